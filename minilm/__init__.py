@@ -1,0 +1,49 @@
+"""Train small transformers and account for every parameter in them, and in anyone else's.
+
+`import minilm` is light: torch is imported when something that needs it is first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from minilm.config import ModelConfig, TrainConfig
+    from minilm.inspection.inspector import inspect
+    from minilm.inspection.report import Report
+    from minilm.checkpoint import load
+    from minilm.model.transformer import Transformer
+    from minilm.presets import preset
+    from minilm.training.train import train
+
+_HOMES = {
+    "ModelConfig": "minilm.config",
+    "TrainConfig": "minilm.config",
+    "inspect": "minilm.inspection.inspector",
+    "Report": "minilm.inspection.report",
+    "load": "minilm.checkpoint",
+    "Transformer": "minilm.model.transformer",
+    "preset": "minilm.presets",
+    "train": "minilm.training.train",
+}
+
+__all__ = [
+    "ModelConfig",
+    "Report",
+    "Transformer",
+    "TrainConfig",
+    "inspect",
+    "load",
+    "preset",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'minilm' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,105 @@
+"""Saving and loading weights: safetensors and JSON only, whole or absent.
+
+A file holds every parameter once, under its name in `named_parameters()`; a tied head is not stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from minilm import files, run
+from minilm.config import ModelConfig
+from minilm.errors import FormatError, InputError
+from minilm.formats.safetensors import read_header
+from minilm.model.transformer import Transformer
+from minilm.text.tokenizers import Tokenizer, load_tokenizer
+
+
+class Loaded(NamedTuple):
+    """A trained model and the tokenizer it was trained with."""
+
+    model: Transformer
+    tokenizer: Tokenizer
+
+
+def load(run_dir: str | Path, *, trainable: bool = False, device: str = "cpu") -> Loaded:
+    """The model of a run in eval mode with frozen parameters, and its tokenizer.
+
+    ``trainable=True`` thaws the parameters and sets train mode. Raises InputError for a folder that
+    is not a run and for weights that are not those of its config.json.
+    """
+    folder = Path(run_dir)
+    config = read_run_config(folder)
+    tokenizer = load_tokenizer(folder / run.TOKENIZER)
+    if tokenizer.vocab_size > config.vocab_size:
+        raise FormatError(
+            folder / run.TOKENIZER,
+            f"{tokenizer.vocab_size} tokens",
+            f"at most the model's vocab_size {config.vocab_size}",
+        )
+    model = load_model(folder / run.WEIGHTS, config)
+    model.to(device).train(trainable).requires_grad_(trainable)
+    return Loaded(model, tokenizer)
+
+
+def read_run_config(folder: Path) -> ModelConfig:
+    """The model of a run folder; InputError when the folder holds no run."""
+    for name in (run.CONFIG, run.WEIGHTS, run.TOKENIZER):
+        if not (folder / name).is_file():
+            raise InputError(folder, f"no {name}", "the folder of a run", "see checkpoints/")
+    return run.read_config(folder / run.CONFIG)
+
+
+def load_model(path: Path, config: ModelConfig) -> Transformer:
+    """The model of ``config`` with the weights of ``path``, on the CPU, parameters trainable."""
+    with torch.device("meta"):
+        model = Transformer(config)
+    tensors = read_tensors(path, shapes_of(model))
+    if config.tied_embeddings:
+        tensors["lm_head.weight"] = tensors["embedding.token.weight"]
+    model.load_state_dict(tensors, assign=True)
+    if config.tied_embeddings:  # assigned apart; one parameter again
+        model.lm_head.weight = model.embedding.token.weight
+    return model
+
+
+def save_weights(path: Path, model: nn.Module, metadata: Mapping[str, str]) -> None:
+    """Write the parameters of ``model`` to ``path`` atomically, each once."""
+    write_tensors(path, dict(model.named_parameters()), metadata)
+
+
+def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every parameter, shared ones once."""
+    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write tensors of any device as one safetensors file, atomically."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    files.write_bytes(path, save(plain, dict(metadata)))
+
+
+def read_tensors(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """Exactly the tensors ``shapes`` names, from a file that must hold these and no others.
+
+    Raises FormatError naming the first difference; nothing is read before the header is checked.
+    """
+    stored = {tensor.name: tensor.shape for tensor in read_header(path).tensors}
+    for name in sorted(shapes.keys() | stored.keys()):
+        came, expected = stored.get(name), shapes.get(name)
+        if came != expected:
+            raise FormatError(
+                path,
+                f"{name} {'absent' if came is None else list(came)}",
+                "no such tensor" if expected is None else f"{name} {list(expected)}",
+                "the weights are not those of this config.json",
+            )
+    with safe_open(path, framework="pt") as stream:
+        return {name: stream.get_tensor(name) for name in shapes}

@@ -1,0 +1,216 @@
+"""`train`: train a model, then show a sample, what the curves say, and every parameter.
+
+Each field of ModelConfig and TrainConfig is an option, --model.FIELD and --train.FIELD, made from the
+dataclasses themselves; the commonest training fields also stand alone.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import tyro
+
+from minilm.cli.edge import CHECK_FAILED, DONE, guarded, parse_arguments
+from minilm.config import ModelConfig, TrainConfig
+from minilm.errors import ConfigError
+from minilm.presets import PRESETS, find_preset
+from minilm.units import format_seconds
+
+SAMPLE_TOKENS = 160
+
+
+# TrainConfig's fields that are options of their own, without the prefix, as well.
+STANDING_ALONE = (
+    "max_steps",
+    "max_seconds",
+    "target_val_loss",
+    "device",
+    "dtype",
+    "compile",
+    "seed",
+    "val_fraction",
+    "eval_every",
+    "early_stopping",
+)
+
+
+def _overrides(cls: type[ModelConfig] | type[TrainConfig], alone: Sequence[str] = ()) -> Any:
+    """A dataclass of the same fields with the same help, each None until it is given."""
+    hints, helps = get_type_hints(cls), _field_help(cls)
+    fields = []
+    for each in dataclasses.fields(cls):
+        aliases = (f"--{each.name.replace('_', '-')}",) if each.name in alone else None
+        option = tyro.conf.arg(
+            help=helps[each.name],
+            help_behavior_hint="",
+            metavar=_metavar(hints[each.name]),
+            aliases=aliases,
+        )
+        hint: Any = Annotated[hints[each.name] | None, option]
+        fields.append((each.name, hint, field(default=None)))
+    made = dataclasses.make_dataclass(f"{cls.__name__}Overrides", fields, frozen=True)
+    made.__doc__ = f"Any field of {cls.__name__}; what is not given comes from the preset."
+    return made
+
+
+def _field_help(cls: type) -> dict[str, str]:
+    """The docstring below each field, from the class's source."""
+    (definition,) = ast.parse(inspect.getsource(cls)).body
+    assert isinstance(definition, ast.ClassDef)
+    return {
+        entry.target.id: str(below.value.value)
+        for entry, below in zip(definition.body, definition.body[1:], strict=False)
+        if isinstance(entry, ast.AnnAssign)
+        and isinstance(entry.target, ast.Name)
+        and isinstance(below, ast.Expr)
+        and isinstance(below.value, ast.Constant)
+    }
+
+
+def _metavar(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return "{" + ",".join(get_args(hint)) + "}"
+    if hint is bool:
+        return "{True,False}"
+    return "INT" if hint is int else "FLOAT"
+
+
+ModelOverrides = _overrides(ModelConfig)
+TrainOverrides = _overrides(TrainConfig, STANDING_ALONE)
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Train a small transformer on text and account for every parameter in it."""
+
+    preset: str = "nano"
+    """Name of a preset; `list` prints them with exact counts."""
+    data: str = "stdlib"
+    """stdlib (Python's own library), a file, a folder, a glob, shakespeare, or hf:DATASET."""
+    tokenizer: Literal["byte", "char", "bpe"] | None = None
+    """Default: the preset's."""
+    vocab_size: int | None = None
+    """Of a bpe tokenizer. Default: the preset's."""
+    clean: tuple[str, ...] = ()
+    """Any of html, encoding, nfc, nfkc, whitespace, control."""
+    run_dir: str | None = None
+    """Default: checkpoints/PRESET-DATA. An existing run is never overwritten."""
+    resume: bool = False
+    """Go on with the run in --run-dir, exactly."""
+    init_from: str | None = None
+    """Start from the weights and the tokenizer of this run (fine-tuning)."""
+    model: ModelOverrides = ModelOverrides()
+    """Any field of ModelConfig; what is not given comes from the preset."""
+    train: TrainOverrides = TrainOverrides()
+    """Any field of TrainConfig; what is not given comes from the preset."""
+
+
+def main(arguments: Sequence[str] | None = None, program: str = "train.py") -> int:
+    """Parse, train, show. Exit status: 0 done, 1 diverged, 2 bad input, 130/143 stopped and saved."""
+    given = sys.argv[1:] if arguments is None else arguments
+    return guarded(lambda: _run(parse_arguments(Arguments, given, program)))
+
+
+def _run(options: Arguments) -> int:
+    if options.preset == "list":
+        return _list_presets()
+    settings = _given(options.train)
+    from minilm.training.train import resume, train  # torch: after the mistakes that need none
+
+    if options.resume:
+        _refuse_with_resume(options)
+        outcome = resume(options.run_dir or _default_run_dir(options), settings=settings)
+    else:
+        outcome = train(
+            options.preset,
+            data=options.data,
+            run_dir=options.run_dir,
+            tokenizer=options.tokenizer,
+            vocab_size=options.vocab_size,
+            cleaning=options.clean,
+            init_from=options.init_from,
+            model=_given(options.model),
+            settings=settings,
+        )
+    reason = outcome.stopped_because
+    if reason in ("SIGINT", "SIGTERM"):
+        print(f"stopped and saved: --resume --run-dir {outcome.run_dir} goes on", file=sys.stderr)
+        return 130 if reason == "SIGINT" else 143
+    if reason == "non_finite_loss":
+        print(
+            f"error: {outcome.run_dir}: the loss is not finite after step "
+            f"{outcome.summary['steps']}, expected a number; the last good weights are kept: try a "
+            "lower --train.learning-rate, a longer --train.warmup-steps or --dtype float32",
+            file=sys.stderr,
+        )
+        return CHECK_FAILED
+    return _show(outcome.run_dir, outcome.summary)
+
+
+def _given(overrides: Any) -> dict[str, Any]:
+    return {name: value for name, value in vars(overrides).items() if value is not None}
+
+
+def _refuse_with_resume(options: Arguments) -> None:
+    for name in ("tokenizer", "vocab_size", "init_from"):
+        if getattr(options, name) is not None:
+            raise ConfigError(name, "given with --resume", "the run's own")
+    if options.clean or _given(options.model):
+        raise ConfigError("clean or model", "given with --resume", "the run's own")
+
+
+def _default_run_dir(options: Arguments) -> str:
+    from minilm.data.shards import default_cache
+    from minilm.text.corpora import open_corpus
+
+    corpus = open_corpus(options.data, cleaning=(), cache=default_cache())
+    return f"checkpoints/{options.preset}-{corpus.name}"
+
+
+def _show(run_dir: Any, summary: dict[str, Any]) -> int:
+    from rich.console import Console
+
+    from minilm import run
+    from minilm.checkpoint import load
+    from minilm.generate import generate
+    from minilm.inspection.inspector import inspect
+    from minilm.render.terminal import print_report, sparkline
+    from minilm.training.metrics import read_metrics
+    from minilm.training.verdict import verdict
+
+    metrics = read_metrics(run_dir / run.METRICS)
+    losses = [line["val_loss"] for line in metrics if "val_loss" in line]
+    console = Console(highlight=False, soft_wrap=False)
+    sample = generate(load(run_dir), "", max_new_tokens=SAMPLE_TOKENS, temperature=0.8)
+    console.rule("a sample")
+    console.print(sample, markup=False)
+    console.rule("the run")
+    console.print(
+        f"{summary['steps']} steps, {summary['tokens']:,} tokens in "
+        f"{format_seconds(summary['seconds'])}, {summary['tokens_per_second']:,.0f} tokens/s; "
+        f"best validation loss {summary['best_val_loss']:.4f}, "
+        f"{summary['best_val_bits_per_byte']:.3f} bits a byte; stopped by {summary['stopped_because']}"
+    )
+    if len(losses) > 1:
+        console.print(f"validation loss {losses[0]:.3f} {sparkline(losses)} {losses[-1]:.3f}")
+    console.print(verdict(metrics))
+    console.rule("every parameter")
+    report = inspect(str(run_dir))
+    print_report(report, console)
+    console.print()
+    console.print(f"run folder: {run_dir}", markup=False)
+    return DONE if report.verified else CHECK_FAILED
+
+
+def _list_presets() -> int:
+    from minilm.ledger.families.minilm import layout
+
+    for name, preset in PRESETS.items():
+        print(f"{name:<12} {layout(find_preset(name).model_config()).count():>14,}  {preset.summary}")
+    return DONE

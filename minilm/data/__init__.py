@@ -1,0 +1,1 @@
+"""Data: corpora as memory-mapped token shards, and batches drawn from them. No torch in here."""

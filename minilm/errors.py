@@ -1,0 +1,43 @@
+"""What a user can cause and mend. Everything else that goes wrong is a bug and keeps its traceback."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """Bad usage or bad input, told in one line: where, what came, what was expected, what to do.
+
+    The command line prints it as ``error: WHERE: CAME, expected EXPECTED; REMEDY`` and exits 2.
+    """
+
+    def __init__(self, where: object, came: str, expected: str, remedy: str = "") -> None:
+        text = f"{where}: {came}, expected {expected}" + (f"; {remedy}" if remedy else "")
+        # Names come from files and may hold newlines or terminal escapes: one printable line.
+        super().__init__("".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text))
+
+
+class ConfigError(InputError):
+    """A field of a configuration has a value that cannot be."""
+
+
+class FormatError(InputError):
+    """A file is not what its name or its header says."""
+
+
+class CorpusError(InputError):
+    """A text source is missing, empty, or not text."""
+
+
+class TokenizerError(InputError):
+    """A text cannot be encoded, or a tokenizer file cannot be used."""
+
+
+class MissingExtraError(InputError):
+    """An optional dependency is needed and is not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            purpose,
+            f"the package {package} is not installed",
+            f"the optional extra '{extra}'",
+            f"run: pip install 'minilm[{extra}]'",
+        )

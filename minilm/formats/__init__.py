@@ -1,0 +1,1 @@
+"""What is in a weights file, from its header alone."""

@@ -1,0 +1,1 @@
+"""From a target to a Report: find what it is, collect the witnesses, compare them, price them."""

@@ -1,0 +1,71 @@
+"""The live witness: named_parameters() of a real module. The only part of inspection with torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from minilm.config import ModelConfig
+from minilm.inspection.names import component_by_name
+from minilm.inspection.report import TensorRow
+from minilm.model.transformer import Transformer
+
+
+@dataclass(frozen=True)
+class ModuleContents:
+    """What a module holds. Shared parameters appear once, under their first name."""
+
+    rows: tuple[TensorRow, ...]
+    trainable: int
+    embedding: int
+    state_elements: int
+    buffers: int
+    tied: tuple[tuple[str, str], ...]
+
+
+def meta_model(config: ModelConfig) -> Transformer:
+    """The model with shapes and no storage."""
+    with torch.device("meta"):
+        return Transformer(config)
+
+
+def read_module(module: nn.Module) -> ModuleContents:
+    """Walk ``module.named_parameters()``; parameters that have no shape yet (lazy ones) are refused."""
+    embedding_tables = {
+        id(parameter)
+        for part in module.modules()
+        if isinstance(part, (nn.Embedding, nn.EmbeddingBag))
+        for parameter in part.parameters(recurse=False)
+    }
+    rows, trainable, embedding = [], 0, 0
+    first_names: dict[int, str] = {}
+    for name, parameter in module.named_parameters():
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise ValueError(f"{name}: a lazy parameter without a shape; run the module once first")
+        rows.append(
+            TensorRow(
+                name,
+                tuple(parameter.shape),
+                str(parameter.dtype).removeprefix("torch."),
+                parameter.numel(),
+                component_by_name(name),
+            )
+        )
+        first_names[id(parameter)] = name
+        trainable += parameter.numel() if parameter.requires_grad else 0
+        embedding += parameter.numel() if id(parameter) in embedding_tables else 0
+    tied = tuple(
+        (name, first_names[id(parameter)])
+        for name, parameter in module.named_parameters(remove_duplicate=False)
+        if first_names[id(parameter)] != name
+    )
+    return ModuleContents(
+        tuple(rows),
+        trainable,
+        embedding,
+        sum(v.numel() for v in module.state_dict().values() if isinstance(v, torch.Tensor)),
+        sum(buffer.numel() for buffer in module.buffers()),
+        tied,
+    )

@@ -1,0 +1,37 @@
+"""Reading sizes out of a config.json: a field is a whole number in range, or a ConfigError."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from minilm.config import LARGEST_DIMENSION, LARGEST_LAYER_COUNT
+from minilm.errors import ConfigError
+
+
+def size(config: Mapping[str, Any], name: str, default: int | None = None) -> int:
+    """A positive size; ``default`` where the field is absent or null, and required without one."""
+    value = config.get(name)
+    if value is None:
+        value = default
+    if type(value) is not int or not 1 <= value <= LARGEST_DIMENSION:
+        raise ConfigError(f"config.json: {name}", repr(value), "a positive whole number")
+    return value
+
+
+def layers(config: Mapping[str, Any], name: str, default: int | None = None) -> int:
+    """A number of layers: a size that is small enough to list."""
+    value = size(config, name, default)
+    if value > LARGEST_LAYER_COUNT:
+        raise ConfigError(f"config.json: {name}", f"{value}", f"at most {LARGEST_LAYER_COUNT}")
+    return value
+
+
+def flag(config: Mapping[str, Any], name: str, default: bool) -> bool:
+    """A boolean; ``default`` where the field is absent or null."""
+    value = config.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, bool):
+        raise ConfigError(f"config.json: {name}", repr(value), "true or false")
+    return value

@@ -1,0 +1,96 @@
+"""minilm's own family, with every option of ModelConfig.
+
+Written from the names in docs/architecture.md and not from the module: `minilm.model` is the other
+witness.
+"""
+
+from __future__ import annotations
+
+from minilm.config import ModelConfig
+from minilm.ledger.layout import (
+    ATTENTION_KEY,
+    ATTENTION_NORM,
+    ATTENTION_OUTPUT,
+    ATTENTION_QK_NORM,
+    ATTENTION_QUERY,
+    ATTENTION_VALUE,
+    FEED_FORWARD_DOWN,
+    FEED_FORWARD_GATE,
+    FEED_FORWARD_NORM,
+    FEED_FORWARD_UP,
+    FINAL_NORM,
+    LM_HEAD,
+    POSITION_EMBEDDING,
+    TOKEN_EMBEDDING,
+    Layout,
+    Role,
+    Tensor,
+)
+from minilm.ledger.symbols import ONE, Polynomial, symbol
+
+V, T, L, d, f, h, g, k = (symbol(letter) for letter in "VTLdfhgk")
+
+
+def layout(config: ModelConfig) -> Layout:
+    """The tensors of `minilm.Transformer(config)`."""
+    symbols = {
+        "V": config.vocab_size,
+        "T": config.context_length,
+        "L": config.num_layers,
+        "d": config.d_model,
+        "f": config.d_feed_forward,
+        "h": config.num_heads,
+        "g": config.num_kv_heads,
+        "k": config.head_dim,
+    }
+    # Usual shapes collapse, so that the closed form is the one that people know: h*k is d, f is 4d.
+    queries = d if config.num_heads * config.head_dim == config.d_model else h * k
+    keys = queries if config.num_kv_heads == config.num_heads else g * k
+    hidden = 4 * d if config.d_feed_forward == 4 * config.d_model else f
+
+    tensors: list[Tensor] = []
+
+    def matrix(name: str, rows: Polynomial, columns: Polynomial, component: str, bias: bool) -> None:
+        shape = (rows, columns)
+        tensors.append(Tensor(f"{name}.weight", shape, component, Role.MULTIPLIED, L))
+        if bias:
+            tensors.append(Tensor(f"{name}.bias", (rows,), component, Role.ADDED, L))
+
+    def norm(name: str, width: Polynomial, component: str, repeat: Polynomial = L) -> None:
+        tensors.append(Tensor(f"{name}.weight", (width,), component, Role.SCALED, repeat))
+        if config.norm_bias:
+            tensors.append(Tensor(f"{name}.bias", (width,), component, Role.ADDED, repeat))
+
+    tensors.append(Tensor("embedding.token.weight", (V, d), TOKEN_EMBEDDING, Role.LOOKED_UP))
+    if config.position == "learned":
+        tensors.append(Tensor("embedding.position.weight", (T, d), POSITION_EMBEDDING, Role.LOOKED_UP))
+
+    attention = "blocks.{i}.attention"
+    norm("blocks.{i}.attention_norm", d, ATTENTION_NORM)
+    matrix(f"{attention}.query", queries, d, ATTENTION_QUERY, config.qkv_bias)
+    matrix(f"{attention}.key", keys, d, ATTENTION_KEY, config.qkv_bias)
+    matrix(f"{attention}.value", keys, d, ATTENTION_VALUE, config.qkv_bias)
+    if config.qk_norm:
+        norm(f"{attention}.query_norm", k, ATTENTION_QK_NORM)
+        norm(f"{attention}.key_norm", k, ATTENTION_QK_NORM)
+    matrix(f"{attention}.output", d, queries, ATTENTION_OUTPUT, config.attention_output_bias)
+
+    feed_forward = "blocks.{i}.feed_forward"
+    norm("blocks.{i}.feed_forward_norm", d, FEED_FORWARD_NORM)
+    if config.gated:
+        matrix(f"{feed_forward}.gate", hidden, d, FEED_FORWARD_GATE, config.feed_forward_bias)
+    matrix(f"{feed_forward}.up", hidden, d, FEED_FORWARD_UP, config.feed_forward_bias)
+    matrix(f"{feed_forward}.down", d, hidden, FEED_FORWARD_DOWN, config.feed_forward_bias)
+
+    norm("final_norm", d, FINAL_NORM, repeat=ONE)
+    if not config.tied_embeddings:
+        tensors.append(Tensor("lm_head.weight", (V, d), LM_HEAD, Role.MULTIPLIED))
+
+    return Layout(
+        "minilm",
+        tuple(tensors),
+        symbols,
+        ties=(("lm_head.weight", "embedding.token.weight"),) if config.tied_embeddings else (),
+        kv_cache_per_token=2 * L * g * k,
+        attention_width=L * h * k,
+    )

@@ -1,0 +1,33 @@
+"""Floating-point operations a token costs.
+
+A multiply and an add are two operations, so a matrix costs 2 FLOPs a parameter a token forward, and
+twice that again backward (Kaplan et al. 2020, section 2.1). The products of queries with keys and of
+scores with values depend on the context instead of the parameters and are kept apart.
+"""
+
+from __future__ import annotations
+
+from minilm.ledger.layout import Layout, Role
+
+
+def flops_per_token(layout: Layout, *, context: int) -> dict[str, int]:
+    """Forward, training and attention FLOPs of one token at the end of ``context`` tokens.
+
+    A tied head is stored once and multiplied once: its embedding is
+    looked up, which costs nothing, and its use as a head is counted here.
+    """
+    multiplied = layout.count(role=Role.MULTIPLIED)
+    multiplied += sum(
+        tensor.count.value(layout.symbols)
+        for _, shared in layout.ties
+        for tensor in layout.tensors
+        if tensor.name == shared
+    )
+    # Scores and their use: 2 products of width h*k with each of `context` positions.
+    attention = 4 * layout.attention_width.value(layout.symbols) * context
+    forward = 2 * multiplied + attention
+    return {
+        "forward_per_token": forward,
+        "training_per_token": 3 * forward,
+        "attention_per_token": attention,
+    }

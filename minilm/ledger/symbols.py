@@ -1,0 +1,155 @@
+"""Polynomials over named dimensions (V d L T h g k f ...), with exact integer coefficients.
+
+Counts of parameters are sums of products of dimensions, so this is all the algebra a ledger needs:
+like terms collect by themselves, and a value is one exact integer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+# The order in which a person writes the letters; any other symbol follows, alphabetically.
+LETTERS = "ELVTdfhgke"
+
+Monomial = tuple[tuple[str, int], ...]  # (("L", 1), ("d", 2)) is L*d^2, in the order of LETTERS
+
+
+class Polynomial:
+    """An immutable sum of monomials. Mixes with int in +, - and *; compares by value."""
+
+    __slots__ = ("terms",)
+
+    def __init__(self, terms: Mapping[Monomial, int]) -> None:
+        self.terms = {monomial: c for monomial, c in terms.items() if c}
+
+    def __add__(self, other: Polynomial | int) -> Polynomial:
+        terms = dict(self.terms)
+        for monomial, coefficient in as_polynomial(other).terms.items():
+            terms[monomial] = terms.get(monomial, 0) + coefficient
+        return Polynomial(terms)
+
+    def __mul__(self, other: Polynomial | int) -> Polynomial:
+        terms: dict[Monomial, int] = {}
+        for left, a in self.terms.items():
+            for right, b in as_polynomial(other).terms.items():
+                powers = dict(left)
+                for letter, power in right:
+                    powers[letter] = powers.get(letter, 0) + power
+                monomial = tuple(sorted(powers.items(), key=lambda item: _position(item[0])))
+                terms[monomial] = terms.get(monomial, 0) + a * b
+        return Polynomial(terms)
+
+    def __sub__(self, other: Polynomial | int) -> Polynomial:
+        return self + as_polynomial(other) * -1
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, (Polynomial, int)):
+            return NotImplemented
+        return self.terms == as_polynomial(other).terms
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self.terms.items()))
+
+    def __repr__(self) -> str:
+        return f"Polynomial({written(self, ASCII)})"
+
+    def value(self, symbols: Mapping[str, int]) -> int:
+        """The exact integer at these values of the symbols. KeyError if one has no value."""
+        total = 0
+        for monomial, coefficient in self.terms.items():
+            product = coefficient
+            for letter, power in monomial:
+                product *= symbols[letter] ** power
+            total += product
+        return total
+
+
+def symbol(name: str) -> Polynomial:
+    """The polynomial of one dimension, such as ``symbol("d")``."""
+    return Polynomial({((name, 1),): 1})
+
+
+def as_polynomial(value: Polynomial | int) -> Polynomial:
+    """An integer as the constant polynomial; a polynomial as it is."""
+    return value if isinstance(value, Polynomial) else Polynomial({(): value})
+
+
+ZERO = Polynomial({})
+ONE = as_polynomial(1)
+
+
+@dataclass(frozen=True)
+class Notation:
+    """How a product and a power are written."""
+
+    times: str
+    superscript: bool = False
+
+    def power(self, base: str, exponent: int) -> str:
+        """``base`` to the ``exponent``; the first power is the base itself."""
+        if exponent == 1:
+            return base
+        if self.superscript:
+            return base + str(exponent).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
+        return f"{base}^{exponent}"
+
+
+ASCII = Notation("*")  # 12*L*d^2: what other programs read
+PRETTY = Notation("", superscript=True)  # 12Ld²: what people write
+
+
+def written(
+    polynomial: Polynomial, notation: Notation, values: Mapping[str, int] | None = None
+) -> str:
+    """The polynomial as text, highest powers of the first letters first; ``values`` replace letters."""
+    text = ""
+    for monomial in _ordered(polynomial):
+        coefficient = polynomial.terms[monomial]
+        factors = [
+            notation.power(str(values[letter]) if values else letter, power)
+            for letter, power in monomial
+        ]
+        if abs(coefficient) != 1 or not factors:
+            factors.insert(0, str(abs(coefficient)))
+        sign = "-" if coefficient < 0 else "+"
+        text += (f" {sign} " if text else sign.strip("+")) + notation.times.join(factors)
+    return text or "0"
+
+
+def written_factored(
+    polynomial: Polynomial, notation: Notation, values: Mapping[str, int] | None = None
+) -> str:
+    """As `written`, with the letters that all terms share taken out: (V + T + 2)*d."""
+    monomials = [dict(monomial) for monomial in polynomial.terms]
+    shared = {
+        letter: min(powers.get(letter, 0) for powers in monomials)
+        for letter in (monomials[0] if len(monomials) > 1 else {})
+    }
+    common: Monomial = tuple((letter, power) for letter, power in shared.items() if power)
+    if not common:
+        return written(polynomial, notation, values)
+    rest: dict[Monomial, int] = {}
+    for monomial, coefficient in polynomial.terms.items():
+        powers = {letter: power - shared.get(letter, 0) for letter, power in monomial}
+        rest[tuple(item for item in powers.items() if item[1])] = coefficient
+    outside = written(Polynomial({common: 1}), notation, values)
+    return f"({written(Polynomial(rest), notation, values)}){notation.times}{outside}"
+
+
+def _position(letter: str) -> tuple[int, str]:
+    index = LETTERS.find(letter)
+    return (len(LETTERS) if index < 0 else index, letter)
+
+
+def _ordered(polynomial: Polynomial) -> list[Monomial]:
+    letters = sorted({pair[0] for monomial in polynomial.terms for pair in monomial}, key=_position)
+
+    def powers(monomial: Monomial) -> tuple[int, ...]:
+        present = dict(monomial)
+        return tuple(present.get(letter, 0) for letter in letters)
+
+    return sorted(polynomial.terms, key=powers, reverse=True)

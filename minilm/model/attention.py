@@ -1,0 +1,94 @@
+"""Causal multi-head attention with separate query, key, value and output projections.
+
+Shapes: b sequences, t tokens, h query heads, g key/value heads, k head width.
+"""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from minilm.config import ModelConfig
+from minilm.model.layers import Linear, make_norm
+from minilm.model.rope import rotate
+
+Rotation = tuple[Tensor, Tensor]
+
+
+class Attention(nn.Module):
+    """(b, t, d) -> (b, t, d). Grouped-query when g < h (Ainslie et al. 2023, arXiv:2305.13245)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        d, k = config.d_model, config.head_dim
+        self.num_heads, self.num_kv_heads = config.num_heads, config.num_kv_heads
+        self.window = config.sliding_window
+        self.dropout = config.dropout
+        self.query = Linear(d, config.num_heads * k, bias=config.qkv_bias)
+        self.key = Linear(d, config.num_kv_heads * k, bias=config.qkv_bias)
+        self.value = Linear(d, config.num_kv_heads * k, bias=config.qkv_bias)
+        self.query_norm = make_norm(k, config) if config.qk_norm else None
+        self.key_norm = make_norm(k, config) if config.qk_norm else None
+        self.output = Linear(config.num_heads * k, d, bias=config.attention_output_bias)
+
+    def forward(self, x: Tensor, rotation: Rotation | None) -> Tensor:
+        query = rearrange(self.query(x), "b t (h k) -> b h t k", h=self.num_heads)
+        key = rearrange(self.key(x), "b t (g k) -> b g t k", g=self.num_kv_heads)
+        value = rearrange(self.value(x), "b t (g k) -> b g t k", g=self.num_kv_heads)
+        if self.query_norm is not None and self.key_norm is not None:
+            query, key = self.query_norm(query), self.key_norm(key)
+        if rotation is not None:
+            query, key = rotate(query, *rotation), rotate(key, *rotation)
+        if self.num_kv_heads < self.num_heads:
+            group = self.num_heads // self.num_kv_heads
+            key = repeat(key, "b g t k -> b (g n) t k", n=group)
+            value = repeat(value, "b g t k -> b (g n) t k", n=group)
+        dropout = self.dropout if self.training else 0.0
+        attend = explicit_attention if explicit_is_faster(x) else fused_attention
+        mixed = attend(query, key, value, window=self.window, dropout=dropout)
+        output: Tensor = self.output(rearrange(mixed, "b h t k -> b t (h k)"))
+        return output
+
+
+def explicit_is_faster(x: Tensor) -> bool:
+    """Whether to write attention out for a (b, t, d) input, by docs/performance.md's measurements.
+
+    On a CPU the backward pass of torch's fused kernel costs several times its forward pass at short
+    lengths; elsewhere, and without gradients, the fused kernel wins or ties.
+    """
+    return x.device.type == "cpu" and torch.is_grad_enabled() and x.shape[1] <= 512
+
+
+def fused_attention(
+    query: Tensor, key: Tensor, value: Tensor, *, window: int, dropout: float
+) -> Tensor:
+    """(b, h, t, k) three times -> (b, h, t, k) through torch's scaled_dot_product_attention."""
+    t = query.shape[2]
+    if 0 < window < t:
+        mask = ~hidden_positions(t, window, query.device)
+        return F.scaled_dot_product_attention(query, key, value, mask, dropout_p=dropout)
+    return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True)
+
+
+def explicit_attention(
+    query: Tensor, key: Tensor, value: Tensor, *, window: int, dropout: float
+) -> Tensor:
+    """The same, as two batched matrix products around a softmax."""
+    b, h, t, k = query.shape
+    mask = torch.zeros(t, t, device=query.device, dtype=query.dtype)
+    mask = mask.masked_fill(hidden_positions(t, window, query.device), float("-inf"))
+    query, key, value = (rearrange(x, "b h t k -> (b h) t k") for x in (query, key, value))
+    # baddbmm scales the product and adds the mask in the same pass.
+    scores = torch.baddbmm(mask, query, key.transpose(1, 2), alpha=k**-0.5)
+    weights = F.dropout(scores.softmax(dim=-1), dropout)
+    return rearrange(torch.bmm(weights, value), "(b h) t k -> b h t k", b=b, h=h)
+
+
+def hidden_positions(t: int, window: int, device: torch.device) -> Tensor:
+    """(t, t), true where a row's token may not look: later tokens, and those out of the window."""
+    hidden = torch.ones(t, t, device=device, dtype=torch.bool).triu(1)
+    if 0 < window < t:
+        hidden |= torch.ones(t, t, device=device, dtype=torch.bool).tril(-window)
+    return hidden

@@ -1,0 +1,59 @@
+"""Linear maps, embedding tables, normalisation and feed-forward.
+
+Shapes: b sequences, t tokens, d model width, f feed-forward width.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from minilm.config import ModelConfig
+
+
+class Linear(nn.Linear):
+    """nn.Linear that leaves its values to `initialize`, which fills every parameter once."""
+
+    def reset_parameters(self) -> None:
+        """Nothing: torch's own draw would be thrown away, and on the meta device costs a second."""
+
+
+class EmbeddingTable(nn.Embedding):
+    """nn.Embedding that leaves its values to `initialize`."""
+
+    def reset_parameters(self) -> None:
+        """Nothing, as in Linear."""
+
+
+def make_norm(width: int, config: ModelConfig) -> nn.LayerNorm | nn.RMSNorm:
+    """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang and Sennrich 2019) over the last dimension."""
+    if config.norm == "rmsnorm":
+        return nn.RMSNorm(width, eps=config.norm_epsilon)
+    return nn.LayerNorm(width, eps=config.norm_epsilon, bias=config.norm_bias)
+
+
+class FeedForward(nn.Module):
+    """(b, t, d) -> (b, t, d): up, activation, down; with a gate, activation(gate) * up instead.
+
+    SwiGLU and GeGLU: Shazeer 2020 (arXiv:2002.05202). ReLU²: So et al. 2021 (arXiv:2109.08668).
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        d, f, bias = config.d_model, config.d_feed_forward, config.feed_forward_bias
+        self.activation = config.feed_forward
+        self.gate = Linear(d, f, bias=bias) if config.gated else None
+        self.up = Linear(d, f, bias=bias)
+        self.down = Linear(f, d, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        up = self.up(x)  # b t f
+        if self.gate is not None:
+            gate = self.gate(x)
+            hidden = (F.silu(gate) if self.activation == "swiglu" else F.gelu(gate)) * up
+        elif self.activation == "relu2":
+            hidden = F.relu(up).square()
+        else:
+            hidden = F.gelu(up, approximate="tanh" if self.activation == "gelu_tanh" else "none")
+        down: Tensor = self.down(hidden)
+        return down

@@ -1,0 +1,88 @@
+"""The decoder-only transformer: embedding, pre-norm blocks, final norm, LM head.
+
+Shapes: b sequences, t tokens, d model width, V vocabulary. Parameter names are a file format: they
+are listed in docs/architecture.md and pinned by a test.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from minilm.config import ModelConfig
+from minilm.model.attention import Attention, Rotation
+from minilm.model.initialization import initialize
+from minilm.model.layers import EmbeddingTable, FeedForward, Linear, make_norm
+from minilm.model.rope import rotation
+
+
+class Embedding(nn.Module):
+    """Token ids (b, t) -> (b, t, d): one row a token, plus one a position when those are learned."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.token = EmbeddingTable(config.vocab_size, config.d_model)
+        learned = config.position == "learned"
+        self.position = EmbeddingTable(config.context_length, config.d_model) if learned else None
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x: Tensor = self.token(tokens)
+        if self.position is not None:
+            x = x + self.position(torch.arange(tokens.shape[1], device=tokens.device))
+        return x
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + feed_forward(norm(x))."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.attention_norm = make_norm(config.d_model, config)
+        self.attention = Attention(config)
+        self.feed_forward_norm = make_norm(config.d_model, config)
+        self.feed_forward = FeedForward(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, rotation: Rotation | None) -> Tensor:
+        x = x + self.dropout(self.attention(self.attention_norm(x), rotation))
+        x = x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+        return x
+
+
+class Transformer(nn.Module):
+    """Token ids (b, t) -> logits (b, t, V).
+
+    Weights are drawn from ``generator`` (seed 0 without one), so the same seed gives the same bytes.
+    Built under ``torch.device("meta")`` it has shapes and no values.
+    """
+
+    def __init__(self, config: ModelConfig, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = Embedding(config)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.final_norm = make_norm(config.d_model, config)
+        self.lm_head = Linear(config.d_model, config.vocab_size, bias=False)
+        if config.tied_embeddings:
+            self.lm_head.weight = self.embedding.token.weight
+        initialize(self, config, generator or torch.Generator().manual_seed(0))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        t, config = tokens.shape[1], self.config
+        assert t <= config.context_length, f"{t} tokens exceed the context of {config.context_length}"
+        angles = None
+        if config.position == "rope":
+            angles = rotation(t, config.head_dim, config.rope_theta, tokens.device)
+        x = self.dropout(self.embedding(tokens))
+        for block in self.blocks:
+            x = block(x, angles)
+        logits: Tensor = self.lm_head(self.final_norm(x))
+        return logits
+
+
+def next_token_loss(model: nn.Module, tokens: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy in nats of ``targets`` (b, t); targets of -100 are left out."""
+    logits = model(tokens)
+    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-100)

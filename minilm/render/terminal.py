@@ -1,0 +1,189 @@
+"""A Report for the terminal: the verdict, the components with bars, the formula, memory, tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.bar import Bar
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from minilm.dtypes import REPORTED
+from minilm.inspection.report import Report
+from minilm.units import format_bytes, format_count
+
+BAR_WIDTH = 16
+
+
+def render(report: Report, *, tensors: bool = False) -> RenderableType:
+    """The whole report as one rich renderable; every name in it is printed as plain text."""
+    parts: list[RenderableType] = [_heading(report), "", _components(report)]
+    if report.formula is not None:
+        parts += ["", _formula(report)]
+    parts += ["", _totals(report), "", _memory(report)]
+    if report.hyperparameters:
+        parts += ["", _hyperparameters(report)]
+    if tensors:
+        parts += ["", _tensors(report)]
+    return Group(*parts)
+
+
+def print_report(report: Report, console: Console, *, tensors: bool = False) -> None:
+    """Print `render`'s result."""
+    console.print(render(report, tensors=tensors))
+
+
+def _heading(report: Report) -> RenderableType:
+    count = f"{report.parameters.total:,} parameters"
+    lines = [
+        Text.assemble(
+            (plain(report.target), "bold"),
+            f"  {plain(report.architecture)}  ",
+            (count, "bold"),
+            f" ({format_count(report.parameters.total)})",
+        )
+    ]
+    heard = [
+        (name, value)
+        for name, value in (
+            ("formula", report.witnesses.formula),
+            ("file", report.witnesses.file),
+            ("module", report.witnesses.module),
+        )
+        if value is not None
+    ]
+    witnesses = " = ".join(f"{name} {value:,}" for name, value in heard)
+    if report.mismatches:
+        lines.append(Text(f"NOT VERIFIED: {len(report.mismatches)} mismatches", "bold red"))
+        lines += [Text(f"  {plain(line)}", "red") for line in report.mismatches]
+    elif len(heard) > 1:
+        lines.append(Text(f"verified, name by name: {witnesses}", "green"))
+    else:
+        lines.append(Text(f"one witness, nothing to hold it against: {witnesses or 'file'}"))
+    lines += [Text(plain(note), "dim") for note in report.notes]
+    return Group(*lines)
+
+
+def _components(report: Report) -> RenderableType:
+    table = _table(("component", "left"), ("parameters", "right"), ("share", "right"), ("", "left"))
+    with_formula = any(component.formula for component in report.components)
+    if with_formula:
+        table.add_column("formula", overflow="fold")
+    largest = max((component.share for component in report.components), default=1.0) or 1.0
+    for component in report.components:
+        cells: list[RenderableType] = [
+            Text(plain(component.name)),
+            f"{component.count:,}",
+            f"{component.share:.2%}",
+            Bar(largest, 0, component.share, width=BAR_WIDTH, color="cyan"),
+        ]
+        table.add_row(*cells, *([component.pretty] if with_formula else []))
+    table.add_section()
+    total = report.parameters.total
+    closing = [report.formula.pretty] if with_formula and report.formula else []
+    table.add_row("total", f"{total:,}", "100.00%", "", *closing, style="bold")
+    return table
+
+
+def _formula(report: Report) -> RenderableType:
+    formula = report.formula
+    assert formula is not None
+    lines = [
+        Text(f"formula  {formula.pretty}"),
+        Text(f"       = {formula.substituted}"),
+        Text(f"       = {report.witnesses.formula:,}"),
+        Text("where    " + "  ".join(f"{k}={v}" for k, v in formula.symbols.items()), "dim"),
+    ]
+    if formula.approximation is not None:
+        rule = formula.approximation
+        lines.append(
+            Text(
+                f"textbook {rule['pretty']} = {rule['value']:,}, off by {rule['relative_error']:+.2%}"
+            )
+        )
+    return Group(*lines)
+
+
+def _totals(report: Report) -> RenderableType:
+    parameters = report.parameters
+    table = _table(("parameters (learned)", "left"), ("count", "right"), ("share", "right"))
+    for name, count in (
+        ("trainable", parameters.trainable),
+        ("weights", parameters.weights),
+        ("biases", parameters.biases),
+        ("embedding tables", parameters.embedding),
+        ("all but those", parameters.non_embedding),
+    ):
+        share = count / parameters.total if parameters.total else 0.0
+        table.add_row(name, f"{count:,}", f"{share:.2%}")
+    for name, shared in report.tied:
+        table.add_row(Text(f"{plain(name)} is {plain(shared)}"), "0", "tied")
+    return table
+
+
+def _memory(report: Report) -> RenderableType:
+    table = _table(("memory", "left"), *((dtype, "right") for dtype in REPORTED))
+    weights = report.memory["weights"]
+    table.add_row("weights", *(format_bytes(weights[dtype]) for dtype in REPORTED))
+    training = report.memory["training"]["total"]
+    lines: list[RenderableType] = [table]
+    lines.append(
+        Text(
+            f"training state, float32 with AdamW: {format_bytes(training)} "
+            "(weights, gradients, two means), activations on top"
+        )
+    )
+    cache = report.memory["kv_cache"]
+    if cache is not None:
+        lines.append(
+            Text(
+                f"KV cache of {cache['batch']} x {cache['context']} tokens: "
+                f"{format_bytes(cache['bfloat16'])} in bfloat16"
+            )
+        )
+    if report.flops is not None:
+        lines.append(
+            Text(
+                f"FLOPs a token: {format_count(report.flops['forward_per_token'])} forward, "
+                f"{format_count(report.flops['training_per_token'])} in training"
+            )
+        )
+    return Group(*lines)
+
+
+def _hyperparameters(report: Report) -> RenderableType:
+    text = "  ".join(
+        f"{plain(str(k))}={plain(str(v))}" for k, v in report.hyperparameters.items()
+    )
+    return Group(Text("hyperparameters (set before training)", "bold"), Padding(Text(text), (0, 2)))
+
+
+def _tensors(report: Report) -> RenderableType:
+    table = _table(("tensor", "left"), ("shape", "left"), ("dtype", "left"), ("count", "right"))
+    table.columns[0].overflow = "fold"
+    for row in report.tensors:
+        shape = " x ".join(str(dimension) for dimension in row.shape) or "scalar"
+        table.add_row(Text(plain(row.name)), shape, Text(plain(row.dtype)), f"{row.count:,}")
+    return table
+
+
+def _table(*columns: tuple[str, str]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for header, justify in columns:
+        table.add_column(header, justify="left" if justify == "left" else "right", no_wrap=True)
+    return table
+
+
+def plain(text: str) -> str:
+    """Text from a file without control characters: a name cannot move the cursor or break a line."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """Values as a row of block characters, lowest to highest."""
+    low, high = min(values), max(values)
+    blocks = "▁▂▃▄▅▆▇█"
+    scale = (len(blocks) - 1) / (high - low) if high > low else 0.0
+    return "".join(blocks[round((value - low) * scale)] for value in values)

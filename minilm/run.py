@@ -1,0 +1,36 @@
+"""What a run is on disk: the names of its files, and its config.json.
+
+    config.json  model.safetensors  tokenizer.json  metrics.jsonl  summary.json  resume/
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from minilm import __version__, files
+from minilm.config import ModelConfig, from_dict, to_dict
+from minilm.errors import FormatError
+from minilm.formats.json_file import read_object
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+TOKENIZER = "tokenizer.json"
+METRICS = "metrics.jsonl"
+SUMMARY = "summary.json"
+RESUME = "resume"
+
+FAMILY = "minilm"
+
+
+def write_config(run_dir: Path, config: ModelConfig) -> None:
+    """Write config.json: the family and every field of the model."""
+    value = {"family": FAMILY, "minilm": __version__, "model": to_dict(config)}
+    files.write_json(run_dir / CONFIG, value)
+
+
+def read_config(path: Path) -> ModelConfig:
+    """The model of a run's config.json. Raises FormatError, ConfigError, or OSError."""
+    value = read_object(path)
+    if value.get("family") != FAMILY:
+        raise FormatError(path, f"family {value.get('family')!r}", f"{FAMILY!r}")
+    return from_dict(ModelConfig, value.get("model"), path)

@@ -1,0 +1,348 @@
+"""Tokenizers: bytes, characters, or byte-level BPE, behind one small interface.
+
+All are stored as tokenizer.json in the Hugging Face tokenizers format, and that library, loading
+the file, encodes and decodes as they do. Bytes and characters are encoded by numpy, which is
+faster; BPE is trained and encoded by the library.
+
+Legend: n tokens of a text, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import tokenizers
+from numpy.typing import NDArray
+from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
+
+from minilm.errors import FormatError, TokenizerError
+from minilm.files import write_bytes
+from minilm.text.cutting import cut
+
+TOKENIZER_KINDS = ("byte", "char", "bpe")
+DEFAULT_BPE_VOCAB_SIZE = 4096
+END_OF_TEXT = "<|endoftext|>"
+
+Ids = Sequence[int] | NDArray[np.integer[Any]]
+
+
+class Tokenizer(ABC):
+    """Text to token ids and back.
+
+    ``kind`` is one of TOKENIZER_KINDS; ids are 0 <= id < ``vocab_size``; ``end_of_text`` is the id
+    that stands between documents, None where there is none.
+    """
+
+    kind: str
+    vocab_size: int
+    end_of_text: int | None
+
+    @abstractmethod
+    def encode(self, text: str) -> NDArray[np.uint32]:
+        """Return the ids of ``text``, (n,). Raises TokenizerError for text that has none."""
+
+    def decode(self, ids: Ids) -> str:
+        """Return the text of ``ids``, (n,), 0 <= id < V; bytes that are not UTF-8 become U+FFFD.
+
+        Raises TokenizerError for an id out of range.
+        """
+        array = np.asarray(ids, dtype=np.int64)
+        outside = np.flatnonzero((array < 0) | (array >= self.vocab_size))
+        if outside.size:
+            first = int(outside[0])
+            raise TokenizerError(
+                f"token {first}", f"id {array[first]}", f"0 <= id < {self.vocab_size}"
+            )
+        return self._decode(array)
+
+    @abstractmethod
+    def _decode(self, ids: NDArray[np.int64]) -> str:
+        """Decode ids that are known to be in range."""
+
+    @abstractmethod
+    def to_json(self) -> str:
+        """Return the content of tokenizer.json; equal tokenizers give equal text."""
+
+    def save(self, path: Path) -> None:
+        """Write tokenizer.json to ``path`` atomically. Raises OSError."""
+        write_bytes(path, self.to_json().encode())
+
+
+def build_tokenizer(
+    kind: str, texts: Callable[[], Iterator[str]], vocab_size: int | None = None
+) -> Tokenizer:
+    """Build a tokenizer of ``kind`` from the text that each call of ``texts`` streams.
+
+    ``vocab_size`` is for bpe alone, where None means DEFAULT_BPE_VOCAB_SIZE; a small text may
+    support fewer. The same text always gives the same tokenizer, however it was cut into pieces.
+    Raises TokenizerError for an unknown kind or an impossible vocabulary size.
+    """
+    if kind not in TOKENIZER_KINDS:
+        raise TokenizerError("--tokenizer", repr(kind), "one of " + ", ".join(TOKENIZER_KINDS))
+    if kind == "bpe":
+        return _train_bpe(texts(), DEFAULT_BPE_VOCAB_SIZE if vocab_size is None else vocab_size)
+    if vocab_size is not None:
+        raise TokenizerError(
+            "--vocab-size",
+            f"{vocab_size} with --tokenizer {kind}",
+            "a size with --tokenizer bpe alone",
+            "leave it out: the other kinds fix their own",
+        )
+    return ByteTokenizer() if kind == "byte" else CharTokenizer(_characters(texts()))
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """Read a tokenizer.json of ours or of another byte-level BPE in the style of GPT-2.
+
+    Raises FormatError for a missing, broken or other file.
+    """
+    try:
+        text = path.read_bytes().decode()
+        content = json.loads(text)
+    except OSError as error:
+        raise FormatError(
+            path, f"cannot be read ({error.strerror or error})", "a tokenizer.json"
+        ) from None
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise FormatError(path, f"not JSON ({error})", "a tokenizer.json") from None
+    match _shape(content):
+        case ("BPE", "ByteLevel", "ByteLevel"):
+            if content["model"].get("vocab") == _BYTE_VOCABULARY:
+                return ByteTokenizer()
+            if _is_gpt2_style(content):
+                return BPETokenizer(_load_backend(path, text))
+        case ("WordLevel", "Split", "Fuse"):
+            vocabulary = content["model"].get("vocab")
+            if _is_character_table(vocabulary):
+                return CharTokenizer(sorted(vocabulary, key=vocabulary.__getitem__))
+    raise FormatError(
+        path,
+        "another tokenizer: " + ", ".join(str(part) for part in _shape(content)),
+        "bytes, characters, or byte-level BPE that pre-tokenizes as GPT-2",
+        "encode the text with the tokenizers library itself",
+    )
+
+
+@final
+class ByteTokenizer(Tokenizer):
+    """One id a byte of UTF-8, its value; the NUL byte, which no text holds, ends documents.
+
+    Stored as byte-level BPE without merges.
+    """
+
+    kind = "byte"
+    vocab_size = 256
+    end_of_text = 0
+
+    def encode(self, text: str) -> NDArray[np.uint32]:
+        return np.frombuffer(_utf8(text), dtype=np.uint8).astype(np.uint32)
+
+    def _decode(self, ids: NDArray[np.int64]) -> str:
+        return ids.astype(np.uint8).tobytes().decode("utf-8", "replace")
+
+    def to_json(self) -> str:
+        backend = tokenizers.Tokenizer(models.BPE(vocab=_BYTE_VOCABULARY, merges=[]))
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        backend.decoder = decoders.ByteLevel()
+        return backend.to_str(pretty=True)
+
+
+@final
+class CharTokenizer(Tokenizer):
+    """One id a character (Unicode code point), in the order of the table it is given."""
+
+    kind = "char"
+    end_of_text = None
+
+    def __init__(self, characters: Sequence[str]) -> None:
+        """``characters``, (V,): distinct single characters, at least one."""
+        self.vocab_size = len(characters)
+        self._characters = _code_points("".join(characters))
+        assert len(self._characters) == len(set(characters)) == self.vocab_size > 0
+        # code point -> id; V marks the ones that have none, and so does the last, spare, entry.
+        self._ids = np.full(int(self._characters.max()) + 2, self.vocab_size, dtype=np.uint32)
+        self._ids[self._characters] = np.arange(self.vocab_size, dtype=np.uint32)
+
+    def encode(self, text: str) -> NDArray[np.uint32]:
+        points = _code_points(text)
+        ids: NDArray[np.uint32] = self._ids[np.minimum(points, len(self._ids) - 1)]
+        unseen = np.flatnonzero(ids == self.vocab_size)
+        if unseen.size:
+            position = int(unseen[0])
+            raise TokenizerError(
+                f"character {position}",
+                f"{text[position]!r} (U+{ord(text[position]):04X})",
+                f"one of the {self.vocab_size} characters the tokenizer was built from",
+                "use --tokenizer byte or bpe, which can encode any text",
+            )
+        return ids
+
+    def _decode(self, ids: NDArray[np.int64]) -> str:
+        return self._characters[ids].tobytes().decode("utf-32-le", "surrogatepass")
+
+    def to_json(self) -> str:
+        characters = self._decode(np.arange(self.vocab_size))
+        vocabulary = {character: number for number, character in enumerate(characters)}
+        backend = tokenizers.Tokenizer(models.WordLevel(vocab=vocabulary))
+        # A dot would not match a newline.
+        backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+        backend.decoder = decoders.Fuse()
+        return backend.to_str(pretty=True)
+
+
+@final
+class BPETokenizer(Tokenizer):
+    """Byte-level BPE with GPT-2's pre-tokenization.
+
+    A literal "<|endoftext|>" in a text is ordinary text here; the raw library, unless its
+    ``encode_special_tokens`` is set, turns it into the special token. Decoding leaves special
+    tokens out, as the library does.
+    """
+
+    kind = "bpe"
+
+    # Enough work for one thread, small enough that a batch of them fits in memory many times.
+    PIECE_CHARACTERS = 2**14
+
+    def __init__(self, backend: tokenizers.Tokenizer) -> None:
+        """``backend`` encodes in the GPT-2 style and is from now on the tokenizer's own."""
+        backend.encode_special_tokens = True
+        backend.no_truncation()
+        backend.no_padding()
+        self._backend = backend
+        self.vocab_size = max(backend.get_vocab(with_added_tokens=True).values()) + 1
+        self.end_of_text: int | None = backend.token_to_id(END_OF_TEXT)
+
+    def encode(self, text: str) -> NDArray[np.uint32]:
+        _utf8(text)
+        _allow_parallelism()
+        pieces = list(cut([text], self.PIECE_CHARACTERS))
+        batch = self._backend.encode_batch_fast(pieces, add_special_tokens=False)
+        ids = [np.array(encoding.ids, dtype=np.uint32) for encoding in batch]
+        return np.concatenate(ids) if ids else np.empty(0, dtype=np.uint32)
+
+    def _decode(self, ids: NDArray[np.int64]) -> str:
+        return self._backend.decode(ids.tolist(), skip_special_tokens=True)
+
+    def to_json(self) -> str:
+        return self._backend.to_str(pretty=True)
+
+
+def _train_bpe(texts: Iterable[str], vocab_size: int) -> BPETokenizer:
+    smallest = len(_BYTE_VOCABULARY) + 1
+    if vocab_size < smallest:
+        raise TokenizerError(
+            "--vocab-size", str(vocab_size), f"at least {smallest}: every byte and {END_OF_TEXT}"
+        )
+    backend = tokenizers.Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,  # a pair that occurs once is not worth a token
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=sys.stderr.isatty(),
+    )
+    _allow_parallelism()
+    backend.train_from_iterator(cut(texts, BPETokenizer.PIECE_CHARACTERS), trainer)
+    return BPETokenizer(backend)
+
+
+def _characters(texts: Iterable[str]) -> list[str]:
+    seen = np.zeros(sys.maxunicode + 1, dtype=bool)
+    for text in texts:
+        seen[_code_points(text)] = True
+    characters = [chr(point) for point in np.flatnonzero(seen)]
+    if not characters:
+        raise TokenizerError("--tokenizer char", "an empty text", "text to take characters from")
+    return characters
+
+
+def _code_points(text: str) -> NDArray[np.uint32]:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        # The shell's arguments arrive like this when they are not in the locale's encoding.
+        raise TokenizerError(
+            f"character {error.start}",
+            f"the surrogate U+{ord(text[error.start]):04X}",
+            "text that UTF-8 can hold",
+        ) from None
+
+
+def _byte_vocabulary() -> dict[str, int]:
+    """GPT-2's names for the bytes: printable Latin-1 is itself, the rest moves to U+0100 and up."""
+    kept = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), 256)]
+    moved = [byte for byte in range(256) if byte not in kept]
+    names = {byte: chr(byte) for byte in kept}
+    names |= {byte: chr(256 + number) for number, byte in enumerate(moved)}
+    return {names[byte]: byte for byte in range(256)}
+
+
+_BYTE_VOCABULARY = _byte_vocabulary()
+
+
+def _shape(content: Any) -> tuple[Any, ...]:
+    """The types of a tokenizer.json's model, pre-tokenizer and decoder; None for what it lacks."""
+    parts = content if isinstance(content, dict) else {}
+    sections = [parts.get(name) for name in ("model", "pre_tokenizer", "decoder")]
+    return tuple(s.get("type") if isinstance(s, dict) else None for s in sections)
+
+
+def _is_gpt2_style(content: dict[str, Any]) -> bool:
+    """Whether text may be cut before whitespace, and any byte can be encoded."""
+    pre_tokenizer, vocabulary = content["pre_tokenizer"], content["model"].get("vocab")
+    return (
+        isinstance(vocabulary, dict)
+        and _BYTE_VOCABULARY.keys() <= vocabulary.keys()
+        and pre_tokenizer.get("add_prefix_space") is False
+        and pre_tokenizer.get("use_regex", True) is True
+    )
+
+
+def _is_character_table(vocabulary: Any) -> bool:
+    return (
+        isinstance(vocabulary, dict)
+        and len(vocabulary) > 0
+        and all(len(character) == 1 for character in vocabulary)
+        and all(type(number) is int for number in vocabulary.values())
+        and sorted(vocabulary.values()) == list(range(len(vocabulary)))
+    )
+
+
+def _load_backend(path: Path, text: str) -> tokenizers.Tokenizer:
+    try:
+        return tokenizers.Tokenizer.from_str(text)
+    # The library raises bare Exceptions.
+    except Exception as error:
+        raise FormatError(
+            path, f"what the tokenizers library refuses ({error})", "a tokenizer.json"
+        ) from None
+
+
+def _allow_parallelism() -> None:
+    """Let the library use its threads without its warning at a later fork.
+
+    It warns when a process forks after its threads ran and TOKENIZERS_PARALLELISM is not set. A
+    forked child has no such threads and would wait for them for ever, so they are forbidden there.
+    A setting of the user's is left alone.
+    """
+    if "TOKENIZERS_PARALLELISM" not in os.environ:
+        os.environ["TOKENIZERS_PARALLELISM"] = "true"
+        os.register_at_fork(after_in_child=_forbid_parallelism)
+
+
+def _forbid_parallelism() -> None:
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"

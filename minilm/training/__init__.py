@@ -1,0 +1,1 @@
+"""Training: prepare (train), step (loop), measure (evaluation, metrics), survive (state, stopping)."""

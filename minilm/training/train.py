@@ -1,0 +1,225 @@
+"""train(): from a preset and a text source to a run folder; the one way in, for Python and the shell.
+
+new:    preset + overrides -> corpus -> token shards -> model -> Loop -> summary.json
+resume: run folder -> its own settings -> the same shards -> saved state -> Loop -> summary.json
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import minilm
+from minilm import files, run
+from minilm.checkpoint import load_model, read_run_config
+from minilm.config import ModelConfig, TrainConfig, from_dict, to_dict
+from minilm.data.shards import Dataset, default_cache, prepare
+from minilm.errors import ConfigError, InputError
+from minilm.formats.json_file import read_object
+from minilm.model.transformer import Transformer
+from minilm.presets import find_preset
+from minilm.text.corpora import open_corpus
+from minilm.text.tokenizers import load_tokenizer
+from minilm.training.loop import Loop
+from minilm.training.runtime import resolve
+from minilm.training.state import SavedState, read_state
+from minilm.training.stopping import StopRequest, stop_request
+
+# What --resume may change: where the run ends and where it runs, not what it computes.
+RESUMABLE_OVERRIDES = ("max_steps", "max_seconds", "target_val_loss", "early_stopping", "device")
+
+FINISHED = ("max_steps", "target_val_loss", "early_stopping")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where the run is, why it stopped, and its summary.json."""
+
+    run_dir: Path
+    stopped_because: str
+    summary: dict[str, Any]
+
+
+def train(
+    preset: str = "nano",
+    *,
+    data: str = "stdlib",
+    run_dir: str | Path | None = None,
+    tokenizer: str | None = None,
+    vocab_size: int | None = None,
+    cleaning: Sequence[str] = (),
+    init_from: str | Path | None = None,
+    model: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    cache: Path | None = None,
+) -> Outcome:
+    """Train a new model and leave a run folder, by default checkpoints/PRESET-DATA.
+
+    ``model`` and ``settings`` replace fields of the preset's ModelConfig and TrainConfig. With
+    ``init_from`` the model and the tokenizer are those of that run and training goes on from its
+    weights. Raises InputError before anything is written; an existing run is never overwritten.
+    """
+    with stop_request() as stop:
+        _refuse_several_processes()
+        chosen = find_preset(preset)
+        config = chosen.train_config(**(settings or {}))
+        base = Path(init_from) if init_from is not None else None
+        if base is None:
+            model_config = chosen.model_config(**(model or {}))  # wrong fields, before any work
+        else:
+            if tokenizer is not None or vocab_size is not None:
+                raise ConfigError("tokenizer", "given with --init-from", "the one of that run alone")
+            fields = to_dict(read_run_config(base)) | dict(model or {})
+            model_config = from_dict(ModelConfig, fields, base / run.CONFIG)
+        corpus = open_corpus(data, cleaning=cleaning, cache=cache or default_cache())
+        folder = Path(run_dir or f"checkpoints/{base.name if base else preset}-{corpus.name}")
+        _refuse_existing_run(folder)
+        dataset = prepare(
+            corpus,
+            tokenizer=load_tokenizer(base / run.TOKENIZER)
+            if base
+            else tokenizer or chosen.tokenizer,
+            vocab_size=None if base else vocab_size or model_config.vocab_size,
+            val_fraction=config.val_fraction,
+            cache=cache or default_cache(),
+            context_length=model_config.context_length,
+        )
+        if base is None:
+            asked = (model or {}).get("vocab_size")
+            actual = dataset.tokenizer.vocab_size
+            if asked is not None and asked < actual:
+                raise ConfigError("vocab_size", f"{asked}", f"at least the tokenizer's {actual}")
+            model_config = chosen.model_config(
+                **{**(model or {}), "vocab_size": actual if asked is None else asked}
+            )
+            generator = torch.Generator().manual_seed(config.seed)
+            network = Transformer(model_config, generator)
+        else:
+            network = load_model(base / run.WEIGHTS, model_config)
+        inputs = {"source": data, "cleaning": list(cleaning)}
+        return _train(folder, network, config, dataset, inputs, None, stop)
+
+
+def resume(
+    run_dir: str | Path, *, settings: Mapping[str, Any] | None = None, cache: Path | None = None
+) -> Outcome:
+    """Go on with a run from its last saved step, exactly as if it had never stopped.
+
+    ``settings`` may move where it ends (RESUMABLE_OVERRIDES); a run that is finished is left as it is.
+    """
+    with stop_request() as stop:
+        _refuse_several_processes()
+        folder, overrides = Path(run_dir), dict(settings or {})
+        for name in overrides:
+            if name not in RESUMABLE_OVERRIDES:
+                allowed = ", ".join(RESUMABLE_OVERRIDES)
+                raise ConfigError(name, "given with --resume", f"only {allowed}")
+        model_config = read_run_config(folder)
+        if not overrides and (folder / run.SUMMARY).is_file():
+            summary = read_object(folder / run.SUMMARY)
+            if summary.get("stopped_because") in FINISHED:
+                print(f"{folder} is finished: {summary['stopped_because']}", file=sys.stderr)
+                return Outcome(folder, str(summary["stopped_because"]), summary)
+        saved = read_state(folder)
+        where = folder / run.RESUME
+        inputs = {key: saved.settings[key] for key in ("source", "cleaning")}
+        config = from_dict(TrainConfig, saved.settings["train"] | overrides, where)
+        dataset = prepare(
+            open_corpus(inputs["source"], cleaning=inputs["cleaning"], cache=cache or default_cache()),
+            tokenizer=load_tokenizer(folder / run.TOKENIZER),
+            vocab_size=None,
+            val_fraction=config.val_fraction,
+            cache=cache or default_cache(),
+            context_length=model_config.context_length,
+        )
+        if dataset.sha256 != saved.settings["sha256"]:
+            raise InputError(
+                inputs["source"],
+                f"data with SHA-256 {dataset.sha256[:12]}",
+                f"the run's own data, {saved.settings['sha256'][:12]}",
+                "the text has changed since: start a new run",
+            )
+        for stale in folder.glob(".*.tmp"):  # what a killed process was writing
+            stale.unlink()
+        return _train(folder, Transformer(model_config), config, dataset, inputs, saved, stop)
+
+
+def _train(
+    folder: Path,
+    network: Transformer,
+    config: TrainConfig,
+    dataset: Dataset,
+    inputs: dict[str, Any],
+    saved: SavedState | None,
+    stop: StopRequest,
+) -> Outcome:
+    count = sum(parameter.numel() for parameter in network.parameters())
+    model_config = network.config
+    tokens = config.batch_size * model_config.context_length * config.gradient_accumulation
+    runtime = resolve(config, count, tokens)
+    for note in runtime.notes:
+        print(note, file=sys.stderr)
+    # What was resolved is kept, so that a resumed run computes with the same arithmetic.
+    resolved = {"dtype": runtime.dtype_name, "compile": "on" if runtime.compile else "off"}
+    kept = {**inputs, "sha256": dataset.sha256, "train": to_dict(config) | resolved}
+    print(
+        f"{count:,} parameters, {dataset.train_tokens:,} training and {dataset.val_tokens:,} "
+        f"validation tokens, {config.max_steps} steps of {tokens:,} tokens on {runtime.device.type} "
+        f"in {runtime.dtype_name}{', compiled' if runtime.compile else ''}",
+        file=sys.stderr,
+    )
+    loop = Loop(network, model_config, config, dataset, folder, runtime, kept, saved, stop)
+    if saved is None:
+        # config.json goes last: a folder is a run from the moment that it can be resumed.
+        folder.mkdir(parents=True, exist_ok=True)
+        dataset.tokenizer.save(folder / run.TOKENIZER)
+        loop.save()
+        run.write_config(folder, model_config)
+    reason = loop.run()
+    progress = loop.progress
+    summary = {
+        "steps": progress.step,
+        "tokens": progress.tokens,
+        "seconds": progress.seconds,
+        "best_val_loss": progress.best_val_loss,
+        "best_val_bits_per_byte": progress.best_val_bits_per_byte,
+        "stopped_because": reason,
+        "parameters": count,
+        "device": runtime.device.type,
+        "dtype": runtime.dtype_name,
+        "tokens_per_second": round(loop.rate.average(progress.tokens), 1),
+        "data": {
+            "source": dataset.source,
+            "bytes": dataset.bytes,
+            "sha256": dataset.sha256,
+            "train_tokens": dataset.train_tokens,
+            "val_tokens": dataset.val_tokens,
+        },
+        "minilm": minilm.__version__,
+        "torch": torch.__version__,
+        "seed": config.seed,
+    }
+    files.write_json(folder / run.SUMMARY, summary)
+    return Outcome(folder, reason, summary)
+
+
+def _refuse_existing_run(folder: Path) -> None:
+    if (folder / run.CONFIG).exists():
+        raise InputError(
+            folder,
+            "a run is there already",
+            "a folder without one",
+            "add --resume to go on with it, or --run-dir for another",
+        )
+
+
+def _refuse_several_processes() -> None:
+    world = os.environ.get("WORLD_SIZE", "1")
+    if world != "1":
+        raise InputError("WORLD_SIZE", world, "1", "start one process; several are not supported")

@@ -1,0 +1,12 @@
+"""python scripts/generate.py: the same as `minilm generate`. Run with --help."""
+
+import os
+import sys
+
+# The checkout this file is in, instead of scripts/, whose inspect.py would shadow the library's.
+sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+from minilm.cli.generate import main  # noqa: E402
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""Batches: shifted targets, a pure function of (seed, step), every validation target once."""
+
+import hashlib
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minilm.data.batches import IGNORED, training_batch, validation_windows
+
+TOKENS = np.arange(1000, dtype="<u2")  # a token is its own position
+
+
+def batch(**changes):
+    arguments = {"context_length": 8, "batch_size": 4, "seed": 1, "step": 5} | changes
+    return training_batch(TOKENS, **arguments)
+
+
+@pytest.mark.parametrize("dtype", ["<u2", "<u4"])
+def test_targets_are_the_inputs_one_later(dtype):
+    inputs, targets = training_batch(
+        TOKENS.astype(dtype), context_length=8, batch_size=64, seed=1, step=5
+    )
+    for array in (inputs, targets):
+        assert type(array) is np.ndarray
+        assert array.shape == (64, 8)
+        assert array.dtype == np.int64
+    assert np.array_equal(targets, inputs + 1), "consecutive tokens differ by one here"
+    assert np.array_equal(inputs[:, 1:], targets[:, :-1])
+    assert len(set(inputs[:, 0].tolist())) > 50, "the windows are at random places"
+
+
+def test_every_window_can_be_drawn_and_none_beyond():
+    starts = set()
+    for step in range(50):
+        inputs, targets = training_batch(
+            TOKENS[:12], context_length=8, batch_size=16, seed=0, step=step
+        )
+        starts |= set(inputs[:, 0].tolist())
+        assert targets.max() <= 11
+    assert starts == {0, 1, 2, 3}
+    inputs, targets = training_batch(TOKENS[:9], context_length=8, batch_size=2, seed=0, step=0)
+    assert inputs.tolist() == [list(range(8))] * 2
+    assert targets.tolist() == [list(range(1, 9))] * 2
+
+
+def test_a_batch_follows_from_seed_and_step_alone():
+    assert np.array_equal(batch(), batch())
+    for change in ({"seed": 2}, {"step": 6}, {"micro_step": 1}, {"seed": 5, "step": 1}):
+        assert not np.array_equal(batch(), batch(**change)), change
+
+
+def test_batches_are_pinned():
+    """A resumed run, perhaps on another machine or version, must draw the same windows."""
+    digest = hashlib.sha256()
+    for step in range(3):
+        inputs, _ = batch(step=step)
+        digest.update(np.ascontiguousarray(inputs).tobytes())
+    assert digest.hexdigest() == (
+        "f8b879ccc24d76c0ab967ee53f061f91a4de63f289d5d47e83bf78031b679b8b"
+    )
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(2, 200), st.integers(1, 12), st.integers(1, 5))
+def test_every_target_comes_exactly_once(length, context_length, batch_size):
+    tokens = TOKENS[100 : 100 + length]
+    shape = (batch_size, context_length)
+    seen_inputs, seen_targets = [], []
+    for inputs, targets in validation_windows(
+        tokens, context_length=context_length, batch_size=batch_size
+    ):
+        assert inputs.shape == targets.shape == shape
+        assert inputs.dtype == targets.dtype == np.int64
+        used = targets != IGNORED
+        assert np.all(inputs[~used] == 0)
+        assert used.any()
+        seen_inputs += inputs[used].tolist()
+        seen_targets += targets[used].tolist()
+    assert seen_inputs == tokens[:-1].tolist()
+    assert seen_targets == tokens[1:].tolist()
+
+
+def test_windows_do_not_overlap_and_the_last_is_padded():
+    batches = list(validation_windows(TOKENS[1:7], context_length=2, batch_size=2))
+    assert [inputs.tolist() for inputs, _ in batches] == [[[1, 2], [3, 4]], [[5, 0], [0, 0]]]
+    assert [targets.tolist() for _, targets in batches] == [
+        [[2, 3], [4, 5]],
+        [[6, IGNORED], [IGNORED, IGNORED]],
+    ]
+
+
+MEMORY = """
+import resource, sys
+import numpy as np
+from minilm.data.batches import training_batch, validation_windows
+np.random.default_rng([0])
+tokens = np.memmap(sys.argv[1], dtype="<u2", mode="r")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for step in range(20):
+    training_batch(tokens, context_length=64, batch_size=8, seed=0, step=step)
+next(validation_windows(tokens, context_length=64, batch_size=8))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_the_file_is_not_read_as_a_whole(tmp_path):
+    size = 400 * 2**20
+    with (tmp_path / "train.bin").open("wb") as stream:
+        os.truncate(stream.fileno(), size)  # sparse: takes no room
+    command = [sys.executable, "-c", MEMORY, str(tmp_path / "train.bin")]
+    growth = int(subprocess.run(command, check=True, capture_output=True).stdout)
+    unit = 1 if sys.platform == "darwin" else 1024
+    assert growth * unit < 40 * 2**20

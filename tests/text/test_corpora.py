@@ -1,0 +1,241 @@
+"""Corpora: what each kind of source resolves to, in which order, and every refusal."""
+
+import importlib.machinery
+import os
+import sys
+import sysconfig
+import types
+from pathlib import Path
+
+import pytest
+
+from minilm.errors import CorpusError, InputError, MissingExtraError
+from minilm.text import corpora
+from minilm.text.corpora import open_corpus
+
+
+def documents_of(corpus) -> list[str]:
+    texts, current = [], ""
+    for chunk in corpus.chunks():
+        assert chunk.text
+        current += chunk.text
+        if chunk.ends_document:
+            texts.append(current)
+            current = ""
+    assert current == "", "the last chunk ends a document"
+    return texts
+
+
+def write(folder: Path, **files: str | bytes) -> None:
+    for name, content in files.items():
+        path = folder / name.replace("__", "/").replace("_", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def test_a_file_is_one_document_with_its_line_ends(tmp_path):
+    (tmp_path / "my notes.v2.txt").write_bytes(b"one\r\ntwo\rthree\n\xef\xbb\xbf")
+    corpus = open_corpus(str(tmp_path / "my notes.v2.txt"), cache=tmp_path)
+    assert documents_of(corpus) == ["one\r\ntwo\rthree\n\ufeff"]
+    assert documents_of(corpus) == ["one\r\ntwo\rthree\n\ufeff"], "a second pass is the same"
+    assert corpus.name == "my-notes.v2"
+    assert corpus.source == str(tmp_path / "my notes.v2.txt")
+
+
+def test_a_large_document_comes_in_bounded_chunks(tmp_path):
+    text = "".join(f"line {i} of some text é\n" for i in range(150_000))
+    (tmp_path / "large.txt").write_text(text, newline="")
+    chunks = list(open_corpus(str(tmp_path / "large.txt"), cache=tmp_path).chunks())
+    assert "".join(chunk.text for chunk in chunks) == text
+    assert len(chunks) == 4
+    assert [chunk.ends_document for chunk in chunks] == [False, False, False, True]
+    assert all(len(chunk.text) <= 2**20 for chunk in chunks)
+    assert all(chunk.text.startswith("\nline ") for chunk in chunks[1:])
+
+
+def test_a_folder_is_its_files_by_relative_path_without_the_hidden(tmp_path):
+    folder = tmp_path / "texts"
+    write(folder, b_txt="b", a_txt="a", sub__c_md="c", sub__deep__d="d", empty="")
+    write(folder, sub_b="sub.b")
+    (folder / ".hidden").write_text("no")
+    (folder / ".git").mkdir()
+    (folder / ".git" / "config").write_text("no")
+    corpus = open_corpus(str(folder), cache=tmp_path)
+    # By posix path: "sub.b" < "sub/c.md". The empty file is no document.
+    assert documents_of(corpus) == ["a", "b", "sub.b", "c", "d"]
+    assert corpus.name == "texts"
+
+
+def test_a_glob_takes_files_alone_sorted(tmp_path):
+    write(tmp_path / "texts", b_txt="b", a_txt="a", c_md="c", sub__d_txt="d")
+    (tmp_path / "texts" / "folder.txt").mkdir()
+    corpus = open_corpus(str(tmp_path / "texts" / "*.txt"), cache=tmp_path)
+    assert documents_of(corpus) == ["a", "b"]
+    assert corpus.name == "texts"
+    assert documents_of(open_corpus(f"{tmp_path}/**/*.txt", cache=tmp_path)) == ["a", "b", "d"]
+
+
+def test_a_file_whose_name_is_a_pattern_is_a_file(tmp_path):
+    (tmp_path / "a[1].txt").write_text("brackets")
+    assert documents_of(open_corpus(str(tmp_path / "a[1].txt"), cache=tmp_path)) == ["brackets"]
+
+
+def test_the_home_folder_and_the_current_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text("a")
+    assert documents_of(open_corpus("~/a.txt", cache=tmp_path)) == ["a"]
+    assert open_corpus(".", cache=tmp_path).name == tmp_path.name.replace("[", "-")
+
+
+def test_stdlib_is_the_running_library_and_nothing_else(tmp_path):
+    corpus = open_corpus("stdlib", cache=tmp_path)
+    library = Path(sysconfig.get_path("stdlib"))
+    names = [Path(d.where).relative_to(library).as_posix() for d in corpus.documents()]
+    assert names == sorted(names)
+    assert {"abc.py", "json/decoder.py", "unittest/case.py"} <= set(names)
+    forbidden = {"site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test"}
+    assert not [name for name in names if forbidden & set(name.split("/")[:-1])]
+    assert all(name.endswith(".py") for name in names)
+    assert corpus.name == "stdlib"
+
+
+def test_stdlib_passes_by_what_is_not_text(tmp_path, monkeypatch):
+    write(tmp_path, a_py="a", bad_py=b"# latin-1: \xe9", nul_py=b"\0", b_txt="b", test__t_py="t")
+    write(tmp_path, tests__t_py="t", package__m_py="m")
+    monkeypatch.setattr(corpora.sysconfig, "get_path", lambda name: str(tmp_path))
+    assert documents_of(open_corpus("stdlib", cache=tmp_path)) == ["a", "m"]
+
+
+def test_stdlib_without_sources(tmp_path, monkeypatch):
+    monkeypatch.setattr(corpora.sysconfig, "get_path", lambda name: str(tmp_path / "none"))
+    with pytest.raises(CorpusError):
+        open_corpus("stdlib", cache=tmp_path)
+    monkeypatch.setattr(corpora.sysconfig, "get_path", lambda name: str(tmp_path))
+    with pytest.raises(CorpusError, match=r"no Python sources.*--data FILE"):
+        open_corpus("stdlib", cache=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("nowhere.txt", "no such file or folder"),
+        ("x" * 5000, "no such file or folder"),
+        ("stdlb", "did you mean stdlib?"),
+        ("shakespear", "did you mean shakespeare?"),
+        ("", "expected a source"),
+        ("a\0b", "expected a source"),
+        ("empty.txt", "an empty file"),
+        ("void", "a folder without files"),
+        ("hollow", "2 empty files"),
+        ("*.nothing", "matches no file"),
+        ("pipe", "not a regular file"),
+        ("hf:", "no dataset's name"),
+    ],
+)
+def test_refusals(tmp_path, monkeypatch, source, message):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, empty_txt="", hollow__a="", hollow__b="")
+    (tmp_path / "void" / ".hidden").mkdir(parents=True)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(CorpusError) as caught:
+        open_corpus(source, cache=tmp_path)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"ok\0", "NUL byte at byte 2"), (b"\xff", "UTF-8 .* at byte 0")]
+)
+def test_a_binary_file_in_a_folder_is_named(tmp_path, content, message):
+    write(tmp_path / "texts", a="fine", b=content)
+    with pytest.raises(CorpusError, match=f"texts/b: .*{message}"):
+        documents_of(open_corpus(str(tmp_path / "texts"), cache=tmp_path))
+
+
+def test_a_file_that_cannot_be_read(tmp_path):
+    (tmp_path / "a.txt").write_text("a")
+    corpus = open_corpus(str(tmp_path / "a.txt"), cache=tmp_path)
+    (tmp_path / "a.txt").unlink()
+    with pytest.raises(CorpusError, match=r"a\.txt: cannot be read \(No such file"):
+        documents_of(corpus)
+
+
+def test_cleaning_is_applied_and_mends_what_would_be_refused(tmp_path):
+    write(tmp_path / "texts", a=b"caf\xe9 \r\n\0", b="\0\x01", c="<p>c</p>")
+    corpus = open_corpus(
+        str(tmp_path / "texts"), cleaning=["whitespace", "html", "control", "encoding"],
+        cache=tmp_path,
+    )  # fmt: skip
+    assert corpus.cleaning == ("encoding", "html", "control", "whitespace")
+    assert documents_of(corpus) == ["café\n", "c\n"]
+    with pytest.raises(InputError, match="'nfd', expected one of"):
+        open_corpus(str(tmp_path / "texts"), cleaning=["nfd"], cache=tmp_path)
+
+
+def test_what_is_observed_is_the_raw_bytes_in_order(tmp_path):
+    write(tmp_path / "texts", a=b"one \r\n", b="", c="é")
+    seen = []
+    corpus = open_corpus(str(tmp_path / "texts"), cleaning=["whitespace"], cache=tmp_path)
+    list(corpus.chunks(seen.append))
+    assert b"".join(seen) == "one \r\né".encode()
+
+
+@pytest.fixture
+def datasets(monkeypatch):
+    """A stand-in for the datasets package, which is an optional extra."""
+    module = types.ModuleType("datasets")
+    module.__spec__ = importlib.machinery.ModuleSpec("datasets", None)
+    module.calls = []
+    module.rows = [{"text": "first"}, {"text": ""}, {"text": "second"}]
+
+    def load_dataset(name, configuration, *, split, streaming):
+        module.calls.append((name, configuration, split, streaming))
+        if name == "no/such":
+            raise FileNotFoundError("Dataset 'no/such' doesn't exist\non the Hub")
+        return iter(module.rows)
+
+    module.load_dataset = load_dataset
+    monkeypatch.setitem(sys.modules, "datasets", module)
+    return module
+
+
+def test_hugging_face(datasets, tmp_path):
+    corpus = open_corpus("hf:user/stories", cache=tmp_path)
+    assert documents_of(corpus) == ["first", "second"]
+    assert corpus.name == "stories"
+    corpus = open_corpus("hf:user/stories:small", cache=tmp_path)
+    assert documents_of(corpus) == documents_of(corpus) == ["first", "second"]
+    assert corpus.name == "stories-small"
+    (tmp_path / "a:b").mkdir()
+    list(open_corpus(f"hf:{tmp_path}/a:b", cache=tmp_path).chunks())
+    assert datasets.calls == [
+        ("user/stories", None, "train", True),
+        ("user/stories", "small", "train", True),
+        ("user/stories", "small", "train", True),
+        (f"{tmp_path}/a:b", None, "train", True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"content": "x", "label": 1}], "row 0: the columns content, label"),
+        ([{"text": "x"}, {"text": None}], "row 1: a column text of NoneType"),
+    ],
+)
+def test_hugging_face_without_text(datasets, tmp_path, rows, message):
+    datasets.rows = rows
+    with pytest.raises(CorpusError, match=message):
+        documents_of(open_corpus("hf:user/stories", cache=tmp_path))
+
+
+def test_hugging_face_that_fails_is_one_line(datasets, tmp_path):
+    with pytest.raises(CorpusError, match=r"hf:no/such: FileNotFoundError: .*doesn't exist") as e:
+        documents_of(open_corpus("hf:no/such", cache=tmp_path))
+    assert "on the Hub" not in str(e.value)
+
+
+def test_hugging_face_without_the_package(tmp_path, monkeypatch):
+    monkeypatch.setattr(corpora.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'minilm\[datasets\]'"):
+        open_corpus("hf:user/stories", cache=tmp_path)

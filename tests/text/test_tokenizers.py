@@ -1,0 +1,310 @@
+"""Tokenizers: round trips, agreement with the tokenizers library, determinism, refusals."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tokenizers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minilm.errors import FormatError, TokenizerError
+from minilm.text.tokenizers import (
+    DEFAULT_BPE_VOCAB_SIZE,
+    END_OF_TEXT,
+    BPETokenizer,
+    build_tokenizer,
+    load_tokenizer,
+)
+
+TEXT = (
+    "First Citizen:\nBefore we proceed any further, hear me speak.\r\n  indented, it's 1234\t\n\n"
+    "naïve café, e\u0301, 日本語, 👩‍👧 and 🇫🇷;   three spaces\x85 \u2028 \ufeff ſ ǅ ½ \x01\n"
+) * 3
+SPECIAL = f"a {END_OF_TEXT} b{END_OF_TEXT}"
+KINDS = ("byte", "char", "bpe")
+
+
+def build(kind, text=TEXT + SPECIAL, vocab_size=None):
+    return build_tokenizer(kind, lambda: iter([text]), vocab_size)
+
+
+@pytest.fixture(scope="module")
+def built():
+    return {"byte": build("byte"), "char": build("char"), "bpe": build("bpe", vocab_size=400)}
+
+
+@pytest.fixture(scope="module")
+def saved(built, tmp_path_factory):
+    """The same tokenizers as the tokenizers library reads them from their files."""
+    folder = tmp_path_factory.mktemp("tokenizers")
+    libraries = {}
+    for kind, tokenizer in built.items():
+        tokenizer.save(folder / f"{kind}.json")
+        libraries[kind] = tokenizers.Tokenizer.from_file(str(folder / f"{kind}.json"))
+    return libraries
+
+
+# Any characters of TEXT for char; any at all for the others.
+KNOWN = st.lists(
+    st.sampled_from([*sorted(set(TEXT + SPECIAL)), "\r\n", " the", "  ", "'s", END_OF_TEXT[:-1]])
+).map("".join)
+ANY = st.text(alphabet=st.characters(exclude_categories=["Cs"]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(KNOWN, ANY)
+def test_text_comes_back_and_the_library_agrees(built, saved, known, anything):
+    for kind, text in [("byte", known), ("char", known), ("bpe", known)] + [
+        (kind, anything) for kind in ("byte", "bpe")
+    ]:
+        tokenizer, library = built[kind], saved[kind]
+        ids = tokenizer.encode(text)
+        assert ids.dtype == np.uint32
+        assert ids.ndim == 1
+        assert tokenizer.decode(ids) == text
+        if END_OF_TEXT not in text:
+            assert ids.tolist() == library.encode(text).ids
+        assert library.decode(ids.tolist()) == text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_whole_text_as_the_library_has_it(built, saved, kind):
+    tokenizer, library = built[kind], saved[kind]
+    assert tokenizer.kind == kind
+    assert tokenizer.encode(TEXT).tolist() == library.encode(TEXT).ids
+    assert tokenizer.vocab_size == library.get_vocab_size()
+    assert tokenizer.decode(tokenizer.encode(TEXT)) == library.decode(library.encode(TEXT).ids)
+    assert tokenizer.encode("").shape == (0,)
+    assert tokenizer.decode([]) == ""
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_any_ids_in_range_decode_as_the_library_does(built, saved, data):
+    for kind in KINDS:
+        ids = data.draw(st.lists(st.integers(0, built[kind].vocab_size - 1), max_size=20))
+        assert built[kind].decode(ids) == saved[kind].decode(ids)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("bad", [-1, 10_000_000])
+def test_an_id_out_of_range(built, kind, bad):
+    with pytest.raises(TokenizerError, match=f"token 1: id {bad}, expected 0 <= id <"):
+        built[kind].decode([0, bad])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_saved_and_loaded_is_the_same(built, tmp_path, kind):
+    built[kind].save(tmp_path / "tokenizer.json")
+    loaded = load_tokenizer(tmp_path / "tokenizer.json")
+    assert type(loaded) is type(built[kind])
+    for field in ("kind", "vocab_size", "end_of_text"):
+        assert getattr(loaded, field) == getattr(built[kind], field)
+    assert loaded.to_json() == built[kind].to_json()
+    assert np.array_equal(loaded.encode(TEXT + SPECIAL), built[kind].encode(TEXT + SPECIAL))
+
+
+def test_byte_ids_are_the_bytes(built):
+    assert built["byte"].encode("hé\r\n").tolist() == list("hé\r\n".encode())
+    assert built["byte"].vocab_size == 256
+    assert built["byte"].end_of_text == 0
+    alphabet = set(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    assert set(json.loads(built["byte"].to_json())["model"]["vocab"]) == alphabet
+    assert built["byte"].decode([0xC3, 0x28, 0xE2, 0x82]) == "\ufffd(\ufffd"
+
+
+def test_char_ids_are_the_sorted_characters(built):
+    characters = sorted(set(TEXT + SPECIAL))
+    assert built["char"].encode("".join(characters)).tolist() == list(range(len(characters)))
+    assert built["char"].end_of_text is None
+    assert build("char", "ba\nba").vocab_size == 3
+
+
+@pytest.mark.parametrize("character", ["ñ", "\U0010ffff", "\0", "\ud800"])
+def test_char_names_the_character_it_has_not_seen(built, character):
+    with pytest.raises(TokenizerError) as caught:
+        built["char"].encode("abc" + character + character)
+    message = str(caught.value)
+    assert message.startswith("character 3: ")
+    assert f"(U+{ord(character):04X})" in message
+    assert "byte or bpe" in message
+
+
+@pytest.mark.parametrize("kind", ["byte", "bpe"])
+def test_a_lone_surrogate_is_refused(built, kind):
+    with pytest.raises(TokenizerError, match=r"character 2: the surrogate U\+DCFF"):
+        built[kind].encode("ab\udcff")
+
+
+def test_bpe_keeps_a_literal_end_of_text_as_text(built, saved):
+    tokenizer, library = built["bpe"], saved["bpe"]
+    assert tokenizer.end_of_text == 0
+    ids = tokenizer.encode(SPECIAL)
+    assert 0 not in ids
+    assert tokenizer.decode(ids) == SPECIAL
+    assert library.encode(SPECIAL).ids.count(0) == 2, "the raw library differs, as documented"
+    library = tokenizers.Tokenizer.from_str(tokenizer.to_json())
+    library.encode_special_tokens = True
+    assert library.encode(SPECIAL).ids == ids.tolist()
+    assert tokenizer.decode([0]) == library.decode([0]) == ""
+
+
+def test_bpe_compresses_and_its_size_is_bounded(built):
+    tokenizer = built["bpe"]
+    assert 257 < tokenizer.vocab_size <= 400
+    assert len(tokenizer.encode(TEXT)) < len(TEXT.encode()) / 2
+    assert build("bpe", "abc", 5000).vocab_size == 257, "no pair occurs twice"
+    assert build("bpe", vocab_size=257).vocab_size == 257
+    varied = " ".join(f"{word:x}" for word in range(20_000))
+    assert build("bpe", f"{varied} {varied}").vocab_size == DEFAULT_BPE_VOCAB_SIZE
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pieces_do_not_show(built, kind, monkeypatch):
+    monkeypatch.setattr(BPETokenizer, "PIECE_CHARACTERS", 40)
+    text = TEXT.replace("\u2028", "")
+    library = tokenizers.Tokenizer.from_str(built[kind].to_json())
+    assert built[kind].encode(text).tolist() == library.encode(text).ids
+    if kind != "bpe":
+        return
+    cut_elsewhere = build_tokenizer("bpe", lambda: iter([TEXT[:50], TEXT[50:], SPECIAL]), 400)
+    assert cut_elsewhere.to_json() == build("bpe", TEXT + SPECIAL, 400).to_json()
+
+
+DETERMINISM = """
+import sys, hashlib
+from minilm.text.tokenizers import build_tokenizer
+text = "".join(f"{i * 7919 % 1000} word{i % 37} naïve{i % 11}\\n" for i in range(3000))
+for kind in ("byte", "char", "bpe"):
+    tokenizer = build_tokenizer(kind, lambda: iter([text]), 600 if kind == "bpe" else None)
+    print(kind, tokenizer.vocab_size, hashlib.sha256(tokenizer.to_json().encode()).hexdigest())
+"""
+
+
+def test_two_processes_build_the_same_bytes():
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", DETERMINISM],
+            env={**os.environ, "PYTHONHASHSEED": seed, "RAYON_NUM_THREADS": threads},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for seed, threads in (("1", "1"), ("2", "2"))
+    }
+    assert len(outputs) == 1
+    assert "bpe 600 " in outputs.pop()
+
+
+FORK = """
+import os
+from minilm.text.tokenizers import build_tokenizer
+text = "some words to train on, and some more words\\n" * 5000
+tokenizer = build_tokenizer("bpe", lambda: iter([text]), 300)
+expected = tokenizer.encode(text).tolist()
+child = os.fork()
+if child == 0:
+    os._exit(0 if tokenizer.encode(text).tolist() == expected else 3)
+assert os.waitpid(child, 0)[1] == 0
+assert tokenizer.encode(text).tolist() == expected
+"""
+
+
+def test_a_fork_neither_warns_nor_hangs():
+    environment = {k: v for k, v in os.environ.items() if k != "TOKENIZERS_PARALLELISM"}
+    # Python 3.12 has a warning of its own about any fork of a process with threads.
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORK]
+    result = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=20, check=False
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("kind", "vocab_size", "message"),
+    [
+        ("word", None, "--tokenizer: 'word', expected one of byte, char, bpe"),
+        ("bpe", 256, "--vocab-size: 256, expected at least 257"),
+        ("byte", 300, "--vocab-size: 300 with --tokenizer byte"),
+        ("char", 300, "--vocab-size: 300 with --tokenizer char"),
+    ],
+)
+def test_impossible_requests(kind, vocab_size, message):
+    with pytest.raises(TokenizerError) as caught:
+        build(kind, vocab_size=vocab_size)
+    assert message in str(caught.value)
+
+
+def test_char_of_nothing():
+    with pytest.raises(TokenizerError, match="an empty text"):
+        build("char", "")
+
+
+def changed(text: str, *path: str, to: object) -> str:
+    content = json.loads(text)
+    section = content
+    for name in path[:-1]:
+        section = section[name]
+    section[path[-1]] = to
+    return json.dumps(content)
+
+
+def test_foreign_and_broken_files(built, tmp_path):
+    byte, char, bpe = (built[kind].to_json() for kind in KINDS)
+    files = [
+        *["", "{", "[]", "null", "3", '"x"', "{}", "\ufeff{}", "[" * 100_000, bpe[:-100], "NaN"],
+        changed(bpe, "model", "type", to="Unigram"),
+        changed(bpe, "model", to="BPE"),
+        changed(bpe, "model", "merges", to=[["no", "such"]]),
+        changed(bpe, "model", "merges", to=7),
+        changed(bpe, "model", "vocab", to={"a": 0}),
+        changed(bpe, "model", "vocab", to=[]),
+        changed(bpe, "pre_tokenizer", to=None),
+        changed(bpe, "pre_tokenizer", "add_prefix_space", to=True),
+        changed(bpe, "pre_tokenizer", "use_regex", to=False),
+        changed(bpe, "decoder", to={"type": "Fuse"}),
+        changed(byte, "model", "vocab", to={"a": 0}),
+        changed(char, "model", "vocab", to={"a": 0, "b": 2}),
+        changed(char, "model", "vocab", to={"a": 0, "bc": 1}),
+        changed(char, "model", "vocab", to={"a": "0"}),
+        changed(char, "model", "vocab", to={}),
+        changed(char, "decoder", to=None),
+    ]
+    path = tmp_path / "tokenizer.json"
+    for content in files:
+        path.write_text(content)
+        with pytest.raises(FormatError, match=r"tokenizer\.json: ") as caught:
+            load_tokenizer(path)
+        assert "\n" not in str(caught.value)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(FormatError, match="not JSON"):
+        load_tokenizer(path)
+    with pytest.raises(FormatError, match=r"cannot be read \(No such file"):
+        load_tokenizer(tmp_path / "missing.json")
+
+
+def test_another_gpt2_style_tokenizer_can_be_used(built, tmp_path):
+    """As GPT-2's own file: the special token last, and no word about the regular expression."""
+    content = json.loads(built["bpe"].to_json())
+    del content["pre_tokenizer"]["use_regex"]
+    vocabulary = content["model"]["vocab"]
+    del vocabulary[END_OF_TEXT]
+    content["model"]["vocab"] = {token: number - 1 for token, number in vocabulary.items()}
+    content["added_tokens"][0]["id"] = len(vocabulary)
+    content["truncation"] = {
+        "direction": "Right",
+        "max_length": 8,
+        "strategy": "LongestFirst",
+        "stride": 0,
+    }
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(content))
+    tokenizer = load_tokenizer(path)
+    assert tokenizer.kind == "bpe"
+    assert tokenizer.end_of_text == len(vocabulary) == tokenizer.vocab_size - 1
+    assert tokenizer.encode(TEXT).tolist() == (built["bpe"].encode(TEXT) - 1).tolist()
+    assert tokenizer.decode(tokenizer.encode(TEXT)) == TEXT
