@@ -11,13 +11,12 @@ from typing import NamedTuple
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from minilm import files, run
 from minilm.config import ModelConfig
 from minilm.errors import FormatError, InputError
-from minilm.formats.safetensors import read_header
+from minilm.formats.safetensors import StoredTensor, make_header, read_header
 from minilm.model.transformer import Transformer
 from minilm.text.tokenizers import Tokenizer, load_tokenizer
 
@@ -81,9 +80,18 @@ def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write tensors of any device as one safetensors file, atomically."""
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    files.write_bytes(path, save(plain, dict(metadata)))
+    """Write tensors of any device as one safetensors file, atomically, one tensor at a time."""
+    # Wide elements first, then by name: every tensor is aligned to its element, whatever the order.
+    ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
+    stored = [
+        StoredTensor(name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
+        for name, tensor in ordered
+    ]
+    with files.atomic_writer(path) as stream:
+        stream.write(make_header(stored, metadata))
+        for _, tensor in ordered:
+            flat = tensor.detach().cpu().contiguous().reshape(-1)
+            stream.write(flat.view(torch.uint8).numpy().data)
 
 
 def read_tensors(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
@@ -102,4 +110,6 @@ def read_tensors(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str,
                 "the weights are not those of this config.json",
             )
     with safe_open(path, framework="pt") as stream:
-        return {name: stream.get_tensor(name) for name in shapes}
+        # Cloned: in the file a tensor is not aligned, and unaligned matrices multiply to other last
+        # bits than the aligned ones that were saved.
+        return {name: stream.get_tensor(name).clone() for name in shapes}

@@ -56,7 +56,12 @@ def parse_arguments(
     except SystemExit as stop:
         if not stop.code:
             raise
-        lines = (line.strip("│ ").strip() for line in captured.getvalue().splitlines())
-        content = [line for line in lines if line and line[0] not in "╭╰─"]
-        first = content[0] if content else "these arguments cannot be read"
+        message: list[str] = []
+        for line in captured.getvalue().splitlines():
+            text = line.strip("│ ")
+            if text.startswith("─"):
+                break  # below the rule come hints
+            if text and not text.startswith("╭"):
+                message.append(text)
+        first = " ".join(message).rstrip(".") or "these arguments cannot be read"
         raise InputError("arguments", first, f"what {program} --help lists") from None

@@ -40,6 +40,25 @@ STANDING_ALONE = (
 )
 
 
+# true and false in any case: tyro alone takes only Python's spelling.
+_Switch = Annotated[
+    bool | None,
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="{true,false}",
+        instance_from_str=lambda words: _read_switch(words[0]),
+        is_instance=lambda value: value is None or isinstance(value, bool),
+        str_from_instance=lambda value: [str(value).lower()],
+    ),
+]
+
+
+def _read_switch(word: str) -> bool:
+    if word.lower() not in ("true", "false"):
+        raise ValueError(f"{word!r} is neither true nor false")
+    return word.lower() == "true"
+
+
 def _overrides(cls: type[ModelConfig] | type[TrainConfig], alone: Sequence[str] = ()) -> Any:
     """A dataclass of the same fields with the same help, each None until it is given."""
     hints, helps = get_type_hints(cls), _field_help(cls)
@@ -52,7 +71,8 @@ def _overrides(cls: type[ModelConfig] | type[TrainConfig], alone: Sequence[str] 
             metavar=_metavar(hints[each.name]),
             aliases=aliases,
         )
-        hint: Any = Annotated[hints[each.name] | None, option]
+        hint: Any = _Switch if hints[each.name] is bool else hints[each.name] | None
+        hint = Annotated[hint, option]
         fields.append((each.name, hint, field(default=None)))
     made = dataclasses.make_dataclass(f"{cls.__name__}Overrides", fields, frozen=True)
     made.__doc__ = f"Any field of {cls.__name__}; what is not given comes from the preset."
@@ -77,7 +97,7 @@ def _metavar(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return "{" + ",".join(get_args(hint)) + "}"
     if hint is bool:
-        return "{True,False}"
+        return "{true,false}"
     return "INT" if hint is int else "FLOAT"
 
 
@@ -105,9 +125,9 @@ class Arguments:
     """Go on with the run in --run-dir, exactly."""
     init_from: str | None = None
     """Start from the weights and the tokenizer of this run (fine-tuning)."""
-    model: ModelOverrides = ModelOverrides()
+    model: Annotated[Any, tyro.conf.arg(constructor=ModelOverrides)] = ModelOverrides()
     """Any field of ModelConfig; what is not given comes from the preset."""
-    train: TrainOverrides = TrainOverrides()
+    train: Annotated[Any, tyro.conf.arg(constructor=TrainOverrides)] = TrainOverrides()
     """Any field of TrainConfig; what is not given comes from the preset."""
 
 

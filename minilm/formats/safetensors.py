@@ -1,4 +1,4 @@
-"""The safetensors header: names, dtypes, shapes and byte ranges, without reading a weight.
+"""The safetensors header: names, dtypes, shapes and byte ranges, read and written without a weight.
 
 Format (https://github.com/huggingface/safetensors#format): 8 bytes little-endian header length N,
 N bytes of JSON, then the data. The library's own reader loads torch or numpy and its errors do not
@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minilm.dtypes import BITS, SAFETENSORS_NAMES
+from minilm.dtypes import BITS, SAFETENSORS_NAMES, storage_bytes
 from minilm.errors import FormatError
 
 # The limit of the library itself (MAX_HEADER_SIZE in safetensors/src/tensor.rs).
@@ -65,6 +65,28 @@ def read_header(path: Path) -> Header:
         raise _broken(path, "__metadata__ that is not an object of strings", "strings")
     data_bytes = file_size - 8 - length
     return Header(_tensors(path, entries, data_bytes), metadata, data_bytes)
+
+
+def make_header(tensors: Iterable[StoredTensor], metadata: Mapping[str, str]) -> bytes:
+    """Length and JSON of a header for tensors stored in this order without gaps.
+
+    The library writes its metadata in an order that changes from run to run; here the same content is
+    the same bytes.
+    """
+    spelled = {name: stored for stored, name in SAFETENSORS_NAMES.items()}
+    entries: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
+    position = 0
+    for tensor in tensors:
+        end = position + storage_bytes(tensor.count, tensor.dtype)
+        entries[tensor.name] = {
+            "dtype": spelled[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [position, end],
+        }
+        position = end
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # the data begins at a multiple of 8
+    return len(text).to_bytes(8, "little") + text
 
 
 def _parse(path: Path, raw: bytes) -> dict[str, Any]:

@@ -286,9 +286,10 @@ def _hugging_face_documents(
         raise
     # The library and the network below it raise their own kinds, of no common family.
     except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CorpusError(
             f"{source} row {number}" if number else source,
-            f"{type(error).__name__}: {str(error).strip().splitlines()[:1]}",
+            f"{type(error).__name__} ({reason})",
             "a dataset with a train split that can be read",
             "check its name and configuration (hf:NAME:CONFIG) and the network",
         ) from error

@@ -80,12 +80,13 @@ def train(
         corpus = open_corpus(data, cleaning=cleaning, cache=cache or default_cache())
         folder = Path(run_dir or f"checkpoints/{base.name if base else preset}-{corpus.name}")
         _refuse_existing_run(folder)
+        kind = load_tokenizer(base / run.TOKENIZER) if base else tokenizer or chosen.tokenizer
+        if kind == "bpe" and vocab_size is None:
+            vocab_size = model_config.vocab_size
         dataset = prepare(
             corpus,
-            tokenizer=load_tokenizer(base / run.TOKENIZER)
-            if base
-            else tokenizer or chosen.tokenizer,
-            vocab_size=None if base else vocab_size or model_config.vocab_size,
+            tokenizer=kind,
+            vocab_size=vocab_size,
             val_fraction=config.val_fraction,
             cache=cache or default_cache(),
             context_length=model_config.context_length,

@@ -230,7 +230,9 @@ def test_hugging_face_without_text(datasets, tmp_path, rows, message):
 
 
 def test_hugging_face_that_fails_is_one_line(datasets, tmp_path):
-    with pytest.raises(CorpusError, match=r"hf:no/such: FileNotFoundError: .*doesn't exist") as e:
+    with pytest.raises(
+        CorpusError, match=r"hf:no/such: FileNotFoundError \(.*doesn't exist\)"
+    ) as e:
         documents_of(open_corpus("hf:no/such", cache=tmp_path))
     assert "on the Hub" not in str(e.value)
 

@@ -263,6 +263,7 @@ def test_foreign_and_broken_files(built, tmp_path):
         changed(bpe, "model", "merges", to=7),
         changed(bpe, "model", "vocab", to={"a": 0}),
         changed(bpe, "model", "vocab", to=[]),
+        changed(changed(bpe, "model", "vocab", to={"a": 0}), "model", "merges", to=[]),
         changed(bpe, "pre_tokenizer", to=None),
         changed(bpe, "pre_tokenizer", "add_prefix_space", to=True),
         changed(bpe, "pre_tokenizer", "use_regex", to=False),

@@ -1,0 +1,100 @@
+"""What the tests share: a small text, a small trained run, and how to start a script."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# A model that trains in a second, for options that every training test shares.
+TINY_MODEL = {"context_length": 16, "num_layers": 2, "d_model": 16, "num_heads": 2}
+TINY_SETTINGS = {
+    "batch_size": 4,
+    "max_steps": 12,
+    "eval_every": 4,
+    "log_every": 2,
+    "warmup_steps": 2,
+    "compile": "off",
+}
+
+
+def make_text(words: int, seed: int = 0) -> str:
+    """Sentences of a little grammar: enough structure for a loss to fall."""
+    choose = random.Random(seed).choice
+    sentences = [
+        f"the {choose(['cat', 'dog', 'crow'])} {choose(['sees', 'eats', 'is'])} "
+        f"the {choose(['old', 'red', 'tall'])} {choose(['house', 'tree', 'bird'])}.\n"
+        for _ in range(words // 6)
+    ]
+    return "".join(sentences)
+
+
+@pytest.fixture(scope="session")
+def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A text of about 30 kB."""
+    path = tmp_path_factory.mktemp("text") / "story.txt"
+    path.write_text(make_text(6000), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where token shards go."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory, text_file: Path, cache: Path) -> Path:
+    """A finished run of a tiny byte model; tests must not change it."""
+    from minilm.training.train import train
+
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    train(
+        data=str(text_file),
+        run_dir=folder,
+        tokenizer="byte",
+        model=TINY_MODEL,
+        settings=TINY_SETTINGS,
+        cache=cache,
+    )
+    return folder
+
+
+Script = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def script(cache: Path) -> Script:
+    """Run scripts/NAME.py as a user does; returns the finished process."""
+
+    def run(
+        name: str,
+        *arguments: str,
+        cwd: Path | None = None,
+        environment: dict[str, str] | None = None,
+        python: tuple[str, ...] = (),
+        timeout: float = 120,
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *python, str(ROOT / "scripts" / f"{name}.py"), *arguments],
+            capture_output=True,
+            text=True,
+            cwd=cwd,
+            env=clean_environment(cache) | (environment or {}),
+            timeout=timeout,
+            check=False,
+        )
+
+    return run
+
+
+def clean_environment(cache: Path) -> dict[str, str]:
+    """The environment of a new user, with the test's cache."""
+    return os.environ | {"MINILM_CACHE": str(cache), "COLUMNS": "100"}

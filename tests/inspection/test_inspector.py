@@ -1,0 +1,259 @@
+"""The report of every kind of target, and each way in which witnesses can disagree."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import minilm
+from minilm.errors import FormatError, InputError
+
+TINY_TOTAL_SHARES = pytest.approx(1.0, abs=1e-12)
+
+
+@pytest.fixture
+def run_copy(tiny_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_run, tmp_path / "run"))
+
+
+def change_weights(run: Path, change: str) -> None:
+    path = run / "model.safetensors"
+    tensors = load_file(path)
+    if change == "one too many":
+        tensors["blocks.0.extra"] = torch.zeros(1)
+    elif change == "missing":
+        del tensors["final_norm.bias"]
+    elif change == "renamed":
+        tensors["final_norm.gain"] = tensors.pop("final_norm.weight")
+    elif change == "wrong shape":
+        tensors["final_norm.weight"] = torch.zeros(17)
+    elif change == "transposed":
+        name = "blocks.0.feed_forward.up.weight"
+        tensors[name] = tensors[name].T.contiguous()
+    save_file(tensors, path)
+
+
+def test_a_run_is_proven_by_three_witnesses(tiny_run: Path) -> None:
+    report = minilm.inspect(str(tiny_run))
+    w = report.witnesses
+    assert w.formula == w.file == w.module == report.parameters.total
+    assert report.verified
+    assert report.mismatches == ()
+    assert report.architecture == "minilm"
+    assert {row.dtype for row in report.tensors} == {"float32"}
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        ("one too many", ["blocks.0.extra [1] is not in the formula", "(+1)"]),
+        ("missing", ["final_norm.bias [16] is missing", "(-16)"]),
+        ("renamed", ["final_norm.gain [16] is not in", "final_norm.weight [16] is missing"]),
+        ("wrong shape", ["final_norm.weight has shape [17], the formula says [16]", "(+1)"]),
+        ("transposed", ["blocks.0.feed_forward.up.weight has shape [16, 64]"]),
+    ],
+)
+def test_a_difference_is_named(run_copy: Path, change: str, names: list[str]) -> None:
+    change_weights(run_copy, change)
+    for target in (run_copy, run_copy / "model.safetensors"):
+        report = minilm.inspect(str(target))
+        assert not report.verified
+        for name in names:
+            assert any(name in line for line in report.mismatches), report.mismatches
+
+
+def test_a_run_without_weights_is_not_verified(run_copy: Path) -> None:
+    (run_copy / "model.safetensors").unlink()
+    report = minilm.inspect(str(run_copy))
+    assert report.mismatches == ("file: model.safetensors is missing",)
+
+
+def test_a_second_copy_of_a_tied_head_is_not_counted_twice(
+    tmp_path: Path, text_file: Path, cache: Path
+) -> None:
+    from minilm.checkpoint import save_weights
+    from minilm.run import write_config
+
+    config = minilm.ModelConfig(tied_embeddings=True, d_model=8, num_heads=2, num_layers=1)
+    model = minilm.Transformer(config)
+    write_config(tmp_path, config)
+    save_weights(tmp_path / "model.safetensors", model, {})
+    once = minilm.inspect(str(tmp_path))
+    assert once.tied == (("lm_head.weight", "embedding.token.weight"),)
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["embedding.token.weight"].clone()
+    save_file(tensors, tmp_path / "model.safetensors")
+    twice = minilm.inspect(str(tmp_path))
+    assert twice.verified
+    assert twice.parameters.total == once.parameters.total == minilm.inspect(model).parameters.total
+    assert twice.parameters.stored_elements == once.parameters.total + config.vocab_size * 8
+
+
+def test_a_preset_has_its_formula_and_on_request_its_module() -> None:
+    report = minilm.inspect("gpt2")
+    assert report.witnesses.formula == 124_439_808
+    assert report.witnesses.file is None
+    assert report.witnesses.module is None
+    assert minilm.inspect("gpt2", live=True).witnesses.module == 124_439_808
+
+
+def test_gpt2_conventions() -> None:
+    p = minilm.inspect("gpt2").parameters
+    assert (p.total, p.embedding, p.non_embedding) == (124_439_808, 39_383_808, 85_056_000)
+    assert (p.biases, p.weights) == (102_144, 124_337_664)
+    assert p.total == p.trainable == p.active
+
+
+def test_json_is_the_documented_schema(tiny_run: Path) -> None:
+    value = json.loads(json.dumps(minilm.inspect(str(tiny_run)).to_json(tensors=True)))
+    assert value["schema"] == "minilm.report/1"
+    assert value["verified"] is True
+    assert set(value["witnesses"]) == {"formula", "file", "module"}
+    total = value["parameters"]["total"]
+    assert sum(c["count"] for c in value["components"]) == total
+    assert sum(c["share"] for c in value["components"]) == TINY_TOTAL_SHARES
+    for component in value["components"]:
+        assert component["weights"] + component["biases"] == component["count"]
+        assert set(component) == {"name", "count", "share", "formula", "weights", "biases"}
+    assert sum(t["count"] for t in value["tensors"]) == total
+    assert set(value["tensors"][0]) == {"name", "shape", "dtype", "count", "component"}
+    assert set(value["formula"]) == {"symbolic", "substituted", "symbols", "approximation"}
+    assert set(value["formula"]["approximation"]) == {"text", "value", "relative_error"}
+    weights = value["memory"]["weights"]
+    assert weights["float32"] == weights["stored"] == 4 * total
+    assert weights["float16"] == weights["bfloat16"] == 2 * total
+    assert weights["int8"] == total
+    assert weights["int4"] == (total + 1) // 2
+    assert value["memory"]["training"]["total"] == 16 * total
+
+
+def test_flops_and_cache_of_gpt2() -> None:
+    report = minilm.inspect("gpt2", context=1024, batch=2)
+    # 12 layers of 12 d² multiplied parameters and a tied head, 2 FLOPs each; scores and their use.
+    matrices = 12 * 12 * 768**2 + 50257 * 768
+    attention = 4 * 12 * 768 * 1024
+    assert report.flops == {
+        "forward_per_token": 2 * matrices + attention,
+        "training_per_token": 3 * (2 * matrices + attention),
+        "attention_per_token": attention,
+    }
+    assert report.memory["kv_cache"]["bfloat16"] == 2 * 12 * 768 * 2 * 1024 * 2
+
+
+def test_linear_has_ten_parameters() -> None:
+    p = minilm.inspect(nn.Linear(4, 2)).parameters
+    assert (p.total, p.weights, p.biases, p.trainable) == (10, 8, 2, 10)
+
+
+def test_shared_modules_and_tied_parameters_count_once() -> None:
+    shared = nn.Linear(3, 3)
+    module = nn.Sequential(shared, nn.ReLU(), shared)
+    report = minilm.inspect(module)
+    assert report.parameters.total == 12
+    assert set(report.tied) == {("2.weight", "0.weight"), ("2.bias", "0.bias")}
+
+    embedding, head = nn.Embedding(5, 3), nn.Linear(3, 5, bias=False)
+    head.weight = embedding.weight
+    report = minilm.inspect(nn.Sequential(embedding, head))
+    assert (report.parameters.total, report.parameters.embedding) == (15, 15)
+
+
+def test_frozen_parameters_and_buffers_are_told_apart() -> None:
+    module = nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2), nn.LSTM(2, 3))
+    module[0].requires_grad_(False)
+    p = minilm.inspect(module).parameters
+    assert p.total == sum(x.numel() for x in module.parameters())
+    assert p.trainable == p.total - 10
+    assert p.buffers == 5  # mean and variance of 2, and one count
+    assert p.stored_elements == p.total + 5
+    assert p.biases == 2 + 2 + 2 * 12  # Linear, BatchNorm, the LSTM's two of 4 * 3
+
+
+def test_an_empty_module_and_a_lazy_one() -> None:
+    assert minilm.inspect(nn.Sequential()).parameters.total == 0
+    with pytest.raises(ValueError, match=r"0\.weight: a lazy parameter without a shape"):
+        minilm.inspect(nn.Sequential(nn.LazyLinear(3)))
+
+
+def test_our_own_module_is_held_against_its_formula() -> None:
+    model = minilm.Transformer(minilm.ModelConfig(d_model=8, num_heads=2, num_layers=1))
+    assert minilm.inspect(model).verified
+    model.extra = nn.Parameter(torch.zeros(3))
+    report = minilm.inspect(model)
+    assert not report.verified
+    assert any("extra [3] is not in the formula" in line for line in report.mismatches)
+
+
+def test_a_file_without_a_config_is_counted_and_grouped(tmp_path: Path) -> None:
+    save_file(
+        {
+            "layers.0.up.weight": torch.zeros(4, 3),
+            "layers.1.up.weight": torch.zeros(4, 3),
+            "layers.1.up.bias": torch.zeros(4),
+            "embed_tokens.weight": torch.zeros(7, 3),
+        },
+        tmp_path / "x.safetensors",
+    )
+    report = minilm.inspect(str(tmp_path / "x.safetensors"))
+    assert report.formula is None
+    assert {c.name: c.count for c in report.components} == {"embed_tokens": 21, "layers.up": 28}
+    assert (report.parameters.biases, report.parameters.embedding) == (4, 21)
+    assert "not checked" in " ".join(report.notes)
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "llama"])
+def test_a_hugging_face_folder_is_proven_by_its_own_names(tmp_path: Path, model_type: str) -> None:
+    from minilm.ledger.families import HUGGING_FACE
+
+    sizes = {
+        "gpt2": {"n_embd": 8, "n_layer": 2, "n_head": 2, "vocab_size": 11, "n_positions": 5},
+        "llama": {
+            "hidden_size": 8,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "intermediate_size": 12,
+            "vocab_size": 11,
+        },
+    }[model_type]
+    config = {"model_type": model_type, **sizes}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    layout = HUGGING_FACE[model_type](config)
+    tensors = {t.name: torch.zeros(t.shape) for t in layout.named_tensors()}
+    save_file(tensors, tmp_path / "model.safetensors")
+    report = minilm.inspect(str(tmp_path))
+    assert report.verified
+    assert report.witnesses.file == report.witnesses.formula == layout.count()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.json", "{", "not JSON"),
+        ("config.json", "[1]", "a JSON list, expected a JSON object"),
+        ("config.json", '{"model_type": "rwkv"}', "model_type 'rwkv'"),
+        ("config.json", '{"family": "minilm", "model": {"d_model": 0}}', "d_model: 0"),
+        ("config.json", '{"family": "minilm"}', "NoneType, expected an object"),
+        ("weights.bin", "xx", "a file ending in '.bin'"),
+        ("model.safetensors", "xx", "at least 8 bytes"),
+    ],
+)
+def test_a_file_that_cannot_be_read(tmp_path: Path, name: str, content: str, message: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError) as caught:
+        minilm.inspect(str(tmp_path / name))
+    assert message in str(caught.value)
+    assert issubclass(type(caught.value), (FormatError, InputError))
+
+
+def test_nothing_by_that_name(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="neither a file, a folder nor a preset"):
+        minilm.inspect("no-such-model")
+    with pytest.raises(InputError, match=r"a folder without config\.json"):
+        minilm.inspect(str(tmp_path))
+    with pytest.raises(InputError, match="context: 0, expected at least 1"):
+        minilm.inspect("nano", context=0)

@@ -1,0 +1,26 @@
+"""Signals: noted while deferred, at once otherwise, and handlers put back."""
+
+import os
+import signal
+
+import pytest
+
+from minilm.training.stopping import Stopped, stop_request
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_deferred_is_noted_and_a_second_one_interrupts(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with stop_request() as request:
+        with request.deferring():
+            os.kill(os.getpid(), number)
+            assert request.signum == number
+            with pytest.raises(Stopped) as caught:
+                os.kill(os.getpid(), number)
+        assert caught.value.signum == number
+    assert signal.getsignal(number) is before
+
+
+def test_at_once_while_nothing_is_at_stake() -> None:
+    with stop_request(), pytest.raises(Stopped):
+        os.kill(os.getpid(), signal.SIGTERM)
