@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from minilm.checkpoint import load
     from minilm.config import ModelConfig, TrainConfig
     from minilm.inspection.inspector import inspect
     from minilm.inspection.report import Report
-    from minilm.checkpoint import load
     from minilm.model.transformer import Transformer
     from minilm.presets import preset
     from minilm.training.train import train
@@ -32,8 +32,8 @@ _HOMES = {
 __all__ = [
     "ModelConfig",
     "Report",
-    "Transformer",
     "TrainConfig",
+    "Transformer",
     "inspect",
     "load",
     "preset",

@@ -102,7 +102,9 @@ class ModelConfig:
                 "a divisor of num_heads",
             )
         if self.position == "rope" and self.head_dim % 2:
-            raise ConfigError("head_dim", f"{self.head_dim}", "an even number, since RoPE turns pairs")
+            raise ConfigError(
+                "head_dim", f"{self.head_dim}", "an even number, since RoPE turns pairs"
+            )
         if self.norm == "rmsnorm" and self.norm_bias:
             raise ConfigError("norm_bias", "true with rmsnorm", "false: RMSNorm has no bias")
         _check_range(self, "sliding_window", 0, LARGEST_DIMENSION)
@@ -235,7 +237,9 @@ def _check_types(config: ModelConfig | TrainConfig) -> None:
         else:  # bool is an int to Python, but a count of True layers is a mistake
             valid = type(value) is hint
         if not valid:
-            wanted = "a number" if hint in (float, float | None) else f"a value of type {hint.__name__}"
+            wanted = (
+                "a number" if hint in (float, float | None) else f"a value of type {hint.__name__}"
+            )
             raise ConfigError(name, repr(value), wanted)
 
 

@@ -1,6 +1,6 @@
 """What a run is on disk: the names of its files, and its config.json.
 
-    config.json  model.safetensors  tokenizer.json  metrics.jsonl  summary.json  resume/
+config.json  model.safetensors  tokenizer.json  metrics.jsonl  summary.json  resume/
 """
 
 from __future__ import annotations

@@ -10,7 +10,9 @@ import sys
 if __name__ == "inspect":
     from importlib.util import module_from_spec, spec_from_file_location
 
-    spec = spec_from_file_location("inspect", os.path.join(os.path.dirname(os.__file__), "inspect.py"))
+    spec = spec_from_file_location(
+        "inspect", os.path.join(os.path.dirname(os.__file__), "inspect.py")
+    )
     assert spec is not None
     assert spec.loader is not None
     sys.modules["inspect"] = module_from_spec(spec)

@@ -21,9 +21,14 @@ def test_replaces_whole_and_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_a_failure_keeps_the_older_file(tmp_path: Path) -> None:
     path = tmp_path / "a.bin"
     files.write_bytes(path, b"old")
-    with pytest.raises(RuntimeError), files.atomic_writer(path) as stream:
-        stream.write(b"half of the new")
-        raise RuntimeError
+
+    def interrupted() -> None:
+        with files.atomic_writer(path) as stream:
+            stream.write(b"half of the new")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        interrupted()
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["a.bin"]
 

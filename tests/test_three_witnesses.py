@@ -42,7 +42,9 @@ def test_every_preset_on_the_meta_device(name: str) -> None:
     config = PRESETS[name].model_config()
     model = meta_model(config)
     assert all(parameter.is_meta for parameter in model.parameters())
-    assert {n: tuple(p.shape) for n, p in model.named_parameters()} == expected_shapes(layout(config))
+    assert {n: tuple(p.shape) for n, p in model.named_parameters()} == expected_shapes(
+        layout(config)
+    )
     assert sum(p.numel() for p in model.parameters()) == layout(config).count()
 
 

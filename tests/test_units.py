@@ -15,7 +15,8 @@ def test_counts(count: int, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "text"), [(0, "0 bytes"), (1023, "1023 bytes"), (497759232, "474.7 MiB"), (2**40, "1.0 TiB")]
+    ("size", "text"),
+    [(0, "0 bytes"), (1023, "1023 bytes"), (497759232, "474.7 MiB"), (2**40, "1.0 TiB")],
 )
 def test_sizes_are_binary(size: int, text: str) -> None:
     assert format_bytes(size) == text

@@ -1,4 +1,7 @@
-"""`generate CHECKPOINT`: text from a trained model, printed as it is made."""
+"""`generate CHECKPOINT`: text from a trained model, printed as it is made.
+
+Control characters that the model makes up are not sent to the terminal; --json has them all.
+"""
 
 from __future__ import annotations
 
@@ -44,6 +47,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "generate.py") -
 def _run(options: Arguments) -> int:
     from minilm.checkpoint import load
     from minilm.generate import generate_tokens
+    from minilm.render.terminal import plain_text
 
     loaded = load(options.checkpoint)
     prompt = [int(token) for token in loaded.tokenizer.encode(options.prompt)]
@@ -61,7 +65,7 @@ def _run(options: Arguments) -> int:
         text = loaded.tokenizer.decode(tokens)
         print(json.dumps({"prompt": options.prompt, "text": text, "tokens": tokens}))
         return DONE
-    sys.stdout.write(options.prompt)
+    sys.stdout.write(plain_text(options.prompt))
     made: list[int] = []
     written = ""
     for token in stream:
@@ -69,9 +73,9 @@ def _run(options: Arguments) -> int:
         text = loaded.tokenizer.decode(made)
         # A character can span tokens: hold back while its last one is still to come.
         if not text.endswith("\ufffd"):
-            sys.stdout.write(text[len(written) :])
+            sys.stdout.write(plain_text(text[len(written) :]))
             sys.stdout.flush()
             written = text
     text = loaded.tokenizer.decode(made)
-    sys.stdout.write(text[len(written) :] + "\n")
+    sys.stdout.write(plain_text(text[len(written) :]) + "\n")
     return DONE

@@ -200,7 +200,7 @@ def _show(run_dir: Any, summary: dict[str, Any]) -> int:
     from minilm.checkpoint import load
     from minilm.generate import generate
     from minilm.inspection.inspector import inspect
-    from minilm.render.terminal import print_report, sparkline
+    from minilm.render.terminal import plain_text, print_report, sparkline
     from minilm.training.metrics import read_metrics
     from minilm.training.verdict import verdict
 
@@ -209,7 +209,7 @@ def _show(run_dir: Any, summary: dict[str, Any]) -> int:
     console = Console(highlight=False, soft_wrap=False)
     sample = generate(load(run_dir), "", max_new_tokens=SAMPLE_TOKENS, temperature=0.8)
     console.rule("a sample")
-    console.print(sample, markup=False)
+    console.print(plain_text(sample), markup=False)
     console.rule("the run")
     console.print(
         f"{summary['steps']} steps, {summary['tokens']:,} tokens in "
@@ -232,5 +232,7 @@ def _list_presets() -> int:
     from minilm.ledger.families.minilm import layout
 
     for name, preset in PRESETS.items():
-        print(f"{name:<12} {layout(find_preset(name).model_config()).count():>14,}  {preset.summary}")
+        print(
+            f"{name:<12} {layout(find_preset(name).model_config()).count():>14,}  {preset.summary}"
+        )
     return DONE

@@ -58,7 +58,9 @@ def read_header(path: Path) -> Header:
         if length > LARGEST_HEADER:
             raise _broken(path, f"header length {length}", f"at most {LARGEST_HEADER}")
         if 8 + length > file_size:
-            raise _broken(path, f"a header of {length} bytes in a file of {file_size}", "a whole file")
+            raise _broken(
+                path, f"a header of {length} bytes in a file of {file_size}", "a whole file"
+            )
         entries = _parse(path, stream.read(length))
     metadata = entries.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):

@@ -165,4 +165,3 @@ class Layout:
         return Formula(
             written(total, ASCII), written(total, PRETTY), written(total, ASCII, self.symbols)
         )
-

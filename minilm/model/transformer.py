@@ -71,7 +71,9 @@ class Transformer(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         t, config = tokens.shape[1], self.config
-        assert t <= config.context_length, f"{t} tokens exceed the context of {config.context_length}"
+        assert t <= config.context_length, (
+            f"{t} tokens exceed the context of {config.context_length}"
+        )
         angles = None
         if config.position == "rope":
             angles = rotation(t, config.head_dim, config.rope_theta, tokens.device)

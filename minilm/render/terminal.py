@@ -154,9 +154,7 @@ def _memory(report: Report) -> RenderableType:
 
 
 def _hyperparameters(report: Report) -> RenderableType:
-    text = "  ".join(
-        f"{plain(str(k))}={plain(str(v))}" for k, v in report.hyperparameters.items()
-    )
+    text = "  ".join(f"{plain(str(k))}={plain(str(v))}" for k, v in report.hyperparameters.items())
     return Group(Text("hyperparameters (set before training)", "bold"), Padding(Text(text), (0, 2)))
 
 
@@ -179,6 +177,13 @@ def _table(*columns: tuple[str, str]) -> Table:
 def plain(text: str) -> str:
     """Text from a file without control characters: a name cannot move the cursor or break a line."""
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
+def plain_text(text: str) -> str:
+    """As `plain` for running text: newlines and tabs stay, other control characters become U+FFFD."""
+    return "".join(
+        c if c in "\n\t" or (ord(c) >= 32 and not 127 <= ord(c) < 160) else "\ufffd" for c in text
+    )
 
 
 def sparkline(values: Sequence[float]) -> str:

@@ -27,6 +27,8 @@ from minilm.text.utf8 import decode
 
 BLOCK_BYTES = 2**20
 
+NAMED_SOURCES = ("stdlib", "shakespeare")
+
 SHAKESPEARE_URL = (
     "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 )
@@ -133,7 +135,7 @@ def open_corpus(source: str, *, cleaning: Sequence[str] = (), cache: Path) -> Co
             )
         fixed = [part for part in path.parts if not any(c in part for c in "*?[")]
         return _from_files(Path(*fixed).resolve().name, source, steps, files)
-    close = difflib.get_close_matches(source, ["stdlib", "shakespeare"], n=1)
+    close = difflib.get_close_matches(source, NAMED_SOURCES, n=1)
     raise CorpusError(
         source,
         "no such file or folder",

@@ -24,7 +24,7 @@ from minilm.errors import ConfigError, InputError
 from minilm.formats.json_file import read_object
 from minilm.model.transformer import Transformer
 from minilm.presets import find_preset
-from minilm.text.corpora import open_corpus
+from minilm.text.corpora import NAMED_SOURCES, open_corpus
 from minilm.text.tokenizers import load_tokenizer
 from minilm.training.loop import Loop
 from minilm.training.runtime import resolve
@@ -74,7 +74,9 @@ def train(
             model_config = chosen.model_config(**(model or {}))  # wrong fields, before any work
         else:
             if tokenizer is not None or vocab_size is not None:
-                raise ConfigError("tokenizer", "given with --init-from", "the one of that run alone")
+                raise ConfigError(
+                    "tokenizer", "given with --init-from", "the one of that run alone"
+                )
             fields = to_dict(read_run_config(base)) | dict(model or {})
             model_config = from_dict(ModelConfig, fields, base / run.CONFIG)
         corpus = open_corpus(data, cleaning=cleaning, cache=cache or default_cache())
@@ -103,7 +105,7 @@ def train(
             network = Transformer(model_config, generator)
         else:
             network = load_model(base / run.WEIGHTS, model_config)
-        inputs = {"source": data, "cleaning": list(cleaning)}
+        inputs = {"source": _from_anywhere(data), "cleaning": list(cleaning)}
         return _train(folder, network, config, dataset, inputs, None, stop)
 
 
@@ -132,7 +134,9 @@ def resume(
         inputs = {key: saved.settings[key] for key in ("source", "cleaning")}
         config = from_dict(TrainConfig, saved.settings["train"] | overrides, where)
         dataset = prepare(
-            open_corpus(inputs["source"], cleaning=inputs["cleaning"], cache=cache or default_cache()),
+            open_corpus(
+                inputs["source"], cleaning=inputs["cleaning"], cache=cache or default_cache()
+            ),
             tokenizer=load_tokenizer(folder / run.TOKENIZER),
             vocab_size=None,
             val_fraction=config.val_fraction,
@@ -196,7 +200,7 @@ def _train(
         "dtype": runtime.dtype_name,
         "tokens_per_second": round(loop.rate.average(progress.tokens), 1),
         "data": {
-            "source": dataset.source,
+            "source": inputs["source"],
             "bytes": dataset.bytes,
             "sha256": dataset.sha256,
             "train_tokens": dataset.train_tokens,
@@ -208,6 +212,13 @@ def _train(
     }
     files.write_json(folder / run.SUMMARY, summary)
     return Outcome(folder, reason, summary)
+
+
+def _from_anywhere(source: str) -> str:
+    """The source as --resume finds it from any folder: a path made absolute, a name as it is."""
+    if source in NAMED_SOURCES or source.startswith("hf:"):
+        return source
+    return os.path.abspath(os.path.expanduser(source))
 
 
 def _refuse_existing_run(folder: Path) -> None:

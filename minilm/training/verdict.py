@@ -45,5 +45,7 @@ def _recent_train_loss(
 ) -> float | None:
     """The mean training loss logged since the evaluation before the last."""
     since = evaluations[-2]["step"] if len(evaluations) > 1 else -1
-    losses = [line["train_loss"] for line in metrics if line["step"] > since and "train_loss" in line]
+    losses = [
+        line["train_loss"] for line in metrics if line["step"] > since and "train_loss" in line
+    ]
     return sum(losses) / len(losses) if losses else None

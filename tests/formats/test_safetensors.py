@@ -25,7 +25,11 @@ def entry(dtype: str = "F32", shape: object = (1,), offsets: object = (0, 4)) ->
 
 
 def test_the_library_reads_what_we_write(tmp_path: Path) -> None:
-    tensors = {"b": torch.randn(3, 2), "a": torch.ones(5, dtype=torch.uint8), "s": torch.tensor(2.5)}
+    tensors = {
+        "b": torch.randn(3, 2),
+        "a": torch.ones(5, dtype=torch.uint8),
+        "s": torch.tensor(2.5),
+    }
     write_tensors(tmp_path / "x", tensors, {"step": "3", "format": "pt", "a": "é"})
     read = load_file(tmp_path / "x")
     assert read.keys() == tensors.keys()

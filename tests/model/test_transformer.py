@@ -16,35 +16,35 @@ from tests.strategies import model_configs
 SMALL = {"vocab_size": 11, "context_length": 10, "num_layers": 2, "d_model": 12, "num_heads": 2}
 
 # A file format: a change here is a change of the version.
-NAMES = """
-embedding.token.weight
-embedding.position.weight
-blocks.0.attention_norm.weight
-blocks.0.attention_norm.bias
-blocks.0.attention.query.weight
-blocks.0.attention.query.bias
-blocks.0.attention.key.weight
-blocks.0.attention.key.bias
-blocks.0.attention.value.weight
-blocks.0.attention.value.bias
-blocks.0.attention.query_norm.weight
-blocks.0.attention.query_norm.bias
-blocks.0.attention.key_norm.weight
-blocks.0.attention.key_norm.bias
-blocks.0.attention.output.weight
-blocks.0.attention.output.bias
-blocks.0.feed_forward_norm.weight
-blocks.0.feed_forward_norm.bias
-blocks.0.feed_forward.gate.weight
-blocks.0.feed_forward.gate.bias
-blocks.0.feed_forward.up.weight
-blocks.0.feed_forward.up.bias
-blocks.0.feed_forward.down.weight
-blocks.0.feed_forward.down.bias
-final_norm.weight
-final_norm.bias
-lm_head.weight
-""".split()
+NAMES = [
+    "embedding.token.weight",
+    "embedding.position.weight",
+    "blocks.0.attention_norm.weight",
+    "blocks.0.attention_norm.bias",
+    "blocks.0.attention.query.weight",
+    "blocks.0.attention.query.bias",
+    "blocks.0.attention.key.weight",
+    "blocks.0.attention.key.bias",
+    "blocks.0.attention.value.weight",
+    "blocks.0.attention.value.bias",
+    "blocks.0.attention.query_norm.weight",
+    "blocks.0.attention.query_norm.bias",
+    "blocks.0.attention.key_norm.weight",
+    "blocks.0.attention.key_norm.bias",
+    "blocks.0.attention.output.weight",
+    "blocks.0.attention.output.bias",
+    "blocks.0.feed_forward_norm.weight",
+    "blocks.0.feed_forward_norm.bias",
+    "blocks.0.feed_forward.gate.weight",
+    "blocks.0.feed_forward.gate.bias",
+    "blocks.0.feed_forward.up.weight",
+    "blocks.0.feed_forward.up.bias",
+    "blocks.0.feed_forward.down.weight",
+    "blocks.0.feed_forward.down.bias",
+    "final_norm.weight",
+    "final_norm.bias",
+    "lm_head.weight",
+]
 
 
 def build(**fields: object) -> Transformer:

@@ -75,9 +75,7 @@ def test_metrics_have_the_documented_fields_and_the_loss_falls(tiny_run: Path) -
     assert set(logged[0]) == {
         *("step", "tokens", "seconds", "train_loss", "lr", "grad_norm", "tokens_per_second")
     }
-    assert set(evaluated[0]) == {
-        *("step", "tokens", "seconds", "val_loss", "val_bits_per_byte")
-    }
+    assert set(evaluated[0]) == {*("step", "tokens", "seconds", "val_loss", "val_bits_per_byte")}
     # A byte tokenizer: bits a byte are the loss in bits.
     ratio = evaluated[0]["val_bits_per_byte"] / evaluated[0]["val_loss"]
     assert ratio == pytest.approx(1 / math.log(2), rel=1e-3)
@@ -291,7 +289,9 @@ def test_init_from_goes_on_from_trained_weights(go: Any, tiny_run: Path, cache: 
 
 
 @pytest.mark.parametrize("kind", ["char", "bpe"])
-def test_other_tokenizers_train_too(text_file: Path, cache: Path, tmp_path: Path, kind: str) -> None:
+def test_other_tokenizers_train_too(
+    text_file: Path, cache: Path, tmp_path: Path, kind: str
+) -> None:
     outcome = train(
         data=str(text_file),
         run_dir=tmp_path / "run",

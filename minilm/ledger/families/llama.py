@@ -42,7 +42,9 @@ def layout(config: Mapping[str, Any]) -> Layout:
     if config.get("head_dim") is None and d_model % heads:
         raise ConfigError("config.json: hidden_size", f"{d_model}", f"a multiple of {heads} heads")
     if heads % kv_heads:
-        raise ConfigError("config.json: num_key_value_heads", f"{kv_heads}", f"a divisor of {heads}")
+        raise ConfigError(
+            "config.json: num_key_value_heads", f"{kv_heads}", f"a divisor of {heads}"
+        )
     attention_bias = flag(config, "attention_bias", False)
     mlp_bias = flag(config, "mlp_bias", False)
     tied = flag(config, "tie_word_embeddings", False)

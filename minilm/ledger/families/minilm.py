@@ -50,7 +50,9 @@ def layout(config: ModelConfig) -> Layout:
 
     tensors: list[Tensor] = []
 
-    def matrix(name: str, rows: Polynomial, columns: Polynomial, component: str, bias: bool) -> None:
+    def matrix(
+        name: str, rows: Polynomial, columns: Polynomial, component: str, bias: bool
+    ) -> None:
         shape = (rows, columns)
         tensors.append(Tensor(f"{name}.weight", shape, component, Role.MULTIPLIED, L))
         if bias:
@@ -63,7 +65,9 @@ def layout(config: ModelConfig) -> Layout:
 
     tensors.append(Tensor("embedding.token.weight", (V, d), TOKEN_EMBEDDING, Role.LOOKED_UP))
     if config.position == "learned":
-        tensors.append(Tensor("embedding.position.weight", (T, d), POSITION_EMBEDDING, Role.LOOKED_UP))
+        tensors.append(
+            Tensor("embedding.position.weight", (T, d), POSITION_EMBEDDING, Role.LOOKED_UP)
+        )
 
     attention = "blocks.{i}.attention"
     norm("blocks.{i}.attention_norm", d, ATTENTION_NORM)

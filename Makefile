@@ -1,0 +1,35 @@
+# make train   set up, train the default model, inspect it
+# make test    set up, then lint, types and tests: what CI runs
+# make check   lint and types alone
+
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := checkpoints/nano-stdlib
+
+.PHONY: train test check clean-environment
+.DEFAULT_GOAL := test
+
+# Installed again only when what is asked for changes.
+.venv/installed: pyproject.toml constraints.txt
+	@echo "Creating .venv and installing the pinned dependencies ..."
+	@$(PYTHON) -c 'import sys; sys.exit("error: $(PYTHON) is %d.%d, expected 3.10 or newer; make PYTHON=python3.12 ..." % sys.version_info[:2] if sys.version_info < (3, 10) else 0)'
+	@test -d .venv || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# A run that was stopped goes on; one that is finished is left as it is.
+train: .venv/installed
+	@if test -f $(RUN)/config.json; \
+	then $(BIN)/python scripts/train.py --resume --run-dir $(RUN); \
+	else $(BIN)/python scripts/train.py; fi
+	@$(BIN)/python scripts/inspect.py $(RUN)
+
+test: check
+	@echo "Running the tests ..."
+	@$(BIN)/pytest
+
+check: .venv/installed
+	@echo "Checking style and types ..."
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+	@$(BIN)/mypy --no-error-summary

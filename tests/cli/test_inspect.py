@@ -1,0 +1,127 @@
+"""The inspect command: what it prints, what it writes, how it exits."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minilm.cli.inspect import main
+from tests.inspection.test_inspector import change_weights, run_copy  # noqa: F401
+
+Capture = pytest.CaptureFixture[str]
+
+
+def test_a_run_says_that_it_is_verified(tiny_run: Path, capsys: Capture) -> None:
+    assert main([str(tiny_run)]) == 0
+    out = capsys.readouterr().out
+    total = re.search(r"formula ([\d,]+) = file ([\d,]+) = module ([\d,]+)", out)
+    assert total is not None
+    assert len(set(total.groups())) == 1
+    assert "verified, name by name" in out
+    assert "hyperparameters (set before training)" in out
+    assert "parameters (learned)" in out
+
+
+def test_printed_columns_add_up(capsys: Capture) -> None:
+    assert main(["gpt2"]) == 0
+    rows = re.findall(r"^([a-zA-Z- ]+?) +([\d,]+) +([\d.]+)% ", capsys.readouterr().out, re.M)
+    counts = {name: int(count.replace(",", "")) for name, count, _ in rows}
+    total = counts.pop("total")
+    parts = [name for name in counts if name not in ("trainable", "weights", "biases")]
+    parts = parts[: parts.index("LM head") + 1] if "LM head" in parts else parts[:11]
+    assert sum(counts[name] for name in parts) == total == 124_439_808
+
+
+def test_tensors_lists_every_one(tiny_run: Path, capsys: Capture) -> None:
+    assert main([str(tiny_run), "--tensors"]) == 0
+    out = capsys.readouterr().out
+    from safetensors import safe_open
+
+    with safe_open(tiny_run / "model.safetensors", "np") as stream:
+        names = list(stream.keys())
+    assert all(name in out for name in names)
+    assert "64 x 16" in out
+
+
+def test_json_to_stdout_and_to_a_file(tiny_run: Path, tmp_path: Path, capsys: Capture) -> None:
+    assert main([str(tiny_run), "--json", "-"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert main([str(tiny_run), "--json", str(tmp_path / "r.json")]) == 0
+    assert json.loads((tmp_path / "r.json").read_text()) == printed
+    assert "verified" in capsys.readouterr().out  # the terminal report is still there
+    assert main(["nano", "gpt2", "--json", "-"]) == 0
+    assert [r["target"] for r in json.loads(capsys.readouterr().out)] == ["nano", "gpt2"]
+
+
+def test_a_mismatch_exits_1_and_is_named(run_copy: Path, capsys: Capture) -> None:  # noqa: F811
+    change_weights(run_copy, "one too many")
+    assert main([str(run_copy)]) == 1
+    out = capsys.readouterr().out
+    assert "NOT VERIFIED" in out
+    assert "blocks.0.extra" in out
+    assert main([str(run_copy), "--json", "-"]) == 1
+    assert json.loads(capsys.readouterr().out)["verified"] is False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "error: arguments: "),
+        (["nano", "--context", "x"], "error: arguments: "),
+        (["nano", "--context", "-3"], "error: context: -3, expected at least 1"),
+        (["no-such"], "error: no-such: neither a file, a folder nor a preset"),
+        (["nano", "--frobnicate"], "error: arguments: unrecognized arguments: --frobnicate"),
+        (["nano", "--json", "/dev/null/x"], "error: /dev/null"),
+    ],
+)
+def test_bad_usage_is_one_line_and_2(arguments: list[str], message: str, capsys: Capture) -> None:
+    assert main(arguments) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(message)
+    assert err.count("\n") == 1
+
+
+def test_one_bad_target_does_not_silence_the_others(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "x.safetensors").write_bytes(b"short")
+    assert main([str(tmp_path / "x.safetensors"), "nano"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"error: {tmp_path}")
+    assert "1,055,488" in captured.out
+
+
+def test_hostile_names_cannot_reach_the_terminal(tmp_path: Path, capsys: Capture) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    save_file({"[red]x[/red]\x1b[31m\nnext": torch.zeros(2)}, tmp_path / "x.safetensors")
+    assert main([str(tmp_path / "x.safetensors"), "--tensors"]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "[red]x[/red]\\x1b[31m\\x0anext" in out
+
+
+def test_no_colour_when_it_is_not_a_terminal(script: Any, tiny_run: Path) -> None:
+    done = script("inspect", str(tiny_run))
+    assert done.returncode == 0
+    assert "\x1b" not in done.stdout + done.stderr
+    assert done.stderr == ""
+
+
+def test_a_reader_that_goes_away_is_no_traceback(cache: Path) -> None:
+    from tests.conftest import ROOT, clean_environment
+
+    done = subprocess.run(
+        f"{sys.executable} {ROOT}/scripts/inspect.py gpt2-xl --tensors | head -1",
+        shell=True,
+        capture_output=True,
+        text=True,
+        env=clean_environment(cache),
+        timeout=60,
+        check=True,
+    )
+    assert done.stderr == ""
+    assert done.stdout.startswith("gpt2-xl")

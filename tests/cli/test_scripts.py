@@ -1,0 +1,104 @@
+"""Every script: as a file, with -m, from another folder, under torchrun, with spawned workers."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minilm.cli.main import VERBS
+from tests.conftest import ROOT, clean_environment
+
+SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py") if path.stem != "__init__")
+
+
+def run(command: list[str], cwd: Path, cache: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=cwd,
+        env=clean_environment(cache),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_help_as_a_file_and_with_m(name: str, cache: Path, tmp_path: Path) -> None:
+    as_file = run([str(ROOT / "scripts" / f"{name}.py"), "--help"], tmp_path, cache)
+    with_m = run(["-m", f"scripts.{name}", "--help"], ROOT, cache)
+    inside = run([f"{name}.py", "--help"], ROOT / "scripts", cache)
+    m_inside = run(["-m", name, "--help"], ROOT / "scripts", cache)
+    for done in (as_file, with_m, inside, m_inside):
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "usage" in done.stdout
+
+
+def test_every_verb_has_its_script() -> None:
+    assert set(VERBS) <= set(SCRIPTS)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_spawned_workers_import_the_script_again(name: str, cache: Path, tmp_path: Path) -> None:
+    # What multiprocessing does in a worker: import the main file under another name, then work.
+    # The work is done here: see which `inspect` torch and a worker get.
+    program = f"""
+import multiprocessing, runpy, sys
+path = {str(ROOT / "scripts" / f"{name}.py")!r}
+if __name__ == "__main__":
+    sys.path[0] = {str(ROOT / "scripts")!r}
+    sys.modules["__main__"].__file__ = path
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        import inspect
+        print(pool.apply(inspect.getsourcefile, (inspect.signature,)))
+"""
+    (tmp_path / "driver.py").write_text(program)
+    done = run(["driver.py"], tmp_path, cache)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == os.path.join(os.path.dirname(os.__file__), "inspect.py")
+
+
+def test_a_program_in_the_scripts_folder_gets_the_standard_inspect(cache: Path) -> None:
+    program = (
+        "import inspect, torch; assert hasattr(inspect, 'signature'); print(inspect.__file__);"
+        "import dataclasses; assert dataclasses.inspect is inspect"
+    )
+    done = run(["-c", program], ROOT / "scripts", cache)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == os.path.join(os.path.dirname(os.__file__), "inspect.py")
+
+
+def test_under_torchrun(tiny_run: Path, cache: Path, tmp_path: Path) -> None:
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1"]
+    done = run(
+        [*torchrun, str(ROOT / "scripts" / "inspect.py"), "nano", "--json", "-"], tmp_path, cache
+    )
+    assert done.returncode == 0, done.stderr
+    assert '"verified": true' in done.stdout
+
+
+def test_several_processes_are_refused(script: Any, tmp_path: Path) -> None:
+    done = script("train", "--run-dir", str(tmp_path / "r"), environment={"WORLD_SIZE": "2"})
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: WORLD_SIZE: 2, expected 1")
+
+
+def test_the_console_command_is_the_same_code(cache: Path, tmp_path: Path) -> None:
+    minilm = Path(sys.executable).parent / "minilm"
+    by_command = subprocess.run(
+        [minilm, "inspect", "nano"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        env=clean_environment(cache),
+    )
+    by_script = run([str(ROOT / "scripts" / "inspect.py"), "nano"], tmp_path, cache)
+    assert by_command.stdout == by_script.stdout
+    unknown = subprocess.run([minilm, "trian"], capture_output=True, text=True, check=False)
+    assert unknown.returncode == 2
+    assert unknown.stderr.startswith("error: 'trian'")

@@ -1,0 +1,229 @@
+"""The train command as a user meets it: a whole run, signals, SIGKILL, a full disk, bad input."""
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minilm.cli.train import main
+from minilm.training.metrics import read_metrics
+from tests.conftest import ROOT, clean_environment, make_text
+
+TINY = [
+    *("--tokenizer", "byte", "--model.context-length", "16", "--model.num-layers", "2"),
+    *("--model.d-model", "16", "--model.num-heads", "2", "--train.batch-size", "4"),
+    *("--compile", "off", "--device", "cpu"),
+]
+Capture = pytest.CaptureFixture[str]
+
+
+def start(cache: Path, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "scripts" / "train.py"), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=clean_environment(cache),
+        **options,
+    )
+
+
+def wait_for_step(folder: Path, step: int, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 90
+    while not any(line["step"] >= step for line in read_metrics(folder / "metrics.jsonl")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_whole_run_as_a_user_sees_it(script: Any, text_file: Path, tmp_path: Path) -> None:
+    done = script("train", "--data", str(text_file), *TINY, "--max-steps", "8", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "checkpoints" / "nano-story"  # checkpoints/PRESET-DATA
+    assert json.loads((folder / "summary.json").read_text())["steps"] == 8
+    assert "a sample" in done.stdout
+    assert "verified, name by name" in done.stdout
+    assert "validation loss" in done.stdout
+    assert "\x1b" not in done.stdout + done.stderr
+    again = script("train", "--data", str(text_file), *TINY, cwd=tmp_path)
+    assert again.returncode == 2
+    assert again.stderr.startswith("error: checkpoints/nano-story: a run is there already")
+    finished = script("train", "--data", str(text_file), "--resume", cwd=tmp_path)
+    assert finished.returncode == 0
+    assert "is finished: max_steps" in finished.stderr
+
+
+def test_the_same_bytes_when_killed_and_resumed(
+    cache: Path, text_file: Path, tmp_path: Path
+) -> None:
+    settings = [
+        *("--data", str(text_file), *TINY, "--max-steps", "400", "--eval-every", "20"),
+        *("--model.dropout", "0.1", "--train.log-every", "1"),
+    ]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    process = start(cache, *settings, "--run-dir", str(whole))
+    process.communicate(timeout=120)
+    assert process.returncode == 0
+
+    process = start(cache, *settings, "--run-dir", str(killed))
+    for step in (30, 150, 290):
+        wait_for_step(killed, step, process)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        process = start(cache, "--resume", "--run-dir", str(killed))
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert (whole / "model.safetensors").read_bytes() == (killed / "model.safetensors").read_bytes()
+    assert not list(killed.glob(".*.tmp"))
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_exits(
+    cache: Path, text_file: Path, tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    folder = tmp_path / "run"
+    process = start(
+        cache,
+        *("--data", str(text_file), *TINY, "--run-dir", str(folder), "--max-steps", "1000000"),
+        *("--eval-every", "1000000", "--train.log-every", "1"),
+    )
+    wait_for_step(folder, 5, process)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == status, errors
+    assert "Traceback" not in errors
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["stopped_because"] == number.name
+    assert summary["steps"] >= 5
+    assert summary["best_val_loss"] is None
+    from minilm.checkpoint import load
+    from minilm.training.state import read_state
+
+    assert read_state(folder).progress.step == summary["steps"]
+    assert load(folder).model.config.d_model == 16
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(
+    cache: Path, text_file: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    settings = ("--data", str(text_file), *TINY, "--run-dir", str(folder))
+    process = start(cache, *settings, "--max-steps", "10", "--eval-every", "5")
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    limit = (folder / "model.safetensors").stat().st_size // 2
+    process = start(
+        cache,
+        *("--resume", "--run-dir", str(folder), "--max-steps", "20"),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert [line for line in errors.splitlines() if line.startswith("error: ")] == [
+        errors.splitlines()[-1]
+    ]
+    assert "File too large; free some space, then go on with --resume" in errors
+    kept = [path for path in before if path.name != "metrics.jsonl"]
+    assert {path: path.read_bytes() for path in kept} == {path: before[path] for path in kept}
+    process = start(cache, "--resume", "--run-dir", str(folder), "--max-steps", "20")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+
+
+def test_divergence_exits_1_with_advice(cache: Path, text_file: Path, tmp_path: Path) -> None:
+    process = start(
+        cache,
+        *("--data", str(text_file), *TINY, "--run-dir", str(tmp_path / "run")),
+        *("--train.learning-rate", "1e30", "--train.gradient-clip", "0", "--max-steps", "50"),
+    )
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "the last good weights are kept: try a lower --train.learning-rate" in errors
+    assert "Traceback" not in errors
+
+
+def mistakes(tmp: Path) -> list[tuple[list[str], str]]:
+    for name, content in (
+        ("empty.txt", b""),
+        ("short.txt", b"too short"),
+        ("binary.bin", b"\x89PNG\r\n\x1a\n\0\0"),
+        ("a-file", b"x"),
+    ):
+        (tmp / name).write_bytes(content)
+    (tmp / "text.txt").write_text(make_text(3000))
+    (tmp / "no-files").mkdir()
+    text = str(tmp / "text.txt")
+    return [
+        (["--preset", "huge"], "preset: 'huge', expected one of nano"),
+        (["--data", str(tmp / "missing.txt")], "no such file or folder"),
+        (["--data", str(tmp / "empty.txt")], "empty"),
+        (["--data", str(tmp / "no-files")], "a folder without files"),
+        (["--data", str(tmp / "binary.bin")], "binary.bin"),
+        (["--data", str(tmp / "short.txt")], "--model.context-length"),
+        (["--data", text, "--model.context-length", "5000"], "--model.context-length"),
+        (["--data", text, "--model.num-heads", "3"], "num_heads: 3 heads do not divide d_model 16"),
+        (["--data", text, "--model.d-model", "wide"], "--model.d-model"),
+        (["--data", text, "--frobnicate", "1"], "--frobnicate"),
+        (["--data", text, "--clean", "magic"], "magic"),
+        (["--data", text, "--train.learning-rate", "-1"], "learning_rate: -1.0"),
+        (["--data", text, "--val-fraction", "1.5"], "val_fraction: 1.5"),
+        (["--data", text, "--device", "cuda"], "device: cuda, which torch does not find here"),
+        (["--data", text, "--run-dir", str(tmp / "a-file" / "run")], "a-file"),
+        (["--data", text, "--run-dir", "/proc/minilm"], "/proc/minilm"),
+        (["--data", text, "--init-from", str(tmp)], "no config.json"),
+        (["--resume", "--run-dir", str(tmp)], "no config.json"),
+        (["--resume", "--run-dir", str(tmp), "--model.dropout", "0.5"], "given with --resume"),
+        (["--data", text, "--tokenizer", "byte", "--vocab-size", "300"], "--vocab-size"),
+    ]
+
+
+@pytest.mark.parametrize("index", range(20))
+def test_a_mistake_is_one_line_and_2_and_leaves_nothing(
+    index: int, tmp_path: Path, cache: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("MINILM_CACHE", str(cache))
+    monkeypatch.chdir(tmp_path)
+    cases = mistakes(tmp_path)
+    assert len(cases) == 20
+    arguments, message = cases[index]
+    of_a_run = {"--resume", "--init-from"} & set(arguments)
+    tiny = [] if of_a_run else [x for x in TINY if x not in ("--device", "cpu")]
+    before = sorted(tmp_path.rglob("*"))
+    assert main([*tiny, *arguments]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert errors[-1].startswith("error: ")
+    assert message in errors[-1]
+    assert not any("Traceback" in line for line in errors)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_preset_list_has_exact_counts(capsys: Capture) -> None:
+    assert main(["--preset", "list"]) == 0
+    lines = dict(line.split()[:2] for line in capsys.readouterr().out.splitlines())
+    assert lines["gpt2"] == "124,439,808"
+    assert lines["llama-3-70b"] == "70,553,706,496"
+    assert int(lines["nano"].replace(",", "")) <= 2_000_000
+
+
+def test_every_config_field_is_an_option_with_its_help(capsys: Capture) -> None:
+    import dataclasses
+
+    from minilm.config import ModelConfig, TrainConfig
+
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for cls, prefix in ((ModelConfig, "model"), (TrainConfig, "train")):
+        for field in dataclasses.fields(cls):
+            assert f"--{prefix}.{field.name.replace('_', '-')} " in text
+    assert "Base of the rotary frequencies." in text
