@@ -1,12 +1,13 @@
 # make train   set up, train the default model, inspect it
 # make test    set up, then lint, types and tests: what CI runs
 # make check   lint and types alone
+# make prove   the slow proofs: torch.compile, and a run killed again and again
 
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := checkpoints/nano-stdlib
 
-.PHONY: train test check clean-environment
+.PHONY: train test check prove
 .DEFAULT_GOAL := test
 
 # Installed again only when what is asked for changes.
@@ -17,16 +18,19 @@ RUN := checkpoints/nano-stdlib
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-# A run that was stopped goes on; one that is finished is left as it is.
+# Training ends with the inspection. A run that was stopped goes on; a finished one is inspected.
 train: .venv/installed
 	@if test -f $(RUN)/config.json; \
 	then $(BIN)/python scripts/train.py --resume --run-dir $(RUN); \
 	else $(BIN)/python scripts/train.py; fi
-	@$(BIN)/python scripts/inspect.py $(RUN)
 
 test: check
 	@echo "Running the tests ..."
 	@$(BIN)/pytest
+
+prove: .venv/installed
+	@echo "Running the slow proofs ..."
+	@$(BIN)/pytest -m slow
 
 check: .venv/installed
 	@echo "Checking style and types ..."

@@ -6,6 +6,7 @@ config.json  model.safetensors  tokenizer.json  metrics.jsonl  summary.json  res
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from minilm import __version__, files
 from minilm.config import ModelConfig, from_dict, to_dict
@@ -21,6 +22,9 @@ RESUME = "resume"
 
 FAMILY = "minilm"
 
+# Reasons to stop that leave nothing to go on with.
+FINISHED = ("max_steps", "target_val_loss", "early_stopping")
+
 
 def write_config(run_dir: Path, config: ModelConfig) -> None:
     """Write config.json: the family and every field of the model."""
@@ -34,3 +38,12 @@ def read_config(path: Path) -> ModelConfig:
     if value.get("family") != FAMILY:
         raise FormatError(path, f"family {value.get('family')!r}", f"{FAMILY!r}")
     return from_dict(ModelConfig, value.get("model"), path)
+
+
+def finished_summary(run_dir: Path) -> dict[str, Any] | None:
+    """The summary.json of a run that reached its end; None for one that can go on."""
+    path = run_dir / SUMMARY
+    if not path.is_file():
+        return None
+    summary = read_object(path)
+    return summary if summary.get("stopped_because") in FINISHED else None

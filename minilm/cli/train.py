@@ -12,7 +12,8 @@ import inspect
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -21,6 +22,9 @@ from minilm.config import ModelConfig, TrainConfig
 from minilm.errors import ConfigError
 from minilm.presets import PRESETS, find_preset
 from minilm.units import format_seconds
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 SAMPLE_TOKENS = 160
 
@@ -141,16 +145,21 @@ def _run(options: Arguments) -> int:
     if options.preset == "list":
         return _list_presets()
     settings = _given(options.train)
-    from minilm.training.train import resume, train  # torch: after the mistakes that need none
-
+    run_dir = options.run_dir
     if options.resume:
         _refuse_with_resume(options)
-        outcome = resume(options.run_dir or _default_run_dir(options), settings=settings)
+        run_dir = run_dir or _default_run_dir(options)
+        if not settings and _is_finished(Path(run_dir)):
+            return DONE
+    from minilm.training.train import resume, train  # torch: after what needs none
+
+    if options.resume:
+        outcome = resume(str(run_dir), settings=settings)
     else:
         outcome = train(
             options.preset,
             data=options.data,
-            run_dir=options.run_dir,
+            run_dir=run_dir,
             tokenizer=options.tokenizer,
             vocab_size=options.vocab_size,
             cleaning=options.clean,
@@ -170,7 +179,10 @@ def _run(options: Arguments) -> int:
             file=sys.stderr,
         )
         return CHECK_FAILED
-    return _show(outcome.run_dir, outcome.summary)
+    from rich.console import Console
+
+    verified = show(outcome.run_dir, outcome.summary, Console(highlight=False))
+    return DONE if verified else CHECK_FAILED
 
 
 def _given(overrides: Any) -> dict[str, Any]:
@@ -185,6 +197,25 @@ def _refuse_with_resume(options: Arguments) -> None:
         raise ConfigError("clean or model", "given with --resume", "the run's own")
 
 
+def _is_finished(run_dir: Path) -> bool:
+    """Whether there is nothing to go on with; then the ledger is shown once more, without torch."""
+    from minilm import run
+    from minilm.inspection.inspector import inspect
+
+    if not (run_dir / run.CONFIG).is_file():
+        return False
+    summary = run.finished_summary(run_dir)
+    if summary is None:
+        return False
+    from rich.console import Console
+
+    from minilm.render.terminal import print_report
+
+    print(f"{run_dir} is finished: {summary['stopped_because']}", file=sys.stderr)
+    print_report(inspect(str(run_dir), live=False), Console(highlight=False))
+    return True
+
+
 def _default_run_dir(options: Arguments) -> str:
     from minilm.data.shards import default_cache
     from minilm.text.corpora import open_corpus
@@ -193,20 +224,17 @@ def _default_run_dir(options: Arguments) -> str:
     return f"checkpoints/{options.preset}-{corpus.name}"
 
 
-def _show(run_dir: Any, summary: dict[str, Any]) -> int:
-    from rich.console import Console
-
+def show(run_dir: Path, summary: dict[str, Any], console: Console) -> bool:
+    """Print a sample, the curves and what they say, and every parameter; whether it is verified."""
     from minilm import run
     from minilm.checkpoint import load
     from minilm.generate import generate
     from minilm.inspection.inspector import inspect
-    from minilm.render.terminal import plain_text, print_report, sparkline
+    from minilm.render.terminal import curve, plain_text, print_report
     from minilm.training.metrics import read_metrics
     from minilm.training.verdict import verdict
 
     metrics = read_metrics(run_dir / run.METRICS)
-    losses = [line["val_loss"] for line in metrics if "val_loss" in line]
-    console = Console(highlight=False, soft_wrap=False)
     sample = generate(load(run_dir), "", max_new_tokens=SAMPLE_TOKENS, temperature=0.8)
     console.rule("a sample")
     console.print(plain_text(sample), markup=False)
@@ -217,15 +245,17 @@ def _show(run_dir: Any, summary: dict[str, Any]) -> int:
         f"best validation loss {summary['best_val_loss']:.4f}, "
         f"{summary['best_val_bits_per_byte']:.3f} bits a byte; stopped by {summary['stopped_because']}"
     )
-    if len(losses) > 1:
-        console.print(f"validation loss {losses[0]:.3f} {sparkline(losses)} {losses[-1]:.3f}")
+    for name, label in (("train_loss", "training loss  "), ("val_loss", "validation loss")):
+        losses = [line[name] for line in metrics if name in line]
+        if len(losses) > 1:
+            console.print(f"{label} {curve(losses)}")
     console.print(verdict(metrics))
     console.rule("every parameter")
     report = inspect(str(run_dir))
     print_report(report, console)
     console.print()
     console.print(f"run folder: {run_dir}", markup=False)
-    return DONE if report.verified else CHECK_FAILED
+    return report.verified
 
 
 def _list_presets() -> int:

@@ -80,10 +80,8 @@ def _components(report: Report) -> RenderableType:
             Bar(largest, 0, component.share, width=BAR_WIDTH, color="cyan"),
         ]
         table.add_row(*cells, *([component.pretty] if with_formula else []))
-    table.add_section()
     total = report.parameters.total
-    closing = [report.formula.pretty] if with_formula and report.formula else []
-    table.add_row("total", f"{total:,}", "100.00%", "", *closing, style="bold")
+    table.add_row("total", f"{total:,}", "100.00%", "", style="bold")
     return table
 
 
@@ -114,7 +112,7 @@ def _totals(report: Report) -> RenderableType:
         ("weights", parameters.weights),
         ("biases", parameters.biases),
         ("embedding tables", parameters.embedding),
-        ("all but those", parameters.non_embedding),
+        ("non-embedding", parameters.non_embedding),
     ):
         share = count / parameters.total if parameters.total else 0.0
         table.add_row(name, f"{count:,}", f"{share:.2%}")
@@ -186,9 +184,14 @@ def plain_text(text: str) -> str:
     )
 
 
-def sparkline(values: Sequence[float]) -> str:
-    """Values as a row of block characters, lowest to highest."""
-    low, high = min(values), max(values)
+def curve(values: Sequence[float], width: int = 40) -> str:
+    """A loss curve in one line of block characters between its first and its last value."""
+    size = max(1, -(-len(values) // width))
+    means = [
+        sum(values[i : i + size]) / len(values[i : i + size]) for i in range(0, len(values), size)
+    ]
+    low, high = min(means), max(means)
     blocks = "▁▂▃▄▅▆▇█"
     scale = (len(blocks) - 1) / (high - low) if high > low else 0.0
-    return "".join(blocks[round((value - low) * scale)] for value in values)
+    line = "".join(blocks[round((mean - low) * scale)] for mean in means)
+    return f"{values[0]:.3f} {line} {values[-1]:.3f}"

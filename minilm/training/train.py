@@ -21,7 +21,6 @@ from minilm.checkpoint import load_model, read_run_config
 from minilm.config import ModelConfig, TrainConfig, from_dict, to_dict
 from minilm.data.shards import Dataset, default_cache, prepare
 from minilm.errors import ConfigError, InputError
-from minilm.formats.json_file import read_object
 from minilm.model.transformer import Transformer
 from minilm.presets import find_preset
 from minilm.text.corpora import NAMED_SOURCES, open_corpus
@@ -33,8 +32,6 @@ from minilm.training.stopping import StopRequest, stop_request
 
 # What --resume may change: where the run ends and where it runs, not what it computes.
 RESUMABLE_OVERRIDES = ("max_steps", "max_seconds", "target_val_loss", "early_stopping", "device")
-
-FINISHED = ("max_steps", "target_val_loss", "early_stopping")
 
 
 @dataclass(frozen=True)
@@ -124,11 +121,9 @@ def resume(
                 allowed = ", ".join(RESUMABLE_OVERRIDES)
                 raise ConfigError(name, "given with --resume", f"only {allowed}")
         model_config = read_run_config(folder)
-        if not overrides and (folder / run.SUMMARY).is_file():
-            summary = read_object(folder / run.SUMMARY)
-            if summary.get("stopped_because") in FINISHED:
-                print(f"{folder} is finished: {summary['stopped_because']}", file=sys.stderr)
-                return Outcome(folder, str(summary["stopped_because"]), summary)
+        summary = None if overrides else run.finished_summary(folder)
+        if summary is not None:
+            return Outcome(folder, str(summary["stopped_because"]), summary)
         saved = read_state(folder)
         where = folder / run.RESUME
         inputs = {key: saved.settings[key] for key in ("source", "cleaning")}

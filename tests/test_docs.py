@@ -1,0 +1,67 @@
+"""What the documents print, name and promise is so."""
+
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+DOCS = runpy.run_path(str(ROOT / "scripts" / "dev" / "docs.py"))
+DOCUMENTS: list[Path] = DOCS["DOCUMENTS"]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_printed_output_is_what_the_command_prints(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    assert DOCS["refreshed"](text) == text, "run: python scripts/dev/docs.py"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_and_named_files_exist(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    links = [x for x in re.findall(r"\]\(([^)#]+)\)", text) if not x.startswith("http")]
+    named = re.findall(r"`((?:minilm|scripts|tests|docs)/[\w./]+\.\w+)`", text)
+    assert [link for link in links if not (document.parent / link).exists()] == []
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_the_parts_named_in_the_architecture_exist_and_none_is_left_out() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \d \| `([^`]+)` \|", text, re.M)
+    named = {part for row in rows for part in row.split()}
+    present = {path.stem for path in (ROOT / "minilm").iterdir() if path.name[0] not in "_."}
+    assert named == present - {"__init__", "py"}
+
+
+def test_the_declaration_in_the_architecture_works(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    (promised,) = re.findall(r"It prints `([^`]+)`", text)
+    (tmp_path / "example.py").write_text(program, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == promised
+
+
+def test_the_readme_commands_are_real() -> None:
+    """Options exist, make targets exist; the commands themselves are run by tests/cli."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    shell = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.S))
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = re.findall(r"^make (\w+)", shell, re.M)
+    assert targets == ["train", "test"]
+    assert all(f"\n{target}:" in makefile for target in targets)
+    for script, line in re.findall(r"python scripts/(\w+)\.py([^\n#]*)", shell):
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "scripts" / f"{script}.py"), "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        for option in re.findall(r"(--[\w.-]+)", line):
+            assert option in done.stdout, f"{script}: {option}"
