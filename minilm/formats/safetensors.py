@@ -8,6 +8,7 @@ name the tensor; a header is small enough to check here, entry by entry.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -32,10 +33,7 @@ class StoredTensor:
     @property
     def count(self) -> int:
         """Elements."""
-        product = 1
-        for dimension in self.shape:
-            product *= dimension
-        return product
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,10 @@ from minilm.inspection.report import (
 )
 from minilm.inspection.sources import Source, resolve
 from minilm.ledger.approximation import textbook
+from minilm.ledger.components import EMBEDDINGS
 from minilm.ledger.families.minilm import layout as minilm_layout
 from minilm.ledger.flops import flops_per_token
-from minilm.ledger.layout import EMBEDDINGS, Layout, Role
+from minilm.ledger.layout import Layout, Role
 from minilm.ledger.memory import kv_cache_bytes, training_bytes, weight_bytes
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ def inspect(
 
 
 def _inspect_source(source: Source, live: bool | None, context: int | None, batch: int) -> Report:
-    live = source.is_run if live is None else live
+    is_run = source.is_folder and source.config is not None
+    live = is_run if live is None else live
     mismatches: list[str] = []
     notes: list[str] = []
     witnesses: dict[str, int] = {}
@@ -69,7 +71,7 @@ def _inspect_source(source: Source, live: bool | None, context: int | None, batc
             shapes = {t.name: t.shape for t in stored if t.name not in copies}
             mismatches += compare(expected_shapes(layout), shapes, "file")
             mismatches += compare_totals(layout.count(), witnesses["file"], "file")
-    elif source.is_run:
+    elif is_run:
         mismatches.append("file: model.safetensors is missing")
     if live and layout is not None and source.config is not None:
         from minilm.inspection.live import meta_model, read_module

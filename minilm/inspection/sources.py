@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,14 @@ from minilm.presets import PRESETS
 
 @dataclass(frozen=True)
 class Source:
-    """A target resolved: what declares it, what it stores, and whether a run folder was named."""
+    """A target resolved: what declares it, what it stores, and whether a folder was named."""
 
     target: str
     architecture: str
     layout: Layout | None = None
     config: ModelConfig | None = None
     header: Header | None = None
-    weights_path: Path | None = None
-    is_run: bool = False
+    is_folder: bool = False
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -61,34 +60,18 @@ def _folder(target: str, path: Path) -> Source:
     config, weights = path / run.CONFIG, path / run.WEIGHTS
     if not config.is_file():
         raise InputError(target, "a folder without config.json", "a run folder")
-    source = _configuration(target, config)
-    return Source(
-        target,
-        source.architecture,
-        source.layout,
-        source.config,
-        read_header(weights) if weights.is_file() else None,
-        weights if weights.is_file() else None,
-        is_run=source.config is not None,
-        hyperparameters=source.hyperparameters,
-    )
+    source = replace(_configuration(target, config), is_folder=True)
+    if not weights.is_file():
+        return source
+    return replace(source, header=read_header(weights))
 
 
 def _weights(target: str, path: Path) -> Source:
     header = read_header(path)
     config = path.parent / run.CONFIG
     if not config.is_file():
-        return Source(target, "unknown", header=header, weights_path=path)
-    source = _configuration(target, config)
-    return Source(
-        target,
-        source.architecture,
-        source.layout,
-        source.config,
-        header,
-        path,
-        hyperparameters=source.hyperparameters,
-    )
+        return Source(target, "unknown", header=header)
+    return replace(_configuration(target, config), header=header)
 
 
 def _configuration(target: str, path: Path) -> Source:

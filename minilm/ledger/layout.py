@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -16,25 +17,6 @@ from minilm.ledger.symbols import (
     written,
     written_factored,
 )
-
-# Components, in the order in which a token meets them.
-TOKEN_EMBEDDING = "token embedding"
-POSITION_EMBEDDING = "position embedding"
-ATTENTION_NORM = "attention norm"
-ATTENTION_QUERY = "attention query"
-ATTENTION_KEY = "attention key"
-ATTENTION_VALUE = "attention value"
-ATTENTION_QUERY_KEY_VALUE = "attention query+key+value"
-ATTENTION_QK_NORM = "attention query/key norm"
-ATTENTION_OUTPUT = "attention output"
-FEED_FORWARD_NORM = "feed-forward norm"
-FEED_FORWARD_GATE = "feed-forward gate"
-FEED_FORWARD_UP = "feed-forward up"
-FEED_FORWARD_DOWN = "feed-forward down"
-FINAL_NORM = "final norm"
-LM_HEAD = "LM head"
-
-EMBEDDINGS = (TOKEN_EMBEDDING, POSITION_EMBEDDING)
 
 
 class Role(Enum):
@@ -77,10 +59,7 @@ class NamedTensor:
     @property
     def count(self) -> int:
         """Elements."""
-        product = 1
-        for dimension in self.shape:
-            product *= dimension
-        return product
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@ import sympy
 
 from minilm.errors import ConfigError
 from minilm.ledger.approximation import textbook
+from minilm.ledger.components import EMBEDDINGS
 from minilm.ledger.families import HUGGING_FACE
 from minilm.ledger.families.minilm import layout
-from minilm.ledger.layout import EMBEDDINGS, Layout, Role
+from minilm.ledger.layout import Layout, Role
 from minilm.presets import PRESETS
 
 # Exact counts: GPT-2 and Llama as Hugging Face stores them (model.safetensors totals, tied head once).

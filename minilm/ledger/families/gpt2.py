@@ -9,22 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from minilm.ledger import components
 from minilm.ledger.families.fields import flag, layers, size
-from minilm.ledger.layout import (
-    ATTENTION_NORM,
-    ATTENTION_OUTPUT,
-    ATTENTION_QUERY_KEY_VALUE,
-    FEED_FORWARD_DOWN,
-    FEED_FORWARD_NORM,
-    FEED_FORWARD_UP,
-    FINAL_NORM,
-    LM_HEAD,
-    POSITION_EMBEDDING,
-    TOKEN_EMBEDDING,
-    Layout,
-    Role,
-    Tensor,
-)
+from minilm.ledger.layout import Layout, Role, Tensor
 from minilm.ledger.symbols import ONE, Polynomial, symbol
 
 V, T, L, d, f = (symbol(letter) for letter in "VTLdf")
@@ -57,16 +44,16 @@ def layout(config: Mapping[str, Any]) -> Layout:
         )
 
     tensors = (
-        Tensor("transformer.wte.weight", (V, d), TOKEN_EMBEDDING, Role.LOOKED_UP),
-        Tensor("transformer.wpe.weight", (T, d), POSITION_EMBEDDING, Role.LOOKED_UP),
-        *norm("transformer.h.{i}.ln_1", ATTENTION_NORM),
-        *linear("transformer.h.{i}.attn.c_attn", d, 3 * d, ATTENTION_QUERY_KEY_VALUE),
-        *linear("transformer.h.{i}.attn.c_proj", d, d, ATTENTION_OUTPUT),
-        *norm("transformer.h.{i}.ln_2", FEED_FORWARD_NORM),
-        *linear("transformer.h.{i}.mlp.c_fc", d, hidden, FEED_FORWARD_UP),
-        *linear("transformer.h.{i}.mlp.c_proj", hidden, d, FEED_FORWARD_DOWN),
-        *norm("transformer.ln_f", FINAL_NORM, repeat=ONE),
-        *(() if tied else (Tensor("lm_head.weight", (V, d), LM_HEAD, Role.MULTIPLIED),)),
+        Tensor("transformer.wte.weight", (V, d), components.TOKEN_EMBEDDING, Role.LOOKED_UP),
+        Tensor("transformer.wpe.weight", (T, d), components.POSITION_EMBEDDING, Role.LOOKED_UP),
+        *norm("transformer.h.{i}.ln_1", components.ATTENTION_NORM),
+        *linear("transformer.h.{i}.attn.c_attn", d, 3 * d, components.ATTENTION_QUERY_KEY_VALUE),
+        *linear("transformer.h.{i}.attn.c_proj", d, d, components.ATTENTION_OUTPUT),
+        *norm("transformer.h.{i}.ln_2", components.FEED_FORWARD_NORM),
+        *linear("transformer.h.{i}.mlp.c_fc", d, hidden, components.FEED_FORWARD_UP),
+        *linear("transformer.h.{i}.mlp.c_proj", hidden, d, components.FEED_FORWARD_DOWN),
+        *norm("transformer.ln_f", components.FINAL_NORM, repeat=ONE),
+        *(() if tied else (Tensor("lm_head.weight", (V, d), components.LM_HEAD, Role.MULTIPLIED),)),
     )
     return Layout(
         "gpt2",

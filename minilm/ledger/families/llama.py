@@ -10,24 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from minilm.errors import ConfigError
+from minilm.ledger import components
 from minilm.ledger.families.fields import flag, layers, size
-from minilm.ledger.layout import (
-    ATTENTION_KEY,
-    ATTENTION_NORM,
-    ATTENTION_OUTPUT,
-    ATTENTION_QUERY,
-    ATTENTION_VALUE,
-    FEED_FORWARD_DOWN,
-    FEED_FORWARD_GATE,
-    FEED_FORWARD_NORM,
-    FEED_FORWARD_UP,
-    FINAL_NORM,
-    LM_HEAD,
-    TOKEN_EMBEDDING,
-    Layout,
-    Role,
-    Tensor,
-)
+from minilm.ledger.layout import Layout, Role, Tensor
 from minilm.ledger.symbols import Polynomial, symbol
 
 V, L, d, f, h, g, k = (symbol(letter) for letter in "VLdfhgk")
@@ -73,18 +58,18 @@ def layout(config: Mapping[str, Any]) -> Layout:
         return Tensor(f"model.layers.{{i}}.{name}.weight", (d,), part, Role.SCALED, L)
 
     tensors = (
-        Tensor("model.embed_tokens.weight", (V, d), TOKEN_EMBEDDING, Role.LOOKED_UP),
-        norm("input_layernorm", ATTENTION_NORM),
-        *linear("self_attn.q_proj", queries, d, ATTENTION_QUERY, attention_bias),
-        *linear("self_attn.k_proj", keys, d, ATTENTION_KEY, attention_bias),
-        *linear("self_attn.v_proj", keys, d, ATTENTION_VALUE, attention_bias),
-        *linear("self_attn.o_proj", d, queries, ATTENTION_OUTPUT, attention_bias),
-        norm("post_attention_layernorm", FEED_FORWARD_NORM),
-        *linear("mlp.gate_proj", f, d, FEED_FORWARD_GATE, mlp_bias),
-        *linear("mlp.up_proj", f, d, FEED_FORWARD_UP, mlp_bias),
-        *linear("mlp.down_proj", d, f, FEED_FORWARD_DOWN, mlp_bias),
-        Tensor("model.norm.weight", (d,), FINAL_NORM, Role.SCALED),
-        *(() if tied else (Tensor("lm_head.weight", (V, d), LM_HEAD, Role.MULTIPLIED),)),
+        Tensor("model.embed_tokens.weight", (V, d), components.TOKEN_EMBEDDING, Role.LOOKED_UP),
+        norm("input_layernorm", components.ATTENTION_NORM),
+        *linear("self_attn.q_proj", queries, d, components.ATTENTION_QUERY, attention_bias),
+        *linear("self_attn.k_proj", keys, d, components.ATTENTION_KEY, attention_bias),
+        *linear("self_attn.v_proj", keys, d, components.ATTENTION_VALUE, attention_bias),
+        *linear("self_attn.o_proj", d, queries, components.ATTENTION_OUTPUT, attention_bias),
+        norm("post_attention_layernorm", components.FEED_FORWARD_NORM),
+        *linear("mlp.gate_proj", f, d, components.FEED_FORWARD_GATE, mlp_bias),
+        *linear("mlp.up_proj", f, d, components.FEED_FORWARD_UP, mlp_bias),
+        *linear("mlp.down_proj", d, f, components.FEED_FORWARD_DOWN, mlp_bias),
+        Tensor("model.norm.weight", (d,), components.FINAL_NORM, Role.SCALED),
+        *(() if tied else (Tensor("lm_head.weight", (V, d), components.LM_HEAD, Role.MULTIPLIED),)),
     )
     return Layout(
         "llama",

@@ -7,25 +7,8 @@ witness.
 from __future__ import annotations
 
 from minilm.config import ModelConfig
-from minilm.ledger.layout import (
-    ATTENTION_KEY,
-    ATTENTION_NORM,
-    ATTENTION_OUTPUT,
-    ATTENTION_QK_NORM,
-    ATTENTION_QUERY,
-    ATTENTION_VALUE,
-    FEED_FORWARD_DOWN,
-    FEED_FORWARD_GATE,
-    FEED_FORWARD_NORM,
-    FEED_FORWARD_UP,
-    FINAL_NORM,
-    LM_HEAD,
-    POSITION_EMBEDDING,
-    TOKEN_EMBEDDING,
-    Layout,
-    Role,
-    Tensor,
-)
+from minilm.ledger import components
+from minilm.ledger.layout import Layout, Role, Tensor
 from minilm.ledger.symbols import ONE, Polynomial, symbol
 
 V, T, L, d, f, h, g, k = (symbol(letter) for letter in "VTLdfhgk")
@@ -63,32 +46,46 @@ def layout(config: ModelConfig) -> Layout:
         if config.norm_bias:
             tensors.append(Tensor(f"{name}.bias", (width,), component, Role.ADDED, repeat))
 
-    tensors.append(Tensor("embedding.token.weight", (V, d), TOKEN_EMBEDDING, Role.LOOKED_UP))
+    tensors.append(
+        Tensor("embedding.token.weight", (V, d), components.TOKEN_EMBEDDING, Role.LOOKED_UP)
+    )
     if config.position == "learned":
         tensors.append(
-            Tensor("embedding.position.weight", (T, d), POSITION_EMBEDDING, Role.LOOKED_UP)
+            Tensor(
+                "embedding.position.weight", (T, d), components.POSITION_EMBEDDING, Role.LOOKED_UP
+            )
         )
 
     attention = "blocks.{i}.attention"
-    norm("blocks.{i}.attention_norm", d, ATTENTION_NORM)
-    matrix(f"{attention}.query", queries, d, ATTENTION_QUERY, config.qkv_bias)
-    matrix(f"{attention}.key", keys, d, ATTENTION_KEY, config.qkv_bias)
-    matrix(f"{attention}.value", keys, d, ATTENTION_VALUE, config.qkv_bias)
+    norm("blocks.{i}.attention_norm", d, components.ATTENTION_NORM)
+    matrix(f"{attention}.query", queries, d, components.ATTENTION_QUERY, config.qkv_bias)
+    matrix(f"{attention}.key", keys, d, components.ATTENTION_KEY, config.qkv_bias)
+    matrix(f"{attention}.value", keys, d, components.ATTENTION_VALUE, config.qkv_bias)
     if config.qk_norm:
-        norm(f"{attention}.query_norm", k, ATTENTION_QK_NORM)
-        norm(f"{attention}.key_norm", k, ATTENTION_QK_NORM)
-    matrix(f"{attention}.output", d, queries, ATTENTION_OUTPUT, config.attention_output_bias)
+        norm(f"{attention}.query_norm", k, components.ATTENTION_QK_NORM)
+        norm(f"{attention}.key_norm", k, components.ATTENTION_QK_NORM)
+    matrix(
+        f"{attention}.output", d, queries, components.ATTENTION_OUTPUT, config.attention_output_bias
+    )
 
     feed_forward = "blocks.{i}.feed_forward"
-    norm("blocks.{i}.feed_forward_norm", d, FEED_FORWARD_NORM)
+    norm("blocks.{i}.feed_forward_norm", d, components.FEED_FORWARD_NORM)
     if config.gated:
-        matrix(f"{feed_forward}.gate", hidden, d, FEED_FORWARD_GATE, config.feed_forward_bias)
-    matrix(f"{feed_forward}.up", hidden, d, FEED_FORWARD_UP, config.feed_forward_bias)
-    matrix(f"{feed_forward}.down", d, hidden, FEED_FORWARD_DOWN, config.feed_forward_bias)
+        matrix(
+            f"{feed_forward}.gate",
+            hidden,
+            d,
+            components.FEED_FORWARD_GATE,
+            config.feed_forward_bias,
+        )
+    matrix(f"{feed_forward}.up", hidden, d, components.FEED_FORWARD_UP, config.feed_forward_bias)
+    matrix(
+        f"{feed_forward}.down", d, hidden, components.FEED_FORWARD_DOWN, config.feed_forward_bias
+    )
 
-    norm("final_norm", d, FINAL_NORM, repeat=ONE)
+    norm("final_norm", d, components.FINAL_NORM, repeat=ONE)
     if not config.tied_embeddings:
-        tensors.append(Tensor("lm_head.weight", (V, d), LM_HEAD, Role.MULTIPLIED))
+        tensors.append(Tensor("lm_head.weight", (V, d), components.LM_HEAD, Role.MULTIPLIED))
 
     return Layout(
         "minilm",
