@@ -20,6 +20,9 @@ from minilm.formats.safetensors import StoredTensor, make_header, read_header
 from minilm.model.transformer import Transformer
 from minilm.text.tokenizers import Tokenizer, load_tokenizer
 
+# What weights are stored in; they are computed with in float32.
+FLOATING = ("float32", "float16", "bfloat16", "float64")
+
 
 class Loaded(NamedTuple):
     """A trained model and the tokenizer it was trained with."""
@@ -95,11 +98,16 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 
 def read_tensors(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """Exactly the tensors ``shapes`` names, from a file that must hold these and no others.
+    """Exactly the tensors ``shapes`` names in float32, from a file that holds these and no others.
 
     Raises FormatError naming the first difference; nothing is read before the header is checked.
     """
-    stored = {tensor.name: tensor.shape for tensor in read_header(path).tensors}
+    tensors = read_header(path).tensors
+    for tensor in tensors:
+        if tensor.dtype not in FLOATING:
+            wanted = ", ".join(FLOATING)
+            raise FormatError(path, f"{tensor.name} in {tensor.dtype}", f"weights in {wanted}")
+    stored = {tensor.name: tensor.shape for tensor in tensors}
     for name in sorted(shapes.keys() | stored.keys()):
         came, expected = stored.get(name), shapes.get(name)
         if came != expected:
@@ -110,6 +118,6 @@ def read_tensors(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str,
                 "the weights are not those of this config.json",
             )
     with safe_open(path, framework="pt") as stream:
-        # Cloned: in the file a tensor is not aligned, and unaligned matrices multiply to other last
+        # Copied: in the file a tensor is not aligned, and unaligned matrices multiply to other last
         # bits than the aligned ones that were saved.
-        return {name: stream.get_tensor(name).clone() for name in shapes}
+        return {name: stream.get_tensor(name).to(torch.float32, copy=True) for name in shapes}

@@ -219,7 +219,8 @@ def from_dict(cls: type[Config], values: Any, where: object) -> Config:
     try:
         return cls(**values)
     except ConfigError as error:
-        raise ConfigError(where, str(error), f"a valid {cls.__name__}") from None
+        field = f"{where}: {error.where}"
+        raise ConfigError(field, error.came, error.expected, error.remedy) from None
 
 
 def _check_types(config: ModelConfig | TrainConfig) -> None:
@@ -233,7 +234,9 @@ def _check_types(config: ModelConfig | TrainConfig) -> None:
         if value is None and type(None) in get_args(hint):
             continue
         if hint in (float, float | None):
-            valid = isinstance(value, (int, float)) and not isinstance(value, bool)
+            valid = type(value) is float or (type(value) is int and abs(value) <= 2**53)
+            if valid:
+                object.__setattr__(config, name, float(value))
         else:  # bool is an int to Python, but a count of True layers is a mistake
             valid = type(value) is hint
         if not valid:
@@ -263,7 +266,7 @@ def _check_range(
     above = value > lower if lower_open else value >= lower
     below = value < upper if upper_open else value <= upper
     if not (above and below):  # written so that NaN fails
-        low = f"{'above' if lower_open else 'at least'} {lower:g}"
-        high = "" if upper == math.inf else f" and {'below' if upper_open else 'at most'} {upper:g}"
+        low = f"{'above' if lower_open else 'at least'} {lower}"
+        high = "" if upper == math.inf else f" and {'below' if upper_open else 'at most'} {upper}"
         finite = " and finite" if upper == math.inf and upper_open else ""
         raise ConfigError(name, f"{value}", f"{low}{high}{finite}")

@@ -10,6 +10,7 @@ class InputError(ValueError):
     """
 
     def __init__(self, where: object, came: str, expected: str, remedy: str = "") -> None:
+        self.where, self.came, self.expected, self.remedy = where, came, expected, remedy
         text = f"{where}: {came}, expected {expected}" + (f"; {remedy}" if remedy else "")
         # Names come from files and may hold newlines or terminal escapes: one printable line.
         super().__init__("".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text))

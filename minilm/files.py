@@ -22,9 +22,10 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
     Raises OSError as the file system gives it (full disk, no permission); ``path`` is then untouched.
     """
     # A hidden sibling: the same file system, so that the rename is atomic, and no *.json pattern.
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    temporary = Path(name)
+    temporary = path.parent / f".{path.name}."
     try:
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=temporary.name, suffix=".tmp")
+        temporary = Path(name)
         with os.fdopen(descriptor, "wb") as stream:
             yield stream
             stream.flush()
@@ -32,8 +33,12 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(stream.fileno())
         os.replace(temporary, path)
         sync_directory(path.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        if temporary.suffix == ".tmp":
+            temporary.unlink(missing_ok=True)
+        # A full disk names no file, the others the temporary one: the user asked for `path`.
+        if isinstance(error, OSError) and error.filename in (None, str(temporary)):
+            raise OSError(error.errno, error.strerror, str(path)) from None
         raise
 
 

@@ -85,13 +85,13 @@ PRESETS: dict[str, Preset] = {
             "output_initialization": "zero",
         },
         {
-            "batch_size": 16,
-            "max_steps": 1000,
-            "learning_rate": 3e-3,
+            "batch_size": 8,
+            "max_steps": 1800,
+            "learning_rate": 2e-3,
             "schedule": "linear",
-            "warmup_steps": 50,
+            "warmup_steps": 100,
             "final_learning_rate": 0.0,
-            "eval_every": 250,
+            "eval_every": 600,
         },
     ),
     "small": Preset(

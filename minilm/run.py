@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from minilm import __version__, files
-from minilm.config import ModelConfig, from_dict, to_dict
+from minilm.config import ModelConfig, TrainConfig, from_dict, to_dict
 from minilm.errors import FormatError
 from minilm.formats.json_file import read_object
 
@@ -26,9 +26,14 @@ FAMILY = "minilm"
 FINISHED = ("max_steps", "target_val_loss", "early_stopping")
 
 
-def write_config(run_dir: Path, config: ModelConfig) -> None:
-    """Write config.json: the family and every field of the model."""
-    value = {"family": FAMILY, "minilm": __version__, "model": to_dict(config)}
+def write_config(run_dir: Path, config: ModelConfig, train: TrainConfig) -> None:
+    """Write config.json: the family, every field of the model, and how it is trained."""
+    value = {
+        "family": FAMILY,
+        "minilm": __version__,
+        "model": to_dict(config),
+        "train": to_dict(train),
+    }
     files.write_json(run_dir / CONFIG, value)
 
 

@@ -20,6 +20,7 @@ DONE, CHECK_FAILED, BAD_INPUT = 0, 1, 2
 
 def guarded(command: Callable[[], int]) -> int:
     """Run ``command``; what a user can cause is one `error:` line and 2, a signal 128 + its number."""
+    _accept_any_text()
     try:
         status = command()
         sys.stdout.flush()  # a closed pipe is met here, not at exit
@@ -32,10 +33,35 @@ def guarded(command: Callable[[], int]) -> int:
         return 128 + signal.SIGPIPE
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        advice = "; free some space, then go on with --resume if it is a run" if full else ""
-        return _fail(f"{error.filename or 'file system'}: {error.strerror or error}{advice}")
+        expected = "room to write; free some space (a run goes on with --resume)"
+        if not full:
+            expected = "a path that can be read and written"
+        where, came = error.filename or "standard output", error.strerror or str(error)
+        return _fail(str(InputError(where, came, expected)))
+    except (MemoryError, RuntimeError) as error:
+        # torch says so in words on a CPU and by a class of its own on a GPU.
+        if isinstance(error, RuntimeError) and not (
+            "not enough memory" in str(error) or type(error).__name__ == "OutOfMemoryError"
+        ):
+            raise
+        return _fail(
+            "memory: not enough of it, expected room for the model and its batch; "
+            "try a smaller --train.batch-size, --model.context-length or --preset"
+        )
     except KeyboardInterrupt as stopped:
+        if stopped.args:
+            print(stopped, file=sys.stderr)
         return 128 + int(getattr(stopped, "signum", signal.SIGINT))
+
+
+def _accept_any_text() -> None:
+    """No character ends a program: a terminal that lacks one shows `?`; a closed stream is silent."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _fail(text: str) -> int:

@@ -68,7 +68,8 @@ def _run(arguments: Sequence[str] | None, program: str) -> int:
 
 def _columns() -> int:
     """A file or a pipe has no width of its own; tables must not be cut to 80 columns there."""
-    return int(os.environ.get("COLUMNS", "0") or 0) or 100
+    columns = os.environ.get("COLUMNS", "")
+    return int(columns) if columns.isdecimal() and int(columns) > 0 else 100
 
 
 def _parser(program: str) -> argparse.ArgumentParser:

@@ -174,8 +174,9 @@ def _run(options: Arguments) -> int:
     if reason == "non_finite_loss":
         print(
             f"error: {outcome.run_dir}: the loss is not finite after step "
-            f"{outcome.summary['steps']}, expected a number; the last good weights are kept: try a "
-            "lower --train.learning-rate, a longer --train.warmup-steps or --dtype float32",
+            f"{outcome.summary['steps']}, expected a number; the weights last saved are kept: start a "
+            "new run with a lower --train.learning-rate or a longer --train.warmup-steps, from "
+            "scratch or with --init-from this run",
             file=sys.stderr,
         )
         return CHECK_FAILED
@@ -190,11 +191,20 @@ def _given(overrides: Any) -> dict[str, Any]:
 
 
 def _refuse_with_resume(options: Arguments) -> None:
-    for name in ("tokenizer", "vocab_size", "init_from"):
-        if getattr(options, name) is not None:
-            raise ConfigError(name, "given with --resume", "the run's own")
-    if options.clean or _given(options.model):
-        raise ConfigError("clean or model", "given with --resume", "the run's own")
+    given = {
+        name: getattr(options, name) for name in ("tokenizer", "vocab_size", "init_from", "clean")
+    }
+    given |= {f"model.{name}": value for name, value in _given(options.model).items()}
+    if options.run_dir is not None:  # without it these two say which run is meant
+        default = Arguments()
+        given |= {
+            name: getattr(options, name)
+            for name in ("preset", "data")
+            if getattr(options, name) != getattr(default, name)
+        }
+    for name, value in given.items():
+        if value is not None and value != ():
+            raise ConfigError(name, "given with --resume", "the run's own", "leave it out")
 
 
 def _is_finished(run_dir: Path) -> bool:

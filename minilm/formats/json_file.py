@@ -19,7 +19,7 @@ def read_object(path: Path) -> dict[str, Any]:
         raise FormatError(path, "a file over 100 MB", "a small JSON file")
     try:
         value = json.loads(raw.decode("utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise FormatError(path, f"not JSON ({error})"[:200], "a JSON object") from None
     if not isinstance(value, dict):
         raise FormatError(path, f"a JSON {type(value).__name__}", "a JSON object")

@@ -98,7 +98,7 @@ def _parse(path: Path, raw: bytes) -> dict[str, Any]:
 
     try:
         entries = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         raise _broken(path, "a header that is not JSON", "a safetensors file") from None
     if not isinstance(entries, dict):
         raise _broken(path, "a header that is not a JSON object", "a safetensors file")

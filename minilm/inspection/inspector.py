@@ -5,6 +5,7 @@ target -> Source (sources) -> witnesses compared (ledger_check, live) -> counts 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    target: str | nn.Module,
+    target: str | os.PathLike[str] | nn.Module,
     *,
     live: bool | None = None,
     context: int | None = None,
@@ -47,9 +48,9 @@ def inspect(
     for name, number in (("context", context), ("batch", batch)):
         if number is not None and number < 1:
             raise InputError(name, str(number), "at least 1")
-    if not isinstance(target, (str, bytes)) and hasattr(target, "named_parameters"):
-        return _inspect_module(target, context, batch)
-    return _inspect_source(resolve(str(target)), live, context, batch)
+    if isinstance(target, (str, os.PathLike)):
+        return _inspect_source(resolve(os.fspath(target)), live, context, batch)
+    return _inspect_module(target, context, batch)
 
 
 def _inspect_source(source: Source, live: bool | None, context: int | None, batch: int) -> Report:
@@ -64,8 +65,7 @@ def _inspect_source(source: Source, live: bool | None, context: int | None, batc
         witnesses["formula"] = layout.count()
     if source.header is not None:
         stored = source.header.tensors
-        # A tied head that is stored a second time is the same parameter.
-        copies = {name for name, _ in layout.ties} if layout else set()
+        copies = _tied_copies(source)
         witnesses["file"] = sum(tensor.count for tensor in stored if tensor.name not in copies)
         if layout is not None:
             shapes = {t.name: t.shape for t in stored if t.name not in copies}
@@ -124,7 +124,8 @@ def _inspect_module(module: nn.Module, context: int | None, batch: int) -> Repor
         shapes = {row.name: row.shape for row in contents.rows}
         mismatches = compare(expected_shapes(layout), shapes, "module")
         mismatches += compare_totals(layout.count(), total, "module")
-        components = _declared_components(layout)
+        if not mismatches:
+            components = _declared_components(layout)
     parameters = _counted_parameters(
         contents.rows,
         embedding=contents.embedding,
@@ -145,6 +146,18 @@ def _inspect_module(module: nn.Module, context: int | None, batch: int) -> Repor
         contents.tied,
         flops_per_token(layout, context=_context(layout, context)) if layout else None,
     )
+
+
+def _tied_copies(source: Source) -> set[str]:
+    """Names under which a file holds a tied tensor a second time: the same parameter.
+
+    Hugging Face files may; a minilm run stores each parameter once, so there one is one too many.
+    """
+    if source.header is None or source.layout is None or source.config is not None:
+        return set()
+    shapes = {tensor.name: tensor.shape for tensor in source.header.tensors}
+    ties = source.layout.ties
+    return {name for name, shared in ties if shapes.get(name) == shapes.get(shared, ())}
 
 
 def _rows(source: Source) -> tuple[TensorRow, ...]:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from minilm.config import ModelConfig
+from minilm.errors import InputError
 from minilm.inspection.names import component_by_name
 from minilm.inspection.report import TensorRow
 from minilm.model.transformer import Transformer
@@ -43,7 +44,9 @@ def read_module(module: nn.Module) -> ModuleContents:
     first_names: dict[int, str] = {}
     for name, parameter in module.named_parameters():
         if isinstance(parameter, nn.parameter.UninitializedParameter):
-            raise ValueError(f"{name}: a lazy parameter without a shape; run the module once first")
+            raise InputError(
+                name, "a lazy parameter", "one with a shape", "run the module once first"
+            )
         rows.append(
             TensorRow(
                 name,

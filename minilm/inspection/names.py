@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+# Linear's and attention's, in_proj_bias; recurrent layers' bias_ih_l0 and bias_hh_l0_reverse.
+_BIAS = re.compile(r"bias|.*_bias|bias_(ih|hh)_l\d+(_reverse)?")
 _EMBEDDING = re.compile(r"(^|[._])(wte|wpe|embed\w*)([._]|$)")
 
 
@@ -16,7 +18,7 @@ def component_by_name(name: str) -> str:
 def is_bias(name: str) -> bool:
     """Whether a parameter is added: named bias, or as torch's recurrent and attention ones are."""
     last = name.rpartition(".")[2]
-    return last.startswith("bias") or last.endswith("_bias")
+    return _BIAS.fullmatch(last) is not None
 
 
 def is_embedding(name: str, shape: tuple[int, ...]) -> bool:

@@ -83,7 +83,7 @@ class Report:
     formula: FormulaReport | None = None
     tied: tuple[tuple[str, str], ...] = ()
     flops: Mapping[str, int] | None = None
-    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    hyperparameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property

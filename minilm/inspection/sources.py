@@ -28,7 +28,7 @@ class Source:
     config: ModelConfig | None = None
     header: Header | None = None
     is_folder: bool = False
-    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    hyperparameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def resolve(target: str) -> Source:
@@ -37,6 +37,8 @@ def resolve(target: str) -> Source:
     A file or folder goes before a preset of the same name.
     """
     path = Path(target)
+    if "\0" in target:
+        raise InputError(target, "a name with a zero byte", "a file, a folder or a preset")
     if path.is_dir():
         return _folder(target, path)
     if path.is_file():
@@ -77,7 +79,11 @@ def _weights(target: str, path: Path) -> Source:
 def _configuration(target: str, path: Path) -> Source:
     value = read_object(path)
     if value.get("family") == run.FAMILY:
-        return _minilm(target, run.read_config(path))
+        source = _minilm(target, run.read_config(path))
+        training = value.get("train")
+        if not isinstance(training, dict):
+            return source
+        return replace(source, hyperparameters={**source.hyperparameters, "training": training})
     model_type = value.get("model_type")
     if not isinstance(model_type, str) or model_type not in HUGGING_FACE:
         raise FormatError(
@@ -86,7 +92,8 @@ def _configuration(target: str, path: Path) -> Source:
             f"a minilm run, or one of {', '.join(HUGGING_FACE)}",
         )
     plain = {k: v for k, v in value.items() if isinstance(v, (bool, int, float, str))}
-    return Source(target, model_type, HUGGING_FACE[model_type](value), hyperparameters=plain)
+    layout = HUGGING_FACE[model_type](value)
+    return Source(target, model_type, layout, hyperparameters={"model": plain})
 
 
 def _minilm(target: str, config: ModelConfig) -> Source:
@@ -95,5 +102,5 @@ def _minilm(target: str, config: ModelConfig) -> Source:
         run.FAMILY,
         minilm_layout(config),
         config,
-        hyperparameters=to_dict(config),
+        hyperparameters={"model": to_dict(config)},
     )

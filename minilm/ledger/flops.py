@@ -24,7 +24,7 @@ def flops_per_token(layout: Layout, *, context: int) -> dict[str, int]:
         if tensor.name == shared
     )
     # Scores and their use: 2 products of width h*k with each of `context` positions.
-    attention = 4 * layout.attention_width.value(layout.symbols) * context
+    attention = 4 * layout.attention_width.value(layout.symbols) * layout.span(context)
     forward = 2 * multiplied + attention
     return {
         "forward_per_token": forward,

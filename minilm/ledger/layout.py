@@ -77,7 +77,8 @@ class Layout:
 
     ``ties`` are pairs (name, name of the tensor it shares); the first name is not stored.
     ``kv_cache_per_token`` counts the elements that one token leaves in the KV cache;
-    ``attention_width`` is the width of all heads of all layers, by which attention's FLOPs go.
+    ``attention_width`` is the width of all heads of all layers, by which attention's FLOPs go;
+    ``sliding_window`` is how many tokens a token sees, 0 for all.
     """
 
     family: str
@@ -86,6 +87,7 @@ class Layout:
     ties: tuple[tuple[str, str], ...] = ()
     kv_cache_per_token: Polynomial = ZERO
     attention_width: Polynomial = ZERO
+    sliding_window: int = 0
 
     def count(self, *, components: tuple[str, ...] | None = None, role: Role | None = None) -> int:
         """Parameters, each once; of these components and in this role when given."""
@@ -115,6 +117,10 @@ class Layout:
                         tensor.role,
                     )
             index += len(group)
+
+    def span(self, context: int) -> int:
+        """How many of ``context`` tokens the last one attends to and the cache holds."""
+        return min(context, self.sliding_window) if self.sliding_window else context
 
     def components(self) -> dict[str, list[Tensor]]:
         """The declared tensors of each component, in order of first appearance."""

@@ -152,8 +152,11 @@ def _memory(report: Report) -> RenderableType:
 
 
 def _hyperparameters(report: Report) -> RenderableType:
-    text = "  ".join(f"{plain(str(k))}={plain(str(v))}" for k, v in report.hyperparameters.items())
-    return Group(Text("hyperparameters (set before training)", "bold"), Padding(Text(text), (0, 2)))
+    parts: list[RenderableType] = [Text("hyperparameters (set before training)", "bold")]
+    for name, fields in report.hyperparameters.items():
+        text = "  ".join(f"{plain(str(k))}={plain(str(v))}" for k, v in fields.items())
+        parts.append(Padding(Text.assemble((f"{plain(name)}  ", "dim"), text), (0, 2)))
+    return Group(*parts)
 
 
 def _tensors(report: Report) -> RenderableType:

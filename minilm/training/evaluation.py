@@ -19,7 +19,10 @@ TOKENS_PER_BATCH = 8192
 
 @dataclass(frozen=True)
 class Validation:
-    """Nats a token, and bits a byte of the text, which compares across tokenizers."""
+    """Nats a token, and bits a byte of the text, which compares across tokenizers.
+
+    The bits of every target, end-of-text tokens included, over every byte of the split's text.
+    """
 
     loss: float
     bits_per_byte: float

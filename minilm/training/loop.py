@@ -81,7 +81,7 @@ class Loop:
             reason = self._limit_reached()
             ending = reason in ("max_steps", "max_seconds")
             due = ending or (reason is None and progress.step % config.eval_every == 0)
-            if due and progress.step > 0 and progress.evaluated_step != progress.step:
+            if due and (progress.step > 0 or ending) and progress.evaluated_step != progress.step:
                 if not self._evaluate_and_save(metrics, bar):
                     return "non_finite_loss"
                 reason = self._goal_reached() or self._limit_reached()
@@ -90,8 +90,7 @@ class Loop:
                 return reason
             step_metrics = self._step()
             if step_metrics is None:
-                self.save()
-                return "non_finite_loss"
+                return "non_finite_loss"  # what was saved last is the last known to be good
             if progress.step % config.log_every == 0 or progress.step == config.max_steps:
                 metrics.write(self._stamp() | step_metrics | self.rate.reading(progress.tokens))
             bar.update(1)
@@ -182,9 +181,9 @@ class Loop:
         save_weights(self.run_dir / run.WEIGHTS, self.model, metadata)
 
     def save(self) -> None:
-        """Write the whole state; and the weights, if no evaluation has chosen any yet."""
-        # The best weights go first: a crash in between leaves a state that writes them again.
-        if not (self.run_dir / run.WEIGHTS).exists():
+        """Write the whole state; and the weights, while no evaluation has chosen any."""
+        # The weights go first: a crash in between leaves a state that writes them again.
+        if self.progress.best_val_loss is None:
             self._write_weights("not evaluated")
         self.progress.seconds = self._stamp()["seconds"]
         self.progress.scaler = self.scaler.state_dict()

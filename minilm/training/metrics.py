@@ -51,8 +51,12 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             value = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             continue
-        if isinstance(value, dict) and isinstance(value.get("step"), int):
+        if isinstance(value, dict) and type(value.get("step")) is int and _are_numbers(value):
             lines.append(value)
     return lines
+
+
+def _are_numbers(line: dict[str, Any]) -> bool:
+    return all(type(value) in (int, float) for value in line.values())

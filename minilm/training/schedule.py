@@ -20,9 +20,8 @@ def learning_rate(step: int, config: TrainConfig) -> float:
         return peak
     if config.schedule == "wsd":
         begin = max(begin, config.max_steps - round(config.decay_fraction * config.max_steps))
-    # The last update, not the one after it, is the first at the floor.
-    done = (step - begin) / max(1, config.max_steps - 1 - begin)
-    done = min(1.0, max(0.0, done))
+    # The floor is reached after the last update: an update at a rate of zero would be wasted.
+    done = min(1.0, max(0.0, (step - begin) / max(1, config.max_steps - begin)))
     if config.schedule == "cosine":
         done = (1 - math.cos(math.pi * done)) / 2
     return peak + (floor - peak) * done

@@ -7,6 +7,7 @@ Tensors: ``model.NAME``, ``optimizer.NAME.KEY``, ``rng.cpu``, ``rng.cuda``. Meta
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,8 @@ def read_state(run_dir: Path) -> SavedState:
     try:
         progress = Progress(**json.loads(metadata["progress"]))
         settings = json.loads(metadata["settings"])
-    except (KeyError, TypeError, json.JSONDecodeError):
+        _check_values(progress, settings)
+    except (KeyError, TypeError, ValueError, RecursionError):
         raise FormatError(path, "no progress in its header", "a minilm training state") from None
     with safe_open(path, framework="pt") as stream:
         tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
@@ -88,11 +90,22 @@ def read_state(run_dir: Path) -> SavedState:
 def restore_state(
     saved: SavedState, model: nn.Module, optimizer: torch.optim.Optimizer, where: Path
 ) -> None:
-    """Put weights, optimizer and random generators back as they were saved."""
+    """Put weights, optimizer and random generators back as they were saved.
+
+    Raises FormatError, with nothing changed, unless every tensor is there in its shape.
+    """
+    expected = _expected_shapes(model, saved.progress.step)
+    stored = {name: tuple(tensor.shape) for name, tensor in saved.tensors.items()}
+    stored.pop("rng.cuda", None)
+    if stored != expected:
+        name = min(n for n in stored.keys() | expected.keys() if stored.get(n) != expected.get(n))
+        raise FormatError(
+            where,
+            f"{name} {stored.get(name, 'absent')}",
+            f"{expected.get(name, 'no such tensor')}",
+            "the state is damaged: start a new run, with --init-from this one to keep its weights",
+        )
     weights = _under("model.", saved.tensors)
-    expected = shapes_of(model)
-    if {name: tuple(tensor.shape) for name, tensor in weights.items()} != expected:
-        raise FormatError(where, "weights of another model", "the model of its config.json")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(weights[name])
@@ -100,6 +113,35 @@ def restore_state(
     torch.set_rng_state(saved.tensors["rng.cpu"])
     if torch.cuda.is_available() and "rng.cuda" in saved.tensors:
         torch.cuda.set_rng_state(saved.tensors["rng.cuda"])
+
+
+def _check_values(progress: Progress, settings: Any) -> None:
+    """ValueError or TypeError unless the header's values are of the kinds that were saved."""
+    counts = (progress.step, progress.tokens, progress.best_step, progress.evaluations_since_best)
+    if not all(type(value) is int and value >= 0 for value in counts):
+        raise ValueError("counts")
+    if type(progress.evaluated_step) is not int or not isinstance(progress.scaler, dict):
+        raise ValueError("progress")
+    for number in (progress.seconds, progress.best_val_loss or 0.0):
+        if not math.isfinite(number):
+            raise ValueError("numbers")
+    cleaning = settings["cleaning"]
+    if not isinstance(cleaning, list) or not isinstance(settings["train"], dict):
+        raise ValueError("settings")
+    if not all(
+        isinstance(text, str) for text in (settings["source"], settings["sha256"], *cleaning)
+    ):
+        raise ValueError("settings")
+
+
+def _expected_shapes(model: nn.Module, step: int) -> dict[str, tuple[int, ...]]:
+    shapes = {"rng.cpu": tuple(torch.get_rng_state().shape)}
+    for name, shape in shapes_of(model).items():
+        shapes[f"model.{name}"] = shape
+        if step > 0:  # before its first update AdamW has no state
+            shapes |= {f"optimizer.{name}.exp_avg": shape, f"optimizer.{name}.exp_avg_sq": shape}
+            shapes[f"optimizer.{name}.step"] = ()
+    return shapes
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -5,30 +5,38 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
+
+# Wrappers and terminals may deliver a signal twice; a person who presses again waits longer.
+IMPATIENT_AFTER = 1.0
 
 
 class Stopped(KeyboardInterrupt):
     """A signal ended the work. ``signum`` gives the exit status 128 + signum."""
 
-    def __init__(self, signum: int) -> None:
-        super().__init__()
+    def __init__(self, signum: int, note: str) -> None:
+        super().__init__(note)
         self.signum = signum
 
 
 class StopRequest:
-    """Set by the first signal. While ``deferred`` the work looks at ``signum`` when it suits it."""
+    """Set by a signal. While ``deferred`` the work looks at ``signum`` at the end of its step."""
 
     def __init__(self) -> None:
         self.signum: int | None = None
         self.deferred = False
+        self._since = 0.0
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
-        impatient = self.signum is not None
-        self.signum = signum
-        if impatient or not self.deferred:
-            raise Stopped(signum)
+        if not self.deferred:
+            raise Stopped(signum, "stopped before training began: nothing was saved")
+        now = time.monotonic()
+        if self.signum is None:
+            self.signum, self._since = signum, now
+        elif now - self._since > IMPATIENT_AFTER:
+            raise Stopped(signum, "stopped at once: the run is as it was last saved")
 
     @contextlib.contextmanager
     def deferring(self) -> Iterator[None]:
@@ -47,7 +55,11 @@ def stop_request() -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield request  # Python delivers signals to the main thread only
         return
-    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        number: signal.signal(number, request)
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(number) is not signal.SIG_IGN  # nohup and background jobs
+    }
     try:
         yield request
     finally:

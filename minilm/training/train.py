@@ -7,6 +7,7 @@ resume: run folder -> its own settings -> the same shards -> saved state -> Loop
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,17 +22,24 @@ from minilm.checkpoint import load_model, read_run_config
 from minilm.config import ModelConfig, TrainConfig, from_dict, to_dict
 from minilm.data.shards import Dataset, default_cache, prepare
 from minilm.errors import ConfigError, InputError
+from minilm.ledger.families.minilm import layout
+from minilm.ledger.memory import training_bytes
 from minilm.model.transformer import Transformer
 from minilm.presets import find_preset
 from minilm.text.corpora import NAMED_SOURCES, open_corpus
 from minilm.text.tokenizers import load_tokenizer
 from minilm.training.loop import Loop
 from minilm.training.runtime import resolve
+from minilm.training.state import FILE as STATE
 from minilm.training.state import SavedState, read_state
 from minilm.training.stopping import StopRequest, stop_request
+from minilm.units import format_bytes
 
 # What --resume may change: where the run ends and where it runs, not what it computes.
-RESUMABLE_OVERRIDES = ("max_steps", "max_seconds", "target_val_loss", "early_stopping", "device")
+RESUMABLE_OVERRIDES = (
+    *("max_steps", "max_seconds", "target_val_loss", "early_stopping"),
+    *("device", "compile"),
+)
 
 
 @dataclass(frozen=True)
@@ -78,7 +86,8 @@ def train(
             model_config = from_dict(ModelConfig, fields, base / run.CONFIG)
         corpus = open_corpus(data, cleaning=cleaning, cache=cache or default_cache())
         folder = Path(run_dir or f"checkpoints/{base.name if base else preset}-{corpus.name}")
-        _refuse_existing_run(folder)
+        _refuse_folder(folder, data)
+        _refuse_too_large(model_config, config)
         kind = load_tokenizer(base / run.TOKENIZER) if base else tokenizer or chosen.tokenizer
         if kind == "bpe" and vocab_size is None:
             vocab_size = model_config.vocab_size
@@ -125,7 +134,7 @@ def resume(
         if summary is not None:
             return Outcome(folder, str(summary["stopped_because"]), summary)
         saved = read_state(folder)
-        where = folder / run.RESUME
+        where = folder / run.RESUME / STATE
         inputs = {key: saved.settings[key] for key in ("source", "cleaning")}
         config = from_dict(TrainConfig, saved.settings["train"] | overrides, where)
         dataset = prepare(
@@ -145,7 +154,7 @@ def resume(
                 f"the run's own data, {saved.settings['sha256'][:12]}",
                 "the text has changed since: start a new run",
             )
-        for stale in folder.glob(".*.tmp"):  # what a killed process was writing
+        for stale in folder.rglob(".*.tmp"):  # what a killed process was writing
             stale.unlink()
         return _train(folder, Transformer(model_config), config, dataset, inputs, saved, stop)
 
@@ -176,12 +185,13 @@ def _train(
     )
     loop = Loop(network, model_config, config, dataset, folder, runtime, kept, saved, stop)
     if saved is None:
-        # config.json goes last: a folder is a run from the moment that it can be resumed.
-        folder.mkdir(parents=True, exist_ok=True)
-        dataset.tokenizer.save(folder / run.TOKENIZER)
-        loop.save()
-        run.write_config(folder, model_config)
-    reason = loop.run()
+        _begin_folder(loop, folder)
+    try:
+        reason = loop.run()
+    except Exception:
+        if saved is None and loop.progress.step == 0:
+            shutil.rmtree(folder)  # nothing was learned, and it would stand in the way
+        raise
     progress = loop.progress
     summary = {
         "steps": progress.step,
@@ -216,13 +226,72 @@ def _from_anywhere(source: str) -> str:
     return os.path.abspath(os.path.expanduser(source))
 
 
-def _refuse_existing_run(folder: Path) -> None:
+def _begin_folder(loop: Loop, folder: Path) -> None:
+    """Make the run folder beside its place and rename it there: it appears as a run to go on with."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = folder.parent / f".{folder.name}.new"
+    shutil.rmtree(staging, ignore_errors=True)
+    try:
+        staging.mkdir()
+    except OSError as error:
+        raise InputError(folder, f"{error.strerror}", "a folder that can be made") from None
+    try:
+        loop.run_dir = staging
+        loop.data.tokenizer.save(staging / run.TOKENIZER)
+        run.write_config(staging, loop.model_config, loop.config)
+        loop.save()
+        staging.rename(folder)  # over an empty folder too, never over one with files
+        files.sync_directory(folder.parent)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    loop.run_dir = folder
+
+
+def _refuse_folder(folder: Path, data: str) -> None:
+    """Before any work: a run or other files there, no permission, or a place inside the data."""
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        raise InputError("run_dir", repr(str(folder)), "a name in UTF-8") from None
     if (folder / run.CONFIG).exists():
         raise InputError(
             folder,
             "a run is there already",
             "a folder without one",
             "add --resume to go on with it, or --run-dir for another",
+        )
+    if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
+        raise InputError(folder, "something is there already", "an empty folder or none")
+    above = next(path for path in folder.absolute().parents if os.path.lexists(path))
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise InputError(folder, f"{above} cannot be written in", "a folder that can be made")
+    source = Path(data).expanduser()
+    if source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
+        raise InputError(
+            folder,
+            "a run inside the data folder would become data",
+            "another place",
+            "name one with --run-dir",
+        )
+
+
+def _refuse_too_large(model: ModelConfig, config: TrainConfig) -> None:
+    """Before a model is built that this machine cannot hold: the ledger knows its size."""
+    count = layout(model).count()
+    on_cpu = config.device == "cpu" or (
+        config.device == "auto"
+        and not (torch.cuda.is_available() or torch.backends.mps.is_available())
+    )
+    # Weights are drawn on the CPU whatever the device; there training keeps four times as much.
+    needed = training_bytes(count)["total" if on_cpu else "weights"]
+    present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > present:
+        raise ConfigError(
+            "model",
+            f"{count:,} parameters, which take {format_bytes(needed)} before activations",
+            f"at most the {format_bytes(present)} of this machine",
+            "choose a smaller --preset or fewer --model.num-layers",
         )
 
 

@@ -1,10 +1,13 @@
 """Sampling, and the generate command."""
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from minilm.checkpoint import load
 from minilm.cli.generate import main
@@ -13,7 +16,7 @@ from minilm.generate import choose, generate, generate_tokens
 from minilm.render.terminal import plain_text
 
 Capture = pytest.CaptureFixture[str]
-LOGITS = torch.tensor([1.0, 3.0, 2.0, -1.0])
+LOGITS = torch.tensor([1.0, 3.0, 2.0, -1.0], dtype=torch.float64)
 
 
 def draws(count: int = 4000, **options: float) -> torch.Tensor:
@@ -49,6 +52,17 @@ def test_top_p_keeps_the_fewest_that_reach_it() -> None:
     assert draws(top_p=0.95)[0] > 0
 
 
+def test_top_k_keeps_no_more_than_k_of_equals() -> None:
+    generator = torch.Generator().manual_seed(0)
+    flat = torch.zeros(5)
+    picked = {choose(flat.clone(), 1.0, 2, 1.0, generator) for _ in range(200)}
+    assert len(picked) == 2
+
+
+def test_the_smallest_temperature_is_greedy() -> None:
+    assert draws(20, temperature=1e-300).tolist() == [0, 1, 0, 0]
+
+
 def test_same_seed_same_text(tiny_run: Path) -> None:
     loaded = load(tiny_run)
     first, second, other = (generate(loaded, "the", max_new_tokens=40, seed=s) for s in (1, 1, 2))
@@ -75,7 +89,13 @@ def test_greedy_is_the_argmax_of_the_whole_text(tiny_run: Path) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"temperature": -1.0}, {"temperature": float("nan")}, {"top_k": -1}, {"top_p": 0.0}],
+    [
+        {"temperature": -1.0},
+        {"temperature": float("nan")},
+        {"top_k": -1},
+        {"top_p": 0.0},
+        {"seed": 2**64},
+    ],
 )
 def test_out_of_range_is_an_error(tiny_run: Path, options: dict) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):
@@ -102,3 +122,23 @@ def test_not_a_run(tmp_path: Path, capsys: Capture) -> None:
 
 def test_control_characters_do_not_reach_the_terminal() -> None:
     assert plain_text("a\tb\nc\x1b[31m\x07\x7f\x9bé🙂") == "a\tb\nc\ufffd[31m\ufffd\ufffd\ufffdé🙂"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda weight: weight * float("nan"), "an output that is not finite"),
+        (lambda weight: weight.to(torch.int64), "final_norm.weight in int64, expected weights in"),
+    ],
+)
+def test_weights_that_cannot_be_used(
+    tiny_run: Path, tmp_path: Path, capsys: Capture, change: Any, message: str
+) -> None:
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    tensors = load_file(run / "model.safetensors")
+    save_file(
+        tensors | {"final_norm.weight": change(tensors["final_norm.weight"])},
+        run / "model.safetensors",
+    )
+    assert main([str(run)]) == 2
+    assert message in capsys.readouterr().err

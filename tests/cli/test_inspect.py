@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from minilm.cli.inspect import main
+from tests.conftest import ROOT, clean_environment
 from tests.inspection.test_inspector import change_weights, run_copy  # noqa: F401
 
 Capture = pytest.CaptureFixture[str]
@@ -112,8 +113,6 @@ def test_no_colour_when_it_is_not_a_terminal(script: Any, tiny_run: Path) -> Non
 
 
 def test_a_reader_that_goes_away_is_no_traceback(cache: Path) -> None:
-    from tests.conftest import ROOT, clean_environment
-
     done = subprocess.run(
         f"{sys.executable} {ROOT}/scripts/inspect.py gpt2-xl --tensors | head -1",
         shell=True,
@@ -125,3 +124,25 @@ def test_a_reader_that_goes_away_is_no_traceback(cache: Path) -> None:
     )
     assert done.stderr == ""
     assert done.stdout.startswith("gpt2-xl")
+
+
+@pytest.mark.parametrize(
+    "environment", [{"PYTHONIOENCODING": "ascii"}, {"COLUMNS": "wide"}, {"COLUMNS": "-3"}]
+)
+def test_odd_terminals_are_survived(script: Any, environment: dict[str, str]) -> None:
+    done = script("inspect", "gpt2", environment=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "124,439,808" in done.stdout
+
+
+def test_a_closed_stdout_is_survived(cache: Path) -> None:
+    done = subprocess.run(
+        f"{sys.executable} {ROOT}/scripts/inspect.py gpt2 >&-",
+        shell=True,
+        capture_output=True,
+        text=True,
+        env=clean_environment(cache),
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors import safe_open
 
 from minilm.cli.train import main
 from minilm.training.metrics import read_metrics
@@ -102,6 +103,8 @@ def test_a_signal_saves_and_exits(
     assert summary["stopped_because"] == number.name
     assert summary["steps"] >= 5
     assert summary["best_val_loss"] is None
+    with safe_open(folder / "model.safetensors", "pt") as stream:
+        assert stream.metadata()["step"] == str(summary["steps"])  # not the initial weights
     from minilm.checkpoint import load
     from minilm.training.state import read_state
 
@@ -129,7 +132,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(
     assert [line for line in errors.splitlines() if line.startswith("error: ")] == [
         errors.splitlines()[-1]
     ]
-    assert "File too large; free some space, then go on with --resume" in errors
+    assert "safetensors: File too large, expected room to write; free some space" in errors
     kept = [path for path in before if path.name != "metrics.jsonl"]
     assert {path: path.read_bytes() for path in kept} == {path: before[path] for path in kept}
     process = start(cache, "--resume", "--run-dir", str(folder), "--max-steps", "20")
@@ -145,7 +148,7 @@ def test_divergence_exits_1_with_advice(cache: Path, text_file: Path, tmp_path: 
     )
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "the last good weights are kept: try a lower --train.learning-rate" in errors
+    assert "the weights last saved are kept: start a new run with a lower" in errors
     assert "Traceback" not in errors
 
 
@@ -179,12 +182,18 @@ def mistakes(tmp: Path) -> list[tuple[list[str], str]]:
         (["--data", text, "--run-dir", "/proc/minilm"], "/proc/minilm"),
         (["--data", text, "--init-from", str(tmp)], "no config.json"),
         (["--resume", "--run-dir", str(tmp)], "no config.json"),
-        (["--resume", "--run-dir", str(tmp), "--model.dropout", "0.5"], "given with --resume"),
+        (
+            ["--resume", "--run-dir", str(tmp), "--model.dropout", "0.5"],
+            "model.dropout: given with",
+        ),
+        (["--resume", "--run-dir", str(tmp), "--data", text], "data: given with --resume"),
+        (["--data", text, "--run-dir", str(tmp / "no-files" / "\udcff")], "a name in UTF-8"),
+        (["--data", text, "--train.batch-size", "2147483648"], "memory: not enough of it"),
         (["--data", text, "--tokenizer", "byte", "--vocab-size", "300"], "--vocab-size"),
     ]
 
 
-@pytest.mark.parametrize("index", range(20))
+@pytest.mark.parametrize("index", range(23))
 def test_a_mistake_is_one_line_and_2_and_leaves_nothing(
     index: int, tmp_path: Path, cache: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,7 +203,7 @@ def test_a_mistake_is_one_line_and_2_and_leaves_nothing(
     monkeypatch.setenv("MINILM_CACHE", str(cache))
     monkeypatch.chdir(tmp_path)
     cases = mistakes(tmp_path)
-    assert len(cases) == 20
+    assert len(cases) == 23
     arguments, message = cases[index]
     of_a_run = {"--resume", "--init-from"} & set(arguments)
     tiny = [] if of_a_run else [x for x in TINY if x not in ("--device", "cpu")]
@@ -205,6 +214,24 @@ def test_a_mistake_is_one_line_and_2_and_leaves_nothing(
     assert message in errors[-1]
     assert not any("Traceback" in line for line in errors)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_time_limit_before_the_first_step_still_ends_well(
+    text_file: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setenv("MINILM_CACHE", str(cache))
+    run_dir = tmp_path / "run"
+    arguments = [
+        "--data",
+        str(text_file),
+        *TINY,
+        "--run-dir",
+        str(run_dir),
+        "--max-seconds",
+        "0.001",
+    ]
+    assert main(arguments) == 0
+    assert "stopped by max_seconds" in " ".join(capsys.readouterr().out.split())
 
 
 def test_preset_list_has_exact_counts(capsys: Capture) -> None:

@@ -10,7 +10,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import minilm
+from minilm.checkpoint import save_weights
 from minilm.errors import FormatError, InputError
+from minilm.ledger.families import HUGGING_FACE
+from minilm.run import write_config
 
 TINY_TOTAL_SHARES = pytest.approx(1.0, abs=1e-12)
 
@@ -72,25 +75,46 @@ def test_a_run_without_weights_is_not_verified(run_copy: Path) -> None:
     assert report.mismatches == ("file: model.safetensors is missing",)
 
 
-def test_a_second_copy_of_a_tied_head_is_not_counted_twice(
-    tmp_path: Path, text_file: Path, cache: Path
-) -> None:
-    from minilm.checkpoint import save_weights
-    from minilm.run import write_config
+def write_gpt2(folder: Path, **extra: torch.Tensor) -> int:
+    """A tiny GPT-2 folder as transformers writes it; returns its exact count."""
+    config = {
+        "model_type": "gpt2",
+        "n_embd": 8,
+        "n_layer": 2,
+        "n_head": 2,
+        "vocab_size": 11,
+        "n_positions": 5,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    layout = HUGGING_FACE["gpt2"](config)
+    tensors = {t.name: torch.zeros(t.shape) for t in layout.named_tensors()}
+    save_file(tensors | extra, folder / "model.safetensors")
+    return layout.count()
 
+
+def test_a_second_copy_of_a_tied_head_is_not_counted_twice(tmp_path: Path) -> None:
+    count = write_gpt2(tmp_path, **{"lm_head.weight": torch.zeros(11, 8)})
+    report = minilm.inspect(str(tmp_path))
+    assert report.verified
+    assert report.parameters.total == report.witnesses.file == count
+    assert report.parameters.stored_elements == count + 11 * 8
+    assert report.tied == (("lm_head.weight", "transformer.wte.weight"),)
+
+
+def test_a_tied_head_of_another_shape_is_one_tensor_too_many(tmp_path: Path) -> None:
+    write_gpt2(tmp_path, **{"lm_head.weight": torch.zeros(1, 1)})
+    assert not minilm.inspect(str(tmp_path)).verified
+
+
+def test_a_minilm_file_may_not_hold_its_tied_head_again(tmp_path: Path) -> None:
     config = minilm.ModelConfig(tied_embeddings=True, d_model=8, num_heads=2, num_layers=1)
-    model = minilm.Transformer(config)
-    write_config(tmp_path, config)
-    save_weights(tmp_path / "model.safetensors", model, {})
-    once = minilm.inspect(str(tmp_path))
-    assert once.tied == (("lm_head.weight", "embedding.token.weight"),)
+    write_config(tmp_path, config, minilm.TrainConfig())
+    save_weights(tmp_path / "model.safetensors", minilm.Transformer(config), {})
+    assert minilm.inspect(str(tmp_path)).verified
     tensors = load_file(tmp_path / "model.safetensors")
-    tensors["lm_head.weight"] = tensors["embedding.token.weight"].clone()
-    save_file(tensors, tmp_path / "model.safetensors")
-    twice = minilm.inspect(str(tmp_path))
-    assert twice.verified
-    assert twice.parameters.total == once.parameters.total == minilm.inspect(model).parameters.total
-    assert twice.parameters.stored_elements == once.parameters.total + config.vocab_size * 8
+    save_file(tensors | {"lm_head.weight": torch.zeros(256, 8)}, tmp_path / "model.safetensors")
+    report = minilm.inspect(str(tmp_path))
+    assert any("lm_head.weight [256, 8] is not in the formula" in x for x in report.mismatches)
 
 
 def test_a_preset_has_its_formula_and_on_request_its_module() -> None:
@@ -144,6 +168,33 @@ def test_flops_and_cache_of_gpt2() -> None:
     assert report.memory["kv_cache"]["bfloat16"] == 2 * 12 * 768 * 2 * 1024 * 2
 
 
+def test_a_sliding_window_bounds_attention_and_its_cache(tmp_path: Path) -> None:
+    fields = {"num_layers": 2, "d_model": 8, "num_heads": 2, "context_length": 1024}
+    for window, span in ((0, 1024), (8, 8), (4096, 1024)):
+        write_config(
+            tmp_path, minilm.ModelConfig(**fields, sliding_window=window), minilm.TrainConfig()
+        )
+        report = minilm.inspect(str(tmp_path / "config.json"))
+        assert report.flops["attention_per_token"] == 4 * 2 * 8 * span
+        assert report.memory["kv_cache"]["bfloat16"] == 2 * 2 * 8 * span * 2
+
+
+def test_biases_are_what_is_added() -> None:
+    attention = nn.MultiheadAttention(4, 2, add_bias_kv=True)
+    # in_proj_bias and out_proj.bias; bias_k and bias_v are tokens that are attended to.
+    assert minilm.inspect(attention).parameters.biases == 12 + 4
+    assert minilm.inspect(nn.GRU(2, 3, bidirectional=True)).parameters.biases == 2 * 2 * 9
+    module = nn.Module()
+    module.bias_scale = nn.Parameter(torch.zeros(3))
+    assert minilm.inspect(module).parameters.biases == 0
+
+
+def test_hyperparameters_are_those_of_model_and_training(tiny_run: Path) -> None:
+    value = minilm.inspect(str(tiny_run)).hyperparameters
+    assert value["model"]["d_model"] == 16
+    assert value["training"]["learning_rate"] == 2e-3
+
+
 def test_linear_has_ten_parameters() -> None:
     p = minilm.inspect(nn.Linear(4, 2)).parameters
     assert (p.total, p.weights, p.biases, p.trainable) == (10, 8, 2, 10)
@@ -175,7 +226,7 @@ def test_frozen_parameters_and_buffers_are_told_apart() -> None:
 
 def test_an_empty_module_and_a_lazy_one() -> None:
     assert minilm.inspect(nn.Sequential()).parameters.total == 0
-    with pytest.raises(ValueError, match=r"0\.weight: a lazy parameter without a shape"):
+    with pytest.raises(InputError, match=r"0\.weight: a lazy parameter, expected one with a shape"):
         minilm.inspect(nn.Sequential(nn.LazyLinear(3)))
 
 
@@ -185,6 +236,7 @@ def test_our_own_module_is_held_against_its_formula() -> None:
     model.extra = nn.Parameter(torch.zeros(3))
     report = minilm.inspect(model)
     assert not report.verified
+    assert sum(component.count for component in report.components) == report.parameters.total
     assert any("extra [3] is not in the formula" in line for line in report.mismatches)
 
 
@@ -205,35 +257,33 @@ def test_a_file_without_a_config_is_counted_and_grouped(tmp_path: Path) -> None:
     assert "not checked" in " ".join(report.notes)
 
 
-@pytest.mark.parametrize("model_type", ["gpt2", "llama"])
-def test_a_hugging_face_folder_is_proven_by_its_own_names(tmp_path: Path, model_type: str) -> None:
-    from minilm.ledger.families import HUGGING_FACE
-
-    sizes = {
-        "gpt2": {"n_embd": 8, "n_layer": 2, "n_head": 2, "vocab_size": 11, "n_positions": 5},
-        "llama": {
-            "hidden_size": 8,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "intermediate_size": 12,
-            "vocab_size": 11,
-        },
-    }[model_type]
-    config = {"model_type": model_type, **sizes}
+def test_a_llama_folder_is_proven_by_its_own_names(tmp_path: Path) -> None:
+    config = {
+        "model_type": "llama",
+        "hidden_size": 8,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 12,
+        "vocab_size": 11,
+    }
     (tmp_path / "config.json").write_text(json.dumps(config))
-    layout = HUGGING_FACE[model_type](config)
+    layout = HUGGING_FACE["llama"](config)
     tensors = {t.name: torch.zeros(t.shape) for t in layout.named_tensors()}
     save_file(tensors, tmp_path / "model.safetensors")
     report = minilm.inspect(str(tmp_path))
     assert report.verified
     assert report.witnesses.file == report.witnesses.formula == layout.count()
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, tmp_path / "model.safetensors")
+    assert not minilm.inspect(str(tmp_path)).verified
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("config.json", "{", "not JSON"),
+        ("config.json", '{"x": ' + "9" * 5000 + "}", "not JSON"),
         ("config.json", "[1]", "a JSON list, expected a JSON object"),
         ("config.json", '{"model_type": "rwkv"}', "model_type 'rwkv'"),
         ("config.json", '{"family": "minilm", "model": {"d_model": 0}}', "d_model: 0"),

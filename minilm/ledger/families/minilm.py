@@ -94,4 +94,5 @@ def layout(config: ModelConfig) -> Layout:
         ties=(("lm_head.weight", "embedding.token.weight"),) if config.tied_embeddings else (),
         kv_cache_per_token=2 * L * g * k,
         attention_width=L * h * k,
+        sliding_window=config.sliding_window,
     )
