@@ -86,7 +86,7 @@ PRESETS: dict[str, Preset] = {
         },
         {
             "batch_size": 8,
-            "max_steps": 1800,
+            "max_steps": 1200,
             "learning_rate": 2e-3,
             "schedule": "linear",
             "warmup_steps": 100,

@@ -245,7 +245,7 @@ def show(run_dir: Path, summary: dict[str, Any], console: Console) -> bool:
     from minilm.training.verdict import verdict
 
     metrics = read_metrics(run_dir / run.METRICS)
-    sample = generate(load(run_dir), "", max_new_tokens=SAMPLE_TOKENS, temperature=0.8)
+    sample = generate(load(run_dir), "", max_new_tokens=SAMPLE_TOKENS, temperature=0.7)
     console.rule("a sample")
     console.print(plain_text(sample), markup=False)
     console.rule("the run")

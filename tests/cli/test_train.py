@@ -188,7 +188,10 @@ def mistakes(tmp: Path) -> list[tuple[list[str], str]]:
         ),
         (["--resume", "--run-dir", str(tmp), "--data", text], "data: given with --resume"),
         (["--data", text, "--run-dir", str(tmp / "no-files" / "\udcff")], "a name in UTF-8"),
-        (["--data", text, "--train.batch-size", "2147483648"], "memory: not enough of it"),
+        (
+            [*("--data", text, "--run-dir", str(tmp / "r")), "--train.batch-size", "2147483648"],
+            "memory: not enough of it",
+        ),
         (["--data", text, "--tokenizer", "byte", "--vocab-size", "300"], "--vocab-size"),
     ]
 
