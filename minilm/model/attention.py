@@ -46,19 +46,20 @@ class Attention(nn.Module):
             key = repeat(key, "b g t k -> b (g n) t k", n=group)
             value = repeat(value, "b g t k -> b (g n) t k", n=group)
         dropout = self.dropout if self.training else 0.0
-        attend = explicit_attention if explicit_is_faster(x) else fused_attention
+        attend = explicit_attention if explicit_is_faster(query) else fused_attention
         mixed = attend(query, key, value, window=self.window, dropout=dropout)
         output: Tensor = self.output(rearrange(mixed, "b h t k -> b t (h k)"))
         return output
 
 
-def explicit_is_faster(x: Tensor) -> bool:
-    """Whether to write attention out for a (b, t, d) input, by docs/performance.md's measurements.
+def explicit_is_faster(query: Tensor) -> bool:
+    """Whether to write attention out for (b, h, t, k), by the table in docs/performance.md.
 
     On a CPU the backward pass of torch's fused kernel costs several times its forward pass at short
-    lengths; elsewhere, and without gradients, the fused kernel wins or ties.
+    lengths, in bfloat16 up to longer ones; elsewhere, and without gradients, it wins or ties.
     """
-    return x.device.type == "cpu" and torch.is_grad_enabled() and x.shape[1] <= 512
+    longest = 128 if query.dtype == torch.float32 else 512
+    return query.device.type == "cpu" and torch.is_grad_enabled() and query.shape[2] <= longest
 
 
 def fused_attention(
