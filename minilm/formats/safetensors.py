@@ -98,7 +98,9 @@ def _parse(path: Path, raw: bytes) -> dict[str, Any]:
 
     try:
         entries = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
-    except (ValueError, RecursionError):
+    except FormatError:
+        raise
+    except (ValueError, RecursionError):  # also an integer of too many digits
         raise _broken(path, "a header that is not JSON", "a safetensors file") from None
     if not isinstance(entries, dict):
         raise _broken(path, "a header that is not a JSON object", "a safetensors file")
