@@ -263,8 +263,9 @@ def test_everything_that_matters_makes_another_entry(file, tmp_path, changes):
 
 def test_the_context_length_does_not(file, tmp_path, no_encoding):
     prepared(file, tmp_path, context_length=8)
-    no_encoding()
+    no_encoding()  # from here on encoding anything fails the test
     prepared(file, tmp_path, context_length=16)
+    assert len(entries(tmp_path)) == 1
 
 
 @pytest.mark.parametrize("name", ["meta.json", "train.bin", "val.bin", "tokenizer.json"])
