@@ -10,7 +10,12 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from minilm.errors import InputError
-from minilm.inspection.ledger_check import compare, compare_totals, expected_shapes
+from minilm.inspection.ledger_check import (
+    compare,
+    compare_totals,
+    expected_shapes,
+    sort_out,
+)
 from minilm.inspection.names import component_by_name, is_bias, is_embedding
 from minilm.inspection.report import (
     Component,
@@ -59,16 +64,16 @@ def _inspect_source(source: Source, live: bool | None, context: int | None, batc
     mismatches: list[str] = []
     notes: list[str] = []
     witnesses: dict[str, int] = {}
-    layout = source.layout
+    layout, buffers = source.layout, 0
 
     if layout is not None:
         witnesses["formula"] = layout.count()
     if source.header is not None:
-        stored = source.header.tensors
-        copies = _tied_copies(source)
-        witnesses["file"] = sum(tensor.count for tensor in stored if tensor.name not in copies)
+        contents = sort_out(layout, source.header, copies_allowed=source.config is None)
+        buffers = contents.buffer_elements
+        witnesses["file"] = sum(tensor.count for tensor in contents.parameters.values())
         if layout is not None:
-            shapes = {t.name: t.shape for t in stored if t.name not in copies}
+            shapes = {name: tensor.shape for name, tensor in contents.parameters.items()}
             mismatches += compare(expected_shapes(layout), shapes, "file")
             mismatches += compare_totals(layout.count(), witnesses["file"], "file")
     elif is_run:
@@ -86,7 +91,7 @@ def _inspect_source(source: Source, live: bool | None, context: int | None, batc
     rows = _rows(source)
     stored_elements = sum(t.count for t in source.header.tensors) if source.header else 0
     if layout is not None:
-        parameters = _declared_parameters(layout, stored_elements or layout.count())
+        parameters = _declared_parameters(layout, stored_elements or layout.count(), buffers)
         components = _declared_components(layout)
     else:
         notes.append("no config.json beside it: counted and grouped by name, not checked")
@@ -148,18 +153,6 @@ def _inspect_module(module: nn.Module, context: int | None, batch: int) -> Repor
     )
 
 
-def _tied_copies(source: Source) -> set[str]:
-    """Names under which a file holds a tied tensor a second time: the same parameter.
-
-    Hugging Face files may; a minilm run stores each parameter once, so there one is one too many.
-    """
-    if source.header is None or source.layout is None or source.config is not None:
-        return set()
-    shapes = {tensor.name: tensor.shape for tensor in source.header.tensors}
-    ties = source.layout.ties
-    return {name for name, shared in ties if shapes.get(name) == shapes.get(shared, ())}
-
-
 def _rows(source: Source) -> tuple[TensorRow, ...]:
     """The file's tensors where there is a file, else the formula's, each with its component."""
     declared = {t.name: t for t in source.layout.named_tensors()} if source.layout else {}
@@ -167,15 +160,16 @@ def _rows(source: Source) -> tuple[TensorRow, ...]:
         return tuple(
             TensorRow(t.name, t.shape, "float32", t.count, t.component) for t in declared.values()
         )
+    prefix = source.layout.optional_prefix if source.layout else ""
     rows = []
     for tensor in source.header.tensors:
-        known = declared.get(tensor.name)
+        known = declared.get(tensor.name) or declared.get(prefix + tensor.name)
         component = known.component if known else component_by_name(tensor.name)
         rows.append(TensorRow(tensor.name, tensor.shape, tensor.dtype, tensor.count, component))
     return tuple(rows)
 
 
-def _declared_parameters(layout: Layout, stored_elements: int) -> Parameters:
+def _declared_parameters(layout: Layout, stored_elements: int, buffers: int) -> Parameters:
     total = layout.count()
     biases = layout.count(role=Role.ADDED)
     embedding = layout.count(components=EMBEDDINGS)
@@ -188,7 +182,7 @@ def _declared_parameters(layout: Layout, stored_elements: int) -> Parameters:
         non_embedding=total - embedding,
         active=total,
         stored_elements=stored_elements,
-        buffers=0,
+        buffers=buffers,
     )
 
 

@@ -76,6 +76,8 @@ class Layout:
     """Every tensor of one model, symbolically, with the values of the symbols.
 
     ``ties`` are pairs (name, name of the tensor it shares); the first name is not stored.
+    ``optional_prefix`` begins names that some files store without it; ``buffers`` are names of tensors
+    that files may hold and that are not parameters.
     ``kv_cache_per_token`` counts the elements that one token leaves in the KV cache;
     ``attention_width`` is the width of all heads of all layers, by which attention's FLOPs go;
     ``sliding_window`` is how many tokens a token sees, 0 for all.
@@ -85,6 +87,8 @@ class Layout:
     tensors: tuple[Tensor, ...]
     symbols: Mapping[str, int]
     ties: tuple[tuple[str, str], ...] = ()
+    optional_prefix: str = ""
+    buffers: tuple[str, ...] = ()
     kv_cache_per_token: Polynomial = ZERO
     attention_width: Polynomial = ZERO
     sliding_window: int = 0

@@ -101,6 +101,24 @@ def test_a_second_copy_of_a_tied_head_is_not_counted_twice(tmp_path: Path) -> No
     assert report.tied == (("lm_head.weight", "transformer.wte.weight"),)
 
 
+def test_a_gpt2_file_as_published_has_short_names_and_masks(tmp_path: Path) -> None:
+    count = write_gpt2(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    short = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
+    masks = {f"h.{i}.attn.bias": torch.ones(1, 1, 5, 5) for i in range(2)}
+    save_file(short | masks, tmp_path / "model.safetensors")
+    report = minilm.inspect(str(tmp_path))
+    assert report.verified, report.mismatches
+    assert report.parameters.total == report.witnesses.file == count
+    assert report.parameters.buffers == 2 * 25
+    assert report.parameters.stored_elements == count + 2 * 25
+    components = {row.name: row.component for row in report.tensors}
+    assert components["h.1.mlp.c_fc.weight"] == "feed-forward up"
+    # Both spellings in one file are one tensor too many.
+    save_file(tensors | {"wte.weight": torch.zeros(11, 8)}, tmp_path / "model.safetensors")
+    assert not minilm.inspect(str(tmp_path)).verified
+
+
 def test_a_tied_head_of_another_shape_is_one_tensor_too_many(tmp_path: Path) -> None:
     write_gpt2(tmp_path, **{"lm_head.weight": torch.zeros(1, 1)})
     assert not minilm.inspect(str(tmp_path)).verified

@@ -1,7 +1,7 @@
 """GPT-2 as transformers stores it: fused query-key-value, matrices as (in, out), a tied head.
 
 Names and shapes: huggingface/transformers `models/gpt2/modeling_gpt2.py` (Conv1D keeps its weight as
-(in, out)); the published files leave out the `transformer.` prefix.
+(in, out)). The published files leave out the `transformer.` prefix and hold each layer's causal mask.
 """
 
 from __future__ import annotations
@@ -60,6 +60,8 @@ def layout(config: Mapping[str, Any]) -> Layout:
         tensors,
         symbols,
         ties=(("lm_head.weight", "transformer.wte.weight"),) if tied else (),
+        optional_prefix="transformer.",
+        buffers=("transformer.h.{i}.attn.bias", "transformer.h.{i}.attn.masked_bias"),
         kv_cache_per_token=2 * L * d,
         attention_width=L * d,
     )
