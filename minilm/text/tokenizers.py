@@ -110,7 +110,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
         raise FormatError(
             path, f"cannot be read ({error.strerror or error})", "a tokenizer.json"
         ) from None
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also an integer of too many digits
         raise FormatError(path, f"not JSON ({error})", "a tokenizer.json") from None
     match _shape(content):
         case ("BPE", "ByteLevel", "ByteLevel"):

@@ -250,10 +250,11 @@ def _begin_folder(loop: Loop, folder: Path) -> None:
 
 def _refuse_folder(folder: Path, data: str) -> None:
     """Before any work: a run or other files there, no permission, or a place inside the data."""
-    try:
-        str(folder).encode()
-    except UnicodeEncodeError:
-        raise InputError("run_dir", repr(str(folder)), "a name in UTF-8") from None
+    for field, name in (("data", data), ("run_dir", str(folder))):
+        try:
+            name.encode()  # both are written into the run's JSON
+        except UnicodeEncodeError:
+            raise InputError(field, repr(name), "a name in UTF-8") from None
     if (folder / run.CONFIG).exists():
         raise InputError(
             folder,

@@ -142,3 +142,24 @@ def test_weights_that_cannot_be_used(
     )
     assert main([str(run)]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_tokenizer_file_with_an_endless_integer(
+    tiny_run: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    (run / "tokenizer.json").write_text('{"version": ' + "9" * 5000 + "}")
+    assert main([str(run)]) == 2
+    errors = capsys.readouterr().err
+    assert "tokenizer.json: not JSON" in errors
+    assert errors.count("\n") == 1
+
+
+def test_a_configuration_with_an_endless_number(
+    tiny_run: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    text = (run / "config.json").read_text()
+    (run / "config.json").write_text(text.replace("10000.0", "1" + "0" * 400))
+    assert main([str(run)]) == 2
+    assert "config.json: rope_theta: " in capsys.readouterr().err

@@ -158,6 +158,7 @@ def mistakes(tmp: Path) -> list[tuple[list[str], str]]:
         ("short.txt", b"too short"),
         ("binary.bin", b"\x89PNG\r\n\x1a\n\0\0"),
         ("a-file", b"x"),
+        ("\udcff.txt", make_text(3000).encode()),
     ):
         (tmp / name).write_bytes(content)
     (tmp / "text.txt").write_text(make_text(3000))
@@ -187,7 +188,8 @@ def mistakes(tmp: Path) -> list[tuple[list[str], str]]:
             "model.dropout: given with",
         ),
         (["--resume", "--run-dir", str(tmp), "--data", text], "data: given with --resume"),
-        (["--data", text, "--run-dir", str(tmp / "no-files" / "\udcff")], "a name in UTF-8"),
+        (["--data", text, "--run-dir", str(tmp / "no-files" / "\udcff")], "run_dir: "),
+        (["--data", str(tmp / "\udcff.txt"), "--run-dir", str(tmp / "r")], "data: "),
         (
             [*("--data", text, "--run-dir", str(tmp / "r")), "--train.batch-size", "2147483648"],
             "memory: not enough of it",
@@ -196,7 +198,7 @@ def mistakes(tmp: Path) -> list[tuple[list[str], str]]:
     ]
 
 
-@pytest.mark.parametrize("index", range(23))
+@pytest.mark.parametrize("index", range(24))
 def test_a_mistake_is_one_line_and_2_and_leaves_nothing(
     index: int, tmp_path: Path, cache: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,7 +208,7 @@ def test_a_mistake_is_one_line_and_2_and_leaves_nothing(
     monkeypatch.setenv("MINILM_CACHE", str(cache))
     monkeypatch.chdir(tmp_path)
     cases = mistakes(tmp_path)
-    assert len(cases) == 23
+    assert len(cases) == 24
     arguments, message = cases[index]
     of_a_run = {"--resume", "--init-from"} & set(arguments)
     tiny = [] if of_a_run else [x for x in TINY if x not in ("--device", "cpu")]
