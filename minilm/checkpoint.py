@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from minilm import files, run
 from minilm.config import ModelConfig
 from minilm.errors import FormatError, InputError
-from minilm.formats.safetensors import StoredTensor, make_header, read_header
+from minilm.formats.header import StoredTensor
+from minilm.formats.safetensors import make_header, read_header
 from minilm.model.transformer import Transformer
 from minilm.text.tokenizers import Tokenizer, load_tokenizer
 

@@ -8,41 +8,17 @@ name the tensor; a header is small enough to check here, entry by entry.
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from minilm.dtypes import BITS, SAFETENSORS_NAMES, storage_bytes
 from minilm.errors import FormatError
+from minilm.formats.header import Header, StoredTensor
 
 # The limit of the library itself (MAX_HEADER_SIZE in safetensors/src/tensor.rs).
 LARGEST_HEADER = 100_000_000
-
-
-@dataclass(frozen=True)
-class StoredTensor:
-    """One entry of a header. ``dtype`` is torch's name, or the file's own where it is not known."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-
-    @property
-    def count(self) -> int:
-        """Elements."""
-        return math.prod(self.shape)
-
-
-@dataclass(frozen=True)
-class Header:
-    """A checked header: tensors in the order of their data, and the file's metadata."""
-
-    tensors: tuple[StoredTensor, ...]
-    metadata: Mapping[str, str]
-    data_bytes: int
 
 
 def read_header(path: Path) -> Header:
@@ -64,7 +40,7 @@ def read_header(path: Path) -> Header:
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise _broken(path, "__metadata__ that is not an object of strings", "strings")
     data_bytes = file_size - 8 - length
-    return Header(_tensors(path, entries, data_bytes), metadata, data_bytes)
+    return Header(_tensors(path, entries, 8 + length, data_bytes), metadata, data_bytes)
 
 
 def make_header(tensors: Iterable[StoredTensor], metadata: Mapping[str, str]) -> bytes:
@@ -107,7 +83,9 @@ def _parse(path: Path, raw: bytes) -> dict[str, Any]:
     return entries
 
 
-def _tensors(path: Path, entries: dict[str, Any], data_size: int) -> tuple[StoredTensor, ...]:
+def _tensors(
+    path: Path, entries: dict[str, Any], data_start: int, data_size: int
+) -> tuple[StoredTensor, ...]:
     placed: list[tuple[int, int, StoredTensor]] = []
     for name, entry in entries.items():
         fields = entry if isinstance(entry, dict) else {}
@@ -118,8 +96,9 @@ def _tensors(path: Path, entries: dict[str, Any], data_size: int) -> tuple[Store
             raise _broken(path, f"tensor {name!r} with shape {shape!r}", "a list of whole numbers")
         if not isinstance(offsets, list) or len(offsets) != 2 or not _are_sizes(offsets):
             raise _broken(path, f"tensor {name!r} with offsets {offsets!r}", "two whole numbers")
-        tensor = StoredTensor(name, SAFETENSORS_NAMES.get(stored, stored), tuple(shape))
         size = offsets[1] - offsets[0]
+        dtype = SAFETENSORS_NAMES.get(stored, stored)
+        tensor = StoredTensor(name, dtype, tuple(shape), size, data_start + offsets[0], path)
         # A dtype we do not know is reported as it is; only its size cannot be checked.
         if tensor.dtype in BITS and size * 8 != tensor.count * BITS[tensor.dtype]:
             wanted = f"{tensor.count * BITS[tensor.dtype] / 8:g}"

@@ -25,6 +25,7 @@ from minilm.inspection.report import (
     TensorRow,
     Witnesses,
 )
+from minilm.inspection.storage import decode
 from minilm.inspection.sources import Source, resolve
 from minilm.ledger.approximation import textbook
 from minilm.ledger.components import EMBEDDINGS
@@ -69,8 +70,9 @@ def _inspect_source(source: Source, live: bool | None, context: int | None, batc
     if layout is not None:
         witnesses["formula"] = layout.count()
     if source.header is not None:
-        contents = sort_out(layout, source.header, copies_allowed=source.config is None)
-        buffers = contents.buffer_elements
+        storage = decode(source.header, {}, expected_shapes(layout) if layout else {})
+        contents = sort_out(layout, storage.tensors, copies_allowed=source.config is None)
+        buffers = sum(tensor.count for tensor in contents.buffers.values())
         witnesses["file"] = sum(tensor.count for tensor in contents.parameters.values())
         if layout is not None:
             shapes = {name: tensor.shape for name, tensor in contents.parameters.items()}
@@ -180,7 +182,7 @@ def _declared_parameters(layout: Layout, stored_elements: int, buffers: int) -> 
         biases=biases,
         embedding=embedding,
         non_embedding=total - embedding,
-        active=total,
+        active=layout.count(active=True),
         stored_elements=stored_elements,
         buffers=buffers,
     )
@@ -268,7 +270,7 @@ def _formula(layout: Layout | None) -> FormulaReport | None:
 
 def _context(layout: Layout, context: int | None) -> int:
     """The context asked for, else the model's own, else 2048 tokens where it has none."""
-    return context or layout.symbols.get("T", 2048)
+    return context or layout.context_length or 2048
 
 
 def _memory(

@@ -6,12 +6,15 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from minilm.formats.safetensors import Header, StoredTensor
+from minilm.inspection.storage import LogicalTensor
 from minilm.ledger.layout import Layout
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 _LAYER = re.compile(r"\.\d+\.")
+
+# What any loader makes anew from the configuration; old files hold it.
+ROTARY_FREQUENCIES = "rotary_emb.inv_freq"
 
 # A file that shares nothing with the formula would list every tensor; this many names say it.
 LONGEST_LIST = 20
@@ -40,40 +43,54 @@ def compare(expected: Shapes, actual: Shapes, witness: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Contents:
-    """A file's tensors sorted out: parameters by their full name, and the elements of its buffers."""
+    """A file's tensors sorted out; parameters and MTP modules by their full name."""
 
-    parameters: dict[str, StoredTensor]
-    buffer_elements: int
+    parameters: dict[str, LogicalTensor]
+    buffers: dict[str, LogicalTensor]
+    copies: dict[str, LogicalTensor]
+    mtp: dict[str, LogicalTensor]
 
 
-def sort_out(layout: Layout | None, header: Header, *, copies_allowed: bool) -> Contents:
-    """Tell parameters from buffers and from second copies of tied tensors.
+def sort_out(
+    layout: Layout | None, tensors: Iterable[LogicalTensor], *, copies_allowed: bool
+) -> Contents:
+    """Tell parameters from buffers, from second copies of tied tensors and from MTP modules.
 
-    Without a layout every tensor is a parameter. Copies are allowed in Hugging Face files; a minilm
-    run stores each parameter once, so there one is one too many.
+    Without a layout every tensor is a parameter, but for rotary frequencies. Copies are allowed in
+    Hugging Face files; a minilm run stores each parameter once, so there one is one too many.
     """
+    listed = list(tensors)
     if layout is None:
-        return Contents({tensor.name: tensor for tensor in header.tensors}, 0)
+        buffers = {t.name: t for t in listed if t.name.endswith(ROTARY_FREQUENCIES)}
+        return Contents({t.name: t for t in listed if t.name not in buffers}, buffers, {}, {})
     prefix = layout.optional_prefix
     heads = {name for name, _ in layout.ties}
-    if any(tensor.name.startswith(prefix) for tensor in header.tensors):
+    if any(tensor.name.startswith(prefix) for tensor in listed):
         prefix = ""
     named = {
-        tensor.name if tensor.name in heads else prefix + tensor.name: tensor
-        for tensor in header.tensors
+        tensor.name if tensor.name in heads or tensor.name.startswith("lm_head.") else prefix + tensor.name: tensor
+        for tensor in listed
     }
-    buffers = {name for name in named if _LAYER.sub(".{i}.", name) in layout.buffers}
+    declared_buffers = {tensor.name for tensor in layout.named(layout.buffers)}
+    buffers = {
+        name: tensor
+        for name, tensor in named.items()
+        if name in declared_buffers
+        or _LAYER.sub(".{i}.", name) in layout.ignored
+        or name.endswith(ROTARY_FREQUENCIES)
+    }
     copies = {
-        head
+        head: named[head]
         for head, shared in layout.ties
         if copies_allowed
         and {head, shared} <= named.keys()
         and named[head].shape == named[shared].shape
     }
-    return Contents(
-        {name: tensor for name, tensor in named.items() if name not in buffers | copies},
-        sum(named[name].count for name in buffers),
-    )
+    declared_mtp = {tensor.name for tensor in layout.named(layout.mtp)}
+    mtp = {name: tensor for name, tensor in named.items() if name in declared_mtp}
+    rest = buffers.keys() | copies.keys() | mtp.keys()
+    parameters = {name: tensor for name, tensor in named.items() if name not in rest}
+    return Contents(parameters, buffers, copies, mtp)
 
 
 def compare_totals(formula: int, total: int, witness: str) -> list[str]:

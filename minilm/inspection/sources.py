@@ -11,7 +11,8 @@ from minilm import run
 from minilm.config import ModelConfig, to_dict
 from minilm.errors import FormatError, InputError
 from minilm.formats.json_file import read_object
-from minilm.formats.safetensors import Header, read_header
+from minilm.formats.header import Header
+from minilm.formats.safetensors import read_header
 from minilm.ledger.families import HUGGING_FACE
 from minilm.ledger.families.minilm import layout as minilm_layout
 from minilm.ledger.layout import Layout

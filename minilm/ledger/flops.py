@@ -13,18 +13,21 @@ from minilm.ledger.layout import Layout, Role
 def flops_per_token(layout: Layout, *, context: int) -> dict[str, int]:
     """Forward, training and attention FLOPs of one token at the end of ``context`` tokens.
 
-    A tied head is stored once and multiplied once: its embedding is
-    looked up, which costs nothing, and its use as a head is counted here.
+    Of experts, those that a token uses are counted. A tied head is stored once and multiplied once: its
+    embedding is looked up, which costs nothing, and its use as a head is counted here.
     """
-    multiplied = layout.count(role=Role.MULTIPLIED)
+    multiplied = layout.count(role=Role.MULTIPLIED, active=True)
     multiplied += sum(
-        tensor.count.value(layout.symbols)
+        layout.value(tensor)
         for _, shared in layout.ties
         for tensor in layout.tensors
         if tensor.name == shared
     )
-    # Scores and their use: 2 products of width h*k with each of `context` positions.
-    attention = 4 * layout.attention_width.value(layout.symbols) * layout.span(context)
+    attention = sum(
+        # Two FLOPs for each element of the scores' and of the values' product with each position.
+        2 * (kind.layers * (kind.scores + kind.values)).value(layout.symbols) * kind.span(context)
+        for kind in layout.attention
+    )
     forward = 2 * multiplied + attention
     return {
         "forward_per_token": forward,

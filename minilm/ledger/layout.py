@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import groupby
 
 from minilm.ledger.symbols import (
     ASCII,
@@ -30,18 +31,26 @@ class Role(Enum):
 
 @dataclass(frozen=True)
 class Tensor:
-    """One declared tensor; with ``repeat`` > 1 it stands for that many, ``{i}`` counting from 0."""
+    """One declared tensor, or one in each layer and expert.
+
+    ``repeat`` is in how many layers it occurs; ``layers`` says in which, where they are not the first
+    ones: ``{i}`` in the name becomes their number. ``experts`` > 1 stands for that many in each layer,
+    ``{e}`` counting from 0. Of a ``routed`` tensor one token uses e of the E experts.
+    """
 
     name: str
     shape: tuple[Polynomial, ...]
     component: str
     role: Role
     repeat: Polynomial = ONE
+    layers: Sequence[int] | None = None
+    experts: Polynomial = ONE
+    routed: bool = False
 
     @property
     def count(self) -> Polynomial:
         """Elements of all repetitions together."""
-        product = self.repeat
+        product = self.repeat * self.experts
         for dimension in self.shape:
             product = product * dimension
         return product
@@ -63,6 +72,26 @@ class NamedTensor:
 
 
 @dataclass(frozen=True)
+class Attention:
+    """A kind of attention layer, as far as costs go.
+
+    ``layers`` is how many layers are of this kind; ``cache`` the elements that one token leaves in the
+    KV cache of one of them; ``scores`` and ``values`` the widths, over all heads, of the products of
+    queries with keys and of scores with values; ``window`` how many tokens one sees, 0 for all.
+    """
+
+    layers: Polynomial
+    cache: Polynomial
+    scores: Polynomial
+    values: Polynomial
+    window: int = 0
+
+    def span(self, context: int) -> int:
+        """How many of ``context`` tokens the last one attends to and the cache holds."""
+        return min(context, self.window) if self.window else context
+
+
+@dataclass(frozen=True)
 class Formula:
     """A polynomial written for programs, for people, and with the numbers put in."""
 
@@ -76,11 +105,11 @@ class Layout:
     """Every tensor of one model, symbolically, with the values of the symbols.
 
     ``ties`` are pairs (name, name of the tensor it shares); the first name is not stored.
-    ``optional_prefix`` begins names that some files store without it; ``buffers`` are names of tensors
-    that files may hold and that are not parameters.
-    ``kv_cache_per_token`` counts the elements that one token leaves in the KV cache;
-    ``attention_width`` is the width of all heads of all layers, by which attention's FLOPs go;
-    ``sliding_window`` is how many tokens a token sees, 0 for all.
+    ``buffers`` are tensors that files hold and that are not parameters; ``ignored`` are names (with
+    ``{i}``) of buffers that some files hold and any loader makes anew; ``mtp`` are the tensors of
+    multi-token prediction modules, which files may add and the model without them does not use.
+    ``optional_prefix`` begins names that some files store without it.
+    ``context_length`` is how many tokens the model is made for, 0 where that is not said.
     """
 
     family: str
@@ -88,43 +117,67 @@ class Layout:
     symbols: Mapping[str, int]
     ties: tuple[tuple[str, str], ...] = ()
     optional_prefix: str = ""
-    buffers: tuple[str, ...] = ()
-    kv_cache_per_token: Polynomial = ZERO
-    attention_width: Polynomial = ZERO
-    sliding_window: int = 0
+    buffers: tuple[Tensor, ...] = ()
+    ignored: tuple[str, ...] = ()
+    mtp: tuple[Tensor, ...] = ()
+    attention: tuple[Attention, ...] = ()
+    context_length: int = 0
 
-    def count(self, *, components: tuple[str, ...] | None = None, role: Role | None = None) -> int:
-        """Parameters, each once; of these components and in this role when given."""
+    def count(
+        self,
+        *,
+        components: tuple[str, ...] | None = None,
+        role: Role | None = None,
+        active: bool = False,
+    ) -> int:
+        """Parameters, each once; of these components and in this role when given.
+
+        ``active`` counts what one token uses: e of the E experts, everything else whole.
+        """
         return sum(
-            tensor.count.value(self.symbols)
+            self.value(tensor, active=active)
             for tensor in self.tensors
             if (components is None or tensor.component in components)
             and (role is None or tensor.role is role)
         )
 
-    def named_tensors(self) -> Iterator[NamedTensor]:
-        """Every tensor by its real name, blocks in order."""
-        index = 0
-        while index < len(self.tensors):
-            group = [self.tensors[index]]
-            # Neighbours with the same repeat are one block: all of layer 0, then all of layer 1.
-            for tensor in self.tensors[index + 1 :]:
-                if tensor.repeat != group[0].repeat or "{i}" not in tensor.name:
-                    break
-                group.append(tensor)
-            for i in range(group[0].repeat.value(self.symbols)):
-                for tensor in group:
-                    yield NamedTensor(
-                        tensor.name.replace("{i}", str(i)),
-                        tuple(dimension.value(self.symbols) for dimension in tensor.shape),
-                        tensor.component,
-                        tensor.role,
-                    )
-            index += len(group)
+    def value(self, tensor: Tensor, *, active: bool = False) -> int:
+        """Elements of one declared tensor, all repetitions together."""
+        symbols = self.symbols
+        if active and tensor.routed:
+            symbols = {**symbols, "E": symbols["e"]}
+        return tensor.count.value(symbols)
 
-    def span(self, context: int) -> int:
-        """How many of ``context`` tokens the last one attends to and the cache holds."""
-        return min(context, self.sliding_window) if self.sliding_window else context
+    def named_tensors(self) -> Iterator[NamedTensor]:
+        """Every parameter by its real name, layers in order."""
+        return self.named(self.tensors)
+
+    def named(self, tensors: Sequence[Tensor]) -> Iterator[NamedTensor]:
+        """These declared tensors by their real names; neighbours with ``{i}`` go layer by layer."""
+        for in_layers, group in groupby(tensors, lambda tensor: "{i}" in tensor.name):
+            if not in_layers:
+                for tensor in group:
+                    yield from self._expanded(tensor, 0)
+                continue
+            placed = [
+                (tensor, set(tensor.layers or range(tensor.repeat.value(self.symbols))))
+                for tensor in group
+            ]
+            for i in sorted(set().union(*(layers for _, layers in placed))):
+                for tensor, layers in placed:
+                    if i in layers:
+                        yield from self._expanded(tensor, i)
+
+    def _expanded(self, tensor: Tensor, layer: int) -> Iterator[NamedTensor]:
+        shape = tuple(dimension.value(self.symbols) for dimension in tensor.shape)
+        name = tensor.name.replace("{i}", str(layer))
+        if "{e}" not in name:
+            yield NamedTensor(name, shape, tensor.component, tensor.role)
+            return
+        for expert in range(tensor.experts.value(self.symbols)):
+            yield NamedTensor(
+                name.replace("{e}", str(expert)), shape, tensor.component, tensor.role
+            )
 
     def components(self) -> dict[str, list[Tensor]]:
         """The declared tensors of each component, in order of first appearance."""

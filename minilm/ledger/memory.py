@@ -27,5 +27,8 @@ def training_bytes(count: int) -> dict[str, int]:
 
 def kv_cache_bytes(layout: Layout, *, context: int, batch: int) -> dict[str, int]:
     """Bytes of a KV cache of ``batch`` sequences of ``context`` tokens, in 16 and 32 bits."""
-    elements = layout.kv_cache_per_token.value(layout.symbols) * layout.span(context) * batch
+    elements = batch * sum(
+        (kind.layers * kind.cache).value(layout.symbols) * kind.span(context)
+        for kind in layout.attention
+    )
     return {dtype: storage_bytes(elements, dtype) for dtype in ("float32", "bfloat16")}

@@ -11,7 +11,7 @@ from typing import Any
 
 from minilm.ledger import components
 from minilm.ledger.families.fields import flag, layers, size
-from minilm.ledger.layout import Layout, Role, Tensor
+from minilm.ledger.layout import Attention, Layout, Role, Tensor
 from minilm.ledger.symbols import ONE, Polynomial, symbol
 
 V, T, L, d, f = (symbol(letter) for letter in "VTLdf")
@@ -61,7 +61,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
         symbols,
         ties=(("lm_head.weight", "transformer.wte.weight"),) if tied else (),
         optional_prefix="transformer.",
-        buffers=("transformer.h.{i}.attn.bias", "transformer.h.{i}.attn.masked_bias"),
-        kv_cache_per_token=2 * L * d,
-        attention_width=L * d,
+        ignored=("transformer.h.{i}.attn.bias", "transformer.h.{i}.attn.masked_bias"),
+        attention=(Attention(L, 2 * d, d, d),),
+        context_length=symbols["T"],
     )
