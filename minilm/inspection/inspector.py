@@ -25,8 +25,8 @@ from minilm.inspection.report import (
     TensorRow,
     Witnesses,
 )
-from minilm.inspection.storage import decode
 from minilm.inspection.sources import Source, resolve
+from minilm.inspection.storage import decode
 from minilm.ledger.approximation import textbook
 from minilm.ledger.components import EMBEDDINGS
 from minilm.ledger.families.minilm import layout as minilm_layout

@@ -68,7 +68,9 @@ def sort_out(
     if any(tensor.name.startswith(prefix) for tensor in listed):
         prefix = ""
     named = {
-        tensor.name if tensor.name in heads or tensor.name.startswith("lm_head.") else prefix + tensor.name: tensor
+        tensor.name
+        if tensor.name in heads or tensor.name.startswith("lm_head.")
+        else prefix + tensor.name: tensor
         for tensor in listed
     }
     declared_buffers = {tensor.name for tensor in layout.named(layout.buffers)}

@@ -10,8 +10,8 @@ from typing import Any
 from minilm import run
 from minilm.config import ModelConfig, to_dict
 from minilm.errors import FormatError, InputError
-from minilm.formats.json_file import read_object
 from minilm.formats.header import Header
+from minilm.formats.json_file import read_object
 from minilm.formats.safetensors import read_header
 from minilm.ledger.families import HUGGING_FACE
 from minilm.ledger.families.minilm import layout as minilm_layout

@@ -48,6 +48,4 @@ def decode(
     ``quantization`` is config.json's quantization_config, or empty; ``expected`` are the shapes that
     the formula declares, which settle a packed tensor's shape where the file does not say it.
     """
-    return Storage(
-        tuple(LogicalTensor(t.name, t.shape, t.dtype, (t,)) for t in header.tensors)
-    )
+    return Storage(tuple(LogicalTensor(t.name, t.shape, t.dtype, (t,)) for t in header.tensors))
