@@ -64,7 +64,6 @@ def sort_out(
         buffers = {t.name: t for t in listed if t.name.endswith(ROTARY_FREQUENCIES)}
         return Contents({t.name: t for t in listed if t.name not in buffers}, buffers, {}, {})
     prefix = layout.optional_prefix
-    heads = {name for name, _ in layout.ties}
     if any(tensor.name.startswith(prefix) for tensor in listed):
         prefix = ""
     named = {
