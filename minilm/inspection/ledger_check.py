@@ -66,12 +66,9 @@ def sort_out(
     prefix = layout.optional_prefix
     if any(tensor.name.startswith(prefix) for tensor in listed):
         prefix = ""
-    named = {
-        tensor.name
-        if tensor.name in heads or tensor.name.startswith("lm_head.")
-        else prefix + tensor.name: tensor
-        for tensor in listed
-    }
+    # The head stands outside the body whose prefix is left out.
+    heads = ("lm_head.", *(name for name, _ in layout.ties))
+    named = {("" if t.name.startswith(heads) else prefix) + t.name: t for t in listed}
     declared_buffers = {tensor.name for tensor in layout.named(layout.buffers)}
     buffers = {
         name: tensor
