@@ -34,6 +34,33 @@ class Parameters:
 
 
 @dataclass(frozen=True)
+class Convention:
+    """One way of counting the same model, by name, with what it includes."""
+
+    name: str
+    count: int
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How a quantized checkpoint stores its parameters.
+
+    ``stored_elements`` are those that the values are packed in, ``scale_elements`` those of scales,
+    zero points and codebooks; ``bits_per_weight`` has both kinds of bytes in it, over the parameters
+    that are quantized.
+    """
+
+    method: str
+    parameters: int
+    stored_elements: int
+    scale_elements: int
+    value_bytes: int
+    scale_bytes: int
+    bits_per_weight: float
+
+
+@dataclass(frozen=True)
 class Component:
     """One part of the model. ``share`` is of the total; the shares of a report sum to 1."""
 
@@ -85,6 +112,8 @@ class Report:
     flops: Mapping[str, int] | None = None
     hyperparameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    conventions: tuple[Convention, ...] = ()
+    quantization: Quantization | None = None
 
     @property
     def verified(self) -> bool:
