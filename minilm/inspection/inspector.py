@@ -1,41 +1,58 @@
 """inspect(target or module) -> Report: the one way through this package.
 
-target -> Source (sources) -> witnesses compared (ledger_check, live) -> counts and costs -> Report.
+target -> Source (sources) -> witnesses compared (storage, ledger_check, live) -> counts and costs
+-> Report.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from minilm.errors import InputError
+from minilm.errors import FormatError, InputError
+from minilm.formats.header import Header
+from minilm.inspection.costs import memory, priced_context
+from minilm.inspection.counts import (
+    conventions,
+    counted_parameters,
+    declared_components,
+    declared_parameters,
+    declared_rows,
+    grouped_components,
+    stored_rows,
+)
 from minilm.inspection.ledger_check import (
+    Contents,
     compare,
     compare_totals,
     expected_shapes,
     sort_out,
 )
-from minilm.inspection.names import component_by_name, is_bias, is_embedding
-from minilm.inspection.report import (
-    Component,
-    FormulaReport,
-    Parameters,
-    Report,
-    TensorRow,
-    Witnesses,
-)
+from minilm.inspection.report import FormulaReport, Report, Witnesses
 from minilm.inspection.sources import Source, resolve
-from minilm.inspection.storage import decode
+from minilm.inspection.storage import Storage, decode, summary
+from minilm.inspection.vocabulary import vocabulary_size
 from minilm.ledger.approximation import textbook
-from minilm.ledger.components import EMBEDDINGS
+from minilm.ledger.families import HUGGING_FACE
 from minilm.ledger.families.minilm import layout as minilm_layout
 from minilm.ledger.flops import flops_per_token
-from minilm.ledger.layout import Layout, Role
-from minilm.ledger.memory import kv_cache_bytes, training_bytes, weight_bytes
+from minilm.ledger.layout import Layout
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from minilm.inspection.live import ModuleContents
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A report with what it was made from, for those who ask further: statistics, --fits, ..."""
+
+    report: Report
+    layout: Layout | None
+    header: Header | None = None
 
 
 def inspect(
@@ -45,206 +62,241 @@ def inspect(
     context: int | None = None,
     batch: int = 1,
 ) -> Report:
-    """Count and prove ``target``: a run folder, *.safetensors, config.json, a preset, or any module.
+    """Count and prove ``target``: a folder, a weights file, config.json, a preset, or any module.
 
-    ``live`` adds the module built on the meta device as a witness, which imports torch; by default
-    that is done for run folders. ``context`` (tokens) and ``batch`` size the KV cache and the FLOPs.
-    Raises InputError for what cannot be read; what disagrees is in the report.
+    ``live`` adds the module built on the meta device as a witness, which imports torch (and
+    transformers for an architecture that is not minilm's); by default that is done for run folders.
+    ``context`` (tokens) and ``batch`` size the KV cache, the activations and the FLOPs. Raises
+    InputError for what cannot be read; what disagrees is in the report.
     """
+    return examine(target, live=live, context=context, batch=batch).report
+
+
+def examine(
+    target: str | os.PathLike[str] | nn.Module,
+    *,
+    live: bool | None = None,
+    context: int | None = None,
+    batch: int = 1,
+) -> Inspection:
+    """As `inspect`, with the layout and the header beside the report."""
     for name, number in (("context", context), ("batch", batch)):
         if number is not None and number < 1:
             raise InputError(name, str(number), "at least 1")
     if isinstance(target, (str, os.PathLike)):
-        return _inspect_source(resolve(os.fspath(target)), live, context, batch)
-    return _inspect_module(target, context, batch)
+        return _examine_source(resolve(os.fspath(target)), live, context, batch)
+    return _examine_module(target, context, batch)
 
 
-def _inspect_source(source: Source, live: bool | None, context: int | None, batch: int) -> Report:
-    is_run = source.is_folder and source.config is not None
-    live = is_run if live is None else live
-    mismatches: list[str] = []
-    notes: list[str] = []
-    witnesses: dict[str, int] = {}
-    layout, buffers = source.layout, 0
+@dataclass
+class Hearing:
+    """What the witnesses said, collected while they are heard."""
 
-    if layout is not None:
-        witnesses["formula"] = layout.count()
-    if source.header is not None:
-        storage = decode(source.header, {}, expected_shapes(layout) if layout else {})
-        contents = sort_out(layout, storage.tensors, copies_allowed=source.config is None)
-        buffers = sum(tensor.count for tensor in contents.buffers.values())
-        witnesses["file"] = sum(tensor.count for tensor in contents.parameters.values())
+    totals: dict[str, int] = field(default_factory=dict)
+    mismatches: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def shapes(
+        self, layout: Layout | None, shapes: Mapping[str, tuple[int, ...]], total: int, witness: str
+    ) -> None:
+        """Hear a witness that names its tensors."""
         if layout is not None:
-            shapes = {name: tensor.shape for name, tensor in contents.parameters.items()}
-            mismatches += compare(expected_shapes(layout), shapes, "file")
-            mismatches += compare_totals(layout.count(), witnesses["file"], "file")
-    elif is_run:
-        mismatches.append("file: model.safetensors is missing")
-    if live and layout is not None and source.config is not None:
-        from minilm.inspection.live import meta_model, read_module
+            self.mismatches += compare(expected_shapes(layout), shapes, witness)
+        self.total(layout, total, witness)
 
-        rows = read_module(meta_model(source.config)).rows
-        witnesses["module"] = sum(row.count for row in rows)
-        mismatches += compare(expected_shapes(layout), {r.name: r.shape for r in rows}, "module")
-        mismatches += compare_totals(layout.count(), witnesses["module"], "module")
-    elif live:
-        notes.append("no module is built for this architecture")
+    def total(self, layout: Layout | None, total: int, witness: str) -> None:
+        """Hear a witness that has the total alone."""
+        self.totals[witness] = total
+        if layout is not None:
+            self.mismatches += compare_totals(layout.count(), total, witness)
 
-    rows = _rows(source)
-    stored_elements = sum(t.count for t in source.header.tensors) if source.header else 0
+
+def _examine_source(
+    source: Source, live: bool | None, context: int | None, batch: int
+) -> Inspection:
+    heard, layout = Hearing(), source.layout
     if layout is not None:
-        parameters = _declared_parameters(layout, stored_elements or layout.count(), buffers)
-        components = _declared_components(layout)
+        heard.totals["formula"] = layout.count()
+    storage, contents = _hear_file(source, heard)
+    module = None
+    if source.is_run if live is None else live:
+        module = _hear_module(source, heard)
+    if layout is None and contents is None and module is None:
+        raise _undeclared(source)
+
+    stored = sum(tensor.count for tensor in source.header.tensors) if source.header else 0
+    buffers = sum(tensor.count for tensor in contents.buffers.values()) if contents else 0
+    if layout is not None:
+        rows = stored_rows(contents, layout) if contents else declared_rows(layout, _dtype(source))
+        if contents is None:
+            buffers = sum(tensor.count for tensor in layout.named(layout.buffers))
+            stored = layout.count() + buffers
+        parameters = declared_parameters(layout, stored_elements=stored, buffers=buffers)
+        components = declared_components(layout)
     else:
-        notes.append("no config.json beside it: counted and grouped by name, not checked")
-        embedding = sum(row.count for row in rows if is_embedding(row.name, row.shape))
-        parameters = _counted_parameters(rows, embedding=embedding)
-        components = _grouped_components(rows)
-    return Report(
+        rows = stored_rows(contents, None) if contents else module.rows if module else ()
+        counted = rows[: len(contents.parameters)] if contents else rows
+        parameters = counted_parameters(
+            counted,
+            stored_elements=stored or (module.state_elements if module else 0),
+            buffers=buffers,
+        )
+        components = grouped_components(counted)
+        heard.notes.append(_why_not_checked(source))
+    report = Report(
         source.target,
         source.architecture,
-        Witnesses(**witnesses),
-        tuple(mismatches),
+        Witnesses(**heard.totals),
+        tuple(heard.mismatches),
         parameters,
         components,
         rows,
-        _memory(parameters, layout, source, context, batch),
+        memory(parameters, layout, source, context=context, batch=batch),
         _formula(layout),
-        layout.ties if layout else (),
-        flops_per_token(layout, context=_context(layout, context)) if layout else None,
+        layout.ties if layout else source.header.shared if source.header else (),
+        _flops(layout, context),
         source.hyperparameters,
-        tuple(notes),
+        tuple(heard.notes),
+        conventions(
+            parameters,
+            layout,
+            tied_elements=_tied_elements(layout, contents),
+            mtp_elements=_mtp_elements(layout, contents),
+            vocabulary=vocabulary_size(source.folder, source.header),
+        ),
+        summary(storage) if storage else None,
     )
+    return Inspection(report, layout, source.header)
 
 
-def _inspect_module(module: nn.Module, context: int | None, batch: int) -> Report:
+def _hear_file(source: Source, heard: Hearing) -> tuple[Storage | None, Contents | None]:
+    if source.header is None:
+        if source.is_run:
+            heard.mismatches.append("file: model.safetensors is missing")
+        return None, None
+    expected = expected_shapes(source.layout) if source.layout else {}
+    quantization = source.hugging_face.get("quantization_config")
+    storage = decode(
+        source.header, quantization if isinstance(quantization, dict) else {}, expected
+    )
+    heard.notes += storage.notes
+    contents = sort_out(
+        source.layout,
+        storage.tensors,
+        copies_allowed=source.config is None,
+        shared=source.header.shared,
+    )
+    shapes = {name: tensor.shape for name, tensor in contents.parameters.items()}
+    total = sum(tensor.count for tensor in contents.parameters.values())
+    heard.shapes(source.layout, shapes, total, "file")
+    return storage, contents
+
+
+def _hear_module(source: Source, heard: Hearing) -> ModuleContents | None:
+    """The live witness: minilm's module by names, transformers' by its total."""
+    from minilm.inspection import live
+
+    if source.config is not None:
+        module = live.read_module(live.meta_model(source.config))
+        shapes = {row.name: row.shape for row in module.rows}
+        heard.shapes(source.layout, shapes, sum(row.count for row in module.rows), "module")
+        return module
+    if not source.hugging_face:
+        heard.notes.append("no config.json to build a module from")
+        return None
+    # Its modules are named otherwise than its files since transformers 5: the total is compared.
+    module = live.read_module(live.hugging_face_model(source.hugging_face))
+    heard.total(source.layout, sum(row.count for row in module.rows), "module")
+    return module
+
+
+def _examine_module(module: nn.Module, context: int | None, batch: int) -> Inspection:
     from minilm.inspection.live import read_module
     from minilm.model.transformer import Transformer
 
-    contents = read_module(module)
+    contents, heard = read_module(module), Hearing()
     total = sum(row.count for row in contents.rows)
     # Our own model has a formula to be held against; any other module is counted.
     layout = minilm_layout(module.config) if isinstance(module, Transformer) else None
-    mismatches: list[str] = []
-    components = _grouped_components(contents.rows)
     if layout is not None:
-        shapes = {row.name: row.shape for row in contents.rows}
-        mismatches = compare(expected_shapes(layout), shapes, "module")
-        mismatches += compare_totals(layout.count(), total, "module")
-        if not mismatches:
-            components = _declared_components(layout)
-    parameters = _counted_parameters(
+        heard.totals["formula"] = layout.count()
+    heard.shapes(layout, {row.name: row.shape for row in contents.rows}, total, "module")
+    declared = layout is not None and not heard.mismatches
+    parameters = counted_parameters(
         contents.rows,
         embedding=contents.embedding,
         trainable=contents.trainable,
         stored_elements=contents.state_elements,
         buffers=contents.buffers,
     )
-    return Report(
+    report = Report(
         type(module).__name__,
         layout.family if layout else type(module).__name__,
-        Witnesses(formula=layout.count() if layout else None, module=total),
-        tuple(mismatches),
+        Witnesses(**heard.totals),
+        tuple(heard.mismatches),
         parameters,
-        components,
+        declared_components(layout) if declared and layout else grouped_components(contents.rows),
         contents.rows,
-        _memory(parameters, layout, None, context, batch),
+        memory(parameters, layout, None, context=context, batch=batch),
         _formula(layout),
         contents.tied,
-        flops_per_token(layout, context=_context(layout, context)) if layout else None,
+        _flops(layout, context),
+        conventions=conventions(
+            parameters,
+            layout,
+            tied_elements=contents.tied_elements,
+            mtp_elements=0,
+            vocabulary=None,
+        ),
+    )
+    return Inspection(report, layout)
+
+
+def _undeclared(source: Source) -> FormatError:
+    return FormatError(
+        source.target,
+        f"model_type {source.architecture!r} without weights",
+        f"a minilm run, or one of {', '.join(HUGGING_FACE)}",
+        "name its weights, whose header is counted without a declaration, or add --live where "
+        "transformers is installed",
     )
 
 
-def _rows(source: Source) -> tuple[TensorRow, ...]:
-    """The file's tensors where there is a file, else the formula's, each with its component."""
-    declared = {t.name: t for t in source.layout.named_tensors()} if source.layout else {}
-    if source.header is None:
-        return tuple(
-            TensorRow(t.name, t.shape, "float32", t.count, t.component) for t in declared.values()
+def _why_not_checked(source: Source) -> str:
+    if source.hugging_face:
+        return (
+            f"no family declares model_type {source.architecture!r}: "
+            "counted and grouped by name, not checked"
         )
-    prefix = source.layout.optional_prefix if source.layout else ""
-    rows = []
-    for tensor in source.header.tensors:
-        known = declared.get(tensor.name) or declared.get(prefix + tensor.name)
-        component = known.component if known else component_by_name(tensor.name)
-        rows.append(TensorRow(tensor.name, tensor.shape, tensor.dtype, tensor.count, component))
-    return tuple(rows)
+    return "no config.json beside it: counted and grouped by name, not checked"
 
 
-def _declared_parameters(layout: Layout, stored_elements: int, buffers: int) -> Parameters:
-    total = layout.count()
-    biases = layout.count(role=Role.ADDED)
-    embedding = layout.count(components=EMBEDDINGS)
-    return Parameters(
-        total=total,
-        trainable=total,
-        weights=total - biases,
-        biases=biases,
-        embedding=embedding,
-        non_embedding=total - embedding,
-        active=layout.count(active=True),
-        stored_elements=stored_elements,
-        buffers=buffers,
-    )
+def _dtype(source: Source) -> str:
+    """The dtype that a config.json says its weights have; float32 where it does not."""
+    for key in ("dtype", "torch_dtype"):
+        value = source.hugging_face.get(key)
+        if isinstance(value, str):
+            return value
+    return "float32"
 
 
-def _counted_parameters(
-    rows: Iterable[TensorRow],
-    *,
-    embedding: int,
-    trainable: int | None = None,
-    stored_elements: int | None = None,
-    buffers: int = 0,
-) -> Parameters:
-    rows = tuple(rows)
-    total = sum(row.count for row in rows)
-    biases = sum(row.count for row in rows if is_bias(row.name))
-    return Parameters(
-        total=total,
-        trainable=total if trainable is None else trainable,
-        weights=total - biases,
-        biases=biases,
-        embedding=embedding,
-        non_embedding=total - embedding,
-        active=total,
-        stored_elements=total if stored_elements is None else stored_elements,
-        buffers=buffers,
-    )
+def _tied_elements(layout: Layout | None, contents: Contents | None) -> int:
+    if layout is None:
+        return sum(tensor.count for tensor in contents.copies.values()) if contents else 0
+    counts = {tensor.name: layout.value(tensor) for tensor in layout.tensors}
+    return sum(counts.get(shared, 0) for _, shared in layout.ties)
 
 
-def _declared_components(layout: Layout) -> tuple[Component, ...]:
-    total = layout.count()
-    components = []
-    for name in layout.components():
-        count = layout.count(components=(name,))
-        biases = layout.count(components=(name,), role=Role.ADDED)
-        formula = layout.component_formula(name)
-        components.append(
-            Component(
-                name,
-                count,
-                count / total,
-                formula.symbolic,
-                formula.pretty,
-                count - biases,
-                biases,
-            )
-        )
-    return tuple(components)
+def _mtp_elements(layout: Layout | None, contents: Contents | None) -> int:
+    if contents is not None:
+        return sum(tensor.count for tensor in contents.mtp.values())
+    return sum(tensor.count for tensor in layout.named(layout.mtp)) if layout else 0
 
 
-def _grouped_components(rows: Iterable[TensorRow]) -> tuple[Component, ...]:
-    groups: dict[str, list[TensorRow]] = {}
-    for row in rows:
-        groups.setdefault(row.component, []).append(row)
-    total = sum(row.count for group in groups.values() for row in group)
-    components = []
-    for name, group in groups.items():
-        count = sum(row.count for row in group)
-        biases = sum(row.count for row in group if is_bias(row.name))
-        share = count / total if total else 0.0
-        components.append(Component(name, count, share, "", "", count - biases, biases))
-    return tuple(components)
+def _flops(layout: Layout | None, context: int | None) -> dict[str, int] | None:
+    if layout is None:
+        return None
+    return flops_per_token(layout, context=priced_context(layout, context))
 
 
 def _formula(layout: Layout | None) -> FormulaReport | None:
@@ -266,34 +318,3 @@ def _formula(layout: Layout | None) -> FormulaReport | None:
         dict(layout.symbols),
         approximation,
     )
-
-
-def _context(layout: Layout, context: int | None) -> int:
-    """The context asked for, else the model's own, else 2048 tokens where it has none."""
-    return context or layout.context_length or 2048
-
-
-def _memory(
-    parameters: Parameters,
-    layout: Layout | None,
-    source: Source | None,
-    context: int | None,
-    batch: int,
-) -> dict[str, Any]:
-    weights: dict[str, int | None] = {**weight_bytes(parameters.total), "stored": None}
-    if source is not None and source.header is not None:
-        weights["stored"] = source.header.data_bytes
-    cache = None
-    if layout is not None:
-        length = _context(layout, context)
-        cache = {
-            "context": length,
-            "batch": batch,
-            **kv_cache_bytes(layout, context=length, batch=batch),
-        }
-    return {
-        "weights": weights,
-        "training": training_bytes(parameters.trainable),
-        "kv_cache": cache,
-        "activations": None,
-    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from minilm.inspection.storage import LogicalTensor
@@ -52,17 +52,25 @@ class Contents:
 
 
 def sort_out(
-    layout: Layout | None, tensors: Iterable[LogicalTensor], *, copies_allowed: bool
+    layout: Layout | None,
+    tensors: Iterable[LogicalTensor],
+    *,
+    copies_allowed: bool,
+    shared: Sequence[tuple[str, str]] = (),
 ) -> Contents:
     """Tell parameters from buffers, from second copies of tied tensors and from MTP modules.
 
-    Without a layout every tensor is a parameter, but for rotary frequencies. Copies are allowed in
+    Without a layout every tensor is a parameter, but for rotary frequencies and for names that are
+    ``shared``: views of a storage that an earlier name has. Copies are allowed in
     Hugging Face files; a minilm run stores each parameter once, so there one is one too many.
     """
     listed = list(tensors)
     if layout is None:
         buffers = {t.name: t for t in listed if t.name.endswith(ROTARY_FREQUENCIES)}
-        return Contents({t.name: t for t in listed if t.name not in buffers}, buffers, {}, {})
+        views = {name for name, _ in shared}
+        copies = {t.name: t for t in listed if t.name in views - buffers.keys()}
+        rest = buffers.keys() | copies.keys()
+        return Contents({t.name: t for t in listed if t.name not in rest}, buffers, copies, {})
     prefix = layout.optional_prefix
     if any(tensor.name.startswith(prefix) for tensor in listed):
         prefix = ""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
 
 import torch
 from torch import nn
 
 from minilm.config import ModelConfig
-from minilm.errors import InputError
+from minilm.errors import FormatError, InputError, MissingExtraError
 from minilm.inspection.names import component_by_name
 from minilm.inspection.report import TensorRow
 from minilm.model.transformer import Transformer
@@ -24,12 +27,37 @@ class ModuleContents:
     state_elements: int
     buffers: int
     tied: tuple[tuple[str, str], ...]
+    tied_elements: int
 
 
 def meta_model(config: ModelConfig) -> Transformer:
     """The model with shapes and no storage."""
     with torch.device("meta"):
         return Transformer(config)
+
+
+def hugging_face_model(config: Mapping[str, Any]) -> nn.Module:
+    """transformers' own model of a config.json, on the meta device; no code of a repository is run.
+
+    Raises MissingExtraError without transformers, FormatError where it does not know the config.
+    """
+    try:
+        transformers = import_module("transformers")
+    except ImportError:
+        raise MissingExtraError("transformers", "transformers", "--live") from None
+    fields = {k: v for k, v in config.items() if k not in ("model_type", "quantization_config")}
+    model_type = str(config.get("model_type"))
+    try:
+        with torch.device("meta"):
+            known = transformers.AutoConfig.for_model(model_type, **fields)
+            model = transformers.AutoModelForCausalLM.from_config(known, trust_remote_code=False)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = str(error).strip().splitlines()[0][:150]
+        raise FormatError(
+            "config.json", f"transformers cannot build {model_type!r} ({reason})", "a known model"
+        ) from None
+    assert isinstance(model, nn.Module)
+    return model
 
 
 def read_module(module: nn.Module) -> ModuleContents:
@@ -59,16 +87,17 @@ def read_module(module: nn.Module) -> ModuleContents:
         first_names[id(parameter)] = name
         trainable += parameter.numel() if parameter.requires_grad else 0
         embedding += parameter.numel() if id(parameter) in embedding_tables else 0
-    tied = tuple(
-        (name, first_names[id(parameter)])
+    again = [
+        (name, parameter)
         for name, parameter in module.named_parameters(remove_duplicate=False)
         if first_names[id(parameter)] != name
-    )
+    ]
     return ModuleContents(
         tuple(rows),
         trainable,
         embedding,
         sum(v.numel() for v in module.state_dict().values() if isinstance(v, torch.Tensor)),
         sum(buffer.numel() for buffer in module.buffers()),
-        tied,
+        tuple((name, first_names[id(parameter)]) for name, parameter in again),
+        sum(parameter.numel() for _, parameter in again),
     )

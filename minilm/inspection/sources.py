@@ -1,4 +1,4 @@
-"""What a target is: a preset, a run folder, a config.json, or a weights file beside its config."""
+"""What a target is: a preset, a run or Hugging Face folder, a config.json, or a weights file."""
 
 from __future__ import annotations
 
@@ -7,29 +7,43 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from minilm import run
+from minilm import formats, run
 from minilm.config import ModelConfig, to_dict
 from minilm.errors import FormatError, InputError
 from minilm.formats.header import Header
+from minilm.formats.huggingface import shards_of
 from minilm.formats.json_file import read_object
-from minilm.formats.safetensors import read_header
-from minilm.ledger.families import HUGGING_FACE
+from minilm.ledger.families import HUGGING_FACE, layout_of
 from minilm.ledger.families.minilm import layout as minilm_layout
 from minilm.ledger.layout import Layout
 from minilm.presets import PRESETS
 
+UNKNOWN = "unknown"
+
 
 @dataclass(frozen=True)
 class Source:
-    """A target resolved: what declares it, what it stores, and whether a folder was named."""
+    """A target resolved: what declares it, what it stores, and where its folder is.
+
+    ``config`` is set for minilm's own models, ``hugging_face`` is the config.json of any other;
+    ``layout`` is None where no family declares the architecture. ``folder`` is set where the target is
+    a folder, or a file whose neighbours belong to it.
+    """
 
     target: str
-    architecture: str
+    architecture: str = UNKNOWN
     layout: Layout | None = None
     config: ModelConfig | None = None
+    hugging_face: Mapping[str, Any] = field(default_factory=dict)
     header: Header | None = None
     is_folder: bool = False
+    folder: Path | None = None
     hyperparameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def is_run(self) -> bool:
+        """Whether the target is a folder that minilm wrote."""
+        return self.is_folder and self.config is not None
 
 
 def resolve(target: str) -> Source:
@@ -42,59 +56,67 @@ def resolve(target: str) -> Source:
         raise InputError(target, "a name with a zero byte", "a file, a folder or a preset")
     if path.is_dir():
         return _folder(target, path)
-    if path.is_file():
-        if path.suffix == ".json":
+    if path.exists():
+        if path.suffix == ".json" and not path.name.endswith(".index.json"):
             return _configuration(target, path)
-        if path.suffix == ".safetensors":
-            return _weights(target, path)
-        raise FormatError(path, f"a file ending in {path.suffix!r}", "*.safetensors or config.json")
+        return _weights(target, path)
     if target in PRESETS:
-        config = PRESETS[target].model_config()
-        return _minilm(target, config)
+        return _minilm(target, PRESETS[target].model_config())
     raise InputError(
         target,
         "neither a file, a folder nor a preset",
-        "a run folder, *.safetensors, config.json, or a preset",
+        "a run or Hugging Face folder, a weights file, a config.json, or a preset",
         f"presets are {', '.join(PRESETS)}",
     )
 
 
 def _folder(target: str, path: Path) -> Source:
-    config, weights = path / run.CONFIG, path / run.WEIGHTS
-    if not config.is_file():
-        raise InputError(target, "a folder without config.json", "a run folder")
-    source = replace(_configuration(target, config), is_folder=True)
-    if not weights.is_file():
-        return source
-    return replace(source, header=read_header(weights))
+    config = path / run.CONFIG
+    source = _configuration(target, config) if config.is_file() else Source(target)
+    weights: Path | None = path / run.WEIGHTS
+    if source.config is None:
+        weights = shards_of(path)
+    if weights is None and not config.is_file():
+        raise InputError(
+            target, "a folder without config.json and without weights", "a run or model folder"
+        )
+    header = formats.read(weights) if weights is not None and weights.is_file() else None
+    return replace(source, header=header, is_folder=True, folder=path)
 
 
 def _weights(target: str, path: Path) -> Source:
-    header = read_header(path)
+    header = formats.read(path)
     config = path.parent / run.CONFIG
-    if not config.is_file():
-        return Source(target, "unknown", header=header)
+    if path.suffix == ".gguf" or not config.is_file():
+        return Source(target, header=header)
     return replace(_configuration(target, config), header=header)
 
 
 def _configuration(target: str, path: Path) -> Source:
     value = read_object(path)
     if value.get("family") == run.FAMILY:
-        source = _minilm(target, run.read_config(path))
+        source = replace(_minilm(target, run.read_config(path)), folder=path.parent)
         training = value.get("train")
         if not isinstance(training, dict):
             return source
         return replace(source, hyperparameters={**source.hyperparameters, "training": training})
     model_type = value.get("model_type")
-    if not isinstance(model_type, str) or model_type not in HUGGING_FACE:
+    if not isinstance(model_type, str):
         raise FormatError(
             path,
             f"model_type {model_type!r}",
-            f"a minilm run, or one of {', '.join(HUGGING_FACE)}",
+            "the config.json of a minilm run or of a Hugging Face model",
         )
     plain = {k: v for k, v in value.items() if isinstance(v, (bool, int, float, str))}
-    layout = HUGGING_FACE[model_type](value)
-    return Source(target, model_type, layout, hyperparameters={"model": plain})
+    layout = layout_of(value) if model_type in HUGGING_FACE else None
+    return Source(
+        target,
+        model_type,
+        layout,
+        hugging_face=value,
+        folder=path.parent,
+        hyperparameters={"model": plain},
+    )
 
 
 def _minilm(target: str, config: ModelConfig) -> Source:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from minilm.formats.header import Header, StoredTensor
+from minilm.inspection.report import Quantization
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Storage:
 
     tensors: tuple[LogicalTensor, ...]
     method: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def decode(
@@ -49,3 +51,8 @@ def decode(
     the formula declares, which settle a packed tensor's shape where the file does not say it.
     """
     return Storage(tuple(LogicalTensor(t.name, t.shape, t.dtype, (t,)) for t in header.tensors))
+
+
+def summary(storage: Storage) -> Quantization | None:
+    """What a report says of a quantized checkpoint; None for one that is not."""
+    return None
