@@ -207,6 +207,7 @@ def _hear_module(source: Source, heard: Hearing) -> ModuleContents | None:
     # Its modules are named otherwise than its files since transformers 5: the total is compared.
     module = live.read_module(live.hugging_face_model(source.hugging_face))
     heard.total(source.layout, sum(row.count for row in module.rows), "module")
+    heard.notes.append("the module is transformers' own, compared by its total")
     return module
 
 

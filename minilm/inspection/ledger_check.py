@@ -6,16 +6,13 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from minilm.inspection.names import is_frequencies
 from minilm.inspection.storage import LogicalTensor
 from minilm.ledger.layout import Layout
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 _LAYER = re.compile(r"\.\d+\.")
-
-# What any loader makes anew from the configuration; old files hold it.
-ROTARY_FREQUENCIES = "rotary_emb.inv_freq"
-
 # A file that shares nothing with the formula would list every tensor; this many names say it.
 LONGEST_LIST = 20
 
@@ -66,7 +63,7 @@ def sort_out(
     """
     listed = list(tensors)
     if layout is None:
-        buffers = {t.name: t for t in listed if t.name.endswith(ROTARY_FREQUENCIES)}
+        buffers = {t.name: t for t in listed if is_frequencies(t.name)}
         views = {name for name, _ in shared}
         copies = {t.name: t for t in listed if t.name in views - buffers.keys()}
         rest = buffers.keys() | copies.keys()
@@ -83,7 +80,7 @@ def sort_out(
         for name, tensor in named.items()
         if name in declared_buffers
         or _LAYER.sub(".{i}.", name) in layout.ignored
-        or name.endswith(ROTARY_FREQUENCIES)
+        or is_frequencies(name)
     }
     copies = {
         head: named[head]

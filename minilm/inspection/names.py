@@ -4,13 +4,64 @@ from __future__ import annotations
 
 import re
 
+from minilm.ledger import components
+
 # Linear's and attention's, in_proj_bias; recurrent layers' bias_ih_l0 and bias_hh_l0_reverse.
 _BIAS = re.compile(r"bias|.*_bias|bias_(ih|hh)_l\d+(_reverse)?")
-_EMBEDDING = re.compile(r"(^|[._])(wte|wpe|embed\w*)([._]|$)")
+_EMBEDDING = re.compile(r"(^|[._])(wte|wpe|embed\w*|(token|position)_embd)([._]|$)")
+_GGUF = re.compile(r"(?:blk\.\d+\.)?([a-z0-9_]+)\.(?:weight|bias)")
+
+# GGUF names tensors alike for all architectures (gguf-py/gguf/constants.py of ggml-org/llama.cpp).
+_GGUF_COMPONENTS = {
+    "token_embd": components.TOKEN_EMBEDDING,
+    "position_embd": components.POSITION_EMBEDDING,
+    "token_embd_norm": components.EMBEDDING_NORM,
+    "output_norm": components.FINAL_NORM,
+    "output": components.LM_HEAD,
+    "attn_norm": components.ATTENTION_NORM,
+    "attn_q": components.ATTENTION_QUERY,
+    "attn_k": components.ATTENTION_KEY,
+    "attn_v": components.ATTENTION_VALUE,
+    "attn_qkv": components.ATTENTION_QUERY_KEY_VALUE,
+    "attn_q_norm": components.ATTENTION_QK_NORM,
+    "attn_k_norm": components.ATTENTION_QK_NORM,
+    "attn_q_a": components.ATTENTION_QUERY_LATENT,
+    "attn_q_b": components.ATTENTION_QUERY,
+    "attn_kv_a_mqa": components.ATTENTION_KEY_VALUE_LATENT,
+    "attn_kv_b": components.ATTENTION_KEY_VALUE,
+    "attn_k_b": components.ATTENTION_KEY,
+    "attn_v_b": components.ATTENTION_VALUE,
+    "attn_q_a_norm": components.ATTENTION_LATENT_NORM,
+    "attn_kv_a_norm": components.ATTENTION_LATENT_NORM,
+    "attn_sinks": components.ATTENTION_SINKS,
+    "attn_output": components.ATTENTION_OUTPUT,
+    "post_attention_norm": components.ATTENTION_OUTPUT_NORM,
+    "ffn_norm": components.FEED_FORWARD_NORM,
+    "ffn_gate": components.FEED_FORWARD_GATE,
+    "ffn_up": components.FEED_FORWARD_UP,
+    "ffn_down": components.FEED_FORWARD_DOWN,
+    "post_ffw_norm": components.FEED_FORWARD_OUTPUT_NORM,
+    "ffn_gate_inp": components.ROUTER,
+    "ffn_gate_exps": components.EXPERTS_GATE,
+    "ffn_up_exps": components.EXPERTS_UP,
+    "ffn_down_exps": components.EXPERTS_DOWN,
+    "ffn_gate_shexp": components.SHARED_EXPERT,
+    "ffn_up_shexp": components.SHARED_EXPERT,
+    "ffn_down_shexp": components.SHARED_EXPERT,
+    "ffn_gate_inp_shexp": components.SHARED_EXPERT_GATE,
+}
+
+# Rotary frequencies, which any loader makes anew from the configuration.
+_FREQUENCIES = re.compile(
+    r"(.*\.)?rotary_emb\.inv_freq|rope_freqs\.weight|rope_factors_\w+\.weight"
+)
 
 
 def component_by_name(name: str) -> str:
-    """What a tensor of an unknown family is part of: its owner's path without numbers."""
+    """What a tensor of an unknown family is part of: GGUF's names, or its owner's path without numbers."""
+    gguf = _GGUF.fullmatch(name)
+    if gguf is not None and gguf[1] in _GGUF_COMPONENTS:
+        return _GGUF_COMPONENTS[gguf[1]]
     owner = name.rpartition(".")[0] or name
     return re.sub(r"(^|\.)\d+(?=\.|$)", "", owner).strip(".") or owner
 
@@ -22,5 +73,10 @@ def is_bias(name: str) -> bool:
 
 
 def is_embedding(name: str, shape: tuple[int, ...]) -> bool:
-    """Whether a matrix is a token or position table: wte, wpe, embed_tokens, embedding, ..."""
+    """Whether a matrix is a token or position table: wte, wpe, embed_tokens, token_embd, ..."""
     return len(shape) == 2 and _EMBEDDING.search(name) is not None
+
+
+def is_frequencies(name: str) -> bool:
+    """Whether a tensor is a rotary embedding's table of frequencies: a buffer, never a parameter."""
+    return _FREQUENCIES.fullmatch(name) is not None

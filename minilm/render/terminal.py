@@ -59,7 +59,9 @@ def _heading(report: Report) -> RenderableType:
         lines.append(Text(f"NOT VERIFIED: {len(report.mismatches)} mismatches", "bold red"))
         lines += [Text(f"  {plain(line)}", "red") for line in report.mismatches]
     elif len(heard) > 1:
-        lines.append(Text(f"verified, name by name: {witnesses}", "green"))
+        by_name = report.witnesses.file is not None or report.architecture == "minilm"
+        how = "verified, name by name" if by_name else "verified"
+        lines.append(Text(f"{how}: {witnesses}", "green"))
     else:
         lines.append(Text(f"one witness, nothing to hold it against: {witnesses or 'file'}"))
     lines += [Text(plain(note), "dim") for note in report.notes]
