@@ -1,4 +1,4 @@
-"""Storage formats by name: how many bits one element takes.
+"""Storage formats by name: how many bits one element takes, or how many bytes a block.
 
 Safetensors spells its dtypes in capitals (https://github.com/huggingface/safetensors, `Dtype` in
 safetensors/src/tensor.rs); the rest of the project uses torch's names.
@@ -13,11 +13,15 @@ BITS: dict[str, int] = {
     "bfloat16": 16,
     "float8_e5m2": 8,
     "float8_e4m3fn": 8,
+    "float8_e4m3fnuz": 8,
+    "float8_e5m2fnuz": 8,
     "float8_e8m0fnu": 8,
     "float6_e2m3fn": 6,
     "float6_e3m2fn": 6,
     "float4_e2m1fn": 4,
+    "complex128": 128,
     "complex64": 64,
+    "complex32": 32,
     "int64": 64,
     "int32": 32,
     "int16": 16,
@@ -37,6 +41,8 @@ SAFETENSORS_NAMES: dict[str, str] = {
     "BF16": "bfloat16",
     "F8_E5M2": "float8_e5m2",
     "F8_E4M3": "float8_e4m3fn",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz",
+    "F8_E5M2FNUZ": "float8_e5m2fnuz",
     "F8_E8M0": "float8_e8m0fnu",
     "F6_E2M3": "float6_e2m3fn",
     "F6_E3M2": "float6_e3m2fn",
@@ -53,10 +59,53 @@ SAFETENSORS_NAMES: dict[str, str] = {
     "BOOL": "bool",
 }
 
+# GGUF's quantized types: elements and bytes of one block, scales included (ggml's type traits; the
+# four- and eight-row packings of q4_0 and iq4_nl are retired but still in files).
+BLOCKS: dict[str, tuple[int, int]] = {
+    "q4_0": (32, 18),
+    "q4_1": (32, 20),
+    "q5_0": (32, 22),
+    "q5_1": (32, 24),
+    "q8_0": (32, 34),
+    "q8_1": (32, 40),
+    "q2_k": (256, 84),
+    "q3_k": (256, 110),
+    "q4_k": (256, 144),
+    "q5_k": (256, 176),
+    "q6_k": (256, 210),
+    "q8_k": (256, 292),
+    "iq1_s": (256, 50),
+    "iq1_m": (256, 56),
+    "iq2_xxs": (256, 66),
+    "iq2_xs": (256, 74),
+    "iq2_s": (256, 82),
+    "iq3_xxs": (256, 98),
+    "iq3_s": (256, 110),
+    "iq4_nl": (32, 18),
+    "iq4_xs": (256, 136),
+    "tq1_0": (256, 54),
+    "tq2_0": (256, 66),
+    "mxfp4": (32, 17),
+    "nvfp4": (64, 36),
+    "q1_0": (128, 18),
+    "q4_0_4_4": (32, 18),
+    "q4_0_4_8": (32, 18),
+    "q4_0_8_8": (32, 18),
+    "iq4_nl_4_4": (32, 18),
+    "iq4_nl_4_8": (32, 18),
+    "iq4_nl_8_8": (32, 18),
+}
+
 # The precisions that every report prices a model at.
 REPORTED = ("float32", "float16", "bfloat16", "int8", "int4")
 
 
 def storage_bytes(count: int, dtype: str) -> int:
-    """Bytes that ``count`` elements of ``dtype`` take, packed, without scales or padding."""
+    """Bytes that ``count`` elements of ``dtype`` take, packed, without padding.
+
+    A type of BLOCKS takes whole blocks, its scales included; the others are the elements alone.
+    """
+    if dtype in BLOCKS:
+        elements, size = BLOCKS[dtype]
+        return -(-count // elements) * size
     return -(-count * BITS[dtype] // 8)

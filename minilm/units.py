@@ -5,6 +5,10 @@ MB is 10^6 bytes and MiB is 2^20 bytes; this project prints MiB and says so.
 
 from __future__ import annotations
 
+import re
+
+from minilm.errors import InputError
+
 
 def format_count(count: float) -> str:
     """A count with a decimal suffix: 999 -> 999, 124439808 -> 124.4M, 8030261248 -> 8.03B."""
@@ -34,3 +38,24 @@ def format_seconds(seconds: float) -> str:
         return f"{minutes} min {rest} s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min"
+
+
+_SIZE = re.compile(r"(\d{1,20})(?:\.(\d{1,20}))?(?:e(\d{1,2}))?\s*([kmgtp]?)(i?)(b?)", re.ASCII)
+_LARGEST_SIZE = 2**63 - 1
+
+
+def parse_bytes(text: str, where: str = "size") -> int:
+    """A size as people write it: 24GB is 24 * 10^9 bytes, 80GiB is 80 * 2^30, 8e9 and 40g as they say.
+
+    ``where`` names the option in the InputError for anything else, and for nothing or too much.
+    """
+    match = _SIZE.fullmatch(text.strip().lower())
+    expected = "a size such as 24GB, 80GiB or 512MB"
+    if match is None or (match[5] and not match[4]):
+        raise InputError(where, repr(text[:40]), expected)
+    whole, decimals, exponent, prefix, binary, _ = (group or "" for group in match.groups())
+    unit = (1024 if binary else 1000) ** " kmgtp".index(prefix or " ")
+    size: int = int(whole + decimals) * 10 ** int(exponent or 0) * unit // 10 ** len(decimals)
+    if not 1 <= size <= _LARGEST_SIZE:
+        raise InputError(where, repr(text[:40]), f"{expected}, from 1 byte to 8 EiB")
+    return size

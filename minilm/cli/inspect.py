@@ -6,16 +6,19 @@ argparse and not tyro: this command answers in a quarter of a second, and tyro t
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from minilm.cli.edge import BAD_INPUT, CHECK_FAILED, DONE, guarded
 from minilm.errors import InputError
-from minilm.inspection.inspector import inspect
+from minilm.inspection import further
+from minilm.inspection.inspector import examine
+from minilm.inspection.report import Report
 
 
 class Parser(argparse.ArgumentParser):
@@ -33,22 +36,66 @@ def main(arguments: Sequence[str] | None = None, program: str = "inspect.py") ->
 
 def _run(arguments: Sequence[str] | None, program: str) -> int:
     options = _parser(program).parse_args(arguments)
+    if len(options.targets) > 1 and (options.html or options.diff):
+        raise InputError("arguments", f"{len(options.targets)} targets", "one for --html or --diff")
     reports, status = [], DONE
     for target in options.targets:
         try:
-            reports.append(
-                inspect(target, live=options.live, context=options.context, batch=options.batch)
-            )
+            reports.append(_report(target, options))
         except InputError as error:
             if len(options.targets) == 1:
                 raise
             print(f"error: {error}", file=sys.stderr)  # the other targets still have their say
             status = BAD_INPUT
-    values = [report.to_json(tensors=options.tensors) for report in reports]
-    text = json.dumps(values[0] if len(options.targets) == 1 else values, indent=2)
-    if options.json == "-":
-        print(text)
-    else:
+    _write(reports, options)
+    if not all(_passed(report) for report in reports):
+        return max(status, CHECK_FAILED)
+    return status
+
+
+def _report(target: str, options: argparse.Namespace) -> Report:
+    """The report of one target with everything that was asked for."""
+    sizes = {"context": options.context, "batch": options.batch}
+    inspection = examine(target, live=options.live, **sizes)
+    if options.fits is not None:
+        inspection = inspection.having(further.with_fits(inspection, options.fits, **sizes))
+    if options.reconcile is not None:
+        inspection = inspection.having(further.with_reconciliation(inspection, options.reconcile))
+    if options.stats:
+        with _progress("reading") as progress:
+            inspection = inspection.having(further.with_statistics(inspection, progress))
+    if options.diff is not None:
+        other = examine(options.diff, live=False, **sizes)
+        with _progress("comparing") as progress:
+            inspection = inspection.having(further.with_difference(inspection, other, progress))
+    return inspection.report
+
+
+def _passed(report: Report) -> bool:
+    explained = report.reconciliation is None or report.reconciliation.explained
+    return report.verified and explained
+
+
+def _write(reports: Sequence[Report], options: argparse.Namespace) -> None:
+    """Print or write each form that was asked for; the terminal's unless JSON goes to stdout."""
+    if options.json is not None:
+        values = [report.to_json(tensors=options.tensors) for report in reports]
+        value = values[0] if len(options.targets) == 1 else values
+        _put(options.json, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    if options.markdown is not None:
+        from minilm.render.markdown import markdown
+
+        text = "\n".join(markdown(report, tensors=options.tensors) for report in reports)
+        _put(options.markdown, text)
+    if options.html is not None:
+        from minilm.render.html import page
+        from minilm.run import METRICS
+        from minilm.training.metrics import read_metrics
+
+        _put(
+            options.html, page(reports[0], metrics=read_metrics(Path(options.targets[0]) / METRICS))
+        )
+    if "-" not in (options.json, options.markdown, options.html):
         from rich.console import Console
 
         from minilm.render.terminal import print_report
@@ -57,13 +104,32 @@ def _run(arguments: Sequence[str] | None, program: str) -> int:
         for report in reports:
             print_report(report, console, tensors=options.tensors)
             console.print()
-        if options.json is not None:
-            from minilm import files
 
-            files.write_bytes(Path(options.json), (text + "\n").encode())
-    if not all(report.verified for report in reports):
-        return max(status, CHECK_FAILED)
-    return status
+
+def _put(file: str, text: str) -> None:
+    if file == "-":
+        sys.stdout.write(text)
+        return
+    from minilm import files
+
+    files.write_bytes(Path(file), text.encode("utf-8", "replace"))
+
+
+@contextlib.contextmanager
+def _progress(doing: str) -> Iterator[further.Progress | None]:
+    """A bar on stderr while values are read, where stderr is a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=0, unit="B", unit_scale=True, desc=doing, leave=False) as bar:
+
+        def show(done: int, total: int, name: str) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show
 
 
 def _columns() -> int:
@@ -76,16 +142,28 @@ def _parser(program: str) -> argparse.ArgumentParser:
     parser = Parser(
         prog=program,
         description="Count every parameter of a model and prove the count.",
-        epilog="Exit status: 0 verified, 1 a witness disagrees, 2 bad usage or input.",
+        epilog="Exit status: 0 verified, 1 a witness disagrees or a number is not explained, "
+        "2 bad usage or input.",
     )
     parser.add_argument(
         "targets",
         nargs="+",
         metavar="TARGET",
-        help="a run folder, *.safetensors, config.json, or the name of a preset",
+        help="a run or Hugging Face folder, *.safetensors or its index, *.gguf, *.pt, *.pth, *.bin, "
+        "config.json, or the name of a preset",
     )
     parser.add_argument("--json", metavar="FILE", help="write the report as JSON; - is stdout")
+    parser.add_argument("--markdown", metavar="FILE", help="write it as Markdown; - is stdout")
+    parser.add_argument("--html", metavar="FILE", help="write it as one page that needs no network")
     parser.add_argument("--tensors", action="store_true", help="list every tensor")
+    parser.add_argument("--stats", action="store_true", help="read all values and describe them")
+    parser.add_argument(
+        "--diff", metavar="OTHER", help="compare names, shapes and values with OTHER"
+    )
+    parser.add_argument(
+        "--reconcile", metavar="N", help="explain a count from elsewhere: 163037184, 117M, 8.03B"
+    )
+    parser.add_argument("--fits", metavar="SIZE", help="what fits in 24GB, 80GiB, ...")
     parser.add_argument(
         "--live",
         action=argparse.BooleanOptionalAction,
@@ -93,9 +171,12 @@ def _parser(program: str) -> argparse.ArgumentParser:
         help="build the module on the meta device as a third witness (default: for run folders)",
     )
     parser.add_argument(
-        "--context", type=int, metavar="N", help="tokens in the KV cache (default: the model's)"
+        "--context",
+        type=int,
+        metavar="N",
+        help="tokens for memory and FLOPs (default: the model's)",
     )
     parser.add_argument(
-        "--batch", type=int, default=1, metavar="N", help="sequences in the KV cache (default: 1)"
+        "--batch", type=int, default=1, metavar="N", help="sequences for memory (default: 1)"
     )
     return parser

@@ -1,11 +1,134 @@
-"""Sharded checkpoints by their index, and which weights a folder holds."""
+"""Checkpoints in several files, by their index; and which weights a folder holds.
+
+Format: NAME.index.json, {"metadata": {...}, "weight_map": {tensor: file beside the index}}, as
+transformers' save_pretrained writes it for safetensors and for torch.save alike.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from pathlib import Path
+
+from minilm.errors import FormatError, InputError
+from minilm.formats.checks import check_name, open_regular, shown
+from minilm.formats.header import Header, StoredTensor
+from minilm.formats.json_file import LARGEST, parse_object
+
+MOST_SHARDS = 2000
+
+# In the order that transformers looks for them.
+WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+# Else the only file of a kind, the safer kinds first; adapters, optimizers and originals stay out.
+ENDINGS = (".safetensors.index.json", ".safetensors", ".gguf", ".bin", ".pth", ".pt")
+NOT_WEIGHTS = ("adapter_model.", "optimizer.", "scheduler.", "rng_state", "training_args.")
+
+
+def read_index(path: Path) -> Header:
+    """Read the index ``path`` and the header of every shard that it names.
+
+    Raises FormatError where index and shards disagree, or OSError as a file gives it.
+    """
+    with open_regular(path) as (stream, _):
+        return parse(stream.read(LARGEST + 1), path)
+
+
+def parse(raw: bytes, path: Path) -> Header:
+    """What the index text ``raw`` leads to; shards are looked for in the folder of ``path``."""
+    index = parse_object(path, raw, unique=True)
+    places = _weight_map(path, index.get("weight_map"))
+    shards = list(dict.fromkeys(places.values()))
+    if len(shards) > MOST_SHARDS:
+        raise FormatError(path, f"{len(shards)} shards", f"at most {MOST_SHARDS}")
+    tensors: list[StoredTensor] = []
+    shared: list[tuple[str, str]] = []
+    data_bytes = 0
+    for shard in sorted(shards):
+        header = _read_shard(path, shard)
+        for tensor in header.tensors:
+            place = places.pop(tensor.name, None)
+            if place != shard:
+                came = f"tensor {shown(tensor.name)} in {shown(shard)}"
+                wanted = f"it in {shown(place)}" if place else "no tensor that the index leaves out"
+                raise FormatError(path, came, wanted)
+        tensors += header.tensors
+        shared += header.shared
+        data_bytes += header.data_bytes
+    for name, shard in places.items():
+        raise FormatError(path, f"no tensor {shown(name)} in {shown(shard)}", "it there")
+    metadata = index.get("metadata")
+    texts = metadata.items() if isinstance(metadata, dict) else ()
+    kept = {key: str(value) for key, value in texts if isinstance(value, (str, int, float))}
+    return Header(tuple(tensors), kept, data_bytes, tuple(shared))
 
 
 def shards_of(folder: Path) -> Path | None:
-    """The file that stands for a folder's weights; None where it holds none."""
-    weights = folder / "model.safetensors"
-    return weights if weights.is_file() else None
+    """The weights that ``folder`` holds: one file or an index; None where there are none.
+
+    Raises InputError where several files could be meant.
+    """
+    names = sorted(os.listdir(folder))
+    for name in WEIGHTS:
+        if name in names:
+            return folder / name
+    for ending in ENDINGS:
+        found = [n for n in names if n.endswith(ending) and not n.startswith(NOT_WEIGHTS)]
+        found = _first_parts(found)
+        if len(found) == 1:
+            return folder / found[0]
+        if found:
+            some = ", ".join(found[:4]) + (", ..." if len(found) > 4 else "")
+            raise InputError(folder, f"several files of weights ({some})", "one", "name the file")
+    return None
+
+
+def _first_parts(names: Iterable[str]) -> list[str]:
+    """A GGUF model split by llama.cpp is read from any part: the first stands for all."""
+    return [n for n in names if not n.endswith(".gguf") or "-of-" not in n or "-00001-of-" in n]
+
+
+def _weight_map(path: Path, value: object) -> dict[str, str]:
+    if not isinstance(value, dict) or not value:
+        raise FormatError(path, "no weight_map", "a map from tensors to files")
+    for shard in set(map(_hashable, value.values())):
+        if not isinstance(shard, str) or not _is_plain(shard) or shard == path.name:
+            raise FormatError(
+                path, f"the shard {shown(shard)}", "a file of weights beside the index"
+            )
+    for name in value:
+        check_name(path, name)
+    return dict(value)
+
+
+def _hashable(value: object) -> object:
+    return value if isinstance(value, str) else type(value).__name__.join("<>")
+
+
+def _is_plain(name: str) -> bool:
+    """A name of weights in this very folder, which no system reads as a way out of it."""
+    return (
+        name.endswith((".safetensors", ".bin", ".pt", ".pth"))
+        and len(name) <= 255
+        and not name.startswith(".")
+        and not any(c in name for c in "/\\:\0")
+    )
+
+
+def _read_shard(path: Path, name: str) -> Header:
+    shard = path.parent / name
+    try:
+        if name.endswith(".safetensors"):
+            from minilm.formats.safetensors import read_header as read_safetensors
+
+            return read_safetensors(shard)
+        from minilm.formats.torch_zip import read_header as read_torch_zip
+
+        return read_torch_zip(shard)
+    except FileNotFoundError:
+        came = f"no {shown(name)} beside it"
+        raise FormatError(path, came, "every shard that it names", "download it") from None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from minilm.config import ModelConfig
 from minilm.inspection.report import Parameters
-from minilm.inspection.sources import Source
+from minilm.ledger.activation_estimate import estimated_activation_bytes
+from minilm.ledger.activations import activation_bytes
 from minilm.ledger.layout import Layout
 from minilm.ledger.memory import kv_cache_bytes, training_bytes, weight_bytes
 
@@ -20,16 +22,18 @@ def priced_context(layout: Layout, context: int | None) -> int:
 def memory(
     parameters: Parameters,
     layout: Layout | None,
-    source: Source | None,
+    config: ModelConfig | None,
     *,
+    stored: int | None,
     context: int | None,
     batch: int,
 ) -> dict[str, Any]:
-    """Bytes of weights, training state, KV cache and activations."""
-    weights: dict[str, int | None] = {**weight_bytes(parameters.total), "stored": None}
-    if source is not None and source.header is not None:
-        weights["stored"] = source.header.data_bytes
-    cache = None
+    """Bytes of weights, training state, KV cache and activations; ``stored`` is what a file takes.
+
+    Activations are exact for a minilm ``config`` in float32 on a CPU, else estimated.
+    """
+    weights = {**weight_bytes(parameters.total), "stored": stored}
+    cache = activations = None
     if layout is not None:
         length = priced_context(layout, context)
         cache = {
@@ -37,9 +41,14 @@ def memory(
             "batch": batch,
             **kv_cache_bytes(layout, context=length, batch=batch),
         }
+        activations = (
+            activation_bytes(config, batch=batch, context=length)
+            if config is not None
+            else estimated_activation_bytes(layout, batch=batch, context=length)
+        )
     return {
         "weights": weights,
-        "training": training_bytes(parameters.trainable),
+        "training": training_bytes(parameters.trainable, layout=layout),
         "kv_cache": cache,
-        "activations": None,
+        "activations": activations,
     }

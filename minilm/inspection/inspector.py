@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from minilm.errors import FormatError, InputError
@@ -53,6 +53,10 @@ class Inspection:
     report: Report
     layout: Layout | None
     header: Header | None = None
+
+    def having(self, report: Report) -> Inspection:
+        """The same with a report that says more."""
+        return replace(self, report=report)
 
 
 def inspect(
@@ -151,7 +155,14 @@ def _examine_source(
         parameters,
         components,
         rows,
-        memory(parameters, layout, source, context=context, batch=batch),
+        memory(
+            parameters,
+            layout,
+            source.config,
+            stored=source.header.data_bytes if source.header else None,
+            context=context,
+            batch=batch,
+        ),
         _formula(layout),
         layout.ties if layout else source.header.shared if source.header else (),
         _flops(layout, context),
@@ -238,7 +249,14 @@ def _examine_module(module: nn.Module, context: int | None, batch: int) -> Inspe
         parameters,
         declared_components(layout) if declared and layout else grouped_components(contents.rows),
         contents.rows,
-        memory(parameters, layout, None, context=context, batch=batch),
+        memory(
+            parameters,
+            layout,
+            module.config if isinstance(module, Transformer) else None,
+            stored=None,
+            context=context,
+            batch=batch,
+        ),
         _formula(layout),
         contents.tied,
         _flops(layout, context),

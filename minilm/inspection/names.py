@@ -17,7 +17,6 @@ _GGUF_COMPONENTS = {
     "position_embd": components.POSITION_EMBEDDING,
     "token_embd_norm": components.EMBEDDING_NORM,
     "output_norm": components.FINAL_NORM,
-    "output": components.LM_HEAD,
     "attn_norm": components.ATTENTION_NORM,
     "attn_q": components.ATTENTION_QUERY,
     "attn_k": components.ATTENTION_KEY,

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from minilm.inspection.diff import Difference
+    from minilm.inspection.reconcile import Reconciliation
+    from minilm.inspection.statistics import Statistics
+    from minilm.ledger.fits import Fit
 
 SCHEMA = "minilm.report/1"
 
@@ -114,6 +120,11 @@ class Report:
     notes: tuple[str, ...] = ()
     conventions: tuple[Convention, ...] = ()
     quantization: Quantization | None = None
+    # On request; None where it was not asked for.
+    fits: tuple[Fit, ...] | None = None
+    reconciliation: Reconciliation | None = None
+    statistics: Statistics | None = None
+    difference: Difference | None = None
 
     @property
     def verified(self) -> bool:

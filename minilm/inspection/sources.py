@@ -81,15 +81,34 @@ def _folder(target: str, path: Path) -> Source:
             target, "a folder without config.json and without weights", "a run or model folder"
         )
     header = formats.read(weights) if weights is not None and weights.is_file() else None
+    if weights is not None and weights.suffix == ".gguf" and header is not None:
+        return replace(_gguf(target, header), is_folder=True, folder=path)
     return replace(source, header=header, is_folder=True, folder=path)
 
 
 def _weights(target: str, path: Path) -> Source:
     header = formats.read(path)
+    if path.suffix == ".gguf":
+        return _gguf(target, header)
     config = path.parent / run.CONFIG
-    if path.suffix == ".gguf" or not config.is_file():
+    if not config.is_file():
         return Source(target, header=header)
     return replace(_configuration(target, config), header=header)
+
+
+def _gguf(target: str, header: Header) -> Source:
+    """A GGUF file has its configuration in itself."""
+    from minilm.inspection.gguf_layout import gguf_layout
+
+    architecture = header.metadata.get("general.architecture", UNKNOWN)
+    plain = {k: v for k, v in header.metadata.items() if k.startswith(f"{architecture}.")}
+    return Source(
+        target,
+        architecture,
+        gguf_layout(header),
+        header=header,
+        hyperparameters={"model": plain} if plain else {},
+    )
 
 
 def _configuration(target: str, path: Path) -> Source:

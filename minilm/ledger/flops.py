@@ -7,7 +7,7 @@ scores with values depend on the context instead of the parameters and are kept 
 
 from __future__ import annotations
 
-from minilm.ledger.layout import Layout, Role
+from minilm.ledger.layout import Attention, Layout, Role
 
 
 def flops_per_token(layout: Layout, *, context: int) -> dict[str, int]:
@@ -23,14 +23,25 @@ def flops_per_token(layout: Layout, *, context: int) -> dict[str, int]:
         for tensor in layout.tensors
         if tensor.name == shared
     )
-    attention = sum(
-        # Two FLOPs for each element of the scores' and of the values' product with each position.
-        2 * (kind.layers * (kind.scores + kind.values)).value(layout.symbols) * kind.span(context)
-        for kind in layout.attention
-    )
+    attention = sum(_a_position(layout, kind) * kind.span(context) for kind in layout.attention)
     forward = 2 * multiplied + attention
     return {
         "forward_per_token": forward,
         "training_per_token": 3 * forward,
         "attention_per_token": attention,
     }
+
+
+def mean_attention_per_token(layout: Layout, *, context: int) -> int:
+    """Attention FLOPs of a token, the mean over a causal sequence of ``context`` tokens, rounded."""
+    total = 0
+    for kind in layout.attention:
+        full = kind.span(context)  # the first tokens see 1, 2, ... and the rest this many
+        seen = full * (full + 1) // 2 + (context - full) * full
+        total += _a_position(layout, kind) * seen
+    return (2 * total + context) // (2 * context)
+
+
+def _a_position(layout: Layout, kind: Attention) -> int:
+    """FLOPs for each position that a token looks at: its score, and its share of the values."""
+    return 2 * (kind.layers * (kind.scores + kind.values)).value(layout.symbols)

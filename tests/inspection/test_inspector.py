@@ -12,7 +12,7 @@ from torch import nn
 import minilm
 from minilm.checkpoint import save_weights
 from minilm.errors import FormatError, InputError
-from minilm.ledger.families import HUGGING_FACE
+from minilm.ledger.families import layout_of
 from minilm.run import write_config
 
 TINY_TOTAL_SHARES = pytest.approx(1.0, abs=1e-12)
@@ -86,7 +86,7 @@ def write_gpt2(folder: Path, **extra: torch.Tensor) -> int:
         "n_positions": 5,
     }
     (folder / "config.json").write_text(json.dumps(config))
-    layout = HUGGING_FACE["gpt2"](config)
+    layout = layout_of(config)
     tensors = {t.name: torch.zeros(t.shape) for t in layout.named_tensors()}
     save_file(tensors | extra, folder / "model.safetensors")
     return layout.count()
@@ -286,7 +286,7 @@ def test_a_llama_folder_is_proven_by_its_own_names(tmp_path: Path) -> None:
         "vocab_size": 11,
     }
     (tmp_path / "config.json").write_text(json.dumps(config))
-    layout = HUGGING_FACE["llama"](config)
+    layout = layout_of(config)
     tensors = {t.name: torch.zeros(t.shape) for t in layout.named_tensors()}
     save_file(tensors, tmp_path / "model.safetensors")
     report = minilm.inspect(str(tmp_path))

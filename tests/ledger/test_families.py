@@ -6,7 +6,7 @@ import sympy
 from minilm.errors import ConfigError
 from minilm.ledger.approximation import textbook
 from minilm.ledger.components import EMBEDDINGS
-from minilm.ledger.families import HUGGING_FACE
+from minilm.ledger.families import layout_of
 from minilm.ledger.families.minilm import layout
 from minilm.ledger.layout import Layout, Role
 from minilm.presets import PRESETS
@@ -60,12 +60,12 @@ def test_presets_have_the_published_counts(name: str, count: int) -> None:
 
 @pytest.mark.parametrize(("config", "count"), HUGGING_FACE_CONFIGS)
 def test_hugging_face_configs_have_the_published_counts(config: dict, count: int) -> None:
-    assert HUGGING_FACE[config["model_type"]](config).count() == count
+    assert layout_of(config).count() == count
 
 
 def all_layouts() -> list[Layout]:
     presets = [layout(preset.model_config()) for preset in PRESETS.values()]
-    return presets + [HUGGING_FACE[c["model_type"]](c) for c, _ in HUGGING_FACE_CONFIGS]
+    return presets + [layout_of(c) for c, _ in HUGGING_FACE_CONFIGS]
 
 
 @pytest.mark.parametrize("each", all_layouts(), ids=lambda each: f"{each.family}-{each.count()}")
@@ -118,4 +118,4 @@ def test_textbook_approximation_counts_the_tied_head_twice() -> None:
 )
 def test_a_wrong_size_names_its_field(config: dict, field: str) -> None:
     with pytest.raises(ConfigError, match=f"config.json: {field}: "):
-        HUGGING_FACE[config["model_type"]](config)
+        layout_of(config)

@@ -11,7 +11,7 @@ from typing import Any
 
 from minilm.errors import ConfigError
 from minilm.ledger import components
-from minilm.ledger.families.fields import size
+from minilm.ledger.families.fields import optional_size, size
 from minilm.ledger.layout import Attention, Role, Tensor
 from minilm.ledger.symbols import ONE, Polynomial, symbol
 
@@ -19,6 +19,9 @@ V, T, L, d, f, h, g, k = (symbol(letter) for letter in "VTLdfhgk")
 E, e, D, M, m, s = (
     symbol(letter) for letter in "EeDMms"
 )  # experts; dense and expert layers; widths
+
+# (name, name of the tensor it shares) of a tied head, as Layout.ties has it.
+TIED_HEAD = (("lm_head.weight", "model.embed_tokens.weight"),)
 
 
 def linear(
@@ -95,11 +98,11 @@ def read_heads(
     """
     d_model = size(config, width, defaults[0])
     num_heads = size(config, heads, defaults[1])
-    num_kv_heads = size(config, kv_heads, defaults[2] or num_heads) if kv_heads else num_heads
-    k_default = defaults[3] or max(1, d_model // num_heads)
-    k_value = size(config, head_dim, k_default) if head_dim else k_default
-    said = defaults[3] is not None or (head_dim is not None and config.get(head_dim) is not None)
-    if not said and d_model % num_heads:
+    kv_value = optional_size(config, kv_heads, defaults[2]) if kv_heads else None
+    num_kv_heads = kv_value or num_heads
+    head_value = optional_size(config, head_dim, defaults[3]) if head_dim else defaults[3]
+    k_value = head_value or max(1, d_model // num_heads)
+    if head_value is None and d_model % num_heads:
         raise ConfigError(f"config.json: {width}", f"{d_model}", f"a multiple of {num_heads} heads")
     if num_heads % num_kv_heads:
         raise ConfigError(
@@ -166,4 +169,19 @@ def gated_feed_forward(
             repeat=repeat,
             layers=layers,
         ),
+    )
+
+
+def feed_forward_width(inner: int, d_model: int) -> Polynomial:
+    """4d where the width is that, so that the closed form is the one that people know; else f."""
+    return 4 * d if inner == 4 * d_model else f
+
+
+def feed_forward(
+    up: str, down: str, width: Polynomial = f, *, bias: bool = False
+) -> tuple[Tensor, ...]:
+    """The two matrices of a feed-forward without a gate, under their full names."""
+    return (
+        *linear(up, width, d, components.FEED_FORWARD_UP, bias=bias),
+        *linear(down, d, width, components.FEED_FORWARD_DOWN, bias=bias),
     )

@@ -1,0 +1,292 @@
+"""Checkpoints of torch.save (since torch 1.6) from their zip directory and data.pkl alone.
+
+Format: a zip with uncompressed entries NAME/data.pkl (see torch_pickle), NAME/data/KEY (one storage
+each, raw numbers) and small ones beside them (torch/serialization.py, `_save`). No number of a storage
+is read, and nothing in the file is run.
+"""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from minilm.dtypes import BITS
+from minilm.errors import FormatError
+from minilm.formats.checks import check_name, check_shape, is_size, open_regular, shown
+from minilm.formats.header import Header, StoredTensor
+from minilm.formats.torch_pickle import LARGEST_PICKLE, PickledTensor, read_pickle
+
+# The zip directory takes some 90 bytes a storage.
+LARGEST_DIRECTORY = 8_000_000
+DEEPEST_NESTING = 20
+
+# Where training scripts keep the model among the rest: the optimizer's state is no parameter.
+MODEL_KEYS = ("state_dict", "model", "model_state_dict", "module")
+
+# What torch.compile and DistributedDataParallel put before every name.
+WRAPPERS = ("_orig_mod.", "module.")
+
+
+def read_header(path: Path) -> Header:
+    """Read and check the zip checkpoint ``path``. Raises FormatError, or OSError as the file gives it."""
+    with open_regular(path) as (stream, size):
+        return parse(stream, size, path)
+
+
+def parse(stream: BinaryIO, size: int, path: Path) -> Header:
+    """The header of a file of ``size`` bytes; ``path`` is where its tensors will say they are."""
+    _require_zip(path, stream.read(32))
+    try:
+        # Only the methods that zipfile needs are there.
+        with zipfile.ZipFile(cast("BinaryIO", _Bounded(stream, path))) as archive:
+            entries = _entries(path, archive)
+            root = _root(path, entries)
+            raw = _small(path, archive, entries, f"{root}/data.pkl", LARGEST_PICKLE)
+            order = f"{root}/byteorder"
+            if order in entries and _small(path, archive, entries, order, 16) != b"little":
+                raise FormatError(path, "big-endian numbers", "little-endian ones")
+    except (*_ZIP_ERRORS,) as error:
+        came = f"a broken zip ({type(error).__name__})"
+        raise FormatError(path, came, "a file that torch.save wrote", "it is cut short") from None
+    storages = _Storages(stream, size, path, root, entries)
+    named = _without_wrappers(_named_tensors(path, read_pickle(path, raw)))
+    return _header(path, named, storages)
+
+
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    NotImplementedError,  # a compression or a version that zipfile lacks
+    RuntimeError,  # encrypted
+    EOFError,
+    ValueError,
+    OverflowError,
+    LookupError,
+    struct.error,
+    zlib.error,
+)
+
+
+class _Bounded:
+    """A stream for zipfile that hands out no more than a directory can take at once."""
+
+    def __init__(self, stream: BinaryIO, path: Path) -> None:
+        self.path = path
+        self.stream = stream
+        self.seek, self.tell = stream.seek, stream.tell
+
+    def read(self, count: int = -1) -> bytes:
+        if count > LARGEST_DIRECTORY:
+            expected = f"at most {LARGEST_DIRECTORY}"
+            raise FormatError(self.path, f"a zip directory of {count} bytes", expected)
+        return self.stream.read(count if count >= 0 else LARGEST_DIRECTORY)
+
+    def seekable(self) -> bool:
+        return True
+
+
+def _require_zip(path: Path, beginning: bytes) -> None:
+    if beginning.startswith(b"PK\x03\x04"):
+        return
+    expected, remedy = "a zip that torch.save wrote", "save it again with torch.save or safetensors"
+    # Protocol 2, then torch's magic number as a LONG1.
+    if beginning.startswith(b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"):
+        raise FormatError(path, "the format of torch before 1.6", expected, remedy)
+    if beginning.startswith(b"\x80"):
+        raise FormatError(path, "a bare pickle", expected, remedy)
+    raise FormatError(path, "no zip", expected, "the file is cut short or is no checkpoint")
+
+
+def _entries(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    entries = {info.filename: info for info in archive.infolist()}
+    if len(entries) < len(archive.infolist()):
+        raise FormatError(path, "a zip entry that occurs twice", "each name once")
+    return entries
+
+
+def _root(path: Path, entries: dict[str, zipfile.ZipInfo]) -> str:
+    """The folder in the zip that everything lies in."""
+    root = next(iter(entries), "").partition("/")[0]
+    if f"{root}/constants.pkl" in entries:
+        raise FormatError(path, "a TorchScript program", "a state dict", "save its state_dict()")
+    if f"{root}/data.pkl" not in entries:
+        raise FormatError(path, "a zip without data.pkl", "a file that torch.save wrote")
+    return root
+
+
+def _small(
+    path: Path,
+    archive: zipfile.ZipFile,
+    entries: dict[str, zipfile.ZipInfo],
+    name: str,
+    largest: int,
+) -> bytes:
+    info = entries[name]
+    if info.file_size > largest or info.compress_type not in (
+        zipfile.ZIP_STORED,
+        zipfile.ZIP_DEFLATED,
+    ):
+        came = f"{shown(name)} of {info.file_size} bytes, compression {info.compress_type}"
+        raise FormatError(path, came, f"at most {largest}, stored or deflated")
+    with archive.open(info) as entry:
+        return entry.read(largest + 1)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A storage in the file: its bytes, and where they begin if they lie there uncompressed."""
+
+    size: int
+    offset: int | None
+
+
+class _Storages:
+    """Where storages lie, each looked up once."""
+
+    def __init__(
+        self,
+        stream: BinaryIO,
+        size: int,
+        path: Path,
+        root: str,
+        entries: dict[str, zipfile.ZipInfo],
+    ) -> None:
+        self.stream, self.size, self.path = stream, size, path
+        self.root, self.entries = root, entries
+        self.known: dict[str, _Place] = {}
+
+    def find(self, key: str) -> _Place:
+        """The place of the storage ``key``."""
+        if key not in self.known:
+            name = f"{self.root}/data/{key}"
+            if name not in self.entries:
+                raise FormatError(self.path, f"no {shown(name)} in it", "every storage it names")
+            self.known[key] = self._place(name, self.entries[name])
+        return self.known[key]
+
+    def check_apart(self) -> None:
+        """Two storages that share bytes: no writer does that."""
+        end = 0
+        places = [place for place in self.known.values() if place.offset is not None]
+        for place in sorted(places, key=lambda place: (place.offset or 0, place.size)):
+            assert place.offset is not None
+            if place.offset < end:
+                raise FormatError(self.path, "storages that overlap", "each apart")
+            end = place.offset + place.size
+
+    def _place(self, name: str, info: zipfile.ZipInfo) -> _Place:
+        self.stream.seek(info.header_offset)
+        local = self.stream.read(30)
+        if len(local) < 30 or not local.startswith(b"PK\x03\x04") or info.flag_bits & 1:
+            raise FormatError(self.path, f"{shown(name)} is not where the zip says", "a whole zip")
+        name_length, extra_length = struct.unpack("<HH", local[26:30])
+        offset = info.header_offset + 30 + name_length + extra_length
+        if offset + info.compress_size > self.size:
+            raise FormatError(self.path, f"{shown(name)} past the end", "a whole file")
+        if info.compress_type != zipfile.ZIP_STORED:
+            # A byte of deflate stands for at most 1032.
+            if info.file_size > 1032 * info.compress_size:
+                raise FormatError(self.path, f"{shown(name)} that is a zip bomb", "its true size")
+            return _Place(info.file_size, None)
+        if info.file_size != info.compress_size:
+            raise FormatError(self.path, f"{shown(name)} of two sizes", "one size")
+        return _Place(info.file_size, offset)
+
+
+def _named_tensors(path: Path, content: Any) -> dict[str, PickledTensor]:
+    """The model's tensors by name: its state dict where one is told apart, else all there are."""
+    if isinstance(content, dict):
+        models = [content[k] for k in MODEL_KEYS if _holds_tensors(content.get(k))]
+        content = models[0] if len(models) == 1 else content
+    named: dict[str, PickledTensor] = {}
+    for name, tensor in _walk(path, content, "", 0, set()):
+        if check_name(path, name) in named:
+            raise FormatError(path, f"tensor {shown(name)} twice", "each name once")
+        named[name] = tensor
+    return named
+
+
+def _holds_tensors(value: Any) -> bool:
+    return isinstance(value, dict) and any(isinstance(v, PickledTensor) for v in value.values())
+
+
+def _walk(
+    path: Path, value: Any, name: str, depth: int, seen: set[int]
+) -> Iterator[tuple[str, PickledTensor]]:
+    """Every tensor with its dotted path; a container that is reached twice is entered once."""
+    if isinstance(value, PickledTensor):
+        yield name or "tensor", value
+    elif isinstance(value, (dict, list, tuple)) and id(value) not in seen:
+        seen.add(id(value))
+        if depth == DEEPEST_NESTING:
+            raise FormatError(path, f"over {depth} levels of nesting", "fewer")
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, inner in items:
+            if isinstance(key, (str, int)) and isinstance(
+                inner, (dict, list, tuple, PickledTensor)
+            ):
+                part = check_name(path, str(key))
+                inner_name = check_name(path, f"{name}.{part}" if name else part)
+                yield from _walk(path, inner, inner_name, depth + 1, seen)
+
+
+def _without_wrappers(named: dict[str, PickledTensor]) -> dict[str, PickledTensor]:
+    for prefix in WRAPPERS:
+        if named and all(len(n) > len(prefix) and n.startswith(prefix) for n in named):
+            named = {name.removeprefix(prefix): tensor for name, tensor in named.items()}
+    return named
+
+
+def _header(path: Path, named: dict[str, PickledTensor], storages: _Storages) -> Header:
+    tensors = []
+    shared = []
+    first: dict[tuple[Any, ...], str] = {}
+    for name, pickled in named.items():
+        tensor, region = _checked(path, name, pickled, storages)
+        tensors.append(tensor)
+        earlier = first.setdefault(region, name)
+        if earlier != name and tensor.count:
+            shared.append((name, earlier))
+    storages.check_apart()
+    data_bytes = sum(place.size for place in storages.known.values())
+    return Header(tuple(tensors), {}, data_bytes, tuple(shared))
+
+
+def _checked(
+    path: Path, name: str, pickled: PickledTensor, storages: _Storages
+) -> tuple[StoredTensor, tuple[Any, ...]]:
+    """The tensor, if all of it lies within its storage, and what tells its bytes apart."""
+    shape, stride, offset = pickled.shape, pickled.stride, pickled.offset
+    if not isinstance(shape, (tuple, list)) or not isinstance(stride, (tuple, list)):
+        raise FormatError(path, f"tensor {shown(name)} without a shape", "a shape and strides")
+    sizes = check_shape(path, name, shape)
+    steps = tuple(n for n in stride[: len(sizes)] if is_size(n))
+    if len(stride) != len(sizes) or len(steps) != len(sizes) or not is_size(offset):
+        raise FormatError(path, f"tensor {shown(name)} with strides {shown(stride)}", "its own")
+    place = storages.find(pickled.storage.key)
+    region = (pickled.storage.key, pickled.dtype, offset, sizes, steps)
+    if pickled.dtype not in BITS:  # reported as it is; its bytes cannot be checked
+        return StoredTensor(name, pickled.dtype or "unknown", sizes, place.size, None, path), region
+    width = BITS[pickled.dtype] // 8
+    tensor = StoredTensor(name, pickled.dtype, sizes)
+    last = sum((size - 1) * step for size, step in zip(sizes, steps, strict=True))
+    if tensor.count and (offset + last + 1) * width > place.size:
+        came = f"tensor {shown(name)} up to byte {(offset + last + 1) * width} of {place.size}"
+        raise FormatError(path, came, "a view within its storage")
+    in_one_piece = place.offset is not None and _is_contiguous(sizes, steps)
+    begin = (place.offset or 0) + offset * width if in_one_piece else None
+    nbytes = tensor.count * width
+    return StoredTensor(name, pickled.dtype, sizes, nbytes, begin, path), region
+
+
+def _is_contiguous(sizes: tuple[int, ...], steps: tuple[int, ...]) -> bool:
+    expected = 1
+    for size, step in zip(reversed(sizes), reversed(steps), strict=True):
+        if size != 1 and step != expected:
+            return False
+        expected *= size
+    return True

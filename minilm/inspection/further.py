@@ -1,0 +1,68 @@
+"""What a report adds on request: --fits, --reconcile, --stats, --diff. Each is imported when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from minilm.errors import InputError
+from minilm.formats.header import Header
+from minilm.inspection.inspector import Inspection
+from minilm.inspection.report import Report
+
+Progress = Callable[[int, int, str], None]
+
+
+def with_fits(inspection: Inspection, size: str, *, context: int | None, batch: int) -> Report:
+    """The report with what fits in ``size``, such as 24GB or 80GiB."""
+    from minilm.ledger.fits import fits
+    from minilm.units import parse_bytes
+
+    budget = parse_bytes(size)
+    if inspection.layout is None:
+        raise InputError(
+            inspection.report.target, "an architecture that no family declares", "a known one"
+        )
+    found = fits(inspection.layout, budget, context=context, batch=batch)
+    return replace(inspection.report, fits=found)
+
+
+def with_reconciliation(inspection: Inspection, number: str) -> Report:
+    """The report with an explanation of ``number``, such as 163037184, 117M or 8.03B."""
+    from minilm.inspection.numbers import parse_number
+    from minilm.inspection.reconcile import reconcile
+
+    answer = reconcile(inspection.report, inspection.layout, parse_number(number))
+    return replace(inspection.report, reconciliation=answer)
+
+
+def with_statistics(inspection: Inspection, progress: Progress | None) -> Report:
+    """The report with statistics of all values, streamed from the file."""
+    from minilm.inspection.statistics import statistics
+
+    header = _weights(inspection, "--stats")
+    return replace(inspection.report, statistics=statistics(header.tensors, progress=progress))
+
+
+def with_difference(inspection: Inspection, other: Inspection, progress: Progress | None) -> Report:
+    """The report with what ``other`` has that this target has not, and how the common values differ."""
+    from minilm.inspection.diff import difference
+
+    found = difference(
+        _weights(inspection, "--diff"),
+        _weights(other, "--diff"),
+        ties_a=inspection.report.tied,
+        ties_b=other.report.tied,
+        progress=progress,
+    )
+    return replace(inspection.report, difference=found)
+
+
+def _weights(inspection: Inspection, option: str) -> Header:
+    if inspection.header is None:
+        raise InputError(
+            inspection.report.target,
+            f"no weights for {option}",
+            "a run folder, a model folder or a weights file",
+        )
+    return inspection.header

@@ -1,0 +1,409 @@
+"""--stats: what the values of a checkpoint are like, in one pass over the file and bounded memory.
+
+Floats of 8 and 16 bits are counted code by code: the 65,536 counts give every figure that does not
+depend on order, exactly. Other dtypes go through float64. Two threads: numpy releases the
+interpreter's lock. The stable rank takes passes of its own (`spectrum.py`) and can be left out.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import islice
+
+import numpy as np
+import numpy.typing as npt
+
+from minilm.formats.header import StoredTensor
+from minilm.inspection.moments import Moments, moments_of, moments_of_counts
+from minilm.inspection.spectrum import stable_rank_of
+from minilm.inspection.values import (
+    ITEMS,
+    PIECE,
+    Codes,
+    Floats,
+    Reader,
+    decode64,
+    pieces,
+    rows_and_columns,
+    why_unread,
+)
+
+# (bytes done, bytes in all, tensor's name); called from several threads, one at a time.
+Progress = Callable[[int, int, str], None]
+
+WORKERS = 2
+WIDE_PIECE = 1 << 16  # elements of a piece where every one takes 8 bytes
+OUTLIERS = 5
+
+# Code of infinity: higher codes are NaN, lower ones are ordered as the magnitudes they stand for.
+INFINITY = {"bfloat16": 0x7F80, "float16": 0x7C00, "float8_e5m2": 0x7C, "float8_e4m3fn": 0x7F}
+# Below this size, a table of 65,536 counts costs more than it saves.
+COUNTED_FROM = 1 << 16
+
+EXPONENTS = 2048  # of float64; exponent e is bin e + EXPONENT_BIAS
+EXPONENT_BIAS = 1023
+
+
+@dataclass(frozen=True)
+class Outlier:
+    """One of the values largest in magnitude, and where it is."""
+
+    tensor: str
+    index: tuple[int, ...]
+    value: float
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Finite values other than zero by magnitude: ``counts[i]`` have 2^e <= |x| < 2^(e+1).
+
+    e is ``lowest_exponent`` + i. The bin -1023 also holds everything smaller.
+    """
+
+    lowest_exponent: int = 0
+    counts: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class TensorStatistics:
+    """Mean to histogram are over the finite values; None where there are none, or out of range.
+
+    ``std`` is of the population (divided by n), ``kurtosis`` the excess over a normal distribution's
+    (m4 / m2^2 - 3, biased). ``rows`` are runs along the last dimension, None for vectors; dead ones
+    hold nothing but zeros. ``stable_rank`` is |W|_F^2 / sigma_max^2 of a finite matrix, see
+    `spectrum.stable_rank_of` for its tolerance.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    count: int
+    nan: int
+    inf: int
+    zeros: int
+    negative: int
+    mean: float | None
+    std: float | None
+    min: float | None
+    max: float | None
+    norm: float | None
+    kurtosis: float | None
+    rows: int | None
+    dead_rows: int | None
+    stable_rank: float | None
+    outliers: tuple[Outlier, ...]
+    histogram: Histogram
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A tensor whose values were not read, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """All readable tensors, everything together as one, and what could not be read."""
+
+    tensors: tuple[TensorStatistics, ...]
+    total: TensorStatistics
+    unread: tuple[Unread, ...]
+
+
+def statistics(
+    tensors: Iterable[StoredTensor],
+    *,
+    stable_rank: bool = True,
+    progress: Progress | None = None,
+) -> Statistics:
+    """Read every tensor once and describe its values. Raises FormatError for a file cut short."""
+    reasons = [(tensor, why_unread(tensor)) for tensor in tensors]
+    readable = [tensor for tensor, reason in reasons if reason is None]
+    meter = _Meter(progress, sum(tensor.nbytes for tensor in readable))
+    results: list[TensorStatistics] = []
+    total = _Tally()
+    with ThreadPoolExecutor(WORKERS) as pool:
+        for tensor in readable:
+            tally = _tally(tensor, pool, meter)
+            described = _describe(tensor.name, tensor.dtype, tensor.shape, tally)
+            if stable_rank:
+                described = replace(described, stable_rank=_stable_rank(tensor, described, pool))
+            results.append(described)
+            total.add(tally)
+    return Statistics(
+        tuple(results),
+        _describe("total", "", (), total),
+        tuple(Unread(tensor.name, reason) for tensor, reason in reasons if reason is not None),
+    )
+
+
+@dataclass
+class _Tally:
+    """Everything that is added up over the pieces of a tensor, the tensors of a model."""
+
+    count: int = 0
+    nan: int = 0
+    inf: int = 0
+    zeros: int = 0
+    negative: int = 0
+    rows: int = 0
+    live_rows: int = 0
+    live_long_rows: set[int] = field(default_factory=set)
+    minimum: float = math.inf
+    maximum: float = -math.inf
+    moments: Moments = field(default_factory=Moments)
+    exponents: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(EXPONENTS, np.int64))
+    largest: list[Outlier] = field(default_factory=list)
+    magnitudes: list[float] = field(default_factory=list)  # of the largest, as they are compared
+
+    @property
+    def limit(self) -> float:
+        """What a magnitude must exceed to be among the largest."""
+        return self.magnitudes[-1] if len(self.magnitudes) == OUTLIERS else 0
+
+    def add(self, other: _Tally) -> None:
+        self.count += other.count
+        self.nan += other.nan
+        self.inf += other.inf
+        self.zeros += other.zeros
+        self.negative += other.negative
+        self.rows += other.rows
+        self.live_rows += other.live_rows
+        self.live_long_rows |= other.live_long_rows
+        self.minimum = min(self.minimum, other.minimum)
+        self.maximum = max(self.maximum, other.maximum)
+        self.moments = self.moments.merge(other.moments)
+        self.exponents += other.exponents
+        self.largest = _first(self.largest + other.largest)
+
+
+class _Meter:
+    """Adds up the bytes that the threads have done and reports them, one call at a time."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self.progress, self.total, self.done = progress, total, 0
+        self.lock = threading.Lock()
+
+    def advance(self, count: int, tensor: StoredTensor) -> None:
+        if self.progress is None:
+            return
+        with self.lock:
+            self.done += tensor.nbytes * count // tensor.count
+            self.progress(self.done, self.total, tensor.name)
+
+
+def _tally(tensor: StoredTensor, pool: ThreadPoolExecutor, meter: _Meter) -> _Tally:
+    result = _Tally()
+    if tensor.count:
+        counted = tensor.dtype in INFINITY and tensor.count >= COUNTED_FROM
+        scan = _scan_counted if counted else _scan
+        workers = WORKERS if tensor.count > WIDE_PIECE else 1
+
+        def work(worker: int) -> _Tally:
+            return scan(tensor, worker, workers, meter)
+
+        for part in pool.map(work, range(workers)):
+            result.add(part)
+    result.count = tensor.count
+    if len(tensor.shape) > 1:
+        result.rows, columns = rows_and_columns(tensor)
+        if columns == 0:
+            result.rows = 0
+        result.live_rows += len(result.live_long_rows)
+        result.live_long_rows = set()
+    else:
+        result.live_rows = 0
+    return result
+
+
+def _scan_counted(tensor: StoredTensor, worker: int, workers: int, meter: _Meter) -> _Tally:
+    """Every workers-th piece of a float tensor of 8 or 16 bits, by counting its codes."""
+    tally = _Tally()
+    item = ITEMS[tensor.dtype]
+    bits = item.itemsize * 8
+    sign, infinity = 1 << (bits - 1), INFINITY[tensor.dtype]
+    size = min(PIECE, tensor.count)
+    magnitudes, wide = np.empty(size, item), np.empty(size, np.intp)
+    counts = np.zeros(1 << bits, np.int64)
+    with Reader(tensor, size) as reader:
+        for start, count in islice(pieces(tensor), worker, None, workers):
+            codes = reader.codes(start, count)
+            np.copyto(wide[:count], codes)  # bincount would do it, into new memory every time
+            counts += np.bincount(wide[:count], minlength=1 << bits)
+            magnitude = np.bitwise_and(codes, sign - 1, out=magnitudes[:count])
+            _look_at_rows(tally, tensor, start, magnitude, codes, infinity)
+            meter.advance(count, tensor)
+    _finish_counts(tally, counts, tensor.dtype)
+    return tally
+
+
+def _finish_counts(tally: _Tally, counts: npt.NDArray[np.int64], dtype: str) -> None:
+    codes = np.arange(len(counts), dtype=ITEMS[dtype])
+    values = decode64(codes, dtype)
+    tally.nan = int(counts[np.isnan(values)].sum())
+    tally.inf = int(counts[np.isinf(values)].sum())
+    tally.zeros = int(counts[values == 0].sum())
+    finite = np.isfinite(values) & (counts > 0)
+    values, counts = values[finite], counts[finite]
+    if not values.size:
+        return
+    tally.negative = int(counts[values < 0].sum())
+    tally.minimum, tally.maximum = float(values.min()), float(values.max())
+    tally.moments = moments_of_counts(values, counts)
+    values, counts = values[values != 0], counts[values != 0]
+    np.add.at(tally.exponents, np.frexp(values)[1] - 1 + EXPONENT_BIAS, counts)
+
+
+def _scan(tensor: StoredTensor, worker: int, workers: int, meter: _Meter) -> _Tally:
+    """Every workers-th piece of any tensor, through float64."""
+    tally = _Tally()
+    size = min(WIDE_PIECE, tensor.count)
+    memory = np.empty((3, size))  # new memory for every piece would take longer than the arithmetic
+    with Reader(tensor, size) as reader:
+        for start, count in islice(pieces(tensor, WIDE_PIECE), worker, None, workers):
+            values = decode64(reader.codes(start, count), tensor.dtype, memory[0])
+            _add_values(tally, tensor, start, values, memory[1][:count], memory[2][:count])
+            meter.advance(count, tensor)
+    return tally
+
+
+def _add_values(
+    tally: _Tally, tensor: StoredTensor, start: int, values: Floats, first: Floats, second: Floats
+) -> None:
+    """One piece; ``first`` and ``second`` are memory to work in."""
+    exponents = np.right_shift(values.view(np.int64), 52, out=first.view(np.int64))
+    np.bitwise_and(exponents, EXPONENTS - 1, out=exponents)
+    bins = np.bincount(exponents, minlength=EXPONENTS)
+    zeros = values.size - int(np.count_nonzero(values))
+    bins[0] -= zeros
+    not_finite, bins[-1] = int(bins[-1]), 0
+    tally.exponents += bins
+    tally.zeros += zeros
+    _look_at_rows(tally, tensor, start, np.abs(values, out=first), values, math.inf)
+    if not_finite:
+        nan = int(np.count_nonzero(np.isnan(values)))
+        tally.nan += nan
+        tally.inf += not_finite - nan
+        values = values[np.isfinite(values)]
+    if values.size:
+        tally.negative += int(np.count_nonzero(values < 0))
+        tally.minimum = min(tally.minimum, float(values.min()))
+        tally.maximum = max(tally.maximum, float(values.max()))
+        piece = moments_of(values, first[: values.size], second[: values.size])
+        tally.moments = tally.moments.merge(piece)
+
+
+def _look_at_rows(
+    tally: _Tally,
+    tensor: StoredTensor,
+    start: int,
+    magnitude: Codes,
+    codes: Codes,
+    infinity: float,
+) -> None:
+    """Count live rows and keep the largest values. Magnitudes may be codes: only their order counts."""
+    columns = rows_and_columns(tensor)[1]
+    if columns > magnitude.size:  # a part of one long row
+        row_maxima = magnitude.max(keepdims=True)
+        if row_maxima[0] != 0:
+            tally.live_long_rows.add(start // columns)
+        columns = magnitude.size
+    else:
+        row_maxima = _row_maxima(magnitude.reshape(-1, columns))
+        tally.live_rows += int(np.count_nonzero(row_maxima))
+    if not row_maxima.max() < infinity:  # NaN is the largest code, and not less than infinity
+        magnitude = np.where(magnitude < infinity, magnitude, magnitude.dtype.type(0))
+        row_maxima = _row_maxima(magnitude.reshape(-1, columns))
+    # Pieces of one thread come in order, so an equal value that comes later never counts.
+    rows = np.flatnonzero(row_maxima > tally.limit)
+    if not rows.size:
+        return
+    # The rows with the largest maxima hold the largest values.
+    rows = np.sort(rows[_places_of_largest(row_maxima[rows])])
+    places = (rows[:, None] * columns + np.arange(columns)).reshape(-1)
+    places = places[magnitude[places] > tally.limit]
+    places = places[_places_of_largest(magnitude[places])]
+    values = decode64(codes[places], tensor.dtype) if codes.dtype != np.float64 else codes[places]
+    found = [
+        Outlier(tensor.name, tuple(int(i) for i in np.unravel_index(place, tensor.shape)), value)
+        for place, value in zip((start + places).tolist(), values.tolist(), strict=True)
+    ]
+    magnitudes = [*tally.magnitudes, *magnitude[places].tolist()]
+    tally.magnitudes = sorted(magnitudes, reverse=True)[:OUTLIERS]
+    tally.largest = _first(tally.largest + found)
+
+
+def _places_of_largest(values: Codes) -> npt.NDArray[np.intp]:
+    """Where the largest values are, falling; of equal ones the earlier."""
+    kept = np.arange(values.size)
+    if values.size > OUTLIERS:
+        kept = np.flatnonzero(values >= np.partition(values, -OUTLIERS)[-OUTLIERS])
+    return kept[np.argsort(-values[kept].astype(np.float64), kind="stable")[:OUTLIERS]]
+
+
+def _row_maxima(matrix: Codes) -> Codes:
+    maxima: Codes
+    if matrix.shape[1] > 16:
+        maxima = matrix.max(axis=1)
+        return maxima
+    # numpy reduces short rows slowly, one by one; go along the columns.
+    maxima = matrix[:, 0].copy()
+    for column in range(1, matrix.shape[1]):
+        np.maximum(maxima, matrix[:, column], out=maxima)
+    return maxima
+
+
+def _first(outliers: list[Outlier]) -> list[Outlier]:
+    """The largest, the earlier one where two are equal."""
+    return sorted(outliers, key=lambda outlier: (-abs(outlier.value), outlier.index))[:OUTLIERS]
+
+
+def _stable_rank(
+    tensor: StoredTensor, known: TensorStatistics, pool: ThreadPoolExecutor
+) -> float | None:
+    if len(tensor.shape) != 2 or known.nan or known.inf or not known.norm:
+        return None
+    assert known.min is not None
+    assert known.max is not None
+    return stable_rank_of(tensor, known.norm, max(-known.min, known.max), pool)
+
+
+def _describe(name: str, dtype: str, shape: tuple[int, ...], tally: _Tally) -> TensorStatistics:
+    moments = tally.moments
+    n = moments.count
+    variance = moments.second / n if n else math.nan
+    varies = n and moments.second > 0
+    occupied = np.flatnonzero(tally.exponents)
+    low, high = (int(occupied[0]), int(occupied[-1]) + 1) if occupied.size else (EXPONENT_BIAS, 0)
+    return TensorStatistics(
+        name=name,
+        dtype=dtype,
+        shape=shape,
+        count=tally.count,
+        nan=tally.nan,
+        inf=tally.inf,
+        zeros=tally.zeros,
+        negative=tally.negative,
+        mean=finite(moments.mean) if n else None,
+        std=finite(math.sqrt(variance)) if n else None,
+        min=tally.minimum if n else None,
+        max=tally.maximum if n else None,
+        norm=finite(math.sqrt(moments.second + n * moments.mean * moments.mean)),
+        kurtosis=finite(moments.fourth / n / variance / variance - 3) if varies else None,
+        rows=tally.rows if len(shape) > 1 or not dtype else None,
+        dead_rows=tally.rows - tally.live_rows if len(shape) > 1 or not dtype else None,
+        stable_rank=None,
+        outliers=tuple(tally.largest),
+        histogram=Histogram(low - EXPONENT_BIAS, tuple(tally.exponents[low:high].tolist())),
+    )
+
+
+def finite(value: float) -> float | None:
+    """``value``, or None where JSON has no word for it."""
+    return value if math.isfinite(value) else None

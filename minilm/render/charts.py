@@ -1,0 +1,239 @@
+"""What the HTML report draws, as JSON values of bounded size: treemap, heat map, curves, tensor list.
+
+However many tensors a model has, at most some 2,000 boxes and 12,000 cells are drawn: what is too
+much is added up. All text is plain (no control characters); the page makes it inert for plotly.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from minilm.inspection.report import Report, TensorRow
+from minilm.render.sections import shape_text
+from minilm.render.terminal import plain
+
+MAX_BOXES = 2000
+MAX_COMPONENTS = 50
+MAX_LAYERS = 256
+MAX_MATRICES = 48
+MAX_POINTS = 2000
+
+# The first family whose pattern is in a component's name colours it.
+_FAMILIES = (
+    ("norm", r"norm|(^|\W)ln(\W|_|$)"),
+    ("experts", r"expert|router|moe"),
+    ("head", r"lm.?head|multi-token|^output$"),
+    ("attention", r"att"),
+    ("feed-forward", r"feed.?forward|mlp|ffn|(^|\W)fc"),
+    ("embedding", r"embed|wte|wpe"),
+)
+_LAYER = re.compile(r"(?:^|\.)(\d{1,9})(?=\.)", re.ASCII)
+_CURVES = (
+    ("loss", ("train_loss", "val_loss")),
+    ("bits per byte", ("val_bits_per_byte",)),
+    ("learning rate", ("lr",)),
+    ("tokens per second", ("tokens_per_second",)),
+)
+
+
+def treemap(report: Report) -> list[dict[str, Any]]:
+    """Boxes {id, parent, label, count, share, detail, family}; a parent is the sum of its children.
+
+    A component has its tensors inside where they add up to it, by layer where they are many.
+    """
+    total = report.parameters.total
+    rows: dict[str, list[TensorRow]] = {}
+    for row in report.tensors:
+        rows.setdefault(row.component, []).append(row)
+    components = [component for component in report.components if component.count > 0]
+    if not components or not total:
+        return []
+    boxes: list[dict[str, Any]] = []
+
+    def add(parent: str, label: str, count: int, detail: str, family: str) -> str:
+        box = str(len(boxes))
+        share = count / total
+        boxes.append(
+            {"id": box, "parent": parent, "label": plain(label), "count": count}
+            | {"share": share, "detail": plain(detail), "family": family}
+        )
+        return box
+
+    pairs = [(component.name, component.count) for component in components]
+    root = add("", report.target, sum(count for _, count in pairs), "all components", "other")
+    shown = _largest([(name, count, "") for name, count in pairs], MAX_COMPONENTS)
+    for name, count, _ in shown:
+        inside = [row for row in rows.get(name, []) if row.count > 0]
+        family = family_of(name)
+        box = add(root, name, count, f"{len(inside):,} tensors" if inside else "", family)
+        if len(inside) > 1 and sum(row.count for row in inside) == count:
+            for label, part, detail in _boxes(inside, MAX_BOXES // len(shown)):
+                add(box, label, part, detail, family)
+    return boxes
+
+
+def heat_map(report: Report) -> dict[str, Any] | None:
+    """Layers down, matrices across: {layers, matrices, counts, details, note}; None without layers."""
+    cells: dict[tuple[str, str], list[TensorRow]] = {}
+    outside: list[TensorRow] = []
+    for row in report.tensors:
+        place = layer_and_matrix(row.name)
+        if place is None:
+            outside.append(row)
+        else:
+            cells.setdefault(place, []).append(row)
+    layers = sorted({layer for layer, _ in cells}, key=_natural)
+    matrices = list(dict.fromkeys(matrix for _, matrix in cells))
+    if not cells:
+        return None
+    shown_layers, shown_matrices = layers[:MAX_LAYERS], matrices[:MAX_MATRICES]
+    counts: list[list[int | None]] = []
+    details: list[list[str]] = []
+    for layer in shown_layers:
+        found = [cells.get((layer, matrix), []) for matrix in shown_matrices]
+        counts.append([sum(row.count for row in rows) or None for rows in found])
+        details.append([_cell_detail(rows) for rows in found])
+    note = _left_out(len(layers), len(shown_layers), len(matrices), len(shown_matrices), outside)
+    prefixes = {layer.rpartition(".")[0] for layer in layers}
+    short = len(prefixes) == 1
+    return {
+        "layers": [plain(each.rpartition(".")[2] if short else each) for each in shown_layers],
+        "matrices": [plain(matrix.removesuffix(".weight")) for matrix in shown_matrices],
+        "counts": counts,
+        "details": details,
+        "note": note,
+    }
+
+
+def curves(metrics: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """{loss: [{name, steps, seconds, values}, ..], ..} of a run's metrics, without what is not there."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for title, keys in _CURVES:
+        for key in keys:
+            lines = _thinned([line for line in metrics if _is_finite(line.get(key))])
+            if lines:
+                found.setdefault(title, []).append(
+                    {
+                        "name": key,
+                        "steps": [_finite(line.get("step")) for line in lines],
+                        "seconds": [_finite(line.get("seconds")) for line in lines],
+                        "values": [line[key] for line in lines],
+                    }
+                )
+    return found
+
+
+def tensor_table(report: Report) -> dict[str, Any]:
+    """The list of tensors by columns, what repeats written once: 45,000 rows stay a few megabytes."""
+    shapes: dict[tuple[str, int], int] = {}
+    dtypes: dict[str, int] = {}
+    components: dict[str, int] = {}
+    names, indices = [], []
+    for row in report.tensors:
+        names.append(plain(row.name))
+        indices.append(
+            (
+                shapes.setdefault((shape_text(row.shape), row.count), len(shapes)),
+                dtypes.setdefault(plain(row.dtype), len(dtypes)),
+                components.setdefault(plain(row.component), len(components)),
+            )
+        )
+    return {
+        "names": names,
+        # Counts as text: the page adds them up as big integers.
+        "shapes": [[text, str(count)] for text, count in shapes],
+        "dtypes": list(dtypes),
+        "components": list(components),
+        "rows": indices,
+    }
+
+
+def family_of(component: str) -> str:
+    """Which kind of component this is: norm, experts, head, attention, feed-forward, embedding, other."""
+    lower = component.lower()
+    for family, pattern in _FAMILIES:
+        if re.search(pattern, lower):
+            return family
+    return "other"
+
+
+def layer_and_matrix(name: str) -> tuple[str, str] | None:
+    """blocks.3.attention.query.weight -> (blocks.3, attention.query.weight); further numbers are one."""
+    match = _LAYER.search(name)
+    if match is None:
+        return None
+    matrix = re.sub(r"(^|\.)\d+(?=\.|$)", r"\1*", name[match.end() + 1 :], flags=re.ASCII)
+    return name[: match.end()], matrix
+
+
+def _boxes(rows: Sequence[TensorRow], limit: int) -> list[tuple[str, int, str]]:
+    """A component's tensors as (label, count, detail): each, else by layer; never too many."""
+    if len(rows) <= limit:
+        return [(row.name, row.count, f"{shape_text(row.shape)} {row.dtype}") for row in rows]
+    groups: dict[str, list[int]] = {}
+    for row in rows:
+        place = layer_and_matrix(row.name)
+        groups.setdefault(place[0] if place else row.name, []).append(row.count)
+    return _largest([(name, sum(g), f"{len(g):,} tensors") for name, g in groups.items()], limit)
+
+
+def _largest(boxes: list[tuple[str, int, str]], limit: int) -> list[tuple[str, int, str]]:
+    """All boxes in their order, or the largest and the sum of the others."""
+    if len(boxes) <= limit:
+        return boxes
+    ordered = sorted(boxes, key=lambda box: box[1], reverse=True)
+    rest = ordered[limit - 1 :]
+    others = (f"{len(rest):,} others", sum(count for _, count, _ in rest), "")
+    return [*ordered[: limit - 1], others]
+
+
+def _cell_detail(rows: Sequence[TensorRow]) -> str:
+    if not rows:
+        return "no such tensor"
+    count = sum(row.count for row in rows)
+    shapes = sorted({shape_text(row.shape) for row in rows})
+    dtypes = sorted({row.dtype for row in rows})
+    shape = shapes[0] if len(shapes) == 1 else f"{len(shapes)} shapes"
+    many = f"{len(rows):,} tensors of " if len(rows) > 1 else ""
+    return plain(f"{count:,} elements: {many}{shape}, {', '.join(dtypes[:3])}")
+
+
+def _left_out(
+    layers: int, shown_layers: int, matrices: int, shown_matrices: int, outside: Sequence[TensorRow]
+) -> str:
+    notes = []
+    if outside:
+        count = sum(row.count for row in outside)
+        tensors = "1 tensor" if len(outside) == 1 else f"{len(outside):,} tensors"
+        notes.append(f"{tensors} of no layer ({count:,} elements) are not drawn.")
+    if layers > shown_layers:
+        notes.append(f"The first {shown_layers} of {layers:,} layers are drawn.")
+    if matrices > shown_matrices:
+        notes.append(f"The first {shown_matrices} of {matrices:,} matrices are drawn.")
+    return " ".join(notes)
+
+
+def _thinned(lines: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Every n-th line and the last one, at most MAX_POINTS."""
+    stride = -(-len(lines) // (MAX_POINTS - 1)) or 1
+    kept = lines[::stride]
+    return kept if not lines or kept[-1] is lines[-1] else [*kept, lines[-1]]
+
+
+def _natural(text: str) -> list[tuple[int, str]]:
+    """A sort key that puts layer 10 after layer 2."""
+    return [
+        (int(part), "") if re.fullmatch(r"[0-9]{1,9}", part) else (-1, part)
+        for part in text.split(".")
+    ]
+
+
+def _finite(value: Any) -> float | None:
+    return value if _is_finite(value) else None
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

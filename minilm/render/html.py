@@ -1,0 +1,93 @@
+"""A Report as one HTML file that needs nothing else: no network, no server, no installation.
+
+Jinja2 escapes every text of the page; what the script reads is JSON in which no tag can begin. The
+Content-Security-Policy lets exactly the two scripts written here run, by their hashes, and nothing be
+fetched. plotly.js (MIT) is embedded from the plotly package.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from minilm.inspection.report import Report
+from minilm.render import charts
+from minilm.render.sections import conventions, sections, verdict, witnesses
+from minilm.render.terminal import plain
+from minilm.units import format_count
+
+MAX_ROWS = 200  # of a printed table; the list of tensors has its own window
+
+
+def page(report: Report, *, metrics: Sequence[Mapping[str, Any]] = ()) -> str:
+    """The whole page. ``metrics``, the lines of a run's metrics.jsonl, adds its loss curves."""
+    environment = Environment(
+        loader=PackageLoader("minilm.render", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"plain": plain, "short": format_count}
+    # HTML turns \r\n to \n, which would change the hash.
+    scripts = [get_plotlyjs().replace("\r\n", "\n"), _template(environment, "report.js")]
+    state, sentence = verdict(report)
+    curves = charts.curves(metrics)
+    heat_map = charts.heat_map(report)
+    return environment.get_template("report.html").render(
+        policy=_policy(scripts),
+        style=Markup(_template(environment, "report.css")),
+        scripts=[Markup(script) for script in scripts],
+        data=Markup(
+            script_json(
+                {
+                    "treemap": charts.treemap(report),
+                    "heatMap": heat_map,
+                    "curves": curves,
+                    "tensors": charts.tensor_table(report),
+                }
+            )
+        ),
+        report=report,
+        state=state,
+        sentence=sentence,
+        witnesses=witnesses(report),
+        conventions=conventions(report),
+        sections=sections(report),
+        has_curves=bool(curves),
+        heat_map=heat_map,
+        max_rows=MAX_ROWS,
+    )
+
+
+def script_json(value: Any) -> str:
+    """JSON that can stand in a script element: nothing in it ends the element or a line of a script."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def _policy(scripts: Sequence[str]) -> str:
+    hashes = (
+        base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts
+    )
+    allowed = " ".join(f"'sha256-{value}'" for value in hashes)
+    # plotly sets styles in line, and draws a heat map as a data: image.
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _template(environment: Environment, name: str) -> str:
+    """A file as it is: nothing in the style or the script is a template."""
+    assert environment.loader is not None
+    return environment.loader.get_source(environment, name)[0]

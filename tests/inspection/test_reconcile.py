@@ -1,0 +1,424 @@
+"""Numbers that were published, explained; numbers that mean nothing, not explained."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minilm.config import ModelConfig
+from minilm.inspection.inspector import Inspection, examine
+from minilm.inspection.numbers import parse_number
+from minilm.inspection.parts import parts
+from minilm.inspection.reconcile import Book, Reading, Reconciliation, exact, reconcile
+from minilm.inspection.report import Parameters, Quantization, Report, TensorRow, Witnesses
+from minilm.ledger.families.minilm import layout as minilm_layout
+from minilm.ledger.layout import Layout
+from tests.strategies import model_configs
+
+GPT2 = {"model_type": "gpt2"}
+LLAMA = {"model_type": "llama", "tie_word_embeddings": False}
+LLAMA_3_8B = LLAMA | {
+    "vocab_size": 128256,
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 8192,
+}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "gpt2": GPT2,
+    "gpt2-medium": GPT2 | {"n_embd": 1024, "n_layer": 24, "n_head": 16},
+    "gpt2-large": GPT2 | {"n_embd": 1280, "n_layer": 36, "n_head": 20},
+    "gpt2-xl": GPT2 | {"n_embd": 1600, "n_layer": 48, "n_head": 25},
+    "llama-3-8b": LLAMA_3_8B,
+    "llama-13b": LLAMA
+    | {
+        "vocab_size": 32000,
+        "hidden_size": 5120,
+        "intermediate_size": 13824,
+        "num_hidden_layers": 40,
+        "num_attention_heads": 40,
+    },
+    "llama-3.2-1b": {
+        "model_type": "llama",
+        "tie_word_embeddings": True,
+        "vocab_size": 128256,
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 64,
+    },
+    "falcon-7b": {
+        "model_type": "falcon",
+        "vocab_size": 65024,
+        "hidden_size": 4544,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 71,
+        "multi_query": True,
+        "parallel_attn": True,
+        "bias": False,
+        "new_decoder_architecture": False,
+    },
+    "gpt-neox-20b": {
+        "model_type": "gpt_neox",
+        "vocab_size": 50432,
+        "hidden_size": 6144,
+        "intermediate_size": 24576,
+        "num_hidden_layers": 44,
+        "num_attention_heads": 64,
+        "rotary_pct": 0.25,
+        "tie_word_embeddings": False,
+    },
+    "opt-125m": {
+        "model_type": "opt",
+        "vocab_size": 50272,
+        "hidden_size": 768,
+        "ffn_dim": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "word_embed_proj_dim": 768,
+        "max_position_embeddings": 2048,
+    },
+    "qwen3-0.6b": {
+        "model_type": "qwen3",
+        "vocab_size": 151936,
+        "hidden_size": 1024,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "tie_word_embeddings": True,
+    },
+    "mixtral-8x7b": {
+        "model_type": "mixtral",
+        "vocab_size": 32000,
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "num_local_experts": 8,
+        "num_experts_per_tok": 2,
+        "tie_word_embeddings": False,
+    },
+    "gpt-oss-20b": {
+        "model_type": "gpt_oss",
+        "vocab_size": 201088,
+        "hidden_size": 2880,
+        "intermediate_size": 2880,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 64,
+        "num_key_value_heads": 8,
+        "head_dim": 64,
+        "num_local_experts": 32,
+        "num_experts_per_tok": 4,
+        "attention_bias": True,
+        "tie_word_embeddings": False,
+    },
+    "deepseek-v3": {
+        "model_type": "deepseek_v3",
+        "vocab_size": 129280,
+        "hidden_size": 7168,
+        "intermediate_size": 18432,
+        "moe_intermediate_size": 2048,
+        "num_hidden_layers": 61,
+        "num_nextn_predict_layers": 1,
+        "num_attention_heads": 128,
+        "num_key_value_heads": 128,
+        "n_shared_experts": 1,
+        "n_routed_experts": 256,
+        "num_experts_per_tok": 8,
+        "kv_lora_rank": 512,
+        "q_lora_rank": 1536,
+        "qk_rope_head_dim": 64,
+        "qk_nope_head_dim": 128,
+        "v_head_dim": 128,
+        "moe_layer_freq": 1,
+        "first_k_dense_replace": 3,
+        "tie_word_embeddings": False,
+        "attention_bias": False,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def inspected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Inspection]:
+    found = {}
+    for name, config in CONFIGS.items():
+        path = tmp_path_factory.mktemp(name) / "config.json"
+        path.write_text(json.dumps(config))
+        found[name] = examine(path)
+    return found
+
+
+def explain(inspection: Inspection, text: str) -> Reconciliation:
+    answer = reconcile(inspection.report, inspection.layout, parse_number(text))
+    for explanation in (*answer.explanations, *answer.nearest):
+        # The arithmetic is done again from its terms.
+        count = explanation.start_count + sum(part.count for part in explanation.parts)
+        if explanation.start == "exact count":
+            assert explanation.start_count == inspection.report.parameters.total
+        if not answer.number.is_bytes and not explanation.reading:
+            assert explanation.value == count
+            assert explanation.difference == answer.number.value - count
+    return answer
+
+
+# Model, published number, what the first explanation must name, the signed counts of its parts.
+EXACT = [
+    ("gpt2", "124439808", [], []),
+    ("gpt2", "163037184", ["tied head counted twice"], [38_597_376]),  # torchinfo
+    ("gpt2", "137022720", ["causal masks"], [12 * 1024 * 1024]),  # the Hub's safetensors.total
+    ("gpt2", "137022732", ["causal masks and masked_bias"], [12 * (1024 * 1024 + 1)]),
+    ("gpt2", "124337664", ["all biases"], [-102_144]),  # nanoGPT, bias=False
+    ("gpt2", "85056000", ["token and position embeddings"], [-39_383_808]),
+    ("gpt2", "116929536", ["vocabulary of 40,478, GPT-1's"], [(40478 - 50257) * 768]),
+    ("gpt2", "124475904", ["padded to a multiple of 64"], [47 * 768]),  # nanoGPT's 50304
+    ("gpt2", "123653376", ["position embedding"], [-786_432]),  # nanoGPT's get_num_params
+    ("gpt2", "163109376", ["padded to a multiple of 64", "tied head"], [36_096, 38_633_472]),
+    ("gpt2", "175620096", ["tied head", "causal masks"], [38_597_376, 12_582_912]),
+    ("llama-3-8b", "7504924672", ["LM head left out"], [-525_336_576]),  # accelerate
+    ("llama-13b", "13015866880", ["inv_freq"], [2560]),  # the Hub's safetensors.total
+    ("llama-3.2-1b", "1498482688", ["tied head"], [262_668_288]),  # KerasHub
+    ("falcon-7b", "7,217,189,760", ["tied head"], [65024 * 4544]),
+    ("gpt-neox-20b", "20554568208", ["inv_freq"], [528]),
+    ("opt-125m", "125237760", ["2 offset rows"], [-1536]),  # KerasHub
+    ("qwen3-0.6b", "751,632,384", ["tied head"], [155_582_464]),
+    ("gpt-oss-20b", "21,511,953,984", ["scales of MXFP4"], [597_196_800]),
+    ("gpt-oss-20b", "4187440704", ["only the active experts"], [4_187_440_704 - 20_914_757_184]),
+    ("gpt-oss-20b", "3608307264", ["and no token embedding"], [3_608_307_264 - 20_914_757_184]),
+    ("deepseek-v3", "671026419200", ["registered buffers"], [58 * 256]),
+    ("deepseek-v3", "684531386000", ["MTP modules, registered buffers and FP8"], [13_504_981_648]),
+]
+
+
+@pytest.mark.parametrize(("model", "number", "named", "counts"), EXACT)
+def test_published_numbers_to_the_last_digit(
+    inspected: dict[str, Inspection], model: str, number: str, named: list[str], counts: list[int]
+) -> None:
+    answer = explain(inspected[model], number)
+    assert answer.explained
+    assert answer.exact
+    first = answer.explanations[0]
+    assert first.difference == 0
+    assert [part.count for part in first.parts] == counts
+    for part, name in zip(first.parts, named, strict=True):
+        assert name in part.name
+        assert f"{abs(part.count):,} ({part.name})" in first.text
+    assert answer.chance < 0.001
+
+
+def test_fused_masks_and_a_head_that_is_missing_are_told_apart(
+    inspected: dict[str, Inspection],
+) -> None:
+    # Without its head or without its embedding Llama 3 has as many: both are said.
+    names = [e.parts[0].name for e in explain(inspected["llama-3-8b"], "7504924672").explanations]
+    assert names == ["the LM head left out", "the token embedding left out"]
+
+
+ROUNDED = [
+    ("gpt2", "124M", "exact count", ""),
+    ("gpt2", "124.4M", "exact count", ""),
+    ("gpt2", "124000000", "exact count", ""),
+    ("gpt2", "117M", "exact count", "GPT-1's"),
+    ("gpt2-medium", "345M", "exact count", "GPT-1's"),
+    ("gpt2-large", "762M", "exact count", "GPT-1's"),
+    ("gpt2-xl", "1542M", "exact count", "GPT-1's"),
+    ("gpt2-xl", "1.5B", "exact count", ""),  # cut off, not rounded: 1.558
+    ("gpt2", "118.7M", "exact count", ""),  # M = 2^20
+    ("gpt2", "162.1M", "the rule of thumb 12*L*d^2 + 2*V*d", ""),
+    ("gpt2", "475 MB", "exact count", ""),  # MiB
+    ("gpt2", "474.7 MiB", "exact count", ""),
+    ("gpt2", "548 MB", "exact count", "causal masks"),  # pytorch_model.bin
+    ("llama-3-8b", "8.03B", "exact count", ""),
+    ("llama-3-8b", "16.06 GB", "exact count", ""),
+    ("llama-3-8b", "4.65B", "exact count", "bitsandbytes"),  # the Hub, of an NF4 checkpoint
+    ("mixtral-8x7b", "12.9B", "exact count", "only the active experts"),
+    ("gpt-oss-20b", "3.6B", "exact count", "no token embedding"),
+    ("deepseek-v3", "671B", "exact count", ""),
+    ("deepseek-v3", "685B", "exact count", "MTP"),
+]
+
+
+@pytest.mark.parametrize(("model", "number", "start", "named"), ROUNDED)
+def test_rounded_numbers_within_their_digits(
+    inspected: dict[str, Inspection], model: str, number: str, start: str, named: str
+) -> None:
+    answer = explain(inspected[model], number)
+    assert answer.explained
+    assert not answer.exact
+    first = answer.explanations[0]
+    assert first.start == start
+    assert len(first.parts) == (1 if named else 0)
+    assert all(named in part.name for part in first.parts)
+    assert "within the rounding" in first.text
+
+
+def test_every_line_says_the_arithmetic(inspected: dict[str, Inspection]) -> None:
+    def line(number: str) -> str:
+        return explain(inspected["gpt2"], number).explanations[0].text
+
+    assert line("163037184") == (
+        "163,037,184 = 124,439,808 + 38,597,376 (the tied head counted twice)"
+    )
+    assert line("117M") == (
+        "117M ~ 116,929,536 = 124,439,808 - 7,510,272 (a vocabulary of 40,478, GPT-1's); "
+        "within the rounding (+70,464)"
+    )
+    assert line("475MB") == (
+        "475MB ~ 497,759,232 bytes = 4 x 124,439,808 (exact count); bytes, float32, with "
+        "1,000,000 read as 1,048,576; within the rounding (+314,368)"
+    )
+    assert line("497759232") == (
+        "497,759,232 = 497,759,232 bytes = 4 x 124,439,808 (exact count); bytes, float32"
+    )
+
+
+@pytest.mark.parametrize("number", ["124441234", "99M", "40M", "7e8", "1", "124439807", "600MB"])
+def test_what_nothing_explains_names_the_nearest(
+    inspected: dict[str, Inspection], number: str
+) -> None:
+    answer = explain(inspected["gpt2"], number)
+    assert not answer.explained
+    assert answer.explanations == ()
+    assert len(answer.nearest) == 3
+    distances = [abs(explanation.difference) for explanation in answer.nearest]
+    assert distances == sorted(distances)
+    assert distances[0] > 0
+    assert f"{distances[0]:,} " in answer.nearest[0].text
+
+
+def test_one_digit_explains_nothing_but_the_count_itself(inspected: dict[str, Inspection]) -> None:
+    assert explain(inspected["llama-3-8b"], "8B").explained
+    guess = explain(inspected["llama-3-8b"], "7B")  # a dozen single parts would come to it
+    assert not guess.explained
+    assert guess.chance > 0.25
+
+
+@pytest.mark.parametrize("model", ["gpt2", "llama-3-8b", "deepseek-v3"])
+def test_chance_explains_fewer_than_one_number_in_a_hundred(
+    inspected: dict[str, Inspection], model: str
+) -> None:
+    """Of 10,000 numbers from half to one and a half times the total, at most 5 are explained."""
+    book = Book.of(inspected[model].report, inspected[model].layout)
+    choose = random.Random(0)
+    explained = tried = 0
+    for _ in range(10_000):
+        value = choose.randrange(book.total // 2, book.total + book.total // 2)
+        found, tried = exact(book, Reading("", parse_number(str(value))))
+        explained += bool(found)
+    assert tried > 10_000  # pairs and triples among them
+    assert tried / book.total < 0.005  # the chance that the answer states
+    assert explained <= 5
+
+
+def report_of(layout: Layout) -> Report:
+    total = layout.count()
+    parameters = Parameters(total, total, total, 0, 0, total, total, total, 0)
+    return Report("x", "x", Witnesses(total), (), parameters, (), (), {})
+
+
+@settings(max_examples=25, deadline=None)
+@given(model_configs(), st.data())
+def test_every_part_is_found_again(config: ModelConfig, data: st.DataObject) -> None:
+    layout = minilm_layout(config)
+    report = report_of(layout)
+    for part in parts(report, layout):
+        number = parse_number(str(report.parameters.total + part.count))
+        answer = reconcile(report, layout, number)
+        assert answer.explained
+        for explanation in answer.explanations:
+            assert explanation.difference == 0
+            sizes = [p.count for p in explanation.parts]
+            if not explanation.reading:
+                assert explanation.start_count + sum(sizes) == number.value
+        # Nothing takes more parts than the one that is there; sizes in bytes may be as simple.
+        assert all(len(explanation.parts) <= 1 for explanation in answer.explanations)
+
+
+@settings(max_examples=25, deadline=None)
+@given(model_configs())
+def test_parts_that_go_together_share_no_tensor(config: ModelConfig) -> None:
+    layout = minilm_layout(config)
+    for part in parts(report_of(layout), layout):
+        assert not part.goes_with(part)
+        removed = [t for t in layout.tensors if t.name in part.touches]
+        if part.count < 0 and part.name.endswith("left out"):
+            assert -part.count == sum(layout.value(tensor) for tensor in removed)
+
+
+def test_a_tiny_model_is_not_explained_by_pairs() -> None:
+    config = ModelConfig(vocab_size=7, context_length=8, num_layers=1, d_model=8, num_heads=1)
+    layout = minilm_layout(config)
+    report = report_of(layout)
+    total = report.parameters.total
+    # With so few numbers near the total, two parts would come to any of them.
+    unexplained = sum(
+        not reconcile(report, layout, parse_number(str(n))).explained
+        for n in range(total // 2, 3 * total // 2)
+    )
+    assert unexplained > total // 2
+
+
+def test_a_file_alone_is_explained_by_what_it_holds() -> None:
+    rows = (TensorRow("a.weight", (10, 10), "float32", 100, "a"),)
+    report = Report(
+        "x",
+        "unknown",
+        Witnesses(file=1000),
+        (),
+        Parameters(1000, 1000, 990, 10, 200, 800, 1000, 1150, 50),
+        (),
+        rows,
+        {},
+        tied=(("b.weight", "a.weight"),),
+    )
+    for number, name in [
+        ("1000", None),
+        ("1050", "the buffers"),
+        ("1100", "b.weight counted though it is a.weight"),
+        ("1150", "everything that is stored"),
+        ("990", "the biases"),
+        ("800", "the embedding tables"),
+    ]:
+        answer = reconcile(report, None, parse_number(number))
+        assert answer.exact, number
+        found = answer.explanations[0].parts
+        assert (name is None and not found) or found[0].name.startswith(str(name)), number
+    assert not reconcile(report, None, parse_number("1234")).explained
+
+
+def test_a_quantized_file_is_explained_by_its_packing(inspected: dict[str, Inspection]) -> None:
+    report, layout = inspected["llama-3-8b"].report, inspected["llama-3-8b"].layout
+    assert layout is not None
+    packed, scales = 6_979_321_856 // 2, 109_051_904
+    quantized = Report(
+        **{
+            **{name: getattr(report, name) for name in Report.__dataclass_fields__},
+            "quantization": Quantization(
+                "nf4", 6_979_321_856, packed, scales, packed, scales, 4.125
+            ),
+        }
+    )
+    answer = reconcile(quantized, layout, parse_number(str(8_030_261_248 - packed)))
+    assert answer.explanations[0].parts[0].name == "nf4 values counted as they are packed"
+    answer = reconcile(quantized, layout, parse_number(str(8_030_261_248 - packed + scales)))
+    assert answer.explanations[0].parts[0].name.startswith("nf4 values as packed, with scales")
+
+
+def test_the_answer_is_plain_json(inspected: dict[str, Inspection]) -> None:
+    value = asdict(explain(inspected["gpt2"], "117M"))
+    again = json.loads(json.dumps(value))
+    assert again["explained"] is True
+    assert again["number"]["text"] == "117M"
+    assert again["explanations"][0]["parts"][0]["count"] == -7_510_272
