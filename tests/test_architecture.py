@@ -20,7 +20,7 @@ LAYERS = [
 ]
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 WITHOUT_TORCH = ("ledger", "formats", "text", "render", "data", "inspection")
-WITH_TORCH = {"inspection/live.py"}
+WITH_TORCH = {"inspection/live.py", "inspection/measured.py"}
 
 
 def sources() -> list[Path]:

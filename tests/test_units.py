@@ -3,7 +3,8 @@
 import pytest
 
 from minilm.dtypes import storage_bytes
-from minilm.units import format_bytes, format_count, format_seconds
+from minilm.errors import InputError
+from minilm.units import format_bytes, format_count, format_seconds, parse_bytes
 
 
 @pytest.mark.parametrize(
@@ -30,3 +31,36 @@ def test_durations(s: float, text: str) -> None:
 def test_odd_counts_round_up_to_whole_bytes() -> None:
     assert storage_bytes(3, "int4") == 2
     assert storage_bytes(3, "bfloat16") == 6
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("24GB", 24 * 10**9),
+        ("80GiB", 80 * 2**30),
+        ("512MB", 512 * 10**6),
+        ("8e9", 8 * 10**9),
+        ("40g", 40 * 10**9),
+        (" 1.5 kib ", 1536),
+        ("0.1TB", 10**11),
+        ("7", 7),
+        ("7B", 7),
+        ("7.99", 7),
+        ("9223372036854775807", 2**63 - 1),
+    ],
+)
+def test_sizes_as_people_write_them(text: str, size: int) -> None:
+    assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "GB", "24XB", "-24GB", "inf", "nan", "1e999", "1e99", "0", "0.1", "24 GB GB", "1_0"),
+        *("9" * 5000, "9223372036854775808", "1e9" * 100, "٣GB", "7i", "1.GB", ".5GB", "0x10"),
+    ],
+)
+def test_what_is_no_size_is_one_short_line(text: str) -> None:
+    with pytest.raises(InputError, match=r"^--fits: ") as caught:
+        parse_bytes(text, "--fits")
+    assert len(str(caught.value)) < 200

@@ -56,7 +56,8 @@ def _run(arguments: Sequence[str] | None, program: str) -> int:
 def _report(target: str, options: argparse.Namespace) -> Report:
     """The report of one target with everything that was asked for."""
     sizes = {"context": options.context, "batch": options.batch}
-    inspection = examine(target, live=options.live, **sizes)
+    listed = options.tensors or options.html is not None
+    inspection = examine(target, live=options.live, tensors=listed, **sizes)
     if options.fits is not None:
         inspection = inspection.having(further.with_fits(inspection, options.fits, **sizes))
     if options.reconcile is not None:

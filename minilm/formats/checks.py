@@ -56,14 +56,18 @@ def check_shape(path: Path, name: str, shape: Sequence[object]) -> tuple[int, ..
             f"tensor {shown(name)} with {len(shape)} dimensions",
             f"at most {MOST_DIMENSIONS}",
         )
-    sizes = tuple(n for n in shape if is_size(n))
+    sizes = []
+    for size in shape:
+        if not is_size(size):
+            break
+        sizes.append(size)
     if len(sizes) < len(shape) or math.prod(sizes) >= 2**63:
         raise FormatError(
             path,
             f"tensor {shown(name)} with shape {shown(shape)}",
             "whole numbers whose product is below 2**63",
         )
-    return sizes
+    return tuple(sizes)
 
 
 def is_size(value: object) -> TypeGuard[int]:

@@ -46,7 +46,8 @@ def parse_object(
     if sum(map(raw.count, (b",", b"[", b"{"))) > MOST_VALUES:
         raise broken(f"over {MOST_VALUES} values of JSON", "fewer")
     try:
-        value = json.loads(raw.decode("utf-8"), object_pairs_hook=distinct if unique else None)
+        hook = distinct if unique else None
+        value = json.loads(raw.decode("utf-8"), object_pairs_hook=hook, parse_int=_whole_number)
         if rb"\u" in raw:
             json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except FormatError:
@@ -56,3 +57,10 @@ def parse_object(
     if not isinstance(value, dict):
         raise broken(f"a JSON {type(value).__name__}")
     return value
+
+
+def _whole_number(digits: str) -> int:
+    """What takes quadratic time to read is no size of anything."""
+    if len(digits) > 100:
+        raise ValueError("a number of over 100 digits")
+    return int(digits)

@@ -22,7 +22,7 @@ from minilm.formats.header import Header, StoredTensor
 from minilm.formats.torch_pickle import LARGEST_PICKLE, PickledTensor, read_pickle
 
 # The zip directory takes some 90 bytes a storage.
-LARGEST_DIRECTORY = 8_000_000
+LARGEST_DIRECTORY = 4_000_000
 DEEPEST_NESTING = 20
 
 # Where training scripts keep the model among the rest: the optimizer's state is no parameter.
@@ -42,15 +42,18 @@ def parse(stream: BinaryIO, size: int, path: Path) -> Header:
     """The header of a file of ``size`` bytes; ``path`` is where its tensors will say they are."""
     _require_zip(path, stream.read(32))
     try:
-        # Only the methods that zipfile needs are there.
-        with zipfile.ZipFile(cast("BinaryIO", _Bounded(stream, path))) as archive:
+        bounded = _Bounded(stream, path)
+        with zipfile.ZipFile(cast("BinaryIO", bounded)) as archive:
+            bounded.largest = LARGEST_PICKLE
             entries = _entries(path, archive)
             root = _root(path, entries)
             raw = _small(path, archive, entries, f"{root}/data.pkl", LARGEST_PICKLE)
             order = f"{root}/byteorder"
             if order in entries and _small(path, archive, entries, order, 16) != b"little":
                 raise FormatError(path, "big-endian numbers", "little-endian ones")
-    except (*_ZIP_ERRORS,) as error:
+    except FormatError:
+        raise
+    except _ZIP_ERRORS as error:
         came = f"a broken zip ({type(error).__name__})"
         raise FormatError(path, came, "a file that torch.save wrote", "it is cut short") from None
     storages = _Storages(stream, size, path, root, entries)
@@ -72,18 +75,18 @@ _ZIP_ERRORS = (
 
 
 class _Bounded:
-    """A stream for zipfile that hands out no more than a directory can take at once."""
+    """The part of a stream that zipfile uses; it hands out no more than a directory takes at once."""
 
     def __init__(self, stream: BinaryIO, path: Path) -> None:
-        self.path = path
-        self.stream = stream
+        self.stream, self.path = stream, path
+        self.largest = LARGEST_DIRECTORY
         self.seek, self.tell = stream.seek, stream.tell
 
     def read(self, count: int = -1) -> bytes:
-        if count > LARGEST_DIRECTORY:
-            expected = f"at most {LARGEST_DIRECTORY}"
+        if count > self.largest:
+            expected = f"at most {self.largest}"
             raise FormatError(self.path, f"a zip directory of {count} bytes", expected)
-        return self.stream.read(count if count >= 0 else LARGEST_DIRECTORY)
+        return self.stream.read(count if count >= 0 else self.largest)
 
     def seekable(self) -> bool:
         return True

@@ -7,7 +7,7 @@ tells a LoRA merge (as low as the adapter's) from training of the whole matrix.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -16,10 +16,9 @@ import numpy.typing as npt
 
 from minilm.formats.header import Header, StoredTensor
 from minilm.inspection.low_rank import Rank, numerical_rank, rounding_noise
+from minilm.inspection.statistics import Progress, Unread, finite
 from minilm.inspection.values import Codes, Floats, Reader, decode64, pieces, why_unread
 
-# (bytes done, bytes in all, tensor's name)
-Progress = Callable[[int, int, str], None]
 Ties = Iterable[tuple[str, str]]
 
 # Elements of a piece, in float64 and several copies; longer rows have no rank told.
@@ -76,14 +75,6 @@ class Change:
     max_index: tuple[int, ...] | None
     rank: int | None
     rank_exact: bool
-
-
-@dataclass(frozen=True)
-class Unread:
-    """A tensor of the same name and shape whose values could not be compared, and why."""
-
-    name: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -212,13 +203,13 @@ def _compare(x: StoredTensor, y: StoredTensor, meter: _Meter) -> _Sums:
     for start, codes_a, codes_b in _read_both(x, y):
         a, b = decode64(codes_a, x.dtype), decode64(codes_b, y.dtype)
         sums.equal += _equal(codes_a, codes_b, a, b, same_dtype=x.dtype == y.dtype)
-        finite = np.isfinite(a) & np.isfinite(b)
-        not_finite = a.size - int(np.count_nonzero(finite))
+        both = np.isfinite(a) & np.isfinite(b)
+        not_finite = a.size - int(np.count_nonzero(both))
         if not_finite:
             sums.not_finite += not_finite
-            a, b = np.where(finite, a, 0), np.where(finite, b, 0)
+            a, b = np.where(both, a, 0), np.where(both, b, 0)
         with np.errstate(over="ignore"):
-            _add_piece(sums, x.shape, start, a, b, finite)
+            _add_piece(sums, x.shape, start, a, b, both)
         meter.advance(a.size, x, y)
     return sums
 
@@ -229,14 +220,14 @@ def _add_piece(
     start: int,
     a: Floats,
     b: Floats,
-    finite: npt.NDArray[np.bool_],
+    compared: npt.NDArray[np.bool_],
 ) -> None:
     change = b - a
     sums.before += float(a @ a)
     sums.after += float(b @ b)
     sums.product += float(a @ b)
     sums.change += float(change @ change)
-    magnitude = np.where(finite, np.abs(change), -1)
+    magnitude = np.where(compared, np.abs(change), -1)
     place = int(magnitude.argmax())
     if magnitude[place] > sums.largest:
         sums.largest, sums.place = float(magnitude[place]), start + place
@@ -288,16 +279,11 @@ def _change(name: str, shape: tuple[int, ...], sums: _Sums, rank: Rank | None) -
         count=sums.count,
         identical=sums.equal / sums.count if sums.count else 1.0,
         not_finite=sums.not_finite,
-        norm=_finite(norm),
-        relative=_finite(norm / math.sqrt(sums.before)) if sums.before else None,
-        cosine=_finite(max(-1.0, min(1.0, cosine))) if math.isfinite(cosine) else None,
-        max_change=_finite(sums.largest) if compared else None,
+        norm=finite(norm),
+        relative=finite(norm / math.sqrt(sums.before)) if sums.before else None,
+        cosine=finite(max(-1.0, min(1.0, cosine))) if math.isfinite(cosine) else None,
+        max_change=finite(sums.largest) if compared else None,
         max_index=None if place is None else tuple(int(i) for i in place),
         rank=None if rank is None else rank.rank,
         rank_exact=rank is None or rank.exact,
     )
-
-
-def _finite(value: float) -> float | None:
-    """``value``, or None where JSON has no word for it."""
-    return value if math.isfinite(value) else None

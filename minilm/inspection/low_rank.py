@@ -46,8 +46,8 @@ def numerical_rank(rows: Rows, shape: tuple[int, int], noise: float) -> Rank | N
         whole = np.concatenate(list(rows()))
         return Rank(_count(_roots(whole @ whole.T), noise, shape), True)
     room = KEPT_BYTES // (8 * max(height, width))
-    found = min(DIRECTIONS + MARGIN, room)
-    directions = found - MARGIN
+    found = min(DIRECTIONS + MARGIN, room, height)
+    directions = found if found == height else found - MARGIN
     if directions < 1:
         return None
     start = np.random.default_rng(0).standard_normal((width, found))
@@ -58,7 +58,7 @@ def numerical_rank(rows: Rows, shape: tuple[int, int], noise: float) -> Rank | N
         small += basis[first : first + len(part)].T @ part
         first += len(part)
     rank = _count(_roots(small @ small.T), noise, shape)
-    return Rank(min(rank, directions), rank < directions)
+    return Rank(min(rank, directions), rank < directions or found == height)
 
 
 def rounding_noise(epsilon: float, row: float, column: float) -> float:
@@ -71,8 +71,8 @@ def rounding_noise(epsilon: float, row: float, column: float) -> float:
 
 
 def _roots(gram: Floats) -> Floats:
-    values: Floats = np.linalg.eigvalsh(gram)
-    return np.sqrt(np.maximum(values, 0))
+    roots: Floats = np.sqrt(np.maximum(np.linalg.eigvalsh(gram), 0))
+    return roots
 
 
 def _count(singular: Floats, noise: float, shape: tuple[int, int]) -> int:

@@ -186,13 +186,15 @@ class Book:
     """Everything that a number is looked up in.
 
     ``singles`` are the starts alone and the exact count with one part, each with its count; ``pairs``
-    are two parts that go together, by their sum, empty where they are too many for this total.
+    are two parts that go together, by their sum, ``with_rows`` another vocabulary and a part of the
+    model that has it; both are empty where they are too many for this total.
     """
 
     total: int
     parts: tuple[Part, ...]
     singles: tuple[Single, ...]
     pairs: Mapping[int, Sequence[tuple[Part, Part]]]
+    with_rows: Mapping[int, Sequence[tuple[Part, Part]]]
     num_pairs: int
 
     @staticmethod
@@ -204,14 +206,16 @@ class Book:
         changed = list(_linear_in_rows(report, layout)) if layout else []
         num_pairs = comb(len(every), 2) + len(others) * len(changed)
         pairs: dict[int, list[tuple[Part, Part]]] = {}
+        with_rows: dict[int, list[tuple[Part, Part]]] = {}
         if len(singles) + num_pairs <= CHANCE_ALLOWED * total:
             for pair in combinations(every, 2):
                 if pair[0].goes_with(pair[1]):
                     pairs.setdefault(pair[0].count + pair[1].count, []).append(pair)
             for (rows, vocabulary), (part, per_row) in product(others, changed):
                 again = replace(part, count=part.count + rows * per_row)
-                pairs.setdefault(vocabulary.count + again.count, []).append((vocabulary, again))
-        return Book(total, every, singles, pairs, num_pairs)
+                together = vocabulary.count + again.count
+                with_rows.setdefault(together, []).append((vocabulary, again))
+        return Book(total, every, singles, pairs, with_rows, num_pairs)
 
 
 def _singles(total: int, layout: Layout | None, every: Sequence[Part]) -> Iterator[Single]:
@@ -286,16 +290,20 @@ def exact(book: Book, reading: Reading) -> tuple[list[Candidate], int]:
     if found or not reading.plain or not book.pairs:
         return found, tried
     start, missing = _Start(EXACT_COUNT, book.total), wanted - book.total
-    found = [Candidate(start, pair, reading) for pair in book.pairs.get(missing, ())]
+    pairs = (*book.pairs.get(missing, ()), *book.with_rows.get(missing, ()))
+    found = [Candidate(start, pair, reading) for pair in pairs]
     tried += book.num_pairs
-    triples = len(book.parts) * book.num_pairs
+    triples = comb(len(book.parts), 3)
     if found or tried + triples > CHANCE_ALLOWED * book.total:
         return found, tried
-    for part in book.parts:
-        for pair in book.pairs.get(missing - part.count, ()):
-            if part.goes_with(pair[0]) and part.goes_with(pair[1]):
-                found.append(Candidate(start, (*pair, part), reading))
-    return found, tried + triples
+    # Each three are met three times: once for each that is taken last.
+    chosen = {
+        frozenset((*pair, part)): (*pair, part)
+        for part in reversed(book.parts)
+        for pair in book.pairs.get(missing - part.count, ())
+        if part.goes_with(pair[0]) and part.goes_with(pair[1])
+    }
+    return [Candidate(start, three, reading) for three in chosen.values()], tried + triples
 
 
 def _by_its_zeros(reading: Reading) -> Reading:

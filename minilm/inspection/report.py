@@ -141,6 +141,11 @@ class Report:
             del value["formula"]["pretty"]
             if value["formula"]["approximation"] is not None:
                 del value["formula"]["approximation"]["pretty"]
+        if self.fits is not None:
+            verdicts = [{"required": fit.required, "fits": fit.fits} for fit in self.fits]
+            value["fits"] = [
+                fit | verdict for fit, verdict in zip(value["fits"], verdicts, strict=True)
+            ]
         value = {"schema": SCHEMA, **value, "verified": self.verified}
         if tensors:
             value["tensors"] = [asdict(row) for row in self.tensors]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Shape = tuple[int, ...]
 
 # What runtimes keep beside attention to quantize its keys, values and queries; no weight is decoded by it.
-CACHE_SCALES = ("k_scale", "v_scale", "q_scale", "kv_scale", "k_zero_point", "v_zero_point")
+CACHE_SCALES = (".k_scale", ".v_scale", ".q_scale", ".kv_scale", ".k_zero_point", ".v_zero_point")
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,8 @@ def decode(
             cache_scales.append(stored)
         elif stored.name not in scales:
             tensors.append(LogicalTensor(stored.name, stored.shape, stored.dtype, (stored,)))
-    _check_places(tensors)
+    if found:  # else each tensor is what it was, and a header has each name once
+        _check_places(tensors)
     methods = sorted({decoded.method for decoded in found.values()})
     notes = (*failures, *_disagreements(quantization, found.values(), methods))
     return Storage(tuple(tensors), " + ".join(methods) or None, notes, tuple(cache_scales))
@@ -122,7 +123,7 @@ def _ask_methods(
 ) -> tuple[dict[str, Decoded], list[str]]:
     """What each stored tensor of values stands for, and a note for each reason why one could not be."""
     # Here and not above: a bare config.json, which has nothing to decode, is read in a blink.
-    from minilm.inspection.quantization import METHODS
+    from minilm.inspection import quantization as methods
     from minilm.inspection.quantization.checkpoint import Checkpoint, UndecodableError
 
     found: dict[str, Decoded] = {}
@@ -130,8 +131,7 @@ def _ask_methods(
     with Checkpoint(header, quantization, expected) as checkpoint:
         for tensor in header.tensors:
             try:
-                asked = (method(tensor, checkpoint) for method in METHODS)
-                decoded = next((answer for answer in asked if answer is not None), None)
+                decoded = methods.decoded(tensor, checkpoint)
             except UndecodableError as error:
                 failed.setdefault(str(error), []).append(tensor.name)
                 continue
@@ -145,7 +145,7 @@ def _ask_methods(
 
 
 def _is_cache_scale(tensor: StoredTensor, expected: Mapping[str, Shape]) -> bool:
-    return tensor.name.rpartition(".")[2] in CACHE_SCALES and tensor.name not in expected
+    return tensor.name.endswith(CACHE_SCALES) and tensor.name not in expected
 
 
 def _check_places(tensors: Iterable[LogicalTensor]) -> None:
@@ -180,8 +180,12 @@ def _disagreements(
     notes = []
     other = {"gptq", "awq"} & set(methods) - {said}
     if said in ("gptq", "awq") and other:
-        notes.append(f"quant_method {said!r}: the tensors are packed as {' and '.join(other)}")
+        notes.append(
+            f"quant_method {said!r}: the tensors are packed as {' and '.join(sorted(other))}"
+        )
     packed = {decoded.dtype for decoded in found if decoded.method in ("gptq", "awq")}
     if packed and bits is not None and f"int{bits}" not in packed:
-        notes.append(f"bits {shortened(bits)}: the tensors are packed as {', '.join(packed)}")
+        notes.append(
+            f"bits {shortened(bits)}: the tensors are packed as {', '.join(sorted(packed))}"
+        )
     return notes

@@ -110,7 +110,7 @@ class Reader:
         """The stored items of ``count`` elements from ``start`` on."""
         first = start // self.elements_an_item
         view = self.buffer[: count // self.elements_an_item]
-        wanted = memoryview(view.view(np.uint8))
+        wanted = view.view(np.uint8).data
         self.stream.seek(self.offset + first * self.item.itemsize)
         done = 0
         while done < len(wanted):
@@ -136,21 +136,18 @@ def decode(codes: Codes, dtype: str) -> Codes:
     64-bit integers beyond 2^53 are rounded. The result may be ``codes`` itself.
     """
     if dtype == "bfloat16":
-        return np.left_shift(codes, 16, dtype=np.uint32).view(np.float32)
+        halves: Codes = np.left_shift(codes, 16, dtype=np.uint32)
+        return halves.view(np.float32)
     if dtype == "float16":
         return codes.view(np.float16).astype(np.float32)
     if dtype.startswith("float8"):
-        return _float8_values(dtype)[codes]
+        values: Codes = _float8_values(dtype)[codes]
+        return values
     if dtype == "bool":
-        return (codes != 0).astype(np.float32)
-    if dtype == "q8_0":
-        scale = codes["scale"].astype(np.float32)
-        return (scale[:, None] * codes["codes"]).reshape(-1)
-    if dtype == "q4_0":
-        scale = codes["scale"].astype(np.float32)
-        # Low halves are elements 0..15 of a block, high halves 16..31.
-        quarters = np.concatenate([codes["codes"] & 15, codes["codes"] >> 4], axis=1)
-        return (scale[:, None] * (quarters.astype(np.float32) - 8)).reshape(-1)
+        truths: Codes = codes != 0
+        return truths.astype(np.float32)
+    if codes.dtype.names:
+        return _block_values(codes)
     narrow = dtype == "float32" or codes.dtype.itemsize <= 2
     return codes.astype(np.float32 if narrow else np.float64, copy=False)
 
@@ -165,13 +162,23 @@ def decode64(codes: Codes, dtype: str, out: Floats | None = None) -> Floats:
         return out[: values.size]
 
 
-def _float8_values(dtype: str) -> npt.NDArray[np.float32]:
+def _block_values(blocks: Codes) -> Codes:
+    """The values of ggml blocks: one scale each, and 8-bit codes, or 4-bit ones two in a byte."""
+    numbers: Codes = blocks["codes"]
+    if numbers.dtype == np.uint8:  # low halves are the first 16 elements, high halves the others
+        numbers = np.concatenate([numbers & 15, numbers >> 4], axis=1).astype(np.int8) - 8
+    scaled: Codes = blocks["scale"].astype(np.float32)[:, None] * numbers
+    return scaled.reshape(-1)
+
+
+def _float8_values(dtype: str) -> Codes:
     """The values of all 256 codes."""
-    codes = np.arange(256)
+    codes: Codes = np.arange(256)
+    values: Codes
     if dtype == "float8_e5m2":  # the upper half of a float16
         return (codes << 8).astype(np.uint16).view(np.float16).astype(np.float32)
     if dtype == "float8_e8m0fnu":  # powers of two, no sign, no zero
-        values = np.ldexp(np.float32(1), codes - 127)
+        values = np.ldexp(1.0, codes - 127)
         values[255] = np.nan
         return values.astype(np.float32)
     sign, exponent, fraction = 1 - (codes >> 7) * 2, codes >> 3 & 15, codes & 7

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from minilm.inspection.report import Report, TensorRow
-from minilm.render.sections import shape_text
+from minilm.render.tables import shape_text
 from minilm.render.terminal import plain
 
 MAX_BOXES = 2000
@@ -86,7 +86,12 @@ def heat_map(report: Report) -> dict[str, Any] | None:
         else:
             cells.setdefault(place, []).append(row)
     layers = sorted({layer for layer, _ in cells}, key=_natural)
-    matrices = list(dict.fromkeys(matrix for _, matrix in cells))
+    order = {component.name: number for number, component in enumerate(report.components)}
+    first = {matrix: rows[0].component for (_, matrix), rows in reversed(cells.items())}
+    matrices = sorted(
+        dict.fromkeys(matrix for _, matrix in cells),
+        key=lambda matrix: order.get(first[matrix], len(order)),
+    )
     if not cells:
         return None
     shown_layers, shown_matrices = layers[:MAX_LAYERS], matrices[:MAX_MATRICES]

@@ -1,52 +1,18 @@
-"""A Report as titled tables of text: what the Markdown and the HTML report have in common.
+"""A Report as sections of tables: what the Markdown and the HTML report have in common.
 
-A cell is plain text without control characters, not yet escaped for either format. A further section
-is one more function in `sections`.
+A further section is one more function in `sections`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 from minilm.inspection.report import Convention, Parameters, Report
+from minilm.render import requested
+from minilm.render.tables import Column, Section, Table, columns, number, relative, size, way, words
 from minilm.render.terminal import plain
-from minilm.units import format_bytes, format_count
-
-# What the keys of `memory` count when it is not bytes.
-_NOT_BYTES = {"context", "batch", "tokens", "sequences", "layers", "parameters", "rank"}
-# Mappings that a report may have one day or has on request, each printed as it is nested.
-_FURTHER = ("statistics", "difference", "fits", "reconciliation")
-
-
-@dataclass(frozen=True)
-class Column:
-    """A table's column. ``kind``: text, number (to the right), code (a name or a formula)."""
-
-    title: str
-    kind: str = "text"
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of text. ``shares`` in 0..1, one a row, are drawn as bars where there can be bars."""
-
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[str, ...], ...]
-    caption: str = ""
-    shares: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
-class Section:
-    """A heading, paragraphs, formulas as (label, text), tables."""
-
-    key: str
-    title: str
-    text: tuple[str, ...] = ()
-    code: tuple[tuple[str, str], ...] = ()
-    tables: tuple[Table, ...] = ()
+from minilm.units import format_count
 
 
 def sections(report: Report) -> list[Section]:
@@ -55,11 +21,14 @@ def sections(report: Report) -> list[Section]:
         _components(report),
         _formula(report),
         _conventions(report),
+        requested.reconciliation(report.reconciliation),
         _tied(report),
         _quantization(report),
         _memory(report),
+        requested.fits(report.fits),
         _compute(report),
-        *(_nested(name, getattr(report, name, None)) for name in _FURTHER),
+        requested.statistics(report.statistics),
+        requested.difference(report.difference),
         _hyperparameters(report),
     ]
     return [section for section in found if section is not None]
@@ -70,7 +39,7 @@ def verdict(report: Report) -> tuple[str, str]:
     heard = sum(count is not None for _, count in witnesses(report))
     if report.mismatches:
         count = len(report.mismatches)
-        return "mismatch", f"Not verified: {count} mismatch{'es' if count > 1 else ''}"
+        return "mismatch", f"Not verified: {count:,} mismatch{'es' if count > 1 else ''}"
     if heard > 1:
         return "verified", f"Verified, name by name, by {heard} independent witnesses"
     return "alone", "One witness: nothing to hold it against"
@@ -87,11 +56,6 @@ def conventions(report: Report) -> tuple[Convention, ...]:
     return report.conventions or _usual_conventions(report.parameters)
 
 
-def shape_text(shape: Sequence[int]) -> str:
-    """(50257, 768) -> 50,257 × 768."""
-    return " × ".join(f"{dimension:,}" for dimension in shape) or "scalar"
-
-
 def _usual_conventions(p: Parameters) -> tuple[Convention, ...]:
     return (
         Convention("total", p.total, "every parameter once; a tied head is not counted again"),
@@ -104,50 +68,45 @@ def _usual_conventions(p: Parameters) -> tuple[Convention, ...]:
 
 
 def _components(report: Report) -> Section:
-    with_formula = any(component.pretty for component in report.components)
-    columns = [
-        Column("component"),
-        Column("parameters", "number"),
-        Column("share", "number"),
-        Column("weights", "number"),
-        Column("biases", "number"),
-    ]
-    rows = []
-    for c in report.components:
-        row = [plain(c.name), f"{c.count:,}", f"{c.share:.2%}", f"{c.weights:,}", f"{c.biases:,}"]
-        rows.append((*row, plain(c.pretty)) if with_formula else tuple(row))
     p = report.parameters
-    total = ["total", f"{p.total:,}", "100.00%", f"{p.weights:,}", f"{p.biases:,}"]
-    rows.append((*total, plain(report.formula.pretty) if report.formula else ""))
-    if with_formula:
-        columns.append(Column("formula", "code"))
+    rows = [
+        (plain(c.name), f"{c.count:,}", f"{c.share:.2%}", f"{c.weights:,}", f"{c.biases:,}")
+        for c in report.components
+    ]
+    rows.append(("total", f"{p.total:,}", "100.00%", f"{p.weights:,}", f"{p.biases:,}"))
+    bars = (*relative([component.share for component in report.components]), 0.0)
+    titles = columns("component", "parameters", "share", "weights", "biases")
+    if report.formula is None:
+        table = Table(titles, tuple(rows), bars=bars)
     else:
-        rows[-1] = tuple(total)
-    shares = (*(component.share for component in report.components), 1.0 if p.total else 0.0)
-    return Section(
-        "components", "Components", tables=(Table(tuple(columns), tuple(rows), shares=shares),)
-    )
+        formulas = (*(component.pretty for component in report.components), report.formula.pretty)
+        with_formulas = tuple(
+            (*row, plain(formula)) for row, formula in zip(rows, formulas, strict=True)
+        )
+        table = Table((*titles, Column("formula", "code")), with_formulas, bars=bars)
+    return Section("components", "Components", tables=(table,))
 
 
 def _formula(report: Report) -> Section | None:
     formula = report.formula
     if formula is None:
         return None
-    code = [
-        ("closed form", plain(formula.symbolic)),
-        ("with numbers", plain(formula.substituted)),
-        ("value", f"{report.witnesses.formula:,}" if report.witnesses.formula is not None else ""),
-    ]
+    value = "" if report.witnesses.formula is None else f" = {report.witnesses.formula:,}"
+    symbols = ", ".join(f"{name} = {value}" for name, value in formula.symbols.items())
+    code = (
+        ("closed form", plain(formula.pretty)),
+        ("with numbers", plain(formula.substituted) + value),
+        ("where", plain(symbols)),
+        ("for programs", plain(formula.symbolic)),
+    )
     text = []
     if formula.approximation is not None:
         rule = formula.approximation
         text.append(
-            f"The textbook rule {plain(str(rule['text']))} gives {rule['value']:,}, "
-            f"off by {rule['relative_error']:+.2%}."
+            f"The textbook rule {plain(str(rule.get('pretty', rule['text'])))} gives "
+            f"{rule['value']:,}, off by {rule['relative_error']:+.2%}."
         )
-    rows = tuple((plain(name), f"{value:,}") for name, value in formula.symbols.items())
-    table = Table((Column("symbol", "code"), Column("value", "number")), rows)
-    return Section("formula", "Formula", tuple(text), tuple(code), (table,))
+    return Section("formula", "Formula", tuple(text), code)
 
 
 def _conventions(report: Report) -> Section:
@@ -161,13 +120,8 @@ def _conventions(report: Report) -> Section:
         )
         for convention in conventions(report)
     )
-    columns = (
-        Column("convention"),
-        Column("count", "number"),
-        Column("of the total", "number"),
-        Column("what it counts"),
-    )
-    return Section("conventions", "Ways of counting", tables=(Table(columns, rows),))
+    titles = (*columns("convention", "count", "of the total"), Column("what it counts"))
+    return Section("conventions", "Ways of counting", tables=(Table(titles, rows),))
 
 
 def _tied(report: Report) -> Section | None:
@@ -179,144 +133,91 @@ def _tied(report: Report) -> Section | None:
 
 
 def _quantization(report: Report) -> Section | None:
-    quantization = report.quantization
-    if quantization is None:
+    stored = report.quantization
+    if stored is None:
         return None
     rows = (
-        ("method", plain(quantization.method)),
-        ("quantized parameters", f"{quantization.parameters:,}"),
-        ("stored elements", f"{quantization.stored_elements:,}"),
-        ("scales, zero points, codebooks", f"{quantization.scale_elements:,}"),
-        ("bytes of values", _bytes(quantization.value_bytes)),
-        ("bytes of scales", _bytes(quantization.scale_bytes)),
-        ("effective bits a weight", f"{quantization.bits_per_weight:.3f}"),
+        ("method", plain(stored.method)),
+        ("quantized parameters", f"{stored.parameters:,}"),
+        ("stored elements", f"{stored.stored_elements:,}"),
+        ("elements of scales, zero points, codebooks", f"{stored.scale_elements:,}"),
+        ("bytes of values", f"{stored.value_bytes:,}"),
+        ("bytes of scales", f"{stored.scale_bytes:,}"),
+        ("effective bits a weight", f"{stored.bits_per_weight:.3f}"),
     )
-    table = Table((Column("quantity"), Column("value", "number")), rows)
+    table = Table(columns("as stored", "value"), rows)
     return Section("quantization", "Quantization", tables=(table,))
 
 
 def _memory(report: Report) -> Section:
-    tables = []
-    for name, part in report.memory.items():
-        if not isinstance(part, Mapping) or not part:
-            continue
-        leaves = [(key, value) for key, value in _leaves(part) if value is not None]
-        columns = (Column(_MEMORY_TITLES.get(name, _words(name))), Column("size", "number"))
-        if name == "weights":
-            tables.append(_weights(leaves, columns))
-        else:
-            rows = tuple((_words(key), _size(key, value)) for key, value in leaves)
-            tables.append(Table(columns, rows))
-    return Section("memory", "Memory", tables=tuple(tables))
+    memory = report.memory
+    tables = [_sizes("weights, by precision", memory["weights"], with_bars=True)]
+    state = {key: value for key, value in memory["training"].items() if key != "variants"}
+    tables.append(_sizes("training state, float32 with AdamW", state))
+    if memory["training"].get("variants"):
+        tables.append(_training(memory["training"]["variants"]))
+    cache, activations = memory["kv_cache"], memory["activations"]
+    if cache is not None:
+        sizes = {key: value for key, value in cache.items() if key not in ("context", "batch")}
+        tables.append(_sizes(f"KV cache of {_tokens(cache)}", sizes))
+    code = []
+    if activations is not None:
+        tables.append(_activations(activations))
+        if activations.get("components"):
+            tables.append(_sizes("activations, by component", activations["components"]))
+        if activations.get("formula"):
+            code.append(("activations in bytes", plain(activations["formula"])))
+    return Section("memory", "Memory", code=tuple(code), tables=tuple(tables))
 
 
-_MEMORY_TITLES = {
-    "weights": "weights, by precision",
-    "training": "training state, float32 with AdamW",
-    "kv_cache": "KV cache",
-    "activations": "activations",
-}
+def _sizes(title: str, sizes: Mapping[str, int | None], *, with_bars: bool = False) -> Table:
+    rows = tuple((words(k), size(v), f"{v:,}") for k, v in sizes.items() if v is not None)
+    bars = relative([v for v in sizes.values() if v is not None]) if with_bars else ()
+    return Table(columns(title, "size", "bytes"), rows, bars=bars)
 
 
-def _weights(leaves: Sequence[tuple[str, Any]], columns: tuple[Column, ...]) -> Table:
-    rows = tuple((_words(key), _size(key, value)) for key, value in leaves)
-    sizes = [float(value) if _is_number(value) else 0.0 for _, value in leaves]
-    largest = max(sizes, default=0.0) or 1.0
-    return Table(columns, rows, shares=tuple(size / largest for size in sizes))
+def _activations(kept: Mapping[str, Any]) -> Table:
+    title = f"activations of {_tokens(kept)}, {plain(kept['dtype'])} ({plain(kept['basis'])})"
+    sizes = {"all kept": kept["saved"], "a checkpoint a block": kept["checkpointed"]}
+    measured = kept.get("measured")
+    if measured is None:
+        return _sizes(title, sizes)
+    sizes |= {f"measured, {key}": measured.get(key) for key in ("saved", "allocated", "peak")}
+    table = _sizes(title, sizes)
+    error = ("error of the prediction", f"{measured['relative_error']:+.3%}", "")
+    return Table(table.columns, (*table.rows, error))
+
+
+def _training(variants: Mapping[str, Mapping[str, int]]) -> Table:
+    keys = ("weights", "master", "adapters", "gradients", "optimizer", "total")
+    rows = []
+    for key, sizes in variants.items():
+        rows.append((way(key), *(size(sizes.get(part) or None) for part in keys)))
+    return Table(columns("ways to train", *keys), tuple(rows))
+
+
+def _tokens(sizes: Mapping[str, int]) -> str:
+    return f"{sizes['batch']:,} × {sizes['context']:,} tokens"
 
 
 def _compute(report: Report) -> Section | None:
     if not report.flops:
         return None
     rows = tuple(
-        (_words(key), format_count(value), f"{value:,}")
-        for key, value in report.flops.items()
+        (words(key), format_count(value), number(value)) for key, value in report.flops.items()
     )
-    columns = (Column("a token costs"), Column("about", "number"), Column("exactly", "number"))
-    return Section("compute", "Compute", tables=(Table(columns, rows),))
+    text = "Floating-point operations; a multiplication and an addition are two."
+    table = Table(columns("FLOPs", "about", "exactly"), rows)
+    return Section("compute", "Compute", (text,), tables=(table,))
 
 
 def _hyperparameters(report: Report) -> Section | None:
-    tables = [
+    tables = tuple(
         Table(
             (Column(plain(str(name))), Column("value", "code")),
             tuple((plain(str(key)), plain(str(value))) for key, value in fields.items()),
         )
         for name, fields in report.hyperparameters.items()
         if fields
-    ]
-    if not tables:
-        return None
-    return Section("hyperparameters", "Hyperparameters", tables=tuple(tables))
-
-
-def _nested(name: str, value: Any) -> Section | None:
-    """Any JSON-like value: its leaves in one table, and one table for each list of objects."""
-    if not isinstance(value, Mapping) or not value:
-        return None
-    single = {k: v for k, v in value.items() if not _is_list_of_objects(v)}
-    leaves = tuple((_words(key), _value(leaf)) for key, leaf in _leaves(single))
-    tables = [Table((Column(_words(name)), Column("value", "number")), leaves)] if leaves else []
-    tables += [_objects(k, v) for k, v in value.items() if _is_list_of_objects(v)]
-    return Section(name, _words(name).capitalize(), tables=tuple(tables))
-
-
-def _objects(name: str, objects: Sequence[Mapping[str, Any]]) -> Table:
-    flat = [dict(_leaves(each)) for each in objects]
-    keys = list(dict.fromkeys(key for each in flat for key in each))
-
-    def kind(key: str) -> str:
-        values = [each[key] for each in flat if each.get(key) is not None]
-        return "number" if values and all(map(_is_number, values)) else "text"
-
-    rows = tuple(tuple(_value(each.get(key)) for key in keys) for each in flat)
-    columns = tuple(Column(_words(key), kind(key)) for key in keys)
-    return Table(columns, rows, caption=_words(name))
-
-
-def _is_list_of_objects(value: Any) -> bool:
-    return (
-        isinstance(value, (list, tuple))
-        and bool(value)
-        and all(isinstance(each, Mapping) for each in value)
     )
-
-
-def _leaves(value: Mapping[Any, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, part in value.items():
-        if isinstance(part, Mapping):
-            yield from _leaves(part, f"{prefix}{key}, ")
-        else:
-            yield f"{prefix}{key}", part
-
-
-def _words(key: Any) -> str:
-    return plain(str(key)).replace("_", " ")
-
-
-def _size(key: str, value: Any) -> str:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}" if key.rpartition(", ")[2] in _NOT_BYTES else _bytes(value)
-    return _value(value)
-
-
-def _bytes(count: int) -> str:
-    return f"{format_bytes(count)} ({count:,})"
-
-
-def _value(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, (list, tuple)):
-        return ", ".join(_value(each) for each in value)
-    return plain(str(value))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return Section("hyperparameters", "Hyperparameters", tables=tables) if tables else None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from rich.bar import Bar
 from rich.console import Console, Group, RenderableType
@@ -11,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from minilm.dtypes import REPORTED
-from minilm.inspection.report import Report
+from minilm.inspection.report import Quantization, Report
 from minilm.units import format_bytes, format_count
 
 BAR_WIDTH = 16
@@ -27,7 +28,31 @@ def render(report: Report, *, tensors: bool = False) -> RenderableType:
         parts += ["", _hyperparameters(report)]
     if tensors:
         parts += ["", _tensors(report)]
+    for section in _further(report):
+        parts += ["", section]
     return Group(*parts)
+
+
+def _further(report: Report) -> Iterator[RenderableType]:
+    """What was asked for beyond the report: each section's renderer is imported with it."""
+    if report.fits is not None:
+        from minilm.render import costs
+
+        yield costs.training_table(report.memory["training"])
+        yield ""
+        yield costs.fits_table(report.fits)
+    if report.statistics is not None:
+        from minilm.render.statistics import statistics_table
+
+        yield statistics_table(report.statistics)
+    if report.difference is not None:
+        from minilm.render.statistics import difference_table
+
+        yield difference_table(report.difference)
+    if report.reconciliation is not None:
+        from minilm.render.reconcile import render as answer
+
+        yield answer(report.reconciliation)
 
 
 def print_report(report: Report, console: Console, *, tensors: bool = False) -> None:
@@ -109,13 +134,12 @@ def _formula(report: Report) -> RenderableType:
 def _totals(report: Report) -> RenderableType:
     parameters = report.parameters
     table = _table(("parameters (learned)", "left"), ("count", "right"), ("share", "right"))
-    for name, count in (
-        ("trainable", parameters.trainable),
-        ("weights", parameters.weights),
-        ("biases", parameters.biases),
-        ("embedding tables", parameters.embedding),
-        ("non-embedding", parameters.non_embedding),
-    ):
+    shown = {c.name: c.count for c in report.conventions}
+    shown = {"weights": parameters.weights, "biases": parameters.biases} | shown
+    if parameters.stored_elements == parameters.total:
+        shown.pop("stored", None)
+    shown.pop("total", None)
+    for name, count in shown.items():
         share = count / parameters.total if parameters.total else 0.0
         table.add_row(name, f"{count:,}", f"{share:.2%}")
     for name, shared in report.tied:
@@ -129,10 +153,12 @@ def _memory(report: Report) -> RenderableType:
     table.add_row("weights", *(format_bytes(weights[dtype]) for dtype in REPORTED))
     training = report.memory["training"]["total"]
     lines: list[RenderableType] = [table]
+    if report.quantization is not None:
+        lines.append(Text(_quantization(report.quantization)))
     lines.append(
         Text(
             f"training state, float32 with AdamW: {format_bytes(training)} "
-            "(weights, gradients, two means), activations on top"
+            "(weights, gradients, two means)"
         )
     )
     cache = report.memory["kv_cache"]
@@ -143,6 +169,9 @@ def _memory(report: Report) -> RenderableType:
                 f"{format_bytes(cache['bfloat16'])} in bfloat16"
             )
         )
+    activations = report.memory["activations"]
+    if activations is not None:
+        lines.append(Text(_activations(activations)))
     if report.flops is not None:
         lines.append(
             Text(
@@ -151,6 +180,27 @@ def _memory(report: Report) -> RenderableType:
             )
         )
     return Group(*lines)
+
+
+def _quantization(stored: Quantization) -> str:
+    return (
+        f"quantized ({plain(stored.method)}): {stored.parameters:,} parameters in "
+        f"{stored.stored_elements:,} stored elements and {stored.scale_elements:,} of scales, "
+        f"{stored.bits_per_weight:.3f} bits a weight"
+    )
+
+
+def _activations(kept: Mapping[str, Any]) -> str:
+    text = (
+        f"activations of {kept['batch']} x {kept['context']} tokens in {kept['dtype']}: "
+        f"{format_bytes(kept['saved'])} ({kept['basis']}), "
+        f"{format_bytes(kept['checkpointed'])} with a checkpoint a block"
+    )
+    if "measured" in kept:
+        measured = kept["measured"]
+        text += f"; measured {format_bytes(measured['saved'])}, "
+        text += f"error {measured['relative_error']:+.2%}"
+    return text
 
 
 def _hyperparameters(report: Report) -> RenderableType:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from minilm.config import ModelConfig
 from minilm.inspection.inspector import Inspection, examine
@@ -186,6 +185,7 @@ EXACT = [
     ("gpt2", "124475904", ["padded to a multiple of 64"], [47 * 768]),  # nanoGPT's 50304
     ("gpt2", "123653376", ["position embedding"], [-786_432]),  # nanoGPT's get_num_params
     ("gpt2", "163109376", ["padded to a multiple of 64", "tied head"], [36_096, 38_633_472]),
+    ("gpt2", "174833664", ["masks", "position", "tied head"], [12_582_912, -786_432, 38_597_376]),
     ("gpt2", "175620096", ["tied head", "causal masks"], [38_597_376, 12_582_912]),
     ("llama-3-8b", "7504924672", ["LM head left out"], [-525_336_576]),  # accelerate
     ("llama-13b", "13015866880", ["inv_freq"], [2560]),  # the Hub's safetensors.total
@@ -305,21 +305,25 @@ def test_one_digit_explains_nothing_but_the_count_itself(inspected: dict[str, In
     assert guess.chance > 0.25
 
 
+@pytest.mark.parametrize(("step", "most"), [(1, 1), (768, 90)])
 @pytest.mark.parametrize("model", ["gpt2", "llama-3-8b", "deepseek-v3"])
 def test_chance_explains_fewer_than_one_number_in_a_hundred(
-    inspected: dict[str, Inspection], model: str
+    inspected: dict[str, Inspection], model: str, step: int, most: int
 ) -> None:
-    """Of 10,000 numbers from half to one and a half times the total, at most 5 are explained."""
+    """Of 10,000 numbers from half to one and a half times the total at most ``most`` are explained.
+
+    Counts of real models are multiples of a width, and there chance does more.
+    """
     book = Book.of(inspected[model].report, inspected[model].layout)
     choose = random.Random(0)
     explained = tried = 0
     for _ in range(10_000):
-        value = choose.randrange(book.total // 2, book.total + book.total // 2)
+        value = choose.randrange(book.total // 2, book.total + book.total // 2) // step * step
         found, tried = exact(book, Reading("", parse_number(str(value))))
         explained += bool(found)
-    assert tried > 10_000  # pairs and triples among them
+    assert tried > 2_000  # pairs and triples among them
     assert tried / book.total < 0.005  # the chance that the answer states
-    assert explained <= 5
+    assert explained <= most
 
 
 def report_of(layout: Layout) -> Report:
@@ -328,22 +332,19 @@ def report_of(layout: Layout) -> Report:
     return Report("x", "x", Witnesses(total), (), parameters, (), (), {})
 
 
-@settings(max_examples=25, deadline=None)
-@given(model_configs(), st.data())
-def test_every_part_is_found_again(config: ModelConfig, data: st.DataObject) -> None:
+@settings(max_examples=40, deadline=None)
+@given(model_configs())
+def test_every_part_is_found_again(config: ModelConfig) -> None:
     layout = minilm_layout(config)
     report = report_of(layout)
+    book = Book.of(report, layout)
     for part in parts(report, layout):
         number = parse_number(str(report.parameters.total + part.count))
-        answer = reconcile(report, layout, number)
-        assert answer.explained
-        for explanation in answer.explanations:
-            assert explanation.difference == 0
-            sizes = [p.count for p in explanation.parts]
-            if not explanation.reading:
-                assert explanation.start_count + sum(sizes) == number.value
-        # Nothing takes more parts than the one that is there; sizes in bytes may be as simple.
-        assert all(len(explanation.parts) <= 1 for explanation in answer.explanations)
+        found, _ = exact(book, Reading("", number))
+        # Others may come to the same; nothing takes more parts than the one that is there.
+        assert [candidate.parts for candidate in found].count((part,)) == 1
+        assert {candidate.count for candidate in found} == {number.value}
+        assert all(len(candidate.parts) <= 1 for candidate in found)
 
 
 @settings(max_examples=25, deadline=None)
@@ -363,11 +364,10 @@ def test_a_tiny_model_is_not_explained_by_pairs() -> None:
     report = report_of(layout)
     total = report.parameters.total
     # With so few numbers near the total, two parts would come to any of them.
-    unexplained = sum(
-        not reconcile(report, layout, parse_number(str(n))).explained
-        for n in range(total // 2, 3 * total // 2)
-    )
-    assert unexplained > total // 2
+    numbers = range(total // 2, 3 * total // 2, max(1, total // 40))
+    answers = [reconcile(report, layout, parse_number(str(number))) for number in numbers]
+    assert sum(not answer.explained for answer in answers) > len(numbers) // 2
+    assert all(len(e.parts) <= 1 for answer in answers for e in answer.explanations)
 
 
 def test_a_file_alone_is_explained_by_what_it_holds() -> None:

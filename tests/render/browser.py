@@ -43,7 +43,12 @@ class Browser:
         )
         # The browser reads descriptor 3 and writes descriptor 4.
         self._process = subprocess.Popen(
-            ["sh", "-c", f'exec "$0" {flags} about:blank 3<&{commands_out} 4>&{answers_in}', binary],
+            [
+                "sh",
+                "-c",
+                f'exec "$0" {flags} about:blank 3<&{commands_out} 4>&{answers_in}',
+                binary,
+            ],
             pass_fds=(commands_out, answers_in),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -1,15 +1,34 @@
 """How each method of quantization stores a tensor, read off names, dtypes and shapes of a header.
 
 A method is one function: a stored tensor in, what it stands for out; None where it is not the
-method's. They are asked in this order. Sources are named in each module.
+method's. Sources are named in each module.
 """
 
 from __future__ import annotations
 
+from minilm.formats.header import StoredTensor
 from minilm.inspection.quantization.bitsandbytes import four_bits, llm_int8
 from minilm.inspection.quantization.blocks import gguf, mxfp4
+from minilm.inspection.quantization.checkpoint import Checkpoint, Decoded
 from minilm.inspection.quantization.compressed import packed, scaled
 from minilm.inspection.quantization.integers import gptq_or_awq
 from minilm.inspection.quantization.torchao import torchao
 
 METHODS = (gguf, gptq_or_awq, packed, mxfp4, torchao, four_bits, llm_int8, scaled)
+
+# Numbers as wide as these are packed in by one method alone, and a file may have 200,000 of them.
+WIDE = ("bfloat16", "float16", "float32", "float64")
+
+
+def decoded(values: StoredTensor, checkpoint: Checkpoint) -> Decoded | None:
+    """What ``values`` stand for by the method that stored them; None where they are as they are.
+
+    Raises UndecodableError where a method knows them and cannot decode them.
+    """
+    if values.dtype in WIDE:
+        return four_bits(values, checkpoint)
+    for method in METHODS:
+        answer = method(values, checkpoint)
+        if answer is not None:
+            return answer
+    return None

@@ -8,8 +8,8 @@ from __future__ import annotations
 from minilm.formats.header import StoredTensor
 from minilm.inspection.quantization.checkpoint import Checkpoint, Decoded, UndecodableError
 
-# GGUF type -> bits of a block that hold values, an element; the rest are scales and minima. Types
-# of codebooks (iq*) have here the bits of their indices and signs.
+# GGUF type -> bits an element that hold its value; the rest of a block are scales and minima. For the
+# codebooks of iq* these are the bits of indices and signs.
 VALUE_BITS: dict[str, float] = {
     "q1_0": 1,
     "q4_0": 4,
@@ -37,6 +37,12 @@ VALUE_BITS: dict[str, float] = {
     "tq2_0": 2,
     "mxfp4": 4,
     "nvfp4": 4,
+    "q4_0_4_4": 4,
+    "q4_0_4_8": 4,
+    "q4_0_8_8": 4,
+    "iq4_nl_4_4": 4,
+    "iq4_nl_4_8": 4,
+    "iq4_nl_8_8": 4,
 }
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 from minilm.formats.header import Header, StoredTensor
 
@@ -43,7 +44,7 @@ class Checkpoint:
         self.config = config
         self.expected = expected
         self._path: Path | None = None
-        self._stream: BinaryIO | None = None
+        self._stream: FileIO | None = None
 
     def __enter__(self) -> Checkpoint:
         return self
@@ -76,10 +77,10 @@ class Checkpoint:
         if tensor.file is None or tensor.offset is None or tensor.nbytes > LARGEST_CONTROL:
             return None
         try:
-            if self._stream is None or tensor.file != self._path:
+            if self._stream is None or tensor.file is not self._path:
                 if self._stream is not None:
                     self._stream.close()
-                self._path, self._stream = tensor.file, tensor.file.open("rb")
+                self._path, self._stream = tensor.file, tensor.file.open("rb", buffering=0)
             self._stream.seek(tensor.offset)
             return self._stream.read(tensor.nbytes)
         except OSError:

@@ -121,7 +121,7 @@ def _bytes_of_smaller_values(
         return _small_floats(values, scale)
     except UndecodableError:
         bits = checkpoint.expected_bits(values.name, values)
-        if bits is None or not 0 < scale.count <= values.count:
+        if bits is None or not _fits(scale.shape, values.shape):
             raise
         return checkpoint.expected[values.name], f"int{bits}"
 

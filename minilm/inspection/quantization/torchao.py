@@ -89,9 +89,8 @@ def _shape(
 
 
 def _dtype(values: StoredTensor, kind: str, data: dict[str, Any], count: int) -> str:
-    if kind in PAIRS:
-        bits = values.nbytes * 8 // count
-        return "nvfp4" if kind == "NVFP4Tensor" else f"mxfp{bits}"
+    if kind in PAIRS and values.dtype == "uint8":
+        return "nvfp4" if kind == "NVFP4Tensor" else "mxfp4"
     target = data.get("target_dtype")
     said = target.get("_data") if isinstance(target, dict) else None
     if isinstance(said, str) and re.fullmatch(r"u?int[1-8]", said):

@@ -13,6 +13,7 @@
     embedding: "#0072b2", attention: "#e69f00", "feed-forward": "#009e73", experts: "#d55e00",
     head: "#cc79a7", norm: "#56b4e9", other: "#8b9096",
   };
+  const TEXT = { embedding: "#ffffff" }; // black on all others
   const CLEAR = "rgba(0,0,0,0)";
   const CONFIG = { displayModeBar: false, responsive: true, doubleClick: false, scrollZoom: false };
   const FONT = { family: "system-ui, sans-serif", size: 13 };
@@ -77,20 +78,20 @@
     }
     const percent = (box) => `${(100 * box.share).toFixed(2)}%`;
     const trace = {
-      type: "treemap", branchvalues: "total", sort: false, maxdepth: 2,
+      type: "treemap", branchvalues: "total", maxdepth: 2,
       ids: boxes.map((box) => box.id),
       parents: boxes.map((box) => box.parent),
       labels: boxes.map((box) => inert(cut(box.label, 60))),
       values: boxes.map((box) => box.count),
-      text: boxes.map((box) => `${grouped(box.count)}<br>${percent(box)}`),
+      text: boxes.map((box) => (box.parent ? `${grouped(box.count)}<br>${percent(box)}` : "")),
       hovertext: boxes.map((box) => `${inert(cut(box.label, 120))}<br>${grouped(box.count)} parameters, ${percent(box)}` + (box.detail ? `<br>${inert(cut(box.detail, 120))}` : "")),
       hoverinfo: "text", textinfo: "label+text",
-      marker: { colors: boxes.map((box) => (box.parent ? COLOURS[box.family] : CLEAR)), line: { width: 1.5, color: "#ffffff" }, pad: { t: 22, l: 3, r: 3, b: 3 }, cornerradius: 2 },
-      pathbar: { visible: true, thickness: 24, textfont: { size: 12 } },
-      tiling: { packing: "squarify", pad: 2 },
-      textfont: { size: 13 },
+      // The page shows through between the boxes, whichever theme it has.
+      marker: { colors: boxes.map((box) => (box.parent ? COLOURS[box.family] : CLEAR)), line: { width: 0 }, pad: { t: 24, l: 0, r: 0, b: 0 }, cornerradius: 2 },
+      textfont: { size: 13, color: boxes.map((box) => (box.parent ? TEXT[box.family] || "#000000" : "#7a7f86")) },
+      pathbar: { visible: false }, tiling: { packing: "squarify", pad: 3 },
     };
-    Plotly.newPlot("treemap", [trace], layout({ margin: { l: 0, r: 0, t: 28, b: 0 } }), CONFIG);
+    Plotly.newPlot("treemap", [trace], layout({ margin: { l: 0, r: 0, t: 0, b: 0 }, uniformtext: { minsize: 10, mode: "hide" } }), CONFIG);
   }
 
   function heatMap(map) {
@@ -117,8 +118,8 @@
     const narrow = element("heat-map").clientWidth < 500;
     const axis = { fixedrange: true, showgrid: false, zeroline: false, tickfont: { size: narrow ? 10 : 12 }, automargin: true };
     Plotly.newPlot("heat-map", [trace], layout({
-      margin: { l: 40, r: 10, t: 10, b: 40 },
-      xaxis: { ...axis, tickvals: numbers(map.matrices), ticktext: map.matrices.map((name) => inert(cut(name, 34))), tickangle: -40 },
+      margin: { l: narrow ? 60 : 100, r: 10, t: 10, b: 40 },
+      xaxis: { ...axis, tickvals: numbers(map.matrices), ticktext: map.matrices.map((name) => inert(cut(name, 34))), tickangle: -40, ticklabeloverflow: "allow" },
       yaxis: { ...axis, tickvals: rows, ticktext: rows.map((index) => inert(cut(map.layers[index], 24))), autorange: "reversed", title: { text: "layer", font: { size: 12 } } },
     }), CONFIG);
   }
@@ -141,7 +142,7 @@
       const traces = groups[title].map((curve, index) => ({
         type: "scatter", mode: curve.values.length > 60 ? "lines" : "lines+markers",
         name: names[curve.name] || title, x: curve[against], y: curve.values,
-        line: { color: [COLOURS.embedding, COLOURS.experts][(index + (curve.name === "val_loss")) % 2], width: 2, dash: index ? "dash" : "solid" },
+        line: { color: curve.name.startsWith("val_") ? COLOURS.experts : COLOURS.embedding, width: 2, dash: index ? "dash" : "solid" },
         marker: { size: 6 }, hovertemplate: `%{x:,} ${against}<br>%{y:.4~g} ${title}<extra></extra>`,
       }));
       const axis = { fixedrange: true, zeroline: false, automargin: true, tickfont: { size: 12 } };

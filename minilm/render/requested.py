@@ -1,0 +1,195 @@
+"""Sections of what a report has on request: --fits, --reconcile, --stats, --diff."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from minilm.render.tables import (
+    Column,
+    Section,
+    Table,
+    columns,
+    number,
+    relative,
+    shape_text,
+    size,
+    way,
+)
+from minilm.render.terminal import plain
+
+if TYPE_CHECKING:
+    from minilm.inspection.diff import Change, Difference, Renamed
+    from minilm.inspection.reconcile import Reconciliation
+    from minilm.inspection.statistics import Outlier, Statistics, TensorStatistics, Unread
+    from minilm.ledger.fits import Fit
+
+
+def fits(found: Sequence[Fit] | None) -> Section | None:
+    """What fits in a given memory."""
+    if found is None:
+        return None
+    if not found:
+        return Section("fits", "What fits", ("No use of this model has a known cost.",))
+    first = found[0]
+    rows = tuple(
+        (
+            _use(fit),
+            "yes" if fit.fits else "no",
+            *(size(part or None) for part in (fit.required, fit.weights, fit.states)),
+            *(size(part or None) for part in (fit.kv_cache, fit.activations, fit.overhead)),
+            f"{fit.max_context:,}" if fit.max_context else "none",
+            f"{fit.max_batch:,}" if fit.max_batch else "none",
+        )
+        for fit in found
+    )
+    needs = ("fits", "needs", "weights", "states", "KV cache", "activations", "overhead")
+    titles = columns("use", *needs, "longest context", "largest batch")
+    text = (
+        f"{size(first.budget)} of memory, {first.batch:,} × {first.context:,} tokens. The longest "
+        "context is for this batch, the largest batch for this context."
+    )
+    return Section("fits", "What fits", (text,), tables=(Table(titles, rows),))
+
+
+def reconciliation(answer: Reconciliation | None) -> Section | None:
+    """How a number from elsewhere comes about."""
+    if answer is None:
+        return None
+    written = plain(answer.number.text)
+    if not answer.explained:
+        text, found = f"{written} is not explained. The nearest:", answer.nearest
+    elif answer.exact:
+        text, found = f"{written} is explained to the last one:", answer.explanations
+    else:
+        text, found = f"{written} is explained within its rounding:", answer.explanations
+    rows = tuple((plain(each.text), f"{each.difference:+,}") for each in found)
+    table = Table((Column("arithmetic", "code"), Column("left over", "number")), rows)
+    chance = f"Chance alone would explain {answer.chance:.1%} of such numbers."
+    return Section(
+        "reconciliation",
+        "A number from elsewhere",
+        (text,) if answer.exact or not answer.explained else (text, chance),
+        tables=(table,) if rows else (),
+    )
+
+
+def statistics(found: Statistics | None) -> Section | None:
+    """What the values are like."""
+    if found is None:
+        return None
+    tables = [_statistics([found.total, *found.tensors]), _outliers(found.total.outliers)]
+    histogram = found.total.histogram
+    if histogram.counts:
+        exponents = range(histogram.lowest_exponent, histogram.lowest_exponent + 2**12)
+        rows = tuple(
+            (f"2^{e} to 2^{e + 1}", f"{count:,}")
+            for e, count in zip(exponents, histogram.counts, strict=False)
+        )
+        tables.append(Table(columns("magnitude", "values"), rows, bars=relative(histogram.counts)))
+    tables += _unread(found.unread)
+    text = "Figures are over the finite values; the first row is of all tensors together."
+    return Section("statistics", "Statistics of the values", (text,), tables=tuple(tables))
+
+
+def difference(found: Difference | None) -> Section | None:
+    """What another target has that this one has not, and how the common values differ."""
+    if found is None:
+        return None
+    tables = [
+        *_names("added", found.added),
+        *_names("removed", found.removed),
+        *_before_after(
+            "reshaped",
+            (
+                (each.name, shape_text(each.before), shape_text(each.after))
+                for each in found.reshaped
+            ),
+        ),
+        *_before_after("another dtype", map(_renamed, found.retyped)),
+        *_before_after("tied otherwise", map(_renamed, found.retied)),
+    ]
+    if found.changes:
+        tables.append(_changes([found.total, *found.changes]))
+    tables += _unread(found.unread)
+    text = "Both hold the same tensors with the same bits." if found.identical else "They differ."
+    return Section("difference", "Difference", (text,), tables=tuple(tables))
+
+
+def _use(fit: Fit) -> str:
+    use = way(fit.precision) if "_" in fit.precision else f"{fit.use}, {fit.precision}"
+    return f"{use}, with checkpointing" if fit.checkpointing else use
+
+
+_FIGURES = {
+    "mean": "mean",
+    "std": "std",
+    "min": "min",
+    "max": "max",
+    "norm": "norm",
+    "kurtosis": "kurtosis",
+    "zeros": "zeros",
+    "NaN": "nan",
+    "Inf": "inf",
+    "dead rows": "dead_rows",
+    "stable rank": "stable_rank",
+}
+
+
+def _statistics(tensors: Iterable[TensorStatistics]) -> Table:
+    rows = tuple(
+        (
+            plain(t.name),
+            plain(t.dtype),
+            shape_text(t.shape) if t.shape else "",
+            *(number(getattr(t, field)) for field in _FIGURES.values()),
+        )
+        for t in tensors
+    )
+    named = (Column("tensor", "code"), Column("dtype"), Column("shape", "number"))
+    return Table((*named, *(Column(title, "number") for title in _FIGURES)), rows)
+
+
+def _outliers(outliers: Iterable[Outlier]) -> Table:
+    rows = tuple(
+        (plain(each.tensor), ", ".join(map(str, each.index)), number(each.value))
+        for each in outliers
+    )
+    titles = (Column("tensor", "code"), Column("at", "number"), Column("value", "number"))
+    return Table(titles, rows, caption="the largest values")
+
+
+def _changes(changes: Iterable[Change]) -> Table:
+    rows = tuple(
+        (
+            plain(c.name),
+            f"{c.identical:.2%}",
+            *map(number, (c.norm, c.relative, c.cosine, c.max_change)),
+            ", ".join(map(str, c.max_index)) if c.max_index is not None else "",
+            "" if c.rank is None else f"{'' if c.rank_exact else 'at least '}{c.rank:,}",
+            number(c.not_finite),
+        )
+        for c in changes
+    )
+    titles = ("identical", "norm", "relative", "cosine", "largest", "at", "rank", "not finite")
+    numbers = (Column(title, "number") for title in titles)
+    return Table((Column("change of", "code"), *numbers), rows)
+
+
+def _names(title: str, names: Sequence[str]) -> list[Table]:
+    rows = tuple((plain(name),) for name in names)
+    return [Table((Column(title, "code"),), rows)] if rows else []
+
+
+def _before_after(title: str, found: Iterable[tuple[str, str, str]]) -> list[Table]:
+    rows = tuple(found)
+    return [Table((Column(title, "code"), Column("in A"), Column("in B")), rows)] if rows else []
+
+
+def _renamed(each: Renamed) -> tuple[str, str, str]:
+    return plain(each.name), plain(each.before or "its own"), plain(each.after or "its own")
+
+
+def _unread(unread: Sequence[Unread]) -> list[Table]:
+    rows = tuple((plain(each.name), plain(each.reason)) for each in unread)
+    return [Table((Column("not read", "code"), Column("why")), rows)] if rows else []

@@ -1,0 +1,206 @@
+"""bench.py inspect: minilm's inspector and other counters on the same targets, as whole processes.
+
+The programs run in turn, several times; seconds are wall time with start-up included, memory is the
+largest resident set that the system saw. Prints JSON: machine, commands, runs, medians and ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scripts.benchmarks import checkpoints
+from scripts.benchmarks.counters import PROGRAMS
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+INSPECT = ROOT / "scripts" / "inspect.py"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One target, who else counts it, and what is asked of minilm beside the count."""
+
+    what: str
+    make: Callable[[Path, argparse.Namespace], Path]
+    peers: tuple[str, ...]
+    flags: tuple[str, ...] = ()
+
+
+MODELS = ("transformers", "torchinfo", "accelerate", "calflops")
+CASES = {
+    "gpt2": Case(
+        "config.json of GPT-2",
+        lambda folder, _: checkpoints.write_config(folder, checkpoints.GPT2),
+        MODELS,
+    ),
+    "405b": Case(
+        "config.json of Llama 3.1 405B",
+        lambda folder, _: checkpoints.write_config(folder, checkpoints.LLAMA_405B),
+        MODELS,
+    ),
+    "header": Case(
+        "one safetensors file of Llama 3 8B",
+        lambda folder, _: checkpoints.write_header(folder, checkpoints.LLAMA_3_8B),
+        ("safetensors", "hf-mem"),
+    ),
+    "shards": Case(
+        "191 safetensors files of Llama 3.1 405B",
+        lambda folder, _: checkpoints.write_shards(folder, checkpoints.LLAMA_405B, 191),
+        ("safetensors", "hf-mem"),
+    ),
+    "gguf": Case(
+        "a GGUF file with a vocabulary of 200,000",
+        lambda folder, _: checkpoints.write_gguf(folder, checkpoints.LLAMA_3_8B, 200_000),
+        ("gguf",),
+    ),
+    "stats": Case(
+        "statistics of all values in bfloat16",
+        lambda folder, options: checkpoints.write_values(folder, int(options.gigabytes * 1e9)),
+        (),
+        ("--stats",),
+    ),
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the comparisons that the arguments name."""
+    parser = argparse.ArgumentParser(
+        prog="bench.py inspect", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument(
+        "--python", default=sys.executable, help="the interpreter that has the others installed"
+    )
+    parser.add_argument("--peers", nargs="*", choices=PROGRAMS, default=list(PROGRAMS))
+    parser.add_argument(
+        "--gigabytes", type=float, default=1.0, help="size of the file for the statistics"
+    )
+    options = parser.parse_args(arguments)
+    if options.repeats < 1 or not 0.001 <= options.gigabytes <= 1000:
+        print("error: --repeats, --gigabytes: expected at least 1, 0.001 to 1000", file=sys.stderr)
+        return 2
+    with tempfile.TemporaryDirectory() as folder:
+        results = {name: compare(name, options, Path(folder)) for name in options.cases}
+    print(json.dumps({"machine": machine(), "results": results}, indent=2))
+    return 0
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    return {
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+    }
+
+
+def compare(name: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """One case: minilm and each peer in turn, ``repeats`` times each."""
+    case = CASES[name]
+    missing = [flag for flag in case.flags if flag not in run([*minilm(), "--help"]).output]
+    if missing:
+        return {"what": case.what, "not available": f"inspect.py has no {' '.join(missing)}"}
+    target = case.make(folder / name, options)
+    commands = {"minilm": [*minilm(), str(target), "--json", "-", *case.flags]}
+    for peer in case.peers:
+        if peer in options.peers:
+            commands[peer] = [options.python, "-c", PROGRAMS[peer], str(target)]
+    tools: dict[str, dict[str, Any]] = {}
+    runs: dict[str, list[dict[str, float]]] = {tool: [] for tool in commands}
+    for repeat in range(options.repeats):
+        for tool, command in commands.items():
+            if "count" not in tools.setdefault(tool, {"count": None}):
+                continue  # absent, or it failed: once is enough
+            done = run(command)
+            tools[tool] = said(tool, done)
+            if "count" in tools[tool]:
+                runs[tool].append({"seconds": done.seconds, "peak_mib": done.peak_mib})
+        print(f"{name} {repeat + 1}/{options.repeats}", file=sys.stderr)
+    for tool, figures in runs.items():
+        shown = "PROGRAM" if tool != "minilm" else None
+        parts = [part if part != PROGRAMS.get(tool) else f"<{shown}>" for part in commands[tool]]
+        tools[tool]["command"] = shlex.join(parts)
+        tools[tool]["runs"] = figures
+        for key in figures[0] if figures else ():
+            tools[tool][f"median_{key}"] = statistics.median(figure[key] for figure in figures)
+    result: dict[str, Any] = {"what": case.what, "tools": tools}
+    ours = tools["minilm"].get("median_seconds")
+    if ours:
+        result["times_minilm"] = {
+            tool: each["median_seconds"] / ours
+            for tool, each in tools.items()
+            if tool != "minilm" and "median_seconds" in each
+        }
+        if case.flags == ("--stats",):
+            result["gigabytes_per_second"] = target.stat().st_size / 1e9 / ours
+    return result
+
+
+def said(tool: str, done: Run) -> dict[str, Any]:
+    """What a tool printed: its version and count, or that it is absent or failed."""
+    try:
+        if tool == "minilm":
+            report = json.loads(done.output)
+            return {"count": report["parameters"]["total"], "verified": report["verified"]}
+        value: dict[str, Any] = json.loads(done.output.splitlines()[-1])
+        return value
+    except (ValueError, KeyError, IndexError):
+        return {"failed": f"exit {done.status}: {done.errors.strip()[-300:]}"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished process."""
+
+    status: int
+    seconds: float
+    peak_mib: float
+    output: str
+    errors: str
+
+
+def run(command: Sequence[str]) -> Run:
+    """Run ``command`` to its end, with its wall time and its own largest resident set."""
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        begin = time.perf_counter()
+        process = subprocess.Popen(command, stdout=output, stderr=errors, env=environment)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - begin
+        process.returncode = os.waitstatus_to_exitcode(status)
+        # Linux counts in KiB, macOS in bytes.
+        peak = usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+        texts = []
+        for stream in (output, errors):
+            stream.seek(0)
+            texts.append(stream.read().decode(errors="replace"))
+    return Run(process.returncode, seconds, peak, *texts)
+
+
+def minilm() -> list[str]:
+    """The command that inspects."""
+    return [sys.executable, str(INSPECT)]
+
+
+def _processor() -> str:
+    """The processor's name as Linux has it, else as Python knows it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

@@ -1,0 +1,252 @@
+"""The GGUF reader: a file by the letter of the format, one test for each way to be broken."""
+
+import itertools
+import json
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from minilm.dtypes import BITS, BLOCKS, storage_bytes
+from minilm.errors import FormatError
+from minilm.formats.gguf import DEEPEST_ARRAY, MOST_STRINGS, TYPES, read_header
+from tests.formats.files import ARRAY, STRING, UINT32, Entry, gguf, scalar, strings, text
+
+F32, Q8_0, Q4_K = 0, 8, 12
+NUMBERS = struct.pack("<IQ3f", 6, 3, 1, 2, 3)
+
+
+def write(folder: Path, raw: bytes, name: str = "x.gguf") -> Path:
+    (folder / name).write_bytes(raw)
+    return folder / name
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_tensors_and_metadata(tmp_path: Path, version: int) -> None:
+    keys = [
+        scalar("general.architecture", STRING, text("llama")),
+        scalar("llama.block_count", UINT32, struct.pack("<I", 7)),
+        scalar("llama.rope.freq_base", 6, struct.pack("<f", 0.5)),
+        scalar("general.negative", 11, struct.pack("<q", -3)),
+        scalar("general.true", 7, b"\1"),
+        scalar("template", STRING, text("x" * 5000)),
+        strings("tokenizer.ggml.tokens", ["a", "", "ccc"]),
+        scalar("tokenizer.ggml.scores", ARRAY, NUMBERS),
+        scalar("nested", ARRAY, struct.pack("<IQ", ARRAY, 2) + 2 * NUMBERS),
+    ]
+    tensors: list[Entry] = [
+        ("a", (3, 2), F32, 0),
+        ("b", (256, 5), Q4_K, 32),
+        ("s", (), F32, 32 + 736),
+    ]
+    data = bytes(32 + 736 + 4)
+    path = write(tmp_path, gguf(tensors, keys, data, version=version))
+    header = read_header(path)
+    start = path.stat().st_size - len(data)
+    read = [(t.name, t.dtype, t.shape, t.nbytes, t.offset) for t in header.tensors]
+    assert read == [
+        ("a", "float32", (2, 3), 24, start),
+        ("b", "q4_k", (5, 256), 5 * 144, start + 32),
+        ("s", "float32", (), 4, start + 768),
+    ]
+    assert header.data_bytes == 24 + 720 + 4
+    assert header.metadata == {
+        "general.architecture": "llama",
+        "llama.block_count": "7",
+        "llama.rope.freq_base": "0.5",
+        "general.negative": "-3",
+        "general.true": "True",
+        "tokenizer.ggml.tokens.length": "3",
+        "tokenizer.ggml.scores.length": "3",
+        "nested.length": "2",
+    }
+
+
+def test_alignment_is_the_files_own(tmp_path: Path) -> None:
+    keys = [scalar("general.alignment", UINT32, struct.pack("<I", 64))]
+    tensors: list[Entry] = [("a", (1,), F32, 0), ("b", (1,), F32, 64)]
+    path = write(tmp_path, gguf(tensors, keys, bytes(68), alignment=64))
+    assert [t.offset for t in read_header(path).tensors] == [
+        path.stat().st_size - 68,
+        path.stat().st_size - 4,
+    ]
+
+
+# Bits per weight as llama.cpp prints them (`llama-quantize --help`, README of the k-quants).
+@pytest.mark.parametrize(
+    ("dtype", "bits"),
+    [
+        ("q4_0", 4.5),
+        ("q4_1", 5.0),
+        ("q5_0", 5.5),
+        ("q5_1", 6.0),
+        ("q8_0", 8.5),
+        ("q2_k", 2.625),
+        ("q3_k", 3.4375),
+        ("q4_k", 4.5),
+        ("q5_k", 5.5),
+        ("q6_k", 6.5625),
+        ("iq1_s", 1.5625),
+        ("iq1_m", 1.75),
+        ("iq2_xxs", 2.0625),
+        ("iq2_xs", 2.3125),
+        ("iq2_s", 2.5625),
+        ("iq3_xxs", 3.0625),
+        ("iq3_s", 3.4375),
+        ("iq4_nl", 4.5),
+        ("iq4_xs", 4.25),
+        ("tq1_0", 1.6875),
+        ("tq2_0", 2.0625),
+        ("mxfp4", 4.25),
+        ("nvfp4", 4.5),
+    ],
+)
+def test_bits_of_a_block(dtype: str, bits: float) -> None:
+    elements, size = BLOCKS[dtype]
+    assert size * 8 / elements == bits
+    assert storage_bytes(3 * elements, dtype) == 3 * size
+    assert storage_bytes(3 * elements + 1, dtype) == 4 * size
+
+
+def test_every_type_has_a_size() -> None:
+    assert not {t for t in TYPES.values() if t not in BITS and t not in BLOCKS}
+    assert not BITS.keys() & BLOCKS.keys()
+    assert len(set(TYPES.values())) == len(TYPES)
+
+
+def test_sizes_agree_with_the_gguf_package() -> None:
+    constants = pytest.importorskip("gguf.constants")
+    for kind, layout in constants.GGML_QUANT_SIZES.items():
+        dtype = TYPES[int(kind)]
+        assert (BLOCKS[dtype] if dtype in BLOCKS else (1, BITS[dtype] // 8)) == layout
+
+
+def test_an_unknown_type_is_reported(tmp_path: Path) -> None:
+    tensors: list[Entry] = [("a", (7,), 77, 0), ("b", (1,), F32, 96), ("c", (5,), 99, 128)]
+    header = read_header(write(tmp_path, gguf(tensors, data=bytes(130))))
+    read = [(t.dtype, t.count, t.nbytes) for t in header.tensors]
+    assert read == [("ggml type 77", 7, 96), ("float32", 1, 4), ("ggml type 99", 5, 2)]
+
+
+def parts(folder: Path, count: int = 3, missing: int = 0, total: int = 3) -> Path:
+    keys = [
+        scalar("split.count", 2, struct.pack("<H", count)),
+        scalar("split.tensors.count", 5, struct.pack("<i", total)),
+    ]
+    for number in range(1, 4):
+        if number != missing:
+            raw = gguf([(f"t{number}", (number,), F32, 0)], keys, bytes(4 * number))
+            write(folder, raw, f"m-{number:05}-of-00003.gguf")
+    return folder / "m-00002-of-00003.gguf"
+
+
+def test_a_model_in_parts_is_read_whole(tmp_path: Path) -> None:
+    header = read_header(parts(tmp_path))
+    assert [(t.name, t.file and t.file.name) for t in header.tensors] == [
+        ("t1", "m-00001-of-00003.gguf"),
+        ("t2", "m-00002-of-00003.gguf"),
+        ("t3", "m-00003-of-00003.gguf"),
+    ]
+    assert header.data_bytes == 4 + 8 + 12
+
+
+def test_parts_that_do_not_fit(tmp_path: Path) -> None:
+    for options, message in [
+        ({"missing": 3}, "no m-00003-of-00003.gguf beside it"),
+        ({"total": 4}, "3 tensors in all parts, expected 4"),
+        ({"count": 2}, "one part of '2'"),
+    ]:
+        folder = tmp_path / message[:3]
+        folder.mkdir()
+        with pytest.raises(FormatError, match=message):
+            read_header(parts(folder, **options))
+
+
+def array(*lengths: int, kind: int = 0) -> bytes:
+    """Arrays of these lengths, each of the next."""
+    kinds = [*itertools.repeat(ARRAY, len(lengths) - 1), kind]
+    return b"".join(struct.pack("<IQ", k, n) for k, n in zip(kinds, lengths, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (b"", "0 bytes, expected at least 4"),
+        (b"GGML" + bytes(40), "no GGUF magic"),
+        (gguf(version=1), "early draft"),
+        (gguf(version=4), "version 4"),
+        (b"GGUF" + struct.pack(">IQQ", 3, 0, 0), "big-endian"),
+        (gguf(counts=(2**63, 0)), "9223372036854775808 tensors"),
+        (gguf(counts=(0, 2**64 - 1)), "18446744073709551615 keys"),
+        (gguf(counts=(5, 0)), "bytes, expected at least"),
+        (gguf(keys=[scalar("a", 13, b"")]), "a value of type 13"),
+        (gguf(keys=[scalar("a", 13, b""), b"\xff" * 40]), "a value of type 13"),
+        (gguf(keys=[scalar(b"\xff", 0, b"1")]), "a key that is not UTF-8"),
+        (gguf(keys=[scalar("a" * 257, 0, b"1")]), "a key that is not UTF-8 of at most 256"),
+        (gguf(keys=[scalar("a", 0, b"1")] * 2), "the key 'a' twice"),
+        (gguf(keys=[struct.pack("<Q", 2**64 - 1)]), "goes on to byte"),
+        (gguf(keys=[scalar("a", STRING, struct.pack("<Q", 2**63))]), "goes on to byte"),
+        (gguf(keys=[scalar("a", ARRAY, array(2**64 - 1))]), "goes on to byte"),
+        (gguf(keys=[scalar("a", ARRAY, array(2**64 - 1, kind=12))]), "goes on to byte"),
+        (gguf(keys=[scalar("a", ARRAY, array(2**64 - 1, kind=STRING))]), f"over {MOST_STRINGS}"),
+        (gguf(keys=[scalar("a", ARRAY, array(2**63, 0))]), f"over {MOST_STRINGS}"),
+        (gguf(keys=[scalar("a", ARRAY, array(99, kind=STRING))]), "bytes, expected at least"),
+        (gguf(keys=[scalar("a", ARRAY, array(1, kind=77))]), "a value of type 77"),
+        (gguf(keys=[scalar("a", ARRAY, array(*[1] * 9))]), f"at most {DEEPEST_ARRAY} deep"),
+        (gguf(keys=[scalar("general.alignment", 4, bytes(4))]), "general.alignment '0'"),
+        (gguf(keys=[scalar("general.alignment", 4, b"\3\0\0\0")]), "general.alignment '3'"),
+        (gguf(keys=[scalar("general.alignment", STRING, text("²"))]), "general.alignment '²'"),
+        (gguf([("a", (1,) * 9, F32, 0)], data=bytes(4)), "9 dimensions"),
+        (gguf([("a", (2**40, 2**40), F32, 0)], data=bytes(4)), "product is below"),
+        (gguf([("a", (2**64 - 1,), F32, 0)], data=bytes(4)), "product is below"),
+        (gguf([("a", (1,), F32, 0)] * 2, data=bytes(64)), "occurs twice"),
+        (gguf([("a", (2,), F32, 0)], data=bytes(7)), "up to byte 8 of 7"),
+        (gguf([("a", (1,), F32, 4)], data=bytes(8)), "'a' at byte 4, expected byte 0"),
+        (gguf([("a", (1,), F32, 2**64 - 1)], data=bytes(8)), "at byte 18446744073709551615"),
+        (gguf([("a", (9,), F32, 0), ("b", (1,), F32, 32)], data=bytes(99)), "expected byte 64"),
+        (gguf([("a", (1,), F32, 0), ("b", (1,), F32, 64)], data=bytes(99)), "expected byte 32"),
+        (gguf([("a", (31,), Q8_0, 0)], data=bytes(99)), "rows of 31, expected whole blocks of 32"),
+        (gguf([("a", (16, 2), Q8_0, 0)], data=bytes(99)), "rows of 16"),
+        (
+            gguf([("a", (1,), 77, 0), ("b", (1,), F32, 500)], data=bytes(99)),
+            "expected a whole file",
+        ),
+    ],
+)
+def test_a_broken_file_is_one_clear_line(tmp_path: Path, raw: bytes, message: str) -> None:
+    path = write(tmp_path, raw)
+    with pytest.raises(FormatError) as caught:
+        read_header(path)
+    assert message in str(caught.value)
+    assert str(caught.value).startswith(str(path))
+    assert str(caught.value).isprintable()
+
+
+def test_a_large_vocabulary_is_stepped_over(tmp_path: Path) -> None:
+    keys = [
+        scalar("general.architecture", STRING, text("nothing")),
+        strings("tokenizer.ggml.tokens", [f"token {i}" for i in range(200_000)]),
+        scalar("tokenizer.ggml.scores", ARRAY, array(200_000, kind=6) + bytes(800_000)),
+        strings("tokenizer.ggml.merges", [f"a {i}" for i in range(200_000)]),
+    ]
+    path = write(tmp_path, gguf([("a", (1,), F32, 0)], keys, bytes(4)))
+    program = (
+        "import sys, resource, json, time\n"
+        "from pathlib import Path\n"
+        "resource.setrlimit(resource.RLIMIT_DATA, (60_000_000, 60_000_000))\n"
+        "from minilm.formats import read\n"
+        "before = time.process_time()\n"
+        "header = read(Path(sys.argv[1]))\n"
+        "seconds = time.process_time() - before\n"
+        "print(json.dumps([len(header.tensors), dict(header.metadata), seconds]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(path)], check=True, capture_output=True, timeout=60
+    )
+    count, metadata, seconds = json.loads(done.stdout)
+    assert count == 1
+    assert metadata["tokenizer.ggml.tokens.length"] == "200000"
+    assert metadata["tokenizer.ggml.merges.length"] == "200000"
+    assert seconds < 0.5

@@ -1,0 +1,398 @@
+"""The torch.save reader against torch itself; pickles that would run code; zips that lie."""
+
+import argparse
+import collections
+import io
+import os
+import pickle
+import struct
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from minilm.errors import FormatError
+from minilm.formats.header import Header
+from minilm.formats.torch_zip import LARGEST_DIRECTORY, read_header
+from tests.formats.files import torch_zip
+
+
+def saved(folder: Path, value: Any, **options: Any) -> Path:
+    path = folder / "x.pt"
+    torch.save(value, path, **options)
+    return path
+
+
+def names(header: Header) -> list[str]:
+    return [tensor.name for tensor in header.tensors]
+
+
+def test_every_dtype_where_torch_put_it(tmp_path: Path) -> None:
+    kinds = (
+        "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint8 uint16 uint32 uint64 bool"
+    )
+    kinds += " complex64 complex128 float8_e4m3fn float8_e5m2 float8_e4m3fnuz float8_e5m2fnuz"
+    tensors = {k: torch.arange(6).reshape(2, 3).to(getattr(torch, k)) for k in kinds.split()}
+    path = saved(tmp_path, tensors)
+    header = read_header(path)
+    assert names(header) == list(tensors)
+    raw = path.read_bytes()
+    for tensor in header.tensors:
+        wanted = tensors[tensor.name]
+        assert (tensor.dtype, tensor.shape, tensor.nbytes, tensor.file) == (
+            tensor.name,
+            tuple(wanted.shape),
+            wanted.nbytes,
+            path,
+        )
+        assert tensor.offset is not None
+        bytes_there = bytearray(raw[tensor.offset : tensor.offset + tensor.nbytes])
+        assert torch.equal(torch.frombuffer(bytes_there, dtype=wanted.dtype), wanted.flatten())
+    assert header.data_bytes == sum(t.nbytes for t in tensors.values())
+
+
+def test_a_state_dict_with_buffers_and_ties(tmp_path: Path) -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3))
+    module.tied = module[0]
+    header = read_header(saved(tmp_path, module.state_dict()))
+    assert {t.name: t.shape for t in header.tensors} == {
+        name: tuple(t.shape) for name, t in module.state_dict().items()
+    }
+    assert header.shared == (("tied.weight", "0.weight"), ("tied.bias", "0.bias"))
+
+
+def test_views_of_one_storage(tmp_path: Path) -> None:
+    whole = torch.arange(12.0).reshape(4, 3)
+    views = {
+        "whole": whole,
+        "row": whole[1:2],
+        "column": whole[:, 1],
+        "turned": whole.T,
+        "spread": whole[0].expand(5, 3),
+        "none": whole[:0],
+        "same": whole.view(4, 3),
+        "parameter": torch.nn.Parameter(whole),
+        "scalar": whole[3, 2],
+    }
+    header = read_header(saved(tmp_path, views))
+    offsets = {t.name: t.offset for t in header.tensors}
+    start = offsets["whole"]
+    assert start is not None
+    assert offsets == {
+        "whole": start,
+        "row": start + 12,
+        "column": None,
+        "turned": None,
+        "spread": None,
+        "none": start,
+        "same": start,
+        "parameter": start,
+        "scalar": start + 44,
+    }
+    assert header.shared == (("same", "whole"), ("parameter", "whole"))
+    assert header.data_bytes == whole.nbytes
+
+
+def test_the_model_is_found_among_the_rest(tmp_path: Path) -> None:
+    module = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(module.parameters())
+    module(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    for key in ("model", "state_dict", "model_state_dict", "module"):
+        checkpoint = {
+            "optimizer": optimizer.state_dict(),
+            key: {f"_orig_mod.module.{n}": t for n, t in module.state_dict().items()},
+            "rng": torch.get_rng_state(),
+            "args": argparse.Namespace(path=Path("x"), rate=0.1),
+            "best": np.float64(2.5),
+            "generator": np.random.RandomState(0).get_state(),
+            "counts": collections.Counter("abc"),
+            "sizes": module.weight.shape,
+            "dtype": torch.float32,
+            "device": torch.device("cpu"),
+            "raw": b"bytes",
+            "set": {1, 2},
+            "large": 2**4000,
+            "iteration": 7,
+        }
+        assert names(read_header(saved(tmp_path, checkpoint))) == ["weight", "bias"]
+
+
+def test_without_one_model_every_tensor_counts(tmp_path: Path) -> None:
+    tensor = torch.ones(2)
+    value = {
+        "model": {"a": tensor},
+        "module": {"a": tensor},
+        "list": [tensor, {"b": tensor}],
+        5: tensor,
+    }
+    assert names(read_header(saved(tmp_path, value))) == [
+        "model.a",
+        "module.a",
+        "list.0",
+        "list.1.b",
+        "5",
+    ]
+    assert names(read_header(saved(tmp_path, tensor))) == ["tensor"]
+    assert names(read_header(saved(tmp_path, {"module.a": tensor, "b": tensor}))) == [
+        "module.a",
+        "b",
+    ]
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_every_protocol(tmp_path: Path, protocol: int) -> None:
+    value = {"a": torch.ones(2, 3), "n": {"b": torch.ones(1)}, "é": torch.ones(1)}
+    path = saved(tmp_path, value, pickle_protocol=protocol)
+    assert names(read_header(path)) == ["a", "n.b", "é"]
+
+
+def test_an_unknown_dtype_is_reported(tmp_path: Path) -> None:
+    path = saved(tmp_path, {"a": torch.zeros(3, dtype=torch.uint16)})
+    raw = path.read_bytes()
+    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        pickled = archive.read("x/data.pkl").replace(b"uint16", b"uint99")
+    path.write_bytes(torch_zip(pickled, {"0": bytes(6)}))
+    (tensor,) = read_header(path).tensors
+    assert (tensor.dtype, tensor.shape, tensor.nbytes) == ("uint99", (3,), 6)
+
+
+class Calls:
+    """Pickles as a call of ``function``."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+def hostile(marker: str) -> dict[str, Any]:
+    touch = f"__import__('pathlib').Path({marker!r}).touch()"
+    return {
+        "system": Calls(os.system, f"touch {marker}"),
+        "mkdir": Calls(os.mkdir, marker),
+        "eval": Calls(eval, touch),
+        "exec": Calls(exec, touch),
+        "path": Calls(Path.touch, Path(marker)),
+        "getattr": Calls(getattr, "a", "upper"),
+        "open": Calls(open, marker, "w"),
+        "load": Calls(torch.load, marker),
+        "import": Calls(__import__, "os"),
+        "map": Calls(map, os.mkdir, [marker]),
+    }
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("name", hostile(""))
+def test_nothing_is_executed(tmp_path: Path, name: str, protocol: int) -> None:
+    marker = tmp_path / "executed"
+    value = {"a": torch.ones(2), "b": hostile(str(marker))[name]}
+    path = saved(tmp_path, value, pickle_protocol=protocol)
+    with pytest.raises(FormatError, match="nothing was executed") as caught:
+        read_header(path)
+    assert str(caught.value).isprintable()
+    assert not marker.exists()
+    # The same file does run where it is unpickled.
+    if name in ("system", "mkdir", "eval", "exec", "path"):
+        torch.load(path, weights_only=False)
+        assert marker.exists()
+
+
+def test_other_files_of_torch(tmp_path: Path) -> None:
+    module = torch.nn.Linear(2, 2)
+    path = saved(tmp_path, module)
+    with pytest.raises(FormatError, match=r"whole module .*Linear.*save module.state_dict\(\)"):
+        read_header(path)
+    saved(tmp_path, module.state_dict(), _use_new_zipfile_serialization=False)
+    with pytest.raises(FormatError, match=r"before 1\.6.*save it again"):
+        read_header(path)
+    path.write_bytes(pickle.dumps({"a": 1}))
+    with pytest.raises(FormatError, match="bare pickle"):
+        read_header(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("m/data.pkl", b"N.")
+        archive.writestr("m/constants.pkl", b"N.")
+    with pytest.raises(FormatError, match="TorchScript"):
+        read_header(path)
+
+
+def test_a_big_endian_file(tmp_path: Path) -> None:
+    path = saved(tmp_path, {"a": torch.ones(2)})
+    path.write_bytes(torch_zip(b"}.") + b"")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("x/byteorder", "big")
+    with pytest.raises(FormatError, match="big-endian"):
+        read_header(path)
+
+
+def tensor(
+    offset: object = 0,
+    shape: object = (2, 3),
+    stride: object = (3, 1),
+    key: str = "0",
+    kind: str = "FloatStorage",
+) -> bytes:
+    """A pickle, by hand, of {"a": one tensor}."""
+
+    def value(thing: object) -> bytes:
+        if isinstance(thing, tuple):
+            return b"(" + b"".join(map(value, thing)) + b"t"
+        if isinstance(thing, str):
+            return b"X" + struct.pack("<I", len(thing)) + thing.encode()
+        return b"I%d\n" % thing if isinstance(thing, int) else b"N"
+
+    storage = b"(" + value("storage") + b"ctorch\n%s\n" % kind.encode() + value(key)
+    storage += value("cpu") + value(6) + b"tQ"
+    arguments = storage + b"".join(map(value, (offset, shape, stride, 0, 0)))
+    rebuild = b"ctorch._utils\n_rebuild_tensor_v2\n"
+    return b"\x80\x02}" + value("a") + rebuild + b"(" + arguments + b"tRs."
+
+
+def test_the_pickle_by_hand_is_right(tmp_path: Path) -> None:
+    path = tmp_path / "x.pt"
+    path.write_bytes(torch_zip(tensor(), {"0": bytes(24)}))
+    (read,) = read_header(path).tensors
+    assert (read.name, read.dtype, read.shape, read.nbytes) == ("a", "float32", (2, 3), 24)
+
+
+def deep(levels: int) -> bytes:
+    return b"\x80\x02" + b"]" * levels + b"a" * (levels - 1) + b"."
+
+
+def doubled(levels: int) -> bytes:
+    """2**levels paths to one list."""
+    return b"\x80\x02]q\0" + b"0h\0h\0\x86q\0" * levels + b"."
+
+
+@pytest.mark.parametrize(
+    ("pickled", "message"),
+    [
+        (tensor(offset=1), "up to byte 28 of 24"),
+        (tensor(stride=(4, 1)), "up to byte 28 of 24"),
+        (tensor(stride=(2**62, 2**62)), "up to byte"),
+        (tensor(offset=-1), "with strides"),
+        (tensor(stride=(-1, 1)), "with strides"),
+        (tensor(stride=(1,)), "with strides"),
+        (tensor(shape=(2, -3)), "with shape"),
+        (tensor(shape=(2**40, 2**40)), "with shape"),
+        (tensor(shape=(1,) * 65, stride=(1,) * 65), "65 dimensions"),
+        (tensor(shape=7), "without a shape"),
+        (tensor(shape=(None,)), "with shape"),
+        (tensor(key="1"), "no 'x/data/1' in it"),
+        (tensor(key="../data.pkl"), "no 'x/data/../data.pkl' in it"),
+        (tensor(kind="EvilStorage"), "the object 'torch.EvilStorage'"),
+        (b"", "a broken pickle"),
+        (b"\x80\x02}", "a broken pickle"),
+        (b".", "a broken pickle"),
+        (b"\x80\x02h\x07.", "a broken pickle"),
+        (b"\x80\x02}(X\1\0\0\0au.", "a broken pickle"),
+        (b"\x80\x02N}b}b.b", "tensors"),
+        (b"\x80\x02\x8b\xff\xff\xff\x7f.", "a broken pickle"),
+        (b"\x80\x02B\xff\xff\xff\xff.", "a broken pickle"),
+        (b"\x80\x02\x82\x01.", "instruction EXT1"),
+        (b"ios\nsystem\n.", "instruction"),
+        (b"\x80\x02Pa\n.", "instruction PERSID"),
+        (b"\x80\x02NR.", "a broken pickle"),
+        (b"\x80\x02NNR.", "a broken pickle"),
+        (b"c" + b"a" * 5000 + b"\nb\n.", "the object 'aaa"),
+        (b"ctorch\nfloat" + b"3" * 5000 + b"\n.", "the object 'torch.float33"),
+        (b"cposix\nsystem\n.", "the object 'posix.system'"),
+        (b"c__builtin__\neval\n.", "the object 'builtins.eval'"),
+        (b"\x80\x02" + b"N" * 700_000 + b".", "over 600000 pickle instructions"),
+        (deep(5000), "levels of nesting"),
+    ],
+)
+def test_a_broken_pickle_is_one_clear_line(tmp_path: Path, pickled: bytes, message: str) -> None:
+    path = tmp_path / "x.pt"
+    path.write_bytes(torch_zip(pickled, {"0": bytes(24)}))
+    if message == "tensors":
+        assert read_header(path).tensors == ()
+        return
+    with pytest.raises(FormatError) as caught:
+        read_header(path)
+    assert message in str(caught.value)
+    assert str(caught.value).startswith(str(path))
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_memo_index_reserves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "x.pt"
+    path.write_bytes(torch_zip(b"\x80\x02}r\xff\xff\xff\x7f."))
+    assert read_header(path).tensors == ()
+
+
+def test_what_is_shared_is_walked_once(tmp_path: Path) -> None:
+    path = tmp_path / "x.pt"
+    path.write_bytes(torch_zip(doubled(15)))
+    assert read_header(path).tensors == ()
+    path.write_bytes(torch_zip(tensor(shape=(2,)).replace(b"(I2\nt", doubled(60)[2:-1])))
+    with pytest.raises(FormatError, match="with shape"):
+        read_header(path)
+
+
+def test_a_list_that_holds_itself(tmp_path: Path) -> None:
+    path = tmp_path / "x.pt"
+    path.write_bytes(torch_zip(b"\x80\x02]q\0h\0a."))
+    assert read_header(path).tensors == ()
+
+
+def test_zips_that_lie(tmp_path: Path) -> None:
+    path = tmp_path / "x.pt"
+
+    def refused(raw: bytes, message: str) -> None:
+        path.write_bytes(raw)
+        with pytest.raises(FormatError, match=message) as caught:
+            read_header(path)
+        assert str(caught.value).isprintable()
+
+    whole = torch_zip(tensor(), {"0": bytes(24)})
+    refused(b"", "no zip")
+    refused(b"PK\3\4", "a broken zip")
+    refused(whole[: len(whole) // 2], "a broken zip")
+    refused(whole.replace(b"x/data.pkl", b"x/date.pkl"), "without data.pkl")
+    # The directory points into nowhere, or at the wrong entry.
+    position = whole.rindex(b"x/data/0") - 4
+    refused(
+        whole[:position] + struct.pack("<I", 10**6) + whole[position + 4 :], "not where the zip"
+    )
+    # Sizes that are not those of the data.
+    sizes = struct.pack("<II", 24, 24)
+    refused(whole.replace(sizes, struct.pack("<II", 10**6, 10**6)), "past the end")
+    refused(whole.replace(sizes, struct.pack("<II", 24, 48)), "of two sizes")
+    # Encrypted, twice, a bomb.
+    at = whole.rindex(b"PK\1\2")
+    refused(whole[: at + 8] + b"\1" + whole[at + 9 :], "not where the zip says")
+    twice = torch_zip(tensor(), {"0": bytes(24), "1": bytes(24)})
+    refused(twice.replace(b"x/data/1", b"x/data/0"), "occurs twice")
+    refused(torch_zip(bytes(16_000_001), compression=8), "'x/data.pkl' of 16000001 bytes")
+    refused(torch_zip(b"}.", compression=14), "compression 14")
+    many = {str(n) * 100: b"" for n in range(LARGEST_DIRECTORY // 200 + 1)}
+    refused(torch_zip(b"}.", many), "a zip directory of")
+
+
+def test_deflated_storages_have_no_offset(tmp_path: Path) -> None:
+    path = tmp_path / "x.pt"
+    path.write_bytes(torch_zip(tensor(), {"0": bytes(24)}, compression=8))
+    (read,) = read_header(path).tensors
+    assert (read.offset, read.nbytes) == (None, 24)
+    raw = path.read_bytes().replace(struct.pack("<I", 24), struct.pack("<I", 10**9))
+    path.write_bytes(raw)
+    with pytest.raises(FormatError, match="zip bomb"):
+        read_header(path)
+
+
+def test_storages_that_share_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "x.pt"
+    two = tensor()[:-1] + tensor(key="1")[3:].replace(b"\1\0\0\0a", b"\1\0\0\0b", 1)
+    whole = torch_zip(two, {"0": bytes(24), "1": bytes(24)})
+    path.write_bytes(whole)
+    assert names(read_header(path)) == ["a", "b"]
+    first, second = (whole.rindex(b"x/data/" + key) for key in (b"0", b"1"))
+    path.write_bytes(whole[: second - 4] + whole[first - 4 : first] + whole[second:])
+    with pytest.raises(FormatError, match="overlap"):
+        read_header(path)
