@@ -273,15 +273,13 @@ def _placed(
         if offset != expected:
             raise source.broken(f"tensor {shown(name)} at byte {offset}", f"byte {expected}")
         dtype = TYPES.get(kind, f"ggml type {kind}")
-        size = max(0, next_offset - offset)
+        size = max(0, next_offset - offset)  # of an unknown type: all there is up to the next
         if dtype in BITS or dtype in BLOCKS:
             if dimensions and dimensions[0] % BLOCKS.get(dtype, (1, 0))[0]:
                 came = f"tensor {shown(name)} with rows of {dimensions[0]}"
                 raise source.broken(came, f"whole blocks of {BLOCKS[dtype][0]}")
             size = storage_bytes(math.prod(dimensions), dtype)
         expected = _aligned(offset + size, alignment)
-        if dtype not in BITS and dtype not in BLOCKS:
-            expected = next_offset
         if offset + size > data_size:
             came = f"tensor {shown(name)} up to byte {offset + size} of {data_size}"
             raise source.broken(came, "a whole file")

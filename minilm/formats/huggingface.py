@@ -24,9 +24,10 @@ WEIGHTS = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-# Else the only file of a kind, the safer kinds first; adapters, optimizers and originals stay out.
+# Else the only file of a kind, the safer kinds first; an adapter where there is no model.
 ENDINGS = (".safetensors.index.json", ".safetensors", ".gguf", ".bin", ".pth", ".pt")
-NOT_WEIGHTS = ("adapter_model.", "optimizer.", "scheduler.", "rng_state", "training_args.")
+ADAPTER = "adapter_model."
+NOT_WEIGHTS = ("optimizer.", "scheduler.", "rng_state", "training_args.")
 
 
 def read_index(path: Path) -> Header:
@@ -76,14 +77,21 @@ def shards_of(folder: Path) -> Path | None:
     for name in WEIGHTS:
         if name in names:
             return folder / name
-    for ending in ENDINGS:
-        found = [n for n in names if n.endswith(ending) and not n.startswith(NOT_WEIGHTS)]
-        found = _first_parts(found)
-        if len(found) == 1:
-            return folder / found[0]
-        if found:
-            some = ", ".join(found[:4]) + (", ..." if len(found) > 4 else "")
-            raise InputError(folder, f"several files of weights ({some})", "one", "name the file")
+    weights = [name for name in _first_parts(names) if not name.startswith(NOT_WEIGHTS)]
+    for is_adapter in (False, True):
+        for ending in ENDINGS:
+            found = [
+                name
+                for name in weights
+                if name.endswith(ending) and name.startswith(ADAPTER) == is_adapter
+            ]
+            if len(found) == 1:
+                return folder / found[0]
+            if found:
+                some = ", ".join(found[:4]) + (", ..." if len(found) > 4 else "")
+                raise InputError(
+                    folder, f"several files of weights ({some})", "one", "name the file"
+                )
     return None
 
 

@@ -13,7 +13,7 @@ from minilm.formats.checks import open_regular, shown
 # The index of a model with 140,000 tensors takes 14 MB. A parsed value takes up to 100 bytes and a
 # letter up to four, so what passes these limits fits into 200 MB.
 LARGEST = 32_000_000
-MOST_VALUES = 700_000
+MOST_VALUES = 500_000
 
 
 def read_object(path: Path) -> dict[str, Any]:

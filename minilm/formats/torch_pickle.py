@@ -20,7 +20,7 @@ from minilm.formats.checks import shown
 
 # A tensor takes some 35 instructions and 200 bytes.
 LARGEST_PICKLE = 16_000_000
-MOST_INSTRUCTIONS = 600_000
+MOST_INSTRUCTIONS = 400_000
 LONGEST_NAME = 256
 
 # Names of storage classes; the others carry their dtype apart.

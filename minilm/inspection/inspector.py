@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
+from minilm.config import ModelConfig
 from minilm.errors import FormatError, InputError
 from minilm.formats.header import Header
 from minilm.inspection.costs import memory, priced_context
@@ -156,6 +157,16 @@ def _examine_source(
         )
         components = grouped_components(counted)
         heard.notes.append(_why_not_checked(source))
+    costs = memory(
+        parameters,
+        layout,
+        source.config,
+        stored=source.header.data_bytes if source.header else None,
+        context=context,
+        batch=batch,
+    )
+    if module is not None and source.config is not None:
+        costs["activations"] |= _measured(source.config, costs["activations"])
     report = Report(
         source.target,
         source.architecture,
@@ -164,14 +175,7 @@ def _examine_source(
         parameters,
         components,
         rows,
-        memory(
-            parameters,
-            layout,
-            source.config,
-            stored=source.header.data_bytes if source.header else None,
-            context=context,
-            batch=batch,
-        ),
+        costs,
         _formula(layout),
         layout.ties if layout else source.header.shared if source.header else (),
         _flops(layout, context),
@@ -195,10 +199,7 @@ def _hear_file(source: Source, heard: Hearing) -> tuple[Storage | None, Contents
             heard.mismatches.append("file: model.safetensors is missing")
         return None, None
     expected = expected_shapes(source.layout) if source.layout else {}
-    quantization = source.hugging_face.get("quantization_config")
-    storage = decode(
-        source.header, quantization if isinstance(quantization, dict) else {}, expected
-    )
+    storage = decode(source.header, _quantization(source.hugging_face), expected)
     heard.notes += storage.notes
     contents = sort_out(
         source.layout,
@@ -229,6 +230,18 @@ def _hear_module(source: Source, heard: Hearing) -> ModuleContents | None:
     heard.total(source.layout, sum(row.count for row in module.rows), "module")
     heard.notes.append("the module is transformers' own, compared by its total")
     return module
+
+
+def _measured(config: ModelConfig, predicted: Mapping[str, Any]) -> dict[str, Any]:
+    """What torch keeps of the activations that were predicted; empty where that is too much to try."""
+    from minilm.inspection.measured import check_activations
+
+    if predicted["context"] > config.context_length:
+        return {}
+    found = check_activations(config, batch=predicted["batch"], context=predicted["context"])
+    if found is None:
+        return {}
+    return {"measured": {**asdict(found), "relative_error": found.relative_error}}
 
 
 def _examine_module(module: nn.Module, context: int | None, batch: int) -> Inspection:
@@ -297,6 +310,16 @@ def _why_not_checked(source: Source) -> str:
             "counted and grouped by name, not checked"
         )
     return "no config.json beside it: counted and grouped by name, not checked"
+
+
+def _quantization(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a config.json says of its quantization, wherever it says it; empty where it does not."""
+    for part in (config, config.get("text_config")):
+        for key in ("quantization_config", "compression_config"):
+            if isinstance(part, Mapping) and isinstance(part.get(key), dict):
+                found: dict[str, Any] = part[key]
+                return found
+    return {}
 
 
 def _dtype(source: Source) -> str:

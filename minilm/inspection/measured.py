@@ -61,7 +61,13 @@ def check_activations(
     limit = MEASURABLE_BYTES if device == "cpu" else torch.cuda.mem_get_info()[0] // 2
     if needed > limit:
         return None
-    model = Transformer(config).to(device)
+    # What is kept does not depend on the values: zeros need no initialisation.
+    with torch.device("meta"):
+        model = Transformer(config)
+    model.to_empty(device=device)
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *model.buffers()):
+            tensor.zero_()
     return measure_activations(model, batch=batch, context=context, dtype=dtype)
 
 
@@ -80,9 +86,8 @@ def measure_activations(
     was_training = model.training
     devices = [device] if device.type == "cuda" else []
     try:
-        with torch.random.fork_rng(
-            devices=devices
-        ):  # dropout draws; what is drawn after must not change
+        # Dropout draws; what the caller draws next must not change.
+        with torch.random.fork_rng(devices=devices):
             saved, allocated, peak = _run(model.train(), tokens, dtype)
     finally:
         model.train(was_training)

@@ -163,6 +163,11 @@ def _buffers(report: Report, layout: Layout) -> Iterator[Part]:
         formula = f"{depth}*{width}/2"
         name = "the rotary frequencies (inv_freq) of each layer"
         yield Part(name, depth * (width // 2), formula, ("inv_freq",), True)
+        # transformers' modules hold them once for all layers, and once more as they were at first.
+        name = "the rotary frequencies of the module, "
+        yield Part(f"{name}inv_freq", width // 2, f"{width}/2", ("inv_freq",), True)
+        both = f"{name}inv_freq and original_inv_freq"
+        yield Part(both, 2 * (width // 2), f"2*{width}/2", ("inv_freq",), True)
     if layout.buffers:
         yield _added(layout, "the registered buffers", layout.buffers)
 

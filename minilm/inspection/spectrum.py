@@ -25,6 +25,8 @@ KEPT = 1 << 24
 LONGEST_ROW = PIECE
 
 TOLERANCE = 0.002
+# The second largest value may come first, where the start knew little of the first.
+FURTHER_PASSES = 4
 MOST_PASSES = 60
 
 Matrix = npt.NDArray[np.float32]
@@ -35,8 +37,9 @@ def stable_rank_of(
 ) -> float | None:
     """|W|_F^2 / sigma_max^2 of a finite matrix with this Frobenius norm and largest magnitude > 0.
 
-    The iteration ends when the residual of sigma_max^2 is below 0.2% of it; the error was then below
-    0.1% on every matrix tried, and is towards too large. None for rows longer than `LONGEST_ROW`.
+    The iteration ends four passes after the residual of sigma_max^2 is below 0.2% of it. The result is
+    then within 0.1%, towards too large; of matrices without any gap below sigma_max (random ones), one
+    in some hundred is a few percent too large. None for rows longer than `LONGEST_ROW`.
     """
     columns = tensor.shape[1]
     if columns > LONGEST_ROW:
@@ -87,6 +90,7 @@ def _largest_eigenvalue(multiply: Callable[[Floats], Floats], size: int) -> floa
     previous, beta = np.zeros(size), 0.0
     diagonal: list[float] = []
     beside: list[float] = []
+    settled = 0
     while True:
         product = multiply(vector)
         diagonal.append(float(vector @ product))
@@ -94,7 +98,8 @@ def _largest_eigenvalue(multiply: Callable[[Floats], Floats], size: int) -> floa
         beta = float(np.linalg.norm(product))
         small = np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1)
         values, vectors = np.linalg.eigh(small)
-        if beta * abs(vectors[-1, -1]) <= TOLERANCE * values[-1] or len(diagonal) == MOST_PASSES:
+        settled += bool(beta * abs(vectors[-1, -1]) <= TOLERANCE * values[-1])
+        if settled > FURTHER_PASSES or beta == 0 or len(diagonal) == MOST_PASSES:
             return float(values[-1])
         beside.append(beta)
         previous, vector = vector, product / beta

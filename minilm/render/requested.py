@@ -68,7 +68,7 @@ def reconciliation(answer: Reconciliation | None) -> Section | None:
     chance = f"Chance alone would explain {answer.chance:.1%} of such numbers."
     return Section(
         "reconciliation",
-        "A number from elsewhere",
+        "Reconciliation",
         (text,) if answer.exact or not answer.explained else (text, chance),
         tables=(table,) if rows else (),
     )
@@ -89,7 +89,7 @@ def statistics(found: Statistics | None) -> Section | None:
         tables.append(Table(columns("magnitude", "values"), rows, bars=relative(histogram.counts)))
     tables += _unread(found.unread)
     text = "Figures are over the finite values; the first row is of all tensors together."
-    return Section("statistics", "Statistics of the values", (text,), tables=tuple(tables))
+    return Section("statistics", "Statistics", (text,), tables=tuple(tables))
 
 
 def difference(found: Difference | None) -> Section | None:

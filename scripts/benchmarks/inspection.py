@@ -128,15 +128,16 @@ def compare(name: str, options: argparse.Namespace, folder: Path) -> dict[str, A
             done = run(command)
             tools[tool] = said(tool, done)
             if "count" in tools[tool]:
-                runs[tool].append({"seconds": done.seconds, "peak_mib": done.peak_mib})
+                figures = {"seconds": done.seconds, "cpu_seconds": done.cpu_seconds}
+                runs[tool].append(figures | {"peak_mib": done.peak_mib})
         print(f"{name} {repeat + 1}/{options.repeats}", file=sys.stderr)
-    for tool, figures in runs.items():
-        shown = "PROGRAM" if tool != "minilm" else None
-        parts = [part if part != PROGRAMS.get(tool) else f"<{shown}>" for part in commands[tool]]
+    for tool, each in runs.items():
+        # The programs stand in counters.py.
+        parts = [part if part != PROGRAMS.get(tool) else tool.upper() for part in commands[tool]]
         tools[tool]["command"] = shlex.join(parts)
-        tools[tool]["runs"] = figures
-        for key in figures[0] if figures else ():
-            tools[tool][f"median_{key}"] = statistics.median(figure[key] for figure in figures)
+        tools[tool]["runs"] = each
+        for key in each[0] if each else ():
+            tools[tool][f"median_{key}"] = statistics.median(figures[key] for figures in each)
     result: dict[str, Any] = {"what": case.what, "tools": tools}
     ours = tools["minilm"].get("median_seconds")
     if ours:
@@ -168,6 +169,7 @@ class Run:
 
     status: int
     seconds: float
+    cpu_seconds: float
     peak_mib: float
     output: str
     errors: str
@@ -188,7 +190,8 @@ def run(command: Sequence[str]) -> Run:
         for stream in (output, errors):
             stream.seek(0)
             texts.append(stream.read().decode(errors="replace"))
-    return Run(process.returncode, seconds, peak, *texts)
+    cpu_seconds = usage.ru_utime + usage.ru_stime
+    return Run(process.returncode, seconds, cpu_seconds, peak, *texts)
 
 
 def minilm() -> list[str]:

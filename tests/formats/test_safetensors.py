@@ -1,7 +1,5 @@
 """The header reader against the library's own writer, and one test for each way to be broken."""
 
-import json
-import struct
 from pathlib import Path
 
 import pytest
@@ -12,12 +10,7 @@ from safetensors.torch import load_file, save_file
 from minilm.checkpoint import write_tensors
 from minilm.errors import FormatError
 from minilm.formats.safetensors import LARGEST_HEADER, read_header
-
-
-def write(path: Path, header: object, data: bytes = b"", length: int | None = None) -> Path:
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text) if length is None else length) + text + data)
-    return path
+from tests.formats.files import write_safetensors as write
 
 
 def entry(dtype: str = "F32", shape: object = (1,), offsets: object = (0, 4)) -> dict:

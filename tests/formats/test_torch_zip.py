@@ -70,6 +70,7 @@ def test_views_of_one_storage(tmp_path: Path) -> None:
         "whole": whole,
         "row": whole[1:2],
         "column": whole[:, 1],
+        "one": whole[:, 1][:1],
         "turned": whole.T,
         "spread": whole[0].expand(5, 3),
         "none": whole[:0],
@@ -85,6 +86,7 @@ def test_views_of_one_storage(tmp_path: Path) -> None:
         "whole": start,
         "row": start + 12,
         "column": None,
+        "one": start + 4,
         "turned": None,
         "spread": None,
         "none": start,
@@ -98,12 +100,11 @@ def test_views_of_one_storage(tmp_path: Path) -> None:
 
 def test_the_model_is_found_among_the_rest(tmp_path: Path) -> None:
     module = torch.nn.Linear(3, 2)
-    optimizer = torch.optim.AdamW(module.parameters())
-    module(torch.ones(1, 3)).sum().backward()
-    optimizer.step()
+    moments = {"step": torch.tensor(1.0), "exp_avg": torch.zeros(2, 3)}
+    optimizer = {"state": {0: moments, 1: moments}, "param_groups": [{"lr": 0.1, "params": [0, 1]}]}
     for key in ("model", "state_dict", "model_state_dict", "module"):
         checkpoint = {
-            "optimizer": optimizer.state_dict(),
+            "optimizer": optimizer,
             key: {f"_orig_mod.module.{n}": t for n, t in module.state_dict().items()},
             "rng": torch.get_rng_state(),
             "args": argparse.Namespace(path=Path("x"), rate=0.1),
@@ -302,7 +303,7 @@ def doubled(levels: int) -> bytes:
         (b"ctorch\nfloat" + b"3" * 5000 + b"\n.", "the object 'torch.float33"),
         (b"cposix\nsystem\n.", "the object 'posix.system'"),
         (b"c__builtin__\neval\n.", "the object 'builtins.eval'"),
-        (b"\x80\x02" + b"N" * 700_000 + b".", "over 600000 pickle instructions"),
+        (b"\x80\x02" + b"N" * 500_000 + b".", "over 400000 pickle instructions"),
         (deep(5000), "levels of nesting"),
     ],
 )
@@ -371,8 +372,12 @@ def test_zips_that_lie(tmp_path: Path) -> None:
     refused(twice.replace(b"x/data/1", b"x/data/0"), "occurs twice")
     refused(torch_zip(bytes(16_000_001), compression=8), "'x/data.pkl' of 16000001 bytes")
     refused(torch_zip(b"}.", compression=14), "compression 14")
-    many = {str(n) * 100: b"" for n in range(LARGEST_DIRECTORY // 200 + 1)}
-    refused(torch_zip(b"}.", many), "a zip directory of")
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(LARGEST_DIRECTORY // 60_000 + 1):
+            info = zipfile.ZipInfo(str(number))
+            info.comment = bytes(60_000)
+            archive.writestr(info, b"")
+    refused(path.read_bytes(), "a zip directory of")
 
 
 def test_deflated_storages_have_no_offset(tmp_path: Path) -> None:

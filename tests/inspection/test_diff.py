@@ -42,8 +42,8 @@ def test_names_shapes_and_dtypes(tmp_path: Path) -> None:
     one = torch.ones(2, 3)
     found = compare(
         tmp_path,
-        {"same": one, "gone": one, "shape": one, "dtype": one},
-        {"same": one, "new": one, "shape": one.T.contiguous(), "dtype": one.half()},
+        {"same": one, "gone": one + 1, "shape": one + 2, "dtype": one.clone()},
+        {"same": one, "new": one + 1, "shape": torch.ones(3, 2), "dtype": one.half()},
     )
     assert found.added == ("new",)
     assert found.removed == ("gone",)
@@ -161,7 +161,7 @@ def test_odd_tensors_have_none_or_numbers(
 
 
 # Whole by columns, whole by rows, and by the range finder, which the low limit makes quick.
-@pytest.mark.parametrize("shape", [(300, 200), (200, 300), (500, 400)])
+@pytest.mark.parametrize("shape", [(160, 100), (100, 160), (220, 200)])
 @pytest.mark.parametrize("rank", [0, 1, 4, 8])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_an_adapter_is_recognised(
@@ -171,7 +171,7 @@ def test_an_adapter_is_recognised(
     rank: int,
     dtype: torch.dtype,
 ) -> None:
-    monkeypatch.setattr(low_rank, "SHORT_SIDE", 250)
+    monkeypatch.setattr(low_rank, "SHORT_SIDE", 120)
     before = (random(*shape) * 0.02).to(dtype)
     update = random(shape[0], rank, seed=1) @ random(rank, shape[1], seed=2) * 0.01
     after = (before.double() + update.double()).to(dtype)

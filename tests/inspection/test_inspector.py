@@ -306,7 +306,7 @@ def test_a_llama_folder_is_proven_by_its_own_names(tmp_path: Path) -> None:
         ("config.json", '{"model_type": "rwkv"}', "model_type 'rwkv'"),
         ("config.json", '{"family": "minilm", "model": {"d_model": 0}}', "d_model: 0"),
         ("config.json", '{"family": "minilm"}', "NoneType, expected an object"),
-        ("weights.bin", "xx", "a file ending in '.bin'"),
+        ("weights.bin", "xx", "no zip"),
         ("model.safetensors", "xx", "at least 8 bytes"),
     ],
 )

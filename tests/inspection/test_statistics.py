@@ -88,7 +88,9 @@ DTYPES = [
 
 # Lengths on both sides of the table of codes, of one piece, and of one piece a thread.
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", [(30, 7), (5, 300), (700, 300), (2, 300_000), (500_000,)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(30, 7), (5, 300), (700, 300), (2, 300_000), (500_000,)], ids=str
+)
 def test_random_values(tmp_path: Path, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     generator = torch.Generator().manual_seed(1)
     values = torch.randn(shape, generator=generator)
@@ -170,14 +172,14 @@ def matrix_with(singular: np.ndarray[Any, Any], rows: int, columns: int) -> torc
 @pytest.mark.parametrize(
     "values",
     [
-        torch.randn(300, 500, generator=torch.Generator().manual_seed(0)),
-        torch.randn(900, 700, generator=torch.Generator().manual_seed(0)).bfloat16(),
+        torch.randn(300, 500, generator=torch.Generator().manual_seed(1)),
+        torch.randn(400, 350, generator=torch.Generator().manual_seed(0)).bfloat16(),
         torch.randn(3, 2000, generator=torch.Generator().manual_seed(0)),
         torch.randn(2000, 2, generator=torch.Generator().manual_seed(0)).half(),
         torch.tensor([[3.0, -4.0]]),
         torch.tensor([[3.0], [-4.0]]),
         torch.eye(100),
-        torch.eye(64).double() * 1e-200,
+        torch.eye(64).double() * 1e-100,
         torch.randn(50, 60, generator=torch.Generator().manual_seed(0)).double() * 1e150,
         matrix_with(np.array([5.0, 5.0, 4.9, 0.1]), 200, 100),
         matrix_with(np.arange(1, 101) ** -0.3, 400, 100).float(),
@@ -189,8 +191,6 @@ def test_stable_rank_is_within_its_tolerance(tmp_path: Path, values: torch.Tenso
     scaled = matrix / np.abs(matrix).max()
     expected = (scaled**2).sum() / np.linalg.svd(scaled, compute_uv=False)[0] ** 2
     result = one(tmp_path, values)
-    if result.norm == 0:
-        return  # squares below the range of float64
     assert result.stable_rank is not None
     assert expected * (1 - 1e-5) <= result.stable_rank <= expected * 1.001
 
@@ -280,5 +280,3 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_memory_does_not_grow_with_a_file_of_2_gib(tmp_path: Path) -> None:
     assert peak_memory(tmp_path / "zeros.bin", 1 << 19) < 150e6
-
-

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,14 @@ NAMES = (
     "chrome",
     "chrome-headless-shell",
 )
+
+# The browser reads descriptor 3 and writes descriptor 4.
+_EXEC = """
+import fcntl, os, sys
+commands, answers = (fcntl.fcntl(int(n), fcntl.F_DUPFD, 10) for n in sys.argv[1:3])
+os.dup2(commands, 3), os.dup2(answers, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 def find_chromium() -> str | None:
@@ -39,15 +48,17 @@ class Browser:
         flags = (
             "--headless --no-sandbox --disable-gpu --no-first-run --disable-dev-shm-usage "
             "--disable-background-networking --disable-component-update --proxy-server=127.0.0.1:9 "
-            f"--hide-scrollbars --remote-debugging-pipe --user-data-dir={profile}"
+            f"--hide-scrollbars --remote-debugging-pipe --user-data-dir={profile} about:blank"
         )
-        # The browser reads descriptor 3 and writes descriptor 4.
         self._process = subprocess.Popen(
             [
-                "sh",
+                sys.executable,
                 "-c",
-                f'exec "$0" {flags} about:blank 3<&{commands_out} 4>&{answers_in}',
+                _EXEC,
+                str(commands_out),
+                str(answers_in),
                 binary,
+                *flags.split(),
             ],
             pass_fds=(commands_out, answers_in),
             stdout=subprocess.DEVNULL,

@@ -109,18 +109,18 @@
     const short = new Intl.NumberFormat("en-US", { notation: "compact" });
     const every = Math.ceil(map.layers.length / 40);
     const rows = numbers(map.layers).filter((index) => index % every === 0);
+    const narrow = element("heat-map").clientWidth < 500;
     const trace = {
       type: "heatmap", z: logs, x: numbers(map.matrices), y: numbers(map.layers), xgap: 1, ygap: map.layers.length > 100 ? 0 : 1,
       colorscale: "Cividis", hoverongaps: false, hoverinfo: "text",
       text: map.details.map((row, y) => row.map((detail, x) => `layer ${inert(cut(map.layers[y], 60))}, ${inert(cut(map.matrices[x], 80))}<br>${inert(detail)}`)),
-      colorbar: { thickness: 10, outlinewidth: 0, tickvals: ticks, ticktext: ticks.map((power) => short.format(10 ** power)), tickfont: { size: 12 }, title: { text: "elements", side: "right", font: { size: 12 } } },
+      colorbar: { thickness: 10, outlinewidth: 0, tickvals: ticks, ticktext: ticks.map((power) => short.format(10 ** power)), tickfont: { size: 12 }, title: { text: narrow ? "" : "elements", side: "right", font: { size: 12 } } },
     };
-    const narrow = element("heat-map").clientWidth < 500;
     const axis = { fixedrange: true, showgrid: false, zeroline: false, tickfont: { size: narrow ? 10 : 12 }, automargin: true };
     Plotly.newPlot("heat-map", [trace], layout({
-      margin: { l: narrow ? 60 : 100, r: 10, t: 10, b: 40 },
-      xaxis: { ...axis, tickvals: numbers(map.matrices), ticktext: map.matrices.map((name) => inert(cut(name, 34))), tickangle: -40, ticklabeloverflow: "allow" },
-      yaxis: { ...axis, tickvals: rows, ticktext: rows.map((index) => inert(cut(map.layers[index], 24))), autorange: "reversed", title: { text: "layer", font: { size: 12 } } },
+      margin: { l: narrow ? 30 : 100, r: 10, t: 10, b: 40 },
+      xaxis: { ...axis, tickvals: numbers(map.matrices), ticktext: map.matrices.map((name) => inert(cut(name, 34))), tickangle: narrow ? -90 : -40, ticklabeloverflow: "allow" },
+      yaxis: { ...axis, tickvals: rows, ticktext: rows.map((index) => inert(cut(map.layers[index], 24))), autorange: "reversed", title: { text: narrow ? "" : "layer", font: { size: 12 } } },
     }), CONFIG);
   }
 

@@ -1,0 +1,214 @@
+"""Files that would take time, memory or more than that: one line and exit 2 from the whole program.
+
+Each runs as a process of its own that has 200 MB and a second of processor time beyond its start.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from minilm.errors import FormatError
+from minilm.formats import read
+from minilm.formats.json_file import LARGEST, MOST_VALUES, parse_object
+from tests.conftest import ROOT
+from tests.formats.files import ARRAY, gguf, scalar, strings, torch_zip, write_safetensors
+
+# What the interpreter may allocate, and the seconds: a start takes up to a half here.
+LIMITED = """
+import resource, runpy, sys
+resource.setrlimit(resource.RLIMIT_DATA, (200_000_000, 200_000_000))
+resource.setrlimit(resource.RLIMIT_CPU, (2, 2))
+sys.argv[:] = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def inspect(target: Path) -> subprocess.CompletedProcess[str]:
+    script = str(ROOT / "scripts" / "inspect.py")
+    return subprocess.run(
+        [sys.executable, "-c", LIMITED, script, str(target)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def million_keys(folder: Path) -> Path:
+    keys = b",".join(b'"k%d":0' % n for n in range(MOST_VALUES - 2))
+    return write_safetensors(folder / "x.safetensors", b"{" + keys + b"}")
+
+
+def deep_header(folder: Path) -> Path:
+    return write_safetensors(folder / "x.safetensors", b'{"a":' + b"[" * 600_000)
+
+
+def long_text(folder: Path) -> Path:
+    return write_safetensors(folder / "x.safetensors", b'{"' + b"x" * (LARGEST - 10) + b'":1}')
+
+
+def terabyte_header(folder: Path) -> Path:
+    path = write_safetensors(folder / "x.safetensors", {}, length=10**12)
+    os.truncate(path, 2 * 10**12)
+    return path
+
+
+def escapes(folder: Path) -> Path:
+    entry = {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}
+    name = "<script>alert(1)</script>\n\x1b[2J\x1b]0;title\x07\u202e"
+    return write_safetensors(folder / "x.safetensors", {name: entry}, bytes(4))
+
+
+def terabyte_of_strings(folder: Path) -> Path:
+    raw = gguf(keys=[scalar("a", ARRAY, b"\x08\0\0\0" + (2_000_000).to_bytes(8, "little"))])
+    (folder / "x.gguf").write_bytes(raw + (900_000).to_bytes(8, "little"))
+    os.truncate(folder / "x.gguf", 10**12)
+    return folder / "x.gguf"
+
+
+def arrays_of_arrays(folder: Path) -> Path:
+    inner = b"\0\0\0\0" + bytes(8)
+    many = (10**6).to_bytes(8, "little")
+    raw = gguf(keys=[scalar("a", ARRAY, b"\x09\0\0\0" + many + inner * 10**6)])
+    (folder / "x.gguf").write_bytes(raw)
+    return folder / "x.gguf"
+
+
+def many_keys(folder: Path) -> Path:
+    raw = gguf(keys=[strings(f"{n:0200}", []) for n in range(4096)], counts=(1, 4096))
+    (folder / "x.gguf").write_bytes(raw)
+    return folder / "x.gguf"
+
+
+def inflating(folder: Path) -> Path:
+    (folder / "x.pt").write_bytes(torch_zip(bytes(300_000_000), compression=8))
+    return folder / "x.pt"
+
+
+def lists(folder: Path) -> Path:
+    (folder / "x.pt").write_bytes(torch_zip(b"\x80\x02" + b"]" * 10_000_000 + b"."))
+    return folder / "x.pt"
+
+
+def long_number(folder: Path) -> Path:
+    raw = b"\x80\x02\x8b" + (15_000_000).to_bytes(4, "little") + b"\x7f" * 15_000_000
+    (folder / "x.pt").write_bytes(torch_zip(raw + b"0" + b"Pa\n."))
+    return folder / "x.pt"
+
+
+def code(folder: Path) -> Path:
+    touch = f"touch {folder}/executed".encode()
+    raw = b"\x80\x02cposix\nsystem\nX" + len(touch).to_bytes(4, "little") + touch + b"\x85R."
+    (folder / "x.pt").write_bytes(torch_zip(raw))
+    return folder / "x.pt"
+
+
+def index_to_itself(folder: Path) -> Path:
+    path = folder / "model.safetensors.index.json"
+    path.write_text(json.dumps({"weight_map": {"a": path.name}}))
+    return path
+
+
+def index_out_of_its_folder(folder: Path) -> Path:
+    path = folder / "model.safetensors.index.json"
+    path.write_text(json.dumps({"weight_map": {"a": "../../x.safetensors"}}))
+    return path
+
+
+def index_to_a_pipe(folder: Path) -> Path:
+    os.mkfifo(folder / "x.safetensors")
+    path = folder / "model.safetensors.index.json"
+    path.write_text(json.dumps({"weight_map": {"a": "x.safetensors"}}))
+    return path
+
+
+def pipe(folder: Path) -> Path:
+    os.mkfifo(folder / "x.gguf")
+    return folder / "x.gguf"
+
+
+def pipe_as_config(folder: Path) -> Path:
+    os.mkfifo(folder / "config.json")
+    return folder / "config.json"
+
+
+def device(folder: Path) -> Path:
+    (folder / "x.pt").symlink_to("/dev/zero")
+    return folder / "x.pt"
+
+
+HOSTILE: list[Callable[[Path], Path]] = [
+    million_keys,
+    deep_header,
+    long_text,
+    terabyte_header,
+    escapes,
+    terabyte_of_strings,
+    arrays_of_arrays,
+    many_keys,
+    inflating,
+    lists,
+    long_number,
+    code,
+    index_to_itself,
+    index_out_of_its_folder,
+    index_to_a_pipe,
+    pipe,
+    pipe_as_config,
+    device,
+]
+
+
+@pytest.mark.parametrize("make", HOSTILE, ids=lambda make: make.__name__)
+def test_one_line_and_exit_2(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+    done = inspect(make(tmp_path))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: {tmp_path}")
+    assert done.stderr.endswith("\n")
+    assert done.stderr[:-1].isprintable()
+    assert len(done.stderr) < 1000
+    assert "memory" not in done.stderr
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_pointer_of_git_lfs_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n")
+    with pytest.raises(FormatError, match=r"a Git LFS pointer, .*; run: git lfs pull"):
+        read(path)
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "x.gguf").mkdir()
+    with pytest.raises(FormatError, match="a folder, expected a file"):
+        read(tmp_path / "x.gguf")
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (b" " * (LARGEST + 1), f"over {LARGEST} bytes"),
+        ("é".encode() * (LARGEST // 8 + 1), f"over {LARGEST // 4} bytes"),
+        (b'{"a": [' + b"1," * MOST_VALUES, f"over {MOST_VALUES} values"),
+        (b'{"a": 1' + b"0" * 100 + b"}", "over 100 digits"),
+        (b'{"a": "\\udc00"}', "not JSON"),
+        (b'{"\xff": 1}', "not JSON"),
+        (b'{"a": {"b": 1, "b": 1}}', "a name that occurs twice: 'b'"),
+        (b"3", "a JSON int, expected a JSON object"),
+    ],
+)
+def test_json_that_is_refused(raw: bytes, message: str) -> None:
+    with pytest.raises(FormatError) as caught:
+        parse_object(Path("x"), raw, unique=True)
+    assert message in str(caught.value)
+
+
+def test_a_key_twice_is_let_through_where_files_have_it() -> None:
+    assert parse_object(Path("x"), b'{"a": 1, "a": 2, "b": 1' + b"0" * 99 + b"}")["a"] == 2

@@ -1,0 +1,285 @@
+"""The HTML report: its text, and what it does in a real browser that can reach no network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import nn
+
+import minilm
+from minilm.render.html import page, script_json
+from minilm.render.terminal import plain
+from minilm.training.metrics import read_metrics
+from tests.render.browser import NAMES, Browser, find_chromium
+from tests.render.reports import HOSTILE, hostile_report, large_report
+
+METRICS = [
+    {"step": n, "seconds": 2.0 * n, "train_loss": 3.0 / n, "lr": 0.1}
+    | ({"val_loss": 4.0 / n, "val_bits_per_byte": 2.0} if n % 5 == 0 else {})
+    for n in range(1, 21)
+]
+
+
+def scripts(text: str) -> list[str]:
+    """The content of every script element that runs."""
+    return re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+
+
+def test_only_the_two_scripts_of_the_page_may_run_and_nothing_may_be_fetched() -> None:
+    text = page(hostile_report())
+    policy = html.unescape(
+        re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text)[0]
+    )
+    directives = dict(part.strip().split(" ", 1) for part in policy.split(";"))
+    hashes = [
+        f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+        for script in scripts(text)
+    ]
+    assert len(hashes) == 2
+    assert directives == {
+        "default-src": "'none'",
+        "script-src": " ".join(hashes),
+        "style-src": "'unsafe-inline'",
+        "img-src": "data:",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+    }
+
+
+def test_hostile_text_is_escaped_wherever_it_stands() -> None:
+    text = page(hostile_report())
+    for script in scripts(text):
+        text = text.replace(script, "")
+    for name in HOSTILE:
+        if plain(name) != html.escape(plain(name)):
+            assert plain(name) not in text, name
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f\u202e\u2028\u2029\ud800-\udfff]", text)
+    assert text.count("<script") == text.count("</script") == 3
+    assert "<img" not in text
+    links = re.findall(r'(?:href|src|action)="([^"]*)"', text)
+    assert links
+    assert all(link.startswith("#") for link in links)
+
+
+def test_json_cannot_end_its_element() -> None:
+    value = {"</script><!--": "\u2028&\u2029"}
+    assert not set(script_json(value)) & set("<>&\u2028\u2029")
+    assert json.loads(script_json(value)) == value
+
+
+def test_the_same_report_gives_the_same_page() -> None:
+    report = minilm.inspect("nano")
+    assert page(report) == page(report)
+
+
+def test_a_module_has_a_page_without_a_formula() -> None:
+    text = page(minilm.inspect(nn.Linear(4, 2)))
+    assert ">10</output>" in text
+    assert 'id="formula"' not in text
+    assert 'id="heat-map"' not in text
+
+
+def test_a_long_table_is_cut_and_says_so() -> None:
+    report = minilm.inspect("nano")
+    text = page(replace(report, tied=tuple((f"a{n}", f"b{n}") for n in range(1000))))
+    assert "a199<" in text
+    assert "a200<" not in text
+    assert "800 more rows are in the JSON report" in text
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """One browser for all tests."""
+    binary = find_chromium()
+    if binary is None:
+        pytest.skip(f"no browser on PATH: one of {', '.join(NAMES)}")
+    chromium = Browser(binary, tmp_path_factory.mktemp("profile"))
+    yield chromium
+    chromium.close()
+
+
+def show(browser: Browser, folder: Path, text: str, **view: Any) -> Browser:
+    """Open a page, and require that it asked for nothing and complained of nothing."""
+    browser.view(**({"width": 1200, "height": 900} | view))
+    path = folder / "report.html"
+    path.write_text(text, encoding="utf-8")
+    browser.open(path)
+    assert browser.problems == []
+    assert [url for url in browser.requests if not url.startswith("data:")] == [path.as_uri()]
+    return browser
+
+
+@pytest.fixture(scope="module")
+def gpt2(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Browser:
+    """GPT-2 and some curves, loaded once: each test that looks at it uses controls of its own."""
+    text = page(minilm.inspect("gpt2"), metrics=METRICS)
+    return show(browser, tmp_path_factory.mktemp("page"), text)
+
+
+ROWS = "[...document.querySelectorAll('#tensor-table tbody tr')].map(r => r.cells[{}].textContent)"
+
+
+def luminance(colour: str) -> float:
+    red, green, blue = (int(n) / 255 for n in re.findall(r"\d+", colour)[:3])
+    linear = [
+        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (red, green, blue)
+    ]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(browser: Browser, selector: str) -> float:
+    ink = browser.run(f"getComputedStyle(document.querySelector({json.dumps(selector)})).color")
+    paper = browser.run("getComputedStyle(document.body).backgroundColor")
+    high, low = sorted((luminance(ink), luminance(paper)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_the_convention_switch_changes_the_headline(gpt2: Browser) -> None:
+    headline = "document.getElementById('count').textContent"
+    meaning = "document.getElementById('meaning').textContent"
+    assert gpt2.run(headline) == "124,439,808"
+    before = gpt2.run(meaning)
+    gpt2.run("document.querySelector('[name=convention]').focus()")
+    for _ in range(3):  # by keyboard: total, trainable, embedding, non-embedding
+        gpt2.press("ArrowRight", 39)
+    assert gpt2.run(headline) == "85,056,000"
+    assert gpt2.run(meaning) != before
+
+
+def test_the_tensor_table_is_sorted_and_searched_by_keyboard(gpt2: Browser) -> None:
+    names, counts = ROWS.format(0), ROWS.format(3)
+    header = "document.querySelector('th[data-key={}]')"
+    gpt2.run(header.format("count") + ".querySelector('button').focus()")
+    gpt2.press("Enter", 13, "\r")
+    assert gpt2.run(header.format("count") + ".getAttribute('aria-sort')") == "descending"
+    assert gpt2.run(counts)[:2] == ["38,597,376", "2,359,296"]
+    gpt2.press("Enter", 13, "\r")
+    assert gpt2.run(header.format("count") + ".getAttribute('aria-sort')") == "ascending"
+    assert gpt2.run(counts)[0] == "768"
+    gpt2.run(header.format("name") + ".querySelector('button').click()")
+    assert gpt2.run("document.querySelectorAll('[aria-sort]').length") == 1
+    gpt2.run("document.getElementById('search').focus()")
+    gpt2.type("QUERY weight")
+    # Layer 2 before layer 10.
+    assert gpt2.run(names) == [f"blocks.{n}.attention.query.weight" for n in range(12)]
+    assert gpt2.run("document.getElementById('matches').textContent") == (
+        "12 of 196 tensors, 7,077,888 elements"
+    )
+    gpt2.type(" no such tensor")
+    assert gpt2.run(names) == []
+    assert gpt2.problems == []
+
+
+def test_curves_go_against_steps_or_seconds(gpt2: Browser) -> None:
+    data = (
+        "JSON.stringify(document.getElementById('curves').data.map(t => [t.x.at(-1), t.y.at(-1)]))"
+    )
+    assert json.loads(gpt2.run(data)) == [[20, 0.15], [20, 0.2]]
+    gpt2.run("document.querySelector('[name=axis][value=seconds]').click()")
+    assert json.loads(gpt2.run(data)) == [[40, 0.15], [40, 0.2]]
+    gpt2.run("document.querySelector('[name=curve][value=\"learning rate\"]').click()")
+    assert json.loads(gpt2.run(data)) == [[40, 0.1]]
+    assert gpt2.problems == []
+
+
+def test_light_dark_and_print_are_legible(gpt2: Browser) -> None:
+    paper = "getComputedStyle(document.body).backgroundColor"
+    gpt2.view(1200, 900, "dark")
+    dark = gpt2.run(paper)
+    assert luminance(dark) < 0.05
+    for scheme in ("dark", "light"):
+        gpt2.view(1200, 900, scheme)
+        for selector in ("h1", "#meaning", "figcaption", "nav a", "thead th", ".architecture"):
+            assert contrast(gpt2, selector) >= 4.5, (scheme, selector)
+    light = gpt2.run(paper)
+    assert luminance(light) > 0.9
+    toggle = "document.getElementById('theme').click()"
+    gpt2.run(f"{toggle}, {toggle}")
+    assert gpt2.run(paper) == dark
+    gpt2.view(1200, 900, "dark", media="print")
+    assert gpt2.run(paper) == "rgb(255, 255, 255)"
+    gpt2.run(toggle)
+    assert gpt2.run("document.getElementById('theme').textContent") == "Theme: system"
+    gpt2.view(1200, 900)
+
+
+def test_the_first_key_reaches_a_visible_skip_link(gpt2: Browser) -> None:
+    first = "document.querySelector('a, button, input, [tabindex]')"
+    assert gpt2.run(f"{first}.className") == "skip"
+    gpt2.run(f"{first}.focus()")
+    assert gpt2.run(f"{first}.getBoundingClientRect().left") >= 0
+    gpt2.press("Enter", 13, "\r")
+    assert gpt2.run("document.activeElement.id") == "main"
+
+
+def test_a_phone_scrolls_only_down(gpt2: Browser) -> None:
+    gpt2.view(360, 740)
+    # Charts follow the window a moment later.
+    drawn = "Math.max(...[...document.querySelectorAll('.main-svg')].map(e => e.clientWidth))"
+    gpt2.run(
+        f"new Promise(done => {{ const look = () => {drawn} <= 360 ? done() : setTimeout(look, 50);"
+        " look(); })"
+    )
+    wide = gpt2.run("document.documentElement.scrollWidth")
+    gpt2.view(1200, 900)
+    assert wide <= 360
+
+
+def test_a_run_is_drawn(browser: Browser, tmp_path: Path, tiny_run: Path) -> None:
+    report = minilm.inspect(tiny_run)
+    show(browser, tmp_path, page(report, metrics=read_metrics(tiny_run / "metrics.jsonl")))
+    assert browser.run("document.querySelectorAll('#treemap svg path.surface').length") > 5
+    assert browser.run("document.querySelectorAll('#heat-map svg image').length") == 1
+    assert (
+        browser.run("document.querySelectorAll('#curves .scatterlayer path.js-line').length") == 2
+    )
+    assert browser.run("document.querySelector('.verdict').classList.contains('verified')")
+    assert browser.run("document.getElementById('count').textContent") == (
+        f"{report.parameters.total:,}"
+    )
+
+
+def test_45_000_tensors_are_shown_a_window_at_a_time(browser: Browser, tmp_path: Path) -> None:
+    report = large_report()
+    text = page(report)
+    assert len(text) < 10_000_000  # half of it is plotly.js
+    show(browser, tmp_path, text)
+    names = ROWS.format(0)
+    assert browser.run(names) == [row.name for row in report.tensors[:100]]
+    browser.run("document.getElementById('next').click()")
+    assert browser.run(names) == [row.name for row in report.tensors[100:200]]
+    browser.run("document.getElementById('search').focus()")
+    browser.type("layers.57.mlp.experts.255")
+    assert browser.run(names) == [row.name for row in report.tensors[-3:]]
+    assert browser.run("document.querySelectorAll('#treemap svg path').length") < 1000
+
+
+def test_hostile_text_is_shown_and_nothing_of_it_runs(browser: Browser, tmp_path: Path) -> None:
+    report = hostile_report()
+    show(browser, tmp_path, page(report, metrics=METRICS))
+    names, components = browser.run(ROWS.format(0)), browser.run(ROWS.format(4))
+    assert names == [plain(row.name) for row in report.tensors]
+    assert components == [plain(name) for name in HOSTILE]
+    assert browser.run("document.querySelector('h1').textContent") == plain(HOSTILE[0])
+    shown = browser.run("[...document.querySelectorAll('.mismatches li')].map(e => e.textContent)")
+    assert shown == [plain(name) for name in HOSTILE]
+    # Plotly reads <b> and <a> in its texts: none may have become an element.
+    assert browser.run("document.querySelectorAll('main img, .chart a, .chart b').length") == 0
+    assert browser.run("[...document.querySelectorAll('.chart [style*=bold]')].length") == 0
+    ticks = browser.run(
+        "[...document.querySelectorAll('#heat-map .xaxislayer-above .xtick text')].map(e => e.textContent)"
+    )
+    assert ticks[3] == "{{7*7}}{% raw %}"
+    assert ticks[11] == "&lt;b&gt;%{x}"
+    assert ticks[2].startswith("<b>bold</b><a href='javascript")
+    assert "hit" not in browser.run("document.title").replace(plain(HOSTILE[0]), "")
+    assert browser.problems == []
