@@ -56,9 +56,24 @@ def parse(stream: BinaryIO, size: int, path: Path) -> Header:
     except _ZIP_ERRORS as error:
         came = f"a broken zip ({type(error).__name__})"
         raise FormatError(path, came, "a file that torch.save wrote", "it is cut short") from None
-    storages = _Storages(stream, size, path, root, entries)
-    named = _without_wrappers(_named_tensors(path, read_pickle(path, raw)))
-    return _header(path, named, storages)
+    return describe(path, raw, Storages(stream, size, path, root, entries))
+
+
+def describe(path: Path, pickled: bytes, storages: Storages) -> Header:
+    """The header that a data.pkl makes of the storages beside it."""
+    named = _without_wrappers(_named_tensors(path, read_pickle(path, pickled)))
+    tensors = []
+    shared = []
+    first: dict[tuple[Any, ...], str] = {}
+    for name, view in named.items():
+        tensor, region = _checked(path, name, view, storages)
+        tensors.append(tensor)
+        earlier = first.setdefault(region, name)
+        if earlier != name and tensor.count:
+            shared.append((name, earlier))
+    storages.check_apart()
+    data_bytes = sum(place.size for place in storages.known.values())
+    return Header(tuple(tensors), {}, data_bytes, tuple(shared))
 
 
 _ZIP_ERRORS = (
@@ -147,7 +162,7 @@ class _Place:
     offset: int | None
 
 
-class _Storages:
+class Storages:
     """Where storages lie, each looked up once."""
 
     def __init__(
@@ -244,23 +259,8 @@ def _without_wrappers(named: dict[str, PickledTensor]) -> dict[str, PickledTenso
     return named
 
 
-def _header(path: Path, named: dict[str, PickledTensor], storages: _Storages) -> Header:
-    tensors = []
-    shared = []
-    first: dict[tuple[Any, ...], str] = {}
-    for name, pickled in named.items():
-        tensor, region = _checked(path, name, pickled, storages)
-        tensors.append(tensor)
-        earlier = first.setdefault(region, name)
-        if earlier != name and tensor.count:
-            shared.append((name, earlier))
-    storages.check_apart()
-    data_bytes = sum(place.size for place in storages.known.values())
-    return Header(tuple(tensors), {}, data_bytes, tuple(shared))
-
-
 def _checked(
-    path: Path, name: str, pickled: PickledTensor, storages: _Storages
+    path: Path, name: str, pickled: PickledTensor, storages: Storages
 ) -> tuple[StoredTensor, tuple[Any, ...]]:
     """The tensor, if all of it lies within its storage, and what tells its bytes apart."""
     shape, stride, offset = pickled.shape, pickled.stride, pickled.offset

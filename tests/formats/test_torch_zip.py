@@ -336,6 +336,19 @@ def test_what_is_shared_is_walked_once(tmp_path: Path) -> None:
         read_header(path)
 
 
+def test_a_number_that_takes_long_to_print(tmp_path: Path) -> None:
+    path = tmp_path / "x.pt"
+    number = b"\x8b" + struct.pack("<I", 10_000) + b"\x7f" * 10_000
+    path.write_bytes(torch_zip(tensor(shape=(2,)).replace(b"(I2\nt", b"(" + number + b"t")))
+    with pytest.raises(FormatError, match="with shape"):
+        read_header(path)
+
+
+def test_a_long_text_beside_the_model(tmp_path: Path) -> None:
+    path = saved(tmp_path, {"a": torch.zeros(2), "log": "x" * 5_000_000})
+    assert names(read_header(path)) == ["a"]
+
+
 def test_a_list_that_holds_itself(tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
     path.write_bytes(torch_zip(b"\x80\x02]q\0h\0a."))

@@ -193,6 +193,10 @@ def test_of_a_large_matrix_64_directions_are_seen(
     monkeypatch.setattr(low_rank, "KEPT_BYTES", 8 * 300 * 20)  # room for 20, 8 of them to spare
     found = change(tmp_path, random(300, 200), random(300, 200, seed=1))
     assert (found.rank, found.rank_exact) == (12, False)
+    for rank, exact in ((11, True), (12, False)):
+        update = random(300, rank) @ random(rank, 200, seed=1)
+        found = change(tmp_path, torch.zeros(300, 200), update)
+        assert (found.rank, found.rank_exact) == (rank, exact)
     monkeypatch.setattr(low_rank, "KEPT_BYTES", 8 * 300 * 8)
     assert change(tmp_path, random(300, 200), random(300, 200, seed=1)).rank is None
 

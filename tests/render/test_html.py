@@ -179,6 +179,21 @@ def test_the_tensor_table_is_sorted_and_searched_by_keyboard(gpt2: Browser) -> N
     assert gpt2.problems == []
 
 
+def test_the_treemap_opens_a_component(gpt2: Browser) -> None:
+    shown = "[...document.querySelectorAll('#treemap .slicetext')].map(e => e.textContent).join()"
+    assert "blocks.11.attention.query.weight" not in gpt2.run(shown)
+    gpt2.run("document.getElementById('inside').focus()")
+    chosen = "document.getElementById('inside').selectedOptions[0].text"
+    for _ in range(12):
+        if gpt2.run(chosen) != "attention query":
+            gpt2.press("ArrowDown", 40)
+    inside = "document.getElementById('treemap').data[0].level"
+    assert gpt2.run(inside) == gpt2.run("document.getElementById('inside').value")
+    assert "blocks.11.attention.query.weight" in gpt2.run(
+        f"new Promise(done => setTimeout(() => done({shown}), 100))"
+    )
+
+
 def test_curves_go_against_steps_or_seconds(gpt2: Browser) -> None:
     data = (
         "JSON.stringify(document.getElementById('curves').data.map(t => [t.x.at(-1), t.y.at(-1)]))"

@@ -86,12 +86,22 @@
       text: boxes.map((box) => (box.parent ? `${grouped(box.count)}<br>${percent(box)}` : "")),
       hovertext: boxes.map((box) => `${inert(cut(box.label, 120))}<br>${grouped(box.count)} parameters, ${percent(box)}` + (box.detail ? `<br>${inert(cut(box.detail, 120))}` : "")),
       hoverinfo: "text", textinfo: "label+text",
-      // The page shows through between the boxes, whichever theme it has.
-      marker: { colors: boxes.map((box) => (box.parent ? COLOURS[box.family] : CLEAR)), line: { width: 0 }, pad: { t: 24, l: 0, r: 0, b: 0 }, cornerradius: 2 },
+      // The page shows through between components, whichever theme it has; their tensors have a line.
+      marker: { colors: boxes.map((box) => (box.parent ? COLOURS[box.family] : CLEAR)), line: { width: 1, color: "rgba(255,255,255,0.6)" }, pad: { t: 24, l: 0, r: 0, b: 0 }, cornerradius: 2 },
       textfont: { size: 13, color: boxes.map((box) => (box.parent ? TEXT[box.family] || "#000000" : "#7a7f86")) },
       pathbar: { visible: false }, tiling: { packing: "squarify", pad: 3 },
     };
-    Plotly.newPlot("treemap", [trace], layout({ margin: { l: 0, r: 0, t: 0, b: 0 }, uniformtext: { minsize: 10, mode: "hide" } }), CONFIG);
+    Plotly.newPlot("treemap", [trace], layout({ margin: { l: 0, r: 0, t: 0, b: 0 }, uniformtext: { minsize: 9, mode: "hide" } }), CONFIG);
+    // What a click on a box does, for the keyboard; and the way back.
+    const parents = new Set(boxes.map((box) => box.parent));
+    for (const box of boxes.filter((each) => parents.has(each.id))) {
+      element("inside").append(new Option(box.parent ? box.label : "all components", box.id));
+    }
+    element("inside").addEventListener("change", () => Plotly.restyle("treemap", { level: element("inside").value }));
+    element("treemap").on("plotly_treemapclick", (event) => {
+      if (!parents.has(event.nextLevel)) return false; // a box without boxes stays as it is
+      element("inside").value = event.nextLevel;
+    });
   }
 
   function heatMap(map) {
