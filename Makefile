@@ -2,12 +2,16 @@
 # make test    set up, then lint, types and tests: what CI runs
 # make check   lint and types alone
 # make prove   the slow proofs: torch.compile, and a run killed again and again
+# make agree   every declared architecture against transformers, GGUF's block sizes against gguf
+# make fuzz    a coverage-guided fuzzer over every parser; RUNS=1000000 inputs each
 
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := checkpoints/nano-stdlib
+RUNS ?= 100000
+PARSERS := safetensors gguf torch_zip torch_pickle index json config run storage
 
-.PHONY: train test check prove
+.PHONY: train test check prove agree fuzz
 .DEFAULT_GOAL := test
 
 # Installed again only when what is asked for changes.
@@ -31,6 +35,14 @@ test: check
 prove: .venv/installed
 	@echo "Running the slow proofs ..."
 	@$(BIN)/pytest -m slow
+
+agree: .venv/installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,transformers,gguf]'
+	@$(BIN)/pytest tests/ledger/test_transformers_agreement.py tests/formats/test_gguf.py
+
+fuzz: .venv/installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'
+	@for parser in $(PARSERS); do $(BIN)/python scripts/dev/fuzz.py $$parser --runs $(RUNS) || exit 1; done
 
 check: .venv/installed
 	@echo "Checking style and types ..."

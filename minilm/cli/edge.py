@@ -46,7 +46,7 @@ def guarded(command: Callable[[], int]) -> int:
             raise
         return _fail(
             "memory: not enough of it, expected room for the model and its batch; "
-            "try a smaller --train.batch-size, --model.context-length or --preset"
+            "try a smaller batch, context length or model"
         )
     except KeyboardInterrupt as stopped:
         if stopped.args:
