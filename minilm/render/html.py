@@ -15,7 +15,6 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
 from minilm.inspection.report import Report
 from minilm.render import charts
@@ -28,6 +27,9 @@ MAX_ROWS = 200  # of a printed table; the list of tensors has its own window
 
 def page(report: Report, *, metrics: Sequence[Mapping[str, Any]] = ()) -> str:
     """The whole page. ``metrics``, the lines of a run's metrics.jsonl, adds its loss curves."""
+    # Importing plotly changes the process's warning filters: only where a page is made.
+    from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
+
     environment = Environment(
         loader=PackageLoader("minilm.render", "templates"),
         autoescape=True,

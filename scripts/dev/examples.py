@@ -14,10 +14,10 @@ from typing import Any
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-import numpy as np
-from safetensors.numpy import save_file
+import numpy as np  # noqa: E402
+from safetensors.numpy import save_file  # noqa: E402
 
-from minilm.ledger.families import layout_of
+from minilm.ledger.families import layout_of  # noqa: E402
 
 Weights = dict[str, "np.ndarray[Any, Any]"]
 
