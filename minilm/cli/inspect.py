@@ -62,9 +62,12 @@ def _report(target: str, options: argparse.Namespace) -> Report:
         inspection = inspection.having(further.with_fits(inspection, options.fits, **sizes))
     if options.reconcile is not None:
         inspection = inspection.having(further.with_reconciliation(inspection, options.reconcile))
-    if options.stats:
+    if options.stats or options.stable_rank:
         with _progress("reading") as progress:
-            inspection = inspection.having(further.with_statistics(inspection, progress))
+            described = further.with_statistics(
+                inspection, progress, stable_rank=options.stable_rank
+            )
+        inspection = inspection.having(described)
     if options.diff is not None:
         other = examine(options.diff, live=False, **sizes)
         with _progress("comparing") as progress:
@@ -158,6 +161,11 @@ def _parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument("--html", metavar="FILE", help="write it as one page that needs no network")
     parser.add_argument("--tensors", action="store_true", help="list every tensor")
     parser.add_argument("--stats", action="store_true", help="read all values and describe them")
+    parser.add_argument(
+        "--stable-rank",
+        action="store_true",
+        help="--stats with the stable ranks of large files too",
+    )
     parser.add_argument(
         "--diff", metavar="OTHER", help="compare names, shapes and values with OTHER"
     )

@@ -9,6 +9,10 @@ from minilm.errors import InputError
 from minilm.formats.header import Header
 from minilm.inspection.inspector import Inspection
 from minilm.inspection.report import Report
+from minilm.units import format_bytes
+
+# A second of work at most, where everything else is read at a gigabyte a second.
+STABLE_RANK_BYTES = 2**26
 
 Progress = Callable[[int, int, str], None]
 
@@ -36,12 +40,23 @@ def with_reconciliation(inspection: Inspection, number: str) -> Report:
     return replace(inspection.report, reconciliation=answer)
 
 
-def with_statistics(inspection: Inspection, progress: Progress | None) -> Report:
-    """The report with statistics of all values, streamed from the file."""
+def with_statistics(
+    inspection: Inspection, progress: Progress | None, *, stable_rank: bool
+) -> Report:
+    """The report with statistics of all values, streamed from the file.
+
+    The stable rank takes dozens of passes over a matrix: of large files it is left out unless
+    ``stable_rank`` asks for it, and a note says so.
+    """
     from minilm.inspection.statistics import statistics
 
-    header = _weights(inspection, "--stats")
-    return replace(inspection.report, statistics=statistics(header.tensors, progress=progress))
+    header, report = _weights(inspection, "--stats"), inspection.report
+    stable_rank = stable_rank or header.data_bytes <= STABLE_RANK_BYTES
+    if not stable_rank:
+        note = f"stable ranks are left out above {format_bytes(STABLE_RANK_BYTES)}: --stable-rank"
+        report = replace(report, notes=(*report.notes, note))
+    found = statistics(header.tensors, stable_rank=stable_rank, progress=progress)
+    return replace(report, statistics=found)
 
 
 def with_difference(inspection: Inspection, other: Inspection, progress: Progress | None) -> Report:

@@ -1,18 +1,23 @@
 """--stats: what the values of a checkpoint are like, in one pass over the file and bounded memory.
 
 Floats of 8 and 16 bits are counted code by code: the 65,536 counts give every figure that does not
-depend on order, exactly. Other dtypes go through float64. Two threads: numpy releases the
-interpreter's lock. The stable rank takes passes of its own (`spectrum.py`) and can be left out.
+depend on order, exactly. Other dtypes go through float64. Large files are read by two processes, since
+numpy counts under the interpreter's lock. The stable rank takes passes of its own (`spectrum.py`) and
+can be left out.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 import threading
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from multiprocessing import get_context
 
 import numpy as np
 import numpy.typing as npt
@@ -32,10 +37,12 @@ from minilm.inspection.values import (
     why_unread,
 )
 
-# (bytes done, bytes in all, tensor's name); called from several threads, one at a time.
+# (bytes done, bytes in all, tensor's name)
 Progress = Callable[[int, int, str], None]
 
 WORKERS = 2
+PART_BYTES = 1 << 26  # what a process reads before it reports
+PARALLEL_BYTES = 1 << 27  # from here on, a second process pays
 WIDE_PIECE = 1 << 16  # elements of a piece where every one takes 8 bytes
 OUTLIERS = 5
 
@@ -125,22 +132,98 @@ def statistics(
     """Read every tensor once and describe its values. Raises FormatError for a file cut short."""
     reasons = [(tensor, why_unread(tensor)) for tensor in tensors]
     readable = [tensor for tensor, reason in reasons if reason is None]
-    meter = _Meter(progress, sum(tensor.nbytes for tensor in readable))
     results: list[TensorStatistics] = []
     total = _Tally()
-    with ThreadPoolExecutor(WORKERS) as pool:
-        for tensor in readable:
-            tally = _tally(tensor, pool, meter)
-            described = _describe(tensor.name, tensor.dtype, tensor.shape, tally)
-            if stable_rank:
-                described = replace(described, stable_rank=_stable_rank(tensor, described, pool))
-            results.append(described)
-            total.add(tally)
+    for tensor, tally in _tallies(readable, progress):
+        described = _describe(tensor.name, tensor.dtype, tensor.shape, tally)
+        if stable_rank:
+            described = replace(described, stable_rank=_stable_rank(tensor, described))
+        results.append(described)
+        total.add(tally)
     return Statistics(
         tuple(results),
         _describe("total", "", (), total),
         tuple(Unread(tensor.name, reason) for tensor, reason in reasons if reason is not None),
     )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Pieces ``first`` to ``last`` - 1 of a tensor: what a process reads at a time."""
+
+    tensor: StoredTensor
+    first: int
+    last: int
+    bytes_read: int  # of the tensor, up to the end of this part
+
+    @property
+    def is_end(self) -> bool:
+        return self.bytes_read == self.tensor.nbytes
+
+    @property
+    def is_counted(self) -> bool:
+        return self.tensor.dtype in INFINITY and self.tensor.count >= COUNTED_FROM
+
+
+def _tallies(
+    tensors: Sequence[StoredTensor], progress: Progress | None
+) -> Iterator[tuple[StoredTensor, _Tally]]:
+    """The tally of every tensor, in order; ``progress`` hears of every part."""
+    parts = [part for tensor in tensors for part in _parts(tensor)]
+    size = sum(tensor.nbytes for tensor in tensors)
+    begun, tally = 0, _Tally()  # bytes of the tensors before this one
+    with _mapping(size) as map_parts:
+        for part, found in zip(parts, map_parts(_scanned, parts), strict=True):
+            tally.add(found)
+            if progress is not None:
+                progress(begun + part.bytes_read, size, part.tensor.name)
+            if part.is_end:
+                begun += part.tensor.nbytes
+                _finish_rows(tally, part.tensor)
+                yield part.tensor, tally
+                tally = _Tally()
+
+
+def _parts(tensor: StoredTensor) -> Iterator[_Part]:
+    piece = PIECE if tensor.dtype in INFINITY and tensor.count >= COUNTED_FROM else WIDE_PIECE
+    number = max(1, sum(1 for _ in pieces(tensor, piece)))
+    step = max(1, PART_BYTES // (piece * ITEMS[tensor.dtype].itemsize))
+    for first in range(0, number, step):
+        last = min(first + step, number)
+        yield _Part(tensor, first, last, tensor.nbytes * last // number)
+
+
+@contextmanager
+def _mapping(size: int) -> Iterator[Callable[..., Iterable[_Tally]]]:
+    """`map`, by two processes where there is so much to read that starting them pays."""
+    if size < PARALLEL_BYTES:
+        yield map
+        return
+    # A fork has everything imported already; where it is not safe, a fresh process imports it again.
+    method = "fork" if sys.platform == "linux" and threading.active_count() == 1 else "spawn"
+    with warnings.catch_warnings():
+        # Python 3.12 warns of BLAS's idle threads: a child that counts does not call BLAS.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        with ProcessPoolExecutor(WORKERS, mp_context=get_context(method)) as pool:
+            yield pool.map
+
+
+def _scanned(part: _Part) -> _Tally:
+    if not part.tensor.count:
+        return _Tally()
+    return (_scan_counted if part.is_counted else _scan)(part)
+
+
+def _finish_rows(tally: _Tally, tensor: StoredTensor) -> None:
+    tally.count = tensor.count
+    if len(tensor.shape) < 2:
+        tally.live_rows = 0
+    else:
+        tally.rows, columns = rows_and_columns(tensor)
+        if columns == 0:
+            tally.rows = 0
+        tally.live_rows += len(tally.live_long_rows)
+    tally.live_long_rows = set()
 
 
 @dataclass
@@ -183,48 +266,9 @@ class _Tally:
         self.largest = _first(self.largest + other.largest)
 
 
-class _Meter:
-    """Adds up the bytes that the threads have done and reports them, one call at a time."""
-
-    def __init__(self, progress: Progress | None, total: int) -> None:
-        self.progress, self.total, self.done = progress, total, 0
-        self.lock = threading.Lock()
-
-    def advance(self, count: int, tensor: StoredTensor) -> None:
-        if self.progress is None:
-            return
-        with self.lock:
-            self.done += tensor.nbytes * count // tensor.count
-            self.progress(self.done, self.total, tensor.name)
-
-
-def _tally(tensor: StoredTensor, pool: ThreadPoolExecutor, meter: _Meter) -> _Tally:
-    result = _Tally()
-    if tensor.count:
-        counted = tensor.dtype in INFINITY and tensor.count >= COUNTED_FROM
-        scan = _scan_counted if counted else _scan
-        workers = WORKERS if tensor.count > WIDE_PIECE else 1
-
-        def work(worker: int) -> _Tally:
-            return scan(tensor, worker, workers, meter)
-
-        for part in pool.map(work, range(workers)):
-            result.add(part)
-    result.count = tensor.count
-    if len(tensor.shape) > 1:
-        result.rows, columns = rows_and_columns(tensor)
-        if columns == 0:
-            result.rows = 0
-        result.live_rows += len(result.live_long_rows)
-        result.live_long_rows = set()
-    else:
-        result.live_rows = 0
-    return result
-
-
-def _scan_counted(tensor: StoredTensor, worker: int, workers: int, meter: _Meter) -> _Tally:
-    """Every workers-th piece of a float tensor of 8 or 16 bits, by counting its codes."""
-    tally = _Tally()
+def _scan_counted(part: _Part) -> _Tally:
+    """A part of a float tensor of 8 or 16 bits, by counting its codes."""
+    tally, tensor = _Tally(), part.tensor
     item = ITEMS[tensor.dtype]
     bits = item.itemsize * 8
     sign, infinity = 1 << (bits - 1), INFINITY[tensor.dtype]
@@ -232,13 +276,12 @@ def _scan_counted(tensor: StoredTensor, worker: int, workers: int, meter: _Meter
     magnitudes, wide = np.empty(size, item), np.empty(size, np.intp)
     counts = np.zeros(1 << bits, np.int64)
     with Reader(tensor, size) as reader:
-        for start, count in islice(pieces(tensor), worker, None, workers):
+        for start, count in islice(pieces(tensor), part.first, part.last):
             codes = reader.codes(start, count)
             np.copyto(wide[:count], codes)  # bincount would do it, into new memory every time
             counts += np.bincount(wide[:count], minlength=1 << bits)
             magnitude = np.bitwise_and(codes, sign - 1, out=magnitudes[:count])
             _look_at_rows(tally, tensor, start, magnitude, codes, infinity)
-            meter.advance(count, tensor)
     _finish_counts(tally, counts, tensor.dtype)
     return tally
 
@@ -260,16 +303,15 @@ def _finish_counts(tally: _Tally, counts: npt.NDArray[np.int64], dtype: str) -> 
     np.add.at(tally.exponents, np.frexp(values)[1] - 1 + EXPONENT_BIAS, counts)
 
 
-def _scan(tensor: StoredTensor, worker: int, workers: int, meter: _Meter) -> _Tally:
-    """Every workers-th piece of any tensor, through float64."""
-    tally = _Tally()
+def _scan(part: _Part) -> _Tally:
+    """A part of any tensor, through float64."""
+    tally, tensor = _Tally(), part.tensor
     size = min(WIDE_PIECE, tensor.count)
     memory = np.empty((3, size))  # new memory for every piece would take longer than the arithmetic
     with Reader(tensor, size) as reader:
-        for start, count in islice(pieces(tensor, WIDE_PIECE), worker, None, workers):
+        for start, count in islice(pieces(tensor, WIDE_PIECE), part.first, part.last):
             values = decode64(reader.codes(start, count), tensor.dtype, memory[0])
             _add_values(tally, tensor, start, values, memory[1][:count], memory[2][:count])
-            meter.advance(count, tensor)
     return tally
 
 
@@ -364,14 +406,13 @@ def _first(outliers: list[Outlier]) -> list[Outlier]:
     return sorted(outliers, key=lambda outlier: (-abs(outlier.value), outlier.index))[:OUTLIERS]
 
 
-def _stable_rank(
-    tensor: StoredTensor, known: TensorStatistics, pool: ThreadPoolExecutor
-) -> float | None:
+def _stable_rank(tensor: StoredTensor, known: TensorStatistics) -> float | None:
     if len(tensor.shape) != 2 or known.nan or known.inf or not known.norm:
         return None
     assert known.min is not None
     assert known.max is not None
-    return stable_rank_of(tensor, known.norm, max(-known.min, known.max), pool)
+    with ThreadPoolExecutor(WORKERS) as pool:
+        return stable_rank_of(tensor, known.norm, max(-known.min, known.max), pool)
 
 
 def _describe(name: str, dtype: str, shape: tuple[int, ...], tally: _Tally) -> TensorStatistics:
