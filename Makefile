@@ -20,6 +20,7 @@ PARSERS := safetensors gguf torch_zip torch_pickle index json config run storage
 	@$(PYTHON) -c 'import sys; sys.exit("error: $(PYTHON) is %d.%d, expected 3.10 or newer; make PYTHON=python3.12 ..." % sys.version_info[:2] if sys.version_info < (3, 10) else 0)'
 	@test -d .venv || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m compileall -q minilm
 	@touch $@
 
 # Training ends with the inspection. A run that was stopped goes on; a finished one is inspected.

@@ -6,8 +6,6 @@ from typing import Any
 
 from minilm.config import ModelConfig
 from minilm.inspection.report import Parameters
-from minilm.ledger.activation_estimate import estimated_activation_bytes
-from minilm.ledger.activations import activation_bytes
 from minilm.ledger.layout import Layout
 from minilm.ledger.memory import kv_cache_bytes, training_bytes, weight_bytes
 
@@ -41,14 +39,23 @@ def memory(
             "batch": batch,
             **kv_cache_bytes(layout, context=length, batch=batch),
         }
-        activations = (
-            activation_bytes(config, batch=batch, context=length)
-            if config is not None
-            else estimated_activation_bytes(layout, batch=batch, context=length)
-        )
+        activations = _activations(layout, config, batch=batch, context=length)
     return {
         "weights": weights,
         "training": training_bytes(parameters.trainable, layout=layout),
         "kv_cache": cache,
         "activations": activations,
     }
+
+
+def _activations(
+    layout: Layout, config: ModelConfig | None, *, batch: int, context: int
+) -> dict[str, Any] | None:
+    # Each way is imported alone: an inspection takes a quarter of a second.
+    if config is not None:
+        from minilm.ledger.activations import activation_bytes
+
+        return activation_bytes(config, batch=batch, context=context)
+    from minilm.ledger.activation_estimate import estimated_activation_bytes
+
+    return estimated_activation_bytes(layout, batch=batch, context=context)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from itertools import groupby
 
 from minilm.ledger.symbols import (
@@ -47,7 +48,7 @@ class Tensor:
     experts: Polynomial = ONE
     routed: bool = False
 
-    @property
+    @cached_property
     def count(self) -> Polynomial:
         """Elements of all repetitions together."""
         product = self.repeat * self.experts
