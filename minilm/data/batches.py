@@ -32,9 +32,11 @@ def training_batch(
     micro_step), each >= 0, gives the same bytes on every machine.
     """
     assert len(tokens) > context_length, "prepare() checks this"
+    # The largest array first: a batch that does not fit into memory fails at once.
+    places = np.empty((batch_size, context_length + 1), np.int64)  # b t+1
     random = np.random.default_rng([seed, step, micro_step])
     starts = random.integers(0, len(tokens) - context_length, size=batch_size)
-    places = starts[:, None] + np.arange(context_length + 1)  # b, b t+1
+    np.add(starts[:, None], np.arange(context_length + 1), out=places)
     windows = np.asarray(tokens)[places].astype(np.int64)
     return windows[:, :-1], windows[:, 1:]
 

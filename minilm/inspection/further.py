@@ -41,7 +41,7 @@ def with_reconciliation(inspection: Inspection, number: str) -> Report:
 
 
 def with_statistics(
-    inspection: Inspection, progress: Progress | None, *, stable_rank: bool
+    inspection: Inspection, progress: Progress | None, *, stable_rank: bool = False
 ) -> Report:
     """The report with statistics of all values, streamed from the file.
 

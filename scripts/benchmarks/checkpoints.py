@@ -33,6 +33,18 @@ LLAMA_3_8B = {
     "tie_word_embeddings": False,
     "torch_dtype": "bfloat16",
 }
+MIXTRAL = {
+    "model_type": "mixtral",
+    "vocab_size": 32000,
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "num_local_experts": 8,
+    "num_experts_per_tok": 2,
+    "max_position_embeddings": 32768,
+}
 LLAMA_405B = LLAMA_3_8B | {
     "hidden_size": 16384,
     "intermediate_size": 53248,
@@ -44,6 +56,9 @@ LLAMA_405B = LLAMA_3_8B | {
 Shape = tuple[int, ...]
 BLOCK = 16_000_000  # bytes of random data that are written again and again
 LARGEST_TENSOR = 1 << 26
+BYTES = {"F32": 4, "I32": 4, "F16": 2, "BF16": 2, "U8": 1}
+
+Stored = tuple[str, str, Shape]  # name, dtype as safetensors spells it, shape
 
 
 def write_config(folder: Path, config: dict[str, Any]) -> Path:
@@ -57,7 +72,47 @@ def write_config(folder: Path, config: dict[str, Any]) -> Path:
 def write_header(folder: Path, config: dict[str, Any]) -> Path:
     """All tensors of a Llama in one safetensors file, beside its config.json; the data is a hole."""
     write_config(folder, config)
-    return _write_sparse(folder / "model.safetensors", llama_tensors(config))
+    return _write_sparse(folder / "model.safetensors", _in_bfloat16(llama_tensors(config)))
+
+
+def write_nf4(folder: Path, config: dict[str, Any]) -> Path:
+    """The same as bitsandbytes stores it: 4-bit codes two in a byte, scales quantized again."""
+    quantization = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    write_config(folder, config | {"quantization_config": quantization})
+    stored: list[Stored] = []
+    for name, shape in llama_tensors(config):
+        if "_proj" not in name:
+            stored.append((name, "BF16", shape))
+            continue
+        count = _product(shape)
+        stored += [
+            (name, "U8", (count // 2, 1)),
+            (f"{name}.absmax", "U8", (count // 64,)),
+            (f"{name}.nested_absmax", "F32", (count // 64 // 256,)),
+            (f"{name}.nested_quant_map", "F32", (256,)),
+            (f"{name}.quant_map", "F32", (16,)),
+            (f"{name}.quant_state.bitsandbytes__nf4", "U8", (80,)),
+        ]
+    return _write_sparse(folder / "model.safetensors", stored)
+
+
+def write_gptq(folder: Path, config: dict[str, Any]) -> Path:
+    """The same as GPTQ stores it: eight 4-bit codes in an int32, groups of 128."""
+    quantization = {"quant_method": "gptq", "bits": 4, "group_size": 128}
+    write_config(folder, config | {"quantization_config": quantization})
+    stored: list[Stored] = []
+    for name, shape in llama_tensors(config):
+        if "_proj" not in name:
+            stored.append((name, "F16", shape))
+            continue
+        (outputs, inputs), stem = shape, name.removesuffix(".weight")
+        stored += [
+            (f"{stem}.qweight", "I32", (inputs // 8, outputs)),
+            (f"{stem}.qzeros", "I32", (inputs // 128, outputs // 8)),
+            (f"{stem}.scales", "F16", (inputs // 128, outputs)),
+            (f"{stem}.g_idx", "I32", (inputs,)),
+        ]
+    return _write_sparse(folder / "model.safetensors", stored)
 
 
 def write_shards(folder: Path, config: dict[str, Any], count: int) -> Path:
@@ -68,7 +123,7 @@ def write_shards(folder: Path, config: dict[str, Any], count: int) -> Path:
     for shard in range(count):
         name = f"model-{shard + 1:05d}-of-{count:05d}.safetensors"
         mine = tensors[shard * len(tensors) // count : (shard + 1) * len(tensors) // count]
-        _write_sparse(folder / name, mine)
+        _write_sparse(folder / name, _in_bfloat16(mine))
         names |= {tensor: name for tensor, _ in mine}
     total = sum(2 * _product(shape) for _, shape in tensors)
     index = folder / "model.safetensors.index.json"
@@ -90,7 +145,7 @@ def write_values(folder: Path, size: int) -> Path:
     path = folder / "model.safetensors"
     missing = sum(2 * _product(shape) for _, shape in tensors)
     with path.open("wb") as stream:
-        stream.write(_header(tensors))
+        stream.write(_header(_in_bfloat16(tensors))[0])
         while missing:
             missing -= stream.write(block[: min(missing, BLOCK)])
     return path
@@ -176,24 +231,28 @@ def llama_tensors(config: dict[str, Any]) -> Iterator[tuple[str, Shape]]:
     yield "lm_head.weight", (config["vocab_size"], width)
 
 
-def _write_sparse(path: Path, tensors: Iterable[tuple[str, Shape]]) -> Path:
-    tensors = list(tensors)
-    header = _header(tensors)
+def _in_bfloat16(tensors: Iterable[tuple[str, Shape]]) -> Iterator[Stored]:
+    return ((name, "BF16", shape) for name, shape in tensors)
+
+
+def _write_sparse(path: Path, tensors: Iterable[Stored]) -> Path:
+    header, size = _header(tensors)
     with path.open("wb") as stream:
         stream.write(header)
-        stream.truncate(len(header) + sum(2 * _product(shape) for _, shape in tensors))
+        stream.truncate(len(header) + size)
     return path
 
 
-def _header(tensors: Iterable[tuple[str, Shape]]) -> bytes:
+def _header(tensors: Iterable[Stored]) -> tuple[bytes, int]:
+    """The header, and the bytes of data that it promises."""
     entries, position = {}, 0
-    for name, shape in tensors:
-        end = position + 2 * _product(shape)
-        entries[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [position, end]}
+    for name, dtype, shape in tensors:
+        end = position + BYTES[dtype] * _product(shape)
+        entries[name] = {"dtype": dtype, "shape": shape, "data_offsets": [position, end]}
         position = end
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
+    return len(text).to_bytes(8, "little") + text, position
 
 
 def _text(text: str) -> bytes:

@@ -50,6 +50,26 @@ CASES = {
         lambda folder, _: checkpoints.write_config(folder, checkpoints.LLAMA_405B),
         MODELS,
     ),
+    "8b": Case(
+        "config.json of Llama 3 8B",
+        lambda folder, _: checkpoints.write_config(folder, checkpoints.LLAMA_3_8B),
+        MODELS,
+    ),
+    "mixtral": Case(
+        "config.json of Mixtral 8x7B",
+        lambda folder, _: checkpoints.write_config(folder, checkpoints.MIXTRAL),
+        MODELS,
+    ),
+    "nf4": Case(
+        "Llama 3 8B in bitsandbytes' NF4",
+        lambda folder, _: checkpoints.write_nf4(folder, checkpoints.LLAMA_3_8B),
+        ("safetensors", "hf-mem"),
+    ),
+    "gptq": Case(
+        "Llama 3 8B in GPTQ, 4 bits in groups of 128",
+        lambda folder, _: checkpoints.write_gptq(folder, checkpoints.LLAMA_3_8B),
+        ("safetensors", "hf-mem"),
+    ),
     "header": Case(
         "one safetensors file of Llama 3 8B",
         lambda folder, _: checkpoints.write_header(folder, checkpoints.LLAMA_3_8B),

@@ -162,4 +162,4 @@ def test_a_configuration_with_an_endless_number(
     text = (run / "config.json").read_text()
     (run / "config.json").write_text(text.replace("10000.0", "1" + "0" * 400))
     assert main([str(run)]) == 2
-    assert "config.json: rope_theta: " in capsys.readouterr().err
+    assert "config.json: not JSON (a number of over 100 digits)" in capsys.readouterr().err
