@@ -33,8 +33,8 @@ def with_fits(inspection: Inspection, size: str, *, context: int | None, batch: 
 
 def with_reconciliation(inspection: Inspection, number: str) -> Report:
     """The report with an explanation of ``number``, such as 163037184, 117M or 8.03B."""
-    from minilm.inspection.numbers import parse_number
-    from minilm.inspection.reconcile import reconcile
+    from minilm.inspection.reconciliation.numbers import parse_number
+    from minilm.inspection.reconciliation.reconcile import reconcile
 
     answer = reconcile(inspection.report, inspection.layout, parse_number(number))
     return replace(inspection.report, reconciliation=answer)
@@ -48,7 +48,7 @@ def with_statistics(
     The stable rank takes dozens of passes over a matrix: of large files it is left out unless
     ``stable_rank`` asks for it, and a note says so.
     """
-    from minilm.inspection.statistics import statistics
+    from minilm.inspection.values.statistics import statistics
 
     header, report = _weights(inspection, "--stats"), inspection.report
     stable_rank = stable_rank or header.data_bytes <= STABLE_RANK_BYTES
@@ -61,7 +61,7 @@ def with_statistics(
 
 def with_difference(inspection: Inspection, other: Inspection, progress: Progress | None) -> Report:
     """The report with what ``other`` has that this target has not, and how the common values differ."""
-    from minilm.inspection.diff import difference
+    from minilm.inspection.values.diff import difference
 
     found = difference(
         _weights(inspection, "--diff"),

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from minilm.inspection.diff import Difference
-    from minilm.inspection.reconcile import Reconciliation
-    from minilm.inspection.statistics import Statistics
+    from minilm.inspection.reconciliation.reconcile import Reconciliation
+    from minilm.inspection.values.diff import Difference
+    from minilm.inspection.values.statistics import Statistics
     from minilm.ledger.fits import Fit
 
 SCHEMA = "minilm.report/1"

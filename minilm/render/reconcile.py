@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from minilm.inspection.reconcile import Explanation, Reconciliation
+from minilm.inspection.reconciliation.reconcile import Explanation, Reconciliation
 from minilm.render.terminal import plain
 
 

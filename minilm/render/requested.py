@@ -19,9 +19,10 @@ from minilm.render.tables import (
 from minilm.render.terminal import plain
 
 if TYPE_CHECKING:
-    from minilm.inspection.diff import Change, Difference, Renamed
-    from minilm.inspection.reconcile import Reconciliation
-    from minilm.inspection.statistics import Outlier, Statistics, TensorStatistics, Unread
+    from minilm.inspection.reconciliation.reconcile import Reconciliation
+    from minilm.inspection.values.diff import Change, Difference, Renamed
+    from minilm.inspection.values.scan import Outlier
+    from minilm.inspection.values.statistics import Statistics, TensorStatistics, Unread
     from minilm.ledger.fits import Fit
 
 

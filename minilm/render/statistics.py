@@ -8,8 +8,15 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from minilm.inspection.diff import Change, Difference
-from minilm.inspection.statistics import Histogram, Outlier, Statistics, TensorStatistics, Unread
+from minilm.inspection.values.diff import Change, Difference
+from minilm.inspection.values.scan import Outlier
+from minilm.inspection.values.statistics import Histogram, Statistics, TensorStatistics
+    Histogram,
+    Outlier,
+    Statistics,
+    TensorStatistics,
+    Unread,
+)
 from minilm.render.terminal import plain
 
 BLOCKS = "▁▂▃▄▅▆▇█"

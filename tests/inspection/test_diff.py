@@ -11,8 +11,8 @@ import torch
 
 from minilm.formats.header import Header
 from minilm.formats.safetensors import read_header
-from minilm.inspection import low_rank
-from minilm.inspection.diff import Change, Difference, Renamed, Reshaped, difference
+from minilm.inspection.values import low_rank
+from minilm.inspection.values.diff import Change, Difference, Renamed, Reshaped, difference
 
 Tensors = Mapping[str, torch.Tensor]
 

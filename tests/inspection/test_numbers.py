@@ -7,7 +7,7 @@ import time
 import pytest
 
 from minilm.errors import InputError
-from minilm.inspection.numbers import parse_number
+from minilm.inspection.reconciliation.numbers import parse_number
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,15 @@ from hypothesis import given, settings
 
 from minilm.config import ModelConfig
 from minilm.inspection.inspector import Inspection, examine
-from minilm.inspection.numbers import parse_number
-from minilm.inspection.parts import parts
-from minilm.inspection.reconcile import Book, Reading, Reconciliation, exact, reconcile
+from minilm.inspection.reconciliation.numbers import parse_number
+from minilm.inspection.reconciliation.parts import parts
+from minilm.inspection.reconciliation.reconcile import (
+    Book,
+    Reading,
+    Reconciliation,
+    exact,
+    reconcile,
+)
 from minilm.inspection.report import Parameters, Quantization, Report, TensorRow, Witnesses
 from minilm.ledger.families.minilm import layout as minilm_layout
 from minilm.ledger.layout import Layout

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from minilm.formats.header import StoredTensor
-from minilm.inspection.statistics import Outlier, TensorStatistics, statistics
+from minilm.inspection.values.scan import Outlier
+from minilm.inspection.values.statistics import TensorStatistics, statistics
 
 SPECIAL = [0.0, -0.0, 1.0, -3.5, 0.004, math.nan, math.inf, -math.inf, 2.0**-130]
 
@@ -200,7 +201,7 @@ def test_stable_rank_is_the_same_when_the_matrix_is_read_again(
 ) -> None:
     values = torch.randn(900, 700, generator=torch.Generator().manual_seed(0)).bfloat16()
     kept = one(tmp_path, values).stable_rank
-    monkeypatch.setattr("minilm.inspection.spectrum.KEPT", 0)
+    monkeypatch.setattr("minilm.inspection.values.spectrum.KEPT", 0)
     assert one(tmp_path, values).stable_rank == kept
     assert one(tmp_path, values, stable_rank=False).stable_rank is None
 
@@ -248,7 +249,7 @@ MEASURE = """
 import sys
 from pathlib import Path
 from minilm.formats.header import StoredTensor
-from minilm.inspection.statistics import statistics
+from minilm.inspection.values.statistics import statistics
 path, rows = Path(sys.argv[1]), int(sys.argv[2])
 tensors = [
     StoredTensor(dtype, dtype, (rows * 4 // size, 1 << 10), rows * 4 << 10, 0, path)

@@ -8,7 +8,7 @@ import torch
 
 from minilm.errors import FormatError
 from minilm.formats.header import StoredTensor
-from minilm.inspection.values import ITEMS, Reader, decode, pieces, why_unread
+from minilm.inspection.values.reading import ITEMS, Reader, decode, pieces, why_unread
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import io
 from rich.console import Console
 
 from minilm.inspection.inspector import examine
-from minilm.inspection.numbers import parse_number
-from minilm.inspection.reconcile import reconcile
+from minilm.inspection.reconciliation.numbers import parse_number
+from minilm.inspection.reconciliation.reconcile import reconcile
 from minilm.render.reconcile import render
 
 

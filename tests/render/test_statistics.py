@@ -9,8 +9,8 @@ from rich.console import Console, RenderableType
 
 from minilm.formats.header import Header
 from minilm.formats.safetensors import read_header
-from minilm.inspection.diff import Difference, difference
-from minilm.inspection.statistics import Histogram, Statistics, statistics
+from minilm.inspection.values.diff import Difference, difference
+from minilm.inspection.values.statistics import Histogram, Statistics, statistics
 from minilm.render.statistics import difference_table, statistics_table
 
 HOSTILE = "bad\x1b[31m\nname[red]"

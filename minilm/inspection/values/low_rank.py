@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minilm.inspection.values import Floats
+from minilm.inspection.values.reading import Floats
 
 # Matrices of whole rows, top to bottom; called once for each pass.
 Rows = Callable[[], Iterator[Floats]]

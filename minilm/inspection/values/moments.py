@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from minilm.inspection.values import Floats
+from minilm.inspection.values.reading import Floats
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from itertools import combinations, product
 from math import comb
 
-from minilm.inspection.numbers import Number
-from minilm.inspection.parts import Part, declared_parts, parts, vocabularies
+from minilm.inspection.reconciliation.numbers import Number
+from minilm.inspection.reconciliation.parts import Part, declared_parts, parts, vocabularies
 from minilm.inspection.report import Report
 from minilm.ledger.approximation import TEXTBOOK
 from minilm.ledger.layout import Layout

@@ -1,31 +1,22 @@
-"""--stats: what the values of a checkpoint are like, in one pass over the file and bounded memory.
+"""One part of a tensor, read once and added up: counts, moments, exponents, live rows, outliers.
 
 Floats of 8 and 16 bits are counted code by code: the 65,536 counts give every figure that does not
-depend on order, exactly. Other dtypes go through float64. Large files are read by two processes, since
-numpy counts under the interpreter's lock. The stable rank takes passes of its own (`spectrum.py`) and
-can be left out.
+depend on order, exactly. Other dtypes go through float64.
 """
 
 from __future__ import annotations
 
 import math
-import sys
-import threading
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from itertools import islice
-from multiprocessing import get_context
 
 import numpy as np
 import numpy.typing as npt
 
 from minilm.formats.header import StoredTensor
-from minilm.inspection.moments import Moments, moments_of, moments_of_counts
-from minilm.inspection.spectrum import stable_rank_of
-from minilm.inspection.values import (
+from minilm.inspection.values.moments import Moments, moments_of, moments_of_counts
+from minilm.inspection.values.reading import (
     ITEMS,
     PIECE,
     Codes,
@@ -34,15 +25,9 @@ from minilm.inspection.values import (
     decode64,
     pieces,
     rows_and_columns,
-    why_unread,
 )
 
-# (bytes done, bytes in all, tensor's name)
-Progress = Callable[[int, int, str], None]
-
-WORKERS = 2
-PART_BYTES = 1 << 26  # what a process reads before it reports
-PARALLEL_BYTES = 1 << 27  # from here on, a second process pays
+PART_BYTES = 1 << 26  # what is read before it is reported
 WIDE_PIECE = 1 << 16  # elements of a piece where every one takes 8 bytes
 OUTLIERS = 5
 
@@ -65,90 +50,7 @@ class Outlier:
 
 
 @dataclass(frozen=True)
-class Histogram:
-    """Finite values other than zero by magnitude: ``counts[i]`` have 2^e <= |x| < 2^(e+1).
-
-    e is ``lowest_exponent`` + i. The bin -1023 also holds everything smaller.
-    """
-
-    lowest_exponent: int = 0
-    counts: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class TensorStatistics:
-    """Mean to histogram are over the finite values; None where there are none, or out of range.
-
-    ``std`` is of the population (divided by n), ``kurtosis`` the excess over a normal distribution's
-    (m4 / m2^2 - 3, biased). ``rows`` are runs along the last dimension, None for vectors; dead ones
-    hold nothing but zeros. ``stable_rank`` is |W|_F^2 / sigma_max^2 of a finite matrix, see
-    `spectrum.stable_rank_of` for its tolerance.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    count: int
-    nan: int
-    inf: int
-    zeros: int
-    negative: int
-    mean: float | None
-    std: float | None
-    min: float | None
-    max: float | None
-    norm: float | None
-    kurtosis: float | None
-    rows: int | None
-    dead_rows: int | None
-    stable_rank: float | None
-    outliers: tuple[Outlier, ...]
-    histogram: Histogram
-
-
-@dataclass(frozen=True)
-class Unread:
-    """A tensor whose values were not read, and why."""
-
-    name: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """All readable tensors, everything together as one, and what could not be read."""
-
-    tensors: tuple[TensorStatistics, ...]
-    total: TensorStatistics
-    unread: tuple[Unread, ...]
-
-
-def statistics(
-    tensors: Iterable[StoredTensor],
-    *,
-    stable_rank: bool = True,
-    progress: Progress | None = None,
-) -> Statistics:
-    """Read every tensor once and describe its values. Raises FormatError for a file cut short."""
-    reasons = [(tensor, why_unread(tensor)) for tensor in tensors]
-    readable = [tensor for tensor, reason in reasons if reason is None]
-    results: list[TensorStatistics] = []
-    total = _Tally()
-    for tensor, tally in _tallies(readable, progress):
-        described = _describe(tensor.name, tensor.dtype, tensor.shape, tally)
-        if stable_rank:
-            described = replace(described, stable_rank=_stable_rank(tensor, described))
-        results.append(described)
-        total.add(tally)
-    return Statistics(
-        tuple(results),
-        _describe("total", "", (), total),
-        tuple(Unread(tensor.name, reason) for tensor, reason in reasons if reason is not None),
-    )
-
-
-@dataclass(frozen=True)
-class _Part:
+class Part:
     """Pieces ``first`` to ``last`` - 1 of a tensor: what a process reads at a time."""
 
     tensor: StoredTensor
@@ -165,56 +67,22 @@ class _Part:
         return self.tensor.dtype in INFINITY and self.tensor.count >= COUNTED_FROM
 
 
-def _tallies(
-    tensors: Sequence[StoredTensor], progress: Progress | None
-) -> Iterator[tuple[StoredTensor, _Tally]]:
-    """The tally of every tensor, in order; ``progress`` hears of every part."""
-    parts = [part for tensor in tensors for part in _parts(tensor)]
-    size = sum(tensor.nbytes for tensor in tensors)
-    begun, tally = 0, _Tally()  # bytes of the tensors before this one
-    with _mapping(size) as map_parts:
-        for part, found in zip(parts, map_parts(_scanned, parts), strict=True):
-            tally.add(found)
-            if progress is not None:
-                progress(begun + part.bytes_read, size, part.tensor.name)
-            if part.is_end:
-                begun += part.tensor.nbytes
-                _finish_rows(tally, part.tensor)
-                yield part.tensor, tally
-                tally = _Tally()
-
-
-def _parts(tensor: StoredTensor) -> Iterator[_Part]:
+def parts(tensor: StoredTensor) -> Iterator[Part]:
     piece = PIECE if tensor.dtype in INFINITY and tensor.count >= COUNTED_FROM else WIDE_PIECE
     number = max(1, sum(1 for _ in pieces(tensor, piece)))
     step = max(1, PART_BYTES // (piece * ITEMS[tensor.dtype].itemsize))
     for first in range(0, number, step):
         last = min(first + step, number)
-        yield _Part(tensor, first, last, tensor.nbytes * last // number)
+        yield Part(tensor, first, last, tensor.nbytes * last // number)
 
 
-@contextmanager
-def _mapping(size: int) -> Iterator[Callable[..., Iterable[_Tally]]]:
-    """`map`, by two processes where there is so much to read that starting them pays."""
-    if size < PARALLEL_BYTES:
-        yield map
-        return
-    # A fork has everything imported already; where it is not safe, a fresh process imports it again.
-    method = "fork" if sys.platform == "linux" and threading.active_count() == 1 else "spawn"
-    with warnings.catch_warnings():
-        # Python 3.12 warns of BLAS's idle threads: a child that counts does not call BLAS.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        with ProcessPoolExecutor(WORKERS, mp_context=get_context(method)) as pool:
-            yield pool.map
-
-
-def _scanned(part: _Part) -> _Tally:
+def scanned(part: Part) -> Tally:
     if not part.tensor.count:
-        return _Tally()
+        return Tally()
     return (_scan_counted if part.is_counted else _scan)(part)
 
 
-def _finish_rows(tally: _Tally, tensor: StoredTensor) -> None:
+def finish_rows(tally: Tally, tensor: StoredTensor) -> None:
     tally.count = tensor.count
     if len(tensor.shape) < 2:
         tally.live_rows = 0
@@ -227,7 +95,7 @@ def _finish_rows(tally: _Tally, tensor: StoredTensor) -> None:
 
 
 @dataclass
-class _Tally:
+class Tally:
     """Everything that is added up over the pieces of a tensor, the tensors of a model."""
 
     count: int = 0
@@ -250,7 +118,7 @@ class _Tally:
         """What a magnitude must exceed to be among the largest."""
         return self.magnitudes[-1] if len(self.magnitudes) == OUTLIERS else 0
 
-    def add(self, other: _Tally) -> None:
+    def add(self, other: Tally) -> None:
         self.count += other.count
         self.nan += other.nan
         self.inf += other.inf
@@ -266,9 +134,9 @@ class _Tally:
         self.largest = _first(self.largest + other.largest)
 
 
-def _scan_counted(part: _Part) -> _Tally:
+def _scan_counted(part: Part) -> Tally:
     """A part of a float tensor of 8 or 16 bits, by counting its codes."""
-    tally, tensor = _Tally(), part.tensor
+    tally, tensor = Tally(), part.tensor
     item = ITEMS[tensor.dtype]
     bits = item.itemsize * 8
     sign, infinity = 1 << (bits - 1), INFINITY[tensor.dtype]
@@ -286,7 +154,7 @@ def _scan_counted(part: _Part) -> _Tally:
     return tally
 
 
-def _finish_counts(tally: _Tally, counts: npt.NDArray[np.int64], dtype: str) -> None:
+def _finish_counts(tally: Tally, counts: npt.NDArray[np.int64], dtype: str) -> None:
     codes = np.arange(len(counts), dtype=ITEMS[dtype])
     values = decode64(codes, dtype)
     tally.nan = int(counts[np.isnan(values)].sum())
@@ -303,9 +171,9 @@ def _finish_counts(tally: _Tally, counts: npt.NDArray[np.int64], dtype: str) -> 
     np.add.at(tally.exponents, np.frexp(values)[1] - 1 + EXPONENT_BIAS, counts)
 
 
-def _scan(part: _Part) -> _Tally:
+def _scan(part: Part) -> Tally:
     """A part of any tensor, through float64."""
-    tally, tensor = _Tally(), part.tensor
+    tally, tensor = Tally(), part.tensor
     size = min(WIDE_PIECE, tensor.count)
     memory = np.empty((3, size))  # new memory for every piece would take longer than the arithmetic
     with Reader(tensor, size) as reader:
@@ -316,7 +184,7 @@ def _scan(part: _Part) -> _Tally:
 
 
 def _add_values(
-    tally: _Tally, tensor: StoredTensor, start: int, values: Floats, first: Floats, second: Floats
+    tally: Tally, tensor: StoredTensor, start: int, values: Floats, first: Floats, second: Floats
 ) -> None:
     """One piece; ``first`` and ``second`` are memory to work in."""
     exponents = np.right_shift(values.view(np.int64), 52, out=first.view(np.int64))
@@ -342,7 +210,7 @@ def _add_values(
 
 
 def _look_at_rows(
-    tally: _Tally,
+    tally: Tally,
     tensor: StoredTensor,
     start: int,
     magnitude: Codes,
@@ -404,47 +272,3 @@ def _row_maxima(matrix: Codes) -> Codes:
 def _first(outliers: list[Outlier]) -> list[Outlier]:
     """The largest, the earlier one where two are equal."""
     return sorted(outliers, key=lambda outlier: (-abs(outlier.value), outlier.index))[:OUTLIERS]
-
-
-def _stable_rank(tensor: StoredTensor, known: TensorStatistics) -> float | None:
-    if len(tensor.shape) != 2 or known.nan or known.inf or not known.norm:
-        return None
-    assert known.min is not None
-    assert known.max is not None
-    with ThreadPoolExecutor(WORKERS) as pool:
-        return stable_rank_of(tensor, known.norm, max(-known.min, known.max), pool)
-
-
-def _describe(name: str, dtype: str, shape: tuple[int, ...], tally: _Tally) -> TensorStatistics:
-    moments = tally.moments
-    n = moments.count
-    variance = moments.second / n if n else math.nan
-    varies = n and moments.second > 0
-    occupied = np.flatnonzero(tally.exponents)
-    low, high = (int(occupied[0]), int(occupied[-1]) + 1) if occupied.size else (EXPONENT_BIAS, 0)
-    return TensorStatistics(
-        name=name,
-        dtype=dtype,
-        shape=shape,
-        count=tally.count,
-        nan=tally.nan,
-        inf=tally.inf,
-        zeros=tally.zeros,
-        negative=tally.negative,
-        mean=finite(moments.mean) if n else None,
-        std=finite(math.sqrt(variance)) if n else None,
-        min=tally.minimum if n else None,
-        max=tally.maximum if n else None,
-        norm=finite(math.sqrt(moments.second + n * moments.mean * moments.mean)),
-        kurtosis=finite(moments.fourth / n / variance / variance - 3) if varies else None,
-        rows=tally.rows if len(shape) > 1 or not dtype else None,
-        dead_rows=tally.rows - tally.live_rows if len(shape) > 1 or not dtype else None,
-        stable_rank=None,
-        outliers=tuple(tally.largest),
-        histogram=Histogram(low - EXPONENT_BIAS, tuple(tally.exponents[low:high].tolist())),
-    )
-
-
-def finite(value: float) -> float | None:
-    """``value``, or None where JSON has no word for it."""
-    return value if math.isfinite(value) else None

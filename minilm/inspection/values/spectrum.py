@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minilm.formats.header import StoredTensor
-from minilm.inspection.values import Floats, Reader, pieces
+from minilm.inspection.values.reading import Floats, Reader, pieces
 
 WORKERS = 2
 # Small enough that the linear algebra library starts no threads of its own: there are two already.

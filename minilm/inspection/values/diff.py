@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from minilm.formats.header import Header, StoredTensor
-from minilm.inspection.low_rank import Rank, numerical_rank, rounding_noise
-from minilm.inspection.statistics import Progress, Unread, finite
-from minilm.inspection.values import Codes, Floats, Reader, decode64, pieces, why_unread
+from minilm.inspection.values.low_rank import Rank, numerical_rank, rounding_noise
+from minilm.inspection.values.reading import Codes, Floats, Reader, decode64, pieces, why_unread
+from minilm.inspection.values.statistics import Progress, Unread, finite
 
 Ties = Iterable[tuple[str, str]]
 
