@@ -10,9 +10,8 @@ from rich.text import Text
 
 from minilm.inspection.values.diff import Change, Difference
 from minilm.inspection.values.scan import Outlier
-from minilm.inspection.values.statistics import Histogram, Statistics, TensorStatistics
+from minilm.inspection.values.statistics import (
     Histogram,
-    Outlier,
     Statistics,
     TensorStatistics,
     Unread,
