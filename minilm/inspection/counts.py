@@ -40,6 +40,7 @@ def counted_parameters(
     buffers: int,
     embedding: int | None = None,
     trainable: int | None = None,
+    active: int | None = None,
 ) -> Parameters:
     """What can be said of tensors that no formula declares, from their names."""
     rows = tuple(rows)
@@ -54,7 +55,7 @@ def counted_parameters(
         biases=biases,
         embedding=embedding,
         non_embedding=total - embedding,
-        active=total,
+        active=total if active is None else active,
         stored_elements=stored_elements,
         buffers=buffers,
     )

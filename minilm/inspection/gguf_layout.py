@@ -101,9 +101,15 @@ def _config(header: Header) -> dict[str, Any] | None:
         for key in _FIELDS
         if (text := header.metadata.get(f"{architecture}.{key}", "")).isdecimal()
     }
-    if architecture not in _MODEL_TYPES or not all(key in sizes for key in _REQUIRED):
-        return None
     names = {tensor.name: tensor for tensor in header.tensors}
+    if sizes.get("expert_count") == 0:  # a dense model that says so
+        del sizes["expert_count"]
+    # Layers of different sizes (a list where a number is usual), and experts in a file each.
+    varied = any(f"{architecture}.{key}.length" in header.metadata for key in _FIELDS)
+    apart = "blk.0.ffn_gate.0.weight" in names
+    known = architecture in _MODEL_TYPES and all(key in sizes for key in _REQUIRED)
+    if not known or varied or apart:
+        return None
     if "vocab_size" not in sizes and "token_embd.weight" in names:
         sizes["vocab_size"] = names["token_embd.weight"].shape[0]
     config: dict[str, Any] = {

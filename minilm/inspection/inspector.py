@@ -24,6 +24,7 @@ from minilm.inspection.counts import (
     grouped_components,
     stored_rows,
 )
+from minilm.inspection.experts import active_elements
 from minilm.inspection.ledger_check import (
     Contents,
     compare,
@@ -32,11 +33,12 @@ from minilm.inspection.ledger_check import (
     sort_out,
 )
 from minilm.inspection.report import FormulaReport, Report, TensorRow, Witnesses
-from minilm.inspection.sources import Source, resolve
+from minilm.inspection.sources import UNKNOWN, Source, resolve
 from minilm.inspection.storage import Storage, decode, summary
 from minilm.inspection.vocabulary import vocabulary_size
 from minilm.ledger.approximation import textbook
 from minilm.ledger.families import HUGGING_FACE
+from minilm.ledger.families.heads import architecture_of
 from minilm.ledger.families.minilm import layout as minilm_layout
 from minilm.ledger.flops import flops_per_token
 from minilm.ledger.layout import Layout
@@ -116,15 +118,17 @@ class Hearing:
 
     def total(self, layout: Layout | None, total: int, witness: str) -> None:
         """Hear a witness that has the total alone."""
+        for other, said in self.totals.items():
+            # With a formula, each is held against the formula; without one, against each other.
+            if other == "formula" or layout is None:
+                self.mismatches += compare_totals(said, total, witness, other)
         self.totals[witness] = total
-        if layout is not None:
-            self.mismatches += compare_totals(layout.count(), total, witness)
 
 
 def _examine_source(
     source: Source, live: bool | None, context: int | None, batch: int, tensors: bool
 ) -> Inspection:
-    heard, layout = Hearing(), source.layout
+    heard, layout = Hearing(notes=list(source.notes)), source.layout
     if layout is not None:
         heard.totals["formula"] = layout.count()
     storage, contents = _hear_file(source, heard)
@@ -150,13 +154,19 @@ def _examine_source(
     else:
         rows = stored_rows(contents, None) if contents else module.rows if module else ()
         counted = rows[: len(contents.parameters)] if contents else rows
+        active = active_elements(counted, source.hugging_face, source.header)
         parameters = counted_parameters(
             counted,
             stored_elements=stored or (module.state_elements if module else 0),
             buffers=buffers,
+            active=active,
         )
         components = grouped_components(counted)
         heard.notes.append(_why_not_checked(source))
+        if active is None:
+            heard.notes.append("how many experts a token uses is not said: active is the total")
+    if layout is not None and "T" in layout.symbols and (context or 0) > layout.symbols["T"]:
+        heard.notes.append(f"the model has positions for {layout.symbols['T']} tokens only")
     costs = memory(
         parameters,
         layout,
@@ -201,6 +211,8 @@ def _hear_file(source: Source, heard: Hearing) -> tuple[Storage | None, Contents
     expected = expected_shapes(source.layout) if source.layout else {}
     storage = decode(source.header, _quantization(source.hugging_face), expected)
     heard.notes += storage.notes
+    if "minilm.left_out" in source.header.metadata:
+        heard.notes.append(source.header.metadata["minilm.left_out"])
     contents = sort_out(
         source.layout,
         storage.tensors,
@@ -225,8 +237,15 @@ def _hear_module(source: Source, heard: Hearing) -> ModuleContents | None:
     if not source.hugging_face:
         heard.notes.append("no config.json to build a module from")
         return None
+    try:
+        built = live.hugging_face_model(source.hugging_face, architecture_of(source.hugging_face))
+    except FormatError as error:
+        if not heard.totals:
+            raise
+        heard.notes.append(f"no module: {error}")  # what the other witnesses said stays
+        return None
     # Its modules are named otherwise than its files since transformers 5: the total is compared.
-    module = live.read_module(live.hugging_face_model(source.hugging_face))
+    module = live.read_module(built)
     heard.total(source.layout, sum(row.count for row in module.rows), "module")
     heard.notes.append("the module is transformers' own, compared by its total")
     return module
@@ -294,28 +313,40 @@ def _examine_module(module: nn.Module, context: int | None, batch: int) -> Inspe
 
 
 def _undeclared(source: Source) -> FormatError:
+    remedy = (
+        "name its weights, whose header is counted without a declaration, or add --live where "
+        "transformers is installed"
+    )
+    if "text_config" in source.hugging_face:
+        remedy = "its text_config is a config.json of its own; or " + remedy
     return FormatError(
         source.target,
-        f"model_type {source.architecture!r} without weights",
+        f"model_type {source.hugging_face.get('model_type')!r} without weights",
         f"a minilm run, or one of {', '.join(HUGGING_FACE)}",
-        "name its weights, whose header is counted without a declaration, or add --live where "
-        "transformers is installed",
+        remedy,
     )
 
 
 def _why_not_checked(source: Source) -> str:
-    if source.hugging_face:
-        return (
-            f"no family declares model_type {source.architecture!r}: "
-            "counted and grouped by name, not checked"
-        )
-    return "no config.json beside it: counted and grouped by name, not checked"
+    if source.notes:
+        reason = "no configuration that can be used"
+    elif source.header is not None and "general.architecture" in source.header.metadata:
+        reason = f"no formula for GGUF files of {source.architecture!r}"
+    elif source.architecture in HUGGING_FACE:
+        reason = f"the head of {architecture_of(source.hugging_face)} is not declared"
+    elif source.architecture != UNKNOWN:
+        reason = f"no family declares model_type {source.architecture!r}"
+    elif source.hugging_face:
+        reason = "its config.json has no model_type"
+    else:
+        reason = "no config.json beside it"
+    return f"{reason}: counted and grouped by name, not checked"
 
 
 def _quantization(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """What a config.json says of its quantization, wherever it says it; empty where it does not."""
     for part in (config, config.get("text_config")):
-        for key in ("quantization_config", "compression_config"):
+        for key in ("quantization_config", "compression_config", "quantization"):  # the last: MLX
             if isinstance(part, Mapping) and isinstance(part.get(key), dict):
                 found: dict[str, Any] = part[key]
                 return found

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from minilm.inspection.names import is_frequencies
+from minilm.inspection.names import is_buffer
 from minilm.inspection.storage import LogicalTensor
 from minilm.ledger.layout import Layout
 
@@ -57,18 +57,19 @@ def sort_out(
 ) -> Contents:
     """Tell parameters from buffers, from second copies of tied tensors and from MTP modules.
 
-    Without a layout every tensor is a parameter, but for rotary frequencies and for names that are
-    ``shared``: views of a storage that an earlier name has. Copies are allowed in
+    Without a layout every tensor is a parameter, but for what is a buffer by its name and for names
+    that are ``shared``: views of a storage that an earlier name has. Copies are allowed in
     Hugging Face files; a minilm run stores each parameter once, so there one is one too many.
     """
     listed = list(tensors)
     if layout is None:
-        buffers = {t.name: t for t in listed if is_frequencies(t.name)}
+        buffers = {t.name: t for t in listed if is_buffer(t.name, t.shape)}
         views = {name for name, _ in shared}
         copies = {t.name: t for t in listed if t.name in views - buffers.keys()}
         rest = buffers.keys() | copies.keys()
         return Contents({t.name: t for t in listed if t.name not in rest}, buffers, copies, {})
-    prefix = layout.optional_prefix
+    declared = {tensor.name for tensor in layout.named_tensors()}
+    prefix = _body_prefix(layout) if copies_allowed else ""
     if any(tensor.name.startswith(prefix) for tensor in listed):
         prefix = ""
     # The head stands outside the body whose prefix is left out.
@@ -80,7 +81,7 @@ def sort_out(
         for name, tensor in named.items()
         if name in declared_buffers
         or _LAYER.sub(".{i}.", name) in layout.ignored
-        or is_frequencies(name)
+        or (name not in declared and is_buffer(name, tensor.shape))
     }
     copies = {
         head: named[head]
@@ -96,11 +97,18 @@ def sort_out(
     return Contents(parameters, buffers, copies, mtp)
 
 
-def compare_totals(formula: int, total: int, witness: str) -> list[str]:
-    """One line when the totals differ."""
-    if formula == total:
+def _body_prefix(layout: Layout) -> str:
+    """What a body alone leaves out of its names when it is saved without its head: model., ..."""
+    return layout.optional_prefix or layout.tensors[0].name.partition(".")[0] + "."
+
+
+def compare_totals(expected: int, total: int, witness: str, other: str = "formula") -> list[str]:
+    """One line when the totals of two witnesses differ."""
+    if expected == total:
         return []
-    return [f"{witness}: {total:,} parameters, the formula says {formula:,} ({total - formula:+,})"]
+    return [
+        f"{witness}: {total:,} parameters, the {other} says {expected:,} ({total - expected:+,})"
+    ]
 
 
 def _shortened(lines: Iterable[str], witness: str) -> list[str]:

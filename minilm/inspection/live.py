@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -36,9 +37,10 @@ def meta_model(config: ModelConfig) -> Transformer:
         return Transformer(config)
 
 
-def hugging_face_model(config: Mapping[str, Any]) -> nn.Module:
+def hugging_face_model(config: Mapping[str, Any], architecture: str) -> nn.Module:
     """transformers' own model of a config.json, on the meta device; no code of a repository is run.
 
+    ``architecture`` names its class; a language model's is taken where that is none of transformers'.
     Raises MissingExtraError without transformers, FormatError where it does not know the config.
     """
     try:
@@ -47,15 +49,24 @@ def hugging_face_model(config: Mapping[str, Any]) -> nn.Module:
         raise MissingExtraError("transformers", "transformers", "--live") from None
     fields = {k: v for k, v in config.items() if k not in ("model_type", "quantization_config")}
     model_type = str(config.get("model_type"))
+    named = getattr(transformers, architecture, None) if architecture.isidentifier() else None
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
     try:
         with torch.device("meta"):
             known = transformers.AutoConfig.for_model(model_type, **fields)
-            model = transformers.AutoModelForCausalLM.from_config(known, trust_remote_code=False)
+            if isinstance(named, type) and issubclass(named, transformers.PreTrainedModel):
+                model = named(known)
+            else:
+                automatic = transformers.AutoModelForCausalLM
+                model = automatic.from_config(known, trust_remote_code=False)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        reason = str(error).strip().splitlines()[0][:150]
+        reason = (str(error).strip().splitlines() or [""])[0][:150]
         raise FormatError(
             "config.json", f"transformers cannot build {model_type!r} ({reason})", "a known model"
         ) from None
+    finally:
+        transformers.logging.set_verbosity(verbosity)
     assert isinstance(model, nn.Module)
     return model
 
@@ -75,18 +86,12 @@ def read_module(module: nn.Module) -> ModuleContents:
             raise InputError(
                 name, "a lazy parameter", "one with a shape", "run the module once first"
             )
-        rows.append(
-            TensorRow(
-                name,
-                tuple(parameter.shape),
-                str(parameter.dtype).removeprefix("torch."),
-                parameter.numel(),
-                component_by_name(name),
-            )
-        )
+        shape, dtype = _logical(parameter)
+        count = math.prod(shape)
+        rows.append(TensorRow(name, shape, dtype, count, component_by_name(name)))
         first_names[id(parameter)] = name
-        trainable += parameter.numel() if parameter.requires_grad else 0
-        embedding += parameter.numel() if id(parameter) in embedding_tables else 0
+        trainable += count if parameter.requires_grad else 0
+        embedding += count if id(parameter) in embedding_tables else 0
     again = [
         (name, parameter)
         for name, parameter in module.named_parameters(remove_duplicate=False)
@@ -101,3 +106,11 @@ def read_module(module: nn.Module) -> ModuleContents:
         tuple((name, first_names[id(parameter)]) for name, parameter in again),
         sum(parameter.numel() for _, parameter in again),
     )
+
+
+def _logical(parameter: nn.Parameter) -> tuple[tuple[int, ...], str]:
+    """Shape and dtype of what a parameter stands for: bitsandbytes packs 4-bit values into bytes."""
+    state = getattr(parameter, "quant_state", None)
+    if state is not None and isinstance(getattr(state, "shape", None), torch.Size):
+        return tuple(state.shape), str(getattr(state, "quant_type", "4-bit"))
+    return tuple(parameter.shape), str(parameter.dtype).removeprefix("torch.")

@@ -8,7 +8,9 @@ from minilm.ledger import components
 
 # Linear's and attention's, in_proj_bias; recurrent layers' bias_ih_l0 and bias_hh_l0_reverse.
 _BIAS = re.compile(r"bias|.*_bias|bias_(ih|hh)_l\d+(_reverse)?")
-_EMBEDDING = re.compile(r"(^|[._])(wte|wpe|embed\w*|(token|position)_embd)([._]|$)")
+_EMBEDDING = re.compile(
+    r"(^|[._])(wte|wpe|embed\w*|(token|position)_embd)([._]|$)|^shared\.weight$"
+)
 _GGUF = re.compile(r"(?:blk\.\d+\.)?([a-z0-9_]+)\.(?:weight|bias)")
 
 # GGUF names tensors alike for all architectures (gguf-py/gguf/constants.py of ggml-org/llama.cpp).
@@ -50,10 +52,14 @@ _GGUF_COMPONENTS = {
     "ffn_gate_inp_shexp": components.SHARED_EXPERT_GATE,
 }
 
-# Rotary frequencies, which any loader makes anew from the configuration.
-_FREQUENCIES = re.compile(
-    r"(.*\.)?rotary_emb\.inv_freq|rope_freqs\.weight|rope_factors_\w+\.weight"
+# What modules register as buffers, by the last words of a name: rotary frequencies, BatchNorm's
+# statistics, position numbers, the correction of routers (DeepSeek-V3's, in GGUF exp_probs_b).
+_BUFFER = re.compile(
+    r"(.*\.)?(rotary_emb\.inv_freq|running_(mean|var)|num_batches_tracked|(position|token_type)_ids"
+    r"|masked_bias|e_score_correction_bias)|(.*\.)?exp_probs_b(\.bias)?"
+    r"|rope_freqs\.weight|rope_factors_\w+\.weight"
 )
+_ROUTED = re.compile(r"(^|\.)experts\.|_exps\.|\.ffn_(gate|up|down)\.\d+\.")
 
 
 def component_by_name(name: str) -> str:
@@ -76,6 +82,12 @@ def is_embedding(name: str, shape: tuple[int, ...]) -> bool:
     return len(shape) == 2 and _EMBEDDING.search(name) is not None
 
 
-def is_frequencies(name: str) -> bool:
-    """Whether a tensor is a rotary embedding's table of frequencies: a buffer, never a parameter."""
-    return _FREQUENCIES.fullmatch(name) is not None
+def is_buffer(name: str, shape: tuple[int, ...]) -> bool:
+    """Whether a tensor is no parameter: by its name, or a causal mask (1, 1, T, T) called bias."""
+    is_mask = len(shape) == 4 and shape[:2] == (1, 1) and shape[2] == shape[3]
+    return _BUFFER.fullmatch(name) is not None or (is_mask and name.endswith("bias"))
+
+
+def is_routed(name: str) -> bool:
+    """Whether a tensor belongs to routed experts, of which a token uses some."""
+    return _ROUTED.search(name) is not None

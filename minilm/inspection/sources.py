@@ -9,11 +9,12 @@ from typing import Any
 
 from minilm import formats, run
 from minilm.config import ModelConfig, to_dict
-from minilm.errors import FormatError, InputError
+from minilm.errors import InputError
 from minilm.formats.header import Header
 from minilm.formats.huggingface import shards_of
 from minilm.formats.json_file import read_object
 from minilm.ledger.families import HUGGING_FACE, layout_of
+from minilm.ledger.families.heads import with_its_head
 from minilm.ledger.families.minilm import layout as minilm_layout
 from minilm.ledger.layout import Layout
 from minilm.presets import PRESETS
@@ -39,6 +40,7 @@ class Source:
     is_folder: bool = False
     folder: Path | None = None
     hyperparameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def is_run(self) -> bool:
@@ -80,20 +82,35 @@ def _folder(target: str, path: Path) -> Source:
         raise InputError(
             target, "a folder without config.json and without weights", "a run or model folder"
         )
-    header = formats.read(weights) if weights is not None and weights.is_file() else None
+    header = _unwrapped(weights) if weights is not None and weights.is_file() else None
     if weights is not None and weights.suffix == ".gguf" and header is not None:
         return replace(_gguf(target, header), is_folder=True, folder=path)
     return replace(source, header=header, is_folder=True, folder=path)
 
 
 def _weights(target: str, path: Path) -> Source:
-    header = formats.read(path)
+    header = _unwrapped(path)
     if path.suffix == ".gguf":
         return _gguf(target, header)
     config = path.parent / run.CONFIG
     if not config.is_file():
         return Source(target, header=header)
-    return replace(_configuration(target, config), header=header)
+    try:
+        return replace(_configuration(target, config), header=header)
+    except InputError as error:
+        # The weights were asked for: they are counted, whatever lies beside them.
+        return Source(target, header=header, notes=(f"not used: {error}",))
+
+
+def _unwrapped(path: Path) -> Header:
+    """The header without the prefix that torch.compile and DistributedDataParallel give every name."""
+    header = formats.read(path)
+    for prefix in ("_orig_mod.", "module."):
+        if header.tensors and all(t.name.startswith(prefix) for t in header.tensors):
+            tensors = tuple(replace(t, name=t.name[len(prefix) :]) for t in header.tensors)
+            shared = tuple((a[len(prefix) :], b[len(prefix) :]) for a, b in header.shared)
+            header = replace(header, tensors=tensors, shared=shared)
+    return header
 
 
 def _gguf(target: str, header: Header) -> Source:
@@ -121,17 +138,13 @@ def _configuration(target: str, path: Path) -> Source:
         return replace(source, hyperparameters={**source.hyperparameters, "training": training})
     model_type = value.get("model_type")
     if not isinstance(model_type, str):
-        raise FormatError(
-            path,
-            f"model_type {model_type!r}",
-            "the config.json of a minilm run or of a Hugging Face model",
-        )
+        model_type = UNKNOWN
     plain = {k: v for k, v in value.items() if isinstance(v, (bool, int, float, str))}
     layout = layout_of(value) if model_type in HUGGING_FACE else None
     return Source(
         target,
         model_type,
-        layout,
+        with_its_head(layout, value) if layout else None,
         hugging_face=value,
         folder=path.parent,
         hyperparameters={"model": plain},

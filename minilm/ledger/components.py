@@ -36,6 +36,7 @@ SHARED_EXPERT = "shared expert"
 SHARED_EXPERT_GATE = "shared expert gate"
 FINAL_NORM = "final norm"
 LM_HEAD = "LM head"
+CLASSIFIER = "classifier"
 MTP = "multi-token prediction"
 
 EMBEDDINGS = (TOKEN_EMBEDDING, POSITION_EMBEDDING)

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from minilm.ledger.fits import CONTEXT_BYTES, FRAGMENTATION, PREFILL_TOKENS, Fit
+from minilm.render.grid import grid, settle
 from minilm.units import format_bytes
 
 _WAYS = {
@@ -95,8 +95,4 @@ def fits_table(fits: Sequence[Fit]) -> RenderableType:
 
 
 def _table(title: str, *numbers: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(title, no_wrap=True)
-    for header in numbers:
-        table.add_column(header, justify="right", no_wrap=True)
-    return table
+    return grid((title, "left"), *((header, "right") for header in numbers))

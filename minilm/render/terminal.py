@@ -8,26 +8,31 @@ from typing import Any
 from rich.bar import Bar
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from minilm.dtypes import REPORTED
 from minilm.inspection.report import Quantization, Report
+from minilm.render.grid import grid, settle, stacked, width_of
 from minilm.units import format_bytes, format_count
 
 BAR_WIDTH = 16
+# What a formula or a name needs beside the numbers for a place in their line.
+ROOM = 16
 
 
-def render(report: Report, *, tensors: bool = False) -> RenderableType:
-    """The whole report as one rich renderable; every name in it is printed as plain text."""
-    parts: list[RenderableType] = [_heading(report), "", _components(report)]
+def render(report: Report, *, width: int, tensors: bool = False) -> RenderableType:
+    """The report for a terminal of ``width`` columns; every name in it is printed as plain text.
+
+    Without room for all, bars and formulas give way to numbers, which may make a line too long.
+    """
+    parts: list[RenderableType] = [_heading(report), "", _components(report, width)]
     if report.formula is not None:
         parts += ["", _formula(report)]
-    parts += ["", _totals(report), "", _memory(report)]
+    parts += ["", _totals(report), "", _memory(report, width)]
     if report.hyperparameters:
         parts += ["", _hyperparameters(report)]
     if tensors:
-        parts += ["", _tensors(report)]
+        parts += ["", _tensors(report, width)]
     for section in _further(report):
         parts += ["", section]
     return Group(*parts)
@@ -39,7 +44,6 @@ def _further(report: Report) -> Iterator[RenderableType]:
         from minilm.render import costs
 
         yield costs.training_table(report.memory["training"])
-        yield ""
         yield costs.fits_table(report.fits)
     if report.statistics is not None:
         from minilm.render.statistics import statistics_table
@@ -56,8 +60,8 @@ def _further(report: Report) -> Iterator[RenderableType]:
 
 
 def print_report(report: Report, console: Console, *, tensors: bool = False) -> None:
-    """Print `render`'s result."""
-    console.print(render(report, tensors=tensors))
+    """Print `render`'s result; the terminal breaks a line that is too long, and nothing is cut."""
+    console.print(render(report, width=console.width, tensors=tensors), crop=False)
 
 
 def _heading(report: Report) -> RenderableType:
@@ -93,23 +97,28 @@ def _heading(report: Report) -> RenderableType:
     return Group(*lines)
 
 
-def _components(report: Report) -> RenderableType:
-    table = _table(("component", "left"), ("parameters", "right"), ("share", "right"), ("", "left"))
-    with_formula = any(component.formula for component in report.components)
-    if with_formula:
-        table.add_column("formula", overflow="fold")
+def _components(report: Report, width: int) -> RenderableType:
+    rows = [(plain(c.name), f"{c.count:,}", f"{c.share:.2%}") for c in report.components]
+    rows.append(("total", f"{report.parameters.total:,}", "100.00%"))
+    room = width - sum(map(width_of, zip(*rows, strict=True)))
+    with_bars = room >= BAR_WIDTH
+    room -= (BAR_WIDTH + 1) * with_bars
+    with_formula = room >= ROOM and any(component.formula for component in report.components)
+
+    table = grid(("component", "left"), ("parameters", "right"), ("share", "right"))
     largest = max((component.share for component in report.components), default=1.0) or 1.0
-    for component in report.components:
-        cells: list[RenderableType] = [
-            Text(plain(component.name)),
-            f"{component.count:,}",
-            f"{component.share:.2%}",
-            Bar(largest, 0, component.share, width=BAR_WIDTH, color="cyan"),
-        ]
-        table.add_row(*cells, *([component.pretty] if with_formula else []))
-    total = report.parameters.total
-    table.add_row("total", f"{total:,}", "100.00%", "", style="bold")
-    return table
+    for title, shown in (("", with_bars), ("formula", with_formula)):
+        if shown:
+            table.add_column(title, overflow="fold")
+    for row, component in zip(rows, report.components, strict=False):
+        cells: list[RenderableType] = [Text(cell) for cell in row]
+        if with_bars:
+            cells.append(Bar(largest, 0, component.share, width=BAR_WIDTH, color="cyan"))
+        if with_formula:
+            cells.append(component.pretty)
+        table.add_row(*cells)
+    table.add_row(*rows[-1], style="bold")
+    return settle(table)
 
 
 def _formula(report: Report) -> RenderableType:
@@ -133,7 +142,7 @@ def _formula(report: Report) -> RenderableType:
 
 def _totals(report: Report) -> RenderableType:
     parameters = report.parameters
-    table = _table(("parameters (learned)", "left"), ("count", "right"), ("share", "right"))
+    table = grid(("parameters (learned)", "left"), ("count", "right"), ("share", "right"))
     shown = {c.name: c.count for c in report.conventions}
     shown = {"weights": parameters.weights, "biases": parameters.biases} | shown
     if parameters.stored_elements == parameters.total:
@@ -144,13 +153,11 @@ def _totals(report: Report) -> RenderableType:
         table.add_row(name, f"{count:,}", f"{share:.2%}")
     for name, shared in report.tied:
         table.add_row(Text(f"{plain(name)} is {plain(shared)}"), "0", "tied")
-    return table
+    return settle(table)
 
 
-def _memory(report: Report) -> RenderableType:
-    table = _table(("memory", "left"), *((dtype, "right") for dtype in REPORTED))
-    weights = report.memory["weights"]
-    table.add_row("weights", *(format_bytes(weights[dtype]) for dtype in REPORTED))
+def _memory(report: Report, width: int) -> RenderableType:
+    table = _weights_memory(report.memory["weights"], width)
     training = report.memory["training"]["total"]
     lines: list[RenderableType] = [table]
     if report.quantization is not None:
@@ -182,6 +189,19 @@ def _memory(report: Report) -> RenderableType:
     return Group(*lines)
 
 
+def _weights_memory(weights: Mapping[str, int], width: int) -> RenderableType:
+    """One line, or where that is too long a line a dtype."""
+    sizes = {dtype: format_bytes(weights[dtype]) for dtype in REPORTED}
+    if len("memory  ") + sum(map(width_of, sizes.items())) <= width:
+        table = grid(("memory", "left"), *((dtype, "right") for dtype in sizes))
+        table.add_row("weights", *sizes.values())
+    else:
+        table = grid(("memory", "left"), ("weights", "right"))
+        for dtype, size in sizes.items():
+            table.add_row(dtype, size)
+    return settle(table)
+
+
 def _quantization(stored: Quantization) -> str:
     return (
         f"quantized ({plain(stored.method)}): {stored.parameters:,} parameters in "
@@ -211,20 +231,23 @@ def _hyperparameters(report: Report) -> RenderableType:
     return Group(*parts)
 
 
-def _tensors(report: Report) -> RenderableType:
-    table = _table(("tensor", "left"), ("shape", "left"), ("dtype", "left"), ("count", "right"))
-    table.columns[0].overflow = "fold"
-    for row in report.tensors:
-        shape = " x ".join(str(dimension) for dimension in row.shape) or "scalar"
-        table.add_row(Text(plain(row.name)), shape, Text(plain(row.dtype)), f"{row.count:,}")
-    return table
-
-
-def _table(*columns: tuple[str, str]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for header, justify in columns:
-        table.add_column(header, justify="left" if justify == "left" else "right", no_wrap=True)
-    return table
+def _tensors(report: Report, width: int) -> RenderableType:
+    rows = [
+        (
+            plain(row.name),
+            " x ".join(str(dimension) for dimension in row.shape) or "scalar",
+            plain(row.dtype),
+            f"{row.count:,}",
+        )
+        for row in report.tensors
+    ]
+    titles = ("tensor", "shape", "dtype", "count")
+    if width - sum(map(width_of, list(zip(titles, *rows, strict=True))[1:])) < ROOM:
+        return Group(Text("  ".join(titles), "bold"), *stacked(rows))
+    table = grid(*((title, "left") for title in titles[:3]), ("count", "right"))
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    return settle(table)
 
 
 def plain(text: str) -> str:

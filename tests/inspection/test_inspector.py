@@ -325,3 +325,130 @@ def test_nothing_by_that_name(tmp_path: Path) -> None:
         minilm.inspect(str(tmp_path))
     with pytest.raises(InputError, match="context: 0, expected at least 1"):
         minilm.inspect("nano", context=0)
+
+
+def write_llama(folder: Path, **fields: object) -> dict[str, torch.Tensor]:
+    """A tiny Llama folder; returns its tensors by name."""
+    config = {
+        "model_type": "llama",
+        "hidden_size": 8,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 12,
+        "vocab_size": 11,
+    } | fields
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    tensors = {t.name: torch.zeros(t.shape) for t in layout_of(config).named_tensors()}
+    save_file(tensors, folder / "model.safetensors")
+    return tensors
+
+
+def test_what_modules_register_as_buffers_is_no_parameter_of_an_unknown_file(
+    tmp_path: Path,
+) -> None:
+    save_file(
+        {
+            "h.0.attn.bias": torch.ones(1, 1, 5, 5),
+            "h.0.attn.masked_bias": torch.tensor(-1e4),
+            "h.0.attn.c_attn.bias": torch.zeros(24),
+            "bn.running_mean": torch.zeros(3),
+            "bn.running_var": torch.zeros(3),
+            "bn.num_batches_tracked": torch.tensor(7),
+            "bn.weight": torch.zeros(3),
+            "embeddings.position_ids": torch.arange(9),
+            "mlp.gate.e_score_correction_bias": torch.zeros(4),
+        },
+        tmp_path / "x.safetensors",
+    )
+    p = minilm.inspect(tmp_path / "x.safetensors").parameters
+    assert (p.total, p.biases, p.buffers) == (27, 24, 25 + 1 + 3 + 3 + 1 + 9 + 4)
+
+
+def test_experts_of_an_undeclared_model_are_active_as_its_config_says(tmp_path: Path) -> None:
+    tensors = {f"layers.0.mlp.experts.{i}.up.weight": torch.zeros(4, 3) for i in range(8)}
+    save_file(tensors | {"layers.0.q.weight": torch.zeros(3, 3)}, tmp_path / "model.safetensors")
+    unknown = minilm.inspect(tmp_path / "model.safetensors")
+    assert unknown.parameters.active == unknown.parameters.total == 8 * 12 + 9
+    assert any("how many experts" in note for note in unknown.notes)
+    fields = {"model_type": "novel", "num_experts": 8, "num_experts_per_tok": 2}
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    assert minilm.inspect(tmp_path).parameters.active == 2 * 12 + 9
+
+
+def test_a_body_saved_without_its_head_is_proven(tmp_path: Path) -> None:
+    tensors = write_llama(tmp_path, architectures=["LlamaModel"])
+    body = {k.removeprefix("model."): v for k, v in tensors.items() if k != "lm_head.weight"}
+    save_file(body, tmp_path / "model.safetensors")
+    report = minilm.inspect(tmp_path)
+    assert report.mismatches == ()
+    assert report.parameters.total == sum(t.numel() for t in body.values())
+    # The same file is one matrix short of a language model.
+    write_llama(tmp_path)
+    save_file(body, tmp_path / "model.safetensors")
+    assert any(
+        "lm_head.weight [11, 8] is missing" in x for x in minilm.inspect(tmp_path).mismatches
+    )
+
+
+def test_a_classifier_has_a_score_in_place_of_the_head(tmp_path: Path) -> None:
+    tensors = write_llama(
+        tmp_path,
+        architectures=["LlamaForSequenceClassification"],
+        id2label={0: "a", 1: "b", 2: "c"},
+    )
+    del tensors["lm_head.weight"]
+    save_file(tensors | {"score.weight": torch.zeros(3, 8)}, tmp_path / "model.safetensors")
+    report = minilm.inspect(tmp_path)
+    assert report.mismatches == ()
+    assert {c.name: c.count for c in report.components}["classifier"] == 24
+
+
+def test_a_head_that_is_not_declared_leaves_the_file_counted(tmp_path: Path) -> None:
+    write_llama(tmp_path, architectures=["LlamaForQuestionAnswering"])
+    report = minilm.inspect(tmp_path)
+    assert report.formula is None
+    assert any("LlamaForQuestionAnswering is not declared" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module."])
+def test_what_compile_and_ddp_put_before_every_name_is_left_out(
+    prefix: str, tmp_path: Path
+) -> None:
+    tensors = write_llama(tmp_path)
+    save_file({prefix + k: v for k, v in tensors.items()}, tmp_path / "model.safetensors")
+    assert minilm.inspect(tmp_path).mismatches == ()
+
+
+@pytest.mark.parametrize("config", ["{", "{}", '{"model_type": "llama", "hidden_size": "x"}'])
+def test_weights_that_are_asked_for_are_counted_whatever_the_config(
+    config: str, tmp_path: Path
+) -> None:
+    tensors = write_llama(tmp_path)
+    (tmp_path / "config.json").write_text(config)
+    report = minilm.inspect(tmp_path / "model.safetensors")
+    assert report.parameters.total == sum(t.numel() for t in tensors.values())
+    assert any("not checked" in note for note in report.notes)
+
+
+def test_positions_beyond_the_learned_ones_are_noted() -> None:
+    assert minilm.inspect("gpt2", context=1024).notes == ()
+    assert minilm.inspect("gpt2", context=1025).notes == (
+        "the model has positions for 1024 tokens only",
+    )
+
+
+def test_packed_parameters_of_a_module_count_as_what_they_stand_for() -> None:
+    """bitsandbytes' Params4bit: two values in a byte, and the true shape in quant_state."""
+
+    class State:
+        shape = torch.Size([6, 4])
+        quant_type = "nf4"
+
+    module = nn.Module()
+    module.weight = nn.Parameter(torch.zeros(12, 1, dtype=torch.uint8), requires_grad=False)
+    module.weight.quant_state = State()
+    report = minilm.inspect(module)
+    assert (report.parameters.total, report.parameters.trainable) == (24, 0)
+    assert (report.tensors[0].shape, report.tensors[0].dtype) == ((6, 4), "nf4")

@@ -36,7 +36,7 @@ _SIZES = {
 }
 _WRITTEN = re.compile(
     r"(?P<whole>[0-9]{1,3}(?:([,_ ])[0-9]{3})(?:\2[0-9]{3})*|[0-9]+)(?:\.(?P<decimals>[0-9]+))?"
-    r"(?:[eE]\+?(?P<exponent>[0-9]{1,2}))? ?(?P<unit>[A-Za-z]*)(?: (?:parameters|params))?"
+    r"(?:[eE]\+?(?P<exponent>[0-9]{1,2}))? ?(?P<unit>(?!param)[A-Za-z]*)(?: ?(?:parameters|params))?"
 )
 
 LONGEST_TEXT = 80

@@ -31,7 +31,6 @@ HUGGING_FACE = {
     "qwen3_moe": "qwen",
     "gemma": "gemma",
     "gemma2": "gemma",
-    "gemma3": "gemma",
     "gemma3_text": "gemma",
     "phi3": "phi3",
     "olmo": "olmo",

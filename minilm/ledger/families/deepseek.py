@@ -22,7 +22,14 @@ from minilm.ledger.families.experts import (
     shared_expert,
     split_layers,
 )
-from minilm.ledger.families.fields import flag, layers, optional_size, size, whole
+from minilm.ledger.families.fields import (
+    flag,
+    layers,
+    optional_size,
+    size,
+    spelled,
+    whole,
+)
 from minilm.ledger.families.pieces import (
     TIED_HEAD,
     E,
@@ -72,6 +79,11 @@ class _Block:
     num_shared_experts: int
 
 
+def _shared(config: Mapping[str, Any], defaults: _Defaults) -> int:
+    """Shared experts where the number is left out, or null for none."""
+    return 0 if "n_shared_experts" in config else defaults.shared
+
+
 def layout(config: Mapping[str, Any]) -> Layout:
     """The tensors of DeepseekV{2,3}ForCausalLM for a config.json."""
     family = config["model_type"]
@@ -102,14 +114,14 @@ def layout(config: Mapping[str, Any]) -> Layout:
         symbols |= read_experts(
             config,
             layers=split.expert_layers + num_mtp,
-            total="n_routed_experts",
+            total=spelled(config, "n_routed_experts", "num_local_experts"),
             defaults=defaults.experts,
         )
     block = _Block(
         has_query_latent=query_latent is not None,
         attention_bias=flag(config, "attention_bias", False),
         feed_forward_bias=not is_v3 and flag(config, "mlp_bias", False),
-        num_shared_experts=optional_size(config, "n_shared_experts", defaults.shared) or 0,
+        num_shared_experts=whole(config, "n_shared_experts", _shared(config, defaults)),
     )
     tensors = (
         embedding("model.embed_tokens"),

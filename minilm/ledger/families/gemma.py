@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.families.fields import flag, layers, size
 from minilm.ledger.families.pieces import (
@@ -49,13 +48,6 @@ _DEFAULTS = {
 def layout(config: Mapping[str, Any]) -> Layout:
     """The tensors of Gemma{,2,3}ForCausalLM for a config.json."""
     family = config["model_type"]
-    if family == "gemma3":
-        raise ConfigError(
-            "config.json: model_type",
-            "'gemma3' with a vision tower, which is not declared",
-            "the text model, 'gemma3_text'",
-            "inspect its text_config as a config.json of its own",
-        )
     defaults = _DEFAULTS[family]
     heads = read_heads(config, defaults=defaults.heads)
     num_layers = layers(config, "num_hidden_layers", defaults.layers)

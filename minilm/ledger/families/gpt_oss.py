@@ -11,7 +11,7 @@ from typing import Any
 
 from minilm.ledger import components
 from minilm.ledger.families.experts import read_experts
-from minilm.ledger.families.fields import flag, layers, size
+from minilm.ledger.families.fields import flag, layers, size, spelled
 from minilm.ledger.families.pieces import (
     TIED_HEAD,
     E,
@@ -39,7 +39,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
     experts = read_experts(
         config,
         layers=num_layers,
-        total="num_local_experts",
+        total=spelled(config, "num_local_experts", "num_experts"),
         width="intermediate_size",
         defaults=(128, 4, 2880),
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 from minilm.ledger import components
 from minilm.ledger.families.experts import Place, read_experts, routed_experts
-from minilm.ledger.families.fields import flag, layers, size
+from minilm.ledger.families.fields import flag, layers, size, spelled
 from minilm.ledger.families.pieces import (
     TIED_HEAD,
     embedding,
@@ -33,7 +33,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
     experts = read_experts(
         config,
         layers=num_layers,
-        total="num_local_experts",
+        total=spelled(config, "num_local_experts", "num_experts"),
         width="intermediate_size",
         defaults=(8, 2, 14336),
     )
