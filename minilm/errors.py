@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class InputError(ValueError):
     """Bad usage or bad input, told in one line: where, what came, what was expected, what to do.
@@ -14,6 +16,16 @@ class InputError(ValueError):
         text = f"{where}: {came}, expected {expected}" + (f"; {remedy}" if remedy else "")
         # Names come from files and may hold newlines or terminal escapes: one printable line.
         super().__init__("".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as it is, since subclasses take other arguments: processes send it to each other."""
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(cls: type[InputError], args: tuple[Any, ...], state: dict[str, Any]) -> InputError:
+    error = cls.__new__(cls, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class ConfigError(InputError):

@@ -21,11 +21,13 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
 
     Raises OSError as the file system gives it (full disk, no permission); ``path`` is then untouched.
     """
-    # A hidden sibling: the same file system, so that the rename is atomic, and no *.json pattern.
-    temporary = path.parent / f".{path.name}."
     try:
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=temporary.name, suffix=".tmp")
-        temporary = Path(name)
+        # A hidden sibling: the same file system, so that the rename is atomic, and no *.json pattern.
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    except OSError as error:
+        raise _of(path, error) from None
+    temporary = Path(name)
+    try:
         with os.fdopen(descriptor, "wb") as stream:
             yield stream
             stream.flush()
@@ -34,11 +36,10 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
         os.replace(temporary, path)
         sync_directory(path.parent)
     except BaseException as error:
-        if temporary.suffix == ".tmp":
-            temporary.unlink(missing_ok=True)
-        # A full disk names no file, the others the temporary one: the user asked for `path`.
-        if isinstance(error, OSError) and error.filename in (None, str(temporary)):
-            raise OSError(error.errno, error.strerror, str(path)) from None
+        temporary.unlink(missing_ok=True)
+        # A full disk names no file, the others the temporary one.
+        if isinstance(error, OSError) and error.filename in (None, name):
+            raise _of(path, error) from None
         raise
 
 
@@ -61,6 +62,11 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _of(path: Path, error: OSError) -> OSError:
+    """The same failure, of the file that was asked for instead of its temporary sibling."""
+    return OSError(error.errno, error.strerror, str(path))
 
 
 def _umask() -> int:

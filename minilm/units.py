@@ -42,12 +42,15 @@ def format_seconds(seconds: float) -> str:
 
 _SIZE = re.compile(r"(\d{1,20})(?:\.(\d{1,20}))?(?:e(\d{1,2}))?\s*([kmgtp]?)(i?)(b?)", re.ASCII)
 _LARGEST_SIZE = 2**63 - 1
+# A smaller number without a unit is one whose unit was forgotten: 24 is not 24 bytes.
+_LEAST_BARE = 10**6
 
 
 def parse_bytes(text: str, where: str = "size") -> int:
     """A size as people write it: 24GB is 24 * 10^9 bytes, 80GiB is 80 * 2^30, 8e9 and 40g as they say.
 
-    ``where`` names the option in the InputError for anything else, and for nothing or too much.
+    ``where`` names the option in the InputError for anything else, for nothing or too much, and
+    for a number below a million without a unit.
     """
     match = _SIZE.fullmatch(text.strip().lower())
     expected = "a size such as 24GB, 80GiB or 512MB"
@@ -56,6 +59,8 @@ def parse_bytes(text: str, where: str = "size") -> int:
     whole, decimals, exponent, prefix, binary, _ = (group or "" for group in match.groups())
     unit = (1024 if binary else 1000) ** " kmgtp".index(prefix or " ")
     size: int = int(whole + decimals) * 10 ** int(exponent or 0) * unit // 10 ** len(decimals)
+    if not (prefix or match[6]) and size < _LEAST_BARE:
+        raise InputError(where, f"{text.strip()[:40]!r} without a unit", expected)
     if not 1 <= size <= _LARGEST_SIZE:
         raise InputError(where, repr(text[:40]), f"{expected}, from 1 byte to 8 EiB")
     return size

@@ -5,7 +5,11 @@ this file first, so under that name this file steps aside and becomes the standa
 """
 
 import os
+import signal
 import sys
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the imports below without a word
 
 if __name__ == "inspect":
     from importlib.util import module_from_spec, spec_from_file_location

@@ -33,6 +33,24 @@ def test_a_failure_keeps_the_older_file(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["a.bin"]
 
 
+def test_a_failure_names_the_file_that_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for path in (tmp_path / "none" / "x.json", Path("none/x.json"), tmp_path / "folder"):
+        with pytest.raises(OSError, match="directory") as caught:
+            files.write_bytes(path, b"")
+        assert caught.value.filename == str(path)
+    assert os.listdir(tmp_path) == ["folder"]
+
+
+def test_a_failure_elsewhere_names_its_own_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught, files.atomic_writer(tmp_path / "x.json"):
+        (tmp_path / "other").read_bytes()
+    assert caught.value.filename == str(tmp_path / "other")
+
+
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
 def test_mode_follows_the_umask(tmp_path: Path, mask: int) -> None:
     before = os.umask(mask)

@@ -43,14 +43,20 @@ def test_odd_counts_round_up_to_whole_bytes() -> None:
         ("40g", 40 * 10**9),
         (" 1.5 kib ", 1536),
         ("0.1TB", 10**11),
-        ("7", 7),
+        ("1000000", 10**6),
         ("7B", 7),
-        ("7.99", 7),
+        ("7.99b", 7),
         ("9223372036854775807", 2**63 - 1),
     ],
 )
 def test_sizes_as_people_write_them(text: str, size: int) -> None:
     assert parse_bytes(text) == size
+
+
+def test_a_number_whose_unit_was_forgotten_is_not_bytes() -> None:
+    for text in ("24", "24.5", " 999999", "1e3"):
+        with pytest.raises(InputError, match=rf"^--fits: '{text.strip()}' without a unit, .*24GB"):
+            parse_bytes(text, "--fits")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from minilm.errors import InputError
@@ -22,9 +22,11 @@ def guarded(command: Callable[[], int]) -> int:
     """Run ``command``; what a user can cause is one `error:` line and 2, a signal 128 + its number."""
     _accept_any_text()
     try:
-        status = command()
-        sys.stdout.flush()  # a closed pipe is met here, not at exit
-        return status
+        with _interrupts_heard():
+            try:
+                return command()
+            finally:
+                sys.stdout.flush()  # a closed pipe is met here, not at exit
     except InputError as error:
         return _fail(str(error))
     except BrokenPipeError:
@@ -52,6 +54,19 @@ def guarded(command: Callable[[], int]) -> int:
         if stopped.args:
             print(stopped, file=sys.stderr)
         return 128 + int(getattr(stopped, "signum", signal.SIGINT))
+
+
+@contextlib.contextmanager
+def _interrupts_heard() -> Iterator[None]:
+    """Ctrl-C is a KeyboardInterrupt while the command runs; scripts let it end their imports."""
+    silent = signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+    if silent:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if silent:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _accept_any_text() -> None:

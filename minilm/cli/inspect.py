@@ -8,11 +8,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from minilm.cli.edge import BAD_INPUT, CHECK_FAILED, DONE, guarded
 from minilm.errors import InputError
@@ -93,21 +92,31 @@ def _write(reports: Sequence[Report], options: argparse.Namespace) -> None:
         _put(options.markdown, text)
     if options.html is not None:
         from minilm.render.html import page
-        from minilm.run import METRICS
-        from minilm.training.metrics import read_metrics
 
-        _put(
-            options.html, page(reports[0], metrics=read_metrics(Path(options.targets[0]) / METRICS))
-        )
+        _put(options.html, page(reports[0], metrics=_metrics(reports[0])))
     if "-" not in (options.json, options.markdown, options.html):
-        from rich.console import Console
-
+        from minilm.cli.console import ResultConsole
         from minilm.render.terminal import print_report
 
-        console = Console(highlight=False, width=None if sys.stdout.isatty() else _columns())
+        console = ResultConsole()
         for report in reports:
             print_report(report, console, tensors=options.tensors)
             console.print()
+
+
+def _metrics(report: Report) -> list[dict[str, Any]]:
+    """The log of a run that minilm trained; a log that cannot be read costs the page its curves."""
+    from minilm import run
+    from minilm.training.metrics import read_points
+
+    path = Path(report.target) / run.METRICS
+    if report.architecture != run.FAMILY:
+        return []
+    try:
+        return read_points(path)
+    except InputError as error:
+        print(f"note: no curves: {error}", file=sys.stderr)
+        return []
 
 
 def _put(file: str, text: str) -> None:
@@ -136,10 +145,11 @@ def _progress(doing: str) -> Iterator[further.Progress | None]:
         yield show
 
 
-def _columns() -> int:
-    """A file or a pipe has no width of its own; tables must not be cut to 80 columns there."""
-    columns = os.environ.get("COLUMNS", "")
-    return int(columns) if columns.isdecimal() and int(columns) > 0 else 100
+def _given(name: str) -> str:
+    """A name as it is; the empty one, an unset variable mostly, would be the current folder."""
+    if not name:
+        raise argparse.ArgumentTypeError("an empty name")
+    return name
 
 
 def _parser(program: str) -> argparse.ArgumentParser:
@@ -152,13 +162,20 @@ def _parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "targets",
         nargs="+",
+        type=_given,
         metavar="TARGET",
         help="a run or Hugging Face folder, *.safetensors or its index, *.gguf, *.pt, *.pth, *.bin, "
         "config.json, or the name of a preset",
     )
-    parser.add_argument("--json", metavar="FILE", help="write the report as JSON; - is stdout")
-    parser.add_argument("--markdown", metavar="FILE", help="write it as Markdown; - is stdout")
-    parser.add_argument("--html", metavar="FILE", help="write it as one page that needs no network")
+    parser.add_argument(
+        "--json", type=_given, metavar="FILE", help="write the report as JSON; - is stdout"
+    )
+    parser.add_argument(
+        "--markdown", type=_given, metavar="FILE", help="write it as Markdown; - is stdout"
+    )
+    parser.add_argument(
+        "--html", type=_given, metavar="FILE", help="write it as one page that needs no network"
+    )
     parser.add_argument("--tensors", action="store_true", help="list every tensor")
     parser.add_argument("--stats", action="store_true", help="read all values and describe them")
     parser.add_argument(
@@ -167,7 +184,10 @@ def _parser(program: str) -> argparse.ArgumentParser:
         help="--stats with the stable ranks of large files too",
     )
     parser.add_argument(
-        "--diff", metavar="OTHER", help="compare names, shapes and values with OTHER"
+        "--diff",
+        type=_given,
+        metavar="OTHER",
+        help="compare names, shapes and values with OTHER",
     )
     parser.add_argument(
         "--reconcile", metavar="N", help="explain a count from elsewhere: 163037184, 117M, 8.03B"

@@ -180,9 +180,9 @@ def _run(options: Arguments) -> int:
             file=sys.stderr,
         )
         return CHECK_FAILED
-    from rich.console import Console
+    from minilm.cli.console import ResultConsole
 
-    verified = show(outcome.run_dir, outcome.summary, Console(highlight=False))
+    verified = show(outcome.run_dir, outcome.summary, ResultConsole())
     return DONE if verified else CHECK_FAILED
 
 
@@ -217,12 +217,11 @@ def _is_finished(run_dir: Path) -> bool:
     summary = run.finished_summary(run_dir)
     if summary is None:
         return False
-    from rich.console import Console
-
+    from minilm.cli.console import ResultConsole
     from minilm.render.terminal import print_report
 
     print(f"{run_dir} is finished: {summary['stopped_because']}", file=sys.stderr)
-    print_report(inspect(str(run_dir), live=False), Console(highlight=False))
+    print_report(inspect(str(run_dir), live=False), ResultConsole())
     return True
 
 

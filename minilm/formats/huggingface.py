@@ -48,6 +48,7 @@ def parse(raw: bytes, path: Path) -> Header:
         raise FormatError(path, f"{len(shards)} shards", f"at most {MOST_SHARDS}")
     tensors: list[StoredTensor] = []
     shared: list[tuple[str, str]] = []
+    texts: dict[str, str] = {}  # torchao describes its tensors in the metadata of their shard
     data_bytes = 0
     for shard in sorted(shards):
         header = _read_shard(path, shard)
@@ -59,13 +60,14 @@ def parse(raw: bytes, path: Path) -> Header:
                 raise FormatError(path, came, wanted)
         tensors += header.tensors
         shared += header.shared
+        texts |= header.metadata
         data_bytes += header.data_bytes
     for name, shard in places.items():
         raise FormatError(path, f"no tensor {shown(name)} in {shown(shard)}", "it there")
     metadata = index.get("metadata")
-    texts = metadata.items() if isinstance(metadata, dict) else ()
-    kept = {key: str(value) for key, value in texts if isinstance(value, (str, int, float))}
-    return Header(tuple(tensors), kept, data_bytes, tuple(shared))
+    said = metadata.items() if isinstance(metadata, dict) else ()
+    texts |= {key: str(value) for key, value in said if isinstance(value, (str, int, float))}
+    return Header(tuple(tensors), texts, data_bytes, tuple(shared))
 
 
 def shards_of(folder: Path) -> Path | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import pickletools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,13 +58,26 @@ class PickledTensor:
     """A view of a storage, unchecked: offset, shape and stride are what the file says.
 
     They may be structures that share parts again and again, so no part of this is ever spelled out.
+    ``storage`` is None on the meta device, which has shapes and no numbers.
     """
 
-    storage: Storage
+    storage: Storage | None
     dtype: str
     offset: object
     shape: object
     stride: object
+
+
+@dataclass(frozen=True, repr=False)
+class PickledSubclass:
+    """A tensor of torchao: ``shape`` is what it stands for, ``state`` its attributes, tensors among them.
+
+    As unchecked as a PickledTensor.
+    """
+
+    kind: str
+    shape: object
+    state: dict[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -81,7 +95,7 @@ class Foreign:
 
 
 def read_pickle(path: Path, raw: bytes) -> Any:
-    """What ``raw`` describes: dicts, lists, tuples, plain values, PickledTensors. Raises FormatError."""
+    """What ``raw`` describes: dicts, lists, tuples, plain values, tensors. Raises FormatError."""
     machine = _Machine(path)
     try:
         for count, (instruction, argument, _) in enumerate(pickletools.genops(io.BytesIO(raw))):
@@ -159,8 +173,15 @@ _VIEWS = {
 }
 _WRAPPERS = {"torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state"}
 _FROM_TYPE = "torch._tensor._rebuild_from_type_v2"
+_SUBCLASS = "torch._utils._rebuild_wrapper_subclass"
+_META = "torch._utils._rebuild_meta_tensor_no_storage"
 
-_CALLABLE = _HARMLESS | _DICTS | _LISTS | _TUPLES | _VIEWS | _WRAPPERS | {_FROM_TYPE}
+_CALLABLE = (
+    _HARMLESS | _DICTS | _LISTS | _TUPLES | _VIEWS | _WRAPPERS | {_FROM_TYPE, _SUBCLASS, _META}
+)
+
+# Classes of torchao: those of its tensors, and of the settings and enums among their attributes.
+_TORCHAO = re.compile(r"torchao(\.\w+)*\.[A-Z]\w*", re.ASCII)
 
 # Python 2 named it otherwise, and protocol 2 still writes it so.
 _BUILTINS = ("__builtin__.", "builtins.")
@@ -311,7 +332,7 @@ class _Machine:
         module, _, last = name.rpartition(".")
         is_storage = last in STORAGES and module in ("torch", "torch.storage", "torch.cuda")
         known = name in _CALLABLE or is_storage or _is_value(module, last)
-        if not known or len(name) > LONGEST_NAME:
+        if len(name) > LONGEST_NAME or not (known or _TORCHAO.fullmatch(name)):
             raise self._refused(name)
         self.stack.append(Name(name))
 
@@ -333,7 +354,15 @@ class _Machine:
         if name in _WRAPPERS:
             return arguments[0]
         if name == _FROM_TYPE:
-            return self._called(arguments[0], arguments[2])
+            function, _, inner, state = arguments
+            if isinstance(function, Name) and function.text == _SUBCLASS:
+                return _subclass(inner, state)
+            return self._called(function, inner)
+        if name == _META:
+            dtype, shape, stride = arguments[:3]
+            return PickledTensor(None, _dtype(dtype), 0, shape, stride)
+        if name == _SUBCLASS:
+            raise TypeError  # without the state that has its tensors
         if name in _DICTS:
             return {}
         # Nothing is copied: what is large once would otherwise be large as often as it is named.
@@ -356,8 +385,22 @@ def _tensor(name: str, arguments: tuple[Any, ...]) -> PickledTensor:
         raise TypeError
     dtype = storage.dtype
     if name.endswith("_v3"):
-        dtype = arguments[6].text.removeprefix("torch.")
+        dtype = _dtype(arguments[6])
     return PickledTensor(storage, dtype, offset, shape, stride)
+
+
+def _subclass(arguments: tuple[Any, ...], state: Any) -> PickledSubclass:
+    """By what torch rebuilds it of, (class, dtype, shape, ...), and by its attributes."""
+    cls, _, shape = arguments[:3]
+    if not isinstance(cls, Name) or not _TORCHAO.fullmatch(cls.text) or not isinstance(state, dict):
+        raise TypeError
+    return PickledSubclass(cls.text.rpartition(".")[2], shape, state)
+
+
+def _dtype(name: Any) -> str:
+    if not isinstance(name, Name):
+        raise TypeError
+    return name.text.removeprefix("torch.")
 
 
 def _key(key: Any) -> Any:

@@ -10,26 +10,19 @@ from __future__ import annotations
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from minilm.dtypes import BITS
 from minilm.errors import FormatError
-from minilm.formats.checks import check_name, check_shape, is_size, open_regular, shown
+from minilm.formats.checks import check_shape, is_size, open_regular, shown
 from minilm.formats.header import Header, StoredTensor
+from minilm.formats.torch_contents import model_of
 from minilm.formats.torch_pickle import LARGEST_PICKLE, PickledTensor, read_pickle
 
 # The zip directory takes some 90 bytes a storage.
 LARGEST_DIRECTORY = 4_000_000
-DEEPEST_NESTING = 20
-
-# Where training scripts keep the model among the rest: the optimizer's state is no parameter.
-MODEL_KEYS = ("state_dict", "model", "model_state_dict", "module")
-
-# What torch.compile and DistributedDataParallel put before every name.
-WRAPPERS = ("_orig_mod.", "module.")
 
 
 def read_header(path: Path) -> Header:
@@ -61,7 +54,7 @@ def parse(stream: BinaryIO, size: int, path: Path) -> Header:
 
 def describe(path: Path, pickled: bytes, storages: Storages) -> Header:
     """The header that a data.pkl makes of the storages beside it."""
-    named = _without_wrappers(_named_tensors(path, read_pickle(path, pickled)))
+    named, metadata = model_of(path, read_pickle(path, pickled))
     tensors = []
     shared = []
     first: dict[tuple[Any, ...], str] = {}
@@ -73,7 +66,7 @@ def describe(path: Path, pickled: bytes, storages: Storages) -> Header:
             shared.append((name, earlier))
     storages.check_apart()
     data_bytes = sum(place.size for place in storages.known.values())
-    return Header(tuple(tensors), {}, data_bytes, tuple(shared))
+    return Header(tuple(tensors), metadata, data_bytes, tuple(shared))
 
 
 _ZIP_ERRORS = (
@@ -215,50 +208,6 @@ class Storages:
         return _Place(info.file_size, offset)
 
 
-def _named_tensors(path: Path, content: Any) -> dict[str, PickledTensor]:
-    """The model's tensors by name: its state dict where one is told apart, else all there are."""
-    if isinstance(content, dict):
-        models = [content[k] for k in MODEL_KEYS if _holds_tensors(content.get(k))]
-        content = models[0] if len(models) == 1 else content
-    named: dict[str, PickledTensor] = {}
-    for name, tensor in _walk(path, content, "", 0, set()):
-        if check_name(path, name) in named:
-            raise FormatError(path, f"tensor {shown(name)} twice", "each name once")
-        named[name] = tensor
-    return named
-
-
-def _holds_tensors(value: Any) -> bool:
-    return isinstance(value, dict) and any(isinstance(v, PickledTensor) for v in value.values())
-
-
-def _walk(
-    path: Path, value: Any, name: str, depth: int, seen: set[int]
-) -> Iterator[tuple[str, PickledTensor]]:
-    """Every tensor with its dotted path; a container that is reached twice is entered once."""
-    if isinstance(value, PickledTensor):
-        yield name or "tensor", value
-    elif isinstance(value, (dict, list, tuple)) and id(value) not in seen:
-        seen.add(id(value))
-        if depth == DEEPEST_NESTING:
-            raise FormatError(path, f"over {depth} levels of nesting", "fewer")
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        for key, inner in items:
-            if isinstance(key, (str, int)) and isinstance(
-                inner, (dict, list, tuple, PickledTensor)
-            ):
-                part = check_name(path, str(key))
-                inner_name = check_name(path, f"{name}.{part}" if name else part)
-                yield from _walk(path, inner, inner_name, depth + 1, seen)
-
-
-def _without_wrappers(named: dict[str, PickledTensor]) -> dict[str, PickledTensor]:
-    for prefix in WRAPPERS:
-        if named and all(len(n) > len(prefix) and n.startswith(prefix) for n in named):
-            named = {name.removeprefix(prefix): tensor for name, tensor in named.items()}
-    return named
-
-
 def _checked(
     path: Path, name: str, pickled: PickledTensor, storages: Storages
 ) -> tuple[StoredTensor, tuple[Any, ...]]:
@@ -270,6 +219,8 @@ def _checked(
     steps = tuple(n for n in stride[: len(sizes)] if is_size(n))
     if len(stride) != len(sizes) or len(steps) != len(sizes) or not is_size(offset):
         raise FormatError(path, f"tensor {shown(name)} with strides {shown(stride)}", "its own")
+    if pickled.storage is None:
+        return StoredTensor(name, pickled.dtype, sizes, 0, None, path), (name,)
     place = storages.find(pickled.storage.key)
     region = (pickled.storage.key, pickled.dtype, offset, sizes, steps)
     if pickled.dtype not in BITS:  # reported as it is; its bytes cannot be checked

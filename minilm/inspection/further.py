@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from reprlib import repr as shortened
 
 from minilm.errors import InputError
 from minilm.formats.header import Header
@@ -22,7 +23,7 @@ def with_fits(inspection: Inspection, size: str, *, context: int | None, batch: 
     from minilm.ledger.fits import fits
     from minilm.units import parse_bytes
 
-    budget = parse_bytes(size)
+    budget = parse_bytes(size, "--fits")
     if inspection.layout is None:
         raise InputError(
             inspection.report.target, "an architecture that no family declares", "a known one"
@@ -48,29 +49,48 @@ def with_statistics(
     The stable rank takes dozens of passes over a matrix: of large files it is left out unless
     ``stable_rank`` asks for it, and a note says so.
     """
+    from minilm.inspection.values.packed import not_decoded
+    from minilm.inspection.values.spectrum import is_too_large
     from minilm.inspection.values.statistics import statistics
 
     header, report = _weights(inspection, "--stats"), inspection.report
     stable_rank = stable_rank or header.data_bytes <= STABLE_RANK_BYTES
     if not stable_rank:
         note = f"stable ranks are left out above {format_bytes(STABLE_RANK_BYTES)}: --stable-rank"
-        report = replace(report, notes=(*report.notes, note))
-    found = statistics(header.tensors, stable_rank=stable_rank, progress=progress)
+        report = _noted(report, note)
+    elif any(len(tensor.shape) == 2 and is_too_large(tensor) for tensor in header.tensors):
+        report = _noted(report, "matrices too large for it both ways have no stable rank")
+    found = statistics(
+        header.tensors,
+        left_out=not_decoded(inspection.storage),
+        stable_rank=stable_rank,
+        progress=progress,
+    )
     return replace(report, statistics=found)
 
 
 def with_difference(inspection: Inspection, other: Inspection, progress: Progress | None) -> Report:
     """The report with what ``other`` has that this target has not, and how the common values differ."""
     from minilm.inspection.values.diff import difference
+    from minilm.inspection.values.packed import not_decoded
 
     found = difference(
         _weights(inspection, "--diff"),
         _weights(other, "--diff"),
         ties_a=inspection.report.tied,
         ties_b=other.report.tied,
+        left_out=not_decoded(inspection.storage) | not_decoded(other.storage),
         progress=progress,
     )
-    return replace(inspection.report, difference=found)
+    report = inspection.report
+    if found.nothing_in_common:
+        note = f"--diff: no tensor has the same name in both: here {shortened(found.removed[0])}, "
+        report = _noted(report, f"{note}there {shortened(found.added[0])}")
+    return replace(report, difference=found)
+
+
+def _noted(report: Report, note: str) -> Report:
+    return replace(report, notes=(*report.notes, note))
 
 
 def _weights(inspection: Inspection, option: str) -> Header:

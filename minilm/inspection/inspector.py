@@ -56,6 +56,7 @@ class Inspection:
     report: Report
     layout: Layout | None
     header: Header | None = None
+    storage: Storage | None = None
 
     def having(self, report: Report) -> Inspection:
         """The same with a report that says more."""
@@ -200,7 +201,7 @@ def _examine_source(
         ),
         summary(storage) if storage else None,
     )
-    return Inspection(report, layout, source.header)
+    return Inspection(report, layout, source.header, storage)
 
 
 def _hear_file(source: Source, heard: Hearing) -> tuple[Storage | None, Contents | None]:

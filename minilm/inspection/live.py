@@ -72,7 +72,11 @@ def hugging_face_model(config: Mapping[str, Any], architecture: str) -> nn.Modul
 
 
 def read_module(module: nn.Module) -> ModuleContents:
-    """Walk ``module.named_parameters()``; parameters that have no shape yet (lazy ones) are refused."""
+    """Walk ``module.named_parameters()``; what is no module, or has no shape yet (lazy), is refused."""
+    if not isinstance(module, nn.Module):
+        raise InputError(
+            "target", f"a {type(module).__name__}", "a path, a preset's name or a torch module"
+        )
     embedding_tables = {
         id(parameter)
         for part in module.modules()

@@ -9,7 +9,7 @@ from typing import Any
 
 from minilm import formats, run
 from minilm.config import ModelConfig, to_dict
-from minilm.errors import InputError
+from minilm.errors import ConfigError, InputError
 from minilm.formats.header import Header
 from minilm.formats.huggingface import shards_of
 from minilm.formats.json_file import read_object
@@ -53,6 +53,8 @@ def resolve(target: str) -> Source:
 
     A file or folder goes before a preset of the same name.
     """
+    if not target:
+        raise InputError("target", "an empty name", "a file, a folder or a preset")
     path = Path(target)
     if "\0" in target:
         raise InputError(target, "a name with a zero byte", "a file, a folder or a preset")
@@ -140,7 +142,7 @@ def _configuration(target: str, path: Path) -> Source:
     if not isinstance(model_type, str):
         model_type = UNKNOWN
     plain = {k: v for k, v in value.items() if isinstance(v, (bool, int, float, str))}
-    layout = layout_of(value) if model_type in HUGGING_FACE else None
+    layout = _declared(path, value) if model_type in HUGGING_FACE else None
     return Source(
         target,
         model_type,
@@ -149,6 +151,15 @@ def _configuration(target: str, path: Path) -> Source:
         folder=path.parent,
         hyperparameters={"model": plain},
     )
+
+
+def _declared(path: Path, value: Mapping[str, Any]) -> Layout:
+    """What its family declares; a field that is wrong is told with the path of its file."""
+    try:
+        return layout_of(value)
+    except ConfigError as error:
+        field = f"{path}: {str(error.where).removeprefix('config.json: ')}"
+        raise ConfigError(field, error.came, error.expected, error.remedy) from None
 
 
 def _minilm(target: str, config: ModelConfig) -> Source:

@@ -30,8 +30,9 @@ CONTEXT_BYTES = 2**29
 FRAGMENTATION = 20
 # Engines run a long prompt through in pieces of at most some thousand tokens.
 PREFILL_TOKENS = 2048
-# Where a model says no context length, none longer than this is tried; nor a larger batch.
-LONGEST_CONTEXT = LARGEST_BATCH = 2**20
+# No larger batch is tried than this unless it is asked for, nor, where a model says no context
+# length, a longer context: a largest one that is this much means "at least".
+SEARCHED = 2**20
 USUAL_CONTEXT = 2048
 
 INFERENCE = ("float32", "bfloat16", "int8", "int4")
@@ -45,7 +46,8 @@ class Fit:
     ``use`` is inference, LoRA or training; ``precision`` a dtype of weights, or a key of `training_bytes`'
     variants.
     ``max_context`` is the largest context, up to the model's own, that fits with this batch, and
-    ``max_batch`` the largest batch with this context; 0 where not one fits.
+    ``max_batch`` the largest batch with this context; 0 where not one fits. The search for either
+    ends at ``SEARCHED``: that number means that so many fit, and perhaps more.
     """
 
     use: str
@@ -88,7 +90,7 @@ def fits(
     estimates; where there is none for an architecture, only inference is listed.
     """
     context = context or layout.context_length or USUAL_CONTEXT
-    longest = max(context, layout.context_length) if layout.context_length else LONGEST_CONTEXT
+    longest = max(context, layout.context_length or SEARCHED)
     return tuple(
         _fit(need, budget_bytes, context, batch or 1, longest) for need in _needs(layout, rank)
     )
@@ -132,7 +134,9 @@ def _fit(need: _Need, budget: int, context: int, batch: int, longest: int) -> Fi
         overhead_bytes(need.weights + need.states + cache + activations),
         budget,
         _largest(lambda tokens: need.required(tokens, batch) <= budget, longest),
-        _largest(lambda sequences: need.required(context, sequences) <= budget, LARGEST_BATCH),
+        _largest(
+            lambda sequences: need.required(context, sequences) <= budget, max(batch, SEARCHED)
+        ),
     )
 
 

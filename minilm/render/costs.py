@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
+from rich.table import Table
 from rich.text import Text
 
-from minilm.ledger.fits import CONTEXT_BYTES, FRAGMENTATION, PREFILL_TOKENS, Fit
+from minilm.ledger.fits import CONTEXT_BYTES, FRAGMENTATION, PREFILL_TOKENS, SEARCHED, Fit
 from minilm.render.grid import grid, settle
 from minilm.units import format_bytes
 
@@ -36,7 +37,7 @@ def training_table(training: Mapping[str, Any]) -> RenderableType:
         cells = (sizes["weights"], master, sizes["gradients"], sizes["optimizer"], sizes["total"])
         table.add_row(_WAYS[way], *(format_bytes(size) if size else "-" for size in cells))
     note = Text("master: the float32 copy that is updated; for LoRA, the adapters", "dim")
-    return Group(table, note)
+    return Group(settle(table), note)
 
 
 def kv_cache_table(cache: Mapping[str, Any]) -> RenderableType:
@@ -44,7 +45,7 @@ def kv_cache_table(cache: Mapping[str, Any]) -> RenderableType:
     dtypes = [key for key in cache if key not in ("context", "batch")]
     table = _table(f"KV cache of {cache['batch']} x {cache['context']:,} tokens", *dtypes)
     table.add_row("", *(format_bytes(cache[dtype]) for dtype in dtypes))
-    return table
+    return settle(table)
 
 
 def activations_table(
@@ -59,13 +60,13 @@ def activations_table(
     for title, key in (("all kept", "saved"), ("a checkpoint a block", "checkpointed")):
         table.add_row(title, format_bytes(activations[key]), f"{activations[key]:,}")
     if measured is None:
-        return table
+        return settle(table)
     table.add_row("measured", format_bytes(measured["saved"]), f"{measured['saved']:,}")
     for title, key in (("allocated", "allocated"), ("peak of the step", "peak")):
         if measured.get(key) is not None:
             table.add_row(title, format_bytes(measured[key]), f"{measured[key]:,}")
     error = Text(f"error of the prediction: {measured['relative_error']:+.3%}", "dim")
-    return Group(table, error)
+    return Group(settle(table), error)
 
 
 def fits_table(fits: Sequence[Fit]) -> RenderableType:
@@ -77,13 +78,13 @@ def fits_table(fits: Sequence[Fit]) -> RenderableType:
     for fit in fits:
         name = _WAYS.get(fit.precision) or f"{fit.use} in {fit.precision}"
         verdict = Text("yes", "green") if fit.fits else Text("no", "red")
-        limits = (f"{n:,}" if n else "-" for n in (fit.max_context, fit.max_batch))
         mark = " *" if fit.checkpointing else ""
+        limits = (limit_text(limit) for limit in (fit.max_context, fit.max_batch))
         table.add_row(name + mark, format_bytes(fit.required), verdict, *limits)
     size = f"{first.batch} x {first.context:,} tokens"
     return Group(
         Text(f"{format_bytes(first.budget)} of memory, {size}", "bold"),
-        table,
+        settle(table),
         Text(
             f"needs: weights, state, cache and estimated activations, {1 / FRAGMENTATION:.0%} for "
             f"fragmentation and {format_bytes(CONTEXT_BYTES)} for the CUDA context; prompts in pieces "
@@ -92,6 +93,11 @@ def fits_table(fits: Sequence[Fit]) -> RenderableType:
             "dim",
         ),
     )
+
+
+def limit_text(limit: int) -> str:
+    """A largest context or batch; where the search ended, the true one may be larger."""
+    return f"{'>= ' if limit >= SEARCHED else ''}{limit:,}" if limit else "-"
 
 
 def _table(title: str, *numbers: str) -> Table:

@@ -7,9 +7,10 @@ ellipsis into the numbers instead.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from rich.cells import cell_len
-from rich.console import RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -17,6 +18,7 @@ from rich.text import Text
 WHOLE = 26
 # What is longer folds, as narrow as this where it must.
 FOLDED = 12
+GAP = 2
 
 
 def grid(*columns: tuple[str, str]) -> Table:
@@ -27,21 +29,35 @@ def grid(*columns: tuple[str, str]) -> Table:
     return table
 
 
-def settle(table: Table, *, first_folds: bool = False) -> Table:
-    """The same table with no column narrower than what it must show in one line.
+@dataclass(frozen=True)
+class Settled:
+    """A table that is never narrower than ``least``, for rich to print."""
 
-    ``first_folds`` lets the first column give way to the others however short it is.
+    table: Table
+    least: int
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The table, in the width that there is or else in what it needs."""
+        width = max(options.max_width, self.least)
+        yield from console.render(self.table, options.update_width(width))
+
+
+def settle(table: Table, *, first_folds: bool = True) -> Settled:
+    """A filled table with no column narrower than what it must show in one line.
+
+    With ``first_folds`` the first column gives way to the others even where it is short.
     """
     for index, column in enumerate(table.columns):
         longest = _longest(column)
         column.no_wrap = longest <= WHOLE and not (first_folds and index == 0)
         column.min_width = longest if column.no_wrap else min(longest, FOLDED)
-    return table
+    least = sum((column.min_width or 0) + GAP for column in table.columns) - GAP
+    return Settled(table, least)
 
 
 def width_of(cells: Iterable[str]) -> int:
     """Columns of the terminal that these cells take one below the other, and the gap after them."""
-    return max(map(cell_len, cells), default=0) + 1
+    return max(map(cell_len, cells), default=0) + GAP
 
 
 def stacked(rows: Iterable[Sequence[str]]) -> list[RenderableType]:

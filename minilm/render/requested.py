@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from minilm.ledger.fits import SEARCHED
 from minilm.render.tables import (
     Column,
     Section,
@@ -39,8 +40,7 @@ def fits(found: Sequence[Fit] | None) -> Section | None:
             "yes" if fit.fits else "no",
             *(size(part or None) for part in (fit.required, fit.weights, fit.states)),
             *(size(part or None) for part in (fit.kv_cache, fit.activations, fit.overhead)),
-            f"{fit.max_context:,}" if fit.max_context else "none",
-            f"{fit.max_batch:,}" if fit.max_batch else "none",
+            *(_limit(most) for most in (fit.max_context, fit.max_batch)),
         )
         for fit in found
     )
@@ -90,7 +90,8 @@ def statistics(found: Statistics | None) -> Section | None:
         tables.append(Table(columns("magnitude", "values"), rows, bars=relative(histogram.counts)))
     tables += _unread(found.unread)
     text = "Figures are over the finite values; the first row is of all tensors together."
-    return Section("statistics", "Statistics", (text,), tables=tuple(tables))
+    part = coverage(found.total.count, found.values)
+    return Section("statistics", "Statistics", (text, *part), tables=tuple(tables))
 
 
 def difference(found: Difference | None) -> Section | None:
@@ -114,7 +115,25 @@ def difference(found: Difference | None) -> Section | None:
         tables.append(_changes([found.total, *found.changes]))
     tables += _unread(found.unread)
     text = "Both hold the same tensors with the same bits." if found.identical else "They differ."
-    return Section("difference", "Difference", (text,), tables=tuple(tables))
+    if found.nothing_in_common:
+        text = "No tensor has the same name in both: they may be named differently."
+    part = coverage(found.total.count, found.values)
+    return Section("difference", "Difference", (text, *part), tables=tuple(tables))
+
+
+def coverage(read: int, values: int) -> tuple[str, ...]:
+    """How much of a checkpoint a total is of; nothing where it is of everything."""
+    if read == values:
+        return ()
+    share = min(read / values, 0.9999)  # a part is never called the whole
+    return (f"The total is of {read:,} of {values:,} values ({share:.2%}).",)
+
+
+def _limit(most: int) -> str:
+    """The search for the most ended at ``SEARCHED``: there may be room for more."""
+    if most == 0:
+        return "none"
+    return f"at least {most:,}" if most >= SEARCHED else f"{most:,}"
 
 
 def _use(fit: Fit) -> str:
@@ -167,7 +186,7 @@ def _changes(changes: Iterable[Change]) -> Table:
             f"{c.identical:.2%}",
             *map(number, (c.norm, c.relative, c.cosine, c.max_change)),
             ", ".join(map(str, c.max_index)) if c.max_index is not None else "",
-            "" if c.rank is None else f"{'' if c.rank_exact else 'at least '}{c.rank:,}",
+            _rank(c),
             number(c.not_finite),
         )
         for c in changes
@@ -175,6 +194,12 @@ def _changes(changes: Iterable[Change]) -> Table:
     titles = ("identical", "norm", "relative", "cosine", "largest", "at", "rank", "not finite")
     numbers = (Column(title, "number") for title in titles)
     return Table((Column("change of", "code"), *numbers), rows)
+
+
+def _rank(change: Change) -> str:
+    if change.rank is None:
+        return change.rank_unknown or ""
+    return f"{'' if change.rank_exact else 'at least '}{change.rank:,}"
 
 
 def _names(title: str, names: Sequence[str]) -> list[Table]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
@@ -16,6 +17,7 @@ from minilm.inspection.values.statistics import (
     TensorStatistics,
     Unread,
 )
+from minilm.render.requested import coverage
 from minilm.render.terminal import plain
 
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -30,6 +32,7 @@ def statistics_table(statistics: Statistics) -> RenderableType:
         table.add_row(*_statistics_cells(row))
     table.add_row(*_statistics_cells(statistics.total), style="bold")
     parts: list[RenderableType] = [table]
+    parts += _coverage(statistics.total.count, statistics.values)
     odd = [line for row in statistics.tensors if (line := _odd(row))]
     parts += _listed("not finite, zero or dead", odd)
     parts += _listed("largest values", [_outlier(entry) for entry in statistics.total.outliers])
@@ -63,8 +66,22 @@ def difference_table(difference: Difference) -> RenderableType:
             table.add_row(*_change_cells(change))
         table.add_row(*_change_cells(difference.total), style="bold")
         parts += [table, ""]
+    parts += _coverage(difference.total.count, difference.values)
     still = len(difference.changes) - len(moved)
-    parts.append(Text(f"{still} of {len(difference.changes)} compared tensors are identical"))
+    if difference.nothing_in_common:
+        parts += ["", Text("no tensor has the same name in both: they may be named differently")]
+    else:
+        parts.append(Text(f"{still} of {len(difference.changes)} compared tensors are identical"))
+    unknown = Counter(change.rank_unknown for change in moved if change.rank_unknown)
+    parts += [Text(f"{count:,} without a rank: {reason}") for reason, count in unknown.items()]
+    parts += _listed(
+        "not finite in A or B, and left out",
+        [
+            f"{plain(change.name)}: {change.not_finite:,} of {change.count:,} values not finite"
+            for change in difference.changes
+            if change.not_finite
+        ],
+    )
     parts += _unread(difference.unread)
     return Group(*parts)
 
@@ -128,8 +145,14 @@ def _tie(shared: str | None) -> str:
     return "its own" if shared is None else f"is {plain(shared)}"
 
 
+def _coverage(read: int, values: int) -> list[RenderableType]:
+    return [Text(text) for text in coverage(read, values)]
+
+
 def _unread(tensors: Sequence[Unread]) -> list[RenderableType]:
-    return _listed("not read", [f"{plain(t.name)}: {plain(t.reason)}" for t in tensors])
+    # Scales stand for no values of their own: last.
+    listed = sorted(tensors, key=lambda tensor: tensor.count == 0)
+    return _listed("not read", [f"{plain(t.name)}: {plain(t.reason)}" for t in listed])
 
 
 def _listed(title: str, lines: Sequence[str]) -> list[RenderableType]:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from minilm.dtypes import REPORTED
 from minilm.inspection.report import Quantization, Report
-from minilm.render.grid import grid, settle, stacked, width_of
+from minilm.render.grid import GAP, grid, settle, stacked, width_of
 from minilm.units import format_bytes, format_count
 
 BAR_WIDTH = 16
@@ -98,14 +98,16 @@ def _heading(report: Report) -> RenderableType:
 
 
 def _components(report: Report, width: int) -> RenderableType:
+    titles = ("component", "parameters", "share")
     rows = [(plain(c.name), f"{c.count:,}", f"{c.share:.2%}") for c in report.components]
     rows.append(("total", f"{report.parameters.total:,}", "100.00%"))
-    room = width - sum(map(width_of, zip(*rows, strict=True)))
-    with_bars = room >= BAR_WIDTH
-    room -= (BAR_WIDTH + 1) * with_bars
-    with_formula = room >= ROOM and any(component.formula for component in report.components)
+    room = width - sum(map(width_of, zip(titles, *rows, strict=True)))
+    formulas = [component.pretty for component in report.components if component.formula]
+    needed = min(width_of(formulas), ROOM)
+    with_formula = bool(formulas) and needed <= room
+    with_bars = room - needed * with_formula >= BAR_WIDTH
 
-    table = grid(("component", "left"), ("parameters", "right"), ("share", "right"))
+    table = grid(*zip(titles, ("left", "right", "right"), strict=True))
     largest = max((component.share for component in report.components), default=1.0) or 1.0
     for title, shown in (("", with_bars), ("formula", with_formula)):
         if shown:
@@ -118,7 +120,7 @@ def _components(report: Report, width: int) -> RenderableType:
             cells.append(component.pretty)
         table.add_row(*cells)
     table.add_row(*rows[-1], style="bold")
-    return settle(table)
+    return settle(table, first_folds=not with_formula)
 
 
 def _formula(report: Report) -> RenderableType:
@@ -192,7 +194,7 @@ def _memory(report: Report, width: int) -> RenderableType:
 def _weights_memory(weights: Mapping[str, int], width: int) -> RenderableType:
     """One line, or where that is too long a line a dtype."""
     sizes = {dtype: format_bytes(weights[dtype]) for dtype in REPORTED}
-    if len("memory  ") + sum(map(width_of, sizes.items())) <= width:
+    if sum(map(width_of, [("memory", "weights"), *sizes.items()])) - GAP <= width:
         table = grid(("memory", "left"), *((dtype, "right") for dtype in sizes))
         table.add_row("weights", *sizes.values())
     else:

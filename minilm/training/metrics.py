@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
 from minilm import files
+from minilm.errors import FormatError
+from minilm.formats.checks import open_regular
+
+LONGEST_LINE = 10_000  # bytes; what is logged takes some 200
+LARGEST_LOG = 64_000_000
+MOST_POINTS = 4000  # of evaluations, and of other lines
+LARGEST = sys.float_info.max
 
 
 def seconds_since_process_start() -> float:
@@ -44,19 +54,58 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Every whole line of a metrics.jsonl, the empty list without one; a torn last line is left out."""
-    lines: list[dict[str, Any]] = []
+    """Every whole line of a metrics.jsonl, the empty list without one; a torn last line is left out.
+
+    Raises FormatError for what is not a regular file.
+    """
     if not path.exists():
-        return lines
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(value, dict) and type(value.get("step")) is int and _are_numbers(value):
-            lines.append(value)
-    return lines
+        return []
+    with open_regular(path) as (stream, _):
+        return _parsed(stream)
 
 
-def _are_numbers(line: dict[str, Any]) -> bool:
-    return all(type(value) in (int, float) for value in line.values())
+def read_points(path: Path) -> list[dict[str, Any]]:
+    """As `read_metrics`, for a plot: of many lines some thousands, evenly, and up to the last.
+
+    Evaluations are few and are thinned apart from the other lines. Raises FormatError also for a file
+    that is too large to be a log.
+    """
+    if not path.exists():
+        return []
+    with open_regular(path) as (stream, size):
+        if size > LARGEST_LOG:
+            raise FormatError(path, f"{size:,} bytes", f"at most {LARGEST_LOG:,}")
+        left = Counter(map(_is_evaluation, stream))
+        every = {kind: -(-count // MOST_POINTS) for kind, count in left.items()}
+        stream.seek(0)
+        kept = []
+        for text in stream:
+            kind = _is_evaluation(text)
+            left[kind] -= 1
+            if left[kind] % every.get(kind, 1) == 0:  # of a growing log, more than were counted
+                kept.append(text)
+        return _parsed(kept)
+
+
+def _is_evaluation(text: bytes) -> bool:
+    return b"val_loss" in text
+
+
+def _parsed(lines: Iterable[bytes]) -> list[dict[str, Any]]:
+    return [line for text in lines if (line := _parse(text)) is not None]
+
+
+def _parse(text: bytes) -> dict[str, Any] | None:
+    """The object of one line; None where it is not one of a step and numbers."""
+    try:
+        line = json.loads(text) if len(text) <= LONGEST_LINE else None
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(line, dict) or type(line.get("step")) is not int:
+        return None
+    return line if all(map(_is_finite, line.values())) else None
+
+
+def _is_finite(value: object) -> bool:
+    """Whether it is a number that a float can hold, neither infinite nor NaN."""
+    return type(value) in (int, float) and -LARGEST <= value <= LARGEST  # type: ignore[operator]

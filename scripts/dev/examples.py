@@ -6,6 +6,7 @@ weights, and a few tiny models with them.
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Mapping
@@ -121,4 +122,6 @@ def _gptq(weights: Weights) -> Weights:
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description="Write the checkpoints of docs/inspect.md.")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="gets a folder examples in it")
+    write(parser.parse_args().folder)

@@ -1,7 +1,9 @@
 """The inspect command: what it prints, what it writes, how it exits."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +16,15 @@ from tests.conftest import ROOT, clean_environment
 from tests.inspection.test_inspector import change_weights, run_copy  # noqa: F401
 
 Capture = pytest.CaptureFixture[str]
+
+LLAMA = {
+    "model_type": "llama",
+    "vocab_size": 100,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
 
 
 def test_a_run_says_that_it_is_verified(tiny_run: Path, capsys: Capture) -> None:
@@ -76,7 +87,11 @@ def test_a_mismatch_exits_1_and_is_named(run_copy: Path, capsys: Capture) -> Non
         (["nano", "--context", "-3"], "error: context: -3, expected at least 1"),
         (["no-such"], "error: no-such: neither a file, a folder nor a preset"),
         (["nano", "--frobnicate"], "error: arguments: unrecognized arguments: --frobnicate"),
-        (["nano", "--json", "/dev/null/x"], "error: /dev/null"),
+        (["nano", "--json", "/dev/null/x"], "error: /dev/null/x: Not a directory"),
+        ([""], "error: arguments: argument TARGET: an empty name"),
+        (["nano", "--diff", ""], "error: arguments: argument --diff: an empty name"),
+        (["nano", "--html", ""], "error: arguments: argument --html: an empty name"),
+        (["nano", "--fits", "24"], "error: --fits: '24' without a unit"),
     ],
 )
 def test_bad_usage_is_one_line_and_2(arguments: list[str], message: str, capsys: Capture) -> None:
@@ -92,6 +107,45 @@ def test_one_bad_target_does_not_silence_the_others(tmp_path: Path, capsys: Capt
     captured = capsys.readouterr()
     assert captured.err.startswith(f"error: {tmp_path}")
     assert "1,055,488" in captured.out
+
+
+def test_a_wrong_field_is_told_with_its_file(tmp_path: Path, capsys: Capture) -> None:
+    for name, size in (("a", -64), ("b", "64")):
+        (tmp_path / name).mkdir()
+        config = LLAMA | {"hidden_size": size}
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+    assert main([str(tmp_path / "a"), str(tmp_path / "b"), "nano"]) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"error: {tmp_path}/a/config.json: hidden_size: -64, expected")
+    assert second.startswith(f"error: {tmp_path}/b/config.json: hidden_size: '64', expected")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "large"])
+def test_a_log_that_cannot_be_read_costs_the_curves_alone(
+    kind: str,
+    run_copy: Path,  # noqa: F811
+    tmp_path: Path,
+    capsys: Capture,
+) -> None:
+    log = run_copy / "metrics.jsonl"
+    log.unlink()
+    if kind == "pipe":
+        os.mkfifo(log)
+    elif kind == "device":
+        log.symlink_to("/dev/zero")
+    else:
+        with log.open("wb") as stream:
+            stream.truncate(2**40)
+    assert main([str(run_copy), "--no-live", "--html", str(tmp_path / "o.html")]) == 0
+    assert capsys.readouterr().err.startswith(f"note: no curves: {log}: ")
+    assert "<html" in (tmp_path / "o.html").read_text()
+
+
+def test_the_log_of_another_programs_folder_is_not_opened(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
+    os.mkfifo(tmp_path / "metrics.jsonl")
+    assert main([str(tmp_path), "--html", str(tmp_path / "o.html")]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_hostile_names_cannot_reach_the_terminal(tmp_path: Path, capsys: Capture) -> None:
@@ -124,6 +178,51 @@ def test_a_reader_that_goes_away_is_no_traceback(cache: Path) -> None:
     )
     assert done.stderr == ""
     assert done.stdout.startswith("gpt2-xl")
+
+
+@pytest.mark.parametrize("arguments", [["gpt2"], ["gpt2", "--json", "-"]])
+def test_a_reader_that_is_gone_ends_it_as_sigpipe_would(arguments: list[str], cache: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts/inspect.py"), *arguments],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        env=clean_environment(cache),
+        timeout=60,
+        check=False,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+@pytest.mark.parametrize(
+    ("script", "stage"),
+    [
+        ("inspect", "minilm.errors"),
+        ("inspect", "minilm.inspection.report"),
+        ("inspect", "rich.console"),
+        ("train", "minilm.errors"),
+        ("generate", "minilm.errors"),
+    ],
+)
+def test_an_interrupt_while_it_imports_is_silent(script: str, stage: str, cache: Path) -> None:
+    path = ROOT / "scripts" / f"{script}.py"
+    with subprocess.Popen(
+        [sys.executable, "-X", "importtime", str(path), "gpt2-xl", "--tensors"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=clean_environment(cache),
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.rstrip().endswith(f" {stage}"):
+                process.send_signal(signal.SIGINT)
+                break
+        said = [line for line in process.stderr if not line.startswith("import time:")]
+    assert process.returncode in (-signal.SIGINT, 128 + signal.SIGINT)
+    assert said == []
 
 
 @pytest.mark.parametrize(

@@ -203,3 +203,11 @@ def test_a_file_is_told_by_its_name_else_by_its_beginning(tmp_path: Path) -> Non
     (tmp_path / "text").write_text("hello, world")
     with pytest.raises(FormatError, match="an unknown kind of file"):
         read(tmp_path / "text")
+
+
+def test_what_shards_say_in_their_metadata_is_kept(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(2)}, tmp_path / "1.safetensors", {"a": "described", "format": "pt"})
+    save_file({"b": torch.zeros(3)}, tmp_path / "2.safetensors", {"b": "described too"})
+    path = write_index(tmp_path, {"a": "1.safetensors", "b": "2.safetensors"}, format="index")
+    metadata = read_index(path).metadata
+    assert metadata == {"a": "described", "b": "described too", "format": "index"}

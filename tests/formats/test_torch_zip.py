@@ -2,10 +2,14 @@
 
 import argparse
 import collections
+import enum
 import io
+import json
 import os
 import pickle
 import struct
+import sys
+import types
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -119,7 +123,31 @@ def test_the_model_is_found_among_the_rest(tmp_path: Path) -> None:
             "large": 2**4000,
             "iteration": 7,
         }
-        assert names(read_header(saved(tmp_path, checkpoint))) == ["weight", "bias"]
+        header = read_header(saved(tmp_path, checkpoint))
+        assert names(header) == ["weight", "bias"]
+        assert header.metadata == {
+            "minilm.left_out": f"read '{key}'; left out 'optimizer' (2 tensors), 'rng' (1 tensor)"
+        }
+
+
+def test_what_is_left_out_is_told_in_one_line(tmp_path: Path) -> None:
+    tensor = torch.ones(2)
+    model = {"a": tensor}
+
+    def told(**beside: Any) -> dict[str, str]:
+        return dict(read_header(saved(tmp_path, {"model": model, **beside})).metadata)
+
+    assert told(model_args={"n": 1}, same=model, again=[model]) == {}
+    assert told(ema=[[tensor, tensor]])["minilm.left_out"] == (
+        "read 'model'; left out 'ema' (2 tensors)"
+    )
+    deep: Any = tensor
+    for _ in range(100):
+        deep = [deep]
+    line = told(**{f"\n{n}" * 500: deep if n == 0 else tensor for n in range(40)})
+    assert line["minilm.left_out"].endswith(" and 32 more")
+    assert line["minilm.left_out"].isprintable()
+    assert len(line["minilm.left_out"]) < 1000
 
 
 def test_without_one_model_every_tensor_counts(tmp_path: Path) -> None:
@@ -159,6 +187,134 @@ def test_an_unknown_dtype_is_reported(tmp_path: Path) -> None:
     path.write_bytes(torch_zip(pickled, {"0": bytes(6)}))
     (tensor,) = read_header(path).tensors
     assert (tensor.dtype, tensor.shape, tensor.nbytes) == ("uint99", (3,), 6)
+
+
+class Int8Tensor(torch.Tensor):
+    """Stands in for a class of torchao: a tensor that is made of others."""
+
+    @staticmethod
+    def __new__(cls, shape: tuple[int, ...], **attributes: Any) -> "Int8Tensor":
+        whole = torch.Tensor._make_wrapper_subclass(cls, shape, dtype=torch.bfloat16)
+        assert isinstance(whole, Int8Tensor)
+        return whole
+
+    def __init__(self, shape: tuple[int, ...], **attributes: Any) -> None:
+        self.__dict__.update(attributes)
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        raise NotImplementedError(func)
+
+
+class ZeroPointDomain(enum.Enum):
+    """Stands in for an enum among a tensor's attributes."""
+
+    INT = "int"
+
+
+class Layout:
+    """Stands in for an object among a tensor's attributes; making it leaves a trace."""
+
+    marker = ""
+
+    def __setstate__(self, state: Any) -> None:
+        Path(state["marker"]).touch()
+
+
+@pytest.fixture
+def torchao(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The classes above under torchao's names, so that torch.save writes those."""
+    module = types.ModuleType("torchao.quantization")
+    for cls in (Int8Tensor, ZeroPointDomain, Layout):
+        monkeypatch.setattr(cls, "__module__", "torchao.quantization")
+        setattr(module, cls.__name__, cls)
+    monkeypatch.setitem(sys.modules, "torchao", types.ModuleType("torchao"))
+    monkeypatch.setitem(sys.modules, "torchao.quantization", module)
+
+
+@pytest.mark.usefixtures("torchao")
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_tensors_of_torchao_are_taken_apart(tmp_path: Path, protocol: int) -> None:
+    layout = Layout()
+    layout.marker = str(tmp_path / "executed")
+    weight = Int8Tensor(
+        (4, 6),
+        qdata=torch.zeros(4, 6, dtype=torch.int8),
+        scale=torch.zeros(4, 1),
+        block_size=[1, 6],
+        target_dtype=torch.uint8,
+        domain=ZeroPointDomain.INT,
+        act_scale=None,
+        layout_of=layout,
+    )
+    value = {"_orig_mod.k.weight": weight, "_orig_mod.bias": torch.zeros(4)}
+    path = saved(tmp_path, value, pickle_protocol=protocol)
+    header = read_header(path)
+    assert [(t.name, t.dtype, t.shape) for t in header.tensors] == [
+        ("k._weight_qdata", "int8", (4, 6)),
+        ("k._weight_scale", "float32", (4, 1)),
+        ("bias", "float32", (4,)),
+    ]
+    assert all(tensor.offset is not None for tensor in header.tensors)
+    assert {name: json.loads(text) for name, text in header.metadata.items()} == {
+        "k.weight": {
+            "_type": "Int8Tensor",
+            "_data": {
+                "shape": [4, 6],
+                "target_dtype": {"_type": "torch.dtype", "_data": "uint8"},
+            },
+            "_tensor_data_names": ["qdata", "scale"],
+        }
+    }
+    # Reading made nothing of it; unpickling does.
+    assert not (tmp_path / "executed").exists()
+    torch.load(path, weights_only=False)
+    assert (tmp_path / "executed").exists()
+
+
+@pytest.mark.usefixtures("torchao")
+def test_tensors_of_torchao_within_one_another(tmp_path: Path) -> None:
+    inner = Int8Tensor((4, 6), int_data=torch.zeros(4, 6), scale=torch.zeros(4))
+    outer = Int8Tensor((4, 6), scale=torch.zeros(1), tensor_impl=inner, block_size=(1, 6))
+    header = read_header(saved(tmp_path, {"weight": outer, "tied": outer}))
+    assert names(header) == [
+        f"_{name}_{part}"
+        for name in ("weight", "tied")
+        for part in ("scale", "int_data", "tensor_impl_scale")
+    ]
+    assert header.shared == tuple(
+        (f"_tied_{part}", f"_weight_{part}") for part in ("scale", "int_data", "tensor_impl_scale")
+    )
+    with pytest.raises(FormatError, match="'_weight_scale' twice"):
+        read_header(saved(tmp_path, {"weight": outer, "_weight_scale": torch.zeros(1)}))
+    for attributes in (
+        {f"a{n}": n for n in range(65)},
+        {f"a{n}": torch.zeros(1) for n in range(16)},
+    ):
+        many = Int8Tensor((4, 6), **attributes)
+        with pytest.raises(FormatError, match="of many parts"):
+            read_header(saved(tmp_path, {"weight": many}))
+    for _ in range(40):  # 2**40 ways to the innermost
+        inner = Int8Tensor((4, 6), a=inner, b=inner)
+    with pytest.raises(FormatError, match="of many parts"):
+        read_header(saved(tmp_path, {"weight": inner}))
+
+
+def test_the_meta_device_has_shapes_and_no_bytes(tmp_path: Path) -> None:
+    value = {
+        "a": torch.empty(3, 4, device="meta", dtype=torch.bfloat16),
+        "b": torch.nn.Parameter(torch.empty(2**40, 2**20, device="meta")),
+        "c": torch.ones(2),
+    }
+    header = read_header(saved(tmp_path, value))
+    assert [(t.name, t.dtype, t.shape, t.nbytes, t.offset is None) for t in header.tensors] == [
+        ("a", "bfloat16", (3, 4), 0, True),
+        ("b", "float32", (2**40, 2**20), 0, True),
+        ("c", "float32", (2,), 8, False),
+    ]
+    assert (header.data_bytes, header.shared) == (8, ())
 
 
 class Calls:
@@ -253,6 +409,17 @@ def tensor(
     return b"\x80\x02}" + value("a") + rebuild + b"(" + arguments + b"tRs."
 
 
+def subclass(
+    cls: bytes = b"torchao.quantization\nInt8Tensor",
+    shape: bytes = b"(I2\nI3\nt",
+    state: bytes = b"}",
+) -> bytes:
+    """A pickle, by hand, of {"w": a tensor that is made of others}, which are not in it."""
+    function = b"ctorch._tensor\n_rebuild_from_type_v2\n(ctorch._utils\n_rebuild_wrapper_subclass\n"
+    arguments = b"c" + cls + b"\n" + b"(c" + cls + b"\nctorch\nfloat32\n" + shape + b"t"
+    return b"\x80\x02}X\1\0\0\0w" + function + arguments + state + b"tRs."
+
+
 def test_the_pickle_by_hand_is_right(tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
     path.write_bytes(torch_zip(tensor(), {"0": bytes(24)}))
@@ -301,6 +468,18 @@ def doubled(levels: int) -> bytes:
         (b"\x80\x02NNR.", "a broken pickle"),
         (b"c" + b"a" * 5000 + b"\nb\n.", "the object 'aaa"),
         (b"ctorch\nfloat" + b"3" * 5000 + b"\n.", "the object 'torch.float33"),
+        (subclass(), "no tensors"),
+        (subclass(state=b"N"), "a broken pickle"),
+        (subclass(shape=b"I7\n"), "without a shape"),
+        (subclass(shape=b"(I-1\nt"), "with shape"),
+        (subclass(cls=b"torch\nTensor"), "a broken pickle"),
+        (subclass(cls=b"torchao.utils\nload"), "the object 'torchao.utils.load'"),
+        (subclass(cls=b"torchao\nA-B"), "the object 'torchao.A-B'"),
+        (subclass(cls=b"torchaos\nEvil"), "the object 'torchaos.Evil'"),
+        (subclass(cls=b"torchao." + b"a" * 300 + b"\nA"), "the object 'torchao.aaa"),
+        (subclass(cls=b"torch.distributed.tensor\nDTensor"), "the object 'torch.distributed"),
+        (b"ctorch._utils\n_rebuild_wrapper_subclass\n)R.", "a broken pickle"),
+        (b"ctorch._utils\n_rebuild_meta_tensor_no_storage\n(I1\n)I1\ntR.", "a broken pickle"),
         (b"cposix\nsystem\n.", "the object 'posix.system'"),
         (b"c__builtin__\neval\n.", "the object 'builtins.eval'"),
         (b"\x80\x02" + b"N" * 500_000 + b".", "over 400000 pickle instructions"),
@@ -310,7 +489,7 @@ def doubled(levels: int) -> bytes:
 def test_a_broken_pickle_is_one_clear_line(tmp_path: Path, pickled: bytes, message: str) -> None:
     path = tmp_path / "x.pt"
     path.write_bytes(torch_zip(pickled, {"0": bytes(24)}))
-    if message == "tensors":
+    if message in ("tensors", "no tensors"):
         assert read_header(path).tensors == ()
         return
     with pytest.raises(FormatError) as caught:

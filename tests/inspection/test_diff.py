@@ -13,6 +13,7 @@ from minilm.formats.header import Header
 from minilm.formats.safetensors import read_header
 from minilm.inspection.values import low_rank
 from minilm.inspection.values.diff import Change, Difference, Renamed, Reshaped, difference
+from minilm.inspection.values.statistics import Unread
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -96,6 +97,38 @@ def test_ties_that_come_and_go(
         found = difference(a, b, ties_a=ties_a, ties_b=ties_b)
     assert found.retied == ((retied,) if retied else ())
     assert found.added == found.removed == ()
+
+
+def test_a_name_that_both_tie_alike_is_neither_added_nor_removed(tmp_path: Path) -> None:
+    """A file may hold the copy of a tied head or not: the tie says the same."""
+    table, ties = {"table": torch.ones(2)}, [("head", "table")]
+    short, long = (
+        header(tmp_path / "a", table),
+        header(tmp_path / "b", {**table, "head": table["table"] + 0}),
+    )
+    for a, b in ((short, long), (long, short)):
+        found = difference(a, b, ties_a=ties, ties_b=ties)
+        assert found.added == found.removed == found.retied == ()
+        assert found.identical
+
+
+def test_other_names_throughout_are_noticed(tmp_path: Path) -> None:
+    found = compare(tmp_path, {"blk.0.w": torch.ones(2)}, {"layers.0.w": torch.ones(2)})
+    assert found.nothing_in_common
+    assert not compare(
+        tmp_path, {"x": torch.ones(2)}, {"y": torch.ones(2), "x": torch.ones(3)}
+    ).nothing_in_common
+    assert not compare(tmp_path, {"x": torch.ones(2)}, {"x": torch.ones(2)}).nothing_in_common
+
+
+def test_what_is_left_out_is_not_compared(tmp_path: Path) -> None:
+    one, other = torch.ones(2, 3), torch.ones(6)
+    a = header(tmp_path / "a", {"x": one, "w": one + 1})
+    b = header(tmp_path / "b", {"x": one, "w": other})
+    found = difference(a, b, left_out={"w": Unread("w", "packed", 12)})
+    assert found.unread == (Unread("w", "packed", 12),)
+    assert found.reshaped == ()
+    assert (found.total.count, found.values) == (6, 18)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
@@ -198,7 +231,8 @@ def test_of_a_large_matrix_64_directions_are_seen(
         found = change(tmp_path, torch.zeros(300, 200), update)
         assert (found.rank, found.rank_exact) == (rank, exact)
     monkeypatch.setattr(low_rank, "KEPT_BYTES", 8 * 300 * 8)
-    assert change(tmp_path, random(300, 200), random(300, 200, seed=1)).rank is None
+    found = change(tmp_path, random(300, 200), random(300, 200, seed=1))
+    assert (found.rank, found.rank_unknown) == (None, "too large")
 
 
 def test_one_element_changed_is_rank_one_though_it_is_less_than_rounding(tmp_path: Path) -> None:
@@ -206,8 +240,62 @@ def test_one_element_changed_is_rank_one_though_it_is_less_than_rounding(tmp_pat
     after = before.clone()
     after[3, 4] *= 1 + 2**-7
     found = change(tmp_path, before, after)
-    assert found.rank == 1
+    assert (found.rank, found.rank_exact) == (1, True)
     assert found.identical == 1 - 1e-4
+
+
+# By columns, by rows, and by the range finder.
+@pytest.mark.parametrize("shape", [(160, 100), (100, 160), (220, 200)])
+def test_no_rank_is_told_of_what_may_be_rounding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int]
+) -> None:
+    monkeypatch.setattr(low_rank, "SHORT_SIDE", 120)
+    before = random(*shape) * 0.02
+    narrow = before.bfloat16()
+    steps = narrow.clone()  # one element in ten is the next number
+    steps.view(torch.int16)[random(*shape, seed=1) > 1.28] += 1
+    for one, other in ((before, narrow), (narrow, steps)):
+        found = change(tmp_path, one, other)
+        assert (found.rank, found.rank_exact) == (None, False)
+        assert found.rank_unknown == "below rounding"
+
+
+@pytest.mark.parametrize("shape", [(160, 100), (220, 200)])
+@pytest.mark.parametrize("spread", [1e-5, 3e-5, 5e-5, 1e-4, 3e-4])
+def test_a_whole_update_near_rounding_is_never_of_an_exact_lower_rank(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int], spread: float
+) -> None:
+    monkeypatch.setattr(low_rank, "SHORT_SIDE", 120)
+    before = (random(*shape) * 0.02).bfloat16()
+    after = (before.float() + random(*shape, seed=1) * spread).bfloat16()
+    found = change(tmp_path, before, after)
+    assert found.rank is None or not found.rank_exact or found.rank == min(shape)
+    assert found.identical < 1
+
+
+def test_rows_that_changed_are_counted_beside_large_ones_that_did_not(tmp_path: Path) -> None:
+    before = random(100, 80).bfloat16()
+    before[60:] *= 1000
+    after = before.clone()
+    update = random(60, 3, seed=1) @ random(3, 80, seed=2) * 0.1
+    after[:60] = (after[:60].float() + update).bfloat16()
+    found = change(tmp_path, before, after)
+    assert (found.rank, found.rank_exact) == (3, True)
+
+
+@pytest.mark.parametrize(
+    ("after", "reason"),
+    [
+        (torch.tensor([[1.0, math.nan]]), "not finite"),
+        (torch.ones(1, (1 << 17) + 1), "rows longer than 131,072"),
+        (torch.tensor([[1e200, 1.0]], dtype=torch.float64), "out of range"),
+        (torch.tensor([1.0, 2.0]), None),
+    ],
+    ids=["nan", "long", "range", "vector"],
+)
+def test_why_there_is_no_rank(tmp_path: Path, after: torch.Tensor, reason: str | None) -> None:
+    found = change(tmp_path, torch.zeros_like(after), after)
+    assert (found.rank, found.rank_exact, found.rank_unknown) == (None, False, reason)
 
 
 def test_total_is_of_everything_together(tmp_path: Path) -> None:

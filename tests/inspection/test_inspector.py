@@ -452,3 +452,10 @@ def test_packed_parameters_of_a_module_count_as_what_they_stand_for() -> None:
     report = minilm.inspect(module)
     assert (report.parameters.total, report.parameters.trainable) == (24, 0)
     assert (report.tensors[0].shape, report.tensors[0].dtype) == ((6, 4), "nf4")
+
+
+@pytest.mark.parametrize("target", [None, 5, b"x", [], {}, torch.zeros(2), nn.Linear, ""])
+def test_what_is_no_target_is_refused_in_one_line(target: object) -> None:
+    with pytest.raises(InputError, match=r"^target: ") as caught:
+        minilm.inspect(target)
+    assert "\n" not in str(caught.value)

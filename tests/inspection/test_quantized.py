@@ -225,6 +225,100 @@ CASES = {
         VALUES // 2,
         128 + 512 + 32 + 128,
     ),
+    "awq for gemv": Case(
+        "awq",
+        "int4",
+        {"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemv"},
+        {
+            ".qweight": ("int32", (128, 32)),
+            ".qzeros": ("int32", (128, 1)),
+            ".scales": ("float16", (128, 8)),
+        },
+        {
+            ".qweight": ("int32", (64, 16)),
+            ".qzeros": ("int32", (64, 1)),
+            ".scales": ("float16", (64, 8)),
+        },
+        VALUES // 2,
+        128 * 4 + 128 * 16 + 64 * 4 + 64 * 16,
+    ),
+    "awq for gemv, groups of 32, as wide as its scales": Case(
+        "awq",
+        "int4",
+        {"quant_method": "awq", "bits": 4, "group_size": 32, "version": "gemv"},
+        {
+            ".qweight": ("int32", (128, 32)),
+            ".qzeros": ("int32", (128, 4)),
+            ".scales": ("float16", (128, 32)),
+        },
+        {
+            ".qweight": ("int32", (64, 16)),
+            ".qzeros": ("int32", (64, 4)),
+            ".scales": ("float16", (64, 32)),
+        },
+        VALUES // 2,
+        128 * 16 + 128 * 64 + 64 * 16 + 64 * 64,
+    ),
+    "awq for fast gemv": Case(
+        "awq",
+        "int4",
+        {"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemv_fast"},
+        {
+            ".qweight": ("int16", (32, 256)),
+            ".qzeros": ("float16", (8, 128)),
+            ".scales": ("float16", (8, 128)),
+        },
+        {
+            ".qweight": ("int16", (16, 128)),
+            ".qzeros": ("float16", (8, 64)),
+            ".scales": ("float16", (8, 64)),
+        },
+        VALUES // 2,
+        4 * 8 * 128 + 4 * 8 * 64,
+    ),
+    "MLX": Case(
+        "mlx",
+        "int4",
+        {"group_size": 64, "bits": 4},
+        {
+            ".weight": ("uint32", (128, 32)),
+            ".scales": ("bfloat16", (128, 4)),
+            ".biases": ("bfloat16", (128, 4)),
+        },
+        {
+            ".weight": ("uint32", (64, 16)),
+            ".scales": ("bfloat16", (64, 2)),
+            ".biases": ("bfloat16", (64, 2)),
+        },
+        VALUES // 2,
+        2 * 2 * VALUES // 64,
+    ),
+    "MLX of 3 bits, of a configuration that says nothing": Case(
+        "mlx",
+        "int3",
+        {},
+        {
+            ".weight": ("uint32", (128, 24)),
+            ".scales": ("float16", (128, 2)),
+            ".biases": ("float16", (128, 2)),
+        },
+        {
+            ".weight": ("uint32", (64, 12)),
+            ".scales": ("float16", (64, 1)),
+            ".biases": ("float16", (64, 1)),
+        },
+        VALUES * 3 // 8,
+        2 * 2 * VALUES // 128,
+    ),
+    "MLX NVFP4": Case(
+        "mlx",
+        "nvfp4",
+        {"group_size": 16, "bits": 4, "mode": "nvfp4"},
+        {".weight": ("uint32", (128, 32)), ".scales": ("uint8", (128, 16))},
+        {".weight": ("uint32", (64, 16)), ".scales": ("uint8", (64, 8))},
+        VALUES // 2,
+        VALUES // 16,
+    ),
     "compressed-tensors W4A16, asymmetric": Case(
         "compressed-tensors",
         "int4",
@@ -771,6 +865,7 @@ def test_the_file_decides_against_the_configuration() -> None:
         ("awq", ".scales"),
         ("compressed-tensors W3A16", ".weight_scale"),
         ("compressed-tensors NVFP4", ".weight_scale"),
+        ("MLX", ".scales"),
     ],
 )
 def test_without_its_scales_a_tensor_is_counted_as_stored(
@@ -800,6 +895,15 @@ def test_without_its_scales_a_tensor_is_counted_as_stored(
         ("gptq", ".scales", ("float16", (256,))),
         ("gptq", ".qweight", ("float8_e4m3fn", (32, 128))),
         ("awq", ".scales", ("float16", (0, 128))),
+        ("awq for gemv", ".scales", ("float16", (128, 24))),
+        ("awq for gemv", ".qzeros", ("int32", (127, 1))),
+        ("MLX", ".scales", ("bfloat16", (128, 3))),
+        ("MLX", ".scales", ("bfloat16", (127, 4))),
+        ("MLX", ".scales", ("bfloat16", ())),
+        ("MLX", ".scales", ("bfloat16", (128, 0))),
+        ("MLX", ".biases", ("bfloat16", (128, 2))),
+        ("MLX", ".weight", ("uint32", (128, 28))),
+        ("MLX NVFP4", ".scales", ("uint8", (128, 2))),
         ("compressed-tensors W3A16", ".weight_scale", ("bfloat16", (128, 257))),
         ("compressed-tensors NVFP4", ".weight_scale", ("float8_e4m3fn", (128, 7))),
         ("compressed-tensors MXFP6", ".weight_scale", ("uint8", ())),
@@ -935,3 +1039,107 @@ def test_empty_tensors_are_not_divided_by() -> None:
     storage = decode(only(*tensors), {}, {})
     assert sum(tensor.count for tensor in storage.tensors) == 0
     assert summary(storage) is None
+
+
+def mlx(words: int, groups: int, *experts: int) -> Header:
+    """A matrix "x" of 64 rows as MLX packs it."""
+    scales = (stored(f"x.{name}", "float16", *experts, 64, groups) for name in ("scales", "biases"))
+    return only(stored("x.weight", "uint32", *experts, 64, words), *scales)
+
+
+@pytest.mark.parametrize(
+    ("header", "config", "inputs", "bits"),
+    [
+        (mlx(32, 4), {"bits": 4, "group_size": 64}, 256, 4),
+        (mlx(32, 4), {"bits": 8, "group_size": 32}, 128, 8),
+        (mlx(32, 4), {"bits": 2}, 512, 2),
+        (mlx(32, 4), {"group_size": 128}, 512, 2),
+        (mlx(32, 4, 8), {"bits": 4, "group_size": 64}, 256, 4),
+        (mlx(32, 4), {"bits": 4, "group_size": 64, "x": {"bits": 8, "group_size": 32}}, 128, 8),
+        (mlx(32, 4), {"bits": 4, "group_size": 32, "x": {"group_size": 64}}, 256, 4),
+        (mlx(32, 4), {"bits": 4, "group_size": 64, "x": False}, 256, 4),
+        (mlx(40, 4), {"bits": 4, "group_size": 64}, 256, 5),  # the file is of 5
+        (mlx(96, 4), {}, 512, 6),
+        (mlx(256, 8), {"bits": "4", "group_size": [64]}, 1024, 8),
+    ],
+)
+def test_bits_of_mlx(header: Header, config: dict[str, Any], inputs: int, bits: int) -> None:
+    (tensor,) = decode(header, config, {}).tensors
+    *experts, _ = header.tensors[0].shape
+    assert (tensor.shape, tensor.dtype) == ((*experts, inputs), f"int{bits}")
+    assert [part.name for part in tensor.scales] == ["x.scales", "x.biases"]
+
+
+def test_bits_of_mlx_by_the_formula_and_by_a_guess_that_says_so() -> None:
+    assert decode(mlx(32, 4), {}, {"x.weight": (64, 512)}).tensors[0].dtype == "int2"
+    sure = decode(mlx(20, 2), {}, {})
+    assert (sure.tensors[0].shape, sure.method) == ((64, 128), "mlx")
+    guess = decode(mlx(32, 4), {}, {})
+    assert (guess.tensors[0].shape, guess.method) == ((64, 256), "mlx (groups of 64 assumed)")
+
+
+def test_an_embedding_of_mlx_in_a_folder(tmp_path: Path) -> None:
+    """With the configuration that mlx-lm writes, and no other method's words in it."""
+    tensors = {name: torch.zeros(shape) for name, shape in EXPECTED.items()}
+    tensors["model.embed_tokens.weight"] = torch.zeros((96, 32), dtype=torch.uint32)
+    for name in ("scales", "biases"):
+        tensors[f"model.embed_tokens.{name}"] = torch.zeros(96, 2)
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "mlx"})
+    entry = {"group_size": 64, "bits": 4, "model.embed_tokens": {"group_size": 64, "bits": 8}}
+    (tmp_path / "config.json").write_text(
+        json.dumps({**LLAMA, "quantization": entry, "quantization_config": entry})
+    )
+    report = minilm.inspect(str(tmp_path))
+    assert report.verified
+    assert report.witnesses.file == report.witnesses.formula
+    assert report.quantization is not None
+    assert (report.quantization.method, report.quantization.parameters) == ("mlx", 96 * 128)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "is_noted"),
+    [
+        (stored("x.weight", "uint32", 4, 4), True),
+        (stored("x.W_q", "uint8", 4, 4), True),
+        (stored("x.trellis", "int16", 4, 4, 4), True),
+        (stored("x.B", "int32", 4, 4), True),
+        (stored("x.qzeros", "int32", 4, 4), False),
+        (stored("x.attn.bias", "uint8", 1, 1, 4, 4), False),
+        (stored("x.position_ids", "int32", 1, 4), False),
+        (stored("x.g_idx", "int32", 4), False),
+        (stored("x.weight", "int64", 4, 4), False),
+        (stored("x.weight", "int8", 4, 4), False),
+        (stored("x.weight", "uint32", 4, 0), False),
+        (stored("known.weight", "int32", 2, 2), False),
+    ],
+)
+def test_what_looks_packed_is_noted(tensor: StoredTensor, is_noted: bool) -> None:
+    storage = decode(only(tensor), {}, {"known.weight": (2, 2)})
+    assert [part.name for part in storage.tensors] == [tensor.name]
+    assert [f"{tensor.dtype}, packed perhaps" in note for note in storage.notes] == [
+        True
+    ] * is_noted
+
+
+@pytest.mark.parametrize(
+    ("part", "kind", "data", "dtype"),
+    [
+        ("int_data", "AffineQuantizedTensor", {"shape": [64, 128]}, "int8"),
+        ("quantized_data", "NF4Tensor", {"shape": [64, 256]}, "nf4"),
+        ("qdata", "Int4PreshuffledTensor", {"shape": [64, 256]}, "int4"),
+    ],
+)
+def test_other_classes_of_torchao(part: str, kind: str, data: dict[str, Any], dtype: str) -> None:
+    text = json.dumps({"_type": kind, "_data": data, "_tensor_data_names": ["group_scale", part]})
+    values = stored(f"x._weight_{part}", "int8", 64, 128)
+    parts = values, stored("x._weight_group_scale", "float32", 4, 64)
+    (tensor,) = decode(replace(only(*parts), metadata={"x.weight": text}), {}, {}).tensors
+    assert (tensor.name, list(tensor.shape), tensor.dtype) == ("x.weight", data["shape"], dtype)
+    assert tensor.scales == parts[1:]
+
+
+def test_a_name_like_torchaos_without_its_description() -> None:
+    parts = stored("x._weight_int_data", "int8", 64, 128), stored("x._weight_scale", "float32", 64)
+    storage = decode(only(*parts), {}, {})
+    assert [tensor.name for tensor in storage.tensors] == [part.name for part in parts]
+    assert storage.notes == ()

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 from dataclasses import asdict
@@ -12,9 +13,14 @@ import numpy as np
 import pytest
 import torch
 
+from minilm.errors import FormatError
 from minilm.formats.header import StoredTensor
+from minilm.inspection import further
+from minilm.inspection.inspector import examine
+from minilm.inspection.storage import LogicalTensor, Storage
+from minilm.inspection.values.packed import not_decoded
 from minilm.inspection.values.scan import Outlier
-from minilm.inspection.values.statistics import TensorStatistics, statistics
+from minilm.inspection.values.statistics import TensorStatistics, Unread, statistics
 
 SPECIAL = [0.0, -0.0, 1.0, -3.5, 0.004, math.nan, math.inf, -math.inf, 2.0**-130]
 
@@ -206,6 +212,50 @@ def test_stable_rank_is_the_same_when_the_matrix_is_read_again(
     assert one(tmp_path, values, stable_rank=False).stable_rank is None
 
 
+@pytest.mark.parametrize("at_once", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_stable_rank_of_long_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: bool, dtype: torch.dtype
+) -> None:
+    if at_once:  # as still longer rows are, which must not be taken whole
+        monkeypatch.setattr("minilm.inspection.values.spectrum.LONGEST_ROW", 1 << 17)
+        monkeypatch.setattr("minilm.inspection.values.spectrum._Part", None)
+    values = torch.randn(5, 300_001, generator=torch.Generator().manual_seed(0))
+    values[1] = values[0] * 2
+    values = values.to(dtype)
+    singular = torch.linalg.svdvals(values.double())
+    expected = (singular.square().sum() / singular[0] ** 2).item()
+    found = one(tmp_path, values).stable_rank
+    assert found == pytest.approx(expected, rel=2e-3)
+
+
+def test_no_stable_rank_of_what_is_too_large_both_ways(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("minilm.inspection.values.spectrum.LONGEST_ROW", 10)
+    monkeypatch.setattr("minilm.inspection.values.spectrum.FEW_ROWS", 4)
+    assert one(tmp_path, torch.ones(5, 11)).stable_rank is None
+    assert one(tmp_path, torch.ones(4, 11)).stable_rank == pytest.approx(1)
+
+
+def test_two_processes_find_what_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = store(tmp_path, x=torch.randn(900, 1000), b=torch.randn(7), y=torch.randn(700, 1000))
+    monkeypatch.setattr("minilm.inspection.values.scan.PART_BYTES", 1 << 20)
+    alone = statistics(stored)
+    monkeypatch.setattr("minilm.inspection.values.statistics.PARALLEL_BYTES", 0)
+    assert statistics(stored) == alone
+
+
+def test_a_file_cut_short_is_one_error_from_two_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = store(tmp_path, x=torch.randn(900, 1000), y=torch.randn(900, 1000))
+    os.truncate(tmp_path / "values.bin", 5_000_000)
+    monkeypatch.setattr("minilm.inspection.values.statistics.PARALLEL_BYTES", 0)
+    with pytest.raises(FormatError, match="the end of the file within tensor 'y'"):
+        statistics(stored)
+
+
 def test_total_is_of_everything_together(tmp_path: Path) -> None:
     first, second = torch.randn(70, 1000) + 3, torch.randn(50) * 0.1
     first[3] = 0
@@ -222,10 +272,76 @@ def test_total_is_of_everything_together(tmp_path: Path) -> None:
 
 def test_what_is_not_decoded_is_listed_and_the_rest_is_read(tmp_path: Path) -> None:
     stored = store(tmp_path, x=torch.ones(4))
-    packed = StoredTensor("packed", "q4_k", (256,), 144, 0, stored[0].file)
+    packed = StoredTensor("packed", "iq1_s", (256,), 50, 0, stored[0].file)
     result = statistics([packed, *stored])
     assert [tensor.name for tensor in result.tensors] == ["x"]
-    assert [(t.name, t.reason) for t in result.unread] == [("packed", "q4_k is not decoded")]
+    assert result.unread == (Unread("packed", "iq1_s is not decoded", 256),)
+    assert (result.total.count, result.values) == (4, 260)
+
+
+def test_what_is_left_out_is_in_no_figure(tmp_path: Path) -> None:
+    stored = store(tmp_path, x=torch.ones(4), y=torch.full((2,), 9.0), z=torch.full((3,), 7.0))
+    left_out = {"y": Unread("y", "packed", 4), "z": Unread("z", "packed", 0)}
+    result = statistics(stored, left_out=left_out)
+    assert [tensor.name for tensor in result.tensors] == ["x"]
+    assert result.unread == (left_out["y"], left_out["z"])
+    assert (result.total.count, result.values, result.total.max) == (4, 8, 1)
+    assert {outlier.tensor for outlier in result.total.outliers} == {"x"}
+
+
+@pytest.fixture
+def quantized(tmp_path: Path) -> Path:
+    """4-bit values as bitsandbytes stores them, beside a matrix that is not quantized."""
+    from safetensors.torch import save_file
+
+    state = json.dumps({"quant_type": "nf4", "blocksize": 64, "shape": [16, 8]}).encode()
+    tensors = {
+        "norm.weight": torch.full((8,), 0.5),
+        "w.weight": torch.full((64, 1), 200, dtype=torch.uint8),
+        "w.weight.absmax": torch.full((2,), 77.0),
+        "w.weight.quant_map": torch.linspace(-1, 1, 16),
+        "w.weight.quant_state.bitsandbytes__nf4": torch.tensor(list(state), dtype=torch.uint8),
+    }
+    save_file(tensors, tmp_path / "model.safetensors")
+    return tmp_path / "model.safetensors"
+
+
+def test_what_has_scales_is_packed_though_its_dtype_is_a_number() -> None:
+    values, scale = (
+        StoredTensor("w", "int8", (2, 3), 6),
+        StoredTensor("w.scale", "float32", (2,), 8),
+    )
+    plain, cache = StoredTensor("x", "int8", (5,), 5), StoredTensor("k_scale", "float32", (1,), 4)
+    tensors = (
+        LogicalTensor("w", (2, 3), "int8", (values,), (scale,)),
+        LogicalTensor("x", (5,), "int8", (plain,)),
+    )
+    found = not_decoded(Storage(tensors, "method", (), (cache,)))
+    assert found == {
+        "w": Unread("w", "not decoded: packed by method", 6),
+        "w.scale": Unread("w.scale", "not decoded: packed by method", 0),
+        "k_scale": Unread("k_scale", "a scale of the KV cache, no weight", 0),
+    }
+    assert not_decoded(None) == {}
+
+
+def test_packed_bytes_and_scales_are_no_weights(quantized: Path) -> None:
+    inspection = examine(quantized)
+    found = further.with_statistics(inspection, None).statistics
+    assert found is not None
+    assert [tensor.name for tensor in found.tensors] == ["norm.weight"]
+    assert {each.name: each.count for each in found.unread} == {
+        "w.weight": 128,
+        "w.weight.absmax": 0,
+        "w.weight.quant_map": 0,
+        "w.weight.quant_state.bitsandbytes__nf4": 0,
+    }
+    assert {each.reason for each in found.unread} == {"not decoded: packed by bitsandbytes"}
+    assert (found.total.max, found.total.count, found.values) == (0.5, 8, 136)
+    same = further.with_difference(inspection, inspection, None).difference
+    assert same is not None
+    assert [change.name for change in same.changes] == ["norm.weight"]
+    assert (same.total.count, same.values) == (8, 136)
 
 
 def test_progress_ends_at_all_bytes(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from minilm.ledger.activation_estimate import estimate
 from minilm.ledger.families.minilm import layout
 from minilm.ledger.fits import (
     CONTEXT_BYTES,
-    LONGEST_CONTEXT,
     PREFILL_TOKENS,
+    SEARCHED,
     Fit,
     fits,
     overhead_bytes,
@@ -102,7 +102,15 @@ def test_float32_weights_have_a_float32_cache() -> None:
 def test_a_model_without_a_context_length_is_bounded() -> None:
     fit = find(fits(replace(GPT2, context_length=0), 10**18), "bfloat16")
     assert fit.context == 2048
-    assert fit.max_context == LONGEST_CONTEXT
+    assert fit.max_context == SEARCHED
+
+
+def test_the_search_ends_but_not_below_what_was_asked_for() -> None:
+    bare = replace(GPT2, context_length=0)
+    assert find(fits(GPT2, 10**18), "bfloat16").max_batch == SEARCHED
+    more = find(fits(bare, 10**18, context=2 * SEARCHED, batch=3 * SEARCHED), "bfloat16")
+    assert more.fits
+    assert (more.max_context, more.max_batch) == (2 * SEARCHED, 3 * SEARCHED)
 
 
 def test_without_attention_only_inference_is_known() -> None:

@@ -56,6 +56,26 @@ def test_fits(each) -> None:
     assert printed(fits_table(())).startswith("no use")
 
 
+def test_where_the_search_ended_there_may_be_more() -> None:
+    (fit,) = (f for f in fits(LAYOUTS[0], 10**18) if f.precision == "bfloat16")
+    line = printed(fits_table([fit])).splitlines()[2]
+    assert line.split("yes")[1].split() == ["1,024", ">=", "1,048,576"]
+
+
+def test_figures_are_whole_in_any_width() -> None:
+    output = StringIO()
+    each = LAYOUTS[1]
+    found = fits(each, 24 * 10**9, context=1024)
+    training = training_bytes(each.count(), layout=each)
+    for table in (fits_table(found), training_table(training)):
+        Console(file=output, width=20, highlight=False).print(table, crop=False)
+    text = output.getvalue()
+    assert "…" not in text
+    assert all(format_bytes(fit.required) in text for fit in found)
+    assert all(format_bytes(sizes["total"]) in text for sizes in training["variants"].values())
+    assert "Muon" in text
+
+
 def test_activations_beside_their_measurement() -> None:
     values = activation_bytes(PRESETS["nano"].model_config(), batch=2, context=64)
     text = printed(activations_table(values))

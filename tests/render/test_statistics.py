@@ -11,6 +11,7 @@ from minilm.formats.header import Header
 from minilm.formats.safetensors import read_header
 from minilm.inspection.values.diff import Difference, difference
 from minilm.inspection.values.statistics import Histogram, Statistics, statistics
+from minilm.render import requested
 from minilm.render.statistics import difference_table, statistics_table
 
 HOSTILE = "bad\x1b[31m\nname[red]"
@@ -42,7 +43,7 @@ def checkpoint(path: Path, change: float, rows: int) -> Header:
 def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[Statistics, Difference]:
     folder = tmp_path_factory.mktemp("pair")
     a, b = checkpoint(folder / "a", 0.0, 2), checkpoint(folder / "b", 0.5, 3)
-    last = replace(a.tensors[-1], name="packed", dtype="q4_k")
+    last = replace(a.tensors[-1], name="packed", dtype="iq1_s")
     return statistics((*a.tensors, last)), difference(a, b, ties_a=[("shape", "only2")])
 
 
@@ -57,7 +58,7 @@ def test_statistics_say_what_is_odd(found: tuple[Statistics, Difference]) -> Non
     name = "bad\\x1b[31m\\x0aname[red]"
     assert f"{name}: 1 NaN, 1 infinite, 1 zeros (25.00%)" in text
     assert "30 zeros (2.50%), 1 of 40 rows all zero" in text
-    assert "packed: q4_k is not decoded" in text
+    assert "packed: iq1_s is not decoded" in text
     assert "largest values (5)" in text
     (row,) = (row for row in found[0].tensors if row.stable_rank is not None)
     assert f"{row.kurtosis:.3g}" in text
@@ -84,6 +85,49 @@ def test_differences_are_listed(found: tuple[Statistics, Difference]) -> None:
     assert f"{change.norm:.3g}" in text
     (line,) = (line for line in text.splitlines() if line.startswith("model.layers"))
     assert line.split()[-1] == str(change.rank) == "1"
+
+
+def test_values_that_are_not_finite_are_told(found: tuple[Statistics, Difference]) -> None:
+    text = printed(difference_table(found[1]))
+    assert "not finite in A or B, and left out (1)\n" in text
+    assert ": 2 of 4 values not finite" in text
+
+
+def test_why_a_rank_is_missing_is_told(found: tuple[Statistics, Difference]) -> None:
+    (change,) = (change for change in found[1].changes if change.identical < 1)
+    unknown = replace(change, rank=None, rank_exact=False, rank_unknown="below rounding")
+    text = printed(difference_table(replace(found[1], changes=(unknown, unknown))))
+    assert "2 without a rank: below rounding" in text
+    table = requested.difference(replace(found[1], changes=(unknown,)))
+    assert table is not None
+    assert table.tables[-1].rows[-1][-2] == "below rounding"
+
+
+def test_a_total_of_a_part_says_of_how_much(found: tuple[Statistics, Difference]) -> None:
+    statistics, difference = found
+    every = statistics.total.count
+    text = " ".join(printed(statistics_table(replace(statistics, values=2 * every))).split())
+    assert f"The total is of {every:,} of {2 * every:,} values (50.00%)." in text
+    assert "The total is of" not in printed(
+        statistics_table(replace(statistics, values=every, unread=()))
+    )
+    compared = difference.total.count
+    partly = replace(difference, values=4 * compared)
+    assert "values (25.00%)" in printed(difference_table(partly))
+    for section in (
+        requested.statistics(replace(statistics, values=2 * every)),
+        requested.difference(partly),
+    ):
+        assert section is not None
+        assert section.text[1].startswith("The total is of ")
+
+
+def test_files_that_share_no_name_are_told_apart(found: tuple[Statistics, Difference]) -> None:
+    none = replace(found[1], changes=(), reshaped=(), retied=(), unread=(), values=0)
+    none = replace(none, total=replace(none.total, count=0))
+    text = printed(difference_table(none))
+    assert "no tensor has the same name in both" in text
+    assert "0 of 0" not in text
 
 
 def test_many_lines_are_cut_with_a_count(found: tuple[Statistics, Difference]) -> None:

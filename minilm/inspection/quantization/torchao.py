@@ -1,7 +1,9 @@
-"""torchao in safetensors: `X._weight_qdata` with `X._weight_scale`, described in the file's metadata.
+"""torchao: `X._weight_qdata` with `X._weight_scale`, described in the file's metadata.
 
 Names: torchao 0.18 `prototype/safetensors/safetensors_support.py` (`flatten_tensor_state_dict`): the
-metadata has for `X.weight` its class, `_type`, and that one's attributes, `_data`.
+metadata has for `X.weight` its class, `_type`, that one's attributes, `_data`, and the names of its
+tensors. A checkpoint of torch.save is described alike (`formats/torch_contents.py`), and has classes
+that call their values otherwise.
 """
 
 from __future__ import annotations
@@ -21,7 +23,10 @@ from minilm.inspection.quantization.checkpoint import (
     shape_in,
 )
 
-_VALUES = re.compile(r"(?P<module>.*\.|)_(?P<parameter>\w+)_qdata")
+_VALUES = re.compile(
+    r"(?P<module>.*\.|)_(?P<parameter>\w+?)_"
+    r"(?P<values>qdata|int_data|float8_data|packed_weights?|quantized_data)"
+)
 
 SCALES = (
     "scale",
@@ -45,10 +50,14 @@ def torchao(values: StoredTensor, checkpoint: Checkpoint) -> Decoded | None:
         return None
     module, parameter = match["module"], match["parameter"]
     name = f"{module}{parameter}"
-    scales = checkpoint.companions(f"{module}_{parameter}_", *SCALES)
-    if not scales:
+    kind, data, parts = _description(name, checkpoint)
+    if not kind and match["values"] != "qdata":
+        return None
+    others = dict.fromkeys((*SCALES, *parts))
+    others.pop(match["values"], None)
+    scales = checkpoint.companions(f"{module}_{parameter}_", *others)
+    if not scales and len(parts) != 1:  # one class has its scales among its values
         raise UndecodableError("no scale")
-    kind, data = _description(name, checkpoint)
     shape = _shape(name, values, kind, data, checkpoint)
     if any(scale.count > math.prod(shape) for scale in scales):
         raise UndecodableError("more scales than values")
@@ -56,16 +65,21 @@ def torchao(values: StoredTensor, checkpoint: Checkpoint) -> Decoded | None:
     return Decoded(name, checkpoint.settled(name, shape), dtype, "torchao", scales)
 
 
-def _description(name: str, checkpoint: Checkpoint) -> tuple[str, dict[str, Any]]:
+def _description(name: str, checkpoint: Checkpoint) -> tuple[str, dict[str, Any], list[str]]:
+    """The class, its attributes and the names of its tensors, as far as the metadata says them."""
     text = checkpoint.metadata.get(name, "")
     try:
         value = json.loads(text) if 0 < len(text) <= LARGEST_CONTROL else None
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        return "", {}
-    kind, data = value.get("_type"), value.get("_data")
-    return kind if isinstance(kind, str) else "", data if isinstance(data, dict) else {}
+        return "", {}, []
+    kind, data, names = (value.get(key) for key in ("_type", "_data", "_tensor_data_names"))
+    return (
+        kind if isinstance(kind, str) else "",
+        data if isinstance(data, dict) else {},
+        [part for part in names if isinstance(part, str)] if isinstance(names, list) else [],
+    )
 
 
 def _shape(
@@ -91,6 +105,8 @@ def _shape(
 def _dtype(values: StoredTensor, kind: str, data: dict[str, Any], count: int) -> str:
     if kind in PAIRS and values.dtype == "uint8":
         return "nvfp4" if kind == "NVFP4Tensor" else "mxfp4"
+    if kind == "NF4Tensor":
+        return "nf4"
     target = data.get("target_dtype")
     said = target.get("_data") if isinstance(target, dict) else None
     if isinstance(said, str) and re.fullmatch(r"u?int[1-8]", said):

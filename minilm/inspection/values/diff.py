@@ -10,19 +10,22 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 
 from minilm.formats.header import Header, StoredTensor
-from minilm.inspection.values.low_rank import Rank, numerical_rank, rounding_noise
-from minilm.inspection.values.reading import Codes, Floats, Reader, decode64, pieces, why_unread
-from minilm.inspection.values.statistics import Progress, Unread, finite
+from minilm.inspection.values.low_rank import Rank, Rounding, numerical_rank
+from minilm.inspection.values.reading import Codes, Floats, Reader, decode64, pieces
+from minilm.inspection.values.statistics import Progress, Unread, finite, unreadable
 
 Ties = Iterable[tuple[str, str]]
 
 # Elements of a piece, in float64 and several copies; longer rows have no rank told.
 PIECE = 1 << 17
+
+NO_MATRIX = Rank(None, False)
 
 # Distance from 1 to the next number; a dtype that is not here rounds nothing (integers).
 EPSILON = {
@@ -32,6 +35,8 @@ EPSILON = {
     "bfloat16": 2.0**-7,
     "float8_e4m3fn": 2.0**-3,
     "float8_e5m2": 2.0**-2,
+    "float8_e4m3fnuz": 2.0**-3,
+    "float8_e5m2fnuz": 2.0**-2,
 }
 
 
@@ -59,8 +64,9 @@ class Change:
 
     ``identical`` is the share of equal elements: bit by bit where the dtype is the same, else by value.
     The other figures are over elements that are finite in both; ``not_finite`` are left out. ``norm``
-    is |B - A|, ``relative`` that over |A|. ``rank`` is B - A's, of matrices; where ``rank_exact`` is
-    False, it is at least so much.
+    is |B - A|, ``relative`` that over |A|. ``rank`` is B - A's, of matrices, without what is rounding;
+    where ``rank_exact`` is False, it is at least so much, and where it is None, ``rank_unknown`` says
+    why (None: no matrix).
     """
 
     name: str
@@ -75,11 +81,15 @@ class Change:
     max_index: tuple[int, ...] | None
     rank: int | None
     rank_exact: bool
+    rank_unknown: str | None
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Everything that differs between A (before) and B (after)."""
+    """Everything that differs between A (before) and B (after).
+
+    ``total`` is of ``total.count`` of all ``values`` that both have under the same names and shapes.
+    """
 
     added: tuple[str, ...]
     removed: tuple[str, ...]
@@ -89,6 +99,13 @@ class Difference:
     changes: tuple[Change, ...]
     total: Change
     unread: tuple[Unread, ...]
+    values: int
+
+    @property
+    def nothing_in_common(self) -> bool:
+        """Whether no tensor of the one has the name of any of the other."""
+        common = (self.changes, self.reshaped, self.unread, self.retied)
+        return bool(self.added and self.removed) and not any(common)
 
     @property
     def identical(self) -> bool:
@@ -103,17 +120,27 @@ def difference(
     *,
     ties_a: Ties = (),
     ties_b: Ties = (),
+    left_out: Mapping[str, Unread] = MappingProxyType({}),
     progress: Progress | None = None,
 ) -> Difference:
-    """Compare two checkpoints. Ties are pairs (name, name whose storage it shares)."""
+    """Compare two checkpoints, but for values ``left_out`` by name.
+
+    Ties are pairs (name, name whose storage it shares).
+    """
     before, after = ({t.name: t for t in header.tensors} for header in (a, b))
     tied_before, tied_after = dict((*a.shared, *ties_a)), dict((*b.shared, *ties_b))
     retied = _retied(before, after, tied_before, tied_after)
-    known = {entry.name for entry in retied}
+    tied_alike = {name for name in tied_before if tied_before[name] == tied_after.get(name)}
+    known = {entry.name for entry in retied} | tied_alike
     common = [(before[name], after[name]) for name in before if name in after]
-    same_shape = [(x, y) for x, y in common if x.shape == y.shape]
-    reasons = {x.name: why_unread(x) or why_unread(y) for x, y in same_shape}
-    readable = [(x, y) for x, y in same_shape if reasons[x.name] is None]
+    reshaped = [(x, y) for x, y in common if x.shape != y.shape and x.name not in left_out]
+    unread = {
+        x.name: found
+        for x, y in common
+        if (found := left_out.get(x.name))
+        or (x.shape == y.shape and (found := unreadable(x) or unreadable(y)))
+    }
+    readable = [(x, y) for x, y in common if x.shape == y.shape and x.name not in unread]
     meter = _Meter(progress, sum(x.nbytes + y.nbytes for x, y in readable))
     total = _Sums()
     changes = []
@@ -125,12 +152,13 @@ def difference(
     return Difference(
         added=tuple(name for name in after if name not in before and name not in known),
         removed=tuple(name for name in before if name not in after and name not in known),
-        reshaped=tuple(Reshaped(x.name, x.shape, y.shape) for x, y in common if x.shape != y.shape),
+        reshaped=tuple(Reshaped(x.name, x.shape, y.shape) for x, y in reshaped),
         retyped=tuple(Renamed(x.name, x.dtype, y.dtype) for x, y in common if x.dtype != y.dtype),
         retied=retied,
         changes=tuple(changes),
-        total=_change("total", (), total, None),
-        unread=tuple(Unread(name, reason) for name, reason in reasons.items() if reason),
+        total=_change("total", (), total, NO_MATRIX),
+        unread=tuple(unread.values()),
+        values=total.count + sum(each.count for each in unread.values()),
     )
 
 
@@ -163,8 +191,10 @@ class _Sums:
     product: float = 0.0
     largest: float = -1.0
     place: int = 0
-    row_squares: float = 0.0  # of B's largest row
+    # Of what rounding may have touched: the largest row, every column, all.
+    row_squares: float = 0.0
     column_squares: Floats | None = None
+    changed_squares: float = 0.0
 
     def add(self, other: _Sums) -> None:
         self.count += other.count
@@ -232,9 +262,11 @@ def _add_piece(
     if magnitude[place] > sums.largest:
         sums.largest, sums.place = float(magnitude[place]), start + place
     if len(shape) == 2 and shape[1] <= PIECE:
-        squares = np.square(b).reshape(-1, shape[1])
-        sums.row_squares = max(sums.row_squares, float(squares.sum(axis=1).max()))
-        columns = squares.sum(axis=0)
+        touched = np.where(change != 0, np.maximum(np.abs(a), np.abs(b)), 0)
+        squares = np.square(touched).reshape(-1, shape[1])
+        rows, columns = squares.sum(axis=1), squares.sum(axis=0)
+        sums.row_squares = max(sums.row_squares, float(rows.max()))
+        sums.changed_squares += float(rows.sum())
         before = sums.column_squares
         sums.column_squares = columns if before is None else before + columns
 
@@ -246,28 +278,32 @@ def _equal(codes_a: Codes, codes_b: Codes, a: Floats, b: Floats, *, same_dtype: 
     return int(np.count_nonzero(a == b))
 
 
-def _rank(x: StoredTensor, y: StoredTensor, sums: _Sums) -> Rank | None:
-    if len(x.shape) != 2 or not x.count or sums.not_finite or x.shape[1] > PIECE:
-        return None
-    if not math.isfinite(sums.change):
-        return None
-    if sums.change == 0:
+def _rank(x: StoredTensor, y: StoredTensor, sums: _Sums) -> Rank:
+    if len(x.shape) != 2 or not x.count:
+        return NO_MATRIX
+    if sums.not_finite:
+        return Rank(None, False, "not finite")
+    if x.shape[1] > PIECE:
+        return Rank(None, False, f"rows longer than {PIECE:,}")
+    if sums.largest == 0:
         return Rank(0, True)
+    if not 0 < sums.change < math.inf:
+        return Rank(None, False, "out of range")
     assert sums.column_squares is not None
     # What is stored more coarsely decides how much of the update is rounding.
     epsilon = max(EPSILON.get(x.dtype, 0.0), EPSILON.get(y.dtype, 0.0))
     column_squares = float(sums.column_squares.max())
-    noise = rounding_noise(epsilon, math.sqrt(sums.row_squares), math.sqrt(column_squares))
+    rounding = Rounding.of(epsilon, sums.row_squares, column_squares, sums.changed_squares)
 
     def rows() -> Iterator[Floats]:
         for _, codes_a, codes_b in _read_both(x, y):
             change = decode64(codes_b, y.dtype) - decode64(codes_a, x.dtype)
             yield change.reshape(-1, x.shape[1])
 
-    return numerical_rank(rows, (x.shape[0], x.shape[1]), noise)
+    return numerical_rank(rows, (x.shape[0], x.shape[1]), sums.change, rounding)
 
 
-def _change(name: str, shape: tuple[int, ...], sums: _Sums, rank: Rank | None) -> Change:
+def _change(name: str, shape: tuple[int, ...], sums: _Sums, rank: Rank) -> Change:
     compared = sums.largest >= 0
     lengths = math.sqrt(sums.before) * math.sqrt(sums.after)
     norm = math.sqrt(sums.change)
@@ -284,6 +320,7 @@ def _change(name: str, shape: tuple[int, ...], sums: _Sums, rank: Rank | None) -
         cosine=finite(max(-1.0, min(1.0, cosine))) if math.isfinite(cosine) else None,
         max_change=finite(sums.largest) if compared else None,
         max_index=None if place is None else tuple(int(i) for i in place),
-        rank=None if rank is None else rank.rank,
-        rank_exact=rank is None or rank.exact,
+        rank=rank.rank,
+        rank_exact=rank.exact,
+        rank_unknown=rank.reason,
     )

@@ -3,7 +3,8 @@
 Plain reads and no memory map: pages of a map would count as resident memory. Decodes with numpy
 alone. Codes: IEEE 754; bfloat16 is the upper half of a float32; the 8-bit floats are those of the
 Open Compute Project, OFP8 and MX (https://www.opencompute.org/documents/ocp-8-bit-floating-point-
-specification-ofp8-revision-1-0-2023-12-01-pdf-1); q8_0 and q4_0 as in ggml (ggml-common.h).
+specification-ofp8-revision-1-0-2023-12-01-pdf-1), the "fnuz" ones of Noune et al. 2022,
+arXiv:2206.02915; ggml's blocks are in `blocks.py`.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from minilm.dtypes import BLOCKS
 from minilm.errors import FormatError
 from minilm.formats.header import StoredTensor
+from minilm.inspection.values.blocks import LAYOUTS, block_values
 
 # Elements of a piece: its buffers lie in the second and third level of cache.
 PIECE = 1 << 18
@@ -24,8 +27,7 @@ PIECE = 1 << 18
 Codes = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 
-# How one item lies in the file. Items of the ggml types are blocks of QUANTIZED_BLOCK elements.
-QUANTIZED_BLOCK = 32
+# How one item lies in the file. Items of the ggml types are blocks.
 ITEMS: dict[str, np.dtype[Any]] = {
     "float64": np.dtype("<f8"),
     "float32": np.dtype("<f4"),
@@ -33,6 +35,8 @@ ITEMS: dict[str, np.dtype[Any]] = {
     "bfloat16": np.dtype("<u2"),
     "float8_e4m3fn": np.dtype("u1"),
     "float8_e5m2": np.dtype("u1"),
+    "float8_e4m3fnuz": np.dtype("u1"),
+    "float8_e5m2fnuz": np.dtype("u1"),
     "float8_e8m0fnu": np.dtype("u1"),
     "int64": np.dtype("<i8"),
     "int32": np.dtype("<i4"),
@@ -43,8 +47,7 @@ ITEMS: dict[str, np.dtype[Any]] = {
     "uint16": np.dtype("<u2"),
     "uint8": np.dtype("u1"),
     "bool": np.dtype("u1"),
-    "q8_0": np.dtype([("scale", "<f2"), ("codes", "i1", 32)]),
-    "q4_0": np.dtype([("scale", "<f2"), ("codes", "u1", 16)]),
+    **LAYOUTS,
 }
 
 
@@ -55,11 +58,9 @@ def why_unread(tensor: StoredTensor) -> str | None:
         return f"{tensor.dtype} is not decoded"
     if tensor.offset is None or tensor.file is None:
         return "not stored in one piece"
-    if tensor.dtype in ("q8_0", "q4_0"):
-        whole_blocks = tensor.shape and tensor.shape[-1] % QUANTIZED_BLOCK == 0
-        expected = tensor.count // QUANTIZED_BLOCK * item.itemsize if whole_blocks else None
-    else:
-        expected = tensor.count * item.itemsize
+    elements = _elements_an_item(tensor.dtype)
+    whole_items = rows_and_columns(tensor)[1] % elements == 0
+    expected = tensor.count // elements * item.itemsize if whole_items else None
     if tensor.nbytes != expected:
         return f"{tensor.nbytes} bytes do not fit its shape"
     return None
@@ -95,7 +96,7 @@ class Reader:
         assert tensor.offset is not None
         self.tensor, self.offset = tensor, tensor.offset
         self.item = ITEMS[tensor.dtype]
-        self.elements_an_item = QUANTIZED_BLOCK if self.item.names else 1
+        self.elements_an_item = _elements_an_item(tensor.dtype)
         items = min(-(-size // self.elements_an_item), tensor.nbytes // self.item.itemsize)
         self.buffer = np.empty(items, self.item)
         self.stream = tensor.file.open("rb", buffering=0)
@@ -147,7 +148,7 @@ def decode(codes: Codes, dtype: str) -> Codes:
         truths: Codes = codes != 0
         return truths.astype(np.float32)
     if codes.dtype.names:
-        return _block_values(codes)
+        return block_values(codes, dtype)
     narrow = dtype == "float32" or codes.dtype.itemsize <= 2
     return codes.astype(np.float32 if narrow else np.float64, copy=False)
 
@@ -162,13 +163,8 @@ def decode64(codes: Codes, dtype: str, out: Floats | None = None) -> Floats:
         return out[: values.size]
 
 
-def _block_values(blocks: Codes) -> Codes:
-    """The values of ggml blocks: one scale each, and 8-bit codes, or 4-bit ones two in a byte."""
-    numbers: Codes = blocks["codes"]
-    if numbers.dtype == np.uint8:  # low halves are the first 16 elements, high halves the others
-        numbers = np.concatenate([numbers & 15, numbers >> 4], axis=1).astype(np.int8) - 8
-    scaled: Codes = blocks["scale"].astype(np.float32)[:, None] * numbers
-    return scaled.reshape(-1)
+def _elements_an_item(dtype: str) -> int:
+    return BLOCKS[dtype][0] if dtype in LAYOUTS else 1
 
 
 def _float8_values(dtype: str) -> Codes:
@@ -181,8 +177,13 @@ def _float8_values(dtype: str) -> Codes:
         values = np.ldexp(1.0, codes - 127)
         values[255] = np.nan
         return values.astype(np.float32)
-    sign, exponent, fraction = 1 - (codes >> 7) * 2, codes >> 3 & 15, codes & 7
-    normal = np.ldexp(8 + fraction, exponent - 10)
-    values = sign * np.where(exponent == 0, np.ldexp(fraction, -9), normal)
-    values[(codes & 127) == 127] = math.nan
+    unsigned_zero = dtype.endswith("fnuz")  # and where -0 would be is the only NaN
+    fraction_bits = 2 if "e5m2" in dtype else 3
+    bias = (1 << (6 - fraction_bits)) - (not unsigned_zero)
+    one = 1 << fraction_bits
+    sign, exponent, fraction = 1 - (codes >> 7) * 2, (codes & 127) // one, codes % one
+    normal = np.ldexp(one + fraction, exponent - bias - fraction_bits)
+    subnormal = np.ldexp(fraction, 1 - bias - fraction_bits)
+    values = sign * np.where(exponent == 0, subnormal, normal)
+    values[codes == 128 if unsigned_zero else (codes & 127) == 127] = math.nan
     return values.astype(np.float32)

@@ -56,6 +56,7 @@ class Part:
     tensor: StoredTensor
     first: int
     last: int
+    nbytes: int
     bytes_read: int  # of the tensor, up to the end of this part
 
     @property
@@ -71,9 +72,12 @@ def parts(tensor: StoredTensor) -> Iterator[Part]:
     piece = PIECE if tensor.dtype in INFINITY and tensor.count >= COUNTED_FROM else WIDE_PIECE
     number = max(1, sum(1 for _ in pieces(tensor, piece)))
     step = max(1, PART_BYTES // (piece * ITEMS[tensor.dtype].itemsize))
+    begun = 0
     for first in range(0, number, step):
         last = min(first + step, number)
-        yield Part(tensor, first, last, tensor.nbytes * last // number)
+        done = tensor.nbytes * last // number
+        yield Part(tensor, first, last, done - begun, done)
+        begun = done
 
 
 def scanned(part: Part) -> Tally:

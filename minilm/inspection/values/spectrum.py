@@ -21,8 +21,10 @@ WORKERS = 2
 PIECE = 1 << 17
 # A matrix of up to this many elements is kept in memory as float32 between the passes.
 KEPT = 1 << 24
-# A piece is whole rows.
-LONGEST_ROW = PIECE
+# A piece is whole rows, longer than that if it must be; of matrices with still longer ones, few enough
+# rows are taken all at once, a run of columns at a time.
+LONGEST_ROW = 1 << 21
+FEW_ROWS = 512
 
 TOLERANCE = 0.002
 # A second check: another value may have come first, where the start knew little of the largest.
@@ -40,11 +42,13 @@ def stable_rank_of(
 
     The iteration ends when the residual of sigma_max^2 is below 0.2% of it, twice. The result is then
     within 0.1%, towards too large; of matrices without any gap below sigma_max (random ones), one
-    in some hundred may be a few percent too large. None for rows longer than `LONGEST_ROW`.
+    in some hundred may be a few percent too large. None for what `is_too_large`.
     """
     columns = tensor.shape[1]
-    if columns > LONGEST_ROW:
+    if is_too_large(tensor):
         return None
+    if columns > LONGEST_ROW:
+        return 1 / _largest_of_few_rows(tensor, norm)
     workers = WORKERS if tensor.count > PIECE else 1
     # float32 has no room for the squares of extreme values.
     scale = 1.0 if 1e-12 < largest < 1e12 else largest
@@ -55,6 +59,29 @@ def stable_rank_of(
         return sum(pool.map(lambda part: part.multiply(narrow), parts), np.zeros(columns))
 
     return (norm / scale) ** 2 / _largest_eigenvalue(multiply, columns)
+
+
+def is_too_large(tensor: StoredTensor) -> bool:
+    """Whether a matrix is too large for both ways: no stable rank is told of it."""
+    rows, columns = tensor.shape
+    return columns > LONGEST_ROW and rows > FEW_ROWS
+
+
+def _largest_of_few_rows(tensor: StoredTensor, norm: float) -> float:
+    """(sigma_max / norm)^2 through W W^T, in one pass over runs of all rows' columns."""
+    rows, columns = tensor.shape
+    # Whole blocks of quantized types.
+    step = max(PIECE // rows // 256, 1) * 256
+    gram = np.zeros((rows, rows))
+    run = np.empty((rows, step))
+    with Reader(tensor, step) as reader:
+        for start in range(0, columns, step):
+            count = min(step, columns - start)
+            for row in range(rows):
+                run[row, :count] = reader.values(row * columns + start, count)
+            part = run[:, :count] / norm
+            gram += part @ part.T
+    return float(np.linalg.eigvalsh(gram)[-1])
 
 
 class _Part:
@@ -74,8 +101,9 @@ class _Part:
 
     def _read(self) -> Iterator[Matrix]:
         columns = self.tensor.shape[1]
-        with Reader(self.tensor, min(PIECE, self.tensor.count)) as reader:
-            mine = islice(pieces(self.tensor, PIECE), self.worker, None, self.workers)
+        piece = max(PIECE, columns)
+        with Reader(self.tensor, min(piece, self.tensor.count)) as reader:
+            mine = islice(pieces(self.tensor, piece), self.worker, None, self.workers)
             for start, count in mine:
                 values = reader.values(start, count)
                 if self.scale != 1.0:

@@ -7,14 +7,11 @@ takes passes of its own (`spectrum.py`) and can be left out.
 from __future__ import annotations
 
 import math
-import sys
-import threading
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from types import MappingProxyType
 
 import numpy as np
 
@@ -23,17 +20,19 @@ from minilm.inspection.values.reading import why_unread
 from minilm.inspection.values.scan import (
     EXPONENT_BIAS,
     Outlier,
+    Part,
     Tally,
     finish_rows,
     parts,
     scanned,
 )
 from minilm.inspection.values.spectrum import stable_rank_of
+from minilm.inspection.values.workers import can_share, in_order
 
 # (bytes done, bytes in all, tensor's name)
 Progress = Callable[[int, int, str], None]
 
-WORKERS = 2
+THREADS = 2
 PARALLEL_BYTES = 1 << 27  # from here on, a second process pays
 
 
@@ -81,54 +80,72 @@ class TensorStatistics:
 
 @dataclass(frozen=True)
 class Unread:
-    """A tensor whose values were not read, and why."""
+    """A tensor whose values were not read, why, and how many values of the model it stands for."""
 
     name: str
     reason: str
+    count: int
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """All readable tensors, everything together as one, and what could not be read."""
+    """All readable tensors, everything together as one, and what could not be read.
+
+    ``total`` is of ``total.count`` of all ``values`` that the checkpoint stands for.
+    """
 
     tensors: tuple[TensorStatistics, ...]
     total: TensorStatistics
     unread: tuple[Unread, ...]
+    values: int
 
 
 def statistics(
     tensors: Iterable[StoredTensor],
     *,
+    left_out: Mapping[str, Unread] = MappingProxyType({}),
     stable_rank: bool = True,
     progress: Progress | None = None,
 ) -> Statistics:
-    """Read every tensor once and describe its values. Raises FormatError for a file cut short."""
-    reasons = [(tensor, why_unread(tensor)) for tensor in tensors]
-    readable = [tensor for tensor, reason in reasons if reason is None]
+    """Read every tensor once, but for those ``left_out`` by name, and describe its values.
+
+    Raises FormatError for a file cut short, InputError where a reading process was killed.
+    """
+    listed = list(tensors)
+    unread = {t.name: found for t in listed if (found := left_out.get(t.name) or unreadable(t))}
+    readable = [tensor for tensor in listed if tensor.name not in unread]
     results: list[TensorStatistics] = []
     total = Tally()
-    for tensor, tally in _tallies(readable, progress):
-        described = _describe(tensor.name, tensor.dtype, tensor.shape, tally)
-        if stable_rank:
-            described = replace(described, stable_rank=_stable_rank(tensor, described))
-        results.append(described)
-        total.add(tally)
+    with closing(_tallies(readable, progress)) as tallies:
+        for tensor, tally in tallies:
+            described = _describe(tensor.name, tensor.dtype, tensor.shape, tally)
+            if stable_rank:
+                described = replace(described, stable_rank=_stable_rank(tensor, described))
+            results.append(described)
+            total.add(tally)
     return Statistics(
         tuple(results),
         _describe("total", "", (), total),
-        tuple(Unread(tensor.name, reason) for tensor, reason in reasons if reason is not None),
+        tuple(unread.values()),
+        total.count + sum(tensor.count for tensor in unread.values()),
     )
+
+
+def unreadable(tensor: StoredTensor) -> Unread | None:
+    """``tensor`` as one that cannot be read; None if it can."""
+    reason = why_unread(tensor)
+    return None if reason is None else Unread(tensor.name, reason, tensor.count)
 
 
 def _tallies(
     tensors: Sequence[StoredTensor], progress: Progress | None
-) -> Iterator[tuple[StoredTensor, Tally]]:
+) -> Generator[tuple[StoredTensor, Tally], None, None]:
     """The tally of every tensor, in order; ``progress`` hears of every part."""
     work = [part for tensor in tensors for part in parts(tensor)]
     size = sum(tensor.nbytes for tensor in tensors)
     begun, tally = 0, Tally()  # bytes of the tensors before this one
-    with _mapping(size) as map_parts:
-        for part, found in zip(work, map_parts(scanned, work), strict=True):
+    with closing(_scanned(work, size)) as found_parts:
+        for part, found in zip(work, found_parts, strict=True):
             tally.add(found)
             if progress is not None:
                 progress(begun + part.bytes_read, size, part.tensor.name)
@@ -139,19 +156,12 @@ def _tallies(
                 tally = Tally()
 
 
-@contextmanager
-def _mapping(size: int) -> Iterator[Callable[..., Iterable[Tally]]]:
-    """`map`, by two processes where there is so much to read that starting them pays."""
-    if size < PARALLEL_BYTES:
-        yield map
-        return
-    # A fork has everything imported already; where it is not safe, a fresh process imports it again.
-    method = "fork" if sys.platform == "linux" and threading.active_count() == 1 else "spawn"
-    with warnings.catch_warnings():
-        # Python 3.12 warns of BLAS's idle threads: a child that counts does not call BLAS.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        with ProcessPoolExecutor(WORKERS, mp_context=get_context(method)) as pool:
-            yield pool.map
+def _scanned(work: Sequence[Part], size: int) -> Generator[Tally, None, None]:
+    """What every part adds, by two processes where there is so much to read that they pay."""
+    if size < PARALLEL_BYTES or not can_share():
+        yield from map(scanned, work)
+    else:
+        yield from in_order(scanned, work, [part.nbytes for part in work], "--stats")
 
 
 def _stable_rank(tensor: StoredTensor, known: TensorStatistics) -> float | None:
@@ -159,7 +169,7 @@ def _stable_rank(tensor: StoredTensor, known: TensorStatistics) -> float | None:
         return None
     assert known.min is not None
     assert known.max is not None
-    with ThreadPoolExecutor(WORKERS) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         return stable_rank_of(tensor, known.norm, max(-known.min, known.max), pool)
 
 

@@ -1,0 +1,166 @@
+"""The values of GGUF's quantized types: blocks of codes with their scales.
+
+Layouts and arithmetic as in ggml (https://github.com/ggml-org/ggml, src/ggml-common.h, the block
+structs, and src/ggml-quants.c, dequantize_row_*). Of a block of 256, the codes of several elements
+lie in the planes of a byte; `_planes` takes them apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+_HALF = "<f2"
+
+# How a block lies in the file.
+LAYOUTS: dict[str, np.dtype[Any]] = {
+    "q4_0": np.dtype([("d", _HALF), ("codes", "u1", 16)]),
+    "q4_1": np.dtype([("d", _HALF), ("m", _HALF), ("codes", "u1", 16)]),
+    "q5_0": np.dtype([("d", _HALF), ("high", "u1", 4), ("codes", "u1", 16)]),
+    "q5_1": np.dtype([("d", _HALF), ("m", _HALF), ("high", "u1", 4), ("codes", "u1", 16)]),
+    "q8_0": np.dtype([("d", _HALF), ("codes", "i1", 32)]),
+    "q2_k": np.dtype([("scales", "u1", 16), ("codes", "u1", 64), ("d", _HALF), ("m", _HALF)]),
+    "q3_k": np.dtype([("high", "u1", 32), ("codes", "u1", 64), ("scales", "u1", 12), ("d", _HALF)]),
+    "q4_k": np.dtype([("d", _HALF), ("m", _HALF), ("scales", "u1", 12), ("codes", "u1", 128)]),
+    "q5_k": np.dtype(
+        [
+            ("d", _HALF),
+            ("m", _HALF),
+            ("scales", "u1", 12),
+            ("high", "u1", 32),
+            ("codes", "u1", 128),
+        ]
+    ),
+    "q6_k": np.dtype(
+        [("codes", "u1", 128), ("high", "u1", 64), ("scales", "i1", 16), ("d", _HALF)]
+    ),
+}
+
+
+def block_values(blocks: Array, dtype: str) -> Array:
+    """The elements of all blocks, one after the other, in float32."""
+    values: Array = _DECODERS[dtype](blocks)
+    return values.reshape(-1)
+
+
+def _planes(codes: Array, bits: int) -> Array:
+    """The fields of ``bits`` bits of every byte, the lowest first: (..., n) -> (..., 8 / bits, n)."""
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)[:, None]
+    planes: Array = codes[..., None, :] >> shifts & ((1 << bits) - 1)
+    return planes
+
+
+def _bits(blocks: Array) -> Array:
+    """The fifth bits of 32 elements, four bytes: the lowest bit is of the first."""
+    bits: Array = np.unpackbits(blocks["high"], axis=1, bitorder="little")
+    return bits
+
+
+def _scale(blocks: Array, name: str = "d") -> Array:
+    scale: Array = blocks[name].astype(np.float32)[:, None]
+    return scale
+
+
+def _fours(blocks: Array) -> Array:
+    """4-bit codes of a block of 32: the low halves are the first 16 elements."""
+    return _planes(blocks["codes"], 4).reshape(-1, 32)
+
+
+def _q4_0(blocks: Array) -> Array:
+    values: Array = _scale(blocks) * (_fours(blocks).astype(np.int8) - np.int8(8))
+    return values
+
+
+def _q4_1(blocks: Array) -> Array:
+    values: Array = _scale(blocks) * _fours(blocks) + _scale(blocks, "m")
+    return values
+
+
+def _q5_0(blocks: Array) -> Array:
+    codes = _fours(blocks) | _bits(blocks) << 4
+    values: Array = _scale(blocks) * (codes.astype(np.int8) - np.int8(16))
+    return values
+
+
+def _q5_1(blocks: Array) -> Array:
+    codes = _fours(blocks) | _bits(blocks) << 4
+    values: Array = _scale(blocks) * codes + _scale(blocks, "m")
+    return values
+
+
+def _q8_0(blocks: Array) -> Array:
+    codes: Array = blocks["codes"]
+    values: Array = _scale(blocks) * codes
+    return values
+
+
+def _twos(blocks: Array) -> Array:
+    """2-bit codes of a block of 256: four planes of 32 bytes, twice."""
+    return _planes(blocks["codes"].reshape(-1, 2, 32), 2)
+
+
+def _q2_k(blocks: Array) -> Array:
+    scales: Array = blocks["scales"]  # of 16 elements each: low half the scale, high the minimum
+    step, minimum = _scale(blocks) * (scales & 15), _scale(blocks, "m") * (scales >> 4)
+    values: Array = step[..., None] * _twos(blocks).reshape(-1, 16, 16) - minimum[..., None]
+    return values
+
+
+def _q3_k(blocks: Array) -> Array:
+    low = _planes(blocks["scales"][:, :8], 4).reshape(-1, 16)
+    high = _planes(blocks["scales"][:, 8:], 2).reshape(-1, 16)
+    step = _scale(blocks) * ((low | high << 4).astype(np.int8) - np.int8(32))
+    codes = _twos(blocks).reshape(-1, 8, 32) | _planes(blocks["high"], 1) << 2
+    values: Array = step[..., None] * (codes.astype(np.int8) - np.int8(4)).reshape(-1, 16, 16)
+    return values
+
+
+def _steps_and_minima(blocks: Array) -> tuple[Array, Array]:
+    """Scale and minimum of each 32 elements, 6 bits each, in 12 bytes."""
+    scales: Array = blocks["scales"]
+    first, second, third = scales[:, :4], scales[:, 4:8], scales[:, 8:]
+    steps = np.concatenate([first & 63, third & 15 | first >> 6 << 4], axis=1)
+    minima = np.concatenate([second & 63, third >> 4 | second >> 6 << 4], axis=1)
+    return (_scale(blocks) * steps)[..., None], (_scale(blocks, "m") * minima)[..., None]
+
+
+def _q4_k(blocks: Array) -> Array:
+    step, minimum = _steps_and_minima(blocks)
+    codes = _planes(blocks["codes"].reshape(-1, 4, 32), 4).reshape(-1, 8, 32)
+    values: Array = step * codes - minimum
+    return values
+
+
+def _q5_k(blocks: Array) -> Array:
+    step, minimum = _steps_and_minima(blocks)
+    low = _planes(blocks["codes"].reshape(-1, 4, 32), 4).reshape(-1, 8, 32)
+    values: Array = step * (low | _planes(blocks["high"], 1) << 4) - minimum
+    return values
+
+
+def _q6_k(blocks: Array) -> Array:
+    low = _planes(blocks["codes"].reshape(-1, 2, 64), 4).reshape(-1, 256)
+    high = _planes(blocks["high"].reshape(-1, 2, 32), 2).reshape(-1, 256)
+    codes = (low | high << 4).astype(np.int8) - np.int8(32)
+    step = _scale(blocks) * blocks["scales"]
+    values: Array = step[..., None] * codes.reshape(-1, 16, 16)
+    return values
+
+
+_DECODERS: dict[str, Callable[[Array], Array]] = {
+    "q4_0": _q4_0,
+    "q4_1": _q4_1,
+    "q5_0": _q5_0,
+    "q5_1": _q5_1,
+    "q8_0": _q8_0,
+    "q2_k": _q2_k,
+    "q3_k": _q3_k,
+    "q4_k": _q4_k,
+    "q5_k": _q5_k,
+    "q6_k": _q6_k,
+}

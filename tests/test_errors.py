@@ -1,0 +1,32 @@
+"""Errors: one printable line, and the same error after another process has sent it."""
+
+import pickle
+
+import pytest
+
+from minilm import errors
+from minilm.errors import InputError, MissingExtraError
+
+KINDS = [
+    kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_error_can_be_pickled(kind: type[InputError]) -> None:
+    error = kind("a.bin", "three bytes", "four")
+    found = pickle.loads(pickle.dumps(error))
+    assert type(found) is kind
+    assert str(found) == str(error) != ""
+    assert found.args == error.args
+    assert vars(found) == vars(error)
+    assert set(vars(error)) == {"where", "came", "expected", "remedy"}
+
+
+def test_the_kinds_that_are_tested_are_all_there_are() -> None:
+    assert {InputError, *InputError.__subclasses__()} >= set(KINDS) > {InputError}
+    assert MissingExtraError in KINDS
+
+
+def test_a_name_from_a_file_cannot_break_the_line() -> None:
+    assert str(InputError("a\nb", "\x1b[31m", "text")) == "a\\x0ab: \\x1b[31m, expected text"
