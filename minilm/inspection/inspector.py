@@ -37,6 +37,7 @@ from minilm.inspection.sources import UNKNOWN, Source, resolve
 from minilm.inspection.storage import Storage, decode, summary
 from minilm.inspection.vocabulary import vocabulary_size
 from minilm.ledger.approximation import textbook
+from minilm.ledger.components import POSITION_EMBEDDING
 from minilm.ledger.families import HUGGING_FACE
 from minilm.ledger.families.heads import architecture_of
 from minilm.ledger.families.minilm import layout as minilm_layout
@@ -166,8 +167,8 @@ def _examine_source(
         heard.notes.append(_why_not_checked(source))
         if active is None:
             heard.notes.append("how many experts a token uses is not said: active is the total")
-    if layout is not None and "T" in layout.symbols and (context or 0) > layout.symbols["T"]:
-        heard.notes.append(f"the model has positions for {layout.symbols['T']} tokens only")
+    if layout is not None and _learned_positions(layout) and (context or 0) > layout.context_length:
+        heard.notes.append(f"the model has positions for {layout.context_length} tokens only")
     costs = memory(
         parameters,
         layout,
@@ -361,6 +362,10 @@ def _dtype(source: Source) -> str:
         if isinstance(value, str):
             return value
     return "float32"
+
+
+def _learned_positions(layout: Layout) -> int:
+    return layout.count(components=(POSITION_EMBEDDING,))
 
 
 def _tied_elements(layout: Layout | None, contents: Contents | None) -> int:

@@ -434,6 +434,7 @@ def test_weights_that_are_asked_for_are_counted_whatever_the_config(
 
 def test_positions_beyond_the_learned_ones_are_noted() -> None:
     assert minilm.inspect("gpt2", context=1024).notes == ()
+    assert minilm.inspect("nano", context=100_000).notes == ()  # turned by angle, not learned
     assert minilm.inspect("gpt2", context=1025).notes == (
         "the model has positions for 1024 tokens only",
     )
