@@ -39,7 +39,7 @@ prove: .venv/installed
 
 agree: .venv/installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,transformers,gguf]'
-	@$(BIN)/pytest tests/ledger/test_transformers_agreement.py tests/formats/test_gguf.py
+	@$(BIN)/pytest tests/ledger/test_transformers_agreement.py tests/formats/test_gguf.py tests/inspection/test_blocks.py
 
 fuzz: .venv/installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'

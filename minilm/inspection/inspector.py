@@ -1,15 +1,14 @@
 """inspect(target or module) -> Report: the one way through this package.
 
-target -> Source (sources) -> witnesses compared (storage, ledger_check, live) -> counts and costs
--> Report.
+target -> Source (sources) -> witnesses heard and compared (hearing) -> counts and costs -> Report.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from minilm.config import ModelConfig
 from minilm.errors import FormatError, InputError
@@ -25,16 +24,18 @@ from minilm.inspection.counts import (
     stored_rows,
 )
 from minilm.inspection.experts import active_elements
-from minilm.inspection.ledger_check import (
-    Contents,
-    compare,
-    compare_totals,
-    expected_shapes,
-    sort_out,
+from minilm.inspection.hearing import Hearing, hear_file, hear_module
+from minilm.inspection.ledger_check import Contents
+from minilm.inspection.report import (
+    Component,
+    FormulaReport,
+    Parameters,
+    Report,
+    TensorRow,
+    Witnesses,
 )
-from minilm.inspection.report import FormulaReport, Report, TensorRow, Witnesses
 from minilm.inspection.sources import UNKNOWN, Source, resolve
-from minilm.inspection.storage import Storage, decode, summary
+from minilm.inspection.storage import Storage, summary
 from minilm.inspection.vocabulary import vocabulary_size
 from minilm.ledger.approximation import textbook
 from minilm.ledger.components import POSITION_EMBEDDING
@@ -102,71 +103,24 @@ def examine(
     return _examine_module(target, context, batch)
 
 
-@dataclass
-class Hearing:
-    """What the witnesses said, collected while they are heard."""
-
-    totals: dict[str, int] = field(default_factory=dict)
-    mismatches: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def shapes(
-        self, layout: Layout | None, shapes: Mapping[str, tuple[int, ...]], total: int, witness: str
-    ) -> None:
-        """Hear a witness that names its tensors."""
-        if layout is not None:
-            self.mismatches += compare(expected_shapes(layout), shapes, witness)
-        self.total(layout, total, witness)
-
-    def total(self, layout: Layout | None, total: int, witness: str) -> None:
-        """Hear a witness that has the total alone."""
-        for other, said in self.totals.items():
-            # With a formula, each is held against the formula; without one, against each other.
-            if other == "formula" or layout is None:
-                self.mismatches += compare_totals(said, total, witness, other)
-        self.totals[witness] = total
-
-
 def _examine_source(
     source: Source, live: bool | None, context: int | None, batch: int, tensors: bool
 ) -> Inspection:
     heard, layout = Hearing(notes=list(source.notes)), source.layout
     if layout is not None:
         heard.totals["formula"] = layout.count()
-    storage, contents = _hear_file(source, heard)
+    storage, contents = hear_file(source, heard)
     module = None
     if source.is_run if live is None else live:
-        module = _hear_module(source, heard)
+        module = hear_module(source, heard)
     if layout is None and contents is None and module is None:
         raise _undeclared(source)
 
-    stored = sum(tensor.count for tensor in source.header.tensors) if source.header else 0
-    buffers = sum(tensor.count for tensor in contents.buffers.values()) if contents else 0
     if layout is not None:
-        rows: tuple[TensorRow, ...] = ()
-        if contents is not None:
-            rows = stored_rows(contents, layout)
-        elif tensors:
-            rows = declared_rows(layout, _dtype(source))
-        if contents is None:
-            buffers = sum(tensor.count for tensor in layout.named(layout.buffers))
-            stored = layout.count() + buffers
-        parameters = declared_parameters(layout, stored_elements=stored, buffers=buffers)
-        components = declared_components(layout)
+        counts = _declared(source, layout, contents, tensors)
     else:
-        rows = stored_rows(contents, None) if contents else module.rows if module else ()
-        counted = rows[: len(contents.parameters)] if contents else rows
-        active = active_elements(counted, source.hugging_face, source.header)
-        parameters = counted_parameters(
-            counted,
-            stored_elements=stored or (module.state_elements if module else 0),
-            buffers=buffers,
-            active=active,
-        )
-        components = grouped_components(counted)
-        heard.notes.append(_why_not_checked(source))
-        if active is None:
-            heard.notes.append("how many experts a token uses is not said: active is the total")
+        counts = _undeclared_counts(source, contents, module, heard)
+    parameters = counts.parameters
     if layout is not None and _learned_positions(layout) and (context or 0) > layout.context_length:
         heard.notes.append(f"the model has positions for {layout.context_length} tokens only")
     costs = memory(
@@ -185,8 +139,8 @@ def _examine_source(
         Witnesses(**heard.totals),
         tuple(heard.mismatches),
         parameters,
-        components,
-        rows,
+        counts.components,
+        counts.rows,
         costs,
         _formula(layout),
         layout.ties if layout else source.header.shared if source.header else (),
@@ -205,52 +159,45 @@ def _examine_source(
     return Inspection(report, layout, source.header, storage)
 
 
-def _hear_file(source: Source, heard: Hearing) -> tuple[Storage | None, Contents | None]:
-    if source.header is None:
-        if source.is_run:
-            heard.mismatches.append("file: model.safetensors is missing")
-        return None, None
-    expected = expected_shapes(source.layout) if source.layout else {}
-    storage = decode(source.header, _quantization(source.hugging_face), expected)
-    heard.notes += storage.notes
-    if "minilm.left_out" in source.header.metadata:
-        heard.notes.append(source.header.metadata["minilm.left_out"])
-    contents = sort_out(
-        source.layout,
-        storage.tensors,
-        copies_allowed=source.config is None,
-        shared=source.header.shared,
-    )
-    shapes = {name: tensor.shape for name, tensor in contents.parameters.items()}
-    total = sum(tensor.count for tensor in contents.parameters.values())
-    heard.shapes(source.layout, shapes, total, "file")
-    return storage, contents
+class _Counts(NamedTuple):
+    parameters: Parameters
+    components: tuple[Component, ...]
+    rows: tuple[TensorRow, ...]
 
 
-def _hear_module(source: Source, heard: Hearing) -> ModuleContents | None:
-    """The live witness: minilm's module by names, transformers' by its total."""
-    from minilm.inspection import live
+def _declared(source: Source, layout: Layout, contents: Contents | None, tensors: bool) -> _Counts:
+    """What the formula says, with what the file holds beside it."""
+    if contents is not None and source.header is not None:
+        buffers = sum(tensor.count for tensor in contents.buffers.values())
+        stored = sum(tensor.count for tensor in source.header.tensors)
+        rows = stored_rows(contents, layout)
+    else:
+        buffers = sum(tensor.count for tensor in layout.named(layout.buffers))
+        stored = layout.count() + buffers
+        rows = declared_rows(layout, _dtype(source)) if tensors else ()
+    parameters = declared_parameters(layout, stored_elements=stored, buffers=buffers)
+    return _Counts(parameters, declared_components(layout), rows)
 
-    if source.config is not None:
-        module = live.read_module(live.meta_model(source.config))
-        shapes = {row.name: row.shape for row in module.rows}
-        heard.shapes(source.layout, shapes, sum(row.count for row in module.rows), "module")
-        return module
-    if not source.hugging_face:
-        heard.notes.append("no config.json to build a module from")
-        return None
-    try:
-        built = live.hugging_face_model(source.hugging_face, architecture_of(source.hugging_face))
-    except FormatError as error:
-        if not heard.totals:
-            raise
-        heard.notes.append(f"no module: {error}")  # what the other witnesses said stays
-        return None
-    # Its modules are named otherwise than its files since transformers 5: the total is compared.
-    module = live.read_module(built)
-    heard.total(source.layout, sum(row.count for row in module.rows), "module")
-    heard.notes.append("the module is transformers' own, compared by its total")
-    return module
+
+def _undeclared_counts(
+    source: Source, contents: Contents | None, module: ModuleContents | None, heard: Hearing
+) -> _Counts:
+    """What the file's names say, or the module's where there is no file."""
+    rows: tuple[TensorRow, ...] = ()
+    stored = buffers = 0
+    if contents is not None and source.header is not None:
+        rows = stored_rows(contents, None)
+        stored = sum(tensor.count for tensor in source.header.tensors)
+        buffers = sum(tensor.count for tensor in contents.buffers.values())
+    elif module is not None:
+        rows, stored, buffers = module.rows, module.state_elements, module.buffers
+    counted = rows[: len(contents.parameters)] if contents else rows
+    active = active_elements(counted, source.hugging_face, source.header)
+    heard.notes.append(_why_not_checked(source))
+    if active is None:
+        heard.notes.append("how many experts a token uses is not said: active is the total")
+    parameters = counted_parameters(counted, stored_elements=stored, buffers=buffers, active=active)
+    return _Counts(parameters, grouped_components(counted), rows)
 
 
 def _measured(config: ModelConfig, predicted: Mapping[str, Any]) -> dict[str, Any]:
@@ -343,16 +290,6 @@ def _why_not_checked(source: Source) -> str:
     else:
         reason = "no config.json beside it"
     return f"{reason}: counted and grouped by name, not checked"
-
-
-def _quantization(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a config.json says of its quantization, wherever it says it; empty where it does not."""
-    for part in (config, config.get("text_config")):
-        for key in ("quantization_config", "compression_config", "quantization"):  # the last: MLX
-            if isinstance(part, Mapping) and isinstance(part.get(key), dict):
-                found: dict[str, Any] = part[key]
-                return found
-    return {}
 
 
 def _dtype(source: Source) -> str:

@@ -14,7 +14,6 @@ import pytest
 import minilm
 from tests.conftest import ROOT
 
-sys.path.append(str(ROOT))  # where the package `scripts` is
 checkpoints = import_module("scripts.benchmarks.checkpoints")
 inspection = import_module("scripts.benchmarks.inspection")
 
