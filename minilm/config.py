@@ -19,6 +19,8 @@ DERIVED: Any = None
 # Configurations also come from files: no size in one may make us allocate or loop without end.
 LARGEST_DIMENSION = 2**31
 LARGEST_LAYER_COUNT = 10_000
+LONGEST_NGRAM = 16
+LONGEST_CONVOLUTION = 64
 
 
 @dataclass(frozen=True)
@@ -65,12 +67,20 @@ class ModelConfig:
     """The LM head is the token embedding itself."""
     sliding_window: int = 0
     """A token attends to this many tokens, itself included; 0: to all before it."""
+    ngram: int = 1
+    """Longest n-gram with an embedding of its own: a table for 2 tokens, for 3, ...; 1: none."""
+    ngram_rows: int = 4096
+    """Rows of each n-gram table (R), which n-grams share by their hash."""
+    convolution: int = 0
+    """Preceding tokens that a depthwise causal convolution adds to a block's input (c); 0: none."""
     dropout: float = 0.0
     """Share of activations dropped in training, after embeddings, attention and feed-forward."""
     initialization: Literal["normal", "xavier", "kaiming"] = "normal"
     """Scale of the weight matrices: normal(init_std), or by fan-in and fan-out, or by fan-in."""
     init_std: float = 0.02
-    """Standard deviation of the embeddings, and of the matrices under `normal`."""
+    """Standard deviation of the matrices under `normal`."""
+    embedding_std: float = DERIVED
+    """Standard deviation of the token and position embeddings. Default: init_std."""
     output_initialization: Literal["scaled", "zero"] = "scaled"
     """Block outputs divided by sqrt(2 * num_layers), or zero, with an untied LM head zero too."""
 
@@ -88,6 +98,7 @@ class ModelConfig:
             ("head_dim", self.d_model // self.num_heads),
             ("d_feed_forward", 4 * self.d_model),
             ("norm_bias", self.norm == "layernorm"),
+            ("embedding_std", self.init_std),
         ):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
@@ -108,8 +119,10 @@ class ModelConfig:
         if self.norm == "rmsnorm" and self.norm_bias:
             raise ConfigError("norm_bias", "true with rmsnorm", "false: RMSNorm has no bias")
         _check_range(self, "sliding_window", 0, LARGEST_DIMENSION)
+        _check_range(self, "ngram", 1, LONGEST_NGRAM)
+        _check_range(self, "convolution", 0, LONGEST_CONVOLUTION)
         _check_range(self, "dropout", 0, 1, upper_open=True)
-        for name in ("rope_theta", "norm_epsilon", "init_std"):
+        for name in ("rope_theta", "norm_epsilon", "init_std", "embedding_std"):
             _check_range(self, name, 0, math.inf, lower_open=True, upper_open=True)
 
     @property
@@ -127,6 +140,7 @@ _SIZES = (
     "num_kv_heads",
     "head_dim",
     "d_feed_forward",
+    "ngram_rows",
 )
 
 
@@ -150,8 +164,16 @@ class TrainConfig:
     """Stop after this many evaluations without a better validation loss; 0: never."""
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
+    optimizer: Literal["muon", "adamw"] = "muon"
+    """muon: Muon for the matrices of the blocks and AdamW for the rest; adamw: AdamW for all."""
     learning_rate: float = 1e-3
     """Peak learning rate of AdamW."""
+    muon_learning_rate: float = 0.03
+    """Peak learning rate of Muon."""
+    muon_momentum: float = 0.95
+    """Muon's decay of the gradient's mean."""
+    momentum_warmup_steps: int = 0
+    """Steps in which Muon's momentum rises linearly from 0.85."""
     schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
     """After the warm-up: cosine or linear decay, warm-up-stable-decay, or no decay."""
     warmup_steps: int = 100
@@ -160,8 +182,14 @@ class TrainConfig:
     """Where the decay ends, as a share of the peak."""
     decay_fraction: float = 0.2
     """Share of the steps that wsd spends decaying."""
+    initial_batch_size: int = 0
+    """Sequences at the start, doubled until batch_size is reached; 0: batch_size throughout."""
+    initial_context_length: int = 0
+    """Tokens a sequence at the start, doubled until the model's; 0: those throughout."""
+    growth_fraction: float = 0.5
+    """Share of the steps after which batch and length have grown to their full size."""
     weight_decay: float = 0.1
-    """AdamW's decoupled decay, on matrices only (embeddings, norms and biases are left out)."""
+    """Decoupled decay, on matrices only (embeddings, norms and biases are left out)."""
     l1: float = 0.0
     """Weight of the L1 norm of the matrices, added to the training loss's gradient."""
     beta1: float = 0.9
@@ -170,6 +198,8 @@ class TrainConfig:
     """AdamW's decay of the gradient's square."""
     gradient_clip: float = 1.0
     """Largest norm of the whole gradient; 0: no clipping."""
+    bpe_dropout: float = 0.0
+    """Share of the merges in a training batch that are undone at random (subword augmentation)."""
     val_fraction: float = 0.1
     """Share of the text, at its end, that is validation."""
     seed: int = 0
@@ -179,26 +209,50 @@ class TrainConfig:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Of the matrix products (autocast); weights stay float32. auto: bfloat16 where it is fast."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """torch.compile; auto: where it was measured to pay."""
+    """torch.compile; auto: where the run is long enough to win its compilation back."""
+    activation_checkpointing: bool = False
+    """Keep the input of each block only and run the block again backward: less memory, more time."""
+    deterministic: bool = False
+    """Deterministic algorithms on CUDA too, so that a resumed run ends in the same bytes there."""
+    save_seconds: float = 60.0
+    """Wall time between saves of the training state (evaluations save as well); 0: at those alone."""
+    keep_last: int = 2
+    """Training states that are kept in resume/, the newest ones."""
+    sample_tokens: int = 64
+    """Tokens of the sample that is drawn at each evaluation, for report.html; 0: none."""
+    tensorboard: bool = False
+    """Write the metrics for TensorBoard as well, in the run's folder tensorboard/."""
 
     def __post_init__(self) -> None:
         _check_types(self)
-        for name in ("batch_size", "gradient_accumulation", "max_steps", "eval_every", "log_every"):
+        for name in _TRAINING_SIZES:
             _check_range(self, name, 1, LARGEST_DIMENSION)
-        for name in ("early_stopping", "warmup_steps", "seed"):
+        for name in _TRAINING_COUNTS:
             _check_range(self, name, 0, 2**63 - 1)
-        for name in ("weight_decay", "l1", "gradient_clip"):
+        _check_range(self, "initial_batch_size", 0, self.batch_size)
+        for name in ("weight_decay", "l1", "gradient_clip", "save_seconds"):
             _check_range(self, name, 0, math.inf, upper_open=True)
-        _check_range(self, "learning_rate", 0, math.inf, lower_open=True, upper_open=True)
-        _check_range(self, "final_learning_rate", 0, 1)
+        for name in ("learning_rate", "muon_learning_rate"):
+            _check_range(self, name, 0, math.inf, lower_open=True, upper_open=True)
+        for name in ("final_learning_rate", "growth_fraction"):
+            _check_range(self, name, 0, 1)
         _check_range(self, "decay_fraction", 0, 1, lower_open=True)
-        for name in ("beta1", "beta2"):
+        for name in ("beta1", "beta2", "muon_momentum", "bpe_dropout"):
             _check_range(self, name, 0, 1, upper_open=True)
         _check_range(self, "val_fraction", 0, 1, lower_open=True, upper_open=True)
         if self.max_seconds is not None:
             _check_range(self, "max_seconds", 0, math.inf, lower_open=True)
         if self.target_val_loss is not None:
             _check_range(self, "target_val_loss", 0, math.inf)
+
+
+_TRAINING_SIZES = (
+    *("batch_size", "gradient_accumulation", "max_steps", "eval_every", "log_every", "keep_last"),
+)
+_TRAINING_COUNTS = (
+    *("early_stopping", "warmup_steps", "momentum_warmup_steps", "initial_context_length"),
+    *("sample_tokens", "seed"),
+)
 
 
 Config = TypeVar("Config", ModelConfig, TrainConfig)

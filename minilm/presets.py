@@ -65,6 +65,7 @@ def _llama3(num_layers: int, d_model: int, num_heads: int, d_feed_forward: int) 
 
 
 _GPT_TRAINING = {
+    "optimizer": "adamw",
     "batch_size": 8,
     "gradient_accumulation": 8,
     "learning_rate": 6e-4,
@@ -85,6 +86,7 @@ PRESETS: dict[str, Preset] = {
             "output_initialization": "zero",
         },
         {
+            "optimizer": "adamw",
             "batch_size": 8,
             "max_steps": 1200,
             "learning_rate": 2e-3,
@@ -105,6 +107,7 @@ PRESETS: dict[str, Preset] = {
             "output_initialization": "zero",
         },
         {
+            "optimizer": "adamw",
             "batch_size": 64,
             "max_steps": 5000,
             "learning_rate": 1e-3,

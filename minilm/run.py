@@ -1,6 +1,7 @@
 """What a run is on disk: the names of its files, and its config.json.
 
-config.json  model.safetensors  tokenizer.json  metrics.jsonl  summary.json  resume/
+config.json  model.safetensors  tokenizer.json  metrics.jsonl  samples.jsonl  summary.json  report.html
+resume/  tensorboard/
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.json"
 METRICS = "metrics.jsonl"
+SAMPLES = "samples.jsonl"
+REPORT = "report.html"
+TENSORBOARD = "tensorboard"
 SUMMARY = "summary.json"
 RESUME = "resume"
 

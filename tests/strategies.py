@@ -34,6 +34,9 @@ def model_configs(draw: st.DrawFn) -> ModelConfig:
         qk_norm=draw(st.booleans()),
         tied_embeddings=draw(st.booleans()),
         sliding_window=draw(st.integers(0, 8)),
+        ngram=draw(st.integers(1, 3)),
+        ngram_rows=draw(st.integers(1, 30)),
+        convolution=draw(st.integers(0, 3)),
         initialization=draw(st.sampled_from(["normal", "xavier", "kaiming"])),
         output_initialization=draw(st.sampled_from(["scaled", "zero"])),
     )

@@ -1,6 +1,6 @@
 """Batches of token windows: a pure function of (seed, step), so the step is all there is to save.
 
-Legend: b batch size, t context length, n tokens of a split.
+Legend: b batch size, t context length, n tokens of a split, V vocabulary.
 """
 
 from __future__ import annotations
@@ -25,11 +25,14 @@ def training_batch(
     seed: int,
     step: int,
     micro_step: int = 0,
+    merges: NDArray[np.int64] | None = None,
+    undone_share: float = 0.0,
 ) -> Batch:
     """Return inputs and targets, (b, t) each: random windows, and the same windows one token later.
 
     ``tokens``, (n,), n > t; every window of t + 1 tokens is equally likely. The same (seed, step,
-    micro_step), each >= 0, gives the same bytes on every machine.
+    micro_step), each >= 0, gives the same bytes on every machine. With ``merges``, (V, 2), of a BPE
+    tokenizer each merge is undone with the probability ``undone_share`` (`undo_merges`).
     """
     assert len(tokens) > context_length, "prepare() checks this"
     # The largest array first: a batch that does not fit into memory fails at once.
@@ -38,7 +41,38 @@ def training_batch(
     starts = random.integers(0, len(tokens) - context_length, size=batch_size)
     np.add(starts[:, None], np.arange(context_length + 1), out=places)
     windows = np.asarray(tokens)[places].astype(np.int64)
+    if merges is not None and undone_share > 0:
+        windows = undo_merges(windows, merges, undone_share, random)
     return windows[:, :-1], windows[:, 1:]
+
+
+def undo_merges(
+    windows: NDArray[np.int64], merges: NDArray[np.int64], share: float, random: np.random.Generator
+) -> NDArray[np.int64]:
+    """(b, t) tokens -> (b, t): each merge undone with the probability ``share``, the surplus cut off.
+
+    Subword augmentation after BPE-dropout (Provilkov et al. 2020, arXiv:1910.13267), which drops merges
+    while it encodes: here those of the finished encoding are taken back, so no other merge takes their
+    place, and no text is encoded again.
+    """
+    b, t = windows.shape
+    tokens, row = windows.reshape(-1), np.repeat(np.arange(b), t)
+    open_to_change = np.ones(len(tokens), dtype=bool)
+    while True:
+        split = open_to_change & (merges[tokens, 0] >= 0) & (random.random(len(tokens)) < share)
+        if not split.any():
+            break
+        pieces = 1 + split
+        first = np.cumsum(pieces) - pieces
+        parts = merges[tokens[split]]
+        tokens, row = np.repeat(tokens, pieces), np.repeat(row, pieces)
+        open_to_change = np.zeros(len(tokens), dtype=bool)  # a merge that was kept is kept
+        for side in (0, 1):
+            tokens[first[split] + side] = parts[:, side]
+            open_to_change[first[split] + side] = True
+    place = np.arange(len(tokens)) - np.searchsorted(row, np.arange(b))[row]
+    kept: NDArray[np.int64] = tokens[place < t].reshape(b, t)
+    return kept
 
 
 def validation_windows(tokens: Tokens, *, context_length: int, batch_size: int) -> Iterator[Batch]:

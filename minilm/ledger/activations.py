@@ -17,7 +17,7 @@ from minilm.dtypes import BITS
 from minilm.ledger import components
 from minilm.ledger.symbols import ASCII, ONE, ZERO, Polynomial, symbol, written
 
-B, T, L, V, d, f, h, g, k = (symbol(letter) for letter in "BTLVdfhgk")
+B, T, L, V, d, f, h, g, k, c = (symbol(letter) for letter in "BTLVdfhgkc")
 N = B * T  # tokens of one forward pass
 
 FULL = 4  # bytes of float32, in which sums, norms and the loss stay under autocast
@@ -117,6 +117,7 @@ def activations(
         "h": config.num_heads,
         "g": config.num_kv_heads,
         "k": config.head_dim,
+        "c": config.convolution,
     }
     return Activations(tuple(_forward(plan)), symbols, FULL * N * d, exact=device == "cpu")
 
@@ -204,6 +205,8 @@ class _Plan:
 def _forward(plan: _Plan) -> Iterator[Saved]:
     config, width = plan.config, plan.width
     yield from _embedding(plan)
+    if config.convolution:  # each tap keeps the sequence that it shifted
+        yield Saved("shifted input", components.CONVOLUTION, FULL * c * N * d, L)
     yield from _norm(plan, N, d, components.ATTENTION_NORM, L)
     yield from _linear_input(plan, 3, components.ATTENTION_QUERY, L)
     yield from _attention(plan)
@@ -224,6 +227,8 @@ def _forward(plan: _Plan) -> Iterator[Saved]:
 def _embedding(plan: _Plan) -> Iterator[Saved]:
     if plan.config.position == "learned":
         yield Saved("positions", components.POSITION_EMBEDDING, INDEX * T)
+    for _ in range(2, plan.config.ngram + 1):
+        yield Saved("rows", components.NGRAM_EMBEDDING, INDEX * N)
     if plan.config.dropout:
         yield Saved("dropout mask", components.TOKEN_EMBEDDING, plan.dropout_mask(N * d, FULL))
     # One table for all layers in float32; under autocast queries and keys each cast it (below).

@@ -5,8 +5,10 @@ from __future__ import annotations
 # In the order in which a token meets them.
 TOKEN_EMBEDDING = "token embedding"
 POSITION_EMBEDDING = "position embedding"
+NGRAM_EMBEDDING = "n-gram embedding"
 EMBEDDING_NORM = "embedding norm"
 EMBEDDING_PROJECTION = "embedding projection"
+CONVOLUTION = "causal convolution"
 ATTENTION_NORM = "attention norm"
 ATTENTION_QUERY = "attention query"
 ATTENTION_KEY = "attention key"
@@ -39,4 +41,4 @@ LM_HEAD = "LM head"
 CLASSIFIER = "classifier"
 MTP = "multi-token prediction"
 
-EMBEDDINGS = (TOKEN_EMBEDDING, POSITION_EMBEDDING)
+EMBEDDINGS = (TOKEN_EMBEDDING, POSITION_EMBEDDING, NGRAM_EMBEDDING)

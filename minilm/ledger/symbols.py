@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 # The order in which a person writes the letters; any other symbol follows, alphabetically.
-LETTERS = "BELDMVTdfmshgke"
+LETTERS = "BELDMVTRcdfmshgke"
 
 Monomial = tuple[tuple[str, int], ...]  # (("L", 1), ("d", 2)) is L*d^2, in the order of LETTERS
 

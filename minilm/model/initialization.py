@@ -1,9 +1,10 @@
 """Initial weights, from an explicit generator.
 
 normal: Radford et al. 2019 (GPT-2), std init_std. xavier: Glorot and Bengio 2010, variance
-2 / (fan_in + fan_out). kaiming: He et al. 2015, variance 2 / fan_in. Embeddings are normal with
-init_std under each. The two projections that write to the residual stream are divided by
-sqrt(2 * num_layers) (GPT-2), or start at zero together with an untied head.
+2 / (fan_in + fan_out). kaiming: He et al. 2015, variance 2 / fan_in. Token and position embeddings are
+normal with embedding_std under each. The two projections that write to the residual stream are divided
+by sqrt(2 * num_layers) (GPT-2), or start at zero together with an untied head. N-gram embeddings and
+convolutions start at zero: the model without them.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ def initialize(model: nn.Module, config: ModelConfig, generator: torch.Generator
             return
         with torch.no_grad():
             writes_residual = name.endswith(("attention.output.weight", "feed_forward.down.weight"))
+            added_on = name.startswith("embedding.ngram.") or name.endswith("convolution.weight")
             if parameter.ndim == 1:  # a bias, or a norm's gain
                 parameter.fill_(0.0 if name.endswith(".bias") else 1.0)
-            elif zero and (writes_residual or name == "lm_head.weight"):
+            elif added_on or (zero and (writes_residual or name == "lm_head.weight")):
                 parameter.zero_()
             else:
-                std = config.init_std
+                std = config.embedding_std
                 if not name.startswith("embedding."):
                     std = _matrix_std(parameter, config)
                 if writes_residual:

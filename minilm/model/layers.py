@@ -1,10 +1,11 @@
-"""Linear maps, embedding tables, normalisation and feed-forward.
+"""Linear maps, embedding tables, normalisation, causal convolution and feed-forward.
 
-Shapes: b sequences, t tokens, d model width, f feed-forward width.
+Shapes: b sequences, t tokens, d model width, f feed-forward width, c taps of a convolution.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -30,6 +31,26 @@ def make_norm(width: int, config: ModelConfig) -> nn.LayerNorm | nn.RMSNorm:
     if config.norm == "rmsnorm":
         return nn.RMSNorm(width, eps=config.norm_epsilon)
     return nn.LayerNorm(width, eps=config.norm_epsilon, bias=config.norm_bias)
+
+
+class CausalConvolution(nn.Module):
+    """(b, t, d) -> (b, t, d): x[t] + the sum over j < c of weight[j] * x[t - 1 - j], elementwise.
+
+    Before the first token there are zeros. As in the Canon layers of Allen-Zhu 2025
+    (arXiv:2512.17351) and the token shift of RWKV (Peng et al. 2023, arXiv:2305.13048).
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(config.convolution, config.d_model))
+
+    def forward(self, x: Tensor) -> Tensor:
+        t, mixed = x.shape[1], x
+        for distance, weight in enumerate(self.weight, start=1):
+            distance = min(distance, t)
+            earlier = F.pad(x[:, : t - distance], (0, 0, distance, 0))  # b t d
+            mixed = torch.addcmul(mixed, earlier, weight)
+        return mixed
 
 
 class FeedForward(nn.Module):

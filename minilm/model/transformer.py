@@ -1,7 +1,7 @@
 """The decoder-only transformer: embedding, pre-norm blocks, final norm, LM head.
 
-Shapes: b sequences, t tokens, d model width, V vocabulary. Parameter names are a file format: they
-are listed in docs/architecture.md and pinned by a test.
+Shapes: b sequences, t tokens, d model width, V vocabulary, R rows of an n-gram table. Parameter names
+are a file format: they are listed in docs/architecture.md and pinned by a test.
 """
 
 from __future__ import annotations
@@ -13,31 +13,42 @@ from torch.nn import functional as F
 from minilm.config import ModelConfig
 from minilm.model.attention import Attention, Rotation
 from minilm.model.initialization import initialize
-from minilm.model.layers import EmbeddingTable, FeedForward, Linear, make_norm
+from minilm.model.layers import CausalConvolution, EmbeddingTable, FeedForward, Linear, make_norm
+from minilm.model.ngrams import ngram_rows
 from minilm.model.rope import rotation
 
 
 class Embedding(nn.Module):
-    """Token ids (b, t) -> (b, t, d): one row a token, plus one a position when those are learned."""
+    """Token ids (b, t) -> (b, t, d): one row a token; with the options, one a position, one an n-gram."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.token = EmbeddingTable(config.vocab_size, config.d_model)
         learned = config.position == "learned"
         self.position = EmbeddingTable(config.context_length, config.d_model) if learned else None
+        self.ngram_rows = config.ngram_rows
+        self.ngram = nn.ModuleDict(
+            {
+                str(n): EmbeddingTable(config.ngram_rows, config.d_model)
+                for n in range(2, config.ngram + 1)
+            }
+        )
 
     def forward(self, tokens: Tensor) -> Tensor:
         x: Tensor = self.token(tokens)
         if self.position is not None:
             x = x + self.position(torch.arange(tokens.shape[1], device=tokens.device))
+        for n, table in self.ngram.items():
+            x = x + table(ngram_rows(tokens, int(n), self.ngram_rows))
         return x
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + feed_forward(norm(x))."""
+    """x + attention(norm(x)), then x + feed_forward(norm(x)); a convolution, if any, comes first."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.convolution = CausalConvolution(config) if config.convolution else None
         self.attention_norm = make_norm(config.d_model, config)
         self.attention = Attention(config)
         self.feed_forward_norm = make_norm(config.d_model, config)
@@ -45,6 +56,8 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, rotation: Rotation | None) -> Tensor:
+        if self.convolution is not None:
+            x = self.convolution(x)
         x = x + self.dropout(self.attention(self.attention_norm(x), rotation))
         x = x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
         return x

@@ -234,6 +234,16 @@ class BPETokenizer(Tokenizer):
     def to_json(self) -> str:
         return self._backend.to_str(pretty=True)
 
+    def merges(self) -> NDArray[np.int64]:
+        """The two tokens that each token was merged from, (V, 2); -1 twice for those of one byte."""
+        parts = np.full((self.vocab_size, 2), -1, dtype=np.int64)
+        vocabulary = self._backend.get_vocab(with_added_tokens=False)
+        for merge in json.loads(self._backend.to_str())["model"]["merges"]:
+            # Older files write a merge as one text with a space between its parts.
+            left, right = merge if isinstance(merge, list) else merge.split(" ")
+            parts[vocabulary[left + right]] = vocabulary[left], vocabulary[right]
+        return parts
+
 
 def _train_bpe(texts: Iterable[str], vocab_size: int) -> BPETokenizer:
     smallest = len(_BYTE_VOCABULARY) + 1

@@ -6,15 +6,15 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from minilm.data.batches import validation_windows
 from minilm.data.shards import Dataset
-from minilm.model.transformer import next_token_loss
+from minilm.model.transformer import Transformer, next_token_loss
 from minilm.training.runtime import Runtime
 
-# Tokens in one forward pass: enough to fill the processor, few enough for logits to fit anywhere.
+# In one forward pass: tokens enough to fill the processor, and logits few enough to fit anywhere.
 TOKENS_PER_BATCH = 8192
+LOGITS_PER_BATCH = 2**22
 
 
 @dataclass(frozen=True)
@@ -29,23 +29,27 @@ class Validation:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, data: Dataset, context_length: int, runtime: Runtime) -> Validation:
+def evaluate(
+    model: Transformer, data: Dataset, context_length: int, runtime: Runtime
+) -> Validation:
     """The mean over every target of the validation split. The model's mode is put back."""
     was_training = model.training
     model.eval()
-    total, targets_seen = 0.0, 0
-    rows = max(1, TOKENS_PER_BATCH // context_length)
+    losses, counts = [], []
+    tokens = min(TOKENS_PER_BATCH, LOGITS_PER_BATCH // model.config.vocab_size)
+    rows = max(1, tokens // context_length)
     for inputs, targets in validation_windows(
         data.val, context_length=context_length, batch_size=rows
     ):
-        count = int((targets != -100).sum())
+        counts.append(int((targets != -100).sum()))
         with runtime.autocast():
             loss = next_token_loss(
                 model,
                 torch.from_numpy(inputs).to(runtime.device),
                 torch.from_numpy(targets).to(runtime.device),
             )
-        total += loss.item() * count
-        targets_seen += count
+        losses.append(loss)  # read at the end, so that no batch waits for the one before it
     model.train(was_training)
-    return Validation(total / targets_seen, total / math.log(2) / max(1, data.val_bytes))
+    means = torch.stack(losses).cpu().double()
+    total = float(means @ torch.tensor(counts, dtype=torch.float64))
+    return Validation(total / sum(counts), total / math.log(2) / max(1, data.val_bytes))

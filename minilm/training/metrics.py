@@ -1,4 +1,4 @@
-"""metrics.jsonl: one JSON object a logged step, and the clock that its seconds are read from."""
+"""metrics.jsonl and samples.jsonl: an object a line, and the clock that seconds are read from."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
-from minilm import files
+from minilm import files, run
 from minilm.errors import FormatError
 from minilm.formats.checks import open_regular
 
-LONGEST_LINE = 10_000  # bytes; what is logged takes some 200
+LONGEST_LINE = 10_000  # bytes; metrics take some 200, a sample some thousand
 LARGEST_LOG = 64_000_000
 MOST_POINTS = 4000  # of evaluations, and of other lines
 LARGEST = sys.float_info.max
@@ -35,11 +35,10 @@ def seconds_since_process_start() -> float:
 _FIRST_SEEN = time.perf_counter()
 
 
-class MetricsLog:
-    """Appends lines; a resumed run first drops those after the step it goes on from."""
+class JsonLines:
+    """A log of one JSON object a line; a resumed run first drops what comes after its step."""
 
-    def __init__(self, path: Path, from_step: int) -> None:
-        kept = [line for line in read_metrics(path) if line["step"] <= from_step]
+    def __init__(self, path: Path, kept: Iterable[dict[str, Any]]) -> None:
         files.write_bytes(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
         self._stream: IO[str] = path.open("a", encoding="utf-8")
 
@@ -53,6 +52,30 @@ class MetricsLog:
         self._stream.close()
 
 
+def metrics_log(run_dir: Path, from_step: int) -> JsonLines:
+    """metrics.jsonl, to go on from ``from_step``."""
+    path = run_dir / run.METRICS
+    return JsonLines(path, (line for line in read_metrics(path) if line["step"] <= from_step))
+
+
+def samples_log(run_dir: Path, from_step: int) -> JsonLines:
+    """samples.jsonl, ``step`` and ``text`` a line, to go on from ``from_step``."""
+    path = run_dir / run.SAMPLES
+    return JsonLines(path, (line for line in read_samples(path) if line["step"] <= from_step))
+
+
+def read_samples(path: Path) -> list[dict[str, Any]]:
+    """Every whole line of a samples.jsonl with its step and text, the empty list without one.
+
+    Raises FormatError for what is not a regular file, or is too large to be such a log.
+    """
+    return [
+        line
+        for text in _lines(path)
+        if (line := _parse(text)) is not None and isinstance(line.get("text"), str)
+    ]
+
+
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Every whole line of a metrics.jsonl, the empty list without one; a torn last line is left out.
 
@@ -61,7 +84,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     with open_regular(path) as (stream, _):
-        return _parsed(stream)
+        return _numbers(stream)
 
 
 def read_points(path: Path) -> list[dict[str, Any]]:
@@ -84,26 +107,34 @@ def read_points(path: Path) -> list[dict[str, Any]]:
             left[kind] -= 1
             if left[kind] % every.get(kind, 1) == 0:  # of a growing log, more than were counted
                 kept.append(text)
-        return _parsed(kept)
+        return _numbers(kept)
 
 
 def _is_evaluation(text: bytes) -> bool:
     return b"val_loss" in text
 
 
-def _parsed(lines: Iterable[bytes]) -> list[dict[str, Any]]:
-    return [line for text in lines if (line := _parse(text)) is not None]
+def _lines(path: Path) -> list[bytes]:
+    if not path.exists():
+        return []
+    with open_regular(path) as (stream, size):
+        if size > LARGEST_LOG:
+            raise FormatError(path, f"{size:,} bytes", f"at most {LARGEST_LOG:,}")
+        return list(stream)
+
+
+def _numbers(lines: Iterable[bytes]) -> list[dict[str, Any]]:
+    parsed = (_parse(text) for text in lines)
+    return [line for line in parsed if line is not None and all(map(_is_finite, line.values()))]
 
 
 def _parse(text: bytes) -> dict[str, Any] | None:
-    """The object of one line; None where it is not one of a step and numbers."""
+    """The object of one line; None where it is not one of a step."""
     try:
         line = json.loads(text) if len(text) <= LONGEST_LINE else None
     except (ValueError, RecursionError):
         return None
-    if not isinstance(line, dict) or type(line.get("step")) is not int:
-        return None
-    return line if all(map(_is_finite, line.values())) else None
+    return line if isinstance(line, dict) and type(line.get("step")) is int else None
 
 
 def _is_finite(value: object) -> bool:

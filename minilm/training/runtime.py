@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
+import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from minilm.config import TrainConfig
 from minilm.errors import ConfigError
+from minilm.model.transformer import Transformer
 
-# A run of fewer FLOPs than this ends on a CPU before compilation (20 to 55 s) has paid for itself.
+Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
+
+# On a CPU compilation takes 30 to 55 s and then saves a fifth to a third of the time (docs/performance.md):
+# a run of fewer FLOPs than this ends before that has paid for itself.
 COMPILE_FROM_FLOPS = 3e13
 
 
@@ -23,6 +32,9 @@ class Runtime:
     device: torch.device
     dtype: torch.dtype
     compile: bool
+    activation_checkpointing: bool = False
+    deterministic: bool = False
+    compile_or_else: bool = False
     notes: tuple[str, ...] = ()
 
     @property
@@ -36,14 +48,60 @@ class Runtime:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
 
+    @property
+    def muon_dtype(self) -> torch.dtype:
+        """What Muon orthogonalises in: bfloat16 is enough, where the device multiplies it fast."""
+        return torch.bfloat16 if self.dtype == torch.bfloat16 else torch.float32
+
+    def prepare(self, model: Transformer) -> None:
+        """Set what a process has one of, and run blocks through checkpoints if that is asked for."""
+        if self.device.type == "cuda":
+            # Products that stay in float32 take TF32 units: 10 bits of mantissa, several times the rate.
+            torch.set_float32_matmul_precision("highest" if self.deterministic else "high")
+        if self.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+            torch.use_deterministic_algorithms(True)
+        if self.activation_checkpointing:
+            for block in model.blocks:
+                block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
+
+    def compiled(self, loss: Loss) -> Loss:
+        """``loss``, compiled if that was chosen. What fails to compile runs as it is, with a note."""
+        if not self.compile:
+            return loss
+        fast, chosen = torch.compile(loss), [True]
+
+        def either(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+            if chosen[0]:
+                try:
+                    return fast(model, inputs, targets)
+                except torch._dynamo.exc.TorchDynamoException as error:
+                    reason = (str(error).strip().splitlines() or [""])[0][:200]
+                    if self.compile_or_else:
+                        message = f"on, and it fails here ({reason})"
+                        raise ConfigError("compile", message, "auto or off") from None
+                    print(f"not compiling: {reason}", file=sys.stderr)
+                    chosen[0] = False
+            return loss(model, inputs, targets)
+
+        return either
+
 
 def resolve(config: TrainConfig, num_parameters: int, tokens_per_step: int) -> Runtime:
     """Choose for this machine. Raises ConfigError for a device or compiler that is asked for and absent."""
     device = _device(config.device)
     dtype = _dtype(config.dtype, device)
     flops = 6.0 * num_parameters * tokens_per_step * config.max_steps
-    compiled, notes = _compile(config.compile, device, dtype, flops)
-    return Runtime(device, dtype, compiled, notes)
+    compiled, notes = _compile(config.compile, device, flops)
+    return Runtime(
+        device,
+        dtype,
+        compiled,
+        activation_checkpointing=config.activation_checkpointing,
+        deterministic=config.deterministic,
+        compile_or_else=config.compile == "on",
+        notes=notes,
+    )
 
 
 def _device(wanted: str) -> torch.device:
@@ -71,18 +129,13 @@ def multiplies_bfloat16_fast() -> bool:
     return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
 
 
-def _compile(
-    wanted: str, device: torch.device, dtype: torch.dtype, flops: float
-) -> tuple[bool, tuple[str, ...]]:
+def _compile(wanted: str, device: torch.device, flops: float) -> tuple[bool, tuple[str, ...]]:
     if wanted == "off":
         return False, ()
     if wanted == "auto":
-        # On a CPU compilation was measured to pay with bfloat16, where it fuses the casts away; in
-        # float32 it gains a few percent (docs/performance.md).
-        worth_it = device.type == "cuda" or (
-            device.type == "cpu" and dtype == torch.bfloat16 and flops >= COMPILE_FROM_FLOPS
-        )
-        if not worth_it:
+        # On MPS torch's compiler is a prototype.
+        long_enough = device.type == "cpu" and flops >= COMPILE_FROM_FLOPS
+        if not (device.type == "cuda" or long_enough):
             return False, ()
     if device.type == "cpu" and not has_cpp_compiler():
         if wanted == "on":

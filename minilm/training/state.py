@@ -1,13 +1,17 @@
-"""resume/state.safetensors: the exact training state in one file, so that one rename replaces it all.
+"""The exact training state: resume/step-N.safetensors, one file each, of which the newest are kept.
 
 Tensors: ``model.NAME``, ``optimizer.NAME.KEY``, ``rng.cpu``, ``rng.cuda``. Metadata: ``progress`` and
-``settings`` as JSON. Batches are a function of seed and step, so the step is the data cursor.
+``settings`` as JSON. Batches are a function of seed and step, so the step is the data cursor. One file
+holds all of it, so that one rename makes a state, whole.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
+import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,18 +24,27 @@ from minilm import run
 from minilm.checkpoint import shapes_of, write_tensors
 from minilm.errors import FormatError
 from minilm.formats.safetensors import read_header
-from minilm.training.optimizer import optimizer_tensors, restore_optimizer
+from minilm.training.optimizer import optimizer_tensors, restore_optimizers
 
-FILE = "state.safetensors"
+Optimizers = Sequence[torch.optim.Optimizer]
 
 
 @dataclass
 class Progress:
-    """How far a run has come. ``seconds`` adds up over the processes that worked on it."""
+    """How far a run has come. ``seconds`` and ``joules`` add up over the processes that worked on it.
+
+    ``loss_sum`` and ``loss_count`` are of the steps since the last line of metrics.jsonl, ``usual_loss``
+    the running mean of its lines.
+    """
 
     step: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    joules: float | None = 0.0
+    loss_sum: float = 0.0
+    loss_count: int = 0
+    usual_loss: float | None = None
+    loss_spikes: int = 0
     best_val_loss: float | None = None
     best_val_bits_per_byte: float | None = None
     best_step: int = 0
@@ -44,37 +57,70 @@ class Progress:
 class SavedState:
     """A state file opened: where the run was, with which settings, and its tensors."""
 
+    path: Path
     progress: Progress
     settings: dict[str, Any]
     tensors: dict[str, Tensor]
 
 
-def save_state(
-    run_dir: Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    progress: Progress,
-    settings: dict[str, Any],
-) -> None:
-    """Replace the state of ``run_dir`` atomically."""
+def state_tensors(model: nn.Module, optimizers: Optimizers) -> dict[str, Tensor]:
+    """All that a state holds, as it is now: not copies, but for the random generators'."""
     tensors: dict[str, Tensor] = {"rng.cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         tensors["rng.cuda"] = torch.cuda.get_rng_state()
     for name, parameter in model.named_parameters():
-        tensors[f"model.{name}"] = parameter
-    for name, tensor in optimizer_tensors(model, optimizer).items():
+        tensors[f"model.{name}"] = parameter.detach()
+    for name, tensor in optimizer_tensors(model, optimizers).items():
         tensors[f"optimizer.{name}"] = tensor
+    return tensors
+
+
+def write_state(
+    run_dir: Path,
+    tensors: dict[str, Tensor],
+    progress: Progress,
+    settings: dict[str, Any],
+    *,
+    keep: int,
+) -> None:
+    """Write the state of a step whole, then remove all but the ``keep`` newest."""
     folder = run_dir / run.RESUME
     folder.mkdir(exist_ok=True)
     metadata = {"progress": json.dumps(asdict(progress)), "settings": json.dumps(settings)}
-    write_tensors(folder / FILE, tensors, metadata)
+    write_tensors(folder / f"step-{progress.step:09d}.safetensors", tensors, metadata)
+    for path in state_files(run_dir)[keep:]:
+        path.unlink(missing_ok=True)
+
+
+def state_files(run_dir: Path) -> list[Path]:
+    """The states of a run, the newest first."""
+    found = (run_dir / run.RESUME).glob("step-*.safetensors")
+    named = [path for path in found if re.fullmatch(r"step-\d{9,18}", path.stem)]
+    return sorted(named, key=lambda path: int(path.stem.removeprefix("step-")), reverse=True)
 
 
 def read_state(run_dir: Path) -> SavedState:
-    """The state of a run. Raises FormatError when there is none or it is not whole."""
-    path = run_dir / run.RESUME / FILE
-    if not path.is_file():
-        raise FormatError(path, "no such file", "the training state of a run", "start it anew")
+    """The newest state of a run that is whole; a note on stderr says so where that is not the newest.
+
+    Raises FormatError when there is none.
+    """
+    failures: list[FormatError] = []
+    for path in state_files(run_dir):
+        try:
+            saved = _read(path)
+        except FormatError as error:
+            failures.append(error)
+            continue
+        for failure in failures:
+            print(f"{failure}: going on from {path.name}", file=sys.stderr)
+        return saved
+    if failures:
+        raise failures[0]
+    where = run_dir / run.RESUME
+    raise FormatError(where, "no training state", "step-N.safetensors", "start the run anew")
+
+
+def _read(path: Path) -> SavedState:
     metadata = read_header(path).metadata
     try:
         progress = Progress(**json.loads(metadata["progress"]))
@@ -84,32 +130,31 @@ def read_state(run_dir: Path) -> SavedState:
         raise FormatError(path, "no progress in its header", "a minilm training state") from None
     with safe_open(path, framework="pt") as stream:
         tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
-    return SavedState(progress, settings, tensors)
+    return SavedState(path, progress, settings, tensors)
 
 
-def restore_state(
-    saved: SavedState, model: nn.Module, optimizer: torch.optim.Optimizer, where: Path
-) -> None:
-    """Put weights, optimizer and random generators back as they were saved.
+def restore_state(saved: SavedState, model: nn.Module, optimizers: Optimizers) -> None:
+    """Put weights, optimizers and random generators back as they were saved.
 
     Raises FormatError, with nothing changed, unless every tensor is there in its shape.
     """
-    expected = _expected_shapes(model, saved.progress.step)
+    expected = _expected_shapes(model, optimizers, saved.progress.step)
     stored = {name: tuple(tensor.shape) for name, tensor in saved.tensors.items()}
     stored.pop("rng.cuda", None)
     if stored != expected:
         name = min(n for n in stored.keys() | expected.keys() if stored.get(n) != expected.get(n))
         raise FormatError(
-            where,
+            saved.path,
             f"{name} {stored.get(name, 'absent')}",
             f"{expected.get(name, 'no such tensor')}",
-            "the state is damaged: start a new run, with --init-from this one to keep its weights",
+            "the state is damaged: remove it to go on from an older one, or start a new run with "
+            "--init-from this one to keep its weights",
         )
     weights = _under("model.", saved.tensors)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(weights[name])
-    restore_optimizer(model, optimizer, _under("optimizer.", saved.tensors))
+    restore_optimizers(model, optimizers, _under("optimizer.", saved.tensors))
     torch.set_rng_state(saved.tensors["rng.cpu"])
     if torch.cuda.is_available() and "rng.cuda" in saved.tensors:
         torch.cuda.set_rng_state(saved.tensors["rng.cuda"])
@@ -117,12 +162,16 @@ def restore_state(
 
 def _check_values(progress: Progress, settings: Any) -> None:
     """ValueError or TypeError unless the header's values are of the kinds that were saved."""
-    counts = (progress.step, progress.tokens, progress.best_step, progress.evaluations_since_best)
+    counts = (
+        *(progress.step, progress.tokens, progress.best_step, progress.evaluations_since_best),
+        *(progress.loss_count, progress.loss_spikes),
+    )
     if not all(type(value) is int and value >= 0 for value in counts):
         raise ValueError("counts")
     if type(progress.evaluated_step) is not int or not isinstance(progress.scaler, dict):
         raise ValueError("progress")
-    for number in (progress.seconds, progress.best_val_loss or 0.0):
+    optional = (progress.best_val_loss, progress.usual_loss, progress.joules)
+    for number in (progress.seconds, progress.loss_sum, *(value or 0.0 for value in optional)):
         if not math.isfinite(number):
             raise ValueError("numbers")
     cleaning = settings["cleaning"]
@@ -134,11 +183,23 @@ def _check_values(progress: Progress, settings: Any) -> None:
         raise ValueError("settings")
 
 
-def _expected_shapes(model: nn.Module, step: int) -> dict[str, tuple[int, ...]]:
+def _expected_shapes(
+    model: nn.Module, optimizers: Optimizers, step: int
+) -> dict[str, tuple[int, ...]]:
     shapes = {"rng.cpu": tuple(torch.get_rng_state().shape)}
-    for name, shape in shapes_of(model).items():
-        shapes[f"model.{name}"] = shape
-        if step > 0:  # before its first update AdamW has no state
+    shapes |= {f"model.{name}": shape for name, shape in shapes_of(model).items()}
+    adam = {
+        id(parameter)
+        for optimizer in optimizers
+        if isinstance(optimizer, torch.optim.AdamW)
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    for name, parameter in model.named_parameters():
+        shape = tuple(parameter.shape)
+        if id(parameter) not in adam:
+            shapes[f"optimizer.{name}.momentum_buffer"] = shape
+        elif step > 0:  # before its first update AdamW has no state
             shapes |= {f"optimizer.{name}.exp_avg": shape, f"optimizer.{name}.exp_avg_sq": shape}
             shapes[f"optimizer.{name}.step"] = ()
     return shapes

@@ -28,9 +28,8 @@ from minilm.model.transformer import Transformer
 from minilm.presets import find_preset
 from minilm.text.corpora import NAMED_SOURCES, open_corpus
 from minilm.text.tokenizers import load_tokenizer
-from minilm.training.loop import Loop
+from minilm.training.loop import Loop, Sampler
 from minilm.training.runtime import resolve
-from minilm.training.state import FILE as STATE
 from minilm.training.state import SavedState, read_state
 from minilm.training.stopping import StopRequest, stop_request
 from minilm.units import format_bytes
@@ -38,7 +37,7 @@ from minilm.units import format_bytes
 # What --resume may change: where the run ends and where it runs, not what it computes.
 RESUMABLE_OVERRIDES = (
     *("max_steps", "max_seconds", "target_val_loss", "early_stopping"),
-    *("device", "compile"),
+    *("device", "compile", "save_seconds", "keep_last", "sample_tokens", "tensorboard"),
 )
 
 
@@ -63,12 +62,14 @@ def train(
     model: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     cache: Path | None = None,
+    sampler: Sampler | None = None,
 ) -> Outcome:
     """Train a new model and leave a run folder, by default checkpoints/PRESET-DATA.
 
     ``model`` and ``settings`` replace fields of the preset's ModelConfig and TrainConfig. With
     ``init_from`` the model and the tokenizer are those of that run and training goes on from its
-    weights. Raises InputError before anything is written; an existing run is never overwritten.
+    weights. ``sampler`` makes the samples that are kept at each evaluation. Raises InputError before
+    anything is written; an existing run is never overwritten.
     """
     with stop_request() as stop:
         _refuse_several_processes()
@@ -112,11 +113,15 @@ def train(
         else:
             network = load_model(base / run.WEIGHTS, model_config)
         inputs = {"source": _from_anywhere(data), "cleaning": list(cleaning)}
-        return _train(folder, network, config, dataset, inputs, None, stop)
+        return _train(folder, network, config, dataset, inputs, None, stop, sampler)
 
 
 def resume(
-    run_dir: str | Path, *, settings: Mapping[str, Any] | None = None, cache: Path | None = None
+    run_dir: str | Path,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    cache: Path | None = None,
+    sampler: Sampler | None = None,
 ) -> Outcome:
     """Go on with a run from its last saved step, exactly as if it had never stopped.
 
@@ -134,7 +139,7 @@ def resume(
         if summary is not None:
             return Outcome(folder, str(summary["stopped_because"]), summary)
         saved = read_state(folder)
-        where = folder / run.RESUME / STATE
+        where = saved.path
         inputs = {key: saved.settings[key] for key in ("source", "cleaning")}
         config = from_dict(TrainConfig, saved.settings["train"] | overrides, where)
         dataset = prepare(
@@ -156,7 +161,8 @@ def resume(
             )
         for stale in folder.rglob(".*.tmp"):  # what a killed process was writing
             stale.unlink()
-        return _train(folder, Transformer(model_config), config, dataset, inputs, saved, stop)
+        network = Transformer(model_config)
+        return _train(folder, network, config, dataset, inputs, saved, stop, sampler)
 
 
 def _train(
@@ -167,6 +173,7 @@ def _train(
     inputs: dict[str, Any],
     saved: SavedState | None,
     stop: StopRequest,
+    sampler: Sampler | None,
 ) -> Outcome:
     count = sum(parameter.numel() for parameter in network.parameters())
     model_config = network.config
@@ -183,7 +190,7 @@ def _train(
         f"in {runtime.dtype_name}{', compiled' if runtime.compile else ''}",
         file=sys.stderr,
     )
-    loop = Loop(network, model_config, config, dataset, folder, runtime, kept, saved, stop)
+    loop = Loop(network, config, dataset, folder, runtime, kept, saved, stop, sampler)
     if saved is None:
         _begin_folder(loop, folder)
     try:
@@ -193,6 +200,7 @@ def _train(
             shutil.rmtree(folder)  # nothing was learned, and it would stand in the way
         raise
     progress = loop.progress
+    rate = loop.meters.average(progress.tokens)
     summary = {
         "steps": progress.step,
         "tokens": progress.tokens,
@@ -203,7 +211,11 @@ def _train(
         "parameters": count,
         "device": runtime.device.type,
         "dtype": runtime.dtype_name,
-        "tokens_per_second": round(loop.rate.average(progress.tokens), 1),
+        "tokens_per_second": round(rate, 1),
+        "model_flops_utilisation": loop.meters.utilisation(rate),
+        "peak_flops": loop.meters.peak,
+        "energy_joules": progress.joules,
+        "loss_spikes": progress.loss_spikes,
         "data": {
             "source": inputs["source"],
             "bytes": dataset.bytes,
@@ -238,8 +250,9 @@ def _begin_folder(loop: Loop, folder: Path) -> None:
     try:
         loop.run_dir = staging
         loop.data.tokenizer.save(staging / run.TOKENIZER)
-        run.write_config(staging, loop.model_config, loop.config)
+        run.write_config(staging, loop.model.config, loop.config)
         loop.save()
+        loop.saver.wait()
         staging.rename(folder)  # over an empty folder too, never over one with files
         files.sync_directory(folder.parent)
     except BaseException:

@@ -31,18 +31,21 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
     return pretend
 
 
-def test_a_plain_cpu_stays_in_float32_and_eager(machine: Any) -> None:
+def test_a_plain_cpu_stays_in_float32(machine: Any) -> None:
     machine()
     chosen = resolve(TrainConfig(), **LONG)
-    assert (chosen.device.type, chosen.dtype, chosen.compile) == ("cpu", torch.float32, False)
+    assert (chosen.device.type, chosen.dtype) == ("cpu", torch.float32)
+    assert chosen.muon_dtype == torch.float32
 
 
-def test_a_cpu_with_bfloat16_tiles_uses_them_and_compiles_long_runs(machine: Any) -> None:
-    machine(amx=True)
+@pytest.mark.parametrize("amx", [False, True])
+def test_a_cpu_compiles_long_runs(machine: Any, amx: bool) -> None:
+    machine(amx=amx)
     chosen = resolve(TrainConfig(), **LONG)
-    assert (chosen.dtype, chosen.compile) == (torch.bfloat16, True)
+    dtype = torch.bfloat16 if amx else torch.float32
+    assert (chosen.dtype, chosen.muon_dtype, chosen.compile) == (dtype, dtype, True)
     short = resolve(TrainConfig(max_steps=5), num_parameters=10**5, tokens_per_step=100)
-    assert (short.dtype, short.compile) == (torch.bfloat16, False)
+    assert (short.dtype, short.compile) == (dtype, False)
 
 
 def test_without_a_compiler_auto_says_so_and_on_is_refused(machine: Any) -> None:

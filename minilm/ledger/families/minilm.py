@@ -11,7 +11,7 @@ from minilm.ledger import components
 from minilm.ledger.layout import Attention, Layout, Role, Tensor
 from minilm.ledger.symbols import ONE, Polynomial, symbol
 
-V, T, L, d, f, h, g, k = (symbol(letter) for letter in "VTLdfhgk")
+V, T, L, d, f, h, g, k, R, c = (symbol(letter) for letter in "VTLdfhgkRc")
 
 
 def layout(config: ModelConfig) -> Layout:
@@ -26,6 +26,10 @@ def layout(config: ModelConfig) -> Layout:
         "g": config.num_kv_heads,
         "k": config.head_dim,
     }
+    if config.ngram > 1:
+        symbols["R"] = config.ngram_rows
+    if config.convolution:
+        symbols["c"] = config.convolution
     # Usual shapes collapse, so that the closed form is the one that people know: h*k is d, f is 4d.
     queries = d if config.num_heads * config.head_dim == config.d_model else h * k
     keys = queries if config.num_kv_heads == config.num_heads else g * k
@@ -56,6 +60,13 @@ def layout(config: ModelConfig) -> Layout:
             )
         )
 
+    for n in range(2, config.ngram + 1):
+        name = f"embedding.ngram.{n}.weight"
+        tensors.append(Tensor(name, (R, d), components.NGRAM_EMBEDDING, Role.LOOKED_UP))
+
+    if config.convolution:
+        name = "blocks.{i}.convolution.weight"
+        tensors.append(Tensor(name, (c, d), components.CONVOLUTION, Role.SCALED, L))
     attention = "blocks.{i}.attention"
     norm("blocks.{i}.attention_norm", d, components.ATTENTION_NORM)
     matrix(f"{attention}.query", queries, d, components.ATTENTION_QUERY, config.qkv_bias)

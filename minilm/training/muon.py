@@ -1,0 +1,105 @@
+"""Muon: momentum, orthogonalised, for the matrices inside a network.
+
+Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon/). The update is `torch.optim.Muon`'s; what
+differs is how it is computed: all matrices of one shape go through the Newton-Schulz iteration as one
+batch, in bfloat16 only where the device multiplies it fast.
+
+Legend: n matrices of one shape, r <= c their sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# The quintic's coefficients and the smallest norm: those of torch.optim.Muon, which names their source.
+A, B, C = 3.4445, -4.7750, 2.0315
+SMALLEST_NORM = 1e-7
+
+
+class Muon(torch.optim.Optimizer):
+    """Every parameter is a matrix. State: ``momentum_buffer``, one of its shape each.
+
+    ``steps`` are iterations of Newton-Schulz, computed in ``dtype``. The learning rate of an update is
+    ``lr * sqrt(max(1, rows / columns))``; decay is decoupled, as in AdamW.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        *,
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.1,
+        steps: int = 5,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+        super().__init__(parameters, defaults)
+        self._steps, self._dtype = steps, dtype
+        (self._group,) = self.param_groups
+        self._shapes: dict[torch.Size, list[nn.Parameter]] = {}
+        for parameter in self._group["params"]:
+            assert parameter.ndim == 2, f"Muon takes matrices, not {tuple(parameter.shape)}"
+            self._shapes.setdefault(parameter.shape, []).append(parameter)
+        self._momentum: dict[torch.Size, Tensor] = {}
+        for shape, same in self._shapes.items():
+            stacked = torch.zeros(len(same), *shape, device=same[0].device)  # n rows columns
+            self._momentum[shape] = stacked
+            for parameter, own in zip(same, stacked, strict=True):
+                self.state[parameter]["momentum_buffer"] = own  # a view: one memory for both uses
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+        """Update every parameter from its gradient; each must have one."""
+        assert closure is None
+        rate, momentum = self._group["lr"], self._group["momentum"]
+        updates: dict[torch.Size, Tensor] = {}
+        for shape, same in self._shapes.items():
+            gradients = torch.stack([_gradient(parameter) for parameter in same])
+            self._momentum[shape].lerp_(gradients, 1 - momentum)
+            updates[shape] = gradients.lerp_(self._momentum[shape], momentum)  # Nesterov
+        for shape, orthogonal in self._orthogonalised(updates):
+            rows, columns = shape
+            parameters: list[Tensor] = list(self._shapes[shape])
+            if self._group["weight_decay"]:
+                torch._foreach_mul_(parameters, 1 - rate * self._group["weight_decay"])
+            scale = max(1, rows / columns) ** 0.5
+            torch._foreach_add_(parameters, list(orthogonal), alpha=-rate * scale)
+
+    def _orthogonalised(
+        self, updates: dict[torch.Size, Tensor]
+    ) -> Iterable[tuple[torch.Size, Tensor]]:
+        """Tall matrices lie down beside the wide ones of the same sides: one batch for both."""
+        sides: dict[tuple[int, ...], list[torch.Size]] = {}
+        for shape in updates:
+            sides.setdefault(tuple(sorted(shape)), []).append(shape)
+        for shapes in sides.values():
+            wide = [updates[s] if s[0] <= s[1] else updates[s].mT for s in shapes]
+            batch = wide[0] if len(wide) == 1 else torch.cat(wide)  # n r c
+            done = orthogonalize(batch.to(self._dtype), self._steps).to(batch.dtype)
+            counts = [len(updates[shape]) for shape in shapes]
+            for shape, part in zip(shapes, torch.split(done, counts), strict=True):
+                yield shape, part if shape[0] <= shape[1] else part.mT
+
+
+def orthogonalize(matrices: Tensor, steps: int) -> Tensor:
+    """(n, r, c), r <= c, to about the nearest matrices with orthogonal rows, by Newton-Schulz.
+
+    Singular values end near 1, between 0.7 and 1.2 after 5 steps unless they were tiny.
+    """
+    norms = matrices.flatten(1).norm(dim=1).clamp(min=SMALLEST_NORM)
+    x: Tensor = matrices / norms[:, None, None]
+    for _ in range(steps):
+        gram = torch.bmm(x, x.mT)  # n r r
+        polynomial = torch.baddbmm(gram, gram, gram, beta=B, alpha=C)
+        x = torch.baddbmm(x, polynomial, x, beta=A)  # n r c
+    return x
+
+
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    assert parameter.grad is not None
+    return parameter.grad
