@@ -26,7 +26,11 @@ from minilm.units import format_seconds
 if TYPE_CHECKING:
     from rich.console import Console
 
-SAMPLE_TOKENS = 160
+    from minilm.model.transformer import Transformer
+    from minilm.text.tokenizers import Tokenizer
+
+SAMPLE_TOKENS = 160  # of the one that is printed at the end
+SAMPLE_TEMPERATURE = 0.7
 
 
 # TrainConfig's fields that are options of their own, without the prefix, as well.
@@ -154,7 +158,7 @@ def _run(options: Arguments) -> int:
     from minilm.training.train import resume, train  # torch: after what needs none
 
     if options.resume:
-        outcome = resume(str(run_dir), settings=settings)
+        outcome = resume(str(run_dir), settings=settings, sampler=sample)
     else:
         outcome = train(
             options.preset,
@@ -166,6 +170,7 @@ def _run(options: Arguments) -> int:
             init_from=options.init_from,
             model=_given(options.model),
             settings=settings,
+            sampler=sample,
         )
     reason = outcome.stopped_because
     if reason in ("SIGINT", "SIGTERM"):
@@ -233,20 +238,32 @@ def _default_run_dir(options: Arguments) -> str:
     return f"checkpoints/{options.preset}-{corpus.name}"
 
 
+def sample(model: Transformer, tokenizer: Tokenizer, max_new_tokens: int) -> str:
+    """Text of the model as it is now, the same whenever it is asked; its mode is put back."""
+    from minilm.checkpoint import Loaded
+    from minilm.generate import generate
+
+    was_training = model.training
+    model.eval()
+    try:
+        loaded = Loaded(model, tokenizer)
+        return generate(loaded, "", max_new_tokens=max_new_tokens, temperature=SAMPLE_TEMPERATURE)
+    finally:
+        model.train(was_training)
+
+
 def show(run_dir: Path, summary: dict[str, Any], console: Console) -> bool:
     """Print a sample, the curves and what they say, and every parameter; whether it is verified."""
     from minilm import run
     from minilm.checkpoint import load
-    from minilm.generate import generate
     from minilm.inspection.inspector import inspect
     from minilm.render.terminal import curve, plain_text, print_report
     from minilm.training.metrics import read_metrics
     from minilm.training.verdict import verdict
 
     metrics = read_metrics(run_dir / run.METRICS)
-    sample = generate(load(run_dir), "", max_new_tokens=SAMPLE_TOKENS, temperature=0.7)
     console.rule("a sample")
-    console.print(plain_text(sample), markup=False)
+    console.print(plain_text(sample(*load(run_dir), SAMPLE_TOKENS)), markup=False)
     console.rule("the run")
     console.print(
         f"{summary['steps']} steps, {summary['tokens']:,} tokens in "

@@ -45,12 +45,13 @@ class EnergyMeter:
 def _nvml(index: int) -> list[Counter] | None:
     try:
         nvml = import_module("pynvml")
+    except ImportError:
+        return None
+    try:
         nvml.nvmlInit()
         handle = nvml.nvmlDeviceGetHandleByIndex(index)
         return [(nvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3, 0.0)]
-    except ImportError:
-        return None
-    except Exception:  # of pynvml's own kinds: no driver, or a card without the counter
+    except nvml.NVMLError:  # no driver, or a card without the counter
         return None
 
 

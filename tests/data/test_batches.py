@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minilm.data.batches import IGNORED, training_batch, validation_windows
+from minilm.data.batches import IGNORED, training_batch, undo_merges, validation_windows
 
 TOKENS = np.arange(1000, dtype="<u2")  # a token is its own position
 
@@ -92,6 +92,59 @@ def test_windows_do_not_overlap_and_the_last_is_padded():
         [[2, 3], [4, 5]],
         [[6, IGNORED], [IGNORED, IGNORED]],
     ]
+
+
+# Tokens 0 to 3 are letters; 4 is ab, 5 is cd, 6 is abcd, merged from 4 and 5.
+LETTERS = ["a", "b", "c", "d", "ab", "cd", "abcd"]
+MERGES = np.array([[-1, -1]] * 4 + [[0, 1], [2, 3], [4, 5]])
+
+
+def spelled(row):
+    return "".join(LETTERS[token] for token in row)
+
+
+def test_an_undone_merge_is_its_two_parts():
+    windows = np.array([[6, 0, 5, 4, 6], [1, 1, 1, 1, 1]])
+    whole = undo_merges(windows, MERGES, 1.0, np.random.default_rng(0))
+    assert [spelled(row) for row in whole] == ["abcda", "bbbbb"]
+    same = undo_merges(windows, MERGES, 0.0, np.random.default_rng(0))
+    assert np.array_equal(same, windows)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(0, 6), min_size=7, max_size=7), min_size=1, max_size=4),
+    st.floats(0, 1),
+    st.integers(0, 100),
+)
+def test_undoing_merges_keeps_the_text_and_the_shape(rows, share, seed):
+    changed = undo_merges(np.array(rows), MERGES, share, np.random.default_rng(seed))
+    assert changed.shape == (len(rows), 7)
+    for before, after in zip(rows, changed, strict=True):
+        assert spelled(before).startswith(spelled(after))
+
+
+def test_each_merge_is_undone_with_its_probability():
+    windows = np.full((2000, 4), 6)
+    changed = undo_merges(windows, MERGES, 0.3, np.random.default_rng(1))
+    assert np.mean(changed[:, 0] == 6) == pytest.approx(0.7, abs=0.03)
+    # abcd undone, and of it ab too: a alone comes first.
+    assert np.mean(changed[:, 0] == 0) == pytest.approx(0.09, abs=0.02)
+
+
+def test_augmentation_is_a_function_of_seed_and_step_too():
+    tokens = np.tile(np.array([6, 4, 5, 0], dtype="<u2"), 50)
+
+    def drawn(share, **changes):
+        arguments = {"context_length": 8, "batch_size": 4, "seed": 1, "step": 5} | changes
+        return training_batch(tokens, merges=MERGES, undone_share=share, **arguments)
+
+    assert np.array_equal(drawn(0.5), drawn(0.5))
+    assert not np.array_equal(drawn(0.5), drawn(0.5, step=6))
+    inputs, targets = drawn(0.5)
+    assert np.array_equal(inputs[:, 1:], targets[:, :-1])
+    plain = training_batch(tokens, context_length=8, batch_size=4, seed=1, step=5)
+    assert [spelled(row)[:8] for row in drawn(1.0)[0]] == [spelled(row)[:8] for row in plain[0]]
 
 
 MEMORY = """

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from minilm.config import ModelConfig
 from minilm.model.attention import explicit_attention, fused_attention
+from minilm.model.ngrams import ngram_rows
 from minilm.model.rope import rotate, rotation
 from minilm.model.transformer import Transformer, next_token_loss
 from tests.strategies import model_configs
@@ -19,6 +20,9 @@ SMALL = {"vocab_size": 11, "context_length": 10, "num_layers": 2, "d_model": 12,
 NAMES = [
     "embedding.token.weight",
     "embedding.position.weight",
+    "embedding.ngram.2.weight",
+    "embedding.ngram.3.weight",
+    "blocks.0.convolution.weight",
     "blocks.0.attention_norm.weight",
     "blocks.0.attention_norm.bias",
     "blocks.0.attention.query.weight",
@@ -56,7 +60,14 @@ def tokens(rows: int = 2, length: int = 10) -> torch.Tensor:
 
 
 def test_parameter_names_are_pinned() -> None:
-    model = build(num_layers=1, position="learned", feed_forward="swiglu", qk_norm=True)
+    model = build(
+        num_layers=1,
+        position="learned",
+        feed_forward="swiglu",
+        qk_norm=True,
+        ngram=3,
+        convolution=2,
+    )
     assert [name for name, _ in model.named_parameters()] == NAMES
 
 
@@ -70,6 +81,9 @@ def test_a_tied_head_is_one_parameter() -> None:
 @given(config=model_configs())
 def test_no_token_sees_a_later_one(config: ModelConfig) -> None:
     model = Transformer(config).eval()
+    with torch.no_grad():  # what starts at zero would hide what it looks at
+        for parameter in model.parameters():
+            parameter.normal_(generator=torch.Generator().manual_seed(1))
     length = config.context_length
     before = torch.arange(length)[None] % config.vocab_size
     after = before.clone()
@@ -148,6 +162,41 @@ def test_feed_forward_is_its_formula(activation: str) -> None:
         "geglu": lambda: F.gelu(layer.gate(x)) * up,
     }[activation]()
     torch.testing.assert_close(layer(x), layer.down(expected))
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 7])
+def test_convolution_is_its_formula(length: int) -> None:
+    layer = build(convolution=3).blocks[0].convolution
+    x = torch.randn(2, length, 12, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(layer(x), x)  # nothing is added at first
+    with torch.no_grad():
+        layer.weight.normal_(generator=torch.Generator().manual_seed(1))
+    expected = x.clone()
+    for t in range(length):
+        for j in range(min(3, t)):
+            expected[:, t] += layer.weight[j] * x[:, t - 1 - j]
+    torch.testing.assert_close(layer(x), expected)
+
+
+def test_ngram_tables_add_a_row_for_each_length() -> None:
+    plain, model = build(), build(ngram=3, ngram_rows=7)
+    model.load_state_dict(plain.state_dict(), strict=False)
+    assert torch.equal(model(tokens()), plain(tokens()))  # the tables start at zero
+    with torch.no_grad():
+        for table in model.embedding.ngram.values():
+            table.weight.normal_(generator=torch.Generator().manual_seed(1))
+    expected = plain.embedding(tokens())
+    for n in (2, 3):
+        expected = expected + model.embedding.ngram[str(n)].weight[ngram_rows(tokens(), n, 7)]
+    torch.testing.assert_close(model.embedding(tokens()), expected)
+
+
+def test_embeddings_have_a_scale_of_their_own() -> None:
+    config = ModelConfig(vocab_size=4096, d_model=64, embedding_std=0.7, position="learned")
+    model = Transformer(config)
+    assert model.embedding.token.weight.std().item() == pytest.approx(0.7, rel=0.02)
+    assert model.embedding.position.weight.std().item() == pytest.approx(0.7, rel=0.02)
+    assert model.blocks[0].attention.query.weight.std().item() == pytest.approx(0.02, rel=0.05)
 
 
 def test_dropout_acts_in_training_only() -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -309,3 +310,22 @@ def test_another_gpt2_style_tokenizer_can_be_used(built, tmp_path):
     assert tokenizer.end_of_text == len(vocabulary) == tokenizer.vocab_size - 1
     assert tokenizer.encode(TEXT).tolist() == (built["bpe"].encode(TEXT) - 1).tolist()
     assert tokenizer.decode(tokenizer.encode(TEXT)) == TEXT
+
+
+def test_a_token_of_bpe_is_the_two_that_it_was_merged_from(tmp_path: Path) -> None:
+    text = "the cat sat on the mat. the cat sat. " * 20
+    tokenizer = build_tokenizer("bpe", lambda: iter([text]), 280)
+    merges = tokenizer.merges()
+    assert merges.shape == (tokenizer.vocab_size, 2)
+    merged = np.flatnonzero(merges[:, 0] >= 0)
+    assert len(merged) == tokenizer.vocab_size - 257 > 5  # all but the bytes and the end of a text
+    for token in merged:
+        left, right = merges[token]
+        assert tokenizer.decode([token]) == tokenizer.decode([left]) + tokenizer.decode([right])
+    tokenizer.save(tmp_path / "tokenizer.json")
+    assert np.array_equal(load_tokenizer(tmp_path / "tokenizer.json").merges(), merges)
+    # GPT-2's own file writes a merge as one text.
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    content["model"]["merges"] = [" ".join(pair) for pair in content["model"]["merges"]]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    assert np.array_equal(load_tokenizer(tmp_path / "tokenizer.json").merges(), merges)

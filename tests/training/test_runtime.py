@@ -1,16 +1,18 @@
 """Device, dtype and compilation: what 'auto' becomes, and what is refused."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from minilm.config import TrainConfig
+from minilm.config import ModelConfig, TrainConfig
 from minilm.errors import ConfigError
+from minilm.model.transformer import Transformer, next_token_loss
 from minilm.training import runtime
 from minilm.training.metrics import read_metrics
-from minilm.training.runtime import resolve
+from minilm.training.runtime import Runtime, resolve
 from minilm.training.train import train
 from tests.conftest import TINY_MODEL, TINY_SETTINGS
 
@@ -97,3 +99,66 @@ def test_each_way_of_computing_learns_the_same(
     # Rounding apart: bfloat16 has 8 bits of mantissa.
     assert other == pytest.approx(plain, rel=2e-2 if "dtype" in how else 1e-4)
     assert outcome.summary["dtype"] == how.get("dtype", "float32")
+
+
+def test_what_does_not_compile_runs_as_it_is_with_one_note(
+    machine: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine()
+
+    def fails(function: Any) -> Any:
+        def call(*arguments: Any) -> Any:
+            raise torch._dynamo.exc.TorchDynamoException("g++ went missing\nand more")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", fails)
+    loss = resolve(TrainConfig(), **LONG).compiled(lambda model, inputs, targets: inputs)
+    assert loss(None, 1, 2) == loss(None, 1, 2) == 1
+    assert capsys.readouterr().err == "not compiling: g++ went missing\n"
+    asked_for = resolve(TrainConfig(compile="on"), **LONG).compiled(lambda *_: 1)
+    with pytest.raises(ConfigError, match=r"compile: on, and it fails here \(g\+\+ went missing"):
+        asked_for(None, 1, 2)
+
+
+def test_activation_checkpointing_keeps_the_gradients_and_less_memory(machine: Any) -> None:
+    machine()
+    config = ModelConfig(**TINY_MODEL, dropout=0.2)
+    tokens = torch.arange(32).reshape(2, 16)
+    gradients, kept = [], []
+    for asked in (False, True):
+        model = Transformer(config).train()
+        resolve(TrainConfig(activation_checkpointing=asked), **LONG).prepare(model)
+        saved: dict[int, int] = {}
+
+        def pack(tensor: torch.Tensor, saved: dict[int, int] = saved) -> torch.Tensor:
+            saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        torch.manual_seed(0)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            loss = next_token_loss(model, tokens, tokens)
+        kept.append(sum(saved.values()))
+        loss.backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters()})
+        assert gradients[0].keys() == dict(model.named_parameters()).keys()
+    for name, gradient in gradients[0].items():
+        assert torch.equal(gradient, gradients[1][name]), name
+    assert kept[1] < kept[0] / 2
+
+
+def test_deterministic_algorithms_are_set_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", asked.append)
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", asked.append)
+    model = Transformer(ModelConfig(**TINY_MODEL))
+    Runtime(torch.device("cuda"), torch.bfloat16, False).prepare(model)
+    assert asked == ["high"]
+    asked.clear()
+    Runtime(torch.device("cuda"), torch.bfloat16, False, deterministic=True).prepare(model)
+    assert asked == ["highest", True]
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    asked.clear()
+    Runtime(torch.device("cpu"), torch.float32, False).prepare(model)
+    assert asked == []

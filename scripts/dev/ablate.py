@@ -1,0 +1,128 @@
+"""python scripts/dev/ablate.py --data tinyshakespeare.txt: every ingredient of the recipe, one at a time.
+
+Each case trains the base recipe with one thing changed, for several seeds, on one thread, two runs at a
+time, on characters of --data and on the stdlib corpus in BPE. A run is one line of docs/ablations.jsonl;
+those that are there are not run again. docs/ablations.md is written from it (--write-only runs nothing).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[0] = str(ROOT)
+
+from scripts.dev.ablation_cases import BASES, CASES, Case  # noqa: E402
+from scripts.dev.ablation_page import write_page  # noqa: E402
+
+RESULTS = ROOT / "docs" / "ablations.jsonl"
+PAGE = ROOT / "docs" / "ablations.md"
+
+
+def main() -> int:
+    """Run what is missing, then write the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, help="tinyshakespeare, for the corpus of characters")
+    parser.add_argument("--cases", nargs="+", choices=CASES, metavar="NAME", default=list(CASES))
+    parser.add_argument("--corpora", nargs="+", choices=BASES, default=list(BASES))
+    parser.add_argument("--seeds", type=int, default=3, metavar="N")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, a thread each")
+    parser.add_argument("--write-only", action="store_true")
+    parser.add_argument("--one", help=argparse.SUPPRESS)  # a run in a process of its own
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(run(**json.loads(options.one))))
+        return 0
+    if not options.write_only:
+        if "characters" in options.corpora and (options.data is None or not options.data.is_file()):
+            print("error: --data: no such file, expected tinyshakespeare", file=sys.stderr)
+            return 2
+        run_missing(options)
+    write_page(PAGE, read_results())
+    return 0
+
+
+def run_missing(options: argparse.Namespace) -> None:
+    """Start a process for each run that has no line yet; append its line when it ends."""
+    present = {(row["case"], row["corpus"], row["seed"]) for row in read_results()}
+    wanted = [
+        {"case": name, "corpus": corpus, "seed": seed, "data": str(options.data)}
+        for seed in range(options.seeds)
+        for corpus in options.corpora
+        for name in options.cases
+        if CASES[name].fits(corpus) and (name, corpus, seed) not in present
+    ]
+
+    def start(numbered: tuple[int, dict[str, Any]]) -> None:
+        number, each = numbered
+        command = [sys.executable, __file__, "--one", json.dumps(each)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            print(f"{each}: {done.stderr[-2000:]}", file=sys.stderr)
+            return
+        row = done.stdout.strip().splitlines()[-1]
+        with RESULTS.open("a", encoding="utf-8") as stream:
+            stream.write(row + "\n")
+        print(f"{number}/{len(wanted)} {row}", file=sys.stderr, flush=True)
+
+    with ThreadPoolExecutor(options.jobs) as pool:
+        list(pool.map(start, enumerate(wanted, start=1)))
+
+
+def run(case: str, corpus: str, seed: int, data: str) -> dict[str, Any]:
+    """Train one case; what came of it."""
+    import minilm.training.train as training
+    from scripts.dev.variants import VARIANTS
+
+    chosen, base = CASES[case], BASES[corpus]
+    if chosen.variant:
+        training.Transformer = VARIANTS[chosen.variant]  # type: ignore[misc]
+    source = data if corpus == "characters" else "stdlib"
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
+        outcome = training.train(
+            "nano",
+            data=source,
+            run_dir=Path(folder) / "run",
+            tokenizer=base["tokenizer"],
+            model=base["model"] | chosen.model,
+            settings=base["train"]
+            | chosen.train
+            | chosen.scaled(base["train"] | chosen.train)
+            | {"seed": seed, "device": "cpu", "dtype": "float32", "compile": "off"},
+        )
+    summary = outcome.summary
+    return {
+        "case": case,
+        "corpus": corpus,
+        "seed": seed,
+        "loss": round(summary["best_val_loss"], 5),
+        "bits_per_byte": round(summary["best_val_bits_per_byte"], 5),
+        "steps": summary["steps"],
+        "tokens": summary["tokens"],
+        "parameters": summary["parameters"],
+        "stopped_because": summary["stopped_because"],
+    }
+
+
+def read_results() -> list[dict[str, Any]]:
+    """Every line of docs/ablations.jsonl."""
+    if not RESULTS.is_file():
+        return []
+    return [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
+
+
+__all__ = ["Case"]

@@ -1,0 +1,106 @@
+"""What a step must not do: wait for the device, or leave something behind for each that went before."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from minilm.config import TrainConfig
+from minilm.data.shards import prepare
+from minilm.model.transformer import Transformer
+from minilm.presets import PRESETS
+from minilm.text.corpora import open_corpus
+from minilm.training.loop import Loop
+from minilm.training.runtime import resolve
+from minilm.training.stopping import StopRequest
+from tests.conftest import TINY_MODEL
+
+# What reads a value back from a device, which on CUDA waits for all that was queued before.
+READS_BACK = {
+    "aten::_local_scalar_dense",
+    "aten::is_nonzero",
+    "aten::equal",
+    "aten::nonzero",
+    "aten::item",
+}
+
+
+class Operations(TorchDispatchMode):
+    """Counts every operation that reaches the dispatcher."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None):
+        self.seen[function.name().partition(".")[0]] += 1
+        return function(*args, **(kwargs or {}))
+
+
+def resident_bytes() -> int:
+    """Of this process now, not at its peak; 0 on systems without /proc."""
+    statm = Path("/proc/self/statm")
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0
+
+
+@pytest.fixture
+def loop(text_file: Path, cache: Path, tmp_path: Path) -> Any:
+    def make(**settings: Any) -> Loop:
+        config = TrainConfig(
+            **{"batch_size": 4, "warmup_steps": 5, "device": "cpu", "compile": "off"} | settings
+        )
+        corpus = open_corpus(str(text_file), cleaning=(), cache=cache)
+        data = prepare(
+            corpus,
+            tokenizer="byte",
+            vocab_size=None,
+            val_fraction=0.1,
+            cache=cache,
+            context_length=TINY_MODEL["context_length"],
+        )
+        model = Transformer(PRESETS["nano"].model_config(**TINY_MODEL | {"vocab_size": 256}))
+        runtime = resolve(config, 1, 1)
+        return Loop(model, config, data, tmp_path, runtime, {}, None, StopRequest())
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"optimizer": "adamw"}, {"gradient_accumulation": 2, "l1": 1e-4}, {"dtype": "bfloat16"}],
+)
+def test_a_step_reads_nothing_back(loop: Any, settings: dict) -> None:
+    made = loop(**settings)
+    made._step()  # AdamW makes its state at its first step
+    with Operations() as operations:
+        made._step()
+    assert operations.seen["aten::mm"] > 10  # it did see the step
+    assert not READS_BACK & operations.seen.keys()
+    with Operations() as operations:
+        made._reading()
+    assert READS_BACK & operations.seen.keys(), "and this is what it looks like when one is read"
+
+
+def test_2000_steps_leave_nothing_behind(loop: Any) -> None:
+    made = loop(max_steps=10_000)
+
+    def after(steps: int) -> tuple[int, int, int]:
+        for _ in range(steps):
+            made._step()
+        made._reading()
+        gc.collect()
+        # By type: some modules of torch warn when an object of theirs is asked for its class.
+        tensors = [each for each in gc.get_objects() if issubclass(type(each), torch.Tensor)]
+        return len(tensors), sum(each.nbytes for each in tensors), resident_bytes()
+
+    first = after(100)
+    second = after(2000)
+    assert second[:2] == first[:2]
+    assert second[2] - first[2] < 2e6  # 1 KB a step; a step allocates and frees some 500 KB
