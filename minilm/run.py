@@ -49,10 +49,13 @@ def read_config(path: Path) -> ModelConfig:
     return from_dict(ModelConfig, value.get("model"), path)
 
 
+def read_summary(run_dir: Path) -> dict[str, Any]:
+    """The summary.json of a run; empty while there is none. Raises FormatError for another file."""
+    path = run_dir / SUMMARY
+    return read_object(path) if path.is_file() else {}
+
+
 def finished_summary(run_dir: Path) -> dict[str, Any] | None:
     """The summary.json of a run that reached its end; None for one that can go on."""
-    path = run_dir / SUMMARY
-    if not path.is_file():
-        return None
-    summary = read_object(path)
+    summary = read_summary(run_dir)
     return summary if summary.get("stopped_because") in FINISHED else None

@@ -11,13 +11,16 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from minilm.cli.edge import BAD_INPUT, CHECK_FAILED, DONE, guarded
 from minilm.errors import InputError
 from minilm.inspection import further
 from minilm.inspection.inspector import examine
 from minilm.inspection.report import Report
+
+if TYPE_CHECKING:
+    from minilm.render.history import RunHistory
 
 
 class Parser(argparse.ArgumentParser):
@@ -93,7 +96,7 @@ def _write(reports: Sequence[Report], options: argparse.Namespace) -> None:
     if options.html is not None:
         from minilm.render.html import page
 
-        _put(options.html, page(reports[0], metrics=_metrics(reports[0])))
+        _put(options.html, page(reports[0], history=_history(reports[0])))
     if "-" not in (options.json, options.markdown, options.html):
         from minilm.cli.console import ResultConsole
         from minilm.render.terminal import print_report
@@ -104,19 +107,19 @@ def _write(reports: Sequence[Report], options: argparse.Namespace) -> None:
             console.print()
 
 
-def _metrics(report: Report) -> list[dict[str, Any]]:
-    """The log of a run that minilm trained; a log that cannot be read costs the page its curves."""
+def _history(report: Report) -> RunHistory | None:
+    """Of a run that minilm trained; a log that cannot be read costs the page its curves."""
     from minilm import run
-    from minilm.training.metrics import read_points
 
-    path = Path(report.target) / run.METRICS
     if report.architecture != run.FAMILY:
-        return []
+        return None
+    from minilm.training.history import read_history
+
     try:
-        return read_points(path)
+        return read_history(Path(report.target))
     except InputError as error:
         print(f"note: no curves: {error}", file=sys.stderr)
-        return []
+        return None
 
 
 def _put(file: str, text: str) -> None:

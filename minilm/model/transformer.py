@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from minilm.config import ModelConfig
 from minilm.model.attention import Attention, Rotation
 from minilm.model.initialization import initialize
-from minilm.model.layers import CausalConvolution, EmbeddingTable, FeedForward, Linear, make_norm
+from minilm.model.layers import CausalConvolution, EmbeddingTable, FeedForward, Head, make_norm
 from minilm.model.ngrams import ngram_rows
 from minilm.model.rope import rotation
 
@@ -77,7 +77,7 @@ class Transformer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.final_norm = make_norm(config.d_model, config)
-        self.lm_head = Linear(config.d_model, config.vocab_size, bias=False)
+        self.lm_head = Head(config.d_model, config.vocab_size)
         if config.tied_embeddings:
             self.lm_head.weight = self.embedding.token.weight
         initialize(self, config, generator or torch.Generator().manual_seed(0))

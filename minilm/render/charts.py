@@ -131,6 +131,24 @@ def curves(metrics: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any
     return found
 
 
+def best_evaluation(line: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """{steps, seconds, value} of an evaluation's line, for the mark in the curves; None without one."""
+    if line is None or not _is_finite(line.get("val_loss")):
+        return None
+    return {
+        "steps": _finite(line.get("step")),
+        "seconds": _finite(line.get("seconds")),
+        "value": line["val_loss"],
+    }
+
+
+def spread(lines: Sequence[Mapping[str, Any]], limit: int) -> list[Mapping[str, Any]]:
+    """All lines, or ``limit`` of them, evenly, the first and the last among them."""
+    if len(lines) <= limit:
+        return list(lines)
+    return [lines[round(n * (len(lines) - 1) / (limit - 1))] for n in range(limit)]
+
+
 def tensor_table(report: Report) -> dict[str, Any]:
     """The list of tensors by columns, what repeats written once: 45,000 rows stay a few megabytes."""
     shapes: dict[tuple[str, int], int] = {}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -18,15 +18,17 @@ from markupsafe import Markup
 
 from minilm.inspection.report import Report
 from minilm.render import charts
+from minilm.render.history import RunHistory
 from minilm.render.sections import conventions, sections, verdict, witnesses
-from minilm.render.terminal import plain
+from minilm.render.terminal import plain, plain_text
 from minilm.units import format_count
 
 MAX_ROWS = 200  # of a printed table; the list of tensors has its own window
+MAX_SAMPLES = 12  # of a run, the first and the last among them
 
 
-def page(report: Report, *, metrics: Sequence[Mapping[str, Any]] = ()) -> str:
-    """The whole page. ``metrics``, the lines of a run's metrics.jsonl, adds its loss curves."""
+def page(report: Report, *, history: RunHistory | None = None) -> str:
+    """The whole page; with the ``history`` of a run, its curves, findings and samples too."""
     # Importing plotly changes the process's warning filters: only where a page is made.
     from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
@@ -37,11 +39,12 @@ def page(report: Report, *, metrics: Sequence[Mapping[str, Any]] = ()) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"plain": plain, "short": format_count}
+    environment.filters |= {"plain": plain, "plain_text": plain_text, "short": format_count}
     # HTML turns \r\n to \n, which would change the hash.
     scripts = [get_plotlyjs().replace("\r\n", "\n"), _template(environment, "report.js")]
     state, sentence = verdict(report)
-    curves = charts.curves(metrics)
+    history = history or RunHistory()
+    curves = charts.curves(history.metrics)
     heat_map = charts.heat_map(report)
     return environment.get_template("report.html").render(
         policy=_policy(scripts),
@@ -53,6 +56,7 @@ def page(report: Report, *, metrics: Sequence[Mapping[str, Any]] = ()) -> str:
                     "treemap": charts.treemap(report),
                     "heatMap": heat_map,
                     "curves": curves,
+                    "best": charts.best_evaluation(history.best),
                     "tensors": charts.tensor_table(report),
                 }
             )
@@ -64,6 +68,8 @@ def page(report: Report, *, metrics: Sequence[Mapping[str, Any]] = ()) -> str:
         conventions=conventions(report),
         sections=sections(report),
         has_curves=bool(curves),
+        findings=history.findings,
+        samples=charts.spread(history.samples, MAX_SAMPLES),
         heat_map=heat_map,
         max_rows=MAX_ROWS,
     )

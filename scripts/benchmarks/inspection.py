@@ -9,14 +9,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import shlex
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +20,7 @@ from typing import Any
 
 from scripts.benchmarks import checkpoints
 from scripts.benchmarks.counters import PROGRAMS
+from scripts.benchmarks.process import Run, machine, run
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 INSPECT = ROOT / "scripts" / "inspect.py"
@@ -121,16 +118,6 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    return {
-        "system": platform.platform(),
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-    }
-
-
 def compare(name: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """One case: minilm and each peer in turn, ``repeats`` times each."""
     case = CASES[name]
@@ -186,49 +173,6 @@ def said(tool: str, done: Run) -> dict[str, Any]:
         return {"failed": f"exit {done.status}: {done.errors.strip()[-300:]}"}
 
 
-@dataclass(frozen=True)
-class Run:
-    """A finished process."""
-
-    status: int
-    seconds: float
-    cpu_seconds: float
-    peak_mib: float
-    output: str
-    errors: str
-
-
-def run(command: Sequence[str]) -> Run:
-    """Run ``command`` to its end, with its wall time and its own largest resident set."""
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
-    # Installed packages come compiled; a checkout is compiled by its first run.
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        begin = time.perf_counter()
-        process = subprocess.Popen(command, stdout=output, stderr=errors, env=environment)
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - begin
-        process.returncode = os.waitstatus_to_exitcode(status)
-        # Linux counts in KiB, macOS in bytes.
-        peak = usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-        texts = []
-        for stream in (output, errors):
-            stream.seek(0)
-            texts.append(stream.read().decode(errors="replace"))
-    cpu_seconds = usage.ru_utime + usage.ru_stime
-    return Run(process.returncode, seconds, cpu_seconds, peak, *texts)
-
-
 def minilm() -> list[str]:
     """The command that inspects."""
     return [sys.executable, str(INSPECT)]
-
-
-def _processor() -> str:
-    """The processor's name as Linux has it, else as Python knows it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()

@@ -1,173 +1,262 @@
-"""bench.py train --peer NANOGPT --data FILE: minilm and nanoGPT side by side.
+"""bench.py train --data FILE [--peer NANOGPT]: minilm and nanoGPT side by side, on the same characters.
 
-Both train on the same characters with the same shapes and batch, each as a whole process, in turn,
-several times; the steady rate leaves out each one's first steps. Prints JSON: medians and ratios.
+Whole processes, start-up, evaluation and saving included, run in turn, several times; losses are over the
+whole validation split in consecutive windows. Prints JSON: machine, commands, runs, medians and ratios.
 """
+
+from __future__ import annotations
 
 import argparse
 import json
-import os
-import re
 import shlex
-import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+
+from scripts.benchmarks import nanogpt
+from scripts.benchmarks.process import machine, run
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
-# Name: layers, heads, width, context, batch, steps timed. `small` is nanoGPT's README run on a CPU.
-SHAPES = {"small": (4, 4, 128, 64, 12, 300), "large": (4, 6, 384, 256, 12, 12)}
-STEPS_LEFT_OUT = 0.3  # share of the steps that warm up
+TARGET = 1.88  # nats a character: what nanoGPT's README says of its run on a CPU
+
+# Options of train.py for each question; what they have in common is added by `command`.
+REACH = {
+    "--preset": "nano-fast",
+    "--model.context-length": 64,
+    "--model.num-layers": 2,
+    "--model.d-model": 64,
+    "--model.num-heads": 2,
+    "--model.ngram": 4,
+    "--model.ngram-rows": 3000,
+    "--train.batch-size": 16,
+    "--max-steps": 120,
+}
+REACH_ANY = REACH | {"--model.num-layers": 1, "--model.ngram-rows": 8192}
+BEST = {
+    "--preset": "nano-fast",
+    "--model.context-length": 128,
+    "--model.num-layers": 4,
+    "--model.d-model": 96,
+    "--model.num-heads": 3,
+    "--model.ngram": 3,
+    "--train.batch-size": 16,
+}
+# Layers, heads, width, context: the shapes whose steady rates are compared, and the steps timed.
+SHAPES = {"small": (4, 4, 128, 64, 300), "large": (6, 6, 384, 256, 12)}
+PEER_BATCH = 12
+# nanoGPT's model: learned positions, no biases, a tied head.
+PEER_MODEL = {
+    "--train.optimizer": "adamw",
+    "--train.beta2": 0.99,
+    "--model.position": "learned",
+    "--model.norm-bias": "false",
+    "--model.qkv-bias": "false",
+    "--model.attention-output-bias": "false",
+    "--model.feed-forward-bias": "false",
+    "--model.tied-embeddings": "true",
+}
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the comparison that the arguments name."""
-    parser = argparse.ArgumentParser(prog="bench.py train", description=__doc__.splitlines()[0])
+    """Run the comparisons that the arguments name."""
+    parser = argparse.ArgumentParser(
+        prog="bench.py train", description=(__doc__ or "").splitlines()[0]
+    )
     parser.add_argument("--peer", type=Path, metavar="FOLDER", help="a checkout of nanoGPT")
     parser.add_argument("--data", type=Path, required=True, help="a text file, read by both")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
-    parser.add_argument("--batch", type=int, help="minilm's batch; default: the peer's")
-    parser.add_argument("--compile", choices=["auto", "on", "off"], default="auto")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--out", type=Path, help="write the JSON there too")
     options = parser.parse_args(arguments)
     for path in (options.data, *([options.peer / "train.py"] if options.peer else [])):
         if not path.is_file():
             print(f"error: {path}: no such file, expected a text and a checkout", file=sys.stderr)
             return 2
-    with tempfile.TemporaryDirectory() as folder:
-        results = [compare(name, options, Path(folder)) for name in options.shapes]
-    print(json.dumps(results, indent=2))
+    if options.repeats < 1:
+        print("error: --repeats: expected at least 1", file=sys.stderr)
+        return 2
+    with tempfile.TemporaryDirectory(prefix="minilm-bench-") as folder:
+        bench = Bench(Path(folder), options.data.resolve(), options.repeats, options.peer)
+        results = {part: PARTS[part](bench) for part in options.only}
+    text = json.dumps({"machine": machine(), "date": _today(), **results}, indent=2)
+    if options.out is not None:
+        options.out.write_text(text + "\n", encoding="utf-8")
+    print(text)
     return 0
 
 
-def compare(name: str, options: argparse.Namespace, folder: Path) -> dict[str, object]:
-    """One shape: minilm and the peer in turn, ``repeats`` times each."""
-    peer = prepare_peer(options.peer, options.data, folder) if options.peer else None
-    runs: dict[str, list[dict[str, float]]] = {"minilm": [], "peer": []}
-    commands = {"minilm": minilm_command(name, options)}
-    if peer is not None:
-        commands["peer"] = peer_command(name)
-    for repeat in range(options.repeats):
-        target = folder / f"{name}-{repeat}"
-        command = [*commands["minilm"], "--run-dir", str(target)]
-        seconds, _ = timed(command, None, folder)
-        lines = [json.loads(line) for line in (target / "metrics.jsonl").read_text().splitlines()]
+@dataclass
+class Bench:
+    """Where the runs are, and how often each is made."""
+
+    folder: Path
+    data: Path
+    repeats: int
+    peer_folder: Path | None
+    runs: int = 0
+
+    def __post_init__(self) -> None:
+        self.peer = (
+            nanogpt.prepare(self.peer_folder, self.data, self.folder) if self.peer_folder else None
+        )
+        # Both find their text encoded: preparing it is part of no run.
+        self.train({"--max-steps": 1, "--train.sample-tokens": 0})
+
+    def train(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """A run of minilm; its seconds, and what it wrote down."""
+        self.runs += 1
+        target = self.folder / f"run-{self.runs}"
+        line = [*command(self.data, options), "--run-dir", str(target)]
+        done = run(line, environment={"MINILM_CACHE": str(self.folder / "cache")})
+        if done.status:
+            raise SystemExit(f"error: {shlex.join(line)}: exit {done.status}\n{done.errors}")
+        summary = json.loads((target / "summary.json").read_text(encoding="utf-8"))
+        metrics = (target / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        lines = [json.loads(line) for line in metrics]
         rates = [line["tokens_per_second"] for line in lines if "tokens_per_second" in line]
-        runs["minilm"].append({"seconds": seconds, "tokens_per_second": steady(rates)})
-        if peer is not None:
-            seconds, output = timed(commands["peer"], peer, folder)
-            tokens = SHAPES[name][3] * SHAPES[name][4]
-            times = [float(ms) for ms in re.findall(r"time ([\d.]+)ms", output)]
-            rates = [1000 * tokens / ms for ms in times]
-            runs["peer"].append({"seconds": seconds, "tokens_per_second": steady(rates)})
-        print(f"{name} {repeat + 1}/{options.repeats}: {runs}", file=sys.stderr)
-    medians = {
-        who: {key: statistics.median(run[key] for run in each) for key in each[0]}
-        for who, each in runs.items()
-        if each
-    }
-    result: dict[str, object] = {
-        "shape": name,
-        "commands": {who: shlex.join(command) for who, command in commands.items()},
+        print(f"run {self.runs}: {done.seconds:.1f} s {shlex.join(line[2:])}", file=sys.stderr)
+        return {
+            "seconds": done.seconds,
+            "peak_mib": done.peak_mib,
+            "loss": summary["best_val_loss"],
+            "parameters": summary["parameters"],
+            "tokens": summary["tokens"],
+            "rate": nanogpt.steady(rates),
+            "utilisation": summary["model_flops_utilisation"],
+            "peak_flops": summary["peak_flops"],
+            "curve": [(line["seconds"], line["val_loss"]) for line in lines if "val_loss" in line],
+        }
+
+    def train_peer(self, flags: str, tokens_per_step: int) -> dict[str, Any]:
+        """A run of nanoGPT, likewise."""
+        assert self.peer is not None
+        done = asdict(nanogpt.train(self.peer, flags, tokens_per_step))
+        print(f"nanoGPT: {done['seconds']:.1f} s {flags}", file=sys.stderr)
+        return done
+
+
+def command(data: Path, options: Mapping[str, Any]) -> list[str]:
+    """train.py with these options, evaluating at the end alone."""
+    steps = options.get("--max-steps", 1)
+    fields = {"--data": data, "--tokenizer": "char", "--eval-every": steps, **options}
+    pairs = [str(part) for pair in fields.items() for part in pair]
+    return [sys.executable, str(ROOT / "scripts" / "train.py"), *pairs]
+
+
+def quality(bench: Bench) -> dict[str, Any]:
+    """Seconds to the target, and the loss in nanoGPT's own time: one turn of all of them a repeat."""
+    questions: dict[str, Mapping[str, Any]] = {"reach": REACH, "reach_any": REACH_ANY}
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in (*questions, "peer", "best")}
+    best = dict(BEST)
+    for _ in range(bench.repeats):
+        for name, options in questions.items():
+            runs[name].append(bench.train(options))
+        if bench.peer is None:
+            continue
+        runs["peer"].append(bench.train_peer(nanogpt.README, 64 * PEER_BATCH))
+        if "--max-steps" not in best:
+            best["--max-steps"] = _steps_within(bench, runs["peer"][0]["seconds"])
+        runs["best"].append(bench.train(best))
+    result: dict[str, Any] = {
+        "target": TARGET,
+        "commands": {
+            name: shlex.join(command(Path("FILE"), options)[1:])
+            for name, options in {**questions, "best": best}.items()
+        },
+        "peer_command": f"train.py config/train_shakespeare_char.py {nanogpt.README}",
         "runs": runs,
-        "medians": medians,
+        "medians": {name: _medians(each) for name, each in runs.items() if each},
     }
-    if peer is not None:
-        ratios = [
-            ours["tokens_per_second"] / theirs["tokens_per_second"]
-            for ours, theirs in zip(runs["minilm"], runs["peer"], strict=True)
-        ]
-        result["tokens_per_second_ratio"] = statistics.median(ratios)
+    if bench.peer is not None:
+        for name in questions:
+            pairs = zip(runs["peer"], runs[name], strict=True)
+            result[f"times_{name}"] = statistics.median(
+                p["seconds"] / o["seconds"] for p, o in pairs
+            )
+        curve = bench.train(best | {"--eval-every": max(1, best["--max-steps"] // 12)})
+        result["curve"] = curve["curve"]
     return result
 
 
-def steady(rates: list[float]) -> float:
-    """The median rate after the first steps."""
-    return statistics.median(rates[int(len(rates) * STEPS_LEFT_OUT) :])
+def _steps_within(bench: Bench, seconds: float) -> int:
+    """As many steps of BEST as end, with all that is around them, within ``seconds``."""
+    short, longer = (bench.train(BEST | {"--max-steps": steps})["seconds"] for steps in (20, 120))
+    each = (longer - short) / 100
+    return int(0.93 * (seconds - short) / each)  # the machine's speed wanders by some percent
 
 
-def minilm_command(name: str, options: argparse.Namespace) -> list[str]:
-    """minilm with the peer's shape: learned positions, no biases, tied head, GELU."""
-    layers, heads, width, context, batch, steps = SHAPES[name]
-    fields = {
-        "--data": options.data.resolve(),
-        "--tokenizer": "char",
-        "--max-steps": steps,
-        "--eval-every": steps,
-        "--compile": options.compile,
-        "--train.log-every": 1,
-        "--train.batch-size": options.batch or batch,
-        "--train.gradient-accumulation": 1,
-        "--train.beta2": 0.99,
-        "--model.num-layers": layers,
-        "--model.num-heads": heads,
-        "--model.d-model": width,
-        "--model.context-length": context,
-        "--model.position": "learned",
-        "--model.norm-bias": "false",
-        "--model.qkv-bias": "false",
-        "--model.attention-output-bias": "false",
-        "--model.feed-forward-bias": "false",
-        "--model.tied-embeddings": "true",
+def rates(bench: Bench) -> dict[str, Any]:
+    """Steady tokens a second at the peer's shapes and batch."""
+    results = {}
+    for name, (layers, heads, width, context, steps) in SHAPES.items():
+        shape = {
+            "--model.num-layers": layers,
+            "--model.num-heads": heads,
+            "--model.d-model": width,
+            "--model.context-length": context,
+            "--max-steps": steps,
+            "--train.batch-size": PEER_BATCH,
+            "--train.log-every": 1,
+            "--train.sample-tokens": 0,
+        }
+        flags = (
+            f"--device=cpu --eval_iters=1 --log_interval=1 --eval_interval={steps} --dropout=0.0 "
+            f"--block_size={context} --batch_size={PEER_BATCH} --n_layer={layers} --n_head={heads} "
+            f"--n_embd={width} --max_iters={steps} --lr_decay_iters={steps}"
+        )
+        runs: dict[str, list[dict[str, Any]]] = {"minilm": [], "peer": [], "peer_compiled": []}
+        for _ in range(bench.repeats):
+            runs["minilm"].append(bench.train(PEER_MODEL | shape))
+            if bench.peer is not None:
+                for who, compiled in (("peer", False), ("peer_compiled", True)):
+                    if compiled and name == "large":
+                        continue
+                    runs[who].append(
+                        bench.train_peer(f"--compile={compiled} {flags}", context * PEER_BATCH)
+                    )
+        result: dict[str, Any] = {
+            "command": shlex.join(command(Path("FILE"), PEER_MODEL | shape)[1:]),
+            "peer_command": f"train.py config/train_shakespeare_char.py --compile=False {flags}",
+            "runs": runs,
+            "medians": {who: _medians(each) for who, each in runs.items() if each},
+        }
+        for who in ("peer", "peer_compiled"):
+            pairs = list(zip(runs["minilm"], runs[who], strict=False))
+            if pairs:
+                result[f"times_{who}"] = statistics.median(a["rate"] / b["rate"] for a, b in pairs)
+        results[name] = result
+    return results
+
+
+def memory(bench: Bench) -> dict[str, Any]:
+    """The largest resident set of a run of `nano` on the default text, evaluation and report included."""
+    options = {"--preset": "nano", "--data": "stdlib", "--tokenizer": "bpe", "--max-steps": 60}
+    runs = [bench.train(options) for _ in range(bench.repeats)]
+    return {
+        "command": shlex.join(command(Path("FILE"), options)[1:]),
+        "runs": runs,
+        "peak_mib": statistics.median(each["peak_mib"] for each in runs),
     }
-    script = ROOT / "scripts" / "train.py"
-    pairs = [str(part) for pair in fields.items() for part in pair]
-    return [sys.executable, str(script), *pairs]
 
 
-def peer_command(name: str) -> list[str]:
-    """nanoGPT's README command for a CPU, with this shape and with one evaluation at the end."""
-    layers, heads, width, context, batch, steps = SHAPES[name]
-    flags = (
-        "--device=cpu --compile=False --eval_iters=1 --log_interval=1 --always_save_checkpoint=False "
-        f"--block_size={context} --batch_size={batch} --n_layer={layers} --n_head={heads} "
-        f"--n_embd={width} --max_iters={steps} --lr_decay_iters={steps} --eval_interval={steps} "
-        "--dropout=0.0"
-    )
-    return [
-        sys.executable,
-        "-W",
-        "ignore",
-        "train.py",
-        "config/train_shakespeare_char.py",
-        *flags.split(),
-    ]
+def _medians(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    keys = [key for key, value in runs[0].items() if isinstance(value, (int, float))]
+    return {key: statistics.median(run[key] for run in runs) for key in keys}
 
 
-def prepare_peer(peer: Path, data: Path, folder: Path) -> Path:
-    """A copy of the checkout with its own preparation run on ``data``."""
-    copy = folder / "peer"
-    if copy.exists():
-        return copy
-    shutil.copytree(peer, copy, ignore=shutil.ignore_patterns(".git", "assets"))
-    prepared = copy / "data" / "shakespeare_char"
-    shutil.copy(data, prepared / "input.txt")
-    # prepare.py imports requests for a download that the file above makes needless.
-    stand_in = folder / "stand-in"
-    stand_in.mkdir()
-    (stand_in / "requests.py").write_text("")
-    subprocess.run(
-        [sys.executable, "prepare.py"],
-        cwd=prepared,
-        env=os.environ | {"PYTHONPATH": str(stand_in)},
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
-    return copy
+def _today() -> str:
+    import datetime
+
+    return datetime.date.today().isoformat()
 
 
-def timed(command: list[str], cwd: Path | None, folder: Path) -> tuple[float, str]:
-    """Wall seconds of a whole process, and what it printed."""
-    cache = {"MINILM_CACHE": str(folder / "cache")}
-    start = time.perf_counter()
-    done = subprocess.run(
-        command, cwd=cwd, env=os.environ | cache, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise SystemExit(f"error: {shlex.join(command)}: exit {done.returncode}\n{done.stderr}")
-    return time.perf_counter() - start, done.stdout
+PARTS: dict[str, Callable[[Bench], dict[str, Any]]] = {
+    "quality": quality,
+    "rates": rates,
+    "memory": memory,
+}

@@ -1,8 +1,8 @@
 """python scripts/dev/ablate.py --data tinyshakespeare.txt: every ingredient of the recipe, one at a time.
 
 Each case trains the base recipe with one thing changed, for several seeds, on one thread, two runs at a
-time, on characters of --data and on the stdlib corpus in BPE. A run is one line of docs/ablations.jsonl;
-those that are there are not run again. docs/ablations.md is written from it (--write-only runs nothing).
+time. A run is one line of docs/ablations.jsonl; those that are there are not run again. docs/ablations.md
+is written from it (--write-only runs nothing).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[0] = str(ROOT)
 
-from scripts.dev.ablation_cases import BASES, CASES, Case  # noqa: E402
+from scripts.dev.ablation_cases import CASES, CORPORA, MODEL, TRAIN  # noqa: E402
 from scripts.dev.ablation_page import write_page  # noqa: E402
 
 RESULTS = ROOT / "docs" / "ablations.jsonl"
@@ -33,7 +34,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="tinyshakespeare, for the corpus of characters")
     parser.add_argument("--cases", nargs="+", choices=CASES, metavar="NAME", default=list(CASES))
-    parser.add_argument("--corpora", nargs="+", choices=BASES, default=list(BASES))
+    parser.add_argument("--corpora", nargs="+", choices=CORPORA, default=list(CORPORA))
     parser.add_argument("--seeds", type=int, default=3, metavar="N")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, a thread each")
     parser.add_argument("--write-only", action="store_true")
@@ -43,7 +44,7 @@ def main() -> int:
         print(json.dumps(run(**json.loads(options.one))))
         return 0
     if not options.write_only:
-        if "characters" in options.corpora and (options.data is None or not options.data.is_file()):
+        if options.data is None or not options.data.is_file():
             print("error: --data: no such file, expected tinyshakespeare", file=sys.stderr)
             return 2
         run_missing(options)
@@ -55,11 +56,11 @@ def run_missing(options: argparse.Namespace) -> None:
     """Start a process for each run that has no line yet; append its line when it ends."""
     present = {(row["case"], row["corpus"], row["seed"]) for row in read_results()}
     wanted = [
-        {"case": name, "corpus": corpus, "seed": seed, "data": str(options.data)}
+        {"case": name, "corpus": corpus, "seed": seed, "data": str(options.data.resolve())}
         for seed in range(options.seeds)
         for corpus in options.corpora
         for name in options.cases
-        if CASES[name].fits(corpus) and (name, corpus, seed) not in present
+        if corpus in CASES[name].corpora and (name, corpus, seed) not in present
     ]
 
     def start(numbered: tuple[int, dict[str, Any]]) -> None:
@@ -82,24 +83,32 @@ def run_missing(options: argparse.Namespace) -> None:
 def run(case: str, corpus: str, seed: int, data: str) -> dict[str, Any]:
     """Train one case; what came of it."""
     import minilm.training.train as training
-    from scripts.dev.variants import VARIANTS
+    from scripts.dev import variants
 
-    chosen, base = CASES[case], BASES[corpus]
+    chosen, text = CASES[case], CORPORA[corpus]
     if chosen.variant:
-        training.Transformer = VARIANTS[chosen.variant]  # type: ignore[misc]
-    source = data if corpus == "characters" else "stdlib"
+        training.Transformer = getattr(variants, chosen.variant)  # type: ignore[misc]
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
+        source = "stdlib" if corpus == "stdlib" else data
+        if text.characters is not None:
+            part = Path(folder) / "part.txt"
+            part.write_text(
+                Path(data).read_text(encoding="utf-8")[: text.characters], encoding="utf-8"
+            )
+            source = str(part)
+        begin = time.process_time()
         outcome = training.train(
             "nano",
             data=source,
             run_dir=Path(folder) / "run",
-            tokenizer=base["tokenizer"],
-            model=base["model"] | chosen.model,
-            settings=base["train"]
+            tokenizer=text.tokenizer,
+            vocab_size=text.vocab_size,
+            model=MODEL | chosen.model,
+            settings=TRAIN
             | chosen.train
-            | chosen.scaled(base["train"] | chosen.train)
             | {"seed": seed, "device": "cpu", "dtype": "float32", "compile": "off"},
         )
+        cpu_seconds = time.process_time() - begin
     summary = outcome.summary
     return {
         "case": case,
@@ -110,6 +119,7 @@ def run(case: str, corpus: str, seed: int, data: str) -> dict[str, Any]:
         "steps": summary["steps"],
         "tokens": summary["tokens"],
         "parameters": summary["parameters"],
+        "cpu_seconds": round(cpu_seconds, 1),
         "stopped_because": summary["stopped_because"],
     }
 
@@ -123,6 +133,3 @@ def read_results() -> list[dict[str, Any]]:
 
 if __name__ == "__main__":
     sys.exit(main())
-
-
-__all__ = ["Case"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-# The stock shape of GPT-NeoX, as in `nano`, at the smallest width that still tells ideas apart.
-_MODEL: dict[str, Any] = {
+# The recipe of the preset `nano`, narrower, and as long as a quarter of its run.
+MODEL: dict[str, Any] = {
     "context_length": 128,
     "num_layers": 4,
     "d_model": 96,
@@ -15,11 +15,11 @@ _MODEL: dict[str, Any] = {
     "embedding_std": 1.0,
     "output_initialization": "zero",
 }
-_TRAIN: dict[str, Any] = {
+TRAIN: dict[str, Any] = {
     "optimizer": "muon",
-    "batch_size": 16,
-    "max_steps": 300,
-    "eval_every": 300,
+    "batch_size": 8,
+    "max_steps": 500,
+    "eval_every": 500,
     "learning_rate": 0.02,
     "muon_learning_rate": 0.03,
     "schedule": "linear",
@@ -29,39 +29,190 @@ _TRAIN: dict[str, Any] = {
     "beta1": 0.8,
     "gradient_clip": 0.0,
     "sample_tokens": 0,
-    "save_seconds": 0,
+    "save_seconds": 0.0,
 }
+TOKENS = TRAIN["max_steps"] * TRAIN["batch_size"] * MODEL["context_length"]
 
-BASES: dict[str, dict[str, Any]] = {
-    "characters": {"tokenizer": "char", "model": _MODEL, "train": _TRAIN},
-    "stdlib": {"tokenizer": "bpe", "model": _MODEL, "train": _TRAIN},
+
+@dataclass(frozen=True)
+class Corpus:
+    """A text, how it is cut into tokens, and what it is for."""
+
+    what: str
+    tokenizer: str
+    vocab_size: int | None = None
+    characters: int | None = None
+    """Of the beginning of the text; None: all."""
+
+
+CORPORA = {
+    "characters": Corpus("tinyshakespeare, characters", "char"),
+    "stdlib": Corpus("Python's standard library, BPE of 1,024", "bpe", 1024),
+    "little": Corpus(
+        "the first 200,000 characters of tinyshakespeare, BPE of 512: more than 5 epochs, for what works "
+        "against overfitting",
+        "bpe",
+        512,
+        200_000,
+    ),
 }
+LARGE = ("characters", "stdlib")
+LITTLE = ("little",)
 
 
 @dataclass(frozen=True)
 class Case:
-    """Fields that replace the base's. ``tokens_kept`` changes the steps so that the tokens stay."""
+    """Fields that replace the base's; ``variant`` is a class of scripts/dev/variants.py."""
 
     group: str
     what: str
     model: dict[str, Any] = field(default_factory=dict)
     train: dict[str, Any] = field(default_factory=dict)
     variant: str = ""
-    corpora: tuple[str, ...] = ("characters", "stdlib")
-    tokens_kept: bool = False
+    corpora: tuple[str, ...] = LARGE
 
-    def fits(self, corpus: str) -> bool:
-        """Whether the case makes sense there."""
-        return corpus in self.corpora
 
-    def scaled(self, train: dict[str, Any]) -> dict[str, Any]:
-        """Steps for the base's number of tokens at this case's batch size."""
-        if not self.tokens_kept:
-            return {}
-        steps = _TRAIN["max_steps"] * _TRAIN["batch_size"] // train["batch_size"]
-        return {"max_steps": steps, "eval_every": steps}
+def _steps(steps: int) -> dict[str, int]:
+    return {"max_steps": steps, "eval_every": steps}
 
+
+NO_BIAS = {
+    "norm_bias": False,
+    "qkv_bias": False,
+    "attention_output_bias": False,
+    "feed_forward_bias": False,
+}
+RMS = {"norm": "rmsnorm", "norm_bias": False}
+GATED = {"feed_forward": "swiglu", "d_feed_forward": 256}
+ADAMW = {"optimizer": "adamw", "beta1": 0.9, "warmup_steps": 50, "weight_decay": 0.1}
+
+BASE, SHAPES, ADDED, START = "Base", "Stock shapes", "What no stock shape has", "Initial weights"
+OPTIMIZER, SCHEDULE, BATCHES = "Optimizer", "Schedules", "Batches"
+REGULARISATION = "Against overfitting"
 
 CASES: dict[str, Case] = {
-    "base": Case("base", "the base: GPT-NeoX's shape, Muon and AdamW, linear decay"),
+    "base": Case(
+        BASE,
+        "GPT-NeoX's shape (LayerNorm, RoPE, GELU, biases, untied head), zero-initialised outputs and head, "
+        "Muon and AdamW, linear decay",
+        corpora=LARGE + LITTLE,
+    ),
+    "learned-positions": Case(SHAPES, "learned positions instead of RoPE", {"position": "learned"}),
+    "qk-norm": Case(SHAPES, "QK-norm", {"qk_norm": True}),
+    "relu2": Case(SHAPES, "ReLU² instead of GELU", {"feed_forward": "relu2"}),
+    "swiglu": Case(SHAPES, "SwiGLU of the same size instead of GELU", GATED),
+    "rmsnorm": Case(SHAPES, "RMSNorm instead of LayerNorm", RMS),
+    "no-biases": Case(SHAPES, "no biases", NO_BIAS),
+    "llama": Case(SHAPES, "Llama's shape: RMSNorm, SwiGLU, no biases", RMS | GATED | NO_BIAS),
+    "qwen3": Case(
+        SHAPES, "Qwen3's shape: Llama's with QK-norm", RMS | GATED | NO_BIAS | {"qk_norm": True}
+    ),
+    "nemotron": Case(
+        SHAPES,
+        "Nemotron's shape: LayerNorm, ReLU², no biases but the norms'",
+        {**NO_BIAS, "norm_bias": True, "feed_forward": "relu2"},
+    ),
+    "prototype": Case(
+        SHAPES,
+        "RMSNorm, QK-norm and ReLU² together",
+        RMS | {"qk_norm": True, "feed_forward": "relu2"},
+    ),
+    "tied": Case(SHAPES, "tied head", {"tied_embeddings": True, "embedding_std": 0.05}),
+    "heads-6": Case(SHAPES, "6 heads of 16 instead of 3 of 32", {"num_heads": 6}),
+    "convolution-1": Case(ADDED, "causal convolution of 1 preceding token", {"convolution": 1}),
+    "convolution-2": Case(ADDED, "causal convolution of 2 preceding tokens", {"convolution": 2}),
+    "convolution-3": Case(ADDED, "causal convolution of 3 preceding tokens", {"convolution": 3}),
+    "ngram-2": Case(ADDED, "a table of 4,096 bigrams", {"ngram": 2}),
+    "ngram-3": Case(ADDED, "tables of bigrams and trigrams", {"ngram": 3}),
+    "ngram-4": Case(ADDED, "tables of bigrams to 4-grams", {"ngram": 4}),
+    "fast": Case(ADDED, "convolution of 2 and tables to trigrams", {"convolution": 2, "ngram": 3}),
+    "soft-cap": Case(ADDED, "logit soft cap at 15", variant="SoftCap"),
+    "embedding-shortcut": Case(
+        ADDED, "embedding shortcut into every block", variant="EmbeddingShortcut"
+    ),
+    "value-shortcut": Case(ADDED, "value shortcut: a table a layer", variant="ValueShortcut"),
+    "scaled-outputs": Case(
+        START, "outputs scaled by depth instead of zero", {"output_initialization": "scaled"}
+    ),
+    "std-0.02": Case(START, "matrices of standard deviation 0.02, not 0.05", {"init_std": 0.02}),
+    "xavier": Case(START, "Xavier", {"initialization": "xavier"}),
+    "kaiming": Case(START, "Kaiming", {"initialization": "kaiming"}),
+    "embedding-0.05": Case(START, "embeddings of 0.05, not 1", {"embedding_std": 0.05}),
+    "embedding-0.2": Case(START, "embeddings of 0.2, not 1", {"embedding_std": 0.2}),
+    "adamw-0.002": Case(
+        OPTIMIZER, "AdamW for everything, 0.002", train=ADAMW | {"learning_rate": 0.002}
+    ),
+    "adamw-0.004": Case(
+        OPTIMIZER, "AdamW for everything, 0.004", train=ADAMW | {"learning_rate": 0.004}
+    ),
+    "adamw-0.008": Case(
+        OPTIMIZER, "AdamW for everything, 0.008", train=ADAMW | {"learning_rate": 0.008}
+    ),
+    "muon-0.015": Case(OPTIMIZER, "Muon at 0.015, not 0.03", train={"muon_learning_rate": 0.015}),
+    "muon-0.06": Case(OPTIMIZER, "Muon at 0.06, not 0.03", train={"muon_learning_rate": 0.06}),
+    "rest-0.01": Case(
+        OPTIMIZER, "AdamW of the rest at 0.01, not 0.02", train={"learning_rate": 0.01}
+    ),
+    "rest-0.04": Case(
+        OPTIMIZER, "AdamW of the rest at 0.04, not 0.02", train={"learning_rate": 0.04}
+    ),
+    "momentum-warm-up": Case(
+        OPTIMIZER, "Muon's momentum from 0.85 over 100 steps", train={"momentum_warmup_steps": 100}
+    ),
+    "momentum-0.9": Case(OPTIMIZER, "Muon's momentum 0.9, not 0.95", train={"muon_momentum": 0.9}),
+    "beta1-0.9": Case(OPTIMIZER, "AdamW's beta1 0.9, not 0.8", train={"beta1": 0.9}),
+    "beta2-0.99": Case(OPTIMIZER, "AdamW's beta2 0.99, not 0.95", train={"beta2": 0.99}),
+    "clip-1": Case(OPTIMIZER, "gradient clipped at 1", train={"gradient_clip": 1.0}),
+    "decay-0.1": Case(OPTIMIZER, "weight decay 0.1", train={"weight_decay": 0.1}),
+    "cosine": Case(SCHEDULE, "cosine instead of linear decay", train={"schedule": "cosine"}),
+    "wsd-20": Case(SCHEDULE, "WSD, cooling over the last 20%", train={"schedule": "wsd"}),
+    "wsd-50": Case(
+        SCHEDULE,
+        "WSD, cooling over the last half",
+        train={"schedule": "wsd", "decay_fraction": 0.5},
+    ),
+    "constant": Case(SCHEDULE, "no decay", train={"schedule": "constant"}),
+    "warm-up": Case(SCHEDULE, "a warm-up of 50 steps", train={"warmup_steps": 50}),
+    "batch-4": Case(BATCHES, "batches of 4, not 8", train={"batch_size": 4} | _steps(1000)),
+    "batch-16": Case(BATCHES, "batches of 16", train={"batch_size": 16} | _steps(250)),
+    "batch-32": Case(BATCHES, "batches of 32", train={"batch_size": 32} | _steps(125)),
+    "growing-batch": Case(
+        BATCHES,
+        "batches of 4, 8, then 16 from half of the steps on",
+        train={"batch_size": 16, "initial_batch_size": 4} | _steps(364),
+    ),
+    "growing-length": Case(
+        BATCHES,
+        "lengths of 32, 64, then 128 from half of the steps on",
+        train={"initial_context_length": 32} | _steps(727),
+    ),
+    "dropout-0.1": Case(REGULARISATION, "dropout 0.1", {"dropout": 0.1}, corpora=LARGE + LITTLE),
+    "dropout-0.2": Case(REGULARISATION, "dropout 0.2", {"dropout": 0.2}, corpora=LITTLE),
+    "little-decay-0.1": Case(
+        REGULARISATION, "weight decay 0.1", train={"weight_decay": 0.1}, corpora=LITTLE
+    ),
+    "little-decay-0.5": Case(
+        REGULARISATION, "weight decay 0.5", train={"weight_decay": 0.5}, corpora=LITTLE
+    ),
+    "l1": Case(REGULARISATION, "L1 of 1e-5", train={"l1": 1e-5}, corpora=LITTLE),
+    "bpe-dropout-0.1": Case(
+        REGULARISATION, "BPE-dropout 0.1", train={"bpe_dropout": 0.1}, corpora=LITTLE
+    ),
+    "bpe-dropout-0.05": Case(
+        REGULARISATION, "BPE-dropout 0.05", train={"bpe_dropout": 0.05}, corpora=LITTLE
+    ),
+    "dropout-and-bpe": Case(
+        REGULARISATION,
+        "dropout 0.1 and BPE-dropout 0.05",
+        {"dropout": 0.1},
+        {"bpe_dropout": 0.05},
+        corpora=LITTLE,
+    ),
+    "early-stopping": Case(
+        REGULARISATION,
+        "early stopping after 2 of 10 evaluations without progress",
+        train={"early_stopping": 2, "eval_every": 50},
+        corpora=LITTLE,
+    ),
+    "little-half": Case(REGULARISATION, "half of the steps", train=_steps(250), corpora=LITTLE),
 }

@@ -1,4 +1,4 @@
-"""What was tried in the model and did not pay: subclasses of minilm's, for scripts/dev/ablate.py alone.
+"""What was tried in the model and did not pay: subclasses, for scripts/dev/ablate.py alone.
 
 Each is the model with one more idea. They have no options, no declaration in the ledger and no place in a
 run folder, because the results in docs/ablations.md speak against them.
@@ -77,10 +77,3 @@ class ValueShortcut(_WithTokens):
             return output + table(self.seen["tokens"])
 
         return add
-
-
-VARIANTS = {
-    "logit soft cap": SoftCap,
-    "embedding shortcut": EmbeddingShortcut,
-    "value shortcut": ValueShortcut,
-}

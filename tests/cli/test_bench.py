@@ -99,8 +99,8 @@ def test_a_process_is_measured_by_itself() -> None:
     program = f"""
 import dataclasses, json, sys
 sys.path.append({str(ROOT)!r})
-from scripts.benchmarks import inspection
-print(json.dumps(dataclasses.asdict(inspection.run([sys.executable, "-c", {child!r}]))))
+from scripts.benchmarks import process
+print(json.dumps(dataclasses.asdict(process.run([sys.executable, "-c", {child!r}]))))
 """
     command = [sys.executable, "-c", program]
     done = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)

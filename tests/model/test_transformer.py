@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from minilm.config import ModelConfig
 from minilm.model.attention import explicit_attention, fused_attention
+from minilm.model.layers import Head
 from minilm.model.ngrams import ngram_rows
 from minilm.model.rope import rotate, rotation
 from minilm.model.transformer import Transformer, next_token_loss
@@ -69,6 +70,24 @@ def test_parameter_names_are_pinned() -> None:
         convolution=2,
     )
     assert [name for name, _ in model.named_parameters()] == NAMES
+
+
+@pytest.mark.parametrize("vocab_size", [11, 64, 130])
+def test_a_head_padded_for_the_product_gives_the_same_logits_and_gradients(vocab_size: int) -> None:
+    head = Head(12, vocab_size)
+    with torch.no_grad():
+        head.weight.normal_(generator=torch.Generator().manual_seed(0))
+    x = torch.randn(2, 5, 12, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    targets = torch.arange(10) % vocab_size
+    results = []
+    for forward in (head.forward, head.padded):
+        logits = forward(x)
+        assert logits.shape == (2, 5, vocab_size)
+        loss = F.cross_entropy(logits.flatten(0, 1), targets)
+        results.append((logits, *torch.autograd.grad(loss, (head.weight, x))))
+    for plain, padded in zip(*results, strict=True):
+        torch.testing.assert_close(plain, padded)
+    assert head.weight.shape == (vocab_size, 12)
 
 
 def test_a_tied_head_is_one_parameter() -> None:

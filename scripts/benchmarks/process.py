@@ -1,0 +1,80 @@
+"""A program run to its end, measured from outside: wall and processor time, memory, when it said what."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished process. ``lines`` are those of its standard output, with the seconds at which they came."""
+
+    status: int
+    seconds: float
+    cpu_seconds: float
+    peak_mib: float
+    lines: tuple[tuple[float, str], ...]
+    errors: str
+
+    @property
+    def output(self) -> str:
+        """Its standard output as a whole."""
+        return "".join(line for _, line in self.lines)
+
+
+def run(
+    command: Sequence[str], *, cwd: Path | None = None, environment: Mapping[str, str] | None = None
+) -> Run:
+    """Run ``command`` to its end; memory is its own largest resident set."""
+    variables = os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    # Installed packages come compiled; a checkout is compiled by its first run.
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)
+    variables |= environment or {}
+    with tempfile.TemporaryFile() as errors:
+        begin = time.perf_counter()
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, env=variables, cwd=cwd
+        )
+        assert process.stdout is not None
+        lines = [
+            (time.perf_counter() - begin, line.decode(errors="replace")) for line in process.stdout
+        ]
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - begin
+        process.returncode = os.waitstatus_to_exitcode(status)
+        process.stdout.close()
+        errors.seek(0)
+        said = errors.read().decode(errors="replace")
+    # Linux counts in KiB, macOS in bytes.
+    peak = usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    cpu_seconds = usage.ru_utime + usage.ru_stime
+    return Run(process.returncode, seconds, cpu_seconds, peak, tuple(lines), said)
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    return {
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+    }
+
+
+def _processor() -> str:
+    """The processor's name as Linux has it, else as Python knows it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

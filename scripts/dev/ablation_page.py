@@ -1,0 +1,113 @@
+"""docs/ablations.md from the lines of docs/ablations.jsonl."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from scripts.dev.ablation_cases import BASE, CASES, CORPORA, MODEL, TOKENS, TRAIN
+
+Rows = Sequence[dict[str, Any]]
+
+HEAD = """# Ablations
+
+What each ingredient of the recipe is worth, the negative results too. Written from
+[ablations.jsonl](ablations.jsonl) by
+
+    python scripts/dev/ablate.py --data tinyshakespeare.txt                # all of it: hours
+    python scripts/dev/ablate.py --data tinyshakespeare.txt --cases {example} --seeds 3
+
+The base is {base}: {layers} layers, {width} wide, {context} tokens of context, {tokens:,} tokens in
+{steps} steps on one thread of a CPU in float32. A case changes one thing in it. Losses are of the whole
+validation split; columns give the mean of the seeds and by how much it is above (worse) or below (better)
+the base, with the standard deviation over the seeds. **Bold** is a gain of more than twice the standard
+error of the difference. CPU is processor time, the base's is 1: it wanders by some 10%.
+"""
+
+TAIL = """
+## What was kept
+
+`nano` and `small` are the base: the best of the stock shapes on both corpora. `nano-fast` adds the
+convolution and the n-gram tables. The three ideas of scripts/dev/variants.py have no option, because they
+did not pay here; longer runs and larger models may differ.
+"""
+
+
+def write_page(path: Path, rows: Rows) -> None:
+    """Write the page; a case without runs is left out."""
+    example = "qk-norm relu2"
+    text = HEAD.format(
+        example=example,
+        base=CASES["base"].what,
+        layers=MODEL["num_layers"],
+        width=MODEL["d_model"],
+        context=MODEL["context_length"],
+        tokens=TOKENS,
+        steps=TRAIN["max_steps"],
+    )
+    for group in dict.fromkeys(case.group for case in CASES.values()):
+        names = [name for name, case in CASES.items() if case.group == group]
+        corpora = [
+            corpus
+            for corpus in CORPORA
+            if any(row["corpus"] == corpus and row["case"] in names for row in rows)
+        ]
+        if group != BASE and corpora:
+            text += f"\n## {group}\n\n" + _table(names, corpora, rows)
+        elif corpora:
+            text += "\n## Base\n\n" + _base(corpora, rows)
+    path.write_text(text + TAIL, encoding="utf-8")
+
+
+def _base(corpora: Sequence[str], rows: Rows) -> str:
+    lines = ["| Corpus | loss | bits a byte | seeds |", "|---|---|---|---|"]
+    for corpus in corpora:
+        losses = _values("base", corpus, rows)
+        bits = _values("base", corpus, rows, "bits_per_byte")
+        lines.append(
+            f"| {corpus}: {CORPORA[corpus].what} | {statistics.mean(losses):.4f} ± {_spread(losses):.4f} "
+            f"| {statistics.mean(bits):.4f} | {len(losses)} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _table(names: Sequence[str], corpora: Sequence[str], rows: Rows) -> str:
+    head = "| Case | what it is |" + "".join(f" {corpus} |" for corpus in corpora) + " CPU |"
+    lines = [head, "|---" * (len(corpora) + 3) + "|"]
+    for name in names:
+        cells = [_cell(name, corpus, rows) for corpus in corpora]
+        if any(cells):
+            cost = _cost(name, corpora, rows)
+            lines.append(f"| {name} | {CASES[name].what} | {' | '.join(cells)} | {cost} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(name: str, corpus: str, rows: Rows) -> str:
+    losses, base = _values(name, corpus, rows), _values("base", corpus, rows)
+    if not losses or not base:
+        return ""
+    change = statistics.mean(losses) - statistics.mean(base)
+    error = (_spread(losses) ** 2 / len(losses) + _spread(base) ** 2 / len(base)) ** 0.5
+    text = f"{statistics.mean(losses):.4f} ({change:+.4f} ± {_spread(losses):.4f})"
+    better = len(losses) > 1 and change < -2 * error
+    return f"**{text}**" if better else text
+
+
+def _cost(name: str, corpora: Sequence[str], rows: Rows) -> str:
+    ratios = [
+        statistics.median(_values(name, corpus, rows, "cpu_seconds"))
+        / statistics.median(_values("base", corpus, rows, "cpu_seconds"))
+        for corpus in corpora
+        if _values(name, corpus, rows) and _values("base", corpus, rows)
+    ]
+    return f"{statistics.mean(ratios):.2f}" if ratios else ""
+
+
+def _values(name: str, corpus: str, rows: Rows, key: str = "loss") -> list[float]:
+    return [row[key] for row in rows if row["case"] == name and row["corpus"] == corpus]
+
+
+def _spread(values: Sequence[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else 0.0
