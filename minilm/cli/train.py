@@ -254,14 +254,14 @@ def sample(model: Transformer, tokenizer: Tokenizer, max_new_tokens: int) -> str
 
 def show(run_dir: Path, summary: dict[str, Any], console: Console) -> bool:
     """Print a sample, the curves and what they say, and every parameter; whether it is verified."""
-    from minilm import run
+    from minilm import files, run
     from minilm.checkpoint import load
     from minilm.inspection.inspector import inspect
+    from minilm.render.html import page
     from minilm.render.terminal import curve, plain_text, print_report
-    from minilm.training.metrics import read_metrics
-    from minilm.training.verdict import verdict
+    from minilm.training.history import read_history
 
-    metrics = read_metrics(run_dir / run.METRICS)
+    history = read_history(run_dir)
     console.rule("a sample")
     console.print(plain_text(sample(*load(run_dir), SAMPLE_TOKENS)), markup=False)
     console.rule("the run")
@@ -272,15 +272,17 @@ def show(run_dir: Path, summary: dict[str, Any], console: Console) -> bool:
         f"{summary['best_val_bits_per_byte']:.3f} bits a byte; stopped by {summary['stopped_because']}"
     )
     for name, label in (("train_loss", "training loss  "), ("val_loss", "validation loss")):
-        losses = [line[name] for line in metrics if name in line]
+        losses = [line[name] for line in history.metrics if name in line]
         if len(losses) > 1:
             console.print(f"{label} {curve(losses)}")
-    console.print(verdict(metrics))
+    for finding in history.findings:
+        console.print(finding)
     console.rule("every parameter")
     report = inspect(str(run_dir))
     print_report(report, console)
     console.print()
-    console.print(f"run folder: {run_dir}", markup=False)
+    files.write_bytes(run_dir / run.REPORT, page(report, history=history).encode())
+    console.print(f"run folder: {run_dir}, and all of this as {run_dir / run.REPORT}", markup=False)
     return report.verified
 
 

@@ -146,7 +146,7 @@ def conventions(
     found = [
         Convention("total", p.total, "every parameter once; a tied head is not counted again"),
         Convention("trainable", p.trainable, "those that an optimizer would change"),
-        Convention("embedding", p.embedding, "the token and position tables"),
+        Convention("embedding", p.embedding, "the token, position and n-gram tables"),
         Convention("non-embedding", p.non_embedding, "all but these tables; an untied head counts"),
     ]
     if layout is not None:

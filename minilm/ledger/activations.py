@@ -227,8 +227,8 @@ def _forward(plan: _Plan) -> Iterator[Saved]:
 def _embedding(plan: _Plan) -> Iterator[Saved]:
     if plan.config.position == "learned":
         yield Saved("positions", components.POSITION_EMBEDDING, INDEX * T)
-    for _ in range(2, plan.config.ngram + 1):
-        yield Saved("rows", components.NGRAM_EMBEDDING, INDEX * N)
+    if plan.config.ngram > 1:
+        yield Saved("rows", components.NGRAM_EMBEDDING, INDEX * (plan.config.ngram - 1) * N)
     if plan.config.dropout:
         yield Saved("dropout mask", components.TOKEN_EMBEDDING, plan.dropout_mask(N * d, FULL))
     # One table for all layers in float32; under autocast queries and keys each cast it (below).

@@ -25,7 +25,7 @@ def initialize(model: nn.Module, config: ModelConfig, generator: torch.Generator
             return
         with torch.no_grad():
             writes_residual = name.endswith(("attention.output.weight", "feed_forward.down.weight"))
-            added_on = name.startswith("embedding.ngram.") or name.endswith("convolution.weight")
+            added_on = name == "embedding.ngram.weight" or name.endswith("convolution.weight")
             if parameter.ndim == 1:  # a bias, or a norm's gain
                 parameter.fill_(0.0 if name.endswith(".bias") else 1.0)
             elif added_on or (zero and (writes_residual or name == "lm_head.weight")):

@@ -6,6 +6,7 @@ another, a trained table would be read at the wrong rows.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -14,14 +15,17 @@ PRIME = 2**31 - 1
 FACTOR = 1_000_003
 
 
-def ngram_rows(tokens: Tensor, n: int, rows: int) -> Tensor:
-    """(b, t) token ids -> (b, t) rows, 0 <= row < ``rows``, of the n-grams that end at each token.
+def ngram_rows(tokens: Tensor, longest: int, rows: int) -> Tensor:
+    """(b, t) token ids -> (b, t, longest - 1): where the bigram, trigram, ... ending at each token is.
 
-    Before the first token comes a sign of its own, which is no token.
+    The table of each length has ``rows`` rows, and they stand one below the other. Before the first
+    token comes a sign of its own, which is no token.
     """
     t, signs = tokens.shape[1], tokens + 1
-    key = signs
-    for distance in range(1, n):
-        distance = min(distance, t)
-        key = (key * FACTOR + F.pad(signs[:, : t - distance], (distance, 0))) % PRIME
-    return key % rows
+    key, found = signs, []
+    for distance in range(1, longest):
+        shift = min(distance, t)
+        earlier = F.pad(signs[:, : t - shift], (shift, 0))
+        key = (key * FACTOR + earlier) % PRIME
+        found.append(key % rows + (distance - 1) * rows)
+    return torch.stack(found, dim=2)

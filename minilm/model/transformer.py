@@ -26,20 +26,18 @@ class Embedding(nn.Module):
         self.token = EmbeddingTable(config.vocab_size, config.d_model)
         learned = config.position == "learned"
         self.position = EmbeddingTable(config.context_length, config.d_model) if learned else None
-        self.ngram_rows = config.ngram_rows
-        self.ngram = nn.ModuleDict(
-            {
-                str(n): EmbeddingTable(config.ngram_rows, config.d_model)
-                for n in range(2, config.ngram + 1)
-            }
-        )
+        # The tables of bigrams, trigrams, ... one below the other.
+        self.longest_ngram, self.ngram_rows = config.ngram, config.ngram_rows
+        rows = (config.ngram - 1) * config.ngram_rows
+        self.ngram = EmbeddingTable(rows, config.d_model) if rows else None
 
     def forward(self, tokens: Tensor) -> Tensor:
         x: Tensor = self.token(tokens)
         if self.position is not None:
             x = x + self.position(torch.arange(tokens.shape[1], device=tokens.device))
-        for n, table in self.ngram.items():
-            x = x + table(ngram_rows(tokens, int(n), self.ngram_rows))
+        if self.ngram is not None:
+            rows = ngram_rows(tokens, self.longest_ngram, self.ngram_rows)  # b t n
+            x = x + self.ngram(rows).sum(dim=2)  # b t n d -> b t d
         return x
 
 

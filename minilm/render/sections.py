@@ -60,7 +60,7 @@ def _usual_conventions(p: Parameters) -> tuple[Convention, ...]:
     return (
         Convention("total", p.total, "every parameter once; a tied head is not counted again"),
         Convention("trainable", p.trainable, "those that an optimizer would change"),
-        Convention("embedding", p.embedding, "the token and position tables"),
+        Convention("embedding", p.embedding, "the token, position and n-gram tables"),
         Convention("non-embedding", p.non_embedding, "all but these tables; an untied head counts"),
         Convention("active", p.active, "what one token uses, embeddings included"),
         Convention("stored", p.stored_elements, "elements that are kept: copies, buffers and all"),

@@ -1,23 +1,40 @@
-"""What a run's curves say, in words: still underfitting, levelled off, or overfitting since when."""
+"""What a run's curves say, in words: how it fits, and what would help."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+from minilm.training.forecast import Forecast, Metrics, forecast, recent_train_loss
 
 # Changes of the loss below this share are read as noise.
 NOISE = 0.005
 
 
-def verdict(metrics: list[dict[str, Any]]) -> str:
-    """One or two sentences from the lines of a metrics.jsonl."""
+def findings(metrics: Metrics, summary: Mapping[str, Any]) -> list[str]:
+    """Sentences from the lines of a metrics.jsonl and, where there is one, the summary.json."""
+    found = [fit(metrics)]
+    data = summary.get("data")
+    parameters = summary.get("parameters")
+    train_tokens = data.get("train_tokens") if isinstance(data, dict) else None
+    if type(parameters) is int and type(train_tokens) is int and min(parameters, train_tokens) > 0:
+        seen = forecast(metrics, parameters=parameters, train_tokens=train_tokens)
+        if seen is not None:
+            found.append(help_sentence(seen))
+    return found
+
+
+def fit(metrics: Metrics) -> str:
+    """Still underfitting, levelled off, or overfitting since when."""
     evaluations = [line for line in metrics if "val_loss" in line]
     if not evaluations:
         return "No evaluation was made, so nothing can be said about the fit."
     last = evaluations[-1]
     best = min(evaluations, key=lambda line: float(line["val_loss"]))
-    train = _recent_train_loss(metrics, evaluations)
+    training = [line for line in metrics if "train_loss" in line]
     gap = ""
-    if train is not None:
+    if training:
+        train = recent_train_loss(training, evaluations, len(evaluations) - 1)
         gap = (
             f" Training loss {train:.3f}, validation {last['val_loss']:.3f}: "
             f"a gap of {last['val_loss'] - train:+.3f}."
@@ -25,8 +42,7 @@ def verdict(metrics: list[dict[str, Any]]) -> str:
     if last["val_loss"] > best["val_loss"] * (1 + NOISE):
         return (
             f"Overfitting since step {best['step']}: validation loss was best there at "
-            f"{best['val_loss']:.3f} and has risen since.{gap} "
-            "More data, dropout or weight decay would help; the best weights are kept."
+            f"{best['val_loss']:.3f} and has risen since; the best weights are kept.{gap}"
         )
     if len(evaluations) < 2:
         return f"One evaluation only, at step {last['step']}.{gap}"
@@ -35,17 +51,23 @@ def verdict(metrics: list[dict[str, Any]]) -> str:
     if fall > NOISE * before["val_loss"]:
         return (
             f"Still underfitting: validation loss fell by {fall:.3f} over the last "
-            f"{last['step'] - before['step']} steps.{gap} More steps would help."
+            f"{last['step'] - before['step']} steps.{gap}"
         )
     return f"Levelled off: validation loss changed by {-fall:+.3f} at the last evaluation.{gap}"
 
 
-def _recent_train_loss(
-    metrics: list[dict[str, Any]], evaluations: list[dict[str, Any]]
-) -> float | None:
-    """The mean training loss logged since the evaluation before the last."""
-    since = evaluations[-2]["step"] if len(evaluations) > 1 else -1
-    losses = [
-        line["train_loss"] for line in metrics if line["step"] > since and "train_loss" in line
-    ]
-    return sum(losses) / len(losses) if losses else None
+def help_sentence(seen: Forecast) -> str:
+    """What would help, the most helpful first."""
+    gains = {
+        "twice the steps": seen.steps,
+        "twice the parameters": seen.parameters,
+        "twice the text": seen.data,
+        "more regularisation (dropout, weight decay)": seen.regularisation,
+    }
+    ordered = sorted(gains.items(), key=lambda item: -item[1])
+    parts = [f"{what} {_amount(gain)}" for what, gain in ordered]
+    return f"What would lower the validation loss, by a rough forecast: {', '.join(parts)}."
+
+
+def _amount(gain: float) -> str:
+    return f"by about {gain:.2f}" if gain >= 0.005 else "hardly"

@@ -21,8 +21,7 @@ SMALL = {"vocab_size": 11, "context_length": 10, "num_layers": 2, "d_model": 12,
 NAMES = [
     "embedding.token.weight",
     "embedding.position.weight",
-    "embedding.ngram.2.weight",
-    "embedding.ngram.3.weight",
+    "embedding.ngram.weight",
     "blocks.0.convolution.weight",
     "blocks.0.attention_norm.weight",
     "blocks.0.attention_norm.bias",
@@ -202,11 +201,11 @@ def test_ngram_tables_add_a_row_for_each_length() -> None:
     model.load_state_dict(plain.state_dict(), strict=False)
     assert torch.equal(model(tokens()), plain(tokens()))  # the tables start at zero
     with torch.no_grad():
-        for table in model.embedding.ngram.values():
-            table.weight.normal_(generator=torch.Generator().manual_seed(1))
+        model.embedding.ngram.weight.normal_(generator=torch.Generator().manual_seed(1))
+    assert model.embedding.ngram.weight.shape == (2 * 7, 12)
     expected = plain.embedding(tokens())
-    for n in (2, 3):
-        expected = expected + model.embedding.ngram[str(n)].weight[ngram_rows(tokens(), n, 7)]
+    for rows in ngram_rows(tokens(), 3, 7).unbind(dim=2):
+        expected = expected + model.embedding.ngram.weight[rows]
     torch.testing.assert_close(model.embedding(tokens()), expected)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -166,6 +167,25 @@ def test_curves_leave_out_what_is_not_there_and_what_is_not_finite() -> None:
             {"name": "val_loss", "steps": [2], "seconds": [None], "values": [2.5]},
         ]
     }
+
+
+def test_the_best_evaluation_is_marked_where_it_is_a_number() -> None:
+    line = {"step": 5, "seconds": 2.5, "val_loss": 1.5}
+    assert charts.best_evaluation(line) == {"steps": 5, "seconds": 2.5, "value": 1.5}
+    assert charts.best_evaluation(line | {"val_loss": math.nan}) is None
+    assert charts.best_evaluation(None) is None
+
+
+@pytest.mark.parametrize(("count", "shown"), [(0, 0), (1, 1), (12, 12), (13, 12), (1000, 12)])
+def test_samples_are_spread_evenly_with_the_first_and_the_last(count: int, shown: int) -> None:
+    lines = [{"step": n} for n in range(count)]
+    steps = [line["step"] for line in charts.spread(lines, 12)]
+    assert len(steps) == shown
+    assert steps == sorted(set(steps))
+    if count:
+        assert (steps[0], steps[-1]) == (0, count - 1)
+        gaps = [b - a for a, b in itertools.pairwise(steps)] or [0]
+        assert max(gaps) - min(gaps) <= 1
 
 
 @pytest.mark.parametrize("count", [1999, 2000, 2001, 100_000])

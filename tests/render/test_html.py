@@ -16,9 +16,10 @@ import pytest
 from torch import nn
 
 import minilm
-from minilm.render.html import page, script_json
+from minilm.render.history import RunHistory
+from minilm.render.html import MAX_SAMPLES, page, script_json
 from minilm.render.terminal import plain
-from minilm.training.metrics import read_metrics
+from minilm.training.history import read_history
 from tests.render.browser import NAMES, Browser, find_chromium
 from tests.render.reports import HOSTILE, hostile_report, large_report
 
@@ -26,6 +27,11 @@ METRICS = [
     {"step": n, "seconds": 2.0 * n, "train_loss": 3.0 / n, "lr": 0.1}
     | ({"val_loss": 4.0 / n, "val_bits_per_byte": 2.0} if n % 5 == 0 else {})
     for n in range(1, 21)
+]
+HISTORY = RunHistory(METRICS)
+OVERFITTED = [
+    line | ({"val_loss": 4 - line["step"] % 10 / 5} if "val_loss" in line else {})
+    for line in METRICS
 ]
 
 
@@ -121,7 +127,7 @@ def show(browser: Browser, folder: Path, text: str, **view: Any) -> Browser:
 @pytest.fixture(scope="module")
 def gpt2(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Browser:
     """GPT-2 and some curves, loaded once: each test that looks at it uses controls of its own."""
-    text = page(minilm.inspect("gpt2"), metrics=METRICS)
+    text = page(minilm.inspect("gpt2"), history=HISTORY)
     return show(browser, tmp_path_factory.mktemp("page"), text)
 
 
@@ -251,7 +257,7 @@ def test_a_phone_scrolls_only_down(gpt2: Browser) -> None:
 
 def test_a_run_is_drawn(browser: Browser, tmp_path: Path, tiny_run: Path) -> None:
     report = minilm.inspect(tiny_run)
-    show(browser, tmp_path, page(report, metrics=read_metrics(tiny_run / "metrics.jsonl")))
+    show(browser, tmp_path, page(report, history=read_history(tiny_run)))
     assert browser.run("document.querySelectorAll('#treemap svg path.surface').length") > 5
     assert browser.run("document.querySelectorAll('#heat-map svg image').length") == 1
     assert (
@@ -261,6 +267,38 @@ def test_a_run_is_drawn(browser: Browser, tmp_path: Path, tiny_run: Path) -> Non
     assert browser.run("document.getElementById('count').textContent") == (
         f"{report.parameters.total:,}"
     )
+
+
+def test_the_point_of_overfitting_is_marked_on_both_axes(browser: Browser, tmp_path: Path) -> None:
+    history = RunHistory(OVERFITTED, findings=["Overfitting since step 5."])
+    show(browser, tmp_path, page(minilm.inspect("nano"), history=history))
+    assert "Overfitting since step 5." in browser.run(
+        "document.getElementById('training').textContent"
+    )
+    mark = "JSON.stringify(document.getElementById('curves').layout.shapes.map(s => [s.x0, s.x1]))"
+    assert json.loads(browser.run(mark)) == [[5, 5]]
+    assert not browser.run("document.getElementById('best').hidden")
+    browser.run("document.querySelector('input[name=axis][value=seconds]').click()")
+    assert json.loads(browser.run(mark)) == [[10, 10]]
+
+
+def test_where_validation_only_fell_nothing_is_marked(browser: Browser, tmp_path: Path) -> None:
+    show(browser, tmp_path, page(minilm.inspect("nano"), history=HISTORY))
+    assert browser.run("document.getElementById('curves').layout.shapes.length") == 0
+    assert browser.run("document.getElementById('best').hidden")
+
+
+def test_samples_are_shown_through_time_as_text(browser: Browser, tmp_path: Path) -> None:
+    samples = [{"step": n, "text": f"<b>{n}</b>\n\x1b[31m{HOSTILE[0]}"} for n in range(0, 1000, 10)]
+    text = page(minilm.inspect("nano"), history=RunHistory(METRICS, samples))
+    show(browser, tmp_path, text)
+    shown = "[...document.querySelectorAll('.samples li')].map(e => e.textContent)"
+    rows = browser.run(shown)
+    assert len(rows) == MAX_SAMPLES
+    assert rows[0].startswith("step 0<b>0</b>\n")
+    assert rows[-1].startswith("step 990<b>990</b>\n")
+    assert not any("\x1b" in row for row in rows)
+    assert browser.run("document.querySelectorAll('.samples b').length") == 0
 
 
 def test_45_000_tensors_are_shown_a_window_at_a_time(browser: Browser, tmp_path: Path) -> None:
@@ -280,7 +318,7 @@ def test_45_000_tensors_are_shown_a_window_at_a_time(browser: Browser, tmp_path:
 
 def test_hostile_text_is_shown_and_nothing_of_it_runs(browser: Browser, tmp_path: Path) -> None:
     report = hostile_report()
-    show(browser, tmp_path, page(report, metrics=METRICS))
+    show(browser, tmp_path, page(report, history=HISTORY))
     names, components = browser.run(ROWS.format(0)), browser.run(ROWS.format(4))
     assert names == [plain(row.name) for row in report.tensors]
     assert components == [plain(name) for name in HOSTILE]

@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from minilm.errors import FormatError
-from minilm.training.metrics import LARGEST_LOG, MOST_POINTS, read_metrics, read_points
+from minilm.training.metrics import (
+    LARGEST_LOG,
+    MOST_POINTS,
+    read_metrics,
+    read_points,
+    read_samples,
+    samples_log,
+)
 
 GOOD = {"step": 1, "train_loss": 2.5}
 
@@ -26,11 +33,23 @@ def test_a_line_that_is_not_ours_is_left_out(bad: str, tmp_path: Path) -> None:
     assert read_metrics(path) == read_points(path) == [GOOD, GOOD]
 
 
+def test_samples_are_lines_with_a_step_and_a_text(tmp_path: Path) -> None:
+    path = tmp_path / "samples.jsonl"
+    good = {"step": 10, "text": 'he said "no"\n'}
+    lines = [good, {"step": 20}, {"text": "x"}, {"step": 30, "text": 4}, good | {"step": 40}]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines) + "torn")
+    assert read_samples(path) == [good, good | {"step": 40}]
+    log = samples_log(tmp_path, from_step=30)  # of a run that goes on from step 30
+    log.write({"step": 35, "text": "new"})
+    log.close()
+    assert read_samples(path) == [good, {"step": 35, "text": "new"}]
+
+
 def test_nothing_but_a_file_is_read(tmp_path: Path) -> None:
     pipe, device = tmp_path / "pipe", tmp_path / "device"
     os.mkfifo(pipe)
     device.symlink_to("/dev/zero")
-    for read in (read_metrics, read_points):
+    for read in (read_metrics, read_points, read_samples):
         assert read(tmp_path / "none") == []
         for path in (pipe, device, tmp_path):
             with pytest.raises(FormatError, match="expected a file"):

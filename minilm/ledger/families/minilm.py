@@ -60,9 +60,10 @@ def layout(config: ModelConfig) -> Layout:
             )
         )
 
-    for n in range(2, config.ngram + 1):
-        name = f"embedding.ngram.{n}.weight"
-        tensors.append(Tensor(name, (R, d), components.NGRAM_EMBEDDING, Role.LOOKED_UP))
+    if config.ngram > 1:
+        shape = ((config.ngram - 1) * R, d)
+        name = "embedding.ngram.weight"
+        tensors.append(Tensor(name, shape, components.NGRAM_EMBEDDING, Role.LOOKED_UP))
 
     if config.convolution:
         name = "blocks.{i}.convolution.weight"

@@ -1,0 +1,43 @@
+"""A short form of scripts/dev/crash.py: whatever stops a run, it goes on as if nothing had."""
+
+from __future__ import annotations
+
+import runpy
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+CRASH = runpy.run_path(str(ROOT / "scripts" / "dev" / "crash.py"))
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    folder = tmp_path_factory.mktemp("crash")
+    faults = ["kill", "term", "full-disk", "int"]
+    return folder, CRASH["prove"](folder, times=5, faults=faults, steps=600, seed=0)
+
+
+def test_a_run_that_was_stopped_again_and_again_ends_the_same(outcome: tuple[Path, dict]) -> None:
+    _, result = outcome
+    assert result["stops"]["stops"] == 5
+    assert result["stops"]["kill"] == 2
+    assert result["unreadable"] == []
+    assert result["differences"] == []
+
+
+def test_it_would_see_a_difference_and_a_damaged_checkpoint(outcome: tuple[Path, dict]) -> None:
+    folder, _ = outcome
+    whole, stopped = folder / "whole", folder / "stopped"
+    broken = folder / "broken"
+    shutil.copytree(stopped, broken)
+    weights = bytearray((broken / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (broken / "model.safetensors").write_bytes(weights)
+    assert CRASH["_differences"](whole, broken) == ["model.safetensors differs"]
+    newest = max((broken / "resume").iterdir())
+    newest.write_bytes(newest.read_bytes()[:-10])
+    (fault,) = CRASH["_unreadable"](broken)
+    assert newest.name in fault
