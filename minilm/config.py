@@ -166,19 +166,19 @@ class TrainConfig:
     """Steps between lines of metrics.jsonl."""
     optimizer: Literal["muon", "adamw"] = "muon"
     """muon: Muon for the matrices of the blocks and AdamW for the rest; adamw: AdamW for all."""
-    learning_rate: float = 1e-3
-    """Peak learning rate of AdamW."""
+    learning_rate: float = 0.02
+    """Peak learning rate of AdamW; for all parameters about 0.004 is enough."""
     muon_learning_rate: float = 0.03
     """Peak learning rate of Muon."""
     muon_momentum: float = 0.95
     """Muon's decay of the gradient's mean."""
     momentum_warmup_steps: int = 0
     """Steps in which Muon's momentum rises linearly from 0.85."""
-    schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
+    schedule: Literal["cosine", "linear", "wsd", "constant"] = "linear"
     """After the warm-up: cosine or linear decay, warm-up-stable-decay, or no decay."""
-    warmup_steps: int = 100
+    warmup_steps: int = 0
     """Steps of linear warm-up from zero."""
-    final_learning_rate: float = 0.1
+    final_learning_rate: float = 0.0
     """Where the decay ends, as a share of the peak."""
     decay_fraction: float = 0.2
     """Share of the steps that wsd spends decaying."""
@@ -188,11 +188,11 @@ class TrainConfig:
     """Tokens a sequence at the start, doubled until the model's; 0: those throughout."""
     growth_fraction: float = 0.5
     """Share of the steps after which batch and length have grown to their full size."""
-    weight_decay: float = 0.1
+    weight_decay: float = 0.0
     """Decoupled decay, on matrices only (embeddings, norms and biases are left out)."""
     l1: float = 0.0
     """Weight of the L1 norm of the matrices, added to the training loss's gradient."""
-    beta1: float = 0.9
+    beta1: float = 0.8
     """AdamW's decay of the gradient's mean."""
     beta2: float = 0.95
     """AdamW's decay of the gradient's square."""

@@ -1,6 +1,6 @@
 """The exact training state: resume/step-N.safetensors, one file each, of which the newest are kept.
 
-Tensors: ``model.NAME``, ``optimizer.NAME.KEY``, ``rng.cpu``, ``rng.cuda``. Metadata: ``progress`` and
+Tensors: ``model.NAME``, ``optimizer.NAME.KEY``, ``rng.DEVICE``. Metadata: ``progress`` and
 ``settings`` as JSON. Batches are a function of seed and step, so the step is the data cursor. One file
 holds all of it, so that one rename makes a state, whole.
 """
@@ -11,7 +11,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,9 +65,7 @@ class SavedState:
 
 def state_tensors(model: nn.Module, optimizers: Optimizers) -> dict[str, Tensor]:
     """All that a state holds, as it is now: not copies, but for the random generators'."""
-    tensors: dict[str, Tensor] = {"rng.cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        tensors["rng.cuda"] = torch.cuda.get_rng_state()
+    tensors = {f"rng.{device}": read() for device, (read, _) in _random_generators().items()}
     for name, parameter in model.named_parameters():
         tensors[f"model.{name}"] = parameter.detach()
     for name, tensor in optimizer_tensors(model, optimizers).items():
@@ -140,7 +138,8 @@ def restore_state(saved: SavedState, model: nn.Module, optimizers: Optimizers) -
     """
     expected = _expected_shapes(model, optimizers, saved.progress.step)
     stored = {name: tuple(tensor.shape) for name, tensor in saved.tensors.items()}
-    stored.pop("rng.cuda", None)
+    for device in ("cuda", "mps"):  # a run may go on on another device, from the same weights
+        stored.pop(f"rng.{device}", None)
     if stored != expected:
         name = min(n for n in stored.keys() | expected.keys() if stored.get(n) != expected.get(n))
         raise FormatError(
@@ -155,9 +154,20 @@ def restore_state(saved: SavedState, model: nn.Module, optimizers: Optimizers) -
         for name, parameter in model.named_parameters():
             parameter.copy_(weights[name])
     restore_optimizers(model, optimizers, _under("optimizer.", saved.tensors))
-    torch.set_rng_state(saved.tensors["rng.cpu"])
-    if torch.cuda.is_available() and "rng.cuda" in saved.tensors:
-        torch.cuda.set_rng_state(saved.tensors["rng.cuda"])
+    for device, (_, restore) in _random_generators().items():
+        if f"rng.{device}" in saved.tensors:
+            restore(saved.tensors[f"rng.{device}"])
+
+
+def _random_generators() -> dict[str, tuple[Callable[[], Tensor], Callable[[Tensor], None]]]:
+    """How the state of each device's generator is read and restored: dropout draws from them."""
+    found: dict[str, tuple[Callable[[], Tensor], Callable[[Tensor], None]]]
+    found = {"cpu": (torch.get_rng_state, torch.set_rng_state)}
+    if torch.cuda.is_available():
+        found["cuda"] = (torch.cuda.get_rng_state, torch.cuda.set_rng_state)
+    if torch.backends.mps.is_available():
+        found["mps"] = (torch.mps.get_rng_state, torch.mps.set_rng_state)
+    return found
 
 
 def _check_values(progress: Progress, settings: Any) -> None:

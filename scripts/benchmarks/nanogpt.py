@@ -31,7 +31,7 @@ names = runpy.run_path("train.py")
 print("bench: trained", flush=True)
 import math, numpy as np, torch
 model, length, device = names["raw_model"].eval(), names["block_size"], names["device"]
-data = torch.from_numpy(np.fromfile("data/shakespeare_char/val.bin", dtype=np.uint16).astype(np.int64))
+data = torch.from_numpy(np.fromfile(names["data_dir"] + "/val.bin", dtype=np.uint16).astype(np.int64))
 total, rows = 0.0, max(1, 8192 // length)
 with torch.no_grad(), names["ctx"]:
     whole = (len(data) - 1) // length * length
@@ -59,7 +59,11 @@ class PeerRun:
 
 
 def prepare(peer: Path, data: Path, folder: Path) -> Path:
-    """A copy of the checkout with its own preparation run on ``data``."""
+    """A copy of the checkout with its own preparation run on ``data``.
+
+    Its dataset `plain` has the same tokens and no meta.pkl, which makes the model as wide as GPT-2's
+    vocabulary.
+    """
     copy = folder / "peer"
     shutil.copytree(peer, copy, ignore=shutil.ignore_patterns(".git", "assets"))
     prepared = copy / "data" / "shakespeare_char"
@@ -75,13 +79,15 @@ def prepare(peer: Path, data: Path, folder: Path) -> Path:
         check=True,
         stdout=subprocess.DEVNULL,
     )
+    plain = copy / "data" / "plain"
+    shutil.copytree(prepared, plain, ignore=shutil.ignore_patterns("meta.pkl"))
     return copy
 
 
 def train(copy: Path, flags: str, tokens_per_step: int) -> PeerRun:
     """Its train.py with these flags over config/train_shakespeare_char.py."""
     command = [sys.executable, "-u", "-W", "ignore", "-c", DRIVER, *flags.split()]
-    done = run(command, cwd=copy, environment={"PYTHONUNBUFFERED": "1"})
+    done = run(command, cwd=copy)
     if done.status:
         raise SystemExit(f"error: nanoGPT: exit {done.status}\n{done.errors[-2000:]}")
     trained, loss, curve, rates = 0.0, float("nan"), [], []

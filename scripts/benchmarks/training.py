@@ -12,8 +12,10 @@ import shlex
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,33 @@ BEST = {
 # Layers, heads, width, context: the shapes whose steady rates are compared, and the steps timed.
 SHAPES = {"small": (4, 4, 128, 64, 300), "large": (6, 6, 384, 256, 12)}
 PEER_BATCH = 12
+# One GPU: nanoGPT's own shape on the same characters, and GPT-2 124M for the share of the card's peak.
+GPU_SEEDS = 5
+GPU_REACH = {
+    "--preset": "small",
+    "--model.num-layers": 6,
+    "--model.dropout": 0.2,
+    "--train.batch-size": 64,
+    "--max-steps": 700,
+}
+GPU_BEST = GPU_REACH | {"--model.dropout": 0.3, "--max-steps": 2500}
+GPU_124M = {
+    "--preset": "gpt2",
+    "--tokenizer": "char",
+    "--model.vocab-size": 50257,
+    "--model.dropout": 0.0,
+    "--train.batch-size": 16,
+    "--train.gradient-accumulation": 1,
+    "--train.log-every": 5,
+    "--train.sample-tokens": 0,
+    "--max-steps": 60,
+}
+GPU_124M_PEER = (
+    "--device=cuda --compile=True --eval_iters=1 --log_interval=1 --eval_interval=1000 --dropout=0.0 "
+    "--block_size=1024 --batch_size=16 --n_layer=12 --n_head=12 --n_embd=768 --max_iters=60 "
+    "--lr_decay_iters=60 --bias=True --dataset=plain"
+)
+SAVING_PAIRS = 20
 # nanoGPT's model: learned positions, no biases, a tied head.
 PEER_MODEL = {
     "--train.optimizer": "adamw",
@@ -83,7 +112,8 @@ def main(arguments: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="minilm-bench-") as folder:
         bench = Bench(Path(folder), options.data.resolve(), options.repeats, options.peer)
         results = {part: PARTS[part](bench) for part in options.only}
-    text = json.dumps({"machine": machine(), "date": _today(), **results}, indent=2)
+    found = machine() | {"torch": version("torch")}
+    text = json.dumps({"machine": found, "date": _today(), **results}, indent=2)
     if options.out is not None:
         options.out.write_text(text + "\n", encoding="utf-8")
     print(text)
@@ -244,6 +274,99 @@ def memory(bench: Bench) -> dict[str, Any]:
     }
 
 
+def saving(bench: Bench) -> dict[str, Any]:
+    """What a save of `nano` costs: stretches of steps with one against stretches without, in turn."""
+    loop = _nano_loop(bench)
+    steps, pairs, blocked = 12, [], []
+    for _ in range(SAVING_PAIRS + 1):
+        seconds = []
+        for save in (False, True):
+            begin = time.perf_counter()
+            if save:
+                loop.save()
+                blocked.append(time.perf_counter() - begin)
+            for _ in range(steps):
+                loop._step()
+            loop.saver.wait()
+            seconds.append(time.perf_counter() - begin)
+        pairs.append(seconds)
+    loop.saver.close()
+    pairs = pairs[1:]  # the first warms up
+    milliseconds = 1000 * statistics.median(after - before for before, after in pairs)
+    return {
+        "pairs": len(pairs),
+        "steps_between": steps,
+        "step_ms": 1000 * statistics.median(before for before, _ in pairs) / steps,
+        "blocked_ms": 1000 * statistics.median(blocked[1:]),
+        "milliseconds": milliseconds,
+        "share_of_a_minute": milliseconds / 60_000,
+    }
+
+
+def gpu(bench: Bench) -> dict[str, Any]:
+    """On one CUDA card: seconds to nanoGPT's published loss, the best loss, and MFU beside the peer's."""
+    name = _gpu_name()
+    if name is None:
+        return {"not run": "no CUDA device"}
+    seeds = [bench.train(GPU_BEST | {"--seed": seed}) for seed in range(GPU_SEEDS)]
+    reach = [bench.train(GPU_REACH | {"--seed": seed}) for seed in range(GPU_SEEDS)]
+    result: dict[str, Any] = {
+        "device": name,
+        "commands": {
+            key: shlex.join(command(Path("FILE"), options)[1:])
+            for key, options in {"reach": GPU_REACH, "best": GPU_BEST, "mfu": GPU_124M}.items()
+        },
+        "runs": {"reach": reach, "best": seeds},
+        "medians": {"reach": _medians(reach), "best": _medians(seeds)},
+        "mean_loss": {
+            "reach": statistics.mean(run["loss"] for run in reach),
+            "best": statistics.mean(run["loss"] for run in seeds),
+        },
+    }
+    pairs = []
+    for _ in range(bench.repeats):
+        ours = bench.train(GPU_124M)
+        theirs = bench.train_peer(GPU_124M_PEER, 16 * 1024) if bench.peer is not None else None
+        pairs.append((ours, theirs))
+    result["mfu"] = statistics.median(ours["utilisation"] or 0.0 for ours, _ in pairs)
+    if bench.peer is not None:
+        result["times_peer"] = statistics.median(a["rate"] / b["rate"] for a, b in pairs if b)
+    return result
+
+
+def _gpu_name() -> str | None:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+
+
+def _nano_loop(bench: Bench) -> Any:
+    """A loop of the default run, as train() makes it."""
+    import torch
+
+    from minilm.data.shards import prepare
+    from minilm.model.transformer import Transformer
+    from minilm.presets import find_preset
+    from minilm.text.corpora import open_corpus
+    from minilm.training.loop import Loop
+    from minilm.training.runtime import resolve
+    from minilm.training.stopping import StopRequest
+
+    nano, cache, folder = find_preset("nano"), bench.folder / "cache", bench.folder / "saving"
+    folder.mkdir()
+    config, model = nano.train_config(device="cpu"), nano.model_config()
+    data = prepare(
+        open_corpus("stdlib", cleaning=(), cache=cache),
+        tokenizer=nano.tokenizer,
+        vocab_size=model.vocab_size,
+        val_fraction=config.val_fraction,
+        cache=cache,
+        context_length=model.context_length,
+    )
+    network = Transformer(model, torch.Generator().manual_seed(0))
+    return Loop(network, config, data, folder, resolve(config, 1, 1), {}, None, StopRequest())
+
+
 def _medians(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     keys = [key for key, value in runs[0].items() if isinstance(value, (int, float))]
     return {key: statistics.median(run[key] for run in runs) for key in keys}
@@ -259,4 +382,6 @@ PARTS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "quality": quality,
     "rates": rates,
     "memory": memory,
+    "saving": saving,
+    "gpu": gpu,
 }

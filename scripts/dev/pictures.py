@@ -39,17 +39,23 @@ def main() -> int:
 
 
 def photograph(run_dir: Path) -> None:
-    """A picture of the run's page, where there is a Chromium to open it."""
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        print("no chromium on PATH: docs/images/page.png stays as it is", file=sys.stderr)
-        return
+    """A picture of the run's page."""
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "page.html"
         inspect.main([str(run_dir), "--html", str(page), "--json", os.devnull])
-        flags = "--headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1100,1500"
-        command = [chromium, *flags.split(), f"--user-data-dir={folder}/profile"]
-        command += [f"--screenshot={IMAGES / 'page.png'}", page.as_uri()]
+        screenshot(page, IMAGES / "page.png", width=1100, height=1500)
+
+
+def screenshot(page: Path, picture: Path, *, width: int, height: int) -> None:
+    """Write a picture of a page, where there is a Chromium to open it."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        print(f"no chromium on PATH: {picture} stays as it is", file=sys.stderr)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        flags = "--headless --no-sandbox --disable-gpu --hide-scrollbars"
+        command = [chromium, *flags.split(), f"--window-size={width},{height}"]
+        command += [f"--user-data-dir={folder}/profile", f"--screenshot={picture}", page.as_uri()]
         subprocess.run(command, check=True, capture_output=True, timeout=120)
 
 

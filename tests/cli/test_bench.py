@@ -1,4 +1,4 @@
-"""The benchmark of the inspector: what it generates, what it measures, what it says of who is absent."""
+"""The benchmarks: what they generate, what they measure, what they say of who is absent."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from tests.conftest import ROOT
 
 checkpoints = import_module("scripts.benchmarks.checkpoints")
 inspection = import_module("scripts.benchmarks.inspection")
+nanogpt = import_module("scripts.benchmarks.nanogpt")
+training = import_module("scripts.benchmarks.training")
 
 SMALL = checkpoints.LLAMA_3_8B | {
     "vocab_size": 512,
@@ -125,3 +127,82 @@ def test_the_command_prints_json_and_knows_its_comparisons(tmp_path: Path) -> No
     assert bench("inspcet").stderr.startswith("error: 'inspcet': no such comparison")
     assert bench("train", "--data", "missing").returncode == 2
     assert "--peer" in bench("train", "--help").stdout
+
+
+# A program with the shape of nanoGPT's: what it reads, prints and leaves behind when it ends.
+PREPARE = """
+import numpy as np
+text = open("input.txt").read()
+np.array([ord(c) for c in text[:-41]], dtype=np.uint16).tofile("train.bin")
+np.array([ord(c) for c in text[-41:]], dtype=np.uint16).tofile("val.bin")
+open("meta.pkl", "w").close()
+"""
+TRAIN = """
+import contextlib, sys, torch
+assert sys.argv[1] == "config/train_shakespeare_char.py"
+block_size, device, ctx = 8, "cpu", contextlib.nullcontext()
+data_dir = "data/plain" if "--dataset=plain" in sys.argv else "data/shakespeare_char"
+print("step 0: train loss 4.1000, val loss 4.2000")
+for i in range(10):
+    print(f"iter {i}: loss 4.0, time {100 if i < 3 else 20}.00ms, mfu -1.00%")
+print("step 10: train loss 2.1000, val loss 2.2000")
+class Model:
+    def eval(self):
+        return self
+    def __call__(self, x, y):
+        assert torch.equal(x[:, 1:], y[:, :-1]) and x.shape[1] <= 8
+        return None, y.double().mean()
+raw_model = Model()
+"""
+
+
+@pytest.fixture
+def peer(tmp_path: Path) -> Path:
+    folder = tmp_path / "checkout"
+    (folder / "data" / "shakespeare_char").mkdir(parents=True)
+    (folder / "data" / "shakespeare_char" / "prepare.py").write_text(PREPARE)
+    (folder / "train.py").write_text(TRAIN)
+    return folder
+
+
+def test_the_peer_is_timed_to_its_end_and_its_loss_is_over_every_target(
+    peer: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "text"
+    text = "".join(chr(40 + n * n % 70) for n in range(200))
+    data.write_text(text)
+    copy = nanogpt.prepare(peer, data, tmp_path)
+    for flags in ("", "--dataset=plain"):
+        done = nanogpt.train(copy, flags, tokens_per_step=50)
+        assert [loss for _, loss in done.curve] == [4.2, 2.2]
+        assert 0 < done.curve[0][0] <= done.curve[1][0] <= done.seconds < 60
+        assert done.rate == 50 / 0.02
+        targets = [ord(c) for c in text[-40:]]  # 40 of them: five windows of 8
+        assert done.loss == pytest.approx(sum(targets) / 40)
+    assert not (copy / "data" / "plain" / "meta.pkl").exists()
+    (copy / "train.py").write_text("raise ValueError('no')")
+    with pytest.raises(SystemExit, match="ValueError: no"):
+        nanogpt.train(copy, "", 50)
+
+
+def test_every_benchmarked_option_is_one_of_train(capsys: pytest.CaptureFixture[str]) -> None:
+    from minilm.cli.train import main
+    from minilm.presets import PRESETS
+
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    known = capsys.readouterr().out
+    tables = ("REACH", "REACH_ANY", "BEST", "GPU_REACH", "GPU_BEST", "GPU_124M", "PEER_MODEL")
+    for table in tables:
+        for option, value in getattr(training, table).items():
+            assert f"{option} " in known, option
+            assert option != "--preset" or value in PRESETS
+
+
+def test_the_run_of_the_peers_length_ends_within_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Machine:
+        def train(self, options: dict) -> dict:
+            return {"seconds": 7.0 + 0.05 * options["--max-steps"]}
+
+    steps = training._steps_within(Machine(), 130.0)
+    assert 110 < 7.0 + 0.05 * steps <= 130

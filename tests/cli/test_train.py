@@ -133,8 +133,9 @@ def test_a_full_disk_is_one_line_and_loses_nothing(
         errors.splitlines()[-1]
     ]
     assert "safetensors: File too large, expected room to write; free some space" in errors
-    kept = [path for path in before if path.name != "metrics.jsonl"]
-    assert {path: path.read_bytes() for path in kept} == {path: before[path] for path in kept}
+    for path, content in before.items():  # the logs may have grown
+        now = path.read_bytes()
+        assert now.startswith(content) if path.suffix == ".jsonl" else now == content, path
     process = start(cache, "--resume", "--run-dir", str(folder), "--max-steps", "20")
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors

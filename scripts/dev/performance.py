@@ -1,0 +1,177 @@
+"""python scripts/dev/performance.py: fill docs/performance.md from the JSON of bench.py train.
+
+    python scripts/bench.py train --peer NANOGPT --data tinyshakespeare.txt --out docs/performance.json
+    python scripts/dev/performance.py
+
+writes what stands between the marks of docs/performance.md, and draws docs/images/loss.png: the loss of both
+against seconds, in a headless Chromium. tests/test_docs.py compares the text with the JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[0] = str(ROOT)
+
+from scripts.dev.pictures import IMAGES, screenshot  # noqa: E402
+
+FIGURES = ROOT / "docs" / "performance.json"
+PAGE = ROOT / "docs" / "performance.md"
+MARKED = re.compile(r"(<!-- (\w+) from performance\.json -->\n).*?(<!-- end -->)", re.DOTALL)
+
+QUESTIONS = {
+    "reach": "at most 0.85M parameters, context 64",
+    "reach_any": "any configuration",
+}
+SHAPES = {
+    "small": "4 layers, 4 heads, 128 wide, context 64",
+    "large": "6 layers, 6 heads, 384 wide, context 256",
+}
+
+
+def filled(text: str, figures: dict[str, Any]) -> str:
+    """The document with every marked part as the figures have it."""
+    return MARKED.sub(lambda part: part[1] + PARTS[part[2]](figures) + part[3], text)
+
+
+def machine(figures: dict[str, Any]) -> str:
+    """What the figures were measured on."""
+    found = figures["machine"]
+    return (
+        f"Measured on {figures['date']} on {found['cores']} cores of an {found['processor']}, "
+        f"Python {found['python']}, torch {found['torch']}.\n"
+    )
+
+
+def quality(figures: dict[str, Any]) -> str:
+    """Seconds to the target, and the loss in nanoGPT's own time."""
+    part = figures["quality"]
+    medians, peer = part["medians"], part["medians"]["peer"]
+    lines = [
+        "| Question | minilm | parameters | nanoGPT | ratio |",
+        "|---|---|---|---|---|",
+    ]
+    for name, what in QUESTIONS.items():
+        ours = medians[name]
+        lines.append(
+            f"| whole process to {part['target']} nats a character, {what} "
+            f"| {ours['seconds']:.1f} s, to {ours['loss']:.4f} | {ours['parameters']:,.0f} "
+            f"| {peer['seconds']:.1f} s, to {peer['loss']:.4f} | {part[f'times_{name}']:.1f} times faster |"
+        )
+    best = medians["best"]
+    lines.append(
+        f"| loss after nanoGPT's own time, at most 2M parameters | {best['loss']:.4f} in "
+        f"{best['seconds']:.1f} s | {best['parameters']:,.0f} | {peer['loss']:.4f} in "
+        f"{peer['seconds']:.1f} s | {best['loss'] - peer['loss']:+.4f} |"
+    )
+    commands = "".join(f"    python {part['commands'][n]}\n" for n in (*QUESTIONS, "best"))
+    return (
+        "\n".join(lines) + f"\n\nThe commands, in that order, and nanoGPT's:\n\n{commands}"
+        f"    python {part['peer_command']}\n"
+    )
+
+
+def rates(figures: dict[str, Any]) -> str:
+    """Steady tokens a second."""
+    lines = [
+        "| Shape, batches of 12 | minilm | nanoGPT | ratio | nanoGPT compiled | ratio |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, what in SHAPES.items():
+        part = figures["rates"][name]
+        cells = [f"{part['medians']['minilm']['rate']:,.0f} tokens/s"]
+        for who in ("peer", "peer_compiled"):
+            if who in part["medians"]:
+                cells += [
+                    f"{part['medians'][who]['rate']:,.0f} tokens/s",
+                    f"{part[f'times_{who}']:.2f}",
+                ]
+            else:
+                cells += ["not run", ""]
+        lines.append(f"| {what} | {' | '.join(cells)} |")
+    large = figures["rates"]["large"]["medians"]["minilm"]
+    peak = large["peak_flops"] / 1e9
+    lines.append(
+        f"\nAt the large shape that is {large['utilisation']:.0%} of the {peak:.0f} GFLOP/s that this "
+        "machine's matrix products reach in the same precision, measured in the same process."
+    )
+    return "\n".join(lines) + "\n"
+
+
+def cost(figures: dict[str, Any]) -> str:
+    """Memory of the default run, and what saving takes from it."""
+    memory, saving = figures["memory"], figures["saving"]
+    return (
+        f"The largest resident set of `nano` on the default text, with evaluation, sample and report: "
+        f"{memory['peak_mib']:.0f} MiB ({memory['peak_mib'] * 2**20 / 1e6:.0f} MB).\n\n"
+        f"A save of `nano` holds the loop for {saving['blocked_ms']:.1f} ms and slows what follows, all "
+        f"together {saving['milliseconds']:.1f} ms a save: {saving['share_of_a_minute']:.3%} of the time at "
+        f"one save a minute.\n"
+    )
+
+
+PARTS = {"machine": machine, "quality": quality, "rates": rates, "cost": cost}
+
+
+def draw(figures: dict[str, Any]) -> None:
+    """docs/images/loss.png."""
+    from plotly.offline import get_plotlyjs
+
+    part = figures["quality"]
+    peer = part["runs"]["peer"][0]["curve"]
+    reached = [part["medians"][name] for name in QUESTIONS]
+    traces = [
+        _trace("nanoGPT, its README's run", peer, "#d55e00", "lines+markers"),
+        _trace("minilm, nano-fast", part["curve"], "#0072b2", "lines+markers"),
+        _trace(
+            "minilm, short runs", [(r["seconds"], r["loss"]) for r in reached], "#009e73", "markers"
+        ),
+    ]
+    layout = {
+        "width": 900,
+        "height": 480,
+        "margin": {"l": 60, "r": 20, "t": 20, "b": 50},
+        "xaxis": {"title": {"text": "seconds of the whole process"}, "rangemode": "tozero"},
+        "yaxis": {"title": {"text": "validation loss, nats a character"}, "range": [1.45, 2.6]},
+        "legend": {"x": 0.6, "y": 0.95},
+        "font": {"family": "system-ui, sans-serif", "size": 14},
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        page = Path(folder) / "plot.html"
+        page.write_text(
+            f"<!DOCTYPE html><body style='margin:0'><div id=p></div><script>{get_plotlyjs()}</script>"
+            f"<script>Plotly.newPlot('p', {json.dumps(traces)}, {json.dumps(layout)}, "
+            "{staticPlot: true});</script>",
+            encoding="utf-8",
+        )
+        screenshot(page, IMAGES / "loss.png", width=900, height=480)
+
+
+def _trace(name: str, points: list[Any], colour: str, mode: str) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": mode,
+        "name": name,
+        "x": [seconds for seconds, _ in points],
+        "y": [loss for _, loss in points],
+        "line": {"color": colour, "width": 2},
+        "marker": {"color": colour, "size": 7},
+    }
+
+
+def main() -> int:
+    """Fill the document and draw the plot."""
+    figures = json.loads(FIGURES.read_text(encoding="utf-8"))
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), figures), encoding="utf-8")
+    draw(figures)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
