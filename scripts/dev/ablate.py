@@ -10,12 +10,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import multiprocessing
 import os
-import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +37,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=3, metavar="N")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, a thread each")
     parser.add_argument("--write-only", action="store_true")
-    parser.add_argument("--one", help=argparse.SUPPRESS)  # a run in a process of its own
     options = parser.parse_args()
-    if options.one:
-        print(json.dumps(run(**json.loads(options.one))))
-        return 0
     if not options.write_only:
         if options.data is None or not options.data.is_file():
             print("error: --data: no such file, expected tinyshakespeare", file=sys.stderr)
@@ -53,7 +48,7 @@ def main() -> int:
 
 
 def run_missing(options: argparse.Namespace) -> None:
-    """Start a process for each run that has no line yet; append its line when it ends."""
+    """Train what has no line yet, each in one of a few processes; append its line when it ends."""
     present = {(row["case"], row["corpus"], row["seed"]) for row in read_results()}
     wanted = [
         {"case": name, "corpus": corpus, "seed": seed, "data": str(options.data.resolve())}
@@ -62,32 +57,27 @@ def run_missing(options: argparse.Namespace) -> None:
         for name in options.cases
         if corpus in CASES[name].corpora and (name, corpus, seed) not in present
     ]
+    os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:
+        for number, row in enumerate(pool.imap_unordered(_run, wanted), start=1):
+            with RESULTS.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(row) + "\n")
+            print(f"{number}/{len(wanted)} {row}", file=sys.stderr, flush=True)
 
-    def start(numbered: tuple[int, dict[str, Any]]) -> None:
-        number, each = numbered
-        command = [sys.executable, __file__, "--one", json.dumps(each)]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode:
-            print(f"{each}: {done.stderr[-2000:]}", file=sys.stderr)
-            return
-        row = done.stdout.strip().splitlines()[-1]
-        with RESULTS.open("a", encoding="utf-8") as stream:
-            stream.write(row + "\n")
-        print(f"{number}/{len(wanted)} {row}", file=sys.stderr, flush=True)
 
-    with ThreadPoolExecutor(options.jobs) as pool:
-        list(pool.map(start, enumerate(wanted, start=1)))
+def _run(each: dict[str, Any]) -> dict[str, Any]:
+    with open(os.devnull, "w", encoding="utf-8") as nothing, contextlib.redirect_stderr(nothing):
+        return run(**each)
 
 
 def run(case: str, corpus: str, seed: int, data: str) -> dict[str, Any]:
     """Train one case; what came of it."""
     import minilm.training.train as training
+    from minilm.model.transformer import Transformer
     from scripts.dev import variants
 
     chosen, text = CASES[case], CORPORA[corpus]
-    if chosen.variant:
-        training.Transformer = getattr(variants, chosen.variant)  # type: ignore[misc]
+    training.Transformer = getattr(variants, chosen.variant) if chosen.variant else Transformer  # type: ignore[misc]
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
         source = "stdlib" if corpus == "stdlib" else data
         if text.characters is not None:

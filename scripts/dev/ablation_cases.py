@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-# The recipe of the preset `nano`, narrower, and as long as a quarter of its run.
+# The recipe of the preset `nano`, narrower, and as long as a fifth of its run.
 MODEL: dict[str, Any] = {
     "context_length": 128,
     "num_layers": 4,
@@ -18,8 +18,8 @@ MODEL: dict[str, Any] = {
 TRAIN: dict[str, Any] = {
     "optimizer": "muon",
     "batch_size": 8,
-    "max_steps": 500,
-    "eval_every": 500,
+    "max_steps": 250,
+    "eval_every": 250,
     "learning_rate": 0.02,
     "muon_learning_rate": 0.03,
     "schedule": "linear",
@@ -49,11 +49,11 @@ CORPORA = {
     "characters": Corpus("tinyshakespeare, characters", "char"),
     "stdlib": Corpus("Python's standard library, BPE of 1,024", "bpe", 1024),
     "little": Corpus(
-        "the first 200,000 characters of tinyshakespeare, BPE of 512: more than 5 epochs, for what works "
+        "the first 100,000 characters of tinyshakespeare, BPE of 512: more than 5 epochs, for what works "
         "against overfitting",
         "bpe",
         512,
-        200_000,
+        100_000,
     ),
 }
 LARGE = ("characters", "stdlib")
@@ -84,7 +84,7 @@ NO_BIAS = {
 }
 RMS = {"norm": "rmsnorm", "norm_bias": False}
 GATED = {"feed_forward": "swiglu", "d_feed_forward": 256}
-ADAMW = {"optimizer": "adamw", "beta1": 0.9, "warmup_steps": 50, "weight_decay": 0.1}
+ADAMW = {"optimizer": "adamw", "beta1": 0.9, "warmup_steps": 25, "weight_decay": 0.1}
 
 BASE, SHAPES, ADDED, START = "Base", "Stock shapes", "What no stock shape has", "Initial weights"
 OPTIMIZER, SCHEDULE, BATCHES = "Optimizer", "Schedules", "Batches"
@@ -118,13 +118,10 @@ CASES: dict[str, Case] = {
         RMS | {"qk_norm": True, "feed_forward": "relu2"},
     ),
     "tied": Case(SHAPES, "tied head", {"tied_embeddings": True, "embedding_std": 0.05}),
-    "heads-6": Case(SHAPES, "6 heads of 16 instead of 3 of 32", {"num_heads": 6}),
-    "convolution-1": Case(ADDED, "causal convolution of 1 preceding token", {"convolution": 1}),
     "convolution-2": Case(ADDED, "causal convolution of 2 preceding tokens", {"convolution": 2}),
     "convolution-3": Case(ADDED, "causal convolution of 3 preceding tokens", {"convolution": 3}),
     "ngram-2": Case(ADDED, "a table of 4,096 bigrams", {"ngram": 2}),
     "ngram-3": Case(ADDED, "tables of bigrams and trigrams", {"ngram": 3}),
-    "ngram-4": Case(ADDED, "tables of bigrams to 4-grams", {"ngram": 4}),
     "fast": Case(ADDED, "convolution of 2 and tables to trigrams", {"convolution": 2, "ngram": 3}),
     "soft-cap": Case(ADDED, "logit soft cap at 15", variant="SoftCap"),
     "embedding-shortcut": Case(
@@ -137,7 +134,6 @@ CASES: dict[str, Case] = {
     "std-0.02": Case(START, "matrices of standard deviation 0.02, not 0.05", {"init_std": 0.02}),
     "xavier": Case(START, "Xavier", {"initialization": "xavier"}),
     "kaiming": Case(START, "Kaiming", {"initialization": "kaiming"}),
-    "embedding-0.05": Case(START, "embeddings of 0.05, not 1", {"embedding_std": 0.05}),
     "embedding-0.2": Case(START, "embeddings of 0.2, not 1", {"embedding_std": 0.2}),
     "adamw-0.002": Case(
         OPTIMIZER, "AdamW for everything, 0.002", train=ADAMW | {"learning_rate": 0.002}
@@ -157,34 +153,26 @@ CASES: dict[str, Case] = {
         OPTIMIZER, "AdamW of the rest at 0.04, not 0.02", train={"learning_rate": 0.04}
     ),
     "momentum-warm-up": Case(
-        OPTIMIZER, "Muon's momentum from 0.85 over 100 steps", train={"momentum_warmup_steps": 100}
+        OPTIMIZER, "Muon's momentum from 0.85 over 50 steps", train={"momentum_warmup_steps": 50}
     ),
-    "momentum-0.9": Case(OPTIMIZER, "Muon's momentum 0.9, not 0.95", train={"muon_momentum": 0.9}),
-    "beta1-0.9": Case(OPTIMIZER, "AdamW's beta1 0.9, not 0.8", train={"beta1": 0.9}),
     "beta2-0.99": Case(OPTIMIZER, "AdamW's beta2 0.99, not 0.95", train={"beta2": 0.99}),
     "clip-1": Case(OPTIMIZER, "gradient clipped at 1", train={"gradient_clip": 1.0}),
     "decay-0.1": Case(OPTIMIZER, "weight decay 0.1", train={"weight_decay": 0.1}),
     "cosine": Case(SCHEDULE, "cosine instead of linear decay", train={"schedule": "cosine"}),
     "wsd-20": Case(SCHEDULE, "WSD, cooling over the last 20%", train={"schedule": "wsd"}),
-    "wsd-50": Case(
-        SCHEDULE,
-        "WSD, cooling over the last half",
-        train={"schedule": "wsd", "decay_fraction": 0.5},
-    ),
     "constant": Case(SCHEDULE, "no decay", train={"schedule": "constant"}),
-    "warm-up": Case(SCHEDULE, "a warm-up of 50 steps", train={"warmup_steps": 50}),
-    "batch-4": Case(BATCHES, "batches of 4, not 8", train={"batch_size": 4} | _steps(1000)),
-    "batch-16": Case(BATCHES, "batches of 16", train={"batch_size": 16} | _steps(250)),
-    "batch-32": Case(BATCHES, "batches of 32", train={"batch_size": 32} | _steps(125)),
+    "warm-up": Case(SCHEDULE, "a warm-up of 25 steps", train={"warmup_steps": 25}),
+    "batch-4": Case(BATCHES, "batches of 4, not 8", train={"batch_size": 4} | _steps(500)),
+    "batch-16": Case(BATCHES, "batches of 16", train={"batch_size": 16} | _steps(125)),
     "growing-batch": Case(
         BATCHES,
         "batches of 4, 8, then 16 from half of the steps on",
-        train={"batch_size": 16, "initial_batch_size": 4} | _steps(364),
+        train={"batch_size": 16, "initial_batch_size": 4} | _steps(182),
     ),
     "growing-length": Case(
         BATCHES,
         "lengths of 32, 64, then 128 from half of the steps on",
-        train={"initial_context_length": 32} | _steps(727),
+        train={"initial_context_length": 32} | _steps(364),
     ),
     "dropout-0.1": Case(REGULARISATION, "dropout 0.1", {"dropout": 0.1}, corpora=LARGE + LITTLE),
     "dropout-0.2": Case(REGULARISATION, "dropout 0.2", {"dropout": 0.2}, corpora=LITTLE),
@@ -211,8 +199,8 @@ CASES: dict[str, Case] = {
     "early-stopping": Case(
         REGULARISATION,
         "early stopping after 2 of 10 evaluations without progress",
-        train={"early_stopping": 2, "eval_every": 50},
+        train={"early_stopping": 2, "eval_every": 25},
         corpora=LITTLE,
     ),
-    "little-half": Case(REGULARISATION, "half of the steps", train=_steps(250), corpora=LITTLE),
+    "little-half": Case(REGULARISATION, "half of the steps", train=_steps(125), corpora=LITTLE),
 }
