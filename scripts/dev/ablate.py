@@ -73,23 +73,21 @@ def _run(each: dict[str, Any]) -> dict[str, Any]:
 def run(case: str, corpus: str, seed: int, data: str) -> dict[str, Any]:
     """Train one case; what came of it."""
     import minilm.training.train as training
+    from minilm.text.corpora import open_corpus
     from minilm.model.transformer import Transformer
     from scripts.dev import variants
 
     chosen, text = CASES[case], CORPORA[corpus]
     training.Transformer = getattr(variants, chosen.variant) if chosen.variant else Transformer  # type: ignore[misc]
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
-        source = "stdlib" if corpus == "stdlib" else data
-        if text.characters is not None:
-            part = Path(folder) / "part.txt"
-            part.write_text(
-                Path(data).read_text(encoding="utf-8")[: text.characters], encoding="utf-8"
-            )
-            source = str(part)
+        source = open_corpus("stdlib" if corpus == "stdlib" else data, cache=Path(folder))
+        part = Path(folder) / "part.txt"
+        whole = "".join(chunk.text for chunk in source.chunks())
+        part.write_text(whole[: text.characters], encoding="utf-8")
         begin = time.process_time()
         outcome = training.train(
             "nano",
-            data=source,
+            data=str(part),
             run_dir=Path(folder) / "run",
             tokenizer=text.tokenizer,
             vocab_size=text.vocab_size,
