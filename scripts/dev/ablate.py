@@ -73,8 +73,8 @@ def _run(each: dict[str, Any]) -> dict[str, Any]:
 def run(case: str, corpus: str, seed: int, data: str) -> dict[str, Any]:
     """Train one case; what came of it."""
     import minilm.training.train as training
-    from minilm.text.corpora import open_corpus
     from minilm.model.transformer import Transformer
+    from minilm.text.corpora import open_corpus
     from scripts.dev import variants
 
     chosen, text = CASES[case], CORPORA[corpus]
