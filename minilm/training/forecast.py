@@ -1,8 +1,8 @@
 """What would lower the validation loss further, and by about how much, from the curves of a run.
 
 More steps: the training loss falls by some amount each time the tokens double. Part of that fall is the
-decay of the learning rate, which a longer run has only once: doubled runs of this project's recipes fell by
-0.39 to 0.68 of it (docs/performance.md), so a half is taken.
+decay of the learning rate, which a longer run has only once, so a half is taken. docs/training.md holds
+forecasts against what then came (scripts/dev/forecasts.py).
 
 More parameters: Hoffmann et al. 2022 (arXiv:2203.15556, equation 10) fitted L = E + A / N^a + B / D^b.
 E, A and B are of their text and tokens, but what doubling N is worth in doublings of D depends on the ratio
