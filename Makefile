@@ -1,7 +1,7 @@
 # make train   set up, train the default model, inspect it
 # make test    set up, then lint, types and tests: what CI runs
 # make check   lint and types alone
-# make prove   the slow proofs: torch.compile, and a run killed again and again
+# make prove   the slow proofs: torch.compile, a run stopped 200 times (a quarter of an hour)
 # make agree   every declared architecture against transformers, GGUF's block sizes against gguf
 # make fuzz    a coverage-guided fuzzer over every parser; RUNS=1000000 inputs each
 
@@ -36,6 +36,7 @@ test: check
 prove: .venv/installed
 	@echo "Running the slow proofs ..."
 	@$(BIN)/pytest -m slow
+	@$(BIN)/python scripts/dev/crash.py --times 200
 
 agree: .venv/installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,transformers,gguf]'
