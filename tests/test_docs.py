@@ -1,5 +1,6 @@
 """What the documents print, name and promise is so."""
 
+import json
 import re
 import runpy
 import subprocess
@@ -27,6 +28,24 @@ def test_links_and_named_files_exist(document: Path) -> None:
     named = re.findall(r"`((?:minilm|scripts|tests|docs)/[\w./]+\.\w+)`", text)
     assert [link for link in links if not (document.parent / link).exists()] == []
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_the_measured_figures_are_those_of_the_benchmark() -> None:
+    performance = runpy.run_path(str(ROOT / "scripts" / "dev" / "performance.py"))
+    figures = json.loads(performance["FIGURES"].read_text(encoding="utf-8"))
+    for page in performance["PAGES"]:
+        text = page.read_text(encoding="utf-8")
+        assert "from performance.json" in text
+        assert performance["filled"](text, figures) == text, (
+            "run: python scripts/dev/performance.py"
+        )
+
+
+def test_the_ablations_are_those_of_the_runs(tmp_path: Path) -> None:
+    ablate = runpy.run_path(str(ROOT / "scripts" / "dev" / "ablate.py"))
+    ablate["write_page"](tmp_path / "page.md", ablate["read_results"]())
+    written = (tmp_path / "page.md").read_text(encoding="utf-8")
+    assert ablate["PAGE"].read_text(encoding="utf-8") == written, "run: ablate.py --write-only"
 
 
 def test_the_parts_named_in_the_architecture_exist_and_none_is_left_out() -> None:

@@ -1,10 +1,10 @@
-"""python scripts/dev/performance.py: fill docs/performance.md from the JSON of bench.py train.
+"""python scripts/dev/performance.py: fill the documents from the JSON of bench.py train.
 
     python scripts/bench.py train --peer NANOGPT --data tinyshakespeare.txt --out docs/performance.json
     python scripts/dev/performance.py
 
-writes what stands between the marks of docs/performance.md, and draws docs/images/loss.png: the loss of both
-against seconds, in a headless Chromium. tests/test_docs.py compares the text with the JSON.
+writes what stands between the marks of README.md and docs/performance.md, and draws docs/images/loss.png: the
+loss of both against seconds, in a headless Chromium. tests/test_docs.py compares the texts with the JSON.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ sys.path[0] = str(ROOT)
 from scripts.dev.pictures import IMAGES, screenshot  # noqa: E402
 
 FIGURES = ROOT / "docs" / "performance.json"
-PAGE = ROOT / "docs" / "performance.md"
+PAGES = [ROOT / "README.md", ROOT / "docs" / "performance.md"]
 MARKED = re.compile(r"(<!-- (\w+) from performance\.json -->\n).*?(<!-- end -->)", re.DOTALL)
 
 QUESTIONS = {
@@ -116,7 +116,28 @@ def cost(figures: dict[str, Any]) -> str:
     )
 
 
-PARTS = {"machine": machine, "quality": quality, "rates": rates, "cost": cost}
+def comparison(figures: dict[str, Any]) -> str:
+    """The measured rows of the README's table."""
+    part = figures["quality"]
+    reach, best, peer = (part["medians"][name] for name in ("reach", "best", "peer"))
+    rate = figures["rates"]["small"]
+    return (
+        "| | minilm | nanoGPT |\n|---|---|---|\n"
+        f"| Whole process to {part['target']} nats a character, 2-core CPU | {reach['seconds']:.0f} s, "
+        f"{reach['parameters']:,.0f} parameters | {peer['seconds']:.0f} s, to {peer['loss']:.3f} |\n"
+        f"| Loss after those {peer['seconds']:.0f} s | {best['loss']:.3f} | {peer['loss']:.3f} |\n"
+        f"| Tokens a second, same shape, batch and optimizer, float32 "
+        f"| {rate['medians']['minilm']['rate']:,.0f} | {rate['medians']['peer']['rate']:,.0f} |\n"
+    )
+
+
+PARTS = {
+    "machine": machine,
+    "quality": quality,
+    "rates": rates,
+    "cost": cost,
+    "comparison": comparison,
+}
 
 
 def draw(figures: dict[str, Any]) -> None:
@@ -166,9 +187,10 @@ def _trace(name: str, points: list[Any], colour: str, mode: str) -> dict[str, An
 
 
 def main() -> int:
-    """Fill the document and draw the plot."""
+    """Fill the documents and draw the plot."""
     figures = json.loads(FIGURES.read_text(encoding="utf-8"))
-    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), figures), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(filled(page.read_text(encoding="utf-8"), figures), encoding="utf-8")
     draw(figures)
     return 0
 
