@@ -21,6 +21,7 @@ LARGEST_DIMENSION = 2**31
 LARGEST_LAYER_COUNT = 10_000
 LONGEST_NGRAM = 16
 LONGEST_CONVOLUTION = 64
+LONGEST_SAMPLE = 10_000
 
 
 @dataclass(frozen=True)
@@ -230,6 +231,7 @@ class TrainConfig:
         for name in _TRAINING_COUNTS:
             _check_range(self, name, 0, 2**63 - 1)
         _check_range(self, "initial_batch_size", 0, self.batch_size)
+        _check_range(self, "sample_tokens", 0, LONGEST_SAMPLE)
         for name in ("weight_decay", "l1", "gradient_clip", "save_seconds"):
             _check_range(self, name, 0, math.inf, upper_open=True)
         for name in ("learning_rate", "muon_learning_rate"):
@@ -251,7 +253,7 @@ _TRAINING_SIZES = (
 )
 _TRAINING_COUNTS = (
     *("early_stopping", "warmup_steps", "momentum_warmup_steps", "initial_context_length"),
-    *("sample_tokens", "seed"),
+    "seed",
 )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -23,7 +23,8 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
     """
     try:
         # A hidden sibling: the same file system, so that the rename is atomic, and no *.json pattern.
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        name = str(path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp")
+        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise _of(path, error) from None
     temporary = Path(name)
@@ -31,7 +32,6 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
         with os.fdopen(descriptor, "wb") as stream:
             yield stream
             stream.flush()
-            os.fchmod(stream.fileno(), 0o666 & ~_umask())
             os.fsync(stream.fileno())
         os.replace(temporary, path)
         sync_directory(path.parent)
@@ -67,9 +67,3 @@ def sync_directory(path: Path) -> None:
 def _of(path: Path, error: OSError) -> OSError:
     """The same failure, of the file that was asked for instead of its temporary sibling."""
     return OSError(error.errno, error.strerror, str(path))
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask

@@ -81,5 +81,5 @@ def test_a_foreign_field_is_named() -> None:
 
 
 def test_unknown_preset_lists_the_known() -> None:
-    with pytest.raises(ConfigError, match="one of nano, small, gpt2"):
+    with pytest.raises(ConfigError, match="one of nano, nano-fast, small, gpt2"):
         find_preset("huge")

@@ -131,15 +131,11 @@ def curves(metrics: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any
     return found
 
 
-def best_evaluation(line: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """{steps, seconds, value} of an evaluation's line, for the mark in the curves; None without one."""
-    if line is None or not _is_finite(line.get("val_loss")):
+def place(line: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """{steps, seconds} of a line of metrics, for a mark in the curves; None without one."""
+    if line is None:
         return None
-    return {
-        "steps": _finite(line.get("step")),
-        "seconds": _finite(line.get("seconds")),
-        "value": line["val_loss"],
-    }
+    return {"steps": _finite(line.get("step")), "seconds": _finite(line.get("seconds"))}
 
 
 def spread(lines: Sequence[Mapping[str, Any]], limit: int) -> list[Mapping[str, Any]]:

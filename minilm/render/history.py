@@ -10,14 +10,9 @@ from typing import Any
 @dataclass(frozen=True)
 class RunHistory:
     """``metrics`` are the lines of metrics.jsonl, ``samples`` those of samples.jsonl, ``findings`` what
-    the curves say, a sentence each."""
+    the curves say, a sentence each; ``turned`` is the evaluation after which validation loss rose."""
 
     metrics: Sequence[Mapping[str, Any]] = ()
     samples: Sequence[Mapping[str, Any]] = ()
     findings: Sequence[str] = ()
-
-    @property
-    def best(self) -> Mapping[str, Any] | None:
-        """The evaluation with the lowest validation loss: after it, the run has learned by heart."""
-        evaluations = [line for line in self.metrics if "val_loss" in line]
-        return min(evaluations, key=lambda line: float(line["val_loss"]), default=None)
+    turned: Mapping[str, Any] | None = None

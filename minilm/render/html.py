@@ -56,7 +56,7 @@ def page(report: Report, *, history: RunHistory | None = None) -> str:
                     "treemap": charts.treemap(report),
                     "heatMap": heat_map,
                     "curves": curves,
-                    "best": charts.best_evaluation(history.best),
+                    "turned": charts.place(history.turned),
                     "tensors": charts.tensor_table(report),
                 }
             )

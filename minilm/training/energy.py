@@ -20,10 +20,11 @@ Counter = tuple[float, float]
 class EnergyMeter:
     """Reads the device's counters when it is made, and adds up what they have counted since."""
 
-    def __init__(self, device_type: str, device_index: int = 0) -> None:
+    def __init__(self, device_type: str, uuid: str = "") -> None:
+        """``uuid`` is a CUDA card's: NVML counts all cards, CUDA those that the process may see."""
         self._read: Callable[[], list[Counter] | None] = lambda: None
         if device_type == "cuda":
-            self._read = lambda: _nvml(device_index)
+            self._read = lambda: _nvml(uuid)
         elif device_type == "cpu":
             self._read = lambda: _rapl(POWERCAP)
         self._last, self._joules = self._read(), 0.0
@@ -42,14 +43,14 @@ class EnergyMeter:
         return self._joules
 
 
-def _nvml(index: int) -> list[Counter] | None:
+def _nvml(uuid: str) -> list[Counter] | None:
     try:
         nvml = import_module("pynvml")
     except ImportError:
         return None
     try:
         nvml.nvmlInit()
-        handle = nvml.nvmlDeviceGetHandleByIndex(index)
+        handle = nvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
         return [(nvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3, 0.0)]
     except nvml.NVMLError:  # no driver, or a card without the counter
         return None

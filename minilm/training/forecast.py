@@ -6,7 +6,7 @@ forecasts against what then came (scripts/dev/forecasts.py).
 
 More parameters: Hoffmann et al. 2022 (arXiv:2203.15556, equation 10) fitted L = E + A / N^a + B / D^b.
 E, A and B are of their text and tokens, but what doubling N is worth in doublings of D depends on the ratio
-of the two terms alone. At this project's sizes it was half as much as that.
+of the two terms alone. Here a half is taken, from runs of this project's sizes (docs/training.md).
 
 More text and more regularisation: the part of the gap between validation and training loss that came after
 the first pass through the text has been learned by heart.
@@ -23,6 +23,7 @@ import numpy as np
 
 Metrics = Sequence[Mapping[str, Any]]
 
+NOISE = 0.005  # changes of a loss below this share
 FEWEST_LINES = 8  # of training losses, below which a slope says nothing
 SLOPE_FROM = 0.25  # share of the tokens after which the slope is taken
 SHARE_OF_SLOPE = 0.5
@@ -37,7 +38,7 @@ SHARE_OF_DATA, SHARE_OF_REGULARISATION = 0.5, 0.25
 @dataclass(frozen=True)
 class Forecast:
     """Nats a token, at least 0, by which the validation loss would fall with twice the steps, twice the
-    parameters, twice the text, or the right amount of regularisation. Rough: within a factor of two.
+    parameters, twice the text, or the right amount of regularisation. Rough.
     """
 
     steps: float
@@ -48,7 +49,7 @@ class Forecast:
 
 def forecast(metrics: Metrics, *, parameters: int, train_tokens: int) -> Forecast | None:
     """From the lines of metrics.jsonl; None where they are too few. ``train_tokens``: those of the text."""
-    training = [line for line in metrics if "train_loss" in line]
+    training = [line for line in metrics if "train_loss" in line and line.get("tokens", 0) > 0]
     evaluations = [line for line in metrics if "val_loss" in line]
     if len(training) < FEWEST_LINES or not evaluations:
         return None
@@ -56,7 +57,8 @@ def forecast(metrics: Metrics, *, parameters: int, train_tokens: int) -> Forecas
     learned_by_heart = _gap(training, evaluations, len(evaluations) - 1)
     learned_by_heart -= _gap_of_first_pass(training, evaluations, train_tokens)
     learned_by_heart = max(0.0, learned_by_heart) if tokens > train_tokens else 0.0
-    risen = evaluations[-1]["val_loss"] - min(line["val_loss"] for line in evaluations)
+    last, best = evaluations[-1]["val_loss"], lowest(evaluations)["val_loss"]
+    risen = last - best if has_risen(last, best) else 0.0
     more_steps = 0.0 if risen > 0 else SHARE_OF_SLOPE * _slope(training)
     return Forecast(
         steps=more_steps,
@@ -64,6 +66,16 @@ def forecast(metrics: Metrics, *, parameters: int, train_tokens: int) -> Forecas
         data=risen + learned_by_heart * SHARE_OF_DATA,
         regularisation=risen + learned_by_heart * SHARE_OF_REGULARISATION,
     )
+
+
+def lowest(evaluations: Metrics) -> Mapping[str, Any]:
+    """The evaluation with the lowest validation loss."""
+    return min(evaluations, key=lambda line: float(line["val_loss"]))
+
+
+def has_risen(last: float, best: float) -> bool:
+    """Whether a validation loss is above the best one by more than noise."""
+    return last > best * (1 + NOISE)
 
 
 def doublings_of_tokens(parameters: int, tokens: int) -> float:
@@ -93,7 +105,7 @@ def _gap(training: Metrics, evaluations: Metrics, number: int) -> float:
 
 def _gap_of_first_pass(training: Metrics, evaluations: Metrics, train_tokens: int) -> float:
     """The gap of the last evaluation before a text had been seen once: the two splits just differ."""
-    within = [n for n, line in enumerate(evaluations) if 0 < line["tokens"] <= train_tokens]
+    within = [n for n, line in enumerate(evaluations) if 0 < line.get("tokens", 0) <= train_tokens]
     return _gap(training, evaluations, within[-1]) if within else 0.0
 
 

@@ -1,6 +1,7 @@
 """The steps of a run: batch, forward, backward, update; log, evaluate and save when due.
 
-Nothing in a step waits for the device: the loss stays there until a line of metrics.jsonl is due.
+Nothing in a step waits for the device: the loss stays there until a line of metrics.jsonl is due. (Only
+float16, whose gradients may overflow, has to look at them.)
 """
 
 from __future__ import annotations
@@ -25,8 +26,7 @@ from minilm.text.tokenizers import Tokenizer
 from minilm.training.evaluation import Validation, evaluate
 from minilm.training.feed import Feed
 from minilm.training.logs import Logs
-from minilm.training.meters import Meters
-from minilm.training.metrics import seconds_since_process_start
+from minilm.training.meters import Meters, seconds_since_process_start
 from minilm.training.optimizer import add_l1_gradient, make_optimizers, matrices, set_rates
 from minilm.training.runtime import Runtime
 from minilm.training.saver import Saver
@@ -79,6 +79,8 @@ class Loop:
             if self.progress.scaler:
                 self.scaler.load_state_dict(self.progress.scaler)
         self.loss_sum = torch.tensor(self.progress.loss_sum, device=self.runtime.device)
+        self.norm = torch.zeros((), device=self.runtime.device)
+        self.learning_rate = 0.0
         self.meters = Meters(self.model.config, self.runtime, self.progress)
         self.last_save = time.monotonic()
 
@@ -122,7 +124,7 @@ class Loop:
     def _step(self) -> None:
         """One update, of which nothing is read back."""
         config, progress = self.config, self.progress
-        self.rate = set_rates(self.optimizers, progress.step, config)
+        self.learning_rate = set_rates(self.optimizers, progress.step, config)
         rows, length = batch_shape(progress.step, config, self.context_length)
         for micro_step in range(config.gradient_accumulation):
             inputs, targets = self.feed.batch(progress.step, micro_step, rows, length)
@@ -134,11 +136,17 @@ class Loop:
             self.scaler.unscale_(optimizer)
         if config.l1:
             add_l1_gradient(self.matrices, config.l1)
-        clip = config.gradient_clip or math.inf
-        self.norm = nn.utils.clip_grad_norm_(self.model.parameters(), clip, foreach=True)
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        self.norm = nn.utils.get_total_norm(gradients, foreach=True)
+        if config.gradient_clip:
+            nn.utils.clip_grads_with_norm_(
+                self.model.parameters(), config.gradient_clip, self.norm, foreach=True
+            )
+        # Where float16 gradients overflowed no optimizer steps, and the scaler lowers its scale.
+        overflowed = self.scaler.is_enabled() and not self.norm.isfinite()
         for optimizer in self.optimizers:
-            # The scaler skips an update whose float16 gradients overflowed and lowers its scale.
-            self.scaler.step(optimizer)
+            if not overflowed:
+                self.scaler.step(optimizer)
             optimizer.zero_grad(set_to_none=True)
         self.scaler.update()
         progress.step += 1
@@ -149,15 +157,15 @@ class Loop:
         """What the last steps were like, the loss as their mean; None when it is not finite."""
         progress = self.progress
         loss, norm = self.loss_sum.item() / progress.loss_count, self.norm.item()
-        if not math.isfinite(loss) or not (math.isfinite(norm) or self.scaler.is_enabled()):
+        if not (math.isfinite(loss) and self._norm_is_good(norm)):
             return None
         progress.loss_count = 0
         self.loss_sum.zero_()
-        return {
-            "train_loss": loss,
-            "lr": self.rate,
-            "grad_norm": norm if math.isfinite(norm) else 0.0,
-        }
+        line = {"train_loss": loss, "lr": self.learning_rate}
+        return line | ({"grad_norm": norm} if math.isfinite(norm) else {})
+
+    def _norm_is_good(self, norm: float) -> bool:
+        return math.isfinite(norm) or self.scaler.is_enabled()  # which leaves such an update out
 
     def _watch_for_spikes(self, loss: float, bar: tqdm[Any]) -> None:
         """Say when the loss jumps. The best weights and the last states are kept in any case."""
@@ -181,7 +189,7 @@ class Loop:
             if self.sampler is not None and self.config.sample_tokens:
                 text = self.sampler(self.model, self.data.tokenizer, self.config.sample_tokens)
                 logs.sample({"step": progress.step, "text": text})
-            if not self.save(f"{validation.loss:.6f}" if self._is_best(validation) else None):
+            if not self.save(f"{validation.loss:.6f}" if self._record(validation) else None):
                 return False
         _say(
             bar,
@@ -190,7 +198,8 @@ class Loop:
         )
         return True
 
-    def _is_best(self, validation: Validation) -> bool:
+    def _record(self, validation: Validation) -> bool:
+        """Remember a validation loss; whether it is the best so far."""
         progress = self.progress
         if progress.best_val_loss is not None and validation.loss >= progress.best_val_loss:
             progress.evaluations_since_best += 1
@@ -204,11 +213,12 @@ class Loop:
     def save(self, val_loss: str | None = None) -> bool:
         """Begin to write the state, and the weights if ``val_loss`` or no evaluation has chosen any.
 
-        False, with nothing written, when the loss since the last reading is not finite.
+        False, with nothing written, when the losses since the last reading or the last gradient are not
+        finite: the weights are not either.
         """
         progress = self.progress
         progress.loss_sum = self.loss_sum.item()
-        if not math.isfinite(progress.loss_sum):
+        if not (math.isfinite(progress.loss_sum) and self._norm_is_good(self.norm.item())):
             return False
         if val_loss is None and progress.best_val_loss is None:
             val_loss = "not evaluated"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator
+
+import torch
 
 from minilm.config import ModelConfig
 from minilm.ledger.families.minilm import layout
 from minilm.ledger.flops import flops_per_token
 from minilm.training.energy import EnergyMeter
-from minilm.training.metrics import seconds_since_process_start
 from minilm.training.peaks import peak_flops
 from minilm.training.runtime import Runtime
 from minilm.training.state import Progress
@@ -23,7 +25,7 @@ class Meters:
         costs = flops_per_token(layout(config), context=config.context_length)
         self._flops = costs["training_per_token"]
         self.peak = peak_flops(runtime.device, runtime.dtype)
-        self._energy = EnergyMeter(runtime.device.type, runtime.device.index or 0)
+        self._energy = EnergyMeter(runtime.device.type, _uuid(runtime.device))
         self._seconds_before, self._joules_before = progress.seconds, progress.joules
         self._first_tokens = progress.tokens
         self._training_seconds = 0.0
@@ -69,3 +71,21 @@ class Meters:
         if self.peak is None:
             return None
         return (self.rate if rate is None else rate) * self._flops / self.peak
+
+
+def _uuid(device: torch.device) -> str:
+    return str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else ""
+
+
+def seconds_since_process_start() -> float:
+    """Wall time since this process started; on systems without /proc, since the first call."""
+    try:
+        with open("/proc/self/stat", encoding="ascii", errors="replace") as stream:
+            fields = stream.read().rpartition(")")[2].split()
+        started = int(fields[19]) / os.sysconf("SC_CLK_TCK")  # proc(5), field 22: ticks after boot
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - started
+    except (OSError, AttributeError, ValueError, IndexError):
+        return time.perf_counter() - _FIRST_SEEN
+
+
+_FIRST_SEEN = time.perf_counter()

@@ -1,11 +1,9 @@
-"""metrics.jsonl and samples.jsonl: an object a line, and the clock that seconds are read from."""
+"""metrics.jsonl and samples.jsonl: an object a line."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,24 +13,11 @@ from minilm import files, run
 from minilm.errors import FormatError
 from minilm.formats.checks import open_regular
 
-LONGEST_LINE = 10_000  # bytes; metrics take some 200, a sample some thousand
+# Bytes; metrics take some 200, a sample is as long as TrainConfig.sample_tokens allows.
+LONGEST_LINE, LONGEST_SAMPLE = 10_000, 4_000_000
 LARGEST_LOG = 64_000_000
 MOST_POINTS = 4000  # of evaluations, and of other lines
 LARGEST = sys.float_info.max
-
-
-def seconds_since_process_start() -> float:
-    """Wall time since this process started; on systems without /proc, since the first call."""
-    try:
-        with open("/proc/self/stat", encoding="ascii", errors="replace") as stream:
-            fields = stream.read().rpartition(")")[2].split()
-        started = int(fields[19]) / os.sysconf("SC_CLK_TCK")  # proc(5), field 22: ticks after boot
-        return time.clock_gettime(time.CLOCK_BOOTTIME) - started
-    except (OSError, AttributeError, ValueError, IndexError):
-        return time.perf_counter() - _FIRST_SEEN
-
-
-_FIRST_SEEN = time.perf_counter()
 
 
 class JsonLines:
@@ -72,7 +57,7 @@ def read_samples(path: Path) -> list[dict[str, Any]]:
     return [
         line
         for text in _lines(path)
-        if (line := _parse(text)) is not None and isinstance(line.get("text"), str)
+        if (line := _parse(text, LONGEST_SAMPLE)) is not None and isinstance(line.get("text"), str)
     ]
 
 
@@ -128,10 +113,10 @@ def _numbers(lines: Iterable[bytes]) -> list[dict[str, Any]]:
     return [line for line in parsed if line is not None and all(map(_is_finite, line.values()))]
 
 
-def _parse(text: bytes) -> dict[str, Any] | None:
+def _parse(text: bytes, longest: int = LONGEST_LINE) -> dict[str, Any] | None:
     """The object of one line; None where it is not one of a step."""
     try:
-        line = json.loads(text) if len(text) <= LONGEST_LINE else None
+        line = json.loads(text) if len(text) <= longest else None
     except (ValueError, RecursionError):
         return None
     return line if isinstance(line, dict) and type(line.get("step")) is int else None

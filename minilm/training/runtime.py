@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import shutil
 import sys
@@ -20,9 +21,10 @@ from minilm.model.transformer import Transformer
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
-# On a CPU compilation takes 30 to 55 s and then saves a fifth to a third of the time (docs/performance.md):
-# a run of fewer FLOPs than this ends before that has paid for itself.
-COMPILE_FROM_FLOPS = 3e13
+# A run of fewer FLOPs ends before compilation has paid for itself. On a CPU that takes 30 to 55 s and then
+# saves a fifth to a third of the time. CUDA's is an estimate: a minute won back at some 1e14 FLOP/s. On MPS
+# torch's compiler is a prototype.
+COMPILE_FROM_FLOPS = {"cpu": 3e13, "cuda": 1e16, "mps": math.inf}
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Runtime:
     compile: bool
     activation_checkpointing: bool = False
     deterministic: bool = False
-    compile_or_else: bool = False
+    compile_required: bool = False
     notes: tuple[str, ...] = ()
 
     @property
@@ -57,7 +59,7 @@ class Runtime:
         """Set what a process has one of, and run blocks through checkpoints if that is asked for."""
         if self.device.type == "cuda":
             # Products that stay in float32 take TF32 units: 10 bits of mantissa, several times the rate.
-            torch.set_float32_matmul_precision("highest" if self.deterministic else "high")
+            torch.set_float32_matmul_precision("high")
         if self.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
             torch.use_deterministic_algorithms(True)
@@ -69,29 +71,32 @@ class Runtime:
         """``loss``, compiled if that was chosen. What fails to compile runs as it is, with a note."""
         if not self.compile:
             return loss
-        fast, chosen = torch.compile(loss), [True]
+        fast, compiles = torch.compile(loss), True
 
         def either(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-            if chosen[0]:
+            nonlocal compiles
+            if compiles:
                 try:
                     return fast(model, inputs, targets)
                 except torch._dynamo.exc.TorchDynamoException as error:
                     reason = (str(error).strip().splitlines() or [""])[0][:200]
-                    if self.compile_or_else:
+                    if self.compile_required:
                         message = f"on, and it fails here ({reason})"
                         raise ConfigError("compile", message, "auto or off") from None
                     print(f"not compiling: {reason}", file=sys.stderr)
-                    chosen[0] = False
+                    compiles = False
             return loss(model, inputs, targets)
 
         return either
 
 
-def resolve(config: TrainConfig, num_parameters: int, tokens_per_step: int) -> Runtime:
-    """Choose for this machine. Raises ConfigError for a device or compiler that is asked for and absent."""
+def resolve(config: TrainConfig, flops: float) -> Runtime:
+    """Choose for this machine and a run of so many FLOPs.
+
+    Raises ConfigError for a device or compiler that is asked for and absent.
+    """
     device = _device(config.device)
     dtype = _dtype(config.dtype, device)
-    flops = 6.0 * num_parameters * tokens_per_step * config.max_steps
     compiled, notes = _compile(config.compile, device, flops)
     return Runtime(
         device,
@@ -99,7 +104,7 @@ def resolve(config: TrainConfig, num_parameters: int, tokens_per_step: int) -> R
         compiled,
         activation_checkpointing=config.activation_checkpointing,
         deterministic=config.deterministic,
-        compile_or_else=config.compile == "on",
+        compile_required=config.compile == "on",
         notes=notes,
     )
 
@@ -132,11 +137,8 @@ def multiplies_bfloat16_fast() -> bool:
 def _compile(wanted: str, device: torch.device, flops: float) -> tuple[bool, tuple[str, ...]]:
     if wanted == "off":
         return False, ()
-    if wanted == "auto":
-        # On MPS torch's compiler is a prototype.
-        long_enough = device.type == "cpu" and flops >= COMPILE_FROM_FLOPS
-        if not (device.type == "cuda" or long_enough):
-            return False, ()
+    if wanted == "auto" and flops < COMPILE_FROM_FLOPS[device.type]:
+        return False, ()
     if device.type == "cpu" and not has_cpp_compiler():
         if wanted == "on":
             raise ConfigError("compile", "on, without a C++ compiler", "g++ or clang++ on the PATH")

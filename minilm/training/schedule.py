@@ -52,7 +52,7 @@ def _grown(step: int, first: int, last: int, growing: int) -> int:
 
     Doubling keeps the shapes few, which compiled code needs.
     """
-    if first in (0, last) or step >= growing:
+    if first == 0 or first >= last or step >= growing:
         return last
     stages = math.ceil(math.log2(last / first))
     return min(last, first << (step * stages // growing))

@@ -21,7 +21,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from minilm import run
-from minilm.checkpoint import shapes_of, write_tensors
+from minilm.checkpoint import write_tensors
 from minilm.errors import FormatError
 from minilm.formats.safetensors import read_header
 from minilm.training.optimizer import optimizer_tensors, restore_optimizers
@@ -124,7 +124,7 @@ def _read(path: Path) -> SavedState:
         progress = Progress(**json.loads(metadata["progress"]))
         settings = json.loads(metadata["settings"])
         _check_values(progress, settings)
-    except (KeyError, TypeError, ValueError, RecursionError):
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
         raise FormatError(path, "no progress in its header", "a minilm training state") from None
     with safe_open(path, framework="pt") as stream:
         tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
@@ -134,10 +134,13 @@ def _read(path: Path) -> SavedState:
 def restore_state(saved: SavedState, model: nn.Module, optimizers: Optimizers) -> None:
     """Put weights, optimizers and random generators back as they were saved.
 
-    Raises FormatError, with nothing changed, unless every tensor is there in its shape.
+    Raises FormatError, with nothing changed, unless every tensor is there in its type and shape.
     """
-    expected = _expected_shapes(model, optimizers, saved.progress.step)
-    stored = {name: tuple(tensor.shape) for name, tensor in saved.tensors.items()}
+    expected = _expected(model, optimizers, saved.progress.step)
+    stored = {
+        name: (str(tensor.dtype).removeprefix("torch."), *tensor.shape)
+        for name, tensor in saved.tensors.items()
+    }
     for device in ("cuda", "mps"):  # a run may go on on another device, from the same weights
         stored.pop(f"rng.{device}", None)
     if stored != expected:
@@ -180,8 +183,17 @@ def _check_values(progress: Progress, settings: Any) -> None:
         raise ValueError("counts")
     if type(progress.evaluated_step) is not int or not isinstance(progress.scaler, dict):
         raise ValueError("progress")
-    optional = (progress.best_val_loss, progress.usual_loss, progress.joules)
-    for number in (progress.seconds, progress.loss_sum, *(value or 0.0 for value in optional)):
+    scaler = progress.scaler
+    if scaler and scaler.keys() != torch.amp.GradScaler("cpu").state_dict().keys():
+        raise ValueError("scaler")
+    best = (progress.best_val_loss, progress.best_val_bits_per_byte)
+    if (best[0] is None) != (best[1] is None):
+        raise ValueError("best")
+    optional = (*best, progress.usual_loss, progress.joules)
+    for number in (
+        *(progress.seconds, progress.loss_sum, *scaler.values()),
+        *(value or 0.0 for value in optional),
+    ):
         if not math.isfinite(number):
             raise ValueError("numbers")
     cleaning = settings["cleaning"]
@@ -193,11 +205,12 @@ def _check_values(progress: Progress, settings: Any) -> None:
         raise ValueError("settings")
 
 
-def _expected_shapes(
+def _expected(
     model: nn.Module, optimizers: Optimizers, step: int
-) -> dict[str, tuple[int, ...]]:
-    shapes = {"rng.cpu": tuple(torch.get_rng_state().shape)}
-    shapes |= {f"model.{name}": shape for name, shape in shapes_of(model).items()}
+) -> dict[str, tuple[str | int, ...]]:
+    """Type and shape of every tensor of a state."""
+    found: dict[str, tuple[str | int, ...]]
+    found = {"rng.cpu": ("uint8", *torch.get_rng_state().shape)}
     adam = {
         id(parameter)
         for optimizer in optimizers
@@ -206,13 +219,14 @@ def _expected_shapes(
         for parameter in group["params"]
     }
     for name, parameter in model.named_parameters():
-        shape = tuple(parameter.shape)
+        weights = ("float32", *parameter.shape)
+        found[f"model.{name}"] = weights
         if id(parameter) not in adam:
-            shapes[f"optimizer.{name}.momentum_buffer"] = shape
+            found[f"optimizer.{name}.momentum_buffer"] = weights
         elif step > 0:  # before its first update AdamW has no state
-            shapes |= {f"optimizer.{name}.exp_avg": shape, f"optimizer.{name}.exp_avg_sq": shape}
-            shapes[f"optimizer.{name}.step"] = ()
-    return shapes
+            found |= {f"optimizer.{name}.exp_avg": weights, f"optimizer.{name}.exp_avg_sq": weights}
+            found[f"optimizer.{name}.step"] = ("float32",)
+    return found
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ resume: run folder -> its own settings -> the same shards -> saved state -> Loop
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
@@ -23,6 +24,7 @@ from minilm.config import ModelConfig, TrainConfig, from_dict, to_dict
 from minilm.data.shards import Dataset, default_cache, prepare
 from minilm.errors import ConfigError, InputError
 from minilm.ledger.families.minilm import layout
+from minilm.ledger.flops import flops_per_token
 from minilm.ledger.memory import training_bytes
 from minilm.model.transformer import Transformer
 from minilm.presets import find_preset
@@ -123,8 +125,9 @@ def resume(
     cache: Path | None = None,
     sampler: Sampler | None = None,
 ) -> Outcome:
-    """Go on with a run from its last saved step, exactly as if it had never stopped.
+    """Go on with a run from its last saved step, exactly as if nothing had stopped it.
 
+    (A run that its own limit of time ended was evaluated there, which the same run without one is not.)
     ``settings`` may move where it ends (RESUMABLE_OVERRIDES); a run that is finished is left as it is.
     """
     with stop_request() as stop:
@@ -178,12 +181,19 @@ def _train(
     count = sum(parameter.numel() for parameter in network.parameters())
     model_config = network.config
     tokens = config.batch_size * model_config.context_length * config.gradient_accumulation
-    runtime = resolve(config, count, tokens)
+    if config.initial_context_length > model_config.context_length:
+        raise ConfigError(
+            "initial_context_length",
+            f"{config.initial_context_length}",
+            f"at most the model's context_length, {model_config.context_length}",
+        )
+    costs = flops_per_token(layout(model_config), context=model_config.context_length)
+    runtime = resolve(config, costs["training_per_token"] * tokens * config.max_steps)
     for note in runtime.notes:
         print(note, file=sys.stderr)
-    # What was resolved is kept, so that a resumed run computes with the same arithmetic.
-    resolved = {"dtype": runtime.dtype_name, "compile": "on" if runtime.compile else "off"}
-    kept = {**inputs, "sha256": dataset.sha256, "train": to_dict(config) | resolved}
+    # The resolved dtype is kept, so that a resumed run computes with the same arithmetic.
+    settings = to_dict(config) | {"dtype": runtime.dtype_name}
+    kept = {**inputs, "sha256": dataset.sha256, "train": settings}
     print(
         f"{count:,} parameters, {dataset.train_tokens:,} training and {dataset.val_tokens:,} "
         f"validation tokens, {config.max_steps} steps of {tokens:,} tokens on {runtime.device.type} "
@@ -204,7 +214,7 @@ def _train(
     summary = {
         "steps": progress.step,
         "tokens": progress.tokens,
-        "seconds": progress.seconds,
+        "seconds": round(loop.meters.seconds(), 3),
         "best_val_loss": progress.best_val_loss,
         "best_val_bits_per_byte": progress.best_val_bits_per_byte,
         "stopped_because": reason,
@@ -214,7 +224,7 @@ def _train(
         "tokens_per_second": round(rate, 1),
         "model_flops_utilisation": loop.meters.utilisation(rate),
         "peak_flops": loop.meters.peak,
-        "energy_joules": progress.joules,
+        "energy_joules": loop.meters.joules(),
         "loss_spikes": progress.loss_spikes,
         "data": {
             "source": inputs["source"],
@@ -256,6 +266,8 @@ def _begin_folder(loop: Loop, folder: Path) -> None:
         staging.rename(folder)  # over an empty folder too, never over one with files
         files.sync_directory(folder.parent)
     except BaseException:
+        with contextlib.suppress(OSError):
+            loop.saver.close()  # it may be writing there
         shutil.rmtree(staging, ignore_errors=True)
         raise
     loop.run_dir = folder

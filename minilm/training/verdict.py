@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from minilm.training.forecast import Forecast, Metrics, forecast, recent_train_loss
-
-# Changes of the loss below this share are read as noise.
-NOISE = 0.005
+from minilm.training.forecast import (
+    NOISE,
+    Forecast,
+    Metrics,
+    forecast,
+    has_risen,
+    lowest,
+    recent_train_loss,
+)
 
 
 def findings(metrics: Metrics, summary: Mapping[str, Any]) -> list[str]:
@@ -24,13 +29,21 @@ def findings(metrics: Metrics, summary: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def overfitting_since(metrics: Metrics) -> Mapping[str, Any] | None:
+    """The evaluation after which the validation loss has risen by more than noise, if it has."""
+    evaluations = [line for line in metrics if "val_loss" in line]
+    if not evaluations:
+        return None
+    best = lowest(evaluations)
+    return best if has_risen(evaluations[-1]["val_loss"], best["val_loss"]) else None
+
+
 def fit(metrics: Metrics) -> str:
     """Still underfitting, levelled off, or overfitting since when."""
     evaluations = [line for line in metrics if "val_loss" in line]
     if not evaluations:
         return "No evaluation was made, so nothing can be said about the fit."
     last = evaluations[-1]
-    best = min(evaluations, key=lambda line: float(line["val_loss"]))
     training = [line for line in metrics if "train_loss" in line]
     gap = ""
     if training:
@@ -39,7 +52,8 @@ def fit(metrics: Metrics) -> str:
             f" Training loss {train:.3f}, validation {last['val_loss']:.3f}: "
             f"a gap of {last['val_loss'] - train:+.3f}."
         )
-    if last["val_loss"] > best["val_loss"] * (1 + NOISE):
+    best = overfitting_since(metrics)
+    if best is not None:
         return (
             f"Overfitting since step {best['step']}: validation loss was best there at "
             f"{best['val_loss']:.3f} and has risen since; the best weights are kept.{gap}"

@@ -364,7 +364,7 @@ def _nano_loop(bench: Bench) -> Any:
         context_length=model.context_length,
     )
     network = Transformer(model, torch.Generator().manual_seed(0))
-    return Loop(network, config, data, folder, resolve(config, 1, 1), {}, None, StopRequest())
+    return Loop(network, config, data, folder, resolve(config, 1.0), {}, None, StopRequest())
 
 
 def _medians(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:

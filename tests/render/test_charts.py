@@ -169,11 +169,11 @@ def test_curves_leave_out_what_is_not_there_and_what_is_not_finite() -> None:
     }
 
 
-def test_the_best_evaluation_is_marked_where_it_is_a_number() -> None:
+def test_a_mark_is_placed_on_both_axes() -> None:
     line = {"step": 5, "seconds": 2.5, "val_loss": 1.5}
-    assert charts.best_evaluation(line) == {"steps": 5, "seconds": 2.5, "value": 1.5}
-    assert charts.best_evaluation(line | {"val_loss": math.nan}) is None
-    assert charts.best_evaluation(None) is None
+    assert charts.place(line) == {"steps": 5, "seconds": 2.5}
+    assert charts.place({"step": 5, "seconds": math.nan}) == {"steps": 5, "seconds": None}
+    assert charts.place(None) is None
 
 
 @pytest.mark.parametrize(("count", "shown"), [(0, 0), (1, 1), (12, 12), (13, 12), (1000, 12)])

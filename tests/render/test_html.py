@@ -270,14 +270,15 @@ def test_a_run_is_drawn(browser: Browser, tmp_path: Path, tiny_run: Path) -> Non
 
 
 def test_the_point_of_overfitting_is_marked_on_both_axes(browser: Browser, tmp_path: Path) -> None:
-    history = RunHistory(OVERFITTED, findings=["Overfitting since step 5."])
+    turned = next(line for line in OVERFITTED if line["step"] == 5)
+    history = RunHistory(OVERFITTED, findings=["Overfitting since step 5."], turned=turned)
     show(browser, tmp_path, page(minilm.inspect("nano"), history=history))
     assert "Overfitting since step 5." in browser.run(
         "document.getElementById('training').textContent"
     )
     mark = "JSON.stringify(document.getElementById('curves').layout.shapes.map(s => [s.x0, s.x1]))"
     assert json.loads(browser.run(mark)) == [[5, 5]]
-    assert not browser.run("document.getElementById('best').hidden")
+    assert not browser.run("document.getElementById('turned').hidden")
     browser.run("document.querySelector('input[name=axis][value=seconds]').click()")
     assert json.loads(browser.run(mark)) == [[10, 10]]
 
@@ -285,7 +286,7 @@ def test_the_point_of_overfitting_is_marked_on_both_axes(browser: Browser, tmp_p
 def test_where_validation_only_fell_nothing_is_marked(browser: Browser, tmp_path: Path) -> None:
     show(browser, tmp_path, page(minilm.inspect("nano"), history=HISTORY))
     assert browser.run("document.getElementById('curves').layout.shapes.length") == 0
-    assert browser.run("document.getElementById('best').hidden")
+    assert browser.run("document.getElementById('turned').hidden")
 
 
 def test_samples_are_shown_through_time_as_text(browser: Browser, tmp_path: Path) -> None:

@@ -80,3 +80,20 @@ def test_too_few_lines_say_nothing() -> None:
     assert forecast(lines, parameters=10, train_tokens=10) is None
     without = [line for line in curve(lambda tokens: 2.0) if "val_loss" not in line]
     assert forecast(without, parameters=10, train_tokens=10) is None
+
+
+@pytest.mark.parametrize("tokens", [None, 0, -5])
+def test_a_log_without_usable_tokens_promises_nothing(tokens: int | None) -> None:
+    lines = curve(lambda tokens: 2.0)
+    for line in lines:
+        if tokens is None:
+            del line["tokens"]
+        else:
+            line["tokens"] = tokens
+    assert forecast(lines, parameters=10**6, train_tokens=10**6) is None
+
+
+def test_noise_at_the_end_is_not_taken_for_overfitting() -> None:
+    lines = curve(lambda tokens: 5 - 0.3 * math.log2(tokens))
+    lines[-1]["val_loss"] = min(line["val_loss"] for line in lines if "val_loss" in line) * 1.001
+    assert look(lines).steps > 0.1

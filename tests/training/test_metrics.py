@@ -45,6 +45,15 @@ def test_samples_are_lines_with_a_step_and_a_text(tmp_path: Path) -> None:
     assert read_samples(path) == [good, {"step": 35, "text": "new"}]
 
 
+def test_a_long_sample_is_kept(tmp_path: Path) -> None:
+    line = {"step": 10, "text": 10_000 * "длинно "}
+    for _ in range(2):
+        log = samples_log(tmp_path, from_step=10)
+        log.write(line)
+        log.close()
+    assert read_samples(tmp_path / "samples.jsonl") == [line, line]
+
+
 def test_nothing_but_a_file_is_read(tmp_path: Path) -> None:
     pipe, device = tmp_path / "pipe", tmp_path / "device"
     os.mkfifo(pipe)

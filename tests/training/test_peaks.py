@@ -38,9 +38,7 @@ def test_another_card_is_not_taken_for_one_of_the_table(name: str) -> None:
 
 
 def test_a_cpu_is_measured() -> None:
-    once, again = measured_peak(torch.float32), measured_peak(torch.float32)
-    assert 1e8 < once < 1e15
-    assert 0.2 < once / again < 5
+    assert 1e8 < measured_peak(torch.float32) < 1e15
 
 
 def test_what_is_not_known_is_not_said() -> None:

@@ -13,10 +13,10 @@ from minilm.model.transformer import Transformer, next_token_loss
 from minilm.training import runtime
 from minilm.training.metrics import read_metrics
 from minilm.training.runtime import Runtime, resolve
-from minilm.training.train import train
+from minilm.training.train import resume, train
 from tests.conftest import TINY_MODEL, TINY_SETTINGS
 
-LONG = {"num_parameters": 10**7, "tokens_per_step": 10**4}
+LONG = {"flops": 1e17}
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_a_cpu_compiles_long_runs(machine: Any, amx: bool) -> None:
     chosen = resolve(TrainConfig(), **LONG)
     dtype = torch.bfloat16 if amx else torch.float32
     assert (chosen.dtype, chosen.muon_dtype, chosen.compile) == (dtype, dtype, True)
-    short = resolve(TrainConfig(max_steps=5), num_parameters=10**5, tokens_per_step=100)
+    short = resolve(TrainConfig(), flops=1e9)
     assert (short.dtype, short.compile) == (dtype, False)
 
 
@@ -63,6 +63,7 @@ def test_a_gpu_is_taken_when_there_is_one(machine: Any) -> None:
     machine(cuda=True)
     chosen = resolve(TrainConfig(), **LONG)
     assert (chosen.device.type, chosen.dtype, chosen.compile) == ("cuda", torch.bfloat16, True)
+    assert not resolve(TrainConfig(), flops=1e14).compile
     assert resolve(TrainConfig(device="cpu", dtype="float16"), **LONG).dtype == torch.float16
 
 
@@ -121,6 +122,36 @@ def test_what_does_not_compile_runs_as_it_is_with_one_note(
         asked_for(None, 1, 2)
 
 
+def test_a_run_that_could_not_compile_goes_on_when_resumed(
+    monkeypatch: pytest.MonkeyPatch,
+    text_file: Path,
+    cache: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fails(function: Any) -> Any:
+        def call(*arguments: Any) -> Any:
+            raise torch._dynamo.exc.TorchDynamoException("g++ went missing")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", fails)
+    monkeypatch.setattr(runtime, "has_cpp_compiler", lambda: True)
+    monkeypatch.setitem(runtime.COMPILE_FROM_FLOPS, "cpu", 0.0)
+    folder = tmp_path / "run"
+    settings = TINY_SETTINGS | {"compile": "auto", "device": "cpu"}
+    train(
+        data=str(text_file),
+        run_dir=folder,
+        tokenizer="byte",
+        model=TINY_MODEL,
+        settings=settings,
+        cache=cache,
+    )
+    assert resume(folder, settings={"max_steps": 16}, cache=cache).summary["steps"] == 16
+    assert capsys.readouterr().err.count("not compiling: g++ went missing") == 2
+
+
 def test_activation_checkpointing_keeps_the_gradients_and_less_memory(machine: Any) -> None:
     machine()
     config = ModelConfig(**TINY_MODEL, dropout=0.2)
@@ -149,16 +180,13 @@ def test_activation_checkpointing_keeps_the_gradients_and_less_memory(machine: A
 
 def test_deterministic_algorithms_are_set_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
-    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # restored at the end
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
     monkeypatch.setattr(torch, "use_deterministic_algorithms", asked.append)
-    monkeypatch.setattr(torch, "set_float32_matmul_precision", asked.append)
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", lambda precision: None)
     model = Transformer(ModelConfig(**TINY_MODEL))
     Runtime(torch.device("cuda"), torch.bfloat16, False).prepare(model)
-    assert asked == ["high"]
-    asked.clear()
-    Runtime(torch.device("cuda"), torch.bfloat16, False, deterministic=True).prepare(model)
-    assert asked == ["highest", True]
-    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
-    asked.clear()
-    Runtime(torch.device("cpu"), torch.float32, False).prepare(model)
     assert asked == []
+    Runtime(torch.device("cuda"), torch.bfloat16, False, deterministic=True).prepare(model)
+    assert asked == [True]
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"

@@ -134,7 +134,7 @@ def test_one_seed_gives_the_same_bytes_and_another_does_not(go: Any) -> None:
 def test_a_run_that_was_stopped_goes_on_exactly(go: Any, cache: Path, dropout: float) -> None:
     whole = go("whole", model={"dropout": dropout})
     part = go("part", model={"dropout": dropout}, max_seconds=0.001).run_dir
-    # Stopped by its time limit before the first step; now without one, in two more sittings.
+    # Stopped by its time limit before the first step; tests/cli/test_crash.py stops runs in the middle.
     assert resume(part, settings={"max_seconds": None}, cache=cache).stopped_because == "max_steps"
     assert weights(part) == weights(whole.run_dir)
     same = [
@@ -170,10 +170,20 @@ def test_resume_refuses_what_would_change_the_run(go: Any, cache: Path, tmp_path
         resume(folder, settings={"max_steps": 20}, cache=cache)
     state.write_bytes(whole)
     name = "optimizer.final_norm.weight.exp_avg"
-    damage_state(state, lambda tensors: tensors.update({name: torch.zeros(3)}))
-    with pytest.raises(FormatError, match=r"exp_avg \(3,\), expected \(16,\)"):
-        resume(folder, settings={"max_steps": 20}, cache=cache)
-    for progress in ('{"step": "5"}', '{"step": -5}', '{"seconds": null}', "[]", "{"):
+    for tensor, found in (
+        (torch.zeros(3), r"\('float32', 3\)"),
+        (torch.zeros(16, dtype=torch.int64), r"\('int64', 16\)"),
+    ):
+        damage_state(state, lambda tensors, tensor=tensor: tensors.update({name: tensor}))
+        with pytest.raises(FormatError, match=rf"exp_avg {found}, expected \('float32', 16\)"):
+            resume(folder, settings={"max_steps": 20}, cache=cache)
+    for progress in (
+        *('{"step": "5"}', '{"step": -5}', '{"seconds": null}', "[]", "{"),
+        '{"seconds": 1' + 400 * "0" + "}",
+        '{"best_val_loss": 2.0, "best_val_bits_per_byte": "2"}',
+        '{"best_val_loss": 2.0}',
+        '{"scaler": {"scale": 2.0}}',
+    ):
         state.write_bytes(whole)
         damage_state(state, lambda tensors: None, progress=progress)
         with pytest.raises(FormatError, match="no progress in its header"):
@@ -241,7 +251,17 @@ def test_a_model_that_this_machine_cannot_hold_is_refused_at_once(
 def test_a_step_is_adamw_on_the_mean_of_its_micro_batches(
     go: Any, text_file: Path, cache: Path
 ) -> None:
-    outcome = go(gradient_accumulation=3, max_steps=1, eval_every=1, gradient_clip=0.5, seed=2)
+    outcome = go(
+        gradient_accumulation=3,
+        max_steps=1,
+        eval_every=1,
+        gradient_clip=0.5,
+        optimizer="adamw",
+        learning_rate=2e-3,
+        beta1=0.9,
+        weight_decay=0.1,
+        seed=2,
+    )
     assert outcome.summary["tokens"] == 3 * 4 * 16
 
     trained = load(outcome.run_dir).model
@@ -281,6 +301,26 @@ def test_early_stopping_counts_evaluations_without_progress(
     assert outcome.stopped_because == "early_stopping"
     assert outcome.summary["steps"] == 8
     assert outcome.summary["best_val_loss"] == 1.9
+
+
+def test_patience_is_kept_over_a_stop(
+    go: Any, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import minilm.training.loop as loop
+
+    losses = iter([1.0, 2.0, 3.0, 4.0, 5.0])
+    monkeypatch.setattr(loop, "evaluate", lambda *_: Validation(next(losses), 1.0))
+    folder = go(eval_every=1, early_stopping=4, max_steps=3).run_dir
+    outcome = resume(folder, settings={"max_steps": 12}, cache=cache)
+    assert outcome.stopped_because == "early_stopping"
+    assert outcome.summary["steps"] == 5
+    assert outcome.summary["best_val_loss"] == 1.0
+
+
+def test_a_length_that_grows_ends_at_the_models(go: Any) -> None:
+    with pytest.raises(ConfigError, match="initial_context_length: 32, expected at most"):
+        go(initial_context_length=32)
+    assert go(initial_context_length=16).summary["tokens"] == 12 * 4 * 16
 
 
 def test_the_best_weights_are_kept_not_the_last(go: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -346,7 +386,7 @@ def test_init_from_goes_on_from_trained_weights(go: Any, tiny_run: Path, cache: 
         run_dir=folder,
         init_from=tiny_run,
         model={"dropout": 0.1},
-        settings=TINY_SETTINGS | {"learning_rate": 1e-9, "warmup_steps": 0},
+        settings=TINY_SETTINGS | {"learning_rate": 1e-9, "muon_learning_rate": 1e-9},
         cache=cache,
     )
     base, tuned = load(tiny_run).model, load(folder).model

@@ -1,7 +1,7 @@
 """What the curves say in words."""
 
 from minilm.training.forecast import Forecast
-from minilm.training.verdict import findings, fit, help_sentence
+from minilm.training.verdict import findings, fit, help_sentence, overfitting_since
 
 
 def curve(values: list[float], train: float = 1.0) -> list[dict]:
@@ -22,6 +22,14 @@ def test_each_verdict() -> None:
     assert fit(curve([3.0, 2.0, 2.001])).startswith("Levelled off: ")
     assert fit(curve([3.0])).startswith("One evaluation only, at step 10. Training loss 1.000, ")
     assert fit([]) == "No evaluation was made, so nothing can be said about the fit."
+
+
+def test_noise_is_not_overfitting() -> None:
+    assert overfitting_since([]) is None
+    assert overfitting_since(curve([3.0, 2.0, 2.001])) is None
+    best = overfitting_since(curve([3.0, 2.0, 2.5]))
+    assert best is not None
+    assert best["step"] == 20
 
 
 def test_what_helps_most_comes_first() -> None:

@@ -134,7 +134,7 @@
     }), CONFIG);
   }
 
-  function curves(groups, best) {
+  function curves(groups, turned) {
     const titles = Object.keys(groups);
     if (!titles.length) return;
     for (const title of titles) {
@@ -146,10 +146,7 @@
       element("curve-names").append(label);
     }
     const names = { train_loss: "training", val_loss: "validation" };
-    // Only where validation went up again is there a point to mark.
-    const validation = (groups.loss || []).find((curve) => curve.name === "val_loss");
-    const passed = Boolean(best && validation && validation.steps.at(-1) > best.steps);
-    element("best").hidden = !passed;
+    element("turned").hidden = !turned;
     const chosen = (name) => document.querySelector(`input[name="${name}"]:checked`).value;
     const draw = () => {
       const title = chosen("curve"), against = chosen("axis");
@@ -165,7 +162,7 @@
         legend: { x: 1, xanchor: "right", y: 1, bgcolor: CLEAR, itemclick: false, itemdoubleclick: false },
         xaxis: { ...axis, title: { text: against }, rangemode: "tozero", showgrid: false },
         yaxis: { ...axis, title: { text: title } },
-        shapes: passed ? [{ type: "line", x0: best[against], x1: best[against], yref: "paper", y0: 0, y1: 1, line: { color: "#8b9096", width: 1, dash: "dot" } }] : [],
+        shapes: turned ? [{ type: "line", x0: turned[against], x1: turned[against], yref: "paper", y0: 0, y1: 1, line: { color: "#8b9096", width: 1, dash: "dot" } }] : [],
       }), CONFIG);
     };
     for (const radio of document.querySelectorAll('input[name="curve"], input[name="axis"]')) radio.addEventListener("change", draw);
@@ -239,6 +236,6 @@
   tensorTable(data.tensors);
   treemap(data.treemap);
   heatMap(data.heatMap);
-  curves(data.curves, data.best);
+  curves(data.curves, data.turned);
   document.documentElement.dataset.ready = "yes";
 })();
