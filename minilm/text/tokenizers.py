@@ -238,9 +238,7 @@ class BPETokenizer(Tokenizer):
         """The two tokens that each token was merged from, (V, 2); -1 twice for those of one byte."""
         parts = np.full((self.vocab_size, 2), -1, dtype=np.int64)
         vocabulary = self._backend.get_vocab(with_added_tokens=False)
-        for merge in json.loads(self._backend.to_str())["model"]["merges"]:
-            # Older files write a merge as one text with a space between its parts.
-            left, right = merge if isinstance(merge, list) else merge.split(" ")
+        for left, right in json.loads(self._backend.to_str())["model"]["merges"]:
             parts[vocabulary[left + right]] = vocabulary[left], vocabulary[right]
         return parts
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from minilm.data.batches import validation_windows
+from minilm.data.batches import IGNORED, validation_windows
 from minilm.data.shards import Dataset
 from minilm.model.transformer import Transformer, next_token_loss
 from minilm.training.runtime import Runtime
@@ -41,7 +41,7 @@ def evaluate(
     for inputs, targets in validation_windows(
         data.val, context_length=context_length, batch_size=rows
     ):
-        counts.append(int((targets != -100).sum()))
+        counts.append(int((targets != IGNORED).sum()))
         with runtime.autocast():
             loss = next_token_loss(
                 model,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -54,11 +56,9 @@ def read_samples(path: Path) -> list[dict[str, Any]]:
 
     Raises FormatError for what is not a regular file, or is too large to be such a log.
     """
-    return [
-        line
-        for text in _lines(path)
-        if (line := _parse(text, LONGEST_SAMPLE)) is not None and isinstance(line.get("text"), str)
-    ]
+    with _open_log(path) as stream:
+        parsed = [_parse(text, LONGEST_SAMPLE) for text in stream]
+    return [line for line in parsed if line is not None and isinstance(line.get("text"), str)]
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -78,11 +78,7 @@ def read_points(path: Path) -> list[dict[str, Any]]:
     Evaluations are few and are thinned apart from the other lines. Raises FormatError also for a file
     that is too large to be a log.
     """
-    if not path.exists():
-        return []
-    with open_regular(path) as (stream, size):
-        if size > LARGEST_LOG:
-            raise FormatError(path, f"{size:,} bytes", f"at most {LARGEST_LOG:,}")
+    with _open_log(path) as stream:
         left = Counter(map(_is_evaluation, stream))
         every = {kind: -(-count // MOST_POINTS) for kind, count in left.items()}
         stream.seek(0)
@@ -99,13 +95,16 @@ def _is_evaluation(text: bytes) -> bool:
     return b"val_loss" in text
 
 
-def _lines(path: Path) -> list[bytes]:
+@contextlib.contextmanager
+def _open_log(path: Path) -> Iterator[IO[bytes]]:
+    """A log that is not too large to be one; an empty stream where there is none."""
     if not path.exists():
-        return []
+        yield io.BytesIO()
+        return
     with open_regular(path) as (stream, size):
         if size > LARGEST_LOG:
             raise FormatError(path, f"{size:,} bytes", f"at most {LARGEST_LOG:,}")
-        return list(stream)
+        yield stream
 
 
 def _numbers(lines: Iterable[bytes]) -> list[dict[str, Any]]:

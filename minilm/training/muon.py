@@ -18,12 +18,13 @@ from torch import Tensor, nn
 # The quintic's coefficients and the smallest norm: those of torch.optim.Muon, which names their source.
 A, B, C = 3.4445, -4.7750, 2.0315
 SMALLEST_NORM = 1e-7
+ITERATIONS = 5  # of Newton-Schulz
 
 
 class Muon(torch.optim.Optimizer):
     """Every parameter is a matrix. State: ``momentum_buffer``, one of its shape each.
 
-    ``steps`` are iterations of Newton-Schulz, computed in ``dtype``. The learning rate of an update is
+    The iteration is computed in ``dtype``. The learning rate of an update is
     ``lr * sqrt(max(1, rows / columns))``; decay is decoupled, as in AdamW.
     """
 
@@ -32,14 +33,13 @@ class Muon(torch.optim.Optimizer):
         parameters: Iterable[nn.Parameter],
         *,
         lr: float,
-        momentum: float = 0.95,
-        weight_decay: float = 0.1,
-        steps: int = 5,
+        momentum: float,
+        weight_decay: float = 0.0,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
         super().__init__(parameters, defaults)
-        self._steps, self._dtype = steps, dtype
+        self._dtype = dtype
         (self._group,) = self.param_groups
         self._shapes: dict[torch.Size, list[nn.Parameter]] = {}
         for parameter in self._group["params"]:
@@ -80,20 +80,20 @@ class Muon(torch.optim.Optimizer):
         for shapes in sides.values():
             wide = [updates[s] if s[0] <= s[1] else updates[s].mT for s in shapes]
             batch = wide[0] if len(wide) == 1 else torch.cat(wide)  # n r c
-            done = orthogonalize(batch.to(self._dtype), self._steps).to(batch.dtype)
+            done = orthogonalize(batch.to(self._dtype)).to(batch.dtype)
             counts = [len(updates[shape]) for shape in shapes]
             for shape, part in zip(shapes, torch.split(done, counts), strict=True):
                 yield shape, part if shape[0] <= shape[1] else part.mT
 
 
-def orthogonalize(matrices: Tensor, steps: int) -> Tensor:
+def orthogonalize(matrices: Tensor) -> Tensor:
     """(n, r, c), r <= c, to about the nearest matrices with orthogonal rows, by Newton-Schulz.
 
-    Singular values end near 1, between 0.7 and 1.2 after 5 steps unless they were tiny.
+    Singular values end near 1, between 0.7 and 1.2 unless they were tiny.
     """
     norms = matrices.flatten(1).norm(dim=1).clamp(min=SMALLEST_NORM)
     x: Tensor = matrices / norms[:, None, None]
-    for _ in range(steps):
+    for _ in range(ITERATIONS):
         gram = torch.bmm(x, x.mT)  # n r r
         polynomial = torch.baddbmm(gram, gram, gram, beta=B, alpha=C)
         x = torch.baddbmm(x, polynomial, x, beta=A)  # n r c

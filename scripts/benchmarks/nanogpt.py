@@ -29,7 +29,7 @@ import runpy, sys
 sys.argv = ["train.py", "config/train_shakespeare_char.py", *sys.argv[1:]]
 names = runpy.run_path("train.py")
 print("bench: trained", flush=True)
-import math, numpy as np, torch
+import numpy as np, torch
 model, length, device = names["raw_model"].eval(), names["block_size"], names["device"]
 data = torch.from_numpy(np.fromfile(names["data_dir"] + "/val.bin", dtype=np.uint16).astype(np.int64))
 total, rows = 0.0, max(1, 8192 // length)

@@ -25,6 +25,7 @@ from scripts.benchmarks.process import machine, run
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 TARGET = 1.88  # nats a character: what nanoGPT's README says of its run on a CPU
+MOST_PARAMETERS = {"reach": 850_000, "best": 2_000_000}
 
 # Options of train.py for each question; what they have in common is added by `command`.
 REACH = {
@@ -68,7 +69,7 @@ GPU_124M = {
     "--model.dropout": 0.0,
     "--train.batch-size": 16,
     "--train.gradient-accumulation": 1,
-    "--train.log-every": 5,
+    "--train.log-every": 1,
     "--train.sample-tokens": 0,
     "--max-steps": 60,
 }
@@ -157,7 +158,7 @@ class Bench:
             "parameters": summary["parameters"],
             "tokens": summary["tokens"],
             "rate": nanogpt.steady(rates),
-            "utilisation": summary["model_flops_utilisation"],
+            "utilisation": _utilisation(summary, nanogpt.steady(rates)),
             "peak_flops": summary["peak_flops"],
             "curve": [(line["seconds"], line["val_loss"]) for line in lines if "val_loss" in line],
         }
@@ -192,6 +193,9 @@ def quality(bench: Bench) -> dict[str, Any]:
         if "--max-steps" not in best:
             best["--max-steps"] = _steps_within(bench, runs["peer"][0]["seconds"])
         runs["best"].append(bench.train(best))
+    for name, runs_of_it in runs.items():
+        for each in runs_of_it:
+            _check(name, each)
     result: dict[str, Any] = {
         "target": TARGET,
         "commands": {
@@ -211,6 +215,17 @@ def quality(bench: Bench) -> dict[str, Any]:
         curve = bench.train(best | {"--eval-every": max(1, best["--max-steps"] // 12)})
         result["curve"] = curve["curve"]
     return result
+
+
+def _check(name: str, run_of_it: Mapping[str, Any]) -> None:
+    """End with an error where a run is no answer to its question."""
+    if name.startswith("reach") and run_of_it["loss"] > TARGET:
+        raise SystemExit(f"error: {name} ended at {run_of_it['loss']:.4f}, above {TARGET}")
+    limit = MOST_PARAMETERS.get(name)
+    if limit is not None and run_of_it["parameters"] > limit:
+        raise SystemExit(
+            f"error: {name} has {run_of_it['parameters']:,} parameters, above {limit:,}"
+        )
 
 
 def _steps_within(bench: Bench, seconds: float) -> int:
@@ -365,6 +380,12 @@ def _nano_loop(bench: Bench) -> Any:
     )
     network = Transformer(model, torch.Generator().manual_seed(0))
     return Loop(network, config, data, folder, resolve(config, 1.0), {}, None, StopRequest())
+
+
+def _utilisation(summary: Mapping[str, Any], rate: float) -> float | None:
+    """Of the steady rate: the summary's share is of the whole run, compilation included."""
+    average, share = summary["tokens_per_second"], summary["model_flops_utilisation"]
+    return share * rate / average if share and average else None
 
 
 def _medians(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:

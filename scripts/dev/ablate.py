@@ -21,7 +21,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[0] = str(ROOT)
 
-from scripts.dev.ablation_cases import CASES, CORPORA, MODEL, TRAIN  # noqa: E402
+from scripts.dev.ablation_cases import CASES, CORPORA, MODEL, TRAIN, digest  # noqa: E402
 from scripts.dev.ablation_page import write_page  # noqa: E402
 
 RESULTS = ROOT / "docs" / "ablations.jsonl"
@@ -74,20 +74,18 @@ def run(case: str, corpus: str, seed: int, data: str) -> dict[str, Any]:
     """Train one case; what came of it."""
     import minilm.training.train as training
     from minilm.model.transformer import Transformer
-    from minilm.text.corpora import open_corpus
     from scripts.dev import variants
+    from scripts.dev.parts import write_part
 
     chosen, text = CASES[case], CORPORA[corpus]
     training.Transformer = getattr(variants, chosen.variant) if chosen.variant else Transformer  # type: ignore[misc]
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
-        source = open_corpus("stdlib" if corpus == "stdlib" else data, cache=Path(folder))
-        part = Path(folder) / "part.txt"
-        whole = "".join(chunk.text for chunk in source.chunks())
-        part.write_text(whole[: text.characters], encoding="utf-8")
+        source = "stdlib" if corpus == "stdlib" else data
+        part = write_part(source, Path(folder), first=text.characters)
         begin = time.process_time()
         outcome = training.train(
             "nano",
-            data=str(part),
+            data=part,
             run_dir=Path(folder) / "run",
             tokenizer=text.tokenizer,
             vocab_size=text.vocab_size,
@@ -101,6 +99,7 @@ def run(case: str, corpus: str, seed: int, data: str) -> dict[str, Any]:
     return {
         "case": case,
         "corpus": corpus,
+        "settings": digest(case, corpus),
         "seed": seed,
         "loss": round(summary["best_val_loss"], 5),
         "bits_per_byte": round(summary["best_val_bits_per_byte"], 5),
@@ -113,10 +112,15 @@ def run(case: str, corpus: str, seed: int, data: str) -> dict[str, Any]:
 
 
 def read_results() -> list[dict[str, Any]]:
-    """Every line of docs/ablations.jsonl."""
+    """The lines of docs/ablations.jsonl that were made with the settings of now."""
     if not RESULTS.is_file():
         return []
-    return [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
+    return [
+        row
+        for row in rows
+        if row["case"] in CASES and row["settings"] == digest(row["case"], row["corpus"])
+    ]
 
 
 if __name__ == "__main__":

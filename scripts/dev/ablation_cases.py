@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 # The recipe of the preset `nano`, narrower, and as long as a sixth of its run.
@@ -190,3 +192,10 @@ CASES: dict[str, Case] = {
     ),
     "little-half": Case(REGULARISATION, "half of the steps", train=_steps(100), corpora=LITTLE),
 }
+
+
+def digest(case: str, corpus: str) -> str:
+    """Short, of all that a run of the case is made with: another digest is another experiment."""
+    chosen = CASES[case]
+    parts = (MODEL | chosen.model, TRAIN | chosen.train, chosen.variant, asdict(CORPORA[corpus]))
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]

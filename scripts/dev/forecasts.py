@@ -18,10 +18,10 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[0] = str(ROOT)
 
 from minilm.run import METRICS, read_summary  # noqa: E402
-from minilm.text.corpora import open_corpus  # noqa: E402
 from minilm.training.forecast import forecast  # noqa: E402
 from minilm.training.metrics import read_points  # noqa: E402
 from minilm.training.train import train  # noqa: E402
+from scripts.dev.parts import write_part  # noqa: E402
 
 PAGE = ROOT / "docs" / "training.md"
 MARKED = re.compile(r"(<!-- forecasts -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -101,15 +101,13 @@ def trained(
     The validation text stays the same with ``times`` the text: what is added comes before it.
     """
     folder.mkdir()
-    source = open_corpus("stdlib" if run.source == "stdlib" else str(data), cache=folder)
     longest = 2 * run.training_characters + run.validation_characters
-    whole = "".join(chunk.text for chunk in source.chunks())[:longest]
     characters = times * run.training_characters + run.validation_characters
-    part = folder / "part.txt"
-    part.write_text(whole[-characters:], encoding="utf-8")
+    source = "stdlib" if run.source == "stdlib" else str(data)
+    part = write_part(source, folder, first=longest, last=characters)
     train(
         "nano",
-        data=str(part),
+        data=part,
         run_dir=folder / "run",
         tokenizer=run.tokenizer,
         vocab_size=run.vocab_size,

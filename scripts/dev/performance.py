@@ -19,6 +19,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[0] = str(ROOT)
 
+from scripts.benchmarks.training import MOST_PARAMETERS, REACH  # noqa: E402
+from scripts.benchmarks.training import SHAPES as BENCH_SHAPES  # noqa: E402
 from scripts.dev.pictures import IMAGES, screenshot  # noqa: E402
 
 FIGURES = ROOT / "docs" / "performance.json"
@@ -26,12 +28,13 @@ PAGES = [ROOT / "README.md", ROOT / "docs" / "performance.md"]
 MARKED = re.compile(r"(<!-- (\w+) from performance\.json -->\n).*?(<!-- end -->)", re.DOTALL)
 
 QUESTIONS = {
-    "reach": "at most 0.85M parameters, context 64",
+    "reach": f"at most {MOST_PARAMETERS['reach'] / 1e6:.2f}M parameters, "
+    f"context {REACH['--model.context-length']}",
     "reach_any": "any configuration",
 }
 SHAPES = {
-    "small": "4 layers, 4 heads, 128 wide, context 64",
-    "large": "6 layers, 6 heads, 384 wide, context 256",
+    name: f"{layers} layers, {heads} heads, {width} wide, context {context}"
+    for name, (layers, heads, width, context, _) in BENCH_SHAPES.items()
 }
 
 
