@@ -2,7 +2,7 @@
 # make test    set up, then lint, types and tests: what CI runs
 # make check   lint and types alone
 # make prove   the slow proofs: torch.compile, a run stopped 200 times (a quarter of an hour)
-# make agree   every declared architecture against transformers, GGUF's block sizes against gguf
+# make agree   every declared architecture, nano and small against transformers, GGUF's block sizes against gguf
 # make fuzz    a coverage-guided fuzzer over every parser; RUNS=1000000 inputs each
 
 PYTHON ?= python3
@@ -40,7 +40,8 @@ prove: .venv/installed
 
 agree: .venv/installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,transformers,gguf]'
-	@$(BIN)/pytest tests/ledger/test_transformers_agreement.py tests/formats/test_gguf.py tests/inspection/test_blocks.py
+	@$(BIN)/pytest tests/ledger/test_transformers_agreement.py tests/formats/test_gguf.py tests/inspection/test_blocks.py \
+		tests/model/test_stock_architecture.py
 
 fuzz: .venv/installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'

@@ -197,7 +197,7 @@ class TrainConfig:
     """AdamW's decay of the gradient's mean."""
     beta2: float = 0.95
     """AdamW's decay of the gradient's square."""
-    gradient_clip: float = 1.0
+    gradient_clip: float = 0.0
     """Largest norm of the whole gradient; 0: no clipping."""
     bpe_dropout: float = 0.0
     """Share of the merges in a training batch that are undone at random (subword augmentation)."""
@@ -243,9 +243,9 @@ class TrainConfig:
             _check_range(self, name, 0, 1, upper_open=True)
         _check_range(self, "val_fraction", 0, 1, lower_open=True, upper_open=True)
         if self.max_seconds is not None:
-            _check_range(self, "max_seconds", 0, math.inf, lower_open=True)
+            _check_range(self, "max_seconds", 0, math.inf, lower_open=True, upper_open=True)
         if self.target_val_loss is not None:
-            _check_range(self, "target_val_loss", 0, math.inf)
+            _check_range(self, "target_val_loss", 0, math.inf, upper_open=True)
 
 
 _TRAINING_SIZES = (

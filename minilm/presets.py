@@ -71,6 +71,7 @@ _GPT_TRAINING = {
     "gradient_accumulation": 8,
     "learning_rate": 6e-4,
     "beta1": 0.9,
+    "gradient_clip": 1.0,
     "schedule": "cosine",
     "final_learning_rate": 0.1,
     "weight_decay": 0.1,

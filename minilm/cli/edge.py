@@ -35,7 +35,7 @@ def guarded(command: Callable[[], int]) -> int:
         return 128 + signal.SIGPIPE
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        expected = "room to write; free some space (a run goes on with --resume)"
+        expected = "room to write; free some space, then --resume goes on with a run that has begun"
         if not full:
             expected = "a path that can be read and written"
         where, came = error.filename or "standard output", error.strerror or str(error)

@@ -26,6 +26,7 @@ from minilm.units import format_seconds
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from minilm.inspection.report import Report
     from minilm.model.transformer import Transformer
     from minilm.text.tokenizers import Tokenizer
 
@@ -226,8 +227,20 @@ def _is_finished(run_dir: Path) -> bool:
     from minilm.render.terminal import print_report
 
     print(f"{run_dir} is finished: {summary['stopped_because']}", file=sys.stderr)
-    print_report(inspect(str(run_dir), live=False), ResultConsole())
+    report = inspect(str(run_dir), live=False)
+    print_report(report, ResultConsole())
+    if not (run_dir / run.REPORT).exists():  # the end of the run was interrupted
+        _write_page(run_dir, report)
     return True
+
+
+def _write_page(run_dir: Path, report: Report) -> None:
+    from minilm import files, run
+    from minilm.render.html import page
+    from minilm.training.history import read_history
+
+    text = page(report, history=read_history(run_dir))
+    files.write_bytes(run_dir / run.REPORT, text.encode())
 
 
 def _default_run_dir(options: Arguments) -> str:
@@ -254,10 +267,9 @@ def sample(model: Transformer, tokenizer: Tokenizer, max_new_tokens: int) -> str
 
 def show(run_dir: Path, summary: dict[str, Any], console: Console) -> bool:
     """Print a sample, the curves and what they say, and every parameter; whether it is verified."""
-    from minilm import files, run
+    from minilm import run
     from minilm.checkpoint import load
     from minilm.inspection.inspector import inspect
-    from minilm.render.html import page
     from minilm.render.terminal import curve, plain_text, print_report
     from minilm.training.history import read_history
 
@@ -281,7 +293,7 @@ def show(run_dir: Path, summary: dict[str, Any], console: Console) -> bool:
     report = inspect(str(run_dir))
     print_report(report, console)
     console.print()
-    files.write_bytes(run_dir / run.REPORT, page(report, history=history).encode())
+    _write_page(run_dir, report)
     console.print(f"run folder: {run_dir}, and all of this as {run_dir / run.REPORT}", markup=False)
     return report.verified
 

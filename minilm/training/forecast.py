@@ -48,10 +48,13 @@ class Forecast:
 
 
 def forecast(metrics: Metrics, *, parameters: int, train_tokens: int) -> Forecast | None:
-    """From the lines of metrics.jsonl; None where they are too few. ``train_tokens``: those of the text."""
+    """From the lines of metrics.jsonl; None where they are too few, or of a run that diverged.
+
+    ``train_tokens``: those of the text.
+    """
     training = [line for line in metrics if "train_loss" in line and line.get("tokens", 0) > 0]
     evaluations = [line for line in metrics if "val_loss" in line]
-    if len(training) < FEWEST_LINES or not evaluations:
+    if len(training) < FEWEST_LINES or not evaluations or diverged(training):
         return None
     tokens = int(training[-1]["tokens"])
     learned_by_heart = _gap(training, evaluations, len(evaluations) - 1)
@@ -66,6 +69,12 @@ def forecast(metrics: Metrics, *, parameters: int, train_tokens: int) -> Forecas
         data=risen + learned_by_heart * SHARE_OF_DATA,
         regularisation=risen + learned_by_heart * SHARE_OF_REGULARISATION,
     )
+
+
+def diverged(training: Metrics) -> bool:
+    """Whether the training loss ended above where it began, by more than noise."""
+    losses = [float(line["train_loss"]) for line in training]
+    return len(losses) > 1 and has_risen(losses[-1], losses[0])
 
 
 def lowest(evaluations: Metrics) -> Mapping[str, Any]:

@@ -137,11 +137,9 @@ class Loop:
         if config.l1:
             add_l1_gradient(self.matrices, config.l1)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        self.norm = nn.utils.get_total_norm(gradients, foreach=True)
+        self.norm = nn.utils.get_total_norm(gradients)
         if config.gradient_clip:
-            nn.utils.clip_grads_with_norm_(
-                self.model.parameters(), config.gradient_clip, self.norm, foreach=True
-            )
+            nn.utils.clip_grads_with_norm_(self.model.parameters(), config.gradient_clip, self.norm)
         # Where float16 gradients overflowed no optimizer steps, and the scaler lowers its scale.
         overflowed = self.scaler.is_enabled() and not self.norm.isfinite()
         for optimizer in self.optimizers:
@@ -266,13 +264,14 @@ class Loop:
             unit="step",
             disable=None,  # silent unless stderr is a terminal
             dynamic_ncols=True,
+            bar_format="{percentage:3.0f}%|{bar:8}| {n_fmt}/{total_fmt} {remaining} left{postfix}",
         )
 
     def _postfix(self, loss: float) -> str:
         best, utilisation = self.progress.best_val_loss, self.meters.utilisation()
         parts = [f"loss {loss:.3f}"]
         parts += [] if best is None else [f"best val {best:.3f}"]
-        parts += [f"{self.meters.rate:,.0f} tokens/s"]
+        parts += [f"{self.meters.rate / 1000:.1f}k tok/s"]
         parts += [] if utilisation is None else [f"MFU {utilisation:.0%}"]
         return " ".join(parts)
 

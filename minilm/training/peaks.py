@@ -10,6 +10,7 @@ import re
 import time
 
 import torch
+from torch.nn import functional as F
 
 # TFLOP/s by a part of torch.cuda.get_device_name(). From NVIDIA's data sheets of
 # each card (where a sheet gives the rate with sparsity, half of it) and, for GeForce, the appendices of the
@@ -35,7 +36,8 @@ GPU_TFLOPS = {
     "RTX 5090": 209.5,
 }
 
-_SIDE, _SECONDS = 1024, 0.05  # of the product that is timed on a CPU, and for how long
+# Of the products that are timed on a CPU, the smallest first; and for how long.
+_SIDES, _SECONDS = (256, 1024), 0.05
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
@@ -53,17 +55,27 @@ def known_peak(name: str) -> float | None:
     After the model may come its form and memory; anything else (Laptop GPU, D, SUPER) is another card.
     """
     for part in sorted(GPU_TFLOPS, key=len, reverse=True):
-        if re.search(rf"\b{part}\b([- ](SXM\d?|PCIE|HBM\w*|\d+GB|Generation))*$", name):
+        if re.search(rf"\b{part}\b([- ](SXM\d?|PCIE|PCIe|HBM\w*|\d+GB|Generation))*$", name):
             return GPU_TFLOPS[part] * 1e12
     return None
 
 
 def measured_peak(dtype: torch.dtype) -> float:
-    """The best FLOP/s of square products on this CPU, from a twentieth of a second."""
-    a, b = (torch.ones(_SIDE, _SIDE, dtype=dtype) for _ in range(2))
-    torch.mm(a, b)
-    best, end = float("inf"), time.perf_counter() + _SECONDS
-    while (begin := time.perf_counter()) < end:
-        torch.mm(a, b)
-        best = min(best, time.perf_counter() - begin)
-    return 2 * _SIDE**3 / best
+    """The best FLOP/s of square products on this CPU, from about a twentieth of a second.
+
+    Where small ones already take that long, as in a type that the CPU has no units for, these say it.
+    """
+    best, end = 0.0, time.perf_counter() + _SECONDS
+    for side in _SIDES:
+        a, b = (torch.ones(side, side, dtype=dtype) for _ in range(2))
+        F.linear(a, b)  # what a network multiplies with; torch.mm is slower in some types
+        while True:
+            begin = time.perf_counter()
+            F.linear(a, b)
+            now = time.perf_counter()
+            best = max(best, 2 * side**3 / (now - begin))
+            if side < _SIDES[-1] or now > end:
+                break
+        if now > end:
+            break
+    return best

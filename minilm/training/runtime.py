@@ -24,6 +24,7 @@ Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 # A run of fewer FLOPs ends before compilation has paid for itself. On a CPU that takes 30 to 55 s and then
 # saves a fifth to a third of the time. CUDA's is an estimate: a minute won back at some 1e14 FLOP/s. On MPS
 # torch's compiler is a prototype.
+COMPILE_FROM_SECONDS = 240.0  # of a run that its own max_seconds will end
 COMPILE_FROM_FLOPS = {"cpu": 3e13, "cuda": 1e16, "mps": math.inf}
 
 
@@ -71,11 +72,13 @@ class Runtime:
         """``loss``, compiled if that was chosen. What fails to compile runs as it is, with a note."""
         if not self.compile:
             return loss
-        fast, compiles = torch.compile(loss), True
+        fast, compiles = torch.compile(loss, dynamic=False), True
 
         def either(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
             nonlocal compiles
             if compiles:
+                # Each length and size of batch is compiled for itself: shared code would sum otherwise in a
+                # run that was resumed in between.
                 try:
                     return fast(model, inputs, targets)
                 except torch._dynamo.exc.TorchDynamoException as error:
@@ -97,7 +100,8 @@ def resolve(config: TrainConfig, flops: float) -> Runtime:
     """
     device = _device(config.device)
     dtype = _dtype(config.dtype, device)
-    compiled, notes = _compile(config.compile, device, flops)
+    seconds = config.max_seconds if config.max_seconds is not None else math.inf
+    compiled, notes = _compile(config.compile, device, flops, seconds)
     return Runtime(
         device,
         dtype,
@@ -134,10 +138,14 @@ def multiplies_bfloat16_fast() -> bool:
     return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
 
 
-def _compile(wanted: str, device: torch.device, flops: float) -> tuple[bool, tuple[str, ...]]:
+def _compile(
+    wanted: str, device: torch.device, flops: float, seconds: float
+) -> tuple[bool, tuple[str, ...]]:
     if wanted == "off":
         return False, ()
-    if wanted == "auto" and flops < COMPILE_FROM_FLOPS[device.type]:
+    if wanted == "auto" and (
+        flops < COMPILE_FROM_FLOPS[device.type] or seconds < COMPILE_FROM_SECONDS
+    ):
         return False, ()
     if device.type == "cpu" and not has_cpp_compiler():
         if wanted == "on":

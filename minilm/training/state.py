@@ -7,6 +7,7 @@ holds all of it, so that one rename makes a state, whole.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -85,6 +86,7 @@ def write_state(
     folder = run_dir / run.RESUME
     folder.mkdir(exist_ok=True)
     metadata = {"progress": json.dumps(asdict(progress)), "settings": json.dumps(settings)}
+    metadata["sha256"] = _digest(tensors)
     write_tensors(folder / f"step-{progress.step:09d}.safetensors", tensors, metadata)
     for path in state_files(run_dir)[keep:]:
         path.unlink(missing_ok=True)
@@ -128,7 +130,18 @@ def _read(path: Path) -> SavedState:
         raise FormatError(path, "no progress in its header", "a minilm training state") from None
     with safe_open(path, framework="pt") as stream:
         tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+    if _digest(tensors) != metadata.get("sha256"):
+        raise FormatError(path, "not the bytes that were written", "those of its SHA-256")
     return SavedState(path, progress, settings, tensors)
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 over the names and the bytes of all tensors."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        found.update(name.encode())
+        found.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def restore_state(saved: SavedState, model: nn.Module, optimizers: Optimizers) -> None:

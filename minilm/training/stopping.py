@@ -22,16 +22,23 @@ class Stopped(KeyboardInterrupt):
 
 
 class StopRequest:
-    """Set by a signal. While ``deferred`` the work looks at ``signum`` at the end of its step."""
+    """Set by a signal. While ``deferred`` the work looks at ``signum`` at the end of its step.
+
+    ``saved`` says whether there is something to go on with, for the one who is told.
+    """
 
     def __init__(self) -> None:
+        self.saved = False
         self.signum: int | None = None
         self.deferred = False
         self._since = 0.0
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
         if not self.deferred:
-            raise Stopped(signum, "stopped before training began: nothing was saved")
+            note = "stopped: the run is as it was last saved"
+            if not self.saved:
+                note = "stopped before training began: nothing was saved"
+            raise Stopped(signum, note)
         now = time.monotonic()
         if self.signum is None:
             self.signum, self._since = signum, now

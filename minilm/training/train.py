@@ -142,6 +142,7 @@ def resume(
         if summary is not None:
             return Outcome(folder, str(summary["stopped_because"]), summary)
         saved = read_state(folder)
+        stop.saved = True
         where = saved.path
         inputs = {key: saved.settings[key] for key in ("source", "cleaning")}
         config = from_dict(TrainConfig, saved.settings["train"] | overrides, where)
@@ -203,6 +204,7 @@ def _train(
     loop = Loop(network, config, dataset, folder, runtime, kept, saved, stop, sampler)
     if saved is None:
         _begin_folder(loop, folder)
+    stop.saved = True
     try:
         reason = loop.run()
     except Exception:
@@ -211,6 +213,9 @@ def _train(
         raise
     progress = loop.progress
     rate = loop.meters.average(progress.tokens)
+    if not rate and saved is not None:  # nothing was left to train: the rate is what it was
+        before = run.read_summary(folder).get("tokens_per_second")
+        rate = float(before) if isinstance(before, (int, float)) else 0.0
     summary = {
         "steps": progress.step,
         "tokens": progress.tokens,

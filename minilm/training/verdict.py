@@ -9,6 +9,7 @@ from minilm.training.forecast import (
     NOISE,
     Forecast,
     Metrics,
+    diverged,
     forecast,
     has_risen,
     lowest,
@@ -51,6 +52,11 @@ def fit(metrics: Metrics) -> str:
         gap = (
             f" Training loss {train:.3f}, validation {last['val_loss']:.3f}: "
             f"a gap of {last['val_loss'] - train:+.3f}."
+        )
+    if diverged(training):
+        return (
+            f"Diverged: the training loss rose from {training[0]['train_loss']:.3f} to "
+            f"{training[-1]['train_loss']:.3f}; lower learning rates would help."
         )
     best = overfitting_since(metrics)
     if best is not None:

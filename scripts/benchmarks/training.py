@@ -107,6 +107,9 @@ def main(arguments: Sequence[str]) -> int:
         if not path.is_file():
             print(f"error: {path}: no such file, expected a text and a checkout", file=sys.stderr)
             return 2
+    if options.out is not None and not options.out.absolute().parent.is_dir():
+        print(f"error: --out: {options.out.parent}: no such folder", file=sys.stderr)
+        return 2
     if options.repeats < 1:
         print("error: --repeats: expected at least 1", file=sys.stderr)
         return 2
@@ -115,9 +118,9 @@ def main(arguments: Sequence[str]) -> int:
         results = {part: PARTS[part](bench) for part in options.only}
     found = machine() | {"torch": version("torch")}
     text = json.dumps({"machine": found, "date": _today(), **results}, indent=2)
+    print(text, flush=True)
     if options.out is not None:
         options.out.write_text(text + "\n", encoding="utf-8")
-    print(text)
     return 0
 
 

@@ -38,6 +38,9 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, a thread each")
     parser.add_argument("--write-only", action="store_true")
     options = parser.parse_args()
+    if min(options.seeds, options.jobs) < 1:
+        print("error: --seeds, --jobs: expected at least 1", file=sys.stderr)
+        return 2
     if not options.write_only:
         if options.data is None or not options.data.is_file():
             print("error: --data: no such file, expected tinyshakespeare", file=sys.stderr)
@@ -60,6 +63,8 @@ def run_missing(options: argparse.Namespace) -> None:
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:
         for number, row in enumerate(pool.imap_unordered(_run, wanted), start=1):
+            if row["stopped_because"].startswith("SIG"):
+                raise SystemExit(f"error: a run was stopped by {row['stopped_because']}")
             with RESULTS.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(row) + "\n")
             print(f"{number}/{len(wanted)} {row}", file=sys.stderr, flush=True)

@@ -56,6 +56,9 @@ def main() -> int:
     parser.add_argument("--steps", type=int, help="of the run; default: enough for all stops")
     parser.add_argument("--seed", type=int, default=0, help="of the instants")
     options = parser.parse_args()
+    if options.times < 1 or (options.steps is not None and options.steps < 1):
+        print("error: --times, --steps: expected at least 1", file=sys.stderr)
+        return 2
     with tempfile.TemporaryDirectory(prefix="minilm-crash-") as folder:
         result = prove(
             Path(folder),

@@ -17,7 +17,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[0] = str(ROOT)
 
-from minilm.run import METRICS, read_summary  # noqa: E402
+from minilm.run import METRICS  # noqa: E402
 from minilm.training.forecast import forecast  # noqa: E402
 from minilm.training.metrics import read_points  # noqa: E402
 from minilm.training.train import train  # noqa: E402
@@ -77,6 +77,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="tinyshakespeare")
     options = parser.parse_args()
+    if not options.data.is_file():
+        print(f"error: --data: {options.data}: no such file", file=sys.stderr)
+        return 2
     lines = ["| Run | change | forecast | what came |", "|---|---|---|---|"]
     with tempfile.TemporaryDirectory() as folder:
         for run in RUNS:
@@ -105,7 +108,7 @@ def trained(
     characters = times * run.training_characters + run.validation_characters
     source = "stdlib" if run.source == "stdlib" else str(data)
     part = write_part(source, folder, first=longest, last=characters)
-    train(
+    outcome = train(
         "nano",
         data=part,
         run_dir=folder / "run",
@@ -120,7 +123,9 @@ def trained(
             "device": "cpu",
         },
     )
-    summary = read_summary(folder / "run")
+    summary = outcome.summary
+    if outcome.stopped_because != "max_steps":
+        raise SystemExit(f"error: a run was stopped by {outcome.stopped_because}")
     seen = forecast(
         read_points(folder / "run" / METRICS),
         parameters=summary["parameters"],

@@ -191,6 +191,11 @@ def _trace(name: str, points: list[Any], colour: str, mode: str) -> dict[str, An
 
 def main() -> int:
     """Fill the documents and draw the plot."""
+    if not FIGURES.is_file():
+        print(
+            f"error: {FIGURES}: no such file, expected what bench.py train writes", file=sys.stderr
+        )
+        return 2
     figures = json.loads(FIGURES.read_text(encoding="utf-8"))
     for page in PAGES:
         page.write_text(filled(page.read_text(encoding="utf-8"), figures), encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import runpy
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,15 @@ def test_a_run_that_was_stopped_again_and_again_ends_the_same(outcome: tuple[Pat
     assert result["stops"]["kill"] == 2
     assert result["unreadable"] == result["other exits"] == []
     assert result["differences"] == []
+
+
+@pytest.mark.parametrize("wrong", [["--times", "0"], ["--steps", "-5"]])
+def test_nothing_is_proved_by_no_stop(
+    wrong: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["crash.py", *wrong])
+    assert CRASH["main"]() == 2
+    assert capsys.readouterr().err == "error: --times, --steps: expected at least 1\n"
 
 
 def test_it_would_see_a_difference_and_a_damaged_checkpoint(outcome: tuple[Path, dict]) -> None:

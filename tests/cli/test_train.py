@@ -55,7 +55,10 @@ def test_a_whole_run_as_a_user_sees_it(script: Any, text_file: Path, tmp_path: P
     again = script("train", "--data", str(text_file), *TINY, cwd=tmp_path)
     assert again.returncode == 2
     assert again.stderr.startswith("error: checkpoints/nano-story: a run is there already")
+    page = folder / "report.html"
+    page.unlink()  # as when the end was interrupted
     finished = script("train", "--data", str(text_file), "--resume", cwd=tmp_path)
+    assert "Samples through time" in page.read_text()
     assert finished.returncode == 0
     assert "is finished: max_steps" in finished.stderr
 

@@ -13,6 +13,7 @@ NAMES = {  # as torch.cuda.get_device_name() and nvidia-smi write them
     "NVIDIA GH200 480GB": 989e12,
     "NVIDIA A100-SXM4-80GB": 312e12,
     "NVIDIA A100-PCIE-40GB": 312e12,
+    "NVIDIA A100 80GB PCIe": 312e12,
     "NVIDIA A10": 125e12,
     "NVIDIA L4": 121e12,
     "NVIDIA L40S": 362e12,

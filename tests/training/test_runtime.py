@@ -48,6 +48,7 @@ def test_a_cpu_compiles_long_runs(machine: Any, amx: bool) -> None:
     assert (chosen.dtype, chosen.muon_dtype, chosen.compile) == (dtype, dtype, True)
     short = resolve(TrainConfig(), flops=1e9)
     assert (short.dtype, short.compile) == (dtype, False)
+    assert not resolve(TrainConfig(max_seconds=60.0), **LONG).compile
 
 
 def test_without_a_compiler_auto_says_so_and_on_is_refused(machine: Any) -> None:

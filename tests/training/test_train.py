@@ -17,6 +17,7 @@ import minilm
 from minilm.checkpoint import load
 from minilm.data.batches import training_batch
 from minilm.errors import ConfigError, FormatError, InputError
+from minilm.training import state
 from minilm.training.evaluation import Validation
 from minilm.training.metrics import read_metrics
 from minilm.training.state import read_state
@@ -46,7 +47,7 @@ def damage_state(path: Path, change: Any, **metadata: str) -> None:
         before = stream.metadata()
     tensors = load_file(path)
     change(tensors)
-    save_file(tensors, path, before | metadata)
+    save_file(tensors, path, before | metadata | {"sha256": state._digest(tensors)})
 
 
 def weights(folder: Path) -> bytes:
@@ -162,19 +163,19 @@ def test_resume_refuses_what_would_change_the_run(go: Any, cache: Path, tmp_path
         resume(folder, settings={"learning_rate": 1.0}, cache=cache)
     with pytest.raises(InputError, match=r"no config\.json"):
         resume(tmp_path, cache=cache)
-    older, state = sorted((folder / "resume").iterdir())
+    older, newest = sorted((folder / "resume").iterdir())
     older.unlink()
-    whole = state.read_bytes()
-    damage_state(state, lambda tensors: tensors.pop("rng.cpu"))
+    whole = newest.read_bytes()
+    damage_state(newest, lambda tensors: tensors.pop("rng.cpu"))
     with pytest.raises(FormatError, match=r"rng\.cpu absent"):
         resume(folder, settings={"max_steps": 20}, cache=cache)
-    state.write_bytes(whole)
+    newest.write_bytes(whole)
     name = "optimizer.final_norm.weight.exp_avg"
     for tensor, found in (
         (torch.zeros(3), r"\('float32', 3\)"),
         (torch.zeros(16, dtype=torch.int64), r"\('int64', 16\)"),
     ):
-        damage_state(state, lambda tensors, tensor=tensor: tensors.update({name: tensor}))
+        damage_state(newest, lambda tensors, tensor=tensor: tensors.update({name: tensor}))
         with pytest.raises(FormatError, match=rf"exp_avg {found}, expected \('float32', 16\)"):
             resume(folder, settings={"max_steps": 20}, cache=cache)
     for progress in (
@@ -184,11 +185,16 @@ def test_resume_refuses_what_would_change_the_run(go: Any, cache: Path, tmp_path
         '{"best_val_loss": 2.0}',
         '{"scaler": {"scale": 2.0}}',
     ):
-        state.write_bytes(whole)
-        damage_state(state, lambda tensors: None, progress=progress)
+        newest.write_bytes(whole)
+        damage_state(newest, lambda tensors: None, progress=progress)
         with pytest.raises(FormatError, match="no progress in its header"):
             resume(folder, settings={"max_steps": 20}, cache=cache)
-    state.write_bytes(b"cut short")
+    flipped = bytearray(whole)
+    flipped[-5000] ^= 1
+    newest.write_bytes(flipped)
+    with pytest.raises(FormatError, match="not the bytes that were written"):
+        resume(folder, settings={"max_steps": 20}, cache=cache)
+    newest.write_bytes(b"cut short")
     with pytest.raises(FormatError, match=r"step-000000012\.safetensors"):
         resume(folder, settings={"max_steps": 20}, cache=cache)
 

@@ -24,6 +24,16 @@ def test_each_verdict() -> None:
     assert fit([]) == "No evaluation was made, so nothing can be said about the fit."
 
 
+def test_a_run_that_diverged_is_not_overfitting() -> None:
+    lines = curve([5.0, 6.0, 7.0])
+    for number, line in enumerate(lines):
+        if "train_loss" in line:
+            line["train_loss"] = 3.0 + number
+    assert fit(lines).startswith("Diverged: the training loss rose from 3.000 to 10.000; ")
+    whole = {"parameters": 1000, "data": {"train_tokens": 100}}
+    assert findings(lines, whole) == [fit(lines)]
+
+
 def test_noise_is_not_overfitting() -> None:
     assert overfitting_since([]) is None
     assert overfitting_since(curve([3.0, 2.0, 2.001])) is None
