@@ -43,7 +43,9 @@ def test_steps_are_worth_a_share_of_what_a_doubling_brought() -> None:
 
 def test_a_flat_or_rising_curve_promises_nothing() -> None:
     assert look(curve(lambda tokens: 2.0)) == Forecast(0, 0, 0, 0)
-    assert look(curve(lambda tokens: 2 + tokens / 1e4)).steps == 0
+    assert look(curve(lambda tokens: 2 + tokens / 1e6)).steps == 0
+    diverged = curve(lambda tokens: 2 + tokens / 1e4)
+    assert forecast(diverged, parameters=10**6, train_tokens=10**6) is None
 
 
 def test_parameters_are_worth_more_the_fewer_there_are() -> None:

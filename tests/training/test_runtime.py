@@ -108,7 +108,7 @@ def test_what_does_not_compile_runs_as_it_is_with_one_note(
 ) -> None:
     machine()
 
-    def fails(function: Any) -> Any:
+    def fails(function: Any, **how: Any) -> Any:
         def call(*arguments: Any) -> Any:
             raise torch._dynamo.exc.TorchDynamoException("g++ went missing\nand more")
 
@@ -130,7 +130,7 @@ def test_a_run_that_could_not_compile_goes_on_when_resumed(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def fails(function: Any) -> Any:
+    def fails(function: Any, **how: Any) -> Any:
         def call(*arguments: Any) -> Any:
             raise torch._dynamo.exc.TorchDynamoException("g++ went missing")
 
