@@ -119,6 +119,11 @@ CASES: dict[str, Case] = {
         "Nemotron's shape: LayerNorm, ReLU², no biases but the norms'",
         {**NO_BIAS, "norm_bias": True, "feed_forward": "relu2"},
     ),
+    "persimmon": Case(
+        SHAPES,
+        "Persimmon's shape: the base's with QK-norm and ReLU²",
+        {"qk_norm": True, "feed_forward": "relu2"},
+    ),
     "prototype": Case(
         SHAPES,
         "RMSNorm, QK-norm and ReLU² together",
@@ -142,6 +147,12 @@ CASES: dict[str, Case] = {
     ),
     "adamw-0.004": Case(
         OPTIMIZER, "AdamW for everything, 0.004", train=ADAMW | {"learning_rate": 0.004}
+    ),
+    "adamw-small-start": Case(
+        OPTIMIZER,
+        "AdamW for everything, 0.004, from embeddings of 0.02 and scaled outputs",
+        {"init_std": 0.02, "embedding_std": 0.02, "output_initialization": "scaled"},
+        ADAMW | {"learning_rate": 0.004},
     ),
     "muon-0.015": Case(OPTIMIZER, "Muon at 0.015, not 0.03", train={"muon_learning_rate": 0.015}),
     "muon-0.06": Case(OPTIMIZER, "Muon at 0.06, not 0.03", train={"muon_learning_rate": 0.06}),

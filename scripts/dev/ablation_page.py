@@ -20,10 +20,11 @@ What each ingredient of the recipe is worth, the negative results too. Written f
     python scripts/dev/ablate.py --data tinyshakespeare.txt --cases {example} --seeds 3
 
 The base is {base}: {layers} layers, {width} wide, {context} tokens of context, {tokens:,} tokens in
-{steps} steps on one thread of a CPU in float32. A case changes one thing in it. Losses are of the whole
-validation split; columns give the mean of the seeds and by how much it is above (worse) or below (better)
-the base, with the standard deviation over the seeds. **Bold** is a gain of more than twice the standard
-error of the difference. CPU is processor time, the base's is 1: it wanders by some 10%.
+{steps} steps on one thread of a CPU in float32: short runs, in which an effect of a hundredth is small. A
+case changes one thing in it. Losses are of the whole validation split, in nats a token; columns give the mean
+of the seeds and by how much it is above (worse) or below (better) the base of the same seed, with that
+difference's standard deviation. **Bold** is better with every seed, and by more than twice the standard
+error. CPU is processor time, the base's is 1: it wanders by some 10%.
 """
 
 TAIL = """
@@ -85,14 +86,14 @@ def _table(names: Sequence[str], corpora: Sequence[str], rows: Rows) -> str:
 
 
 def _cell(name: str, corpus: str, rows: Rows) -> str:
-    losses, base = _values(name, corpus, rows), _values("base", corpus, rows)
-    if not losses or not base:
+    losses, base = (_by_seed(each, corpus, rows) for each in (name, "base"))
+    changes = [losses[seed] - base[seed] for seed in losses if seed in base]
+    if not changes:
         return ""
-    change = statistics.mean(losses) - statistics.mean(base)
-    error = (_spread(losses) ** 2 / len(losses) + _spread(base) ** 2 / len(base)) ** 0.5
-    text = f"{statistics.mean(losses):.4f} ({change:+.4f} ± {_spread(losses):.4f})"
-    better = len(losses) > 1 and change < -2 * error
-    return f"**{text}**" if better else text
+    change, spread = statistics.mean(changes), _spread(changes)
+    text = f"{statistics.mean(losses.values()):.4f} ({change:+.4f} ± {spread:.4f})"
+    clear = abs(change) > 2 * spread / len(changes) ** 0.5
+    return f"**{text}**" if len(changes) > 1 and clear and max(changes) < 0 else text
 
 
 def _cost(name: str, corpora: Sequence[str], rows: Rows) -> str:
@@ -103,6 +104,12 @@ def _cost(name: str, corpora: Sequence[str], rows: Rows) -> str:
         if _values(name, corpus, rows) and _values("base", corpus, rows)
     ]
     return f"{statistics.mean(ratios):.2f}" if ratios else ""
+
+
+def _by_seed(name: str, corpus: str, rows: Rows) -> dict[int, float]:
+    return {
+        row["seed"]: row["loss"] for row in rows if row["case"] == name and row["corpus"] == corpus
+    }
 
 
 def _values(name: str, corpus: str, rows: Rows, key: str = "loss") -> list[float]:
