@@ -12,17 +12,16 @@ import shlex
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from scripts.benchmarks import nanogpt
-from scripts.benchmarks.process import machine, run
-
-ROOT = Path(__file__).resolve().parent.parent.parent
+from scripts.benchmarks.costs import memory, saving
+from scripts.benchmarks.gpu import gpu
+from scripts.benchmarks.process import machine
+from scripts.benchmarks.runs import Bench, command, medians
 
 TARGET = 1.88  # nats a character: what nanoGPT's README says of its run on a CPU
 MOST_PARAMETERS = {"reach": 850_000, "best": 2_000_000}
@@ -52,33 +51,6 @@ BEST = {
 # Layers, heads, width, context: the shapes whose steady rates are compared, and the steps timed.
 SHAPES = {"small": (4, 4, 128, 64, 300), "large": (6, 6, 384, 256, 12)}
 PEER_BATCH = 12
-# One GPU: nanoGPT's own shape on the same characters, and GPT-2 124M for the share of the card's peak.
-GPU_SEEDS = 5
-GPU_REACH = {
-    "--preset": "small",
-    "--model.num-layers": 6,
-    "--model.dropout": 0.2,
-    "--train.batch-size": 64,
-    "--max-steps": 700,
-}
-GPU_BEST = GPU_REACH | {"--model.dropout": 0.3, "--max-steps": 2500}
-GPU_124M = {
-    "--preset": "gpt2",
-    "--tokenizer": "char",
-    "--model.vocab-size": 50257,
-    "--model.dropout": 0.0,
-    "--train.batch-size": 16,
-    "--train.gradient-accumulation": 1,
-    "--train.log-every": 1,
-    "--train.sample-tokens": 0,
-    "--max-steps": 60,
-}
-GPU_124M_PEER = (
-    "--device=cuda --compile=True --eval_iters=1 --log_interval=1 --eval_interval=1000 --dropout=0.0 "
-    "--block_size=1024 --batch_size=16 --n_layer=12 --n_head=12 --n_embd=768 --max_iters=60 "
-    "--lr_decay_iters=60 --bias=True --dataset=plain"
-)
-SAVING_PAIRS = 20
 # nanoGPT's model: learned positions, no biases, a tied head.
 PEER_MODEL = {
     "--train.optimizer": "adamw",
@@ -124,64 +96,6 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-@dataclass
-class Bench:
-    """Where the runs are, and how often each is made."""
-
-    folder: Path
-    data: Path
-    repeats: int
-    peer_folder: Path | None
-    runs: int = 0
-
-    def __post_init__(self) -> None:
-        self.peer = (
-            nanogpt.prepare(self.peer_folder, self.data, self.folder) if self.peer_folder else None
-        )
-        # Both find their text encoded: preparing it is part of no run.
-        self.train({"--max-steps": 1, "--train.sample-tokens": 0})
-
-    def train(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """A run of minilm; its seconds, and what it wrote down."""
-        self.runs += 1
-        target = self.folder / f"run-{self.runs}"
-        line = [*command(self.data, options), "--run-dir", str(target)]
-        done = run(line, environment={"MINILM_CACHE": str(self.folder / "cache")})
-        if done.status:
-            raise SystemExit(f"error: {shlex.join(line)}: exit {done.status}\n{done.errors}")
-        summary = json.loads((target / "summary.json").read_text(encoding="utf-8"))
-        metrics = (target / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        lines = [json.loads(line) for line in metrics]
-        rates = [line["tokens_per_second"] for line in lines if "tokens_per_second" in line]
-        print(f"run {self.runs}: {done.seconds:.1f} s {shlex.join(line[2:])}", file=sys.stderr)
-        return {
-            "seconds": done.seconds,
-            "peak_mib": done.peak_mib,
-            "loss": summary["best_val_loss"],
-            "parameters": summary["parameters"],
-            "tokens": summary["tokens"],
-            "rate": nanogpt.steady(rates),
-            "utilisation": _utilisation(summary, nanogpt.steady(rates)),
-            "peak_flops": summary["peak_flops"],
-            "curve": [(line["seconds"], line["val_loss"]) for line in lines if "val_loss" in line],
-        }
-
-    def train_peer(self, flags: str, tokens_per_step: int) -> dict[str, Any]:
-        """A run of nanoGPT, likewise."""
-        assert self.peer is not None
-        done = asdict(nanogpt.train(self.peer, flags, tokens_per_step))
-        print(f"nanoGPT: {done['seconds']:.1f} s {flags}", file=sys.stderr)
-        return done
-
-
-def command(data: Path, options: Mapping[str, Any]) -> list[str]:
-    """train.py with these options, evaluating at the end alone."""
-    steps = options.get("--max-steps", 1)
-    fields = {"--data": data, "--tokenizer": "char", "--eval-every": steps, **options}
-    pairs = [str(part) for pair in fields.items() for part in pair]
-    return [sys.executable, str(ROOT / "scripts" / "train.py"), *pairs]
-
-
 def quality(bench: Bench) -> dict[str, Any]:
     """Seconds to the target, and the loss in nanoGPT's own time: one turn of all of them a repeat."""
     questions: dict[str, Mapping[str, Any]] = {"reach": REACH, "reach_any": REACH_ANY}
@@ -207,7 +121,7 @@ def quality(bench: Bench) -> dict[str, Any]:
         },
         "peer_command": f"train.py config/train_shakespeare_char.py {nanogpt.README}",
         "runs": runs,
-        "medians": {name: _medians(each) for name, each in runs.items() if each},
+        "medians": {name: medians(each) for name, each in runs.items() if each},
     }
     if bench.peer is not None:
         for name in questions:
@@ -271,7 +185,7 @@ def rates(bench: Bench) -> dict[str, Any]:
             "command": shlex.join(command(Path("FILE"), PEER_MODEL | shape)[1:]),
             "peer_command": f"train.py config/train_shakespeare_char.py --compile=False {flags}",
             "runs": runs,
-            "medians": {who: _medians(each) for who, each in runs.items() if each},
+            "medians": {who: medians(each) for who, each in runs.items() if each},
         }
         for who in ("peer", "peer_compiled"):
             pairs = list(zip(runs["minilm"], runs[who], strict=False))
@@ -279,121 +193,6 @@ def rates(bench: Bench) -> dict[str, Any]:
                 result[f"times_{who}"] = statistics.median(a["rate"] / b["rate"] for a, b in pairs)
         results[name] = result
     return results
-
-
-def memory(bench: Bench) -> dict[str, Any]:
-    """The largest resident set of a run of `nano` on the default text, evaluation and report included."""
-    options = {"--preset": "nano", "--data": "stdlib", "--tokenizer": "bpe", "--max-steps": 60}
-    runs = [bench.train(options) for _ in range(bench.repeats)]
-    return {
-        "command": shlex.join(command(Path("FILE"), options)[1:]),
-        "runs": runs,
-        "peak_mib": statistics.median(each["peak_mib"] for each in runs),
-    }
-
-
-def saving(bench: Bench) -> dict[str, Any]:
-    """What a save of `nano` costs: stretches of steps with one against stretches without, in turn."""
-    loop = _nano_loop(bench)
-    steps, pairs, blocked = 12, [], []
-    for _ in range(SAVING_PAIRS + 1):
-        seconds = []
-        for save in (False, True):
-            begin = time.perf_counter()
-            if save:
-                loop.save()
-                blocked.append(time.perf_counter() - begin)
-            for _ in range(steps):
-                loop._step()
-            loop.saver.wait()
-            seconds.append(time.perf_counter() - begin)
-        pairs.append(seconds)
-    loop.saver.close()
-    pairs = pairs[1:]  # the first warms up
-    milliseconds = 1000 * statistics.median(after - before for before, after in pairs)
-    return {
-        "pairs": len(pairs),
-        "steps_between": steps,
-        "step_ms": 1000 * statistics.median(before for before, _ in pairs) / steps,
-        "blocked_ms": 1000 * statistics.median(blocked[1:]),
-        "milliseconds": milliseconds,
-        "share_of_a_minute": milliseconds / 60_000,
-    }
-
-
-def gpu(bench: Bench) -> dict[str, Any]:
-    """On one CUDA card: seconds to nanoGPT's published loss, the best loss, and MFU beside the peer's."""
-    name = _gpu_name()
-    if name is None:
-        return {"not run": "no CUDA device"}
-    seeds = [bench.train(GPU_BEST | {"--seed": seed}) for seed in range(GPU_SEEDS)]
-    reach = [bench.train(GPU_REACH | {"--seed": seed}) for seed in range(GPU_SEEDS)]
-    result: dict[str, Any] = {
-        "device": name,
-        "commands": {
-            key: shlex.join(command(Path("FILE"), options)[1:])
-            for key, options in {"reach": GPU_REACH, "best": GPU_BEST, "mfu": GPU_124M}.items()
-        },
-        "runs": {"reach": reach, "best": seeds},
-        "medians": {"reach": _medians(reach), "best": _medians(seeds)},
-        "mean_loss": {
-            "reach": statistics.mean(run["loss"] for run in reach),
-            "best": statistics.mean(run["loss"] for run in seeds),
-        },
-    }
-    pairs = []
-    for _ in range(bench.repeats):
-        ours = bench.train(GPU_124M)
-        theirs = bench.train_peer(GPU_124M_PEER, 16 * 1024) if bench.peer is not None else None
-        pairs.append((ours, theirs))
-    result["mfu"] = statistics.median(ours["utilisation"] or 0.0 for ours, _ in pairs)
-    if bench.peer is not None:
-        result["times_peer"] = statistics.median(a["rate"] / b["rate"] for a, b in pairs if b)
-    return result
-
-
-def _gpu_name() -> str | None:
-    import torch
-
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
-
-
-def _nano_loop(bench: Bench) -> Any:
-    """A loop of the default run, as train() makes it."""
-    import torch
-
-    from minilm.data.shards import prepare
-    from minilm.model.transformer import Transformer
-    from minilm.presets import find_preset
-    from minilm.text.corpora import open_corpus
-    from minilm.training.loop import Loop
-    from minilm.training.runtime import resolve
-    from minilm.training.stopping import StopRequest
-
-    nano, cache, folder = find_preset("nano"), bench.folder / "cache", bench.folder / "saving"
-    folder.mkdir()
-    config, model = nano.train_config(device="cpu"), nano.model_config()
-    data = prepare(
-        open_corpus("stdlib", cleaning=(), cache=cache),
-        tokenizer=nano.tokenizer,
-        vocab_size=model.vocab_size,
-        val_fraction=config.val_fraction,
-        cache=cache,
-        context_length=model.context_length,
-    )
-    network = Transformer(model, torch.Generator().manual_seed(0))
-    return Loop(network, config, data, folder, resolve(config, 1.0), {}, None, StopRequest())
-
-
-def _utilisation(summary: Mapping[str, Any], rate: float) -> float | None:
-    """Of the steady rate: the summary's share is of the whole run, compilation included."""
-    average, share = summary["tokens_per_second"], summary["model_flops_utilisation"]
-    return share * rate / average if share and average else None
-
-
-def _medians(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    keys = [key for key, value in runs[0].items() if isinstance(value, (int, float))]
-    return {key: statistics.median(run[key] for run in runs) for key in keys}
 
 
 def _today() -> str:

@@ -1,0 +1,80 @@
+"""bench.py train, what a run costs besides time: memory, and what saving takes from it."""
+
+from __future__ import annotations
+
+import shlex
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+from scripts.benchmarks.runs import Bench, command
+
+SAVING_PAIRS = 20
+
+
+def memory(bench: Bench) -> dict[str, Any]:
+    """The largest resident set of a run of `nano` on the default text, evaluation and report included."""
+    options = {"--preset": "nano", "--data": "stdlib", "--tokenizer": "bpe", "--max-steps": 60}
+    runs = [bench.train(options) for _ in range(bench.repeats)]
+    return {
+        "command": shlex.join(command(Path("FILE"), options)[1:]),
+        "runs": runs,
+        "peak_mib": statistics.median(each["peak_mib"] for each in runs),
+    }
+
+
+def saving(bench: Bench) -> dict[str, Any]:
+    """What a save of `nano` costs: stretches of steps with one against stretches without, in turn."""
+    loop = _nano_loop(bench)
+    steps, pairs, blocked = 12, [], []
+    for _ in range(SAVING_PAIRS + 1):
+        seconds = []
+        for save in (False, True):
+            begin = time.perf_counter()
+            if save:
+                loop.save()
+                blocked.append(time.perf_counter() - begin)
+            for _ in range(steps):
+                loop._step()
+            loop.saver.wait()
+            seconds.append(time.perf_counter() - begin)
+        pairs.append(seconds)
+    loop.saver.close()
+    pairs = pairs[1:]  # the first warms up
+    milliseconds = 1000 * statistics.median(after - before for before, after in pairs)
+    return {
+        "pairs": len(pairs),
+        "steps_between": steps,
+        "step_ms": 1000 * statistics.median(before for before, _ in pairs) / steps,
+        "blocked_ms": 1000 * statistics.median(blocked[1:]),
+        "milliseconds": milliseconds,
+        "share_of_a_minute": milliseconds / 60_000,
+    }
+
+
+def _nano_loop(bench: Bench) -> Any:
+    """A loop of the default run, as train() makes it."""
+    import torch
+
+    from minilm.data.shards import prepare
+    from minilm.model.transformer import Transformer
+    from minilm.presets import find_preset
+    from minilm.text.corpora import open_corpus
+    from minilm.training.loop import Loop
+    from minilm.training.runtime import resolve
+    from minilm.training.stopping import StopRequest
+
+    nano, cache, folder = find_preset("nano"), bench.folder / "cache", bench.folder / "saving"
+    folder.mkdir()
+    config, model = nano.train_config(device="cpu"), nano.model_config()
+    data = prepare(
+        open_corpus("stdlib", cleaning=(), cache=cache),
+        tokenizer=nano.tokenizer,
+        vocab_size=model.vocab_size,
+        val_fraction=config.val_fraction,
+        cache=cache,
+        context_length=model.context_length,
+    )
+    network = Transformer(model, torch.Generator().manual_seed(0))
+    return Loop(network, config, data, folder, resolve(config, 1.0), {}, None, StopRequest())
