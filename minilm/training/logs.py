@@ -13,10 +13,14 @@ from minilm.training.tensorboard import TensorBoard
 class Logs:
     """The logs of a run folder, opened to go on from a step."""
 
-    def __init__(self, run_dir: Path, from_step: int, *, tensorboard: bool) -> None:
+    def __init__(
+        self, run_dir: Path, from_step: int, *, evaluated: bool, tensorboard: bool
+    ) -> None:
         with contextlib.ExitStack() as stack:
-            self._metrics = stack.enter_context(contextlib.closing(metrics_log(run_dir, from_step)))
-            self._samples = stack.enter_context(contextlib.closing(samples_log(run_dir, from_step)))
+            metrics = metrics_log(run_dir, from_step, evaluated=evaluated)
+            self._metrics = stack.enter_context(contextlib.closing(metrics))
+            samples = samples_log(run_dir, from_step, evaluated=evaluated)
+            self._samples = stack.enter_context(contextlib.closing(samples))
             self._board = None
             if tensorboard:
                 self._board = TensorBoard(run_dir, from_step)

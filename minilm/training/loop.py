@@ -86,12 +86,17 @@ class Loop:
 
     def run(self) -> str:
         """Train until a limit, a goal, a signal or a loss that is not finite; say which."""
-        tensorboard = self.config.tensorboard
+        evaluated = self.progress.evaluated_step == self.progress.step
         with (
             self.stop.deferring(),
             contextlib.closing(self.saver),
             contextlib.closing(
-                Logs(self.run_dir, self.progress.step, tensorboard=tensorboard)
+                Logs(
+                    self.run_dir,
+                    self.progress.step,
+                    evaluated=evaluated,
+                    tensorboard=self.config.tensorboard,
+                )
             ) as logs,
             self._bar() as bar,
         ):

@@ -39,16 +39,23 @@ class JsonLines:
         self._stream.close()
 
 
-def metrics_log(run_dir: Path, from_step: int) -> JsonLines:
-    """metrics.jsonl, to go on from ``from_step``."""
-    path = run_dir / run.METRICS
-    return JsonLines(path, (line for line in read_metrics(path) if line["step"] <= from_step))
+def metrics_log(run_dir: Path, from_step: int, *, evaluated: bool) -> JsonLines:
+    """metrics.jsonl, to go on from ``from_step``; ``evaluated``: that step's evaluation was saved too."""
+    path, last = run_dir / run.METRICS, from_step if evaluated else from_step - 1
+    return JsonLines(
+        path,
+        (
+            line
+            for line in read_metrics(path)
+            if line["step"] <= (last if "val_loss" in line else from_step)
+        ),
+    )
 
 
-def samples_log(run_dir: Path, from_step: int) -> JsonLines:
-    """samples.jsonl, ``step`` and ``text`` a line, to go on from ``from_step``."""
-    path = run_dir / run.SAMPLES
-    return JsonLines(path, (line for line in read_samples(path) if line["step"] <= from_step))
+def samples_log(run_dir: Path, from_step: int, *, evaluated: bool) -> JsonLines:
+    """samples.jsonl, ``step`` and ``text`` a line, likewise: samples are made at evaluations."""
+    path, last = run_dir / run.SAMPLES, from_step if evaluated else from_step - 1
+    return JsonLines(path, (line for line in read_samples(path) if line["step"] <= last))
 
 
 def read_samples(path: Path) -> list[dict[str, Any]]:

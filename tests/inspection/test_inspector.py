@@ -210,7 +210,7 @@ def test_biases_are_what_is_added() -> None:
 def test_hyperparameters_are_those_of_model_and_training(tiny_run: Path) -> None:
     value = minilm.inspect(str(tiny_run)).hyperparameters
     assert value["model"]["d_model"] == 16
-    assert value["training"]["learning_rate"] == 2e-3
+    assert value["training"]["learning_rate"] == 0.02
 
 
 def test_linear_has_ten_parameters() -> None:

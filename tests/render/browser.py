@@ -81,7 +81,7 @@ class Browser:
         self._call("Page.navigate", url=path.as_uri())
         ready = (
             "new Promise(done => { const look = () => document.documentElement.dataset.ready"
-            " ? done(true) : setTimeout(look, 20); look(); setTimeout(() => done(false), 20000); })"
+            " ? done(true) : setTimeout(look, 20); look(); setTimeout(() => done(false), 60000); })"
         )
         while self.run("location.href") != path.as_uri():
             pass

@@ -10,6 +10,7 @@ from minilm.errors import FormatError
 from minilm.training.metrics import (
     LARGEST_LOG,
     MOST_POINTS,
+    metrics_log,
     read_metrics,
     read_points,
     read_samples,
@@ -39,16 +40,34 @@ def test_samples_are_lines_with_a_step_and_a_text(tmp_path: Path) -> None:
     lines = [good, {"step": 20}, {"text": "x"}, {"step": 30, "text": 4}, good | {"step": 40}]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines) + "torn")
     assert read_samples(path) == [good, good | {"step": 40}]
-    log = samples_log(tmp_path, from_step=30)  # of a run that goes on from step 30
+    log = samples_log(tmp_path, from_step=30, evaluated=True)  # of a run that goes on from step 30
     log.write({"step": 35, "text": "new"})
     log.close()
     assert read_samples(path) == [good, {"step": 35, "text": "new"}]
 
 
+@pytest.mark.parametrize("evaluated", [True, False])
+def test_an_evaluation_that_was_written_but_not_saved_is_made_again(
+    tmp_path: Path, evaluated: bool
+) -> None:
+    lines = [
+        {"step": 10, "val_loss": 3.0},
+        *({"step": step, "train_loss": 2.0} for step in (10, 20, 30)),
+        {"step": 20, "val_loss": 2.5},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    samples = [{"step": 10, "text": "a"}, {"step": 20, "text": "b"}]
+    (tmp_path / "samples.jsonl").write_text("".join(json.dumps(each) + "\n" for each in samples))
+    for log in (metrics_log, samples_log):
+        log(tmp_path, from_step=20, evaluated=evaluated).close()
+    assert read_metrics(tmp_path / "metrics.jsonl") == lines[:3] + (lines[4:] if evaluated else [])
+    assert read_samples(tmp_path / "samples.jsonl") == samples[: 2 if evaluated else 1]
+
+
 def test_a_long_sample_is_kept(tmp_path: Path) -> None:
     line = {"step": 10, "text": 10_000 * "длинно "}
     for _ in range(2):
-        log = samples_log(tmp_path, from_step=10)
+        log = samples_log(tmp_path, from_step=10, evaluated=True)
         log.write(line)
         log.close()
     assert read_samples(tmp_path / "samples.jsonl") == [line, line]
