@@ -21,7 +21,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[0] = str(ROOT)
 
-from scripts.dev.ablation_cases import CASES, CORPORA, MODEL, TRAIN, digest  # noqa: E402
+from scripts.dev.ablation_cases import CASES, CORPORA, MODEL, digest, train_settings  # noqa: E402
 from scripts.dev.ablation_page import write_page  # noqa: E402
 
 RESULTS = ROOT / "docs" / "ablations.jsonl"
@@ -95,8 +95,7 @@ def run(case: str, corpus: str, seed: int, data: str) -> dict[str, Any]:
             tokenizer=text.tokenizer,
             vocab_size=text.vocab_size,
             model=MODEL | chosen.model,
-            settings=TRAIN
-            | chosen.train
+            settings=train_settings(case, corpus)
             | {"seed": seed, "device": "cpu", "dtype": "float32", "compile": "off"},
         )
         cpu_seconds = time.process_time() - begin

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 # The recipe of the preset `nano`, narrower, and as long as a sixth of its run.
@@ -45,6 +45,8 @@ class Corpus:
     vocab_size: int | None = None
     characters: int | None = None
     """Of the beginning of the text; None: all."""
+    steps: int | None = None
+    """Instead of the case's."""
 
 
 CORPORA = {
@@ -63,6 +65,11 @@ CORPORA = {
         100_000,
     ),
 }
+CORPORA |= {
+    f"{name}-long": replace(CORPORA[name], what=f"{CORPORA[name].what}; 1,000 steps", steps=1000)
+    for name in ("characters", "stdlib")
+}
+LONG = ("characters-long", "stdlib-long")
 LARGE = ("characters", "stdlib")
 LITTLE = ("little",)
 
@@ -102,10 +109,10 @@ CASES: dict[str, Case] = {
         BASE,
         "GPT-NeoX's shape (LayerNorm, RoPE, GELU, biases, untied head), zero-initialised outputs and head, "
         "Muon and AdamW, linear decay",
-        corpora=LARGE + LITTLE,
+        corpora=LARGE + LITTLE + LONG,
     ),
     "learned-positions": Case(SHAPES, "learned positions instead of RoPE", {"position": "learned"}),
-    "qk-norm": Case(SHAPES, "QK-norm", {"qk_norm": True}),
+    "qk-norm": Case(SHAPES, "QK-norm", {"qk_norm": True}, corpora=LARGE + LONG),
     "relu2": Case(SHAPES, "ReLU² instead of GELU", {"feed_forward": "relu2"}),
     "swiglu": Case(SHAPES, "SwiGLU of the same size instead of GELU", GATED),
     "rmsnorm": Case(SHAPES, "RMSNorm instead of LayerNorm", RMS),
@@ -123,6 +130,7 @@ CASES: dict[str, Case] = {
         SHAPES,
         "Persimmon's shape: the base's with QK-norm and ReLU²",
         {"qk_norm": True, "feed_forward": "relu2"},
+        corpora=LARGE + LONG,
     ),
     "prototype": Case(
         SHAPES,
@@ -205,8 +213,15 @@ CASES: dict[str, Case] = {
 }
 
 
+def train_settings(case: str, corpus: str) -> dict[str, Any]:
+    """Fields of TrainConfig."""
+    steps = CORPORA[corpus].steps
+    return TRAIN | CASES[case].train | (_steps(steps) if steps is not None else {})
+
+
 def digest(case: str, corpus: str) -> str:
     """Short, of all that a run of the case is made with: another digest is another experiment."""
-    chosen = CASES[case]
-    parts = (MODEL | chosen.model, TRAIN | chosen.train, chosen.variant, asdict(CORPORA[corpus]))
+    chosen, text = CASES[case], asdict(CORPORA[corpus])
+    del text["what"]
+    parts = (MODEL | chosen.model, train_settings(case, corpus), chosen.variant, text)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
