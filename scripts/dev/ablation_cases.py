@@ -58,7 +58,7 @@ CORPORA = {
         2_000_000,
     ),
     "little": Corpus(
-        "the first 100,000 characters of tinyshakespeare, BPE of 512: more than 5 epochs, for what works "
+        "the first 100,000 characters of tinyshakespeare, BPE of 512: some 4 epochs, for what works "
         "against overfitting",
         "bpe",
         512,
