@@ -33,8 +33,8 @@ TAIL = """
 
 `nano` and `small` are the base. Of whole stock shapes Llama's, Qwen3's and Nemotron's are behind it.
 Persimmon's (QK-norm and ReLU² as well) is ahead after 200 steps and, with one seed, behind after 1,000, about
-the length of `nano`'s own run, on both corpora. SwiGLU, better alone, has no stock shape with the base's biases, which are
-worth more.
+the length of `nano`'s own run, on both corpora. SwiGLU, better alone, has no stock shape with the base's
+biases, which are worth more.
 
 `nano-fast` adds the convolution and the n-gram tables. A growing length pays about what its further steps
 cost, and stays an option, as do dropout, BPE-dropout, weight decay and L1, which pay on a small text alone.

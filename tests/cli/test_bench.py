@@ -208,3 +208,5 @@ def test_the_run_of_the_peers_length_ends_within_it(monkeypatch: pytest.MonkeyPa
 
     steps = training._steps_within(Machine(), 130.0)
     assert 110 < 7.0 + 0.05 * steps <= 130
+    options = {"--max-steps": 3000}
+    assert 110 < training._ending_within(Machine(), options, 130.0)["seconds"] <= 130
