@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 import statistics
-from pathlib import Path
 from typing import Any
 
-from scripts.benchmarks.runs import Bench, command, medians
+from scripts.benchmarks.runs import Bench, medians, shown
 
 # One GPU: nanoGPT's own shape on the same characters, and GPT-2 124M for the share of the card's peak.
 GPU_SEEDS = 5
@@ -47,7 +45,7 @@ def gpu(bench: Bench) -> dict[str, Any]:
     result: dict[str, Any] = {
         "device": name,
         "commands": {
-            key: shlex.join(command(Path("FILE"), options)[1:])
+            key: shown(options)
             for key, options in {"reach": GPU_REACH, "best": GPU_BEST, "mfu": GPU_124M}.items()
         },
         "runs": {"reach": reach, "best": seeds},

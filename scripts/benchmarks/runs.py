@@ -67,6 +67,11 @@ class Bench:
         return done
 
 
+def shown(options: Mapping[str, Any]) -> str:
+    """The command line of a run, without the folders of this machine."""
+    return shlex.join(["scripts/train.py", *command(Path("FILE"), options)[2:]])
+
+
 def command(data: Path, options: Mapping[str, Any]) -> list[str]:
     """train.py with these options, evaluating at the end alone."""
     steps = options.get("--max-steps", 1)

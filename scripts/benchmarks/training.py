@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import statistics
 import sys
 import tempfile
@@ -21,7 +20,7 @@ from scripts.benchmarks import nanogpt
 from scripts.benchmarks.costs import memory, saving
 from scripts.benchmarks.gpu import gpu
 from scripts.benchmarks.process import machine
-from scripts.benchmarks.runs import Bench, command, medians
+from scripts.benchmarks.runs import Bench, medians, shown
 
 TARGET = 1.88  # nats a character: what nanoGPT's README says of its run on a CPU
 MOST_PARAMETERS = {"reach": 850_000, "best": 2_000_000}
@@ -51,10 +50,20 @@ BEST = {
 # Layers, heads, width, context: the shapes whose steady rates are compared, and the steps timed.
 SHAPES = {"small": (4, 4, 128, 64, 300), "large": (6, 6, 384, 256, 12)}
 PEER_BATCH = 12
-# nanoGPT's model: learned positions, no biases, a tied head.
+WHO = ("peer", "peer_compiled", "minilm", "minilm_compiled")
+# nanoGPT's model: learned positions, no biases, a tied head; and its optimizer.
 PEER_MODEL = {
     "--train.optimizer": "adamw",
+    "--train.learning-rate": 1e-3,
+    "--train.warmup-steps": 100,
+    "--train.schedule": "cosine",
+    "--train.beta1": 0.9,
     "--train.beta2": 0.99,
+    "--train.weight-decay": 0.1,
+    "--train.gradient-clip": 1.0,
+    "--model.output-initialization": "scaled",
+    "--model.embedding-std": 0.02,
+    "--model.init-std": 0.02,
     "--model.position": "learned",
     "--model.norm-bias": "false",
     "--model.qkv-bias": "false",
@@ -115,10 +124,7 @@ def quality(bench: Bench) -> dict[str, Any]:
             _check(name, each)
     result: dict[str, Any] = {
         "target": TARGET,
-        "commands": {
-            name: shlex.join(command(Path("FILE"), options)[1:])
-            for name, options in {**questions, "best": best}.items()
-        },
+        "commands": {name: shown(options) for name, options in {**questions, "best": best}.items()},
         "peer_command": f"train.py config/train_shakespeare_char.py {nanogpt.README}",
         "runs": runs,
         "medians": {name: medians(each) for name, each in runs.items() if each},
@@ -162,8 +168,8 @@ def _ending_within(bench: Bench, options: dict[str, Any], seconds: float) -> dic
 
 
 def rates(bench: Bench) -> dict[str, Any]:
-    """Steady tokens a second at the peer's shapes and batch."""
-    results = {}
+    """Steady tokens a second at the peer's shapes and batch, as they come and compiled."""
+    results: dict[str, Any] = {}
     for name, (layers, heads, width, context, steps) in SHAPES.items():
         shape = {
             "--model.num-layers": layers,
@@ -180,9 +186,11 @@ def rates(bench: Bench) -> dict[str, Any]:
             f"--block_size={context} --batch_size={PEER_BATCH} --n_layer={layers} --n_head={heads} "
             f"--n_embd={width} --max_iters={steps} --lr_decay_iters={steps}"
         )
-        runs: dict[str, list[dict[str, Any]]] = {"minilm": [], "peer": [], "peer_compiled": []}
+        options = PEER_MODEL | shape
+        runs: dict[str, list[dict[str, Any]]] = {who: [] for who in WHO}
         for _ in range(bench.repeats):
-            runs["minilm"].append(bench.train(PEER_MODEL | shape))
+            runs["minilm"].append(bench.train(options | {"--train.compile": "off"}))
+            runs["minilm_compiled"].append(bench.train(options | {"--train.compile": "on"}))
             if bench.peer is not None:
                 for who, compiled in (("peer", False), ("peer_compiled", True)):
                     if compiled and name == "large":
@@ -190,18 +198,24 @@ def rates(bench: Bench) -> dict[str, Any]:
                     runs[who].append(
                         bench.train_peer(f"--compile={compiled} {flags}", context * PEER_BATCH)
                     )
-        result: dict[str, Any] = {
-            "command": shlex.join(command(Path("FILE"), PEER_MODEL | shape)[1:]),
-            "peer_command": f"train.py config/train_shakespeare_char.py --compile=False {flags}",
+        results[name] = {
+            "command": shown(options),
+            "peer_command": f"train.py config/train_shakespeare_char.py {flags}",
             "runs": runs,
             "medians": {who: medians(each) for who, each in runs.items() if each},
+            "times_peer": _ratios(runs, "peer"),
+            "times_peer_compiled": _ratios(runs, "peer_compiled"),
         }
-        for who in ("peer", "peer_compiled"):
-            pairs = list(zip(runs["minilm"], runs[who], strict=False))
-            if pairs:
-                result[f"times_{who}"] = statistics.median(a["rate"] / b["rate"] for a, b in pairs)
-        results[name] = result
     return results
+
+
+def _ratios(runs: Mapping[str, list[dict[str, Any]]], peer: str) -> dict[str, float]:
+    """How many times the rate of ``peer`` each of the others reached, turn by turn."""
+    return {
+        who: statistics.median(a["rate"] / b["rate"] for a, b in zip(each, runs[peer], strict=True))
+        for who, each in runs.items()
+        if each and runs[peer] and who != peer
+    }
 
 
 def _today() -> str:

@@ -19,7 +19,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[0] = str(ROOT)
 
-from scripts.benchmarks.training import MOST_PARAMETERS, REACH  # noqa: E402
+from scripts.benchmarks.training import MOST_PARAMETERS, PEER_BATCH, REACH  # noqa: E402
 from scripts.benchmarks.training import SHAPES as BENCH_SHAPES  # noqa: E402
 from scripts.dev.pictures import IMAGES, screenshot  # noqa: E402
 
@@ -31,6 +31,12 @@ QUESTIONS = {
     "reach": f"at most {MOST_PARAMETERS['reach'] / 1e6:.2f}M parameters, "
     f"context {REACH['--model.context-length']}",
     "reach_any": "any configuration",
+}
+PROGRAMS = {
+    "peer": "nanoGPT",
+    "peer_compiled": "nanoGPT, compiled",
+    "minilm": "minilm",
+    "minilm_compiled": "minilm, compiled",
 }
 SHAPES = {
     name: f"{layers} layers, {heads} heads, {width} wide, context {context}"
@@ -81,29 +87,30 @@ def quality(figures: dict[str, Any]) -> str:
 
 
 def rates(figures: dict[str, Any]) -> str:
-    """Steady tokens a second."""
+    """Steady tokens a second, and times the peer's."""
+    parts = [figures["rates"][name] for name in SHAPES]
     lines = [
-        "| Shape, batches of 12 | minilm | nanoGPT | ratio | nanoGPT compiled | ratio |",
-        "|---|---|---|---|---|---|",
+        f"| tokens/s, batches of {PEER_BATCH} | {' | '.join(SHAPES.values())} |",
+        "|---|" + "---|" * len(parts),
     ]
-    for name, what in SHAPES.items():
-        part = figures["rates"][name]
-        cells = [f"{part['medians']['minilm']['rate']:,.0f} tokens/s"]
-        for who in ("peer", "peer_compiled"):
-            if who in part["medians"]:
-                cells += [
-                    f"{part['medians'][who]['rate']:,.0f} tokens/s",
-                    f"{part[f'times_{who}']:.2f}",
-                ]
-            else:
-                cells += ["not run", ""]
+    for who, what in PROGRAMS.items():
+        cells = []
+        for part in parts:
+            if who not in part["medians"]:
+                cells.append("not run")
+                continue
+            rate = f"{part['medians'][who]['rate']:,.0f}"
+            times = part["times_peer"].get(who)
+            cells.append(rate if times is None else f"{rate}, {times:.2f} times nanoGPT's")
         lines.append(f"| {what} | {' | '.join(cells)} |")
-    large = figures["rates"]["large"]["medians"]["minilm"]
-    peak = large["peak_flops"] / 1e9
+    large = parts[-1]["medians"]["minilm"]
     lines.append(
-        f"\nAt the large shape that is {large['utilisation']:.0%} of the {peak:.0f} GFLOP/s that this "
-        "machine's matrix products reach in the same precision, measured in the same process."
+        f"\nAt the last shape minilm's {large['rate']:,.0f} tokens/s are {large['utilisation']:.0%} of the "
+        f"{large['peak_flops'] / 1e9:.0f} GFLOP/s that this machine's matrix products reach in the same "
+        "precision, measured in the same process.\n\nThe commands, with and without compilation:\n"
     )
+    for part in parts:
+        lines += [f"    python {part['command']}", f"    python {part['peer_command']}"]
     return "\n".join(lines) + "\n"
 
 
@@ -111,7 +118,8 @@ def cost(figures: dict[str, Any]) -> str:
     """Memory of the default run, and what saving takes from it."""
     memory, saving = figures["memory"], figures["saving"]
     return (
-        f"The largest resident set of `nano` on the default text, with evaluation, sample and report: "
+        f"The largest resident set of `nano` on the default text, with its cleaning and encoding, "
+        f"evaluation, sample and report: "
         f"{memory['peak_mib']:.0f} MiB ({memory['peak_mib'] * 2**20 / 1e6:.0f} MB).\n\n"
         f"A save of `nano` holds the loop for {saving['blocked_ms']:.1f} ms and slows what follows, all "
         f"together {saving['milliseconds']:.1f} ms a save: {saving['share_of_a_minute']:.3%} of the time at "
