@@ -64,7 +64,7 @@ def main() -> int:
             Path(folder),
             times=options.times,
             faults=options.faults,
-            steps=options.steps or 100 * options.times + 500,
+            steps=options.steps or 40 * options.times + 500,
             seed=options.seed,
         )
     print(json.dumps(result, indent=2))
@@ -88,8 +88,8 @@ def prove(folder: Path, *, times: int, faults: list[str], steps: int, seed: int)
     first = _start([*settings, "--run-dir", str(whole)], folder)
     begun = _wait_for_training(first)
     assert _finish(first) == 0, "the undisturbed run failed"
-    # Each stop comes within this long of its process's first step: on average half of it, so that even on
-    # a machine that becomes faster all come before the end.
+    # Each stop comes within this long of its process's first save: on average half of it, so that even on
+    # a machine that becomes faster all come before the end. One in ten comes before that save.
     window = (time.monotonic() - begun) / max(times, 1)
 
     choose, seen = random.Random(seed), Counter[str]()
@@ -102,6 +102,8 @@ def prove(folder: Path, *, times: int, faults: list[str], steps: int, seed: int)
         _wait_for_training(process)
         number, expected = FAULTS[fault]
         if number is not None:
+            if choose.random() < 0.9:
+                _wait_for_save(process, stopped)
             time.sleep(choose.uniform(0, window))
             process.send_signal(number)
         status = _finish(process)
@@ -163,6 +165,13 @@ def _wait_for_training(process: subprocess.Popen[str]) -> float:
         if " parameters, " in line:
             break
     return time.monotonic()
+
+
+def _wait_for_save(process: subprocess.Popen[str], run_dir: Path) -> None:
+    """Until another training state is on the disk, or the process ends."""
+    before = {path.name for path in state_files(run_dir)}
+    while process.poll() is None and {path.name for path in state_files(run_dir)} <= before:
+        time.sleep(0.002)
 
 
 def _finish(process: subprocess.Popen[str]) -> int:
