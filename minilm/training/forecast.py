@@ -32,7 +32,7 @@ SHARE_OF_PARAMETERS = 0.5
 PARAMETER_TERM, PARAMETER_POWER = 406.4, 0.34
 TOKEN_TERM, TOKEN_POWER = 410.7, 0.28
 # Of what was learned by heart, what twice the text, or regularisation at its best, takes away.
-SHARE_OF_DATA, SHARE_OF_REGULARISATION = 0.5, 0.25
+SHARE_OF_DATA, SHARE_OF_REGULARISATION = 0.2, 0.05
 
 
 @dataclass(frozen=True)
