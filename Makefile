@@ -2,7 +2,8 @@
 # make test    set up, then lint, types and tests: what CI runs
 # make check   lint and types alone
 # make prove   the slow proofs: torch.compile, a run stopped 200 times (a quarter of an hour)
-# make agree   every declared architecture, nano and small against transformers, GGUF's block sizes against gguf
+# make agree   every declared architecture, nano and small and conversions against transformers and gguf
+# make llama   GGUF files against llama.cpp, which is compiled: half an hour
 # make fuzz    a coverage-guided fuzzer over every parser; RUNS=1000000 inputs each
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ RUN := checkpoints/nano-stdlib
 RUNS ?= 100000
 PARSERS := safetensors gguf torch_zip torch_pickle index json config run storage
 
-.PHONY: train test check prove agree fuzz
+.PHONY: train test check prove agree llama fuzz
 .DEFAULT_GOAL := test
 
 # Installed again only when what is asked for changes.
@@ -41,7 +42,11 @@ prove: .venv/installed
 agree: .venv/installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,transformers,gguf]'
 	@$(BIN)/pytest tests/ledger/test_transformers_agreement.py tests/formats/test_gguf.py tests/inspection/test_blocks.py \
-		tests/model/test_stock_architecture.py
+		tests/model/test_stock_architecture.py tests/interop
+
+llama: .venv/installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,gguf,llama]'
+	@$(BIN)/pytest tests/interop/test_gguf.py
 
 fuzz: .venv/installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'

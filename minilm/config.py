@@ -48,6 +48,18 @@ class ModelConfig:
     """Rotary positions (rotate-half form), or a learned table of context_length rows."""
     rope_theta: float = 10000.0
     """Base of the rotary frequencies."""
+    rotary_dim: int = DERIVED
+    """Elements of a head that turn, the first ones. Default: head_dim."""
+    rope_scaling: Literal["none", "linear", "llama3"] = "none"
+    """Slower rotation, for longer texts: of all frequencies, or of the low ones as Llama 3.1 has it."""
+    rope_factor: float = 1.0
+    """How many times slower."""
+    rope_low_factor: float = 1.0
+    """llama3: below as many turns in rope_original_context, the whole factor."""
+    rope_high_factor: float = 4.0
+    """llama3: above as many turns in rope_original_context, none."""
+    rope_original_context: int = 8192
+    """llama3: tokens that the model was first trained for."""
     norm: Literal["layernorm", "rmsnorm"] = "layernorm"
     """Normalisation of every block and of the final norm."""
     norm_bias: bool = DERIVED
@@ -62,6 +74,8 @@ class ModelConfig:
     """Bias of the attention output projection."""
     feed_forward_bias: bool = True
     """Biases of the feed-forward projections."""
+    parallel_residual: bool = False
+    """Attention and feed-forward read the same input and are added together."""
     qk_norm: bool = False
     """Normalise each query and key head before the product."""
     tied_embeddings: bool = False
@@ -97,6 +111,7 @@ class ModelConfig:
         for name, value in (
             ("num_kv_heads", self.num_heads),
             ("head_dim", self.d_model // self.num_heads),
+            ("rotary_dim", self.head_dim or self.d_model // self.num_heads),
             ("d_feed_forward", 4 * self.d_model),
             ("norm_bias", self.norm == "layernorm"),
             ("embedding_std", self.init_std),
@@ -117,13 +132,23 @@ class ModelConfig:
             raise ConfigError(
                 "head_dim", f"{self.head_dim}", "an even number, since RoPE turns pairs"
             )
+        if self.position == "rope" and (self.rotary_dim % 2 or self.rotary_dim > self.head_dim):
+            raise ConfigError(
+                "rotary_dim", f"{self.rotary_dim}", f"an even number up to head_dim {self.head_dim}"
+            )
+        if self.rope_low_factor >= self.rope_high_factor:
+            raise ConfigError(
+                "rope_low_factor",
+                f"{self.rope_low_factor}",
+                f"below rope_high_factor {self.rope_high_factor}",
+            )
         if self.norm == "rmsnorm" and self.norm_bias:
             raise ConfigError("norm_bias", "true with rmsnorm", "false: RMSNorm has no bias")
         _check_range(self, "sliding_window", 0, LARGEST_DIMENSION)
         _check_range(self, "ngram", 1, LONGEST_NGRAM)
         _check_range(self, "convolution", 0, LONGEST_CONVOLUTION)
         _check_range(self, "dropout", 0, 1, upper_open=True)
-        for name in ("rope_theta", "norm_epsilon", "init_std", "embedding_std"):
+        for name in _POSITIVE:
             _check_range(self, name, 0, math.inf, lower_open=True, upper_open=True)
 
     @property
@@ -140,8 +165,14 @@ _SIZES = (
     "num_heads",
     "num_kv_heads",
     "head_dim",
+    "rotary_dim",
+    "rope_original_context",
     "d_feed_forward",
     "ngram_rows",
+)
+_POSITIVE = (
+    *("rope_theta", "rope_factor", "rope_low_factor", "rope_high_factor"),
+    *("norm_epsilon", "init_std", "embedding_std"),
 )
 
 

@@ -11,6 +11,7 @@ sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 COMPARISONS = {
     "train": ("training", "training speed beside nanoGPT's"),
+    "generate": ("generation", "tokens a second beside transformers"),
     "inspect": ("inspection", "the inspector beside other counters"),
 }
 

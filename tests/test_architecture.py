@@ -14,8 +14,8 @@ LAYERS = [
     {"errors", "files", "config", "units", "dtypes", "presets"},
     {"ledger", "formats", "text", "run"},
     {"inspection", "render", "model", "data"},
-    {"checkpoint", "training"},
-    {"generate"},
+    {"checkpoint", "training", "interop"},
+    {"generation"},
     {"cli"},
 ]
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}

@@ -11,6 +11,7 @@ VERBS = {
     "train": "train a model on text and leave a run folder",
     "inspect": "count every parameter and prove the count",
     "generate": "text from a trained model",
+    "convert": "a model for transformers and llama.cpp, or theirs as a run",
 }
 
 

@@ -254,13 +254,15 @@ def _default_run_dir(options: Arguments) -> str:
 def sample(model: Transformer, tokenizer: Tokenizer, max_new_tokens: int) -> str:
     """Text of the model as it is now, the same whenever it is asked; its mode is put back."""
     from minilm.checkpoint import Loaded
-    from minilm.generate import generate
+    from minilm.generation.generate import generate
+    from minilm.generation.sampling import Sampling
 
     was_training = model.training
     model.eval()
     try:
         loaded = Loaded(model, tokenizer)
-        return generate(loaded, "", max_new_tokens=max_new_tokens, temperature=SAMPLE_TEMPERATURE)
+        sampling = Sampling(temperature=SAMPLE_TEMPERATURE)
+        return generate(loaded, "", max_new_tokens=max_new_tokens, sampling=sampling)
     finally:
         model.train(was_training)
 

@@ -104,7 +104,8 @@ def activations(
 
     ``dtype`` other than float32 is autocast: matrix products in it, and a cast of every matrix kept.
     Exact for a CPU. On CUDA the kernels choose what they keep; that form is read from their
-    derivatives, leaves out paddings of some bytes, and is an estimate.
+    derivatives, leaves out paddings of some bytes, and is an estimate; so it is for heads that turn in part
+    and for a parallel residual.
     """
     plan = _Plan(config, batch, context, dtype, device)
     symbols = {
@@ -119,7 +120,10 @@ def activations(
         "k": config.head_dim,
         "c": config.convolution,
     }
-    return Activations(tuple(_forward(plan)), symbols, FULL * N * d, exact=device == "cpu")
+    exact = (
+        device == "cpu" and not config.parallel_residual and config.rotary_dim == config.head_dim
+    )
+    return Activations(tuple(_forward(plan)), symbols, FULL * N * d, exact=exact)
 
 
 @dataclass(frozen=True)

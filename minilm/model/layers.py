@@ -89,12 +89,15 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         up = self.up(x)  # b t f
-        if self.gate is not None:
-            gate = self.gate(x)
-            hidden = (F.silu(gate) if self.activation == "swiglu" else F.gelu(gate)) * up
-        elif self.activation == "relu2":
-            hidden = F.relu(up).square()
-        else:
-            hidden = F.gelu(up, approximate="tanh" if self.activation == "gelu_tanh" else "none")
-        down: Tensor = self.down(hidden)
+        gate = self.gate(x) if self.gate is not None else None
+        down: Tensor = self.down(activated(self.activation, up, gate))
         return down
+
+
+def activated(activation: str, up: Tensor, gate: Tensor | None) -> Tensor:
+    """The hidden layer of a feed-forward: (..., f) once or, with a gate, twice -> (..., f)."""
+    if gate is not None:
+        return (F.silu(gate) if activation == "swiglu" else F.gelu(gate)) * up
+    if activation == "relu2":
+        return F.relu(up).square()
+    return F.gelu(up, approximate="tanh" if activation == "gelu_tanh" else "none")

@@ -42,7 +42,10 @@ class Embedding(nn.Module):
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + feed_forward(norm(x)); a convolution, if any, comes first."""
+    """x + attention(norm(x)), then x + feed_forward(norm(x)); a convolution, if any, comes first.
+
+    With a parallel residual both read the same x (Wang and Komatsuzaki 2021, GPT-J).
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -52,12 +55,14 @@ class Block(nn.Module):
         self.feed_forward_norm = make_norm(config.d_model, config)
         self.feed_forward = FeedForward(config)
         self.dropout = nn.Dropout(config.dropout)
+        self.parallel = config.parallel_residual
 
     def forward(self, x: Tensor, rotation: Rotation | None) -> Tensor:
         if self.convolution is not None:
             x = self.convolution(x)
-        x = x + self.dropout(self.attention(self.attention_norm(x), rotation))
-        x = x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+        after = x + self.dropout(self.attention(self.attention_norm(x), rotation))
+        read = x if self.parallel else after
+        x = after + self.dropout(self.feed_forward(self.feed_forward_norm(read)))
         return x
 
 
@@ -87,7 +92,7 @@ class Transformer(nn.Module):
         )
         angles = None
         if config.position == "rope":
-            angles = rotation(t, config.head_dim, config.rope_theta, tokens.device)
+            angles = rotation(t, config, tokens.device)
         x = self.dropout(self.embedding(tokens))
         for block in self.blocks:
             x = block(x, angles)

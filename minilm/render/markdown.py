@@ -46,6 +46,12 @@ def markdown(report: Report, *, tensors: bool = False) -> str:
     return "\n".join(lines) + "\n"
 
 
+def parameters(report: Report) -> str:
+    """The parameters by component: that section alone, without its title."""
+    section = sections(report)[0]
+    return "\n".join(line for table in section.tables for line in _table(table))
+
+
 def text(value: str) -> str:
     """Text that shows as itself wherever Markdown puts it, on one line."""
     value = _SPECIAL.sub(_reference, plain(value).strip())

@@ -48,6 +48,10 @@ class Tokenizer(ABC):
     def encode(self, text: str) -> NDArray[np.uint32]:
         """Return the ids of ``text``, (n,). Raises TokenizerError for text that has none."""
 
+    def encode_prompt(self, text: str) -> list[int]:
+        """The ids of a text that is to be continued, with the token that must come first, if any."""
+        return [int(token) for token in self.encode(text)]
+
     def decode(self, ids: Ids) -> str:
         """Return the text of ``ids``, (n,), 0 <= id < V; bytes that are not UTF-8 become U+FFFD.
 
@@ -99,9 +103,9 @@ def build_tokenizer(
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
-    """Read a tokenizer.json of ours or of another byte-level BPE in the style of GPT-2.
+    """Read a tokenizer.json: one of ours, a byte-level BPE in the style of GPT-2, or any other.
 
-    Raises FormatError for a missing, broken or other file.
+    Raises FormatError for a missing or broken file.
     """
     try:
         text = path.read_bytes().decode()
@@ -122,11 +126,15 @@ def load_tokenizer(path: Path) -> Tokenizer:
             vocabulary = content["model"].get("vocab")
             if _is_character_table(vocabulary):
                 return CharTokenizer(sorted(vocabulary, key=vocabulary.__getitem__))
+    kind = _shape(content)[0]
+    if kind in LibraryTokenizer.MODELS:
+        backend = _load_backend(path, text)
+        if backend.get_vocab_size():
+            return LibraryTokenizer(backend)
     raise FormatError(
         path,
         "another tokenizer: " + ", ".join(str(part) for part in _shape(content)),
-        "bytes, characters, or byte-level BPE that pre-tokenizes as GPT-2",
-        "encode the text with the tokenizers library itself",
+        f"one of ours, or a model of type {', '.join(LibraryTokenizer.MODELS)}",
     )
 
 
@@ -241,6 +249,46 @@ class BPETokenizer(Tokenizer):
         for left, right in json.loads(self._backend.to_str())["model"]["merges"]:
             parts[vocabulary[left + right]] = vocabulary[left], vocabulary[right]
         return parts
+
+
+@final
+class LibraryTokenizer(Tokenizer):
+    """Any other tokenizer of the Hugging Face library, as the model it came with was trained with it.
+
+    A text is encoded whole: where it may be cut is not known. Only a prompt gets the special tokens that
+    the file puts around a text, without one at the end.
+    """
+
+    kind = "library"
+    MODELS = ("BPE", "Unigram", "WordPiece")
+    # What ends a text, by the name that published models give it.
+    ENDS = (END_OF_TEXT, "</s>", "<|end_of_text|>", "<|eot_id|>", "<|im_end|>", "<eos>")
+
+    def __init__(self, backend: tokenizers.Tokenizer) -> None:
+        """``backend`` is from now on the tokenizer's own."""
+        backend.no_truncation()
+        backend.no_padding()
+        self._backend = backend
+        self.vocab_size = max(backend.get_vocab(with_added_tokens=True).values()) + 1
+        ends = (backend.token_to_id(name) for name in self.ENDS)
+        self.end_of_text: int | None = next((number for number in ends if number is not None), None)
+
+    def encode(self, text: str) -> NDArray[np.uint32]:
+        _utf8(text)
+        _allow_parallelism()
+        encoding = self._backend.encode(text, add_special_tokens=False)
+        return np.array(encoding.ids, dtype=np.uint32)
+
+    def encode_prompt(self, text: str) -> list[int]:
+        _utf8(text)
+        ids = list(self._backend.encode(text, add_special_tokens=True).ids)
+        return ids[:-1] if ids and ids[-1] == self.end_of_text else ids
+
+    def _decode(self, ids: NDArray[np.int64]) -> str:
+        return self._backend.decode(ids.tolist(), skip_special_tokens=True)
+
+    def to_json(self) -> str:
+        return self._backend.to_str(pretty=True)
 
 
 def _train_bpe(texts: Iterable[str], vocab_size: int) -> BPETokenizer:

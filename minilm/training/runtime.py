@@ -98,8 +98,8 @@ def resolve(config: TrainConfig, flops: float) -> Runtime:
 
     Raises ConfigError for a device or compiler that is asked for and absent.
     """
-    device = _device(config.device)
-    dtype = _dtype(config.dtype, device)
+    device = choose_device(config.device)
+    dtype = choose_dtype(config.dtype, device)
     seconds = config.max_seconds if config.max_seconds is not None else math.inf
     compiled, notes = _compile(config.compile, device, flops, seconds)
     return Runtime(
@@ -113,7 +113,8 @@ def resolve(config: TrainConfig, flops: float) -> Runtime:
     )
 
 
-def _device(wanted: str) -> torch.device:
+def choose_device(wanted: str) -> torch.device:
+    """The device of that name; auto: the fastest there is. Raises ConfigError for an absent one."""
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if wanted == "auto":
         return torch.device("cuda" if cuda else "mps" if mps else "cpu")
@@ -122,7 +123,8 @@ def _device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
-def _dtype(wanted: str, device: torch.device) -> torch.dtype:
+def choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
+    """The dtype of that name; auto: a short one where the device multiplies it fast."""
     if wanted != "auto":
         chosen: torch.dtype = getattr(torch, wanted)
         return chosen

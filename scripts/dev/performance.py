@@ -1,6 +1,7 @@
-"""python scripts/dev/performance.py: fill the documents from the JSON of bench.py train.
+"""python scripts/dev/performance.py: fill the documents from the JSON of bench.py train and generate.
 
     python scripts/bench.py train --peer NANOGPT --data tinyshakespeare.txt --out docs/performance.json
+    python scripts/bench.py generate --repeats 9 --out docs/generation.json
     python scripts/dev/performance.py
 
 writes what stands between the marks of README.md and docs/performance.md, and draws docs/images/loss.png: the
@@ -25,7 +26,8 @@ from scripts.dev.pictures import IMAGES, screenshot  # noqa: E402
 
 FIGURES = ROOT / "docs" / "performance.json"
 PAGES = [ROOT / "README.md", ROOT / "docs" / "performance.md"]
-MARKED = re.compile(r"(<!-- (\w+) from performance\.json -->\n).*?(<!-- end -->)", re.DOTALL)
+GENERATION = ROOT / "docs" / "generation.json"
+MARKED = re.compile(r"(<!-- (\w+) from \w+\.json -->\n).*?(<!-- end -->)", re.DOTALL)
 
 QUESTIONS = {
     "reach": f"at most {MOST_PARAMETERS['reach'] / 1e6:.2f}M parameters, "
@@ -38,10 +40,22 @@ PROGRAMS = {
     "minilm": "minilm",
     "minilm_compiled": "minilm, compiled",
 }
+GENERATORS = {
+    "transformers": "transformers' `generate`, float32",
+    "llama.cpp": "llama.cpp, F32",
+    "minilm_float16": "minilm, `--dtype float16`",
+    "minilm_bfloat16": "minilm, `--dtype bfloat16`",
+}
 SHAPES = {
     name: f"{layers} layers, {heads} heads, {width} wide, context {context}"
     for name, (layers, heads, width, context, _) in BENCH_SHAPES.items()
 }
+
+
+def read_figures() -> dict[str, Any]:
+    """What both commands measured."""
+    figures: dict[str, Any] = json.loads(FIGURES.read_text(encoding="utf-8"))
+    return figures | {"generation": json.loads(GENERATION.read_text(encoding="utf-8"))}
 
 
 def filled(text: str, figures: dict[str, Any]) -> str:
@@ -127,6 +141,32 @@ def cost(figures: dict[str, Any]) -> str:
     )
 
 
+def generation(figures: dict[str, Any]) -> str:
+    """Tokens a second of one text, beside the peers."""
+    part = figures["generation"]
+    medians = part["medians"]
+    lines = [
+        f"Measured on {part['date']} on {part['cores']} cores of an {part['processor']}, "
+        f"torch {part['torch']}; medians of {len(part['rates']['minilm'])} rounds, ratios within a round.",
+        "",
+        "| one text, 256 tokens | tokens/s | minilm in float32 is |",
+        "|---|---|---|",
+        f"| minilm, float32 | {medians['minilm']:.0f} | |",
+    ]
+    for name, what in GENERATORS.items():
+        ratio = part[f"minilm_to_{name}"]
+        lines.append(f"| {what} | {medians[name]:.0f} | {ratio:.2f} times as fast |")
+    milliseconds = part["milliseconds"]
+    lines += [
+        "",
+        f"The 500th token takes {milliseconds['500th']:.1f} ms, the 10th {milliseconds['10th']:.1f} ms: "
+        f"{part['times_late']:.2f} times as long. Sixteen texts at once: "
+        f"{medians['minilm_batch']:.0f} tokens/s, {part['times_batch']:.1f} times those of one.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
 def comparison(figures: dict[str, Any]) -> str:
     """The measured rows of the README's table."""
     part = figures["quality"]
@@ -148,6 +188,7 @@ PARTS = {
     "rates": rates,
     "cost": cost,
     "comparison": comparison,
+    "generation": generation,
 }
 
 
@@ -199,12 +240,14 @@ def _trace(name: str, points: list[Any], colour: str, mode: str) -> dict[str, An
 
 def main() -> int:
     """Fill the documents and draw the plot."""
-    if not FIGURES.is_file():
-        print(
-            f"error: {FIGURES}: no such file, expected what bench.py train writes", file=sys.stderr
-        )
-        return 2
-    figures = json.loads(FIGURES.read_text(encoding="utf-8"))
+    for path, command in ((FIGURES, "train"), (GENERATION, "generate")):
+        if not path.is_file():
+            print(
+                f"error: {path}: no such file, expected what bench.py {command} writes",
+                file=sys.stderr,
+            )
+            return 2
+    figures = read_figures()
     for page in PAGES:
         page.write_text(filled(page.read_text(encoding="utf-8"), figures), encoding="utf-8")
     draw(figures)

@@ -1,6 +1,8 @@
 """Sampling, and the generate command."""
 
+import io
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,94 +14,47 @@ from safetensors.torch import load_file, save_file
 from minilm.checkpoint import load
 from minilm.cli.generate import main
 from minilm.errors import ConfigError
-from minilm.generate import choose, generate, generate_tokens
+from minilm.generation.decoder import Decoder
+from minilm.generation.generate import Generation, generate
+from minilm.generation.sampling import Sampling
 from minilm.render.terminal import plain_text
 
 Capture = pytest.CaptureFixture[str]
-LOGITS = torch.tensor([1.0, 3.0, 2.0, -1.0], dtype=torch.float64)
-
-
-def draws(count: int = 4000, **options: float) -> torch.Tensor:
-    """Shares of the tokens over many draws."""
-    settings = {"temperature": 1.0, "top_k": 0, "top_p": 1.0} | options
-    generator = torch.Generator().manual_seed(0)
-    picked = [choose(LOGITS.clone(), generator=generator, **settings) for _ in range(count)]
-    return torch.bincount(torch.tensor(picked), minlength=4) / count
-
-
-def test_temperature_zero_is_greedy() -> None:
-    assert draws(20, temperature=0.0).tolist() == [0, 1, 0, 0]
-
-
-def test_temperature_divides_the_logits() -> None:
-    for temperature in (0.5, 1.0, 2.0):
-        expected = (LOGITS / temperature).softmax(-1)
-        assert (draws(temperature=temperature) - expected).abs().max() < 0.03
-
-
-def test_top_k_keeps_the_likeliest() -> None:
-    shares = draws(top_k=2)
-    expected = LOGITS[[1, 2]].softmax(-1)
-    assert shares[[0, 3]].tolist() == [0, 0]
-    assert (shares[[1, 2]] - expected).abs().max() < 0.03
-
-
-def test_top_p_keeps_the_fewest_that_reach_it() -> None:
-    probabilities = LOGITS.softmax(-1)  # 0.09 0.66 0.24 0.01
-    assert draws(200, top_p=0.6).tolist() == [0, 1, 0, 0]
-    assert draws(top_p=0.7)[[0, 3]].tolist() == [0, 0]
-    assert (draws(top_p=0.7)[1] - probabilities[1] / probabilities[[1, 2]].sum()).abs() < 0.03
-    assert draws(top_p=0.95)[0] > 0
-
-
-def test_top_k_keeps_no_more_than_k_of_equals() -> None:
-    generator = torch.Generator().manual_seed(0)
-    flat = torch.zeros(5)
-    picked = {choose(flat.clone(), 1.0, 2, 1.0, generator) for _ in range(200)}
-    assert len(picked) == 2
-
-
-def test_the_smallest_temperature_is_greedy() -> None:
-    assert draws(20, temperature=1e-300).tolist() == [0, 1, 0, 0]
 
 
 def test_same_seed_same_text(tiny_run: Path) -> None:
     loaded = load(tiny_run)
-    first, second, other = (generate(loaded, "the", max_new_tokens=40, seed=s) for s in (1, 1, 2))
+    first, second, other = (
+        generate(loaded, "the", max_new_tokens=40, sampling=Sampling(seed=s)) for s in (1, 1, 2)
+    )
     assert first == second != other
 
 
-def test_more_tokens_than_the_context(tiny_run: Path) -> None:
+def test_the_cache_changes_nothing(tiny_run: Path) -> None:
     loaded = load(tiny_run)
-    made = list(
-        generate_tokens(loaded, [ord(c) for c in "the cat sees the old house."], max_new_tokens=50)
-    )
-    assert len(made) <= 50
-    assert all(0 <= token < 256 for token in made)
+    for sampling in (Sampling(temperature=0), Sampling(seed=3), Sampling(top_k=5, min_p=0.02)):
+        cached, anew = (
+            generate(loaded, "the cat", max_new_tokens=60, sampling=sampling, cached=cached)
+            for cached in (True, False)
+        )
+        assert cached == anew
+        assert len(cached) > 16  # the context
 
 
 def test_greedy_is_the_argmax_of_the_whole_text(tiny_run: Path) -> None:
     loaded = load(tiny_run)
-    prompt = list(b"the cat")
-    made = list(generate_tokens(loaded, prompt, max_new_tokens=5, temperature=0))
-    for position, token in enumerate(made):
-        logits = loaded.model(torch.tensor([prompt + made[:position]]))
-        assert token == int(logits[0, -1].argmax())
+    generation = Generation(
+        Decoder(loaded.model), loaded.tokenizer, [list(b"the cat")], Sampling(temperature=0)
+    )
+    for _ in range(5):
+        text = list(generation.texts[0])
+        logits = loaded.model(torch.tensor([text]))
+        assert generation.step() == {0: int(logits[0, -1].argmax())}
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"temperature": -1.0},
-        {"temperature": float("nan")},
-        {"top_k": -1},
-        {"top_p": 0.0},
-        {"seed": 2**64},
-    ],
-)
-def test_out_of_range_is_an_error(tiny_run: Path, options: dict) -> None:
-    with pytest.raises(ConfigError, match=next(iter(options))):
-        generate(load(tiny_run), "a", max_new_tokens=3, **options)
+def test_a_negative_number_of_tokens_is_an_error(tiny_run: Path) -> None:
+    with pytest.raises(ConfigError, match="max_new_tokens"):
+        generate(load(tiny_run), "a", max_new_tokens=-1)
 
 
 def test_the_command_prints_prompt_and_text(tiny_run: Path, capsys: Capture) -> None:
@@ -111,6 +66,82 @@ def test_the_command_prints_prompt_and_text(tiny_run: Path, capsys: Capture) -> 
     value = json.loads(capsys.readouterr().out)
     assert plain_text(value["prompt"] + value["text"]) + "\n" == text
     assert len(value["tokens"]) <= 30
+
+
+def answered(capsys: Capture, *arguments: str) -> list[dict[str, Any]]:
+    """The objects that --json prints."""
+    assert main([*arguments, "--json"]) == 0
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_several_prompts_at_once(tiny_run: Path, capsys: Capture) -> None:
+    options = (str(tiny_run), "--temperature", "0", "--max-new-tokens", "25")
+    prompts = ["the cat", "a", "the old house sees the cat and the dog"]
+    given = [part for prompt in prompts for part in ("--prompt", prompt)]
+    together = answered(capsys, *options, *given)
+    assert [line["prompt"] for line in together] == prompts
+    assert together == [answered(capsys, *options, "--prompt", p)[0] for p in prompts]
+    assert main([*options, *given]) == 0
+    printed = capsys.readouterr().out
+    assert all(plain_text(line["prompt"] + line["text"]) in printed for line in together)
+
+
+def test_a_stop_string_ends_the_text(tiny_run: Path, capsys: Capture) -> None:
+    options = (str(tiny_run), "--prompt", "the ", "--temperature", "0", "--max-new-tokens", "40")
+    whole = answered(capsys, *options)[0]["text"]
+    stop = whole[10:13]
+    cut = answered(capsys, *options, "--stop", stop, "--stop", "never")[0]
+    assert cut["text"] == whole[: whole.index(stop)]
+    assert len(cut["tokens"]) < 40
+
+
+def test_a_prompt_from_standard_input(
+    tiny_run: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = (str(tiny_run), "--temperature", "0", "--max-new-tokens", "9", "--prompt")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"the cat\n")))
+    assert answered(capsys, *options, "-") == answered(capsys, *options, "the cat\n")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a\xff")))
+    assert main([*options, "-"]) == 2
+    assert capsys.readouterr().err == (
+        "error: standard input: byte 1 is not UTF-8, expected UTF-8\n"
+    )
+
+
+def test_interactive_answers_line_by_line(
+    tiny_run: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = (str(tiny_run), "--temperature", "0", "--max-new-tokens", "12")
+    expected = [answered(capsys, *options, "--prompt", p)[0] for p in ("the cat", "a dog")]
+    monkeypatch.setattr("sys.stdin", io.StringIO("the cat\na dog\n\nnot read\n"))
+    assert main([*options, "--interactive"]) == 0
+    printed = capsys.readouterr().out
+    assert printed == "".join(plain_text(e["prompt"] + e["text"]) + "\n" for e in expected)
+
+
+def test_the_end_says_how_fast_and_that_the_text_slid(tiny_run: Path, capsys: Capture) -> None:
+    options = [str(tiny_run), "--prompt", "the ", "--temperature", "0", "--max-new-tokens"]
+    assert main([*options, "5"]) == 0
+    assert re.fullmatch(r"5 tokens, [\d.]+ tokens/s\n", capsys.readouterr().err)
+    assert main([*options, "20"]) == 0
+    errors = capsys.readouterr().err.splitlines()
+    assert errors[0].startswith("note: longer than the context of 16 tokens, the older half")
+    assert errors[1].startswith("20 tokens, ")
+
+
+def test_a_character_is_printed_when_its_last_byte_is_there(
+    tiny_run: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = iter("é🙂".encode())
+
+    def step(self: Generation) -> dict[int, int]:
+        return {0: next(made)}
+
+    monkeypatch.setattr(Generation, "step", step)
+    written: list[str] = []
+    monkeypatch.setattr("sys.stdout.write", written.append)
+    assert main([str(tiny_run), "--max-new-tokens", "6"]) == 0
+    assert [part for part in written if part.strip()] == ["é", "🙂"]
 
 
 def test_not_a_run(tmp_path: Path, capsys: Capture) -> None:

@@ -1,5 +1,6 @@
 """The architecture: pinned names, causality, the options, and the initial weights."""
 
+import dataclasses
 import math
 
 import pytest
@@ -11,7 +12,7 @@ from minilm.config import ModelConfig
 from minilm.model.attention import explicit_attention, fused_attention
 from minilm.model.layers import Head
 from minilm.model.ngrams import ngram_rows
-from minilm.model.rope import rotate, rotation
+from minilm.model.rope import frequencies, rotate, rotation
 from minilm.model.transformer import Transformer, next_token_loss
 from tests.strategies import model_configs
 
@@ -155,7 +156,7 @@ def test_grouped_heads_are_full_heads_repeated() -> None:
 
 
 def test_rope_turns_pairs_by_position() -> None:
-    cosine, sine = rotation(6, 8, 10000.0, torch.device("cpu"))
+    cosine, sine = rotation(6, ModelConfig(d_model=16, num_heads=2), torch.device("cpu"))
     x = torch.randn(1, 1, 6, 8, generator=torch.Generator().manual_seed(0))
     turned = rotate(x, cosine, sine)
     torch.testing.assert_close(turned[..., 0, :], x[..., 0, :])
@@ -165,6 +166,41 @@ def test_rope_turns_pairs_by_position() -> None:
     angles = torch.arange(6)[:, None] * 10000.0 ** (-torch.arange(4) / 4)
     expected = pairs * torch.polar(torch.ones_like(angles), angles)
     torch.testing.assert_close(turned, torch.cat((expected.real, expected.imag), dim=-1))
+
+
+def test_heads_that_turn_in_part_turn_in_the_first_part() -> None:
+    config = ModelConfig(d_model=24, num_heads=2, rotary_dim=8)
+    x = torch.randn(1, 1, 6, 12, generator=torch.Generator().manual_seed(0))
+    turned = rotate(x, *rotation(6, config, torch.device("cpu")))
+    assert torch.equal(turned[..., 8:], x[..., 8:])
+    whole = ModelConfig(d_model=16, num_heads=2)
+    alone = rotate(x[..., :8], *rotation(6, whole, torch.device("cpu")))
+    assert torch.equal(turned[..., :8], alone)
+
+
+def test_scaled_frequencies_are_slower_where_they_should_be() -> None:
+    config = ModelConfig(d_model=256, num_heads=2, rope_factor=8.0, rope_original_context=256)
+    cpu = torch.device("cpu")
+    plain, linear, llama3 = (
+        frequencies(dataclasses.replace(config, rope_scaling=scaling), cpu)
+        for scaling in ("none", "linear", "llama3")
+    )
+    torch.testing.assert_close(linear, plain / 8)
+    turns = 256 * plain / (2 * math.pi)  # in the context of the first training
+    assert torch.equal(llama3[turns > 4], plain[turns > 4])
+    torch.testing.assert_close(llama3[turns < 1], plain[turns < 1] / 8)
+    between = (llama3 / plain)[(turns >= 1) & (turns <= 4)]
+    assert len(between) > 3
+    assert ((between > 1 / 8) & (between < 1)).all()
+    assert (llama3.diff() < 0).all()
+
+
+def test_a_parallel_residual_adds_both_to_the_same_input() -> None:
+    block = build(parallel_residual=True, position="learned").blocks[0]
+    x = torch.randn(2, 5, 12, generator=torch.Generator().manual_seed(0))
+    attended = block.attention(block.attention_norm(x), None)
+    expected = x + attended + block.feed_forward(block.feed_forward_norm(x))
+    torch.testing.assert_close(block(x, None), expected)
 
 
 @pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "relu2", "swiglu", "geglu"])

@@ -11,8 +11,10 @@ import pytest
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import decoders, models, pre_tokenizers, processors
 
 from minilm.errors import FormatError, TokenizerError
+from minilm.generation.text import TextStream
 from minilm.text.tokenizers import (
     DEFAULT_BPE_VOCAB_SIZE,
     END_OF_TEXT,
@@ -255,7 +257,7 @@ def changed(text: str, *path: str, to: object) -> str:
 
 
 def test_foreign_and_broken_files(built, tmp_path):
-    byte, char, bpe = (built[kind].to_json() for kind in KINDS)
+    char, bpe = (built[kind].to_json() for kind in ("char", "bpe"))
     files = [
         *["", "{", "[]", "null", "3", '"x"', "{}", "\ufeff{}", "[" * 100_000, bpe[:-100], "NaN"],
         changed(bpe, "model", "type", to="Unigram"),
@@ -264,12 +266,6 @@ def test_foreign_and_broken_files(built, tmp_path):
         changed(bpe, "model", "merges", to=7),
         changed(bpe, "model", "vocab", to={"a": 0}),
         changed(bpe, "model", "vocab", to=[]),
-        changed(changed(bpe, "model", "vocab", to={"a": 0}), "model", "merges", to=[]),
-        changed(bpe, "pre_tokenizer", to=None),
-        changed(bpe, "pre_tokenizer", "add_prefix_space", to=True),
-        changed(bpe, "pre_tokenizer", "use_regex", to=False),
-        changed(bpe, "decoder", to={"type": "Fuse"}),
-        changed(byte, "model", "vocab", to={"a": 0}),
         changed(char, "model", "vocab", to={"a": 0, "b": 2}),
         changed(char, "model", "vocab", to={"a": 0, "bc": 1}),
         changed(char, "model", "vocab", to={"a": "0"}),
@@ -287,6 +283,44 @@ def test_foreign_and_broken_files(built, tmp_path):
         load_tokenizer(path)
     with pytest.raises(FormatError, match=r"cannot be read \(No such file"):
         load_tokenizer(tmp_path / "missing.json")
+
+
+def test_any_other_tokenizer_is_the_library_s(built, tmp_path):
+    bpe = built["bpe"].to_json()
+    path = tmp_path / "tokenizer.json"
+    for content in (
+        changed(bpe, "pre_tokenizer", to=None),
+        changed(bpe, "pre_tokenizer", "add_prefix_space", to=True),
+        changed(bpe, "pre_tokenizer", "use_regex", to=False),
+    ):
+        path.write_text(content)
+        loaded = load_tokenizer(path)
+        raw = tokenizers.Tokenizer.from_file(str(path))
+        assert (loaded.kind, loaded.end_of_text) == ("library", 0)
+        for text in ("the cat", "  two\n\nlines é", ""):
+            expected = raw.encode(text, add_special_tokens=False).ids
+            assert loaded.encode(text).tolist() == loaded.encode_prompt(text) == expected
+            assert loaded.decode(expected) == raw.decode(expected)
+
+
+def test_a_prompt_begins_as_the_model_expects(tmp_path):
+    """As Llama's: a token goes before every text, and a space before its first word."""
+    backend = tokenizers.Tokenizer(
+        models.Unigram([("<s>", 0.0), ("</s>", 0.0), ("▁the", -1.0), ("▁cat", -1.0)], unk_id=0)
+    )
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    backend.decoder = decoders.Metaspace(prepend_scheme="first")
+    backend.add_special_tokens(["<s>", "</s>"])
+    backend.post_processor = processors.TemplateProcessing(
+        "<s> $A </s>", None, [("<s>", 0), ("</s>", 1)]
+    )
+    backend.save(str(tmp_path / "tokenizer.json"))
+    loaded = load_tokenizer(tmp_path / "tokenizer.json")
+    assert loaded.end_of_text == 1
+    assert loaded.encode("the cat").tolist() == [2, 3]
+    assert loaded.encode_prompt("the cat") == [0, 2, 3]
+    stream = TextStream(loaded, (), [0, 2])
+    assert [stream.add(3), stream.add(2)] == [" cat", " the"]
 
 
 def test_another_gpt2_style_tokenizer_can_be_used(built, tmp_path):

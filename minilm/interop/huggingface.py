@@ -1,0 +1,84 @@
+"""A model as a Hugging Face folder, and such a folder as a run: streamed, a tensor at a time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from minilm import files, run
+from minilm.config import TrainConfig
+from minilm.formats.header import StoredTensor
+from minilm.interop import streams
+from minilm.interop.architectures import fitting
+from minilm.interop.source import Source, shapes_of
+from minilm.text.tokenizers import ByteTokenizer, Tokenizer, load_tokenizer
+
+TOKENIZER_CONFIG = "tokenizer_config.json"
+GENERATION_CONFIG = "generation_config.json"
+
+
+def export(source: Source, folder: Path) -> str:
+    """Write config.json, weights, tokenizer files and generation_config.json; return the class that opens it.
+
+    Raises ConfigError where no stock architecture has this configuration, OSError as a file gives it.
+    """
+    config = source.config
+    architecture = fitting(config)
+    fields = architecture.config(config)
+    tokenizer = load_tokenizer(source.folder / run.TOKENIZER)
+    ends = {"bos_token_id": tokenizer.end_of_text, "eos_token_id": tokenizer.end_of_text}
+    pieces = architecture.pieces(config)
+    dtypes = {source.dtype(piece.ours[0]) for piece in pieces}
+    if len(dtypes) == 1:
+        fields["torch_dtype"] = fields["dtype"] = dtypes.pop()
+    shapes = shapes_of(config)
+    plan = {
+        StoredTensor(
+            piece.theirs,
+            source.dtype(piece.ours[0]),
+            piece.shape([shapes[name] for name in piece.ours]),
+        ): lambda piece=piece: piece.join(
+            [source.read(name) for name in source.alike(piece.ours)], config
+        )
+        for piece in pieces
+    }
+    streams.write(folder / run.WEIGHTS, plan, {"format": "pt"})
+    files.write_json(folder / run.CONFIG, fields | ends)
+    files.write_json(folder / GENERATION_CONFIG, ends | {"do_sample": True, "temperature": 0.8})
+    tokenizer.save(folder / run.TOKENIZER)
+    files.write_json(folder / TOKENIZER_CONFIG, _tokenizer_config(tokenizer, config.context_length))
+    return architecture.class_name
+
+
+def import_run(source: Source, folder: Path) -> None:
+    """Write a run: our config.json, weights by our names in the dtype they came in, tokenizer.json."""
+    tokenizer = load_tokenizer(source.folder / run.TOKENIZER)
+    plan = {
+        StoredTensor(name, source.dtype(name), shape): lambda name=name: source.read(name)
+        for name, shape in source.shapes.items()
+    }
+    metadata = {"converted_from": source.folder.name}
+    streams.write(folder / run.WEIGHTS, plan, metadata)
+    tokenizer.save(folder / run.TOKENIZER)
+    run.write_config(folder, source.config, TrainConfig())
+
+
+def _tokenizer_config(tokenizer: Tokenizer, context_length: int) -> dict[str, Any]:
+    config: dict[str, Any] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": context_length,
+        "clean_up_tokenization_spaces": False,
+    }
+    # Of bytes the end of a text is the zero byte, whose name in the vocabulary is a letter that texts may
+    # have: as a special token it would be found in them.
+    if tokenizer.end_of_text is not None and not isinstance(tokenizer, ByteTokenizer):
+        token = _token(tokenizer, tokenizer.end_of_text)
+        config |= {"bos_token": token, "eos_token": token}
+    return config
+
+
+def _token(tokenizer: Tokenizer, number: int) -> str:
+    content = json.loads(tokenizer.to_json())
+    added = {token["id"]: token["content"] for token in content.get("added_tokens", [])}
+    return str(added[number])

@@ -1,0 +1,277 @@
+"""The convert command: what it refuses, and that it leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from minilm.checkpoint import load
+from minilm.cli.convert import main
+from minilm.config import ModelConfig
+from minilm.interop.architectures import ARCHITECTURES, fitting
+from minilm.interop.forms import Piece
+from minilm.interop.source import open_source
+from tests.interop.shapes import GATED, NO_BIASES, SHAPES, TINY, make_run
+
+Capture = pytest.CaptureFixture[str]
+
+
+def error(capsys: Capture, *arguments: object) -> str:
+    """The one line of a conversion that is refused."""
+    assert main([str(argument) for argument in arguments]) == 2
+    text = capsys.readouterr().err
+    assert text.count("\n") == 1
+    return text.removeprefix("error: ").rstrip()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"ngram": 3}, "model.ngram: 3, which no stock architecture has"),
+        ({"convolution": 2}, "model.convolution: 2"),
+        ({"qk_norm": True}, "model.qk_norm: True"),
+        (GATED | NO_BIASES | {"rotary_dim": 4}, "model.rotary_dim: 4"),
+        (GATED | NO_BIASES | {"parallel_residual": True}, "model.parallel_residual: True"),
+        ({"norm_bias": False}, "model.norm_bias: False"),
+        ({"position": "learned", "sliding_window": 4}, "model.sliding_window: 4"),
+        ({"position": "learned", "num_kv_heads": 2}, "expected num_heads, 4, for GPT2LMHeadModel"),
+        ({"head_dim": 16}, "model.head_dim: 16"),
+        ({"feed_forward": "swiglu"}, "model."),
+        ({"norm": "rmsnorm"}, "model.feed_forward: gelu"),
+        ({"qkv_bias": False}, "model.attention_output_bias: True"),
+        (
+            GATED | {"sliding_window": 3, "feed_forward_bias": False, "qkv_bias": False},
+            "model.attention_output_bias: True",
+        ),
+    ],
+)
+def test_what_no_stock_architecture_has_is_refused_by_its_field(
+    tmp_path: Path, capsys: Capture, fields: dict[str, Any], message: str
+) -> None:
+    source = make_run(tmp_path / "run", TINY | fields)
+    line = error(capsys, source, "--to", "huggingface", "--out", tmp_path / "out")
+    assert message in line
+    assert line.endswith(tuple(a.class_name for a in ARCHITECTURES))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+
+
+def test_the_presets_that_promise_it_have_an_architecture() -> None:
+    from minilm.presets import PRESETS
+
+    found = {
+        name: fitting(preset.model_config()).class_name
+        for name, preset in PRESETS.items()
+        if name != "nano-fast"
+    }
+    assert found == {
+        "nano": "GPTNeoXForCausalLM",
+        "small": "GPTNeoXForCausalLM",
+        "gpt2": "GPT2LMHeadModel",
+        "gpt2-medium": "GPT2LMHeadModel",
+        "gpt2-large": "GPT2LMHeadModel",
+        "gpt2-xl": "GPT2LMHeadModel",
+        "llama-3-8b": "LlamaForCausalLM",
+        "llama-3-70b": "LlamaForCausalLM",
+    }
+
+
+def test_nothing_is_overwritten(tmp_path: Path, capsys: Capture) -> None:
+    source, there = make_run(tmp_path / "run", TINY), tmp_path / "there"
+    there.mkdir()
+    for to in ("huggingface", "gguf", "minilm"):
+        line = error(capsys, source, "--to", to, "--out", there)
+        assert line.startswith(f"{there}: something that exists")
+    assert not list(there.iterdir())
+
+
+def exported(tmp_path: Path, name: str = "llama") -> Path:
+    make_run(tmp_path / "run", SHAPES[name][1])
+    arguments = [str(tmp_path / "run"), "--to", "huggingface", "--out", str(tmp_path / "theirs")]
+    assert main(arguments) == 0
+    return tmp_path / "theirs"
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("llama", {"model_type": "bert"}, "model_type: 'bert', expected one of gpt2"),
+        (
+            "llama",
+            {"rope_parameters": {"rope_type": "yarn", "factor": 2.0}},
+            "rope_parameters: rope_type 'yarn', expected default, linear or llama3",
+        ),
+        ("llama", {"hidden_act": "relu"}, "hidden_act: 'relu', expected one of silu"),
+        ("llama", {"num_hidden_layers": 10**9}, "num_hidden_layers: 1000000000"),
+        ("llama", {"hidden_size": "32"}, "hidden_size: '32'"),
+        ("llama", {"intermediate_size": 49}, "model.layers.0.mlp.down_proj.weight [32, 48]"),
+        ("llama", {"num_hidden_layers": 3}, "model.layers.2.input_layernorm.weight absent"),
+        ("neox", {"rotary_pct": 1.5}, "rotary_dim: 12, expected an even number up to head_dim 8"),
+        ("neox", {"rotary_pct": "all"}, "rotary_pct: 'all', expected a number"),
+        ("qwen2-window", {"layer_types": ["sliding_attention", "full_attention"]}, "layer_types"),
+        ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
+    ],
+)
+def test_what_minilm_cannot_follow_is_refused_by_its_field(
+    tmp_path: Path, capsys: Capture, name: str, change: dict[str, Any], message: str
+) -> None:
+    folder = exported(tmp_path, name)
+    fields = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(fields | change))
+    capsys.readouterr()
+    assert message in error(capsys, folder, "--to", "minilm", "--out", tmp_path / "back")
+    assert not (tmp_path / "back").exists()
+
+
+def test_a_tied_head_that_is_stored_must_be_the_table(tmp_path: Path, capsys: Capture) -> None:
+    folder = exported(tmp_path, "gpt2-tied")
+    weights = load_file(folder / "model.safetensors")
+    table = weights["transformer.wte.weight"]
+    save_file(weights | {"lm_head.weight": table.clone()}, folder / "model.safetensors")
+    assert main([str(folder), "--to", "minilm", "--out", str(tmp_path / "same")]) == 0
+    save_file(weights | {"lm_head.weight": table + 1}, folder / "model.safetensors")
+    capsys.readouterr()
+    line = error(capsys, folder, "--to", "minilm", "--out", tmp_path / "other")
+    assert "lm_head.weight that is not transformer.wte.weight" in line
+
+
+def test_what_is_joined_must_be_of_one_dtype(tmp_path: Path, capsys: Capture) -> None:
+    source = make_run(tmp_path / "run", SHAPES["gpt2"][1])
+    weights = load_file(source / "model.safetensors")
+    name = "blocks.0.attention.key.weight"
+    save_file(weights | {name: weights[name].half()}, source / "model.safetensors")
+    line = error(capsys, source, "--to", "huggingface", "--out", tmp_path / "out")
+    assert "in float16 and float32" in line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["gpt2-tied", "pythia", "qwen3"])
+@pytest.mark.parametrize("form", ["shards", "bin"])
+def test_shards_and_torch_files_are_read_too(tmp_path: Path, name: str, form: str) -> None:
+    folder = exported(tmp_path, name)
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    if form == "bin":
+        torch.save(weights, folder / "pytorch_model.bin")
+    else:
+        names = sorted(weights)
+        files = {n: f"model-0000{i % 2 + 1}-of-00002.safetensors" for i, n in enumerate(names)}
+        for file in set(files.values()):
+            save_file({n: weights[n] for n in names if files[n] == file}, folder / file)
+        index = {"metadata": {}, "weight_map": files}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert main([str(folder), "--to", "minilm", "--out", str(tmp_path / "back")]) == 0
+    ours, again = (load_file(tmp_path / n / "model.safetensors") for n in ("run", "back"))
+    assert ours.keys() == again.keys()
+    assert all(torch.equal(ours[name], again[name]) for name in ours)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_dtype_is_kept(tmp_path: Path, dtype: torch.dtype) -> None:
+    source = make_run(tmp_path / "run", SHAPES["gpt2"][1], dtype)
+    for number, to in enumerate(("huggingface", "minilm")):
+        out = tmp_path / f"out-{number}"
+        assert main([str(source), "--to", to, "--out", str(out)]) == 0
+        stored = load_file(out / "model.safetensors")
+        assert {tensor.dtype for tensor in stored.values()} == {dtype}
+        source = out
+    first, last = (load_file(tmp_path / n / "model.safetensors") for n in ("run", "out-1"))
+    assert first.keys() == last.keys()
+    assert all(torch.equal(first[name], last[name]) for name in first)
+
+
+@pytest.mark.parametrize("form", ["same", "transposed", "joined", "joined_transposed", "by_head"])
+def test_splitting_undoes_joining(form: Any) -> None:
+    config = ModelConfig(**TINY)
+    count = 1 if form in ("same", "transposed") else 3
+    random = np.random.default_rng(0)
+    parts = [random.standard_normal((32, 32)).astype(np.float32) for _ in range(count)]
+    piece = Piece("theirs", ("a", "b", "c")[:count], form)
+    whole = piece.join(parts, config)
+    assert whole.shape == piece.shape([part.shape for part in parts])
+    again = piece.split(whole, [32] * count, config)
+    assert all(np.array_equal(a, b) for a, b in zip(parts, again, strict=True))
+
+
+LIMIT = """
+import resource, sys
+from minilm.cli.convert import main
+status = main(sys.argv[1:])
+unit = 1 if sys.platform == "darwin" else 1024
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+raise SystemExit(status)
+"""
+
+
+@pytest.fixture
+def peak() -> Callable[..., int]:
+    def measure(*arguments: object) -> int:
+        command = [sys.executable, "-c", LIMIT, *map(str, arguments)]
+        root = Path(__file__).parents[2]
+        done = subprocess.run(command, cwd=root, check=True, capture_output=True, env=os.environ)
+        return int(done.stdout.splitlines()[-1])
+
+    return measure
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to", ["huggingface", "gguf"])
+def test_two_gigabytes_are_streamed(tmp_path: Path, peak: Callable[..., int], to: str) -> None:
+    fields = {
+        "vocab_size": 16384,
+        "context_length": 64,
+        "num_layers": 24,
+        "d_model": 1536,
+        "num_heads": 12,
+        "d_feed_forward": 3584,
+    }
+    config = ModelConfig(**GATED | NO_BIASES | fields)
+    source = sparse_run(tmp_path / "run", config)
+    stored = open_source(source).stored
+    assert sum(tensor.nbytes for tensor in stored.values()) > 2e9
+    largest = max(tensor.nbytes for tensor in stored.values())
+    out = tmp_path / ("out.gguf" if to == "gguf" else "out")
+    assert peak(source, "--to", to, "--out", out) < largest + 300e6
+    if to == "huggingface":
+        assert peak(out, "--to", "minilm", "--out", tmp_path / "back") < largest + 300e6
+
+
+def sparse_run(folder: Path, config: ModelConfig) -> Path:
+    """A run whose weights are zeros that take no room on disk."""
+    from minilm import run
+    from minilm.config import TrainConfig
+    from minilm.formats.header import StoredTensor
+    from minilm.formats.safetensors import make_header
+    from minilm.interop.source import shapes_of
+    from minilm.text.tokenizers import ByteTokenizer
+
+    folder.mkdir()
+    tensors = [StoredTensor(n, "float32", s) for n, s in sorted(shapes_of(config).items())]
+    with (folder / run.WEIGHTS).open("wb") as stream:
+        stream.write(make_header(tensors, {}))
+        stream.truncate(stream.tell() + 4 * sum(tensor.count for tensor in tensors))
+    run.write_config(folder, config, TrainConfig())
+    ByteTokenizer().save(folder / run.TOKENIZER)
+    return folder
+
+
+def test_the_card_has_the_figures_of_the_run(tmp_path: Path, tiny_run: Path) -> None:
+    out = tmp_path / "model"
+    assert main([str(tiny_run), "--to", "huggingface", "--out", str(out)]) == 0
+    text = (out / "README.md").read_text()
+    summary = json.loads((tiny_run / "summary.json").read_text())
+    head, body = text.removeprefix("---\n").split("\n---\n", 1)
+    assert "library_name: transformers" in head
+    assert summary["data"]["sha256"] in body
+    assert f"{summary['best_val_loss']:.4f}" in body
+    assert f"| {summary['parameters']:,} |" in body
+    assert load(tiny_run).model.config.num_layers == 2
