@@ -92,7 +92,7 @@ def _nbytes(shape: tuple[int, ...], kind: Any) -> int:
     import gguf
 
     block, size = gguf.GGML_QUANT_SIZES[kind]
-    return math.prod(shape) // block * size
+    return int(math.prod(shape) // block * size)
 
 
 def export(source: Source, path: Path, file_format: str, name: str) -> str:
@@ -140,8 +140,7 @@ def export(source: Source, path: Path, file_format: str, name: str) -> str:
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     for entry, chosen in zip(entries, kinds, strict=True):
-        streamed: Any = _Quantized(entry, chosen, gguf.quants.quantize)
-        writer.write_tensor_data(streamed)
+        writer.write_tensor_data(_Quantized(entry, chosen, gguf.quants.quantize))
     writer.close()
     return architecture
 
