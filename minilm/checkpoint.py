@@ -40,13 +40,7 @@ def load(run_dir: str | Path, *, trainable: bool = False, device: str = "cpu") -
     """
     folder = Path(run_dir)
     config = read_run_config(folder)
-    tokenizer = load_tokenizer(folder / run.TOKENIZER)
-    if tokenizer.vocab_size > config.vocab_size:
-        raise FormatError(
-            folder / run.TOKENIZER,
-            f"{tokenizer.vocab_size} tokens",
-            f"at most the model's vocab_size {config.vocab_size}",
-        )
+    tokenizer = load_tokenizer(folder / run.TOKENIZER, config.vocab_size)
     model = load_model(folder / run.WEIGHTS, config)
     model.to(device).train(trainable).requires_grad_(trainable)
     return Loaded(model, tokenizer)

@@ -44,6 +44,8 @@ def _run(options: Arguments) -> int:
     out = Path(options.out)
     if os.path.lexists(out):
         raise InputError(out, "something that exists", "a new path", "remove it or choose another")
+    if not out.absolute().parent.is_dir():
+        raise InputError(out.parent, "no such folder", "one that the new path is in")
     source = open_source(Path(options.source))
     with _staged(out) as staging:
         if options.to == "gguf":

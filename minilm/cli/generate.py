@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from minilm.cli.edge import DONE, guarded, parse_arguments
-from minilm.errors import InputError
+from minilm.errors import InputError, TokenizerError
 
 if TYPE_CHECKING:
     from minilm.generation.decoder import Decoder
@@ -99,6 +99,8 @@ def _run(options: Arguments) -> int:
         _answer, Decoder(model, compiled=compiled), tokenizer, options, sampling
     )
     if options.interactive:
+        if options.prompt:
+            raise InputError("--interactive", "a --prompt with it", "one of the two")
         return _converse(answer)
     answer([_read_stdin() if text == STDIN else text for text in options.prompt or ("",)])
     return DONE
@@ -106,17 +108,23 @@ def _run(options: Arguments) -> int:
 
 def _converse(answer: Callable[[Sequence[str]], None]) -> int:
     """Prompt and answer in turn; Ctrl-C ends an answer, an empty line or Ctrl-D all."""
-    if sys.stdin.isatty():
+    terminal = sys.stdin is not None and sys.stdin.isatty()
+    if terminal:
         import readline  # noqa: F401  lines can be edited and recalled
     while True:
         try:
-            line = input("> " if sys.stdin.isatty() else "")
+            line = input("> " if terminal else "") if sys.stdin is not None else ""
         except EOFError:
             return DONE
+        except UnicodeDecodeError as error:
+            print(f"error: standard input: byte {error.start} is not UTF-8", file=sys.stderr)
+            continue
         if not line:
             return DONE
         try:
             answer([line])
+        except TokenizerError as error:  # this text has no tokens; the next may
+            print(f"error: {error}", file=sys.stderr)
         except KeyboardInterrupt as stopped:
             if getattr(stopped, "signum", None):
                 raise
@@ -188,6 +196,8 @@ def _answer(
 
 
 def _read_stdin() -> str:
+    if sys.stdin is None:
+        raise InputError("standard input", "closed", "a prompt")
     raw = sys.stdin.buffer.read(LARGEST_PROMPT + 1)
     if len(raw) > LARGEST_PROMPT:
         raise InputError(

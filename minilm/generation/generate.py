@@ -114,7 +114,7 @@ class Generation:
         chosen = choose(logits, self._sampling, generators, texts)
         made = dict(zip(self.open, chosen, strict=True))
         for number, token in list(made.items()):
-            if token == self._tokenizer.end_of_text:
+            if token == self._tokenizer.end_of_text or token in self._tokenizer.other_ends:
                 del made[number]
                 self.stop(number)
             else:

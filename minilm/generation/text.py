@@ -31,7 +31,9 @@ class TextStream:
         text = self._decoded()
         if text.endswith(REPLACEMENT) and len(self._held) < LONGEST_HELD:
             return ""
-        self._before, self._held = [token], []
+        # A special token has no text: what stands before it is still what comes before.
+        self._before = self._held if text else [*self._before, *self._held]
+        self._held = []
         return self._checked(text)
 
     def rest(self) -> str:

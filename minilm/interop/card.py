@@ -21,7 +21,8 @@ def card(source: Source, name: str, class_name: str) -> str:
             _metadata(class_name),
             f"# {name}",
             "",
-            *_about(source, summary, class_name),
+            *_about(source, class_name),
+            *_trained(summary),
             "## Parameters",
             "",
             parameters(inspect(str(source.folder))),
@@ -56,14 +57,26 @@ def _metadata(class_name: str) -> str:
     )
 
 
-def _about(source: Source, summary: dict[str, Any], class_name: str) -> list[str]:
+def _about(source: Source, class_name: str) -> list[str]:
     config = source.config
-    lines = [
+    return [
         f"A decoder-only transformer of {config.num_layers} layers, {config.num_heads} heads and width "
         f"{config.d_model}, for {config.context_length} tokens of a vocabulary of {config.vocab_size:,}; "
         f"{class_name} in transformers. Written by minilm.",
         "",
     ]
+
+
+def _trained(summary: dict[str, Any]) -> list[str]:
+    """Data and figures; nothing of a summary that is not one of ours."""
+    try:
+        return _sections(summary)
+    except (KeyError, TypeError, ValueError):
+        return []
+
+
+def _sections(summary: dict[str, Any]) -> list[str]:
+    lines: list[str] = []
     data = summary.get("data")
     if isinstance(data, dict):
         lines += [

@@ -120,7 +120,7 @@ def export(source: Source, path: Path, file_format: str, name: str) -> str:
             f"{config.sliding_window} in a context of {config.context_length}",
             f"0: llama.cpp's {architecture} attends to all tokens",
         )
-    tokenizer = load_tokenizer(source.folder / run.TOKENIZER)
+    tokenizer = load_tokenizer(source.folder / run.TOKENIZER, config.vocab_size)
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_name(name)
     _add_sizes(writer, config, architecture)

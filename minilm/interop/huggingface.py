@@ -9,13 +9,14 @@ from typing import Any
 from minilm import files, run
 from minilm.config import TrainConfig
 from minilm.formats.header import StoredTensor
+from minilm.formats.json_file import read_object
 from minilm.interop import streams
 from minilm.interop.architectures import fitting
 from minilm.interop.source import Source, shapes_of
-from minilm.text.tokenizers import ByteTokenizer, Tokenizer, load_tokenizer
+from minilm.text.tokenizers import GENERATION_CONFIG, ByteTokenizer, Tokenizer, load_tokenizer
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
-GENERATION_CONFIG = "generation_config.json"
+KEPT = (GENERATION_CONFIG, TOKENIZER_CONFIG, "special_tokens_map.json")
 
 
 def export(source: Source, folder: Path) -> str:
@@ -26,8 +27,16 @@ def export(source: Source, folder: Path) -> str:
     config = source.config
     architecture = fitting(config)
     fields = architecture.config(config)
-    tokenizer = load_tokenizer(source.folder / run.TOKENIZER)
-    ends = {"bos_token_id": tokenizer.end_of_text, "eos_token_id": tokenizer.end_of_text}
+    tokenizer = load_tokenizer(source.folder / run.TOKENIZER, config.vocab_size)
+    kept = _settings(source.folder)
+    ends: dict[str, Any] = {
+        "bos_token_id": tokenizer.end_of_text,
+        "eos_token_id": tokenizer.end_of_text,
+    }
+    generation = ends | {"do_sample": True, "temperature": 0.8}
+    if GENERATION_CONFIG in kept:
+        generation = kept[GENERATION_CONFIG]
+        ends = {name: generation.get(name) for name in ends}
     pieces = architecture.pieces(config)
     dtypes = {source.dtype(piece.ours[0]) for piece in pieces}
     if len(dtypes) == 1:
@@ -45,15 +54,26 @@ def export(source: Source, folder: Path) -> str:
     }
     streams.write(folder / run.WEIGHTS, plan, {"format": "pt"})
     files.write_json(folder / run.CONFIG, fields | ends)
-    files.write_json(folder / GENERATION_CONFIG, ends | {"do_sample": True, "temperature": 0.8})
     tokenizer.save(folder / run.TOKENIZER)
-    files.write_json(folder / TOKENIZER_CONFIG, _tokenizer_config(tokenizer, config.context_length))
+    settings = {TOKENIZER_CONFIG: _tokenizer_config(tokenizer, config.context_length)} | kept
+    for name, content in (settings | {GENERATION_CONFIG: generation}).items():
+        files.write_json(folder / name, content)
     return architecture.class_name
 
 
 def import_run(source: Source, folder: Path) -> None:
-    """Write a run: our config.json, weights by our names in the dtype they came in, tokenizer.json."""
-    tokenizer = load_tokenizer(source.folder / run.TOKENIZER)
+    """Write a run: our config.json, weights by our names in the dtype they came in, tokenizer.json.
+
+    What says which tokens begin and end a text is kept beside it.
+    """
+    tokenizer = load_tokenizer(source.folder / run.TOKENIZER, source.config.vocab_size)
+    settings = _settings(source.folder)
+    if not source.is_run and GENERATION_CONFIG not in settings:
+        fields = read_object(source.folder / run.CONFIG)
+        found = {
+            n: fields[n] for n in ("bos_token_id", "eos_token_id") if fields.get(n) is not None
+        }
+        settings |= {GENERATION_CONFIG: found} if found else {}
     plan = {
         StoredTensor(name, source.dtype(name), shape): lambda name=name: source.read(name)
         for name, shape in source.shapes.items()
@@ -61,7 +81,14 @@ def import_run(source: Source, folder: Path) -> None:
     metadata = {"converted_from": source.folder.name}
     streams.write(folder / run.WEIGHTS, plan, metadata)
     tokenizer.save(folder / run.TOKENIZER)
+    for name, content in settings.items():
+        files.write_json(folder / name, content)
     run.write_config(folder, source.config, TrainConfig())
+
+
+def _settings(folder: Path) -> dict[str, dict[str, Any]]:
+    """The files beside a tokenizer.json that go with it, as far as they are there."""
+    return {name: read_object(folder / name) for name in KEPT if (folder / name).is_file()}
 
 
 def _tokenizer_config(tokenizer: Tokenizer, context_length: int) -> dict[str, Any]:

@@ -24,11 +24,14 @@ from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
 from minilm.errors import FormatError, TokenizerError
 from minilm.files import write_bytes
+from minilm.formats.checks import shown
+from minilm.formats.json_file import read_object
 from minilm.text.cutting import cut
 
 TOKENIZER_KINDS = ("byte", "char", "bpe")
 DEFAULT_BPE_VOCAB_SIZE = 4096
 END_OF_TEXT = "<|endoftext|>"
+GENERATION_CONFIG = "generation_config.json"
 
 Ids = Sequence[int] | NDArray[np.integer[Any]]
 
@@ -37,12 +40,13 @@ class Tokenizer(ABC):
     """Text to token ids and back.
 
     ``kind`` is one of TOKENIZER_KINDS; ids are 0 <= id < ``vocab_size``; ``end_of_text`` is the id
-    that stands between documents, None where there is none.
+    that stands between documents, None where there is none; ``other_ends`` end a text that is made too.
     """
 
     kind: str
     vocab_size: int
     end_of_text: int | None
+    other_ends: frozenset[int] = frozenset()
 
     @abstractmethod
     def encode(self, text: str) -> NDArray[np.uint32]:
@@ -102,11 +106,29 @@ def build_tokenizer(
     return ByteTokenizer() if kind == "byte" else CharTokenizer(_characters(texts()))
 
 
-def load_tokenizer(path: Path) -> Tokenizer:
+def load_tokenizer(path: Path, vocab_size: int | None = None) -> Tokenizer:
     """Read a tokenizer.json: one of ours, a byte-level BPE in the style of GPT-2, or any other.
 
-    Raises FormatError for a missing or broken file.
+    What ends a text is what a generation_config.json beside it says, if there is one. Raises FormatError
+    for a missing or broken file, and for more tokens than the model's ``vocab_size``.
     """
+    tokenizer = _read_tokenizer(path)
+    if vocab_size is not None and tokenizer.vocab_size > vocab_size:
+        raise FormatError(
+            path, f"{tokenizer.vocab_size} tokens", f"at most the model's vocab_size {vocab_size}"
+        )
+    settings = path.parent / GENERATION_CONFIG
+    if settings.is_file():
+        ends = read_object(settings).get("eos_token_id")
+        given = ends if isinstance(ends, list) else [] if ends is None else [ends]
+        if not all(type(end) is int and 0 <= end < 2**32 for end in given):
+            raise FormatError(settings, f"eos_token_id {shown(ends)}", "token ids")
+        if given:
+            tokenizer.end_of_text, tokenizer.other_ends = given[0], frozenset(given[1:])
+    return tokenizer
+
+
+def _read_tokenizer(path: Path) -> Tokenizer:
     try:
         text = path.read_bytes().decode()
         content = json.loads(text)
@@ -117,8 +139,9 @@ def load_tokenizer(path: Path) -> Tokenizer:
     except (ValueError, RecursionError) as error:  # also an integer of too many digits
         raise FormatError(path, f"not JSON ({error})", "a tokenizer.json") from None
     match _shape(content):
-        case ("BPE", "ByteLevel", "ByteLevel"):
-            if content["model"].get("vocab") == _BYTE_VOCABULARY:
+        case ("BPE", "ByteLevel", "ByteLevel") if _adds_nothing(content):
+            alone = not content.get("added_tokens")
+            if alone and content["model"].get("vocab") == _BYTE_VOCABULARY:
                 return ByteTokenizer()
             if _is_gpt2_style(content):
                 return BPETokenizer(_load_backend(path, text))
@@ -147,7 +170,7 @@ class ByteTokenizer(Tokenizer):
 
     kind = "byte"
     vocab_size = 256
-    end_of_text = 0
+    end_of_text: int | None = 0
 
     def encode(self, text: str) -> NDArray[np.uint32]:
         return np.frombuffer(_utf8(text), dtype=np.uint8).astype(np.uint32)
@@ -167,7 +190,7 @@ class CharTokenizer(Tokenizer):
     """One id a character (Unicode code point), in the order of the table it is given."""
 
     kind = "char"
-    end_of_text = None
+    end_of_text: int | None = None
 
     def __init__(self, characters: Sequence[str]) -> None:
         """``characters``, (V,): distinct single characters, at least one."""
@@ -355,6 +378,14 @@ def _shape(content: Any) -> tuple[Any, ...]:
     parts = content if isinstance(content, dict) else {}
     sections = [parts.get(name) for name in ("model", "pre_tokenizer", "decoder")]
     return tuple(s.get("type") if isinstance(s, dict) else None for s in sections)
+
+
+def _adds_nothing(content: dict[str, Any]) -> bool:
+    """Whether no token is put before or after a text."""
+    processor = content.get("post_processor")
+    return processor is None or (
+        isinstance(processor, dict) and processor.get("type") == "ByteLevel"
+    )
 
 
 def _is_gpt2_style(content: dict[str, Any]) -> bool:

@@ -194,3 +194,12 @@ def test_a_configuration_with_an_endless_number(
     (run / "config.json").write_text(text.replace("10000.0", "1" + "0" * 400))
     assert main([str(run)]) == 2
     assert "config.json: not JSON (a number of over 100 digits)" in capsys.readouterr().err
+
+
+def test_standard_input_may_be_closed(
+    tiny_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    assert main([str(tiny_run), "--prompt", "-"]) == 2
+    assert capsys.readouterr().err == "error: standard input: closed, expected a prompt\n"
+    assert main([str(tiny_run), "--interactive"]) == 0

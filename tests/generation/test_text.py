@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import decoders, models
 
 from minilm.generation.text import TextStream
-from minilm.text.tokenizers import ByteTokenizer
+from minilm.text.tokenizers import ByteTokenizer, LibraryTokenizer
 
 TOKENIZER = ByteTokenizer()
 
@@ -49,3 +51,17 @@ def test_what_may_become_a_stop_string_is_held_back() -> None:
     stream = TextStream(TOKENIZER, ["END"])
     assert [stream.add(byte) for byte in b"aENbEN"] == ["a", "", "", "ENb", "", ""]
     assert stream.rest() == "EN"
+
+
+def test_a_special_token_does_not_take_the_space_that_follows() -> None:
+    backend = tokenizers.Tokenizer(
+        models.BPE(vocab={"<unk>": 0, "\u2581a": 1, "\u2581b": 2}, merges=[], unk_token="<unk>")
+    )
+    backend.add_special_tokens(["<unk>"])
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    tokenizer = LibraryTokenizer(backend)
+    stream = TextStream(tokenizer)
+    text = "".join(stream.add(token) for token in (1, 0, 2)) + stream.rest()
+    assert text == tokenizer.decode([1, 0, 2]) == "a b"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -118,6 +119,12 @@ def exported(tmp_path: Path, name: str = "llama") -> Path:
         ("neox", {"rotary_pct": 1.5}, "rotary_dim: 12, expected an even number up to head_dim 8"),
         ("neox", {"rotary_pct": "all"}, "rotary_pct: 'all', expected a number"),
         ("qwen2-window", {"layer_types": ["sliding_attention", "full_attention"]}, "layer_types"),
+        ("qwen2-window", {"layer_types": [{}]}, "layer_types"),
+        (
+            "qwen2-window",
+            {"layer_types": None, "max_window_layers": "abc"},
+            "max_window_layers: 'abc', expected a number of layers",
+        ),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
     ],
 )
@@ -142,6 +149,75 @@ def test_a_tied_head_that_is_stored_must_be_the_table(tmp_path: Path, capsys: Ca
     capsys.readouterr()
     line = error(capsys, folder, "--to", "minilm", "--out", tmp_path / "other")
     assert "lm_head.weight that is not transformer.wte.weight" in line
+
+
+def with_begin(folder: Path, ends: Any) -> None:
+    """A tokenizer of GPT-2's kind that puts a token first, and ends of other names."""
+    import tokenizers
+    from tokenizers import processors
+
+    backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    backend.add_special_tokens(["<|endoftext|>", "<begin>", "<end>", "<turn>"])
+    first = backend.token_to_id("<begin>")
+    backend.post_processor = processors.TemplateProcessing(
+        single="<begin> $A", special_tokens=[("<begin>", first)]
+    )
+    backend.save(str(folder / "tokenizer.json"))
+    settings = {"bos_token_id": first, "eos_token_id": ends}
+    (folder / "generation_config.json").write_text(json.dumps(settings))
+
+
+@pytest.mark.parametrize("ends", [258, [258, 259]])
+def test_what_begins_and_ends_a_text_is_kept(tmp_path: Path, capsys: Capture, ends: Any) -> None:
+    make_run(tmp_path / "run", GATED | NO_BIASES | {"vocab_size": 260})
+    theirs = tmp_path / "theirs"
+    assert main([str(tmp_path / "run"), "--to", "huggingface", "--out", str(theirs)]) == 0
+    with_begin(theirs, ends)
+    assert main([str(theirs), "--to", "minilm", "--out", str(tmp_path / "back")]) == 0
+    tokenizer = load(tmp_path / "back").tokenizer
+    assert tokenizer.encode_prompt("ab") == [257, 97, 98]
+    assert tokenizer.end_of_text == 258
+    assert tokenizer.other_ends == ({259} if ends != 258 else set())
+    assert main([str(tmp_path / "back"), "--to", "huggingface", "--out", str(tmp_path / "2")]) == 0
+    for name in ("generation_config.json", "tokenizer_config.json", "tokenizer.json"):
+        first, last = (json.loads((tmp_path / n / name).read_text()) for n in ("theirs", "2"))
+        assert first == last, name
+    fields = json.loads((tmp_path / "2" / "config.json").read_text())
+    assert (fields["bos_token_id"], fields["eos_token_id"]) == (257, ends)
+    if not importlib.util.find_spec("gguf"):
+        return
+    capsys.readouterr()
+    line = error(capsys, tmp_path / "back", "--to", "gguf", "--out", tmp_path / "x.gguf")
+    assert "a library tokenizer" in line
+
+
+@pytest.mark.parametrize("to", ["huggingface", "minilm", "gguf"])
+def test_a_tokenizer_larger_than_the_model_is_refused(
+    tmp_path: Path, capsys: Capture, to: str
+) -> None:
+    if to == "gguf":
+        pytest.importorskip("gguf", reason="the extra 'gguf' is not installed")
+    source = make_run(tmp_path / "run", TINY | {"vocab_size": 200})
+    line = error(capsys, source, "--to", to, "--out", tmp_path / "out")
+    assert "256 tokens, expected at most the model's vocab_size 200" in line
+
+
+def test_the_folder_of_the_new_path_must_be_there(tmp_path: Path, capsys: Capture) -> None:
+    source = make_run(tmp_path / "run", TINY)
+    line = error(capsys, source, "--to", "huggingface", "--out", tmp_path / "none" / "out")
+    assert line.startswith(f"{tmp_path / 'none'}: no such folder")
+
+
+@pytest.mark.parametrize(
+    "summary", [{"data": {}}, {"best_val_loss": "x"}, {"data": {"bytes": "x"}}]
+)
+def test_a_summary_that_is_not_ours_is_left_out(tmp_path: Path, summary: dict[str, Any]) -> None:
+    source = make_run(tmp_path / "run", TINY)
+    (source / "summary.json").write_text(json.dumps(summary))
+    assert main([str(source), "--to", "huggingface", "--out", str(tmp_path / "out")]) == 0
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "## Parameters" in text
+    assert "## Data" not in text
 
 
 def test_what_is_joined_must_be_of_one_dtype(tmp_path: Path, capsys: Capture) -> None:

@@ -5,6 +5,7 @@ Fields, defaults and names: huggingface/transformers, `models/{llama,mistral,qwe
 
 from __future__ import annotations
 
+from reprlib import repr as shortened
 from typing import Any
 
 from minilm.config import ModelConfig
@@ -118,11 +119,22 @@ def _qwen_window(fields: Fields) -> int:
         return 0
     window, count = size(fields, "sliding_window", 4096), layers(fields, "num_hidden_layers", 32)
     types = fields.get("layer_types")
-    sliding = (
-        [kind == "sliding_attention" for kind in types]
-        if isinstance(types, list)
-        else [i >= fields.get("max_window_layers", 28) for i in range(count)]
-    )
+    if isinstance(types, list):
+        known = ("sliding_attention", "full_attention")
+        if len(types) != count or not all(kind in known for kind in types):
+            raise ConfigError(
+                "config.json: layer_types",
+                shortened(types),
+                f"{' or '.join(known)} for each of {count} layers",
+            )
+        sliding = [kind == known[0] for kind in types]
+    else:
+        full = fields.get("max_window_layers", 28)
+        if type(full) is not int:
+            raise ConfigError(
+                "config.json: max_window_layers", shortened(full), "a number of layers"
+            )
+        sliding = [i >= full for i in range(count)]
     if any(sliding) and not all(sliding):
         field = "layer_types" if isinstance(types, list) else "max_window_layers"
         raise ConfigError(
