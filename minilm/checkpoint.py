@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from minilm import files, run
 from minilm.config import ModelConfig
 from minilm.errors import FormatError, InputError
+from minilm.formats.checks import check_same_tensors
 from minilm.formats.header import StoredTensor
 from minilm.formats.safetensors import make_header, read_header
 from minilm.model.transformer import Transformer
@@ -103,15 +104,7 @@ def read_tensors(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str,
             wanted = ", ".join(FLOATING)
             raise FormatError(path, f"{tensor.name} in {tensor.dtype}", f"weights in {wanted}")
     stored = {tensor.name: tensor.shape for tensor in tensors}
-    for name in sorted(shapes.keys() | stored.keys()):
-        came, expected = stored.get(name), shapes.get(name)
-        if came != expected:
-            raise FormatError(
-                path,
-                f"{name} {'absent' if came is None else list(came)}",
-                "no such tensor" if expected is None else f"{name} {list(expected)}",
-                "the weights are not those of this config.json",
-            )
+    check_same_tensors(path, stored, shapes)
     with safe_open(path, framework="pt") as stream:
         # Copied: in the file a tensor is not aligned, and unaligned matrices multiply to other last
         # bits than the aligned ones that were saved.

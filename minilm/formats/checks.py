@@ -7,7 +7,7 @@ import math
 import os
 import reprlib
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, TypeGuard
 
@@ -91,3 +91,18 @@ def _require_regular(path: Path, mode: int) -> None:
         return
     kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
     raise FormatError(path, kinds.get(stat.S_IFMT(mode), "a device"), "a file")
+
+
+def check_same_tensors(
+    path: Path, stored: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Names and shapes of a file against those of its config.json. Raises FormatError for the first other."""
+    for name in sorted(stored.keys() | wanted.keys()):
+        came, expected = stored.get(name), wanted.get(name)
+        if came != expected:
+            raise FormatError(
+                path,
+                f"{name} {'absent' if came is None else list(came)}",
+                "no such tensor" if expected is None else f"{name} {list(expected)}",
+                "the weights are not those of this config.json",
+            )

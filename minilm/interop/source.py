@@ -10,6 +10,7 @@ from pathlib import Path
 from minilm import formats, run
 from minilm.config import ModelConfig
 from minilm.errors import FormatError, InputError
+from minilm.formats.checks import check_same_tensors
 from minilm.formats.header import StoredTensor
 from minilm.formats.huggingface import shards_of
 from minilm.formats.json_file import read_object
@@ -81,7 +82,7 @@ def open_source(folder: Path) -> Source:
         config = run.read_config(folder / run.CONFIG)
         path = folder / run.WEIGHTS
         stored = {tensor.name: tensor for tensor in formats.read(path).tensors}
-        _compare(path, {n: t.shape for n, t in stored.items()}, shapes_of(config))
+        check_same_tensors(path, {n: t.shape for n, t in stored.items()}, shapes_of(config))
         return Source(folder, config, stored, {}, is_run=True)
     architecture = named(fields)
     config = architecture.model_config(fields)
@@ -92,7 +93,7 @@ def open_source(folder: Path) -> Source:
     pieces = architecture.pieces(config)
     ours = shapes_of(config)
     wanted = {piece.theirs: piece.shape([ours[name] for name in piece.ours]) for piece in pieces}
-    _compare(path_of_weights, {n: t.shape for n, t in stored.items()}, wanted)
+    check_same_tensors(path_of_weights, {n: t.shape for n, t in stored.items()}, wanted)
     places = {name: (piece, number) for piece in pieces for number, name in enumerate(piece.ours)}
     return Source(folder, config, stored, places, is_run=False)
 
@@ -132,19 +133,3 @@ def _same_values(
             f"{head.name} that is not {table}",
             "tie_word_embeddings false, or the same values",
         )
-
-
-def _compare(
-    path: Path,
-    stored: Mapping[str, tuple[int, ...]],
-    wanted: Mapping[str, tuple[int, ...]],
-) -> None:
-    for name in sorted(stored.keys() | wanted.keys()):
-        came, expected = stored.get(name), wanted.get(name)
-        if came != expected:
-            raise FormatError(
-                path,
-                f"{name} {'absent' if came is None else list(came)}",
-                "no such tensor" if expected is None else f"{name} {list(expected)}",
-                "the weights are not those of this config.json",
-            )

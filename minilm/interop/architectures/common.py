@@ -125,6 +125,15 @@ def linear(theirs: str, ours: str, *kinds: str, form: Any = "same") -> list[Piec
     ]
 
 
+def projections(theirs: str, *kinds: str) -> list[Piece]:
+    """Query, key and value apart, as q_proj, k_proj and v_proj."""
+    return [
+        piece
+        for name in ("query", "key", "value")
+        for piece in linear(f"{theirs}.{name[0]}_proj", f"{BLOCK}.attention.{name}", *kinds)
+    ]
+
+
 def fused(theirs: str, form: Any, bias_form: Any, bias: bool) -> list[Piece]:
     forms = {"weight": form} | ({"bias": bias_form} if bias else {})
     return [

@@ -28,6 +28,7 @@ from minilm.interop.architectures.common import (
     kinds,
     linear,
     number,
+    projections,
     read_common,
     read_rope,
     refuse_unless,
@@ -164,11 +165,7 @@ def _gated_pieces(config: ModelConfig) -> list[Piece]:
     inner = kinds(config.feed_forward_bias)
     block = [
         *linear(f"{h}.input_layernorm", f"{BLOCK}.attention_norm", "weight"),
-        *(
-            piece
-            for name in ("query", "key", "value")
-            for piece in linear(f"{h}.self_attn.{name[0]}_proj", f"{BLOCK}.attention.{name}", *qkv)
-        ),
+        *projections(f"{h}.self_attn", *qkv),
         *linear(f"{h}.self_attn.o_proj", f"{BLOCK}.attention.output", *out),
         *linear(f"{h}.post_attention_layernorm", f"{BLOCK}.feed_forward_norm", "weight"),
         *(

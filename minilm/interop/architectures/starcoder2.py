@@ -28,6 +28,7 @@ from minilm.interop.architectures.common import (
     kinds,
     linear,
     number,
+    projections,
     read_common,
     read_rope,
     rope,
@@ -75,13 +76,7 @@ def _starcoder2_pieces(config: ModelConfig) -> list[Piece]:
     biased = kinds(config.qkv_bias)
     block = [
         *linear(f"{h}.input_layernorm", f"{BLOCK}.attention_norm", *both),
-        *(
-            piece
-            for name in ("query", "key", "value")
-            for piece in linear(
-                f"{h}.self_attn.{name[0]}_proj", f"{BLOCK}.attention.{name}", *biased
-            )
-        ),
+        *projections(f"{h}.self_attn", *biased),
         *linear(f"{h}.self_attn.o_proj", f"{BLOCK}.attention.output", *biased),
         *linear(f"{h}.post_attention_layernorm", f"{BLOCK}.feed_forward_norm", *both),
         *linear(f"{h}.mlp.c_fc", f"{BLOCK}.feed_forward.up", *biased),
