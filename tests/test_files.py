@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,56 @@ def test_nan_is_not_written_as_json(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON compliant"):
         files.write_json(tmp_path / "a.json", {"loss": float("nan")})
     assert os.listdir(tmp_path) == []
+
+
+def test_a_pipe_is_written_into_and_stays_one(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    received: list[bytes] = []
+    reader = threading.Thread(target=lambda: received.append(path.read_bytes()))
+    reader.start()
+    files.write_json(path, {"a": 1})
+    reader.join(timeout=10)
+    assert received == [b'{\n  "a": 1\n}\n']
+    assert stat.S_ISFIFO(path.stat().st_mode)
+    assert os.listdir(tmp_path) == ["pipe"]
+
+
+def test_a_terminal_is_written_into_and_stays_one() -> None:
+    leader, follower = os.openpty()
+    name = os.ttyname(follower)
+    try:
+        files.write_bytes(Path(name), b"report")
+        assert os.read(leader, 100) == b"report"
+        assert stat.S_ISCHR(os.stat(name).st_mode)
+    finally:
+        os.close(leader)
+        os.close(follower)
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_link_is_followed(tmp_path: Path, exists: bool) -> None:
+    (tmp_path / "there").mkdir()
+    target, link = tmp_path / "there" / "target.json", tmp_path / "link.json"
+    if exists:
+        target.write_text("old")
+    link.symlink_to(Path("there") / "target.json")
+    files.write_json(link, {})
+    assert link.is_symlink()
+    assert target.read_text() == "{}\n"
+    assert os.listdir(tmp_path / "there") == ["target.json"]
+    assert sorted(os.listdir(tmp_path)) == ["link.json", "there"]
+
+
+def test_a_link_to_a_pipe_is_written_into(tmp_path: Path) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to("pipe")
+    received: list[bytes] = []
+    reader = threading.Thread(target=lambda: received.append(link.read_bytes()))
+    reader.start()
+    files.write_bytes(link, b"x")
+    reader.join(timeout=10)
+    assert received == [b"x"]
+    assert link.is_symlink()
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
