@@ -37,11 +37,11 @@ test: check
 prove: .venv/installed
 	@echo "Running the slow proofs ..."
 	@$(BIN)/pytest -m slow
-	@$(BIN)/python scripts/dev/crash.py --times 200
+	@$(BIN)/python scripts/tools/crash.py --times 200
 
 agree: .venv/installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,transformers,gguf]'
-	@$(BIN)/pytest tests/ledger/test_transformers_agreement.py tests/formats/test_gguf.py tests/inspection/test_blocks.py \
+	@$(BIN)/pytest tests/architectures/test_transformers_agreement.py tests/formats/test_gguf.py tests/values/test_gguf_blocks.py \
 		tests/model/test_stock_architecture.py tests/interop
 
 llama: .venv/installed
@@ -50,7 +50,7 @@ llama: .venv/installed
 
 fuzz: .venv/installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'
-	@for parser in $(PARSERS); do $(BIN)/python scripts/dev/fuzz.py $$parser --runs $(RUNS) || exit 1; done
+	@for parser in $(PARSERS); do $(BIN)/python scripts/tools/fuzz.py $$parser --runs $(RUNS) || exit 1; done
 
 check: .venv/installed
 	@echo "Checking style and types ..."

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from minilm.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from minilm.checkpoint import load
     from minilm.config import ModelConfig, TrainConfig
+    from minilm.config.presets import preset
     from minilm.inspection.inspector import inspect
     from minilm.inspection.report import Report
     from minilm.model.transformer import Transformer
-    from minilm.presets import preset
     from minilm.training.train import train
 
 _HOMES = {
@@ -25,7 +25,7 @@ _HOMES = {
     "Report": "minilm.inspection.report",
     "load": "minilm.checkpoint",
     "Transformer": "minilm.model.transformer",
-    "preset": "minilm.presets",
+    "preset": "minilm.config.presets",
     "train": "minilm.training.train",
 }
 

@@ -13,13 +13,14 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from minilm import files, run
+from minilm import files
 from minilm.config import ModelConfig
 from minilm.errors import FormatError, InputError
 from minilm.formats.checks import check_same_tensors
 from minilm.formats.header import StoredTensor
 from minilm.formats.safetensors import make_header, read_header
 from minilm.model.transformer import Transformer
+from minilm.runs import files as run_files
 from minilm.text.tokenizers import Tokenizer, load_tokenizer
 
 # What weights are stored in; they are computed with in float32.
@@ -41,18 +42,18 @@ def load(run_dir: str | Path, *, trainable: bool = False, device: str = "cpu") -
     """
     folder = Path(run_dir)
     config = read_run_config(folder)
-    tokenizer = load_tokenizer(folder / run.TOKENIZER, config.vocab_size)
-    model = load_model(folder / run.WEIGHTS, config)
+    tokenizer = load_tokenizer(folder / run_files.TOKENIZER, config.vocab_size)
+    model = load_model(folder / run_files.WEIGHTS, config)
     model.to(device).train(trainable).requires_grad_(trainable)
     return Loaded(model, tokenizer)
 
 
 def read_run_config(folder: Path) -> ModelConfig:
     """The model of a run folder; InputError when the folder holds no run."""
-    for name in (run.CONFIG, run.WEIGHTS, run.TOKENIZER):
+    for name in (run_files.CONFIG, run_files.WEIGHTS, run_files.TOKENIZER):
         if not (folder / name).is_file():
             raise InputError(folder, f"no {name}", "the folder of a run", "see checkpoints/")
-    return run.read_config(folder / run.CONFIG)
+    return run_files.read_config(folder / run_files.CONFIG)
 
 
 def load_model(path: Path, config: ModelConfig) -> Transformer:

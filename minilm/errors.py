@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from minilm.safe_text import one_line
+
 
 class InputError(ValueError):
     """Bad usage or bad input, told in one line: where, what came, what was expected, what to do.
@@ -15,7 +17,7 @@ class InputError(ValueError):
         self.where, self.came, self.expected, self.remedy = where, came, expected, remedy
         text = f"{where}: {came}, expected {expected}" + (f"; {remedy}" if remedy else "")
         # Names come from files and may hold newlines or terminal escapes: one printable line.
-        super().__init__("".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text))
+        super().__init__(one_line(text))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as it is, since subclasses take other arguments: processes send it to each other."""

@@ -1,4 +1,4 @@
-"""The layers of docs/architecture.md, held: who may import whom, who may not import torch."""
+"""The floors of docs/architecture.md, held: who may import whom, and who may not import torch."""
 
 import ast
 import subprocess
@@ -9,77 +9,119 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "minilm"
 
-# A part imports only parts of its own row and of rows above it.
-LAYERS = [
-    {"errors", "files", "config", "units", "dtypes", "presets"},
-    {"ledger", "formats", "text", "run"},
-    {"inspection", "render", "model", "data"},
-    {"checkpoint", "training", "interop"},
-    {"generation"},
+# A room (a folder, or a file at the top) imports from the floors below it and from itself alone. The
+# files of the first floor are each their own room, and may use each other.
+GROUND = {"errors", "files", "units", "dtypes", "version", "safe_text"}
+FLOORS = [
+    GROUND,
+    {"ledger"},
+    {"config", "formats"},
+    {"architectures", "costs", "quantization", "text", "runs", "model"},
+    {"values", "data"},
+    {"checkpoint", "inspection"},
+    {"generation", "render"},
+    {"interop"},
+    {"training"},
     {"cli"},
 ]
-RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
-WITHOUT_TORCH = ("ledger", "formats", "text", "render", "data", "inspection")
-WITH_TORCH = {"inspection/live.py", "inspection/measured.py"}
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+WITHOUT_TORCH = {
+    *("ledger", "config", "formats", "architectures", "costs", "quantization", "text", "runs"),
+    *("values", "data", "inspection", "render"),
+}
+WITH_TORCH = {"inspection/module_reader.py", "inspection/activation_check.py"}
 
 
 def sources() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
 
 
-def part_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def module_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
 
 
-def imports(path: Path) -> list[tuple[str, bool]]:
-    """Every module imported anywhere in a file, and whether that is for type checkers only."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    typing_only = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
-        for statement in node.body
-        for inner in ast.walk(statement)
-    }
-    found = []
-    for node in ast.walk(tree):
+def room_of(module: str) -> str:
+    return module.split(".")[1]
+
+
+MODULES = {module_of(path): path for path in sources()}
+
+
+def imports(path: Path) -> set[str]:
+    """Every module imported anywhere in a file, for type checkers too; a name's module where it is one."""
+    imported = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found += [(alias.name, id(node) in typing_only) for alias in node.names]
+            imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             module = node.module or ""
-            if module == "minilm":  # `from minilm import files` names the part itself
-                found += [(f"minilm.{a.name}", id(node) in typing_only) for a in node.names]
-            else:
-                found.append((module, id(node) in typing_only))
-    return found
+            inner = {f"{module}.{alias.name}" for alias in node.names} & MODULES.keys()
+            imported |= inner
+            if len(inner) < len(node.names):
+                imported.add(module)
+    return imported
 
 
-@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_no_layer_imports_a_higher_one(path: Path) -> None:
-    part = part_of(path)
-    if part == "__init__":
-        return  # the public names are imported lazily, from everywhere
-    assert part in RANK, f"{part} has no layer: add it to LAYERS and to docs/architecture.md"
-    for module, typing_only in imports(path):
-        if module.startswith("minilm.") and not typing_only and module != "minilm.__version__":
-            imported = module.split(".")[1]
-            assert RANK[imported] <= RANK[part], f"{path}: {part} imports {imported}"
+def ids(module: str) -> str:
+    return module.removeprefix("minilm.")
 
 
-@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_torch_stays_out_of_what_must_start_fast(path: Path) -> None:
-    name = str(path.relative_to(PACKAGE))
-    if part_of(path) in WITHOUT_TORCH and name not in WITH_TORCH:
-        runtime = [module for module, typing_only in imports(path) if not typing_only]
-        assert not [module for module in runtime if module.split(".")[0] == "torch"]
+@pytest.mark.parametrize("module", sorted(MODULES.keys() - {"minilm"}), ids=ids)
+def test_no_floor_imports_a_higher_one_nor_its_neighbours(module: str) -> None:
+    room = room_of(module)
+    assert room in FLOOR, f"{room} has no floor: add it to FLOORS and to docs/architecture.md"
+    for imported in imports(MODULES[module]):
+        if imported.startswith("minilm"):
+            assert imported != "minilm", f"{module} imports the whole package"
+            other = room_of(imported)
+            below = FLOOR[other] < FLOOR[room] or {room, other} <= GROUND
+            assert other == room or below, f"{module} imports {imported}"
+
+
+def test_no_circle_of_files() -> None:
+    arrows = {
+        module: {other for other in imports(path) if other in MODULES and other != module}
+        for module, path in MODULES.items()
+        if module != "minilm"  # the public names are imported lazily, from everywhere
+    }
+    while arrows:
+        free = {module for module, others in arrows.items() if not others & arrows.keys()}
+        assert free, f"a circle among {sorted(arrows)}"
+        arrows = {module: others for module, others in arrows.items() if module not in free}
+
+
+@pytest.mark.parametrize("module", sorted(MODULES.keys() - {"minilm"}), ids=ids)
+def test_torch_stays_out_of_what_must_start_fast(module: str) -> None:
+    path = MODULES[module]
+    name = path.relative_to(PACKAGE).as_posix()
+    if room_of(module) in WITHOUT_TORCH and name not in WITH_TORCH:
+        runtime = {other for other in imports(path) if other.split(".")[0] == "torch"}
+        assert not runtime or _for_types_alone(path)
+
+
+def _for_types_alone(path: Path) -> bool:
+    """Whether a file names torch under `if TYPE_CHECKING` only."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    run_command = [
+        n for n in tree.body if isinstance(n, ast.If) and "TYPE_CHECKING" in ast.dump(n.test)
+    ]
+    tree.body = [n for n in tree.body if n not in run_command]
+    return "torch" not in {
+        name.split(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for name in (
+            [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else [a.name for a in node.names]
+        )
+    }
 
 
 def test_importing_everything_changes_nothing() -> None:
-    modules = [
-        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
-        for path in sources()
-    ]
+    modules = sorted(MODULES)
     program = f"""
 import os, signal, sys, torch, numpy, tokenizers, tyro, einops, rich, tqdm, logging, warnings
 def state():

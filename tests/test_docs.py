@@ -10,14 +10,14 @@ import pytest
 
 from tests.conftest import ROOT
 
-DOCS = runpy.run_path(str(ROOT / "scripts" / "dev" / "docs.py"))
+DOCS = runpy.run_path(str(ROOT / "scripts" / "tools" / "docs.py"))
 DOCUMENTS: list[Path] = DOCS["DOCUMENTS"]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_printed_output_is_what_the_command_prints(document: Path) -> None:
     text = document.read_text(encoding="utf-8")
-    assert DOCS["refreshed"](text) == text, "run: python scripts/dev/docs.py"
+    assert DOCS["refreshed"](text) == text, "run: python scripts/tools/docs.py"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -30,18 +30,18 @@ def test_links_and_named_files_exist(document: Path) -> None:
 
 
 def test_the_measured_figures_are_those_of_the_benchmark() -> None:
-    performance = runpy.run_path(str(ROOT / "scripts" / "dev" / "performance.py"))
+    performance = runpy.run_path(str(ROOT / "scripts" / "tools" / "performance.py"))
     figures = performance["read_figures"]()
     for page in performance["PAGES"]:
         text = page.read_text(encoding="utf-8")
-        assert "from performance.json -->" in text
+        assert "from training.json -->" in text
         assert performance["filled"](text, figures) == text, (
-            "run: python scripts/dev/performance.py"
+            "run: python scripts/tools/performance.py"
         )
 
 
 def test_the_ablations_are_those_of_the_runs(tmp_path: Path) -> None:
-    ablate = runpy.run_path(str(ROOT / "scripts" / "dev" / "ablate.py"))
+    ablate = runpy.run_path(str(ROOT / "scripts" / "experiments" / "ablate.py"))
     ablate["write_page"](tmp_path / "page.md", ablate["read_results"]())
     written = (tmp_path / "page.md").read_text(encoding="utf-8")
     assert ablate["PAGE"].read_text(encoding="utf-8") == written, "run: ablate.py --write-only"

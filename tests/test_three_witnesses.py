@@ -6,14 +6,14 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 
+from minilm.architectures.minilm import layout
 from minilm.checkpoint import load_model, save_weights
 from minilm.config import ModelConfig
+from minilm.config.presets import PRESETS
 from minilm.formats.safetensors import read_header
-from minilm.inspection.ledger_check import expected_shapes
-from minilm.inspection.live import meta_model
-from minilm.ledger.families.minilm import layout
+from minilm.inspection.comparison import expected_shapes
+from minilm.inspection.module_reader import meta_model
 from minilm.model.transformer import Transformer
-from minilm.presets import PRESETS
 from tests.strategies import model_configs
 
 

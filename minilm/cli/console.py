@@ -11,7 +11,7 @@ WIDTH = 100
 
 
 class ResultConsole(Console):
-    """rich's, without its own way to end the program: `guarded` ends it as any other."""
+    """rich's, without its own way to end the program: `run_command` ends it as any other."""
 
     def __init__(self) -> None:
         super().__init__(highlight=False, width=None if sys.stdout.isatty() else _columns())

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from minilm.cli.edge import DONE, guarded, parse_arguments
+from minilm.cli.entry import DONE, parse_arguments, run_command
 from minilm.errors import InputError
 
 
@@ -35,11 +35,11 @@ class Arguments:
 def main(arguments: Sequence[str] | None = None, program: str = "convert.py") -> int:
     """Parse, convert, say what was written."""
     given = sys.argv[1:] if arguments is None else arguments
-    return guarded(lambda: _run(parse_arguments(Arguments, given, program)))
+    return run_command(lambda: _run(parse_arguments(Arguments, given, program)))
 
 
 def _run(options: Arguments) -> int:
-    from minilm.interop.source import open_source
+    from minilm.interop.model_source import open_source
 
     out = Path(options.out)
     if os.path.lexists(out):
@@ -53,8 +53,8 @@ def _run(options: Arguments) -> int:
 
             made = export_gguf(source, staging, options.gguf_format, _name(out))
         else:
-            from minilm.interop.card import card
             from minilm.interop.huggingface import export, import_run
+            from minilm.interop.model_card import card
 
             staging.mkdir()
             if options.to == "minilm":

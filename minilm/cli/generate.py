@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from minilm.cli.edge import DONE, guarded, parse_arguments
+from minilm.cli.entry import DONE, parse_arguments, run_command
 from minilm.errors import InputError, TokenizerError
 
 if TYPE_CHECKING:
-    from minilm.generation.decoder import Decoder
+    from minilm.generation.fast_decoder import Decoder
     from minilm.generation.sampling import Sampling
     from minilm.text.tokenizers import Tokenizer
 
@@ -69,12 +69,12 @@ class Arguments:
 def main(arguments: Sequence[str] | None = None, program: str = "generate.py") -> int:
     """Parse, load, generate, print."""
     given = sys.argv[1:] if arguments is None else arguments
-    return guarded(lambda: _run(parse_arguments(Arguments, given, program)))
+    return run_command(lambda: _run(parse_arguments(Arguments, given, program)))
 
 
 def _run(options: Arguments) -> int:
     from minilm.checkpoint import load
-    from minilm.generation.decoder import Decoder
+    from minilm.generation.fast_decoder import Decoder
     from minilm.generation.generate import check_count
     from minilm.generation.sampling import Sampling
     from minilm.training.runtime import choose_device, choose_dtype
@@ -140,8 +140,8 @@ def _answer(
 ) -> None:
     """Print what follows each prompt; how fast it came goes to stderr."""
     from minilm.generation.generate import Generation
-    from minilm.generation.text import TextStream
-    from minilm.render.terminal import plain_text
+    from minilm.generation.text_stream import TextStream
+    from minilm.safe_text import running_text
 
     ids = [tokenizer.encode_prompt(prompt) for prompt in prompts]
     room = max(map(len, ids)) + options.max_new_tokens + 1
@@ -153,7 +153,7 @@ def _answer(
     tokens: list[list[int]] = [[] for _ in prompts]
     shown = len(prompts) == 1 and not options.json  # as it comes: one text alone can be
     if shown:
-        sys.stdout.write(plain_text(prompts[0]))
+        sys.stdout.write(running_text(prompts[0]))
     begin, told = time.perf_counter(), False
     for _ in range(options.max_new_tokens):
         made = generation.step()
@@ -164,7 +164,7 @@ def _answer(
             if streams[number].stopped:
                 generation.stop(number)
             if shown and text:
-                sys.stdout.write(plain_text(text))
+                sys.stdout.write(running_text(text))
                 sys.stdout.flush()
         if generation.slid and not told:
             told = True
@@ -181,12 +181,12 @@ def _answer(
         rest = stream.rest()
         texts[number] += rest
         if shown:
-            sys.stdout.write(plain_text(rest) + "\n")
+            sys.stdout.write(running_text(rest) + "\n")
         elif options.json:
             line = {"prompt": prompts[number], "text": texts[number], "tokens": tokens[number]}
             print(json.dumps(line))
         else:
-            print(plain_text(prompts[number] + texts[number]))
+            print(running_text(prompts[number] + texts[number]))
             if number + 1 < len(prompts):
                 print("-" * 80)
     sys.stdout.flush()

@@ -13,27 +13,27 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from minilm.cli.edge import BAD_INPUT, CHECK_FAILED, DONE, guarded
+from minilm.cli.entry import BAD_INPUT, CHECK_FAILED, DONE, run_command
 from minilm.errors import InputError
-from minilm.inspection import further
+from minilm.inspection import extras
 from minilm.inspection.inspector import examine
 from minilm.inspection.report import Report
 
 if TYPE_CHECKING:
-    from minilm.render.history import RunHistory
+    from minilm.runs.history import RunHistory
 
 
 class Parser(argparse.ArgumentParser):
     """One `error:` line instead of the usage text."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise what `guarded` prints."""
+        """Raise what `run_command` prints."""
         raise InputError("arguments", message, f"what {self.prog} --help lists")
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "inspect.py") -> int:
     """Parse, inspect, print. Exit status: 0 verified, 1 a mismatch, 2 bad usage or input."""
-    return guarded(lambda: _run(arguments, program))
+    return run_command(lambda: _run(arguments, program))
 
 
 def _run(arguments: Sequence[str] | None, program: str) -> int:
@@ -61,19 +61,19 @@ def _report(target: str, options: argparse.Namespace) -> Report:
     listed = options.tensors or options.html is not None
     inspection = examine(target, live=options.live, tensors=listed, **sizes)
     if options.fits is not None:
-        inspection = inspection.having(further.with_fits(inspection, options.fits, **sizes))
+        inspection = inspection.having(extras.with_fits(inspection, options.fits, **sizes))
     if options.reconcile is not None:
-        inspection = inspection.having(further.with_reconciliation(inspection, options.reconcile))
+        inspection = inspection.having(extras.with_reconciliation(inspection, options.reconcile))
     if options.stats or options.stable_rank:
         with _progress("reading") as progress:
-            described = further.with_statistics(
+            described = extras.with_statistics(
                 inspection, progress, stable_rank=options.stable_rank
             )
         inspection = inspection.having(described)
     if options.diff is not None:
         other = examine(options.diff, live=False, **sizes)
         with _progress("comparing") as progress:
-            inspection = inspection.having(further.with_difference(inspection, other, progress))
+            inspection = inspection.having(extras.with_difference(inspection, other, progress))
     return inspection.report
 
 
@@ -109,11 +109,11 @@ def _write(reports: Sequence[Report], options: argparse.Namespace) -> None:
 
 def _history(report: Report) -> RunHistory | None:
     """Of a run that minilm trained; a log that cannot be read costs the page its curves."""
-    from minilm import run
+    from minilm.runs import files as run_files
 
-    if report.architecture != run.FAMILY:
+    if report.architecture != run_files.FAMILY:
         return None
-    from minilm.training.history import read_history
+    from minilm.runs.history import read_history
 
     try:
         return read_history(Path(report.target))
@@ -132,7 +132,7 @@ def _put(file: str, text: str) -> None:
 
 
 @contextlib.contextmanager
-def _progress(doing: str) -> Iterator[further.Progress | None]:
+def _progress(doing: str) -> Iterator[extras.Progress | None]:
     """A bar on stderr while values are read, where stderr is a terminal."""
     if not sys.stderr.isatty():
         yield None

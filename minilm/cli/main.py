@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-from minilm import __version__
+from minilm.version import __version__
 
 VERBS = {
     "train": "train a model on text and leave a run folder",

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin,
 
 import tyro
 
-from minilm.cli.edge import CHECK_FAILED, DONE, guarded, parse_arguments
+from minilm.cli.entry import CHECK_FAILED, DONE, parse_arguments, run_command
 from minilm.config import ModelConfig, TrainConfig
+from minilm.config.presets import PRESETS, find_preset
 from minilm.errors import ConfigError
-from minilm.presets import PRESETS, find_preset
 from minilm.units import format_seconds
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class Arguments:
 def main(arguments: Sequence[str] | None = None, program: str = "train.py") -> int:
     """Parse, train, show. Exit status: 0 done, 1 diverged, 2 bad input, 130/143 stopped and saved."""
     given = sys.argv[1:] if arguments is None else arguments
-    return guarded(lambda: _run(parse_arguments(Arguments, given, program)))
+    return run_command(lambda: _run(parse_arguments(Arguments, given, program)))
 
 
 def _run(options: Arguments) -> int:
@@ -215,12 +215,12 @@ def _refuse_with_resume(options: Arguments) -> None:
 
 def _is_finished(run_dir: Path) -> bool:
     """Whether there is nothing to go on with; then the ledger is shown once more, without torch."""
-    from minilm import run
     from minilm.inspection.inspector import inspect
+    from minilm.runs import files as run_files
 
-    if not (run_dir / run.CONFIG).is_file():
+    if not (run_dir / run_files.CONFIG).is_file():
         return False
-    summary = run.finished_summary(run_dir)
+    summary = run_files.finished_summary(run_dir)
     if summary is None:
         return False
     from minilm.cli.console import ResultConsole
@@ -229,18 +229,19 @@ def _is_finished(run_dir: Path) -> bool:
     print(f"{run_dir} is finished: {summary['stopped_because']}", file=sys.stderr)
     report = inspect(str(run_dir), live=False)
     print_report(report, ResultConsole())
-    if not (run_dir / run.REPORT).exists():  # the end of the run was interrupted
+    if not (run_dir / run_files.REPORT).exists():  # the end of the run was interrupted
         _write_page(run_dir, report)
     return True
 
 
 def _write_page(run_dir: Path, report: Report) -> None:
-    from minilm import files, run
+    from minilm import files
     from minilm.render.html import page
-    from minilm.training.history import read_history
+    from minilm.runs import files as run_files
+    from minilm.runs.history import read_history
 
     text = page(report, history=read_history(run_dir))
-    files.write_bytes(run_dir / run.REPORT, text.encode())
+    files.write_bytes(run_dir / run_files.REPORT, text.encode())
 
 
 def _default_run_dir(options: Arguments) -> str:
@@ -269,15 +270,16 @@ def sample(model: Transformer, tokenizer: Tokenizer, max_new_tokens: int) -> str
 
 def show(run_dir: Path, summary: dict[str, Any], console: Console) -> bool:
     """Print a sample, the curves and what they say, and every parameter; whether it is verified."""
-    from minilm import run
     from minilm.checkpoint import load
     from minilm.inspection.inspector import inspect
-    from minilm.render.terminal import curve, plain_text, print_report
-    from minilm.training.history import read_history
+    from minilm.render.terminal import curve, print_report
+    from minilm.runs import files as run_files
+    from minilm.runs.history import read_history
+    from minilm.safe_text import running_text
 
     history = read_history(run_dir)
     console.rule("a sample")
-    console.print(plain_text(sample(*load(run_dir), SAMPLE_TOKENS)), markup=False)
+    console.print(running_text(sample(*load(run_dir), SAMPLE_TOKENS)), markup=False)
     console.rule("the run")
     console.print(
         f"{summary['steps']} steps, {summary['tokens']:,} tokens in "
@@ -296,12 +298,14 @@ def show(run_dir: Path, summary: dict[str, Any], console: Console) -> bool:
     print_report(report, console)
     console.print()
     _write_page(run_dir, report)
-    console.print(f"run folder: {run_dir}, and all of this as {run_dir / run.REPORT}", markup=False)
+    console.print(
+        f"run folder: {run_dir}, and all of this as {run_dir / run_files.REPORT}", markup=False
+    )
     return report.verified
 
 
 def _list_presets() -> int:
-    from minilm.ledger.families.minilm import layout
+    from minilm.architectures.minilm import layout
 
     for name, preset in PRESETS.items():
         print(

@@ -29,10 +29,10 @@ import tokenizers
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from minilm.data.survey import Identity, Size, identify, measure
+from minilm.data.corpus_stats import Identity, Size, identify, measure
 from minilm.errors import CorpusError, FormatError, InputError
 from minilm.files import atomic_writer, write_json
-from minilm.text.clean import cleaning_versions
+from minilm.text.cleaning import cleaning_versions
 from minilm.text.corpora import Corpus
 from minilm.text.tokenizers import Tokenizer, build_tokenizer, load_tokenizer
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import reprlib
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, TypeGuard
 
 from minilm.errors import FormatError
+from minilm.safe_text import short_repr
 
 LONGEST_NAME = 1024
 MOST_DIMENSIONS = 64  # numpy's and torch's own limit
@@ -36,15 +36,15 @@ def open_regular(path: Path) -> Iterator[tuple[BinaryIO, int]]:
 def check_name(path: Path, name: object) -> str:
     """``name`` if it is a text that can be a tensor's name. Raises FormatError."""
     if not isinstance(name, str):
-        raise FormatError(path, f"a tensor named {shown(name)}", "a text as a name")
+        raise FormatError(path, f"a tensor named {short_repr(name)}", "a text as a name")
     if len(name) > LONGEST_NAME:
         raise FormatError(
-            path, f"tensor {shown(name)}", f"a name of at most {LONGEST_NAME} letters"
+            path, f"tensor {short_repr(name)}", f"a name of at most {LONGEST_NAME} letters"
         )
     try:
         name.encode()
     except UnicodeEncodeError:
-        raise FormatError(path, f"tensor {shown(name)}", "a name that is Unicode") from None
+        raise FormatError(path, f"tensor {short_repr(name)}", "a name that is Unicode") from None
     return name
 
 
@@ -53,7 +53,7 @@ def check_shape(path: Path, name: str, shape: Sequence[object]) -> tuple[int, ..
     if len(shape) > MOST_DIMENSIONS:
         raise FormatError(
             path,
-            f"tensor {shown(name)} with {len(shape)} dimensions",
+            f"tensor {short_repr(name)} with {len(shape)} dimensions",
             f"at most {MOST_DIMENSIONS}",
         )
     sizes = []
@@ -64,7 +64,7 @@ def check_shape(path: Path, name: str, shape: Sequence[object]) -> tuple[int, ..
     if len(sizes) < len(shape) or math.prod(sizes) >= 2**63:
         raise FormatError(
             path,
-            f"tensor {shown(name)} with shape {shown(shape)}",
+            f"tensor {short_repr(name)} with shape {short_repr(shape)}",
             "whole numbers whose product is below 2**63",
         )
     return tuple(sizes)
@@ -73,17 +73,6 @@ def check_shape(path: Path, name: str, shape: Sequence[object]) -> tuple[int, ..
 def is_size(value: object) -> TypeGuard[int]:
     """Whether ``value`` is a whole number that a 64-bit file position can hold."""
     return type(value) is int and 0 <= value < 2**63
-
-
-def shown(value: object) -> str:
-    """``value`` as an error message quotes it: a few words of it, however long it is."""
-    return _SHORT.repr(value)
-
-
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = 100
-_SHORT.maxlist = _SHORT.maxtuple = 8
-_SHORT.maxlevel = 2
 
 
 def _require_regular(path: Path, mode: int) -> None:

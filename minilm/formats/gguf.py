@@ -16,8 +16,9 @@ from typing import BinaryIO
 
 from minilm.dtypes import BITS, BLOCKS, storage_bytes
 from minilm.errors import FormatError
-from minilm.formats.checks import check_name, check_shape, open_regular, shown
+from minilm.formats.checks import check_name, check_shape, open_regular
 from minilm.formats.header import Header, StoredTensor
+from minilm.safe_text import short_repr
 
 # What real files stay far below; what a reader in Python steps over within a second.
 LARGEST_HEADER = 64_000_000
@@ -111,7 +112,7 @@ def parse(stream: BinaryIO, size: int, path: Path) -> Header:
     alignment = metadata.get("general.alignment", "32")
     # A power of two; the length keeps the number small.
     if not re.fullmatch(r"[0-9]{1,10}", alignment) or int(alignment).bit_count() != 1:
-        raise source.broken(f"general.alignment {shown(alignment)}", "a power of two")
+        raise source.broken(f"general.alignment {short_repr(alignment)}", "a power of two")
     data_start = _aligned(source.position, int(alignment))
     tensors = _placed(source, entries, data_start, int(alignment))
     return Header(tensors, metadata, sum(tensor.nbytes for tensor in tensors))
@@ -205,7 +206,7 @@ def _read_metadata(source: _Source, count: int) -> dict[str, str]:
     for _ in range(count):
         key = _name(source, "a key")
         if key in seen:
-            raise source.broken(f"the key {shown(key)} twice", "each key once")
+            raise source.broken(f"the key {short_repr(key)} twice", "each key once")
         seen.add(key)
         kind = source.integer("I")
         if kind == ARRAY:
@@ -255,7 +256,9 @@ def _read_entry(source: _Source) -> _Entry:
     name = check_name(source.path, _name(source, "a tensor name"))
     num_dimensions = source.integer("I")
     if num_dimensions > 8:  # ggml has four
-        raise source.broken(f"tensor {shown(name)} of {num_dimensions} dimensions", "at most 8")
+        raise source.broken(
+            f"tensor {short_repr(name)} of {num_dimensions} dimensions", "at most 8"
+        )
     dimensions = struct.unpack(f"<{num_dimensions}Q", source.take(8 * num_dimensions))
     kind, offset = source.integer("I"), source.integer("Q")
     return name, check_shape(source.path, name, dimensions), kind, offset
@@ -271,17 +274,17 @@ def _placed(
     tensors, expected = [], 0
     for (name, dimensions, kind, offset), next_offset in zip(entries, ends, strict=True):
         if offset != expected:
-            raise source.broken(f"tensor {shown(name)} at byte {offset}", f"byte {expected}")
+            raise source.broken(f"tensor {short_repr(name)} at byte {offset}", f"byte {expected}")
         dtype = TYPES.get(kind, f"ggml type {kind}")
         size = max(0, next_offset - offset)  # of an unknown type: all there is up to the next
         if dtype in BITS or dtype in BLOCKS:
             if dimensions and dimensions[0] % BLOCKS.get(dtype, (1, 0))[0]:
-                came = f"tensor {shown(name)} with rows of {dimensions[0]}"
+                came = f"tensor {short_repr(name)} with rows of {dimensions[0]}"
                 raise source.broken(came, f"whole blocks of {BLOCKS[dtype][0]}")
             size = storage_bytes(math.prod(dimensions), dtype)
         expected = _aligned(offset + size, alignment)
         if offset + size > data_size:
-            came = f"tensor {shown(name)} up to byte {offset + size} of {data_size}"
+            came = f"tensor {short_repr(name)} up to byte {offset + size} of {data_size}"
             raise source.broken(came, "a whole file")
         tensors.append(
             StoredTensor(name, dtype, dimensions[::-1], size, data_start + offset, source.path)
@@ -297,7 +300,7 @@ def _with_other_parts(path: Path, header: Header, num_parts: str) -> Header:
     """What all the files hold that llama.cpp split one model into: NAME-00001-of-00003.gguf, ..."""
     named = re.fullmatch(r"(.*)-([0-9]{5})-of-([0-9]{5})\.gguf", path.name, re.DOTALL)
     if named is None or str(int(named[3])) != num_parts or not 0 < int(named[3]) <= MOST_PARTS:
-        came = f"one part of {shown(num_parts)}"
+        came = f"one part of {short_repr(num_parts)}"
         raise FormatError(path, came, "a name like model-00001-of-00003.gguf", "keep the names")
     headers = []
     for number in range(1, int(named[3]) + 1):
@@ -315,5 +318,7 @@ def _with_other_parts(path: Path, header: Header, num_parts: str) -> Header:
         raise FormatError(path, "a tensor that is in two parts", "each name once")
     wanted = header.metadata.get("split.tensors.count", str(len(tensors)))
     if wanted != str(len(tensors)):
-        raise FormatError(path, f"{len(tensors)} tensors in all parts", f"{shown(wanted)[1:-1]}")
+        raise FormatError(
+            path, f"{len(tensors)} tensors in all parts", f"{short_repr(wanted)[1:-1]}"
+        )
     return Header(tensors, headers[0].metadata, sum(part.data_bytes for part in headers))

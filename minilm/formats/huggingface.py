@@ -11,9 +11,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from minilm.errors import FormatError, InputError
-from minilm.formats.checks import check_name, open_regular, shown
+from minilm.formats.checks import check_name, open_regular
 from minilm.formats.header import Header, StoredTensor
 from minilm.formats.json_file import LARGEST, parse_object
+from minilm.safe_text import short_repr
 
 MOST_SHARDS = 2000
 
@@ -55,15 +56,17 @@ def parse(raw: bytes, path: Path) -> Header:
         for tensor in header.tensors:
             place = places.pop(tensor.name, None)
             if place != shard:
-                came = f"tensor {shown(tensor.name)} in {shown(shard)}"
-                wanted = f"it in {shown(place)}" if place else "no tensor that the index leaves out"
+                came = f"tensor {short_repr(tensor.name)} in {short_repr(shard)}"
+                wanted = (
+                    f"it in {short_repr(place)}" if place else "no tensor that the index leaves out"
+                )
                 raise FormatError(path, came, wanted)
         tensors += header.tensors
         shared += header.shared
         texts |= header.metadata
         data_bytes += header.data_bytes
     for name, shard in places.items():
-        raise FormatError(path, f"no tensor {shown(name)} in {shown(shard)}", "it there")
+        raise FormatError(path, f"no tensor {short_repr(name)} in {short_repr(shard)}", "it there")
     metadata = index.get("metadata")
     said = metadata.items() if isinstance(metadata, dict) else ()
     texts |= {key: str(value) for key, value in said if isinstance(value, (str, int, float))}
@@ -108,7 +111,7 @@ def _weight_map(path: Path, value: object) -> dict[str, str]:
     for shard in set(map(_hashable, value.values())):
         if not isinstance(shard, str) or not _is_plain(shard) or shard == path.name:
             raise FormatError(
-                path, f"the shard {shown(shard)}", "a file of weights beside the index"
+                path, f"the shard {short_repr(shard)}", "a file of weights beside the index"
             )
     for name in value:
         check_name(path, name)
@@ -140,5 +143,5 @@ def _read_shard(path: Path, name: str) -> Header:
 
         return read_torch_zip(shard)
     except FileNotFoundError:
-        came = f"no {shown(name)} beside it"
+        came = f"no {short_repr(name)} beside it"
         raise FormatError(path, came, "every shard that it names", "download it") from None

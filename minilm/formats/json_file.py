@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from minilm.errors import FormatError
-from minilm.formats.checks import open_regular, shown
+from minilm.formats.checks import open_regular
+from minilm.safe_text import short_repr
 
 # The index of a model with 140,000 tensors takes 14 MB. A parsed value takes up to 100 bytes and a
 # letter up to four, so what passes these limits fits into 200 MB.
@@ -34,7 +35,7 @@ def parse_object(
         entries = dict(pairs)
         if len(entries) < len(pairs):
             twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
-            raise broken(f"a name that occurs twice: {shown(twice)}", "each name once")
+            raise broken(f"a name that occurs twice: {short_repr(twice)}", "each name once")
         return entries
 
     def broken(came: str, expected: str = "a JSON object") -> FormatError:
@@ -53,7 +54,7 @@ def parse_object(
     except FormatError:
         raise
     except (ValueError, RecursionError) as error:  # also an integer of too many digits
-        raise broken(f"not JSON ({shown(str(error))[1:-1]})") from None
+        raise broken(f"not JSON ({short_repr(str(error))[1:-1]})") from None
     if not isinstance(value, dict):
         raise broken(f"a JSON {type(value).__name__}")
     return value

@@ -14,9 +14,10 @@ from typing import Any, BinaryIO
 
 from minilm.dtypes import BITS, SAFETENSORS_NAMES, storage_bytes
 from minilm.errors import FormatError
-from minilm.formats.checks import check_name, check_shape, is_size, open_regular, shown
+from minilm.formats.checks import check_name, check_shape, is_size, open_regular
 from minilm.formats.header import Header, StoredTensor
 from minilm.formats.json_file import LARGEST, parse_object
+from minilm.safe_text import short_repr
 
 # The library itself reads up to 100 MB; no file is known to need a tenth of this.
 LARGEST_HEADER = LARGEST
@@ -80,13 +81,17 @@ def _tensors(
         stored, shape, offsets = (fields.get(key) for key in ("dtype", "shape", "data_offsets"))
         if not isinstance(stored, str) or len(stored) > LONGEST_DTYPE:
             raise _broken(
-                path, f"tensor {shown(name)} without a dtype", "dtype, shape and data_offsets"
+                path, f"tensor {short_repr(name)} without a dtype", "dtype, shape and data_offsets"
             )
         if not isinstance(shape, list):
-            raise _broken(path, f"tensor {shown(name)} with shape {shown(shape)}", "a list")
+            raise _broken(
+                path, f"tensor {short_repr(name)} with shape {short_repr(shape)}", "a list"
+            )
         if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(is_size, offsets)):
             raise _broken(
-                path, f"tensor {shown(name)} with offsets {shown(offsets)}", "two whole numbers"
+                path,
+                f"tensor {short_repr(name)} with offsets {short_repr(offsets)}",
+                "two whole numbers",
             )
         sizes = check_shape(path, name, shape)
         size = offsets[1] - offsets[0]
@@ -98,7 +103,7 @@ def _tensors(
             wanted = f"{tensor.count * BITS[tensor.dtype] / 8:g}"
             raise _broken(
                 path,
-                f"tensor {shown(name)} of {size} bytes",
+                f"tensor {short_repr(name)} of {size} bytes",
                 f"{wanted} for {stored} {list(shape)}",
             )
         placed.append((offsets[0], offsets[1], tensor))
@@ -106,7 +111,9 @@ def _tensors(
     position = 0
     for begin, end, tensor in placed:
         if begin != position or end < begin:
-            raise _broken(path, f"tensor {shown(tensor.name)} at byte {begin}", f"byte {position}")
+            raise _broken(
+                path, f"tensor {short_repr(tensor.name)} at byte {begin}", f"byte {position}"
+            )
         position = end
     if position != data_size:
         raise _broken(path, f"{data_size} bytes of data", f"{position}, as the header says")

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from minilm.errors import FormatError
-from minilm.formats.checks import check_name, check_shape, shown
+from minilm.formats.checks import check_name, check_shape
 from minilm.formats.torch_pickle import Name, PickledSubclass, PickledTensor
+from minilm.safe_text import short_repr
 
 DEEPEST_NESTING = 20
 MOST_TENSORS = 200_000
@@ -53,7 +54,7 @@ def model_of(path: Path, content: Any) -> tuple[Tensors, dict[str, str]]:
     for whole, value in _without_wrappers(_named(path, content)).items():
         for name, tensor in _parts(path, whole, value, metadata):
             if check_name(path, name) in named:
-                raise FormatError(path, f"tensor {shown(name)} twice", "each name once")
+                raise FormatError(path, f"tensor {short_repr(name)} twice", "each name once")
             named[name] = tensor
         if len(named) > MOST_TENSORS:
             raise FormatError(path, f"over {MOST_TENSORS} tensors", "fewer")
@@ -68,7 +69,7 @@ def _named(path: Path, content: Any) -> dict[str, Value]:
     named: dict[str, Value] = {}
     for name, value in _walk(path, content, "", 0, set()):
         if name in named:
-            raise FormatError(path, f"tensor {shown(name)} twice", "each name once")
+            raise FormatError(path, f"tensor {short_repr(name)} twice", "each name once")
         named[name] = value
     return named
 
@@ -106,7 +107,7 @@ def _parts(
         yield name, value
         return
     if not isinstance(value.shape, (tuple, list)):
-        raise FormatError(path, f"tensor {shown(name)} without a shape", "a shape")
+        raise FormatError(path, f"tensor {short_repr(name)} without a shape", "a shape")
     parts = _inner_tensors(path, name, value)
     data: dict[str, Any] = {"shape": check_shape(path, name, value.shape)}
     target = value.state.get("target_dtype")
@@ -129,12 +130,16 @@ def _inner_tensors(path: Path, name: str, value: PickledSubclass) -> Tensors:
     within = [("", value)]
     for holder, subclass in within:
         if len(subclass.state) > MOST_ATTRIBUTES:
-            raise FormatError(path, f"tensor {shown(name)} of many parts", "what torchao wrote")
+            raise FormatError(
+                path, f"tensor {short_repr(name)} of many parts", "what torchao wrote"
+            )
         tensors = [
             (key, inner) for key, inner in subclass.state.items() if isinstance(inner, Value)
         ]
         if len(within) + len(parts) + len(tensors) > MOST_PARTS:
-            raise FormatError(path, f"tensor {shown(name)} of many parts", "what torchao wrote")
+            raise FormatError(
+                path, f"tensor {short_repr(name)} of many parts", "what torchao wrote"
+            )
         for key, inner in tensors:
             attribute = check_name(path, key)
             if isinstance(inner, PickledSubclass):
@@ -142,7 +147,7 @@ def _inner_tensors(path: Path, name: str, value: PickledSubclass) -> Tensors:
                 continue
             attribute = f"{holder}_{attribute}" if attribute in parts else attribute
             if attribute in parts:
-                came = f"tensor {shown(name)} with two parts {shown(attribute)}"
+                came = f"tensor {short_repr(name)} with two parts {short_repr(attribute)}"
                 raise FormatError(path, came, "each name once")
             parts[attribute] = inner
     return parts
@@ -155,12 +160,12 @@ def _left_out(content: dict[Any, Any], model: str) -> str:
     for key, value in content.items():
         count = _count_tensors(value, seen) if key != model else 0
         if count:
-            parts.append(f"{shown(key)} ({count} tensor{'s' if count > 1 else ''})")
+            parts.append(f"{short_repr(key)} ({count} tensor{'s' if count > 1 else ''})")
     if not parts:
         return ""
     more = len(parts) - MOST_LEFT_OUT
     listed = ", ".join(parts[:MOST_LEFT_OUT]) + (f" and {more} more" if more > 0 else "")
-    return f"read {shown(model)}; left out {listed}"
+    return f"read {short_repr(model)}; left out {listed}"
 
 
 def _count_tensors(value: Any, seen: set[int]) -> int:

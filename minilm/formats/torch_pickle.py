@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from minilm.errors import FormatError
-from minilm.formats.checks import shown
+from minilm.safe_text import short_repr
 
 # A tensor takes some 35 instructions and 200 bytes.
 LARGEST_PICKLE = 16_000_000
@@ -338,9 +338,9 @@ class _Machine:
 
     def _refused(self, name: str) -> FormatError:
         if name.startswith("torch.nn.modules."):
-            came, remedy = f"a whole module ({shown(name)[1:-1]})", "save module.state_dict()"
+            came, remedy = f"a whole module ({short_repr(name)[1:-1]})", "save module.state_dict()"
         else:
-            came, remedy = f"the object {shown(name)}", "save a state dict of tensors"
+            came, remedy = f"the object {short_repr(name)}", "save a state dict of tensors"
         return FormatError(
             self.path, came, "tensors and plain values", f"{remedy}; nothing was executed"
         )

@@ -16,10 +16,11 @@ from typing import Any, BinaryIO, cast
 
 from minilm.dtypes import BITS
 from minilm.errors import FormatError
-from minilm.formats.checks import check_shape, is_size, open_regular, shown
+from minilm.formats.checks import check_shape, is_size, open_regular
 from minilm.formats.header import Header, StoredTensor
 from minilm.formats.torch_contents import model_of
 from minilm.formats.torch_pickle import LARGEST_PICKLE, PickledTensor, read_pickle
+from minilm.safe_text import short_repr
 
 # The zip directory takes some 90 bytes a storage.
 LARGEST_DIRECTORY = 4_000_000
@@ -141,7 +142,7 @@ def _small(
         zipfile.ZIP_STORED,
         zipfile.ZIP_DEFLATED,
     ):
-        came = f"{shown(name)} of {info.file_size} bytes, compression {info.compress_type}"
+        came = f"{short_repr(name)} of {info.file_size} bytes, compression {info.compress_type}"
         raise FormatError(path, came, f"at most {largest}, stored or deflated")
     with archive.open(info) as entry:
         return entry.read(largest + 1)
@@ -175,7 +176,9 @@ class Storages:
         if key not in self.known:
             name = f"{self.root}/data/{key}"
             if name not in self.entries:
-                raise FormatError(self.path, f"no {shown(name)} in it", "every storage it names")
+                raise FormatError(
+                    self.path, f"no {short_repr(name)} in it", "every storage it names"
+                )
             self.known[key] = self._place(name, self.entries[name])
         return self.known[key]
 
@@ -193,18 +196,22 @@ class Storages:
         self.stream.seek(info.header_offset)
         local = self.stream.read(30)
         if len(local) < 30 or not local.startswith(b"PK\x03\x04") or info.flag_bits & 1:
-            raise FormatError(self.path, f"{shown(name)} is not where the zip says", "a whole zip")
+            raise FormatError(
+                self.path, f"{short_repr(name)} is not where the zip says", "a whole zip"
+            )
         name_length, extra_length = struct.unpack("<HH", local[26:30])
         offset = info.header_offset + 30 + name_length + extra_length
         if offset + info.compress_size > self.size:
-            raise FormatError(self.path, f"{shown(name)} past the end", "a whole file")
+            raise FormatError(self.path, f"{short_repr(name)} past the end", "a whole file")
         if info.compress_type != zipfile.ZIP_STORED:
             # A byte of deflate stands for at most 1032.
             if info.file_size > 1032 * info.compress_size:
-                raise FormatError(self.path, f"{shown(name)} that is a zip bomb", "its true size")
+                raise FormatError(
+                    self.path, f"{short_repr(name)} that is a zip bomb", "its true size"
+                )
             return _Place(info.file_size, None)
         if info.file_size != info.compress_size:
-            raise FormatError(self.path, f"{shown(name)} of two sizes", "one size")
+            raise FormatError(self.path, f"{short_repr(name)} of two sizes", "one size")
         return _Place(info.file_size, offset)
 
 
@@ -214,11 +221,13 @@ def _checked(
     """The tensor, if all of it lies within its storage, and what tells its bytes apart."""
     shape, stride, offset = pickled.shape, pickled.stride, pickled.offset
     if not isinstance(shape, (tuple, list)) or not isinstance(stride, (tuple, list)):
-        raise FormatError(path, f"tensor {shown(name)} without a shape", "a shape and strides")
+        raise FormatError(path, f"tensor {short_repr(name)} without a shape", "a shape and strides")
     sizes = check_shape(path, name, shape)
     steps = tuple(n for n in stride[: len(sizes)] if is_size(n))
     if len(stride) != len(sizes) or len(steps) != len(sizes) or not is_size(offset):
-        raise FormatError(path, f"tensor {shown(name)} with strides {shown(stride)}", "its own")
+        raise FormatError(
+            path, f"tensor {short_repr(name)} with strides {short_repr(stride)}", "its own"
+        )
     if pickled.storage is None:
         return StoredTensor(name, pickled.dtype, sizes, 0, None, path), (name,)
     place = storages.find(pickled.storage.key)
@@ -229,7 +238,7 @@ def _checked(
     tensor = StoredTensor(name, pickled.dtype, sizes)
     last = sum((size - 1) * step for size, step in zip(sizes, steps, strict=True))
     if tensor.count and (offset + last + 1) * width > place.size:
-        came = f"tensor {shown(name)} up to byte {(offset + last + 1) * width} of {place.size}"
+        came = f"tensor {short_repr(name)} up to byte {(offset + last + 1) * width} of {place.size}"
         raise FormatError(path, came, "a view within its storage")
     in_one_piece = place.offset is not None and _is_contiguous(sizes, steps)
     begin = (place.offset or 0) + offset * width if in_one_piece else None

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from minilm.checkpoint import Loaded
 from minilm.errors import ConfigError
-from minilm.generation.cache import Cache
-from minilm.generation.decoder import Decoder
+from minilm.generation.fast_decoder import Decoder
 from minilm.generation.sampling import Sampling, choose
-from minilm.generation.text import TextStream
+from minilm.generation.text_stream import TextStream
+from minilm.model.kv_cache import Cache
 from minilm.text.tokenizers import Tokenizer
 
 

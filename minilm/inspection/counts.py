@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from minilm.inspection.ledger_check import Contents
+from minilm.inspection.comparison import Contents
 from minilm.inspection.names import component_by_name, is_bias, is_embedding
 from minilm.inspection.report import Component, Convention, Parameters, TensorRow
-from minilm.inspection.storage import LogicalTensor
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role
+from minilm.quantization.logical_tensors import LogicalTensor
 
 BUFFER = "buffer"
 TIED_COPY = "tied copy"

@@ -10,10 +10,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from minilm.architectures import HUGGING_FACE
+from minilm.architectures.minilm import layout as minilm_layout
+from minilm.architectures.task_heads import architecture_of
 from minilm.config import ModelConfig
+from minilm.costs.flops import flops_per_token
 from minilm.errors import FormatError, InputError
 from minilm.formats.header import Header
-from minilm.inspection.costs import memory, priced_context
+from minilm.inspection.active_experts import active_elements
+from minilm.inspection.comparison import Contents
 from minilm.inspection.counts import (
     conventions,
     counted_parameters,
@@ -23,9 +28,7 @@ from minilm.inspection.counts import (
     grouped_components,
     stored_rows,
 )
-from minilm.inspection.experts import active_elements
-from minilm.inspection.hearing import Hearing, hear_file, hear_module
-from minilm.inspection.ledger_check import Contents
+from minilm.inspection.memory import memory, priced_context
 from minilm.inspection.report import (
     Component,
     FormulaReport,
@@ -34,21 +37,18 @@ from minilm.inspection.report import (
     TensorRow,
     Witnesses,
 )
-from minilm.inspection.sources import UNKNOWN, Source, resolve
-from minilm.inspection.storage import Storage, summary
+from minilm.inspection.target import UNKNOWN, Source, resolve
 from minilm.inspection.vocabulary import vocabulary_size
+from minilm.inspection.witnesses import Hearing, hear_file, hear_module
 from minilm.ledger.approximation import textbook
 from minilm.ledger.components import POSITION_EMBEDDING
-from minilm.ledger.families import HUGGING_FACE
-from minilm.ledger.families.heads import architecture_of
-from minilm.ledger.families.minilm import layout as minilm_layout
-from minilm.ledger.flops import flops_per_token
 from minilm.ledger.layout import Layout
+from minilm.quantization.logical_tensors import Storage, summary
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from minilm.inspection.live import ModuleContents
+    from minilm.inspection.module_reader import ModuleContents
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ def _undeclared_counts(
 
 def _measured(config: ModelConfig, predicted: Mapping[str, Any]) -> dict[str, Any]:
     """What torch keeps of the activations that were predicted; empty where that is too much to try."""
-    from minilm.inspection.measured import check_activations
+    from minilm.inspection.activation_check import check_activations
 
     if predicted["context"] > config.context_length:
         return {}
@@ -213,7 +213,7 @@ def _measured(config: ModelConfig, predicted: Mapping[str, Any]) -> dict[str, An
 
 
 def _examine_module(module: nn.Module, context: int | None, batch: int) -> Inspection:
-    from minilm.inspection.live import read_module
+    from minilm.inspection.module_reader import read_module
     from minilm.model.transformer import Transformer
 
     contents, heard = read_module(module), Hearing()

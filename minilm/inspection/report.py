@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from minilm.inspection.reconciliation.reconcile import Reconciliation
-    from minilm.inspection.values.diff import Difference
-    from minilm.inspection.values.statistics import Statistics
-    from minilm.ledger.fits import Fit
+    from minilm.costs.fits import Fit
+    from minilm.inspection.reconciliation.explanation import Reconciliation
+    from minilm.quantization.logical_tensors import Quantization
+    from minilm.values.difference import Difference
+    from minilm.values.statistics import Statistics
 
 SCHEMA = "minilm.report/1"
 
@@ -46,24 +47,6 @@ class Convention:
     name: str
     count: int
     meaning: str
-
-
-@dataclass(frozen=True)
-class Quantization:
-    """How a quantized checkpoint stores its parameters.
-
-    ``stored_elements`` are those that the values are packed in, ``scale_elements`` those of scales,
-    zero points and codebooks; ``bits_per_weight`` has both kinds of bytes in it, over the parameters
-    that are quantized.
-    """
-
-    method: str
-    parameters: int
-    stored_elements: int
-    scale_elements: int
-    value_bytes: int
-    scale_bytes: int
-    bits_per_weight: float
 
 
 @dataclass(frozen=True)

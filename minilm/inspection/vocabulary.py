@@ -7,7 +7,7 @@ from pathlib import Path
 from minilm.errors import FormatError
 from minilm.formats.header import Header
 from minilm.formats.json_file import read_object
-from minilm.run import TOKENIZER
+from minilm.runs.files import TOKENIZER
 
 # Above this, parsing would take longer than the whole inspection may.
 LARGEST_TOKENIZER = 4_000_000

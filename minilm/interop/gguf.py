@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from minilm import run
 from minilm.config import ModelConfig
 from minilm.errors import ConfigError, MissingExtraError, TokenizerError
-from minilm.interop import streams
+from minilm.formats import tensor_io
+from minilm.formats.tensor_io import Array
 from minilm.interop.architectures import fitting
-from minilm.interop.forms import Array
-from minilm.interop.source import Source
+from minilm.interop.model_source import Source
+from minilm.runs import files as run_files
 from minilm.text.tokenizers import (
     BPETokenizer,
     ByteTokenizer,
@@ -84,7 +84,7 @@ class _Quantized:
         self.nbytes = _nbytes(entry.shape, kind)
 
     def tofile(self, stream: BinaryIO) -> None:
-        for rows in streams.chunks(self._values):
+        for rows in tensor_io.chunks(self._values):
             self._quantize(_as_float32(rows), self._kind).tofile(stream)
 
 
@@ -120,7 +120,7 @@ def export(source: Source, path: Path, file_format: str, name: str) -> str:
             f"{config.sliding_window} in a context of {config.context_length}",
             f"0: llama.cpp's {architecture} attends to all tokens",
         )
-    tokenizer = load_tokenizer(source.folder / run.TOKENIZER, config.vocab_size)
+    tokenizer = load_tokenizer(source.folder / run_files.TOKENIZER, config.vocab_size)
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_name(name)
     _add_sizes(writer, config, architecture)
@@ -264,7 +264,7 @@ def _entries(source: Source, family: str) -> Iterator[_Entry]:
 
 
 def _as_float32(values: Array) -> Array:
-    if values.dtype == streams.NUMPY["bfloat16"]:  # the upper half of a float32
+    if values.dtype == tensor_io.NUMPY["bfloat16"]:  # the upper half of a float32
         return (values.astype(np.uint32) << 16).view(np.float32)
     return np.ascontiguousarray(values, dtype=np.float32)
 

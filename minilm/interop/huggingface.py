@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from minilm import files, run
+from minilm import files
 from minilm.config import TrainConfig
+from minilm.formats import tensor_io
 from minilm.formats.header import StoredTensor
 from minilm.formats.json_file import read_object
-from minilm.interop import streams
 from minilm.interop.architectures import fitting
-from minilm.interop.source import Source, shapes_of
+from minilm.interop.model_source import Source, shapes_of
+from minilm.runs import files as run_files
 from minilm.text.tokenizers import GENERATION_CONFIG, ByteTokenizer, Tokenizer, load_tokenizer
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -27,7 +28,7 @@ def export(source: Source, folder: Path) -> str:
     config = source.config
     architecture = fitting(config)
     fields = architecture.config(config)
-    tokenizer = load_tokenizer(source.folder / run.TOKENIZER, config.vocab_size)
+    tokenizer = load_tokenizer(source.folder / run_files.TOKENIZER, config.vocab_size)
     kept = _settings(source.folder)
     ends: dict[str, Any] = {
         "bos_token_id": tokenizer.end_of_text,
@@ -52,9 +53,9 @@ def export(source: Source, folder: Path) -> str:
         )
         for piece in pieces
     }
-    streams.write(folder / run.WEIGHTS, plan, {"format": "pt"})
-    files.write_json(folder / run.CONFIG, fields | ends)
-    tokenizer.save(folder / run.TOKENIZER)
+    tensor_io.write(folder / run_files.WEIGHTS, plan, {"format": "pt"})
+    files.write_json(folder / run_files.CONFIG, fields | ends)
+    tokenizer.save(folder / run_files.TOKENIZER)
     settings = {TOKENIZER_CONFIG: _tokenizer_config(tokenizer, config.context_length)} | kept
     for name, content in (settings | {GENERATION_CONFIG: generation}).items():
         files.write_json(folder / name, content)
@@ -66,10 +67,10 @@ def import_run(source: Source, folder: Path) -> None:
 
     What says which tokens begin and end a text is kept beside it.
     """
-    tokenizer = load_tokenizer(source.folder / run.TOKENIZER, source.config.vocab_size)
+    tokenizer = load_tokenizer(source.folder / run_files.TOKENIZER, source.config.vocab_size)
     settings = _settings(source.folder)
     if not source.is_run and GENERATION_CONFIG not in settings:
-        fields = read_object(source.folder / run.CONFIG)
+        fields = read_object(source.folder / run_files.CONFIG)
         found = {
             n: fields[n] for n in ("bos_token_id", "eos_token_id") if fields.get(n) is not None
         }
@@ -79,11 +80,11 @@ def import_run(source: Source, folder: Path) -> None:
         for name, shape in source.shapes.items()
     }
     metadata = {"converted_from": source.folder.name}
-    streams.write(folder / run.WEIGHTS, plan, metadata)
-    tokenizer.save(folder / run.TOKENIZER)
+    tensor_io.write(folder / run_files.WEIGHTS, plan, metadata)
+    tokenizer.save(folder / run_files.TOKENIZER)
     for name, content in settings.items():
         files.write_json(folder / name, content)
-    run.write_config(folder, source.config, TrainConfig())
+    run_files.write_config(folder, source.config, TrainConfig())
 
 
 def _settings(folder: Path) -> dict[str, dict[str, Any]]:

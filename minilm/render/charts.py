@@ -13,7 +13,7 @@ from typing import Any
 
 from minilm.inspection.report import Report, TensorRow
 from minilm.render.tables import shape_text
-from minilm.render.terminal import plain
+from minilm.safe_text import one_line
 
 MAX_BOXES = 2000
 MAX_COMPONENTS = 50
@@ -57,8 +57,8 @@ def treemap(report: Report) -> list[dict[str, Any]]:
         box = str(len(boxes))
         share = count / total
         boxes.append(
-            {"id": box, "parent": parent, "label": plain(label), "count": count}
-            | {"share": share, "detail": plain(detail), "family": family}
+            {"id": box, "parent": parent, "label": one_line(label), "count": count}
+            | {"share": share, "detail": one_line(detail), "family": family}
         )
         return box
 
@@ -105,8 +105,8 @@ def heat_map(report: Report) -> dict[str, Any] | None:
     prefixes = {layer.rpartition(".")[0] for layer in layers}
     short = len(prefixes) == 1
     return {
-        "layers": [plain(each.rpartition(".")[2] if short else each) for each in shown_layers],
-        "matrices": [plain(matrix.removesuffix(".weight")) for matrix in shown_matrices],
+        "layers": [one_line(each.rpartition(".")[2] if short else each) for each in shown_layers],
+        "matrices": [one_line(matrix.removesuffix(".weight")) for matrix in shown_matrices],
         "counts": counts,
         "details": details,
         "note": note,
@@ -152,12 +152,12 @@ def tensor_table(report: Report) -> dict[str, Any]:
     components: dict[str, int] = {}
     names, indices = [], []
     for row in report.tensors:
-        names.append(plain(row.name))
+        names.append(one_line(row.name))
         indices.append(
             (
                 shapes.setdefault((shape_text(row.shape), row.count), len(shapes)),
-                dtypes.setdefault(plain(row.dtype), len(dtypes)),
-                components.setdefault(plain(row.component), len(components)),
+                dtypes.setdefault(one_line(row.dtype), len(dtypes)),
+                components.setdefault(one_line(row.component), len(components)),
             )
         )
     return {
@@ -217,7 +217,7 @@ def _cell_detail(rows: Sequence[TensorRow]) -> str:
     dtypes = sorted({row.dtype for row in rows})
     shape = shapes[0] if len(shapes) == 1 else f"{len(shapes)} shapes"
     many = f"{len(rows):,} tensors of " if len(rows) > 1 else ""
-    return plain(f"{count:,} elements: {many}{shape}, {', '.join(dtypes[:3])}")
+    return one_line(f"{count:,} elements: {many}{shape}, {', '.join(dtypes[:3])}")
 
 
 def _left_out(

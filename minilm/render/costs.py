@@ -13,7 +13,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from minilm.ledger.fits import CONTEXT_BYTES, FRAGMENTATION, PREFILL_TOKENS, SEARCHED, Fit
+from minilm.costs.fits import CONTEXT_BYTES, FRAGMENTATION, PREFILL_TOKENS, SEARCHED, Fit
 from minilm.render.grid import grid, settle
 from minilm.units import format_bytes
 

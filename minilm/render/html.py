@@ -18,9 +18,9 @@ from markupsafe import Markup
 
 from minilm.inspection.report import Report
 from minilm.render import charts
-from minilm.render.history import RunHistory
 from minilm.render.sections import conventions, sections, verdict, witnesses
-from minilm.render.terminal import plain, plain_text
+from minilm.runs.history import RunHistory
+from minilm.safe_text import one_line, running_text
 from minilm.units import format_count
 
 MAX_ROWS = 200  # of a printed table; the list of tensors has its own window
@@ -39,7 +39,11 @@ def page(report: Report, *, history: RunHistory | None = None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"plain": plain, "plain_text": plain_text, "short": format_count}
+    environment.filters |= {
+        "one_line": one_line,
+        "running_text": running_text,
+        "short": format_count,
+    }
     # HTML turns \r\n to \n, which would change the hash.
     scripts = [get_plotlyjs().replace("\r\n", "\n"), _template(environment, "report.js")]
     state, sentence = verdict(report)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from minilm.inspection.report import Report
 from minilm.render.sections import sections, verdict, witnesses
 from minilm.render.tables import Column, Section, Table, shape_text
-from minilm.render.terminal import plain
+from minilm.safe_text import one_line
 from minilm.units import format_count
 
 _RULES = {"text": ":--", "code": ":--", "number": "--:"}
@@ -54,13 +54,13 @@ def parameters(report: Report) -> str:
 
 def text(value: str) -> str:
     """Text that shows as itself wherever Markdown puts it, on one line."""
-    value = _SPECIAL.sub(_reference, plain(value).strip())
+    value = _SPECIAL.sub(_reference, one_line(value).strip())
     return _BLOCK.sub(lambda m: m[1] + f"&#{ord(m[2])};", _AUTOLINK.sub(_reference, value))
 
 
 def code(value: str) -> str:
     """A name or a formula in the font of code, in a table's cell too."""
-    value = plain(value)
+    value = one_line(value)
     if not value:
         return ""
     if _ORDINARY.fullmatch(value) and value == value.strip():

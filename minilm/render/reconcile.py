@@ -5,13 +5,13 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from minilm.inspection.reconciliation.reconcile import Explanation, Reconciliation
-from minilm.render.terminal import plain
+from minilm.inspection.reconciliation.explanation import Explanation, Reconciliation
+from minilm.safe_text import one_line
 
 
 def render(answer: Reconciliation) -> RenderableType:
     """The answer as one rich renderable; a line an explanation, the simplest first."""
-    number = plain(answer.number.text)
+    number = one_line(answer.number.text)
     if not answer.explained:
         return Group(
             Text(f"{number} is NOT explained; the nearest:", "bold red"),
@@ -28,4 +28,4 @@ def render(answer: Reconciliation) -> RenderableType:
 
 
 def _line(explanation: Explanation) -> Text:
-    return Text(f"  {plain(explanation.text)}")
+    return Text(f"  {one_line(explanation.text)}")

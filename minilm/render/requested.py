@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from minilm.ledger.fits import SEARCHED
+from minilm.costs.fits import SEARCHED
 from minilm.render.tables import (
     Column,
     Section,
@@ -17,14 +17,14 @@ from minilm.render.tables import (
     size,
     way,
 )
-from minilm.render.terminal import plain
+from minilm.safe_text import one_line
 
 if TYPE_CHECKING:
-    from minilm.inspection.reconciliation.reconcile import Reconciliation
-    from minilm.inspection.values.diff import Change, Difference, Renamed
-    from minilm.inspection.values.scan import Outlier
-    from minilm.inspection.values.statistics import Statistics, TensorStatistics, Unread
-    from minilm.ledger.fits import Fit
+    from minilm.costs.fits import Fit
+    from minilm.inspection.reconciliation.explanation import Reconciliation
+    from minilm.values.difference import Change, Difference, Renamed
+    from minilm.values.scan import Outlier
+    from minilm.values.statistics import Statistics, TensorStatistics, Unread
 
 
 def fits(found: Sequence[Fit] | None) -> Section | None:
@@ -57,14 +57,14 @@ def reconciliation(answer: Reconciliation | None) -> Section | None:
     """How a number from elsewhere comes about."""
     if answer is None:
         return None
-    written = plain(answer.number.text)
+    written = one_line(answer.number.text)
     if not answer.explained:
         text, found = f"{written} is not explained. The nearest:", answer.nearest
     elif answer.exact:
         text, found = f"{written} is explained to the last one:", answer.explanations
     else:
         text, found = f"{written} is explained within its rounding:", answer.explanations
-    rows = tuple((plain(each.text), f"{each.difference:+,}") for each in found)
+    rows = tuple((one_line(each.text), f"{each.difference:+,}") for each in found)
     table = Table((Column("arithmetic", "code"), Column("left over", "number")), rows)
     chance = f"Chance alone would explain {answer.chance:.1%} of such numbers."
     return Section(
@@ -159,8 +159,8 @@ _FIGURES = {
 def _statistics(tensors: Iterable[TensorStatistics]) -> Table:
     rows = tuple(
         (
-            plain(t.name),
-            plain(t.dtype),
+            one_line(t.name),
+            one_line(t.dtype),
             shape_text(t.shape) if t.shape else "",
             *(number(getattr(t, field)) for field in _FIGURES.values()),
         )
@@ -172,7 +172,7 @@ def _statistics(tensors: Iterable[TensorStatistics]) -> Table:
 
 def _outliers(outliers: Iterable[Outlier]) -> Table:
     rows = tuple(
-        (plain(each.tensor), ", ".join(map(str, each.index)), number(each.value))
+        (one_line(each.tensor), ", ".join(map(str, each.index)), number(each.value))
         for each in outliers
     )
     titles = (Column("tensor", "code"), Column("at", "number"), Column("value", "number"))
@@ -182,7 +182,7 @@ def _outliers(outliers: Iterable[Outlier]) -> Table:
 def _changes(changes: Iterable[Change]) -> Table:
     rows = tuple(
         (
-            plain(c.name),
+            one_line(c.name),
             f"{c.identical:.2%}",
             *map(number, (c.norm, c.relative, c.cosine, c.max_change)),
             ", ".join(map(str, c.max_index)) if c.max_index is not None else "",
@@ -203,7 +203,7 @@ def _rank(change: Change) -> str:
 
 
 def _names(title: str, names: Sequence[str]) -> list[Table]:
-    rows = tuple((plain(name),) for name in names)
+    rows = tuple((one_line(name),) for name in names)
     return [Table((Column(title, "code"),), rows)] if rows else []
 
 
@@ -213,9 +213,13 @@ def _before_after(title: str, found: Iterable[tuple[str, str, str]]) -> list[Tab
 
 
 def _renamed(each: Renamed) -> tuple[str, str, str]:
-    return plain(each.name), plain(each.before or "its own"), plain(each.after or "its own")
+    return (
+        one_line(each.name),
+        one_line(each.before or "its own"),
+        one_line(each.after or "its own"),
+    )
 
 
 def _unread(unread: Sequence[Unread]) -> list[Table]:
-    rows = tuple((plain(each.name), plain(each.reason)) for each in unread)
+    rows = tuple((one_line(each.name), one_line(each.reason)) for each in unread)
     return [Table((Column("not read", "code"), Column("why")), rows)] if rows else []

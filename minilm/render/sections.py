@@ -11,7 +11,7 @@ from typing import Any
 from minilm.inspection.report import Convention, Parameters, Report
 from minilm.render import requested
 from minilm.render.tables import Column, Section, Table, columns, number, relative, size, way, words
-from minilm.render.terminal import plain
+from minilm.safe_text import one_line
 from minilm.units import format_count
 
 
@@ -70,7 +70,7 @@ def _usual_conventions(p: Parameters) -> tuple[Convention, ...]:
 def _components(report: Report) -> Section:
     p = report.parameters
     rows = [
-        (plain(c.name), f"{c.count:,}", f"{c.share:.2%}", f"{c.weights:,}", f"{c.biases:,}")
+        (one_line(c.name), f"{c.count:,}", f"{c.share:.2%}", f"{c.weights:,}", f"{c.biases:,}")
         for c in report.components
     ]
     rows.append(("total", f"{p.total:,}", "100.00%", f"{p.weights:,}", f"{p.biases:,}"))
@@ -81,7 +81,7 @@ def _components(report: Report) -> Section:
     else:
         formulas = (*(component.pretty for component in report.components), report.formula.pretty)
         with_formulas = tuple(
-            (*row, plain(formula)) for row, formula in zip(rows, formulas, strict=True)
+            (*row, one_line(formula)) for row, formula in zip(rows, formulas, strict=True)
         )
         table = Table((*titles, Column("formula", "code")), with_formulas, bars=bars)
     return Section("components", "Components", tables=(table,))
@@ -94,16 +94,16 @@ def _formula(report: Report) -> Section | None:
     value = "" if report.witnesses.formula is None else f" = {report.witnesses.formula:,}"
     symbols = ", ".join(f"{name} = {value}" for name, value in formula.symbols.items())
     code = (
-        ("closed form", plain(formula.pretty)),
-        ("with numbers", plain(formula.substituted) + value),
-        ("where", plain(symbols)),
-        ("for programs", plain(formula.symbolic)),
+        ("closed form", one_line(formula.pretty)),
+        ("with numbers", one_line(formula.substituted) + value),
+        ("where", one_line(symbols)),
+        ("for programs", one_line(formula.symbolic)),
     )
     text = []
     if formula.approximation is not None:
         rule = formula.approximation
         text.append(
-            f"The textbook rule {plain(str(rule.get('pretty', rule['text'])))} gives "
+            f"The textbook rule {one_line(str(rule.get('pretty', rule['text'])))} gives "
             f"{rule['value']:,}, off by {rule['relative_error']:+.2%}."
         )
     return Section("formula", "Formula", tuple(text), code)
@@ -113,10 +113,10 @@ def _conventions(report: Report) -> Section:
     total = report.parameters.total
     rows = tuple(
         (
-            plain(convention.name),
+            one_line(convention.name),
             f"{convention.count:,}",
             f"{convention.count / total:.2%}" if total else "",
-            plain(convention.meaning),
+            one_line(convention.meaning),
         )
         for convention in conventions(report)
     )
@@ -127,7 +127,7 @@ def _conventions(report: Report) -> Section:
 def _tied(report: Report) -> Section | None:
     if not report.tied:
         return None
-    rows = tuple((plain(name), plain(shared)) for name, shared in report.tied)
+    rows = tuple((one_line(name), one_line(shared)) for name, shared in report.tied)
     table = Table((Column("name", "code"), Column("is the tensor", "code")), rows)
     return Section("tied", "Tied tensors", tables=(table,))
 
@@ -137,7 +137,7 @@ def _quantization(report: Report) -> Section | None:
     if stored is None:
         return None
     rows = (
-        ("method", plain(stored.method)),
+        ("method", one_line(stored.method)),
         ("quantized parameters", f"{stored.parameters:,}"),
         ("stored elements", f"{stored.stored_elements:,}"),
         ("elements of scales, zero points, codebooks", f"{stored.scale_elements:,}"),
@@ -166,7 +166,7 @@ def _memory(report: Report) -> Section:
         if activations.get("components"):
             tables.append(_sizes("activations, by component", activations["components"]))
         if activations.get("formula"):
-            code.append(("activations in bytes", plain(activations["formula"])))
+            code.append(("activations in bytes", one_line(activations["formula"])))
     return Section("memory", "Memory", code=tuple(code), tables=tuple(tables))
 
 
@@ -177,7 +177,7 @@ def _sizes(title: str, sizes: Mapping[str, int | None], *, with_bars: bool = Fal
 
 
 def _activations(kept: Mapping[str, Any]) -> Table:
-    title = f"activations of {_tokens(kept)}, {plain(kept['dtype'])} ({plain(kept['basis'])})"
+    title = f"activations of {_tokens(kept)}, {one_line(kept['dtype'])} ({one_line(kept['basis'])})"
     sizes = {"all kept": kept["saved"], "a checkpoint a block": kept["checkpointed"]}
     measured = kept.get("measured")
     if measured is None:
@@ -214,8 +214,8 @@ def _compute(report: Report) -> Section | None:
 def _hyperparameters(report: Report) -> Section | None:
     tables = tuple(
         Table(
-            (Column(plain(str(name))), Column("value", "code")),
-            tuple((plain(str(key)), plain(str(value))) for key, value in fields.items()),
+            (Column(one_line(str(name))), Column("value", "code")),
+            tuple((one_line(str(key)), one_line(str(value))) for key, value in fields.items()),
         )
         for name, fields in report.hyperparameters.items()
         if fields

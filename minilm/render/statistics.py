@@ -9,16 +9,16 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from minilm.inspection.values.diff import Change, Difference
-from minilm.inspection.values.scan import Outlier
-from minilm.inspection.values.statistics import (
+from minilm.render.requested import coverage
+from minilm.safe_text import one_line
+from minilm.values.difference import Change, Difference
+from minilm.values.scan import Outlier
+from minilm.values.statistics import (
     Histogram,
     Statistics,
     TensorStatistics,
     Unread,
 )
-from minilm.render.requested import coverage
-from minilm.render.terminal import plain
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 HISTOGRAM_WIDTH = 12
@@ -44,17 +44,17 @@ def difference_table(difference: Difference) -> RenderableType:
     """What came, went and changed its form; then how far every tensor moved that did."""
     parts: list[RenderableType] = []
     for title, names in (("added", difference.added), ("removed", difference.removed)):
-        parts += _listed(title, [plain(name) for name in names])
+        parts += _listed(title, [one_line(name) for name in names])
     shapes = [
-        f"{plain(entry.name)}: {_shape(entry.before)} -> {_shape(entry.after)}"
+        f"{one_line(entry.name)}: {_shape(entry.before)} -> {_shape(entry.after)}"
         for entry in difference.reshaped
     ]
     dtypes = [
-        f"{plain(entry.name)}: {plain(str(entry.before))} -> {plain(str(entry.after))}"
+        f"{one_line(entry.name)}: {one_line(str(entry.before))} -> {one_line(str(entry.after))}"
         for entry in difference.retyped
     ]
     ties = [
-        f"{plain(entry.name)}: {_tie(entry.before)} -> {_tie(entry.after)}"
+        f"{one_line(entry.name)}: {_tie(entry.before)} -> {_tie(entry.after)}"
         for entry in difference.retied
     ]
     parts += _listed("reshaped", shapes) + _listed("another dtype", dtypes)
@@ -77,7 +77,7 @@ def difference_table(difference: Difference) -> RenderableType:
     parts += _listed(
         "not finite in A or B, and left out",
         [
-            f"{plain(change.name)}: {change.not_finite:,} of {change.count:,} values not finite"
+            f"{one_line(change.name)}: {change.not_finite:,} of {change.count:,} values not finite"
             for change in difference.changes
             if change.not_finite
         ],
@@ -89,7 +89,7 @@ def difference_table(difference: Difference) -> RenderableType:
 def _statistics_cells(row: TensorStatistics) -> list[RenderableType]:
     largest = None if row.max is None or row.min is None else max(abs(row.min), abs(row.max))
     numbers = (row.mean, row.std, largest, row.kurtosis, row.stable_rank)
-    return [Text(plain(row.name)), *map(_number, numbers), _bars(row.histogram)]
+    return [Text(one_line(row.name)), *map(_number, numbers), _bars(row.histogram)]
 
 
 def _bars(histogram: Histogram) -> str:
@@ -111,19 +111,19 @@ def _odd(row: TensorStatistics) -> str:
         )
         if count
     ]
-    return f"{plain(row.name)}: {', '.join(found)}" if found else ""
+    return f"{one_line(row.name)}: {', '.join(found)}" if found else ""
 
 
 def _outlier(entry: Outlier) -> str:
     place = ", ".join(map(str, entry.index))
-    return f"{entry.value:.6g}  {plain(entry.tensor)}[{place}]"
+    return f"{entry.value:.6g}  {one_line(entry.tensor)}[{place}]"
 
 
 def _change_cells(change: Change) -> list[RenderableType]:
     cosine = "" if change.cosine is None else f"{change.cosine:.6f}"
     rank = "" if change.rank is None else f"{'' if change.rank_exact else '>='}{change.rank}"
     return [
-        Text(plain(change.name)),
+        Text(one_line(change.name)),
         _number(change.norm),
         _number(change.relative),
         cosine,
@@ -142,7 +142,7 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 
 def _tie(shared: str | None) -> str:
-    return "its own" if shared is None else f"is {plain(shared)}"
+    return "its own" if shared is None else f"is {one_line(shared)}"
 
 
 def _coverage(read: int, values: int) -> list[RenderableType]:
@@ -152,7 +152,7 @@ def _coverage(read: int, values: int) -> list[RenderableType]:
 def _unread(tensors: Sequence[Unread]) -> list[RenderableType]:
     # Scales stand for no values of their own: last.
     listed = sorted(tensors, key=lambda tensor: tensor.count == 0)
-    return _listed("not read", [f"{plain(t.name)}: {plain(t.reason)}" for t in listed])
+    return _listed("not read", [f"{one_line(t.name)}: {one_line(t.reason)}" for t in listed])
 
 
 def _listed(title: str, lines: Sequence[str]) -> list[RenderableType]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from minilm.render.terminal import plain
+from minilm.safe_text import one_line
 from minilm.units import format_bytes
 
 
@@ -60,7 +60,7 @@ def shape_text(shape: Sequence[int]) -> str:
 
 def words(key: str) -> str:
     """A JSON key as words."""
-    return plain(key).replace("_", " ")
+    return one_line(key).replace("_", " ")
 
 
 def size(count: int | None) -> str:
@@ -78,7 +78,7 @@ def number(value: Any) -> str:
 def way(key: str) -> str:
     """A way to train by its key: adamw_float32 -> AdamW, float32."""
     method, _, dtype = key.partition("_")
-    return f"{_METHODS.get(method, plain(method))}, {words(dtype)}"
+    return f"{_METHODS.get(method, one_line(method))}, {words(dtype)}"
 
 
 _METHODS = {"adamw": "AdamW", "muon": "Muon", "lora": "LoRA"}

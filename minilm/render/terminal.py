@@ -11,8 +11,10 @@ from rich.padding import Padding
 from rich.text import Text
 
 from minilm.dtypes import REPORTED
-from minilm.inspection.report import Quantization, Report
+from minilm.inspection.report import Report
+from minilm.quantization.logical_tensors import Quantization
 from minilm.render.grid import GAP, grid, settle, stacked, width_of
+from minilm.safe_text import one_line
 from minilm.units import format_bytes, format_count
 
 BAR_WIDTH = 16
@@ -68,8 +70,8 @@ def _heading(report: Report) -> RenderableType:
     count = f"{report.parameters.total:,} parameters"
     lines = [
         Text.assemble(
-            (plain(report.target), "bold"),
-            f"  {plain(report.architecture)}  ",
+            (one_line(report.target), "bold"),
+            f"  {one_line(report.architecture)}  ",
             (count, "bold"),
             f" ({format_count(report.parameters.total)})",
         )
@@ -86,20 +88,20 @@ def _heading(report: Report) -> RenderableType:
     witnesses = " = ".join(f"{name} {value:,}" for name, value in heard)
     if report.mismatches:
         lines.append(Text(f"NOT VERIFIED: {len(report.mismatches)} mismatches", "bold red"))
-        lines += [Text(f"  {plain(line)}", "red") for line in report.mismatches]
+        lines += [Text(f"  {one_line(line)}", "red") for line in report.mismatches]
     elif len(heard) > 1:
         by_name = report.witnesses.file is not None or report.architecture == "minilm"
         how = "verified, name by name" if by_name else "verified"
         lines.append(Text(f"{how}: {witnesses}", "green"))
     else:
         lines.append(Text(f"one witness, nothing to hold it against: {witnesses or 'file'}"))
-    lines += [Text(plain(note), "dim") for note in report.notes]
+    lines += [Text(one_line(note), "dim") for note in report.notes]
     return Group(*lines)
 
 
 def _components(report: Report, width: int) -> RenderableType:
     titles = ("component", "parameters", "share")
-    rows = [(plain(c.name), f"{c.count:,}", f"{c.share:.2%}") for c in report.components]
+    rows = [(one_line(c.name), f"{c.count:,}", f"{c.share:.2%}") for c in report.components]
     rows.append(("total", f"{report.parameters.total:,}", "100.00%"))
     room = width - sum(map(width_of, zip(titles, *rows, strict=True)))
     formulas = [component.pretty for component in report.components if component.formula]
@@ -154,7 +156,7 @@ def _totals(report: Report) -> RenderableType:
         share = count / parameters.total if parameters.total else 0.0
         table.add_row(name, f"{count:,}", f"{share:.2%}")
     for name, shared in report.tied:
-        table.add_row(Text(f"{plain(name)} is {plain(shared)}"), "0", "tied")
+        table.add_row(Text(f"{one_line(name)} is {one_line(shared)}"), "0", "tied")
     return settle(table)
 
 
@@ -206,7 +208,7 @@ def _weights_memory(weights: Mapping[str, int], width: int) -> RenderableType:
 
 def _quantization(stored: Quantization) -> str:
     return (
-        f"quantized ({plain(stored.method)}): {stored.parameters:,} parameters in "
+        f"quantized ({one_line(stored.method)}): {stored.parameters:,} parameters in "
         f"{stored.stored_elements:,} stored elements and {stored.scale_elements:,} of scales, "
         f"{stored.bits_per_weight:.3f} bits a weight"
     )
@@ -228,17 +230,17 @@ def _activations(kept: Mapping[str, Any]) -> str:
 def _hyperparameters(report: Report) -> RenderableType:
     parts: list[RenderableType] = [Text("hyperparameters (set before training)", "bold")]
     for name, fields in report.hyperparameters.items():
-        text = "  ".join(f"{plain(str(k))}={plain(str(v))}" for k, v in fields.items())
-        parts.append(Padding(Text.assemble((f"{plain(name)}  ", "dim"), text), (0, 2)))
+        text = "  ".join(f"{one_line(str(k))}={one_line(str(v))}" for k, v in fields.items())
+        parts.append(Padding(Text.assemble((f"{one_line(name)}  ", "dim"), text), (0, 2)))
     return Group(*parts)
 
 
 def _tensors(report: Report, width: int) -> RenderableType:
     rows = [
         (
-            plain(row.name),
+            one_line(row.name),
             " x ".join(str(dimension) for dimension in row.shape) or "scalar",
-            plain(row.dtype),
+            one_line(row.dtype),
             f"{row.count:,}",
         )
         for row in report.tensors
@@ -250,18 +252,6 @@ def _tensors(report: Report, width: int) -> RenderableType:
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     return settle(table)
-
-
-def plain(text: str) -> str:
-    """Text from a file without control characters: a name cannot move the cursor or break a line."""
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
-
-
-def plain_text(text: str) -> str:
-    """As `plain` for running text: newlines and tabs stay, other control characters become U+FFFD."""
-    return "".join(
-        c if c in "\n\t" or (ord(c) >= 32 and not 127 <= ord(c) < 160) else "\ufffd" for c in text
-    )
 
 
 def curve(values: Sequence[float], width: int = 40) -> str:

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minilm.errors import CorpusError, InputError, MissingExtraError
-from minilm.text.clean import clean, ordered_steps
-from minilm.text.cutting import cut
+from minilm.text.chunking import cut
+from minilm.text.cleaning import clean, ordered_steps
 from minilm.text.download import download
 from minilm.text.utf8 import decode
 
@@ -45,7 +45,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A piece of a document's cleaned text, never empty. See minilm.text.cutting for its ends."""
+    """A piece of a document's cleaned text, never empty. See minilm.text.chunking for its ends."""
 
     text: str
     ends_document: bool

@@ -24,9 +24,9 @@ from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
 from minilm.errors import FormatError, TokenizerError
 from minilm.files import write_bytes
-from minilm.formats.checks import shown
 from minilm.formats.json_file import read_object
-from minilm.text.cutting import cut
+from minilm.safe_text import short_repr
+from minilm.text.chunking import cut
 
 TOKENIZER_KINDS = ("byte", "char", "bpe")
 DEFAULT_BPE_VOCAB_SIZE = 4096
@@ -122,7 +122,7 @@ def load_tokenizer(path: Path, vocab_size: int | None = None) -> Tokenizer:
         ends = read_object(settings).get("eos_token_id")
         given = ends if isinstance(ends, list) else [] if ends is None else [ends]
         if not all(type(end) is int and 0 <= end < 2**32 for end in given):
-            raise FormatError(settings, f"eos_token_id {shown(ends)}", "token ids")
+            raise FormatError(settings, f"eos_token_id {short_repr(ends)}", "token ids")
         if given:
             tokenizer.end_of_text, tokenizer.other_ends = given[0], frozenset(given[1:])
     return tokenizer

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from minilm import run
 from minilm.errors import MissingExtraError
+from minilm.runs import files as run_files
 
 # Where TensorBoard shows each field of metrics.jsonl; the others stand on its axes.
 TAGS = {
@@ -27,7 +27,7 @@ class TensorBoard:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise MissingExtraError("tensorboard", "tensorboard", "--train.tensorboard") from None
-        folder = str(run_dir / run.TENSORBOARD)
+        folder = str(run_dir / run_files.TENSORBOARD)
         self._writer: Any = SummaryWriter(folder, purge_step=from_step + 1)
 
     def write(self, line: dict[str, Any]) -> None:

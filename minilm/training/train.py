@@ -1,7 +1,7 @@
 """train(): from a preset and a text source to a run folder; the one way in, for Python and the shell.
 
-new:    preset + overrides -> corpus -> token shards -> model -> Loop -> summary.json
-resume: run folder -> its own settings -> the same shards -> saved state -> Loop -> summary.json
+new:    preset + overrides -> corpus -> token shards -> model -> Trainer -> summary.json
+resume: run folder -> its own settings -> the same shards -> saved state -> Trainer -> summary.json
 """
 
 from __future__ import annotations
@@ -17,24 +17,25 @@ from typing import Any
 
 import torch
 
-import minilm
-from minilm import files, run
+from minilm import files
+from minilm.architectures.minilm import layout
 from minilm.checkpoint import load_model, read_run_config
 from minilm.config import ModelConfig, TrainConfig, from_dict, to_dict
+from minilm.config.presets import find_preset
+from minilm.costs.flops import flops_per_token
+from minilm.costs.memory import training_bytes
 from minilm.data.shards import Dataset, default_cache, prepare
 from minilm.errors import ConfigError, InputError
-from minilm.ledger.families.minilm import layout
-from minilm.ledger.flops import flops_per_token
-from minilm.ledger.memory import training_bytes
 from minilm.model.transformer import Transformer
-from minilm.presets import find_preset
+from minilm.runs import files as run_files
 from minilm.text.corpora import NAMED_SOURCES, open_corpus
 from minilm.text.tokenizers import load_tokenizer
-from minilm.training.loop import Loop, Sampler
+from minilm.training.resume_state import SavedState, read_state
 from minilm.training.runtime import resolve
-from minilm.training.state import SavedState, read_state
-from minilm.training.stopping import StopRequest, stop_request
+from minilm.training.signals import StopRequest, stop_request
+from minilm.training.trainer import Sampler, Trainer
 from minilm.units import format_bytes
+from minilm.version import __version__
 
 # What --resume may change: where the run ends and where it runs, not what it computes.
 RESUMABLE_OVERRIDES = (
@@ -86,12 +87,12 @@ def train(
                     "tokenizer", "given with --init-from", "the one of that run alone"
                 )
             fields = to_dict(read_run_config(base)) | dict(model or {})
-            model_config = from_dict(ModelConfig, fields, base / run.CONFIG)
+            model_config = from_dict(ModelConfig, fields, base / run_files.CONFIG)
         corpus = open_corpus(data, cleaning=cleaning, cache=cache or default_cache())
         folder = Path(run_dir or f"checkpoints/{base.name if base else preset}-{corpus.name}")
         _refuse_folder(folder, data)
         _refuse_too_large(model_config, config)
-        kind = load_tokenizer(base / run.TOKENIZER) if base else tokenizer or chosen.tokenizer
+        kind = load_tokenizer(base / run_files.TOKENIZER) if base else tokenizer or chosen.tokenizer
         if kind == "bpe" and vocab_size is None:
             vocab_size = model_config.vocab_size
         dataset = prepare(
@@ -113,7 +114,7 @@ def train(
             generator = torch.Generator().manual_seed(config.seed)
             network = Transformer(model_config, generator)
         else:
-            network = load_model(base / run.WEIGHTS, model_config)
+            network = load_model(base / run_files.WEIGHTS, model_config)
         inputs = {"source": _from_anywhere(data), "cleaning": list(cleaning)}
         return _train(folder, network, config, dataset, inputs, None, stop, sampler)
 
@@ -138,7 +139,7 @@ def resume(
                 allowed = ", ".join(RESUMABLE_OVERRIDES)
                 raise ConfigError(name, "given with --resume", f"only {allowed}")
         model_config = read_run_config(folder)
-        summary = None if overrides else run.finished_summary(folder)
+        summary = None if overrides else run_files.finished_summary(folder)
         if summary is not None:
             return Outcome(folder, str(summary["stopped_because"]), summary)
         saved = read_state(folder)
@@ -150,7 +151,7 @@ def resume(
             open_corpus(
                 inputs["source"], cleaning=inputs["cleaning"], cache=cache or default_cache()
             ),
-            tokenizer=load_tokenizer(folder / run.TOKENIZER),
+            tokenizer=load_tokenizer(folder / run_files.TOKENIZER),
             vocab_size=None,
             val_fraction=config.val_fraction,
             cache=cache or default_cache(),
@@ -201,7 +202,7 @@ def _train(
         f"in {runtime.dtype_name}{', compiled' if runtime.compile else ''}",
         file=sys.stderr,
     )
-    loop = Loop(network, config, dataset, folder, runtime, kept, saved, stop, sampler)
+    loop = Trainer(network, config, dataset, folder, runtime, kept, saved, stop, sampler)
     if saved is None:
         _begin_folder(loop, folder)
     stop.saved = True
@@ -214,7 +215,7 @@ def _train(
     progress = loop.progress
     rate = loop.meters.average(progress.tokens)
     if not rate and saved is not None:  # nothing was left to train: the rate is what it was
-        before = run.read_summary(folder).get("tokens_per_second")
+        before = run_files.read_summary(folder).get("tokens_per_second")
         rate = float(before) if isinstance(before, (int, float)) else 0.0
     summary = {
         "steps": progress.step,
@@ -238,11 +239,11 @@ def _train(
             "train_tokens": dataset.train_tokens,
             "val_tokens": dataset.val_tokens,
         },
-        "minilm": minilm.__version__,
+        "minilm": __version__,
         "torch": torch.__version__,
         "seed": config.seed,
     }
-    files.write_json(folder / run.SUMMARY, summary)
+    files.write_json(folder / run_files.SUMMARY, summary)
     return Outcome(folder, reason, summary)
 
 
@@ -253,7 +254,7 @@ def _from_anywhere(source: str) -> str:
     return os.path.abspath(os.path.expanduser(source))
 
 
-def _begin_folder(loop: Loop, folder: Path) -> None:
+def _begin_folder(loop: Trainer, folder: Path) -> None:
     """Make the run folder beside its place and rename it there: it appears as a run to go on with."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = folder.parent / f".{folder.name}.new"
@@ -264,8 +265,8 @@ def _begin_folder(loop: Loop, folder: Path) -> None:
         raise InputError(folder, f"{error.strerror}", "a folder that can be made") from None
     try:
         loop.run_dir = staging
-        loop.data.tokenizer.save(staging / run.TOKENIZER)
-        run.write_config(staging, loop.model.config, loop.config)
+        loop.data.tokenizer.save(staging / run_files.TOKENIZER)
+        run_files.write_config(staging, loop.model.config, loop.config)
         loop.save()
         loop.saver.wait()
         staging.rename(folder)  # over an empty folder too, never over one with files
@@ -285,7 +286,7 @@ def _refuse_folder(folder: Path, data: str) -> None:
             name.encode()  # both are written into the run's JSON
         except UnicodeEncodeError:
             raise InputError(field, repr(name), "a name in UTF-8") from None
-    if (folder / run.CONFIG).exists():
+    if (folder / run_files.CONFIG).exists():
         raise InputError(
             folder,
             "a run is there already",

@@ -55,13 +55,13 @@ def _nano_loop(bench: Bench) -> Any:
     """A loop of the default run, as train() makes it."""
     import torch
 
+    from minilm.config.presets import find_preset
     from minilm.data.shards import prepare
     from minilm.model.transformer import Transformer
-    from minilm.presets import find_preset
     from minilm.text.corpora import open_corpus
-    from minilm.training.loop import Loop
     from minilm.training.runtime import resolve
-    from minilm.training.stopping import StopRequest
+    from minilm.training.signals import StopRequest
+    from minilm.training.trainer import Trainer
 
     nano, cache, folder = find_preset("nano"), bench.folder / "cache", bench.folder / "saving"
     folder.mkdir()
@@ -75,4 +75,4 @@ def _nano_loop(bench: Bench) -> Any:
         context_length=model.context_length,
     )
     network = Transformer(model, torch.Generator().manual_seed(0))
-    return Loop(network, config, data, folder, resolve(config, 1.0), {}, None, StopRequest())
+    return Trainer(network, config, data, folder, resolve(config, 1.0), {}, None, StopRequest())

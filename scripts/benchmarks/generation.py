@@ -107,7 +107,7 @@ def _tokenizer() -> Any:
 
 
 def _generation(model: Any, texts: int, room: int) -> Any:
-    from minilm.generation.decoder import Decoder
+    from minilm.generation.fast_decoder import Decoder
     from minilm.generation.generate import Generation
     from minilm.generation.sampling import Sampling
 
@@ -125,19 +125,19 @@ def _ours(model: Any, texts: int) -> float:
 
 def _peers(model: Any, folder: Path) -> dict[str, Callable[[], float]]:
     """transformers and, if it is installed, llama.cpp, on the same weights in float32."""
-    from minilm import run
     from minilm.checkpoint import save_weights
     from minilm.config import TrainConfig
     from minilm.interop.huggingface import export
-    from minilm.interop.source import open_source
+    from minilm.interop.model_source import open_source
+    from minilm.runs import files as run_files
     from minilm.text.tokenizers import ByteTokenizer
 
     source, out = folder / "run", folder / "exported"
     source.mkdir()
     out.mkdir()
-    save_weights(source / run.WEIGHTS, model, {})
-    run.write_config(source, model.config, TrainConfig())
-    ByteTokenizer().save(source / run.TOKENIZER)
+    save_weights(source / run_files.WEIGHTS, model, {})
+    run_files.write_config(source, model.config, TrainConfig())
+    ByteTokenizer().save(source / run_files.TOKENIZER)
     export(open_source(source), out)
     programs = {"transformers": _transformers(out)}
     try:
@@ -155,7 +155,7 @@ def _llama_cpp(source: Path, path: Path) -> Callable[[], float]:
     import torch
 
     from minilm.interop.gguf import export
-    from minilm.interop.source import open_source
+    from minilm.interop.model_source import open_source
 
     export(open_source(source), path, "f32", "bench")
     threads = torch.get_num_threads()

@@ -188,7 +188,7 @@ def test_the_peer_is_timed_to_its_end_and_its_loss_is_over_every_target(
 
 def test_every_benchmarked_option_is_one_of_train(capsys: pytest.CaptureFixture[str]) -> None:
     from minilm.cli.train import main
-    from minilm.presets import PRESETS
+    from minilm.config.presets import PRESETS
 
     with pytest.raises(SystemExit):
         main(["--help"])

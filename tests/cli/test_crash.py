@@ -1,4 +1,4 @@
-"""A short form of scripts/dev/crash.py: whatever stops a run, it goes on as if nothing had."""
+"""A short form of scripts/tools/crash.py: whatever stops a run, it goes on as if nothing had."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-CRASH = runpy.run_path(str(ROOT / "scripts" / "dev" / "crash.py"))
+CRASH = runpy.run_path(str(ROOT / "scripts" / "tools" / "crash.py"))
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 from minilm.checkpoint import load
 from minilm.cli.generate import main
 from minilm.errors import ConfigError
-from minilm.generation.decoder import Decoder
+from minilm.generation.fast_decoder import Decoder
 from minilm.generation.generate import Generation, generate
 from minilm.generation.sampling import Sampling
-from minilm.render.terminal import plain_text
+from minilm.safe_text import running_text
 
 Capture = pytest.CaptureFixture[str]
 
@@ -64,7 +64,7 @@ def test_the_command_prints_prompt_and_text(tiny_run: Path, capsys: Capture) -> 
     assert text.startswith("the ")
     assert main([*arguments, "--json"]) == 0
     value = json.loads(capsys.readouterr().out)
-    assert plain_text(value["prompt"] + value["text"]) + "\n" == text
+    assert running_text(value["prompt"] + value["text"]) + "\n" == text
     assert len(value["tokens"]) <= 30
 
 
@@ -83,7 +83,7 @@ def test_several_prompts_at_once(tiny_run: Path, capsys: Capture) -> None:
     assert together == [answered(capsys, *options, "--prompt", p)[0] for p in prompts]
     assert main([*options, *given]) == 0
     printed = capsys.readouterr().out
-    assert all(plain_text(line["prompt"] + line["text"]) in printed for line in together)
+    assert all(running_text(line["prompt"] + line["text"]) in printed for line in together)
 
 
 def test_a_stop_string_ends_the_text(tiny_run: Path, capsys: Capture) -> None:
@@ -116,7 +116,7 @@ def test_interactive_answers_line_by_line(
     monkeypatch.setattr("sys.stdin", io.StringIO("the cat\na dog\n\nnot read\n"))
     assert main([*options, "--interactive"]) == 0
     printed = capsys.readouterr().out
-    assert printed == "".join(plain_text(e["prompt"] + e["text"]) + "\n" for e in expected)
+    assert printed == "".join(running_text(e["prompt"] + e["text"]) + "\n" for e in expected)
 
 
 def test_the_end_says_how_fast_and_that_the_text_slid(tiny_run: Path, capsys: Capture) -> None:
@@ -152,7 +152,9 @@ def test_not_a_run(tmp_path: Path, capsys: Capture) -> None:
 
 
 def test_control_characters_do_not_reach_the_terminal() -> None:
-    assert plain_text("a\tb\nc\x1b[31m\x07\x7f\x9bé🙂") == "a\tb\nc\ufffd[31m\ufffd\ufffd\ufffdé🙂"
+    assert (
+        running_text("a\tb\nc\x1b[31m\x07\x7f\x9bé🙂") == "a\tb\nc\ufffd[31m\ufffd\ufffd\ufffdé🙂"
+    )
 
 
 @pytest.mark.parametrize(

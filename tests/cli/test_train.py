@@ -13,7 +13,7 @@ import pytest
 from safetensors import safe_open
 
 from minilm.cli.train import main
-from minilm.training.metrics import read_metrics
+from minilm.runs.logs import read_metrics
 from tests.conftest import ROOT, clean_environment, make_text
 
 TINY = [
@@ -109,7 +109,7 @@ def test_a_signal_saves_and_exits(
     with safe_open(folder / "model.safetensors", "pt") as stream:
         assert stream.metadata()["step"] == str(summary["steps"])  # not the initial weights
     from minilm.checkpoint import load
-    from minilm.training.state import read_state
+    from minilm.training.resume_state import read_state
 
     assert read_state(folder).progress.step == summary["steps"]
     assert load(folder).model.config.d_model == 16

@@ -10,10 +10,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import minilm
+from minilm.architectures import layout_of
 from minilm.checkpoint import save_weights
 from minilm.errors import FormatError, InputError
-from minilm.ledger.families import layout_of
-from minilm.run import write_config
+from minilm.runs.files import write_config
 
 TINY_TOTAL_SHARES = pytest.approx(1.0, abs=1e-12)
 

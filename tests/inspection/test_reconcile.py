@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
+from minilm.architectures.minilm import layout as minilm_layout
 from minilm.config import ModelConfig
 from minilm.inspection.inspector import Inspection, examine
+from minilm.inspection.reconciliation.candidate_terms import parts
 from minilm.inspection.reconciliation.numbers import parse_number
-from minilm.inspection.reconciliation.parts import parts
 from minilm.inspection.reconciliation.reconcile import (
     Book,
     Reading,
@@ -21,9 +22,9 @@ from minilm.inspection.reconciliation.reconcile import (
     exact,
     reconcile,
 )
-from minilm.inspection.report import Parameters, Quantization, Report, TensorRow, Witnesses
-from minilm.ledger.families.minilm import layout as minilm_layout
+from minilm.inspection.report import Parameters, Report, TensorRow, Witnesses
 from minilm.ledger.layout import Layout
+from minilm.quantization.logical_tensors import Quantization
 from tests.strategies import model_configs
 
 GPT2 = {"model_type": "gpt2"}

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import nn, zeros
 
 import minilm
-from minilm.inspection import further
+from minilm.inspection import extras
 from minilm.inspection.inspector import examine
 
 SCHEMA = json.loads(
@@ -28,11 +28,11 @@ def everything(run: Path) -> dict[str, Any]:
     """A report with all that can be asked for."""
     inspection, other = examine(run), examine(run)
     inspection = inspection.having(
-        further.with_fits(inspection, "1GB", context=None, batch=1),
+        extras.with_fits(inspection, "1GB", context=None, batch=1),
     )
-    inspection = inspection.having(further.with_reconciliation(inspection, "14784"))
-    inspection = inspection.having(further.with_statistics(inspection, None))
-    report = further.with_difference(inspection, other, None)
+    inspection = inspection.having(extras.with_reconciliation(inspection, "14784"))
+    inspection = inspection.having(extras.with_statistics(inspection, None))
+    report = extras.with_difference(inspection, other, None)
     return as_json(report.to_json(tensors=True))
 
 

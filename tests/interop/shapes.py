@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from minilm import run
 from minilm.checkpoint import save_weights
 from minilm.config import ModelConfig, TrainConfig
 from minilm.model.transformer import Transformer
+from minilm.runs import files as run_files
 from minilm.text.tokenizers import ByteTokenizer
 
 TINY: dict[str, Any] = {
@@ -85,7 +85,7 @@ def make_run(folder: Path, fields: dict[str, Any], dtype: torch.dtype = torch.fl
     """The folder of a run with a random model of this configuration, on bytes."""
     folder.mkdir()
     config = ModelConfig(**fields)
-    save_weights(folder / run.WEIGHTS, random_model(config).to(dtype), {})
-    run.write_config(folder, config, TrainConfig())
-    ByteTokenizer().save(folder / run.TOKENIZER)
+    save_weights(folder / run_files.WEIGHTS, random_model(config).to(dtype), {})
+    run_files.write_config(folder, config, TrainConfig())
+    ByteTokenizer().save(folder / run_files.TOKENIZER)
     return folder

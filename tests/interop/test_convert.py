@@ -16,12 +16,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from minilm.architectures.tensor_map import Piece
 from minilm.checkpoint import load
 from minilm.cli.convert import main
 from minilm.config import ModelConfig
 from minilm.interop.architectures import ARCHITECTURES, fitting
-from minilm.interop.forms import Piece
-from minilm.interop.source import open_source
+from minilm.interop.model_source import open_source
 from tests.interop.shapes import GATED, NO_BIASES, SHAPES, TINY, make_run
 
 Capture = pytest.CaptureFixture[str]
@@ -67,7 +67,7 @@ def test_what_no_stock_architecture_has_is_refused_by_its_field(
 
 
 def test_the_presets_that_promise_it_have_an_architecture() -> None:
-    from minilm.presets import PRESETS
+    from minilm.config.presets import PRESETS
 
     found = {
         name: fitting(preset.model_config()).class_name
@@ -323,20 +323,20 @@ def test_two_gigabytes_are_streamed(tmp_path: Path, peak: Callable[..., int], to
 
 def sparse_run(folder: Path, config: ModelConfig) -> Path:
     """A run whose weights are zeros that take no room on disk."""
-    from minilm import run
     from minilm.config import TrainConfig
     from minilm.formats.header import StoredTensor
     from minilm.formats.safetensors import make_header
-    from minilm.interop.source import shapes_of
+    from minilm.interop.model_source import shapes_of
+    from minilm.runs import files as run_files
     from minilm.text.tokenizers import ByteTokenizer
 
     folder.mkdir()
     tensors = [StoredTensor(n, "float32", s) for n, s in sorted(shapes_of(config).items())]
-    with (folder / run.WEIGHTS).open("wb") as stream:
+    with (folder / run_files.WEIGHTS).open("wb") as stream:
         stream.write(make_header(tensors, {}))
         stream.truncate(stream.tell() + 4 * sum(tensor.count for tensor in tensors))
-    run.write_config(folder, config, TrainConfig())
-    ByteTokenizer().save(folder / run.TOKENIZER)
+    run_files.write_config(folder, config, TrainConfig())
+    ByteTokenizer().save(folder / run_files.TOKENIZER)
     return folder
 
 

@@ -19,7 +19,7 @@ import torch
 from minilm import inspect
 from minilm.checkpoint import load
 from minilm.cli.convert import main
-from minilm.generation.decoder import Decoder
+from minilm.generation.fast_decoder import Decoder
 from minilm.generation.generate import Generation, generate
 from minilm.generation.sampling import Sampling
 from minilm.model.transformer import next_token_loss

@@ -9,7 +9,7 @@ import torch
 
 from minilm.checkpoint import load
 from minilm.cli.convert import main
-from minilm.generation.decoder import Decoder
+from minilm.generation.fast_decoder import Decoder
 from minilm.generation.generate import Generation
 from minilm.generation.sampling import Sampling
 from tests.interop.shapes import SHAPES, make_run

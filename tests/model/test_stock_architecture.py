@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from minilm.config.presets import PRESETS
 from minilm.model.transformer import Transformer
-from minilm.presets import PRESETS
 
 transformers = pytest.importorskip(
     "transformers", reason="the extra 'transformers' is not installed"

@@ -8,12 +8,12 @@ from io import StringIO
 import pytest
 from rich.console import Console, RenderableType
 
-from minilm.inspection.measured import Measured
-from minilm.ledger.activations import activation_bytes
-from minilm.ledger.families.minilm import layout
-from minilm.ledger.fits import fits
-from minilm.ledger.memory import kv_cache_bytes, training_bytes
-from minilm.presets import PRESETS
+from minilm.architectures.minilm import layout
+from minilm.config.presets import PRESETS
+from minilm.costs.activations import activation_bytes
+from minilm.costs.fits import fits
+from minilm.costs.memory import kv_cache_bytes, training_bytes
+from minilm.inspection.activation_check import Measured
 from minilm.render.costs import activations_table, fits_table, kv_cache_table, training_table
 from minilm.units import format_bytes
 

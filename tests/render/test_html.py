@@ -16,10 +16,9 @@ import pytest
 from torch import nn
 
 import minilm
-from minilm.render.history import RunHistory
 from minilm.render.html import MAX_SAMPLES, page, script_json
-from minilm.render.terminal import plain
-from minilm.training.history import read_history
+from minilm.runs.history import RunHistory, read_history
+from minilm.safe_text import one_line
 from tests.render.browser import NAMES, Browser, find_chromium
 from tests.render.reports import HOSTILE, hostile_report, large_report
 
@@ -66,8 +65,8 @@ def test_hostile_text_is_escaped_wherever_it_stands() -> None:
     for script in scripts(text):
         text = text.replace(script, "")
     for name in HOSTILE:
-        if plain(name) != html.escape(plain(name)):
-            assert plain(name) not in text, name
+        if one_line(name) != html.escape(one_line(name)):
+            assert one_line(name) not in text, name
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f\u202e\u2028\u2029\ud800-\udfff]", text)
     assert text.count("<script") == text.count("</script") == 3
     assert "<img" not in text
@@ -321,11 +320,11 @@ def test_hostile_text_is_shown_and_nothing_of_it_runs(browser: Browser, tmp_path
     report = hostile_report()
     show(browser, tmp_path, page(report, history=HISTORY))
     names, components = browser.run(ROWS.format(0)), browser.run(ROWS.format(4))
-    assert names == [plain(row.name) for row in report.tensors]
-    assert components == [plain(name) for name in HOSTILE]
-    assert browser.run("document.querySelector('h1').textContent") == plain(HOSTILE[0])
+    assert names == [one_line(row.name) for row in report.tensors]
+    assert components == [one_line(name) for name in HOSTILE]
+    assert browser.run("document.querySelector('h1').textContent") == one_line(HOSTILE[0])
     shown = browser.run("[...document.querySelectorAll('.mismatches li')].map(e => e.textContent)")
-    assert shown == [plain(name) for name in HOSTILE]
+    assert shown == [one_line(name) for name in HOSTILE]
     # Plotly reads <b> and <a> in its texts: none may have become an element.
     assert browser.run("document.querySelectorAll('main img, .chart a, .chart b').length") == 0
     assert browser.run("[...document.querySelectorAll('.chart [style*=bold]')].length") == 0
@@ -335,5 +334,5 @@ def test_hostile_text_is_shown_and_nothing_of_it_runs(browser: Browser, tmp_path
     assert ticks[3] == "{{7*7}}{% raw %}"
     assert ticks[11] == "&lt;b&gt;%{x}"
     assert ticks[2].startswith("<b>bold</b><a href='javascript")
-    assert "hit" not in browser.run("document.title").replace(plain(HOSTILE[0]), "")
+    assert "hit" not in browser.run("document.title").replace(one_line(HOSTILE[0]), "")
     assert browser.problems == []

@@ -12,7 +12,7 @@ from torch import nn
 import minilm
 from minilm.inspection.report import Report
 from minilm.render.markdown import code, markdown, text
-from minilm.render.terminal import plain
+from minilm.safe_text import one_line
 from tests.render.reports import HOSTILE, hostile_report
 
 PARSER = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
@@ -81,15 +81,17 @@ def test_a_hostile_name_is_itself_and_nothing_else(name: str) -> None:
         html = [c.content for c in tokens[0].children if c.type == "html_inline"]
         assert html in ([], ["<code>", "</code>"])
         shown = "".join(c.content for c in tokens[0].children if c.type != "html_inline")
-        assert shown == plain(name).strip()
+        assert shown == one_line(name).strip()
 
 
 def test_a_report_of_hostile_text_keeps_its_tables() -> None:
     report = hostile_report()
     written = cells(report, tensors=True)
-    assert [row[0] for row in written[-len(HOSTILE) :]] == [plain(r.name) for r in report.tensors]
+    assert [row[0] for row in written[-len(HOSTILE) :]] == [
+        one_line(r.name) for r in report.tensors
+    ]
     assert [row[-1] for row in written[-len(HOSTILE) :]] == [
-        plain(r.component) for r in report.tensors
+        one_line(r.component) for r in report.tensors
     ]
     kinds = {t.type for t in PARSER.parse(markdown(report))}
     assert "html_block" not in kinds

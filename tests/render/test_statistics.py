@@ -9,10 +9,10 @@ from rich.console import Console, RenderableType
 
 from minilm.formats.header import Header
 from minilm.formats.safetensors import read_header
-from minilm.inspection.values.diff import Difference, difference
-from minilm.inspection.values.statistics import Histogram, Statistics, statistics
 from minilm.render import requested
 from minilm.render.statistics import difference_table, statistics_table
+from minilm.values.difference import Difference, difference
+from minilm.values.statistics import Histogram, Statistics, statistics
 
 HOSTILE = "bad\x1b[31m\nname[red]"
 

@@ -10,7 +10,8 @@ from rich.console import Console
 
 import minilm
 from minilm.inspection.report import Report, TensorRow
-from minilm.render.terminal import curve, plain, print_report
+from minilm.render.terminal import curve, print_report
+from minilm.safe_text import one_line
 
 
 def printed(report: Report, width: int) -> str:
@@ -105,4 +106,4 @@ def test_a_long_curve_is_averaged_into_its_width() -> None:
 
 
 def test_a_name_is_one_printable_line() -> None:
-    assert plain("a\nb\x1b[0m") == "a\\x0ab\\x1b[0m"
+    assert one_line("a\nb\x1b[0m") == "a\\x0ab\\x1b[0m"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models, pre_tokenizers, processors
 
 from minilm.errors import FormatError, TokenizerError
-from minilm.generation.text import TextStream
+from minilm.generation.text_stream import TextStream
 from minilm.text.tokenizers import (
     DEFAULT_BPE_VOCAB_SIZE,
     END_OF_TEXT,

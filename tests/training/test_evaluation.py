@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from minilm.config import TrainConfig
+from minilm.config.presets import PRESETS
 from minilm.data.shards import Dataset
 from minilm.model.transformer import Transformer
-from minilm.presets import PRESETS
 from minilm.text.tokenizers import ByteTokenizer
 from minilm.training import evaluation
 from minilm.training.runtime import resolve

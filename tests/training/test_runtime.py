@@ -10,8 +10,8 @@ import torch
 from minilm.config import ModelConfig, TrainConfig
 from minilm.errors import ConfigError
 from minilm.model.transformer import Transformer, next_token_loss
+from minilm.runs.logs import read_metrics
 from minilm.training import runtime
-from minilm.training.metrics import read_metrics
 from minilm.training.runtime import Runtime, resolve
 from minilm.training.train import resume, train
 from tests.conftest import TINY_MODEL, TINY_SETTINGS

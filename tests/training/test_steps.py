@@ -14,13 +14,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from minilm.config import TrainConfig
+from minilm.config.presets import PRESETS
 from minilm.data.shards import prepare
 from minilm.model.transformer import Transformer
-from minilm.presets import PRESETS
 from minilm.text.corpora import open_corpus
-from minilm.training.loop import Loop
 from minilm.training.runtime import resolve
-from minilm.training.stopping import StopRequest
+from minilm.training.signals import StopRequest
+from minilm.training.trainer import Trainer
 from tests.conftest import TINY_MODEL
 
 # What reads a value back from a device, which on CUDA waits for all that was queued before.
@@ -53,7 +53,7 @@ def resident_bytes() -> int:
 
 @pytest.fixture
 def loop(text_file: Path, cache: Path, tmp_path: Path) -> Any:
-    def make(**settings: Any) -> Loop:
+    def make(**settings: Any) -> Trainer:
         config = TrainConfig(
             **{"batch_size": 4, "warmup_steps": 5, "device": "cpu", "compile": "off"} | settings
         )
@@ -68,7 +68,7 @@ def loop(text_file: Path, cache: Path, tmp_path: Path) -> Any:
         )
         model = Transformer(PRESETS["nano"].model_config(**TINY_MODEL | {"vocab_size": 256}))
         runtime = resolve(config, flops=1.0)
-        return Loop(model, config, data, tmp_path, runtime, {}, None, StopRequest())
+        return Trainer(model, config, data, tmp_path, runtime, {}, None, StopRequest())
 
     return make
 

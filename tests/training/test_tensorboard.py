@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from minilm.errors import MissingExtraError
-from minilm.training.metrics import read_metrics
+from minilm.runs.logs import read_metrics
 from minilm.training.tensorboard import TAGS
 from minilm.training.train import resume, train
 from tests.conftest import TINY_MODEL, TINY_SETTINGS

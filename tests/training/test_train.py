@@ -17,10 +17,10 @@ import minilm
 from minilm.checkpoint import load
 from minilm.data.batches import training_batch
 from minilm.errors import ConfigError, FormatError, InputError
-from minilm.training import state
+from minilm.runs.logs import read_metrics
+from minilm.training import resume_state as state
 from minilm.training.evaluation import Validation
-from minilm.training.metrics import read_metrics
-from minilm.training.state import read_state
+from minilm.training.resume_state import read_state
 from minilm.training.train import resume, train
 from tests.conftest import TINY_MODEL, TINY_SETTINGS, make_text
 
@@ -299,7 +299,7 @@ def test_a_step_is_adamw_on_the_mean_of_its_micro_batches(
 def test_early_stopping_counts_evaluations_without_progress(
     go: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import minilm.training.loop as loop
+    import minilm.training.trainer as loop
 
     losses = iter([3.0, 2.0, 2.5, 2.1, 1.9, 2.0, 2.1, 2.2, 0.1])
     monkeypatch.setattr(loop, "evaluate", lambda *_: Validation(next(losses), 1.0))
@@ -312,7 +312,7 @@ def test_early_stopping_counts_evaluations_without_progress(
 def test_patience_is_kept_over_a_stop(
     go: Any, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import minilm.training.loop as loop
+    import minilm.training.trainer as loop
 
     losses = iter([1.0, 2.0, 3.0, 4.0, 5.0])
     monkeypatch.setattr(loop, "evaluate", lambda *_: Validation(next(losses), 1.0))
@@ -330,7 +330,7 @@ def test_a_length_that_grows_ends_at_the_models(go: Any) -> None:
 
 
 def test_the_best_weights_are_kept_not_the_last(go: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    import minilm.training.loop as loop
+    import minilm.training.trainer as loop
 
     best = go("best", max_steps=8)  # the same steps, ending where the other run is best
     losses = iter([3.0, 2.0, 4.0])
@@ -356,7 +356,7 @@ def test_target_and_time_end_a_run(go: Any) -> None:
 def test_a_loss_that_is_not_finite_keeps_the_last_good_weights(
     go: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import minilm.training.loop as loop
+    import minilm.training.trainer as loop
 
     true_loss, calls = loop.next_token_loss, []
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from itertools import combinations, product
 from math import comb
 
+from minilm.inspection.reconciliation.candidate_terms import declared_parts, parts, vocabularies
+from minilm.inspection.reconciliation.explanation import Explanation, Part, Reconciliation
 from minilm.inspection.reconciliation.numbers import Number
-from minilm.inspection.reconciliation.parts import Part, declared_parts, parts, vocabularies
 from minilm.inspection.report import Report
 from minilm.ledger.approximation import TEXTBOOK
 from minilm.ledger.layout import Layout
@@ -28,39 +29,6 @@ FEWEST_ZEROS = 3  # 124000000 may be rounded; 124439800 is taken at its word
 EXACT_COUNT = "exact count"
 
 BYTES = {"float32": 32, "bfloat16 or float16": 16, "8 bits": 8, "4 bits": 4}
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """``value`` = what ``reading`` makes of ``start_count`` plus the parts; ``difference`` is what is left.
-
-    ``text`` says all of it in one line of arithmetic.
-    """
-
-    start: str
-    start_count: int
-    parts: tuple[Part, ...]
-    reading: str
-    value: int
-    difference: int
-    text: str
-
-
-@dataclass(frozen=True)
-class Reconciliation:
-    """The answer: explanations, simplest first; without one, the ``nearest`` that were found.
-
-    ``exact`` says that the first one has nothing left. ``chance`` is the share of numbers near the
-    total, written with as many digits, that this search explains by coincidence, at most.
-    """
-
-    number: Number
-    total: int
-    explained: bool
-    exact: bool
-    chance: float
-    explanations: tuple[Explanation, ...]
-    nearest: tuple[Explanation, ...]
 
 
 def reconcile(report: Report, layout: Layout | None, number: Number) -> Reconciliation:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from reprlib import repr as shortened
 from typing import Any
 
+from minilm.architectures.config_fields import flag, layers, size
+from minilm.architectures.tensor_map import Piece
 from minilm.config import ModelConfig
 from minilm.errors import ConfigError
-from minilm.interop.forms import Piece
-from minilm.ledger.families.fields import flag, layers, size
 
 Fields = Mapping[str, Any]
 Hindrance = tuple[str, str]  # one of our fields, and what it would have to be

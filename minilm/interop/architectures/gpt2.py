@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from minilm.architectures.config_fields import flag, layers, size, spelled
+from minilm.architectures.tensor_map import Piece, pieces_of_layers
 from minilm.config import ModelConfig
 from minilm.interop.architectures.common import (
     ACTIVATIONS,
@@ -28,8 +30,6 @@ from minilm.interop.architectures.common import (
     refuse,
     unless,
 )
-from minilm.interop.forms import Piece, pieces_of_layers
-from minilm.ledger.families.fields import flag, layers, size, spelled
 
 
 def _write_gpt2(config: ModelConfig) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from reprlib import repr as shortened
 from typing import Any
 
+from minilm.architectures.config_fields import flag, layers, size
+from minilm.architectures.tensor_map import Piece, pieces_of_layers
 from minilm.config import ModelConfig
 from minilm.errors import ConfigError
 from minilm.interop.architectures.common import (
@@ -35,8 +37,6 @@ from minilm.interop.architectures.common import (
     rope,
     unless,
 )
-from minilm.interop.forms import Piece, pieces_of_layers
-from minilm.ledger.families.fields import flag, layers, size
 
 _INV_FREQ = "model.layers.{i}.self_attn.rotary_emb.inv_freq"
 _LLAMA_DEFAULTS = Defaults(4096, 32, 32, 2048, 11008)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from minilm.architectures.config_fields import flag, size
+from minilm.architectures.tensor_map import Piece, pieces_of_layers
 from minilm.config import ModelConfig
 from minilm.interop.architectures.common import (
     ACTIVATIONS,
@@ -34,8 +36,6 @@ from minilm.interop.architectures.common import (
     rope,
     unless,
 )
-from minilm.interop.forms import Piece, pieces_of_layers
-from minilm.ledger.families.fields import flag, size
 
 _STARCODER2_DEFAULTS = Defaults(3072, 30, 24, 4096)
 

@@ -1,0 +1,187 @@
+"""The pieces that families are put together from: linear maps, norms, attention, feed-forward.
+
+The letters are those of docs/architecture.md; a piece names its tensors below the prefix it is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from minilm.architectures.config_fields import optional_size, size
+from minilm.errors import ConfigError
+from minilm.ledger import components
+from minilm.ledger.layout import Attention, Role, Tensor
+from minilm.ledger.symbols import ONE, Polynomial, symbol
+
+V, T, L, d, f, h, g, k = (symbol(letter) for letter in "VTLdfhgk")
+E, e, D, M, m, s = (
+    symbol(letter) for letter in "EeDMms"
+)  # experts; dense and expert layers; widths
+
+# (name, name of the tensor it shares) of a tied head, as Layout.ties has it.
+TIED_HEAD = (("lm_head.weight", "model.embed_tokens.weight"),)
+
+
+def linear(
+    name: str,
+    outputs: Polynomial,
+    inputs: Polynomial,
+    component: str,
+    *,
+    bias: bool = False,
+    repeat: Polynomial = L,
+    layers: Sequence[int] | None = None,
+) -> tuple[Tensor, ...]:
+    """``name.weight`` (outputs, inputs) as torch's Linear stores it, and ``name.bias`` (outputs,)."""
+    weight = Tensor(f"{name}.weight", (outputs, inputs), component, Role.MULTIPLIED, repeat, layers)
+    if not bias:
+        return (weight,)
+    return (weight, Tensor(f"{name}.bias", (outputs,), component, Role.ADDED, repeat, layers))
+
+
+def norm(
+    name: str,
+    component: str,
+    *,
+    width: Polynomial = d,
+    bias: bool = False,
+    repeat: Polynomial = L,
+    layers: Sequence[int] | None = None,
+) -> tuple[Tensor, ...]:
+    """``name.weight`` (width,) of a LayerNorm or RMSNorm, and ``name.bias`` (width,)."""
+    weight = Tensor(f"{name}.weight", (width,), component, Role.SCALED, repeat, layers)
+    if not bias:
+        return (weight,)
+    return (weight, Tensor(f"{name}.bias", (width,), component, Role.ADDED, repeat, layers))
+
+
+def embedding(name: str) -> Tensor:
+    """The token table, ``name.weight`` (V, d)."""
+    return Tensor(f"{name}.weight", (V, d), components.TOKEN_EMBEDDING, Role.LOOKED_UP)
+
+
+def lm_head(name: str, *, tied: bool, bias: bool = False) -> tuple[Tensor, ...]:
+    """``name.weight`` (V, d), not stored when tied, and ``name.bias`` (V,), which is never tied."""
+    parts = linear(name, V, d, components.LM_HEAD, bias=bias, repeat=ONE)
+    return parts[1:] if tied else parts
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Attention heads of a config: their numbers, and the widths of all queries and all keys."""
+
+    symbols: Mapping[str, int]
+    queries: Polynomial
+    keys: Polynomial
+
+    def attention(self, *, layers: Polynomial = L, window: int = 0) -> Attention:
+        """What such attention costs: keys and values are cached once a key/value head."""
+        return Attention(layers, 2 * self.keys, self.queries, self.queries, window)
+
+
+def read_heads(
+    config: Mapping[str, Any],
+    *,
+    width: str = "hidden_size",
+    heads: str = "num_attention_heads",
+    kv_heads: str | None = "num_key_value_heads",
+    head_dim: str | None = "head_dim",
+    defaults: tuple[int, int, int | None, int | None],
+) -> Heads:
+    """Read d, h, g, k under the field names of a family.
+
+    ``defaults`` are those of the architecture for width, heads, kv heads (None: as many as heads) and
+    head width (None: width / heads). Usual shapes collapse so that the closed form is the one that
+    people know: h*k is d, and g*k is d without grouped heads.
+    """
+    d_model = size(config, width, defaults[0])
+    num_heads = size(config, heads, defaults[1])
+    kv_value = optional_size(config, kv_heads, defaults[2]) if kv_heads else None
+    num_kv_heads = kv_value or num_heads
+    head_value = optional_size(config, head_dim, defaults[3]) if head_dim else defaults[3]
+    k_value = head_value or max(1, d_model // num_heads)
+    if head_value is None and d_model % num_heads:
+        raise ConfigError(f"config.json: {width}", f"{d_model}", f"a multiple of {num_heads} heads")
+    if num_heads % num_kv_heads:
+        raise ConfigError(
+            f"config.json: {kv_heads}", f"{num_kv_heads}", f"a divisor of {num_heads}"
+        )
+    queries = d if num_heads * k_value == d_model else h * k
+    keys = queries if num_kv_heads == num_heads else g * k
+    symbols = {"d": d_model, "h": num_heads, "g": num_kv_heads, "k": k_value}
+    return Heads(symbols, queries, keys)
+
+
+def separate_attention(
+    prefix: str,
+    heads: Heads,
+    *,
+    qkv_bias: bool = False,
+    output_bias: bool = False,
+    output: str = "o_proj",
+) -> tuple[Tensor, ...]:
+    """``prefix.{q,k,v}_proj`` and ``prefix.o_proj`` (or as ``output`` is called)."""
+    query, key = heads.queries, heads.keys
+    return (
+        *linear(f"{prefix}.q_proj", query, d, components.ATTENTION_QUERY, bias=qkv_bias),
+        *linear(f"{prefix}.k_proj", key, d, components.ATTENTION_KEY, bias=qkv_bias),
+        *linear(f"{prefix}.v_proj", key, d, components.ATTENTION_VALUE, bias=qkv_bias),
+        *linear(f"{prefix}.{output}", d, query, components.ATTENTION_OUTPUT, bias=output_bias),
+    )
+
+
+def gated_feed_forward(
+    prefix: str,
+    *,
+    width: Polynomial = f,
+    bias: bool = False,
+    repeat: Polynomial = L,
+    layers: Sequence[int] | None = None,
+) -> tuple[Tensor, ...]:
+    """``prefix.{gate,up,down}_proj``, as SwiGLU and GeGLU have them."""
+    return (
+        *linear(
+            f"{prefix}.gate_proj",
+            width,
+            d,
+            components.FEED_FORWARD_GATE,
+            bias=bias,
+            repeat=repeat,
+            layers=layers,
+        ),
+        *linear(
+            f"{prefix}.up_proj",
+            width,
+            d,
+            components.FEED_FORWARD_UP,
+            bias=bias,
+            repeat=repeat,
+            layers=layers,
+        ),
+        *linear(
+            f"{prefix}.down_proj",
+            d,
+            width,
+            components.FEED_FORWARD_DOWN,
+            bias=bias,
+            repeat=repeat,
+            layers=layers,
+        ),
+    )
+
+
+def feed_forward_width(inner: int, d_model: int) -> Polynomial:
+    """4d where the width is that, so that the closed form is the one that people know; else f."""
+    return 4 * d if inner == 4 * d_model else f
+
+
+def feed_forward(
+    up: str, down: str, width: Polynomial = f, *, bias: bool = False
+) -> tuple[Tensor, ...]:
+    """The two matrices of a feed-forward without a gate, under their full names."""
+    return (
+        *linear(up, width, d, components.FEED_FORWARD_UP, bias=bias),
+        *linear(down, d, width, components.FEED_FORWARD_DOWN, bias=bias),
+    )

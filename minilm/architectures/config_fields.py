@@ -1,0 +1,61 @@
+"""Reading sizes out of a config.json: a field is a whole number in range, or a ConfigError."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from reprlib import repr as shortened
+from typing import Any
+
+from minilm.config.validation import LARGEST_DIMENSION, LARGEST_LAYER_COUNT
+from minilm.errors import ConfigError
+
+
+def size(config: Mapping[str, Any], name: str, default: int | None = None) -> int:
+    """A positive size; ``default`` where the field is absent or null, and required without one."""
+    value = config.get(name)
+    if value is None:
+        value = default
+    if type(value) is not int or not 1 <= value <= LARGEST_DIMENSION:
+        raise ConfigError(f"config.json: {name}", shortened(value), "a positive whole number")
+    return value
+
+
+def optional_size(config: Mapping[str, Any], name: str, default: int | None = None) -> int | None:
+    """A size that null switches off; ``default`` where the field is absent."""
+    if config.get(name, default) is None:
+        return None
+    return size(config, name, default)
+
+
+def whole(config: Mapping[str, Any], name: str, default: int) -> int:
+    """A whole number that may be 0; ``default`` where the field is absent or null."""
+    value = default if config.get(name) is None else config[name]
+    if type(value) is not int or not 0 <= value <= LARGEST_DIMENSION:
+        raise ConfigError(f"config.json: {name}", shortened(value), "a whole number, 0 or more")
+    return value
+
+
+def layers(config: Mapping[str, Any], name: str, default: int | None = None) -> int:
+    """A number of layers: a size that is small enough to list."""
+    value = size(config, name, default)
+    if value > LARGEST_LAYER_COUNT:
+        raise ConfigError(f"config.json: {name}", f"{value}", f"at most {LARGEST_LAYER_COUNT}")
+    return value
+
+
+def flag(config: Mapping[str, Any], name: str, default: bool) -> bool:
+    """A boolean; ``default`` where the field is absent or null."""
+    value = config.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, bool):
+        raise ConfigError(f"config.json: {name}", shortened(value), "true or false")
+    return value
+
+
+def spelled(config: Mapping[str, Any], name: str, *others: str) -> str:
+    """The field's name in this config: one of the others where it says something, else ``name``.
+
+    Hugging Face gives some fields a second name and lets it win where a file has both.
+    """
+    return next((other for other in others if config.get(other) is not None), name)

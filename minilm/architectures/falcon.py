@@ -1,0 +1,103 @@
+"""Falcon as transformers stores it: fused query-key-value, blocks mostly parallel, a tied head.
+
+Names, shapes and defaults: huggingface/transformers `models/falcon/configuration_falcon.py` and
+`modeling_falcon.py`. 7B has one key and value for all heads; the "new decoder" (40B, 180B, 11B) has
+groups, and a norm each for attention and feed-forward unless the config asks for one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from minilm.architectures.building_blocks import (
+    Heads,
+    d,
+    embedding,
+    feed_forward,
+    feed_forward_width,
+    linear,
+    lm_head,
+    norm,
+    read_heads,
+)
+from minilm.architectures.config_fields import flag, layers, size, spelled
+from minilm.ledger import components
+from minilm.ledger.layout import Layout, Tensor
+from minilm.ledger.symbols import ONE
+
+_BLOCK = "transformer.h.{i}"
+
+
+def layout(config: Mapping[str, Any]) -> Layout:
+    """The tensors of FalconForCausalLM for a config.json."""
+    heads = _heads(config)
+    bias = flag(config, "bias", False)
+    inner = size(config, "ffn_hidden_size", 4 * heads.symbols["d"])
+    tied = flag(config, "tie_word_embeddings", True)
+    symbols = {
+        "V": size(config, "vocab_size", 65024),
+        "L": layers(config, spelled(config, "num_hidden_layers", "n_layer"), 32),
+        "f": inner,
+        **heads.symbols,
+    }
+    attention, mlp = f"{_BLOCK}.self_attention", f"{_BLOCK}.mlp"
+    tensors = (
+        embedding("transformer.word_embeddings"),
+        *_norms(config),
+        *linear(
+            f"{attention}.query_key_value",
+            d + 2 * heads.keys,
+            d,
+            components.ATTENTION_QUERY_KEY_VALUE,
+            bias=bias,
+        ),
+        *linear(f"{attention}.dense", d, d, components.ATTENTION_OUTPUT, bias=bias),
+        *feed_forward(
+            f"{mlp}.dense_h_to_4h",
+            f"{mlp}.dense_4h_to_h",
+            feed_forward_width(inner, heads.symbols["d"]),
+            bias=bias,
+        ),
+        *norm("transformer.ln_f", components.FINAL_NORM, bias=True, repeat=ONE),
+        *lm_head("lm_head", tied=tied),
+    )
+    return Layout(
+        "falcon",
+        tensors,
+        symbols,
+        ties=(("lm_head.weight", "transformer.word_embeddings.weight"),) if tied else (),
+        ignored=(f"{attention}.rotary_emb.inv_freq",),
+        attention=(heads.attention(),),
+        context_length=size(config, "max_position_embeddings", 2048),
+    )
+
+
+def _heads(config: Mapping[str, Any]) -> Heads:
+    """Groups are read for the new decoder only; before it there was one key for all, or one each."""
+    if not flag(config, "new_decoder_architecture", False):
+        one_for_all = flag(config, "multi_query", True)
+        config = {**config, "num_kv_heads": 1 if one_for_all else None}
+    return read_heads(
+        config,
+        width=spelled(config, "hidden_size", "n_embed"),
+        heads=spelled(config, "num_attention_heads", "n_head"),
+        kv_heads="num_kv_heads",
+        head_dim=None,
+        defaults=(4544, 71, None, None),
+    )
+
+
+def _norms(config: Mapping[str, Any]) -> tuple[Tensor, ...]:
+    """The norms of a block: two in sequence, one that both halves share, or one for each half."""
+    new = flag(config, "new_decoder_architecture", False)
+    one = norm(f"{_BLOCK}.input_layernorm", components.ATTENTION_NORM, bias=True)
+    if not flag(config, "parallel_attn", True):
+        second = f"{_BLOCK}.post_attention_layernorm"
+        return (*one, *norm(second, components.FEED_FORWARD_NORM, bias=True))
+    if size(config, "num_ln_in_parallel_attn", 2 if new else 1) != 2:
+        return one
+    return (
+        *norm(f"{_BLOCK}.ln_attn", components.ATTENTION_NORM, bias=True),
+        *norm(f"{_BLOCK}.ln_mlp", components.FEED_FORWARD_NORM, bias=True),
+    )

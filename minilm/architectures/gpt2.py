@@ -1,0 +1,100 @@
+"""GPT-2 as transformers stores it: fused query-key-value, matrices as (in, out), a tied head.
+
+Names and shapes: huggingface/transformers `models/gpt2/modeling_gpt2.py` (Conv1D keeps its weight as
+(in, out)). The published files leave out the `transformer.` prefix and hold each layer's causal mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from minilm.architectures.building_blocks import (
+    Heads,
+    L,
+    T,
+    d,
+    embedding,
+    feed_forward_width,
+    lm_head,
+    norm,
+    read_heads,
+)
+from minilm.architectures.config_fields import flag, layers, size, spelled
+from minilm.errors import ConfigError
+from minilm.ledger import components
+from minilm.ledger.layout import Layout, Role, Tensor
+from minilm.ledger.symbols import ONE, Polynomial
+
+BLOCK = "transformer.h.{i}"
+
+
+def layout(config: Mapping[str, Any]) -> Layout:
+    """The tensors of GPT2LMHeadModel for a config.json."""
+    if flag(config, "add_cross_attention", False):
+        raise ConfigError(
+            "config.json: add_cross_attention",
+            "true",
+            "false",
+            "the decoder half of an encoder-decoder is not a language model on its own",
+        )
+    heads = gpt_heads(config)
+    inner = size(config, "n_inner", 4 * heads.symbols["d"])
+    tied = flag(config, "tie_word_embeddings", True)
+    symbols = {
+        "V": size(config, "vocab_size", 50257),
+        "T": size(config, spelled(config, "n_positions", "max_position_embeddings"), 1024),
+        "L": layers(config, spelled(config, "n_layer", "num_hidden_layers"), 12),
+        "f": inner,
+        **heads.symbols,
+    }
+    tensors = (
+        embedding("transformer.wte"),
+        Tensor("transformer.wpe.weight", (T, d), components.POSITION_EMBEDDING, Role.LOOKED_UP),
+        *gpt_block(feed_forward_width(inner, heads.symbols["d"])),
+        *norm("transformer.ln_f", components.FINAL_NORM, bias=True, repeat=ONE),
+        *lm_head("lm_head", tied=tied),
+    )
+    return Layout(
+        "gpt2",
+        tensors,
+        symbols,
+        ties=(("lm_head.weight", "transformer.wte.weight"),) if tied else (),
+        optional_prefix="transformer.",
+        ignored=(f"{BLOCK}.attn.bias", f"{BLOCK}.attn.masked_bias"),
+        attention=(heads.attention(),),
+        context_length=symbols["T"],
+    )
+
+
+def gpt_heads(config: Mapping[str, Any]) -> Heads:
+    """The heads of GPT and GPT-2: width/heads wide, each with a key and a value of its own."""
+    return read_heads(
+        config,
+        width=spelled(config, "n_embd", "hidden_size"),
+        heads=spelled(config, "n_head", "num_attention_heads"),
+        kv_heads=None,
+        head_dim=None,
+        defaults=(768, 12, None, None),
+    )
+
+
+def gpt_block(hidden: Polynomial) -> tuple[Tensor, ...]:
+    """One layer's tensors in both."""
+    return (
+        *norm(f"{BLOCK}.ln_1", components.ATTENTION_NORM, bias=True),
+        *_transposed(f"{BLOCK}.attn.c_attn", d, 3 * d, components.ATTENTION_QUERY_KEY_VALUE),
+        *_transposed(f"{BLOCK}.attn.c_proj", d, d, components.ATTENTION_OUTPUT),
+        *norm(f"{BLOCK}.ln_2", components.FEED_FORWARD_NORM, bias=True),
+        *_transposed(f"{BLOCK}.mlp.c_fc", d, hidden, components.FEED_FORWARD_UP),
+        *_transposed(f"{BLOCK}.mlp.c_proj", hidden, d, components.FEED_FORWARD_DOWN),
+    )
+
+
+def _transposed(
+    name: str, inputs: Polynomial, outputs: Polynomial, component: str
+) -> tuple[Tensor, ...]:
+    return (
+        Tensor(f"{name}.weight", (inputs, outputs), component, Role.MULTIPLIED, L),
+        Tensor(f"{name}.bias", (outputs,), component, Role.ADDED, L),
+    )

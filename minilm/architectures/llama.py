@@ -1,0 +1,55 @@
+"""Llama (1, 2, 3) as transformers stores it: RMSNorm, RoPE, grouped-query attention, SwiGLU.
+
+Names, shapes and defaults: huggingface/transformers `models/llama/configuration_llama.py` and
+`modeling_llama.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from minilm.architectures.building_blocks import (
+    embedding,
+    gated_feed_forward,
+    lm_head,
+    norm,
+    read_heads,
+    separate_attention,
+)
+from minilm.architectures.config_fields import flag, layers, size
+from minilm.ledger import components
+from minilm.ledger.layout import Layout
+from minilm.ledger.symbols import ONE
+
+
+def layout(config: Mapping[str, Any]) -> Layout:
+    """The tensors of LlamaForCausalLM for a config.json."""
+    heads = read_heads(config, defaults=(4096, 32, None, None))
+    bias = flag(config, "attention_bias", False)
+    tied = flag(config, "tie_word_embeddings", False)
+    symbols = {
+        "V": size(config, "vocab_size", 32000),
+        "L": layers(config, "num_hidden_layers", 32),
+        "f": size(config, "intermediate_size", 11008),
+        **heads.symbols,
+    }
+    block = "model.layers.{i}"
+    tensors = (
+        embedding("model.embed_tokens"),
+        *norm(f"{block}.input_layernorm", components.ATTENTION_NORM),
+        *separate_attention(f"{block}.self_attn", heads, qkv_bias=bias, output_bias=bias),
+        *norm(f"{block}.post_attention_layernorm", components.FEED_FORWARD_NORM),
+        *gated_feed_forward(f"{block}.mlp", bias=flag(config, "mlp_bias", False)),
+        *norm("model.norm", components.FINAL_NORM, repeat=ONE),
+        *lm_head("lm_head", tied=tied),
+    )
+    return Layout(
+        "llama",
+        tensors,
+        symbols,
+        ties=(("lm_head.weight", "model.embed_tokens.weight"),) if tied else (),
+        ignored=(f"{block}.self_attn.rotary_emb.inv_freq",),
+        attention=(heads.attention(),),
+        context_length=size(config, "max_position_embeddings", 2048),
+    )

@@ -1,0 +1,56 @@
+"""Mistral as transformers stores it: Llama's tensors, grouped heads, a sliding window in every layer.
+
+Names, shapes and defaults: huggingface/transformers `models/mistral/configuration_mistral.py` and
+`modeling_mistral.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from minilm.architectures.building_blocks import (
+    TIED_HEAD,
+    embedding,
+    gated_feed_forward,
+    lm_head,
+    norm,
+    read_heads,
+    separate_attention,
+)
+from minilm.architectures.config_fields import flag, layers, size
+from minilm.architectures.sliding_windows import attention_kinds, window_size
+from minilm.ledger import components
+from minilm.ledger.layout import Layout
+from minilm.ledger.symbols import ONE
+
+
+def layout(config: Mapping[str, Any]) -> Layout:
+    """The tensors of MistralForCausalLM for a config.json."""
+    heads = read_heads(config, defaults=(4096, 32, 8, None))
+    num_layers = layers(config, "num_hidden_layers", 32)
+    tied = flag(config, "tie_word_embeddings", False)
+    symbols = {
+        "V": size(config, "vocab_size", 32000),
+        "L": num_layers,
+        "f": size(config, "intermediate_size", 14336),
+        **heads.symbols,
+    }
+    block = "model.layers.{i}"
+    tensors = (
+        embedding("model.embed_tokens"),
+        *norm(f"{block}.input_layernorm", components.ATTENTION_NORM),
+        *separate_attention(f"{block}.self_attn", heads),
+        *norm(f"{block}.post_attention_layernorm", components.FEED_FORWARD_NORM),
+        *gated_feed_forward(f"{block}.mlp"),
+        *norm("model.norm", components.FINAL_NORM, repeat=ONE),
+        *lm_head("lm_head", tied=tied),
+    )
+    return Layout(
+        "mistral",
+        tensors,
+        symbols,
+        ties=TIED_HEAD if tied else (),
+        attention=attention_kinds(heads, num_layers, num_layers, window_size(config, 4096)),
+        context_length=size(config, "max_position_embeddings", 131072),
+    )

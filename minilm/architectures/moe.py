@@ -1,0 +1,134 @@
+"""Mixtures of experts: their sizes, the layers that have them, and their tensors.
+
+A router (E, d) sends each token to e of the E experts, gated feed-forwards of width m. Layers without
+experts are dense: D of them beside the M with experts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from minilm.architectures.building_blocks import D, E, L, M, d, gated_feed_forward, linear, m
+from minilm.architectures.config_fields import size
+from minilm.errors import ConfigError
+from minilm.ledger import components
+from minilm.ledger.layout import Role, Tensor
+from minilm.ledger.symbols import Polynomial
+
+# Experts have names of their own in every layer: a number from a file must not make us list millions.
+LARGEST_EXPERT_COUNT = 65_536
+
+
+def read_experts(
+    config: Mapping[str, Any],
+    *,
+    layers: int,
+    total: str = "num_experts",
+    active: str = "num_experts_per_tok",
+    width: str = "moe_intermediate_size",
+    defaults: tuple[int, int | None, int],
+) -> dict[str, int]:
+    """Read E, e, m under the field names of a family; ``layers`` is how many layers have experts."""
+    symbols = {
+        "E": size(config, total, defaults[0]),
+        "e": size(config, active, defaults[1]),
+        "m": size(config, width, defaults[2]),
+    }
+    if symbols["E"] * layers > LARGEST_EXPERT_COUNT:
+        raise ConfigError(
+            f"config.json: {total}",
+            f"{symbols['E']} in each of {layers} layers",
+            f"at most {LARGEST_EXPERT_COUNT} experts in all",
+        )
+    if symbols["e"] > symbols["E"]:
+        raise ConfigError(
+            f"config.json: {active}", f"{symbols['e']}", f"at most {symbols['E']}, the experts"
+        )
+    return symbols
+
+
+@dataclass(frozen=True)
+class Place:
+    """Some of a model's layers: how many, as a symbol, and which (None: the first ones)."""
+
+    repeat: Polynomial = L
+    layers: Sequence[int] | None = None
+
+
+@dataclass(frozen=True)
+class Split:
+    """The dense layers and those with experts, None where there are none, and the values of D and M."""
+
+    dense: Place | None
+    experts: Place | None
+    symbols: Mapping[str, int]
+    expert_layers: int
+
+
+def split_layers(num_layers: int, has_experts: Callable[[int], bool]) -> Split:
+    """Sort the layers. D and M are named only where a model has both kinds."""
+    chosen = [i for i in range(num_layers) if has_experts(i)]
+    if not chosen:
+        return Split(Place(), None, {}, 0)
+    if len(chosen) == num_layers:
+        return Split(None, Place(), {}, num_layers)
+    dense = sorted(set(range(num_layers)) - set(chosen))
+    return Split(
+        Place(D, dense), Place(M, chosen), {"D": len(dense), "M": len(chosen)}, len(chosen)
+    )
+
+
+def dense_feed_forward(
+    prefix: str, where: Place | None, *, bias: bool = False
+) -> tuple[Tensor, ...]:
+    """The feed-forward of the dense layers, none where there are none."""
+    if where is None:
+        return ()
+    return gated_feed_forward(prefix, bias=bias, repeat=where.repeat, layers=where.layers)
+
+
+def routed_experts(
+    prefix: str,
+    where: Place | None,
+    *,
+    names: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj"),
+) -> tuple[Tensor, ...]:
+    """``prefix.gate`` (the router) and ``prefix.experts.{e}.*``, each expert under its own names."""
+    if where is None:
+        return ()
+    gate, up, down = names
+
+    def matrix(name: str, rows: Polynomial, columns: Polynomial, component: str) -> Tensor:
+        return Tensor(
+            f"{prefix}.experts.{{e}}.{name}.weight",
+            (rows, columns),
+            component,
+            Role.MULTIPLIED,
+            where.repeat,
+            where.layers,
+            experts=E,
+            routed=True,
+        )
+
+    return (
+        *linear(
+            f"{prefix}.gate", E, d, components.ROUTER, repeat=where.repeat, layers=where.layers
+        ),
+        matrix(gate, m, d, components.EXPERTS_GATE),
+        matrix(up, m, d, components.EXPERTS_UP),
+        matrix(down, d, m, components.EXPERTS_DOWN),
+    )
+
+
+def shared_expert(
+    prefix: str, where: Place | None, *, width: Polynomial, bias: bool = False
+) -> tuple[Tensor, ...]:
+    """``prefix.{gate,up,down}_proj`` of the expert that every token uses."""
+    if where is None:
+        return ()
+    tensors = gated_feed_forward(
+        prefix, width=width, bias=bias, repeat=where.repeat, layers=where.layers
+    )
+    return tuple(replace(tensor, component=components.SHARED_EXPERT) for tensor in tensors)

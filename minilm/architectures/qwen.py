@@ -1,0 +1,160 @@
+"""Qwen2 and Qwen3, dense and with experts, as transformers stores them.
+
+Qwen2 adds biases to the queries, keys and values; Qwen3 normalises each query and key head instead,
+and its head width is a field of its own. Of the models with experts, Qwen2's add a shared one behind
+a gate; some of their layers may be dense. Names, shapes and defaults: huggingface/transformers
+`models/{qwen2,qwen3,qwen2_moe,qwen3_moe}`; expert by expert as the published files have them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from reprlib import repr as shortened
+from typing import Any
+
+from minilm.architectures.building_blocks import (
+    TIED_HEAD,
+    Heads,
+    d,
+    embedding,
+    k,
+    linear,
+    lm_head,
+    norm,
+    read_heads,
+    s,
+    separate_attention,
+)
+from minilm.architectures.config_fields import flag, layers, size, spelled, whole
+from minilm.architectures.moe import (
+    Split,
+    dense_feed_forward,
+    read_experts,
+    routed_experts,
+    shared_expert,
+    split_layers,
+)
+from minilm.architectures.sliding_windows import attention_kinds, sliding_layers, window_size
+from minilm.errors import ConfigError
+from minilm.ledger import components
+from minilm.ledger.layout import Attention, Layout, Tensor
+from minilm.ledger.symbols import ONE
+
+
+@dataclass(frozen=True)
+class _Defaults:
+    heads: tuple[int, int, int | None, int | None]
+    layers: int
+    feed_forward: int
+    experts: tuple[int, int, int] | None = None
+
+
+_DEFAULTS = {
+    "qwen2": _Defaults((4096, 32, 32, None), 32, 22016),
+    "qwen3": _Defaults((4096, 32, 32, 128), 32, 22016),
+    "qwen2_moe": _Defaults((2048, 16, 16, None), 24, 5632, (60, 4, 1408)),
+    "qwen3_moe": _Defaults((2048, 32, 4, None), 24, 6144, (128, 8, 768)),
+}
+
+
+def layout(config: Mapping[str, Any]) -> Layout:
+    """The tensors of Qwen{2,3}[Moe]ForCausalLM for a config.json."""
+    family = config["model_type"]
+    defaults = _DEFAULTS[family]
+    heads = read_heads(config, defaults=defaults.heads)
+    num_layers = layers(config, "num_hidden_layers", defaults.layers)
+    tied = flag(config, "tie_word_embeddings", False)
+    split = split_layers(num_layers, _has_experts(config) if defaults.experts else lambda i: False)
+    symbols = {
+        "V": size(config, "vocab_size", 151936),
+        "L": num_layers,
+        **split.symbols,
+        **heads.symbols,
+    }
+    if split.dense:
+        symbols["f"] = size(config, "intermediate_size", defaults.feed_forward)
+    if split.experts and defaults.experts:
+        symbols |= read_experts(
+            config,
+            layers=split.expert_layers,
+            total=spelled(config, "num_experts", "num_local_experts"),
+            defaults=defaults.experts,
+        )
+    shared = family == "qwen2_moe"
+    if split.experts and shared:
+        symbols["s"] = size(config, "shared_expert_intermediate_size", 5632)
+    block = "model.layers.{i}"
+    tensors = (
+        embedding("model.embed_tokens"),
+        *norm(f"{block}.input_layernorm", components.ATTENTION_NORM),
+        *_attention(f"{block}.self_attn", config, heads),
+        *norm(f"{block}.post_attention_layernorm", components.FEED_FORWARD_NORM),
+        *dense_feed_forward(f"{block}.mlp", split.dense),
+        *routed_experts(f"{block}.mlp", split.experts),
+        *(_shared_expert(f"{block}.mlp", split) if shared else ()),
+        *norm("model.norm", components.FINAL_NORM, repeat=ONE),
+        *lm_head("lm_head", tied=tied),
+    )
+    return Layout(
+        family,
+        tensors,
+        symbols,
+        ties=TIED_HEAD if tied else (),
+        attention=_kinds(config, heads, num_layers),
+        context_length=size(config, "max_position_embeddings", 32768),
+    )
+
+
+def _attention(prefix: str, config: Mapping[str, Any], heads: Heads) -> tuple[Tensor, ...]:
+    if config["model_type"] in ("qwen2", "qwen2_moe"):
+        bias = config["model_type"] == "qwen2" or flag(config, "qkv_bias", True)
+        return separate_attention(prefix, heads, qkv_bias=bias)
+    bias = flag(config, "attention_bias", False)
+    return (
+        *separate_attention(prefix, heads, qkv_bias=bias, output_bias=bias),
+        *norm(f"{prefix}.q_norm", components.ATTENTION_QK_NORM, width=k),
+        *norm(f"{prefix}.k_norm", components.ATTENTION_QK_NORM, width=k),
+    )
+
+
+def _shared_expert(prefix: str, split: Split) -> tuple[Tensor, ...]:
+    where = split.experts
+    if where is None:
+        return ()
+    return (
+        *shared_expert(f"{prefix}.shared_expert", where, width=s),
+        *linear(
+            f"{prefix}.shared_expert_gate",
+            ONE,
+            d,
+            components.SHARED_EXPERT_GATE,
+            repeat=where.repeat,
+            layers=where.layers,
+        ),
+    )
+
+
+def _has_experts(config: Mapping[str, Any]) -> Callable[[int], bool]:
+    """Whether layer i has experts: every ``decoder_sparse_step``-th, but for ``mlp_only_layers``."""
+    step = size(config, "decoder_sparse_step", 1)
+    listed = config.get("mlp_only_layers")
+    dense = [] if listed is None else listed
+    if not isinstance(dense, list) or any(type(i) is not int for i in dense):
+        raise ConfigError("config.json: mlp_only_layers", shortened(dense), "a list of layers")
+    without = frozenset(dense)
+    return lambda i: i not in without and (i + 1) % step == 0
+
+
+def _kinds(config: Mapping[str, Any], heads: Heads, num_layers: int) -> tuple[Attention, ...]:
+    if not flag(config, "use_sliding_window", False):
+        return (heads.attention(),)
+    window = window_size(config, 4096)
+    if config["model_type"] == "qwen3_moe":
+        return attention_kinds(heads, num_layers, num_layers, window)
+    first = whole(config, "max_window_layers", 28)
+    if config["model_type"] == "qwen2_moe":
+        sliding = sliding_layers(config, num_layers, lambda i: i % 2 == 0 and i < first)
+    else:
+        sliding = sliding_layers(config, num_layers, lambda i: i >= first)
+    return attention_kinds(heads, num_layers, sliding, window)

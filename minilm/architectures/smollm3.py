@@ -1,0 +1,80 @@
+"""SmolLM3 as transformers stores it: Llama's tensors; every fourth layer has no RoPE and may slide.
+
+Names, shapes and defaults: huggingface/transformers `models/smollm3/configuration_smollm3.py` and
+`modeling_smollm3.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from reprlib import repr as shortened
+from typing import Any
+
+from minilm.architectures.building_blocks import (
+    TIED_HEAD,
+    Heads,
+    embedding,
+    gated_feed_forward,
+    lm_head,
+    norm,
+    read_heads,
+    separate_attention,
+)
+from minilm.architectures.config_fields import flag, layers, size
+from minilm.architectures.sliding_windows import attention_kinds, sliding_layers, window_size
+from minilm.errors import ConfigError
+from minilm.ledger import components
+from minilm.ledger.layout import Attention, Layout
+from minilm.ledger.symbols import ONE
+
+
+def layout(config: Mapping[str, Any]) -> Layout:
+    """The tensors of SmolLM3ForCausalLM for a config.json."""
+    heads = read_heads(config, defaults=(2048, 16, 4, None))
+    num_layers = layers(config, "num_hidden_layers", 36)
+    tied = flag(config, "tie_word_embeddings", True)
+    symbols = {
+        "V": size(config, "vocab_size", 128256),
+        "L": num_layers,
+        "f": size(config, "intermediate_size", 11008),
+        **heads.symbols,
+    }
+    block = "model.layers.{i}"
+    bias = flag(config, "attention_bias", False)
+    tensors = (
+        embedding("model.embed_tokens"),
+        *norm(f"{block}.input_layernorm", components.ATTENTION_NORM),
+        *separate_attention(f"{block}.self_attn", heads, qkv_bias=bias, output_bias=bias),
+        *norm(f"{block}.post_attention_layernorm", components.FEED_FORWARD_NORM),
+        *gated_feed_forward(f"{block}.mlp", bias=flag(config, "mlp_bias", False)),
+        *norm("model.norm", components.FINAL_NORM, repeat=ONE),
+        *lm_head("lm_head", tied=tied),
+    )
+    return Layout(
+        "smollm3",
+        tensors,
+        symbols,
+        ties=TIED_HEAD if tied else (),
+        attention=_kinds(config, heads, num_layers),
+        context_length=size(config, "max_position_embeddings", 32768),
+    )
+
+
+def _kinds(config: Mapping[str, Any], heads: Heads, num_layers: int) -> tuple[Attention, ...]:
+    if not flag(config, "use_sliding_window", False):
+        return (heads.attention(),)
+    sliding = sliding_layers(config, num_layers, _without_rope(config, num_layers))
+    return attention_kinds(heads, num_layers, sliding, window_size(config, 0))
+
+
+def _without_rope(config: Mapping[str, Any], num_layers: int) -> Callable[[int], bool]:
+    """Whether layer i has no RoPE: 0 in ``no_rope_layers``, or every ``no_rope_layer_interval``-th."""
+    listed = config.get("no_rope_layers")
+    if listed is None:
+        interval = size(config, "no_rope_layer_interval", 4)
+        return lambda i: (i + 1) % interval == 0
+    if not isinstance(listed, list) or len(listed) < num_layers:
+        raise ConfigError(
+            "config.json: no_rope_layers", shortened(listed), f"{num_layers} times 0 or 1"
+        )
+    return lambda i: not listed[i]

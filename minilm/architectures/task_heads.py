@@ -1,0 +1,42 @@
+"""What stands on a body: the head that `architectures` in a config.json names.
+
+transformers saves a body alone (LlamaModel), with its language model head (LlamaForCausalLM), or with a
+classifier `score` (LlamaForSequenceClassification), and the families declare the second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from minilm.architectures.config_fields import size
+from minilm.ledger import components
+from minilm.ledger.layout import Layout, Role, Tensor
+from minilm.ledger.symbols import symbol
+
+LANGUAGE_MODELS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+C, d = symbol("C"), symbol("d")  # classes
+
+
+def architecture_of(config: Mapping[str, Any]) -> str:
+    """The first of `architectures`; empty where the config does not say."""
+    named = config.get("architectures")
+    return named[0] if isinstance(named, list) and named and isinstance(named[0], str) else ""
+
+
+def with_its_head(layout: Layout, config: Mapping[str, Any]) -> Layout | None:
+    """``layout`` with the head that the config's architecture has; None for one that is not known."""
+    architecture = architecture_of(config)
+    if not architecture or architecture.endswith(LANGUAGE_MODELS):
+        return layout
+    body = tuple(t for t in layout.tensors if t.component != components.LM_HEAD)
+    if architecture.endswith("Model"):
+        return replace(layout, tensors=body, ties=())
+    if architecture.endswith("ForSequenceClassification"):
+        labels = config.get("id2label")
+        default = len(labels) if isinstance(labels, dict) and labels else 2
+        score = Tensor("score.weight", (C, d), components.CLASSIFIER, Role.MULTIPLIED)
+        symbols = {**layout.symbols, "C": size(config, "num_labels", default)}
+        return replace(layout, tensors=(*body, score), ties=(), symbols=symbols)
+    return None

@@ -1,0 +1,108 @@
+"""The edge of the program: exceptions become one line on stderr and an exit status."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from minilm.errors import InputError
+
+Arguments = TypeVar("Arguments")
+
+DONE, CHECK_FAILED, BAD_INPUT = 0, 1, 2
+
+
+def run_command(command: Callable[[], int]) -> int:
+    """Run ``command``; what a user can cause is one `error:` line and 2, a signal 128 + its number."""
+    _accept_any_text()
+    try:
+        with _interrupts_heard():
+            try:
+                return command()
+            finally:
+                sys.stdout.flush()  # a closed pipe is met here, not at exit
+    except InputError as error:
+        return _fail(str(error))
+    except BrokenPipeError:
+        # The reader went away (`| head`): nothing to say, and nothing more to flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        expected = "room to write; free some space, then --resume goes on with a run that has begun"
+        if not full:
+            expected = "a path that can be read and written"
+        where, came = error.filename or "standard output", error.strerror or str(error)
+        return _fail(str(InputError(where, came, expected)))
+    except (MemoryError, RuntimeError) as error:
+        # torch says so in words on a CPU and by a class of its own on a GPU.
+        if isinstance(error, RuntimeError) and not (
+            "not enough memory" in str(error) or type(error).__name__ == "OutOfMemoryError"
+        ):
+            raise
+        return _fail(
+            "memory: not enough of it, expected room for the model and its batch; "
+            "try a smaller batch, context length or model"
+        )
+    except KeyboardInterrupt as stopped:
+        if stopped.args:
+            print(stopped, file=sys.stderr)
+        return 128 + int(getattr(stopped, "signum", signal.SIGINT))
+
+
+@contextlib.contextmanager
+def _interrupts_heard() -> Iterator[None]:
+    """Ctrl-C is a KeyboardInterrupt while the command runs; scripts let it end their imports."""
+    silent = signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+    if silent:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if silent:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _accept_any_text() -> None:
+    """No character ends a program: a terminal that lacks one shows `?`; a closed stream is silent."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _fail(text: str) -> int:
+    print(f"error: {text}", file=sys.stderr)
+    return BAD_INPUT
+
+
+def parse_arguments(
+    cls: Callable[..., Arguments], arguments: Sequence[str], program: str
+) -> Arguments:
+    """Read a command line with tyro; its boxed message becomes one line of InputError."""
+    import tyro
+
+    captured = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(captured):
+            return tyro.cli(cls, args=list(arguments), prog=program, description=cls.__doc__)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        message: list[str] = []
+        for line in captured.getvalue().splitlines():
+            text = line.strip("│ ")
+            if text.startswith("─"):
+                break  # below the rule come hints
+            if text and not text.startswith("╭"):
+                message.append(text)
+        first = " ".join(message).rstrip(".") or "these arguments cannot be read"
+        raise InputError("arguments", first, f"what {program} --help lists") from None

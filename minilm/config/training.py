@@ -1,0 +1,123 @@
+"""How a model is trained: frozen, validated once, and the same after JSON."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from minilm.config.validation import LARGEST_DIMENSION, check_range, check_types
+
+LONGEST_SAMPLE = 10_000
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a model is trained. Lengths are in optimizer steps unless said otherwise."""
+
+    batch_size: int = 32
+    """Sequences in one forward pass."""
+    gradient_accumulation: int = 1
+    """Forward passes whose gradients make one step."""
+    max_steps: int = 1000
+    """Steps of the whole run; the schedule is laid out over them."""
+    max_seconds: float | None = None
+    """Stop after this much wall time since the process started."""
+    target_val_loss: float | None = None
+    """Stop when the validation loss (nats a token) is at or below this."""
+    eval_every: int = 100
+    """Steps between evaluations over the whole validation split, which also save the run."""
+    early_stopping: int = 0
+    """Stop after this many evaluations without a better validation loss; 0: never."""
+    log_every: int = 10
+    """Steps between lines of metrics.jsonl."""
+    optimizer: Literal["muon", "adamw"] = "muon"
+    """muon: Muon for the matrices of the blocks and AdamW for the rest; adamw: AdamW for all."""
+    learning_rate: float = 0.02
+    """Peak learning rate of AdamW; for all parameters about 0.004 is enough."""
+    muon_learning_rate: float = 0.03
+    """Peak learning rate of Muon."""
+    muon_momentum: float = 0.95
+    """Muon's decay of the gradient's mean."""
+    momentum_warmup_steps: int = 0
+    """Steps in which Muon's momentum rises linearly from 0.85."""
+    schedule: Literal["cosine", "linear", "wsd", "constant"] = "linear"
+    """After the warm-up: cosine or linear decay, warm-up-stable-decay, or no decay."""
+    warmup_steps: int = 0
+    """Steps of linear warm-up from zero."""
+    final_learning_rate: float = 0.0
+    """Where the decay ends, as a share of the peak."""
+    decay_fraction: float = 0.2
+    """Share of the steps that wsd spends decaying."""
+    initial_batch_size: int = 0
+    """Sequences at the start, doubled until batch_size is reached; 0: batch_size throughout."""
+    initial_context_length: int = 0
+    """Tokens a sequence at the start, doubled until the model's; 0: those throughout."""
+    growth_fraction: float = 0.5
+    """Share of the steps after which batch and length have grown to their full size."""
+    weight_decay: float = 0.0
+    """Decoupled decay, on matrices only (embeddings, norms and biases are left out)."""
+    l1: float = 0.0
+    """Weight of the L1 norm of the matrices, added to the training loss's gradient."""
+    beta1: float = 0.8
+    """AdamW's decay of the gradient's mean."""
+    beta2: float = 0.95
+    """AdamW's decay of the gradient's square."""
+    gradient_clip: float = 0.0
+    """Largest norm of the whole gradient; 0: no clipping."""
+    bpe_dropout: float = 0.0
+    """Share of the merges in a training batch that are undone at random (subword augmentation)."""
+    val_fraction: float = 0.1
+    """Share of the text, at its end, that is validation."""
+    seed: int = 0
+    """Seed of the initial weights, the batches and the dropout."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to train; auto: cuda, else mps, else cpu."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the matrix products (autocast); weights stay float32. auto: bfloat16 where it is fast."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile; auto: where the run is long enough to win its compilation back."""
+    activation_checkpointing: bool = False
+    """Keep the input of each block only and run the block again backward: less memory, more time."""
+    deterministic: bool = False
+    """Deterministic algorithms on CUDA too, so that a resumed run ends in the same bytes there."""
+    save_seconds: float = 60.0
+    """Wall time between saves of the training state (evaluations save as well); 0: at those alone."""
+    keep_last: int = 2
+    """Training states that are kept in resume/, the newest ones."""
+    sample_tokens: int = 64
+    """Tokens of the sample that is drawn at each evaluation, for report.html; 0: none."""
+    tensorboard: bool = False
+    """Write the metrics for TensorBoard as well, in the run's folder tensorboard/."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        for name in _TRAINING_SIZES:
+            check_range(self, name, 1, LARGEST_DIMENSION)
+        for name in _TRAINING_COUNTS:
+            check_range(self, name, 0, 2**63 - 1)
+        check_range(self, "initial_batch_size", 0, self.batch_size)
+        check_range(self, "sample_tokens", 0, LONGEST_SAMPLE)
+        for name in ("weight_decay", "l1", "gradient_clip", "save_seconds"):
+            check_range(self, name, 0, math.inf, upper_open=True)
+        for name in ("learning_rate", "muon_learning_rate"):
+            check_range(self, name, 0, math.inf, lower_open=True, upper_open=True)
+        for name in ("final_learning_rate", "growth_fraction"):
+            check_range(self, name, 0, 1)
+        check_range(self, "decay_fraction", 0, 1, lower_open=True)
+        for name in ("beta1", "beta2", "muon_momentum", "bpe_dropout"):
+            check_range(self, name, 0, 1, upper_open=True)
+        check_range(self, "val_fraction", 0, 1, lower_open=True, upper_open=True)
+        if self.max_seconds is not None:
+            check_range(self, "max_seconds", 0, math.inf, lower_open=True, upper_open=True)
+        if self.target_val_loss is not None:
+            check_range(self, "target_val_loss", 0, math.inf, upper_open=True)
+
+
+_TRAINING_SIZES = (
+    *("batch_size", "gradient_accumulation", "max_steps", "eval_every", "log_every", "keep_last"),
+)
+_TRAINING_COUNTS = (
+    *("early_stopping", "warmup_steps", "momentum_warmup_steps", "initial_context_length"),
+    "seed",
+)

@@ -1,0 +1,86 @@
+"""How a configuration is checked, and how it becomes JSON and comes back."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from minilm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+# Configurations also come from files: no size in one may make us allocate or loop without end.
+LARGEST_DIMENSION = 2**31
+LARGEST_LAYER_COUNT = 10_000
+
+Config = TypeVar("Config", bound="DataclassInstance")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Every field by name, ready for JSON."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(cls: type[Config], values: Any, where: object) -> Config:
+    """The inverse of `to_dict`. ``where`` names the file in the ConfigError of a value that is wrong."""
+    if not isinstance(values, dict):
+        raise ConfigError(where, f"{type(values).__name__}", "an object of configuration fields")
+    known = {field.name for field in dataclasses.fields(cls)}
+    if unknown := sorted(set(values) - known):
+        raise ConfigError(where, f"unknown field {unknown[0]!r}", f"fields of {cls.__name__}")
+    try:
+        return cls(**values)
+    except ConfigError as error:
+        field = f"{where}: {error.where}"
+        raise ConfigError(field, error.came, error.expected, error.remedy) from None
+
+
+def check_types(config: Any) -> None:
+    for name, hint in get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        if get_origin(hint) is Literal:
+            if value not in get_args(hint):
+                choices = ", ".join(get_args(hint))
+                raise ConfigError(name, repr(value), f"one of {choices}")
+            continue
+        if value is None and type(None) in get_args(hint):
+            continue
+        if hint in (float, float | None):
+            valid = type(value) is float or (type(value) is int and abs(value) <= 2**53)
+            if valid:
+                object.__setattr__(config, name, float(value))
+        else:  # bool is an int to Python, but a count of True layers is a mistake
+            valid = type(value) is hint
+        if not valid:
+            wanted = (
+                "a number" if hint in (float, float | None) else f"a value of type {hint.__name__}"
+            )
+            raise ConfigError(name, repr(value), wanted)
+
+
+def check_sizes(config: Any, names: tuple[str, ...]) -> None:
+    for name in names:
+        if type(getattr(config, name)) is not int:
+            raise ConfigError(name, repr(getattr(config, name)), "a whole number")
+        check_range(config, name, 1, LARGEST_DIMENSION)
+
+
+def check_range(
+    config: Any,
+    name: str,
+    lower: float,
+    upper: float,
+    *,
+    lower_open: bool = False,
+    upper_open: bool = False,
+) -> None:
+    value = getattr(config, name)
+    above = value > lower if lower_open else value >= lower
+    below = value < upper if upper_open else value <= upper
+    if not (above and below):  # written so that NaN fails
+        low = f"{'above' if lower_open else 'at least'} {lower}"
+        high = "" if upper == math.inf else f" and {'below' if upper_open else 'at most'} {upper}"
+        finite = " and finite" if upper == math.inf and upper_open else ""
+        raise ConfigError(name, f"{value}", f"{low}{high}{finite}")

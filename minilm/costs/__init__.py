@@ -1,0 +1,1 @@
+"""What a model costs: memory, FLOPs, activations, and what fits a budget."""

@@ -1,0 +1,60 @@
+"""Tensors from file to file, one at a time: read by their place in the header, written behind a new one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minilm import files
+from minilm.errors import FormatError
+from minilm.formats.header import StoredTensor
+from minilm.formats.safetensors import make_header
+
+Array = NDArray[Any]
+
+# torch's names; numpy has no bfloat16, and nothing here needs its values.
+CHUNK = 2**24  # bytes
+NUMPY = {"float64": "<f8", "float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}
+
+
+def read(tensor: StoredTensor) -> Array:
+    """Its values, in the shape of the header. Raises FormatError where they are not weights in one piece."""
+    if tensor.dtype not in NUMPY or tensor.offset is None or tensor.file is None:
+        where = tensor.file or tensor.name
+        raise FormatError(
+            where, f"{tensor.name} in {tensor.dtype}", f"weights in {', '.join(NUMPY)}"
+        )
+    values = np.fromfile(tensor.file, NUMPY[tensor.dtype], tensor.count, offset=tensor.offset)
+    if len(values) != tensor.count:
+        raise FormatError(tensor.file, f"{tensor.name} cut short", "a whole file")
+    return values.reshape(tensor.shape)
+
+
+def write(
+    path: Path, plan: Mapping[StoredTensor, Callable[[], Array]], metadata: Mapping[str, str]
+) -> None:
+    """Write one safetensors file atomically; each value is made when its place is reached.
+
+    The widest elements come first, then the order of names: so every tensor is aligned.
+    """
+    ordered = sorted(
+        plan, key=lambda tensor: (-np.dtype(NUMPY[tensor.dtype]).itemsize, tensor.name)
+    )
+    with files.atomic_writer(path) as stream:
+        stream.write(make_header(ordered, metadata))
+        for tensor in ordered:
+            values = plan[tensor]()
+            assert values.shape == tensor.shape, (tensor.name, values.shape, tensor.shape)
+            for rows in chunks(values):
+                stream.write(np.ascontiguousarray(rows).data)
+
+
+def chunks(values: Array) -> Iterator[Array]:
+    """Rows of a tensor, some megabytes at a time: what is made of them need not be there all at once."""
+    count = max(1, CHUNK // max(1, values.nbytes // max(1, len(values))))
+    for start in range(0, len(values), count):
+        yield values[start : start + count]

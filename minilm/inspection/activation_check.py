@@ -1,0 +1,139 @@
+"""What torch really keeps for the backward pass of minilm's model, against the ledger's prediction.
+
+One forward pass and loss under autograd's hook on saved tensors, which sees every tensor on every
+device; on CUDA the allocator is read besides.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+
+from minilm.architectures.minilm import layout
+from minilm.config import ModelConfig
+from minilm.costs.activations import activations
+from minilm.costs.memory import training_bytes
+from minilm.errors import InputError
+from minilm.model.transformer import Transformer, next_token_loss
+
+# What a report may allocate on a CPU for its check: weights, gradients and activations.
+MEASURABLE_BYTES = 2**30
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Bytes of activations, predicted and found.
+
+    ``saved`` are the storages that autograd holds. On CUDA ``allocated`` is how much more the allocator
+    holds after the forward pass than before, and ``peak`` the most during forward and backward.
+    """
+
+    device: str
+    dtype: str
+    batch: int
+    context: int
+    predicted: int
+    saved: int
+    allocated: int | None = None
+    peak: int | None = None
+
+    @property
+    def relative_error(self) -> float:
+        """Of the prediction, against what autograd holds."""
+        return (self.predicted - self.saved) / self.saved
+
+
+def check_activations(
+    config: ModelConfig,
+    *,
+    batch: int = 1,
+    context: int | None = None,
+    dtype: str = "float32",
+    device: str | None = None,
+) -> Measured | None:
+    """Build the model, on CUDA where there is one, and measure it; None if it is too large for that."""
+    context = context or config.context_length
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    needed = activations(config, batch=batch, context=context, dtype=dtype, device=device).total()
+    needed += training_bytes(layout(config).count())["weights"] * 2
+    limit = MEASURABLE_BYTES if device == "cpu" else torch.cuda.mem_get_info()[0] // 2
+    if needed > limit:
+        return None
+    # What is kept does not depend on the values: zeros need no initialisation.
+    with torch.device("meta"):
+        model = Transformer(config)
+    model.to_empty(device=device)
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *model.buffers()):
+            tensor.zero_()
+    return measure_activations(model, batch=batch, context=context, dtype=dtype)
+
+
+def measure_activations(
+    model: Transformer, *, batch: int, context: int, dtype: str = "float32"
+) -> Measured:
+    """Run ``model`` once in training mode, where it is. Its weights, gradients and mode stay as they are.
+
+    Raises InputError for more tokens than the model's context length.
+    """
+    config = model.config
+    if context > config.context_length:
+        raise InputError("context", f"{context}", f"at most the model's {config.context_length}")
+    device = next(model.parameters()).device
+    tokens = torch.zeros(batch, context, dtype=torch.long, device=device)
+    was_training = model.training
+    devices = [device] if device.type == "cuda" else []
+    try:
+        # Dropout draws; what the caller draws next must not change.
+        with torch.random.fork_rng(devices=devices):
+            saved, allocated, peak = _run(model.train(), tokens, dtype)
+    finally:
+        model.train(was_training)
+    predicted = activations(
+        config, batch=batch, context=context, dtype=dtype, device=device.type
+    ).total()
+    return Measured(device.type, dtype, batch, context, predicted, saved, allocated, peak)
+
+
+def _run(
+    model: Transformer, tokens: torch.Tensor, dtype: str
+) -> tuple[int, int | None, int | None]:
+    device = tokens.device
+    targets = tokens.clone()
+    known = {
+        tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), tokens, targets)
+    }
+    # Held until the end: a freed storage's address could come again.
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    before = _allocated(device)
+    precision = (
+        nullcontext()
+        if dtype == "float32"
+        else torch.autocast(device.type, dtype=getattr(torch, dtype))
+    )
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), precision:
+        loss = next_token_loss(model, tokens, targets)
+    saved = sum(storage.nbytes() for storage in kept.values())
+    if before is None:
+        return saved, None, None
+    kept.clear()  # the backward pass frees as it goes
+    after = torch.cuda.memory_allocated(device)
+    torch.autograd.grad(loss, list(model.parameters()))
+    return saved, after - before, torch.cuda.max_memory_allocated(device) - before
+
+
+def _allocated(device: torch.device) -> int | None:
+    if device.type != "cuda":
+        return None
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    return torch.cuda.memory_allocated(device)

@@ -1,0 +1,1 @@
+"""A run folder: its files, its logs, and what they say."""

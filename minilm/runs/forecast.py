@@ -1,0 +1,126 @@
+"""What would lower the validation loss further, and by about how much, from the curves of a run.
+
+More steps: the training loss falls by some amount each time the tokens double. Part of that fall is the
+decay of the learning rate, which a longer run has only once, so a half is taken. docs/training.md holds
+forecasts against what then came (scripts/experiments/forecasts.py).
+
+More parameters: Hoffmann et al. 2022 (arXiv:2203.15556, equation 10) fitted L = E + A / N^a + B / D^b.
+E, A and B are of their text and tokens, but what doubling N is worth in doublings of D depends on the ratio
+of the two terms alone. Here a half is taken, from runs of this project's sizes (docs/training.md).
+
+More text and more regularisation: the part of the gap between validation and training loss that came after
+the first pass through the text has been learned by heart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Metrics = Sequence[Mapping[str, Any]]
+
+NOISE = 0.005  # changes of a loss below this share
+FEWEST_LINES = 8  # of training losses, below which a slope says nothing
+SLOPE_FROM = 0.25  # share of the tokens after which the slope is taken
+SHARE_OF_SLOPE = 0.5
+SHARE_OF_PARAMETERS = 0.5
+# A, a, B, b of Hoffmann et al.
+PARAMETER_TERM, PARAMETER_POWER = 406.4, 0.34
+TOKEN_TERM, TOKEN_POWER = 410.7, 0.28
+# Of what was learned by heart, what twice the text, or regularisation at its best, takes away.
+SHARE_OF_DATA, SHARE_OF_REGULARISATION = 0.2, 0.05
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Nats a token, at least 0, by which the validation loss would fall with twice the steps, twice the
+    parameters, twice the text, or the right amount of regularisation. Rough.
+    """
+
+    steps: float
+    parameters: float
+    data: float
+    regularisation: float
+
+
+def forecast(metrics: Metrics, *, parameters: int, train_tokens: int) -> Forecast | None:
+    """From the lines of metrics.jsonl; None where they are too few, or of a run that diverged.
+
+    ``train_tokens``: those of the text.
+    """
+    training = [line for line in metrics if "train_loss" in line and line.get("tokens", 0) > 0]
+    evaluations = [line for line in metrics if "val_loss" in line]
+    if len(training) < FEWEST_LINES or not evaluations or diverged(training):
+        return None
+    tokens = int(training[-1]["tokens"])
+    learned_by_heart = _gap(training, evaluations, len(evaluations) - 1)
+    learned_by_heart -= _gap_of_first_pass(training, evaluations, train_tokens)
+    learned_by_heart = max(0.0, learned_by_heart) if tokens > train_tokens else 0.0
+    last, best = evaluations[-1]["val_loss"], lowest(evaluations)["val_loss"]
+    risen = last - best if has_risen(last, best) else 0.0
+    more_steps = 0.0 if risen > 0 else SHARE_OF_SLOPE * _slope(training)
+    return Forecast(
+        steps=more_steps,
+        parameters=more_steps * SHARE_OF_PARAMETERS * doublings_of_tokens(parameters, tokens),
+        data=risen + learned_by_heart * SHARE_OF_DATA,
+        regularisation=risen + learned_by_heart * SHARE_OF_REGULARISATION,
+    )
+
+
+def diverged(training: Metrics) -> bool:
+    """Whether the training loss ended above where it began, by more than noise."""
+    losses = [float(line["train_loss"]) for line in training]
+    return len(losses) > 1 and has_risen(losses[-1], losses[0])
+
+
+def lowest(evaluations: Metrics) -> Mapping[str, Any]:
+    """The evaluation with the lowest validation loss."""
+    return min(evaluations, key=lambda line: float(line["val_loss"]))
+
+
+def has_risen(last: float, best: float) -> bool:
+    """Whether a validation loss is above the best one by more than noise."""
+    return last > best * (1 + NOISE)
+
+
+def doublings_of_tokens(parameters: int, tokens: int) -> float:
+    """What doubling the parameters is worth, in doublings of the tokens, by Hoffmann et al."""
+
+    def gain(term: float, power: float, size: int) -> float:
+        return term * math.exp(-power * math.log(size)) * (1 - math.exp(-power * math.log(2)))
+
+    of_parameters = gain(PARAMETER_TERM, PARAMETER_POWER, parameters)
+    return of_parameters / gain(TOKEN_TERM, TOKEN_POWER, tokens)
+
+
+def _slope(training: Metrics) -> float:
+    """By how much the training loss falls when the tokens double; not below 0."""
+    tokens = np.array([line["tokens"] for line in training], dtype=float)
+    losses = np.array([line["train_loss"] for line in training], dtype=float)
+    late = tokens >= SLOPE_FROM * tokens[-1]
+    if late.sum() < 2 or np.ptp(tokens[late]) == 0:
+        return 0.0
+    return max(0.0, -float(np.polyfit(np.log(tokens[late]), losses[late], 1)[0]) * math.log(2))
+
+
+def _gap(training: Metrics, evaluations: Metrics, number: int) -> float:
+    """Validation loss of an evaluation over the training loss around it."""
+    return float(evaluations[number]["val_loss"]) - recent_train_loss(training, evaluations, number)
+
+
+def _gap_of_first_pass(training: Metrics, evaluations: Metrics, train_tokens: int) -> float:
+    """The gap of the last evaluation before a text had been seen once: the two splits just differ."""
+    within = [n for n, line in enumerate(evaluations) if 0 < line.get("tokens", 0) <= train_tokens]
+    return _gap(training, evaluations, within[-1]) if within else 0.0
+
+
+def recent_train_loss(training: Metrics, evaluations: Metrics, number: int) -> float:
+    """The mean of the training losses logged shortly before an evaluation: its last tenth of the steps."""
+    end = evaluations[number]["step"]
+    until = [line for line in training if line["step"] <= end] or list(training[:1])
+    recent = [line["train_loss"] for line in until if line["step"] > 0.9 * end]
+    return float(np.mean(recent or [until[-1]["train_loss"]]))

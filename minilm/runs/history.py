@@ -1,0 +1,31 @@
+"""The history of a run folder, read back for its page: curves, samples, findings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minilm.runs import files as run_files
+from minilm.runs.diagnosis import findings, overfitting_since
+from minilm.runs.logs import read_points, read_samples
+
+
+@dataclass(frozen=True)
+class RunHistory:
+    """``metrics`` are the lines of metrics.jsonl, ``samples`` those of samples.jsonl, ``findings`` what
+    the curves say, a sentence each; ``turned`` is the evaluation after which validation loss rose."""
+
+    metrics: Sequence[Mapping[str, Any]] = ()
+    samples: Sequence[Mapping[str, Any]] = ()
+    findings: Sequence[str] = ()
+    turned: Mapping[str, Any] | None = None
+
+
+def read_history(run_dir: Path) -> RunHistory:
+    """Curves, samples and findings. Raises FormatError for logs that are no logs."""
+    metrics = read_points(run_dir / run_files.METRICS)
+    samples = read_samples(run_dir / run_files.SAMPLES)
+    found = findings(metrics, run_files.read_summary(run_dir))
+    return RunHistory(metrics, samples, found, overfitting_since(metrics))

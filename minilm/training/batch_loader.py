@@ -1,0 +1,50 @@
+"""Batches as tensors where the model is."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from minilm.config import TrainConfig
+from minilm.data.batches import training_batch
+from minilm.data.shards import Dataset
+from minilm.errors import ConfigError
+from minilm.text.tokenizers import BPETokenizer
+
+
+class BatchLoader:
+    """Training batches of a dataset, cut from the memory map and sent to a device.
+
+    On CUDA they go through pinned memory without waiting: the step that uses one is queued behind it.
+    """
+
+    def __init__(self, data: Dataset, config: TrainConfig, device: torch.device) -> None:
+        self._data, self._config, self._device = data, config, device
+        self._merges = None
+        if config.bpe_dropout:
+            if not isinstance(data.tokenizer, BPETokenizer):
+                raise ConfigError(
+                    "bpe_dropout",
+                    f"{config.bpe_dropout} with a {data.tokenizer.kind} tokenizer",
+                    "0, or --tokenizer bpe, which has merges to undo",
+                )
+            self._merges = data.tokenizer.merges()
+
+    def batch(self, step: int, micro_step: int, rows: int, length: int) -> tuple[Tensor, Tensor]:
+        """Inputs and targets, (rows, length) each, of that pass of the step after ``step`` finished ones."""
+        inputs, targets = training_batch(
+            self._data.train,
+            context_length=length,
+            batch_size=rows,
+            seed=self._config.seed,
+            step=step,
+            micro_step=micro_step,
+            merges=self._merges,
+            undone_share=self._config.bpe_dropout,
+        )
+        return self._sent(torch.from_numpy(inputs)), self._sent(torch.from_numpy(targets))
+
+    def _sent(self, tokens: Tensor) -> Tensor:
+        if self._device.type != "cuda":
+            return tokens.to(self._device)
+        return tokens.pin_memory().to(self._device, non_blocking=True)

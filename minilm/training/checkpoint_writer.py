@@ -1,0 +1,94 @@
+"""Saving off the training thread: a copy is taken between two steps, and written while training goes on."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from minilm.checkpoint import write_tensors
+from minilm.runs import files as run_files
+from minilm.training.resume_state import Optimizers, Progress, state_tensors, write_state
+
+
+class CheckpointWriter:
+    """Writes the state of a run, and its weights, in the order that a crash at any instant allows.
+
+    One save is on its way at a time: the next waits for it. What went wrong in the thread is raised
+    by the next call.
+    """
+
+    def __init__(self, model: nn.Module, optimizers: Optimizers, keep: int) -> None:
+        self._model, self._optimizers, self._keep = model, optimizers, keep
+        self._copies: dict[str, Tensor] = {}
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="minilm-saver")
+        self._writing: Future[None] | None = None
+
+    def save(
+        self, run_dir: Path, progress: Progress, settings: dict[str, Any], *, val_loss: str | None
+    ) -> None:
+        """Copy everything as it is now, and begin to write it.
+
+        ``val_loss`` says that model.safetensors is to hold these weights, and becomes its metadata.
+        """
+        self.wait()
+        copied = self._copy()
+        now = replace(progress, scaler=dict(progress.scaler))
+        self._writing = self._thread.submit(
+            self._write, run_dir, self._copies, copied, now, settings, val_loss
+        )
+
+    def wait(self) -> None:
+        """Until what was begun is on the disk. Raises the OSError that kept it from being."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def close(self) -> None:
+        """Wait, and end the thread."""
+        try:
+            self.wait()
+        finally:
+            self._thread.shutdown()
+
+    def _copy(self) -> torch.Event | None:
+        """Into memory that is allocated once; on CUDA without waiting, the event says when it is done."""
+        tensors = state_tensors(self._model, self._optimizers)
+        for name, tensor in tensors.items():
+            if name not in self._copies or self._copies[name].shape != tensor.shape:
+                self._copies[name] = torch.empty_like(
+                    tensor, device="cpu", pin_memory=tensor.is_cuda
+                )
+            self._copies[name].copy_(tensor, non_blocking=tensor.is_cuda)
+        if not any(tensor.is_cuda for tensor in tensors.values()):
+            return None
+        copied: torch.Event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        copied.record()
+        return copied
+
+    def _write(
+        self,
+        run_dir: Path,
+        tensors: dict[str, Tensor],
+        copied: torch.Event | None,
+        progress: Progress,
+        settings: dict[str, Any],
+        val_loss: str | None,
+    ) -> None:
+        if copied is not None:
+            copied.synchronize()
+        # The weights go first: a crash in between leaves a state that writes the same ones again.
+        if val_loss is not None:
+            prefix = "model."
+            weights = {
+                name.removeprefix(prefix): tensor
+                for name, tensor in tensors.items()
+                if name.startswith(prefix)
+            }
+            metadata = {"format": "pt", "step": str(progress.step), "val_loss": val_loss}
+            write_tensors(run_dir / run_files.WEIGHTS, weights, metadata)
+        write_state(run_dir, tensors, progress, settings, keep=self._keep)

@@ -1,0 +1,91 @@
+"""What a run costs while it goes: seconds, tokens a second, its share of the machine's peak, joules."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+
+import torch
+
+from minilm.architectures.minilm import layout
+from minilm.config import ModelConfig
+from minilm.costs.flops import flops_per_token
+from minilm.training.energy import EnergyMeter
+from minilm.training.peaks import peak_flops
+from minilm.training.resume_state import Progress
+from minilm.training.runtime import Runtime
+
+
+class Throughput:
+    """Of one process; what earlier ones took is in the progress that it begins with."""
+
+    def __init__(self, config: ModelConfig, runtime: Runtime, progress: Progress) -> None:
+        costs = flops_per_token(layout(config), context=config.context_length)
+        self._flops = costs["training_per_token"]
+        self.peak = peak_flops(runtime.device, runtime.dtype)
+        self._energy = EnergyMeter(runtime.device.type, _uuid(runtime.device))
+        self._seconds_before, self._joules_before = progress.seconds, progress.joules
+        self._first_tokens = progress.tokens
+        self._training_seconds = 0.0
+        self.rate = 0.0
+        self._tokens, self._since = progress.tokens, time.perf_counter()
+
+    def seconds(self) -> float:
+        """Wall time of the run: since this process started, and what the earlier ones took."""
+        return self._seconds_before + seconds_since_process_start()
+
+    def joules(self) -> float | None:
+        """Energy of the run; None if any of its processes could not read it."""
+        here = self._energy.joules()
+        if here is None or self._joules_before is None:
+            return None
+        return self._joules_before + here
+
+    def reading(self, tokens: int) -> dict[str, float]:
+        """Tokens a second since the last reading, which begins the next stretch."""
+        now = time.perf_counter()
+        elapsed = max(now - self._since, 1e-9)
+        self.rate = (tokens - self._tokens) / elapsed
+        self._training_seconds += elapsed
+        self._tokens, self._since = tokens, now
+        self._energy.joules()
+        return {"tokens_per_second": round(self.rate, 1)}
+
+    @contextlib.contextmanager
+    def paused(self, tokens: int) -> Iterator[None]:
+        """Leave what happens in the block, evaluation and saving, out of the rate."""
+        if tokens > self._tokens:
+            self.reading(tokens)
+        yield
+        self._tokens, self._since = tokens, time.perf_counter()
+
+    def average(self, tokens: int) -> float:
+        """Tokens a second of this process's whole training; 0.0 before the first reading."""
+        seconds = self._training_seconds
+        return (tokens - self._first_tokens) / seconds if seconds else 0.0
+
+    def utilisation(self, rate: float | None = None) -> float | None:
+        """Model FLOPs at ``rate`` tokens a second, as a share of the peak; None where that is unknown."""
+        if self.peak is None:
+            return None
+        return (self.rate if rate is None else rate) * self._flops / self.peak
+
+
+def _uuid(device: torch.device) -> str:
+    return str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else ""
+
+
+def seconds_since_process_start() -> float:
+    """Wall time since this process started; on systems without /proc, since the first call."""
+    try:
+        with open("/proc/self/stat", encoding="ascii", errors="replace") as stream:
+            fields = stream.read().rpartition(")")[2].split()
+        started = int(fields[19]) / os.sysconf("SC_CLK_TCK")  # proc(5), field 22: ticks after boot
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - started
+    except (OSError, AttributeError, ValueError, IndexError):
+        return time.perf_counter() - _FIRST_SEEN
+
+
+_FIRST_SEEN = time.perf_counter()

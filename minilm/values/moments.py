@@ -1,0 +1,77 @@
+"""Count, mean and the second to fourth central moments of a stream of numbers, in float64.
+
+Each piece is centred on its own mean before it is squared, and pieces are merged by the formulas of
+Pébay (2008), "Formulas for robust, one-pass parallel computation of covariances and arbitrary-order
+statistical moments", Sandia report SAND2008-6212: no cancellation where the mean is large.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from minilm.values.read import Floats
+
+
+@dataclass(frozen=True)
+class Moments:
+    """``second``, ``third``, ``fourth`` are sums of powers of the distance from the mean."""
+
+    count: int = 0
+    mean: float = 0.0
+    second: float = 0.0
+    third: float = 0.0
+    fourth: float = 0.0
+
+    def merge(self, other: Moments) -> Moments:
+        """The moments of both streams together."""
+        if self.count == 0 or other.count == 0:
+            return self if other.count == 0 else other
+        n, m = self.count, other.count
+        total = n + m
+        a, b, delta = n / total, m / total, other.mean - self.mean
+        square = delta * delta  # a product of floats overflows to infinity, a power raises
+        second = self.second + other.second + square * a * m
+        third = (
+            self.third
+            + other.third
+            + square * delta * a * m * (a - b)
+            + 3 * delta * (a * other.second - b * self.second)
+        )
+        fourth = (
+            self.fourth
+            + other.fourth
+            + square * square * a * m * (a * a - a * b + b * b)
+            + 6 * square * (a * a * other.second + b * b * self.second)
+            + 4 * delta * (a * other.third - b * self.third)
+        )
+        return Moments(total, self.mean + delta * b, second, third, fourth)
+
+
+def moments_of(values: Floats, distance: Floats, square: Floats) -> Moments:
+    """The moments of finite numbers; the last two are memory of the same size to work in."""
+    if not values.size:
+        return Moments()
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = float(np.add.reduce(values)) / values.size
+        np.subtract(values, mean, out=distance)
+        np.multiply(distance, distance, out=square)
+        second = float(np.add.reduce(square))
+        np.multiply(distance, square, out=distance)
+        third = float(np.add.reduce(distance))
+        np.multiply(square, square, out=square)
+        return Moments(values.size, mean, second, third, float(np.add.reduce(square)))
+
+
+def moments_of_counts(values: Floats, counts: npt.NDArray[np.int64]) -> Moments:
+    """The moments of a stream in which ``values[i]`` occurs ``counts[i]`` times."""
+    total = int(counts.sum())
+    if not total:
+        return Moments()
+    mean = float((values * counts).sum()) / total
+    distance = values - mean
+    with np.errstate(over="ignore"):
+        second, third, fourth = (float((distance**power * counts).sum()) for power in (2, 3, 4))
+    return Moments(total, mean, second, third, fourth)

@@ -1,0 +1,138 @@
+"""python scripts/experiments/forecasts.py --data FILE: the forecast of a run against what then came.
+
+Trains runs, and each again with twice the steps, the layers, the text, or with dropout; writes the table
+in docs/training.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[0] = str(ROOT)
+
+from minilm.runs.files import METRICS  # noqa: E402
+from minilm.runs.forecast import forecast  # noqa: E402
+from minilm.runs.logs import read_points  # noqa: E402
+from minilm.training.train import train  # noqa: E402
+from scripts.tools.parts import write_part  # noqa: E402
+
+PAGE = ROOT / "docs" / "training.md"
+MARKED = re.compile(r"(<!-- forecasts -->\n).*?(<!-- end -->)", re.DOTALL)
+MODEL = {"context_length": 128, "num_layers": 4, "d_model": 96, "num_heads": 3}
+STEPS = 400
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run, and what is changed in it to see whether its forecast comes true."""
+
+    what: str
+    source: str
+    tokenizer: str
+    vocab_size: int | None
+    training_characters: int
+    validation_characters: int
+    changes: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+LONGER = {"steps": {"steps": 2 * STEPS}, "parameters": {"num_layers": 2 * MODEL["num_layers"]}}
+RUNS = (
+    Run("tinyshakespeare, characters", "file", "char", None, 1_000_000, 110_000, LONGER),
+    Run(
+        "2,000,000 characters of the library, BPE of 1,024",
+        "stdlib",
+        "bpe",
+        1024,
+        1_900_000,
+        100_000,
+        LONGER,
+    ),
+    Run(
+        "50,000 characters of tinyshakespeare, seen 8 times",
+        "file",
+        "char",
+        None,
+        50_000,
+        50_000,
+        {"data": {"times": 2}, "regularisation": {"dropout": 0.2}},
+    ),
+)
+NAMES = {
+    "steps": "twice the steps",
+    "parameters": "twice the layers",
+    "data": "twice the text",
+    "regularisation": "dropout 0.2",
+}
+
+
+def main() -> int:
+    """Train, compare, write the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="tinyshakespeare")
+    options = parser.parse_args()
+    if not options.data.is_file():
+        print(f"error: --data: {options.data}: no such file", file=sys.stderr)
+        return 2
+    lines = ["| Run | change | forecast | what came |", "|---|---|---|---|"]
+    with tempfile.TemporaryDirectory() as folder:
+        for run in RUNS:
+            loss, seen = trained(run, options.data, Path(folder) / run.what)
+            for name, change in run.changes.items():
+                after, _ = trained(run, options.data, Path(folder) / f"{run.what} {name}", **change)
+                lines.append(
+                    f"| {run.what} | {NAMES[name]} | -{getattr(seen, name):.3f} | {after - loss:+.3f} |"
+                )
+                print(lines[-1], flush=True)
+    table = "\n".join(lines) + "\n"
+    text = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(MARKED.sub(lambda part: part[1] + table + part[2], text), encoding="utf-8")
+    return 0
+
+
+def trained(
+    run: Run, data: Path, folder: Path, *, steps: int = STEPS, times: int = 1, **model: Any
+) -> tuple[float, Any]:
+    """Best validation loss, in nats a token, and the forecast, of one run.
+
+    The validation text stays the same with ``times`` the text: what is added comes before it.
+    """
+    folder.mkdir()
+    longest = 2 * run.training_characters + run.validation_characters
+    characters = times * run.training_characters + run.validation_characters
+    source = "stdlib" if run.source == "stdlib" else str(data)
+    part = write_part(source, folder, first=longest, last=characters)
+    outcome = train(
+        "nano",
+        data=part,
+        run_dir=folder / "run",
+        tokenizer=run.tokenizer,
+        vocab_size=run.vocab_size,
+        model=MODEL | model,
+        settings={
+            "max_steps": steps,
+            "eval_every": steps // 8,
+            "val_fraction": run.validation_characters / characters,
+            "sample_tokens": 0,
+            "device": "cpu",
+        },
+    )
+    summary = outcome.summary
+    if outcome.stopped_because != "max_steps":
+        raise SystemExit(f"error: a run was stopped by {outcome.stopped_because}")
+    seen = forecast(
+        read_points(folder / "run" / METRICS),
+        parameters=summary["parameters"],
+        train_tokens=summary["data"]["train_tokens"],
+    )
+    return summary["best_val_loss"], seen
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,258 @@
+"""python scripts/tools/performance.py: fill the documents from the JSON of bench.py train and generate.
+
+    python scripts/bench.py train --peer NANOGPT --data FILE --out scripts/benchmarks/training.json
+    python scripts/bench.py generate --repeats 9 --out scripts/benchmarks/generation.json
+    python scripts/tools/performance.py
+
+writes what stands between the marks of README.md and docs/performance.md, and draws docs/images/loss.png: the
+loss of both against seconds, in a headless Chromium. tests/test_docs.py compares the texts with the JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[0] = str(ROOT)
+
+from scripts.benchmarks.training import MOST_PARAMETERS, PEER_BATCH, REACH  # noqa: E402
+from scripts.benchmarks.training import SHAPES as BENCH_SHAPES  # noqa: E402
+from scripts.tools.pictures import IMAGES, screenshot  # noqa: E402
+
+FIGURES = ROOT / "scripts" / "benchmarks" / "training.json"
+PAGES = [ROOT / "README.md", ROOT / "docs" / "performance.md"]
+GENERATION = ROOT / "scripts" / "benchmarks" / "generation.json"
+MARKED = re.compile(r"(<!-- (\w+) from \w+\.json -->\n).*?(<!-- end -->)", re.DOTALL)
+
+QUESTIONS = {
+    "reach": f"at most {MOST_PARAMETERS['reach'] / 1e6:.2f}M parameters, "
+    f"context {REACH['--model.context-length']}",
+    "reach_any": "any configuration",
+}
+PROGRAMS = {
+    "peer": "nanoGPT",
+    "peer_compiled": "nanoGPT, compiled",
+    "minilm": "minilm",
+    "minilm_compiled": "minilm, compiled",
+}
+GENERATORS = {
+    "transformers": "transformers' `generate`, float32",
+    "llama.cpp": "llama.cpp, F32",
+    "minilm_float16": "minilm, `--dtype float16`",
+    "minilm_bfloat16": "minilm, `--dtype bfloat16`",
+}
+SHAPES = {
+    name: f"{layers} layers, {heads} heads, {width} wide, context {context}"
+    for name, (layers, heads, width, context, _) in BENCH_SHAPES.items()
+}
+
+
+def read_figures() -> dict[str, Any]:
+    """What both commands measured."""
+    figures: dict[str, Any] = json.loads(FIGURES.read_text(encoding="utf-8"))
+    return figures | {"generation": json.loads(GENERATION.read_text(encoding="utf-8"))}
+
+
+def filled(text: str, figures: dict[str, Any]) -> str:
+    """The document with every marked part as the figures have it."""
+    return MARKED.sub(lambda part: part[1] + PARTS[part[2]](figures) + part[3], text)
+
+
+def machine(figures: dict[str, Any]) -> str:
+    """What the figures were measured on."""
+    found = figures["machine"]
+    return (
+        f"Measured on {figures['date']} on {found['cores']} cores of an {found['processor']}, "
+        f"Python {found['python']}, torch {found['torch']}.\n"
+    )
+
+
+def quality(figures: dict[str, Any]) -> str:
+    """Seconds to the target, and the loss in nanoGPT's own time."""
+    part = figures["quality"]
+    medians, peer = part["medians"], part["medians"]["peer"]
+    lines = [
+        "| Question | minilm | parameters | nanoGPT | ratio |",
+        "|---|---|---|---|---|",
+    ]
+    for name, what in QUESTIONS.items():
+        ours = medians[name]
+        lines.append(
+            f"| whole process to {part['target']} nats a character, {what} "
+            f"| {ours['seconds']:.1f} s, to {ours['loss']:.4f} | {ours['parameters']:,.0f} "
+            f"| {peer['seconds']:.1f} s, to {peer['loss']:.4f} | {part[f'times_{name}']:.1f} times faster |"
+        )
+    best = medians["best"]
+    lines.append(
+        f"| loss after nanoGPT's own time, at most 2M parameters | {best['loss']:.4f} in "
+        f"{best['seconds']:.1f} s | {best['parameters']:,.0f} | {peer['loss']:.4f} in "
+        f"{peer['seconds']:.1f} s | {best['loss'] - peer['loss']:+.4f} |"
+    )
+    commands = "".join(f"    python {part['commands'][n]}\n" for n in (*QUESTIONS, "best"))
+    return (
+        "\n".join(lines) + f"\n\nThe commands, in that order, and nanoGPT's:\n\n{commands}"
+        f"    python {part['peer_command']}\n"
+    )
+
+
+def rates(figures: dict[str, Any]) -> str:
+    """Steady tokens a second, and times the peer's."""
+    parts = [figures["rates"][name] for name in SHAPES]
+    lines = [
+        f"| tokens/s, batches of {PEER_BATCH} | {' | '.join(SHAPES.values())} |",
+        "|---|" + "---|" * len(parts),
+    ]
+    for who, what in PROGRAMS.items():
+        cells = []
+        for part in parts:
+            if who not in part["medians"]:
+                cells.append("not run")
+                continue
+            rate = f"{part['medians'][who]['rate']:,.0f}"
+            times = part["times_peer"].get(who)
+            cells.append(rate if times is None else f"{rate}, {times:.2f} times nanoGPT's")
+        lines.append(f"| {what} | {' | '.join(cells)} |")
+    large = parts[-1]["medians"]["minilm"]
+    lines.append(
+        f"\nAt the last shape minilm's {large['rate']:,.0f} tokens/s are {large['utilisation']:.0%} of the "
+        f"{large['peak_flops'] / 1e9:.0f} GFLOP/s that this machine's matrix products reach in the same "
+        "precision, measured in the same process.\n\nThe commands, with and without compilation:\n"
+    )
+    for part in parts:
+        lines += [f"    python {part['command']}", f"    python {part['peer_command']}"]
+    return "\n".join(lines) + "\n"
+
+
+def cost(figures: dict[str, Any]) -> str:
+    """Memory of the default run, and what saving takes from it."""
+    memory, saving = figures["memory"], figures["saving"]
+    return (
+        f"The largest resident set of `nano` on the default text, with its cleaning and encoding, "
+        f"evaluation, sample and report: "
+        f"{memory['peak_mib']:.0f} MiB ({memory['peak_mib'] * 2**20 / 1e6:.0f} MB).\n\n"
+        f"A save of `nano` holds the loop for {saving['blocked_ms']:.1f} ms and slows what follows, all "
+        f"together {saving['milliseconds']:.1f} ms a save: {saving['share_of_a_minute']:.3%} of the time at "
+        f"one save a minute.\n"
+    )
+
+
+def generation(figures: dict[str, Any]) -> str:
+    """Tokens a second of one text, beside the peers."""
+    part = figures["generation"]
+    medians = part["medians"]
+    lines = [
+        f"Measured on {part['date']} on {part['cores']} cores of an {part['processor']}, "
+        f"torch {part['torch']}; medians of {len(part['rates']['minilm'])} rounds, ratios within a round.",
+        "",
+        "| one text, 256 tokens | tokens/s | minilm in float32 is |",
+        "|---|---|---|",
+        f"| minilm, float32 | {medians['minilm']:.0f} | |",
+    ]
+    for name, what in GENERATORS.items():
+        ratio = part[f"minilm_to_{name}"]
+        lines.append(f"| {what} | {medians[name]:.0f} | {ratio:.2f} times as fast |")
+    milliseconds = part["milliseconds"]
+    lines += [
+        "",
+        f"The 500th token takes {milliseconds['500th']:.1f} ms, the 10th {milliseconds['10th']:.1f} ms: "
+        f"{part['times_late']:.2f} times as long. Sixteen texts at once: "
+        f"{medians['minilm_batch']:.0f} tokens/s, {part['times_batch']:.1f} times those of one.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def comparison(figures: dict[str, Any]) -> str:
+    """The measured rows of the README's table."""
+    part = figures["quality"]
+    reach, best, peer = (part["medians"][name] for name in ("reach", "best", "peer"))
+    rate = figures["rates"]["small"]
+    return (
+        "| | minilm | nanoGPT |\n|---|---|---|\n"
+        f"| Whole process to {part['target']} nats a character, 2-core CPU | {reach['seconds']:.0f} s, "
+        f"{reach['parameters']:,.0f} parameters | {peer['seconds']:.0f} s, to {peer['loss']:.3f} |\n"
+        f"| Loss after those {peer['seconds']:.0f} s | {best['loss']:.3f} | {peer['loss']:.3f} |\n"
+        f"| Tokens a second, same shape, batch and optimizer, float32 "
+        f"| {rate['medians']['minilm']['rate']:,.0f} | {rate['medians']['peer']['rate']:,.0f} |\n"
+    )
+
+
+PARTS = {
+    "machine": machine,
+    "quality": quality,
+    "rates": rates,
+    "cost": cost,
+    "comparison": comparison,
+    "generation": generation,
+}
+
+
+def draw(figures: dict[str, Any]) -> None:
+    """docs/images/loss.png."""
+    from plotly.offline import get_plotlyjs
+
+    part = figures["quality"]
+    peer = part["runs"]["peer"][0]["curve"]
+    reached = [part["medians"][name] for name in QUESTIONS]
+    traces = [
+        _trace("nanoGPT, its README's run", peer, "#d55e00", "lines+markers"),
+        _trace("minilm, nano-fast", part["curve"], "#0072b2", "lines+markers"),
+        _trace(
+            "minilm, short runs", [(r["seconds"], r["loss"]) for r in reached], "#009e73", "markers"
+        ),
+    ]
+    layout = {
+        "width": 900,
+        "height": 480,
+        "margin": {"l": 60, "r": 20, "t": 20, "b": 50},
+        "xaxis": {"title": {"text": "seconds of the whole process"}, "rangemode": "tozero"},
+        "yaxis": {"title": {"text": "validation loss, nats a character"}, "range": [1.45, 2.6]},
+        "legend": {"x": 0.6, "y": 0.95},
+        "font": {"family": "system-ui, sans-serif", "size": 14},
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        page = Path(folder) / "plot.html"
+        page.write_text(
+            f"<!DOCTYPE html><body style='margin:0'><div id=p></div><script>{get_plotlyjs()}</script>"
+            f"<script>Plotly.newPlot('p', {json.dumps(traces)}, {json.dumps(layout)}, "
+            "{staticPlot: true});</script>",
+            encoding="utf-8",
+        )
+        screenshot(page, IMAGES / "loss.png", width=900, height=480)
+
+
+def _trace(name: str, points: list[Any], colour: str, mode: str) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": mode,
+        "name": name,
+        "x": [seconds for seconds, _ in points],
+        "y": [loss for _, loss in points],
+        "line": {"color": colour, "width": 2},
+        "marker": {"color": colour, "size": 7},
+    }
+
+
+def main() -> int:
+    """Fill the documents and draw the plot."""
+    for path, command in ((FIGURES, "train"), (GENERATION, "generate")):
+        if not path.is_file():
+            print(
+                f"error: {path}: no such file, expected what bench.py {command} writes",
+                file=sys.stderr,
+            )
+            return 2
+    figures = read_figures()
+    for page in PAGES:
+        page.write_text(filled(page.read_text(encoding="utf-8"), figures), encoding="utf-8")
+    draw(figures)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

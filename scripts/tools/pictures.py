@@ -1,0 +1,63 @@
+"""python scripts/tools/pictures.py RUN: write the pictures of the documents for that run.
+
+docs/images/run.svg is the end of `make train`; docs/images/page.png is the top of `inspect.py RUN
+--html FILE` in a headless Chromium.
+"""
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+IMAGES = ROOT / "docs" / "images"
+sys.path[0] = str(ROOT)
+
+from rich.console import Console  # noqa: E402
+
+from minilm.cli import inspect  # noqa: E402
+from minilm.cli.train import show  # noqa: E402
+
+
+def main() -> int:
+    """Print the run to a recording console and export it; take a picture of its page."""
+    if len(sys.argv) != 2:
+        print(f"usage: {os.path.basename(sys.argv[0])} RUN", file=sys.stderr)
+        return 2
+    run_dir = Path(sys.argv[1])
+    console = Console(record=True, width=88, highlight=False, file=io.StringIO())
+    summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
+    verified = show(run_dir, summary, console)
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    console.save_svg(str(IMAGES / "run.svg"), title="make train")
+    photograph(run_dir)
+    return 0 if verified else 1
+
+
+def photograph(run_dir: Path) -> None:
+    """A picture of the run's page."""
+    with tempfile.TemporaryDirectory() as folder:
+        page = Path(folder) / "page.html"
+        inspect.main([str(run_dir), "--html", str(page), "--json", os.devnull])
+        screenshot(page, IMAGES / "page.png", width=1100, height=1500)
+
+
+def screenshot(page: Path, picture: Path, *, width: int, height: int) -> None:
+    """Write a picture of a page, where there is a Chromium to open it."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        print(f"no chromium on PATH: {picture} stays as it is", file=sys.stderr)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        flags = "--headless --no-sandbox --disable-gpu --hide-scrollbars"
+        command = [chromium, *flags.split(), f"--window-size={width},{height}"]
+        command += [f"--user-data-dir={folder}/profile", f"--screenshot={picture}", page.as_uri()]
+        subprocess.run(command, check=True, capture_output=True, timeout=120)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""The declarations against published counts, and the sums that must hold in each."""
+
+import pytest
+import sympy
+
+from minilm.architectures import layout_of
+from minilm.architectures.minilm import layout
+from minilm.config.presets import PRESETS
+from minilm.errors import ConfigError
+from minilm.ledger.approximation import textbook
+from minilm.ledger.components import EMBEDDINGS
+from minilm.ledger.layout import Layout, Role
+
+# Exact counts: GPT-2 and Llama as Hugging Face stores them (model.safetensors totals, tied head once).
+PUBLISHED = {
+    "gpt2": 124_439_808,
+    "gpt2-medium": 354_823_168,
+    "gpt2-large": 774_030_080,
+    "gpt2-xl": 1_557_611_200,
+    "llama-3-8b": 8_030_261_248,
+    "llama-3-70b": 70_553_706_496,
+}
+
+HUGGING_FACE_CONFIGS = [
+    ({"model_type": "gpt2"}, 124_439_808),
+    ({"model_type": "gpt2", "n_embd": 1600, "n_layer": 48, "n_head": 25}, 1_557_611_200),
+    ({"model_type": "gpt2", "tie_word_embeddings": False}, 163_037_184),
+    ({"model_type": "llama"}, 6_738_415_616),
+    (
+        {
+            "model_type": "llama",
+            "hidden_size": 5120,
+            "intermediate_size": 13824,
+            "num_attention_heads": 40,
+            "num_hidden_layers": 40,
+            "num_key_value_heads": None,
+        },
+        13_015_864_320,
+    ),
+    (  # Llama 3.2 1B: tied, 8 key/value heads
+        {
+            "model_type": "llama",
+            "hidden_size": 2048,
+            "intermediate_size": 8192,
+            "num_attention_heads": 32,
+            "num_hidden_layers": 16,
+            "num_key_value_heads": 8,
+            "vocab_size": 128256,
+            "tie_word_embeddings": True,
+        },
+        1_235_814_400,
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "count"), PUBLISHED.items())
+def test_presets_have_the_published_counts(name: str, count: int) -> None:
+    assert layout(PRESETS[name].model_config()).count() == count
+
+
+@pytest.mark.parametrize(("config", "count"), HUGGING_FACE_CONFIGS)
+def test_hugging_face_configs_have_the_published_counts(config: dict, count: int) -> None:
+    assert layout_of(config).count() == count
+
+
+def all_layouts() -> list[Layout]:
+    presets = [layout(preset.model_config()) for preset in PRESETS.values()]
+    return presets + [layout_of(c) for c, _ in HUGGING_FACE_CONFIGS]
+
+
+@pytest.mark.parametrize("each", all_layouts(), ids=lambda each: f"{each.family}-{each.count()}")
+def test_every_sum_is_the_whole(each: Layout) -> None:
+    total = each.count()
+    assert sum(tensor.count for tensor in each.named_tensors()) == total
+    assert sum(each.count(components=(name,)) for name in each.components()) == total
+    assert sum(each.count(role=role) for role in Role) == total
+    biases = sum(t.count for t in each.named_tensors() if t.name.endswith(".bias"))
+    assert each.count(role=Role.ADDED) == biases
+    formula = each.formula()
+    for text in (formula.symbolic, formula.substituted):
+        assert sympy.sympify(text.replace("^", "**"), locals=_letters(each)) == total
+    names = [tensor.name for tensor in each.named_tensors()]
+    assert len(set(names)) == len(names)
+
+
+def _letters(each: Layout) -> dict[str, sympy.Integer]:
+    return {letter: sympy.Integer(value) for letter, value in each.symbols.items()}
+
+
+def test_gpt2_formula_reads_as_in_the_textbooks() -> None:
+    gpt2 = layout(PRESETS["gpt2"].model_config())
+    assert gpt2.formula().pretty == "12Ld² + 13Ld + (V + T + 2)d"
+    assert gpt2.formula().symbolic == "12*L*d^2 + 13*L*d + (V + T + 2)*d"
+    assert gpt2.formula().substituted == "12*12*768^2 + 13*12*768 + (50257 + 1024 + 2)*768"
+    assert gpt2.component_formula("attention query").pretty == "Ld² + Ld"
+    assert gpt2.count(components=EMBEDDINGS) == (50257 + 1024) * 768
+
+
+def test_textbook_approximation_counts_the_tied_head_twice() -> None:
+    rule = textbook(layout(PRESETS["gpt2"].model_config()))
+    assert rule is not None
+    assert rule.value == 2 * 50257 * 768 + 12 * 12 * 768**2 == 162_129_408
+    assert rule.relative_error == pytest.approx(162_129_408 / 124_439_808 - 1)
+    assert rule.text == "2*V*d + 12*L*d^2"
+
+
+@pytest.mark.parametrize(
+    ("config", "field"),
+    [
+        ({"model_type": "gpt2", "n_embd": 0}, "n_embd"),
+        ({"model_type": "gpt2", "n_layer": "12"}, "n_layer"),
+        ({"model_type": "gpt2", "n_layer": 10**9}, "n_layer"),
+        ({"model_type": "gpt2", "tie_word_embeddings": 1}, "tie_word_embeddings"),
+        ({"model_type": "llama", "hidden_size": 2.5}, "hidden_size"),
+        ({"model_type": "llama", "hidden_size": 100, "num_attention_heads": 3}, "hidden_size"),
+        ({"model_type": "llama", "num_key_value_heads": 5}, "num_key_value_heads"),
+    ],
+)
+def test_a_wrong_size_names_its_field(config: dict, field: str) -> None:
+    with pytest.raises(ConfigError, match=f"config.json: {field}: "):
+        layout_of(config)

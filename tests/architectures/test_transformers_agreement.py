@@ -1,0 +1,132 @@
+"""Every family against transformers' own models: names, shapes, ties, buffers, caches and windows.
+
+The models are built without weights (on the meta device) from random small configs, and from the empty
+config that is all defaults. Where transformers fuses or renames what a file holds, its own conversion
+back to the file's names is applied, and one small model a family is really saved and read again.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from minilm.architectures import HUGGING_FACE, layout_of
+from minilm.formats.safetensors import read_header
+from minilm.ledger.layout import Layout
+from tests.architectures import draws, draws_gpt
+
+transformers = pytest.importorskip(
+    "transformers", reason="the extra 'transformers' is not installed"
+)
+import torch  # noqa: E402
+from transformers.core_model_loading import revert_weight_conversion  # noqa: E402
+
+Config = dict[str, Any]
+Shapes = dict[str, tuple[int, ...]]
+
+DRAWS = draws.DRAWS | draws_gpt.DRAWS
+NUM_DRAWS = 20
+
+# Fields that transformers itself cannot do without, though it gives them no usable default.
+REQUIRED: dict[str, Config] = {
+    "nemotron": {"num_key_value_heads": 48},
+    "deepseek_v2": {"num_experts_per_tok": 6},
+}
+
+
+def build(config: Config, device: str = "meta") -> Any:
+    """transformers' model for a config.json."""
+    parsed = transformers.AutoConfig.for_model(**config)
+    with torch.device(device):
+        return transformers.AutoModelForCausalLM.from_config(parsed)
+
+
+def stored(model: Any) -> tuple[Shapes, Shapes]:
+    """Parameters and persistent buffers as transformers would write them, each once."""
+    parameters = dict(model.named_parameters())
+    every = dict(model.named_parameters(remove_duplicate=False))
+    buffers = {name: t for name, t in model.state_dict().items() if name not in every}
+    return _in_file(model, parameters), _in_file(model, buffers)
+
+
+def _in_file(model: Any, tensors: dict[str, Any]) -> Shapes:
+    if not tensors:
+        return {}
+    return {n: tuple(t.shape) for n, t in revert_weight_conversion(model, tensors).items()}
+
+
+def ties(model: Any) -> set[frozenset[str]]:
+    """Pairs of names of one parameter."""
+    shared: dict[int, dict[str, Any]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        shared.setdefault(id(parameter), {})[name] = parameter
+    return {frozenset(_in_file(model, same)) for same in shared.values() if len(same) > 1}
+
+
+def shapes(layout: Layout, *, buffers: bool = False) -> Shapes:
+    declared = layout.buffers if buffers else layout.tensors
+    return {tensor.name: tensor.shape for tensor in layout.named(declared)}
+
+
+def assert_agrees(model: Any, *layouts: Layout) -> None:
+    parameters, buffers = stored(model)
+    for layout in layouts:
+        assert shapes(layout) == parameters
+        assert shapes(layout, buffers=True) == buffers
+        assert {frozenset(pair) for pair in layout.ties} == ties(model)
+        assert layout.count() == model.num_parameters()
+
+
+def test_every_family_is_drawn() -> None:
+    assert DRAWS.keys() == HUGGING_FACE.keys()
+
+
+@pytest.mark.parametrize("model_type", DRAWS)
+def test_random_configs_agree_name_by_name(model_type: str) -> None:
+    for seed in range(NUM_DRAWS):
+        config = {"model_type": model_type} | DRAWS[model_type](Random(seed))
+        model = build(config)
+        written = json.loads(model.config.to_json_string(use_diff=False))
+        assert_agrees(model, layout_of(config), layout_of(written))
+
+
+@pytest.mark.parametrize("model_type", DRAWS)
+def test_the_defaults_are_the_architectures(model_type: str) -> None:
+    config = {"model_type": model_type} | REQUIRED.get(model_type, {})
+    layout, model = layout_of(config), build(config)
+    assert_agrees(model, layout)
+    lengths = (getattr(model.config, f, 0) for f in ("max_position_embeddings", "max_seq_len"))
+    assert layout.context_length == max(lengths)
+
+
+@pytest.mark.parametrize("model_type", draws.DRAWS)
+def test_windows_and_caches_are_those_of_a_real_run(model_type: str, tmp_path: Path) -> None:
+    """A forward pass over two tokens leaves the cache that the layout says, in layers as it says."""
+    for seed in range(4):
+        config = {"model_type": model_type} | DRAWS[model_type](Random(seed))
+        small = {"vocab_size": 11, "intermediate_size": 7, "pad_token_id": None}
+        config |= small | {"experts_implementation": "eager"}
+        model = build(config, "cpu").eval()
+        layout = layout_of(config)
+        with torch.no_grad():
+            cache = model(torch.tensor([[1, 2]])).past_key_values
+        elements = sum(layer.keys.numel() + layer.values.numel() for layer in cache.layers)
+        declared = sum(
+            (kind.layers * kind.cache).value(layout.symbols) for kind in layout.attention
+        )
+        assert elements == 2 * declared
+        windows = [getattr(layer, "sliding_window", 0) for layer in cache.layers]
+        expanded = [
+            window
+            for kind in layout.attention
+            for window in [kind.window] * kind.layers.value(layout.symbols)
+        ]
+        assert sorted(windows) == sorted(expanded)
+    model.save_pretrained(tmp_path)
+    header = read_header(tmp_path / "model.safetensors")
+    in_file = {tensor.name: tensor.shape for tensor in header.tensors}
+    assert in_file == shapes(layout) | shapes(layout, buffers=True)

@@ -1,0 +1,85 @@
+"""ModelConfig and TrainConfig: derivation, validation, JSON round trip."""
+
+import json
+
+import pytest
+
+from minilm.config import ModelConfig, TrainConfig, from_dict, to_dict
+from minilm.config.presets import PRESETS, find_preset
+from minilm.errors import ConfigError
+
+
+def test_derived_fields_hold_values_after_construction() -> None:
+    config = ModelConfig(d_model=96, num_heads=3)
+    assert (config.num_kv_heads, config.head_dim, config.d_feed_forward) == (3, 32, 384)
+    assert config.norm_bias is True
+    assert ModelConfig(norm="rmsnorm").norm_bias is False
+    assert None not in to_dict(config).values()
+
+
+def test_overrides_are_derived_anew() -> None:
+    wider = find_preset("nano").model_config(d_model=256, num_heads=8)
+    assert (wider.head_dim, wider.num_kv_heads, wider.d_feed_forward) == (32, 8, 1024)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"num_heads": 3}, "num_heads: 3 heads do not divide d_model 128"),
+        ({"num_heads": 4, "num_kv_heads": 3}, "num_kv_heads: 3 key/value heads do not divide"),
+        ({"num_layers": 0}, "num_layers: 0, expected at least 1"),
+        ({"num_layers": 20_000}, "num_layers: 20000, expected at most 10000"),
+        ({"d_model": 128.0}, "d_model: 128.0, expected a whole number"),
+        ({"vocab_size": True}, "vocab_size: True, expected"),
+        ({"d_model": 2**40, "num_heads": 1}, "d_model: "),
+        ({"head_dim": 31}, "head_dim: 31, expected an even number"),
+        ({"norm": "rmsnorm", "norm_bias": True}, "norm_bias: true with rmsnorm"),
+        ({"norm": "batchnorm"}, "norm: 'batchnorm', expected one of layernorm, rmsnorm"),
+        ({"dropout": 1.0}, "dropout: 1.0, expected at least 0 and below 1"),
+        ({"rope_theta": float("nan")}, "rope_theta: nan"),
+        ({"init_std": float("inf")}, "init_std: inf"),
+    ],
+)
+def test_a_wrong_model_names_the_field(fields: dict, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        ModelConfig(**fields)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"learning_rate": 0.0}, "learning_rate"),
+        ({"max_steps": 0}, "max_steps"),
+        ({"schedule": "step"}, "schedule"),
+        ({"val_fraction": 0.0}, "val_fraction"),
+        ({"val_fraction": 1.0}, "val_fraction"),
+        ({"beta2": 1.0}, "beta2"),
+        ({"seed": -1}, "seed"),
+        ({"max_seconds": float("nan")}, "max_seconds"),
+        ({"batch_size": 2.0}, "batch_size"),
+    ],
+)
+def test_a_wrong_training_names_the_field(fields: dict, name: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{name}: "):
+        TrainConfig(**fields)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_json_round_trip(name: str) -> None:
+    for config in (PRESETS[name].model_config(), PRESETS[name].train_config()):
+        text = json.dumps(to_dict(config))
+        assert from_dict(type(config), json.loads(text), "x") == config
+
+
+def test_a_foreign_field_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"config\.json: unknown field 'n_embd'"):
+        from_dict(ModelConfig, {"n_embd": 3}, "config.json")
+    with pytest.raises(ConfigError, match="an object of configuration fields"):
+        from_dict(ModelConfig, [1], "config.json")
+
+
+def test_unknown_preset_lists_the_known() -> None:
+    with pytest.raises(ConfigError, match="one of nano, nano-fast, small, gpt2"):
+        find_preset("huge")

@@ -1,0 +1,84 @@
+"""FLOPs against torch's own counter on minilm's model, and attention by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from minilm.architectures.minilm import layout
+from minilm.config import ModelConfig
+from minilm.costs.flops import flops_per_token, mean_attention_per_token
+from minilm.ledger.layout import Attention, Layout, Role, Tensor
+from minilm.ledger.symbols import as_polynomial, symbol
+from minilm.model.transformer import Transformer, next_token_loss
+
+SHAPE = {
+    "vocab_size": 50,
+    "context_length": 64,
+    "num_layers": 2,
+    "d_model": 32,
+    "num_heads": 4,
+    "head_dim": 6,
+}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"tied_embeddings": True},
+        {"num_kv_heads": 2, "feed_forward": "swiglu"},
+        {"num_kv_heads": 1, "position": "learned", "qk_norm": True, "norm": "rmsnorm"},
+        {"sliding_window": 8, "dropout": 0.1, "d_feed_forward": 20},
+    ],
+)
+def test_torch_counts_the_same_products(options: dict) -> None:
+    config = ModelConfig(**(SHAPE | options))
+    batch, length = 3, 48
+    with torch.device("meta"):
+        model = Transformer(config)
+        tokens = torch.zeros(batch, length, dtype=torch.long)
+    with FlopCounterMode(display=False) as forward:
+        loss = next_token_loss(model, tokens, tokens)
+    with FlopCounterMode(display=False) as backward:
+        loss.backward()
+    # torch multiplies every query with every key, masked or not; a token at the end of a context
+    # without a window does the same.
+    costs = flops_per_token(layout(config), context=length)
+    every_pair = 4 * config.num_layers * config.num_heads * config.head_dim * length
+    a_token = costs["forward_per_token"] - costs["attention_per_token"] + every_pair
+    assert forward.get_total_flops() == batch * length * a_token
+    assert backward.get_total_flops() == 2 * forward.get_total_flops()
+    assert costs["training_per_token"] == 3 * costs["forward_per_token"]
+    if not config.sliding_window:
+        assert costs["attention_per_token"] == every_pair
+
+
+def with_window(window: int) -> Layout:
+    one = as_polynomial(1)
+    kind = Attention(as_polynomial(3), one, as_polynomial(5), as_polynomial(2), window)
+    return Layout("hand", (), {}, attention=(kind,))
+
+
+@pytest.mark.parametrize(("window", "context"), [(0, 1), (0, 7), (3, 7), (7, 7), (9, 7), (1, 4)])
+def test_the_mean_is_over_what_each_token_sees(window: int, context: int) -> None:
+    seen = [min(position, window) if window else position for position in range(1, context + 1)]
+    each = [2 * 3 * (5 + 2) * positions for positions in seen]
+    model = with_window(window)
+    mean = mean_attention_per_token(model, context=context)
+    assert mean == int(sum(each) / context + 0.5)
+    assert flops_per_token(model, context=context)["attention_per_token"] == each[-1]
+
+
+def test_of_experts_the_used_ones_count() -> None:
+    experts, width = symbol("E"), symbol("d")
+    tensors = (
+        Tensor("router", (experts, width), "router", Role.MULTIPLIED),
+        Tensor("expert.{e}", (width, width), "up", Role.MULTIPLIED, experts=experts, routed=True),
+        Tensor("shared", (width, width), "up", Role.MULTIPLIED),
+        Tensor("table", (width, width), "token embedding", Role.LOOKED_UP),
+    )
+    model = Layout("experts", tensors, {"E": 8, "e": 2, "d": 10})
+    # The router's 80, two experts of 100, the shared 100.
+    assert flops_per_token(model, context=9)["forward_per_token"] == 2 * (80 + 200 + 100)

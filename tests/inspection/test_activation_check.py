@@ -1,0 +1,170 @@
+"""The ledger's activations against what autograd keeps, for every option of the model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.checkpoint import checkpoint
+
+from minilm.config import ModelConfig
+from minilm.config.presets import PRESETS
+from minilm.costs.activations import EXPLICIT_UP_TO, activations
+from minilm.errors import InputError
+from minilm.inspection.activation_check import check_activations, measure_activations
+from minilm.model.transformer import Transformer
+from tests.strategies import model_configs
+
+# torch says so each time that it writes an RMSNorm of 16 bits out instead of fusing it.
+NO_FUSED_NORM = "ignore:Mismatch dtype between input and weight:UserWarning"
+
+SMALL = ModelConfig(
+    vocab_size=11, context_length=600, num_layers=2, d_model=24, num_heads=6, head_dim=4
+)
+
+
+def check(config: ModelConfig, *, batch: int, context: int, dtype: str = "float32") -> None:
+    found = measure_activations(Transformer(config), batch=batch, context=context, dtype=dtype)
+    assert found.saved == found.predicted
+
+
+def exact(config: ModelConfig, dropout: float) -> ModelConfig:
+    """Without the two options for which the ledger claims an estimate alone."""
+    return replace(
+        config,
+        dropout=dropout,
+        context_length=600,
+        parallel_residual=False,
+        rotary_dim=config.head_dim,
+    )
+
+
+@pytest.mark.parametrize("options", [{"parallel_residual": True}, {"rotary_dim": 2}])
+def test_what_is_not_exact_says_so_and_is_near(options: dict) -> None:
+    config = replace(SMALL, **options)
+    assert not activations(config, batch=2, context=64).exact
+    found = measure_activations(Transformer(config), batch=2, context=64)
+    assert found.saved == pytest.approx(found.predicted, rel=0.1)
+
+
+@given(
+    config=model_configs(),
+    dropout=st.sampled_from([0.0, 0.1]),
+    # Lengths on both sides of where attention is written out.
+    context=st.sampled_from([1, 2, 7, 128, 129]),
+    batch=st.integers(1, 3),
+)
+@settings(max_examples=25, deadline=None)
+def test_every_option_in_float32(
+    config: ModelConfig, dropout: float, context: int, batch: int
+) -> None:
+    check(exact(config, dropout), batch=batch, context=context)
+
+
+@pytest.mark.filterwarnings(NO_FUSED_NORM)
+@given(
+    config=model_configs(),
+    dropout=st.sampled_from([0.0, 0.1]),
+    dtype=st.sampled_from(["bfloat16", "float16"]),
+    context=st.sampled_from([1, 7, 512, 513]),
+    batch=st.integers(1, 2),
+)
+@settings(max_examples=10, deadline=None)
+def test_every_option_under_autocast(
+    config: ModelConfig, dropout: float, dtype: str, context: int, batch: int
+) -> None:
+    check(exact(config, dropout), batch=batch, context=context, dtype=dtype)
+
+
+@pytest.mark.parametrize("context", [128, 129])
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"num_kv_heads": 2},
+        {"num_kv_heads": 1},
+        {"num_kv_heads": 1, "position": "learned"},
+        {"head_dim": 2, "rotary_dim": 2},
+        {"num_kv_heads": 3, "dropout": 0.2, "sliding_window": 9},
+        {"qk_norm": True, "norm": "rmsnorm", "norm_bias": False, "feed_forward": "swiglu"},
+        {
+            "position": "learned",
+            "feed_forward": "relu2",
+            "sliding_window": 9,
+            "tied_embeddings": True,
+        },
+    ],
+)
+def test_options_on_both_sides_of_the_fused_kernel(options: dict, batch: int, context: int) -> None:
+    assert EXPLICIT_UP_TO["float32"] == 128
+    check(replace(SMALL, **options), batch=batch, context=context)
+
+
+@pytest.mark.parametrize("position", ["learned", "rope"])
+def test_checkpointed_blocks_keep_their_inputs(position: str) -> None:
+    config = replace(SMALL, position=position, num_layers=3)
+    model = Transformer(config)
+    for block in model.blocks:
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+    found = measure_activations(model, batch=2, context=32)
+    # A checkpoint holds the cosines and sines as arguments, where the hook does not see them.
+    rotation = 4 * 32 * config.head_dim if position == "rope" else 0
+    assert activations(config, batch=2, context=32).between_blocks() == found.saved + rotation
+
+
+def test_a_block_is_what_another_layer_adds() -> None:
+    one, two = (
+        measure_activations(
+            Transformer(replace(SMALL, num_layers=layers)), batch=2, context=32
+        ).saved
+        for layers in (1, 2)
+    )
+    assert activations(SMALL, batch=2, context=32).block() == two - one
+
+
+def test_the_module_is_left_as_it_was() -> None:
+    model = Transformer(replace(SMALL, dropout=0.5)).eval()
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    found = measure_activations(model, batch=1, context=8)
+    assert torch.equal(torch.rand(4), expected)
+    assert not model.training
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert found.relative_error == 0
+    assert (found.device, found.allocated, found.peak) == ("cpu", None, None)
+
+
+def test_the_error_is_relative_to_what_was_measured() -> None:
+    found = measure_activations(Transformer(SMALL), batch=1, context=8)
+    assert replace(found, predicted=found.saved * 2).relative_error == 1.0
+
+
+def test_a_context_that_the_model_does_not_have_is_refused() -> None:
+    with pytest.raises(InputError, match="context: 601, expected at most the model's 600"):
+        measure_activations(Transformer(SMALL), batch=1, context=601)
+
+
+def test_presets_that_are_small_enough_are_measured() -> None:
+    found = check_activations(PRESETS["nano"].model_config(), device="cpu")
+    assert found is not None
+    assert found.context == PRESETS["nano"].model_config().context_length
+    assert found.saved == found.predicted
+    assert check_activations(PRESETS["gpt2-xl"].model_config(), device="cpu") is None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_on_cuda_the_allocator_agrees(dtype: str) -> None:
+    found = check_activations(PRESETS["small"].model_config(), batch=8, dtype=dtype, device="cuda")
+    assert found is not None
+    assert found.allocated is not None
+    assert found.peak is not None
+    assert found.predicted == pytest.approx(found.saved, rel=0.05)
+    assert found.predicted == pytest.approx(found.allocated, rel=0.05)
+    assert found.peak >= found.allocated

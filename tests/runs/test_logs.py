@@ -1,0 +1,110 @@
+"""Reading metrics.jsonl back: whole lines of numbers, from a file and nothing else."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from minilm.errors import FormatError
+from minilm.runs.logs import (
+    LARGEST_LOG,
+    MOST_POINTS,
+    metrics_log,
+    read_metrics,
+    read_points,
+    read_samples,
+    samples_log,
+)
+
+GOOD = {"step": 1, "train_loss": 2.5}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *("", "{", "[]", "1", '{"step": 1.0}', '{"train_loss": 1}', '{"step": 2, "x": "y"}'),
+        *('{"step": 2, "x": NaN}', '{"step": 2, "x": 1e999}', '{"step": 1' + "0" * 400 + "}"),
+        *("[" * 9000, '{"step": 2}' + " " * 20_000, '{"step": true}'),
+    ],
+)
+def test_a_line_that_is_not_ours_is_left_out(bad: str, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f'{json.dumps(GOOD)}\n{bad}\n\xff\n{json.dumps(GOOD)}\n{{"step": 3, "tr')
+    assert read_metrics(path) == read_points(path) == [GOOD, GOOD]
+
+
+def test_samples_are_lines_with_a_step_and_a_text(tmp_path: Path) -> None:
+    path = tmp_path / "samples.jsonl"
+    good = {"step": 10, "text": 'he said "no"\n'}
+    lines = [good, {"step": 20}, {"text": "x"}, {"step": 30, "text": 4}, good | {"step": 40}]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines) + "torn")
+    assert read_samples(path) == [good, good | {"step": 40}]
+    log = samples_log(tmp_path, from_step=30, evaluated=True)  # of a run that goes on from step 30
+    log.write({"step": 35, "text": "new"})
+    log.close()
+    assert read_samples(path) == [good, {"step": 35, "text": "new"}]
+
+
+@pytest.mark.parametrize("evaluated", [True, False])
+def test_an_evaluation_that_was_written_but_not_saved_is_made_again(
+    tmp_path: Path, evaluated: bool
+) -> None:
+    lines = [
+        {"step": 10, "val_loss": 3.0},
+        *({"step": step, "train_loss": 2.0} for step in (10, 20, 30)),
+        {"step": 20, "val_loss": 2.5},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    samples = [{"step": 10, "text": "a"}, {"step": 20, "text": "b"}]
+    (tmp_path / "samples.jsonl").write_text("".join(json.dumps(each) + "\n" for each in samples))
+    for log in (metrics_log, samples_log):
+        log(tmp_path, from_step=20, evaluated=evaluated).close()
+    assert read_metrics(tmp_path / "metrics.jsonl") == lines[:3] + (lines[4:] if evaluated else [])
+    assert read_samples(tmp_path / "samples.jsonl") == samples[: 2 if evaluated else 1]
+
+
+def test_a_long_sample_is_kept(tmp_path: Path) -> None:
+    line = {"step": 10, "text": 10_000 * "длинно "}
+    for _ in range(2):
+        log = samples_log(tmp_path, from_step=10, evaluated=True)
+        log.write(line)
+        log.close()
+    assert read_samples(tmp_path / "samples.jsonl") == [line, line]
+
+
+def test_nothing_but_a_file_is_read(tmp_path: Path) -> None:
+    pipe, device = tmp_path / "pipe", tmp_path / "device"
+    os.mkfifo(pipe)
+    device.symlink_to("/dev/zero")
+    for read in (read_metrics, read_points, read_samples):
+        assert read(tmp_path / "none") == []
+        for path in (pipe, device, tmp_path):
+            with pytest.raises(FormatError, match="expected a file"):
+                read(path)
+
+
+def test_a_file_too_large_for_a_log_is_not_plotted(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    with path.open("wb") as stream:
+        stream.truncate(LARGEST_LOG + 1)
+    with pytest.raises(FormatError, match="64,000,001 bytes"):
+        read_points(path)
+
+
+def test_a_long_log_is_thinned_with_its_ends_and_its_evaluations(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    lines = [
+        {"step": step} | ({"val_loss": 1.0} if step % 100 == 0 else {"train_loss": 2.0})
+        for step in range(1, 20_001)
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    points = read_points(path)
+    evaluations = [line["step"] for line in points if "val_loss" in line]
+    assert evaluations == list(range(100, 20_001, 100))
+    others = [line["step"] for line in points if "val_loss" not in line]
+    assert MOST_POINTS * 0.8 < len(others) <= MOST_POINTS
+    assert others == sorted(others)
+    assert others[0] < 10
+    assert others[-1] == 19_999
+    assert read_metrics(path) == lines
