@@ -155,6 +155,7 @@ def _examine_source(
             vocabulary=vocabulary_size(source.folder, source.header),
         ),
         summary(storage) if storage else None,
+        comparisons=tuple(heard.comparisons),
     )
     return Inspection(report, layout, source.header, storage)
 
@@ -257,6 +258,7 @@ def _examine_module(module: nn.Module, context: int | None, batch: int) -> Inspe
             mtp_elements=0,
             vocabulary=None,
         ),
+        comparisons=tuple(heard.comparisons),
     )
     return Inspection(report, layout)
 
