@@ -12,7 +12,7 @@ from typing import Any
 from minilm.architectures.config_fields import optional_size, size
 from minilm.errors import ConfigError
 from minilm.ledger import components
-from minilm.ledger.layout import Attention, Role, Tensor
+from minilm.ledger.layout import AttentionSpec, Role, Tensor
 from minilm.ledger.symbols import ONE, Polynomial, symbol
 
 V, T, L, d, f, h, g, k = (symbol(letter) for letter in "VTLdfhgk")
@@ -76,9 +76,9 @@ class Heads:
     queries: Polynomial
     keys: Polynomial
 
-    def attention(self, *, layers: Polynomial = L, window: int = 0) -> Attention:
+    def attention(self, *, layers: Polynomial = L, window: int = 0) -> AttentionSpec:
         """What such attention costs: keys and values are cached once a key/value head."""
-        return Attention(layers, 2 * self.keys, self.queries, self.queries, window)
+        return AttentionSpec(layers, 2 * self.keys, self.queries, self.queries, window)
 
 
 def read_heads(

@@ -43,7 +43,7 @@ from minilm.architectures.moe import (
     split_layers,
 )
 from minilm.ledger import components
-from minilm.ledger.layout import Attention, Layout, Role, Tensor
+from minilm.ledger.layout import AttentionSpec, Layout, Role, Tensor
 from minilm.ledger.symbols import ONE, Polynomial, symbol
 
 q, c, r, n, v, N = (symbol(letter) for letter in "qcrnvN")
@@ -143,7 +143,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
         buffers=_correction_bias(split.experts) if is_v3 else (),
         mtp=mtp,
         # The latent and the turned part of the key are all that is cached.
-        attention=(Attention(L, c + r, h * (n + r), h * v),),
+        attention=(AttentionSpec(L, c + r, h * (n + r), h * v),),
         context_length=size(config, "max_position_embeddings", defaults.context),
     )
 

@@ -25,7 +25,7 @@ from minilm.architectures.building_blocks import (
 from minilm.architectures.config_fields import flag, layers, size
 from minilm.architectures.sliding_windows import attention_kinds, sliding_layers, window_size
 from minilm.ledger import components
-from minilm.ledger.layout import Attention, Layout, Tensor
+from minilm.ledger.layout import AttentionSpec, Layout, Tensor
 from minilm.ledger.symbols import ONE
 
 
@@ -101,7 +101,7 @@ def _block(block: str, config: Mapping[str, Any], heads: Heads) -> tuple[Tensor,
     )
 
 
-def _kinds(config: Mapping[str, Any], heads: Heads, num_layers: int) -> tuple[Attention, ...]:
+def _kinds(config: Mapping[str, Any], heads: Heads, num_layers: int) -> tuple[AttentionSpec, ...]:
     if config["model_type"] == "gemma":
         return (heads.attention(),)
     # The last of each group of layers sees everything.

@@ -26,7 +26,7 @@ from minilm.architectures.config_fields import flag, layers, size, spelled
 from minilm.config.validation import LARGEST_LAYER_COUNT
 from minilm.errors import ConfigError
 from minilm.ledger import components
-from minilm.ledger.layout import Attention, Layout, Role, Tensor
+from minilm.ledger.layout import AttentionSpec, Layout, Role, Tensor
 from minilm.ledger.symbols import ONE, as_polynomial
 
 
@@ -72,7 +72,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
     )
 
 
-def _attention(config: Mapping[str, Any], heads: Heads, count: int) -> tuple[Attention, ...]:
+def _attention(config: Mapping[str, Any], heads: Heads, count: int) -> tuple[AttentionSpec, ...]:
     """Global layers see everything, local ones the last ``window_size`` tokens."""
     window = size(config, "window_size", 256)
     kinds = _kinds(config.get("attention_types"), count)

@@ -38,7 +38,7 @@ from minilm.architectures.moe import (
 from minilm.architectures.sliding_windows import attention_kinds, sliding_layers, window_size
 from minilm.errors import ConfigError
 from minilm.ledger import components
-from minilm.ledger.layout import Attention, Layout, Tensor
+from minilm.ledger.layout import AttentionSpec, Layout, Tensor
 from minilm.ledger.symbols import ONE
 
 
@@ -146,7 +146,7 @@ def _has_experts(config: Mapping[str, Any]) -> Callable[[int], bool]:
     return lambda i: i not in without and (i + 1) % step == 0
 
 
-def _kinds(config: Mapping[str, Any], heads: Heads, num_layers: int) -> tuple[Attention, ...]:
+def _kinds(config: Mapping[str, Any], heads: Heads, num_layers: int) -> tuple[AttentionSpec, ...]:
     if not flag(config, "use_sliding_window", False):
         return (heads.attention(),)
     window = window_size(config, 4096)

@@ -9,7 +9,7 @@ from typing import Any
 from minilm.architectures.building_blocks import Heads
 from minilm.architectures.config_fields import whole
 from minilm.errors import ConfigError
-from minilm.ledger.layout import Attention
+from minilm.ledger.layout import AttentionSpec
 from minilm.ledger.symbols import as_polynomial
 
 _SLIDES = {"sliding_attention": True, "full_attention": False}
@@ -41,7 +41,7 @@ def sliding_layers(
 
 def attention_kinds(
     heads: Heads, num_layers: int, sliding: int, window: int
-) -> tuple[Attention, ...]:
+) -> tuple[AttentionSpec, ...]:
     """What the attention costs when ``sliding`` of the layers see ``window`` tokens, the rest all."""
     if not window or not sliding:
         return (heads.attention(),)

@@ -73,7 +73,7 @@ class NamedTensor:
 
 
 @dataclass(frozen=True)
-class Attention:
+class AttentionSpec:
     """A kind of attention layer, as far as costs go.
 
     ``layers`` is how many layers are of this kind; ``cache`` the elements that one token leaves in the
@@ -121,7 +121,7 @@ class Layout:
     buffers: tuple[Tensor, ...] = ()
     ignored: tuple[str, ...] = ()
     mtp: tuple[Tensor, ...] = ()
-    attention: tuple[Attention, ...] = ()
+    attention: tuple[AttentionSpec, ...] = ()
     context_length: int = 0
 
     def count(
