@@ -14,6 +14,7 @@ from typing import Any
 from minilm.architectures.building_blocks import (
     TIED_HEAD,
     Heads,
+    attention_kinds,
     embedding,
     gated_feed_forward,
     k,
@@ -21,9 +22,10 @@ from minilm.architectures.building_blocks import (
     norm,
     read_heads,
     separate_attention,
+    sliding_layers,
+    window_size,
 )
 from minilm.architectures.config_fields import flag, layers, size
-from minilm.architectures.sliding_windows import attention_kinds, sliding_layers, window_size
 from minilm.ledger import components
 from minilm.ledger.layout import AttentionSpec, Layout, Tensor
 from minilm.ledger.symbols import ONE

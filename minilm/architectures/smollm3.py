@@ -13,15 +13,17 @@ from typing import Any
 from minilm.architectures.building_blocks import (
     TIED_HEAD,
     Heads,
+    attention_kinds,
     embedding,
     gated_feed_forward,
     lm_head,
     norm,
     read_heads,
     separate_attention,
+    sliding_layers,
+    window_size,
 )
 from minilm.architectures.config_fields import flag, layers, size
-from minilm.architectures.sliding_windows import attention_kinds, sliding_layers, window_size
 from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import AttentionSpec, Layout

@@ -36,7 +36,8 @@ class Tensor:
 
     ``repeat`` is in how many layers it occurs; ``layers`` says in which, where they are not the first
     ones: ``{i}`` in the name becomes their number. ``experts`` > 1 stands for that many in each layer,
-    ``{e}`` counting from 0. Of a ``routed`` tensor one token uses e of the E experts.
+    ``{e}`` counting from 0. Of a ``routed`` tensor one token uses e of the E experts. A ``transposed``
+    matrix is stored (in, out), where others are (out, in).
     """
 
     name: str
@@ -47,6 +48,7 @@ class Tensor:
     layers: Sequence[int] | None = None
     experts: Polynomial = ONE
     routed: bool = False
+    transposed: bool = False
 
     @cached_property
     def count(self) -> Polynomial:
