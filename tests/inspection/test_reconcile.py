@@ -12,7 +12,7 @@ from hypothesis import given, settings
 
 from minilm.architectures.minilm import layout as minilm_layout
 from minilm.config import ModelConfig
-from minilm.inspection.inspector import Inspection, examine
+from minilm.inspection.inspector import Inspection, inspect_with_sources
 from minilm.inspection.reconciliation.candidate_terms import parts
 from minilm.inspection.reconciliation.numbers import parse_number
 from minilm.inspection.reconciliation.reconcile import (
@@ -163,7 +163,7 @@ def inspected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Inspection]
     for name, config in CONFIGS.items():
         path = tmp_path_factory.mktemp(name) / "config.json"
         path.write_text(json.dumps(config))
-        found[name] = examine(path)
+        found[name] = inspect_with_sources(path)
     return found
 
 
