@@ -284,7 +284,7 @@ def conventions(
     if layout is not None:
         ways += _declared_conventions(p, layout, vocabulary)
     if tied_elements:
-        meaning = "the tied head counted again, as by a sum over modules that keeps no set"
+        meaning = "the tied head counted again, as by tools that do not track shared tensors"
         ways.append(Convention("tied head twice", p.total + tied_elements, meaning))
     if mtp_elements:
         meaning = "with the modules for multi-token prediction"

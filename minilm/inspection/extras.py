@@ -26,7 +26,7 @@ def with_fits(inspection: Inspection, size: str, *, context: int | None, batch: 
     budget = parse_bytes(size, "--fits")
     if inspection.layout is None:
         raise InputError(
-            inspection.report.target, "an architecture that is not declared", "a declared one"
+            inspection.report.target, "an architecture without a formula", "one with a formula"
         )
     return replace(
         inspection.report, fits=fits(inspection.layout, budget, context=context, batch=batch)

@@ -80,9 +80,9 @@ class Target:
         if self.header is not None and "general.architecture" in self.header.metadata:
             return f"no formula for GGUF files of {self.architecture!r}"
         if self.architecture in HUGGING_FACE:
-            return f"the head of {architecture_of(self.hugging_face)} is not declared"
+            return f"no formula for the head of {architecture_of(self.hugging_face)}"
         if self.architecture != UNKNOWN:
-            return f"model_type {self.architecture!r} is not declared"
+            return f"no formula for model_type {self.architecture!r}"
         if self.hugging_face:
             return "its config.json has no model_type"
         return "no config.json beside it"

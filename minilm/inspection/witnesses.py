@@ -162,7 +162,7 @@ def _read_module(target: Target, live: bool | None) -> tuple[ModuleContents | No
 
 def _no_witness(target: Target) -> FormatError:
     remedy = (
-        "name its weights, whose header is counted without a declaration, or add --live where "
+        "name its weights, which are counted without a formula, or add --live where "
         "transformers is installed"
     )
     if "text_config" in target.hugging_face:
