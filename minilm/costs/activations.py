@@ -15,7 +15,7 @@ from typing import Any
 from minilm.config import ModelConfig
 from minilm.dtypes import BITS
 from minilm.ledger import components
-from minilm.ledger.symbols import ASCII, ONE, ZERO, Polynomial, symbol, written
+from minilm.ledger.symbols import ASCII, ONE, ZERO, Polynomial, format_polynomial, symbol
 
 B, T, L, V, d, f, h, g, k, c = (symbol(letter) for letter in "BTLVdfhgkc")
 N = B * T  # tokens of one forward pass
@@ -77,7 +77,7 @@ class Activations:
 
     def formula(self) -> str:
         """The closed form of `total`, for other programs."""
-        return written(_sum(self.saved), ASCII)
+        return format_polynomial(_sum(self.saved), ASCII)
 
 
 def activation_bytes(

@@ -14,7 +14,7 @@ import struct
 from pathlib import Path
 from typing import BinaryIO
 
-from minilm.dtypes import BITS, BLOCKS, storage_bytes
+from minilm.dtypes import BITS, GGUF_BLOCKS, storage_bytes
 from minilm.errors import FormatError
 from minilm.formats.checks import check_name, check_shape, open_regular
 from minilm.formats.header import Header, StoredTensor
@@ -277,10 +277,10 @@ def _placed(
             raise source.broken(f"tensor {short_repr(name)} at byte {offset}", f"byte {expected}")
         dtype = TYPES.get(kind, f"ggml type {kind}")
         size = max(0, next_offset - offset)  # of an unknown type: all there is up to the next
-        if dtype in BITS or dtype in BLOCKS:
-            if dimensions and dimensions[0] % BLOCKS.get(dtype, (1, 0))[0]:
+        if dtype in BITS or dtype in GGUF_BLOCKS:
+            if dimensions and dimensions[0] % GGUF_BLOCKS.get(dtype, (1, 0))[0]:
                 came = f"tensor {short_repr(name)} with rows of {dimensions[0]}"
-                raise source.broken(came, f"whole blocks of {BLOCKS[dtype][0]}")
+                raise source.broken(came, f"whole blocks of {GGUF_BLOCKS[dtype][0]}")
             size = storage_bytes(math.prod(dimensions), dtype)
         expected = _aligned(offset + size, alignment)
         if offset + size > data_size:

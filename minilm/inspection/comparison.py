@@ -75,7 +75,7 @@ def sort_out(
     # The head stands outside the body whose prefix is left out.
     heads = ("lm_head.", *(name for name, _ in layout.ties))
     named = {("" if t.name.startswith(heads) else prefix) + t.name: t for t in listed}
-    declared_buffers = {tensor.name for tensor in layout.named(layout.buffers)}
+    declared_buffers = {tensor.name for tensor in layout.named_tensors(layout.buffers)}
     buffers = {
         name: tensor
         for name, tensor in named.items()
@@ -90,7 +90,7 @@ def sort_out(
         and {head, shared} <= named.keys()
         and named[head].shape == named[shared].shape
     }
-    declared_mtp = {tensor.name for tensor in layout.named(layout.mtp)}
+    declared_mtp = {tensor.name for tensor in layout.named_tensors(layout.mtp)}
     mtp = {name: tensor for name, tensor in named.items() if name in declared_mtp}
     rest = buffers.keys() | copies.keys() | mtp.keys()
     parameters = {name: tensor for name, tensor in named.items() if name not in rest}

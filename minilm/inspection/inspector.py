@@ -172,7 +172,7 @@ def _declared(source: Source, layout: Layout, contents: Contents | None, tensors
         stored = sum(tensor.count for tensor in source.header.tensors)
         rows = stored_rows(contents, layout)
     else:
-        buffers = sum(tensor.count for tensor in layout.named(layout.buffers))
+        buffers = sum(tensor.count for tensor in layout.named_tensors(layout.buffers))
         stored = layout.count() + buffers
         rows = declared_rows(layout, _dtype(source)) if tensors else ()
     parameters = declared_parameters(layout, stored_elements=stored, buffers=buffers)
@@ -315,7 +315,7 @@ def _tied_elements(layout: Layout | None, contents: Contents | None) -> int:
 def _mtp_elements(layout: Layout | None, contents: Contents | None) -> int:
     if contents is not None:
         return sum(tensor.count for tensor in contents.mtp.values())
-    return sum(tensor.count for tensor in layout.named(layout.mtp)) if layout else 0
+    return sum(tensor.count for tensor in layout.named_tensors(layout.mtp)) if layout else 0
 
 
 def _flops(layout: Layout | None, context: int | None) -> dict[str, int] | None:

@@ -160,7 +160,7 @@ def _declared(path: Path, value: Mapping[str, Any]) -> Layout:
         return layout_of(value)
     except ConfigError as error:
         field = f"{path}: {str(error.where).removeprefix('config.json: ')}"
-        raise ConfigError(field, error.came, error.expected, error.remedy) from None
+        raise ConfigError(field, error.got, error.expected, error.remedy) from None
 
 
 def _minilm(target: str, config: ModelConfig) -> Source:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from minilm.dtypes import BITS, BLOCKS, storage_bytes
+from minilm.dtypes import BITS, GGUF_BLOCKS, storage_bytes
 from minilm.errors import FormatError
 from minilm.formats.gguf import DEEPEST_ARRAY, MOST_STRINGS, TYPES, read_header
 from tests.formats.files import ARRAY, STRING, UINT32, Entry, gguf, scalar, strings, text
@@ -104,15 +104,15 @@ def test_alignment_is_the_files_own(tmp_path: Path) -> None:
     ],
 )
 def test_bits_of_a_block(dtype: str, bits: float) -> None:
-    elements, size = BLOCKS[dtype]
+    elements, size = GGUF_BLOCKS[dtype]
     assert size * 8 / elements == bits
     assert storage_bytes(3 * elements, dtype) == 3 * size
     assert storage_bytes(3 * elements + 1, dtype) == 4 * size
 
 
 def test_every_type_has_a_size() -> None:
-    assert not {t for t in TYPES.values() if t not in BITS and t not in BLOCKS}
-    assert not BITS.keys() & BLOCKS.keys()
+    assert not {t for t in TYPES.values() if t not in BITS and t not in GGUF_BLOCKS}
+    assert not BITS.keys() & GGUF_BLOCKS.keys()
     assert len(set(TYPES.values())) == len(TYPES)
 
 
@@ -120,7 +120,7 @@ def test_sizes_agree_with_the_gguf_package() -> None:
     constants = pytest.importorskip("gguf.constants")
     for kind, layout in constants.GGML_QUANT_SIZES.items():
         dtype = TYPES[int(kind)]
-        assert (BLOCKS[dtype] if dtype in BLOCKS else (1, BITS[dtype] // 8)) == layout
+        assert (GGUF_BLOCKS[dtype] if dtype in GGUF_BLOCKS else (1, BITS[dtype] // 8)) == layout
 
 
 def test_an_unknown_type_is_reported(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from minilm.inspection.reconciliation.explanation import EVERYTHING, Part
 from minilm.inspection.report import Report
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
-from minilm.ledger.symbols import ASCII, ONE, ZERO, written
+from minilm.ledger.symbols import ASCII, ONE, ZERO, format_polynomial
 
 # Vocabularies that published counts were made with, and whose they are.
 VOCABULARIES = {
@@ -110,7 +110,7 @@ def _stored(report: Report, layout: Layout) -> Iterator[Part]:
     for name, shared in layout.ties:
         if shared in declared:
             tensor = declared[shared]
-            formula = written(tensor.count, ASCII)
+            formula = format_polynomial(tensor.count, ASCII)
             yield Part(
                 "the tied head counted twice", layout.value(tensor), formula, (name,), stored=True
             )
@@ -308,7 +308,7 @@ def _reported(report: Report) -> Iterator[Part]:
 
 def _added(layout: Layout, name: str, tensors: Sequence[Tensor]) -> Part:
     count = sum(layout.value(tensor) for tensor in tensors)
-    formula = written(sum((tensor.count for tensor in tensors), ZERO), ASCII)
+    formula = format_polynomial(sum((tensor.count for tensor in tensors), ZERO), ASCII)
     return Part(name, count, formula, _names(tensors), stored=True)
 
 

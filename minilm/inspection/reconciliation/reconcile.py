@@ -17,7 +17,7 @@ from minilm.inspection.reconciliation.numbers import Number
 from minilm.inspection.report import Report
 from minilm.ledger.approximation import TEXTBOOK
 from minilm.ledger.layout import Layout
-from minilm.ledger.symbols import ASCII, symbol, written
+from minilm.ledger.symbols import ASCII, format_polynomial, symbol
 
 # Combinations are tried while they are fewer than this share of the numbers near the total.
 CHANCE_ALLOWED = 0.005
@@ -211,7 +211,7 @@ def _rules(layout: Layout) -> Iterator[_Start]:
     blocks = 12 * depth * width * width
     if {"V", "L", "d"} <= layout.symbols.keys():
         for rule in (TEXTBOOK, vocabulary * width + blocks, blocks):
-            name = f"the rule of thumb {written(rule, ASCII)}"
+            name = f"the rule of thumb {format_polynomial(rule, ASCII)}"
             yield _Start(name, rule.value(layout.symbols))
 
 
