@@ -17,12 +17,12 @@ from minilm.formats.checks import check_name, check_shape
 from minilm.formats.torch_pickle import Name, PickledSubclass, PickledTensor
 from minilm.safe_text import short_repr
 
-DEEPEST_NESTING = 20
-MOST_TENSORS = 200_000
+MAX_NESTING = 20
+MAX_TENSORS = 200_000
 
 # Attributes of a tensor of torchao, and how many of all are tensors; the real ones have up to 20 and 6.
-MOST_ATTRIBUTES = 64
-MOST_PARTS = 16
+MAX_ATTRIBUTES = 64
+MAX_INNER_TENSORS = 16
 
 # Where training scripts keep the model among the rest: the optimizer's state is no parameter.
 MODEL_KEYS = ("state_dict", "model", "model_state_dict", "module")
@@ -32,7 +32,7 @@ WRAPPERS = ("_orig_mod.", "module.")
 
 # The metadata's key for what is not counted, and how many parts that line names.
 LEFT_OUT = "minilm.left_out"
-MOST_LEFT_OUT = 8
+MAX_LISTED = 8
 
 Tensors = dict[str, PickledTensor]
 Value = PickledTensor | PickledSubclass
@@ -56,8 +56,8 @@ def model_of(path: Path, content: Any) -> tuple[Tensors, dict[str, str]]:
             if check_name(path, name) in named:
                 raise FormatError(path, f"tensor {short_repr(name)} twice", "each name once")
             named[name] = tensor
-        if len(named) > MOST_TENSORS:
-            raise FormatError(path, f"over {MOST_TENSORS} tensors", "fewer")
+        if len(named) > MAX_TENSORS:
+            raise FormatError(path, f"over {MAX_TENSORS} tensors", "fewer")
     return named, metadata
 
 
@@ -82,7 +82,7 @@ def _walk(
         yield name or "tensor", value
     elif isinstance(value, (dict, list, tuple)) and id(value) not in seen:
         seen.add(id(value))
-        if depth == DEEPEST_NESTING:
+        if depth == MAX_NESTING:
             raise FormatError(path, f"over {depth} levels of nesting", "fewer")
         items = value.items() if isinstance(value, dict) else enumerate(value)
         for key, inner in items:
@@ -129,14 +129,14 @@ def _inner_tensors(path: Path, name: str, value: PickledSubclass) -> Tensors:
     parts: Tensors = {}
     within = [("", value)]
     for holder, subclass in within:
-        if len(subclass.state) > MOST_ATTRIBUTES:
+        if len(subclass.state) > MAX_ATTRIBUTES:
             raise FormatError(
                 path, f"tensor {short_repr(name)} of many parts", "what torchao wrote"
             )
         tensors = [
             (key, inner) for key, inner in subclass.state.items() if isinstance(inner, Value)
         ]
-        if len(within) + len(parts) + len(tensors) > MOST_PARTS:
+        if len(within) + len(parts) + len(tensors) > MAX_INNER_TENSORS:
             raise FormatError(
                 path, f"tensor {short_repr(name)} of many parts", "what torchao wrote"
             )
@@ -147,8 +147,8 @@ def _inner_tensors(path: Path, name: str, value: PickledSubclass) -> Tensors:
                 continue
             attribute = f"{holder}_{attribute}" if attribute in parts else attribute
             if attribute in parts:
-                came = f"tensor {short_repr(name)} with two parts {short_repr(attribute)}"
-                raise FormatError(path, came, "each name once")
+                got = f"tensor {short_repr(name)} with two parts {short_repr(attribute)}"
+                raise FormatError(path, got, "each name once")
             parts[attribute] = inner
     return parts
 
@@ -163,8 +163,8 @@ def _left_out(content: dict[Any, Any], model: str) -> str:
             parts.append(f"{short_repr(key)} ({count} tensor{'s' if count > 1 else ''})")
     if not parts:
         return ""
-    more = len(parts) - MOST_LEFT_OUT
-    listed = ", ".join(parts[:MOST_LEFT_OUT]) + (f" and {more} more" if more > 0 else "")
+    more = len(parts) - MAX_LISTED
+    listed = ", ".join(parts[:MAX_LISTED]) + (f" and {more} more" if more > 0 else "")
     return f"read {short_repr(model)}; left out {listed}"
 
 

@@ -20,9 +20,9 @@ from minilm.errors import FormatError
 from minilm.safe_text import short_repr
 
 # A tensor takes some 35 instructions and 200 bytes.
-LARGEST_PICKLE = 16_000_000
-MOST_INSTRUCTIONS = 400_000
-LONGEST_NAME = 256
+MAX_PICKLE_BYTES = 16_000_000
+MAX_INSTRUCTIONS = 400_000
+MAX_NAME_LENGTH = 256
 
 # Names of storage classes; the others carry their dtype apart.
 STORAGES: dict[str, str] = {
@@ -99,16 +99,16 @@ def read_pickle(path: Path, raw: bytes) -> Any:
     machine = _Machine(path)
     try:
         for count, (instruction, argument, _) in enumerate(pickletools.genops(io.BytesIO(raw))):
-            if count >= MOST_INSTRUCTIONS:
-                raise FormatError(path, f"over {MOST_INSTRUCTIONS} pickle instructions", "fewer")
+            if count >= MAX_INSTRUCTIONS:
+                raise FormatError(path, f"over {MAX_INSTRUCTIONS} pickle instructions", "fewer")
             machine.step(instruction.name, argument)
         return machine.stack.pop()
     except FormatError:
         raise
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError, Warning) as error:
         # A Warning (about an escape in a text) where the interpreter makes errors of them.
-        came = f"a broken pickle ({type(error).__name__})"
-        raise FormatError(path, came, "a file that torch.save wrote") from None
+        got = f"a broken pickle ({type(error).__name__})"
+        raise FormatError(path, got, "a file that torch.save wrote") from None
 
 
 # Classes that checkpoints hold beside their tensors; an object of them is data, and is left out.
@@ -277,7 +277,7 @@ class _Machine:
         """torch.save's only persistent objects are ("storage", class, key, location, elements)."""
         kind, storage_type, key, *_ = self.stack.pop()
         class_name = storage_type.text.rpartition(".")[2]
-        if kind != "storage" or not isinstance(key, str) or len(key) > LONGEST_NAME:
+        if kind != "storage" or not isinstance(key, str) or len(key) > MAX_NAME_LENGTH:
             raise ValueError
         self.stack.append(Storage(key, STORAGES[class_name]))
 
@@ -332,17 +332,17 @@ class _Machine:
         module, _, last = name.rpartition(".")
         is_storage = last in STORAGES and module in ("torch", "torch.storage", "torch.cuda")
         known = name in _CALLABLE or is_storage or _is_value(module, last)
-        if len(name) > LONGEST_NAME or not (known or _TORCHAO.fullmatch(name)):
+        if len(name) > MAX_NAME_LENGTH or not (known or _TORCHAO.fullmatch(name)):
             raise self._refused(name)
         self.stack.append(Name(name))
 
     def _refused(self, name: str) -> FormatError:
         if name.startswith("torch.nn.modules."):
-            came, remedy = f"a whole module ({short_repr(name)[1:-1]})", "save module.state_dict()"
+            got, remedy = f"a whole module ({short_repr(name)[1:-1]})", "save module.state_dict()"
         else:
-            came, remedy = f"the object {short_repr(name)}", "save a state dict of tensors"
+            got, remedy = f"the object {short_repr(name)}", "save a state dict of tensors"
         return FormatError(
-            self.path, came, "tensors and plain values", f"{remedy}; nothing was executed"
+            self.path, got, "tensors and plain values", f"{remedy}; nothing was executed"
         )
 
     def _called(self, function: Any, arguments: Any) -> Any:

@@ -19,11 +19,11 @@ from minilm.errors import FormatError
 from minilm.formats.checks import check_shape, is_size, open_regular
 from minilm.formats.header import Header, StoredTensor
 from minilm.formats.torch_contents import model_of
-from minilm.formats.torch_pickle import LARGEST_PICKLE, PickledTensor, read_pickle
+from minilm.formats.torch_pickle import MAX_PICKLE_BYTES, PickledTensor, read_pickle
 from minilm.safe_text import short_repr
 
 # The zip directory takes some 90 bytes a storage.
-LARGEST_DIRECTORY = 4_000_000
+MAX_DIRECTORY_BYTES = 4_000_000
 
 
 def read_header(path: Path) -> Header:
@@ -38,18 +38,18 @@ def parse(stream: BinaryIO, size: int, path: Path) -> Header:
     try:
         bounded = _Bounded(stream, path)
         with zipfile.ZipFile(cast("BinaryIO", bounded)) as archive:
-            bounded.largest = LARGEST_PICKLE
+            bounded.largest = MAX_PICKLE_BYTES
             entries = _entries(path, archive)
             root = _root(path, entries)
-            raw = _small(path, archive, entries, f"{root}/data.pkl", LARGEST_PICKLE)
+            raw = _small(path, archive, entries, f"{root}/data.pkl", MAX_PICKLE_BYTES)
             order = f"{root}/byteorder"
             if order in entries and _small(path, archive, entries, order, 16) != b"little":
                 raise FormatError(path, "big-endian numbers", "little-endian ones")
     except FormatError:
         raise
     except _ZIP_ERRORS as error:
-        came = f"a broken zip ({type(error).__name__})"
-        raise FormatError(path, came, "a file that torch.save wrote", "it is cut short") from None
+        got = f"a broken zip ({type(error).__name__})"
+        raise FormatError(path, got, "a file that torch.save wrote", "it is cut short") from None
     return describe(path, raw, Storages(stream, size, path, root, entries))
 
 
@@ -88,7 +88,7 @@ class _Bounded:
 
     def __init__(self, stream: BinaryIO, path: Path) -> None:
         self.stream, self.path = stream, path
-        self.largest = LARGEST_DIRECTORY
+        self.largest = MAX_DIRECTORY_BYTES
         self.seek, self.tell = stream.seek, stream.tell
 
     def read(self, count: int = -1) -> bytes:
@@ -142,8 +142,8 @@ def _small(
         zipfile.ZIP_STORED,
         zipfile.ZIP_DEFLATED,
     ):
-        came = f"{short_repr(name)} of {info.file_size} bytes, compression {info.compress_type}"
-        raise FormatError(path, came, f"at most {largest}, stored or deflated")
+        got = f"{short_repr(name)} of {info.file_size} bytes, compression {info.compress_type}"
+        raise FormatError(path, got, f"at most {largest}, stored or deflated")
     with archive.open(info) as entry:
         return entry.read(largest + 1)
 
@@ -238,8 +238,8 @@ def _checked(
     tensor = StoredTensor(name, pickled.dtype, sizes)
     last = sum((size - 1) * step for size, step in zip(sizes, steps, strict=True))
     if tensor.count and (offset + last + 1) * width > place.size:
-        came = f"tensor {short_repr(name)} up to byte {(offset + last + 1) * width} of {place.size}"
-        raise FormatError(path, came, "a view within its storage")
+        got = f"tensor {short_repr(name)} up to byte {(offset + last + 1) * width} of {place.size}"
+        raise FormatError(path, got, "a view within its storage")
     in_one_piece = place.offset is not None and _is_contiguous(sizes, steps)
     begin = (place.offset or 0) + offset * width if in_one_piece else None
     nbytes = tensor.count * width

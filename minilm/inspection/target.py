@@ -15,7 +15,7 @@ from minilm.config import ModelConfig, to_dict
 from minilm.config.presets import PRESETS
 from minilm.errors import ConfigError, InputError
 from minilm.formats.header import Header
-from minilm.formats.huggingface import shards_of
+from minilm.formats.huggingface import find_weights
 from minilm.formats.json_file import read_object
 from minilm.ledger.layout import Layout
 from minilm.runs import files as run_files
@@ -80,7 +80,7 @@ def _folder(target: str, path: Path) -> Source:
     source = _configuration(target, config) if config.is_file() else Source(target)
     weights: Path | None = path / run_files.WEIGHTS
     if source.config is None:
-        weights = shards_of(path)
+        weights = find_weights(path)
     if weights is None and not config.is_file():
         raise InputError(
             target, "a folder without config.json and without weights", "a run or model folder"

@@ -15,7 +15,7 @@ from minilm.errors import FormatError, InputError
 from minilm.formats import tensor_io
 from minilm.formats.checks import check_same_tensors
 from minilm.formats.header import StoredTensor
-from minilm.formats.huggingface import shards_of
+from minilm.formats.huggingface import find_weights
 from minilm.formats.json_file import read_object
 from minilm.formats.tensor_io import Array
 from minilm.interop.architectures import named
@@ -88,7 +88,7 @@ def open_source(folder: Path) -> Source:
         return Source(folder, config, stored, {}, is_run=True)
     architecture = named(fields)
     config = architecture.model_config(fields)
-    path_of_weights = shards_of(folder)
+    path_of_weights = find_weights(folder)
     if path_of_weights is None:
         raise InputError(folder, "no weights", "model.safetensors or its shards")
     stored = _their_names(path_of_weights, architecture, config)
