@@ -3,12 +3,13 @@
 Sizes, biases, ties and windows are read off the Layout that the config.json declares, and tensors are
 matched by their components (`tensor_map`), so that an `Architecture` has only what a Layout leaves open.
 A field of config.json that is not read changes nothing that this model computes.
+
+Every count of an architecture that minilm runs imports this: named tuples are made faster than dataclasses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from importlib import import_module
 from reprlib import repr as shortened
 from typing import Any, Literal, NamedTuple
@@ -40,8 +41,7 @@ class GgufGraph(NamedTuple):
     parallel_residual: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class Architecture:
+class Architecture(NamedTuple):
     """A model class of transformers that minilm runs too, one of its module's `ARCHITECTURES`.
 
     ``hf_fields`` are those of its config.json, but for `config_json`'s own; ``minilm_fields`` those of
