@@ -24,7 +24,7 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
     What is no regular file is opened and written into instead. Raises OSError as the file system gives
     it (full disk, no permission); a regular file at ``path`` is then untouched.
     """
-    if not _is_replaceable(path):
+    if not is_replaceable(path):
         with open(path, "wb") as stream:
             yield stream
         return
@@ -51,7 +51,7 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
-def _is_replaceable(path: Path) -> bool:
+def is_replaceable(path: Path) -> bool:
     """Whether a new file may take the place of what is at ``path``: of a regular file or of nothing."""
     # /dev/stdout leads through /proc to a file that another program holds open.
     parent = os.path.realpath(path.parent)

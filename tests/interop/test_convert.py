@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,53 @@ def test_nothing_is_overwritten(tmp_path: Path, capsys: Capture) -> None:
         line = error(capsys, source, "--to", to, "--out", there)
         assert line.startswith(f"{there}: something that exists")
     assert not list(there.iterdir())
+
+
+@pytest.mark.parametrize("to", ["huggingface", "minilm"])
+def test_a_folder_cannot_go_into_a_pipe(tmp_path: Path, capsys: Capture, to: str) -> None:
+    source, pipe = make_run(tmp_path / "run", TINY), tmp_path / "pipe"
+    os.mkfifo(pipe)
+    line = error(capsys, source, "--to", to, "--out", pipe)
+    assert line == f"{pipe}: a pipe or device, expected a path for the new folder of --to {to}"
+    assert pipe.is_fifo()
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+def test_a_gguf_file_goes_into_a_pipe(tmp_path: Path, capsys: Capture, is_link: bool) -> None:
+    pytest.importorskip("gguf", reason="the extra 'gguf' is not installed")
+    source, pipe, out = make_run(tmp_path / "run", TINY), tmp_path / "pipe", tmp_path / "pipe"
+    os.mkfifo(pipe)
+    if is_link:
+        out = tmp_path / "link"
+        out.symlink_to("pipe")
+    received: list[bytes] = []
+    reader = threading.Thread(target=lambda: received.append(pipe.read_bytes()), daemon=True)
+    reader.start()
+    assert main([str(source), "--to", "gguf", "--out", str(out)]) == 0
+    reader.join(timeout=10)
+    assert pipe.is_fifo()
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", f"{out}: gptneox\n")
+    file = tmp_path / f"{out.name}.gguf"  # the name is in the file too
+    assert main([str(source), "--to", "gguf", "--out", str(file)]) == 0
+    assert received == [file.read_bytes()]
+
+
+@pytest.mark.parametrize("to", ["huggingface", "minilm", "gguf"])
+def test_a_link_is_followed(tmp_path: Path, capsys: Capture, to: str) -> None:
+    if to == "gguf":
+        pytest.importorskip("gguf", reason="the extra 'gguf' is not installed")
+    source, link, folder = make_run(tmp_path / "run", TINY), tmp_path / "link", tmp_path / "there"
+    link.symlink_to(Path("there") / "new")
+    line = error(capsys, source, "--to", to, "--out", link)
+    assert line.startswith(f"{folder.resolve()}: no such folder")
+    folder.mkdir()
+    assert main([str(source), "--to", to, "--out", str(link)]) == 0
+    assert link.is_symlink()
+    assert [path.name for path in folder.iterdir()] == ["new"]
+    assert (folder / "new").is_file() == (to == "gguf")
+    capsys.readouterr()
+    assert "something that exists" in error(capsys, source, "--to", to, "--out", link)
 
 
 def exported(tmp_path: Path, name: str = "llama") -> Path:
