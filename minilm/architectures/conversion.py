@@ -257,7 +257,7 @@ def gated_fields(config: ModelConfig) -> dict[str, Any]:
 
 
 def read_gated(fields: Fields) -> dict[str, Any]:
-    """The way back of `gated_fields`."""
+    """The inverse of `gated_fields`, but for the sizes."""
     return {
         "feed_forward": read_activation(fields, "hidden_act", "silu", gated=True),
         "norm": "rmsnorm",

@@ -116,7 +116,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
         tensors,
         symbols,
         ties=TIED_HEAD if tied else (),
-        attention=_kinds(config, heads, num_layers),
+        attention=_attention_kinds(config, heads, num_layers),
         context_length=size(config, "max_position_embeddings", 32768),
     )
 
@@ -134,18 +134,18 @@ def _attention(prefix: str, config: Mapping[str, Any], heads: Heads) -> tuple[Te
 
 
 def _shared_expert(prefix: str, split: LayerSplit) -> tuple[Tensor, ...]:
-    where = split.experts
-    if where is None:
+    group = split.experts
+    if group is None:
         return ()
     return (
-        *shared_expert(f"{prefix}.shared_expert", where, width=s),
+        *shared_expert(f"{prefix}.shared_expert", group, width=s),
         *linear(
             f"{prefix}.shared_expert_gate",
             ONE,
             d,
             components.SHARED_EXPERT_GATE,
-            repeat=where.repeat,
-            layers=where.layers,
+            repeat=group.repeat,
+            layers=group.layers,
         ),
     )
 
@@ -161,7 +161,9 @@ def _has_experts(config: Mapping[str, Any]) -> Callable[[int], bool]:
     return lambda i: i not in without and (i + 1) % step == 0
 
 
-def _kinds(config: Mapping[str, Any], heads: Heads, num_layers: int) -> tuple[Attention, ...]:
+def _attention_kinds(
+    config: Mapping[str, Any], heads: Heads, num_layers: int
+) -> tuple[Attention, ...]:
     if not flag(config, "use_sliding_window", False):
         return (heads.attention(),)
     window = window_size(config, 4096)

@@ -1,4 +1,4 @@
-"""`convert SOURCE --to FORMAT --out PATH`: a model for other programs, or theirs as a run."""
+"""`convert SOURCE --to FORMAT --out PATH`: a run for other programs, or their model as a run."""
 
 from __future__ import annotations
 

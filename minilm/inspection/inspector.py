@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from minilm.architectures.minilm import layout as minilm_layout
 from minilm.architectures.model_types import MODEL_TYPES
-from minilm.architectures.task_heads import architecture_of
+from minilm.architectures.task_heads import class_name_of
 from minilm.config import ModelConfig
 from minilm.costs.flops import flops_per_token
 from minilm.errors import FormatError, InputError
@@ -282,7 +282,7 @@ def _why_not_checked(source: Source) -> str:
     elif source.header is not None and "general.architecture" in source.header.metadata:
         reason = f"no formula for GGUF files of {source.architecture!r}"
     elif source.architecture in MODEL_TYPES:
-        reason = f"the head of {architecture_of(source.hugging_face)} is not declared"
+        reason = f"the head of {class_name_of(source.hugging_face)} is not declared"
     elif source.architecture != UNKNOWN:
         reason = f"no family declares model_type {source.architecture!r}"
     elif source.hugging_face:

@@ -11,7 +11,7 @@ from minilm import formats
 from minilm.architectures import layout_of
 from minilm.architectures.minilm import layout as minilm_layout
 from minilm.architectures.model_types import MODEL_TYPES
-from minilm.architectures.task_heads import with_its_head
+from minilm.architectures.task_heads import with_task_head
 from minilm.config import ModelConfig, to_dict
 from minilm.config.presets import PRESETS
 from minilm.errors import ConfigError, InputError
@@ -148,7 +148,7 @@ def _configuration(target: str, path: Path) -> Source:
     return Source(
         target,
         model_type,
-        with_its_head(layout, value) if layout else None,
+        with_task_head(layout, value) if layout else None,
         hugging_face=value,
         folder=path.parent,
         hyperparameters={"model": plain},

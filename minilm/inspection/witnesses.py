@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from minilm.architectures.task_heads import architecture_of
+from minilm.architectures.task_heads import class_name_of
 from minilm.errors import FormatError
 from minilm.inspection.comparison import (
     Contents,
@@ -85,7 +85,7 @@ def hear_module(source: Source, heard: Hearing) -> ModuleContents | None:
         return None
     try:
         built = module_reader.hugging_face_model(
-            source.hugging_face, architecture_of(source.hugging_face)
+            source.hugging_face, class_name_of(source.hugging_face)
         )
     except FormatError as error:
         if not heard.totals:

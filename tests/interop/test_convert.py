@@ -145,9 +145,9 @@ def test_a_link_is_followed(tmp_path: Path, capsys: Capture, to: str) -> None:
 
 def exported(tmp_path: Path, name: str = "llama") -> Path:
     make_run(tmp_path / "run", SHAPES[name][1])
-    arguments = [str(tmp_path / "run"), "--to", "huggingface", "--out", str(tmp_path / "theirs")]
+    arguments = [str(tmp_path / "run"), "--to", "huggingface", "--out", str(tmp_path / "hf")]
     assert main(arguments) == 0
-    return tmp_path / "theirs"
+    return tmp_path / "hf"
 
 
 @pytest.mark.parametrize(
@@ -218,17 +218,17 @@ def with_begin(folder: Path, ends: Any) -> None:
 @pytest.mark.parametrize("ends", [258, [258, 259]])
 def test_what_begins_and_ends_a_text_is_kept(tmp_path: Path, capsys: Capture, ends: Any) -> None:
     make_run(tmp_path / "run", GATED | NO_BIASES | {"vocab_size": 260})
-    theirs = tmp_path / "theirs"
-    assert main([str(tmp_path / "run"), "--to", "huggingface", "--out", str(theirs)]) == 0
-    with_begin(theirs, ends)
-    assert main([str(theirs), "--to", "minilm", "--out", str(tmp_path / "back")]) == 0
+    hf_folder = tmp_path / "hf"
+    assert main([str(tmp_path / "run"), "--to", "huggingface", "--out", str(hf_folder)]) == 0
+    with_begin(hf_folder, ends)
+    assert main([str(hf_folder), "--to", "minilm", "--out", str(tmp_path / "back")]) == 0
     tokenizer = load(tmp_path / "back").tokenizer
     assert tokenizer.encode_prompt("ab") == [257, 97, 98]
     assert tokenizer.end_of_text == 258
     assert tokenizer.other_ends == ({259} if ends != 258 else set())
     assert main([str(tmp_path / "back"), "--to", "huggingface", "--out", str(tmp_path / "2")]) == 0
     for name in ("generation_config.json", "tokenizer_config.json", "tokenizer.json"):
-        first, last = (json.loads((tmp_path / n / name).read_text()) for n in ("theirs", "2"))
+        first, last = (json.loads((tmp_path / n / name).read_text()) for n in ("hf", "2"))
         assert first == last, name
     fields = json.loads((tmp_path / "2" / "config.json").read_text())
     assert (fields["bos_token_id"], fields["eos_token_id"]) == (257, ends)
@@ -259,7 +259,7 @@ def test_the_folder_of_the_new_path_must_be_there(tmp_path: Path, capsys: Captur
 @pytest.mark.parametrize(
     "summary", [{"data": {}}, {"best_val_loss": "x"}, {"data": {"bytes": "x"}}]
 )
-def test_a_summary_that_is_not_ours_is_left_out(tmp_path: Path, summary: dict[str, Any]) -> None:
+def test_a_summary_of_another_form_is_left_out(tmp_path: Path, summary: dict[str, Any]) -> None:
     source = make_run(tmp_path / "run", TINY)
     (source / "summary.json").write_text(json.dumps(summary))
     assert main([str(source), "--to", "huggingface", "--out", str(tmp_path / "out")]) == 0
@@ -294,9 +294,9 @@ def test_shards_and_torch_files_are_read_too(tmp_path: Path, name: str, form: st
         index = {"metadata": {}, "weight_map": files}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     assert main([str(folder), "--to", "minilm", "--out", str(tmp_path / "back")]) == 0
-    ours, again = (load_file(tmp_path / n / "model.safetensors") for n in ("run", "back"))
-    assert ours.keys() == again.keys()
-    assert all(torch.equal(ours[name], again[name]) for name in ours)
+    first, last = (load_file(tmp_path / n / "model.safetensors") for n in ("run", "back"))
+    assert first.keys() == last.keys()
+    assert all(torch.equal(first[name], last[name]) for name in first)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
