@@ -36,10 +36,8 @@ from minilm.architectures.conversion import (
     Architecture,
     GgufGraph,
     all_of,
-    gated_fields,
     heads_fill_width,
     one_attention_bias,
-    read_gated,
     requires,
 )
 from minilm.architectures.moe import (
@@ -50,6 +48,7 @@ from minilm.architectures.moe import (
     shared_expert,
     split_layers,
 )
+from minilm.architectures.shared_fields import gated_fields, read_gated
 from minilm.config import ModelConfig
 from minilm.errors import ConfigError
 from minilm.ledger import components
