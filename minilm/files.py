@@ -24,7 +24,7 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
     A pipe or device is opened and written into instead. Raises OSError (full disk, no permission); a
     regular file at ``path`` is then unchanged.
     """
-    if not _is_replaceable(path):
+    if not is_replaceable(path):
         with open(path, "wb") as stream:
             yield stream
         return
@@ -51,8 +51,8 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
-def _is_replaceable(path: Path) -> bool:
-    """Whether a rename may replace what is at ``path``: a regular file, or nothing."""
+def is_replaceable(path: Path) -> bool:
+    """Whether a new file may take the place of what is at ``path``: of a regular file or of nothing."""
     # /dev/stdout leads through /proc to a file that another program holds open.
     parent = os.path.realpath(path.parent)
     if parent == "/dev" or parent.startswith("/proc/"):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from minilm.architectures.model_types import MODEL_TYPES
-from minilm.architectures.task_heads import architecture_of
+from minilm.architectures.task_heads import class_name_of
 from minilm.errors import FormatError
 from minilm.inspection.comparison import (
     ClassifiedTensors,
@@ -152,7 +152,7 @@ def _read_module(target: Target, live: bool | None) -> tuple[ModuleContents | No
     if not target.hugging_face:
         return None, "no config.json to build a module from"
     try:
-        module = hugging_face_model(target.hugging_face, architecture_of(target.hugging_face))
+        module = hugging_face_model(target.hugging_face, class_name_of(target.hugging_face))
     except FormatError as error:
         if target.layout is None and target.header is None:
             raise
