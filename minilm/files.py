@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +30,7 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
     target = Path(os.path.realpath(path))
     try:
         # A sibling, because a rename is atomic within one file system; hidden from *.json patterns.
-        name = str(target.parent / f".{target.name}.{secrets.token_hex(4)}.tmp")
+        name = str(target.parent / f".{target.name}.{os.urandom(4).hex()}.tmp")
         descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise _error_about(path, error) from None
