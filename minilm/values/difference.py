@@ -16,14 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from minilm.formats.header import Header, StoredTensor
-from minilm.values.read import Codes, Floats, Reader, decode64, pieces
+from minilm.values.read import Codes, Floats, Reader, chunks, decode64
 from minilm.values.statistics import Progress, Unread, finite, unreadable
 from minilm.values.update_rank import Rank, Rounding, numerical_rank
 
 Ties = Iterable[tuple[str, str]]
 
 # Elements of a piece, in float64 and several copies; longer rows have no rank told.
-PIECE = 1 << 17
+CHUNK_ELEMENTS = 1 << 17
 
 NO_MATRIX = Rank(None, False)
 
@@ -221,10 +221,10 @@ class _Meter:
 
 def _read_both(x: StoredTensor, y: StoredTensor) -> Iterator[tuple[int, Codes, Codes]]:
     """(first element, codes of A, codes of B), piece by piece."""
-    size = min(PIECE, x.count)
+    size = min(CHUNK_ELEMENTS, x.count)
     with ExitStack() as stack:
         one, two = (stack.enter_context(Reader(tensor, size)) for tensor in (x, y))
-        for start, count in pieces(x, PIECE):
+        for start, count in chunks(x, CHUNK_ELEMENTS):
             yield start, one.codes(start, count), two.codes(start, count)
 
 
@@ -261,7 +261,7 @@ def _add_piece(
     place = int(magnitude.argmax())
     if magnitude[place] > sums.largest:
         sums.largest, sums.place = float(magnitude[place]), start + place
-    if len(shape) == 2 and shape[1] <= PIECE:
+    if len(shape) == 2 and shape[1] <= CHUNK_ELEMENTS:
         touched = np.where(change != 0, np.maximum(np.abs(a), np.abs(b)), 0)
         squares = np.square(touched).reshape(-1, shape[1])
         rows, columns = squares.sum(axis=1), squares.sum(axis=0)
@@ -283,8 +283,8 @@ def _rank(x: StoredTensor, y: StoredTensor, sums: _Sums) -> Rank:
         return NO_MATRIX
     if sums.not_finite:
         return Rank(None, False, "not finite")
-    if x.shape[1] > PIECE:
-        return Rank(None, False, f"rows longer than {PIECE:,}")
+    if x.shape[1] > CHUNK_ELEMENTS:
+        return Rank(None, False, f"rows longer than {CHUNK_ELEMENTS:,}")
     if sums.largest == 0:
         return Rank(0, True)
     if not 0 < sums.change < math.inf:

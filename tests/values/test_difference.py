@@ -204,7 +204,7 @@ def test_an_adapter_is_recognised(
     rank: int,
     dtype: torch.dtype,
 ) -> None:
-    monkeypatch.setattr(update_rank, "SHORT_SIDE", 120)
+    monkeypatch.setattr(update_rank, "MAX_GRAM_SIDE", 120)
     before = (random(*shape) * 0.02).to(dtype)
     update = random(shape[0], rank, seed=1) @ random(rank, shape[1], seed=2) * 0.01
     after = (before.double() + update.double()).to(dtype)
@@ -220,17 +220,19 @@ def test_a_whole_update_has_every_direction(tmp_path: Path) -> None:
 def test_of_a_large_matrix_64_directions_are_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(update_rank, "SHORT_SIDE", 100)
+    monkeypatch.setattr(update_rank, "MAX_GRAM_SIDE", 100)
     found = change(tmp_path, random(300, 200), random(300, 200, seed=1))
     assert (found.rank, found.rank_exact) == (64, False)
-    monkeypatch.setattr(update_rank, "KEPT_BYTES", 8 * 300 * 20)  # room for 20, 8 of them to spare
+    monkeypatch.setattr(
+        update_rank, "MAX_BYTES", 8 * 300 * 20
+    )  # 20 samples, 8 of them oversampling
     found = change(tmp_path, random(300, 200), random(300, 200, seed=1))
     assert (found.rank, found.rank_exact) == (12, False)
     for rank, exact in ((11, True), (12, False)):
         update = random(300, rank) @ random(rank, 200, seed=1)
         found = change(tmp_path, torch.zeros(300, 200), update)
         assert (found.rank, found.rank_exact) == (rank, exact)
-    monkeypatch.setattr(update_rank, "KEPT_BYTES", 8 * 300 * 8)
+    monkeypatch.setattr(update_rank, "MAX_BYTES", 8 * 300 * 8)
     found = change(tmp_path, random(300, 200), random(300, 200, seed=1))
     assert (found.rank, found.rank_unknown) == (None, "too large")
 
@@ -249,7 +251,7 @@ def test_one_element_changed_is_rank_one_though_it_is_less_than_rounding(tmp_pat
 def test_no_rank_is_told_of_what_may_be_rounding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int]
 ) -> None:
-    monkeypatch.setattr(update_rank, "SHORT_SIDE", 120)
+    monkeypatch.setattr(update_rank, "MAX_GRAM_SIDE", 120)
     before = random(*shape) * 0.02
     narrow = before.bfloat16()
     steps = narrow.clone()  # one element in ten is the next number
@@ -265,7 +267,7 @@ def test_no_rank_is_told_of_what_may_be_rounding(
 def test_a_whole_update_near_rounding_is_never_of_an_exact_lower_rank(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int], spread: float
 ) -> None:
-    monkeypatch.setattr(update_rank, "SHORT_SIDE", 120)
+    monkeypatch.setattr(update_rank, "MAX_GRAM_SIDE", 120)
     before = (random(*shape) * 0.02).bfloat16()
     after = (before.float() + random(*shape, seed=1) * spread).bfloat16()
     found = change(tmp_path, before, after)
@@ -313,7 +315,7 @@ def test_what_cannot_be_read_is_listed(tmp_path: Path) -> None:
     a = header(tmp_path / "a", {"x": torch.ones(2), "y": torch.ones(2)})
     strided = replace(a, tensors=tuple(replace(t, offset=None) for t in a.tensors[:1]))
     found = difference(a, strided)
-    assert [(t.name, t.reason) for t in found.unread] == [("x", "not stored in one piece")]
+    assert [(t.name, t.reason) for t in found.unread] == [("x", "not contiguous in the file")]
     assert found.removed == ("y",)
     assert found.changes == ()
 

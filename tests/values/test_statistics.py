@@ -207,7 +207,7 @@ def test_stable_rank_is_the_same_when_the_matrix_is_read_again(
 ) -> None:
     values = torch.randn(900, 700, generator=torch.Generator().manual_seed(0)).bfloat16()
     kept = one(tmp_path, values).stable_rank
-    monkeypatch.setattr("minilm.values.stable_rank.KEPT", 0)
+    monkeypatch.setattr("minilm.values.stable_rank.MAX_CACHED", 0)
     assert one(tmp_path, values).stable_rank == kept
     assert one(tmp_path, values, stable_rank=False).stable_rank is None
 
@@ -218,8 +218,8 @@ def test_the_stable_rank_of_long_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: bool, dtype: torch.dtype
 ) -> None:
     if at_once:  # as still longer rows are, which must not be taken whole
-        monkeypatch.setattr("minilm.values.stable_rank.LONGEST_ROW", 1 << 17)
-        monkeypatch.setattr("minilm.values.stable_rank._Part", None)
+        monkeypatch.setattr("minilm.values.stable_rank.MAX_ROW", 1 << 17)
+        monkeypatch.setattr("minilm.values.stable_rank._WorkerRows", None)
     values = torch.randn(5, 300_001, generator=torch.Generator().manual_seed(0))
     values[1] = values[0] * 2
     values = values.to(dtype)
@@ -232,15 +232,15 @@ def test_the_stable_rank_of_long_rows(
 def test_no_stable_rank_of_what_is_too_large_both_ways(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("minilm.values.stable_rank.LONGEST_ROW", 10)
-    monkeypatch.setattr("minilm.values.stable_rank.FEW_ROWS", 4)
+    monkeypatch.setattr("minilm.values.stable_rank.MAX_ROW", 10)
+    monkeypatch.setattr("minilm.values.stable_rank.MAX_LONG_ROWS", 4)
     assert one(tmp_path, torch.ones(5, 11)).stable_rank is None
     assert one(tmp_path, torch.ones(4, 11)).stable_rank == pytest.approx(1)
 
 
 def test_two_processes_find_what_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stored = store(tmp_path, x=torch.randn(900, 1000), b=torch.randn(7), y=torch.randn(700, 1000))
-    monkeypatch.setattr("minilm.values.scan.PART_BYTES", 1 << 20)
+    monkeypatch.setattr("minilm.values.scan.TASK_BYTES", 1 << 20)
     alone = statistics(stored)
     monkeypatch.setattr("minilm.values.statistics.PARALLEL_BYTES", 0)
     assert statistics(stored) == alone

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from minilm.errors import FormatError, InputError
-from minilm.values.workers import in_order
+from minilm.values.workers import map_in_order
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="processes are read from /proc")
 
@@ -30,7 +30,7 @@ def process_of(_: int) -> int:
 
 
 def squares(numbers: list[int]) -> list[int]:
-    return list(in_order(square, numbers, numbers, "numbers"))
+    return list(map_in_order(square, numbers, numbers, "numbers"))
 
 
 def test_results_come_in_the_order_of_the_work() -> None:
@@ -42,7 +42,7 @@ def test_results_come_in_the_order_of_the_work() -> None:
 def test_two_processes_share_the_sizes() -> None:
     """Every other item is small, as biases are: taking turns would leave one process all the work."""
     sizes = [100, 1] * 50
-    owners = list(in_order(process_of, sizes, sizes, "numbers"))
+    owners = list(map_in_order(process_of, sizes, sizes, "numbers"))
     assert len(set(owners)) == 2
     assert os.getpid() not in owners
     of_first = sum(size for size, owner in zip(sizes, owners, strict=True) if owner == owners[0])
@@ -62,14 +62,14 @@ def test_a_killed_process_is_one_error() -> None:
 
 PARENT = """
 import os, sys, time
-from minilm.values.workers import in_order
+from minilm.values.workers import map_in_order
 
 def slow(number):
     time.sleep(0.02)
     return os.getpid()
 
 numbers = [1] * 10000
-for pid in in_order(slow, numbers, numbers, "numbers"):
+for pid in map_in_order(slow, numbers, numbers, "numbers"):
     print(pid, flush=True)
 """
 
