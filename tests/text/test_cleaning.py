@@ -122,7 +122,7 @@ def test_versions_name_what_a_step_depends_on():
 
 
 def test_memory_is_bounded_on_one_endless_line(monkeypatch):
-    monkeypatch.setattr(module, "LONGEST_LINE", 10)
+    monkeypatch.setattr(module, "MAX_LINE_CHARACTERS", 10)
     sizes = [len(piece) for piece in clean(["abcd"] * 100, ["nfc"])]
     assert sum(sizes) == 400
     assert max(sizes) <= 14

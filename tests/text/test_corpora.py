@@ -130,7 +130,7 @@ def test_stdlib_without_sources(tmp_path, monkeypatch):
         ("hollow", "2 empty files"),
         ("*.nothing", "matches no file"),
         ("pipe", "not a regular file"),
-        ("hf:", "no dataset's name"),
+        ("hf:", "no dataset name"),
     ],
 )
 def test_refusals(tmp_path, monkeypatch, source, message):

@@ -168,7 +168,7 @@ def test_bpe_compresses_and_its_size_is_bounded(built):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_pieces_do_not_show(built, kind, monkeypatch):
-    monkeypatch.setattr(BPETokenizer, "PIECE_CHARACTERS", 40)
+    monkeypatch.setattr(BPETokenizer, "CHUNK_CHARACTERS", 40)
     text = TEXT.replace("\u2028", "")
     library = tokenizers.Tokenizer.from_str(built[kind].to_json())
     assert built[kind].encode(text).tolist() == library.encode(text).ids
