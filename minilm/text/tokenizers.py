@@ -121,9 +121,9 @@ def load_tokenizer(path: Path, vocab_size: int | None = None) -> Tokenizer:
     generation_config = path.parent / GENERATION_CONFIG
     if generation_config.is_file():
         eos_token_id = read_object(generation_config).get("eos_token_id")
-        ids = eos_token_id if isinstance(eos_token_id, list) else [eos_token_id]
         if eos_token_id is None:
             return tokenizer
+        ids = eos_token_id if isinstance(eos_token_id, list) else [eos_token_id]
         if not all(type(number) is int and 0 <= number < 2**32 for number in ids):
             got = f"eos_token_id {short_repr(eos_token_id)}"
             raise FormatError(generation_config, got, "token ids")

@@ -45,8 +45,8 @@ def test_shards_of_torch_keep_their_ties(tmp_path: Path) -> None:
     tied = torch.zeros(3)
     torch.save({"a": tied, "b": tied}, tmp_path / "x-1.bin")
     torch.save({"c": torch.zeros(2)}, tmp_path / "x-2.bin")
-    places = {"a": "x-1.bin", "b": "x-1.bin", "c": "x-2.bin"}
-    header = read(write_index(tmp_path, places, "pytorch_model.bin.index.json"))
+    weight_map = {"a": "x-1.bin", "b": "x-1.bin", "c": "x-2.bin"}
+    header = read(write_index(tmp_path, weight_map, "pytorch_model.bin.index.json"))
     assert [t.name for t in header.tensors] == ["a", "b", "c"]
     assert header.shared == (("b", "a"),)
 
@@ -134,7 +134,7 @@ def test_nothing_outside_the_folder_is_opened(tmp_path: Path) -> None:
 
 def test_191_shards_are_quick(tmp_path: Path) -> None:
     """Sparse files with the shapes of a 405B model's, 1,138 tensors in all."""
-    places: dict[str, str] = {}
+    weight_map: dict[str, str] = {}
     size = 16384 * 16384 * 2
     for shard in range(191):
         name = f"model-{shard + 1:05}-of-00191.safetensors"
@@ -146,10 +146,10 @@ def test_191_shards_are_quick(tmp_path: Path) -> None:
             }
             for i in range(6 if shard < 183 else 5)
         }
-        places |= dict.fromkeys(entries, name)
+        weight_map |= dict.fromkeys(entries, name)
         path = write_safetensors(tmp_path / name, entries)
         os.truncate(path, path.stat().st_size + len(entries) * size)
-    index = write_index(tmp_path, places)
+    index = write_index(tmp_path, weight_map)
     before = time.process_time()
     header = read_index(index)
     assert time.process_time() - before < 0.35

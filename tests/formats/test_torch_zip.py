@@ -45,16 +45,16 @@ def test_every_dtype_where_torch_put_it(tmp_path: Path) -> None:
     assert names(header) == list(tensors)
     raw = path.read_bytes()
     for tensor in header.tensors:
-        wanted = tensors[tensor.name]
+        expected = tensors[tensor.name]
         assert (tensor.dtype, tensor.shape, tensor.nbytes, tensor.file) == (
             tensor.name,
-            tuple(wanted.shape),
-            wanted.nbytes,
+            tuple(expected.shape),
+            expected.nbytes,
             path,
         )
         assert tensor.offset is not None
         bytes_there = bytearray(raw[tensor.offset : tensor.offset + tensor.nbytes])
-        assert torch.equal(torch.frombuffer(bytes_there, dtype=wanted.dtype), wanted.flatten())
+        assert torch.equal(torch.frombuffer(bytes_there, dtype=expected.dtype), expected.flatten())
     assert header.data_bytes == sum(t.nbytes for t in tensors.values())
 
 
@@ -134,17 +134,17 @@ def test_what_is_left_out_is_told_in_one_line(tmp_path: Path) -> None:
     tensor = torch.ones(2)
     model = {"a": tensor}
 
-    def told(**beside: Any) -> dict[str, str]:
+    def metadata(**beside: Any) -> dict[str, str]:
         return dict(read_header(saved(tmp_path, {"model": model, **beside})).metadata)
 
-    assert told(model_args={"n": 1}, same=model, again=[model]) == {}
-    assert told(ema=[[tensor, tensor]])["minilm.left_out"] == (
+    assert metadata(model_args={"n": 1}, same=model, again=[model]) == {}
+    assert metadata(ema=[[tensor, tensor]])["minilm.left_out"] == (
         "read 'model'; left out 'ema' (2 tensors)"
     )
     deep: Any = tensor
     for _ in range(100):
         deep = [deep]
-    line = told(**{f"\n{n}" * 500: deep if n == 0 else tensor for n in range(40)})
+    line = metadata(**{f"\n{n}" * 500: deep if n == 0 else tensor for n in range(40)})
     assert line["minilm.left_out"].endswith(" and 32 more")
     assert line["minilm.left_out"].isprintable()
     assert len(line["minilm.left_out"]) < 1000
@@ -190,7 +190,7 @@ def test_an_unknown_dtype_is_reported(tmp_path: Path) -> None:
 
 
 class Int8Tensor(torch.Tensor):
-    """Stands in for a class of torchao: a tensor that is made of others."""
+    """Stands in for a class of torchao: a tensor with inner tensors."""
 
     @staticmethod
     def __new__(cls, shape: tuple[int, ...], **attributes: Any) -> "Int8Tensor":
@@ -268,7 +268,7 @@ def test_tensors_of_torchao_are_taken_apart(tmp_path: Path, protocol: int) -> No
             "_tensor_data_names": ["qdata", "scale"],
         }
     }
-    # Reading made nothing of it; unpickling does.
+    # Reading did not create the object; unpickling does.
     assert not (tmp_path / "executed").exists()
     torch.load(path, weights_only=False)
     assert (tmp_path / "executed").exists()
@@ -280,12 +280,13 @@ def test_tensors_of_torchao_within_one_another(tmp_path: Path) -> None:
     outer = Int8Tensor((4, 6), scale=torch.zeros(1), tensor_impl=inner, block_size=(1, 6))
     header = read_header(saved(tmp_path, {"weight": outer, "tied": outer}))
     assert names(header) == [
-        f"_{name}_{part}"
+        f"_{name}_{attribute}"
         for name in ("weight", "tied")
-        for part in ("scale", "int_data", "tensor_impl_scale")
+        for attribute in ("scale", "int_data", "tensor_impl_scale")
     ]
     assert header.shared == tuple(
-        (f"_tied_{part}", f"_weight_{part}") for part in ("scale", "int_data", "tensor_impl_scale")
+        (f"_tied_{attribute}", f"_weight_{attribute}")
+        for attribute in ("scale", "int_data", "tensor_impl_scale")
     )
     with pytest.raises(FormatError, match="'_weight_scale' twice"):
         read_header(saved(tmp_path, {"weight": outer, "_weight_scale": torch.zeros(1)}))
@@ -414,7 +415,7 @@ def subclass(
     shape: bytes = b"(I2\nI3\nt",
     state: bytes = b"}",
 ) -> bytes:
-    """A pickle, by hand, of {"w": a tensor that is made of others}, which are not in it."""
+    """A pickle, by hand, of {"w": a tensor subclass}, which are not in it."""
     function = b"ctorch._tensor\n_rebuild_from_type_v2\n(ctorch._utils\n_rebuild_wrapper_subclass\n"
     arguments = b"c" + cls + b"\n" + b"(c" + cls + b"\nctorch\nfloat32\n" + shape + b"t"
     return b"\x80\x02}X\1\0\0\0w" + function + arguments + state + b"tRs."

@@ -598,14 +598,17 @@ def test_every_method_gives_the_models_own_tensors(tmp_path: Path, case: Case) -
         assert named(storage)[f"{LAYER}{module}.weight"].dtype == case.dtype
     assert named(storage)["model.norm.weight"].dtype == "bfloat16"
 
-    found = summary(storage)
-    assert found is not None
+    quantization = summary(storage)
+    assert quantization is not None
     entries = [*case.down.items(), *case.key.items()]
     elements = sum(math.prod(shape) for _, (_, shape) in entries)
-    assert found.parameters == VALUES
-    assert (found.value_bytes, found.scale_bytes) == (case.value_bytes, case.scale_bytes)
-    assert found.stored_elements + found.scale_elements == elements
-    assert found.bits_per_weight == 8 * (case.value_bytes + case.scale_bytes) / VALUES
+    assert quantization.parameters == VALUES
+    assert (quantization.value_bytes, quantization.scale_bytes) == (
+        case.value_bytes,
+        case.scale_bytes,
+    )
+    assert quantization.stored_elements + quantization.scale_elements == elements
+    assert quantization.bits_per_weight == 8 * (case.value_bytes + case.scale_bytes) / VALUES
 
 
 @pytest.mark.parametrize("name", ["nf4 with double quantization", "gptq", "torchao NVFP4"])
@@ -660,10 +663,10 @@ def only(*tensors: StoredTensor) -> Header:
     ids=["nf4", "gptq", "awq"],
 )
 def test_effective_bits_at_a_real_size(bits: float, tensors: tuple[StoredTensor, ...]) -> None:
-    found = summary(decode(only(*tensors), {}, {"x.weight": (4096, 4096)}))
-    assert found is not None
-    assert found.parameters == 4096**2
-    assert found.bits_per_weight == pytest.approx(bits, abs=1e-12)
+    quantization = summary(decode(only(*tensors), {}, {"x.weight": (4096, 4096)}))
+    assert quantization is not None
+    assert quantization.parameters == 4096**2
+    assert quantization.bits_per_weight == pytest.approx(bits, abs=1e-12)
 
 
 def test_gpt_oss_20b_to_the_digit() -> None:
@@ -706,13 +709,13 @@ def test_gpt_oss_20b_to_the_digit() -> None:
     storage = decode(header, {"quant_method": "mxfp4"}, {**shapes, **expected})
     assert {name: t.shape for name, t in named(storage).items()} == {**shapes, **expected}
     assert sum(tensor.count for tensor in storage.tensors) == 20_914_757_184
-    found = summary(storage)
-    assert found is not None
-    assert (found.method, found.bits_per_weight) == ("mxfp4", 4.25)
-    assert found.scale_elements == 597_196_800
+    quantization = summary(storage)
+    assert quantization is not None
+    assert (quantization.method, quantization.bits_per_weight) == ("mxfp4", 4.25)
+    assert quantization.scale_elements == 597_196_800
     # The total that the Hub shows takes the 4-bit values as they are and the scales as parameters.
-    as_shown = 20_914_757_184 + found.scale_elements
-    assert as_shown == 21_511_953_984
+    hub_count = 20_914_757_184 + quantization.scale_elements
+    assert hub_count == 21_511_953_984
     # Without a formula a tensor is laid as gpt-oss has it.
     assert {t.name: t.shape for t in decode(header, {}, {}).tensors} == {**shapes, **expected}
 
@@ -771,12 +774,12 @@ def test_a_gguf_file_of_several_types() -> None:
     assert [(t.name, t.shape, t.dtype) for t in storage.tensors] == [
         (t.name, t.shape, t.dtype) for t in header.tensors
     ]
-    found = summary(storage)
-    assert found is not None
-    assert (found.method, found.parameters) == ("gguf", 608 * 256)
-    assert (found.stored_elements, found.scale_elements) == (608 * 256, 0)
-    assert found.scale_bytes == 96 * 18 + 512 * 16
-    assert found.bits_per_weight == 8 * (96 * 210 + 512 * 144) / (608 * 256)
+    quantization = summary(storage)
+    assert quantization is not None
+    assert (quantization.method, quantization.parameters) == ("gguf", 608 * 256)
+    assert (quantization.stored_elements, quantization.scale_elements) == (608 * 256, 0)
+    assert quantization.scale_bytes == 96 * 18 + 512 * 16
+    assert quantization.bits_per_weight == 8 * (96 * 210 + 512 * 144) / (608 * 256)
 
 
 def test_a_checkpoint_of_16_bits_is_as_it_was() -> None:
@@ -798,12 +801,12 @@ def test_scales_of_the_cache_are_no_parameters() -> None:
     storage = decode(only(weight, own, *scales), COMPRESSED, EXPECTED)
     assert [tensor.name for tensor in storage.tensors] == [weight.name]
     assert storage.cache_scales == scales
-    found = summary(storage)
-    assert found is not None
-    assert (found.scale_elements, found.scale_bytes) == (3, 6)
+    quantization = summary(storage)
+    assert quantization is not None
+    assert (quantization.scale_elements, quantization.scale_bytes) == (3, 6)
     # A model that has such a parameter keeps it.
-    kept = decode(only(*scales), {}, {scales[0].name: (1,)})
-    assert [tensor.name for tensor in kept.tensors] == [scales[0].name]
+    storage = decode(only(*scales), {}, {scales[0].name: (1,)})
+    assert [tensor.name for tensor in storage.tensors] == [scales[0].name]
 
 
 def test_a_matrix_that_the_model_has_the_other_way_around() -> None:
@@ -1122,24 +1125,31 @@ def test_what_looks_packed_is_noted(tensor: StoredTensor, is_noted: bool) -> Non
 
 
 @pytest.mark.parametrize(
-    ("part", "kind", "data", "dtype"),
+    ("attribute", "class_name", "data", "dtype"),
     [
         ("int_data", "AffineQuantizedTensor", {"shape": [64, 128]}, "int8"),
         ("quantized_data", "NF4Tensor", {"shape": [64, 256]}, "nf4"),
         ("qdata", "Int4PreshuffledTensor", {"shape": [64, 256]}, "int4"),
     ],
 )
-def test_other_classes_of_torchao(part: str, kind: str, data: dict[str, Any], dtype: str) -> None:
-    text = json.dumps({"_type": kind, "_data": data, "_tensor_data_names": ["group_scale", part]})
-    values = stored(f"x._weight_{part}", "int8", 64, 128)
-    parts = values, stored("x._weight_group_scale", "float32", 4, 64)
-    (tensor,) = decode(replace(only(*parts), metadata={"x.weight": text}), {}, {}).tensors
+def test_other_classes_of_torchao(
+    attribute: str, class_name: str, data: dict[str, Any], dtype: str
+) -> None:
+    text = json.dumps(
+        {"_type": class_name, "_data": data, "_tensor_data_names": ["group_scale", attribute]}
+    )
+    values = stored(f"x._weight_{attribute}", "int8", 64, 128)
+    tensors = values, stored("x._weight_group_scale", "float32", 4, 64)
+    (tensor,) = decode(replace(only(*tensors), metadata={"x.weight": text}), {}, {}).tensors
     assert (tensor.name, list(tensor.shape), tensor.dtype) == ("x.weight", data["shape"], dtype)
-    assert tensor.scales == parts[1:]
+    assert tensor.scales == tensors[1:]
 
 
 def test_a_name_like_torchaos_without_its_description() -> None:
-    parts = stored("x._weight_int_data", "int8", 64, 128), stored("x._weight_scale", "float32", 64)
-    storage = decode(only(*parts), {}, {})
-    assert [tensor.name for tensor in storage.tensors] == [part.name for part in parts]
+    tensors = (
+        stored("x._weight_int_data", "int8", 64, 128),
+        stored("x._weight_scale", "float32", 64),
+    )
+    storage = decode(only(*tensors), {}, {})
+    assert [tensor.name for tensor in storage.tensors] == [part.name for part in tensors]
     assert storage.notes == ()

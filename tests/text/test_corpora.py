@@ -174,10 +174,10 @@ def test_cleaning_is_applied_and_mends_what_would_be_refused(tmp_path):
 
 def test_what_is_observed_is_the_raw_bytes_in_order(tmp_path):
     write(tmp_path / "texts", a=b"one \r\n", b="", c="é")
-    seen = []
+    blocks = []
     corpus = open_corpus(str(tmp_path / "texts"), cleaning=["whitespace"], cache=tmp_path)
-    list(corpus.chunks(seen.append))
-    assert b"".join(seen) == "one \r\né".encode()
+    list(corpus.chunks(blocks.append))
+    assert b"".join(blocks) == "one \r\né".encode()
 
 
 @pytest.fixture
