@@ -103,6 +103,13 @@ def test_a_broken_index_is_one_clear_line(tmp_path: Path, weight_map: object, me
     assert len(str(caught.value)) < 1000
 
 
+def test_metadata_that_is_no_object_is_ignored(tmp_path: Path) -> None:
+    path = two_shards(tmp_path)
+    index = json.loads(path.read_text())
+    path.write_text(json.dumps({**index, "metadata": [1]}))
+    assert read_index(path).metadata == {}
+
+
 def test_one_name_in_two_shards(tmp_path: Path) -> None:
     path = two_shards(tmp_path)
     save_file({"a": torch.zeros(1), "b": torch.zeros(5)}, tmp_path / B)

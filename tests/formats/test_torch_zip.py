@@ -290,6 +290,9 @@ def test_tensors_of_torchao_within_one_another(tmp_path: Path) -> None:
     )
     with pytest.raises(FormatError, match="'_weight_scale' twice"):
         read_header(saved(tmp_path, {"weight": outer, "_weight_scale": torch.zeros(1)}))
+    clash = Int8Tensor((4, 6), scale=torch.zeros(1), b_scale=torch.zeros(1), b=inner)
+    with pytest.raises(FormatError, match="with two attributes 'b_scale'"):
+        read_header(saved(tmp_path, {"weight": clash}))
     for attributes in (
         {f"a{n}": n for n in range(65)},
         {f"a{n}": torch.zeros(1) for n in range(16)},
@@ -428,6 +431,37 @@ def test_the_pickle_by_hand_is_right(tmp_path: Path) -> None:
     assert (read.name, read.dtype, read.shape, read.nbytes) == ("a", "float32", (2, 3), 24)
 
 
+VALUE = tensor()[9:-2]  # the instructions that push the tensor alone
+
+
+@pytest.mark.parametrize(
+    ("pickled", "expected"),
+    [
+        (b"\x80\x02(X\1\0\0\0a" + VALUE + b"d.", ["a"]),
+        (b"\x80\x02(" + VALUE + b"l.", ["0"]),
+        (b"\x80\x02" + VALUE + b"2\x86.", ["0", "1"]),
+        (b"\x80\x02(N1" + VALUE + b".", ["tensor"]),
+        (b"\x80\x04cdecimal\nDecimal\n)}\x920" + VALUE + b".", ["tensor"]),
+        (b"\x80\x02cdecimal\nDecimal\n)RNa0" + VALUE + b".", ["tensor"]),
+        (b"\x80\x02cdecimal\nDecimal\n)RNNs0" + VALUE + b".", ["tensor"]),
+    ],
+    ids=["DICT", "LIST", "DUP", "POP_MARK", "NEWOBJ_EX", "APPEND", "SETITEM"],
+)
+def test_instructions_that_torch_seldom_writes(
+    tmp_path: Path, pickled: bytes, expected: list[str]
+) -> None:
+    path = tmp_path / "x.pt"
+    path.write_bytes(torch_zip(pickled, {"0": bytes(24)}))
+    assert names(read_header(path)) == expected
+
+
+def test_a_tensor_with_attributes_of_its_own(tmp_path: Path) -> None:
+    weight = torch.zeros(2, 3)
+    weight.note = "kept by torch.save"  # type: ignore[attr-defined]
+    (stored,) = read_header(saved(tmp_path, {"a": weight})).tensors
+    assert (stored.name, stored.dtype, stored.shape) == ("a", "float32", (2, 3))
+
+
 def deep(levels: int) -> bytes:
     return b"\x80\x02" + b"]" * levels + b"a" * (levels - 1) + b"."
 
@@ -467,6 +501,21 @@ def doubled(levels: int) -> bytes:
         (b"\x80\x02Pa\n.", "instruction PERSID"),
         (b"\x80\x02NR.", "a broken pickle"),
         (b"\x80\x02NNR.", "a broken pickle"),
+        (b"\x80\x04NN\x93.", "a broken pickle"),
+        (b"\x80\x02Nb.", "a broken pickle"),
+        (b"\x80\x02\x85.", "a broken pickle"),
+        (b"\x80\x02e.", "a broken pickle"),
+        (b"\x80\x02}Na.", "a broken pickle"),
+        (b"\x80\x02]NNs.", "a broken pickle"),
+        (b"ctorch._utils\n_rebuild_tensor_v2\n(NI0\n))tR.", "a broken pickle"),
+        (tensor().replace(b"storage", b"strange"), "a broken pickle"),
+        (b"\x80\x02](" + VALUE + b"q\0" + b"h\0" * 200_000 + b"e.", "over 200000 tensors"),
+        (b"\x80\x02}(X\3\0\0\0\xed\xa0\x80" + VALUE + b"u.", "a name in valid Unicode"),
+        (
+            b"\x80\x02}(X\3\0\0\0a.b" + VALUE + b"X\1\0\0\0a}X\1\0\0\0b" + VALUE + b"su.",
+            "tensor 'a.b' twice",
+        ),
+        (subclass(state=b"}I1\n" + VALUE + b"s"), "a tensor named 1"),
         (b"c" + b"a" * 5000 + b"\nb\n.", "the object 'aaa"),
         (b"ctorch\nfloat" + b"3" * 5000 + b"\n.", "the object 'torch.float33"),
         (subclass(), "no tensors"),

@@ -25,6 +25,7 @@ from minilm.formats.header import Header, StoredTensor
 from minilm.formats.safetensors import read_header
 from minilm.inspection.comparison import expected_shapes
 from minilm.quantization.block_formats import VALUE_BITS, gguf_value_bytes
+from minilm.quantization.checkpoint import Checkpoint
 from minilm.quantization.logical_tensors import LogicalTensor, Storage, decode, summary
 
 LLAMA = {
@@ -1003,6 +1004,67 @@ def test_torchao_metadata_that_is_nonsense(text: str) -> None:
     storage = decode(header, TORCHAO, {})
     assert [tensor.name for tensor in storage.tensors] == ["x._weight_qdata", "x._weight_scale"]
     assert "no description of its packing" in storage.notes[0]
+
+
+def test_torchao_values_without_a_description() -> None:
+    values, scale = stored("x._weight_qdata", "int8", 64, 128), stored("x._weight_scale", "float16")
+    (tensor,) = decode(only(values, scale), TORCHAO, {}).tensors
+    assert (tensor.name, tensor.shape, tensor.dtype) == ("x.weight", (64, 128), "int8")
+    for tensors, reason in (
+        ((values,), "no scale"),
+        ((stored("x._weight_qdata", "int8", 0, 4), scale), "values of shape [0, 4]"),
+    ):
+        storage = decode(only(*tensors), TORCHAO, {})
+        assert [t.name for t in storage.tensors] == [t.name for t in tensors]
+        assert reason in storage.notes[0]
+
+
+@pytest.mark.parametrize("count", [0, 4097])
+def test_absmax_of_a_count_that_cannot_be(count: int) -> None:
+    tensors = stored("x.weight", "uint8", 2048, 1), stored("x.weight.absmax", "float32", count)
+    storage = decode(only(*tensors), BNB, {"x.weight": (64, 64)})
+    assert f"{count} absmax for 4096 values" in storage.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("scales", "reason"),
+    [((), "no _scales"), ((stored("x_scales", "uint8", 2, 3, 5),), "_scales of shape [2, 3, 5]")],
+)
+def test_mxfp4_without_its_scales(scales: tuple[StoredTensor, ...], reason: str) -> None:
+    storage = decode(only(stored("x_blocks", "uint8", 2, 3, 4, 16), *scales), {}, {})
+    assert storage.method is None
+    assert reason in storage.notes[0]
+
+
+def test_packed_integers_without_a_stored_shape_have_that_of_the_formula() -> None:
+    tensors = (
+        stored("x.weight_packed", "int32", 64, 16),
+        stored("x.weight_scale", "bfloat16", 64, 1),
+    )
+    (tensor,) = decode(only(*tensors), COMPRESSED, {"x.weight": (64, 128)}).tensors
+    assert (tensor.shape, tensor.dtype) == ((64, 128), "int4")
+
+
+def test_bitnet_packs_four_values_in_a_byte() -> None:
+    tensors = stored("x.weight", "uint8", 32, 128), stored("x.weight_scale", "bfloat16", 1)
+    config = {"quant_method": "bitnet"}
+    storage = decode(only(*tensors), config, {"x.weight": (128, 128)})
+    assert [(t.shape, t.dtype) for t in storage.tensors] == [((128, 128), "int2")]
+    assert storage.method == "bitnet"
+
+
+def test_small_tensors_are_read_from_any_file_and_an_unreadable_one_is_none(
+    tmp_path: Path,
+) -> None:
+    a, b, missing = (tmp_path / name for name in ("a", "b", "missing"))
+    a.write_bytes(b"xA")
+    b.write_bytes(b"xB")
+    with Checkpoint(only(), {}, {}) as checkpoint:
+        read = [
+            checkpoint.read(StoredTensor("t", "uint8", (1,), 1, 1, path))
+            for path in (a, b, missing, b, a)
+        ]
+    assert read == [b"A", b"B", None, b"B", b"A"]
 
 
 def test_names_that_collide_once_decoded() -> None:

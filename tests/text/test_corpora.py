@@ -160,6 +160,12 @@ def test_a_file_that_cannot_be_read(tmp_path):
         documents_of(corpus)
 
 
+def test_a_file_that_disappears_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(corpora, "_files_below", lambda folder: [tmp_path / "gone.txt"])
+    with pytest.raises(CorpusError, match=r"gone\.txt: cannot be read \(No such file"):
+        open_corpus(str(tmp_path), cache=tmp_path)
+
+
 def test_cleaning_is_applied_and_mends_what_would_be_refused(tmp_path):
     write(tmp_path / "texts", a=b"caf\xe9 \r\n\0", b="\0\x01", c="<p>c</p>")
     corpus = open_corpus(

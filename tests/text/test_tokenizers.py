@@ -271,6 +271,7 @@ def test_foreign_and_broken_files(built, tmp_path):
         changed(char, "model", "vocab", to={"a": "0"}),
         changed(char, "model", "vocab", to={}),
         changed(char, "decoder", to=None),
+        tokenizers.Tokenizer(models.BPE()).to_str(),
     ]
     path = tmp_path / "tokenizer.json"
     for content in files:

@@ -19,6 +19,8 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="processes are read f
 def square(number: int) -> int:
     if number == 13:
         raise FormatError("x.bin", "13", "another number")
+    if number == 15:
+        raise KeyError(number)
     if number == 14:
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(number % 3 / 1000)
@@ -58,6 +60,11 @@ def test_an_error_there_is_the_same_error_here() -> None:
 def test_a_killed_process_is_one_error() -> None:
     with pytest.raises(InputError, match="numbers: a process that read the values was killed"):
         squares([1, 2, 14, 3, 4, 5])
+
+
+def test_a_bug_there_is_no_users_error() -> None:
+    with pytest.raises(RuntimeError, match="a worker process failed"):
+        squares([1, 15, 2])
 
 
 PARENT = """
