@@ -19,7 +19,7 @@ import torch
 from minilm import inspect
 from minilm.checkpoint import load
 from minilm.cli.convert import main
-from minilm.generation.fast_decoder import Decoder
+from minilm.generation.fast_decoder import FastDecoder
 from minilm.generation.generate import Generation, generate
 from minilm.generation.sampling import Sampling
 from minilm.model.transformer import next_token_loss
@@ -147,14 +147,18 @@ def test_trained_models_go_on_alike(llama_cpp: Any, trained: Path) -> None:
     prompt = "The dog sees\n  the old house. é🙂 1234"
     tokens = model.tokenize(prompt.encode(), add_bos=False, special=False)
     assert tokens == ours.tokenizer.encode_prompt(prompt)
-    generation = Generation(Decoder(ours.model), ours.tokenizer, [tokens], Sampling(temperature=0))
+    generation = Generation(
+        FastDecoder(ours.model), ours.tokenizer, [tokens], Sampling(temperature=0)
+    )
     made = []
     for _ in range(60 - len(tokens)):
         made.append(int(logits_of(model, tokens + made)[-1].argmax()))
-        if not generation.open or generation.step() != {0: made[-1]}:
+        if not generation.unfinished or generation.step() != {0: made[-1]}:
             break
     assert len(made) > 10
-    assert made[: len(generation.texts[0]) - len(tokens)] == generation.texts[0][len(tokens) :]
+    assert (
+        made[: len(generation.sequences[0]) - len(tokens)] == generation.sequences[0][len(tokens) :]
+    )
 
 
 def test_eight_bits_cost_less_than_a_percent_of_perplexity(llama_cpp: Any, trained: Path) -> None:
