@@ -19,7 +19,7 @@ import torch
 from minilm import inspect
 from minilm.checkpoint import load
 from minilm.cli.convert import main
-from minilm.generation.fast_decoder import Decoder
+from minilm.generation.fast_decoder import FastDecoder
 from minilm.generation.generate import Generation, generate
 from minilm.generation.sampling import Sampling
 from minilm.model.transformer import next_token_loss
@@ -148,15 +148,18 @@ def test_trained_models_go_on_alike(llama_cpp: Any, trained: Path) -> None:
     tokens = model.tokenize(prompt.encode(), add_bos=False, special=False)
     assert tokens == loaded.tokenizer.encode_prompt(prompt)
     generation = Generation(
-        Decoder(loaded.model), loaded.tokenizer, [tokens], Sampling(temperature=0)
+        FastDecoder(loaded.model), loaded.tokenizer, [tokens], Sampling(temperature=0)
     )
     generated = []
     for _ in range(60 - len(tokens)):
         generated.append(int(logits_of(model, tokens + generated)[-1].argmax()))
-        if not generation.open or generation.step() != {0: generated[-1]}:
+        if not generation.unfinished or generation.step() != {0: generated[-1]}:
             break
     assert len(generated) > 10
-    assert generated[: len(generation.texts[0]) - len(tokens)] == generation.texts[0][len(tokens) :]
+    assert (
+        generated[: len(generation.sequences[0]) - len(tokens)]
+        == generation.sequences[0][len(tokens) :]
+    )
 
 
 def test_eight_bits_cost_less_than_a_percent_of_perplexity(llama_cpp: Any, trained: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from minilm.checkpoint import load
 from minilm.cli.convert import main
-from minilm.generation.fast_decoder import Decoder
+from minilm.generation.fast_decoder import FastDecoder
 from minilm.generation.generate import Generation
 from minilm.generation.sampling import Sampling
 from tests.interop.shapes import SHAPES, make_run
@@ -47,12 +47,12 @@ def test_transformers_computes_the_same(tmp_path: Path, name: str) -> None:
         prompt[None], max_new_tokens=20, do_sample=False, eos_token_id=None
     )
     generation = Generation(
-        Decoder(loaded.model), loaded.tokenizer, [prompt.tolist()], Sampling(temperature=0)
+        FastDecoder(loaded.model), loaded.tokenizer, [prompt.tolist()], Sampling(temperature=0)
     )
-    while generation.open and len(generation.texts[0]) < 26:
+    while generation.unfinished and len(generation.sequences[0]) < 26:
         generation.step()
-    assert generation.texts[0] == generated[0].tolist()[: len(generation.texts[0])]
-    assert len(generation.texts[0]) > 10
+    assert generation.sequences[0] == generated[0].tolist()[: len(generation.sequences[0])]
+    assert len(generation.sequences[0]) > 10
 
 
 @pytest.mark.parametrize("name", SHAPES)
