@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
+import logging
 import math
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -18,6 +18,8 @@ from torch.utils.checkpoint import checkpoint
 from minilm.config import TrainConfig
 from minilm.errors import ConfigError
 from minilm.model.transformer import Transformer
+
+logger = logging.getLogger(__name__)
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
@@ -86,7 +88,7 @@ class Runtime:
                     if self.compile_required:
                         message = f"on, and it fails here ({reason})"
                         raise ConfigError("compile", message, "auto or off") from None
-                    print(f"not compiling: {reason}", file=sys.stderr)
+                    logger.warning(f"not compiling: {reason}")
                     compiles = False
             return loss(model, inputs, targets)
 
