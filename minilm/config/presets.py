@@ -73,7 +73,7 @@ _GPT_TRAINING = {
     "beta1": 0.9,
     "gradient_clip": 1.0,
     "schedule": "cosine",
-    "final_learning_rate": 0.1,
+    "final_lr_fraction": 0.1,
     "weight_decay": 0.1,
     "max_steps": 20000,
     "warmup_steps": 500,
