@@ -22,11 +22,11 @@ from minilm.architectures.building_blocks import (
     read_heads,
     separate_attention,
 )
-from minilm.architectures.config_fields import flag, layers, size, spelled
+from minilm.architectures.config_fields import field_name, flag, layers, size
 from minilm.config.validation import LARGEST_LAYER_COUNT
 from minilm.errors import ConfigError
 from minilm.ledger import components
-from minilm.ledger.layout import Attention, Layout, Role, Tensor
+from minilm.ledger.layout import AttentionSpec, Layout, Role, Tensor
 from minilm.ledger.symbols import ONE, as_polynomial
 
 
@@ -34,7 +34,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
     """The tensors of GPTNeoForCausalLM for a config.json."""
     heads = read_heads(
         config,
-        heads=spelled(config, "num_heads", "num_attention_heads"),
+        heads=field_name(config, "num_heads", "num_attention_heads"),
         kv_heads=None,
         head_dim=None,
         defaults=(2048, 16, None, None),
@@ -45,7 +45,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
     symbols = {
         "V": size(config, "vocab_size", 50257),
         "T": size(config, "max_position_embeddings", 2048),
-        "L": layers(config, spelled(config, "num_layers", "num_hidden_layers"), 24),
+        "L": layers(config, field_name(config, "num_layers", "num_hidden_layers"), 24),
         "f": inner,
         **heads.symbols,
     }
@@ -72,7 +72,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
     )
 
 
-def _attention(config: Mapping[str, Any], heads: Heads, count: int) -> tuple[Attention, ...]:
+def _attention(config: Mapping[str, Any], heads: Heads, count: int) -> tuple[AttentionSpec, ...]:
     """Global layers see everything, local ones the last ``window_size`` tokens."""
     window = size(config, "window_size", 256)
     kinds = _kinds(config.get("attention_types"), count)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from minilm.config import ModelConfig
 from minilm.ledger import components
-from minilm.ledger.layout import Attention, Layout, Role, Tensor
+from minilm.ledger.layout import AttentionSpec, Layout, Role, Tensor
 from minilm.ledger.symbols import ONE, Polynomial, symbol
 
 V, T, L, d, f, h, g, k, R, c = (symbol(letter) for letter in "VTLdfhgkRc")
@@ -104,6 +104,6 @@ def layout(config: ModelConfig) -> Layout:
         tuple(tensors),
         symbols,
         ties=(("lm_head.weight", "embedding.token.weight"),) if config.tied_embeddings else (),
-        attention=(Attention(L, 2 * g * k, h * k, h * k, config.sliding_window),),
+        attention=(AttentionSpec(L, 2 * g * k, h * k, h * k, config.sliding_window),),
         context_length=config.context_length,
     )

@@ -77,7 +77,7 @@ def _run(options: Arguments) -> int:
     from minilm.generation.fast_decoder import Decoder
     from minilm.generation.generate import check_count
     from minilm.generation.sampling import Sampling
-    from minilm.training.runtime import choose_device, choose_dtype
+    from minilm.model.device import choose_device, choose_dtype
 
     check_count(options.max_new_tokens)
     sampling = Sampling(

@@ -285,7 +285,8 @@ def show(run_dir: Path, summary: dict[str, Any], console: Console) -> bool:
         f"{summary['steps']} steps, {summary['tokens']:,} tokens in "
         f"{format_seconds(summary['seconds'])}, {summary['tokens_per_second']:,.0f} tokens/s; "
         f"best validation loss {summary['best_val_loss']:.4f}, "
-        f"{summary['best_val_bits_per_byte']:.3f} bits a byte; stopped by {summary['stopped_because']}"
+        f"{summary['best_val_bits_per_byte']:.3f} bits a byte, in {summary['val_dtype']}; "
+        f"stopped by {summary['stopped_because']}"
     )
     for name, label in (("train_loss", "training loss  "), ("val_loss", "validation loss")):
         losses = [line[name] for line in history.metrics if name in line]

@@ -7,7 +7,7 @@ scores with values depend on the context instead of the parameters and are kept 
 
 from __future__ import annotations
 
-from minilm.ledger.layout import Attention, Layout, Role
+from minilm.ledger.layout import AttentionSpec, Layout, Role
 
 
 def flops_per_token(layout: Layout, *, context: int) -> dict[str, int]:
@@ -42,6 +42,6 @@ def mean_attention_per_token(layout: Layout, *, context: int) -> int:
     return (2 * total + context) // (2 * context)
 
 
-def _a_position(layout: Layout, kind: Attention) -> int:
+def _a_position(layout: Layout, kind: AttentionSpec) -> int:
     """FLOPs for each position that a token looks at: its score, and its share of the values."""
     return 2 * (kind.layers * (kind.scores + kind.values)).value(layout.symbols)

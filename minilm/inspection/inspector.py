@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from minilm.architectures import HUGGING_FACE
 from minilm.architectures.minilm import layout as minilm_layout
+from minilm.architectures.model_types import MODEL_TYPES
 from minilm.architectures.task_heads import architecture_of
 from minilm.config import ModelConfig
 from minilm.costs.flops import flops_per_token
@@ -155,6 +155,7 @@ def _examine_source(
             vocabulary=vocabulary_size(source.folder, source.header),
         ),
         summary(storage) if storage else None,
+        comparisons=tuple(heard.comparisons),
     )
     return Inspection(report, layout, source.header, storage)
 
@@ -257,6 +258,7 @@ def _examine_module(module: nn.Module, context: int | None, batch: int) -> Inspe
             mtp_elements=0,
             vocabulary=None,
         ),
+        comparisons=tuple(heard.comparisons),
     )
     return Inspection(report, layout)
 
@@ -271,7 +273,7 @@ def _undeclared(source: Source) -> FormatError:
     return FormatError(
         source.target,
         f"model_type {source.hugging_face.get('model_type')!r} without weights",
-        f"a minilm run, or one of {', '.join(HUGGING_FACE)}",
+        f"a minilm run, or one of {', '.join(MODEL_TYPES)}",
         remedy,
     )
 
@@ -281,7 +283,7 @@ def _why_not_checked(source: Source) -> str:
         reason = "no configuration that can be used"
     elif source.header is not None and "general.architecture" in source.header.metadata:
         reason = f"no formula for GGUF files of {source.architecture!r}"
-    elif source.architecture in HUGGING_FACE:
+    elif source.architecture in MODEL_TYPES:
         reason = f"the head of {architecture_of(source.hugging_face)} is not declared"
     elif source.architecture != UNKNOWN:
         reason = f"no family declares model_type {source.architecture!r}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from minilm.ledger import components
+from minilm.architectures.gguf_names import COMPONENTS
+from minilm.ledger.components import LM_HEAD
 
 # Linear's and attention's, in_proj_bias; recurrent layers' bias_ih_l0 and bias_hh_l0_reverse.
 _BIAS = re.compile(r"bias|.*_bias|bias_(ih|hh)_l\d+(_reverse)?")
@@ -13,43 +14,9 @@ _EMBEDDING = re.compile(
 )
 _GGUF = re.compile(r"(?:blk\.\d+\.)?([a-z0-9_]+)\.(?:weight|bias)")
 
-# GGUF names tensors alike for all architectures (gguf-py/gguf/constants.py of ggml-org/llama.cpp).
+# But for the head's: a layer of any module may be called `output`.
 _GGUF_COMPONENTS = {
-    "token_embd": components.TOKEN_EMBEDDING,
-    "position_embd": components.POSITION_EMBEDDING,
-    "token_embd_norm": components.EMBEDDING_NORM,
-    "output_norm": components.FINAL_NORM,
-    "attn_norm": components.ATTENTION_NORM,
-    "attn_q": components.ATTENTION_QUERY,
-    "attn_k": components.ATTENTION_KEY,
-    "attn_v": components.ATTENTION_VALUE,
-    "attn_qkv": components.ATTENTION_QUERY_KEY_VALUE,
-    "attn_q_norm": components.ATTENTION_QK_NORM,
-    "attn_k_norm": components.ATTENTION_QK_NORM,
-    "attn_q_a": components.ATTENTION_QUERY_LATENT,
-    "attn_q_b": components.ATTENTION_QUERY,
-    "attn_kv_a_mqa": components.ATTENTION_KEY_VALUE_LATENT,
-    "attn_kv_b": components.ATTENTION_KEY_VALUE,
-    "attn_k_b": components.ATTENTION_KEY,
-    "attn_v_b": components.ATTENTION_VALUE,
-    "attn_q_a_norm": components.ATTENTION_LATENT_NORM,
-    "attn_kv_a_norm": components.ATTENTION_LATENT_NORM,
-    "attn_sinks": components.ATTENTION_SINKS,
-    "attn_output": components.ATTENTION_OUTPUT,
-    "post_attention_norm": components.ATTENTION_OUTPUT_NORM,
-    "ffn_norm": components.FEED_FORWARD_NORM,
-    "ffn_gate": components.FEED_FORWARD_GATE,
-    "ffn_up": components.FEED_FORWARD_UP,
-    "ffn_down": components.FEED_FORWARD_DOWN,
-    "post_ffw_norm": components.FEED_FORWARD_OUTPUT_NORM,
-    "ffn_gate_inp": components.ROUTER,
-    "ffn_gate_exps": components.EXPERTS_GATE,
-    "ffn_up_exps": components.EXPERTS_UP,
-    "ffn_down_exps": components.EXPERTS_DOWN,
-    "ffn_gate_shexp": components.SHARED_EXPERT,
-    "ffn_up_shexp": components.SHARED_EXPERT,
-    "ffn_down_shexp": components.SHARED_EXPERT,
-    "ffn_gate_inp_shexp": components.SHARED_EXPERT_GATE,
+    stem: component for stem, component in COMPONENTS.items() if component != LM_HEAD
 }
 
 # What modules register as buffers, by the last words of a name: rotary frequencies, BatchNorm's

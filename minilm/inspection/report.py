@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from minilm.costs.fits import Fit
@@ -15,14 +15,42 @@ if TYPE_CHECKING:
 
 SCHEMA = "minilm.report/1"
 
+WitnessName = Literal["formula", "file", "module"]
+
 
 @dataclass(frozen=True)
 class Witnesses:
-    """The total as each independent witness has it; None where it was not heard."""
+    """The total as each independent witness has it; None where it is not available."""
 
     formula: int | None = None
     file: int | None = None
     module: int | None = None
+
+    def available(self) -> dict[WitnessName, int]:
+        """The totals that there are, by witness."""
+        totals: dict[WitnessName, int | None] = {
+            "formula": self.formula,
+            "file": self.file,
+            "module": self.module,
+        }
+        return {name: total for name, total in totals.items() if total is not None}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One witness compared with another: tensor by tensor (names and shapes), or the totals alone."""
+
+    witness: WitnessName
+    reference: WitnessName
+    by: Literal["names", "totals"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the comparisons come to, and the sentence that says it."""
+
+    status: Literal["verified", "mismatch", "not_cross_checked"]
+    text: str
 
 
 @dataclass(frozen=True)
@@ -103,6 +131,7 @@ class Report:
     notes: tuple[str, ...] = ()
     conventions: tuple[Convention, ...] = ()
     quantization: Quantization | None = None
+    comparisons: tuple[Comparison, ...] = ()
     # On request; None where it was not asked for.
     fits: tuple[Fit, ...] | None = None
     reconciliation: Reconciliation | None = None
@@ -111,12 +140,38 @@ class Report:
 
     @property
     def verified(self) -> bool:
-        """Whether every witness that was heard agrees, name by name."""
+        """Whether no witness disagrees with another."""
         return not self.mismatches
+
+    @property
+    def verdict(self) -> Verdict:
+        """How far the count is verified: by names, by totals, or not cross-checked at all."""
+        if self.mismatches:
+            number = len(self.mismatches)
+            return Verdict(
+                "mismatch", f"NOT VERIFIED: {number:,} mismatch{'es' if number > 1 else ''}"
+            )
+        available = self.witnesses.available()
+        if not self.comparisons:
+            witness = " and ".join(
+                f"the {name} is available ({available[name]:,})" for name in available
+            )
+            return Verdict("not_cross_checked", f"not cross-checked: only {witness}")
+        totals = {name: f"{name} {count:,}" for name, count in available.items()}
+        reference = totals[self.comparisons[0].reference]
+        by_names = [totals[c.witness] for c in self.comparisons if c.by == "names"]
+        by_totals = [totals[c.witness] for c in self.comparisons if c.by == "totals"]
+        if not by_names:
+            text = f"verified by totals: {' = '.join((reference, *by_totals))}"
+        else:
+            text = f"verified, name by name: {' = '.join((reference, *by_names))}"
+            if by_totals:
+                text += f"; by totals: {' = '.join(by_totals)}"
+        return Verdict("verified", text)
 
     def to_json(self, *, tensors: bool = False) -> dict[str, Any]:
         """The schema `minilm.report/1` as JSON values; the tensor list on request."""
-        value = asdict(self)
+        value = asdict(replace(self, tensors=()))
         del value["tensors"]
         for component in value["components"]:
             del component["pretty"]

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from minilm import formats
-from minilm.architectures import HUGGING_FACE, layout_of
+from minilm.architectures import layout_of
 from minilm.architectures.minilm import layout as minilm_layout
+from minilm.architectures.model_types import MODEL_TYPES
 from minilm.architectures.task_heads import with_its_head
 from minilm.config import ModelConfig, to_dict
 from minilm.config.presets import PRESETS
@@ -143,7 +144,7 @@ def _configuration(target: str, path: Path) -> Source:
     if not isinstance(model_type, str):
         model_type = UNKNOWN
     plain = {k: v for k, v in value.items() if isinstance(v, (bool, int, float, str))}
-    layout = _declared(path, value) if model_type in HUGGING_FACE else None
+    layout = _declared(path, value) if model_type in MODEL_TYPES else None
     return Source(
         target,
         model_type,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from minilm.architectures.task_heads import architecture_of
 from minilm.errors import FormatError
@@ -15,6 +15,7 @@ from minilm.inspection.comparison import (
     expected_shapes,
     sort_out,
 )
+from minilm.inspection.report import Comparison, WitnessName
 from minilm.inspection.target import Source
 from minilm.ledger.layout import Layout
 from minilm.quantization.logical_tensors import Storage, decode
@@ -27,24 +28,36 @@ if TYPE_CHECKING:
 class Hearing:
     """What the witnesses said, collected while they are heard."""
 
-    totals: dict[str, int] = field(default_factory=dict)
+    totals: dict[WitnessName, int] = field(default_factory=dict)
     mismatches: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    comparisons: list[Comparison] = field(default_factory=list)
 
     def shapes(
-        self, layout: Layout | None, shapes: Mapping[str, tuple[int, ...]], total: int, witness: str
+        self,
+        layout: Layout | None,
+        shapes: Mapping[str, tuple[int, ...]],
+        total: int,
+        witness: WitnessName,
     ) -> None:
         """Hear a witness that names its tensors."""
         if layout is not None:
             self.mismatches += compare(expected_shapes(layout), shapes, witness)
-        self.total(layout, total, witness)
+        self.total(layout, total, witness, by="names" if layout is not None else "totals")
 
-    def total(self, layout: Layout | None, total: int, witness: str) -> None:
+    def total(
+        self,
+        layout: Layout | None,
+        total: int,
+        witness: WitnessName,
+        by: Literal["names", "totals"] = "totals",
+    ) -> None:
         """Hear a witness that has the total alone."""
         for other, said in self.totals.items():
             # With a formula, each is held against the formula; without one, against each other.
             if other == "formula" or layout is None:
                 self.mismatches += compare_totals(said, total, witness, other)
+                self.comparisons.append(Comparison(witness, other, by))
         self.totals[witness] = total
 
 

@@ -36,7 +36,8 @@ class Tensor:
 
     ``repeat`` is in how many layers it occurs; ``layers`` says in which, where they are not the first
     ones: ``{i}`` in the name becomes their number. ``experts`` > 1 stands for that many in each layer,
-    ``{e}`` counting from 0. Of a ``routed`` tensor one token uses e of the E experts.
+    ``{e}`` counting from 0. Of a ``routed`` tensor one token uses e of the E experts. A ``transposed``
+    matrix is stored (in, out), where others are (out, in).
     """
 
     name: str
@@ -47,6 +48,7 @@ class Tensor:
     layers: Sequence[int] | None = None
     experts: Polynomial = ONE
     routed: bool = False
+    transposed: bool = False
 
     @cached_property
     def count(self) -> Polynomial:
@@ -73,7 +75,7 @@ class NamedTensor:
 
 
 @dataclass(frozen=True)
-class Attention:
+class AttentionSpec:
     """A kind of attention layer, as far as costs go.
 
     ``layers`` is how many layers are of this kind; ``cache`` the elements that one token leaves in the
@@ -121,7 +123,7 @@ class Layout:
     buffers: tuple[Tensor, ...] = ()
     ignored: tuple[str, ...] = ()
     mtp: tuple[Tensor, ...] = ()
-    attention: tuple[Attention, ...] = ()
+    attention: tuple[AttentionSpec, ...] = ()
     context_length: int = 0
 
     def count(

@@ -114,7 +114,7 @@ def summary(storage: Storage) -> Quantization | None:
 
     The scales inside GGUF's blocks are bytes and not elements of their own.
     """
-    from minilm.quantization.blocks import VALUE_BITS, gguf_value_bytes
+    from minilm.quantization.block_formats import VALUE_BITS, gguf_value_bytes
 
     quantized = [t for t in storage.tensors if t.scales or t.parts[0].dtype in VALUE_BITS]
     parameters = sum(tensor.count for tensor in quantized)
@@ -140,7 +140,7 @@ def _ask_methods(
 ) -> tuple[dict[str, Decoded], list[str]]:
     """What each stored tensor of values stands for, and a note for each reason why one could not be."""
     # Here and not above: a bare config.json, which has nothing to decode, is read in a blink.
-    from minilm import quantization as methods
+    from minilm.quantization import methods
     from minilm.quantization.checkpoint import Checkpoint, UndecodableError
 
     found: dict[str, Decoded] = {}
@@ -148,7 +148,7 @@ def _ask_methods(
     with Checkpoint(header, quantization, expected) as checkpoint:
         for tensor in header.tensors:
             try:
-                decoded = methods.decoded(tensor, checkpoint)
+                decoded = methods.decode_tensor(tensor, checkpoint)
             except UndecodableError as error:
                 failed.setdefault(str(error), []).append(tensor.name)
                 continue

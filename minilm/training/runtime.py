@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from minilm.config import TrainConfig
 from minilm.errors import ConfigError
+from minilm.model.device import choose_device, choose_dtype
 from minilm.model.transformer import Transformer
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -111,33 +112,6 @@ def resolve(config: TrainConfig, flops: float) -> Runtime:
         compile_required=config.compile == "on",
         notes=notes,
     )
-
-
-def choose_device(wanted: str) -> torch.device:
-    """The device of that name; auto: the fastest there is. Raises ConfigError for an absent one."""
-    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    if wanted == "auto":
-        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
-    if (wanted == "cuda" and not cuda) or (wanted == "mps" and not mps):
-        raise ConfigError("device", f"{wanted}, which torch does not find here", "cpu or auto")
-    return torch.device(wanted)
-
-
-def choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
-    """The dtype of that name; auto: a short one where the device multiplies it fast."""
-    if wanted != "auto":
-        chosen: torch.dtype = getattr(torch, wanted)
-        return chosen
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    if device.type == "cpu" and multiplies_bfloat16_fast():
-        return torch.bfloat16
-    return torch.float32
-
-
-def multiplies_bfloat16_fast() -> bool:
-    """Whether this CPU has bfloat16 matrix tiles (AMX); elsewhere bfloat16 is slower than float32."""
-    return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
 
 
 def _compile(

@@ -242,6 +242,7 @@ def _train(
         "minilm": __version__,
         "torch": torch.__version__,
         "seed": config.seed,
+        "val_dtype": runtime.dtype_name,  # of best_val_loss: a dtype moves its last digits
     }
     files.write_json(folder / run_files.SUMMARY, summary)
     return Outcome(folder, reason, summary)

@@ -225,10 +225,13 @@ class Trainer:
             return False
         if val_loss is None and progress.best_val_loss is None:
             val_loss = "not evaluated"
+        validation = None
+        if val_loss is not None:
+            validation = {"val_loss": val_loss, "val_dtype": self.runtime.dtype_name}
         progress.seconds = self._stamp()["seconds"]
         progress.joules = self.meters.joules()
         progress.scaler = self.scaler.state_dict()
-        self.saver.save(self.run_dir, progress, self.settings, val_loss=val_loss)
+        self.saver.save(self.run_dir, progress, self.settings, validation=validation)
         self.last_save = time.monotonic()
         return True
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from minilm.architectures import HUGGING_FACE, layout_of
+from minilm.architectures import layout_of
+from minilm.architectures.model_types import MODEL_TYPES
 from minilm.errors import ConfigError
 from minilm.ledger.components import EMBEDDINGS
 from minilm.ledger.layout import Layout, NamedTensor, Role
@@ -326,7 +327,7 @@ def test_a_wrong_field_is_named_in_one_short_line(fields: Config, field: str) ->
 JUNK = [None, True, 0, -1, 1.5, 2**70, float("nan"), "7", [], [None], {}, [[]], "x" * 1000]
 
 
-@pytest.mark.parametrize("model_type", HUGGING_FACE)
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
 def test_junk_in_any_field_is_read_or_refused(model_type: str) -> None:
     """Every field that a declaration reads gets every kind of JSON value: nothing but ConfigError."""
     read: set[str] = set()

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from minilm.architectures import HUGGING_FACE, layout_of
+from minilm.architectures import layout_of
+from minilm.architectures.model_types import MODEL_TYPES
 from minilm.formats.safetensors import read_header
 from minilm.ledger.layout import Layout
 from tests.architectures import draws, draws_gpt
@@ -82,7 +83,7 @@ def assert_agrees(model: Any, *layouts: Layout) -> None:
 
 
 def test_every_family_is_drawn() -> None:
-    assert DRAWS.keys() == HUGGING_FACE.keys()
+    assert DRAWS.keys() == MODEL_TYPES.keys()
 
 
 @pytest.mark.parametrize("model_type", DRAWS)

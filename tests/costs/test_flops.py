@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from minilm.architectures.minilm import layout
 from minilm.config import ModelConfig
 from minilm.costs.flops import flops_per_token, mean_attention_per_token
-from minilm.ledger.layout import Attention, Layout, Role, Tensor
+from minilm.ledger.layout import AttentionSpec, Layout, Role, Tensor
 from minilm.ledger.symbols import as_polynomial, symbol
 from minilm.model.transformer import Transformer, next_token_loss
 
@@ -57,7 +57,7 @@ def test_torch_counts_the_same_products(options: dict) -> None:
 
 def with_window(window: int) -> Layout:
     one = as_polynomial(1)
-    kind = Attention(as_polynomial(3), one, as_polynomial(5), as_polynomial(2), window)
+    kind = AttentionSpec(as_polynomial(3), one, as_polynomial(5), as_polynomial(2), window)
     return Layout("hand", (), {}, attention=(kind,))
 
 

@@ -14,7 +14,7 @@ from minilm.costs.memory import (
     training_bytes,
     training_state,
 )
-from minilm.ledger.layout import Attention, Layout
+from minilm.ledger.layout import AttentionSpec, Layout
 from minilm.ledger.symbols import as_polynomial
 
 GPT2 = layout(PRESETS["gpt2"].model_config())
@@ -24,10 +24,10 @@ MATRICES = 12 * 12 * 768**2  # of GPT-2, in its blocks
 MIB, GIB = 2**20, 2**30
 
 
-def attention(layers: int, cache: int, window: int = 0) -> Attention:
+def attention(layers: int, cache: int, window: int = 0) -> AttentionSpec:
     """A kind of attention with ``cache`` elements a token a layer."""
     width = as_polynomial(4096)
-    return Attention(as_polynomial(layers), as_polynomial(cache), width, width, window)
+    return AttentionSpec(as_polynomial(layers), as_polynomial(cache), width, width, window)
 
 
 MISTRAL = Layout("mistral", (), {}, attention=(attention(32, 2 * 8 * 128, window=4096),))

@@ -24,7 +24,7 @@ from minilm.errors import FormatError
 from minilm.formats.header import Header, StoredTensor
 from minilm.formats.safetensors import read_header
 from minilm.inspection.comparison import expected_shapes
-from minilm.quantization.blocks import VALUE_BITS, gguf_value_bytes
+from minilm.quantization.block_formats import VALUE_BITS, gguf_value_bytes
 from minilm.quantization.logical_tensors import LogicalTensor, Storage, decode, summary
 
 LLAMA = {
@@ -1116,7 +1116,7 @@ def test_an_embedding_of_mlx_in_a_folder(tmp_path: Path) -> None:
 def test_what_looks_packed_is_noted(tensor: StoredTensor, is_noted: bool) -> None:
     storage = decode(only(tensor), {}, {"known.weight": (2, 2)})
     assert [part.name for part in storage.tensors] == [tensor.name]
-    assert [f"{tensor.dtype}, packed perhaps" in note for note in storage.notes] == [
+    assert [f"{tensor.dtype}, perhaps packed" in note for note in storage.notes] == [
         True
     ] * is_noted
 

@@ -16,6 +16,7 @@ from minilm.training.checkpoint_writer import CheckpointWriter
 from minilm.training.optimizers import make_optimizers
 from minilm.training.resume_state import Progress, read_state, state_files
 
+VALIDATION = {"val_loss": "1.0", "val_dtype": "float32"}
 SETTINGS = {"source": "x", "cleaning": [], "sha256": "0", "train": {}}
 
 
@@ -43,7 +44,7 @@ def test_what_is_written_is_what_was_there_when_it_was_asked(
     monkeypatch.setattr(checkpoint_writer, "write_tensors", slow)
     before = model.final_norm.weight.detach().clone()
     progress = Progress(step=3)
-    saver.save(tmp_path, progress, SETTINGS, val_loss="1.0")
+    saver.save(tmp_path, progress, SETTINGS, validation=VALIDATION)
     with torch.no_grad():  # training goes on while the thread waits
         model.final_norm.weight += 1
     progress.step = 4
@@ -66,15 +67,15 @@ def test_weights_are_on_the_disk_before_the_state_that_chose_them(
     monkeypatch.setattr(
         checkpoint_writer, "write_state", lambda *a, **k: (order.append("state"), state(*a, **k))
     )
-    saver.save(tmp_path, Progress(step=1), SETTINGS, val_loss="1.0")
-    saver.save(tmp_path, Progress(step=2), SETTINGS, val_loss=None)
+    saver.save(tmp_path, Progress(step=1), SETTINGS, validation=VALIDATION)
+    saver.save(tmp_path, Progress(step=2), SETTINGS, validation=None)
     saver.wait()
     assert order == ["weights", "state", "state"]
 
 
 def test_the_newest_states_are_kept(saver: CheckpointWriter, tmp_path: Path) -> None:
     for step in (0, 9, 10, 100):
-        saver.save(tmp_path, Progress(step=step), SETTINGS, val_loss=None)
+        saver.save(tmp_path, Progress(step=step), SETTINGS, validation=None)
     saver.wait()
     assert [path.name for path in state_files(tmp_path)] == [
         "step-000000100.safetensors",
@@ -86,7 +87,7 @@ def test_a_damaged_state_gives_way_to_the_one_before(
     saver: CheckpointWriter, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for step in (5, 6):
-        saver.save(tmp_path, Progress(step=step), SETTINGS, val_loss=None)
+        saver.save(tmp_path, Progress(step=step), SETTINGS, validation=None)
     saver.wait()
     newest, older = state_files(tmp_path)
     newest.write_bytes(newest.read_bytes()[:-1])
@@ -100,16 +101,16 @@ def test_a_damaged_state_gives_way_to_the_one_before(
 def test_a_failure_in_the_thread_is_raised_by_the_next_call(
     saver: CheckpointWriter, tmp_path: Path
 ) -> None:
-    saver.save(tmp_path / "missing", Progress(), SETTINGS, val_loss="1.0")
+    saver.save(tmp_path / "missing", Progress(), SETTINGS, validation=VALIDATION)
     with pytest.raises(FileNotFoundError, match=r"missing"):
         saver.wait()
-    saver.save(tmp_path, Progress(), SETTINGS, val_loss="1.0")  # and it can go on
+    saver.save(tmp_path, Progress(), SETTINGS, validation=VALIDATION)  # and it can go on
     saver.wait()
     assert read_state(tmp_path).progress.step == 0
 
 
 def test_copies_are_allocated_once(saver: CheckpointWriter, tmp_path: Path) -> None:
-    saver.save(tmp_path, Progress(), SETTINGS, val_loss=None)
+    saver.save(tmp_path, Progress(), SETTINGS, validation=None)
     places = {name: copy.data_ptr() for name, copy in saver._copies.items()}
-    saver.save(tmp_path, Progress(step=1), SETTINGS, val_loss=None)
+    saver.save(tmp_path, Progress(step=1), SETTINGS, validation=None)
     assert {name: copy.data_ptr() for name, copy in saver._copies.items()} == places

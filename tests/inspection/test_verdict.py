@@ -1,0 +1,71 @@
+"""The verdict: which witnesses were compared, and whether by names or by their totals alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+import minilm
+from minilm.inspection.report import Comparison, Verdict, Witnesses
+from tests.inspection.test_inspector import write_gpt2
+
+FILE_BY_NAMES = Comparison("file", "formula", "names")
+MODULE_BY_TOTALS = Comparison("module", "formula", "totals")
+
+
+def test_a_run_is_compared_name_by_name_with_file_and_module(tiny_run: Path) -> None:
+    report = minilm.inspect(tiny_run)
+    total = f"{report.parameters.total:,}"
+    assert report.comparisons == (FILE_BY_NAMES, Comparison("module", "formula", "names"))
+    assert report.verdict == Verdict(
+        "verified",
+        f"verified, name by name: formula {total} = file {total} = module {total}",
+    )
+
+
+def test_one_witness_is_not_cross_checked(tmp_path: Path) -> None:
+    assert minilm.inspect("gpt2").verdict == Verdict(
+        "not_cross_checked", "not cross-checked: only the formula is available (124,439,808)"
+    )
+    save_file({"a.b": torch.zeros(2, 3)}, tmp_path / "x.safetensors")
+    assert minilm.inspect(tmp_path / "x.safetensors").verdict.text == (
+        "not cross-checked: only the file is available (6)"
+    )
+    assert minilm.inspect(nn.Linear(4, 2)).verdict.text == (
+        "not cross-checked: only the module is available (10)"
+    )
+
+
+def test_mismatches_are_counted(tmp_path: Path) -> None:
+    write_gpt2(tmp_path, extra=torch.zeros(1))
+    report = minilm.inspect(tmp_path)
+    assert report.verdict == Verdict("mismatch", "NOT VERIFIED: 2 mismatches")
+    one = replace(report, mismatches=report.mismatches[:1])
+    assert one.verdict.text == "NOT VERIFIED: 1 mismatch"
+
+
+def test_a_module_of_transformers_is_compared_by_its_total(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    count = write_gpt2(tmp_path)
+    report = minilm.inspect(tmp_path, live=True)
+    assert report.comparisons == (FILE_BY_NAMES, MODULE_BY_TOTALS)
+    assert report.verdict.text == (
+        f"verified, name by name: formula {count:,} = file {count:,}; by totals: module {count:,}"
+    )
+    (tmp_path / "model.safetensors").unlink()
+    report = minilm.inspect(tmp_path, live=True)
+    assert report.verdict.text == f"verified by totals: formula {count:,} = module {count:,}"
+
+
+def test_a_comparison_of_totals_is_not_called_name_by_name() -> None:
+    report = replace(
+        minilm.inspect("nano"),
+        witnesses=Witnesses(file=7, module=7),
+        comparisons=(Comparison("module", "file", "totals"),),
+    )
+    assert report.verdict == Verdict("verified", "verified by totals: file 7 = module 7")
