@@ -1,4 +1,4 @@
-"""What a tensor is by its name alone, for modules and files that no family declares."""
+"""A tensor's component and kind by its name alone, for modules and files that are not declared."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _GGUF_COMPONENTS = {
     stem: component for stem, component in COMPONENTS.items() if component != LM_HEAD
 }
 
-# What modules register as buffers, by the last words of a name: rotary frequencies, BatchNorm's
-# statistics, position numbers, the correction of routers (DeepSeek-V3's, in GGUF exp_probs_b).
+# What modules register as buffers, by the end of the name: rotary frequencies, BatchNorm's
+# statistics, position ids, the bias correction of DeepSeek-V3's routers (in GGUF exp_probs_b).
 _BUFFER = re.compile(
     r"(.*\.)?(rotary_emb\.inv_freq|running_(mean|var)|num_batches_tracked|(position|token_type)_ids"
     r"|masked_bias|e_score_correction_bias)|(.*\.)?exp_probs_b(\.bias)?"
@@ -30,7 +30,7 @@ _ROUTED = re.compile(r"(^|\.)experts\.|_exps\.|\.ffn_(gate|up|down)\.\d+\.")
 
 
 def component_by_name(name: str) -> str:
-    """What a tensor of an unknown family is part of: GGUF's names, or its owner's path without numbers."""
+    """The component of an undeclared tensor: by its GGUF name, else its module's path without indices."""
     gguf = _GGUF.fullmatch(name)
     if gguf is not None and gguf[1] in _GGUF_COMPONENTS:
         return _GGUF_COMPONENTS[gguf[1]]
@@ -39,22 +39,21 @@ def component_by_name(name: str) -> str:
 
 
 def is_bias(name: str) -> bool:
-    """Whether a parameter is added: named bias, or as torch's recurrent and attention ones are."""
-    last = name.rpartition(".")[2]
-    return _BIAS.fullmatch(last) is not None
+    """Whether a parameter is a bias, by the names that torch's own modules use."""
+    return _BIAS.fullmatch(name.rpartition(".")[2]) is not None
 
 
 def is_embedding(name: str, shape: tuple[int, ...]) -> bool:
-    """Whether a matrix is a token or position table: wte, wpe, embed_tokens, token_embd, ..."""
+    """Whether a tensor is a token or position table: wte, wpe, embed_tokens, token_embd, ..."""
     return len(shape) == 2 and _EMBEDDING.search(name) is not None
 
 
 def is_buffer(name: str, shape: tuple[int, ...]) -> bool:
-    """Whether a tensor is no parameter: by its name, or a causal mask (1, 1, T, T) called bias."""
+    """Whether a tensor is a buffer: by its name, or a causal mask (1, 1, T, T) called bias."""
     is_mask = len(shape) == 4 and shape[:2] == (1, 1) and shape[2] == shape[3]
     return _BUFFER.fullmatch(name) is not None or (is_mask and name.endswith("bias"))
 
 
 def is_routed(name: str) -> bool:
-    """Whether a tensor belongs to routed experts, of which a token uses some."""
+    """Whether a tensor belongs to routed experts, of which a token uses only some."""
     return _ROUTED.search(name) is not None

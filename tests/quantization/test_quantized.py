@@ -25,7 +25,7 @@ from minilm.formats.header import Header, StoredTensor
 from minilm.formats.safetensors import read_header
 from minilm.inspection.comparison import expected_shapes
 from minilm.quantization.block_formats import VALUE_BITS, gguf_value_bytes
-from minilm.quantization.logical_tensors import LogicalTensor, Storage, decode, summary
+from minilm.quantization.logical_tensors import LogicalTensor, LogicalTensors, decode, summary
 
 LLAMA = {
     "model_type": "llama",
@@ -580,11 +580,11 @@ def write(folder: Path, case: Case, left_out: str = "") -> Path:
     return folder / "model.safetensors"
 
 
-def decoded(folder: Path, case: Case, left_out: str = "") -> Storage:
+def decoded(folder: Path, case: Case, left_out: str = "") -> LogicalTensors:
     return decode(read_header(write(folder, case, left_out)), case.config, EXPECTED)
 
 
-def named(storage: Storage) -> dict[str, LogicalTensor]:
+def named(storage: LogicalTensors) -> dict[str, LogicalTensor]:
     assert len({tensor.name for tensor in storage.tensors}) == len(storage.tensors)
     return {tensor.name: tensor for tensor in storage.tensors}
 
@@ -782,7 +782,7 @@ def test_a_gguf_file_of_several_types() -> None:
 def test_a_checkpoint_of_16_bits_is_as_it_was() -> None:
     header = only(*(stored(name, "bfloat16", *shape) for name, shape in EXPECTED.items()))
     storage = decode(header, {}, EXPECTED)
-    assert storage == Storage(
+    assert storage == LogicalTensors(
         tuple(LogicalTensor(t.name, t.shape, t.dtype, (t,)) for t in header.tensors)
     )
     assert summary(storage) is None
@@ -853,7 +853,7 @@ def test_the_file_decides_against_the_configuration() -> None:
     assert storage.notes == ("quant_method 'gptq': the tensors are packed as awq",)
     plain = decode(only(stored("x.W_q", "uint8", 4)), {"quant_method": "hqq"}, {})
     assert (plain.method, summary(plain)) == (None, None)
-    assert "quant_method 'hqq': no tensor is stored in a way known here" in plain.notes[0]
+    assert "quant_method 'hqq': no tensor is stored by a known method" in plain.notes[0]
 
 
 @pytest.mark.parametrize(

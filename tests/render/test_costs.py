@@ -13,7 +13,7 @@ from minilm.config.presets import PRESETS
 from minilm.costs.activations import activation_bytes
 from minilm.costs.fits import fits
 from minilm.costs.memory import kv_cache_bytes, training_bytes
-from minilm.inspection.activation_check import Measured
+from minilm.inspection.activation_check import ActivationMeasurement
 from minilm.render.costs import activations_table, fits_table, kv_cache_table, training_table
 from minilm.units import format_bytes
 
@@ -81,7 +81,7 @@ def test_activations_beside_their_measurement() -> None:
     text = printed(activations_table(values))
     assert "(exact)" in text
     assert f"{values['checkpointed']:,}" in text
-    found = Measured(
+    found = ActivationMeasurement(
         "cuda", "float32", 2, 64, predicted=1010, saved=1000, allocated=1024, peak=4096
     )
     measured = {**asdict(found), "relative_error": found.relative_error}

@@ -6,14 +6,14 @@ import io
 
 from rich.console import Console
 
-from minilm.inspection.inspector import examine
+from minilm.inspection.inspector import inspect_with_sources
 from minilm.inspection.reconciliation.numbers import parse_number
 from minilm.inspection.reconciliation.reconcile import reconcile
 from minilm.render.reconcile import render
 
 
 def printed(number: str) -> str:
-    inspection = examine("gpt2")
+    inspection = inspect_with_sources("gpt2")
     answer = reconcile(inspection.report, inspection.layout, parse_number(number))
     stream = io.StringIO()
     Console(file=stream, width=200).print(render(answer))

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from minilm.inspection import extras
-from minilm.inspection.inspector import examine
+from minilm.inspection.inspector import inspect_with_sources
 from minilm.inspection.report import Report
 from minilm.render.sections import sections
 from minilm.render.tables import Section, way
@@ -34,7 +34,7 @@ def save(path: Path, **tensors: torch.Tensor) -> str:
 def test_statistics(tmp_path: Path) -> None:
     values = torch.tensor([[0.0, 1.0], [-3.0, float("nan")]])
     target = save(tmp_path / "a.safetensors", w=values, empty_rows=torch.zeros(2, 3))
-    found = section(extras.with_statistics(examine(target), None), "statistics")
+    found = section(extras.with_statistics(inspect_with_sources(target), None), "statistics")
     total, *tensors = rows(found)
     assert total["tensor"] == "total"
     (w,) = [row for row in tensors if row["tensor"] == "w"]
@@ -50,19 +50,23 @@ def test_statistics(tmp_path: Path) -> None:
 def test_difference(tmp_path: Path) -> None:
     a = save(tmp_path / "a.safetensors", w=torch.zeros(2, 2), gone=torch.ones(1), s=torch.ones(2))
     b = save(tmp_path / "b.safetensors", w=torch.eye(2), new=torch.ones(1), s=torch.ones(3))
-    found = section(extras.with_difference(examine(a), examine(b), None), "difference")
+    found = section(
+        extras.with_difference(inspect_with_sources(a), inspect_with_sources(b), None), "difference"
+    )
     assert found.text == ("They differ.",)
     assert rows(found, 0) == [{"added": "new"}]
     assert rows(found, 1) == [{"removed": "gone"}]
     assert rows(found, 2) == [{"reshaped": "s", "in A": "2", "in B": "3"}]
     change = rows(found, 3)[1]
     assert (change["change of"], change["identical"], change["rank"]) == ("w", "50.00%", "2")
-    same = section(extras.with_difference(examine(a), examine(a), None), "difference")
+    same = section(
+        extras.with_difference(inspect_with_sources(a), inspect_with_sources(a), None), "difference"
+    )
     assert same.text == ("Both hold the same tensors with the same bits.",)
 
 
 def test_what_fits() -> None:
-    report = extras.with_fits(examine("gpt2"), "1GB", context=None, batch=1)
+    report = extras.with_fits(inspect_with_sources("gpt2"), "1GB", context=None, batch=1)
     assert report.fits is not None
     found = rows(section(report, "fits"))
     assert len(found) == len(report.fits)
@@ -75,11 +79,15 @@ def test_what_fits() -> None:
 
 
 def test_reconciliation() -> None:
-    explained = section(extras.with_reconciliation(examine("gpt2"), "163037184"), "reconciliation")
+    explained = section(
+        extras.with_reconciliation(inspect_with_sources("gpt2"), "163037184"), "reconciliation"
+    )
     assert explained.text == ("163037184 is explained to the last one:",)
     assert "124,439,808 + 38,597,376" in rows(explained)[0]["arithmetic"]
     assert rows(explained)[0]["left over"] == "+0"
-    wrong = section(extras.with_reconciliation(examine("gpt2"), "163037185"), "reconciliation")
+    wrong = section(
+        extras.with_reconciliation(inspect_with_sources("gpt2"), "163037185"), "reconciliation"
+    )
     assert wrong.text == ("163037185 is not explained. The nearest:",)
 
 

@@ -16,8 +16,8 @@ import torch
 from minilm.errors import FormatError
 from minilm.formats.header import StoredTensor
 from minilm.inspection import extras
-from minilm.inspection.inspector import examine
-from minilm.quantization.logical_tensors import LogicalTensor, Storage
+from minilm.inspection.inspector import inspect_with_sources
+from minilm.quantization.logical_tensors import LogicalTensor, LogicalTensors
 from minilm.values.packed import not_decoded
 from minilm.values.scan import Outlier
 from minilm.values.statistics import TensorStatistics, Unread, statistics
@@ -316,7 +316,7 @@ def test_what_has_scales_is_packed_though_its_dtype_is_a_number() -> None:
         LogicalTensor("w", (2, 3), "int8", (values,), (scale,)),
         LogicalTensor("x", (5,), "int8", (plain,)),
     )
-    found = not_decoded(Storage(tensors, "method", (), (cache,)))
+    found = not_decoded(LogicalTensors(tensors, "method", (), (cache,)))
     assert found == {
         "w": Unread("w", "not decoded: packed by method", 6),
         "w.scale": Unread("w.scale", "not decoded: packed by method", 0),
@@ -326,7 +326,7 @@ def test_what_has_scales_is_packed_though_its_dtype_is_a_number() -> None:
 
 
 def test_packed_bytes_and_scales_are_no_weights(quantized: Path) -> None:
-    inspection = examine(quantized)
+    inspection = inspect_with_sources(quantized)
     found = extras.with_statistics(inspection, None).statistics
     assert found is not None
     assert [tensor.name for tensor in found.tensors] == ["norm.weight"]
