@@ -34,7 +34,7 @@ def from_dict(cls: type[Config], values: Any, where: object) -> Config:
         return cls(**values)
     except ConfigError as error:
         field = f"{where}: {error.where}"
-        raise ConfigError(field, error.came, error.expected, error.remedy) from None
+        raise ConfigError(field, error.got, error.expected, error.remedy) from None
 
 
 def check_types(config: Any) -> None:

@@ -73,7 +73,7 @@ def classify_tensors(
         return _classify_by_name(tensors, {name for name, _ in shared})
     by_name = _with_prefix(layout, tensors) if tied_copies_allowed else {t.name: t for t in tensors}
     parameters = {tensor.name for tensor in layout.named_tensors()}
-    registered_buffers = {tensor.name for tensor in layout.named(layout.buffers)}
+    registered_buffers = {tensor.name for tensor in layout.named_tensors(layout.buffers)}
     buffers = {
         name: tensor
         for name, tensor in by_name.items()
@@ -88,7 +88,7 @@ def classify_tensors(
         and {head, original} <= by_name.keys()
         and by_name[head].shape == by_name[original].shape
     }
-    mtp_names = {tensor.name for tensor in layout.named(layout.mtp)}
+    mtp_names = {tensor.name for tensor in layout.named_tensors(layout.mtp)}
     mtp = {name: tensor for name, tensor in by_name.items() if name in mtp_names}
     others = buffers.keys() | tied_copies.keys() | mtp.keys()
     return ClassifiedTensors(

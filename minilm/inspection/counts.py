@@ -59,7 +59,10 @@ def _count_declared(
     """What the formula declares; the file's elements, where there is a file."""
     rows: tuple[TensorRow, ...]
     if file is None or target.header is None:
-        buffers, mtp = _elements(layout.named(layout.buffers)), _elements(layout.named(layout.mtp))
+        buffers, mtp = (
+            _elements(layout.named_tensors(layout.buffers)),
+            _elements(layout.named_tensors(layout.mtp)),
+        )
         stored = layout.count() + buffers
         rows = declared_rows(layout, target.weights_dtype) if list_declared else ()
     else:

@@ -17,7 +17,7 @@ from minilm.config import ModelConfig, to_dict
 from minilm.config.presets import PRESETS
 from minilm.errors import ConfigError, InputError
 from minilm.formats.header import Header
-from minilm.formats.huggingface import shards_of
+from minilm.formats.huggingface import find_weights
 from minilm.formats.json_file import read_object
 from minilm.ledger.layout import Layout
 from minilm.runs import files as run_files
@@ -134,7 +134,7 @@ def _open_folder(name: str, path: Path) -> Target:
     config = path / run_files.CONFIG
     target = _open_config(name, config) if config.is_file() else Target(name)
     is_run = target.config is not None
-    weights = path / run_files.WEIGHTS if is_run else shards_of(path)
+    weights = path / run_files.WEIGHTS if is_run else find_weights(path)
     if weights is None and not config.is_file():
         raise InputError(
             name, "a folder without config.json and without weights", "a run or model folder"
@@ -216,7 +216,7 @@ def _declared_layout(path: Path, config: Mapping[str, Any]) -> Layout:
         return layout_of(config)
     except ConfigError as error:
         field = f"{path}: {str(error.where).removeprefix('config.json: ')}"
-        raise ConfigError(field, error.came, error.expected, error.remedy) from None
+        raise ConfigError(field, error.got, error.expected, error.remedy) from None
 
 
 def _minilm_target(name: str, config: ModelConfig) -> Target:

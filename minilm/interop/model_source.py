@@ -16,7 +16,7 @@ from minilm.errors import FormatError, InputError
 from minilm.formats import tensor_io
 from minilm.formats.checks import check_same_tensors
 from minilm.formats.header import StoredTensor
-from minilm.formats.huggingface import shards_of
+from minilm.formats.huggingface import find_weights
 from minilm.formats.json_file import read_object
 from minilm.formats.tensor_io import Array
 from minilm.ledger import components
@@ -94,7 +94,7 @@ def open_source(folder: Path) -> ModelSource:
         return ModelSource(folder, config, stored, {}, is_run=True)
     architecture = architecture_for(fields)
     config = architecture.model_config(fields)
-    weights = shards_of(folder)
+    weights = find_weights(folder)
     if weights is None:
         raise InputError(folder, "no weights", "model.safetensors or its shards")
     stored = _stored_by_declared_name(weights, architecture.layout(fields))

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from minilm.dtypes import BLOCKS
+from minilm.dtypes import GGUF_BLOCKS
 from minilm.errors import FormatError
 from minilm.formats.header import StoredTensor
 from minilm.values.gguf_blocks import LAYOUTS, block_values
@@ -164,7 +164,7 @@ def decode64(codes: Codes, dtype: str, out: Floats | None = None) -> Floats:
 
 
 def _elements_an_item(dtype: str) -> int:
-    return BLOCKS[dtype][0] if dtype in LAYOUTS else 1
+    return GGUF_BLOCKS[dtype][0] if dtype in LAYOUTS else 1
 
 
 def _float8_values(dtype: str) -> Codes:

@@ -141,8 +141,8 @@ def torch_pickle_target(_: Path) -> Target:
     size = len(whole.getvalue())
 
     def parse(data: bytes) -> object:
-        storages = torch_zip.Storages(whole, size, PATH, "x", entries)
-        return torch_zip.describe(PATH, data, storages)
+        locator = torch_zip.StorageLocator(whole, size, PATH, "x", entries)
+        return torch_zip.build_header(PATH, data, locator)
 
     return parse, [PICKLE]
 

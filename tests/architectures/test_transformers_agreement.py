@@ -70,7 +70,7 @@ def ties(model: Any) -> set[frozenset[str]]:
 
 def shapes(layout: Layout, *, buffers: bool = False) -> Shapes:
     declared = layout.buffers if buffers else layout.tensors
-    return {tensor.name: tensor.shape for tensor in layout.named(declared)}
+    return {tensor.name: tensor.shape for tensor in layout.named_tensors(declared)}
 
 
 def assert_agrees(model: Any, *layouts: Layout) -> None:

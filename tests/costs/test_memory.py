@@ -70,7 +70,7 @@ def test_own_training_keeps_sixteen_bytes_a_parameter() -> None:
 
 
 @pytest.mark.parametrize(
-    ("way", "weights", "master", "optimizer"),
+    ("variant", "weights", "master", "optimizer"),
     [
         ("adamw_float32", 4 * TOTAL, 0, 8 * TOTAL),
         ("adamw_bfloat16", 2 * TOTAL, 4 * TOTAL, 8 * TOTAL),
@@ -78,8 +78,8 @@ def test_own_training_keeps_sixteen_bytes_a_parameter() -> None:
         ("muon_bfloat16", 2 * TOTAL, 4 * TOTAL, 8 * TOTAL - 4 * MATRICES),
     ],
 )
-def test_ways_to_train(way: str, weights: int, master: int, optimizer: int) -> None:
-    state = training_state(GPT2, way)
+def test_variants_of_full_training(variant: str, weights: int, master: int, optimizer: int) -> None:
+    state = training_state(GPT2, variant)
     assert state == {
         "weights": weights,
         "master": master,

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from minilm.errors import FormatError, InputError
 from minilm.formats import read
-from minilm.formats.huggingface import MOST_SHARDS, read_index, shards_of
+from minilm.formats.huggingface import MAX_SHARDS, find_weights, read_index
 from tests.formats.files import gguf, write_safetensors
 
 INDEX = "model.safetensors.index.json"
@@ -86,12 +86,12 @@ def test_a_cache_of_links_is_read(tmp_path: Path) -> None:
         ({"a": "other.index.json"}, "the shard"),
         ({"a": "config.json"}, "the shard"),
         ({"a": "missing\x1b[31m.safetensors"}, "no 'missing"),
-        ({"a": A, "b": B}, "no tensor that the index leaves out"),
+        ({"a": A, "b": B}, "only tensors that are in the index"),
         ({"a": A, "b": B, "c": B}, f"tensor 'c' in '{A}', expected it in '{B}'"),
         ({"a": A, "b": B, "c": A, "d": B}, f"no tensor 'd' in '{B}'"),
         ({"a": A, "b": B, "c": A, "\x1b\n": B}, "no tensor '\\x1b\\n'"),
-        ({"a": A, "b": B, "c": A, "d" * 2000: B}, "at most 1024 letters"),
-        ({f"t{n}": f"{n}.bin" for n in range(MOST_SHARDS + 1)}, f"at most {MOST_SHARDS}"),
+        ({"a": A, "b": B, "c": A, "d" * 2000: B}, "at most 1024 characters"),
+        ({f"t{n}": f"{n}.bin" for n in range(MAX_SHARDS + 1)}, f"at most {MAX_SHARDS}"),
     ],
 )
 def test_a_broken_index_is_one_clear_line(tmp_path: Path, weight_map: object, message: str) -> None:
@@ -178,14 +178,14 @@ def test_191_shards_are_quick(tmp_path: Path) -> None:
 def test_which_weights_a_folder_holds(tmp_path: Path, names: list[str], chosen: str | None) -> None:
     for name in names:
         (tmp_path / name).touch()
-    assert shards_of(tmp_path) == (tmp_path / chosen if chosen else None)
+    assert find_weights(tmp_path) == (tmp_path / chosen if chosen else None)
 
 
 def test_several_candidates_are_named(tmp_path: Path) -> None:
     for name in ("q4.gguf", "q8.gguf"):
         (tmp_path / name).touch()
     with pytest.raises(InputError, match=r"\(q4.gguf, q8.gguf\), expected one; name the file"):
-        shards_of(tmp_path)
+        find_weights(tmp_path)
 
 
 def test_a_file_is_told_by_its_name_else_by_its_beginning(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_a_file_is_told_by_its_name_else_by_its_beginning(tmp_path: Path) -> Non
     (tmp_path / "x.bin").write_bytes(gguf([("g", (1,), 0, 0)], data=bytes(4)))
     assert read(tmp_path / "x.bin").tensors[0].name == "g"
     (tmp_path / "text").write_text("hello, world")
-    with pytest.raises(FormatError, match="an unknown kind of file"):
+    with pytest.raises(FormatError, match="an unknown file format"):
         read(tmp_path / "text")
 
 

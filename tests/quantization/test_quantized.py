@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 import minilm
 from minilm.architectures import layout_of
-from minilm.dtypes import BITS, BLOCKS
+from minilm.dtypes import BITS, GGUF_BLOCKS
 from minilm.errors import FormatError
 from minilm.formats.header import Header, StoredTensor
 from minilm.formats.safetensors import read_header
@@ -755,8 +755,8 @@ SCALE_BYTES = {
 
 
 def test_scales_of_every_gguf_block() -> None:
-    assert VALUE_BITS.keys() == BLOCKS.keys() == SCALE_BYTES.keys()
-    for dtype, (elements, size) in BLOCKS.items():
+    assert VALUE_BITS.keys() == GGUF_BLOCKS.keys() == SCALE_BYTES.keys()
+    for dtype, (elements, size) in GGUF_BLOCKS.items():
         tensor = StoredTensor("x", dtype, (3, elements), 3 * size)
         assert tensor.nbytes - gguf_value_bytes(tensor) == 3 * SCALE_BYTES[dtype], dtype
 

@@ -52,7 +52,7 @@ def test_two_processes_share_the_sizes() -> None:
 def test_an_error_there_is_the_same_error_here() -> None:
     with pytest.raises(FormatError, match=r"^x\.bin: 13, expected another number$") as caught:
         squares([1, 2, 3, 13, 5])
-    assert caught.value.came == "13"
+    assert caught.value.got == "13"
 
 
 def test_a_killed_process_is_one_error() -> None:

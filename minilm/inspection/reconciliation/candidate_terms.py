@@ -12,7 +12,7 @@ from minilm.inspection.reconciliation.explanation import EVERYTHING, Term
 from minilm.inspection.report import Report
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
-from minilm.ledger.symbols import ASCII, ONE, ZERO, written
+from minilm.ledger.symbols import ASCII, ONE, ZERO, format_polynomial
 
 # Vocabularies that published counts were made with, and whose they are.
 VOCABULARIES = {
@@ -110,7 +110,7 @@ def _stored_terms(report: Report, layout: Layout) -> Iterator[Term]:
     for name, shared in layout.ties:
         if shared in declared:
             tensor = declared[shared]
-            formula = written(tensor.count, ASCII)
+            formula = format_polynomial(tensor.count, ASCII)
             yield Term(
                 "the tied head counted twice", layout.value(tensor), formula, (name,), stored=True
             )
@@ -309,7 +309,7 @@ def _reported_terms(report: Report) -> Iterator[Term]:
 
 def _added(layout: Layout, name: str, tensors: Sequence[Tensor]) -> Term:
     count = sum(layout.value(tensor) for tensor in tensors)
-    formula = written(sum((tensor.count for tensor in tensors), ZERO), ASCII)
+    formula = format_polynomial(sum((tensor.count for tensor in tensors), ZERO), ASCII)
     return Term(name, count, formula, _names(tensors), stored=True)
 
 

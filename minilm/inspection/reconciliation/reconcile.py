@@ -22,7 +22,7 @@ from minilm.inspection.reconciliation.numbers import Number
 from minilm.inspection.report import Report
 from minilm.ledger.approximation import TEXTBOOK
 from minilm.ledger.layout import Layout
-from minilm.ledger.symbols import ASCII, symbol, written
+from minilm.ledger.symbols import ASCII, format_polynomial, symbol
 
 # Sums are searched while they are fewer than this share of the numbers near the total.
 MAX_CHANCE = 0.005
@@ -230,7 +230,7 @@ def _rules_of_thumb(layout: Layout) -> Iterator[Start]:
     blocks = 12 * depth * width * width
     if {"V", "L", "d"} <= layout.symbols.keys():
         for rule in (TEXTBOOK, vocabulary * width + blocks, blocks):
-            name = f"the rule of thumb {written(rule, ASCII)}"
+            name = f"the rule of thumb {format_polynomial(rule, ASCII)}"
             yield Start(name, rule.value(layout.symbols))
 
 
