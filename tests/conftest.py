@@ -104,3 +104,12 @@ def script(cache: Path) -> Script:
 def clean_environment(cache: Path) -> dict[str, str]:
     """The environment of a new user, with the test's cache."""
     return os.environ | {"MINILM_CACHE": str(cache), "COLUMNS": "100"}
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip the tests marked gpu where there is none."""
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA GPU")

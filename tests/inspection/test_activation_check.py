@@ -160,7 +160,7 @@ def test_presets_that_are_small_enough_are_measured() -> None:
     assert check_activations(PRESETS["gpt2-xl"].model_config(), device="cpu") is None
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_on_cuda_the_allocator_agrees(dtype: str) -> None:
     measurement = check_activations(
