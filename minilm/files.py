@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,14 +23,14 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
     A pipe or device is opened and written into instead. Raises OSError (full disk, no permission); a
     regular file at ``path`` is then unchanged.
     """
-    if not _is_replaceable(path):
+    if not is_replaceable(path):
         with open(path, "wb") as stream:
             yield stream
         return
     target = Path(os.path.realpath(path))
     try:
         # A sibling, because a rename is atomic within one file system; hidden from *.json patterns.
-        name = str(target.parent / f".{target.name}.{secrets.token_hex(4)}.tmp")
+        name = str(target.parent / f".{target.name}.{os.urandom(4).hex()}.tmp")
         descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise _error_about(path, error) from None
@@ -51,8 +50,8 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
-def _is_replaceable(path: Path) -> bool:
-    """Whether a rename may replace what is at ``path``: a regular file, or nothing."""
+def is_replaceable(path: Path) -> bool:
+    """Whether a new file may take the place of what is at ``path``: of a regular file or of nothing."""
     # /dev/stdout leads through /proc to a file that another program holds open.
     parent = os.path.realpath(path.parent)
     if parent == "/dev" or parent.startswith("/proc/"):

@@ -6,9 +6,8 @@ The letters are those of docs/architecture.md; a block names its tensors below t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from reprlib import repr as shortened
-from typing import Any
+from typing import Any, NamedTuple
 
 from minilm.architectures.config_fields import optional_size, size, whole_number
 from minilm.errors import ConfigError
@@ -69,8 +68,7 @@ def lm_head(name: str, *, tied: bool, bias: bool = False) -> tuple[Tensor, ...]:
     return parts[1:] if tied else parts
 
 
-@dataclass(frozen=True)
-class Heads:
+class Heads(NamedTuple):
     """Attention heads of a config: their numbers, and the widths of all queries and all keys."""
 
     symbols: Mapping[str, int]

@@ -148,7 +148,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
     )
 
 
-def _attention(block: _Block, where: LayerGroup) -> tuple[Tensor, ...]:
+def _attention(block: _Block, group: LayerGroup) -> tuple[Tensor, ...]:
     """The norm in front, the way down to the latents and up to the heads, and the output."""
 
     def matrix(
@@ -160,8 +160,8 @@ def _attention(block: _Block, where: LayerGroup) -> tuple[Tensor, ...]:
             inputs,
             component,
             bias=bias,
-            repeat=where.repeat,
-            layers=where.layers,
+            repeat=group.repeat,
+            layers=group.layers,
         )
 
     def latent_norm(name: str, width: Polynomial) -> tuple[Tensor, ...]:
@@ -169,8 +169,8 @@ def _attention(block: _Block, where: LayerGroup) -> tuple[Tensor, ...]:
             f"model.layers.{{i}}.self_attn.{name}",
             components.ATTENTION_LATENT_NORM,
             width=width,
-            repeat=where.repeat,
-            layers=where.layers,
+            repeat=group.repeat,
+            layers=group.layers,
         )
 
     bias = block.attention_bias
@@ -187,8 +187,8 @@ def _attention(block: _Block, where: LayerGroup) -> tuple[Tensor, ...]:
         *norm(
             "model.layers.{i}.input_layernorm",
             components.ATTENTION_NORM,
-            repeat=where.repeat,
-            layers=where.layers,
+            repeat=group.repeat,
+            layers=group.layers,
         ),
         *query,
         *matrix("kv_a_proj_with_mqa", c + r, d, components.ATTENTION_KEY_VALUE_LATENT, bias),
@@ -198,8 +198,8 @@ def _attention(block: _Block, where: LayerGroup) -> tuple[Tensor, ...]:
         *norm(
             "model.layers.{i}.post_attention_layernorm",
             components.FEED_FORWARD_NORM,
-            repeat=where.repeat,
-            layers=where.layers,
+            repeat=group.repeat,
+            layers=group.layers,
         ),
     )
 
@@ -228,18 +228,18 @@ def _mtp_modules(config: Mapping[str, Any], default: int) -> int:
     return layers(config, name, default) if whole_number(config, name, default) else 0
 
 
-def _correction_bias(where: LayerGroup | None) -> tuple[Tensor, ...]:
+def _correction_bias(group: LayerGroup | None) -> tuple[Tensor, ...]:
     """What V3 adds to the router's scores when it chooses; set by the load, not by gradients."""
-    if where is None:
+    if group is None:
         return ()
     name = "model.layers.{i}.mlp.gate.e_score_correction_bias"
-    return (Tensor(name, (E,), components.ROUTER, Role.ADDED, where.repeat, where.layers),)
+    return (Tensor(name, (E,), components.ROUTER, Role.ADDED, group.repeat, group.layers),)
 
 
-def _mtp(block: _Block, where: LayerGroup, *, has_experts: bool) -> tuple[Tensor, ...]:
+def _mtp(block: _Block, group: LayerGroup, *, has_experts: bool) -> tuple[Tensor, ...]:
     """Each module: its copies of embedding and head, two norms, a projection, and one more layer."""
     module = "model.layers.{i}"
-    repeat, at = where.repeat, where.layers
+    repeat, at = group.repeat, group.layers
 
     def table(name: str, role: Role) -> Tensor:
         return Tensor(f"{module}.{name}.weight", (V, d), components.MTP, role, repeat, at)
@@ -252,9 +252,9 @@ def _mtp(block: _Block, where: LayerGroup, *, has_experts: bool) -> tuple[Tensor
         *gain("enorm"),
         *gain("hnorm"),
         *linear(f"{module}.eh_proj", d, 2 * d, components.MTP, repeat=repeat, layers=at),
-        *_attention(block, where),
-        *_feed_forward(block, None if has_experts else where, where if has_experts else None),
-        *(_correction_bias(where) if has_experts else ()),
+        *_attention(block, group),
+        *_feed_forward(block, None if has_experts else group, group if has_experts else None),
+        *(_correction_bias(group) if has_experts else ()),
         *gain("shared_head.norm"),
         table("shared_head.head", Role.MULTIPLIED),
     )

@@ -71,7 +71,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
         tensors,
         symbols,
         ties=TIED_HEAD if tied else (),
-        attention=_kinds(config, heads, num_layers),
+        attention=_attention_kinds(config, heads, num_layers),
         context_length=size(config, "max_position_embeddings", defaults.context),
     )
 
@@ -103,7 +103,9 @@ def _block(block: str, config: Mapping[str, Any], heads: Heads) -> tuple[Tensor,
     )
 
 
-def _kinds(config: Mapping[str, Any], heads: Heads, num_layers: int) -> tuple[AttentionSpec, ...]:
+def _attention_kinds(
+    config: Mapping[str, Any], heads: Heads, num_layers: int
+) -> tuple[AttentionSpec, ...]:
     if config["model_type"] == "gemma":
         return (heads.attention(),)
     # The last of each group of layers sees everything.

@@ -41,7 +41,7 @@ STEMS = {
 }
 _QUERY_NORM, _KEY_NORM = "attn_q_norm", "attn_k_norm"
 
-# The way back, with the components that have several names.
+# The inverse, with the components that have several names.
 COMPONENTS = {stem: component for component, stem in STEMS.items()} | {
     _QUERY_NORM: components.ATTENTION_QK_NORM,
     _KEY_NORM: components.ATTENTION_QK_NORM,

@@ -22,19 +22,16 @@ from minilm.architectures.building_blocks import (
 )
 from minilm.architectures.config_fields import field_name, flag, layers, number, require, size
 from minilm.architectures.conversion import (
-    GELU_GRAPH,
-    HF_ACTIVATIONS,
     LAYERNORM,
     STANDARD_BLOCK,
     Architecture,
-    Fields,
     GgufGraph,
     all_of,
     heads_fill_width,
-    read_activation,
     requires,
     ungrouped_heads,
 )
+from minilm.architectures.shared_fields import GELU_GRAPH, HF_ACTIVATIONS, Fields, read_activation
 from minilm.config import ModelConfig
 from minilm.errors import ConfigError
 from minilm.ledger import components

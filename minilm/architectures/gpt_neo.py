@@ -75,33 +75,33 @@ def layout(config: Mapping[str, Any]) -> Layout:
 def _attention(config: Mapping[str, Any], heads: Heads, count: int) -> tuple[AttentionSpec, ...]:
     """Global layers see everything, local ones the last ``window_size`` tokens."""
     window = size(config, "window_size", 256)
-    kinds = _kinds(config.get("attention_types"), count)
-    counts = {0: kinds.count("global"), window: kinds.count("local")}
+    layer_types = _layer_types(config.get("attention_types"), count)
+    counts = {0: layer_types.count("global"), window: layer_types.count("local")}
     return tuple(
-        heads.attention(layers=as_polynomial(number), window=seen)
-        for seen, number in counts.items()
+        heads.attention(layers=as_polynomial(number), window=span)
+        for span, number in counts.items()
         if number
     )
 
 
-def _kinds(groups: object, count: int) -> list[str]:
-    """``[[["global", "local"], 12]]`` written out, one word a layer."""
+def _layer_types(groups: object, count: int) -> list[str]:
+    """``[[["global", "local"], 12]]`` expanded: one name a layer."""
     expected = 'groups such as [["global", "local"], 12] that make up the layers'
     if groups is None:
         groups = [[["global", "local"], 12]]
     if not isinstance(groups, list):
         raise ConfigError("config.json: attention_types", shortened(groups), expected)
-    kinds: list[str] = []
+    layer_types: list[str] = []
     for group in groups:
         match group:
-            case [[_, *_] as words, int(times)] if (
-                all(word in ("global", "local") for word in words)
+            case [[_, *_] as pattern, int(times)] if (
+                all(name in ("global", "local") for name in pattern)
                 and 1 <= times <= LARGEST_LAYER_COUNT
-                and len(kinds) + len(words) * times <= LARGEST_LAYER_COUNT
+                and len(layer_types) + len(pattern) * times <= LARGEST_LAYER_COUNT
             ):
-                kinds += words * times
+                layer_types += pattern * times
             case _:
                 raise ConfigError("config.json: attention_types", shortened(group), expected)
-    if len(kinds) != count:
-        raise ConfigError("config.json: attention_types", f"{len(kinds)} layers", f"{count}")
-    return kinds
+    if len(layer_types) != count:
+        raise ConfigError("config.json: attention_types", f"{len(layer_types)} layers", f"{count}")
+    return layer_types

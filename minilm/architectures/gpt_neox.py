@@ -21,23 +21,25 @@ from minilm.architectures.building_blocks import (
 )
 from minilm.architectures.config_fields import flag, layers, number, size
 from minilm.architectures.conversion import (
-    GELU_GRAPH,
-    HF_ACTIVATIONS,
     LAYERNORM,
     NO_EXTRAS,
     Architecture,
-    Fields,
     GgufGraph,
     all_of,
     heads_fill_width,
     one_attention_bias,
+    requires,
+    ungrouped_heads,
+)
+from minilm.architectures.shared_fields import (
+    GELU_GRAPH,
+    HF_ACTIVATIONS,
+    Fields,
     read_activation,
     read_rope,
     read_rope_parameters,
-    requires,
     rope_parameters,
     size_fields,
-    ungrouped_heads,
 )
 from minilm.config import ModelConfig
 from minilm.ledger import components

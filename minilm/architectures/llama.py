@@ -22,14 +22,12 @@ from minilm.architectures.conversion import (
     RMSNORM,
     STANDARD_BLOCK,
     Architecture,
-    Fields,
     GgufGraph,
     all_of,
-    gated_fields,
     one_attention_bias,
-    read_gated,
     requires,
 )
+from minilm.architectures.shared_fields import Fields, gated_fields, read_gated
 from minilm.config import ModelConfig
 from minilm.ledger import components
 from minilm.ledger.layout import Layout

@@ -27,10 +27,9 @@ from minilm.architectures.conversion import (
     Architecture,
     GgufGraph,
     all_of,
-    gated_fields,
-    read_gated,
     requires,
 )
+from minilm.architectures.shared_fields import gated_fields, read_gated
 from minilm.config import ModelConfig
 from minilm.ledger import components
 from minilm.ledger.layout import Layout

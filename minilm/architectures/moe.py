@@ -84,22 +84,22 @@ def split_layers(num_layers: int, has_experts: Callable[[int], bool]) -> LayerSp
 
 
 def dense_feed_forward(
-    prefix: str, where: LayerGroup | None, *, bias: bool = False
+    prefix: str, group: LayerGroup | None, *, bias: bool = False
 ) -> tuple[Tensor, ...]:
     """The feed-forward of the dense layers, none where there are none."""
-    if where is None:
+    if group is None:
         return ()
-    return gated_feed_forward(prefix, bias=bias, repeat=where.repeat, layers=where.layers)
+    return gated_feed_forward(prefix, bias=bias, repeat=group.repeat, layers=group.layers)
 
 
 def routed_experts(
     prefix: str,
-    where: LayerGroup | None,
+    group: LayerGroup | None,
     *,
     names: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj"),
 ) -> tuple[Tensor, ...]:
     """``prefix.gate`` (the router) and ``prefix.experts.{e}.*``, each expert under its own names."""
-    if where is None:
+    if group is None:
         return ()
     gate, up, down = names
 
@@ -109,15 +109,15 @@ def routed_experts(
             (rows, columns),
             component,
             Role.MULTIPLIED,
-            where.repeat,
-            where.layers,
+            group.repeat,
+            group.layers,
             experts=E,
             routed=True,
         )
 
     return (
         *linear(
-            f"{prefix}.gate", E, d, components.ROUTER, repeat=where.repeat, layers=where.layers
+            f"{prefix}.gate", E, d, components.ROUTER, repeat=group.repeat, layers=group.layers
         ),
         matrix(gate, m, d, components.EXPERTS_GATE),
         matrix(up, m, d, components.EXPERTS_UP),
@@ -126,12 +126,12 @@ def routed_experts(
 
 
 def shared_expert(
-    prefix: str, where: LayerGroup | None, *, width: Polynomial, bias: bool = False
+    prefix: str, group: LayerGroup | None, *, width: Polynomial, bias: bool = False
 ) -> tuple[Tensor, ...]:
     """``prefix.{gate,up,down}_proj`` of the expert that every token uses."""
-    if where is None:
+    if group is None:
         return ()
     tensors = gated_feed_forward(
-        prefix, width=width, bias=bias, repeat=where.repeat, layers=where.layers
+        prefix, width=width, bias=bias, repeat=group.repeat, layers=group.layers
     )
     return tuple(replace(tensor, component=components.SHARED_EXPERT) for tensor in tensors)

@@ -36,10 +36,8 @@ from minilm.architectures.conversion import (
     Architecture,
     GgufGraph,
     all_of,
-    gated_fields,
     heads_fill_width,
     one_attention_bias,
-    read_gated,
     requires,
 )
 from minilm.architectures.moe import (
@@ -50,6 +48,7 @@ from minilm.architectures.moe import (
     shared_expert,
     split_layers,
 )
+from minilm.architectures.shared_fields import gated_fields, read_gated
 from minilm.config import ModelConfig
 from minilm.errors import ConfigError
 from minilm.ledger import components
@@ -116,7 +115,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
         tensors,
         symbols,
         ties=TIED_HEAD if tied else (),
-        attention=_kinds(config, heads, num_layers),
+        attention=_attention_kinds(config, heads, num_layers),
         context_length=size(config, "max_position_embeddings", 32768),
     )
 
@@ -134,18 +133,18 @@ def _attention(prefix: str, config: Mapping[str, Any], heads: Heads) -> tuple[Te
 
 
 def _shared_expert(prefix: str, split: LayerSplit) -> tuple[Tensor, ...]:
-    where = split.experts
-    if where is None:
+    group = split.experts
+    if group is None:
         return ()
     return (
-        *shared_expert(f"{prefix}.shared_expert", where, width=s),
+        *shared_expert(f"{prefix}.shared_expert", group, width=s),
         *linear(
             f"{prefix}.shared_expert_gate",
             ONE,
             d,
             components.SHARED_EXPERT_GATE,
-            repeat=where.repeat,
-            layers=where.layers,
+            repeat=group.repeat,
+            layers=group.layers,
         ),
     )
 
@@ -161,7 +160,9 @@ def _has_experts(config: Mapping[str, Any]) -> Callable[[int], bool]:
     return lambda i: i not in without and (i + 1) % step == 0
 
 
-def _kinds(config: Mapping[str, Any], heads: Heads, num_layers: int) -> tuple[AttentionSpec, ...]:
+def _attention_kinds(
+    config: Mapping[str, Any], heads: Heads, num_layers: int
+) -> tuple[AttentionSpec, ...]:
     if not flag(config, "use_sliding_window", False):
         return (heads.attention(),)
     window = window_size(config, 4096)

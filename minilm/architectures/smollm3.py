@@ -57,12 +57,14 @@ def layout(config: Mapping[str, Any]) -> Layout:
         tensors,
         symbols,
         ties=TIED_HEAD if tied else (),
-        attention=_kinds(config, heads, num_layers),
+        attention=_attention_kinds(config, heads, num_layers),
         context_length=size(config, "max_position_embeddings", 32768),
     )
 
 
-def _kinds(config: Mapping[str, Any], heads: Heads, num_layers: int) -> tuple[AttentionSpec, ...]:
+def _attention_kinds(
+    config: Mapping[str, Any], heads: Heads, num_layers: int
+) -> tuple[AttentionSpec, ...]:
     if not flag(config, "use_sliding_window", False):
         return (heads.attention(),)
     sliding = sliding_layers(config, num_layers, _without_rope(config, num_layers))

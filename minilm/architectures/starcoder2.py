@@ -20,20 +20,22 @@ from minilm.architectures.building_blocks import (
 )
 from minilm.architectures.config_fields import flag, layers, number, optional_size, size
 from minilm.architectures.conversion import (
-    GELU_GRAPH,
-    HF_ACTIVATIONS,
     LAYERNORM,
     STANDARD_BLOCK,
     Architecture,
-    Fields,
     GgufGraph,
     all_of,
     heads_fill_width,
     one_attention_bias,
     one_bias,
+    requires,
+)
+from minilm.architectures.shared_fields import (
+    GELU_GRAPH,
+    HF_ACTIVATIONS,
+    Fields,
     read_activation,
     read_rope,
-    requires,
     rope_fields,
     size_fields,
 )

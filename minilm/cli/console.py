@@ -1,4 +1,4 @@
-"""The console that results are printed on: as wide as they need, and silent when its reader leaves."""
+"""The console for results: as wide as they need, and silent when the reader of a pipe has left."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ WIDTH = 100
 
 
 class ResultConsole(Console):
-    """rich's, without its own way to end the program: `run_command` ends it as any other."""
+    """rich's console, which would end the program itself when a pipe is closed; `run_command` does that."""
 
     def __init__(self) -> None:
         super().__init__(highlight=False, width=None if sys.stdout.isatty() else _columns())

@@ -1,6 +1,6 @@
 """`inspect TARGET...`: print the report of each target; exit 1 when a count is not verified.
 
-argparse and not tyro: this command answers in a quarter of a second, and tyro takes most of that.
+argparse and not tyro, whose import takes longer than a whole inspection.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ def _run(arguments: Sequence[str] | None, program: str) -> int:
         except InputError as error:
             if len(options.targets) == 1:
                 raise
-            print(f"error: {error}", file=sys.stderr)  # the other targets still have their say
+            print(f"error: {error}", file=sys.stderr)  # the other targets are reported all the same
             status = BAD_INPUT
-    _write(reports, options)
+    _write_reports(reports, options)
     if not all(_passed(report) for report in reports):
         return max(status, CHECK_FAILED)
     return status
@@ -84,29 +84,30 @@ def _passed(report: Report) -> bool:
     return report.verified and explained
 
 
-def _write(reports: Sequence[Report], options: argparse.Namespace) -> None:
-    """Print or write each form that was asked for; the terminal's unless JSON goes to stdout."""
+def _write_reports(reports: Sequence[Report], options: argparse.Namespace) -> None:
+    """Write each file that was asked for; print for the terminal unless one of them is stdout."""
     if options.json is not None:
         values = [report.to_json(tensors=options.tensors) for report in reports]
         value = values[0] if len(options.targets) == 1 else values
-        _put(options.json, json.dumps(value, indent=2, allow_nan=False) + "\n")
+        _write_text(options.json, json.dumps(value, indent=2, allow_nan=False) + "\n")
     if options.markdown is not None:
         from minilm.render.markdown import markdown
 
         text = "\n".join(markdown(report, tensors=options.tensors) for report in reports)
-        _put(options.markdown, text)
+        _write_text(options.markdown, text)
     if options.html is not None:
         from minilm.render.html import page
 
-        _put(options.html, page(reports[0], history=_history(reports[0])))
+        _write_text(options.html, page(reports[0], history=_history(reports[0])))
     if "-" not in (options.json, options.markdown, options.html):
         from minilm.cli.console import ResultConsole
         from minilm.render.terminal import print_report
 
         console = ResultConsole()
-        for report in reports:
-            print_report(report, console, tensors=options.tensors)
-            console.print()
+        for number, report in enumerate(reports):
+            if number:
+                console.print()
+            print_report(report, console, full=options.full, tensors=options.tensors)
 
 
 def _history(report: Report) -> RunHistory | None:
@@ -124,7 +125,7 @@ def _history(report: Report) -> RunHistory | None:
         return None
 
 
-def _put(file: str, text: str) -> None:
+def _write_text(file: str, text: str) -> None:
     if file == "-":
         sys.stdout.write(text)
         return
@@ -134,24 +135,24 @@ def _put(file: str, text: str) -> None:
 
 
 @contextlib.contextmanager
-def _progress(doing: str) -> Iterator[extras.Progress | None]:
+def _progress(activity: str) -> Iterator[extras.Progress | None]:
     """A bar on stderr while values are read, where stderr is a terminal."""
     if not sys.stderr.isatty():
         yield None
         return
     from tqdm import tqdm
 
-    with tqdm(total=0, unit="B", unit_scale=True, desc=doing, leave=False) as bar:
+    with tqdm(total=0, unit="B", unit_scale=True, desc=activity, leave=False) as bar:
 
-        def show(done: int, total: int, name: str) -> None:
+        def update(done: int, total: int, name: str) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        yield show
+        yield update
 
 
-def _given(name: str) -> str:
-    """A name as it is; the empty one, an unset variable mostly, would be the current folder."""
+def _nonempty(name: str) -> str:
+    """The name itself; an empty one, mostly an unset variable, would mean the current folder."""
     if not name:
         raise argparse.ArgumentTypeError("an empty name")
     return name
@@ -160,28 +161,31 @@ def _given(name: str) -> str:
 def _parser(program: str) -> argparse.ArgumentParser:
     parser = Parser(
         prog=program,
-        description="Count every parameter of a model and prove the count.",
+        description="Count every parameter of a model and verify the count.",
         epilog="Exit status: 0 verified, 1 a witness disagrees or a number is not explained, "
         "2 bad usage or input.",
     )
     parser.add_argument(
         "targets",
         nargs="+",
-        type=_given,
+        type=_nonempty,
         metavar="TARGET",
         help="a run or Hugging Face folder, *.safetensors or its index, *.gguf, *.pt, *.pth, *.bin, "
         "config.json, or the name of a preset",
     )
     parser.add_argument(
-        "--json", type=_given, metavar="FILE", help="write the report as JSON; - is stdout"
+        "--full", action="store_true", help="print the whole report instead of one screen of it"
     )
     parser.add_argument(
-        "--markdown", type=_given, metavar="FILE", help="write it as Markdown; - is stdout"
+        "--json", type=_nonempty, metavar="FILE", help="write the report as JSON; - is stdout"
     )
     parser.add_argument(
-        "--html", type=_given, metavar="FILE", help="write it as one page that needs no network"
+        "--markdown", type=_nonempty, metavar="FILE", help="write it as Markdown; - is stdout"
     )
-    parser.add_argument("--tensors", action="store_true", help="list every tensor")
+    parser.add_argument(
+        "--html", type=_nonempty, metavar="FILE", help="write it as one page that needs no network"
+    )
+    parser.add_argument("--tensors", action="store_true", help="list every tensor as well")
     parser.add_argument("--stats", action="store_true", help="read all values and describe them")
     parser.add_argument(
         "--stable-rank",
@@ -190,7 +194,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--diff",
-        type=_given,
+        type=_nonempty,
         metavar="OTHER",
         help="compare names, shapes and values with OTHER",
     )

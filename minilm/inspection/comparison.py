@@ -58,6 +58,7 @@ class ClassifiedTensors:
 
 def classify_tensors(
     layout: Layout | None,
+    declared: Set[str],
     tensors: Sequence[LogicalTensor],
     *,
     tied_copies_allowed: bool,
@@ -65,21 +66,21 @@ def classify_tensors(
 ) -> ClassifiedTensors:
     """Separate parameters from buffers, from second copies of tied tensors and from MTP modules.
 
-    Without a layout every tensor is a parameter, but for what is a buffer by its name and for the first
-    names of ``shared``: views of the storage of their second. Copies of tied tensors are allowed in
-    Hugging Face files; a minilm run stores each parameter once, so there a copy is unexpected.
+    ``declared`` are the names of the parameters of ``layout``. Without a layout every tensor is a
+    parameter, but for what is a buffer by its name and for the first names of ``shared``: views of
+    the storage of their second. Copies of tied tensors are allowed in Hugging Face files; a minilm
+    run stores each parameter once, so there a copy is unexpected.
     """
     if layout is None:
         return _classify_by_name(tensors, {name for name, _ in shared})
     by_name = _with_prefix(layout, tensors) if tied_copies_allowed else {t.name: t for t in tensors}
-    parameters = {tensor.name for tensor in layout.named_tensors()}
     registered_buffers = {tensor.name for tensor in layout.named_tensors(layout.buffers)}
     buffers = {
         name: tensor
         for name, tensor in by_name.items()
         if name in registered_buffers
         or _LAYER.sub(".{i}.", name) in layout.ignored
-        or (name not in parameters and is_buffer(name, tensor.shape))
+        or (name not in declared and is_buffer(name, tensor.shape))
     }
     tied_copies = {
         head: by_name[head]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from minilm.formats.header import StoredTensor
 from minilm.inspection.active_experts import active_elements
 from minilm.inspection.comparison import ClassifiedTensors
+from minilm.inspection.conventions import conventions
 from minilm.inspection.names import component_by_name, is_bias, is_embedding
 from minilm.inspection.report import Component, Convention, Parameters, TensorRow
 from minilm.inspection.target import Target
@@ -37,7 +38,7 @@ class Counts:
     notes: tuple[str, ...] = ()
 
 
-def count(evidence: Evidence, *, list_declared: bool = True) -> Counts:
+def count_parameters(evidence: Evidence, *, list_declared: bool = True) -> Counts:
     """Count by the formula; without one by the file's tensors, else by the module's.
 
     A target that is a module is counted as it is, which may differ from its formula. Without
@@ -262,64 +263,3 @@ def stored_rows(file: ClassifiedTensors, layout: Layout | None) -> tuple[TensorR
         *rows(file.tied_copies, TIED_COPY),
         *rows(file.buffers, BUFFER),
     )
-
-
-def conventions(
-    parameters: Parameters,
-    layout: Layout | None = None,
-    *,
-    tied_elements: int = 0,
-    mtp_elements: int = 0,
-    vocabulary: int | None = None,
-) -> tuple[Convention, ...]:
-    """Every way in which this model's parameters are counted somewhere, each with its name.
-
-    ``tied_elements`` are those that a tie leaves out of the total; ``vocabulary`` is the number of
-    tokens of the tokenizer, where that is known.
-    """
-    p = parameters
-    ways = [
-        Convention("total", p.total, "every parameter once; a tied head is not counted again"),
-        Convention("trainable", p.trainable, "those that an optimizer would change"),
-        Convention("embedding", p.embedding, "the token, position and n-gram tables"),
-        Convention("non-embedding", p.non_embedding, "all but these tables; an untied head counts"),
-    ]
-    if layout is not None:
-        ways += _declared_conventions(p, layout, vocabulary)
-    if tied_elements:
-        meaning = "the tied head counted again, as by tools that do not track shared tensors"
-        ways.append(Convention("tied head twice", p.total + tied_elements, meaning))
-    if mtp_elements:
-        meaning = "with the modules for multi-token prediction"
-        ways.append(Convention("with MTP", p.total + mtp_elements, meaning))
-    if p.buffers:
-        meaning = "with masks, running statistics, router corrections"
-        ways.append(Convention("with buffers", p.total + p.buffers, meaning))
-    meaning = "elements in the file, copies, buffers, packed integers and scales included"
-    ways.append(Convention("stored", p.stored_elements, meaning))
-    return tuple(ways)
-
-
-def _declared_conventions(
-    p: Parameters, layout: Layout, vocabulary: int | None
-) -> list[Convention]:
-    """The conventions that need to know which tensors are the head and the token table."""
-    ways = []
-    head = layout.count(components=(components.LM_HEAD,))
-    token_table = layout.count(components=(components.TOKEN_EMBEDDING,))
-    if head:
-        meaning = "all but these tables and the head (N of Kaplan et al. 2020)"
-        ways.append(Convention("non-embedding, no head", p.non_embedding - head, meaning))
-    if p.active != p.total:
-        meaning = "what one token uses: its experts, and everything outside the experts"
-        ways.append(Convention("active", p.active, meaning))
-        meaning = "active, without the token table"
-        ways.append(Convention("active, no token embedding", p.active - token_table, meaning))
-    rows = layout.symbols.get("V", 0)
-    padding = rows - (vocabulary or rows)
-    if padding > 0:
-        tables = 2 if head else 1
-        meaning = f"without the {padding} rows that pad a vocabulary of {vocabulary} tokens"
-        excess = padding * (token_table // rows) * tables
-        ways.append(Convention("no padding rows", p.total - excess, meaning))
-    return ways

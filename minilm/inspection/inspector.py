@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from minilm.costs.flops import flops_per_token
 from minilm.errors import InputError
 from minilm.formats.header import Header
-from minilm.inspection.counts import count
+from minilm.inspection.counts import count_parameters
 from minilm.inspection.memory import context_or_default, memory_costs
 from minilm.inspection.report import FormulaReport, Report
 from minilm.inspection.target import open_target
-from minilm.inspection.witnesses import gather_evidence
+from minilm.inspection.witnesses import Evidence, gather_evidence
 from minilm.ledger.approximation import textbook
 from minilm.ledger.components import POSITION_EMBEDDING
 from minilm.ledger.layout import Layout
@@ -71,20 +71,26 @@ def inspect_with_sources(
         if value is not None and value < 1:
             raise InputError(option, str(value), "at least 1")
     evidence = gather_evidence(open_target(target), live=live)
-    opened, layout = evidence.target, evidence.target.layout
-    counts = count(evidence, list_declared=tensors)
+    return _report_evidence(evidence, context=context, batch=batch, tensors=tensors)
+
+
+def _report_evidence(
+    evidence: Evidence, *, context: int | None, batch: int, tensors: bool
+) -> Inspection:
+    target, layout = evidence.target, evidence.target.layout
+    counts = count_parameters(evidence, list_declared=tensors)
     memory = memory_costs(
         counts.parameters,
         layout,
-        opened.config,
-        stored_bytes=opened.header.data_bytes if opened.header else None,
+        target.config,
+        stored_bytes=target.header.data_bytes if target.header else None,
         context=context,
         batch=batch,
-        measure_activations=evidence.module is not None and opened.module is None,
+        measure_activations=evidence.module is not None and target.module is None,
     )
     report = Report(
-        target=opened.name,
-        architecture=opened.architecture,
+        target=target.name,
+        architecture=target.architecture,
         witnesses=evidence.witnesses,
         mismatches=evidence.mismatches,
         comparisons=evidence.comparisons,
@@ -95,12 +101,12 @@ def inspect_with_sources(
         formula=_formula(layout) if layout else None,
         tied=counts.tied,
         flops=_flops(layout, context) if layout else None,
-        hyperparameters=opened.hyperparameters,
+        hyperparameters=target.hyperparameters,
         notes=(*evidence.notes, *counts.notes, *_context_notes(layout, context)),
         conventions=counts.conventions,
         quantization=summary(evidence.logical) if evidence.logical else None,
     )
-    return Inspection(report, layout, opened.header, evidence.logical)
+    return Inspection(report, layout, target.header, evidence.logical)
 
 
 def _formula(layout: Layout) -> FormulaReport:

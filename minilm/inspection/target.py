@@ -12,7 +12,7 @@ from minilm import formats
 from minilm.architectures import layout_of
 from minilm.architectures.minilm import layout as minilm_layout
 from minilm.architectures.model_types import MODEL_TYPES
-from minilm.architectures.task_heads import architecture_of, with_its_head
+from minilm.architectures.task_heads import class_name_of, with_task_head
 from minilm.config import ModelConfig, to_dict
 from minilm.config.presets import PRESETS
 from minilm.errors import ConfigError, InputError
@@ -81,7 +81,7 @@ class Target:
         if self.header is not None and "general.architecture" in self.header.metadata:
             return f"no formula for GGUF files of {self.architecture!r}"
         if self.architecture in MODEL_TYPES:
-            return f"no formula for the head of {architecture_of(self.hugging_face)}"
+            return f"no formula for the head of {class_name_of(self.hugging_face)}"
         if self.architecture != UNKNOWN:
             return f"no formula for model_type {self.architecture!r}"
         if self.hugging_face:
@@ -203,7 +203,7 @@ def _open_config(name: str, path: Path) -> Target:
     return Target(
         name,
         model_type,
-        with_its_head(layout, config) if layout else None,
+        with_task_head(layout, config) if layout else None,
         hugging_face=config,
         folder=path.parent,
         hyperparameters={"model": fields},

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from minilm.architectures.model_types import MODEL_TYPES
-from minilm.architectures.task_heads import architecture_of
+from minilm.architectures.task_heads import class_name_of
 from minilm.errors import FormatError
 from minilm.inspection.comparison import (
     ClassifiedTensors,
@@ -49,15 +49,27 @@ def gather_evidence(target: Target, *, live: bool | None = None) -> Evidence:
 
     ``live`` is by default true for a run. Raises FormatError for a target without any witness.
     """
-    logical = _read_logical(target)
-    file = None if logical is None else _classify(target, logical)
+    live = target.is_run if live is None else live
+    # Many experts are many names: expanded once, and only where there is something to compare.
+    is_compared = target.header is not None or target.module is not None or live
+    expected = expected_shapes(target.layout) if target.layout and is_compared else {}
+    logical = file = None
+    if target.header is not None:
+        logical = decode(target.header, target.quantization_config, expected)
+        file = classify_tensors(
+            target.layout,
+            expected.keys(),
+            logical.tensors,
+            tied_copies_allowed=target.config is None,
+            shared=target.header.shared,
+        )
     module, module_note = _read_module(target, live)
     witnesses = [_file_witness(file)] if file is not None else []
     if module is not None:
         witnesses.append(_module_witness(module, same_names=target.config is not None))
     if target.layout is None and not witnesses:
         raise _no_witness(target)
-    comparisons, mismatches = _compare(target.layout, witnesses)
+    comparisons, mismatches = _compare(target.layout, expected, witnesses)
     if target.is_run and file is None:
         mismatches = ("file: model.safetensors is missing", *mismatches)
     left_out = target.header.metadata.get("minilm.left_out") if target.header else None
@@ -102,33 +114,16 @@ def _module_witness(module: ModuleContents, *, same_names: bool) -> _Witness:
     )
 
 
-def _read_logical(target: Target) -> LogicalTensors | None:
-    if target.header is None:
-        return None
-    expected = expected_shapes(target.layout) if target.layout else {}
-    return decode(target.header, target.quantization_config, expected)
-
-
-def _classify(target: Target, logical: LogicalTensors) -> ClassifiedTensors:
-    return classify_tensors(
-        target.layout,
-        logical.tensors,
-        tied_copies_allowed=target.config is None,
-        shared=target.header.shared if target.header else (),
-    )
-
-
 def _compare(
-    layout: Layout | None, witnesses: Sequence[_Witness]
+    layout: Layout | None, expected: Shapes, witnesses: Sequence[_Witness]
 ) -> tuple[tuple[Comparison, ...], tuple[str, ...]]:
     """Each witness with the formula; without a formula, the totals of file and module."""
     comparisons, mismatches = [], []
     if layout is not None:
-        expected, total = expected_shapes(layout) if witnesses else {}, layout.count()
         for witness in witnesses:
             if witness.shapes is not None:
                 mismatches += compare_shapes(expected, witness.shapes, witness.name)
-            mismatches += compare_totals(total, witness.total, witness.name, "formula")
+            mismatches += compare_totals(layout.count(), witness.total, witness.name, "formula")
             by: Literal["names", "totals"] = "totals" if witness.shapes is None else "names"
             comparisons.append(Comparison(witness.name, "formula", by))
     elif len(witnesses) > 1:
@@ -138,12 +133,12 @@ def _compare(
     return tuple(comparisons), tuple(mismatches)
 
 
-def _read_module(target: Target, live: bool | None) -> tuple[ModuleContents | None, str | None]:
+def _read_module(target: Target, live: bool) -> tuple[ModuleContents | None, str | None]:
     """The module of a target, or why there is none, or how it is compared.
 
     Raises FormatError where it is the only witness and cannot be built.
     """
-    if target.module is not None or not (target.is_run if live is None else live):
+    if target.module is not None or not live:
         return target.module, None
     from minilm.inspection.module_reader import hugging_face_model, meta_model, read_module
 
@@ -152,7 +147,7 @@ def _read_module(target: Target, live: bool | None) -> tuple[ModuleContents | No
     if not target.hugging_face:
         return None, "no config.json to build a module from"
     try:
-        module = hugging_face_model(target.hugging_face, architecture_of(target.hugging_face))
+        module = hugging_face_model(target.hugging_face, class_name_of(target.hugging_face))
     except FormatError as error:
         if target.layout is None and target.header is None:
             raise

@@ -101,7 +101,7 @@ def _tokenizer_config(tokenizer: Tokenizer, context_length: int) -> dict[str, An
         "clean_up_tokenization_spaces": False,
     }
     # Of bytes the end of a text is the zero byte, whose name in the vocabulary is a letter that texts may
-    # have: as a special token it would be found in them.
+    # have: as a special token it would be recognised in them.
     if tokenizer.end_of_text is not None and not isinstance(tokenizer, ByteTokenizer):
         token = _token(tokenizer, tokenizer.end_of_text)
         config |= {"bos_token": token, "eos_token": token}

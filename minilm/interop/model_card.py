@@ -9,7 +9,7 @@ from typing import Any
 
 from minilm.inspection.inspector import inspect
 from minilm.interop.model_source import ModelSource
-from minilm.render.markdown import parameters
+from minilm.render.markdown import component_table
 from minilm.runs import files as run_files
 
 
@@ -25,7 +25,7 @@ def card(source: ModelSource, name: str, class_name: str) -> str:
             *_training(summary),
             "## Parameters",
             "",
-            parameters(inspect(str(source.folder))),
+            component_table(inspect(str(source.folder))),
             "",
             "## Loading",
             "",

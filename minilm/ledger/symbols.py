@@ -12,6 +12,36 @@ from dataclasses import dataclass
 # The usual order of the letters in a product; other symbols follow alphabetically.
 LETTERS = "BELDMVTRcdfmshgke"
 
+# What a letter stands for, in the few words of a legend.
+MEANINGS = {
+    "B": "batch size",
+    "V": "vocabulary",
+    "T": "context",
+    "L": "layers",
+    "d": "model width",
+    "f": "feed-forward width",
+    "h": "heads",
+    "g": "key/value heads",
+    "k": "head width",
+    "E": "experts",
+    "e": "active experts",
+    "D": "dense layers",
+    "M": "expert layers",
+    "m": "expert width",
+    "s": "shared expert width",
+    "q": "query latent width",
+    "c": "key/value latent width",
+    "r": "RoPE head width",
+    "n": "head width without RoPE",
+    "v": "value head width",
+    "N": "multi-token prediction modules",
+    "p": "embedding width",
+    "C": "classes",
+    "R": "n-gram table rows",
+}
+# A family's own meaning of a letter.
+FAMILY_MEANINGS = {("minilm", "c"): "convolution taps"}
+
 Monomial = tuple[tuple[str, int], ...]  # (("L", 1), ("d", 2)) is L*d^2, in the order of LETTERS
 
 
@@ -71,6 +101,11 @@ class Polynomial:
 def symbol(name: str) -> Polynomial:
     """The polynomial of one dimension, such as ``symbol("d")``."""
     return Polynomial({((name, 1),): 1})
+
+
+def letter_meaning(letter: str, family: str) -> str:
+    """What ``letter`` stands for in the formulas of ``family``; empty for a letter of no table."""
+    return FAMILY_MEANINGS.get((family, letter), MEANINGS.get(letter, ""))
 
 
 def as_polynomial(value: Polynomial | int) -> Polynomial:

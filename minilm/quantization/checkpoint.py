@@ -76,6 +76,7 @@ class Checkpoint:
             if self._stream is None or tensor.file is not self._path:
                 if self._stream is not None:
                     self._stream.close()
+                    self._stream = None
                 self._path, self._stream = tensor.file, tensor.file.open("rb", buffering=0)
             self._stream.seek(tensor.offset)
             return self._stream.read(tensor.nbytes)

@@ -12,7 +12,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from minilm.inspection.report import Report, TensorRow
-from minilm.render.tables import shape_text
+from minilm.render.cells import format_shape
+from minilm.render.component_groups import component_group
+from minilm.render.document import Table
 from minilm.safe_text import one_line
 
 MAX_BOXES = 2000
@@ -21,15 +23,6 @@ MAX_LAYERS = 256
 MAX_MATRICES = 48
 MAX_POINTS = 2000
 
-# The first family whose pattern is in a component's name colours it.
-_FAMILIES = (
-    ("norm", r"norm|(^|\W)ln(\W|_|$)"),
-    ("experts", r"expert|router|moe"),
-    ("head", r"lm.?head|multi-token|^output$"),
-    ("attention", r"att"),
-    ("feed-forward", r"feed.?forward|mlp|ffn|(^|\W)fc"),
-    ("embedding", r"embed|wte|wpe"),
-)
 _LAYER = re.compile(r"(?:^|\.)(\d{1,9})(?=\.)", re.ASCII)
 _CURVES = (
     ("loss", ("train_loss", "val_loss")),
@@ -40,7 +33,7 @@ _CURVES = (
 
 
 def treemap(report: Report) -> list[dict[str, Any]]:
-    """Boxes {id, parent, label, count, share, detail, family}; a parent is the sum of its children.
+    """Boxes {id, parent, label, count, share, detail, group}; a parent is the sum of its children.
 
     A component has its tensors inside where they add up to it, by layer where they are many.
     """
@@ -53,12 +46,12 @@ def treemap(report: Report) -> list[dict[str, Any]]:
         return []
     boxes: list[dict[str, Any]] = []
 
-    def add(parent: str, label: str, count: int, detail: str, family: str) -> str:
+    def add(parent: str, label: str, count: int, detail: str, group: str) -> str:
         box = str(len(boxes))
         share = count / total
         boxes.append(
             {"id": box, "parent": parent, "label": one_line(label), "count": count}
-            | {"share": share, "detail": one_line(detail), "family": family}
+            | {"share": share, "detail": one_line(detail), "group": group}
         )
         return box
 
@@ -67,11 +60,11 @@ def treemap(report: Report) -> list[dict[str, Any]]:
     shown = _largest([(name, count, "") for name, count in pairs], MAX_COMPONENTS)
     for name, count, _ in shown:
         inside = [row for row in rows.get(name, []) if row.count > 0]
-        family = family_of(name)
-        box = add(root, name, count, f"{len(inside):,} tensors" if inside else "", family)
+        group = component_group(name)
+        box = add(root, name, count, f"{len(inside):,} tensors" if inside else "", group)
         if len(inside) > 1 and sum(row.count for row in inside) == count:
             for label, part, detail in _boxes(inside, MAX_BOXES // len(shown)):
-                add(box, label, part, detail, family)
+                add(box, label, part, detail, group)
     return boxes
 
 
@@ -80,11 +73,11 @@ def heat_map(report: Report) -> dict[str, Any] | None:
     cells: dict[tuple[str, str], list[TensorRow]] = {}
     outside: list[TensorRow] = []
     for row in report.tensors:
-        place = layer_and_matrix(row.name)
-        if place is None:
+        cell = layer_and_matrix(row.name)
+        if cell is None:
             outside.append(row)
         else:
-            cells.setdefault(place, []).append(row)
+            cells.setdefault(cell, []).append(row)
     layers = sorted({layer for layer, _ in cells}, key=_natural)
     order = {component.name: number for number, component in enumerate(report.components)}
     first = {matrix: rows[0].component for (_, matrix), rows in reversed(cells.items())}
@@ -98,9 +91,9 @@ def heat_map(report: Report) -> dict[str, Any] | None:
     counts: list[list[int | None]] = []
     details: list[list[str]] = []
     for layer in shown_layers:
-        found = [cells.get((layer, matrix), []) for matrix in shown_matrices]
-        counts.append([sum(row.count for row in rows) or None for rows in found])
-        details.append([_cell_detail(rows) for rows in found])
+        layer_cells = [cells.get((layer, matrix), []) for matrix in shown_matrices]
+        counts.append([sum(row.count for row in rows) or None for rows in layer_cells])
+        details.append([_cell_detail(rows) for rows in layer_cells])
     note = _left_out(len(layers), len(shown_layers), len(matrices), len(shown_matrices), outside)
     prefixes = {layer.rpartition(".")[0] for layer in layers}
     short = len(prefixes) == 1
@@ -115,12 +108,12 @@ def heat_map(report: Report) -> dict[str, Any] | None:
 
 def curves(metrics: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """{loss: [{name, steps, seconds, values}, ..], ..} of a run's metrics, without what is not there."""
-    found: dict[str, list[dict[str, Any]]] = {}
+    curves_by_title: dict[str, list[dict[str, Any]]] = {}
     for title, keys in _CURVES:
         for key in keys:
             lines = _thinned([line for line in metrics if _is_finite(line.get(key))])
             if lines:
-                found.setdefault(title, []).append(
+                curves_by_title.setdefault(title, []).append(
                     {
                         "name": key,
                         "steps": [_finite(line.get("step")) for line in lines],
@@ -128,55 +121,45 @@ def curves(metrics: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any
                         "values": [line[key] for line in lines],
                     }
                 )
-    return found
+    return curves_by_title
 
 
-def place(line: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def mark_position(line: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """{steps, seconds} of a line of metrics, for a mark in the curves; None without one."""
     if line is None:
         return None
     return {"steps": _finite(line.get("step")), "seconds": _finite(line.get("seconds"))}
 
 
-def spread(lines: Sequence[Mapping[str, Any]], limit: int) -> list[Mapping[str, Any]]:
+def evenly_spaced(lines: Sequence[Mapping[str, Any]], limit: int) -> list[Mapping[str, Any]]:
     """All lines, or ``limit`` of them, evenly, the first and the last among them."""
     if len(lines) <= limit:
         return list(lines)
     return [lines[round(n * (len(lines) - 1) / (limit - 1))] for n in range(limit)]
 
 
-def tensor_table(report: Report) -> dict[str, Any]:
+def tensor_table(table: Table) -> dict[str, Any]:
     """The list of tensors by columns, what repeats written once: 45,000 rows stay a few megabytes."""
-    shapes: dict[tuple[str, int], int] = {}
+    shapes: dict[tuple[str, str], int] = {}
     dtypes: dict[str, int] = {}
     components: dict[str, int] = {}
     names, indices = [], []
-    for row in report.tensors:
-        names.append(one_line(row.name))
+    for name, shape, dtype, elements, component in table.rows:
+        names.append(name)
         indices.append(
             (
-                shapes.setdefault((shape_text(row.shape), row.count), len(shapes)),
-                dtypes.setdefault(one_line(row.dtype), len(dtypes)),
-                components.setdefault(one_line(row.component), len(components)),
+                shapes.setdefault((shape, elements.replace(",", "")), len(shapes)),
+                dtypes.setdefault(dtype, len(dtypes)),
+                components.setdefault(component, len(components)),
             )
         )
     return {
         "names": names,
-        # Counts as text: the page adds them up as big integers.
-        "shapes": [[text, str(count)] for text, count in shapes],
+        "shapes": [list(shape) for shape in shapes],
         "dtypes": list(dtypes),
         "components": list(components),
         "rows": indices,
     }
-
-
-def family_of(component: str) -> str:
-    """Which kind of component this is: norm, experts, head, attention, feed-forward, embedding, other."""
-    lower = component.lower()
-    for family, pattern in _FAMILIES:
-        if re.search(pattern, lower):
-            return family
-    return "other"
 
 
 def layer_and_matrix(name: str) -> tuple[str, str] | None:
@@ -191,11 +174,11 @@ def layer_and_matrix(name: str) -> tuple[str, str] | None:
 def _boxes(rows: Sequence[TensorRow], limit: int) -> list[tuple[str, int, str]]:
     """A component's tensors as (label, count, detail): each, else by layer; never too many."""
     if len(rows) <= limit:
-        return [(row.name, row.count, f"{shape_text(row.shape)} {row.dtype}") for row in rows]
+        return [(row.name, row.count, f"{format_shape(row.shape)} {row.dtype}") for row in rows]
     groups: dict[str, list[int]] = {}
     for row in rows:
-        place = layer_and_matrix(row.name)
-        groups.setdefault(place[0] if place else row.name, []).append(row.count)
+        cell = layer_and_matrix(row.name)
+        groups.setdefault(cell[0] if cell else row.name, []).append(row.count)
     return _largest([(name, sum(g), f"{len(g):,} tensors") for name, g in groups.items()], limit)
 
 
@@ -213,7 +196,7 @@ def _cell_detail(rows: Sequence[TensorRow]) -> str:
     if not rows:
         return "no such tensor"
     count = sum(row.count for row in rows)
-    shapes = sorted({shape_text(row.shape) for row in rows})
+    shapes = sorted({format_shape(row.shape) for row in rows})
     dtypes = sorted({row.dtype for row in rows})
     shape = shapes[0] if len(shapes) == 1 else f"{len(shapes)} shapes"
     many = f"{len(rows):,} tensors of " if len(rows) > 1 else ""
@@ -238,8 +221,8 @@ def _left_out(
 def _thinned(lines: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Every n-th line and the last one, at most MAX_POINTS."""
     stride = -(-len(lines) // (MAX_POINTS - 1)) or 1
-    kept = lines[::stride]
-    return kept if not lines or kept[-1] is lines[-1] else [*kept, lines[-1]]
+    thinned = lines[::stride]
+    return thinned if not lines or thinned[-1] is lines[-1] else [*thinned, lines[-1]]
 
 
 def _natural(text: str) -> list[tuple[int, str]]:

@@ -11,6 +11,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -18,13 +19,17 @@ from markupsafe import Markup
 
 from minilm.inspection.report import Report
 from minilm.render import charts
-from minilm.render.sections import conventions, sections, verdict, witnesses
+from minilm.render.document import Block
+from minilm.render.sections import build_document
 from minilm.runs.history import RunHistory
 from minilm.safe_text import one_line, running_text
-from minilm.units import format_count
 
 MAX_ROWS = 200  # of a printed table; the list of tensors has its own window
 MAX_SAMPLES = 12  # of a run, the first and the last among them
+
+
+# In the head of the page, and as the list that is sorted and searched.
+_DRAWN_APART = ("witnesses", "notes", "tensors")
 
 
 def page(report: Report, *, history: RunHistory | None = None) -> str:
@@ -42,11 +47,12 @@ def page(report: Report, *, history: RunHistory | None = None) -> str:
     environment.filters |= {
         "one_line": one_line,
         "running_text": running_text,
-        "short": format_count,
+        "runs_of_a_kind": _runs_of_a_kind,
     }
     # HTML turns \r\n to \n, which would change the hash.
     scripts = [get_plotlyjs().replace("\r\n", "\n"), _template(environment, "report.js")]
-    state, sentence = verdict(report)
+    document = build_document(report, tensors=True)
+    sections = {section.key: section for section in document.sections}
     history = history or RunHistory()
     curves = charts.curves(history.metrics)
     heat_map = charts.heat_map(report)
@@ -60,23 +66,27 @@ def page(report: Report, *, history: RunHistory | None = None) -> str:
                     "treemap": charts.treemap(report),
                     "heatMap": heat_map,
                     "curves": curves,
-                    "turned": charts.place(history.turned),
-                    "tensors": charts.tensor_table(report),
+                    "turned": charts.mark_position(history.turned),
+                    "tensors": charts.tensor_table(sections["tensors"].tables()[0]),
                 }
             )
         ),
-        report=report,
-        state=state,
-        sentence=sentence,
-        witnesses=witnesses(report),
-        conventions=conventions(report),
-        sections=sections(report),
+        document=document,
+        witnesses=sections["witnesses"],
+        notes=sections.get("notes"),
+        conventions=sections["conventions"].tables()[0].rows,
+        sections=[section for section in document.sections if section.key not in _DRAWN_APART],
         has_curves=bool(curves),
         findings=history.findings,
-        samples=charts.spread(history.samples, MAX_SAMPLES),
+        samples=charts.evenly_spaced(history.samples, MAX_SAMPLES),
         heat_map=heat_map,
         max_rows=MAX_ROWS,
     )
+
+
+def _runs_of_a_kind(blocks: Sequence[Block]) -> list[list[Block]]:
+    """Neighbours of one kind together: they share an element of the page."""
+    return [list(run) for _, run in groupby(blocks, lambda block: block.kind)]
 
 
 def script_json(value: Any) -> str:

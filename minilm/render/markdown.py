@@ -10,10 +10,9 @@ import re
 from collections.abc import Iterable, Sequence
 
 from minilm.inspection.report import Report
-from minilm.render.sections import sections, verdict, witnesses
-from minilm.render.tables import Column, Section, Table, shape_text
+from minilm.render.document import Block, Code, Listing, Paragraph, Table
+from minilm.render.sections import build_document, components_section
 from minilm.safe_text import one_line
-from minilm.units import format_count
 
 _RULES = {"text": ":--", "code": ":--", "number": "--:"}
 # Brackets, quotes, emphasis, tables, HTML, strikethrough, mathematics, mentions, issue numbers.
@@ -26,30 +25,25 @@ _ORDINARY = re.compile(r"[\w./ :,+*^()=×²³{}-]+")
 
 def markdown(report: Report, *, tensors: bool = False) -> str:
     """The whole report; ``tensors`` adds the list of every tensor."""
-    lines = [f"# {text(report.target)}", ""]
-    total = report.parameters.total
-    lines += [
-        f"**{total:,} parameters** ({format_count(total)}), {text(report.architecture)}.",
+    document = build_document(report, tensors=tensors)
+    lines = [
+        f"# {text(document.target)}",
         "",
-        f"**{verdict(report)[1]}.**",
+        f"**{document.total} parameters** ({document.about}), {text(document.architecture)}.",
         "",
-        *_table(_witnesses(report)),
+        f"**{text(document.verdict)}.**",
     ]
-    if report.mismatches:
-        lines += ["", *(f"- {text(line)}" for line in report.mismatches)]
-    if report.notes:
-        lines += ["", *(f"- {text(note)}" for note in report.notes)]
-    for section in sections(report):
-        lines += ["", *_section(section)]
-    if tensors:
-        lines += ["", "## Tensors", "", *_table(_tensors(report))]
+    for section in document.sections:
+        lines += ["", f"## {text(section.title)}"]
+        for block in section.blocks:
+            lines += _block(block)
     return "\n".join(lines) + "\n"
 
 
-def parameters(report: Report) -> str:
-    """The parameters by component: that section alone, without its title."""
-    section = sections(report)[0]
-    return "\n".join(line for table in section.tables for line in _table(table))
+def component_table(report: Report) -> str:
+    """The parameters by component: that table alone."""
+    (table,) = components_section(report).tables()
+    return "\n".join(_table(table))
 
 
 def text(value: str) -> str:
@@ -73,16 +67,19 @@ def _reference(match: re.Match[str]) -> str:
     return f"&#{ord(match[0])};"
 
 
-def _section(section: Section) -> Iterable[str]:
-    yield f"## {text(section.title)}"
-    for paragraph in section.text:
-        yield from ("", text(paragraph))
-    for table in section.tables:
-        if table.caption:
-            yield from ("", f"### {text(table.caption)}")
-        yield from ("", *_table(table))
-    for label, formula in section.code:
-        yield from ("", f"{text(label).capitalize()}:", "", f"    {formula}")
+def _block(block: Block) -> Iterable[str]:
+    if isinstance(block, Paragraph):
+        yield from ("", text(block.text))
+    elif isinstance(block, Code):
+        yield from ("", f"{text(block.label).capitalize()}:", "", f"    {block.text}")
+    elif isinstance(block, Listing):
+        if block.title:
+            yield from ("", f"### {text(block.title)}")
+        yield from ("", *(f"- {text(line)}" for line in block.lines))
+    else:
+        if block.caption:
+            yield from ("", f"### {text(block.caption)}")
+        yield from ("", *_table(block))
 
 
 def _table(table: Table) -> Iterable[str]:
@@ -95,25 +92,3 @@ def _table(table: Table) -> Iterable[str]:
 
 def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def _witnesses(report: Report) -> Table:
-    rows = tuple(
-        (name, "not heard" if count is None else f"{count:,}") for name, count in witnesses(report)
-    )
-    return Table((Column("witness"), Column("parameters", "number")), rows)
-
-
-def _tensors(report: Report) -> Table:
-    columns = (
-        Column("name", "code"),
-        Column("shape", "number"),
-        Column("dtype"),
-        Column("elements", "number"),
-        Column("component"),
-    )
-    rows = tuple(
-        (row.name, shape_text(row.shape), row.dtype, f"{row.count:,}", row.component)
-        for row in report.tensors
-    )
-    return Table(columns, rows)

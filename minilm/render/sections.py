@@ -1,112 +1,187 @@
-"""A Report as sections of tables: what the Markdown and the HTML report have in common.
+"""A Report as a Document: the one place where what is printed of a report is decided.
 
-A further section is one more function in `sections`.
+A further section is one more function in `build_document`; costs and values have files of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
-from minilm.inspection.report import Convention, Parameters, Report
-from minilm.render import requested
-from minilm.render.tables import Column, Section, Table, columns, number, relative, size, way, words
+from minilm.config.applicable import applicable_settings
+from minilm.inspection.report import FormulaReport, Report
+from minilm.ledger.symbols import letter_meaning
+from minilm.render.cells import bar_lengths, format_shape, number_columns
+from minilm.render.component_groups import fold_components
+from minilm.render.cost_sections import compute_section, memory_section
+from minilm.render.document import (
+    Block,
+    Code,
+    Column,
+    Document,
+    Listing,
+    Paragraph,
+    Section,
+    Table,
+)
+from minilm.runs import files as run_files
 from minilm.safe_text import one_line
 from minilm.units import format_count
 
+if TYPE_CHECKING:
+    from minilm.inspection.reconciliation.explanation import Reconciliation
 
-def sections(report: Report) -> list[Section]:
-    """Everything in the report but its verdict and its list of tensors, in reading order."""
-    found = [
-        _components(report),
+
+def build_document(report: Report, *, tensors: bool = False) -> Document:
+    """Everything in ``report``; the list of ``tensors`` on request, since it can be long."""
+    sections = [
+        _witnesses(report),
+        _notes(report),
+        *_requested(report),
+        components_section(report),
         _formula(report),
         _conventions(report),
-        requested.reconciliation(report.reconciliation),
         _tied(report),
         _quantization(report),
-        _memory(report),
-        requested.fits(report.fits),
-        _compute(report),
-        requested.statistics(report.statistics),
-        requested.difference(report.difference),
+        memory_section(report),
+        compute_section(report),
         _hyperparameters(report),
+        _tensors(report) if tensors else None,
     ]
-    return [section for section in found if section is not None]
-
-
-def verdict(report: Report) -> tuple[str, str]:
-    """One of verified, mismatch, alone; and the sentence that says it."""
-    heard = sum(count is not None for _, count in witnesses(report))
-    if report.mismatches:
-        count = len(report.mismatches)
-        return "mismatch", f"Not verified: {count:,} mismatch{'es' if count > 1 else ''}"
-    if heard > 1:
-        return "verified", f"Verified, name by name, by {heard} independent witnesses"
-    return "alone", "One witness: nothing to hold it against"
-
-
-def witnesses(report: Report) -> tuple[tuple[str, int | None], ...]:
-    """Each witness with its total, None where it was not heard."""
-    heard = report.witnesses
-    return ("formula", heard.formula), ("file", heard.file), ("module", heard.module)
-
-
-def conventions(report: Report) -> tuple[Convention, ...]:
-    """The report's conventions; those that follow from its counts where it names none."""
-    return report.conventions or _usual_conventions(report.parameters)
-
-
-def _usual_conventions(p: Parameters) -> tuple[Convention, ...]:
-    return (
-        Convention("total", p.total, "every parameter once; a tied head is not counted again"),
-        Convention("trainable", p.trainable, "those that an optimizer would change"),
-        Convention("embedding", p.embedding, "the token, position and n-gram tables"),
-        Convention("non-embedding", p.non_embedding, "all but these tables; an untied head counts"),
-        Convention("active", p.active, "what one token uses, embeddings included"),
-        Convention("stored", p.stored_elements, "elements that are kept: copies, buffers and all"),
+    return Document(
+        target=one_line(report.target),
+        architecture=one_line(report.architecture),
+        total=f"{report.parameters.total:,}",
+        about=format_count(report.parameters.total),
+        status=report.verdict.status,
+        verdict=one_line(report.verdict.text),
+        sections=tuple(section for section in sections if section is not None),
     )
 
 
-def _components(report: Report) -> Section:
+def components_section(report: Report, *, most_rows: int | None = None) -> Section:
+    """The parameters by component, with their sum; in at most ``most_rows`` rows beside it."""
+    components = fold_components(report.components, most_rows or len(report.components))
     p = report.parameters
-    rows = [
-        (one_line(c.name), f"{c.count:,}", f"{c.share:.2%}", f"{c.weights:,}", f"{c.biases:,}")
-        for c in report.components
-    ]
-    rows.append(("total", f"{p.total:,}", "100.00%", f"{p.weights:,}", f"{p.biases:,}"))
-    bars = (*relative([component.share for component in report.components]), 0.0)
-    titles = columns("component", "parameters", "share", "weights", "biases")
-    if report.formula is None:
-        table = Table(titles, tuple(rows), bars=bars)
-    else:
-        formulas = (*(component.pretty for component in report.components), report.formula.pretty)
-        with_formulas = tuple(
-            (*row, one_line(formula)) for row, formula in zip(rows, formulas, strict=True)
+    rows = [_component_cells(c.name, c.count, c.share, c.weights, c.biases) for c in components]
+    rows.append(_component_cells("total", p.total, 1.0, p.weights, p.biases))
+    columns = (
+        *number_columns("component", "parameters", "share"),
+        Column("weights", "number", detail=True),
+        Column("biases", "number", detail=True),
+    )
+    if report.formula is not None:
+        formulas = (*(component.pretty for component in components), "")
+        rows = [(*row, one_line(formula)) for row, formula in zip(rows, formulas, strict=True)]
+        columns = (*columns, Column("formula", "code"))
+    bars = (*bar_lengths([component.share for component in components]), 0.0)
+    table = Table(columns, tuple(rows), bars=bars, total_last=True)
+    text = Paragraph("Parameters are what training learns.", detail=True)
+    return Section("components", "Components", (text, table))
+
+
+def _component_cells(
+    name: str, count: int, share: float, weights: int, biases: int
+) -> tuple[str, ...]:
+    return one_line(name), f"{count:,}", f"{share:.2%}", f"{weights:,}", f"{biases:,}"
+
+
+def _witnesses(report: Report) -> Section:
+    compared = {
+        comparison.witness: f"by {comparison.by} with the {comparison.reference}"
+        for comparison in reversed(report.comparisons)
+    }
+    available = report.witnesses.available()
+    rows = tuple(
+        (
+            name,
+            f"{available[name]:,}" if name in available else "not available",
+            compared.get(name, ""),
         )
-        table = Table((*titles, Column("formula", "code")), with_formulas, bars=bars)
-    return Section("components", "Components", tables=(table,))
+        for name in ("formula", "file", "module")
+    )
+    columns = (*number_columns("witness", "parameters"), Column("compared"))
+    blocks: list[Block] = [Table(columns, rows, detail=True)]
+    if report.mismatches:
+        lines = tuple(one_line(line) for line in report.mismatches)
+        blocks.append(Listing("", lines, brief_lines=4))
+    return Section("witnesses", "Witnesses", tuple(blocks))
+
+
+def _notes(report: Report) -> Section | None:
+    lines = tuple(one_line(note) for note in report.notes)
+    return Section("notes", "Notes", (Listing("", lines, brief_lines=4),)) if lines else None
+
+
+def _requested(report: Report) -> Iterable[Section]:
+    """What options asked for. Each file is imported when it is needed."""
+    if report.reconciliation is not None:
+        yield _reconciliation(report.reconciliation)
+    if report.fits is not None:
+        from minilm.render.cost_sections import fits_section
+
+        yield fits_section(report.fits)
+    if report.statistics is not None:
+        from minilm.render.value_sections import statistics_section
+
+        yield statistics_section(report.statistics)
+    if report.difference is not None:
+        from minilm.render.value_sections import difference_section
+
+        yield difference_section(report.difference)
+
+
+def _reconciliation(answer: Reconciliation) -> Section:
+    number = one_line(answer.number.text)
+    blocks: list[Block] = []
+    if not answer.explained:
+        blocks.append(Paragraph(f"{number} is NOT explained; the nearest:"))
+    elif answer.exact:
+        blocks.append(Paragraph(f"{number} is explained exactly:"))
+    else:
+        blocks.append(Paragraph(f"{number} is explained within its rounding:"))
+    explanations = answer.explanations if answer.explained else answer.nearest
+    if explanations:
+        blocks.append(Listing("", tuple(one_line(each.text) for each in explanations)))
+    if answer.explained and not answer.exact:
+        chance = f"By chance alone, {answer.chance:.1%} of such numbers would be explained."
+        blocks.append(Paragraph(chance))
+    return Section("reconciliation", "Reconciliation", tuple(blocks), requested=True)
 
 
 def _formula(report: Report) -> Section | None:
     formula = report.formula
     if formula is None:
         return None
-    value = "" if report.witnesses.formula is None else f" = {report.witnesses.formula:,}"
-    symbols = ", ".join(f"{name} = {value}" for name, value in formula.symbols.items())
-    code = (
-        ("closed form", one_line(formula.pretty)),
-        ("with numbers", one_line(formula.substituted) + value),
-        ("where", one_line(symbols)),
-        ("for programs", one_line(formula.symbolic)),
-    )
-    text = []
+    total = "" if report.witnesses.formula is None else f" = {report.witnesses.formula:,}"
+    blocks: list[Block] = [
+        Code("formula", one_line(formula.pretty)),
+        Code("where", _letters(formula, report.architecture, in_formula=True)),
+        *_other_letters(formula, report.architecture),
+        Code("with numbers", one_line(formula.substituted) + total, detail=True),
+        Code("for programs", one_line(formula.symbolic), detail=True),
+    ]
     if formula.approximation is not None:
         rule = formula.approximation
-        text.append(
-            f"The textbook rule {one_line(str(rule.get('pretty', rule['text'])))} gives "
-            f"{rule['value']:,}, off by {rule['relative_error']:+.2%}."
+        text = (
+            f"{one_line(rule['pretty'])} = {rule['value']:,}, off by {rule['relative_error']:+.2%}"
         )
-    return Section("formula", "Formula", tuple(text), code)
+        blocks.append(Code("textbook rule", text, detail=True))
+    return Section("formula", "Formula", tuple(blocks))
+
+
+def _letters(formula: FormulaReport, family: str, *, in_formula: bool) -> str:
+    """V=50257 vocabulary  d=768 model width: letters with their value and meaning."""
+    return "  ".join(
+        one_line(f"{letter}={value} {letter_meaning(letter, family)}".rstrip())
+        for letter, value in formula.symbols.items()
+        if (letter in formula.pretty) == in_formula
+    )
+
+
+def _other_letters(formula: FormulaReport, family: str) -> list[Code]:
+    letters = _letters(formula, family, in_formula=False)
+    return [Code("other sizes", letters, detail=True)] if letters else []
 
 
 def _conventions(report: Report) -> Section:
@@ -115,109 +190,82 @@ def _conventions(report: Report) -> Section:
         (
             one_line(convention.name),
             f"{convention.count:,}",
+            format_count(convention.count),
             f"{convention.count / total:.2%}" if total else "",
             one_line(convention.meaning),
         )
-        for convention in conventions(report)
+        for convention in report.conventions
     )
-    titles = (*columns("convention", "count", "of the total"), Column("what it counts"))
-    return Section("conventions", "Ways of counting", tables=(Table(titles, rows),))
+    columns = (
+        *number_columns("convention", "count", "about", "of the total"),
+        Column("what it counts"),
+    )
+    table = Table(columns, rows, detail=True)
+    return Section("conventions", "Ways of counting", (table,))
 
 
 def _tied(report: Report) -> Section | None:
     if not report.tied:
         return None
     rows = tuple((one_line(name), one_line(shared)) for name, shared in report.tied)
-    table = Table((Column("name", "code"), Column("is the tensor", "code")), rows)
-    return Section("tied", "Tied tensors", tables=(table,))
+    table = Table((Column("name", "code"), Column("is the tensor", "code")), rows, detail=True)
+    return Section("tied", "Tied tensors", (table,))
 
 
 def _quantization(report: Report) -> Section | None:
     stored = report.quantization
     if stored is None:
         return None
+    sentence = (
+        f"Quantized ({one_line(stored.method)}): {stored.parameters:,} parameters take "
+        f"{stored.bits_per_weight:.3f} bits each, scales included."
+    )
     rows = (
-        ("method", one_line(stored.method)),
         ("quantized parameters", f"{stored.parameters:,}"),
         ("stored elements", f"{stored.stored_elements:,}"),
         ("elements of scales, zero points, codebooks", f"{stored.scale_elements:,}"),
         ("bytes of values", f"{stored.value_bytes:,}"),
         ("bytes of scales", f"{stored.scale_bytes:,}"),
-        ("effective bits a weight", f"{stored.bits_per_weight:.3f}"),
     )
-    table = Table(columns("as stored", "value"), rows)
-    return Section("quantization", "Quantization", tables=(table,))
-
-
-def _memory(report: Report) -> Section:
-    memory = report.memory
-    tables = [_sizes("weights, by precision", memory["weights"], with_bars=True)]
-    state = {key: value for key, value in memory["training"].items() if key != "variants"}
-    tables.append(_sizes("training state, float32 with AdamW", state))
-    if memory["training"].get("variants"):
-        tables.append(_training(memory["training"]["variants"]))
-    cache, activations = memory["kv_cache"], memory["activations"]
-    if cache is not None:
-        sizes = {key: value for key, value in cache.items() if key not in ("context", "batch")}
-        tables.append(_sizes(f"KV cache of {_tokens(cache)}", sizes))
-    code = []
-    if activations is not None:
-        tables.append(_activations(activations))
-        if activations.get("components"):
-            tables.append(_sizes("activations, by component", activations["components"]))
-        if activations.get("formula"):
-            code.append(("activations in bytes", one_line(activations["formula"])))
-    return Section("memory", "Memory", code=tuple(code), tables=tuple(tables))
-
-
-def _sizes(title: str, sizes: Mapping[str, int | None], *, with_bars: bool = False) -> Table:
-    rows = tuple((words(k), size(v), f"{v:,}") for k, v in sizes.items() if v is not None)
-    bars = relative([v for v in sizes.values() if v is not None]) if with_bars else ()
-    return Table(columns(title, "size", "bytes"), rows, bars=bars)
-
-
-def _activations(kept: Mapping[str, Any]) -> Table:
-    title = f"activations of {_tokens(kept)}, {one_line(kept['dtype'])} ({one_line(kept['basis'])})"
-    sizes = {"all kept": kept["saved"], "a checkpoint a block": kept["checkpointed"]}
-    measured = kept.get("measured")
-    if measured is None:
-        return _sizes(title, sizes)
-    sizes |= {f"measured, {key}": measured.get(key) for key in ("saved", "allocated", "peak")}
-    table = _sizes(title, sizes)
-    error = ("error of the prediction", f"{measured['relative_error']:+.3%}", "")
-    return Table(table.columns, (*table.rows, error))
-
-
-def _training(variants: Mapping[str, Mapping[str, int]]) -> Table:
-    keys = ("weights", "master", "adapters", "gradients", "optimizer", "total")
-    rows = []
-    for key, sizes in variants.items():
-        rows.append((way(key), *(size(sizes.get(part) or None) for part in keys)))
-    return Table(columns("ways to train", *keys), tuple(rows))
-
-
-def _tokens(sizes: Mapping[str, int]) -> str:
-    return f"{sizes['batch']:,} × {sizes['context']:,} tokens"
-
-
-def _compute(report: Report) -> Section | None:
-    if not report.flops:
-        return None
-    rows = tuple(
-        (words(key), format_count(value), number(value)) for key, value in report.flops.items()
-    )
-    text = "Floating-point operations; a multiplication and an addition are two."
-    table = Table(columns("FLOPs", "about", "exactly"), rows)
-    return Section("compute", "Compute", (text,), tables=(table,))
+    table = Table(number_columns("as stored", "value"), rows, detail=True)
+    return Section("quantization", "Quantization", (Paragraph(sentence), table))
 
 
 def _hyperparameters(report: Report) -> Section | None:
+    groups: Mapping[str, Mapping[str, Any]] = report.hyperparameters
+    if report.architecture == run_files.FAMILY:
+        groups = applicable_settings(groups)
+    text = "Hyperparameters are set before training. One without an effect here is not listed."
     tables = tuple(
         Table(
-            (Column(one_line(str(name))), Column("value", "code")),
+            (Column(one_line(name)), Column("value", "code")),
             tuple((one_line(str(key)), one_line(str(value))) for key, value in fields.items()),
+            detail=True,
         )
-        for name, fields in report.hyperparameters.items()
+        for name, fields in groups.items()
         if fields
     )
-    return Section("hyperparameters", "Hyperparameters", tables=tables) if tables else None
+    if not tables:
+        return None
+    return Section("hyperparameters", "Hyperparameters", (Paragraph(text, detail=True), *tables))
+
+
+def _tensors(report: Report) -> Section:
+    columns = (
+        Column("name", "code"),
+        Column("shape", "number"),
+        Column("dtype"),
+        Column("elements", "number"),
+        Column("component", detail=True),
+    )
+    rows = tuple(
+        (
+            one_line(row.name),
+            format_shape(row.shape),
+            one_line(row.dtype),
+            f"{row.count:,}",
+            one_line(row.component),
+        )
+        for row in report.tensors
+    )
+    return Section("tensors", "Tensors", (Table(columns, rows),))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
+import logging
 import math
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -19,6 +19,8 @@ from minilm.config import TrainConfig
 from minilm.errors import ConfigError
 from minilm.model.device import choose_device, choose_dtype
 from minilm.model.transformer import Transformer
+
+logger = logging.getLogger(__name__)
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
@@ -87,7 +89,7 @@ class Runtime:
                     if self.compile_required:
                         message = f"on, and it fails here ({reason})"
                         raise ConfigError("compile", message, "auto or off") from None
-                    print(f"not compiling: {reason}", file=sys.stderr)
+                    logger.warning(f"not compiling: {reason}")
                     compiles = False
             return loss(model, inputs, targets)
 

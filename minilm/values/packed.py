@@ -1,4 +1,4 @@
-"""Which stored tensors are not values of the model but what those are packed in, or their scales."""
+"""The stored tensors of a quantized checkpoint whose values are not read: packed ones and scales."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from minilm.values.statistics import Unread
 
 
 def not_decoded(logical: LogicalTensors | None) -> dict[str, Unread]:
-    """The tensors to leave out by their stored name; the first part of each stands for all values."""
+    """Packed tensors and scales by their stored names; all values count for a tensor's first part."""
     left_out = {}
     for tensor in logical.tensors if logical else ():
         if _is_packed(tensor):
@@ -22,7 +22,7 @@ def not_decoded(logical: LogicalTensors | None) -> dict[str, Unread]:
 
 
 def _is_packed(tensor: LogicalTensor) -> bool:
-    """GGUF's blocks are not: they say by themselves what they stand for."""
+    """Whether its values are not stored directly; GGUF's blocks are, since `read` decodes them."""
     return bool(tensor.scales) or any(
         (part.dtype, part.shape) != (tensor.dtype, tensor.shape) for part in tensor.parts
     )

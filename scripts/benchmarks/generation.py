@@ -106,13 +106,14 @@ def _tokenizer() -> Any:
     return CharTokenizer([chr(0x4E00 + number) for number in range(SHAPE["vocab_size"])])
 
 
-def _generation(model: Any, texts: int, room: int) -> Any:
-    from minilm.generation.fast_decoder import Decoder
+def _generation(model: Any, texts: int, max_length: int) -> Any:
+    from minilm.generation.fast_decoder import FastDecoder
     from minilm.generation.generate import Generation
     from minilm.generation.sampling import Sampling
 
     greedy = Sampling(temperature=0)
-    return Generation(Decoder(model), _tokenizer(), [PROMPT] * texts, greedy, room=room)
+    decoder, prompts = FastDecoder(model), [PROMPT] * texts
+    return Generation(decoder, _tokenizer(), prompts, greedy, max_length=max_length)
 
 
 def _minilm_rate(model: Any, texts: int) -> float:

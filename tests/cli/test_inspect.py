@@ -4,8 +4,10 @@ import json
 import os
 import re
 import signal
+import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +36,39 @@ def test_a_run_says_that_it_is_verified(tiny_run: Path, capsys: Capture) -> None
     assert total is not None
     assert len(set(total.groups())) == 1
     assert "verified, name by name" in out
-    assert "hyperparameters (set before training)" in out
-    assert "parameters (learned)" in out
+    assert len(out.splitlines()) <= 24
+    assert main([str(tiny_run), "--full"]) == 0
+    full = capsys.readouterr().out
+    assert "Hyperparameters are set before training" in full
+    assert "Parameters are what training learns" in full
+    assert re.search(r"^batch_size +4$", full, re.M)
 
 
-def test_printed_columns_add_up(capsys: Capture) -> None:
-    assert main(["gpt2"]) == 0
-    rows = re.findall(r"^([a-zA-Z- ]+?) +([\d,]+) +([\d.]+)% ", capsys.readouterr().out, re.M)
-    counts = {name: int(count.replace(",", "")) for name, count, _ in rows}
+@pytest.mark.parametrize("options", [[], ["--full"]])
+def test_printed_columns_add_up(options: list[str], capsys: Capture) -> None:
+    assert main(["gpt2", *options]) == 0
+    out = capsys.readouterr().out
+    table = re.search(r"^component  .*?\n\n", out, re.M | re.S)
+    assert table is not None
+    rows = re.findall(r"^([a-zA-Z- ]+?) +([\d,]+) +[\d.]+%", table[0], re.M)
+    counts = {name: int(count.replace(",", "")) for name, count in rows}
     total = counts.pop("total")
-    parts = [name for name in counts if name not in ("trainable", "weights", "biases")]
-    parts = parts[: parts.index("LM head") + 1] if "LM head" in parts else parts[:11]
-    assert sum(counts[name] for name in parts) == total == 124_439_808
+    assert "token embedding" in counts
+    assert sum(counts.values()) == total == 124_439_808
+
+
+def test_what_was_asked_is_printed_alone(tiny_run: Path, capsys: Capture) -> None:
+    assert main(["gpt2", "--reconcile", "163037184", "--fits", "24GB"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(
+        "gpt2: not cross-checked: only the formula is available (124,439,808)\n\n"
+    )
+    assert "163037184 is explained exactly:" in out
+    assert "22.4 GiB of memory" in out
+    assert "token embedding" not in out
+    assert main(["gpt2", "--reconcile", "163037184", "--full"]) == 0
+    full = capsys.readouterr().out
+    assert full.index("163037184 is explained exactly:") < full.index("token embedding")
 
 
 def test_tensors_lists_every_one(tiny_run: Path, capsys: Capture) -> None:
@@ -56,7 +79,8 @@ def test_tensors_lists_every_one(tiny_run: Path, capsys: Capture) -> None:
     with safe_open(tiny_run / "model.safetensors", "np") as stream:
         names = list(stream.keys())
     assert all(name in out for name in names)
-    assert "64 x 16" in out
+    assert re.search(r"64 × 16 +float32 +1,024\n", out)
+    assert "verified, name by name" in out
 
 
 def test_json_to_stdout_and_to_a_file(tiny_run: Path, tmp_path: Path, capsys: Capture) -> None:
@@ -67,6 +91,26 @@ def test_json_to_stdout_and_to_a_file(tiny_run: Path, tmp_path: Path, capsys: Ca
     assert "verified" in capsys.readouterr().out  # the terminal report is still there
     assert main(["nano", "gpt2", "--json", "-"]) == 0
     assert [r["target"] for r in json.loads(capsys.readouterr().out)] == ["nano", "gpt2"]
+
+
+@pytest.mark.parametrize("option", ["--json", "--html", "--markdown"])
+def test_a_pipe_is_written_into_and_a_link_followed(
+    option: str, tmp_path: Path, script: Any
+) -> None:
+    pipe, target, link = (tmp_path / name for name in ("pipe", "target", "link"))
+    os.mkfifo(pipe)
+    link.symlink_to(target)
+    texts = []
+    reader = threading.Thread(target=lambda: texts.append(pipe.read_text(encoding="utf-8")))
+    reader.start()
+    assert script("inspect", "nano", option, str(pipe)).returncode == 0
+    reader.join(60)
+    assert script("inspect", "nano", option, str(link)).returncode == 0
+    assert texts == [target.read_text(encoding="utf-8")]
+    assert "1,055,488" in texts[0] or '"total": 1055488' in texts[0]
+    assert stat.S_ISFIFO(pipe.lstat().st_mode)
+    assert link.is_symlink()
+    assert sorted(tmp_path.iterdir()) == [link, pipe, target]
 
 
 def test_a_mismatch_exits_1_and_is_named(run_copy: Path, capsys: Capture) -> None:  # noqa: F811

@@ -52,7 +52,7 @@ def test_lora_and_training_add_their_state() -> None:
     assert lora.weights + lora.states == state["total"]
     per_token = estimate(LLAMA3)
     assert per_token is not None
-    # Besides what is kept: the logits in 16 bits and their gradient in 32.
+    # Besides the saved activations: the logits in 16 bits and their gradient in 32.
     assert lora.activations == per_token.checkpointed(512) + 512 * 128256 * 6
     full = find(uses, "adamw_bfloat16")
     assert full.weights + full.states == 16 * 8_030_261_248

@@ -1,4 +1,4 @@
-"""Bytes by hand: caches of known models, and the state that each way to train keeps."""
+"""Bytes by hand: caches of known models, and training state of every variant."""
 
 from __future__ import annotations
 

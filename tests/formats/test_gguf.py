@@ -1,5 +1,6 @@
 """The GGUF reader: a file by the letter of the format, one test for each way to be broken."""
 
+import io
 import itertools
 import json
 import struct
@@ -11,7 +12,7 @@ import pytest
 
 from minilm.dtypes import BITS, GGUF_BLOCKS, storage_bytes
 from minilm.errors import FormatError
-from minilm.formats.gguf import MAX_ARRAY_DEPTH, MAX_STRINGS, TYPES, read_header
+from minilm.formats.gguf import MAX_ARRAY_DEPTH, MAX_STRINGS, TYPES, parse, read_header
 from tests.formats.files import ARRAY, STRING, UINT32, Entry, gguf, scalar, strings, text
 
 F32, Q8_0, Q4_K = 0, 8, 12
@@ -162,6 +163,19 @@ def test_splits_that_do_not_match(tmp_path: Path) -> None:
         folder.mkdir()
         with pytest.raises(FormatError, match=message):
             read_header(splits(folder, **options))
+
+
+def test_one_tensor_in_two_splits(tmp_path: Path) -> None:
+    path = splits(tmp_path)
+    (tmp_path / "m-00003-of-00003.gguf").write_bytes(path.read_bytes())
+    with pytest.raises(FormatError, match="a tensor that is in two splits"):
+        read_header(path)
+
+
+def test_a_file_that_is_truncated_while_it_is_read() -> None:
+    raw = gguf([("a", (1,), F32, 0)], data=bytes(4))
+    with pytest.raises(FormatError, match="is being truncated"):
+        parse(io.BytesIO(raw[:30]), len(raw), Path("x"))
 
 
 def array(*lengths: int, kind: int = 0) -> bytes:

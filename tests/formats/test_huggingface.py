@@ -45,8 +45,8 @@ def test_shards_of_torch_keep_their_ties(tmp_path: Path) -> None:
     tied = torch.zeros(3)
     torch.save({"a": tied, "b": tied}, tmp_path / "x-1.bin")
     torch.save({"c": torch.zeros(2)}, tmp_path / "x-2.bin")
-    places = {"a": "x-1.bin", "b": "x-1.bin", "c": "x-2.bin"}
-    header = read(write_index(tmp_path, places, "pytorch_model.bin.index.json"))
+    weight_map = {"a": "x-1.bin", "b": "x-1.bin", "c": "x-2.bin"}
+    header = read(write_index(tmp_path, weight_map, "pytorch_model.bin.index.json"))
     assert [t.name for t in header.tensors] == ["a", "b", "c"]
     assert header.shared == (("b", "a"),)
 
@@ -103,6 +103,13 @@ def test_a_broken_index_is_one_clear_line(tmp_path: Path, weight_map: object, me
     assert len(str(caught.value)) < 1000
 
 
+def test_metadata_that_is_no_object_is_ignored(tmp_path: Path) -> None:
+    path = two_shards(tmp_path)
+    index = json.loads(path.read_text())
+    path.write_text(json.dumps({**index, "metadata": [1]}))
+    assert read_index(path).metadata == {}
+
+
 def test_one_name_in_two_shards(tmp_path: Path) -> None:
     path = two_shards(tmp_path)
     save_file({"a": torch.zeros(1), "b": torch.zeros(5)}, tmp_path / B)
@@ -134,7 +141,7 @@ def test_nothing_outside_the_folder_is_opened(tmp_path: Path) -> None:
 
 def test_191_shards_are_quick(tmp_path: Path) -> None:
     """Sparse files with the shapes of a 405B model's, 1,138 tensors in all."""
-    places: dict[str, str] = {}
+    weight_map: dict[str, str] = {}
     size = 16384 * 16384 * 2
     for shard in range(191):
         name = f"model-{shard + 1:05}-of-00191.safetensors"
@@ -146,10 +153,10 @@ def test_191_shards_are_quick(tmp_path: Path) -> None:
             }
             for i in range(6 if shard < 183 else 5)
         }
-        places |= dict.fromkeys(entries, name)
+        weight_map |= dict.fromkeys(entries, name)
         path = write_safetensors(tmp_path / name, entries)
         os.truncate(path, path.stat().st_size + len(entries) * size)
-    index = write_index(tmp_path, places)
+    index = write_index(tmp_path, weight_map)
     before = time.process_time()
     header = read_index(index)
     assert time.process_time() - before < 0.35

@@ -79,6 +79,7 @@ def test_an_unknown_dtype_is_reported_as_it_is(tmp_path: Path) -> None:
         (b'{"\\ud800": 1}', b"", "not JSON"),
         ({"a": entry(dtype="F" * 65)}, b"1234", "without a dtype"),
         ({"a": {"shape": [1]}}, b"1234", "without a dtype"),
+        ({"a": {"dtype": "F32", "shape": 3}}, b"1234", "with shape 3, expected a list"),
         ({"a": 3}, b"", "without a dtype"),
         ([1], b"", "a JSON list, expected a JSON object"),
         (b"{nonsense", b"", "not JSON"),

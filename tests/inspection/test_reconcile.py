@@ -159,12 +159,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def inspected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Inspection]:
-    found = {}
+    inspections = {}
     for name, config in CONFIGS.items():
         path = tmp_path_factory.mktemp(name) / "config.json"
         path.write_text(json.dumps(config))
-        found[name] = inspect_with_sources(path)
-    return found
+        inspections[name] = inspect_with_sources(path)
+    return inspections
 
 
 def explain(inspection: Inspection, text: str) -> Reconciliation:
@@ -230,7 +230,7 @@ def test_published_numbers_to_the_last_digit(
 def test_fused_masks_and_a_head_that_is_missing_are_told_apart(
     inspected: dict[str, Inspection],
 ) -> None:
-    # Without its head or without its embedding Llama 3 has as many: both are said.
+    # Without its head or without its embedding Llama 3 has as many: both are listed.
     names = [e.parts[0].name for e in explain(inspected["llama-3-8b"], "7504924672").explanations]
     assert names == ["the LM head left out", "the token embedding left out"]
 
@@ -328,8 +328,8 @@ def test_chance_explains_fewer_than_one_number_in_a_hundred(
     explained = tried = 0
     for _ in range(10_000):
         value = choose.randrange(index.total // 2, index.total + index.total // 2) // step * step
-        found, tried = exact_matches(index, Reading("", parse_number(str(value))))
-        explained += bool(found)
+        candidates, tried = exact_matches(index, Reading("", parse_number(str(value))))
+        explained += bool(candidates)
     assert tried > 2_000  # pairs and triples among them
     assert tried / index.total < 0.005  # the chance that the answer states
     assert explained <= most
@@ -367,11 +367,11 @@ def test_every_term_is_found(config: ModelConfig) -> None:
     index = SearchIndex.of(report, layout)
     for term in candidate_terms(report, layout):
         number = parse_number(str(report.parameters.total + term.count))
-        found, _ = exact_matches(index, Reading("", number))
+        candidates, _ = exact_matches(index, Reading("", number))
         # Others may come to the same; nothing takes more terms than that one.
-        assert [candidate.terms for candidate in found].count((term,)) == 1
-        assert {candidate.count for candidate in found} == {number.value}
-        assert all(len(candidate.terms) <= 1 for candidate in found)
+        assert [candidate.terms for candidate in candidates].count((term,)) == 1
+        assert {candidate.count for candidate in candidates} == {number.value}
+        assert all(len(candidate.terms) <= 1 for candidate in candidates)
 
 
 @settings(max_examples=25, deadline=None)
@@ -425,8 +425,8 @@ def test_a_file_alone_is_explained_by_what_it_holds() -> None:
     ]:
         answer = reconcile(report, None, parse_number(number))
         assert answer.exact, number
-        found = answer.explanations[0].parts
-        assert (name is None and not found) or found[0].name.startswith(str(name)), number
+        terms = answer.explanations[0].parts
+        assert (name is None and not terms) or terms[0].name.startswith(str(name)), number
     assert not reconcile(report, None, parse_number("1234")).explained
 
 

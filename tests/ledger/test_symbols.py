@@ -83,3 +83,8 @@ def test_a_symbol_without_a_value_is_an_error() -> None:
     with pytest.raises(KeyError):
         (V * d).value({"V": 1})
     assert as_polynomial(3) == 3
+
+
+def test_a_polynomial_is_no_text() -> None:
+    assert d != "d"
+    assert repr(2 * d) == "Polynomial(2*d)"

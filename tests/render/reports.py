@@ -1,11 +1,14 @@
-"""Reports for the tests of what is rendered: hostile, and large."""
+"""Reports for the tests of what is rendered: complete, hostile, and large."""
 
 from __future__ import annotations
 
 import functools
 from dataclasses import replace
+from pathlib import Path
 
 import minilm
+from minilm.inspection import extras
+from minilm.inspection.inspector import inspect_with_sources
 from minilm.inspection.report import Component, Convention, Report, TensorRow
 
 # Each would do something if it were read as HTML, a template, an escape sequence or Markdown.
@@ -23,6 +26,27 @@ HOSTILE = (
     "\ud800lone",
     "&lt;b&gt;%{x}",
 )
+
+
+def complete_report(run: Path, other: Path) -> Report:
+    """The report of a run with everything that can be asked for; ``other`` is compared with it."""
+    inspection = inspect_with_sources(str(run))
+    fits = extras.with_fits(inspection, "24GB", context=None, batch=1).fits
+    reconciliation = extras.with_reconciliation(inspection, "14.8K").reconciliation
+    difference = extras.with_difference(
+        inspection, inspect_with_sources(str(other)), None
+    ).difference
+    statistics = extras.with_statistics(inspection, None).statistics
+    return replace(
+        inspection.report,
+        fits=fits,
+        reconciliation=reconciliation,
+        statistics=statistics,
+        difference=difference,
+        mismatches=("file: a is missing", "file: 1 parameter, the formula says 2 (-1)"),
+        notes=("a note",),
+        tied=(("lm_head.weight", "embedding.token.weight"),),
+    )
 
 
 def hostile_report() -> Report:

@@ -5,13 +5,19 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 import minilm
 from minilm.inspection.report import Component, Report, TensorRow
 from minilm.render import charts
+from minilm.render.sections import build_document
 from tests.render.reports import hostile_report, large_report
+
+
+def tensor_table(report: Report) -> dict[str, Any]:
+    return charts.tensor_table(build_document(report, tensors=True).sections[-1].tables()[0])
 
 
 def children_add_up(boxes: list[dict[str, object]]) -> bool:
@@ -134,25 +140,6 @@ def test_a_name_says_its_layer_and_its_matrix(name: str, place: tuple[str, str] 
     assert charts.layer_and_matrix(name) == place
 
 
-@pytest.mark.parametrize(
-    ("component", "family"),
-    [
-        ("token embedding", "embedding"),
-        ("embedding norm", "norm"),
-        ("attention output", "attention"),
-        ("attention query/key norm", "norm"),
-        ("feed-forward gate+up", "feed-forward"),
-        ("shared expert gate", "experts"),
-        ("LM head", "head"),
-        ("model.layers.self_attn.q_proj", "attention"),
-        ("h.ln_1", "norm"),
-        ("conv1", "other"),
-    ],
-)
-def test_components_are_coloured_by_what_they_are(component: str, family: str) -> None:
-    assert charts.family_of(component) == family
-
-
 def test_curves_leave_out_what_is_not_there_and_what_is_not_finite() -> None:
     found = charts.curves(
         [
@@ -171,15 +158,15 @@ def test_curves_leave_out_what_is_not_there_and_what_is_not_finite() -> None:
 
 def test_a_mark_is_placed_on_both_axes() -> None:
     line = {"step": 5, "seconds": 2.5, "val_loss": 1.5}
-    assert charts.place(line) == {"steps": 5, "seconds": 2.5}
-    assert charts.place({"step": 5, "seconds": math.nan}) == {"steps": 5, "seconds": None}
-    assert charts.place(None) is None
+    assert charts.mark_position(line) == {"steps": 5, "seconds": 2.5}
+    assert charts.mark_position({"step": 5, "seconds": math.nan}) == {"steps": 5, "seconds": None}
+    assert charts.mark_position(None) is None
 
 
 @pytest.mark.parametrize(("count", "shown"), [(0, 0), (1, 1), (12, 12), (13, 12), (1000, 12)])
 def test_samples_are_spread_evenly_with_the_first_and_the_last(count: int, shown: int) -> None:
     lines = [{"step": n} for n in range(count)]
-    steps = [line["step"] for line in charts.spread(lines, 12)]
+    steps = [line["step"] for line in charts.evenly_spaced(lines, 12)]
     assert len(steps) == shown
     assert steps == sorted(set(steps))
     if count:
@@ -197,7 +184,7 @@ def test_long_curves_are_thinned_and_keep_their_ends(count: int) -> None:
 
 
 def test_the_tensor_table_says_what_repeats_once() -> None:
-    table = charts.tensor_table(large_report(layers=2))
+    table = tensor_table(large_report(layers=2))
     assert len(table["names"]) == len(table["rows"]) == 2 * 256 * 3
     assert table["shapes"] == [["64 × 128", "8192"]]
     assert table["dtypes"] == ["bfloat16"]
@@ -207,7 +194,7 @@ def test_the_tensor_table_says_what_repeats_once() -> None:
 
 def test_all_that_is_drawn_is_printable() -> None:
     report = hostile_report()
-    heat, table = charts.heat_map(report), charts.tensor_table(report)
+    heat, table = charts.heat_map(report), tensor_table(report)
     assert heat is not None
     texts = [box["label"] + box["detail"] for box in charts.treemap(report)]
     texts += [*heat["matrices"], *table["names"], *table["dtypes"], *table["components"]]

@@ -1,90 +1,129 @@
-"""Tables of costs: every figure is there, and 80 columns are enough."""
+"""Sections of costs: every figure is there, and 80 columns are enough."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from io import StringIO
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
-from rich.console import Console, RenderableType
+from torch import nn
 
+import minilm
 from minilm.architectures.minilm import layout
 from minilm.config.presets import PRESETS
-from minilm.costs.activations import activation_bytes
-from minilm.costs.fits import fits
-from minilm.costs.memory import kv_cache_bytes, training_bytes
+from minilm.costs.fits import Fit, fits
+from minilm.costs.memory import training_bytes
 from minilm.inspection.activation_check import ActivationMeasurement
-from minilm.render.costs import activations_table, fits_table, kv_cache_table, training_table
+from minilm.inspection.report import Report
+from minilm.render.cells import training_method_label
+from minilm.render.sections import build_document
 from minilm.units import format_bytes
+from tests.render.drawings import printed, printed_rows
 
-LAYOUTS = [layout(PRESETS[name].model_config()) for name in ("gpt2", "llama-3-70b")]
-
-
-def printed(table: RenderableType) -> str:
-    """The text in 80 columns, where no cell may have been cut."""
-    output = StringIO()
-    Console(file=output, width=80, highlight=False).print(table)
-    text = output.getvalue()
-    assert "…" not in text
-    assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
-    return text
+NAMES = ("gpt2", "llama-3-70b")
 
 
-@pytest.mark.parametrize("each", LAYOUTS, ids=lambda each: str(each.count()))
-def test_training_and_cache(each) -> None:
-    training = training_bytes(each.count(), layout=each)
-    lines = printed(training_table(training)).splitlines()[1:]
-    for sizes, line in zip(training["variants"].values(), lines, strict=False):
-        assert line.endswith(format_bytes(sizes["total"]))
-    assert lines[1].startswith("Muon, float32")
-    cache = {"context": 8192, "batch": 2, **kv_cache_bytes(each, context=8192, batch=2)}
-    text = printed(kv_cache_table(cache))
-    assert "2 x 8,192 tokens" in text
-    assert format_bytes(cache["int8"]) in text
+def with_fits(name: str, budget: int, *, context: int | None = None) -> Report:
+    found = fits(layout(PRESETS[name].model_config()), budget, context=context)
+    return replace(minilm.inspect(name), fits=found)
 
 
-@pytest.mark.parametrize("each", LAYOUTS, ids=lambda each: str(each.count()))
-def test_fits(each) -> None:
-    found = fits(each, 24 * 10**9, context=1024)
-    lines = printed(fits_table(found)).splitlines()
-    assert lines[0].startswith("22.4 GiB of memory, 1 x 1,024 tokens")
-    for fit, line in zip(found, lines[2:], strict=False):
-        assert format_bytes(fit.required) in line
-        assert (" yes " in line) == fit.fits
-        assert (" * " in line) == fit.checkpointing
-        assert line.split()[-1] == (f"{fit.max_batch:,}" if fit.max_batch else "-")
-    assert printed(fits_table(())).startswith("no use")
+def fits_of(report: Report) -> tuple[Fit, ...]:
+    assert report.fits is not None
+    return report.fits
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_training_and_cache(name: str) -> None:
+    report = minilm.inspect(name, context=8192, batch=2)
+    text = printed(report, full=True)
+    each = layout(PRESETS[name].model_config())
+    variants = training_bytes(each.count(), layout=each)["variants"]
+    _, *rows = printed_rows(text, "training state")
+    assert [row[-1] for row in rows] == [format_bytes(v["total"]) for v in variants.values()]
+    assert rows[1][0] == "Muon, float32"
+    assert "KV cache of 2 × 8,192 tokens" in text
+    assert format_bytes(report.memory["kv_cache"]["int8"]) in text
+    assert f"{report.memory['kv_cache']['int8']:,}" in text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_fits(name: str) -> None:
+    report = with_fits(name, 24 * 10**9, context=1024)
+    text = printed(report)
+    assert "22.4 GiB of memory, 1 × 1,024 tokens" in text
+    assert max(map(len, text.splitlines())) <= 80
+    _, *rows = printed_rows(text, "use")
+    for fit, row in zip(fits_of(report), rows, strict=True):
+        assert format_bytes(fit.required) in row
+        assert ("yes" if fit.fits else "no") == row[-3]
+        if fit.use != "inference":
+            assert row[1] == ("yes" if fit.checkpointing else "no")
+        assert row[-1] == (f"{fit.max_batch:,}" if fit.max_batch else "none")
+        assert row[-2] == (f"{fit.max_context:,}" if fit.max_context else "none")
+    assert "No use of this model" in printed(replace(report, fits=()))
 
 
 def test_where_the_search_ended_there_may_be_more() -> None:
-    (fit,) = (f for f in fits(LAYOUTS[0], 10**18) if f.precision == "bfloat16")
-    line = printed(fits_table([fit])).splitlines()[2]
-    assert line.split("yes")[1].split() == ["1,024", ">=", "1,048,576"]
+    report = with_fits("gpt2", 10**18)
+    (row,) = (r for r in printed_rows(printed(report), "use") if r[0] == "inference, bfloat16")
+    assert row[-2:] == ["1,024", ">= 1,048,576"]
 
 
 def test_figures_are_whole_in_any_width() -> None:
-    output = StringIO()
-    each = LAYOUTS[1]
-    found = fits(each, 24 * 10**9, context=1024)
-    training = training_bytes(each.count(), layout=each)
-    for table in (fits_table(found), training_table(training)):
-        Console(file=output, width=20, highlight=False).print(table, crop=False)
-    text = output.getvalue()
+    report = with_fits("llama-3-70b", 24 * 10**9, context=1024)
+    text = printed(report, 20, full=True)
     assert "…" not in text
-    assert all(format_bytes(fit.required) in text for fit in found)
-    assert all(format_bytes(sizes["total"]) in text for sizes in training["variants"].values())
+    assert all(format_bytes(fit.required) in text for fit in fits_of(report))
+    variants = report.memory["training"]["variants"].values()
+    assert all(format_bytes(sizes["total"]) in text for sizes in variants)
     assert "Muon" in text
 
 
 def test_activations_beside_their_measurement() -> None:
-    values = activation_bytes(PRESETS["nano"].model_config(), batch=2, context=64)
-    text = printed(activations_table(values))
-    assert "(exact)" in text
-    assert f"{values['checkpointed']:,}" in text
-    found = ActivationMeasurement(
+    report = minilm.inspect("nano", batch=2, context=64)
+    activations = report.memory["activations"]
+    assert "(exact)" in printed(report)
+    text = printed(report, full=True)
+    assert "activations of 2 × 64 tokens, float32 (exact)" in text
+    assert f"{activations['checkpointed']:,}" in text
+    measured = ActivationMeasurement(
         "cuda", "float32", 2, 64, predicted=1010, saved=1000, allocated=1024, peak=4096
     )
-    measured = {**asdict(found), "relative_error": found.relative_error}
-    text = printed(activations_table(values, measured))
-    for part in ("1,000", "1,024", "4,096", "error of the prediction: +1.000%"):
+    values = {**asdict(measured), "relative_error": measured.relative_error}
+    memory = {**report.memory, "activations": activations | {"measured": values}}
+    text = printed(replace(report, memory=memory), full=True)
+    for part in ("1,000", "1,024", "4,096"):
         assert part in text
+    assert ["error of the prediction", "+1.000%"] in [
+        line.split("  ")[:1] + line.split()[-1:] for line in text.splitlines() if "error" in line
+    ]
+
+
+def test_the_overview_of_a_stored_file_has_what_the_file_takes(tiny_run: Path) -> None:
+    report = minilm.inspect(tiny_run)
+    titles, weights, *_ = printed_rows(printed(report), "memory, 1 × 16 tokens")
+    assert titles[1:] == ["stored", "float32", "bfloat16", "int8", "int4"]
+    assert weights[1] == format_bytes(report.memory["weights"]["stored"])
+
+
+def test_adam_and_checkpointing_are_called_so() -> None:
+    text = printed(minilm.inspect("gpt2"), full=True)
+    assert "(weights, gradients, two Adam moments)" in text
+    assert "with activation checkpointing" in text
+
+
+def test_training_methods_are_named() -> None:
+    keys = ("adamw_float32", "muon_bfloat16", "lora_nf4", "other_x")
+    assert [training_method_label(key) for key in keys] == [
+        "AdamW, float32",
+        "Muon, bfloat16 + master",
+        "LoRA on nf4",
+        "other, x",
+    ]
+
+
+def test_a_module_without_a_layout_has_what_is_known() -> None:
+    sections = {each.key: each for each in build_document(minilm.inspect(nn.Linear(4, 2))).sections}
+    overview = sections["memory"].tables()[0]
+    assert [row[0] for row in overview.rows] == ["weights", "training state (AdamW)"]

@@ -323,7 +323,7 @@ def test_hostile_text_is_shown_and_nothing_of_it_runs(browser: Browser, tmp_path
     assert names == [one_line(row.name) for row in report.tensors]
     assert components == [one_line(name) for name in HOSTILE]
     assert browser.run("document.querySelector('h1').textContent") == one_line(HOSTILE[0])
-    shown = browser.run("[...document.querySelectorAll('.mismatches li')].map(e => e.textContent)")
+    shown = browser.run("[...document.querySelectorAll('.verdict li')].map(e => e.textContent)")
     assert shown == [one_line(name) for name in HOSTILE]
     # Plotly reads <b> and <a> in its texts: none may have become an element.
     assert browser.run("document.querySelectorAll('main img, .chart a, .chart b').length") == 0

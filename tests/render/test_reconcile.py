@@ -1,29 +1,28 @@
-"""The answer as it is printed."""
+"""A reconciliation as it is printed."""
 
 from __future__ import annotations
 
-import io
-
-from rich.console import Console
-
+from minilm.inspection import extras
 from minilm.inspection.inspector import inspect_with_sources
-from minilm.inspection.reconciliation.numbers import parse_number
-from minilm.inspection.reconciliation.reconcile import reconcile
-from minilm.render.reconcile import render
+from tests.render.drawings import printed
 
 
-def printed(number: str) -> str:
-    inspection = inspect_with_sources("gpt2")
-    answer = reconcile(inspection.report, inspection.layout, parse_number(number))
-    stream = io.StringIO()
-    Console(file=stream, width=200).print(render(answer))
-    return stream.getvalue()
+def answer(number: str) -> str:
+    text = printed(extras.with_reconciliation(inspect_with_sources("gpt2"), number), 200)
+    verdict, _, rest = text.partition("\n\n")
+    assert verdict == "gpt2: not cross-checked: only the formula is available (124,439,808)"
+    return rest
 
 
 def test_explained_and_not() -> None:
-    exact = printed("163037184")
-    assert exact.startswith("163037184 is explained to the last one\n  163,037,184 = 124,439,808 +")
-    rounded = printed("117M")
-    assert "117M is explained within its rounding" in rounded
-    assert "chance alone would explain 20." in rounded
-    assert printed("99M").startswith("99M is NOT explained; the nearest:\n")
+    exact = answer("163037184")
+    assert exact == (
+        "163037184 is explained exactly:\n\n"
+        "163,037,184 = 124,439,808 + 38,597,376 (the tied head counted twice)\n"
+    )
+    rounded = answer("117M")
+    assert "117M is explained within its rounding:\n" in rounded
+    assert "(+70,464)" in rounded
+    assert "By chance alone, 20.3% of such numbers would be explained." in rounded
+    assert answer("99M").startswith("99M is NOT explained; the nearest:\n\n99M ~ 96,119,040 = ")
+    assert "2,880,960 more" in answer("99M")

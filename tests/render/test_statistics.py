@@ -5,23 +5,30 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console, RenderableType
 
+import minilm
 from minilm.formats.header import Header
 from minilm.formats.safetensors import read_header
-from minilm.render import requested
-from minilm.render.statistics import difference_table, statistics_table
+from minilm.render.cells import format_number
+from minilm.render.document import Paragraph, Section
+from minilm.render.value_sections import difference_section, statistics_section
 from minilm.values.difference import Difference, difference
 from minilm.values.statistics import Histogram, Statistics, statistics
+from tests.render.drawings import printed, printed_rows
 
 HOSTILE = "bad\x1b[31m\nname[red]"
 
 
-def printed(renderable: RenderableType) -> str:
-    console = Console(width=80, color_system=None)
-    with console.capture() as capture:
-        console.print(renderable)
-    return capture.get()
+def printed_statistics(values: Statistics, *, full: bool = False) -> str:
+    return printed(replace(minilm.inspect("nano"), statistics=values), full=full)
+
+
+def printed_difference(values: Difference, *, full: bool = False) -> str:
+    return printed(replace(minilm.inspect("nano"), difference=values), full=full)
+
+
+def coverage(section: Section) -> str:
+    return [block.text for block in section.blocks if isinstance(block, Paragraph)][1]
 
 
 def checkpoint(path: Path, change: float, rows: int) -> Header:
@@ -47,92 +54,95 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[Statistics, Differe
     return statistics((*a.tensors, last)), difference(a, b, ties_a=[("shape", "only2")])
 
 
-def test_lines_fit_and_names_cannot_escape(found: tuple[Statistics, Difference]) -> None:
-    for text in (printed(statistics_table(found[0])), printed(difference_table(found[1]))):
+@pytest.mark.parametrize("full", [False, True])
+def test_lines_fit_and_names_cannot_escape(
+    found: tuple[Statistics, Difference], full: bool
+) -> None:
+    for text in (
+        printed_statistics(found[0], full=full),
+        printed_difference(found[1], full=full),
+    ):
         assert max(map(len, text.splitlines())) <= 80
         assert "\x1b" not in text
 
 
 def test_statistics_say_what_is_odd(found: tuple[Statistics, Difference]) -> None:
-    text = " ".join(printed(statistics_table(found[0])).split())
+    text = " ".join(printed_statistics(found[0]).split())
     name = "bad\\x1b[31m\\x0aname[red]"
     assert f"{name}: 1 NaN, 1 infinite, 1 zeros (25.00%)" in text
     assert "30 zeros (2.50%), 1 of 40 rows all zero" in text
     assert "packed: iq1_s is not decoded" in text
-    assert "largest values (5)" in text
+    assert "largest values" in text
     (row,) = (row for row in found[0].tensors if row.stable_rank is not None)
-    assert f"{row.kurtosis:.3g}" in text
-    assert f"{row.stable_rank:.3g}" in text
+    assert format_number(row.kurtosis) in text
+    assert format_number(row.stable_rank) in text
 
 
 def test_a_histogram_is_drawn_by_its_largest_powers(found: tuple[Statistics, Difference]) -> None:
     total = replace(found[0].total, histogram=Histogram(-20, (9,) * 5 + (0, 1, 8) + (4,) * 9))
-    text = printed(statistics_table(replace(found[0], tensors=(), total=total)))
-    assert text.splitlines()[1].rstrip().endswith("   ▁█▄▄▄▄▄▄▄▄▄")
+    text = printed_statistics(replace(found[0], tensors=(), total=total))
+    (line,) = (line for line in text.splitlines() if line.startswith("total  "))
+    assert line.endswith("  ▁█▄▄▄▄▄▄▄▄▄")
 
 
 def test_differences_are_listed(found: tuple[Statistics, Difference]) -> None:
-    text = printed(difference_table(found[1]))
+    text = printed_difference(found[1])
     for part in (
+        "They differ; 1 of 2 compared tensors are identical.\n",
         "added (1)\n  only3\n",
         "removed (1)\n  only2\n",
-        "reshaped (1)\n  shape: 2 -> 3\n",
-        "tied or untied (1)\n  shape: is only2 -> its own\n",
-        "1 of 2 compared tensors are identical",
     ):
         assert part in text
+    assert printed_rows(text, "reshaped")[1:] == [["shape", "2", "3"]]
+    assert printed_rows(text, "tied or untied")[1:] == [["shape", "only2", "its own"]]
     (change,) = (change for change in found[1].changes if change.identical < 1)
-    assert f"{change.norm:.3g}" in text
-    (line,) = (line for line in text.splitlines() if line.startswith("model.layers"))
+    assert format_number(change.norm) in text
+    lines = text.splitlines()
+    line = lines[lines.index("model.layers.0.self_attention.query_projection.weight") + 1]
     assert line.split()[-1] == str(change.rank) == "1"
 
 
 def test_values_that_are_not_finite_are_told(found: tuple[Statistics, Difference]) -> None:
-    text = printed(difference_table(found[1]))
-    assert "not finite in A or B, and left out (1)\n" in text
-    assert ": 2 of 4 values not finite" in text
+    text = printed_difference(found[1])
+    assert "not finite in either, and left out (1)\n" in text
+    assert ": 2 of 4 values" in text
 
 
 def test_why_a_rank_is_missing_is_told(found: tuple[Statistics, Difference]) -> None:
     (change,) = (change for change in found[1].changes if change.identical < 1)
     unknown = replace(change, rank=None, rank_exact=False, rank_unknown="below rounding")
-    text = printed(difference_table(replace(found[1], changes=(unknown, unknown))))
-    assert "2 without a rank: below rounding" in text
-    table = requested.difference(replace(found[1], changes=(unknown,)))
-    assert table is not None
-    assert table.tables[-1].rows[-1][-2] == "below rounding"
+    text = printed_difference(replace(found[1], changes=(unknown, unknown)))
+    assert "2 without a rank: below rounding." in text
+    section = difference_section(replace(found[1], changes=(unknown,)))
+    assert section.tables()[-1].rows[0][-1] == "below rounding"
 
 
 def test_a_total_of_a_part_says_of_how_much(found: tuple[Statistics, Difference]) -> None:
     statistics, difference = found
     every = statistics.total.count
-    text = " ".join(printed(statistics_table(replace(statistics, values=2 * every))).split())
+    half = replace(statistics, values=2 * every)
+    text = " ".join(printed_statistics(half).split())
     assert f"The total is of {every:,} of {2 * every:,} values (50.00%)." in text
-    assert "The total is of" not in printed(
-        statistics_table(replace(statistics, values=every, unread=()))
-    )
+    assert "The total is of" not in printed_statistics(replace(statistics, values=every, unread=()))
     compared = difference.total.count
     partly = replace(difference, values=4 * compared)
-    assert "values (25.00%)" in printed(difference_table(partly))
-    for section in (
-        requested.statistics(replace(statistics, values=2 * every)),
-        requested.difference(partly),
-    ):
-        assert section is not None
-        assert section.text[1].startswith("The total is of ")
+    assert "values (25.00%)" in printed_difference(partly)
+    for section in (statistics_section(half), difference_section(partly)):
+        assert coverage(section).startswith("The total is of ")
 
 
 def test_files_that_share_no_name_are_told_apart(found: tuple[Statistics, Difference]) -> None:
     none = replace(found[1], changes=(), reshaped=(), retied=(), unread=(), values=0)
     none = replace(none, total=replace(none.total, count=0))
-    text = printed(difference_table(none))
-    assert "no tensor has the same name in both" in text
+    text = printed_difference(none)
+    assert "No tensor has the same name in both" in text
     assert "0 of 0" not in text
 
 
 def test_many_lines_are_cut_with_a_count(found: tuple[Statistics, Difference]) -> None:
     many = replace(found[1], added=tuple(f"t{n}" for n in range(1021)))
-    text = printed(difference_table(many))
+    text = printed_difference(many)
     assert "added (1,021)" in text
     assert "t19\n  and 1,001 more\n" in text
     assert "t20" not in text
+    assert "t1020" in printed_difference(many, full=True)

@@ -3,21 +3,18 @@
 import itertools
 import re
 from dataclasses import replace
-from io import StringIO
 
 import pytest
-from rich.console import Console
+from rich.cells import cell_len
 
 import minilm
 from minilm.inspection.report import Report, TensorRow
-from minilm.render.terminal import curve, print_report
+from minilm.render.cells import format_shape
+from minilm.render.document import Column, Table
+from minilm.render.grid import bar, table_lines, wrapped
+from minilm.render.terminal import curve
 from minilm.safe_text import one_line
-
-
-def printed(report: Report, width: int) -> str:
-    stream = StringIO()
-    print_report(report, Console(file=stream, width=width, highlight=False), tensors=True)
-    return stream.getvalue()
+from tests.render.drawings import printed, squeezed
 
 
 def with_name(length: int, dtype: str = "bfloat16") -> Report:
@@ -34,59 +31,129 @@ def with_name(length: int, dtype: str = "bfloat16") -> Report:
     )
 
 
+@pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize("width", [40, 60, 80, 100])
 @pytest.mark.parametrize("length", [8, 27, 75, 900])
-def test_a_long_name_gives_way_to_the_numbers(width: int, length: int) -> None:
+def test_a_long_name_gives_way_to_the_numbers(width: int, length: int, full: bool) -> None:
     report = with_name(length)
-    text = printed(report, width)
+    text = printed(report, width, full=full, tensors=True)
     assert "…" not in text
-    for part in (*report.components, *report.conventions):
-        assert f" {part.count:,}" in text
-    for component in report.components:
-        assert f" {component.share:.2%}" in text
+    if full:
+        for part in (*report.components, *report.conventions):
+            assert f" {part.count:,}" in text
+        for component in report.components:
+            assert f" {component.share:.2%}" in text
     for row in report.tensors:
-        assert " x ".join(map(str, row.shape)) in text
+        assert format_shape(row.shape) in text
         assert f" {row.count:,}" in text
     assert text.count("float32") >= len(report.tensors) - 1
-    assert re.search(r"32000 x 4096 +bfloat16 +131,072,000", text)
+    if width > 40:
+        assert re.search(r"32,000 × 4,096 +bfloat16 +131,072,000", text)
     assert max(len(line.rstrip()) for line in text.splitlines()) <= width
 
 
-def test_numbers_wider_than_the_terminal_are_whole_too() -> None:
+@pytest.mark.parametrize("full", [False, True])
+def test_numbers_wider_than_the_terminal_are_whole_too(full: bool) -> None:
     report = with_name(900)
-    text = printed(report, 24)
-    for part in (*report.components, *report.conventions, *report.tensors):
-        assert f"{part.count:,}" in text.split()
+    text = printed(report, 12, full=full, tensors=True)
+    for row in report.tensors:
+        assert f"{row.count:,}" in text.split()
     assert "bfloat16" in text.split()
-    assert "32000 x 4096" in text
+    assert "32,000 × 4,096" in text
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 100])
 def test_a_folded_name_is_all_there(width: int) -> None:
     report = with_name(900)
-    listed = printed(report, width).partition("\ntensor ")[2].splitlines()
-    stacked = width == 40
-    column = width if stacked else len("tensor ") + listed[0].index("shape")
-    end = "  32000 x 4096" if stacked else "embedding.token"
-    parts = itertools.takewhile(lambda line: not line.startswith(end), listed[1:])
-    assert "".join(line[:column].rstrip() for line in parts) == report.tensors[0].name
+    listed = printed(report, width, tensors=True).partition("\nname ")[2].splitlines()
+    parts = itertools.takewhile(lambda line: "32,000 × 4,096" not in line, listed[1:])
+    assert "".join(parts) == report.tensors[0].name
+
+
+def test_a_name_on_a_line_of_its_own_keeps_the_columns() -> None:
+    table = Table(
+        (Column("name", "code"), Column("count", "number"), Column("kind")),
+        (("short", "1", "a"), ("long" * 10, "12,345,678,901,234", "b"), ("total", "2", "")),
+        total_last=True,
+    )
+    assert [line.plain for line in table_lines(table, 32)] == [
+        "name                 count  kind",
+        "short                    1  a",
+        "long" * 8,
+        "long" * 2,
+        "        12,345,678,901,234  b",
+        "total                    2",
+    ]
 
 
 def test_a_dtype_of_any_length_is_one_row() -> None:
     for dtype in ("Q9_X\x1b[31m", "odd" * 100):
-        text = printed(with_name(75, dtype), 60)
+        text = printed(with_name(75, dtype), 60, tensors=True)
         assert "131,072,000" in text
         assert "\x1b" not in text
         assert "…" not in text
 
 
-@pytest.mark.parametrize(("width", "more"), [(40, ""), (60, "Ld"), (80, "█Ld"), (100, "█Ld")])
-def test_bars_give_way_first_and_formulas_next(width: int, more: str) -> None:
-    lines = printed(minilm.inspect("gpt2", live=False), width).splitlines()
-    (line,) = (line for line in lines if line.startswith("feed-forward up"))
-    shown = line.partition("22.78%")[2]
-    assert ("█" in shown) == ("█" in more)
-    assert shown.rstrip().endswith("4Ld² + 4Ld") == ("Ld" in more)
+@pytest.mark.parametrize(("width", "full", "bars"), [(80, True, 0), (100, True, 1), (80, False, 1)])
+def test_bars_are_drawn_where_there_is_room(width: int, full: bool, bars: bool) -> None:
+    text = printed(minilm.inspect("gpt2", live=False), width, full=full)
+    (line,) = (line for line in text.splitlines() if line.endswith("  4Ld² + 4Ld"))
+    assert line.startswith("feed-forward up  ")
+    assert ("█" in line) == bars
+
+
+def test_without_room_names_and_formulas_have_lines_of_their_own() -> None:
+    report = minilm.inspect("gpt2", live=False)
+    text = printed(report, 60, full=True).partition("── Formula")[0]
+    assert "feed-forward up\n" in text
+    text = printed(report, 40, full=True).partition("── Formula")[0]
+    assert re.search(r"^feed-forward up\n +28,348,416 +22\.78% +28,311,552$", text, re.M)
+    assert re.search(r"^feed-forward up +36,864  4Ld² \+ 4Ld$", text, re.M)
+
+
+def test_a_table_too_wide_goes_on_below_with_its_names() -> None:
+    columns = (Column("name"), *(Column(f"c{n}", "number") for n in range(6)))
+    rows = tuple((name, *(f"{name}{n}" * 4 for n in range(6))) for name in "ab")
+    lines = [line.plain for line in table_lines(Table(columns, rows), 40)]
+    assert max(map(cell_len, lines)) <= 40
+    assert [line.split()[0] for line in lines if line] == ["name", "a", "b"] * 2
+    for row in rows:
+        assert all(cell in " ".join(lines).split() for cell in row)
+
+
+@pytest.mark.parametrize("text", ["", "a b", "word " * 30, "x" * 99, "漢字" * 30, "a  b c  " * 9])
+@pytest.mark.parametrize("width", [1, 2, 7, 30])
+def test_wrapped_text_is_whole_and_no_wider(text: str, width: int) -> None:
+    lines = wrapped(text, width)
+    assert squeezed("".join(lines)) == squeezed(text)
+    if width > 1:
+        assert max(map(cell_len, lines)) <= width
+    assert len(wrapped("one two", 30)) == 1
+
+
+def test_double_spaces_are_where_lines_are_broken() -> None:
+    assert wrapped("V=1 vocabulary  d=2 model width  L=3 layers", 24) == [
+        "V=1 vocabulary",
+        "d=2 model width",
+        "L=3 layers",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("length", "drawn"), [(0.0, ""), (0.5, "█" * 8), (1.0, "█" * 16), (1 / 128, "▏"), (0.03, "▌")]
+)
+def test_a_bar_is_drawn_in_eighths(length: float, drawn: str) -> None:
+    assert bar(length) == drawn
+
+
+def test_many_mismatches_leave_room_for_the_rest() -> None:
+    lines = tuple(f"file: t{n} is missing" for n in range(21))
+    report = replace(minilm.inspect("gpt2"), mismatches=lines)
+    text = printed(report)
+    assert len(text.splitlines()) <= 24
+    assert "NOT VERIFIED: 21 mismatches" in text
+    assert "t3 is missing\nand 17 more\n" in text
+    assert all(line in printed(report, full=True) for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,7 @@ def test_a_run_folder_holds_what_is_documented(auto_run: Path, text_file: Path) 
         "config.json",
         "metrics.jsonl",
         "model.safetensors",
+        "report.html",
         "resume",
         "samples.jsonl",
         "summary.json",
@@ -310,10 +311,10 @@ def test_a_step_is_adamw_on_the_mean_of_its_micro_batches(
 def test_early_stopping_counts_evaluations_without_progress(
     go: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import minilm.training.trainer as loop
+    import minilm.training.trainer as trainer
 
     losses = iter([3.0, 2.0, 2.5, 2.1, 1.9, 2.0, 2.1, 2.2, 0.1])
-    monkeypatch.setattr(loop, "evaluate", lambda *_: Validation(next(losses), 1.0))
+    monkeypatch.setattr(trainer, "evaluate", lambda *_: Validation(next(losses), 1.0))
     outcome = go(eval_every=1, early_stopping=3)
     assert outcome.stopped_because == "early_stopping"
     assert outcome.summary["steps"] == 8
@@ -323,10 +324,10 @@ def test_early_stopping_counts_evaluations_without_progress(
 def test_patience_is_kept_over_a_stop(
     go: Any, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import minilm.training.trainer as loop
+    import minilm.training.trainer as trainer
 
     losses = iter([1.0, 2.0, 3.0, 4.0, 5.0])
-    monkeypatch.setattr(loop, "evaluate", lambda *_: Validation(next(losses), 1.0))
+    monkeypatch.setattr(trainer, "evaluate", lambda *_: Validation(next(losses), 1.0))
     folder = go(eval_every=1, early_stopping=4, max_steps=3).run_dir
     outcome = resume(folder, settings={"max_steps": 12}, cache=cache)
     assert outcome.stopped_because == "early_stopping"
@@ -343,11 +344,11 @@ def test_a_length_that_grows_ends_at_the_models(go: Any) -> None:
 def test_the_best_weights_are_kept_not_the_last(
     go: Any, auto_dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import minilm.training.trainer as loop
+    import minilm.training.trainer as trainer
 
     best = go("best", max_steps=8)  # the same steps, ending where the other run is best
     losses = iter([3.0, 2.0, 4.0])
-    monkeypatch.setattr(loop, "evaluate", lambda *_: Validation(next(losses), 1.0))
+    monkeypatch.setattr(trainer, "evaluate", lambda *_: Validation(next(losses), 1.0))
     outcome = go("all", schedule="constant")
     assert outcome.summary["steps"] == 12
     with safe_open(outcome.run_dir / "model.safetensors", "pt") as stream:
@@ -374,16 +375,16 @@ def test_target_and_time_end_a_run(go: Any) -> None:
 def test_a_loss_that_is_not_finite_keeps_the_last_good_weights(
     go: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import minilm.training.trainer as loop
+    import minilm.training.trainer as trainer
 
-    true_loss, calls = loop.next_token_loss, []
+    true_loss, calls = trainer.next_token_loss, []
 
     def broken(model: Any, inputs: Any, targets: Any) -> torch.Tensor:
         calls.append(1)
         loss = true_loss(model, inputs, targets)
         return loss * float("nan") if len(calls) > 6 else loss
 
-    monkeypatch.setattr(loop, "next_token_loss", broken)
+    monkeypatch.setattr(trainer, "next_token_loss", broken)
     outcome = go("broken")
     assert outcome.stopped_because == "non_finite_loss"
     assert outcome.summary["steps"] == 8  # where the next line of metrics was due

@@ -68,8 +68,8 @@
 
   function treemap(boxes) {
     if (!boxes.length) { element("treemap").closest("figure").hidden = true; return; }
-    const families = Object.keys(COLOURS).filter((name) => boxes.some((box) => box.parent && box.family === name));
-    for (const name of families) {
+    const groups = Object.keys(COLOURS).filter((name) => boxes.some((box) => box.parent && box.group === name));
+    for (const name of groups) {
       const item = document.createElement("li");
       const swatch = document.createElement("i");
       swatch.style.background = COLOURS[name];
@@ -87,8 +87,8 @@
       hovertext: boxes.map((box) => `${inert(cut(box.label, 120))}<br>${grouped(box.count)} parameters, ${percent(box)}` + (box.detail ? `<br>${inert(cut(box.detail, 120))}` : "")),
       hoverinfo: "text", textinfo: "label+text",
       // The page shows through between components, whichever theme it has; their tensors have a line.
-      marker: { colors: boxes.map((box) => (box.parent ? COLOURS[box.family] : CLEAR)), line: { width: 1, color: "rgba(255,255,255,0.6)" }, pad: { t: 24, l: 0, r: 0, b: 0 }, cornerradius: 2 },
-      textfont: { size: 13, color: boxes.map((box) => (box.parent ? TEXT[box.family] || "#000000" : "#7a7f86")) },
+      marker: { colors: boxes.map((box) => (box.parent ? COLOURS[box.group] : CLEAR)), line: { width: 1, color: "rgba(255,255,255,0.6)" }, pad: { t: 24, l: 0, r: 0, b: 0 }, cornerradius: 2 },
+      textfont: { size: 13, color: boxes.map((box) => (box.parent ? TEXT[box.group] || "#000000" : "#7a7f86")) },
       pathbar: { visible: false }, tiling: { packing: "squarify", pad: 3 },
     };
     Plotly.newPlot("treemap", [trace], layout({ margin: { l: 0, r: 0, t: 0, b: 0 }, uniformtext: { minsize: 9, mode: "hide" } }), CONFIG);

@@ -1,0 +1,75 @@
+"""Which settings of a run have an effect, given the others: a report lists no others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Settings = Mapping[str, Any]
+
+
+def applicable_settings(groups: Mapping[str, Settings]) -> dict[str, dict[str, Any]]:
+    """The groups "model" and "training" of a run's config.json without what has no effect.
+
+    A setting that is None is not in use. What the tables below do not name always applies.
+    """
+    tables = {"model": _MODEL, "training": _TRAINING}
+    return {
+        group: {
+            name: value
+            for name, value in settings.items()
+            if value is not None and tables.get(group, {}).get(name, _always)(settings)
+        }
+        for group, settings in groups.items()
+    }
+
+
+def _always(settings: Settings) -> bool:
+    return True
+
+
+def _rope(settings: Settings) -> bool:
+    return bool(settings.get("position", "rope") == "rope")
+
+
+def _scaled_rope(settings: Settings) -> bool:
+    return _rope(settings) and settings.get("rope_scaling", "none") != "none"
+
+
+def _llama3_rope(settings: Settings) -> bool:
+    return _rope(settings) and settings.get("rope_scaling") == "llama3"
+
+
+def _muon(settings: Settings) -> bool:
+    return bool(settings.get("optimizer", "muon") == "muon")
+
+
+def _decay(settings: Settings) -> bool:
+    return bool(settings.get("schedule", "linear") != "constant")
+
+
+def _growth(settings: Settings) -> bool:
+    return bool(settings.get("initial_batch_size") or settings.get("initial_context_length"))
+
+
+_MODEL: dict[str, Callable[[Settings], bool]] = {
+    "rope_theta": _rope,
+    "rotary_dim": _rope,
+    "rope_scaling": _rope,
+    "rope_factor": _scaled_rope,
+    "rope_low_factor": _llama3_rope,
+    "rope_high_factor": _llama3_rope,
+    "rope_original_context": _llama3_rope,
+    "norm_bias": lambda settings: settings.get("norm") != "rmsnorm",
+    "ngram_rows": lambda settings: settings.get("ngram", 1) > 1,
+    "init_std": lambda settings: settings.get("initialization", "normal") == "normal",
+}
+_TRAINING: dict[str, Callable[[Settings], bool]] = {
+    "muon_learning_rate": _muon,
+    "muon_momentum": _muon,
+    "momentum_warmup_steps": _muon,
+    "final_lr_fraction": _decay,
+    "final_learning_rate": _decay,  # its name in older runs
+    "decay_fraction": lambda settings: settings.get("schedule") == "wsd",
+    "growth_fraction": _growth,
+}

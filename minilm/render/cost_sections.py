@@ -1,0 +1,196 @@
+"""Sections of what a model costs: memory, FLOPs, and what fits in a given memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from minilm.inspection.report import Report
+from minilm.render.cells import (
+    bar_lengths,
+    format_number,
+    format_size,
+    format_tokens,
+    key_label,
+    number_columns,
+    training_method_label,
+)
+from minilm.render.document import Block, Code, Column, Paragraph, Section, Table
+from minilm.safe_text import one_line
+from minilm.units import format_bytes, format_count
+
+if TYPE_CHECKING:
+    from minilm.costs.fits import Fit
+
+# float16 takes what bfloat16 takes.
+_OVERVIEW_DTYPES = ("float32", "bfloat16", "int8", "int4")
+
+
+def memory_section(report: Report) -> Section:
+    """Weights, training state, KV cache and activations: sizes side by side, then each in bytes."""
+    memory = report.memory
+    weights, training = memory["weights"], memory["training"]
+    cache, activations = memory["kv_cache"], memory["activations"]
+    blocks: list[Block] = [_overview(memory)]
+    blocks.append(_byte_table("weights", "precision", weights, with_bars=True))
+    state = {key: value for key, value in training.items() if key != "variants"}
+    caption = "training state, float32 with AdamW (weights, gradients, two Adam moments)"
+    blocks.append(_byte_table(caption, "part", state))
+    if training.get("variants"):
+        blocks.append(_training_table(training["variants"]))
+    if cache is not None:
+        sizes = {key: value for key, value in cache.items() if key not in ("context", "batch")}
+        caption = f"KV cache of {format_tokens(cache['batch'], cache['context'])}"
+        blocks.append(_byte_table(caption, "precision", sizes))
+    if activations is not None:
+        blocks.append(_activation_table(activations))
+        if activations.get("components"):
+            parts = activations["components"]
+            blocks.append(_byte_table("activations, all kept", "component", parts))
+        if activations.get("formula"):
+            formula = one_line(activations["formula"])
+            blocks.append(Code("activations in bytes", formula, detail=True))
+    return Section("memory", "Memory", tuple(blocks))
+
+
+def compute_section(report: Report) -> Section | None:
+    """Floating-point operations of a token; None where they are not known."""
+    if not report.flops:
+        return None
+    rows = tuple(
+        (key_label(key), format_count(value), f"{value:,}") for key, value in report.flops.items()
+    )
+    text = "Floating-point operations; a multiplication and an addition are two."
+    table = Table(number_columns("FLOPs", "about", "exactly"), rows, detail=True)
+    return Section("compute", "Compute", (Paragraph(text, detail=True), table))
+
+
+def fits_section(fits: Sequence[Fit]) -> Section:
+    """Which uses of the model fit into the budget of ``fits``, and how far each goes."""
+    from minilm.costs.fits import CONTEXT_BYTES, FRAGMENTATION, PREFILL_TOKENS
+
+    title = "What fits"
+    if not fits:
+        text = "No use of this model has a known cost."
+        return Section("fits", title, (Paragraph(text),), requested=True)
+    first = fits[0]
+    budget = (
+        f"{format_bytes(first.budget)} of memory, {format_tokens(first.batch, first.context)}. The "
+        "longest context is for this batch, the largest batch for this context."
+    )
+    overhead = (
+        "A use needs weights, training state, KV cache and activations (an estimate), "
+        f"{1 / FRAGMENTATION:.0%} more for fragmentation and {format_bytes(CONTEXT_BYTES)} for the "
+        f"CUDA context. Prompts are read {PREFILL_TOKENS:,} tokens at a time. Checkpointing: whether "
+        "training uses activation checkpointing."
+    )
+    columns = (
+        Column("use"),
+        Column("checkpointing"),
+        Column("needs", "number"),
+        Column("fits"),
+        Column("max context", "number"),
+        Column("max batch", "number"),
+        *(
+            Column(part, "number", detail=True)
+            for part in ("weights", "state", "KV cache", "activations", "overhead")
+        ),
+    )
+    table = Table(columns, tuple(map(_fit_cells, fits)))
+    blocks = (Paragraph(budget), table, Paragraph(overhead))
+    return Section("fits", title, blocks, requested=True)
+
+
+def _overview(memory: Mapping[str, Any]) -> Table:
+    """One row a use, one column a precision: the sizes that people ask for first."""
+    weights, training = memory["weights"], memory["training"]
+    cache, activations = memory["kv_cache"], memory["activations"]
+    stored = weights.get("stored")
+    uses: dict[str, Mapping[str, int]] = {"weights": weights}
+    variants = training.get("variants") or {}
+    uses["training state (AdamW)"] = {"float32": training["total"]} | (
+        {"bfloat16": variants["adamw_bfloat16"]["total"]} if variants else {}
+    )
+    title = "memory"
+    if cache is not None:
+        title = f"memory, {format_tokens(cache['batch'], cache['context'])}"
+        uses["KV cache"] = cache
+    if activations is not None:
+        name = f"activations ({one_line(activations['basis'])})"
+        uses[name] = {activations["dtype"]: activations["saved"]}
+    dtypes = _OVERVIEW_DTYPES if stored is None else ("stored", *_OVERVIEW_DTYPES)
+    rows = tuple(
+        (use, *(format_size(sizes.get(dtype)) for dtype in dtypes)) for use, sizes in uses.items()
+    )
+    return Table(number_columns(title, *dtypes), rows)
+
+
+def _byte_table(
+    caption: str, title: str, sizes: Mapping[str, int | None], *, with_bars: bool = False
+) -> Table:
+    known = {key: value for key, value in sizes.items() if value is not None}
+    rows = tuple((key_label(key), format_size(value), f"{value:,}") for key, value in known.items())
+    bars = bar_lengths(list(known.values())) if with_bars else ()
+    columns = number_columns(title, "size", "bytes")
+    return Table(columns, rows, caption=caption, bars=bars, detail=True)
+
+
+def _activation_table(activations: Mapping[str, Any]) -> Table:
+    tokens = format_tokens(activations["batch"], activations["context"])
+    dtype, basis = one_line(activations["dtype"]), one_line(activations["basis"])
+    sizes = {
+        "everything": activations["saved"],
+        "with activation checkpointing": activations["checkpointed"],
+    }
+    measured = activations.get("measured")
+    if measured is not None:
+        sizes |= {f"measured, {key}": measured.get(key) for key in ("saved", "allocated", "peak")}
+    table = _byte_table(f"activations of {tokens}, {dtype} ({basis})", "kept", sizes)
+    if measured is None:
+        return table
+    error = ("error of the prediction", f"{measured['relative_error']:+.3%}", "")
+    return replace(table, rows=(*table.rows, error))
+
+
+def _training_table(variants: Mapping[str, Mapping[str, int]]) -> Table:
+    rows = []
+    for key, sizes in variants.items():
+        # Adapters are float32 weights that are trained beside the stored ones, as a master copy is.
+        master = sizes.get("master") or sizes.get("adapters")
+        parts = (
+            *(sizes["weights"], master, sizes["gradients"], sizes["optimizer"], sizes["total"]),
+        )
+        rows.append((training_method_label(key), *(format_size(part or None) for part in parts)))
+    columns = number_columns(
+        "training state", *("weights", "master", "gradients", "optimizer", "total")
+    )
+    caption = "master: the float32 weights that are updated; for LoRA, the adapters"
+    return Table(columns, tuple(rows), caption=caption, detail=True)
+
+
+def _fit_cells(fit: Fit) -> tuple[str, ...]:
+    if fit.use == "inference":
+        use, checkpointing = f"inference, {fit.precision}", ""
+    else:
+        use = training_method_label(fit.precision)
+        checkpointing = "yes" if fit.checkpointing else "no"
+    parts = (fit.weights, fit.states, fit.kv_cache, fit.activations, fit.overhead)
+    return (
+        use,
+        checkpointing,
+        format_size(fit.required),
+        "yes" if fit.fits else "no",
+        _largest_searched(fit.max_context),
+        _largest_searched(fit.max_batch),
+        *(format_size(part or None) for part in parts),
+    )
+
+
+def _largest_searched(largest: int) -> str:
+    """A largest context or batch; where the search ended, the true one may be larger."""
+    from minilm.costs.fits import SEARCHED
+
+    if not largest:
+        return "none"
+    return f"{'>= ' if largest >= SEARCHED else ''}{format_number(largest)}"
