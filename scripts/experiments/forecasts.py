@@ -22,7 +22,7 @@ from minilm.runs.files import METRICS  # noqa: E402
 from minilm.runs.forecast import forecast  # noqa: E402
 from minilm.runs.logs import read_points  # noqa: E402
 from minilm.training.train import train  # noqa: E402
-from scripts.tools.parts import write_part  # noqa: E402
+from scripts.tools.excerpt import write_excerpt  # noqa: E402
 
 PAGE = ROOT / "docs" / "training.md"
 MARKED = re.compile(r"(<!-- forecasts -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -108,7 +108,7 @@ def trained(
     longest = 2 * run.training_characters + run.validation_characters
     characters = times * run.training_characters + run.validation_characters
     source = "stdlib" if run.source == "stdlib" else str(data)
-    part = write_part(source, folder, first=longest, last=characters)
+    part = write_excerpt(source, folder, first=longest, last=characters)
     outcome = train(
         "nano",
         data=part,

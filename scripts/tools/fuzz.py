@@ -27,8 +27,7 @@ sys.path[0] = str(ROOT)
 import atheris  # noqa: E402
 
 with atheris.instrument_imports(include=["minilm", "pickletools", "zipfile"]):
-    from minilm import architectures
-    from minilm import quantization
+    from minilm import architectures, quantization
     from minilm.architectures import layout_of
     from minilm.architectures.gguf_layout import gguf_layout
     from minilm.architectures.model_types import MODEL_TYPES
