@@ -104,10 +104,10 @@ def test_torch_stays_out_of_what_must_start_fast(module: str) -> None:
 def _for_types_alone(path: Path) -> bool:
     """Whether a file names torch under `if TYPE_CHECKING` only."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    run_command = [
+    for_types = [
         n for n in tree.body if isinstance(n, ast.If) and "TYPE_CHECKING" in ast.dump(n.test)
     ]
-    tree.body = [n for n in tree.body if n not in run_command]
+    tree.body = [n for n in tree.body if n not in for_types]
     return "torch" not in {
         name.split(".")[0]
         for node in ast.walk(tree)

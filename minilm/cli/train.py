@@ -26,6 +26,8 @@ from minilm.training.messages import messages_on_stderr
 from minilm.units import format_seconds
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from minilm.training.finish import Outcome
 
 SAMPLE_TOKENS = 160  # of the one that is printed at the end
@@ -192,7 +194,9 @@ def _run(options: Arguments) -> int:
             file=sys.stderr,
         )
         return CHECK_FAILED
-    return DONE if _show(outcome) else CHECK_FAILED
+    from minilm.cli.console import ResultConsole
+
+    return DONE if show(outcome, ResultConsole()) else CHECK_FAILED
 
 
 def _with_current_names(arguments: Sequence[str]) -> list[str]:
@@ -249,10 +253,9 @@ def _show_finished(outcome: Outcome) -> int:
     return DONE
 
 
-def _show(outcome: Outcome) -> bool:
+def show(outcome: Outcome, console: Console) -> bool:
     """Print a sample, the curves and what they say, and every parameter; whether it is verified."""
     from minilm.checkpoint import load
-    from minilm.cli.console import ResultConsole
     from minilm.render.terminal import curve, print_report
     from minilm.runs import files as run_files
     from minilm.runs.history import read_history
@@ -261,7 +264,7 @@ def _show(outcome: Outcome) -> bool:
 
     run_dir, summary, report = outcome.run_dir, outcome.summary, outcome.report
     assert report is not None, "of a run that was not interrupted"
-    console, history = ResultConsole(), read_history(run_dir)
+    history = read_history(run_dir)
     console.rule("a sample")
     console.print(running_text(sample(*load(run_dir), SAMPLE_TOKENS)), markup=False)
     console.rule("the run")

@@ -6,7 +6,7 @@ import statistics
 import time
 from typing import Any
 
-from scripts.benchmarks.runs import Bench, shown
+from scripts.benchmarks.runs import Bench, command_line
 
 SAVING_PAIRS = 20
 
@@ -16,7 +16,7 @@ def memory(bench: Bench) -> dict[str, Any]:
     options = {"--preset": "nano", "--data": "stdlib", "--tokenizer": "bpe", "--max-steps": 60}
     runs = [bench.train(options) for _ in range(bench.repeats)]
     return {
-        "command": shown(options),
+        "command": command_line(options),
         "runs": runs,
         "peak_mib": max(each["peak_mib"] for each in runs),
     }

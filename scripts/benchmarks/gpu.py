@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from scripts.benchmarks.runs import Bench, medians, shown
+from scripts.benchmarks.runs import Bench, command_line, medians
 
 # nanoGPT's own shape on the same characters, and GPT-2 124M for the share of the card's peak.
 GPU_REACH = {
@@ -69,7 +69,7 @@ def peer(bench: Bench) -> dict[str, Any]:
         for _ in range(bench.repeats)
     ]
     return {
-        "command": shown(GPU_124M),
+        "command": command_line(GPU_124M),
         "peer_command": f"train.py config/train_shakespeare_char.py {GPU_124M_PEER}",
         "runs": [{"minilm": run, "peer": peer_run} for run, peer_run in pairs],
         "times_peer": statistics.median(a["rate"] / b["rate"] for a, b in pairs),
@@ -88,7 +88,7 @@ def _repeat(bench: Bench, options: Mapping[str, Any]) -> dict[str, Any]:
     """Runs that differ in their seed alone."""
     runs = [bench.train({**options, "--seed": seed}) for seed in range(bench.repeats)]
     return {
-        "command": shown(options),
+        "command": command_line(options),
         "runs": runs,
         "medians": medians(runs),
         "mean_loss": statistics.mean(run["loss"] for run in runs),

@@ -67,7 +67,7 @@ class Bench:
         return done
 
 
-def shown(options: Mapping[str, Any]) -> str:
+def command_line(options: Mapping[str, Any]) -> str:
     """The command line of a run, without the folders of this machine."""
     return shlex.join(["scripts/train.py", *command(Path("FILE"), options)[2:]])
 

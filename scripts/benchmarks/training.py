@@ -21,12 +21,12 @@ from scripts.benchmarks import nanogpt
 from scripts.benchmarks.costs import memory, saving
 from scripts.benchmarks.gpu import STAGES, gpu
 from scripts.benchmarks.process import check_out, machine, write_results
-from scripts.benchmarks.runs import Bench, medians, shown
+from scripts.benchmarks.runs import Bench, command_line, medians
 
 TARGET = 1.88  # nats a character: what nanoGPT's README says of its run on a CPU
 MOST_PARAMETERS = {"reach": 850_000, "best": 2_000_000}
 
-# Options of train.py for each question; what they have in common is added by `command`.
+# Options of train.py for each question; those that all have are added by `command`.
 REACH = {
     "--preset": "nano-fast",
     "--model.context-length": 64,
@@ -51,7 +51,7 @@ BEST = {
 # Layers, heads, width, context: the shapes whose steady rates are compared, and the steps timed.
 SHAPES = {"small": (4, 4, 128, 64, 300), "large": (6, 6, 384, 256, 12)}
 PEER_BATCH = 12
-WHO = ("peer", "peer_compiled", "minilm", "minilm_compiled")
+PROGRAMS = ("peer", "peer_compiled", "minilm", "minilm_compiled")
 # nanoGPT's model: learned positions, no biases, a tied head; and its optimizer.
 PEER_MODEL = {
     "--train.optimizer": "adamw",
@@ -126,7 +126,9 @@ def quality(bench: Bench) -> dict[str, Any]:
             _check(name, each)
     result: dict[str, Any] = {
         "target": TARGET,
-        "commands": {name: shown(options) for name, options in {**questions, "best": best}.items()},
+        "commands": {
+            name: command_line(options) for name, options in {**questions, "best": best}.items()
+        },
         "peer_command": f"train.py config/train_shakespeare_char.py {nanogpt.README}",
         "runs": runs,
         "medians": {name: medians(each) for name, each in runs.items() if each},
@@ -157,7 +159,7 @@ def _steps_within(bench: Bench, seconds: float) -> int:
     """As many steps of BEST as end, with all that is around them, within ``seconds``."""
     short, longer = (bench.train(BEST | {"--max-steps": steps})["seconds"] for steps in (20, 220))
     each = (longer - short) / 200
-    return int(0.9 * (seconds - short) / each)  # the machine's speed wanders
+    return int(0.9 * (seconds - short) / each)  # the machine's speed varies
 
 
 def _ending_within(bench: Bench, options: dict[str, Any], seconds: float) -> dict[str, Any]:
@@ -189,22 +191,22 @@ def rates(bench: Bench) -> dict[str, Any]:
             f"--n_embd={width} --max_iters={steps} --lr_decay_iters={steps}"
         )
         options = PEER_MODEL | shape
-        runs: dict[str, list[dict[str, Any]]] = {who: [] for who in WHO}
+        runs: dict[str, list[dict[str, Any]]] = {program: [] for program in PROGRAMS}
         for _ in range(bench.repeats):
             runs["minilm"].append(bench.train(options | {"--train.compile": "off"}))
             runs["minilm_compiled"].append(bench.train(options | {"--train.compile": "on"}))
             if bench.peer is not None:
-                for who, compiled in (("peer", False), ("peer_compiled", True)):
+                for program, compiled in (("peer", False), ("peer_compiled", True)):
                     if compiled and name == "large":
                         continue
-                    runs[who].append(
+                    runs[program].append(
                         bench.train_peer(f"--compile={compiled} {flags}", context * PEER_BATCH)
                     )
         results[name] = {
-            "command": shown(options),
+            "command": command_line(options),
             "peer_command": f"train.py config/train_shakespeare_char.py {flags}",
             "runs": runs,
-            "medians": {who: medians(each) for who, each in runs.items() if each},
+            "medians": {program: medians(each) for program, each in runs.items() if each},
             "times_peer": _ratios(runs, "peer"),
             "times_peer_compiled": _ratios(runs, "peer_compiled"),
         }
@@ -214,9 +216,11 @@ def rates(bench: Bench) -> dict[str, Any]:
 def _ratios(runs: Mapping[str, list[dict[str, Any]]], peer: str) -> dict[str, float]:
     """How many times the rate of ``peer`` each of the others reached, turn by turn."""
     return {
-        who: statistics.median(a["rate"] / b["rate"] for a, b in zip(each, runs[peer], strict=True))
-        for who, each in runs.items()
-        if each and runs[peer] and who != peer
+        program: statistics.median(
+            a["rate"] / b["rate"] for a, b in zip(each, runs[peer], strict=True)
+        )
+        for program, each in runs.items()
+        if each and runs[peer] and program != peer
     }
 
 

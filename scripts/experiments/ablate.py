@@ -81,13 +81,13 @@ def run(case: str, corpus: str, seed: int, data: str) -> dict[str, Any]:
     from minilm.training import setup
     from minilm.training.train import train
     from scripts.experiments import variants
-    from scripts.tools.parts import write_part
+    from scripts.tools.excerpt import write_excerpt
 
     chosen, text = CASES[case], CORPORA[corpus]
     setup.Transformer = getattr(variants, chosen.variant) if chosen.variant else Transformer  # type: ignore[misc]
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
         source = "stdlib" if corpus == "stdlib" else data
-        part = write_part(source, Path(folder), first=text.characters)
+        part = write_excerpt(source, Path(folder), first=text.characters)
         begin = time.process_time()
         outcome = train(
             "nano",

@@ -22,7 +22,7 @@ from minilm.runs.files import METRICS  # noqa: E402
 from minilm.runs.forecast import forecast  # noqa: E402
 from minilm.runs.logs import read_points  # noqa: E402
 from minilm.training.train import train  # noqa: E402
-from scripts.tools.parts import write_part  # noqa: E402
+from scripts.tools.excerpt import write_excerpt  # noqa: E402
 
 PAGE = ROOT / "docs" / "training.md"
 MARKED = re.compile(r"(<!-- forecasts -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -84,11 +84,11 @@ def main() -> int:
     lines = ["| Run | change | forecast | what came |", "|---|---|---|---|"]
     with tempfile.TemporaryDirectory() as folder:
         for run in RUNS:
-            loss, seen = trained(run, options.data, Path(folder) / run.what)
+            loss, predicted = trained(run, options.data, Path(folder) / run.what)
             for name, change in run.changes.items():
                 after, _ = trained(run, options.data, Path(folder) / f"{run.what} {name}", **change)
                 lines.append(
-                    f"| {run.what} | {NAMES[name]} | -{getattr(seen, name):.3f} | {after - loss:+.3f} |"
+                    f"| {run.what} | {NAMES[name]} | -{getattr(predicted, name):.3f} | {after - loss:+.3f} |"
                 )
                 print(lines[-1], flush=True)
     table = "\n".join(lines) + "\n"
@@ -108,7 +108,7 @@ def trained(
     longest = 2 * run.training_characters + run.validation_characters
     characters = times * run.training_characters + run.validation_characters
     source = "stdlib" if run.source == "stdlib" else str(data)
-    part = write_part(source, folder, first=longest, last=characters)
+    part = write_excerpt(source, folder, first=longest, last=characters)
     outcome = train(
         "nano",
         data=part,
@@ -127,12 +127,12 @@ def trained(
     summary = outcome.summary
     if outcome.stopped_because != "max_steps":
         raise SystemExit(f"error: a run was stopped by {outcome.stopped_because}")
-    seen = forecast(
+    predicted = forecast(
         read_points(folder / "run" / METRICS),
         parameters=summary["parameters"],
         train_tokens=summary["data"]["train_tokens"],
     )
-    return summary["best_val_loss"], seen
+    return summary["best_val_loss"], predicted
 
 
 if __name__ == "__main__":

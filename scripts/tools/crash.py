@@ -38,7 +38,7 @@ FAULTS = {
     "int": (signal.SIGINT, 130),
     "full-disk": (None, 2),
 }
-SAVES = ("--train.save-seconds", "0.02")
+SAVES = ("--train.save-every-seconds", "0.02")
 RUN = [
     *("--tokenizer", "byte", "--device", "cpu", "--compile", "off", "--seed", "1"),
     *("--model.context-length", "16", "--model.num-layers", "2", "--model.d-model", "16"),
@@ -78,26 +78,26 @@ def main() -> int:
 def prove(folder: Path, *, times: int, faults: list[str], steps: int, seed: int) -> dict[str, Any]:
     """What was done and what came of it; the lists are empty when all is well."""
     data = folder / "data.txt"
-    words = random.Random(0)
-    data.write_text("".join(words.choice(["the cat ", "a dog\n", "sat. "]) for _ in range(8000)))
+    grammar = random.Random(0)
+    data.write_text("".join(grammar.choice(["the cat ", "a dog\n", "sat. "]) for _ in range(8000)))
     settings = [
         *("--data", str(data), *RUN, "--max-steps", str(steps)),
         *("--eval-every", str(max(20, steps // 50))),
     ]
     whole, stopped = folder / "whole", folder / "stopped"
     first = _start([*settings, "--run-dir", str(whole)], folder)
-    begun = _wait_for_training(first)
+    training_began = _wait_for_training(first)
     assert _finish(first) == 0, "the undisturbed run failed"
     # Each stop comes within this long of its process's first save: on average half of it, so that even on
     # a machine that becomes faster all come before the end. One in ten comes before that save.
-    window = (time.monotonic() - begun) / max(times, 1)
+    window = (time.monotonic() - training_began) / max(times, 1)
 
-    choose, seen = random.Random(seed), Counter[str]()
+    choose, stop_counts = random.Random(seed), Counter[str]()
     unreadable: list[str] = []
     other_exits: list[str] = []
     arguments = [*settings, "--run-dir", str(stopped)]
-    while seen["stops"] < times:
-        fault = faults[seen["stops"] % len(faults)]
+    while stop_counts["stops"] < times:
+        fault = faults[stop_counts["stops"] % len(faults)]
         process = _start(arguments, folder, _size_limit(fault, stopped, choose))
         _wait_for_training(process)
         number, expected = FAULTS[fault]
@@ -110,15 +110,15 @@ def prove(folder: Path, *, times: int, faults: list[str], steps: int, seed: int)
         if status == 0:
             break  # it had come to its end
         if status != expected:
-            other_exits.append(f"stop {seen['stops']}: {fault} ended with {status}")
-        seen["stops"] += 1
-        seen[fault] += 1
-        seen["in a save"] += any(stopped.rglob(".*.tmp"))
+            other_exits.append(f"stop {stop_counts['stops']}: {fault} ended with {status}")
+        stop_counts["stops"] += 1
+        stop_counts[fault] += 1
+        stop_counts["in a save"] += any(stopped.rglob(".*.tmp"))
         if (stopped / "config.json").is_file():
             unreadable += _unreadable(stopped)
             arguments = ["--resume", "--run-dir", str(stopped)]
         else:
-            seen["before the first save"] += 1
+            stop_counts["before the first save"] += 1
     status = _finish(_start(arguments, folder))
     differences = [f"the last process ended with {status}"] if status else []
     differences += _differences(whole, stopped)
@@ -126,7 +126,7 @@ def prove(folder: Path, *, times: int, faults: list[str], steps: int, seed: int)
         "command": "python scripts/tools/crash.py "
         f"--times {times} --faults {' '.join(faults)} --steps {steps} --seed {seed}",
         "steps": steps,
-        "stops": dict(seen),
+        "stops": dict(stop_counts),
         "unreadable": unreadable,
         "other exits": other_exits,
         "differences": differences,

@@ -27,8 +27,7 @@ sys.path[0] = str(ROOT)
 import atheris  # noqa: E402
 
 with atheris.instrument_imports(include=["minilm", "pickletools", "zipfile"]):
-    from minilm import architectures as families
-    from minilm import quantization
+    from minilm import architectures, quantization
     from minilm.architectures import layout_of
     from minilm.architectures.gguf_layout import gguf_layout
     from minilm.architectures.model_types import MODEL_TYPES
@@ -39,7 +38,7 @@ with atheris.instrument_imports(include=["minilm", "pickletools", "zipfile"]):
     from minilm.quantization.logical_tensors import decode
 
     # What is imported only when it is needed must be here now, to be instrumented.
-    for package in (families, quantization):
+    for package in (architectures, quantization):
         for module in pkgutil.iter_modules(package.__path__):
             import_module(f"{package.__name__}.{module.name}")
 
@@ -72,13 +71,15 @@ def main() -> int:
         for number, seed in enumerate(seeds):
             (corpus / f"seed-{number}").write_bytes(seed)
         flags = [f"-runs={options.runs}", f"-seed={options.seed}", "-max_len=4096", "-timeout=10"]
-        atheris.Setup([sys.argv[0], *flags, "-rss_limit_mb=1024", str(corpus)], run_command(parse))
+        atheris.Setup(
+            [sys.argv[0], *flags, "-rss_limit_mb=1024", str(corpus)], reporting_findings(parse)
+        )
         atheris.Fuzz()
     return 0
 
 
-def run_command(parse: Callable[[bytes], object]) -> Callable[[bytes], None]:
-    """``parse`` with what is allowed let through and what is a finding raised."""
+def reporting_findings(parse: Callable[[bytes], object]) -> Callable[[bytes], None]:
+    """``parse`` that returns for what is allowed and raises for a finding."""
     largest = 0
 
     def run(data: bytes) -> None:
@@ -157,15 +158,18 @@ def index_target(folder: Path) -> Target:
     def parse(data: bytes) -> object:
         if data.startswith(b"\0"):
             provider = atheris.FuzzedDataProvider(data[1:])
-            places = {
+            weight_map = {
                 provider.PickValueInList(["a", "b", "c", ""]): provider.PickValueInList(files)
                 for _ in range(provider.ConsumeIntInRange(0, 4))
             }
-            data = json.dumps({"metadata": draw(provider), "weight_map": places}).encode()
+            data = json.dumps({"metadata": draw(provider), "weight_map": weight_map}).encode()
         return huggingface.parse(data, path)
 
-    places = {"a": files[0], "b": files[1]}
-    seeds = [{"metadata": {"total_size": 8}, "weight_map": places}, {"weight_map": {"a": "../a"}}]
+    weight_map = {"a": files[0], "b": files[1]}
+    seeds = [
+        {"metadata": {"total_size": 8}, "weight_map": weight_map},
+        {"weight_map": {"a": "../a"}},
+    ]
     return parse, [b"\0" + bytes(range(64)), *(json.dumps(s).encode() for s in seeds)]
 
 
@@ -294,8 +298,8 @@ def draw(provider: Any, depth: int = 0) -> Any:
     if kind == 11:
         return provider.ConsumeFloat()
     if kind == 12:
-        words = ["gelu", "silu", "rope", "full_attention", "sliding_attention", "fp8", "", "\x1b["]
-        return provider.PickValueInList(words)
+        names = ["gelu", "silu", "rope", "full_attention", "sliding_attention", "fp8", "", "\x1b["]
+        return provider.PickValueInList(names)
     if kind == 13 and depth < 3:
         return [draw(provider, depth + 1) for _ in range(provider.ConsumeIntInRange(0, 6))]
     if kind == 14 and depth < 3:

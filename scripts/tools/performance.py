@@ -113,16 +113,16 @@ def rates(figures: dict[str, Any]) -> str:
         f"| tokens/s, batches of {PEER_BATCH} | {' | '.join(SHAPES.values())} |",
         "|---|" + "---|" * len(parts),
     ]
-    for who, what in PROGRAMS.items():
+    for program, name in PROGRAMS.items():
         cells = []
         for part in parts:
-            if who not in part["medians"]:
+            if program not in part["medians"]:
                 cells.append("not run")
                 continue
-            rate = f"{part['medians'][who]['rate']:,.0f}"
-            times = part["times_peer"].get(who)
+            rate = f"{part['medians'][program]['rate']:,.0f}"
+            times = part["times_peer"].get(program)
             cells.append(rate if times is None else f"{rate}, {times:.2f} times nanoGPT's")
-        lines.append(f"| {what} | {' | '.join(cells)} |")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     large = parts[-1]["medians"]["minilm"]
     lines.append(
         f"\nAt the last shape minilm's {large['rate']:,.0f} tokens/s are {large['utilisation']:.0%} of the "

@@ -5,12 +5,12 @@ docs/images/run.svg is the end of `make train`; docs/images/page.png is the top 
 """
 
 import io
-import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -22,6 +22,8 @@ from rich.console import Console  # noqa: E402
 from minilm import files  # noqa: E402
 from minilm.cli import inspect  # noqa: E402
 from minilm.cli.train import show  # noqa: E402
+from minilm.inspection.inspector import inspect as inspect_run  # noqa: E402
+from minilm.training.finish import finished_run  # noqa: E402
 
 
 def main() -> int:
@@ -30,9 +32,13 @@ def main() -> int:
         print(f"usage: {os.path.basename(sys.argv[0])} RUN", file=sys.stderr)
         return 2
     run_dir = Path(sys.argv[1])
+    outcome = finished_run(run_dir)
+    if outcome is None:
+        print(f"error: {run_dir}: no run that reached its end", file=sys.stderr)
+        return 2
     console = Console(record=True, width=88, highlight=False, file=io.StringIO())
-    summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
-    verified = show(run_dir, summary, console)
+    # As at the end of training, the module is compared too.
+    verified = show(replace(outcome, report=inspect_run(str(run_dir))), console)
     IMAGES.mkdir(parents=True, exist_ok=True)
     files.write_bytes(IMAGES / "run.svg", console.export_svg(title="make train").encode())
     photograph(run_dir)
