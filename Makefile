@@ -5,26 +5,33 @@
 # make agree   every declared architecture, nano and small and conversions against transformers and gguf
 # make llama   GGUF files against llama.cpp, which is compiled: half an hour
 # make fuzz    a coverage-guided fuzzer over every parser; RUNS=1000000 inputs each
+#
+# PYTHON=python3.12   the interpreter that .venv is made with
+# TORCH_INDEX=URL     another package index, for torch: https://download.pytorch.org/whl/cpu has the build
+#                     for CPUs, about 0.2 GB where PyPI's for Linux comes with some 3 GB of CUDA libraries
 
 PYTHON ?= python3
+TORCH_INDEX ?=
 BIN := .venv/bin
 RUN := checkpoints/nano-stdlib
 RUNS ?= 100000
 PARSERS := safetensors gguf torch_zip torch_pickle index json config run storage
+INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt \
+	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .PHONY: train test check prove agree llama fuzz
 .DEFAULT_GOAL := test
 
 # Installed again only when what is asked for changes.
 .venv/installed: pyproject.toml constraints.txt
-	@echo "Creating .venv and installing the pinned dependencies ..."
 	@$(PYTHON) -c 'import sys; sys.exit("error: $(PYTHON) is %d.%d, expected 3.10 or newer; make PYTHON=python3.12 ..." % sys.version_info[:2] if sys.version_info < (3, 10) else 0)'
+	@echo "Creating .venv and installing the pinned dependencies; the largest is torch (see README.md) ..."
 	@test -d .venv || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@$(BIN)/python -m compileall -q minilm
+	@$(INSTALL) -e '.[dev]'
+	@$(BIN)/python -m compileall -q minilm scripts
 	@touch $@
 
-# Training ends with the inspection. A run that was stopped goes on; a finished one is inspected.
+# Training ends with the inspection. A run that was stopped is resumed; a finished one is inspected.
 train: .venv/installed
 	@if test -f $(RUN)/config.json; \
 	then $(BIN)/python scripts/train.py --resume --run-dir $(RUN); \
@@ -40,16 +47,16 @@ prove: .venv/installed
 	@$(BIN)/python scripts/tools/crash.py --times 200
 
 agree: .venv/installed
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,transformers,gguf]'
+	@$(INSTALL) -e '.[dev,transformers,gguf]'
 	@$(BIN)/pytest tests/architectures/test_transformers_agreement.py tests/formats/test_gguf.py tests/values/test_gguf_blocks.py \
 		tests/model/test_stock_architecture.py tests/interop
 
 llama: .venv/installed
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,gguf,llama]'
+	@$(INSTALL) -e '.[dev,gguf,llama]'
 	@$(BIN)/pytest tests/interop/test_gguf.py
 
 fuzz: .venv/installed
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'
+	@$(INSTALL) -e '.[fuzz]'
 	@for parser in $(PARSERS); do $(BIN)/python scripts/tools/fuzz.py $$parser --runs $(RUNS) || exit 1; done
 
 check: .venv/installed

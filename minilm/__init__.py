@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from minilm.inspection.inspector import inspect
     from minilm.inspection.report import Report
     from minilm.model.transformer import Transformer
-    from minilm.training.train import train
+    from minilm.training.train import resume, train
 
 _HOMES = {
     "ModelConfig": "minilm.config",
@@ -26,6 +26,7 @@ _HOMES = {
     "load": "minilm.checkpoint",
     "Transformer": "minilm.model.transformer",
     "preset": "minilm.config.presets",
+    "resume": "minilm.training.train",
     "train": "minilm.training.train",
 }
 
@@ -37,6 +38,7 @@ __all__ = [
     "inspect",
     "load",
     "preset",
+    "resume",
     "train",
 ]
 
@@ -47,3 +49,7 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -6,6 +6,7 @@ A file holds every parameter once, under its name in `named_parameters()`; a tie
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,18 +14,20 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from minilm import files
 from minilm.config import ModelConfig
 from minilm.errors import FormatError, InputError
+from minilm.formats import tensor_io
 from minilm.formats.checks import check_same_tensors
 from minilm.formats.header import StoredTensor
-from minilm.formats.safetensors import make_header, read_header
+from minilm.formats.safetensors import read_header
 from minilm.model.transformer import Transformer
 from minilm.runs import files as run_files
 from minilm.text.tokenizers import Tokenizer, load_tokenizer
 
 # What weights are stored in; they are computed with in float32.
 FLOATING = ("float32", "float16", "bfloat16", "float64")
+# By width in bytes: bits that numpy has no type for go to a file as these.
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Loaded(NamedTuple):
@@ -60,7 +63,7 @@ def load_model(path: Path, config: ModelConfig) -> Transformer:
     """The model of ``config`` with the weights of ``path``, on the CPU, parameters trainable."""
     with torch.device("meta"):
         model = Transformer(config)
-    tensors = read_tensors(path, shapes_of(model))
+    tensors = read_tensors(path, parameter_shapes(model))
     if config.tied_embeddings:
         tensors["lm_head.weight"] = tensors["embedding.token.weight"]
     model.load_state_dict(tensors, assign=True)
@@ -74,24 +77,27 @@ def save_weights(path: Path, model: nn.Module, metadata: Mapping[str, str]) -> N
     write_tensors(path, dict(model.named_parameters()), metadata)
 
 
-def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
+def parameter_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     """Name -> shape of every parameter, shared ones once."""
     return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write tensors of any device as one safetensors file, atomically, one tensor at a time."""
-    # Wide elements first, then by name: every tensor is aligned to its element, whatever the order.
-    ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
-    stored = [
-        StoredTensor(name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
-        for name, tensor in ordered
-    ]
-    with files.atomic_writer(path) as stream:
-        stream.write(make_header(stored, metadata))
-        for _, tensor in ordered:
-            flat = tensor.detach().cpu().contiguous().reshape(-1)
-            stream.write(flat.view(torch.uint8).numpy().data)
+    plan = {
+        StoredTensor(name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)): partial(
+            _bits, tensor
+        )
+        for name, tensor in tensors.items()
+    }
+    tensor_io.write(path, plan, metadata)
+
+
+def _bits(tensor: Tensor) -> tensor_io.Array:
+    """The bits of a tensor of any device, in the same shape."""
+    array: tensor_io.Array
+    array = tensor.detach().cpu().contiguous().view(_INTEGERS[tensor.element_size()]).numpy()
+    return array
 
 
 def read_tensors(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:

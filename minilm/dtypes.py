@@ -1,7 +1,7 @@
-"""Storage formats by name: how many bits one element takes, or how many bytes a block.
+"""Dtypes by torch's names: bits of an element, or bytes of a block for GGUF's quantized types.
 
 Safetensors spells its dtypes in capitals (https://github.com/huggingface/safetensors, `Dtype` in
-safetensors/src/tensor.rs); the rest of the project uses torch's names.
+safetensors/src/tensor.rs).
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ SAFETENSORS_NAMES: dict[str, str] = {
     "BOOL": "bool",
 }
 
-# GGUF's quantized types: elements and bytes of one block, scales included (ggml's type traits; the
-# four- and eight-row packings of q4_0 and iq4_nl are retired but still in files).
-BLOCKS: dict[str, tuple[int, int]] = {
+# GGUF's quantized types: (elements, bytes) of one block, scales included (ggml's type traits; the
+# four- and eight-row packings of q4_0 and iq4_nl are retired but still occur in files).
+GGUF_BLOCKS: dict[str, tuple[int, int]] = {
     "q4_0": (32, 18),
     "q4_1": (32, 20),
     "q5_0": (32, 22),
@@ -96,16 +96,13 @@ BLOCKS: dict[str, tuple[int, int]] = {
     "iq4_nl_8_8": (32, 18),
 }
 
-# The precisions that every report prices a model at.
+# Every report has a model's size in these.
 REPORTED = ("float32", "float16", "bfloat16", "int8", "int4")
 
 
 def storage_bytes(count: int, dtype: str) -> int:
-    """Bytes that ``count`` elements of ``dtype`` take, packed, without padding.
-
-    A type of BLOCKS takes whole blocks, its scales included; the others are the elements alone.
-    """
-    if dtype in BLOCKS:
-        elements, size = BLOCKS[dtype]
-        return -(-count // elements) * size
+    """Bytes of ``count`` packed elements of ``dtype``; of a GGUF type whole blocks with their scales."""
+    if dtype in GGUF_BLOCKS:
+        elements, nbytes = GGUF_BLOCKS[dtype]
+        return -(-count // elements) * nbytes
     return -(-count * BITS[dtype] // 8)

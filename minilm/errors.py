@@ -1,4 +1,4 @@
-"""What a user can cause and mend. Everything else that goes wrong is a bug and keeps its traceback."""
+"""Errors that a user can cause and fix; anything else is a bug and keeps its traceback."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from minilm.safe_text import one_line
 
 
 class InputError(ValueError):
-    """Bad usage or bad input, told in one line: where, what came, what was expected, what to do.
+    """Bad usage or bad input, in one line: where, what it got, what it expected, what to do.
 
-    The command line prints it as ``error: WHERE: CAME, expected EXPECTED; REMEDY`` and exits 2.
+    The command line prints ``error: WHERE: GOT, expected EXPECTED; REMEDY`` and exits with 2.
     """
 
-    def __init__(self, where: object, came: str, expected: str, remedy: str = "") -> None:
-        self.where, self.came, self.expected, self.remedy = where, came, expected, remedy
-        text = f"{where}: {came}, expected {expected}" + (f"; {remedy}" if remedy else "")
-        # Names come from files and may hold newlines or terminal escapes: one printable line.
+    def __init__(self, where: object, got: str, expected: str, remedy: str = "") -> None:
+        self.where, self.got, self.expected, self.remedy = where, got, expected, remedy
+        text = f"{where}: {got}, expected {expected}" + (f"; {remedy}" if remedy else "")
+        # Names from files may hold newlines or terminal escapes.
         super().__init__(one_line(text))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled as it is, since subclasses take other arguments: processes send it to each other."""
-        return _restored, (type(self), self.args, self.__dict__)
+        """Pickle the attributes: subclasses take other arguments, and workers send errors back."""
+        return _rebuild, (type(self), self.args, self.__dict__)
 
 
-def _restored(cls: type[InputError], args: tuple[Any, ...], state: dict[str, Any]) -> InputError:
+def _rebuild(cls: type[InputError], args: tuple[Any, ...], state: dict[str, Any]) -> InputError:
     error = cls.__new__(cls, *args)
     error.__dict__.update(state)
     return error
 
 
 class ConfigError(InputError):
-    """A field of a configuration has a value that cannot be."""
+    """A field of a configuration has an invalid value."""
 
 
 class FormatError(InputError):
-    """A file is not what its name or its header says."""
+    """A file is not what its name or header says."""
 
 
 class CorpusError(InputError):
@@ -47,7 +47,7 @@ class TokenizerError(InputError):
 
 
 class MissingExtraError(InputError):
-    """An optional dependency is needed and is not installed."""
+    """An optional dependency is needed but not installed."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(

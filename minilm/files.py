@@ -1,8 +1,8 @@
-"""Files that are whole or absent: every write goes to a temporary sibling and is renamed over.
+"""Atomic writes: to a temporary sibling that is then renamed over the file.
 
 The order is write, fsync the file, rename, fsync the directory, so a crash at any instant leaves
 either the complete older file or the complete newer one. Modes follow the umask. A symbolic link is
-followed; what is no regular file (a pipe, a device, a terminal) is written into, never replaced.
+followed. A pipe, a device or a terminal is written into, never replaced.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,22 +18,22 @@ from typing import IO, Any
 
 @contextlib.contextmanager
 def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
-    """Open a binary stream that becomes ``path`` when the block ends well, and vanishes otherwise.
+    """Open a binary stream that becomes ``path`` when the block succeeds and is removed otherwise.
 
-    What is no regular file is opened and written into instead. Raises OSError as the file system gives
-    it (full disk, no permission); a regular file at ``path`` is then untouched.
+    A pipe or device is opened and written into instead. Raises OSError (full disk, no permission); a
+    regular file at ``path`` is then unchanged.
     """
-    if not _is_replaceable(path):
+    if not is_replaceable(path):
         with open(path, "wb") as stream:
             yield stream
         return
     target = Path(os.path.realpath(path))
     try:
-        # A hidden sibling: the same file system, so that the rename is atomic, and no *.json pattern.
-        name = str(target.parent / f".{target.name}.{secrets.token_hex(4)}.tmp")
+        # A sibling, because a rename is atomic within one file system; hidden from *.json patterns.
+        name = str(target.parent / f".{target.name}.{os.urandom(4).hex()}.tmp")
         descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     except OSError as error:
-        raise _of(path, error) from None
+        raise _error_about(path, error) from None
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as stream:
@@ -45,13 +44,13 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
         sync_directory(target.parent)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        # A full disk names no file, the others the temporary one.
+        # A full disk names no file, other errors name the temporary one.
         if isinstance(error, OSError) and error.filename in (None, name):
-            raise _of(path, error) from None
+            raise _error_about(path, error) from None
         raise
 
 
-def _is_replaceable(path: Path) -> bool:
+def is_replaceable(path: Path) -> bool:
     """Whether a new file may take the place of what is at ``path``: of a regular file or of nothing."""
     # /dev/stdout leads through /proc to a file that another program holds open.
     parent = os.path.realpath(path.parent)
@@ -60,8 +59,8 @@ def _is_replaceable(path: Path) -> bool:
     try:
         mode = path.stat().st_mode
     except OSError:
-        return True  # nothing there, or a link to nothing; what else is wrong the writing will say
-    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)  # a folder is refused by the rename
+        return True  # nothing there; if the path is unusable, the write itself fails
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)  # the rename refuses a folder
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -77,7 +76,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Make the renames done in a directory survive a power cut."""
+    """Make renames within a directory survive a power failure."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -85,6 +84,6 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def _of(path: Path, error: OSError) -> OSError:
-    """The same failure, of the file that was asked for instead of its temporary sibling."""
+def _error_about(path: Path, error: OSError) -> OSError:
+    """The same error, naming the requested file instead of its temporary sibling."""
     return OSError(error.errno, error.strerror, str(path))

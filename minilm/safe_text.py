@@ -1,4 +1,4 @@
-"""Text out of files made harmless, for a terminal, an error message, a page."""
+"""Text from untrusted files, made safe for a terminal, an error message or an HTML page."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ _SHORT.maxlevel = 2
 
 
 def one_line(text: str) -> str:
-    """``text`` without control characters: a name cannot move the cursor or break a line."""
+    """``text`` with its control characters escaped: it cannot move the cursor or end the line."""
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
 def running_text(text: str) -> str:
-    """``text`` with newlines and tabs as they are; other control characters become U+FFFD."""
+    """``text`` with newlines and tabs kept and other control characters replaced by U+FFFD."""
     return "".join(
         c if c in "\n\t" or (ord(c) >= 32 and not 127 <= ord(c) < 160) else "\ufffd" for c in text
     )
 
 
 def short_repr(value: object) -> str:
-    """``value`` as an error message quotes it: a few words of it, however long it is."""
+    """``repr(value)``, shortened to what fits an error message."""
     return _SHORT.repr(value)

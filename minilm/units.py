@@ -1,4 +1,4 @@
-"""Numbers as people read them: 124.4M parameters, 474.7 MiB, 3 min 20 s.
+"""Counts, sizes and durations as text: 124.4M parameters, 474.7 MiB, 3 min 20 s.
 
 MB is 10^6 bytes and MiB is 2^20 bytes; this project prints MiB and says so.
 """
@@ -33,24 +33,24 @@ def format_seconds(seconds: float) -> str:
     """A duration: 7.25 -> 7.2 s, 200 -> 3 min 20 s, 7260 -> 2 h 1 min."""
     if seconds < 60:
         return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
+    minutes, seconds = divmod(round(seconds), 60)
     if minutes < 60:
-        return f"{minutes} min {rest} s"
+        return f"{minutes} min {seconds} s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min"
 
 
 _SIZE = re.compile(r"(\d{1,20})(?:\.(\d{1,20}))?(?:e(\d{1,2}))?\s*([kmgtp]?)(i?)(b?)", re.ASCII)
-_LARGEST_SIZE = 2**63 - 1
-# A smaller number without a unit is one whose unit was forgotten: 24 is not 24 bytes.
-_LEAST_BARE = 10**6
+_MAX_SIZE = 2**63 - 1
+# In a smaller number without a unit, the unit was probably forgotten: 24 is not 24 bytes.
+_MIN_WITHOUT_UNIT = 10**6
 
 
 def parse_bytes(text: str, where: str = "size") -> int:
-    """A size as people write it: 24GB is 24 * 10^9 bytes, 80GiB is 80 * 2^30, 8e9 and 40g as they say.
+    """Bytes of a size such as 24GB (24 * 10^9), 80GiB (80 * 2^30), 8e9 or 40g.
 
-    ``where`` names the option in the InputError for anything else, for nothing or too much, and
-    for a number below a million without a unit.
+    Raises InputError naming ``where`` for other text, for 0 or more than 64 bits hold, and for a
+    number below a million without a unit.
     """
     match = _SIZE.fullmatch(text.strip().lower())
     expected = "a size such as 24GB, 80GiB or 512MB"
@@ -59,8 +59,8 @@ def parse_bytes(text: str, where: str = "size") -> int:
     whole, decimals, exponent, prefix, binary, _ = (group or "" for group in match.groups())
     unit = (1024 if binary else 1000) ** " kmgtp".index(prefix or " ")
     size: int = int(whole + decimals) * 10 ** int(exponent or 0) * unit // 10 ** len(decimals)
-    if not (prefix or match[6]) and size < _LEAST_BARE:
+    if not (prefix or match[6]) and size < _MIN_WITHOUT_UNIT:
         raise InputError(where, f"{text.strip()[:40]!r} without a unit", expected)
-    if not 1 <= size <= _LARGEST_SIZE:
+    if not 1 <= size <= _MAX_SIZE:
         raise InputError(where, repr(text[:40]), f"{expected}, from 1 byte to 8 EiB")
     return size

@@ -5,11 +5,7 @@ this file first, so under that name this file steps aside and becomes the standa
 """
 
 import os
-import signal
 import sys
-
-if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the imports below without a word
 
 if __name__ == "inspect":
     from importlib.util import module_from_spec, spec_from_file_location
@@ -22,10 +18,10 @@ if __name__ == "inspect":
     sys.modules["inspect"] = module_from_spec(spec)
     spec.loader.exec_module(sys.modules["inspect"])
 else:
-    # The checkout this file is in, instead of scripts/, for what is imported from here on.
+    # The checkout that this file is in, instead of scripts/, for what is imported from here on.
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-    from minilm.cli.inspect import main
+    from scripts import start
 
     if __name__ == "__main__":
-        sys.exit(main())
+        sys.exit(start("minilm.cli.inspect"))

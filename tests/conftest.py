@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,7 @@ TINY_SETTINGS = {
     "log_every": 2,
     "warmup_steps": 2,
     "compile": "off",
+    "dtype": "float32",
 }
 
 
@@ -53,15 +55,19 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory, text_file: Path, cache: Path) -> Path:
     """A finished run of a tiny byte model; tests must not change it."""
+    return train_tiny(tmp_path_factory.mktemp("runs") / "tiny", text_file, cache)
+
+
+def train_tiny(folder: Path, text_file: Path, cache: Path, **settings: Any) -> Path:
+    """Train the tiny byte model into ``folder``."""
     from minilm.training.train import train
 
-    folder = tmp_path_factory.mktemp("runs") / "tiny"
     train(
         data=str(text_file),
         run_dir=folder,
         tokenizer="byte",
         model=TINY_MODEL,
-        settings=TINY_SETTINGS,
+        settings=TINY_SETTINGS | settings,
         cache=cache,
     )
     return folder
@@ -98,3 +104,12 @@ def script(cache: Path) -> Script:
 def clean_environment(cache: Path) -> dict[str, str]:
     """The environment of a new user, with the test's cache."""
     return os.environ | {"MINILM_CACHE": str(cache), "COLUMNS": "100"}
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip the tests marked gpu where there is none."""
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA GPU")

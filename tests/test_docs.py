@@ -2,13 +2,13 @@
 
 import re
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from minilm.architectures.model_types import MODEL_TYPES
 from tests.conftest import ROOT
+from tests.test_architecture import FLOORS, WITH_TORCH, WITHOUT_TORCH
 
 DOCS = runpy.run_path(str(ROOT / "scripts" / "tools" / "docs.py"))
 DOCUMENTS: list[Path] = DOCS["DOCUMENTS"]
@@ -47,39 +47,38 @@ def test_the_ablations_are_those_of_the_runs(tmp_path: Path) -> None:
     assert ablate["PAGE"].read_text(encoding="utf-8") == written, "run: ablate.py --write-only"
 
 
-def test_the_parts_named_in_the_architecture_exist_and_none_is_left_out() -> None:
+def test_the_floors_are_those_that_are_tested_and_every_part_has_one() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| \d \| `([^`]+)` \|", text, re.M)
-    named = {part for row in rows for part in row.split()}
-    present = {path.stem for path in (ROOT / "minilm").iterdir() if path.name[0] not in "_."}
-    assert named == present - {"__init__", "py"}
+    rows = re.findall(r"^\| (\d+) \| `([^`]+)` \|", text, re.M)
+    assert [int(number) for number, _ in rows] == list(range(1, len(FLOORS) + 1))
+    floors = [set(parts.split()) for _, parts in rows]
+    assert floors == FLOORS
+    entries = (ROOT / "minilm").iterdir()
+    parts = {path.stem for path in entries if path.is_dir() or path.suffix == ".py"}
+    assert set().union(*floors) == {part for part in parts if not part.startswith("_")}
 
 
-def test_the_declaration_in_the_architecture_works(tmp_path: Path) -> None:
+def test_the_parts_without_torch_are_those_that_are_tested() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    (program,) = re.findall(r"```python\n(.*?)```", text, re.S)
-    (promised,) = re.findall(r"It prints `([^`]+)`", text)
-    (tmp_path / "example.py").write_text(program, encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == promised
+    (parts, exceptions) = re.findall(r"`([\w ]+)` never import torch, but for(.*?):", text, re.S)[0]
+    assert set(parts.split()) == WITHOUT_TORCH
+    assert set(re.findall(r"`minilm/(\S+)`", exceptions)) == WITH_TORCH
 
 
-def test_the_readme_commands_are_real() -> None:
-    """Options exist, make targets exist; the commands themselves are run by tests/cli."""
+def test_the_number_of_architectures() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    shell = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.S))
+    (number,) = re.findall(r"`config.json` of (\d+)\s+architectures", text)
+    assert int(number) == len(MODEL_TYPES) + 1  # and minilm's own
+
+
+def test_the_readme_has_one_short_printed_example() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(re.findall(r"^```console$", text, re.M)) == 1
+
+
+def test_the_make_targets_of_the_documents_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = re.findall(r"^make (\w+)", shell, re.M)
-    assert targets == ["train", "test"]
-    assert all(f"\n{target}:" in makefile for target in targets)
-    for script, line in re.findall(r"python scripts/(\w+)\.py([^\n#]*)", shell):
-        done = subprocess.run(
-            [sys.executable, str(ROOT / "scripts" / f"{script}.py"), "--help"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        for option in re.findall(r"(--[\w.-]+)", line):
-            assert option in done.stdout, f"{script}: {option}"
+    for document in DOCUMENTS:
+        text = document.read_text(encoding="utf-8")
+        for target in re.findall(r"(?:^|`)make (\w+)", text, re.M):
+            assert f"\n{target}:" in makefile, f"{document.name}: make {target}"

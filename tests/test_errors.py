@@ -15,12 +15,12 @@ KINDS = [
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_error_can_be_pickled(kind: type[InputError]) -> None:
     error = kind("a.bin", "three bytes", "four")
-    found = pickle.loads(pickle.dumps(error))
-    assert type(found) is kind
-    assert str(found) == str(error) != ""
-    assert found.args == error.args
-    assert vars(found) == vars(error)
-    assert set(vars(error)) == {"where", "came", "expected", "remedy"}
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is kind
+    assert str(copy) == str(error) != ""
+    assert copy.args == error.args
+    assert vars(copy) == vars(error)
+    assert set(vars(error)) == {"where", "got", "expected", "remedy"}
 
 
 def test_the_kinds_that_are_tested_are_all_there_are() -> None:

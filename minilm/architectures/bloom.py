@@ -18,7 +18,7 @@ from minilm.architectures.building_blocks import (
     norm,
     read_heads,
 )
-from minilm.architectures.config_fields import flag, layers, optional_size, size, spelled
+from minilm.architectures.config_fields import field_name, flag, layers, optional_size, size
 from minilm.ledger import components
 from minilm.ledger.layout import Layout
 from minilm.ledger.symbols import ONE
@@ -28,8 +28,8 @@ def layout(config: Mapping[str, Any]) -> Layout:
     """The tensors of BloomForCausalLM for a config.json."""
     heads = read_heads(
         config,
-        width=spelled(config, "hidden_size", "n_embed"),
-        heads=spelled(config, "n_head", "num_attention_heads"),
+        width=field_name(config, "hidden_size", "n_embed"),
+        heads=field_name(config, "n_head", "num_attention_heads"),
         kv_heads=None,
         head_dim=None,
         defaults=(64, 8, None, None),
@@ -37,7 +37,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
     tied = flag(config, "tie_word_embeddings", True)
     symbols = {
         "V": size(config, "vocab_size", 250880),
-        "L": layers(config, spelled(config, "n_layer", "num_hidden_layers"), 2),
+        "L": layers(config, field_name(config, "n_layer", "num_hidden_layers"), 2),
         **heads.symbols,
     }
     block = "transformer.h.{i}"

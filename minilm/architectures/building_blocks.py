@@ -1,19 +1,19 @@
-"""The pieces that families are put together from: linear maps, norms, attention, feed-forward.
+"""What layouts are put together from: linear maps, norms, attention and its windows, feed-forward.
 
-The letters are those of docs/architecture.md; a piece names its tensors below the prefix it is given.
+The letters are those of docs/architecture.md; a block names its tensors below the prefix it is given.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from reprlib import repr as shortened
+from typing import Any, NamedTuple
 
-from minilm.architectures.config_fields import optional_size, size
+from minilm.architectures.config_fields import optional_size, size, whole_number
 from minilm.errors import ConfigError
 from minilm.ledger import components
-from minilm.ledger.layout import Attention, Role, Tensor
-from minilm.ledger.symbols import ONE, Polynomial, symbol
+from minilm.ledger.layout import AttentionSpec, Role, Tensor
+from minilm.ledger.symbols import ONE, Polynomial, as_polynomial, symbol
 
 V, T, L, d, f, h, g, k = (symbol(letter) for letter in "VTLdfhgk")
 E, e, D, M, m, s = (
@@ -68,17 +68,16 @@ def lm_head(name: str, *, tied: bool, bias: bool = False) -> tuple[Tensor, ...]:
     return parts[1:] if tied else parts
 
 
-@dataclass(frozen=True)
-class Heads:
+class Heads(NamedTuple):
     """Attention heads of a config: their numbers, and the widths of all queries and all keys."""
 
     symbols: Mapping[str, int]
     queries: Polynomial
     keys: Polynomial
 
-    def attention(self, *, layers: Polynomial = L, window: int = 0) -> Attention:
+    def attention(self, *, layers: Polynomial = L, window: int = 0) -> AttentionSpec:
         """What such attention costs: keys and values are cached once a key/value head."""
-        return Attention(layers, 2 * self.keys, self.queries, self.queries, window)
+        return AttentionSpec(layers, 2 * self.keys, self.queries, self.queries, window)
 
 
 def read_heads(
@@ -184,4 +183,45 @@ def feed_forward(
     return (
         *linear(up, width, d, components.FEED_FORWARD_UP, bias=bias),
         *linear(down, d, width, components.FEED_FORWARD_DOWN, bias=bias),
+    )
+
+
+_SLIDES = {"sliding_attention": True, "full_attention": False}
+
+
+def window_size(config: Mapping[str, Any], default: int) -> int:
+    """How many tokens a sliding layer sees; 0, also written null, for all."""
+    if config.get("sliding_window", default) is None:
+        return 0
+    return whole_number(config, "sliding_window", default)
+
+
+def sliding_layers(
+    config: Mapping[str, Any], num_layers: int, otherwise: Callable[[int], bool]
+) -> int:
+    """How many layers slide, as `layer_types` says, or ``otherwise`` of a layer's number."""
+    types = config.get("layer_types")
+    if types is None:
+        return sum(otherwise(i) for i in range(num_layers))
+    if not isinstance(types, list) or len(types) != num_layers:
+        raise ConfigError("config.json: layer_types", shortened(types), f"{num_layers} names")
+    for name in types:
+        if not isinstance(name, str) or name not in _SLIDES:
+            raise ConfigError(
+                "config.json: layer_types", shortened(name), f"one of {', '.join(_SLIDES)}"
+            )
+    return sum(_SLIDES[name] for name in types)
+
+
+def attention_kinds(
+    heads: Heads, num_layers: int, sliding: int, window: int
+) -> tuple[AttentionSpec, ...]:
+    """What the attention costs when ``sliding`` of the layers see ``window`` tokens, the rest all."""
+    if not window or not sliding:
+        return (heads.attention(),)
+    if sliding == num_layers:
+        return (heads.attention(window=window),)
+    return (
+        heads.attention(layers=as_polynomial(sliding), window=window),
+        heads.attention(layers=as_polynomial(num_layers - sliding)),
     )

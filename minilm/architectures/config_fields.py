@@ -1,7 +1,9 @@
-"""Reading sizes out of a config.json: a field is a whole number in range, or a ConfigError."""
+"""Reading the fields of a config.json: each is of its kind and in range, or a ConfigError."""
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping
 from reprlib import repr as shortened
 from typing import Any
@@ -27,7 +29,7 @@ def optional_size(config: Mapping[str, Any], name: str, default: int | None = No
     return size(config, name, default)
 
 
-def whole(config: Mapping[str, Any], name: str, default: int) -> int:
+def whole_number(config: Mapping[str, Any], name: str, default: int) -> int:
     """A whole number that may be 0; ``default`` where the field is absent or null."""
     value = default if config.get(name) is None else config[name]
     if type(value) is not int or not 0 <= value <= LARGEST_DIMENSION:
@@ -53,7 +55,23 @@ def flag(config: Mapping[str, Any], name: str, default: bool) -> bool:
     return value
 
 
-def spelled(config: Mapping[str, Any], name: str, *others: str) -> str:
+def number(config: Mapping[str, Any], name: str, default: float) -> float:
+    """A finite number; ``default`` where the field is absent or null."""
+    value = default if config.get(name) is None else config[name]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ConfigError(f"config.json: {name}", shortened(value), "a number")
+    return float(value)
+
+
+def require(config: Mapping[str, Any], name: str, value: bool | int) -> None:
+    """ConfigError unless the field is absent, null or ``value``: the only one that is followed."""
+    if config.get(name) is not None and config[name] != value:
+        raise ConfigError(
+            f"config.json: {name}", shortened(config[name]).lower(), json.dumps(value)
+        )
+
+
+def field_name(config: Mapping[str, Any], name: str, *others: str) -> str:
     """The field's name in this config: one of the others where it says something, else ``name``.
 
     Hugging Face gives some fields a second name and lets it win where a file has both.

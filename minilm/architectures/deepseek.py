@@ -27,15 +27,15 @@ from minilm.architectures.building_blocks import (
     norm,
 )
 from minilm.architectures.config_fields import (
+    field_name,
     flag,
     layers,
     optional_size,
     size,
-    spelled,
-    whole,
+    whole_number,
 )
 from minilm.architectures.moe import (
-    Place,
+    LayerGroup,
     dense_feed_forward,
     read_experts,
     routed_experts,
@@ -43,7 +43,7 @@ from minilm.architectures.moe import (
     split_layers,
 )
 from minilm.ledger import components
-from minilm.ledger.layout import Attention, Layout, Role, Tensor
+from minilm.ledger.layout import AttentionSpec, Layout, Role, Tensor
 from minilm.ledger.symbols import ONE, Polynomial, symbol
 
 q, c, r, n, v, N = (symbol(letter) for letter in "qcrnvN")
@@ -91,7 +91,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
     defaults = _DEFAULTS[family]
     num_layers = layers(config, "num_hidden_layers", defaults.layers)
     num_mtp = _mtp_modules(config, defaults.mtp) if is_v3 else 0
-    first = whole(config, "first_k_dense_replace", defaults.dense)
+    first = whole_number(config, "first_k_dense_replace", defaults.dense)
     frequency = size(config, "moe_layer_freq", 1)
     split = split_layers(num_layers, lambda i: i >= first and i % frequency == 0)
     tied = flag(config, "tie_word_embeddings", False)
@@ -114,18 +114,18 @@ def layout(config: Mapping[str, Any]) -> Layout:
         symbols |= read_experts(
             config,
             layers=split.expert_layers + num_mtp,
-            total=spelled(config, "n_routed_experts", "num_local_experts"),
+            total=field_name(config, "n_routed_experts", "num_local_experts"),
             defaults=defaults.experts,
         )
     block = _Block(
         has_query_latent=query_latent is not None,
         attention_bias=flag(config, "attention_bias", False),
         feed_forward_bias=not is_v3 and flag(config, "mlp_bias", False),
-        num_shared_experts=whole(config, "n_shared_experts", _shared(config, defaults)),
+        num_shared_experts=whole_number(config, "n_shared_experts", _shared(config, defaults)),
     )
     tensors = (
         embedding("model.embed_tokens"),
-        *_attention(block, Place()),
+        *_attention(block, LayerGroup()),
         *_feed_forward(block, split.dense, split.experts),
         *norm("model.norm", components.FINAL_NORM, repeat=ONE),
         *lm_head("lm_head", tied=tied),
@@ -133,7 +133,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
     mtp: tuple[Tensor, ...] = ()
     if num_mtp:
         symbols["N"] = num_mtp
-        modules = Place(N, range(num_layers, num_layers + num_mtp))
+        modules = LayerGroup(N, range(num_layers, num_layers + num_mtp))
         mtp = _mtp(block, modules, has_experts=split.experts is not None)
     return Layout(
         family,
@@ -143,12 +143,12 @@ def layout(config: Mapping[str, Any]) -> Layout:
         buffers=_correction_bias(split.experts) if is_v3 else (),
         mtp=mtp,
         # The latent and the turned part of the key are all that is cached.
-        attention=(Attention(L, c + r, h * (n + r), h * v),),
+        attention=(AttentionSpec(L, c + r, h * (n + r), h * v),),
         context_length=size(config, "max_position_embeddings", defaults.context),
     )
 
 
-def _attention(block: _Block, where: Place) -> tuple[Tensor, ...]:
+def _attention(block: _Block, group: LayerGroup) -> tuple[Tensor, ...]:
     """The norm in front, the way down to the latents and up to the heads, and the output."""
 
     def matrix(
@@ -160,8 +160,8 @@ def _attention(block: _Block, where: Place) -> tuple[Tensor, ...]:
             inputs,
             component,
             bias=bias,
-            repeat=where.repeat,
-            layers=where.layers,
+            repeat=group.repeat,
+            layers=group.layers,
         )
 
     def latent_norm(name: str, width: Polynomial) -> tuple[Tensor, ...]:
@@ -169,8 +169,8 @@ def _attention(block: _Block, where: Place) -> tuple[Tensor, ...]:
             f"model.layers.{{i}}.self_attn.{name}",
             components.ATTENTION_LATENT_NORM,
             width=width,
-            repeat=where.repeat,
-            layers=where.layers,
+            repeat=group.repeat,
+            layers=group.layers,
         )
 
     bias = block.attention_bias
@@ -187,8 +187,8 @@ def _attention(block: _Block, where: Place) -> tuple[Tensor, ...]:
         *norm(
             "model.layers.{i}.input_layernorm",
             components.ATTENTION_NORM,
-            repeat=where.repeat,
-            layers=where.layers,
+            repeat=group.repeat,
+            layers=group.layers,
         ),
         *query,
         *matrix("kv_a_proj_with_mqa", c + r, d, components.ATTENTION_KEY_VALUE_LATENT, bias),
@@ -198,13 +198,15 @@ def _attention(block: _Block, where: Place) -> tuple[Tensor, ...]:
         *norm(
             "model.layers.{i}.post_attention_layernorm",
             components.FEED_FORWARD_NORM,
-            repeat=where.repeat,
-            layers=where.layers,
+            repeat=group.repeat,
+            layers=group.layers,
         ),
     )
 
 
-def _feed_forward(block: _Block, dense: Place | None, experts: Place | None) -> tuple[Tensor, ...]:
+def _feed_forward(
+    block: _Block, dense: LayerGroup | None, experts: LayerGroup | None
+) -> tuple[Tensor, ...]:
     mlp = "model.layers.{i}.mlp"
     shared = block.num_shared_experts
     return (
@@ -223,21 +225,21 @@ def _feed_forward(block: _Block, dense: Place | None, experts: Place | None) -> 
 def _mtp_modules(config: Mapping[str, Any], default: int) -> int:
     """How many there are; ``default`` where the field is absent."""
     name = "num_nextn_predict_layers"
-    return layers(config, name, default) if whole(config, name, default) else 0
+    return layers(config, name, default) if whole_number(config, name, default) else 0
 
 
-def _correction_bias(where: Place | None) -> tuple[Tensor, ...]:
+def _correction_bias(group: LayerGroup | None) -> tuple[Tensor, ...]:
     """What V3 adds to the router's scores when it chooses; set by the load, not by gradients."""
-    if where is None:
+    if group is None:
         return ()
     name = "model.layers.{i}.mlp.gate.e_score_correction_bias"
-    return (Tensor(name, (E,), components.ROUTER, Role.ADDED, where.repeat, where.layers),)
+    return (Tensor(name, (E,), components.ROUTER, Role.ADDED, group.repeat, group.layers),)
 
 
-def _mtp(block: _Block, where: Place, *, has_experts: bool) -> tuple[Tensor, ...]:
+def _mtp(block: _Block, group: LayerGroup, *, has_experts: bool) -> tuple[Tensor, ...]:
     """Each module: its copies of embedding and head, two norms, a projection, and one more layer."""
     module = "model.layers.{i}"
-    repeat, at = where.repeat, where.layers
+    repeat, at = group.repeat, group.layers
 
     def table(name: str, role: Role) -> Tensor:
         return Tensor(f"{module}.{name}.weight", (V, d), components.MTP, role, repeat, at)
@@ -250,9 +252,9 @@ def _mtp(block: _Block, where: Place, *, has_experts: bool) -> tuple[Tensor, ...
         *gain("enorm"),
         *gain("hnorm"),
         *linear(f"{module}.eh_proj", d, 2 * d, components.MTP, repeat=repeat, layers=at),
-        *_attention(block, where),
-        *_feed_forward(block, None if has_experts else where, where if has_experts else None),
-        *(_correction_bias(where) if has_experts else ()),
+        *_attention(block, group),
+        *_feed_forward(block, None if has_experts else group, group if has_experts else None),
+        *(_correction_bias(group) if has_experts else ()),
         *gain("shared_head.norm"),
         table("shared_head.head", Role.MULTIPLIED),
     )

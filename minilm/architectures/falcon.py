@@ -21,7 +21,7 @@ from minilm.architectures.building_blocks import (
     norm,
     read_heads,
 )
-from minilm.architectures.config_fields import flag, layers, size, spelled
+from minilm.architectures.config_fields import field_name, flag, layers, size
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Tensor
 from minilm.ledger.symbols import ONE
@@ -37,7 +37,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
     tied = flag(config, "tie_word_embeddings", True)
     symbols = {
         "V": size(config, "vocab_size", 65024),
-        "L": layers(config, spelled(config, "num_hidden_layers", "n_layer"), 32),
+        "L": layers(config, field_name(config, "num_hidden_layers", "n_layer"), 32),
         "f": inner,
         **heads.symbols,
     }
@@ -80,8 +80,8 @@ def _heads(config: Mapping[str, Any]) -> Heads:
         config = {**config, "num_kv_heads": 1 if one_for_all else None}
     return read_heads(
         config,
-        width=spelled(config, "hidden_size", "n_embed"),
-        heads=spelled(config, "num_attention_heads", "n_head"),
+        width=field_name(config, "hidden_size", "n_embed"),
+        heads=field_name(config, "num_attention_heads", "n_head"),
         kv_heads="num_kv_heads",
         head_dim=None,
         defaults=(4544, 71, None, None),

@@ -14,6 +14,7 @@ from typing import Any
 from minilm.architectures.building_blocks import (
     TIED_HEAD,
     Heads,
+    attention_kinds,
     embedding,
     gated_feed_forward,
     k,
@@ -21,11 +22,12 @@ from minilm.architectures.building_blocks import (
     norm,
     read_heads,
     separate_attention,
+    sliding_layers,
+    window_size,
 )
 from minilm.architectures.config_fields import flag, layers, size
-from minilm.architectures.sliding_windows import attention_kinds, sliding_layers, window_size
 from minilm.ledger import components
-from minilm.ledger.layout import Attention, Layout, Tensor
+from minilm.ledger.layout import AttentionSpec, Layout, Tensor
 from minilm.ledger.symbols import ONE
 
 
@@ -69,7 +71,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
         tensors,
         symbols,
         ties=TIED_HEAD if tied else (),
-        attention=_kinds(config, heads, num_layers),
+        attention=_attention_kinds(config, heads, num_layers),
         context_length=size(config, "max_position_embeddings", defaults.context),
     )
 
@@ -101,7 +103,9 @@ def _block(block: str, config: Mapping[str, Any], heads: Heads) -> tuple[Tensor,
     )
 
 
-def _kinds(config: Mapping[str, Any], heads: Heads, num_layers: int) -> tuple[Attention, ...]:
+def _attention_kinds(
+    config: Mapping[str, Any], heads: Heads, num_layers: int
+) -> tuple[AttentionSpec, ...]:
     if config["model_type"] == "gemma":
         return (heads.attention(),)
     # The last of each group of layers sees everything.

@@ -20,7 +20,19 @@ from minilm.architectures.building_blocks import (
     norm,
     read_heads,
 )
-from minilm.architectures.config_fields import flag, layers, size, spelled
+from minilm.architectures.config_fields import field_name, flag, layers, number, require, size
+from minilm.architectures.conversion import (
+    LAYERNORM,
+    STANDARD_BLOCK,
+    Architecture,
+    GgufGraph,
+    all_of,
+    heads_fill_width,
+    requires,
+    ungrouped_heads,
+)
+from minilm.architectures.shared_fields import GELU_GRAPH, HF_ACTIVATIONS, Fields, read_activation
+from minilm.config import ModelConfig
 from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
@@ -43,8 +55,8 @@ def layout(config: Mapping[str, Any]) -> Layout:
     tied = flag(config, "tie_word_embeddings", True)
     symbols = {
         "V": size(config, "vocab_size", 50257),
-        "T": size(config, spelled(config, "n_positions", "max_position_embeddings"), 1024),
-        "L": layers(config, spelled(config, "n_layer", "num_hidden_layers"), 12),
+        "T": size(config, field_name(config, "n_positions", "max_position_embeddings"), 1024),
+        "L": layers(config, field_name(config, "n_layer", "num_hidden_layers"), 12),
         "f": inner,
         **heads.symbols,
     }
@@ -71,8 +83,8 @@ def gpt_heads(config: Mapping[str, Any]) -> Heads:
     """The heads of GPT and GPT-2: width/heads wide, each with a key and a value of its own."""
     return read_heads(
         config,
-        width=spelled(config, "n_embd", "hidden_size"),
-        heads=spelled(config, "n_head", "num_attention_heads"),
+        width=field_name(config, "n_embd", "hidden_size"),
+        heads=field_name(config, "n_head", "num_attention_heads"),
         kv_heads=None,
         head_dim=None,
         defaults=(768, 12, None, None),
@@ -95,6 +107,53 @@ def _transposed(
     name: str, inputs: Polynomial, outputs: Polynomial, component: str
 ) -> tuple[Tensor, ...]:
     return (
-        Tensor(f"{name}.weight", (inputs, outputs), component, Role.MULTIPLIED, L),
+        Tensor(f"{name}.weight", (inputs, outputs), component, Role.MULTIPLIED, L, transposed=True),
         Tensor(f"{name}.bias", (outputs,), component, Role.ADDED, L),
     )
+
+
+def _hf_fields(config: ModelConfig) -> dict[str, Any]:
+    is_tanh = config.feed_forward == "gelu_tanh"
+    return {
+        "n_positions": config.context_length,
+        "n_ctx": config.context_length,
+        "n_embd": config.d_model,
+        "n_layer": config.num_layers,
+        "n_head": config.num_heads,
+        "n_inner": config.d_feed_forward,
+        "activation_function": "gelu_new" if is_tanh else HF_ACTIVATIONS[config.feed_forward],
+        "layer_norm_epsilon": config.norm_epsilon,
+        "resid_pdrop": config.dropout,
+        "embd_pdrop": config.dropout,
+        "attn_pdrop": config.dropout,
+    }
+
+
+def _minilm_fields(fields: Fields) -> dict[str, Any]:
+    require(fields, "scale_attn_by_inverse_layer_idx", False)
+    require(fields, "scale_attn_weights", True)
+    return {
+        "feed_forward": read_activation(fields, "activation_function", "gelu_new"),
+        "norm_epsilon": number(fields, "layer_norm_epsilon", 1e-5),
+    }
+
+
+ARCHITECTURES = (
+    Architecture(
+        model_type="gpt2",
+        class_name="GPT2LMHeadModel",
+        layout=layout,
+        unsupported_fields=all_of(
+            requires(position="learned"),
+            STANDARD_BLOCK,
+            LAYERNORM,
+            requires(sliding_window=0, qk_norm=False),
+            requires(qkv_bias=True, attention_output_bias=True, feed_forward_bias=True),
+            ungrouped_heads,
+            heads_fill_width,
+        ),
+        hf_fields=_hf_fields,
+        minilm_fields=_minilm_fields,
+        gguf=GgufGraph(GELU_GRAPH),
+    ),
+)

@@ -22,11 +22,11 @@ from minilm.architectures.building_blocks import (
     read_heads,
     separate_attention,
 )
-from minilm.architectures.config_fields import flag, layers, size, spelled
+from minilm.architectures.config_fields import field_name, flag, layers, size
 from minilm.config.validation import LARGEST_LAYER_COUNT
 from minilm.errors import ConfigError
 from minilm.ledger import components
-from minilm.ledger.layout import Attention, Layout, Role, Tensor
+from minilm.ledger.layout import AttentionSpec, Layout, Role, Tensor
 from minilm.ledger.symbols import ONE, as_polynomial
 
 
@@ -34,7 +34,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
     """The tensors of GPTNeoForCausalLM for a config.json."""
     heads = read_heads(
         config,
-        heads=spelled(config, "num_heads", "num_attention_heads"),
+        heads=field_name(config, "num_heads", "num_attention_heads"),
         kv_heads=None,
         head_dim=None,
         defaults=(2048, 16, None, None),
@@ -45,7 +45,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
     symbols = {
         "V": size(config, "vocab_size", 50257),
         "T": size(config, "max_position_embeddings", 2048),
-        "L": layers(config, spelled(config, "num_layers", "num_hidden_layers"), 24),
+        "L": layers(config, field_name(config, "num_layers", "num_hidden_layers"), 24),
         "f": inner,
         **heads.symbols,
     }
@@ -72,36 +72,36 @@ def layout(config: Mapping[str, Any]) -> Layout:
     )
 
 
-def _attention(config: Mapping[str, Any], heads: Heads, count: int) -> tuple[Attention, ...]:
+def _attention(config: Mapping[str, Any], heads: Heads, count: int) -> tuple[AttentionSpec, ...]:
     """Global layers see everything, local ones the last ``window_size`` tokens."""
     window = size(config, "window_size", 256)
-    kinds = _kinds(config.get("attention_types"), count)
-    counts = {0: kinds.count("global"), window: kinds.count("local")}
+    layer_types = _layer_types(config.get("attention_types"), count)
+    counts = {0: layer_types.count("global"), window: layer_types.count("local")}
     return tuple(
-        heads.attention(layers=as_polynomial(number), window=seen)
-        for seen, number in counts.items()
+        heads.attention(layers=as_polynomial(number), window=span)
+        for span, number in counts.items()
         if number
     )
 
 
-def _kinds(groups: object, count: int) -> list[str]:
-    """``[[["global", "local"], 12]]`` written out, one word a layer."""
+def _layer_types(groups: object, count: int) -> list[str]:
+    """``[[["global", "local"], 12]]`` expanded: one name a layer."""
     expected = 'groups such as [["global", "local"], 12] that make up the layers'
     if groups is None:
         groups = [[["global", "local"], 12]]
     if not isinstance(groups, list):
         raise ConfigError("config.json: attention_types", shortened(groups), expected)
-    kinds: list[str] = []
+    layer_types: list[str] = []
     for group in groups:
         match group:
-            case [[_, *_] as words, int(times)] if (
-                all(word in ("global", "local") for word in words)
+            case [[_, *_] as pattern, int(times)] if (
+                all(name in ("global", "local") for name in pattern)
                 and 1 <= times <= LARGEST_LAYER_COUNT
-                and len(kinds) + len(words) * times <= LARGEST_LAYER_COUNT
+                and len(layer_types) + len(pattern) * times <= LARGEST_LAYER_COUNT
             ):
-                kinds += words * times
+                layer_types += pattern * times
             case _:
                 raise ConfigError("config.json: attention_types", shortened(group), expected)
-    if len(kinds) != count:
-        raise ConfigError("config.json: attention_types", f"{len(kinds)} layers", f"{count}")
-    return kinds
+    if len(layer_types) != count:
+        raise ConfigError("config.json: attention_types", f"{len(layer_types)} layers", f"{count}")
+    return layer_types

@@ -19,7 +19,29 @@ from minilm.architectures.building_blocks import (
     norm,
     read_heads,
 )
-from minilm.architectures.config_fields import flag, layers, size
+from minilm.architectures.config_fields import flag, layers, number, size
+from minilm.architectures.conversion import (
+    LAYERNORM,
+    NO_EXTRAS,
+    Architecture,
+    GgufGraph,
+    all_of,
+    heads_fill_width,
+    one_attention_bias,
+    requires,
+    ungrouped_heads,
+)
+from minilm.architectures.shared_fields import (
+    GELU_GRAPH,
+    HF_ACTIVATIONS,
+    Fields,
+    read_activation,
+    read_rope,
+    read_rope_parameters,
+    rope_parameters,
+    size_fields,
+)
+from minilm.config import ModelConfig
 from minilm.ledger import components
 from minilm.ledger.layout import Layout
 from minilm.ledger.symbols import ONE
@@ -73,3 +95,54 @@ def layout(config: Mapping[str, Any]) -> Layout:
         attention=(heads.attention(),),
         context_length=size(config, "max_position_embeddings", 2048),
     )
+
+
+def _hf_fields(config: ModelConfig) -> dict[str, Any]:
+    rotary_share = config.rotary_dim / config.head_dim
+    return size_fields(config) | {
+        "rotary_pct": rotary_share,
+        "rotary_emb_base": config.rope_theta,
+        "rope_parameters": rope_parameters(config) | {"partial_rotary_factor": rotary_share},
+        "use_parallel_residual": config.parallel_residual,
+        "hidden_act": HF_ACTIVATIONS[config.feed_forward],
+        "layer_norm_eps": config.norm_epsilon,
+        "attention_bias": config.qkv_bias,
+        "hidden_dropout": config.dropout,
+        "attention_dropout": config.dropout,
+    }
+
+
+def _minilm_fields(fields: Fields) -> dict[str, Any]:
+    if fields.get("rotary_pct") is not None:
+        rotary_share = number(fields, "rotary_pct", 0.25)
+    else:
+        rotary_share = number(read_rope_parameters(fields), "partial_rotary_factor", 0.25)
+    return {
+        "rotary_dim": int(layout(fields).symbols["k"] * rotary_share),
+        "parallel_residual": flag(fields, "use_parallel_residual", True),
+        "feed_forward": read_activation(fields, "hidden_act", "gelu"),
+        "norm_epsilon": number(fields, "layer_norm_eps", 1e-5),
+        **read_rope(fields, "rotary_emb_base"),
+    }
+
+
+ARCHITECTURES = (
+    Architecture(
+        model_type="gpt_neox",
+        class_name="GPTNeoXForCausalLM",
+        layout=layout,
+        unsupported_fields=all_of(
+            requires(position="rope"),
+            NO_EXTRAS,
+            LAYERNORM,
+            requires(sliding_window=0, qk_norm=False, feed_forward_bias=True),
+            ungrouped_heads,
+            heads_fill_width,
+            one_attention_bias,
+        ),
+        hf_fields=_hf_fields,
+        minilm_fields=_minilm_fields,
+        gguf=GgufGraph(GELU_GRAPH, assumed_bias="attention_bias", parallel_residual=True),
+        fused_qkv="by_head",
+    ),
+)

@@ -13,6 +13,7 @@ from minilm.architectures.building_blocks import (
     TIED_HEAD,
     E,
     L,
+    attention_kinds,
     d,
     embedding,
     h,
@@ -22,10 +23,11 @@ from minilm.architectures.building_blocks import (
     norm,
     read_heads,
     separate_attention,
+    sliding_layers,
+    window_size,
 )
-from minilm.architectures.config_fields import flag, layers, size, spelled
+from minilm.architectures.config_fields import field_name, flag, layers, size
 from minilm.architectures.moe import read_experts
-from minilm.architectures.sliding_windows import attention_kinds, sliding_layers, window_size
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
 from minilm.ledger.symbols import ONE, Polynomial
@@ -39,7 +41,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
     experts = read_experts(
         config,
         layers=num_layers,
-        total=spelled(config, "num_local_experts", "num_experts"),
+        total=field_name(config, "num_local_experts", "num_experts"),
         width="intermediate_size",
         defaults=(128, 4, 2880),
     )

@@ -18,7 +18,7 @@ from minilm.architectures.building_blocks import (
     read_heads,
     separate_attention,
 )
-from minilm.architectures.config_fields import flag, layers, size, spelled
+from minilm.architectures.config_fields import field_name, flag, layers, size
 from minilm.ledger import components
 from minilm.ledger.layout import Layout
 from minilm.ledger.symbols import ONE
@@ -28,8 +28,8 @@ def layout(config: Mapping[str, Any]) -> Layout:
     """The tensors of GPTJForCausalLM for a config.json."""
     heads = read_heads(
         config,
-        width=spelled(config, "n_embd", "hidden_size"),
-        heads=spelled(config, "n_head", "num_attention_heads"),
+        width=field_name(config, "n_embd", "hidden_size"),
+        heads=field_name(config, "n_head", "num_attention_heads"),
         kv_heads=None,
         head_dim=None,
         defaults=(4096, 16, None, None),
@@ -39,7 +39,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
     tied = flag(config, "tie_word_embeddings", False)
     symbols = {
         "V": size(config, "vocab_size", 50400),
-        "L": layers(config, spelled(config, "n_layer", "num_hidden_layers"), 28),
+        "L": layers(config, field_name(config, "n_layer", "num_hidden_layers"), 28),
         "f": inner,
         **heads.symbols,
     }
@@ -60,6 +60,6 @@ def layout(config: Mapping[str, Any]) -> Layout:
         ignored=(f"{block}.attn.bias", f"{block}.attn.masked_bias"),
         attention=(heads.attention(),),
         context_length=size(
-            config, spelled(config, "n_positions", "max_position_embeddings"), 2048
+            config, field_name(config, "n_positions", "max_position_embeddings"), 2048
         ),
     )

@@ -17,7 +17,18 @@ from minilm.architectures.building_blocks import (
     read_heads,
     separate_attention,
 )
-from minilm.architectures.config_fields import flag, layers, size
+from minilm.architectures.config_fields import flag, layers, require, size
+from minilm.architectures.conversion import (
+    RMSNORM,
+    STANDARD_BLOCK,
+    Architecture,
+    GgufGraph,
+    all_of,
+    one_attention_bias,
+    requires,
+)
+from minilm.architectures.shared_fields import Fields, gated_fields, read_gated
+from minilm.config import ModelConfig
 from minilm.ledger import components
 from minilm.ledger.layout import Layout
 from minilm.ledger.symbols import ONE
@@ -53,3 +64,30 @@ def layout(config: Mapping[str, Any]) -> Layout:
         attention=(heads.attention(),),
         context_length=size(config, "max_position_embeddings", 2048),
     )
+
+
+def _hf_fields(config: ModelConfig) -> dict[str, Any]:
+    return gated_fields(config) | {
+        "attention_bias": config.qkv_bias,
+        "mlp_bias": config.feed_forward_bias,
+    }
+
+
+def _minilm_fields(fields: Fields) -> dict[str, Any]:
+    require(fields, "pretraining_tp", 1)
+    return read_gated(fields)
+
+
+ARCHITECTURES = (
+    Architecture(
+        model_type="llama",
+        class_name="LlamaForCausalLM",
+        layout=layout,
+        unsupported_fields=all_of(
+            RMSNORM, STANDARD_BLOCK, requires(sliding_window=0, qk_norm=False), one_attention_bias
+        ),
+        hf_fields=_hf_fields,
+        minilm_fields=_minilm_fields,
+        gguf=GgufGraph(("swiglu",), adjacent_rotary=True),
+    ),
+)

@@ -6,12 +6,26 @@ witness.
 
 from __future__ import annotations
 
+from minilm.architectures.building_blocks import (
+    L,
+    T,
+    d,
+    embedding,
+    feed_forward,
+    feed_forward_width,
+    g,
+    h,
+    k,
+    linear,
+    lm_head,
+    norm,
+)
 from minilm.config import ModelConfig
 from minilm.ledger import components
-from minilm.ledger.layout import Attention, Layout, Role, Tensor
+from minilm.ledger.layout import AttentionSpec, Layout, Role, Tensor
 from minilm.ledger.symbols import ONE, Polynomial, symbol
 
-V, T, L, d, f, h, g, k, R, c = (symbol(letter) for letter in "VTLdfhgkRc")
+R, c = symbol("R"), symbol("c")  # rows of an n-gram table; tokens of the convolution
 
 
 def layout(config: ModelConfig) -> Layout:
@@ -30,80 +44,67 @@ def layout(config: ModelConfig) -> Layout:
         symbols["R"] = config.ngram_rows
     if config.convolution:
         symbols["c"] = config.convolution
-    # Usual shapes collapse, so that the closed form is the one that people know: h*k is d, f is 4d.
+    tied = config.tied_embeddings
+    return Layout(
+        "minilm",
+        (
+            *_embeddings(config),
+            *_attention(config, "blocks.{i}.attention"),
+            *_feed_forward(config, "blocks.{i}.feed_forward"),
+            *norm("final_norm", components.FINAL_NORM, bias=config.norm_bias, repeat=ONE),
+            *lm_head("lm_head", tied=tied),
+        ),
+        symbols,
+        ties=(("lm_head.weight", "embedding.token.weight"),) if tied else (),
+        attention=(AttentionSpec(L, 2 * g * k, h * k, h * k, config.sliding_window),),
+        context_length=config.context_length,
+    )
+
+
+def _embeddings(config: ModelConfig) -> tuple[Tensor, ...]:
+    """Of tokens, positions and n-grams."""
+    tensors = [embedding("embedding.token")]
+
+    def table(name: str, rows: Polynomial, component: str) -> None:
+        tensors.append(Tensor(f"embedding.{name}.weight", (rows, d), component, Role.LOOKED_UP))
+
+    if config.position == "learned":
+        table("position", T, components.POSITION_EMBEDDING)
+    if config.ngram > 1:
+        table("ngram", (config.ngram - 1) * R, components.NGRAM_EMBEDDING)
+    return tuple(tensors)
+
+
+def _attention(config: ModelConfig, prefix: str) -> tuple[Tensor, ...]:
+    """The convolution of a block, its first norm and its attention."""
+    # Usual shapes collapse, so that the closed form is the well-known one: h*k is d.
     queries = d if config.num_heads * config.head_dim == config.d_model else h * k
     keys = queries if config.num_kv_heads == config.num_heads else g * k
-    hidden = 4 * d if config.d_feed_forward == 4 * config.d_model else f
-
+    bias, norm_bias = config.qkv_bias, config.norm_bias
     tensors: list[Tensor] = []
-
-    def matrix(
-        name: str, rows: Polynomial, columns: Polynomial, component: str, bias: bool
-    ) -> None:
-        shape = (rows, columns)
-        tensors.append(Tensor(f"{name}.weight", shape, component, Role.MULTIPLIED, L))
-        if bias:
-            tensors.append(Tensor(f"{name}.bias", (rows,), component, Role.ADDED, L))
-
-    def norm(name: str, width: Polynomial, component: str, repeat: Polynomial = L) -> None:
-        tensors.append(Tensor(f"{name}.weight", (width,), component, Role.SCALED, repeat))
-        if config.norm_bias:
-            tensors.append(Tensor(f"{name}.bias", (width,), component, Role.ADDED, repeat))
-
-    tensors.append(
-        Tensor("embedding.token.weight", (V, d), components.TOKEN_EMBEDDING, Role.LOOKED_UP)
-    )
-    if config.position == "learned":
-        tensors.append(
-            Tensor(
-                "embedding.position.weight", (T, d), components.POSITION_EMBEDDING, Role.LOOKED_UP
-            )
-        )
-
-    if config.ngram > 1:
-        shape = ((config.ngram - 1) * R, d)
-        name = "embedding.ngram.weight"
-        tensors.append(Tensor(name, shape, components.NGRAM_EMBEDDING, Role.LOOKED_UP))
-
     if config.convolution:
         name = "blocks.{i}.convolution.weight"
         tensors.append(Tensor(name, (c, d), components.CONVOLUTION, Role.SCALED, L))
-    attention = "blocks.{i}.attention"
-    norm("blocks.{i}.attention_norm", d, components.ATTENTION_NORM)
-    matrix(f"{attention}.query", queries, d, components.ATTENTION_QUERY, config.qkv_bias)
-    matrix(f"{attention}.key", keys, d, components.ATTENTION_KEY, config.qkv_bias)
-    matrix(f"{attention}.value", keys, d, components.ATTENTION_VALUE, config.qkv_bias)
+    tensors += norm("blocks.{i}.attention_norm", components.ATTENTION_NORM, bias=norm_bias)
+    tensors += linear(f"{prefix}.query", queries, d, components.ATTENTION_QUERY, bias=bias)
+    tensors += linear(f"{prefix}.key", keys, d, components.ATTENTION_KEY, bias=bias)
+    tensors += linear(f"{prefix}.value", keys, d, components.ATTENTION_VALUE, bias=bias)
     if config.qk_norm:
-        norm(f"{attention}.query_norm", k, components.ATTENTION_QK_NORM)
-        norm(f"{attention}.key_norm", k, components.ATTENTION_QK_NORM)
-    matrix(
-        f"{attention}.output", d, queries, components.ATTENTION_OUTPUT, config.attention_output_bias
-    )
+        for name in ("query_norm", "key_norm"):
+            component = components.ATTENTION_QK_NORM
+            tensors += norm(f"{prefix}.{name}", component, width=k, bias=norm_bias)
+    bias = config.attention_output_bias
+    tensors += linear(f"{prefix}.output", d, queries, components.ATTENTION_OUTPUT, bias=bias)
+    return tuple(tensors)
 
-    feed_forward = "blocks.{i}.feed_forward"
-    norm("blocks.{i}.feed_forward_norm", d, components.FEED_FORWARD_NORM)
-    if config.gated:
-        matrix(
-            f"{feed_forward}.gate",
-            hidden,
-            d,
-            components.FEED_FORWARD_GATE,
-            config.feed_forward_bias,
-        )
-    matrix(f"{feed_forward}.up", hidden, d, components.FEED_FORWARD_UP, config.feed_forward_bias)
-    matrix(
-        f"{feed_forward}.down", d, hidden, components.FEED_FORWARD_DOWN, config.feed_forward_bias
-    )
 
-    norm("final_norm", d, components.FINAL_NORM, repeat=ONE)
-    if not config.tied_embeddings:
-        tensors.append(Tensor("lm_head.weight", (V, d), components.LM_HEAD, Role.MULTIPLIED))
-
-    return Layout(
-        "minilm",
-        tuple(tensors),
-        symbols,
-        ties=(("lm_head.weight", "embedding.token.weight"),) if config.tied_embeddings else (),
-        attention=(Attention(L, 2 * g * k, h * k, h * k, config.sliding_window),),
-        context_length=config.context_length,
+def _feed_forward(config: ModelConfig, prefix: str) -> tuple[Tensor, ...]:
+    """The second norm of a block and its feed-forward."""
+    width = feed_forward_width(config.d_feed_forward, config.d_model)
+    bias = config.feed_forward_bias
+    gate = linear(f"{prefix}.gate", width, d, components.FEED_FORWARD_GATE, bias=bias)
+    return (
+        *norm("blocks.{i}.feed_forward_norm", components.FEED_FORWARD_NORM, bias=config.norm_bias),
+        *(gate if config.gated else ()),
+        *feed_forward(f"{prefix}.up", f"{prefix}.down", width, bias=bias),
     )

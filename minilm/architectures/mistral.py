@@ -11,15 +11,26 @@ from typing import Any
 
 from minilm.architectures.building_blocks import (
     TIED_HEAD,
+    attention_kinds,
     embedding,
     gated_feed_forward,
     lm_head,
     norm,
     read_heads,
     separate_attention,
+    window_size,
 )
 from minilm.architectures.config_fields import flag, layers, size
-from minilm.architectures.sliding_windows import attention_kinds, window_size
+from minilm.architectures.conversion import (
+    RMSNORM,
+    STANDARD_BLOCK,
+    Architecture,
+    GgufGraph,
+    all_of,
+    requires,
+)
+from minilm.architectures.shared_fields import gated_fields, read_gated
+from minilm.config import ModelConfig
 from minilm.ledger import components
 from minilm.ledger.layout import Layout
 from minilm.ledger.symbols import ONE
@@ -51,6 +62,29 @@ def layout(config: Mapping[str, Any]) -> Layout:
         tensors,
         symbols,
         ties=TIED_HEAD if tied else (),
+        ignored=(f"{block}.self_attn.rotary_emb.inv_freq",),
         attention=attention_kinds(heads, num_layers, num_layers, window_size(config, 4096)),
         context_length=size(config, "max_position_embeddings", 131072),
     )
+
+
+def _hf_fields(config: ModelConfig) -> dict[str, Any]:
+    return gated_fields(config) | {"sliding_window": config.sliding_window or None}
+
+
+ARCHITECTURES = (
+    Architecture(
+        model_type="mistral",
+        class_name="MistralForCausalLM",
+        layout=layout,
+        unsupported_fields=all_of(
+            RMSNORM,
+            STANDARD_BLOCK,
+            requires(qk_norm=False),
+            requires(qkv_bias=False, attention_output_bias=False, feed_forward_bias=False),
+        ),
+        hf_fields=_hf_fields,
+        minilm_fields=read_gated,
+        gguf=GgufGraph(("swiglu",), adjacent_rotary=True),
+    ),
+)

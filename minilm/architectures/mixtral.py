@@ -11,15 +11,16 @@ from typing import Any
 
 from minilm.architectures.building_blocks import (
     TIED_HEAD,
+    attention_kinds,
     embedding,
     lm_head,
     norm,
     read_heads,
     separate_attention,
+    window_size,
 )
-from minilm.architectures.config_fields import flag, layers, size, spelled
-from minilm.architectures.moe import Place, read_experts, routed_experts
-from minilm.architectures.sliding_windows import attention_kinds, window_size
+from minilm.architectures.config_fields import field_name, flag, layers, size
+from minilm.architectures.moe import LayerGroup, read_experts, routed_experts
 from minilm.ledger import components
 from minilm.ledger.layout import Layout
 from minilm.ledger.symbols import ONE
@@ -33,7 +34,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
     experts = read_experts(
         config,
         layers=num_layers,
-        total=spelled(config, "num_local_experts", "num_experts"),
+        total=field_name(config, "num_local_experts", "num_experts"),
         width="intermediate_size",
         defaults=(8, 2, 14336),
     )
@@ -49,7 +50,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
         *norm(f"{block}.input_layernorm", components.ATTENTION_NORM),
         *separate_attention(f"{block}.self_attn", heads),
         *norm(f"{block}.post_attention_layernorm", components.FEED_FORWARD_NORM),
-        *routed_experts(f"{block}.block_sparse_moe", Place(), names=("w1", "w3", "w2")),
+        *routed_experts(f"{block}.block_sparse_moe", LayerGroup(), names=("w1", "w3", "w2")),
         *norm("model.norm", components.FINAL_NORM, repeat=ONE),
         *lm_head("lm_head", tied=tied),
     )

@@ -50,7 +50,7 @@ def read_experts(
 
 
 @dataclass(frozen=True)
-class Place:
+class LayerGroup:
     """Some of a model's layers: how many, as a symbol, and which (None: the first ones)."""
 
     repeat: Polynomial = L
@@ -58,45 +58,48 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Split:
+class LayerSplit:
     """The dense layers and those with experts, None where there are none, and the values of D and M."""
 
-    dense: Place | None
-    experts: Place | None
+    dense: LayerGroup | None
+    experts: LayerGroup | None
     symbols: Mapping[str, int]
     expert_layers: int
 
 
-def split_layers(num_layers: int, has_experts: Callable[[int], bool]) -> Split:
+def split_layers(num_layers: int, has_experts: Callable[[int], bool]) -> LayerSplit:
     """Sort the layers. D and M are named only where a model has both kinds."""
     chosen = [i for i in range(num_layers) if has_experts(i)]
     if not chosen:
-        return Split(Place(), None, {}, 0)
+        return LayerSplit(LayerGroup(), None, {}, 0)
     if len(chosen) == num_layers:
-        return Split(None, Place(), {}, num_layers)
+        return LayerSplit(None, LayerGroup(), {}, num_layers)
     dense = sorted(set(range(num_layers)) - set(chosen))
-    return Split(
-        Place(D, dense), Place(M, chosen), {"D": len(dense), "M": len(chosen)}, len(chosen)
+    return LayerSplit(
+        LayerGroup(D, dense),
+        LayerGroup(M, chosen),
+        {"D": len(dense), "M": len(chosen)},
+        len(chosen),
     )
 
 
 def dense_feed_forward(
-    prefix: str, where: Place | None, *, bias: bool = False
+    prefix: str, group: LayerGroup | None, *, bias: bool = False
 ) -> tuple[Tensor, ...]:
     """The feed-forward of the dense layers, none where there are none."""
-    if where is None:
+    if group is None:
         return ()
-    return gated_feed_forward(prefix, bias=bias, repeat=where.repeat, layers=where.layers)
+    return gated_feed_forward(prefix, bias=bias, repeat=group.repeat, layers=group.layers)
 
 
 def routed_experts(
     prefix: str,
-    where: Place | None,
+    group: LayerGroup | None,
     *,
     names: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj"),
 ) -> tuple[Tensor, ...]:
     """``prefix.gate`` (the router) and ``prefix.experts.{e}.*``, each expert under its own names."""
-    if where is None:
+    if group is None:
         return ()
     gate, up, down = names
 
@@ -106,15 +109,15 @@ def routed_experts(
             (rows, columns),
             component,
             Role.MULTIPLIED,
-            where.repeat,
-            where.layers,
+            group.repeat,
+            group.layers,
             experts=E,
             routed=True,
         )
 
     return (
         *linear(
-            f"{prefix}.gate", E, d, components.ROUTER, repeat=where.repeat, layers=where.layers
+            f"{prefix}.gate", E, d, components.ROUTER, repeat=group.repeat, layers=group.layers
         ),
         matrix(gate, m, d, components.EXPERTS_GATE),
         matrix(up, m, d, components.EXPERTS_UP),
@@ -123,12 +126,12 @@ def routed_experts(
 
 
 def shared_expert(
-    prefix: str, where: Place | None, *, width: Polynomial, bias: bool = False
+    prefix: str, group: LayerGroup | None, *, width: Polynomial, bias: bool = False
 ) -> tuple[Tensor, ...]:
     """``prefix.{gate,up,down}_proj`` of the expert that every token uses."""
-    if where is None:
+    if group is None:
         return ()
     tensors = gated_feed_forward(
-        prefix, width=width, bias=bias, repeat=where.repeat, layers=where.layers
+        prefix, width=width, bias=bias, repeat=group.repeat, layers=group.layers
     )
     return tuple(replace(tensor, component=components.SHARED_EXPERT) for tensor in tensors)

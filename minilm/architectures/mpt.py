@@ -19,7 +19,7 @@ from minilm.architectures.building_blocks import (
     norm,
     read_heads,
 )
-from minilm.architectures.config_fields import flag, layers, size, spelled
+from minilm.architectures.config_fields import field_name, flag, layers, size
 from minilm.ledger import components
 from minilm.ledger.layout import Layout
 from minilm.ledger.symbols import ONE
@@ -29,8 +29,8 @@ def layout(config: Mapping[str, Any]) -> Layout:
     """The tensors of MptForCausalLM for a config.json."""
     heads = read_heads(
         config,
-        width=spelled(config, "d_model", "hidden_size"),
-        heads=spelled(config, "n_heads", "num_attention_heads"),
+        width=field_name(config, "d_model", "hidden_size"),
+        heads=field_name(config, "n_heads", "num_attention_heads"),
         kv_heads=None,
         head_dim=None,
         defaults=(2048, 16, None, None),
@@ -38,7 +38,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
     tied = flag(config, "tie_word_embeddings", True)
     symbols = {
         "V": size(config, "vocab_size", 50368),
-        "L": layers(config, spelled(config, "n_layers", "num_hidden_layers"), 24),
+        "L": layers(config, field_name(config, "n_layers", "num_hidden_layers"), 24),
         **heads.symbols,
     }
     block = "transformer.blocks.{i}"

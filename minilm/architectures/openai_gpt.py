@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from minilm.architectures.building_blocks import T, d, embedding, lm_head
-from minilm.architectures.config_fields import flag, layers, size, spelled
+from minilm.architectures.config_fields import field_name, flag, layers, size
 from minilm.architectures.gpt2 import BLOCK, gpt_block, gpt_heads
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
@@ -22,8 +22,8 @@ def layout(config: Mapping[str, Any]) -> Layout:
     tied = flag(config, "tie_word_embeddings", True)
     symbols = {
         "V": size(config, "vocab_size", 40478),
-        "T": size(config, spelled(config, "n_positions", "max_position_embeddings"), 512),
-        "L": layers(config, spelled(config, "n_layer", "num_hidden_layers"), 12),
+        "T": size(config, field_name(config, "n_positions", "max_position_embeddings"), 512),
+        "L": layers(config, field_name(config, "n_layer", "num_hidden_layers"), 12),
         **heads.symbols,
     }
     positions = "transformer.positions_embed.weight"

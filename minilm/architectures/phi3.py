@@ -11,6 +11,7 @@ from typing import Any
 
 from minilm.architectures.building_blocks import (
     TIED_HEAD,
+    attention_kinds,
     d,
     embedding,
     f,
@@ -18,9 +19,9 @@ from minilm.architectures.building_blocks import (
     lm_head,
     norm,
     read_heads,
+    window_size,
 )
 from minilm.architectures.config_fields import flag, layers, size
-from minilm.architectures.sliding_windows import attention_kinds, window_size
 from minilm.ledger import components
 from minilm.ledger.layout import Layout
 from minilm.ledger.symbols import ONE

@@ -16,6 +16,7 @@ from typing import Any
 from minilm.architectures.building_blocks import (
     TIED_HEAD,
     Heads,
+    attention_kinds,
     d,
     embedding,
     k,
@@ -25,20 +26,33 @@ from minilm.architectures.building_blocks import (
     read_heads,
     s,
     separate_attention,
+    sliding_layers,
+    window_size,
 )
-from minilm.architectures.config_fields import flag, layers, size, spelled, whole
+from minilm.architectures.config_fields import field_name, flag, layers, size, whole_number
+from minilm.architectures.conversion import (
+    RMSNORM,
+    STANDARD_BLOCK,
+    Architecture,
+    GgufGraph,
+    all_of,
+    heads_fill_width,
+    one_attention_bias,
+    requires,
+)
 from minilm.architectures.moe import (
-    Split,
+    LayerSplit,
     dense_feed_forward,
     read_experts,
     routed_experts,
     shared_expert,
     split_layers,
 )
-from minilm.architectures.sliding_windows import attention_kinds, sliding_layers, window_size
+from minilm.architectures.shared_fields import gated_fields, read_gated
+from minilm.config import ModelConfig
 from minilm.errors import ConfigError
 from minilm.ledger import components
-from minilm.ledger.layout import Attention, Layout, Tensor
+from minilm.ledger.layout import AttentionSpec, Layout, Tensor
 from minilm.ledger.symbols import ONE
 
 
@@ -78,7 +92,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
         symbols |= read_experts(
             config,
             layers=split.expert_layers,
-            total=spelled(config, "num_experts", "num_local_experts"),
+            total=field_name(config, "num_experts", "num_local_experts"),
             defaults=defaults.experts,
         )
     shared = family == "qwen2_moe"
@@ -101,7 +115,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
         tensors,
         symbols,
         ties=TIED_HEAD if tied else (),
-        attention=_kinds(config, heads, num_layers),
+        attention=_attention_kinds(config, heads, num_layers),
         context_length=size(config, "max_position_embeddings", 32768),
     )
 
@@ -118,19 +132,19 @@ def _attention(prefix: str, config: Mapping[str, Any], heads: Heads) -> tuple[Te
     )
 
 
-def _shared_expert(prefix: str, split: Split) -> tuple[Tensor, ...]:
-    where = split.experts
-    if where is None:
+def _shared_expert(prefix: str, split: LayerSplit) -> tuple[Tensor, ...]:
+    group = split.experts
+    if group is None:
         return ()
     return (
-        *shared_expert(f"{prefix}.shared_expert", where, width=s),
+        *shared_expert(f"{prefix}.shared_expert", group, width=s),
         *linear(
             f"{prefix}.shared_expert_gate",
             ONE,
             d,
             components.SHARED_EXPERT_GATE,
-            repeat=where.repeat,
-            layers=where.layers,
+            repeat=group.repeat,
+            layers=group.layers,
         ),
     )
 
@@ -146,15 +160,62 @@ def _has_experts(config: Mapping[str, Any]) -> Callable[[int], bool]:
     return lambda i: i not in without and (i + 1) % step == 0
 
 
-def _kinds(config: Mapping[str, Any], heads: Heads, num_layers: int) -> tuple[Attention, ...]:
+def _attention_kinds(
+    config: Mapping[str, Any], heads: Heads, num_layers: int
+) -> tuple[AttentionSpec, ...]:
     if not flag(config, "use_sliding_window", False):
         return (heads.attention(),)
     window = window_size(config, 4096)
     if config["model_type"] == "qwen3_moe":
         return attention_kinds(heads, num_layers, num_layers, window)
-    first = whole(config, "max_window_layers", 28)
+    first = whole_number(config, "max_window_layers", 28)
     if config["model_type"] == "qwen2_moe":
         sliding = sliding_layers(config, num_layers, lambda i: i % 2 == 0 and i < first)
     else:
         sliding = sliding_layers(config, num_layers, lambda i: i >= first)
     return attention_kinds(heads, num_layers, sliding, window)
+
+
+def _hf_fields(config: ModelConfig) -> dict[str, Any]:
+    window = config.sliding_window
+    layer_type = "sliding_attention" if window else "full_attention"
+    return gated_fields(config) | {
+        "attention_bias": config.qkv_bias,
+        "use_sliding_window": bool(window),
+        "sliding_window": window or None,
+        "max_window_layers": 0 if window else config.num_layers,
+        "layer_types": [layer_type] * config.num_layers,
+    }
+
+
+ARCHITECTURES = (
+    Architecture(
+        model_type="qwen2",
+        class_name="Qwen2ForCausalLM",
+        layout=layout,
+        unsupported_fields=all_of(
+            RMSNORM,
+            STANDARD_BLOCK,
+            requires(qk_norm=False),
+            requires(qkv_bias=True, attention_output_bias=False, feed_forward_bias=False),
+            heads_fill_width,
+        ),
+        hf_fields=_hf_fields,
+        minilm_fields=read_gated,
+        gguf=GgufGraph(("swiglu",)),
+    ),
+    Architecture(
+        model_type="qwen3",
+        class_name="Qwen3ForCausalLM",
+        layout=layout,
+        unsupported_fields=all_of(
+            RMSNORM,
+            STANDARD_BLOCK,
+            requires(qk_norm=True, feed_forward_bias=False),
+            one_attention_bias,
+        ),
+        hf_fields=_hf_fields,
+        minilm_fields=read_gated,
+        gguf=GgufGraph(("swiglu",), head_dim=True),
+    ),
+)

@@ -13,18 +13,20 @@ from typing import Any
 from minilm.architectures.building_blocks import (
     TIED_HEAD,
     Heads,
+    attention_kinds,
     embedding,
     gated_feed_forward,
     lm_head,
     norm,
     read_heads,
     separate_attention,
+    sliding_layers,
+    window_size,
 )
 from minilm.architectures.config_fields import flag, layers, size
-from minilm.architectures.sliding_windows import attention_kinds, sliding_layers, window_size
 from minilm.errors import ConfigError
 from minilm.ledger import components
-from minilm.ledger.layout import Attention, Layout
+from minilm.ledger.layout import AttentionSpec, Layout
 from minilm.ledger.symbols import ONE
 
 
@@ -55,12 +57,14 @@ def layout(config: Mapping[str, Any]) -> Layout:
         tensors,
         symbols,
         ties=TIED_HEAD if tied else (),
-        attention=_kinds(config, heads, num_layers),
+        attention=_attention_kinds(config, heads, num_layers),
         context_length=size(config, "max_position_embeddings", 32768),
     )
 
 
-def _kinds(config: Mapping[str, Any], heads: Heads, num_layers: int) -> tuple[Attention, ...]:
+def _attention_kinds(
+    config: Mapping[str, Any], heads: Heads, num_layers: int
+) -> tuple[AttentionSpec, ...]:
     if not flag(config, "use_sliding_window", False):
         return (heads.attention(),)
     sliding = sliding_layers(config, num_layers, _without_rope(config, num_layers))

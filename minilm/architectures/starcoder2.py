@@ -18,7 +18,28 @@ from minilm.architectures.building_blocks import (
     read_heads,
     separate_attention,
 )
-from minilm.architectures.config_fields import flag, layers, optional_size, size
+from minilm.architectures.config_fields import flag, layers, number, optional_size, size
+from minilm.architectures.conversion import (
+    LAYERNORM,
+    STANDARD_BLOCK,
+    Architecture,
+    GgufGraph,
+    all_of,
+    heads_fill_width,
+    one_attention_bias,
+    one_bias,
+    requires,
+)
+from minilm.architectures.shared_fields import (
+    GELU_GRAPH,
+    HF_ACTIVATIONS,
+    Fields,
+    read_activation,
+    read_rope,
+    rope_fields,
+    size_fields,
+)
+from minilm.config import ModelConfig
 from minilm.ledger import components
 from minilm.ledger.layout import Layout
 from minilm.ledger.symbols import ONE
@@ -56,3 +77,47 @@ def layout(config: Mapping[str, Any]) -> Layout:
         attention=(heads.attention(window=optional_size(config, "sliding_window") or 0),),
         context_length=size(config, "max_position_embeddings", 4096),
     )
+
+
+def _hf_fields(config: ModelConfig) -> dict[str, Any]:
+    return {
+        **size_fields(config),
+        "num_key_value_heads": config.num_kv_heads,
+        **rope_fields(config),
+        "hidden_act": HF_ACTIVATIONS[config.feed_forward],
+        "norm_epsilon": config.norm_epsilon,
+        "use_bias": config.qkv_bias,
+        "sliding_window": config.sliding_window or None,
+        "residual_dropout": config.dropout,
+        "embedding_dropout": config.dropout,
+        "attention_dropout": config.dropout,
+    }
+
+
+def _minilm_fields(fields: Fields) -> dict[str, Any]:
+    return {
+        "feed_forward": read_activation(fields, "hidden_act", "gelu_pytorch_tanh"),
+        "norm_epsilon": number(fields, "norm_epsilon", 1e-5),
+        **read_rope(fields, "rope_theta"),
+    }
+
+
+ARCHITECTURES = (
+    Architecture(
+        model_type="starcoder2",
+        class_name="Starcoder2ForCausalLM",
+        layout=layout,
+        unsupported_fields=all_of(
+            requires(position="rope"),
+            STANDARD_BLOCK,
+            LAYERNORM,
+            requires(qk_norm=False),
+            heads_fill_width,
+            one_attention_bias,
+            one_bias,
+        ),
+        hf_fields=_hf_fields,
+        minilm_fields=_minilm_fields,
+        gguf=GgufGraph(GELU_GRAPH),
+    ),
+)

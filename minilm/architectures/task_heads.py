@@ -1,7 +1,7 @@
-"""What stands on a body: the head that `architectures` in a config.json names.
+"""The head on a model's body, which `architectures` in a config.json names.
 
 transformers saves a body alone (LlamaModel), with its language model head (LlamaForCausalLM), or with a
-classifier `score` (LlamaForSequenceClassification), and the families declare the second.
+classifier `score` (LlamaForSequenceClassification), and the layouts here are of the second.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ LANGUAGE_MODELS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 C, d = symbol("C"), symbol("d")  # classes
 
 
-def architecture_of(config: Mapping[str, Any]) -> str:
-    """The first of `architectures`; empty where the config does not say."""
-    named = config.get("architectures")
-    return named[0] if isinstance(named, list) and named and isinstance(named[0], str) else ""
+def class_name_of(config: Mapping[str, Any]) -> str:
+    """The first of `architectures`; empty where the config has none."""
+    names = config.get("architectures")
+    return names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
 
 
-def with_its_head(layout: Layout, config: Mapping[str, Any]) -> Layout | None:
+def with_task_head(layout: Layout, config: Mapping[str, Any]) -> Layout | None:
     """``layout`` with the head that the config's architecture has; None for one that is not known."""
-    architecture = architecture_of(config)
+    architecture = class_name_of(config)
     if not architecture or architecture.endswith(LANGUAGE_MODELS):
         return layout
     body = tuple(t for t in layout.tensors if t.component != components.LM_HEAD)

@@ -1,67 +1,95 @@
-"""How a tensor of another program is made of ours, and ours of it: numpy alone, a tensor at a time.
+"""How a tensor of another program is made of minilm's, and back: numpy alone, a tensor at a time.
 
 Shapes: h heads, k head width, d model width.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
+from minilm.architectures.conversion import Architecture
+from minilm.architectures.minilm import layout as minilm_layout
 from minilm.config import ModelConfig
 from minilm.formats.tensor_io import Array
+from minilm.ledger import components
 
-Form = Literal["same", "transposed", "joined", "joined_transposed", "by_head"]
+_QUERY_KEY_VALUE = (
+    components.ATTENTION_QUERY,
+    components.ATTENTION_KEY,
+    components.ATTENTION_VALUE,
+)
 
 
 @dataclass(frozen=True)
-class Piece:
-    """One tensor there, ``theirs``, and the tensors here, ``ours``, that it holds.
+class TensorMapping:
+    """One tensor of a Hugging Face file, and the tensors of minilm that it holds.
 
-    ``joined`` puts the rows of ours one below the other; ``transposed`` is (in, out), as GPT-2's Conv1D keeps
-    its matrices; ``by_head`` takes query, key and value head by head, as GPT-NeoX does.
+    Their rows follow each other, or alternate head by head (``by_head``), as in GPT-NeoX; ``transposed``
+    is (in, out), as GPT-2's Conv1D keeps its matrices.
     """
 
-    theirs: str
-    ours: tuple[str, ...]
-    form: Form = "same"
+    hf_name: str
+    minilm_names: tuple[str, ...]
+    transposed: bool = False
+    by_head: bool = False
 
-    @property
-    def transposed(self) -> bool:
-        """Whether theirs is (in, out)."""
-        return self.form.endswith("transposed")
+    def join(self, tensors: Sequence[Array], config: ModelConfig) -> Array:
+        """The Hugging Face tensor of minilm's."""
+        if self.by_head:
+            shape = (config.num_heads, config.head_dim, *tensors[0].shape[1:])
+            heads = np.stack([tensor.reshape(shape) for tensor in tensors], axis=1)  # h 3 k ...
+            return heads.reshape(-1, *tensors[0].shape[1:])
+        joined = tensors[0] if len(tensors) == 1 else np.concatenate(tensors)
+        return np.transpose(joined) if self.transposed else joined
 
-    def join(self, parts: Sequence[Array], config: ModelConfig) -> Array:
-        """Theirs of ours."""
-        if self.form == "by_head":
-            shape = (config.num_heads, config.head_dim, *parts[0].shape[1:])
-            heads: Array = np.stack([part.reshape(shape) for part in parts], axis=1)  # h 3 k ...
-            return heads.reshape(-1, *parts[0].shape[1:])
-        whole: Array = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        return np.transpose(whole) if self.transposed else whole
+    def split(self, tensor: Array, rows: Sequence[int], config: ModelConfig) -> list[Array]:
+        """minilm's tensors of the Hugging Face one; ``rows`` are those of each."""
+        if self.by_head:
+            shape = (config.num_heads, len(rows), config.head_dim, *tensor.shape[1:])
+            heads = tensor.reshape(shape)  # h 3 k ...
+            return [heads[:, i].reshape(-1, *tensor.shape[1:]) for i in range(len(rows))]
+        joined = np.transpose(tensor) if self.transposed else tensor
+        return np.split(joined, np.cumsum(rows)[:-1].tolist())
 
-    def split(self, whole: Array, rows: Sequence[int], config: ModelConfig) -> list[Array]:
-        """Ours of theirs; ``rows`` are the rows of each of ours."""
-        if self.form == "by_head":
-            shape = (config.num_heads, len(rows), config.head_dim, *whole.shape[1:])
-            heads = whole.reshape(shape)
-            return [heads[:, i].reshape(-1, *whole.shape[1:]) for i in range(len(rows))]
-        whole = np.transpose(whole) if self.transposed else whole
-        return np.split(whole, np.cumsum(rows)[:-1].tolist())
-
-    def shape(self, ours: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-        """The shape of theirs, from the shapes of ours."""
-        joined = (sum(shape[0] for shape in ours), *ours[0][1:])
+    def shape(self, minilm_shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+        """The shape of the Hugging Face tensor, from the shapes of minilm's."""
+        joined = (sum(shape[0] for shape in minilm_shapes), *minilm_shapes[0][1:])
         return joined[::-1] if self.transposed else joined
 
 
-def pieces_of_layers(block: Sequence[Piece], num_layers: int) -> list[Piece]:
-    """``block``, with {i} for a layer's number, once for every layer."""
-    return [
-        Piece(piece.theirs.format(i=i), tuple(name.format(i=i) for name in piece.ours), piece.form)
-        for i in range(num_layers)
-        for piece in block
-    ]
+def tensor_mappings(architecture: Architecture, config: ModelConfig) -> list[TensorMapping]:
+    """One mapping for each tensor of the architecture's file, in the order in which it declares them.
+
+    Tensors are matched by their component and suffix, layer by layer: so no name is written twice.
+    """
+    hf_layout = architecture.layout(architecture.config_json(config))
+    # Query norm and key norm are one component, and in this order in both.
+    unmatched: defaultdict[tuple[str, str], deque[str]] = defaultdict(deque)
+    for tensor in minilm_layout(config).named_tensors():
+        unmatched[tensor.component, _suffix(tensor.name)].append(tensor.name)
+    transposed = {tensor.component for tensor in hf_layout.tensors if tensor.transposed}
+    mappings = []
+    for tensor in hf_layout.named_tensors():
+        is_fused = tensor.component == components.ATTENTION_QUERY_KEY_VALUE
+        suffix = _suffix(tensor.name)
+        mappings.append(
+            TensorMapping(
+                tensor.name,
+                tuple(
+                    unmatched[component, suffix].popleft()
+                    for component in (_QUERY_KEY_VALUE if is_fused else (tensor.component,))
+                ),
+                transposed=tensor.component in transposed and suffix == "weight",
+                by_head=is_fused and architecture.fused_qkv == "by_head",
+            )
+        )
+    assert not any(unmatched.values()), unmatched
+    return mappings
+
+
+def _suffix(name: str) -> str:
+    return name.rpartition(".")[2]

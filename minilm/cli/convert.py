@@ -1,4 +1,4 @@
-"""`convert SOURCE --to FORMAT --out PATH`: a model for other programs, or theirs as a run."""
+"""`convert SOURCE --to FORMAT --out PATH`: a run for other programs, or their model as a run."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from minilm import files
 from minilm.cli.entry import DONE, parse_arguments, run_command
 from minilm.errors import InputError
 
@@ -27,7 +29,7 @@ class Arguments:
     to: Literal["minilm", "huggingface", "gguf"]
     """What to make: a run, a folder that transformers opens, a file that llama.cpp runs."""
     out: str
-    """The new folder or file; what exists is never overwritten."""
+    """The new folder or file; what exists is never overwritten. A GGUF file may go into a pipe."""
     gguf_format: Literal["f32", "f16", "bf16", "q8_0", "q4_0"] = "f16"
     """What the matrices of a GGUF file are stored in."""
 
@@ -42,30 +44,45 @@ def _run(options: Arguments) -> int:
     from minilm.interop.model_source import open_source
 
     out = Path(options.out)
-    if os.path.lexists(out):
-        raise InputError(out, "something that exists", "a new path", "remove it or choose another")
-    if not out.absolute().parent.is_dir():
-        raise InputError(out.parent, "no such folder", "one that the new path is in")
+    is_stream = not files.is_replaceable(out)
+    _check_out(out, is_stream, options.to)
     source = open_source(Path(options.source))
-    with _staged(out) as staging:
+    with _into_stream(out) if is_stream else _staged(out) as path:
         if options.to == "gguf":
             from minilm.interop.gguf import export as export_gguf
 
-            made = export_gguf(source, staging, options.gguf_format, _name(out))
+            written = export_gguf(source, path, options.gguf_format, _name(out))
         else:
             from minilm.interop.huggingface import export, import_run
             from minilm.interop.model_card import card
 
-            staging.mkdir()
+            path.mkdir()
             if options.to == "minilm":
-                import_run(source, staging)
-                made = "run"
+                import_run(source, path)
+                written = "run"
             else:
-                made = export(source, staging)
-                text = card(source, _name(out), made)
-                (staging / "README.md").write_text(text, encoding="utf-8")
-    print(f"{out}: {made}")
+                written = export(source, path)
+                files.write_bytes(path / "README.md", card(source, _name(out), written).encode())
+    # What went to /dev/stdout must stay a file.
+    print(f"{out}: {written}", file=sys.stderr if is_stream else sys.stdout)
     return DONE
+
+
+def _check_out(out: Path, is_stream: bool, to: str) -> None:
+    """Raises InputError where the result cannot be written, before anything is read."""
+    if is_stream:
+        if to != "gguf":
+            raise InputError(out, "a pipe or device", f"a path for the new folder of --to {to}")
+    elif out.exists():
+        raise InputError(out, "something that exists", "a new path", "remove it or choose another")
+    elif not _followed(out).absolute().parent.is_dir():
+        parent = _followed(out).parent
+        raise InputError(parent, "no such folder", "one that the new path is in")
+
+
+def _followed(out: Path) -> Path:
+    """Where a symbolic link leads, which must be to nothing yet; any other path itself."""
+    return Path(os.path.realpath(out)) if out.is_symlink() else out
 
 
 def _name(out: Path) -> str:
@@ -75,12 +92,23 @@ def _name(out: Path) -> str:
 @contextlib.contextmanager
 def _staged(out: Path) -> Iterator[Path]:
     """A path beside ``out`` that becomes it when the block ends well, and vanishes otherwise."""
-    staging = out.parent / f".{out.name}.{secrets.token_hex(4)}.tmp"
+    target = _followed(out)
+    staging = target.parent / f".{target.name}.{secrets.token_hex(4)}.tmp"
     try:
         yield staging
-        os.replace(staging, out)
+        os.replace(staging, target)
     finally:
         if staging.is_dir():
             shutil.rmtree(staging, ignore_errors=True)
         else:
             staging.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _into_stream(out: Path) -> Iterator[Path]:
+    """A path in a temporary folder whose file is copied into ``out``, a pipe or device."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model"
+        yield path
+        with path.open("rb") as stream, files.atomic_writer(out) as output:
+            shutil.copyfileobj(stream, output)

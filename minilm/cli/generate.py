@@ -1,6 +1,6 @@
-"""`generate CHECKPOINT`: text from a trained model, printed as it is made.
+"""`generate CHECKPOINT`: text from a trained model, printed as it is generated.
 
-Control characters that the model makes up are not sent to the terminal; --json has them all.
+Control characters in it are not sent to the terminal; --json has them all.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from minilm.cli.entry import DONE, parse_arguments, run_command
 from minilm.errors import InputError, TokenizerError
 
 if TYPE_CHECKING:
-    from minilm.generation.fast_decoder import Decoder
+    from minilm.generation.decoder import Decoder
     from minilm.generation.sampling import Sampling
     from minilm.text.tokenizers import Tokenizer
 
 STDIN = "-"
-LARGEST_PROMPT = 2**26  # bytes of standard input
-COMPILE_FROM = 256  # tokens, on CUDA: fewer are made before the compiler is done
+MAX_PROMPT = 2**26  # bytes of standard input
+COMPILE_FROM = 256  # tokens, on CUDA: fewer are generated before the compiler is done
 
 
 @dataclass(frozen=True)
@@ -35,25 +35,25 @@ class Arguments:
     checkpoint: Annotated[str, tyro.conf.Positional]
     """The folder of a run."""
     prompt: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Text to go on from; empty: as a document begins; -: standard input; given again: several at once."""
+    """Text to continue; empty: a document from its beginning; -: standard input; may be given again."""
     max_new_tokens: int = 200
-    """Tokens to make at most, of each text."""
+    """Tokens to generate at most, for each prompt."""
     temperature: float = 0.8
-    """Divides the logits; 0 takes the likeliest token."""
+    """Divides the logits; 0 takes the most likely token."""
     top_k: int = 0
-    """Keep the k likeliest tokens; 0: all."""
+    """Keep the k most likely tokens; 0: all."""
     top_p: float = 1.0
     """Keep the fewest tokens whose probabilities reach p."""
     min_p: float = 0.0
-    """Keep tokens at least p times as likely as the likeliest; 0: all."""
+    """Keep tokens at least p times as likely as the most likely one; 0: all."""
     repetition_penalty: float = 1.0
-    """Above 1, tokens that are in the text become less likely."""
+    """Above 1, tokens that are in the text already become less likely."""
     stop: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """End a text where this stands in it; may be given again."""
+    """End a text before this string; may be given again."""
     seed: int = 0
     """Seed of the sampling."""
     no_cache: bool = False
-    """Compute the whole text anew for every token: the same tokens, slower."""
+    """Compute the whole text again for every token: the same tokens, slower."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute; auto: cuda, else mps, else cpu."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -61,9 +61,9 @@ class Arguments:
     compile: Literal["auto", "on", "off"] = "auto"
     """Compile the step of one token; auto: on CUDA, where it becomes a graph, for 256 tokens or more."""
     interactive: bool = False
-    """Ask for a prompt again and again, until an empty line."""
+    """Ask for prompts, until an empty line."""
     json: bool = False
-    """Print a JSON object a text instead of the text."""
+    """Print a JSON object for each text instead of the text."""
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "generate.py") -> int:
@@ -74,10 +74,10 @@ def main(arguments: Sequence[str] | None = None, program: str = "generate.py") -
 
 def _run(options: Arguments) -> int:
     from minilm.checkpoint import load
-    from minilm.generation.fast_decoder import Decoder
+    from minilm.generation.decoder import make_decoder
     from minilm.generation.generate import check_count
     from minilm.generation.sampling import Sampling
-    from minilm.training.runtime import choose_device, choose_dtype
+    from minilm.model.device import choose_device, choose_dtype
 
     check_count(options.max_new_tokens)
     sampling = Sampling(
@@ -91,23 +91,23 @@ def _run(options: Arguments) -> int:
     device = choose_device(options.device)
     model, tokenizer = load(options.checkpoint, device=str(device))
     model.to(choose_dtype(options.dtype, device))
-    many = options.max_new_tokens >= COMPILE_FROM
     compiled = options.compile == "on" or (
-        options.compile == "auto" and device.type == "cuda" and many
+        options.compile == "auto"
+        and device.type == "cuda"
+        and options.max_new_tokens >= COMPILE_FROM
     )
-    answer = functools.partial(
-        _answer, Decoder(model, compiled=compiled), tokenizer, options, sampling
-    )
+    decoder = make_decoder(model, compiled=compiled)
+    answer = functools.partial(_answer, decoder, tokenizer, options, sampling)
     if options.interactive:
         if options.prompt:
             raise InputError("--interactive", "a --prompt with it", "one of the two")
-        return _converse(answer)
+        return _interact(answer)
     answer([_read_stdin() if text == STDIN else text for text in options.prompt or ("",)])
     return DONE
 
 
-def _converse(answer: Callable[[Sequence[str]], None]) -> int:
-    """Prompt and answer in turn; Ctrl-C ends an answer, an empty line or Ctrl-D all."""
+def _interact(answer: Callable[[Sequence[str]], None]) -> int:
+    """Prompt and answer in turn; Ctrl-C ends an answer, an empty line or Ctrl-D the command."""
     terminal = sys.stdin is not None and sys.stdin.isatty()
     if terminal:
         import readline  # noqa: F401  lines can be edited and recalled
@@ -125,8 +125,8 @@ def _converse(answer: Callable[[Sequence[str]], None]) -> int:
             answer([line])
         except TokenizerError as error:  # this text has no tokens; the next may
             print(f"error: {error}", file=sys.stderr)
-        except KeyboardInterrupt as stopped:
-            if getattr(stopped, "signum", None):
+        except KeyboardInterrupt as interrupt:
+            if getattr(interrupt, "signum", None):
                 raise
             print(flush=True)
 
@@ -138,56 +138,59 @@ def _answer(
     sampling: Sampling,
     prompts: Sequence[str],
 ) -> None:
-    """Print what follows each prompt; how fast it came goes to stderr."""
+    """Print what follows each prompt; the rate goes to stderr."""
     from minilm.generation.generate import Generation
     from minilm.generation.text_stream import TextStream
     from minilm.safe_text import running_text
 
     ids = [tokenizer.encode_prompt(prompt) for prompt in prompts]
-    room = max(map(len, ids)) + options.max_new_tokens + 1
     generation = Generation(
-        decoder, tokenizer, ids, sampling, cached=not options.no_cache, room=room
+        decoder,
+        tokenizer,
+        ids,
+        sampling,
+        cached=not options.no_cache,
+        max_length=max(map(len, ids)) + options.max_new_tokens + 1,
     )
-    streams = [TextStream(tokenizer, options.stop, before) for before in ids]
+    streams = [TextStream(tokenizer, options.stop, prompt_ids) for prompt_ids in ids]
     texts = [""] * len(prompts)
     tokens: list[list[int]] = [[] for _ in prompts]
-    shown = len(prompts) == 1 and not options.json  # as it comes: one text alone can be
-    if shown:
+    streaming = len(prompts) == 1 and not options.json
+    if streaming:
         sys.stdout.write(running_text(prompts[0]))
-    begin, told = time.perf_counter(), False
+    begin, overflow_noted = time.perf_counter(), False
     for _ in range(options.max_new_tokens):
-        made = generation.step()
-        for number, token in made.items():
-            tokens[number].append(token)
-            text = streams[number].add(token)
-            texts[number] += text
-            if streams[number].stopped:
-                generation.stop(number)
-            if shown and text:
+        for index, token in generation.step().items():
+            tokens[index].append(token)
+            text = streams[index].add(token)
+            texts[index] += text
+            if streams[index].stopped:
+                generation.stop(index)
+            if streaming and text:
                 sys.stdout.write(running_text(text))
                 sys.stdout.flush()
-        if generation.slid and not told:
-            told = True
+        if generation.context_overflowed and not overflow_noted:
+            overflow_noted = True
             length = decoder.config.context_length
             print(
                 f"note: longer than the context of {length} tokens, the older half of which is dropped "
                 "each time it is full",
                 file=sys.stderr,
             )
-        if not generation.open:
+        if not generation.unfinished:
             break
     seconds = time.perf_counter() - begin
-    for number, stream in enumerate(streams):
-        rest = stream.rest()
-        texts[number] += rest
-        if shown:
-            sys.stdout.write(running_text(rest) + "\n")
+    for index, stream in enumerate(streams):
+        remainder = stream.flush()
+        texts[index] += remainder
+        if streaming:
+            sys.stdout.write(running_text(remainder) + "\n")
         elif options.json:
-            line = {"prompt": prompts[number], "text": texts[number], "tokens": tokens[number]}
+            line = {"prompt": prompts[index], "text": texts[index], "tokens": tokens[index]}
             print(json.dumps(line))
         else:
-            print(running_text(prompts[number] + texts[number]))
-            if number + 1 < len(prompts):
+            print(running_text(prompts[index] + texts[index]))
+            if index + 1 < len(prompts):
                 print("-" * 80)
     sys.stdout.flush()
     count = sum(map(len, tokens))
@@ -198,10 +201,10 @@ def _answer(
 def _read_stdin() -> str:
     if sys.stdin is None:
         raise InputError("standard input", "closed", "a prompt")
-    raw = sys.stdin.buffer.read(LARGEST_PROMPT + 1)
-    if len(raw) > LARGEST_PROMPT:
+    raw = sys.stdin.buffer.read(MAX_PROMPT + 1)
+    if len(raw) > MAX_PROMPT:
         raise InputError(
-            "standard input", "too much of it", f"a prompt of at most {LARGEST_PROMPT} bytes"
+            "standard input", "too much of it", f"a prompt of at most {MAX_PROMPT} bytes"
         )
     try:
         return raw.decode()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 from minilm.cli.entry import BAD_INPUT, CHECK_FAILED, DONE, run_command
 from minilm.errors import InputError
 from minilm.inspection import extras
-from minilm.inspection.inspector import examine
+from minilm.inspection.inspector import inspect_with_sources
 from minilm.inspection.report import Report
 
 if TYPE_CHECKING:
@@ -59,21 +59,23 @@ def _report(target: str, options: argparse.Namespace) -> Report:
     """The report of one target with everything that was asked for."""
     sizes = {"context": options.context, "batch": options.batch}
     listed = options.tensors or options.html is not None
-    inspection = examine(target, live=options.live, tensors=listed, **sizes)
+    inspection = inspect_with_sources(target, live=options.live, tensors=listed, **sizes)
     if options.fits is not None:
-        inspection = inspection.having(extras.with_fits(inspection, options.fits, **sizes))
+        inspection = inspection.with_report(extras.with_fits(inspection, options.fits, **sizes))
     if options.reconcile is not None:
-        inspection = inspection.having(extras.with_reconciliation(inspection, options.reconcile))
+        inspection = inspection.with_report(
+            extras.with_reconciliation(inspection, options.reconcile)
+        )
     if options.stats or options.stable_rank:
         with _progress("reading") as progress:
             described = extras.with_statistics(
                 inspection, progress, stable_rank=options.stable_rank
             )
-        inspection = inspection.having(described)
+        inspection = inspection.with_report(described)
     if options.diff is not None:
-        other = examine(options.diff, live=False, **sizes)
+        other = inspect_with_sources(options.diff, live=False, **sizes)
         with _progress("comparing") as progress:
-            inspection = inspection.having(extras.with_difference(inspection, other, progress))
+            inspection = inspection.with_report(extras.with_difference(inspection, other, progress))
     return inspection.report
 
 

@@ -20,18 +20,15 @@ import tyro
 from minilm.cli.entry import CHECK_FAILED, DONE, parse_arguments, run_command
 from minilm.config import ModelConfig, TrainConfig
 from minilm.config.presets import PRESETS, find_preset
+from minilm.config.validation import RENAMED
 from minilm.errors import ConfigError
+from minilm.training.messages import messages_on_stderr
 from minilm.units import format_seconds
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from minilm.inspection.report import Report
-    from minilm.model.transformer import Transformer
-    from minilm.text.tokenizers import Tokenizer
+    from minilm.training.finish import Outcome
 
 SAMPLE_TOKENS = 160  # of the one that is printed at the end
-SAMPLE_TEMPERATURE = 0.7
 
 
 # TrainConfig's fields that are options of their own, without the prefix, as well.
@@ -83,9 +80,9 @@ def _overrides(cls: type[ModelConfig] | type[TrainConfig], alone: Sequence[str] 
         hint: Any = _Switch if hints[each.name] is bool else hints[each.name] | None
         hint = Annotated[hint, option]
         fields.append((each.name, hint, field(default=None)))
-    made = dataclasses.make_dataclass(f"{cls.__name__}Overrides", fields, frozen=True)
-    made.__doc__ = f"Any field of {cls.__name__}; what is not given comes from the preset."
-    return made
+    overrides = dataclasses.make_dataclass(f"{cls.__name__}Overrides", fields, frozen=True)
+    overrides.__doc__ = f"Any field of {cls.__name__}; what is not given comes from the preset."
+    return overrides
 
 
 def _field_help(cls: type) -> dict[str, str]:
@@ -131,7 +128,7 @@ class Arguments:
     run_dir: str | None = None
     """Default: checkpoints/PRESET-DATA. An existing run is never overwritten."""
     resume: bool = False
-    """Go on with the run in --run-dir, exactly."""
+    """Resume the run in --run-dir, bit for bit."""
     init_from: str | None = None
     """Start from the weights and the tokenizer of this run (fine-tuning)."""
     model: Annotated[Any, tyro.conf.arg(constructor=ModelOverrides)] = ModelOverrides()
@@ -143,7 +140,13 @@ class Arguments:
 def main(arguments: Sequence[str] | None = None, program: str = "train.py") -> int:
     """Parse, train, show. Exit status: 0 done, 1 diverged, 2 bad input, 130/143 stopped and saved."""
     given = sys.argv[1:] if arguments is None else arguments
-    return run_command(lambda: _run(parse_arguments(Arguments, given, program)))
+
+    def command() -> int:
+        options = parse_arguments(Arguments, _with_current_names(given), program)
+        with messages_on_stderr():
+            return _run(options)
+
+    return run_command(command)
 
 
 def _run(options: Arguments) -> int:
@@ -154,12 +157,16 @@ def _run(options: Arguments) -> int:
     if options.resume:
         _refuse_with_resume(options)
         run_dir = run_dir or _default_run_dir(options)
-        if not settings and _is_finished(Path(run_dir)):
-            return DONE
+        if not settings:
+            from minilm.training.finish import finished_run
+
+            finished = finished_run(Path(run_dir))
+            if finished is not None:
+                return _show_finished(finished)
     from minilm.training.train import resume, train  # torch: after what needs none
 
     if options.resume:
-        outcome = resume(str(run_dir), settings=settings, sampler=sample)
+        outcome = resume(str(run_dir), settings=settings)
     else:
         outcome = train(
             options.preset,
@@ -171,7 +178,6 @@ def _run(options: Arguments) -> int:
             init_from=options.init_from,
             model=_given(options.model),
             settings=settings,
-            sampler=sample,
         )
     reason = outcome.stopped_because
     if reason in ("SIGINT", "SIGTERM"):
@@ -186,10 +192,21 @@ def _run(options: Arguments) -> int:
             file=sys.stderr,
         )
         return CHECK_FAILED
-    from minilm.cli.console import ResultConsole
+    return DONE if _show(outcome) else CHECK_FAILED
 
-    verified = show(outcome.run_dir, outcome.summary, ResultConsole())
-    return DONE if verified else CHECK_FAILED
+
+def _with_current_names(arguments: Sequence[str]) -> list[str]:
+    """The command line with fields under their names of now, and a note on each old one."""
+    current = []
+    for argument in arguments:
+        option, equals, value = argument.partition("=")
+        name = option.removeprefix("--train.").replace("-", "_")
+        if option.startswith("--train.") and name in RENAMED:
+            new = f"--train.{RENAMED[name].replace('_', '-')}"
+            print(f"note: {option} is now {new}", file=sys.stderr)
+            argument = f"{new}{equals}{value}"
+        current.append(argument)
+    return current
 
 
 def _given(overrides: Any) -> dict[str, Any]:
@@ -213,37 +230,6 @@ def _refuse_with_resume(options: Arguments) -> None:
             raise ConfigError(name, "given with --resume", "the run's own", "leave it out")
 
 
-def _is_finished(run_dir: Path) -> bool:
-    """Whether there is nothing to go on with; then the ledger is shown once more, without torch."""
-    from minilm.inspection.inspector import inspect
-    from minilm.runs import files as run_files
-
-    if not (run_dir / run_files.CONFIG).is_file():
-        return False
-    summary = run_files.finished_summary(run_dir)
-    if summary is None:
-        return False
-    from minilm.cli.console import ResultConsole
-    from minilm.render.terminal import print_report
-
-    print(f"{run_dir} is finished: {summary['stopped_because']}", file=sys.stderr)
-    report = inspect(str(run_dir), live=False)
-    print_report(report, ResultConsole())
-    if not (run_dir / run_files.REPORT).exists():  # the end of the run was interrupted
-        _write_page(run_dir, report)
-    return True
-
-
-def _write_page(run_dir: Path, report: Report) -> None:
-    from minilm import files
-    from minilm.render.html import page
-    from minilm.runs import files as run_files
-    from minilm.runs.history import read_history
-
-    text = page(report, history=read_history(run_dir))
-    files.write_bytes(run_dir / run_files.REPORT, text.encode())
-
-
 def _default_run_dir(options: Arguments) -> str:
     from minilm.data.shards import default_cache
     from minilm.text.corpora import open_corpus
@@ -252,32 +238,30 @@ def _default_run_dir(options: Arguments) -> str:
     return f"checkpoints/{options.preset}-{corpus.name}"
 
 
-def sample(model: Transformer, tokenizer: Tokenizer, max_new_tokens: int) -> str:
-    """Text of the model as it is now, the same whenever it is asked; its mode is put back."""
-    from minilm.checkpoint import Loaded
-    from minilm.generation.generate import generate
-    from minilm.generation.sampling import Sampling
+def _show_finished(outcome: Outcome) -> int:
+    """The ledger once more, without torch; the run itself is left as it is."""
+    from minilm.cli.console import ResultConsole
+    from minilm.render.terminal import print_report
 
-    was_training = model.training
-    model.eval()
-    try:
-        loaded = Loaded(model, tokenizer)
-        sampling = Sampling(temperature=SAMPLE_TEMPERATURE)
-        return generate(loaded, "", max_new_tokens=max_new_tokens, sampling=sampling)
-    finally:
-        model.train(was_training)
+    assert outcome.report is not None, "of a run that reached its end"
+    print(f"{outcome.run_dir} is finished: {outcome.stopped_because}", file=sys.stderr)
+    print_report(outcome.report, ResultConsole())
+    return DONE
 
 
-def show(run_dir: Path, summary: dict[str, Any], console: Console) -> bool:
+def _show(outcome: Outcome) -> bool:
     """Print a sample, the curves and what they say, and every parameter; whether it is verified."""
     from minilm.checkpoint import load
-    from minilm.inspection.inspector import inspect
+    from minilm.cli.console import ResultConsole
     from minilm.render.terminal import curve, print_report
     from minilm.runs import files as run_files
     from minilm.runs.history import read_history
     from minilm.safe_text import running_text
+    from minilm.training.evaluation import sample
 
-    history = read_history(run_dir)
+    run_dir, summary, report = outcome.run_dir, outcome.summary, outcome.report
+    assert report is not None, "of a run that was not interrupted"
+    console, history = ResultConsole(), read_history(run_dir)
     console.rule("a sample")
     console.print(running_text(sample(*load(run_dir), SAMPLE_TOKENS)), markup=False)
     console.rule("the run")
@@ -285,7 +269,8 @@ def show(run_dir: Path, summary: dict[str, Any], console: Console) -> bool:
         f"{summary['steps']} steps, {summary['tokens']:,} tokens in "
         f"{format_seconds(summary['seconds'])}, {summary['tokens_per_second']:,.0f} tokens/s; "
         f"best validation loss {summary['best_val_loss']:.4f}, "
-        f"{summary['best_val_bits_per_byte']:.3f} bits a byte; stopped by {summary['stopped_because']}"
+        f"{summary['best_val_bits_per_byte']:.3f} bits a byte, in {summary['val_dtype']}; "
+        f"stopped by {summary['stopped_because']}"
     )
     for name, label in (("train_loss", "training loss  "), ("val_loss", "validation loss")):
         losses = [line[name] for line in history.metrics if name in line]
@@ -294,10 +279,8 @@ def show(run_dir: Path, summary: dict[str, Any], console: Console) -> bool:
     for finding in history.findings:
         console.print(finding)
     console.rule("every parameter")
-    report = inspect(str(run_dir))
     print_report(report, console)
     console.print()
-    _write_page(run_dir, report)
     console.print(
         f"run folder: {run_dir}, and all of this as {run_dir / run_files.REPORT}", markup=False
     )

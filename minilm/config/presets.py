@@ -73,7 +73,7 @@ _GPT_TRAINING = {
     "beta1": 0.9,
     "gradient_clip": 1.0,
     "schedule": "cosine",
-    "final_learning_rate": 0.1,
+    "final_lr_fraction": 0.1,
     "weight_decay": 0.1,
     "max_steps": 20000,
     "warmup_steps": 500,
@@ -96,7 +96,7 @@ _NANO_TRAINING = {"batch_size": 8, "max_steps": 1200, "eval_every": 300}
 PRESETS: dict[str, Preset] = {
     "nano": Preset("the default: minutes on a laptop", _NANO, _NANO_TRAINING),
     "nano-fast": Preset(
-        "nano, n-gram tables and convolutions: better, opens in minilm alone",
+        "nano, n-gram tables and convolutions: better, not exportable",
         _NANO | {"ngram": 3, "ngram_rows": 4096, "convolution": 2},
         _NANO_TRAINING,
     ),

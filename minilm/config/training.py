@@ -45,8 +45,8 @@ class TrainConfig:
     """After the warm-up: cosine or linear decay, warm-up-stable-decay, or no decay."""
     warmup_steps: int = 0
     """Steps of linear warm-up from zero."""
-    final_learning_rate: float = 0.0
-    """Where the decay ends, as a share of the peak."""
+    final_lr_fraction: float = 0.0
+    """Learning rate at the end of the decay, as a fraction of the peak."""
     decay_fraction: float = 0.2
     """Share of the steps that wsd spends decaying."""
     initial_batch_size: int = 0
@@ -57,8 +57,8 @@ class TrainConfig:
     """Share of the steps after which batch and length have grown to their full size."""
     weight_decay: float = 0.0
     """Decoupled decay, on matrices only (embeddings, norms and biases are left out)."""
-    l1: float = 0.0
-    """Weight of the L1 norm of the matrices, added to the training loss's gradient."""
+    l1_weight: float = 0.0
+    """Weight of an L1 penalty on the matrices; its gradient is added to that of the loss."""
     beta1: float = 0.8
     """AdamW's decay of the gradient's mean."""
     beta2: float = 0.95
@@ -81,10 +81,10 @@ class TrainConfig:
     """Keep the input of each block only and run the block again backward: less memory, more time."""
     deterministic: bool = False
     """Deterministic algorithms on CUDA too, so that a resumed run ends in the same bytes there."""
-    save_seconds: float = 60.0
-    """Wall time between saves of the training state (evaluations save as well); 0: at those alone."""
-    keep_last: int = 2
-    """Training states that are kept in resume/, the newest ones."""
+    save_every_seconds: float = 60.0
+    """Seconds between saves of the training state; evaluations save too. 0: at evaluations only."""
+    keep_states: int = 2
+    """How many training states resume/ holds: the newest ones."""
     sample_tokens: int = 64
     """Tokens of the sample that is drawn at each evaluation, for report.html; 0: none."""
     tensorboard: bool = False
@@ -98,11 +98,11 @@ class TrainConfig:
             check_range(self, name, 0, 2**63 - 1)
         check_range(self, "initial_batch_size", 0, self.batch_size)
         check_range(self, "sample_tokens", 0, LONGEST_SAMPLE)
-        for name in ("weight_decay", "l1", "gradient_clip", "save_seconds"):
+        for name in ("weight_decay", "l1_weight", "gradient_clip", "save_every_seconds"):
             check_range(self, name, 0, math.inf, upper_open=True)
         for name in ("learning_rate", "muon_learning_rate"):
             check_range(self, name, 0, math.inf, lower_open=True, upper_open=True)
-        for name in ("final_learning_rate", "growth_fraction"):
+        for name in ("final_lr_fraction", "growth_fraction"):
             check_range(self, name, 0, 1)
         check_range(self, "decay_fraction", 0, 1, lower_open=True)
         for name in ("beta1", "beta2", "muon_momentum", "bpe_dropout"):
@@ -115,7 +115,7 @@ class TrainConfig:
 
 
 _TRAINING_SIZES = (
-    *("batch_size", "gradient_accumulation", "max_steps", "eval_every", "log_every", "keep_last"),
+    *("batch_size", "gradient_accumulation", "max_steps", "eval_every", "log_every", "keep_states"),
 )
 _TRAINING_COUNTS = (
     *("early_stopping", "warmup_steps", "momentum_warmup_steps", "initial_context_length"),

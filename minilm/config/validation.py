@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from minilm.errors import ConfigError
@@ -17,6 +18,14 @@ LARGEST_LAYER_COUNT = 10_000
 
 Config = TypeVar("Config", bound="DataclassInstance")
 
+# Old name -> new name of fields of TrainConfig. Runs, settings and options that have the old ones are read.
+RENAMED = {
+    "final_learning_rate": "final_lr_fraction",
+    "save_seconds": "save_every_seconds",
+    "keep_last": "keep_states",
+    "l1": "l1_weight",
+}
+
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Every field by name, ready for JSON."""
@@ -27,6 +36,7 @@ def from_dict(cls: type[Config], values: Any, where: object) -> Config:
     """The inverse of `to_dict`. ``where`` names the file in the ConfigError of a value that is wrong."""
     if not isinstance(values, dict):
         raise ConfigError(where, f"{type(values).__name__}", "an object of configuration fields")
+    values = with_current_names(values, where)
     known = {field.name for field in dataclasses.fields(cls)}
     if unknown := sorted(set(values) - known):
         raise ConfigError(where, f"unknown field {unknown[0]!r}", f"fields of {cls.__name__}")
@@ -34,7 +44,16 @@ def from_dict(cls: type[Config], values: Any, where: object) -> Config:
         return cls(**values)
     except ConfigError as error:
         field = f"{where}: {error.where}"
-        raise ConfigError(field, error.came, error.expected, error.remedy) from None
+        raise ConfigError(field, error.got, error.expected, error.remedy) from None
+
+
+def with_current_names(values: Mapping[str, Any], where: object) -> dict[str, Any]:
+    """``values`` with old names of fields replaced. Raises ConfigError for a field under both names."""
+    current = {RENAMED.get(name, name): value for name, value in values.items()}
+    if len(current) < len(values):
+        old = next(name for name in values if RENAMED.get(name) in values)
+        raise ConfigError(where, f"both {old!r} and {RENAMED[old]!r}", "the new name alone")
+    return current
 
 
 def check_types(config: Any) -> None:

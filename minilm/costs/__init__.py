@@ -1,1 +1,1 @@
-"""What a model costs: memory, FLOPs, activations, and what fits a budget."""
+"""Memory, FLOPs and activations of a model, and what fits in a budget of memory."""

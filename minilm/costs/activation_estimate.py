@@ -1,8 +1,8 @@
-"""What training any architecture keeps for the backward pass, estimated from its Layout.
+"""Activations saved for the backward pass by any architecture, estimated from its Layout.
 
-Korthikanti et al. 2022 (arXiv:2205.05198), section 4: a layer keeps s*b*h*(34 + 5*a*s/h) bytes. The
-34 is generalised here, tensor by tensor, to grouped heads, gates and experts; the term in s^2 falls
-away, since attention is taken to run in one fused kernel. What a framework copies besides is not in it.
+Korthikanti et al. 2022 (arXiv:2205.05198), section 4: a layer saves s*b*h*(34 + 5*a*s/h) bytes. The
+34 is generalised here, tensor by tensor, to grouped heads, gates and experts. The s^2 term is omitted:
+attention is assumed to be one fused kernel. Further copies made by a framework are not included.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _GATES = (
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """Bytes a token: in all blocks together, outside of them, and of the input of one block."""
+class ActivationEstimate:
+    """Bytes a token: in all blocks together, outside the blocks, and of one block's input."""
 
     blocks: int
     outside: int
@@ -46,22 +46,22 @@ class Estimate:
     num_layers: int
 
     def total(self, tokens: int) -> int:
-        """Bytes kept for ``tokens`` tokens."""
+        """Bytes saved for ``tokens`` tokens."""
         return tokens * (self.blocks + self.outside)
 
     def checkpointed(self, tokens: int) -> int:
-        """The same when a block keeps its input only and is run again: one mean block is whole."""
+        """Bytes with activation checkpointing: all blocks' inputs, and one average block in full."""
         block = -(-self.blocks // self.num_layers)
-        between = self.outside + self.num_layers * self.block_input
-        return tokens * (between + max(block - self.block_input, 0))
+        between_blocks = self.outside + self.num_layers * self.block_input
+        return tokens * (between_blocks + max(block - self.block_input, 0))
 
 
 def estimated_activation_bytes(
     layout: Layout, *, batch: int, context: int, dtype: str = "bfloat16", dropout: bool = False
 ) -> dict[str, Any] | None:
-    """`estimate` for ``batch`` x ``context`` tokens under the names that a report has."""
-    found = estimate(layout, dtype=dtype, dropout=dropout)
-    if found is None:
+    """`estimate` for ``batch`` x ``context`` tokens, with a report's keys."""
+    per_token = estimate(layout, dtype=dtype, dropout=dropout)
+    if per_token is None:
         return None
     tokens = batch * context
     return {
@@ -69,12 +69,14 @@ def estimated_activation_bytes(
         "batch": batch,
         "context": context,
         "dtype": dtype,
-        "saved": found.total(tokens),
-        "checkpointed": found.checkpointed(tokens),
+        "saved": per_token.total(tokens),
+        "checkpointed": per_token.checkpointed(tokens),
     }
 
 
-def estimate(layout: Layout, *, dtype: str = "bfloat16", dropout: bool = False) -> Estimate | None:
+def estimate(
+    layout: Layout, *, dtype: str = "bfloat16", dropout: bool = False
+) -> ActivationEstimate | None:
     """Bytes a token with activations in ``dtype``; None for a layout without attention or width d."""
     symbols = layout.symbols
     d = symbols.get("d", 0)
@@ -90,26 +92,26 @@ def estimate(layout: Layout, *, dtype: str = "bfloat16", dropout: bool = False) 
     )
     blocks = width * elements + _routing(layout, d, width)
     if dropout:
-        blocks += 2 * num_layers * d  # a byte for each output of attention and feed-forward
-    # Beside the blocks: the head's input, and the log-softmax over the vocabulary in float32.
+        blocks += 2 * num_layers * d  # a mask byte for each output of attention and feed-forward
+    # The head's input, and the log-softmax over the vocabulary in float32.
     outside = width * (_outside_norms(layout) + d) + FLOAT32 * symbols.get("V", 0)
-    return Estimate(blocks, outside + (d if dropout else 0), width * d, num_layers)
+    return ActivationEstimate(blocks, outside + (d if dropout else 0), width * d, num_layers)
 
 
 def _norm_inputs(layout: Layout) -> int:
-    """Elements that the norms in blocks take; a query and key norm takes all heads."""
-    plain = sum(
+    """Elements of the inputs of all norms in blocks; a query and key norm reads all heads."""
+    elements = sum(
         layout.value(tensor)
         for tensor in layout.tensors
         if _is_norm(tensor) and tensor.component != components.FINAL_NORM
     )
     if any(tensor.component == components.ATTENTION_QK_NORM for tensor in layout.tensors):
-        plain += sum(
+        elements += sum(
             (kind.layers * kind.scores).value(layout.symbols)
             + (kind.layers * kind.cache).value(layout.symbols) // 2
             for kind in layout.attention
         )
-    return plain
+    return elements
 
 
 def _outside_norms(layout: Layout) -> int:
@@ -117,53 +119,54 @@ def _outside_norms(layout: Layout) -> int:
 
 
 def _is_norm(tensor: Tensor) -> bool:
-    apart = (components.ATTENTION_QK_NORM, components.ATTENTION_SINKS)
-    return tensor.role is Role.SCALED and tensor.component not in apart
+    """Whether it is the gain of a norm over the width d."""
+    others = (components.ATTENTION_QK_NORM, components.ATTENTION_SINKS)
+    return tensor.role is Role.SCALED and tensor.component not in others
 
 
 def _sublayer_inputs(layout: Layout, num_layers: int) -> int:
-    """How many tensors of width d attention and feed-forward read, over all layers.
+    """The number of tensors of width d that attention and feed-forward read, over all layers.
 
-    Where the two stand side by side behind one norm, they share one.
+    A parallel residual has one norm for both, whose output they share.
     """
-    present = {tensor.component for tensor in layout.tensors}
-    shared = components.ATTENTION_NORM in present and components.FEED_FORWARD_NORM not in present
-    return num_layers if shared else 2 * num_layers
+    names = {tensor.component for tensor in layout.tensors}
+    is_parallel = components.ATTENTION_NORM in names and components.FEED_FORWARD_NORM not in names
+    return num_layers if is_parallel else 2 * num_layers
 
 
 def _attention(layout: Layout) -> int:
-    """Queries, keys, values and the output, which the output projection reads, over all layers.
+    """Elements of queries, keys, values and the output projection's input, over all layers.
 
-    Latent keys and values are kept compressed and unfolded to every head.
+    Latent keys and values are saved both compressed and expanded to every head.
     """
-    unfolded = any(
+    is_latent = any(
         tensor.component == components.ATTENTION_KEY_VALUE_LATENT for tensor in layout.tensors
     )
     total = 0
     for kind in layout.attention:
-        keys_values = kind.scores + kind.values + kind.cache if unfolded else kind.cache
+        keys_values = kind.scores + kind.values + kind.cache if is_latent else kind.cache
         total += (kind.layers * (kind.scores + keys_values + kind.values)).value(layout.symbols)
     return total
 
 
 def _feed_forward(layout: Layout, d: int) -> int:
-    """What goes into activations, gates and the projections down, over all layers.
+    """Elements of the inputs of activation functions, gates and down projections, over all layers.
 
-    Each matrix has d on one side, and its other side is kept: the output of gate and up, the input of
-    down. A gate's activation is kept besides.
+    Every matrix has d as one dimension; the other is the width of what is saved: the outputs of gate
+    and up, the input of down. With a gate, its activation is saved too.
     """
     matrices = [
         tensor
         for tensor in layout.tensors
         if tensor.component in _FEED_FORWARD and tensor.role is Role.MULTIPLIED
     ]
-    sides = sum(layout.value(tensor, active=True) for tensor in matrices) // d
-    gated = any(tensor.component in _GATES for tensor in matrices)
-    return sides + sides // 3 if gated else sides
+    elements = sum(layout.value(tensor, active=True) for tensor in matrices) // d
+    is_gated = any(tensor.component in _GATES for tensor in matrices)
+    return elements + elements // 3 if is_gated else elements
 
 
 def _routing(layout: Layout, d: int, width: int) -> int:
-    """Bytes for experts: every token's router scores, and its copies on the way in and out of experts."""
+    """Bytes for experts: a token's router scores, and its copies sent to and returned by experts."""
     routers = [
         tensor
         for tensor in layout.tensors

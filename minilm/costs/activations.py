@@ -1,9 +1,9 @@
-"""What autograd keeps from the forward pass of a training step of minilm's own model.
+"""Tensors that autograd saves in a forward pass of minilm's own model, for the backward pass.
 
-Declared operation by operation from minilm/model/*.py: a linear map keeps its input, a norm its input
-and statistics, a softmax its output, and so on, for what torch's derivatives.yaml needs backward.
-`minilm.inspection.activation_check` counts the same on a running module; other architectures are estimated
-in activation_estimate.py.
+Declared operation by operation from minilm/model/*.py and torch's derivatives.yaml: a linear layer
+saves its input, a norm its input and statistics, a softmax its output, and so on.
+`minilm.inspection.activation_check` measures the same on a running module; other architectures are
+estimated in activation_estimate.py.
 """
 
 from __future__ import annotations
@@ -15,99 +15,101 @@ from typing import Any
 from minilm.config import ModelConfig
 from minilm.dtypes import BITS
 from minilm.ledger import components
-from minilm.ledger.symbols import ASCII, ONE, ZERO, Polynomial, symbol, written
+from minilm.ledger.symbols import ASCII, ONE, ZERO, Polynomial, format_polynomial, symbol
 
 B, T, L, V, d, f, h, g, k, c = (symbol(letter) for letter in "BTLVdfhgkc")
 N = B * T  # tokens of one forward pass
 
-FULL = 4  # bytes of float32, in which sums, norms and the loss stay under autocast
-STATISTIC = 4  # bytes of a mean, a reciprocal deviation or a logarithm of a sum
-INDEX = 8  # bytes of an int64
+# Bytes of an element.
+FLOAT32 = 4  # the residual stream, norms and the loss, under autocast too
+STATISTIC = 4  # a mean, a reciprocal standard deviation or a log-sum-exp
+INT64 = 8
 
-# minilm.model.attention writes attention out on a CPU up to these lengths.
+# On a CPU, minilm.model.attention uses two matrix products up to these contexts.
 EXPLICIT_UP_TO = {"float32": 128, "bfloat16": 512, "float16": 512}
 
 
 @dataclass(frozen=True)
-class Saved:
-    """One tensor that is kept, or one in each of ``repeat`` layers; ``bytes`` are those of one."""
+class SavedTensor:
+    """One saved tensor, or one in each of ``repeat`` layers; ``nbytes`` is the size of one."""
 
-    what: str
+    name: str
     component: str
-    bytes: Polynomial
+    nbytes: Polynomial
     repeat: Polynomial = ONE
 
 
 @dataclass(frozen=True)
 class Activations:
-    """All that is kept for ``B`` sequences of ``T`` tokens; ``block_input`` are the bytes between blocks."""
+    """The tensors saved for ``B`` sequences of ``T`` tokens; ``block_input`` is in bytes."""
 
-    saved: tuple[Saved, ...]
+    saved: tuple[SavedTensor, ...]
     symbols: Mapping[str, int]
     block_input: Polynomial
     exact: bool
 
     def total(self) -> int:
-        """Bytes when every block keeps what it needs."""
+        """Bytes without activation checkpointing."""
         return _sum(self.saved).value(self.symbols)
 
     def block(self) -> int:
-        """Bytes that one block keeps, its input included."""
-        return sum(each.bytes.value(self.symbols) for each in self.saved if each.repeat != ONE)
+        """Bytes saved by one block, its input included."""
+        return sum(
+            tensor.nbytes.value(self.symbols) for tensor in self.saved if tensor.repeat != ONE
+        )
 
     def between_blocks(self) -> int:
-        """Bytes of the inputs of all blocks, and of all that is kept outside of blocks."""
-        outside = _sum(tuple(each for each in self.saved if each.repeat == ONE))
+        """Bytes of the inputs of all blocks, and of all that is saved outside of blocks."""
+        outside = _sum(tuple(tensor for tensor in self.saved if tensor.repeat == ONE))
         return (outside + L * self.block_input).value(self.symbols)
 
     def checkpointed(self) -> int:
-        """Bytes at most when a block keeps its input only and is run again for its backward pass.
+        """Peak bytes with activation checkpointing, every block a segment: one is recomputed at a time.
 
-        Chen et al. 2016 (arXiv:1604.06174), with every block a segment: one block is whole at a time.
+        Chen et al. 2016 (arXiv:1604.06174).
         """
         return self.between_blocks() + self.block() - self.block_input.value(self.symbols)
 
     def by_component(self) -> dict[str, int]:
-        """Bytes of each component, in the order of the forward pass."""
+        """Bytes of tensor component, in the order of the forward pass."""
         sums: dict[str, int] = {}
-        for each in self.saved:
-            size = (each.bytes * each.repeat).value(self.symbols)
-            sums[each.component] = sums.get(each.component, 0) + size
+        for tensor in self.saved:
+            size = (tensor.nbytes * tensor.repeat).value(self.symbols)
+            sums[tensor.component] = sums.get(tensor.component, 0) + size
         return sums
 
     def formula(self) -> str:
-        """The closed form of `total`, for other programs."""
-        return written(_sum(self.saved), ASCII)
+        """The closed form of `total`, in ASCII."""
+        return format_polynomial(_sum(self.saved), ASCII)
 
 
 def activation_bytes(
     config: ModelConfig, *, batch: int, context: int, dtype: str = "float32", device: str = "cpu"
 ) -> dict[str, Any]:
-    """The numbers of `activations` under the names that a report has."""
-    kept = activations(config, batch=batch, context=context, dtype=dtype, device=device)
+    """The numbers of `activations`, with a report's keys."""
+    result = activations(config, batch=batch, context=context, dtype=dtype, device=device)
     return {
-        "basis": "exact" if kept.exact else "estimate",
+        "basis": "exact" if result.exact else "estimate",
         "batch": batch,
         "context": context,
         "dtype": dtype,
-        "saved": kept.total(),
-        "checkpointed": kept.checkpointed(),
-        "formula": kept.formula(),
-        "components": kept.by_component(),
+        "saved": result.total(),
+        "checkpointed": result.checkpointed(),
+        "formula": result.formula(),
+        "components": result.by_component(),
     }
 
 
 def activations(
     config: ModelConfig, *, batch: int, context: int, dtype: str = "float32", device: str = "cpu"
 ) -> Activations:
-    """What `minilm.training` keeps in one forward pass, eager, for ``batch`` x ``context`` tokens.
+    """What an eager forward pass of `minilm.training` saves for ``batch`` x ``context`` tokens.
 
-    ``dtype`` other than float32 is autocast: matrix products in it, and a cast of every matrix kept.
-    Exact for a CPU. On CUDA the kernels choose what they keep; that form is read from their
-    derivatives, leaves out paddings of some bytes, and is an estimate; so it is for heads that turn in part
-    and for a parallel residual.
+    ``dtype`` other than float32 is autocast, which saves a cast copy of every matrix. Exact on a CPU,
+    but for partial RoPE and a parallel residual, which are estimates; so is CUDA, where the fused
+    kernels decide what to save (read from their derivatives, without padding).
     """
-    plan = _Plan(config, batch, context, dtype, device)
+    forward = _ForwardPass(config, batch, context, dtype, device)
     symbols = {
         "B": batch,
         "T": context,
@@ -123,12 +125,12 @@ def activations(
     exact = (
         device == "cpu" and not config.parallel_residual and config.rotary_dim == config.head_dim
     )
-    return Activations(tuple(_forward(plan)), symbols, FULL * N * d, exact=exact)
+    return Activations(tuple(_saved_tensors(forward)), symbols, FLOAT32 * N * d, exact=exact)
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """The choices that decide what is kept."""
+class _ForwardPass:
+    """What decides which tensors are saved."""
 
     config: ModelConfig
     batch: int
@@ -138,7 +140,7 @@ class _Plan:
 
     @property
     def width(self) -> int:
-        """Bytes of what a matrix product takes and gives."""
+        """Bytes of an element of a matrix product's inputs and output."""
         return BITS[self.dtype] // 8
 
     @property
@@ -147,24 +149,24 @@ class _Plan:
 
     @property
     def attention(self) -> str:
-        """explicit, as two products around a softmax; math, torch's own such; or fused, one kernel."""
+        """explicit: two products around a softmax; math: torch's equivalent; fused: one kernel."""
         if self.device != "cpu":
             return "fused"
         if self.context <= EXPLICIT_UP_TO[self.dtype]:
             return "explicit"
-        # The fused kernel of a CPU has no dropout, and refuses how RoPE leaves heads of one pair.
-        pair = self.config.head_dim == 2 and self.queries_by_head and not self.config.qk_norm
-        return "math" if self.config.dropout or pair else "fused"
+        # The CPU's fused kernel has no dropout, and rejects RoPE's memory layout for heads of width 2.
+        is_pair = self.config.head_dim == 2 and self.queries_by_head and not self.config.qk_norm
+        return "math" if self.config.dropout or is_pair else "fused"
 
     @property
     def queries_by_head(self) -> bool:
-        """Whether norms or RoPE have laid the queries out head by head, as the kernel then does too."""
+        """Whether a norm or RoPE stores the queries head by head; the kernel's output is then too."""
         config = self.config
         return config.num_heads > 1 and (config.position == "rope" or config.qk_norm)
 
     @property
-    def score_copies(self) -> int:
-        """Tensors as large as the scores: the softmax; with dropout its mask and their product too."""
+    def score_tensors(self) -> int:
+        """Saved tensors of the scores' size: the softmax; with dropout, the mask and the product too."""
         return 3 if self.config.dropout else 1
 
     @property
@@ -182,141 +184,146 @@ class _Plan:
 
     @property
     def norms_in_full(self) -> bool:
-        """Whether autocast gives every norm float32: it does on CUDA, and on a CPU it does not."""
+        """Whether autocast runs every norm in float32: on CUDA it does, on a CPU it does not."""
         return self.device != "cpu"
 
     @property
     def qk_norm_input(self) -> int:
-        """Bytes of an element that the query and key norms take."""
-        return FULL if self.norms_in_full else self.width
+        """Bytes of an element of the query and key norms' inputs."""
+        return FLOAT32 if self.norms_in_full else self.width
 
     @property
     def rotation_is_cast(self) -> bool:
-        """Whether queries and keys are 16 bits wide when they are turned."""
+        """Whether RoPE is applied to 16-bit queries and keys."""
         return self.autocast and not (self.config.qk_norm and self.norms_in_full)
 
     def dropout_mask(self, elements: Polynomial, width: int) -> Polynomial:
-        """Bytes of the factors that dropout multiplied ``elements`` of ``width`` bytes by."""
+        """Bytes of the mask for ``elements`` of ``width`` bytes; on CUDA it is boolean."""
         return elements * (width if self.device == "cpu" else 1)
 
     def repeated(self, *, copied: bool) -> Polynomial:
-        """Width of keys or values given to every query head; one shared head is a view if not copied."""
+        """Width of keys or values repeated for every query head; a single one may be a view."""
         if self.config.num_kv_heads == self.config.num_heads:
             return self.keys
         return g * k if self.config.num_kv_heads == 1 and not copied else self.queries
 
 
-def _forward(plan: _Plan) -> Iterator[Saved]:
-    config, width = plan.config, plan.width
-    yield from _embedding(plan)
-    if config.convolution:  # each tap keeps the sequence that it shifted
-        yield Saved("shifted input", components.CONVOLUTION, FULL * c * N * d, L)
-    yield from _norm(plan, N, d, components.ATTENTION_NORM, L)
-    yield from _linear_input(plan, 3, components.ATTENTION_QUERY, L)
-    yield from _attention(plan)
+def _saved_tensors(forward: _ForwardPass) -> Iterator[SavedTensor]:
+    config, width = forward.config, forward.width
+    yield from _embedding(forward)
+    if config.convolution:  # each tap saves its shifted copy of the sequence
+        yield SavedTensor("shifted input", components.CONVOLUTION, FLOAT32 * c * N * d, L)
+    yield from _norm(forward, N, d, components.ATTENTION_NORM, L)
+    yield from _linear_input(forward, 3, components.ATTENTION_QUERY, L)
+    yield from _attention(forward)
     if config.dropout:
-        mask = plan.dropout_mask(N * d, width)
-        yield Saved("dropout mask", components.ATTENTION_OUTPUT, mask, L)
-    yield from _norm(plan, N, d, components.FEED_FORWARD_NORM, L)
-    yield from _linear_input(plan, 2 if config.gated else 1, components.FEED_FORWARD_UP, L)
-    yield from _feed_forward(plan)
-    yield from _norm(plan, N, d, components.FINAL_NORM, ONE)
-    yield from _linear_input(plan, 1, components.LM_HEAD, ONE)
-    if plan.autocast:
-        yield Saved("matrix in 16 bits", components.LM_HEAD, width * V * d)
-    yield Saved("log-softmax", components.LM_HEAD, FULL * N * V)
-    yield Saved("number of targets", components.LM_HEAD, FULL * ONE)
+        mask = forward.dropout_mask(N * d, width)
+        yield SavedTensor("dropout mask", components.ATTENTION_OUTPUT, mask, L)
+    yield from _norm(forward, N, d, components.FEED_FORWARD_NORM, L)
+    yield from _linear_input(forward, 2 if config.gated else 1, components.FEED_FORWARD_UP, L)
+    yield from _feed_forward(forward)
+    yield from _norm(forward, N, d, components.FINAL_NORM, ONE)
+    yield from _linear_input(forward, 1, components.LM_HEAD, ONE)
+    if forward.autocast:
+        yield SavedTensor("matrix in 16 bits", components.LM_HEAD, width * V * d)
+    yield SavedTensor("log-softmax", components.LM_HEAD, FLOAT32 * N * V)
+    yield SavedTensor("number of targets", components.LM_HEAD, FLOAT32 * ONE)
 
 
-def _embedding(plan: _Plan) -> Iterator[Saved]:
-    if plan.config.position == "learned":
-        yield Saved("positions", components.POSITION_EMBEDDING, INDEX * T)
-    if plan.config.ngram > 1:
-        yield Saved("rows", components.NGRAM_EMBEDDING, INDEX * (plan.config.ngram - 1) * N)
-    if plan.config.dropout:
-        yield Saved("dropout mask", components.TOKEN_EMBEDDING, plan.dropout_mask(N * d, FULL))
-    # One table for all layers in float32; under autocast queries and keys each cast it (below).
-    if plan.config.position == "rope" and not plan.rotation_is_cast:
-        yield Saved("cosines and sines", components.ATTENTION_QUERY, FULL * T * k)
+def _embedding(forward: _ForwardPass) -> Iterator[SavedTensor]:
+    if forward.config.position == "learned":
+        yield SavedTensor("positions", components.POSITION_EMBEDDING, INT64 * T)
+    if forward.config.ngram > 1:
+        yield SavedTensor(
+            "rows", components.NGRAM_EMBEDDING, INT64 * (forward.config.ngram - 1) * N
+        )
+    if forward.config.dropout:
+        yield SavedTensor(
+            "dropout mask", components.TOKEN_EMBEDDING, forward.dropout_mask(N * d, FLOAT32)
+        )
+    # One table for all layers in float32; under autocast queries and keys each save a cast (below).
+    if forward.config.position == "rope" and not forward.rotation_is_cast:
+        yield SavedTensor("cosines and sines", components.ATTENTION_QUERY, FLOAT32 * T * k)
 
 
 def _norm(
-    plan: _Plan,
+    forward: _ForwardPass,
     rows: Polynomial,
     width: Polynomial,
     component: str,
     repeat: Polynomial,
-    input_bytes: int = FULL,
-) -> Iterator[Saved]:
+    input_bytes: int = FLOAT32,
+) -> Iterator[SavedTensor]:
     """A LayerNorm's or RMSNorm's input of ``rows`` x ``width`` and its statistics."""
-    if plan.config.norm == "layernorm":
-        yield Saved("input", component, input_bytes * rows * width, repeat)
-        yield Saved("mean and deviation", component, 2 * STATISTIC * rows, repeat)
+    if forward.config.norm == "layernorm":
+        yield SavedTensor("input", component, input_bytes * rows * width, repeat)
+        yield SavedTensor("mean and deviation", component, 2 * STATISTIC * rows, repeat)
         return
-    yield Saved("input", component, FULL * rows * width, repeat)
-    yield Saved("deviation", component, STATISTIC * rows, repeat)
-    if plan.device == "cpu":  # written out there: the gain's gradient needs the product before it
-        yield Saved("normalised", component, FULL * rows * width, repeat)
+    yield SavedTensor("input", component, FLOAT32 * rows * width, repeat)
+    yield SavedTensor("deviation", component, STATISTIC * rows, repeat)
+    if forward.device == "cpu":  # no fused RMSNorm there: the gain's gradient needs its input
+        yield SavedTensor("normalised", component, FLOAT32 * rows * width, repeat)
 
 
 def _linear_input(
-    plan: _Plan, consumers: int, component: str, repeat: Polynomial
-) -> Iterator[Saved]:
-    """A norm's output for the linear maps that read it; under autocast each casts its own copy."""
-    copies = consumers if plan.autocast else 1
-    yield Saved("input", component, copies * plan.width * N * d, repeat)
+    forward: _ForwardPass, consumers: int, component: str, repeat: Polynomial
+) -> Iterator[SavedTensor]:
+    """A norm's output for the linear layers that read it; under autocast each casts its own copy."""
+    copies = consumers if forward.autocast else 1
+    yield SavedTensor("input", component, copies * forward.width * N * d, repeat)
 
 
-def _attention(plan: _Plan) -> Iterator[Saved]:
-    config, width = plan.config, plan.width
-    queries, keys = plan.queries, plan.keys
-    if plan.autocast:
+def _attention(forward: _ForwardPass) -> Iterator[SavedTensor]:
+    config, width = forward.config, forward.width
+    queries, keys = forward.queries, forward.keys
+    if forward.autocast:
         matrices = 2 * d * queries + 2 * d * keys
-        yield Saved("matrices in 16 bits", components.ATTENTION_QUERY, width * matrices, L)
+        yield SavedTensor("matrices in 16 bits", components.ATTENTION_QUERY, width * matrices, L)
     if config.qk_norm:
-        part = components.ATTENTION_QK_NORM
-        yield from _norm(plan, N * h, k, part, L, plan.qk_norm_input)
-        yield from _norm(plan, N * g, k, part, L, plan.qk_norm_input)
-    if config.position == "rope" and plan.rotation_is_cast:
-        yield Saved("cosines and sines", components.ATTENTION_QUERY, 2 * width * T * k, L)
-    yield from _ATTENTION[plan.attention](plan)
+        component = components.ATTENTION_QK_NORM
+        yield from _norm(forward, N * h, k, component, L, forward.qk_norm_input)
+        yield from _norm(forward, N * g, k, component, L, forward.qk_norm_input)
+    if config.position == "rope" and forward.rotation_is_cast:
+        yield SavedTensor("cosines and sines", components.ATTENTION_QUERY, 2 * width * T * k, L)
+    yield from _ATTENTION[forward.attention](forward)
 
 
-def _explicit_attention(plan: _Plan) -> Iterator[Saved]:
-    """Between the projections: `explicit_attention`, and what `output` takes."""
-    width = plan.width
-    shared = plan.repeated(copied=plan.batch > 1)  # merging batch and heads copies
-    yield Saved("queries", components.ATTENTION_QUERY, width * N * plan.queries, L)
-    yield Saved("keys", components.ATTENTION_KEY, width * N * shared, L)
-    yield Saved("values", components.ATTENTION_VALUE, width * N * shared, L)
-    scores = plan.score_copies * width * B * h * T * T
-    yield Saved("scores", components.ATTENTION_QUERY, scores, L)
-    yield Saved("input", components.ATTENTION_OUTPUT, width * N * plan.queries, L)
+def _explicit_attention(forward: _ForwardPass) -> Iterator[SavedTensor]:
+    """`explicit_attention`, and the output projection's input."""
+    width = forward.width
+    # Merging the batch and head dimensions copies.
+    shared = forward.repeated(copied=forward.batch > 1)
+    yield SavedTensor("queries", components.ATTENTION_QUERY, width * N * forward.queries, L)
+    yield SavedTensor("keys", components.ATTENTION_KEY, width * N * shared, L)
+    yield SavedTensor("values", components.ATTENTION_VALUE, width * N * shared, L)
+    scores = forward.score_tensors * width * B * h * T * T
+    yield SavedTensor("scores", components.ATTENTION_QUERY, scores, L)
+    yield SavedTensor("input", components.ATTENTION_OUTPUT, width * N * forward.queries, L)
 
 
-def _math_attention(plan: _Plan) -> Iterator[Saved]:
-    """torch's scaled_dot_product_attention without a fused kernel: in float32 throughout."""
-    yield Saved("queries", components.ATTENTION_QUERY, FULL * N * plan.queries, L)
-    yield Saved("keys", components.ATTENTION_KEY, FULL * N * plan.queries, L)
-    values = plan.queries if plan.autocast else plan.repeated(copied=plan.batch > 1)
-    yield Saved("values", components.ATTENTION_VALUE, FULL * N * values, L)
-    scores = plan.score_copies * FULL * B * h * T * T
-    yield Saved("scores", components.ATTENTION_QUERY, scores, L)
-    yield Saved("input", components.ATTENTION_OUTPUT, plan.width * N * plan.queries, L)
+def _math_attention(forward: _ForwardPass) -> Iterator[SavedTensor]:
+    """torch's scaled_dot_product_attention without a fused kernel, which computes in float32."""
+    yield SavedTensor("queries", components.ATTENTION_QUERY, FLOAT32 * N * forward.queries, L)
+    yield SavedTensor("keys", components.ATTENTION_KEY, FLOAT32 * N * forward.queries, L)
+    values = forward.queries if forward.autocast else forward.repeated(copied=forward.batch > 1)
+    yield SavedTensor("values", components.ATTENTION_VALUE, FLOAT32 * N * values, L)
+    scores = forward.score_tensors * FLOAT32 * B * h * T * T
+    yield SavedTensor("scores", components.ATTENTION_QUERY, scores, L)
+    yield SavedTensor("input", components.ATTENTION_OUTPUT, forward.width * N * forward.queries, L)
 
 
-def _fused_attention(plan: _Plan) -> Iterator[Saved]:
-    """One kernel: its inputs, its output and a sum a row; `output` reads that in place if it can."""
-    width = plan.width
-    shared = plan.repeated(copied=False)
-    yield Saved("queries", components.ATTENTION_QUERY, width * N * plan.queries, L)
-    yield Saved("keys", components.ATTENTION_KEY, width * N * shared, L)
-    yield Saved("values", components.ATTENTION_VALUE, width * N * shared, L)
-    yield Saved("row sums", components.ATTENTION_QUERY, STATISTIC * B * h * T, L)
-    if 0 < plan.config.sliding_window < plan.context:
-        yield Saved("window mask", components.ATTENTION_QUERY, width * T * T, L)
-    copies = 2 if plan.queries_by_head else 1  # by head, and by token
-    yield Saved("input", components.ATTENTION_OUTPUT, copies * width * N * plan.queries, L)
+def _fused_attention(forward: _ForwardPass) -> Iterator[SavedTensor]:
+    """One kernel: its inputs, its output and a log-sum-exp a row; the projection may need a copy."""
+    width = forward.width
+    shared = forward.repeated(copied=False)
+    yield SavedTensor("queries", components.ATTENTION_QUERY, width * N * forward.queries, L)
+    yield SavedTensor("keys", components.ATTENTION_KEY, width * N * shared, L)
+    yield SavedTensor("values", components.ATTENTION_VALUE, width * N * shared, L)
+    yield SavedTensor("row sums", components.ATTENTION_QUERY, STATISTIC * B * h * T, L)
+    if 0 < forward.config.sliding_window < forward.context:
+        yield SavedTensor("window mask", components.ATTENTION_QUERY, width * T * T, L)
+    copies = 2 if forward.queries_by_head else 1  # head by head, and token by token
+    yield SavedTensor("input", components.ATTENTION_OUTPUT, copies * width * N * forward.queries, L)
 
 
 _ATTENTION = {
@@ -326,22 +333,22 @@ _ATTENTION = {
 }
 
 
-def _feed_forward(plan: _Plan) -> Iterator[Saved]:
-    config, width, hidden = plan.config, plan.width, plan.hidden
-    if plan.autocast:
+def _feed_forward(forward: _ForwardPass) -> Iterator[SavedTensor]:
+    config, width, hidden = forward.config, forward.width, forward.hidden
+    if forward.autocast:
         matrices = (3 if config.gated else 2) * d * hidden
-        yield Saved("matrices in 16 bits", components.FEED_FORWARD_UP, width * matrices, L)
+        yield SavedTensor("matrices in 16 bits", components.FEED_FORWARD_UP, width * matrices, L)
     if config.gated:
-        yield Saved(
+        yield SavedTensor(
             "gate, before and after", components.FEED_FORWARD_GATE, 2 * width * N * hidden, L
         )
-    # The activation's input; squared ReLU keeps the ReLU's output instead, which is as large.
-    yield Saved("up", components.FEED_FORWARD_UP, width * N * hidden, L)
-    yield Saved("input", components.FEED_FORWARD_DOWN, width * N * hidden, L)
+    # The activation's input; squared ReLU saves the ReLU's output instead, of the same size.
+    yield SavedTensor("up", components.FEED_FORWARD_UP, width * N * hidden, L)
+    yield SavedTensor("input", components.FEED_FORWARD_DOWN, width * N * hidden, L)
     if config.dropout:
-        mask = plan.dropout_mask(N * d, width)
-        yield Saved("dropout mask", components.FEED_FORWARD_DOWN, mask, L)
+        mask = forward.dropout_mask(N * d, width)
+        yield SavedTensor("dropout mask", components.FEED_FORWARD_DOWN, mask, L)
 
 
-def _sum(saved: tuple[Saved, ...]) -> Polynomial:
-    return sum((each.bytes * each.repeat for each in saved), ZERO)
+def _sum(saved: tuple[SavedTensor, ...]) -> Polynomial:
+    return sum((tensor.nbytes * tensor.repeat for tensor in saved), ZERO)

@@ -1,7 +1,7 @@
-"""What of a model fits in a given memory: inference, adapters and full training, by precision.
+"""Which uses of a model fit in a given memory: inference, LoRA and full training, by precision.
 
-Every need is a sum of the ledger's formulas and of an overhead that is stated below; the largest
-context and batch are found by bisection, since a need never falls when tokens are added.
+The required memory is the sum of the ledger's formulas and the overhead below. It never decreases
+with more tokens, so the largest context and batch are found by bisection.
 """
 
 from __future__ import annotations
@@ -22,18 +22,17 @@ from minilm.costs.memory import (
 from minilm.dtypes import BITS
 from minilm.ledger.layout import Layout
 
-# A process that uses CUDA holds its context, kernels and cuBLAS workspaces before its first tensor:
-# some 0.3 to 0.6 GiB, by card and driver.
+# CUDA's context, kernels and cuBLAS workspaces take 0.3 to 0.6 GiB, depending on card and driver.
 CONTEXT_BYTES = 2**29
-# The caching allocator rounds sizes up and leaves gaps: one part in this many is added to all tensors.
-# (vLLM, for the same reasons, uses 0.9 of a card unless told otherwise.)
+# The caching allocator rounds sizes up and leaves gaps: a fraction of 1 / FRAGMENTATION is added.
+# (For the same reasons vLLM uses 0.9 of a card by default.)
 FRAGMENTATION = 20
-# Engines run a long prompt through in pieces of at most some thousand tokens.
+# Inference engines prefill a long prompt in chunks of a few thousand tokens.
 PREFILL_TOKENS = 2048
-# No larger batch is tried than this unless it is asked for, nor, where a model says no context
-# length, a longer context: a largest one that is this much means "at least".
+# Larger batches are not tried unless requested, nor longer contexts where a model has no context
+# length: a maximum of this value means "at least".
 SEARCHED = 2**20
-USUAL_CONTEXT = 2048
+DEFAULT_CONTEXT = 2048
 
 INFERENCE = ("float32", "bfloat16", "int8", "int4")
 FLOAT32 = 4
@@ -43,11 +42,10 @@ FLOAT32 = 4
 class Fit:
     """One use of a model and the bytes it needs for ``batch`` sequences of ``context`` tokens.
 
-    ``use`` is inference, LoRA or training; ``precision`` a dtype of weights, or a key of `training_bytes`'
-    variants.
-    ``max_context`` is the largest context, up to the model's own, that fits with this batch, and
-    ``max_batch`` the largest batch with this context; 0 where not one fits. The search for either
-    ends at ``SEARCHED``: that number means that so many fit, and perhaps more.
+    ``use`` is inference, LoRA or training; ``precision`` is the weights' dtype or a key of
+    `training_bytes`' variants. ``max_context`` is the largest context, up to the model's own, that
+    fits with this batch, and ``max_batch`` the largest batch with this context; 0 where none fits. A
+    value of ``SEARCHED`` means that at least so many fit.
     """
 
     use: str
@@ -66,12 +64,12 @@ class Fit:
 
     @property
     def required(self) -> int:
-        """Bytes of everything."""
+        """Bytes in all."""
         return self.weights + self.states + self.kv_cache + self.activations + self.overhead
 
     @property
     def fits(self) -> bool:
-        """Whether that is within the budget."""
+        """Whether they are within the budget."""
         return self.required <= self.budget
 
 
@@ -85,11 +83,11 @@ def fits(
 ) -> tuple[Fit, ...]:
     """Each use of the model against ``budget_bytes``, in the order inference, LoRA, full training.
 
-    ``context`` is by default the model's own (2048 where it has none) and ``batch`` 1. LoRA of
-    ``rank`` is trained with activation checkpointing, full training without and with. Activations are
-    estimates; where there is none for an architecture, only inference is listed.
+    ``context`` defaults to the model's own (2048 where it has none), ``batch`` to 1. LoRA of ``rank``
+    is trained with activation checkpointing, full training without and with. Activations are
+    estimates; for an architecture without one only inference is listed.
     """
-    context = context or layout.context_length or USUAL_CONTEXT
+    context = context or layout.context_length or DEFAULT_CONTEXT
     longest = max(context, layout.context_length or SEARCHED)
     return tuple(
         _fit(need, budget_bytes, context, batch or 1, longest) for need in _needs(layout, rank)
@@ -98,7 +96,7 @@ def fits(
 
 @dataclass(frozen=True)
 class _Need:
-    """A use: what does not depend on tokens, and cache and activations as functions of (context, batch)."""
+    """A use's bytes: fixed ones, and cache and activations as functions of (context, batch)."""
 
     use: str
     precision: str
@@ -115,7 +113,7 @@ class _Need:
 
 
 def overhead_bytes(tensors: int) -> int:
-    """What a process needs on a GPU besides ``tensors`` bytes of tensors."""
+    """Bytes of GPU memory that a process needs besides its ``tensors`` bytes of tensors."""
     return CONTEXT_BYTES + -(-tensors // FRAGMENTATION)
 
 
@@ -141,8 +139,8 @@ def _fit(need: _Need, budget: int, context: int, batch: int, longest: int) -> Fi
 
 
 def _largest(holds: Callable[[int], bool], limit: int) -> int:
-    """The largest number from 1 to ``limit`` that ``holds``, 0 for none; it must hold below that too."""
-    low, high = 0, limit  # holds at low, or low is 0; not known above it
+    """The largest number from 1 to ``limit`` for which a monotonic ``holds`` is true; 0 for none."""
+    low, high = 0, limit  # true at low, unless low is 0; unknown above it
     while low < high:
         middle = (low + high + 1) // 2
         if holds(middle):
@@ -161,16 +159,16 @@ def _needs(layout: Layout, rank: int) -> Iterator[_Need]:
         state = lora_state(layout, base, rank=rank)
         yield _training(layout, "LoRA", f"lora_{base}", "bfloat16", state, checkpointing=True)
     for checkpointing in (False, True):
-        for way in FULL_TRAINING:
-            dtype = way.split("_")[1]
-            state = training_state(layout, way)
-            yield _training(layout, "training", way, dtype, state, checkpointing=checkpointing)
+        for variant in FULL_TRAINING:
+            dtype = variant.split("_")[1]
+            state = training_state(layout, variant)
+            yield _training(layout, "training", variant, dtype, state, checkpointing=checkpointing)
 
 
 def _inference(layout: Layout, precision: str) -> _Need:
-    """Weights, cache, the widest moment of one block on a piece of prompt, and the next logits.
+    """Weights, KV cache, one block's activations on a prefill chunk, and the next token's logits.
 
-    Cache and arithmetic are float32 with float32 weights and else bfloat16.
+    Cache and arithmetic are in float32 for float32 weights, else in bfloat16.
     """
     dtype = "float32" if precision == "float32" else "bfloat16"
     per_token = estimate(layout, dtype=dtype)
@@ -196,14 +194,14 @@ def _training(
     *,
     checkpointing: bool,
 ) -> _Need:
-    """State, what is kept for the backward pass, and where that begins: logits and their gradient."""
+    """Training state, saved activations, and the logits with their gradient, where they peak."""
     per_token = estimate(layout, dtype=dtype)
     assert per_token is not None
-    kept = per_token.checkpointed if checkpointing else per_token.total
+    saved_bytes = per_token.checkpointed if checkpointing else per_token.total
     loss = (BITS[dtype] // 8 + FLOAT32) * layout.symbols.get("V", 0)
 
     def activations(context: int, batch: int) -> int:
-        return kept(batch * context) + loss * batch * context
+        return saved_bytes(batch * context) + loss * batch * context
 
     states = state["total"] - state["weights"]
     return _Need(use, precision, checkpointing, state["weights"], states, lambda *_: 0, activations)

@@ -1,4 +1,4 @@
-"""Bytes that follow from the counts: stored weights, training state, KV cache.
+"""Memory that follows from the counts: stored weights, training state, KV cache.
 
 Bytes a parameter in mixed precision: Rajbhandari et al. 2020 (ZeRO, arXiv:1910.02054), section 3.1.
 """
@@ -13,29 +13,29 @@ from minilm.ledger.layout import Layout, Role, Tensor
 
 CACHE_DTYPES = ("float32", "float16", "bfloat16", "int8")
 
-# Ways to train: the optimizer, and what the weights are in forward and backward passes.
+# Variants of full training: the optimizer, and the dtype of weights and gradients.
 FULL_TRAINING = ("adamw_float32", "muon_float32", "adamw_bfloat16", "muon_bfloat16")
-# Low-rank adapters (Hu et al. 2021, arXiv:2106.09685) on a frozen base: what the base is stored in.
+# Variants of LoRA (Hu et al. 2021, arXiv:2106.09685): the dtype of the frozen base.
 LORA_BASES = ("bfloat16", "int8", "nf4")
 LORA_RANK = 16
 
-# Quantized linear maps share a 16-bit scale in groups of this many, as GPTQ and AWQ files do (64 or 128).
+# Weights to a 16-bit scale, as in GPTQ and AWQ files.
 SCALE_GROUP = 64
-# NF4 (Dettmers et al. 2023, arXiv:2305.14314, section 3): an 8-bit scale for 64 weights, and a 32-bit
-# scale for 256 of those.
+# NF4 with double quantization (Dettmers et al. 2023, arXiv:2305.14314, section 3): an 8-bit scale for a
+# group of weights, and a 32-bit scale for a group of those.
 NF4_GROUP, NF4_SCALE_GROUP = 64, 64 * 256
 
 
 def weight_bytes(count: int) -> dict[str, int]:
-    """Bytes of ``count`` parameters in each reported precision, without quantization scales."""
+    """Bytes of ``count`` parameters in each reported dtype, without quantization scales."""
     return {dtype: storage_bytes(count, dtype) for dtype in REPORTED}
 
 
 def training_bytes(count: int, *, layout: Layout | None = None) -> dict[str, Any]:
-    """Bytes of state that minilm's training keeps: float32 weights and gradients, AdamW's two means.
+    """Bytes of minilm's training state: float32 weights and gradients, and AdamW's two moments.
 
-    With a ``layout``, ``variants`` has `training_state` and `lora_state` for every other way to train.
-    Activations come on top; they depend on the batch.
+    With a ``layout``, ``variants`` has `training_state` and `lora_state` of every variant. Activations
+    are not included: they depend on the batch.
     """
     weights = storage_bytes(count, "float32")
     sizes: dict[str, Any] = {
@@ -45,33 +45,32 @@ def training_bytes(count: int, *, layout: Layout | None = None) -> dict[str, Any
         "total": 4 * weights,
     }
     if layout is not None:
-        sizes["variants"] = {way: training_state(layout, way) for way in FULL_TRAINING} | {
+        sizes["variants"] = {name: training_state(layout, name) for name in FULL_TRAINING} | {
             f"lora_{base}": lora_state(layout, base) for base in LORA_BASES
         }
     return sizes
 
 
-def training_state(layout: Layout, way: str) -> dict[str, int]:
-    """Bytes that training every parameter keeps, in one of the `FULL_TRAINING` ways.
+def training_state(layout: Layout, variant: str) -> dict[str, int]:
+    """Bytes of the state for training every parameter, in a variant of `FULL_TRAINING`.
 
-    AdamW keeps two float32 means of each parameter; Muon (Jordan et al. 2024) one momentum of each
-    hidden matrix, and leaves the rest to AdamW. With bfloat16 weights and gradients a float32 master
-    copy is updated.
+    AdamW has two float32 moments of each parameter; Muon (Jordan et al. 2024) one momentum of each
+    hidden matrix, and AdamW for the other parameters. bfloat16 weights have a float32 master copy.
     """
-    optimizer, dtype = way.split("_")
+    optimizer, dtype = variant.split("_")
     count = layout.count()
-    single = muon_parameters(layout) if optimizer == "muon" else 0
+    in_muon = muon_parameters(layout) if optimizer == "muon" else 0
     sizes = {
         "weights": storage_bytes(count, dtype),
         "master": storage_bytes(count, "float32") if dtype != "float32" else 0,
         "gradients": storage_bytes(count, dtype),
-        "optimizer": storage_bytes(2 * count - single, "float32"),
+        "optimizer": storage_bytes(2 * count - in_muon, "float32"),
     }
     return {**sizes, "total": sum(sizes.values())}
 
 
 def lora_state(layout: Layout, base: str, *, rank: int = LORA_RANK) -> dict[str, int]:
-    """Bytes that training low-rank adapters keeps: the frozen base, and adapters in float32 with AdamW."""
+    """Bytes of the state for training LoRA: the frozen base, and float32 adapters with AdamW."""
     adapters = storage_bytes(lora_parameters(layout, rank), "float32")
     sizes = {
         "weights": stored_bytes(layout, base),
@@ -83,9 +82,9 @@ def lora_state(layout: Layout, base: str, *, rank: int = LORA_RANK) -> dict[str,
 
 
 def stored_bytes(layout: Layout, precision: str) -> int:
-    """Bytes of weights for use: float32, bfloat16, or int8, int4, nf4 with their scales.
+    """Bytes of weights for inference: float32, bfloat16, or int8, int4, nf4 with their scales.
 
-    Those quantize the linear maps; embeddings, head, norms and biases stay in bfloat16, as
+    Only linear layers are quantized; embeddings, head, norms and biases stay in bfloat16, as
     bitsandbytes, GPTQ and AWQ leave them.
     """
     count = layout.count()
@@ -102,24 +101,24 @@ def stored_bytes(layout: Layout, precision: str) -> int:
 
 
 def muon_parameters(layout: Layout) -> int:
-    """Parameters that Muon updates: those of hidden matrices, neither embeddings nor head."""
+    """Parameters that Muon updates: those of hidden matrices."""
     return sum(layout.value(tensor) for tensor in hidden_matrices(layout))
 
 
 def lora_parameters(layout: Layout, rank: int) -> int:
-    """Parameters of adapters on every matrix of attention, feed-forward and experts: rank * (in + out)."""
+    """Parameters of LoRA on every matrix of attention, feed-forward and experts: rank * (in + out)."""
     total = 0
     for tensor in hidden_matrices(layout):
         if tensor.component in (components.ROUTER, components.EMBEDDING_PROJECTION):
             continue
-        rows, columns = (side.value(layout.symbols) for side in tensor.shape[-2:])
+        rows, columns = (dimension.value(layout.symbols) for dimension in tensor.shape[-2:])
         matrices = layout.value(tensor) // (rows * columns)
         total += matrices * rank * (rows + columns)
     return total
 
 
 def hidden_matrices(layout: Layout) -> list[Tensor]:
-    """The tensors that multiply activations inside the network: the head is none of them."""
+    """The tensors that multiply activations inside the network: no embeddings and no head."""
     return [
         tensor
         for tensor in layout.tensors

@@ -1,4 +1,4 @@
-"""What is in a weights file, from its header alone."""
+"""The headers of weights files: tensors' names, dtypes, shapes and offsets, and metadata."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from pathlib import Path
 from minilm.errors import FormatError
 from minilm.formats.header import Header
 
-# Only the reader that is needed is imported: a start must be fast.
+# Each reader is imported where it is used, which keeps start-up fast.
 
 
 def read(path: Path) -> Header:
-    """The header of a weights file of any container, told apart by its name, else by its beginning.
+    """The header of a weights file, whose format is known by its name or first bytes.
 
-    Raises FormatError, or OSError as the file gives it.
+    Raises FormatError or OSError.
     """
-    kind = _kind(path)
-    if kind == "index":
+    container = _container(path)
+    if container == "index":
         from minilm.formats.huggingface import read_index
 
         return read_index(path)
-    if kind == "gguf":
+    if container == "gguf":
         from minilm.formats.gguf import read_header as read_gguf
 
         return read_gguf(path)
-    if kind == "torch":
+    if container == "torch":
         from minilm.formats.torch_zip import read_header as read_torch_zip
 
         return read_torch_zip(path)
@@ -33,7 +33,7 @@ def read(path: Path) -> Header:
     return read_safetensors(path)
 
 
-def _kind(path: Path) -> str:
+def _container(path: Path) -> str:
     name = path.name
     if name.endswith(".index.json"):
         return "index"
@@ -42,11 +42,11 @@ def _kind(path: Path) -> str:
     from minilm.formats.checks import open_regular
 
     with open_regular(path) as (stream, _):
-        beginning = stream.read(9)
-    if beginning.startswith(b"GGUF") or name.endswith(".gguf"):
+        first_bytes = stream.read(9)
+    if first_bytes.startswith(b"GGUF") or name.endswith(".gguf"):
         return "gguf"
-    if name.endswith((".pt", ".pth", ".bin", ".ckpt")) or beginning.startswith(b"PK\x03\x04"):
+    if name.endswith((".pt", ".pth", ".bin", ".ckpt")) or first_bytes.startswith(b"PK\x03\x04"):
         return "torch"
-    if beginning[8:] == b"{":
+    if first_bytes[8:] == b"{":
         return "safetensors"
-    raise FormatError(path, "an unknown kind of file", "safetensors, GGUF or a torch.save zip")
+    raise FormatError(path, "an unknown file format", "safetensors, GGUF or a torch.save zip")

@@ -1,4 +1,4 @@
-"""What every reader asks of a foreign file before it believes a word or a number in it."""
+"""Checks that every reader applies to untrusted files, names, shapes and sizes."""
 
 from __future__ import annotations
 
@@ -13,48 +13,51 @@ from typing import BinaryIO, TypeGuard
 from minilm.errors import FormatError
 from minilm.safe_text import short_repr
 
-LONGEST_NAME = 1024
-MOST_DIMENSIONS = 64  # numpy's and torch's own limit
+MAX_NAME_LENGTH = 1024
+MAX_DIMENSIONS = 64  # numpy's and torch's own limit
 
-# What git leaves in place of a large file that was not downloaded.
+# Git leaves a pointer in place of a large file that was not downloaded.
 GIT_LFS_POINTER = b"version https://git-lfs"
 
 
 @contextlib.contextmanager
 def open_regular(path: Path) -> Iterator[tuple[BinaryIO, int]]:
-    """The file at ``path`` and its size; a pipe or device is refused without waiting for it."""
+    """Open a regular file; yields the stream and its size. A pipe or device is refused unopened."""
     _require_regular(path, os.stat(path).st_mode)
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     with os.fdopen(os.open(path, flags), "rb") as stream:
         status = os.fstat(stream.fileno())
-        _require_regular(path, status.st_mode)  # it may be another file by now
+        _require_regular(path, status.st_mode)  # it may have been replaced since
         if stream.peek(len(GIT_LFS_POINTER)).startswith(GIT_LFS_POINTER):
             raise FormatError(path, "a Git LFS pointer", "the file itself", "run: git lfs pull")
         yield stream, status.st_size
 
 
 def check_name(path: Path, name: object) -> str:
-    """``name`` if it is a text that can be a tensor's name. Raises FormatError."""
+    """``name`` if it can be a tensor's name. Raises FormatError."""
     if not isinstance(name, str):
-        raise FormatError(path, f"a tensor named {short_repr(name)}", "a text as a name")
-    if len(name) > LONGEST_NAME:
+        raise FormatError(path, f"a tensor named {short_repr(name)}", "a string as its name")
+    if len(name) > MAX_NAME_LENGTH:
         raise FormatError(
-            path, f"tensor {short_repr(name)}", f"a name of at most {LONGEST_NAME} letters"
+            path, f"tensor {short_repr(name)}", f"a name of at most {MAX_NAME_LENGTH} characters"
         )
     try:
         name.encode()
     except UnicodeEncodeError:
-        raise FormatError(path, f"tensor {short_repr(name)}", "a name that is Unicode") from None
+        raise FormatError(path, f"tensor {short_repr(name)}", "a name in valid Unicode") from None
     return name
 
 
 def check_shape(path: Path, name: str, shape: Sequence[object]) -> tuple[int, ...]:
-    """``shape`` if a tensor can have it: few dimensions, each and their product below 2**63."""
-    if len(shape) > MOST_DIMENSIONS:
+    """``shape`` if a tensor can have it: a few dimensions, whose product is below 2**63.
+
+    Raises FormatError.
+    """
+    if len(shape) > MAX_DIMENSIONS:
         raise FormatError(
             path,
             f"tensor {short_repr(name)} with {len(shape)} dimensions",
-            f"at most {MOST_DIMENSIONS}",
+            f"at most {MAX_DIMENSIONS}",
         )
     sizes = []
     for size in shape:
@@ -71,27 +74,27 @@ def check_shape(path: Path, name: str, shape: Sequence[object]) -> tuple[int, ..
 
 
 def is_size(value: object) -> TypeGuard[int]:
-    """Whether ``value`` is a whole number that a 64-bit file position can hold."""
+    """Whether ``value`` is a whole number that fits a 64-bit file offset."""
     return type(value) is int and 0 <= value < 2**63
 
 
 def _require_regular(path: Path, mode: int) -> None:
     if stat.S_ISREG(mode):
         return
-    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
-    raise FormatError(path, kinds.get(stat.S_IFMT(mode), "a device"), "a file")
+    file_types = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+    raise FormatError(path, file_types.get(stat.S_IFMT(mode), "a device"), "a file")
 
 
 def check_same_tensors(
-    path: Path, stored: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]
+    path: Path, stored: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]
 ) -> None:
-    """Names and shapes of a file against those of its config.json. Raises FormatError for the first other."""
-    for name in sorted(stored.keys() | wanted.keys()):
-        came, expected = stored.get(name), wanted.get(name)
-        if came != expected:
+    """Compare a file's names and shapes with those of its config.json. Raises FormatError if they differ."""
+    for name in sorted(stored.keys() | expected.keys()):
+        stored_shape, shape = stored.get(name), expected.get(name)
+        if stored_shape != shape:
             raise FormatError(
                 path,
-                f"{name} {'absent' if came is None else list(came)}",
-                "no such tensor" if expected is None else f"{name} {list(expected)}",
+                f"{name} {'absent' if stored_shape is None else list(stored_shape)}",
+                "no such tensor" if shape is None else f"{name} {list(shape)}",
                 "the weights are not those of this config.json",
             )

@@ -1,9 +1,9 @@
-"""The GGUF header: scalar metadata and where each tensor lies, without a vocabulary or a weight.
+"""The GGUF header: scalar metadata, and the type, shape and offset of each tensor.
 
-Format (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md), little-endian: magic, version, the
-numbers of tensors and of key-values; the key-values; name, dimensions (fastest first), type and
-offset of each tensor; then, aligned, the data. A vocabulary is one array of 200,000 strings: arrays
-are stepped over, and of their content only the length is kept, as ``KEY.length``.
+Format (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md), little-endian: magic, version,
+number of tensors, number of key-value pairs; the pairs; name, dimensions (fastest first), type and
+offset of each tensor; padding; the data. Arrays, such as a vocabulary of 200,000 strings, are skipped:
+only their length is returned, as ``KEY.length``.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ import struct
 from pathlib import Path
 from typing import BinaryIO
 
-from minilm.dtypes import BITS, BLOCKS, storage_bytes
+from minilm.dtypes import BITS, GGUF_BLOCKS, storage_bytes
 from minilm.errors import FormatError
 from minilm.formats.checks import check_name, check_shape, open_regular
 from minilm.formats.header import Header, StoredTensor
 from minilm.safe_text import short_repr
 
-# What real files stay far below; what a reader in Python steps over within a second.
-LARGEST_HEADER = 64_000_000
-MOST_KEYS = 4096
-MOST_TENSORS = 65_536
-MOST_STRINGS = 2_000_000
-MOST_PARTS = 1000
-DEEPEST_ARRAY = 4
-LONGEST_KEY = 256  # of a tensor too; ggml allows 64
-LONGEST_TEXT = 1024  # chat templates and licences are left out
+# Far above what real files have, and low enough to be read in Python within a second.
+MAX_HEADER_BYTES = 64_000_000
+MAX_KEYS = 4096
+MAX_TENSORS = 65_536
+MAX_STRINGS = 2_000_000
+MAX_SPLITS = 1000
+MAX_ARRAY_DEPTH = 4
+MAX_KEY_BYTES = 256  # of a tensor's name too; ggml allows 64
+MAX_STRING_LENGTH = 1024  # longer ones, chat templates and licences, are skipped
 
 # ggml's `enum ggml_type` (ggml/include/ggml.h).
 TYPES: dict[int, str] = {
@@ -74,251 +74,250 @@ TYPES: dict[int, str] = {
     41: "q1_0",
 }
 
-# `enum gguf_metadata_value_type`: the struct codes of the scalars, then the other two.
+# `enum gguf_metadata_value_type`: the scalars with their struct codes, then the other two types.
 SCALARS = dict(enumerate("BbHhIif?")) | {10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
 
 
 def read_header(path: Path) -> Header:
-    """Read and check the header of ``path``, and of its other parts where it is one part of several.
+    """Read and check the header of ``path``, and those of the other files of a split model.
 
-    Raises FormatError, or OSError as the file gives it.
+    Raises FormatError or OSError.
     """
     with open_regular(path) as (stream, size):
         header = parse(stream, size, path)
-    num_parts = header.metadata.get("split.count", "1")
-    return header if num_parts in ("0", "1") else _with_other_parts(path, header, num_parts)
+    num_splits = header.metadata.get("split.count", "1")
+    return header if num_splits in ("0", "1") else _read_splits(path, header, num_splits)
 
 
 def parse(stream: BinaryIO, size: int, path: Path) -> Header:
-    """The header of a file of ``size`` bytes; ``path`` is where its tensors will say they are."""
-    source = _Source(stream, size, path)
-    if source.take(4) != b"GGUF":
-        raise source.broken("no GGUF magic", "a GGUF file")
-    version = source.integer("I")
+    """The header of a file of ``size`` bytes; ``path`` is the file of its tensors."""
+    reader = _Reader(stream, size, path)
+    if reader.read(4) != b"GGUF":
+        raise reader.error("no GGUF magic", "a GGUF file")
+    version = reader.integer("I")
     if version not in (2, 3):
-        came = f"version {version}"
+        got = f"version {version}"
         if version == 1 or version & 0xFFFF == 0:
-            came += " (an early draft)" if version == 1 else " (big-endian)"
-        raise source.broken(came, "little-endian version 2 or 3", "convert the model again")
-    num_tensors, num_keys = source.integer("Q"), source.integer("Q")
-    if num_tensors > MOST_TENSORS or num_keys > MOST_KEYS:
-        came = f"{num_tensors} tensors and {num_keys} keys"
-        raise source.broken(came, f"at most {MOST_TENSORS} and {MOST_KEYS}")
-    metadata = _read_metadata(source, num_keys)
-    entries = [_read_entry(source) for _ in range(num_tensors)]
+            got += " (an early draft)" if version == 1 else " (big-endian)"
+        raise reader.error(got, "little-endian version 2 or 3", "convert the model again")
+    num_tensors, num_keys = reader.integer("Q"), reader.integer("Q")
+    if num_tensors > MAX_TENSORS or num_keys > MAX_KEYS:
+        got = f"{num_tensors} tensors and {num_keys} keys"
+        raise reader.error(got, f"at most {MAX_TENSORS} and {MAX_KEYS}")
+    metadata = _read_metadata(reader, num_keys)
+    entries = [_read_entry(reader) for _ in range(num_tensors)]
     if len({name for name, *_ in entries}) < len(entries):
-        raise source.broken("a tensor name that occurs twice", "each name once")
+        raise reader.error("a tensor name that occurs twice", "each name once")
     alignment = metadata.get("general.alignment", "32")
-    # A power of two; the length keeps the number small.
+    # Bounding the digits bounds the number.
     if not re.fullmatch(r"[0-9]{1,10}", alignment) or int(alignment).bit_count() != 1:
-        raise source.broken(f"general.alignment {short_repr(alignment)}", "a power of two")
-    data_start = _aligned(source.position, int(alignment))
-    tensors = _placed(source, entries, data_start, int(alignment))
+        raise reader.error(f"general.alignment {short_repr(alignment)}", "a power of two")
+    data_start = _align(reader.position, int(alignment))
+    tensors = _locate_tensors(reader, entries, data_start, int(alignment))
     return Header(tensors, metadata, sum(tensor.nbytes for tensor in tensors))
 
 
-class _Source:
-    """A stream read forward through a window, so that memory stays the same whatever is skipped."""
+class _Reader:
+    """Reads a stream forward through a buffer of fixed size, whatever is skipped."""
 
     WINDOW = 1 << 20
 
     def __init__(self, stream: BinaryIO, size: int, path: Path) -> None:
         self.stream, self.size, self.path = stream, size, path
-        self.start, self.window = 0, b""  # what is in memory, and where it begins
+        self.start, self.window = 0, b""  # the buffered bytes and their offset in the file
         self.position = 0
-        self.items_left = MOST_STRINGS
+        self.items_left = MAX_STRINGS
 
-    def take(self, count: int) -> bytes:
-        """The next ``count`` bytes."""
+    def read(self, count: int) -> bytes:
+        """Read ``count`` bytes."""
         begin = self.position - self.start
         if begin + count > len(self.window):
-            self._need(count)
+            self._fill_window(count)
             begin = 0
         self.position += count
         return self.window[begin : begin + count]
 
     def integer(self, code: str) -> int:
-        """The next whole number."""
-        return int.from_bytes(self.take(4 if code == "I" else 8), "little")
+        """Read an unsigned integer: ``code`` I has 32 bits, Q has 64."""
+        return int.from_bytes(self.read(4 if code == "I" else 8), "little")
 
-    def text(self, longest: int) -> bytes | None:
-        """The next string; None, and stepped over, where it is longer than that."""
+    def string(self, max_bytes: int) -> bytes | None:
+        """Read a string; one of more than ``max_bytes`` is skipped and None."""
         length = self.integer("Q")
-        if length > longest:
+        if length > max_bytes:
             self.skip(length)
             return None
-        return self.take(length)
+        return self.read(length)
 
     def skip(self, count: int) -> None:
-        """Step over bytes that must be there."""
+        """Skip ``count`` bytes, which must exist."""
         self.position += count
         self._check_position()
 
     def skip_strings(self, count: int) -> None:
-        """Step over strings; only their lengths are read."""
+        """Skip ``count`` strings, reading only their lengths."""
         self.count_items(count)
-        length_at = struct.Struct("<Q").unpack_from
+        unpack_length = struct.Struct("<Q").unpack_from
         while count:
-            self._need(8)
-            window, offset, last = self.window, 0, len(self.window) - 8
-            while count and offset <= last:
-                offset += 8 + length_at(window, offset)[0]
+            self._fill_window(8)
+            window, offset, last_offset = self.window, 0, len(self.window) - 8
+            while count and offset <= last_offset:
+                offset += 8 + unpack_length(window, offset)[0]
                 count -= 1
             self.skip(offset)
 
     def count_items(self, count: int) -> None:
-        """Keep the number of steps through arrays within reason."""
+        """Limit the total number of array elements that are visited one by one."""
         self.items_left -= count
         if self.items_left < 0:
-            raise self.broken(f"over {MOST_STRINGS} strings", "fewer")
+            raise self.error(f"over {MAX_STRINGS} strings", "fewer")
 
-    def broken(self, came: str, expected: str, remedy: str = "") -> FormatError:
+    def error(self, got: str, expected: str, remedy: str = "") -> FormatError:
         return FormatError(
-            self.path, came, expected, remedy or "the file is cut short or is not GGUF"
+            self.path, got, expected, remedy or "the file is truncated or is not GGUF"
         )
 
-    def _need(self, count: int) -> None:
-        """Move the window to the position; at least ``count`` bytes of it are there."""
+    def _fill_window(self, count: int) -> None:
+        """Refill the buffer from the current position, with at least ``count`` bytes."""
         self._check_position()
         if self.position + count > self.size:
-            came = f"{self.size} bytes"
-            raise self.broken(came, f"at least {self.position + count}")
+            got = f"{self.size} bytes"
+            raise self.error(got, f"at least {self.position + count}")
         self.stream.seek(self.position)
         self.start, self.window = self.position, self.stream.read(max(count, self.WINDOW))
         if len(self.window) < count:
-            raise self.broken("a file that shrinks", "one that stays as it is")
+            raise self.error("a file that is being truncated", "an unchanged file")
 
     def _check_position(self) -> None:
-        if self.position > min(self.size, LARGEST_HEADER):
-            came = f"a header that goes on to byte {self.position}"
-            raise self.broken(came, f"one within {min(self.size, LARGEST_HEADER)} bytes")
+        if self.position > min(self.size, MAX_HEADER_BYTES):
+            got = f"a header of at least {self.position} bytes"
+            raise self.error(got, f"at most {min(self.size, MAX_HEADER_BYTES)}")
 
 
-# Name, dimensions (fastest first), type, offset in the data.
+# Name, dimensions (fastest first), ggml type, offset from the start of the data.
 _Entry = tuple[str, tuple[int, ...], int, int]
 
 
-def _read_metadata(source: _Source, count: int) -> dict[str, str]:
-    """Scalars and short strings as text; of an array its length."""
+def _read_metadata(reader: _Reader, count: int) -> dict[str, str]:
+    """Scalars and short strings as text, and the lengths of arrays."""
     metadata: dict[str, str] = {}
-    seen: set[str] = set()
+    keys: set[str] = set()
     for _ in range(count):
-        key = _name(source, "a key")
-        if key in seen:
-            raise source.broken(f"the key {short_repr(key)} twice", "each key once")
-        seen.add(key)
-        kind = source.integer("I")
-        if kind == ARRAY:
-            metadata[f"{key}.length"] = str(_skip_array(source, 1))
-        elif kind == STRING:
-            text = source.text(4 * LONGEST_TEXT)
+        key = _read_name(reader, "a key")
+        if key in keys:
+            raise reader.error(f"the key {short_repr(key)} twice", "each key once")
+        keys.add(key)
+        value_type = reader.integer("I")
+        if value_type == ARRAY:
+            metadata[f"{key}.length"] = str(_skip_array(reader, 1))
+        elif value_type == STRING:
+            text = reader.string(4 * MAX_STRING_LENGTH)
             if text is not None:
                 metadata[key] = text.decode("utf-8", "replace")
         else:
-            code = "<" + _scalar(source, kind)
-            metadata[key] = str(struct.unpack(code, source.take(struct.calcsize(code)))[0])
+            code = "<" + _scalar_code(reader, value_type)
+            metadata[key] = str(struct.unpack(code, reader.read(struct.calcsize(code)))[0])
     return metadata
 
 
-def _skip_array(source: _Source, depth: int) -> int:
-    kind, length = source.integer("I"), source.integer("Q")
-    if kind == STRING:
-        source.skip_strings(length)
-    elif kind != ARRAY:
-        source.skip(length * struct.calcsize("<" + _scalar(source, kind)))
-    elif depth == DEEPEST_ARRAY:
-        raise source.broken("arrays in arrays", f"at most {DEEPEST_ARRAY} deep")
+def _skip_array(reader: _Reader, depth: int) -> int:
+    """Skip an array and return its length."""
+    value_type, length = reader.integer("I"), reader.integer("Q")
+    if value_type == STRING:
+        reader.skip_strings(length)
+    elif value_type != ARRAY:
+        reader.skip(length * struct.calcsize("<" + _scalar_code(reader, value_type)))
+    elif depth == MAX_ARRAY_DEPTH:
+        raise reader.error("arrays in arrays", f"at most {MAX_ARRAY_DEPTH} deep")
     else:
-        source.count_items(10 * length)  # a step into an array takes that much longer
+        reader.count_items(10 * length)  # an inner array takes that much longer than a string
         for _ in range(length):
-            _skip_array(source, depth + 1)
+            _skip_array(reader, depth + 1)
     return length
 
 
-def _scalar(source: _Source, kind: int) -> str:
-    if kind not in SCALARS:
-        raise source.broken(f"a value of type {kind}", "one of GGUF's types 0 to 12")
-    return SCALARS[kind]
+def _scalar_code(reader: _Reader, value_type: int) -> str:
+    if value_type not in SCALARS:
+        raise reader.error(f"a value of type {value_type}", "one of GGUF's types 0 to 12")
+    return SCALARS[value_type]
 
 
-def _name(source: _Source, what: str) -> str:
-    raw = source.text(LONGEST_KEY)
+def _read_name(reader: _Reader, what: str) -> str:
+    raw = reader.string(MAX_KEY_BYTES)
     try:
         if raw is not None:
             return raw.decode("utf-8")
     except UnicodeDecodeError:
         pass
-    raise source.broken(f"{what} that is not UTF-8 of at most {LONGEST_KEY} bytes", "a name")
+    raise reader.error(f"{what} that is not UTF-8 of at most {MAX_KEY_BYTES} bytes", "a name")
 
 
-def _read_entry(source: _Source) -> _Entry:
-    name = check_name(source.path, _name(source, "a tensor name"))
-    num_dimensions = source.integer("I")
+def _read_entry(reader: _Reader) -> _Entry:
+    name = check_name(reader.path, _read_name(reader, "a tensor name"))
+    num_dimensions = reader.integer("I")
     if num_dimensions > 8:  # ggml has four
-        raise source.broken(
-            f"tensor {short_repr(name)} of {num_dimensions} dimensions", "at most 8"
-        )
-    dimensions = struct.unpack(f"<{num_dimensions}Q", source.take(8 * num_dimensions))
-    kind, offset = source.integer("I"), source.integer("Q")
-    return name, check_shape(source.path, name, dimensions), kind, offset
+        raise reader.error(f"tensor {short_repr(name)} of {num_dimensions} dimensions", "at most 8")
+    dimensions = struct.unpack(f"<{num_dimensions}Q", reader.read(8 * num_dimensions))
+    ggml_type, offset = reader.integer("I"), reader.integer("Q")
+    return name, check_shape(reader.path, name, dimensions), ggml_type, offset
 
 
-def _placed(
-    source: _Source, entries: list[_Entry], data_start: int, alignment: int
+def _locate_tensors(
+    reader: _Reader, entries: list[_Entry], data_start: int, alignment: int
 ) -> tuple[StoredTensor, ...]:
-    """The tensors in the order of their data, each behind the other's padding and inside the file."""
+    """The tensors in the order of their data, checked to be contiguous and within the file."""
     entries.sort(key=lambda entry: (entry[3], 0 not in entry[1]))
-    data_size = max(0, source.size - data_start)
+    data_size = max(0, reader.size - data_start)
     ends = [*(offset for *_, offset in entries[1:]), data_size][: len(entries)]
     tensors, expected = [], 0
-    for (name, dimensions, kind, offset), next_offset in zip(entries, ends, strict=True):
+    for (name, dimensions, ggml_type, offset), next_offset in zip(entries, ends, strict=True):
         if offset != expected:
-            raise source.broken(f"tensor {short_repr(name)} at byte {offset}", f"byte {expected}")
-        dtype = TYPES.get(kind, f"ggml type {kind}")
-        size = max(0, next_offset - offset)  # of an unknown type: all there is up to the next
-        if dtype in BITS or dtype in BLOCKS:
-            if dimensions and dimensions[0] % BLOCKS.get(dtype, (1, 0))[0]:
-                came = f"tensor {short_repr(name)} with rows of {dimensions[0]}"
-                raise source.broken(came, f"whole blocks of {BLOCKS[dtype][0]}")
+            raise reader.error(f"tensor {short_repr(name)} at byte {offset}", f"byte {expected}")
+        dtype = TYPES.get(ggml_type, f"ggml type {ggml_type}")
+        size = max(0, next_offset - offset)  # of an unknown type: all bytes up to the next tensor
+        if dtype in BITS or dtype in GGUF_BLOCKS:
+            if dimensions and dimensions[0] % GGUF_BLOCKS.get(dtype, (1, 0))[0]:
+                got = f"tensor {short_repr(name)} with rows of {dimensions[0]}"
+                raise reader.error(got, f"whole blocks of {GGUF_BLOCKS[dtype][0]}")
             size = storage_bytes(math.prod(dimensions), dtype)
-        expected = _aligned(offset + size, alignment)
+        expected = _align(offset + size, alignment)
         if offset + size > data_size:
-            came = f"tensor {short_repr(name)} up to byte {offset + size} of {data_size}"
-            raise source.broken(came, "a whole file")
+            got = f"tensor {short_repr(name)} up to byte {offset + size} of {data_size}"
+            raise reader.error(got, "a whole file")
         tensors.append(
-            StoredTensor(name, dtype, dimensions[::-1], size, data_start + offset, source.path)
+            StoredTensor(name, dtype, dimensions[::-1], size, data_start + offset, reader.path)
         )
     return tuple(tensors)
 
 
-def _aligned(position: int, alignment: int) -> int:
+def _align(position: int, alignment: int) -> int:
     return -(-position // alignment) * alignment
 
 
-def _with_other_parts(path: Path, header: Header, num_parts: str) -> Header:
-    """What all the files hold that llama.cpp split one model into: NAME-00001-of-00003.gguf, ..."""
-    named = re.fullmatch(r"(.*)-([0-9]{5})-of-([0-9]{5})\.gguf", path.name, re.DOTALL)
-    if named is None or str(int(named[3])) != num_parts or not 0 < int(named[3]) <= MOST_PARTS:
-        came = f"one part of {short_repr(num_parts)}"
-        raise FormatError(path, came, "a name like model-00001-of-00003.gguf", "keep the names")
+def _read_splits(path: Path, header: Header, num_splits: str) -> Header:
+    """The header of a model that llama.cpp split into NAME-00001-of-00003.gguf, ..."""
+    match = re.fullmatch(r"(.*)-([0-9]{5})-of-([0-9]{5})\.gguf", path.name, re.DOTALL)
+    if match is None or str(int(match[3])) != num_splits or not 0 < int(match[3]) <= MAX_SPLITS:
+        got = f"one split of {short_repr(num_splits)}"
+        raise FormatError(path, got, "a name like model-00001-of-00003.gguf", "keep the names")
     headers = []
-    for number in range(1, int(named[3]) + 1):
-        part = path.with_name(f"{named[1]}-{number:05}-of-{named[3]}.gguf")
-        if part.name == path.name:
+    for number in range(1, int(match[3]) + 1):
+        split = path.with_name(f"{match[1]}-{number:05}-of-{match[3]}.gguf")
+        if split.name == path.name:
             headers.append(header)
             continue
         try:
-            with open_regular(part) as (stream, size):
-                headers.append(parse(stream, size, part))
+            with open_regular(split) as (stream, size):
+                headers.append(parse(stream, size, split))
         except FileNotFoundError:
-            raise FormatError(path, f"no {part.name} beside it", "all parts of the model") from None
-    tensors = tuple(tensor for part in headers for tensor in part.tensors)
+            raise FormatError(path, f"no {split.name} beside it", "all splits") from None
+    tensors = tuple(tensor for split in headers for tensor in split.tensors)
     if len({tensor.name for tensor in tensors}) < len(tensors):
-        raise FormatError(path, "a tensor that is in two parts", "each name once")
-    wanted = header.metadata.get("split.tensors.count", str(len(tensors)))
-    if wanted != str(len(tensors)):
+        raise FormatError(path, "a tensor that is in two splits", "each name once")
+    expected = header.metadata.get("split.tensors.count", str(len(tensors)))
+    if expected != str(len(tensors)):
         raise FormatError(
-            path, f"{len(tensors)} tensors in all parts", f"{short_repr(wanted)[1:-1]}"
+            path, f"{len(tensors)} tensors in all splits", f"{short_repr(expected)[1:-1]}"
         )
-    return Header(tensors, headers[0].metadata, sum(part.data_bytes for part in headers))
+    return Header(tensors, headers[0].metadata, sum(split.data_bytes for split in headers))

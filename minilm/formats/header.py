@@ -1,4 +1,4 @@
-"""What every container's header comes down to: tensors with their place in a file, and metadata."""
+"""Header and StoredTensor: what the readers of all formats return."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """One stored tensor. ``dtype`` is torch's name, GGUF's in small letters, or unknown text as it is.
+    """One stored tensor. ``dtype`` is torch's name, GGUF's in lower case, or the file's if unknown.
 
-    ``nbytes`` bytes begin at ``offset`` of ``file``, row-major and little-endian; ``offset`` is None
-    where they do not lie in one piece (a strided view, a compressed entry).
+    Its ``nbytes`` bytes begin at ``offset`` of ``file``, row-major and little-endian; ``offset`` is
+    None where they are not contiguous (a strided view, a compressed entry).
     """
 
     name: str
@@ -33,8 +33,8 @@ class StoredTensor:
 class Header:
     """A checked header: tensors in the order of their data, and the file's metadata.
 
-    ``data_bytes`` is what the tensors take on disk; ``shared`` are pairs (name, earlier name of the
-    same storage) where the container can say so.
+    ``data_bytes`` is the tensors' size on disk; ``shared`` are pairs (name, earlier name of the same
+    storage), which only torch.save records.
     """
 
     tensors: tuple[StoredTensor, ...]

@@ -1,7 +1,7 @@
-"""Checkpoints in several files, by their index; and which weights a folder holds.
+"""Sharded checkpoints, read by their index; and the choice of a folder's weights file.
 
 Format: NAME.index.json, {"metadata": {...}, "weight_map": {tensor: file beside the index}}, as
-transformers' save_pretrained writes it for safetensors and for torch.save alike.
+written by transformers' save_pretrained for shards of safetensors and of torch.save.
 """
 
 from __future__ import annotations
@@ -13,95 +13,102 @@ from pathlib import Path
 from minilm.errors import FormatError, InputError
 from minilm.formats.checks import check_name, open_regular
 from minilm.formats.header import Header, StoredTensor
-from minilm.formats.json_file import LARGEST, parse_object
+from minilm.formats.json_file import MAX_JSON_BYTES, parse_object
 from minilm.safe_text import short_repr
 
-MOST_SHARDS = 2000
+MAX_SHARDS = 2000
 
-# In the order that transformers looks for them.
+# In transformers' order of preference.
 WEIGHTS = (
     "model.safetensors",
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-# Else the only file of a kind, the safer kinds first; an adapter where there is no model.
+# Else the only file with an ending, safer formats first; an adapter only where there is no model.
 ENDINGS = (".safetensors.index.json", ".safetensors", ".gguf", ".bin", ".pth", ".pt")
 ADAPTER = "adapter_model."
 NOT_WEIGHTS = ("optimizer.", "scheduler.", "rng_state", "training_args.")
 
 
 def read_index(path: Path) -> Header:
-    """Read the index ``path`` and the header of every shard that it names.
+    """Read the index ``path`` and the header of every shard in it.
 
-    Raises FormatError where index and shards disagree, or OSError as a file gives it.
+    Raises FormatError where index and shards disagree, or OSError.
     """
     with open_regular(path) as (stream, _):
-        return parse(stream.read(LARGEST + 1), path)
+        return parse(stream.read(MAX_JSON_BYTES + 1), path)
 
 
 def parse(raw: bytes, path: Path) -> Header:
-    """What the index text ``raw`` leads to; shards are looked for in the folder of ``path``."""
+    """The joint header of the shards of the index ``raw``, which are in the folder of ``path``."""
     index = parse_object(path, raw, unique=True)
-    places = _weight_map(path, index.get("weight_map"))
-    shards = list(dict.fromkeys(places.values()))
-    if len(shards) > MOST_SHARDS:
-        raise FormatError(path, f"{len(shards)} shards", f"at most {MOST_SHARDS}")
+    shard_of = _weight_map(path, index.get("weight_map"))
+    shards = list(dict.fromkeys(shard_of.values()))
+    if len(shards) > MAX_SHARDS:
+        raise FormatError(path, f"{len(shards)} shards", f"at most {MAX_SHARDS}")
     tensors: list[StoredTensor] = []
     shared: list[tuple[str, str]] = []
-    texts: dict[str, str] = {}  # torchao describes its tensors in the metadata of their shard
+    metadata: dict[str, str] = {}  # torchao describes its tensors in that of their shard
     data_bytes = 0
     for shard in sorted(shards):
         header = _read_shard(path, shard)
         for tensor in header.tensors:
-            place = places.pop(tensor.name, None)
-            if place != shard:
-                came = f"tensor {short_repr(tensor.name)} in {short_repr(shard)}"
-                wanted = (
-                    f"it in {short_repr(place)}" if place else "no tensor that the index leaves out"
+            indexed_shard = shard_of.pop(tensor.name, None)
+            if indexed_shard != shard:
+                got = f"tensor {short_repr(tensor.name)} in {short_repr(shard)}"
+                expected = (
+                    f"it in {short_repr(indexed_shard)}"
+                    if indexed_shard
+                    else "only tensors that are in the index"
                 )
-                raise FormatError(path, came, wanted)
+                raise FormatError(path, got, expected)
         tensors += header.tensors
         shared += header.shared
-        texts |= header.metadata
+        metadata |= header.metadata
         data_bytes += header.data_bytes
-    for name, shard in places.items():
-        raise FormatError(path, f"no tensor {short_repr(name)} in {short_repr(shard)}", "it there")
-    metadata = index.get("metadata")
-    said = metadata.items() if isinstance(metadata, dict) else ()
-    texts |= {key: str(value) for key, value in said if isinstance(value, (str, int, float))}
-    return Header(tuple(tensors), texts, data_bytes, tuple(shared))
+    for name, shard in shard_of.items():
+        got = f"no tensor {short_repr(name)} in {short_repr(shard)}"
+        raise FormatError(path, got, "every tensor of the index")
+    index_metadata = index.get("metadata")
+    if isinstance(index_metadata, dict):
+        metadata |= {
+            key: str(value)
+            for key, value in index_metadata.items()
+            if isinstance(value, (str, int, float))
+        }
+    return Header(tuple(tensors), metadata, data_bytes, tuple(shared))
 
 
-def shards_of(folder: Path) -> Path | None:
-    """The weights that ``folder`` holds: one file or an index; None where there are none.
+def find_weights(folder: Path) -> Path | None:
+    """The weights file or index in ``folder``; None where there is none.
 
-    Raises InputError where several files could be meant.
+    Raises InputError where the choice is ambiguous.
     """
     names = sorted(os.listdir(folder))
     for name in WEIGHTS:
         if name in names:
             return folder / name
-    weights = [name for name in _first_parts(names) if not name.startswith(NOT_WEIGHTS)]
+    weights = [name for name in _first_splits(names) if not name.startswith(NOT_WEIGHTS)]
     for is_adapter in (False, True):
         for ending in ENDINGS:
-            found = [
+            candidates = [
                 name
                 for name in weights
                 if name.endswith(ending) and name.startswith(ADAPTER) == is_adapter
             ]
-            if len(found) == 1:
-                return folder / found[0]
-            if found:
-                some = ", ".join(found[:4]) + (", ..." if len(found) > 4 else "")
+            if len(candidates) == 1:
+                return folder / candidates[0]
+            if candidates:
+                listed = ", ".join(candidates[:4]) + (", ..." if len(candidates) > 4 else "")
                 raise InputError(
-                    folder, f"several files of weights ({some})", "one", "name the file"
+                    folder, f"several weights files ({listed})", "one", "name the file"
                 )
     return None
 
 
-def _first_parts(names: Iterable[str]) -> list[str]:
-    """A GGUF model split by llama.cpp is read from any part: the first stands for all."""
+def _first_splits(names: Iterable[str]) -> list[str]:
+    """``names`` with only the first file of a GGUF model that llama.cpp split."""
     return [n for n in names if not n.endswith(".gguf") or "-of-" not in n or "-00001-of-" in n]
 
 
@@ -111,7 +118,7 @@ def _weight_map(path: Path, value: object) -> dict[str, str]:
     for shard in set(map(_hashable, value.values())):
         if not isinstance(shard, str) or not _is_plain(shard) or shard == path.name:
             raise FormatError(
-                path, f"the shard {short_repr(shard)}", "a file of weights beside the index"
+                path, f"the shard {short_repr(shard)}", "a weights file beside the index"
             )
     for name in value:
         check_name(path, name)
@@ -119,11 +126,12 @@ def _weight_map(path: Path, value: object) -> dict[str, str]:
 
 
 def _hashable(value: object) -> object:
+    """A string as it is, any other value as <type>."""
     return value if isinstance(value, str) else type(value).__name__.join("<>")
 
 
 def _is_plain(name: str) -> bool:
-    """A name of weights in this very folder, which no system reads as a way out of it."""
+    """Whether it names a weights file in the same folder, on every operating system."""
     return (
         name.endswith((".safetensors", ".bin", ".pt", ".pth"))
         and len(name) <= 255
@@ -143,5 +151,5 @@ def _read_shard(path: Path, name: str) -> Header:
 
         return read_torch_zip(shard)
     except FileNotFoundError:
-        came = f"no {short_repr(name)} beside it"
-        raise FormatError(path, came, "every shard that it names", "download it") from None
+        got = f"no {short_repr(name)} beside it"
+        raise FormatError(path, got, "every shard that it names", "download it") from None

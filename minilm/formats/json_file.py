@@ -1,4 +1,4 @@
-"""JSON that comes from elsewhere: bounded, UTF-8, an object; anything else is one clear line."""
+"""JSON objects from untrusted files, with limits; anything else is a FormatError of one line."""
 
 from __future__ import annotations
 
@@ -12,56 +12,56 @@ from minilm.formats.checks import open_regular
 from minilm.safe_text import short_repr
 
 # The index of a model with 140,000 tensors takes 14 MB. A parsed value takes up to 100 bytes and a
-# letter up to four, so what passes these limits fits into 200 MB.
-LARGEST = 32_000_000
-MOST_VALUES = 500_000
+# character up to four, so parsing stays within 200 MB.
+MAX_JSON_BYTES = 32_000_000
+MAX_JSON_VALUES = 500_000
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in ``path``. Raises FormatError, or OSError as the file gives it."""
+    """The JSON object in ``path``. Raises FormatError or OSError."""
     with open_regular(path) as (stream, _):
-        return parse_object(path, stream.read(LARGEST + 1))
+        return parse_object(path, stream.read(MAX_JSON_BYTES + 1))
 
 
 def parse_object(
     path: Path, raw: bytes, *, unique: bool = False, remedy: str = ""
 ) -> dict[str, Any]:
-    """The JSON object that ``raw`` spells; ``unique`` refuses a key that occurs twice in an object.
+    """Parse the JSON object in ``raw``; ``unique`` refuses a repeated key.
 
     ``path`` and ``remedy`` are for the message. Raises FormatError.
     """
 
-    def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         entries = dict(pairs)
         if len(entries) < len(pairs):
-            twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
-            raise broken(f"a name that occurs twice: {short_repr(twice)}", "each name once")
+            repeated = Counter(name for name, _ in pairs).most_common(1)[0][0]
+            raise error(f"a name that occurs twice: {short_repr(repeated)}", "each name once")
         return entries
 
-    def broken(came: str, expected: str = "a JSON object") -> FormatError:
-        return FormatError(path, came, expected, remedy)
+    def error(got: str, expected: str = "a JSON object") -> FormatError:
+        return FormatError(path, got, expected, remedy)
 
-    largest = LARGEST if raw.isascii() else LARGEST // 4
-    if len(raw) > largest:
-        raise broken(f"over {largest} bytes of JSON", "less")
-    if sum(map(raw.count, (b",", b"[", b"{"))) > MOST_VALUES:
-        raise broken(f"over {MOST_VALUES} values of JSON", "fewer")
+    max_bytes = MAX_JSON_BYTES if raw.isascii() else MAX_JSON_BYTES // 4
+    if len(raw) > max_bytes:
+        raise error(f"over {max_bytes} bytes of JSON", "less")
+    if sum(map(raw.count, (b",", b"[", b"{"))) > MAX_JSON_VALUES:
+        raise error(f"over {MAX_JSON_VALUES} values of JSON", "fewer")
     try:
-        hook = distinct if unique else None
+        hook = unique_keys if unique else None
         value = json.loads(raw.decode("utf-8"), object_pairs_hook=hook, parse_int=_whole_number)
         if rb"\u" in raw:
-            json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
+            json.dumps(value, ensure_ascii=False).encode()  # refuses a lone surrogate
     except FormatError:
         raise
-    except (ValueError, RecursionError) as error:  # also an integer of too many digits
-        raise broken(f"not JSON ({short_repr(str(error))[1:-1]})") from None
+    except (ValueError, RecursionError) as reason:  # also a number of too many digits
+        raise error(f"not JSON ({short_repr(str(reason))[1:-1]})") from None
     if not isinstance(value, dict):
-        raise broken(f"a JSON {type(value).__name__}")
+        raise error(f"a JSON {type(value).__name__}")
     return value
 
 
 def _whole_number(digits: str) -> int:
-    """What takes quadratic time to read is no size of anything."""
+    """Parse an integer; converting a longer one would take quadratic time."""
     if len(digits) > 100:
         raise ValueError("a number of over 100 digits")
     return int(digits)

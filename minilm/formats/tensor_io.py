@@ -1,4 +1,4 @@
-"""Tensors from file to file, one at a time: read by their place in the header, written behind a new one."""
+"""Tensors one at a time: read at their offset in a file, and the one writer of safetensors files."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minilm import files
+from minilm.dtypes import BITS, storage_bytes
 from minilm.errors import FormatError
 from minilm.formats.header import StoredTensor
 from minilm.formats.safetensors import make_header
 
 Array = NDArray[Any]
 
-# torch's names; numpy has no bfloat16, and nothing here needs its values.
 CHUNK = 2**24  # bytes
+# torch's names; numpy has no bfloat16, and nothing here needs its values.
 NUMPY = {"float64": "<f8", "float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}
 
 
 def read(tensor: StoredTensor) -> Array:
     """Its values, in the shape of the header. Raises FormatError where they are not weights in one piece."""
     if tensor.dtype not in NUMPY or tensor.offset is None or tensor.file is None:
-        where = tensor.file or tensor.name
         raise FormatError(
-            where, f"{tensor.name} in {tensor.dtype}", f"weights in {', '.join(NUMPY)}"
+            tensor.file or tensor.name,
+            f"{tensor.name} in {tensor.dtype}",
+            f"weights in {', '.join(NUMPY)}",
         )
     values = np.fromfile(tensor.file, NUMPY[tensor.dtype], tensor.count, offset=tensor.offset)
     if len(values) != tensor.count:
@@ -37,24 +39,25 @@ def read(tensor: StoredTensor) -> Array:
 def write(
     path: Path, plan: Mapping[StoredTensor, Callable[[], Array]], metadata: Mapping[str, str]
 ) -> None:
-    """Write one safetensors file atomically; each value is made when its place is reached.
+    """Write one safetensors file atomically, each tensor when its turn comes: one is in memory at a time.
 
-    The widest elements come first, then the order of names: so every tensor is aligned.
+    An array has the shape of its tensor, and its bits; of which numpy type, says nothing. The widest
+    elements come first, then the order of names, so that every tensor is aligned. Raises OSError.
     """
-    ordered = sorted(
-        plan, key=lambda tensor: (-np.dtype(NUMPY[tensor.dtype]).itemsize, tensor.name)
-    )
+    ordered = sorted(plan, key=lambda tensor: (-BITS[tensor.dtype], tensor.name))
     with files.atomic_writer(path) as stream:
         stream.write(make_header(ordered, metadata))
         for tensor in ordered:
             values = plan[tensor]()
             assert values.shape == tensor.shape, (tensor.name, values.shape, tensor.shape)
+            assert values.nbytes == storage_bytes(tensor.count, tensor.dtype), tensor.name
             for rows in chunks(values):
                 stream.write(np.ascontiguousarray(rows).data)
 
 
 def chunks(values: Array) -> Iterator[Array]:
-    """Rows of a tensor, some megabytes at a time: what is made of them need not be there all at once."""
+    """Rows of a tensor, or its one value, some megabytes at a time: a copy of them is as small."""
+    values = np.atleast_1d(values)
     count = max(1, CHUNK // max(1, values.nbytes // max(1, len(values))))
     for start in range(0, len(values), count):
         yield values[start : start + count]

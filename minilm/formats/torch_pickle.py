@@ -1,9 +1,9 @@
-"""A pickle of torch.save read without unpickling: tensors become descriptions, nothing is called.
+"""Reads a pickle of torch.save without unpickling: tensors become descriptions, nothing is called.
 
-The standard library's pickletools decodes the instructions; the stack machine here follows them
-(https://github.com/python/cpython/blob/main/Lib/pickletools.py tells what each does) on dicts, lists,
-tuples and plain values only. There is no code in here that imports a name or calls an object from the
-file: a name stays a name, and the calls that torch.save writes are recognized by it.
+The standard library's pickletools decodes the instructions
+(https://github.com/python/cpython/blob/main/Lib/pickletools.py documents each); the stack machine here
+executes them on dicts, lists, tuples and plain values only. Nothing named in the file is imported or
+called: the calls that torch.save writes are recognised by their names.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from minilm.errors import FormatError
 from minilm.safe_text import short_repr
 
 # A tensor takes some 35 instructions and 200 bytes.
-LARGEST_PICKLE = 16_000_000
-MOST_INSTRUCTIONS = 400_000
-LONGEST_NAME = 256
+MAX_PICKLE_BYTES = 16_000_000
+MAX_INSTRUCTIONS = 400_000
+MAX_NAME_LENGTH = 256
 
-# Names of storage classes; the others carry their dtype apart.
-STORAGES: dict[str, str] = {
+# torch's storage classes; with UntypedStorage the dtype is an argument of the tensor.
+STORAGE_DTYPES: dict[str, str] = {
     "DoubleStorage": "float64",
     "FloatStorage": "float32",
     "HalfStorage": "float16",
@@ -47,7 +47,7 @@ STORAGES: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Storage:
-    """A stretch of numbers kept beside the pickle under ``key``; ``dtype`` is empty where it is bytes."""
+    """A torch storage, kept outside the pickle under ``key``; ``dtype`` is empty if untyped."""
 
     key: str
     dtype: str
@@ -55,10 +55,10 @@ class Storage:
 
 @dataclass(frozen=True, repr=False)
 class PickledTensor:
-    """A view of a storage, unchecked: offset, shape and stride are what the file says.
+    """A view of a storage, with offset, shape and stride as in the file, unchecked.
 
-    They may be structures that share parts again and again, so no part of this is ever spelled out.
-    ``storage`` is None on the meta device, which has shapes and no numbers.
+    They may be nested structures whose repr is exponentially long, hence no repr. ``storage`` is None
+    for a tensor on the meta device.
     """
 
     storage: Storage | None
@@ -70,49 +70,46 @@ class PickledTensor:
 
 @dataclass(frozen=True, repr=False)
 class PickledSubclass:
-    """A tensor of torchao: ``shape`` is what it stands for, ``state`` its attributes, tensors among them.
+    """A torchao tensor, unchecked; ``state`` are its attributes, inner tensors among them."""
 
-    As unchecked as a PickledTensor.
-    """
-
-    kind: str
+    class_name: str
     shape: object
     state: dict[Any, Any]
 
 
 @dataclass(frozen=True)
-class Name:
-    """A function or class by its full name."""
+class GlobalName:
+    """A function or class, by its full name."""
 
     text: str
 
 
 @dataclass(frozen=True)
-class Foreign:
-    """Where an object stood that is no tensor, number, text or container."""
+class OpaqueObject:
+    """Stands for an object that is no tensor, number, text or container."""
 
     name: str
 
 
 def read_pickle(path: Path, raw: bytes) -> Any:
-    """What ``raw`` describes: dicts, lists, tuples, plain values, tensors. Raises FormatError."""
-    machine = _Machine(path)
+    """The contents of ``raw``: dicts, lists, tuples, plain values, tensors. Raises FormatError."""
+    reader = _PickleReader(path)
     try:
         for count, (instruction, argument, _) in enumerate(pickletools.genops(io.BytesIO(raw))):
-            if count >= MOST_INSTRUCTIONS:
-                raise FormatError(path, f"over {MOST_INSTRUCTIONS} pickle instructions", "fewer")
-            machine.step(instruction.name, argument)
-        return machine.stack.pop()
+            if count >= MAX_INSTRUCTIONS:
+                raise FormatError(path, f"over {MAX_INSTRUCTIONS} pickle instructions", "fewer")
+            reader.step(instruction.name, argument)
+        return reader.stack.pop()
     except FormatError:
         raise
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError, Warning) as error:
-        # A Warning (about an escape in a text) where the interpreter makes errors of them.
-        came = f"a broken pickle ({type(error).__name__})"
-        raise FormatError(path, came, "a file that torch.save wrote") from None
+        # A Warning (about an escape in a string) if the interpreter turns warnings into errors.
+        got = f"a broken pickle ({type(error).__name__})"
+        raise FormatError(path, got, "a file that torch.save wrote") from None
 
 
-# Classes that checkpoints hold beside their tensors; an object of them is data, and is left out.
-_HARMLESS = {
+# Classes of plain data that checkpoints hold next to their tensors; their objects are skipped.
+_DATA_CLASSES = {
     "argparse.Namespace",
     "copyreg._reconstructor",
     "datetime.date",
@@ -154,7 +151,7 @@ _HARMLESS = {
     "builtins.str",
 }
 
-# What is called to make a container: an empty one, filled by later instructions, or of one argument.
+# Calls that make a container: an empty one, filled by later instructions, or one from an argument.
 _DICTS = {
     "collections.OrderedDict",
     "collections.defaultdict",
@@ -164,33 +161,42 @@ _DICTS = {
 _LISTS = {"builtins.list", "builtins.set", "collections.deque"}
 _TUPLES = {"torch.Size", "builtins.tuple"}
 
-# torch.save's own calls: the arguments of each that make a tensor are told apart in `_tensor`.
-_VIEWS = {
+# torch's functions that rebuild a tensor.
+_TENSOR_FUNCTIONS = {
     "torch._utils._rebuild_tensor",
     "torch._utils._rebuild_tensor_v2",
     "torch._utils._rebuild_tensor_v3",
     "torch._utils._rebuild_qtensor",
 }
-_WRAPPERS = {"torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state"}
-_FROM_TYPE = "torch._tensor._rebuild_from_type_v2"
-_SUBCLASS = "torch._utils._rebuild_wrapper_subclass"
-_META = "torch._utils._rebuild_meta_tensor_no_storage"
+_PARAMETER_FUNCTIONS = {
+    "torch._utils._rebuild_parameter",
+    "torch._utils._rebuild_parameter_with_state",
+}
+_REBUILD_FROM_TYPE = "torch._tensor._rebuild_from_type_v2"
+_REBUILD_SUBCLASS = "torch._utils._rebuild_wrapper_subclass"
+_REBUILD_META = "torch._utils._rebuild_meta_tensor_no_storage"
 
 _CALLABLE = (
-    _HARMLESS | _DICTS | _LISTS | _TUPLES | _VIEWS | _WRAPPERS | {_FROM_TYPE, _SUBCLASS, _META}
+    _DATA_CLASSES
+    | _DICTS
+    | _LISTS
+    | _TUPLES
+    | _TENSOR_FUNCTIONS
+    | _PARAMETER_FUNCTIONS
+    | {_REBUILD_FROM_TYPE, _REBUILD_SUBCLASS, _REBUILD_META}
 )
 
-# Classes of torchao: those of its tensors, and of the settings and enums among their attributes.
+# torchao's classes: tensors, and the settings and enums among their attributes.
 _TORCHAO = re.compile(r"torchao(\.\w+)*\.[A-Z]\w*", re.ASCII)
 
-# Python 2 named it otherwise, and protocol 2 still writes it so.
-_BUILTINS = ("__builtin__.", "builtins.")
+# Python 2's name of the module builtins, which protocol 2 still writes.
+_PYTHON_2_BUILTINS = "__builtin__."
 
 _MARK = object()
 
 
-class _Machine:
-    """The stack, the memo, and one method an instruction."""
+class _PickleReader:
+    """The pickle machine: a stack, a memo, and a method for each instruction."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -198,10 +204,10 @@ class _Machine:
         self.memo: dict[int, Any] = {}
 
     def step(self, instruction: str, argument: Any) -> None:
-        """Follow one instruction."""
-        if instruction in _PLAIN:
+        """Execute one instruction."""
+        if instruction in _LITERALS:
             is_long = isinstance(argument, int) and argument.bit_length() > 64
-            self.stack.append(Foreign("int") if is_long else argument)
+            self.stack.append(OpaqueObject("int") if is_long else argument)
         elif instruction in _CONSTANTS:
             make = _CONSTANTS[instruction]
             self.stack.append(make())
@@ -210,7 +216,7 @@ class _Machine:
         elif instruction in _GET:
             self.stack.append(self.memo[argument])
         elif instruction not in _IGNORED:
-            method = _METHODS.get(instruction)
+            method = _INSTRUCTIONS.get(instruction)
             if method is None:
                 raise FormatError(
                     self.path, f"the pickle instruction {instruction}", "what torch.save writes"
@@ -224,7 +230,7 @@ class _Machine:
         self.stack.pop()
 
     def pop_mark(self, _: Any) -> None:
-        self._marked()
+        self._pop_to_mark()
 
     def duplicate(self, _: Any) -> None:
         self.stack.append(self.stack[-1])
@@ -233,13 +239,13 @@ class _Machine:
         self.stack.append(_MARK)
 
     def tuple_of_mark(self, _: Any) -> None:
-        self.stack.append(tuple(self._marked()))
+        self.stack.append(tuple(self._pop_to_mark()))
 
     def list_of_mark(self, _: Any) -> None:
-        self.stack.append(self._marked())
+        self.stack.append(self._pop_to_mark())
 
     def dict_of_mark(self, _: Any) -> None:
-        items = self._marked()
+        items = self._pop_to_mark()
         self.stack.append(dict(zip(map(_key, items[::2]), items[1::2], strict=True)))
 
     def tuple_of_1(self, _: Any) -> None:
@@ -255,19 +261,19 @@ class _Machine:
         self._add_items([self.stack.pop()])
 
     def appends(self, _: Any) -> None:
-        self._add_items(self._marked())
+        self._add_items(self._pop_to_mark())
 
     def set_item(self, _: Any) -> None:
         value, key = self.stack.pop(), self.stack.pop()
         self._set_items([key, value])
 
     def set_items(self, _: Any) -> None:
-        self._set_items(self._marked())
+        self._set_items(self._pop_to_mark())
 
-    def name(self, argument: str) -> None:
+    def global_name(self, argument: str) -> None:
         self._push_name(".".join(argument.split(" ", 1)))
 
-    def name_from_stack(self, _: Any) -> None:
+    def stack_global(self, _: Any) -> None:
         name, module = self.stack.pop(), self.stack.pop()
         if not isinstance(name, str) or not isinstance(module, str):
             raise TypeError
@@ -275,26 +281,26 @@ class _Machine:
 
     def persistent(self, _: Any) -> None:
         """torch.save's only persistent objects are ("storage", class, key, location, elements)."""
-        kind, storage_type, key, *_ = self.stack.pop()
-        class_name = storage_type.text.rpartition(".")[2]
-        if kind != "storage" or not isinstance(key, str) or len(key) > LONGEST_NAME:
+        tag, storage_class, key, *_ = self.stack.pop()
+        class_name = storage_class.text.rpartition(".")[2]
+        if tag != "storage" or not isinstance(key, str) or len(key) > MAX_NAME_LENGTH:
             raise ValueError
-        self.stack.append(Storage(key, STORAGES[class_name]))
+        self.stack.append(Storage(key, STORAGE_DTYPES[class_name]))
 
     def call(self, _: Any) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
-        self.stack.append(self._called(function, arguments))
+        self.stack.append(self._call_result(function, arguments))
 
     def new_object(self, _: Any) -> None:
         arguments, cls = self.stack.pop(), self.stack.pop()
-        self.stack.append(self._called(cls, arguments))
+        self.stack.append(self._call_result(cls, arguments))
 
     def new_object_with_names(self, _: Any) -> None:
         self.stack.pop()
         self.new_object(None)
 
     def build(self, _: Any) -> None:
-        """The state of an object: left out, as the object is."""
+        """Skip the state of an object, as the object is skipped."""
         self.stack.pop()
         if not self.stack:
             raise IndexError
@@ -304,8 +310,8 @@ class _Machine:
             raise IndexError
         return self.stack[-count:]
 
-    def _marked(self) -> list[Any]:
-        """Take everything above the last mark, and the mark."""
+    def _pop_to_mark(self) -> list[Any]:
+        """Pop everything above the last mark, and the mark."""
         for index in range(len(self.stack) - 1, -1, -1):
             if self.stack[index] is _MARK:
                 items = self.stack[index + 1 :]
@@ -316,67 +322,67 @@ class _Machine:
     def _add_items(self, items: list[Any]) -> None:
         if isinstance(self.stack[-1], list):
             self.stack[-1].extend(items)
-        elif not isinstance(self.stack[-1], Foreign):
+        elif not isinstance(self.stack[-1], OpaqueObject):
             raise TypeError
 
     def _set_items(self, items: list[Any]) -> None:
         target = self.stack[-1]
         if isinstance(target, dict):
             target.update(zip(map(_key, items[::2]), items[1::2], strict=True))
-        elif not isinstance(target, Foreign):
+        elif not isinstance(target, OpaqueObject):
             raise TypeError
 
     def _push_name(self, name: str) -> None:
-        if name.startswith(_BUILTINS[0]):
-            name = _BUILTINS[1] + name.removeprefix(_BUILTINS[0])
+        if name.startswith(_PYTHON_2_BUILTINS):
+            name = "builtins." + name.removeprefix(_PYTHON_2_BUILTINS)
         module, _, last = name.rpartition(".")
-        is_storage = last in STORAGES and module in ("torch", "torch.storage", "torch.cuda")
-        known = name in _CALLABLE or is_storage or _is_value(module, last)
-        if len(name) > LONGEST_NAME or not (known or _TORCHAO.fullmatch(name)):
-            raise self._refused(name)
-        self.stack.append(Name(name))
+        is_storage = last in STORAGE_DTYPES and module in ("torch", "torch.storage", "torch.cuda")
+        is_allowed = name in _CALLABLE or is_storage or _is_torch_constant(module, last)
+        if len(name) > MAX_NAME_LENGTH or not (is_allowed or _TORCHAO.fullmatch(name)):
+            raise self._refusal(name)
+        self.stack.append(GlobalName(name))
 
-    def _refused(self, name: str) -> FormatError:
+    def _refusal(self, name: str) -> FormatError:
         if name.startswith("torch.nn.modules."):
-            came, remedy = f"a whole module ({short_repr(name)[1:-1]})", "save module.state_dict()"
+            got, remedy = f"a whole module ({short_repr(name)[1:-1]})", "save module.state_dict()"
         else:
-            came, remedy = f"the object {short_repr(name)}", "save a state dict of tensors"
+            got, remedy = f"the object {short_repr(name)}", "save a state dict of tensors"
         return FormatError(
-            self.path, came, "tensors and plain values", f"{remedy}; nothing was executed"
+            self.path, got, "tensors and plain values", f"{remedy}; nothing was executed"
         )
 
-    def _called(self, function: Any, arguments: Any) -> Any:
-        if not isinstance(function, Name) or not isinstance(arguments, tuple):
+    def _call_result(self, function: Any, arguments: Any) -> Any:
+        if not isinstance(function, GlobalName) or not isinstance(arguments, tuple):
             raise TypeError
         name = function.text
-        if name in _VIEWS:
+        if name in _TENSOR_FUNCTIONS:
             return _tensor(name, arguments)
-        if name in _WRAPPERS:
+        if name in _PARAMETER_FUNCTIONS:
             return arguments[0]
-        if name == _FROM_TYPE:
+        if name == _REBUILD_FROM_TYPE:
             function, _, inner, state = arguments
-            if isinstance(function, Name) and function.text == _SUBCLASS:
+            if isinstance(function, GlobalName) and function.text == _REBUILD_SUBCLASS:
                 return _subclass(inner, state)
-            return self._called(function, inner)
-        if name == _META:
+            return self._call_result(function, inner)
+        if name == _REBUILD_META:
             dtype, shape, stride = arguments[:3]
             return PickledTensor(None, _dtype(dtype), 0, shape, stride)
-        if name == _SUBCLASS:
-            raise TypeError  # without the state that has its tensors
+        if name == _REBUILD_SUBCLASS:
+            raise TypeError  # its tensors are in the state that only the call above has
         if name in _DICTS:
             return {}
-        # Nothing is copied: what is large once would otherwise be large as often as it is named.
+        # Copies would multiply the size of a container that is referenced repeatedly.
         if name in _LISTS:
             return arguments[0] if arguments and isinstance(arguments[0], list) else []
         if name in _TUPLES:
             return arguments[0] if arguments and isinstance(arguments[0], tuple) else ()
-        return Foreign(name)
+        return OpaqueObject(name)
 
 
-def _is_value(module: str, name: str) -> bool:
-    """Names that stand for themselves: torch's dtypes and quantization schemes."""
-    kinds = ("float", "bfloat", "int", "uint", "complex", "bool", "qint", "quint", "per_")
-    return module == "torch" and name.startswith(kinds)
+def _is_torch_constant(module: str, name: str) -> bool:
+    """Whether it is one of torch's dtypes or quantization schemes."""
+    prefixes = ("float", "bfloat", "int", "uint", "complex", "bool", "qint", "quint", "per_")
+    return module == "torch" and name.startswith(prefixes)
 
 
 def _tensor(name: str, arguments: tuple[Any, ...]) -> PickledTensor:
@@ -390,25 +396,29 @@ def _tensor(name: str, arguments: tuple[Any, ...]) -> PickledTensor:
 
 
 def _subclass(arguments: tuple[Any, ...], state: Any) -> PickledSubclass:
-    """By what torch rebuilds it of, (class, dtype, shape, ...), and by its attributes."""
+    """From torch's arguments to rebuild it, (class, dtype, shape, ...), and its attributes."""
     cls, _, shape = arguments[:3]
-    if not isinstance(cls, Name) or not _TORCHAO.fullmatch(cls.text) or not isinstance(state, dict):
+    if (
+        not isinstance(cls, GlobalName)
+        or not _TORCHAO.fullmatch(cls.text)
+        or not isinstance(state, dict)
+    ):
         raise TypeError
     return PickledSubclass(cls.text.rpartition(".")[2], shape, state)
 
 
 def _dtype(name: Any) -> str:
-    if not isinstance(name, Name):
+    if not isinstance(name, GlobalName):
         raise TypeError
     return name.text.removeprefix("torch.")
 
 
 def _key(key: Any) -> Any:
-    """A key of a dict: plain values as they are; what cannot be a tensor's name is one of its kind."""
+    """A key of a dict: a string or number as it is; any other object as a unique hashable value."""
     return key if isinstance(key, (str, int)) else (type(key).__name__, id(key))
 
 
-_PLAIN = frozenset(
+_LITERALS = frozenset(
     (
         *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
         *("STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
@@ -427,29 +437,29 @@ _CONSTANTS: dict[str, Callable[[], Any]] = {
     "EMPTY_SET": list,
     "EMPTY_DICT": dict,
 }
-_METHODS: dict[str, Callable[[_Machine, Any], None]] = {
-    "MEMOIZE": _Machine.memoize,
-    "POP": _Machine.pop,
-    "POP_MARK": _Machine.pop_mark,
-    "DUP": _Machine.duplicate,
-    "MARK": _Machine.mark,
-    "TUPLE": _Machine.tuple_of_mark,
-    "TUPLE1": _Machine.tuple_of_1,
-    "TUPLE2": _Machine.tuple_of_2,
-    "TUPLE3": _Machine.tuple_of_3,
-    "LIST": _Machine.list_of_mark,
-    "FROZENSET": _Machine.list_of_mark,
-    "DICT": _Machine.dict_of_mark,
-    "APPEND": _Machine.append,
-    "APPENDS": _Machine.appends,
-    "ADDITEMS": _Machine.appends,
-    "SETITEM": _Machine.set_item,
-    "SETITEMS": _Machine.set_items,
-    "GLOBAL": _Machine.name,
-    "STACK_GLOBAL": _Machine.name_from_stack,
-    "BINPERSID": _Machine.persistent,
-    "REDUCE": _Machine.call,
-    "NEWOBJ": _Machine.new_object,
-    "NEWOBJ_EX": _Machine.new_object_with_names,
-    "BUILD": _Machine.build,
+_INSTRUCTIONS: dict[str, Callable[[_PickleReader, Any], None]] = {
+    "MEMOIZE": _PickleReader.memoize,
+    "POP": _PickleReader.pop,
+    "POP_MARK": _PickleReader.pop_mark,
+    "DUP": _PickleReader.duplicate,
+    "MARK": _PickleReader.mark,
+    "TUPLE": _PickleReader.tuple_of_mark,
+    "TUPLE1": _PickleReader.tuple_of_1,
+    "TUPLE2": _PickleReader.tuple_of_2,
+    "TUPLE3": _PickleReader.tuple_of_3,
+    "LIST": _PickleReader.list_of_mark,
+    "FROZENSET": _PickleReader.list_of_mark,
+    "DICT": _PickleReader.dict_of_mark,
+    "APPEND": _PickleReader.append,
+    "APPENDS": _PickleReader.appends,
+    "ADDITEMS": _PickleReader.appends,
+    "SETITEM": _PickleReader.set_item,
+    "SETITEMS": _PickleReader.set_items,
+    "GLOBAL": _PickleReader.global_name,
+    "STACK_GLOBAL": _PickleReader.stack_global,
+    "BINPERSID": _PickleReader.persistent,
+    "REDUCE": _PickleReader.call,
+    "NEWOBJ": _PickleReader.new_object,
+    "NEWOBJ_EX": _PickleReader.new_object_with_names,
+    "BUILD": _PickleReader.build,
 }

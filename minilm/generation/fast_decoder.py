@@ -1,14 +1,17 @@
-"""The model as generation runs it: the weights of a `Transformer`, few operations a block, and a cache.
+"""The model's forward pass for generation: the weights of a `Transformer`, and few operations a block.
 
-For one token a module call costs as much as the product in it. Every option of the model is written here a
-second time; tests/generation/test_fast_decoder.py holds the two against each other.
+For one token a module call costs as much as the product in it, so every option of the model is written here a
+second time, without modules. What something outside has put into the model (an adapter, a quantized layer, a
+hook) would be bypassed: `FastDecoder` refuses a model that is not exactly what its config builds.
 
-Shapes: b sequences, t tokens, h query heads, g key/value heads, k head width, d model width, V vocabulary.
+Shapes: b sequences, t tokens, n keys, h query heads, g key/value heads, k head width, d model width,
+V vocabulary, m rows, i inputs and o outputs of a product.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -16,153 +19,51 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minilm.config import ModelConfig
+from minilm.errors import InputError
 from minilm.model.attention import fused_attention
-from minilm.model.kv_cache import BlockCache, Cache, Step
-from minilm.model.layers import activated
+from minilm.model.kv_cache import BlockKVCache, KVCache, Positions
+from minilm.model.layers import apply_activation
 from minilm.model.ngrams import ngram_rows
 from minilm.model.rope import rotate
 from minilm.model.transformer import Block, Transformer
 
 
-class Product:
-    """(m, i) -> (m, o): times a matrix (o, i), plus a bias.
-
-    On a CPU, torch gives a product of few rows to one thread, which reads the matrix at half of what memory
-    can; cut into parts it goes to all (docs/performance.md).
-    """
-
-    FEW_ROWS = 32
-
-    def __init__(self, weight: Tensor, bias: Tensor | None, *, cut: bool = True) -> None:
-        self.weight, self.bias = weight, bias
-        self.width = weight.shape[1]
-        # At least two parts a thread; the rows that do not divide are a product of their own.
-        self.parts = 2 * max(2, torch.get_num_threads())
-        rows = weight.shape[0] // self.parts * self.parts
-        self.cut = (
-            cut and rows > 0 and weight.device.type == "cpu" and weight.dtype == torch.float32
-        )
-        if self.cut:
-            self.matrices = weight[:rows].view(self.parts, -1, self.width)
-            self.biases = None if bias is None else bias[:rows].view(self.parts, -1, 1)
-            self.rest = None
-            if rows < weight.shape[0]:
-                rest = None if bias is None else bias[rows:]
-                self.rest = Product(weight[rows:], rest, cut=False)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        m = x.shape[0]
-        if not self.cut or m > self.FEW_ROWS:
-            return F.linear(x, self.weight, self.bias)
-        columns = x.t().expand(self.parts, self.width, m)
-        if self.biases is None:
-            made = torch.bmm(self.matrices, columns)
-        else:
-            made = torch.baddbmm(self.biases, self.matrices, columns)
-        made = made.view(1, -1) if m == 1 else made.view(-1, m).t()
-        return made if self.rest is None else torch.cat((made, self.rest(x)), dim=1)
+class ModifiedModelError(InputError):
+    """A model computes something else than the weights of an unmodified `Transformer` would."""
 
 
-class DecoderBlock:
-    """(b·t, d) -> (b·t, d). Query, key and value come of one product."""
-
-    def __init__(self, block: Block, config: ModelConfig) -> None:
-        attention, feed_forward = block.attention, block.feed_forward
-        self.heads, self.kv_heads, self.head_dim = (
-            config.num_heads,
-            config.num_kv_heads,
-            config.head_dim,
-        )
-        self.window, self.parallel = config.sliding_window, config.parallel_residual
-        self.activation = config.feed_forward
-        self.taps = list(block.convolution.weight) if block.convolution is not None else []
-        self.attention_norm, self.feed_forward_norm = (
-            _norm(block.attention_norm),
-            _norm(block.feed_forward_norm),
-        )
-        inputs = (attention.query, attention.key, attention.value)
-        biases: list[Tensor] = [each.bias for each in inputs if each.bias is not None]
-        self.query_key_value = Product(
-            torch.cat([each.weight for each in inputs]), torch.cat(biases) if biases else None
-        )
-        self.query_norm = self.key_norm = None
-        if attention.query_norm is not None and attention.key_norm is not None:
-            self.query_norm, self.key_norm = _norm(attention.query_norm), _norm(attention.key_norm)
-        self.output = _product(attention.output)
-        self.gate = _product(feed_forward.gate) if feed_forward.gate is not None else None
-        self.up, self.down = _product(feed_forward.up), _product(feed_forward.down)
-
-    def __call__(self, x: Tensor, kept: BlockCache, step: Step) -> Tensor:
-        if self.taps:
-            x = self._convolved(x, kept.recent)
-        after = x + self.output(self._attended(self.attention_norm(x), kept, step))
-        normed = self.feed_forward_norm(x if self.parallel else after)
-        gate = self.gate(normed) if self.gate is not None else None
-        return after.add_(self.down(activated(self.activation, self.up(normed), gate)))
-
-    def _convolved(self, x: Tensor, recent: Tensor) -> Tensor:
-        """``recent``, (b, c, d), stands before the inputs, and is moved on to the last of them."""
-        b, taps, d = recent.shape
-        inputs = torch.cat((recent, x.reshape(b, -1, d)), dim=1)
-        t = inputs.shape[1] - taps
-        recent.copy_(inputs[:, t:])
-        mixed = inputs[:, taps:]
-        for distance, weight in enumerate(self.taps, start=1):
-            mixed = torch.addcmul(mixed, inputs[:, taps - distance :][:, :t], weight)
-        return mixed.reshape(b * t, d)
-
-    def _attended(self, x: Tensor, kept: BlockCache, step: Step) -> Tensor:
-        """(b·t, d) -> (b·t, h·k), and the cache has the keys and values."""
-        h, g, k, b = self.heads, self.kv_heads, self.head_dim, kept.key.shape[0]
-        # Contiguous, or scaled_dot_product_attention takes its slow path.
-        made = self.query_key_value(x).contiguous()
-        parts = made.view(b, -1, h + 2 * g, k).transpose(1, 2)
-        query, key, value = torch.split(parts, [h, g, g], dim=1)  # b h t k, b g t k
-        if self.query_norm is not None and self.key_norm is not None:
-            query, key = self.query_norm(query), self.key_norm(key)
-        if step.rotation is not None:
-            query, key = rotate(query, *step.rotation), rotate(key, *step.rotation)
-        kept.keep(key, value, step)
-        if step.first:
-            key, value = (each.repeat_interleave(h // g, dim=1) for each in (key, value))
-            mixed = fused_attention(query, key, value, window=self.window, dropout=0.0)
-            return rearrange(mixed, "b h t k -> (b t) (h k)")
-        # Queries that share a key stand where tokens would.
-        mixed = F.scaled_dot_product_attention(
-            query.reshape(b, g, h // g, k), *kept.seen(step), attn_mask=step.visible
-        )
-        return mixed.reshape(b, h * k)
-
-
-class Decoder:
-    """Tokens (b, t) after those of a cache, which keeps them too -> logits (b, V) of what follows."""
+class FastDecoder:
+    """Tokens (b, t) after those of a cache, which are added to it -> logits (b, V) of the next token."""
 
     def __init__(self, model: Transformer, *, compiled: bool = False) -> None:
-        """``model`` is in eval mode; its weights are used in place, but for query, key and value.
+        """The weights of ``model`` are used in place, but for query, key and value.
 
-        ``compiled``: the step of one token is, on CUDA into a graph.
+        ``compiled``: the pass of one token is, on CUDA into a graph. Raises ModifiedModelError.
         """
+        check_unmodified(model)
         self.model, self.config, self.compiled = model, model.config, compiled
         self.device, self._dtype = model.lm_head.weight.device, model.lm_head.weight.dtype
         self._embedding = model.embedding
         with torch.no_grad():
-            self._blocks = [DecoderBlock(block, model.config) for block in model.blocks]  # type: ignore[arg-type]
+            self._blocks = [FastBlock(block, model.config) for block in model.blocks]  # type: ignore[arg-type]
         self._final_norm = _norm(model.final_norm)
-        self._head = Product(model.lm_head.weight, None)
+        self._lm_head = SplitLinear(model.lm_head.weight, None)
 
-        self._compiled = self._run
+        self._compiled_forward = self._forward
         if compiled:
-            self._compiled = torch.compile(self._run, mode="reduce-overhead", dynamic=False)
+            self._compiled_forward = torch.compile(
+                self._forward, mode="reduce-overhead", dynamic=False
+            )
             # What stays where it is need not be copied into a graph.
             for tensor in (*model.parameters(), *self._fused()):
                 torch._dynamo.mark_static_address(tensor)
 
-    def cache(self, sequences: int, size: int) -> Cache:
-        """Room for that many sequences of at most ``size`` tokens."""
-        cache = Cache(
+    def new_cache(self, sequences: int, max_length: int) -> KVCache:
+        """An empty cache for that many sequences of at most ``max_length`` tokens."""
+        cache = KVCache(
             self.config,
             sequences,
-            size=size,
+            max_length=max_length,
             device=self.device,
             dtype=self._dtype,
             fixed_shapes=self.compiled,
@@ -172,42 +73,209 @@ class Decoder:
                 torch._dynamo.mark_static_address(tensor)
         return cache
 
-    def __call__(self, tokens: Tensor, cache: Cache) -> Tensor:
-        """The first tokens of each sequence, or the next one of each."""
-        t, first = tokens.shape[1], not any(cache.lengths)
-        step = cache.first_step(t) if first else cache.next_step()
-        run = self._compiled if cache.fixed_shapes and not first else self._run
-        logits = run(tokens, cache, step)
+    def __call__(self, tokens: Tensor, cache: KVCache) -> Tensor:
+        t = tokens.shape[1]
+        forward = self._compiled_forward if cache.fixed_shapes and t == 1 else self._forward
+        logits = forward(tokens, cache, cache.next_positions(t))
         cache.advance(t)
         return logits
 
     def _fused(self) -> Iterator[Tensor]:
         for block in self._blocks:
-            product = block.query_key_value
-            yield product.weight
-            if product.bias is not None:
-                yield product.bias
+            yield block.query_key_value.weight
+            if block.query_key_value.bias is not None:
+                yield block.query_key_value.bias
 
-    def _run(self, tokens: Tensor, cache: Cache, step: Step) -> Tensor:
+    def _forward(self, tokens: Tensor, cache: KVCache, positions: Positions) -> Tensor:
         b, t = tokens.shape
         embedding = self._embedding
         x = F.embedding(tokens.flatten(), embedding.token.weight)
         if embedding.position is not None:
-            position = F.embedding(step.positions, embedding.position.weight)
-            x = x + (position.repeat(b, 1) if step.first and b > 1 else position)
+            x = x + F.embedding(positions.index.flatten(), embedding.position.weight)
         if embedding.ngram is not None:
-            known = torch.cat((cache.tokens, tokens), dim=1)
-            cache.tokens.copy_(known[:, t:])
+            known = cache.extend_tokens(tokens)
             rows = ngram_rows(known, embedding.longest_ngram, embedding.ngram_rows)[:, -t:]
             x = x + F.embedding(rows, embedding.ngram.weight).sum(dim=2).view(b * t, -1)
-        for block, kept in zip(self._blocks, cache.blocks, strict=True):
-            x = block(x, kept, step)
+        for block, block_cache in zip(self._blocks, cache.blocks, strict=True):
+            x = block(x, block_cache, positions)
         last = x if t == 1 else x.view(b, t, -1)[:, -1]
-        return self._head(self._final_norm(last))
+        return self._lm_head(self._final_norm(last))
 
 
-def _product(linear: nn.Linear) -> Product:
-    return Product(linear.weight, linear.bias)
+class FastBlock:
+    """(b·t, d) -> (b·t, d). Query, key and value are one product."""
+
+    def __init__(self, block: Block, config: ModelConfig) -> None:
+        attention, feed_forward = block.attention, block.feed_forward
+        self.num_heads, self.num_kv_heads = config.num_heads, config.num_kv_heads
+        self.head_dim = config.head_dim
+        self.window, self.parallel = config.sliding_window, config.parallel_residual
+        self.activation = config.feed_forward
+        self.taps = list(block.convolution.weight) if block.convolution is not None else []
+        self.attention_norm = _norm(block.attention_norm)
+        self.feed_forward_norm = _norm(block.feed_forward_norm)
+        projections = (attention.query, attention.key, attention.value)
+        biases: list[Tensor] = [each.bias for each in projections if each.bias is not None]
+        self.query_key_value = SplitLinear(
+            torch.cat([each.weight for each in projections]), torch.cat(biases) if biases else None
+        )
+        self.query_norm = self.key_norm = None
+        if attention.query_norm is not None and attention.key_norm is not None:
+            self.query_norm, self.key_norm = _norm(attention.query_norm), _norm(attention.key_norm)
+        self.output = _split(attention.output)
+        self.gate = _split(feed_forward.gate) if feed_forward.gate is not None else None
+        self.up, self.down = _split(feed_forward.up), _split(feed_forward.down)
+
+    def __call__(self, x: Tensor, cache: BlockKVCache, positions: Positions) -> Tensor:
+        if self.taps:
+            x = self._convolve(x, cache)
+        after = x + self.output(self._attend(self.attention_norm(x), cache, positions))
+        normed = self.feed_forward_norm(x if self.parallel else after)
+        gate = self.gate(normed) if self.gate is not None else None
+        return after.add_(self.down(apply_activation(self.activation, self.up(normed), gate)))
+
+    def _convolve(self, x: Tensor, cache: BlockKVCache) -> Tensor:
+        b, taps, d = cache.convolution_inputs.shape
+        inputs = cache.extend_inputs(x.reshape(b, -1, d))  # b (c + t) d
+        total = inputs[:, taps:]
+        t = total.shape[1]
+        for distance, weight in enumerate(self.taps, start=1):
+            total = torch.addcmul(total, inputs[:, taps - distance :][:, :t], weight)
+        return total.reshape(b * t, d)
+
+    def _attend(self, x: Tensor, cache: BlockKVCache, positions: Positions) -> Tensor:
+        """(b·t, d) -> (b·t, h·k), and the cache has the keys and values."""
+        h, g, k = self.num_heads, self.num_kv_heads, self.head_dim
+        b, t = positions.index.shape
+        # Contiguous, or scaled_dot_product_attention takes its slow path.
+        projected = self.query_key_value(x).contiguous()
+        heads = projected.view(b, t, h + 2 * g, k).transpose(1, 2)
+        query, key, value = torch.split(heads, [h, g, g], dim=1)  # b h t k, b g t k
+        if self.query_norm is not None and self.key_norm is not None:
+            query, key = self.query_norm(query), self.key_norm(key)
+        if positions.rotation is not None:
+            query, key = rotate(query, *positions.rotation), rotate(key, *positions.rotation)
+        key, value = cache.update(key, value, positions)  # b g n k
+        if t == 1:
+            # Queries that share a key stand where tokens would.
+            query = query.reshape(b, g, h // g, k)
+            attended = F.scaled_dot_product_attention(query, key, value, positions.mask)
+            return attended.reshape(b, h * k)
+        key, value = (each.repeat_interleave(h // g, dim=1) for each in (key, value))
+        if positions.first:
+            attended = fused_attention(query, key, value, window=self.window, dropout=0.0)
+        else:
+            attended = F.scaled_dot_product_attention(query, key, value, positions.mask)
+        return rearrange(attended, "b h t k -> (b t) (h k)")
+
+
+class SplitLinear:
+    """(m, i) -> (m, o): times a matrix (o, i), plus a bias; of few rows as several products at once.
+
+    On a CPU, torch gives a product of few rows to one thread, which reads the matrix at half of what memory
+    can; split into chunks of its outputs it goes to all threads (docs/performance.md).
+    """
+
+    MAX_ROWS = 32
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self.weight, self.bias = weight, bias
+        self.chunks = self._num_chunks()
+        if self.chunks:
+            split = weight.shape[0] // self.chunks * self.chunks
+            self.matrices = weight[:split].view(self.chunks, -1, weight.shape[1])
+            self.biases = None if bias is None else bias[:split].view(self.chunks, -1, 1)
+            # The outputs that do not divide are a product of their own.
+            self.remainder = weight[split:]
+            self.remainder_bias = None if bias is None else bias[split:]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        m = x.shape[0]
+        if not self.chunks or m > self.MAX_ROWS:
+            return F.linear(x, self.weight, self.bias)
+        columns = x.t().expand(self.chunks, -1, m)  # chunks i m
+        if self.biases is None:
+            y = torch.bmm(self.matrices, columns)
+        else:
+            y = torch.baddbmm(self.biases, self.matrices, columns)
+        y = y.view(1, -1) if m == 1 else y.view(-1, m).t()  # chunks o/chunks m -> m o
+        if self.remainder.shape[0] == 0:
+            return y
+        return torch.cat((y, F.linear(x, self.remainder, self.remainder_bias)), dim=1)
+
+    def _num_chunks(self) -> int:
+        """At least two a thread where splitting is faster, and the matrix has so many outputs; else 0."""
+        chunks = 2 * max(2, torch.get_num_threads())
+        faster = self.weight.device.type == "cpu" and self.weight.dtype == torch.float32
+        return chunks if faster and self.weight.shape[0] >= chunks else 0
+
+
+def check_unmodified(model: nn.Module) -> None:
+    """Raise ModifiedModelError where ``model`` is not, module by module, what its config builds.
+
+    Compared with a new model of the same config: names and exact types of the modules, their attributes (a
+    replaced `forward` is one), names and shapes of parameters and buffers. Besides, there must be no forward
+    hook, no parameter that is a tensor subclass, one dtype and one device, and no dropout in training mode.
+    """
+    if type(model) is not Transformer:
+        raise ModifiedModelError("model", type(model).__name__, "Transformer, no subclass of it")
+    with torch.device("meta"):
+        reference = Transformer(model.config)
+    modules = dict(model.named_modules(remove_duplicate=False))
+    for name, (module, expected) in _pairs(
+        modules, dict(reference.named_modules(remove_duplicate=False))
+    ):
+        if type(module) is not type(expected):
+            raise ModifiedModelError(name, _type_name(module), _type_name(expected))
+        if module._forward_hooks or module._forward_pre_hooks:
+            raise ModifiedModelError(name or "model", "a forward hook", "none")
+        for key, (value, expected_value) in _pairs(_attributes(module), _attributes(expected)):
+            if value is not expected_value and value != expected_value:
+                where = f"{name}.{key}" if name else key
+                raise ModifiedModelError(where, repr(value), repr(expected_value))
+    for name, (shape, expected_shape) in _pairs(_shapes(model), _shapes(reference)):
+        if shape != expected_shape:
+            raise ModifiedModelError(name, f"shape {shape}", f"{expected_shape}")
+    for name, parameter in model.named_parameters():
+        if type(parameter) is not nn.Parameter:
+            raise ModifiedModelError(name, type(parameter).__name__, "Parameter")
+    if len({(each.dtype, each.device) for each in model.parameters()}) > 1:
+        raise ModifiedModelError("parameters", "several dtypes or devices", "one of each")
+    if model.config.dropout and any(module.training for module in modules.values()):
+        raise ModifiedModelError("model", "training mode with dropout", "evaluation mode")
+
+
+_MODULE_INTERNALS = vars(nn.Module()).keys()
+
+
+def _attributes(module: nn.Module) -> dict[str, Any]:
+    """What a class and its users have set on a module, besides what every module has."""
+    return {key: value for key, value in vars(module).items() if key not in _MODULE_INTERNALS}
+
+
+def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Of every parameter and buffer."""
+    parameters = model.named_parameters(remove_duplicate=False)
+    return {
+        name: tuple(tensor.shape)
+        for name, tensor in (*parameters, *model.named_buffers(remove_duplicate=False))
+    }
+
+
+def _pairs(
+    values: dict[str, Any], expected: dict[str, Any]
+) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    """Name -> value and expected value, with None for an absent one."""
+    for name in {**expected, **values}:
+        yield name, (values.get(name), expected.get(name))
+
+
+def _type_name(module: nn.Module | None) -> str:
+    return "no module" if module is None else type(module).__name__
+
+
+def _split(linear: nn.Linear) -> SplitLinear:
+    return SplitLinear(linear.weight, linear.bias)
 
 
 def _norm(module: nn.LayerNorm | nn.RMSNorm) -> Callable[[Tensor], Tensor]:
@@ -215,4 +283,5 @@ def _norm(module: nn.LayerNorm | nn.RMSNorm) -> Callable[[Tensor], Tensor]:
     if isinstance(module, nn.RMSNorm):
         return lambda x: torch.rms_norm(x, shape, weight, epsilon)
     bias = module.bias
-    return lambda x: torch.layer_norm(x, shape, weight, bias, module.eps)
+    assert epsilon is not None
+    return lambda x: torch.layer_norm(x, shape, weight, bias, epsilon)

@@ -1,4 +1,4 @@
-"""Tokens to text as they come: whole characters only, and nothing past a stop string."""
+"""Tokens to text as they come: whole characters only, and nothing from a stop string on."""
 
 from __future__ import annotations
 
@@ -7,63 +7,63 @@ from collections.abc import Sequence
 from minilm.text.tokenizers import Tokenizer
 
 REPLACEMENT = "\ufffd"
-# A broken end is held back: it may be a character whose last byte is to come. So many tokens without
-# one are no text.
-LONGEST_HELD = 8
+# Text that ends in a broken character is held back: its last bytes may be still to come. After so many tokens
+# they will not.
+MAX_PENDING_TOKENS = 8
 
 
 class TextStream:
-    """The text of tokens that follow others; ``stopped`` once one of ``stops`` stood in it."""
+    """The text of tokens that follow others; ``stopped`` once it had one of ``stops`` in it."""
 
     def __init__(
-        self, tokenizer: Tokenizer, stops: Sequence[str] = (), before: Sequence[int] = ()
+        self, tokenizer: Tokenizer, stops: Sequence[str] = (), prompt: Sequence[int] = ()
     ) -> None:
-        """``before`` are the tokens that stand before: some tokenizers drop a space at the very beginning."""
+        """``prompt``: the tokens before the first one; some tokenizers drop a space at the very beginning."""
         self._tokenizer, self._stops = tokenizer, [stop for stop in stops if stop]
-        self._before = list(before[-1:])
-        self._held: list[int] = []  # tokens whose text is not whole yet
-        self._tail = ""  # text that may be the beginning of a stop string
+        self._previous = list(prompt[-1:])  # tokens that the next ones are decoded after
+        self._pending_tokens: list[int] = []  # their text does not end in a whole character yet
+        self._pending_text = ""  # may be the beginning of a stop string
         self.stopped = False
 
     def add(self, token: int) -> str:
         """The text that is certain with this token."""
-        self._held.append(token)
-        text = self._decoded()
-        if text.endswith(REPLACEMENT) and len(self._held) < LONGEST_HELD:
+        self._pending_tokens.append(token)
+        text = self._decode_pending()
+        if text.endswith(REPLACEMENT) and len(self._pending_tokens) < MAX_PENDING_TOKENS:
             return ""
-        # A special token has no text: what stands before it is still what comes before.
-        self._before = self._held if text else [*self._before, *self._held]
-        self._held = []
-        return self._checked(text)
+        # A special token has no text: the next one is decoded after what stands before it, too.
+        self._previous = self._pending_tokens if text else [*self._previous, *self._pending_tokens]
+        self._pending_tokens = []
+        return self._before_stop(text)
 
-    def rest(self) -> str:
-        """What was held back, at the end of the tokens."""
-        text = self._tail
-        if self._held:
-            text = self._checked(self._decoded()) + self._tail
-        self._held, self._tail = [], ""
+    def flush(self) -> str:
+        """The text that was held back, at the end of the tokens."""
+        text = self._pending_text
+        if self._pending_tokens:
+            text = self._before_stop(self._decode_pending()) + self._pending_text
+        self._pending_tokens, self._pending_text = [], ""
         return text
 
-    def _decoded(self) -> str:
-        """The text of what is held back, as it reads after the token before."""
-        known = self._tokenizer.decode(self._before)
-        return self._tokenizer.decode([*self._before, *self._held])[len(known) :]
+    def _decode_pending(self) -> str:
+        """The text of the pending tokens, as it reads after the previous ones."""
+        known = self._tokenizer.decode(self._previous)
+        return self._tokenizer.decode([*self._previous, *self._pending_tokens])[len(known) :]
 
-    def _checked(self, text: str) -> str:
-        """``text`` after what is held back, without what may yet be a stop string."""
+    def _before_stop(self, text: str) -> str:
+        """The pending text and ``text``, up to a stop string or what may become one."""
         if self.stopped:
             return ""
-        text = self._tail + text
-        places = [place for stop in self._stops if (place := text.find(stop)) >= 0]
-        if places:
-            self.stopped, self._tail = True, ""
-            return text[: min(places)]
-        held = max((_overlap(text, stop) for stop in self._stops), default=0)
-        self._tail = text[len(text) - held :]
-        return text[: len(text) - held]
+        text = self._pending_text + text
+        starts = [start for stop in self._stops if (start := text.find(stop)) >= 0]
+        if starts:
+            self.stopped, self._pending_text = True, ""
+            return text[: min(starts)]
+        pending = max((_overlap(text, stop) for stop in self._stops), default=0)
+        self._pending_text = text[len(text) - pending :]
+        return text[: len(text) - pending]
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Characters at the end of ``text`` that ``stop`` begins with."""
+    """Characters at the end of ``text`` that are the beginning of ``stop``."""
     longest = min(len(text), len(stop) - 1)
     return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)

@@ -1,1 +1,1 @@
-"""From a target to a Report: find what it is, collect the witnesses, compare them, price them."""
+"""From a target to a Report: open it, compare its witnesses, count its parameters and its costs."""

@@ -1,4 +1,4 @@
-"""What torch really keeps for the backward pass of minilm's model, against the ledger's prediction.
+"""Activations that torch saves for the backward pass of minilm's model, against the prediction.
 
 One forward pass and loss under autograd's hook on saved tensors, which sees every tensor on every
 device; on CUDA the allocator is read besides.
@@ -23,11 +23,12 @@ MEASURABLE_BYTES = 2**30
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Bytes of activations, predicted and found.
+class ActivationMeasurement:
+    """Bytes of activations, predicted and measured.
 
-    ``saved`` are the storages that autograd holds. On CUDA ``allocated`` is how much more the allocator
-    holds after the forward pass than before, and ``peak`` the most during forward and backward.
+    ``saved`` is the size of the storages that autograd holds. On CUDA ``allocated`` is what the
+    allocator holds more after the forward pass than before, and ``peak`` the most at any moment of
+    forward and backward.
     """
 
     device: str
@@ -41,7 +42,7 @@ class Measured:
 
     @property
     def relative_error(self) -> float:
-        """Of the prediction, against what autograd holds."""
+        """Error of the prediction, over what autograd holds."""
         return (self.predicted - self.saved) / self.saved
 
 
@@ -52,7 +53,7 @@ def check_activations(
     context: int | None = None,
     dtype: str = "float32",
     device: str | None = None,
-) -> Measured | None:
+) -> ActivationMeasurement | None:
     """Build the model, on CUDA where there is one, and measure it; None if it is too large for that."""
     context = context or config.context_length
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -61,7 +62,7 @@ def check_activations(
     limit = MEASURABLE_BYTES if device == "cpu" else torch.cuda.mem_get_info()[0] // 2
     if needed > limit:
         return None
-    # What is kept does not depend on the values: zeros need no initialisation.
+    # What is saved does not depend on the values: zeros need no initialization.
     with torch.device("meta"):
         model = Transformer(config)
     model.to_empty(device=device)
@@ -73,8 +74,8 @@ def check_activations(
 
 def measure_activations(
     model: Transformer, *, batch: int, context: int, dtype: str = "float32"
-) -> Measured:
-    """Run ``model`` once in training mode, where it is. Its weights, gradients and mode stay as they are.
+) -> ActivationMeasurement:
+    """Run ``model`` once in training mode on its device; its weights, gradients and mode are unchanged.
 
     Raises InputError for more tokens than the model's context length.
     """
@@ -86,7 +87,7 @@ def measure_activations(
     was_training = model.training
     devices = [device] if device.type == "cuda" else []
     try:
-        # Dropout draws; what the caller draws next must not change.
+        # Dropout draws random numbers: the caller's generator must not advance.
         with torch.random.fork_rng(devices=devices):
             saved, allocated, peak = _run(model.train(), tokens, dtype)
     finally:
@@ -94,7 +95,16 @@ def measure_activations(
     predicted = activations(
         config, batch=batch, context=context, dtype=dtype, device=device.type
     ).total()
-    return Measured(device.type, dtype, batch, context, predicted, saved, allocated, peak)
+    return ActivationMeasurement(
+        device=device.type,
+        dtype=dtype,
+        batch=batch,
+        context=context,
+        predicted=predicted,
+        saved=saved,
+        allocated=allocated,
+        peak=peak,
+    )
 
 
 def _run(
@@ -102,16 +112,16 @@ def _run(
 ) -> tuple[int, int | None, int | None]:
     device = tokens.device
     targets = tokens.clone()
-    known = {
+    uncounted = {
         tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), tokens, targets)
     }
-    # Held until the end: a freed storage's address could come again.
-    kept: dict[int, torch.UntypedStorage] = {}
+    # Held until the end: the address of a freed storage can be used again.
+    saved_storages: dict[int, torch.UntypedStorage] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known:
-            kept[storage.data_ptr()] = storage
+        if storage.data_ptr() not in uncounted:
+            saved_storages[storage.data_ptr()] = storage
         return tensor
 
     before = _allocated(device)
@@ -122,10 +132,10 @@ def _run(
     )
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), precision:
         loss = next_token_loss(model, tokens, targets)
-    saved = sum(storage.nbytes() for storage in kept.values())
+    saved = sum(storage.nbytes() for storage in saved_storages.values())
     if before is None:
         return saved, None, None
-    kept.clear()  # the backward pass frees as it goes
+    saved_storages.clear()  # the backward pass frees as it goes
     after = torch.cuda.memory_allocated(device)
     torch.autograd.grad(loss, list(model.parameters()))
     return saved, after - before, torch.cuda.max_memory_allocated(device) - before

@@ -1,51 +1,51 @@
-"""How many experts a token uses where no family declares the model: what its configuration says."""
+"""Active parameters of an undeclared mixture of experts, from the fields of its configuration."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from minilm.formats.header import Header
 from minilm.inspection.names import is_routed
 from minilm.inspection.report import TensorRow
 
-# All experts, and those that a token uses, as the configurations of many architectures call them.
-_ALL = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
-_USED = ("num_experts_per_tok", "num_experts_per_token", "moe_k", "moe_top_k")
+# The fields of many architectures for the number of experts, and for how many a token uses.
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+_ACTIVE_EXPERTS = ("num_experts_per_tok", "num_experts_per_token", "moe_k", "moe_top_k")
 
 
 def active_elements(
-    rows: Iterable[TensorRow], config: Mapping[str, Any], header: Header | None
+    rows: Iterable[TensorRow], config: Mapping[str, Any], metadata: Mapping[str, str]
 ) -> int | None:
-    """Parameters that one token uses; None where there are experts and nobody says how many."""
+    """Parameters that one token uses; None where there are experts and their number is not given.
+
+    ``config`` is a config.json, ``metadata`` that of a GGUF file; either may be empty.
+    """
     rows = tuple(rows)
     total = sum(row.count for row in rows)
     routed = sum(row.count for row in rows if is_routed(row.name))
     if not routed:
         return total
-    known = _in_metadata(header.metadata) if header is not None else None
-    known = known or _in_config(config)
-    if known is None:
+    numbers = _from_metadata(metadata) or _from_config(config)
+    if numbers is None:
         return None
-    experts, used = known
-    return total - routed + routed * used // experts
+    num_experts, num_active = numbers
+    return total - routed + routed * num_active // num_experts
 
 
-def _in_config(config: Mapping[str, Any]) -> tuple[int, int] | None:
-    for part in (config, config.get("text_config")):
-        if isinstance(part, Mapping):
-            experts = next((part[key] for key in _ALL if key in part), None)
-            used = next((part[key] for key in _USED if key in part), None)
-            if type(experts) is int and type(used) is int and 0 < used <= experts:
-                return experts, used
+def _from_config(config: Mapping[str, Any]) -> tuple[int, int] | None:
+    for fields in (config, config.get("text_config")):
+        if isinstance(fields, Mapping):
+            experts = next((fields[key] for key in _EXPERTS if key in fields), None)
+            active = next((fields[key] for key in _ACTIVE_EXPERTS if key in fields), None)
+            if type(experts) is int and type(active) is int and 0 < active <= experts:
+                return experts, active
     return None
 
 
-def _in_metadata(metadata: Mapping[str, str]) -> tuple[int, int] | None:
-    """GGUF's own words for it."""
+def _from_metadata(metadata: Mapping[str, str]) -> tuple[int, int] | None:
     architecture = metadata.get("general.architecture", "")
     experts = metadata.get(f"{architecture}.expert_count", "")
-    used = metadata.get(f"{architecture}.expert_used_count", "")
-    if not experts.isdecimal() or not used.isdecimal() or not 0 < int(used) <= int(experts):
+    active = metadata.get(f"{architecture}.expert_used_count", "")
+    if not experts.isdecimal() or not active.isdecimal() or not 0 < int(active) <= int(experts):
         return None
-    return int(experts), int(used)
+    return int(experts), int(active)

@@ -1,9 +1,9 @@
-"""Compare the formula's tensors with a witness's, name by name and shape by shape."""
+"""A file's tensors by kind, and a witness's tensors compared with the formula's: names and shapes."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from minilm.inspection.names import is_buffer
@@ -13,7 +13,7 @@ from minilm.quantization.logical_tensors import LogicalTensor
 Shapes = Mapping[str, tuple[int, ...]]
 
 _LAYER = re.compile(r"\.\d+\.")
-# A file that shares nothing with the formula would list every tensor; this many names say it.
+# A file that shares no name with the formula would otherwise list every tensor.
 LONGEST_LIST = 20
 
 
@@ -22,8 +22,8 @@ def expected_shapes(layout: Layout) -> dict[str, tuple[int, ...]]:
     return {tensor.name: tensor.shape for tensor in layout.named_tensors()}
 
 
-def compare(expected: Shapes, actual: Shapes, witness: str) -> list[str]:
-    """One line for each tensor that is missing, unexpected, or of another shape."""
+def compare_shapes(expected: Shapes, actual: Shapes, witness: str) -> list[str]:
+    """One line for each tensor of ``witness`` that is missing, unexpected, or of another shape."""
     lines = []
     for name in expected.keys() - actual.keys():
         lines.append(f"{witness}: {name} {list(expected[name])} is missing")
@@ -38,82 +38,89 @@ def compare(expected: Shapes, actual: Shapes, witness: str) -> list[str]:
     return _shortened(sorted(lines), witness)
 
 
+def compare_totals(expected: int, actual: int, witness: str, reference: str) -> list[str]:
+    """One line where the totals of ``witness`` and of its ``reference`` differ."""
+    if expected == actual:
+        return []
+    difference = f"the {reference} says {expected:,} ({actual - expected:+,})"
+    return [f"{witness}: {actual:,} parameters, {difference}"]
+
+
 @dataclass(frozen=True)
-class Contents:
-    """A file's tensors sorted out; parameters and MTP modules by their full name."""
+class ClassifiedTensors:
+    """A file's tensors by what they are; parameters and MTP modules by the names of the formula."""
 
     parameters: dict[str, LogicalTensor]
     buffers: dict[str, LogicalTensor]
-    copies: dict[str, LogicalTensor]
+    tied_copies: dict[str, LogicalTensor]
     mtp: dict[str, LogicalTensor]
 
 
-def sort_out(
+def classify_tensors(
     layout: Layout | None,
-    tensors: Iterable[LogicalTensor],
+    declared: Set[str],
+    tensors: Sequence[LogicalTensor],
     *,
-    copies_allowed: bool,
+    tied_copies_allowed: bool,
     shared: Sequence[tuple[str, str]] = (),
-) -> Contents:
-    """Tell parameters from buffers, from second copies of tied tensors and from MTP modules.
+) -> ClassifiedTensors:
+    """Separate parameters from buffers, from second copies of tied tensors and from MTP modules.
 
-    Without a layout every tensor is a parameter, but for what is a buffer by its name and for names
-    that are ``shared``: views of a storage that an earlier name has. Copies are allowed in
-    Hugging Face files; a minilm run stores each parameter once, so there one is one too many.
+    ``declared`` are the names of the parameters of ``layout``. Without a layout every tensor is a
+    parameter, but for what is a buffer by its name and for the first names of ``shared``: views of
+    the storage of their second. Copies of tied tensors are allowed in Hugging Face files; a minilm
+    run stores each parameter once, so there a copy is unexpected.
     """
-    listed = list(tensors)
     if layout is None:
-        buffers = {t.name: t for t in listed if is_buffer(t.name, t.shape)}
-        views = {name for name, _ in shared}
-        copies = {t.name: t for t in listed if t.name in views - buffers.keys()}
-        rest = buffers.keys() | copies.keys()
-        return Contents({t.name: t for t in listed if t.name not in rest}, buffers, copies, {})
-    declared = {tensor.name for tensor in layout.named_tensors()}
-    prefix = _body_prefix(layout) if copies_allowed else ""
-    if any(tensor.name.startswith(prefix) for tensor in listed):
-        prefix = ""
-    # The head stands outside the body whose prefix is left out.
-    heads = ("lm_head.", *(name for name, _ in layout.ties))
-    named = {("" if t.name.startswith(heads) else prefix) + t.name: t for t in listed}
-    declared_buffers = {tensor.name for tensor in layout.named(layout.buffers)}
+        return _classify_by_name(tensors, {name for name, _ in shared})
+    by_name = _with_prefix(layout, tensors) if tied_copies_allowed else {t.name: t for t in tensors}
+    registered_buffers = {tensor.name for tensor in layout.named_tensors(layout.buffers)}
     buffers = {
         name: tensor
-        for name, tensor in named.items()
-        if name in declared_buffers
+        for name, tensor in by_name.items()
+        if name in registered_buffers
         or _LAYER.sub(".{i}.", name) in layout.ignored
         or (name not in declared and is_buffer(name, tensor.shape))
     }
-    copies = {
-        head: named[head]
-        for head, shared in layout.ties
-        if copies_allowed
-        and {head, shared} <= named.keys()
-        and named[head].shape == named[shared].shape
+    tied_copies = {
+        head: by_name[head]
+        for head, original in layout.ties
+        if tied_copies_allowed
+        and {head, original} <= by_name.keys()
+        and by_name[head].shape == by_name[original].shape
     }
-    declared_mtp = {tensor.name for tensor in layout.named(layout.mtp)}
-    mtp = {name: tensor for name, tensor in named.items() if name in declared_mtp}
-    rest = buffers.keys() | copies.keys() | mtp.keys()
-    parameters = {name: tensor for name, tensor in named.items() if name not in rest}
-    return Contents(parameters, buffers, copies, mtp)
+    mtp_names = {tensor.name for tensor in layout.named_tensors(layout.mtp)}
+    mtp = {name: tensor for name, tensor in by_name.items() if name in mtp_names}
+    others = buffers.keys() | tied_copies.keys() | mtp.keys()
+    return ClassifiedTensors(
+        {name: tensor for name, tensor in by_name.items() if name not in others},
+        buffers,
+        tied_copies,
+        mtp,
+    )
 
 
-def _body_prefix(layout: Layout) -> str:
-    """What a body alone leaves out of its names when it is saved without its head: model., ..."""
-    return layout.optional_prefix or layout.tensors[0].name.partition(".")[0] + "."
+def _classify_by_name(tensors: Sequence[LogicalTensor], views: Set[str]) -> ClassifiedTensors:
+    buffers = {t.name: t for t in tensors if is_buffer(t.name, t.shape)}
+    copies = {t.name: t for t in tensors if t.name in views - buffers.keys()}
+    others = buffers.keys() | copies.keys()
+    return ClassifiedTensors(
+        {t.name: t for t in tensors if t.name not in others}, buffers, copies, {}
+    )
 
 
-def compare_totals(expected: int, total: int, witness: str, other: str = "formula") -> list[str]:
-    """One line when the totals of two witnesses differ."""
-    if expected == total:
-        return []
-    return [
-        f"{witness}: {total:,} parameters, the {other} says {expected:,} ({total - expected:+,})"
-    ]
+def _with_prefix(layout: Layout, tensors: Sequence[LogicalTensor]) -> dict[str, LogicalTensor]:
+    """Tensors by full name: a body saved without its head leaves out the prefix (model., ...)."""
+    prefix = layout.optional_prefix or layout.tensors[0].name.partition(".")[0] + "."
+    if any(tensor.name.startswith(prefix) for tensor in tensors):
+        prefix = ""
+    # The head is outside the body, and has no prefix to leave out.
+    heads = ("lm_head.", *(name for name, _ in layout.ties))
+    return {("" if t.name.startswith(heads) else prefix) + t.name: t for t in tensors}
 
 
-def _shortened(lines: Iterable[str], witness: str) -> list[str]:
-    listed = list(lines)
-    rest = len(listed) - LONGEST_LIST
-    if rest > 0:
-        return [*listed[:LONGEST_LIST], f"{witness}: and {rest} more differences"]
-    return listed
+def _shortened(lines: Sequence[str], witness: str) -> list[str]:
+    remaining = len(lines) - LONGEST_LIST
+    if remaining > 0:
+        return [*lines[:LONGEST_LIST], f"{witness}: and {remaining} more differences"]
+    return list(lines)

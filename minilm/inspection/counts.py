@@ -2,21 +2,149 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from minilm.inspection.comparison import Contents
+from minilm.formats.header import StoredTensor
+from minilm.inspection.active_experts import active_elements
+from minilm.inspection.comparison import ClassifiedTensors
+from minilm.inspection.conventions import conventions
 from minilm.inspection.names import component_by_name, is_bias, is_embedding
 from minilm.inspection.report import Component, Convention, Parameters, TensorRow
+from minilm.inspection.target import Target
+from minilm.inspection.vocabulary import vocabulary_size
+from minilm.inspection.witnesses import Evidence
 from minilm.ledger import components
-from minilm.ledger.layout import Layout, Role
+from minilm.ledger.layout import Layout, NamedTensor, Role
 from minilm.quantization.logical_tensors import LogicalTensor
+
+if TYPE_CHECKING:
+    from minilm.inspection.module_reader import ModuleContents
 
 BUFFER = "buffer"
 TIED_COPY = "tied copy"
 
 
+@dataclass(frozen=True)
+class Counts:
+    """All that is counted of one target; ``tied`` are names, each with the tensor that it shares."""
+
+    parameters: Parameters
+    components: tuple[Component, ...]
+    tensors: tuple[TensorRow, ...]
+    tied: tuple[tuple[str, str], ...]
+    conventions: tuple[Convention, ...]
+    notes: tuple[str, ...] = ()
+
+
+def count_parameters(evidence: Evidence, *, list_declared: bool = True) -> Counts:
+    """Count by the formula; without one by the file's tensors, else by the module's.
+
+    A target that is a module is counted as it is, which may differ from its formula. Without
+    ``list_declared``, tensors that the formula alone names are not listed.
+    """
+    target = evidence.target
+    if target.layout is not None and target.module is None:
+        return _count_declared(target, target.layout, evidence.file, list_declared)
+    if evidence.file is not None:
+        return _count_file(target, evidence.file)
+    assert evidence.module is not None
+    layout = None if evidence.mismatches else target.layout
+    return _count_module(target, evidence.module, layout)
+
+
+def _count_declared(
+    target: Target, layout: Layout, file: ClassifiedTensors | None, list_declared: bool
+) -> Counts:
+    """What the formula declares; the file's elements, where there is a file."""
+    rows: tuple[TensorRow, ...]
+    if file is None or target.header is None:
+        buffers, mtp = (
+            _elements(layout.named_tensors(layout.buffers)),
+            _elements(layout.named_tensors(layout.mtp)),
+        )
+        stored = layout.count() + buffers
+        rows = declared_rows(layout, target.weights_dtype) if list_declared else ()
+    else:
+        buffers, mtp = _elements(file.buffers.values()), _elements(file.mtp.values())
+        stored = _elements(target.header.tensors)
+        rows = stored_rows(file, layout)
+    parameters = declared_parameters(layout, stored_elements=stored, buffers=buffers)
+    sizes = {tensor.name: layout.value(tensor) for tensor in layout.tensors}
+    return Counts(
+        parameters=parameters,
+        components=declared_components(layout),
+        tensors=rows,
+        tied=layout.ties,
+        conventions=conventions(
+            parameters,
+            layout,
+            tied_elements=sum(sizes.get(original, 0) for _, original in layout.ties),
+            mtp_elements=mtp,
+            vocabulary=vocabulary_size(target.folder, target.header),
+        ),
+    )
+
+
+def _count_file(target: Target, file: ClassifiedTensors) -> Counts:
+    """A file's tensors by their names."""
+    assert target.header is not None
+    rows = stored_rows(file, None)
+    parameter_rows = rows[: len(file.parameters)]
+    active = active_elements(parameter_rows, target.hugging_face, target.header.metadata)
+    parameters = counted_parameters(
+        parameter_rows,
+        stored_elements=_elements(target.header.tensors),
+        buffers=_elements(file.buffers.values()),
+        active=active,
+    )
+    return Counts(
+        parameters=parameters,
+        components=grouped_components(parameter_rows),
+        tensors=rows,
+        tied=target.header.shared,
+        conventions=conventions(parameters, tied_elements=_elements(file.tied_copies.values())),
+        notes=_undeclared_notes(target, active),
+    )
+
+
+def _count_module(target: Target, module: ModuleContents, layout: Layout | None) -> Counts:
+    """A module's parameters; ``layout`` declares its components, where it agrees with the module."""
+    active = active_elements(module.rows, target.hugging_face, {})
+    parameters = counted_parameters(
+        module.rows,
+        embedding=module.embedding,
+        trainable=module.trainable,
+        stored_elements=module.state_elements,
+        buffers=module.buffers,
+        active=active,
+    )
+    return Counts(
+        parameters=parameters,
+        components=declared_components(layout) if layout else grouped_components(module.rows),
+        tensors=module.rows,
+        tied=module.tied,
+        conventions=conventions(parameters, target.layout, tied_elements=module.tied_elements),
+        notes=_undeclared_notes(target, active),
+    )
+
+
+def _undeclared_notes(target: Target, active: int | None) -> tuple[str, ...]:
+    notes = []
+    if target.module is None:
+        notes.append(f"{target.reason_undeclared}: counted and grouped by name, not checked")
+    if active is None:
+        notes.append("how many experts a token uses is not given: active is the total")
+    return tuple(notes)
+
+
+def _elements(tensors: Iterable[StoredTensor | LogicalTensor | NamedTensor]) -> int:
+    return sum(tensor.count for tensor in tensors)
+
+
 def declared_parameters(layout: Layout, *, stored_elements: int, buffers: int) -> Parameters:
-    """What the formula says of a model; ``stored_elements`` and ``buffers`` are the file's."""
+    """A model by its formula; ``stored_elements`` and ``buffers`` are the file's."""
     total = layout.count()
     biases = layout.count(role=Role.ADDED)
     embedding = layout.count(components=components.EMBEDDINGS)
@@ -34,7 +162,7 @@ def declared_parameters(layout: Layout, *, stored_elements: int, buffers: int) -
 
 
 def counted_parameters(
-    rows: Iterable[TensorRow],
+    rows: Sequence[TensorRow],
     *,
     stored_elements: int,
     buffers: int,
@@ -42,8 +170,7 @@ def counted_parameters(
     trainable: int | None = None,
     active: int | None = None,
 ) -> Parameters:
-    """What can be said of tensors that no formula declares, from their names."""
-    rows = tuple(rows)
+    """Tensors that no formula declares; what is not given follows from their names."""
     total = sum(row.count for row in rows)
     biases = sum(row.count for row in rows if is_bias(row.name))
     if embedding is None:
@@ -71,31 +198,40 @@ def declared_components(layout: Layout) -> tuple[Component, ...]:
         formula = layout.component_formula(name)
         rows.append(
             Component(
-                name,
-                count,
-                count / total,
-                formula.symbolic,
-                formula.pretty,
-                count - biases,
-                biases,
+                name=name,
+                count=count,
+                share=count / total,
+                formula=formula.symbolic,
+                pretty=formula.pretty,
+                weights=count - biases,
+                biases=biases,
             )
         )
     return tuple(rows)
 
 
 def grouped_components(rows: Iterable[TensorRow]) -> tuple[Component, ...]:
-    """Tensors that no formula declares, grouped by what their names say."""
+    """Tensors that no formula declares, grouped by the components that their names give."""
     groups: dict[str, list[TensorRow]] = {}
     for row in rows:
         groups.setdefault(row.component, []).append(row)
     total = sum(row.count for group in groups.values() for row in group)
-    found = []
+    rows_of_components = []
     for name, group in groups.items():
         count = sum(row.count for row in group)
         biases = sum(row.count for row in group if is_bias(row.name))
-        share = count / total if total else 0.0
-        found.append(Component(name, count, share, "", "", count - biases, biases))
-    return tuple(found)
+        rows_of_components.append(
+            Component(
+                name=name,
+                count=count,
+                share=count / total if total else 0.0,
+                formula="",
+                pretty="",
+                weights=count - biases,
+                biases=biases,
+            )
+        )
+    return tuple(rows_of_components)
 
 
 def declared_rows(layout: Layout, dtype: str) -> tuple[TensorRow, ...]:
@@ -105,8 +241,8 @@ def declared_rows(layout: Layout, dtype: str) -> tuple[TensorRow, ...]:
     )
 
 
-def stored_rows(contents: Contents, layout: Layout | None) -> tuple[TensorRow, ...]:
-    """Everything a file holds, by its own names: parameters first, then what else there is."""
+def stored_rows(file: ClassifiedTensors, layout: Layout | None) -> tuple[TensorRow, ...]:
+    """Everything that a file holds, by its own names: parameters first, then the other kinds."""
     declared = {t.name: t.component for t in layout.named_tensors()} if layout else {}
 
     def rows(tensors: Mapping[str, LogicalTensor], component: str | None = None) -> list[TensorRow]:
@@ -122,62 +258,8 @@ def stored_rows(contents: Contents, layout: Layout | None) -> tuple[TensorRow, .
         ]
 
     return (
-        *rows(contents.parameters),
-        *rows(contents.mtp, components.MTP),
-        *rows(contents.copies, TIED_COPY),
-        *rows(contents.buffers, BUFFER),
+        *rows(file.parameters),
+        *rows(file.mtp, components.MTP),
+        *rows(file.tied_copies, TIED_COPY),
+        *rows(file.buffers, BUFFER),
     )
-
-
-def conventions(
-    parameters: Parameters,
-    layout: Layout | None,
-    *,
-    tied_elements: int,
-    mtp_elements: int,
-    vocabulary: int | None,
-) -> tuple[Convention, ...]:
-    """Every way in which this model's parameters are counted somewhere, each with its name.
-
-    ``tied_elements`` are those of the tensors that a tie leaves out; ``vocabulary`` is how many tokens
-    the tokenizer has, where that is known.
-    """
-    p = parameters
-    found = [
-        Convention("total", p.total, "every parameter once; a tied head is not counted again"),
-        Convention("trainable", p.trainable, "those that an optimizer would change"),
-        Convention("embedding", p.embedding, "the token, position and n-gram tables"),
-        Convention("non-embedding", p.non_embedding, "all but these tables; an untied head counts"),
-    ]
-    if layout is not None:
-        head = layout.count(components=(components.LM_HEAD,))
-        tokens = layout.count(components=(components.TOKEN_EMBEDDING,))
-        if head:
-            meaning = "all but these tables and the head (N of Kaplan et al. 2020)"
-            found.append(Convention("non-embedding, no head", p.non_embedding - head, meaning))
-        if p.active != p.total:
-            found += [
-                Convention("active", p.active, "what one token uses: its experts, and all else"),
-                Convention(
-                    "active, no token embedding", p.active - tokens, "the same but the token table"
-                ),
-            ]
-        padding = layout.symbols.get("V", 0) - (vocabulary or layout.symbols.get("V", 0))
-        if padding > 0:
-            width = tokens // layout.symbols["V"]
-            tables = 2 if head else 1
-            meaning = f"without the {padding} rows that pad {vocabulary} tokens"
-            found.append(Convention("no padding rows", p.total - padding * width * tables, meaning))
-    if tied_elements:
-        meaning = "the tied head again, as a walk over modules without a memory finds it"
-        found.append(Convention("tied head twice", p.total + tied_elements, meaning))
-    if mtp_elements:
-        meaning = "the modules that predict further tokens too"
-        found.append(Convention("with MTP", p.total + mtp_elements, meaning))
-    if p.buffers:
-        found.append(
-            Convention("with buffers", p.total + p.buffers, "masks, statistics, corrections too")
-        )
-    meaning = "elements that the file holds: copies, buffers, packed integers, scales and all"
-    found.append(Convention("stored", p.stored_elements, meaning))
-    return tuple(found)

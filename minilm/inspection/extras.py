@@ -1,4 +1,4 @@
-"""What a report adds on request: --fits, --reconcile, --stats, --diff. Each is imported when asked for."""
+"""What a report adds on request: --fits, --reconcile, --stats, --diff. Each is imported on use."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from minilm.inspection.inspector import Inspection
 from minilm.inspection.report import Report
 from minilm.units import format_bytes
 
-# A second of work at most, where everything else is read at a gigabyte a second.
-STABLE_RANK_BYTES = 2**26
+# Above this size, stable ranks (dozens of passes over a matrix) would dominate the time of --stats.
+MAX_STABLE_RANK_BYTES = 2**26
 
 Progress = Callable[[int, int, str], None]
 
@@ -26,10 +26,11 @@ def with_fits(inspection: Inspection, size: str, *, context: int | None, batch: 
     budget = parse_bytes(size, "--fits")
     if inspection.layout is None:
         raise InputError(
-            inspection.report.target, "an architecture that no family declares", "a known one"
+            inspection.report.target, "an architecture without a formula", "one with a formula"
         )
-    found = fits(inspection.layout, budget, context=context, batch=batch)
-    return replace(inspection.report, fits=found)
+    return replace(
+        inspection.report, fits=fits(inspection.layout, budget, context=context, batch=batch)
+    )
 
 
 def with_reconciliation(inspection: Inspection, number: str) -> Report:
@@ -37,8 +38,8 @@ def with_reconciliation(inspection: Inspection, number: str) -> Report:
     from minilm.inspection.reconciliation.numbers import parse_number
     from minilm.inspection.reconciliation.reconcile import reconcile
 
-    answer = reconcile(inspection.report, inspection.layout, parse_number(number))
-    return replace(inspection.report, reconciliation=answer)
+    reconciliation = reconcile(inspection.report, inspection.layout, parse_number(number))
+    return replace(inspection.report, reconciliation=reconciliation)
 
 
 def with_statistics(
@@ -46,54 +47,61 @@ def with_statistics(
 ) -> Report:
     """The report with statistics of all values, streamed from the file.
 
-    The stable rank takes dozens of passes over a matrix: of large files it is left out unless
-    ``stable_rank`` asks for it, and a note says so.
+    Large files get no stable ranks unless ``stable_rank`` is set; a note says so.
     """
     from minilm.values.packed import not_decoded
     from minilm.values.stable_rank import is_too_large
     from minilm.values.statistics import statistics
 
-    header, report = _weights(inspection, "--stats"), inspection.report
-    stable_rank = stable_rank or header.data_bytes <= STABLE_RANK_BYTES
+    header, report = _require_header(inspection, "--stats"), inspection.report
+    stable_rank = stable_rank or header.data_bytes <= MAX_STABLE_RANK_BYTES
     if not stable_rank:
-        note = f"stable ranks are left out above {format_bytes(STABLE_RANK_BYTES)}: --stable-rank"
-        report = _noted(report, note)
+        note = (
+            f"stable ranks are left out above {format_bytes(MAX_STABLE_RANK_BYTES)}: --stable-rank"
+        )
+        report = _with_note(report, note)
     elif any(len(tensor.shape) == 2 and is_too_large(tensor) for tensor in header.tensors):
-        report = _noted(report, "matrices too large for it both ways have no stable rank")
-    found = statistics(
-        header.tensors,
-        left_out=not_decoded(inspection.storage),
-        stable_rank=stable_rank,
-        progress=progress,
+        report = _with_note(
+            report, "matrices that are too large in both dimensions have no stable rank"
+        )
+    return replace(
+        report,
+        statistics=statistics(
+            header.tensors,
+            left_out=not_decoded(inspection.logical),
+            stable_rank=stable_rank,
+            progress=progress,
+        ),
     )
-    return replace(report, statistics=found)
 
 
 def with_difference(inspection: Inspection, other: Inspection, progress: Progress | None) -> Report:
-    """The report with what ``other`` has that this target has not, and how the common values differ."""
+    """The report with what is added and removed in ``other``, and how the common values differ."""
     from minilm.values.difference import difference
     from minilm.values.packed import not_decoded
 
-    found = difference(
-        _weights(inspection, "--diff"),
-        _weights(other, "--diff"),
+    changes = difference(
+        _require_header(inspection, "--diff"),
+        _require_header(other, "--diff"),
         ties_a=inspection.report.tied,
         ties_b=other.report.tied,
-        left_out=not_decoded(inspection.storage) | not_decoded(other.storage),
+        left_out=not_decoded(inspection.logical) | not_decoded(other.logical),
         progress=progress,
     )
     report = inspection.report
-    if found.nothing_in_common:
-        note = f"--diff: no tensor has the same name in both: here {shortened(found.removed[0])}, "
-        report = _noted(report, f"{note}there {shortened(found.added[0])}")
-    return replace(report, difference=found)
+    if changes.nothing_in_common:
+        note = (
+            f"--diff: no tensor has the same name in both: here {shortened(changes.removed[0])}, "
+        )
+        report = _with_note(report, f"{note}there {shortened(changes.added[0])}")
+    return replace(report, difference=changes)
 
 
-def _noted(report: Report, note: str) -> Report:
+def _with_note(report: Report, note: str) -> Report:
     return replace(report, notes=(*report.notes, note))
 
 
-def _weights(inspection: Inspection, option: str) -> Header:
+def _require_header(inspection: Inspection, option: str) -> Header:
     if inspection.header is None:
         raise InputError(
             inspection.report.target,

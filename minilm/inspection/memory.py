@@ -1,7 +1,8 @@
-"""What a model costs in bytes, put together for a report."""
+"""Memory of a report: bytes of weights, training state, KV cache and activations."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from minilm.config import ModelConfig
@@ -9,53 +10,58 @@ from minilm.costs.memory import kv_cache_bytes, training_bytes, weight_bytes
 from minilm.inspection.report import Parameters
 from minilm.ledger.layout import Layout
 
-USUAL_CONTEXT = 2048
+DEFAULT_CONTEXT = 2048
 
 
-def priced_context(layout: Layout, context: int | None) -> int:
-    """The context asked for, else the model's own, else 2048 tokens where it has none."""
-    return context or layout.context_length or USUAL_CONTEXT
+def context_or_default(layout: Layout, context: int | None) -> int:
+    """``context`` if given, else the model's own, else 2048 tokens where it has none."""
+    return context or layout.context_length or DEFAULT_CONTEXT
 
 
-def memory(
+def memory_costs(
     parameters: Parameters,
     layout: Layout | None,
     config: ModelConfig | None,
     *,
-    stored: int | None,
+    stored_bytes: int | None,
     context: int | None,
     batch: int,
+    measure_activations: bool,
 ) -> dict[str, Any]:
-    """Bytes of weights, training state, KV cache and activations; ``stored`` is what a file takes.
+    """Bytes of weights, training state, KV cache and activations; ``stored_bytes`` are the file's.
 
-    Activations are exact for a minilm ``config`` in float32 on a CPU, else estimated.
+    Activations are exact for a minilm ``config`` in float32 on a CPU, else estimated. With
+    ``measure_activations`` those of a config are measured besides, which imports torch.
     """
-    weights = {**weight_bytes(parameters.total), "stored": stored}
     cache = activations = None
     if layout is not None:
-        length = priced_context(layout, context)
-        cache = {
-            "context": length,
-            "batch": batch,
-            **kv_cache_bytes(layout, context=length, batch=batch),
-        }
-        activations = _activations(layout, config, batch=batch, context=length)
+        length = context_or_default(layout, context)
+        bytes_by_dtype = kv_cache_bytes(layout, context=length, batch=batch)
+        cache = {"context": length, "batch": batch, **bytes_by_dtype}
+        # Each is imported where it is used: start-up is a tenth of a second.
+        if config is None:
+            from minilm.costs.activation_estimate import estimated_activation_bytes
+
+            activations = estimated_activation_bytes(layout, batch=batch, context=length)
+        else:
+            from minilm.costs.activations import activation_bytes
+
+            activations = activation_bytes(config, batch=batch, context=length)
+            if measure_activations and length <= config.context_length:
+                activations |= _measurement(config, batch=batch, context=length)
     return {
-        "weights": weights,
+        "weights": {**weight_bytes(parameters.total), "stored": stored_bytes},
         "training": training_bytes(parameters.trainable, layout=layout),
         "kv_cache": cache,
         "activations": activations,
     }
 
 
-def _activations(
-    layout: Layout, config: ModelConfig | None, *, batch: int, context: int
-) -> dict[str, Any] | None:
-    # Each way is imported alone: an inspection takes a quarter of a second.
-    if config is not None:
-        from minilm.costs.activations import activation_bytes
+def _measurement(config: ModelConfig, *, batch: int, context: int) -> dict[str, Any]:
+    """What autograd saves in one step, under "measured"; empty for a model too large to try."""
+    from minilm.inspection.activation_check import check_activations
 
-        return activation_bytes(config, batch=batch, context=context)
-    from minilm.costs.activation_estimate import estimated_activation_bytes
-
-    return estimated_activation_bytes(layout, batch=batch, context=context)
+    measurement = check_activations(config, batch=batch, context=context)
+    if measurement is None:
+        return {}
+    return {"measured": {**asdict(measurement), "relative_error": measurement.relative_error}}

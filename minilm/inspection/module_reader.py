@@ -1,4 +1,4 @@
-"""The live witness: named_parameters() of a real module. The only part of inspection with torch."""
+"""The live witness: named_parameters() of a real module."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ from minilm.model.transformer import Transformer
 
 @dataclass(frozen=True)
 class ModuleContents:
-    """What a module holds. Shared parameters appear once, under their first name."""
+    """A module's parameters, one row each: shared ones under their first name.
+
+    ``tied`` are further names, each with that first name, and ``tied_elements`` their elements.
+    ``embedding`` are elements of Embedding and EmbeddingBag; ``state_elements`` all of state_dict().
+    """
 
     rows: tuple[TensorRow, ...]
     trainable: int
@@ -32,7 +36,7 @@ class ModuleContents:
 
 
 def meta_model(config: ModelConfig) -> Transformer:
-    """The model with shapes and no storage."""
+    """The model on the meta device: shapes without storage."""
     with torch.device("meta"):
         return Transformer(config)
 
@@ -40,7 +44,7 @@ def meta_model(config: ModelConfig) -> Transformer:
 def hugging_face_model(config: Mapping[str, Any], architecture: str) -> nn.Module:
     """transformers' own model of a config.json, on the meta device; no code of a repository is run.
 
-    ``architecture`` names its class; a language model's is taken where that is none of transformers'.
+    ``architecture`` names its class; one that transformers does not have becomes AutoModelForCausalLM.
     Raises MissingExtraError without transformers, FormatError where it does not know the config.
     """
     try:
@@ -49,17 +53,20 @@ def hugging_face_model(config: Mapping[str, Any], architecture: str) -> nn.Modul
         raise MissingExtraError("transformers", "transformers", "--live") from None
     fields = {k: v for k, v in config.items() if k not in ("model_type", "quantization_config")}
     model_type = str(config.get("model_type"))
-    named = getattr(transformers, architecture, None) if architecture.isidentifier() else None
+    model_class = getattr(transformers, architecture, None) if architecture.isidentifier() else None
     verbosity = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
     try:
         with torch.device("meta"):
-            known = transformers.AutoConfig.for_model(model_type, **fields)
-            if isinstance(named, type) and issubclass(named, transformers.PreTrainedModel):
-                model = named(known)
+            model_config = transformers.AutoConfig.for_model(model_type, **fields)
+            if isinstance(model_class, type) and issubclass(
+                model_class, transformers.PreTrainedModel
+            ):
+                model = model_class(model_config)
             else:
-                automatic = transformers.AutoModelForCausalLM
-                model = automatic.from_config(known, trust_remote_code=False)
+                model = transformers.AutoModelForCausalLM.from_config(
+                    model_config, trust_remote_code=False
+                )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         reason = (str(error).strip().splitlines() or [""])[0][:150]
         raise FormatError(
@@ -72,16 +79,16 @@ def hugging_face_model(config: Mapping[str, Any], architecture: str) -> nn.Modul
 
 
 def read_module(module: nn.Module) -> ModuleContents:
-    """Walk ``module.named_parameters()``; what is no module, or has no shape yet (lazy), is refused."""
+    """Walk ``module.named_parameters()``. Raises InputError for no module, or a lazy parameter."""
     if not isinstance(module, nn.Module):
         raise InputError(
             "target", f"a {type(module).__name__}", "a path, a preset's name or a torch module"
         )
     embedding_tables = {
         id(parameter)
-        for part in module.modules()
-        if isinstance(part, (nn.Embedding, nn.EmbeddingBag))
-        for parameter in part.parameters(recurse=False)
+        for submodule in module.modules()
+        if isinstance(submodule, (nn.Embedding, nn.EmbeddingBag))
+        for parameter in submodule.parameters(recurse=False)
     }
     rows, trainable, embedding = [], 0, 0
     first_names: dict[int, str] = {}
@@ -90,30 +97,32 @@ def read_module(module: nn.Module) -> ModuleContents:
             raise InputError(
                 name, "a lazy parameter", "one with a shape", "run the module once first"
             )
-        shape, dtype = _logical(parameter)
+        shape, dtype = _logical_shape(parameter)
         count = math.prod(shape)
         rows.append(TensorRow(name, shape, dtype, count, component_by_name(name)))
         first_names[id(parameter)] = name
         trainable += count if parameter.requires_grad else 0
         embedding += count if id(parameter) in embedding_tables else 0
-    again = [
+    duplicates = [
         (name, parameter)
         for name, parameter in module.named_parameters(remove_duplicate=False)
         if first_names[id(parameter)] != name
     ]
     return ModuleContents(
-        tuple(rows),
-        trainable,
-        embedding,
-        sum(v.numel() for v in module.state_dict().values() if isinstance(v, torch.Tensor)),
-        sum(buffer.numel() for buffer in module.buffers()),
-        tuple((name, first_names[id(parameter)]) for name, parameter in again),
-        sum(parameter.numel() for _, parameter in again),
+        rows=tuple(rows),
+        trainable=trainable,
+        embedding=embedding,
+        state_elements=sum(
+            v.numel() for v in module.state_dict().values() if isinstance(v, torch.Tensor)
+        ),
+        buffers=sum(buffer.numel() for buffer in module.buffers()),
+        tied=tuple((name, first_names[id(parameter)]) for name, parameter in duplicates),
+        tied_elements=sum(parameter.numel() for _, parameter in duplicates),
     )
 
 
-def _logical(parameter: nn.Parameter) -> tuple[tuple[int, ...], str]:
-    """Shape and dtype of what a parameter stands for: bitsandbytes packs 4-bit values into bytes."""
+def _logical_shape(parameter: nn.Parameter) -> tuple[tuple[int, ...], str]:
+    """Shape and dtype of the logical tensor: bitsandbytes packs 4-bit values into bytes."""
     state = getattr(parameter, "quant_state", None)
     if state is not None and isinstance(getattr(state, "shape", None), torch.Size):
         return tuple(state.shape), str(getattr(state, "quant_type", "4-bit"))

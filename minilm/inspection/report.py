@@ -1,4 +1,4 @@
-"""The Report: everything the inspector found, as plain values. Rendering is elsewhere."""
+"""The Report: the result of an inspection as plain values, and its JSON. Rendering is in `render`."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ class Report:
 
     @property
     def verified(self) -> bool:
-        """Whether no witness disagrees with another."""
+        """Whether no witness disagrees with another; true of a single witness too."""
         return not self.mismatches
 
     @property
@@ -180,9 +180,8 @@ class Report:
             if value["formula"]["approximation"] is not None:
                 del value["formula"]["approximation"]["pretty"]
         if self.fits is not None:
-            verdicts = [{"required": fit.required, "fits": fit.fits} for fit in self.fits]
             value["fits"] = [
-                fit | verdict for fit, verdict in zip(value["fits"], verdicts, strict=True)
+                asdict(fit) | {"required": fit.required, "fits": fit.fits} for fit in self.fits
             ]
         value = {"schema": SCHEMA, **value, "verified": self.verified}
         if tensors:

@@ -1,111 +1,167 @@
-"""What a target is: a preset, a run or Hugging Face folder, a config.json, or a weights file."""
+"""What is inspected: a preset, a run or Hugging Face folder, a config.json, a weights file, a module."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from minilm import formats
-from minilm.architectures import HUGGING_FACE, layout_of
+from minilm.architectures import layout_of
 from minilm.architectures.minilm import layout as minilm_layout
-from minilm.architectures.task_heads import with_its_head
+from minilm.architectures.model_types import MODEL_TYPES
+from minilm.architectures.task_heads import class_name_of, with_task_head
 from minilm.config import ModelConfig, to_dict
 from minilm.config.presets import PRESETS
 from minilm.errors import ConfigError, InputError
 from minilm.formats.header import Header
-from minilm.formats.huggingface import shards_of
+from minilm.formats.huggingface import find_weights
 from minilm.formats.json_file import read_object
 from minilm.ledger.layout import Layout
 from minilm.runs import files as run_files
 
+if TYPE_CHECKING:
+    from torch import nn
+
+    from minilm.inspection.module_reader import ModuleContents
+
 UNKNOWN = "unknown"
+# Where transformers, compressed-tensors' older versions and MLX write their quantization.
+_QUANTIZATION_KEYS = ("quantization_config", "compression_config", "quantization")
 
 
 @dataclass(frozen=True)
-class Source:
-    """A target resolved: what declares it, what it stores, and where its folder is.
+class Target:
+    """One target, opened: its configuration, what declares it, and what it stores.
 
-    ``config`` is set for minilm's own models, ``hugging_face`` is the config.json of any other;
-    ``layout`` is None where no family declares the architecture. ``folder`` is set where the target is
-    a folder, or a file whose neighbours belong to it.
+    ``config`` is set for minilm's own models, ``hugging_face`` is the config.json of any other.
+    ``layout`` is None where the architecture is not declared, ``header`` where there are no weights.
+    ``module`` is set where the target is a live module. ``folder`` is the folder that the target is,
+    or in which its config.json stands. ``is_run`` marks a folder that minilm wrote.
     """
 
-    target: str
+    name: str
     architecture: str = UNKNOWN
     layout: Layout | None = None
     config: ModelConfig | None = None
     hugging_face: Mapping[str, Any] = field(default_factory=dict)
     header: Header | None = None
-    is_folder: bool = False
+    module: ModuleContents | None = None
     folder: Path | None = None
+    is_run: bool = False
     hyperparameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property
-    def is_run(self) -> bool:
-        """Whether the target is a folder that minilm wrote."""
-        return self.is_folder and self.config is not None
+    def quantization_config(self) -> Mapping[str, Any]:
+        """The quantization that config.json states, for the whole or for its text model; else empty."""
+        for fields in (self.hugging_face, self.hugging_face.get("text_config")):
+            for key in _QUANTIZATION_KEYS:
+                if isinstance(fields, Mapping) and isinstance(fields.get(key), dict):
+                    quantization: dict[str, Any] = fields[key]
+                    return quantization
+        return {}
+
+    @property
+    def weights_dtype(self) -> str:
+        """The dtype that config.json gives its weights; float32 where it gives none."""
+        for key in ("dtype", "torch_dtype"):
+            dtype = self.hugging_face.get(key)
+            if isinstance(dtype, str):
+                return dtype
+        return "float32"
+
+    @property
+    def reason_undeclared(self) -> str:
+        """Why there is no formula: for a target that is no module and has no layout."""
+        if self.notes:
+            return "no usable configuration"
+        if self.header is not None and "general.architecture" in self.header.metadata:
+            return f"no formula for GGUF files of {self.architecture!r}"
+        if self.architecture in MODEL_TYPES:
+            return f"no formula for the head of {class_name_of(self.hugging_face)}"
+        if self.architecture != UNKNOWN:
+            return f"no formula for model_type {self.architecture!r}"
+        if self.hugging_face:
+            return "its config.json has no model_type"
+        return "no config.json beside it"
 
 
-def resolve(target: str) -> Source:
-    """Find what ``target`` names. Raises InputError where it is nothing we can inspect.
+def open_target(target: str | os.PathLike[str] | nn.Module) -> Target:
+    """Open what ``target`` names, or is. Raises InputError where it cannot be inspected.
 
     A file or folder goes before a preset of the same name.
     """
-    if not target:
+    if not isinstance(target, (str, os.PathLike)):
+        return _open_module(target)
+    name = os.fspath(target)
+    if not name:
         raise InputError("target", "an empty name", "a file, a folder or a preset")
-    path = Path(target)
-    if "\0" in target:
-        raise InputError(target, "a name with a zero byte", "a file, a folder or a preset")
+    path = Path(name)
+    if "\0" in name:
+        raise InputError(name, "a name with a zero byte", "a file, a folder or a preset")
     if path.is_dir():
-        return _folder(target, path)
+        return _open_folder(name, path)
     if path.exists():
         if path.suffix == ".json" and not path.name.endswith(".index.json"):
-            return _configuration(target, path)
-        return _weights(target, path)
-    if target in PRESETS:
-        return _minilm(target, PRESETS[target].model_config())
+            return _open_config(name, path)
+        return _open_weights(name, path)
+    if name in PRESETS:
+        return _minilm_target(name, PRESETS[name].model_config())
     raise InputError(
-        target,
+        name,
         "neither a file, a folder nor a preset",
         "a run or Hugging Face folder, a weights file, a config.json, or a preset",
         f"presets are {', '.join(PRESETS)}",
     )
 
 
-def _folder(target: str, path: Path) -> Source:
+def _open_module(module: nn.Module) -> Target:
+    """minilm's own model has a formula; any other module is counted alone."""
+    from minilm.inspection.module_reader import read_module
+    from minilm.model.transformer import Transformer
+
+    contents, name = read_module(module), type(module).__name__
+    if not isinstance(module, Transformer):
+        return Target(name, name, module=contents)
+    layout = minilm_layout(module.config)
+    return Target(name, layout.family, layout, module.config, module=contents)
+
+
+def _open_folder(name: str, path: Path) -> Target:
     config = path / run_files.CONFIG
-    source = _configuration(target, config) if config.is_file() else Source(target)
-    weights: Path | None = path / run_files.WEIGHTS
-    if source.config is None:
-        weights = shards_of(path)
+    target = _open_config(name, config) if config.is_file() else Target(name)
+    is_run = target.config is not None
+    weights = path / run_files.WEIGHTS if is_run else find_weights(path)
     if weights is None and not config.is_file():
         raise InputError(
-            target, "a folder without config.json and without weights", "a run or model folder"
+            name, "a folder without config.json and without weights", "a run or model folder"
         )
-    header = _unwrapped(weights) if weights is not None and weights.is_file() else None
-    if weights is not None and weights.suffix == ".gguf" and header is not None:
-        return replace(_gguf(target, header), is_folder=True, folder=path)
-    return replace(source, header=header, is_folder=True, folder=path)
+    if weights is None or not weights.is_file():
+        return replace(target, folder=path, is_run=is_run)
+    header = _read_header(weights)
+    if weights.suffix == ".gguf":
+        return replace(_gguf_target(name, header), folder=path)
+    return replace(target, header=header, folder=path, is_run=is_run)
 
 
-def _weights(target: str, path: Path) -> Source:
-    header = _unwrapped(path)
+def _open_weights(name: str, path: Path) -> Target:
+    header = _read_header(path)
     if path.suffix == ".gguf":
-        return _gguf(target, header)
+        return _gguf_target(name, header)
     config = path.parent / run_files.CONFIG
     if not config.is_file():
-        return Source(target, header=header)
+        return Target(name, header=header)
     try:
-        return replace(_configuration(target, config), header=header)
+        return replace(_open_config(name, config), header=header)
     except InputError as error:
-        # The weights were asked for: they are counted, whatever lies beside them.
-        return Source(target, header=header, notes=(f"not used: {error}",))
+        # The weights are the target: they are counted, whatever lies beside them.
+        return Target(name, header=header, notes=(f"not used: {error}",))
 
 
-def _unwrapped(path: Path) -> Header:
+def _read_header(path: Path) -> Header:
     """The header without the prefix that torch.compile and DistributedDataParallel give every name."""
     header = formats.read(path)
     for prefix in ("_orig_mod.", "module."):
@@ -116,56 +172,56 @@ def _unwrapped(path: Path) -> Header:
     return header
 
 
-def _gguf(target: str, header: Header) -> Source:
-    """A GGUF file has its configuration in itself."""
+def _gguf_target(name: str, header: Header) -> Target:
+    """A GGUF file has its configuration in its metadata."""
     from minilm.architectures.gguf_layout import gguf_layout
 
     architecture = header.metadata.get("general.architecture", UNKNOWN)
-    plain = {k: v for k, v in header.metadata.items() if k.startswith(f"{architecture}.")}
-    return Source(
-        target,
+    fields = {k: v for k, v in header.metadata.items() if k.startswith(f"{architecture}.")}
+    return Target(
+        name,
         architecture,
         gguf_layout(header),
         header=header,
-        hyperparameters={"model": plain} if plain else {},
+        hyperparameters={"model": fields} if fields else {},
     )
 
 
-def _configuration(target: str, path: Path) -> Source:
-    value = read_object(path)
-    if value.get("family") == run_files.FAMILY:
-        source = replace(_minilm(target, run_files.read_config(path)), folder=path.parent)
-        training = value.get("train")
+def _open_config(name: str, path: Path) -> Target:
+    config = read_object(path)
+    if config.get("family") == run_files.FAMILY:
+        target = replace(_minilm_target(name, run_files.read_config(path)), folder=path.parent)
+        training = config.get("train")
         if not isinstance(training, dict):
-            return source
-        return replace(source, hyperparameters={**source.hyperparameters, "training": training})
-    model_type = value.get("model_type")
+            return target
+        return replace(target, hyperparameters={**target.hyperparameters, "training": training})
+    model_type = config.get("model_type")
     if not isinstance(model_type, str):
         model_type = UNKNOWN
-    plain = {k: v for k, v in value.items() if isinstance(v, (bool, int, float, str))}
-    layout = _declared(path, value) if model_type in HUGGING_FACE else None
-    return Source(
-        target,
+    fields = {k: v for k, v in config.items() if isinstance(v, (bool, int, float, str))}
+    layout = _declared_layout(path, config) if model_type in MODEL_TYPES else None
+    return Target(
+        name,
         model_type,
-        with_its_head(layout, value) if layout else None,
-        hugging_face=value,
+        with_task_head(layout, config) if layout else None,
+        hugging_face=config,
         folder=path.parent,
-        hyperparameters={"model": plain},
+        hyperparameters={"model": fields},
     )
 
 
-def _declared(path: Path, value: Mapping[str, Any]) -> Layout:
-    """What its family declares; a field that is wrong is told with the path of its file."""
+def _declared_layout(path: Path, config: Mapping[str, Any]) -> Layout:
+    """The layout of a declared model_type; an error in a field names the field's file."""
     try:
-        return layout_of(value)
+        return layout_of(config)
     except ConfigError as error:
         field = f"{path}: {str(error.where).removeprefix('config.json: ')}"
-        raise ConfigError(field, error.came, error.expected, error.remedy) from None
+        raise ConfigError(field, error.got, error.expected, error.remedy) from None
 
 
-def _minilm(target: str, config: ModelConfig) -> Source:
-    return Source(
-        target,
+def _minilm_target(name: str, config: ModelConfig) -> Target:
+    return Target(
+        name,
         run_files.FAMILY,
         minilm_layout(config),
         config,

@@ -1,122 +1,170 @@
-"""The witnesses that a source has, heard one after the other: its file, and a module built from it."""
+"""The independent witnesses of a count (formula, file, module), and how they compare."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from minilm.architectures.task_heads import architecture_of
+from minilm.architectures.model_types import MODEL_TYPES
+from minilm.architectures.task_heads import class_name_of
 from minilm.errors import FormatError
 from minilm.inspection.comparison import (
-    Contents,
-    compare,
+    ClassifiedTensors,
+    Shapes,
+    classify_tensors,
+    compare_shapes,
     compare_totals,
     expected_shapes,
-    sort_out,
 )
-from minilm.inspection.report import Comparison, WitnessName
-from minilm.inspection.target import Source
+from minilm.inspection.report import Comparison, Witnesses, WitnessName
+from minilm.inspection.target import Target
 from minilm.ledger.layout import Layout
-from minilm.quantization.logical_tensors import Storage, decode
+from minilm.quantization.logical_tensors import LogicalTensors, decode
 
 if TYPE_CHECKING:
     from minilm.inspection.module_reader import ModuleContents
 
 
-@dataclass
-class Hearing:
-    """What the witnesses said, collected while they are heard."""
+@dataclass(frozen=True)
+class Evidence:
+    """Every witness that ``target`` has, and how they compare.
 
-    totals: dict[WitnessName, int] = field(default_factory=dict)
-    mismatches: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    comparisons: list[Comparison] = field(default_factory=list)
+    ``logical`` are the tensors that its file stands for and ``file`` the same by kind, None where it has
+    no weights; ``module`` is the module that it is, or that was built from its configuration.
+    """
 
-    def shapes(
-        self,
-        layout: Layout | None,
-        shapes: Mapping[str, tuple[int, ...]],
-        total: int,
-        witness: WitnessName,
-    ) -> None:
-        """Hear a witness that names its tensors."""
-        if layout is not None:
-            self.mismatches += compare(expected_shapes(layout), shapes, witness)
-        self.total(layout, total, witness, by="names" if layout is not None else "totals")
-
-    def total(
-        self,
-        layout: Layout | None,
-        total: int,
-        witness: WitnessName,
-        by: Literal["names", "totals"] = "totals",
-    ) -> None:
-        """Hear a witness that has the total alone."""
-        for other, said in self.totals.items():
-            # With a formula, each is held against the formula; without one, against each other.
-            if other == "formula" or layout is None:
-                self.mismatches += compare_totals(said, total, witness, other)
-                self.comparisons.append(Comparison(witness, other, by))
-        self.totals[witness] = total
+    target: Target
+    logical: LogicalTensors | None
+    file: ClassifiedTensors | None
+    module: ModuleContents | None
+    witnesses: Witnesses
+    comparisons: tuple[Comparison, ...]
+    mismatches: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
-def hear_file(source: Source, heard: Hearing) -> tuple[Storage | None, Contents | None]:
-    """The file: what its stored tensors stand for, sorted out and compared name by name."""
-    if source.header is None:
-        if source.is_run:
-            heard.mismatches.append("file: model.safetensors is missing")
-        return None, None
-    expected = expected_shapes(source.layout) if source.layout else {}
-    storage = decode(source.header, _quantization(source.hugging_face), expected)
-    heard.notes += storage.notes
-    if "minilm.left_out" in source.header.metadata:
-        heard.notes.append(source.header.metadata["minilm.left_out"])
-    contents = sort_out(
-        source.layout,
-        storage.tensors,
-        copies_allowed=source.config is None,
-        shared=source.header.shared,
-    )
-    shapes = {name: tensor.shape for name, tensor in contents.parameters.items()}
-    total = sum(tensor.count for tensor in contents.parameters.values())
-    heard.shapes(source.layout, shapes, total, "file")
-    return storage, contents
+def gather_evidence(target: Target, *, live: bool | None = None) -> Evidence:
+    """Read the file's tensors and, if ``live``, build the module; compare both with the formula.
 
-
-def hear_module(source: Source, heard: Hearing) -> ModuleContents | None:
-    """The live witness: minilm's module by names, transformers' by its total."""
-    from minilm.inspection import module_reader
-
-    if source.config is not None:
-        module = module_reader.read_module(module_reader.meta_model(source.config))
-        shapes = {row.name: row.shape for row in module.rows}
-        heard.shapes(source.layout, shapes, sum(row.count for row in module.rows), "module")
-        return module
-    if not source.hugging_face:
-        heard.notes.append("no config.json to build a module from")
-        return None
-    try:
-        built = module_reader.hugging_face_model(
-            source.hugging_face, architecture_of(source.hugging_face)
+    ``live`` is by default true for a run. Raises FormatError for a target without any witness.
+    """
+    live = target.is_run if live is None else live
+    # Many experts are many names: expanded once, and only where there is something to compare.
+    is_compared = target.header is not None or target.module is not None or live
+    expected = expected_shapes(target.layout) if target.layout and is_compared else {}
+    logical = file = None
+    if target.header is not None:
+        logical = decode(target.header, target.quantization_config, expected)
+        file = classify_tensors(
+            target.layout,
+            expected.keys(),
+            logical.tensors,
+            tied_copies_allowed=target.config is None,
+            shared=target.header.shared,
         )
+    module, module_note = _read_module(target, live)
+    witnesses = [_file_witness(file)] if file is not None else []
+    if module is not None:
+        witnesses.append(_module_witness(module, same_names=target.config is not None))
+    if target.layout is None and not witnesses:
+        raise _no_witness(target)
+    comparisons, mismatches = _compare(target.layout, expected, witnesses)
+    if target.is_run and file is None:
+        mismatches = ("file: model.safetensors is missing", *mismatches)
+    left_out = target.header.metadata.get("minilm.left_out") if target.header else None
+    return Evidence(
+        target=target,
+        logical=logical,
+        file=file,
+        module=module,
+        witnesses=Witnesses(
+            formula=target.layout.count() if target.layout else None,
+            **{witness.name: witness.total for witness in witnesses},
+        ),
+        comparisons=comparisons,
+        mismatches=mismatches,
+        notes=(
+            *target.notes,
+            *(logical.notes if logical else ()),
+            *(note for note in (left_out, module_note) if note is not None),
+        ),
+    )
+
+
+class _Witness(NamedTuple):
+    """A witness beside the formula; ``shapes`` is None where its names are not those of the formula."""
+
+    name: WitnessName
+    total: int
+    shapes: Shapes | None
+
+
+def _file_witness(file: ClassifiedTensors) -> _Witness:
+    tensors = file.parameters
+    total = sum(tensor.count for tensor in tensors.values())
+    return _Witness("file", total, {name: tensor.shape for name, tensor in tensors.items()})
+
+
+def _module_witness(module: ModuleContents, *, same_names: bool) -> _Witness:
+    """transformers' modules are named otherwise than their files since its version 5."""
+    total = sum(row.count for row in module.rows)
+    return _Witness(
+        "module", total, {row.name: row.shape for row in module.rows} if same_names else None
+    )
+
+
+def _compare(
+    layout: Layout | None, expected: Shapes, witnesses: Sequence[_Witness]
+) -> tuple[tuple[Comparison, ...], tuple[str, ...]]:
+    """Each witness with the formula; without a formula, the totals of file and module."""
+    comparisons, mismatches = [], []
+    if layout is not None:
+        for witness in witnesses:
+            if witness.shapes is not None:
+                mismatches += compare_shapes(expected, witness.shapes, witness.name)
+            mismatches += compare_totals(layout.count(), witness.total, witness.name, "formula")
+            by: Literal["names", "totals"] = "totals" if witness.shapes is None else "names"
+            comparisons.append(Comparison(witness.name, "formula", by))
+    elif len(witnesses) > 1:
+        file, module = witnesses
+        mismatches += compare_totals(file.total, module.total, module.name, file.name)
+        comparisons.append(Comparison(module.name, file.name, "totals"))
+    return tuple(comparisons), tuple(mismatches)
+
+
+def _read_module(target: Target, live: bool) -> tuple[ModuleContents | None, str | None]:
+    """The module of a target, or why there is none, or how it is compared.
+
+    Raises FormatError where it is the only witness and cannot be built.
+    """
+    if target.module is not None or not live:
+        return target.module, None
+    from minilm.inspection.module_reader import hugging_face_model, meta_model, read_module
+
+    if target.config is not None:
+        return read_module(meta_model(target.config)), None
+    if not target.hugging_face:
+        return None, "no config.json to build a module from"
+    try:
+        module = hugging_face_model(target.hugging_face, class_name_of(target.hugging_face))
     except FormatError as error:
-        if not heard.totals:
+        if target.layout is None and target.header is None:
             raise
-        heard.notes.append(f"no module: {error}")  # what the other witnesses said stays
-        return None
-    # Its modules are named otherwise than its files since transformers 5: the total is compared.
-    module = module_reader.read_module(built)
-    heard.total(source.layout, sum(row.count for row in module.rows), "module")
-    heard.notes.append("the module is transformers' own, compared by its total")
-    return module
+        return None, f"no module: {error}"
+    return read_module(module), "the module is transformers' own, compared by its total"
 
 
-def _quantization(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a config.json says of its quantization, wherever it says it; empty where it does not."""
-    for part in (config, config.get("text_config")):
-        for key in ("quantization_config", "compression_config", "quantization"):  # the last: MLX
-            if isinstance(part, Mapping) and isinstance(part.get(key), dict):
-                found: dict[str, Any] = part[key]
-                return found
-    return {}
+def _no_witness(target: Target) -> FormatError:
+    remedy = (
+        "name its weights, which are counted without a formula, or add --live where "
+        "transformers is installed"
+    )
+    if "text_config" in target.hugging_face:
+        remedy = "its text_config is a config.json of its own; or " + remedy
+    return FormatError(
+        target.name,
+        f"model_type {target.hugging_face.get('model_type')!r} without weights",
+        f"a minilm run, or one of {', '.join(MODEL_TYPES)}",
+        remedy,
+    )

@@ -1,1 +1,1 @@
-"""Models of other programs here, and ours there: names, shapes and fields."""
+"""Conversion to and from other programs: Hugging Face folders, GGUF files, model cards."""

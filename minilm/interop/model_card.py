@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 from minilm.inspection.inspector import inspect
-from minilm.interop.model_source import Source
+from minilm.interop.model_source import ModelSource
 from minilm.render.markdown import component_table
 from minilm.runs import files as run_files
 
 
-def card(source: Source, name: str, class_name: str) -> str:
+def card(source: ModelSource, name: str, class_name: str) -> str:
     """The text of the card: data, parameters, figures, and how to load the folder."""
     summary = run_files.read_summary(source.folder) if source.is_run else {}
     return "\n".join(
@@ -21,8 +21,8 @@ def card(source: Source, name: str, class_name: str) -> str:
             _metadata(class_name),
             f"# {name}",
             "",
-            *_about(source, class_name),
-            *_trained(summary),
+            *_introduction(source, class_name),
+            *_training(summary),
             "## Parameters",
             "",
             component_table(inspect(str(source.folder))),
@@ -57,7 +57,7 @@ def _metadata(class_name: str) -> str:
     )
 
 
-def _about(source: Source, class_name: str) -> list[str]:
+def _introduction(source: ModelSource, class_name: str) -> list[str]:
     config = source.config
     return [
         f"A decoder-only transformer of {config.num_layers} layers, {config.num_heads} heads and width "
@@ -67,8 +67,8 @@ def _about(source: Source, class_name: str) -> list[str]:
     ]
 
 
-def _trained(summary: dict[str, Any]) -> list[str]:
-    """Data and figures; nothing of a summary that is not one of ours."""
+def _training(summary: dict[str, Any]) -> list[str]:
+    """Data and figures; nothing of a summary that minilm did not write."""
     try:
         return _sections(summary)
     except (KeyError, TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""What is converted: a run, or a Hugging Face folder read as one; its weights under our names."""
+"""What is converted: a run, or a Hugging Face folder read as one; its weights under minilm's names."""
 
 from __future__ import annotations
 
@@ -8,45 +8,60 @@ from functools import cached_property
 from pathlib import Path
 
 from minilm import formats
-from minilm.architectures.minilm import layout
-from minilm.architectures.tensor_map import Piece
+from minilm.architectures.conversion import architecture_for
+from minilm.architectures.minilm import layout as minilm_layout
+from minilm.architectures.tensor_map import TensorMapping, tensor_mappings
 from minilm.config import ModelConfig
 from minilm.errors import FormatError, InputError
 from minilm.formats import tensor_io
 from minilm.formats.checks import check_same_tensors
 from minilm.formats.header import StoredTensor
-from minilm.formats.huggingface import shards_of
+from minilm.formats.huggingface import find_weights
 from minilm.formats.json_file import read_object
 from minilm.formats.tensor_io import Array
-from minilm.interop.architectures import named
-from minilm.interop.architectures.common import Architecture
+from minilm.ledger import components
+from minilm.ledger.layout import Layout
 from minilm.runs import files as run_files
 
-HEADS = ("lm_head.weight", "embed_out.weight")
+# What some files call the head, whatever their architecture calls it.
+USUAL_HEAD = "lm_head.weight"
 
 
 @dataclass(frozen=True)
-class Source:
-    """A model whose tensors can be read by our names. ``pieces`` say where, for another program's."""
+class ModelSource:
+    """A model whose tensors can be read by minilm's names.
+
+    ``mapped`` is empty for a run; of a Hugging Face folder, it has the mapping of the tensor that holds
+    each of them, and its index there.
+    """
 
     folder: Path
     config: ModelConfig
     stored: Mapping[str, StoredTensor]
-    pieces: Mapping[str, tuple[Piece, int]]
+    mapped: Mapping[str, tuple[TensorMapping, int]]
     is_run: bool
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of every tensor, by our names."""
-        return shapes_of(self.config)
+        """Of every tensor, by minilm's names."""
+        return declared_shapes(self.config)
 
     def dtype(self, name: str) -> str:
         """What a tensor is stored in."""
-        piece = self.pieces.get(name)
-        return self.stored[piece[0].theirs if piece else name].dtype
+        return self.stored[self.mapped[name][0].hf_name if self.mapped else name].dtype
 
-    def alike(self, names: Sequence[str]) -> Sequence[str]:
-        """``names``, which are to become one tensor. Raises FormatError where their dtypes differ."""
+    def read(self, name: str) -> Array:
+        """One tensor, by minilm's name."""
+        if not self.mapped:
+            return tensor_io.read(self.stored[name])
+        mapping, number = self.mapped[name]
+        rows = [self.shapes[each][0] for each in mapping.minilm_names]
+        return mapping.split(tensor_io.read(self.stored[mapping.hf_name]), rows, self.config)[
+            number
+        ]
+
+    def read_joined(self, names: Sequence[str]) -> list[Array]:
+        """Tensors that are to become one. Raises FormatError where their dtypes differ."""
         dtypes = {self.dtype(name) for name in names}
         if len(dtypes) > 1:
             raise FormatError(
@@ -54,24 +69,15 @@ class Source:
                 f"{names[0]} and {names[-1]} in {' and '.join(sorted(dtypes))}",
                 "one dtype",
             )
-        return names
-
-    def read(self, name: str) -> Array:
-        """One tensor, by our name."""
-        found = self.pieces.get(name)
-        if found is None:
-            return tensor_io.read(self.stored[name])
-        piece, number = found
-        rows = [self.shapes[each][0] for each in piece.ours]
-        return piece.split(tensor_io.read(self.stored[piece.theirs]), rows, self.config)[number]
+        return [self.read(name) for name in names]
 
 
-def shapes_of(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+def declared_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Name -> shape of every parameter, a tied head left out: as the ledger declares them."""
-    return {tensor.name: tensor.shape for tensor in layout(config).named_tensors()}
+    return {tensor.name: tensor.shape for tensor in minilm_layout(config).named_tensors()}
 
 
-def open_source(folder: Path) -> Source:
+def open_source(folder: Path) -> ModelSource:
     """Read the headers of a run or a Hugging Face folder.
 
     Raises InputError for another folder, ConfigError for a field that minilm cannot follow, FormatError
@@ -84,51 +90,63 @@ def open_source(folder: Path) -> Source:
         config = run_files.read_config(folder / run_files.CONFIG)
         path = folder / run_files.WEIGHTS
         stored = {tensor.name: tensor for tensor in formats.read(path).tensors}
-        check_same_tensors(path, {n: t.shape for n, t in stored.items()}, shapes_of(config))
-        return Source(folder, config, stored, {}, is_run=True)
-    architecture = named(fields)
+        check_same_tensors(path, _shapes(stored), declared_shapes(config))
+        return ModelSource(folder, config, stored, {}, is_run=True)
+    architecture = architecture_for(fields)
     config = architecture.model_config(fields)
-    path_of_weights = shards_of(folder)
-    if path_of_weights is None:
+    weights = find_weights(folder)
+    if weights is None:
         raise InputError(folder, "no weights", "model.safetensors or its shards")
-    stored = _their_names(path_of_weights, architecture, config)
-    pieces = architecture.pieces(config)
-    ours = shapes_of(config)
-    wanted = {piece.theirs: piece.shape([ours[name] for name in piece.ours]) for piece in pieces}
-    check_same_tensors(path_of_weights, {n: t.shape for n, t in stored.items()}, wanted)
-    places = {name: (piece, number) for piece in pieces for number, name in enumerate(piece.ours)}
-    return Source(folder, config, stored, places, is_run=False)
+    stored = _stored_by_declared_name(weights, architecture.layout(fields))
+    mappings = tensor_mappings(architecture, config)
+    shapes = declared_shapes(config)
+    wanted = {
+        mapping.hf_name: mapping.shape([shapes[name] for name in mapping.minilm_names])
+        for mapping in mappings
+    }
+    check_same_tensors(weights, _shapes(stored), wanted)
+    mapped = {
+        name: (mapping, number)
+        for mapping in mappings
+        for number, name in enumerate(mapping.minilm_names)
+    }
+    return ModelSource(folder, config, stored, mapped, is_run=False)
 
 
-def _their_names(
-    path: Path, architecture: Architecture, config: ModelConfig
-) -> dict[str, StoredTensor]:
-    """The tensors that count, with the prefix that some files leave out."""
-    ignored = {name.format(i=i) for name in architecture.ignored for i in range(config.num_layers)}
-    found = {}
-    prefix = architecture.optional_prefix
+def _shapes(stored: Mapping[str, StoredTensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tensor.shape for name, tensor in stored.items()}
+
+
+def _stored_by_declared_name(path: Path, layout: Layout) -> dict[str, StoredTensor]:
+    """The parameters of a file, with the prefix that some files leave out, a tied head once."""
+    ignored = {name.format(i=i) for name in layout.ignored for i in range(layout.symbols["L"])}
+    head = _head_name(layout)
+    prefix = layout.optional_prefix
+    stored = {}
     for tensor in formats.read(path).tensors:
-        name = tensor.name
-        if prefix and not name.startswith(prefix) and name not in HEADS:
+        name = head if tensor.name == USUAL_HEAD else tensor.name
+        if prefix and not name.startswith(prefix) and name != head:
             name = prefix + name
         if name not in ignored:
-            found[name] = tensor
-    if architecture.family == "gpt_neox" and "lm_head.weight" in found:
-        found["embed_out.weight"] = found.pop("lm_head.weight")
-    if config.tied_embeddings:
-        for name in HEADS:
-            if name in found:
-                _same_values(path, found.pop(name), found, architecture.pieces(config)[0].theirs)
-    return found
+            stored[name] = tensor
+    for tied, table in layout.ties:
+        if tied in stored:
+            _check_same_values(path, stored.pop(tied), stored.get(table), table)
+    return stored
 
 
-def _same_values(
-    path: Path, head: StoredTensor, found: Mapping[str, StoredTensor], table: str
+def _head_name(layout: Layout) -> str:
+    if layout.ties:
+        return layout.ties[0][0]
+    return next(t.name for t in layout.tensors if t.component == components.LM_HEAD)
+
+
+def _check_same_values(
+    path: Path, head: StoredTensor, stored: StoredTensor | None, table: str
 ) -> None:
     """A head that is stored although it is tied must be the table."""
     import numpy as np
 
-    stored = found.get(table)
     if stored is None or not np.array_equal(tensor_io.read(head), tensor_io.read(stored)):
         raise FormatError(
             path,

@@ -1,1 +1,1 @@
-"""The symbolic table: every tensor of a model declared once, and everything else derived from it."""
+"""The ledger: every tensor of a model declared once, symbolically; counts and formulas follow."""

@@ -1,8 +1,8 @@
-"""What a tensor can be part of. Families say `components.ATTENTION_QUERY`; reports print the text."""
+"""The components that a declared tensor can belong to; reports print these texts."""
 
 from __future__ import annotations
 
-# In the order in which a token meets them.
+# In the order of the forward pass.
 TOKEN_EMBEDDING = "token embedding"
 POSITION_EMBEDDING = "position embedding"
 NGRAM_EMBEDDING = "n-gram embedding"
@@ -14,7 +14,7 @@ ATTENTION_QUERY = "attention query"
 ATTENTION_KEY = "attention key"
 ATTENTION_VALUE = "attention value"
 ATTENTION_QUERY_KEY_VALUE = "attention query+key+value"
-# Multi-head latent attention: what goes down to a latent, and what comes up from it.
+# Multi-head latent attention: projections to the latent, and from it.
 ATTENTION_QUERY_LATENT = "attention query latent"
 ATTENTION_KEY_VALUE_LATENT = "attention key+value latent"
 ATTENTION_KEY_VALUE = "attention key+value"

@@ -1,4 +1,4 @@
-"""Tensor and Layout: what a family declares, and the counts and closed forms that follow from it."""
+"""Tensor and Layout: what an architecture declares, and the counts and formulas that follow."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from minilm.ledger.symbols import (
     ZERO,
     Notation,
     Polynomial,
-    written,
-    written_factored,
+    format_factored,
+    format_polynomial,
 )
 
 
@@ -32,11 +32,12 @@ class Role(Enum):
 
 @dataclass(frozen=True)
 class Tensor:
-    """One declared tensor, or one in each layer and expert.
+    """One declared tensor, or one for each layer and expert.
 
-    ``repeat`` is in how many layers it occurs; ``layers`` says in which, where they are not the first
-    ones: ``{i}`` in the name becomes their number. ``experts`` > 1 stands for that many in each layer,
-    ``{e}`` counting from 0. Of a ``routed`` tensor one token uses e of the E experts.
+    ``repeat`` is the number of layers that have it, ``layers`` their numbers unless they are the first
+    ones; ``{i}`` in the name is the layer's number and ``{e}`` the expert's, from 0 to ``experts`` - 1
+    in each layer. If ``routed``, one token uses e of the E experts. A ``transposed`` matrix is
+    stored (in, out), where others are (out, in).
     """
 
     name: str
@@ -47,10 +48,11 @@ class Tensor:
     layers: Sequence[int] | None = None
     experts: Polynomial = ONE
     routed: bool = False
+    transposed: bool = False
 
     @cached_property
     def count(self) -> Polynomial:
-        """Elements of all repetitions together."""
+        """Elements in all layers and experts together."""
         product = self.repeat * self.experts
         for dimension in self.shape:
             product = product * dimension
@@ -59,7 +61,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class NamedTensor:
-    """One tensor of a real model: its name, its shape as integers, and what it is part of."""
+    """One tensor of a concrete model: name, integer shape, component, role."""
 
     name: str
     shape: tuple[int, ...]
@@ -73,12 +75,12 @@ class NamedTensor:
 
 
 @dataclass(frozen=True)
-class Attention:
-    """A kind of attention layer, as far as costs go.
+class AttentionSpec:
+    """The sizes of a kind of attention layer that determine its costs.
 
-    ``layers`` is how many layers are of this kind; ``cache`` the elements that one token leaves in the
-    KV cache of one of them; ``scores`` and ``values`` the widths, over all heads, of the products of
-    queries with keys and of scores with values; ``window`` how many tokens one sees, 0 for all.
+    ``layers`` is the number of such layers; ``cache`` the elements of one token in one layer's KV cache;
+    ``scores`` and ``values`` the widths, over all heads, of queries times keys and of scores times
+    values; ``window`` the sliding window in tokens, 0 for full attention.
     """
 
     layers: Polynomial
@@ -88,13 +90,13 @@ class Attention:
     window: int = 0
 
     def span(self, context: int) -> int:
-        """How many of ``context`` tokens the last one attends to and the cache holds."""
+        """The number of ``context`` tokens that the last one attends to, which the cache holds."""
         return min(context, self.window) if self.window else context
 
 
 @dataclass(frozen=True)
 class Formula:
-    """A polynomial written for programs, for people, and with the numbers put in."""
+    """A closed form: ASCII for programs, typographic for people, and with the symbols' values."""
 
     symbolic: str
     pretty: str
@@ -106,11 +108,11 @@ class Layout:
     """Every tensor of one model, symbolically, with the values of the symbols.
 
     ``ties`` are pairs (name, name of the tensor it shares); the first name is not stored.
-    ``buffers`` are tensors that files hold and that are not parameters; ``ignored`` are names (with
-    ``{i}``) of buffers that some files hold and any loader makes anew; ``mtp`` are the tensors of
-    multi-token prediction modules, which files may add and the model without them does not use.
-    ``optional_prefix`` begins names that some files store without it.
-    ``context_length`` is how many tokens the model is made for, 0 where that is not said.
+    ``buffers`` are stored tensors that are not parameters. ``ignored`` are names (with ``{i}``) of
+    buffers that only some files hold, because loaders recompute them. ``mtp`` are the tensors of
+    multi-token prediction modules, which are optional in files and not counted.
+    ``optional_prefix`` is a prefix that some files omit from the names.
+    ``context_length`` is the model's maximum number of tokens, 0 where the config has none.
     """
 
     family: str
@@ -121,7 +123,7 @@ class Layout:
     buffers: tuple[Tensor, ...] = ()
     ignored: tuple[str, ...] = ()
     mtp: tuple[Tensor, ...] = ()
-    attention: tuple[Attention, ...] = ()
+    attention: tuple[AttentionSpec, ...] = ()
     context_length: int = 0
 
     def count(
@@ -131,9 +133,9 @@ class Layout:
         role: Role | None = None,
         active: bool = False,
     ) -> int:
-        """Parameters, each once; of these components and in this role when given.
+        """Parameters, each counted once; only of ``components`` and ``role`` if given.
 
-        ``active`` counts what one token uses: e of the E experts, everything else whole.
+        ``active`` counts those that one token uses: e of the E experts, and everything else.
         """
         return sum(
             self.value(tensor, active=active)
@@ -143,33 +145,33 @@ class Layout:
         )
 
     def value(self, tensor: Tensor, *, active: bool = False) -> int:
-        """Elements of one declared tensor, all repetitions together."""
+        """Elements of one declared tensor, in all layers and experts together."""
         symbols = self.symbols
         if active and tensor.routed:
             symbols = {**symbols, "E": symbols["e"]}
         return tensor.count.value(symbols)
 
-    def named_tensors(self) -> Iterator[NamedTensor]:
-        """Every parameter by its real name, layers in order."""
-        return self.named(self.tensors)
+    def named_tensors(self, tensors: Sequence[Tensor] | None = None) -> Iterator[NamedTensor]:
+        """``tensors``, by default all parameters, by their names in files.
 
-    def named(self, tensors: Sequence[Tensor]) -> Iterator[NamedTensor]:
-        """These declared tensors by their real names; neighbours with ``{i}`` go layer by layer."""
-        for in_layers, group in groupby(tensors, lambda tensor: "{i}" in tensor.name):
+        Consecutive tensors with ``{i}`` are expanded together, layer by layer.
+        """
+        declared = self.tensors if tensors is None else tensors
+        for in_layers, group in groupby(declared, lambda tensor: "{i}" in tensor.name):
             if not in_layers:
                 for tensor in group:
-                    yield from self._expanded(tensor, 0)
+                    yield from self._expand(tensor, 0)
                 continue
-            placed = [
+            layers_of = [
                 (tensor, set(tensor.layers or range(tensor.repeat.value(self.symbols))))
                 for tensor in group
             ]
-            for i in sorted(set().union(*(layers for _, layers in placed))):
-                for tensor, layers in placed:
+            for i in sorted(set().union(*(layers for _, layers in layers_of))):
+                for tensor, layers in layers_of:
                     if i in layers:
-                        yield from self._expanded(tensor, i)
+                        yield from self._expand(tensor, i)
 
-    def _expanded(self, tensor: Tensor, layer: int) -> Iterator[NamedTensor]:
+    def _expand(self, tensor: Tensor, layer: int) -> Iterator[NamedTensor]:
         shape = tuple(dimension.value(self.symbols) for dimension in tensor.shape)
         name = tensor.name.replace("{i}", str(layer))
         if "{e}" not in name:
@@ -188,17 +190,17 @@ class Layout:
         return grouped
 
     def formula(self) -> Formula:
-        """The closed form of the whole count: the blocks expanded, the rest factored."""
-        repeated = sum((t.count for t in self.tensors if t.repeat != ONE), ZERO)
-        once = sum((t.count for t in self.tensors if t.repeat == ONE), ZERO)
+        """The closed form of the whole count: the layers' terms expanded, the others factored."""
+        in_layers = sum((t.count for t in self.tensors if t.repeat != ONE), ZERO)
+        outside = sum((t.count for t in self.tensors if t.repeat == ONE), ZERO)
 
         def text(notation: Notation, values: Mapping[str, int] | None = None) -> str:
-            parts = []
-            if repeated != ZERO:
-                parts.append(written(repeated, notation, values))
-            if once != ZERO:
-                parts.append(written_factored(once, notation, values))
-            return " + ".join(parts) or "0"
+            terms = []
+            if in_layers != ZERO:
+                terms.append(format_polynomial(in_layers, notation, values))
+            if outside != ZERO:
+                terms.append(format_factored(outside, notation, values))
+            return " + ".join(terms) or "0"
 
         return Formula(text(ASCII), text(PRETTY), text(ASCII, self.symbols))
 
@@ -206,5 +208,7 @@ class Layout:
         """The closed form of one component's count."""
         total = sum((t.count for t in self.tensors if t.component == component), ZERO)
         return Formula(
-            written(total, ASCII), written(total, PRETTY), written(total, ASCII, self.symbols)
+            format_polynomial(total, ASCII),
+            format_polynomial(total, PRETTY),
+            format_polynomial(total, ASCII, self.symbols),
         )

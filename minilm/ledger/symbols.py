@@ -1,7 +1,7 @@
 """Polynomials over named dimensions (V d L T h g k f ...), with exact integer coefficients.
 
-Counts of parameters are sums of products of dimensions, so this is all the algebra a ledger needs:
-like terms collect by themselves, and a value is one exact integer.
+Parameter counts are sums of products of dimensions, so this is all the algebra the ledger needs.
+Like terms are collected on construction.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-# The order in which a person writes the letters; any other symbol follows, alphabetically.
+# The usual order of the letters in a product; other symbols follow alphabetically.
 LETTERS = "BELDMVTRcdfmshgke"
 
 # What a letter stands for, in the few words of a legend.
@@ -46,7 +46,7 @@ Monomial = tuple[tuple[str, int], ...]  # (("L", 1), ("d", 2)) is L*d^2, in the 
 
 
 class Polynomial:
-    """An immutable sum of monomials. Mixes with int in +, - and *; compares by value."""
+    """An immutable sum of monomials. Takes int in +, - and *; compares by value."""
 
     __slots__ = ("terms",)
 
@@ -85,10 +85,10 @@ class Polynomial:
         return hash(frozenset(self.terms.items()))
 
     def __repr__(self) -> str:
-        return f"Polynomial({written(self, ASCII)})"
+        return f"Polynomial({format_polynomial(self, ASCII)})"
 
     def value(self, symbols: Mapping[str, int]) -> int:
-        """The exact integer at these values of the symbols. KeyError if one has no value."""
+        """The exact integer at these values of the symbols. Raises KeyError for a missing one."""
         total = 0
         for monomial, coefficient in self.terms.items():
             product = coefficient
@@ -109,7 +109,7 @@ def letter_meaning(letter: str, family: str) -> str:
 
 
 def as_polynomial(value: Polynomial | int) -> Polynomial:
-    """An integer as the constant polynomial; a polynomial as it is."""
+    """An integer as a constant polynomial; a polynomial unchanged."""
     return value if isinstance(value, Polynomial) else Polynomial({(): value})
 
 
@@ -133,16 +133,16 @@ class Notation:
         return f"{base}^{exponent}"
 
 
-ASCII = Notation("*")  # 12*L*d^2: what other programs read
-PRETTY = Notation("", superscript=True)  # 12Ld²: what people write
+ASCII = Notation("*")  # 12*L*d^2
+PRETTY = Notation("", superscript=True)  # 12Ld²
 
 
-def written(
+def format_polynomial(
     polynomial: Polynomial, notation: Notation, values: Mapping[str, int] | None = None
 ) -> str:
-    """The polynomial as text, highest powers of the first letters first; ``values`` replace letters."""
+    """The polynomial as text, highest powers first; ``values`` are printed instead of letters."""
     text = ""
-    for monomial in _ordered(polynomial):
+    for monomial in _sorted_monomials(polynomial):
         coefficient = polynomial.terms[monomial]
         factors = [
             notation.power(str(values[letter]) if values else letter, power)
@@ -155,10 +155,10 @@ def written(
     return text or "0"
 
 
-def written_factored(
+def format_factored(
     polynomial: Polynomial, notation: Notation, values: Mapping[str, int] | None = None
 ) -> str:
-    """As `written`, with the letters that all terms share taken out: (V + T + 2)*d."""
+    """As `format_polynomial`, with the letters common to all terms factored out: (V + T + 2)*d."""
     monomials = [dict(monomial) for monomial in polynomial.terms]
     shared = {
         letter: min(powers.get(letter, 0) for powers in monomials)
@@ -166,13 +166,13 @@ def written_factored(
     }
     common: Monomial = tuple((letter, power) for letter, power in shared.items() if power)
     if not common:
-        return written(polynomial, notation, values)
-    rest: dict[Monomial, int] = {}
+        return format_polynomial(polynomial, notation, values)
+    quotient: dict[Monomial, int] = {}
     for monomial, coefficient in polynomial.terms.items():
         powers = {letter: power - shared.get(letter, 0) for letter, power in monomial}
-        rest[tuple(item for item in powers.items() if item[1])] = coefficient
-    outside = written(Polynomial({common: 1}), notation, values)
-    return f"({written(Polynomial(rest), notation, values)}){notation.times}{outside}"
+        quotient[tuple(item for item in powers.items() if item[1])] = coefficient
+    factor = format_polynomial(Polynomial({common: 1}), notation, values)
+    return f"({format_polynomial(Polynomial(quotient), notation, values)}){notation.times}{factor}"
 
 
 def _position(letter: str) -> tuple[int, str]:
@@ -180,11 +180,11 @@ def _position(letter: str) -> tuple[int, str]:
     return (len(LETTERS) if index < 0 else index, letter)
 
 
-def _ordered(polynomial: Polynomial) -> list[Monomial]:
+def _sorted_monomials(polynomial: Polynomial) -> list[Monomial]:
     letters = sorted({pair[0] for monomial in polynomial.terms for pair in monomial}, key=_position)
 
     def powers(monomial: Monomial) -> tuple[int, ...]:
-        present = dict(monomial)
-        return tuple(present.get(letter, 0) for letter in letters)
+        exponents = dict(monomial)
+        return tuple(exponents.get(letter, 0) for letter in letters)
 
     return sorted(polynomial.terms, key=powers, reverse=True)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minilm.config import ModelConfig
+from minilm.model.kv_cache import BlockKVCache, Positions
 from minilm.model.layers import Linear, make_norm
 from minilm.model.rope import rotate
 
@@ -18,7 +19,10 @@ Rotation = tuple[Tensor, Tensor]
 
 
 class Attention(nn.Module):
-    """(b, t, d) -> (b, t, d). Grouped-query when g < h (Ainslie et al. 2023, arXiv:2305.13245)."""
+    """(b, t, d) -> (b, t, d). Grouped-query when g < h (Ainslie et al. 2023, arXiv:2305.13245).
+
+    With a cache the t tokens also see those before them: n keys in all.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -33,7 +37,13 @@ class Attention(nn.Module):
         self.key_norm = make_norm(k, config) if config.qk_norm else None
         self.output = Linear(config.num_heads * k, d, bias=config.attention_output_bias)
 
-    def forward(self, x: Tensor, rotation: Rotation | None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        rotation: Rotation | None,
+        cache: BlockKVCache | None = None,
+        positions: Positions | None = None,
+    ) -> Tensor:
         query = rearrange(self.query(x), "b t (h k) -> b h t k", h=self.num_heads)
         key = rearrange(self.key(x), "b t (g k) -> b g t k", g=self.num_kv_heads)
         value = rearrange(self.value(x), "b t (g k) -> b g t k", g=self.num_kv_heads)
@@ -41,19 +51,27 @@ class Attention(nn.Module):
             query, key = self.query_norm(query), self.key_norm(key)
         if rotation is not None:
             query, key = rotate(query, *rotation), rotate(key, *rotation)
+        if cache is not None and positions is not None:
+            assert positions.window == self.window, "the cache is for another sliding window"
+            key, value = cache.update(key, value, positions)  # b g t k -> b g n k
         if self.num_kv_heads < self.num_heads:
             group = self.num_heads // self.num_kv_heads
             key = repeat(key, "b g t k -> b (g n) t k", n=group)
             value = repeat(value, "b g t k -> b (g n) t k", n=group)
         dropout = self.dropout if self.training else 0.0
-        attend = explicit_attention if explicit_is_faster(query) else fused_attention
-        mixed = attend(query, key, value, window=self.window, dropout=dropout)
-        output: Tensor = self.output(rearrange(mixed, "b h t k -> b t (h k)"))
+        if positions is None or positions.first:
+            attend = explicit_attention if explicit_is_faster(query) else fused_attention
+            attended = attend(query, key, value, window=self.window, dropout=dropout)
+        else:
+            attended = F.scaled_dot_product_attention(
+                query, key, value, positions.mask, dropout_p=dropout
+            )
+        output: Tensor = self.output(rearrange(attended, "b h t k -> b t (h k)"))
         return output
 
 
 def explicit_is_faster(query: Tensor) -> bool:
-    """Whether to write attention out for (b, h, t, k), by the table in docs/performance.md.
+    """Whether `explicit_attention` is faster for (b, h, t, k), by the table in docs/performance.md.
 
     On a CPU the backward pass of torch's fused kernel costs several times its forward pass at short
     lengths, in bfloat16 up to longer ones; elsewhere, and without gradients, it wins or ties.
@@ -88,7 +106,7 @@ def explicit_attention(
 
 
 def hidden_positions(t: int, window: int, device: torch.device) -> Tensor:
-    """(t, t), true where a row's token may not look: later tokens, and those out of the window."""
+    """(t, t), true where a row's token does not see a column's: later ones, and those out of the window."""
     hidden = torch.ones(t, t, device=device, dtype=torch.bool).triu(1)
     if 0 < window < t:
         hidden |= torch.ones(t, t, device=device, dtype=torch.bool).tril(-window)

@@ -10,16 +10,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minilm.config import ModelConfig
+from minilm.model.kv_cache import BlockKVCache
 
 
 class Linear(nn.Linear):
-    """nn.Linear that leaves its values to `initialize`, which fills every parameter once."""
+    """nn.Linear without initial values: `initialize` fills every parameter once."""
 
     def reset_parameters(self) -> None:
-        """Nothing: torch's own draw would be thrown away, and on the meta device costs a second."""
+        """Nothing: torch's own values would be thrown away, and on the meta device cost a second."""
 
 
-class Head(Linear):
+class LMHead(Linear):
     """(b, t, d) -> (b, t, V), without a bias.
 
     On CUDA the product is as wide as the next multiple of 64, where it is fastest; the weight is not.
@@ -34,13 +35,13 @@ class Head(Linear):
         return self.padded(x) if x.is_cuda else super().forward(x)
 
     def padded(self, x: Tensor) -> Tensor:
-        """The same logits, through a matrix with rows of zeros added."""
+        """The same logits, from a weight with rows of zeros appended."""
         rows = -self.out_features % self.WIDTH
         return F.linear(x, F.pad(self.weight, (0, 0, 0, rows)))[..., : self.out_features]
 
 
 class EmbeddingTable(nn.Embedding):
-    """nn.Embedding that leaves its values to `initialize`."""
+    """nn.Embedding without initial values: `initialize` fills them."""
 
     def reset_parameters(self) -> None:
         """Nothing, as in Linear."""
@@ -56,21 +57,27 @@ def make_norm(width: int, config: ModelConfig) -> nn.LayerNorm | nn.RMSNorm:
 class CausalConvolution(nn.Module):
     """(b, t, d) -> (b, t, d): x[t] + the sum over j < c of weight[j] * x[t - 1 - j], elementwise.
 
-    Before the first token there are zeros. As in the Canon layers of Allen-Zhu 2025
-    (arXiv:2512.17351) and the token shift of RWKV (Peng et al. 2023, arXiv:2305.13048).
+    Before the first token there are zeros; with a cache, the inputs that it holds. As in the Canon layers
+    of Allen-Zhu 2025 (arXiv:2512.17351) and the token shift of RWKV (Peng et al. 2023, arXiv:2305.13048).
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(config.convolution, config.d_model))
 
-    def forward(self, x: Tensor) -> Tensor:
-        t, mixed = x.shape[1], x
+    def forward(self, x: Tensor, cache: BlockKVCache | None = None) -> Tensor:
+        if cache is None:
+            return self._convolve(x)
+        inputs = cache.extend_inputs(x)  # b (c + t) d
+        return self._convolve(inputs)[:, -x.shape[1] :]
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        t, total = x.shape[1], x
         for distance, weight in enumerate(self.weight, start=1):
             distance = min(distance, t)
             earlier = F.pad(x[:, : t - distance], (0, 0, distance, 0))  # b t d
-            mixed = torch.addcmul(mixed, earlier, weight)
-        return mixed
+            total = torch.addcmul(total, earlier, weight)
+        return total
 
 
 class FeedForward(nn.Module):
@@ -90,12 +97,12 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         up = self.up(x)  # b t f
         gate = self.gate(x) if self.gate is not None else None
-        down: Tensor = self.down(activated(self.activation, up, gate))
+        down: Tensor = self.down(apply_activation(self.activation, up, gate))
         return down
 
 
-def activated(activation: str, up: Tensor, gate: Tensor | None) -> Tensor:
-    """The hidden layer of a feed-forward: (..., f) once or, with a gate, twice -> (..., f)."""
+def apply_activation(activation: str, up: Tensor, gate: Tensor | None) -> Tensor:
+    """The hidden layer of a feed-forward: up and, with a gated one, gate, (..., f) each -> (..., f)."""
     if gate is not None:
         return (F.silu(gate) if activation == "swiglu" else F.gelu(gate)) * up
     if activation == "relu2":

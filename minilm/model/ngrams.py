@@ -1,7 +1,7 @@
-"""Which row of an n-gram table a token reads: a hash of it and of those before it.
+"""The rows of an n-gram table that a token reads: hashes of it and of the tokens before it.
 
-Hashed n-gram embeddings: Huang et al. 2025 (arXiv:2501.16975). The hash is part of the file format: with
-another, a trained table would be read at the wrong rows.
+Hashed n-gram embeddings: Huang et al. 2025 (arXiv:2501.16975). The hash is part of the file format: a trained
+table is useless with another.
 """
 
 from __future__ import annotations
@@ -16,16 +16,15 @@ FACTOR = 1_000_003
 
 
 def ngram_rows(tokens: Tensor, longest: int, rows: int) -> Tensor:
-    """(b, t) token ids -> (b, t, longest - 1): where the bigram, trigram, ... ending at each token is.
+    """(b, t) token ids -> (b, t, longest - 1): rows of the bigram, trigram, ... that end at each token.
 
-    The table of each length has ``rows`` rows, and they stand one below the other. Before the first
-    token comes a sign of its own, which is no token.
+    The table of each length has ``rows`` rows; the tables are stacked in order of length.
     """
-    t, signs = tokens.shape[1], tokens + 1
-    key, found = signs, []
+    t, ids = tokens.shape[1], tokens + 1  # 0 stands for the positions before the first token
+    key, indices = ids, []
     for distance in range(1, longest):
         shift = min(distance, t)
-        earlier = F.pad(signs[:, : t - shift], (shift, 0))
+        earlier = F.pad(ids[:, : t - shift], (shift, 0))
         key = (key * FACTOR + earlier) % PRIME
-        found.append(key % rows + (distance - 1) * rows)
-    return torch.stack(found, dim=2)
+        indices.append(key % rows + (distance - 1) * rows)
+    return torch.stack(indices, dim=2)

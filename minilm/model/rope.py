@@ -1,7 +1,7 @@
 """Rotary position embedding, rotate-half form (Su et al. 2021, arXiv:2104.09864).
 
-Element i of the part of a head that turns is paired with the one half that part later, as Llama and GPT-NeoX
-checkpoints expect.
+Of the first rotary_dim elements of a head (all of them, or fewer with partial RoPE), element i is paired with
+element i + rotary_dim / 2, as Llama and GPT-NeoX checkpoints expect.
 """
 
 from __future__ import annotations
@@ -22,31 +22,32 @@ def rotation(length: int, config: ModelConfig, device: torch.device) -> tuple[Te
 
 
 def frequencies(config: ModelConfig, device: torch.device) -> Tensor:
-    """Radians a token of each pair, (rotary_dim / 2): theta^(-2i/rotary_dim), scaled as the config says.
+    """Radians per token of each pair, (rotary_dim / 2): theta^(-2i/rotary_dim), scaled as the config says.
 
     The scaling of Llama 3.1 is that of huggingface/transformers, `modeling_rope_utils.py`.
     """
     pairs = torch.arange(0, config.rotary_dim, 2, device=device, dtype=torch.float32)
-    plain = config.rope_theta ** -(pairs / config.rotary_dim)
+    unscaled = config.rope_theta ** -(pairs / config.rotary_dim)
     if config.rope_scaling == "none":
-        return plain
-    slow = plain / config.rope_factor
+        return unscaled
+    scaled = unscaled / config.rope_factor
     if config.rope_scaling == "linear":
-        return slow
-    turns = config.rope_original_context * plain / (2 * math.pi)
+        return scaled
+    periods = config.rope_original_context * unscaled / (2 * math.pi)  # in the original context
     low, high = config.rope_low_factor, config.rope_high_factor
-    share = ((turns - low) / (high - low)).clamp(0, 1)
-    return share * plain + (1 - share) * slow
+    smooth = ((periods - low) / (high - low)).clamp(0, 1)
+    return smooth * unscaled + (1 - smooth) * scaled
 
 
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Turn each pair of (b, h, t, k) by its position's angle; the dtype of ``x`` is kept.
+    """Rotate each pair of (b, h, t, k) by its position's angle, in the dtype of ``x``.
 
-    What is beyond the pairs that have an angle stays as it is.
+    With partial RoPE, elements from 2 * cosine.shape[-1] on are not rotated.
     """
-    turning = 2 * cosine.shape[-1]
-    if turning < x.shape[-1]:
-        return torch.cat((rotate(x[..., :turning], cosine, sine), x[..., turning:]), dim=-1)
+    rotary_dim = 2 * cosine.shape[-1]
+    if rotary_dim < x.shape[-1]:
+        rotated = rotate(x[..., :rotary_dim], cosine, sine)
+        return torch.cat((rotated, x[..., rotary_dim:]), dim=-1)
     first, second = x.chunk(2, dim=-1)
     cosine, sine = cosine.to(x.dtype), sine.to(x.dtype)
     return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)

@@ -13,30 +13,37 @@ from torch.nn import functional as F
 from minilm.config import ModelConfig
 from minilm.model.attention import Attention, Rotation
 from minilm.model.initialization import initialize
-from minilm.model.layers import CausalConvolution, EmbeddingTable, FeedForward, Head, make_norm
+from minilm.model.kv_cache import BlockKVCache, KVCache, Positions
+from minilm.model.layers import CausalConvolution, EmbeddingTable, FeedForward, LMHead, make_norm
 from minilm.model.ngrams import ngram_rows
 from minilm.model.rope import rotation
 
 
 class Embedding(nn.Module):
-    """Token ids (b, t) -> (b, t, d): one row a token; with the options, one a position, one an n-gram."""
+    """Token ids (b, t) -> (b, t, d): a row of each token, and of its position and n-grams if configured."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.token = EmbeddingTable(config.vocab_size, config.d_model)
         learned = config.position == "learned"
         self.position = EmbeddingTable(config.context_length, config.d_model) if learned else None
-        # The tables of bigrams, trigrams, ... one below the other.
+        # The tables of bigrams, trigrams, ... stacked.
         self.longest_ngram, self.ngram_rows = config.ngram, config.ngram_rows
         rows = (config.ngram - 1) * config.ngram_rows
         self.ngram = EmbeddingTable(rows, config.d_model) if rows else None
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(
+        self, tokens: Tensor, cache: KVCache | None = None, positions: Positions | None = None
+    ) -> Tensor:
+        t = tokens.shape[1]
         x: Tensor = self.token(tokens)
         if self.position is not None:
-            x = x + self.position(torch.arange(tokens.shape[1], device=tokens.device))
+            index = torch.arange(t, device=tokens.device) if positions is None else positions.index
+            x = x + self.position(index)
         if self.ngram is not None:
-            rows = ngram_rows(tokens, self.longest_ngram, self.ngram_rows)  # b t n
+            if cache is not None:
+                tokens = cache.extend_tokens(tokens)
+            rows = ngram_rows(tokens, self.longest_ngram, self.ngram_rows)[:, -t:]  # b t n
             x = x + self.ngram(rows).sum(dim=2)  # b t n d -> b t d
         return x
 
@@ -57,10 +64,17 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.parallel = config.parallel_residual
 
-    def forward(self, x: Tensor, rotation: Rotation | None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        rotation: Rotation | None,
+        cache: BlockKVCache | None = None,
+        positions: Positions | None = None,
+    ) -> Tensor:
         if self.convolution is not None:
-            x = self.convolution(x)
-        after = x + self.dropout(self.attention(self.attention_norm(x), rotation))
+            x = self.convolution(x, cache)
+        attended = self.attention(self.attention_norm(x), rotation, cache, positions)
+        after = x + self.dropout(attended)
         read = x if self.parallel else after
         x = after + self.dropout(self.feed_forward(self.feed_forward_norm(read)))
         return x
@@ -68,6 +82,9 @@ class Block(nn.Module):
 
 class Transformer(nn.Module):
     """Token ids (b, t) -> logits (b, t, V).
+
+    With a cache the t tokens follow those that it holds, and are added to it: the logits are those that a
+    pass over the whole sequences gives for them. Call it under `torch.no_grad()`.
 
     Weights are drawn from ``generator`` (seed 0 without one), so the same seed gives the same bytes.
     Built under ``torch.device("meta")`` it has shapes and no values.
@@ -80,27 +97,32 @@ class Transformer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.final_norm = make_norm(config.d_model, config)
-        self.lm_head = Head(config.d_model, config.vocab_size)
+        self.lm_head = LMHead(config.d_model, config.vocab_size)
         if config.tied_embeddings:
             self.lm_head.weight = self.embedding.token.weight
         initialize(self, config, generator or torch.Generator().manual_seed(0))
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
         t, config = tokens.shape[1], self.config
         assert t <= config.context_length, (
             f"{t} tokens exceed the context of {config.context_length}"
         )
-        angles = None
-        if config.position == "rope":
+        positions, angles = None, None
+        if cache is not None:
+            positions = cache.next_positions(t)
+            angles = positions.rotation
+        elif config.position == "rope":
             angles = rotation(t, config, tokens.device)
-        x = self.dropout(self.embedding(tokens))
-        for block in self.blocks:
-            x = block(x, angles)
+        x = self.dropout(self.embedding(tokens, cache, positions))
+        for number, block in enumerate(self.blocks):
+            x = block(x, angles, None if cache is None else cache.blocks[number], positions)
         logits: Tensor = self.lm_head(self.final_norm(x))
+        if cache is not None:
+            cache.advance(t)
         return logits
 
 
 def next_token_loss(model: nn.Module, tokens: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy in nats of ``targets`` (b, t); targets of -100 are left out."""
+    """Mean cross-entropy in nats of ``targets`` (b, t); targets of -100 are ignored."""
     logits = model(tokens)
     return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-100)

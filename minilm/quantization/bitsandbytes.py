@@ -15,17 +15,17 @@ from minilm.quantization.checkpoint import (
     Decoded,
     Shape,
     UndecodableError,
-    shape_in,
+    parse_shape,
 )
 
 METHOD = "bitsandbytes"
-STATE = ".quant_state.bitsandbytes__"
+STATE_SUFFIX = ".quant_state.bitsandbytes__"
 
 
-def four_bits(values: StoredTensor, checkpoint: Checkpoint) -> Decoded | None:
-    """`X.weight` of packed bytes, `X.weight.absmax`, `.quant_map`, `.quant_state.bitsandbytes__nf4`.
+def decode_4bit(values: StoredTensor, checkpoint: Checkpoint) -> Decoded | None:
+    """NF4 and FP4: `X.weight` packed in bytes, `X.weight.absmax`, `.quant_map`, `.quant_state.*`.
 
-    With double quantization absmax is quantized too: `.nested_absmax`, `.nested_quant_map`.
+    With double quantization absmax is itself quantized: `.nested_absmax`, `.nested_quant_map`.
     """
     name = values.name
     absmax = checkpoint.tensors.get(f"{name}.absmax")
@@ -33,7 +33,7 @@ def four_bits(values: StoredTensor, checkpoint: Checkpoint) -> Decoded | None:
         if f"{name}.quant_map" in checkpoint.tensors:
             raise UndecodableError("no absmax")
         return None
-    states = checkpoint.companions(name, f"{STATE}nf4", f"{STATE}fp4")
+    states = checkpoint.companions(name, f"{STATE_SUFFIX}nf4", f"{STATE_SUFFIX}fp4")
     scales = checkpoint.companions(
         name, ".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map"
     )
@@ -46,19 +46,19 @@ def four_bits(values: StoredTensor, checkpoint: Checkpoint) -> Decoded | None:
             raise UndecodableError(f"{absmax.count} absmax for {blocks} blocks")
     elif not 0 < absmax.count <= math.prod(shape):
         raise UndecodableError(f"{absmax.count} absmax for {math.prod(shape)} values")
-    said = states[0].name.rpartition("__")[2] if states else None
-    kind = said or checkpoint.config.get("bnb_4bit_quant_type")
+    stored_type = states[0].name.rpartition("__")[2] if states else None
+    quant_type = stored_type or checkpoint.config.get("bnb_4bit_quant_type")
     return Decoded(
         name,
-        checkpoint.settled(name, shape),
-        kind if kind in ("nf4", "fp4") else "int4",
+        checkpoint.oriented_shape(name, shape),
+        quant_type if quant_type in ("nf4", "fp4") else "int4",
         METHOD,
         (*scales, *states),
     )
 
 
-def llm_int8(values: StoredTensor, checkpoint: Checkpoint) -> Decoded | None:
-    """`X.weight` of int8 (rows, columns), `X.SCB` (rows,), `X.weight_format`."""
+def decode_llm_int8(values: StoredTensor, checkpoint: Checkpoint) -> Decoded | None:
+    """LLM.int8(): `X.weight` of int8 (rows, columns), `X.SCB` (rows,), `X.weight_format`."""
     if values.dtype != "int8" or values.name.rpartition(".")[2] != "weight":
         return None
     module = values.name.removesuffix("weight")
@@ -70,12 +70,12 @@ def llm_int8(values: StoredTensor, checkpoint: Checkpoint) -> Decoded | None:
         raise UndecodableError("no SCB")
     if statistics.shape != values.shape[:1]:
         raise UndecodableError(f"SCB of shape {list(statistics.shape)}")
-    shape = checkpoint.settled(values.name, values.shape)
+    shape = checkpoint.oriented_shape(values.name, values.shape)
     return Decoded(values.name, shape, "int8", METHOD, scales)
 
 
 def _state(states: tuple[StoredTensor, ...], checkpoint: Checkpoint) -> dict[str, Any]:
-    """The JSON that describes a tensor; empty where it is missing or nonsense."""
+    """The quant_state JSON of a tensor; empty where it is missing or invalid."""
     raw = checkpoint.read(states[0]) if states else None
     try:
         state = json.loads(raw.decode("utf-8")) if raw else {}
@@ -85,9 +85,9 @@ def _state(states: tuple[StoredTensor, ...], checkpoint: Checkpoint) -> dict[str
 
 
 def _shape(values: StoredTensor, state: dict[str, Any], checkpoint: Checkpoint) -> Shape:
-    """What the file says if its bytes can hold that, else what the formula says if they can."""
-    for shape in (shape_in(state.get("shape")), checkpoint.expected.get(values.name)):
-        # The last of the storage's elements, of at most 8 bytes, may not be full.
+    """The file's shape if its bytes can hold it, else the formula's if they can hold that."""
+    for shape in (parse_shape(state.get("shape")), checkpoint.expected.get(values.name)):
+        # The last element of the storage, of at most 8 bytes, may be partly unused.
         if shape is not None and 0 <= 2 * values.nbytes - math.prod(shape) < 16:
             return shape
     raise UndecodableError("no shape that its bytes can hold")

@@ -1,4 +1,4 @@
-"""compressed-tensors, ModelOpt, FP8 and alike: values beside `_scale` tensors of the same name.
+"""compressed-tensors, ModelOpt, FP8 and similar: values with `_scale` tensors named after them.
 
 Names and layouts: compressed-tensors 0.20 `compressors/` (pack-quantized, nvfp4, mxfp4, mxfp6,
 float- and int-quantized), DeepSeek-V3 `inference/fp8_cast_bf16.py` (`weight_scale_inv`), transformers
@@ -16,14 +16,14 @@ from minilm.quantization.checkpoint import (
     Decoded,
     Shape,
     UndecodableError,
-    bits_of,
-    shape_in,
+    bits_per_value,
+    parse_shape,
 )
 
 METHOD = "compressed-tensors"
 
-# Scales of activations: they belong to the layer and are not needed to decode its weight.
-ACTIVATIONS = (
+# They belong to the layer; its weight is decoded without them.
+ACTIVATION_SCALES = (
     "input_scale",
     "input_zero_point",
     "input_global_scale",
@@ -33,12 +33,12 @@ ACTIVATIONS = (
     "pre_quant_scale",
 )
 
-# How quant_method calls what stores 8-bit values beside their scales.
+# The quant_method values of methods that store 8-bit values with scales.
 SCALED_METHODS = (METHOD, "fp8", "fbgemm_fp8", "modelopt", "eetq", "bitnet")
 
 
-def packed(values: StoredTensor, checkpoint: Checkpoint) -> Decoded | None:
-    """`X.weight_packed` with `X.weight_scale`: int32 with `X.weight_shape`, or uint8 of FP4 or FP6."""
+def decode_packed(values: StoredTensor, checkpoint: Checkpoint) -> Decoded | None:
+    """`X.weight_packed` with `X.weight_scale`: int32 with `X.weight_shape`, or FP4 or FP6 in uint8."""
     name = values.name.removesuffix("_packed")
     if name == values.name or not name.endswith("weight"):
         return None
@@ -46,9 +46,9 @@ def packed(values: StoredTensor, checkpoint: Checkpoint) -> Decoded | None:
     if scale is None:
         raise UndecodableError("no weight_scale")
     if values.dtype == "uint8":
-        shape, dtype = _small_floats(values, scale)
+        shape, dtype = _small_float_shape(values, scale)
     else:
-        shape = _integers(name, values, checkpoint)
+        shape = _packed_integer_shape(name, values, checkpoint)
         dtype = f"int{values.nbytes * 8 // math.prod(shape)}"
     if not 0 < scale.count <= math.prod(shape):
         raise UndecodableError(f"weight_scale of shape {list(scale.shape)}")
@@ -56,41 +56,42 @@ def packed(values: StoredTensor, checkpoint: Checkpoint) -> Decoded | None:
         *checkpoint.companions(
             name, "_scale", "_shape", "_zero_point", "_g_idx", "_global_scale", "_scale_2"
         ),
-        *_of_activations(name, checkpoint),
+        *_activation_scales(name, checkpoint),
     )
-    return Decoded(name, checkpoint.settled(name, shape), dtype, METHOD, scales)
+    return Decoded(name, checkpoint.oriented_shape(name, shape), dtype, METHOD, scales)
 
 
-def scaled(values: StoredTensor, checkpoint: Checkpoint) -> Decoded | None:
-    """`X` of an 8-bit dtype with `X_scale` or `X_scale_inv`: FP8, INT8, and bytes of smaller values."""
+def decode_scaled(values: StoredTensor, checkpoint: Checkpoint) -> Decoded | None:
+    """`X` of an 8-bit dtype with `X_scale` or `X_scale_inv`: FP8, INT8, or smaller values in bytes."""
     if not values.dtype.startswith(("float8", "int8", "uint8")):
         return None
     name = values.name
-    own = checkpoint.companions(name, "_scale_inv", "_scale", "_scales")
-    if not own:
+    weight_scales = checkpoint.companions(name, "_scale_inv", "_scale", "_scales")
+    if not weight_scales:
         return None
-    shape, dtype = values.shape, values.dtype
+    scale, shape, dtype = weight_scales[0], values.shape, values.dtype
     if dtype == "uint8":
-        shape, dtype = _bytes_of_smaller_values(values, own[0], checkpoint)
-    elif not _fits(own[0].shape, shape):
-        raise UndecodableError(f"a scale of shape {list(own[0].shape)} for {list(shape)}")
+        shape, dtype = _sub_byte_shape(values, scale, checkpoint)
+    elif not _scales_fit(scale.shape, shape):
+        raise UndecodableError(f"a scale of shape {list(scale.shape)} for {list(shape)}")
     scales = (
-        *own,
+        *weight_scales,
         *checkpoint.companions(name, "_zero_point", "_global_scale", "_scale_2", "_g_idx"),
-        *_of_activations(name, checkpoint),
+        *_activation_scales(name, checkpoint),
     )
-    said = checkpoint.config.get("quant_method")
-    method = said if said in SCALED_METHODS else "fp8" if dtype.startswith("float8") else "int8"
-    return Decoded(name, checkpoint.settled(name, shape), dtype, method, scales)
+    method = checkpoint.config.get("quant_method")
+    if method not in SCALED_METHODS:
+        method = "fp8" if dtype.startswith("float8") else "int8"
+    return Decoded(name, checkpoint.oriented_shape(name, shape), dtype, method, scales)
 
 
-def _integers(name: str, values: StoredTensor, checkpoint: Checkpoint) -> Shape:
+def _packed_integer_shape(name: str, values: StoredTensor, checkpoint: Checkpoint) -> Shape:
     """The shape of a matrix whose rows are packed in words: weight_shape, else the formula's."""
-    stated = checkpoint.tensors.get(f"{name}_shape")
+    shape_tensor = checkpoint.tensors.get(f"{name}_shape")
     shape = None
-    if stated is not None and stated.dtype == "int64":
-        raw = checkpoint.read(stated) or b""
-        shape = shape_in(unpack(f"<{len(raw) // 8}q", raw[: len(raw) // 8 * 8]))
+    if shape_tensor is not None and shape_tensor.dtype == "int64":
+        raw = checkpoint.read(shape_tensor) or b""
+        shape = parse_shape(unpack(f"<{len(raw) // 8}q", raw[: len(raw) // 8 * 8]))
     for candidate in (shape, checkpoint.expected.get(name)):
         if (
             candidate is not None
@@ -101,43 +102,43 @@ def _integers(name: str, values: StoredTensor, checkpoint: Checkpoint) -> Shape:
     raise UndecodableError("no shape that its words can hold")
 
 
-def _small_floats(values: StoredTensor, scale: StoredTensor) -> tuple[Shape, str]:
-    """The shape of FP4 or FP6 values, a group of 16 (NVFP4) or 32 (MX) to a scale."""
+def _small_float_shape(values: StoredTensor, scale: StoredTensor) -> tuple[Shape, str]:
+    """Shape and dtype of FP4 or FP6 values; a scale is for a group of 16 (NVFP4) or 32 (MX)."""
     group = 16 if scale.dtype == "float8_e4m3fn" else 32
     if not scale.shape or scale.shape[:-1] != values.shape[:-1]:
         raise UndecodableError(f"weight_scale of shape {list(scale.shape)}")
     shape = (*scale.shape[:-1], scale.shape[-1] * group)
-    bits = bits_of(values.nbytes, math.prod(shape))
+    bits = bits_per_value(values.nbytes, math.prod(shape))
     if bits not in (4, 6):
         raise UndecodableError(f"weight_scale of shape {list(scale.shape)}")
     return shape, "nvfp4" if group == 16 else f"mxfp{bits}"
 
 
-def _bytes_of_smaller_values(
+def _sub_byte_shape(
     values: StoredTensor, scale: StoredTensor, checkpoint: Checkpoint
 ) -> tuple[Shape, str]:
-    """NVFP4 as ModelOpt names it, or whatever fills the expected tensor exactly (BitNet: 2 bits)."""
+    """NVFP4 with ModelOpt's names, else the width that fills the formula's tensor (BitNet: 2 bits)."""
     try:
-        return _small_floats(values, scale)
+        return _small_float_shape(values, scale)
     except UndecodableError:
         bits = checkpoint.expected_bits(values.name, values)
-        if bits is None or not _fits(scale.shape, values.shape):
+        if bits is None or not _scales_fit(scale.shape, values.shape):
             raise
         return checkpoint.expected[values.name], f"int{bits}"
 
 
-def _fits(scale: Shape, shape: Shape) -> bool:
-    """One scale for all, one a row or a column, or one a block in every dimension."""
+def _scales_fit(scale: Shape, shape: Shape) -> bool:
+    """Whether scales are one for all, one a row or column, or one a block in every dimension."""
     if math.prod(scale) == 1:
         return True
     if len(scale) == 1:
         return scale[0] in (*shape[:1], *shape[-1:])
     return len(scale) == len(shape) and all(
-        0 < blocks <= size for blocks, size in zip(scale, shape, strict=True)
+        0 < num_blocks <= size for num_blocks, size in zip(scale, shape, strict=True)
     )
 
 
-def _of_activations(name: str, checkpoint: Checkpoint) -> tuple[StoredTensor, ...]:
+def _activation_scales(name: str, checkpoint: Checkpoint) -> tuple[StoredTensor, ...]:
     if name.rpartition(".")[2] == "weight":
-        return checkpoint.companions(name.removesuffix("weight"), *ACTIVATIONS)
-    return checkpoint.companions(f"{name}_", *ACTIVATIONS)
+        return checkpoint.companions(name.removesuffix("weight"), *ACTIVATION_SCALES)
+    return checkpoint.companions(f"{name}_", *ACTIVATION_SCALES)

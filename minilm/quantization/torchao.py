@@ -1,9 +1,9 @@
 """torchao: `X._weight_qdata` with `X._weight_scale`, described in the file's metadata.
 
-Names: torchao 0.18 `prototype/safetensors/safetensors_support.py` (`flatten_tensor_state_dict`): the
-metadata has for `X.weight` its class, `_type`, that one's attributes, `_data`, and the names of its
-tensors. A checkpoint of torch.save is described alike (`formats/torch_contents.py`), and has classes
-that call their values otherwise.
+Names: torchao 0.18 `prototype/safetensors/safetensors_support.py` (`flatten_tensor_state_dict`): for
+`X.weight` the metadata has its class, `_type`, the class's attributes, `_data`, and the names of its
+tensors. `formats/torch_contents.py` describes the tensors of torch.save checkpoints the same way;
+some classes found there have other names for their values.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 
 from minilm.formats.header import StoredTensor
 from minilm.quantization.checkpoint import (
-    LARGEST_CONTROL,
+    MAX_DESCRIPTION_BYTES,
     Checkpoint,
     Decoded,
     Shape,
     UndecodableError,
-    shape_in,
+    parse_shape,
 )
 
 _VALUES = re.compile(
@@ -28,7 +28,7 @@ _VALUES = re.compile(
     r"(?P<values>qdata|int_data|float8_data|packed_weights?|quantized_data)"
 )
 
-SCALES = (
+SCALE_ATTRIBUTES = (
     "scale",
     "zero_point",
     "scale_and_zero",
@@ -39,78 +39,78 @@ SCALES = (
     "act_quant_zero_point",
 )
 
-# Classes with two values in each byte and no shape among their attributes.
-PAIRS = ("NVFP4Tensor", "MXTensor")
+# Classes that pack two values in a byte and do not store their shape.
+PACKED_PAIR_CLASSES = ("NVFP4Tensor", "MXTensor")
 
 
-def torchao(values: StoredTensor, checkpoint: Checkpoint) -> Decoded | None:
-    """Decode by the description; without one by the formula's shape, then by the values' own."""
+def decode_torchao(values: StoredTensor, checkpoint: Checkpoint) -> Decoded | None:
+    """The shape is the description's, else the formula's, else that of the values."""
     match = _VALUES.fullmatch(values.name)
     if match is None:
         return None
     module, parameter = match["module"], match["parameter"]
     name = f"{module}{parameter}"
-    kind, data, parts = _description(name, checkpoint)
-    if not kind and match["values"] != "qdata":
+    class_name, data, attributes = _description(name, checkpoint)
+    if not class_name and match["values"] != "qdata":
         return None
-    others = dict.fromkeys((*SCALES, *parts))
+    others = dict.fromkeys((*SCALE_ATTRIBUTES, *attributes))
     others.pop(match["values"], None)
     scales = checkpoint.companions(f"{module}_{parameter}_", *others)
-    if not scales and len(parts) != 1:  # one class has its scales among its values
+    if not scales and len(attributes) != 1:  # a class with one tensor keeps its scales in it
         raise UndecodableError("no scale")
-    shape = _shape(name, values, kind, data, checkpoint)
+    shape = _shape(name, values, class_name, data, checkpoint)
     if any(scale.count > math.prod(shape) for scale in scales):
         raise UndecodableError("more scales than values")
-    dtype = _dtype(values, kind, data, math.prod(shape))
-    return Decoded(name, checkpoint.settled(name, shape), dtype, "torchao", scales)
+    dtype = _dtype(values, class_name, data, math.prod(shape))
+    return Decoded(name, checkpoint.oriented_shape(name, shape), dtype, "torchao", scales)
 
 
 def _description(name: str, checkpoint: Checkpoint) -> tuple[str, dict[str, Any], list[str]]:
-    """The class, its attributes and the names of its tensors, as far as the metadata says them."""
+    """Class, plain attributes and names of the inner tensors, as far as the metadata has them."""
     text = checkpoint.metadata.get(name, "")
     try:
-        value = json.loads(text) if 0 < len(text) <= LARGEST_CONTROL else None
+        value = json.loads(text) if 0 < len(text) <= MAX_DESCRIPTION_BYTES else None
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         return "", {}, []
-    kind, data, names = (value.get(key) for key in ("_type", "_data", "_tensor_data_names"))
+    class_name, data, names = (value.get(key) for key in ("_type", "_data", "_tensor_data_names"))
     return (
-        kind if isinstance(kind, str) else "",
+        class_name if isinstance(class_name, str) else "",
         data if isinstance(data, dict) else {},
-        [part for part in names if isinstance(part, str)] if isinstance(names, list) else [],
+        [name for name in names if isinstance(name, str)] if isinstance(names, list) else [],
     )
 
 
 def _shape(
-    name: str, values: StoredTensor, kind: str, data: dict[str, Any], checkpoint: Checkpoint
+    name: str, values: StoredTensor, class_name: str, data: dict[str, Any], checkpoint: Checkpoint
 ) -> Shape:
-    said = shape_in(data.get("shape"))
-    if said is not None and math.prod(said) <= values.nbytes * 8:
-        return said
-    own = values.shape
-    if kind in PAIRS and values.dtype == "uint8" and own:
-        return (*own[:-1], own[-1] * 2)
-    if values.dtype in ("uint8", "int32") or not kind:
-        # Nothing says how it is packed: what fills the expected tensor exactly.
+    shape = parse_shape(data.get("shape"))
+    if shape is not None and math.prod(shape) <= values.nbytes * 8:
+        return shape
+    stored_shape = values.shape
+    if class_name in PACKED_PAIR_CLASSES and values.dtype == "uint8" and stored_shape:
+        return (*stored_shape[:-1], stored_shape[-1] * 2)
+    if values.dtype in ("uint8", "int32") or not class_name:
+        # The packing is unknown: accept what fills the formula's tensor exactly.
         if checkpoint.expected_bits(name, values) is not None:
             return checkpoint.expected[name]
         if values.dtype in ("uint8", "int32"):
             raise UndecodableError("no description of its packing in the metadata")
-    if not own or 0 in own:
-        raise UndecodableError(f"values of shape {list(own)}")
-    return own
+    if not stored_shape or 0 in stored_shape:
+        raise UndecodableError(f"values of shape {list(stored_shape)}")
+    return stored_shape
 
 
-def _dtype(values: StoredTensor, kind: str, data: dict[str, Any], count: int) -> str:
-    if kind in PAIRS and values.dtype == "uint8":
-        return "nvfp4" if kind == "NVFP4Tensor" else "mxfp4"
-    if kind == "NF4Tensor":
+def _dtype(values: StoredTensor, class_name: str, data: dict[str, Any], count: int) -> str:
+    if class_name in PACKED_PAIR_CLASSES and values.dtype == "uint8":
+        return "nvfp4" if class_name == "NVFP4Tensor" else "mxfp4"
+    if class_name == "NF4Tensor":
         return "nf4"
     target = data.get("target_dtype")
-    said = target.get("_data") if isinstance(target, dict) else None
-    if isinstance(said, str) and re.fullmatch(r"u?int[1-8]", said):
-        return said
+    target_dtype = target.get("_data") if isinstance(target, dict) else None
+    if isinstance(target_dtype, str) and re.fullmatch(r"u?int[1-8]", target_dtype):
+        return target_dtype
     if values.dtype.startswith("float8") or values.nbytes >= count:
         return values.dtype
     return f"int{values.nbytes * 8 // count}"

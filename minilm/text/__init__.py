@@ -1,1 +1,1 @@
-"""Text: where it comes from, how it is cleaned, and how it becomes tokens. No torch in here."""
+"""Corpora, their cleaning, and tokenizers, without torch."""

@@ -1,9 +1,9 @@
-"""Cut a stream of text into pieces of bounded size, at places where a cut changes nothing.
+"""Split a stream of text into chunks of bounded size without changing its tokens.
 
-A cut is made before whitespace that follows something else, before a newline where there is one.
-GPT-2's pre-tokenization has a boundary there whatever stands on either side; after a newline it has
-none when more whitespace follows, an indented line for instance. And whitespace never composes with
-what precedes it, so Unicode normalization is not disturbed either.
+A chunk ends before whitespace that follows a non-space character, preferably before a newline. There
+GPT-2's pre-tokenization always has a boundary; after a newline it has none if more whitespace follows,
+as in an indented line. Unicode normalization is not affected either: whitespace never composes with
+the character before it.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections.abc import Iterable, Iterator
 CHUNK_CHARACTERS = 2**20
 
 
-def cut(texts: Iterable[str], size: int = CHUNK_CHARACTERS) -> Iterator[str]:
-    """Yield the same text in pieces of at most ``size`` characters, none of them empty.
+def split_into_chunks(texts: Iterable[str], size: int = CHUNK_CHARACTERS) -> Iterator[str]:
+    """Yield the concatenated ``texts`` in chunks of 1 to ``size`` characters.
 
-    The pieces depend on the whole text alone, not on how ``texts`` was cut. A stretch of ``size``
-    characters without whitespace is cut at its end.
+    The chunks depend only on the whole text, not on how it is divided into ``texts``. A stretch of
+    ``size`` characters without whitespace is split at its end.
     """
     pending = ""
     for text in texts:
@@ -33,11 +33,11 @@ def cut(texts: Iterable[str], size: int = CHUNK_CHARACTERS) -> Iterator[str]:
 
 
 def _last_boundary(text: str, start: int, stop: int) -> int:
-    """The last safe place to cut in start < place <= stop, or ``stop`` if there is none."""
+    """The last boundary in start < position <= stop, or ``stop`` if there is none."""
     for separator in ("\n", " "):
-        place = text.rfind(separator, start + 1, stop + 1)
-        while place > start:
-            if not text[place - 1].isspace():
-                return place
-            place = text.rfind(separator, start + 1, place)
+        position = text.rfind(separator, start + 1, stop + 1)
+        while position > start:
+            if not text[position - 1].isspace():
+                return position
+            position = text.rfind(separator, start + 1, position)
     return stop

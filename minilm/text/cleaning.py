@@ -1,20 +1,20 @@
-"""Cleaning steps for text, on request and by name, each a stream from chunks to chunks.
+"""Optional cleaning steps for text, each a function from a stream of chunks to another.
 
-The steps run in the order of CLEANING_STEPS whatever the order they are asked in:
+They run in the order of CLEANING_STEPS, whatever the order of the request:
 
-    encoding    mojibake ("cafÃ©") is mended by ftfy, a line at a time; bytes that are not UTF-8
-                are read as Windows-1252 by the corpus reader
-    html        tags, comments, scripts and styles go, entities become characters, block elements
+    encoding    ftfy repairs mojibake ("cafÃ©"), line by line; the corpus reader decodes bytes that
+                are not UTF-8 as Windows-1252
+    html        removes tags, comments, scripts and styles; entities become characters, block elements
                 become line breaks
-    control     control characters but newline and tab go, so do zero-width spaces and byte-order
-                marks; every kind of line end becomes a newline. The zero-width joiner and
-                non-joiner stay: emoji, Persian and Indic text are spelled with them
+    control     removes control characters except newline and tab, zero-width spaces and byte-order
+                marks; every kind of line end becomes a newline. Keeps the zero-width joiner and
+                non-joiner, which emoji, Persian and Indic text need
     nfc, nfkc   Unicode normalization
-    whitespace  line ends become newlines, spaces before them go, runs of blank lines become one
-                blank line; tabs stay
+    whitespace  line ends become newlines, spaces before them are removed, runs of blank lines become
+                one blank line; tabs are kept
 
-The result does not depend on how the text is cut into chunks, but for a line longer than
-LONGEST_LINE in `encoding`, `nfc` and `nfkc`: memory is bounded instead.
+The result does not depend on the division into chunks, except that to bound memory `encoding`, `nfc`
+and `nfkc` split lines longer than MAX_LINE_CHARACTERS.
 """
 
 from __future__ import annotations
@@ -31,23 +31,25 @@ from html.parser import HTMLParser
 from minilm.errors import InputError, MissingExtraError
 
 CLEANING_STEPS = ("encoding", "html", "control", "nfc", "nfkc", "whitespace")
-LONGEST_LINE = 2**20  # characters
+MAX_LINE_CHARACTERS = 2**20
 
 
 def clean(chunks: Iterable[str], steps: Sequence[str]) -> Iterator[str]:
-    """Yield the text of one document cleaned by ``steps``, in chunks that may be cut differently.
+    """Yield the text of one document cleaned by ``steps``, divided differently into chunks.
 
-    Raises InputError for an unknown step, MissingExtraError where a step's package is missing.
+    Raises InputError for an unknown step, MissingExtraError if a step's package is missing.
     """
     functions: dict[str, Callable[[Iterable[str]], Iterator[str]]] = {
-        "encoding": _mend_encoding,
+        "encoding": _fix_encoding,
         "html": _strip_html,
         "control": _remove_control,
-        "nfc": functools.partial(_by_line, change=functools.partial(unicodedata.normalize, "NFC")),
-        "nfkc": functools.partial(
-            _by_line, change=functools.partial(unicodedata.normalize, "NFKC")
+        "nfc": functools.partial(
+            _map_lines, change=functools.partial(unicodedata.normalize, "NFC")
         ),
-        "whitespace": _tidy_whitespace,
+        "nfkc": functools.partial(
+            _map_lines, change=functools.partial(unicodedata.normalize, "NFKC")
+        ),
+        "whitespace": _normalize_whitespace,
     }
     for step in ordered_steps(steps):
         chunks = functions[step](chunks)
@@ -55,9 +57,9 @@ def clean(chunks: Iterable[str], steps: Sequence[str]) -> Iterator[str]:
 
 
 def ordered_steps(steps: Sequence[str]) -> tuple[str, ...]:
-    """Check the names of ``steps`` and return them once each, in the order they are applied.
+    """The distinct ``steps`` in the order in which they are applied.
 
-    Raises InputError for an unknown step, MissingExtraError where a step's package is missing.
+    Raises InputError for an unknown step, MissingExtraError if a step's package is missing.
     """
     for step in steps:
         if step not in CLEANING_STEPS:
@@ -68,7 +70,7 @@ def ordered_steps(steps: Sequence[str]) -> tuple[str, ...]:
 
 
 def cleaning_versions(steps: Sequence[str]) -> list[str]:
-    """What the result of ``steps`` depends on beside the text: each with its implementation."""
+    """Each of the ``steps`` with the version of its implementation."""
     versions = {
         "encoding": lambda: f"ftfy {importlib.metadata.version('ftfy')}",
         "html": lambda: f"html.parser {platform.python_version()}",
@@ -78,24 +80,24 @@ def cleaning_versions(steps: Sequence[str]) -> list[str]:
     return [f"{step} {versions[step]() if step in versions else 1}" for step in steps]
 
 
-def _mend_encoding(chunks: Iterable[str]) -> Iterator[str]:
+def _fix_encoding(chunks: Iterable[str]) -> Iterator[str]:
     import ftfy
 
-    def mend(lines: str) -> str:
-        # Not splitlines: U+0085 ends a line there and is part of "â\x80\x85" here.
+    def fix(lines: str) -> str:
+        # Not splitlines: it would split at U+0085, which is part of the mojibake "â\x80\x85".
         return "\n".join(ftfy.fix_encoding(line) for line in lines.split("\n"))
 
-    return _by_line(chunks, mend)
+    return _map_lines(chunks, fix)
 
 
 def _strip_html(chunks: Iterable[str]) -> Iterator[str]:
     page = _HTMLText()
     for chunk in chunks:
         page.feed(chunk)
-        if text := page.take():
+        if text := page.pop_text():
             yield text
     page.close()
-    if text := page.take():
+    if text := page.pop_text():
         yield text
 
 
@@ -114,86 +116,87 @@ class _HTMLText(HTMLParser):
         super().__init__(convert_charrefs=True)
         self._dropped = frozenset(_DROPPED_ELEMENTS.split())
         self._blocks = frozenset(_BLOCK_ELEMENTS.split())
-        self._parts: list[str] = []
-        self._last = "\n"  # the last character taken; a page does not begin with a line break
-        self._inside: str | None = None  # the element that is being dropped
+        self._texts: list[str] = []
+        self._last_character = "\n"  # so that a page does not begin with a line break
+        self._open_dropped: str | None = None  # the dropped element that is open
 
-    def take(self) -> str:
-        text = "".join(self._parts)
-        self._parts.clear()
+    def pop_text(self) -> str:
+        """Return the text since the last call."""
+        text = "".join(self._texts)
+        self._texts.clear()
         return text
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag in self._dropped:
-            self._inside = tag
+            self._open_dropped = tag
         elif tag in self._blocks:
             self._break_line()
 
     def handle_endtag(self, tag: str) -> None:
-        if tag == self._inside:
-            self._inside = None
+        if tag == self._open_dropped:
+            self._open_dropped = None
         elif tag in self._blocks:
             self._break_line()
 
     def handle_data(self, data: str) -> None:
-        if self._inside is None and data:
-            self._parts.append(data)
-            self._last = data[-1]
+        if self._open_dropped is None and data:
+            self._texts.append(data)
+            self._last_character = data[-1]
 
     def _break_line(self) -> None:
-        if self._last != "\n":
-            self._parts.append("\n")
-            self._last = "\n"
+        if self._last_character != "\n":
+            self._texts.append("\n")
+            self._last_character = "\n"
 
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u2060\ufeff]")
 
 
 def _remove_control(chunks: Iterable[str]) -> Iterator[str]:
-    for chunk in _unify_line_ends(chunks):
+    for chunk in _normalize_line_ends(chunks):
         if text := _CONTROL.sub("", chunk):
             yield text
 
 
-def _tidy_whitespace(chunks: Iterable[str]) -> Iterator[str]:
-    held = ""  # spaces and newlines at the end: what becomes of them depends on what follows
-    # Blank lines at the very beginning are a run like any other: as if after a line end.
-    before = "\n"
-    for chunk in _unify_line_ends(chunks):
-        text = held + chunk
+def _normalize_whitespace(chunks: Iterable[str]) -> Iterator[str]:
+    pending = ""  # trailing spaces and newlines, whose treatment depends on the next chunk
+    # A newline before the text makes its leading blank lines a run like any other.
+    prefix = "\n"
+    for chunk in _normalize_line_ends(chunks):
+        text = pending + chunk
         end = len(text.rstrip(" \n"))
-        held = text[end:]
+        pending = text[end:]
         if end:
-            yield _tidy_lines(before + text[:end])[len(before) :]
-            before = ""
-    if text := _tidy_lines(before + held)[len(before) :]:
+            yield _normalize_lines(prefix + text[:end])[len(prefix) :]
+            prefix = ""
+    if text := _normalize_lines(prefix + pending)[len(prefix) :]:
         yield text
 
 
-def _tidy_lines(text: str) -> str:
+def _normalize_lines(text: str) -> str:
     stripped = "\n".join(line.rstrip(" ") for line in text.split("\n"))
     return re.sub("\n{3,}", "\n\n", stripped)
 
 
-def _unify_line_ends(chunks: Iterable[str]) -> Iterator[str]:
-    held = ""  # a carriage return at the end may be the first half of a line end
+def _normalize_line_ends(chunks: Iterable[str]) -> Iterator[str]:
+    pending = ""  # a trailing carriage return, which may be the first half of a line end
     for chunk in chunks:
-        text = held + chunk
-        held = "\r" if text.endswith("\r") else ""
-        text = text[: len(text) - len(held)].replace("\r\n", "\n").replace("\r", "\n")
+        text = pending + chunk
+        pending = "\r" if text.endswith("\r") else ""
+        text = text[: len(text) - len(pending)].replace("\r\n", "\n").replace("\r", "\n")
         if text:
             yield text
-    if held:
+    if pending:
         yield "\n"
 
 
-def _by_line(chunks: Iterable[str], change: Callable[[str], str]) -> Iterator[str]:
-    """Apply ``change`` to whole lines, so that where the chunks were cut does not show."""
+def _map_lines(chunks: Iterable[str], change: Callable[[str], str]) -> Iterator[str]:
+    """Apply ``change`` to whole lines, so that the result does not depend on the chunks."""
     pending = ""
     for chunk in chunks:
         pending += chunk
         end = pending.rfind("\n") + 1
-        if not end and len(pending) > LONGEST_LINE:
+        if not end and len(pending) > MAX_LINE_CHARACTERS:
             end = len(pending)
         if end:
             yield change(pending[:end])

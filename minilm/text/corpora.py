@@ -1,7 +1,7 @@
-"""Corpora: what `--data SOURCE` means. An ordered set of documents, streamed any number of times.
+"""Corpora: the sources of `--data`, as ordered sets of documents that can be streamed repeatedly.
 
-Nothing is held in memory but the piece at hand, so a corpus may be larger than memory. What a
-source yields is raw bytes; decoding and cleaning happen on the way to Corpus.chunks.
+Only the current chunk is in memory, so a corpus may be larger than memory. Sources yield raw bytes,
+which `Corpus.chunks` decodes and cleans.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minilm.errors import CorpusError, InputError, MissingExtraError
-from minilm.text.chunking import cut
+from minilm.text.chunking import split_into_chunks
 from minilm.text.cleaning import clean, ordered_steps
 from minilm.text.download import download
 from minilm.text.utf8 import decode
@@ -37,7 +37,7 @@ SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2d
 
 @dataclass(frozen=True)
 class Document:
-    """The raw bytes of one document, in blocks, and how to name it to the user."""
+    """The raw bytes of one document, in blocks; ``where`` names it in messages."""
 
     where: str
     blocks: Iterable[bytes]
@@ -45,7 +45,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A piece of a document's cleaned text, never empty. See minilm.text.chunking for its ends."""
+    """A non-empty chunk of a document's cleaned text; `minilm.text.chunking` chooses its end."""
 
     text: str
     ends_document: bool
@@ -55,8 +55,8 @@ class Chunk:
 class Corpus:
     """An ordered set of documents.
 
-    ``name`` is short and fit for a folder's name; ``source`` is what the user typed; ``cleaning``
-    is in the order it is applied; ``documents`` starts a new pass over the raw bytes.
+    ``name`` is a valid folder name; ``source`` is the user's text; ``cleaning`` are the steps in the
+    order of application; ``documents`` starts a new pass over the raw bytes.
     """
 
     name: str
@@ -65,39 +65,39 @@ class Corpus:
     documents: Callable[[], Iterator[Document]]
 
     def chunks(self, observe: Callable[[bytes], object] | None = None) -> Iterator[Chunk]:
-        """Yield the cleaned text, the same at each call; a document left without text is passed by.
+        """Yield the cleaned text, the same in each call; documents without text are skipped.
 
-        ``observe`` is called with every raw block as it is read.
-        Raises CorpusError for a file that cannot be read or that is not text.
+        ``observe`` is called with every raw block that is read.
+        Raises CorpusError for a file that cannot be read or is not text.
         """
         for document in self.documents():
-            blocks = document.blocks if observe is None else _observed(document.blocks, observe)
+            blocks = document.blocks if observe is None else _observe(document.blocks, observe)
             text = decode(
                 blocks,
                 document.where,
-                mend="encoding" in self.cleaning,
+                replace_invalid="encoding" in self.cleaning,
                 allow_nul="control" in self.cleaning,
             )
             previous = None
-            for piece in cut(clean(text, self.cleaning)):
+            for chunk in split_into_chunks(clean(text, self.cleaning)):
                 if previous is not None:
                     yield Chunk(previous, ends_document=False)
-                previous = piece
+                previous = chunk
             if previous is not None:
                 yield Chunk(previous, ends_document=True)
 
 
 def open_corpus(source: str, *, cleaning: Sequence[str] = (), cache: Path) -> Corpus:
-    """Resolve ``source``; nothing but file names and sizes is read, a download aside.
+    """Resolve ``source``: reads file names and sizes, and downloads where necessary.
 
         stdlib              the running Python's own library sources
         shakespeare         tinyshakespeare, downloaded once to ``cache``/shakespeare.txt
         hf:NAME[:CONFIG]    column "text" of a Hugging Face dataset's train split, or hf:FOLDER
         FILE                one document
-        FOLDER              every file below it, by relative path; hidden ones are passed by
+        FOLDER              every file below it except hidden ones, by relative path
         GLOB                every file that matches, sorted; ** matches any number of folders
 
-    The words come first: a file named stdlib is ./stdlib.
+    Names have priority: write ./stdlib for a file named stdlib.
     Raises CorpusError where the source is missing, empty or unreadable, InputError for an unknown
     cleaning step, MissingExtraError where a package is missing.
     """
@@ -109,13 +109,13 @@ def open_corpus(source: str, *, cleaning: Sequence[str] = (), cache: Path) -> Co
     if source.startswith("hf:"):
         return _from_hugging_face(source, steps)
     if not source or "\0" in source:
-        raise CorpusError("--data", repr(source), "a source", _SOURCES)
-    # os.path, not pathlib: its tests answer False where the name is too long or not permitted.
+        raise CorpusError("--data", repr(source), "a source", _SOURCES_HINT)
+    # os.path, not pathlib: its tests are False for a name that is too long or not permitted.
     path = Path(os.path.expanduser(source))
     if os.path.isdir(path):
         files = _files_below(path)
         if not files:
-            raise CorpusError(source, "a folder without files", "text files", _SOURCES)
+            raise CorpusError(source, "a folder without files", "text files", _SOURCES_HINT)
         return _from_files(path.resolve().name, source, steps, files)
     if os.path.isfile(path):
         return _from_files(path.stem, source, steps, [path])
@@ -133,18 +133,18 @@ def open_corpus(source: str, *, cleaning: Sequence[str] = (), cache: Path) -> Co
             raise CorpusError(
                 source, "a pattern that matches no file", "text files", "quote it from the shell"
             )
-        fixed = [part for part in path.parts if not any(c in part for c in "*?[")]
-        return _from_files(Path(*fixed).resolve().name, source, steps, files)
-    close = difflib.get_close_matches(source, NAMED_SOURCES, n=1)
+        folders = [name for name in path.parts if not any(c in name for c in "*?[")]
+        return _from_files(Path(*folders).resolve().name, source, steps, files)
+    similar = difflib.get_close_matches(source, NAMED_SOURCES, n=1)
     raise CorpusError(
         source,
         "no such file or folder",
         "a source of text",
-        f"did you mean {close[0]}?" if close else _SOURCES,
+        f"did you mean {similar[0]}?" if similar else _SOURCES_HINT,
     )
 
 
-_SOURCES = "--data takes stdlib, shakespeare, hf:NAME, a file, a folder or a glob"
+_SOURCES_HINT = "--data takes stdlib, shakespeare, hf:NAME, a file, a folder or a glob"
 
 
 def _from_files(name: str, source: str, cleaning: tuple[str, ...], files: list[Path]) -> Corpus:
@@ -153,8 +153,8 @@ def _from_files(name: str, source: str, cleaning: tuple[str, ...], files: list[P
     except OSError as error:
         raise _unreadable(error.filename, error) from None
     if empty:
-        what = "an empty file" if len(files) == 1 else f"{len(files)} empty files"
-        raise CorpusError(source, what, "text", _SOURCES)
+        got = "an empty file" if len(files) == 1 else f"{len(files)} empty files"
+        raise CorpusError(source, got, "text", _SOURCES_HINT)
     return Corpus(_slug(name), source, cleaning, functools.partial(_file_documents, files))
 
 
@@ -177,18 +177,18 @@ def _unreadable(file: object, error: OSError) -> CorpusError:
         file,
         f"cannot be read ({error.strerror or error})",
         "a readable file",
-        "mend it or leave it out with a glob",
+        "fix it or leave it out with a glob",
     )
 
 
-def _observed(blocks: Iterable[bytes], observe: Callable[[bytes], object]) -> Iterator[bytes]:
+def _observe(blocks: Iterable[bytes], observe: Callable[[bytes], object]) -> Iterator[bytes]:
     for block in blocks:
         observe(block)
         yield block
 
 
 def _files_below(folder: Path, without: Collection[str] = ()) -> list[Path]:
-    """Every file by its relative path, but for hidden ones and those in a folder of ``without``."""
+    """Files sorted by relative path, except hidden ones and those in folders named in ``without``."""
 
     def fail(error: OSError) -> None:
         raise _unreadable(error.filename, error)
@@ -201,8 +201,8 @@ def _files_below(folder: Path, without: Collection[str] = ()) -> list[Path]:
     return sorted(files, key=lambda file: file.relative_to(folder).as_posix())
 
 
-# Installed packages differ from machine to machine, tests hold deliberately broken files, and
-# Debian keeps its packages in dist-packages. What is left are modules and nothing else.
+# Installed packages (on Debian in dist-packages) differ between machines, and tests contain files that
+# are broken on purpose.
 _NOT_STDLIB = frozenset(
     {"site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test"}
 )
@@ -254,12 +254,12 @@ def _from_hugging_face(source: str, cleaning: tuple[str, ...]) -> Corpus:
     if not os.path.exists(name):
         name, _, configuration = name.partition(":")
     if not name:
-        raise CorpusError(source, "no dataset's name", "hf:NAME or hf:NAME:CONFIG")
+        raise CorpusError(source, "no dataset name", "hf:NAME or hf:NAME:CONFIG")
     if importlib.util.find_spec("datasets") is None:
         raise MissingExtraError("datasets", "datasets", source)
-    slug = "-".join(part for part in (Path(name).resolve().name, configuration) if part)
-    rows = functools.partial(_hugging_face_documents, source, name, configuration or None)
-    return Corpus(_slug(slug), source, cleaning, rows)
+    full_name = "-".join(word for word in (Path(name).resolve().name, configuration) if word)
+    documents = functools.partial(_hugging_face_documents, source, name, configuration or None)
+    return Corpus(_slug(full_name), source, cleaning, documents)
 
 
 def _hugging_face_documents(
@@ -272,21 +272,21 @@ def _hugging_face_documents(
         for number, row in enumerate(rows):
             text = row.get("text")
             if not isinstance(text, str):
-                came = (
+                got = (
                     f"a column text of {type(text).__name__}"
                     if "text" in row
-                    else ("the columns " + ", ".join(map(str, row)))
+                    else "the columns " + ", ".join(map(str, row))
                 )
                 raise CorpusError(
                     f"{source} row {number}",
-                    came,
-                    "a column text that holds strings",
+                    got,
+                    "a column text of strings",
                     "export the text to files and pass their folder",
                 )
             yield Document(f"{source} row {number}", [text.encode()])
     except InputError:
         raise
-    # The library and the network below it raise their own kinds, of no common family.
+    # The library and its network code raise exceptions without a common base class.
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CorpusError(

@@ -1,4 +1,4 @@
-"""Download one file whose content is known beforehand by its hash."""
+"""Download a file and verify its SHA-256."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ BLOCK_BYTES = 2**16
 def download(url: str, sha256: str, path: Path) -> None:
     """Fetch ``url`` to ``path``, atomically and only if its SHA-256 is ``sha256`` (hexadecimal).
 
-    Raises CorpusError when the server cannot be reached, refuses, stops early or sends something
-    else, InputError when ``path`` cannot be written; ``path`` is then untouched.
+    Raises CorpusError if the download fails or has another hash, InputError if ``path`` cannot be
+    written; ``path`` is then unchanged.
     """
     try:
         response = urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS)
@@ -58,7 +58,7 @@ def download(url: str, sha256: str, path: Path) -> None:
             raise InputError(
                 path,
                 f"cannot be written ({error.strerror or error})",
-                "a writable folder with room",
+                "a writable folder with free space",
                 "set MINILM_CACHE to one",
             ) from None
 
@@ -70,5 +70,5 @@ def _read(response: http.client.HTTPResponse, url: str) -> bytes:
         raise _failed(url, f"the connection broke ({error or type(error).__name__})") from None
 
 
-def _failed(url: str, came: str, expected: str = "a complete download") -> CorpusError:
-    return CorpusError(url, came, expected, "or pass a local text file with --data FILE")
+def _failed(url: str, got: str, expected: str = "a complete download") -> CorpusError:
+    return CorpusError(url, got, expected, "or pass a local text file with --data FILE")

@@ -1,8 +1,8 @@
-"""Tokenizers: bytes, characters, or byte-level BPE, behind one small interface.
+"""Tokenizers of bytes, characters or byte-level BPE, and any other of the tokenizers library.
 
-All are stored as tokenizer.json in the Hugging Face tokenizers format, and that library, loading
-the file, encodes and decodes as they do. Bytes and characters are encoded by numpy, which is
-faster; BPE is trained and encoded by the library.
+All are stored as tokenizer.json in the Hugging Face tokenizers format; the library, loading that file,
+gives the same ids and text. Bytes and characters are encoded with numpy, which is faster; BPE is
+trained and encoded by the library.
 
 Legend: n tokens of a text, V vocabulary.
 """
@@ -26,7 +26,7 @@ from minilm.errors import FormatError, TokenizerError
 from minilm.files import write_bytes
 from minilm.formats.json_file import read_object
 from minilm.safe_text import short_repr
-from minilm.text.chunking import cut
+from minilm.text.chunking import split_into_chunks
 
 TOKENIZER_KINDS = ("byte", "char", "bpe")
 DEFAULT_BPE_VOCAB_SIZE = 4096
@@ -39,8 +39,9 @@ Ids = Sequence[int] | NDArray[np.integer[Any]]
 class Tokenizer(ABC):
     """Text to token ids and back.
 
-    ``kind`` is one of TOKENIZER_KINDS; ids are 0 <= id < ``vocab_size``; ``end_of_text`` is the id
-    that stands between documents, None where there is none; ``other_ends`` end a text that is made too.
+    ``kind`` is one of TOKENIZER_KINDS or "library"; ids are 0 <= id < ``vocab_size``. ``end_of_text``
+    is the id that separates documents and ends a generated text, None where there is none;
+    ``other_ends`` are further ids that end a generated text.
     """
 
     kind: str
@@ -53,7 +54,7 @@ class Tokenizer(ABC):
         """Return the ids of ``text``, (n,). Raises TokenizerError for text that has none."""
 
     def encode_prompt(self, text: str) -> list[int]:
-        """The ids of a text that is to be continued, with the token that must come first, if any."""
+        """The ids of a text to be continued, with the beginning-of-text token if there is one."""
         return [int(token) for token in self.encode(text)]
 
     def decode(self, ids: Ids) -> str:
@@ -72,7 +73,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def _decode(self, ids: NDArray[np.int64]) -> str:
-        """Decode ids that are known to be in range."""
+        """Decode ids that are in range."""
 
     @abstractmethod
     def to_json(self) -> str:
@@ -88,9 +89,9 @@ def build_tokenizer(
 ) -> Tokenizer:
     """Build a tokenizer of ``kind`` from the text that each call of ``texts`` streams.
 
-    ``vocab_size`` is for bpe alone, where None means DEFAULT_BPE_VOCAB_SIZE; a small text may
-    support fewer. The same text always gives the same tokenizer, however it was cut into pieces.
-    Raises TokenizerError for an unknown kind or an impossible vocabulary size.
+    ``vocab_size`` is for bpe only, where None means DEFAULT_BPE_VOCAB_SIZE; a small text may give fewer
+    tokens. The same text always gives the same tokenizer, however it is divided.
+    Raises TokenizerError for an unknown kind or an invalid vocabulary size.
     """
     if kind not in TOKENIZER_KINDS:
         raise TokenizerError("--tokenizer", repr(kind), "one of " + ", ".join(TOKENIZER_KINDS))
@@ -100,31 +101,34 @@ def build_tokenizer(
         raise TokenizerError(
             "--vocab-size",
             f"{vocab_size} with --tokenizer {kind}",
-            "a size with --tokenizer bpe alone",
-            "leave it out: the other kinds fix their own",
+            "a size with --tokenizer bpe only",
+            "leave it out: the other kinds have a fixed one",
         )
     return ByteTokenizer() if kind == "byte" else CharTokenizer(_characters(texts()))
 
 
 def load_tokenizer(path: Path, vocab_size: int | None = None) -> Tokenizer:
-    """Read a tokenizer.json: one of ours, a byte-level BPE in the style of GPT-2, or any other.
+    """Read a tokenizer.json, of minilm, GPT-2 or any other model.
 
-    What ends a text is what a generation_config.json beside it says, if there is one. Raises FormatError
-    for a missing or broken file, and for more tokens than the model's ``vocab_size``.
+    The tokens that end a text are those of a generation_config.json beside it, if there is one. Raises
+    FormatError for a missing or broken file, and for more tokens than the model's ``vocab_size``.
     """
     tokenizer = _read_tokenizer(path)
     if vocab_size is not None and tokenizer.vocab_size > vocab_size:
         raise FormatError(
             path, f"{tokenizer.vocab_size} tokens", f"at most the model's vocab_size {vocab_size}"
         )
-    settings = path.parent / GENERATION_CONFIG
-    if settings.is_file():
-        ends = read_object(settings).get("eos_token_id")
-        given = ends if isinstance(ends, list) else [] if ends is None else [ends]
-        if not all(type(end) is int and 0 <= end < 2**32 for end in given):
-            raise FormatError(settings, f"eos_token_id {short_repr(ends)}", "token ids")
-        if given:
-            tokenizer.end_of_text, tokenizer.other_ends = given[0], frozenset(given[1:])
+    generation_config = path.parent / GENERATION_CONFIG
+    if generation_config.is_file():
+        eos_token_id = read_object(generation_config).get("eos_token_id")
+        if eos_token_id is None:
+            return tokenizer
+        ids = eos_token_id if isinstance(eos_token_id, list) else [eos_token_id]
+        if not all(type(number) is int and 0 <= number < 2**32 for number in ids):
+            got = f"eos_token_id {short_repr(eos_token_id)}"
+            raise FormatError(generation_config, got, "token ids")
+        if ids:
+            tokenizer.end_of_text, tokenizer.other_ends = ids[0], frozenset(ids[1:])
     return tokenizer
 
 
@@ -136,12 +140,12 @@ def _read_tokenizer(path: Path) -> Tokenizer:
         raise FormatError(
             path, f"cannot be read ({error.strerror or error})", "a tokenizer.json"
         ) from None
-    except (ValueError, RecursionError) as error:  # also an integer of too many digits
+    except (ValueError, RecursionError) as error:  # also a number of too many digits
         raise FormatError(path, f"not JSON ({error})", "a tokenizer.json") from None
-    match _shape(content):
-        case ("BPE", "ByteLevel", "ByteLevel") if _adds_nothing(content):
-            alone = not content.get("added_tokens")
-            if alone and content["model"].get("vocab") == _BYTE_VOCABULARY:
+    match _section_types(content):
+        case ("BPE", "ByteLevel", "ByteLevel") if _adds_no_tokens(content):
+            vocabulary = content["model"].get("vocab")
+            if vocabulary == _BYTE_VOCABULARY and not content.get("added_tokens"):
                 return ByteTokenizer()
             if _is_gpt2_style(content):
                 return BPETokenizer(_load_backend(path, text))
@@ -149,21 +153,20 @@ def _read_tokenizer(path: Path) -> Tokenizer:
             vocabulary = content["model"].get("vocab")
             if _is_character_table(vocabulary):
                 return CharTokenizer(sorted(vocabulary, key=vocabulary.__getitem__))
-    kind = _shape(content)[0]
-    if kind in LibraryTokenizer.MODELS:
+    if _section_types(content)[0] in LibraryTokenizer.MODELS:
         backend = _load_backend(path, text)
         if backend.get_vocab_size():
             return LibraryTokenizer(backend)
     raise FormatError(
         path,
-        "another tokenizer: " + ", ".join(str(part) for part in _shape(content)),
-        f"one of ours, or a model of type {', '.join(LibraryTokenizer.MODELS)}",
+        "a tokenizer of types " + ", ".join(map(str, _section_types(content))),
+        f"one of minilm, or a model of type {', '.join(LibraryTokenizer.MODELS)}",
     )
 
 
 @final
 class ByteTokenizer(Tokenizer):
-    """One id a byte of UTF-8, its value; the NUL byte, which no text holds, ends documents.
+    """The ids are the bytes of UTF-8; the NUL byte, which text does not contain, ends documents.
 
     Stored as byte-level BPE without merges.
     """
@@ -187,7 +190,7 @@ class ByteTokenizer(Tokenizer):
 
 @final
 class CharTokenizer(Tokenizer):
-    """One id a character (Unicode code point), in the order of the table it is given."""
+    """One id for each character (Unicode code point) of a table, in its order."""
 
     kind = "char"
     end_of_text: int | None = None
@@ -197,16 +200,16 @@ class CharTokenizer(Tokenizer):
         self.vocab_size = len(characters)
         self._characters = _code_points("".join(characters))
         assert len(self._characters) == len(set(characters)) == self.vocab_size > 0
-        # code point -> id; V marks the ones that have none, and so does the last, spare, entry.
+        # code point -> id, or V where there is none; the extra last entry is for higher code points.
         self._ids = np.full(int(self._characters.max()) + 2, self.vocab_size, dtype=np.uint32)
         self._ids[self._characters] = np.arange(self.vocab_size, dtype=np.uint32)
 
     def encode(self, text: str) -> NDArray[np.uint32]:
         points = _code_points(text)
         ids: NDArray[np.uint32] = self._ids[np.minimum(points, len(self._ids) - 1)]
-        unseen = np.flatnonzero(ids == self.vocab_size)
-        if unseen.size:
-            position = int(unseen[0])
+        unknown = np.flatnonzero(ids == self.vocab_size)
+        if unknown.size:
+            position = int(unknown[0])
             raise TokenizerError(
                 f"character {position}",
                 f"{text[position]!r} (U+{ord(text[position]):04X})",
@@ -232,18 +235,17 @@ class CharTokenizer(Tokenizer):
 class BPETokenizer(Tokenizer):
     """Byte-level BPE with GPT-2's pre-tokenization.
 
-    A literal "<|endoftext|>" in a text is ordinary text here; the raw library, unless its
-    ``encode_special_tokens`` is set, turns it into the special token. Decoding leaves special
-    tokens out, as the library does.
+    A literal "<|endoftext|>" in a text is ordinary text, unlike in the library, which by default
+    encodes it as the special token. Decoding skips special tokens, as in the library.
     """
 
     kind = "bpe"
 
-    # Enough work for one thread, small enough that a batch of them fits in memory many times.
-    PIECE_CHARACTERS = 2**14
+    # The unit of work of the library's threads.
+    CHUNK_CHARACTERS = 2**14
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
-        """``backend`` encodes in the GPT-2 style and is from now on the tokenizer's own."""
+        """``backend`` has GPT-2's pre-tokenization; it is modified and must not be used elsewhere."""
         backend.encode_special_tokens = True
         backend.no_truncation()
         backend.no_padding()
@@ -253,9 +255,9 @@ class BPETokenizer(Tokenizer):
 
     def encode(self, text: str) -> NDArray[np.uint32]:
         _utf8(text)
-        _allow_parallelism()
-        pieces = list(cut([text], self.PIECE_CHARACTERS))
-        batch = self._backend.encode_batch_fast(pieces, add_special_tokens=False)
+        _enable_parallelism()
+        chunks = list(split_into_chunks([text], self.CHUNK_CHARACTERS))
+        batch = self._backend.encode_batch_fast(chunks, add_special_tokens=False)
         ids = [np.array(encoding.ids, dtype=np.uint32) for encoding in batch]
         return np.concatenate(ids) if ids else np.empty(0, dtype=np.uint32)
 
@@ -266,29 +268,29 @@ class BPETokenizer(Tokenizer):
         return self._backend.to_str(pretty=True)
 
     def merges(self) -> NDArray[np.int64]:
-        """The two tokens that each token was merged from, (V, 2); -1 twice for those of one byte."""
-        parts = np.full((self.vocab_size, 2), -1, dtype=np.int64)
+        """The two tokens that each token was merged from, (V, 2); (-1, -1) for single bytes."""
+        pairs = np.full((self.vocab_size, 2), -1, dtype=np.int64)
         vocabulary = self._backend.get_vocab(with_added_tokens=False)
         for left, right in json.loads(self._backend.to_str())["model"]["merges"]:
-            parts[vocabulary[left + right]] = vocabulary[left], vocabulary[right]
-        return parts
+            pairs[vocabulary[left + right]] = vocabulary[left], vocabulary[right]
+        return pairs
 
 
 @final
 class LibraryTokenizer(Tokenizer):
-    """Any other tokenizer of the Hugging Face library, as the model it came with was trained with it.
+    """Any other tokenizer of the Hugging Face library.
 
-    A text is encoded whole: where it may be cut is not known. Only a prompt gets the special tokens that
-    the file puts around a text, without one at the end.
+    A text is encoded as a whole, since its pre-tokenization is unknown. Only a prompt gets the special
+    tokens of the file's post-processor, except one at the end.
     """
 
     kind = "library"
     MODELS = ("BPE", "Unigram", "WordPiece")
-    # What ends a text, by the name that published models give it.
+    # The names of end-of-text tokens in published models.
     ENDS = (END_OF_TEXT, "</s>", "<|end_of_text|>", "<|eot_id|>", "<|im_end|>", "<eos>")
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
-        """``backend`` is from now on the tokenizer's own."""
+        """``backend`` is modified and must not be used elsewhere."""
         backend.no_truncation()
         backend.no_padding()
         self._backend = backend
@@ -298,7 +300,7 @@ class LibraryTokenizer(Tokenizer):
 
     def encode(self, text: str) -> NDArray[np.uint32]:
         _utf8(text)
-        _allow_parallelism()
+        _enable_parallelism()
         encoding = self._backend.encode(text, add_special_tokens=False)
         return np.array(encoding.ids, dtype=np.uint32)
 
@@ -330,18 +332,18 @@ def _train_bpe(texts: Iterable[str], vocab_size: int) -> BPETokenizer:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=sys.stderr.isatty(),
     )
-    _allow_parallelism()
-    backend.train_from_iterator(cut(texts, BPETokenizer.PIECE_CHARACTERS), trainer)
+    _enable_parallelism()
+    backend.train_from_iterator(split_into_chunks(texts, BPETokenizer.CHUNK_CHARACTERS), trainer)
     return BPETokenizer(backend)
 
 
 def _characters(texts: Iterable[str]) -> list[str]:
-    seen = np.zeros(sys.maxunicode + 1, dtype=bool)
+    occurs = np.zeros(sys.maxunicode + 1, dtype=bool)
     for text in texts:
-        seen[_code_points(text)] = True
-    characters = [chr(point) for point in np.flatnonzero(seen)]
+        occurs[_code_points(text)] = True
+    characters = [chr(point) for point in np.flatnonzero(occurs)]
     if not characters:
-        raise TokenizerError("--tokenizer char", "an empty text", "text to take characters from")
+        raise TokenizerError("--tokenizer char", "an empty text", "a text with characters")
     return characters
 
 
@@ -353,7 +355,7 @@ def _utf8(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as error:
-        # The shell's arguments arrive like this when they are not in the locale's encoding.
+        # Command-line arguments that are not in the locale's encoding contain surrogates.
         raise TokenizerError(
             f"character {error.start}",
             f"the surrogate U+{ord(text[error.start]):04X}",
@@ -362,26 +364,30 @@ def _utf8(text: str) -> bytes:
 
 
 def _byte_vocabulary() -> dict[str, int]:
-    """GPT-2's names for the bytes: printable Latin-1 is itself, the rest moves to U+0100 and up."""
-    kept = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), 256)]
-    moved = [byte for byte in range(256) if byte not in kept]
-    names = {byte: chr(byte) for byte in kept}
-    names |= {byte: chr(256 + number) for number, byte in enumerate(moved)}
+    """GPT-2's names of the bytes: printable Latin-1 characters, and U+0100 and up for other bytes."""
+    printable = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), 256),
+    ]
+    others = [byte for byte in range(256) if byte not in printable]
+    names = {byte: chr(byte) for byte in printable}
+    names |= {byte: chr(256 + number) for number, byte in enumerate(others)}
     return {names[byte]: byte for byte in range(256)}
 
 
 _BYTE_VOCABULARY = _byte_vocabulary()
 
 
-def _shape(content: Any) -> tuple[Any, ...]:
-    """The types of a tokenizer.json's model, pre-tokenizer and decoder; None for what it lacks."""
-    parts = content if isinstance(content, dict) else {}
-    sections = [parts.get(name) for name in ("model", "pre_tokenizer", "decoder")]
+def _section_types(content: Any) -> tuple[Any, ...]:
+    """The types of a tokenizer.json's model, pre-tokenizer and decoder; None for a missing one."""
+    fields = content if isinstance(content, dict) else {}
+    sections = [fields.get(name) for name in ("model", "pre_tokenizer", "decoder")]
     return tuple(s.get("type") if isinstance(s, dict) else None for s in sections)
 
 
-def _adds_nothing(content: dict[str, Any]) -> bool:
-    """Whether no token is put before or after a text."""
+def _adds_no_tokens(content: dict[str, Any]) -> bool:
+    """Whether the post-processor adds no tokens to a text."""
     processor = content.get("post_processor")
     return processor is None or (
         isinstance(processor, dict) and processor.get("type") == "ByteLevel"
@@ -389,7 +395,7 @@ def _adds_nothing(content: dict[str, Any]) -> bool:
 
 
 def _is_gpt2_style(content: dict[str, Any]) -> bool:
-    """Whether text may be cut before whitespace, and any byte can be encoded."""
+    """Whether text can be split as in `minilm.text.chunking`, and every byte be encoded."""
     pre_tokenizer, vocabulary = content["pre_tokenizer"], content["model"].get("vocab")
     return (
         isinstance(vocabulary, dict)
@@ -415,21 +421,21 @@ def _load_backend(path: Path, text: str) -> tokenizers.Tokenizer:
     # The library raises bare Exceptions.
     except Exception as error:
         raise FormatError(
-            path, f"what the tokenizers library refuses ({error})", "a tokenizer.json"
+            path, f"a file that the tokenizers library rejects ({error})", "a tokenizer.json"
         ) from None
 
 
-def _allow_parallelism() -> None:
-    """Let the library use its threads without its warning at a later fork.
+def _enable_parallelism() -> None:
+    """Let the library use threads, without its warning at a later fork.
 
-    It warns when a process forks after its threads ran and TOKENIZERS_PARALLELISM is not set. A
-    forked child has no such threads and would wait for them for ever, so they are forbidden there.
-    A setting of the user's is left alone.
+    It warns if a process that has used them forks and TOKENIZERS_PARALLELISM is not set. A forked child
+    does not have these threads and would wait for them forever, so it must not use any. A value that
+    the user has set is kept.
     """
     if "TOKENIZERS_PARALLELISM" not in os.environ:
         os.environ["TOKENIZERS_PARALLELISM"] = "true"
-        os.register_at_fork(after_in_child=_forbid_parallelism)
+        os.register_at_fork(after_in_child=_disable_parallelism)
 
 
-def _forbid_parallelism() -> None:
+def _disable_parallelism() -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"

@@ -1,4 +1,4 @@
-"""Decode a stream of bytes as UTF-8 text, and say where it is not text."""
+"""Decode a stream of bytes as UTF-8; errors give the byte offset."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
 
 
 def decode(
-    blocks: Iterable[bytes], where: str, *, mend: bool = False, allow_nul: bool = False
+    blocks: Iterable[bytes], where: str, *, replace_invalid: bool = False, allow_nul: bool = False
 ) -> Iterator[str]:
-    """Yield the text of ``blocks``, which may be cut anywhere; newlines stay as they are.
+    """Yield the text of ``blocks``, which may split a character; line ends are kept.
 
-    ``mend`` reads the bytes that are not UTF-8 as Windows-1252, the usual culprit, instead of
-    raising. ``allow_nul`` lets NUL characters through.
+    ``replace_invalid`` decodes bytes that are not UTF-8 as Windows-1252, which they usually are, instead
+    of raising; ``allow_nul`` accepts NUL characters.
     Raises CorpusError with ``where`` and the byte offset for invalid UTF-8 and for a NUL byte.
     """
     pending = b""
@@ -26,20 +26,20 @@ def decode(
         pending += block
         nul = -1 if allow_nul else pending.find(b"\0")
         try:
-            # surrogateescape marks each bad byte as U+DC80..U+DCFF, which valid UTF-8 never holds.
-            text, used = codecs.utf_8_decode(
-                pending, "surrogateescape" if mend else "strict", final
+            # surrogateescape maps invalid bytes to U+DC80..U+DCFF, which valid UTF-8 never contains.
+            text, num_decoded = codecs.utf_8_decode(
+                pending, "surrogateescape" if replace_invalid else "strict", final
             )
         except UnicodeDecodeError as error:
-            bad = error.start
-            if nul < 0 or bad < nul:
+            invalid = error.start
+            if nul < 0 or invalid < nul:
                 raise CorpusError(
                     where,
-                    f"invalid UTF-8 (byte 0x{pending[bad]:02x}) at byte {offset + bad}",
+                    f"invalid UTF-8 (byte 0x{pending[invalid]:02x}) at byte {offset + invalid}",
                     "UTF-8 text",
-                    "leave the file out with a glob, or mend it with --clean encoding",
+                    "leave the file out with a glob, or repair it with --clean encoding",
                 ) from None
-            used, text = nul, ""
+            num_decoded, text = nul, ""
         if nul >= 0:
             raise CorpusError(
                 where,
@@ -47,20 +47,20 @@ def decode(
                 "UTF-8 text",
                 "leave the file out with a glob, or remove such bytes with --clean control",
             )
-        offset += used
-        pending = pending[used:]
-        if mend:
-            text = _ESCAPED_BYTE.sub(_as_windows_1252, text)
+        offset += num_decoded
+        pending = pending[num_decoded:]
+        if replace_invalid:
+            text = _ESCAPED_BYTE.sub(_decode_windows_1252, text)
         if text:
             yield text
 
 
-def _as_windows_1252(match: re.Match[str]) -> str:
+def _decode_windows_1252(match: re.Match[str]) -> str:
     return bytes([ord(match[0]) - 0xDC00]).decode("cp1252", "replace")
 
 
 def _mark_last(blocks: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
     for block in blocks:
         yield block, False
-    # An empty final block lets the decoder see a sequence that the end of the stream cuts short.
+    # The decoder then reports a sequence that is incomplete at the end of the stream.
     yield b"", True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -29,17 +30,23 @@ class CheckpointWriter:
         self._writing: Future[None] | None = None
 
     def save(
-        self, run_dir: Path, progress: Progress, settings: dict[str, Any], *, val_loss: str | None
+        self,
+        run_dir: Path,
+        progress: Progress,
+        settings: dict[str, Any],
+        *,
+        validation: Mapping[str, str] | None,
     ) -> None:
         """Copy everything as it is now, and begin to write it.
 
-        ``val_loss`` says that model.safetensors is to hold these weights, and becomes its metadata.
+        With ``validation`` model.safetensors is written too, with these fields beside ``step`` in its
+        metadata: ``val_loss`` and ``val_dtype``, the dtype that the loss was computed in.
         """
         self.wait()
         copied = self._copy()
         now = replace(progress, scaler=dict(progress.scaler))
         self._writing = self._thread.submit(
-            self._write, run_dir, self._copies, copied, now, settings, val_loss
+            self._write, run_dir, self._copies, copied, now, settings, validation
         )
 
     def wait(self) -> None:
@@ -77,18 +84,18 @@ class CheckpointWriter:
         copied: torch.Event | None,
         progress: Progress,
         settings: dict[str, Any],
-        val_loss: str | None,
+        validation: Mapping[str, str] | None,
     ) -> None:
         if copied is not None:
             copied.synchronize()
         # The weights go first: a crash in between leaves a state that writes the same ones again.
-        if val_loss is not None:
+        if validation is not None:
             prefix = "model."
             weights = {
                 name.removeprefix(prefix): tensor
                 for name, tensor in tensors.items()
                 if name.startswith(prefix)
             }
-            metadata = {"format": "pt", "step": str(progress.step), "val_loss": val_loss}
+            metadata = {"format": "pt", "step": str(progress.step), **validation}
             write_tensors(run_dir / run_files.WEIGHTS, weights, metadata)
         write_state(run_dir, tensors, progress, settings, keep=self._keep)

@@ -1,4 +1,4 @@
-"""Validation: the mean loss over the whole split in consecutive windows, dropout off."""
+"""What an evaluation makes: the mean loss over the validation split, and a sample of text."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ from dataclasses import dataclass
 
 import torch
 
+from minilm.checkpoint import Loaded
 from minilm.data.batches import IGNORED, validation_windows
 from minilm.data.shards import Dataset
+from minilm.generation.generate import generate
+from minilm.generation.sampling import Sampling
 from minilm.model.transformer import Transformer, next_token_loss
+from minilm.text.tokenizers import Tokenizer
 from minilm.training.runtime import Runtime
+
+SAMPLE_TEMPERATURE = 0.7
 
 # In one forward pass: tokens enough to fill the processor, and logits few enough to fit anywhere.
 TOKENS_PER_BATCH = 8192
@@ -32,7 +38,7 @@ class Validation:
 def evaluate(
     model: Transformer, data: Dataset, context_length: int, runtime: Runtime
 ) -> Validation:
-    """The mean over every target of the validation split. The model's mode is put back."""
+    """The mean over every target of the validation split, in consecutive windows, dropout off."""
     was_training = model.training
     model.eval()
     counts: list[int] = []
@@ -55,3 +61,15 @@ def evaluate(
     model.train(was_training)
     total = float(losses.cpu().double() @ torch.tensor(counts, dtype=torch.float64))
     return Validation(total / sum(counts), total / math.log(2) / max(1, data.val_bytes))
+
+
+def sample(model: Transformer, tokenizer: Tokenizer, max_new_tokens: int) -> str:
+    """Text of the model as it is now, dropout off: of the same weights the same text."""
+    was_training = model.training
+    model.eval()
+    try:
+        sampling = Sampling(temperature=SAMPLE_TEMPERATURE)
+        loaded = Loaded(model, tokenizer)
+        return generate(loaded, "", max_new_tokens=max_new_tokens, sampling=sampling)
+    finally:
+        model.train(was_training)

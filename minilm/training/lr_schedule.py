@@ -14,8 +14,8 @@ from minilm.config import TrainConfig
 INITIAL_MOMENTUM = 0.85
 
 
-def rate_factor(step: int, config: TrainConfig) -> float:
-    """The share of the peak learning rates at the update that follows ``step`` finished ones."""
+def lr_multiplier(step: int, config: TrainConfig) -> float:
+    """The factor on the peak learning rates at the update that follows ``step`` finished ones."""
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
     begin = config.warmup_steps
@@ -27,7 +27,7 @@ def rate_factor(step: int, config: TrainConfig) -> float:
     done = min(1.0, max(0.0, (step - begin) / max(1, config.max_steps - begin)))
     if config.schedule == "cosine":
         done = (1 - math.cos(math.pi * done)) / 2
-    return 1.0 + (config.final_learning_rate - 1.0) * done
+    return 1.0 + (config.final_lr_fraction - 1.0) * done
 
 
 def momentum(step: int, config: TrainConfig) -> float:
@@ -40,19 +40,19 @@ def momentum(step: int, config: TrainConfig) -> float:
 
 def batch_shape(step: int, config: TrainConfig, context_length: int) -> tuple[int, int]:
     """Sequences, and tokens of each, in a forward pass of that update."""
-    growing = round(config.growth_fraction * config.max_steps)
+    growing_steps = round(config.growth_fraction * config.max_steps)
     return (
-        _grown(step, config.initial_batch_size, config.batch_size, growing),
-        _grown(step, config.initial_context_length, context_length, growing),
+        staged_size(step, config.initial_batch_size, config.batch_size, growing_steps),
+        staged_size(step, config.initial_context_length, context_length, growing_steps),
     )
 
 
-def _grown(step: int, first: int, last: int, growing: int) -> int:
+def staged_size(step: int, first: int, last: int, growing_steps: int) -> int:
     """From ``first`` in equally long stages of doubled size to ``last``; 0 is ``last`` throughout.
 
     Doubling keeps the shapes few, which compiled code needs.
     """
-    if first == 0 or first >= last or step >= growing:
+    if first == 0 or first >= last or step >= growing_steps:
         return last
     stages = math.ceil(math.log2(last / first))
-    return min(last, first << (step * stages // growing))
+    return min(last, first << (step * stages // growing_steps))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from minilm.config import TrainConfig
 from minilm.model.transformer import Transformer
-from minilm.training.lr_schedule import momentum, rate_factor
+from minilm.training.lr_schedule import lr_multiplier, momentum
 from minilm.training.muon import Muon
 
 # The state of a parameter, by optimizer: what a saved run may hold.
@@ -55,16 +55,16 @@ def make_optimizers(
 
 
 def set_rates(optimizers: Sequence[torch.optim.Optimizer], step: int, config: TrainConfig) -> float:
-    """Set what the schedule says for the next update; the learning rate of AdamW is returned."""
-    factor = rate_factor(step, config)
+    """Set learning rates and momentum for the next update; return the learning rate of AdamW."""
+    multiplier = lr_multiplier(step, config)
     for optimizer in optimizers:
         is_muon = isinstance(optimizer, Muon)
         peak = config.muon_learning_rate if is_muon else config.learning_rate
         for group in optimizer.param_groups:
-            group["lr"] = peak * factor
+            group["lr"] = peak * multiplier
             if is_muon:
                 group["momentum"] = momentum(step, config)
-    return config.learning_rate * factor
+    return config.learning_rate * multiplier
 
 
 def hidden_matrices(model: Transformer) -> list[nn.Parameter]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import re
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,6 +26,8 @@ from minilm.errors import FormatError
 from minilm.formats.safetensors import read_header
 from minilm.runs import files as run_files
 from minilm.training.optimizers import optimizer_tensors, restore_optimizers
+
+logger = logging.getLogger(__name__)
 
 Optimizers = Sequence[torch.optim.Optimizer]
 
@@ -100,7 +102,7 @@ def state_files(run_dir: Path) -> list[Path]:
 
 
 def read_state(run_dir: Path) -> SavedState:
-    """The newest state of a run that is whole; a note on stderr says so where that is not the newest.
+    """The newest state of a run that is whole; a message says so where that is not the newest.
 
     Raises FormatError when there is none.
     """
@@ -112,7 +114,7 @@ def read_state(run_dir: Path) -> SavedState:
             failures.append(error)
             continue
         for failure in failures:
-            print(f"{failure}: going on from {path.name}", file=sys.stderr)
+            logger.warning(f"{failure}: going on from {path.name}")
         return saved
     if failures:
         raise failures[0]

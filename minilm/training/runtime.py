@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
+import logging
 import math
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -17,7 +17,10 @@ from torch.utils.checkpoint import checkpoint
 
 from minilm.config import TrainConfig
 from minilm.errors import ConfigError
+from minilm.model.device import choose_device, choose_dtype
 from minilm.model.transformer import Transformer
+
+logger = logging.getLogger(__name__)
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
@@ -86,7 +89,7 @@ class Runtime:
                     if self.compile_required:
                         message = f"on, and it fails here ({reason})"
                         raise ConfigError("compile", message, "auto or off") from None
-                    print(f"not compiling: {reason}", file=sys.stderr)
+                    logger.warning(f"not compiling: {reason}")
                     compiles = False
             return loss(model, inputs, targets)
 
@@ -111,33 +114,6 @@ def resolve(config: TrainConfig, flops: float) -> Runtime:
         compile_required=config.compile == "on",
         notes=notes,
     )
-
-
-def choose_device(wanted: str) -> torch.device:
-    """The device of that name; auto: the fastest there is. Raises ConfigError for an absent one."""
-    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    if wanted == "auto":
-        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
-    if (wanted == "cuda" and not cuda) or (wanted == "mps" and not mps):
-        raise ConfigError("device", f"{wanted}, which torch does not find here", "cpu or auto")
-    return torch.device(wanted)
-
-
-def choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
-    """The dtype of that name; auto: a short one where the device multiplies it fast."""
-    if wanted != "auto":
-        chosen: torch.dtype = getattr(torch, wanted)
-        return chosen
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    if device.type == "cpu" and multiplies_bfloat16_fast():
-        return torch.bfloat16
-    return torch.float32
-
-
-def multiplies_bfloat16_fast() -> bool:
-    """Whether this CPU has bfloat16 matrix tiles (AMX); elsewhere bfloat16 is slower than float32."""
-    return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
 
 
 def _compile(

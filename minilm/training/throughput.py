@@ -1,4 +1,8 @@
-"""What a run costs while it goes: seconds, tokens a second, its share of the machine's peak, joules."""
+"""What a run costs while it goes: seconds, tokens a second, its share of the machine's peak, joules.
+
+Model FLOPs utilisation: Chowdhery et al. 2022 (PaLM, arXiv:2204.02311), appendix B. On a GPU the peak is its
+maker's figure; on a CPU it is measured.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +12,18 @@ import time
 from collections.abc import Iterator
 
 import torch
+from torch.nn import functional as F
 
 from minilm.architectures.minilm import layout
 from minilm.config import ModelConfig
 from minilm.costs.flops import flops_per_token
+from minilm.costs.hardware import gpu_peak_flops
 from minilm.training.energy import EnergyMeter
-from minilm.training.peaks import peak_flops
 from minilm.training.resume_state import Progress
 from minilm.training.runtime import Runtime
+
+# The sides of the square products that are timed on a CPU, the smallest first, and for how long.
+PEAK_SIDES, PEAK_SECONDS = (256, 1024), 0.05
 
 
 class Throughput:
@@ -71,6 +79,36 @@ class Throughput:
         if self.peak is None:
             return None
         return (self.rate if rate is None else rate) * self._flops / self.peak
+
+
+def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
+    """FLOP/s of matrix products in ``dtype``; None where it is not known."""
+    if device.type == "cpu":
+        return measured_peak_flops(dtype)
+    if device.type == "cuda" and dtype in (torch.bfloat16, torch.float16):
+        return gpu_peak_flops(torch.cuda.get_device_name(device))
+    return None
+
+
+def measured_peak_flops(dtype: torch.dtype) -> float:
+    """The best FLOP/s of square products on this CPU, from about a twentieth of a second.
+
+    Where small ones already take that long, as in a type that the CPU has no units for, these say it.
+    """
+    best, end = 0.0, time.perf_counter() + PEAK_SECONDS
+    for side in PEAK_SIDES:
+        a, b = (torch.ones(side, side, dtype=dtype) for _ in range(2))
+        F.linear(a, b)  # what a network multiplies with; torch.mm is slower in some types
+        while True:
+            begin = time.perf_counter()
+            F.linear(a, b)
+            now = time.perf_counter()
+            best = max(best, 2 * side**3 / (now - begin))
+            if side < PEAK_SIDES[-1] or now > end:
+                break
+        if now > end:
+            break
+    return best
 
 
 def _uuid(device: torch.device) -> str:

@@ -1,14 +1,13 @@
-"""--diff: two checkpoints, tensor by tensor: what came, went, changed its shape, and how far it moved.
+"""--diff: two checkpoints compared: added, removed and reshaped tensors, and the changes of the others.
 
-Both files are read in step, piece by piece, in float64 and bounded memory. The rank of an update
-tells a LoRA merge (as low as the adapter's) from training of the whole matrix.
+Both files are read in parallel, in chunks, in float64 and bounded memory. The rank of an update
+distinguishes a merged LoRA adapter, whose rank is low, from full fine-tuning.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -16,18 +15,18 @@ import numpy as np
 import numpy.typing as npt
 
 from minilm.formats.header import Header, StoredTensor
-from minilm.values.read import Codes, Floats, Reader, decode64, pieces
+from minilm.values.read import Codes, Floats, Reader, chunks, decode64
 from minilm.values.statistics import Progress, Unread, finite, unreadable
 from minilm.values.update_rank import Rank, Rounding, numerical_rank
 
 Ties = Iterable[tuple[str, str]]
 
-# Elements of a piece, in float64 and several copies; longer rows have no rank told.
-PIECE = 1 << 17
+# A chunk is in memory in float64 and several copies. The rank needs whole rows within a chunk.
+CHUNK_ELEMENTS = 1 << 17
 
 NO_MATRIX = Rank(None, False)
 
-# Distance from 1 to the next number; a dtype that is not here rounds nothing (integers).
+# The distance from 1 to the next number; integers, which are not listed, have no rounding.
 EPSILON = {
     "float64": 2.0**-52,
     "float32": 2.0**-23,
@@ -42,7 +41,7 @@ EPSILON = {
 
 @dataclass(frozen=True)
 class Reshaped:
-    """A tensor of the same name and another shape."""
+    """A tensor with the same name and another shape."""
 
     name: str
     before: tuple[int, ...]
@@ -51,7 +50,7 @@ class Reshaped:
 
 @dataclass(frozen=True)
 class Renamed:
-    """Another word for the same tensor: its dtype, or whose storage it shares (None: its own)."""
+    """A changed attribute of a tensor: its dtype, or the tensor it shares storage with, if any."""
 
     name: str
     before: str | None
@@ -60,13 +59,12 @@ class Renamed:
 
 @dataclass(frozen=True)
 class Change:
-    """How one tensor moved from A to B.
+    """How one tensor differs between A and B.
 
-    ``identical`` is the share of equal elements: bit by bit where the dtype is the same, else by value.
-    The other figures are over elements that are finite in both; ``not_finite`` are left out. ``norm``
-    is |B - A|, ``relative`` that over |A|. ``rank`` is B - A's, of matrices, without what is rounding;
-    where ``rank_exact`` is False, it is at least so much, and where it is None, ``rank_unknown`` says
-    why (None: no matrix).
+    ``identical`` is the share of equal elements: bitwise for equal dtypes, else by value. The other
+    figures are over the elements that are finite in both; ``not_finite`` counts those that are not.
+    ``norm`` is |B - A|, ``relative`` is |B - A| / |A|. ``rank`` is the numerical rank of B - A, a lower
+    bound unless ``rank_exact``; if it is None, ``rank_unknown`` is the reason (None for no matrix).
     """
 
     name: str
@@ -88,7 +86,7 @@ class Change:
 class Difference:
     """Everything that differs between A (before) and B (after).
 
-    ``total`` is of ``total.count`` of all ``values`` that both have under the same names and shapes.
+    ``total`` is of ``total.count`` of the ``values`` in tensors with equal names and shapes.
     """
 
     added: tuple[str, ...]
@@ -103,13 +101,13 @@ class Difference:
 
     @property
     def nothing_in_common(self) -> bool:
-        """Whether no tensor of the one has the name of any of the other."""
+        """Whether A and B have no name in common."""
         common = (self.changes, self.reshaped, self.unread, self.retied)
         return bool(self.added and self.removed) and not any(common)
 
     @property
     def identical(self) -> bool:
-        """Whether both hold the same tensors with the same bits."""
+        """Whether both have the same tensors with the same bits."""
         lists = (self.added, self.removed, self.reshaped, self.retyped, self.retied, self.unread)
         return not any(lists) and all(change.identical == 1 for change in self.changes)
 
@@ -123,25 +121,26 @@ def difference(
     left_out: Mapping[str, Unread] = MappingProxyType({}),
     progress: Progress | None = None,
 ) -> Difference:
-    """Compare two checkpoints, but for values ``left_out`` by name.
+    """Compare two checkpoints, except the values of the tensors in ``left_out``.
 
-    Ties are pairs (name, name whose storage it shares).
+    Ties are pairs (name, name of the tensor that it shares storage with).
     """
     before, after = ({t.name: t for t in header.tensors} for header in (a, b))
-    tied_before, tied_after = dict((*a.shared, *ties_a)), dict((*b.shared, *ties_b))
-    retied = _retied(before, after, tied_before, tied_after)
-    tied_alike = {name for name in tied_before if tied_before[name] == tied_after.get(name)}
-    known = {entry.name for entry in retied} | tied_alike
+    ties_before, ties_after = dict((*a.shared, *ties_a)), dict((*b.shared, *ties_b))
+    retied = _retied(before, after, ties_before, ties_after)
+    same_ties = {name for name in ties_before if ties_before[name] == ties_after.get(name)}
+    tied_names = {entry.name for entry in retied} | same_ties
     common = [(before[name], after[name]) for name in before if name in after]
     reshaped = [(x, y) for x, y in common if x.shape != y.shape and x.name not in left_out]
-    unread = {
-        x.name: found
-        for x, y in common
-        if (found := left_out.get(x.name))
-        or (x.shape == y.shape and (found := unreadable(x) or unreadable(y)))
-    }
+    unread: dict[str, Unread] = {}
+    for x, y in common:
+        entry = left_out.get(x.name)
+        if entry is None and x.shape == y.shape:
+            entry = unreadable(x) or unreadable(y)
+        if entry is not None:
+            unread[x.name] = entry
     readable = [(x, y) for x, y in common if x.shape == y.shape and x.name not in unread]
-    meter = _Meter(progress, sum(x.nbytes + y.nbytes for x, y in readable))
+    meter = _ProgressMeter(progress, sum(x.nbytes + y.nbytes for x, y in readable))
     total = _Sums()
     changes = []
     for x, y in readable:
@@ -150,48 +149,52 @@ def difference(
         changes.append(_change(x.name, x.shape, sums, rank))
         total.add(sums)
     return Difference(
-        added=tuple(name for name in after if name not in before and name not in known),
-        removed=tuple(name for name in before if name not in after and name not in known),
+        added=tuple(name for name in after if name not in before and name not in tied_names),
+        removed=tuple(name for name in before if name not in after and name not in tied_names),
         reshaped=tuple(Reshaped(x.name, x.shape, y.shape) for x, y in reshaped),
         retyped=tuple(Renamed(x.name, x.dtype, y.dtype) for x, y in common if x.dtype != y.dtype),
         retied=retied,
         changes=tuple(changes),
         total=_change("total", (), total, NO_MATRIX),
         unread=tuple(unread.values()),
-        values=total.count + sum(each.count for each in unread.values()),
+        values=total.count + sum(entry.count for entry in unread.values()),
     )
 
 
 def _retied(
     before: Mapping[str, StoredTensor],
     after: Mapping[str, StoredTensor],
-    tied_before: Mapping[str, str],
-    tied_after: Mapping[str, str],
+    ties_before: Mapping[str, str],
+    ties_after: Mapping[str, str],
 ) -> tuple[Renamed, ...]:
-    """Names that both have, tied in one and not in the other, or to another tensor."""
+    """Names in both that are tied in only one, or to different tensors."""
     return tuple(
-        Renamed(name, tied_before.get(name), tied_after.get(name))
-        for name in dict.fromkeys((*before, *after, *tied_before, *tied_after))
-        if tied_before.get(name) != tied_after.get(name)
-        and (name in before or name in tied_before)
-        and (name in after or name in tied_after)
+        Renamed(name, ties_before.get(name), ties_after.get(name))
+        for name in dict.fromkeys((*before, *after, *ties_before, *ties_after))
+        if ties_before.get(name) != ties_after.get(name)
+        and (name in before or name in ties_before)
+        and (name in after or name in ties_after)
     )
 
 
 @dataclass
 class _Sums:
-    """What is added up over the pieces of a pair, the pairs of a checkpoint."""
+    """Sums over the chunks of a pair of tensors, and over the pairs.
+
+    ``before``, ``after`` and ``change`` are sums of squares; ``row_squares`` (the largest row's),
+    ``column_squares`` and ``changed_squares`` (all) are those of the changed elements only, which may
+    have rounding errors.
+    """
 
     count: int = 0
     equal: int = 0
     not_finite: int = 0
-    before: float = 0.0  # sums of squares
+    before: float = 0.0
     after: float = 0.0
     change: float = 0.0
     product: float = 0.0
     largest: float = -1.0
-    place: int = 0
-    # Of what rounding may have touched: the largest row, every column, all.
+    index: int = 0
     row_squares: float = 0.0
     column_squares: Floats | None = None
     changed_squares: float = 0.0
@@ -207,8 +210,8 @@ class _Sums:
         self.largest = max(self.largest, other.largest)
 
 
-class _Meter:
-    """Adds up the bytes that are done and reports them."""
+class _ProgressMeter:
+    """Reports the number of bytes read so far."""
 
     def __init__(self, progress: Progress | None, total: int) -> None:
         self.progress, self.total, self.done = progress, total, 0
@@ -220,50 +223,49 @@ class _Meter:
 
 
 def _read_both(x: StoredTensor, y: StoredTensor) -> Iterator[tuple[int, Codes, Codes]]:
-    """(first element, codes of A, codes of B), piece by piece."""
-    size = min(PIECE, x.count)
-    with ExitStack() as stack:
-        one, two = (stack.enter_context(Reader(tensor, size)) for tensor in (x, y))
-        for start, count in pieces(x, PIECE):
-            yield start, one.codes(start, count), two.codes(start, count)
+    """(first element, codes of A, codes of B) of each chunk."""
+    size = min(CHUNK_ELEMENTS, x.count)
+    with Reader(x, size) as reader_x, Reader(y, size) as reader_y:
+        for start, count in chunks(x, CHUNK_ELEMENTS):
+            yield start, reader_x.codes(start, count), reader_y.codes(start, count)
 
 
-def _compare(x: StoredTensor, y: StoredTensor, meter: _Meter) -> _Sums:
+def _compare(x: StoredTensor, y: StoredTensor, meter: _ProgressMeter) -> _Sums:
     sums = _Sums(count=x.count)
     for start, codes_a, codes_b in _read_both(x, y):
         a, b = decode64(codes_a, x.dtype), decode64(codes_b, y.dtype)
         sums.equal += _equal(codes_a, codes_b, a, b, same_dtype=x.dtype == y.dtype)
-        both = np.isfinite(a) & np.isfinite(b)
-        not_finite = a.size - int(np.count_nonzero(both))
+        is_finite = np.isfinite(a) & np.isfinite(b)
+        not_finite = a.size - int(np.count_nonzero(is_finite))
         if not_finite:
             sums.not_finite += not_finite
-            a, b = np.where(both, a, 0), np.where(both, b, 0)
+            a, b = np.where(is_finite, a, 0), np.where(is_finite, b, 0)
         with np.errstate(over="ignore"):
-            _add_piece(sums, x.shape, start, a, b, both)
+            _add_chunk(sums, x.shape, start, a, b, is_finite)
         meter.advance(a.size, x, y)
     return sums
 
 
-def _add_piece(
+def _add_chunk(
     sums: _Sums,
     shape: tuple[int, ...],
     start: int,
     a: Floats,
     b: Floats,
-    compared: npt.NDArray[np.bool_],
+    is_finite: npt.NDArray[np.bool_],
 ) -> None:
     change = b - a
     sums.before += float(a @ a)
     sums.after += float(b @ b)
     sums.product += float(a @ b)
     sums.change += float(change @ change)
-    magnitude = np.where(compared, np.abs(change), -1)
-    place = int(magnitude.argmax())
-    if magnitude[place] > sums.largest:
-        sums.largest, sums.place = float(magnitude[place]), start + place
-    if len(shape) == 2 and shape[1] <= PIECE:
-        touched = np.where(change != 0, np.maximum(np.abs(a), np.abs(b)), 0)
-        squares = np.square(touched).reshape(-1, shape[1])
+    magnitude = np.where(is_finite, np.abs(change), -1)
+    index = int(magnitude.argmax())
+    if magnitude[index] > sums.largest:
+        sums.largest, sums.index = float(magnitude[index]), start + index
+    if len(shape) == 2 and shape[1] <= CHUNK_ELEMENTS:
+        changed = np.where(change != 0, np.maximum(np.abs(a), np.abs(b)), 0)
+        squares = np.square(changed).reshape(-1, shape[1])
         rows, columns = squares.sum(axis=1), squares.sum(axis=0)
         sums.row_squares = max(sums.row_squares, float(rows.max()))
         sums.changed_squares += float(rows.sum())
@@ -283,14 +285,14 @@ def _rank(x: StoredTensor, y: StoredTensor, sums: _Sums) -> Rank:
         return NO_MATRIX
     if sums.not_finite:
         return Rank(None, False, "not finite")
-    if x.shape[1] > PIECE:
-        return Rank(None, False, f"rows longer than {PIECE:,}")
+    if x.shape[1] > CHUNK_ELEMENTS:
+        return Rank(None, False, f"rows longer than {CHUNK_ELEMENTS:,}")
     if sums.largest == 0:
         return Rank(0, True)
     if not 0 < sums.change < math.inf:
         return Rank(None, False, "out of range")
     assert sums.column_squares is not None
-    # What is stored more coarsely decides how much of the update is rounding.
+    # The coarser of the dtypes determines the rounding errors.
     epsilon = max(EPSILON.get(x.dtype, 0.0), EPSILON.get(y.dtype, 0.0))
     column_squares = float(sums.column_squares.max())
     rounding = Rounding.of(epsilon, sums.row_squares, column_squares, sums.changed_squares)
@@ -304,11 +306,11 @@ def _rank(x: StoredTensor, y: StoredTensor, sums: _Sums) -> Rank:
 
 
 def _change(name: str, shape: tuple[int, ...], sums: _Sums, rank: Rank) -> Change:
-    compared = sums.largest >= 0
+    has_finite = sums.largest >= 0
     lengths = math.sqrt(sums.before) * math.sqrt(sums.after)
     norm = math.sqrt(sums.change)
     cosine = sums.product / lengths if 0 < lengths < math.inf else math.nan
-    place = np.unravel_index(sums.place, shape) if compared and name != "total" else None
+    index = np.unravel_index(sums.index, shape) if has_finite and name != "total" else None
     return Change(
         name=name,
         shape=shape,
@@ -318,8 +320,8 @@ def _change(name: str, shape: tuple[int, ...], sums: _Sums, rank: Rank) -> Chang
         norm=finite(norm),
         relative=finite(norm / math.sqrt(sums.before)) if sums.before else None,
         cosine=finite(max(-1.0, min(1.0, cosine))) if math.isfinite(cosine) else None,
-        max_change=finite(sums.largest) if compared else None,
-        max_index=None if place is None else tuple(int(i) for i in place),
+        max_change=finite(sums.largest) if has_finite else None,
+        max_index=None if index is None else tuple(int(i) for i in index),
         rank=rank.rank,
         rank_exact=rank.exact,
         rank_unknown=rank.reason,

@@ -1,8 +1,8 @@
-"""The values of GGUF's quantized types: blocks of codes with their scales.
+"""Dequantization of GGUF's block types.
 
 Layouts and arithmetic as in ggml (https://github.com/ggml-org/ggml, src/ggml-common.h, the block
-structs, and src/ggml-quants.c, dequantize_row_*). Of a block of 256, the codes of several elements
-lie in the planes of a byte; `_planes` takes them apart.
+structs, and src/ggml-quants.c, dequantize_row_*). A byte holds codes of several elements that are not
+adjacent; `_planes` separates them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Array = npt.NDArray[Any]
 
 _HALF = "<f2"
 
-# How a block lies in the file.
+# The layout of a block in the file.
 LAYOUTS: dict[str, np.dtype[Any]] = {
     "q4_0": np.dtype([("d", _HALF), ("codes", "u1", 16)]),
     "q4_1": np.dtype([("d", _HALF), ("m", _HALF), ("codes", "u1", 16)]),
@@ -43,20 +43,20 @@ LAYOUTS: dict[str, np.dtype[Any]] = {
 
 
 def block_values(blocks: Array, dtype: str) -> Array:
-    """The elements of all blocks, one after the other, in float32."""
+    """The elements of all blocks in order, in float32."""
     values: Array = _DECODERS[dtype](blocks)
     return values.reshape(-1)
 
 
 def _planes(codes: Array, bits: int) -> Array:
-    """The fields of ``bits`` bits of every byte, the lowest first: (..., n) -> (..., 8 / bits, n)."""
+    """The fields of ``bits`` bits of every byte, lowest first: (..., n) -> (..., 8 / bits, n)."""
     shifts = np.arange(0, 8, bits, dtype=np.uint8)[:, None]
     planes: Array = codes[..., None, :] >> shifts & ((1 << bits) - 1)
     return planes
 
 
-def _bits(blocks: Array) -> Array:
-    """The fifth bits of 32 elements, four bytes: the lowest bit is of the first."""
+def _fifth_bits(blocks: Array) -> Array:
+    """The fifth bits of 32 elements, in four bytes, lowest bit first."""
     bits: Array = np.unpackbits(blocks["high"], axis=1, bitorder="little")
     return bits
 
@@ -66,29 +66,29 @@ def _scale(blocks: Array, name: str = "d") -> Array:
     return scale
 
 
-def _fours(blocks: Array) -> Array:
-    """4-bit codes of a block of 32: the low halves are the first 16 elements."""
+def _codes_4bit(blocks: Array) -> Array:
+    """4-bit codes of a block of 32: the low halves of the bytes are the first 16 elements."""
     return _planes(blocks["codes"], 4).reshape(-1, 32)
 
 
 def _q4_0(blocks: Array) -> Array:
-    values: Array = _scale(blocks) * (_fours(blocks).astype(np.int8) - np.int8(8))
+    values: Array = _scale(blocks) * (_codes_4bit(blocks).astype(np.int8) - np.int8(8))
     return values
 
 
 def _q4_1(blocks: Array) -> Array:
-    values: Array = _scale(blocks) * _fours(blocks) + _scale(blocks, "m")
+    values: Array = _scale(blocks) * _codes_4bit(blocks) + _scale(blocks, "m")
     return values
 
 
 def _q5_0(blocks: Array) -> Array:
-    codes = _fours(blocks) | _bits(blocks) << 4
+    codes = _codes_4bit(blocks) | _fifth_bits(blocks) << 4
     values: Array = _scale(blocks) * (codes.astype(np.int8) - np.int8(16))
     return values
 
 
 def _q5_1(blocks: Array) -> Array:
-    codes = _fours(blocks) | _bits(blocks) << 4
+    codes = _codes_4bit(blocks) | _fifth_bits(blocks) << 4
     values: Array = _scale(blocks) * codes + _scale(blocks, "m")
     return values
 
@@ -99,15 +99,15 @@ def _q8_0(blocks: Array) -> Array:
     return values
 
 
-def _twos(blocks: Array) -> Array:
+def _codes_2bit(blocks: Array) -> Array:
     """2-bit codes of a block of 256: four planes of 32 bytes, twice."""
     return _planes(blocks["codes"].reshape(-1, 2, 32), 2)
 
 
 def _q2_k(blocks: Array) -> Array:
-    scales: Array = blocks["scales"]  # of 16 elements each: low half the scale, high the minimum
+    scales: Array = blocks["scales"]  # a byte for 16 elements: low half scale, high half minimum
     step, minimum = _scale(blocks) * (scales & 15), _scale(blocks, "m") * (scales >> 4)
-    values: Array = step[..., None] * _twos(blocks).reshape(-1, 16, 16) - minimum[..., None]
+    values: Array = step[..., None] * _codes_2bit(blocks).reshape(-1, 16, 16) - minimum[..., None]
     return values
 
 
@@ -115,13 +115,13 @@ def _q3_k(blocks: Array) -> Array:
     low = _planes(blocks["scales"][:, :8], 4).reshape(-1, 16)
     high = _planes(blocks["scales"][:, 8:], 2).reshape(-1, 16)
     step = _scale(blocks) * ((low | high << 4).astype(np.int8) - np.int8(32))
-    codes = _twos(blocks).reshape(-1, 8, 32) | _planes(blocks["high"], 1) << 2
+    codes = _codes_2bit(blocks).reshape(-1, 8, 32) | _planes(blocks["high"], 1) << 2
     values: Array = step[..., None] * (codes.astype(np.int8) - np.int8(4)).reshape(-1, 16, 16)
     return values
 
 
 def _steps_and_minima(blocks: Array) -> tuple[Array, Array]:
-    """Scale and minimum of each 32 elements, 6 bits each, in 12 bytes."""
+    """Scale and minimum of each 32 elements, of 6 bits each, packed in 12 bytes."""
     scales: Array = blocks["scales"]
     first, second, third = scales[:, :4], scales[:, 4:8], scales[:, 8:]
     steps = np.concatenate([first & 63, third & 15 | first >> 6 << 4], axis=1)

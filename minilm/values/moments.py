@@ -1,8 +1,8 @@
 """Count, mean and the second to fourth central moments of a stream of numbers, in float64.
 
-Each piece is centred on its own mean before it is squared, and pieces are merged by the formulas of
-Pébay (2008), "Formulas for robust, one-pass parallel computation of covariances and arbitrary-order
-statistical moments", Sandia report SAND2008-6212: no cancellation where the mean is large.
+Each chunk is centred on its own mean, and chunks are merged by the formulas of Pébay (2008), "Formulas
+for robust, one-pass parallel computation of covariances and arbitrary-order statistical moments",
+Sandia report SAND2008-6212, which avoids cancellation where the mean is large.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from minilm.values.read import Floats
 
 @dataclass(frozen=True)
 class Moments:
-    """``second``, ``third``, ``fourth`` are sums of powers of the distance from the mean."""
+    """``second``, ``third``, ``fourth`` are sums of powers of the deviations from the mean."""
 
     count: int = 0
     mean: float = 0.0
@@ -50,28 +50,24 @@ class Moments:
         return Moments(total, self.mean + delta * b, second, third, fourth)
 
 
-def moments_of(values: Floats, distance: Floats, square: Floats) -> Moments:
-    """The moments of finite numbers; the last two are memory of the same size to work in."""
-    if not values.size:
-        return Moments()
+def moments_of(values: Floats, deviation: Floats, square: Floats) -> Moments:
+    """The moments of at least one finite number; the others are scratch memory of the same size."""
     with np.errstate(over="ignore", invalid="ignore"):
         mean = float(np.add.reduce(values)) / values.size
-        np.subtract(values, mean, out=distance)
-        np.multiply(distance, distance, out=square)
+        np.subtract(values, mean, out=deviation)
+        np.multiply(deviation, deviation, out=square)
         second = float(np.add.reduce(square))
-        np.multiply(distance, square, out=distance)
-        third = float(np.add.reduce(distance))
+        np.multiply(deviation, square, out=deviation)
+        third = float(np.add.reduce(deviation))
         np.multiply(square, square, out=square)
         return Moments(values.size, mean, second, third, float(np.add.reduce(square)))
 
 
 def moments_of_counts(values: Floats, counts: npt.NDArray[np.int64]) -> Moments:
-    """The moments of a stream in which ``values[i]`` occurs ``counts[i]`` times."""
+    """The moments of a non-empty stream in which ``values[i]`` occurs ``counts[i]`` times."""
     total = int(counts.sum())
-    if not total:
-        return Moments()
     mean = float((values * counts).sum()) / total
-    distance = values - mean
+    deviation = values - mean
     with np.errstate(over="ignore"):
-        second, third, fourth = (float((distance**power * counts).sum()) for power in (2, 3, 4))
+        second, third, fourth = (float((deviation**power * counts).sum()) for power in (2, 3, 4))
     return Moments(total, mean, second, third, fourth)

@@ -1,7 +1,7 @@
-"""--stats: what the values of a checkpoint are like, in one pass over the file and bounded memory.
+"""--stats: statistics of a checkpoint's values, in one pass over the file and bounded memory.
 
-Large files are read by two processes, since numpy counts under the interpreter's lock. The stable rank
-takes passes of its own (`spectrum.py`) and can be left out.
+Large files are read by two processes, since numpy's counting holds the GIL. The stable rank takes
+further passes (`stable_rank.py`) and is optional.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from minilm.values.read import why_unread
 from minilm.values.scan import (
     EXPONENT_BIAS,
     Outlier,
-    Part,
+    ScanTask,
     Tally,
     finish_rows,
-    parts,
-    scanned,
+    scan,
+    scan_tasks,
 )
 from minilm.values.stable_rank import stable_rank_of
-from minilm.values.workers import can_share, in_order
+from minilm.values.workers import can_have_children, map_in_order
 
-# (bytes done, bytes in all, tensor's name)
+# (bytes read, total bytes, tensor's name)
 Progress = Callable[[int, int, str], None]
 
 THREADS = 2
-PARALLEL_BYTES = 1 << 27  # from here on, a second process pays
+PARALLEL_BYTES = 1 << 27  # for less, a second process does not pay off
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """Finite values other than zero by magnitude: ``counts[i]`` have 2^e <= |x| < 2^(e+1).
+    """Finite non-zero values by magnitude: ``counts[i]`` have 2^e <= |x| < 2^(e+1).
 
-    e is ``lowest_exponent`` + i. The bin -1023 also holds everything smaller.
+    e is ``lowest_exponent`` + i. The bin of -1023 includes all smaller values.
     """
 
     lowest_exponent: int = 0
@@ -49,12 +49,12 @@ class Histogram:
 
 @dataclass(frozen=True)
 class TensorStatistics:
-    """Mean to histogram are over the finite values; None where there are none, or out of range.
+    """Mean to histogram are of the finite values; None where there are none or on overflow.
 
-    ``std`` is of the population (divided by n), ``kurtosis`` the excess over a normal distribution's
-    (m4 / m2^2 - 3, biased). ``rows`` are runs along the last dimension, None for vectors; dead ones
-    hold nothing but zeros. ``stable_rank`` is |W|_F^2 / sigma_max^2 of a finite matrix, see
-    `spectrum.stable_rank_of` for its tolerance.
+    ``std`` is the population's (divided by n), ``kurtosis`` the excess over a normal distribution's
+    (m4 / m2^2 - 3, biased). ``rows`` are along the last dimension, None for vectors; dead ones are all
+    zeros. ``stable_rank`` is |W|_F^2 / sigma_max^2 of a finite matrix; its tolerance is that of
+    `stable_rank.stable_rank_of`.
     """
 
     name: str
@@ -80,7 +80,7 @@ class TensorStatistics:
 
 @dataclass(frozen=True)
 class Unread:
-    """A tensor whose values were not read, why, and how many values of the model it stands for."""
+    """A tensor whose values were not read, the reason, and the number of the model's values in it."""
 
     name: str
     reason: str
@@ -89,9 +89,9 @@ class Unread:
 
 @dataclass(frozen=True)
 class Statistics:
-    """All readable tensors, everything together as one, and what could not be read.
+    """Statistics of each readable tensor and of all of them together, and the unread tensors.
 
-    ``total`` is of ``total.count`` of all ``values`` that the checkpoint stands for.
+    ``total`` is of ``total.count`` of the model's ``values``.
     """
 
     tensors: tuple[TensorStatistics, ...]
@@ -107,21 +107,25 @@ def statistics(
     stable_rank: bool = True,
     progress: Progress | None = None,
 ) -> Statistics:
-    """Read every tensor once, but for those ``left_out`` by name, and describe its values.
+    """Read every tensor once, except those in ``left_out``, and compute its statistics.
 
-    Raises FormatError for a file cut short, InputError where a reading process was killed.
+    Raises FormatError for a truncated file, InputError where a reading process was killed.
     """
-    listed = list(tensors)
-    unread = {t.name: found for t in listed if (found := left_out.get(t.name) or unreadable(t))}
-    readable = [tensor for tensor in listed if tensor.name not in unread]
+    all_tensors = list(tensors)
+    unread = {}
+    for tensor in all_tensors:
+        entry = left_out.get(tensor.name) or unreadable(tensor)
+        if entry is not None:
+            unread[tensor.name] = entry
+    readable = [tensor for tensor in all_tensors if tensor.name not in unread]
     results: list[TensorStatistics] = []
     total = Tally()
     with closing(_tallies(readable, progress)) as tallies:
         for tensor, tally in tallies:
-            described = _describe(tensor.name, tensor.dtype, tensor.shape, tally)
+            result = _describe(tensor.name, tensor.dtype, tensor.shape, tally)
             if stable_rank:
-                described = replace(described, stable_rank=_stable_rank(tensor, described))
-            results.append(described)
+                result = replace(result, stable_rank=_stable_rank(tensor, result))
+            results.append(result)
             total.add(tally)
     return Statistics(
         tuple(results),
@@ -132,7 +136,7 @@ def statistics(
 
 
 def unreadable(tensor: StoredTensor) -> Unread | None:
-    """``tensor`` as one that cannot be read; None if it can."""
+    """``tensor`` as an unread one if it cannot be read, else None."""
     reason = why_unread(tensor)
     return None if reason is None else Unread(tensor.name, reason, tensor.count)
 
@@ -140,37 +144,37 @@ def unreadable(tensor: StoredTensor) -> Unread | None:
 def _tallies(
     tensors: Sequence[StoredTensor], progress: Progress | None
 ) -> Generator[tuple[StoredTensor, Tally], None, None]:
-    """The tally of every tensor, in order; ``progress`` hears of every part."""
-    work = [part for tensor in tensors for part in parts(tensor)]
-    size = sum(tensor.nbytes for tensor in tensors)
-    begun, tally = 0, Tally()  # bytes of the tensors before this one
-    with closing(_scanned(work, size)) as found_parts:
-        for part, found in zip(work, found_parts, strict=True):
-            tally.add(found)
+    """The tally of every tensor, in order; ``progress`` is called after every task."""
+    tasks = [task for tensor in tensors for task in scan_tasks(tensor)]
+    total_bytes = sum(tensor.nbytes for tensor in tensors)
+    bytes_before, tally = 0, Tally()  # of the tensors before this one
+    with closing(_scan_all(tasks, total_bytes)) as task_tallies:
+        for task, task_tally in zip(tasks, task_tallies, strict=True):
+            tally.add(task_tally)
             if progress is not None:
-                progress(begun + part.bytes_read, size, part.tensor.name)
-            if part.is_end:
-                begun += part.tensor.nbytes
-                finish_rows(tally, part.tensor)
-                yield part.tensor, tally
+                progress(bytes_before + task.bytes_read, total_bytes, task.tensor.name)
+            if task.is_last:
+                bytes_before += task.tensor.nbytes
+                finish_rows(tally, task.tensor)
+                yield task.tensor, tally
                 tally = Tally()
 
 
-def _scanned(work: Sequence[Part], size: int) -> Generator[Tally, None, None]:
-    """What every part adds, by two processes where there is so much to read that they pay."""
-    if size < PARALLEL_BYTES or not can_share():
-        yield from map(scanned, work)
+def _scan_all(tasks: Sequence[ScanTask], total_bytes: int) -> Generator[Tally, None, None]:
+    """The tally of every task, computed by two processes for large files."""
+    if total_bytes < PARALLEL_BYTES or not can_have_children():
+        yield from map(scan, tasks)
     else:
-        yield from in_order(scanned, work, [part.nbytes for part in work], "--stats")
+        yield from map_in_order(scan, tasks, [task.nbytes for task in tasks], "--stats")
 
 
-def _stable_rank(tensor: StoredTensor, known: TensorStatistics) -> float | None:
-    if len(tensor.shape) != 2 or known.nan or known.inf or not known.norm:
+def _stable_rank(tensor: StoredTensor, result: TensorStatistics) -> float | None:
+    if len(tensor.shape) != 2 or result.nan or result.inf or not result.norm:
         return None
-    assert known.min is not None
-    assert known.max is not None
+    assert result.min is not None
+    assert result.max is not None
     with ThreadPoolExecutor(THREADS) as pool:
-        return stable_rank_of(tensor, known.norm, max(-known.min, known.max), pool)
+        return stable_rank_of(tensor, result.norm, max(-result.min, result.max), pool)
 
 
 def _describe(name: str, dtype: str, shape: tuple[int, ...], tally: Tally) -> TensorStatistics:
@@ -178,8 +182,8 @@ def _describe(name: str, dtype: str, shape: tuple[int, ...], tally: Tally) -> Te
     n = moments.count
     variance = moments.second / n if n else math.nan
     varies = n and moments.second > 0
-    occupied = np.flatnonzero(tally.exponents)
-    low, high = (int(occupied[0]), int(occupied[-1]) + 1) if occupied.size else (EXPONENT_BIAS, 0)
+    bins = np.flatnonzero(tally.exponents)
+    low, high = (int(bins[0]), int(bins[-1]) + 1) if bins.size else (EXPONENT_BIAS, 0)
     return TensorStatistics(
         name=name,
         dtype=dtype,
@@ -204,5 +208,5 @@ def _describe(name: str, dtype: str, shape: tuple[int, ...], tally: Tally) -> Te
 
 
 def finite(value: float) -> float | None:
-    """``value``, or None where JSON has no word for it."""
+    """``value``, or None where JSON cannot represent it."""
     return value if math.isfinite(value) else None

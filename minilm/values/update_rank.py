@@ -1,7 +1,7 @@
-"""The numerical rank of an update: how many of its singular values stand above rounding.
+"""The numerical rank of an update: the number of its singular values above rounding errors.
 
-A matrix with a short side is taken whole, through its Gram matrix. Of a larger one, a random range
-finder (Halko, Martinsson and Tropp 2011, arXiv:0909.4061) sees up to `DIRECTIONS` in two passes.
+For a matrix with a short side they are computed from its Gram matrix; for a larger one, a randomized
+range finder (Halko, Martinsson and Tropp 2011, arXiv:0909.4061) finds up to `DIRECTIONS` in two passes.
 """
 
 from __future__ import annotations
@@ -14,22 +14,21 @@ import numpy as np
 
 from minilm.values.read import Floats
 
-# Matrices of whole rows, top to bottom; called once for each pass.
+# Each call is one pass: matrices of consecutive whole rows.
 Rows = Callable[[], Iterator[Floats]]
 
-SHORT_SIDE = 1024
-KEPT_BYTES = 1 << 26
+MAX_GRAM_SIDE = 1024
+MAX_BYTES = 1 << 26
 DIRECTIONS = 64
-MARGIN = 8  # more directions than are counted: the last ones are seen badly
+OVERSAMPLING = 8  # the last directions are inaccurate and not counted
 
-
-# What is left over beside a rank may be so many times what rounding is expected to leave.
+# A rank is exact if the residual is at most this many times the expected rounding.
 SLACK = 2
 
 
 @dataclass(frozen=True)
 class Rank:
-    """``rank``; where not ``exact``, there are at least so many. None, and why, where it is not told."""
+    """A lower bound unless ``exact``; None where it is unknown, for the given ``reason``."""
 
     rank: int | None
     exact: bool
@@ -38,89 +37,87 @@ class Rank:
 
 @dataclass(frozen=True)
 class Rounding:
-    """What rounding can have added to an update.
-
-    ``largest`` bounds its largest singular value, ``squares`` is its expected squared norm.
-    """
+    """The rounding errors in an update: a bound of the largest singular value, expected squared norm."""
 
     largest: float = 0.0
     squares: float = 0.0
 
     @classmethod
     def of(cls, epsilon: float, row: float, column: float, squares: float) -> Rounding:
-        """Of elements with these sums of squares: of the largest row, of the largest column, of all.
+        """From the elements' sums of squares: of the largest row, the largest column, and all.
 
-        Rounding moves an element x by up to epsilon |x| / 2, evenly spread: a random matrix whose
-        norm is close to its largest row norm plus its largest column norm. Doubled, to be above that.
+        The error of an element x is uniform up to epsilon |x| / 2. The norm of such a random matrix is
+        close to its largest row norm plus its largest column norm; the bound is twice that.
         """
         deviation = epsilon / math.sqrt(12)
         return cls(2 * deviation * (math.sqrt(row) + math.sqrt(column)), deviation**2 * squares)
 
 
 def numerical_rank(rows: Rows, shape: tuple[int, int], squares: float, rounding: Rounding) -> Rank:
-    """Count the singular values above rounding and above what float64 can tell from zero.
+    """Count the singular values above rounding and above what float64 can distinguish from zero.
 
-    ``squares`` is the sum of the squares of all elements. The rank is exact where what is left over
-    is no more than rounding. Where nothing stands above it, a matrix that lacks directions (one row
-    or one element was changed) has its own rank; of any other the rank is unknown.
+    ``squares`` is the sum of the squares of all elements. The rank is exact where the residual is
+    explained by rounding. If no value is above rounding, a matrix of lower than full rank (only a row
+    or an element was changed) still has an exact rank; any other is unknown.
     """
-    seen = _singular_values(rows, shape)
-    if seen is None:
+    singular_values = _singular_values(rows, shape)
+    if singular_values is None:
         return Rank(None, False, "too large")
-    # The root of a Gram matrix knows half of the digits of float64.
-    largest = float(seen.values.max(initial=0))
+    # Square roots of a Gram matrix's eigenvalues have half the digits of float64.
+    largest = float(singular_values.values.max(initial=0))
     zero = largest * math.sqrt(max(shape) * float(np.finfo(np.float64).eps))
-    rank, exact = seen.above(max(rounding.largest, zero))
+    rank, exact = singular_values.count_above(max(rounding.largest, zero))
     if rank:
-        left = squares - float(np.square(np.sort(seen.values)[::-1][:rank]).sum())
+        residual = squares - float(np.square(np.sort(singular_values.values)[::-1][:rank]).sum())
         height, width = (1 - rank / side for side in shape)
-        allowed = SLACK * rounding.squares * height * width + min(shape) * zero**2
-        return Rank(rank, exact and (rank == min(shape) or left <= allowed))
-    rank, exact = seen.above(zero)
+        expected = SLACK * rounding.squares * height * width + min(shape) * zero**2
+        return Rank(rank, exact and (rank == min(shape) or residual <= expected))
+    rank, exact = singular_values.count_above(zero)
     if exact and 0 < rank < min(shape):
         return Rank(rank, True)
     return Rank(None, False, "below rounding")
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """Singular values: all, or the first ``directions`` and some more that are seen badly."""
+class _SingularValues:
+    """All singular values, or the first ``directions`` and some inaccurate ones after them."""
 
     values: Floats
     directions: int | None = None
 
-    def above(self, limit: float) -> tuple[int, bool]:
-        """How many are above ``limit``, and whether that is all of them."""
+    def count_above(self, limit: float) -> tuple[int, bool]:
+        """The number of values above ``limit``, and whether no further ones can be."""
         count = int(np.count_nonzero(self.values > limit))
         if self.directions is None:
             return count, True
         return min(count, self.directions), count < self.directions
 
 
-def _singular_values(rows: Rows, shape: tuple[int, int]) -> _Seen | None:
-    """None where bounded memory has no room for it."""
+def _singular_values(rows: Rows, shape: tuple[int, int]) -> _SingularValues | None:
+    """The singular values of the matrix; None if `MAX_BYTES` of memory are too little."""
     height, width = shape
-    if width <= SHORT_SIDE:
+    if width <= MAX_GRAM_SIDE:
         gram = np.zeros((width, width))
-        for part in rows():
-            gram += part.T @ part
-        return _Seen(_roots(gram))
-    if height <= SHORT_SIDE and height * width * 8 <= KEPT_BYTES:
+        for matrix in rows():
+            gram += matrix.T @ matrix
+        return _SingularValues(_roots(gram))
+    if height <= MAX_GRAM_SIDE and height * width * 8 <= MAX_BYTES:
         whole = np.concatenate(list(rows()))
-        return _Seen(_roots(whole @ whole.T))
-    room = KEPT_BYTES // (8 * max(height, width))
-    found = min(DIRECTIONS + MARGIN, room, height)
-    directions = found if found == height else found - MARGIN
+        return _SingularValues(_roots(whole @ whole.T))
+    max_samples = MAX_BYTES // (8 * max(height, width))
+    samples = min(DIRECTIONS + OVERSAMPLING, max_samples, height)
+    directions = samples if samples == height else samples - OVERSAMPLING
     if directions < 1:
         return None
-    start = np.random.default_rng(0).standard_normal((width, found))
-    image = np.concatenate([part @ start for part in rows()])
-    basis, _ = np.linalg.qr(image)
-    small, first = np.zeros((found, width)), 0
-    for part in rows():
-        small += basis[first : first + len(part)].T @ part
-        first += len(part)
-    return _Seen(_roots(small @ small.T), None if found == height else directions)
+    test_matrix = np.random.default_rng(0).standard_normal((width, samples))
+    basis, _ = np.linalg.qr(np.concatenate([matrix @ test_matrix for matrix in rows()]))
+    projection, first = np.zeros((samples, width)), 0
+    for matrix in rows():
+        projection += basis[first : first + len(matrix)].T @ matrix
+        first += len(matrix)
+    return _SingularValues(
+        _roots(projection @ projection.T), None if samples == height else directions
+    )
 
 
 def _roots(gram: Floats) -> Floats:

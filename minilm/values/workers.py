@@ -1,8 +1,8 @@
-"""Work done by two processes, its results in the order of the work.
+"""A map over two processes, with results in order.
 
-A pool of the standard library leaves its processes behind when it is killed, and answers Ctrl-C and a
-killed worker with tracebacks. Here each process is sent its share when it starts and writes into a
-pipe of its own: when either end of it dies, the other one notices.
+The standard library's pools leave their workers running when the parent is killed, and print tracebacks
+on Ctrl-C and for a killed worker. Here each worker gets its share when it starts and sends results
+through its own pipe, so that either side notices the death of the other.
 """
 
 from __future__ import annotations
@@ -27,70 +27,73 @@ Result = TypeVar("Result")
 WORKERS = 2
 
 
-def in_order(
+def map_in_order(
     function: Callable[[Item], Result], work: Sequence[Item], sizes: Sequence[int], where: object
 ) -> Generator[Result, None, None]:
-    """``map(function, work)`` by two processes that share the ``sizes`` evenly.
+    """``map(function, work)`` by two processes, with the ``sizes`` balanced between them.
 
-    What a user can cause is raised here as it is raised there, and InputError about ``where`` when
-    one was killed. They end with this generator, and with the process that runs it.
+    A worker's InputError, OSError or MemoryError is raised here, and InputError about ``where`` if one
+    was killed. The workers end with this generator, or with the process that runs it.
     """
-    owners = _owners(sizes)
+    assignment = _assign_workers(sizes)
     shares = [
-        [x for x, owner in zip(work, owners, strict=True) if owner == n] for n in range(WORKERS)
+        [item for item, worker in zip(work, assignment, strict=True) if worker == n]
+        for n in range(WORKERS)
     ]
     processes: list[BaseProcess] = []
     receivers: list[Connection[None, Result | Exception]] = []
     try:
         for share in shares:
-            process, receiver = _start(function, share)
+            process, receiver = _start_worker(function, share)
             processes.append(process)
             receivers.append(receiver)
-        for owner in owners:
-            yield _received(receivers[owner], processes[owner], where)
+        for worker in assignment:
+            yield _receive(receivers[worker], processes[worker], where)
     finally:
         for process in processes:
-            process.kill()  # they only read, and may have inherited a handler of SIGTERM
+            process.kill()  # not SIGTERM, whose handler they may have inherited; they only read
             process.join()
         for receiver in receivers:
             receiver.close()
 
 
-def can_share() -> bool:
-    """Whether this process may have children: those of `multiprocessing` may not."""
+def can_have_children() -> bool:
+    """Whether this process may start others: daemons of `multiprocessing` may not."""
     return not multiprocessing.current_process().daemon
 
 
-def _owners(sizes: Sequence[int]) -> list[int]:
-    """Which process does what: whoever has least so far, so that both are at the same place."""
-    given = [0] * WORKERS
-    owners = []
+def _assign_workers(sizes: Sequence[int]) -> list[int]:
+    """A worker for each item: the one with the least so far, so that both keep pace."""
+    loads = [0] * WORKERS
+    assignment = []
     for size in sizes:
-        owner = given.index(min(given))
-        given[owner] += size
-        owners.append(owner)
-    return owners
+        worker = loads.index(min(loads))
+        loads[worker] += size
+        assignment.append(worker)
+    return assignment
 
 
-def _start(
+def _start_worker(
     function: Callable[[Item], Result], share: Sequence[Item]
 ) -> tuple[BaseProcess, Connection[None, Result | Exception]]:
-    # A fork has everything imported already; where it is not safe, a fresh process imports it again.
+    # A fork has all modules imported already; a spawned process imports them again.
     fork_is_safe = sys.platform == "linux" and threading.active_count() == 1
     context = get_context("fork") if fork_is_safe else get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(function, share, sender, receiver), daemon=True)
+    process = context.Process(
+        target=_run_worker, args=(function, share, sender, receiver), daemon=True
+    )
     with warnings.catch_warnings(), _interrupts_blocked():
-        # Python 3.12 warns of BLAS's idle threads: a child that counts does not call BLAS.
+        # Python 3.12 warns of forking with threads: BLAS has idle ones, which the child does not use.
         warnings.simplefilter("ignore", DeprecationWarning)
         process.start()
-    sender.close()  # the child's is the only one: its death is the end of the pipe
+    sender.close()  # the child's copy is then the only one: its death ends the pipe
     return process, receiver
 
 
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
-    """A child starts with Ctrl-C blocked and stays so: the parent alone answers it."""
+    """A child started here inherits that Ctrl-C is blocked: only the parent handles it."""
     if sys.platform == "win32":
         yield
         return
@@ -101,14 +104,14 @@ def _interrupts_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _work(
+def _run_worker(
     function: Callable[[Item], Result],
     share: Sequence[Item],
     sender: Connection[Result | Exception, None],
     receiver: Connection[None, Result | Exception],
 ) -> None:
-    """The whole life of a process. A pipe that nobody reads any more means that the parent is gone."""
-    receiver.close()  # a fork's copy
+    """A worker's main function. A broken pipe means that the parent is gone."""
+    receiver.close()  # the fork's copy
     with suppress(BrokenPipeError):
         for item in share:
             try:
@@ -119,7 +122,7 @@ def _work(
             sender.send(result)
 
 
-def _received(
+def _receive(
     receiver: Connection[None, Result | Exception], process: BaseProcess, where: object
 ) -> Result:
     try:
@@ -127,11 +130,11 @@ def _received(
     except (EOFError, ConnectionError):
         process.join()
         if process.exitcode == 1:  # a bug: its traceback is printed
-            raise RuntimeError("a process that reads failed") from None
+            raise RuntimeError("a worker process failed") from None
         raise InputError(
             where,
             "a process that read the values was killed",
-            "to read them to their end",
+            "it to finish",
             "memory may have run out: close other programs and try again",
         ) from None
     if isinstance(result, Exception):

@@ -35,10 +35,10 @@ def saving(bench: Bench) -> dict[str, Any]:
                 blocked.append(time.perf_counter() - begin)
             for _ in range(steps):
                 loop._step()
-            loop.saver.wait()
+            loop.checkpoints.wait()
             seconds.append(time.perf_counter() - begin)
         pairs.append(seconds)
-    loop.saver.close()
+    loop.checkpoints.close()
     pairs = pairs[1:]  # the first warms up
     milliseconds = 1000 * statistics.median(after - before for before, after in pairs)
     return {
@@ -58,16 +58,17 @@ def _nano_loop(bench: Bench) -> Any:
     from minilm.config.presets import find_preset
     from minilm.data.shards import prepare
     from minilm.model.transformer import Transformer
-    from minilm.text.corpora import open_corpus
     from minilm.training.runtime import resolve
+    from minilm.training.setup import DataSource, RunSpec
     from minilm.training.signals import StopRequest
     from minilm.training.trainer import Trainer
 
     nano, cache, folder = find_preset("nano"), bench.folder / "cache", bench.folder / "saving"
     folder.mkdir()
     config, model = nano.train_config(device="cpu"), nano.model_config()
+    source = DataSource("stdlib", (), cache)
     data = prepare(
-        open_corpus("stdlib", cleaning=(), cache=cache),
+        source.open(),
         tokenizer=nano.tokenizer,
         vocab_size=model.vocab_size,
         val_fraction=config.val_fraction,
@@ -75,4 +76,5 @@ def _nano_loop(bench: Bench) -> Any:
         context_length=model.context_length,
     )
     network = Transformer(model, torch.Generator().manual_seed(0))
-    return Trainer(network, config, data, folder, resolve(config, 1.0), {}, None, StopRequest())
+    runtime = resolve(config, 1.0)
+    return Trainer(RunSpec(folder, network, config, data, source, runtime), StopRequest())

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import statistics
 import sys
 import tempfile
@@ -18,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from scripts.benchmarks.process import machine
+from scripts.benchmarks.process import check_out, machine, write_results
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 8192,
@@ -47,12 +46,11 @@ def main(arguments: Sequence[str]) -> int:
     if options.repeats < 1:
         print("error: --repeats: expected at least 1", file=sys.stderr)
         return 2
+    if not check_out(options.out):
+        return 2
     with tempfile.TemporaryDirectory(prefix="minilm-bench-") as folder:
         results = compare(Path(folder), options.repeats, peers=not options.no_peers)
-    text = json.dumps(machine() | {"torch": version("torch")} | results, indent=2)
-    print(text)
-    if options.out is not None:
-        options.out.write_text(text + "\n", encoding="utf-8")
+    write_results(machine() | {"torch": version("torch")} | results, options.out)
     return 0
 
 
@@ -65,12 +63,14 @@ def compare(folder: Path, repeats: int, *, peers: bool) -> dict[str, Any]:
 
     model = Transformer(ModelConfig(**SHAPE)).eval().requires_grad_(False)
     programs: dict[str, Callable[[], float]] = {
-        "minilm": lambda: _ours(model, 1),
-        "minilm_batch": lambda: _ours(model, BATCH),
+        "minilm": lambda: _minilm_rate(model, 1),
+        "minilm_batch": lambda: _minilm_rate(model, BATCH),
     }
     for dtype in (torch.float16, torch.bfloat16):
         short = copy.deepcopy(model).to(dtype)
-        programs[f"minilm_{dtype}".replace("torch.", "")] = lambda short=short: _ours(short, 1)
+        programs[f"minilm_{dtype}".replace("torch.", "")] = lambda short=short: _minilm_rate(
+            short, 1
+        )
     if peers:
         programs |= _peers(model, folder)
     rates: dict[str, list[float]] = {name: [] for name in programs}
@@ -93,7 +93,7 @@ def compare(folder: Path, repeats: int, *, peers: bool) -> dict[str, Any]:
     # Ratios within a round, as the machine is not equally fast in all of them.
     for name in programs.keys() - {"minilm"}:
         pairs = zip(rates["minilm"], rates[name], strict=True)
-        result[f"minilm_to_{name}"] = statistics.median(ours / other for ours, other in pairs)
+        result[f"minilm_to_{name}"] = statistics.median(rate / other for rate, other in pairs)
     pairs = zip(rates["minilm_batch"], rates["minilm"], strict=True)
     result["times_batch"] = statistics.median(many / one for many, one in pairs)
     return result
@@ -106,16 +106,17 @@ def _tokenizer() -> Any:
     return CharTokenizer([chr(0x4E00 + number) for number in range(SHAPE["vocab_size"])])
 
 
-def _generation(model: Any, texts: int, room: int) -> Any:
-    from minilm.generation.fast_decoder import Decoder
+def _generation(model: Any, texts: int, max_length: int) -> Any:
+    from minilm.generation.fast_decoder import FastDecoder
     from minilm.generation.generate import Generation
     from minilm.generation.sampling import Sampling
 
     greedy = Sampling(temperature=0)
-    return Generation(Decoder(model), _tokenizer(), [PROMPT] * texts, greedy, room=room)
+    decoder, prompts = FastDecoder(model), [PROMPT] * texts
+    return Generation(decoder, _tokenizer(), prompts, greedy, max_length=max_length)
 
 
-def _ours(model: Any, texts: int) -> float:
+def _minilm_rate(model: Any, texts: int) -> float:
     generation = _generation(model, texts, len(PROMPT) + NEW_TOKENS)
     begin = time.perf_counter()
     for _ in range(NEW_TOKENS):
@@ -181,7 +182,7 @@ def _transformers(folder: Path) -> Callable[[], float]:
 
     def rate() -> float:
         begin = time.perf_counter()
-        made = peer.generate(
+        tokens = peer.generate(
             prompt,
             attention_mask=torch.ones_like(prompt),
             max_new_tokens=NEW_TOKENS,
@@ -189,7 +190,7 @@ def _transformers(folder: Path) -> Callable[[], float]:
             eos_token_id=None,
             pad_token_id=0,
         )
-        assert made.shape[1] == len(PROMPT) + NEW_TOKENS
+        assert tokens.shape[1] == len(PROMPT) + NEW_TOKENS
         return NEW_TOKENS / (time.perf_counter() - begin)
 
     return rate

@@ -1,14 +1,14 @@
-"""bench.py train on one CUDA card; elsewhere it says so."""
+"""bench.py train --only gpu: on one CUDA card, stage by stage; elsewhere it says so."""
 
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from scripts.benchmarks.runs import Bench, medians, shown
 
-# One GPU: nanoGPT's own shape on the same characters, and GPT-2 124M for the share of the card's peak.
-GPU_SEEDS = 5
+# nanoGPT's own shape on the same characters, and GPT-2 124M for the share of the card's peak.
 GPU_REACH = {
     "--preset": "small",
     "--model.num-layers": 6,
@@ -24,6 +24,7 @@ GPU_124M = {
     "--model.dropout": 0.0,
     "--train.batch-size": 16,
     "--train.gradient-accumulation": 1,
+    "--train.compile": "on",
     "--train.log-every": 1,
     "--train.sample-tokens": 0,
     "--max-steps": 60,
@@ -33,37 +34,65 @@ GPU_124M_PEER = (
     "--block_size=1024 --batch_size=16 --n_layer=12 --n_head=12 --n_embd=768 --max_iters=60 "
     "--lr_decay_iters=60 --bias=True --dataset=plain"
 )
+TOKENS_PER_STEP = 16 * 1024
 
 
-def gpu(bench: Bench) -> dict[str, Any]:
-    """On one CUDA card: seconds to nanoGPT's published loss, the best loss, and MFU beside the peer's."""
+def gpu(bench: Bench, stages: Sequence[str]) -> dict[str, Any]:
+    """The card's name and, of each of ``stages``, its runs."""
     name = _gpu_name()
     if name is None:
         return {"not run": "no CUDA device"}
-    seeds = [bench.train(GPU_BEST | {"--seed": seed}) for seed in range(GPU_SEEDS)]
-    reach = [bench.train(GPU_REACH | {"--seed": seed}) for seed in range(GPU_SEEDS)]
-    result: dict[str, Any] = {
-        "device": name,
-        "commands": {
-            key: shown(options)
-            for key, options in {"reach": GPU_REACH, "best": GPU_BEST, "mfu": GPU_124M}.items()
-        },
-        "runs": {"reach": reach, "best": seeds},
-        "medians": {"reach": medians(reach), "best": medians(seeds)},
-        "mean_loss": {
-            "reach": statistics.mean(run["loss"] for run in reach),
-            "best": statistics.mean(run["loss"] for run in seeds),
-        },
+    return {"device": name} | {stage: STAGES[stage](bench) for stage in stages}
+
+
+def mfu(bench: Bench) -> dict[str, Any]:
+    """Tokens a second of GPT-2 124M, and the share of the card's peak."""
+    return _repeat(bench, GPU_124M)
+
+
+def reach(bench: Bench) -> dict[str, Any]:
+    """Seconds to about nanoGPT's published loss on tinyshakespeare, 1.4697, on the characters given."""
+    return _repeat(bench, GPU_REACH)
+
+
+def best(bench: Bench) -> dict[str, Any]:
+    """The lowest loss at that size."""
+    return _repeat(bench, GPU_BEST)
+
+
+def peer(bench: Bench) -> dict[str, Any]:
+    """minilm and nanoGPT in turn, both GPT-2 124M: how many times its rate."""
+    if bench.peer is None:
+        return {"not run": "no --peer"}
+    pairs = [
+        (bench.train(GPU_124M), bench.train_peer(GPU_124M_PEER, TOKENS_PER_STEP))
+        for _ in range(bench.repeats)
+    ]
+    return {
+        "command": shown(GPU_124M),
+        "peer_command": f"train.py config/train_shakespeare_char.py {GPU_124M_PEER}",
+        "runs": [{"minilm": run, "peer": peer_run} for run, peer_run in pairs],
+        "times_peer": statistics.median(a["rate"] / b["rate"] for a, b in pairs),
     }
-    pairs = []
-    for _ in range(bench.repeats):
-        ours = bench.train(GPU_124M)
-        theirs = bench.train_peer(GPU_124M_PEER, 16 * 1024) if bench.peer is not None else None
-        pairs.append((ours, theirs))
-    result["mfu"] = statistics.median(ours["utilisation"] or 0.0 for ours, _ in pairs)
-    if bench.peer is not None:
-        result["times_peer"] = statistics.median(a["rate"] / b["rate"] for a, b in pairs if b)
-    return result
+
+
+STAGES: dict[str, Callable[[Bench], dict[str, Any]]] = {
+    "mfu": mfu,
+    "reach": reach,
+    "best": best,
+    "peer": peer,
+}
+
+
+def _repeat(bench: Bench, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Runs that differ in their seed alone."""
+    runs = [bench.train({**options, "--seed": seed}) for seed in range(bench.repeats)]
+    return {
+        "command": shown(options),
+        "runs": runs,
+        "medians": medians(runs),
+        "mean_loss": statistics.mean(run["loss"] for run in runs),
+    }
 
 
 def _gpu_name() -> str | None:

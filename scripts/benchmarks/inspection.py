@@ -20,7 +20,7 @@ from typing import Any
 
 from scripts.benchmarks import checkpoints
 from scripts.benchmarks.counters import PROGRAMS
-from scripts.benchmarks.process import Run, machine, run
+from scripts.benchmarks.process import Run, check_out, machine, run, write_results
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 INSPECT = ROOT / "scripts" / "inspect.py"
@@ -107,14 +107,16 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--gigabytes", type=float, default=1.0, help="size of the file for the statistics"
     )
+    parser.add_argument("--out", type=Path, help="write the JSON there too")
     options = parser.parse_args(arguments)
+    if not check_out(options.out):
+        return 2
     if options.repeats < 1 or not 0.001 <= options.gigabytes <= 1000:
         print("error: --repeats, --gigabytes: expected at least 1, 0.001 to 1000", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory() as folder:
         results = {name: compare(name, options, Path(folder)) for name in options.cases}
-    figures = {"machine": machine(), "peak_mib": PEAK, "results": results}
-    print(json.dumps(figures, indent=2))
+    write_results({"machine": machine(), "peak_mib": PEAK, "results": results}, options.out)
     return 0
 
 
@@ -136,7 +138,7 @@ def compare(name: str, options: argparse.Namespace, folder: Path) -> dict[str, A
             if "count" not in tools.setdefault(tool, {"count": None}):
                 continue  # absent, or it failed: once is enough
             done = run(command)
-            tools[tool] = said(tool, done)
+            tools[tool] = result_of(tool, done)
             if "count" in tools[tool]:
                 figures = {"seconds": done.seconds, "cpu_seconds": done.cpu_seconds}
                 runs[tool].append(figures | {"peak_mib": done.peak_mib})
@@ -149,19 +151,19 @@ def compare(name: str, options: argparse.Namespace, folder: Path) -> dict[str, A
         for key in each[0] if each else ():
             tools[tool][f"median_{key}"] = statistics.median(figures[key] for figures in each)
     result: dict[str, Any] = {"what": case.what, "tools": tools}
-    ours = tools["minilm"].get("median_seconds")
-    if ours:
+    seconds = tools["minilm"].get("median_seconds")
+    if seconds:
         result["times_minilm"] = {
-            tool: each["median_seconds"] / ours
+            tool: each["median_seconds"] / seconds
             for tool, each in tools.items()
             if tool != "minilm" and "median_seconds" in each
         }
         if case.flags == ("--stats",):
-            result["gigabytes_per_second"] = target.stat().st_size / 1e9 / ours
+            result["gigabytes_per_second"] = target.stat().st_size / 1e9 / seconds
     return result
 
 
-def said(tool: str, done: Run) -> dict[str, Any]:
+def result_of(tool: str, done: Run) -> dict[str, Any]:
     """What a tool printed: its version and count, or that it is absent or failed."""
     try:
         if tool == "minilm":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
@@ -12,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from minilm import files
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,27 @@ def run(
         process.returncode = os.waitstatus_to_exitcode(status)
         process.stdout.close()
         errors.seek(0)
-        said = errors.read().decode(errors="replace")
+        error_text = errors.read().decode(errors="replace")
     # Linux counts in KiB, macOS in bytes.
     peak = usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     cpu_seconds = usage.ru_utime + usage.ru_stime
-    return Run(process.returncode, seconds, cpu_seconds, peak, tuple(lines), said)
+    return Run(process.returncode, seconds, cpu_seconds, peak, tuple(lines), error_text)
+
+
+def check_out(out: Path | None) -> bool:
+    """Whether --out can be written; said before the minutes that a benchmark takes."""
+    if out is None or out.absolute().parent.is_dir():
+        return True
+    print(f"error: --out: {out.parent}: no such folder", file=sys.stderr)
+    return False
+
+
+def write_results(results: Mapping[str, Any], out: Path | None) -> None:
+    """Print JSON, and write it to ``out`` too."""
+    text = json.dumps(results, indent=2)
+    print(text, flush=True)
+    if out is not None:
+        files.write_bytes(out, f"{text}\n".encode())
 
 
 def machine() -> dict[str, Any]:

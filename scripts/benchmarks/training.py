@@ -7,19 +7,20 @@ whole validation split in consecutive windows. Prints JSON: machine, commands, r
 from __future__ import annotations
 
 import argparse
-import json
+import datetime
 import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from scripts.benchmarks import nanogpt
 from scripts.benchmarks.costs import memory, saving
-from scripts.benchmarks.gpu import gpu
-from scripts.benchmarks.process import machine
+from scripts.benchmarks.gpu import STAGES, gpu
+from scripts.benchmarks.process import check_out, machine, write_results
 from scripts.benchmarks.runs import Bench, medians, shown
 
 TARGET = 1.88  # nats a character: what nanoGPT's README says of its run on a CPU
@@ -81,27 +82,28 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--peer", type=Path, metavar="FOLDER", help="a checkout of nanoGPT")
     parser.add_argument("--data", type=Path, required=True, help="a text file, read by both")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--only", nargs="+", choices=(*PARTS, "gpu"), default=[*PARTS, "gpu"])
+    parser.add_argument(
+        "--stages", nargs="+", choices=STAGES, default=list(STAGES), help="of the part gpu"
+    )
     parser.add_argument("--out", type=Path, help="write the JSON there too")
     options = parser.parse_args(arguments)
     for path in (options.data, *([options.peer / "train.py"] if options.peer else [])):
         if not path.is_file():
             print(f"error: {path}: no such file, expected a text and a checkout", file=sys.stderr)
             return 2
-    if options.out is not None and not options.out.absolute().parent.is_dir():
-        print(f"error: --out: {options.out.parent}: no such folder", file=sys.stderr)
-        return 2
     if options.repeats < 1:
         print("error: --repeats: expected at least 1", file=sys.stderr)
         return 2
+    if not check_out(options.out):
+        return 2
     with tempfile.TemporaryDirectory(prefix="minilm-bench-") as folder:
         bench = Bench(Path(folder), options.data.resolve(), options.repeats, options.peer)
-        results = {part: PARTS[part](bench) for part in options.only}
-    found = machine() | {"torch": version("torch")}
-    text = json.dumps({"machine": found, "date": _today(), **results}, indent=2)
-    print(text, flush=True)
-    if options.out is not None:
-        options.out.write_text(text + "\n", encoding="utf-8")
+        parts = PARTS | {"gpu": partial(gpu, stages=options.stages)}
+        results = {part: parts[part](bench) for part in options.only}
+    computer = machine() | {"torch": version("torch")}
+    date = datetime.date.today().isoformat()
+    write_results({"machine": computer, "date": date, **results}, options.out)
     return 0
 
 
@@ -218,16 +220,9 @@ def _ratios(runs: Mapping[str, list[dict[str, Any]]], peer: str) -> dict[str, fl
     }
 
 
-def _today() -> str:
-    import datetime
-
-    return datetime.date.today().isoformat()
-
-
 PARTS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "quality": quality,
     "rates": rates,
     "memory": memory,
     "saving": saving,
-    "gpu": gpu,
 }

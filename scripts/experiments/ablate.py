@@ -77,18 +77,19 @@ def _run(each: dict[str, Any]) -> dict[str, Any]:
 
 def run(case: str, corpus: str, seed: int, data: str) -> dict[str, Any]:
     """Train one case; what came of it."""
-    import minilm.training.train as training
     from minilm.model.transformer import Transformer
+    from minilm.training import setup
+    from minilm.training.train import train
     from scripts.experiments import variants
     from scripts.tools.parts import write_part
 
     chosen, text = CASES[case], CORPORA[corpus]
-    training.Transformer = getattr(variants, chosen.variant) if chosen.variant else Transformer  # type: ignore[misc]
+    setup.Transformer = getattr(variants, chosen.variant) if chosen.variant else Transformer  # type: ignore[misc]
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
         source = "stdlib" if corpus == "stdlib" else data
         part = write_part(source, Path(folder), first=text.characters)
         begin = time.process_time()
-        outcome = training.train(
+        outcome = train(
             "nano",
             data=part,
             run_dir=Path(folder) / "run",

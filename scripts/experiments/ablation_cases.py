@@ -26,12 +26,12 @@ TRAIN: dict[str, Any] = {
     "muon_learning_rate": 0.03,
     "schedule": "linear",
     "warmup_steps": 0,
-    "final_learning_rate": 0.0,
+    "final_lr_fraction": 0.0,
     "weight_decay": 0.0,
     "beta1": 0.8,
     "gradient_clip": 0.0,
     "sample_tokens": 0,
-    "save_seconds": 0.0,
+    "save_every_seconds": 0.0,
 }
 TOKENS = TRAIN["max_steps"] * TRAIN["batch_size"] * MODEL["context_length"]
 
@@ -189,7 +189,7 @@ CASES: dict[str, Case] = {
     "little-decay-0.5": Case(
         REGULARISATION, "weight decay 0.5", train={"weight_decay": 0.5}, corpora=LITTLE
     ),
-    "l1": Case(REGULARISATION, "L1 of 1e-5", train={"l1": 1e-5}, corpora=LITTLE),
+    "l1": Case(REGULARISATION, "L1 of 1e-5", train={"l1_weight": 1e-5}, corpora=LITTLE),
     "bpe-dropout-0.1": Case(
         REGULARISATION, "BPE-dropout 0.1", train={"bpe_dropout": 0.1}, corpora=LITTLE
     ),

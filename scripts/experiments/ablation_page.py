@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from minilm import files
 from scripts.experiments.ablation_cases import BASE, CASES, CORPORA, MODEL, TOKENS, TRAIN
 
 Rows = Sequence[dict[str, Any]]
@@ -14,7 +15,7 @@ Rows = Sequence[dict[str, Any]]
 HEAD = """# Ablations
 
 What each ingredient of the recipe is worth, the negative results too. Written from
-[ablations.jsonl](ablations.jsonl) by
+[ablations.jsonl](../scripts/experiments/ablations.jsonl) by
 
     python scripts/experiments/ablate.py --data tinyshakespeare.txt                # all of it: some two hours
     python scripts/experiments/ablate.py --data tinyshakespeare.txt --cases {example} --seeds 3
@@ -68,7 +69,7 @@ def write_page(path: Path, rows: Rows) -> None:
             text += f"\n## {group}\n\n" + _table(names, corpora, rows)
         elif corpora:
             text += "\n## Base\n\n" + _base(corpora, rows)
-    path.write_text(text + TAIL, encoding="utf-8")
+    files.write_bytes(path, (text + TAIL).encode())
 
 
 def _base(corpora: Sequence[str], rows: Rows) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[0] = str(ROOT)
 
+from minilm import files  # noqa: E402
 from minilm.runs.files import METRICS  # noqa: E402
 from minilm.runs.forecast import forecast  # noqa: E402
 from minilm.runs.logs import read_points  # noqa: E402
@@ -91,8 +92,8 @@ def main() -> int:
                 )
                 print(lines[-1], flush=True)
     table = "\n".join(lines) + "\n"
-    text = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(MARKED.sub(lambda part: part[1] + table + part[2], text), encoding="utf-8")
+    text = MARKED.sub(lambda part: part[1] + table + part[2], PAGE.read_text(encoding="utf-8"))
+    files.write_bytes(PAGE, text.encode())
     return 0
 
 

@@ -6,11 +6,13 @@ run folder, because the results in docs/ablations.md speak against them.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from minilm.config import ModelConfig
-from minilm.model.attention import Rotation
+from minilm.model.kv_cache import KVCache
 from minilm.model.layers import EmbeddingTable
 from minilm.model.transformer import Transformer
 
@@ -20,16 +22,16 @@ class SoftCap(Transformer):
 
     CAP = 15.0
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.CAP * torch.tanh(super().forward(tokens) / self.CAP)
+    def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
+        return self.CAP * torch.tanh(super().forward(tokens, cache) / self.CAP)
 
 
 class _WithTokens(Transformer):
     """Lets the blocks see the embedding, or the tokens, that the network began with."""
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
         self.seen["tokens"] = tokens
-        return super().forward(tokens)
+        return super().forward(tokens, cache)
 
     def __init__(self, config: ModelConfig, generator: torch.Generator | None = None) -> None:
         super().__init__(config, generator)
@@ -51,10 +53,10 @@ class EmbeddingShortcut(_WithTokens):
         self.seen["embedding"] = output
 
     def _mixing(self, number: int):
-        def mix(module: nn.Module, inputs: tuple[Tensor, Rotation | None]):
-            x, rotation = inputs
+        def mix(module: nn.Module, inputs: tuple[Any, ...]):
+            x, *others = inputs
             old, new = self.shortcut[number]
-            return old * x + new * self.seen["embedding"], rotation
+            return old * x + new * self.seen["embedding"], *others
 
         return mix
 

@@ -183,7 +183,7 @@ def _finish(process: subprocess.Popen[str]) -> int:
 
 def _unreadable(run_dir: Path) -> list[str]:
     """Every checkpoint that cannot be opened: the weights, and each of the kept states."""
-    found = []
+    unreadable = []
     checks = {"model.safetensors": lambda: load(run_dir)}
     for path in state_files(run_dir):
         checks[path.name] = lambda path=path: _read_alone(run_dir, path)
@@ -191,8 +191,8 @@ def _unreadable(run_dir: Path) -> list[str]:
         try:
             check()
         except (InputError, OSError) as error:
-            found.append(f"{name}: {error}")
-    return found
+            unreadable.append(f"{name}: {error}")
+    return unreadable
 
 
 def _read_alone(run_dir: Path, path: Path) -> None:
@@ -204,7 +204,7 @@ def _read_alone(run_dir: Path, path: Path) -> None:
 
 
 def _differences(whole: Path, stopped: Path) -> list[str]:
-    found = [
+    differences = [
         f"{name} differs"
         for name in ("model.safetensors", "tokenizer.json", "config.json", "samples.jsonl")
         if (whole / name).read_bytes() != (stopped / name).read_bytes()
@@ -213,15 +213,15 @@ def _differences(whole: Path, stopped: Path) -> list[str]:
         [_without_clocks(line) for line in read_metrics(folder / "metrics.jsonl")]
         for folder in (whole, stopped)
     ]
-    found += ["metrics.jsonl differs"] * (logs[0] != logs[1])
-    found += ["no samples"] * (not read_samples(whole / "samples.jsonl"))
+    differences += ["metrics.jsonl differs"] * (logs[0] != logs[1])
+    differences += ["no samples"] * (not read_samples(whole / "samples.jsonl"))
     states = [read_state(folder) for folder in (whole, stopped)]
     names = [set(state.tensors) for state in states]
     same = names[0] == names[1] and all(
         states[0].tensors[name].equal(states[1].tensors[name]) for name in names[0]
     )
-    found += ["the training states differ"] * (not same)
-    return found
+    differences += ["the training states differ"] * (not same)
+    return differences
 
 
 def _without_clocks(line: dict[str, Any]) -> dict[str, Any]:

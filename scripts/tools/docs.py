@@ -14,7 +14,11 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+sys.path[0] = str(ROOT)
+
+from minilm import files  # noqa: E402
+
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"```console\n\$ python (scripts/\S+)([^\n]*)\n.*?```", re.S)
 
 
@@ -44,4 +48,4 @@ def _run(block: "re.Match[str]", folder: Path) -> str:
 
 if __name__ == "__main__":
     for document in DOCUMENTS:
-        document.write_text(refreshed(document.read_text(encoding="utf-8")), encoding="utf-8")
+        files.write_bytes(document, refreshed(document.read_text(encoding="utf-8")).encode())

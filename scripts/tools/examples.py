@@ -7,7 +7,6 @@ weights, and a few tiny models with them.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,8 +15,9 @@ from typing import Any
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 import numpy as np  # noqa: E402
-from safetensors.numpy import save_file  # noqa: E402
+from safetensors.numpy import save  # noqa: E402
 
+from minilm import files  # noqa: E402
 from minilm.architectures import layout_of  # noqa: E402
 
 Weights = dict[str, "np.ndarray[Any, Any]"]
@@ -80,21 +80,21 @@ def write(folder: Path) -> None:
 
 def _model(folder: Path, config: Mapping[str, Any], weights: Weights) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+    files.write_json(folder / "config.json", config)
     if weights:
-        save_file(weights, folder / "model.safetensors")
+        files.write_bytes(folder / "model.safetensors", save(weights))
 
 
 def _weights(config: Mapping[str, Any], seed: int) -> Weights:
     """Normal matrices of standard deviation 0.02, gains of one, biases of zero."""
     draw = np.random.default_rng(seed)
-    made: Weights = {}
+    weights: Weights = {}
     for tensor in layout_of(config).named_tensors():
         if len(tensor.shape) == 2:
-            made[tensor.name] = draw.normal(0, 0.02, tensor.shape).astype(np.float32)
+            weights[tensor.name] = draw.normal(0, 0.02, tensor.shape).astype(np.float32)
         else:
-            made[tensor.name] = np.full(tensor.shape, float(tensor.role.value == "scaled"), "f4")
-    return made
+            weights[tensor.name] = np.full(tensor.shape, float(tensor.role.value == "scaled"), "f4")
+    return weights
 
 
 def _tuned(weights: Weights) -> Weights:

@@ -29,8 +29,9 @@ import atheris  # noqa: E402
 with atheris.instrument_imports(include=["minilm", "pickletools", "zipfile"]):
     from minilm import architectures as families
     from minilm import quantization
-    from minilm.architectures import HUGGING_FACE, layout_of
+    from minilm.architectures import layout_of
     from minilm.architectures.gguf_layout import gguf_layout
+    from minilm.architectures.model_types import MODEL_TYPES
     from minilm.config import ModelConfig, from_dict
     from minilm.errors import InputError
     from minilm.formats import gguf, huggingface, json_file, safetensors, torch_zip
@@ -140,8 +141,8 @@ def torch_pickle_target(_: Path) -> Target:
     size = len(whole.getvalue())
 
     def parse(data: bytes) -> object:
-        storages = torch_zip.Storages(whole, size, PATH, "x", entries)
-        return torch_zip.describe(PATH, data, storages)
+        locator = torch_zip.StorageLocator(whole, size, PATH, "x", entries)
+        return torch_zip.build_header(PATH, data, locator)
 
     return parse, [PICKLE]
 
@@ -170,7 +171,7 @@ def index_target(folder: Path) -> Target:
 
 def config_target(_: Path) -> Target:
     """Every family's declaration, on fields drawn as it asks for them."""
-    model_types = sorted(HUGGING_FACE)
+    model_types = sorted(MODEL_TYPES)
 
     def parse(data: bytes) -> object:
         provider = atheris.FuzzedDataProvider(data)

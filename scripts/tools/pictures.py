@@ -19,6 +19,7 @@ sys.path[0] = str(ROOT)
 
 from rich.console import Console  # noqa: E402
 
+from minilm import files  # noqa: E402
 from minilm.cli import inspect  # noqa: E402
 from minilm.cli.train import show  # noqa: E402
 
@@ -33,7 +34,7 @@ def main() -> int:
     summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
     verified = show(run_dir, summary, console)
     IMAGES.mkdir(parents=True, exist_ok=True)
-    console.save_svg(str(IMAGES / "run.svg"), title="make train")
+    files.write_bytes(IMAGES / "run.svg", console.export_svg(title="make train").encode())
     photograph(run_dir)
     return 0 if verified else 1
 

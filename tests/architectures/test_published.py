@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from minilm.architectures import HUGGING_FACE, layout_of
+from minilm.architectures import layout_of
+from minilm.architectures.model_types import MODEL_TYPES
 from minilm.errors import ConfigError
 from minilm.ledger.components import EMBEDDINGS
 from minilm.ledger.layout import Layout, NamedTensor, Role
@@ -213,7 +214,7 @@ def test_makers_leave_the_input_embedding_out_of_active_counts() -> None:
 def test_every_element_of_the_published_deepseek_v3_files_is_accounted_for() -> None:
     """The Hub's counts by dtype: FP8 matrices, one FP32 scale for each 128 x 128 block, the rest."""
     layout = layout_of(DEEPSEEK_V3)
-    parameters = [*layout.named_tensors(), *layout.named(layout.mtp)]
+    parameters = [*layout.named_tensors(), *layout.named_tensors(layout.mtp)]
     unquantized = ("embed_tokens", "head.weight", "mlp.gate.", "eh_proj")
 
     def is_quantized(tensor: NamedTensor) -> bool:
@@ -223,13 +224,15 @@ def test_every_element_of_the_published_deepseek_v3_files_is_accounted_for() -> 
     blocks = sum(ceil(t.shape[0] / 128) * ceil(t.shape[1] / 128) for t in matrices)
     fp8 = sum(tensor.count for tensor in matrices)
     corrections = [t for t in parameters if t.name.endswith("e_score_correction_bias")]
-    corrections += layout.named(layout.buffers)
+    corrections += layout.named_tensors(layout.buffers)
     fp32 = blocks + sum(tensor.count for tensor in corrections)
     assert fp8 == 680_571_043_840
     assert fp32 == 41_555_600
-    every = sum(tensor.count for tensor in (*parameters, *layout.named(layout.buffers)))
+    every = sum(tensor.count for tensor in (*parameters, *layout.named_tensors(layout.buffers)))
     assert every + blocks - fp8 - fp32 == 3_918_786_560
-    assert len(parameters) + len(list(layout.named(layout.buffers))) + len(matrices) == 91_991
+    assert (
+        len(parameters) + len(list(layout.named_tensors(layout.buffers))) + len(matrices) == 91_991
+    )
 
 
 def layer_of(layout: Layout, part: str) -> set[int]:
@@ -241,7 +244,7 @@ def test_dense_layers_are_where_the_config_says() -> None:
     v3 = layout_of(DEEPSEEK_V3)
     assert layer_of(v3, "mlp.up_proj") == {0, 1, 2}
     assert layer_of(v3, ".experts.255.") == set(range(3, 61))
-    assert {t.name.split(".")[2] for t in v3.named(v3.mtp)} == {"61"}
+    assert {t.name.split(".")[2] for t in v3.named_tensors(v3.mtp)} == {"61"}
     spread = layout_of(DEEPSEEK_V2_LITE | {"num_hidden_layers": 7, "moe_layer_freq": 2})
     assert layer_of(spread, "mlp.gate") - layer_of(spread, "mlp.gate_proj") == {2, 4, 6}
     qwen = QWEN3_30B | {"num_hidden_layers": 6, "decoder_sparse_step": 2, "mlp_only_layers": [3]}
@@ -326,7 +329,7 @@ def test_a_wrong_field_is_named_in_one_short_line(fields: Config, field: str) ->
 JUNK = [None, True, 0, -1, 1.5, 2**70, float("nan"), "7", [], [None], {}, [[]], "x" * 1000]
 
 
-@pytest.mark.parametrize("model_type", HUGGING_FACE)
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
 def test_junk_in_any_field_is_read_or_refused(model_type: str) -> None:
     """Every field that a declaration reads gets every kind of JSON value: nothing but ConfigError."""
     read: set[str] = set()

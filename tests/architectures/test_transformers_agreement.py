@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from minilm.architectures import HUGGING_FACE, layout_of
+from minilm.architectures import layout_of
+from minilm.architectures.model_types import MODEL_TYPES
 from minilm.formats.safetensors import read_header
 from minilm.ledger.layout import Layout
 from tests.architectures import draws, draws_gpt
@@ -69,7 +70,7 @@ def ties(model: Any) -> set[frozenset[str]]:
 
 def shapes(layout: Layout, *, buffers: bool = False) -> Shapes:
     declared = layout.buffers if buffers else layout.tensors
-    return {tensor.name: tensor.shape for tensor in layout.named(declared)}
+    return {tensor.name: tensor.shape for tensor in layout.named_tensors(declared)}
 
 
 def assert_agrees(model: Any, *layouts: Layout) -> None:
@@ -82,7 +83,7 @@ def assert_agrees(model: Any, *layouts: Layout) -> None:
 
 
 def test_every_family_is_drawn() -> None:
-    assert DRAWS.keys() == HUGGING_FACE.keys()
+    assert DRAWS.keys() == MODEL_TYPES.keys()
 
 
 @pytest.mark.parametrize("model_type", DRAWS)

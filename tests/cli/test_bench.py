@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 
 import minilm
 from tests.conftest import ROOT
@@ -125,9 +126,38 @@ def test_the_command_prints_json_and_knows_its_comparisons(tmp_path: Path) -> No
     assert value["machine"]["cores"] >= 1
     assert value["results"]["gpt2"]["tools"]["minilm"]["count"] == 124_439_808
     assert bench("inspect", "--repeats", "0").returncode == 2
+    (tmp_path / "figures.json").write_text("older")
+    (tmp_path / "link").symlink_to("figures.json")
+    done = bench("inspect", "--cases", "gpt2", "--peers", "--repeats", "1", "--out", "link")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "figures.json").read_text() == done.stdout
+    for name in ("train", "generate", "inspect"):
+        data = ["--data", str(tmp_path / "figures.json")] if name == "train" else []
+        done = bench(name, *data, "--out", "missing/x.json")
+        assert (done.returncode, done.stderr) == (2, "error: --out: missing: no such folder\n")
     assert bench("inspcet").stderr.startswith("error: 'inspcet': no such comparison")
     assert bench("train", "--data", "missing").returncode == 2
     assert "--peer" in bench("train", "--help").stdout
+
+
+def test_the_stages_of_the_gpu_are_chosen_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Machine:
+        repeats, peer, options = 2, None, []
+
+        def train(self, options: dict) -> dict:
+            self.options.append(options)
+            return {"loss": 1.0 + options["--seed"], "rate": 3.0}
+
+    machine = Machine()
+    assert gpu.gpu(machine, ["mfu"]) == {"not run": "no CUDA device"} or torch.cuda.is_available()
+    monkeypatch.setattr(gpu, "_gpu_name", lambda: "a card")
+    result = gpu.gpu(machine, ["reach", "peer"])
+    assert result.keys() == {"device", "reach", "peer"}
+    assert result["reach"]["mean_loss"] == 1.5
+    assert result["peer"] == {"not run": "no --peer"}
+    assert [options["--seed"] for options in machine.options] == [0, 1]
+    assert all(options["--preset"] == "small" for options in machine.options)
 
 
 # A program with the shape of nanoGPT's: what it reads, prints and leaves behind when it ends.

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from minilm.checkpoint import load
 from minilm.cli.generate import main
 from minilm.errors import ConfigError
-from minilm.generation.fast_decoder import Decoder
+from minilm.generation.fast_decoder import FastDecoder
 from minilm.generation.generate import Generation, generate
 from minilm.generation.sampling import Sampling
 from minilm.safe_text import running_text
@@ -44,10 +44,10 @@ def test_the_cache_changes_nothing(tiny_run: Path) -> None:
 def test_greedy_is_the_argmax_of_the_whole_text(tiny_run: Path) -> None:
     loaded = load(tiny_run)
     generation = Generation(
-        Decoder(loaded.model), loaded.tokenizer, [list(b"the cat")], Sampling(temperature=0)
+        FastDecoder(loaded.model), loaded.tokenizer, [list(b"the cat")], Sampling(temperature=0)
     )
     for _ in range(5):
-        text = list(generation.texts[0])
+        text = list(generation.sequences[0])
         logits = loaded.model(torch.tensor([text]))
         assert generation.step() == {0: int(logits[0, -1].argmax())}
 
@@ -119,7 +119,9 @@ def test_interactive_answers_line_by_line(
     assert printed == "".join(running_text(e["prompt"] + e["text"]) + "\n" for e in expected)
 
 
-def test_the_end_says_how_fast_and_that_the_text_slid(tiny_run: Path, capsys: Capture) -> None:
+def test_the_end_says_how_fast_and_that_the_context_overflowed(
+    tiny_run: Path, capsys: Capture
+) -> None:
     options = [str(tiny_run), "--prompt", "the ", "--temperature", "0", "--max-new-tokens"]
     assert main([*options, "5"]) == 0
     assert re.fullmatch(r"5 tokens, [\d.]+ tokens/s\n", capsys.readouterr().err)

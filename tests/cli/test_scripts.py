@@ -1,6 +1,8 @@
 """Every script: as a file, with -m, from another folder, under torchrun, with spawned workers."""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +37,55 @@ def test_help_as_a_file_and_with_m(name: str, cache: Path, tmp_path: Path) -> No
     for done in (as_file, with_m, inside, m_inside):
         assert (done.returncode, done.stderr) == (0, "")
         assert "usage" in done.stdout
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """The scripts in a checkout whose .venv has an interpreter."""
+    folder = tmp_path / "a checkout"
+    shutil.copytree(ROOT / "scripts", folder / "scripts")
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    (folder / ".venv" / "bin" / "python").touch()
+    return folder
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_an_interpreter_without_the_dependencies_names_the_one_to_use(
+    name: str, checkout: Path, cache: Path
+) -> None:
+    bare = ["-S", "-E", "-s"]  # no site-packages
+    script, python = f"scripts/{name}.py", ".venv/bin/python"
+    elsewhere, inside = checkout / ".venv", checkout / "scripts"
+    cases = [
+        ([script], checkout, f"{python} {script}"),
+        (["-m", f"scripts.{name}"], checkout, f"{python} '{checkout / script}'"),
+        ([f"../{script}"], elsewhere, f"./bin/python ../{script}"),
+        ([f"{name}.py"], inside, f"../{python} {name}.py"),
+        (["-m", name], inside, f"../{python} '{checkout / script}'"),
+    ]
+    for command, cwd, use in cases:
+        done = run([*bare, *command, "--help"], cwd, cache)
+        activate = use.split()[0].replace("/python", "/activate")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == (
+            "error: this Python lacks torch and 9 other dependencies: "
+            f"use {use}, or run: . {activate}\n"
+        )
+
+
+def test_without_an_environment_it_says_how_one_is_made(checkout: Path, cache: Path) -> None:
+    (checkout / ".venv" / "bin" / "python").unlink()
+    done = run(["-S", "-E", "-s", "scripts/train.py"], checkout, cache)
+    assert done.returncode == 2
+    assert done.stderr.endswith("dependencies: run `make train`, which installs them into .venv\n")
+
+
+def test_the_dependencies_that_scripts_look_for_are_those_of_the_project() -> None:
+    from scripts import DEPENDENCIES
+
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^dependencies = \[\n(.*?)^\]", text, re.M | re.S)
+    assert sorted(DEPENDENCIES) == re.findall(r'"([\w-]+)', block)
 
 
 def test_every_verb_has_its_script() -> None:

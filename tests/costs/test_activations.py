@@ -20,17 +20,17 @@ PLAIN = ModelConfig(vocab_size=50, context_length=64, num_layers=3, d_model=32, 
 
 
 def test_a_plain_block_by_hand() -> None:
-    kept = activations(PLAIN, batch=2, context=16)
+    saved = activations(PLAIN, batch=2, context=16)
     tokens, d, heads = 2 * 16, 32, 4
     statistics = 2 * 2 * tokens  # two norms
     # Two norms' inputs and outputs, queries, keys, values and attention's output; 4d twice.
     elements = tokens * d * (4 + 4 + 8) + statistics + 2 * heads * 16 * 16
-    assert kept.block() == 4 * elements
+    assert saved.block() == 4 * elements
     # Cosines and sines; the last norm; the log-softmax, and the number of targets.
     outside = 16 * 8 + (2 * tokens * d + 2 * tokens) + tokens * 50 + 1
-    assert kept.total() == 3 * 4 * elements + 4 * outside
-    assert kept.between_blocks() == 4 * (outside + 3 * tokens * d)
-    assert kept.checkpointed() == kept.between_blocks() + 4 * (elements - tokens * d)
+    assert saved.total() == 3 * 4 * elements + 4 * outside
+    assert saved.between_blocks() == 4 * (outside + 3 * tokens * d)
+    assert saved.checkpointed() == saved.between_blocks() + 4 * (elements - tokens * d)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -39,11 +39,11 @@ def test_the_printed_formula_and_the_components_have_the_same_value(
     dtype: str, context: int
 ) -> None:
     config = PRESETS["gpt2"].model_config(qk_norm=True, num_kv_heads=4, sliding_window=8)
-    kept = activations(config, batch=2, context=context, dtype=dtype)
-    values = {letter: sympy.Integer(value) for letter, value in kept.symbols.items()}
+    saved = activations(config, batch=2, context=context, dtype=dtype)
+    values = {letter: sympy.Integer(value) for letter, value in saved.symbols.items()}
     formula = activation_bytes(config, batch=2, context=context, dtype=dtype)["formula"]
-    assert sympy.sympify(formula.replace("^", "**"), locals=values) == kept.total()
-    assert sum(kept.by_component().values()) == kept.total()
+    assert sympy.sympify(formula.replace("^", "**"), locals=values) == saved.total()
+    assert sum(saved.by_component().values()) == saved.total()
 
 
 def test_only_a_cpu_has_been_held_against_torch() -> None:
@@ -54,30 +54,32 @@ def test_only_a_cpu_has_been_held_against_torch() -> None:
 
 def test_checkpointing_of_deep_models_keeps_a_block_and_the_inputs() -> None:
     config = PRESETS["gpt2"].model_config(dropout=0.0)
-    kept = activations(config, batch=1, context=1024)
-    whole, rest = kept.block(), kept.total() - 12 * kept.block()
-    assert kept.checkpointed() == rest + whole + 11 * 4 * 1024 * 768
-    assert kept.checkpointed() < kept.total()
+    saved = activations(config, batch=1, context=1024)
+    whole, rest = saved.block(), saved.total() - 12 * saved.block()
+    assert saved.checkpointed() == rest + whole + 11 * 4 * 1024 * 768
+    assert saved.checkpointed() < saved.total()
 
 
 def test_the_estimate_of_gpt2_is_the_34_sbh_of_its_paper() -> None:
     # Korthikanti et al. 2022, with dropout, without the scores that a fused kernel does not keep; the
     # paper's masks on scores are in those.
-    found = estimate(gpt2.layout({}), dropout=True)
-    assert found is not None
-    assert found.blocks == 12 * 34 * 768
+    per_token = estimate(gpt2.layout({}), dropout=True)
+    assert per_token is not None
+    assert per_token.blocks == 12 * 34 * 768
     # The dropped embedding's mask, the last norm's and the head's input, the log-softmax.
-    assert found.outside == 768 + 2 * 768 + 2 * 768 + 4 * 50257
+    assert per_token.outside == 768 + 2 * 768 + 2 * 768 + 4 * 50257
 
 
 def test_the_estimate_of_grouped_heads_and_a_gate() -> None:
-    found = estimate(layout(PRESETS["llama-3-8b"].model_config()))
-    assert found is not None
+    per_token = estimate(layout(PRESETS["llama-3-8b"].model_config()))
+    assert per_token is not None
     d, keys, f = 4096, 8 * 128, 14336
     # Norms' inputs and outputs, queries and output; keys and values; gate twice, up, down's input.
-    assert found.blocks == 32 * 2 * (4 * d + 2 * d + 2 * keys + 4 * f)
-    assert found.total(10) == 10 * (found.blocks + found.outside)
-    assert found.checkpointed(10) == 10 * (found.outside + found.blocks // 32 + 31 * 2 * d)
+    assert per_token.blocks == 32 * 2 * (4 * d + 2 * d + 2 * keys + 4 * f)
+    assert per_token.total(10) == 10 * (per_token.blocks + per_token.outside)
+    assert per_token.checkpointed(10) == 10 * (
+        per_token.outside + per_token.blocks // 32 + 31 * 2 * d
+    )
 
 
 @pytest.mark.parametrize("preset", ["nano", "small", "llama-3-8b"])

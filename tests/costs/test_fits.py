@@ -25,8 +25,8 @@ GPT2 = layout(PRESETS["gpt2"].model_config())
 GB = 10**9
 
 
-def find(found: tuple[Fit, ...], precision: str, *, checkpointing: bool = False) -> Fit:
-    (fit,) = (f for f in found if (f.precision, f.checkpointing) == (precision, checkpointing))
+def find(all_fits: tuple[Fit, ...], precision: str, *, checkpointing: bool = False) -> Fit:
+    (fit,) = (f for f in all_fits if (f.precision, f.checkpointing) == (precision, checkpointing))
     return fit
 
 
@@ -46,15 +46,15 @@ def test_llama_in_bfloat16_on_24_gb() -> None:
 
 
 def test_lora_and_training_add_their_state() -> None:
-    found = fits(LLAMA3, 24 * GB, rank=8, context=512)
-    lora = find(found, "lora_nf4", checkpointing=True)
+    uses = fits(LLAMA3, 24 * GB, rank=8, context=512)
+    lora = find(uses, "lora_nf4", checkpointing=True)
     state = lora_state(LLAMA3, "nf4", rank=8)
     assert lora.weights + lora.states == state["total"]
     per_token = estimate(LLAMA3)
     assert per_token is not None
-    # Besides what is kept: the logits in 16 bits and their gradient in 32.
+    # Besides the saved activations: the logits in 16 bits and their gradient in 32.
     assert lora.activations == per_token.checkpointed(512) + 512 * 128256 * 6
-    full = find(found, "adamw_bfloat16")
+    full = find(uses, "adamw_bfloat16")
     assert full.weights + full.states == 16 * 8_030_261_248
     assert full.activations == per_token.total(512) + 512 * 128256 * 6
     assert not full.fits
@@ -95,8 +95,8 @@ def test_a_context_beyond_the_models_own_may_be_asked_for() -> None:
 
 
 def test_float32_weights_have_a_float32_cache() -> None:
-    found = fits(GPT2, GB)
-    assert find(found, "float32").kv_cache == 2 * find(found, "bfloat16").kv_cache
+    uses = fits(GPT2, GB)
+    assert find(uses, "float32").kv_cache == 2 * find(uses, "bfloat16").kv_cache
 
 
 def test_a_model_without_a_context_length_is_bounded() -> None:

@@ -1,4 +1,4 @@
-"""Bytes by hand: caches of known models, and the state that each way to train keeps."""
+"""Bytes by hand: caches of known models, and training state of every variant."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from minilm.costs.memory import (
     training_bytes,
     training_state,
 )
-from minilm.ledger.layout import Attention, Layout
+from minilm.ledger.layout import AttentionSpec, Layout
 from minilm.ledger.symbols import as_polynomial
 
 GPT2 = layout(PRESETS["gpt2"].model_config())
@@ -24,10 +24,10 @@ MATRICES = 12 * 12 * 768**2  # of GPT-2, in its blocks
 MIB, GIB = 2**20, 2**30
 
 
-def attention(layers: int, cache: int, window: int = 0) -> Attention:
+def attention(layers: int, cache: int, window: int = 0) -> AttentionSpec:
     """A kind of attention with ``cache`` elements a token a layer."""
     width = as_polynomial(4096)
-    return Attention(as_polynomial(layers), as_polynomial(cache), width, width, window)
+    return AttentionSpec(as_polynomial(layers), as_polynomial(cache), width, width, window)
 
 
 MISTRAL = Layout("mistral", (), {}, attention=(attention(32, 2 * 8 * 128, window=4096),))
@@ -70,7 +70,7 @@ def test_own_training_keeps_sixteen_bytes_a_parameter() -> None:
 
 
 @pytest.mark.parametrize(
-    ("way", "weights", "master", "optimizer"),
+    ("variant", "weights", "master", "optimizer"),
     [
         ("adamw_float32", 4 * TOTAL, 0, 8 * TOTAL),
         ("adamw_bfloat16", 2 * TOTAL, 4 * TOTAL, 8 * TOTAL),
@@ -78,8 +78,8 @@ def test_own_training_keeps_sixteen_bytes_a_parameter() -> None:
         ("muon_bfloat16", 2 * TOTAL, 4 * TOTAL, 8 * TOTAL - 4 * MATRICES),
     ],
 )
-def test_ways_to_train(way: str, weights: int, master: int, optimizer: int) -> None:
-    state = training_state(GPT2, way)
+def test_variants_of_full_training(variant: str, weights: int, master: int, optimizer: int) -> None:
+    state = training_state(GPT2, variant)
     assert state == {
         "weights": weights,
         "master": master,

@@ -1,5 +1,6 @@
 """The GGUF reader: a file by the letter of the format, one test for each way to be broken."""
 
+import io
 import itertools
 import json
 import struct
@@ -9,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from minilm.dtypes import BITS, BLOCKS, storage_bytes
+from minilm.dtypes import BITS, GGUF_BLOCKS, storage_bytes
 from minilm.errors import FormatError
-from minilm.formats.gguf import DEEPEST_ARRAY, MOST_STRINGS, TYPES, read_header
+from minilm.formats.gguf import MAX_ARRAY_DEPTH, MAX_STRINGS, TYPES, parse, read_header
 from tests.formats.files import ARRAY, STRING, UINT32, Entry, gguf, scalar, strings, text
 
 F32, Q8_0, Q4_K = 0, 8, 12
@@ -104,15 +105,15 @@ def test_alignment_is_the_files_own(tmp_path: Path) -> None:
     ],
 )
 def test_bits_of_a_block(dtype: str, bits: float) -> None:
-    elements, size = BLOCKS[dtype]
+    elements, size = GGUF_BLOCKS[dtype]
     assert size * 8 / elements == bits
     assert storage_bytes(3 * elements, dtype) == 3 * size
     assert storage_bytes(3 * elements + 1, dtype) == 4 * size
 
 
 def test_every_type_has_a_size() -> None:
-    assert not {t for t in TYPES.values() if t not in BITS and t not in BLOCKS}
-    assert not BITS.keys() & BLOCKS.keys()
+    assert not {t for t in TYPES.values() if t not in BITS and t not in GGUF_BLOCKS}
+    assert not BITS.keys() & GGUF_BLOCKS.keys()
     assert len(set(TYPES.values())) == len(TYPES)
 
 
@@ -120,7 +121,7 @@ def test_sizes_agree_with_the_gguf_package() -> None:
     constants = pytest.importorskip("gguf.constants")
     for kind, layout in constants.GGML_QUANT_SIZES.items():
         dtype = TYPES[int(kind)]
-        assert (BLOCKS[dtype] if dtype in BLOCKS else (1, BITS[dtype] // 8)) == layout
+        assert (GGUF_BLOCKS[dtype] if dtype in GGUF_BLOCKS else (1, BITS[dtype] // 8)) == layout
 
 
 def test_an_unknown_type_is_reported(tmp_path: Path) -> None:
@@ -130,7 +131,7 @@ def test_an_unknown_type_is_reported(tmp_path: Path) -> None:
     assert read == [("ggml type 77", 7, 96), ("float32", 1, 4), ("ggml type 99", 5, 2)]
 
 
-def parts(folder: Path, count: int = 3, missing: int = 0, total: int = 3) -> Path:
+def splits(folder: Path, count: int = 3, missing: int = 0, total: int = 3) -> Path:
     keys = [
         scalar("split.count", 2, struct.pack("<H", count)),
         scalar("split.tensors.count", 5, struct.pack("<i", total)),
@@ -142,8 +143,8 @@ def parts(folder: Path, count: int = 3, missing: int = 0, total: int = 3) -> Pat
     return folder / "m-00002-of-00003.gguf"
 
 
-def test_a_model_in_parts_is_read_whole(tmp_path: Path) -> None:
-    header = read_header(parts(tmp_path))
+def test_a_split_model_is_read_whole(tmp_path: Path) -> None:
+    header = read_header(splits(tmp_path))
     assert [(t.name, t.file and t.file.name) for t in header.tensors] == [
         ("t1", "m-00001-of-00003.gguf"),
         ("t2", "m-00002-of-00003.gguf"),
@@ -152,16 +153,29 @@ def test_a_model_in_parts_is_read_whole(tmp_path: Path) -> None:
     assert header.data_bytes == 4 + 8 + 12
 
 
-def test_parts_that_do_not_fit(tmp_path: Path) -> None:
+def test_splits_that_do_not_match(tmp_path: Path) -> None:
     for options, message in [
         ({"missing": 3}, "no m-00003-of-00003.gguf beside it"),
-        ({"total": 4}, "3 tensors in all parts, expected 4"),
-        ({"count": 2}, "one part of '2'"),
+        ({"total": 4}, "3 tensors in all splits, expected 4"),
+        ({"count": 2}, "one split of '2'"),
     ]:
         folder = tmp_path / message[:3]
         folder.mkdir()
         with pytest.raises(FormatError, match=message):
-            read_header(parts(folder, **options))
+            read_header(splits(folder, **options))
+
+
+def test_one_tensor_in_two_splits(tmp_path: Path) -> None:
+    path = splits(tmp_path)
+    (tmp_path / "m-00003-of-00003.gguf").write_bytes(path.read_bytes())
+    with pytest.raises(FormatError, match="a tensor that is in two splits"):
+        read_header(path)
+
+
+def test_a_file_that_is_truncated_while_it_is_read() -> None:
+    raw = gguf([("a", (1,), F32, 0)], data=bytes(4))
+    with pytest.raises(FormatError, match="is being truncated"):
+        parse(io.BytesIO(raw[:30]), len(raw), Path("x"))
 
 
 def array(*lengths: int, kind: int = 0) -> bytes:
@@ -186,15 +200,15 @@ def array(*lengths: int, kind: int = 0) -> bytes:
         (gguf(keys=[scalar(b"\xff", 0, b"1")]), "a key that is not UTF-8"),
         (gguf(keys=[scalar("a" * 257, 0, b"1")]), "a key that is not UTF-8 of at most 256"),
         (gguf(keys=[scalar("a", 0, b"1")] * 2), "the key 'a' twice"),
-        (gguf(keys=[struct.pack("<Q", 2**64 - 1)]), "goes on to byte"),
-        (gguf(keys=[scalar("a", STRING, struct.pack("<Q", 2**63))]), "goes on to byte"),
-        (gguf(keys=[scalar("a", ARRAY, array(2**64 - 1))]), "goes on to byte"),
-        (gguf(keys=[scalar("a", ARRAY, array(2**64 - 1, kind=12))]), "goes on to byte"),
-        (gguf(keys=[scalar("a", ARRAY, array(2**64 - 1, kind=STRING))]), f"over {MOST_STRINGS}"),
-        (gguf(keys=[scalar("a", ARRAY, array(2**63, 0))]), f"over {MOST_STRINGS}"),
+        (gguf(keys=[struct.pack("<Q", 2**64 - 1)]), "a header of at least"),
+        (gguf(keys=[scalar("a", STRING, struct.pack("<Q", 2**63))]), "a header of at least"),
+        (gguf(keys=[scalar("a", ARRAY, array(2**64 - 1))]), "a header of at least"),
+        (gguf(keys=[scalar("a", ARRAY, array(2**64 - 1, kind=12))]), "a header of at least"),
+        (gguf(keys=[scalar("a", ARRAY, array(2**64 - 1, kind=STRING))]), f"over {MAX_STRINGS}"),
+        (gguf(keys=[scalar("a", ARRAY, array(2**63, 0))]), f"over {MAX_STRINGS}"),
         (gguf(keys=[scalar("a", ARRAY, array(99, kind=STRING))]), "bytes, expected at least"),
         (gguf(keys=[scalar("a", ARRAY, array(1, kind=77))]), "a value of type 77"),
-        (gguf(keys=[scalar("a", ARRAY, array(*[1] * 9))]), f"at most {DEEPEST_ARRAY} deep"),
+        (gguf(keys=[scalar("a", ARRAY, array(*[1] * 9))]), f"at most {MAX_ARRAY_DEPTH} deep"),
         (gguf(keys=[scalar("general.alignment", 4, bytes(4))]), "general.alignment '0'"),
         (gguf(keys=[scalar("general.alignment", 4, b"\3\0\0\0")]), "general.alignment '3'"),
         (gguf(keys=[scalar("general.alignment", STRING, text("²"))]), "general.alignment '²'"),

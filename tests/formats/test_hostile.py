@@ -16,7 +16,7 @@ import pytest
 
 from minilm.errors import FormatError
 from minilm.formats import read
-from minilm.formats.json_file import LARGEST, MOST_VALUES, parse_object
+from minilm.formats.json_file import MAX_JSON_BYTES, MAX_JSON_VALUES, parse_object
 from tests.conftest import ROOT
 from tests.formats.files import ARRAY, gguf, scalar, strings, torch_zip, write_safetensors
 
@@ -42,7 +42,7 @@ def inspect(target: Path) -> subprocess.CompletedProcess[str]:
 
 
 def million_keys(folder: Path) -> Path:
-    keys = b",".join(b'"k%d":0' % n for n in range(MOST_VALUES - 2))
+    keys = b",".join(b'"k%d":0' % n for n in range(MAX_JSON_VALUES - 2))
     return write_safetensors(folder / "x.safetensors", b"{" + keys + b"}")
 
 
@@ -51,7 +51,9 @@ def deep_header(folder: Path) -> Path:
 
 
 def long_text(folder: Path) -> Path:
-    return write_safetensors(folder / "x.safetensors", b'{"' + b"x" * (LARGEST - 10) + b'":1}')
+    return write_safetensors(
+        folder / "x.safetensors", b'{"' + b"x" * (MAX_JSON_BYTES - 10) + b'":1}'
+    )
 
 
 def terabyte_header(folder: Path) -> Path:
@@ -194,9 +196,9 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        (b" " * (LARGEST + 1), f"over {LARGEST} bytes"),
-        ("é".encode() * (LARGEST // 8 + 1), f"over {LARGEST // 4} bytes"),
-        (b'{"a": [' + b"1," * MOST_VALUES, f"over {MOST_VALUES} values"),
+        (b" " * (MAX_JSON_BYTES + 1), f"over {MAX_JSON_BYTES} bytes"),
+        ("é".encode() * (MAX_JSON_BYTES // 8 + 1), f"over {MAX_JSON_BYTES // 4} bytes"),
+        (b'{"a": [' + b"1," * MAX_JSON_VALUES, f"over {MAX_JSON_VALUES} values"),
         (b'{"a": 1' + b"0" * 100 + b"}", "over 100 digits"),
         (b'{"a": "\\udc00"}', "not JSON"),
         (b'{"\xff": 1}', "not JSON"),

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from minilm.errors import FormatError, InputError
 from minilm.formats import read
-from minilm.formats.huggingface import MOST_SHARDS, read_index, shards_of
+from minilm.formats.huggingface import MAX_SHARDS, find_weights, read_index
 from tests.formats.files import gguf, write_safetensors
 
 INDEX = "model.safetensors.index.json"
@@ -45,8 +45,8 @@ def test_shards_of_torch_keep_their_ties(tmp_path: Path) -> None:
     tied = torch.zeros(3)
     torch.save({"a": tied, "b": tied}, tmp_path / "x-1.bin")
     torch.save({"c": torch.zeros(2)}, tmp_path / "x-2.bin")
-    places = {"a": "x-1.bin", "b": "x-1.bin", "c": "x-2.bin"}
-    header = read(write_index(tmp_path, places, "pytorch_model.bin.index.json"))
+    weight_map = {"a": "x-1.bin", "b": "x-1.bin", "c": "x-2.bin"}
+    header = read(write_index(tmp_path, weight_map, "pytorch_model.bin.index.json"))
     assert [t.name for t in header.tensors] == ["a", "b", "c"]
     assert header.shared == (("b", "a"),)
 
@@ -86,12 +86,12 @@ def test_a_cache_of_links_is_read(tmp_path: Path) -> None:
         ({"a": "other.index.json"}, "the shard"),
         ({"a": "config.json"}, "the shard"),
         ({"a": "missing\x1b[31m.safetensors"}, "no 'missing"),
-        ({"a": A, "b": B}, "no tensor that the index leaves out"),
+        ({"a": A, "b": B}, "only tensors that are in the index"),
         ({"a": A, "b": B, "c": B}, f"tensor 'c' in '{A}', expected it in '{B}'"),
         ({"a": A, "b": B, "c": A, "d": B}, f"no tensor 'd' in '{B}'"),
         ({"a": A, "b": B, "c": A, "\x1b\n": B}, "no tensor '\\x1b\\n'"),
-        ({"a": A, "b": B, "c": A, "d" * 2000: B}, "at most 1024 letters"),
-        ({f"t{n}": f"{n}.bin" for n in range(MOST_SHARDS + 1)}, f"at most {MOST_SHARDS}"),
+        ({"a": A, "b": B, "c": A, "d" * 2000: B}, "at most 1024 characters"),
+        ({f"t{n}": f"{n}.bin" for n in range(MAX_SHARDS + 1)}, f"at most {MAX_SHARDS}"),
     ],
 )
 def test_a_broken_index_is_one_clear_line(tmp_path: Path, weight_map: object, message: str) -> None:
@@ -101,6 +101,13 @@ def test_a_broken_index_is_one_clear_line(tmp_path: Path, weight_map: object, me
     assert message in str(caught.value)
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 1000
+
+
+def test_metadata_that_is_no_object_is_ignored(tmp_path: Path) -> None:
+    path = two_shards(tmp_path)
+    index = json.loads(path.read_text())
+    path.write_text(json.dumps({**index, "metadata": [1]}))
+    assert read_index(path).metadata == {}
 
 
 def test_one_name_in_two_shards(tmp_path: Path) -> None:
@@ -134,7 +141,7 @@ def test_nothing_outside_the_folder_is_opened(tmp_path: Path) -> None:
 
 def test_191_shards_are_quick(tmp_path: Path) -> None:
     """Sparse files with the shapes of a 405B model's, 1,138 tensors in all."""
-    places: dict[str, str] = {}
+    weight_map: dict[str, str] = {}
     size = 16384 * 16384 * 2
     for shard in range(191):
         name = f"model-{shard + 1:05}-of-00191.safetensors"
@@ -146,10 +153,10 @@ def test_191_shards_are_quick(tmp_path: Path) -> None:
             }
             for i in range(6 if shard < 183 else 5)
         }
-        places |= dict.fromkeys(entries, name)
+        weight_map |= dict.fromkeys(entries, name)
         path = write_safetensors(tmp_path / name, entries)
         os.truncate(path, path.stat().st_size + len(entries) * size)
-    index = write_index(tmp_path, places)
+    index = write_index(tmp_path, weight_map)
     before = time.process_time()
     header = read_index(index)
     assert time.process_time() - before < 0.35
@@ -178,14 +185,14 @@ def test_191_shards_are_quick(tmp_path: Path) -> None:
 def test_which_weights_a_folder_holds(tmp_path: Path, names: list[str], chosen: str | None) -> None:
     for name in names:
         (tmp_path / name).touch()
-    assert shards_of(tmp_path) == (tmp_path / chosen if chosen else None)
+    assert find_weights(tmp_path) == (tmp_path / chosen if chosen else None)
 
 
 def test_several_candidates_are_named(tmp_path: Path) -> None:
     for name in ("q4.gguf", "q8.gguf"):
         (tmp_path / name).touch()
     with pytest.raises(InputError, match=r"\(q4.gguf, q8.gguf\), expected one; name the file"):
-        shards_of(tmp_path)
+        find_weights(tmp_path)
 
 
 def test_a_file_is_told_by_its_name_else_by_its_beginning(tmp_path: Path) -> None:
@@ -201,7 +208,7 @@ def test_a_file_is_told_by_its_name_else_by_its_beginning(tmp_path: Path) -> Non
     (tmp_path / "x.bin").write_bytes(gguf([("g", (1,), 0, 0)], data=bytes(4)))
     assert read(tmp_path / "x.bin").tensors[0].name == "g"
     (tmp_path / "text").write_text("hello, world")
-    with pytest.raises(FormatError, match="an unknown kind of file"):
+    with pytest.raises(FormatError, match="an unknown file format"):
         read(tmp_path / "text")
 
 

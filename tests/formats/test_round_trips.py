@@ -44,7 +44,7 @@ def content(header: Header) -> dict[str, tuple[str, tuple[int, ...], int]]:
     return {t.name: (t.dtype, t.shape, t.nbytes) for t in header.tensors}
 
 
-def wanted(state: dict[str, torch.Tensor]) -> dict[str, tuple[str, tuple[int, ...], int]]:
+def expected(state: dict[str, torch.Tensor]) -> dict[str, tuple[str, tuple[int, ...], int]]:
     return {
         name: (str(t.dtype).removeprefix("torch."), tuple(t.shape), t.nbytes)
         for name, t in state.items()
@@ -55,7 +55,7 @@ def wanted(state: dict[str, torch.Tensor]) -> dict[str, tuple[str, tuple[int, ..
 @given(state_dicts)
 def test_safetensors(state: dict[str, torch.Tensor]) -> None:
     state.pop("__metadata__", None)
-    assert content(read(safetensors.parse, save_safetensors(state))) == wanted(state)
+    assert content(read(safetensors.parse, save_safetensors(state))) == expected(state)
 
 
 @QUICK
@@ -65,7 +65,7 @@ def test_torch_save(state: dict[str, torch.Tensor], nested: bool) -> None:
     torch.save({"model": state, "step": torch.zeros(1)} if nested else state, raw)
     if nested and not state:
         state = {"step": torch.zeros(1)}  # nothing tells the model: every tensor counts
-    assert content(read(torch_zip.parse, raw.getvalue())) == wanted(state)
+    assert content(read(torch_zip.parse, raw.getvalue())) == expected(state)
 
 
 @QUICK

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from minilm.checkpoint import write_tensors
 from minilm.errors import FormatError
-from minilm.formats.safetensors import LARGEST_HEADER, read_header
+from minilm.formats.safetensors import MAX_HEADER_BYTES, read_header
 from tests.formats.files import write_safetensors as write
 
 
@@ -75,10 +75,11 @@ def test_an_unknown_dtype_is_reported_as_it_is(tmp_path: Path) -> None:
         ({"a": entry(shape=(2**70,))}, b"1234", "shape"),
         ({"a": entry(shape=(2**62, 2**62))}, b"1234", "product is below"),
         ({"a": entry(shape=(1,) * 65)}, b"1234", "65 dimensions"),
-        ({"a" * 1025: entry()}, b"1234", "at most 1024 letters"),
+        ({"a" * 1025: entry()}, b"1234", "at most 1024 characters"),
         (b'{"\\ud800": 1}', b"", "not JSON"),
         ({"a": entry(dtype="F" * 65)}, b"1234", "without a dtype"),
         ({"a": {"shape": [1]}}, b"1234", "without a dtype"),
+        ({"a": {"dtype": "F32", "shape": 3}}, b"1234", "with shape 3, expected a list"),
         ({"a": 3}, b"", "without a dtype"),
         ([1], b"", "a JSON list, expected a JSON object"),
         (b"{nonsense", b"", "not JSON"),
@@ -99,7 +100,7 @@ def test_a_broken_header_is_one_clear_line(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("length", [10**6, LARGEST_HEADER + 1, 2**63, 2**64 - 1])
+@pytest.mark.parametrize("length", [10**6, MAX_HEADER_BYTES + 1, 2**63, 2**64 - 1])
 def test_a_header_length_is_not_trusted(tmp_path: Path, length: int) -> None:
     with pytest.raises(FormatError, match="header"):
         read_header(write(tmp_path / "x", {}, length=length))

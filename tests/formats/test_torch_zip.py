@@ -20,7 +20,7 @@ import torch
 
 from minilm.errors import FormatError
 from minilm.formats.header import Header
-from minilm.formats.torch_zip import LARGEST_DIRECTORY, read_header
+from minilm.formats.torch_zip import MAX_DIRECTORY_BYTES, read_header
 from tests.formats.files import torch_zip
 
 
@@ -45,16 +45,16 @@ def test_every_dtype_where_torch_put_it(tmp_path: Path) -> None:
     assert names(header) == list(tensors)
     raw = path.read_bytes()
     for tensor in header.tensors:
-        wanted = tensors[tensor.name]
+        expected = tensors[tensor.name]
         assert (tensor.dtype, tensor.shape, tensor.nbytes, tensor.file) == (
             tensor.name,
-            tuple(wanted.shape),
-            wanted.nbytes,
+            tuple(expected.shape),
+            expected.nbytes,
             path,
         )
         assert tensor.offset is not None
         bytes_there = bytearray(raw[tensor.offset : tensor.offset + tensor.nbytes])
-        assert torch.equal(torch.frombuffer(bytes_there, dtype=wanted.dtype), wanted.flatten())
+        assert torch.equal(torch.frombuffer(bytes_there, dtype=expected.dtype), expected.flatten())
     assert header.data_bytes == sum(t.nbytes for t in tensors.values())
 
 
@@ -134,17 +134,17 @@ def test_what_is_left_out_is_told_in_one_line(tmp_path: Path) -> None:
     tensor = torch.ones(2)
     model = {"a": tensor}
 
-    def told(**beside: Any) -> dict[str, str]:
+    def metadata(**beside: Any) -> dict[str, str]:
         return dict(read_header(saved(tmp_path, {"model": model, **beside})).metadata)
 
-    assert told(model_args={"n": 1}, same=model, again=[model]) == {}
-    assert told(ema=[[tensor, tensor]])["minilm.left_out"] == (
+    assert metadata(model_args={"n": 1}, same=model, again=[model]) == {}
+    assert metadata(ema=[[tensor, tensor]])["minilm.left_out"] == (
         "read 'model'; left out 'ema' (2 tensors)"
     )
     deep: Any = tensor
     for _ in range(100):
         deep = [deep]
-    line = told(**{f"\n{n}" * 500: deep if n == 0 else tensor for n in range(40)})
+    line = metadata(**{f"\n{n}" * 500: deep if n == 0 else tensor for n in range(40)})
     assert line["minilm.left_out"].endswith(" and 32 more")
     assert line["minilm.left_out"].isprintable()
     assert len(line["minilm.left_out"]) < 1000
@@ -190,7 +190,7 @@ def test_an_unknown_dtype_is_reported(tmp_path: Path) -> None:
 
 
 class Int8Tensor(torch.Tensor):
-    """Stands in for a class of torchao: a tensor that is made of others."""
+    """Stands in for a class of torchao: a tensor with inner tensors."""
 
     @staticmethod
     def __new__(cls, shape: tuple[int, ...], **attributes: Any) -> "Int8Tensor":
@@ -268,7 +268,7 @@ def test_tensors_of_torchao_are_taken_apart(tmp_path: Path, protocol: int) -> No
             "_tensor_data_names": ["qdata", "scale"],
         }
     }
-    # Reading made nothing of it; unpickling does.
+    # Reading did not create the object; unpickling does.
     assert not (tmp_path / "executed").exists()
     torch.load(path, weights_only=False)
     assert (tmp_path / "executed").exists()
@@ -280,25 +280,29 @@ def test_tensors_of_torchao_within_one_another(tmp_path: Path) -> None:
     outer = Int8Tensor((4, 6), scale=torch.zeros(1), tensor_impl=inner, block_size=(1, 6))
     header = read_header(saved(tmp_path, {"weight": outer, "tied": outer}))
     assert names(header) == [
-        f"_{name}_{part}"
+        f"_{name}_{attribute}"
         for name in ("weight", "tied")
-        for part in ("scale", "int_data", "tensor_impl_scale")
+        for attribute in ("scale", "int_data", "tensor_impl_scale")
     ]
     assert header.shared == tuple(
-        (f"_tied_{part}", f"_weight_{part}") for part in ("scale", "int_data", "tensor_impl_scale")
+        (f"_tied_{attribute}", f"_weight_{attribute}")
+        for attribute in ("scale", "int_data", "tensor_impl_scale")
     )
     with pytest.raises(FormatError, match="'_weight_scale' twice"):
         read_header(saved(tmp_path, {"weight": outer, "_weight_scale": torch.zeros(1)}))
+    clash = Int8Tensor((4, 6), scale=torch.zeros(1), b_scale=torch.zeros(1), b=inner)
+    with pytest.raises(FormatError, match="with two attributes 'b_scale'"):
+        read_header(saved(tmp_path, {"weight": clash}))
     for attributes in (
         {f"a{n}": n for n in range(65)},
         {f"a{n}": torch.zeros(1) for n in range(16)},
     ):
         many = Int8Tensor((4, 6), **attributes)
-        with pytest.raises(FormatError, match="of many parts"):
+        with pytest.raises(FormatError, match="with too many attributes"):
             read_header(saved(tmp_path, {"weight": many}))
     for _ in range(40):  # 2**40 ways to the innermost
         inner = Int8Tensor((4, 6), a=inner, b=inner)
-    with pytest.raises(FormatError, match="of many parts"):
+    with pytest.raises(FormatError, match="with too many attributes"):
         read_header(saved(tmp_path, {"weight": inner}))
 
 
@@ -414,7 +418,7 @@ def subclass(
     shape: bytes = b"(I2\nI3\nt",
     state: bytes = b"}",
 ) -> bytes:
-    """A pickle, by hand, of {"w": a tensor that is made of others}, which are not in it."""
+    """A pickle, by hand, of {"w": a tensor subclass}, which are not in it."""
     function = b"ctorch._tensor\n_rebuild_from_type_v2\n(ctorch._utils\n_rebuild_wrapper_subclass\n"
     arguments = b"c" + cls + b"\n" + b"(c" + cls + b"\nctorch\nfloat32\n" + shape + b"t"
     return b"\x80\x02}X\1\0\0\0w" + function + arguments + state + b"tRs."
@@ -425,6 +429,37 @@ def test_the_pickle_by_hand_is_right(tmp_path: Path) -> None:
     path.write_bytes(torch_zip(tensor(), {"0": bytes(24)}))
     (read,) = read_header(path).tensors
     assert (read.name, read.dtype, read.shape, read.nbytes) == ("a", "float32", (2, 3), 24)
+
+
+VALUE = tensor()[9:-2]  # the instructions that push the tensor alone
+
+
+@pytest.mark.parametrize(
+    ("pickled", "expected"),
+    [
+        (b"\x80\x02(X\1\0\0\0a" + VALUE + b"d.", ["a"]),
+        (b"\x80\x02(" + VALUE + b"l.", ["0"]),
+        (b"\x80\x02" + VALUE + b"2\x86.", ["0", "1"]),
+        (b"\x80\x02(N1" + VALUE + b".", ["tensor"]),
+        (b"\x80\x04cdecimal\nDecimal\n)}\x920" + VALUE + b".", ["tensor"]),
+        (b"\x80\x02cdecimal\nDecimal\n)RNa0" + VALUE + b".", ["tensor"]),
+        (b"\x80\x02cdecimal\nDecimal\n)RNNs0" + VALUE + b".", ["tensor"]),
+    ],
+    ids=["DICT", "LIST", "DUP", "POP_MARK", "NEWOBJ_EX", "APPEND", "SETITEM"],
+)
+def test_instructions_that_torch_seldom_writes(
+    tmp_path: Path, pickled: bytes, expected: list[str]
+) -> None:
+    path = tmp_path / "x.pt"
+    path.write_bytes(torch_zip(pickled, {"0": bytes(24)}))
+    assert names(read_header(path)) == expected
+
+
+def test_a_tensor_with_attributes_of_its_own(tmp_path: Path) -> None:
+    weight = torch.zeros(2, 3)
+    weight.note = "kept by torch.save"  # type: ignore[attr-defined]
+    (stored,) = read_header(saved(tmp_path, {"a": weight})).tensors
+    assert (stored.name, stored.dtype, stored.shape) == ("a", "float32", (2, 3))
 
 
 def deep(levels: int) -> bytes:
@@ -466,6 +501,21 @@ def doubled(levels: int) -> bytes:
         (b"\x80\x02Pa\n.", "instruction PERSID"),
         (b"\x80\x02NR.", "a broken pickle"),
         (b"\x80\x02NNR.", "a broken pickle"),
+        (b"\x80\x04NN\x93.", "a broken pickle"),
+        (b"\x80\x02Nb.", "a broken pickle"),
+        (b"\x80\x02\x85.", "a broken pickle"),
+        (b"\x80\x02e.", "a broken pickle"),
+        (b"\x80\x02}Na.", "a broken pickle"),
+        (b"\x80\x02]NNs.", "a broken pickle"),
+        (b"ctorch._utils\n_rebuild_tensor_v2\n(NI0\n))tR.", "a broken pickle"),
+        (tensor().replace(b"storage", b"strange"), "a broken pickle"),
+        (b"\x80\x02](" + VALUE + b"q\0" + b"h\0" * 200_000 + b"e.", "over 200000 tensors"),
+        (b"\x80\x02}(X\3\0\0\0\xed\xa0\x80" + VALUE + b"u.", "a name in valid Unicode"),
+        (
+            b"\x80\x02}(X\3\0\0\0a.b" + VALUE + b"X\1\0\0\0a}X\1\0\0\0b" + VALUE + b"su.",
+            "tensor 'a.b' twice",
+        ),
+        (subclass(state=b"}I1\n" + VALUE + b"s"), "a tensor named 1"),
         (b"c" + b"a" * 5000 + b"\nb\n.", "the object 'aaa"),
         (b"ctorch\nfloat" + b"3" * 5000 + b"\n.", "the object 'torch.float33"),
         (subclass(), "no tensors"),
@@ -565,7 +615,7 @@ def test_zips_that_lie(tmp_path: Path) -> None:
     refused(torch_zip(bytes(16_000_001), compression=8), "'x/data.pkl' of 16000001 bytes")
     refused(torch_zip(b"}.", compression=14), "compression 14")
     with zipfile.ZipFile(path, "w") as archive:
-        for number in range(LARGEST_DIRECTORY // 60_000 + 1):
+        for number in range(MAX_DIRECTORY_BYTES // 60_000 + 1):
             info = zipfile.ZipInfo(str(number))
             info.comment = bytes(60_000)
             archive.writestr(info, b"")

@@ -19,7 +19,7 @@ def streamed(data: bytes, *stops: str) -> tuple[list[str], bool]:
         parts.append(stream.add(byte))
         if stream.stopped:
             break
-    return [*parts, stream.rest()], stream.stopped
+    return [*parts, stream.flush()], stream.stopped
 
 
 @given(st.text())
@@ -50,7 +50,7 @@ def test_nothing_from_the_first_stop_string_on(text: str, stops: list[str]) -> N
 def test_what_may_become_a_stop_string_is_held_back() -> None:
     stream = TextStream(TOKENIZER, ["END"])
     assert [stream.add(byte) for byte in b"aENbEN"] == ["a", "", "", "ENb", "", ""]
-    assert stream.rest() == "EN"
+    assert stream.flush() == "EN"
 
 
 def test_a_special_token_does_not_take_the_space_that_follows() -> None:
@@ -63,5 +63,5 @@ def test_a_special_token_does_not_take_the_space_that_follows() -> None:
     )
     tokenizer = LibraryTokenizer(backend)
     stream = TextStream(tokenizer)
-    text = "".join(stream.add(token) for token in (1, 0, 2)) + stream.rest()
+    text = "".join(stream.add(token) for token in (1, 0, 2)) + stream.flush()
     assert text == tokenizer.decode([1, 0, 2]) == "a b"

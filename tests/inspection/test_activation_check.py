@@ -28,8 +28,10 @@ SMALL = ModelConfig(
 
 
 def check(config: ModelConfig, *, batch: int, context: int, dtype: str = "float32") -> None:
-    found = measure_activations(Transformer(config), batch=batch, context=context, dtype=dtype)
-    assert found.saved == found.predicted
+    measurement = measure_activations(
+        Transformer(config), batch=batch, context=context, dtype=dtype
+    )
+    assert measurement.saved == measurement.predicted
 
 
 def exact(config: ModelConfig, dropout: float) -> ModelConfig:
@@ -47,8 +49,8 @@ def exact(config: ModelConfig, dropout: float) -> ModelConfig:
 def test_what_is_not_exact_says_so_and_is_near(options: dict) -> None:
     config = replace(SMALL, **options)
     assert not activations(config, batch=2, context=64).exact
-    found = measure_activations(Transformer(config), batch=2, context=64)
-    assert found.saved == pytest.approx(found.predicted, rel=0.1)
+    measurement = measure_activations(Transformer(config), batch=2, context=64)
+    assert measurement.saved == pytest.approx(measurement.predicted, rel=0.1)
 
 
 @given(
@@ -111,10 +113,10 @@ def test_checkpointed_blocks_keep_their_inputs(position: str) -> None:
     model = Transformer(config)
     for block in model.blocks:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
-    found = measure_activations(model, batch=2, context=32)
+    measurement = measure_activations(model, batch=2, context=32)
     # A checkpoint holds the cosines and sines as arguments, where the hook does not see them.
     rotation = 4 * 32 * config.head_dim if position == "rope" else 0
-    assert activations(config, batch=2, context=32).between_blocks() == found.saved + rotation
+    assert activations(config, batch=2, context=32).between_blocks() == measurement.saved + rotation
 
 
 def test_a_block_is_what_another_layer_adds() -> None:
@@ -132,17 +134,17 @@ def test_the_module_is_left_as_it_was() -> None:
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
-    found = measure_activations(model, batch=1, context=8)
+    measurement = measure_activations(model, batch=1, context=8)
     assert torch.equal(torch.rand(4), expected)
     assert not model.training
     assert all(parameter.grad is None for parameter in model.parameters())
-    assert found.relative_error == 0
-    assert (found.device, found.allocated, found.peak) == ("cpu", None, None)
+    assert measurement.relative_error == 0
+    assert (measurement.device, measurement.allocated, measurement.peak) == ("cpu", None, None)
 
 
 def test_the_error_is_relative_to_what_was_measured() -> None:
-    found = measure_activations(Transformer(SMALL), batch=1, context=8)
-    assert replace(found, predicted=found.saved * 2).relative_error == 1.0
+    measurement = measure_activations(Transformer(SMALL), batch=1, context=8)
+    assert replace(measurement, predicted=measurement.saved * 2).relative_error == 1.0
 
 
 def test_a_context_that_the_model_does_not_have_is_refused() -> None:
@@ -151,20 +153,22 @@ def test_a_context_that_the_model_does_not_have_is_refused() -> None:
 
 
 def test_presets_that_are_small_enough_are_measured() -> None:
-    found = check_activations(PRESETS["nano"].model_config(), device="cpu")
-    assert found is not None
-    assert found.context == PRESETS["nano"].model_config().context_length
-    assert found.saved == found.predicted
+    measurement = check_activations(PRESETS["nano"].model_config(), device="cpu")
+    assert measurement is not None
+    assert measurement.context == PRESETS["nano"].model_config().context_length
+    assert measurement.saved == measurement.predicted
     assert check_activations(PRESETS["gpt2-xl"].model_config(), device="cpu") is None
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_on_cuda_the_allocator_agrees(dtype: str) -> None:
-    found = check_activations(PRESETS["small"].model_config(), batch=8, dtype=dtype, device="cuda")
-    assert found is not None
-    assert found.allocated is not None
-    assert found.peak is not None
-    assert found.predicted == pytest.approx(found.saved, rel=0.05)
-    assert found.predicted == pytest.approx(found.allocated, rel=0.05)
-    assert found.peak >= found.allocated
+    measurement = check_activations(
+        PRESETS["small"].model_config(), batch=8, dtype=dtype, device="cuda"
+    )
+    assert measurement is not None
+    assert measurement.allocated is not None
+    assert measurement.peak is not None
+    assert measurement.predicted == pytest.approx(measurement.saved, rel=0.05)
+    assert measurement.predicted == pytest.approx(measurement.allocated, rel=0.05)
+    assert measurement.peak >= measurement.allocated

@@ -12,14 +12,14 @@ from hypothesis import given, settings
 
 from minilm.architectures.minilm import layout as minilm_layout
 from minilm.config import ModelConfig
-from minilm.inspection.inspector import Inspection, examine
-from minilm.inspection.reconciliation.candidate_terms import parts
+from minilm.inspection.inspector import Inspection, inspect_with_sources
+from minilm.inspection.reconciliation.candidate_terms import candidate_terms
 from minilm.inspection.reconciliation.numbers import parse_number
 from minilm.inspection.reconciliation.reconcile import (
-    Book,
     Reading,
     Reconciliation,
-    exact,
+    SearchIndex,
+    exact_matches,
     reconcile,
 )
 from minilm.inspection.report import Parameters, Report, TensorRow, Witnesses
@@ -159,12 +159,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def inspected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Inspection]:
-    found = {}
+    inspections = {}
     for name, config in CONFIGS.items():
         path = tmp_path_factory.mktemp(name) / "config.json"
         path.write_text(json.dumps(config))
-        found[name] = examine(path)
-    return found
+        inspections[name] = inspect_with_sources(path)
+    return inspections
 
 
 def explain(inspection: Inspection, text: str) -> Reconciliation:
@@ -230,7 +230,7 @@ def test_published_numbers_to_the_last_digit(
 def test_fused_masks_and_a_head_that_is_missing_are_told_apart(
     inspected: dict[str, Inspection],
 ) -> None:
-    # Without its head or without its embedding Llama 3 has as many: both are said.
+    # Without its head or without its embedding Llama 3 has as many: both are listed.
     names = [e.parts[0].name for e in explain(inspected["llama-3-8b"], "7504924672").explanations]
     assert names == ["the LM head left out", "the token embedding left out"]
 
@@ -323,48 +323,66 @@ def test_chance_explains_fewer_than_one_number_in_a_hundred(
 
     Counts of real models are multiples of a width, and there chance does more.
     """
-    book = Book.of(inspected[model].report, inspected[model].layout)
+    index = SearchIndex.of(inspected[model].report, inspected[model].layout)
     choose = random.Random(0)
     explained = tried = 0
     for _ in range(10_000):
-        value = choose.randrange(book.total // 2, book.total + book.total // 2) // step * step
-        found, tried = exact(book, Reading("", parse_number(str(value))))
-        explained += bool(found)
+        value = choose.randrange(index.total // 2, index.total + index.total // 2) // step * step
+        candidates, tried = exact_matches(index, Reading("", parse_number(str(value))))
+        explained += bool(candidates)
     assert tried > 2_000  # pairs and triples among them
-    assert tried / book.total < 0.005  # the chance that the answer states
+    assert tried / index.total < 0.005  # the chance that the answer states
     assert explained <= most
 
 
 def report_of(layout: Layout) -> Report:
     total = layout.count()
-    parameters = Parameters(total, total, total, 0, 0, total, total, total, 0)
-    return Report("x", "x", Witnesses(total), (), parameters, (), (), {})
+    return report_with(
+        Parameters(
+            total=total,
+            trainable=total,
+            weights=total,
+            biases=0,
+            embedding=0,
+            non_embedding=total,
+            active=total,
+            stored_elements=total,
+            buffers=0,
+        ),
+        witnesses=Witnesses(formula=total),
+    )
+
+
+def report_with(parameters: Parameters, **fields: Any) -> Report:
+    nothing: dict[str, Any] = {"mismatches": (), "components": (), "tensors": (), "memory": {}}
+    names = {"target": "x", "architecture": "unknown"}
+    return Report(**names | nothing | fields, parameters=parameters)
 
 
 @settings(max_examples=40, deadline=None)
 @given(model_configs())
-def test_every_part_is_found_again(config: ModelConfig) -> None:
+def test_every_term_is_found(config: ModelConfig) -> None:
     layout = minilm_layout(config)
     report = report_of(layout)
-    book = Book.of(report, layout)
-    for part in parts(report, layout):
-        number = parse_number(str(report.parameters.total + part.count))
-        found, _ = exact(book, Reading("", number))
-        # Others may come to the same; nothing takes more parts than the one that is there.
-        assert [candidate.parts for candidate in found].count((part,)) == 1
-        assert {candidate.count for candidate in found} == {number.value}
-        assert all(len(candidate.parts) <= 1 for candidate in found)
+    index = SearchIndex.of(report, layout)
+    for term in candidate_terms(report, layout):
+        number = parse_number(str(report.parameters.total + term.count))
+        candidates, _ = exact_matches(index, Reading("", number))
+        # Others may come to the same; nothing takes more terms than that one.
+        assert [candidate.terms for candidate in candidates].count((term,)) == 1
+        assert {candidate.count for candidate in candidates} == {number.value}
+        assert all(len(candidate.terms) <= 1 for candidate in candidates)
 
 
 @settings(max_examples=25, deadline=None)
 @given(model_configs())
-def test_parts_that_go_together_share_no_tensor(config: ModelConfig) -> None:
+def test_compatible_terms_share_no_tensor(config: ModelConfig) -> None:
     layout = minilm_layout(config)
-    for part in parts(report_of(layout), layout):
-        assert not part.goes_with(part)
-        removed = [t for t in layout.tensors if t.name in part.touches]
-        if part.count < 0 and part.name.endswith("left out"):
-            assert -part.count == sum(layout.value(tensor) for tensor in removed)
+    for term in candidate_terms(report_of(layout), layout):
+        assert not term.is_compatible(term)
+        removed = [t for t in layout.tensors if t.name in term.touches]
+        if term.count < 0 and term.name.endswith("left out"):
+            assert -term.count == sum(layout.value(tensor) for tensor in removed)
 
 
 def test_a_tiny_model_is_not_explained_by_pairs() -> None:
@@ -381,15 +399,20 @@ def test_a_tiny_model_is_not_explained_by_pairs() -> None:
 
 def test_a_file_alone_is_explained_by_what_it_holds() -> None:
     rows = (TensorRow("a.weight", (10, 10), "float32", 100, "a"),)
-    report = Report(
-        "x",
-        "unknown",
-        Witnesses(file=1000),
-        (),
-        Parameters(1000, 1000, 990, 10, 200, 800, 1000, 1150, 50),
-        (),
-        rows,
-        {},
+    report = report_with(
+        Parameters(
+            total=1000,
+            trainable=1000,
+            weights=990,
+            biases=10,
+            embedding=200,
+            non_embedding=800,
+            active=1000,
+            stored_elements=1150,
+            buffers=50,
+        ),
+        witnesses=Witnesses(file=1000),
+        tensors=rows,
         tied=(("b.weight", "a.weight"),),
     )
     for number, name in [
@@ -402,8 +425,8 @@ def test_a_file_alone_is_explained_by_what_it_holds() -> None:
     ]:
         answer = reconcile(report, None, parse_number(number))
         assert answer.exact, number
-        found = answer.explanations[0].parts
-        assert (name is None and not found) or found[0].name.startswith(str(name)), number
+        terms = answer.explanations[0].parts
+        assert (name is None and not terms) or terms[0].name.startswith(str(name)), number
     assert not reconcile(report, None, parse_number("1234")).explained
 
 

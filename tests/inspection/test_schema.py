@@ -16,7 +16,7 @@ from torch import nn, zeros
 
 import minilm
 from minilm.inspection import extras
-from minilm.inspection.inspector import examine
+from minilm.inspection.inspector import inspect_with_sources
 
 SCHEMA = json.loads(
     resources.files("minilm.inspection").joinpath("report.schema.json").read_text("utf-8")
@@ -26,12 +26,12 @@ VALIDATOR = Draft202012Validator(SCHEMA)
 
 def everything(run: Path) -> dict[str, Any]:
     """A report with all that can be asked for."""
-    inspection, other = examine(run), examine(run)
-    inspection = inspection.having(
+    inspection, other = inspect_with_sources(run), inspect_with_sources(run)
+    inspection = inspection.with_report(
         extras.with_fits(inspection, "1GB", context=None, batch=1),
     )
-    inspection = inspection.having(extras.with_reconciliation(inspection, "14784"))
-    inspection = inspection.having(extras.with_statistics(inspection, None))
+    inspection = inspection.with_report(extras.with_reconciliation(inspection, "14784"))
+    inspection = inspection.with_report(extras.with_statistics(inspection, None))
     report = extras.with_difference(inspection, other, None)
     return as_json(report.to_json(tensors=True))
 

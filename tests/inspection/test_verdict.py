@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,3 +70,24 @@ def test_a_comparison_of_totals_is_not_called_name_by_name() -> None:
         comparisons=(Comparison("module", "file", "totals"),),
     )
     assert report.verdict == Verdict("verified", "verified by totals: file 7 = module 7")
+
+
+def test_a_config_without_a_formula_is_counted_by_its_module(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    fields = {
+        "model_type": "bert",
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 12,
+        "vocab_size": 11,
+        "max_position_embeddings": 7,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    report = minilm.inspect(tmp_path, live=True)
+    total = report.parameters.total
+    assert report.verdict.text == f"not cross-checked: only the module is available ({total:,})"
+    assert report.parameters.embedding == (11 + 7 + 2) * 8
+    assert ("cls.predictions.decoder.weight", "bert.embeddings.word_embeddings.weight") in (
+        report.tied
+    )

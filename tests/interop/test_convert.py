@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from minilm.architectures.tensor_map import Piece
+from minilm.architectures.conversion import find_exportable
+from minilm.architectures.tensor_map import TensorMapping
 from minilm.checkpoint import load
 from minilm.cli.convert import main
 from minilm.config import ModelConfig
-from minilm.interop.architectures import ARCHITECTURES, fitting
 from minilm.interop.model_source import open_source
 from tests.interop.shapes import GATED, NO_BIASES, SHAPES, TINY, make_run
 
@@ -62,19 +63,19 @@ def test_what_no_stock_architecture_has_is_refused_by_its_field(
     source = make_run(tmp_path / "run", TINY | fields)
     line = error(capsys, source, "--to", "huggingface", "--out", tmp_path / "out")
     assert message in line
-    assert line.endswith(tuple(a.class_name for a in ARCHITECTURES))
+    assert line.endswith(tuple(class_name for class_name, _ in SHAPES.values()))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 
 
 def test_the_presets_that_promise_it_have_an_architecture() -> None:
     from minilm.config.presets import PRESETS
 
-    found = {
-        name: fitting(preset.model_config()).class_name
+    class_names = {
+        name: find_exportable(preset.model_config()).class_name
         for name, preset in PRESETS.items()
         if name != "nano-fast"
     }
-    assert found == {
+    assert class_names == {
         "nano": "GPTNeoXForCausalLM",
         "small": "GPTNeoXForCausalLM",
         "gpt2": "GPT2LMHeadModel",
@@ -95,11 +96,58 @@ def test_nothing_is_overwritten(tmp_path: Path, capsys: Capture) -> None:
     assert not list(there.iterdir())
 
 
+@pytest.mark.parametrize("to", ["huggingface", "minilm"])
+def test_a_folder_cannot_go_into_a_pipe(tmp_path: Path, capsys: Capture, to: str) -> None:
+    source, pipe = make_run(tmp_path / "run", TINY), tmp_path / "pipe"
+    os.mkfifo(pipe)
+    line = error(capsys, source, "--to", to, "--out", pipe)
+    assert line == f"{pipe}: a pipe or device, expected a path for the new folder of --to {to}"
+    assert pipe.is_fifo()
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+def test_a_gguf_file_goes_into_a_pipe(tmp_path: Path, capsys: Capture, is_link: bool) -> None:
+    pytest.importorskip("gguf", reason="the extra 'gguf' is not installed")
+    source, pipe, out = make_run(tmp_path / "run", TINY), tmp_path / "pipe", tmp_path / "pipe"
+    os.mkfifo(pipe)
+    if is_link:
+        out = tmp_path / "link"
+        out.symlink_to("pipe")
+    received: list[bytes] = []
+    reader = threading.Thread(target=lambda: received.append(pipe.read_bytes()), daemon=True)
+    reader.start()
+    assert main([str(source), "--to", "gguf", "--out", str(out)]) == 0
+    reader.join(timeout=10)
+    assert pipe.is_fifo()
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", f"{out}: gptneox\n")
+    file = tmp_path / f"{out.name}.gguf"  # the name is in the file too
+    assert main([str(source), "--to", "gguf", "--out", str(file)]) == 0
+    assert received == [file.read_bytes()]
+
+
+@pytest.mark.parametrize("to", ["huggingface", "minilm", "gguf"])
+def test_a_link_is_followed(tmp_path: Path, capsys: Capture, to: str) -> None:
+    if to == "gguf":
+        pytest.importorskip("gguf", reason="the extra 'gguf' is not installed")
+    source, link, folder = make_run(tmp_path / "run", TINY), tmp_path / "link", tmp_path / "there"
+    link.symlink_to(Path("there") / "new")
+    line = error(capsys, source, "--to", to, "--out", link)
+    assert line.startswith(f"{folder.resolve()}: no such folder")
+    folder.mkdir()
+    assert main([str(source), "--to", to, "--out", str(link)]) == 0
+    assert link.is_symlink()
+    assert [path.name for path in folder.iterdir()] == ["new"]
+    assert (folder / "new").is_file() == (to == "gguf")
+    capsys.readouterr()
+    assert "something that exists" in error(capsys, source, "--to", to, "--out", link)
+
+
 def exported(tmp_path: Path, name: str = "llama") -> Path:
     make_run(tmp_path / "run", SHAPES[name][1])
-    arguments = [str(tmp_path / "run"), "--to", "huggingface", "--out", str(tmp_path / "theirs")]
+    arguments = [str(tmp_path / "run"), "--to", "huggingface", "--out", str(tmp_path / "hf")]
     assert main(arguments) == 0
-    return tmp_path / "theirs"
+    return tmp_path / "hf"
 
 
 @pytest.mark.parametrize(
@@ -123,7 +171,7 @@ def exported(tmp_path: Path, name: str = "llama") -> Path:
         (
             "qwen2-window",
             {"layer_types": None, "max_window_layers": "abc"},
-            "max_window_layers: 'abc', expected a number of layers",
+            "max_window_layers: 'abc', expected a whole number",
         ),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
     ],
@@ -170,17 +218,17 @@ def with_begin(folder: Path, ends: Any) -> None:
 @pytest.mark.parametrize("ends", [258, [258, 259]])
 def test_what_begins_and_ends_a_text_is_kept(tmp_path: Path, capsys: Capture, ends: Any) -> None:
     make_run(tmp_path / "run", GATED | NO_BIASES | {"vocab_size": 260})
-    theirs = tmp_path / "theirs"
-    assert main([str(tmp_path / "run"), "--to", "huggingface", "--out", str(theirs)]) == 0
-    with_begin(theirs, ends)
-    assert main([str(theirs), "--to", "minilm", "--out", str(tmp_path / "back")]) == 0
+    hf_folder = tmp_path / "hf"
+    assert main([str(tmp_path / "run"), "--to", "huggingface", "--out", str(hf_folder)]) == 0
+    with_begin(hf_folder, ends)
+    assert main([str(hf_folder), "--to", "minilm", "--out", str(tmp_path / "back")]) == 0
     tokenizer = load(tmp_path / "back").tokenizer
     assert tokenizer.encode_prompt("ab") == [257, 97, 98]
     assert tokenizer.end_of_text == 258
     assert tokenizer.other_ends == ({259} if ends != 258 else set())
     assert main([str(tmp_path / "back"), "--to", "huggingface", "--out", str(tmp_path / "2")]) == 0
     for name in ("generation_config.json", "tokenizer_config.json", "tokenizer.json"):
-        first, last = (json.loads((tmp_path / n / name).read_text()) for n in ("theirs", "2"))
+        first, last = (json.loads((tmp_path / n / name).read_text()) for n in ("hf", "2"))
         assert first == last, name
     fields = json.loads((tmp_path / "2" / "config.json").read_text())
     assert (fields["bos_token_id"], fields["eos_token_id"]) == (257, ends)
@@ -211,7 +259,7 @@ def test_the_folder_of_the_new_path_must_be_there(tmp_path: Path, capsys: Captur
 @pytest.mark.parametrize(
     "summary", [{"data": {}}, {"best_val_loss": "x"}, {"data": {"bytes": "x"}}]
 )
-def test_a_summary_that_is_not_ours_is_left_out(tmp_path: Path, summary: dict[str, Any]) -> None:
+def test_a_summary_of_another_form_is_left_out(tmp_path: Path, summary: dict[str, Any]) -> None:
     source = make_run(tmp_path / "run", TINY)
     (source / "summary.json").write_text(json.dumps(summary))
     assert main([str(source), "--to", "huggingface", "--out", str(tmp_path / "out")]) == 0
@@ -246,9 +294,9 @@ def test_shards_and_torch_files_are_read_too(tmp_path: Path, name: str, form: st
         index = {"metadata": {}, "weight_map": files}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     assert main([str(folder), "--to", "minilm", "--out", str(tmp_path / "back")]) == 0
-    ours, again = (load_file(tmp_path / n / "model.safetensors") for n in ("run", "back"))
-    assert ours.keys() == again.keys()
-    assert all(torch.equal(ours[name], again[name]) for name in ours)
+    first, last = (load_file(tmp_path / n / "model.safetensors") for n in ("run", "back"))
+    assert first.keys() == last.keys()
+    assert all(torch.equal(first[name], last[name]) for name in first)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -265,17 +313,25 @@ def test_the_dtype_is_kept(tmp_path: Path, dtype: torch.dtype) -> None:
     assert all(torch.equal(first[name], last[name]) for name in first)
 
 
-@pytest.mark.parametrize("form", ["same", "transposed", "joined", "joined_transposed", "by_head"])
-def test_splitting_undoes_joining(form: Any) -> None:
+@pytest.mark.parametrize(
+    ("names", "form"),
+    [
+        (("a",), {}),
+        (("a",), {"transposed": True}),
+        (("a", "b", "c"), {}),
+        (("a", "b", "c"), {"transposed": True}),
+        (("a", "b", "c"), {"by_head": True}),
+    ],
+)
+def test_splitting_undoes_joining(names: tuple[str, ...], form: dict[str, bool]) -> None:
     config = ModelConfig(**TINY)
-    count = 1 if form in ("same", "transposed") else 3
     random = np.random.default_rng(0)
-    parts = [random.standard_normal((32, 32)).astype(np.float32) for _ in range(count)]
-    piece = Piece("theirs", ("a", "b", "c")[:count], form)
-    whole = piece.join(parts, config)
-    assert whole.shape == piece.shape([part.shape for part in parts])
-    again = piece.split(whole, [32] * count, config)
-    assert all(np.array_equal(a, b) for a, b in zip(parts, again, strict=True))
+    tensors = [random.standard_normal((32, 32)).astype(np.float32) for _ in names]
+    mapping = TensorMapping("hf", names, **form)
+    joined = mapping.join(tensors, config)
+    assert joined.shape == mapping.shape([tensor.shape for tensor in tensors])
+    again = mapping.split(joined, [32] * len(names), config)
+    assert all(np.array_equal(a, b) for a, b in zip(tensors, again, strict=True))
 
 
 LIMIT = """
@@ -326,12 +382,12 @@ def sparse_run(folder: Path, config: ModelConfig) -> Path:
     from minilm.config import TrainConfig
     from minilm.formats.header import StoredTensor
     from minilm.formats.safetensors import make_header
-    from minilm.interop.model_source import shapes_of
+    from minilm.interop.model_source import declared_shapes
     from minilm.runs import files as run_files
     from minilm.text.tokenizers import ByteTokenizer
 
     folder.mkdir()
-    tensors = [StoredTensor(n, "float32", s) for n, s in sorted(shapes_of(config).items())]
+    tensors = [StoredTensor(n, "float32", s) for n, s in sorted(declared_shapes(config).items())]
     with (folder / run_files.WEIGHTS).open("wb") as stream:
         stream.write(make_header(tensors, {}))
         stream.truncate(stream.tell() + 4 * sum(tensor.count for tensor in tensors))

@@ -37,14 +37,16 @@ def test_the_commands_of_the_page(tmp_path: Path, cache: Path) -> None:
         script = ROOT / "scripts" / "convert.py"
         run = [sys.executable, str(script), *shlex.split(line)]
         subprocess.run(run, cwd=tmp_path, check=True, capture_output=True)
-    made = {path.name for path in (tmp_path / "nano-hf").iterdir()}
-    named = re.findall(r"`(\w+\.\w+)`", PAGE.partition("writes ")[2].partition("which `Auto")[0])
-    assert made == set(named)
+    written = {path.name for path in (tmp_path / "nano-hf").iterdir()}
+    documented = re.findall(
+        r"`(\w+\.\w+)`", PAGE.partition("writes ")[2].partition("which `Auto")[0]
+    )
+    assert written == set(documented)
     (program,) = re.findall(r"```python\n(.*?)```", PAGE, re.S)
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, check=True, capture_output=True, text=True
     )
-    assert done.stdout.startswith("def ")
+    assert completed.stdout.startswith("def ")
     script = ROOT / "scripts" / "generate.py"
-    run = [sys.executable, str(script), "checkpoints/theirs", "--prompt", "the", "--json"]
+    run = [sys.executable, str(script), "checkpoints/imported", "--prompt", "the", "--json"]
     assert subprocess.run(run, cwd=tmp_path, check=True, capture_output=True).stdout

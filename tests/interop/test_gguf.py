@@ -19,7 +19,7 @@ import torch
 from minilm import inspect
 from minilm.checkpoint import load
 from minilm.cli.convert import main
-from minilm.generation.fast_decoder import Decoder
+from minilm.generation.fast_decoder import FastDecoder
 from minilm.generation.generate import Generation, generate
 from minilm.generation.sampling import Sampling
 from minilm.model.transformer import next_token_loss
@@ -111,12 +111,12 @@ def test_llama_cpp_computes_the_same(llama_cpp: Any, tmp_path: Path, name: str) 
     model = opened(llama_cpp, converted(source, tmp_path / "out.gguf"))
     tokens = torch.randint(1, 256, (32,), generator=torch.Generator().manual_seed(0)).tolist()
     expected = load(source).model(torch.tensor([tokens]))[0].numpy()
-    found = logits_of(model, tokens)
+    logits = logits_of(model, tokens)
     scale = expected.std()
-    assert np.abs(found - expected).max() < (0.05 if name in ROUGH else 0.01) * scale
+    assert np.abs(logits - expected).max() < (0.05 if name in ROUGH else 0.01) * scale
 
 
-# Trained models, on bytes and on BPE, of both kinds of architecture.
+# Trained models, on bytes and on BPE, with learned positions and RoPE, without and with a gate.
 TRAINED = {
     "byte-neox": ("byte", TINY | {"vocab_size": 256}),
     "bpe-neox": ("bpe", TINY | {"vocab_size": 400}),
@@ -143,33 +143,38 @@ def trained(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_trained_models_go_on_alike(llama_cpp: Any, trained: Path) -> None:
     model = opened(llama_cpp, converted(trained / "run", trained / "f32.gguf"))
-    ours = load(trained / "run")
+    loaded = load(trained / "run")
     prompt = "The dog sees\n  the old house. é🙂 1234"
     tokens = model.tokenize(prompt.encode(), add_bos=False, special=False)
-    assert tokens == ours.tokenizer.encode_prompt(prompt)
-    generation = Generation(Decoder(ours.model), ours.tokenizer, [tokens], Sampling(temperature=0))
-    made = []
+    assert tokens == loaded.tokenizer.encode_prompt(prompt)
+    generation = Generation(
+        FastDecoder(loaded.model), loaded.tokenizer, [tokens], Sampling(temperature=0)
+    )
+    generated = []
     for _ in range(60 - len(tokens)):
-        made.append(int(logits_of(model, tokens + made)[-1].argmax()))
-        if not generation.open or generation.step() != {0: made[-1]}:
+        generated.append(int(logits_of(model, tokens + generated)[-1].argmax()))
+        if not generation.unfinished or generation.step() != {0: generated[-1]}:
             break
-    assert len(made) > 10
-    assert made[: len(generation.texts[0]) - len(tokens)] == generation.texts[0][len(tokens) :]
+    assert len(generated) > 10
+    assert (
+        generated[: len(generation.sequences[0]) - len(tokens)]
+        == generation.sequences[0][len(tokens) :]
+    )
 
 
 def test_eight_bits_cost_less_than_a_percent_of_perplexity(llama_cpp: Any, trained: Path) -> None:
-    ours = load(trained / "run")
-    ids = [int(token) for token in ours.tokenizer.encode(make_text(2000, seed=1))]
+    loaded = load(trained / "run")
+    ids = [int(token) for token in loaded.tokenizer.encode(make_text(2000, seed=1))]
     windows = [ids[start : start + 64] for start in range(0, 64 * 8, 64)]
     rows = torch.tensor(windows)
-    expected = math.exp(float(next_token_loss(ours.model, rows[:, :-1], rows[:, 1:])))
+    expected = math.exp(float(next_token_loss(loaded.model, rows[:, :-1], rows[:, 1:])))
     model = opened(llama_cpp, converted(trained / "run", trained / "q8_0.gguf", "q8_0"))
     nats = []
     for window in windows:
         chances = torch.from_numpy(logits_of(model, window[:-1])).double().log_softmax(-1)
         nats.append(-chances[torch.arange(63), torch.tensor(window[1:])])
-    found = math.exp(float(torch.stack(nats).mean()))
-    assert abs(found / expected - 1) < 0.01
+    perplexity = math.exp(float(torch.stack(nats).mean()))
+    assert abs(perplexity / expected - 1) < 0.01
 
 
 def test_its_server_answers_as_minilm_does(llama_cpp: Any, trained: Path) -> None:
@@ -182,17 +187,17 @@ def test_its_server_answers_as_minilm_does(llama_cpp: Any, trained: Path) -> Non
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         body = {"prompt": "the cat", "max_tokens": 20, "temperature": 0, "repeat_penalty": 1.0}
-        answer = asked(f"http://127.0.0.1:{port}/v1/completions", body)
+        answer = completion(f"http://127.0.0.1:{port}/v1/completions", body)
     finally:
         server.terminate()
         server.wait(30)
-    ours = generate(
+    expected = generate(
         load(trained / "run"), "the cat", max_new_tokens=20, sampling=Sampling(temperature=0)
     )
-    assert answer["choices"][0]["text"] == ours
+    assert answer["choices"][0]["text"] == expected
 
 
-def asked(address: str, body: dict[str, Any]) -> Any:
+def completion(address: str, body: dict[str, Any]) -> Any:
     request = urllib.request.Request(
         address, json.dumps(body).encode(), {"Content-Type": "application/json"}
     )

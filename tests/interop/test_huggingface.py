@@ -9,7 +9,7 @@ import torch
 
 from minilm.checkpoint import load
 from minilm.cli.convert import main
-from minilm.generation.fast_decoder import Decoder
+from minilm.generation.fast_decoder import FastDecoder
 from minilm.generation.generate import Generation
 from minilm.generation.sampling import Sampling
 from tests.interop.shapes import SHAPES, make_run
@@ -34,23 +34,25 @@ def test_transformers_computes_the_same(tmp_path: Path, name: str) -> None:
     class_name, fields = SHAPES[name]
     source = make_run(tmp_path / "run", fields)
     folder = converted(source, "huggingface", tmp_path / "out")
-    ours = load(source)
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder)
-    assert type(theirs).__name__ == class_name
+    loaded = load(source)
+    hf_model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    assert type(hf_model).__name__ == class_name
     tokens = tokens_of(0, 32)
     with torch.no_grad():
-        expected = ours.model(tokens)
+        expected = loaded.model(tokens)
         assert expected.std() > 0.5
-        torch.testing.assert_close(theirs(tokens).logits, expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(hf_model(tokens).logits, expected, rtol=1e-4, atol=1e-4)
     prompt = tokens[0, :6]
-    made = theirs.generate(prompt[None], max_new_tokens=20, do_sample=False, eos_token_id=None)
-    generation = Generation(
-        Decoder(ours.model), ours.tokenizer, [prompt.tolist()], Sampling(temperature=0)
+    generated = hf_model.generate(
+        prompt[None], max_new_tokens=20, do_sample=False, eos_token_id=None
     )
-    while generation.open and len(generation.texts[0]) < 26:
+    generation = Generation(
+        FastDecoder(loaded.model), loaded.tokenizer, [prompt.tolist()], Sampling(temperature=0)
+    )
+    while generation.unfinished and len(generation.sequences[0]) < 26:
         generation.step()
-    assert generation.texts[0] == made[0].tolist()[: len(generation.texts[0])]
-    assert len(generation.texts[0]) > 10
+    assert generation.sequences[0] == generated[0].tolist()[: len(generation.sequences[0])]
+    assert len(generation.sequences[0]) > 10
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -58,8 +60,8 @@ def test_there_and_back_is_the_same_file(tmp_path: Path, name: str) -> None:
     source = make_run(tmp_path / "run", SHAPES[name][1])
     folder = converted(source, "huggingface", tmp_path / "out")
     back = converted(folder, "minilm", tmp_path / "back")
-    ours, again = load(source).model, load(back).model
-    assert again.state_dict().keys() == ours.state_dict().keys()
-    for key, value in ours.state_dict().items():
-        assert torch.equal(again.state_dict()[key], value), key
+    first, second = load(source).model, load(back).model
+    assert second.state_dict().keys() == first.state_dict().keys()
+    for key, value in first.state_dict().items():
+        assert torch.equal(second.state_dict()[key], value), key
     assert (back / "tokenizer.json").read_bytes() == (source / "tokenizer.json").read_bytes()

@@ -1,4 +1,4 @@
-"""Polynomials: arithmetic against integers, and the way they are written."""
+"""Polynomials: arithmetic against integers, and their text."""
 
 import pytest
 import sympy
@@ -12,9 +12,9 @@ from minilm.ledger.symbols import (
     ZERO,
     Polynomial,
     as_polynomial,
+    format_factored,
+    format_polynomial,
     symbol,
-    written,
-    written_factored,
 )
 
 V, T, L, d, f, g, k = (symbol(letter) for letter in "VTLdfgk")
@@ -49,10 +49,10 @@ def test_arithmetic_is_that_of_the_values(a: Polynomial, b: Polynomial) -> None:
 
 @given(polynomials)
 def test_what_is_written_has_the_same_value(a: Polynomial) -> None:
-    for text in (written(a, ASCII), written_factored(a, ASCII)):
+    for text in (format_polynomial(a, ASCII), format_factored(a, ASCII)):
         expression = sympy.sympify(text.replace("^", "**"), locals=dict(_SYMBOLS))
         assert expression.subs(VALUES) == a.value(VALUES)
-    numbers = written_factored(a, ASCII, VALUES).replace("^", "**")
+    numbers = format_factored(a, ASCII, VALUES).replace("^", "**")
     assert sympy.sympify(numbers) == a.value(VALUES)
 
 
@@ -61,17 +61,17 @@ _SYMBOLS = {letter: sympy.Symbol(letter) for letter in VALUES}
 
 def test_written_as_a_person_writes() -> None:
     blocks = L * (4 * d * d + 4 * d) + L * (8 * d * d + 5 * d) + 4 * L * d
-    assert written(blocks, PRETTY) == "12Ld² + 13Ld"
-    assert written(blocks, ASCII) == "12*L*d^2 + 13*L*d"
-    assert written(3 * L * d * f + 2 * L * d * g * k + 2 * L * d * d, PRETTY) == (
+    assert format_polynomial(blocks, PRETTY) == "12Ld² + 13Ld"
+    assert format_polynomial(blocks, ASCII) == "12*L*d^2 + 13*L*d"
+    assert format_polynomial(3 * L * d * f + 2 * L * d * g * k + 2 * L * d * d, PRETTY) == (
         "2Ld² + 3Ldf + 2Ldgk"
     )
-    assert written_factored(V * d + T * d + 2 * d, PRETTY) == "(V + T + 2)d"
-    assert written_factored(V * d, PRETTY) == "Vd"
-    assert written_factored(V + 1, ASCII) == "V + 1"
-    assert written(ZERO, ASCII) == "0"
-    assert written(d - 2 * L, ASCII) == "-2*L + d"
-    assert written(d, ASCII, {"d": 768}) == "768"
+    assert format_factored(V * d + T * d + 2 * d, PRETTY) == "(V + T + 2)d"
+    assert format_factored(V * d, PRETTY) == "Vd"
+    assert format_factored(V + 1, ASCII) == "V + 1"
+    assert format_polynomial(ZERO, ASCII) == "0"
+    assert format_polynomial(d - 2 * L, ASCII) == "-2*L + d"
+    assert format_polynomial(d, ASCII, {"d": 768}) == "768"
 
 
 def test_no_rounding_at_any_size() -> None:
@@ -83,3 +83,8 @@ def test_a_symbol_without_a_value_is_an_error() -> None:
     with pytest.raises(KeyError):
         (V * d).value({"V": 1})
     assert as_polynomial(3) == 3
+
+
+def test_a_polynomial_is_no_text() -> None:
+    assert d != "d"
+    assert repr(2 * d) == "Polynomial(2*d)"

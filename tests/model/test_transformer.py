@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from minilm.config import ModelConfig
 from minilm.model.attention import explicit_attention, fused_attention
-from minilm.model.layers import Head
+from minilm.model.layers import LMHead
 from minilm.model.ngrams import ngram_rows
 from minilm.model.rope import frequencies, rotate, rotation
 from minilm.model.transformer import Transformer, next_token_loss
@@ -74,7 +74,7 @@ def test_parameter_names_are_pinned() -> None:
 
 @pytest.mark.parametrize("vocab_size", [11, 64, 130])
 def test_a_head_padded_for_the_product_gives_the_same_logits_and_gradients(vocab_size: int) -> None:
-    head = Head(12, vocab_size)
+    head = LMHead(12, vocab_size)
     with torch.no_grad():
         head.weight.normal_(generator=torch.Generator().manual_seed(0))
     x = torch.randn(2, 5, 12, generator=torch.Generator().manual_seed(1), requires_grad=True)
@@ -168,7 +168,7 @@ def test_rope_turns_pairs_by_position() -> None:
     torch.testing.assert_close(turned, torch.cat((expected.real, expected.imag), dim=-1))
 
 
-def test_heads_that_turn_in_part_turn_in_the_first_part() -> None:
+def test_partial_rope_rotates_the_first_part_of_a_head() -> None:
     config = ModelConfig(d_model=24, num_heads=2, rotary_dim=8)
     x = torch.randn(1, 1, 6, 12, generator=torch.Generator().manual_seed(0))
     turned = rotate(x, *rotation(6, config, torch.device("cpu")))

@@ -19,13 +19,14 @@ from safetensors.torch import save_file
 
 import minilm
 from minilm.architectures import layout_of
-from minilm.dtypes import BITS, BLOCKS
+from minilm.dtypes import BITS, GGUF_BLOCKS
 from minilm.errors import FormatError
 from minilm.formats.header import Header, StoredTensor
 from minilm.formats.safetensors import read_header
 from minilm.inspection.comparison import expected_shapes
-from minilm.quantization.blocks import VALUE_BITS, gguf_value_bytes
-from minilm.quantization.logical_tensors import LogicalTensor, Storage, decode, summary
+from minilm.quantization.block_formats import VALUE_BITS, gguf_value_bytes
+from minilm.quantization.checkpoint import Checkpoint
+from minilm.quantization.logical_tensors import LogicalTensor, LogicalTensors, decode, summary
 
 LLAMA = {
     "model_type": "llama",
@@ -580,11 +581,11 @@ def write(folder: Path, case: Case, left_out: str = "") -> Path:
     return folder / "model.safetensors"
 
 
-def decoded(folder: Path, case: Case, left_out: str = "") -> Storage:
+def decoded(folder: Path, case: Case, left_out: str = "") -> LogicalTensors:
     return decode(read_header(write(folder, case, left_out)), case.config, EXPECTED)
 
 
-def named(storage: Storage) -> dict[str, LogicalTensor]:
+def named(storage: LogicalTensors) -> dict[str, LogicalTensor]:
     assert len({tensor.name for tensor in storage.tensors}) == len(storage.tensors)
     return {tensor.name: tensor for tensor in storage.tensors}
 
@@ -598,14 +599,17 @@ def test_every_method_gives_the_models_own_tensors(tmp_path: Path, case: Case) -
         assert named(storage)[f"{LAYER}{module}.weight"].dtype == case.dtype
     assert named(storage)["model.norm.weight"].dtype == "bfloat16"
 
-    found = summary(storage)
-    assert found is not None
+    quantization = summary(storage)
+    assert quantization is not None
     entries = [*case.down.items(), *case.key.items()]
     elements = sum(math.prod(shape) for _, (_, shape) in entries)
-    assert found.parameters == VALUES
-    assert (found.value_bytes, found.scale_bytes) == (case.value_bytes, case.scale_bytes)
-    assert found.stored_elements + found.scale_elements == elements
-    assert found.bits_per_weight == 8 * (case.value_bytes + case.scale_bytes) / VALUES
+    assert quantization.parameters == VALUES
+    assert (quantization.value_bytes, quantization.scale_bytes) == (
+        case.value_bytes,
+        case.scale_bytes,
+    )
+    assert quantization.stored_elements + quantization.scale_elements == elements
+    assert quantization.bits_per_weight == 8 * (case.value_bytes + case.scale_bytes) / VALUES
 
 
 @pytest.mark.parametrize("name", ["nf4 with double quantization", "gptq", "torchao NVFP4"])
@@ -660,10 +664,10 @@ def only(*tensors: StoredTensor) -> Header:
     ids=["nf4", "gptq", "awq"],
 )
 def test_effective_bits_at_a_real_size(bits: float, tensors: tuple[StoredTensor, ...]) -> None:
-    found = summary(decode(only(*tensors), {}, {"x.weight": (4096, 4096)}))
-    assert found is not None
-    assert found.parameters == 4096**2
-    assert found.bits_per_weight == pytest.approx(bits, abs=1e-12)
+    quantization = summary(decode(only(*tensors), {}, {"x.weight": (4096, 4096)}))
+    assert quantization is not None
+    assert quantization.parameters == 4096**2
+    assert quantization.bits_per_weight == pytest.approx(bits, abs=1e-12)
 
 
 def test_gpt_oss_20b_to_the_digit() -> None:
@@ -706,13 +710,13 @@ def test_gpt_oss_20b_to_the_digit() -> None:
     storage = decode(header, {"quant_method": "mxfp4"}, {**shapes, **expected})
     assert {name: t.shape for name, t in named(storage).items()} == {**shapes, **expected}
     assert sum(tensor.count for tensor in storage.tensors) == 20_914_757_184
-    found = summary(storage)
-    assert found is not None
-    assert (found.method, found.bits_per_weight) == ("mxfp4", 4.25)
-    assert found.scale_elements == 597_196_800
+    quantization = summary(storage)
+    assert quantization is not None
+    assert (quantization.method, quantization.bits_per_weight) == ("mxfp4", 4.25)
+    assert quantization.scale_elements == 597_196_800
     # The total that the Hub shows takes the 4-bit values as they are and the scales as parameters.
-    as_shown = 20_914_757_184 + found.scale_elements
-    assert as_shown == 21_511_953_984
+    hub_count = 20_914_757_184 + quantization.scale_elements
+    assert hub_count == 21_511_953_984
     # Without a formula a tensor is laid as gpt-oss has it.
     assert {t.name: t.shape for t in decode(header, {}, {}).tensors} == {**shapes, **expected}
 
@@ -755,8 +759,8 @@ SCALE_BYTES = {
 
 
 def test_scales_of_every_gguf_block() -> None:
-    assert VALUE_BITS.keys() == BLOCKS.keys() == SCALE_BYTES.keys()
-    for dtype, (elements, size) in BLOCKS.items():
+    assert VALUE_BITS.keys() == GGUF_BLOCKS.keys() == SCALE_BYTES.keys()
+    for dtype, (elements, size) in GGUF_BLOCKS.items():
         tensor = StoredTensor("x", dtype, (3, elements), 3 * size)
         assert tensor.nbytes - gguf_value_bytes(tensor) == 3 * SCALE_BYTES[dtype], dtype
 
@@ -771,18 +775,18 @@ def test_a_gguf_file_of_several_types() -> None:
     assert [(t.name, t.shape, t.dtype) for t in storage.tensors] == [
         (t.name, t.shape, t.dtype) for t in header.tensors
     ]
-    found = summary(storage)
-    assert found is not None
-    assert (found.method, found.parameters) == ("gguf", 608 * 256)
-    assert (found.stored_elements, found.scale_elements) == (608 * 256, 0)
-    assert found.scale_bytes == 96 * 18 + 512 * 16
-    assert found.bits_per_weight == 8 * (96 * 210 + 512 * 144) / (608 * 256)
+    quantization = summary(storage)
+    assert quantization is not None
+    assert (quantization.method, quantization.parameters) == ("gguf", 608 * 256)
+    assert (quantization.stored_elements, quantization.scale_elements) == (608 * 256, 0)
+    assert quantization.scale_bytes == 96 * 18 + 512 * 16
+    assert quantization.bits_per_weight == 8 * (96 * 210 + 512 * 144) / (608 * 256)
 
 
 def test_a_checkpoint_of_16_bits_is_as_it_was() -> None:
     header = only(*(stored(name, "bfloat16", *shape) for name, shape in EXPECTED.items()))
     storage = decode(header, {}, EXPECTED)
-    assert storage == Storage(
+    assert storage == LogicalTensors(
         tuple(LogicalTensor(t.name, t.shape, t.dtype, (t,)) for t in header.tensors)
     )
     assert summary(storage) is None
@@ -798,12 +802,12 @@ def test_scales_of_the_cache_are_no_parameters() -> None:
     storage = decode(only(weight, own, *scales), COMPRESSED, EXPECTED)
     assert [tensor.name for tensor in storage.tensors] == [weight.name]
     assert storage.cache_scales == scales
-    found = summary(storage)
-    assert found is not None
-    assert (found.scale_elements, found.scale_bytes) == (3, 6)
+    quantization = summary(storage)
+    assert quantization is not None
+    assert (quantization.scale_elements, quantization.scale_bytes) == (3, 6)
     # A model that has such a parameter keeps it.
-    kept = decode(only(*scales), {}, {scales[0].name: (1,)})
-    assert [tensor.name for tensor in kept.tensors] == [scales[0].name]
+    storage = decode(only(*scales), {}, {scales[0].name: (1,)})
+    assert [tensor.name for tensor in storage.tensors] == [scales[0].name]
 
 
 def test_a_matrix_that_the_model_has_the_other_way_around() -> None:
@@ -853,7 +857,7 @@ def test_the_file_decides_against_the_configuration() -> None:
     assert storage.notes == ("quant_method 'gptq': the tensors are packed as awq",)
     plain = decode(only(stored("x.W_q", "uint8", 4)), {"quant_method": "hqq"}, {})
     assert (plain.method, summary(plain)) == (None, None)
-    assert "quant_method 'hqq': no tensor is stored in a way known here" in plain.notes[0]
+    assert "quant_method 'hqq': no tensor is stored by a known method" in plain.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -1002,6 +1006,67 @@ def test_torchao_metadata_that_is_nonsense(text: str) -> None:
     assert "no description of its packing" in storage.notes[0]
 
 
+def test_torchao_values_without_a_description() -> None:
+    values, scale = stored("x._weight_qdata", "int8", 64, 128), stored("x._weight_scale", "float16")
+    (tensor,) = decode(only(values, scale), TORCHAO, {}).tensors
+    assert (tensor.name, tensor.shape, tensor.dtype) == ("x.weight", (64, 128), "int8")
+    for tensors, reason in (
+        ((values,), "no scale"),
+        ((stored("x._weight_qdata", "int8", 0, 4), scale), "values of shape [0, 4]"),
+    ):
+        storage = decode(only(*tensors), TORCHAO, {})
+        assert [t.name for t in storage.tensors] == [t.name for t in tensors]
+        assert reason in storage.notes[0]
+
+
+@pytest.mark.parametrize("count", [0, 4097])
+def test_absmax_of_a_count_that_cannot_be(count: int) -> None:
+    tensors = stored("x.weight", "uint8", 2048, 1), stored("x.weight.absmax", "float32", count)
+    storage = decode(only(*tensors), BNB, {"x.weight": (64, 64)})
+    assert f"{count} absmax for 4096 values" in storage.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("scales", "reason"),
+    [((), "no _scales"), ((stored("x_scales", "uint8", 2, 3, 5),), "_scales of shape [2, 3, 5]")],
+)
+def test_mxfp4_without_its_scales(scales: tuple[StoredTensor, ...], reason: str) -> None:
+    storage = decode(only(stored("x_blocks", "uint8", 2, 3, 4, 16), *scales), {}, {})
+    assert storage.method is None
+    assert reason in storage.notes[0]
+
+
+def test_packed_integers_without_a_stored_shape_have_that_of_the_formula() -> None:
+    tensors = (
+        stored("x.weight_packed", "int32", 64, 16),
+        stored("x.weight_scale", "bfloat16", 64, 1),
+    )
+    (tensor,) = decode(only(*tensors), COMPRESSED, {"x.weight": (64, 128)}).tensors
+    assert (tensor.shape, tensor.dtype) == ((64, 128), "int4")
+
+
+def test_bitnet_packs_four_values_in_a_byte() -> None:
+    tensors = stored("x.weight", "uint8", 32, 128), stored("x.weight_scale", "bfloat16", 1)
+    config = {"quant_method": "bitnet"}
+    storage = decode(only(*tensors), config, {"x.weight": (128, 128)})
+    assert [(t.shape, t.dtype) for t in storage.tensors] == [((128, 128), "int2")]
+    assert storage.method == "bitnet"
+
+
+def test_small_tensors_are_read_from_any_file_and_an_unreadable_one_is_none(
+    tmp_path: Path,
+) -> None:
+    a, b, missing = (tmp_path / name for name in ("a", "b", "missing"))
+    a.write_bytes(b"xA")
+    b.write_bytes(b"xB")
+    with Checkpoint(only(), {}, {}) as checkpoint:
+        read = [
+            checkpoint.read(StoredTensor("t", "uint8", (1,), 1, 1, path))
+            for path in (a, b, missing, b, a)
+        ]
+    assert read == [b"A", b"B", None, b"B", b"A"]
+
+
 def test_names_that_collide_once_decoded() -> None:
     packed = (
         stored("x.qweight", "int32", 16, 64),
@@ -1116,30 +1181,37 @@ def test_an_embedding_of_mlx_in_a_folder(tmp_path: Path) -> None:
 def test_what_looks_packed_is_noted(tensor: StoredTensor, is_noted: bool) -> None:
     storage = decode(only(tensor), {}, {"known.weight": (2, 2)})
     assert [part.name for part in storage.tensors] == [tensor.name]
-    assert [f"{tensor.dtype}, packed perhaps" in note for note in storage.notes] == [
+    assert [f"{tensor.dtype}, perhaps packed" in note for note in storage.notes] == [
         True
     ] * is_noted
 
 
 @pytest.mark.parametrize(
-    ("part", "kind", "data", "dtype"),
+    ("attribute", "class_name", "data", "dtype"),
     [
         ("int_data", "AffineQuantizedTensor", {"shape": [64, 128]}, "int8"),
         ("quantized_data", "NF4Tensor", {"shape": [64, 256]}, "nf4"),
         ("qdata", "Int4PreshuffledTensor", {"shape": [64, 256]}, "int4"),
     ],
 )
-def test_other_classes_of_torchao(part: str, kind: str, data: dict[str, Any], dtype: str) -> None:
-    text = json.dumps({"_type": kind, "_data": data, "_tensor_data_names": ["group_scale", part]})
-    values = stored(f"x._weight_{part}", "int8", 64, 128)
-    parts = values, stored("x._weight_group_scale", "float32", 4, 64)
-    (tensor,) = decode(replace(only(*parts), metadata={"x.weight": text}), {}, {}).tensors
+def test_other_classes_of_torchao(
+    attribute: str, class_name: str, data: dict[str, Any], dtype: str
+) -> None:
+    text = json.dumps(
+        {"_type": class_name, "_data": data, "_tensor_data_names": ["group_scale", attribute]}
+    )
+    values = stored(f"x._weight_{attribute}", "int8", 64, 128)
+    tensors = values, stored("x._weight_group_scale", "float32", 4, 64)
+    (tensor,) = decode(replace(only(*tensors), metadata={"x.weight": text}), {}, {}).tensors
     assert (tensor.name, list(tensor.shape), tensor.dtype) == ("x.weight", data["shape"], dtype)
-    assert tensor.scales == parts[1:]
+    assert tensor.scales == tensors[1:]
 
 
 def test_a_name_like_torchaos_without_its_description() -> None:
-    parts = stored("x._weight_int_data", "int8", 64, 128), stored("x._weight_scale", "float32", 64)
-    storage = decode(only(*parts), {}, {})
-    assert [tensor.name for tensor in storage.tensors] == [part.name for part in parts]
+    tensors = (
+        stored("x._weight_int_data", "int8", 64, 128),
+        stored("x._weight_scale", "float32", 64),
+    )
+    storage = decode(only(*tensors), {}, {})
+    assert [tensor.name for tensor in storage.tensors] == [part.name for part in tensors]
     assert storage.notes == ()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import minilm
 from minilm.inspection import extras
-from minilm.inspection.inspector import examine
+from minilm.inspection.inspector import inspect_with_sources
 from minilm.inspection.report import Component, Convention, Report, TensorRow
 
 # Each would do something if it were read as HTML, a template, an escape sequence or Markdown.
@@ -30,10 +30,12 @@ HOSTILE = (
 
 def complete_report(run: Path, other: Path) -> Report:
     """The report of a run with everything that can be asked for; ``other`` is compared with it."""
-    inspection = examine(str(run))
+    inspection = inspect_with_sources(str(run))
     fits = extras.with_fits(inspection, "24GB", context=None, batch=1).fits
     reconciliation = extras.with_reconciliation(inspection, "14.8K").reconciliation
-    difference = extras.with_difference(inspection, examine(str(other)), None).difference
+    difference = extras.with_difference(
+        inspection, inspect_with_sources(str(other)), None
+    ).difference
     statistics = extras.with_statistics(inspection, None).statistics
     return replace(
         inspection.report,

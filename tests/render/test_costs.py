@@ -13,7 +13,7 @@ from minilm.architectures.minilm import layout
 from minilm.config.presets import PRESETS
 from minilm.costs.fits import Fit, fits
 from minilm.costs.memory import training_bytes
-from minilm.inspection.activation_check import Measured
+from minilm.inspection.activation_check import ActivationMeasurement
 from minilm.inspection.report import Report
 from minilm.render.cells import training_method_label
 from minilm.render.sections import build_document
@@ -87,7 +87,7 @@ def test_activations_beside_their_measurement() -> None:
     text = printed(report, full=True)
     assert "activations of 2 × 64 tokens, float32 (exact)" in text
     assert f"{activations['checkpointed']:,}" in text
-    measured = Measured(
+    measured = ActivationMeasurement(
         "cuda", "float32", 2, 64, predicted=1010, saved=1000, allocated=1024, peak=4096
     )
     values = {**asdict(measured), "relative_error": measured.relative_error}

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import minilm
-from minilm.architectures import HUGGING_FACE
+from minilm.architectures.model_types import MODEL_TYPES
 from minilm.config.presets import PRESETS
 from minilm.inspection.report import Report
 from minilm.ledger.symbols import letter_meaning
@@ -46,7 +46,7 @@ def complete(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Report
     return complete_report(tiny_run, other)
 
 
-@pytest.fixture(params=[*HUGGING_FACE, *PRESETS, "tiny run", "one layer"])
+@pytest.fixture(params=[*MODEL_TYPES, *PRESETS, "tiny run", "one layer"])
 def report(request: pytest.FixtureRequest, tmp_path: Path, tiny_run: Path) -> Report:
     """Of every architecture, every preset, a run, and a module without a formula."""
     kind = request.param
@@ -54,7 +54,7 @@ def report(request: pytest.FixtureRequest, tmp_path: Path, tiny_run: Path) -> Re
         return minilm.inspect(tiny_run)
     if kind == "one layer":
         return minilm.inspect(nn.Linear(4, 2))
-    if kind not in HUGGING_FACE:
+    if kind not in MODEL_TYPES:
         return minilm.inspect(kind)
     config = {"model_type": kind} | NEEDED.get(kind, {})
     (tmp_path / "config.json").write_text(json.dumps(config))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from minilm.inspection import extras
-from minilm.inspection.inspector import examine
+from minilm.inspection.inspector import inspect_with_sources
 from tests.render.drawings import printed
 
 
 def answer(number: str) -> str:
-    text = printed(extras.with_reconciliation(examine("gpt2"), number), 200)
+    text = printed(extras.with_reconciliation(inspect_with_sources("gpt2"), number), 200)
     verdict, _, rest = text.partition("\n\n")
     assert verdict == "gpt2: not cross-checked: only the formula is available (124,439,808)"
     return rest

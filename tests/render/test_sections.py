@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 import minilm
 from minilm.inspection import extras
-from minilm.inspection.inspector import examine
+from minilm.inspection.inspector import inspect_with_sources
 from minilm.inspection.report import Component, Report
 from minilm.render.component_groups import component_group, fold_components
 from minilm.render.document import Code, Listing, Paragraph, Section, brief
@@ -61,7 +61,7 @@ def test_witnesses_say_how_they_were_compared(tiny_run: Path) -> None:
 def test_statistics(tmp_path: Path) -> None:
     values = torch.tensor([[0.0, 1.0], [-3.0, float("nan")]])
     target = save(tmp_path / "a.safetensors", w=values, empty_rows=torch.zeros(2, 3))
-    statistics = section(extras.with_statistics(examine(target), None), "statistics")
+    statistics = section(extras.with_statistics(inspect_with_sources(target), None), "statistics")
     *tensors, total = rows(statistics)
     assert total["tensor"] == "total"
     (w,) = [row for row in tensors if row["tensor"] == "w"]
@@ -78,7 +78,9 @@ def test_statistics(tmp_path: Path) -> None:
 def test_difference(tmp_path: Path) -> None:
     a = save(tmp_path / "a.safetensors", w=torch.zeros(2, 2), gone=torch.ones(1), s=torch.ones(2))
     b = save(tmp_path / "b.safetensors", w=torch.eye(2), new=torch.ones(1), s=torch.ones(3))
-    found = section(extras.with_difference(examine(a), examine(b), None), "difference")
+    found = section(
+        extras.with_difference(inspect_with_sources(a), inspect_with_sources(b), None), "difference"
+    )
     assert paragraphs(found) == ["They differ; 0 of 1 compared tensors are identical."]
     assert listing(found, "added (1)") == ("new",)
     assert listing(found, "removed (1)") == ("gone",)
@@ -86,13 +88,15 @@ def test_difference(tmp_path: Path) -> None:
     change, total = rows(found, 1)
     assert (change["change of"], change["same bits"], change["rank"]) == ("w", "50.0%", "2")
     assert total["change of"] == "total"
-    same = section(extras.with_difference(examine(a), examine(a), None), "difference")
+    same = section(
+        extras.with_difference(inspect_with_sources(a), inspect_with_sources(a), None), "difference"
+    )
     assert paragraphs(same) == ["Both hold the same tensors with the same bits."]
     assert set(listing(same, "identical (3)")) == {"gone", "s", "w"}
 
 
 def test_what_fits() -> None:
-    report = extras.with_fits(examine("gpt2"), "1GB", context=None, batch=1)
+    report = extras.with_fits(inspect_with_sources("gpt2"), "1GB", context=None, batch=1)
     assert report.fits is not None
     found = rows(section(report, "fits"))
     assert len(found) == len(report.fits)
@@ -105,16 +109,20 @@ def test_what_fits() -> None:
 
 
 def test_reconciliation() -> None:
-    explained = section(extras.with_reconciliation(examine("gpt2"), "163037184"), "reconciliation")
+    explained = section(
+        extras.with_reconciliation(inspect_with_sources("gpt2"), "163037184"), "reconciliation"
+    )
     assert paragraphs(explained) == ["163037184 is explained exactly:"]
     assert "124,439,808 + 38,597,376" in listing(explained, "")[0]
-    wrong = section(extras.with_reconciliation(examine("gpt2"), "163037185"), "reconciliation")
+    wrong = section(
+        extras.with_reconciliation(inspect_with_sources("gpt2"), "163037185"), "reconciliation"
+    )
     assert paragraphs(wrong) == ["163037185 is NOT explained; the nearest:"]
     assert listing(wrong, "")[0].endswith("; 1 more")
 
 
 def test_what_was_asked_comes_before_the_components() -> None:
-    report = extras.with_fits(examine("gpt2"), "1GB", context=None, batch=1)
+    report = extras.with_fits(inspect_with_sources("gpt2"), "1GB", context=None, batch=1)
     keys = [each.key for each in build_document(report).sections]
     assert keys[:3] == ["witnesses", "fits", "components"]
     requested = [each.key for each in build_document(report).sections if each.requested]

@@ -32,10 +32,10 @@ PIECES = st.sampled_from(
     st.lists(st.integers(0, 100), max_size=6),
     st.sampled_from([*((step,) for step in CLEANING_STEPS), CLEANING_STEPS]),
 )
-def test_the_result_does_not_depend_on_the_cuts(text, places, steps):
-    ends = sorted({min(place, len(text)) for place in places} | {0, len(text)})
-    parts = [text[a:b] for a, b in itertools.pairwise(ends)]
-    assert "".join(clean(parts, steps)) == cleaned(text, *steps)
+def test_the_result_does_not_depend_on_the_chunks(text, boundaries, steps):
+    ends = sorted({min(boundary, len(text)) for boundary in boundaries} | {0, len(text)})
+    chunks = [text[a:b] for a, b in itertools.pairwise(ends)]
+    assert "".join(clean(chunks, steps)) == cleaned(text, *steps)
 
 
 @settings(max_examples=30, deadline=None)
@@ -122,7 +122,7 @@ def test_versions_name_what_a_step_depends_on():
 
 
 def test_memory_is_bounded_on_one_endless_line(monkeypatch):
-    monkeypatch.setattr(module, "LONGEST_LINE", 10)
-    sizes = [len(piece) for piece in clean(["abcd"] * 100, ["nfc"])]
+    monkeypatch.setattr(module, "MAX_LINE_CHARACTERS", 10)
+    sizes = [len(chunk) for chunk in clean(["abcd"] * 100, ["nfc"])]
     assert sum(sizes) == 400
     assert max(sizes) <= 14

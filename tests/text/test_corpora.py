@@ -130,7 +130,7 @@ def test_stdlib_without_sources(tmp_path, monkeypatch):
         ("hollow", "2 empty files"),
         ("*.nothing", "matches no file"),
         ("pipe", "not a regular file"),
-        ("hf:", "no dataset's name"),
+        ("hf:", "no dataset name"),
     ],
 )
 def test_refusals(tmp_path, monkeypatch, source, message):
@@ -160,6 +160,12 @@ def test_a_file_that_cannot_be_read(tmp_path):
         documents_of(corpus)
 
 
+def test_a_file_that_disappears_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(corpora, "_files_below", lambda folder: [tmp_path / "gone.txt"])
+    with pytest.raises(CorpusError, match=r"gone\.txt: cannot be read \(No such file"):
+        open_corpus(str(tmp_path), cache=tmp_path)
+
+
 def test_cleaning_is_applied_and_mends_what_would_be_refused(tmp_path):
     write(tmp_path / "texts", a=b"caf\xe9 \r\n\0", b="\0\x01", c="<p>c</p>")
     corpus = open_corpus(
@@ -174,10 +180,10 @@ def test_cleaning_is_applied_and_mends_what_would_be_refused(tmp_path):
 
 def test_what_is_observed_is_the_raw_bytes_in_order(tmp_path):
     write(tmp_path / "texts", a=b"one \r\n", b="", c="é")
-    seen = []
+    blocks = []
     corpus = open_corpus(str(tmp_path / "texts"), cleaning=["whitespace"], cache=tmp_path)
-    list(corpus.chunks(seen.append))
-    assert b"".join(seen) == "one \r\né".encode()
+    list(corpus.chunks(blocks.append))
+    assert b"".join(blocks) == "one \r\né".encode()
 
 
 @pytest.fixture

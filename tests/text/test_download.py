@@ -1,6 +1,7 @@
 """Downloads against a local server: a good file, and every way it can go wrong."""
 
 import hashlib
+import http.client
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -77,6 +78,16 @@ def test_no_connection(tmp_path):
             download(url, SHA256, tmp_path / "text.txt")
     with pytest.raises(CorpusError, match="no connection"):
         download("nonsense", SHA256, tmp_path / "text.txt")
+
+
+def test_a_connection_that_breaks(server, tmp_path, monkeypatch):
+    def read(*_):
+        raise ConnectionResetError("reset by peer")
+
+    monkeypatch.setattr(http.client.HTTPResponse, "read", read)
+    with pytest.raises(CorpusError, match=r"the connection broke \(reset by peer\)"):
+        download(server.url + "/good", SHA256, tmp_path / "text.txt")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unwritable_folder(server, tmp_path):

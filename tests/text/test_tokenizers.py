@@ -168,7 +168,7 @@ def test_bpe_compresses_and_its_size_is_bounded(built):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_pieces_do_not_show(built, kind, monkeypatch):
-    monkeypatch.setattr(BPETokenizer, "PIECE_CHARACTERS", 40)
+    monkeypatch.setattr(BPETokenizer, "CHUNK_CHARACTERS", 40)
     text = TEXT.replace("\u2028", "")
     library = tokenizers.Tokenizer.from_str(built[kind].to_json())
     assert built[kind].encode(text).tolist() == library.encode(text).ids
@@ -271,6 +271,7 @@ def test_foreign_and_broken_files(built, tmp_path):
         changed(char, "model", "vocab", to={"a": "0"}),
         changed(char, "model", "vocab", to={}),
         changed(char, "decoder", to=None),
+        tokenizers.Tokenizer(models.BPE()).to_str(),
     ]
     path = tmp_path / "tokenizer.json"
     for content in files:

@@ -16,7 +16,9 @@ def blocks_of(data: bytes, size: int) -> list[bytes]:
 def test_any_cut_of_the_bytes_gives_the_text(text):
     for size in (1, 2, 3, 1000):
         assert "".join(decode(blocks_of(text.encode(), size), "a.txt")) == text
-        assert "".join(decode(blocks_of(text.encode(), size), "a.txt", mend=True)) == text
+        assert (
+            "".join(decode(blocks_of(text.encode(), size), "a.txt", replace_invalid=True)) == text
+        )
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 7, 100])
@@ -56,4 +58,7 @@ def test_what_comes_first_is_reported():
 @pytest.mark.parametrize("size", [1, 2, 5, 100])
 def test_mending_reads_bad_bytes_as_windows_1252(size):
     data = "é ".encode() + "“naïve” café €".encode("cp1252") + b"\x81"
-    assert "".join(decode(blocks_of(data, size), "a", mend=True)) == "é “naïve” café €\ufffd"
+    assert (
+        "".join(decode(blocks_of(data, size), "a", replace_invalid=True))
+        == "é “naïve” café €\ufffd"
+    )

@@ -11,11 +11,12 @@ from safetensors.torch import load_file
 from minilm.config import ModelConfig, TrainConfig
 from minilm.errors import FormatError
 from minilm.model.transformer import Transformer
-from minilm.training import checkpoint_writer as checkpoint_writer
+from minilm.training import checkpoint_writer
 from minilm.training.checkpoint_writer import CheckpointWriter
 from minilm.training.optimizers import make_optimizers
 from minilm.training.resume_state import Progress, read_state, state_files
 
+VALIDATION = {"val_loss": "1.0", "val_dtype": "float32"}
 SETTINGS = {"source": "x", "cleaning": [], "sha256": "0", "train": {}}
 
 
@@ -25,14 +26,14 @@ def model() -> Transformer:
 
 
 @pytest.fixture
-def saver(model: Transformer) -> Any:
-    made = CheckpointWriter(model, make_optimizers(model, TrainConfig(), torch.float32), keep=2)
-    yield made
-    made.close()
+def writer(model: Transformer) -> Any:
+    writer = CheckpointWriter(model, make_optimizers(model, TrainConfig(), torch.float32), keep=2)
+    yield writer
+    writer.close()
 
 
 def test_what_is_written_is_what_was_there_when_it_was_asked(
-    saver: CheckpointWriter, model: Transformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    writer: CheckpointWriter, model: Transformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     may_write, write = threading.Event(), checkpoint_writer.write_tensors
 
@@ -43,12 +44,12 @@ def test_what_is_written_is_what_was_there_when_it_was_asked(
     monkeypatch.setattr(checkpoint_writer, "write_tensors", slow)
     before = model.final_norm.weight.detach().clone()
     progress = Progress(step=3)
-    saver.save(tmp_path, progress, SETTINGS, val_loss="1.0")
+    writer.save(tmp_path, progress, SETTINGS, validation=VALIDATION)
     with torch.no_grad():  # training goes on while the thread waits
         model.final_norm.weight += 1
     progress.step = 4
     may_write.set()
-    saver.wait()
+    writer.wait()
     saved = read_state(tmp_path)
     assert saved.progress.step == 3
     assert torch.equal(saved.tensors["model.final_norm.weight"], before)
@@ -56,7 +57,7 @@ def test_what_is_written_is_what_was_there_when_it_was_asked(
 
 
 def test_weights_are_on_the_disk_before_the_state_that_chose_them(
-    saver: CheckpointWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    writer: CheckpointWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: list[str] = []
     weights, state = checkpoint_writer.write_tensors, checkpoint_writer.write_state
@@ -66,16 +67,16 @@ def test_weights_are_on_the_disk_before_the_state_that_chose_them(
     monkeypatch.setattr(
         checkpoint_writer, "write_state", lambda *a, **k: (order.append("state"), state(*a, **k))
     )
-    saver.save(tmp_path, Progress(step=1), SETTINGS, val_loss="1.0")
-    saver.save(tmp_path, Progress(step=2), SETTINGS, val_loss=None)
-    saver.wait()
+    writer.save(tmp_path, Progress(step=1), SETTINGS, validation=VALIDATION)
+    writer.save(tmp_path, Progress(step=2), SETTINGS, validation=None)
+    writer.wait()
     assert order == ["weights", "state", "state"]
 
 
-def test_the_newest_states_are_kept(saver: CheckpointWriter, tmp_path: Path) -> None:
+def test_the_newest_states_are_kept(writer: CheckpointWriter, tmp_path: Path) -> None:
     for step in (0, 9, 10, 100):
-        saver.save(tmp_path, Progress(step=step), SETTINGS, val_loss=None)
-    saver.wait()
+        writer.save(tmp_path, Progress(step=step), SETTINGS, validation=None)
+    writer.wait()
     assert [path.name for path in state_files(tmp_path)] == [
         "step-000000100.safetensors",
         "step-000000010.safetensors",
@@ -83,33 +84,33 @@ def test_the_newest_states_are_kept(saver: CheckpointWriter, tmp_path: Path) -> 
 
 
 def test_a_damaged_state_gives_way_to_the_one_before(
-    saver: CheckpointWriter, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    writer: CheckpointWriter, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for step in (5, 6):
-        saver.save(tmp_path, Progress(step=step), SETTINGS, val_loss=None)
-    saver.wait()
+        writer.save(tmp_path, Progress(step=step), SETTINGS, validation=None)
+    writer.wait()
     newest, older = state_files(tmp_path)
     newest.write_bytes(newest.read_bytes()[:-1])
     assert read_state(tmp_path).progress.step == 5
-    assert "going on from step-000000005.safetensors" in capsys.readouterr().err
+    assert "going on from step-000000005.safetensors" in caplog.text
     older.write_bytes(b"")
     with pytest.raises(FormatError, match=r"step-000000006\.safetensors"):
         read_state(tmp_path)
 
 
 def test_a_failure_in_the_thread_is_raised_by_the_next_call(
-    saver: CheckpointWriter, tmp_path: Path
+    writer: CheckpointWriter, tmp_path: Path
 ) -> None:
-    saver.save(tmp_path / "missing", Progress(), SETTINGS, val_loss="1.0")
+    writer.save(tmp_path / "missing", Progress(), SETTINGS, validation=VALIDATION)
     with pytest.raises(FileNotFoundError, match=r"missing"):
-        saver.wait()
-    saver.save(tmp_path, Progress(), SETTINGS, val_loss="1.0")  # and it can go on
-    saver.wait()
+        writer.wait()
+    writer.save(tmp_path, Progress(), SETTINGS, validation=VALIDATION)  # and it can go on
+    writer.wait()
     assert read_state(tmp_path).progress.step == 0
 
 
-def test_copies_are_allocated_once(saver: CheckpointWriter, tmp_path: Path) -> None:
-    saver.save(tmp_path, Progress(), SETTINGS, val_loss=None)
-    places = {name: copy.data_ptr() for name, copy in saver._copies.items()}
-    saver.save(tmp_path, Progress(step=1), SETTINGS, val_loss=None)
-    assert {name: copy.data_ptr() for name, copy in saver._copies.items()} == places
+def test_copies_are_allocated_once(writer: CheckpointWriter, tmp_path: Path) -> None:
+    writer.save(tmp_path, Progress(), SETTINGS, validation=None)
+    places = {name: copy.data_ptr() for name, copy in writer._copies.items()}
+    writer.save(tmp_path, Progress(step=1), SETTINGS, validation=None)
+    assert {name: copy.data_ptr() for name, copy in writer._copies.items()} == places

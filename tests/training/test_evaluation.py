@@ -6,7 +6,6 @@ import math
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,9 +18,7 @@ from minilm.model.transformer import Transformer
 from minilm.text.tokenizers import ByteTokenizer
 from minilm.training import evaluation
 from minilm.training.runtime import resolve
-from tests.conftest import TINY_MODEL
-
-ROOT = Path(__file__).parents[2]
+from tests.conftest import ROOT, TINY_MODEL
 
 
 def dataset(tokens: int) -> Dataset:
@@ -32,13 +29,16 @@ def dataset(tokens: int) -> Dataset:
 
 
 @pytest.mark.parametrize("tokens", [65, 300, 129])
-def test_it_is_the_mean_over_every_target(monkeypatch: pytest.MonkeyPatch, tokens: int) -> None:
+def test_it_is_the_mean_over_every_target(
+    monkeypatch: pytest.MonkeyPatch, auto_dtype: str, tokens: int
+) -> None:
     config = PRESETS["nano"].model_config(**TINY_MODEL | {"vocab_size": 256})
     model = Transformer(config, torch.Generator().manual_seed(1)).train()
     runtime = resolve(TrainConfig(device="cpu", compile="off"), flops=1.0)
     data, t = dataset(tokens), config.context_length
     monkeypatch.setattr(evaluation, "TOKENS_PER_BATCH", 2 * t)
-    with torch.no_grad():
+    assert runtime.dtype_name == auto_dtype
+    with torch.no_grad(), runtime.autocast():
         nats = 0.0
         for start in range(0, tokens - 1, t):
             window = torch.from_numpy(data.val[start : start + t + 1].astype(np.int64))
@@ -60,7 +60,7 @@ def peak():
 
 config = PRESETS["nano"].model_config(vocab_size=256, num_layers=1)
 model = Transformer(config)
-runtime = resolve(TrainConfig(device="cpu", compile="off"), flops=1.0)
+runtime = resolve(TrainConfig(device="cpu", compile="off", dtype=sys.argv[1]), flops=1.0)
 data = dataset(60 * evaluation.TOKENS_PER_BATCH)
 few = dataclasses.replace(data, val=data.val[: 5 * evaluation.TOKENS_PER_BATCH])
 evaluation.evaluate(model, few, config.context_length, runtime)
@@ -70,12 +70,13 @@ print(peak() - before)
 """
 
 
-def test_memory_does_not_grow_with_the_validation_split() -> None:
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_memory_does_not_grow_with_the_validation_split(dtype: str) -> None:
     # glibc raises this threshold to 32 MiB by itself once a program has freed a block as large,
     # as encoding a text does; what is below it lives on the heap, which one small block can pin.
     heap = {"MALLOC_MMAP_THRESHOLD_": str(2**26), "MALLOC_TRIM_THRESHOLD_": str(2**27)}
     done = subprocess.run(
-        [sys.executable, "-c", MEMORY],
+        [sys.executable, "-c", MEMORY, dtype],
         env=os.environ | heap,
         cwd=ROOT,
         check=True,

@@ -6,14 +6,14 @@ import math
 import pytest
 
 from minilm.config import TrainConfig
-from minilm.training.lr_schedule import batch_shape, momentum, rate_factor
+from minilm.training.lr_schedule import batch_shape, lr_multiplier, momentum
 
-FIELDS = {"max_steps": 110, "warmup_steps": 10, "final_learning_rate": 0.1}
+FIELDS = {"max_steps": 110, "warmup_steps": 10, "final_lr_fraction": 0.1}
 
 
 def rates(**fields: object) -> list[float]:
     config = TrainConfig(**FIELDS | fields)
-    return [rate_factor(step, config) for step in range(config.max_steps)]
+    return [lr_multiplier(step, config) for step in range(config.max_steps)]
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "wsd", "constant"])
@@ -26,7 +26,7 @@ def test_decay_falls_to_the_floor_after_the_last_step(schedule: str) -> None:
     values = rates(schedule=schedule, max_steps=110)
     assert values[10] == 1.0
     assert 0.1 < values[-1] < 0.2
-    after = rate_factor(110, TrainConfig(**FIELDS | {"schedule": schedule, "max_steps": 110}))
+    after = lr_multiplier(110, TrainConfig(**FIELDS | {"schedule": schedule, "max_steps": 110}))
     assert after == pytest.approx(0.1)
     assert all(a >= b for a, b in itertools.pairwise(values[10:]))
 

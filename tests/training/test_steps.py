@@ -19,9 +19,12 @@ from minilm.data.shards import prepare
 from minilm.model.transformer import Transformer
 from minilm.text.corpora import open_corpus
 from minilm.training.runtime import resolve
+from minilm.training.setup import DataSource, RunSpec
 from minilm.training.signals import StopRequest
 from minilm.training.trainer import Trainer
 from tests.conftest import TINY_MODEL
+
+pytestmark = pytest.mark.usefixtures("auto_dtype")
 
 # What reads a value back from a device, which on CUDA waits for all that was queued before.
 READS_BACK = {
@@ -52,8 +55,8 @@ def resident_bytes() -> int:
 
 
 @pytest.fixture
-def loop(text_file: Path, cache: Path, tmp_path: Path) -> Any:
-    def make(**settings: Any) -> Trainer:
+def make_trainer(text_file: Path, cache: Path, tmp_path: Path) -> Any:
+    def build(**settings: Any) -> Trainer:
         config = TrainConfig(
             **{"batch_size": 4, "warmup_steps": 5, "device": "cpu", "compile": "off"} | settings
         )
@@ -68,34 +71,36 @@ def loop(text_file: Path, cache: Path, tmp_path: Path) -> Any:
         )
         model = Transformer(PRESETS["nano"].model_config(**TINY_MODEL | {"vocab_size": 256}))
         runtime = resolve(config, flops=1.0)
-        return Trainer(model, config, data, tmp_path, runtime, {}, None, StopRequest())
+        source = DataSource(str(text_file), (), cache)
+        spec = RunSpec(tmp_path, model, config, data, source, runtime)
+        return Trainer(spec, StopRequest())
 
-    return make
+    return build
 
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"optimizer": "adamw"}, {"gradient_accumulation": 2, "l1": 1e-4}, {"dtype": "bfloat16"}],
+    [{}, {"optimizer": "adamw"}, {"gradient_accumulation": 2, "l1_weight": 1e-4}],
 )
-def test_a_step_reads_nothing_back(loop: Any, settings: dict) -> None:
-    made = loop(**settings)
-    made._step()  # AdamW makes its state at its first step
+def test_a_step_reads_nothing_back(make_trainer: Any, settings: dict) -> None:
+    trainer = make_trainer(**settings)
+    trainer._step()  # AdamW makes its state at its first step
     with Operations() as operations:
-        made._step()
+        trainer._step()
     assert operations.seen["aten::mm"] > 10  # it did see the step
     assert not READS_BACK & operations.seen.keys()
     with Operations() as operations:
-        made._reading()
+        trainer._metrics_line()
     assert READS_BACK & operations.seen.keys(), "and this is what it looks like when one is read"
 
 
-def test_2000_steps_leave_nothing_behind(loop: Any) -> None:
-    made = loop(max_steps=10_000)
+def test_2000_steps_leave_nothing_behind(make_trainer: Any) -> None:
+    trainer = make_trainer(max_steps=10_000)
 
     def after(steps: int) -> tuple[int, int, int]:
         for _ in range(steps):
-            made._step()
-        made._reading()
+            trainer._step()
+        trainer._metrics_line()
         gc.collect()
         # By type: some modules of torch warn when an object of theirs is asked for its class.
         tensors = [each for each in gc.get_objects() if issubclass(type(each), torch.Tensor)]
@@ -107,38 +112,38 @@ def test_2000_steps_leave_nothing_behind(loop: Any) -> None:
     assert second[2] - first[2] < 8e6  # 4 KB a step, where one step allocates and frees some 500
 
 
-def test_a_gradient_that_is_not_finite_is_never_saved(loop: Any, tmp_path: Path) -> None:
-    made = loop()
-    made._step()
-    assert made.save()
-    made._step()
-    made.norm = torch.tensor(math.nan)  # the loss was finite, the weights no longer are
-    assert not made.save()
-    made.saver.close()
+def test_a_gradient_that_is_not_finite_is_never_saved(make_trainer: Any, tmp_path: Path) -> None:
+    trainer = make_trainer()
+    trainer._step()
+    assert trainer.save()
+    trainer._step()
+    trainer.norm = torch.tensor(math.nan)  # the loss was finite, the weights no longer are
+    assert not trainer.save()
+    trainer.checkpoints.close()
     assert [path.name for path in (tmp_path / "resume").iterdir()] == ["step-000000001.safetensors"]
 
 
 @pytest.mark.parametrize("gradient_clip", [0.0, 1.0])
-def test_an_overflow_of_float16_changes_no_weight(loop: Any, gradient_clip: float) -> None:
-    made = loop(dtype="float16", gradient_clip=gradient_clip)
-    made._step()
-    before = {name: p.detach().clone() for name, p in made.model.named_parameters()}
-    made.scaler.load_state_dict(made.scaler.state_dict() | {"scale": 1e30})
-    made._step()
-    for name, parameter in made.model.named_parameters():
+def test_an_overflow_of_float16_changes_no_weight(make_trainer: Any, gradient_clip: float) -> None:
+    trainer = make_trainer(dtype="float16", gradient_clip=gradient_clip)
+    trainer._step()
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    trainer.scaler.load_state_dict(trainer.scaler.state_dict() | {"scale": 1e30})
+    trainer._step()
+    for name, parameter in trainer.model.named_parameters():
         assert torch.equal(parameter, before[name]), name
-    assert made.scaler.get_scale() == pytest.approx(5e29)
-    line = made._reading()
+    assert trainer.scaler.get_scale() == pytest.approx(5e29)
+    line = trainer._metrics_line()
     assert line is not None
     assert "grad_norm" not in line  # it was infinite
 
 
-def test_a_jump_of_the_loss_is_counted_and_said(
-    loop: Any, capsys: pytest.CaptureFixture[str]
+def test_a_jump_of_the_loss_is_counted_and_logged(
+    make_trainer: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    made = loop()
-    with made._bar() as bar:
-        for loss in (3.0, 2.9, 2.8, 2.9, 4.5, 2.8, 2.8):
-            made._watch_for_spikes(loss, bar)
-    assert made.progress.loss_spikes == 1
-    assert capsys.readouterr().err.count("loss spike: 4.500 after 2.9") == 1
+    caplog.set_level("INFO", "minilm")
+    trainer = make_trainer()
+    for loss in (3.0, 2.9, 2.8, 2.9, 4.5, 2.8, 2.8):
+        trainer._watch_for_spikes(loss)
+    assert trainer.progress.loss_spikes == 1
+    assert caplog.text.count("loss spike: 4.500 after 2.9") == 1

@@ -11,7 +11,7 @@ from minilm.config import ModelConfig
 from minilm.training import throughput as meters
 from minilm.training.resume_state import Progress
 from minilm.training.runtime import Runtime
-from minilm.training.throughput import Throughput
+from minilm.training.throughput import Throughput, measured_peak_flops, peak_flops
 
 
 class Clock:
@@ -68,3 +68,12 @@ def test_a_resumed_run_adds_up(clock: Clock, monkeypatch: pytest.MonkeyPatch) ->
     made.reading(2000)
     assert made.average(2000) == 100.0  # of this process alone
     assert make(joules=None).joules() is None  # an earlier process could not read it
+
+
+def test_a_cpu_is_measured() -> None:
+    assert 1e8 < measured_peak_flops(torch.float32) < 1e15
+
+
+def test_an_unknown_peak_is_none() -> None:
+    assert peak_flops(torch.device("mps"), torch.float32) is None
+    assert peak_flops(torch.device("cuda"), torch.float32) is None

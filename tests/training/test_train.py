@@ -24,6 +24,10 @@ from minilm.training.resume_state import read_state
 from minilm.training.train import resume, train
 from tests.conftest import TINY_MODEL, TINY_SETTINGS, make_text
 
+pytestmark = pytest.mark.usefixtures("auto_dtype")
+
+SETTINGS = TINY_SETTINGS | {"dtype": "auto"}
+
 
 @pytest.fixture
 def go(text_file: Path, cache: Path, tmp_path: Path) -> Any:
@@ -35,7 +39,7 @@ def go(text_file: Path, cache: Path, tmp_path: Path) -> Any:
             run_dir=tmp_path / name,
             tokenizer="byte",
             model=TINY_MODEL | (model or {}),
-            settings=TINY_SETTINGS | settings,
+            settings=SETTINGS | settings,
             cache=cache,
         )
 
@@ -54,33 +58,34 @@ def weights(folder: Path) -> bytes:
     return (folder / "model.safetensors").read_bytes()
 
 
-def test_a_run_folder_holds_what_is_documented(tiny_run: Path, text_file: Path) -> None:
-    assert sorted(path.name for path in tiny_run.iterdir()) == [
+def test_a_run_folder_holds_what_is_documented(auto_run: Path, text_file: Path) -> None:
+    assert sorted(path.name for path in auto_run.iterdir()) == [
         "config.json",
         "metrics.jsonl",
         "model.safetensors",
+        "report.html",
         "resume",
         "samples.jsonl",
         "summary.json",
         "tokenizer.json",
     ]
-    summary = json.loads((tiny_run / "summary.json").read_text())
+    summary = json.loads((auto_run / "summary.json").read_text())
     assert summary["steps"] == 12
     assert summary["tokens"] == 12 * 4 * 16
     assert summary["stopped_because"] == "max_steps"
     assert summary["data"]["bytes"] == text_file.stat().st_size
-    assert summary["parameters"] == minilm.inspect(str(tiny_run)).parameters.total
+    assert summary["parameters"] == minilm.inspect(str(auto_run)).parameters.total
     assert set(summary) == {
         *("steps", "tokens", "seconds", "best_val_loss", "best_val_bits_per_byte"),
         *("stopped_because", "parameters", "device", "dtype", "tokens_per_second", "data"),
         *("model_flops_utilisation", "peak_flops", "energy_joules", "loss_spikes"),
-        *("minilm", "torch", "seed"),
+        *("minilm", "torch", "seed", "val_dtype"),
     }
     assert set(summary["data"]) == {"source", "bytes", "sha256", "train_tokens", "val_tokens"}
 
 
-def test_metrics_have_the_documented_fields_and_the_loss_falls(tiny_run: Path) -> None:
-    lines = read_metrics(tiny_run / "metrics.jsonl")
+def test_metrics_have_the_documented_fields_and_the_loss_falls(auto_run: Path) -> None:
+    lines = read_metrics(auto_run / "metrics.jsonl")
     logged = [line for line in lines if "train_loss" in line]
     evaluated = [line for line in lines if "val_loss" in line]
     assert [line["step"] for line in logged] == [2, 4, 6, 8, 10, 12]
@@ -98,29 +103,35 @@ def test_metrics_have_the_documented_fields_and_the_loss_falls(tiny_run: Path) -
     assert seconds == sorted(seconds)
 
 
-def test_validation_is_the_mean_over_every_target(tiny_run: Path, text_file: Path) -> None:
+def test_validation_is_the_mean_over_every_target(
+    auto_run: Path, auto_dtype: str, text_file: Path
+) -> None:
     text = text_file.read_bytes()
     split = torch.tensor(list(text[int(len(text) * (1 - 0.1)) :]))
-    model, _ = load(tiny_run)
+    model, _ = load(auto_run)
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=auto_dtype == "bfloat16")
     losses = []
     for start in range(0, len(split) - 1, 16):
         window = split[start : start + 17]
-        logits = model(window[None, :-1])[0]
+        with autocast:
+            logits = model(window[None, :-1])[0].float()
         losses += F.cross_entropy(logits, window[1:], reduction="none").tolist()
-    with safe_open(tiny_run / "model.safetensors", "pt") as stream:
+    with safe_open(auto_run / "model.safetensors", "pt") as stream:
         metadata = stream.metadata()
+    summary = json.loads((auto_run / "summary.json").read_text())
+    assert metadata["val_dtype"] == summary["val_dtype"] == auto_dtype
     assert len(losses) == len(split) - 1
-    assert float(metadata["val_loss"]) == pytest.approx(sum(losses) / len(losses), abs=1e-5)
-    best = json.loads((tiny_run / "summary.json").read_text())["best_val_loss"]
-    assert best == pytest.approx(sum(losses) / len(losses), abs=1e-5)
+    mean = pytest.approx(sum(losses) / len(losses), abs=1e-5)
+    assert float(metadata["val_loss"]) == mean
+    assert summary["best_val_loss"] == mean
 
 
-def test_load_is_frozen_in_eval_mode_and_thaws(tiny_run: Path) -> None:
-    model, tokenizer = minilm.load(tiny_run)
+def test_load_is_frozen_in_eval_mode_and_thaws(auto_run: Path) -> None:
+    model, tokenizer = minilm.load(auto_run)
     assert not model.training
     assert not any(parameter.requires_grad for parameter in model.parameters())
     assert tokenizer.vocab_size == 256
-    thawed = minilm.load(tiny_run, trainable=True).model
+    thawed = minilm.load(auto_run, trainable=True).model
     assert thawed.training
     assert all(parameter.requires_grad for parameter in thawed.parameters())
 
@@ -208,7 +219,7 @@ def test_resume_notices_that_the_data_changed(tmp_path: Path, cache: Path) -> No
         run_dir=folder,
         tokenizer="byte",
         model=TINY_MODEL,
-        settings=TINY_SETTINGS,
+        settings=SETTINGS,
         cache=cache,
     )
     data.write_text(make_text(3000, seed=1))
@@ -258,6 +269,7 @@ def test_a_step_is_adamw_on_the_mean_of_its_micro_batches(
     go: Any, text_file: Path, cache: Path
 ) -> None:
     outcome = go(
+        dtype="float32",
         gradient_accumulation=3,
         max_steps=1,
         eval_every=1,
@@ -299,10 +311,10 @@ def test_a_step_is_adamw_on_the_mean_of_its_micro_batches(
 def test_early_stopping_counts_evaluations_without_progress(
     go: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import minilm.training.trainer as loop
+    import minilm.training.trainer as trainer
 
     losses = iter([3.0, 2.0, 2.5, 2.1, 1.9, 2.0, 2.1, 2.2, 0.1])
-    monkeypatch.setattr(loop, "evaluate", lambda *_: Validation(next(losses), 1.0))
+    monkeypatch.setattr(trainer, "evaluate", lambda *_: Validation(next(losses), 1.0))
     outcome = go(eval_every=1, early_stopping=3)
     assert outcome.stopped_because == "early_stopping"
     assert outcome.summary["steps"] == 8
@@ -312,10 +324,10 @@ def test_early_stopping_counts_evaluations_without_progress(
 def test_patience_is_kept_over_a_stop(
     go: Any, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import minilm.training.trainer as loop
+    import minilm.training.trainer as trainer
 
     losses = iter([1.0, 2.0, 3.0, 4.0, 5.0])
-    monkeypatch.setattr(loop, "evaluate", lambda *_: Validation(next(losses), 1.0))
+    monkeypatch.setattr(trainer, "evaluate", lambda *_: Validation(next(losses), 1.0))
     folder = go(eval_every=1, early_stopping=4, max_steps=3).run_dir
     outcome = resume(folder, settings={"max_steps": 12}, cache=cache)
     assert outcome.stopped_because == "early_stopping"
@@ -329,16 +341,23 @@ def test_a_length_that_grows_ends_at_the_models(go: Any) -> None:
     assert go(initial_context_length=16).summary["tokens"] == 12 * 4 * 16
 
 
-def test_the_best_weights_are_kept_not_the_last(go: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    import minilm.training.trainer as loop
+def test_the_best_weights_are_kept_not_the_last(
+    go: Any, auto_dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import minilm.training.trainer as trainer
 
     best = go("best", max_steps=8)  # the same steps, ending where the other run is best
     losses = iter([3.0, 2.0, 4.0])
-    monkeypatch.setattr(loop, "evaluate", lambda *_: Validation(next(losses), 1.0))
+    monkeypatch.setattr(trainer, "evaluate", lambda *_: Validation(next(losses), 1.0))
     outcome = go("all", schedule="constant")
     assert outcome.summary["steps"] == 12
     with safe_open(outcome.run_dir / "model.safetensors", "pt") as stream:
-        assert stream.metadata() == {"format": "pt", "step": "8", "val_loss": "2.000000"}
+        assert stream.metadata() == {
+            "format": "pt",
+            "step": "8",
+            "val_loss": "2.000000",
+            "val_dtype": auto_dtype,
+        }
     monkeypatch.undo()
     same = go("same", max_steps=8, schedule="constant")
     assert weights(same.run_dir)[-4000:] == weights(outcome.run_dir)[-4000:]
@@ -356,16 +375,16 @@ def test_target_and_time_end_a_run(go: Any) -> None:
 def test_a_loss_that_is_not_finite_keeps_the_last_good_weights(
     go: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import minilm.training.trainer as loop
+    import minilm.training.trainer as trainer
 
-    true_loss, calls = loop.next_token_loss, []
+    true_loss, calls = trainer.next_token_loss, []
 
     def broken(model: Any, inputs: Any, targets: Any) -> torch.Tensor:
         calls.append(1)
         loss = true_loss(model, inputs, targets)
         return loss * float("nan") if len(calls) > 6 else loss
 
-    monkeypatch.setattr(loop, "next_token_loss", broken)
+    monkeypatch.setattr(trainer, "next_token_loss", broken)
     outcome = go("broken")
     assert outcome.stopped_because == "non_finite_loss"
     assert outcome.summary["steps"] == 8  # where the next line of metrics was due
@@ -383,19 +402,19 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_weights(
         assert stream.metadata()["step"] == "4"
 
 
-def test_init_from_goes_on_from_trained_weights(go: Any, tiny_run: Path, cache: Path) -> None:
-    data = Path(str(tiny_run) + "-other.txt")
+def test_init_from_goes_on_from_trained_weights(go: Any, auto_run: Path, cache: Path) -> None:
+    data = Path(str(auto_run) + "-other.txt")
     data.write_text(make_text(3000, seed=3))
-    folder = tiny_run.parent / "tuned"
+    folder = auto_run.parent / "tuned"
     outcome = train(
         data=str(data),
         run_dir=folder,
-        init_from=tiny_run,
+        init_from=auto_run,
         model={"dropout": 0.1},
-        settings=TINY_SETTINGS | {"learning_rate": 1e-9, "muon_learning_rate": 1e-9},
+        settings=SETTINGS | {"learning_rate": 1e-9, "muon_learning_rate": 1e-9},
         cache=cache,
     )
-    base, tuned = load(tiny_run).model, load(folder).model
+    base, tuned = load(auto_run).model, load(folder).model
     assert tuned.config.dropout == 0.1
     for (name, a), b in zip(base.named_parameters(), tuned.parameters(), strict=True):
         torch.testing.assert_close(a, b, msg=name, rtol=0, atol=1e-6)
@@ -403,10 +422,10 @@ def test_init_from_goes_on_from_trained_weights(go: Any, tiny_run: Path, cache: 
     with pytest.raises(FormatError, match="the weights are not those of this config"):
         train(
             data=str(data),
-            run_dir=tiny_run.parent / "no",
-            init_from=tiny_run,
+            run_dir=auto_run.parent / "no",
+            init_from=auto_run,
             model={"num_layers": 3},
-            settings=TINY_SETTINGS,
+            settings=SETTINGS,
             cache=cache,
         )
     shutil.rmtree(folder)
@@ -422,7 +441,7 @@ def test_other_tokenizers_train_too(
         tokenizer=kind,
         vocab_size=300 if kind == "bpe" else None,
         model=TINY_MODEL,
-        settings=TINY_SETTINGS,
+        settings=SETTINGS,
         cache=cache,
     )
     model, tokenizer = load(outcome.run_dir)

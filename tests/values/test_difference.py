@@ -31,8 +31,8 @@ def compare(folder: Path, before: Tensors, after: Tensors) -> Difference:
 
 
 def change(folder: Path, before: torch.Tensor, after: torch.Tensor) -> Change:
-    (found,) = compare(folder, {"x": before}, {"x": after}).changes
-    return found
+    (result,) = compare(folder, {"x": before}, {"x": after}).changes
+    return result
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -41,33 +41,33 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def test_names_shapes_and_dtypes(tmp_path: Path) -> None:
     one = torch.ones(2, 3)
-    found = compare(
+    result = compare(
         tmp_path,
         {"same": one, "gone": one + 1, "shape": one + 2, "dtype": one.clone()},
         {"same": one, "new": one + 1, "shape": torch.ones(3, 2), "dtype": one.half()},
     )
-    assert found.added == ("new",)
-    assert found.removed == ("gone",)
-    assert found.reshaped == (Reshaped("shape", (2, 3), (3, 2)),)
-    assert found.retyped == (Renamed("dtype", "float32", "float16"),)
-    assert found.retied == ()
-    assert {c.name: c.identical for c in found.changes} == {"same": 1.0, "dtype": 1.0}
-    assert not found.identical
+    assert result.added == ("new",)
+    assert result.removed == ("gone",)
+    assert result.reshaped == (Reshaped("shape", (2, 3), (3, 2)),)
+    assert result.retyped == (Renamed("dtype", "float32", "float16"),)
+    assert result.retied == ()
+    assert {c.name: c.identical for c in result.changes} == {"same": 1.0, "dtype": 1.0}
+    assert not result.identical
 
 
 def test_the_same_files_are_identical_even_where_they_are_not_numbers(tmp_path: Path) -> None:
     tensors = {"x": torch.tensor([[1.0, math.nan], [math.inf, -0.0]]), "n": torch.tensor(7)}
-    found = compare(tmp_path, tensors, tensors)
-    assert found.identical
-    assert found.total.norm == 0
-    assert found.total.identical == 1
-    assert next(c for c in found.changes if c.name == "n").max_index == ()
+    result = compare(tmp_path, tensors, tensors)
+    assert result.identical
+    assert result.total.norm == 0
+    assert result.total.identical == 1
+    assert next(c for c in result.changes if c.name == "n").max_index == ()
 
 
 def test_minus_zero_is_another_bit_pattern(tmp_path: Path) -> None:
-    found = change(tmp_path, torch.tensor([0.0, 1.0]), torch.tensor([-0.0, 1.0]))
-    assert found.identical == 0.5
-    assert found.norm == 0
+    result = change(tmp_path, torch.tensor([0.0, 1.0]), torch.tensor([-0.0, 1.0]))
+    assert result.identical == 0.5
+    assert result.norm == 0
 
 
 @pytest.mark.parametrize(
@@ -92,11 +92,11 @@ def test_ties_that_come_and_go(
     a = header(tmp_path / "a", table if ties_a else own)
     b = header(tmp_path / "b", table if ties_b else own)
     if from_header:
-        found = difference(replace(a, shared=ties_a), replace(b, shared=ties_b))
+        result = difference(replace(a, shared=ties_a), replace(b, shared=ties_b))
     else:
-        found = difference(a, b, ties_a=ties_a, ties_b=ties_b)
-    assert found.retied == ((retied,) if retied else ())
-    assert found.added == found.removed == ()
+        result = difference(a, b, ties_a=ties_a, ties_b=ties_b)
+    assert result.retied == ((retied,) if retied else ())
+    assert result.added == result.removed == ()
 
 
 def test_a_name_that_both_tie_alike_is_neither_added_nor_removed(tmp_path: Path) -> None:
@@ -107,14 +107,14 @@ def test_a_name_that_both_tie_alike_is_neither_added_nor_removed(tmp_path: Path)
         header(tmp_path / "b", {**table, "head": table["table"] + 0}),
     )
     for a, b in ((short, long), (long, short)):
-        found = difference(a, b, ties_a=ties, ties_b=ties)
-        assert found.added == found.removed == found.retied == ()
-        assert found.identical
+        result = difference(a, b, ties_a=ties, ties_b=ties)
+        assert result.added == result.removed == result.retied == ()
+        assert result.identical
 
 
 def test_other_names_throughout_are_noticed(tmp_path: Path) -> None:
-    found = compare(tmp_path, {"blk.0.w": torch.ones(2)}, {"layers.0.w": torch.ones(2)})
-    assert found.nothing_in_common
+    result = compare(tmp_path, {"blk.0.w": torch.ones(2)}, {"layers.0.w": torch.ones(2)})
+    assert result.nothing_in_common
     assert not compare(
         tmp_path, {"x": torch.ones(2)}, {"y": torch.ones(2), "x": torch.ones(3)}
     ).nothing_in_common
@@ -125,10 +125,10 @@ def test_what_is_left_out_is_not_compared(tmp_path: Path) -> None:
     one, other = torch.ones(2, 3), torch.ones(6)
     a = header(tmp_path / "a", {"x": one, "w": one + 1})
     b = header(tmp_path / "b", {"x": one, "w": other})
-    found = difference(a, b, left_out={"w": Unread("w", "packed", 12)})
-    assert found.unread == (Unread("w", "packed", 12),)
-    assert found.reshaped == ()
-    assert (found.total.count, found.values) == (6, 18)
+    result = difference(a, b, left_out={"w": Unread("w", "packed", 12)})
+    assert result.unread == (Unread("w", "packed", 12),)
+    assert result.reshaped == ()
+    assert (result.total.count, result.values) == (6, 18)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
@@ -138,35 +138,37 @@ def test_distances(tmp_path: Path, dtype: torch.dtype, shape: tuple[int, ...]) -
     after = before.clone()
     flat = after.view(-1)
     flat[::3] += random(flat[::3].numel(), seed=1).to(dtype)
-    found = change(tmp_path, before, after)
+    result = change(tmp_path, before, after)
     a, b = before.double().view(-1), after.double().view(-1)
     d = b - a
-    place = int(d.abs().argmax())
-    assert found.identical == pytest.approx((a == b).double().mean().item(), rel=1e-12)
-    assert found.norm == pytest.approx(d.norm().item(), rel=1e-12)
-    assert found.relative == pytest.approx((d.norm() / a.norm()).item(), rel=1e-12)
-    assert found.cosine == pytest.approx((a @ b / a.norm() / b.norm()).item(), rel=1e-12)
-    assert found.max_change == d.abs().max().item()
-    assert found.max_index == tuple(int(i) for i in torch.unravel_index(torch.tensor(place), shape))
+    index = int(d.abs().argmax())
+    assert result.identical == pytest.approx((a == b).double().mean().item(), rel=1e-12)
+    assert result.norm == pytest.approx(d.norm().item(), rel=1e-12)
+    assert result.relative == pytest.approx((d.norm() / a.norm()).item(), rel=1e-12)
+    assert result.cosine == pytest.approx((a @ b / a.norm() / b.norm()).item(), rel=1e-12)
+    assert result.max_change == d.abs().max().item()
+    assert result.max_index == tuple(
+        int(i) for i in torch.unravel_index(torch.tensor(index), shape)
+    )
 
 
 def test_another_dtype_is_compared_by_value(tmp_path: Path) -> None:
     before = torch.tensor([1.0, 1.0 + 2**-20, -2.0, 3.0])
-    found = change(tmp_path, before, before.bfloat16())
-    assert found.identical == 0.75
-    assert found.max_change == 2**-20
-    assert found.max_index == (1,)
+    result = change(tmp_path, before, before.bfloat16())
+    assert result.identical == 0.75
+    assert result.max_change == 2**-20
+    assert result.max_index == (1,)
 
 
 def test_what_is_not_finite_is_left_out_and_counted(tmp_path: Path) -> None:
     before = torch.tensor([[1.0, math.nan, 2.0], [math.inf, 0.0, 1.0]])
     after = torch.tensor([[1.0, 3.0, 4.0], [math.inf, -math.inf, 1.0]])
-    found = compare(tmp_path, {"x": before}, {"x": after})
-    (x,) = found.changes
+    result = compare(tmp_path, {"x": before}, {"x": after})
+    (x,) = result.changes
     assert x.not_finite == 3
     assert (x.norm, x.max_change, x.max_index, x.rank) == (2.0, 2.0, (0, 2), None)
     assert x.identical == 0.5
-    json.dumps(asdict(found), allow_nan=False)
+    json.dumps(asdict(result), allow_nan=False)
 
 
 @pytest.mark.parametrize(
@@ -185,9 +187,9 @@ def test_what_is_not_finite_is_left_out_and_counted(tmp_path: Path) -> None:
 def test_odd_tensors_have_none_or_numbers(
     tmp_path: Path, before: torch.Tensor, after: torch.Tensor
 ) -> None:
-    found = compare(tmp_path, {"x": before}, {"x": after})
-    json.dumps(asdict(found), allow_nan=False)
-    (x,) = found.changes
+    result = compare(tmp_path, {"x": before}, {"x": after})
+    json.dumps(asdict(result), allow_nan=False)
+    (x,) = result.changes
     if before.isfinite().all() and before.numel() and before.double().abs().max() < 1e100:
         assert x.max_change == (after.double() - before.double()).abs().max().item()
         assert x.norm == pytest.approx((after.double() - before.double()).norm().item())
@@ -204,44 +206,46 @@ def test_an_adapter_is_recognised(
     rank: int,
     dtype: torch.dtype,
 ) -> None:
-    monkeypatch.setattr(update_rank, "SHORT_SIDE", 120)
+    monkeypatch.setattr(update_rank, "MAX_GRAM_SIDE", 120)
     before = (random(*shape) * 0.02).to(dtype)
     update = random(shape[0], rank, seed=1) @ random(rank, shape[1], seed=2) * 0.01
     after = (before.double() + update.double()).to(dtype)
-    found = change(tmp_path, before, after)
-    assert (found.rank, found.rank_exact) == (rank, True)
+    result = change(tmp_path, before, after)
+    assert (result.rank, result.rank_exact) == (rank, True)
 
 
 def test_a_whole_update_has_every_direction(tmp_path: Path) -> None:
-    found = change(tmp_path, random(80, 50), random(80, 50, seed=1))
-    assert (found.rank, found.rank_exact) == (50, True)
+    result = change(tmp_path, random(80, 50), random(80, 50, seed=1))
+    assert (result.rank, result.rank_exact) == (50, True)
 
 
 def test_of_a_large_matrix_64_directions_are_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(update_rank, "SHORT_SIDE", 100)
-    found = change(tmp_path, random(300, 200), random(300, 200, seed=1))
-    assert (found.rank, found.rank_exact) == (64, False)
-    monkeypatch.setattr(update_rank, "KEPT_BYTES", 8 * 300 * 20)  # room for 20, 8 of them to spare
-    found = change(tmp_path, random(300, 200), random(300, 200, seed=1))
-    assert (found.rank, found.rank_exact) == (12, False)
+    monkeypatch.setattr(update_rank, "MAX_GRAM_SIDE", 100)
+    result = change(tmp_path, random(300, 200), random(300, 200, seed=1))
+    assert (result.rank, result.rank_exact) == (64, False)
+    monkeypatch.setattr(
+        update_rank, "MAX_BYTES", 8 * 300 * 20
+    )  # 20 samples, 8 of them oversampling
+    result = change(tmp_path, random(300, 200), random(300, 200, seed=1))
+    assert (result.rank, result.rank_exact) == (12, False)
     for rank, exact in ((11, True), (12, False)):
         update = random(300, rank) @ random(rank, 200, seed=1)
-        found = change(tmp_path, torch.zeros(300, 200), update)
-        assert (found.rank, found.rank_exact) == (rank, exact)
-    monkeypatch.setattr(update_rank, "KEPT_BYTES", 8 * 300 * 8)
-    found = change(tmp_path, random(300, 200), random(300, 200, seed=1))
-    assert (found.rank, found.rank_unknown) == (None, "too large")
+        result = change(tmp_path, torch.zeros(300, 200), update)
+        assert (result.rank, result.rank_exact) == (rank, exact)
+    monkeypatch.setattr(update_rank, "MAX_BYTES", 8 * 300 * 8)
+    result = change(tmp_path, random(300, 200), random(300, 200, seed=1))
+    assert (result.rank, result.rank_unknown) == (None, "too large")
 
 
 def test_one_element_changed_is_rank_one_though_it_is_less_than_rounding(tmp_path: Path) -> None:
     before = random(100, 100).bfloat16()
     after = before.clone()
     after[3, 4] *= 1 + 2**-7
-    found = change(tmp_path, before, after)
-    assert (found.rank, found.rank_exact) == (1, True)
-    assert found.identical == 1 - 1e-4
+    result = change(tmp_path, before, after)
+    assert (result.rank, result.rank_exact) == (1, True)
+    assert result.identical == 1 - 1e-4
 
 
 # By columns, by rows, and by the range finder.
@@ -249,15 +253,15 @@ def test_one_element_changed_is_rank_one_though_it_is_less_than_rounding(tmp_pat
 def test_no_rank_is_told_of_what_may_be_rounding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int]
 ) -> None:
-    monkeypatch.setattr(update_rank, "SHORT_SIDE", 120)
+    monkeypatch.setattr(update_rank, "MAX_GRAM_SIDE", 120)
     before = random(*shape) * 0.02
     narrow = before.bfloat16()
     steps = narrow.clone()  # one element in ten is the next number
     steps.view(torch.int16)[random(*shape, seed=1) > 1.28] += 1
     for one, other in ((before, narrow), (narrow, steps)):
-        found = change(tmp_path, one, other)
-        assert (found.rank, found.rank_exact) == (None, False)
-        assert found.rank_unknown == "below rounding"
+        result = change(tmp_path, one, other)
+        assert (result.rank, result.rank_exact) == (None, False)
+        assert result.rank_unknown == "below rounding"
 
 
 @pytest.mark.parametrize("shape", [(160, 100), (220, 200)])
@@ -265,12 +269,12 @@ def test_no_rank_is_told_of_what_may_be_rounding(
 def test_a_whole_update_near_rounding_is_never_of_an_exact_lower_rank(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int], spread: float
 ) -> None:
-    monkeypatch.setattr(update_rank, "SHORT_SIDE", 120)
+    monkeypatch.setattr(update_rank, "MAX_GRAM_SIDE", 120)
     before = (random(*shape) * 0.02).bfloat16()
     after = (before.float() + random(*shape, seed=1) * spread).bfloat16()
-    found = change(tmp_path, before, after)
-    assert found.rank is None or not found.rank_exact or found.rank == min(shape)
-    assert found.identical < 1
+    result = change(tmp_path, before, after)
+    assert result.rank is None or not result.rank_exact or result.rank == min(shape)
+    assert result.identical < 1
 
 
 def test_rows_that_changed_are_counted_beside_large_ones_that_did_not(tmp_path: Path) -> None:
@@ -279,8 +283,8 @@ def test_rows_that_changed_are_counted_beside_large_ones_that_did_not(tmp_path: 
     after = before.clone()
     update = random(60, 3, seed=1) @ random(3, 80, seed=2) * 0.1
     after[:60] = (after[:60].float() + update).bfloat16()
-    found = change(tmp_path, before, after)
-    assert (found.rank, found.rank_exact) == (3, True)
+    result = change(tmp_path, before, after)
+    assert (result.rank, result.rank_exact) == (3, True)
 
 
 @pytest.mark.parametrize(
@@ -294,8 +298,8 @@ def test_rows_that_changed_are_counted_beside_large_ones_that_did_not(tmp_path: 
     ids=["nan", "long", "range", "vector"],
 )
 def test_why_there_is_no_rank(tmp_path: Path, after: torch.Tensor, reason: str | None) -> None:
-    found = change(tmp_path, torch.zeros_like(after), after)
-    assert (found.rank, found.rank_exact, found.rank_unknown) == (None, False, reason)
+    result = change(tmp_path, torch.zeros_like(after), after)
+    assert (result.rank, result.rank_exact, result.rank_unknown) == (None, False, reason)
 
 
 def test_total_is_of_everything_together(tmp_path: Path) -> None:
@@ -312,10 +316,10 @@ def test_total_is_of_everything_together(tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_listed(tmp_path: Path) -> None:
     a = header(tmp_path / "a", {"x": torch.ones(2), "y": torch.ones(2)})
     strided = replace(a, tensors=tuple(replace(t, offset=None) for t in a.tensors[:1]))
-    found = difference(a, strided)
-    assert [(t.name, t.reason) for t in found.unread] == [("x", "not stored in one piece")]
-    assert found.removed == ("y",)
-    assert found.changes == ()
+    result = difference(a, strided)
+    assert [(t.name, t.reason) for t in result.unread] == [("x", "not contiguous in the file")]
+    assert result.removed == ("y",)
+    assert result.changes == ()
 
 
 def test_progress_ends_at_all_bytes(tmp_path: Path) -> None:

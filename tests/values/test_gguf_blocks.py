@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minilm.dtypes import BLOCKS
+from minilm.dtypes import GGUF_BLOCKS
 from minilm.values.gguf_blocks import LAYOUTS, block_values
 
 NUM_BLOCKS = 20
@@ -28,7 +28,7 @@ def element(block: Any, dtype: str, i: int) -> float:
     codes = [int(code) for code in block["codes"]]
     if dtype == "q8_0":
         return d * codes[i]
-    if BLOCKS[dtype][0] == 32:
+    if GGUF_BLOCKS[dtype][0] == 32:
         code = codes[i % 16] >> 4 * (i // 16) & 15
         if dtype.startswith("q5"):
             code |= (int.from_bytes(block["high"].tobytes(), "little") >> i & 1) << 4
@@ -64,7 +64,7 @@ def element(block: Any, dtype: str, i: int) -> float:
 
 @pytest.mark.parametrize("dtype", LAYOUTS)
 def test_every_element_is_what_ggml_makes_of_it(dtype: str) -> None:
-    elements, size = BLOCKS[dtype]
+    elements, size = GGUF_BLOCKS[dtype]
     assert LAYOUTS[dtype].itemsize == size
     blocks = random_blocks(dtype)
     expected = [element(block, dtype, i) for block in blocks for i in range(elements)]

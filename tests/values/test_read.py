@@ -8,7 +8,7 @@ import torch
 
 from minilm.errors import FormatError
 from minilm.formats.header import StoredTensor
-from minilm.values.read import ITEMS, Reader, decode, pieces, why_unread
+from minilm.values.read import ITEM_DTYPES, Reader, chunks, decode, why_unread
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_every_code_is_what_torch_takes_it_for(dtype: str, bits: int) -> None:
     codes = np.arange(1 << bits, dtype=f"u{bits // 8}")
     signed = torch.from_numpy(codes.view(f"i{bits // 8}").copy())
     expected = signed.view(getattr(torch, dtype)).to(torch.float32).numpy()
-    np.testing.assert_array_equal(decode(codes.view(ITEMS[dtype]), dtype), expected)
+    np.testing.assert_array_equal(decode(codes.view(ITEM_DTYPES[dtype]), dtype), expected)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "int64", "uint32", "uint64"])
@@ -46,12 +46,12 @@ def test_any_byte_but_zero_is_true() -> None:
 
 @pytest.mark.parametrize("shape", [(), (1,), (7,), (3, 4), (2, 3, 5), (1, 40), (40, 1), (0, 3)])
 @pytest.mark.parametrize("size", [1, 4, 16, 1000])
-def test_pieces_cover_a_tensor_once_and_in_order(shape: tuple[int, ...], size: int) -> None:
+def test_chunks_cover_a_tensor_once_and_in_order(shape: tuple[int, ...], size: int) -> None:
     tensor = StoredTensor("x", "float32", shape)
-    covered = [n for start, count in pieces(tensor, size) for n in range(start, start + count)]
+    covered = [n for start, count in chunks(tensor, size) for n in range(start, start + count)]
     assert covered == list(range(tensor.count))
     columns = shape[-1] if shape else 1
-    for start, count in pieces(tensor, size):
+    for start, count in chunks(tensor, size):
         assert count <= size
         whole_rows = start % columns == 0 and count % columns == 0
         assert whole_rows or start // columns == (start + count - 1) // columns
@@ -61,7 +61,7 @@ def test_pieces_cover_a_tensor_once_and_in_order(shape: tuple[int, ...], size: i
     ("tensor", "reason"),
     [
         (StoredTensor("x", "iq1_s", (256,), 50, 0, Path("x")), "iq1_s is not decoded"),
-        (StoredTensor("x", "float32", (2,), 8, None, Path("x")), "not stored in one piece"),
+        (StoredTensor("x", "float32", (2,), 8, None, Path("x")), "not contiguous in the file"),
         (StoredTensor("x", "float32", (2,), 9, 0, Path("x")), "9 bytes do not fit its shape"),
         (StoredTensor("x", "q8_0", (31, 2), 68, 0, Path("x")), "68 bytes do not fit its shape"),
         (StoredTensor("x", "q8_0", (2, 32), 68, 0, Path("x")), None),
@@ -81,7 +81,7 @@ def test_a_file_that_ends_early_is_one_error(tmp_path: Path) -> None:
 
 
 def test_blocks_are_read_from_where_they_lie(tmp_path: Path) -> None:
-    blocks = np.zeros(5, ITEMS["q8_0"])
+    blocks = np.zeros(5, ITEM_DTYPES["q8_0"])
     blocks["d"], blocks["codes"] = 1, np.arange(5)[:, None]
     (tmp_path / "x").write_bytes(b"..." + blocks.tobytes())
     tensor = StoredTensor("x", "q8_0", (5, 32), blocks.nbytes, 3, tmp_path / "x")

@@ -16,8 +16,8 @@ import torch
 from minilm.errors import FormatError
 from minilm.formats.header import StoredTensor
 from minilm.inspection import extras
-from minilm.inspection.inspector import examine
-from minilm.quantization.logical_tensors import LogicalTensor, Storage
+from minilm.inspection.inspector import inspect_with_sources
+from minilm.quantization.logical_tensors import LogicalTensor, LogicalTensors
 from minilm.values.packed import not_decoded
 from minilm.values.scan import Outlier
 from minilm.values.statistics import TensorStatistics, Unread, statistics
@@ -67,14 +67,14 @@ def check(result: TensorStatistics, tensor: torch.Tensor) -> None:
     assert (result.min, result.max) == (finite.min(), finite.max())
     assert result.norm == pytest.approx(math.sqrt((finite**2).sum()), rel=1e-9)
     if std > 1e-12 * abs(mean):
-        distance = finite - mean
-        kurtosis = (distance**4).mean() / (distance**2).mean() ** 2 - 3
+        deviation = finite - mean
+        kurtosis = (deviation**4).mean() / (deviation**2).mean() ** 2 - 3
         assert result.kurtosis == pytest.approx(kurtosis, rel=1e-6, abs=1e-6)
-    where = np.where(np.isfinite(values), np.abs(values), 0).reshape(-1)
-    places = [n for n in np.argsort(-where, kind="stable")[:5] if where[n] > 0]
+    magnitudes = np.where(np.isfinite(values), np.abs(values), 0).reshape(-1)
+    indices = [n for n in np.argsort(-magnitudes, kind="stable")[:5] if magnitudes[n] > 0]
     expected = [
         Outlier("x", tuple(map(int, np.unravel_index(n, values.shape))), values.reshape(-1)[n])
-        for n in places
+        for n in indices
     ]
     assert list(result.outliers) == expected
     exponents = np.frexp(np.abs(finite[finite != 0]))[1] - 1
@@ -93,7 +93,7 @@ DTYPES = [
 ]
 
 
-# Lengths on both sides of the table of codes, of one piece, and of one piece a thread.
+# Lengths on both sides of the table of codes, of a chunk, and of a chunk for each thread.
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(
     "shape", [(30, 7), (5, 300), (700, 300), (2, 300_000), (500_000,)], ids=str
@@ -206,9 +206,9 @@ def test_stable_rank_is_the_same_when_the_matrix_is_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = torch.randn(900, 700, generator=torch.Generator().manual_seed(0)).bfloat16()
-    kept = one(tmp_path, values).stable_rank
-    monkeypatch.setattr("minilm.values.stable_rank.KEPT", 0)
-    assert one(tmp_path, values).stable_rank == kept
+    stable_rank = one(tmp_path, values).stable_rank
+    monkeypatch.setattr("minilm.values.stable_rank.MAX_CACHED", 0)
+    assert one(tmp_path, values).stable_rank == stable_rank
     assert one(tmp_path, values, stable_rank=False).stable_rank is None
 
 
@@ -217,30 +217,30 @@ def test_stable_rank_is_the_same_when_the_matrix_is_read_again(
 def test_the_stable_rank_of_long_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: bool, dtype: torch.dtype
 ) -> None:
-    if at_once:  # as still longer rows are, which must not be taken whole
-        monkeypatch.setattr("minilm.values.stable_rank.LONGEST_ROW", 1 << 17)
-        monkeypatch.setattr("minilm.values.stable_rank._Part", None)
+    if at_once:  # as still longer rows are, which must not be read whole
+        monkeypatch.setattr("minilm.values.stable_rank.MAX_ROW", 1 << 17)
+        monkeypatch.setattr("minilm.values.stable_rank._WorkerRows", None)
     values = torch.randn(5, 300_001, generator=torch.Generator().manual_seed(0))
     values[1] = values[0] * 2
     values = values.to(dtype)
     singular = torch.linalg.svdvals(values.double())
     expected = (singular.square().sum() / singular[0] ** 2).item()
-    found = one(tmp_path, values).stable_rank
-    assert found == pytest.approx(expected, rel=2e-3)
+    result = one(tmp_path, values).stable_rank
+    assert result == pytest.approx(expected, rel=2e-3)
 
 
 def test_no_stable_rank_of_what_is_too_large_both_ways(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("minilm.values.stable_rank.LONGEST_ROW", 10)
-    monkeypatch.setattr("minilm.values.stable_rank.FEW_ROWS", 4)
+    monkeypatch.setattr("minilm.values.stable_rank.MAX_ROW", 10)
+    monkeypatch.setattr("minilm.values.stable_rank.MAX_LONG_ROWS", 4)
     assert one(tmp_path, torch.ones(5, 11)).stable_rank is None
     assert one(tmp_path, torch.ones(4, 11)).stable_rank == pytest.approx(1)
 
 
 def test_two_processes_find_what_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stored = store(tmp_path, x=torch.randn(900, 1000), b=torch.randn(7), y=torch.randn(700, 1000))
-    monkeypatch.setattr("minilm.values.scan.PART_BYTES", 1 << 20)
+    monkeypatch.setattr("minilm.values.scan.TASK_BYTES", 1 << 20)
     alone = statistics(stored)
     monkeypatch.setattr("minilm.values.statistics.PARALLEL_BYTES", 0)
     assert statistics(stored) == alone
@@ -316,8 +316,8 @@ def test_what_has_scales_is_packed_though_its_dtype_is_a_number() -> None:
         LogicalTensor("w", (2, 3), "int8", (values,), (scale,)),
         LogicalTensor("x", (5,), "int8", (plain,)),
     )
-    found = not_decoded(Storage(tensors, "method", (), (cache,)))
-    assert found == {
+    result = not_decoded(LogicalTensors(tensors, "method", (), (cache,)))
+    assert result == {
         "w": Unread("w", "not decoded: packed by method", 6),
         "w.scale": Unread("w.scale", "not decoded: packed by method", 0),
         "k_scale": Unread("k_scale", "a scale of the KV cache, no weight", 0),
@@ -326,18 +326,18 @@ def test_what_has_scales_is_packed_though_its_dtype_is_a_number() -> None:
 
 
 def test_packed_bytes_and_scales_are_no_weights(quantized: Path) -> None:
-    inspection = examine(quantized)
-    found = extras.with_statistics(inspection, None).statistics
-    assert found is not None
-    assert [tensor.name for tensor in found.tensors] == ["norm.weight"]
-    assert {each.name: each.count for each in found.unread} == {
+    inspection = inspect_with_sources(quantized)
+    result = extras.with_statistics(inspection, None).statistics
+    assert result is not None
+    assert [tensor.name for tensor in result.tensors] == ["norm.weight"]
+    assert {entry.name: entry.count for entry in result.unread} == {
         "w.weight": 128,
         "w.weight.absmax": 0,
         "w.weight.quant_map": 0,
         "w.weight.quant_state.bitsandbytes__nf4": 0,
     }
-    assert {each.reason for each in found.unread} == {"not decoded: packed by bitsandbytes"}
-    assert (found.total.max, found.total.count, found.values) == (0.5, 8, 136)
+    assert {entry.reason for entry in result.unread} == {"not decoded: packed by bitsandbytes"}
+    assert (result.total.max, result.total.count, result.values) == (0.5, 8, 136)
     same = extras.with_difference(inspection, inspection, None).difference
     assert same is not None
     assert [change.name for change in same.changes] == ["norm.weight"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from minilm.errors import FormatError, InputError
-from minilm.values.workers import in_order
+from minilm.values.workers import map_in_order
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="processes are read from /proc")
 
@@ -19,6 +19,8 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="processes are read f
 def square(number: int) -> int:
     if number == 13:
         raise FormatError("x.bin", "13", "another number")
+    if number == 15:
+        raise KeyError(number)
     if number == 14:
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(number % 3 / 1000)
@@ -30,7 +32,7 @@ def process_of(_: int) -> int:
 
 
 def squares(numbers: list[int]) -> list[int]:
-    return list(in_order(square, numbers, numbers, "numbers"))
+    return list(map_in_order(square, numbers, numbers, "numbers"))
 
 
 def test_results_come_in_the_order_of_the_work() -> None:
@@ -42,7 +44,7 @@ def test_results_come_in_the_order_of_the_work() -> None:
 def test_two_processes_share_the_sizes() -> None:
     """Every other item is small, as biases are: taking turns would leave one process all the work."""
     sizes = [100, 1] * 50
-    owners = list(in_order(process_of, sizes, sizes, "numbers"))
+    owners = list(map_in_order(process_of, sizes, sizes, "numbers"))
     assert len(set(owners)) == 2
     assert os.getpid() not in owners
     of_first = sum(size for size, owner in zip(sizes, owners, strict=True) if owner == owners[0])
@@ -52,7 +54,7 @@ def test_two_processes_share_the_sizes() -> None:
 def test_an_error_there_is_the_same_error_here() -> None:
     with pytest.raises(FormatError, match=r"^x\.bin: 13, expected another number$") as caught:
         squares([1, 2, 3, 13, 5])
-    assert caught.value.came == "13"
+    assert caught.value.got == "13"
 
 
 def test_a_killed_process_is_one_error() -> None:
@@ -60,16 +62,21 @@ def test_a_killed_process_is_one_error() -> None:
         squares([1, 2, 14, 3, 4, 5])
 
 
+def test_a_bug_there_is_no_users_error() -> None:
+    with pytest.raises(RuntimeError, match="a worker process failed"):
+        squares([1, 15, 2])
+
+
 PARENT = """
 import os, sys, time
-from minilm.values.workers import in_order
+from minilm.values.workers import map_in_order
 
 def slow(number):
     time.sleep(0.02)
     return os.getpid()
 
 numbers = [1] * 10000
-for pid in in_order(slow, numbers, numbers, "numbers"):
+for pid in map_in_order(slow, numbers, numbers, "numbers"):
     print(pid, flush=True)
 """
 

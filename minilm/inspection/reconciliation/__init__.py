@@ -1,1 +1,1 @@
-"""A number from elsewhere, explained as the exact count plus or minus named parts."""
+"""Another count of a model, explained as the exact count plus or minus named terms."""

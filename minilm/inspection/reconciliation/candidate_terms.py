@@ -1,6 +1,6 @@
-"""The named parts by which a published count differs from the exact one: what is added or left out.
+"""The terms by which published counts differ from the exact one: what is added or left out.
 
-Each part follows from the layout's polynomials or from the report's counts; none is a fitted number.
+Each follows from the layout's polynomials or from the report's counts; none is a fitted number.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from minilm.inspection.reconciliation.explanation import EVERYTHING, Part
+from minilm.inspection.reconciliation.explanation import EVERYTHING, Term
 from minilm.inspection.report import Report
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
-from minilm.ledger.symbols import ASCII, ONE, ZERO, written
+from minilm.ledger.symbols import ASCII, ONE, ZERO, format_polynomial
 
 # Vocabularies that published counts were made with, and whose they are.
 VOCABULARIES = {
@@ -58,39 +58,39 @@ PADDED_TO = (8, 64, 128, 256, 512, 1024)
 CONTEXTS = (512, 1024, 2048, 4096, 8192)
 
 
-def parts(report: Report, layout: Layout | None) -> tuple[Part, ...]:
-    """Every part that could explain a difference from ``report.parameters.total``; likely ones first."""
-    declared = list(declared_parts(report, layout)) if layout is not None else []
-    counts = {part.count for part in declared}
-    reported = [part for part in _reported(report) if part.count not in counts]
-    counts |= {part.count for part in reported}
+def candidate_terms(report: Report, layout: Layout | None) -> tuple[Term, ...]:
+    """Every term that could explain a difference from ``report.parameters.total``; likely ones first."""
+    declared = list(declared_terms(report, layout)) if layout is not None else []
+    counts = {term.count for term in declared}
+    reported = [term for term in _reported_terms(report) if term.count not in counts]
+    counts |= {term.count for term in reported}
     total = report.parameters.total
     conventions = [
-        Part(f"the count called {c.name!r}", c.count - total, c.meaning, (EVERYTHING,))
+        Term(f"the count called {c.name!r}", c.count - total, c.meaning, (EVERYTHING,))
         for c in report.conventions
         if c.count - total not in counts
     ]
-    # What leaves nothing, or less than nothing, is no count of this model; the same part under two
-    # names goes by the first.
-    distinct: dict[tuple[int, tuple[str, ...]], Part] = {}
-    for part in (*declared, *reported, *conventions):
-        if part.count and total + part.count > 0:
-            distinct.setdefault((part.count, part.touches), part)
+    # A term that leaves nothing, or less, gives no count of this model. Of two terms of one count for the
+    # same tensors, the first gives the name.
+    distinct: dict[tuple[int, tuple[str, ...]], Term] = {}
+    for term in (*declared, *reported, *conventions):
+        if term.count and total + term.count > 0:
+            distinct.setdefault((term.count, term.touches), term)
     return tuple(distinct.values())
 
 
-def declared_parts(report: Report, layout: Layout) -> Iterator[Part]:
-    """The parts that follow from the declaration."""
-    yield from _stored(report, layout)
-    yield from _reshaped(layout)
-    yield from _left_out(layout)
+def declared_terms(report: Report, layout: Layout) -> Iterator[Term]:
+    """The terms that follow from the declaration."""
+    yield from _stored_terms(report, layout)
+    yield from _resized_terms(layout)
+    yield from _omission_terms(layout)
 
 
-def vocabularies(layout: Layout) -> Iterator[tuple[int, Part]]:
-    """How many token rows more another vocabulary has, padded or a known one, and what they add."""
+def vocabulary_terms(layout: Layout) -> Iterator[tuple[int, Term]]:
+    """For each other vocabulary, padded or well-known: its additional token rows, and their term."""
     rows = layout.symbols.get("V", 0)
-    touched = _names(t for t in layout.tensors if _depends(t, "V"))
-    if not touched:
+    affected = _names(t for t in layout.tensors if _depends_on(t, "V"))
+    if not affected:
         return
     one_more = replace(layout, symbols={**layout.symbols, "V": rows + 1})
     width = one_more.count() - layout.count()
@@ -101,48 +101,48 @@ def vocabularies(layout: Layout) -> Iterator[tuple[int, Part]]:
     for size, whose in {**VOCABULARIES, **sizes}.items():
         if size != rows:
             name, formula = f"a vocabulary of {size:,}, {whose}", f"({size} - {rows})*{width}"
-            yield size - rows, Part(name, (size - rows) * width, formula, touched)
+            yield size - rows, Term(name, (size - rows) * width, formula, affected)
 
 
-def _stored(report: Report, layout: Layout) -> Iterator[Part]:
-    """What files hold beside the parameters: copies, buffers, modules that predict further tokens."""
+def _stored_terms(report: Report, layout: Layout) -> Iterator[Term]:
+    """What files hold beside the parameters: copies, buffers, modules for multi-token prediction."""
     declared = {tensor.name: tensor for tensor in layout.tensors}
     for name, shared in layout.ties:
         if shared in declared:
             tensor = declared[shared]
-            formula = written(tensor.count, ASCII)
-            yield Part(
+            formula = format_polynomial(tensor.count, ASCII)
+            yield Term(
                 "the tied head counted twice", layout.value(tensor), formula, (name,), stored=True
             )
-    yield from _buffers(report, layout)
+    yield from _buffer_terms(report, layout)
     if layout.mtp:
         # Their layers repeat the names of the others.
-        name = "the modules that predict further tokens (MTP)"
+        name = "the modules for multi-token prediction (MTP)"
         yield replace(_added(layout, name, layout.mtp), touches=("MTP",))
     if report.quantization is None:
-        yield from _packed(layout)
-        yield from _with_block_scales(layout)
+        yield from _packed_terms(layout)
+        yield from _block_scale_terms(layout)
 
 
-def _buffers(report: Report, layout: Layout) -> Iterator[Part]:
+def _buffer_terms(report: Report, layout: Layout) -> Iterator[Term]:
     depth, length = layout.symbols.get("L", 0), layout.context_length
     in_files = any(name.endswith(("attn.bias", "attention.bias")) for name in layout.ignored)
     if in_files or components.POSITION_EMBEDDING in layout.components():
         masks = depth * length * length
-        name = "the causal masks that GPT-2's kind of files hold"
-        yield Part(name, masks, f"{depth}*{length}^2", ("masks",), True)
-        name = "the causal masks and masked_bias that GPT-2's kind of files hold"
-        yield Part(name, masks + depth, f"{depth}*({length}^2 + 1)", ("masks",), True)
+        name = "the causal masks that GPT-2 files hold"
+        yield Term(name, masks, f"{depth}*{length}^2", ("masks",), True)
+        name = "the causal masks and masked_bias that GPT-2 files hold"
+        yield Term(name, masks + depth, f"{depth}*({length}^2 + 1)", ("masks",), True)
     width = _rotary_width(report, layout)
     if width > 1:
         formula = f"{depth}*{width}/2"
         name = "the rotary frequencies (inv_freq) of each layer"
-        yield Part(name, depth * (width // 2), formula, ("inv_freq",), True)
-        # transformers' modules hold them once for all layers, and once more as they were at first.
+        yield Term(name, depth * (width // 2), formula, ("inv_freq",), True)
+        # transformers' modules hold them once for all layers, and a copy of their initial values.
         name = "the rotary frequencies of the module, "
-        yield Part(f"{name}inv_freq", width // 2, f"{width}/2", ("inv_freq",), True)
-        both = f"{name}inv_freq and original_inv_freq"
-        yield Part(both, 2 * (width // 2), f"2*{width}/2", ("inv_freq",), True)
+        yield Term(f"{name}inv_freq", width // 2, f"{width}/2", ("inv_freq",), True)
+        name = f"{name}inv_freq and original_inv_freq"
+        yield Term(name, 2 * (width // 2), f"2*{width}/2", ("inv_freq",), True)
     if layout.buffers:
         yield _added(layout, "the registered buffers", layout.buffers)
 
@@ -164,35 +164,35 @@ def _rotary_width(report: Report, layout: Layout) -> int:
     return width
 
 
-def _packed(layout: Layout) -> Iterator[Part]:
-    """What 4-bit and 8-bit files show to those who count stored elements: by the usual layouts."""
+def _packed_terms(layout: Layout) -> Iterator[Term]:
+    """Stored elements instead of parameters, in the usual layouts of 4-bit and 8-bit files."""
     matrices = _block_matrices(layout)
     names, count = _names(matrices), sum(layout.value(t) for t in matrices)
     experts = sum(
         layout.value(t) for t in matrices if t.routed or t.component.startswith("experts")
     )
-    both = (*names, "scales")
+    names_and_scales = (*names, "scales")
     if count % 8 == 0:
         name = "4-bit matrices counted as packed, "
-        yield Part(f"{name}2 in a uint8", -count // 2, f"-{count}/2", names, True)
-        yield Part(f"{name}8 in an int32", -count * 7 // 8, f"-{count}*7/8", names, True)
+        yield Term(f"{name}2 in a uint8", -count // 2, f"-{count}/2", names, True)
+        yield Term(f"{name}8 in an int32", -count * 7 // 8, f"-{count}*7/8", names, True)
     if count % 16384 == 0:
         scales = count // 64 + count // 16384
         name = "4-bit matrices as bitsandbytes stores them, with scales in two stages"
         formula = f"-{count}/2 + {count}/64 + {count}/16384"
-        yield Part(name, scales - count // 2, formula, both, True)
+        yield Term(name, scales - count // 2, formula, names_and_scales, True)
     if count % 1024 == 0:
         stored = count // 8 + count // 128 + count // 1024
         name = "4-bit matrices as AWQ stores them: 8 in an int32, groups of 128"
         formula = f"-{count} + {count}/8 + {count}/128 + {count}/1024"
-        yield Part(name, stored - count, formula, both, True)
+        yield Term(name, stored - count, formula, names_and_scales, True)
     if experts and experts % 32 == 0:
         name = "the scales of MXFP4 experts, one for 32 values"
-        yield Part(name, experts // 32, f"{experts}/32", ("scales",), True)
+        yield Term(name, experts // 32, f"{experts}/32", ("scales",), True)
 
 
-def _with_block_scales(layout: Layout) -> Iterator[Part]:
-    """FP8 files: a scale for each 128 x 128 block, and, as DeepSeek publishes them, all that they hold."""
+def _block_scale_terms(layout: Layout) -> Iterator[Term]:
+    """Scales of FP8 files, one for each 128 x 128 block; and everything in DeepSeek's own files."""
     names = set(_names(_block_matrices(layout)))
     quantized = [tensor for tensor in (*layout.tensors, *layout.mtp) if tensor.name in names]
     count = 0
@@ -201,16 +201,17 @@ def _with_block_scales(layout: Layout) -> Iterator[Part]:
         matrices = layout.value(tensor) // (rows * columns)
         count += matrices * -(-rows // 128) * -(-columns // 128)
     formula = "ceil(rows/128)*ceil(columns/128) of each matrix"
-    yield Part("FP8 scales, one for a block of 128 x 128", count, formula, ("scales",), True)
+    yield Term("FP8 scales, one for a block of 128 x 128", count, formula, ("scales",), True)
     if layout.mtp:
-        more = _added(layout, "", (*layout.mtp, *layout.buffers))
+        mtp_and_buffers = _added(layout, "", (*layout.mtp, *layout.buffers))
         name = "MTP modules, registered buffers and FP8 scales of 128 x 128 blocks"
         touches = ("MTP", *_names(layout.buffers), "scales")
-        yield Part(name, more.count + count, f"{more.formula} + {count}", touches, True)
+        formula = f"{mtp_and_buffers.formula} + {count}"
+        yield Term(name, mtp_and_buffers.count + count, formula, touches, True)
 
 
 def _block_matrices(layout: Layout) -> list[Tensor]:
-    """What quantization packs: the matrices of the layers, but for routers."""
+    """The matrices that quantization packs: those of the layers, but for routers."""
     return [
         t
         for t in layout.tensors
@@ -218,11 +219,11 @@ def _block_matrices(layout: Layout) -> list[Tensor]:
     ]
 
 
-def _left_out(layout: Layout) -> Iterator[Part]:
-    """What people leave out, on purpose or not."""
+def _omission_terms(layout: Layout) -> Iterator[Term]:
+    """What counts leave out: head, embeddings, inactive experts, biases, norms, components."""
     grouped = layout.components()
 
-    def without(name: str, tensors: Iterable[Tensor]) -> Part:
+    def without(name: str, tensors: Iterable[Tensor]) -> Term:
         added = _added(layout, name, tuple(tensors))
         return replace(added, count=-added.count, stored=False)
 
@@ -241,14 +242,14 @@ def _left_out(layout: Layout) -> Iterator[Part]:
     if idle:
         routed = [tensor for tensor in layout.tensors if tensor.routed]
         formula = "the E - e experts that a token does not use"
-        inactive = Part("only the active experts", idle, formula, _names(routed))
+        inactive = Term("only the active experts", idle, formula, _names(routed))
         yield inactive
-        table = without("", tokens)
-        yield Part(
+        token_table = without("", tokens)
+        yield Term(
             "only the active experts, and no token embedding",
-            idle + table.count,
-            f"{formula}; {table.formula}",
-            (*inactive.touches, *table.touches),
+            idle + token_table.count,
+            f"{formula}; {token_table.formula}",
+            (*inactive.touches, *token_table.touches),
         )
     biases = [tensor for tensor in layout.tensors if tensor.role is Role.ADDED]
     norms = [tensor for tensor in layout.tensors if tensor.component.endswith("norm")]
@@ -261,67 +262,67 @@ def _left_out(layout: Layout) -> Iterator[Part]:
         yield replace(without(f"{component} left out", tensors), usual=False)
 
 
-def _reshaped(layout: Layout) -> Iterator[Part]:
-    """The same model with another size somewhere."""
+def _resized_terms(layout: Layout) -> Iterator[Term]:
+    """The same model with another number of key/value heads or positions."""
     symbols = layout.symbols
     if 0 < symbols.get("g", 0) < symbols.get("h", 0):
         name = f"all {symbols['h']} heads with keys and values of their own, not {symbols['g']}"
-        yield _changed(layout, name, "g", symbols["h"])
+        yield _resized(layout, name, "g", symbols["h"])
     if symbols.get("T"):
         for length in CONTEXTS:
             name = f"positions for {length} tokens, not {symbols['T']}"
-            yield _changed(layout, name, "T", length)
+            yield _resized(layout, name, "T", length)
     for tensor in layout.components().get(components.POSITION_EMBEDDING, []):
         rows, width = (dimension.value(symbols) for dimension in tensor.shape)
         extra = rows - layout.context_length
         if 0 < extra < rows:
             name = f"the {extra} offset rows of the position embedding left out"
-            yield Part(name, -extra * width, f"{extra}*{width}", (tensor.name,))
+            yield Term(name, -extra * width, f"{extra}*{width}", (tensor.name,))
 
 
-def _reported(report: Report) -> Iterator[Part]:
-    """What the report alone knows, for files and modules that no family declares."""
+def _reported_terms(report: Report) -> Iterator[Term]:
+    """What follows from the report's counts: for files and modules without a formula too."""
     counts = report.parameters
     if report.quantization is not None:
         q = report.quantization
         packed, scales = q.stored_elements - q.parameters, q.scale_elements
         name = f"{q.method} values counted as they are packed"
         formula = f"{q.stored_elements} - {q.parameters}"
-        yield Part(name, packed, formula, ("packing",), True)
+        yield Term(name, packed, formula, ("packing",), True)
         name = "scales, zero points and codebooks counted"
-        yield Part(name, scales, f"{scales}", ("scales",), True)
+        yield Term(name, scales, f"{scales}", ("scales",), True)
         name = f"{q.method} values as packed, with scales, zero points and codebooks"
-        yield Part(name, packed + scales, f"{formula} + {scales}", ("packing", "scales"), True)
-    yield Part("the buffers", counts.buffers, f"{counts.buffers}", ("buffers", "masks"), True)
+        yield Term(name, packed + scales, f"{formula} + {scales}", ("packing", "scales"), True)
+    yield Term("the buffers", counts.buffers, f"{counts.buffers}", ("buffers", "masks"), True)
     if report.formula is None:
-        named = {row.name: row.count for row in report.tensors}
+        sizes = {row.name: row.count for row in report.tensors}
         for name, shared in report.tied:
             text = f"{name} counted though it is {shared}"
-            yield Part(text, named.get(shared, 0), "its size", (name,), True)
-        yield Part("the biases left out", -counts.biases, "their sizes", ("biases",))
+            yield Term(text, sizes.get(shared, 0), "its size", (name,), True)
+        yield Term("the biases left out", -counts.biases, "their sizes", ("biases",))
         embedding = -counts.embedding
-        yield Part("the embedding tables left out", embedding, "their sizes", ("embedding",))
+        yield Term("the embedding tables left out", embedding, "their sizes", ("embedding",))
     name = "everything that is stored: copies, buffers, packed integers, scales"
     stored = counts.stored_elements - counts.total
-    yield Part(name, stored, f"{counts.stored_elements} - {counts.total}", (EVERYTHING,), True)
+    yield Term(name, stored, f"{counts.stored_elements} - {counts.total}", (EVERYTHING,), True)
 
 
-def _added(layout: Layout, name: str, tensors: Sequence[Tensor]) -> Part:
+def _added(layout: Layout, name: str, tensors: Sequence[Tensor]) -> Term:
     count = sum(layout.value(tensor) for tensor in tensors)
-    formula = written(sum((tensor.count for tensor in tensors), ZERO), ASCII)
-    return Part(name, count, formula, _names(tensors), stored=True)
+    formula = format_polynomial(sum((tensor.count for tensor in tensors), ZERO), ASCII)
+    return Term(name, count, formula, _names(tensors), stored=True)
 
 
-def _changed(layout: Layout, name: str, letter: str, value: int) -> Part:
+def _resized(layout: Layout, name: str, letter: str, value: int) -> Term:
     other = replace(layout, symbols={**layout.symbols, letter: value})
     difference = other.count() - layout.count()
     step = value - layout.symbols[letter]
     formula = f"({value} - {layout.symbols[letter]})*{difference // step if step else 0}"
-    touched = _names(t for t in layout.tensors if _depends(t, letter))
-    return Part(name, difference, formula, touched)
+    affected = _names(t for t in layout.tensors if _depends_on(t, letter))
+    return Term(name, difference, formula, affected)
 
 
-def _depends(tensor: Tensor, letter: str) -> bool:
+def _depends_on(tensor: Tensor, letter: str) -> bool:
     return any(letter == name for monomial in tensor.count.terms for name, _ in monomial)
 
 

@@ -1,4 +1,4 @@
-"""What a reconciliation answers: the arithmetic that leads from the exact count to another number."""
+"""The answer of a reconciliation: the arithmetic that leads from the exact count to another number."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from dataclasses import dataclass
 
 from minilm.inspection.reconciliation.numbers import Number
 
-# A part that touches this goes with no other one: it says something of the whole.
+# A term that touches this is about the whole model, and is compatible with no other.
 EVERYTHING = "*"
 
 
 @dataclass(frozen=True)
-class Part:
-    """Something that a count has more (``count`` > 0) or less than the exact one.
+class Term:
+    """A difference between a count and the exact one: more (``count`` > 0) or fewer parameters.
 
-    ``formula`` says where the count comes from; ``touches`` are the declared tensors, or other things,
-    that it speaks of: two parts that touch the same are never put together. ``stored`` marks what
-    files hold and a model does not count, so that sizes of files are explained by it too; ``usual``
-    what is plausible enough to explain a rounded number, of which it explains many.
+    ``formula`` derives the count; ``touches`` are the declared tensors, or other names, that it covers:
+    two terms that touch the same are never added up. ``stored`` marks what files hold beside the
+    parameters, which explains sizes of files too. ``usual`` marks terms that are common enough to
+    explain a rounded number, which many terms would match.
     """
 
     name: str
@@ -27,22 +27,23 @@ class Part:
     stored: bool = False
     usual: bool = True
 
-    def goes_with(self, other: Part) -> bool:
+    def is_compatible(self, other: Term) -> bool:
         """Whether both can be true at once."""
-        both = {*self.touches, *other.touches}
-        return EVERYTHING not in both and len(both) == len(self.touches) + len(other.touches)
+        names = {*self.touches, *other.touches}
+        return EVERYTHING not in names and len(names) == len(self.touches) + len(other.touches)
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """``value`` = what ``reading`` makes of ``start_count`` plus the parts; ``difference`` is what is left.
+    """``value`` is ``start_count`` plus the terms, in the unit of ``reading``.
 
-    ``text`` says all of it in one line of arithmetic.
+    ``difference`` is the remainder of the number. ``parts`` are the terms, under their name in the JSON.
+    ``text`` is all of it as one line of arithmetic.
     """
 
     start: str
     start_count: int
-    parts: tuple[Part, ...]
+    parts: tuple[Term, ...]
     reading: str
     value: int
     difference: int
@@ -51,10 +52,10 @@ class Explanation:
 
 @dataclass(frozen=True)
 class Reconciliation:
-    """The answer: explanations, simplest first; without one, the ``nearest`` that were found.
+    """Explanations, simplest first; without one, the ``nearest`` candidates.
 
-    ``exact`` says that the first one has nothing left. ``chance`` is the share of numbers near the
-    total, written with as many digits, that this search explains by coincidence, at most.
+    ``exact`` is true where the first explanation has no remainder. ``chance`` is, at most, the share of
+    numbers near the total, of as many digits, that this search explains by coincidence.
     """
 
     number: Number

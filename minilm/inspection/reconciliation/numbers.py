@@ -1,6 +1,6 @@
-"""A number as people write it: 124439808, 7,217,189,760, 117M, 8.03B, 1.24e8, 548 MB, 474.7 MiB.
+"""Parse a count or a size: 124439808, 7,217,189,760, 117M, 8.03B, 1.24e8, 548 MB, 474.7 MiB.
 
-How many digits were written says how far it is rounded: 117M stands for 116.5 to 117.5 million.
+Its last digit gives its rounding: 117M is any number from 116.5 to 117.5 million.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ _SIZES = {
     "gib": 2**30,
     "tib": 2**40,
 }
-_WRITTEN = re.compile(
+_PATTERN = re.compile(
     r"(?P<whole>[0-9]{1,3}(?:([,_ ])[0-9]{3})(?:\2[0-9]{3})*|[0-9]+)(?:\.(?P<decimals>[0-9]+))?"
     r"(?:[eE]\+?(?P<exponent>[0-9]{1,2}))? ?(?P<unit>(?!param)[A-Za-z]*)(?: ?(?:parameters|params))?"
 )
 
-LONGEST_TEXT = 80
-LARGEST = 10**18
+MAX_TEXT_LENGTH = 80
+MAX_VALUE = 10**18
 
 
 @dataclass(frozen=True)
 class Number:
-    """``value`` as it was written in ``text``, in units or bytes.
+    """The ``value`` of ``text``, in parameters or in bytes.
 
-    ``rounding`` is one unit of its last digit, 1 for a number that is written out; ``scale`` is what
-    its suffix stands for; ``is_bytes`` says that the suffix was one of a size.
+    ``rounding`` is one unit of its last digit, 1 for a number with all its digits; ``scale`` is the
+    factor of its suffix; ``is_bytes`` is true for a suffix of a size.
     """
 
     text: str
@@ -63,20 +63,20 @@ class Number:
         return self.rounding > 1
 
     def times(self, numerator: int, denominator: int) -> Number:
-        """The same text with its unit read as ``numerator / denominator`` of what it stands for."""
+        """The same text with its unit scaled by ``numerator / denominator``."""
         return Number(
-            self.text,
-            self.value * numerator // denominator,
-            max(1, self.rounding * numerator // denominator),
-            self.scale * numerator // denominator,
-            self.is_bytes,
+            text=self.text,
+            value=self.value * numerator // denominator,
+            rounding=max(1, self.rounding * numerator // denominator),
+            scale=self.scale * numerator // denominator,
+            is_bytes=self.is_bytes,
         )
 
 
 def parse_number(text: str) -> Number:
-    """Read ``text``. Raises InputError, in one line, for what is not a positive number in range."""
+    """Parse ``text``. Raises InputError for what is not a positive number up to 10^18."""
     stripped = text.strip()
-    match = _WRITTEN.fullmatch(stripped) if len(stripped) <= LONGEST_TEXT else None
+    match = _PATTERN.fullmatch(stripped) if len(stripped) <= MAX_TEXT_LENGTH else None
     if match is None:
         raise _not_a_number(text)
     unit = match["unit"].lower()
@@ -85,26 +85,26 @@ def parse_number(text: str) -> Number:
         raise _not_a_number(text)
     decimals = match["decimals"] or ""
     digits = int(re.sub(r"[,_ ]", "", match["whole"]) + decimals)
-    # 8.03e9 and 8.03B: the last of the written digits is worth `power` tenths of the unit.
+    # 8.03e9 and 8.03B: the last digit is worth 10^power times the scale.
     power = int(match["exponent"] or 0) - len(decimals)
     value, rounding = digits * scale, scale
     if power >= 0:
         value, rounding = value * 10**power, rounding * 10**power
     else:
         if scale == 1:
-            raise _not_a_number(text)  # half a parameter
-        tenths: int = 10**-power
-        value, rounding = (value + tenths // 2) // tenths, max(1, scale // tenths)
-    if not 0 < value <= LARGEST:
+            raise _not_a_number(text)  # a fraction of a parameter
+        divisor: int = 10**-power
+        value, rounding = (value + divisor // 2) // divisor, max(1, scale // divisor)
+    if not 0 < value <= MAX_VALUE:
         raise _not_a_number(text)
     return Number(stripped, value, rounding, scale, unit in _SIZES)
 
 
 def _not_a_number(text: str) -> InputError:
-    shown = text if len(text) <= LONGEST_TEXT else f"{text[:20]}... ({len(text)} characters)"
+    excerpt = text if len(text) <= MAX_TEXT_LENGTH else f"{text[:20]}... ({len(text)} characters)"
     return InputError(
         "--reconcile",
-        repr(shown),
-        f"a positive number up to {LARGEST:.0e}",
+        repr(excerpt),
+        f"a positive number up to {MAX_VALUE:.0e}",
         "write it as 124439808, 7,217,189,760, 117M, 8.03B, 1.24e8 or 548 MB",
     )

@@ -1,7 +1,7 @@
-"""reconcile(report, layout, number): a number from elsewhere as the exact count and named parts.
+"""reconcile(report, layout, number): another count explained as the exact count and named terms.
 
-The fewest parts win. An exact number may have up to three; a rounded one only one, because with
-more some combination always fits. How often chance alone would do is said with the answer.
+The fewest terms win. An exact number may have up to three; a rounded one only one, because some sum of
+more always fits. The answer states the chance of a coincidence.
 """
 
 from __future__ import annotations
@@ -10,73 +10,88 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, product
 from math import comb
+from typing import NamedTuple
 
-from minilm.inspection.reconciliation.candidate_terms import declared_parts, parts, vocabularies
-from minilm.inspection.reconciliation.explanation import Explanation, Part, Reconciliation
+from minilm.inspection.reconciliation.candidate_terms import (
+    candidate_terms,
+    declared_terms,
+    vocabulary_terms,
+)
+from minilm.inspection.reconciliation.explanation import Explanation, Reconciliation, Term
 from minilm.inspection.reconciliation.numbers import Number
 from minilm.inspection.report import Report
 from minilm.ledger.approximation import TEXTBOOK
 from minilm.ledger.layout import Layout
-from minilm.ledger.symbols import ASCII, symbol, written
+from minilm.ledger.symbols import ASCII, format_polynomial, symbol
 
-# Combinations are tried while they are fewer than this share of the numbers near the total.
-CHANCE_ALLOWED = 0.005
-# A rounded number that so many would explain needs the exact count itself.
-CHANCE_OF_ROUNDED = 0.25
-MOST_SHOWN = 5
-MOST_NEAREST = 3
-FEWEST_ZEROS = 3  # 124000000 may be rounded; 124439800 is taken at its word
+# Sums are searched while they are fewer than this share of the numbers near the total.
+MAX_CHANCE = 0.005
+# Where a larger share would be explained, a rounded number must match the exact count itself.
+MAX_CHANCE_OF_ROUNDED = 0.25
+MAX_EXPLANATIONS = 5
+MAX_NEAREST = 3
+MIN_ZEROS = 3  # 124000000 may be rounded; 124439800 is not
 EXACT_COUNT = "exact count"
 
 BYTES = {"float32": 32, "bfloat16 or float16": 16, "8 bits": 8, "4 bits": 4}
 
 
 def reconcile(report: Report, layout: Layout | None, number: Number) -> Reconciliation:
-    """Explain ``number`` by ``report.parameters.total`` and parts of ``report`` and ``layout``.
+    """Explain ``number`` by ``report.parameters.total`` and terms of ``report`` and ``layout``.
 
-    ``layout`` is None for what no family declares; then only what was counted can explain.
+    Without a ``layout`` only the report's own counts can explain it.
     """
-    book = Book.of(report, layout)
+    index = SearchIndex.of(report, layout)
     readings = list(_readings(report, number))
-    found: list[Candidate] = []
-    tried = 0
+    candidates: list[Candidate] = []
+    num_tried = 0
     if not number.is_rounded:
         for reading in readings:
-            some, more = exact(book, reading)
-            found, tried = found + some, tried + more
-    chance = min(1.0, tried / book.total)
-    if not found:
-        rounded = [r for r in map(_by_its_zeros, readings) if r.number.is_rounded]
-        found = [candidate for r in rounded for candidate in _rounded(book, r)]
+            matches, num_sums = exact_matches(index, reading)
+            candidates += matches
+            num_tried += num_sums
+    chance = min(1.0, num_tried / index.total)
+    if not candidates:
+        rounded = [r for r in map(_rounded_by_zeros, readings) if r.number.is_rounded]
+        candidates = [candidate for r in rounded for candidate in _rounded_matches(index, r)]
         if rounded:
-            chance = _covered(book, rounded[0].number)
-        if chance > CHANCE_OF_ROUNDED:
-            found = [candidate for candidate in found if candidate.cost == 0]
-    cost = min((candidate.cost for candidate in found), default=0)
-    best = sorted((c for c in found if c.cost == cost), key=lambda c: c.rank)[:MOST_SHOWN]
-    nearest = () if found else _nearest(book, readings[0])
+            chance = _coverage(index, rounded[0].number)
+        if chance > MAX_CHANCE_OF_ROUNDED:
+            candidates = [candidate for candidate in candidates if candidate.cost == 0]
+    cost = min((candidate.cost for candidate in candidates), default=0)
+    cheapest = sorted((c for c in candidates if c.cost == cost), key=lambda c: c.rank)
+    best = cheapest[:MAX_EXPLANATIONS]
+    nearest = () if candidates else _nearest_candidates(index, readings[0])
     return Reconciliation(
-        number,
-        book.total,
-        bool(best),
-        bool(best) and best[0].difference == 0,
-        chance,
-        tuple(candidate.explanation() for candidate in best),
-        tuple(candidate.explanation() for candidate in nearest),
+        number=number,
+        total=index.total,
+        explained=bool(best),
+        exact=bool(best) and best[0].difference == 0,
+        chance=chance,
+        explanations=tuple(candidate.explanation() for candidate in best),
+        nearest=tuple(candidate.explanation() for candidate in nearest),
     )
 
 
 @dataclass(frozen=True)
-class _Start:
-    """A count to begin with: the exact one, or a rule of thumb."""
+class Start:
+    """A count to which terms are added: the exact one, or a rule of thumb."""
 
     name: str
     count: int
 
 
+class Sum(NamedTuple):
+    """A start plus terms, and their total."""
+
+    start: Start
+    terms: tuple[Term, ...]
+    total: int
+
+
 @dataclass(frozen=True)
 class Reading:
-    """One meaning of the number: of elements of ``bits`` bits when it is a size, else of elements."""
+    """One meaning of the number: a count, or the size of elements of ``bits`` bits in bytes."""
 
     text: str
     number: Number
@@ -85,22 +100,22 @@ class Reading:
     plain: bool = True
 
     def value(self, count: int) -> int:
-        """What ``count`` elements come to in the number's own unit."""
+        """``count`` elements in the number's own unit."""
         return count * self.bits // 8
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A start and parts that may be the number in one of its meanings."""
+    """A sum that may be the number in one of its readings."""
 
-    start: _Start
-    parts: tuple[Part, ...]
+    start: Start
+    terms: tuple[Term, ...]
     reading: Reading
 
     @property
     def count(self) -> int:
         """Elements."""
-        return self.start.count + sum(part.count for part in self.parts)
+        return self.start.count + sum(term.count for term in self.terms)
 
     @property
     def value(self) -> int:
@@ -109,23 +124,23 @@ class Candidate:
 
     @property
     def difference(self) -> int:
-        """What the number has more."""
+        """The number minus the value."""
         return self.reading.number.value - self.value
 
     @property
     def cost(self) -> int:
-        """Parts, and whatever else has to be assumed."""
-        return len(self.parts) + (self.start.name != EXACT_COUNT) + self.reading.extra_cost
+        """The number of assumptions: terms, a rule of thumb, an unusual reading."""
+        return len(self.terms) + (self.start.name != EXACT_COUNT) + self.reading.extra_cost
 
     @property
     def rank(self) -> tuple[bool, int]:
-        """Rounded before cut off, then the closer one."""
+        """Sort key: rounded before cut off, then the closer one."""
         number = self.reading.number
         cut_off = number.is_rounded and 2 * abs(self.difference) > number.rounding
         return cut_off, abs(self.difference)
 
     def fits(self) -> bool:
-        """Whether nothing is left, or no more than rounding or cutting off digits leaves."""
+        """Whether the difference is zero, or explained by rounding or cutting off digits."""
         number = self.reading.number
         if not number.is_rounded:
             return self.difference == 0
@@ -134,94 +149,98 @@ class Candidate:
         )
 
     def explanation(self) -> Explanation:
-        """The same as plain values."""
+        """The same as plain values, with its sentence."""
         return Explanation(
-            self.start.name,
-            self.start.count,
-            self.parts,
-            self.reading.text,
-            self.value,
-            self.difference,
-            _sentence(self),
+            start=self.start.name,
+            start_count=self.start.count,
+            parts=self.terms,
+            reading=self.reading.text,
+            value=self.value,
+            difference=self.difference,
+            text=_sentence(self),
         )
 
 
-Single = tuple[_Start, tuple[Part, ...], int]
-
-
 @dataclass(frozen=True)
-class Book:
-    """Everything that a number is looked up in.
+class SearchIndex:
+    """The sums in which a number is looked up.
 
-    ``singles`` are the starts alone and the exact count with one part, each with its count; ``pairs``
-    are two parts that go together, by their sum, ``with_rows`` another vocabulary and a part of the
-    model that has it; both are empty where they are too many for this total.
+    ``sums`` are the starts alone and the exact count with one of ``terms`` or a vocabulary.
+    ``pairs`` are two compatible terms, ``vocabulary_pairs`` another vocabulary and a term of the
+    model that has it, both by their sum; they are empty where they would be too many for ``total``.
     """
 
     total: int
-    parts: tuple[Part, ...]
-    singles: tuple[Single, ...]
-    pairs: Mapping[int, Sequence[tuple[Part, Part]]]
-    with_rows: Mapping[int, Sequence[tuple[Part, Part]]]
+    terms: tuple[Term, ...]
+    sums: tuple[Sum, ...]
+    pairs: Mapping[int, Sequence[tuple[Term, Term]]]
+    vocabulary_pairs: Mapping[int, Sequence[tuple[Term, Term]]]
     num_pairs: int
 
     @staticmethod
-    def of(report: Report, layout: Layout | None) -> Book:
-        """Collect what ``report`` and ``layout`` can explain a number with."""
-        total, every = max(1, report.parameters.total), parts(report, layout)
-        others = list(vocabularies(layout)) if layout else []
-        singles = tuple(_singles(total, layout, (*every, *(part for _, part in others))))
-        changed = list(_linear_in_rows(report, layout)) if layout else []
-        num_pairs = comb(len(every), 2) + len(others) * len(changed)
-        pairs: dict[int, list[tuple[Part, Part]]] = {}
-        with_rows: dict[int, list[tuple[Part, Part]]] = {}
-        if len(singles) + num_pairs <= CHANCE_ALLOWED * total:
-            for pair in combinations(every, 2):
-                if pair[0].goes_with(pair[1]):
+    def of(report: Report, layout: Layout | None) -> SearchIndex:
+        """Collect the terms of ``report`` and ``layout``, and their sums."""
+        total, terms = max(1, report.parameters.total), candidate_terms(report, layout)
+        vocabularies = list(vocabulary_terms(layout)) if layout else []
+        sums = tuple(_sums(total, layout, (*terms, *(term for _, term in vocabularies))))
+        per_row_terms = list(_terms_per_row(report, layout)) if layout else []
+        num_pairs = comb(len(terms), 2) + len(vocabularies) * len(per_row_terms)
+        pairs: dict[int, list[tuple[Term, Term]]] = {}
+        vocabulary_pairs: dict[int, list[tuple[Term, Term]]] = {}
+        if len(sums) + num_pairs <= MAX_CHANCE * total:
+            for pair in combinations(terms, 2):
+                if pair[0].is_compatible(pair[1]):
                     pairs.setdefault(pair[0].count + pair[1].count, []).append(pair)
-            for (rows, vocabulary), (part, per_row) in product(others, changed):
-                again = replace(part, count=part.count + rows * per_row)
-                together = vocabulary.count + again.count
-                with_rows.setdefault(together, []).append((vocabulary, again))
-        return Book(total, every, singles, pairs, with_rows, num_pairs)
+            for (rows, vocabulary), (term, per_row) in product(vocabularies, per_row_terms):
+                resized = replace(term, count=term.count + rows * per_row)
+                count = vocabulary.count + resized.count
+                vocabulary_pairs.setdefault(count, []).append((vocabulary, resized))
+        return SearchIndex(
+            total=total,
+            terms=terms,
+            sums=sums,
+            pairs=pairs,
+            vocabulary_pairs=vocabulary_pairs,
+            num_pairs=num_pairs,
+        )
 
 
-def _singles(total: int, layout: Layout | None, every: Sequence[Part]) -> Iterator[Single]:
-    exact = _Start(EXACT_COUNT, total)
-    yield exact, (), total
-    for rule in _rules(layout) if layout else ():
-        yield rule, (), rule.count
-    for part in every:
-        yield exact, (part,), total + part.count
+def _sums(total: int, layout: Layout | None, terms: Sequence[Term]) -> Iterator[Sum]:
+    exact = Start(EXACT_COUNT, total)
+    yield Sum(exact, (), total)
+    for rule in _rules_of_thumb(layout) if layout else ():
+        yield Sum(rule, (), rule.count)
+    for term in terms:
+        yield Sum(exact, (term,), total + term.count)
 
 
-def _linear_in_rows(report: Report, layout: Layout) -> Iterator[tuple[Part, int]]:
-    """Each part with what one more token row adds to it: every count is linear in V."""
+def _terms_per_row(report: Report, layout: Layout) -> Iterator[tuple[Term, int]]:
+    """Each declared term, and what one more token row adds to it: every count is linear in V."""
     rows = layout.symbols.get("V", 0)
     one_more = replace(layout, symbols={**layout.symbols, "V": rows + 1})
-    both = zip(declared_parts(report, layout), declared_parts(report, one_more), strict=True)
-    for part, other in both:
-        if part.count:
-            yield part, other.count - part.count
+    pairs = zip(declared_terms(report, layout), declared_terms(report, one_more), strict=True)
+    for term, larger in pairs:
+        if term.count:
+            yield term, larger.count - term.count
 
 
-def _rules(layout: Layout) -> Iterator[_Start]:
+def _rules_of_thumb(layout: Layout) -> Iterator[Start]:
     """The textbook counts that papers print."""
     vocabulary, depth, width = (symbol(letter) for letter in "VLd")
     blocks = 12 * depth * width * width
     if {"V", "L", "d"} <= layout.symbols.keys():
         for rule in (TEXTBOOK, vocabulary * width + blocks, blocks):
-            name = f"the rule of thumb {written(rule, ASCII)}"
-            yield _Start(name, rule.value(layout.symbols))
+            name = f"the rule of thumb {format_polynomial(rule, ASCII)}"
+            yield Start(name, rule.value(layout.symbols))
 
 
 def _readings(report: Report, number: Number) -> Iterator[Reading]:
-    """What the number can mean; the plain meaning first."""
+    """The possible meanings of the number, the plain one first."""
     if number.is_bytes:
         for text, bits in BYTES.items():
             yield Reading(f"bytes, {text}", number, bits, plain=False)
             binary, decimal = _binary(number.scale)
-            if binary:  # MB for what is MiB, and the other way round
+            if binary:  # MB written for MiB, or MiB for MB
                 other = number.times(binary, decimal)
                 name = f"bytes, {text}, with {number.scale:,} read as {other.scale:,}"
                 yield Reading(name, other, bits, 1, plain=False)
@@ -246,73 +265,74 @@ def _binary(scale: int) -> tuple[int, int]:
     return 0, 1
 
 
-def exact(book: Book, reading: Reading) -> tuple[list[Candidate], int]:
-    """Explanations with nothing left, by the fewest parts, and how many were tried."""
-    wanted = reading.number.value
-    found = [
-        Candidate(start, chosen, reading)
-        for start, chosen, count in book.singles
-        if reading.value(count) == wanted and (reading.plain or all(part.stored for part in chosen))
+def exact_matches(index: SearchIndex, reading: Reading) -> tuple[list[Candidate], int]:
+    """Explanations without a remainder, of the fewest terms, and how many sums were searched."""
+    value = reading.number.value
+    matches = [
+        Candidate(start, terms, reading)
+        for start, terms, total in index.sums
+        if reading.value(total) == value and (reading.plain or all(term.stored for term in terms))
     ]
-    tried = len(book.singles)
-    if found or not reading.plain or not book.pairs:
-        return found, tried
-    start, missing = _Start(EXACT_COUNT, book.total), wanted - book.total
-    pairs = (*book.pairs.get(missing, ()), *book.with_rows.get(missing, ()))
-    found = [Candidate(start, pair, reading) for pair in pairs]
-    tried += book.num_pairs
-    triples = comb(len(book.parts), 3)
-    if found or tried + triples > CHANCE_ALLOWED * book.total:
-        return found, tried
-    # Each three are met three times: once for each that is taken last.
-    chosen = {
-        frozenset((*pair, part)): (*pair, part)
-        for part in reversed(book.parts)
-        for pair in book.pairs.get(missing - part.count, ())
-        if part.goes_with(pair[0]) and part.goes_with(pair[1])
+    num_tried = len(index.sums)
+    if matches or not reading.plain or not index.pairs:
+        return matches, num_tried
+    start, missing = Start(EXACT_COUNT, index.total), value - index.total
+    pairs = (*index.pairs.get(missing, ()), *index.vocabulary_pairs.get(missing, ()))
+    matches = [Candidate(start, pair, reading) for pair in pairs]
+    num_tried += index.num_pairs
+    num_triples = comb(len(index.terms), 3)
+    if matches or num_tried + num_triples > MAX_CHANCE * index.total:
+        return matches, num_tried
+    # The search meets each triple three times, once for each term that it may add last.
+    triples = {
+        frozenset((*pair, term)): (*pair, term)
+        for term in reversed(index.terms)
+        for pair in index.pairs.get(missing - term.count, ())
+        if term.is_compatible(pair[0]) and term.is_compatible(pair[1])
     }
-    return [Candidate(start, three, reading) for three in chosen.values()], tried + triples
+    matches = [Candidate(start, triple, reading) for triple in triples.values()]
+    return matches, num_tried + num_triples
 
 
-def _by_its_zeros(reading: Reading) -> Reading:
-    """124000000 as a number rounded to millions; one with fewer zeros than three as it is."""
+def _rounded_by_zeros(reading: Reading) -> Reading:
+    """124000000 as a number rounded to millions; unchanged with fewer than three zeros."""
     number = reading.number
     zeros = len(str(number.value)) - len(str(number.value).rstrip("0"))
-    if number.is_rounded or not reading.plain or zeros < FEWEST_ZEROS:
+    if number.is_rounded or not reading.plain or zeros < MIN_ZEROS:
         return reading
     return replace(reading, number=replace(number, rounding=10**zeros))
 
 
-def _rounded(book: Book, reading: Reading) -> list[Candidate]:
-    """Explanations within the rounding, of at most one part; odd readings explain the whole only."""
-    candidates = (Candidate(start, chosen, reading) for start, chosen, _ in book.singles)
-    size = reading.number.is_bytes
+def _rounded_matches(index: SearchIndex, reading: Reading) -> list[Candidate]:
+    """Explanations within the rounding, of cost 1 at most: unusual readings only of a start alone."""
+    candidates = (Candidate(start, terms, reading) for start, terms, _ in index.sums)
+    is_size = reading.number.is_bytes
     return [
         candidate
         for candidate in candidates
         if candidate.cost <= 1
-        and all(part.usual and (part.stored or not size) for part in candidate.parts)
+        and all(term.usual and (term.stored or not is_size) for term in candidate.terms)
         and candidate.fits()
     ]
 
 
-def _covered(book: Book, number: Number) -> float:
-    """The share of numbers from half to one and a half times the total that `_rounded` explains."""
-    low, high = book.total // 2, book.total + book.total // 2
+def _coverage(index: SearchIndex, number: Number) -> float:
+    """The share of numbers within half the total of it that `_rounded_matches` explains."""
+    low, high = index.total // 2, index.total + index.total // 2
     covered, end = 0, low
-    usual = (count for _, chosen, count in book.singles if all(part.usual for part in chosen))
+    usual = (total for _, terms, total in index.sums if all(term.usual for term in terms))
     for value in sorted(usual):
-        # A count explains what rounds or is cut off to it.
+        # A count explains the numbers that round up, or are cut off, to it.
         begin = max(end, value - number.rounding)
         end = max(end, min(high, value + number.rounding // 2))
         covered += max(0, end - begin)
     return min(1.0, covered / max(1, high - low))
 
 
-def _nearest(book: Book, reading: Reading) -> list[Candidate]:
-    wanted = reading.number.value
-    nearest = sorted(book.singles, key=lambda single: abs(wanted - reading.value(single[2])))
-    return [Candidate(start, chosen, reading) for start, chosen, _ in nearest[:MOST_NEAREST]]
+def _nearest_candidates(index: SearchIndex, reading: Reading) -> list[Candidate]:
+    value = reading.number.value
+    nearest = sorted(index.sums, key=lambda other: abs(value - reading.value(other.total)))
+    return [Candidate(start, terms, reading) for start, terms, _ in nearest[:MAX_NEAREST]]
 
 
 def _sentence(candidate: Candidate) -> str:
@@ -322,15 +342,15 @@ def _sentence(candidate: Candidate) -> str:
     text = f"{number.text if number.is_rounded else format(number.value, ',')} {sign} "
     if reading.bits != 8 or number.is_bytes:
         text += f"{candidate.value:,} bytes = {reading.bits / 8:g} x "
-        if candidate.parts:
+        if candidate.terms:
             text += f"{candidate.count:,} = "
-    elif candidate.parts and sign == "~":
+    elif candidate.terms and sign == "~":
         text += f"{candidate.count:,} = "
     text += f"{start.count:,}"
-    if start.name != EXACT_COUNT or not candidate.parts:
+    if start.name != EXACT_COUNT or not candidate.terms:
         text += f" ({start.name})"
-    for part in candidate.parts:
-        text += f" {'-' if part.count < 0 else '+'} {abs(part.count):,} ({part.name})"
+    for term in candidate.terms:
+        text += f" {'-' if term.count < 0 else '+'} {abs(term.count):,} ({term.name})"
     if reading.text:
         text += f"; {reading.text}"
     if candidate.difference == 0:

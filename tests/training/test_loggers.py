@@ -8,7 +8,7 @@ import pytest
 
 from minilm.errors import MissingExtraError
 from minilm.runs.logs import read_metrics
-from minilm.training.tensorboard import TAGS
+from minilm.training.loggers import TAGS
 from minilm.training.train import resume, train
 from tests.conftest import TINY_MODEL, TINY_SETTINGS
 

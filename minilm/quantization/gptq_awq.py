@@ -1,7 +1,7 @@
 """GPTQ and AWQ: integers of 2 to 8 bits packed in int32, with a scale and a zero point a group.
 
 Layouts: AutoGPTQ and GPTQModel `QuantLinear`, AutoAWQ `WQLinear_GEMM`, `WQLinear_GEMV` and
-`WQLinear_GEMVFast`; the last two are of 4 bits, and pad the groups (`calculate_zeros_width`).
+`WQLinear_GEMVFast`; the last two have 4 bits only and pad the groups (`calculate_zeros_width`).
 
     GPTQ  qweight (in*bits/32, out)  qzeros (groups, out*bits/32)  scales (groups, out)  g_idx (in,)
     AWQ   qweight (in, out*bits/32)  qzeros (groups, out*bits/32)  scales (groups, out)
@@ -22,50 +22,50 @@ from minilm.quantization.checkpoint import (
 )
 
 
-def gptq_or_awq(values: StoredTensor, checkpoint: Checkpoint) -> Decoded | None:
-    """`X.qweight` with `X.scales`; the scales' columns, one an output, tell the two apart."""
+def decode_gptq_or_awq(values: StoredTensor, checkpoint: Checkpoint) -> Decoded | None:
+    """`X.qweight` with `X.scales`: GPTQ if both have one column for each output, else AWQ."""
     if values.name.rpartition(".")[2] != "qweight":
         return None
     module = values.name.removesuffix("qweight")
     scales = checkpoint.tensors.get(f"{module}scales")
     if scales is None:
         raise UndecodableError("no scales")
-    word = BITS.get(values.dtype, 0)
-    if not word or "int" not in values.dtype:
+    word_bits = BITS.get(values.dtype, 0)
+    if not word_bits or "int" not in values.dtype:
         raise UndecodableError(f"integers packed in {values.dtype}")
     if len(values.shape) != 2 or len(scales.shape) != 2 or 0 in scales.shape:
         raise UndecodableError(f"scales of shape {list(scales.shape)}")
     rows, columns = values.shape
     groups, outputs = scales.shape
     name = f"{module}weight"
-    gemv = _gemv(values, scales, checkpoint.tensors.get(f"{module}qzeros"))
-    if gemv is not None:
+    gemv_shape = _gemv_shape(values, scales, checkpoint.tensors.get(f"{module}qzeros"))
+    if gemv_shape is not None:
         method, bits = "awq", 4
-        outputs, inputs = gemv
+        outputs, inputs = gemv_shape
         groups = 1
     elif columns == outputs:
-        method, bits = "gptq", _gptq_bits(values, module, word, checkpoint)
-        inputs = rows * word // bits
+        method, bits = "gptq", _gptq_bits(values, module, word_bits, checkpoint)
+        inputs = rows * word_bits // bits
     else:
         method, inputs = "awq", rows
-        bits, rest = divmod(columns * word, outputs)
-        if rest or not 1 <= bits <= 8:
+        bits, remainder = divmod(columns * word_bits, outputs)
+        if remainder or not 1 <= bits <= 8:
             raise UndecodableError(f"scales of shape {list(scales.shape)}")
     if not 0 < groups <= inputs:
         raise UndecodableError(f"{groups} groups of scales for {inputs} inputs")
     return Decoded(
         name,
-        checkpoint.settled(name, (outputs, inputs)),
+        checkpoint.oriented_shape(name, (outputs, inputs)),
         f"int{bits}",
         method,
         checkpoint.companions(module, "qzeros", "scales", "g_idx"),
     )
 
 
-def _gemv(
+def _gemv_shape(
     values: StoredTensor, scales: StoredTensor, zeros: StoredTensor | None
 ) -> tuple[int, int] | None:
-    """Outputs and inputs of a matrix laid out for GEMV; None where the shapes are not its own."""
+    """(outputs, inputs) of a matrix in either GEMV layout; None where the shapes are of neither."""
     if zeros is None or len(zeros.shape) != 2:
         return None
     rows, columns = values.shape
@@ -78,34 +78,34 @@ def _gemv(
     if zeros.shape[0] != scales.shape[0] or not inputs:
         return None
     sizes = (128, 64, 32, inputs)
-    return (outputs, inputs) if padded in [_padded(inputs, size) for size in sizes] else None
+    return (outputs, inputs) if padded in [_padded_groups(inputs, size) for size in sizes] else None
 
 
-def _padded(inputs: int, group_size: int) -> int:
-    """Groups of a row with their padding: whole words of 8 zero points, of small groups 2 or 4 words."""
+def _padded_groups(inputs: int, group_size: int) -> int:
+    """Groups a row, padded to whole words of 8 zero points; small groups to 2 or 4 such words."""
     multiple = 8 * {64: 2, 32: 4}.get(group_size, 1)
     return -(-(inputs // group_size) // multiple) * multiple
 
 
-def _gptq_bits(values: StoredTensor, module: str, word: int, checkpoint: Checkpoint) -> int:
-    """Bits a weight: by g_idx, else by qzeros, else as the configuration or the formula says."""
+def _gptq_bits(values: StoredTensor, module: str, word_bits: int, checkpoint: Checkpoint) -> int:
+    """Bits a weight: from g_idx, else qzeros, else the configuration, else the formula's shape."""
     rows, outputs = values.shape
-    order = checkpoint.tensors.get(f"{module}g_idx")
+    group_indices = checkpoint.tensors.get(f"{module}g_idx")
     zeros = checkpoint.tensors.get(f"{module}qzeros")
-    expected = math.prod(checkpoint.expected.get(f"{module}weight", ()))
+    expected_count = math.prod(checkpoint.expected.get(f"{module}weight", ()))
     candidates = (
-        (rows * word, order.count) if order else None,
-        (zeros.shape[-1] * word, outputs) if zeros and zeros.shape else None,
+        (rows * word_bits, group_indices.count) if group_indices else None,
+        (zeros.shape[-1] * word_bits, outputs) if zeros and zeros.shape else None,
         (checkpoint.config.get("bits"), 1),
-        (values.count * word, expected),
+        (values.count * word_bits, expected_count),
     )
     for candidate in candidates:
         if candidate is None:
             continue
-        product, count = candidate
-        if type(product) is not int or count <= 0 or product % count:
+        total_bits, count = candidate
+        if type(total_bits) is not int or count <= 0 or total_bits % count:
             continue
-        bits = product // count
-        if 1 <= bits <= 8 and rows * word % bits == 0:
+        bits = total_bits // count
+        if 1 <= bits <= 8 and rows * word_bits % bits == 0:
             return bits
     raise UndecodableError("no number of bits that fits g_idx, qzeros or bits")

@@ -1,4 +1,4 @@
-"""Values in blocks with their scales: MXFP4 as gpt-oss stores it, and GGUF's types.
+"""Formats that store blocks of values with their scales: GGUF's types, and MXFP4 as in gpt-oss.
 
 Layouts: transformers `integrations/mxfp4.py`; llama.cpp `ggml/src/ggml-common.h` (the block structs).
 """
@@ -8,8 +8,8 @@ from __future__ import annotations
 from minilm.formats.header import StoredTensor
 from minilm.quantization.checkpoint import Checkpoint, Decoded, UndecodableError
 
-# GGUF type -> bits an element that hold its value; the rest of a block are scales and minima. For the
-# codebooks of iq* these are the bits of indices and signs.
+# GGUF type -> bits of an element's own value; the rest of a block holds scales and minima. For the
+# codebook types iq* these are the bits of indices and signs.
 VALUE_BITS: dict[str, float] = {
     "q1_0": 1,
     "q4_0": 4,
@@ -46,8 +46,8 @@ VALUE_BITS: dict[str, float] = {
 }
 
 
-def gguf(values: StoredTensor, checkpoint: Checkpoint) -> Decoded | None:
-    """A tensor of a block type: its header has the logical shape, its blocks the scales."""
+def decode_gguf(values: StoredTensor, checkpoint: Checkpoint) -> Decoded | None:
+    """A tensor of a GGUF block type: the header has the logical shape, the blocks hold the scales."""
     if values.dtype not in VALUE_BITS:
         return None
     return Decoded(values.name, values.shape, values.dtype, "gguf")
@@ -59,10 +59,10 @@ def gguf_value_bytes(values: StoredTensor) -> int:
     return values.nbytes if bits is None else min(values.nbytes, int(values.count * bits / 8))
 
 
-def mxfp4(values: StoredTensor, checkpoint: Checkpoint) -> Decoded | None:
-    """`X_blocks` (experts, rows, columns/32, 16) of byte pairs, `X_scales` (experts, rows, columns/32).
+def decode_mxfp4(values: StoredTensor, checkpoint: Checkpoint) -> Decoded | None:
+    """`X_blocks` (experts, rows, columns/32, 16), `X_scales` (experts, rows, columns/32).
 
-    The model's tensor is (experts, columns, rows).
+    A byte of the blocks holds two values. The model's tensor is (experts, columns, rows).
     """
     name = values.name.removesuffix("_blocks")
     if name == values.name or values.dtype != "uint8" or len(values.shape) < 3:
@@ -73,5 +73,5 @@ def mxfp4(values: StoredTensor, checkpoint: Checkpoint) -> Decoded | None:
     if values.shape != (*scales.shape, 16):
         raise UndecodableError(f"_scales of shape {list(scales.shape)}")
     *experts, rows, groups = scales.shape
-    shape = checkpoint.settled(name, (*experts, groups * 32, rows))
+    shape = checkpoint.oriented_shape(name, (*experts, groups * 32, rows))
     return Decoded(name, shape, "mxfp4", "mxfp4", (scales,))

@@ -1,0 +1,54 @@
+"""The one table of model types: where each is declared, and what must be known without importing that."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class ModelType(NamedTuple):
+    """A `model_type` of a Hugging Face config.json.
+
+    ``module``, in this package, has the `layout` that declares its tensors. ``gguf`` is what
+    llama.cpp's files call it in `general.architecture`, empty where such files are counted by name.
+    ``runs`` says that minilm runs it too: its module lists an `Architecture` in `ARCHITECTURES`.
+    """
+
+    module: str
+    gguf: str = ""
+    runs: bool = False
+
+
+# Of those that minilm runs, the first that can hold a configuration is exported to.
+MODEL_TYPES: dict[str, ModelType] = {
+    "gpt2": ModelType("gpt2", gguf="gpt2", runs=True),
+    "gpt_neox": ModelType("gpt_neox", gguf="gptneox", runs=True),
+    "llama": ModelType("llama", gguf="llama", runs=True),
+    "mistral": ModelType("mistral", gguf="llama", runs=True),
+    "qwen2": ModelType("qwen", gguf="qwen2", runs=True),
+    "qwen3": ModelType("qwen", gguf="qwen3", runs=True),
+    "starcoder2": ModelType("starcoder2", gguf="starcoder2", runs=True),
+    "bloom": ModelType("bloom"),
+    "cohere": ModelType("cohere"),
+    "deepseek_v2": ModelType("deepseek"),
+    "deepseek_v3": ModelType("deepseek"),
+    "falcon": ModelType("falcon"),
+    "gemma": ModelType("gemma", gguf="gemma"),
+    "gemma2": ModelType("gemma", gguf="gemma2"),
+    "gemma3_text": ModelType("gemma", gguf="gemma3"),
+    "gpt_neo": ModelType("gpt_neo"),
+    "gpt_oss": ModelType("gpt_oss"),
+    "gptj": ModelType("gptj"),
+    "mixtral": ModelType("mixtral", gguf="llama"),
+    "mpt": ModelType("mpt"),
+    "nemotron": ModelType("nemotron"),
+    "olmo": ModelType("olmo"),
+    "olmo2": ModelType("olmo", gguf="olmo2"),
+    "openai-gpt": ModelType("openai_gpt"),
+    "opt": ModelType("opt"),
+    "phi": ModelType("phi"),
+    "phi3": ModelType("phi3", gguf="phi3"),
+    "qwen2_moe": ModelType("qwen"),
+    "qwen3_moe": ModelType("qwen", gguf="qwen3moe"),
+    "smollm3": ModelType("smollm3", gguf="smollm3"),
+    "stablelm": ModelType("stablelm"),
+}

@@ -1,0 +1,75 @@
+"""What generation runs a model with: the fast decoder, or the model's own forward pass where that is needed.
+
+Both compute the same logits. The fast one reads bare weights, so a model that was modified from outside (an
+adapter, a quantized layer, a hook) runs through its modules.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from minilm.config import ModelConfig
+from minilm.generation.fast_decoder import FastDecoder, ModifiedModelError
+from minilm.model.kv_cache import KVCache
+from minilm.model.transformer import Transformer
+
+logger = logging.getLogger(__name__)
+
+
+class Decoder(Protocol):
+    """Tokens (b, t) after those of a cache, which are added to it -> logits (b, V) of the next token."""
+
+    model: Transformer
+    config: ModelConfig
+    device: torch.device
+    compiled: bool
+
+    def __call__(self, tokens: Tensor, cache: KVCache) -> Tensor: ...
+
+    def new_cache(self, sequences: int, max_length: int) -> KVCache:
+        """An empty cache for that many sequences of at most ``max_length`` tokens."""
+
+
+class ModelDecoder:
+    """The model's own forward pass, whatever its modules are."""
+
+    compiled = False
+
+    def __init__(self, model: Transformer) -> None:
+        self.model, self.config = model, model.config
+        # Of a quantized model the integers say nothing about the dtype of keys and values.
+        first = next(each for each in model.parameters() if each.is_floating_point())
+        self.device, self._dtype = first.device, first.dtype
+
+    def __call__(self, tokens: Tensor, cache: KVCache) -> Tensor:
+        logits: Tensor = self.model(tokens, cache)[:, -1]  # b t V -> b V
+        return logits
+
+    def new_cache(self, sequences: int, max_length: int) -> KVCache:
+        """An empty cache for that many sequences of at most ``max_length`` tokens."""
+        return KVCache(
+            self.config,
+            sequences,
+            max_length=max_length,
+            device=self.device,
+            dtype=self._dtype,
+        )
+
+
+def make_decoder(model: Transformer, *, compiled: bool = False) -> Decoder:
+    """The fast decoder, or the model's own forward pass, uncompiled and with a note, if it was modified."""
+    try:
+        return FastDecoder(model, compiled=compiled)
+    except ModifiedModelError as error:
+        _note(str(error))
+        return ModelDecoder(model)
+
+
+@functools.cache  # once for each reason: a model may be sampled many times
+def _note(reason: str) -> None:
+    logger.warning("generating through the model's modules, which is slower: %s", reason)

@@ -1,0 +1,38 @@
+"""Where a model computes and in which dtype: what `auto` becomes on this machine."""
+
+from __future__ import annotations
+
+import torch
+
+from minilm.errors import ConfigError
+
+
+def choose_device(name: str) -> torch.device:
+    """The device ``name``; auto: CUDA, else MPS, else the CPU. Raises ConfigError for an absent one."""
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if name == "auto":
+        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+    if (name == "cuda" and not cuda) or (name == "mps" and not mps):
+        raise ConfigError("device", f"{name}, which torch does not find here", "cpu or auto")
+    return torch.device(name)
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The dtype ``name``; auto: a 16-bit one where the device multiplies it fast, else float32."""
+    if name != "auto":
+        dtype: torch.dtype = getattr(torch, name)
+        return dtype
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    if device.type == "cpu" and multiplies_bfloat16_fast():
+        return torch.bfloat16
+    return torch.float32
+
+
+def multiplies_bfloat16_fast() -> bool:
+    """Whether this CPU has bfloat16 matrix tiles (AMX); elsewhere bfloat16 is slower than float32."""
+    if hasattr(torch.cpu, "get_capabilities"):  # since torch 2.11
+        return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+    # Every processor with AMX tiles multiplies bfloat16 in them.
+    has_tiles = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    return bool(has_tiles())

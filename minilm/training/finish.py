@@ -1,0 +1,103 @@
+"""How a run ends: its summary.json, its report.html, and what the caller gets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from minilm import files
+from minilm.inspection.inspector import inspect
+from minilm.inspection.report import Report
+from minilm.render.html import page
+from minilm.runs import files as run_files
+from minilm.runs.history import read_history
+from minilm.version import __version__
+
+if TYPE_CHECKING:
+    from minilm.training.trainer import Trainer
+
+# Reasons to stop after which the run is to be resumed, or is of no use: there is no report of it.
+WITHOUT_REPORT = ("SIGINT", "SIGTERM", "non_finite_loss")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where the run is, why it stopped, its summary.json, and the inspection that report.html shows.
+
+    ``report`` is None where the run was interrupted by a signal or diverged: there is no page then.
+    """
+
+    run_dir: Path
+    stopped_because: str
+    summary: dict[str, Any]
+    report: Report | None
+
+
+def finish(trainer: Trainer, reason: str) -> Outcome:
+    """Write summary.json, then report.html, of a run that stopped for ``reason``."""
+    run_dir, summary = trainer.spec.run_dir, _summary(trainer, reason)
+    files.write_json(run_dir / run_files.SUMMARY, summary)
+    report = None
+    if reason not in WITHOUT_REPORT:
+        report = inspect(str(run_dir))
+        _write_page(run_dir, report)
+    return Outcome(run_dir, reason, summary, report)
+
+
+def finished_run(run_dir: Path) -> Outcome | None:
+    """The outcome of a run that reached its end, None for one that can go on. torch is not needed.
+
+    Where the end was interrupted before the page was written, it is written now.
+    """
+    if not (run_dir / run_files.CONFIG).is_file():
+        return None
+    summary = run_files.finished_summary(run_dir)
+    if summary is None:
+        return None
+    report = inspect(str(run_dir), live=False)
+    if not (run_dir / run_files.REPORT).exists():
+        _write_page(run_dir, report)
+    return Outcome(run_dir, str(summary["stopped_because"]), summary, report)
+
+
+def _summary(trainer: Trainer, reason: str) -> dict[str, Any]:
+    import torch
+
+    spec, progress, throughput = trainer.spec, trainer.progress, trainer.throughput
+    rate = throughput.average(progress.tokens)
+    if not rate and spec.saved is not None:  # nothing was left to train: the rate is what it was
+        before = run_files.read_summary(spec.run_dir).get("tokens_per_second")
+        rate = float(before) if isinstance(before, (int, float)) else 0.0
+    return {
+        "steps": progress.step,
+        "tokens": progress.tokens,
+        "seconds": round(throughput.seconds(), 3),
+        "best_val_loss": progress.best_val_loss,
+        "best_val_bits_per_byte": progress.best_val_bits_per_byte,
+        "stopped_because": reason,
+        "parameters": sum(parameter.numel() for parameter in spec.model.parameters()),
+        "device": spec.runtime.device.type,
+        "dtype": spec.runtime.dtype_name,
+        "tokens_per_second": round(rate, 1),
+        "model_flops_utilisation": throughput.utilisation(rate),
+        "peak_flops": throughput.peak,
+        "energy_joules": throughput.joules(),
+        "loss_spikes": progress.loss_spikes,
+        "data": {
+            "source": spec.source.absolute_name(),
+            "bytes": spec.dataset.bytes,
+            "sha256": spec.dataset.sha256,
+            "train_tokens": spec.dataset.train_tokens,
+            "val_tokens": spec.dataset.val_tokens,
+        },
+        "minilm": __version__,
+        "torch": torch.__version__,
+        "seed": spec.config.seed,
+        "val_dtype": spec.runtime.dtype_name,  # of best_val_loss: a dtype moves its last digits
+    }
+
+
+def _write_page(run_dir: Path, report: Report) -> None:
+    text = page(report, history=read_history(run_dir))
+    files.write_bytes(run_dir / run_files.REPORT, text.encode())

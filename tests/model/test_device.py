@@ -1,0 +1,43 @@
+"""What `auto` becomes, on versions of torch that list a CPU's capabilities and on those that do not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from minilm.errors import ConfigError
+from minilm.model.device import choose_device, choose_dtype, multiplies_bfloat16_fast
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("amx", [False, True])
+def test_bfloat16_is_chosen_on_a_cpu_with_amx(monkeypatch: pytest.MonkeyPatch, amx: bool) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx}, raising=False)
+    assert choose_dtype("auto", CPU) == (torch.bfloat16 if amx else torch.float32)
+    assert choose_dtype("float16", CPU) == torch.float16
+
+
+@pytest.mark.parametrize("amx", [False, True])
+def test_a_torch_without_capabilities_is_asked_for_amx_tiles(
+    monkeypatch: pytest.MonkeyPatch, amx: bool
+) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+    assert multiplies_bfloat16_fast() == amx
+
+
+def test_a_torch_that_tells_nothing_of_the_cpu_computes_in_float32(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported", raising=False)
+    assert choose_dtype("auto", CPU) == torch.float32
+
+
+def test_an_absent_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert choose_device("auto") == CPU
+    with pytest.raises(ConfigError, match="device: cuda, which torch does not find here"):
+        choose_device("cuda")

@@ -1,0 +1,151 @@
+"""What trains and generates on CUDA: the same commands on the CPU and, where there is one, on a GPU.
+
+The tests on a GPU are marked `gpu` and skipped where there is none; `scripts/tools/gpu.sh correct` runs them.
+Those on the CPU show that the tests themselves are right.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minilm.cli import generate, inspect, train
+from tests.conftest import ROOT, clean_environment
+
+GPU = pytest.mark.gpu
+DEVICES = ["cpu", pytest.param("cuda", marks=GPU)]
+MODEL = {"context-length": 32, "num-layers": 2, "d-model": 32, "num-heads": 2}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread(cache: Path) -> Iterator[None]:
+    """In the processes that are started too: a model so small is slower with more."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINILM_CACHE", str(cache))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+    torch.set_num_threads(before)
+
+
+def arguments(text: Path, run_dir: Path, device: str, **options: Any) -> list[str]:
+    """The options of a small run; ``options`` are fields of TrainConfig."""
+    model = [part for name, size in MODEL.items() for part in (f"--model.{name}", str(size))]
+    fields = {
+        "batch_size": 4,
+        "max_steps": 24,
+        "eval_every": 8,
+        "log_every": 8,
+        "sample_tokens": 8,
+        "device": device,
+        "dtype": "float32",
+        "compile": "off",
+        "deterministic": "true",
+    }
+    training = [
+        part
+        for name, value in (fields | options).items()
+        for part in (f"--train.{name.replace('_', '-')}", str(value))
+    ]
+    return [
+        "--data",
+        str(text),
+        "--run-dir",
+        str(run_dir),
+        "--tokenizer",
+        "byte",
+        *model,
+        *training,
+    ]
+
+
+def best_loss(run_dir: Path) -> float:
+    summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
+    return float(summary["best_val_loss"])
+
+
+@pytest.fixture(scope="module")
+def cpu_run(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path:
+    """A run that was trained on the CPU."""
+    folder = tmp_path_factory.mktemp("gpu") / "run"
+    assert train.main(arguments(text_file, folder, "cpu")) == 0
+    return folder
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_run_that_was_killed_ends_in_the_bytes_of_one_that_was_not(
+    device: str, text_file: Path, tmp_path: Path, cache: Path
+) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert train.main(arguments(text_file, whole, device)) == 0
+    command = [sys.executable, str(ROOT / "scripts" / "train.py")]
+    process = subprocess.Popen(
+        [*command, *arguments(text_file, killed, device)],
+        env=clean_environment(cache),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 100
+    while process.poll() is None and not list(killed.glob("resume/step-*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert train.main(["--resume", "--run-dir", str(killed)]) == 0
+    assert (killed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    assert inspect.main([str(killed), "--json", os.devnull]) == 0
+
+
+@pytest.mark.parametrize(
+    ("device", "options"),
+    [
+        ("cpu", {"dtype": "bfloat16", "activation_checkpointing": "true"}),
+        pytest.param("cuda", {}, marks=GPU),
+        pytest.param("cuda", {"dtype": "bfloat16"}, marks=GPU),
+        pytest.param("cuda", {"dtype": "float16"}, marks=GPU),
+        pytest.param("cuda", {"deterministic": "false"}, marks=GPU),
+        pytest.param("cuda", {"activation_checkpointing": "true"}, marks=GPU),
+        pytest.param("cuda", {"compile": "on"}, marks=GPU),
+        pytest.param("cuda", {"compile": "on", "dtype": "bfloat16"}, marks=GPU),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "-".join(value) or "plain",
+)
+def test_however_a_step_is_computed_the_loss_is_that_of_the_cpu(
+    device: str, options: dict[str, str], text_file: Path, tmp_path: Path, cpu_run: Path
+) -> None:
+    folder = tmp_path / "run"
+    assert train.main(arguments(text_file, folder, device, **options)) == 0
+    assert best_loss(folder) == pytest.approx(best_loss(cpu_run), rel=0.03)
+
+
+def greedy(run_dir: Path, capsys: pytest.CaptureFixture[str], *options: str) -> list[list[int]]:
+    """The tokens after two prompts."""
+    capsys.readouterr()
+    prompts = ["--prompt", "the cat ", "--prompt", "a crow "]
+    fixed = ["--temperature", "0", "--max-new-tokens", "40", "--json", "--dtype", "float32"]
+    assert generate.main([str(run_dir), *prompts, *fixed, *options]) == 0
+    return [json.loads(line)["tokens"] for line in capsys.readouterr().out.splitlines()]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(
+    "options", [["--no-cache"], [], pytest.param(["--compile", "on"], marks=GPU)], ids=str
+)
+def test_the_greedy_text_is_that_of_the_cpu(
+    device: str, options: list[str], cpu_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = greedy(cpu_run, capsys, "--device", "cpu")
+    assert len(expected) == 2
+    assert greedy(cpu_run, capsys, "--device", device, *options) == expected
