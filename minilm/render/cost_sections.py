@@ -47,7 +47,7 @@ def memory_section(report: Report) -> Section:
         blocks.append(_activation_table(activations))
         if activations.get("components"):
             parts = activations["components"]
-            blocks.append(_byte_table("activations, all kept", "component", parts))
+            blocks.append(_byte_table("activations by component", "component", parts))
         if activations.get("formula"):
             formula = one_line(activations["formula"])
             blocks.append(Code("activations in bytes", formula, detail=True))
@@ -146,7 +146,7 @@ def _activation_table(activations: Mapping[str, Any]) -> Table:
     measured = activations.get("measured")
     if measured is not None:
         sizes |= {f"measured, {key}": measured.get(key) for key in ("saved", "allocated", "peak")}
-    table = _byte_table(f"activations of {tokens}, {dtype} ({basis})", "kept", sizes)
+    table = _byte_table(f"activations of {tokens}, {dtype} ({basis})", "what is kept", sizes)
     if measured is None:
         return table
     error = ("error of the prediction", f"{measured['relative_error']:+.3%}", "")
