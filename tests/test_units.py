@@ -66,7 +66,7 @@ def test_a_number_whose_unit_was_forgotten_is_not_bytes() -> None:
         *("9" * 5000, "9223372036854775808", "1e9" * 100, "٣GB", "7i", "1.GB", ".5GB", "0x10"),
     ],
 )
-def test_what_is_no_size_is_one_short_line(text: str) -> None:
+def test_an_invalid_size_is_one_short_line(text: str) -> None:
     with pytest.raises(InputError, match=r"^--fits: ") as caught:
         parse_bytes(text, "--fits")
     assert len(str(caught.value)) < 200

@@ -170,42 +170,42 @@ class _ForwardPass:
         return 3 if self.config.dropout else 1
 
     @property
-    def queries(self) -> Polynomial:
+    def query_width(self) -> Polynomial:
         config = self.config
         return d if config.num_heads * config.head_dim == config.d_model else h * k
 
     @property
-    def keys(self) -> Polynomial:
-        return self.queries if self.config.num_kv_heads == self.config.num_heads else g * k
+    def key_width(self) -> Polynomial:
+        return self.query_width if self.config.num_kv_heads == self.config.num_heads else g * k
 
     @property
-    def hidden(self) -> Polynomial:
+    def hidden_width(self) -> Polynomial:
         return 4 * d if self.config.d_feed_forward == 4 * self.config.d_model else f
 
     @property
-    def norms_in_full(self) -> bool:
+    def norms_in_float32(self) -> bool:
         """Whether autocast runs every norm in float32: on CUDA it does, on a CPU it does not."""
         return self.device != "cpu"
 
     @property
     def qk_norm_input(self) -> int:
         """Bytes of an element of the query and key norms' inputs."""
-        return FLOAT32 if self.norms_in_full else self.width
+        return FLOAT32 if self.norms_in_float32 else self.width
 
     @property
     def rotation_is_cast(self) -> bool:
         """Whether RoPE is applied to 16-bit queries and keys."""
-        return self.autocast and not (self.config.qk_norm and self.norms_in_full)
+        return self.autocast and not (self.config.qk_norm and self.norms_in_float32)
 
     def dropout_mask(self, elements: Polynomial, width: int) -> Polynomial:
         """Bytes of the mask for ``elements`` of ``width`` bytes; on CUDA it is boolean."""
         return elements * (width if self.device == "cpu" else 1)
 
-    def repeated(self, *, copied: bool) -> Polynomial:
+    def repeated_width(self, *, copied: bool) -> Polynomial:
         """Width of keys or values repeated for every query head; a single one may be a view."""
         if self.config.num_kv_heads == self.config.num_heads:
-            return self.keys
-        return g * k if self.config.num_kv_heads == 1 and not copied else self.queries
+            return self.key_width
+        return g * k if self.config.num_kv_heads == 1 and not copied else self.query_width
 
 
 def _saved_tensors(forward: _ForwardPass) -> Iterator[SavedTensor]:
@@ -275,9 +275,8 @@ def _linear_input(
 
 def _attention(forward: _ForwardPass) -> Iterator[SavedTensor]:
     config, width = forward.config, forward.width
-    queries, keys = forward.queries, forward.keys
     if forward.autocast:
-        matrices = 2 * d * queries + 2 * d * keys
+        matrices = 2 * d * forward.query_width + 2 * d * forward.key_width
         yield SavedTensor("matrices in 16 bits", components.ATTENTION_QUERY, width * matrices, L)
     if config.qk_norm:
         component = components.ATTENTION_QK_NORM
@@ -292,38 +291,46 @@ def _explicit_attention(forward: _ForwardPass) -> Iterator[SavedTensor]:
     """`explicit_attention`, and the output projection's input."""
     width = forward.width
     # Merging the batch and head dimensions copies.
-    shared = forward.repeated(copied=forward.batch > 1)
-    yield SavedTensor("queries", components.ATTENTION_QUERY, width * N * forward.queries, L)
-    yield SavedTensor("keys", components.ATTENTION_KEY, width * N * shared, L)
-    yield SavedTensor("values", components.ATTENTION_VALUE, width * N * shared, L)
+    kv_width = forward.repeated_width(copied=forward.batch > 1)
+    yield SavedTensor("queries", components.ATTENTION_QUERY, width * N * forward.query_width, L)
+    yield SavedTensor("keys", components.ATTENTION_KEY, width * N * kv_width, L)
+    yield SavedTensor("values", components.ATTENTION_VALUE, width * N * kv_width, L)
     scores = forward.score_tensors * width * B * h * T * T
     yield SavedTensor("scores", components.ATTENTION_QUERY, scores, L)
-    yield SavedTensor("input", components.ATTENTION_OUTPUT, width * N * forward.queries, L)
+    yield SavedTensor("input", components.ATTENTION_OUTPUT, width * N * forward.query_width, L)
 
 
 def _math_attention(forward: _ForwardPass) -> Iterator[SavedTensor]:
     """torch's scaled_dot_product_attention without a fused kernel, which computes in float32."""
-    yield SavedTensor("queries", components.ATTENTION_QUERY, FLOAT32 * N * forward.queries, L)
-    yield SavedTensor("keys", components.ATTENTION_KEY, FLOAT32 * N * forward.queries, L)
-    values = forward.queries if forward.autocast else forward.repeated(copied=forward.batch > 1)
+    yield SavedTensor("queries", components.ATTENTION_QUERY, FLOAT32 * N * forward.query_width, L)
+    yield SavedTensor("keys", components.ATTENTION_KEY, FLOAT32 * N * forward.query_width, L)
+    values = (
+        forward.query_width
+        if forward.autocast
+        else forward.repeated_width(copied=forward.batch > 1)
+    )
     yield SavedTensor("values", components.ATTENTION_VALUE, FLOAT32 * N * values, L)
     scores = forward.score_tensors * FLOAT32 * B * h * T * T
     yield SavedTensor("scores", components.ATTENTION_QUERY, scores, L)
-    yield SavedTensor("input", components.ATTENTION_OUTPUT, forward.width * N * forward.queries, L)
+    yield SavedTensor(
+        "input", components.ATTENTION_OUTPUT, forward.width * N * forward.query_width, L
+    )
 
 
 def _fused_attention(forward: _ForwardPass) -> Iterator[SavedTensor]:
     """One kernel: its inputs, its output and a log-sum-exp a row; the projection may need a copy."""
     width = forward.width
-    shared = forward.repeated(copied=False)
-    yield SavedTensor("queries", components.ATTENTION_QUERY, width * N * forward.queries, L)
-    yield SavedTensor("keys", components.ATTENTION_KEY, width * N * shared, L)
-    yield SavedTensor("values", components.ATTENTION_VALUE, width * N * shared, L)
+    kv_width = forward.repeated_width(copied=False)
+    yield SavedTensor("queries", components.ATTENTION_QUERY, width * N * forward.query_width, L)
+    yield SavedTensor("keys", components.ATTENTION_KEY, width * N * kv_width, L)
+    yield SavedTensor("values", components.ATTENTION_VALUE, width * N * kv_width, L)
     yield SavedTensor("row sums", components.ATTENTION_QUERY, STATISTIC * B * h * T, L)
     if 0 < forward.config.sliding_window < forward.context:
         yield SavedTensor("window mask", components.ATTENTION_QUERY, width * T * T, L)
     copies = 2 if forward.queries_by_head else 1  # head by head, and token by token
-    yield SavedTensor("input", components.ATTENTION_OUTPUT, copies * width * N * forward.queries, L)
+    yield SavedTensor(
+        "input", components.ATTENTION_OUTPUT, copies * width * N * forward.query_width, L
+    )
 
 
 _ATTENTION = {
@@ -334,7 +341,7 @@ _ATTENTION = {
 
 
 def _feed_forward(forward: _ForwardPass) -> Iterator[SavedTensor]:
-    config, width, hidden = forward.config, forward.width, forward.hidden
+    config, width, hidden = forward.config, forward.width, forward.hidden_width
     if forward.autocast:
         matrices = (3 if config.gated else 2) * d * hidden
         yield SavedTensor("matrices in 16 bits", components.FEED_FORWARD_UP, width * matrices, L)

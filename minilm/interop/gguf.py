@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from minilm.architectures.conversion import Architecture, find_exportable
+from minilm.architectures.conversion import Architecture, GgufGraph, find_exportable
 from minilm.architectures.gguf_layout import in_gguf_names
 from minilm.architectures.gguf_names import KEYS
 from minilm.architectures.model_types import MODEL_TYPES
@@ -51,19 +51,21 @@ class _Entry:
 class _Quantized:
     """What gguf's writer asks of an array, so that it is quantized some rows at a time."""
 
-    def __init__(self, entry: _Entry, kind: Any, quantize: Callable[[Array, Any], Array]) -> None:
-        self._values, self._kind, self._quantize = entry.values(), kind, quantize
-        self.nbytes = _nbytes(entry.shape, kind)
+    def __init__(
+        self, entry: _Entry, ggml_type: Any, quantize: Callable[[Array, Any], Array]
+    ) -> None:
+        self._values, self._ggml_type, self._quantize = entry.values(), ggml_type, quantize
+        self.nbytes = _nbytes(entry.shape, ggml_type)
 
     def tofile(self, stream: BinaryIO) -> None:
         for rows in tensor_io.chunks(self._values):
-            self._quantize(_as_float32(rows), self._kind).tofile(stream)
+            self._quantize(_as_float32(rows), self._ggml_type).tofile(stream)
 
 
-def _nbytes(shape: tuple[int, ...], kind: Any) -> int:
+def _nbytes(shape: tuple[int, ...], ggml_type: Any) -> int:
     import gguf
 
-    block, size = gguf.GGML_QUANT_SIZES[kind]
+    block, size = gguf.GGML_QUANT_SIZES[ggml_type]
     return int(math.prod(shape) // block * size)
 
 
@@ -95,7 +97,7 @@ def export(source: ModelSource, path: Path, file_format: str, name: str) -> str:
     tokenizer = load_tokenizer(source.folder / run_files.TOKENIZER, config.vocab_size)
     writer = gguf.GGUFWriter(path, gguf_architecture)
     writer.add_name(name)
-    _add_sizes(writer, config, architecture, gguf_architecture)
+    _add_sizes(writer, config, architecture.gguf)
     _add_tokenizer(writer, tokenizer, config.vocab_size)
     wanted = gguf.GGMLQuantizationType[file_format.upper()]
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
@@ -103,21 +105,21 @@ def export(source: ModelSource, path: Path, file_format: str, name: str) -> str:
     file_type = types.get(file_format, f"MOSTLY_{file_format.upper()}")
     writer.add_file_type(gguf.LlamaFileType[file_type])
     entries = list(_entries(source, architecture))
-    kinds = [_kind(gguf, entry, wanted) for entry in entries]
-    for entry, kind in zip(entries, kinds, strict=True):
-        shape = gguf.quant_shape_to_byte_shape(entry.shape, kind)
-        nbytes = _nbytes(entry.shape, kind)
-        writer.add_tensor_info(entry.name, shape, np.dtype(np.uint8), nbytes, raw_dtype=kind)
+    ggml_types = [_ggml_type(gguf, entry, wanted) for entry in entries]
+    for entry, ggml_type in zip(entries, ggml_types, strict=True):
+        shape = gguf.quant_shape_to_byte_shape(entry.shape, ggml_type)
+        nbytes = _nbytes(entry.shape, ggml_type)
+        writer.add_tensor_info(entry.name, shape, np.dtype(np.uint8), nbytes, raw_dtype=ggml_type)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    for entry, kind in zip(entries, kinds, strict=True):
-        writer.write_tensor_data(_Quantized(entry, kind, gguf.quants.quantize))
+    for entry, ggml_type in zip(entries, ggml_types, strict=True):
+        writer.write_tensor_data(_Quantized(entry, ggml_type, gguf.quants.quantize))
     writer.close()
     return gguf_architecture
 
 
-def _kind(gguf: Any, entry: _Entry, wanted: Any) -> Any:
+def _ggml_type(gguf: Any, entry: _Entry, wanted: Any) -> Any:
     """Vectors stay float32; a matrix whose rows do not fill the quantizer's blocks becomes float16."""
     types = gguf.GGMLQuantizationType
     if len(entry.shape) < 2 or entry.name.startswith("position_embd"):
@@ -126,12 +128,10 @@ def _kind(gguf: Any, entry: _Entry, wanted: Any) -> Any:
     return wanted if entry.shape[-1] % block == 0 else types.F16
 
 
-def _add_sizes(
-    writer: gguf.GGUFWriter, config: ModelConfig, architecture: Architecture, prefix: str
-) -> None:
+def _add_sizes(writer: gguf.GGUFWriter, config: ModelConfig, graph: GgufGraph) -> None:
     for key, (field, _) in KEYS.items():
         if field:
-            writer.add_uint32(f"{prefix}.{key}", getattr(config, field))
+            writer.add_uint32(f"{writer.arch}.{key}", getattr(config, field))
     if config.norm == "rmsnorm":
         writer.add_layer_norm_rms_eps(config.norm_epsilon)
     else:
@@ -144,10 +144,10 @@ def _add_sizes(
 
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(config.rope_factor)
-    if config.head_dim * config.num_heads != config.d_model or architecture.gguf.head_dim:
+    if config.head_dim * config.num_heads != config.d_model or graph.head_dim:
         writer.add_key_length(config.head_dim)
         writer.add_value_length(config.head_dim)
-    if architecture.gguf.parallel_residual:
+    if graph.parallel_residual:
         writer.add_parallel_residual(config.parallel_residual)
 
 
@@ -156,7 +156,7 @@ def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer, vocab_size: in
         raise TokenizerError(
             "tokenizer.json",
             f"a {tokenizer.kind} tokenizer",
-            "bytes or BPE in GPT-2's style, which llama.cpp has",
+            "bytes or BPE in GPT-2's style, which llama.cpp supports",
         )
     import gguf
 

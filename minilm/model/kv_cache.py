@@ -169,7 +169,7 @@ class KVCache:
         fixed = self.fixed_shapes and t == 1
         equal = min(self.lengths) == longest
         lengths = torch.tensor(self.lengths, device=self._device)[:, None]
-        index = lengths + torch.arange(t, device=self._device)  # b t
+        index = lengths if t == 1 else lengths + torch.arange(t, device=self._device)  # b t
         # One token is stored before it reads, several are appended to what they read: see `update`.
         used = slots if fixed else min(longest + (t == 1), slots)
         start = longest % slots
@@ -217,4 +217,5 @@ class KVCache:
         if self._rotation is None:
             return None
         cosine, sine = self._rotation
-        return cosine[index][:, None], sine[index][:, None]  # b 1 t k/2
+        index = index[:, None]  # b 1 t
+        return cosine[index], sine[index]  # b 1 t rotary_dim/2

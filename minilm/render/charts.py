@@ -57,13 +57,13 @@ def treemap(report: Report) -> list[dict[str, Any]]:
 
     pairs = [(component.name, component.count) for component in components]
     root = add("", report.target, sum(count for _, count in pairs), "all components", "other")
-    shown = _largest([(name, count, "") for name, count in pairs], MAX_COMPONENTS)
-    for name, count, _ in shown:
+    largest = _largest([(name, count, "") for name, count in pairs], MAX_COMPONENTS)
+    for name, count, _ in largest:
         inside = [row for row in rows.get(name, []) if row.count > 0]
         group = component_group(name)
         box = add(root, name, count, f"{len(inside):,} tensors" if inside else "", group)
         if len(inside) > 1 and sum(row.count for row in inside) == count:
-            for label, part, detail in _boxes(inside, MAX_BOXES // len(shown)):
+            for label, part, detail in _boxes(inside, MAX_BOXES // len(largest)):
                 add(box, label, part, detail, group)
     return boxes
 

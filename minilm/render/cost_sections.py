@@ -36,7 +36,7 @@ def memory_section(report: Report) -> Section:
     blocks.append(_byte_table("weights", "precision", weights, with_bars=True))
     state = {key: value for key, value in training.items() if key != "variants"}
     caption = "training state, float32 with AdamW (weights, gradients, two Adam moments)"
-    blocks.append(_byte_table(caption, "part", state))
+    blocks.append(replace(_byte_table(caption, "part", state), total_last=True))
     if training.get("variants"):
         blocks.append(_training_table(training["variants"]))
     if cache is not None:
@@ -47,7 +47,7 @@ def memory_section(report: Report) -> Section:
         blocks.append(_activation_table(activations))
         if activations.get("components"):
             parts = activations["components"]
-            blocks.append(_byte_table("activations, all kept", "component", parts))
+            blocks.append(_byte_table("activations by component", "component", parts))
         if activations.get("formula"):
             formula = one_line(activations["formula"])
             blocks.append(Code("activations in bytes", formula, detail=True))
@@ -146,7 +146,7 @@ def _activation_table(activations: Mapping[str, Any]) -> Table:
     measured = activations.get("measured")
     if measured is not None:
         sizes |= {f"measured, {key}": measured.get(key) for key in ("saved", "allocated", "peak")}
-    table = _byte_table(f"activations of {tokens}, {dtype} ({basis})", "kept", sizes)
+    table = _byte_table(f"activations of {tokens}, {dtype} ({basis})", "what is kept", sizes)
     if measured is None:
         return table
     error = ("error of the prediction", f"{measured['relative_error']:+.3%}", "")
@@ -158,14 +158,14 @@ def _training_table(variants: Mapping[str, Mapping[str, int]]) -> Table:
     for key, sizes in variants.items():
         # Adapters are float32 weights that are trained beside the stored ones, as a master copy is.
         master = sizes.get("master") or sizes.get("adapters")
-        parts = (
-            *(sizes["weights"], master, sizes["gradients"], sizes["optimizer"], sizes["total"]),
-        )
+        trained = (master, sizes["gradients"], sizes["optimizer"])
+        parts = (sizes["weights"], *trained, sizes["total"])
         rows.append((training_method_label(key), *(format_size(part or None) for part in parts)))
-    columns = number_columns(
-        "training state", *("weights", "master", "gradients", "optimizer", "total")
+    columns = number_columns("method", "weights", "master", "gradients", "optimizer", "total")
+    caption = (
+        "training state by method (master: the float32 weights that are updated; for LoRA, the "
+        "adapters)"
     )
-    caption = "master: the float32 weights that are updated; for LoRA, the adapters"
     return Table(columns, tuple(rows), caption=caption, detail=True)
 
 

@@ -118,11 +118,11 @@ def _brief_blocks(section: Section) -> Iterator[Block]:
 
 
 def _brief_table(table: Table) -> Table:
-    shown = [index for index, column in enumerate(table.columns) if not column.detail]
+    indices = [index for index, column in enumerate(table.columns) if not column.detail]
     return replace(
         table,
-        columns=tuple(table.columns[index] for index in shown),
-        rows=tuple(tuple(row[index] for index in shown) for row in table.rows),
+        columns=tuple(table.columns[index] for index in indices),
+        rows=tuple(tuple(row[index] for index in indices) for row in table.rows),
     )
 
 

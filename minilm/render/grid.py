@@ -146,9 +146,9 @@ def _row(
         first = ""
     last = wrapped(others[-1], widths[-1])
     for index in range(len(last)):
-        line = [first, *others[:-1]] if index == 0 else [""] * len(others)
-        shown = [*line, last[index]]
-        text = (" " * GAP).join(map(_aligned, shown, columns, widths))
+        before = [first, *others[:-1]] if index == 0 else [""] * len(others)
+        line = [*before, last[index]]
+        text = (" " * GAP).join(map(_aligned, line, columns, widths))
         yield Text(text.rstrip(), style)
 
 

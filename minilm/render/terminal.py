@@ -28,7 +28,7 @@ Lines = list[Text]
 def print_report(
     report: Report, console: Console, *, full: bool = False, tensors: bool = False
 ) -> None:
-    """Print the short report, or what was asked for; a line that is too long is not cut."""
+    """Print the short report, or what an option asked for; a line that is too long is not cut."""
     for line in report_lines(report, console.width, full=full, tensors=tensors):
         console.print(line, crop=False, no_wrap=True, overflow="ignore")
 
@@ -42,11 +42,11 @@ def report_lines(report: Report, width: int, *, full: bool = False, tensors: boo
             lines += [Text(), _rule(section, width), *_section(section, width)]
         return lines
     if any(section.requested for section in document.sections):
-        shown = [s for s in document.sections if s.requested or s.key in ("notes", "tensors")]
-        return [*_verdict_line(document, width), *_brief(shown, width)]
+        selection = [s for s in document.sections if s.requested or s.key in ("notes", "tensors")]
+        return [*_verdict_line(document, width), *_brief(selection, width)]
     lines = _short(report, document, width)
-    shown = [section for section in document.sections if section.key == "tensors"]
-    return [*lines, *_brief(shown, width)]
+    selection = [section for section in document.sections if section.key == "tensors"]
+    return [*lines, *_brief(selection, width)]
 
 
 def _short(report: Report, document: Document, width: int) -> Lines:

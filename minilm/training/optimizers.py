@@ -1,7 +1,7 @@
 """Which optimizer updates which parameter, and their state by name.
 
-Muon takes the matrices of the blocks, AdamW (Loshchilov and Hutter 2017, arXiv:1711.05101) all others; or
-AdamW takes everything. Decay is on matrices only.
+Muon updates the matrices of the blocks, AdamW (Loshchilov and Hutter 2017, arXiv:1711.05101) the rest; or
+AdamW updates everything. Decay is on matrices only. What does not require a gradient is updated by none.
 """
 
 from __future__ import annotations
@@ -23,11 +23,18 @@ STATE_KEYS = ("exp_avg", "exp_avg_sq", "step", "momentum_buffer")
 def make_optimizers(
     model: Transformer, config: TrainConfig, muon_dtype: torch.dtype
 ) -> list[torch.optim.Optimizer]:
-    """AdamW, and Muon before it if it is asked for. ``muon_dtype`` is what it multiplies in."""
+    """Of the parameters that are trained: AdamW, and Muon before it if it is asked for.
+
+    ``muon_dtype`` is what Muon multiplies in. An optimizer that would have no parameter is left out.
+    """
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    is_muon = config.optimizer == "muon"
+    decayed = hidden_matrices(model) if is_muon else matrices(model)
+    decayed = [parameter for parameter in decayed if parameter.requires_grad]
+    decayed_ids = {id(parameter) for parameter in decayed}
+    others = [parameter for parameter in trained if id(parameter) not in decayed_ids]
     optimizers: list[torch.optim.Optimizer] = []
-    decayed = matrices(model)
-    if config.optimizer == "muon":
-        decayed = hidden_matrices(model)
+    if is_muon and decayed:
         optimizers.append(
             Muon(
                 decayed,
@@ -37,20 +44,19 @@ def make_optimizers(
                 dtype=muon_dtype,
             )
         )
-    taken = {id(parameter) for parameter in decayed}
-    groups = [
-        {"params": [p for p in model.parameters() if id(p) not in taken], "weight_decay": 0.0}
-    ]
-    if config.optimizer == "adamw":
+    groups = [{"params": others, "weight_decay": 0.0}]
+    if not is_muon:
         groups.append({"params": decayed, "weight_decay": config.weight_decay})
-    optimizers.append(
-        torch.optim.AdamW(
-            groups,
-            lr=config.learning_rate,
-            betas=(config.beta1, config.beta2),
-            fused=next(model.parameters()).device.type in ("cpu", "cuda"),
+    groups = [group for group in groups if group["params"]]
+    if groups:
+        optimizers.append(
+            torch.optim.AdamW(
+                groups,
+                lr=config.learning_rate,
+                betas=(config.beta1, config.beta2),
+                fused=all(parameter.device.type in ("cpu", "cuda") for parameter in trained),
+            )
         )
-    )
     return optimizers
 
 
@@ -101,13 +107,41 @@ def optimizer_tensors(
     }
 
 
+def optimizer_state_shapes(
+    model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], step: int
+) -> dict[str, tuple[torch.dtype, torch.Size]]:
+    """Dtype and shape of every tensor of `optimizer_tensors` after ``step`` updates.
+
+    Derived from each parameter: AdamW's means are like the parameter, Muon's buffers are there from the
+    beginning, and a frozen parameter, which no optimizer has, has none.
+    """
+    shapes: dict[str, tuple[torch.dtype, torch.Size]] = {}
+    for optimizer in optimizers:
+        own = _parameter_ids(optimizer)
+        for name, parameter in model.named_parameters():
+            if id(parameter) not in own:
+                continue
+            if isinstance(optimizer, Muon):
+                buffer = optimizer.state[parameter]["momentum_buffer"]
+                shapes[f"{name}.momentum_buffer"] = (buffer.dtype, buffer.shape)
+            elif step > 0:  # before its first update AdamW has no state
+                like = (parameter.dtype, parameter.shape)
+                shapes |= {f"{name}.exp_avg": like, f"{name}.exp_avg_sq": like}
+                shapes[f"{name}.step"] = (torch.float32, torch.Size())
+    return shapes
+
+
+def _parameter_ids(optimizer: torch.optim.Optimizer) -> set[int]:
+    return {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+
+
 @torch.no_grad()
 def restore_optimizers(
     model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], tensors: dict[str, Tensor]
 ) -> None:
     """The inverse of `optimizer_tensors`."""
     for optimizer in optimizers:
-        own = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        own = _parameter_ids(optimizer)
         for name, parameter in model.named_parameters():
             if id(parameter) not in own:
                 continue

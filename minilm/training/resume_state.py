@@ -1,8 +1,9 @@
 """The exact training state: resume/step-N.safetensors, one file each, of which the newest are kept.
 
-Tensors: ``model.NAME``, ``optimizer.NAME.KEY``, ``rng.DEVICE``. Metadata: ``progress`` and
-``settings`` as JSON. Batches are a function of seed and step, so the step is the data cursor. One file
-holds all of it, so that one rename makes a state, whole.
+Tensors: ``model.NAME`` for every parameter, trained or frozen, in its own dtype; ``optimizer.NAME.KEY`` for
+those that are trained; ``rng.DEVICE``. Metadata: ``progress`` and ``settings`` as JSON. Batches are a
+function of seed, step and micro-step, so the step is the data cursor. One file holds all of it, so that one
+rename makes a state, whole.
 """
 
 from __future__ import annotations
@@ -25,7 +26,11 @@ from minilm.checkpoint import write_tensors
 from minilm.errors import FormatError
 from minilm.formats.safetensors import read_header
 from minilm.runs import files as run_files
-from minilm.training.optimizers import optimizer_tensors, restore_optimizers
+from minilm.training.optimizers import (
+    optimizer_state_shapes,
+    optimizer_tensors,
+    restore_optimizers,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -96,8 +101,8 @@ def write_state(
 
 def state_files(run_dir: Path) -> list[Path]:
     """The states of a run, the newest first."""
-    found = (run_dir / run_files.RESUME).glob("step-*.safetensors")
-    named = [path for path in found if re.fullmatch(r"step-\d{9,18}", path.stem)]
+    paths = (run_dir / run_files.RESUME).glob("step-*.safetensors")
+    named = [path for path in paths if re.fullmatch(r"step-\d{9,18}", path.stem)]
     return sorted(named, key=lambda path: int(path.stem.removeprefix("step-")), reverse=True)
 
 
@@ -139,24 +144,23 @@ def _read(path: Path) -> SavedState:
 
 def _digest(tensors: dict[str, Tensor]) -> str:
     """SHA-256 over the names and the bytes of all tensors."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
-        found.update(name.encode())
-        found.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def restore_state(saved: SavedState, model: nn.Module, optimizers: Optimizers) -> None:
     """Put weights, optimizers and random generators back as they were saved.
 
-    Raises FormatError, with nothing changed, unless every tensor is there in its type and shape.
+    Raises FormatError, with nothing changed, unless every tensor is there in its dtype and shape.
     """
     expected = _expected(model, optimizers, saved.progress.step)
     stored = {
-        name: (str(tensor.dtype).removeprefix("torch."), *tensor.shape)
-        for name, tensor in saved.tensors.items()
+        name: _described(tensor.dtype, tensor.shape) for name, tensor in saved.tensors.items()
     }
-    for device in ("cuda", "mps"):  # a run may go on on another device, from the same weights
+    for device in ("cuda", "mps"):  # a run may be resumed on another device
         stored.pop(f"rng.{device}", None)
     if stored != expected:
         name = min(n for n in stored.keys() | expected.keys() if stored.get(n) != expected.get(n))
@@ -179,13 +183,13 @@ def restore_state(saved: SavedState, model: nn.Module, optimizers: Optimizers) -
 
 def _random_generators() -> dict[str, tuple[Callable[[], Tensor], Callable[[Tensor], None]]]:
     """How the state of each device's generator is read and restored: dropout draws from them."""
-    found: dict[str, tuple[Callable[[], Tensor], Callable[[Tensor], None]]]
-    found = {"cpu": (torch.get_rng_state, torch.set_rng_state)}
+    generators: dict[str, tuple[Callable[[], Tensor], Callable[[Tensor], None]]]
+    generators = {"cpu": (torch.get_rng_state, torch.set_rng_state)}
     if torch.cuda.is_available():
-        found["cuda"] = (torch.cuda.get_rng_state, torch.cuda.set_rng_state)
+        generators["cuda"] = (torch.cuda.get_rng_state, torch.cuda.set_rng_state)
     if torch.backends.mps.is_available():
-        found["mps"] = (torch.mps.get_rng_state, torch.mps.set_rng_state)
-    return found
+        generators["mps"] = (torch.mps.get_rng_state, torch.mps.set_rng_state)
+    return generators
 
 
 def _check_values(progress: Progress, settings: Any) -> None:
@@ -223,25 +227,17 @@ def _check_values(progress: Progress, settings: Any) -> None:
 def _expected(
     model: nn.Module, optimizers: Optimizers, step: int
 ) -> dict[str, tuple[str | int, ...]]:
-    """Type and shape of every tensor of a state."""
-    found: dict[str, tuple[str | int, ...]]
-    found = {"rng.cpu": ("uint8", *torch.get_rng_state().shape)}
-    adam = {
-        id(parameter)
-        for optimizer in optimizers
-        if isinstance(optimizer, torch.optim.AdamW)
-        for group in optimizer.param_groups
-        for parameter in group["params"]
-    }
+    """Dtype and shape of every tensor of a state of this model after ``step`` updates."""
+    shapes = {"rng.cpu": (torch.uint8, torch.get_rng_state().shape)}
     for name, parameter in model.named_parameters():
-        weights = ("float32", *parameter.shape)
-        found[f"model.{name}"] = weights
-        if id(parameter) not in adam:
-            found[f"optimizer.{name}.momentum_buffer"] = weights
-        elif step > 0:  # before its first update AdamW has no state
-            found |= {f"optimizer.{name}.exp_avg": weights, f"optimizer.{name}.exp_avg_sq": weights}
-            found[f"optimizer.{name}.step"] = ("float32",)
-    return found
+        shapes[f"model.{name}"] = (parameter.dtype, parameter.shape)
+    for name, kind in optimizer_state_shapes(model, optimizers, step).items():
+        shapes[f"optimizer.{name}"] = kind
+    return {name: _described(dtype, shape) for name, (dtype, shape) in shapes.items()}
+
+
+def _described(dtype: torch.dtype, shape: torch.Size) -> tuple[str | int, ...]:
+    return str(dtype).removeprefix("torch."), *shape
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

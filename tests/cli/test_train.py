@@ -243,6 +243,23 @@ def test_a_time_limit_before_the_first_step_still_ends_well(
     assert "stopped by max_seconds" in " ".join(capsys.readouterr().out.split())
 
 
+def test_a_flag_under_its_old_name_is_taken_with_a_note(
+    text_file: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setenv("MINILM_CACHE", str(cache))
+    run_dir = tmp_path / "run"
+    arguments = [*TINY, "--data", str(text_file), "--run-dir", str(run_dir), "--max-steps", "1"]
+    old = ["--train.keep-last", "1", "--train.final_learning_rate=0.25"]
+    assert main([*arguments, *old]) == 0
+    settings = json.loads((run_dir / "config.json").read_text())["train"]
+    assert (settings["keep_states"], settings["final_lr_fraction"]) == (1, 0.25)
+    notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert notes == [
+        "note: --train.keep-last is now --train.keep-states",
+        "note: --train.final_learning_rate is now --train.final-lr-fraction",
+    ]
+
+
 def test_preset_list_has_exact_counts(capsys: Capture) -> None:
     assert main(["--preset", "list"]) == 0
     lines = dict(line.split()[:2] for line in capsys.readouterr().out.splitlines())

@@ -80,6 +80,20 @@ def test_a_foreign_field_is_named() -> None:
         from_dict(ModelConfig, [1], "config.json")
 
 
+OLD_NAMES = {"final_learning_rate": 0.5, "save_seconds": 9.0, "keep_last": 3, "l1": 0.25}
+
+
+def test_fields_under_old_names_are_read() -> None:
+    config = from_dict(TrainConfig, {**OLD_NAMES, "batch_size": 5}, "config.json")
+    assert (config.final_lr_fraction, config.save_every_seconds) == (0.5, 9.0)
+    assert (config.keep_states, config.l1_weight, config.batch_size) == (3, 0.25, 5)
+    assert not OLD_NAMES.keys() & to_dict(config).keys()
+    with pytest.raises(ConfigError, match="x: both 'l1' and 'l1_weight', expected the new name"):
+        from_dict(TrainConfig, {"l1": 0.1, "l1_weight": 0.1}, "x")
+    with pytest.raises(ConfigError, match=r"x: keep_states: 0, expected at least 1"):
+        from_dict(TrainConfig, {"keep_last": 0}, "x")
+
+
 def test_unknown_preset_lists_the_known() -> None:
     with pytest.raises(ConfigError, match="one of nano, nano-fast, small, gpt2"):
         find_preset("huge")

@@ -46,13 +46,13 @@ def test_the_printed_formula_and_the_components_have_the_same_value(
     assert sum(saved.by_component().values()) == saved.total()
 
 
-def test_only_a_cpu_has_been_held_against_torch() -> None:
+def test_only_cpu_results_are_exact() -> None:
     shape = {"batch": 1, "context": 16}
     assert activation_bytes(PLAIN, **shape)["basis"] == "exact"
     assert activation_bytes(PLAIN, **shape, device="cuda")["basis"] == "estimate"
 
 
-def test_checkpointing_of_deep_models_keeps_a_block_and_the_inputs() -> None:
+def test_checkpointing_keeps_one_block_and_all_inputs() -> None:
     config = PRESETS["gpt2"].model_config(dropout=0.0)
     saved = activations(config, batch=1, context=1024)
     whole, rest = saved.block(), saved.total() - 12 * saved.block()
@@ -83,7 +83,7 @@ def test_the_estimate_of_grouped_heads_and_a_gate() -> None:
 
 
 @pytest.mark.parametrize("preset", ["nano", "small", "llama-3-8b"])
-def test_the_estimate_is_near_what_minilm_keeps(preset: str) -> None:
+def test_the_estimate_is_close_to_the_exact_count(preset: str) -> None:
     config = PRESETS[preset].model_config()
     # As on a GPU: RMSNorm in one kernel.
     exact = activations(config, batch=1, context=512, device="cuda").total()

@@ -89,7 +89,7 @@ def test_given_batch_and_context_are_used() -> None:
     assert four.max_batch == one.max_batch
 
 
-def test_a_context_beyond_the_models_own_may_be_asked_for() -> None:
+def test_a_longer_context_than_the_models_may_be_requested() -> None:
     fit = find(fits(GPT2, 24 * GB, context=4096), "bfloat16")
     assert (fit.context, fit.max_context) == (4096, 4096)
 
@@ -105,7 +105,7 @@ def test_a_model_without_a_context_length_is_bounded() -> None:
     assert fit.max_context == SEARCHED
 
 
-def test_the_search_ends_but_not_below_what_was_asked_for() -> None:
+def test_the_search_limit_is_at_least_the_request() -> None:
     bare = replace(GPT2, context_length=0)
     assert find(fits(GPT2, 10**18), "bfloat16").max_batch == SEARCHED
     more = find(fits(bare, 10**18, context=2 * SEARCHED, batch=3 * SEARCHED), "bfloat16")

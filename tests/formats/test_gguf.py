@@ -65,7 +65,7 @@ def test_tensors_and_metadata(tmp_path: Path, version: int) -> None:
     }
 
 
-def test_alignment_is_the_files_own(tmp_path: Path) -> None:
+def test_the_files_alignment_is_used(tmp_path: Path) -> None:
     keys = [scalar("general.alignment", UINT32, struct.pack("<I", 64))]
     tensors: list[Entry] = [("a", (1,), F32, 0), ("b", (1,), F32, 64)]
     path = write(tmp_path, gguf(tensors, keys, bytes(68), alignment=64))
@@ -238,7 +238,7 @@ def test_a_broken_file_is_one_clear_line(tmp_path: Path, raw: bytes, message: st
     assert str(caught.value).isprintable()
 
 
-def test_a_large_vocabulary_is_stepped_over(tmp_path: Path) -> None:
+def test_a_large_vocabulary_is_skipped(tmp_path: Path) -> None:
     keys = [
         scalar("general.architecture", STRING, text("nothing")),
         strings("tokenizer.ggml.tokens", [f"token {i}" for i in range(200_000)]),

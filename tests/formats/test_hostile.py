@@ -180,14 +180,14 @@ def test_one_line_and_exit_2(tmp_path: Path, make: Callable[[Path], Path]) -> No
     assert not (tmp_path / "executed").exists()
 
 
-def test_a_pointer_of_git_lfs_is_told(tmp_path: Path) -> None:
+def test_a_git_lfs_pointer_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n")
     with pytest.raises(FormatError, match=r"a Git LFS pointer, .*; run: git lfs pull"):
         read(path)
 
 
-def test_a_folder_is_no_file(tmp_path: Path) -> None:
+def test_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.gguf").mkdir()
     with pytest.raises(FormatError, match="a folder, expected a file"):
         read(tmp_path / "x.gguf")
@@ -212,5 +212,5 @@ def test_json_that_is_refused(raw: bytes, message: str) -> None:
     assert message in str(caught.value)
 
 
-def test_a_key_twice_is_let_through_where_files_have_it() -> None:
+def test_a_repeated_key_is_accepted_by_default() -> None:
     assert parse_object(Path("x"), b'{"a": 1, "a": 2, "b": 1' + b"0" * 99 + b"}")["a"] == 2

@@ -195,7 +195,7 @@ def test_several_candidates_are_named(tmp_path: Path) -> None:
         find_weights(tmp_path)
 
 
-def test_a_file_is_told_by_its_name_else_by_its_beginning(tmp_path: Path) -> None:
+def test_the_format_is_known_by_name_or_first_bytes(tmp_path: Path) -> None:
     two_shards(tmp_path)
     torch.save({"t": torch.zeros(1)}, tmp_path / "x.bin")
     (tmp_path / "x.gguf").write_bytes(gguf([("g", (1,), 0, 0)], data=bytes(4)))
@@ -212,7 +212,7 @@ def test_a_file_is_told_by_its_name_else_by_its_beginning(tmp_path: Path) -> Non
         read(tmp_path / "text")
 
 
-def test_what_shards_say_in_their_metadata_is_kept(tmp_path: Path) -> None:
+def test_metadata_of_shards_is_merged(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(2)}, tmp_path / "1.safetensors", {"a": "described", "format": "pt"})
     save_file({"b": torch.zeros(3)}, tmp_path / "2.safetensors", {"b": "described too"})
     path = write_index(tmp_path, {"a": "1.safetensors", "b": "2.safetensors"}, format="index")

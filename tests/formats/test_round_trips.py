@@ -135,7 +135,7 @@ def test_changed_bytes(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", VALID)
-def test_every_cut_is_refused(kind: str) -> None:
+def test_every_truncation_is_refused(kind: str) -> None:
     """A download that stopped is never taken for a whole file."""
     parse, whole = VALID[kind]
     for cut in {*range(0, len(whole), 7), len(whole) - 1}:

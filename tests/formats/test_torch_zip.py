@@ -102,7 +102,7 @@ def test_views_of_one_storage(tmp_path: Path) -> None:
     assert header.data_bytes == whole.nbytes
 
 
-def test_the_model_is_found_among_the_rest(tmp_path: Path) -> None:
+def test_the_model_is_found_among_other_contents(tmp_path: Path) -> None:
     module = torch.nn.Linear(3, 2)
     moments = {"step": torch.tensor(1.0), "exp_avg": torch.zeros(2, 3)}
     optimizer = {"state": {0: moments, 1: moments}, "param_groups": [{"lr": 0.1, "params": [0, 1]}]}
@@ -130,7 +130,7 @@ def test_the_model_is_found_among_the_rest(tmp_path: Path) -> None:
         }
 
 
-def test_what_is_left_out_is_told_in_one_line(tmp_path: Path) -> None:
+def test_skipped_tensors_are_reported_in_one_line(tmp_path: Path) -> None:
     tensor = torch.ones(2)
     model = {"a": tensor}
 
@@ -236,7 +236,7 @@ def torchao(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("torchao")
 @pytest.mark.parametrize("protocol", [2, 4])
-def test_tensors_of_torchao_are_taken_apart(tmp_path: Path, protocol: int) -> None:
+def test_torchao_tensors_are_flattened(tmp_path: Path, protocol: int) -> None:
     layout = Layout()
     layout.marker = str(tmp_path / "executed")
     weight = Int8Tensor(
@@ -275,7 +275,7 @@ def test_tensors_of_torchao_are_taken_apart(tmp_path: Path, protocol: int) -> No
 
 
 @pytest.mark.usefixtures("torchao")
-def test_tensors_of_torchao_within_one_another(tmp_path: Path) -> None:
+def test_nested_torchao_tensors(tmp_path: Path) -> None:
     inner = Int8Tensor((4, 6), int_data=torch.zeros(4, 6), scale=torch.zeros(4))
     outer = Int8Tensor((4, 6), scale=torch.zeros(1), tensor_impl=inner, block_size=(1, 6))
     header = read_header(saved(tmp_path, {"weight": outer, "tied": outer}))
@@ -556,7 +556,7 @@ def test_a_memo_index_reserves_nothing(tmp_path: Path) -> None:
     assert read_header(path).tensors == ()
 
 
-def test_what_is_shared_is_walked_once(tmp_path: Path) -> None:
+def test_shared_containers_are_visited_once(tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
     path.write_bytes(torch_zip(doubled(15)))
     assert read_header(path).tensors == ()
@@ -578,7 +578,7 @@ def test_a_long_text_beside_the_model(tmp_path: Path) -> None:
     assert names(read_header(path)) == ["a"]
 
 
-def test_a_list_that_holds_itself(tmp_path: Path) -> None:
+def test_a_list_that_contains_itself(tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
     path.write_bytes(torch_zip(b"\x80\x02]q\0h\0a."))
     assert read_header(path).tensors == ()

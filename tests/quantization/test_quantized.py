@@ -613,7 +613,7 @@ def test_every_method_gives_the_models_own_tensors(tmp_path: Path, case: Case) -
 
 
 @pytest.mark.parametrize("name", ["nf4 with double quantization", "gptq", "torchao NVFP4"])
-def test_a_quantized_folder_is_proven(tmp_path: Path, name: str) -> None:
+def test_a_quantized_folder_is_verified(tmp_path: Path, name: str) -> None:
     write(tmp_path, CASES[name])
     report = minilm.inspect(str(tmp_path))
     assert report.verified
@@ -783,7 +783,7 @@ def test_a_gguf_file_of_several_types() -> None:
     assert quantization.bits_per_weight == 8 * (96 * 210 + 512 * 144) / (608 * 256)
 
 
-def test_a_checkpoint_of_16_bits_is_as_it_was() -> None:
+def test_a_16_bit_checkpoint_is_unchanged() -> None:
     header = only(*(stored(name, "bfloat16", *shape) for name, shape in EXPECTED.items()))
     storage = decode(header, {}, EXPECTED)
     assert storage == LogicalTensors(
@@ -810,7 +810,7 @@ def test_scales_of_the_cache_are_no_parameters() -> None:
     assert [tensor.name for tensor in storage.tensors] == [scales[0].name]
 
 
-def test_a_matrix_that_the_model_has_the_other_way_around() -> None:
+def test_a_matrix_that_is_transposed_in_the_model() -> None:
     """GPT-2's Conv1D is (in, out); GPTQ packs (out, in)."""
     tensors = (stored("x.qweight", "int32", 16, 384), stored("x.scales", "float16", 1, 384))
     zeros = stored("x.qzeros", "int32", 1, 48)
@@ -820,7 +820,7 @@ def test_a_matrix_that_the_model_has_the_other_way_around() -> None:
     assert tensor.shape == (384, 128)
 
 
-def test_bits_come_from_whatever_says_them() -> None:
+def test_bits_come_from_any_source() -> None:
     weight, scales = stored("x.qweight", "int32", 8, 64), stored("x.scales", "float16", 1, 64)
     order, zeros = stored("x.g_idx", "int32", 128), stored("x.qzeros", "int32", 1, 4)
     for tensors, config, expected in (
@@ -835,7 +835,7 @@ def test_bits_come_from_whatever_says_them() -> None:
 
 
 @pytest.mark.parametrize("bits", [0, 10**9, -4, "4", None, [4], 2.0])
-def test_bits_of_a_configuration_that_cannot_be(bits: object) -> None:
+def test_invalid_bits_in_a_configuration(bits: object) -> None:
     tensors = (stored("x.qweight", "int32", 16, 64), stored("x.scales", "float16", 1, 64))
     storage = decode(only(*tensors), {"quant_method": "gptq", "bits": bits}, {})
     assert [tensor.name for tensor in storage.tensors] == ["x.qweight", "x.scales"]
@@ -942,7 +942,7 @@ def test_scales_of_absurd_shapes(tmp_path: Path, name: str, ending: str, entry: 
         b" " * 100_000,
     ],
 )
-def test_a_description_that_is_nonsense(tmp_path: Path, blob: bytes) -> None:
+def test_an_invalid_quant_state(tmp_path: Path, blob: bytes) -> None:
     case = CASES["fp4"]
     hostile = replace(
         case,
@@ -956,7 +956,7 @@ def test_a_description_that_is_nonsense(tmp_path: Path, blob: bytes) -> None:
     assert "no shape that its bytes can hold" in storage.notes[0]
 
 
-def test_the_files_shape_goes_before_the_formulas(tmp_path: Path) -> None:
+def test_the_files_shape_has_priority_over_the_formulas(tmp_path: Path) -> None:
     """Else a wrong formula of the right size would prove itself."""
     case = CASES["fp4"]
     blob = state("fp4", 512, 64)
@@ -974,7 +974,7 @@ def test_the_files_shape_goes_before_the_formulas(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "shape", [(0, 256), (128, -1), (128, 2**40), (64, 512), (2**62, 2**62)], ids=str
 )
-def test_a_stored_shape_that_cannot_be(tmp_path: Path, shape: tuple[int, int]) -> None:
+def test_an_invalid_stored_shape(tmp_path: Path, shape: tuple[int, int]) -> None:
     case = CASES["compressed-tensors W3A16"]
     raw = b"".join(size.to_bytes(8, "little", signed=True) for size in shape)
     hostile = replace(case, contents={**case.contents, f"{DOWN}.weight_shape": raw})
@@ -996,7 +996,7 @@ def test_a_stored_shape_that_cannot_be(tmp_path: Path, shape: tuple[int, int]) -
         "[" * 100_000,
     ],
 )
-def test_torchao_metadata_that_is_nonsense(text: str) -> None:
+def test_invalid_torchao_metadata(text: str) -> None:
     tensors = (stored("x._weight_qdata", "uint8", 64, 64), stored("x._weight_scale", "float16", 64))
     header = replace(only(*tensors), metadata={"x.weight": text})
     (tensor,) = decode(header, TORCHAO, {"x.weight": (64, 128)}).tensors
@@ -1020,7 +1020,7 @@ def test_torchao_values_without_a_description() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 4097])
-def test_absmax_of_a_count_that_cannot_be(count: int) -> None:
+def test_an_invalid_number_of_absmax(count: int) -> None:
     tensors = stored("x.weight", "uint8", 2048, 1), stored("x.weight.absmax", "float32", count)
     storage = decode(only(*tensors), BNB, {"x.weight": (64, 64)})
     assert f"{count} absmax for 4096 values" in storage.notes[0]
@@ -1135,7 +1135,7 @@ def test_bits_of_mlx(header: Header, config: dict[str, Any], inputs: int, bits: 
     assert [part.name for part in tensor.scales] == ["x.scales", "x.biases"]
 
 
-def test_bits_of_mlx_by_the_formula_and_by_a_guess_that_says_so() -> None:
+def test_bits_of_mlx_from_the_formula_or_assumed_with_a_note() -> None:
     assert decode(mlx(32, 4), {}, {"x.weight": (64, 512)}).tensors[0].dtype == "int2"
     sure = decode(mlx(20, 2), {}, {})
     assert (sure.tensors[0].shape, sure.method) == ((64, 128), "mlx")
@@ -1178,7 +1178,7 @@ def test_an_embedding_of_mlx_in_a_folder(tmp_path: Path) -> None:
         (stored("known.weight", "int32", 2, 2), False),
     ],
 )
-def test_what_looks_packed_is_noted(tensor: StoredTensor, is_noted: bool) -> None:
+def test_tensors_that_look_packed_are_noted(tensor: StoredTensor, is_noted: bool) -> None:
     storage = decode(only(tensor), {}, {"known.weight": (2, 2)})
     assert [part.name for part in storage.tensors] == [tensor.name]
     assert [f"{tensor.dtype}, perhaps packed" in note for note in storage.notes] == [

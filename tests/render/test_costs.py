@@ -39,7 +39,7 @@ def test_training_and_cache(name: str) -> None:
     text = printed(report, full=True)
     each = layout(PRESETS[name].model_config())
     variants = training_bytes(each.count(), layout=each)["variants"]
-    _, *rows = printed_rows(text, "training state")
+    _, *rows = printed_rows(text, "method")
     assert [row[-1] for row in rows] == [format_bytes(v["total"]) for v in variants.values()]
     assert rows[1][0] == "Muon, float32"
     assert "KV cache of 2 × 8,192 tokens" in text

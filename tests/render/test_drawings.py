@@ -105,7 +105,7 @@ def test_the_printed_columns_of_the_whole_report_add_up(report: Report) -> None:
 
 def test_the_training_states_add_up_as_they_are_printed(tiny_run: Path) -> None:
     report = minilm.inspect(tiny_run)
-    _, *rows = printed_rows(printed(report, full=True), "training state")
+    _, *rows = printed_rows(printed(report, full=True), "method")
     assert len(rows) == len(report.memory["training"]["variants"]) == 7
     for _, *sizes in rows:
         *parts, total = (float(size.removesuffix(" KiB")) for size in sizes)

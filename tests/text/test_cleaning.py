@@ -40,7 +40,7 @@ def test_the_result_does_not_depend_on_the_chunks(text, boundaries, steps):
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(PIECES, max_size=30).map("".join))
-def test_steps_but_html_and_encoding_are_done_after_one_pass(text):
+def test_steps_but_html_and_encoding_are_idempotent(text):
     for step in ("control", "nfc", "nfkc", "whitespace"):
         once = cleaned(text, step)
         assert cleaned(once, step) == once
@@ -59,7 +59,7 @@ def test_html():
     assert cleaned("the end &amp", "html") == "the end &"
 
 
-def test_encoding_mends_mojibake_line_by_line():
+def test_encoding_repairs_mojibake_line_by_line():
     assert cleaned("cafÃ©\nâ€œquoteâ€\x9d\nfine café\n", "encoding") == "café\n“quote”\nfine café\n"
     assert cleaned("straight 'quotes' ﬁ \u2026", "encoding") == "straight 'quotes' ﬁ \u2026"
 
@@ -83,7 +83,7 @@ def test_whitespace():
 
 
 @pytest.mark.parametrize("step", ["control", "whitespace"])
-def test_a_line_end_cut_in_two_is_one_line_end(step):
+def test_a_line_end_across_chunks_is_one_line_end(step):
     assert "".join(clean(["a\r", "\nb\r", "c\r"], [step])) == "a\nb\nc\n"
 
 

@@ -66,7 +66,7 @@ def test_a_folder_is_its_files_by_relative_path_without_the_hidden(tmp_path):
     assert corpus.name == "texts"
 
 
-def test_a_glob_takes_files_alone_sorted(tmp_path):
+def test_a_glob_matches_files_only_sorted(tmp_path):
     write(tmp_path / "texts", b_txt="b", a_txt="a", c_md="c", sub__d_txt="d")
     (tmp_path / "texts" / "folder.txt").mkdir()
     corpus = open_corpus(str(tmp_path / "texts" / "*.txt"), cache=tmp_path)
@@ -100,7 +100,7 @@ def test_stdlib_is_the_running_library_and_nothing_else(tmp_path):
     assert corpus.name == "stdlib"
 
 
-def test_stdlib_passes_by_what_is_not_text(tmp_path, monkeypatch):
+def test_stdlib_skips_files_that_are_not_text(tmp_path, monkeypatch):
     write(tmp_path, a_py="a", bad_py=b"# latin-1: \xe9", nul_py=b"\0", b_txt="b", test__t_py="t")
     write(tmp_path, tests__t_py="t", package__m_py="m")
     monkeypatch.setattr(corpora.sysconfig, "get_path", lambda name: str(tmp_path))
@@ -166,7 +166,7 @@ def test_a_file_that_disappears_at_once(tmp_path, monkeypatch):
         open_corpus(str(tmp_path), cache=tmp_path)
 
 
-def test_cleaning_is_applied_and_mends_what_would_be_refused(tmp_path):
+def test_cleaning_accepts_what_would_be_refused(tmp_path):
     write(tmp_path / "texts", a=b"caf\xe9 \r\n\0", b="\0\x01", c="<p>c</p>")
     corpus = open_corpus(
         str(tmp_path / "texts"), cleaning=["whitespace", "html", "control", "encoding"],
@@ -178,7 +178,7 @@ def test_cleaning_is_applied_and_mends_what_would_be_refused(tmp_path):
         open_corpus(str(tmp_path / "texts"), cleaning=["nfd"], cache=tmp_path)
 
 
-def test_what_is_observed_is_the_raw_bytes_in_order(tmp_path):
+def test_observed_blocks_are_the_raw_bytes_in_order(tmp_path):
     write(tmp_path / "texts", a=b"one \r\n", b="", c="é")
     blocks = []
     corpus = open_corpus(str(tmp_path / "texts"), cleaning=["whitespace"], cache=tmp_path)

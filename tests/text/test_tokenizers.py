@@ -167,7 +167,7 @@ def test_bpe_compresses_and_its_size_is_bounded(built):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_pieces_do_not_show(built, kind, monkeypatch):
+def test_chunks_do_not_change_the_ids(built, kind, monkeypatch):
     monkeypatch.setattr(BPETokenizer, "CHUNK_CHARACTERS", 40)
     text = TEXT.replace("\u2028", "")
     library = tokenizers.Tokenizer.from_str(built[kind].to_json())
@@ -286,7 +286,7 @@ def test_foreign_and_broken_files(built, tmp_path):
         load_tokenizer(tmp_path / "missing.json")
 
 
-def test_any_other_tokenizer_is_the_library_s(built, tmp_path):
+def test_any_other_tokenizer_is_the_librarys(built, tmp_path):
     bpe = built["bpe"].to_json()
     path = tmp_path / "tokenizer.json"
     for content in (
@@ -347,7 +347,7 @@ def test_another_gpt2_style_tokenizer_can_be_used(built, tmp_path):
     assert tokenizer.decode(tokenizer.encode(TEXT)) == TEXT
 
 
-def test_a_token_of_bpe_is_the_two_that_it_was_merged_from(tmp_path: Path) -> None:
+def test_a_bpe_token_decodes_as_its_two_merged_tokens(tmp_path: Path) -> None:
     text = "the cat sat on the mat. the cat sat. " * 20
     tokenizer = build_tokenizer("bpe", lambda: iter([text]), 280)
     merges = tokenizer.merges()

@@ -13,7 +13,7 @@ def blocks_of(data: bytes, size: int) -> list[bytes]:
 
 
 @given(st.text(alphabet=st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
-def test_any_cut_of_the_bytes_gives_the_text(text):
+def test_any_division_of_the_bytes_gives_the_text(text):
     for size in (1, 2, 3, 1000):
         assert "".join(decode(blocks_of(text.encode(), size), "a.txt")) == text
         assert (
@@ -48,7 +48,7 @@ def test_a_nul_names_the_file_and_the_byte(size):
     assert "".join(decode(blocks_of(data, size), "a.bin", allow_nul=True)) == data.decode()
 
 
-def test_what_comes_first_is_reported():
+def test_the_first_error_is_reported():
     with pytest.raises(CorpusError, match="NUL byte at byte 1"):
         list(decode([b"a\0b\xff"], "a.bin"))
     with pytest.raises(CorpusError, match=r"invalid UTF-8 .* at byte 1"):
@@ -56,7 +56,7 @@ def test_what_comes_first_is_reported():
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 100])
-def test_mending_reads_bad_bytes_as_windows_1252(size):
+def test_invalid_bytes_are_decoded_as_windows_1252(size):
     data = "é ".encode() + "“naïve” café €".encode("cp1252") + b"\x81"
     assert (
         "".join(decode(blocks_of(data, size), "a", replace_invalid=True))

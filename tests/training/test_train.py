@@ -17,7 +17,7 @@ import minilm
 from minilm.checkpoint import load
 from minilm.data.batches import training_batch
 from minilm.errors import ConfigError, FormatError, InputError
-from minilm.runs.logs import read_metrics
+from minilm.runs.logs import read_metrics, read_samples
 from minilm.training import resume_state as state
 from minilm.training.evaluation import Validation
 from minilm.training.resume_state import read_state
@@ -82,6 +82,15 @@ def test_a_run_folder_holds_what_is_documented(auto_run: Path, text_file: Path) 
         *("minilm", "torch", "seed", "val_dtype"),
     }
     assert set(summary["data"]) == {"source", "bytes", "sha256", "train_tokens", "val_tokens"}
+
+
+def test_python_leaves_samples_and_a_page_as_the_shell_does(auto_run: Path) -> None:
+    samples = read_samples(auto_run / "samples.jsonl")
+    assert [line["step"] for line in samples] == [4, 8, 12]
+    assert all(line["text"] for line in samples)
+    page = (auto_run / "report.html").read_text(encoding="utf-8")
+    assert "Samples through time" in page
+    assert "4,984" in page  # parameters
 
 
 def test_metrics_have_the_documented_fields_and_the_loss_falls(auto_run: Path) -> None:
@@ -166,6 +175,33 @@ def test_resuming_a_finished_run_changes_nothing(go: Any, cache: Path) -> None:
     assert resume(folder, cache=cache).stopped_because == "max_steps"
     assert {path: path.read_bytes() for path in before} == before
     assert resume(folder, settings={"max_steps": 16}, cache=cache).summary["steps"] == 16
+
+
+def test_a_page_that_an_interruption_left_out_is_written_by_the_next_resume(
+    go: Any, cache: Path
+) -> None:
+    outcome = go()
+    assert outcome.report.verified
+    page = outcome.run_dir / "report.html"
+    page.unlink()
+    assert resume(outcome.run_dir, cache=cache).report.verified
+    assert "Samples through time" in page.read_text(encoding="utf-8")
+
+
+def test_old_names_of_settings_are_taken_with_a_note(
+    go: Any, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = go(keep_last=1, l1=0.125).run_dir
+    trained = json.loads((folder / "config.json").read_text())["train"]
+    assert (trained["keep_states"], trained["l1_weight"]) == (1, 0.125)
+    assert len(list((folder / "resume").iterdir())) == 1
+    resume(folder, settings={"max_steps": 13, "save_seconds": 1.0}, cache=cache)
+    for old, new in (
+        ("keep_last", "keep_states"),
+        ("l1", "l1_weight"),
+        ("save_seconds", "save_every_seconds"),
+    ):
+        assert f"note: the setting {old} is now {new}" in caplog.messages
 
 
 def test_resume_refuses_what_would_change_the_run(go: Any, cache: Path, tmp_path: Path) -> None:

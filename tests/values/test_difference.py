@@ -80,7 +80,7 @@ def test_minus_zero_is_another_bit_pattern(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("from_header", [False, True])
-def test_ties_that_come_and_go(
+def test_ties_added_and_removed(
     tmp_path: Path,
     ties_a: tuple[tuple[str, str], ...],
     ties_b: tuple[tuple[str, str], ...],
@@ -99,7 +99,7 @@ def test_ties_that_come_and_go(
     assert result.added == result.removed == ()
 
 
-def test_a_name_that_both_tie_alike_is_neither_added_nor_removed(tmp_path: Path) -> None:
+def test_an_equal_tie_is_neither_added_nor_removed(tmp_path: Path) -> None:
     """A file may hold the copy of a tied head or not: the tie says the same."""
     table, ties = {"table": torch.ones(2)}, [("head", "table")]
     short, long = (
@@ -112,7 +112,7 @@ def test_a_name_that_both_tie_alike_is_neither_added_nor_removed(tmp_path: Path)
         assert result.identical
 
 
-def test_other_names_throughout_are_noticed(tmp_path: Path) -> None:
+def test_no_common_names_are_reported(tmp_path: Path) -> None:
     result = compare(tmp_path, {"blk.0.w": torch.ones(2)}, {"layers.0.w": torch.ones(2)})
     assert result.nothing_in_common
     assert not compare(
@@ -121,7 +121,7 @@ def test_other_names_throughout_are_noticed(tmp_path: Path) -> None:
     assert not compare(tmp_path, {"x": torch.ones(2)}, {"x": torch.ones(2)}).nothing_in_common
 
 
-def test_what_is_left_out_is_not_compared(tmp_path: Path) -> None:
+def test_skipped_tensors_are_not_compared(tmp_path: Path) -> None:
     one, other = torch.ones(2, 3), torch.ones(6)
     a = header(tmp_path / "a", {"x": one, "w": one + 1})
     b = header(tmp_path / "b", {"x": one, "w": other})
@@ -160,7 +160,7 @@ def test_another_dtype_is_compared_by_value(tmp_path: Path) -> None:
     assert result.max_index == (1,)
 
 
-def test_what_is_not_finite_is_left_out_and_counted(tmp_path: Path) -> None:
+def test_non_finite_values_are_counted_and_not_compared(tmp_path: Path) -> None:
     before = torch.tensor([[1.0, math.nan, 2.0], [math.inf, 0.0, 1.0]])
     after = torch.tensor([[1.0, 3.0, 4.0], [math.inf, -math.inf, 1.0]])
     result = compare(tmp_path, {"x": before}, {"x": after})
@@ -184,7 +184,7 @@ def test_what_is_not_finite_is_left_out_and_counted(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_odd_tensors_have_none_or_numbers(
+def test_edge_cases_have_none_or_finite_numbers(
     tmp_path: Path, before: torch.Tensor, after: torch.Tensor
 ) -> None:
     result = compare(tmp_path, {"x": before}, {"x": after})
@@ -214,12 +214,12 @@ def test_an_adapter_is_recognised(
     assert (result.rank, result.rank_exact) == (rank, True)
 
 
-def test_a_whole_update_has_every_direction(tmp_path: Path) -> None:
+def test_a_full_update_has_full_rank(tmp_path: Path) -> None:
     result = change(tmp_path, random(80, 50), random(80, 50, seed=1))
     assert (result.rank, result.rank_exact) == (50, True)
 
 
-def test_of_a_large_matrix_64_directions_are_seen(
+def test_the_rank_of_a_large_matrix_is_bounded_by_the_directions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(update_rank, "MAX_GRAM_SIDE", 100)
@@ -250,7 +250,7 @@ def test_one_element_changed_is_rank_one_though_it_is_less_than_rounding(tmp_pat
 
 # By columns, by rows, and by the range finder.
 @pytest.mark.parametrize("shape", [(160, 100), (100, 160), (220, 200)])
-def test_no_rank_is_told_of_what_may_be_rounding(
+def test_no_rank_is_given_for_a_change_within_rounding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int]
 ) -> None:
     monkeypatch.setattr(update_rank, "MAX_GRAM_SIDE", 120)
@@ -266,7 +266,7 @@ def test_no_rank_is_told_of_what_may_be_rounding(
 
 @pytest.mark.parametrize("shape", [(160, 100), (220, 200)])
 @pytest.mark.parametrize("spread", [1e-5, 3e-5, 5e-5, 1e-4, 3e-4])
-def test_a_whole_update_near_rounding_is_never_of_an_exact_lower_rank(
+def test_a_full_update_near_rounding_is_never_an_exact_lower_rank(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int], spread: float
 ) -> None:
     monkeypatch.setattr(update_rank, "MAX_GRAM_SIDE", 120)
@@ -313,7 +313,7 @@ def test_total_is_of_everything_together(tmp_path: Path) -> None:
     assert total.identical == pytest.approx(7 / 2007)
 
 
-def test_what_cannot_be_read_is_listed(tmp_path: Path) -> None:
+def test_unreadable_tensors_are_listed(tmp_path: Path) -> None:
     a = header(tmp_path / "a", {"x": torch.ones(2), "y": torch.ones(2)})
     strided = replace(a, tensors=tuple(replace(t, offset=None) for t in a.tensors[:1]))
     result = difference(a, strided)

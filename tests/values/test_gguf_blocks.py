@@ -63,7 +63,7 @@ def element(block: Any, dtype: str, i: int) -> float:
 
 
 @pytest.mark.parametrize("dtype", LAYOUTS)
-def test_every_element_is_what_ggml_makes_of_it(dtype: str) -> None:
+def test_every_element_equals_ggmls(dtype: str) -> None:
     elements, size = GGUF_BLOCKS[dtype]
     assert LAYOUTS[dtype].itemsize == size
     blocks = random_blocks(dtype)

@@ -27,7 +27,7 @@ from minilm.values.read import ITEM_DTYPES, Reader, chunks, decode, why_unread
         ("uint8", 8),
     ],
 )
-def test_every_code_is_what_torch_takes_it_for(dtype: str, bits: int) -> None:
+def test_every_code_decodes_as_in_torch(dtype: str, bits: int) -> None:
     codes = np.arange(1 << bits, dtype=f"u{bits // 8}")
     signed = torch.from_numpy(codes.view(f"i{bits // 8}").copy())
     expected = signed.view(getattr(torch, dtype)).to(torch.float32).numpy()
@@ -69,7 +69,7 @@ def test_chunks_cover_a_tensor_once_and_in_order(shape: tuple[int, ...], size: i
         (StoredTensor("x", "q4_k", (2, 256), 288, 0, Path("x")), None),
     ],
 )
-def test_what_cannot_be_read_is_said(tensor: StoredTensor, reason: str | None) -> None:
+def test_the_reason_for_an_unreadable_tensor(tensor: StoredTensor, reason: str | None) -> None:
     assert why_unread(tensor) == reason
 
 
@@ -80,7 +80,7 @@ def test_a_file_that_ends_early_is_one_error(tmp_path: Path) -> None:
         reader.codes(0, 4)
 
 
-def test_blocks_are_read_from_where_they_lie(tmp_path: Path) -> None:
+def test_blocks_are_read_from_their_offset(tmp_path: Path) -> None:
     blocks = np.zeros(5, ITEM_DTYPES["q8_0"])
     blocks["d"], blocks["codes"] = 1, np.arange(5)[:, None]
     (tmp_path / "x").write_bytes(b"..." + blocks.tobytes())

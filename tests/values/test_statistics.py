@@ -110,7 +110,7 @@ def test_random_values(tmp_path: Path, dtype: torch.dtype, shape: tuple[int, ...
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("repeat", [1, 20_000])
-def test_values_that_are_not_finite_are_counted_apart(
+def test_non_finite_values_are_counted_separately(
     tmp_path: Path, dtype: torch.dtype, repeat: int
 ) -> None:
     values = torch.tensor(SPECIAL * repeat, dtype=torch.float64).to(dtype).reshape(-1, 3)
@@ -133,7 +133,7 @@ def test_a_large_mean_and_a_small_spread(tmp_path: Path, mean: float, std: float
     check(one(tmp_path, narrow, stable_rank=False), narrow)
 
 
-def test_moments_merge_between_pieces_that_differ(tmp_path: Path) -> None:
+def test_moments_merge_between_chunks_that_differ(tmp_path: Path) -> None:
     values = torch.cat([torch.full((100, 3000), 7.0), torch.randn(100, 3000) * 1e-3 - 5])
     check(one(tmp_path, values, stable_rank=False), values)
 
@@ -229,16 +229,16 @@ def test_the_stable_rank_of_long_rows(
     assert result == pytest.approx(expected, rel=2e-3)
 
 
-def test_no_stable_rank_of_what_is_too_large_both_ways(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_stable_rank_for_many_long_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("minilm.values.stable_rank.MAX_ROW", 10)
     monkeypatch.setattr("minilm.values.stable_rank.MAX_LONG_ROWS", 4)
     assert one(tmp_path, torch.ones(5, 11)).stable_rank is None
     assert one(tmp_path, torch.ones(4, 11)).stable_rank == pytest.approx(1)
 
 
-def test_two_processes_find_what_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_give_the_result_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stored = store(tmp_path, x=torch.randn(900, 1000), b=torch.randn(7), y=torch.randn(700, 1000))
     monkeypatch.setattr("minilm.values.scan.TASK_BYTES", 1 << 20)
     alone = statistics(stored)
@@ -270,7 +270,7 @@ def test_total_is_of_everything_together(tmp_path: Path) -> None:
     assert result.unread == ()
 
 
-def test_what_is_not_decoded_is_listed_and_the_rest_is_read(tmp_path: Path) -> None:
+def test_undecoded_tensors_are_listed_and_the_others_read(tmp_path: Path) -> None:
     stored = store(tmp_path, x=torch.ones(4))
     packed = StoredTensor("packed", "iq1_s", (256,), 50, 0, stored[0].file)
     result = statistics([packed, *stored])
@@ -279,7 +279,7 @@ def test_what_is_not_decoded_is_listed_and_the_rest_is_read(tmp_path: Path) -> N
     assert (result.total.count, result.values) == (4, 260)
 
 
-def test_what_is_left_out_is_in_no_figure(tmp_path: Path) -> None:
+def test_skipped_tensors_are_in_no_statistic(tmp_path: Path) -> None:
     stored = store(tmp_path, x=torch.ones(4), y=torch.full((2,), 9.0), z=torch.full((3,), 7.0))
     left_out = {"y": Unread("y", "packed", 4), "z": Unread("z", "packed", 0)}
     result = statistics(stored, left_out=left_out)
@@ -306,7 +306,7 @@ def quantized(tmp_path: Path) -> Path:
     return tmp_path / "model.safetensors"
 
 
-def test_what_has_scales_is_packed_though_its_dtype_is_a_number() -> None:
+def test_a_tensor_with_scales_is_packed_whatever_its_dtype() -> None:
     values, scale = (
         StoredTensor("w", "int8", (2, 3), 6),
         StoredTensor("w.scale", "float32", (2,), 8),
@@ -325,7 +325,7 @@ def test_what_has_scales_is_packed_though_its_dtype_is_a_number() -> None:
     assert not_decoded(None) == {}
 
 
-def test_packed_bytes_and_scales_are_no_weights(quantized: Path) -> None:
+def test_packed_values_and_scales_are_not_read_as_weights(quantized: Path) -> None:
     inspection = inspect_with_sources(quantized)
     result = extras.with_statistics(inspection, None).statistics
     assert result is not None
@@ -354,7 +354,7 @@ def test_progress_ends_at_all_bytes(tmp_path: Path) -> None:
     assert {call[2] for call in calls} == {"x", "y"}
 
 
-def test_the_same_file_gives_the_same_figures(tmp_path: Path) -> None:
+def test_the_same_file_gives_the_same_statistics(tmp_path: Path) -> None:
     stored = store(tmp_path, x=torch.randn(900, 1000), y=torch.randn(900, 1000).half())
     assert statistics(stored) == statistics(stored)
 

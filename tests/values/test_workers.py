@@ -51,7 +51,7 @@ def test_two_processes_share_the_sizes() -> None:
     assert 0.45 < of_first / sum(sizes) < 0.55
 
 
-def test_an_error_there_is_the_same_error_here() -> None:
+def test_a_workers_error_is_raised_in_the_parent() -> None:
     with pytest.raises(FormatError, match=r"^x\.bin: 13, expected another number$") as caught:
         squares([1, 2, 3, 13, 5])
     assert caught.value.got == "13"
@@ -62,7 +62,7 @@ def test_a_killed_process_is_one_error() -> None:
         squares([1, 2, 14, 3, 4, 5])
 
 
-def test_a_bug_there_is_no_users_error() -> None:
+def test_a_bug_in_a_worker_is_a_runtime_error() -> None:
     with pytest.raises(RuntimeError, match="a worker process failed"):
         squares([1, 15, 2])
 

@@ -182,25 +182,25 @@
       count: (a, b) => Number(counts[rows[a][0]] - counts[rows[b][0]]),
       component: (a, b) => collator.compare(components[rows[a][2]], components[rows[b][2]]),
     };
-    let shown = rows.map((_, index) => index), first = 0, key = null, direction = 1;
+    let matching = rows.map((_, index) => index), first = 0, key = null, direction = 1;
 
     const select = () => {
       const wanted = element("search").value.toLowerCase().split(/\s+/).filter(Boolean);
-      shown = [];
-      for (let index = 0; index < rows.length; index++) if (wanted.every((word) => words[index].includes(word))) shown.push(index);
-      if (key) shown.sort((a, b) => direction * by[key](a, b) || a - b);
+      matching = [];
+      for (let index = 0; index < rows.length; index++) if (wanted.every((word) => words[index].includes(word))) matching.push(index);
+      if (key) matching.sort((a, b) => direction * by[key](a, b) || a - b);
       first = 0;
       draw();
     };
     const cell = (tag, text, kind) => {
-      const made = document.createElement(tag);
-      made.textContent = text;
-      if (kind) made.className = kind;
-      if (tag === "th") made.scope = "row";
-      return made;
+      const node = document.createElement(tag);
+      node.textContent = text;
+      if (kind) node.className = kind;
+      if (tag === "th") node.scope = "row";
+      return node;
     };
     const draw = () => {
-      const window = shown.slice(first, first + PAGE);
+      const window = matching.slice(first, first + PAGE);
       document.querySelector("#tensor-table tbody").replaceChildren(...window.map((index) => {
         const [shape, dtype, component] = rows[index];
         const row = document.createElement("tr");
@@ -208,11 +208,11 @@
           cell("td", grouped(counts[shape]), "number"), cell("td", components[component]));
         return row;
       }));
-      const sum = shown.reduce((all, index) => all + counts[rows[index][0]], 0n);
-      element("matches").textContent = `${grouped(shown.length)} of ${grouped(rows.length)} tensors, ${grouped(sum)} elements`;
-      element("shown").textContent = shown.length ? `${grouped(first + 1)} to ${grouped(first + window.length)} of ${grouped(shown.length)}` : "none";
+      const sum = matching.reduce((all, index) => all + counts[rows[index][0]], 0n);
+      element("matches").textContent = `${grouped(matching.length)} of ${grouped(rows.length)} tensors, ${grouped(sum)} elements`;
+      element("range").textContent = matching.length ? `${grouped(first + 1)} to ${grouped(first + window.length)} of ${grouped(matching.length)}` : "none";
       element("previous").disabled = first === 0;
-      element("next").disabled = first + PAGE >= shown.length;
+      element("next").disabled = first + PAGE >= matching.length;
       document.querySelector(".pager").hidden = rows.length <= PAGE;
     };
     for (const header of document.querySelectorAll("#tensor-table thead th")) {

@@ -1,0 +1,22 @@
+"""What `import minilm` offers."""
+
+import inspect
+
+import minilm
+
+NAMES = {
+    *("train", "resume", "load", "inspect"),
+    *("ModelConfig", "TrainConfig", "preset", "Transformer", "Report"),
+}
+
+
+def test_dir_lists_the_interface_with_docstrings_and_types() -> None:
+    assert set(dir(minilm)) == NAMES
+    for name in NAMES:
+        value = getattr(minilm, name)
+        assert value.__doc__, name
+        if inspect.isfunction(value):
+            signature = inspect.signature(value)
+            assert signature.return_annotation is not inspect.Signature.empty, name
+            for parameter in signature.parameters.values():
+                assert parameter.annotation is not inspect.Parameter.empty, f"{name}: {parameter}"
