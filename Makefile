@@ -8,7 +8,7 @@
 #
 # PYTHON=python3.12   the interpreter that .venv is made with
 # TORCH_INDEX=URL     another package index, for torch: https://download.pytorch.org/whl/cpu has the build
-#                     for CPUs, about 0.2 GB where PyPI's for Linux comes with some 3 GB of CUDA libraries
+#                     for CPUs, 0.2 GB, where PyPI's for Linux has the one for CUDA, 2.7 GB
 
 PYTHON ?= python3
 TORCH_INDEX ?=

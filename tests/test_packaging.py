@@ -55,3 +55,18 @@ def test_the_workflow_runs_the_pythons_that_are_supported() -> None:
     (pythons,) = re.findall(r"python: \[(.*)\]", workflow)
     assert pythons.split(", ")[0] == f'"{oldest}"'
     assert "run: make test" in workflow
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_shows_what_it_downloads_and_takes_another_index_for_torch() -> None:
+    def recipe(*variables: str) -> str:
+        command = ["make", "--dry-run", "--always-make", "train", *variables]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    (install,) = [line for line in recipe().splitlines() if "pip install" in line]
+    assert install.endswith(
+        "pip install --disable-pip-version-check -c constraints.txt  -e '.[dev]'"
+    )
+    url = "https://download.pytorch.org/whl/cpu"
+    assert f"--extra-index-url {url} -e '.[dev]'" in recipe(f"TORCH_INDEX={url}")
+    assert f"make train TORCH_INDEX={url}" in (ROOT / "README.md").read_text(encoding="utf-8")
