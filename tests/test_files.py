@@ -83,7 +83,7 @@ def test_a_pipe_is_written_into_and_stays_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["/dev/null", "/dev/stdout", "/proc/self/fd/1"])
 def test_devices_and_open_files_are_never_replaced(path: str) -> None:
-    assert not files._is_replaceable(Path(path))
+    assert not files.is_replaceable(Path(path))
 
 
 def test_a_terminal_is_written_into_and_stays_one() -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import unicodedata
+from itertools import pairwise
 
 import tokenizers
 from hypothesis import given, settings
@@ -28,8 +29,10 @@ def test_chunks_end_at_boundaries_of_pre_tokenization_and_of_normalization(texts
     text = "".join(texts)
     split = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str
     chunks = list(split_into_chunks([text], 12))
-    if any(len(chunk) == 12 and not text.isspace() for chunk in chunks[:-1]):
-        return  # a stretch without a boundary
+    for chunk, following in pairwise(chunks):
+        if chunk[-1].isspace() or not following[0].isspace():
+            assert len(chunk) == 12  # a stretch without a boundary: words, or whitespace alone
+            return
     words = [word for word, _ in split(text)]
     assert [word for chunk in chunks for word, _ in split(chunk)] == words
     for form in ("NFC", "NFKC"):
