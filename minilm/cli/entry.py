@@ -22,7 +22,7 @@ def run_command(command: Callable[[], int]) -> int:
     """Run ``command``; what a user can cause is one `error:` line and 2, a signal 128 + its number."""
     _accept_any_text()
     try:
-        with _interrupts_heard():
+        with _interrupts_enabled():
             try:
                 return command()
             finally:
@@ -57,15 +57,15 @@ def run_command(command: Callable[[], int]) -> int:
 
 
 @contextlib.contextmanager
-def _interrupts_heard() -> Iterator[None]:
+def _interrupts_enabled() -> Iterator[None]:
     """Ctrl-C is a KeyboardInterrupt while the command runs; scripts let it end their imports."""
-    silent = signal.getsignal(signal.SIGINT) == signal.SIG_DFL
-    if silent:
+    was_default = signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+    if was_default:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     finally:
-        if silent:
+        if was_default:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 

@@ -68,8 +68,8 @@ class Arguments:
 
 def main(arguments: Sequence[str] | None = None, program: str = "generate.py") -> int:
     """Parse, load, generate, print."""
-    given = sys.argv[1:] if arguments is None else arguments
-    return run_command(lambda: _run(parse_arguments(Arguments, given, program)))
+    argv = sys.argv[1:] if arguments is None else arguments
+    return run_command(lambda: _run(parse_arguments(Arguments, argv, program)))
 
 
 def _run(options: Arguments) -> int:

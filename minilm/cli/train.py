@@ -54,7 +54,7 @@ _Switch = Annotated[
     tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
         metavar="{true,false}",
-        instance_from_str=lambda words: _read_switch(words[0]),
+        instance_from_str=lambda values: _read_switch(values[0]),
         is_instance=lambda value: value is None or isinstance(value, bool),
         str_from_instance=lambda value: [str(value).lower()],
     ),

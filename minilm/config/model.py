@@ -57,11 +57,11 @@ class ModelConfig:
     rope_factor: float = 1.0
     """How many times slower."""
     rope_low_factor: float = 1.0
-    """llama3: below as many turns in rope_original_context, the whole factor."""
+    """llama3: frequencies with fewer turns in rope_original_context are divided by rope_factor."""
     rope_high_factor: float = 4.0
-    """llama3: above as many turns in rope_original_context, none."""
+    """llama3: frequencies with more turns in rope_original_context are unchanged."""
     rope_original_context: int = 8192
-    """llama3: tokens that the model was first trained for."""
+    """llama3: context length before the extension."""
     norm: Literal["layernorm", "rmsnorm"] = "layernorm"
     """Normalisation of every block and of the final norm."""
     norm_bias: bool = DERIVED
@@ -69,7 +69,7 @@ class ModelConfig:
     norm_epsilon: float = 1e-5
     """Added under the square root of the normalisation."""
     feed_forward: Literal["gelu", "gelu_tanh", "relu2", "swiglu", "geglu"] = "gelu"
-    """Activation; swiglu and geglu have a gate matrix besides."""
+    """Activation; swiglu and geglu add a gate matrix."""
     qkv_bias: bool = True
     """Biases of the query, key and value projections."""
     attention_output_bias: bool = True
@@ -91,7 +91,7 @@ class ModelConfig:
     convolution: int = 0
     """Preceding tokens that a depthwise causal convolution adds to a block's input (c); 0: none."""
     dropout: float = 0.0
-    """Share of activations dropped in training, after embeddings, attention and feed-forward."""
+    """Dropout probability in training, after embeddings, attention and feed-forward."""
     initialization: Literal["normal", "xavier", "kaiming"] = "normal"
     """Scale of the weight matrices: normal(init_std), or by fan-in and fan-out, or by fan-in."""
     init_std: float = 0.02

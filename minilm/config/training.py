@@ -18,15 +18,15 @@ class TrainConfig:
     batch_size: int = 32
     """Sequences in one forward pass."""
     gradient_accumulation: int = 1
-    """Forward passes whose gradients make one step."""
+    """Forward passes whose gradients are averaged into one step."""
     max_steps: int = 1000
-    """Steps of the whole run; the schedule is laid out over them."""
+    """Steps of the whole run; the learning-rate schedule spans them."""
     max_seconds: float | None = None
-    """Stop after this much wall time since the process started."""
+    """Stop after this many seconds of wall time since the process started."""
     target_val_loss: float | None = None
     """Stop when the validation loss (nats a token) is at or below this."""
     eval_every: int = 100
-    """Steps between evaluations over the whole validation split, which also save the run."""
+    """Steps between evaluations over the whole validation split; each also saves the run."""
     early_stopping: int = 0
     """Stop after this many evaluations without a better validation loss; 0: never."""
     log_every: int = 10
@@ -38,7 +38,7 @@ class TrainConfig:
     muon_learning_rate: float = 0.03
     """Peak learning rate of Muon."""
     muon_momentum: float = 0.95
-    """Muon's decay of the gradient's mean."""
+    """Momentum of Muon."""
     momentum_warmup_steps: int = 0
     """Steps in which Muon's momentum rises linearly from 0.85."""
     schedule: Literal["cosine", "linear", "wsd", "constant"] = "linear"
@@ -48,45 +48,45 @@ class TrainConfig:
     final_lr_fraction: float = 0.0
     """Learning rate at the end of the decay, as a fraction of the peak."""
     decay_fraction: float = 0.2
-    """Share of the steps that wsd spends decaying."""
+    """Fraction of the steps in which wsd decays, at the end."""
     initial_batch_size: int = 0
-    """Sequences at the start, doubled until batch_size is reached; 0: batch_size throughout."""
+    """Batch size at the start, doubled until batch_size is reached; 0: batch_size throughout."""
     initial_context_length: int = 0
-    """Tokens a sequence at the start, doubled until the model's; 0: those throughout."""
+    """Sequence length at the start, doubled until the model's; 0: the model's throughout."""
     growth_fraction: float = 0.5
-    """Share of the steps after which batch and length have grown to their full size."""
+    """Fraction of the steps after which batch size and length have their full size."""
     weight_decay: float = 0.0
-    """Decoupled decay, on matrices only (embeddings, norms and biases are left out)."""
+    """Decoupled weight decay, of matrices only (not of embeddings, norms and biases)."""
     l1_weight: float = 0.0
     """Weight of an L1 penalty on the matrices; its gradient is added to that of the loss."""
     beta1: float = 0.8
-    """AdamW's decay of the gradient's mean."""
+    """AdamW's decay rate of the first moment."""
     beta2: float = 0.95
-    """AdamW's decay of the gradient's square."""
+    """AdamW's decay rate of the second moment."""
     gradient_clip: float = 0.0
-    """Largest norm of the whole gradient; 0: no clipping."""
+    """Clip the gradient to this global norm; 0: no clipping."""
     bpe_dropout: float = 0.0
-    """Share of the merges in a training batch that are undone at random (subword augmentation)."""
+    """Probability that a merge in a training batch is undone (subword augmentation)."""
     val_fraction: float = 0.1
-    """Share of the text, at its end, that is validation."""
+    """Fraction of the text, at its end, that is the validation split."""
     seed: int = 0
     """Seed of the initial weights, the batches and the dropout."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to train; auto: cuda, else mps, else cpu."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Of the matrix products (autocast); weights stay float32. auto: bfloat16 where it is fast."""
+    """Dtype of matrix products (autocast); weights stay float32. auto: bfloat16 where it is fast."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """torch.compile; auto: where the run is long enough to win its compilation back."""
+    """torch.compile; auto: for runs long enough to save more time than compiling takes."""
     activation_checkpointing: bool = False
-    """Keep the input of each block only and run the block again backward: less memory, more time."""
+    """Keep only each block's input and recompute the block backward: less memory, more time."""
     deterministic: bool = False
-    """Deterministic algorithms on CUDA too, so that a resumed run ends in the same bytes there."""
+    """Deterministic algorithms on CUDA too, so that a run resumes bit for bit there."""
     save_every_seconds: float = 60.0
     """Seconds between saves of the training state; evaluations save too. 0: at evaluations only."""
     keep_states: int = 2
     """How many training states resume/ holds: the newest ones."""
     sample_tokens: int = 64
-    """Tokens of the sample that is drawn at each evaluation, for report.html; 0: none."""
+    """Tokens of the sample text at each evaluation, shown in report.html; 0: none."""
     tensorboard: bool = False
     """Write the metrics for TensorBoard as well, in the run's folder tensorboard/."""
 

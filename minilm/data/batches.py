@@ -26,30 +26,33 @@ def training_batch(
     step: int,
     micro_step: int = 0,
     merges: NDArray[np.int64] | None = None,
-    undone_share: float = 0.0,
+    undo_probability: float = 0.0,
 ) -> Batch:
     """Return inputs and targets, (b, t) each: random windows, and the same windows one token later.
 
     ``tokens``, (n,), n > t; every window of t + 1 tokens is equally likely. The same (seed, step,
     micro_step), each >= 0, gives the same bytes on every machine. With ``merges``, (V, 2), of a BPE
-    tokenizer each merge is undone with the probability ``undone_share`` (`undo_merges`).
+    tokenizer each merge is undone with the probability ``undo_probability`` (`undo_merges`).
     """
     assert len(tokens) > context_length, "prepare() checks this"
     # The largest array first: a batch that does not fit into memory fails at once.
-    places = np.empty((batch_size, context_length + 1), np.int64)  # b t+1
+    positions = np.empty((batch_size, context_length + 1), np.int64)  # b t+1
     random = np.random.default_rng([seed, step, micro_step])
     starts = random.integers(0, len(tokens) - context_length, size=batch_size)
-    np.add(starts[:, None], np.arange(context_length + 1), out=places)
-    windows = np.asarray(tokens)[places].astype(np.int64)
-    if merges is not None and undone_share > 0:
-        windows = undo_merges(windows, merges, undone_share, random)
+    np.add(starts[:, None], np.arange(context_length + 1), out=positions)
+    windows = np.asarray(tokens)[positions].astype(np.int64)
+    if merges is not None and undo_probability > 0:
+        windows = undo_merges(windows, merges, undo_probability, random)
     return windows[:, :-1], windows[:, 1:]
 
 
 def undo_merges(
-    windows: NDArray[np.int64], merges: NDArray[np.int64], share: float, random: np.random.Generator
+    windows: NDArray[np.int64],
+    merges: NDArray[np.int64],
+    probability: float,
+    random: np.random.Generator,
 ) -> NDArray[np.int64]:
-    """(b, t) tokens -> (b, t): each merge undone with the probability ``share``, the surplus cut off.
+    """(b, t) tokens -> (b, t): each merge undone with the ``probability``, the surplus cut off.
 
     Subword augmentation after BPE-dropout (Provilkov et al. 2020, arXiv:1910.13267), which drops merges
     while it encodes: here those of the finished encoding are taken back, so no other merge takes their
@@ -59,7 +62,9 @@ def undo_merges(
     tokens, row = windows.reshape(-1), np.repeat(np.arange(b), t)
     open_to_change = np.ones(len(tokens), dtype=bool)
     while True:
-        split = open_to_change & (merges[tokens, 0] >= 0) & (random.random(len(tokens)) < share)
+        split = (
+            open_to_change & (merges[tokens, 0] >= 0) & (random.random(len(tokens)) < probability)
+        )
         if not split.any():
             break
         pieces = 1 + split
@@ -70,9 +75,9 @@ def undo_merges(
         for side in (0, 1):
             tokens[first[split] + side] = parts[:, side]
             open_to_change[first[split] + side] = True
-    place = np.arange(len(tokens)) - np.searchsorted(row, np.arange(b))[row]
-    kept: NDArray[np.int64] = tokens[place < t].reshape(b, t)
-    return kept
+    position = np.arange(len(tokens)) - np.searchsorted(row, np.arange(b))[row]
+    shortened: NDArray[np.int64] = tokens[position < t].reshape(b, t)
+    return shortened
 
 
 def validation_windows(tokens: Tokens, *, context_length: int, batch_size: int) -> Iterator[Batch]:

@@ -255,9 +255,9 @@ def _encode(
             for split in SPLITS
         }
         for chunk in corpus.chunks(digest.update):
-            place = min(max(train_characters - characters, 0), len(chunk.text))
+            boundary = min(max(train_characters - characters, 0), len(chunk.text))
             characters += len(chunk.text)
-            parts = {"train": chunk.text[:place], "val": chunk.text[place:]}
+            parts = {"train": chunk.text[:boundary], "val": chunk.text[boundary:]}
             for split, text in parts.items():
                 if text:
                     shards[split].write(tokenizer.encode(text).astype(dtype))

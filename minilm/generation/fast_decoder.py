@@ -93,8 +93,8 @@ class FastDecoder:
         if embedding.position is not None:
             x = x + F.embedding(positions.index.flatten(), embedding.position.weight)
         if embedding.ngram is not None:
-            known = cache.extend_tokens(tokens)
-            rows = ngram_rows(known, embedding.longest_ngram, embedding.ngram_rows)[:, -t:]
+            extended = cache.extend_tokens(tokens)
+            rows = ngram_rows(extended, embedding.longest_ngram, embedding.ngram_rows)[:, -t:]
             x = x + F.embedding(rows, embedding.ngram.weight).sum(dim=2).view(b * t, -1)
         for block, block_cache in zip(self._blocks, cache.blocks, strict=True):
             x = block(x, block_cache, positions)

@@ -79,7 +79,7 @@ class Generation:
         cached: bool = True,
         max_length: int | None = None,
     ) -> None:
-        """``max_length``: tokens that a text will have at most, where known: the cache need not be longer."""
+        """``max_length``: tokens that a text will have at most, if fewer than the context length."""
         self._decoder, self._tokenizer, self._sampling = decoder, tokenizer, sampling
         self._context_length = decoder.config.context_length
         # Without a prompt the text begins where a document does; some tokenizers have no such token.

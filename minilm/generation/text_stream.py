@@ -46,8 +46,10 @@ class TextStream:
 
     def _decode_pending(self) -> str:
         """The text of the pending tokens, as it reads after the previous ones."""
-        known = self._tokenizer.decode(self._previous)
-        return self._tokenizer.decode([*self._previous, *self._pending_tokens])[len(known) :]
+        previous_text = self._tokenizer.decode(self._previous)
+        return self._tokenizer.decode([*self._previous, *self._pending_tokens])[
+            len(previous_text) :
+        ]
 
     def _before_stop(self, text: str) -> str:
         """The pending text and ``text``, up to a stop string or what may become one."""

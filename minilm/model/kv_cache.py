@@ -55,12 +55,12 @@ class BlockKVCache:
             self._store(key, value, positions.slots)
             return self.key[:, :, :used], self.value[:, :, :used]
         # Several tokens may overwrite what the first of them still see: read first.
-        seen = (
+        keys_and_values = (
             torch.cat((self.key[:, :, :used], key), dim=2),
             torch.cat((self.value[:, :, :used], value), dim=2),
         )
         self._store(key, value, positions.slots)
-        return seen
+        return keys_and_values
 
     def extend_inputs(self, x: Tensor) -> Tensor:
         """(b, t, d) -> (b, c + t, d): the convolution's last inputs, which are replaced, and the new ones."""
@@ -192,9 +192,9 @@ class KVCache:
 
     def extend_tokens(self, tokens: Tensor) -> Tensor:
         """(b, t) -> (b, ngram - 1 + t): the last tokens, which are replaced, and the new ones."""
-        known = torch.cat((self.previous_tokens, tokens), dim=1)
-        self.previous_tokens.copy_(known[:, tokens.shape[1] :])
-        return known
+        extended = torch.cat((self.previous_tokens, tokens), dim=1)
+        self.previous_tokens.copy_(extended[:, tokens.shape[1] :])
+        return extended
 
     def advance(self, t: int) -> None:
         """Count ``t`` more tokens in each sequence: the end of a pass."""

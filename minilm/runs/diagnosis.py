@@ -1,4 +1,4 @@
-"""What a run's curves say, in words: how it fits, and what would help."""
+"""A diagnosis of a run from its curves, in sentences: how it fits, and what would help."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from minilm.runs.forecast import (
 
 def findings(metrics: Metrics, summary: Mapping[str, Any]) -> list[str]:
     """Sentences from the lines of a metrics.jsonl and, where there is one, the summary.json."""
-    found = [fit(metrics)]
+    sentences = [fit(metrics)]
     data = summary.get("data")
     parameters = summary.get("parameters")
     train_tokens = data.get("train_tokens") if isinstance(data, dict) else None
     if type(parameters) is int and type(train_tokens) is int and min(parameters, train_tokens) > 0:
-        seen = forecast(metrics, parameters=parameters, train_tokens=train_tokens)
-        if seen is not None:
-            found.append(help_sentence(seen))
-    return found
+        gains = forecast(metrics, parameters=parameters, train_tokens=train_tokens)
+        if gains is not None:
+            sentences.append(help_sentence(gains))
+    return sentences
 
 
 def overfitting_since(metrics: Metrics) -> Mapping[str, Any] | None:
@@ -76,16 +76,16 @@ def fit(metrics: Metrics) -> str:
     return f"Levelled off: validation loss changed by {-fall:+.3f} at the last evaluation.{gap}"
 
 
-def help_sentence(seen: Forecast) -> str:
+def help_sentence(gains: Forecast) -> str:
     """What would help, the most helpful first."""
-    gains = {
-        "twice the steps": seen.steps,
-        "twice the parameters": seen.parameters,
-        "twice the text": seen.data,
-        "more regularisation (dropout, weight decay)": seen.regularisation,
+    changes = {
+        "twice the steps": gains.steps,
+        "twice the parameters": gains.parameters,
+        "twice the text": gains.data,
+        "more regularisation (dropout, weight decay)": gains.regularisation,
     }
-    ordered = sorted(gains.items(), key=lambda item: -item[1])
-    parts = [f"{what} {_amount(gain)}" for what, gain in ordered]
+    ordered = sorted(changes.items(), key=lambda item: -item[1])
+    parts = [f"{change} {_amount(gain)}" for change, gain in ordered]
     return f"What would lower the validation loss, by a rough forecast: {', '.join(parts)}."
 
 

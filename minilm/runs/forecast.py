@@ -9,7 +9,7 @@ E, A and B are of their text and tokens, but what doubling N is worth in doublin
 of the two terms alone. Here a half is taken, from runs of this project's sizes (docs/training.md).
 
 More text and more regularisation: the part of the gap between validation and training loss that came after
-the first pass through the text has been learned by heart.
+the first pass through the text has been memorized.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SHARE_OF_PARAMETERS = 0.5
 # A, a, B, b of Hoffmann et al.
 PARAMETER_TERM, PARAMETER_POWER = 406.4, 0.34
 TOKEN_TERM, TOKEN_POWER = 410.7, 0.28
-# Of what was learned by heart, what twice the text, or regularisation at its best, takes away.
+# Of what was memorized, what twice the text, or regularisation at its best, takes away.
 SHARE_OF_DATA, SHARE_OF_REGULARISATION = 0.2, 0.05
 
 
@@ -57,17 +57,17 @@ def forecast(metrics: Metrics, *, parameters: int, train_tokens: int) -> Forecas
     if len(training) < FEWEST_LINES or not evaluations or diverged(training):
         return None
     tokens = int(training[-1]["tokens"])
-    learned_by_heart = _gap(training, evaluations, len(evaluations) - 1)
-    learned_by_heart -= _gap_of_first_pass(training, evaluations, train_tokens)
-    learned_by_heart = max(0.0, learned_by_heart) if tokens > train_tokens else 0.0
+    memorized = _gap(training, evaluations, len(evaluations) - 1)
+    memorized -= _gap_of_first_pass(training, evaluations, train_tokens)
+    memorized = max(0.0, memorized) if tokens > train_tokens else 0.0
     last, best = evaluations[-1]["val_loss"], lowest(evaluations)["val_loss"]
     risen = last - best if has_risen(last, best) else 0.0
     more_steps = 0.0 if risen > 0 else SHARE_OF_SLOPE * _slope(training)
     return Forecast(
         steps=more_steps,
         parameters=more_steps * SHARE_OF_PARAMETERS * doublings_of_tokens(parameters, tokens),
-        data=risen + learned_by_heart * SHARE_OF_DATA,
-        regularisation=risen + learned_by_heart * SHARE_OF_REGULARISATION,
+        data=risen + memorized * SHARE_OF_DATA,
+        regularisation=risen + memorized * SHARE_OF_REGULARISATION,
     )
 
 

@@ -27,5 +27,5 @@ def read_history(run_dir: Path) -> RunHistory:
     """Curves, samples and findings. Raises FormatError for logs that are no logs."""
     metrics = read_points(run_dir / run_files.METRICS)
     samples = read_samples(run_dir / run_files.SAMPLES)
-    found = findings(metrics, run_files.read_summary(run_dir))
-    return RunHistory(metrics, samples, found, overfitting_since(metrics))
+    sentences = findings(metrics, run_files.read_summary(run_dir))
+    return RunHistory(metrics, samples, sentences, overfitting_since(metrics))

@@ -26,8 +26,8 @@ LARGEST = sys.float_info.max
 class JsonLines:
     """A log of one JSON object a line; a resumed run first drops what comes after its step."""
 
-    def __init__(self, path: Path, kept: Iterable[dict[str, Any]]) -> None:
-        files.write_bytes(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+    def __init__(self, path: Path, lines: Iterable[dict[str, Any]]) -> None:
+        files.write_bytes(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
         self._stream: IO[str] = path.open("a", encoding="utf-8")
 
     def write(self, line: dict[str, Any]) -> None:
@@ -87,16 +87,18 @@ def read_points(path: Path) -> list[dict[str, Any]]:
     that is too large to be a log.
     """
     with _open_log(path) as stream:
-        left = Counter(map(_is_evaluation, stream))
-        every = {kind: -(-count // MOST_POINTS) for kind, count in left.items()}
+        remaining = Counter(map(_is_evaluation, stream))
+        every = {kind: -(-count // MOST_POINTS) for kind, count in remaining.items()}
         stream.seek(0)
-        kept = []
+        thinned = []
         for text in stream:
             kind = _is_evaluation(text)
-            left[kind] -= 1
-            if left[kind] % every.get(kind, 1) == 0:  # of a growing log, more than were counted
-                kept.append(text)
-        return _numbers(kept)
+            remaining[kind] -= 1
+            if (
+                remaining[kind] % every.get(kind, 1) == 0
+            ):  # of a growing log, more than were counted
+                thinned.append(text)
+        return _numbers(thinned)
 
 
 def _is_evaluation(text: bytes) -> bool:

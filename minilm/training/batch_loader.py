@@ -13,7 +13,7 @@ from minilm.text.tokenizers import BPETokenizer
 
 
 class BatchLoader:
-    """Training batches of a dataset, cut from the memory map and sent to a device.
+    """Training batches of a dataset, read from the memory map and copied to a device.
 
     On CUDA they go through pinned memory without waiting: the step that uses one is queued behind it.
     """
@@ -40,11 +40,11 @@ class BatchLoader:
             step=step,
             micro_step=micro_step,
             merges=self._merges,
-            undone_share=self._config.bpe_dropout,
+            undo_probability=self._config.bpe_dropout,
         )
-        return self._sent(torch.from_numpy(inputs)), self._sent(torch.from_numpy(targets))
+        return self._to_device(torch.from_numpy(inputs)), self._to_device(torch.from_numpy(targets))
 
-    def _sent(self, tokens: Tensor) -> Tensor:
+    def _to_device(self, tokens: Tensor) -> Tensor:
         if self._device.type != "cuda":
             return tokens.to(self._device)
         return tokens.pin_memory().to(self._device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""Saving off the training thread: a copy is taken between two steps, and written while training goes on."""
+"""Saving off the training thread: state is copied between two steps, and written while training continues."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from minilm.training.resume_state import Optimizers, Progress, state_tensors, wr
 class CheckpointWriter:
     """Writes the state of a run, and its weights, in the order that a crash at any instant allows.
 
-    One save is on its way at a time: the next waits for it. What went wrong in the thread is raised
+    One save is being written at a time: the next waits for it. What went wrong in the thread is raised
     by the next call.
     """
 
@@ -43,14 +43,14 @@ class CheckpointWriter:
         metadata: ``val_loss`` and ``val_dtype``, the dtype that the loss was computed in.
         """
         self.wait()
-        copied = self._copy()
-        now = replace(progress, scaler=dict(progress.scaler))
+        copy_done = self._copy()
+        progress_now = replace(progress, scaler=dict(progress.scaler))
         self._writing = self._thread.submit(
-            self._write, run_dir, self._copies, copied, now, settings, validation
+            self._write, run_dir, self._copies, copy_done, progress_now, settings, validation
         )
 
     def wait(self) -> None:
-        """Until what was begun is on the disk. Raises the OSError that kept it from being."""
+        """Wait until the save that was begun is on the disk. Raises its OSError if it failed."""
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.result()
@@ -63,7 +63,7 @@ class CheckpointWriter:
             self._thread.shutdown()
 
     def _copy(self) -> torch.Event | None:
-        """Into memory that is allocated once; on CUDA without waiting, the event says when it is done."""
+        """Copy into memory that is allocated once; from CUDA without waiting, until the event."""
         tensors = state_tensors(self._model, self._optimizers)
         for name, tensor in tensors.items():
             if name not in self._copies or self._copies[name].shape != tensor.shape:
@@ -73,21 +73,21 @@ class CheckpointWriter:
             self._copies[name].copy_(tensor, non_blocking=tensor.is_cuda)
         if not any(tensor.is_cuda for tensor in tensors.values()):
             return None
-        copied: torch.Event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        copied.record()
-        return copied
+        copy_done: torch.Event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        copy_done.record()
+        return copy_done
 
     def _write(
         self,
         run_dir: Path,
         tensors: dict[str, Tensor],
-        copied: torch.Event | None,
+        copy_done: torch.Event | None,
         progress: Progress,
         settings: dict[str, Any],
         validation: Mapping[str, str] | None,
     ) -> None:
-        if copied is not None:
-            copied.synchronize()
+        if copy_done is not None:
+            copy_done.synchronize()
         # The weights go first: a crash in between leaves a state that writes the same ones again.
         if validation is not None:
             prefix = "model."

@@ -24,10 +24,10 @@ def lr_multiplier(step: int, config: TrainConfig) -> float:
     if config.schedule == "wsd":
         begin = max(begin, config.max_steps - round(config.decay_fraction * config.max_steps))
     # The floor is reached after the last update: an update at a rate of zero would be wasted.
-    done = min(1.0, max(0.0, (step - begin) / max(1, config.max_steps - begin)))
+    progress = min(1.0, max(0.0, (step - begin) / max(1, config.max_steps - begin)))
     if config.schedule == "cosine":
-        done = (1 - math.cos(math.pi * done)) / 2
-    return 1.0 + (config.final_lr_fraction - 1.0) * done
+        progress = (1 - math.cos(math.pi * progress)) / 2
+    return 1.0 + (config.final_lr_fraction - 1.0) * progress
 
 
 def momentum(step: int, config: TrainConfig) -> float:

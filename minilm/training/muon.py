@@ -73,16 +73,16 @@ class Muon(torch.optim.Optimizer):
     def _orthogonalised(
         self, updates: dict[torch.Size, Tensor]
     ) -> Iterable[tuple[torch.Size, Tensor]]:
-        """Tall matrices lie down beside the wide ones of the same sides: one batch for both."""
+        """Tall matrices are transposed and share a batch with wide ones of the same sides."""
         sides: dict[tuple[int, ...], list[torch.Size]] = {}
         for shape in updates:
             sides.setdefault(tuple(sorted(shape)), []).append(shape)
         for shapes in sides.values():
             wide = [updates[s] if s[0] <= s[1] else updates[s].mT for s in shapes]
             batch = wide[0] if len(wide) == 1 else torch.cat(wide)  # n r c
-            done = orthogonalize(batch.to(self._dtype)).to(batch.dtype)
+            orthogonal = orthogonalize(batch.to(self._dtype)).to(batch.dtype)
             counts = [len(updates[shape]) for shape in shapes]
-            for shape, part in zip(shapes, torch.split(done, counts), strict=True):
+            for shape, part in zip(shapes, torch.split(orthogonal, counts), strict=True):
                 yield shape, part if shape[0] <= shape[1] else part.mT
 
 

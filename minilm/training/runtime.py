@@ -33,7 +33,7 @@ COMPILE_FROM_FLOPS = {"cpu": 3e13, "cuda": 1e16, "mps": math.inf}
 
 @dataclass(frozen=True)
 class Runtime:
-    """The choices made; ``notes`` say in a line each why one is not what was hoped for."""
+    """Where and how a run computes. ``notes``, a line each, say why a choice is not the preferred one."""
 
     device: torch.device
     dtype: torch.dtype
@@ -60,7 +60,7 @@ class Runtime:
         return torch.bfloat16 if self.dtype == torch.bfloat16 else torch.float32
 
     def prepare(self, model: Transformer) -> None:
-        """Set what a process has one of, and run blocks through checkpoints if that is asked for."""
+        """Set the global flags of the process, and checkpoint activations if that is asked for."""
         if self.device.type == "cuda":
             # Products that stay in float32 take TF32 units: 10 bits of mantissa, several times the rate.
             torch.set_float32_matmul_precision("high")
@@ -72,18 +72,18 @@ class Runtime:
                 block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
 
     def compiled(self, loss: Loss) -> Loss:
-        """``loss``, compiled if that was chosen. What fails to compile runs as it is, with a note."""
+        """``loss``, compiled if that was chosen. What fails to compile runs eagerly, with a note."""
         if not self.compile:
             return loss
-        fast, compiles = torch.compile(loss, dynamic=False), True
+        compiled_loss, compiles = torch.compile(loss, dynamic=False), True
 
-        def either(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+        def compiled_or_eager(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
             nonlocal compiles
             if compiles:
-                # Each length and size of batch is compiled for itself: shared code would sum otherwise in a
-                # run that was resumed in between.
+                # Each batch shape is compiled for itself: code for several shapes may sum in another order,
+                # and a resumed run meets them in another order.
                 try:
-                    return fast(model, inputs, targets)
+                    return compiled_loss(model, inputs, targets)
                 except torch._dynamo.exc.TorchDynamoException as error:
                     reason = (str(error).strip().splitlines() or [""])[0][:200]
                     if self.compile_required:
@@ -93,7 +93,7 @@ class Runtime:
                     compiles = False
             return loss(model, inputs, targets)
 
-        return either
+        return compiled_or_eager
 
 
 def resolve(config: TrainConfig, flops: float) -> Runtime:

@@ -24,7 +24,7 @@ class Stopped(KeyboardInterrupt):
 class StopRequest:
     """Set by a signal. While ``deferred`` the work looks at ``signum`` at the end of its step.
 
-    ``saved`` says whether there is something to go on with, for the one who is told.
+    ``saved``: whether there is a state to resume from, for the message.
     """
 
     def __init__(self) -> None:

@@ -77,11 +77,11 @@ def answered(capsys: Capture, *arguments: str) -> list[dict[str, Any]]:
 def test_several_prompts_at_once(tiny_run: Path, capsys: Capture) -> None:
     options = (str(tiny_run), "--temperature", "0", "--max-new-tokens", "25")
     prompts = ["the cat", "a", "the old house sees the cat and the dog"]
-    given = [part for prompt in prompts for part in ("--prompt", prompt)]
-    together = answered(capsys, *options, *given)
+    prompt_options = [part for prompt in prompts for part in ("--prompt", prompt)]
+    together = answered(capsys, *options, *prompt_options)
     assert [line["prompt"] for line in together] == prompts
     assert together == [answered(capsys, *options, "--prompt", p)[0] for p in prompts]
-    assert main([*options, *given]) == 0
+    assert main([*options, *prompt_options]) == 0
     printed = capsys.readouterr().out
     assert all(running_text(line["prompt"] + line["text"]) in printed for line in together)
 
@@ -90,9 +90,9 @@ def test_a_stop_string_ends_the_text(tiny_run: Path, capsys: Capture) -> None:
     options = (str(tiny_run), "--prompt", "the ", "--temperature", "0", "--max-new-tokens", "40")
     whole = answered(capsys, *options)[0]["text"]
     stop = whole[10:13]
-    cut = answered(capsys, *options, "--stop", stop, "--stop", "never")[0]
-    assert cut["text"] == whole[: whole.index(stop)]
-    assert len(cut["tokens"]) < 40
+    stopped = answered(capsys, *options, "--stop", stop, "--stop", "never")[0]
+    assert stopped["text"] == whole[: whole.index(stop)]
+    assert len(stopped["tokens"]) < 40
 
 
 def test_a_prompt_from_standard_input(
@@ -134,10 +134,10 @@ def test_the_end_says_how_fast_and_that_the_context_overflowed(
 def test_a_character_is_printed_when_its_last_byte_is_there(
     tiny_run: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = iter("é🙂".encode())
+    new_tokens = iter("é🙂".encode())
 
     def step(self: Generation) -> dict[int, int]:
-        return {0: next(made)}
+        return {0: next(new_tokens)}
 
     monkeypatch.setattr(Generation, "step", step)
     written: list[str] = []

@@ -137,7 +137,7 @@ def test_augmentation_is_a_function_of_seed_and_step_too():
 
     def drawn(share, **changes):
         arguments = {"context_length": 8, "batch_size": 4, "seed": 1, "step": 5} | changes
-        return training_batch(tokens, merges=MERGES, undone_share=share, **arguments)
+        return training_batch(tokens, merges=MERGES, undo_probability=share, **arguments)
 
     assert np.array_equal(drawn(0.5), drawn(0.5))
     assert not np.array_equal(drawn(0.5), drawn(0.5, step=6))

@@ -42,9 +42,9 @@ def test_nothing_from_the_first_stop_string_on(text: str, stops: list[str]) -> N
     # The text ends with the first token that completes one of them.
     ends = [end for end in range(len(text) + 1) if any(s in text[:end] for s in stops)]
     assert stopped == bool(ends)
-    seen = text[: ends[0]] if ends else text
-    places = [seen.find(stop) for stop in stops if stop in seen]
-    assert "".join(parts) == seen[: min(places, default=len(seen))]
+    visible = text[: ends[0]] if ends else text
+    starts = [visible.find(stop) for stop in stops if stop in visible]
+    assert "".join(parts) == visible[: min(starts, default=len(visible))]
 
 
 def test_what_may_become_a_stop_string_is_held_back() -> None:

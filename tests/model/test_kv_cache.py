@@ -64,17 +64,17 @@ def test_sequences_of_unequal_length(name: str) -> None:
             single = cache.row(row)
             model(text[row : row + 1, :begin], single)
             cache.lengths[row] = single.lengths[0]
-    passed = 0
+    read = 0
     for t in (1, 1, 3, 1, 7, 1):
-        rows = [range(begin + passed, begin + passed + t) for begin in begins]
+        rows = [range(begin + read, begin + read + t) for begin in begins]
         index = torch.tensor([list(row) for row in rows])
         logits = model(text.gather(1, index), cache)
         assert_close(logits, expected.gather(1, index[:, :, None].expand_as(logits)))
-        passed += t
+        read += t
     cache.select([1])
-    assert cache.lengths == [11 + passed]
-    logits = model(text[1:2, 11 + passed :], cache)
-    assert_close(logits, expected[1:2, 11 + passed :])
+    assert cache.lengths == [11 + read]
+    logits = model(text[1:2, 11 + read :], cache)
+    assert_close(logits, expected[1:2, 11 + read :])
 
 
 @settings(max_examples=30, deadline=None)

@@ -21,27 +21,27 @@ def test_rows_are_pinned() -> None:
 
 def hashed(tokens: list[int], n: int, rows: int) -> list[int]:
     """The definition, in Python's integers."""
-    found = []
-    for place in range(len(tokens)):
-        key = tokens[place] + 1
+    indices = []
+    for position in range(len(tokens)):
+        key = tokens[position] + 1
         for distance in range(1, n):
-            earlier = tokens[place - distance] + 1 if place >= distance else 0
+            earlier = tokens[position - distance] + 1 if position >= distance else 0
             key = (key * 1_000_003 + earlier) % (2**31 - 1)
-        found.append(key % rows + (n - 2) * rows)
-    return found
+        indices.append(key % rows + (n - 2) * rows)
+    return indices
 
 
 @given(st.integers(2, 5), st.lists(st.integers(0, 200_000), min_size=1, max_size=6))
-def test_rows_are_their_definition(longest: int, drawn: list[int]) -> None:
-    rows = ngram_rows(torch.tensor([drawn]), longest, 10_007)
-    assert rows.shape == (1, len(drawn), longest - 1)
+def test_rows_are_their_definition(longest: int, ids: list[int]) -> None:
+    rows = ngram_rows(torch.tensor([ids]), longest, 10_007)
+    assert rows.shape == (1, len(ids), longest - 1)
     for n in range(2, longest + 1):
-        assert rows[0, :, n - 2].tolist() == hashed(drawn, n, 10_007)
+        assert rows[0, :, n - 2].tolist() == hashed(ids, n, 10_007)
 
 
 @given(st.integers(2, 5), st.lists(st.integers(0, 200_000), min_size=6, max_size=6))
-def test_a_row_depends_on_n_tokens_and_no_others(n: int, drawn: list[int]) -> None:
-    tokens = torch.tensor([drawn])
+def test_a_row_depends_on_n_tokens_and_no_others(n: int, ids: list[int]) -> None:
+    tokens = torch.tensor([ids])
     whole, window = ngram_rows(tokens, n, 10_007), ngram_rows(tokens[:, 6 - n :], n, 10_007)
     assert torch.equal(window[0, -1], whole[0, -1])
 

@@ -13,8 +13,8 @@ transformers = pytest.importorskip(
     "transformers", reason="the extra 'transformers' is not installed"
 )
 
-# Of a block, theirs to ours; query, key and value are one matrix there, head by head.
-SAME = {
+# Names in a block, GPT-NeoX to minilm; query, key and value are one matrix in GPT-NeoX, head by head.
+NAMES = {
     "input_layernorm": "attention_norm",
     "post_attention_layernorm": "feed_forward_norm",
     "attention.dense": "attention.output",
@@ -24,23 +24,25 @@ SAME = {
 
 
 def as_gpt_neox(model: Transformer) -> dict[str, Tensor]:
-    config, ours = model.config, model.state_dict()
-    theirs = {
-        "gpt_neox.embed_in.weight": ours["embedding.token.weight"],
-        "gpt_neox.final_layer_norm.weight": ours["final_norm.weight"],
-        "gpt_neox.final_layer_norm.bias": ours["final_norm.bias"],
-        "lm_head.weight": ours["lm_head.weight"],
+    config, state = model.config, model.state_dict()
+    weights = {
+        "gpt_neox.embed_in.weight": state["embedding.token.weight"],
+        "gpt_neox.final_layer_norm.weight": state["final_norm.weight"],
+        "gpt_neox.final_layer_norm.bias": state["final_norm.bias"],
+        "lm_head.weight": state["lm_head.weight"],
     }
     for layer in range(config.num_layers):
-        block, there = f"blocks.{layer}", f"gpt_neox.layers.{layer}"
+        block, layer_name = f"blocks.{layer}", f"gpt_neox.layers.{layer}"
         for kind in ("weight", "bias"):
-            for name, own in SAME.items():
-                theirs[f"{there}.{name}.{kind}"] = ours[f"{block}.{own}.{kind}"]
-            parts = [ours[f"{block}.attention.{name}.{kind}"] for name in ("query", "key", "value")]
+            for name, own_name in NAMES.items():
+                weights[f"{layer_name}.{name}.{kind}"] = state[f"{block}.{own_name}.{kind}"]
+            parts = [
+                state[f"{block}.attention.{name}.{kind}"] for name in ("query", "key", "value")
+            ]
             heads = [part.unflatten(0, (config.num_heads, config.head_dim)) for part in parts]
             fused = torch.stack(heads, dim=1).flatten(0, 2)  # (heads * 3 * width, ...)
-            theirs[f"{there}.attention.query_key_value.{kind}"] = fused
-    return theirs
+            weights[f"{layer_name}.attention.query_key_value.{kind}"] = fused
+    return weights
 
 
 @pytest.mark.parametrize("name", ["nano", "small"])

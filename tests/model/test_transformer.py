@@ -155,27 +155,27 @@ def test_grouped_heads_are_full_heads_repeated() -> None:
         torch.testing.assert_close(full(tokens()), grouped(tokens()))
 
 
-def test_rope_turns_pairs_by_position() -> None:
+def test_rope_rotates_pairs_by_position() -> None:
     cosine, sine = rotation(6, ModelConfig(d_model=16, num_heads=2), torch.device("cpu"))
     x = torch.randn(1, 1, 6, 8, generator=torch.Generator().manual_seed(0))
-    turned = rotate(x, cosine, sine)
-    torch.testing.assert_close(turned[..., 0, :], x[..., 0, :])
-    torch.testing.assert_close(turned.norm(dim=-1), x.norm(dim=-1))
+    rotated = rotate(x, cosine, sine)
+    torch.testing.assert_close(rotated[..., 0, :], x[..., 0, :])
+    torch.testing.assert_close(rotated.norm(dim=-1), x.norm(dim=-1))
     # Pair i of position p is a complex number times exp(i * p * theta^(-2i/k)).
     pairs = torch.complex(x[..., :4], x[..., 4:])
     angles = torch.arange(6)[:, None] * 10000.0 ** (-torch.arange(4) / 4)
     expected = pairs * torch.polar(torch.ones_like(angles), angles)
-    torch.testing.assert_close(turned, torch.cat((expected.real, expected.imag), dim=-1))
+    torch.testing.assert_close(rotated, torch.cat((expected.real, expected.imag), dim=-1))
 
 
 def test_partial_rope_rotates_the_first_part_of_a_head() -> None:
     config = ModelConfig(d_model=24, num_heads=2, rotary_dim=8)
     x = torch.randn(1, 1, 6, 12, generator=torch.Generator().manual_seed(0))
-    turned = rotate(x, *rotation(6, config, torch.device("cpu")))
-    assert torch.equal(turned[..., 8:], x[..., 8:])
+    rotated = rotate(x, *rotation(6, config, torch.device("cpu")))
+    assert torch.equal(rotated[..., 8:], x[..., 8:])
     whole = ModelConfig(d_model=16, num_heads=2)
     alone = rotate(x[..., :8], *rotation(6, whole, torch.device("cpu")))
-    assert torch.equal(turned[..., :8], alone)
+    assert torch.equal(rotated[..., :8], alone)
 
 
 def test_scaled_frequencies_are_slower_where_they_should_be() -> None:
