@@ -2,7 +2,6 @@
 
 import itertools
 import unicodedata
-from itertools import pairwise
 
 import tokenizers
 from hypothesis import given, settings
@@ -29,7 +28,7 @@ def test_chunks_end_at_boundaries_of_pre_tokenization_and_of_normalization(texts
     text = "".join(texts)
     split = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str
     chunks = list(split_into_chunks([text], 12))
-    for chunk, following in pairwise(chunks):
+    for chunk, following in itertools.pairwise(chunks):
         if chunk[-1].isspace() or not following[0].isspace():
             assert len(chunk) == 12  # a stretch without a boundary: words, or whitespace alone
             return
