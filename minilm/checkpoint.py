@@ -1,4 +1,4 @@
-"""Saving and loading weights: safetensors and JSON only, whole or absent.
+"""Saving and loading weights: safetensors and JSON only, written atomically.
 
 A file holds every parameter once, under its name in `named_parameters()`; a tied head is not stored.
 """

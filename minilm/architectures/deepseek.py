@@ -142,7 +142,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
         ties=TIED_HEAD if tied else (),
         buffers=_correction_bias(split.experts) if is_v3 else (),
         mtp=mtp,
-        # The latent and the turned part of the key are all that is cached.
+        # The latent and the rotary part of the key are all that is cached.
         attention=(AttentionSpec(L, c + r, h * (n + r), h * v),),
         context_length=size(config, "max_position_embeddings", defaults.context),
     )

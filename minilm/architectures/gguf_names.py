@@ -1,4 +1,4 @@
-"""What GGUF files call tensors and sizes, there and back: the one table of names.
+"""What GGUF files call tensors and sizes, in both directions: the one table of names.
 
 Source: ggml-org/llama.cpp, `gguf-py/gguf/constants.py`. The names are the same in all architectures.
 """

@@ -1,4 +1,4 @@
-"""Fields of config.json that several architectures have, there and back: sizes, RoPE, activations."""
+"""Fields of config.json that several architectures have, in both directions: sizes, RoPE, activations."""
 
 from __future__ import annotations
 

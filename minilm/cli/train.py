@@ -34,7 +34,7 @@ SAMPLE_TOKENS = 160  # of the one that is printed at the end
 
 
 # TrainConfig's fields that are options of their own, without the prefix, as well.
-STANDING_ALONE = (
+UNPREFIXED_FIELDS = (
     "max_steps",
     "max_seconds",
     "target_val_loss",
@@ -110,7 +110,7 @@ def _metavar(hint: Any) -> str:
 
 
 ModelOverrides = _overrides(ModelConfig)
-TrainOverrides = _overrides(TrainConfig, STANDING_ALONE)
+TrainOverrides = _overrides(TrainConfig, UNPREFIXED_FIELDS)
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ def _run(options: Arguments) -> int:
 
 
 def _with_current_names(arguments: Sequence[str]) -> list[str]:
-    """The command line with fields under their names of now, and a note on each old one."""
+    """The command line with fields under their current names, and a note on each old one."""
     current = []
     for argument in arguments:
         option, equals, value = argument.partition("=")
@@ -243,7 +243,7 @@ def _default_run_dir(options: Arguments) -> str:
 
 
 def _show_finished(outcome: Outcome) -> int:
-    """The ledger once more, without torch; the run itself is left as it is."""
+    """Print the report again, without torch; the run itself is left as it is."""
     from minilm.cli.console import ResultConsole
     from minilm.render.terminal import print_report
 

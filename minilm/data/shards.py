@@ -206,8 +206,8 @@ def _built_tokenizer(
         return load_tokenizer(path)  # an earlier build was interrupted after it
     except FormatError:
         pass
-    # A tokenizer that has seen the validation text would flatter it; but a table of characters
-    # must be complete, or that text could not be encoded at all.
+    # A tokenizer trained on the validation text would bias the validation loss; but a table of
+    # characters must be complete, or that text could not be encoded at all.
     training = None if kind == "char" else train_characters
     texts = functools.partial(_split_texts, corpus, training)
     tokenizer = build_tokenizer(kind, texts, vocab_size)

@@ -55,7 +55,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Parameters:
-    """Counts under named conventions; INTERFACE: a tied head counts once, buffers do not count."""
+    """Counts under named conventions; Convention: a tied head counts once, buffers do not count."""
 
     total: int
     trainable: int

@@ -66,7 +66,7 @@ def page(report: Report, *, history: RunHistory | None = None) -> str:
                     "treemap": charts.treemap(report),
                     "heatMap": heat_map,
                     "curves": curves,
-                    "turned": charts.mark_position(history.turned),
+                    "turned": charts.mark_position(history.overfitting_from),
                     "tensors": charts.tensor_table(sections["tensors"].tables()[0]),
                 }
             )

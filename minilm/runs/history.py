@@ -15,12 +15,14 @@ from minilm.runs.logs import read_points, read_samples
 @dataclass(frozen=True)
 class RunHistory:
     """``metrics`` are the lines of metrics.jsonl, ``samples`` those of samples.jsonl, ``findings`` what
-    the curves say, a sentence each; ``turned`` is the evaluation after which validation loss rose."""
+    the curves say, a sentence each; ``overfitting_from`` is the evaluation after which validation
+    loss rose.
+    """
 
     metrics: Sequence[Mapping[str, Any]] = ()
     samples: Sequence[Mapping[str, Any]] = ()
     findings: Sequence[str] = ()
-    turned: Mapping[str, Any] | None = None
+    overfitting_from: Mapping[str, Any] | None = None
 
 
 def read_history(run_dir: Path) -> RunHistory:

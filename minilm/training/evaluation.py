@@ -1,4 +1,4 @@
-"""What an evaluation makes: the mean loss over the validation split, and a sample of text."""
+"""An evaluation: the mean loss over the validation split, and a sample of text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a run writes down how it goes: metrics.jsonl, samples.jsonl, and TensorBoard if asked."""
+"""Logs of a run: metrics.jsonl, samples.jsonl, and TensorBoard on request."""
 
 from __future__ import annotations
 

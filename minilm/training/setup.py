@@ -243,7 +243,7 @@ def _refuse_folder(folder: Path, data: str) -> None:
 
 
 def _refuse_too_large(model: ModelConfig, config: TrainConfig) -> None:
-    """Before a model is built that this machine cannot hold: the ledger knows its size."""
+    """Before a model is built that this machine cannot hold: its size is computed first."""
     count = layout(model).count()
     on_cpu = config.device == "cpu" or (
         config.device == "auto"

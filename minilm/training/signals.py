@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 # Wrappers and terminals may deliver a signal twice; a person who presses again waits longer.
-IMPATIENT_AFTER = 1.0
+SECOND_SIGNAL_AFTER_SECONDS = 1.0
 
 
 class Stopped(KeyboardInterrupt):
@@ -42,7 +42,7 @@ class StopRequest:
         now = time.monotonic()
         if self.signum is None:
             self.signum, self._since = signum, now
-        elif now - self._since > IMPATIENT_AFTER:
+        elif now - self._since > SECOND_SIGNAL_AFTER_SECONDS:
             raise Stopped(signum, "stopped at once: the run is as it was last saved")
 
     @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""What a run costs while it goes: seconds, tokens a second, its share of the machine's peak, joules.
+"""Throughput of a run: seconds, tokens a second, model FLOPs utilisation, joules.
 
 Model FLOPs utilisation: Chowdhery et al. 2022 (PaLM, arXiv:2204.02311), appendix B. On a GPU the peak is its
 maker's figure; on a CPU it is measured.

@@ -155,7 +155,7 @@ def _create_run_folder(trainer: Trainer) -> None:
 
 
 def _current_settings(settings: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Fields of TrainConfig by their names of now, with a note on each old one."""
+    """Fields of TrainConfig by their current names, with a note on each old one."""
     for name in settings or {}:
         if name in RENAMED:
             logger.warning(f"note: the setting {name} is now {RENAMED[name]}")

@@ -26,7 +26,7 @@ The base is {base}:
 case changes one thing in it. Losses are of the whole validation split, in nats a token; columns give the mean
 of the seeds and by how much it is above (worse) or below (better) the base of the same seed, with that
 difference's standard deviation. **Bold** is better with every seed, and by more than twice the standard
-error. CPU is processor time, the base's is 1: it wanders by some 10%.
+error. CPU is processor time, the base's is 1: it varies by about 10%.
 """
 
 TAIL = """

@@ -270,7 +270,9 @@ def test_a_run_is_drawn(browser: Browser, tmp_path: Path, tiny_run: Path) -> Non
 
 def test_the_point_of_overfitting_is_marked_on_both_axes(browser: Browser, tmp_path: Path) -> None:
     turned = next(line for line in OVERFITTED if line["step"] == 5)
-    history = RunHistory(OVERFITTED, findings=["Overfitting since step 5."], turned=turned)
+    history = RunHistory(
+        OVERFITTED, findings=["Overfitting since step 5."], overfitting_from=turned
+    )
     show(browser, tmp_path, page(minilm.inspect("nano"), history=history))
     assert "Overfitting since step 5." in browser.run(
         "document.getElementById('training').textContent"

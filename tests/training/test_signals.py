@@ -19,7 +19,7 @@ def test_deferred_is_noted_and_a_later_one_interrupts(
             os.kill(os.getpid(), number)
             assert request.signum == number
             os.kill(os.getpid(), number)  # delivered twice, not pressed twice
-            monkeypatch.setattr(stopping, "IMPATIENT_AFTER", -1.0)
+            monkeypatch.setattr(stopping, "SECOND_SIGNAL_AFTER_SECONDS", -1.0)
             with pytest.raises(Stopped) as caught:
                 os.kill(os.getpid(), number)
         assert caught.value.signum == number
