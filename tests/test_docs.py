@@ -71,6 +71,14 @@ def test_the_number_of_architectures() -> None:
     assert int(number) == len(MODEL_TYPES) + 1  # and minilm's own
 
 
+def test_the_list_of_declared_architectures() -> None:
+    text = (ROOT / "docs" / "inspect.md").read_text(encoding="utf-8")
+    (names,) = re.findall(
+        r"The declared architectures are (.*?),\s+and minilm\s+itself", text, re.S
+    )
+    assert set(re.split(r",\s+", names)) == MODEL_TYPES.keys()
+
+
 def test_the_readme_has_one_short_printed_example() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(re.findall(r"^```console$", text, re.M)) == 1
