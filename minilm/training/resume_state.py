@@ -55,6 +55,7 @@ class Progress:
     loss_spikes: int = 0
     best_val_loss: float | None = None
     best_val_bits_per_byte: float | None = None
+    best_val_tokens: int = 0
     best_step: int = 0
     evaluations_since_best: int = 0
     evaluated_step: int = -1

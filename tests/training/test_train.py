@@ -350,7 +350,7 @@ def test_early_stopping_counts_evaluations_without_progress(
     import minilm.training.trainer as trainer
 
     losses = iter([3.0, 2.0, 2.5, 2.1, 1.9, 2.0, 2.1, 2.2, 0.1])
-    monkeypatch.setattr(trainer, "evaluate", lambda *_: Validation(next(losses), 1.0))
+    monkeypatch.setattr(trainer, "evaluate", lambda *_, **__: Validation(next(losses), 1.0, 100))
     outcome = go(eval_every=1, early_stopping=3)
     assert outcome.stopped_because == "early_stopping"
     assert outcome.summary["steps"] == 8
@@ -363,7 +363,7 @@ def test_patience_is_kept_over_a_stop(
     import minilm.training.trainer as trainer
 
     losses = iter([1.0, 2.0, 3.0, 4.0, 5.0])
-    monkeypatch.setattr(trainer, "evaluate", lambda *_: Validation(next(losses), 1.0))
+    monkeypatch.setattr(trainer, "evaluate", lambda *_, **__: Validation(next(losses), 1.0, 100))
     folder = go(eval_every=1, early_stopping=4, max_steps=3).run_dir
     outcome = resume(folder, settings={"max_steps": 12}, cache=cache)
     assert outcome.stopped_because == "early_stopping"
@@ -384,7 +384,7 @@ def test_the_best_weights_are_kept_not_the_last(
 
     best = go("best", max_steps=8)  # the same steps, ending where the other run is best
     losses = iter([3.0, 2.0, 4.0])
-    monkeypatch.setattr(trainer, "evaluate", lambda *_: Validation(next(losses), 1.0))
+    monkeypatch.setattr(trainer, "evaluate", lambda *_, **__: Validation(next(losses), 1.0, 100))
     outcome = go("all", schedule="constant")
     assert outcome.summary["steps"] == 12
     with safe_open(outcome.run_dir / "model.safetensors", "pt") as stream:
