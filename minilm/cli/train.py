@@ -22,6 +22,7 @@ from minilm.config import ModelConfig, TrainConfig
 from minilm.config.presets import PRESETS, find_preset
 from minilm.config.validation import RENAMED
 from minilm.errors import ConfigError
+from minilm.runs.stop_reason import StopReason
 from minilm.training.messages import messages_on_stderr
 from minilm.units import format_seconds
 
@@ -182,10 +183,10 @@ def _run(options: Arguments) -> int:
             settings=settings,
         )
     reason = outcome.stopped_because
-    if reason in ("SIGINT", "SIGTERM"):
+    if reason.signum is not None:
         print(f"stopped and saved: --resume --run-dir {outcome.run_dir} goes on", file=sys.stderr)
-        return 130 if reason == "SIGINT" else 143
-    if reason == "non_finite_loss":
+        return 128 + reason.signum
+    if reason is StopReason.NON_FINITE_LOSS:
         print(
             f"error: {outcome.run_dir}: the loss is not finite after step "
             f"{outcome.summary['steps']}, expected a number; the weights last saved are kept: start a "

@@ -6,6 +6,7 @@ resume/  tensorboard/
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from minilm import files
 from minilm.config import ModelConfig, TrainConfig, from_dict, to_dict
 from minilm.errors import FormatError
 from minilm.formats.json_file import read_object
+from minilm.runs.stop_reason import StopReason
 from minilm.version import __version__
 
 CONFIG = "config.json"
@@ -24,11 +26,28 @@ REPORT = "report.html"
 TENSORBOARD = "tensorboard"
 SUMMARY = "summary.json"
 RESUME = "resume"
+LOCK = ".minilm.lock"
 
 FAMILY = "minilm"
 
-# Reasons to stop that leave nothing to go on with.
-FINISHED = ("max_steps", "target_val_loss", "early_stopping")
+_WRITTEN = (CONFIG, WEIGHTS, TOKENIZER, METRICS, SAMPLES, REPORT, SUMMARY)
+_STATE = re.compile(r"step-(\d{9,18})\.safetensors", re.ASCII)
+
+
+def state_name(step: int) -> str:
+    """The file in resume/ of the training state after ``step`` steps."""
+    return f"step-{step:09d}.safetensors"
+
+
+def step_of_state(name: str) -> int | None:
+    """The inverse of `state_name`; None for another name."""
+    match = _STATE.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def is_name_in_run(name: str) -> bool:
+    """Whether it is the name of a file that a run writes whole, in its folder or in resume/."""
+    return name in _WRITTEN or step_of_state(name) is not None
 
 
 def write_config(run_dir: Path, config: ModelConfig, train: TrainConfig) -> None:
@@ -57,6 +76,10 @@ def read_summary(run_dir: Path) -> dict[str, Any]:
 
 
 def finished_summary(run_dir: Path) -> dict[str, Any] | None:
-    """The summary.json of a run that reached its end; None for one that can go on."""
-    summary = read_summary(run_dir)
-    return summary if summary.get("stopped_because") in FINISHED else None
+    """The summary.json of a run that reached its end; None for one that can go on, or without one."""
+    try:
+        summary = read_summary(run_dir)
+        is_final = StopReason(summary.get("stopped_because")).is_final
+    except (FormatError, ValueError):  # damaged: the training state says how far the run has come
+        return None
+    return summary if is_final else None

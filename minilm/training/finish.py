@@ -12,13 +12,11 @@ from minilm.inspection.report import Report
 from minilm.render.html import page
 from minilm.runs import files as run_files
 from minilm.runs.history import read_history
+from minilm.runs.stop_reason import StopReason
 from minilm.version import __version__
 
 if TYPE_CHECKING:
     from minilm.training.trainer import Trainer
-
-# Reasons to stop after which the run is to be resumed, or is of no use: there is no report of it.
-WITHOUT_REPORT = ("SIGINT", "SIGTERM", "non_finite_loss")
 
 
 @dataclass(frozen=True)
@@ -29,17 +27,17 @@ class Outcome:
     """
 
     run_dir: Path
-    stopped_because: str
+    stopped_because: StopReason
     summary: dict[str, Any]
     report: Report | None
 
 
-def finish(trainer: Trainer, reason: str) -> Outcome:
+def finish(trainer: Trainer, reason: StopReason) -> Outcome:
     """Write summary.json, then report.html, of a run that stopped for ``reason``."""
     run_dir, summary = trainer.spec.run_dir, _summary(trainer, reason)
     files.write_json(run_dir / run_files.SUMMARY, summary)
     report = None
-    if reason not in WITHOUT_REPORT:
+    if reason.signum is None and reason is not StopReason.NON_FINITE_LOSS:
         report = inspect(str(run_dir))
         _write_page(run_dir, report)
     return Outcome(run_dir, reason, summary, report)
@@ -58,10 +56,10 @@ def finished_run(run_dir: Path) -> Outcome | None:
     report = inspect(str(run_dir), live=False)
     if not (run_dir / run_files.REPORT).exists():
         _write_page(run_dir, report)
-    return Outcome(run_dir, str(summary["stopped_because"]), summary, report)
+    return Outcome(run_dir, StopReason(summary["stopped_because"]), summary, report)
 
 
-def _summary(trainer: Trainer, reason: str) -> dict[str, Any]:
+def _summary(trainer: Trainer, reason: StopReason) -> dict[str, Any]:
     import torch
 
     spec, progress, throughput = trainer.spec, trainer.progress, trainer.throughput

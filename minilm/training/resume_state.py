@@ -94,7 +94,7 @@ def write_state(
     folder.mkdir(exist_ok=True)
     metadata = {"progress": json.dumps(asdict(progress)), "settings": json.dumps(settings)}
     metadata["sha256"] = _digest(tensors)
-    write_tensors(folder / f"step-{progress.step:09d}.safetensors", tensors, metadata)
+    write_tensors(folder / run_files.state_name(progress.step), tensors, metadata)
     for path in state_files(run_dir)[keep:]:
         path.unlink(missing_ok=True)
 

@@ -28,6 +28,7 @@ from minilm.data.shards import Dataset, prepare
 from minilm.errors import ConfigError, InputError
 from minilm.model.transformer import Transformer
 from minilm.runs import files as run_files
+from minilm.runs.new_folder import check_free
 from minilm.text.corpora import NAMED_SOURCES, Corpus, open_corpus
 from minilm.text.tokenizers import Tokenizer, load_tokenizer
 from minilm.training.resume_state import SavedState, read_state
@@ -220,18 +221,7 @@ def _refuse_folder(folder: Path, data: str) -> None:
             name.encode()  # both are written into the run's JSON
         except UnicodeEncodeError:
             raise InputError(field, repr(name), "a name in UTF-8") from None
-    if (folder / run_files.CONFIG).exists():
-        raise InputError(
-            folder,
-            "a run is there already",
-            "a folder without one",
-            "add --resume to go on with it, or --run-dir for another",
-        )
-    if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
-        raise InputError(folder, "something is there already", "an empty folder or none")
-    above = next(path for path in folder.absolute().parents if os.path.lexists(path))
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        raise InputError(folder, f"{above} cannot be written in", "a folder that can be made")
+    check_free(folder)
     source = Path(data).expanduser()
     if source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
         raise InputError(

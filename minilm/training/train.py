@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from minilm import files
 from minilm.config.validation import RENAMED, with_current_names
 from minilm.data.shards import default_cache
 from minilm.errors import ConfigError, InputError
 from minilm.runs import files as run_files
+from minilm.runs.lock import run_lock
+from minilm.runs.new_folder import new_run_folder, remove_beginning, remove_temporary_files
 from minilm.training.finish import Outcome, finish, finished_run
 from minilm.training.messages import messages_shown
 from minilm.training.setup import (
@@ -80,7 +80,7 @@ def train(
                 model=model,
                 settings=settings,
             )
-        return _run(spec, stop)
+        return _start(spec, stop)
 
 
 def resume(
@@ -105,53 +105,42 @@ def resume(
         outcome = None if overrides else finished_run(folder)
         if outcome is not None:
             return outcome
-        stop.saved = True
-        spec = resumed_run(folder, settings=overrides, cache=cache or default_cache())
-        for stale in folder.rglob(".*.tmp"):  # what a killed process was writing
-            stale.unlink()
-        return _run(spec, stop)
+        with run_lock(folder):
+            stop.saved = True
+            spec = resumed_run(folder, settings=overrides, cache=cache or default_cache())
+            remove_temporary_files(folder)
+            trainer = Trainer(spec, stop)
+            return finish(trainer, trainer.run())
 
 
-def _run(spec: RunSpec, stop: StopRequest) -> Outcome:
-    is_new = spec.saved is None
+def _start(spec: RunSpec, stop: StopRequest) -> Outcome:
+    """Write a new run's folder, train, and finish; a run without a first step is removed again."""
     trainer = Trainer(spec, stop)
-    if is_new:
-        _create_run_folder(trainer)
-    stop.saved = True
-    try:
-        reason = trainer.run()
-    except Exception:
-        if is_new and trainer.progress.step == 0:
-            shutil.rmtree(spec.run_dir)  # nothing was learned, and it would stand in the way
-        raise
-    return finish(trainer, reason)
+    with new_run_folder(spec.run_dir):
+        try:
+            _write_beginning(trainer)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                trainer.checkpoints.close()  # it may be writing there
+            remove_beginning(spec.run_dir)
+            raise
+        stop.saved = True
+        try:
+            reason = trainer.run()
+        except Exception:
+            if trainer.progress.step == 0:  # nothing was learned, and it would stand in the way
+                remove_beginning(spec.run_dir)
+            raise
+        return finish(trainer, reason)
 
 
-def _create_run_folder(trainer: Trainer) -> None:
-    """Make the run folder beside its place and rename it there: it appears as a run to go on with."""
+def _write_beginning(trainer: Trainer) -> None:
+    """All that --resume needs, config.json last: with it the folder becomes a run."""
     spec = trainer.spec
-    folder = spec.run_dir
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = folder.parent / f".{folder.name}.new"
-    shutil.rmtree(staging, ignore_errors=True)
-    try:
-        staging.mkdir()
-    except OSError as error:
-        raise InputError(folder, f"{error.strerror}", "a folder that can be made") from None
-    try:
-        trainer.run_dir = staging
-        spec.dataset.tokenizer.save(staging / run_files.TOKENIZER)
-        run_files.write_config(staging, spec.model.config, spec.config)
-        trainer.save()
-        trainer.checkpoints.wait()
-        staging.rename(folder)  # over an empty folder too, never over one with files
-        files.sync_directory(folder.parent)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            trainer.checkpoints.close()  # it may be writing there
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
-    trainer.run_dir = folder
+    spec.dataset.tokenizer.save(spec.run_dir / run_files.TOKENIZER)
+    trainer.save()
+    trainer.checkpoints.wait()
+    run_files.write_config(spec.run_dir, spec.model.config, spec.config)
 
 
 def _current_settings(settings: Mapping[str, Any] | None) -> dict[str, Any]:

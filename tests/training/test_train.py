@@ -17,6 +17,7 @@ import minilm
 from minilm.checkpoint import load
 from minilm.data.batches import training_batch
 from minilm.errors import ConfigError, FormatError, InputError
+from minilm.runs.lock import run_lock
 from minilm.runs.logs import read_metrics, read_samples
 from minilm.training import resume_state as state
 from minilm.training.evaluation import Validation
@@ -487,3 +488,61 @@ def test_other_tokenizers_train_too(
     bytes_per_token = best["best_val_loss"] / math.log(2) / best["best_val_bits_per_byte"]
     low, high = {"char": (0.99, 1.01), "bpe": (3.0, 8.0)}[kind]
     assert low < bytes_per_token < high
+
+
+def test_a_folder_that_is_being_trained_is_left_to_its_owner(
+    go: Any, cache: Path, tmp_path: Path
+) -> None:
+    folder = go().run_dir
+    half_written = folder / "resume" / ".step-000000013.safetensors.0123abcd.tmp"
+    half_written.write_bytes(b"half")
+    (tmp_path / ".other.new").mkdir()  # a folder of the user's beside the runs
+    (tmp_path / "other").mkdir()
+    with run_lock(folder), run_lock(tmp_path / "other"):
+        with pytest.raises(InputError, match="is training in it"):
+            resume(folder, settings={"max_steps": 14}, cache=cache)
+        with pytest.raises(InputError, match="is training in it"):
+            go("other")
+    assert half_written.exists()
+    assert not list((tmp_path / "other").iterdir())
+    assert (tmp_path / ".other.new").is_dir()
+    assert resume(folder, settings={"max_steps": 14}, cache=cache).summary["steps"] == 14
+    assert not half_written.exists()
+    assert not (folder / ".minilm.lock").exists()
+
+
+def test_of_two_new_runs_in_one_folder_the_second_changes_nothing(
+    go: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import minilm.training.train as module
+
+    check = module._write_beginning
+
+    def slow_start(trainer: Any) -> None:  # the other one begins while this one prepares its files
+        check(trainer)
+        with pytest.raises(InputError, match="there already"):
+            go()
+        with pytest.raises(InputError, match="is training in it"):
+            resume(tmp_path / "run")
+
+    monkeypatch.setattr(module, "_write_beginning", slow_start)
+    outcome = go()
+    assert (outcome.run_dir / "tokenizer.json").is_file()
+    assert load(outcome.run_dir).tokenizer.vocab_size == 256
+
+
+def test_a_start_that_fails_leaves_the_folder_as_it_was(
+    go: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from minilm.runs import files as run_files
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "mount").mkdir()
+    monkeypatch.setattr(run_files, "write_config", full)
+    for name in ("mount", "made"):
+        with pytest.raises(OSError, match="No space"):
+            go(name)
+    assert [path.name for path in tmp_path.iterdir()] == ["mount"]
+    assert not list((tmp_path / "mount").iterdir())
