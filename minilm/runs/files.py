@@ -6,6 +6,8 @@ resume/  tensorboard/
 
 from __future__ import annotations
 
+import itertools
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from minilm import files
 from minilm.config import ModelConfig, TrainConfig, from_dict, to_dict
 from minilm.errors import FormatError
 from minilm.formats.json_file import read_object
+from minilm.formats.safetensors import read_header
 from minilm.runs.stop_reason import StopReason
 from minilm.version import __version__
 
@@ -75,11 +78,35 @@ def read_summary(run_dir: Path) -> dict[str, Any]:
     return read_object(path) if path.is_file() else {}
 
 
-def finished_summary(run_dir: Path) -> dict[str, Any] | None:
-    """The summary.json of a run that reached its end; None for one that can go on, or without one."""
+def last_summary(run_dir: Path) -> dict[str, Any]:
+    """As `read_summary`, and empty for a damaged one: the training state says how far the run has come."""
     try:
-        summary = read_summary(run_dir)
-        is_final = StopReason(summary.get("stopped_because")).is_final
-    except (FormatError, ValueError):  # damaged: the training state says how far the run has come
+        return read_summary(run_dir)
+    except FormatError:
+        return {}
+
+
+def finished_summary(run_dir: Path) -> dict[str, Any] | None:
+    """The summary.json of a run that reached its end; None for one that can go on."""
+    summary = last_summary(run_dir)
+    try:
+        return summary if StopReason(summary.get("stopped_because")).is_final else None
+    except ValueError:
         return None
-    return summary if is_final else None
+
+
+def has_weights(run_dir: Path) -> bool:
+    """Whether model.safetensors is there, with a header that can be read."""
+    try:
+        read_header(run_dir / WEIGHTS)
+    except (FormatError, FileNotFoundError):
+        return False
+    return True
+
+
+def set_aside(path: Path) -> Path:
+    """Rename what is damaged, so that nothing reads or removes it; returns its new path."""
+    numbers = itertools.count(1)
+    new = next(p for n in numbers if not os.path.lexists(p := Path(f"{path}.damaged-{n}")))
+    path.rename(new)
+    return new

@@ -44,11 +44,11 @@ def finish(trainer: Trainer, reason: StopReason) -> Outcome:
 
 
 def finished_run(run_dir: Path) -> Outcome | None:
-    """The outcome of a run that reached its end, None for one that can go on. torch is not needed.
+    """The outcome of a run that reached its end, None for one to go on with. torch is not needed.
 
     Where the end was interrupted before the page was written, it is written now.
     """
-    if not (run_dir / run_files.CONFIG).is_file():
+    if not (run_dir / run_files.CONFIG).is_file() or not run_files.has_weights(run_dir):
         return None
     summary = run_files.finished_summary(run_dir)
     if summary is None:
@@ -65,7 +65,7 @@ def _summary(trainer: Trainer, reason: StopReason) -> dict[str, Any]:
     spec, progress, throughput = trainer.spec, trainer.progress, trainer.throughput
     rate = throughput.average(progress.tokens)
     if not rate and spec.saved is not None:  # nothing was left to train: the rate is what it was
-        before = run_files.read_summary(spec.run_dir).get("tokens_per_second")
+        before = run_files.last_summary(spec.run_dir).get("tokens_per_second")
         rate = float(before) if isinstance(before, (int, float)) else 0.0
     return {
         "steps": progress.step,

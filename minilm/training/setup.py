@@ -149,7 +149,7 @@ def run_from_checkpoint(
 
 def resumed_run(run_dir: Path, *, settings: Mapping[str, Any], cache: Path) -> RunSpec:
     """A run as it was last saved; ``settings`` replace some of RESUMABLE_OVERRIDES."""
-    model_config = read_run_config(run_dir)
+    model_config = read_run_config(run_dir, with_weights=False)
     saved = read_state(run_dir)
     source = DataSource(saved.settings["source"], tuple(saved.settings["cleaning"]), cache)
     config = from_dict(TrainConfig, saved.settings["train"], saved.path)

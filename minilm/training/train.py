@@ -108,8 +108,8 @@ def resume(
         with run_lock(folder):
             stop.saved = True
             spec = resumed_run(folder, settings=overrides, cache=cache or default_cache())
-            remove_temporary_files(folder)
             trainer = Trainer(spec, stop)
+            _repair(trainer)
             return finish(trainer, trainer.run())
 
 
@@ -132,6 +132,28 @@ def _start(spec: RunSpec, stop: StopRequest) -> Outcome:
                 remove_beginning(spec.run_dir)
             raise
         return finish(trainer, reason)
+
+
+def _repair(trainer: Trainer) -> None:
+    """Remove what a killed process left, set aside what is damaged, and make lost weights anew."""
+    spec = trainer.spec
+    assert spec.saved is not None
+    remove_temporary_files(spec.run_dir)
+    weights = spec.run_dir / run_files.WEIGHTS
+    damaged = list(spec.saved.damaged)
+    is_lost = not run_files.has_weights(spec.run_dir)
+    if is_lost and os.path.lexists(weights):
+        damaged.append(weights)
+    for path in damaged:
+        logger.warning(f"{path} is set aside as {run_files.set_aside(path).name}")
+    if is_lost:
+        best = trainer.progress.best_step
+        trainer.progress.forget_best()
+        logger.warning(
+            f"{weights} is made anew from the training state of step {trainer.progress.step}"
+            + ("" if best == trainer.progress.step else f"; the best, of step {best}, are lost")
+        )
+        trainer.save()
 
 
 def _write_beginning(trainer: Trainer) -> None:

@@ -157,12 +157,12 @@ class Trainer:
 
     def _watch_for_spikes(self, loss: float) -> None:
         """Log a jump of the loss. The best weights and the last states are kept in any case."""
-        progress, usual = self.progress, self.progress.usual_loss
-        if usual is not None and loss > max(usual * SPIKE_RATIO, usual + SPIKE_NATS):
+        progress, mean = self.progress, self.progress.running_mean_loss
+        if mean is not None and loss > max(mean * SPIKE_RATIO, mean + SPIKE_NATS):
             progress.loss_spikes += 1
-            logger.info(f"step {progress.step:>6}   loss spike: {loss:.3f} after {usual:.3f}")
-        decay = MEAN_DECAY if usual is not None else 0.0
-        progress.usual_loss = decay * (usual or 0.0) + (1 - decay) * loss
+            logger.info(f"step {progress.step:>6}   loss spike: {loss:.3f} after {mean:.3f}")
+        decay = MEAN_DECAY if mean is not None else 0.0
+        progress.running_mean_loss = decay * (mean or 0.0) + (1 - decay) * loss
 
     def _evaluate_and_save(self, logs: Logs) -> bool:
         """Return whether the losses are finite; when one is not, what was saved before stays."""

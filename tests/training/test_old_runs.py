@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 import minilm
 from minilm.runs.history import read_history
+from minilm.training.resume_state import read_state
 from minilm.training.train import resume
 from tests.conftest import ROOT
 
@@ -51,6 +52,13 @@ def test_an_older_run_resumes_to_the_weights_that_the_older_code_reached(
     for name, tensor in expected.items():
         # The last bits depend on the processor.
         torch.testing.assert_close(weights[name], tensor, rtol=1e-4, atol=1e-6)
+
+
+def test_the_running_mean_of_an_older_state_is_read_under_its_old_name(old_run: Path) -> None:
+    (state,) = (old_run / "resume").iterdir()
+    with safe_open(state, "pt") as stream:
+        progress = json.loads(stream.metadata()["progress"])
+    assert read_state(old_run).progress.running_mean_loss == progress["usual_loss"] is not None
 
 
 def test_an_older_run_loads_and_is_verified() -> None:

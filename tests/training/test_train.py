@@ -10,16 +10,15 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch.nn import functional as F
 
 import minilm
-from minilm.checkpoint import load
+from minilm.checkpoint import load, write_tensors
 from minilm.data.batches import training_batch
 from minilm.errors import ConfigError, FormatError, InputError
 from minilm.runs.lock import run_lock
 from minilm.runs.logs import read_metrics, read_samples
-from minilm.training import resume_state as state
 from minilm.training.evaluation import Validation
 from minilm.training.resume_state import read_state
 from minilm.training.train import resume, train
@@ -48,11 +47,12 @@ def go(text_file: Path, cache: Path, tmp_path: Path) -> Any:
 
 
 def damage_state(path: Path, change: Any, **metadata: str) -> None:
+    """Change a state and give it the SHA-256 of what it then is."""
     with safe_open(path, "pt") as stream:
         before = stream.metadata()
-    tensors = load_file(path)
+    tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
     change(tensors)
-    save_file(tensors, path, before | metadata | {"sha256": state._digest(tensors)})
+    write_tensors(path, tensors, before | metadata, hashed=True)
 
 
 def weights(folder: Path) -> bytes:
@@ -546,3 +546,51 @@ def test_a_start_that_fails_leaves_the_folder_as_it_was(
             go(name)
     assert [path.name for path in tmp_path.iterdir()] == ["mount"]
     assert not list((tmp_path / "mount").iterdir())
+
+
+def test_a_damaged_state_is_set_aside_and_the_run_ends_the_same(go: Any, cache: Path) -> None:
+    whole, folder = (
+        go("whole", max_steps=16).run_dir,
+        go("run", keep_states=2, max_steps=16).run_dir,
+    )
+    for name in ("model.safetensors", "summary.json"):  # as they were at the older state's step
+        (folder / name).unlink()
+    older, newest = sorted((folder / "resume").iterdir())
+    newest.write_bytes(newest.read_bytes()[:-1])
+    assert resume(folder, settings={"keep_states": 1}, cache=cache).summary["steps"] == 16
+    names = sorted(path.name for path in (folder / "resume").iterdir())
+    assert names == [newest.name, f"{newest.name}.damaged-1"]
+    assert read_state(folder).tensors.keys() == read_state(whole).tensors.keys()
+    for name, tensor in read_state(folder).tensors.items():
+        assert torch.equal(tensor, read_state(whole).tensors[name])
+    assert not older.exists()
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+def test_lost_weights_are_made_anew_from_the_state(
+    go: Any, cache: Path, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    folder = go().run_dir
+    before, summary = weights(folder), json.loads((folder / "summary.json").read_text())
+    path = folder / "model.safetensors"
+    path.unlink()
+    if damage == "cut":
+        path.write_bytes(before[:-1])
+    outcome = resume(folder, cache=cache)
+    assert "model.safetensors is made anew from the training state of step 12" in caplog.text
+    assert weights(folder) == before  # the last evaluation was the best
+    assert outcome.summary["best_val_loss"] == summary["best_val_loss"]
+    assert outcome.report.verified
+    assert (folder / "model.safetensors.damaged-1").exists() == (damage == "cut")
+
+
+def test_odd_leftovers_do_not_block_a_resume(go: Any, cache: Path) -> None:
+    folder = go().run_dir
+    (folder / "summary.json").write_text("[]")
+    (folder / ".x.tmp").mkdir()
+    (folder / ".model.safetensors.0123abcd.tmp").mkdir()
+    (folder / "resume" / "step-000000099.safetensors").symlink_to("nowhere")
+    (folder / "report.html").unlink()
+    assert resume(folder, settings={"max_steps": 14}, cache=cache).summary["steps"] == 14
+    assert (folder / ".x.tmp").is_dir()
+    assert json.loads((folder / "summary.json").read_text())["steps"] == 14
