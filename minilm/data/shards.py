@@ -4,7 +4,7 @@
       tokenizer.json   written first; an interrupted build goes on from it
       train.bin        little-endian uint16 where V <= 65536, else uint32, nothing else
       val.bin
-      meta.json        sizes and sources; written last, so an entry that has it is complete
+      meta.json        sizes and hashes; written last, so an entry that has it is complete
 
 KEY is a hash of everything that decides the tokens, the raw text's hash among it: other data, or
 the same data changed, is another entry. Two processes that build one entry write the same bytes,
@@ -18,6 +18,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,8 +37,10 @@ from minilm.text.cleaning import cleaning_versions
 from minilm.text.corpora import Corpus
 from minilm.text.tokenizers import Tokenizer, build_tokenizer, load_tokenizer
 
-FORMAT = 1
+FORMAT = 2
 SPLITS = ("train", "val")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,8 @@ def prepare(
     if meta is None:
         try:
             entry.mkdir(parents=True, exist_ok=True)
-            if (entry / "meta.json").exists():  # damaged: nothing in it is to be trusted
+            if (entry / "meta.json").exists():  # nothing in it is to be trusted
+                logger.warning(f"note: the token cache {entry} is damaged: it is made anew")
                 (entry / "meta.json").unlink()
                 (entry / "tokenizer.json").unlink(missing_ok=True)
             meta = _build(entry, corpus, identity, tokenizer, vocab_size, val_fraction)
@@ -138,6 +142,8 @@ class _Meta:
     train_bytes: int
     val_bytes: int
     documents: int
+    train_sha256: str
+    val_sha256: str
     tokenizer_sha256: str
 
 
@@ -172,6 +178,9 @@ def _read_meta(entry: Path) -> _Meta | None:
             (entry / "train.bin").stat().st_size == meta.train_tokens * width
             and (entry / "val.bin").stat().st_size == meta.val_tokens * width
             and _sha256((entry / "tokenizer.json").read_bytes()) == meta.tokenizer_sha256
+            # A changed token would be an index outside the embedding, or train on other text.
+            and _sha256_of_file(entry / "train.bin") == meta.train_sha256
+            and _sha256_of_file(entry / "val.bin") == meta.val_sha256
         )
     except (OSError, ValueError, TypeError):
         return None
@@ -277,6 +286,8 @@ def _encode(
         train_bytes=shards["train"].text_bytes,
         val_bytes=shards["val"].text_bytes,
         documents=size.documents,
+        train_sha256=shards["train"].digest.hexdigest(),
+        val_sha256=shards["val"].digest.hexdigest(),
         tokenizer_sha256=_sha256((entry / "tokenizer.json").read_bytes()),
     )
 
@@ -286,11 +297,14 @@ class _Shard:
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
+        self.digest = hashlib.sha256()
         self.tokens = 0
         self.text_bytes = 0
 
     def write(self, tokens: NDArray[np.unsignedinteger[Any]]) -> None:
-        self._stream.write(tokens.tobytes())
+        data = tokens.tobytes()
+        self._stream.write(data)
+        self.digest.update(data)
         self.tokens += len(tokens)
 
 
@@ -307,3 +321,11 @@ def _check_lengths(corpus: Corpus, meta: _Meta, val_fraction: float, context_len
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def _sha256_of_file(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
