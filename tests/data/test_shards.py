@@ -282,7 +282,9 @@ def test_a_damaged_entry_is_rebuilt(file, tmp_path, name, damage, caplog):
         (entry / name).write_bytes(b"")
     elif damage == "longer":
         (entry / name).write_bytes(content + b"{}")
-    elif damage == "one byte":  # of the same size: a token of another number, or JSON of another value
+    elif (
+        damage == "one byte"
+    ):  # of the same size: a token of another number, or JSON of another value
         (entry / name).write_bytes(content[:-20] + bytes([content[-20] ^ 1]) + content[-19:])
     elif name == "tokenizer.json":  # another tokenizer, whole, in its place
         (entry / name).write_text(build_tokenizer("byte", lambda: iter([])).to_json())
