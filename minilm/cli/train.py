@@ -44,6 +44,7 @@ UNPREFIXED_FIELDS = (
     "compile",
     "seed",
     "val_fraction",
+    "split",
     "eval_every",
     "early_stopping",
 )
@@ -121,13 +122,19 @@ class Arguments:
     preset: str = "nano"
     """Name of a preset; `list` prints them with exact counts."""
     data: str = "stdlib"
-    """stdlib (Python's own library), a file, a folder, a glob, shakespeare, or hf:DATASET."""
+    """stdlib (Python's own library), a file, a folder, a glob, shakespeare, or
+    hf:DATASET[:CONFIG][,split=SPLIT][,rows=N]."""
+    text_field: str | None = None
+    """Where the text is in JSON, CSV, Parquet and datasets. Default: text, or the only field of text."""
+    raw_text: bool = False
+    r"""Read each file as one text as it is: no records, no <|endoftext|> between documents, \r\n kept."""
     tokenizer: Literal["byte", "char", "bpe"] | None = None
     """Default: the preset's."""
     vocab_size: int | None = None
     """Of a bpe tokenizer. Default: the preset's."""
     clean: tuple[str, ...] = ()
-    """Any of html, encoding, nfc, nfkc, whitespace, control."""
+    """Any of: encoding (repairs cafÃ©, and bytes of Windows-1252), html (tags removed), control (control
+    characters removed), nfc, nfkc (Unicode normalization), whitespace (ends of lines, blank lines)."""
     run_dir: str | None = None
     """Default: checkpoints/PRESET-DATA. An existing run is never overwritten."""
     resume: bool = False
@@ -178,6 +185,8 @@ def _run(options: Arguments) -> int:
             tokenizer=options.tokenizer,
             vocab_size=options.vocab_size,
             cleaning=options.clean,
+            text_field=options.text_field,
+            raw_text=options.raw_text,
             init_from=options.init_from,
             model=_given(options.model),
             settings=settings,
@@ -220,8 +229,10 @@ def _given(overrides: Any) -> dict[str, Any]:
 
 def _refuse_with_resume(options: Arguments) -> None:
     given = {
-        name: getattr(options, name) for name in ("tokenizer", "vocab_size", "init_from", "clean")
+        name: getattr(options, name)
+        for name in ("tokenizer", "vocab_size", "init_from", "clean", "text_field")
     }
+    given |= {"raw_text": True} if options.raw_text else {}
     given |= {f"model.{name}": value for name, value in _given(options.model).items()}
     if options.run_dir is not None:  # without it these two say which run is meant
         default = Arguments()

@@ -46,15 +46,23 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DataSource:
-    """A text, by name or path, how it is cleaned, and the folder where its tokens are kept."""
+    """A text, by name or path, how it is read and cleaned, and the folder where its tokens are kept."""
 
     name: str
     cleaning: tuple[str, ...]
     cache: Path
+    text_field: str | None = None
+    raw_text: bool = False
 
     def open(self) -> Corpus:
         """Raises InputError for a source that is not there."""
-        return open_corpus(self.name, cleaning=self.cleaning, cache=self.cache)
+        return open_corpus(
+            self.name,
+            cleaning=self.cleaning,
+            cache=self.cache,
+            text_field=self.text_field,
+            raw_text=self.raw_text,
+        )
 
     def absolute_name(self) -> str:
         """The source as --resume finds it from any folder: a path made absolute, a name as it is."""
@@ -84,6 +92,8 @@ class RunSpec:
         return {
             "source": self.source.absolute_name(),
             "cleaning": list(self.source.cleaning),
+            "text_field": self.source.text_field,
+            "raw_text": self.source.raw_text,
             "sha256": self.dataset.sha256,
             # With the dtype that auto became: a resumed run computes with the same arithmetic.
             "train": to_dict(self.config) | {"dtype": self.runtime.dtype_name},
@@ -151,7 +161,13 @@ def resumed_run(run_dir: Path, *, settings: Mapping[str, Any], cache: Path) -> R
     """A run as it was last saved; ``settings`` replace some of RESUMABLE_OVERRIDES."""
     model_config = read_run_config(run_dir, with_weights=False)
     saved = read_state(run_dir)
-    source = DataSource(saved.settings["source"], tuple(saved.settings["cleaning"]), cache)
+    source = DataSource(
+        saved.settings["source"],
+        tuple(saved.settings["cleaning"]),
+        cache,
+        saved.settings.get("text_field"),
+        saved.settings.get("raw_text", True),  # 0.1.0 read every text so
+    )
     config = from_dict(TrainConfig, saved.settings["train"], saved.path)
     config = from_dict(TrainConfig, to_dict(config) | dict(settings), saved.path)
     tokenizer = load_tokenizer(run_dir / run_files.TOKENIZER)
@@ -179,6 +195,7 @@ def _prepare(
         tokenizer=tokenizer,
         vocab_size=vocab_size,
         val_fraction=config.val_fraction,
+        split=config.split,
         cache=source.cache,
         context_length=model.context_length,
     )

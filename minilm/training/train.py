@@ -41,6 +41,8 @@ def train(
     tokenizer: str | None = None,
     vocab_size: int | None = None,
     cleaning: Sequence[str] = (),
+    text_field: str | None = None,
+    raw_text: bool = False,
     init_from: str | Path | None = None,
     model: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -50,13 +52,14 @@ def train(
 
     ``model`` and ``settings`` replace fields of the preset's ModelConfig and TrainConfig. With
     ``init_from`` the model and the tokenizer are those of that run and training begins with its
-    weights. Raises InputError before anything is written; an existing run is never overwritten.
+    weights. ``text_field`` is where JSON, CSV, Parquet and datasets have the text; ``raw_text`` takes a
+    file as it is. Raises InputError before anything is written; an existing run is never overwritten.
 
     Progress goes through the logger "minilm"; where logging is not configured, to stderr.
     """
     with messages_shown(), stop_request() as stop:
         _refuse_several_processes()
-        source = DataSource(data, tuple(cleaning), cache or default_cache())
+        source = DataSource(data, tuple(cleaning), cache or default_cache(), text_field, raw_text)
         folder = Path(run_dir) if run_dir else None
         model, settings = dict(model or {}), _current_settings(settings)
         if init_from is None:
