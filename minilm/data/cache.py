@@ -20,7 +20,7 @@ from minilm.units import parse_bytes
 
 # meta.json is removed first: an entry without it is incomplete.
 NAMES = ("meta.json", "tokenizer.json", "train.bin", "val.bin")
-LIMIT, LIMIT_VARIABLE = "20GB", "MINILM_CACHE_SIZE"
+LIMIT, LIMIT_VARIABLE = "20GiB", "MINILM_CACHE_SIZE"
 # An entry without meta.json may be in the making.
 SECONDS_TO_BUILD = 24 * 3600.0
 
@@ -46,7 +46,7 @@ def default_cache() -> Path:
 
 
 def size_limit() -> int:
-    """Bytes that the tokens may take: $MINILM_CACHE_SIZE, else 20 GB. Raises InputError for another text."""
+    """Bytes that the tokens may take: $MINILM_CACHE_SIZE, else 20 GiB. Raises InputError for another text."""
     return parse_bytes(os.environ.get(LIMIT_VARIABLE) or LIMIT, LIMIT_VARIABLE)
 
 

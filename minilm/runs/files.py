@@ -9,6 +9,8 @@ from __future__ import annotations
 import itertools
 import os
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,23 +55,56 @@ def is_name_in_run(name: str) -> bool:
     return name in _WRITTEN or step_of_state(name) is not None
 
 
-def write_config(run_dir: Path, config: ModelConfig, train: TrainConfig) -> None:
-    """Write config.json: the family, every field of the model, and how it is trained."""
+@dataclass(frozen=True)
+class RunRecord:
+    """A config.json: the model, how it is trained, and other options that the run began with."""
+
+    model: ModelConfig
+    train: TrainConfig
+    began_with: Mapping[str, Any]
+
+
+def write_config(
+    run_dir: Path,
+    config: ModelConfig,
+    train: TrainConfig,
+    began_with: Mapping[str, Any] | None = None,
+) -> None:
+    """Write config.json: the family, every field of the model, how it is trained, and the options."""
     value = {
         "family": FAMILY,
         "minilm": __version__,
         "model": to_dict(config),
         "train": to_dict(train),
     }
+    if began_with:
+        value["began_with"] = dict(began_with)
     files.write_json(run_dir / CONFIG, value)
+
+
+def read_record(path: Path) -> RunRecord:
+    """All of a run's config.json. Raises FormatError, ConfigError, or OSError."""
+    value = _read_own(path)
+    began_with = value.get("began_with", {})
+    if not isinstance(began_with, dict):
+        raise FormatError(path, "began_with that is no object", "the options of the run")
+    return RunRecord(
+        from_dict(ModelConfig, value.get("model"), path),
+        from_dict(TrainConfig, value.get("train"), path),
+        began_with,
+    )
 
 
 def read_config(path: Path) -> ModelConfig:
     """The model of a run's config.json. Raises FormatError, ConfigError, or OSError."""
+    return from_dict(ModelConfig, _read_own(path).get("model"), path)
+
+
+def _read_own(path: Path) -> dict[str, Any]:
     value = read_object(path)
     if value.get("family") != FAMILY:
         raise FormatError(path, f"family {value.get('family')!r}", f"{FAMILY!r}")
-    return from_dict(ModelConfig, value.get("model"), path)
+    return value
 
 
 def read_summary(run_dir: Path) -> dict[str, Any]:

@@ -43,16 +43,12 @@ def finish(trainer: Trainer, reason: StopReason) -> Outcome:
     return Outcome(run_dir, reason, summary, report)
 
 
-def finished_run(run_dir: Path) -> Outcome | None:
-    """The outcome of a run that reached its end, None for one to go on with. torch is not needed.
+def finished_run(run_dir: Path) -> Outcome:
+    """The outcome of a run that reached its end. torch is not needed.
 
     Where the end was interrupted before the page was written, it is written now.
     """
-    if not (run_dir / run_files.CONFIG).is_file() or not run_files.has_weights(run_dir):
-        return None
-    summary = run_files.finished_summary(run_dir)
-    if summary is None:
-        return None
+    summary = run_files.read_summary(run_dir)
     report = inspect(str(run_dir), live=False)
     if not (run_dir / run_files.REPORT).exists():
         _write_page(run_dir, report)

@@ -35,7 +35,10 @@ def changed_settings(
             continue
         if name not in own:
             raise ConfigError(
-                name, "given with --resume", "an option that the run has a record of", "leave it out"
+                name,
+                "given with --resume",
+                "an option that the run has a record of",
+                "leave it out",
             )
         if value != own[name]:
             raise _refusal(name, value, own[name])
@@ -46,6 +49,15 @@ def changed_settings(
         if name not in RESUMABLE_OVERRIDES:
             raise _refusal(name, value, train[name])
     return changed
+
+
+def is_finished(run_dir: Path, data: str | None, changed: Mapping[str, Any]) -> bool:
+    """Whether a run is at its end, and nothing that is asked for gives it more to do."""
+    summary = run_files.finished_summary(run_dir)
+    if summary is None or changed or not run_files.has_weights(run_dir):
+        return False
+    text = summary.get("data")
+    return data is None or (isinstance(text, dict) and text.get("source") == absolute_source(data))
 
 
 def absolute_source(name: str) -> str:

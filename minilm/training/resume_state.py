@@ -248,7 +248,8 @@ def _check_values(progress: Progress, settings: Any) -> None:
     if not isinstance(cleaning, list) or not isinstance(settings["train"], dict):
         raise ValueError("settings")
     if not all(
-        isinstance(text, str) for text in (settings["source"], settings["sha256"], *cleaning)
+        isinstance(text, str)
+        for text in (settings["source"], settings["sha256"], settings.get("tokens", ""), *cleaning)
     ):
         raise ValueError("settings")
 

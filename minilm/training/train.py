@@ -9,16 +9,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from minilm.checkpoint import read_run_config
+from minilm.config import TrainConfig, from_dict, to_dict
 from minilm.config.validation import RENAMED, with_current_names
-from minilm.data.shards import default_cache
+from minilm.data.cache import default_cache
 from minilm.errors import ConfigError, InputError
 from minilm.runs import files as run_files
 from minilm.runs.lock import run_lock
 from minilm.runs.new_folder import new_run_folder, remove_beginning, remove_temporary_files
 from minilm.training.finish import Outcome, finish, finished_run
 from minilm.training.messages import messages_shown
+from minilm.training.resume_options import changed_settings, is_finished
 from minilm.training.setup import (
-    RESUMABLE_OVERRIDES,
     DataSource,
     RunSpec,
     new_run,
@@ -89,31 +91,44 @@ def train(
 def resume(
     run_dir: str | Path,
     *,
+    data: str | None = None,
+    options: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     cache: Path | None = None,
 ) -> Outcome:
     """Go on with a run from its last saved step: it ends in the same bytes as one that never stopped.
 
     (A run that its own limit of time ended was evaluated there, which the same run without one is not.)
-    ``settings`` may move where it ends (RESUMABLE_OVERRIDES); a run that is finished is left as it is.
-    Raises InputError for a folder without a run, and for settings that would change what it computes.
+    ``settings`` may move where it ends (RESUMABLE_OVERRIDES), and ``data`` says where its text is now; a
+    run that is finished is left as it is. What the run began with may be repeated in ``settings`` and in
+    ``options``, other arguments of `train`. Raises InputError for a folder without a run, and for what
+    would change what it computes.
     """
     with messages_shown(), stop_request() as stop:
         _refuse_several_processes()
-        folder, overrides = Path(run_dir), _current_settings(settings)
-        for name in overrides:
-            if name not in RESUMABLE_OVERRIDES:
-                allowed = ", ".join(RESUMABLE_OVERRIDES)
-                raise ConfigError(name, "given with --resume", f"only {allowed}")
-        outcome = None if overrides else finished_run(folder)
-        if outcome is not None:
-            return outcome
+        folder = Path(run_dir)
+        read_run_config(folder, with_weights=False)
+        changed = changed_settings(folder, options or {}, _current_settings(settings))
+        if is_finished(folder, data, changed):
+            return finished_run(folder)
         with run_lock(folder):
             stop.saved = True
-            spec = resumed_run(folder, settings=overrides, cache=cache or default_cache())
+            spec = resumed_run(folder, data=data, settings=changed, cache=cache or default_cache())
             trainer = Trainer(spec, stop)
             _repair(trainer)
+            if changed:
+                _record_changes(trainer, changed)
             return finish(trainer, trainer.run())
+
+
+def _record_changes(trainer: Trainer, changed: Mapping[str, Any]) -> None:
+    """Save the state with its new settings, and write them to config.json."""
+    trainer.save()
+    trainer.checkpoints.wait()
+    folder = trainer.spec.run_dir
+    record = run_files.read_record(folder / run_files.CONFIG)
+    train = from_dict(TrainConfig, to_dict(record.train) | dict(changed), "settings")
+    run_files.write_config(folder, record.model, train, record.began_with)
 
 
 def _start(spec: RunSpec, stop: StopRequest) -> Outcome:
@@ -165,7 +180,7 @@ def _write_beginning(trainer: Trainer) -> None:
     spec.dataset.tokenizer.save(spec.run_dir / run_files.TOKENIZER)
     trainer.save()
     trainer.checkpoints.wait()
-    run_files.write_config(spec.run_dir, spec.model.config, spec.config)
+    run_files.write_config(spec.run_dir, spec.model.config, spec.config, spec.began_with)
 
 
 def _current_settings(settings: Mapping[str, Any] | None) -> dict[str, Any]:

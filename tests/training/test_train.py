@@ -594,3 +594,94 @@ def test_odd_leftovers_do_not_block_a_resume(go: Any, cache: Path) -> None:
     assert resume(folder, settings={"max_steps": 14}, cache=cache).summary["steps"] == 14
     assert (folder / ".x.tmp").is_dir()
     assert json.loads((folder / "summary.json").read_text())["steps"] == 14
+
+
+def run_on(data: Path, folder: Path, cache: Path, **settings: Any) -> Path:
+    train(
+        data=str(data),
+        run_dir=folder,
+        tokenizer="bpe",
+        vocab_size=300,
+        model=TINY_MODEL,
+        settings=SETTINGS | settings,
+        cache=cache,
+    )
+    return folder
+
+
+def test_a_resumed_run_takes_the_tokens_that_were_stored_before(
+    text_file: Path, tmp_path: Path
+) -> None:
+    folder = run_on(text_file, tmp_path / "run", tmp_path / "cache")
+    resume(folder, settings={"max_steps": 13}, cache=tmp_path / "cache")
+    assert len(list((tmp_path / "cache" / "tokens").iterdir())) == 1
+    shutil.rmtree(tmp_path / "cache")  # or pruned: then they are made again
+    resume(folder, settings={"max_steps": 14}, cache=tmp_path / "cache")
+    resume(folder, settings={"max_steps": 15}, cache=tmp_path / "cache")
+    assert len(list((tmp_path / "cache" / "tokens").iterdir())) == 1
+
+
+def test_a_text_that_moved_is_found_by_its_tokens_or_by_data(
+    text_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    here, there, other, cache = (tmp_path / n for n in ("here", "there", "other", "cache"))
+    shutil.copy(text_file, here)
+    other.write_text(make_text(3000, seed=5))
+    folder = run_on(here, tmp_path / "run", cache)
+    here.rename(there)
+    resume(folder, settings={"max_steps": 13}, cache=cache)
+    assert "its tokens are still in the cache" in caplog.text
+    resume(folder, data=str(here), settings={"max_steps": 14}, cache=cache)  # the original command
+    with pytest.raises(InputError, match="say with --data where it is now"):
+        resume(folder, settings={"max_steps": 15}, cache=tmp_path / "empty")
+    with pytest.raises(InputError, match="expected the run's own data"):
+        resume(folder, data=str(other), settings={"max_steps": 15}, cache=cache)
+    with pytest.raises(InputError, match="no such file"):
+        resume(folder, data=str(tmp_path / "nowhere"), settings={"max_steps": 15}, cache=cache)
+    resume(folder, data=str(there), settings={"max_steps": 15}, cache=tmp_path / "empty")
+    assert read_state(folder).settings["source"] == str(there)
+    resume(folder, settings={"max_steps": 16}, cache=tmp_path / "empty")
+
+
+def test_an_extended_run_says_so_in_its_config_and_that_the_rate_rises(
+    go: Any, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = go(schedule="linear", final_lr_fraction=0.0, max_steps=8).run_dir
+    before = json.loads((folder / "config.json").read_text())
+    resume(folder, settings={"max_steps": 16}, cache=cache)
+    assert "the learning rate rises again, from " in caplog.text
+    assert "falls until step 16 instead of 8" in caplog.text
+    after = json.loads((folder / "config.json").read_text())
+    assert after["train"]["max_steps"] == 16
+    after["train"]["max_steps"] = 8
+    assert after == before
+    caplog.clear()
+    resume(folder, settings={"keep_states": 1}, cache=cache)
+    assert "the learning rate rises" not in caplog.text
+    constant = go("constant", schedule="constant").run_dir
+    resume(constant, settings={"max_steps": 14}, cache=cache)
+    assert "the learning rate rises" not in caplog.text
+    with pytest.raises(ConfigError, match="max_steps: 15, expected at least the 16 steps"):
+        resume(folder, settings={"max_steps": 15}, cache=cache)
+
+
+@pytest.mark.parametrize("other", ["bfloat16", "float32"])
+def test_the_dtype_may_be_changed_knowingly(
+    go: Any, auto_dtype: str, cache: Path, caplog: pytest.LogCaptureFixture, other: str
+) -> None:
+    folder = go().run_dir
+    outcome = resume(folder, settings={"max_steps": 16, "dtype": other}, cache=cache)
+    assert outcome.summary["dtype"] == outcome.summary["val_dtype"] == other
+    note = f"the run goes on in {other}, which it did in {auto_dtype} so far"
+    assert (note in caplog.text) == (other != auto_dtype)
+    assert read_state(folder).settings["train"]["dtype"] == other
+
+
+def test_what_the_run_began_with_may_be_repeated(go: Any, cache: Path) -> None:
+    folder = go().run_dir
+    same = {"preset": "nano", "tokenizer": "byte", "cleaning": [], "model.num_layers": 2}
+    assert resume(folder, options=same, settings=SETTINGS, cache=cache).summary["steps"] == 12
+    with pytest.raises(ConfigError, match=r"model\.num_layers: given with --resume as 3"):
+        resume(folder, options=same | {"model.num_layers": 3}, cache=cache)
+    with pytest.raises(ConfigError, match="settings: unknown field 'max_step'"):
+        resume(folder, settings={"max_step": 3}, cache=cache)
