@@ -15,6 +15,7 @@ from minilm.generation.sampling import Sampling
 from minilm.model.transformer import Transformer, next_token_loss
 from minilm.text.tokenizers import Tokenizer
 from minilm.training.runtime import Runtime
+from minilm.training.signals import StopRequest
 
 SAMPLE_TEMPERATURE = 0.7
 
@@ -36,9 +37,16 @@ class Validation:
 
 @torch.no_grad()
 def evaluate(
-    model: Transformer, data: Dataset, context_length: int, runtime: Runtime
-) -> Validation:
-    """The mean over every target of the validation split, in consecutive windows, dropout off."""
+    model: Transformer,
+    data: Dataset,
+    context_length: int,
+    runtime: Runtime,
+    stop: StopRequest | None = None,
+) -> Validation | None:
+    """The mean over every target of the validation split, in consecutive windows, dropout off.
+
+    None where a signal came meanwhile: it is looked for after each batch.
+    """
     was_training = model.training
     model.eval()
     counts: list[int] = []
@@ -58,7 +66,11 @@ def evaluate(
                 torch.from_numpy(targets).to(runtime.device),
             )
         counts.append(int((targets != IGNORED).sum()))
+        if stop is not None and stop.signum is not None:
+            break
     model.train(was_training)
+    if stop is not None and stop.signum is not None:
+        return None
     total = float(losses.cpu().double() @ torch.tensor(counts, dtype=torch.float64))
     return Validation(total / sum(counts), total / math.log(2) / max(1, data.val_bytes))
 

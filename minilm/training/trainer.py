@@ -165,10 +165,17 @@ class Trainer:
         progress.running_mean_loss = decay * (mean or 0.0) + (1 - decay) * loss
 
     def _evaluate_and_save(self, logs: Logs) -> bool:
-        """Return whether the losses are finite; when one is not, what was saved before stays."""
+        """Return whether the losses are finite; when one is not, what was saved before stays.
+
+        An evaluation that a signal ended is as if it had not begun: the resumed run makes it whole.
+        """
         progress = self.progress
         with self.throughput.paused(progress.tokens):
-            validation = evaluate(self.model, self.spec.dataset, self.context_length, self.runtime)
+            validation = evaluate(
+                self.model, self.spec.dataset, self.context_length, self.runtime, self.stop
+            )
+            if validation is None:
+                return True
             if not math.isfinite(validation.loss):
                 return False
             progress.evaluated_step = progress.step
