@@ -7,7 +7,7 @@ import io
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,14 +22,16 @@ MOST_POINTS = 4000  # of evaluations, and of other lines
 MOST_BYTES, BLOCKS = 64_000_000, 16
 LARGEST = sys.float_info.max
 
+_Line = tuple[bytes, dict[str, Any]]  # as it is stored, and parsed
+
 
 class JsonLines:
     """A log of one JSON object a line; a resumed run first drops what comes after its step."""
 
-    def __init__(self, path: Path, lines: Iterable[dict[str, Any]]) -> None:
+    def __init__(self, path: Path, lines: Iterable[bytes]) -> None:
         with files.atomic_writer(path) as stream:
             for line in lines:
-                stream.write((json.dumps(line) + "\n").encode())
+                stream.write(line.rstrip() + b"\n")
         self._stream: IO[str] = path.open("a", encoding="utf-8")
 
     def write(self, line: dict[str, Any]) -> None:
@@ -48,8 +50,8 @@ def metrics_log(run_dir: Path, from_step: int, *, evaluated: bool) -> JsonLines:
     return JsonLines(
         path,
         (
-            line
-            for line in _stored_metrics(path)
+            text
+            for text, line in _stored(path, _metrics, LONGEST_LINE)
             if line["step"] <= (last if "val_loss" in line else from_step)
         ),
     )
@@ -58,7 +60,8 @@ def metrics_log(run_dir: Path, from_step: int, *, evaluated: bool) -> JsonLines:
 def samples_log(run_dir: Path, from_step: int, *, evaluated: bool) -> JsonLines:
     """samples.jsonl, ``step`` and ``text`` a line, likewise: samples are made at evaluations."""
     path, last = run_dir / run_files.SAMPLES, from_step if evaluated else from_step - 1
-    return JsonLines(path, (line for line in _stored_samples(path) if line["step"] <= last))
+    stored = _stored(path, _samples, LONGEST_SAMPLE)
+    return JsonLines(path, (text for text, line in stored if line["step"] <= last))
 
 
 def read_samples(path: Path) -> list[dict[str, Any]]:
@@ -67,7 +70,7 @@ def read_samples(path: Path) -> list[dict[str, Any]]:
     Of a very large one a sample in even blocks. Raises FormatError for what is not a regular file.
     """
     with _open_log(path) as (stream, size):
-        return list(_samples(_bounded(stream, size, LONGEST_SAMPLE)))
+        return [line for _, line in _samples(_bounded(stream, size, LONGEST_SAMPLE))]
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -75,7 +78,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
     Raises FormatError for what is not a regular file.
     """
-    return list(_stored_metrics(path))
+    return [line for _, line in _stored(path, _metrics, LONGEST_LINE)]
 
 
 def read_points(path: Path) -> list[dict[str, Any]]:
@@ -94,18 +97,15 @@ def read_points(path: Path) -> list[dict[str, Any]]:
                 remaining[kind] % every.get(kind, 1) == 0
             ):  # a log that grows has more than were counted
                 thinned.append(text)
-        return list(_metrics(thinned))
+        return [line for _, line in _metrics(thinned)]
 
 
-def _stored_metrics(path: Path) -> Iterator[dict[str, Any]]:
+def _stored(
+    path: Path, select: Callable[[Iterable[bytes]], Iterator[_Line]], longest: int
+) -> Iterator[_Line]:
     """One at a time: a log may be larger than memory."""
     with _open_log(path) as (stream, _):
-        yield from _metrics(_lines(stream, LONGEST_LINE))
-
-
-def _stored_samples(path: Path) -> Iterator[dict[str, Any]]:
-    with _open_log(path) as (stream, _):
-        yield from _samples(_lines(stream, LONGEST_SAMPLE))
+        yield from select(_lines(stream, longest))
 
 
 def _is_evaluation(text: bytes) -> bool:
@@ -146,18 +146,18 @@ def _lines(stream: IO[bytes], longest: int) -> Iterator[bytes]:
         is_beginning = is_end
 
 
-def _metrics(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+def _metrics(lines: Iterable[bytes]) -> Iterator[_Line]:
     for text in lines:
         line = _parse(text, LONGEST_LINE)
         if line is not None and all(map(_is_finite, line.values())):
-            yield line
+            yield text, line
 
 
-def _samples(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+def _samples(lines: Iterable[bytes]) -> Iterator[_Line]:
     for text in lines:
         line = _parse(text, LONGEST_SAMPLE)
         if line is not None and isinstance(line.get("text"), str):
-            yield line
+            yield text, line
 
 
 def _parse(text: bytes, longest: int) -> dict[str, Any] | None:
