@@ -70,7 +70,10 @@ class TrainConfig:
     bpe_dropout: float = 0.0
     """Probability that a merge in a training batch is undone (subword augmentation)."""
     val_fraction: float = 0.1
-    """Fraction of the text, at its end, that is the validation split."""
+    """Fraction of the text that is the validation split."""
+    split: Literal["position", "document", "shuffle"] = "position"
+    """position: the text's end validates; document: whole documents, drawn at random; shuffle: documents,
+    or the lines of a single one, in random order."""
     seed: int = 0
     """Seed of the initial weights, the batches and the dropout."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"

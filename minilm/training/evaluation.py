@@ -15,6 +15,7 @@ from minilm.generation.sampling import Sampling
 from minilm.model.transformer import Transformer, next_token_loss
 from minilm.text.tokenizers import Tokenizer
 from minilm.training.runtime import Runtime
+from minilm.training.signals import StopRequest
 
 SAMPLE_TEMPERATURE = 0.7
 
@@ -44,10 +45,12 @@ def evaluate(
     runtime: Runtime,
     *,
     at_most: int = 0,
-) -> Validation:
+    stop: StopRequest | None = None,
+) -> Validation | None:
     """The mean over every target of the validation split, in consecutive windows, dropout off.
 
-    ``at_most``: of so many tokens, evenly spread over the split; 0: of all.
+    ``at_most``: of so many tokens, evenly spread over the split; 0: of all. None where a signal came
+    meanwhile: it is looked for after each batch.
     """
     was_training = model.training
     model.eval()
@@ -68,7 +71,11 @@ def evaluate(
                 torch.from_numpy(targets).to(runtime.device),
             )
         counts.append(int((targets != IGNORED).sum()))
+        if stop is not None and stop.signum is not None:
+            break
     model.train(was_training)
+    if stop is not None and stop.signum is not None:
+        return None
     total = float(losses.cpu().double() @ torch.tensor(counts, dtype=torch.float64))
     loss = total / sum(counts)
     bits = loss * (len(data.val) - 1) / math.log(2)
