@@ -26,7 +26,11 @@ _BUFFER = re.compile(
     r"|masked_bias|e_score_correction_bias)|(.*\.)?exp_probs_b(\.bias)?"
     r"|rope_freqs\.weight|rope_factors_\w+\.weight"
 )
-_ROUTED = re.compile(r"(^|\.)experts\.|_exps\.|\.ffn_(gate|up|down)\.\d+\.")
+# Each an own tensor, or (in GGUF, and as GraniteMoE's linear layers) stacked in one.
+_ROUTED = re.compile(
+    r"(^|\.)experts\.|_exps\.|\.ffn_(gate|up|down)\.\d+\."
+    r"|(^|\.)block_sparse_moe\.(input|output)_linear\."
+)
 
 
 def component_by_name(name: str) -> str:

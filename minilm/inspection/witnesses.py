@@ -64,7 +64,7 @@ def gather_evidence(target: Target, *, live: bool | None = None) -> Evidence:
             shared=target.header.shared,
         )
     module, module_note = _read_module(target, live)
-    witnesses = [_file_witness(file)] if file is not None else []
+    witnesses = [_file_witness(file, logical)] if file is not None and logical is not None else []
     if module is not None:
         witnesses.append(_module_witness(module, same_names=target.config is not None))
     if target.layout is None and not witnesses:
@@ -98,12 +98,14 @@ class _Witness(NamedTuple):
     name: WitnessName
     total: int
     shapes: Shapes | None
+    assumed: int = 0
 
 
-def _file_witness(file: ClassifiedTensors) -> _Witness:
+def _file_witness(file: ClassifiedTensors, logical: LogicalTensors) -> _Witness:
     tensors = file.parameters
     total = sum(tensor.count for tensor in tensors.values())
-    return _Witness("file", total, {name: tensor.shape for name, tensor in tensors.items()})
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    return _Witness("file", total, shapes, len(logical.assumed))
 
 
 def _module_witness(module: ModuleContents, *, same_names: bool) -> _Witness:
@@ -125,7 +127,7 @@ def _compare(
                 mismatches += compare_shapes(expected, witness.shapes, witness.name)
             mismatches += compare_totals(layout.count(), witness.total, witness.name, "formula")
             by: Literal["names", "totals"] = "totals" if witness.shapes is None else "names"
-            comparisons.append(Comparison(witness.name, "formula", by))
+            comparisons.append(Comparison(witness.name, "formula", by, witness.assumed))
     elif len(witnesses) > 1:
         file, module = witnesses
         mismatches += compare_totals(file.total, module.total, module.name, file.name)
