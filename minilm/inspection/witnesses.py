@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from minilm.architectures.model_types import MODEL_TYPES
@@ -69,7 +69,17 @@ def gather_evidence(target: Target, *, live: bool | None = None) -> Evidence:
         witnesses.append(_module_witness(module, same_names=target.config is not None))
     if target.layout is None and not witnesses:
         raise _no_witness(target)
-    comparisons, mismatches = _compare(target.layout, expected, witnesses)
+    comparisons: tuple[Comparison, ...] = ()
+    partial_note = None
+    if target.partial and file is not None:
+        mismatches = _compare_part(expected, witnesses[0])
+        partial_note = _partial_note(target, len(mismatches))
+        target = replace(
+            target, layout=None, undeclared="a part of a model has no formula of its own"
+        )
+        witnesses = witnesses[:1]
+    else:
+        comparisons, mismatches = _compare(target.layout, expected, witnesses)
     if target.is_run and file is None:
         mismatches = ("file: model.safetensors is missing", *mismatches)
     left_out = target.header.metadata.get("minilm.left_out") if target.header else None
@@ -87,7 +97,7 @@ def gather_evidence(target: Target, *, live: bool | None = None) -> Evidence:
         notes=(
             *target.notes,
             *(logical.notes if logical else ()),
-            *(note for note in (left_out, module_note) if note is not None),
+            *(note for note in (partial_note, left_out, module_note) if note is not None),
         ),
     )
 
@@ -133,6 +143,23 @@ def _compare(
         mismatches += compare_totals(file.total, module.total, module.name, file.name)
         comparisons.append(Comparison(module.name, file.name, "totals"))
     return tuple(comparisons), tuple(mismatches)
+
+
+def _compare_part(expected: Shapes, file: _Witness) -> tuple[str, ...]:
+    """The tensors of a file that has only some: each must be in the formula, where there is one."""
+    assert file.shapes is not None
+    if not expected:
+        return ()
+    part = {name: shape for name, shape in expected.items() if name in file.shapes}
+    return tuple(compare_shapes(part, file.shapes, file.name))
+
+
+def _partial_note(target: Target, num_mismatches: int) -> str:
+    text = f"{target.partial} of a model, which is not the whole"
+    if target.layout is None:
+        return text
+    text += f": that has {target.layout.count():,} parameters by the formula"
+    return text if num_mismatches else f"{text}, and the tensors here are as it says"
 
 
 def _read_module(target: Target, live: bool) -> tuple[ModuleContents | None, str | None]:

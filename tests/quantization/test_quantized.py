@@ -1284,7 +1284,8 @@ def test_the_shape_of_a_matrix_that_is_not_unpacked(tmp_path: Path, method: str)
     assert {name: tensor.shape for name, tensor in named(storage).items()} == EXPECTED
     assert (storage.method, storage.notes, storage.assumed) == (method, (), ())
     report = minilm.inspect(str(tmp_path))
-    assert report.verified and report.witnesses.file == report.witnesses.formula
+    assert report.verified
+    assert report.witnesses.file == report.witnesses.formula
     alone = decode(read_header(tmp_path / "model.safetensors"), {}, {})
     assert named(alone)[f"{MODULE}.weight"].shape == (128, 256)
 
