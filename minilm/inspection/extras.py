@@ -57,11 +57,14 @@ def with_fits(
 
 def with_reconciliation(inspection: Inspection, number: str) -> Report:
     """The report with an explanation of ``number``, such as 163037184, 117M or 8.03B."""
+    from minilm.inspection.reconciliation.candidate_terms import copy_terms
+    from minilm.inspection.reconciliation.copies import copied_heads
     from minilm.inspection.reconciliation.numbers import parse_number
     from minilm.inspection.reconciliation.reconcile import reconcile
 
-    reconciliation = reconcile(inspection.report, inspection.layout, parse_number(number))
-    return replace(inspection.report, reconciliation=reconciliation)
+    parsed, report = parse_number(number), inspection.report
+    copies = copy_terms(report, copied_heads(inspection.header))
+    return replace(report, reconciliation=reconcile(report, inspection.layout, parsed, copies))
 
 
 def with_statistics(
