@@ -64,7 +64,7 @@ def compute_section(report: Report) -> Section | None:
     text = "Floating-point operations; a multiplication and an addition are two."
     cache = report.memory["kv_cache"]
     if cache is not None:
-        text += f" A token is the last of {cache['context']:,}."
+        text += f" They are for the last of {cache['context']:,} tokens."
     table = Table(number_columns("FLOPs", "about", "exactly"), rows, detail=True)
     return Section("compute", "Compute", (Paragraph(text, detail=True), table))
 

@@ -86,7 +86,7 @@ def test_what_fits_states_its_assumptions() -> None:
 
 def test_flops_say_at_which_context() -> None:
     text = " ".join(printed(minilm.inspect("gpt2", context=512), full=True).split())
-    assert "A token is the last of 512." in text
+    assert "They are for the last of 512 tokens." in text
 
 
 def test_where_the_search_ended_there_may_be_more() -> None:
