@@ -147,9 +147,9 @@ def _read_shard(path: Path, name: str) -> Header:
             from minilm.formats.safetensors import read_header as read_safetensors
 
             return read_safetensors(shard)
-        from minilm.formats.torch_zip import read_header as read_torch_zip
+        from minilm.formats.torch_file import read_header as read_torch
 
-        return read_torch_zip(shard)
+        return read_torch(shard)
     except FileNotFoundError:
         got = f"no {short_repr(name)} beside it"
         raise FormatError(path, got, "every shard that it names", "download it") from None
