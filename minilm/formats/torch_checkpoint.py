@@ -62,12 +62,10 @@ class _Part:
         return _is_tensor(self.value)
 
     def __str__(self) -> str:
-        kind = (
-            f"{self.kind}, " if self.kind and not _KINDS[self.kind].search(_lower(self.key)) else ""
-        )
-        return (
-            f"{short_repr(self.key)} ({kind}{self.num_tensors} tensor{'s'[: self.num_tensors > 1]})"
-        )
+        is_said = not self.kind or self.kind.lower()[:5] in _lower(self.key)  # optim, sched, ema
+        plural = "s" if self.num_tensors > 1 else ""
+        number = f"{self.num_tensors} tensor{plural}"
+        return f"{short_repr(self.key)} ({number if is_said else f'{self.kind}, {number}'})"
 
 
 def select_model(path: Path, content: Any, key: str | None = None) -> tuple[Any, str]:
@@ -76,14 +74,16 @@ def select_model(path: Path, content: Any, key: str | None = None) -> tuple[Any,
     It is the part under ``key``, if given; the one under a usual key of models; or the only one that
     is no other kind of state. Raises FormatError where there are several, or none but such states.
     """
-    if key is not None and key != ALL:
-        return _select(path, _part_under(path, content, key), key, is_model=True)
-    return _select(path, content, "", is_model=key == ALL)
+    if key is None or key == ALL:
+        return _select(path, content, "", [], is_model=key == ALL)
+    others = [part for part in _parts(content) if not f"{key}.".startswith(f"{part.key}.")]
+    return _select(path, _part_under(path, content, key), key, others, is_model=True)
 
 
-def _select(path: Path, content: Any, key: str, *, is_model: bool) -> tuple[Any, str]:
+def _select(
+    path: Path, content: Any, key: str, skipped: list[_Part], *, is_model: bool
+) -> tuple[Any, str]:
     """Descend to the model; ``is_model`` is set where the user or a usual key says that this is it."""
-    skipped: list[_Part] = []
     if not key and _is_optimizer(content):
         content = {OPTIMIZER: content}
     for _ in range(MAX_LEVELS):

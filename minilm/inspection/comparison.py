@@ -63,16 +63,17 @@ def classify_tensors(
     *,
     tied_copies_allowed: bool,
     shared: Sequence[tuple[str, str]] = (),
+    marked_buffers: Set[str] = frozenset(),
 ) -> ClassifiedTensors:
     """Separate parameters from buffers, from second copies of tied tensors and from MTP modules.
 
     ``declared`` are the names of the parameters of ``layout``. Without a layout every tensor is a
-    parameter, but for what is a buffer by its name and for the first names of ``shared``: views of
-    the storage of their second. Copies of tied tensors are allowed in Hugging Face files; a minilm
-    run stores each parameter once, so there a copy is unexpected.
+    parameter, but for what is a buffer by its name or by ``marked_buffers``, and for the first names
+    of ``shared``: views of the storage of their second. Copies of tied tensors are allowed in
+    Hugging Face files; a minilm run stores each parameter once, so there a copy is unexpected.
     """
     if layout is None:
-        return _classify_by_name(tensors, {name for name, _ in shared})
+        return _classify_by_name(tensors, {name for name, _ in shared}, marked_buffers)
     by_name = _with_prefix(layout, tensors) if tied_copies_allowed else {t.name: t for t in tensors}
     registered_buffers = {tensor.name for tensor in layout.named_tensors(layout.buffers)}
     buffers = {
@@ -80,7 +81,7 @@ def classify_tensors(
         for name, tensor in by_name.items()
         if name in registered_buffers
         or _LAYER.sub(".{i}.", name) in layout.ignored
-        or (name not in declared and is_buffer(name, tensor.shape))
+        or (name not in declared and (name in marked_buffers or is_buffer(name, tensor.shape)))
     }
     tied_copies = {
         head: by_name[head]
@@ -100,8 +101,10 @@ def classify_tensors(
     )
 
 
-def _classify_by_name(tensors: Sequence[LogicalTensor], views: Set[str]) -> ClassifiedTensors:
-    buffers = {t.name: t for t in tensors if is_buffer(t.name, t.shape)}
+def _classify_by_name(
+    tensors: Sequence[LogicalTensor], views: Set[str], marked_buffers: Set[str]
+) -> ClassifiedTensors:
+    buffers = {t.name: t for t in tensors if t.name in marked_buffers or is_buffer(t.name, t.shape)}
     copies = {t.name: t for t in tensors if t.name in views - buffers.keys()}
     others = buffers.keys() | copies.keys()
     return ClassifiedTensors(

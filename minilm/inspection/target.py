@@ -16,7 +16,7 @@ from minilm.architectures.task_heads import class_name_of, with_task_head
 from minilm.config import ModelConfig, to_dict
 from minilm.config.presets import PRESETS
 from minilm.errors import ConfigError, InputError
-from minilm.formats.header import Header
+from minilm.formats.header import Header, wrapper_prefix
 from minilm.formats.huggingface import find_weights
 from minilm.formats.json_file import read_object
 from minilm.ledger.layout import Layout
@@ -89,11 +89,21 @@ class Target:
         return "no config.json beside it"
 
 
-def open_target(target: str | os.PathLike[str] | nn.Module) -> Target:
+def open_target(
+    target: str | os.PathLike[str] | nn.Module, state_dict: str | None = None
+) -> Target:
     """Open what ``target`` names, or is. Raises InputError where it cannot be inspected.
 
-    A file or folder goes before a preset of the same name.
+    A file or folder goes before a preset of the same name. ``state_dict`` names the part of a
+    torch.save checkpoint that is the model.
     """
+    opened = _open_target(target, state_dict)
+    if state_dict is not None and opened.header is None:
+        raise InputError("--state-dict", opened.name, "a target with weights that torch.save wrote")
+    return opened
+
+
+def _open_target(target: str | os.PathLike[str] | nn.Module, state_dict: str | None) -> Target:
     if not isinstance(target, (str, os.PathLike)):
         return _open_module(target)
     name = os.fspath(target)
@@ -103,11 +113,11 @@ def open_target(target: str | os.PathLike[str] | nn.Module) -> Target:
     if "\0" in name:
         raise InputError(name, "a name with a zero byte", "a file, a folder or a preset")
     if path.is_dir():
-        return _open_folder(name, path)
+        return _open_folder(name, path, state_dict)
     if path.exists():
         if path.suffix == ".json" and not path.name.endswith(".index.json"):
             return _open_config(name, path)
-        return _open_weights(name, path)
+        return _open_weights(name, path, state_dict)
     if name in PRESETS:
         return _minilm_target(name, PRESETS[name].model_config())
     raise InputError(
@@ -130,7 +140,7 @@ def _open_module(module: nn.Module) -> Target:
     return Target(name, layout.family, layout, module.config, module=contents)
 
 
-def _open_folder(name: str, path: Path) -> Target:
+def _open_folder(name: str, path: Path, state_dict: str | None) -> Target:
     config = path / run_files.CONFIG
     target = _open_config(name, config) if config.is_file() else Target(name)
     is_run = target.config is not None
@@ -141,14 +151,14 @@ def _open_folder(name: str, path: Path) -> Target:
         )
     if weights is None or not weights.is_file():
         return replace(target, folder=path, is_run=is_run)
-    header = _read_header(weights)
+    header = _read_header(weights, state_dict)
     if weights.suffix == ".gguf":
         return replace(_gguf_target(name, header), folder=path)
     return replace(target, header=header, folder=path, is_run=is_run)
 
 
-def _open_weights(name: str, path: Path) -> Target:
-    header = _read_header(path)
+def _open_weights(name: str, path: Path, state_dict: str | None) -> Target:
+    header = _read_header(path, state_dict)
     if path.suffix == ".gguf":
         return _gguf_target(name, header)
     config = path.parent / run_files.CONFIG
@@ -161,15 +171,20 @@ def _open_weights(name: str, path: Path) -> Target:
         return Target(name, header=header, notes=(f"not used: {error}",))
 
 
-def _read_header(path: Path) -> Header:
+def _read_header(path: Path, state_dict: str | None) -> Header:
     """The header without the prefix that torch.compile and DistributedDataParallel give every name."""
-    header = formats.read(path)
-    for prefix in ("_orig_mod.", "module."):
-        if header.tensors and all(t.name.startswith(prefix) for t in header.tensors):
-            tensors = tuple(replace(t, name=t.name[len(prefix) :]) for t in header.tensors)
-            shared = tuple((a[len(prefix) :], b[len(prefix) :]) for a, b in header.shared)
-            header = replace(header, tensors=tensors, shared=shared)
-    return header
+    header = formats.read(path, state_dict)
+    prefix = wrapper_prefix([tensor.name for tensor in header.tensors])
+    if not prefix:
+        return header
+    start = len(prefix)
+    return replace(
+        header,
+        tensors=tuple(replace(tensor, name=tensor.name[start:]) for tensor in header.tensors),
+        shared=tuple((a[start:], b[start:]) for a, b in header.shared),
+        buffers=frozenset(name[start:] for name in header.buffers),
+        prefix=header.prefix + prefix,
+    )
 
 
 def _gguf_target(name: str, header: Header) -> Target:

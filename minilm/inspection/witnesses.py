@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from minilm.architectures.model_types import MODEL_TYPES
 from minilm.architectures.task_heads import class_name_of
 from minilm.errors import FormatError
+from minilm.formats.header import SKIPPED_KEY, Header
 from minilm.inspection.comparison import (
     ClassifiedTensors,
     Shapes,
@@ -62,6 +63,7 @@ def gather_evidence(target: Target, *, live: bool | None = None) -> Evidence:
             logical.tensors,
             tied_copies_allowed=target.config is None,
             shared=target.header.shared,
+            marked_buffers=target.header.buffers,
         )
     module, module_note = _read_module(target, live)
     witnesses = [_file_witness(file)] if file is not None else []
@@ -72,7 +74,6 @@ def gather_evidence(target: Target, *, live: bool | None = None) -> Evidence:
     comparisons, mismatches = _compare(target.layout, expected, witnesses)
     if target.is_run and file is None:
         mismatches = ("file: model.safetensors is missing", *mismatches)
-    left_out = target.header.metadata.get("minilm.left_out") if target.header else None
     return Evidence(
         target=target,
         logical=logical,
@@ -87,9 +88,18 @@ def gather_evidence(target: Target, *, live: bool | None = None) -> Evidence:
         notes=(
             *target.notes,
             *(logical.notes if logical else ()),
-            *(note for note in (left_out, module_note) if note is not None),
+            *_header_notes(target.header),
+            *((module_note,) if module_note else ()),
         ),
     )
+
+
+def _header_notes(header: Header | None) -> tuple[str, ...]:
+    """What the reader of the file left out."""
+    if header is None:
+        return ()
+    prefix = f"the prefix {header.prefix!r} of every name is left out" if header.prefix else ""
+    return tuple(note for note in (header.metadata.get(SKIPPED_KEY), prefix) if note)
 
 
 class _Witness(NamedTuple):
