@@ -7,8 +7,9 @@ import re
 from minilm.architectures.gguf_names import COMPONENTS
 from minilm.ledger.components import LM_HEAD
 
-# Linear's and attention's, in_proj_bias; recurrent layers' bias_ih_l0 and bias_hh_l0_reverse.
-_BIAS = re.compile(r"bias|.*_bias|bias_(ih|hh)_l\d+(_reverse)?")
+# Linear's and attention's, in_proj_bias; recurrent layers' bias_ih_l0 and bias_hh_l0_reverse, cells'
+# bias_ih.
+_BIAS = re.compile(r"bias|.*_bias|bias_(ih|hh)(_l\d+(_reverse)?)?")
 _EMBEDDING = re.compile(
     r"(^|[._])(wte|wpe|embed\w*|(token|position)_embd)([._]|$)|^shared\.weight$"
 )

@@ -146,7 +146,7 @@ def _compare(
 def _read_module(target: Target, live: bool) -> tuple[ModuleContents | None, str | None]:
     """The module of a target, or why there is none, or how it is compared.
 
-    Raises FormatError where it is the only witness and cannot be built.
+    Raises FormatError where it cannot be built and the target has no weights.
     """
     if target.module is not None or not live:
         return target.module, None
@@ -159,7 +159,7 @@ def _read_module(target: Target, live: bool) -> tuple[ModuleContents | None, str
     try:
         module = hugging_face_model(target.hugging_face, class_name_of(target.hugging_face))
     except FormatError as error:
-        if target.layout is None and target.header is None:
+        if target.header is None:
             raise
         return None, f"no module: {error}"
     return read_module(module), "the module is transformers' own, compared by its total"
