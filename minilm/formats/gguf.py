@@ -72,7 +72,11 @@ TYPES: dict[int, str] = {
     39: "mxfp4",
     40: "nvfp4",
     41: "q1_0",
+    42: "q2_0",
 }
+
+# Files of PrismML's fork of llama.cpp have the same number for blocks of another size.
+OTHER_BLOCKS = {"q2_0": "q2_0_g128"}
 
 # `enum gguf_metadata_value_type`: the scalars with their struct codes, then the other two types.
 SCALARS = dict(enumerate("BbHhIif?")) | {10: "Q", 11: "q", 12: "d"}
@@ -276,6 +280,9 @@ def _locate_tensors(
             raise reader.error(f"tensor {short_repr(name)} at byte {offset}", f"byte {expected}")
         dtype = TYPES.get(ggml_type, f"ggml type {ggml_type}")
         size = max(0, next_offset - offset)  # of an unknown type: all bytes up to the next tensor
+        other = OTHER_BLOCKS.get(dtype, dtype)
+        if other != dtype and _fills(size, math.prod(dimensions), other, alignment):
+            dtype = other
         if dtype in BITS or dtype in GGUF_BLOCKS:
             if dimensions and dimensions[0] % GGUF_BLOCKS.get(dtype, (1, 0))[0]:
                 got = f"tensor {short_repr(name)} with rows of {dimensions[0]}"
@@ -289,6 +296,12 @@ def _locate_tensors(
             StoredTensor(name, dtype, dimensions[::-1], size, data_start + offset, reader.path)
         )
     return tuple(tensors)
+
+
+def _fills(size: int, count: int, dtype: str, alignment: int) -> bool:
+    """Whether ``count`` elements of a block type take ``size`` bytes, or so much once padded."""
+    exact = storage_bytes(count, dtype)
+    return count % GGUF_BLOCKS[dtype][0] == 0 and size in (exact, _align(exact, alignment))
 
 
 def _align(position: int, alignment: int) -> int:

@@ -51,9 +51,10 @@ class StoredTensor:
 class Header:
     """A checked header: tensors in the order of their data, and the file's metadata.
 
-    ``data_bytes`` is the tensors' size on disk; ``shared`` are pairs (name, earlier name of the same
-    storage), which only torch's own files record; ``buffers`` are the names that the file says are
-    no parameters; ``prefix`` is that of wrappers, which was removed from every name.
+    ``data_bytes`` is the tensors' size on disk; ``shared`` are pairs (name, name of the tensor that it
+    is): of one storage, as torch's own files record them, or a copy of it; ``buffers`` are the names
+    that the file says are no parameters; ``prefix`` is that of wrappers, which was removed from every
+    name.
     """
 
     tensors: tuple[StoredTensor, ...]

@@ -19,6 +19,8 @@ from minilm.errors import ConfigError, InputError
 from minilm.formats.header import Header, wrapper_prefix
 from minilm.formats.huggingface import find_weights
 from minilm.formats.json_file import read_object
+from minilm.inspection.gguf_files import special_file
+from minilm.inspection.tied_copies import with_copied_head
 from minilm.ledger.layout import Layout
 from minilm.runs import files as run_files
 
@@ -39,7 +41,8 @@ class Target:
     ``config`` is set for minilm's own models, ``hugging_face`` is the config.json of any other.
     ``layout`` is None where the architecture is not declared, ``header`` where there are no weights.
     ``module`` is set where the target is a live module. ``folder`` is the folder that the target is,
-    or in which its config.json stands. ``is_run`` marks a folder that minilm wrote.
+    or in which its config.json stands. ``is_run`` marks a folder that minilm wrote. ``undeclared``
+    says why there is no layout, where that does not follow from the rest.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Target:
     module: ModuleContents | None = None
     folder: Path | None = None
     is_run: bool = False
+    undeclared: str = ""
     hyperparameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -76,8 +80,8 @@ class Target:
     @property
     def reason_undeclared(self) -> str:
         """Why there is no formula: for a target that is no module and has no layout."""
-        if self.notes:
-            return "no usable configuration"
+        if self.undeclared:
+            return self.undeclared
         if self.header is not None and "general.architecture" in self.header.metadata:
             return f"no formula for GGUF files of {self.architecture!r}"
         if self.architecture in MODEL_TYPES:
@@ -100,7 +104,10 @@ def open_target(
     opened = _open_target(target, state_dict)
     if state_dict is not None and opened.header is None:
         raise InputError("--state-dict", opened.name, "a target with weights that torch.save wrote")
-    return opened
+    if opened.layout is not None or opened.header is None:
+        return opened
+    header = with_copied_head(opened.header, opened.hugging_face)
+    return replace(opened, header=header, notes=(*opened.notes, *_copy_note(opened.header, header)))
 
 
 def _open_target(target: str | os.PathLike[str] | nn.Module, state_dict: str | None) -> Target:
@@ -168,7 +175,12 @@ def _open_weights(name: str, path: Path, state_dict: str | None) -> Target:
         return replace(_open_config(name, config), header=header)
     except InputError as error:
         # The weights are the target: they are counted, whatever lies beside them.
-        return Target(name, header=header, notes=(f"not used: {error}",))
+        return Target(
+            name,
+            header=header,
+            undeclared="no usable configuration",
+            notes=(f"not used: {error}",),
+        )
 
 
 def _read_header(path: Path, state_dict: str | None) -> Header:
@@ -192,13 +204,33 @@ def _gguf_target(name: str, header: Header) -> Target:
     from minilm.architectures.gguf_layout import gguf_layout
 
     architecture = header.metadata.get("general.architecture", UNKNOWN)
+    special = special_file(header)
+    if special is not None:
+        no_parameters = () if special.has_parameters else (tensor.name for tensor in header.tensors)
+        return Target(
+            name,
+            architecture,
+            header=replace(header, buffers=frozenset(no_parameters)),
+            undeclared=f"{special.noun} has no formula of its own",
+            notes=(special.description,),
+        )
+    stored, header = header, with_copied_head(header, {})
     fields = {k: v for k, v in header.metadata.items() if k.startswith(f"{architecture}.")}
     return Target(
         name,
         architecture,
         gguf_layout(header),
         header=header,
+        notes=_copy_note(stored, header),
         hyperparameters={"model": fields} if fields else {},
+    )
+
+
+def _copy_note(stored: Header, header: Header) -> tuple[str, ...]:
+    """What `with_copied_head` found."""
+    return tuple(
+        f"{head} is a copy of {table}: tied, and counted once"
+        for head, table in header.shared[len(stored.shared) :]
     )
 
 

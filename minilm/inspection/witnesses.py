@@ -18,6 +18,7 @@ from minilm.inspection.comparison import (
     compare_totals,
     expected_shapes,
 )
+from minilm.inspection.names import next_token_layers
 from minilm.inspection.report import Comparison, Witnesses, WitnessName
 from minilm.inspection.target import Target
 from minilm.ledger.layout import Layout
@@ -64,6 +65,7 @@ def gather_evidence(target: Target, *, live: bool | None = None) -> Evidence:
             tied_copies_allowed=target.config is None,
             shared=target.header.shared,
             marked_buffers=target.header.buffers,
+            mtp_layers=next_token_layers(target.hugging_face, target.header.metadata),
         )
     module, module_note = _read_module(target, live)
     witnesses = [_file_witness(file)] if file is not None else []
