@@ -8,7 +8,6 @@ torchao's tensors are flattened as in its own safetensors files (torchao 0.18
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,7 @@ MAX_ATTRIBUTES = 64
 MAX_INNER_TENSORS = 16
 
 # How torch.ao's quantized modules name what they pack: weight and bias, or a weight alone.
-_PACKED = re.compile(r"(.*\.|)_packed_params\._packed_(params|weight)", re.DOTALL)
+PACKED_NAMES = ("_packed_params._packed_params", "_packed_params._packed_weight")
 
 StateDict = dict[str, PickledTensor]
 Value = PickledTensor | PickledSubclass
@@ -73,22 +72,34 @@ def _walk_values(
 ) -> Iterator[tuple[str, Value]]:
     """Every tensor with its dotted path; each container is visited once."""
     if isinstance(value, Value):
-        packed = _PACKED.fullmatch(name)
-        yield (f"{packed[1]}weight" if packed else name or "tensor"), value
+        owner = _owner_of_packed(name)
+        yield (name or "tensor" if owner is None else _join(owner, "weight")), value
     elif isinstance(value, (dict, list, tuple)) and id(value) not in visited:
         visited.add(id(value))
         if depth == MAX_NESTING:
             raise FormatError(path, f"over {depth} levels of nesting", "fewer")
         items: Iterable[tuple[Any, Any]]
         items = value.items() if isinstance(value, dict) else enumerate(value)
-        packed = _PACKED.fullmatch(name)
-        if packed and isinstance(value, tuple) and len(value) == 2:
-            name, items = packed[1].removesuffix("."), zip(("weight", "bias"), value, strict=True)
+        owner = _owner_of_packed(name)
+        if owner is not None and isinstance(value, tuple) and len(value) == 2:
+            name, items = owner, zip(("weight", "bias"), value, strict=True)
         for key, inner in items:
             if isinstance(key, (str, int)) and isinstance(inner, (dict, list, tuple, Value)):
                 key_name = check_name(path, str(key))
-                inner_name = check_name(path, f"{name}.{key_name}" if name else key_name)
+                inner_name = check_name(path, _join(name, key_name))
                 yield from _walk_values(path, inner, inner_name, depth + 1, visited)
+
+
+def _owner_of_packed(name: str) -> str | None:
+    """The module whose packed tensors have this name, empty for the outermost; None for another name."""
+    for ending in PACKED_NAMES:
+        if name == ending or name.endswith(f".{ending}"):
+            return name[: -len(ending)].removesuffix(".")
+    return None
+
+
+def _join(owner: str, name: str) -> str:
+    return f"{owner}.{name}" if owner else name
 
 
 def _plain_tensors(

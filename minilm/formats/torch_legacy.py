@@ -38,8 +38,12 @@ def parse(stream: BinaryIO, size: int, path: Path, state_dict: str | None = None
         raise FormatError(path, "big-endian numbers", "little-endian ones")
     content, storages = read_next_pickle(path, pickles)
     keys, _ = read_next_pickle(path, pickles)
-    if not isinstance(keys, list) or set(map(str, keys)) != storages.keys():
-        raise FormatError(path, "a list of storages that is not that of its tensors", "all of them")
+    if (
+        not isinstance(keys, list)
+        or len(keys) != len(storages)
+        or not all(isinstance(key, str) and key in storages for key in keys)
+    ):
+        raise FormatError(path, "a list of storages that is not that of its tensors", "each once")
     locator = _LegacyLocator(stream, size, path, len(MAGIC) + pickles.tell())
     locator.locate_all(keys, storages)
     model, skipped = select_model(path, content, state_dict)

@@ -228,6 +228,7 @@ class _PickleReader:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
         self.storages: dict[str, Storage] = {}
+        self.attributes_left = MAX_INSTRUCTIONS  # one state may be that of many objects
 
     def step(self, instruction: str, argument: Any) -> None:
         """Execute one instruction."""
@@ -339,7 +340,11 @@ class _PickleReader:
         """The state of an object of TorchScript; that of any other is skipped, as the object is."""
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, ScriptObject):
-            target.update(state if isinstance(state, dict) else {"state": state})
+            attributes = state if isinstance(state, dict) else {"state": state}
+            self.attributes_left -= len(attributes)
+            if self.attributes_left < 0:
+                raise FormatError(self.path, f"over {MAX_INSTRUCTIONS} attributes", "fewer")
+            target.update(attributes)
 
     def _top(self, count: int) -> list[Any]:
         if len(self.stack) < count:
