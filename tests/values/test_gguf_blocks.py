@@ -84,7 +84,7 @@ NEWER = ("q1_0", "q2_0", "q2_0_g128")
 
 @pytest.mark.parametrize("dtype", [dtype for dtype in LAYOUTS if dtype not in NEWER])
 def test_the_gguf_package_has_the_same_values(dtype: str) -> None:
-    gguf = pytest.importorskip("gguf")
+    gguf = pytest.importorskip("gguf", reason="the extra 'gguf' is not installed")
     blocks = random_blocks(dtype)
     kind = gguf.GGMLQuantizationType[dtype.upper()]
     expected = gguf.quants.dequantize(blocks.view(np.uint8).reshape(NUM_BLOCKS, -1), kind)
