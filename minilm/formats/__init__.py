@@ -35,6 +35,15 @@ def read(path: Path, state_dict: str | None = None) -> Header:
     return read_safetensors(path)
 
 
+def read_model(path: Path) -> Header:
+    """As `read`; where ``path`` is one shard of a model, all of them that are there."""
+    from minilm.formats.huggingface import read_shards, shard_number, shards_beside
+
+    if shard_number(path) is None:
+        return read(path)
+    return read_shards(tuple(shards_beside(path).files.values()))
+
+
 def _container(path: Path) -> str:
     name = path.name
     if name.endswith(".index.json"):

@@ -137,12 +137,21 @@ def _classify_by_name(
 
 def _with_prefix(layout: Layout, tensors: Sequence[LogicalTensor]) -> dict[str, LogicalTensor]:
     """Tensors by full name: a body saved without its head leaves out the prefix (model., ...)."""
-    prefix = layout.optional_prefix or layout.tensors[0].name.partition(".")[0] + "."
+    prefix = body_prefix(layout)
     if any(tensor.name.startswith(prefix) for tensor in tensors):
         prefix = ""
-    # The head is outside the body, and has no prefix to leave out.
-    heads = ("lm_head.", *(name for name, _ in layout.ties))
-    return {("" if t.name.startswith(heads) else prefix) + t.name: t for t in tensors}
+    # What is outside the body, as the head is, has no prefix to leave out.
+    outside = (
+        "lm_head.",
+        *(name for name, _ in layout.ties),
+        *(t.name for t in layout.tensors if not t.name.startswith(prefix)),
+    )
+    return {("" if t.name.startswith(outside) else prefix) + t.name: t for t in tensors}
+
+
+def body_prefix(layout: Layout) -> str:
+    """What names have before those of the body alone: model., transformer., ..."""
+    return layout.optional_prefix or layout.tensors[0].name.partition(".")[0] + "."
 
 
 def _shortened(lines: Sequence[str], witness: str) -> list[str]:

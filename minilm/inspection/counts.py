@@ -91,7 +91,7 @@ def _count_declared(
 def _count_file(target: Target, file: ClassifiedTensors, module: ModuleContents | None) -> Counts:
     """A file's tensors by their names; its ties, or those of the module where it shows none."""
     assert target.header is not None
-    rows = stored_rows(file, None)
+    rows = stored_rows(file, None, parts=target.parts)
     parameter_rows = rows[: len(file.parameters)]
     active = active_elements(parameter_rows, target.hugging_face, target.header.metadata)
     parameters = counted_parameters(
@@ -261,9 +261,18 @@ def declared_rows(layout: Layout, dtype: str) -> tuple[TensorRow, ...]:
     )
 
 
-def stored_rows(file: ClassifiedTensors, layout: Layout | None) -> tuple[TensorRow, ...]:
-    """Everything that a file holds, by its own names: parameters first, then the other kinds."""
+def stored_rows(
+    file: ClassifiedTensors, layout: Layout | None, *, parts: Sequence[str] = ()
+) -> tuple[TensorRow, ...]:
+    """Everything that a file holds, by its own names: parameters first, then the other kinds.
+
+    A tensor whose name begins with one of ``parts`` belongs to that component.
+    """
     declared = {t.name: t.component for t in layout.named_tensors()} if layout else {}
+
+    def part_of(name: str) -> str | None:
+        first = name.partition(".")[0]
+        return first if first in parts else None
 
     def rows(tensors: Mapping[str, LogicalTensor], component: str | None = None) -> list[TensorRow]:
         return [
@@ -272,7 +281,7 @@ def stored_rows(file: ClassifiedTensors, layout: Layout | None) -> tuple[TensorR
                 tensor.shape,
                 tensor.dtype,
                 tensor.count,
-                component or declared.get(name) or component_by_name(tensor.name),
+                component or declared.get(name) or part_of(name) or component_by_name(tensor.name),
             )
             for name, tensor in tensors.items()
         ]

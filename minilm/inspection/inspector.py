@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from minilm.costs.flops import flops_per_token
+from minilm.costs.memory import context_or_default
 from minilm.errors import InputError
 from minilm.formats.header import Header
 from minilm.inspection.counts import count_parameters
-from minilm.inspection.memory import context_or_default, memory_costs
+from minilm.inspection.memory import memory_costs
 from minilm.inspection.report import FormulaReport, Report
 from minilm.inspection.target import open_target
 from minilm.inspection.witnesses import Evidence, gather_evidence

@@ -31,7 +31,11 @@ _BUFFER = re.compile(
 )
 _HALF = re.compile(r"(blk\.\d+\.)attn_[kv]_b\.weight")
 _WHOLE_AND_HALVES = ("attn_kv_b", "attn_k_b", "attn_v_b")
-_ROUTED = re.compile(r"(^|\.)experts\.|_exps\.|\.ffn_(gate|up|down)\.\d+\.")
+# Each an own tensor, or (in GGUF, and as GraniteMoE's linear layers) stacked in one.
+_ROUTED = re.compile(
+    r"(^|\.)experts\.|_exps\.|\.ffn_(gate|up|down)\.\d+\."
+    r"|(^|\.)block_sparse_moe\.(input|output)_linear\."
+)
 
 
 # Next-token (multi-token prediction) modules: in layers behind the last, or under a name of their own.

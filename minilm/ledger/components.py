@@ -39,6 +39,7 @@ SHARED_EXPERT_GATE = "shared expert gate"
 FINAL_NORM = "final norm"
 LM_HEAD = "LM head"
 CLASSIFIER = "classifier"
+SENTENCE_PROJECTION = "sentence projection"
 MTP = "multi-token prediction"
 
 EMBEDDINGS = (TOKEN_EMBEDDING, POSITION_EMBEDDING, NGRAM_EMBEDDING)
