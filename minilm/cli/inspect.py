@@ -61,7 +61,9 @@ def _report(target: str, options: argparse.Namespace) -> Report:
     """The report of one target with everything that was asked for."""
     sizes = {"context": options.context, "batch": options.batch}
     listed = options.tensors or options.html is not None
-    inspection = inspect_with_sources(target, live=options.live, tensors=listed, **sizes)
+    inspection = inspect_with_sources(
+        target, live=options.live, state_dict=options.state_dict, tensors=listed, **sizes
+    )
     if options.fits is not None:
         inspection = inspection.with_report(
             extras.with_fits(
@@ -227,6 +229,13 @@ def _parser(program: str) -> argparse.ArgumentParser:
         action=argparse.BooleanOptionalAction,
         default=None,
         help="build the module on the meta device as a third witness (default: for run folders)",
+    )
+    parser.add_argument(
+        "--state-dict",
+        type=_nonempty,
+        metavar="KEY",
+        help="which part of a torch.save checkpoint is the model: student, model.state_dict, ...; "
+        ". is all of them together",
     )
     parser.add_argument(
         "--context",

@@ -57,7 +57,7 @@ def parse(raw: bytes, path: Path) -> Header:
     for shard in sorted(shards):
         header = _read_shard(path, shard)
         for tensor in header.tensors:
-            indexed_shard = shard_of.pop(tensor.name, None)
+            indexed_shard = shard_of.pop(header.prefix + tensor.name, None)
             if indexed_shard != shard:
                 got = f"tensor {short_repr(tensor.name)} in {short_repr(shard)}"
                 expected = (
@@ -126,11 +126,14 @@ def read_shards(paths: Sequence[Path]) -> Header:
 def join_headers(headers: Iterable[Header]) -> Header:
     """Several files as one."""
     headers = tuple(headers)
+    prefixes = {header.prefix for header in headers}
     return Header(
         tuple(tensor for header in headers for tensor in header.tensors),
         {key: value for header in headers for key, value in header.metadata.items()},
         sum(header.data_bytes for header in headers),
         tuple(pair for header in headers for pair in header.shared),
+        frozenset(name for header in headers for name in header.buffers),
+        prefixes.pop() if len(prefixes) == 1 else "",
     )
 
 
@@ -210,9 +213,9 @@ def _read_shard(path: Path, name: str) -> Header:
             from minilm.formats.safetensors import read_header as read_safetensors
 
             return read_safetensors(shard)
-        from minilm.formats.torch_zip import read_header as read_torch_zip
+        from minilm.formats.torch_file import read_header as read_torch
 
-        return read_torch_zip(shard)
+        return read_torch(shard)
     except FileNotFoundError:
         got = f"no {short_repr(name)} beside it"
         raise FormatError(path, got, "every shard that it names", "download it") from None

@@ -16,7 +16,7 @@ from minilm.architectures.task_heads import class_name_of, with_task_head, witho
 from minilm.config import ModelConfig, to_dict
 from minilm.config.presets import PRESETS
 from minilm.errors import ConfigError, InputError
-from minilm.formats.header import Header
+from minilm.formats.header import Header, wrapper_prefix
 from minilm.formats.huggingface import ADAPTER as ADAPTER_WEIGHTS
 from minilm.formats.huggingface import (
     find_weights,
@@ -28,6 +28,8 @@ from minilm.formats.huggingface import (
 from minilm.formats.json_file import read_object
 from minilm.inspection import folders
 from minilm.inspection.comparison import body_prefix
+from minilm.inspection.gguf_files import special_file
+from minilm.inspection.tied_copies import with_copied_head
 from minilm.ledger import components
 from minilm.ledger.layout import Layout
 from minilm.runs import files as run_files
@@ -49,7 +51,8 @@ class Target:
     ``config`` is set for minilm's own models, ``hugging_face`` is the config.json of any other.
     ``layout`` is None where the architecture is not declared, ``header`` where there are no weights.
     ``module`` is set where the target is a live module. ``folder`` is the folder that the target is,
-    or in which its config.json stands. ``is_run`` marks a folder that minilm wrote.
+    or in which its config.json stands. ``is_run`` marks a folder that minilm wrote. ``undeclared``
+    says why there is no layout, where that does not follow from the rest.
     """
 
     name: str
@@ -102,11 +105,24 @@ class Target:
         return "no config.json beside it"
 
 
-def open_target(target: str | os.PathLike[str] | nn.Module) -> Target:
+def open_target(
+    target: str | os.PathLike[str] | nn.Module, state_dict: str | None = None
+) -> Target:
     """Open what ``target`` names, or is. Raises InputError where it cannot be inspected.
 
-    A file or folder goes before a preset of the same name.
+    A file or folder goes before a preset of the same name. ``state_dict`` names the part of a
+    torch.save checkpoint that is the model.
     """
+    opened = _open_target(target, state_dict)
+    if state_dict is not None and opened.header is None:
+        raise InputError("--state-dict", opened.name, "a target with weights that torch.save wrote")
+    if opened.layout is not None or opened.header is None:
+        return opened
+    header = with_copied_head(opened.header, opened.hugging_face)
+    return replace(opened, header=header, notes=(*opened.notes, *_copy_note(opened.header, header)))
+
+
+def _open_target(target: str | os.PathLike[str] | nn.Module, state_dict: str | None) -> Target:
     if not isinstance(target, (str, os.PathLike)):
         return _open_module(target)
     name = os.fspath(target)
@@ -116,11 +132,11 @@ def open_target(target: str | os.PathLike[str] | nn.Module) -> Target:
     if "\0" in name:
         raise InputError(name, "a name with a zero byte", "a file, a folder or a preset")
     if path.is_dir():
-        return _open_folder(name, path)
+        return _open_folder(name, path, state_dict)
     if path.exists():
         if path.suffix == ".json" and not path.name.endswith(".index.json"):
             return _open_config(name, path)
-        return _open_weights(name, path)
+        return _open_weights(name, path, state_dict)
     if name in PRESETS:
         return _minilm_target(name, PRESETS[name].model_config())
     raise InputError(
@@ -143,20 +159,20 @@ def _open_module(module: nn.Module) -> Target:
     return Target(name, layout.family, layout, module.config, module=contents)
 
 
-def _open_folder(name: str, path: Path) -> Target:
+def _open_folder(name: str, path: Path, state_dict: str | None) -> Target:
     snapshot = folders.snapshot_of_cache(path)
     if snapshot is not None:
-        target = _open_folder(name, snapshot)
+        target = _open_folder(name, snapshot, state_dict)
         note = f"a cache of the Hugging Face Hub: its snapshot {snapshot.name}"
         return replace(target, notes=(note, *target.notes))
     if (path / folders.MODULES).is_file():
         return _open_sentence_transformer(name, path)
     if (path / folders.PIPELINE).is_file():
         return _open_pipeline(name, path)
-    return _open_model_folder(name, path)
+    return _open_model_folder(name, path, state_dict)
 
 
-def _open_model_folder(name: str, path: Path) -> Target:
+def _open_model_folder(name: str, path: Path, state_dict: str | None = None) -> Target:
     """The folder of one model, or of an adapter."""
     config = path / run_files.CONFIG
     target = _open_config(name, config) if config.is_file() else Target(name)
@@ -178,17 +194,17 @@ def _open_model_folder(name: str, path: Path) -> Target:
     if weights.suffix == ".gguf":
         return replace(_gguf_target(name, _read_header(weights)), folder=path)
     if shard_number(weights) is None:
-        return _with_header(target, _read_header(weights))
+        return _with_header(target, _read_header(weights, state_dict))
     shards = shards_beside(weights)
     header = _without_prefix(read_shards(tuple(shards.files.values())))
     partial = "" if shards.is_complete else folders.shards_text(shards.files, shards.total)
     return replace(_with_header(target, header), partial=partial)
 
 
-def _open_weights(name: str, path: Path) -> Target:
+def _open_weights(name: str, path: Path, state_dict: str | None) -> Target:
     if path.name.startswith(ADAPTER_WEIGHTS) and (path.parent / folders.ADAPTER).is_file():
         return _open_adapter(name, path)
-    header = _read_header(path)
+    header = _read_header(path, state_dict)
     if path.suffix == ".gguf":
         return _gguf_target(name, header)
     number = shard_number(path)
@@ -305,18 +321,23 @@ def _count_of_base(folder: Path) -> int | None:
     return sum(tensor.count for tensor in base.header.tensors) if base.header else None
 
 
-def _read_header(path: Path) -> Header:
-    return _without_prefix(formats.read(path))
+def _read_header(path: Path, state_dict: str | None = None) -> Header:
+    return _without_prefix(formats.read(path, state_dict))
 
 
 def _without_prefix(header: Header) -> Header:
     """The header without the prefix that torch.compile and DistributedDataParallel give every name."""
-    for prefix in ("_orig_mod.", "module."):
-        if header.tensors and all(t.name.startswith(prefix) for t in header.tensors):
-            tensors = tuple(replace(t, name=t.name[len(prefix) :]) for t in header.tensors)
-            shared = tuple((a[len(prefix) :], b[len(prefix) :]) for a, b in header.shared)
-            header = replace(header, tensors=tensors, shared=shared)
-    return header
+    prefix = wrapper_prefix([tensor.name for tensor in header.tensors])
+    if not prefix:
+        return header
+    start = len(prefix)
+    return replace(
+        header,
+        tensors=tuple(replace(tensor, name=tensor.name[start:]) for tensor in header.tensors),
+        shared=tuple((a[start:], b[start:]) for a, b in header.shared),
+        buffers=frozenset(name[start:] for name in header.buffers),
+        prefix=header.prefix + prefix,
+    )
 
 
 def _gguf_target(name: str, header: Header) -> Target:
@@ -324,13 +345,33 @@ def _gguf_target(name: str, header: Header) -> Target:
     from minilm.architectures.gguf_layout import gguf_layout
 
     architecture = header.metadata.get("general.architecture", UNKNOWN)
+    special = special_file(header)
+    if special is not None:
+        no_parameters = () if special.has_parameters else (tensor.name for tensor in header.tensors)
+        return Target(
+            name,
+            architecture,
+            header=replace(header, buffers=frozenset(no_parameters)),
+            undeclared=f"{special.noun} has no formula of its own",
+            notes=(special.description,),
+        )
+    stored, header = header, with_copied_head(header, {})
     fields = {k: v for k, v in header.metadata.items() if k.startswith(f"{architecture}.")}
     return Target(
         name,
         architecture,
         gguf_layout(header),
         header=header,
+        notes=_copy_note(stored, header),
         hyperparameters={"model": fields} if fields else {},
+    )
+
+
+def _copy_note(stored: Header, header: Header) -> tuple[str, ...]:
+    """What `with_copied_head` found."""
+    return tuple(
+        f"{head} is a copy of {table}: tied, and counted once"
+        for head, table in header.shared[len(stored.shared) :]
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from minilm.architectures.model_types import MODEL_TYPES
 from minilm.architectures.task_heads import class_name_of
 from minilm.errors import FormatError
+from minilm.formats.header import SKIPPED_KEY, Header
 from minilm.inspection.comparison import (
     ClassifiedTensors,
     Shapes,
@@ -17,6 +18,7 @@ from minilm.inspection.comparison import (
     compare_totals,
     expected_shapes,
 )
+from minilm.inspection.names import next_token_layers
 from minilm.inspection.report import Comparison, Witnesses, WitnessName
 from minilm.inspection.target import Target
 from minilm.ledger.layout import Layout
@@ -62,6 +64,8 @@ def gather_evidence(target: Target, *, live: bool | None = None) -> Evidence:
             logical.tensors,
             tied_copies_allowed=target.config is None,
             shared=target.header.shared,
+            marked_buffers=target.header.buffers,
+            mtp_layers=next_token_layers(target.hugging_face, target.header.metadata),
         )
     module, module_note = _read_module(target, live)
     witnesses = [_file_witness(file, logical)] if file is not None and logical is not None else []
@@ -82,7 +86,6 @@ def gather_evidence(target: Target, *, live: bool | None = None) -> Evidence:
         comparisons, mismatches = _compare(target.layout, expected, witnesses)
     if target.is_run and file is None:
         mismatches = ("file: model.safetensors is missing", *mismatches)
-    left_out = target.header.metadata.get("minilm.left_out") if target.header else None
     return Evidence(
         target=target,
         logical=logical,
@@ -97,9 +100,19 @@ def gather_evidence(target: Target, *, live: bool | None = None) -> Evidence:
         notes=(
             *target.notes,
             *(logical.notes if logical else ()),
-            *(note for note in (partial_note, left_out, module_note) if note is not None),
+            *((partial_note,) if partial_note else ()),
+            *_header_notes(target.header),
+            *((module_note,) if module_note else ()),
         ),
     )
+
+
+def _header_notes(header: Header | None) -> tuple[str, ...]:
+    """What the reader of the file left out."""
+    if header is None:
+        return ()
+    prefix = f"the prefix {header.prefix!r} of every name is left out" if header.prefix else ""
+    return tuple(note for note in (header.metadata.get(SKIPPED_KEY), prefix) if note)
 
 
 class _Witness(NamedTuple):
@@ -165,7 +178,7 @@ def _partial_note(target: Target, num_mismatches: int) -> str:
 def _read_module(target: Target, live: bool) -> tuple[ModuleContents | None, str | None]:
     """The module of a target, or why there is none, or how it is compared.
 
-    Raises FormatError where it is the only witness and cannot be built.
+    Raises FormatError where it cannot be built and the target has no weights.
     """
     if target.module is not None or not live:
         return target.module, None
@@ -178,7 +191,7 @@ def _read_module(target: Target, live: bool) -> tuple[ModuleContents | None, str
     try:
         module = hugging_face_model(target.hugging_face, class_name_of(target.hugging_face))
     except FormatError as error:
-        if target.layout is None and target.header is None:
+        if target.header is None:
             raise
         return None, f"no module: {error}"
     return read_module(module), "the module is transformers' own, compared by its total"

@@ -14,6 +14,7 @@ from minilm.quantization.checkpoint import Checkpoint, Decoded, UndecodableError
 from minilm.quantization.compressed import SCALED_METHODS, decode_packed, decode_scaled
 from minilm.quantization.gptq_awq import decode_gptq_or_awq
 from minilm.quantization.mlx import decode_mlx
+from minilm.quantization.torch_quantized import decode_torch_quantized
 from minilm.quantization.torchao import decode_torchao
 
 METHODS = (
@@ -23,6 +24,7 @@ METHODS = (
     decode_mxfp4,
     decode_mlx,
     decode_torchao,
+    decode_torch_quantized,
     decode_4bit,
     decode_llm_int8,
     decode_scaled,
