@@ -52,7 +52,7 @@ def snapshot_of_cache(folder: Path) -> Path | None:
     Raises InputError where the choice is ambiguous.
     """
     snapshots = folder / "snapshots"
-    if not snapshots.is_dir():
+    if not snapshots.is_dir() or (folder / run_files.CONFIG).exists():
         return None
     main = folder / "refs" / "main"
     if main.is_file():

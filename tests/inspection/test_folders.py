@@ -310,3 +310,16 @@ def test_modules_that_are_no_list_of_modules(tmp_path: Path, text: str) -> None:
     (tmp_path / "modules.json").write_text(text)
     with pytest.raises(InputError):
         minilm.inspect(tmp_path)
+
+
+def test_a_model_folder_may_have_snapshots_of_its_own(tmp_path: Path) -> None:
+    write_model(tmp_path)
+    write_cache(tmp_path, "step1", "step2", main=None)
+    assert minilm.inspect(tmp_path).witnesses.file == TOTAL
+
+
+def test_a_cache_that_links_to_itself_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "snapshots").mkdir()
+    os.symlink(tmp_path, tmp_path / "snapshots" / "abc1")
+    with pytest.raises(InputError, match="a folder without config"):
+        minilm.inspect(tmp_path)
