@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from minilm.data.corpus_stats import Identity, Size, identify, measure
+from minilm.data.split_check import split_difference
 from minilm.data.splits import Mode, Split, divide, shuffled_order
 from minilm.errors import CorpusError, FormatError, InputError
 from minilm.files import atomic_writer, write_json
@@ -121,7 +122,7 @@ def prepare(
             ) from None
     _check_lengths(corpus, meta, val_fraction, context_length)
     train, val = (np.memmap(entry / f"{split}.bin", dtype=meta.dtype, mode="r") for split in SPLITS)
-    return Dataset(
+    dataset = Dataset(
         train=train,
         val=val,
         tokenizer=load_tokenizer(entry / "tokenizer.json"),
@@ -132,6 +133,25 @@ def prepare(
         val_bytes=meta.val_bytes,
         documents=meta.documents,
     )
+    if split == "position":
+        _warn_of_difference(dataset)
+    return dataset
+
+
+def _warn_of_difference(dataset: Dataset) -> None:
+    num_bytes = dataset.train_bytes + dataset.val_bytes
+    difference = split_difference(
+        dataset.train,
+        dataset.val,
+        dataset.tokenizer.vocab_size,
+        num_bytes / (dataset.train_tokens + dataset.val_tokens),
+    )
+    if difference:
+        other = "--split document or shuffle" if dataset.documents > 1 else "--split shuffle"
+        logger.warning(
+            f"note: the end of the text, which validates, is unlike the rest: {difference}; if the text "
+            f"is sorted, use {other}"
+        )
 
 
 @dataclass(frozen=True)
