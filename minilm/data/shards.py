@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from minilm.data.corpus_stats import Identity, Size, identify, measure
-from minilm.data.split_check import split_difference
+from minilm.data.split_check import read_sample, split_difference
 from minilm.data.splits import Mode, Split, divide, shuffled_order
 from minilm.errors import CorpusError, FormatError, InputError
 from minilm.files import atomic_writer, write_json
@@ -134,20 +134,17 @@ def prepare(
         documents=meta.documents,
     )
     if split == "position":
-        _warn_of_difference(dataset)
+        _warn_of_difference(entry, meta, dataset.tokenizer.vocab_size)
     return dataset
 
 
-def _warn_of_difference(dataset: Dataset) -> None:
-    num_bytes = dataset.train_bytes + dataset.val_bytes
-    difference = split_difference(
-        dataset.train,
-        dataset.val,
-        dataset.tokenizer.vocab_size,
-        num_bytes / (dataset.train_tokens + dataset.val_tokens),
-    )
+def _warn_of_difference(entry: Path, meta: _Meta, vocab_size: int) -> None:
+    train = read_sample(entry / "train.bin", meta.dtype, meta.train_tokens)
+    val = read_sample(entry / "val.bin", meta.dtype, meta.val_tokens)
+    bytes_per_token = (meta.train_bytes + meta.val_bytes) / (meta.train_tokens + meta.val_tokens)
+    difference = split_difference(train, val, vocab_size, bytes_per_token)
     if difference:
-        other = "--split document or shuffle" if dataset.documents > 1 else "--split shuffle"
+        other = "--split document or shuffle" if meta.documents > 1 else "--split shuffle"
         logger.warning(
             f"note: the end of the text, which validates, is unlike the rest: {difference}; if the text "
             f"is sorted, use {other}"
