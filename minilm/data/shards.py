@@ -18,7 +18,6 @@ import dataclasses
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,11 +28,13 @@ import tokenizers
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from minilm.data.cache import is_key, mark_used, prune, size_limit
 from minilm.data.corpus_stats import Identity, Size, identify, measure
 from minilm.data.split_check import read_sample, split_difference
 from minilm.data.splits import Mode, Split, divide, shuffled_order
 from minilm.errors import CorpusError, FormatError, InputError
 from minilm.files import atomic_writer, write_json
+from minilm.safe_text import one_line
 from minilm.text.cleaning import cleaning_versions
 from minilm.text.corpora import Corpus
 from minilm.text.tokenizers import Tokenizer, build_tokenizer, load_tokenizer
@@ -49,7 +50,8 @@ class Dataset:
     """A corpus as tokens. ``train`` and ``val``, (n,) each, are memory-mapped and read-only.
 
     ``bytes`` and ``sha256`` are of the raw text; ``train_bytes`` and ``val_bytes`` count the
-    cleaned text of each split as UTF-8, the separators between ``documents`` left out.
+    cleaned text of each split as UTF-8, the separators between ``documents`` left out. ``key`` is
+    that of its entry in the cache, for `find`.
     """
 
     train: NDArray[np.unsignedinteger[Any]]
@@ -61,6 +63,7 @@ class Dataset:
     train_bytes: int
     val_bytes: int
     documents: int
+    key: str = ""
 
     @property
     def train_tokens(self) -> int:
@@ -69,15 +72,6 @@ class Dataset:
     @property
     def val_tokens(self) -> int:
         return len(self.val)
-
-
-def default_cache() -> Path:
-    """Where data is kept: $MINILM_CACHE, else $XDG_CACHE_HOME/minilm, else ~/.cache/minilm."""
-    if folder := os.environ.get("MINILM_CACHE"):
-        return Path(folder).expanduser()
-    if folder := os.environ.get("XDG_CACHE_HOME"):
-        return Path(folder, "minilm")
-    return Path("~/.cache/minilm").expanduser()
 
 
 def prepare(
@@ -101,6 +95,7 @@ def prepare(
     """
     if not 0 < val_fraction < 1:
         raise CorpusError("--val-fraction", str(val_fraction), "0 < fraction < 1")
+    limit = size_limit()
     identity = identify(corpus)
     key = _key(corpus, identity, tokenizer, vocab_size, val_fraction, split)
     entry = cache / "tokens" / key
@@ -113,6 +108,8 @@ def prepare(
                 (entry / "meta.json").unlink()
                 (entry / "tokenizer.json").unlink(missing_ok=True)
             meta = _build(entry, corpus, identity, tokenizer, vocab_size, val_fraction, split)
+            for removed in prune(cache, limit, keep=key):
+                logger.info(f"removed from the token cache, as its size is limited: {removed.path}")
         except OSError as error:
             raise InputError(
                 error.filename or entry,
@@ -121,17 +118,38 @@ def prepare(
                 "set MINILM_CACHE to one",
             ) from None
     _check_lengths(corpus, meta, val_fraction, context_length)
+    mark_used(entry)
+    return dataclasses.replace(_dataset(entry, meta), source=corpus.source)
+
+
+def find(cache: Path, key: str, *, tokenizer: Tokenizer, sha256: str) -> Dataset | None:
+    """The tokens that `prepare` stored under ``key``: of a text with that SHA-256, by that tokenizer.
+
+    None where they are not there, whole. The text itself is not needed.
+    """
+    entry = cache / "tokens" / key
+    meta = _read_meta(entry) if is_key(key) else None
+    if meta is None or meta.sha256 != sha256:
+        return None
+    if meta.tokenizer_sha256 != _sha256(tokenizer.to_json().encode()):
+        return None
+    mark_used(entry)
+    return _dataset(entry, meta)
+
+
+def _dataset(entry: Path, meta: _Meta) -> Dataset:
     train, val = (np.memmap(entry / f"{split}.bin", dtype=meta.dtype, mode="r") for split in SPLITS)
     dataset = Dataset(
         train=train,
         val=val,
         tokenizer=load_tokenizer(entry / "tokenizer.json"),
-        source=corpus.source,
-        bytes=identity.bytes,
-        sha256=identity.sha256,
+        source=meta.source,
+        bytes=meta.bytes,
+        sha256=meta.sha256,
         train_bytes=meta.train_bytes,
         val_bytes=meta.val_bytes,
         documents=meta.documents,
+        key=entry.name,
     )
     if split == "position":
         _warn_of_difference(entry, meta, dataset.tokenizer.vocab_size)
@@ -155,6 +173,9 @@ def _warn_of_difference(entry: Path, meta: _Meta, vocab_size: int) -> None:
 class _Meta:
     """The content of meta.json."""
 
+    source: str
+    bytes: int  # of the raw text, as its SHA-256
+    sha256: str
     dtype: str  # numpy's name
     train_tokens: int
     val_tokens: int
@@ -296,6 +317,9 @@ def _encode(
         for split, shard in shards.items():
             _shuffle(entry / f"{split}.bin", dtype, shard)
     return _Meta(
+        source=one_line(corpus.source),
+        bytes=identity.bytes,
+        sha256=identity.sha256,
         dtype=dtype.str,
         train_tokens=shards["train"].tokens,
         val_tokens=shards["val"].tokens,

@@ -17,6 +17,7 @@ from torch import nn
 from tqdm import tqdm
 
 from minilm.model.transformer import next_token_loss
+from minilm.runs.stop_reason import StopReason
 from minilm.training.batch_loader import BatchLoader
 from minilm.training.checkpoint_writer import CheckpointWriter
 from minilm.training.evaluation import Validation, evaluate, sample
@@ -30,18 +31,13 @@ from minilm.training.throughput import Throughput, seconds_since_process_start
 
 logger = logging.getLogger(__name__)
 
-STOP_SIGNALS = {2: "SIGINT", 15: "SIGTERM"}
-
 # A logged loss is a spike if it is above the running mean by this factor and by so many nats.
 SPIKE_RATIO, SPIKE_NATS = 1.3, 0.5
 MEAN_DECAY = 0.9  # of the running mean of logged losses
 
 
 class Trainer:
-    """One run in this process. `run()` returns why it stopped; everything is saved by then.
-
-    ``run_dir`` is where it writes: that of the run, once the folder is there.
-    """
+    """One run in this process. `run()` returns why it stopped; everything is saved by then."""
 
     def __init__(self, spec: RunSpec, stop: StopRequest) -> None:
         self.spec, self.stop = spec, stop
@@ -71,7 +67,7 @@ class Trainer:
         self.throughput = Throughput(self.model.config, self.runtime, self.progress)
         self.last_save = time.monotonic()
 
-    def run(self) -> str:
+    def run(self) -> StopReason:
         """Train until a limit, a goal, a signal or a loss that is not finite; say which."""
         evaluated = self.progress.evaluated_step == self.progress.step
         with (
@@ -89,26 +85,28 @@ class Trainer:
         ):
             return self._run(logs, bar)
 
-    def _run(self, logs: Logs, bar: tqdm[Any]) -> str:
+    def _run(self, logs: Logs, bar: tqdm[Any]) -> StopReason:
         progress, config = self.progress, self.config
         while True:
             reason = self._limit_reached()
-            ending = reason in ("max_steps", "max_seconds")
+            ending = reason in (StopReason.MAX_STEPS, StopReason.MAX_SECONDS)
             due = ending or (reason is None and progress.step % config.eval_every == 0)
             if due and (progress.step > 0 or ending) and progress.evaluated_step != progress.step:
                 if not self._evaluate_and_save(logs):
-                    return "non_finite_loss"
+                    return StopReason.NON_FINITE_LOSS
                 reason = self._goal_reached() or self._limit_reached()
             if reason is not None:
-                return reason if self.save() else "non_finite_loss"
+                return reason if self.save() else StopReason.NON_FINITE_LOSS
             if self._save_due() and not self.save():
-                return "non_finite_loss"  # what was saved last is the last known to be good
+                return (
+                    StopReason.NON_FINITE_LOSS
+                )  # what was saved last is the last known to be good
             self._step()
             bar.update(1)
             if progress.step % config.log_every == 0 or progress.step == config.max_steps:
                 line = self._metrics_line()
                 if line is None:
-                    return "non_finite_loss"
+                    return StopReason.NON_FINITE_LOSS
                 logs.metrics(self._stamp() | line | self.throughput.reading(progress.tokens))
                 self._watch_for_spikes(line["train_loss"])
                 bar.set_postfix_str(self._postfix(line["train_loss"]))
@@ -159,12 +157,12 @@ class Trainer:
 
     def _watch_for_spikes(self, loss: float) -> None:
         """Log a jump of the loss. The best weights and the last states are kept in any case."""
-        progress, usual = self.progress, self.progress.usual_loss
-        if usual is not None and loss > max(usual * SPIKE_RATIO, usual + SPIKE_NATS):
+        progress, mean = self.progress, self.progress.running_mean_loss
+        if mean is not None and loss > max(mean * SPIKE_RATIO, mean + SPIKE_NATS):
             progress.loss_spikes += 1
-            logger.info(f"step {progress.step:>6}   loss spike: {loss:.3f} after {usual:.3f}")
-        decay = MEAN_DECAY if usual is not None else 0.0
-        progress.usual_loss = decay * (usual or 0.0) + (1 - decay) * loss
+            logger.info(f"step {progress.step:>6}   loss spike: {loss:.3f} after {mean:.3f}")
+        decay = MEAN_DECAY if mean is not None else 0.0
+        progress.running_mean_loss = decay * (mean or 0.0) + (1 - decay) * loss
 
     def _evaluate_and_save(self, logs: Logs) -> bool:
         """Return whether the losses are finite; when one is not, what was saved before stays."""
@@ -226,23 +224,23 @@ class Trainer:
         every = self.config.save_every_seconds
         return bool(every) and time.monotonic() - self.last_save >= every
 
-    def _limit_reached(self) -> str | None:
+    def _limit_reached(self) -> StopReason | None:
         if self.stop.signum is not None:
-            return STOP_SIGNALS[self.stop.signum]
+            return StopReason.of_signal(self.stop.signum)
         if self.progress.step >= self.config.max_steps:
-            return "max_steps"
+            return StopReason.MAX_STEPS
         limit = self.config.max_seconds
         if limit is not None and seconds_since_process_start() >= limit:
-            return "max_seconds"
+            return StopReason.MAX_SECONDS
         return None
 
-    def _goal_reached(self) -> str | None:
+    def _goal_reached(self) -> StopReason | None:
         best, patience = self.progress.best_val_loss, self.config.early_stopping
         target = self.config.target_val_loss
         if target is not None and best is not None and best <= target:
-            return "target_val_loss"
+            return StopReason.TARGET_VAL_LOSS
         if patience and self.progress.evaluations_since_best >= patience:
-            return "early_stopping"
+            return StopReason.EARLY_STOPPING
         return None
 
     def _stamp(self) -> dict[str, Any]:

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from minilm.data import shards
+from minilm.data.cache import default_cache
 from minilm.data.corpus_stats import identify, measure
-from minilm.data.shards import default_cache, prepare
+from minilm.data.shards import prepare
 from minilm.errors import CorpusError, InputError, TokenizerError
 from minilm.text.corpora import Corpus, Document, open_corpus
 from minilm.text.tokenizers import Tokenizer, build_tokenizer
