@@ -119,7 +119,10 @@ def prepare(
             ) from None
     _check_lengths(corpus, meta, val_fraction, context_length)
     mark_used(entry)
-    return dataclasses.replace(_dataset(entry, meta), source=corpus.source)
+    dataset = _dataset(entry, meta)
+    if split == "position":
+        _warn_of_difference(entry, meta, dataset.tokenizer.vocab_size)
+    return dataclasses.replace(dataset, source=corpus.source)
 
 
 def find(cache: Path, key: str, *, tokenizer: Tokenizer, sha256: str) -> Dataset | None:
@@ -139,7 +142,7 @@ def find(cache: Path, key: str, *, tokenizer: Tokenizer, sha256: str) -> Dataset
 
 def _dataset(entry: Path, meta: _Meta) -> Dataset:
     train, val = (np.memmap(entry / f"{split}.bin", dtype=meta.dtype, mode="r") for split in SPLITS)
-    dataset = Dataset(
+    return Dataset(
         train=train,
         val=val,
         tokenizer=load_tokenizer(entry / "tokenizer.json"),
@@ -151,9 +154,6 @@ def _dataset(entry: Path, meta: _Meta) -> Dataset:
         documents=meta.documents,
         key=entry.name,
     )
-    if split == "position":
-        _warn_of_difference(entry, meta, dataset.tokenizer.vocab_size)
-    return dataset
 
 
 def _warn_of_difference(entry: Path, meta: _Meta, vocab_size: int) -> None:
