@@ -72,6 +72,18 @@ def test_where_documents_end_is_part_of_the_identity(tmp_path):
     assert one != two
 
 
+def test_what_a_file_is_read_as_is_part_of_it_too(tmp_path):
+    line = '{"text": "' + "x" * 200 + '"}\n'
+    for name in ("a.txt", "a.jsonl"):
+        (tmp_path / name).write_text(line)
+    assert prepared(tmp_path / "a.txt", tmp_path).train_bytes == int(len(line) * 0.9)
+    assert prepared(tmp_path / "a.jsonl", tmp_path).train_bytes == 180
+    sizes = [
+        identify(open_corpus(str(tmp_path / name), cache=tmp_path)) for name in ("a.txt", "a.jsonl")
+    ]
+    assert sizes[0].sha256 == sizes[1].sha256
+
+
 @pytest.mark.parametrize("kind", ["byte", "char", "bpe"])
 def test_one_document_is_split_by_position_without_separators(file, tmp_path, kind):
     dataset = prepared(file, tmp_path, tokenizer=kind, vocab_size=300 if kind == "bpe" else None)

@@ -86,13 +86,14 @@ def test_documents_are_shuffled_with_their_separators(tmp_path):
     assert train != sorted(train, key=texts.index)
 
 
-def test_the_shuffle_is_the_same_each_time_and_stored_whole(tmp_path):
+def test_the_shuffle_is_the_same_each_time_and_stored_whole(tmp_path, caplog):
     lines = ["".join(sorted(lines_of(500)))]
     first = prepared(lines, tmp_path / "one", "shuffle")
     again = prepared(lines, tmp_path / "two", "shuffle")
     assert np.array_equal(first.train, again.train)
     stored = prepared(lines, tmp_path / "one", "shuffle")
     assert np.array_equal(first.val, stored.val)
+    assert "damaged" not in caplog.text
     assert len(list((tmp_path / "one" / "tokens").iterdir())) == 1
     prepared(lines, tmp_path / "one", "position")
     assert len(list((tmp_path / "one" / "tokens").iterdir())) == 2
