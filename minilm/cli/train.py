@@ -216,7 +216,7 @@ def _run(options: Arguments) -> int:
         )
     reason = outcome.stopped_because
     if reason.signum is not None:
-        print(f"stopped and saved: --resume --run-dir {outcome.run_dir} goes on", file=sys.stderr)
+        print(f"stopped and saved: --resume --run-dir {outcome.run_dir} continues", file=sys.stderr)
         return 128 + reason.signum
     if reason is StopReason.NON_FINITE_LOSS:
         print(

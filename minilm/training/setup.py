@@ -36,6 +36,7 @@ from minilm.training.lr_schedule import lr_multiplier
 from minilm.training.resume_options import absolute_source
 from minilm.training.resume_state import SavedState, read_state
 from minilm.training.runtime import Runtime, resolve
+from minilm.training.text_size import fit_to_text, step_tokens
 from minilm.units import format_bytes
 
 logger = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ class RunSpec:
     began_with: Mapping[str, Any] = field(default_factory=dict)
 
     def state_settings(self) -> dict[str, Any]:
-        """What a saved state holds beside tensors and progress: what `resumed_run` reads."""
+        """What a saved state has beside tensors and progress: what `resumed_run` reads."""
         return {
             "source": self.source.absolute_name(),
             **self.source.options(),
@@ -129,7 +130,14 @@ def new_run(
     if model.get("vocab_size", least) < least:
         asked = model["vocab_size"]
         raise ConfigError("vocab_size", f"{asked}", f"at least the tokenizer's {least}")
-    model_config = fields.model_config(**{"vocab_size": least, **model})
+    config, dropout = fit_to_text(
+        config,
+        model_config,
+        given={*settings, *model},
+        train_tokens=dataset.train_tokens,
+        val_tokens=dataset.val_tokens,
+    )
+    model_config = fields.model_config(**{"vocab_size": least, "dropout": dropout, **model})
     network = Transformer(model_config, torch.Generator().manual_seed(config.seed))
     began_with = {"preset": preset, "tokenizer": kind, "vocab_size": vocab_size, "init_from": None}
     spec = _complete(folder, network, config, dataset, source)
@@ -300,7 +308,26 @@ def _complete(
         f"{config.max_steps} steps of {tokens:,} tokens on {runtime.device.type} "
         f"in {runtime.dtype_name}{', compiled' if runtime.compile else ''}"
     )
+    logger.info(_plan(model.config, config, dataset))
     return RunSpec(run_dir, model, config, dataset, source, runtime, saved)
+
+
+def _plan(model: ModelConfig, config: TrainConfig, dataset: Dataset) -> str:
+    """How often the text will be seen, and what follows from it."""
+    epochs = config.max_steps * step_tokens(config, model) / dataset.train_tokens
+    whole = config.eval_tokens == 0 or config.eval_tokens >= dataset.val_tokens - 1
+    part = f" over {config.eval_tokens:,} of the validation tokens, and over all of them at the end"
+    parts = [
+        f"the text will be seen {epochs:.1f} times"
+        if epochs > 1
+        else f"{epochs:.0%} of the text will be seen",
+        f"an evaluation every {config.eval_every} steps{'' if whole else part}",
+    ]
+    if model.dropout:
+        parts.append(f"dropout {model.dropout:g}")
+    if config.early_stopping:
+        parts.append(f"early stopping after {config.early_stopping} without a better one")
+    return "; ".join(parts)
 
 
 def _refuse_folder(folder: Path, data: str) -> None:

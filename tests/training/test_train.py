@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -351,7 +353,7 @@ def test_early_stopping_counts_evaluations_without_progress(
     import minilm.training.trainer as trainer
 
     losses = iter([3.0, 2.0, 2.5, 2.1, 1.9, 2.0, 2.1, 2.2, 0.1])
-    monkeypatch.setattr(trainer, "evaluate", lambda *_: Validation(next(losses), 1.0))
+    monkeypatch.setattr(trainer, "evaluate", lambda *_, **__: Validation(next(losses), 1.0, 100))
     outcome = go(eval_every=1, early_stopping=3)
     assert outcome.stopped_because == "early_stopping"
     assert outcome.summary["steps"] == 8
@@ -364,7 +366,7 @@ def test_patience_is_kept_over_a_stop(
     import minilm.training.trainer as trainer
 
     losses = iter([1.0, 2.0, 3.0, 4.0, 5.0])
-    monkeypatch.setattr(trainer, "evaluate", lambda *_: Validation(next(losses), 1.0))
+    monkeypatch.setattr(trainer, "evaluate", lambda *_, **__: Validation(next(losses), 1.0, 100))
     folder = go(eval_every=1, early_stopping=4, max_steps=3).run_dir
     outcome = resume(folder, settings={"max_steps": 12}, cache=cache)
     assert outcome.stopped_because == "early_stopping"
@@ -385,7 +387,7 @@ def test_the_best_weights_are_kept_not_the_last(
 
     best = go("best", max_steps=8)  # the same steps, ending where the other run is best
     losses = iter([3.0, 2.0, 4.0])
-    monkeypatch.setattr(trainer, "evaluate", lambda *_: Validation(next(losses), 1.0))
+    monkeypatch.setattr(trainer, "evaluate", lambda *_, **__: Validation(next(losses), 1.0, 100))
     outcome = go("all", schedule="constant")
     assert outcome.summary["steps"] == 12
     with safe_open(outcome.run_dir / "model.safetensors", "pt") as stream:
@@ -685,3 +687,41 @@ def test_what_the_run_began_with_may_be_repeated(go: Any, cache: Path) -> None:
         resume(folder, options=same | {"model.num_layers": 3}, cache=cache)
     with pytest.raises(ConfigError, match="settings: unknown field 'max_step'"):
         resume(folder, settings={"max_step": 3}, cache=cache)
+
+
+@pytest.mark.parametrize("steps_before", [4, 12])
+def test_a_signal_in_an_evaluation_saves_and_the_resumed_run_makes_it_whole(
+    go: Any, cache: Path, monkeypatch: pytest.MonkeyPatch, steps_before: int
+) -> None:
+    import minilm.training.trainer as trainer
+
+    whole = go("whole").run_dir
+    evaluate = trainer.evaluate
+
+    def interrupted(*arguments: Any) -> Validation | None:
+        if steps() == steps_before:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(*arguments)
+
+    def steps() -> int:
+        lines = read_metrics(folder / "metrics.jsonl")
+        return lines[-1]["step"] if lines else 0
+
+    folder = whole.parent / "run"
+    monkeypatch.setattr(trainer, "evaluate", interrupted)
+    outcome = go()
+    assert outcome.stopped_because == "SIGTERM"
+    assert outcome.summary["steps"] == steps_before
+    assert read_state(folder).progress.step == steps_before
+    assert [line["step"] for line in read_samples(folder / "samples.jsonl")] == [
+        step for step in (4, 8) if step < steps_before
+    ]
+    monkeypatch.undo()
+    assert resume(folder, cache=cache).stopped_because == "max_steps"
+    assert weights(folder) == weights(whole)
+    for name in ("metrics.jsonl", "samples.jsonl"):
+        steps_of = [
+            [json.loads(line)["step"] for line in (each / name).read_text().splitlines()]
+            for each in (folder, whole)
+        ]
+        assert steps_of[0] == steps_of[1]
