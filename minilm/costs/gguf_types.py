@@ -39,6 +39,8 @@ def gguf_bytes(layout: Layout, file_type: str) -> int:
 def _tensor_bytes(layout: Layout, tensor: Tensor, usual: str, better: str) -> int:
     count = layout.value(tensor)
     shape = [dimension.value(layout.symbols) for dimension in tensor.shape]
+    if tensor.role is Role.ONCE:  # in a file of its own (mmproj), which is not quantized
+        return storage_bytes(count, "float16")
     is_matrix = len(shape) > 1 and tensor.role in (Role.MULTIPLIED, Role.LOOKED_UP)
     if not is_matrix or tensor.component in _NOT_QUANTIZED:
         return storage_bytes(count, "float32")

@@ -58,12 +58,12 @@ def with_fits(
 def with_reconciliation(inspection: Inspection, number: str) -> Report:
     """The report with an explanation of ``number``, such as 163037184, 117M or 8.03B."""
     from minilm.inspection.reconciliation.candidate_terms import copy_terms
-    from minilm.inspection.reconciliation.copies import copied_heads
     from minilm.inspection.reconciliation.numbers import parse_number
     from minilm.inspection.reconciliation.reconcile import reconcile
+    from minilm.inspection.tied_copies import copied_heads
 
     parsed, report = parse_number(number), inspection.report
-    copies = copy_terms(report, copied_heads(inspection.header))
+    copies = copy_terms(report, copied_heads(inspection.header) if inspection.header else ())
     return replace(report, reconciliation=reconcile(report, inspection.layout, parsed, copies))
 
 

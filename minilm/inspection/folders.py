@@ -28,8 +28,11 @@ from minilm.runs import files as run_files
 MODULES = "modules.json"
 PIPELINE = "model_index.json"
 ADAPTER = "adapter_config.json"
+# More than any published folder has.
+_MAX_PARTS = 64
+_MAX_NAMES = 6
 _REVISION = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
-_MODEL_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
+_MODEL_NAME = re.compile(r"\w[\w.-]{0,200}(/\w[\w.-]{0,200})?", re.ASCII)
 # What PEFT puts before the names of the base, and what it adds to a layer that it changes.
 _PEFT_PREFIX = "base_model.model."
 _PEFT_TENSOR = re.compile(r"\.(lora|ia3|vera|hada|lokr|oft|boft|prompt)_\w+")
@@ -49,7 +52,7 @@ def snapshot_of_cache(folder: Path) -> Path | None:
     Raises InputError where the choice is ambiguous.
     """
     snapshots = folder / "snapshots"
-    if not snapshots.is_dir():
+    if not snapshots.is_dir() or (folder / run_files.CONFIG).exists():
         return None
     main = folder / "refs" / "main"
     if main.is_file():
@@ -82,31 +85,45 @@ def sentence_transformer_parts(folder: Path) -> tuple[Part, ...]:
     path = folder / MODULES
     with open_regular(path) as (stream, _):
         raw = stream.read(MAX_JSON_BYTES + 1)
+    entries = parse_object(path, b'{"modules":' + raw + b"}")["modules"]
+    if not isinstance(entries, list):
+        raise FormatError(path, type(entries).__name__, "a list of modules")
     parts = []
-    for entry in parse_object(path, b'{"modules":' + raw + b"}").get("modules") or ():
+    for entry in entries:
         fields = entry if isinstance(entry, dict) else {}
         name, kind = fields.get("path"), fields.get("type")
         if not isinstance(name, str) or not isinstance(kind, str) or not _is_inside(name):
             raise FormatError(path, "a module without path and type", "a folder inside and a class")
         parts.append(Part(name, kind.rpartition(".")[2], folder / name))
-    return tuple(parts)
+    return _few(path, tuple(parts))
 
 
 def pipeline_parts(folder: Path, fields: Mapping[str, Any]) -> tuple[Part, ...]:
     """The components of model_index.json, each [library, class], that have a folder with a model."""
-    return tuple(
+    listed = tuple(
         Part(name, value[1], folder / name)
         for name, value in fields.items()
         if isinstance(value, list)
         and len(value) == 2
         and isinstance(value[1], str)
+        and name
         and _is_inside(name)
-        and ((folder / name / run_files.CONFIG).is_file() or has_weights(folder / name))
+    )
+    return tuple(
+        part
+        for part in _few(folder / PIPELINE, listed)
+        if (part.folder / run_files.CONFIG).is_file() or has_weights(part.folder)
     )
 
 
+def _few(path: Path, parts: tuple[Part, ...]) -> tuple[Part, ...]:
+    if len(parts) > _MAX_PARTS:
+        raise FormatError(path, f"{len(parts)} modules", f"at most {_MAX_PARTS}")
+    return parts
+
+
 def _is_inside(name: str) -> bool:
-    return not name or (name == Path(name).name and name not in (".", ".."))
+    return not name or (name == Path(name).name and name != ".." and "\0" not in name)
 
 
 def has_weights(folder: Path) -> bool:
@@ -179,8 +196,7 @@ def with_modules(
 
 
 def _declared(name: str, shape: tuple[int, ...]) -> Tensor:
-    role = Role.ADDED if name.endswith("bias") else Role.MULTIPLIED
-    role = Role.SCALED if len(shape) == 1 and role is Role.MULTIPLIED else role
+    role = Role.ADDED if name.endswith("bias") else Role.ONCE
     return Tensor(name, tuple(map(as_polynomial, shape)), components.SENTENCE_PROJECTION, role)
 
 
@@ -196,8 +212,9 @@ def base_of_adapter(folder: Path, fields: Mapping[str, Any]) -> Path | None:
 def adapter_kind(fields: Mapping[str, Any]) -> str:
     """LoRA adapter, IA3 adapter, ..."""
     kind = fields.get("peft_type")
-    name = "LoRA" if kind == "LORA" else kind if isinstance(kind, str) and kind else "PEFT"
-    return f"{name} adapter"
+    if not isinstance(kind, str) or len(kind) > 40:
+        kind = "PEFT"
+    return f"{'LoRA' if kind == 'LORA' else kind} adapter"
 
 
 def adapter_notes(fields: Mapping[str, Any], header: Header) -> tuple[str, ...]:
@@ -215,18 +232,26 @@ def adapter_notes(fields: Mapping[str, Any], header: Header) -> tuple[str, ...]:
     replaced = sorted({n.rpartition(".")[0] for n in names if not _PEFT_TENSOR.search(n)})
     if targets:
         details.append(
-            f"on {len(changed):,} module{'s' if len(changed) > 1 else ''} ({', '.join(targets)})"
+            f"on {len(changed):,} module{'s' if len(changed) > 1 else ''} ({_listed(targets)})"
         )
     if replaced:
-        details.append(f"{', '.join(replaced)} trained whole")
+        details.append(f"{_listed(replaced)} trained whole")
     base = fields.get("base_model_name_or_path")
-    notes = [f"{adapter_kind(fields)} (PEFT) of {base or 'an unnamed base'}: {', '.join(details)}"]
+    named = base[:200] if isinstance(base, str) and base else "an unnamed base"
+    notes = [f"{adapter_kind(fields)} (PEFT) of {named}: {', '.join(details)}"]
     configured = fields.get("target_modules")
     if isinstance(configured, list):
         missing = sorted({str(name) for name in configured if not _ends_any(str(name), changed)})
         if missing:
-            notes.append(f"target_modules names {', '.join(missing)}: the file has nothing for it")
+            notes.append(f"target_modules names {_listed(missing)}: the file has nothing for it")
     return tuple(notes)
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - _MAX_NAMES
+    return ", ".join(name[:100] for name in names[:_MAX_NAMES]) + (
+        f" and {more} more" if more > 0 else ""
+    )
 
 
 def _ends_any(name: str, modules: set[str]) -> bool:

@@ -161,10 +161,15 @@ def _open_module(module: nn.Module) -> Target:
 
 def _open_folder(name: str, path: Path, state_dict: str | None) -> Target:
     snapshot = folders.snapshot_of_cache(path)
-    if snapshot is not None:
-        target = _open_folder(name, snapshot, state_dict)
-        note = f"a cache of the Hugging Face Hub: its snapshot {snapshot.name}"
-        return replace(target, notes=(note, *target.notes))
+    if snapshot is None:
+        return _open_published(name, path, state_dict)
+    target = _open_published(name, snapshot, state_dict)
+    note = f"a cache of the Hugging Face Hub: its snapshot {snapshot.name}"
+    return replace(target, notes=(note, *target.notes))
+
+
+def _open_published(name: str, path: Path, state_dict: str | None) -> Target:
+    """A folder as it is published: of modules with folders of their own, or of one model."""
     if (path / folders.MODULES).is_file():
         return _open_sentence_transformer(name, path)
     if (path / folders.PIPELINE).is_file():

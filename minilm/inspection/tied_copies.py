@@ -29,14 +29,21 @@ def with_copied_head(header: Header, config: Mapping[str, Any]) -> Header:
     for fields in (config, text_config if isinstance(text_config, Mapping) else {}):
         if fields.get("tie_word_embeddings") is False:
             return header
+    copies = copied_heads(header)[:1]
+    return replace(header, shared=(*header.shared, *copies)) if copies else header
+
+
+def copied_heads(header: Header) -> tuple[tuple[str, str], ...]:
+    """Pairs (head, token table) of the same values that are stored twice, not shared."""
     known = {name for name, _ in header.shared}
     heads = [t for t in header.tensors if _HEAD.fullmatch(t.name) and t.name not in known]
     tables = [t for t in header.tensors if is_embedding(t.name, t.shape)]
-    for head in heads:
-        for table in tables:
-            if head.name != table.name and _are_equal(head, table):
-                return replace(header, shared=(*header.shared, (head.name, table.name)))
-    return header
+    return tuple(
+        (head.name, table.name)
+        for head in heads
+        for table in tables
+        if head.name != table.name and _are_equal(head, table)
+    )
 
 
 def _are_equal(head: StoredTensor, table: StoredTensor) -> bool:

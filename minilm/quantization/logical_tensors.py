@@ -185,18 +185,25 @@ def _assumed(
 ) -> dict[str, Decoded]:
     """For a method that is not decoded: the formula's matrices, each by the largest tensor stored for it.
 
-    What is stored for one are the tensors below its module that the formula does not have.
+    What is stored for one are the tensors of its module that the formula does not have, and itself where it
+    is packed. At least one of them holds integers, or floats of 8 bits or fewer.
     """
     method = quantization.get("quant_method")
     if not isinstance(method, str) or not expected:
         return {}
     from minilm.quantization.checkpoint import Decoded
-    from minilm.quantization.methods import DECODED_METHODS
+    from minilm.quantization.methods import DECODED_METHODS, WIDE_DTYPES
 
     if method in DECODED_METHODS:
         return {}
     known = {name for d in by_name.values() for name in (d.name, *(t.name for t in d.scales))}
-    known |= by_name.keys() | {tensor.name for tensor in header.tensors if tensor.name in expected}
+    known |= by_name.keys()
+    known |= {
+        tensor.name
+        for tensor in header.tensors
+        if tensor.name in expected
+        and (tensor.shape == expected[tensor.name] or tensor.dtype in WIDE_DTYPES)
+    }
     missing = {name.removesuffix(".weight"): name for name in expected if name not in known}
     stored: dict[str, list[StoredTensor]] = {}
     for tensor in header.tensors:
@@ -209,7 +216,8 @@ def _assumed(
     for name, tensors in stored.items():
         values, *others = sorted(tensors, key=lambda tensor: -tensor.nbytes)
         bits = 8 * sum(tensor.nbytes for tensor in tensors) / math.prod(expected[name])
-        if 0.5 <= bits <= 16:
+        is_packed = any(tensor.dtype not in WIDE_DTYPES for tensor in tensors)
+        if is_packed and 0.5 <= bits <= 16:
             assumed[values.name] = Decoded(name, expected[name], method, method, tuple(others))
     return assumed
 

@@ -274,3 +274,52 @@ def test_a_sparse_cache_of_links(tmp_path: Path) -> None:
     for name in ("config.json", "model.safetensors"):
         os.symlink(tmp_path / "blobs" / name, snapshot / name)
     assert minilm.inspect(tmp_path).witnesses.file == TOTAL
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"peft_type": 3, "r": "x", "lora_alpha": None, "target_modules": 7},
+        {"peft_type": "\x1b" * 1000, "base_model_name_or_path": "\0"},
+        {"base_model_name_or_path": "a" * 5000, "target_modules": [None, ["x"], "y" * 5000] * 50},
+        {"base_model_name_or_path": "../" * 300, "target_modules": "all-linear"},
+    ],
+)
+def test_an_adapter_with_other_fields(tmp_path: Path, fields: dict[str, object]) -> None:
+    count = write_adapter(tmp_path, "")
+    write_json(tmp_path / "adapter_config.json", fields)
+    report = minilm.inspect(tmp_path)
+    assert report.parameters.total == count
+    assert "rank 2" in report.notes[0]
+    assert all(len(note) < 1000 for note in report.notes)
+
+
+def test_more_modules_than_any_folder_has(tmp_path: Path) -> None:
+    write_json(tmp_path / "modules.json", [{"path": f"{i}", "type": "x.Dense"} for i in range(65)])
+    with pytest.raises(FormatError, match="65 modules, expected at most 64"):
+        minilm.inspect(tmp_path)
+    (tmp_path / "modules.json").unlink()
+    write_json(tmp_path / "model_index.json", {f"{i}": ["diffusers", "X"] for i in range(65)})
+    with pytest.raises(FormatError, match="65 modules, expected at most 64"):
+        minilm.inspect(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[", "{}", "3", "[1]", "[null]", '[]} {"x": 1'])
+def test_modules_that_are_no_list_of_modules(tmp_path: Path, text: str) -> None:
+    (tmp_path / "modules.json").write_text(text)
+    with pytest.raises(InputError):
+        minilm.inspect(tmp_path)
+
+
+def test_a_model_folder_may_have_snapshots_of_its_own(tmp_path: Path) -> None:
+    write_model(tmp_path)
+    write_cache(tmp_path, "step1", "step2", main=None)
+    assert minilm.inspect(tmp_path).witnesses.file == TOTAL
+
+
+def test_a_cache_that_links_to_itself_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "snapshots").mkdir()
+    os.symlink(tmp_path, tmp_path / "snapshots" / "abc1")
+    with pytest.raises(InputError, match="a folder without config"):
+        minilm.inspect(tmp_path)

@@ -1322,6 +1322,19 @@ def test_a_method_that_is_not_decoded_is_no_mismatch(tmp_path: Path, method: str
     assert not minilm.inspect(str(tmp_path)).verified
 
 
+def test_packed_values_under_the_name_of_the_matrix(tmp_path: Path) -> None:
+    """As HIGGS and Quark store them; a float of another shape stays a mismatch."""
+    packed: dict[str, Entry] = {".weight": ("int16", (64, 128)), ".tables": ("float16", (16, 2))}
+    case = replace(companions_case("marlin"), config={"quant_method": "higgs"}, down=packed)
+    write(tmp_path, case)
+    report = minilm.inspect(str(tmp_path))
+    assert report.verified
+    assert report.comparisons[0].assumed == 1
+    for wrong in ({".weight": ("float16", (128, 255))}, {".values": ("float16", (128, 128))}):
+        write(tmp_path, replace(case, down=wrong))
+        assert not minilm.inspect(str(tmp_path)).verified
+
+
 def test_a_stored_shape_of_int32(tmp_path: Path) -> None:
     case = CASES["compressed-tensors W3A16"]
     entry: Entry = ("int32", (2,))

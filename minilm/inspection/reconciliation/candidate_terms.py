@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from minilm.formats.header import StoredTensor
 from minilm.inspection.names import is_embedding
 from minilm.inspection.reconciliation.explanation import (
     EVERYTHING,
@@ -95,18 +94,14 @@ def candidate_terms(
     return tuple(distinct.values())
 
 
-def copy_terms(report: Report, copies: Iterable[tuple[StoredTensor, StoredTensor]]) -> list[Term]:
+def copy_terms(report: Report, copies: Iterable[tuple[str, str]]) -> list[Term]:
     """A head with the values of the token table, which the report counts although it may be tied to it."""
     tied = {name for name, _ in report.tied}
+    sizes = {row.name: row.count for row in report.tensors}
     return [
-        Term(
-            f"{head.name} is a copy of {table.name}, counted once",
-            -head.count,
-            "its size",
-            (head.name,),
-        )
+        Term(f"{head} is a copy of {table}, counted once", -sizes[head], "its size", (head,))
         for head, table in copies
-        if head.name not in tied
+        if head not in tied and head in sizes
     ]
 
 
