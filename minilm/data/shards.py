@@ -91,7 +91,8 @@ def prepare(
     be built (bpe from the training part alone, char from all), or an existing one; ``vocab_size`` goes
     with the kind bpe.
     Raises CorpusError for text that cannot be used, or of fewer than context_length + 1 tokens for
-    training or 2 for validation, TokenizerError as the tokenizer does, InputError where ``cache`` cannot be written.
+    training or 2 for validation, TokenizerError as the tokenizer does, InputError where ``cache``
+    cannot be written.
     """
     if not 0 < val_fraction < 1:
         raise CorpusError("--val-fraction", str(val_fraction), "0 < fraction < 1")

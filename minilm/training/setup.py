@@ -36,7 +36,7 @@ from minilm.training.lr_schedule import lr_multiplier
 from minilm.training.resume_options import absolute_source
 from minilm.training.resume_state import SavedState, read_state
 from minilm.training.runtime import Runtime, resolve
-from minilm.training.text_size import fit_to_text, step_tokens
+from minilm.training.text_size import fit_to_text, longest_context, step_tokens
 from minilm.units import format_bytes
 
 # Of the configuration that a base was trained with: what fine-tuning takes over.
@@ -135,7 +135,13 @@ def new_run(
     kind = tokenizer or fields.tokenizer
     if kind == "bpe" and vocab_size is None:
         vocab_size = model_config.vocab_size
-    dataset = _prepare(corpus, source, kind, vocab_size, config, model_config)
+    # Of a tiny text the context becomes shorter, unless it was set.
+    context_length = model_config.context_length if "context_length" in model else 1
+    dataset = _prepare(corpus, source, kind, vocab_size, config, context_length)
+    model_config = replace(
+        model_config,
+        context_length=longest_context(model_config.context_length, dataset.train_tokens),
+    )
     least = dataset.tokenizer.vocab_size
     if model.get("vocab_size", least) < least:
         asked = model["vocab_size"]
@@ -147,7 +153,12 @@ def new_run(
         train_tokens=dataset.train_tokens,
         val_tokens=dataset.val_tokens,
     )
-    model_config = fields.model_config(**{"vocab_size": least, "dropout": dropout, **model})
+    chosen = {
+        "vocab_size": least,
+        "dropout": dropout,
+        "context_length": model_config.context_length,
+    }
+    model_config = fields.model_config(**{**chosen, **model})
     network = Transformer(model_config, torch.Generator().manual_seed(config.seed))
     began_with = {"preset": preset, "tokenizer": kind, "vocab_size": vocab_size, "init_from": None}
     spec = _complete(folder, network, config, dataset, source)
@@ -182,7 +193,7 @@ def run_from_checkpoint(
     _refuse_folder(folder, source.name)
     _refuse_too_large(model_config, config)
     tokenizer = load_tokenizer(base / run_files.TOKENIZER)
-    dataset = _prepare(corpus, source, tokenizer, None, config, model_config)
+    dataset = _prepare(corpus, source, tokenizer, None, config, model_config.context_length)
     config, dropout = fit_to_text(
         config,
         model_config,
@@ -245,7 +256,9 @@ def resumed_run(
     tokenizer = load_tokenizer(run_dir / run_files.TOKENIZER)
     dataset = _dataset_of(saved, source, tokenizer, may_be_missing=data is None)
     if dataset is None:
-        dataset = _prepare(source.open(), source, tokenizer, None, config, model_config)
+        dataset = _prepare(
+            source.open(), source, tokenizer, None, config, model_config.context_length
+        )
     spec = _complete(run_dir, Transformer(model_config), config, dataset, source, saved)
     for note in _notes_on_changes(before, config, spec):
         logger.warning(note)
@@ -311,7 +324,7 @@ def _prepare(
     tokenizer: str | Tokenizer,
     vocab_size: int | None,
     config: TrainConfig,
-    model: ModelConfig,
+    context_length: int,
 ) -> Dataset:
     return prepare(
         corpus,
@@ -320,7 +333,7 @@ def _prepare(
         val_fraction=config.val_fraction,
         split=config.split,
         cache=source.cache,
-        context_length=model.context_length,
+        context_length=context_length,
     )
 
 

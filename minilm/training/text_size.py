@@ -31,6 +31,13 @@ def step_tokens(config: TrainConfig, model: ModelConfig) -> int:
     return config.batch_size * config.gradient_accumulation * model.context_length
 
 
+def longest_context(context_length: int, train_tokens: int) -> int:
+    """``context_length``, or the largest power of two of which a text of so many tokens has a window."""
+    if train_tokens > context_length:
+        return context_length
+    return int(2 ** (max(2, train_tokens - 1).bit_length() - 1))
+
+
 def fit_to_text(
     config: TrainConfig,
     model: ModelConfig,

@@ -87,6 +87,8 @@ RUNS = (
     Run("topics", "char", None, 40_000),
     Run("shakespeare", "char", None, 60_000, num_layers=6, d_model=128),
 )
+
+
 def main() -> int:
     """Train, compare, write the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])

@@ -405,7 +405,7 @@ def test_an_impossible_fraction(file, tmp_path, fraction):
 @pytest.mark.parametrize(
     ("fraction", "context_length", "message"),
     [
-        (0.1, 10, "10 validation tokens with --val-fraction 0.1, expected at least 11"),
+        (0.01, 10, "1 validation tokens with --val-fraction 0.01, expected at least 2"),
         (0.9, 10, "9 training tokens with --val-fraction 0.9, expected at least 11"),
         (0.999, 4, "0 training tokens"),
     ],
@@ -421,7 +421,7 @@ def test_too_little_text(tmp_path, fraction, context_length, message):
                 context_length=context_length,
             )
         assert message in str(caught.value)
-        assert "--model.context-length" in str(caught.value)
+        assert "use more data or a " in str(caught.value)
 
 
 def test_just_enough_text(tmp_path):
