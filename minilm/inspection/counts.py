@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from minilm.costs.flops import tensor_flops
 from minilm.formats.header import StoredTensor
 from minilm.inspection.active_experts import active_elements
 from minilm.inspection.comparison import ClassifiedTensors
@@ -236,14 +237,17 @@ def grouped_components(rows: Iterable[TensorRow]) -> tuple[Component, ...]:
 
 def declared_rows(layout: Layout, dtype: str) -> tuple[TensorRow, ...]:
     """Every parameter that the formula names, as if it were stored in ``dtype``."""
+    flops = tensor_flops(layout)
     return tuple(
-        TensorRow(t.name, t.shape, dtype, t.count, t.component) for t in layout.named_tensors()
+        TensorRow(t.name, t.shape, dtype, t.count, t.component, flops[t.name])
+        for t in layout.named_tensors()
     )
 
 
 def stored_rows(file: ClassifiedTensors, layout: Layout | None) -> tuple[TensorRow, ...]:
     """Everything that a file holds, by its own names: parameters first, then the other kinds."""
     declared = {t.name: t.component for t in layout.named_tensors()} if layout else {}
+    flops = tensor_flops(layout) if layout else {}
 
     def rows(tensors: Mapping[str, LogicalTensor], component: str | None = None) -> list[TensorRow]:
         return [
@@ -253,6 +257,7 @@ def stored_rows(file: ClassifiedTensors, layout: Layout | None) -> tuple[TensorR
                 tensor.dtype,
                 tensor.count,
                 component or declared.get(name) or component_by_name(tensor.name),
+                flops.get(name),
             )
             for name, tensor in tensors.items()
         ]

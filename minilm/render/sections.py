@@ -24,7 +24,10 @@ from minilm.render.document import (
     Section,
     Table,
 )
+from minilm.render.layer_tree import layer_table
+from minilm.render.run_section import run_section
 from minilm.runs import files as run_files
+from minilm.runs.history import RunHistory
 from minilm.safe_text import one_line
 from minilm.units import format_count
 
@@ -32,13 +35,20 @@ if TYPE_CHECKING:
     from minilm.inspection.reconciliation.explanation import Reconciliation
 
 
-def build_document(report: Report, *, tensors: bool = False) -> Document:
-    """Everything in ``report``; the list of ``tensors`` on request, since it can be long."""
+def build_document(
+    report: Report, *, history: RunHistory | None = None, tensors: bool = False
+) -> Document:
+    """Everything in ``report``, and the ``history`` of a run.
+
+    The list of ``tensors`` on request, since it can be long.
+    """
     sections = [
         _witnesses(report),
         _notes(report),
         *_requested(report),
+        run_section(history) if history is not None else None,
         components_section(report),
+        _layers(report),
         _formula(report),
         _conventions(report),
         _tied(report),
@@ -147,6 +157,23 @@ def _reconciliation(answer: Reconciliation) -> Section:
         chance = f"By chance alone, {answer.chance:.1%} of such numbers would be explained."
         blocks.append(Paragraph(chance))
     return Section("reconciliation", "Reconciliation", tuple(blocks), requested=True)
+
+
+def _layers(report: Report) -> Section | None:
+    if not report.tensors:
+        return None
+    table, cut = layer_table(report.tensors)
+    text = "Modules by the names of their tensors; those that hold the same stand once."
+    if report.flops:
+        attention = format_count(report.flops["attention_per_token"])
+        text += (
+            " FLOPs are forward, of the products with weights; attention over the context adds "
+            f"{attention} a token."
+        )
+    blocks: list[Block] = [Paragraph(text, detail=True), table]
+    if cut is not None:
+        blocks.append(cut)
+    return Section("layers", "Layers", tuple(blocks))
 
 
 def _formula(report: Report) -> Section | None:

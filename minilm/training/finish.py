@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +96,7 @@ def _summary(trainer: Trainer, reason: str) -> dict[str, Any]:
         "torch": torch.__version__,
         "seed": spec.config.seed,
         "val_dtype": spec.runtime.dtype_name,  # of best_val_loss: a dtype moves its last digits
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
 
 
