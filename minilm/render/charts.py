@@ -7,11 +7,10 @@ added up. All text is plain (no control characters) and not yet escaped.
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, takewhile
 from typing import Any
 
 from minilm.inspection.report import Report, TensorRow
@@ -80,7 +79,7 @@ def treemap(report: Report) -> list[Box]:
                     parts, squarified([part for _, part, _ in parts], ratio), strict=True
                 )
             ]
-        detail = f"{len(inside):,} tensors" if inside else ""
+        detail = _tensors(len(inside)) if inside else ""
         label = one_line(name)
         boxes.append(Box(label, count, count / total, detail, group, rectangle, tuple(inner)))
     return boxes
@@ -193,11 +192,15 @@ def tensor_table(table: Table) -> dict[str, Any]:
     before = ""
     for name, *kind in table.rows:
         # A script counts other letters than ASCII differently.
-        same = len(os.path.commonprefix((before, name))) if (before + name).isascii() else 0
+        same = _shared_prefix(before, name) if (before + name).isascii() else 0
         names += [same, name[same:]]
         before = name
         rows.append(kinds.setdefault(tuple(kind), len(kinds)))
     return {"names": names, "kinds": [list(kind) for kind in kinds], "rows": rows}
+
+
+def _shared_prefix(a: str, b: str) -> int:
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False)))
 
 
 def layer_and_matrix(name: str) -> tuple[str, str] | None:
@@ -217,7 +220,7 @@ def _boxes(rows: Sequence[TensorRow], limit: int) -> list[tuple[str, int, str]]:
     for row in rows:
         cell = layer_and_matrix(row.name)
         groups.setdefault(cell[0] if cell else row.name, []).append(row.count)
-    return _largest([(name, sum(g), f"{len(g):,} tensors") for name, g in groups.items()], limit)
+    return _largest([(name, sum(g), _tensors(len(g))) for name, g in groups.items()], limit)
 
 
 def _largest(boxes: list[tuple[str, int, str]], limit: int) -> list[tuple[str, int, str]]:
@@ -245,13 +248,17 @@ def _left_out(runs: int, matrices: int, outside: Sequence[TensorRow]) -> str:
     notes = []
     if outside:
         count = sum(row.count for row in outside)
-        tensors = "1 tensor" if len(outside) == 1 else f"{len(outside):,} tensors"
-        notes.append(f"{tensors} of no layer ({count:,} elements) are not drawn.")
+        verb = "is" if len(outside) == 1 else "are"
+        notes.append(f"{_tensors(len(outside))} of no layer ({count:,} elements) {verb} not drawn.")
     if runs > MAX_ROWS:
         notes.append(f"The first {MAX_ROWS} of {runs:,} rows are drawn.")
     if matrices > MAX_MATRICES:
         notes.append(f"The first {MAX_MATRICES} of {matrices:,} matrices are drawn.")
     return " ".join(notes)
+
+
+def _tensors(count: int) -> str:
+    return "1 tensor" if count == 1 else f"{count:,} tensors"
 
 
 def _natural(text: str) -> list[tuple[int, str]]:

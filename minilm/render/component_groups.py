@@ -17,7 +17,6 @@ _GROUPS = (
     ("embedding", r"embed|wte|wpe"),
 )
 OTHER = "other"
-COMPONENT_GROUPS = (*(group for group, _ in _GROUPS), OTHER)
 _PLURALS = {"norm": "norms", "head": "heads", "embedding": "embeddings"}
 
 

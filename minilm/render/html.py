@@ -20,7 +20,6 @@ from markupsafe import Markup
 
 from minilm.inspection.report import Report
 from minilm.render import charts
-from minilm.render.component_groups import COMPONENT_GROUPS
 from minilm.render.document import Block
 from minilm.render.line_chart import LineChart, run_charts
 from minilm.render.sections import build_document
@@ -73,7 +72,6 @@ def page(report: Report, *, history: RunHistory | None = None) -> str:
         curves=curves,
         samples=charts.evenly_spaced(history.samples, MAX_SAMPLES),
         treemap=charts.treemap(report),
-        groups=COMPONENT_GROUPS,
         heat_map=charts.heat_map(report),
         max_rows=MAX_ROWS,
         version=__version__,

@@ -1,12 +1,13 @@
 """The modules of a model as an indented table: shapes, elements and FLOPs, layers that are alike once.
 
 The modules are those that the names of the tensors spell (blocks.3.attention.query.weight); numbered
-ones with the same tensors inside are one row: ``0-3: 4 × block``.
+ones with the same tensors inside are one row: ``0-3: 4 × block``. A weight and its bias stand in the row of
+their module, other tensors in rows of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from minilm.inspection.report import TensorRow
@@ -18,7 +19,6 @@ from minilm.units import format_count
 MAX_ROWS = 200
 MAX_DEPTH = 12  # of modules; deeper ones stay part of a name
 MAX_RANGES = 4
-MAX_SHAPES = 4
 GUIDE = "│ "
 
 
@@ -43,7 +43,7 @@ def layer_table(rows: Sequence[TensorRow]) -> tuple[Table, Paragraph | None]:
             module = module.children.setdefault(part, _Module())
         module.tensors[name] = row
     _sum_up(root, {})
-    cells = [*_bare_tensors(root), *_children(root, "", 0)]
+    cells = [*_tensor_rows(root.tensors, 0), *_children(root, "", 0)]
     cut = None
     if len(cells) > MAX_ROWS:
         cut = Paragraph(f"The first {MAX_ROWS} of {len(cells):,} rows are shown.", detail=True)
@@ -72,9 +72,10 @@ def _sum_up(module: _Module, kinds: dict[object, int]) -> None:
     module.kind = kinds.setdefault(content, len(kinds))
 
 
-def _bare_tensors(root: _Module) -> Iterator[tuple[str, ...]]:
-    for name, row in root.tensors.items():
-        yield name, format_shape(row.shape), f"{row.count:,}", format_count(row.flops or 0)
+def _tensor_rows(tensors: Mapping[str, TensorRow], level: int) -> Iterator[tuple[str, ...]]:
+    for name, row in tensors.items():
+        sums = (f"{row.count:,}", format_count(row.flops or 0))
+        yield GUIDE * level + name, format_shape(row.shape), *sums
 
 
 def _children(parent: _Module, parent_name: str, level: int) -> Iterator[tuple[str, ...]]:
@@ -85,9 +86,13 @@ def _children(parent: _Module, parent_name: str, level: int) -> Iterator[tuple[s
             singular = parent_name.removesuffix("s") or "layer"
             times = f"{len(names):,} × "
             label = f"{_ranges([int(name) for name in names])}: {times}{singular}"
-        shapes = _shapes(module.tensors)
+        others = dict(module.tensors)
+        weight, bias = others.pop("weight", None), others.pop("bias", None)
+        shapes = [] if weight is None else [format_shape(weight.shape)]
+        shapes += [] if bias is None else [f"bias {format_shape(bias.shape)}"]
         sums = (f"{times}{module.elements:,}", f"{times}{format_count(module.flops)}")
-        yield GUIDE * level + label, shapes, *sums
+        yield GUIDE * level + label, ", ".join(shapes), *sums
+        yield from _tensor_rows(others, level + 1)
         yield from _children(module, names[0], level + 1)
 
 
@@ -112,14 +117,3 @@ def _ranges(numbers: list[int]) -> str:
     if len(texts) > MAX_RANGES:
         texts = [*texts[: MAX_RANGES - 1], "…", texts[-1]]
     return ", ".join(texts)
-
-
-def _shapes(tensors: dict[str, TensorRow]) -> str:
-    """512 × 128, bias 512: the weight's shape first, the others under their names."""
-    ordered = sorted(tensors.items(), key=lambda item: item[0] != "weight")
-    texts = [
-        format_shape(row.shape) if name == "weight" else f"{name} {format_shape(row.shape)}"
-        for name, row in ordered
-    ]
-    hidden = len(texts) - MAX_SHAPES
-    return ", ".join([*texts[:MAX_SHAPES], *([f"{hidden:,} more"] if hidden > 0 else [])])

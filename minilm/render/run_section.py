@@ -35,7 +35,9 @@ def _facts(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield from _fact("tokens trained on", _whole(summary, "tokens"), epochs)
     train, validation = _whole(data, "train_tokens"), _whole(data, "val_tokens")
     yield from _fact(
-        "tokens of the text", train and f"{train} training", validation and f"{validation} validation"
+        "tokens of the text",
+        train and f"{train} training",
+        validation and f"{validation} validation",
     )
     yield from _fact("steps", _whole(summary, "steps"), _stop(summary))
     seconds, rate = _number(summary, "seconds"), _number(summary, "tokens_per_second")

@@ -36,19 +36,24 @@ if TYPE_CHECKING:
 
 
 def build_document(
-    report: Report, *, history: RunHistory | None = None, tensors: bool = False
+    report: Report,
+    *,
+    history: RunHistory | None = None,
+    layers: bool = True,
+    tensors: bool = False,
 ) -> Document:
     """Everything in ``report``, and the ``history`` of a run.
 
-    The list of ``tensors`` on request, since it can be long.
+    The list of ``tensors`` on request, since it can be long; the tree of ``layers`` takes a second
+    where there are 50,000 tensors, and a short report does not show it.
     """
     sections = [
         _witnesses(report),
         _notes(report),
-        *_requested(report),
         run_section(history) if history is not None else None,
+        *_requested(report),
         components_section(report),
-        _layers(report),
+        _layers(report) if layers else None,
         _formula(report),
         _conventions(report),
         _tied(report),
@@ -162,7 +167,9 @@ def _reconciliation(answer: Reconciliation) -> Section:
 def _layers(report: Report) -> Section | None:
     if not report.tensors:
         return None
-    table, cut = layer_table(report.tensors)
+    order = {component.name: number for number, component in enumerate(report.components)}
+    rows = sorted(report.tensors, key=lambda row: order.get(row.component, len(order)))
+    table, cut = layer_table(rows)
     text = "Modules by the names of their tensors; those that hold the same stand once."
     if report.flops:
         attention = format_count(report.flops["attention_per_token"])

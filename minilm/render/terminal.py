@@ -16,6 +16,7 @@ from minilm.inspection.report import Report
 from minilm.render.document import Block, Code, Document, Paragraph, Section, Table, brief
 from minilm.render.grid import table_lines, wrapped
 from minilm.render.sections import build_document, components_section
+from minilm.runs.history import RunHistory
 
 SHORT_LINES = 24
 FEWEST_COMPONENTS = 3
@@ -26,16 +27,31 @@ Lines = list[Text]
 
 
 def print_report(
-    report: Report, console: Console, *, full: bool = False, tensors: bool = False
+    report: Report,
+    console: Console,
+    *,
+    history: RunHistory | None = None,
+    full: bool = False,
+    tensors: bool = False,
 ) -> None:
     """Print the short report, or what an option asked for; a line that is too long is not cut."""
-    for line in report_lines(report, console.width, full=full, tensors=tensors):
+    for line in report_lines(report, console.width, history=history, full=full, tensors=tensors):
         console.print(line, crop=False, no_wrap=True, overflow="ignore")
 
 
-def report_lines(report: Report, width: int, *, full: bool = False, tensors: bool = False) -> Lines:
-    """The lines for a terminal of ``width`` columns; only a number makes one longer than that."""
-    document = build_document(report, tensors=tensors)
+def report_lines(
+    report: Report,
+    width: int,
+    *,
+    history: RunHistory | None = None,
+    full: bool = False,
+    tensors: bool = False,
+) -> Lines:
+    """The lines for a terminal of ``width`` columns; only a number makes one longer than that.
+
+    The whole report has the ``history`` of a run too.
+    """
+    document = build_document(report, history=history, layers=full, tensors=tensors)
     if full:
         lines = _heading(document, width)
         for section in document.sections:

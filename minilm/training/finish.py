@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minilm import files
-from minilm.inspection.inspector import inspect
+from minilm.inspection import extras
+from minilm.inspection.inspector import Inspection, inspect_with_sources
 from minilm.inspection.report import Report
 from minilm.render.html import page
 from minilm.runs import files as run_files
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 # Reasons to stop after which the run is to be resumed, or is of no use: there is no report of it.
 WITHOUT_REPORT = ("SIGINT", "SIGTERM", "non_finite_loss")
+
+MOST_PARAMETERS_READ = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,9 @@ def finish(trainer: Trainer, reason: str) -> Outcome:
     files.write_json(run_dir / run_files.SUMMARY, summary)
     report = None
     if reason not in WITHOUT_REPORT:
-        report = inspect(str(run_dir))
-        _write_page(run_dir, report)
+        inspection = inspect_with_sources(str(run_dir))
+        report = inspection.report
+        _write_page(run_dir, inspection)
     return Outcome(run_dir, reason, summary, report)
 
 
@@ -56,10 +60,10 @@ def finished_run(run_dir: Path) -> Outcome | None:
     summary = run_files.finished_summary(run_dir)
     if summary is None:
         return None
-    report = inspect(str(run_dir), live=False)
+    inspection = inspect_with_sources(str(run_dir), live=False)
     if not (run_dir / run_files.REPORT).exists():
-        _write_page(run_dir, report)
-    return Outcome(run_dir, str(summary["stopped_because"]), summary, report)
+        _write_page(run_dir, inspection)
+    return Outcome(run_dir, str(summary["stopped_because"]), summary, inspection.report)
 
 
 def _summary(trainer: Trainer, reason: str) -> dict[str, Any]:
@@ -100,6 +104,10 @@ def _summary(trainer: Trainer, reason: str) -> dict[str, Any]:
     }
 
 
-def _write_page(run_dir: Path, report: Report) -> None:
+def _write_page(run_dir: Path, inspection: Inspection) -> None:
+    """report.html, with statistics of the weights where reading them takes about a second at most."""
+    report = inspection.report
+    if report.parameters.total <= MOST_PARAMETERS_READ:
+        report = extras.with_statistics(inspection, None)
     text = page(report, history=read_history(run_dir))
     files.write_bytes(run_dir / run_files.REPORT, text.encode())

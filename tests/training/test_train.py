@@ -79,7 +79,7 @@ def test_a_run_folder_holds_what_is_documented(auto_run: Path, text_file: Path) 
         *("steps", "tokens", "seconds", "best_val_loss", "best_val_bits_per_byte"),
         *("stopped_because", "parameters", "device", "dtype", "tokens_per_second", "data"),
         *("model_flops_utilisation", "peak_flops", "energy_joules", "loss_spikes"),
-        *("minilm", "torch", "seed", "val_dtype"),
+        *("minilm", "torch", "seed", "val_dtype", "date"),
     }
     assert set(summary["data"]) == {"source", "bytes", "sha256", "train_tokens", "val_tokens"}
 
