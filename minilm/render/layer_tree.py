@@ -62,9 +62,9 @@ def _sum_up(module: _Module, kinds: dict[object, int]) -> None:
     """Set the sums and the kinds, from the leaves up."""
     for child in module.children.values():
         _sum_up(child, kinds)
-    parts = (*module.tensors.values(), *module.children.values())
-    module.elements = sum(p.count if isinstance(p, TensorRow) else p.elements for p in parts)
-    module.flops = sum(part.flops or 0 for part in parts)
+    rows, children = module.tensors.values(), module.children.values()
+    module.elements = sum(r.count for r in rows) + sum(c.elements for c in children)
+    module.flops = sum(r.flops or 0 for r in rows) + sum(c.flops for c in children)
     content = (
         tuple((name, row.shape, row.dtype) for name, row in module.tensors.items()),
         tuple((name, child.kind) for name, child in module.children.items()),

@@ -85,7 +85,9 @@ def _text(values: Mapping[str, Any], key: str) -> str:
 
 def _number(values: Mapping[str, Any], key: str) -> float | None:
     value = values.get(key)
-    return value if type(value) in (int, float) and abs(value) < 1e18 else None
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    return value if abs(value) < 1e18 else None
 
 
 def _whole(values: Mapping[str, Any], key: str) -> str:

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from minilm.model.transformer import next_token_loss
 from minilm.training.batch_loader import BatchLoader
@@ -23,6 +22,7 @@ from minilm.training.evaluation import Validation, evaluate, sample
 from minilm.training.loggers import Logs
 from minilm.training.lr_schedule import batch_shape
 from minilm.training.optimizers import add_l1_gradient, make_optimizers, matrices, set_rates
+from minilm.training.progress_bar import progress_bar, show_readings
 from minilm.training.resume_state import Progress, restore_state
 from minilm.training.setup import RunSpec
 from minilm.training.signals import StopRequest
@@ -85,11 +85,11 @@ class Trainer:
                     tensorboard=self.config.tensorboard,
                 )
             ) as logs,
-            self._bar() as bar,
+            progress_bar(self.config.max_steps, self.progress.step) as self.bar,
         ):
-            return self._run(logs, bar)
+            return self._run(logs)
 
-    def _run(self, logs: Logs, bar: tqdm[Any]) -> str:
+    def _run(self, logs: Logs) -> str:
         progress, config = self.progress, self.config
         while True:
             reason = self._limit_reached()
@@ -104,14 +104,14 @@ class Trainer:
             if self._save_due() and not self.save():
                 return "non_finite_loss"  # what was saved last is the last known to be good
             self._step()
-            bar.update(1)
+            self.bar.update(1)
             if progress.step % config.log_every == 0 or progress.step == config.max_steps:
                 line = self._metrics_line()
                 if line is None:
                     return "non_finite_loss"
                 logs.metrics(self._stamp() | line | self.throughput.reading(progress.tokens))
                 self._watch_for_spikes(line["train_loss"])
-                bar.set_postfix_str(self._postfix(line["train_loss"]))
+                self._show_readings(line["train_loss"])
 
     def _step(self) -> None:
         """One update. Nothing is read back from the device."""
@@ -169,6 +169,7 @@ class Trainer:
     def _evaluate_and_save(self, logs: Logs) -> bool:
         """Return whether the losses are finite; when one is not, what was saved before stays."""
         progress = self.progress
+        show_readings(self.bar, ["evaluating"])
         with self.throughput.paused(progress.tokens):
             validation = evaluate(self.model, self.spec.dataset, self.context_length, self.runtime)
             if not math.isfinite(validation.loss):
@@ -181,6 +182,7 @@ class Trainer:
                 logs.sample({"step": progress.step, "text": text})
             if not self.save(f"{validation.loss:.6f}" if self._record(validation) else None):
                 return False
+        self._show_readings()
         logger.info(
             f"step {progress.step:>6}   validation loss {validation.loss:.4f}   "
             f"{validation.bits_per_byte:.3f} bits a byte   {self.throughput.rate:,.0f} tokens/s"
@@ -252,20 +254,11 @@ class Trainer:
             "seconds": round(self.throughput.seconds(), 3),
         }
 
-    def _bar(self) -> tqdm[Any]:
-        return tqdm(
-            total=self.config.max_steps,
-            initial=self.progress.step,
-            unit="step",
-            disable=None,  # silent unless stderr is a terminal
-            dynamic_ncols=True,
-            bar_format="{percentage:3.0f}%|{bar:8}| {n_fmt}/{total_fmt} {remaining} left{postfix}",
-        )
-
-    def _postfix(self, loss: float) -> str:
+    def _show_readings(self, loss: float | None = None) -> None:
+        """Show the latest values in the bar; after an evaluation there is no loss of later steps yet."""
         best, utilisation = self.progress.best_val_loss, self.throughput.utilisation()
-        parts = [f"loss {loss:.3f}"]
-        parts += [] if best is None else [f"best val {best:.3f}"]
-        parts += [f"{self.throughput.rate / 1000:.1f}k tok/s"]
-        parts += [] if utilisation is None else [f"MFU {utilisation:.0%}"]
-        return " ".join(parts)
+        readings = [] if loss is None else [f"loss {loss:.3f}"]
+        readings += [] if best is None else [f"best val {best:.3f}"]
+        readings += [f"{self.throughput.rate / 1000:.1f}k tok/s"]
+        readings += [] if utilisation is None else [f"MFU {utilisation:.0%}"]
+        show_readings(self.bar, readings)
