@@ -31,7 +31,7 @@ def bar_of(width: int, total: int) -> tqdm[Any]:
         (120, 20_000, READINGS),
         (80, 1200, READINGS[:3]),
         (80, 20_000, READINGS[:3]),
-        (64, 1200, READINGS[:2]),
+        (68, 1200, READINGS[:2]),
         (20, 1200, []),
     ],
 )
