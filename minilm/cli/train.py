@@ -19,7 +19,7 @@ import tyro
 
 from minilm.cli.entry import CHECK_FAILED, DONE, parse_arguments, run_command
 from minilm.config import ModelConfig, TrainConfig
-from minilm.config.presets import PRESETS, find_preset
+from minilm.config.presets import PRESETS
 from minilm.config.validation import RENAMED
 from minilm.errors import ConfigError
 from minilm.training.messages import messages_on_stderr

@@ -65,10 +65,10 @@ def html_text(report: Report) -> str:
     reader.feed(text)
     (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)
     tensors, name = json.loads(data)["tensors"], ""
-    for same, rest, kind in zip(
+    for same, ending, kind in zip(
         tensors["names"][::2], tensors["names"][1::2], tensors["rows"], strict=True
     ):
-        name = name[:same] + rest
+        name = name[:same] + tensors["endings"][ending]
         reader.texts += [name, *tensors["kinds"][kind]]
     return "\n".join(reader.texts)
 

@@ -77,10 +77,10 @@
     });
   }
 
-  function tensorTable({ names: parts, kinds, rows }) {
+  function tensorTable({ names: parts, endings, kinds, rows }) {
     const PAGE = 100; // rows in the document at any time, however many tensors there are
     const names = [];
-    for (let index = 0; index < parts.length; index += 2) names.push((names.at(-1) || "").slice(0, parts[index]) + parts[index + 1]);
+    for (let index = 0; index < parts.length; index += 2) names.push((names.at(-1) || "").slice(0, parts[index]) + endings[parts[index + 1]]);
     const collator = new Intl.Collator("en", { numeric: true });
     const [SHAPE, DTYPE, COUNT, COMPONENT] = [0, 1, 2, 3];
     const kind = (index) => kinds[rows[index]];
