@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from minilm.inspection.report import Report
 from minilm.render.document import Block, Code, Listing, Paragraph, Table
 from minilm.render.sections import build_document, components_section
-from minilm.runs.history import RunHistory
 from minilm.safe_text import one_line
+
+if TYPE_CHECKING:
+    from minilm.runs.history import RunHistory
 
 _RULES = {"text": ":--", "code": ":--", "number": "--:"}
 # Brackets, quotes, emphasis, tables, HTML, strikethrough, mathematics, mentions, issue numbers.

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from minilm.render.cells import format_size
 from minilm.render.document import Column, Paragraph, Section, Table
-from minilm.runs.history import RunHistory
 from minilm.safe_text import one_line
 from minilm.units import format_seconds
+
+if TYPE_CHECKING:
+    from minilm.runs.history import RunHistory
 
 
 def run_section(history: RunHistory) -> Section | None:

@@ -27,12 +27,12 @@ from minilm.render.document import (
 from minilm.render.layer_tree import layer_table
 from minilm.render.run_section import run_section
 from minilm.runs import files as run_files
-from minilm.runs.history import RunHistory
 from minilm.safe_text import one_line
 from minilm.units import format_count
 
 if TYPE_CHECKING:
     from minilm.inspection.reconciliation.explanation import Reconciliation
+    from minilm.runs.history import RunHistory
 
 
 def build_document(

@@ -7,6 +7,7 @@ What an option asked for comes alone, below one line with the verdict.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -16,7 +17,9 @@ from minilm.inspection.report import Report
 from minilm.render.document import Block, Code, Document, Paragraph, Section, Table, brief
 from minilm.render.grid import table_lines, wrapped
 from minilm.render.sections import build_document, components_section
-from minilm.runs.history import RunHistory
+
+if TYPE_CHECKING:
+    from minilm.runs.history import RunHistory
 
 SHORT_LINES = 24
 FEWEST_COMPONENTS = 3
