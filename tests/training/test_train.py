@@ -90,7 +90,11 @@ def test_python_leaves_samples_and_a_page_as_the_shell_does(auto_run: Path) -> N
     assert all(line["text"] for line in samples)
     page = (auto_run / "report.html").read_text(encoding="utf-8")
     assert "Samples through time" in page
-    assert "4,984" in page  # parameters
+    summary = json.loads((auto_run / "summary.json").read_text())
+    assert f">{summary['parameters']:,}</output>" in page
+    assert "Statistics" in page
+    assert f"{summary['best_val_loss']:.4f} nats a token" in page
+    assert summary["date"][:10] in page
 
 
 def test_metrics_have_the_documented_fields_and_the_loss_falls(auto_run: Path) -> None:
