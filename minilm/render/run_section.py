@@ -50,10 +50,12 @@ def _facts(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     )
     yield from _fact("device", _text(summary, "device"), _text(summary, "dtype"))
     loss, bits = _number(summary, "best_val_loss"), _number(summary, "best_val_bits_per_byte")
+    val_dtype = _text(summary, "val_dtype") if loss is not None else ""
     yield from _fact(
         "best validation loss",
         "" if loss is None else f"{loss:.4f} nats a token",
         "" if bits is None else f"{bits:.3f} bits a byte",
+        val_dtype and f"in {val_dtype}",
     )
     yield from _fact("seed", _whole(summary, "seed"))
     versions = (f"{name} {_text(summary, name)}" for name in ("minilm", "torch"))

@@ -31,6 +31,7 @@ SUMMARY = {
     "minilm": "0.1.0",
     "torch": "2.13.0",
     "seed": 7,
+    "val_dtype": "bfloat16",
     "date": "2026-11-27T14:26:33+00:00",
 }
 
@@ -48,7 +49,7 @@ def test_the_facts_of_a_run_are_those_of_its_summary() -> None:
         "steps": "60, stopped by max_steps",
         "time": "3 min 25 s, 16,248 tokens/s",
         "device": "cuda, bfloat16",
-        "best validation loss": "6.9035 nats a token, 5.116 bits a byte",
+        "best validation loss": "6.9035 nats a token, 5.116 bits a byte, in bfloat16",
         "seed": "7",
         "versions": "minilm 0.1.0, torch 2.13.0",
         "finished": "2026-11-27 14:26 UTC",

@@ -32,7 +32,7 @@ def bar_of(width: int, total: int) -> tqdm[Any]:
         (80, 1200, READINGS[:3]),
         (80, 20_000, READINGS[:3]),
         (68, 1200, READINGS[:2]),
-        (20, 1200, []),
+        (40, 1200, []),
     ],
 )
 def test_readings_stand_as_a_whole_or_not_at_all(width: int, total: int, shown: list[str]) -> None:
@@ -41,7 +41,7 @@ def test_readings_stand_as_a_whole_or_not_at_all(width: int, total: int, shown: 
         line = str(bar)
     assert len(line) <= width
     assert [reading for reading in READINGS if reading in line] == shown
-    assert bool(shown) == ("left, " in line)
+    assert line.endswith(f" left, {' '.join(shown)}" if shown else " left")
 
 
 def test_later_readings_replace_earlier_ones() -> None:
