@@ -171,7 +171,7 @@ def _layers(report: Report) -> Section | None:
     rows = sorted(report.tensors, key=lambda row: order.get(row.component, len(order)))
     table, cut = layer_table(rows)
     text = "Modules by the names of their tensors; those that hold the same stand once."
-    if report.flops:
+    if report.flops and any(row.flops for row in rows):
         attention = format_count(report.flops["attention_per_token"])
         text += (
             " FLOPs are forward, of the products with weights; attention over the context adds "

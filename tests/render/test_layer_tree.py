@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,15 @@ def test_a_checkpoint_that_no_formula_describes_has_no_flops() -> None:
     assert labels(row("scale", 3), row("0.w", 2), row("1.w", 2)) == [
         *("scale", "0-1: 2 × layer", "│ w", "total")
     ]
+
+
+def test_flops_are_spoken_of_where_they_are_shown() -> None:
+    report = minilm.inspect("nano")
+    rows = tuple(replace(each, flops=None) for each in report.tensors)
+    for each, shown in ((report, True), (replace(report, tensors=rows), False)):
+        (section,) = [s for s in build_document(each).sections if s.key == "layers"]
+        assert ("FLOPs" in vars(section.blocks[0])["text"]) == shown
+        assert ("FLOPs a token" in [c.title for c in section.tables()[0].columns]) == shown
 
 
 def test_a_tree_too_long_is_cut_and_says_so() -> None:
