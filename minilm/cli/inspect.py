@@ -60,7 +60,8 @@ def _run(arguments: Sequence[str] | None, program: str) -> int:
 def _report(target: str, options: argparse.Namespace) -> Report:
     """The report of one target with everything that was asked for."""
     sizes = {"context": options.context, "batch": options.batch}
-    listed = options.tensors or options.html is not None
+    files_with_layers = (options.html, options.markdown)
+    listed = options.tensors or options.full or any(file is not None for file in files_with_layers)
     inspection = inspect_with_sources(
         target, live=options.live, state_dict=options.state_dict, tensors=listed, **sizes
     )
@@ -105,7 +106,10 @@ def _write_reports(reports: Sequence[Report], options: argparse.Namespace) -> No
     if options.markdown is not None:
         from minilm.render.markdown import markdown
 
-        text = "\n".join(markdown(report, tensors=options.tensors) for report in reports)
+        text = "\n".join(
+            markdown(report, history=_history(report), tensors=options.tensors)
+            for report in reports
+        )
         _write_text(options.markdown, text)
     if options.html is not None:
         from minilm.render.html import page
@@ -119,11 +123,14 @@ def _write_reports(reports: Sequence[Report], options: argparse.Namespace) -> No
         for number, report in enumerate(reports):
             if number:
                 console.print()
-            print_report(report, console, full=options.full, tensors=options.tensors)
+            history = _history(report) if options.full else None
+            print_report(
+                report, console, history=history, full=options.full, tensors=options.tensors
+            )
 
 
 def _history(report: Report) -> RunHistory | None:
-    """Of a run that minilm trained; a log that cannot be read costs the page its curves."""
+    """Of a run that minilm trained; a log that cannot be read costs the report its history."""
     from minilm.runs import files as run_files
 
     if report.architecture != run_files.FAMILY:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from minilm.costs.flops import tensor_flops
 from minilm.formats.header import StoredTensor
 from minilm.inspection.active_experts import active_elements
 from minilm.inspection.comparison import ClassifiedTensors
@@ -256,8 +257,10 @@ def grouped_components(rows: Iterable[TensorRow]) -> tuple[Component, ...]:
 
 def declared_rows(layout: Layout, dtype: str) -> tuple[TensorRow, ...]:
     """Every parameter that the formula names, as if it were stored in ``dtype``."""
+    flops = tensor_flops(layout)
     return tuple(
-        TensorRow(t.name, t.shape, dtype, t.count, t.component) for t in layout.named_tensors()
+        TensorRow(t.name, t.shape, dtype, t.count, t.component, flops[t.name])
+        for t in layout.named_tensors()
     )
 
 
@@ -269,6 +272,7 @@ def stored_rows(
     A tensor whose name begins with one of ``parts`` belongs to that component.
     """
     declared = {t.name: t.component for t in layout.named_tensors()} if layout else {}
+    flops = tensor_flops(layout) if layout else {}
 
     def part_of(name: str) -> str | None:
         first = name.partition(".")[0]
@@ -282,6 +286,7 @@ def stored_rows(
                 tensor.dtype,
                 tensor.count,
                 component or declared.get(name) or part_of(name) or component_by_name(tensor.name),
+                flops.get(name),
             )
             for name, tensor in tensors.items()
         ]

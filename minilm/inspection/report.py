@@ -96,13 +96,17 @@ class Component:
 
 @dataclass(frozen=True)
 class TensorRow:
-    """One tensor as it is stored, or as the formula names it."""
+    """One tensor as it is stored, or as the formula names it.
+
+    ``flops`` are those of one token forward; None where they are not known.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     count: int
     component: str
+    flops: float | None = None
 
 
 @dataclass(frozen=True)
@@ -193,4 +197,6 @@ class Report:
         value = {"schema": SCHEMA, **value, "verified": self.verified}
         if tensors:
             value["tensors"] = [asdict(row) for row in self.tensors]
+            for tensor in value["tensors"]:
+                del tensor["flops"]
         return value

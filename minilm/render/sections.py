@@ -24,21 +24,36 @@ from minilm.render.document import (
     Section,
     Table,
 )
+from minilm.render.layer_tree import layer_table
+from minilm.render.run_section import run_section
 from minilm.runs import files as run_files
 from minilm.safe_text import one_line
 from minilm.units import format_count
 
 if TYPE_CHECKING:
     from minilm.inspection.reconciliation.explanation import Reconciliation
+    from minilm.runs.history import RunHistory
 
 
-def build_document(report: Report, *, tensors: bool = False) -> Document:
-    """Everything in ``report``; the list of ``tensors`` on request, since it can be long."""
+def build_document(
+    report: Report,
+    *,
+    history: RunHistory | None = None,
+    layers: bool = True,
+    tensors: bool = False,
+) -> Document:
+    """Everything in ``report``, and the ``history`` of a run.
+
+    The list of ``tensors`` on request, since it can be long; the tree of ``layers`` takes a second
+    where there are 50,000 tensors, and a short report does not show it.
+    """
     sections = [
         _witnesses(report),
         _notes(report),
+        run_section(history) if history is not None else None,
         *_requested(report),
         components_section(report),
+        _layers(report) if layers else None,
         _formula(report),
         _conventions(report),
         _tied(report),
@@ -147,6 +162,25 @@ def _reconciliation(answer: Reconciliation) -> Section:
         chance = f"By chance alone, {answer.chance:.1%} of such numbers would be explained."
         blocks.append(Paragraph(chance))
     return Section("reconciliation", "Reconciliation", tuple(blocks), requested=True)
+
+
+def _layers(report: Report) -> Section | None:
+    if not report.tensors:
+        return None
+    order = {component.name: number for number, component in enumerate(report.components)}
+    rows = sorted(report.tensors, key=lambda row: order.get(row.component, len(order)))
+    table, cut = layer_table(rows)
+    text = "Modules by the names of their tensors; those that hold the same stand once."
+    if report.flops and any(row.flops for row in rows):
+        attention = format_count(report.flops["attention_per_token"])
+        text += (
+            " FLOPs are forward, of the products with weights; attention over the context adds "
+            f"{attention} a token."
+        )
+    blocks: list[Block] = [Paragraph(text, detail=True), table]
+    if cut is not None:
+        blocks.append(cut)
+    return Section("layers", "Layers", tuple(blocks))
 
 
 def _formula(report: Report) -> Section | None:

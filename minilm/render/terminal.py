@@ -7,6 +7,7 @@ What an option asked for comes alone, below one line with the verdict.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -17,6 +18,9 @@ from minilm.render.document import Block, Code, Document, Paragraph, Section, Ta
 from minilm.render.grid import table_lines, wrapped
 from minilm.render.sections import build_document, components_section
 
+if TYPE_CHECKING:
+    from minilm.runs.history import RunHistory
+
 SHORT_LINES = 24
 FEWEST_COMPONENTS = 3
 READ_ON = "More: inspect --full, --html FILE, --tensors, --stats, --fits 24GB, --diff OTHER"
@@ -26,16 +30,31 @@ Lines = list[Text]
 
 
 def print_report(
-    report: Report, console: Console, *, full: bool = False, tensors: bool = False
+    report: Report,
+    console: Console,
+    *,
+    history: RunHistory | None = None,
+    full: bool = False,
+    tensors: bool = False,
 ) -> None:
     """Print the short report, or what an option asked for; a line that is too long is not cut."""
-    for line in report_lines(report, console.width, full=full, tensors=tensors):
+    for line in report_lines(report, console.width, history=history, full=full, tensors=tensors):
         console.print(line, crop=False, no_wrap=True, overflow="ignore")
 
 
-def report_lines(report: Report, width: int, *, full: bool = False, tensors: bool = False) -> Lines:
-    """The lines for a terminal of ``width`` columns; only a number makes one longer than that."""
-    document = build_document(report, tensors=tensors)
+def report_lines(
+    report: Report,
+    width: int,
+    *,
+    history: RunHistory | None = None,
+    full: bool = False,
+    tensors: bool = False,
+) -> Lines:
+    """The lines for a terminal of ``width`` columns; only a number makes one longer than that.
+
+    The whole report has the ``history`` of a run too.
+    """
+    document = build_document(report, history=history, layers=full, tensors=tensors)
     if full:
         lines = _heading(document, width)
         for section in document.sections:

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from minilm.checkpoint import load_model, save_weights
 from minilm.model.transformer import next_token_loss
@@ -26,6 +25,7 @@ from minilm.training.evaluation import Validation, evaluate, sample
 from minilm.training.loggers import Logs
 from minilm.training.lr_schedule import batch_shape
 from minilm.training.optimizers import add_l1_gradient, make_optimizers, matrices, set_rates
+from minilm.training.progress_bar import progress_bar, show_readings
 from minilm.training.resume_state import Progress, restore_state
 from minilm.training.setup import RunSpec
 from minilm.training.signals import StopRequest
@@ -93,11 +93,11 @@ class Trainer:
                     tensorboard=self.config.tensorboard,
                 )
             ) as logs,
-            self._bar() as bar,
+            progress_bar(self.config.max_steps, self.progress.step) as self.bar,
         ):
-            return self._run(logs, bar)
+            return self._run(logs)
 
-    def _run(self, logs: Logs, bar: tqdm[Any]) -> StopReason:
+    def _run(self, logs: Logs) -> StopReason:
         progress, config = self.progress, self.config
         while True:
             reason = self._limit_reached()
@@ -121,7 +121,7 @@ class Trainer:
                 # What was saved last is the last known to be good.
                 return StopReason.NON_FINITE_LOSS
             self._step()
-            bar.update(1)
+            self.bar.update(1)
             if progress.step % config.log_every == 0 or progress.step == config.max_steps:
                 line = self._metrics_line()
                 if line is None:
@@ -129,7 +129,7 @@ class Trainer:
                 logs.metrics(self._stamp() | line | self.throughput.reading(progress.tokens))
                 self._announce_duration()
                 self._watch_for_spikes(line["train_loss"])
-                bar.set_postfix_str(self._postfix(line["train_loss"]))
+                self._show_readings(line["train_loss"])
 
     def _step(self) -> None:
         """One update. Nothing is read back from the device."""
@@ -203,6 +203,7 @@ class Trainer:
         An evaluation that a signal ended is as if it had not begun: the resumed run makes it whole.
         """
         progress = self.progress
+        show_readings(self.bar, ["evaluating"])
         with self.throughput.paused(progress.tokens):
             validation = self._evaluate(self.config.eval_tokens)
             if validation is None:
@@ -217,6 +218,7 @@ class Trainer:
                 logs.sample({"step": progress.step, "text": text})
             if not self.save(validation if self._record(validation) else None):
                 return False
+        self._show_readings()
         logger.info(
             f"step {progress.step:>6}   validation loss {validation.loss:.4f}   "
             f"{validation.bits_per_byte:.3f} bits a byte   {self.throughput.rate:,.0f} tokens/s"
@@ -350,20 +352,11 @@ class Trainer:
             "seconds": round(self.throughput.seconds(), 3),
         }
 
-    def _bar(self) -> tqdm[Any]:
-        return tqdm(
-            total=self.config.max_steps,
-            initial=self.progress.step,
-            unit="step",
-            disable=None,  # silent unless stderr is a terminal
-            dynamic_ncols=True,
-            bar_format="{percentage:3.0f}%|{bar:8}| {n_fmt}/{total_fmt} {remaining} left{postfix}",
-        )
-
-    def _postfix(self, loss: float) -> str:
+    def _show_readings(self, loss: float | None = None) -> None:
+        """Show the latest values in the bar; after an evaluation there is no loss of later steps yet."""
         best, utilisation = self.progress.best_val_loss, self.throughput.utilisation()
-        parts = [f"loss {loss:.3f}"]
-        parts += [] if best is None else [f"best val {best:.3f}"]
-        parts += [f"{self.throughput.rate / 1000:.1f}k tok/s"]
-        parts += [] if utilisation is None else [f"MFU {utilisation:.0%}"]
-        return " ".join(parts)
+        readings = [] if loss is None else [f"loss {loss:.3f}"]
+        readings += [] if best is None else [f"best val {best:.3f}"]
+        readings += [f"{self.throughput.rate / 1000:.1f}k tok/s"]
+        readings += [] if utilisation is None else [f"MFU {utilisation:.0%}"]
+        show_readings(self.bar, readings)

@@ -82,7 +82,7 @@ def test_a_run_folder_holds_what_is_documented(auto_run: Path, text_file: Path) 
         *("steps", "tokens", "seconds", "best_val_loss", "best_val_bits_per_byte"),
         *("stopped_because", "parameters", "device", "dtype", "tokens_per_second", "data"),
         *("model_flops_utilisation", "peak_flops", "energy_joules", "loss_spikes"),
-        *("minilm", "torch", "seed", "val_dtype", "best_val_tokens", "best_step"),
+        *("minilm", "torch", "seed", "val_dtype", "best_val_tokens", "best_step", "date"),
     }
     assert set(summary["data"]) == {"source", "bytes", "sha256", "train_tokens", "val_tokens"}
 
@@ -93,7 +93,11 @@ def test_python_leaves_samples_and_a_page_as_the_shell_does(auto_run: Path) -> N
     assert all(line["text"] for line in samples)
     page = (auto_run / "report.html").read_text(encoding="utf-8")
     assert "Samples through time" in page
-    assert "4,984" in page  # parameters
+    summary = json.loads((auto_run / "summary.json").read_text())
+    assert f">{summary['parameters']:,}</output>" in page
+    assert "Statistics" in page
+    assert f"{summary['best_val_loss']:.4f} nats a token" in page
+    assert summary["date"][:10] in page
 
 
 def test_metrics_have_the_documented_fields_and_the_loss_falls(auto_run: Path) -> None:
