@@ -1,4 +1,4 @@
-"""Architectures that minilm also runs: what they add to their Layout, and which of them holds a model.
+"""Architectures that minilm also runs: what they add to their Layout, and which can represent a model.
 
 Sizes, biases, ties and windows are read off the Layout that a config.json declares, and tensors are
 matched by their components (`tensor_map`), so that an `Architecture` has only what a Layout leaves open.
@@ -27,7 +27,7 @@ Check = Callable[[ModelConfig], list[UnsupportedField]]
 class GgufGraph(NamedTuple):
     """What llama.cpp's graph for an architecture fixes, whatever a file says.
 
-    ``activations`` are those that it computes. ``adjacent_rotary``: RoPE turns neighbouring elements, not
+    ``activations`` are those that it computes. ``adjacent_rotary``: RoPE rotates neighbouring elements, not
     halves of a head. ``assumed_bias`` is the field of config.json whose biases it reads though a model has
     none. ``head_dim`` and ``parallel_residual``: these keys are always there.
     """
@@ -76,7 +76,7 @@ class Architecture(NamedTuple):
 
 
 def find_exportable(config: ModelConfig) -> Architecture:
-    """The first architecture that can hold ``config``; ConfigError naming the field in the way."""
+    """The first architecture that can represent ``config``; ConfigError naming the field in the way."""
     candidates = [(each.unsupported_fields(config), each) for each in _architectures()]
     unsupported, architecture = min(candidates, key=lambda candidate: len(candidate[0]))
     if unsupported:

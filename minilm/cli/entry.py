@@ -6,8 +6,10 @@ import contextlib
 import errno
 import io
 import os
+import re
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -21,6 +23,7 @@ DONE, CHECK_FAILED, BAD_INPUT = 0, 1, 2
 def run_command(command: Callable[[], int]) -> int:
     """Run ``command``; what a user can cause is one `error:` line and 2, a signal 128 + its number."""
     _accept_any_text()
+    _wait_passively()
     try:
         with _interrupts_enabled():
             try:
@@ -35,7 +38,7 @@ def run_command(command: Callable[[], int]) -> int:
         return 128 + signal.SIGPIPE
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        expected = "room to write; free some space, then --resume goes on with a run that has begun"
+        expected = "room to write; free some space, then --resume continues a run that has begun"
         if not full:
             expected = "a path that can be read and written"
         where, came = error.filename or "standard output", error.strerror or str(error)
@@ -54,6 +57,27 @@ def run_command(command: Callable[[], int]) -> int:
         if stopped.args:
             print(stopped, file=sys.stderr)
         return 128 + int(getattr(stopped, "signum", signal.SIGINT))
+
+
+def _wait_passively() -> None:
+    """Before torch is loaded: OpenMP's threads sleep while they wait for each other.
+
+    By default they spin, and where another process has one of the cores a thread spins for as long as
+    that runs: training was 20 to 70 times slower (docs/performance.md, "A busy machine").
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+def process_started() -> float:
+    """When this process started, by time.monotonic(); now on systems without /proc."""
+    now = time.monotonic()
+    try:
+        with open("/proc/self/stat", encoding="ascii", errors="replace") as stream:
+            fields = stream.read().rpartition(")")[2].split()
+        started = int(fields[19]) / os.sysconf("SC_CLK_TCK")  # proc(5), field 22: ticks after boot
+        return now - (time.clock_gettime(time.CLOCK_BOOTTIME) - started)
+    except (OSError, AttributeError, ValueError, IndexError):
+        return now
 
 
 @contextlib.contextmanager
@@ -97,12 +121,38 @@ def parse_arguments(
     except SystemExit as stop:
         if not stop.code:
             raise
-        message: list[str] = []
-        for line in captured.getvalue().splitlines():
-            text = line.strip("│ ")
-            if text.startswith("─"):
-                break  # below the rule come hints
-            if text and not text.startswith("╭"):
-                message.append(text)
-        first = " ".join(message).rstrip(".") or "these arguments cannot be read"
-        raise InputError("arguments", first, f"what {program} --help lists") from None
+        raise _arguments_error(captured.getvalue(), arguments, program) from None
+
+
+# tyro's messages, and the types that it names in them.
+_WRONG_VALUE = re.compile(
+    r"Error parsing (\S+): no type matching \{None\}\|(\w+) .* from \['(.*?)'\]"
+)
+_WRONG_CHOICE = re.compile(
+    r"invalid choice '(.*?)' for argument '(\S+)'\. Expected one of \((.*?)\)"
+)
+_EXPECTED = {"INT": "a whole number", "FLOAT": "a number"}
+
+
+def _arguments_error(message: str, arguments: Sequence[str], program: str) -> InputError:
+    """tyro's box as one line that names the option as it was given."""
+    lines = [line.strip("│╭╮╰╯ ") for line in message.splitlines()]
+    rules = [i for i, line in enumerate(lines) if i and line.startswith("─")] or [len(lines)]
+    first = " ".join(line for line in lines[: rules[0]] if line and not line.startswith("─"))
+    expected = f"what {program} --help lists"
+
+    def given(aliases: str) -> str:
+        options = {argument.partition("=")[0].replace("_", "-") for argument in arguments}
+        return next((name for name in aliases.split("/") if name in options), aliases)
+
+    if match := _WRONG_VALUE.search(first):
+        aliases, kind, value = match.groups()
+        return InputError(given(aliases), value, _EXPECTED.get(kind, kind))
+    if match := _WRONG_CHOICE.search(first):
+        value, aliases, listed = match.groups()
+        choices = sorted(set(listed.replace("'", "").split(", ")) - {"None"})
+        return InputError(given(aliases), value, f"one of {', '.join(choices)}")
+    nearest = [line for line in lines[rules[0] :] if line.startswith("--")]
+    if nearest:
+        expected = f"perhaps {nearest[0].split()[0].rstrip(',')}, or {expected}"
+    return InputError("arguments", first.rstrip(".") or "cannot be read", expected)

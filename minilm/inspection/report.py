@@ -38,11 +38,15 @@ class Witnesses:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One witness compared with another: tensor by tensor (names and shapes), or the totals alone."""
+    """One witness compared with another: tensor by tensor (names and shapes), or the totals alone.
+
+    ``assumed`` tensors of the witness were not decoded, and have the shapes of the reference.
+    """
 
     witness: WitnessName
     reference: WitnessName
     by: Literal["names", "totals"]
+    assumed: int = 0
 
 
 @dataclass(frozen=True)
@@ -167,6 +171,9 @@ class Report:
             text = f"verified, name by name: {' = '.join((reference, *by_names))}"
             if by_totals:
                 text += f"; by totals: {' = '.join(by_totals)}"
+        assumed = sum(comparison.assumed for comparison in self.comparisons)
+        if assumed:
+            text += f"; {assumed:,} tensor{'s' if assumed > 1 else ''} not decoded"
         return Verdict("verified", text)
 
     def to_json(self, *, tensors: bool = False) -> dict[str, Any]:

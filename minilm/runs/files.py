@@ -122,7 +122,7 @@ def last_summary(run_dir: Path) -> dict[str, Any]:
 
 
 def finished_summary(run_dir: Path) -> dict[str, Any] | None:
-    """The summary.json of a run that reached its end; None for one that can go on."""
+    """The summary.json of a run that reached its end; None for one that can be resumed."""
     summary = last_summary(run_dir)
     try:
         return summary if StopReason(summary.get("stopped_because")).is_final else None

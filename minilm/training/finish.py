@@ -59,6 +59,7 @@ def _summary(trainer: Trainer, reason: StopReason) -> dict[str, Any]:
     import torch
 
     spec, progress, throughput = trainer.spec, trainer.progress, trainer.throughput
+    best = trainer.best()
     rate = throughput.average(progress.tokens)
     if not rate and spec.saved is not None:  # nothing was left to train: the rate is what it was
         before = run_files.last_summary(spec.run_dir).get("tokens_per_second")
@@ -67,8 +68,10 @@ def _summary(trainer: Trainer, reason: StopReason) -> dict[str, Any]:
         "steps": progress.step,
         "tokens": progress.tokens,
         "seconds": round(throughput.seconds(), 3),
-        "best_val_loss": progress.best_val_loss,
-        "best_val_bits_per_byte": progress.best_val_bits_per_byte,
+        "best_val_loss": best.loss if best else None,
+        "best_val_bits_per_byte": best.bits_per_byte if best else None,
+        "best_val_tokens": best.tokens if best else None,
+        "best_step": progress.best_step,
         "stopped_because": reason,
         "parameters": sum(parameter.numel() for parameter in spec.model.parameters()),
         "device": spec.runtime.device.type,

@@ -59,6 +59,7 @@ class Progress:
     loss_spikes: int = 0
     best_val_loss: float | None = None
     best_val_bits_per_byte: float | None = None
+    best_val_tokens: int = 0
     best_step: int = 0
     evaluations_since_best: int = 0
     evaluated_step: int = -1
@@ -136,7 +137,7 @@ def read_state(run_dir: Path) -> SavedState:
             failures[path] = error
             continue
         for failure in failures.values():
-            logger.warning(f"{failure}: going on from {path.name}")
+            logger.warning(f"{failure}: resuming from {path.name}")
         return replace(saved, damaged=tuple(failures))
     if failures:
         raise next(iter(failures.values()))
@@ -197,7 +198,7 @@ def restore_state(saved: SavedState, model: nn.Module, optimizers: Optimizers) -
             saved.path,
             f"{name} {stored.get(name, 'absent')}",
             f"{expected.get(name, 'no such tensor')}",
-            "the state is damaged: remove it to go on from an older one, or start a new run with "
+            "the state is damaged: remove it to resume from an older one, or start a new run with "
             "--init-from this one to keep its weights",
         )
     weights = _under("model.", saved.tensors)
