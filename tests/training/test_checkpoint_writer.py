@@ -94,7 +94,7 @@ def test_a_damaged_state_gives_way_to_the_one_before(
     newest, older = state_files(tmp_path)
     newest.write_bytes(newest.read_bytes()[:-1])
     assert read_state(tmp_path).progress.step == 5
-    assert "going on from step-000000005.safetensors" in caplog.text
+    assert "resuming from step-000000005.safetensors" in caplog.text
     older.write_bytes(b"")
     with pytest.raises(FormatError, match=r"step-000000006\.safetensors"):
         read_state(tmp_path)
