@@ -16,17 +16,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 # The dependencies of pyproject.toml, by the names they are imported by.
 DEPENDENCIES = (
-    *(
-        "einops",
-        "filelock",
-        "jinja2",
-        "numpy",
-        "plotly",
-        "rich",
-        "safetensors",
-        "tokenizers",
-        "torch",
-    ),
+    *("einops", "jinja2", "numpy", "plotly", "rich", "safetensors", "tokenizers", "torch"),
     *("tqdm", "tyro"),
 )
 
