@@ -16,8 +16,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 # The dependencies of pyproject.toml, by the names they are imported by.
 DEPENDENCIES = (
-    *("einops", "filelock", "jinja2", "numpy", "rich", "safetensors", "tokenizers", "torch"),
-    *("tqdm", "tyro"),
+    *("einops", "jinja2", "numpy", "rich", "safetensors", "tokenizers", "torch", "tqdm", "tyro"),
 )
 
 

@@ -66,7 +66,7 @@ def test_a_signal_ends_it_after_the_batch(monkeypatch: pytest.MonkeyPatch) -> No
         return loss(*arguments)
 
     monkeypatch.setattr(evaluation, "next_token_loss", signalled)
-    assert evaluation.evaluate(model, dataset(10_000), 16, runtime, stop) is None
+    assert evaluation.evaluate(model, dataset(10_000), 16, runtime, stop=stop) is None
     assert len(batches) == 3
     assert model.training
 

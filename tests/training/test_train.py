@@ -741,10 +741,10 @@ def test_a_signal_in_an_evaluation_saves_and_the_resumed_run_makes_it_whole(
     whole = go("whole").run_dir
     evaluate = trainer.evaluate
 
-    def interrupted(*arguments: Any) -> Validation | None:
+    def interrupted(*arguments: Any, **options: Any) -> Validation | None:
         if steps() == steps_before:
             os.kill(os.getpid(), signal.SIGTERM)
-        return evaluate(*arguments)
+        return evaluate(*arguments, **options)
 
     def steps() -> int:
         lines = read_metrics(folder / "metrics.jsonl")
