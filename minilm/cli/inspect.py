@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -40,6 +41,7 @@ def _run(arguments: Sequence[str] | None, program: str) -> int:
     options = _parser(program).parse_args(arguments)
     if len(options.targets) > 1 and (options.html or options.diff):
         raise InputError("arguments", f"{len(options.targets)} targets", "one for --html or --diff")
+    _check_outputs(options)
     reports, status = [], DONE
     for target in options.targets:
         try:
@@ -53,6 +55,23 @@ def _run(arguments: Sequence[str] | None, program: str) -> int:
     if not all(_passed(report) for report in reports):
         return max(status, CHECK_FAILED)
     return status
+
+
+def _check_outputs(options: argparse.Namespace) -> None:
+    """Raise InputError where one output would replace another one, or a file that is inspected."""
+    from minilm import files
+
+    inputs = (*options.targets, *([options.diff] if options.diff else ()))
+    paths = [os.path.realpath(name) for name in inputs if os.path.exists(name)]
+    for option in ("json", "markdown", "html"):
+        name = getattr(options, option)
+        if name in (None, "-") or not files.is_replaceable(Path(name)):
+            continue
+        path = os.path.realpath(name)
+        if path in paths:
+            came = f"{name}, which is a target or another output"
+            raise InputError(f"--{option}", came, "a file of its own")
+        paths.append(path)
 
 
 def _report(target: str, options: argparse.Namespace) -> Report:

@@ -299,6 +299,17 @@ def test_shards_and_torch_files_are_read_too(tmp_path: Path, name: str, form: st
     assert all(torch.equal(first[name], last[name]) for name in first)
 
 
+@pytest.mark.parametrize("to", ["huggingface", "gguf"])
+def test_a_loop_of_links_is_refused_and_stays(
+    tiny_run: Path, tmp_path: Path, capsys: Capture, to: str
+) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to("loop")
+    line = error(capsys, tiny_run, "--to", to, "--out", loop)
+    assert line.startswith(f"{loop}: Too many levels of symbolic links")
+    assert os.listdir(tmp_path) == ["loop"]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_the_dtype_is_kept(tmp_path: Path, dtype: torch.dtype) -> None:
     source = make_run(tmp_path / "run", SHAPES["gpt2"][1], dtype)
