@@ -55,6 +55,7 @@ def build_document(report: Report, *, tensors: bool = False) -> Document:
         about=format_count(report.parameters.total),
         status=report.verdict.status,
         verdict=one_line(report.verdict.text),
+        brief_verdict=one_line(report.verdict.brief),
         sections=tuple(section for section in sections if section is not None),
     )
 
