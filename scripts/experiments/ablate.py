@@ -21,6 +21,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[0] = str(ROOT)
 
+from scripts import check_dependencies  # noqa: E402
+
+check_dependencies()
+
 from scripts.experiments.ablation_cases import CASES, CORPORA, MODEL, digest, train_settings  # noqa: E402
 from scripts.experiments.ablation_page import write_page  # noqa: E402
 

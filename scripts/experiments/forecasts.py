@@ -17,6 +17,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[0] = str(ROOT)
 
+from scripts import check_dependencies  # noqa: E402
+
+check_dependencies()
+
 from minilm import files  # noqa: E402
 from minilm.runs.files import METRICS  # noqa: E402
 from minilm.runs.forecast import forecast  # noqa: E402

@@ -26,6 +26,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[0] = str(ROOT)
 
+from scripts import check_dependencies  # noqa: E402
+
+check_dependencies()
+
 from minilm.checkpoint import load  # noqa: E402
 from minilm.errors import InputError  # noqa: E402
 from minilm.runs.logs import read_metrics, read_samples  # noqa: E402

@@ -21,6 +21,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[0] = str(ROOT)
 
+from scripts import check_dependencies  # noqa: E402
+
+check_dependencies()
+
 from minilm import files  # noqa: E402
 from scripts.benchmarks.training import MOST_PARAMETERS, PEER_BATCH, REACH  # noqa: E402
 from scripts.benchmarks.training import SHAPES as BENCH_SHAPES  # noqa: E402

@@ -73,6 +73,27 @@ def test_an_interpreter_without_the_dependencies_names_the_one_to_use(
         )
 
 
+PROGRAMS = [
+    str(path.relative_to(ROOT))
+    for folder in ("tools", "experiments")
+    for path in sorted((ROOT / "scripts" / folder).glob("*.py"))
+    if "__main__" in path.read_text(encoding="utf-8")
+]
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_program_without_the_dependencies_names_the_interpreter_to_use(
+    program: str, checkout: Path, cache: Path
+) -> None:
+    done = run(["-S", "-E", "-s", program], checkout, cache)
+    assert (done.returncode, done.stdout) == (2, "")
+    python = ".venv/bin/python"
+    assert done.stderr == (
+        "error: this Python lacks torch and 9 other dependencies: "
+        f"use {python} {program}, or run: . .venv/bin/activate\n"
+    )
+
+
 def test_without_an_environment_it_says_how_one_is_made(checkout: Path, cache: Path) -> None:
     (checkout / ".venv" / "bin" / "python").unlink()
     done = run(["-S", "-E", "-s", "scripts/train.py"], checkout, cache)
