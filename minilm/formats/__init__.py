@@ -33,6 +33,11 @@ def read(path: Path) -> Header:
     return read_safetensors(path)
 
 
+def is_gguf(path: Path) -> bool:
+    """Whether `read` takes the weights file for GGUF, which has its configuration in itself."""
+    return _container(path) == "gguf"
+
+
 def _container(path: Path) -> str:
     name = path.name
     if name.endswith(".index.json"):

@@ -149,7 +149,7 @@ def _open_folder(name: str, path: Path) -> Target:
 
 def _open_weights(name: str, path: Path) -> Target:
     header = _read_header(path)
-    if path.suffix == ".gguf":
+    if formats.is_gguf(path):
         return _gguf_target(name, header)
     config = path.parent / run_files.CONFIG
     if not config.is_file():

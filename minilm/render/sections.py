@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from minilm.config.applicable import applicable_settings
+from minilm.config.applicable import applicable_settings, without_expert_fields
 from minilm.inspection.report import FormulaReport, Report
 from minilm.ledger.symbols import letter_meaning
 from minilm.render.cells import bar_lengths, format_shape, number_columns
@@ -234,9 +234,12 @@ def _quantization(report: Report) -> Section | None:
 
 def _hyperparameters(report: Report) -> Section | None:
     groups: Mapping[str, Mapping[str, Any]] = report.hyperparameters
+    text = "Hyperparameters are set before training."
     if report.architecture == run_files.FAMILY:
+        text += " One without an effect here is not listed."
         groups = applicable_settings(groups)
-    text = "Hyperparameters are set before training. One without an effect here is not listed."
+    elif report.formula is not None and "E" not in report.formula.symbols:
+        groups = {name: without_expert_fields(fields) for name, fields in groups.items()}
     tables = tuple(
         Table(
             (Column(one_line(name)), Column("value", "code")),

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 import minilm
+from minilm import files
 from minilm.inspection import extras
 from minilm.inspection.inspector import inspect_with_sources
 from minilm.inspection.report import Component, Report
@@ -144,10 +145,37 @@ def test_hyperparameters_that_do_not_apply_are_not_listed(tiny_run: Path) -> Non
     assert "growth_fraction" not in [row["training"] for row in training]
 
 
+@pytest.mark.parametrize("first_dense", [2, 1])
+def test_fields_of_experts_are_listed_where_there_are_experts(
+    tmp_path: Path, first_dense: int
+) -> None:
+    fields = {
+        "model_type": "deepseek_v3",
+        "vocab_size": 64,
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "first_k_dense_replace": first_dense,
+        "num_nextn_predict_layers": 0,
+        "n_group": 1,
+        "attention_group_size": 3,
+        "n_routed_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 8,
+    }
+    files.write_json(tmp_path / "config.json", fields)
+    names = {row["model"] for row in rows(section(minilm.inspect(tmp_path), "hyperparameters"))}
+    of_experts = {"n_routed_experts", "num_experts_per_tok", "moe_intermediate_size", "n_group"}
+    assert names == fields.keys() - (of_experts if first_dense == 2 else set())
+
+
 def test_every_hyperparameter_of_another_program_is_listed(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "gpt2", "rope_theta": 3, "position": 1}')
     names = [row["model"] for row in rows(section(minilm.inspect(tmp_path), "hyperparameters"))]
     assert names == ["model_type", "rope_theta", "position"]
+    claim = "One without an effect here is not listed."
+    for target, claimed in ((tmp_path, False), ("gpt2", True)):
+        (text,) = paragraphs(section(minilm.inspect(target), "hyperparameters"))
+        assert text.endswith(claim) == claimed
 
 
 def test_letters_that_are_in_no_formula_are_details() -> None:
