@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from minilm.config.applicable import applicable_settings, without_expert_fields
 from minilm.inspection.report import FormulaReport, Report
-from minilm.ledger.symbols import letter_meaning
-from minilm.render.cells import bar_lengths, format_shape, number_columns
+from minilm.render.cells import bar_lengths, format_letters, format_shape, number_columns
 from minilm.render.component_groups import fold_components
 from minilm.render.cost_sections import compute_section, memory_section
 from minilm.render.document import (
@@ -172,12 +171,13 @@ def _formula(report: Report) -> Section | None:
 
 
 def _letters(formula: FormulaReport, family: str, *, in_formula: bool) -> str:
-    """V=50257 vocabulary  d=768 model width: letters with their value and meaning."""
-    return "  ".join(
-        one_line(f"{letter}={value} {letter_meaning(letter, family)}".rstrip())
+    """The letters that are in the formula, or those that are not."""
+    symbols = {
+        letter: value
         for letter, value in formula.symbols.items()
         if (letter in formula.pretty) == in_formula
-    )
+    }
+    return format_letters(symbols, family)
 
 
 def _other_letters(formula: FormulaReport, family: str) -> list[Code]:
