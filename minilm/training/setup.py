@@ -307,7 +307,7 @@ def _complete(
         f"in {runtime.dtype_name}{', compiled' if runtime.compile else ''}"
     )
     logger.info(_plan(model.config, config, dataset))
-    return RunSpec(run_dir, model, config, dataset, source, runtime, saved)
+    return RunSpec(run_dir, model, config, dataset, source, runtime=runtime, saved=saved)
 
 
 def _plan(model: ModelConfig, config: TrainConfig, dataset: Dataset) -> str:

@@ -49,24 +49,32 @@ class Run:
 
 LONGER = {"steps": {"steps": 2 * STEPS}, "parameters": {"num_layers": 2 * MODEL["num_layers"]}}
 RUNS = (
-    Run("tinyshakespeare, characters", "file", "char", None, 1_000_000, 110_000, LONGER),
+    Run(
+        "tinyshakespeare, characters",
+        source="file",
+        tokenizer="char",
+        vocab_size=None,
+        training_characters=1_000_000,
+        validation_characters=110_000,
+        changes=LONGER,
+    ),
     Run(
         "2,000,000 characters of the library, BPE of 1,024",
-        "stdlib",
-        "bpe",
-        1024,
-        1_900_000,
-        100_000,
-        LONGER,
+        source="stdlib",
+        tokenizer="bpe",
+        vocab_size=1024,
+        training_characters=1_900_000,
+        validation_characters=100_000,
+        changes=LONGER,
     ),
     Run(
         "50,000 characters of tinyshakespeare, seen 8 times",
-        "file",
-        "char",
-        None,
-        50_000,
-        50_000,
-        {"data": {"times": 2}, "regularisation": {"dropout": 0.2}},
+        source="file",
+        tokenizer="char",
+        vocab_size=None,
+        training_characters=50_000,
+        validation_characters=50_000,
+        changes={"data": {"times": 2}, "regularisation": {"dropout": 0.2}},
     ),
 )
 NAMES = {
