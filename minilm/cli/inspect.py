@@ -69,8 +69,8 @@ def _check_outputs(options: argparse.Namespace) -> None:
             continue
         path = os.path.realpath(name)
         if path in paths:
-            came = f"{name}, which is a target or another output"
-            raise InputError(f"--{option}", came, "a file of its own")
+            text = f"{name}, which is a target or another output"
+            raise InputError(f"--{option}", text, "a file of its own")
         paths.append(path)
 
 

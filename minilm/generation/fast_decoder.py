@@ -325,8 +325,8 @@ def _type_name(module: nn.Module | None) -> str:
     return "no module" if module is None else type(module).__name__
 
 
-def _split(linear: nn.Linear) -> SplitLinear:
-    return SplitLinear(linear.weight, linear.bias)
+def _split(layer: nn.Linear) -> SplitLinear:
+    return SplitLinear(layer.weight, layer.bias)
 
 
 def _norm(module: nn.LayerNorm | nn.RMSNorm) -> Callable[[Tensor], Tensor]:

@@ -161,7 +161,7 @@ def curve(values: Sequence[float], width: int = 40) -> str:
         sum(values[i : i + size]) / len(values[i : i + size]) for i in range(0, len(values), size)
     ]
     low, high = min(means), max(means)
-    blocks = "▁▂▃▄▅▆▇█"
-    scale = (len(blocks) - 1) / (high - low) if high > low else 0.0
-    line = "".join(blocks[round((mean - low) * scale)] for mean in means)
+    glyphs = "▁▂▃▄▅▆▇█"
+    scale = (len(glyphs) - 1) / (high - low) if high > low else 0.0
+    line = "".join(glyphs[round((mean - low) * scale)] for mean in means)
     return f"{values[0]:.3f} {line} {values[-1]:.3f}"

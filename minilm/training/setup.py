@@ -128,8 +128,8 @@ def new_run(
     dataset = _prepare(corpus, source, kind, vocab_size, config, model_config)
     least = dataset.tokenizer.vocab_size
     if model.get("vocab_size", least) < least:
-        asked = model["vocab_size"]
-        raise ConfigError("vocab_size", f"{asked}", f"at least the tokenizer's {least}")
+        vocab_size = model["vocab_size"]
+        raise ConfigError("vocab_size", f"{vocab_size}", f"at least the tokenizer's {least}")
     config, dropout = fit_to_text(
         config,
         model_config,

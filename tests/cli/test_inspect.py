@@ -296,9 +296,9 @@ def test_an_interrupt_while_it_imports_is_silent(script: str, stage: str, cache:
             if line.rstrip().endswith(f" {stage}"):
                 process.send_signal(signal.SIGINT)
                 break
-        said = [line for line in process.stderr if not line.startswith("import time:")]
+        messages = [line for line in process.stderr if not line.startswith("import time:")]
     assert process.returncode in (-signal.SIGINT, 128 + signal.SIGINT)
-    assert said == []
+    assert messages == []
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,8 @@ NAMES = ("gpt2", "llama-3-70b")
 
 
 def with_fits(name: str, budget: int, *, context: int | None = None) -> Report:
-    found = fits(layout(PRESETS[name].model_config()), budget, context=context)
-    return replace(minilm.inspect(name), fits=found)
+    config = PRESETS[name].model_config()
+    return replace(minilm.inspect(name), fits=fits(layout(config), budget, context=context))
 
 
 def fits_of(report: Report) -> tuple[Fit, ...]:

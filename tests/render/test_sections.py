@@ -20,8 +20,8 @@ from minilm.render.sections import build_document, components_section
 
 
 def section(report: Report, key: str) -> Section:
-    (found,) = [each for each in build_document(report).sections if each.key == key]
-    return found
+    (match,) = [each for each in build_document(report).sections if each.key == key]
+    return match
 
 
 def rows(section: Section, number: int = 0) -> list[dict[str, str]]:
@@ -79,14 +79,14 @@ def test_statistics(tmp_path: Path) -> None:
 def test_difference(tmp_path: Path) -> None:
     a = save(tmp_path / "a.safetensors", w=torch.zeros(2, 2), gone=torch.ones(1), s=torch.ones(2))
     b = save(tmp_path / "b.safetensors", w=torch.eye(2), new=torch.ones(1), s=torch.ones(3))
-    found = section(
+    differences = section(
         extras.with_difference(inspect_with_sources(a), inspect_with_sources(b), None), "difference"
     )
-    assert paragraphs(found) == ["They differ; 0 of 1 compared tensors are identical."]
-    assert listing(found, "added (1)") == ("new",)
-    assert listing(found, "removed (1)") == ("gone",)
-    assert rows(found, 0) == [{"reshaped": "s", "before (A)": "2", "after (B)": "3"}]
-    change, total = rows(found, 1)
+    assert paragraphs(differences) == ["They differ; 0 of 1 compared tensors are identical."]
+    assert listing(differences, "added (1)") == ("new",)
+    assert listing(differences, "removed (1)") == ("gone",)
+    assert rows(differences, 0) == [{"reshaped": "s", "before (A)": "2", "after (B)": "3"}]
+    change, total = rows(differences, 1)
     assert (change["change of"], change["same bits"], change["rank"]) == ("w", "50.0%", "2")
     assert total["change of"] == "total"
     same = section(
@@ -99,14 +99,14 @@ def test_difference(tmp_path: Path) -> None:
 def test_what_fits() -> None:
     report = extras.with_fits(inspect_with_sources("gpt2"), "1GB", context=None, batch=1)
     assert report.fits is not None
-    found = rows(section(report, "fits"))
-    assert len(found) == len(report.fits)
-    for row, fit in zip(found, report.fits, strict=True):
+    fit_rows = rows(section(report, "fits"))
+    assert len(fit_rows) == len(report.fits)
+    for row, fit in zip(fit_rows, report.fits, strict=True):
         assert row["fits"] == ("yes" if fit.fits else "no")
         assert row["max context"] == (f"{fit.max_context:,}" if fit.max_context else "none")
-    assert found[0]["use"] == "inference, float32"
-    assert found[0]["weights"] == "474.7 MiB"
-    assert {"yes", "no"} == {row["fits"] for row in found}
+    assert fit_rows[0]["use"] == "inference, float32"
+    assert fit_rows[0]["weights"] == "474.7 MiB"
+    assert {"yes", "no"} == {row["fits"] for row in fit_rows}
 
 
 def test_reconciliation() -> None:

@@ -221,12 +221,14 @@ def test_resume_refuses_what_would_change_the_run(go: Any, cache: Path, tmp_path
         resume(folder, settings={"max_steps": 20}, cache=cache)
     newest.write_bytes(whole)
     name = "optimizer.final_norm.weight.exp_avg"
-    for tensor, found in (
+    for tensor, dtype_and_size in (
         (torch.zeros(3), r"\('float32', 3\)"),
         (torch.zeros(16, dtype=torch.int64), r"\('int64', 16\)"),
     ):
         damage_state(newest, lambda tensors, tensor=tensor: tensors.update({name: tensor}))
-        with pytest.raises(FormatError, match=rf"exp_avg {found}, expected \('float32', 16\)"):
+        with pytest.raises(
+            FormatError, match=rf"exp_avg {dtype_and_size}, expected \('float32', 16\)"
+        ):
             resume(folder, settings={"max_steps": 20}, cache=cache)
     for progress in (
         *('{"step": "5"}', '{"step": -5}', '{"seconds": null}', "[]", "{"),
