@@ -58,7 +58,7 @@ def _run(options: Arguments) -> int:
             path.mkdir()
             if options.to == "minilm":
                 import_run(source, path)
-                written = "run"
+                written = "minilm run"
             else:
                 written = export(source, path)
                 files.write_bytes(path / "README.md", card(source, _name(out), written).encode())

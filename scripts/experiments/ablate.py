@@ -80,7 +80,7 @@ def _run(each: dict[str, Any]) -> dict[str, Any]:
 
 
 def run(case: str, corpus: str, seed: int, data: str) -> dict[str, Any]:
-    """Train one case; what came of it."""
+    """Train one case; its result."""
     from minilm.model.transformer import Transformer
     from minilm.training import setup
     from minilm.training.train import train

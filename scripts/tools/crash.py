@@ -80,7 +80,7 @@ def main() -> int:
 
 
 def prove(folder: Path, *, times: int, faults: list[str], steps: int, seed: int) -> dict[str, Any]:
-    """What was done and what came of it; the lists are empty when all is well."""
+    """What was done, and its results; the lists are empty when all is well."""
     data = folder / "data.txt"
     grammar = random.Random(0)
     data.write_text("".join(grammar.choice(["the cat ", "a dog\n", "sat. "]) for _ in range(8000)))

@@ -221,7 +221,9 @@ def test_what_begins_and_ends_a_text_is_kept(tmp_path: Path, capsys: Capture, en
     hf_folder = tmp_path / "hf"
     assert main([str(tmp_path / "run"), "--to", "huggingface", "--out", str(hf_folder)]) == 0
     with_begin(hf_folder, ends)
+    capsys.readouterr()
     assert main([str(hf_folder), "--to", "minilm", "--out", str(tmp_path / "back")]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'back'}: minilm run\n"
     tokenizer = load(tmp_path / "back").tokenizer
     assert tokenizer.encode_prompt("ab") == [257, 97, 98]
     assert tokenizer.end_of_text == 258

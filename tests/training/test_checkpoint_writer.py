@@ -1,4 +1,4 @@
-"""Saving beside the training: copies, the order of writing, what is kept, and failures that are heard."""
+"""Saving beside the training: copies, the order of writing, what is kept, and errors, which the trainer raises."""
 
 import contextlib
 import random

@@ -1,4 +1,4 @@
-"""Seconds, tokens a second and joules: of this process, of stretches, and over a resume."""
+"""Seconds, tokens a second and joules: of this process, of intervals, and over a resume."""
 
 from __future__ import annotations
 

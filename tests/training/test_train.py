@@ -1,4 +1,4 @@
-"""train() and resume(): what a run leaves, when it ends, and that it can always go on."""
+"""train() and resume(): what a run leaves, when it ends, and that it always resumes."""
 
 import json
 import math
@@ -155,7 +155,7 @@ def test_one_seed_gives_the_same_bytes_and_another_does_not(go: Any) -> None:
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_a_run_that_was_stopped_goes_on_exactly(go: Any, cache: Path, dropout: float) -> None:
+def test_a_stopped_run_resumes_bit_for_bit(go: Any, cache: Path, dropout: float) -> None:
     whole = go("whole", model={"dropout": dropout})
     part = go("part", model={"dropout": dropout}, max_seconds=0.001).run_dir
     # Stopped by its time limit before the first step; tests/cli/test_crash.py stops runs in the middle.
