@@ -41,6 +41,8 @@ def _run(arguments: Sequence[str] | None, program: str) -> int:
     options = _parser(program).parse_args(arguments)
     if len(options.targets) > 1 and (options.html or options.diff):
         raise InputError("arguments", f"{len(options.targets)} targets", "one for --html or --diff")
+    if options.fits is None and (options.lora_rank is not None or options.kv_cache is not None):
+        raise InputError("arguments", "--lora-rank or --kv-cache alone", "--fits SIZE beside it")
     _check_outputs(options)
     reports, status = [], DONE
     for target in options.targets:
@@ -78,9 +80,19 @@ def _report(target: str, options: argparse.Namespace) -> Report:
     """The report of one target with everything that was asked for."""
     sizes = {"context": options.context, "batch": options.batch}
     listed = options.tensors or options.html is not None
-    inspection = inspect_with_sources(target, live=options.live, tensors=listed, **sizes)
+    inspection = inspect_with_sources(
+        target, live=options.live, state_dict=options.state_dict, tensors=listed, **sizes
+    )
     if options.fits is not None:
-        inspection = inspection.with_report(extras.with_fits(inspection, options.fits, **sizes))
+        inspection = inspection.with_report(
+            extras.with_fits(
+                inspection,
+                options.fits,
+                lora_rank=options.lora_rank,
+                cache_dtype=options.kv_cache,
+                **sizes,
+            )
+        )
     if options.reconcile is not None:
         inspection = inspection.with_report(
             extras.with_reconciliation(inspection, options.reconcile)
@@ -220,12 +232,29 @@ def _parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--reconcile", metavar="N", help="explain a count from elsewhere: 163037184, 117M, 8.03B"
     )
-    parser.add_argument("--fits", metavar="SIZE", help="what fits in 24GB, 80GiB, ...")
+    parser.add_argument(
+        "--fits", metavar="SIZE", help="what fits in 24GB, 80GiB, two cards as 2x48GB, an H100, ..."
+    )
+    parser.add_argument(
+        "--lora-rank", type=int, metavar="R", help="the rank of LoRA for --fits (default: 16)"
+    )
+    parser.add_argument(
+        "--kv-cache",
+        metavar="DTYPE",
+        help="the KV cache for --fits: bfloat16, fp8, q8_0, q4_0, ... (default: that of the arithmetic)",
+    )
     parser.add_argument(
         "--live",
         action=argparse.BooleanOptionalAction,
         default=None,
         help="build the module on the meta device as a third witness (default: for run folders)",
+    )
+    parser.add_argument(
+        "--state-dict",
+        type=_nonempty,
+        metavar="KEY",
+        help="which part of a torch.save checkpoint is the model: student, model.state_dict, ...; "
+        ". is all of them together",
     )
     parser.add_argument(
         "--context",

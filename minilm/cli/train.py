@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin,
 
 import tyro
 
-from minilm.cli.entry import CHECK_FAILED, DONE, parse_arguments, run_command
+from minilm.cli.entry import CHECK_FAILED, DONE, parse_arguments, process_started, run_command
 from minilm.config import ModelConfig, TrainConfig
 from minilm.config.presets import PRESETS, find_preset
 from minilm.config.validation import RENAMED
@@ -198,7 +198,11 @@ def _run(options: Arguments) -> int:
 
     if resumes:
         outcome = resume(
-            str(run_dir), data=options.data, options=_beside_resume(options), settings=settings
+            str(run_dir),
+            data=options.data,
+            options=_beside_resume(options),
+            settings=settings,
+            started=process_started(),
         )
     else:
         outcome = train(
@@ -213,6 +217,7 @@ def _run(options: Arguments) -> int:
             init_from=options.init_from,
             model=_given(options.model),
             settings=settings,
+            started=process_started(),
         )
     reason = outcome.stopped_because
     if reason.signum is not None:

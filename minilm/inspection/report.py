@@ -38,11 +38,15 @@ class Witnesses:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One witness compared with another: tensor by tensor (names and shapes), or the totals alone."""
+    """One witness compared with another: tensor by tensor (names and shapes), or the totals alone.
+
+    ``assumed`` tensors of the witness were not decoded, and have the shapes of the reference.
+    """
 
     witness: WitnessName
     reference: WitnessName
     by: Literal["names", "totals"]
+    assumed: int = 0
 
 
 @dataclass(frozen=True)
@@ -168,6 +172,10 @@ class Report:
         if by_names and by_totals:
             text += f"; by totals: {' = '.join(f'{n} {available[n]:,}' for n in by_totals)}"
             brief += f"; by totals: {' = '.join(by_totals)}"
+        assumed = sum(comparison.assumed for comparison in self.comparisons)
+        if assumed:
+            text += f"; {assumed:,} tensor{'s' if assumed > 1 else ''} not decoded"
+            brief += f"; {assumed:,} not decoded"
         return Verdict("verified", text, brief)
 
     def to_json(self, *, tensors: bool = False) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def _requested(report: Report) -> Iterable[Section]:
     if report.fits is not None:
         from minilm.render.cost_sections import fits_section
 
-        yield fits_section(report.fits)
+        yield fits_section(report.fits, report.memory["kv_cache"])
     if report.statistics is not None:
         from minilm.render.value_sections import statistics_section
 

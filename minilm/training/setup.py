@@ -39,6 +39,15 @@ from minilm.training.runtime import Runtime, resolve
 from minilm.training.text_size import fit_to_text, step_tokens
 from minilm.units import format_bytes
 
+# Of the configuration that a base was trained with: what fine-tuning takes over.
+RATES = ("learning_rate", "muon_learning_rate")
+OPTIMIZER_FIELDS = (
+    *("optimizer", *RATES, "muon_momentum", "beta1", "beta2"),
+    *("weight_decay", "gradient_clip"),
+)
+# At the base's own rates the first steps undo what it has learned (docs/training.md, "Fine-tuning").
+FINE_TUNING_RATE = 0.1
+
 logger = logging.getLogger(__name__)
 
 
@@ -91,6 +100,7 @@ class RunSpec:
     runtime: Runtime
     saved: SavedState | None = None
     began_with: Mapping[str, Any] = field(default_factory=dict)
+    is_fine_tuning: bool = False
 
     def state_settings(self) -> dict[str, Any]:
         """What a saved state has beside tensors and progress: what `resumed_run` reads."""
@@ -155,21 +165,53 @@ def run_from_checkpoint(
 ) -> RunSpec:
     """A run that begins with the weights and the tokenizer of the run in ``base``.
 
-    The preset says how it is trained; ``model`` replaces fields that change no tensor, as dropout.
+    The preset says how long it is trained and in which batches. Optimizer and rates are those of the base,
+    the rates lower by FINE_TUNING_RATE. ``model`` replaces fields that change no tensor, as dropout.
     """
-    config = find_preset(preset).train_config(**settings)
-    fields = to_dict(read_run_config(base)) | dict(model)
-    model_config = from_dict(ModelConfig, fields, base / run_files.CONFIG)
+    record = run_files.read_record(base / run_files.CONFIG)
+    of_base = {name: getattr(record.train, name) for name in OPTIMIZER_FIELDS}
+    of_base |= {name: FINE_TUNING_RATE * of_base[name] for name in RATES}
+    config = find_preset(preset).train_config(**(of_base | dict(settings)))
+    model_config = from_dict(
+        ModelConfig, to_dict(read_run_config(base)) | dict(model), base / run_files.CONFIG
+    )
+    _refuse_other_shape(record.model, model_config, model)
     corpus = source.open()
     folder = run_dir or Path(f"checkpoints/{base.name}-{corpus.name}")
     _refuse_folder(folder, source.name)
     _refuse_too_large(model_config, config)
     tokenizer = load_tokenizer(base / run_files.TOKENIZER)
     dataset = _prepare(corpus, source, tokenizer, None, config, model_config)
+    config, dropout = fit_to_text(
+        config,
+        model_config,
+        given={*settings, *model},
+        train_tokens=dataset.train_tokens,
+        val_tokens=dataset.val_tokens,
+    )
+    model_config = replace(model_config, dropout=dropout)
     network = load_model(base / run_files.WEIGHTS, model_config)
     began_with = {"preset": preset, "init_from": os.path.abspath(base)}
     spec = _complete(folder, network, config, dataset, source)
-    return replace(spec, began_with=began_with | source.options())
+    return replace(spec, began_with=began_with | source.options(), is_fine_tuning=True)
+
+
+def _refuse_other_shape(
+    base: ModelConfig, config: ModelConfig, overrides: Mapping[str, Any]
+) -> None:
+    """Where fields change the tensors: those of the base are what there is."""
+
+    def shapes(model: ModelConfig) -> set[tuple[str, tuple[int, ...]]]:
+        return {(tensor.name, tensor.shape) for tensor in layout(model).named_tensors()}
+
+    if shapes(base) != shapes(config):
+        changed = [name for name in overrides if getattr(base, name) != getattr(config, name)]
+        raise ConfigError(
+            f"model.{changed[0]}",
+            f"{overrides[changed[0]]}",
+            f"{getattr(base, changed[0])}, that of the run it is to start from",
+            "leave it out, or train from scratch",
+        )
 
 
 def resumed_run(
@@ -205,7 +247,8 @@ def resumed_run(
     spec = _complete(run_dir, Transformer(model_config), config, dataset, source, saved)
     for note in _notes_on_changes(before, config, spec):
         logger.warning(note)
-    return spec
+    began_with = run_files.read_record(run_dir / run_files.CONFIG).began_with
+    return replace(spec, is_fine_tuning=bool(began_with.get("init_from")))
 
 
 def _dataset_of(

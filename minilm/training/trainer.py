@@ -29,7 +29,9 @@ from minilm.training.optimizers import add_l1_gradient, make_optimizers, matrice
 from minilm.training.resume_state import Progress, restore_state
 from minilm.training.setup import RunSpec
 from minilm.training.signals import StopRequest
-from minilm.training.throughput import Throughput, seconds_since_process_start
+from minilm.training.text_size import step_tokens
+from minilm.training.throughput import Throughput
+from minilm.units import format_seconds
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +43,7 @@ MEAN_DECAY = 0.9  # of the running mean of logged losses
 class Trainer:
     """One run in this process. `run()` returns why it stopped; everything is saved by then."""
 
-    def __init__(self, spec: RunSpec, stop: StopRequest) -> None:
+    def __init__(self, spec: RunSpec, stop: StopRequest, started: float | None = None) -> None:
         self.spec, self.stop = spec, stop
         self.model, self.config, self.runtime = spec.model, spec.config, spec.runtime
         self.run_dir, self.context_length = spec.run_dir, spec.model.config.context_length
@@ -66,9 +68,15 @@ class Trainer:
         self.loss_sum = torch.tensor(self.progress.loss_sum, device=self.runtime.device)
         self.norm = torch.zeros((), device=self.runtime.device)
         self.learning_rate = 0.0
+        self.readings = 0  # of the rate, in this process
         # Step and loss of the best weights over the whole split, where evaluations are over a part of it.
         self.whole_split: tuple[int, Validation] | None = None
-        self.throughput = Throughput(self.model.config, self.runtime, self.progress)
+        self.throughput = Throughput(
+            self.model.config,
+            self.runtime,
+            self.progress,
+            time.monotonic() if started is None else started,
+        )
         self.last_save = time.monotonic()
 
     def run(self) -> StopReason:
@@ -97,7 +105,9 @@ class Trainer:
                 reason = self._goal_reached()  # a signal may have ended what follows an evaluation
             ending = reason in (StopReason.MAX_STEPS, StopReason.MAX_SECONDS)
             due = ending or (reason is None and progress.step % config.eval_every == 0)
-            if due and (progress.step > 0 or ending) and progress.evaluated_step != progress.step:
+            # The weights that fine-tuning begins with are the first best.
+            first = progress.step > 0 or ending or self.spec.is_fine_tuning
+            if due and first and progress.evaluated_step != progress.step:
                 if not self._evaluate_and_save(logs):
                     return StopReason.NON_FINITE_LOSS
                 reason = self._goal_reached() or self._limit_reached()
@@ -117,6 +127,7 @@ class Trainer:
                 if line is None:
                     return StopReason.NON_FINITE_LOSS
                 logs.metrics(self._stamp() | line | self.throughput.reading(progress.tokens))
+                self._announce_duration()
                 self._watch_for_spikes(line["train_loss"])
                 bar.set_postfix_str(self._postfix(line["train_loss"]))
 
@@ -163,6 +174,19 @@ class Trainer:
 
     def _norm_is_usable(self, norm: float) -> bool:
         return math.isfinite(norm) or self.scaler.is_enabled()  # which leaves such an update out
+
+    def _announce_duration(self) -> None:
+        """Once, as soon as the rate is known: of compiled code that is from the second reading on."""
+        self.readings += 1
+        steps = self.config.max_steps - self.progress.step
+        if self.readings != (2 if self.runtime.compile else 1) or steps == 0:
+            return
+        tokens = steps * step_tokens(self.config, self.model.config)
+        seconds, limit = tokens / self.throughput.rate, self.config.max_seconds
+        left = "" if limit is None else f", of which max_seconds leaves {format_seconds(limit)}"
+        logger.info(
+            f"about {format_seconds(seconds)} of training for the {steps:,} steps left{left}"
+        )
 
     def _watch_for_spikes(self, loss: float) -> None:
         """Log a jump of the loss. The best weights and the last states are kept in any case."""
@@ -299,7 +323,7 @@ class Trainer:
         if self.progress.step >= self.config.max_steps:
             return StopReason.MAX_STEPS
         limit = self.config.max_seconds
-        if limit is not None and seconds_since_process_start() >= limit:
+        if limit is not None and self.throughput.elapsed() >= limit:
             return StopReason.MAX_SECONDS
         return None
 

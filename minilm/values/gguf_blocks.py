@@ -19,6 +19,9 @@ _HALF = "<f2"
 
 # The layout of a block in the file.
 LAYOUTS: dict[str, np.dtype[Any]] = {
+    "q1_0": np.dtype([("d", _HALF), ("codes", "u1", 16)]),
+    "q2_0": np.dtype([("d", _HALF), ("codes", "u1", 16)]),
+    "q2_0_g128": np.dtype([("d", _HALF), ("codes", "u1", 32)]),
     "q4_0": np.dtype([("d", _HALF), ("codes", "u1", 16)]),
     "q4_1": np.dtype([("d", _HALF), ("m", _HALF), ("codes", "u1", 16)]),
     "q5_0": np.dtype([("d", _HALF), ("high", "u1", 4), ("codes", "u1", 16)]),
@@ -64,6 +67,19 @@ def _fifth_bits(blocks: Array) -> Array:
 def _scale(blocks: Array, name: str = "d") -> Array:
     scale: Array = blocks[name].astype(np.float32)[:, None]
     return scale
+
+
+def _q1_0(blocks: Array) -> Array:
+    bits: Array = np.unpackbits(blocks["codes"], axis=1, bitorder="little")
+    values: Array = _scale(blocks) * (2 * bits.astype(np.int8) - np.int8(1))
+    return values
+
+
+def _q2_0(blocks: Array) -> Array:
+    """Four neighbouring elements a byte, lowest bits first."""
+    codes = _planes(blocks["codes"], 2).swapaxes(1, 2).reshape(len(blocks), -1)
+    values: Array = _scale(blocks) * (codes.astype(np.int8) - np.int8(1))
+    return values
 
 
 def _codes_4bit(blocks: Array) -> Array:
@@ -153,6 +169,9 @@ def _q6_k(blocks: Array) -> Array:
 
 
 _DECODERS: dict[str, Callable[[Array], Array]] = {
+    "q1_0": _q1_0,
+    "q2_0": _q2_0,
+    "q2_0_g128": _q2_0,
     "q4_0": _q4_0,
     "q4_1": _q4_1,
     "q5_0": _q5_0,

@@ -167,6 +167,16 @@ def test_a_mismatch_exits_1_and_is_named(run_copy: Path, capsys: Capture) -> Non
         ([""], "error: arguments: argument TARGET: an empty name"),
         (["nano", "--diff", ""], "error: arguments: argument --diff: an empty name"),
         (["nano", "--html", ""], "error: arguments: argument --html: an empty name"),
+        (
+            ["nano", "--fits", "1GB", "--lora-rank", "0"],
+            "error: --lora-rank: 0, expected at least 1",
+        ),
+        (["nano", "--fits", "1GB", "--kv-cache", "q3"], "error: --kv-cache: 'q3', expected one of"),
+        (["nano", "--kv-cache", "fp8"], "error: arguments: --lora-rank or --kv-cache alone"),
+        (
+            ["nano", "--fits", "K80"],
+            "error: --fits: 'K80', expected a size such as 24GB, 80GiB or 2x",
+        ),
         (["nano", "--fits", "24"], "error: --fits: '24' without a unit"),
     ],
 )

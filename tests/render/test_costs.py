@@ -80,6 +80,31 @@ def test_fits(name: str) -> None:
     assert "No use of this model" in printed(replace(report, fits=()))
 
 
+def test_what_fits_states_its_assumptions() -> None:
+    text = " ".join(printed(with_fits("gpt2", 80 * 10**9)).split())
+    for statement in (
+        "Cards sold as 80 GB have more or less: A100-80GB 79.1 GiB, H100 79.1 GiB",
+        "a margin for the framework: 5% more for fragmentation and 512.0 MiB for the CUDA context",
+        "LoRA has rank 16",
+        "The KV cache of these tokens is 36.0 MiB in bfloat16, 18.0 MiB in fp8, 19.1 MiB in q8_0, "
+        "10.1 MiB in q4_0; here as the arithmetic",
+    ):
+        assert statement in text
+    assert "Of several cards" not in text
+    report = minilm.inspect("gpt2")
+    model = layout(PRESETS["gpt2"].model_config())
+    two = replace(report, fits=fits(model, 10**9, cards=2, cache_dtype="q4_0"))
+    text = " ".join(printed(two).split())
+    assert "2 cards with 953.7 MiB of memory each" in text
+    assert "Of several cards each needs what is listed" in text
+    assert "here q4_0" in text
+
+
+def test_flops_say_at_which_context() -> None:
+    text = " ".join(printed(minilm.inspect("gpt2", context=512), full=True).split())
+    assert "They are for the last of 512 tokens." in text
+
+
 def test_where_the_search_ended_there_may_be_more() -> None:
     report = with_fits("gpt2", 10**18)
     (row,) = (r for r in printed_rows(printed(report), "use") if r[0] == "inference, bfloat16")

@@ -27,13 +27,16 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(meters.time, "perf_counter", clock)
     monkeypatch.setattr(meters, "peak_flops", lambda device, dtype: 1e9)
-    monkeypatch.setattr(meters, "seconds_since_process_start", lambda: 7.0)
+    monkeypatch.setattr(meters.time, "monotonic", lambda: 107.0)
     return clock
 
 
 def make(**progress: Any) -> Throughput:
     return Throughput(
-        ModelConfig(), Runtime(torch.device("cpu"), torch.float32, False), Progress(**progress)
+        ModelConfig(),
+        Runtime(torch.device("cpu"), torch.float32, False),
+        Progress(**progress),
+        started=100.0,
     )
 
 

@@ -24,7 +24,7 @@ from minilm.runs.logs import read_metrics, read_samples
 from minilm.training.evaluation import Validation
 from minilm.training.resume_state import read_state
 from minilm.training.train import resume, train
-from tests.conftest import TINY_MODEL, TINY_SETTINGS, make_text
+from tests.conftest import TINY_MODEL, TINY_SETTINGS, make_text, train_tiny
 
 pytestmark = pytest.mark.usefixtures("auto_dtype")
 
@@ -82,7 +82,7 @@ def test_a_run_folder_holds_what_is_documented(auto_run: Path, text_file: Path) 
         *("steps", "tokens", "seconds", "best_val_loss", "best_val_bits_per_byte"),
         *("stopped_because", "parameters", "device", "dtype", "tokens_per_second", "data"),
         *("model_flops_utilisation", "peak_flops", "energy_joules", "loss_spikes"),
-        *("minilm", "torch", "seed", "val_dtype"),
+        *("minilm", "torch", "seed", "val_dtype", "best_val_tokens", "best_step"),
     }
     assert set(summary["data"]) == {"source", "bytes", "sha256", "train_tokens", "val_tokens"}
 
@@ -397,6 +397,7 @@ def test_the_best_weights_are_kept_not_the_last(
             "format": "pt",
             "step": "8",
             "val_loss": "2.000000",
+            "val_tokens": "100",
             "val_dtype": auto_dtype,
         }
     monkeypatch.undo()
@@ -443,6 +444,44 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_weights(
         assert stream.metadata()["step"] == "4"
 
 
+def test_fine_tuning_never_ends_worse_than_its_base(
+    auto_run: Path, cache: Path, tmp_path: Path
+) -> None:
+    """The weights it begins with are evaluated too, and kept where no later ones are better."""
+    text = tmp_path / "other.txt"
+    text.write_text(make_text(3000, seed=3))
+    outcome = train(
+        data=str(text),
+        run_dir=tmp_path / "tuned",
+        init_from=auto_run,
+        settings=SETTINGS | {"learning_rate": 10.0, "muon_learning_rate": 10.0},
+        cache=cache,
+    )
+    lines = read_metrics(tmp_path / "tuned" / "metrics.jsonl")
+    losses = {line["step"]: line["val_loss"] for line in lines if "val_loss" in line}
+    assert losses[0] == min(losses.values()) == outcome.summary["best_val_loss"]
+    base, tuned = load(auto_run).model, load(tmp_path / "tuned").model
+    for a, b in zip(base.parameters(), tuned.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_fine_tuning_takes_optimizer_and_lower_rates_of_its_base(
+    text_file: Path, cache: Path, tmp_path: Path
+) -> None:
+    rates = {"optimizer": "adamw", "learning_rate": 0.002, "beta1": 0.7}
+    base = train_tiny(tmp_path / "base", text_file, cache, **rates)
+    tuned = train(
+        data=str(text_file),
+        run_dir=tmp_path / "tuned",
+        init_from=base,
+        settings={"max_steps": 2},
+        cache=cache,
+    ).run_dir
+    settings = json.loads((tuned / "config.json").read_text())["train"]
+    assert (settings["optimizer"], settings["beta1"]) == ("adamw", 0.7)
+    assert settings["learning_rate"] == pytest.approx(0.0002)
+
+
 def test_init_from_goes_on_from_trained_weights(go: Any, auto_run: Path, cache: Path) -> None:
     data = Path(str(auto_run) + "-other.txt")
     data.write_text(make_text(3000, seed=3))
@@ -460,7 +499,7 @@ def test_init_from_goes_on_from_trained_weights(go: Any, auto_run: Path, cache: 
     for (name, a), b in zip(base.named_parameters(), tuned.parameters(), strict=True):
         torch.testing.assert_close(a, b, msg=name, rtol=0, atol=1e-6)
     assert outcome.summary["steps"] == 12
-    with pytest.raises(FormatError, match="the weights are not those of this config"):
+    with pytest.raises(ConfigError, match=r"model.num_layers: 3, expected 2, that of the run"):
         train(
             data=str(data),
             run_dir=auto_run.parent / "no",
