@@ -57,6 +57,10 @@ def read_run_config(folder: Path, *, with_weights: bool = True) -> ModelConfig:
     for name in names if with_weights else (run_files.CONFIG, run_files.TOKENIZER):
         if not (folder / name).is_file():
             raise InputError(folder, f"no {name}", "the folder of a run", "see checkpoints/")
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:  # the safetensors library opens no such file
+        raise InputError(folder, "a path that is not UTF-8", "one that is", "rename it") from None
     return run_files.read_config(folder / run_files.CONFIG)
 
 

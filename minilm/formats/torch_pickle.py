@@ -94,6 +94,10 @@ class OpaqueObject:
 class ScriptObject(dict[Any, Any]):
     """The attributes of an object of TorchScript, whose classes have no Python code."""
 
+    def __init__(self, class_name: str) -> None:
+        super().__init__()
+        self.class_name = class_name
+
 
 def read_pickle(path: Path, raw: bytes) -> Any:
     """The contents of ``raw``: dicts, lists, tuples, plain values, tensors. Raises FormatError."""
@@ -402,7 +406,7 @@ class _PickleReader:
         if name in _PARAMETER_FUNCTIONS or name == _RESTORE_TYPE:
             return arguments[0]
         if _SCRIPT_OBJECT.fullmatch(name):
-            return ScriptObject()
+            return ScriptObject(name)
         if name == _REBUILD_FROM_TYPE:
             function, _, inner, state = arguments
             if isinstance(function, GlobalName) and function.text == _REBUILD_SUBCLASS:

@@ -11,17 +11,18 @@ from __future__ import annotations
 import struct
 import zipfile
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from minilm.errors import FormatError
-from minilm.formats import torch_export
+from minilm.formats import torch_export, torch_script
 from minilm.formats.header import Header
 from minilm.formats.json_file import MAX_JSON_BYTES
 from minilm.formats.torch_checkpoint import select_model
 from minilm.formats.torch_contents import NamedTensors, name_tensors
-from minilm.formats.torch_pickle import MAX_PICKLE_BYTES, Storage, read_pickle
+from minilm.formats.torch_pickle import MAX_PICKLE_BYTES, ScriptObject, Storage, read_pickle
 from minilm.formats.torch_tensors import StorageLocation, build_header
 from minilm.safe_text import short_repr
 
@@ -88,13 +89,35 @@ class _Archive:
 
     def _script(self) -> Header:
         """A TorchScript program: the tensors of its modules, or what `torch.jit.freeze` left of them."""
-        named = name_tensors(self.path, self._read_pickle("data.pkl"))
+        program = self._read_pickle("data.pkl")
+        named = name_tensors(self.path, program)
         constants = name_tensors(self.path, {"constants": self._read_pickle("constants.pkl")})
         if not named.tensors:
             return build_header(self.path, constants, self._locator("constants"))
         skipped = f"left out {len(constants.tensors)} constants of the program"
         header = build_header(self.path, named, self._locator("data"))
-        return header.with_line(skipped if constants.tensors else "")
+        buffers: frozenset[str] = frozenset()
+        if isinstance(program, ScriptObject):
+            views = {name for name, _ in header.shared}
+            names = [named.prefix + name for name in named.tensors if name not in views]
+            others = torch_script.tensors_without_gradient(program, names, self._code_reader())
+            buffers = frozenset(name.removeprefix(named.prefix) for name in others)
+        line = skipped if constants.tensors else ""
+        return replace(header, buffers=buffers).with_line(line)
+
+    def _code_reader(self) -> Callable[[str], str]:
+        """Reads files of a program's code by their paths, as long as all together are bounded."""
+        bytes_left = torch_script.MAX_CODE_BYTES
+
+        def read_code(path: str) -> str:
+            nonlocal bytes_left
+            entry = self.entries.get(f"{self.root}/code/{path}")
+            if entry is None or entry.file_size > bytes_left:
+                return ""
+            bytes_left -= entry.file_size
+            return self._read(entry, entry.file_size).decode("utf-8", "replace")
+
+        return read_code
 
     def _exported(self, weights: str) -> Header:
         """A program of torch.export: the parameters and buffers that its description lists."""

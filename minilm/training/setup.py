@@ -168,6 +168,7 @@ def run_from_checkpoint(
     The preset says how long it is trained and in which batches. Optimizer and rates are those of the base,
     the rates lower by FINE_TUNING_RATE. ``model`` replaces fields that change no tensor, as dropout.
     """
+    _refuse_other_encodings("init_from", os.path.abspath(base))
     record = run_files.read_record(base / run_files.CONFIG)
     of_base = {name: getattr(record.train, name) for name in OPTIMIZER_FIELDS}
     of_base |= {name: FINE_TUNING_RATE * of_base[name] for name in RATES}
@@ -232,6 +233,7 @@ def resumed_run(
         saved.settings.get("text_field"),
         saved.settings.get("raw_text", True),  # 0.1.0 read every text so
     )
+    _refuse_other_encodings("data", source.absolute_name())
     before = from_dict(TrainConfig, saved.settings["train"], saved.path)
     config = from_dict(TrainConfig, to_dict(before) | dict(settings), saved.path)
     if config.max_steps < saved.progress.step:
@@ -373,11 +375,8 @@ def _plan(model: ModelConfig, config: TrainConfig, dataset: Dataset) -> str:
 
 def _refuse_folder(folder: Path, data: str) -> None:
     """Before any work: a run or other files there, no permission, or a place inside the data."""
-    for option, name in (("data", data), ("run_dir", str(folder))):
-        try:
-            name.encode()  # both are written into the run's JSON
-        except UnicodeEncodeError:
-            raise InputError(option, repr(name), "a name in UTF-8") from None
+    _refuse_other_encodings("data", absolute_source(data))
+    _refuse_other_encodings("run_dir", str(folder))
     check_free(folder)
     source = Path(data).expanduser()
     if source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
@@ -387,6 +386,16 @@ def _refuse_folder(folder: Path, data: str) -> None:
             "another place",
             "name one with --run-dir",
         )
+
+
+def _refuse_other_encodings(option: str, name: str) -> None:
+    """Before any work: a name that cannot be written into the run's JSON."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            option, repr(name), "a path in UTF-8", "rename the file or folder"
+        ) from None
 
 
 def _refuse_too_large(model: ModelConfig, config: TrainConfig) -> None:

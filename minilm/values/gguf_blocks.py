@@ -2,7 +2,7 @@
 
 Layouts and arithmetic as in ggml (https://github.com/ggml-org/ggml, src/ggml-common.h, the block
 structs, and src/ggml-quants.c, dequantize_row_*). A byte holds codes of several elements that are not
-adjacent; `_planes` separates them.
+adjacent; `_planes` separates them. The types with large tables are decoded by the gguf package, an extra.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from minilm.dtypes import GGUF_BLOCKS
 
 Array = npt.NDArray[Any]
 
@@ -45,10 +47,36 @@ LAYOUTS: dict[str, np.dtype[Any]] = {
 }
 
 
+# Blocks as bytes, of the types that the gguf package decodes.
+PACKAGE_LAYOUTS: dict[str, np.dtype[Any]] = {
+    dtype: np.dtype([("bytes", "u1", GGUF_BLOCKS[dtype][1])])
+    for dtype in (
+        *("iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "iq3_xxs", "iq3_s", "iq4_nl", "iq4_xs"),
+        *("tq1_0", "tq2_0", "mxfp4", "nvfp4"),
+    )
+}
+
+
 def block_values(blocks: Array, dtype: str) -> Array:
     """The elements of all blocks in order, in float32."""
-    values: Array = _DECODERS[dtype](blocks)
+    values: Array
+    if dtype in PACKAGE_LAYOUTS:
+        from gguf import GGMLQuantizationType
+        from gguf.quants import dequantize
+
+        values = dequantize(blocks["bytes"], GGMLQuantizationType[dtype.upper()])
+    else:
+        values = _DECODERS[dtype](blocks)
     return values.reshape(-1)
+
+
+def package_decodes(dtype: str) -> bool:
+    """Whether the gguf package is installed and knows a type of `PACKAGE_LAYOUTS`."""
+    try:
+        from gguf import GGMLQuantizationType
+    except ImportError:
+        return False
+    return dtype.upper() in GGMLQuantizationType.__members__
 
 
 def _planes(codes: Array, bits: int) -> Array:

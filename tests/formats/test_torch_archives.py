@@ -11,13 +11,16 @@ from typing import Any
 import pytest
 import torch
 
+import minilm
 from minilm import formats
 from minilm.errors import FormatError
 from minilm.formats.header import SKIPPED_KEY, Header
 from minilm.formats.torch_file import read_header
 
 # torch warns that TorchScript is deprecated; its files stay.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"
+)
 
 
 class Model(torch.nn.Module):
@@ -108,6 +111,62 @@ def test_a_script_has_the_tensors_of_its_modules(tmp_path: Path) -> None:
         header = read_header(path)
         check(header, path, model.state_dict())
         assert header.shared == (("c.weight", "b.weight"),)
+        assert header.buffers == {name for name, _ in model.named_buffers()}
+
+
+class Listed(torch.nn.Module):
+    """Parameters and other tensors, whose names do not say which they are."""
+
+    tensors: list[torch.Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = torch.nn.LSTM(3, 2)
+        self.scale = torch.nn.Parameter(torch.ones(()))
+        self.register_buffer("offset", torch.zeros(2))
+        self.tensors = [torch.ones(2), torch.ones(3)]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        output, _ = self.lstm(x)
+        result: torch.Tensor = output * self.scale + self.offset + self.tensors[0]
+        return result
+
+
+def test_a_script_says_which_tensors_are_parameters(tmp_path: Path) -> None:
+    model, path = Listed(), tmp_path / "x.pt"
+    torch.jit.save(torch.jit.script(model), path)
+    header = read_header(path)
+    assert header.buffers == {"offset", "tensors.0", "tensors.1"}
+    total = sum(parameter.numel() for parameter in model.parameters())
+    parameters = minilm.inspect(path).parameters
+    assert (parameters.total, parameters.buffers) == (total, 7)
+
+
+class Wrapper(torch.nn.Module):
+    """As DistributedDataParallel holds a model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.module = Listed()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.module(x)
+        return result
+
+
+def test_a_script_of_a_wrapper_loses_the_prefix(tmp_path: Path) -> None:
+    path = tmp_path / "x.pt"
+    torch.jit.save(torch.jit.script(Wrapper()), path)
+    header = read_header(path)
+    assert (header.prefix, header.buffers) == ("module.", {"offset", "tensors.0", "tensors.1"})
+
+
+def test_a_quantized_script_has_its_weights_in_objects_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "x.pt"
+    module = torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.Linear(32, 4))
+    quantized = torch.ao.quantization.quantize_dynamic(module, {torch.nn.Linear})
+    torch.jit.save(torch.jit.script(quantized), path)
+    assert minilm.inspect(path).parameters.total == 676
 
 
 def test_a_frozen_script_has_its_weights_as_constants(tmp_path: Path) -> None:

@@ -135,6 +135,7 @@ def test_a_packed_linear_is_weight_and_bias(tmp_path: Path) -> None:
     }
     names = ["a.scale", "a.zero_point", "a.weight", "a.bias", "b.weight", "c.weight"]
     assert read(tmp_path, value)[0] == [*names, "weight", "bias"]
+    assert read(tmp_path, dict(list(value.items())[:4]))[0] == names[:5]  # scalars beside tuples
 
 
 def test_many_paths_to_one_list_take_no_time(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def checkpoint(path: Path, change: float, rows: int) -> Header:
 def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Statistics, Difference]:
     folder = tmp_path_factory.mktemp("pair")
     a, b = checkpoint(folder / "a", 0.0, 2), checkpoint(folder / "b", 0.5, 3)
-    last = replace(a.tensors[-1], name="packed", dtype="iq1_s")
+    last = replace(a.tensors[-1], name="packed", dtype="q8_k")
     return statistics((*a.tensors, last)), difference(a, b, ties_a=[("shape", "only2")])
 
 
@@ -71,7 +71,7 @@ def test_statistics_say_what_is_odd(results: tuple[Statistics, Difference]) -> N
     name = "bad\\x1b[31m\\x0aname[red]"
     assert f"{name}: 1 NaN, 1 infinite, 1 zeros (25.00%)" in text
     assert "30 zeros (2.50%), 1 of 40 rows all zero" in text
-    assert "packed: iq1_s is not decoded" in text
+    assert "packed: q8_k is not decoded" in text
     assert "largest values" in text
     (row,) = (row for row in results[0].tensors if row.stable_rank is not None)
     assert format_number(row.kurtosis) in text
