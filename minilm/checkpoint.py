@@ -118,8 +118,8 @@ def read_tensors(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str,
     tensors = read_header(path).tensors
     for tensor in tensors:
         if tensor.dtype not in FLOATING:
-            wanted = ", ".join(FLOATING)
-            raise FormatError(path, f"{tensor.name} in {tensor.dtype}", f"weights in {wanted}")
+            dtypes = ", ".join(FLOATING)
+            raise FormatError(path, f"{tensor.name} in {tensor.dtype}", f"weights in {dtypes}")
     stored = {tensor.name: tensor.shape for tensor in tensors}
     check_same_tensors(path, stored, shapes)
     with safe_open(path, framework="pt") as stream:

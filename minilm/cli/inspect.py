@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -42,6 +43,7 @@ def _run(arguments: Sequence[str] | None, program: str) -> int:
         raise InputError("arguments", f"{len(options.targets)} targets", "one for --html or --diff")
     if options.fits is None and (options.lora_rank is not None or options.kv_cache is not None):
         raise InputError("arguments", "--lora-rank or --kv-cache alone", "--fits SIZE beside it")
+    _check_outputs(options)
     reports, status = [], DONE
     for target in options.targets:
         try:
@@ -55,6 +57,23 @@ def _run(arguments: Sequence[str] | None, program: str) -> int:
     if not all(_passed(report) for report in reports):
         return max(status, CHECK_FAILED)
     return status
+
+
+def _check_outputs(options: argparse.Namespace) -> None:
+    """Raise InputError where one output would replace another one, or a file that is inspected."""
+    from minilm import files
+
+    inputs = (*options.targets, *([options.diff] if options.diff else ()))
+    paths = [os.path.realpath(name) for name in inputs if os.path.exists(name)]
+    for option in ("json", "markdown", "html"):
+        name = getattr(options, option)
+        if name in (None, "-") or not files.is_replaceable(Path(name)):
+            continue
+        path = os.path.realpath(name)
+        if path in paths:
+            text = f"{name}, which is a target or another output"
+            raise InputError(f"--{option}", text, "a file of its own")
+        paths.append(path)
 
 
 def _report(target: str, options: argparse.Namespace) -> Report:

@@ -44,6 +44,11 @@ def read_model(path: Path) -> Header:
     return read_shards(tuple(shards_beside(path).files.values()))
 
 
+def is_gguf(path: Path) -> bool:
+    """Whether `read` takes the weights file for GGUF, which has its configuration in itself."""
+    return _container(path) == "gguf"
+
+
 def _container(path: Path) -> str:
     name = path.name
     if name.endswith(".index.json"):

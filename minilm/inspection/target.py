@@ -196,7 +196,7 @@ def _open_model_folder(name: str, path: Path, state_dict: str | None = None) -> 
         return target
     if weights.name.startswith(ADAPTER_WEIGHTS) and (path / folders.ADAPTER).is_file():
         return _open_adapter(name, weights)
-    if weights.suffix == ".gguf":
+    if formats.is_gguf(weights):
         return replace(_gguf_target(name, _read_header(weights)), folder=path)
     if shard_number(weights) is None:
         return _with_header(target, _read_header(weights, state_dict))
@@ -210,7 +210,7 @@ def _open_weights(name: str, path: Path, state_dict: str | None) -> Target:
     if path.name.startswith(ADAPTER_WEIGHTS) and (path.parent / folders.ADAPTER).is_file():
         return _open_adapter(name, path)
     header = _read_header(path, state_dict)
-    if path.suffix == ".gguf":
+    if formats.is_gguf(path):
         return _gguf_target(name, header)
     number = shard_number(path)
     partial = folders.shards_text((number,), shards_beside(path).total) if number else ""

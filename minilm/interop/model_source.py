@@ -100,11 +100,11 @@ def open_source(folder: Path) -> ModelSource:
     stored = _stored_by_declared_name(weights, architecture.layout(fields))
     mappings = tensor_mappings(architecture, config)
     shapes = declared_shapes(config)
-    wanted = {
+    expected = {
         mapping.hf_name: mapping.shape([shapes[name] for name in mapping.minilm_names])
         for mapping in mappings
     }
-    check_same_tensors(weights, _shapes(stored), wanted)
+    check_same_tensors(weights, _shapes(stored), expected)
     mapped = {
         name: (mapping, number)
         for mapping in mappings

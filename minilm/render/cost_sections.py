@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from minilm.inspection.report import Report
 from minilm.render.cells import (
     bar_lengths,
+    format_letters,
     format_number,
     format_size,
     format_tokens,
@@ -50,7 +51,9 @@ def memory_section(report: Report) -> Section:
             blocks.append(_byte_table("activations by component", "component", parts))
         if activations.get("formula"):
             formula = one_line(activations["formula"])
+            letters = format_letters(activations["symbols"], report.architecture)
             blocks.append(Code("activations in bytes", formula, detail=True))
+            blocks.append(Code("where", letters, detail=True))
     return Section("memory", "Memory", tuple(blocks))
 
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from minilm.config.applicable import applicable_settings
+from minilm.config.applicable import applicable_settings, without_expert_fields
 from minilm.inspection.report import FormulaReport, Report
-from minilm.ledger.symbols import letter_meaning
-from minilm.render.cells import bar_lengths, format_shape, number_columns
+from minilm.render.cells import bar_lengths, format_letters, format_shape, number_columns
 from minilm.render.component_groups import fold_components
 from minilm.render.cost_sections import compute_section, memory_section
 from minilm.render.document import (
@@ -70,6 +69,7 @@ def build_document(
         about=format_count(report.parameters.total),
         status=report.verdict.status,
         verdict=one_line(report.verdict.text),
+        brief_verdict=one_line(report.verdict.brief),
         sections=tuple(section for section in sections if section is not None),
     )
 
@@ -205,12 +205,13 @@ def _formula(report: Report) -> Section | None:
 
 
 def _letters(formula: FormulaReport, family: str, *, in_formula: bool) -> str:
-    """V=50257 vocabulary  d=768 model width: letters with their value and meaning."""
-    return "  ".join(
-        one_line(f"{letter}={value} {letter_meaning(letter, family)}".rstrip())
+    """The letters that are in the formula, or those that are not."""
+    symbols = {
+        letter: value
         for letter, value in formula.symbols.items()
         if (letter in formula.pretty) == in_formula
-    )
+    }
+    return format_letters(symbols, family)
 
 
 def _other_letters(formula: FormulaReport, family: str) -> list[Code]:
@@ -267,9 +268,12 @@ def _quantization(report: Report) -> Section | None:
 
 def _hyperparameters(report: Report) -> Section | None:
     groups: Mapping[str, Mapping[str, Any]] = report.hyperparameters
+    text = "Hyperparameters are set before training."
     if report.architecture == run_files.FAMILY:
+        text += " One without an effect here is not listed."
         groups = applicable_settings(groups)
-    text = "Hyperparameters are set before training. One without an effect here is not listed."
+    elif report.formula is not None and "E" not in report.formula.symbols:
+        groups = {name: without_expert_fields(fields) for name, fields in groups.items()}
     tables = tuple(
         Table(
             (Column(one_line(name)), Column("value", "code")),

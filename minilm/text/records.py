@@ -129,14 +129,14 @@ def _holds_text(column: Any) -> bool:
 
 
 def choose_field(
-    fields: Sequence[str], text_fields: Sequence[str], asked: str | None, where: str
+    fields: Sequence[str], text_fields: Sequence[str], requested_field: str | None, where: str
 ) -> str:
     """The field that documents are in, of ``fields``, of which ``text_fields`` hold text."""
-    if asked is not None and asked in fields:
-        return asked
-    if asked is None and "text" in fields:
+    if requested_field is not None and requested_field in fields:
+        return requested_field
+    if requested_field is None and "text" in fields:
         return "text"
-    if asked is None and len(text_fields) == 1:
+    if requested_field is None and len(text_fields) == 1:
         return text_fields[0]
     listed = ", ".join(field[:40] for field in fields[:_LISTED_FIELDS]) or "none"
     if len(fields) > _LISTED_FIELDS:
@@ -144,7 +144,7 @@ def choose_field(
     raise CorpusError(
         where,
         f"the fields {listed}",
-        f"a field {asked or 'text'}",
+        f"a field {requested_field or 'text'}",
         f"name the one that holds the text with --text-field, or {_AS_IT_IS}",
     )
 

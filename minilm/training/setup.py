@@ -144,8 +144,8 @@ def new_run(
     )
     least = dataset.tokenizer.vocab_size
     if model.get("vocab_size", least) < least:
-        asked = model["vocab_size"]
-        raise ConfigError("vocab_size", f"{asked}", f"at least the tokenizer's {least}")
+        vocab_size = model["vocab_size"]
+        raise ConfigError("vocab_size", f"{vocab_size}", f"at least the tokenizer's {least}")
     config, dropout = fit_to_text(
         config,
         model_config,
@@ -365,7 +365,7 @@ def _complete(
         f"in {runtime.dtype_name}{', compiled' if runtime.compile else ''}"
     )
     logger.info(_plan(model.config, config, dataset))
-    return RunSpec(run_dir, model, config, dataset, source, runtime, saved)
+    return RunSpec(run_dir, model, config, dataset, source, runtime=runtime, saved=saved)
 
 
 def _plan(model: ModelConfig, config: TrainConfig, dataset: Dataset) -> str:

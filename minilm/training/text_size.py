@@ -64,8 +64,8 @@ def fit_to_text(
         fields["eval_tokens"] = some if some < most_tokens else 0
     eval_tokens = fields.get("eval_tokens", config.eval_tokens) or most_tokens
     if "eval_every" not in given:
-        wanted = max(FEWEST_EVALUATIONS, round(EVALUATIONS_AN_EPOCH * epochs))
-        count = max(1, min(wanted, MOST_EVALUATIONS, budget // eval_tokens))
+        evaluations = max(FEWEST_EVALUATIONS, round(EVALUATIONS_AN_EPOCH * epochs))
+        count = max(1, min(evaluations, MOST_EVALUATIONS, budget // eval_tokens))
         fields["eval_every"] = max(1, steps // count)
     if "early_stopping" not in given and epochs > 1:
         fields["early_stopping"] = PATIENCE

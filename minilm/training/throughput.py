@@ -34,8 +34,8 @@ class Throughput:
     def __init__(
         self, config: ModelConfig, runtime: Runtime, progress: Progress, started: float
     ) -> None:
-        costs = flops_per_token(layout(config), context=config.context_length)
-        self._flops = costs["training_per_token"]
+        flops = flops_per_token(layout(config), context=config.context_length)
+        self._flops = flops["training_per_token"]
         self.peak = peak_flops(runtime.device, runtime.dtype)
         self._energy = EnergyMeter(runtime.device.type, _uuid(runtime.device))
         self._started = started

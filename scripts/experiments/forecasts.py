@@ -1,4 +1,4 @@
-"""python scripts/experiments/forecasts.py --data FILE: the forecast of a run against what then came.
+"""python scripts/experiments/forecasts.py --data FILE: the forecast of a run beside what was measured.
 
 Trains runs, and each again with twice the steps, the layers, the text, or with dropout; writes the table
 in docs/training.md.
@@ -16,6 +16,10 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[0] = str(ROOT)
+
+from scripts import check_dependencies  # noqa: E402
+
+check_dependencies()
 
 from minilm import files  # noqa: E402
 from minilm.runs.files import METRICS  # noqa: E402
@@ -97,7 +101,7 @@ def main() -> int:
     if not options.data.is_file():
         print(f"error: --data: {options.data}: no such file", file=sys.stderr)
         return 2
-    lines = ["| Run | change | forecast | what came |", "|---|---|---|---|"]
+    lines = ["| Run | change | forecast | measured |", "|---|---|---|---|"]
     with tempfile.TemporaryDirectory() as folder:
         for run in RUNS:
             loss, predicted = trained(run, options.data, Path(folder) / run.what)

@@ -24,7 +24,15 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path[0] = str(ROOT)
 
-import atheris  # noqa: E402
+from scripts import check_dependencies  # noqa: E402
+
+check_dependencies()
+
+try:
+    import atheris
+except ModuleNotFoundError:
+    print("error: this Python lacks atheris: run pip install atheris", file=sys.stderr)
+    raise SystemExit(2) from None
 
 with atheris.instrument_imports(include=["minilm", "pickletools", "zipfile"]):
     from minilm import architectures, quantization

@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -143,6 +144,16 @@ def test_a_gguf_file_is_proven_by_its_own_metadata(name: str, tmp_path: Path) ->
     if "expert_count" in sizes:  # two of three experts
         experts = 2 * 3 * 3 * 8 * 16
         assert report.parameters.active == elements - experts // 3
+
+
+def test_a_gguf_file_is_known_by_its_first_bytes(tmp_path: Path) -> None:
+    architecture, sizes, shapes = MODELS["llama"]
+    write(tmp_path / "x.gguf", architecture, sizes, shapes)
+    (tmp_path / "x").write_bytes((tmp_path / "x.gguf").read_bytes())
+    named, unnamed = (minilm.inspect(tmp_path / name) for name in ("x.gguf", "x"))
+    assert unnamed.verified
+    assert unnamed.formula is not None
+    assert unnamed == replace(named, target=str(tmp_path / "x"))
 
 
 def test_a_tensor_that_is_missing_from_a_gguf_file_is_named(tmp_path: Path) -> None:

@@ -1309,6 +1309,7 @@ def test_a_method_that_is_not_decoded_is_no_mismatch(tmp_path: Path, method: str
     report = minilm.inspect(str(tmp_path))
     assert report.verified
     assert report.verdict.text.endswith("; 1 tensor not decoded")
+    assert report.verdict.brief.endswith("; 1 not decoded")
     assert report.comparisons[0].assumed == 1
     assert report.notes == (
         f"not decoded: {MODULE}.weight, packed by {method!r}: the shapes are the formula's, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from minilm.costs.memory import training_bytes
 from minilm.inspection.activation_check import ActivationMeasurement
 from minilm.inspection.report import Report
 from minilm.render.cells import training_method_label
+from minilm.render.document import Code
 from minilm.render.sections import build_document
 from minilm.units import format_bytes
 from tests.render.drawings import printed, printed_rows
@@ -24,8 +26,8 @@ NAMES = ("gpt2", "llama-3-70b")
 
 
 def with_fits(name: str, budget: int, *, context: int | None = None) -> Report:
-    found = fits(layout(PRESETS[name].model_config()), budget, context=context)
-    return replace(minilm.inspect(name), fits=found)
+    config = PRESETS[name].model_config()
+    return replace(minilm.inspect(name), fits=fits(layout(config), budget, context=context))
 
 
 def fits_of(report: Report) -> tuple[Fit, ...]:
@@ -45,6 +47,20 @@ def test_training_and_cache(name: str) -> None:
     assert "KV cache of 2 × 8,192 tokens" in text
     assert format_bytes(report.memory["kv_cache"]["int8"]) in text
     assert f"{report.memory['kv_cache']['int8']:,}" in text
+
+
+def test_each_letter_of_the_activations_is_explained_below_them() -> None:
+    document = build_document(minilm.inspect("nano-fast", context=64, batch=3))
+    blocks = next(s.blocks for s in document.sections if s.key == "memory")
+    formula, where = blocks[-2:]
+    assert isinstance(formula, Code)
+    assert isinstance(where, Code)
+    assert (formula.label, where.label) == ("activations in bytes", "where")
+    explained = dict(part.split("=", 1) for part in where.text.split("  "))
+    assert explained.keys() == set(re.findall("[A-Za-z]", formula.text))
+    assert explained["B"] == "3 batch size"
+    assert explained["T"] == "64 context"
+    assert explained["c"] == "2 convolution taps"
 
 
 @pytest.mark.parametrize("name", NAMES)

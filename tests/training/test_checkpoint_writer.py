@@ -1,4 +1,4 @@
-"""Saving beside the training: copies, the order of writing, what is kept, and failures that are heard."""
+"""Saving beside the training: copies, the order of writing, what is kept, errors that are raised."""
 
 import contextlib
 import random

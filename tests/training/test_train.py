@@ -1,4 +1,4 @@
-"""train() and resume(): what a run leaves, when it ends, and that it can always go on."""
+"""train() and resume(): what a run leaves, when it ends, and that it always resumes."""
 
 import json
 import math
@@ -159,7 +159,7 @@ def test_one_seed_gives_the_same_bytes_and_another_does_not(go: Any) -> None:
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_a_run_that_was_stopped_goes_on_exactly(go: Any, cache: Path, dropout: float) -> None:
+def test_a_stopped_run_resumes_bit_for_bit(go: Any, cache: Path, dropout: float) -> None:
     whole = go("whole", model={"dropout": dropout})
     part = go("part", model={"dropout": dropout}, max_seconds=0.001).run_dir
     # Stopped by its time limit before the first step; tests/cli/test_crash.py stops runs in the middle.
@@ -225,12 +225,14 @@ def test_resume_refuses_what_would_change_the_run(go: Any, cache: Path, tmp_path
         resume(folder, settings={"max_steps": 20}, cache=cache)
     newest.write_bytes(whole)
     name = "optimizer.final_norm.weight.exp_avg"
-    for tensor, found in (
+    for tensor, dtype_and_size in (
         (torch.zeros(3), r"\('float32', 3\)"),
         (torch.zeros(16, dtype=torch.int64), r"\('int64', 16\)"),
     ):
         damage_state(newest, lambda tensors, tensor=tensor: tensors.update({name: tensor}))
-        with pytest.raises(FormatError, match=rf"exp_avg {found}, expected \('float32', 16\)"):
+        with pytest.raises(
+            FormatError, match=rf"exp_avg {dtype_and_size}, expected \('float32', 16\)"
+        ):
             resume(folder, settings={"max_steps": 20}, cache=cache)
     for progress in (
         *('{"step": "5"}', '{"step": -5}', '{"seconds": null}', "[]", "{"),

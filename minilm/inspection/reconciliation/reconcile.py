@@ -245,9 +245,9 @@ def _terms_per_row(report: Report, layout: Layout) -> Iterator[tuple[Term, int]]
 def _rules_of_thumb(layout: Layout) -> Iterator[Start]:
     """The textbook counts that papers print."""
     vocabulary, depth, width = (symbol(letter) for letter in "VLd")
-    blocks = 12 * depth * width * width
+    block_weights = 12 * depth * width * width
     if {"V", "L", "d"} <= layout.symbols.keys():
-        for rule in (TEXTBOOK, vocabulary * width + blocks, blocks):
+        for rule in (TEXTBOOK, vocabulary * width + block_weights, block_weights):
             name = f"the rule of thumb {format_polynomial(rule, ASCII)}"
             yield Start(name, rule.value(layout.symbols))
 
