@@ -25,13 +25,15 @@ from minilm.architectures.conversion import (
     LAYERNORM,
     STANDARD_BLOCK,
     Architecture,
+    GELU_GRAPH,
+    ALL_BIASES,
     GgufGraph,
     all_of,
     heads_fill_width,
     requires,
     ungrouped_heads,
 )
-from minilm.architectures.shared_fields import GELU_GRAPH, HF_ACTIVATIONS, Fields, read_activation
+from minilm.architectures.shared_fields import HF_ACTIVATIONS, Fields, read_activation
 from minilm.config import ModelConfig
 from minilm.errors import ConfigError
 from minilm.ledger import components
@@ -155,5 +157,6 @@ ARCHITECTURES = (
         hf_fields=_hf_fields,
         minilm_fields=_minilm_fields,
         gguf=GgufGraph(GELU_GRAPH),
+        zero_biases=(*ALL_BIASES, "norm_bias"),
     ),
 )

@@ -24,6 +24,8 @@ from minilm.architectures.conversion import (
     LAYERNORM,
     NO_EXTRAS,
     Architecture,
+    GELU_GRAPH,
+    ALL_BIASES,
     GgufGraph,
     all_of,
     heads_fill_width,
@@ -32,7 +34,6 @@ from minilm.architectures.conversion import (
     ungrouped_heads,
 )
 from minilm.architectures.shared_fields import (
-    GELU_GRAPH,
     HF_ACTIVATIONS,
     Fields,
     read_activation,
@@ -142,7 +143,11 @@ ARCHITECTURES = (
         ),
         hf_fields=_hf_fields,
         minilm_fields=_minilm_fields,
-        gguf=GgufGraph(GELU_GRAPH, assumed_bias="attention_bias", parallel_residual=True),
+        gguf=GgufGraph(
+            GELU_GRAPH,
+            stored_fields=ALL_BIASES | {"tied_embeddings": False},
+            parallel_residual=True,
+        ),
         fused_qkv="by_head",
     ),
 )

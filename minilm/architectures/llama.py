@@ -20,6 +20,7 @@ from minilm.architectures.building_blocks import (
 from minilm.architectures.config_fields import flag, layers, require, size
 from minilm.architectures.conversion import (
     RMSNORM,
+    LLAMA_GRAPH,
     STANDARD_BLOCK,
     Architecture,
     GgufGraph,
@@ -88,6 +89,7 @@ ARCHITECTURES = (
         ),
         hf_fields=_hf_fields,
         minilm_fields=_minilm_fields,
-        gguf=GgufGraph(("swiglu",), adjacent_rotary=True),
+        gguf=GgufGraph(LLAMA_GRAPH, adjacent_rotary=True),
+        zero_biases=("qkv_bias", "attention_output_bias"),
     ),
 )

@@ -11,7 +11,6 @@ from minilm.config import ModelConfig
 from minilm.errors import ConfigError
 
 Fields = Mapping[str, Any]  # of a config.json
-GELU_GRAPH = ("gelu", "gelu_tanh")  # llama.cpp computes both by tanh
 HF_ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_tanh": "gelu_pytorch_tanh",
