@@ -1,4 +1,4 @@
-"""Architectures that minilm also runs: what they add to their Layout, and which of them holds a model.
+"""Architectures that minilm also runs: what they add to their Layout, and which can represent a model.
 
 Sizes, biases, ties and windows are read off the Layout that a config.json declares, and tensors are
 matched by their components (`tensor_map`), so that an `Architecture` has only what a Layout leaves open.
@@ -31,7 +31,7 @@ ALL_BIASES = {"qkv_bias": True, "attention_output_bias": True, "feed_forward_bia
 class GgufGraph(NamedTuple):
     """What llama.cpp's graph for an architecture fixes, whatever a file says.
 
-    ``unsupported_fields`` are those that it does not compute. ``adjacent_rotary``: RoPE turns neighbouring
+    ``unsupported_fields`` are those that it does not compute. ``adjacent_rotary``: RoPE rotates neighbouring
     elements, not halves of a head. ``stored_fields`` are of a model that it computes alike and whose tensors
     it asks for: with biases, or an untied head. ``head_dim`` and ``parallel_residual``: these keys are
     always there.
@@ -91,7 +91,7 @@ class Architecture(NamedTuple):
 
 
 def exportable(config: ModelConfig) -> list[Architecture]:
-    """The architectures that can hold ``config``, at least one, those without added biases first.
+    """The architectures that can represent ``config``, at least one, those without added biases first.
 
     Raises ConfigError naming the field in the way of the nearest.
     """
@@ -114,7 +114,7 @@ def exportable(config: ModelConfig) -> list[Architecture]:
 
 
 def find_exportable(config: ModelConfig) -> Architecture:
-    """The first architecture that can hold ``config``; ConfigError naming the field in the way."""
+    """The first architecture that can represent ``config``; ConfigError naming the field in the way."""
     return exportable(config)[0]
 
 

@@ -1,7 +1,7 @@
 """DeepSeek-V2 and V3 as their files store them: latent attention (MLA), shared and routed experts.
 
 Queries (where q is given) and keys with values pass through latents of widths q and c; r of each
-head's n + r query and key elements turn with RoPE, and those of the key are the same in all heads.
+head's n + r query and key elements are rotated by RoPE, and those of the key are the same in all heads.
 The first layers are dense. V3's router holds a correction bias, which is a buffer, and its files add
 multi-token prediction modules as layers L and after. Names: deepseek-ai/DeepSeek-V2 and V3. Defaults:
 huggingface/transformers `models/deepseek_v2` and `models/deepseek_v3`.

@@ -18,7 +18,7 @@ class ModelType(NamedTuple):
     runs: bool = False
 
 
-# Of those that minilm runs, the first that can hold a configuration is exported to.
+# Of those that minilm runs, the first that can represent a configuration is exported to.
 MODEL_TYPES: dict[str, ModelType] = {
     "gpt2": ModelType("gpt2", gguf="gpt2", runs=True),
     "gpt_neox": ModelType("gpt_neox", gguf="gptneox", runs=True),

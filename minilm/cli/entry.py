@@ -6,6 +6,7 @@ import contextlib
 import errno
 import io
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -35,7 +36,7 @@ def run_command(command: Callable[[], int]) -> int:
         return 128 + signal.SIGPIPE
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        expected = "room to write; free some space, then --resume goes on with a run that has begun"
+        expected = "room to write; free some space, then --resume continues a run that has begun"
         if not full:
             expected = "a path that can be read and written"
         where, came = error.filename or "standard output", error.strerror or str(error)
@@ -97,12 +98,38 @@ def parse_arguments(
     except SystemExit as stop:
         if not stop.code:
             raise
-        message: list[str] = []
-        for line in captured.getvalue().splitlines():
-            text = line.strip("│ ")
-            if text.startswith("─"):
-                break  # below the rule come hints
-            if text and not text.startswith("╭"):
-                message.append(text)
-        first = " ".join(message).rstrip(".") or "these arguments cannot be read"
-        raise InputError("arguments", first, f"what {program} --help lists") from None
+        raise _arguments_error(captured.getvalue(), arguments, program) from None
+
+
+# tyro's messages, and the types that it names in them.
+_WRONG_VALUE = re.compile(
+    r"Error parsing (\S+): no type matching \{None\}\|(\w+) .* from \['(.*?)'\]"
+)
+_WRONG_CHOICE = re.compile(
+    r"invalid choice '(.*?)' for argument '(\S+)'\. Expected one of \((.*?)\)"
+)
+_EXPECTED = {"INT": "a whole number", "FLOAT": "a number"}
+
+
+def _arguments_error(message: str, arguments: Sequence[str], program: str) -> InputError:
+    """tyro's box as one line that names the option as it was given."""
+    lines = [line.strip("│╭╮╰╯ ") for line in message.splitlines()]
+    rules = [i for i, line in enumerate(lines) if i and line.startswith("─")] or [len(lines)]
+    first = " ".join(line for line in lines[: rules[0]] if line and not line.startswith("─"))
+    expected = f"what {program} --help lists"
+
+    def given(aliases: str) -> str:
+        options = {argument.partition("=")[0].replace("_", "-") for argument in arguments}
+        return next((name for name in aliases.split("/") if name in options), aliases)
+
+    if match := _WRONG_VALUE.search(first):
+        aliases, kind, value = match.groups()
+        return InputError(given(aliases), value, _EXPECTED.get(kind, kind))
+    if match := _WRONG_CHOICE.search(first):
+        value, aliases, listed = match.groups()
+        choices = sorted(set(listed.replace("'", "").split(", ")) - {"None"})
+        return InputError(given(aliases), value, f"one of {', '.join(choices)}")
+    nearest = [line for line in lines[rules[0] :] if line.startswith("--")]
+    if nearest:
+        expected = f"perhaps {nearest[0].split()[0].rstrip(',')}, or {expected}"
+    return InputError("arguments", first.rstrip(".") or "cannot be read", expected)

@@ -183,7 +183,7 @@ def _run(options: Arguments) -> int:
         )
     reason = outcome.stopped_because
     if reason in ("SIGINT", "SIGTERM"):
-        print(f"stopped and saved: --resume --run-dir {outcome.run_dir} goes on", file=sys.stderr)
+        print(f"stopped and saved: --resume --run-dir {outcome.run_dir} continues", file=sys.stderr)
         return 130 if reason == "SIGINT" else 143
     if reason == "non_finite_loss":
         print(

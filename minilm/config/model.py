@@ -51,15 +51,15 @@ class ModelConfig:
     rope_theta: float = 10000.0
     """Base of the rotary frequencies."""
     rotary_dim: int = DERIVED
-    """Elements of a head that turn, the first ones. Default: head_dim."""
+    """Elements of a head that RoPE rotates, the first ones. Default: head_dim."""
     rope_scaling: Literal["none", "linear", "llama3"] = "none"
     """Slower rotation, for longer texts: of all frequencies, or of the low ones as Llama 3.1 has it."""
     rope_factor: float = 1.0
     """How many times slower."""
     rope_low_factor: float = 1.0
-    """llama3: frequencies with fewer turns in rope_original_context are divided by rope_factor."""
+    """llama3: frequencies with fewer rotations in rope_original_context are divided by rope_factor."""
     rope_high_factor: float = 4.0
-    """llama3: frequencies with more turns in rope_original_context are unchanged."""
+    """llama3: frequencies with more rotations in rope_original_context are unchanged."""
     rope_original_context: int = 8192
     """llama3: context length before the extension."""
     norm: Literal["layernorm", "rmsnorm"] = "layernorm"
@@ -132,7 +132,7 @@ class ModelConfig:
             )
         if self.position == "rope" and self.head_dim % 2:
             raise ConfigError(
-                "head_dim", f"{self.head_dim}", "an even number, since RoPE turns pairs"
+                "head_dim", f"{self.head_dim}", "an even number, since RoPE rotates pairs"
             )
         if self.position == "rope" and (self.rotary_dim % 2 or self.rotary_dim > self.head_dim):
             raise ConfigError(

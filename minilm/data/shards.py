@@ -1,7 +1,7 @@
 """Token shards: a corpus encoded once into memory-mapped files, found again by content.
 
     CACHE/tokens/KEY/
-      tokenizer.json   written first; an interrupted build goes on from it
+      tokenizer.json   written first; an interrupted build continues from it
       train.bin        little-endian uint16 where V <= 65536, else uint32, nothing else
       val.bin
       meta.json        sizes and sources; written last, so an entry that has it is complete

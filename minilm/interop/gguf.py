@@ -232,7 +232,7 @@ def _rope_frequency_factors(config: ModelConfig) -> Array:
 
 
 def _adjacent_halves(values: Array, heads: int) -> Array:
-    """Rows i and i + k/2 of a head side by side: the pairs that llama.cpp's Llama turns."""
+    """Rows i and i + k/2 of a head side by side: the pairs that llama.cpp's Llama rotates."""
     shape = values.shape
     halves = values.reshape(heads, 2, shape[0] // heads // 2, *shape[1:])
     adjacent: Array = halves.swapaxes(1, 2).reshape(shape)

@@ -90,7 +90,7 @@ def _sections(summary: dict[str, Any]) -> list[str]:
         rows = {
             "steps": f"{summary['steps']:,}",
             "tokens seen": f"{summary['tokens']:,}",
-            "validation loss, nats a token": f"{summary['best_val_loss']:.4f}",
+            "validation loss, nats a token": _val_loss(summary),
             "validation, bits a byte": f"{summary['best_val_bits_per_byte']:.4f}",
             "stopped by": f"{summary['stopped_because']}",
         }
@@ -98,3 +98,9 @@ def _sections(summary: dict[str, Any]) -> list[str]:
         lines += [f"| {key} | {value} |" for key, value in rows.items()]
         lines.append("")
     return lines
+
+
+def _val_loss(summary: dict[str, Any]) -> str:
+    """With the dtype that it was computed in, which older runs do not say."""
+    dtype = f" ({summary['val_dtype']})" if "val_dtype" in summary else ""
+    return f"{summary['best_val_loss']:.4f}{dtype}"

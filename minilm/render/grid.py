@@ -1,7 +1,7 @@
 """Tables for the terminal that cut nothing, within a width as long as every number is narrower.
 
 What is too long gives way in this order: bars are left out, the last column folds if it is text, a long
-first cell goes on a line of its own, and then the columns that are left stand in a further table below.
+first cell stands on a line of its own, and then the columns that are left stand in a further table below.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ RESUME = "resume"
 
 FAMILY = "minilm"
 
-# Reasons to stop that leave nothing to go on with.
+# Reasons to stop after which nothing is left to resume.
 FINISHED = ("max_steps", "target_val_loss", "early_stopping")
 
 
@@ -57,6 +57,6 @@ def read_summary(run_dir: Path) -> dict[str, Any]:
 
 
 def finished_summary(run_dir: Path) -> dict[str, Any] | None:
-    """The summary.json of a run that reached its end; None for one that can go on."""
+    """The summary.json of a run that reached its end; None for one that can be resumed."""
     summary = read_summary(run_dir)
     return summary if summary.get("stopped_because") in FINISHED else None

@@ -16,7 +16,7 @@ CHUNK_CHARACTERS = 2**20
 def split_into_chunks(texts: Iterable[str], size: int = CHUNK_CHARACTERS) -> Iterator[str]:
     """Yield the concatenated ``texts`` in chunks of 1 to ``size`` characters.
 
-    The chunks depend only on the whole text, not on how it is divided into ``texts``. A stretch of
+    The chunks depend only on the whole text, not on how it is divided into ``texts``. A run of
     ``size`` characters without whitespace is split at its end.
     """
     pending = ""

@@ -46,7 +46,7 @@ def finish(trainer: Trainer, reason: str) -> Outcome:
 
 
 def finished_run(run_dir: Path) -> Outcome | None:
-    """The outcome of a run that reached its end, None for one that can go on. torch is not needed.
+    """The outcome of a run that reached its end, None for one that can be resumed. torch is not needed.
 
     Where the end was interrupted before the page was written, it is written now.
     """

@@ -22,7 +22,7 @@ TAGS = {
 
 
 class Logs:
-    """The logs of a run folder, opened to go on from a step."""
+    """The logs of a run folder, opened to continue from a step."""
 
     def __init__(
         self, run_dir: Path, from_step: int, *, evaluated: bool, tensorboard: bool

@@ -119,7 +119,7 @@ def read_state(run_dir: Path) -> SavedState:
             failures.append(error)
             continue
         for failure in failures:
-            logger.warning(f"{failure}: going on from {path.name}")
+            logger.warning(f"{failure}: resuming from {path.name}")
         return saved
     if failures:
         raise failures[0]
@@ -168,7 +168,7 @@ def restore_state(saved: SavedState, model: nn.Module, optimizers: Optimizers) -
             saved.path,
             f"{name} {stored.get(name, 'absent')}",
             f"{expected.get(name, 'no such tensor')}",
-            "the state is damaged: remove it to go on from an older one, or start a new run with "
+            "the state is damaged: remove it to resume from an older one, or start a new run with "
             "--init-from this one to keep its weights",
         )
     weights = _under("model.", saved.tensors)

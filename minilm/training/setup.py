@@ -79,7 +79,7 @@ class RunSpec:
     saved: SavedState | None = None
 
     def state_settings(self) -> dict[str, Any]:
-        """What a saved state holds beside tensors and progress: what `resumed_run` reads."""
+        """What a saved state has beside tensors and progress: what `resumed_run` reads."""
         return {
             "source": self.source.absolute_name(),
             "cleaning": list(self.source.cleaning),
@@ -225,7 +225,7 @@ def _refuse_folder(folder: Path, data: str) -> None:
             folder,
             "a run is there already",
             "a folder without one",
-            "add --resume to go on with it, or --run-dir for another",
+            "add --resume to continue it, or --run-dir for another",
         )
     if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
         raise InputError(folder, "something is there already", "an empty folder or none")

@@ -52,7 +52,7 @@ class Throughput:
         return self._joules_before + here
 
     def reading(self, tokens: int) -> dict[str, float]:
-        """Tokens a second since the last reading, which begins the next stretch."""
+        """Tokens a second since the last reading, which begins the next interval."""
         now = time.perf_counter()
         elapsed = max(now - self._since, 1e-9)
         self.rate = (tokens - self._tokens) / elapsed

@@ -128,7 +128,7 @@ def _run(spec: RunSpec, stop: StopRequest) -> Outcome:
 
 
 def _create_run_folder(trainer: Trainer) -> None:
-    """Make the run folder beside its place and rename it there: it appears as a run to go on with."""
+    """Make the run folder beside its place and rename it there: from then on it can be resumed."""
     spec = trainer.spec
     folder = spec.run_dir
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -73,7 +73,7 @@ def matrix_shape(tensor: StoredTensor) -> tuple[int, int]:
 
 
 def chunks(tensor: StoredTensor, size: int = CHUNK_ELEMENTS) -> Iterator[tuple[int, int]]:
-    """(first element, elements) of each chunk: whole rows, or a stretch of a row longer than ``size``."""
+    """(first element, elements) of each chunk: whole rows, or a part of a row longer than ``size``."""
     rows, columns = matrix_shape(tensor)
     if columns <= size:
         step = size // max(columns, 1) * columns

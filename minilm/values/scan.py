@@ -1,4 +1,4 @@
-"""One pass over a stretch of a tensor: counts, moments, exponents, live rows, outliers.
+"""One pass over a chunk of a tensor: counts, moments, exponents, live rows, outliers.
 
 Floats of 8 and 16 bits are tallied code by code: the at most 65,536 counts give every statistic that
 does not depend on order, exactly. Other dtypes are converted to float64.
@@ -227,7 +227,7 @@ def _update_rows_and_outliers(
 ) -> None:
     """Count live rows and keep the largest values. Only the order of magnitudes matters: codes will do."""
     columns = matrix_shape(tensor)[1]
-    if columns > magnitude.size:  # a stretch of one long row
+    if columns > magnitude.size:  # a part of one long row
         row_maxima = magnitude.max(keepdims=True)
         if row_maxima[0] != 0:
             tally.live_long_rows.add(start // columns)

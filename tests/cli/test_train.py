@@ -280,3 +280,27 @@ def test_every_config_field_is_an_option_with_its_help(capsys: Capture) -> None:
         for field in dataclasses.fields(cls):
             assert f"--{prefix}.{field.name.replace('_', '-')} " in text
     assert "Base of the rotary frequencies." in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--train.max-steps", "abc"], "--train.max-steps: abc, expected a whole number"),
+        (["--max-steps=1.5"], "--max-steps: 1.5, expected a whole number"),
+        (["--train.learning-rate", "fast"], "--train.learning-rate: fast, expected a number"),
+        (
+            ["--dtype", "foo"],
+            "--dtype: foo, expected one of auto, bfloat16, float16, float32",
+        ),
+        (
+            ["--max-step", "3"],
+            "arguments: Unrecognized options: --max-step, 3, expected perhaps --max-steps, "
+            "or what train.py --help lists",
+        ),
+    ],
+)
+def test_an_option_that_cannot_be_read_is_one_line(
+    arguments: list[str], message: str, capsys: Capture
+) -> None:
+    assert main(arguments) == 2
+    assert capsys.readouterr().err == f"error: {message}\n"

@@ -118,7 +118,7 @@ def test_every_type_has_a_size() -> None:
 
 
 def test_sizes_agree_with_the_gguf_package() -> None:
-    constants = pytest.importorskip("gguf.constants")
+    constants = pytest.importorskip("gguf.constants", reason="the extra 'gguf' is not installed")
     for kind, layout in constants.GGML_QUANT_SIZES.items():
         dtype = TYPES[int(kind)]
         assert (GGUF_BLOCKS[dtype] if dtype in GGUF_BLOCKS else (1, BITS[dtype] // 8)) == layout

@@ -51,7 +51,7 @@ def test_mismatches_are_counted(tmp_path: Path) -> None:
 
 
 def test_a_module_of_transformers_is_compared_by_its_total(tmp_path: Path) -> None:
-    pytest.importorskip("transformers")
+    pytest.importorskip("transformers", reason="the extra 'transformers' is not installed")
     count = write_gpt2(tmp_path)
     report = minilm.inspect(tmp_path, live=True)
     assert report.comparisons == (FILE_BY_NAMES, MODULE_BY_TOTALS)
@@ -73,7 +73,7 @@ def test_a_comparison_of_totals_is_not_called_name_by_name() -> None:
 
 
 def test_a_config_without_a_formula_is_counted_by_its_module(tmp_path: Path) -> None:
-    pytest.importorskip("transformers")
+    pytest.importorskip("transformers", reason="the extra 'transformers' is not installed")
     fields = {
         "model_type": "bert",
         "hidden_size": 8,

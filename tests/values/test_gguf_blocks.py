@@ -76,7 +76,7 @@ def test_every_element_equals_ggmls(dtype: str) -> None:
 
 @pytest.mark.parametrize("dtype", LAYOUTS)
 def test_the_gguf_package_has_the_same_values(dtype: str) -> None:
-    gguf = pytest.importorskip("gguf")
+    gguf = pytest.importorskip("gguf", reason="the extra 'gguf' is not installed")
     blocks = random_blocks(dtype)
     kind = gguf.GGMLQuantizationType[dtype.upper()]
     expected = gguf.quants.dequantize(blocks.view(np.uint8).reshape(NUM_BLOCKS, -1), kind)
