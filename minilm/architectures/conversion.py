@@ -68,8 +68,10 @@ class Architecture(NamedTuple):
         if not self.unsupported_fields(config):
             return config
         has_norm_bias = config.norm == "layernorm"
-        added = [name for name in self.zero_biases if name != "norm_bias" or has_norm_bias]
-        return replace(config, **dict.fromkeys(added, True))
+        added: dict[str, Any] = dict.fromkeys(self.zero_biases, True)
+        if not has_norm_bias:
+            added.pop("norm_bias", None)
+        return replace(config, **added)
 
     def config_json(self, config: ModelConfig) -> dict[str, Any]:
         """The content of its config.json."""
@@ -233,7 +235,7 @@ def _as_text(value: Any) -> str:
 def all_tokens_in_view(config: ModelConfig) -> list[UnsupportedField]:
     """No window, or one that the context does not exceed."""
     slides = 0 < config.sliding_window < config.context_length
-    return [("sliding_window", f"0 or context_length, {config.context_length}")] if slides else []
+    return [("sliding_window", "0 or the whole context")] if slides else []
 
 
 NO_EXTRAS = requires(ngram=1, convolution=0)

@@ -69,6 +69,7 @@ def _config(header: Header) -> dict[str, Any] | None:
         "tie_word_embeddings": "output.weight" not in names,
         "attention_bias": any(f"blk.0.{matrix}.bias" in names for matrix in ("attn_q", "attn_qkv")),
         "use_bias": "blk.0.attn_q.bias" in names,
+        "mlp_bias": "blk.0.ffn_down.bias" in names,
     }
 
 

@@ -22,11 +22,11 @@ from minilm.architectures.building_blocks import (
 )
 from minilm.architectures.config_fields import field_name, flag, layers, number, require, size
 from minilm.architectures.conversion import (
+    ALL_BIASES,
+    GELU_GRAPH,
     LAYERNORM,
     STANDARD_BLOCK,
     Architecture,
-    GELU_GRAPH,
-    ALL_BIASES,
     GgufGraph,
     all_of,
     heads_fill_width,

@@ -21,11 +21,11 @@ from minilm.architectures.building_blocks import (
 )
 from minilm.architectures.config_fields import flag, layers, number, size
 from minilm.architectures.conversion import (
+    ALL_BIASES,
+    GELU_GRAPH,
     LAYERNORM,
     NO_EXTRAS,
     Architecture,
-    GELU_GRAPH,
-    ALL_BIASES,
     GgufGraph,
     all_of,
     heads_fill_width,

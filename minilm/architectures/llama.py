@@ -19,8 +19,8 @@ from minilm.architectures.building_blocks import (
 )
 from minilm.architectures.config_fields import flag, layers, require, size
 from minilm.architectures.conversion import (
-    RMSNORM,
     LLAMA_GRAPH,
+    RMSNORM,
     STANDARD_BLOCK,
     Architecture,
     GgufGraph,

@@ -31,10 +31,10 @@ from minilm.architectures.building_blocks import (
 )
 from minilm.architectures.config_fields import field_name, flag, layers, size, whole_number
 from minilm.architectures.conversion import (
-    RMSNORM,
     LLAMA_GRAPH,
-    UNSCALED_OR_LINEAR,
+    RMSNORM,
     STANDARD_BLOCK,
+    UNSCALED_OR_LINEAR,
     Architecture,
     GgufGraph,
     all_of,

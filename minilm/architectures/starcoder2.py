@@ -20,11 +20,11 @@ from minilm.architectures.building_blocks import (
 )
 from minilm.architectures.config_fields import flag, layers, number, optional_size, size
 from minilm.architectures.conversion import (
+    ALL_BIASES,
+    GELU_GRAPH,
     LAYERNORM,
     STANDARD_BLOCK,
     Architecture,
-    GELU_GRAPH,
-    ALL_BIASES,
     GgufGraph,
     all_of,
     heads_fill_width,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from minilm.runs import files as run_files
 
 # What some files call the head, whatever their architecture calls it.
 USUAL_HEAD = "lm_head.weight"
+HEAD, TABLE = "lm_head.weight", "embedding.token.weight"  # minilm's
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,20 @@ class ModelSource:
         """Of every tensor, by minilm's names."""
         return declared_shapes(self.config)
 
+    def stored_as(self, config: ModelConfig) -> ModelSource:
+        """The same model with the tensors of ``config``: biases of zeros besides, or an untied head."""
+        return replace(self, config=config)
+
     def dtype(self, name: str) -> str:
         """What a tensor is stored in."""
+        if not self._is_stored(name):
+            name = TABLE if name == HEAD else name.replace(".bias", ".weight")
         return self.stored[self.mapped[name][0].hf_name if self.mapped else name].dtype
 
     def read(self, name: str) -> Array:
         """One tensor, by minilm's name."""
+        if not self._is_stored(name):
+            return self._added(name)
         if not self.mapped:
             return tensor_io.read(self.stored[name])
         mapping, number = self.mapped[name]
@@ -59,6 +68,17 @@ class ModelSource:
         return mapping.split(tensor_io.read(self.stored[mapping.hf_name]), rows, self.config)[
             number
         ]
+
+    def _is_stored(self, name: str) -> bool:
+        return name in (self.mapped or self.stored)
+
+    def _added(self, name: str) -> Array:
+        """A tensor that the stored model does without."""
+        import numpy as np
+
+        if name == HEAD:
+            return self.read(TABLE)
+        return np.zeros(self.shapes[name], tensor_io.NUMPY[self.dtype(name)])
 
     def read_joined(self, names: Sequence[str]) -> list[Array]:
         """Tensors that are to become one. Raises FormatError where their dtypes differ."""

@@ -79,3 +79,27 @@ def started() -> Iterator[LlamaCpp]:
     process = LlamaCpp(folder)
     yield process
     process.close()
+
+
+class _QuantizeParameters(ctypes.Structure):
+    """The beginning of `llama_model_quantize_params` in llama.h, and more than its rest."""
+
+    _fields_ = (
+        ("nthread", ctypes.c_int32),
+        ("ftype", ctypes.c_int32),
+        ("rest", ctypes.c_ubyte * 1024),
+    )
+
+
+def quantize(source: Path, out: Path, file_type: int) -> None:
+    """What llama.cpp's program llama-quantize does: the same function of the same library."""
+    folder = Path(os.environ[VARIABLE]) / "node_modules" / "@node-llama-cpp" / "linux-x64" / "bins"
+    ctypes.CDLL(str(next(folder.glob("*/libggml.*"))), mode=ctypes.RTLD_GLOBAL)
+    library = ctypes.CDLL(str(next(folder.glob("*/libllama.*"))))
+    library.llama_model_quantize_default_params.restype = _QuantizeParameters
+    parameters = library.llama_model_quantize_default_params()
+    parameters.nthread, parameters.ftype = 1, file_type
+    status = library.llama_model_quantize(
+        os.fsencode(source), os.fsencode(out), ctypes.byref(parameters)
+    )
+    assert status == 0

@@ -17,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from minilm import formats
 from minilm.architectures.conversion import find_exportable
 from minilm.architectures.tensor_map import TensorMapping
 from minilm.checkpoint import load
@@ -205,7 +206,7 @@ def with_begin(folder: Path, ends: Any) -> None:
     from tokenizers import processors
 
     backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-    backend.add_special_tokens(["<|endoftext|>", "<begin>", "<end>", "<turn>"])
+    backend.add_special_tokens(["<start>", "<begin>", "<end>", "<turn>"])
     first = backend.token_to_id("<begin>")
     backend.post_processor = processors.TemplateProcessing(
         single="<begin> $A", special_tokens=[("<begin>", first)]
@@ -234,9 +235,16 @@ def test_what_begins_and_ends_a_text_is_kept(tmp_path: Path, capsys: Capture, en
     assert (fields["bos_token_id"], fields["eos_token_id"]) == (257, ends)
     if not importlib.util.find_spec("gguf"):
         return
-    capsys.readouterr()
-    line = error(capsys, tmp_path / "back", "--to", "gguf", "--out", tmp_path / "x.gguf")
-    assert "a library tokenizer" in line
+    assert main([str(tmp_path / "back"), "--to", "gguf", "--out", str(tmp_path / "x.gguf")]) == 0
+    metadata = formats.read(tmp_path / "x.gguf").metadata
+    prefix = "tokenizer.ggml."
+    others = {"eot_token_id": "259"} if ends != 258 else {}
+    expected = {"bos_token_id": "257", "eos_token_id": "258", "add_bos_token": "true"} | others
+    assert {
+        name.removeprefix(prefix): metadata[name].lower()
+        for name in metadata
+        if name.removeprefix(prefix) in ("eot_token_id", *expected)
+    } == expected
 
 
 @pytest.mark.parametrize("to", ["huggingface", "minilm", "gguf"])
