@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gguf import GGUFReader
 
+from minilm import inspect
 from minilm.checkpoint import load
 from minilm.errors import ConfigError
 from minilm.generation.fast_decoder import FastDecoder
@@ -26,9 +28,20 @@ from minilm.generation.sampling import Sampling
 from minilm.interop.gguf import export, find_supported
 from minilm.interop.model_source import open_source
 from minilm.model.transformer import next_token_loss
+from minilm.text.tokenizers import load_tokenizer
 from minilm.training.train import train
 from tests.conftest import make_text
-from tests.interop.llama_cpp import LlamaCpp
+from tests.interop.llama_cpp import LlamaCpp, quantize
+from tests.interop.published_tokenizers import (
+    BEGIN,
+    CHAT_TEMPLATE,
+    END,
+    KINDS,
+    TOOL,
+    TURN,
+    published_tokenizer,
+    save_tokenizer,
+)
 from tests.interop.shapes import GATED, NO_BIASES, SHAPES, TINY, make_run, random_fields
 from tests.interop.test_gguf import RUNS, converted
 
@@ -98,6 +111,65 @@ def test_the_deepest_model_loads(llama_cpp: LlamaCpp, tmp_path: Path) -> None:
     deeper = make_run(tmp_path / "deeper", fields | {"num_layers": 513})
     with pytest.raises(ConfigError, match="num_layers: 513, expected at most 512"):
         find_supported(open_source(deeper).config)
+
+
+PROMPTS = [
+    "the cat sees the old house.",
+    "  two spaces, don't WE'LL\n\n\tand 1234567 numbers 12",
+    "été — 世界 🙂 \u0301 end ",
+    f"a {TOOL} in the text{TURN}and a turn",
+    "",
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_published_tokenizers_encode_the_same(
+    llama_cpp: LlamaCpp, tmp_path: Path, kind: str
+) -> None:
+    source = make_run(tmp_path / "run", GATED | NO_BIASES | {"vocab_size": 520})
+    save_tokenizer(source, kind)
+    description = llama_cpp.open(converted(source, tmp_path / "out.gguf"))
+    tokenizer = load_tokenizer(source / "tokenizer.json")
+    backend = published_tokenizer(kind)
+    begin, end = backend.token_to_id(BEGIN), backend.token_to_id(END)
+    assert (description["bos"], description["eos"]) == (begin, end)
+    assert description["add_bos"] == (kind != "qwen2")
+    for prompt in PROMPTS:
+        tokens = llama_cpp.ask("tokenize", text=prompt, special=True)
+        assert tokens == tokenizer.encode(prompt).tolist(), prompt
+        assert (
+            llama_cpp.ask("detokenize", tokens=tokens).strip() == tokenizer.decode(tokens).strip()
+        )
+    # What is not special is a token in any text, what is special only where it is asked for.
+    tokens = llama_cpp.ask("tokenize", text=TOOL + TURN, special=False)
+    assert backend.token_to_id(TOOL) in tokens
+    assert backend.token_to_id(TURN) not in tokens
+    file = GGUFReader(tmp_path / "out.gguf")
+    assert file.fields["tokenizer.chat_template"].contents() == CHAT_TEMPLATE
+    assert file.fields["tokenizer.ggml.padding_token_id"].contents() == end
+
+
+K_QUANTS = {
+    "q2_k": 10,
+    "q3_k_m": 12,
+    "q4_k_m": 15,
+    "q5_k_m": 17,
+    "q6_k": 18,
+}  # llama.h, llama_ftype
+
+
+@pytest.mark.parametrize("name", K_QUANTS)
+def test_llama_cpp_quantizes_further(llama_cpp: LlamaCpp, tmp_path: Path, name: str) -> None:
+    fields = GATED | NO_BIASES | {"d_model": 256, "d_feed_forward": 512}
+    source = make_run(tmp_path / "run", fields)
+    path = converted(source, tmp_path / "f16.gguf", "f16")
+    quantize(path, tmp_path / "quantized.gguf", K_QUANTS[name])
+    report = inspect(str(tmp_path / "quantized.gguf"))
+    assert report.verified
+    assert report.parameters.total == inspect(str(source)).parameters.total
+    assert (tmp_path / "quantized.gguf").stat().st_size < 0.6 * path.stat().st_size
+    llama_cpp.open(tmp_path / "quantized.gguf")
+    assert len(llama_cpp.ask("greedy", tokens=[1, 2, 3], count=4)) == 4
 
 
 # Trained models, on bytes and on BPE, with learned positions and RoPE, without and with a gate.
