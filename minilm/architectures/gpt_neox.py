@@ -39,6 +39,7 @@ from minilm.architectures.shared_fields import (
     read_activation,
     read_rope,
     read_rope_parameters,
+    rope_fields,
     rope_parameters,
     size_fields,
 )
@@ -103,6 +104,7 @@ def _hf_fields(config: ModelConfig) -> dict[str, Any]:
     return size_fields(config) | {
         "rotary_pct": rotary_share,
         "rotary_emb_base": config.rope_theta,
+        "rope_scaling": rope_fields(config)["rope_scaling"],
         "rope_parameters": rope_parameters(config) | {"partial_rotary_factor": rotary_share},
         "use_parallel_residual": config.parallel_residual,
         "hidden_act": HF_ACTIVATIONS[config.feed_forward],

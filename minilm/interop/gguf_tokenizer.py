@@ -39,20 +39,32 @@ def add_tokenizer(
     content = json.loads(tokenizer.to_shared_json())
     if isinstance(tokenizer, (ByteTokenizer, BPETokenizer)):
         _add_byte_level(writer, content, "gpt-2")
+    elif _is_byte_level(content) and not _merges(content):
+        _add_byte_level(writer, content, "gpt-2")  # nothing depends on how a text is split
     elif _is_byte_level(content):
-        _add_byte_level(writer, content, _pre_tokenizer_name(content))
+        _add_byte_level(writer, content, pre_tokenizer_name(content))
     elif _is_sentencepiece(content):
         _add_sentencepiece(writer, content, vocab_size)
     else:
-        raise TokenizerError(
-            "tokenizer.json",
-            f"a {tokenizer.kind} tokenizer",
-            "bytes or BPE, of bytes or as SentencePiece has it, which llama.cpp supports",
-        )
+        raise _unsupported(tokenizer)
     tokens, types = _tokens(content, vocab_size)
     writer.add_token_list(tokens)
     writer.add_token_types(types)
     _add_special_tokens(writer, folder, tokenizer, vocab_size)
+
+
+def check_supported(tokenizer: Tokenizer) -> None:
+    """Raises TokenizerError for a kind that llama.cpp does not have."""
+    if not isinstance(tokenizer, (ByteTokenizer, BPETokenizer, LibraryTokenizer)):
+        raise _unsupported(tokenizer)
+
+
+def _unsupported(tokenizer: Tokenizer) -> TokenizerError:
+    return TokenizerError(
+        "tokenizer.json",
+        f"a {tokenizer.kind} tokenizer",
+        "bytes or BPE, of bytes or as SentencePiece has it, which llama.cpp supports",
+    )
 
 
 def _tokens(content: Mapping[str, Any], vocab_size: int) -> tuple[list[str], list[int]]:
@@ -99,12 +111,10 @@ def _is_byte_level(content: Mapping[str, Any]) -> bool:
     return content["model"]["type"] == "BPE" and decoder.get("type") == "ByteLevel"
 
 
-def _pre_tokenizer_name(content: Mapping[str, Any]) -> str:
+def pre_tokenizer_name(content: Mapping[str, Any]) -> str:
     """llama.cpp's name of the pre-tokenizer. Raises TokenizerError where it has none."""
-    steps = _steps(content["pre_tokenizer"], "pretokenizers")
+    steps = _steps(content.get("pre_tokenizer"), "pretokenizers")
     whole_words = bool(content["model"].get("ignore_merges"))
-    if not _merges(content) and not whole_words:
-        return "gpt-2"  # single bytes: nothing depends on how a text is split
     match [(step["type"], step) for step in steps]:
         case [("ByteLevel", last)] if _is_plain(last, use_regex=True) and not whole_words:
             return "gpt-2"
@@ -124,6 +134,16 @@ def _pre_tokenizer_name(content: Mapping[str, Any]) -> str:
         " and ".join(step["type"] for step in steps) or "none",
         "that of GPT-2, SmolLM, Llama 3 or Qwen, which llama.cpp is told by name",
     )
+
+
+def is_qwen2(content: Mapping[str, Any]) -> bool:
+    """Whether a tokenizer.json is as transformers' Qwen2Tokenizer builds it."""
+    try:
+        name = pre_tokenizer_name(content)
+    except TokenizerError:
+        return False
+    normalizer = content.get("normalizer") or {}
+    return name == "qwen2" and normalizer.get("type") == "NFC" and _is_byte_level(content)
 
 
 def _steps(section: dict[str, Any] | None, name: str) -> list[dict[str, Any]]:

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from minilm import files
-from minilm.architectures.conversion import find_exportable
+from minilm.architectures.conversion import Architecture, exportable
 from minilm.architectures.tensor_map import tensor_mappings
-from minilm.config import TrainConfig
+from minilm.config import ModelConfig, TrainConfig
+from minilm.errors import TokenizerError
 from minilm.formats import tensor_io
 from minilm.formats.header import StoredTensor
 from minilm.formats.json_file import read_object
-from minilm.interop.gguf_tokenizer import CHAT_TEMPLATE
+from minilm.interop.gguf_tokenizer import CHAT_TEMPLATE, is_qwen2
 from minilm.interop.model_source import ModelSource
 from minilm.runs import files as run_files
 from minilm.text.tokenizers import GENERATION_CONFIG, Tokenizer, load_tokenizer
@@ -28,11 +29,11 @@ def export(source: ModelSource, folder: Path) -> str:
 
     Raises ConfigError where no stock architecture has this configuration, OSError as a file gives it.
     """
-    architecture = find_exportable(source.config)
+    tokenizer = load_tokenizer(source.folder / run_files.TOKENIZER, source.config.vocab_size)
+    architecture = find_kept(source.config, tokenizer)
     config = architecture.stored_config(source.config)
     source = source.stored_as(config)
     fields = architecture.config_json(config)
-    tokenizer = load_tokenizer(source.folder / run_files.TOKENIZER, config.vocab_size)
     settings = _tokenizer_settings(source.folder)
     ends: dict[str, Any] = dict.fromkeys(_ENDS, tokenizer.end_of_text)
     generation = ends | {"do_sample": True, "temperature": 0.8}
@@ -59,6 +60,23 @@ def export(source: ModelSource, folder: Path) -> str:
     for name, content in (defaults | settings | {GENERATION_CONFIG: generation}).items():
         files.write_json(folder / name, content)
     return architecture.class_name
+
+
+def find_kept(config: ModelConfig, tokenizer: Tokenizer) -> Architecture:
+    """The first that can represent ``config`` and in which transformers keeps the tokenizer.
+
+    For Qwen2, transformers 5 builds its own pre-tokenizer whatever tokenizer.json says
+    (`MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS`).
+    """
+    for architecture in exportable(config):
+        if architecture.model_type != "qwen2" or is_qwen2(json.loads(tokenizer.to_json())):
+            return architecture
+    raise TokenizerError(
+        run_files.TOKENIZER,
+        f"a {tokenizer.kind} tokenizer",
+        "Qwen2's own, which transformers puts in its place for Qwen2ForCausalLM",
+        "with model.sliding_window 0 another class has this shape",
+    )
 
 
 def import_run(source: ModelSource, folder: Path) -> None:

@@ -26,6 +26,7 @@ from minilm.costs.flops import flops_per_token
 from minilm.costs.memory import training_bytes
 from minilm.data.shards import Dataset, prepare
 from minilm.errors import ConfigError, InputError
+from minilm.interop.exports import describe_exports
 from minilm.model.transformer import Transformer
 from minilm.runs import files as run_files
 from minilm.text.corpora import NAMED_SOURCES, Corpus, open_corpus
@@ -210,6 +211,7 @@ def _complete(
         f"{config.max_steps} steps of {tokens:,} tokens on {runtime.device.type} "
         f"in {runtime.dtype_name}{', compiled' if runtime.compile else ''}"
     )
+    logger.info(describe_exports(model.config, dataset.tokenizer))
     return RunSpec(run_dir, model, config, dataset, source, runtime, saved)
 
 

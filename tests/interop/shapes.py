@@ -6,13 +6,16 @@ import random
 from pathlib import Path
 from typing import Any
 
+import tokenizers
 import torch
+from tokenizers import normalizers, pre_tokenizers
 
 from minilm.checkpoint import save_weights
 from minilm.config import ModelConfig, TrainConfig
 from minilm.model.transformer import Transformer
 from minilm.runs import files as run_files
 from minilm.text.tokenizers import ByteTokenizer
+from tests.interop.published_tokenizers import QWEN2
 
 TINY: dict[str, Any] = {
     "vocab_size": 256,
@@ -138,5 +141,26 @@ def make_run(folder: Path, fields: dict[str, Any], dtype: torch.dtype = torch.fl
     config = ModelConfig(**fields)
     save_weights(folder / run_files.WEIGHTS, random_model(config).to(dtype), {})
     run_files.write_config(folder, config, TrainConfig())
-    ByteTokenizer().save(folder / run_files.TOKENIZER)
+    tokenizer = ByteTokenizer().to_json()
+    if is_qwen2_shape(config):
+        tokenizer = qwen2_bytes()
+    (folder / run_files.TOKENIZER).write_text(tokenizer)
     return folder
+
+
+def is_qwen2_shape(config: ModelConfig) -> bool:
+    biases = (config.qkv_bias, config.attention_output_bias, config.feed_forward_bias)
+    return config.gated and biases == (True, False, False) and not config.qk_norm
+
+
+def qwen2_bytes() -> str:
+    """tokenizer.json of bytes, split as Qwen2's: transformers keeps no other for its class."""
+    backend = tokenizers.Tokenizer.from_str(ByteTokenizer().to_shared_json())
+    backend.normalizer = normalizers.NFC()
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(tokenizers.Regex(QWEN2), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    return str(backend.to_str(pretty=True))

@@ -45,8 +45,9 @@ from tests.interop.published_tokenizers import (
 from tests.interop.shapes import GATED, NO_BIASES, SHAPES, TINY, make_run, random_fields
 from tests.interop.test_gguf import RUNS, converted
 
-# Keys and values are cached in float16, and GELU is computed by tanh from a table in float16.
-GATED_BOUND, GELU_BOUND = 0.03, 0.06
+# Keys and values are cached in float16, and GELU is computed by tanh from a table in float16: the root of
+# the mean square of the difference, in standard deviations of the logits.
+GATED_BOUND, GELU_BOUND = 0.01, 0.02
 
 
 def check_same_results(llama_cpp: LlamaCpp, source: Path, path: Path, context_length: int) -> None:
@@ -58,12 +59,13 @@ def check_same_results(llama_cpp: LlamaCpp, source: Path, path: Path, context_le
     )
     expected = loaded.model(tokens[None])[0].numpy()
     logits = llama_cpp.logits(tokens.tolist())
+    scale = expected.std()
     bound = GATED_BOUND if loaded.model.config.gated else GELU_BOUND
-    assert np.abs(logits - expected).max() < bound * expected.std()
+    assert np.sqrt(np.mean((logits - expected) ** 2)) < bound * scale
     sequence = tokens.tolist()
     for token in llama_cpp.ask("greedy", tokens=sequence, count=6):
         row = loaded.model(torch.tensor([sequence]))[0, -1]
-        assert row.max() - row[token] < bound * expected.std()
+        assert row.max() - row[token] < 5 * bound * scale
         sequence.append(token)
 
 
