@@ -25,6 +25,7 @@ from minilm.runs import files as run_files
 
 # What some files call the head, whatever their architecture calls it.
 USUAL_HEAD = "lm_head.weight"
+TIED = "tie_word_embeddings"
 HEAD, TABLE = "lm_head.weight", "embedding.token.weight"  # minilm's
 
 
@@ -113,11 +114,15 @@ def open_source(folder: Path) -> ModelSource:
         check_same_tensors(path, _shapes(stored), declared_shapes(config))
         return ModelSource(folder, config, stored, {}, is_run=True)
     architecture = architecture_for(fields)
-    config = architecture.model_config(fields)
     weights = find_weights(folder)
     if weights is None:
         raise InputError(folder, "no weights", "model.safetensors or its shards")
-    stored = _stored_by_declared_name(weights, architecture.layout(fields))
+    layout = architecture.layout(fields)
+    if layout.ties and fields.get(TIED) is None and _has_own_head(weights, layout):
+        fields[TIED] = False
+        layout = architecture.layout(fields)
+    config = architecture.model_config(fields)
+    stored = _stored_by_declared_name(weights, layout)
     mappings = tensor_mappings(architecture, config)
     shapes = declared_shapes(config)
     wanted = {
@@ -159,6 +164,18 @@ def _head_name(layout: Layout) -> str:
     if layout.ties:
         return layout.ties[0][0]
     return next(t.name for t in layout.tensors if t.component == components.LM_HEAD)
+
+
+def _has_own_head(path: Path, layout: Layout) -> bool:
+    """Whether a head with values of its own is stored: then transformers 5 does not tie it by default."""
+    import numpy as np
+
+    tensors = {tensor.name: tensor for tensor in formats.read(path).tensors}
+    head = tensors.get(USUAL_HEAD)
+    table = tensors.get(layout.ties[0][1])
+    if head is None or table is None:
+        return False
+    return not np.array_equal(tensor_io.read(head), tensor_io.read(table))
 
 
 def _check_same_values(

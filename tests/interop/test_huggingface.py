@@ -74,7 +74,12 @@ def test_there_and_back_is_the_same_file(tmp_path: Path, name: str) -> None:
     assert (back / "tokenizer.json").read_bytes() == (source / "tokenizer.json").read_bytes()
 
 
-TEXTS = ["the cat sees the dog, don't  1234", "e\u0301t\u00e9 \u2014 \u4e16\u754c \U0001f642\n\n\tx", "\u0100\u0100 <|x|> ", "a"]
+TEXTS = [
+    "the cat sees the dog, don't  1234",
+    "e\u0301t\u00e9 \u2014 \u4e16\u754c \U0001f642\n\n\tx",
+    "\u0100\u0100 <|x|> ",
+    "a",
+]
 
 
 @pytest.mark.parametrize("name", SHAPES)
