@@ -25,7 +25,11 @@ from minilm.ledger.layout import Layout, Role
 UnsupportedField = tuple[str, str]  # a field of ModelConfig, and what it would have to be
 Check = Callable[[ModelConfig], list[UnsupportedField]]
 
-ALL_BIASES = {"qkv_bias": True, "attention_output_bias": True, "feed_forward_bias": True}
+ALL_BIASES: dict[str, Any] = {
+    "qkv_bias": True,
+    "attention_output_bias": True,
+    "feed_forward_bias": True,
+}
 
 
 class GgufGraph(NamedTuple):

@@ -25,7 +25,7 @@ class Arguments:
     """A run as a Hugging Face folder or a GGUF file, or a Hugging Face folder as a run."""
 
     source: Annotated[str, tyro.conf.Positional]
-    """The folder of a run, or of a Hugging Face model."""
+    """The folder of a run or of a Hugging Face model, or nanoGPT's ckpt.pt."""
     to: Literal["minilm", "huggingface", "gguf"]
     """What to make: a run, a folder that transformers opens, a file that llama.cpp runs."""
     out: str
@@ -42,11 +42,13 @@ def main(arguments: Sequence[str] | None = None, program: str = "convert.py") ->
 
 def _run(options: Arguments) -> int:
     from minilm.interop.model_source import open_source
+    from minilm.interop.nanogpt import open_nanogpt
 
     out = Path(options.out)
     is_stream = not files.is_replaceable(out)
     _check_out(out, is_stream, options.to)
-    source = open_source(Path(options.source))
+    path = Path(options.source)
+    source = open_nanogpt(path) if path.is_file() else open_source(path)
     with _into_stream(out) if is_stream else _staged(out) as path:
         if options.to == "gguf":
             from minilm.interop.gguf import export as export_gguf

@@ -32,8 +32,6 @@ from minilm.formats.tensor_io import Array
 from minilm.interop.gguf_tokenizer import add_tokenizer
 from minilm.interop.model_source import ModelSource
 from minilm.ledger import components
-from minilm.runs import files as run_files
-from minilm.text.tokenizers import load_tokenizer
 
 if TYPE_CHECKING:
     import gguf
@@ -85,7 +83,7 @@ def export(source: ModelSource, path: Path, file_format: str, name: str) -> str:
     gguf_architecture = MODEL_TYPES[architecture.model_type].gguf
     config = replace(architecture.stored_config(source.config), **architecture.gguf.stored_fields)
     source = source.stored_as(config)
-    tokenizer = load_tokenizer(source.folder / run_files.TOKENIZER, config.vocab_size)
+    tokenizer = source.tokenizer()
     writer = gguf.GGUFWriter(path, gguf_architecture)
     writer.add_name(name)
     _add_sizes(writer, config, architecture.gguf)

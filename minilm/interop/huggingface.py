@@ -17,7 +17,7 @@ from minilm.formats.json_file import read_object
 from minilm.interop.gguf_tokenizer import CHAT_TEMPLATE, is_qwen2
 from minilm.interop.model_source import ModelSource
 from minilm.runs import files as run_files
-from minilm.text.tokenizers import GENERATION_CONFIG, Tokenizer, load_tokenizer
+from minilm.text.tokenizers import GENERATION_CONFIG, Tokenizer
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
 TOKENIZER_SETTINGS = (GENERATION_CONFIG, TOKENIZER_CONFIG, "special_tokens_map.json")
@@ -29,7 +29,7 @@ def export(source: ModelSource, folder: Path) -> str:
 
     Raises ConfigError where no stock architecture has this configuration, OSError as a file gives it.
     """
-    tokenizer = load_tokenizer(source.folder / run_files.TOKENIZER, source.config.vocab_size)
+    tokenizer = source.tokenizer()
     architecture = find_kept(source.config, tokenizer)
     config = architecture.stored_config(source.config)
     source = source.stored_as(config)
@@ -84,10 +84,11 @@ def import_run(source: ModelSource, folder: Path) -> None:
 
     The files that say which tokens begin and end a text are copied beside it.
     """
-    tokenizer = load_tokenizer(source.folder / run_files.TOKENIZER, source.config.vocab_size)
+    tokenizer = source.tokenizer()
     settings = _tokenizer_settings(source.folder)
-    if not source.is_run and GENERATION_CONFIG not in settings:
-        fields = read_object(source.folder / run_files.CONFIG)
+    config = source.folder / run_files.CONFIG
+    if not source.is_run and GENERATION_CONFIG not in settings and config.is_file():
+        fields = read_object(config)
         ends = {name: fields[name] for name in _ENDS if fields.get(name) is not None}
         settings |= {GENERATION_CONFIG: ends} if ends else {}
     plan = {

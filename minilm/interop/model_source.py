@@ -22,6 +22,7 @@ from minilm.formats.tensor_io import Array
 from minilm.ledger import components
 from minilm.ledger.layout import Layout
 from minilm.runs import files as run_files
+from minilm.text.tokenizers import Tokenizer, load_tokenizer
 
 # What some files call the head, whatever their architecture calls it.
 USUAL_HEAD = "lm_head.weight"
@@ -42,6 +43,12 @@ class ModelSource:
     stored: Mapping[str, StoredTensor]
     mapped: Mapping[str, tuple[TensorMapping, int]]
     is_run: bool
+    own_tokenizer: Tokenizer | None = None  # one that is in no tokenizer.json
+
+    def tokenizer(self) -> Tokenizer:
+        """Raises FormatError for a missing or broken file, and for more tokens than the model has."""
+        path = self.folder / run_files.TOKENIZER
+        return self.own_tokenizer or load_tokenizer(path, self.config.vocab_size)
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
