@@ -13,7 +13,7 @@ from dataclasses import replace
 from importlib import import_module
 from reprlib import repr as shortened
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 from minilm.architectures.model_types import MODEL_TYPES
 from minilm.architectures.shared_fields import Fields
@@ -92,8 +92,32 @@ class Architecture(NamedTuple):
 
     def model_config(self, fields: Fields) -> ModelConfig:
         """minilm's configuration. Raises ConfigError for a field of config.json that it cannot follow."""
-        declared = _declared_fields(self.layout(fields), fields)
-        return ModelConfig(**declared, **self.minilm_fields(fields))
+        return _model_config(self.layout, self.minilm_fields, fields)
+
+
+class Importable(NamedTuple):
+    """A model class of transformers whose models minilm runs once they are imported, one of `IMPORTABLE`.
+
+    ``minilm_fields`` raises ConfigError for a field that minilm cannot follow. ``factors`` are what the
+    tensors are multiplied by whose names in minilm end so.
+    """
+
+    model_type: str
+    layout: Callable[[Fields], Layout]
+    minilm_fields: Callable[[Fields], dict[str, Any]]
+    factors: Callable[[Fields, ModelConfig], dict[str, float]] = lambda fields, config: {}
+
+    def model_config(self, fields: Fields) -> ModelConfig:
+        """minilm's configuration. Raises ConfigError for a field of config.json that it cannot follow."""
+        return _model_config(self.layout, self.minilm_fields, fields)
+
+
+def _model_config(
+    layout: Callable[[Fields], Layout],
+    minilm_fields: Callable[[Fields], dict[str, Any]],
+    fields: Fields,
+) -> ModelConfig:
+    return ModelConfig(**_declared_fields(layout(fields), fields) | minilm_fields(fields))
 
 
 def exportable(config: ModelConfig) -> list[Architecture]:
@@ -122,6 +146,22 @@ def exportable(config: ModelConfig) -> list[Architecture]:
 def find_exportable(config: ModelConfig) -> Architecture:
     """The first architecture that can represent ``config``; ConfigError naming the field in the way."""
     return exportable(config)[0]
+
+
+def importable_for(fields: Fields) -> Architecture | Importable:
+    """What a config.json is imported as. Raises ConfigError for what minilm does not run."""
+    model_type = fields.get("model_type")
+    entry = MODEL_TYPES.get(model_type) if isinstance(model_type, str) else None
+    if entry is None or entry.runs:
+        return architecture_for(fields)
+    module = import_module(f"minilm.architectures.{entry.module}")
+    for importable in getattr(module, "IMPORTABLE", ()):
+        if importable.model_type == model_type:
+            return cast("Importable", importable)
+    if entry.missing:
+        field, got = entry.missing
+        raise ConfigError(f"config.json: {field}", got, f"what minilm computes, for {model_type}")
+    return architecture_for(fields)
 
 
 def architecture_for(fields: Fields) -> Architecture:

@@ -30,7 +30,7 @@ from minilm.errors import ConfigError, MissingExtraError
 from minilm.formats import tensor_io
 from minilm.formats.tensor_io import Array
 from minilm.interop.gguf_tokenizer import add_tokenizer
-from minilm.interop.model_source import ModelSource
+from minilm.interop.model_source import ModelSource, as_float32
 from minilm.ledger import components
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class _Quantized:
 
     def tofile(self, stream: BinaryIO) -> None:
         for rows in tensor_io.chunks(self._values):
-            self._quantize(_as_float32(rows), self._ggml_type).tofile(stream)
+            self._quantize(as_float32(rows), self._ggml_type).tofile(stream)
 
 
 def _nbytes(shape: tuple[int, ...], ggml_type: Any) -> int:
@@ -186,12 +186,6 @@ def _entries(source: ModelSource, architecture: Architecture) -> Iterator[_Entry
     for hf, tensor in named:
         values = partial(read, mappings[hf.name].minilm_names, tensor.component)
         yield _Entry(tensor.name, tensor.shape, values)
-
-
-def _as_float32(values: Array) -> Array:
-    if values.dtype == tensor_io.NUMPY["bfloat16"]:  # the upper half of a float32
-        return (values.astype(np.uint32) << 16).view(np.float32)
-    return np.ascontiguousarray(values, dtype=np.float32)
 
 
 def _rope_frequency_factors(config: ModelConfig) -> Array:
