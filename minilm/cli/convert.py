@@ -32,6 +32,10 @@ class Arguments:
     """The new folder or file; what exists is never overwritten. A GGUF file may go into a pipe."""
     gguf_format: Literal["f32", "f16", "bf16", "q8_0", "q4_0"] = "f16"
     """What the matrices of a GGUF file are stored in."""
+    license: str = ""
+    """huggingface: license of the weights in the model card, as the Hub names it: mit, apache-2.0, ..."""
+    base_model: str = ""
+    """huggingface: the model on the Hub that these weights come from, for the model card."""
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "convert.py") -> int:
@@ -41,12 +45,14 @@ def main(arguments: Sequence[str] | None = None, program: str = "convert.py") ->
 
 
 def _run(options: Arguments) -> int:
+    from minilm.interop.model_card import Provenance
     from minilm.interop.model_source import open_source
     from minilm.interop.nanogpt import open_nanogpt
 
     out = Path(options.out)
     is_stream = not files.is_replaceable(out)
     _check_out(out, is_stream, options.to)
+    provenance = Provenance(options.license, options.base_model)
     path = Path(options.source)
     source = open_nanogpt(path) if path.is_file() else open_source(path)
     with _into_stream(out) if is_stream else _staged(out) as path:
@@ -56,7 +62,7 @@ def _run(options: Arguments) -> int:
             written = export_gguf(source, path, options.gguf_format, _name(out))
         else:
             from minilm.interop.huggingface import export, import_run
-            from minilm.interop.model_card import card
+            from minilm.interop.model_card import NAME, card
 
             path.mkdir()
             if options.to == "minilm":
@@ -64,7 +70,8 @@ def _run(options: Arguments) -> int:
                 written = "run"
             else:
                 written = export(source, path)
-                files.write_bytes(path / "README.md", card(source, _name(out), written).encode())
+                text = card(source, _name(out), written, provenance)
+                files.write_bytes(path / NAME, text.encode())
     # What went to /dev/stdout must stay a file.
     print(f"{out}: {written}", file=sys.stderr if is_stream else sys.stdout)
     return DONE
