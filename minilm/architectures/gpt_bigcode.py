@@ -21,7 +21,7 @@ from minilm.architectures.building_blocks import (
     norm,
     read_heads,
 )
-from minilm.architectures.config_fields import flag, layers, number, require, size
+from minilm.architectures.config_fields import field_name, flag, layers, number, require, size
 from minilm.architectures.conversion import Importable
 from minilm.architectures.shared_fields import Fields, read_activation
 from minilm.ledger import components
@@ -36,8 +36,8 @@ def layout(config: Mapping[str, Any]) -> Layout:
     tied = flag(config, "tie_word_embeddings", True)
     symbols = {
         "V": size(config, "vocab_size", 50257),
-        "T": size(config, "n_positions", 1024),
-        "L": layers(config, "n_layer", 12),
+        "T": size(config, field_name(config, "n_positions", "max_position_embeddings"), 1024),
+        "L": layers(config, field_name(config, "n_layer", "num_hidden_layers"), 12),
         "f": inner,
         **heads.symbols,
     }
@@ -73,8 +73,8 @@ def _heads(config: Mapping[str, Any]) -> Heads:
     shared = {"kv_heads": 1} if flag(config, "multi_query", True) else {}
     return read_heads(
         {**config, **shared},
-        width="n_embd",
-        heads="n_head",
+        width=field_name(config, "n_embd", "hidden_size"),
+        heads=field_name(config, "n_head", "num_attention_heads"),
         kv_heads="kv_heads",
         head_dim=None,
         defaults=(768, 12, None, None),

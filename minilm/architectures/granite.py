@@ -22,9 +22,7 @@ from minilm.ledger.layout import Layout
 
 def layout(config: Mapping[str, Any]) -> Layout:
     """The tensors of GraniteForCausalLM for a config.json."""
-    tied = config.get("tie_word_embeddings")
-    fields = {**config, "tie_word_embeddings": True if tied is None else tied}
-    return replace(llama.layout(fields), family="granite")
+    return replace(llama.layout(config), family="granite")
 
 
 def _minilm_fields(fields: Fields) -> dict[str, Any]:

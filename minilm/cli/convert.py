@@ -31,6 +31,8 @@ class Arguments:
     """The new folder or file; what exists is never overwritten. A GGUF file may go into a pipe."""
     gguf_format: Literal["f32", "f16", "bf16", "q8_0", "q4_0"] = "f16"
     """What the matrices of a GGUF file are stored in."""
+    modelfile: str = ""
+    """gguf: a new file for `ollama create NAME -f FILE`, beside the GGUF file."""
     license: str = ""
     """huggingface: license of the weights in the model card, as the Hub names it: mit, apache-2.0, ..."""
     base_model: str = ""
@@ -51,6 +53,10 @@ def _run(options: Arguments) -> int:
     out = Path(options.out)
     is_stream = not files.is_replaceable(out)
     _check_out(out, is_stream, options.to)
+    if options.modelfile:
+        if options.to != "gguf" or is_stream:
+            raise InputError("--modelfile", "given", "only with --to gguf and a file as --out")
+        _check_out(Path(options.modelfile), False, options.to)
     provenance = Provenance(options.license, options.base_model)
     path = Path(options.source)
     source = open_nanogpt(path) if path.is_file() else open_source(path)
@@ -71,6 +77,14 @@ def _run(options: Arguments) -> int:
                 written = export(source, path)
                 text = card(source, _name(out), written, provenance)
                 files.write_bytes(path / NAME, text.encode())
+    if options.modelfile:
+        from minilm.interop.gguf_tokenizer import chat_template
+        from minilm.interop.ollama import modelfile
+
+        target = Path(options.modelfile)
+        has_template = chat_template(source.folder) is not None
+        text = modelfile(out, target.parent, source.config, has_chat_template=has_template)
+        files.write_bytes(target, text.encode())
     # What went to /dev/stdout must stay a file.
     print(f"{out}: {written}", file=sys.stderr if is_stream else sys.stdout)
     return DONE

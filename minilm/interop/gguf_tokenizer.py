@@ -13,12 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minilm.errors import FormatError, TokenizerError
+from minilm.formats.checks import open_regular
+from minilm.formats.json_file import MAX_JSON_BYTES, read_object
+from minilm.safe_text import short_repr
 from minilm.text.tokenizers import BPETokenizer, ByteTokenizer, LibraryTokenizer, Tokenizer
 
 if TYPE_CHECKING:
     import gguf
 
 CHAT_TEMPLATE = "chat_template.jinja"
+TOKENIZER_CONFIG = "tokenizer_config.json"
 _CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _AFTER_NUMBERS = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _LLAMA3 = rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}|{_AFTER_NUMBERS}"
@@ -93,6 +97,13 @@ def _tokens(content: Mapping[str, Any], vocab_size: int) -> tuple[list[str], lis
 
 
 def _add_byte_level(writer: gguf.GGUFWriter, content: Mapping[str, Any], pre: str) -> None:
+    normalizers = [step["type"] for step in _steps(content.get("normalizer"), "normalizers")]
+    if normalizers not in ([], ["NFC"]):  # llama.cpp takes a text as it is, which mostly is in NFC
+        raise TokenizerError(
+            "tokenizer.json: normalizer",
+            " and ".join(normalizers),
+            "none or NFC, beside which llama.cpp splits bytes",
+        )
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(pre)
     # A space in a merge would be read as the one between its parts; in byte-level names there is none.
@@ -241,6 +252,7 @@ def _add_special_tokens(
     """What begins, ends and pads a text, as the files say and as ``tokenizer`` does; the chat template."""
     import gguf
 
+    template = chat_template(folder)
     try:
         special = gguf.SpecialVocab(folder, n_vocab=vocab_size)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
@@ -262,9 +274,37 @@ def _add_special_tokens(
     if prefix:
         ids["bos"] = prefix[0]
     special.add_special_token = {"bos": bool(prefix)}
-    if special.chat_template is None and (folder / CHAT_TEMPLATE).is_file():
-        special.chat_template = (folder / CHAT_TEMPLATE).read_text(encoding="utf-8")
+    special.chat_template = template
     special.add_to_gguf(writer, quiet=True)
+
+
+def chat_template(folder: Path) -> str | list[dict[str, str]] | None:
+    """The template of chat_template.jinja, or of tokenizer_config.json, where it may be several."""
+    if (folder / CHAT_TEMPLATE).is_file():
+        return read_text(folder / CHAT_TEMPLATE)
+    settings = folder / TOKENIZER_CONFIG
+    template = read_object(settings).get("chat_template") if settings.is_file() else None
+    are_named = isinstance(template, list) and all(
+        isinstance(each, dict) and {type(each.get("name")), type(each.get("template"))} == {str}
+        for each in template
+    )
+    if template is None or isinstance(template, str) or are_named:
+        return template
+    raise FormatError(settings, f"chat_template {short_repr(template)}", "a text")
+
+
+def read_text(path: Path) -> str:
+    """A small text file. Raises FormatError or OSError."""
+    with open_regular(path) as (stream, _):
+        raw = stream.read(MAX_JSON_BYTES + 1)
+    try:
+        if len(raw) <= MAX_JSON_BYTES:
+            return raw.decode()
+    except UnicodeDecodeError:
+        pass
+    raise FormatError(
+        path, "no UTF-8, or too much of it", f"at most {MAX_JSON_BYTES} bytes of UTF-8"
+    )
 
 
 def _prefix(tokenizer: Tokenizer) -> list[int]:

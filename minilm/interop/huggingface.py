@@ -14,12 +14,11 @@ from minilm.errors import TokenizerError
 from minilm.formats import tensor_io
 from minilm.formats.header import StoredTensor
 from minilm.formats.json_file import read_object
-from minilm.interop.gguf_tokenizer import CHAT_TEMPLATE, is_qwen2
+from minilm.interop.gguf_tokenizer import CHAT_TEMPLATE, TOKENIZER_CONFIG, is_qwen2, read_text
 from minilm.interop.model_source import ModelSource
 from minilm.runs import files as run_files
 from minilm.text.tokenizers import GENERATION_CONFIG, Tokenizer
 
-TOKENIZER_CONFIG = "tokenizer_config.json"
 TOKENIZER_SETTINGS = (GENERATION_CONFIG, TOKENIZER_CONFIG, "special_tokens_map.json")
 _ENDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
@@ -132,4 +131,4 @@ def _token(tokenizer: Tokenizer, number: int) -> str:
 
 def _copy_chat_template(source: Path, folder: Path) -> None:
     if (source / CHAT_TEMPLATE).is_file():
-        files.write_bytes(folder / CHAT_TEMPLATE, (source / CHAT_TEMPLATE).read_bytes())
+        files.write_bytes(folder / CHAT_TEMPLATE, read_text(source / CHAT_TEMPLATE).encode())

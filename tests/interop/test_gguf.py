@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import normalizers
 
 from minilm import inspect
 from minilm.cli.convert import main
 from minilm.training.train import train
 from tests.conftest import make_text
+from tests.interop.published_tokenizers import published_tokenizer
 from tests.interop.shapes import GATED, NO_BIASES, SHAPES, TINY, make_run
 
 pytest.importorskip("gguf", reason="the extra 'gguf' is not installed")
@@ -79,3 +82,60 @@ def test_characters_have_no_counterpart(tmp_path: Path, capsys: Capture, cache: 
     )
     assert main([str(tmp_path / "run"), "--to", "gguf", "--out", str(tmp_path / "o.gguf")]) == 2
     assert "a char tokenizer, expected bytes or BPE" in capsys.readouterr().err
+
+
+def test_an_ollama_modelfile(tmp_path: Path, capsys: Capture) -> None:
+    source, out = make_run(tmp_path / "run", TINY), tmp_path / "out.gguf"
+    arguments = [str(source), "--to", "gguf", "--out", str(out)]
+    assert main([*arguments, "--modelfile", str(tmp_path / "Modelfile")]) == 0
+    lines = ["FROM ./out.gguf", "PARAMETER num_ctx 32", 'TEMPLATE """{{ .Prompt }}"""']
+    assert (tmp_path / "Modelfile").read_text().splitlines() == lines
+    out.unlink()
+    (tmp_path / "chat_template.jinja").write_text("{{ messages }}")
+    (tmp_path / "chat_template.jinja").rename(source / "chat_template.jinja")
+    (tmp_path / "sub").mkdir()
+    assert main([*arguments, "--modelfile", str(tmp_path / "sub" / "Modelfile")]) == 0
+    lines = ["FROM ./../out.gguf", "PARAMETER num_ctx 32"]
+    assert (tmp_path / "sub" / "Modelfile").read_text().splitlines() == lines
+    out.unlink()
+    assert main([*arguments, "--modelfile", str(tmp_path / "Modelfile")]) == 2
+    assert "Modelfile: something that exists" in capsys.readouterr().err
+    assert not out.exists()
+
+
+BROKEN = {
+    "tokenizer_config.json": [b"[]", b'{"chat_template": 3}', b'{"chat_template": [1]}', b"{"],
+    "chat_template.jinja": [b"\xff"],
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_broken_beside_a_tokenizer_is_one_line(
+    tmp_path: Path, capsys: Capture, name: str
+) -> None:
+    source = make_run(tmp_path / "run", TINY)
+    for content in BROKEN[name]:
+        (source / name).write_bytes(content)
+        assert main([str(source), "--to", "gguf", "--out", str(tmp_path / "out.gguf")]) == 2
+        line = capsys.readouterr().err
+        assert line.count("\n") == 1
+        assert name in line
+        assert not (tmp_path / "out.gguf").exists()
+
+
+def test_a_normalizer_that_llama_cpp_has_not_is_refused(tmp_path: Path, capsys: Capture) -> None:
+    source = make_run(tmp_path / "run", TINY | {"vocab_size": 520})
+    backend = published_tokenizer("llama3")
+    backend.normalizer = normalizers.Lowercase()
+    backend.save(str(source / "tokenizer.json"))
+    assert main([str(source), "--to", "gguf", "--out", str(tmp_path / "out.gguf")]) == 2
+    assert "tokenizer.json: normalizer: Lowercase, expected none or NFC" in capsys.readouterr().err
+
+
+def test_merges_that_sentencepiece_has_not_are_refused(tmp_path: Path, capsys: Capture) -> None:
+    source = make_run(tmp_path / "run", TINY | {"vocab_size": 520})
+    content = json.loads(published_tokenizer("llama2").to_str())
+    content["model"]["merges"] = content["model"]["merges"][:-1]
+    (source / "tokenizer.json").write_text(json.dumps(content))
+    assert main([str(source), "--to", "gguf", "--out", str(tmp_path / "out.gguf")]) == 2
+    assert "without the merge of two of its parts" in capsys.readouterr().err

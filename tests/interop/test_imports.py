@@ -64,7 +64,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         SIZES | {"use_parallel_residual": True, "use_qkv_bias": True},
     ),
     "olmo": ("Olmo", SIZES | {"clip_qkv": None}),
-    "granite": ("Granite", SIZES | GRANITE),
+    "granite": ("Granite", SIZES | GRANITE | {"tie_word_embeddings": True}),
     "granite-untied": (
         "Granite",
         SIZES | GRANITE | {"tie_word_embeddings": False, "attention_bias": True},
