@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gguf import GGUFReader
 
 from minilm import inspect
 from minilm.checkpoint import load
@@ -128,6 +127,8 @@ PROMPTS = [
 def test_published_tokenizers_encode_the_same(
     llama_cpp: LlamaCpp, tmp_path: Path, kind: str
 ) -> None:
+    from gguf import GGUFReader
+
     source = make_run(tmp_path / "run", GATED | NO_BIASES | {"vocab_size": 520})
     save_tokenizer(source, kind)
     description = llama_cpp.open(converted(source, tmp_path / "out.gguf"))
