@@ -12,13 +12,15 @@ class ModelType(NamedTuple):
     llama.cpp's files call it in `general.architecture`, empty where such files are counted by name.
     ``runs`` says that minilm runs it too: its module lists an `Architecture` in `ARCHITECTURES`, or an
     `Importable` in `IMPORTABLE` where it is only imported. ``missing`` is a field whose meaning in this
-    architecture minilm does not have, and what that is.
+    architecture minilm does not have, and what that is. ``same_as`` is the model_type that it is another
+    name of.
     """
 
     module: str
     gguf: str = ""
     runs: bool = False
     missing: tuple[str, str] | None = None
+    same_as: str = ""
 
 
 _GEMMA2 = ("model_type", "norms after attention and feed-forward, GeGLU by tanh")
@@ -39,12 +41,14 @@ MODEL_TYPES: dict[str, ModelType] = {
     "falcon": ModelType("falcon"),
     "gemma": ModelType("gemma", gguf="gemma", missing=("hidden_activation", "GeGLU by tanh")),
     "gemma2": ModelType("gemma", gguf="gemma2", missing=_GEMMA2),
+    "gemma3": ModelType("gemma3", missing=_GEMMA2),
     "gemma3_text": ModelType("gemma", gguf="gemma3", missing=_GEMMA2),
     "gpt_bigcode": ModelType("gpt_bigcode"),
     "gpt_neo": ModelType("gpt_neo"),
     "gpt_oss": ModelType("gpt_oss"),
     "granite": ModelType("granite"),
     "gptj": ModelType("gptj"),
+    "kimi_k2": ModelType("deepseek", same_as="deepseek_v3"),
     "mixtral": ModelType("mixtral", gguf="llama"),
     "mpt": ModelType("mpt"),
     "nemotron": ModelType("nemotron"),

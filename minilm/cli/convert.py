@@ -72,7 +72,7 @@ def _run(options: Arguments) -> int:
             path.mkdir()
             if options.to == "minilm":
                 import_run(source, path)
-                written = "run"
+                written = "minilm run"
             else:
                 written = export(source, path)
                 text = card(source, _name(out), written, provenance)
@@ -104,7 +104,7 @@ def _check_out(out: Path, is_stream: bool, to: str) -> None:
 
 def _followed(out: Path) -> Path:
     """Where a symbolic link leads, which must be to nothing yet; any other path itself."""
-    return Path(os.path.realpath(out)) if out.is_symlink() else out
+    return files.resolved(out) if out.is_symlink() else out
 
 
 def _name(out: Path) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -40,6 +41,9 @@ def _run(arguments: Sequence[str] | None, program: str) -> int:
     options = _parser(program).parse_args(arguments)
     if len(options.targets) > 1 and (options.html or options.diff):
         raise InputError("arguments", f"{len(options.targets)} targets", "one for --html or --diff")
+    if options.fits is None and (options.lora_rank is not None or options.kv_cache is not None):
+        raise InputError("arguments", "--lora-rank or --kv-cache alone", "--fits SIZE beside it")
+    _check_outputs(options)
     reports, status = [], DONE
     for target in options.targets:
         try:
@@ -55,13 +59,41 @@ def _run(arguments: Sequence[str] | None, program: str) -> int:
     return status
 
 
+def _check_outputs(options: argparse.Namespace) -> None:
+    """Raise InputError where one output would replace another one, or a file that is inspected."""
+    from minilm import files
+
+    inputs = (*options.targets, *([options.diff] if options.diff else ()))
+    paths = [os.path.realpath(name) for name in inputs if os.path.exists(name)]
+    for option in ("json", "markdown", "html"):
+        name = getattr(options, option)
+        if name in (None, "-") or not files.is_replaceable(Path(name)):
+            continue
+        path = os.path.realpath(name)
+        if path in paths:
+            text = f"{name}, which is a target or another output"
+            raise InputError(f"--{option}", text, "a file of its own")
+        paths.append(path)
+
+
 def _report(target: str, options: argparse.Namespace) -> Report:
     """The report of one target with everything that was asked for."""
     sizes = {"context": options.context, "batch": options.batch}
-    listed = options.tensors or options.html is not None
-    inspection = inspect_with_sources(target, live=options.live, tensors=listed, **sizes)
+    files_with_layers = (options.html, options.markdown)
+    listed = options.tensors or options.full or any(file is not None for file in files_with_layers)
+    inspection = inspect_with_sources(
+        target, live=options.live, state_dict=options.state_dict, tensors=listed, **sizes
+    )
     if options.fits is not None:
-        inspection = inspection.with_report(extras.with_fits(inspection, options.fits, **sizes))
+        inspection = inspection.with_report(
+            extras.with_fits(
+                inspection,
+                options.fits,
+                lora_rank=options.lora_rank,
+                cache_dtype=options.kv_cache,
+                **sizes,
+            )
+        )
     if options.reconcile is not None:
         inspection = inspection.with_report(
             extras.with_reconciliation(inspection, options.reconcile)
@@ -93,7 +125,10 @@ def _write_reports(reports: Sequence[Report], options: argparse.Namespace) -> No
     if options.markdown is not None:
         from minilm.render.markdown import markdown
 
-        text = "\n".join(markdown(report, tensors=options.tensors) for report in reports)
+        text = "\n".join(
+            markdown(report, history=_history(report), tensors=options.tensors)
+            for report in reports
+        )
         _write_text(options.markdown, text)
     if options.html is not None:
         from minilm.render.html import page
@@ -107,11 +142,14 @@ def _write_reports(reports: Sequence[Report], options: argparse.Namespace) -> No
         for number, report in enumerate(reports):
             if number:
                 console.print()
-            print_report(report, console, full=options.full, tensors=options.tensors)
+            history = _history(report) if options.full else None
+            print_report(
+                report, console, history=history, full=options.full, tensors=options.tensors
+            )
 
 
 def _history(report: Report) -> RunHistory | None:
-    """Of a run that minilm trained; a log that cannot be read costs the page its curves."""
+    """Of a run that minilm trained; a log that cannot be read costs the report its history."""
     from minilm.runs import files as run_files
 
     if report.architecture != run_files.FAMILY:
@@ -201,12 +239,29 @@ def _parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--reconcile", metavar="N", help="explain a count from elsewhere: 163037184, 117M, 8.03B"
     )
-    parser.add_argument("--fits", metavar="SIZE", help="what fits in 24GB, 80GiB, ...")
+    parser.add_argument(
+        "--fits", metavar="SIZE", help="what fits in 24GB, 80GiB, two cards as 2x48GB, an H100, ..."
+    )
+    parser.add_argument(
+        "--lora-rank", type=int, metavar="R", help="the rank of LoRA for --fits (default: 16)"
+    )
+    parser.add_argument(
+        "--kv-cache",
+        metavar="DTYPE",
+        help="the KV cache for --fits: bfloat16, fp8, q8_0, q4_0, ... (default: that of the arithmetic)",
+    )
     parser.add_argument(
         "--live",
         action=argparse.BooleanOptionalAction,
         default=None,
         help="build the module on the meta device as a third witness (default: for run folders)",
+    )
+    parser.add_argument(
+        "--state-dict",
+        type=_nonempty,
+        metavar="KEY",
+        help="which part of a torch.save checkpoint is the model: student, model.state_dict, ...; "
+        ". is all of them together",
     )
     parser.add_argument(
         "--context",

@@ -185,7 +185,7 @@ def _stored_by_declared_name(path: Path, layout: Layout) -> dict[str, StoredTens
     head = _head_name(layout)
     prefix = layout.optional_prefix
     stored = {}
-    for tensor in formats.read(path).tensors:
+    for tensor in formats.read_model(path).tensors:
         name = head if tensor.name == USUAL_HEAD else tensor.name
         if prefix and not name.startswith(prefix) and name != head:
             name = prefix + name
