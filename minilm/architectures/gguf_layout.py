@@ -92,7 +92,6 @@ def _config(header: Header) -> dict[str, Any] | None:
         ),
         "mlp_bias": any(f"blk.0.ffn_{matrix}.bias" in names for matrix in ("gate", "up", "down")),
         "use_bias": "blk.0.attn_q.bias" in names,
-        "mlp_bias": "blk.0.ffn_down.bias" in names,
     }
 
 
