@@ -79,6 +79,10 @@ class Tokenizer(ABC):
     def to_json(self) -> str:
         """Return the content of tokenizer.json; equal tokenizers give equal text."""
 
+    def to_shared_json(self) -> str:
+        """The content of tokenizer.json for other programs: the end of a text is a special token."""
+        return self.to_json()
+
     def save(self, path: Path) -> None:
         """Write tokenizer.json to ``path`` atomically. Raises OSError."""
         write_bytes(path, self.to_json().encode())
@@ -152,6 +156,8 @@ def _read_tokenizer(path: Path) -> Tokenizer:
             vocabulary = content["model"].get("vocab")
             if vocabulary == _BYTE_VOCABULARY and not content.get("added_tokens"):
                 return ByteTokenizer()
+            if vocabulary == _shared_byte_vocabulary():
+                return ByteTokenizer()
             if _is_gpt2_style(content):
                 return BPETokenizer(_load_backend(path, text))
         case ("WordLevel", "Split", "Fuse"):
@@ -191,10 +197,23 @@ class ByteTokenizer(Tokenizer):
         return ids.astype(np.uint8).tobytes().decode("utf-8", "replace")
 
     def to_json(self) -> str:
-        backend = tokenizers.Tokenizer(models.BPE(vocab=_BYTE_VOCABULARY, merges=[]))
+        return self._backend(_BYTE_VOCABULARY).to_str(pretty=True)
+
+    def to_shared_json(self) -> str:
+        """The NUL byte under the name of the end of a text.
+
+        Its usual name is a letter, U+0100: as a special token it would be recognised in texts.
+        """
+        backend = self._backend(_shared_byte_vocabulary())
+        backend.add_special_tokens([END_OF_TEXT])
+        return backend.to_str(pretty=True)
+
+    @staticmethod
+    def _backend(vocabulary: dict[str, int]) -> tokenizers.Tokenizer:
+        backend = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         backend.decoder = decoders.ByteLevel()
-        return backend.to_str(pretty=True)
+        return backend
 
 
 @final
@@ -395,6 +414,11 @@ def _byte_vocabulary() -> dict[str, int]:
 
 
 _BYTE_VOCABULARY = _byte_vocabulary()
+
+
+def _shared_byte_vocabulary() -> dict[str, int]:
+    """As `ByteTokenizer.to_shared_json` names the bytes."""
+    return {END_OF_TEXT if byte == 0 else name: byte for name, byte in _BYTE_VOCABULARY.items()}
 
 
 def _section_types(content: Any) -> tuple[Any, ...]:

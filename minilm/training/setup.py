@@ -27,6 +27,7 @@ from minilm.costs.memory import training_bytes
 from minilm.data.corpus_stats import identify
 from minilm.data.shards import Dataset, find, prepare
 from minilm.errors import ConfigError, InputError
+from minilm.interop.exports import describe_exports
 from minilm.model.transformer import Transformer
 from minilm.runs import files as run_files
 from minilm.runs.new_folder import check_free
@@ -365,6 +366,7 @@ def _complete(
         f"in {runtime.dtype_name}{', compiled' if runtime.compile else ''}"
     )
     logger.info(_plan(model.config, config, dataset))
+    logger.info(describe_exports(model.config, dataset.tokenizer))
     return RunSpec(run_dir, model, config, dataset, source, runtime=runtime, saved=saved)
 
 
