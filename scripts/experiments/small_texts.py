@@ -1,7 +1,8 @@
-"""python scripts/experiments/small_texts.py --data FILE: how often to read a small text, and with how much dropout.
+"""python scripts/experiments/small_texts.py --data FILE: how often to read a small text, with what dropout.
 
-Trains `nano` on the beginning of a text, for several numbers of epochs and rates of dropout. Each run is a line of
-scripts/experiments/small_texts.jsonl; those that are there are not run again. Writes the table in docs/training.md.
+Trains `nano` on the beginning of a text, for several numbers of epochs and rates of dropout. Each run is a
+line of scripts/experiments/small_texts.jsonl; those that are there are not run again. Writes the table in
+docs/training.md.
 """
 
 from __future__ import annotations
