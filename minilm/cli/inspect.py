@@ -11,16 +11,13 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from minilm.cli.entry import BAD_INPUT, CHECK_FAILED, DONE, run_command
 from minilm.errors import InputError
 from minilm.inspection import extras
 from minilm.inspection.inspector import inspect_with_sources
 from minilm.inspection.report import Report
-
-if TYPE_CHECKING:
-    from minilm.runs.history import RunHistory
 
 
 class Parser(argparse.ArgumentParser):
@@ -87,7 +84,7 @@ def _passed(report: Report) -> bool:
 def _write_reports(reports: Sequence[Report], options: argparse.Namespace) -> None:
     """Write each file that was asked for; print for the terminal unless one of them is stdout."""
     if options.json is not None:
-        values = [report.to_json(tensors=options.tensors) for report in reports]
+        values = [report.to_dict(tensors=options.tensors) for report in reports]
         value = values[0] if len(options.targets) == 1 else values
         _write_text(options.json, json.dumps(value, indent=2, allow_nan=False) + "\n")
     if options.markdown is not None:
@@ -96,9 +93,11 @@ def _write_reports(reports: Sequence[Report], options: argparse.Namespace) -> No
         text = "\n".join(markdown(report, tensors=options.tensors) for report in reports)
         _write_text(options.markdown, text)
     if options.html is not None:
-        from minilm.render.html import page
+        from minilm.training.messages import messages_on_stderr
 
-        _write_text(options.html, page(reports[0], history=_history(reports[0])))
+        with messages_on_stderr():
+            html = reports[0].to_html()
+        _write_text(options.html, html)
     if "-" not in (options.json, options.markdown, options.html):
         from minilm.cli.console import ResultConsole
         from minilm.render.terminal import print_report
@@ -108,21 +107,6 @@ def _write_reports(reports: Sequence[Report], options: argparse.Namespace) -> No
             if number:
                 console.print()
             print_report(report, console, full=options.full, tensors=options.tensors)
-
-
-def _history(report: Report) -> RunHistory | None:
-    """Of a run that minilm trained; a log that cannot be read costs the page its curves."""
-    from minilm.runs import files as run_files
-
-    if report.architecture != run_files.FAMILY:
-        return None
-    from minilm.runs.history import read_history
-
-    try:
-        return read_history(Path(report.target))
-    except InputError as error:
-        print(f"note: no curves: {error}", file=sys.stderr)
-        return None
 
 
 def _write_text(file: str, text: str) -> None:

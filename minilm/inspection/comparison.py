@@ -109,9 +109,14 @@ def _classify_by_name(tensors: Sequence[LogicalTensor], views: Set[str]) -> Clas
     )
 
 
+def body_prefix(layout: Layout) -> str:
+    """What a body saved, or built, without its head leaves out of its names: model., transformer., ..."""
+    return layout.optional_prefix or layout.tensors[0].name.partition(".")[0] + "."
+
+
 def _with_prefix(layout: Layout, tensors: Sequence[LogicalTensor]) -> dict[str, LogicalTensor]:
-    """Tensors by full name: a body saved without its head leaves out the prefix (model., ...)."""
-    prefix = layout.optional_prefix or layout.tensors[0].name.partition(".")[0] + "."
+    """Tensors by full name."""
+    prefix = body_prefix(layout)
     if any(tensor.name.startswith(prefix) for tensor in tensors):
         prefix = ""
     # The head is outside the body, and has no prefix to leave out.

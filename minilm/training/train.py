@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from minilm import files
-from minilm.config.validation import RENAMED, with_current_names
+from minilm.config import TrainConfig
+from minilm.config.validation import RENAMED, check_names, with_current_names
 from minilm.data.shards import default_cache
 from minilm.errors import ConfigError, InputError
 from minilm.runs import files as run_files
@@ -98,6 +99,7 @@ def resume(
     with messages_shown(), stop_request() as stop:
         _refuse_several_processes()
         folder, overrides = Path(run_dir), _current_settings(settings)
+        check_names(TrainConfig, overrides, "settings")
         for name in overrides:
             if name not in RESUMABLE_OVERRIDES:
                 allowed = ", ".join(RESUMABLE_OVERRIDES)

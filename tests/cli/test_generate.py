@@ -25,16 +25,17 @@ Capture = pytest.CaptureFixture[str]
 def test_same_seed_same_text(tiny_run: Path) -> None:
     loaded = load(tiny_run)
     first, second, other = (
-        generate(loaded, "the", max_new_tokens=40, sampling=Sampling(seed=s)) for s in (1, 1, 2)
+        generate(*loaded, "the", max_new_tokens=40, seed=seed) for seed in (1, 1, 2)
     )
     assert first == second != other
 
 
 def test_the_cache_changes_nothing(tiny_run: Path) -> None:
     loaded = load(tiny_run)
-    for sampling in (Sampling(temperature=0), Sampling(seed=3), Sampling(top_k=5, min_p=0.02)):
+    samplings: list[dict[str, Any]] = [{"temperature": 0}, {"seed": 3}, {"top_k": 5, "min_p": 0.02}]
+    for sampling in samplings:
         cached, anew = (
-            generate(loaded, "the cat", max_new_tokens=60, sampling=sampling, cached=cached)
+            generate(*loaded, "the cat", max_new_tokens=60, cached=cached, **sampling)
             for cached in (True, False)
         )
         assert cached == anew
@@ -54,7 +55,7 @@ def test_greedy_is_the_argmax_of_the_whole_text(tiny_run: Path) -> None:
 
 def test_a_negative_number_of_tokens_is_an_error(tiny_run: Path) -> None:
     with pytest.raises(ConfigError, match="max_new_tokens"):
-        generate(load(tiny_run), "a", max_new_tokens=-1)
+        generate(*load(tiny_run), "a", max_new_tokens=-1)
 
 
 def test_the_command_prints_prompt_and_text(tiny_run: Path, capsys: Capture) -> None:
