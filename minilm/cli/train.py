@@ -20,7 +20,7 @@ import tyro
 from minilm.cli.entry import CHECK_FAILED, DONE, parse_arguments, run_command
 from minilm.config import ModelConfig, TrainConfig
 from minilm.config.presets import PRESETS, find_preset
-from minilm.config.validation import RENAMED
+from minilm.config.validation import LOG_TO, RENAMED
 from minilm.errors import ConfigError
 from minilm.training.messages import messages_on_stderr
 from minilm.units import format_seconds
@@ -45,6 +45,7 @@ UNPREFIXED_FIELDS = (
     "val_fraction",
     "eval_every",
     "early_stopping",
+    "log_to",
 )
 
 
@@ -106,7 +107,7 @@ def _metavar(hint: Any) -> str:
         return "{" + ",".join(get_args(hint)) + "}"
     if hint is bool:
         return "{true,false}"
-    return "INT" if hint is int else "FLOAT"
+    return {int: "INT", str: "NAMES"}.get(hint, "FLOAT")
 
 
 ModelOverrides = _overrides(ModelConfig)
@@ -201,16 +202,23 @@ def _run(options: Arguments) -> int:
 
 def _with_current_names(arguments: Sequence[str]) -> list[str]:
     """The command line with fields under their current names, and a note on each old one."""
-    current = []
+    current: list[str] = []
     for argument in arguments:
         option, equals, value = argument.partition("=")
         name = option.removeprefix("--train.").replace("-", "_")
         if option.startswith("--train.") and name in RENAMED:
             new = f"--train.{RENAMED[name].replace('_', '-')}"
             print(f"note: {option} is now {new}", file=sys.stderr)
-            argument = f"{new}{equals}{value}"
+            argument = f"{new}{equals}{_log_to(value) if name == 'tensorboard' else value}"
+        elif current[-1:] == ["--train.log-to"]:
+            argument = _log_to(argument)
         current.append(argument)
     return current
+
+
+def _log_to(value: str) -> str:
+    """The value of --train.log-to for one of its old name, true or false."""
+    return {"true": LOG_TO[True], "false": LOG_TO[False]}.get(value.lower(), value)
 
 
 def _given(overrides: Any) -> dict[str, Any]:

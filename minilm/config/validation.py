@@ -25,7 +25,10 @@ RENAMED = {
     "save_seconds": "save_every_seconds",
     "keep_last": "keep_states",
     "l1": "l1_weight",
+    "tensorboard": "log_to",
 }
+# The values of the old tensorboard.
+LOG_TO = {True: "tensorboard", False: ""}
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -58,6 +61,8 @@ def check_names(cls: type[Config], names: Iterable[str], where: object) -> None:
 def with_current_names(values: Mapping[str, Any], where: object) -> dict[str, Any]:
     """``values`` with old names of fields replaced. Raises ConfigError for a field under both names."""
     current = {RENAMED.get(name, name): value for name, value in values.items()}
+    if isinstance(values.get("tensorboard"), bool):
+        current["log_to"] = LOG_TO[values["tensorboard"]]
     if len(current) < len(values):
         old = next(name for name in values if RENAMED.get(name) in values)
         raise ConfigError(where, f"both {old!r} and {RENAMED[old]!r}", "the new name alone")

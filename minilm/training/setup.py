@@ -37,7 +37,7 @@ from minilm.units import format_bytes
 # What --resume may change: where the run ends and where it runs, not what it computes.
 RESUMABLE_OVERRIDES = (
     *("max_steps", "max_seconds", "target_val_loss", "early_stopping"),
-    *("device", "compile", "save_every_seconds", "keep_states", "sample_tokens", "tensorboard"),
+    *("device", "compile", "save_every_seconds", "keep_states", "sample_tokens", "log_to"),
 )
 
 logger = logging.getLogger(__name__)

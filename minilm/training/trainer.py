@@ -16,11 +16,12 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from minilm.config import to_dict
 from minilm.model.transformer import next_token_loss
 from minilm.training.batch_loader import BatchLoader
 from minilm.training.checkpoint_writer import CheckpointWriter
 from minilm.training.evaluation import Validation, evaluate, sample
-from minilm.training.loggers import Logs
+from minilm.training.loggers import Logs, Trackers
 from minilm.training.lr_schedule import batch_shape
 from minilm.training.optimizers import add_l1_gradient, make_optimizers, matrices, set_rates
 from minilm.training.resume_state import Progress, restore_state
@@ -77,13 +78,9 @@ class Trainer:
         with (
             self.stop.deferring(),
             contextlib.closing(self.checkpoints),
+            contextlib.closing(self._trackers()) as trackers,
             contextlib.closing(
-                Logs(
-                    self.run_dir,
-                    self.progress.step,
-                    evaluated=evaluated,
-                    tensorboard=self.config.tensorboard,
-                )
+                Logs(self.run_dir, self.progress.step, evaluated=evaluated, trackers=trackers)
             ) as logs,
             self._bar() as bar,
         ):
@@ -251,6 +248,10 @@ class Trainer:
             "tokens": self.progress.tokens,
             "seconds": round(self.throughput.seconds(), 3),
         }
+
+    def _trackers(self) -> Trackers:
+        hyperparameters = {"model": to_dict(self.model.config), "train": to_dict(self.config)}
+        return Trackers(self.config.trackers, self.run_dir, self.progress.step, hyperparameters)
 
     def _bar(self) -> tqdm[Any]:
         return tqdm(
