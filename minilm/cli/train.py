@@ -149,7 +149,10 @@ def main(arguments: Sequence[str] | None = None, program: str = "train.py") -> i
         with messages_on_stderr():
             return _run(options)
 
-    return run_command(command)
+    return run_command(
+        command,
+        when_full="free some space, then --resume continues a run that has begun",
+    )
 
 
 def _run(options: Arguments) -> int:
