@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from minilm.checkpoint import load
 from minilm.cli.generate import main
-from minilm.errors import ConfigError
+from minilm.errors import ConfigError, InputError
 from minilm.generation.fast_decoder import FastDecoder
 from minilm.generation.generate import Generation, generate
 from minilm.generation.sampling import Sampling
@@ -130,6 +130,52 @@ def test_the_end_says_how_fast_and_that_the_context_overflowed(
     errors = capsys.readouterr().err.splitlines()
     assert errors[0].startswith("note: longer than the context of 16 tokens, the older half")
     assert errors[1].startswith("20 tokens, ")
+
+
+def one_terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """stdout and stderr on one screen."""
+    screen = io.StringIO()
+    monkeypatch.setattr("sys.stdout", screen)
+    monkeypatch.setattr("sys.stderr", screen)
+    return screen
+
+
+def test_notes_stand_below_the_streamed_text(
+    tiny_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = one_terminal(monkeypatch)
+    text = generate(*load(tiny_run), "the ", max_new_tokens=20, temperature=0)
+    arguments = ["--prompt", "the ", "--temperature", "0", "--max-new-tokens", "20"]
+    assert main([str(tiny_run), *arguments]) == 0
+    printed = screen.getvalue()
+    assert printed.startswith(running_text(f"the {text}") + "\nnote: longer than the context of 16")
+    assert re.search(r"\n20 tokens, [\d.]+ tokens/s\n$", printed)
+
+
+@pytest.mark.parametrize(
+    ("error", "end", "status"),
+    [
+        (InputError("weights", "a number", "another"), "error: weights: a number,", 2),
+        (KeyboardInterrupt(), "", 130),
+    ],
+)
+def test_what_ends_a_text_early_begins_a_line(
+    tiny_run: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    end: str,
+    status: int,
+) -> None:
+    new_tokens, screen = iter(b"ab"), one_terminal(monkeypatch)
+
+    def step(self: Generation) -> dict[int, int]:
+        for token in new_tokens:
+            return {0: token}
+        raise error
+
+    monkeypatch.setattr(Generation, "step", step)
+    assert main([str(tiny_run), "--prompt", "the "]) == status
+    assert screen.getvalue().startswith(f"the ab\n{end}")
 
 
 def test_a_character_is_printed_when_its_last_byte_is_there(
