@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from tqdm import tqdm
-
 from minilm.errors import CorpusError
+from minilm.progress import progress_bar
 from minilm.text.corpora import Corpus
 
 
@@ -49,7 +48,7 @@ def identify(corpus: Corpus) -> Identity:
 def measure(corpus: Corpus) -> Size:
     """Read and clean the corpus once. Raises CorpusError as it does, and where no text is left."""
     documents = characters = utf8_bytes = 0
-    with tqdm(unit="B", unit_scale=True, desc="reading", disable=None) as bar:
+    with progress_bar(unit="B", unit_scale=True, desc="reading") as bar:
         for chunk in corpus.chunks():
             documents += chunk.ends_document
             characters += len(chunk.text)

@@ -27,11 +27,11 @@ from typing import IO, Any
 import numpy as np
 import tokenizers
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from minilm.data.corpus_stats import Identity, Size, identify, measure
 from minilm.errors import CorpusError, FormatError, InputError
 from minilm.files import atomic_writer, write_json
+from minilm.progress import progress_bar
 from minilm.text.cleaning import cleaning_versions
 from minilm.text.corpora import Corpus
 from minilm.text.tokenizers import Tokenizer, build_tokenizer, load_tokenizer
@@ -246,9 +246,7 @@ def _encode(
     characters = 0
     with (
         contextlib.ExitStack() as stack,
-        tqdm(
-            total=size.utf8_bytes, unit="B", unit_scale=True, desc="encoding", disable=None
-        ) as bar,
+        progress_bar(total=size.utf8_bytes, unit="B", unit_scale=True, desc="encoding") as bar,
     ):
         shards = {
             split: _Shard(stack.enter_context(atomic_writer(entry / f"{split}.bin")))

@@ -10,14 +10,14 @@ import contextlib
 import logging
 import math
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from minilm.config import to_dict
 from minilm.model.transformer import next_token_loss
+from minilm.progress import progress_bar
 from minilm.training.batch_loader import BatchLoader
 from minilm.training.checkpoint_writer import CheckpointWriter
 from minilm.training.evaluation import Validation, evaluate, sample
@@ -28,6 +28,9 @@ from minilm.training.resume_state import Progress, restore_state
 from minilm.training.setup import RunSpec
 from minilm.training.signals import StopRequest
 from minilm.training.throughput import Throughput, seconds_since_process_start
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
 
@@ -254,11 +257,10 @@ class Trainer:
         return Trackers(self.config.trackers, self.run_dir, self.progress.step, hyperparameters)
 
     def _bar(self) -> tqdm[Any]:
-        return tqdm(
+        return progress_bar(
             total=self.config.max_steps,
             initial=self.progress.step,
             unit="step",
-            disable=None,  # silent unless stderr is a terminal
             dynamic_ncols=True,
             bar_format="{percentage:3.0f}%|{bar:8}| {n_fmt}/{total_fmt} {remaining} left{postfix}",
         )
