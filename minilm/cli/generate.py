@@ -58,7 +58,7 @@ class Arguments:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute; auto: cuda, else mps, else cpu."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Of the weights; auto: bfloat16 where it is fast."""
+    """Of the weights; auto: bfloat16 where it is faster, which for small models on a CPU it is not."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Compile the step of one token; auto: on CUDA, where it becomes a graph, for 256 tokens or more."""
     interactive: bool = False
@@ -78,7 +78,7 @@ def _run(options: Arguments) -> int:
     from minilm.generation.decoder import make_decoder
     from minilm.generation.generate import check_count
     from minilm.generation.sampling import Sampling
-    from minilm.model.device import choose_device, choose_dtype
+    from minilm.model.device import choose_device, choose_generation_dtype
 
     check_count(options.max_new_tokens)
     sampling = Sampling(
@@ -91,7 +91,8 @@ def _run(options: Arguments) -> int:
     )
     device = choose_device(options.device)
     model, tokenizer = load(options.checkpoint, device=str(device))
-    model.to(choose_dtype(options.dtype, device))
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    model.to(choose_generation_dtype(options.dtype, device, parameters))
     compiled = options.compile == "on" or (
         options.compile == "auto"
         and device.type == "cuda"
