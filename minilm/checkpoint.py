@@ -51,9 +51,10 @@ def load(run_dir: str | Path, *, trainable: bool = False, device: str = "cpu") -
     return Loaded(model, tokenizer)
 
 
-def read_run_config(folder: Path) -> ModelConfig:
-    """The model of a run folder; InputError when the folder holds no run."""
-    for name in (run_files.CONFIG, run_files.WEIGHTS, run_files.TOKENIZER):
+def read_run_config(folder: Path, *, with_weights: bool = True) -> ModelConfig:
+    """The model of a run folder; InputError when the folder holds no run, or ``with_weights`` none."""
+    names = (run_files.CONFIG, run_files.WEIGHTS, run_files.TOKENIZER)
+    for name in names if with_weights else (run_files.CONFIG, run_files.TOKENIZER):
         if not (folder / name).is_file():
             raise InputError(folder, f"no {name}", "the folder of a run", "see checkpoints/")
     return run_files.read_config(folder / run_files.CONFIG)
@@ -82,15 +83,20 @@ def parameter_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write tensors of any device as one safetensors file, atomically, one tensor at a time."""
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], *, hashed: bool = False
+) -> None:
+    """Write tensors of any device as one safetensors file, atomically, one tensor at a time.
+
+    ``hashed``: as `tensor_io.write` has it.
+    """
     plan = {
         StoredTensor(name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)): partial(
             _bits, tensor
         )
         for name, tensor in tensors.items()
     }
-    tensor_io.write(path, plan, metadata)
+    tensor_io.write(path, plan, metadata, hashed=hashed)
 
 
 def _bits(tensor: Tensor) -> tensor_io.Array:

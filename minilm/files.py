@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +31,7 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
     target = Path(os.path.realpath(path))
     try:
         # A sibling, because a rename is atomic within one file system; hidden from *.json patterns.
-        name = str(target.parent / f".{target.name}.{os.urandom(4).hex()}.tmp")
+        name = str(target.parent / temporary_name(target.name))
         descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SYSTEM_FLAGS, 0o666)
     except OSError as error:
         raise _error_about(path, error) from None
@@ -48,6 +49,17 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
         if isinstance(error, OSError) and error.filename in (None, name):
             raise _error_about(path, error) from None
         raise
+
+
+def temporary_name(name: str) -> str:
+    """A name of its own, each time another one, for what will become the file or folder ``name``."""
+    return f".{name}.{os.urandom(4).hex()}.tmp"
+
+
+def target_of_temporary(name: str) -> str | None:
+    """The ``name`` that a `temporary_name` was made for; None for any other name."""
+    match = re.fullmatch(r"\.(.+)\.[0-9a-f]{8}\.tmp", name)
+    return match[1] if match else None
 
 
 def is_replaceable(path: Path) -> bool:

@@ -16,7 +16,17 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 # The dependencies of pyproject.toml, by the names they are imported by.
 DEPENDENCIES = (
-    *("einops", "jinja2", "numpy", "plotly", "rich", "safetensors", "tokenizers", "torch"),
+    *(
+        "einops",
+        "filelock",
+        "jinja2",
+        "numpy",
+        "plotly",
+        "rich",
+        "safetensors",
+        "tokenizers",
+        "torch",
+    ),
     *("tqdm", "tyro"),
 )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import shutil
 import sys
 import tempfile
@@ -93,7 +92,7 @@ def _name(out: Path) -> str:
 def _staged(out: Path) -> Iterator[Path]:
     """A path beside ``out`` that becomes it when the block ends well, and vanishes otherwise."""
     target = _followed(out)
-    staging = target.parent / f".{target.name}.{secrets.token_hex(4)}.tmp"
+    staging = target.parent / files.temporary_name(target.name)
     try:
         yield staging
         os.replace(staging, target)

@@ -12,6 +12,7 @@ VERBS = {
     "inspect": "count every parameter and prove the count",
     "generate": "text from a trained model",
     "convert": "a model for transformers and llama.cpp, or theirs as a run",
+    "cache": "the texts that were encoded, and removing them",
 }
 
 

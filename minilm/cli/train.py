@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,8 @@ from minilm.cli.entry import CHECK_FAILED, DONE, parse_arguments, run_command
 from minilm.config import ModelConfig, TrainConfig
 from minilm.config.presets import PRESETS, find_preset
 from minilm.config.validation import LOG_TO, RENAMED
-from minilm.errors import ConfigError
+from minilm.runs import files as run_files
+from minilm.runs.stop_reason import StopReason
 from minilm.training.messages import messages_on_stderr
 from minilm.units import format_seconds
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
     from minilm.training.finish import Outcome
 
+PRESET, DATA = "nano", "stdlib"  # where they are not given
 SAMPLE_TOKENS = 160  # of the one that is printed at the end
 
 
@@ -43,6 +46,7 @@ UNPREFIXED_FIELDS = (
     "compile",
     "seed",
     "val_fraction",
+    "split",
     "eval_every",
     "early_stopping",
     "log_to",
@@ -66,6 +70,26 @@ def _read_switch(word: str) -> bool:
     if word.lower() not in ("true", "false"):
         raise ValueError(f"{word!r} is neither true nor false")
     return word.lower() == "true"
+
+
+# --resume alone, or --resume auto.
+_Resume = Annotated[
+    Literal["", "yes", "auto"],
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="[auto]",
+        instance_from_str=lambda values: _read_resume(values),
+        is_instance=lambda value: isinstance(value, str),
+        str_from_instance=lambda value: [value] if value == "auto" else [],
+    ),
+    tyro.conf.arg(help_behavior_hint=""),
+]
+
+
+def _read_resume(values: list[str]) -> Literal["yes", "auto"]:
+    if values in ([], ["auto"]):
+        return "auto" if values else "yes"
+    raise ValueError(f"{' '.join(values)!r} after --resume, expected auto or nothing")
 
 
 def _overrides(cls: type[ModelConfig] | type[TrainConfig], alone: Sequence[str] = ()) -> Any:
@@ -118,20 +142,26 @@ TrainOverrides = _overrides(TrainConfig, UNPREFIXED_FIELDS)
 class Arguments:
     """Train a small transformer on text and account for every parameter in it."""
 
-    preset: str = "nano"
-    """Name of a preset; `list` prints them with exact counts."""
-    data: str = "stdlib"
-    """stdlib (Python's own library), a file, a folder, a glob, shakespeare, or hf:DATASET."""
+    preset: str | None = None
+    """Name of a preset, by default nano; `list` prints them with exact counts."""
+    data: str | None = None
+    """stdlib (the default: Python's own library), a file, a folder, a glob, shakespeare, or
+    hf:DATASET[:CONFIG][,split=SPLIT][,rows=N]."""
+    text_field: str | None = None
+    """Where the text is in JSON, CSV, Parquet and datasets. Default: text, or the only field of text."""
+    raw_text: bool = False
+    r"""Read each file as one text as it is: no records, no <|endoftext|> between documents, \r\n kept."""
     tokenizer: Literal["byte", "char", "bpe"] | None = None
     """Default: the preset's."""
     vocab_size: int | None = None
     """Of a bpe tokenizer. Default: the preset's."""
     clean: tuple[str, ...] = ()
-    """Any of html, encoding, nfc, nfkc, whitespace, control."""
+    """Any of: encoding (repairs cafÃ©, and bytes of Windows-1252), html (tags removed), control (control
+    characters removed), nfc, nfkc (Unicode normalization), whitespace (ends of lines, blank lines)."""
     run_dir: str | None = None
     """Default: checkpoints/PRESET-DATA. An existing run is never overwritten."""
-    resume: bool = False
-    """Resume the run in --run-dir, bit for bit."""
+    resume: _Resume = ""
+    """Resume the run in --run-dir, bit for bit; auto: start it where there is none yet."""
     init_from: str | None = None
     """Start from the weights and the tokenizer of this run (fine-tuning)."""
     model: Annotated[Any, tyro.conf.arg(constructor=ModelOverrides)] = ModelOverrides()
@@ -160,36 +190,39 @@ def _run(options: Arguments) -> int:
         return _list_presets()
     settings = _given(options.train)
     run_dir = options.run_dir
+    resumes = options.resume == "yes"
     if options.resume:
-        _refuse_with_resume(options)
         run_dir = run_dir or _default_run_dir(options)
-        if not settings:
-            from minilm.training.finish import finished_run
-
-            finished = finished_run(Path(run_dir))
-            if finished is not None:
-                return _show_finished(finished)
+        resumes = resumes or (Path(run_dir) / run_files.CONFIG).is_file()
+    if resumes:
+        finished = _finished(Path(str(run_dir)), options, settings)
+        if finished is not None:
+            return _show_finished(finished)
     from minilm.training.train import resume, train  # torch: after what needs none
 
-    if options.resume:
-        outcome = resume(str(run_dir), settings=settings)
+    if resumes:
+        outcome = resume(
+            str(run_dir), data=options.data, options=_beside_resume(options), settings=settings
+        )
     else:
         outcome = train(
-            options.preset,
-            data=options.data,
+            options.preset or PRESET,
+            data=options.data or DATA,
             run_dir=run_dir,
             tokenizer=options.tokenizer,
             vocab_size=options.vocab_size,
             cleaning=options.clean,
+            text_field=options.text_field,
+            raw_text=options.raw_text,
             init_from=options.init_from,
             model=_given(options.model),
             settings=settings,
         )
     reason = outcome.stopped_because
-    if reason in ("SIGINT", "SIGTERM"):
+    if reason.signum is not None:
         print(f"stopped and saved: --resume --run-dir {outcome.run_dir} continues", file=sys.stderr)
-        return 130 if reason == "SIGINT" else 143
-    if reason == "non_finite_loss":
+        return 128 + reason.signum
+    if reason is StopReason.NON_FINITE_LOSS:
         print(
             f"error: {outcome.run_dir}: the loss is not finite after step "
             f"{outcome.summary['steps']}, expected a number; the weights last saved are kept: start a "
@@ -228,29 +261,37 @@ def _given(overrides: Any) -> dict[str, Any]:
     return {name: value for name, value in vars(overrides).items() if value is not None}
 
 
-def _refuse_with_resume(options: Arguments) -> None:
-    given = {
-        name: getattr(options, name) for name in ("tokenizer", "vocab_size", "init_from", "clean")
+def _beside_resume(options: Arguments) -> dict[str, Any]:
+    """Options that --resume compares with those that the run began with; None where not given."""
+    beside = {
+        name: getattr(options, name) for name in ("preset", "tokenizer", "vocab_size", "text_field")
     }
-    given |= {f"model.{name}": value for name, value in _given(options.model).items()}
-    if options.run_dir is not None:  # without it these two say which run is meant
-        default = Arguments()
-        given |= {
-            name: getattr(options, name)
-            for name in ("preset", "data")
-            if getattr(options, name) != getattr(default, name)
-        }
-    for name, value in given.items():
-        if value is not None and value != ():
-            raise ConfigError(name, "given with --resume", "the run's own", "leave it out")
+    beside["cleaning"] = list(options.clean) or None
+    beside["raw_text"] = options.raw_text or None
+    beside["init_from"] = os.path.abspath(options.init_from) if options.init_from else None
+    return beside | {f"model.{name}": value for name, value in _given(options.model).items()}
+
+
+def _finished(run_dir: Path, options: Arguments, settings: dict[str, Any]) -> Outcome | None:
+    """The outcome of a run that is at its end, found without torch; None for any other."""
+    from minilm.training.finish import finished_run
+    from minilm.training.resume_options import changed_settings, is_finished
+
+    if not (run_dir / run_files.CONFIG).is_file():
+        return None
+    changed = changed_settings(run_dir, _beside_resume(options), settings)
+    return finished_run(run_dir) if is_finished(run_dir, options.data, changed) else None
 
 
 def _default_run_dir(options: Arguments) -> str:
-    from minilm.data.shards import default_cache
+    from minilm.data.cache import default_cache
     from minilm.text.corpora import open_corpus
 
-    corpus = open_corpus(options.data, cleaning=(), cache=default_cache())
-    return f"checkpoints/{options.preset}-{corpus.name}"
+    corpus = open_corpus(options.data or DATA, cleaning=(), cache=default_cache())
+    base = options.preset or PRESET
+    if options.init_from:
+        base = Path(options.init_from).name
+    return f"checkpoints/{base}-{corpus.name}"
 
 
 def _show_finished(outcome: Outcome) -> int:
@@ -268,7 +309,6 @@ def show(outcome: Outcome, console: Console) -> bool:
     """Print a sample, the curves and what they say, and every parameter; whether it is verified."""
     from minilm.checkpoint import load
     from minilm.render.terminal import curve, print_report
-    from minilm.runs import files as run_files
     from minilm.runs.history import read_history
     from minilm.safe_text import running_text
     from minilm.training.evaluation import sample

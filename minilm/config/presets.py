@@ -80,7 +80,6 @@ _GPT_TRAINING = {
     "weight_decay": 0.1,
     "max_steps": 20000,
     "warmup_steps": 500,
-    "eval_every": 500,
 }
 
 # The stock shape that docs/ablations.md found best, and how it starts.
@@ -94,7 +93,7 @@ _NANO = {
     "embedding_std": 1.0,
     "output_initialization": "zero",
 }
-_NANO_TRAINING = {"batch_size": 8, "max_steps": 1200, "eval_every": 300}
+_NANO_TRAINING = {"batch_size": 8, "max_steps": 1200}
 
 PRESETS: dict[str, Preset] = {
     "nano": Preset("the default: minutes on a laptop", _NANO, _NANO_TRAINING),
@@ -113,7 +112,7 @@ PRESETS: dict[str, Preset] = {
             "d_model": 384,
             "num_heads": 6,
         },
-        {"batch_size": 64, "max_steps": 5000, "eval_every": 250, "learning_rate": 0.01},
+        {"batch_size": 64, "max_steps": 5000, "learning_rate": 0.01},
     ),
     "gpt2": Preset("GPT-2 small", _gpt2(12, 768, 12), _GPT_TRAINING),
     "gpt2-medium": Preset("GPT-2 medium", _gpt2(24, 1024, 16), _GPT_TRAINING),

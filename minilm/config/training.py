@@ -22,15 +22,17 @@ class TrainConfig:
     gradient_accumulation: int = 1
     """Forward passes whose gradients are averaged into one step."""
     max_steps: int = 1000
-    """Steps of the whole run; the learning-rate schedule spans them."""
+    """Steps of the whole run; the learning-rate schedule spans them. Unless set: fewer for a small text."""
     max_seconds: float | None = None
     """Stop after this many seconds of wall time since the process started."""
     target_val_loss: float | None = None
     """Stop when the validation loss (nats a token) is at or below this."""
     eval_every: int = 100
-    """Steps between evaluations over the whole validation split; each also saves the run."""
+    """Steps between evaluations; each also saves the run. Unless set: from the sizes of run and text."""
+    eval_tokens: int = 0
+    """Validation tokens of an evaluation, evenly spread; 0: all, as at the end. Unless set: by the sizes."""
     early_stopping: int = 0
-    """Stop after this many evaluations without a better validation loss; 0: never."""
+    """Stop after so many evaluations without a better loss; 0: never. Unless set: 5 beyond one epoch."""
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
     optimizer: Literal["muon", "adamw"] = "muon"
@@ -70,7 +72,10 @@ class TrainConfig:
     bpe_dropout: float = 0.0
     """Probability that a merge in a training batch is undone (subword augmentation)."""
     val_fraction: float = 0.1
-    """Fraction of the text, at its end, that is the validation split."""
+    """Fraction of the text that is the validation split."""
+    split: Literal["position", "document", "shuffle"] = "position"
+    """position: the text's end validates; document: whole documents, drawn at random; shuffle: documents,
+    or the lines of a single one, in random order."""
     seed: int = 0
     """Seed of the initial weights, the batches and the dropout."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -130,6 +135,12 @@ _TRAINING_SIZES = (
     *("batch_size", "gradient_accumulation", "max_steps", "eval_every", "log_every", "keep_states"),
 )
 _TRAINING_COUNTS = (
-    *("early_stopping", "warmup_steps", "momentum_warmup_steps", "initial_context_length"),
+    *(
+        "eval_tokens",
+        "early_stopping",
+        "warmup_steps",
+        "momentum_warmup_steps",
+        "initial_context_length",
+    ),
     "seed",
 )

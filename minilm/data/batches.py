@@ -5,6 +5,7 @@ Legend: b batch size, t context length, n tokens of a split, V vocabulary.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -80,18 +81,28 @@ def undo_merges(
     return shortened
 
 
-def validation_windows(tokens: Tokens, *, context_length: int, batch_size: int) -> Iterator[Batch]:
-    """Yield inputs and targets, (b, t) each, over consecutive windows that do not overlap.
+def validation_windows(
+    tokens: Tokens, *, context_length: int, batch_size: int, at_most: int = 0
+) -> Iterator[Batch]:
+    """Yield inputs and targets, (b, t) each, over windows that do not overlap.
 
-    Each of the n - 1 targets of ``tokens``, (n,), comes exactly once. All batches have one shape:
-    what the text does not fill has input 0 and target IGNORED.
+    Each of the n - 1 targets of ``tokens``, (n,), comes exactly once; where ``at_most`` is fewer than
+    that, only as many whole windows as fill it, at least one, evenly spread over the text. All batches
+    have one shape: what the text does not fill has input 0 and target IGNORED.
     """
-    step = batch_size * context_length
-    for start in range(0, len(tokens) - 1, step):
-        block = np.asarray(tokens[start : start + step + 1]).astype(np.int64)
-        inputs = np.zeros(step, dtype=np.int64)
-        targets = np.full(step, IGNORED, dtype=np.int64)
-        inputs[: len(block) - 1] = block[:-1]
-        targets[: len(block) - 1] = block[1:]
-        shape = (batch_size, context_length)
-        yield inputs.reshape(shape), targets.reshape(shape)  # (b t) -> b t
+    starts = window_starts(len(tokens), context_length=context_length, at_most=at_most)
+    for first in range(0, len(starts), batch_size):
+        inputs = np.zeros((batch_size, context_length), dtype=np.int64)
+        targets = np.full((batch_size, context_length), IGNORED, dtype=np.int64)
+        for row, start in enumerate(starts[first : first + batch_size].tolist()):
+            window = np.asarray(tokens[start : start + context_length + 1]).astype(np.int64)
+            inputs[row, : len(window) - 1] = window[:-1]
+            targets[row, : len(window) - 1] = window[1:]
+        yield inputs, targets
+
+
+def window_starts(tokens: int, *, context_length: int, at_most: int = 0) -> NDArray[np.int64]:
+    """Where the windows of `validation_windows` begin in a text of so many tokens."""
+    windows = math.ceil((tokens - 1) / context_length)
+    count = max(1, at_most // context_length) if 0 < at_most < tokens - 1 else windows
+    return np.arange(count, dtype=np.int64) * windows // count * context_length

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass
 
 from minilm.errors import CorpusError
 from minilm.progress import progress_bar
+from minilm.safe_text import one_line
 from minilm.text.corpora import Corpus
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -15,7 +19,7 @@ class Identity:
     """The raw bytes of all documents in order.
 
     ``bytes`` is how many, ``sha256`` is over them in hexadecimal (of one file, what sha256sum
-    prints), ``boundaries`` is a hash of where the documents end.
+    prints), ``boundaries`` is a hash of where the files end and of which format they are.
     """
 
     bytes: int
@@ -41,15 +45,19 @@ def identify(corpus: Corpus) -> Identity:
         for block in document.blocks:
             content.update(block)
             total += len(block)
-        boundaries.update(b"%d\n" % total)
+        boundaries.update(f"{total} {document.format}".strip().encode() + b"\n")
     return Identity(total, content.hexdigest(), boundaries.hexdigest())
 
 
 def measure(corpus: Corpus) -> Size:
-    """Read and clean the corpus once. Raises CorpusError as it does, and where no text is left."""
+    """Read and clean the corpus once, and log what was done to it unasked.
+
+    Raises CorpusError as the corpus does, and where no text is left.
+    """
     documents = characters = utf8_bytes = 0
+    notes = _Notes()
     with progress_bar(unit="B", unit_scale=True, desc="reading") as bar:
-        for chunk in corpus.chunks():
+        for chunk in corpus.chunks(note=notes.add):
             documents += chunk.ends_document
             characters += len(chunk.text)
             length = len(chunk.text.encode())
@@ -58,4 +66,21 @@ def measure(corpus: Corpus) -> Size:
     if not characters:
         after = f" after --clean {','.join(corpus.cleaning)}" if corpus.cleaning else ""
         raise CorpusError(corpus.source, f"no text{after}", "text to train on")
+    notes.log()
     return Size(documents, characters, utf8_bytes)
+
+
+class _Notes:
+    """Notes on files: of each text the first file, and how many more."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, tuple[str, str, int]] = {}  # text -> first, last, how many
+
+    def add(self, where: str, text: str) -> None:
+        first, last, count = self._files.get(text, (where, "", 0))
+        self._files[text] = first, where, count + (where != last)
+
+    def log(self) -> None:
+        for text, (first, _, count) in self._files.items():
+            others = f" and {count - 1} more" if count > 1 else ""
+            logger.info(one_line(f"note: {first}{others}: {text}"))

@@ -4,7 +4,7 @@
       tokenizer.json   written first; an interrupted build continues from it
       train.bin        little-endian uint16 where V <= 65536, else uint32, nothing else
       val.bin
-      meta.json        sizes and sources; written last, so an entry that has it is complete
+      meta.json        sizes and hashes; written last, so an entry that has it is complete
 
 KEY is a hash of everything that decides the tokens, the raw text's hash among it: other data, or
 the same data changed, is another entry. Two processes that build one entry write the same bytes,
@@ -15,10 +15,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import json
-import os
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,16 +27,21 @@ import numpy as np
 import tokenizers
 from numpy.typing import NDArray
 
+from minilm.data.cache import is_key, mark_used, prune, size_limit
 from minilm.data.corpus_stats import Identity, Size, identify, measure
+from minilm.data.splits import Mode, Split, divide, shuffled_order
 from minilm.errors import CorpusError, FormatError, InputError
 from minilm.files import atomic_writer, write_json
 from minilm.progress import progress_bar
+from minilm.safe_text import one_line
 from minilm.text.cleaning import cleaning_versions
 from minilm.text.corpora import Corpus
 from minilm.text.tokenizers import Tokenizer, build_tokenizer, load_tokenizer
 
-FORMAT = 1
+FORMAT = 2
 SPLITS = ("train", "val")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,8 @@ class Dataset:
     """A corpus as tokens. ``train`` and ``val``, (n,) each, are memory-mapped and read-only.
 
     ``bytes`` and ``sha256`` are of the raw text; ``train_bytes`` and ``val_bytes`` count the
-    cleaned text of each split as UTF-8, the separators between ``documents`` left out.
+    cleaned text of each split as UTF-8, the separators between ``documents`` left out. ``key`` is
+    that of its entry in the cache, for `find`.
     """
 
     train: NDArray[np.unsignedinteger[Any]]
@@ -57,6 +62,7 @@ class Dataset:
     train_bytes: int
     val_bytes: int
     documents: int
+    key: str = ""
 
     @property
     def train_tokens(self) -> int:
@@ -67,15 +73,6 @@ class Dataset:
         return len(self.val)
 
 
-def default_cache() -> Path:
-    """Where data is kept: $MINILM_CACHE, else $XDG_CACHE_HOME/minilm, else ~/.cache/minilm."""
-    if folder := os.environ.get("MINILM_CACHE"):
-        return Path(folder).expanduser()
-    if folder := os.environ.get("XDG_CACHE_HOME"):
-        return Path(folder, "minilm")
-    return Path("~/.cache/minilm").expanduser()
-
-
 def prepare(
     corpus: Corpus,
     *,
@@ -84,28 +81,34 @@ def prepare(
     val_fraction: float,
     cache: Path,
     context_length: int,
+    split: Mode = "position",
 ) -> Dataset:
     """Return the tokens of ``corpus``, from ``cache`` if they are there.
 
-    The first int(characters * (1 - val_fraction)) characters are for training, the rest for
-    validation. ``tokenizer`` is a kind, to be built (bpe from the training part alone, char from
-    all), or an existing one; ``vocab_size`` goes with the kind bpe.
+    By default the first int(characters * (1 - val_fraction)) characters are for training, the rest
+    for validation; `minilm.data.splits` has the other modes of ``split``. ``tokenizer`` is a kind, to
+    be built (bpe from the training part alone, char from all), or an existing one; ``vocab_size`` goes
+    with the kind bpe.
     Raises CorpusError for text that cannot be used or a split shorter than context_length + 1
     tokens, TokenizerError as the tokenizer does, InputError where ``cache`` cannot be written.
     """
     if not 0 < val_fraction < 1:
         raise CorpusError("--val-fraction", str(val_fraction), "0 < fraction < 1")
+    limit = size_limit()
     identity = identify(corpus)
-    key = _key(corpus, identity, tokenizer, vocab_size, val_fraction)
+    key = _key(corpus, identity, tokenizer, vocab_size, val_fraction, split)
     entry = cache / "tokens" / key
     meta = _read_meta(entry)
     if meta is None:
         try:
             entry.mkdir(parents=True, exist_ok=True)
-            if (entry / "meta.json").exists():  # damaged: nothing in it is to be trusted
+            if (entry / "meta.json").exists():  # nothing in it is to be trusted
+                logger.warning(f"note: the token cache {entry} is damaged: it is made anew")
                 (entry / "meta.json").unlink()
                 (entry / "tokenizer.json").unlink(missing_ok=True)
-            meta = _build(entry, corpus, identity, tokenizer, vocab_size, val_fraction)
+            meta = _build(entry, corpus, identity, tokenizer, vocab_size, val_fraction, split)
+            for removed in prune(cache, limit, keep=key):
+                logger.info(f"removed from the token cache, as its size is limited: {removed.path}")
         except OSError as error:
             raise InputError(
                 error.filename or entry,
@@ -114,17 +117,38 @@ def prepare(
                 "set MINILM_CACHE to one",
             ) from None
     _check_lengths(corpus, meta, val_fraction, context_length)
+    mark_used(entry)
+    return dataclasses.replace(_dataset(entry, meta), source=corpus.source)
+
+
+def find(cache: Path, key: str, *, tokenizer: Tokenizer, sha256: str) -> Dataset | None:
+    """The tokens that `prepare` stored under ``key``: of a text with that SHA-256, by that tokenizer.
+
+    None where they are not there, whole. The text itself is not needed.
+    """
+    entry = cache / "tokens" / key
+    meta = _read_meta(entry) if is_key(key) else None
+    if meta is None or meta.sha256 != sha256:
+        return None
+    if meta.tokenizer_sha256 != _sha256(tokenizer.to_json().encode()):
+        return None
+    mark_used(entry)
+    return _dataset(entry, meta)
+
+
+def _dataset(entry: Path, meta: _Meta) -> Dataset:
     train, val = (np.memmap(entry / f"{split}.bin", dtype=meta.dtype, mode="r") for split in SPLITS)
     return Dataset(
         train=train,
         val=val,
         tokenizer=load_tokenizer(entry / "tokenizer.json"),
-        source=corpus.source,
-        bytes=identity.bytes,
-        sha256=identity.sha256,
+        source=meta.source,
+        bytes=meta.bytes,
+        sha256=meta.sha256,
         train_bytes=meta.train_bytes,
         val_bytes=meta.val_bytes,
         documents=meta.documents,
+        key=entry.name,
     )
 
 
@@ -132,12 +156,17 @@ def prepare(
 class _Meta:
     """The content of meta.json."""
 
+    source: str
+    bytes: int  # of the raw text, as its SHA-256
+    sha256: str
     dtype: str  # numpy's name
     train_tokens: int
     val_tokens: int
     train_bytes: int
     val_bytes: int
     documents: int
+    train_sha256: str
+    val_sha256: str
     tokenizer_sha256: str
 
 
@@ -147,6 +176,7 @@ def _key(
     tokenizer: str | Tokenizer,
     vocab_size: int | None,
     val_fraction: float,
+    split: Mode,
 ) -> str:
     recipe = (
         ["json", _sha256(tokenizer.to_json().encode())]
@@ -159,6 +189,9 @@ def _key(
         cleaning_versions(corpus.cleaning),
         recipe,
         val_fraction,
+        split,
+        corpus.text_field,
+        corpus.raw_text,
     ]
     return _sha256(json.dumps(everything).encode())
 
@@ -172,6 +205,9 @@ def _read_meta(entry: Path) -> _Meta | None:
             (entry / "train.bin").stat().st_size == meta.train_tokens * width
             and (entry / "val.bin").stat().st_size == meta.val_tokens * width
             and _sha256((entry / "tokenizer.json").read_bytes()) == meta.tokenizer_sha256
+            # A changed token would be an index outside the embedding, or train on other text.
+            and _sha256_of_file(entry / "train.bin") == meta.train_sha256
+            and _sha256_of_file(entry / "val.bin") == meta.val_sha256
         )
     except (OSError, ValueError, TypeError):
         return None
@@ -185,47 +221,38 @@ def _build(
     tokenizer: str | Tokenizer,
     vocab_size: int | None,
     val_fraction: float,
+    split: Mode,
 ) -> _Meta:
     size = measure(corpus)
-    train_characters = int(size.characters * (1 - val_fraction))
+    divided = divide(corpus, size, split, val_fraction)
     if isinstance(tokenizer, str):
-        tokenizer = _built_tokenizer(
-            entry / "tokenizer.json", corpus, tokenizer, vocab_size, train_characters
-        )
+        path = entry / "tokenizer.json"
+        tokenizer = _built_tokenizer(path, divided, tokenizer, vocab_size, size.documents > 1)
     else:
         tokenizer.save(entry / "tokenizer.json")
-    meta = _encode(entry, corpus, identity, size, tokenizer, train_characters)
+    meta = _encode(entry, corpus, identity, size, tokenizer, divided)
     write_json(entry / "meta.json", dataclasses.asdict(meta))
     return meta
 
 
 def _built_tokenizer(
-    path: Path, corpus: Corpus, kind: str, vocab_size: int | None, train_characters: int
+    path: Path, divided: Split, kind: str, vocab_size: int | None, separated: bool
 ) -> Tokenizer:
     try:
         return load_tokenizer(path)  # an earlier build was interrupted after it
     except FormatError:
         pass
-    # A tokenizer trained on the validation text would bias the validation loss; but a table of
-    # characters must be complete, or that text could not be encoded at all.
-    training = None if kind == "char" else train_characters
-    texts = functools.partial(_split_texts, corpus, training)
-    tokenizer = build_tokenizer(kind, texts, vocab_size)
+
+    def texts() -> Iterator[str]:
+        # A tokenizer trained on the validation text would bias the validation loss; but a table of
+        # characters must be complete, or that text could not be encoded at all.
+        for piece in divided.pieces():
+            if piece.split == "train" or kind == "char":
+                yield piece.text
+
+    tokenizer = build_tokenizer(kind, texts, vocab_size, separated=separated)
     tokenizer.save(path)
     return tokenizer
-
-
-def _split_texts(corpus: Corpus, characters: int | None) -> Iterator[str]:
-    """The first ``characters`` of the corpus, or all of them."""
-    left = characters
-    for chunk in corpus.chunks():
-        if left is None:
-            yield chunk.text
-        elif left > 0:
-            yield chunk.text[:left]
-            left -= len(chunk.text)
-        else:
-            return
 
 
 def _encode(
@@ -234,7 +261,7 @@ def _encode(
     identity: Identity,
     size: Size,
     tokenizer: Tokenizer,
-    train_characters: int,
+    divided: Split,
 ) -> _Meta:
     """Write both shards in one pass over the corpus, of which a chunk at a time is in memory."""
     dtype = np.dtype("<u2" if tokenizer.vocab_size <= 2**16 else "<u4")
@@ -252,31 +279,49 @@ def _encode(
             split: _Shard(stack.enter_context(atomic_writer(entry / f"{split}.bin")))
             for split in SPLITS
         }
-        for chunk in corpus.chunks(digest.update):
-            boundary = min(max(train_characters - characters, 0), len(chunk.text))
-            characters += len(chunk.text)
-            parts = {"train": chunk.text[:boundary], "val": chunk.text[boundary:]}
-            for split, text in parts.items():
-                if text:
-                    shards[split].write(tokenizer.encode(text).astype(dtype))
-                    shards[split].text_bytes += len(text.encode())
-            if chunk.ends_document:
-                # With the document's last character, on whichever side of the split that is.
-                shards["val" if parts["val"] else "train"].write(separator)
-            bar.update(len(chunk.text.encode()))
-        if (digest.hexdigest(), characters) != (identity.sha256, size.characters):
+        for piece in divided.pieces(digest.update):
+            shard = shards[piece.split]
+            characters += len(piece.text)
+            num_bytes = len(piece.text.encode())
+            shard.write(tokenizer.encode(piece.text).astype(dtype))
+            shard.text_bytes += num_bytes
+            if piece.ends_document:
+                shard.write(separator)
+            if piece.ends_unit and divided.shuffled:
+                shard.unit_ends.append(shard.tokens)
+            bar.update(num_bytes)
+        if (digest.hexdigest(), characters) != (identity.sha256, divided.characters):
             raise CorpusError(
                 corpus.source, "text that changed while it was read", "the same text", "try again"
             )
+    if divided.shuffled:
+        for split, shard in shards.items():
+            _shuffle(entry / f"{split}.bin", dtype, shard)
     return _Meta(
+        source=one_line(corpus.source),
+        bytes=identity.bytes,
+        sha256=identity.sha256,
         dtype=dtype.str,
         train_tokens=shards["train"].tokens,
         val_tokens=shards["val"].tokens,
         train_bytes=shards["train"].text_bytes,
         val_bytes=shards["val"].text_bytes,
         documents=size.documents,
+        train_sha256=shards["train"].digest.hexdigest(),
+        val_sha256=shards["val"].digest.hexdigest(),
         tokenizer_sha256=_sha256((entry / "tokenizer.json").read_bytes()),
     )
+
+
+def _shuffle(path: Path, dtype: np.dtype[Any], shard: _Shard) -> None:
+    """Write the units of the finished ``shard`` anew in random order."""
+    tokens = np.memmap(path, dtype=dtype, mode="r")
+    starts = [0, *shard.unit_ends]
+    with atomic_writer(path) as stream:
+        shuffled = _Shard(stream)
+        for unit in shuffled_order(len(shard.unit_ends)):
+            shuffled.write(tokens[starts[unit] : starts[unit + 1]])
+    shard.digest = shuffled.digest
 
 
 class _Shard:
@@ -284,11 +329,15 @@ class _Shard:
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
+        self.digest = hashlib.sha256()
         self.tokens = 0
         self.text_bytes = 0
+        self.unit_ends: list[int] = []
 
     def write(self, tokens: NDArray[np.unsignedinteger[Any]]) -> None:
-        self._stream.write(tokens.tobytes())
+        data = tokens.tobytes()
+        self._stream.write(data)
+        self.digest.update(data)
         self.tokens += len(tokens)
 
 
@@ -305,3 +354,11 @@ def _check_lengths(corpus: Corpus, meta: _Meta, val_fraction: float, context_len
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def _sha256_of_file(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

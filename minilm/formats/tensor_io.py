@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,15 @@ from numpy.typing import NDArray
 from minilm import files
 from minilm.dtypes import BITS, storage_bytes
 from minilm.errors import FormatError
+from minilm.formats.checks import open_regular
 from minilm.formats.header import StoredTensor
-from minilm.formats.safetensors import make_header
+from minilm.formats.safetensors import MAX_HEADER_BYTES, make_header
 
 Array = NDArray[Any]
 
 CHUNK = 2**24  # bytes
+# In the metadata of a file that is hashed: SHA-256 over the whole file, with NO_HASH in its own place.
+HASH, NO_HASH = "file_sha256", "0" * 64
 # torch's names; numpy has no bfloat16, and nothing here needs its values.
 NUMPY = {"float64": "<f8", "float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}
 
@@ -37,22 +42,57 @@ def read(tensor: StoredTensor) -> Array:
 
 
 def write(
-    path: Path, plan: Mapping[StoredTensor, Callable[[], Array]], metadata: Mapping[str, str]
+    path: Path,
+    plan: Mapping[StoredTensor, Callable[[], Array]],
+    metadata: Mapping[str, str],
+    *,
+    hashed: bool = False,
 ) -> None:
     """Write one safetensors file atomically, each tensor when its turn comes: one is in memory at a time.
 
-    An array has the shape of its tensor, and its bits; of which numpy type, says nothing. The widest
-    elements come first, then the order of names, so that every tensor is aligned. Raises OSError.
+    An array has the shape of its tensor, and its bits; of which numpy type, says nothing. ``hashed`` adds
+    HASH to the metadata, for `check_hash`. Raises OSError.
+    """
+    if hashed:
+        digest = hashlib.sha256()
+        for part in _parts(plan, {**metadata, HASH: NO_HASH}):
+            digest.update(part)
+        metadata = {**metadata, HASH: digest.hexdigest()}
+    with files.atomic_writer(path) as stream:
+        for part in _parts(plan, metadata):
+            stream.write(part)
+
+
+def check_hash(path: Path) -> None:
+    """Raises FormatError unless every byte of a file that was written ``hashed`` is as it was written."""
+    digest = hashlib.sha256()
+    with open_regular(path) as (stream, _):
+        prefix = stream.read(8)
+        header = stream.read(min(int.from_bytes(prefix, "little"), MAX_HEADER_BYTES))
+        stored = re.search(rb'"%s":"([0-9a-f]{64})"' % HASH.encode(), header)
+        start, end = stored.span(1) if stored else (0, 0)
+        digest.update(prefix + header[:start] + NO_HASH.encode() + header[end:])
+        while block := stream.read(CHUNK):
+            digest.update(block)
+    if stored is None or digest.hexdigest() != stored[1].decode():
+        raise FormatError(path, "not the bytes that were written", "those of its SHA-256")
+
+
+def _parts(
+    plan: Mapping[StoredTensor, Callable[[], Array]], metadata: Mapping[str, str]
+) -> Iterator[bytes | memoryview]:
+    """The bytes of a file in order: the header, then rows of each tensor.
+
+    The widest elements come first, then the order of names, so that every tensor is aligned.
     """
     ordered = sorted(plan, key=lambda tensor: (-BITS[tensor.dtype], tensor.name))
-    with files.atomic_writer(path) as stream:
-        stream.write(make_header(ordered, metadata))
-        for tensor in ordered:
-            values = plan[tensor]()
-            assert values.shape == tensor.shape, (tensor.name, values.shape, tensor.shape)
-            assert values.nbytes == storage_bytes(tensor.count, tensor.dtype), tensor.name
-            for rows in chunks(values):
-                stream.write(np.ascontiguousarray(rows).data)
+    yield make_header(ordered, metadata)
+    for tensor in ordered:
+        values = plan[tensor]()
+        assert values.shape == tensor.shape, (tensor.name, values.shape, tensor.shape)
+        assert values.nbytes == storage_bytes(tensor.count, tensor.dtype), tensor.name
+        for rows in chunks(values):
+            yield np.ascontiguousarray(rows).data
 
 
 def chunks(values: Array) -> Iterator[Array]:

@@ -1,11 +1,16 @@
 """What a run is on disk: the names of its files, and its config.json.
 
 config.json  model.safetensors  tokenizer.json  metrics.jsonl  samples.jsonl  summary.json  report.html
-resume/  tensorboard/
+resume/  tensorboard/  wandb/
 """
 
 from __future__ import annotations
 
+import itertools
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +18,8 @@ from minilm import files
 from minilm.config import ModelConfig, TrainConfig, from_dict, to_dict
 from minilm.errors import FormatError
 from minilm.formats.json_file import read_object
+from minilm.formats.safetensors import read_header
+from minilm.runs.stop_reason import StopReason
 from minilm.version import __version__
 
 CONFIG = "config.json"
@@ -24,30 +31,80 @@ REPORT = "report.html"
 TENSORBOARD = "tensorboard"
 SUMMARY = "summary.json"
 RESUME = "resume"
+LOCK = ".minilm.lock"
 
 FAMILY = "minilm"
 
-# Reasons to stop after which nothing is left to resume.
-FINISHED = ("max_steps", "target_val_loss", "early_stopping")
+_WRITTEN = (CONFIG, WEIGHTS, TOKENIZER, METRICS, SAMPLES, REPORT, SUMMARY)
+_STATE = re.compile(r"step-(\d{9,18})\.safetensors", re.ASCII)
 
 
-def write_config(run_dir: Path, config: ModelConfig, train: TrainConfig) -> None:
-    """Write config.json: the family, every field of the model, and how it is trained."""
+def state_name(step: int) -> str:
+    """The file in resume/ of the training state after ``step`` steps."""
+    return f"step-{step:09d}.safetensors"
+
+
+def step_of_state(name: str) -> int | None:
+    """The inverse of `state_name`; None for another name."""
+    match = _STATE.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def is_name_in_run(name: str) -> bool:
+    """Whether it is the name of a file that a run writes whole, in its folder or in resume/."""
+    return name in _WRITTEN or step_of_state(name) is not None
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A config.json: the model, how it is trained, and other options that the run began with."""
+
+    model: ModelConfig
+    train: TrainConfig
+    began_with: Mapping[str, Any]
+
+
+def write_config(
+    run_dir: Path,
+    config: ModelConfig,
+    train: TrainConfig,
+    began_with: Mapping[str, Any] | None = None,
+) -> None:
+    """Write config.json: the family, every field of the model, how it is trained, and the options."""
     value = {
         "family": FAMILY,
         "minilm": __version__,
         "model": to_dict(config),
         "train": to_dict(train),
     }
+    if began_with:
+        value["began_with"] = dict(began_with)
     files.write_json(run_dir / CONFIG, value)
+
+
+def read_record(path: Path) -> RunRecord:
+    """All of a run's config.json. Raises FormatError, ConfigError, or OSError."""
+    value = _read_own(path)
+    began_with = value.get("began_with", {})
+    if not isinstance(began_with, dict):
+        raise FormatError(path, "began_with that is no object", "the options of the run")
+    return RunRecord(
+        from_dict(ModelConfig, value.get("model"), path),
+        from_dict(TrainConfig, value.get("train"), path),
+        began_with,
+    )
 
 
 def read_config(path: Path) -> ModelConfig:
     """The model of a run's config.json. Raises FormatError, ConfigError, or OSError."""
+    return from_dict(ModelConfig, _read_own(path).get("model"), path)
+
+
+def _read_own(path: Path) -> dict[str, Any]:
     value = read_object(path)
     if value.get("family") != FAMILY:
         raise FormatError(path, f"family {value.get('family')!r}", f"{FAMILY!r}")
-    return from_dict(ModelConfig, value.get("model"), path)
+    return value
 
 
 def read_summary(run_dir: Path) -> dict[str, Any]:
@@ -56,7 +113,35 @@ def read_summary(run_dir: Path) -> dict[str, Any]:
     return read_object(path) if path.is_file() else {}
 
 
+def last_summary(run_dir: Path) -> dict[str, Any]:
+    """As `read_summary`, and empty for a damaged one: the training state says how far the run has come."""
+    try:
+        return read_summary(run_dir)
+    except FormatError:
+        return {}
+
+
 def finished_summary(run_dir: Path) -> dict[str, Any] | None:
     """The summary.json of a run that reached its end; None for one that can be resumed."""
-    summary = read_summary(run_dir)
-    return summary if summary.get("stopped_because") in FINISHED else None
+    summary = last_summary(run_dir)
+    try:
+        return summary if StopReason(summary.get("stopped_because")).is_final else None
+    except ValueError:
+        return None
+
+
+def has_weights(run_dir: Path) -> bool:
+    """Whether model.safetensors is there, with a header that can be read."""
+    try:
+        read_header(run_dir / WEIGHTS)
+    except (FormatError, FileNotFoundError):
+        return False
+    return True
+
+
+def set_aside(path: Path) -> Path:
+    """Rename what is damaged, so that nothing reads or removes it; returns its new path."""
+    numbers = itertools.count(1)
+    new = next(p for n in numbers if not os.path.lexists(p := Path(f"{path}.damaged-{n}")))
+    path.rename(new)
+    return new

@@ -7,27 +7,31 @@ import io
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from minilm import files
-from minilm.errors import FormatError
 from minilm.formats.checks import open_regular
 from minilm.runs import files as run_files
 
 # Bytes; metrics take some 200, a sample is as long as TrainConfig.sample_tokens allows.
 LONGEST_LINE, LONGEST_SAMPLE = 10_000, 4_000_000
-LARGEST_LOG = 64_000_000
 MOST_POINTS = 4000  # of evaluations, and of other lines
+# What is read of a log for a page: all of it up to this size, of a larger one as much in even blocks.
+MOST_BYTES, BLOCKS = 64_000_000, 16
 LARGEST = sys.float_info.max
+
+_Line = tuple[bytes, dict[str, Any]]  # as it is stored, and parsed
 
 
 class JsonLines:
     """A log of one JSON object a line; a resumed run first drops what comes after its step."""
 
-    def __init__(self, path: Path, lines: Iterable[dict[str, Any]]) -> None:
-        files.write_bytes(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+    def __init__(self, path: Path, lines: Iterable[bytes]) -> None:
+        with files.atomic_writer(path) as stream:
+            for line in lines:
+                stream.write(line.rstrip() + b"\n")
         self._stream: IO[str] = path.open("a", encoding="utf-8")
 
     def write(self, line: dict[str, Any]) -> None:
@@ -46,8 +50,8 @@ def metrics_log(run_dir: Path, from_step: int, *, evaluated: bool) -> JsonLines:
     return JsonLines(
         path,
         (
-            line
-            for line in read_metrics(path)
+            text
+            for text, line in _stored(path, _metrics, LONGEST_LINE)
             if line["step"] <= (last if "val_loss" in line else from_step)
         ),
     )
@@ -56,17 +60,17 @@ def metrics_log(run_dir: Path, from_step: int, *, evaluated: bool) -> JsonLines:
 def samples_log(run_dir: Path, from_step: int, *, evaluated: bool) -> JsonLines:
     """samples.jsonl, ``step`` and ``text`` a line, likewise: samples are made at evaluations."""
     path, last = run_dir / run_files.SAMPLES, from_step if evaluated else from_step - 1
-    return JsonLines(path, (line for line in read_samples(path) if line["step"] <= last))
+    stored = _stored(path, _samples, LONGEST_SAMPLE)
+    return JsonLines(path, (text for text, line in stored if line["step"] <= last))
 
 
 def read_samples(path: Path) -> list[dict[str, Any]]:
-    """Every whole line of a samples.jsonl with its step and text, the empty list without one.
+    """The whole lines of a samples.jsonl with their step and text, the empty list without one.
 
-    Raises FormatError for what is not a regular file, or is too large to be such a log.
+    Of a very large one a sample in even blocks. Raises FormatError for what is not a regular file.
     """
-    with _open_log(path) as stream:
-        parsed = [_parse(text, LONGEST_SAMPLE) for text in stream]
-    return [line for line in parsed if line is not None and isinstance(line.get("text"), str)]
+    with _open_log(path) as (stream, size):
+        return [line for _, line in _samples(_bounded(stream, size, LONGEST_SAMPLE))]
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -74,31 +78,34 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
     Raises FormatError for what is not a regular file.
     """
-    if not path.exists():
-        return []
-    with open_regular(path) as (stream, _):
-        return _numbers(stream)
+    return [line for _, line in _stored(path, _metrics, LONGEST_LINE)]
 
 
 def read_points(path: Path) -> list[dict[str, Any]]:
     """As `read_metrics`, for a plot: of many lines some thousands, evenly, and up to the last.
 
-    Evaluations are few and are thinned apart from the other lines. Raises FormatError also for a file
-    that is too large to be a log.
+    Evaluations are few and are thinned apart from the other lines.
     """
-    with _open_log(path) as stream:
-        remaining = Counter(map(_is_evaluation, stream))
+    with _open_log(path) as (stream, size):
+        remaining = Counter(map(_is_evaluation, _bounded(stream, size, LONGEST_LINE)))
         every = {kind: -(-count // MOST_POINTS) for kind, count in remaining.items()}
-        stream.seek(0)
         thinned = []
-        for text in stream:
+        for text in _bounded(stream, size, LONGEST_LINE):
             kind = _is_evaluation(text)
             remaining[kind] -= 1
             if (
                 remaining[kind] % every.get(kind, 1) == 0
-            ):  # of a growing log, more than were counted
+            ):  # a log that grows has more than were counted
                 thinned.append(text)
-        return _numbers(thinned)
+        return [line for _, line in _metrics(thinned)]
+
+
+def _stored(
+    path: Path, select: Callable[[Iterable[bytes]], Iterator[_Line]], longest: int
+) -> Iterator[_Line]:
+    """One at a time: a log may be larger than memory."""
+    with _open_log(path) as (stream, _):
+        yield from select(_lines(stream, longest))
 
 
 def _is_evaluation(text: bytes) -> bool:
@@ -106,23 +113,54 @@ def _is_evaluation(text: bytes) -> bool:
 
 
 @contextlib.contextmanager
-def _open_log(path: Path) -> Iterator[IO[bytes]]:
-    """A log that is not too large to be one; an empty stream where there is none."""
+def _open_log(path: Path) -> Iterator[tuple[IO[bytes], int]]:
+    """A log and its size; an empty stream where there is none."""
     if not path.exists():
-        yield io.BytesIO()
+        yield io.BytesIO(), 0
         return
-    with open_regular(path) as (stream, size):
-        if size > LARGEST_LOG:
-            raise FormatError(path, f"{size:,} bytes", f"at most {LARGEST_LOG:,}")
-        yield stream
+    with open_regular(path) as opened:
+        yield opened
 
 
-def _numbers(lines: Iterable[bytes]) -> list[dict[str, Any]]:
-    parsed = (_parse(text) for text in lines)
-    return [line for line in parsed if line is not None and all(map(_is_finite, line.values()))]
+def _bounded(stream: IO[bytes], size: int, longest: int) -> Iterator[bytes]:
+    """The lines of a log of ``size`` bytes, of a large one those in even blocks, its ends among them."""
+    block = MOST_BYTES // BLOCKS
+    if size <= MOST_BYTES:
+        stream.seek(0)
+        yield from _lines(stream, longest)
+        return
+    for number in range(BLOCKS):
+        start = number * (size - block) // (BLOCKS - 1)
+        stream.seek(start)
+        lines = stream.read(block).splitlines()
+        yield from lines[0 if number == 0 else 1 : None if number == BLOCKS - 1 else -1]
 
 
-def _parse(text: bytes, longest: int = LONGEST_LINE) -> dict[str, Any] | None:
+def _lines(stream: IO[bytes], longest: int) -> Iterator[bytes]:
+    """The lines of a stream; one above ``longest`` bytes is passed over in pieces that fit memory."""
+    is_beginning = True
+    while text := stream.readline(longest + 1):
+        is_end = text.endswith(b"\n")
+        if is_beginning and (is_end or len(text) <= longest):
+            yield text
+        is_beginning = is_end
+
+
+def _metrics(lines: Iterable[bytes]) -> Iterator[_Line]:
+    for text in lines:
+        line = _parse(text, LONGEST_LINE)
+        if line is not None and all(map(_is_finite, line.values())):
+            yield text, line
+
+
+def _samples(lines: Iterable[bytes]) -> Iterator[_Line]:
+    for text in lines:
+        line = _parse(text, LONGEST_SAMPLE)
+        if line is not None and isinstance(line.get("text"), str):
+            yield text, line
+
+
+def _parse(text: bytes, longest: int) -> dict[str, Any] | None:
     """The object of one line; None where it is not one of a step."""
     try:
         line = json.loads(text) if len(text) <= longest else None

@@ -80,6 +80,19 @@ def cleaning_versions(steps: Sequence[str]) -> list[str]:
     return [f"{step} {versions[step]() if step in versions else 1}" for step in steps]
 
 
+def normalize_line_ends(chunks: Iterable[str]) -> Iterator[str]:
+    r"""Every kind of line end becomes a newline: \r\n, and \r alone."""
+    pending = ""  # a trailing carriage return, which may be the first half of a line end
+    for chunk in chunks:
+        text = pending + chunk
+        pending = "\r" if text.endswith("\r") else ""
+        text = text[: len(text) - len(pending)].replace("\r\n", "\n").replace("\r", "\n")
+        if text:
+            yield text
+    if pending:
+        yield "\n"
+
+
 def _fix_encoding(chunks: Iterable[str]) -> Iterator[str]:
     import ftfy
 
@@ -153,7 +166,7 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u2060\ufeff]")
 
 
 def _remove_control(chunks: Iterable[str]) -> Iterator[str]:
-    for chunk in _normalize_line_ends(chunks):
+    for chunk in normalize_line_ends(chunks):
         if text := _CONTROL.sub("", chunk):
             yield text
 
@@ -162,7 +175,7 @@ def _normalize_whitespace(chunks: Iterable[str]) -> Iterator[str]:
     pending = ""  # trailing spaces and newlines, whose treatment depends on the next chunk
     # A newline before the text makes its leading blank lines a run like any other.
     prefix = "\n"
-    for chunk in _normalize_line_ends(chunks):
+    for chunk in normalize_line_ends(chunks):
         text = pending + chunk
         end = len(text.rstrip(" \n"))
         pending = text[end:]
@@ -176,18 +189,6 @@ def _normalize_whitespace(chunks: Iterable[str]) -> Iterator[str]:
 def _normalize_lines(text: str) -> str:
     stripped = "\n".join(line.rstrip(" ") for line in text.split("\n"))
     return re.sub("\n{3,}", "\n\n", stripped)
-
-
-def _normalize_line_ends(chunks: Iterable[str]) -> Iterator[str]:
-    pending = ""  # a trailing carriage return, which may be the first half of a line end
-    for chunk in chunks:
-        text = pending + chunk
-        pending = "\r" if text.endswith("\r") else ""
-        text = text[: len(text) - len(pending)].replace("\r\n", "\n").replace("\r", "\n")
-        if text:
-            yield text
-    if pending:
-        yield "\n"
 
 
 def _map_lines(chunks: Iterable[str], change: Callable[[str], str]) -> Iterator[str]:

@@ -1,17 +1,17 @@
 """Corpora: the sources of `--data`, as ordered sets of documents that can be streamed repeatedly.
 
-Only the current chunk is in memory, so a corpus may be larger than memory. Sources yield raw bytes,
-which `Corpus.chunks` decodes and cleans.
+Only the current chunk is in memory, so a corpus may be larger than memory. Sources yield raw bytes;
+`Corpus.chunks` decodes them, takes the documents out of records, separates those in one text, and cleans.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import functools
 import glob
 import hashlib
-import importlib
-import importlib.util
+import json
 import os
 import re
 import sysconfig
@@ -19,11 +19,14 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from minilm.errors import CorpusError, InputError, MissingExtraError
+from minilm.errors import CorpusError, InputError
+from minilm.text import records
 from minilm.text.chunking import split_into_chunks
-from minilm.text.cleaning import clean, ordered_steps
+from minilm.text.cleaning import clean, normalize_line_ends, ordered_steps
+from minilm.text.decoding import decode
 from minilm.text.download import download
-from minilm.text.utf8 import decode
+from minilm.text.hugging_face import HubDataset, parse_source
+from minilm.text.separators import split_documents
 
 BLOCK_BYTES = 2**20
 
@@ -37,10 +40,15 @@ SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2d
 
 @dataclass(frozen=True)
 class Document:
-    """The raw bytes of one document, in blocks; ``where`` names it in messages."""
+    """The raw bytes of a file or a dataset's row, in blocks; ``where`` names it in messages.
+
+    It is one document unless it has separators or its ``format`` is one of `records.FORMATS`; a file of
+    records is at the path ``where``.
+    """
 
     where: str
     blocks: Iterable[bytes]
+    format: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,58 +64,126 @@ class Corpus:
     """An ordered set of documents.
 
     ``name`` is a valid folder name; ``source`` is the user's text; ``cleaning`` are the steps in the
-    order of application; ``documents`` starts a new pass over the raw bytes.
+    order of application; ``documents`` starts a new pass over the raw bytes. ``text_field`` is the one
+    asked for. With ``raw_text`` a file is one document as it is, line ends and all.
     """
 
     name: str
     source: str
     cleaning: tuple[str, ...]
     documents: Callable[[], Iterator[Document]]
+    text_field: str | None = None
+    raw_text: bool = False
 
-    def chunks(self, observe: Callable[[bytes], object] | None = None) -> Iterator[Chunk]:
+    def chunks(
+        self,
+        observe: Callable[[bytes], object] | None = None,
+        note: records.Note = lambda where, text: None,
+    ) -> Iterator[Chunk]:
         """Yield the cleaned text, the same in each call; documents without text are skipped.
 
-        ``observe`` is called with every raw block that is read.
-        Raises CorpusError for a file that cannot be read or is not text.
+        ``observe`` is called with every raw block that is read, ``note`` with a file's name and what was
+        done to it unasked. Raises CorpusError for a file that cannot be read or is not text.
         """
         for document in self.documents():
             blocks = document.blocks if observe is None else _observe(document.blocks, observe)
-            text = decode(
+            for text in self._texts(document, blocks, note):
+                previous = None
+                for chunk in split_into_chunks(clean(text, self.cleaning)):
+                    if previous is not None:
+                        yield Chunk(previous, ends_document=False)
+                    previous = chunk
+                if previous is not None:
+                    yield Chunk(previous, ends_document=True)
+
+    def _texts(
+        self, document: Document, blocks: Iterable[bytes], note: records.Note
+    ) -> Iterator[Iterator[str]]:
+        """The documents in ``document``, each as a stream to be read before the next."""
+        where = document.where
+        if document.format == "parquet":
+            for _ in blocks:  # pyarrow reads the file by itself
+                pass
+            stored = ([text] for text in records.parquet_texts(where, self.text_field, note))
+        else:
+            texts = decode(
                 blocks,
-                document.where,
+                where,
                 replace_invalid="encoding" in self.cleaning,
                 allow_nul="control" in self.cleaning,
+                note=note,
             )
-            previous = None
-            for chunk in split_into_chunks(clean(text, self.cleaning)):
-                if previous is not None:
-                    yield Chunk(previous, ends_document=False)
-                previous = chunk
-            if previous is not None:
-                yield Chunk(previous, ends_document=True)
+            if self.raw_text:
+                yield texts
+                return
+            texts = _without_mark(texts)
+            if not document.format:
+                yield from split_documents(_with_newlines(texts, where, note))
+                return
+            read = records.json_texts if document.format == "json" else records.csv_texts
+            stored = ([text] for text in read(texts, where, self.text_field, note))
+        for number, record in enumerate(stored, 1):
+            if "\0" in record[0] and "control" not in self.cleaning:
+                raise CorpusError(
+                    f"{where} record {number}",
+                    "a NUL character",
+                    "text",
+                    "remove such characters with --clean control",
+                )
+            yield from split_documents(_with_newlines(record, where, note))
 
 
-def open_corpus(source: str, *, cleaning: Sequence[str] = (), cache: Path) -> Corpus:
+def _without_mark(texts: Iterable[str]) -> Iterator[str]:
+    first = True
+    for text in texts:
+        if text := text.removeprefix("\ufeff") if first else text:
+            yield text
+        first = False
+
+
+def _with_newlines(texts: Iterable[str], where: str, note: records.Note) -> Iterator[str]:
+    """The texts with every kind of line end as a newline, as Python reads text."""
+
+    def noticed() -> Iterator[str]:
+        for text in texts:
+            if "\r" in text:
+                note(where, r"line ends \r\n are read as \n (--raw-text keeps them)")
+            yield text
+
+    return normalize_line_ends(noticed())
+
+
+def open_corpus(
+    source: str,
+    *,
+    cleaning: Sequence[str] = (),
+    cache: Path,
+    text_field: str | None = None,
+    raw_text: bool = False,
+) -> Corpus:
     """Resolve ``source``: reads file names and sizes, and downloads where necessary.
 
         stdlib              the running Python's own library sources
         shakespeare         tinyshakespeare, downloaded once to ``cache``/shakespeare.txt
-        hf:NAME[:CONFIG]    column "text" of a Hugging Face dataset's train split, or hf:FOLDER
-        FILE                one document
+        hf:NAME[:CONFIG]    a Hugging Face dataset; see `minilm.text.hugging_face`
+        FILE                one document, or those in its records, or between its separators
         FOLDER              every file below it except hidden ones, by relative path
         GLOB                every file that matches, sorted; ** matches any number of folders
 
-    Names have priority: write ./stdlib for a file named stdlib.
+    Names have priority: write ./stdlib for a file named stdlib. What ends in .json, .csv or .tsv is
+    plain text among files of other kinds, unless ``text_field`` is given.
     Raises CorpusError where the source is missing, empty or unreadable, InputError for an unknown
     cleaning step, MissingExtraError where a package is missing.
     """
-    steps = ordered_steps(cleaning)
+    if raw_text and text_field is not None:
+        raise InputError("--text-field", "given with --raw-text", "one of the two")
+    opened = Corpus("", source, ordered_steps(cleaning), lambda: iter([]), text_field, raw_text)
     if source == "stdlib":
-        return _from_files("stdlib", source, steps, _stdlib_files())
+        return _from_files("stdlib", opened, _stdlib_files())
     if source == "shakespeare":
-        return _from_files("shakespeare", source, steps, [_shakespeare_file(cache)])
+        return _from_files("shakespeare", opened, [_shakespeare_file(cache)])
     if source.startswith("hf:"):
-        return _from_hugging_face(source, steps)
+        return _from_hub(source, opened, cache)
     if not source or "\0" in source:
         raise CorpusError("--data", repr(source), "a source", _SOURCES_HINT)
     # os.path, not pathlib: its tests are False for a name that is too long or not permitted.
@@ -116,9 +192,9 @@ def open_corpus(source: str, *, cleaning: Sequence[str] = (), cache: Path) -> Co
         files = _files_below(path)
         if not files:
             raise CorpusError(source, "a folder without files", "text files", _SOURCES_HINT)
-        return _from_files(path.resolve().name, source, steps, files)
+        return _from_files(path.resolve().name, opened, files)
     if os.path.isfile(path):
-        return _from_files(path.stem, source, steps, [path])
+        return _from_files(path.stem, opened, [path])
     if os.path.exists(path):
         raise CorpusError(
             source,
@@ -134,7 +210,7 @@ def open_corpus(source: str, *, cleaning: Sequence[str] = (), cache: Path) -> Co
                 source, "a pattern that matches no file", "text files", "quote it from the shell"
             )
         folders = [name for name in path.parts if not any(c in name for c in "*?[")]
-        return _from_files(Path(*folders).resolve().name, source, steps, files)
+        return _from_files(Path(*folders).resolve().name, opened, files)
     similar = difflib.get_close_matches(source, NAMED_SOURCES, n=1)
     raise CorpusError(
         source,
@@ -147,20 +223,43 @@ def open_corpus(source: str, *, cleaning: Sequence[str] = (), cache: Path) -> Co
 _SOURCES_HINT = "--data takes stdlib, shakespeare, hf:NAME, a file, a folder or a glob"
 
 
-def _from_files(name: str, source: str, cleaning: tuple[str, ...], files: list[Path]) -> Corpus:
+def _from_files(name: str, corpus: Corpus, files: list[Path]) -> Corpus:
     try:
         empty = not any(file.stat().st_size for file in files)
     except OSError as error:
         raise _unreadable(error.filename, error) from None
     if empty:
         got = "an empty file" if len(files) == 1 else f"{len(files)} empty files"
-        raise CorpusError(source, got, "text", _SOURCES_HINT)
-    return Corpus(_slug(name), source, cleaning, functools.partial(_file_documents, files))
+        raise CorpusError(corpus.source, got, "text", _SOURCES_HINT)
+    formats = [] if corpus.raw_text else _formats(files, corpus.text_field)
+    if corpus.text_field is not None and not any(formats):
+        raise CorpusError(
+            corpus.source,
+            f"--text-field {corpus.text_field} with plain text",
+            f"files that end in {', '.join(records.FORMATS)}",
+        )
+    return dataclasses.replace(
+        corpus,
+        name=_slug(name),
+        documents=functools.partial(_file_documents, files, formats or [""] * len(files)),
+    )
 
 
-def _file_documents(files: list[Path]) -> Iterator[Document]:
-    for file in files:
-        yield Document(str(file), _file_blocks(file))
+def _formats(files: list[Path], text_field: str | None) -> list[str]:
+    """Each file's format of records, "" for plain text."""
+    endings = [file.suffix.lower() for file in files]
+    alike = len(set(endings)) == 1
+    return [
+        records.FORMATS.get(ending, "")
+        if alike or text_field is not None or ending in records.ALWAYS_RECORDS
+        else ""
+        for ending in endings
+    ]
+
+
+def _file_documents(files: list[Path], formats: list[str]) -> Iterator[Document]:
+    for file, format in zip(files, formats, strict=True):
+        yield Document(str(file), _file_blocks(file), format)
 
 
 def _file_blocks(file: Path) -> Iterator[bytes]:
@@ -249,52 +348,38 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _from_hugging_face(source: str, cleaning: tuple[str, ...]) -> Corpus:
-    name, configuration = source.removeprefix("hf:"), ""
-    if not os.path.exists(name):
-        name, _, configuration = name.partition(":")
-    if not name:
-        raise CorpusError(source, "no dataset name", "hf:NAME or hf:NAME:CONFIG")
-    if importlib.util.find_spec("datasets") is None:
-        raise MissingExtraError("datasets", "datasets", source)
-    full_name = "-".join(word for word in (Path(name).resolve().name, configuration) if word)
-    documents = functools.partial(_hugging_face_documents, source, name, configuration or None)
-    return Corpus(_slug(full_name), source, cleaning, documents)
+def _from_hub(source: str, corpus: Corpus, cache: Path) -> Corpus:
+    dataset = parse_source(source)
+    parts = (Path(dataset.name).resolve().name, dataset.configuration)
+    name = _slug("-".join(part for part in parts if part))
+    documents = functools.partial(_hub_documents, dataset, cache, corpus.text_field, [])
+    return dataclasses.replace(corpus, name=name, documents=documents)
 
 
-def _hugging_face_documents(
-    source: str, name: str, configuration: str | None
+def _hub_documents(
+    dataset: HubDataset, cache: Path, text_field: str | None, fetched: list[Path]
 ) -> Iterator[Document]:
-    datasets = importlib.import_module("datasets")
-    number = 0
+    """``fetched`` outlives a pass: what one pass has copied from a local folder the next ones read."""
+    path = dataset.copy_path(cache, text_field)
+    if not path.is_file() or (os.path.isdir(dataset.name) and path not in fetched):
+        dataset.fetch(path, text_field)
+    fetched.append(path)
+    for number, line in enumerate(_file_lines(path)):
+        try:
+            text = json.loads(line)["text"].encode()
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise CorpusError(
+                path, f"line {number + 1} is damaged", "rows of a dataset", "delete this copy"
+            ) from None
+        yield Document(f"{dataset.source} row {number}", [text])
+
+
+def _file_lines(path: Path) -> Iterator[bytes]:
     try:
-        rows = datasets.load_dataset(name, configuration, split="train", streaming=True)
-        for number, row in enumerate(rows):
-            text = row.get("text")
-            if not isinstance(text, str):
-                got = (
-                    f"a column text of {type(text).__name__}"
-                    if "text" in row
-                    else "the columns " + ", ".join(map(str, row))
-                )
-                raise CorpusError(
-                    f"{source} row {number}",
-                    got,
-                    "a column text of strings",
-                    "export the text to files and pass their folder",
-                )
-            yield Document(f"{source} row {number}", [text.encode()])
-    except InputError:
-        raise
-    # The library and its network code raise exceptions without a common base class.
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise CorpusError(
-            f"{source} row {number}" if number else source,
-            f"{type(error).__name__} ({reason})",
-            "a dataset with a train split that can be read",
-            "check its name and configuration (hf:NAME:CONFIG) and the network",
-        ) from error
+        with path.open("rb") as stream:
+            yield from stream
+    except OSError as error:
+        raise _unreadable(path, error) from None
 
 
 def _slug(name: str) -> str:

@@ -27,10 +27,10 @@ from minilm.files import write_bytes
 from minilm.formats.json_file import read_object
 from minilm.safe_text import short_repr
 from minilm.text.chunking import split_into_chunks
+from minilm.text.separators import END_OF_TEXT
 
 TOKENIZER_KINDS = ("byte", "char", "bpe")
 DEFAULT_BPE_VOCAB_SIZE = 4096
-END_OF_TEXT = "<|endoftext|>"
 GENERATION_CONFIG = "generation_config.json"
 
 Ids = Sequence[int] | NDArray[np.integer[Any]]
@@ -85,12 +85,17 @@ class Tokenizer(ABC):
 
 
 def build_tokenizer(
-    kind: str, texts: Callable[[], Iterator[str]], vocab_size: int | None = None
+    kind: str,
+    texts: Callable[[], Iterator[str]],
+    vocab_size: int | None = None,
+    *,
+    separated: bool = False,
 ) -> Tokenizer:
     """Build a tokenizer of ``kind`` from the text that each call of ``texts`` streams.
 
     ``vocab_size`` is for bpe only, where None means DEFAULT_BPE_VOCAB_SIZE; a small text may give fewer
-    tokens. The same text always gives the same tokenizer, however it is divided.
+    tokens. With ``separated`` a char tokenizer has an end-of-text token, which the other kinds always
+    have. The same text always gives the same tokenizer, however it is divided.
     Raises TokenizerError for an unknown kind or an invalid vocabulary size.
     """
     if kind not in TOKENIZER_KINDS:
@@ -104,7 +109,7 @@ def build_tokenizer(
             "a size with --tokenizer bpe only",
             "leave it out: the other kinds have a fixed one",
         )
-    return ByteTokenizer() if kind == "byte" else CharTokenizer(_characters(texts()))
+    return ByteTokenizer() if kind == "byte" else CharTokenizer(_characters(texts()), separated)
 
 
 def load_tokenizer(path: Path, vocab_size: int | None = None) -> Tokenizer:
@@ -151,8 +156,12 @@ def _read_tokenizer(path: Path) -> Tokenizer:
                 return BPETokenizer(_load_backend(path, text))
         case ("WordLevel", "Split", "Fuse"):
             vocabulary = content["model"].get("vocab")
+            separated = _last_added_token(content) == END_OF_TEXT
+            if separated and isinstance(vocabulary, dict):
+                vocabulary.pop(END_OF_TEXT, None)
             if _is_character_table(vocabulary):
-                return CharTokenizer(sorted(vocabulary, key=vocabulary.__getitem__))
+                characters = sorted(vocabulary, key=vocabulary.__getitem__)
+                return CharTokenizer(characters, separated)
     if _section_types(content)[0] in LibraryTokenizer.MODELS:
         backend = _load_backend(path, text)
         if backend.get_vocab_size():
@@ -190,41 +199,50 @@ class ByteTokenizer(Tokenizer):
 
 @final
 class CharTokenizer(Tokenizer):
-    """One id for each character (Unicode code point) of a table, in its order."""
+    """One id for each character (Unicode code point) of a table, in its order.
+
+    Where documents are ``separated``, one more, the last, is of END_OF_TEXT.
+    """
 
     kind = "char"
-    end_of_text: int | None = None
 
-    def __init__(self, characters: Sequence[str]) -> None:
-        """``characters``, (V,): distinct single characters, at least one."""
-        self.vocab_size = len(characters)
+    def __init__(self, characters: Sequence[str], separated: bool = False) -> None:
+        """``characters``: distinct single characters, at least one."""
         self._characters = _code_points("".join(characters))
-        assert len(self._characters) == len(set(characters)) == self.vocab_size > 0
-        # code point -> id, or V where there is none; the extra last entry is for higher code points.
-        self._ids = np.full(int(self._characters.max()) + 2, self.vocab_size, dtype=np.int64)
-        self._ids[self._characters] = np.arange(self.vocab_size)
+        size = len(characters)
+        assert len(self._characters) == len(set(characters)) == size > 0
+        self.vocab_size = size + separated
+        self.end_of_text: int | None = size if separated else None
+        # code point -> id, or the size where there is none; the extra entry is for higher code points.
+        self._ids = np.full(int(self._characters.max()) + 2, size, dtype=np.int64)
+        self._ids[self._characters] = np.arange(size, dtype=np.int64)
 
     def encode(self, text: str) -> NDArray[np.int64]:
         points = _code_points(text)
         ids: NDArray[np.int64] = self._ids[np.minimum(points, len(self._ids) - 1)]
-        unknown = np.flatnonzero(ids == self.vocab_size)
+        unknown = np.flatnonzero(ids == len(self._characters))
         if unknown.size:
             position = int(unknown[0])
             raise TokenizerError(
                 f"character {position}",
                 f"{text[position]!r} (U+{ord(text[position]):04X})",
-                f"one of the {self.vocab_size} characters the tokenizer was built from",
+                f"one of the {len(self._characters)} characters the tokenizer was built from",
                 "use --tokenizer byte or bpe, which can encode any text",
             )
         return ids
 
     def _decode(self, ids: NDArray[np.int64]) -> str:
+        ids = ids[ids < len(self._characters)]
         return self._characters[ids].tobytes().decode("utf-32-le", "surrogatepass")
 
     def to_json(self) -> str:
-        characters = self._decode(np.arange(self.vocab_size))
+        characters = self._decode(np.arange(len(self._characters)))
         vocabulary = {character: number for number, character in enumerate(characters)}
+        if self.end_of_text is not None:
+            vocabulary[END_OF_TEXT] = self.end_of_text
         backend = tokenizers.Tokenizer(models.WordLevel(vocab=vocabulary))
+        if self.end_of_text is not None:
+            backend.add_special_tokens([END_OF_TEXT])
         # A dot would not match a newline.
         backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
         backend.decoder = decoders.Fuse()
@@ -403,6 +421,12 @@ def _is_gpt2_style(content: dict[str, Any]) -> bool:
         and pre_tokenizer.get("add_prefix_space") is False
         and pre_tokenizer.get("use_regex", True) is True
     )
+
+
+def _last_added_token(content: dict[str, Any]) -> Any:
+    added = content.get("added_tokens")
+    last = added[-1] if isinstance(added, list) and added else None
+    return last.get("content") if isinstance(last, dict) else None
 
 
 def _is_character_table(vocabulary: Any) -> bool:

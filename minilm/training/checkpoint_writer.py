@@ -35,18 +35,17 @@ class CheckpointWriter:
         progress: Progress,
         settings: dict[str, Any],
         *,
-        validation: Mapping[str, str] | None,
+        weights_metadata: Mapping[str, str] | None,
     ) -> None:
         """Copy everything as it is now, and begin to write it.
 
-        With ``validation`` model.safetensors is written too, with these fields beside ``step`` in its
-        metadata: ``val_loss`` and ``val_dtype``, the dtype that the loss was computed in.
+        With ``weights_metadata`` model.safetensors is written too, with that in its header.
         """
         self.wait()
         copy_done = self._copy()
         progress_now = replace(progress, scaler=dict(progress.scaler))
         self._writing = self._thread.submit(
-            self._write, run_dir, self._copies, copy_done, progress_now, settings, validation
+            self._write, run_dir, self._copies, copy_done, progress_now, settings, weights_metadata
         )
 
     def wait(self) -> None:
@@ -84,18 +83,17 @@ class CheckpointWriter:
         copy_done: torch.Event | None,
         progress: Progress,
         settings: dict[str, Any],
-        validation: Mapping[str, str] | None,
+        weights_metadata: Mapping[str, str] | None,
     ) -> None:
         if copy_done is not None:
             copy_done.synchronize()
         # The weights go first: a crash in between leaves a state that writes the same ones again.
-        if validation is not None:
+        if weights_metadata is not None:
             prefix = "model."
             weights = {
                 name.removeprefix(prefix): tensor
                 for name, tensor in tensors.items()
                 if name.startswith(prefix)
             }
-            metadata = {"format": "pt", "step": str(progress.step), **validation}
-            write_tensors(run_dir / run_files.WEIGHTS, weights, metadata)
+            write_tensors(run_dir / run_files.WEIGHTS, weights, weights_metadata)
         write_state(run_dir, tensors, progress, settings, keep=self._keep)

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import torch
 
-from minilm.data.batches import IGNORED, validation_windows
+from minilm.data.batches import IGNORED, validation_windows, window_starts
 from minilm.data.shards import Dataset
 from minilm.generation.generate import generate
 from minilm.model.transformer import Transformer, next_token_loss
 from minilm.text.tokenizers import Tokenizer
 from minilm.training.runtime import Runtime
+from minilm.training.signals import StopRequest
 
 SAMPLE_TEMPERATURE = 0.7
 
@@ -23,20 +24,32 @@ LOGITS_PER_BATCH = 2**22
 
 @dataclass(frozen=True)
 class Validation:
-    """Nats a token, and bits a byte of the text, which compares across tokenizers.
+    """Nats a token, bits a byte of the text, which compares across tokenizers, and over how many tokens.
 
-    The bits of every target, end-of-text tokens included, over every byte of the split's text.
+    Bits a byte: the bits of every target, end-of-text tokens included, over every byte of the split's
+    text; of a part of the split, its mean loss stands for that of all tokens.
     """
 
     loss: float
     bits_per_byte: float
+    tokens: int
 
 
 @torch.no_grad()
 def evaluate(
-    model: Transformer, data: Dataset, context_length: int, runtime: Runtime
-) -> Validation:
-    """The mean over every target of the validation split, in consecutive windows, dropout off."""
+    model: Transformer,
+    data: Dataset,
+    context_length: int,
+    runtime: Runtime,
+    *,
+    at_most: int = 0,
+    stop: StopRequest | None = None,
+) -> Validation | None:
+    """The mean over every target of the validation split, in consecutive windows, dropout off.
+
+    ``at_most``: of so many tokens, evenly spread over the split; 0: of all. None where a signal came
+    meanwhile: it is looked for after each batch.
+    """
     was_training = model.training
     model.eval()
     counts: list[int] = []
@@ -44,10 +57,10 @@ def evaluate(
     rows = max(1, tokens // context_length)
     # Read at the end, so that no batch waits for the one before it; one tensor, as small ones kept
     # between large ones that come and go hold on to the heap (2 GiB over an evaluation of nano).
-    batches = math.ceil((len(data.val) - 1) / (rows * context_length))
-    losses = torch.empty(batches, device=runtime.device)
+    windows = len(window_starts(len(data.val), context_length=context_length, at_most=at_most))
+    losses = torch.empty(math.ceil(windows / rows), device=runtime.device)
     for inputs, targets in validation_windows(
-        data.val, context_length=context_length, batch_size=rows
+        data.val, context_length=context_length, batch_size=rows, at_most=at_most
     ):
         with runtime.autocast():
             losses[len(counts)] = next_token_loss(
@@ -56,9 +69,15 @@ def evaluate(
                 torch.from_numpy(targets).to(runtime.device),
             )
         counts.append(int((targets != IGNORED).sum()))
+        if stop is not None and stop.signum is not None:
+            break
     model.train(was_training)
+    if stop is not None and stop.signum is not None:
+        return None
     total = float(losses.cpu().double() @ torch.tensor(counts, dtype=torch.float64))
-    return Validation(total / sum(counts), total / math.log(2) / max(1, data.val_bytes))
+    loss = total / sum(counts)
+    bits = loss * (len(data.val) - 1) / math.log(2)
+    return Validation(loss, bits / max(1, data.val_bytes), sum(counts))
 
 
 def sample(model: Transformer, tokenizer: Tokenizer, max_new_tokens: int) -> str:

@@ -12,13 +12,11 @@ from minilm.inspection.report import Report
 from minilm.render.html import page
 from minilm.runs import files as run_files
 from minilm.runs.history import read_history
+from minilm.runs.stop_reason import StopReason
 from minilm.version import __version__
 
 if TYPE_CHECKING:
     from minilm.training.trainer import Trainer
-
-# Reasons to stop after which the run is to be resumed, or is of no use: there is no report of it.
-WITHOUT_REPORT = ("SIGINT", "SIGTERM", "non_finite_loss")
 
 
 @dataclass(frozen=True)
@@ -29,52 +27,51 @@ class Outcome:
     """
 
     run_dir: Path
-    stopped_because: str
+    stopped_because: StopReason
     summary: dict[str, Any]
     report: Report | None
 
 
-def finish(trainer: Trainer, reason: str) -> Outcome:
+def finish(trainer: Trainer, reason: StopReason) -> Outcome:
     """Write summary.json, then report.html, of a run that stopped for ``reason``."""
     run_dir, summary = trainer.spec.run_dir, _summary(trainer, reason)
     files.write_json(run_dir / run_files.SUMMARY, summary)
     report = None
-    if reason not in WITHOUT_REPORT:
+    if reason.signum is None and reason is not StopReason.NON_FINITE_LOSS:
         report = inspect(str(run_dir))
         _write_page(run_dir, report)
     return Outcome(run_dir, reason, summary, report)
 
 
-def finished_run(run_dir: Path) -> Outcome | None:
-    """The outcome of a run that reached its end, None for one that can be resumed. torch is not needed.
+def finished_run(run_dir: Path) -> Outcome:
+    """The outcome of a run that reached its end. torch is not needed.
 
     Where the end was interrupted before the page was written, it is written now.
     """
-    if not (run_dir / run_files.CONFIG).is_file():
-        return None
-    summary = run_files.finished_summary(run_dir)
-    if summary is None:
-        return None
+    summary = run_files.read_summary(run_dir)
     report = inspect(str(run_dir), live=False)
     if not (run_dir / run_files.REPORT).exists():
         _write_page(run_dir, report)
-    return Outcome(run_dir, str(summary["stopped_because"]), summary, report)
+    return Outcome(run_dir, StopReason(summary["stopped_because"]), summary, report)
 
 
-def _summary(trainer: Trainer, reason: str) -> dict[str, Any]:
+def _summary(trainer: Trainer, reason: StopReason) -> dict[str, Any]:
     import torch
 
     spec, progress, throughput = trainer.spec, trainer.progress, trainer.throughput
+    best = trainer.best()
     rate = throughput.average(progress.tokens)
     if not rate and spec.saved is not None:  # nothing was left to train: the rate is what it was
-        before = run_files.read_summary(spec.run_dir).get("tokens_per_second")
+        before = run_files.last_summary(spec.run_dir).get("tokens_per_second")
         rate = float(before) if isinstance(before, (int, float)) else 0.0
     return {
         "steps": progress.step,
         "tokens": progress.tokens,
         "seconds": round(throughput.seconds(), 3),
-        "best_val_loss": progress.best_val_loss,
-        "best_val_bits_per_byte": progress.best_val_bits_per_byte,
+        "best_val_loss": best.loss if best else None,
+        "best_val_bits_per_byte": best.bits_per_byte if best else None,
+        "best_val_tokens": best.tokens if best else None,
+        "best_step": progress.best_step,
         "stopped_because": reason,
         "parameters": sum(parameter.numel() for parameter in spec.model.parameters()),
         "device": spec.runtime.device.type,

@@ -1,9 +1,9 @@
 """The exact training state: resume/step-N.safetensors, one file each, of which the newest are kept.
 
 Tensors: ``model.NAME`` for every parameter, trained or frozen, in its own dtype; ``optimizer.NAME.KEY`` for
-those that are trained; ``rng.DEVICE``. Metadata: ``progress`` and ``settings`` as JSON. Batches are a
-function of seed, step and micro-step, so the step is the data cursor. One file holds all of it, so that one
-rename makes a state, whole.
+those that are trained; ``rng.DEVICE``. Metadata: ``progress`` and ``settings`` as JSON, and a SHA-256 over
+the whole file. Batches are a function of seed, step and micro-step, so the step is the data cursor. One file
+holds all of it, so that one rename makes a state, whole.
 """
 
 from __future__ import annotations
@@ -12,20 +12,21 @@ import hashlib
 import json
 import logging
 import math
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from minilm.checkpoint import write_tensors
 from minilm.errors import FormatError
 from minilm.formats.safetensors import read_header
+from minilm.formats.tensor_io import HASH, check_hash
 from minilm.runs import files as run_files
+from minilm.safe_text import short_repr
 from minilm.training.optimizers import (
     optimizer_state_shapes,
     optimizer_tensors,
@@ -36,13 +37,16 @@ logger = logging.getLogger(__name__)
 
 Optimizers = Sequence[torch.optim.Optimizer]
 
+# Old name -> new name of fields of Progress.
+_RENAMED = {"usual_loss": "running_mean_loss"}
+
 
 @dataclass
 class Progress:
     """How far a run has come. ``seconds`` and ``joules`` add up over the processes that worked on it.
 
-    ``loss_sum`` and ``loss_count`` are of the steps since the last line of metrics.jsonl, ``usual_loss``
-    the running mean of its lines.
+    ``loss_sum`` and ``loss_count`` are of the steps since the last line of metrics.jsonl,
+    ``running_mean_loss`` the running mean of its lines.
     """
 
     step: int = 0
@@ -51,24 +55,35 @@ class Progress:
     joules: float | None = 0.0
     loss_sum: float = 0.0
     loss_count: int = 0
-    usual_loss: float | None = None
+    running_mean_loss: float | None = None
     loss_spikes: int = 0
     best_val_loss: float | None = None
     best_val_bits_per_byte: float | None = None
+    best_val_tokens: int = 0
     best_step: int = 0
     evaluations_since_best: int = 0
     evaluated_step: int = -1
     scaler: dict[str, Any] = field(default_factory=dict)
 
+    def forget_best(self) -> None:
+        """The best weights are lost: they are chosen anew, from this step's evaluation on."""
+        self.best_val_loss = self.best_val_bits_per_byte = None
+        self.best_step = self.evaluations_since_best = 0
+        self.evaluated_step = -1
+
 
 @dataclass(frozen=True)
 class SavedState:
-    """A state file opened: where the run was, with which settings, and its tensors."""
+    """A state file opened: where the run was, with which settings, and its tensors.
+
+    ``damaged`` are the newer states, which could not be read.
+    """
 
     path: Path
     progress: Progress
     settings: dict[str, Any]
     tensors: dict[str, Tensor]
+    damaged: tuple[Path, ...] = ()
 
 
 def state_tensors(model: nn.Module, optimizers: Optimizers) -> dict[str, Tensor]:
@@ -89,21 +104,24 @@ def write_state(
     *,
     keep: int,
 ) -> None:
-    """Write the state of a step whole, then remove all but the ``keep`` newest."""
+    """Write the state of a step whole, then remove all older ones but the ``keep`` - 1 newest."""
     folder = run_dir / run_files.RESUME
     folder.mkdir(exist_ok=True)
     metadata = {"progress": json.dumps(asdict(progress)), "settings": json.dumps(settings)}
-    metadata["sha256"] = _digest(tensors)
-    write_tensors(folder / f"step-{progress.step:09d}.safetensors", tensors, metadata)
-    for path in state_files(run_dir)[keep:]:
+    written = folder / run_files.state_name(progress.step)
+    write_tensors(written, tensors, metadata, hashed=True)
+    states = state_files(run_dir)
+    older = [path for path in states[states.index(written) + 1 :] if path.is_file()]
+    for path in older[keep - 1 :]:
         path.unlink(missing_ok=True)
 
 
 def state_files(run_dir: Path) -> list[Path]:
     """The states of a run, the newest first."""
     paths = (run_dir / run_files.RESUME).glob("step-*.safetensors")
-    named = [path for path in paths if re.fullmatch(r"step-\d{9,18}", path.stem)]
-    return sorted(named, key=lambda path: int(path.stem.removeprefix("step-")), reverse=True)
+    steps = {path: run_files.step_of_state(path.name) for path in paths}
+    named = {path: step for path, step in steps.items() if step is not None}
+    return sorted(named, key=named.__getitem__, reverse=True)
 
 
 def read_state(run_dir: Path) -> SavedState:
@@ -111,39 +129,51 @@ def read_state(run_dir: Path) -> SavedState:
 
     Raises FormatError when there is none.
     """
-    failures: list[FormatError] = []
+    failures: dict[Path, FormatError] = {}
     for path in state_files(run_dir):
         try:
             saved = _read(path)
         except FormatError as error:
-            failures.append(error)
+            failures[path] = error
             continue
-        for failure in failures:
+        for failure in failures.values():
             logger.warning(f"{failure}: resuming from {path.name}")
-        return saved
+        return replace(saved, damaged=tuple(failures))
     if failures:
-        raise failures[0]
+        raise next(iter(failures.values()))
     where = run_dir / run_files.RESUME
     raise FormatError(where, "no training state", "step-N.safetensors", "start the run anew")
 
 
 def _read(path: Path) -> SavedState:
+    if not path.exists():
+        raise FormatError(path, "a link to nothing", "a minilm training state")
     metadata = read_header(path).metadata
+    is_hashed = HASH in metadata
+    if is_hashed:
+        check_hash(path)
     try:
-        progress = Progress(**json.loads(metadata["progress"]))
+        fields = json.loads(metadata["progress"])
+        progress = Progress(**{_RENAMED.get(name, name): value for name, value in fields.items()})
         settings = json.loads(metadata["settings"])
         _check_values(progress, settings)
-    except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError):
         raise FormatError(path, "no progress in its header", "a minilm training state") from None
-    with safe_open(path, framework="pt") as stream:
-        tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
-    if _digest(tensors) != metadata.get("sha256"):
+    if path.name != run_files.state_name(progress.step):
+        name = run_files.state_name(progress.step)
+        raise FormatError(path, f"a state of step {progress.step}", f"the name {name}")
+    try:
+        with safe_open(path, framework="pt") as stream:
+            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+    except (SafetensorError, ValueError, TypeError, AttributeError) as error:
+        raise FormatError(path, short_repr(str(error)), "a minilm training state") from None
+    if not is_hashed and _digest(tensors) != metadata.get("sha256"):
         raise FormatError(path, "not the bytes that were written", "those of its SHA-256")
     return SavedState(path, progress, settings, tensors)
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:
-    """SHA-256 over the names and the bytes of all tensors."""
+    """SHA-256 over the names and the bytes of all tensors: what 0.1 wrote, instead of one of the file."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(name.encode())
@@ -208,7 +238,7 @@ def _check_values(progress: Progress, settings: Any) -> None:
     best = (progress.best_val_loss, progress.best_val_bits_per_byte)
     if (best[0] is None) != (best[1] is None):
         raise ValueError("best")
-    optional = (*best, progress.usual_loss, progress.joules)
+    optional = (*best, progress.running_mean_loss, progress.joules)
     for number in (
         *(progress.seconds, progress.loss_sum, *scaler.values()),
         *(value or 0.0 for value in optional),
@@ -219,7 +249,8 @@ def _check_values(progress: Progress, settings: Any) -> None:
     if not isinstance(cleaning, list) or not isinstance(settings["train"], dict):
         raise ValueError("settings")
     if not all(
-        isinstance(text, str) for text in (settings["source"], settings["sha256"], *cleaning)
+        isinstance(text, str)
+        for text in (settings["source"], settings["sha256"], settings.get("tokens", ""), *cleaning)
     ):
         raise ValueError("settings")
 

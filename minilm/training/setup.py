@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,47 +24,60 @@ from minilm.config import ModelConfig, TrainConfig, from_dict, to_dict
 from minilm.config.presets import find_preset
 from minilm.costs.flops import flops_per_token
 from minilm.costs.memory import training_bytes
-from minilm.data.shards import Dataset, prepare
+from minilm.data.corpus_stats import identify
+from minilm.data.shards import Dataset, find, prepare
 from minilm.errors import ConfigError, InputError
 from minilm.model.transformer import Transformer
 from minilm.runs import files as run_files
-from minilm.text.corpora import NAMED_SOURCES, Corpus, open_corpus
+from minilm.runs.new_folder import check_free
+from minilm.text.corpora import Corpus, open_corpus
 from minilm.text.tokenizers import Tokenizer, load_tokenizer
+from minilm.training.lr_schedule import lr_multiplier
+from minilm.training.resume_options import absolute_source
 from minilm.training.resume_state import SavedState, read_state
 from minilm.training.runtime import Runtime, resolve
+from minilm.training.text_size import fit_to_text, step_tokens
 from minilm.units import format_bytes
-
-# What --resume may change: where the run ends and where it runs, not what it computes.
-RESUMABLE_OVERRIDES = (
-    *("max_steps", "max_seconds", "target_val_loss", "early_stopping"),
-    *("device", "compile", "save_every_seconds", "keep_states", "sample_tokens", "log_to"),
-)
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class DataSource:
-    """A text, by name or path, how it is cleaned, and the folder where its tokens are kept."""
+    """A text, by name or path, how it is read and cleaned, and the folder where its tokens are kept."""
 
     name: str
     cleaning: tuple[str, ...]
     cache: Path
+    text_field: str | None = None
+    raw_text: bool = False
 
     def open(self) -> Corpus:
         """Raises InputError for a source that is not there."""
-        return open_corpus(self.name, cleaning=self.cleaning, cache=self.cache)
+        return open_corpus(
+            self.name,
+            cleaning=self.cleaning,
+            cache=self.cache,
+            text_field=self.text_field,
+            raw_text=self.raw_text,
+        )
 
     def absolute_name(self) -> str:
         """The source as --resume finds it from any folder: a path made absolute, a name as it is."""
-        if self.name in NAMED_SOURCES or self.name.startswith("hf:"):
-            return self.name
-        return os.path.abspath(os.path.expanduser(self.name))
+        return absolute_source(self.name)
+
+    def options(self) -> dict[str, Any]:
+        """How the text is read, as the options of a run are recorded."""
+        return {
+            "cleaning": list(self.cleaning),
+            "text_field": self.text_field,
+            "raw_text": self.raw_text,
+        }
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """A run: all that the Trainer needs.
+    """A run: all that the Trainer needs, and the options that it ``began_with``, for config.json.
 
     ``model`` is on the CPU. It has the weights that training begins with; where there is a ``saved``
     state, the Trainer puts the weights of that in.
@@ -77,13 +90,15 @@ class RunSpec:
     source: DataSource
     runtime: Runtime
     saved: SavedState | None = None
+    began_with: Mapping[str, Any] = field(default_factory=dict)
 
     def state_settings(self) -> dict[str, Any]:
         """What a saved state has beside tensors and progress: what `resumed_run` reads."""
         return {
             "source": self.source.absolute_name(),
-            "cleaning": list(self.source.cleaning),
+            **self.source.options(),
             "sha256": self.dataset.sha256,
+            "tokens": self.dataset.key,
             # With the dtype that auto became: a resumed run computes with the same arithmetic.
             "train": to_dict(self.config) | {"dtype": self.runtime.dtype_name},
         }
@@ -115,9 +130,18 @@ def new_run(
     if model.get("vocab_size", least) < least:
         asked = model["vocab_size"]
         raise ConfigError("vocab_size", f"{asked}", f"at least the tokenizer's {least}")
-    model_config = fields.model_config(**{"vocab_size": least, **model})
+    config, dropout = fit_to_text(
+        config,
+        model_config,
+        given={*settings, *model},
+        train_tokens=dataset.train_tokens,
+        val_tokens=dataset.val_tokens,
+    )
+    model_config = fields.model_config(**{"vocab_size": least, "dropout": dropout, **model})
     network = Transformer(model_config, torch.Generator().manual_seed(config.seed))
-    return _complete(folder, network, config, dataset, source)
+    began_with = {"preset": preset, "tokenizer": kind, "vocab_size": vocab_size, "init_from": None}
+    spec = _complete(folder, network, config, dataset, source)
+    return replace(spec, began_with=began_with | source.options())
 
 
 def run_from_checkpoint(
@@ -143,26 +167,97 @@ def run_from_checkpoint(
     tokenizer = load_tokenizer(base / run_files.TOKENIZER)
     dataset = _prepare(corpus, source, tokenizer, None, config, model_config)
     network = load_model(base / run_files.WEIGHTS, model_config)
-    return _complete(folder, network, config, dataset, source)
+    began_with = {"preset": preset, "init_from": os.path.abspath(base)}
+    spec = _complete(folder, network, config, dataset, source)
+    return replace(spec, began_with=began_with | source.options())
 
 
-def resumed_run(run_dir: Path, *, settings: Mapping[str, Any], cache: Path) -> RunSpec:
-    """A run as it was last saved; ``settings`` replace some of RESUMABLE_OVERRIDES."""
-    model_config = read_run_config(run_dir)
+def resumed_run(
+    run_dir: Path, *, data: str | None, settings: Mapping[str, Any], cache: Path
+) -> RunSpec:
+    """A run as it was last saved; ``settings`` replace some of RESUMABLE_OVERRIDES.
+
+    ``data``: where its text is now, if that has moved.
+    """
+    model_config = read_run_config(run_dir, with_weights=False)
     saved = read_state(run_dir)
-    source = DataSource(saved.settings["source"], tuple(saved.settings["cleaning"]), cache)
-    config = from_dict(TrainConfig, saved.settings["train"], saved.path)
-    config = from_dict(TrainConfig, to_dict(config) | dict(settings), saved.path)
+    if data is not None and absolute_source(data) == saved.settings["source"]:
+        data = None  # the original command, repeated
+    source = DataSource(
+        data or saved.settings["source"],
+        tuple(saved.settings["cleaning"]),
+        cache,
+        saved.settings.get("text_field"),
+        saved.settings.get("raw_text", True),  # 0.1.0 read every text so
+    )
+    before = from_dict(TrainConfig, saved.settings["train"], saved.path)
+    config = from_dict(TrainConfig, to_dict(before) | dict(settings), saved.path)
+    if config.max_steps < saved.progress.step:
+        raise ConfigError(
+            "max_steps",
+            f"{config.max_steps}",
+            f"at least the {saved.progress.step} steps that are done",
+        )
     tokenizer = load_tokenizer(run_dir / run_files.TOKENIZER)
-    dataset = _prepare(source.open(), source, tokenizer, None, config, model_config)
-    if dataset.sha256 != saved.settings["sha256"]:
+    dataset = _dataset_of(saved, source, tokenizer, may_be_missing=data is None)
+    if dataset is None:
+        dataset = _prepare(source.open(), source, tokenizer, None, config, model_config)
+    spec = _complete(run_dir, Transformer(model_config), config, dataset, source, saved)
+    for note in _notes_on_changes(before, config, spec):
+        logger.warning(note)
+    return spec
+
+
+def _dataset_of(
+    saved: SavedState, source: DataSource, tokenizer: Tokenizer, *, may_be_missing: bool
+) -> Dataset | None:
+    """The tokens that were stored when the run began; None where they have to be made again.
+
+    Raises InputError for another text than the run's own, or where neither text nor tokens are there.
+    """
+    sha256 = saved.settings["sha256"]
+    dataset = find(
+        source.cache, saved.settings.get("tokens", ""), tokenizer=tokenizer, sha256=sha256
+    )
+    try:
+        current = identify(source.open()).sha256
+    except InputError as error:
+        if not may_be_missing:
+            raise
+        if dataset is None:
+            raise InputError(
+                error.where,
+                error.got,
+                f"the run's text, SHA-256 {sha256[:12]}",
+                "say with --data where it is now",
+            ) from None
+        logger.warning(f"note: {error.where}: {error.got}: its tokens are still in the cache")
+        return dataset
+    if current != sha256:
         raise InputError(
             source.name,
-            f"data with SHA-256 {dataset.sha256[:12]}",
-            f"the run's own data, {saved.settings['sha256'][:12]}",
+            f"data with SHA-256 {current[:12]}",
+            f"the run's own data, {sha256[:12]}",
             "the text has changed since: start a new run",
         )
-    return _complete(run_dir, Transformer(model_config), config, dataset, source, saved)
+    return dataset
+
+
+def _notes_on_changes(before: TrainConfig, config: TrainConfig, spec: RunSpec) -> Iterator[str]:
+    """What a resumed run does otherwise than one that never stopped."""
+    assert spec.saved is not None
+    step = spec.saved.progress.step
+    last, following = lr_multiplier(max(0, step - 1), before), lr_multiplier(step, config)
+    if step > 0 and config.max_steps != before.max_steps and following > last:
+        yield (
+            f"note: the learning rate rises again, from {last:.0%} to {following:.0%} of its peak: it now "
+            f"falls until step {config.max_steps} instead of {before.max_steps}"
+        )
+    if spec.runtime.dtype_name != before.dtype:
+        yield (
+            f"note: the run goes on in {spec.runtime.dtype_name}, which it did in {before.dtype} so far: "
+            "not the same numbers as without the change"
+        )
 
 
 def _prepare(
@@ -178,6 +273,7 @@ def _prepare(
         tokenizer=tokenizer,
         vocab_size=vocab_size,
         val_fraction=config.val_fraction,
+        split=config.split,
         cache=source.cache,
         context_length=model.context_length,
     )
@@ -210,28 +306,36 @@ def _complete(
         f"{config.max_steps} steps of {tokens:,} tokens on {runtime.device.type} "
         f"in {runtime.dtype_name}{', compiled' if runtime.compile else ''}"
     )
+    logger.info(_plan(model.config, config, dataset))
     return RunSpec(run_dir, model, config, dataset, source, runtime, saved)
+
+
+def _plan(model: ModelConfig, config: TrainConfig, dataset: Dataset) -> str:
+    """How often the text will be seen, and what follows from it."""
+    epochs = config.max_steps * step_tokens(config, model) / dataset.train_tokens
+    whole = config.eval_tokens == 0 or config.eval_tokens >= dataset.val_tokens - 1
+    part = f" over {config.eval_tokens:,} of the validation tokens, and over all of them at the end"
+    parts = [
+        f"the text will be seen {epochs:.1f} times"
+        if epochs > 1
+        else f"{epochs:.0%} of the text will be seen",
+        f"an evaluation every {config.eval_every} steps{'' if whole else part}",
+    ]
+    if model.dropout:
+        parts.append(f"dropout {model.dropout:g}")
+    if config.early_stopping:
+        parts.append(f"early stopping after {config.early_stopping} without a better one")
+    return "; ".join(parts)
 
 
 def _refuse_folder(folder: Path, data: str) -> None:
     """Before any work: a run or other files there, no permission, or a place inside the data."""
-    for field, name in (("data", data), ("run_dir", str(folder))):
+    for option, name in (("data", data), ("run_dir", str(folder))):
         try:
             name.encode()  # both are written into the run's JSON
         except UnicodeEncodeError:
-            raise InputError(field, repr(name), "a name in UTF-8") from None
-    if (folder / run_files.CONFIG).exists():
-        raise InputError(
-            folder,
-            "a run is there already",
-            "a folder without one",
-            "add --resume to continue it, or --run-dir for another",
-        )
-    if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
-        raise InputError(folder, "something is there already", "an empty folder or none")
-    above = next(path for path in folder.absolute().parents if os.path.lexists(path))
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        raise InputError(folder, f"{above} cannot be written in", "a folder that can be made")
+            raise InputError(option, repr(name), "a name in UTF-8") from None
+    check_free(folder)
     source = Path(data).expanduser()
     if source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
         raise InputError(

@@ -5,21 +5,22 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from minilm import files
-from minilm.config import TrainConfig
-from minilm.config.validation import RENAMED, check_names, with_current_names
-from minilm.data.shards import default_cache
+from minilm.checkpoint import read_run_config
+from minilm.config import TrainConfig, from_dict, to_dict
+from minilm.config.validation import RENAMED, with_current_names
+from minilm.data.cache import default_cache
 from minilm.errors import ConfigError, InputError
 from minilm.runs import files as run_files
+from minilm.runs.lock import run_lock
+from minilm.runs.new_folder import new_run_folder, remove_beginning, remove_temporary_files
 from minilm.training.finish import Outcome, finish, finished_run
 from minilm.training.messages import messages_shown
+from minilm.training.resume_options import changed_settings, is_finished
 from minilm.training.setup import (
-    RESUMABLE_OVERRIDES,
     DataSource,
     RunSpec,
     new_run,
@@ -42,6 +43,8 @@ def train(
     tokenizer: str | None = None,
     vocab_size: int | None = None,
     cleaning: Sequence[str] = (),
+    text_field: str | None = None,
+    raw_text: bool = False,
     init_from: str | Path | None = None,
     model: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -51,13 +54,14 @@ def train(
 
     ``model`` and ``settings`` replace fields of the preset's ModelConfig and TrainConfig. With
     ``init_from`` the model and the tokenizer are those of that run and training begins with its
-    weights. Raises InputError before anything is written; an existing run is never overwritten.
+    weights. ``text_field`` is where JSON, CSV, Parquet and datasets have the text; ``raw_text`` takes a
+    file as it is. Raises InputError before anything is written; an existing run is never overwritten.
 
     Progress goes through the logger "minilm"; where logging is not configured, to stderr.
     """
     with messages_shown(), stop_request() as stop:
         _refuse_several_processes()
-        source = DataSource(data, tuple(cleaning), cache or default_cache())
+        source = DataSource(data, tuple(cleaning), cache or default_cache(), text_field, raw_text)
         folder = Path(run_dir) if run_dir else None
         model, settings = dict(model or {}), _current_settings(settings)
         if init_from is None:
@@ -81,79 +85,102 @@ def train(
                 model=model,
                 settings=settings,
             )
-        return _run(spec, stop)
+        return _start(spec, stop)
 
 
 def resume(
     run_dir: str | Path,
     *,
+    data: str | None = None,
+    options: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     cache: Path | None = None,
 ) -> Outcome:
     """Go on with a run from its last saved step: it ends in the same bytes as one that never stopped.
 
     (A run that its own limit of time ended was evaluated there, which the same run without one is not.)
-    ``settings`` may move where it ends (RESUMABLE_OVERRIDES); a run that is finished is left as it is.
-    Raises InputError for a folder without a run, and for settings that would change what it computes.
+    ``settings`` may move where it ends (RESUMABLE_OVERRIDES), and ``data`` says where its text is now; a
+    run that is finished is left as it is. What the run began with may be repeated in ``settings`` and in
+    ``options``, other arguments of `train`. Raises InputError for a folder without a run, and for what
+    would change what it computes.
     """
     with messages_shown(), stop_request() as stop:
         _refuse_several_processes()
-        folder, overrides = Path(run_dir), _current_settings(settings)
-        check_names(TrainConfig, overrides, "settings")
-        for name in overrides:
-            if name not in RESUMABLE_OVERRIDES:
-                allowed = ", ".join(RESUMABLE_OVERRIDES)
-                raise ConfigError(name, "given with --resume", f"only {allowed}")
-        outcome = None if overrides else finished_run(folder)
-        if outcome is not None:
-            return outcome
-        stop.saved = True
-        spec = resumed_run(folder, settings=overrides, cache=cache or default_cache())
-        for stale in folder.rglob(".*.tmp"):  # what a killed process was writing
-            stale.unlink()
-        return _run(spec, stop)
+        folder = Path(run_dir)
+        read_run_config(folder, with_weights=False)
+        changed = changed_settings(folder, options or {}, _current_settings(settings))
+        if is_finished(folder, data, changed):
+            return finished_run(folder)
+        with run_lock(folder):
+            stop.saved = True
+            spec = resumed_run(folder, data=data, settings=changed, cache=cache or default_cache())
+            trainer = Trainer(spec, stop)
+            _repair(trainer)
+            if changed:
+                _record_changes(trainer, changed)
+            return finish(trainer, trainer.run())
 
 
-def _run(spec: RunSpec, stop: StopRequest) -> Outcome:
-    is_new = spec.saved is None
+def _record_changes(trainer: Trainer, changed: Mapping[str, Any]) -> None:
+    """Save the state with its new settings, and write them to config.json."""
+    trainer.save()
+    trainer.checkpoints.wait()
+    folder = trainer.spec.run_dir
+    record = run_files.read_record(folder / run_files.CONFIG)
+    train = from_dict(TrainConfig, to_dict(record.train) | dict(changed), "settings")
+    run_files.write_config(folder, record.model, train, record.began_with)
+
+
+def _start(spec: RunSpec, stop: StopRequest) -> Outcome:
+    """Write a new run's folder, train, and finish; a run without a first step is removed again."""
     trainer = Trainer(spec, stop)
-    if is_new:
-        _create_run_folder(trainer)
-    stop.saved = True
-    try:
-        reason = trainer.run()
-    except Exception:
-        if is_new and trainer.progress.step == 0:
-            shutil.rmtree(spec.run_dir)  # nothing was learned, and it would stand in the way
-        raise
-    return finish(trainer, reason)
+    with new_run_folder(spec.run_dir):
+        try:
+            _write_beginning(trainer)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                trainer.checkpoints.close()  # it may be writing there
+            remove_beginning(spec.run_dir)
+            raise
+        stop.saved = True
+        try:
+            reason = trainer.run()
+        except Exception:
+            if trainer.progress.step == 0:  # nothing was learned, and it would stand in the way
+                remove_beginning(spec.run_dir)
+            raise
+        return finish(trainer, reason)
 
 
-def _create_run_folder(trainer: Trainer) -> None:
-    """Make the run folder beside its place and rename it there: from then on it can be resumed."""
+def _repair(trainer: Trainer) -> None:
+    """Remove what a killed process left, set aside what is damaged, and make lost weights anew."""
     spec = trainer.spec
-    folder = spec.run_dir
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = folder.parent / f".{folder.name}.new"
-    shutil.rmtree(staging, ignore_errors=True)
-    try:
-        staging.mkdir()
-    except OSError as error:
-        raise InputError(folder, f"{error.strerror}", "a folder that can be made") from None
-    try:
-        trainer.run_dir = staging
-        spec.dataset.tokenizer.save(staging / run_files.TOKENIZER)
-        run_files.write_config(staging, spec.model.config, spec.config)
+    assert spec.saved is not None
+    remove_temporary_files(spec.run_dir)
+    weights = spec.run_dir / run_files.WEIGHTS
+    damaged = list(spec.saved.damaged)
+    is_lost = not run_files.has_weights(spec.run_dir)
+    if is_lost and os.path.lexists(weights):
+        damaged.append(weights)
+    for path in damaged:
+        logger.warning(f"{path} is set aside as {run_files.set_aside(path).name}")
+    if is_lost:
+        best = trainer.progress.best_step
+        trainer.progress.forget_best()
+        logger.warning(
+            f"{weights} is made anew from the training state of step {trainer.progress.step}"
+            + ("" if best == trainer.progress.step else f"; the best, of step {best}, are lost")
+        )
         trainer.save()
-        trainer.checkpoints.wait()
-        staging.rename(folder)  # over an empty folder too, never over one with files
-        files.sync_directory(folder.parent)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            trainer.checkpoints.close()  # it may be writing there
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
-    trainer.run_dir = folder
+
+
+def _write_beginning(trainer: Trainer) -> None:
+    """All that --resume needs, config.json last: with it the folder becomes a run."""
+    spec = trainer.spec
+    spec.dataset.tokenizer.save(spec.run_dir / run_files.TOKENIZER)
+    trainer.save()
+    trainer.checkpoints.wait()
+    run_files.write_config(spec.run_dir, spec.model.config, spec.config, spec.began_with)
 
 
 def _current_settings(settings: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -15,9 +15,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from minilm.checkpoint import load_model, save_weights
 from minilm.config import to_dict
 from minilm.model.transformer import next_token_loss
 from minilm.progress import progress_bar
+from minilm.runs import files as run_files
+from minilm.runs.stop_reason import StopReason
 from minilm.training.batch_loader import BatchLoader
 from minilm.training.checkpoint_writer import CheckpointWriter
 from minilm.training.evaluation import Validation, evaluate, sample
@@ -34,18 +37,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-STOP_SIGNALS = {2: "SIGINT", 15: "SIGTERM"}
-
 # A logged loss is a spike if it is above the running mean by this factor and by so many nats.
 SPIKE_RATIO, SPIKE_NATS = 1.3, 0.5
 MEAN_DECAY = 0.9  # of the running mean of logged losses
 
 
 class Trainer:
-    """One run in this process. `run()` returns why it stopped; everything is saved by then.
-
-    ``run_dir`` is where it writes: that of the run, once the folder is there.
-    """
+    """One run in this process. `run()` returns why it stopped; everything is saved by then."""
 
     def __init__(self, spec: RunSpec, stop: StopRequest) -> None:
         self.spec, self.stop = spec, stop
@@ -72,10 +70,12 @@ class Trainer:
         self.loss_sum = torch.tensor(self.progress.loss_sum, device=self.runtime.device)
         self.norm = torch.zeros((), device=self.runtime.device)
         self.learning_rate = 0.0
+        # Step and loss of the best weights over the whole split, where evaluations are over a part of it.
+        self.whole_split: tuple[int, Validation] | None = None
         self.throughput = Throughput(self.model.config, self.runtime, self.progress)
         self.last_save = time.monotonic()
 
-    def run(self) -> str:
+    def run(self) -> StopReason:
         """Train until a limit, a goal, a signal or a loss that is not finite; say which."""
         evaluated = self.progress.evaluated_step == self.progress.step
         with (
@@ -89,26 +89,33 @@ class Trainer:
         ):
             return self._run(logs, bar)
 
-    def _run(self, logs: Logs, bar: tqdm[Any]) -> str:
+    def _run(self, logs: Logs, bar: tqdm[Any]) -> StopReason:
         progress, config = self.progress, self.config
         while True:
             reason = self._limit_reached()
-            ending = reason in ("max_steps", "max_seconds")
+            if reason is None and progress.evaluated_step == progress.step:
+                reason = self._goal_reached()  # a signal may have ended what follows an evaluation
+            ending = reason in (StopReason.MAX_STEPS, StopReason.MAX_SECONDS)
             due = ending or (reason is None and progress.step % config.eval_every == 0)
             if due and (progress.step > 0 or ending) and progress.evaluated_step != progress.step:
                 if not self._evaluate_and_save(logs):
-                    return "non_finite_loss"
+                    return StopReason.NON_FINITE_LOSS
                 reason = self._goal_reached() or self._limit_reached()
             if reason is not None:
-                return reason if self.save() else "non_finite_loss"
+                if not self.save():
+                    return StopReason.NON_FINITE_LOSS
+                if reason.signum is None:
+                    self._evaluate_best()
+                return StopReason.of_signal(self.stop.signum) if self.stop.signum else reason
             if self._save_due() and not self.save():
-                return "non_finite_loss"  # what was saved last is the last known to be good
+                # What was saved last is the last known to be good.
+                return StopReason.NON_FINITE_LOSS
             self._step()
             bar.update(1)
             if progress.step % config.log_every == 0 or progress.step == config.max_steps:
                 line = self._metrics_line()
                 if line is None:
-                    return "non_finite_loss"
+                    return StopReason.NON_FINITE_LOSS
                 logs.metrics(self._stamp() | line | self.throughput.reading(progress.tokens))
                 self._watch_for_spikes(line["train_loss"])
                 bar.set_postfix_str(self._postfix(line["train_loss"]))
@@ -159,33 +166,92 @@ class Trainer:
 
     def _watch_for_spikes(self, loss: float) -> None:
         """Log a jump of the loss. The best weights and the last states are kept in any case."""
-        progress, usual = self.progress, self.progress.usual_loss
-        if usual is not None and loss > max(usual * SPIKE_RATIO, usual + SPIKE_NATS):
+        progress, mean = self.progress, self.progress.running_mean_loss
+        if mean is not None and loss > max(mean * SPIKE_RATIO, mean + SPIKE_NATS):
             progress.loss_spikes += 1
-            logger.info(f"step {progress.step:>6}   loss spike: {loss:.3f} after {usual:.3f}")
-        decay = MEAN_DECAY if usual is not None else 0.0
-        progress.usual_loss = decay * (usual or 0.0) + (1 - decay) * loss
+            logger.info(f"step {progress.step:>6}   loss spike: {loss:.3f} after {mean:.3f}")
+        decay = MEAN_DECAY if mean is not None else 0.0
+        progress.running_mean_loss = decay * (mean or 0.0) + (1 - decay) * loss
 
     def _evaluate_and_save(self, logs: Logs) -> bool:
-        """Return whether the losses are finite; when one is not, what was saved before stays."""
+        """Return whether the losses are finite; when one is not, what was saved before stays.
+
+        An evaluation that a signal ended is as if it had not begun: the resumed run makes it whole.
+        """
         progress = self.progress
         with self.throughput.paused(progress.tokens):
-            validation = evaluate(self.model, self.spec.dataset, self.context_length, self.runtime)
+            validation = self._evaluate(self.config.eval_tokens)
+            if validation is None:
+                return True
             if not math.isfinite(validation.loss):
                 return False
             progress.evaluated_step = progress.step
             line = {"val_loss": validation.loss, "val_bits_per_byte": validation.bits_per_byte}
-            logs.metrics(self._stamp() | line)
+            logs.metrics(self._stamp() | line | {"val_tokens": validation.tokens})
             if self.config.sample_tokens:
                 text = sample(self.model, self.spec.dataset.tokenizer, self.config.sample_tokens)
                 logs.sample({"step": progress.step, "text": text})
-            if not self.save(f"{validation.loss:.6f}" if self._record(validation) else None):
+            if not self.save(validation if self._record(validation) else None):
                 return False
         logger.info(
             f"step {progress.step:>6}   validation loss {validation.loss:.4f}   "
             f"{validation.bits_per_byte:.3f} bits a byte   {self.throughput.rate:,.0f} tokens/s"
         )
         return True
+
+    def _evaluate(self, at_most: int) -> Validation | None:
+        """Over so many tokens of the validation split; 0: over all. None where a signal came."""
+        return evaluate(
+            self.model,
+            self.spec.dataset,
+            self.context_length,
+            self.runtime,
+            at_most=at_most,
+            stop=self.stop,
+        )
+
+    def _evaluate_best(self) -> None:
+        """Evaluate the best weights over the whole split, where a part of it chose them; they stay in."""
+        progress = self.progress
+        if progress.best_val_loss is None or self._covers_split():
+            return
+        if self.whole_split is None or self.whole_split[0] != progress.best_step:
+            self.checkpoints.wait()
+            if progress.best_step != progress.step:
+                self.model.load_state_dict(
+                    load_model(self.run_dir / run_files.WEIGHTS, self.model.config).state_dict()
+                )
+            whole = self._evaluate(0)
+            if whole is None:
+                return
+            self.whole_split = (progress.best_step, whole)
+        metadata = self._weights_metadata(*self.whole_split)
+        save_weights(self.run_dir / run_files.WEIGHTS, self.model, metadata)
+
+    def best(self) -> Validation | None:
+        """The validation loss of the best weights, over the whole split if that was computed."""
+        progress = self.progress
+        if self.whole_split is not None and self.whole_split[0] == progress.best_step:
+            return self.whole_split[1]
+        if progress.best_val_loss is None or progress.best_val_bits_per_byte is None:
+            return None
+        # States of before `eval_tokens` do not say it: evaluations were over the whole split.
+        tokens = progress.best_val_tokens or len(self.spec.dataset.val) - 1
+        return Validation(progress.best_val_loss, progress.best_val_bits_per_byte, tokens)
+
+    def _covers_split(self) -> bool:
+        """Whether an evaluation during the run is over the whole validation split."""
+        at_most, targets = self.config.eval_tokens, len(self.spec.dataset.val) - 1
+        return at_most == 0 or at_most >= targets
+
+    def _weights_metadata(self, step: int, validation: Validation) -> dict[str, str]:
+        return {
+            "format": "pt",
+            "step": str(step),
+            "val_loss": f"{validation.loss:.6f}",
+            "val_tokens": str(validation.tokens),
+            "val_dtype": self.runtime.dtype_name,
+        }
 
     def _record(self, validation: Validation) -> bool:
         """Record a validation loss; return whether it is the best so far."""
@@ -195,12 +261,13 @@ class Trainer:
             return False
         progress.best_val_loss = validation.loss
         progress.best_val_bits_per_byte = validation.bits_per_byte
+        progress.best_val_tokens = validation.tokens
         progress.best_step = progress.step
         progress.evaluations_since_best = 0
         return True
 
-    def save(self, val_loss: str | None = None) -> bool:
-        """Begin to write the state, and the weights if ``val_loss`` or no evaluation has chosen any.
+    def save(self, validation: Validation | None = None) -> bool:
+        """Begin to write the state, and the weights if ``validation`` or no evaluation has chosen any.
 
         False, with nothing written, when the losses since the last reading or the last gradient are not
         finite: the weights are not either.
@@ -209,16 +276,16 @@ class Trainer:
         progress.loss_sum = self.loss_sum.item()
         if not (math.isfinite(progress.loss_sum) and self._norm_is_usable(self.norm.item())):
             return False
-        if val_loss is None and progress.best_val_loss is None:
-            val_loss = "not evaluated"
-        validation = None
-        if val_loss is not None:
-            validation = {"val_loss": val_loss, "val_dtype": self.runtime.dtype_name}
+        metadata = None
+        if validation is not None:
+            metadata = self._weights_metadata(progress.step, validation)
+        elif progress.best_val_loss is None:
+            metadata = {"format": "pt", "step": str(progress.step), "val_loss": "not evaluated"}
         progress.seconds = self._stamp()["seconds"]
         progress.joules = self.throughput.joules()
         progress.scaler = self.scaler.state_dict()
         settings = self.spec.state_settings()
-        self.checkpoints.save(self.run_dir, progress, settings, validation=validation)
+        self.checkpoints.save(self.run_dir, progress, settings, weights_metadata=metadata)
         self.last_save = time.monotonic()
         return True
 
@@ -226,23 +293,30 @@ class Trainer:
         every = self.config.save_every_seconds
         return bool(every) and time.monotonic() - self.last_save >= every
 
-    def _limit_reached(self) -> str | None:
+    def _limit_reached(self) -> StopReason | None:
         if self.stop.signum is not None:
-            return STOP_SIGNALS[self.stop.signum]
+            return StopReason.of_signal(self.stop.signum)
         if self.progress.step >= self.config.max_steps:
-            return "max_steps"
+            return StopReason.MAX_STEPS
         limit = self.config.max_seconds
         if limit is not None and seconds_since_process_start() >= limit:
-            return "max_seconds"
+            return StopReason.MAX_SECONDS
         return None
 
-    def _goal_reached(self) -> str | None:
-        best, patience = self.progress.best_val_loss, self.config.early_stopping
+    def _goal_reached(self) -> StopReason | None:
+        progress = self.progress
+        best, patience = progress.best_val_loss, self.config.early_stopping
         target = self.config.target_val_loss
         if target is not None and best is not None and best <= target:
-            return "target_val_loss"
-        if patience and self.progress.evaluations_since_best >= patience:
-            return "early_stopping"
+            if self._covers_split():
+                return StopReason.TARGET_VAL_LOSS
+            whole = self._evaluate(0) if progress.best_step == progress.step else None
+            if whole is not None:
+                self.whole_split = (progress.step, whole)
+                if whole.loss <= target:
+                    return StopReason.TARGET_VAL_LOSS
+        if patience and progress.evaluations_since_best >= patience:
+            return StopReason.EARLY_STOPPING
         return None
 
     def _stamp(self) -> dict[str, Any]:

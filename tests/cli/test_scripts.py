@@ -68,7 +68,7 @@ def test_an_interpreter_without_the_dependencies_names_the_one_to_use(
         activate = use.split()[0].replace("/python", "/activate")
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr == (
-            "error: this Python lacks torch and 9 other dependencies: "
+            "error: this Python lacks torch and 10 other dependencies: "
             f"use {use}, or run: . {activate}\n"
         )
 
@@ -89,7 +89,7 @@ def test_the_dependencies_that_scripts_look_for_are_those_of_the_project() -> No
 
 
 def test_every_verb_has_its_script() -> None:
-    assert set(VERBS) <= set(SCRIPTS)
+    assert set(VERBS) - {"cache"} <= set(SCRIPTS)  # which is a verb of `minilm` alone
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

@@ -187,11 +187,8 @@ def mistakes(tmp: Path) -> list[tuple[list[str], str]]:
         (["--data", text, "--run-dir", "/proc/minilm"], "/proc/minilm"),
         (["--data", text, "--init-from", str(tmp)], "no config.json"),
         (["--resume", "--run-dir", str(tmp)], "no config.json"),
-        (
-            ["--resume", "--run-dir", str(tmp), "--model.dropout", "0.5"],
-            "model.dropout: given with",
-        ),
-        (["--resume", "--run-dir", str(tmp), "--data", text], "data: given with --resume"),
+        (["--resume", "--run-dir", str(tmp), "--model.dropout", "0.5"], "no config.json"),
+        (["--resume", "maybe", "--run-dir", str(tmp)], "'maybe' after --resume, expected auto"),
         (["--data", text, "--run-dir", str(tmp / "no-files" / "\udcff")], "run_dir: "),
         (["--data", str(tmp / "\udcff.txt"), "--run-dir", str(tmp / "r")], "data: "),
         (
@@ -304,3 +301,84 @@ def test_an_option_that_cannot_be_read_is_one_line(
 ) -> None:
     assert main(arguments) == 2
     assert capsys.readouterr().err == f"error: {message}\n"
+
+
+def test_the_original_command_with_resume_goes_on_starts_or_shows_the_end(
+    text_file: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setenv("MINILM_CACHE", str(cache))
+    run_dir = tmp_path / "run"
+    command = ["--data", str(text_file), *TINY, "--run-dir", str(run_dir), "--max-steps", "4"]
+    command += ["--preset", "nano", "--train.batch-size", "4", "--dtype", "auto"]
+    assert main([*command, "--resume"]) == 2
+    assert "no config.json" in capsys.readouterr().err
+    assert (
+        main([*command, "--max-seconds", "0.001", "--resume", "auto"]) == 0
+    )  # a scheduler's start
+    assert json.loads((run_dir / "summary.json").read_text())["steps"] == 0
+    # What was given before and is left out now stays as it was: --max-seconds is changed by name.
+    assert main([*command, "--max-seconds", "1e9", "--resume"]) == 0
+    assert json.loads((run_dir / "summary.json").read_text())["stopped_because"] == "max_steps"
+    before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    for flag in (["--resume"], ["--resume", "auto"]):
+        assert main([*command, *flag]) == 0
+        assert "is finished: max_steps" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (
+            ["--model.dropout", "0.5"],
+            "model.dropout: given with --resume as 0.5, expected the run's",
+        ),
+        (
+            ["--seed", "7"],
+            "seed: given with --resume as 7, expected the run's own 0; only data and",
+        ),
+        (
+            ["--tokenizer", "char"],
+            "tokenizer: given with --resume as char, expected the run's own byte",
+        ),
+        (
+            ["--preset", "small"],
+            "preset: given with --resume as small, expected the run's own nano",
+        ),
+        (["--clean", "html"], "cleaning: given with --resume as html, expected the run's own none"),
+        (["--vocab-size", "300"], "vocab_size: given with --resume as 300"),
+        (["--init-from", "elsewhere"], "init_from: given with --resume as "),
+        (["--max-steps", "11"], "max_steps: 11, expected at least the 12 steps that are done"),
+    ],
+)
+def test_a_different_option_beside_resume_is_refused_by_name(
+    changed: list[str],
+    message: str,
+    tiny_run: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
+) -> None:
+    monkeypatch.setenv("MINILM_CACHE", str(cache))
+    before = {path: path.read_bytes() for path in tiny_run.rglob("*") if path.is_file()}
+    assert main(["--resume", "--run-dir", str(tiny_run), *changed]) == 2
+    assert message in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tiny_run.rglob("*") if path.is_file()} == before
+
+
+def test_without_run_dir_the_original_command_finds_its_run(
+    text_file: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_run: Path
+) -> None:
+    monkeypatch.setenv("MINILM_CACHE", str(cache))
+    monkeypatch.chdir(tmp_path)
+    for arguments, name in (
+        (["--data", str(text_file), *TINY, "--max-steps", "2"], "nano-story"),
+        (
+            ["--data", str(text_file), "--init-from", str(tiny_run), "--max-steps", "2"],
+            "tiny-story",
+        ),
+    ):
+        for _ in range(2):
+            assert main([*arguments, "--resume", "auto"]) == 0
+            assert (tmp_path / "checkpoints" / name / "config.json").is_file()

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from minilm.data import shards
+from minilm.data.cache import default_cache
 from minilm.data.corpus_stats import identify, measure
-from minilm.data.shards import default_cache, prepare
+from minilm.data.shards import prepare
 from minilm.errors import CorpusError, InputError, TokenizerError
 from minilm.text.corpora import Corpus, Document, open_corpus
 from minilm.text.tokenizers import Tokenizer, build_tokenizer
@@ -269,8 +270,8 @@ def test_the_context_length_does_not(file, tmp_path, no_encoding):
 
 
 @pytest.mark.parametrize("name", ["meta.json", "train.bin", "val.bin", "tokenizer.json"])
-@pytest.mark.parametrize("damage", ["missing", "empty", "longer", "other"])
-def test_a_damaged_entry_is_rebuilt(file, tmp_path, name, damage):
+@pytest.mark.parametrize("damage", ["missing", "empty", "longer", "other", "one byte"])
+def test_a_damaged_entry_is_rebuilt(file, tmp_path, name, damage, caplog):
     first = prepared(file, tmp_path, tokenizer="bpe", vocab_size=300)
     train, tokenizer = first.train.tolist(), first.tokenizer.to_json()
     [entry] = entries(tmp_path)
@@ -282,11 +283,17 @@ def test_a_damaged_entry_is_rebuilt(file, tmp_path, name, damage):
         (entry / name).write_bytes(b"")
     elif damage == "longer":
         (entry / name).write_bytes(content + b"{}")
+    elif (
+        damage == "one byte"
+    ):  # of the same size: a token of another number, or JSON of another value
+        (entry / name).write_bytes(content[:-20] + bytes([content[-20] ^ 1]) + content[-19:])
     elif name == "tokenizer.json":  # another tokenizer, whole, in its place
         (entry / name).write_text(build_tokenizer("byte", lambda: iter([])).to_json())
     else:
         (entry / name).write_text(json.dumps({"dtype": "no such"}))
     again = prepared(file, tmp_path, tokenizer="bpe", vocab_size=300)
+    if (name, damage) != ("meta.json", "missing"):  # that is an entry which was never finished
+        assert f"the token cache {entry} is damaged: it is made anew" in caplog.text
     assert again.train.tolist() == train
     assert again.tokenizer.to_json() == tokenizer
     assert {path.name: path.read_bytes() for path in entry.iterdir()} == whole

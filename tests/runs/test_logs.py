@@ -1,14 +1,16 @@
 """Reading metrics.jsonl back: whole lines of numbers, from a file and nothing else."""
 
+import itertools
 import json
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from minilm.errors import FormatError
+from minilm.runs import logs
 from minilm.runs.logs import (
-    LARGEST_LOG,
     MOST_POINTS,
     metrics_log,
     read_metrics,
@@ -84,12 +86,46 @@ def test_nothing_but_a_file_is_read(tmp_path: Path) -> None:
                 read(path)
 
 
-def test_a_file_too_large_for_a_log_is_not_plotted(tmp_path: Path) -> None:
+def test_of_a_very_large_log_an_even_sample_is_read_in_little_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "MOST_BYTES", 160_000)
+    metrics, samples = tmp_path / "metrics.jsonl", tmp_path / "samples.jsonl"
+    with metrics.open("w") as stream:
+        for step in range(100_000):
+            key = "val_loss" if step % 10 == 0 else "train_loss"
+            stream.write(json.dumps({"step": step, key: 1.0}) + "\n")
+    samples.write_text(
+        "".join(json.dumps({"step": n, "text": "x" * 500}) + "\n" for n in range(20_000))
+    )
+    tracemalloc.start()
+    points, texts = read_points(metrics), read_samples(samples)
+    assert tracemalloc.get_traced_memory()[1] < 6_000_000
+    tracemalloc.stop()
+    for lines, last in ((points, 99_999), (texts, 19_999)):
+        steps = [line["step"] for line in lines]
+        assert steps == sorted(steps)
+        assert steps[-1] == last
+        assert steps[0] <= last / 1000
+        gaps = [after - before for before, after in itertools.pairwise(steps)]
+        assert max(gaps) < last / 12
+    assert sum("val_loss" in line for line in points) > 300
+
+
+def test_a_log_larger_than_any_page_does_not_block_a_resume(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     with path.open("wb") as stream:
-        stream.truncate(LARGEST_LOG + 1)
-    with pytest.raises(FormatError, match="64,000,001 bytes"):
-        read_points(path)
+        stream.write(b'{"step": 1, "train_loss": 2.5}\n')
+        stream.truncate(logs.MOST_BYTES + 1)  # zeros without an end of line
+        stream.seek(0, os.SEEK_END)
+        stream.write(b'\n{"step": 2, "train_loss": 2.5}\n{"step": 3, "train_loss": 2.5}\n')
+    assert [line["step"] for line in read_points(path)] == [1, 2, 3]
+    tracemalloc.start()
+    metrics_log(tmp_path, from_step=2, evaluated=False).close()
+    assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    tracemalloc.stop()
+    assert [line["step"] for line in read_metrics(path)] == [1, 2]
+    assert path.stat().st_size < 100
 
 
 def test_a_long_log_is_thinned_with_its_ends_and_its_evaluations(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Saving beside the training: copies, the order of writing, what is kept, and failures that are heard."""
 
+import contextlib
+import random
 import threading
 from pathlib import Path
 from typing import Any
@@ -114,3 +116,63 @@ def test_copies_are_allocated_once(writer: CheckpointWriter, tmp_path: Path) -> 
     places = {name: copy.data_ptr() for name, copy in writer._copies.items()}
     writer.save(tmp_path, Progress(step=1), SETTINGS, validation=None)
     assert {name: copy.data_ptr() for name, copy in writer._copies.items()} == places
+
+
+def test_with_one_state_kept_the_good_one_outlives_a_damaged_newer_one(
+    model: Transformer, tmp_path: Path
+) -> None:
+    optimizers = make_optimizers(model, TrainConfig(), torch.float32)
+    with contextlib.closing(CheckpointWriter(model, optimizers, keep=1)) as writer:
+        for step in (5, 6):
+            writer.save(tmp_path, Progress(step=step), SETTINGS, validation=None)
+        writer.wait()
+        (tmp_path / "resume" / "step-000000009.safetensors").write_bytes(b"damaged")
+        writer.save(tmp_path, Progress(step=7), SETTINGS, validation=None)
+        writer.wait()
+    assert [path.name[:14] for path in state_files(tmp_path)] == [
+        "step-000000009",
+        "step-000000007",
+    ]
+    saved = read_state(tmp_path)
+    assert saved.progress.step == 7
+    assert saved.damaged == (tmp_path / "resume" / "step-000000009.safetensors",)
+
+
+def test_every_single_change_of_a_state_is_noticed(
+    writer: CheckpointWriter, tmp_path: Path
+) -> None:
+    writer.save(tmp_path, Progress(step=200, tokens=9, best_step=3), SETTINGS, validation=None)
+    writer.wait()
+    (path,) = state_files(tmp_path)
+    whole = path.read_bytes()
+    header = 8 + int.from_bytes(whole[:8], "little")
+    choose = random.Random(0)
+    changes = [(choose.randrange(header), choose.randrange(1, 256)) for _ in range(1500)]
+    changes += [(choose.randrange(header, len(whole)), 1) for _ in range(50)]
+    for position, bits in changes:
+        damaged = bytearray(whole)
+        damaged[position] ^= bits
+        path.write_bytes(damaged)
+        with pytest.raises(FormatError):
+            read_state(tmp_path)
+    for old, new in ((b"200,", b"100,"), (b'tokens\\": 9', b'tokens\\": 8'), (b"F32", b"I32")):
+        assert old in whole
+        path.write_bytes(whole.replace(old, new, 1))
+        with pytest.raises(FormatError, match="not the bytes that were written"):
+            read_state(tmp_path)
+    path.write_bytes(whole)
+    path.rename(path.with_name("step-000000201.safetensors"))
+    with pytest.raises(FormatError, match=r"a state of step 200, expected the name"):
+        read_state(tmp_path)
+
+
+def test_odd_things_among_the_states_are_passed_over(
+    writer: CheckpointWriter, tmp_path: Path
+) -> None:
+    writer.save(tmp_path, Progress(step=5), SETTINGS, validation=None)
+    writer.wait()
+    (tmp_path / "resume" / "step-000000007.safetensors").mkdir()
+    (tmp_path / "resume" / "step-000000006.safetensors").symlink_to("nowhere")
+    saved = read_state(tmp_path)
+    assert saved.progress.step == 5
+    assert len(saved.damaged) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import subprocess
 import sys
 
@@ -18,6 +19,7 @@ from minilm.model.transformer import Transformer
 from minilm.text.tokenizers import ByteTokenizer
 from minilm.training import evaluation
 from minilm.training.runtime import resolve
+from minilm.training.signals import StopRequest
 from tests.conftest import ROOT, TINY_MODEL
 
 
@@ -47,6 +49,25 @@ def test_it_is_the_mean_over_every_target(
     found = evaluation.evaluate(model, data, t, runtime)
     assert math.isclose(found.loss, nats / (tokens - 1), rel_tol=1e-5)
     assert math.isclose(found.bits_per_byte, nats / math.log(2) / tokens, rel_tol=1e-5)
+    assert model.training
+
+
+def test_a_signal_ends_it_after_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = PRESETS["nano"].model_config(**TINY_MODEL | {"vocab_size": 256})
+    model = Transformer(config, torch.Generator().manual_seed(1)).train()
+    runtime = resolve(TrainConfig(device="cpu", compile="off"), flops=1.0)
+    monkeypatch.setattr(evaluation, "TOKENS_PER_BATCH", 32)
+    stop, loss, batches = StopRequest(), evaluation.next_token_loss, []
+
+    def signalled(*arguments: torch.Tensor) -> torch.Tensor:
+        batches.append(1)
+        if len(batches) == 3:
+            stop.signum = signal.SIGTERM
+        return loss(*arguments)
+
+    monkeypatch.setattr(evaluation, "next_token_loss", signalled)
+    assert evaluation.evaluate(model, dataset(10_000), 16, runtime, stop=stop) is None
+    assert len(batches) == 3
     assert model.training
 
 

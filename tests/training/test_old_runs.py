@@ -17,7 +17,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import minilm
+from minilm.errors import ConfigError
 from minilm.runs.history import read_history
+from minilm.training.resume_state import read_state
 from minilm.training.train import resume
 from tests.conftest import ROOT
 
@@ -51,6 +53,26 @@ def test_an_older_run_resumes_to_the_weights_that_the_older_code_reached(
     for name, tensor in expected.items():
         # The last bits depend on the processor.
         torch.testing.assert_close(weights[name], tensor, rtol=1e-4, atol=1e-6)
+
+
+def test_an_option_that_an_older_run_has_no_record_of_is_refused(old_run: Path) -> None:
+    with pytest.raises(ConfigError, match="preset: given with --resume, expected an option that"):
+        resume(old_run, options={"preset": "nano"})
+
+
+def test_an_older_run_is_extended_under_the_new_names(old_run: Path, tmp_path: Path) -> None:
+    changes = {"max_steps": 14, "keep_states": 3}
+    assert resume(old_run, settings=changes, cache=tmp_path / "cache").summary["steps"] == 14
+    train = json.loads((old_run / "config.json").read_text())["train"]
+    assert (train["max_steps"], train["keep_states"]) == (14, 3)
+    assert "keep_last" not in train
+
+
+def test_the_running_mean_of_an_older_state_is_read_under_its_old_name(old_run: Path) -> None:
+    (state,) = (old_run / "resume").iterdir()
+    with safe_open(state, "pt") as stream:
+        progress = json.loads(stream.metadata()["progress"])
+    assert read_state(old_run).progress.running_mean_loss == progress["usual_loss"] is not None
 
 
 def test_an_older_run_loads_and_is_verified() -> None:

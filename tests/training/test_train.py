@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +12,15 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch.nn import functional as F
 
 import minilm
-from minilm.checkpoint import load
+from minilm.checkpoint import load, write_tensors
 from minilm.data.batches import training_batch
 from minilm.errors import ConfigError, FormatError, InputError
+from minilm.runs.lock import run_lock
 from minilm.runs.logs import read_metrics, read_samples
-from minilm.training import resume_state as state
 from minilm.training.evaluation import Validation
 from minilm.training.resume_state import read_state
 from minilm.training.train import resume, train
@@ -47,11 +49,12 @@ def go(text_file: Path, cache: Path, tmp_path: Path) -> Any:
 
 
 def damage_state(path: Path, change: Any, **metadata: str) -> None:
+    """Change a state and give it the SHA-256 of what it then is."""
     with safe_open(path, "pt") as stream:
         before = stream.metadata()
-    tensors = load_file(path)
+    tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
     change(tensors)
-    save_file(tensors, path, before | metadata | {"sha256": state._digest(tensors)})
+    write_tensors(path, tensors, before | metadata, hashed=True)
 
 
 def weights(folder: Path) -> bytes:
@@ -350,7 +353,7 @@ def test_early_stopping_counts_evaluations_without_progress(
     import minilm.training.trainer as trainer
 
     losses = iter([3.0, 2.0, 2.5, 2.1, 1.9, 2.0, 2.1, 2.2, 0.1])
-    monkeypatch.setattr(trainer, "evaluate", lambda *_: Validation(next(losses), 1.0))
+    monkeypatch.setattr(trainer, "evaluate", lambda *_, **__: Validation(next(losses), 1.0, 100))
     outcome = go(eval_every=1, early_stopping=3)
     assert outcome.stopped_because == "early_stopping"
     assert outcome.summary["steps"] == 8
@@ -363,7 +366,7 @@ def test_patience_is_kept_over_a_stop(
     import minilm.training.trainer as trainer
 
     losses = iter([1.0, 2.0, 3.0, 4.0, 5.0])
-    monkeypatch.setattr(trainer, "evaluate", lambda *_: Validation(next(losses), 1.0))
+    monkeypatch.setattr(trainer, "evaluate", lambda *_, **__: Validation(next(losses), 1.0, 100))
     folder = go(eval_every=1, early_stopping=4, max_steps=3).run_dir
     outcome = resume(folder, settings={"max_steps": 12}, cache=cache)
     assert outcome.stopped_because == "early_stopping"
@@ -384,7 +387,7 @@ def test_the_best_weights_are_kept_not_the_last(
 
     best = go("best", max_steps=8)  # the same steps, ending where the other run is best
     losses = iter([3.0, 2.0, 4.0])
-    monkeypatch.setattr(trainer, "evaluate", lambda *_: Validation(next(losses), 1.0))
+    monkeypatch.setattr(trainer, "evaluate", lambda *_, **__: Validation(next(losses), 1.0, 100))
     outcome = go("all", schedule="constant")
     assert outcome.summary["steps"] == 12
     with safe_open(outcome.run_dir / "model.safetensors", "pt") as stream:
@@ -487,3 +490,238 @@ def test_other_tokenizers_train_too(
     bytes_per_token = best["best_val_loss"] / math.log(2) / best["best_val_bits_per_byte"]
     low, high = {"char": (0.99, 1.01), "bpe": (3.0, 8.0)}[kind]
     assert low < bytes_per_token < high
+
+
+def test_a_folder_that_is_being_trained_is_left_to_its_owner(
+    go: Any, cache: Path, tmp_path: Path
+) -> None:
+    folder = go().run_dir
+    half_written = folder / "resume" / ".step-000000013.safetensors.0123abcd.tmp"
+    half_written.write_bytes(b"half")
+    (tmp_path / ".other.new").mkdir()  # a folder of the user's beside the runs
+    (tmp_path / "other").mkdir()
+    with run_lock(folder), run_lock(tmp_path / "other"):
+        with pytest.raises(InputError, match="is training in it"):
+            resume(folder, settings={"max_steps": 14}, cache=cache)
+        with pytest.raises(InputError, match="is training in it"):
+            go("other")
+    assert half_written.exists()
+    assert not list((tmp_path / "other").iterdir())
+    assert (tmp_path / ".other.new").is_dir()
+    assert resume(folder, settings={"max_steps": 14}, cache=cache).summary["steps"] == 14
+    assert not half_written.exists()
+    assert not (folder / ".minilm.lock").exists()
+
+
+def test_of_two_new_runs_in_one_folder_the_second_changes_nothing(
+    go: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import minilm.training.train as module
+
+    check = module._write_beginning
+
+    def slow_start(trainer: Any) -> None:  # the other one begins while this one prepares its files
+        check(trainer)
+        with pytest.raises(InputError, match="there already"):
+            go()
+        with pytest.raises(InputError, match="is training in it"):
+            resume(tmp_path / "run")
+
+    monkeypatch.setattr(module, "_write_beginning", slow_start)
+    outcome = go()
+    assert (outcome.run_dir / "tokenizer.json").is_file()
+    assert load(outcome.run_dir).tokenizer.vocab_size == 256
+
+
+def test_a_start_that_fails_leaves_the_folder_as_it_was(
+    go: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from minilm.runs import files as run_files
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "mount").mkdir()
+    monkeypatch.setattr(run_files, "write_config", full)
+    for name in ("mount", "made"):
+        with pytest.raises(OSError, match="No space"):
+            go(name)
+    assert [path.name for path in tmp_path.iterdir()] == ["mount"]
+    assert not list((tmp_path / "mount").iterdir())
+
+
+def test_a_damaged_state_is_set_aside_and_the_run_ends_the_same(go: Any, cache: Path) -> None:
+    whole, folder = (
+        go("whole", max_steps=16).run_dir,
+        go("run", keep_states=2, max_steps=16).run_dir,
+    )
+    for name in ("model.safetensors", "summary.json"):  # as they were at the older state's step
+        (folder / name).unlink()
+    older, newest = sorted((folder / "resume").iterdir())
+    newest.write_bytes(newest.read_bytes()[:-1])
+    assert resume(folder, settings={"keep_states": 1}, cache=cache).summary["steps"] == 16
+    names = sorted(path.name for path in (folder / "resume").iterdir())
+    assert names == [newest.name, f"{newest.name}.damaged-1"]
+    assert read_state(folder).tensors.keys() == read_state(whole).tensors.keys()
+    for name, tensor in read_state(folder).tensors.items():
+        assert torch.equal(tensor, read_state(whole).tensors[name])
+    assert not older.exists()
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+def test_lost_weights_are_made_anew_from_the_state(
+    go: Any, cache: Path, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    folder = go().run_dir
+    before, summary = weights(folder), json.loads((folder / "summary.json").read_text())
+    path = folder / "model.safetensors"
+    path.unlink()
+    if damage == "cut":
+        path.write_bytes(before[:-1])
+    outcome = resume(folder, cache=cache)
+    assert "model.safetensors is made anew from the training state of step 12" in caplog.text
+    assert weights(folder) == before  # the last evaluation was the best
+    assert outcome.summary["best_val_loss"] == summary["best_val_loss"]
+    assert outcome.report.verified
+    assert (folder / "model.safetensors.damaged-1").exists() == (damage == "cut")
+
+
+def test_odd_leftovers_do_not_block_a_resume(go: Any, cache: Path) -> None:
+    folder = go().run_dir
+    (folder / "summary.json").write_text("[]")
+    (folder / ".x.tmp").mkdir()
+    (folder / ".model.safetensors.0123abcd.tmp").mkdir()
+    (folder / "resume" / "step-000000099.safetensors").symlink_to("nowhere")
+    (folder / "report.html").unlink()
+    assert resume(folder, settings={"max_steps": 14}, cache=cache).summary["steps"] == 14
+    assert (folder / ".x.tmp").is_dir()
+    assert json.loads((folder / "summary.json").read_text())["steps"] == 14
+
+
+def run_on(data: Path, folder: Path, cache: Path, **settings: Any) -> Path:
+    train(
+        data=str(data),
+        run_dir=folder,
+        tokenizer="bpe",
+        vocab_size=300,
+        model=TINY_MODEL,
+        settings=SETTINGS | settings,
+        cache=cache,
+    )
+    return folder
+
+
+def test_a_resumed_run_takes_the_tokens_that_were_stored_before(
+    text_file: Path, tmp_path: Path
+) -> None:
+    folder = run_on(text_file, tmp_path / "run", tmp_path / "cache")
+    resume(folder, settings={"max_steps": 13}, cache=tmp_path / "cache")
+    assert len(list((tmp_path / "cache" / "tokens").iterdir())) == 1
+    shutil.rmtree(tmp_path / "cache")  # or pruned: then they are made again
+    resume(folder, settings={"max_steps": 14}, cache=tmp_path / "cache")
+    resume(folder, settings={"max_steps": 15}, cache=tmp_path / "cache")
+    assert len(list((tmp_path / "cache" / "tokens").iterdir())) == 1
+
+
+def test_a_text_that_moved_is_found_by_its_tokens_or_by_data(
+    text_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    here, there, other, cache = (tmp_path / n for n in ("here", "there", "other", "cache"))
+    shutil.copy(text_file, here)
+    other.write_text(make_text(3000, seed=5))
+    folder = run_on(here, tmp_path / "run", cache)
+    here.rename(there)
+    resume(folder, settings={"max_steps": 13}, cache=cache)
+    assert "its tokens are still in the cache" in caplog.text
+    resume(folder, data=str(here), settings={"max_steps": 14}, cache=cache)  # the original command
+    with pytest.raises(InputError, match="say with --data where it is now"):
+        resume(folder, settings={"max_steps": 15}, cache=tmp_path / "empty")
+    with pytest.raises(InputError, match="expected the run's own data"):
+        resume(folder, data=str(other), settings={"max_steps": 15}, cache=cache)
+    with pytest.raises(InputError, match="no such file"):
+        resume(folder, data=str(tmp_path / "nowhere"), settings={"max_steps": 15}, cache=cache)
+    resume(folder, data=str(there), settings={"max_steps": 15}, cache=tmp_path / "empty")
+    assert read_state(folder).settings["source"] == str(there)
+    resume(folder, settings={"max_steps": 16}, cache=tmp_path / "empty")
+
+
+def test_an_extended_run_says_so_in_its_config_and_that_the_rate_rises(
+    go: Any, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = go(schedule="linear", final_lr_fraction=0.0, max_steps=8).run_dir
+    before = json.loads((folder / "config.json").read_text())
+    resume(folder, settings={"max_steps": 16}, cache=cache)
+    assert "the learning rate rises again, from " in caplog.text
+    assert "falls until step 16 instead of 8" in caplog.text
+    after = json.loads((folder / "config.json").read_text())
+    assert after["train"]["max_steps"] == 16
+    after["train"]["max_steps"] = 8
+    assert after == before
+    caplog.clear()
+    resume(folder, settings={"keep_states": 1}, cache=cache)
+    assert "the learning rate rises" not in caplog.text
+    constant = go("constant", schedule="constant").run_dir
+    resume(constant, settings={"max_steps": 14}, cache=cache)
+    assert "the learning rate rises" not in caplog.text
+    with pytest.raises(ConfigError, match="max_steps: 15, expected at least the 16 steps"):
+        resume(folder, settings={"max_steps": 15}, cache=cache)
+
+
+@pytest.mark.parametrize("other", ["bfloat16", "float32"])
+def test_the_dtype_may_be_changed_knowingly(
+    go: Any, auto_dtype: str, cache: Path, caplog: pytest.LogCaptureFixture, other: str
+) -> None:
+    folder = go().run_dir
+    outcome = resume(folder, settings={"max_steps": 16, "dtype": other}, cache=cache)
+    assert outcome.summary["dtype"] == outcome.summary["val_dtype"] == other
+    note = f"the run goes on in {other}, which it did in {auto_dtype} so far"
+    assert (note in caplog.text) == (other != auto_dtype)
+    assert read_state(folder).settings["train"]["dtype"] == other
+
+
+def test_what_the_run_began_with_may_be_repeated(go: Any, cache: Path) -> None:
+    folder = go().run_dir
+    same = {"preset": "nano", "tokenizer": "byte", "cleaning": [], "model.num_layers": 2}
+    assert resume(folder, options=same, settings=SETTINGS, cache=cache).summary["steps"] == 12
+    with pytest.raises(ConfigError, match=r"model\.num_layers: given with --resume as 3"):
+        resume(folder, options=same | {"model.num_layers": 3}, cache=cache)
+    with pytest.raises(ConfigError, match="settings: unknown field 'max_step'"):
+        resume(folder, settings={"max_step": 3}, cache=cache)
+
+
+@pytest.mark.parametrize("steps_before", [4, 12])
+def test_a_signal_in_an_evaluation_saves_and_the_resumed_run_makes_it_whole(
+    go: Any, cache: Path, monkeypatch: pytest.MonkeyPatch, steps_before: int
+) -> None:
+    import minilm.training.trainer as trainer
+
+    whole = go("whole").run_dir
+    evaluate = trainer.evaluate
+
+    def interrupted(*arguments: Any) -> Validation | None:
+        if steps() == steps_before:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(*arguments)
+
+    def steps() -> int:
+        lines = read_metrics(folder / "metrics.jsonl")
+        return lines[-1]["step"] if lines else 0
+
+    folder = whole.parent / "run"
+    monkeypatch.setattr(trainer, "evaluate", interrupted)
+    outcome = go()
+    assert outcome.stopped_because == "SIGTERM"
+    assert outcome.summary["steps"] == steps_before
+    assert read_state(folder).progress.step == steps_before
+    assert [line["step"] for line in read_samples(folder / "samples.jsonl")] == [
+        step for step in (4, 8) if step < steps_before
+    ]
+    monkeypatch.undo()
+    assert resume(folder, cache=cache).stopped_because == "max_steps"
+    assert weights(folder) == weights(whole)
+    for name in ("metrics.jsonl", "samples.jsonl"):
+        steps_of = [
+            [json.loads(line)["step"] for line in (each / name).read_text().splitlines()]
+            for each in (folder, whole)
+        ]
+        assert steps_of[0] == steps_of[1]

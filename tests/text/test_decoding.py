@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minilm.errors import CorpusError
-from minilm.text.utf8 import decode
+from minilm.text.decoding import decode
 
 
 def blocks_of(data: bytes, size: int) -> list[bytes]:

@@ -1,0 +1,58 @@
+"""`cache`: the texts that were encoded, what they take on the disk, and removing them."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from minilm.cli.entry import DONE, parse_arguments, run_command
+from minilm.data.cache import (
+    LIMIT_VARIABLE,
+    CacheEntry,
+    default_cache,
+    prune,
+    read_entries,
+    size_limit,
+)
+from minilm.units import format_bytes, format_count, format_seconds, parse_bytes
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The tokens that training keeps of each text; a run that needs removed ones encodes its text again."""
+
+    prune: str | None = None
+    """Remove what was not used for longest until this size is left: 5GB, 500MiB, 0."""
+
+
+def main(arguments: Sequence[str] | None = None, program: str = "minilm cache") -> int:
+    """Parse, remove if that is asked for, list."""
+    given = sys.argv[1:] if arguments is None else arguments
+    return run_command(lambda: _run(parse_arguments(Arguments, given, program)))
+
+
+def _run(options: Arguments) -> int:
+    cache, limit = default_cache(), size_limit()
+    if options.prune is not None:
+        size = 0 if options.prune.strip() == "0" else parse_bytes(options.prune, "--prune")
+        for entry in prune(cache, size):
+            print(f"removed  {_line(entry)}")
+    entries = read_entries(cache)
+    for entry in entries:
+        print(_line(entry))
+    total = format_bytes(sum(entry.bytes for entry in entries))
+    texts = f"{len(entries)} text{'' if len(entries) == 1 else 's'}"
+    print(
+        f"{cache / 'tokens'}: {texts}, {total}; what was not used for longest is removed above "
+        f"{format_bytes(limit)} ({LIMIT_VARIABLE})"
+    )
+    return DONE
+
+
+def _line(entry: CacheEntry) -> str:
+    unused = f"used {format_seconds(max(0.0, time.time() - entry.used))} ago"
+    tokens = "unfinished" if entry.tokens is None else f"{format_count(entry.tokens)} tokens"
+    size = format_bytes(entry.bytes)
+    return f"{entry.path.name[:12]}  {size:>11}  {tokens:>14}  {unused:<20}  {entry.source or ''}"

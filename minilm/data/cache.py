@@ -1,0 +1,109 @@
+"""The token cache: what is in it, and removing what was not used for longest.
+
+An entry is a folder CACHE/tokens/KEY that minilm/data/shards.py writes. Its time of use is its folder's
+modification time. Only files that are written there are removed: a training process that has one mapped
+keeps it until it ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from minilm.files import target_of_temporary
+from minilm.units import parse_bytes
+
+# meta.json is removed first: an entry without it is incomplete.
+NAMES = ("meta.json", "tokenizer.json", "train.bin", "val.bin")
+LIMIT, LIMIT_VARIABLE = "20GiB", "MINILM_CACHE_SIZE"
+# An entry without meta.json may be in the making.
+SECONDS_TO_BUILD = 24 * 3600.0
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """``source`` and ``tokens`` are None where it is not complete; ``used`` is in seconds since the epoch."""
+
+    path: Path
+    bytes: int
+    used: float
+    source: str | None
+    tokens: int | None
+
+
+def default_cache() -> Path:
+    """Where data is kept: $MINILM_CACHE, else $XDG_CACHE_HOME/minilm, else ~/.cache/minilm."""
+    if folder := os.environ.get("MINILM_CACHE"):
+        return Path(folder).expanduser()
+    if folder := os.environ.get("XDG_CACHE_HOME"):
+        return Path(folder, "minilm")
+    return Path("~/.cache/minilm").expanduser()
+
+
+def size_limit() -> int:
+    """Bytes that the tokens may take: $MINILM_CACHE_SIZE, else 20 GiB. Raises InputError for another text."""
+    return parse_bytes(os.environ.get(LIMIT_VARIABLE) or LIMIT, LIMIT_VARIABLE)
+
+
+def read_entries(cache: Path) -> list[CacheEntry]:
+    """Every entry, the one used last first."""
+    folder = cache / "tokens"
+    paths = folder.iterdir() if folder.is_dir() else ()
+    entries = [_read(path) for path in paths if is_key(path.name) and path.is_dir()]
+    return sorted(entries, key=lambda entry: -entry.used)
+
+
+def is_key(name: str) -> bool:
+    """Whether it is the name of an entry: a SHA-256."""
+    return re.fullmatch(r"[0-9a-f]{64}", name) is not None
+
+
+def mark_used(entry: Path) -> None:
+    """Make an entry the one used last, where the folder can be written."""
+    with contextlib.suppress(OSError):
+        os.utime(entry)
+
+
+def prune(cache: Path, limit: int, *, keep: str | None = None) -> list[CacheEntry]:
+    """Remove what was not used for longest until ``limit`` bytes are left, and return what was removed.
+
+    The entry with the key ``keep`` stays, and so does one that may be in the making.
+    """
+    entries = read_entries(cache)
+    total = sum(entry.bytes for entry in entries)
+    removed = []
+    for entry in reversed(entries):
+        in_the_making = entry.tokens is None and time.time() - entry.used < SECONDS_TO_BUILD
+        if total <= limit or entry.path.name == keep or in_the_making:
+            continue
+        _remove(entry.path)
+        total -= entry.bytes
+        removed.append(entry)
+    return removed
+
+
+def _read(path: Path) -> CacheEntry:
+    source = tokens = None
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        meta = json.loads((path / "meta.json").read_bytes())
+        source, tokens = str(meta["source"]), int(meta["train_tokens"]) + int(meta["val_tokens"])
+    sizes = []
+    for file in path.iterdir():
+        with contextlib.suppress(OSError):  # it may be gone since
+            sizes.append(file.stat().st_size)
+    return CacheEntry(path, sum(sizes), path.stat().st_mtime, source, tokens)
+
+
+def _remove(path: Path) -> None:
+    for name in NAMES:
+        (path / name).unlink(missing_ok=True)
+    for file in path.iterdir():
+        if target_of_temporary(file.name) in NAMES:
+            file.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # somebody put something else there
+        path.rmdir()

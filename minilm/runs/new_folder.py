@@ -1,0 +1,103 @@
+"""A folder for a new run: which one is free, and what is removed of a run that did not begin.
+
+A run is written in place, config.json last: a folder without it holds no run. Only files that this run
+can have written are ever removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from minilm import files
+from minilm.errors import InputError
+from minilm.runs import files as run_files
+from minilm.runs.lock import run_lock
+
+# Written before config.json; a state of a later step is that of a run that was trained.
+_FIRST_STATE = run_files.state_name(0)
+_BEFORE_CONFIG = (run_files.TOKENIZER, run_files.WEIGHTS)
+_LOGS = (run_files.METRICS, run_files.SAMPLES)
+# In the root of a file system of its own, as a container's volume is.
+_OF_THE_FILE_SYSTEM = {"lost+found"}
+
+
+def check_free(folder: Path) -> None:
+    """Raises InputError unless a new run can be written to ``folder``: an empty one, or one to be made."""
+    if (folder / run_files.CONFIG).exists():
+        raise InputError(
+            folder,
+            "a run is there already",
+            "a folder without one",
+            "add --resume to go on with it, or --run-dir for another",
+        )
+    above = folder
+    if os.path.lexists(folder):
+        if not folder.is_dir() or _foreign_names(folder):
+            raise InputError(folder, "something is there already", "an empty folder or none")
+    else:
+        above = next(path for path in folder.absolute().parents if os.path.lexists(path))
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise InputError(folder, f"{above} cannot be written in", "a folder that can be made")
+
+
+@contextlib.contextmanager
+def new_run_folder(folder: Path) -> Iterator[None]:
+    """Make the folder and hold its lock within the block.
+
+    A folder that was made here and is empty afterwards is removed again.
+    """
+    existed = folder.is_dir()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(folder, f"{error.strerror}", "a folder that can be made") from None
+    try:
+        with run_lock(folder):
+            check_free(folder)  # another process may have been faster
+            remove_temporary_files(folder)
+            yield
+    finally:
+        if not existed:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def remove_beginning(folder: Path) -> None:
+    """Remove what a run has written that did not make its first step."""
+    for name in (run_files.CONFIG, *_BEFORE_CONFIG, *_LOGS, f"{run_files.RESUME}/{_FIRST_STATE}"):
+        (folder / name).unlink(missing_ok=True)
+    for path in (folder / run_files.TENSORBOARD).glob("events.out.tfevents.*"):
+        path.unlink()
+    remove_temporary_files(folder)
+    for name in (run_files.RESUME, run_files.TENSORBOARD):
+        with contextlib.suppress(OSError):
+            (folder / name).rmdir()
+
+
+def remove_temporary_files(folder: Path) -> None:
+    """Remove what a killed process was writing to a run folder."""
+    for parent in (folder, folder / run_files.RESUME):
+        if parent.is_dir():
+            for path in parent.iterdir():
+                if _is_temporary(path) and path.is_file() and not path.is_symlink():
+                    path.unlink()
+
+
+def _is_temporary(path: Path) -> bool:
+    name = files.target_of_temporary(path.name)
+    return name is not None and run_files.is_name_in_run(name)
+
+
+def _foreign_names(folder: Path) -> bool:
+    """Whether a folder holds anything but what a killed process leaves of a run that did not begin."""
+    paths = [path for path in folder.iterdir() if path.name not in _OF_THE_FILE_SYSTEM]
+    if not (folder / run_files.LOCK).is_file():
+        return bool(paths)
+    resume = folder / run_files.RESUME
+    if resume.is_dir():
+        paths += resume.iterdir()
+    allowed = {*_BEFORE_CONFIG, run_files.LOCK, run_files.RESUME, _FIRST_STATE}
+    return any(path.name not in allowed and not _is_temporary(path) for path in paths)

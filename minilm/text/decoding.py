@@ -1,0 +1,186 @@
+"""Decode a stream of bytes to text: UTF-8, or UTF-16 and UTF-32 where the file shows that it is one.
+
+UTF-16 shows itself by a byte-order mark, or by a NUL in every second byte, as Latin text has it there.
+Errors give the byte offset. What is not text is refused even where repairs were asked for: mended
+bytes of a binary file, or of a text in another encoding, would be garbage.
+"""
+
+from __future__ import annotations
+
+import codecs
+import itertools
+import re
+from collections.abc import Callable, Iterable, Iterator
+
+from minilm.errors import CorpusError
+
+# Windows-1252 has letters of Western European languages above 127, which are fewer in any of their texts.
+LARGEST_INVALID_SHARE = 0.25
+LARGEST_NUL_SHARE = 0.1
+
+_HEAD_BYTES = 4096
+_FEWEST_BYTES = 64  # no shares are computed of fewer
+_ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
+_LEAVE_OUT = "leave the file out with a glob"
+_ICONV = f"{_LEAVE_OUT}, or convert it first: iconv -f ITS-ENCODING -t UTF-8"
+
+# UTF-32 first: its little-endian mark begins with that of UTF-16.
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+
+
+def decode(
+    blocks: Iterable[bytes],
+    where: str,
+    *,
+    replace_invalid: bool = False,
+    allow_nul: bool = False,
+    note: Callable[[str, str], object] | None = None,
+) -> Iterator[str]:
+    """Yield the text of ``blocks``, which may split a character; line ends and a UTF-8 mark are kept.
+
+    ``replace_invalid`` decodes bytes that are not UTF-8 as Windows-1252, which they usually are, instead
+    of raising; ``allow_nul`` accepts NUL characters. ``note`` is told, with ``where``, of an encoding
+    other than UTF-8. Raises CorpusError with ``where`` and the byte offset for invalid bytes, for a NUL,
+    and for too many of what would be repaired.
+    """
+    remaining = iter(blocks)
+    head = b""
+    for block in remaining:
+        head += block
+        if len(head) >= _HEAD_BYTES:
+            break
+    encoding, mark = _detect(head)
+    stream = itertools.chain([head[len(mark) :]], remaining)
+    if encoding == "utf-8":
+        yield from _decode_utf8(stream, where, replace_invalid, allow_nul)
+        return
+    if note is not None:
+        note(where, f"decoded as {encoding.upper()}")
+    yield from _decode_wide(stream, where, encoding, len(mark), replace_invalid, allow_nul)
+
+
+def _detect(head: bytes) -> tuple[str, bytes]:
+    """The encoding of a file that begins with ``head``, and its byte-order mark."""
+    for mark, encoding in _MARKS:
+        if head.startswith(mark):
+            return encoding, mark
+    even, odd = head[: len(head) // 2 * 2 : 2], head[1::2]
+    if len(odd) >= 4:
+        shares = even.count(0) / len(even), odd.count(0) / len(odd)
+        if max(shares) > 0.7 and min(shares) < 0.05:
+            return ("utf-16-le" if shares[1] > shares[0] else "utf-16-be"), b""
+    return "utf-8", b""
+
+
+def _decode_utf8(
+    blocks: Iterable[bytes], where: str, replace_invalid: bool, allow_nul: bool
+) -> Iterator[str]:
+    pending = b""
+    offset = 0  # of pending[0] in the stream
+    num_invalid = num_nul = 0
+    for block, final in _mark_last(blocks):
+        pending += block
+        nul = -1 if allow_nul else pending.find(b"\0")
+        try:
+            # surrogateescape maps invalid bytes to U+DC80..U+DCFF, which valid UTF-8 never contains.
+            text, num_decoded = codecs.utf_8_decode(
+                pending, "surrogateescape" if replace_invalid else "strict", final
+            )
+        except UnicodeDecodeError as error:
+            invalid = error.start
+            if nul < 0 or invalid < nul:
+                raise CorpusError(
+                    where,
+                    f"invalid UTF-8 (byte 0x{pending[invalid]:02x}) at byte {offset + invalid}",
+                    "UTF-8 text",
+                    _ICONV
+                    if _is_garbage(*_count_invalid(pending), LARGEST_INVALID_SHARE)
+                    else f"{_LEAVE_OUT}, or repair it with --clean encoding",
+                ) from None
+            num_decoded, text = nul, ""
+        if nul >= 0:
+            raise CorpusError(
+                where,
+                f"a NUL byte at byte {offset + nul}, so probably binary data",
+                "UTF-8 text",
+                _ICONV
+                if _is_garbage(pending.count(0), len(pending), LARGEST_NUL_SHARE)
+                else f"{_LEAVE_OUT}, or remove such bytes with --clean control",
+            )
+        offset += num_decoded
+        num_nul += pending.count(0, 0, num_decoded)
+        pending = pending[num_decoded:]
+        if replace_invalid:
+            text, replaced = _ESCAPED_BYTE.subn(_decode_windows_1252, text)
+            num_invalid += replaced
+        for count, kind, limit in (
+            (num_invalid, "not UTF-8", LARGEST_INVALID_SHARE),
+            (num_nul, "NUL", LARGEST_NUL_SHARE),
+        ):
+            if _is_garbage(count, offset, limit):
+                raise CorpusError(
+                    where,
+                    f"{count / offset:.0%} of {offset} bytes are {kind}, so another encoding "
+                    "(UTF-16 without its mark?) or binary data",
+                    f"at most {limit:.0%} of them to repair",
+                    _ICONV,
+                )
+        if text:
+            yield text
+
+
+def _decode_wide(
+    blocks: Iterable[bytes],
+    where: str,
+    encoding: str,
+    offset: int,
+    replace_invalid: bool,
+    allow_nul: bool,
+) -> Iterator[str]:
+    """Decode UTF-16 or UTF-32 from which a mark of ``offset`` bytes is removed."""
+    decoder = codecs.getincrementaldecoder(encoding)("replace" if replace_invalid else "strict")
+    name = encoding.upper()
+    for block, final in _mark_last(blocks):
+        waiting = len(decoder.getstate()[0])
+        try:
+            text = decoder.decode(block, final)
+        except UnicodeDecodeError as error:
+            position = offset - waiting + error.start
+            raise CorpusError(
+                where,
+                f"invalid {name} ({error.reason}) at byte {position}",
+                f"{name} text, as its first bytes say",
+                _ICONV,
+            ) from None
+        if not allow_nul and "\0" in text:
+            raise CorpusError(
+                where, f"a NUL character in {name}, so probably binary data", "text", _LEAVE_OUT
+            )
+        offset += len(block)
+        if text:
+            yield text
+
+
+def _count_invalid(data: bytes) -> tuple[int, int]:
+    text, num_decoded = codecs.utf_8_decode(data, "surrogateescape", True)
+    return len(_ESCAPED_BYTE.findall(text)), num_decoded
+
+
+def _is_garbage(count: int, total: int, limit: float) -> bool:
+    return total >= _FEWEST_BYTES and count > limit * total
+
+
+def _decode_windows_1252(match: re.Match[str]) -> str:
+    return bytes([ord(match[0]) - 0xDC00]).decode("cp1252", "replace")
+
+
+def _mark_last(blocks: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
+    for block in blocks:
+        yield block, False
+    # The decoder then reports a sequence that is incomplete at the end of the stream.
+    yield b"", True

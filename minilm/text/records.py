@@ -1,0 +1,263 @@
+"""Records: the documents in JSON Lines, JSON arrays, CSV and Parquet, one text field of each record.
+
+JSON and CSV are read as a stream, so that only one record is in memory; Parquet, by pyarrow, a batch of
+rows at a time. The field is the one asked for, else "text", else the only one that holds text.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from minilm.errors import CorpusError, MissingExtraError
+
+# By the ending of a file's name.
+FORMATS = {
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".parquet": "parquet",
+}
+# These are never written as plain text for people, which the others are among other files.
+ALWAYS_RECORDS = (".jsonl", ".ndjson", ".parquet")
+
+LARGEST_RECORD = 2**26  # characters
+_ROWS_AT_ONCE = 256
+_READ_CHARACTERS = 2**16
+_LISTED_FIELDS = 20
+_AS_IT_IS = "pass --raw-text to train on the file as it is"
+
+Note = Callable[[str, str], object]
+
+
+def json_texts(
+    texts: Iterable[str], where: str, text_field: str | None, note: Note
+) -> Iterator[str]:
+    """Yield the text of each record of JSON Lines, a JSON array or a single object, decoded.
+
+    A record is an object with the text field, or a string. Raises CorpusError that names the record.
+    """
+    field = text_field
+    for number, record in enumerate(_json_values(texts, where), 1):
+        if isinstance(record, str) and text_field is None:
+            yield _without_lone_surrogates(record)
+            continue
+        if not isinstance(record, dict):
+            raise CorpusError(
+                f"{where} record {number}",
+                f"{type(record).__name__} in place of an object",
+                f"an object with the field {text_field or 'text'}",
+                _AS_IT_IS,
+            )
+        if field is None:
+            strings = [name for name, value in record.items() if isinstance(value, str)]
+            field = choose_field(list(record), strings, None, where)
+        if number == 1:
+            note(where, f"documents are the field {field!r} of its records")
+        yield _without_lone_surrogates(text_of(record, field, f"{where} record {number}"))
+
+
+def csv_texts(
+    texts: Iterable[str], where: str, text_field: str | None, note: Note
+) -> Iterator[str]:
+    """Yield the text of each row below the header. Raises CorpusError that names the line."""
+    csv.field_size_limit(max(csv.field_size_limit(), LARGEST_RECORD))
+    lines = _lines(texts, where)
+    first = next(lines, "")
+    delimiter = max(",;\t", key=first.count)
+    rows = csv.reader(_with_first(first, lines), delimiter=delimiter, strict=True)
+    try:
+        header = next(rows, [])
+        field = choose_field(header, header, text_field, where)
+        column = header.index(field)
+        note(where, f"documents are the column {field!r} of its rows")
+        for row in rows:
+            if row and len(row) != len(header):
+                raise CorpusError(
+                    f"{where} line {rows.line_num}",
+                    f"{len(row)} columns",
+                    f"the {len(header)} of the header",
+                    f"mend the line, or {_AS_IT_IS}",
+                )
+            if row:
+                yield row[column]
+    except csv.Error as error:
+        raise CorpusError(
+            f"{where} line {rows.line_num}", f"not CSV ({error})", "rows of a CSV file", _AS_IT_IS
+        ) from None
+
+
+def parquet_texts(path: str, text_field: str | None, note: Note) -> Iterator[str]:
+    """Yield the text of each row of a Parquet file.
+
+    Raises MissingExtraError without pyarrow, CorpusError for a file or a column that cannot be read.
+    """
+    if importlib.util.find_spec("pyarrow") is None:
+        raise MissingExtraError("pyarrow", "parquet", path)
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            schema = file.schema_arrow
+            strings = [each.name for each in schema if _holds_text(each.type)]
+            field = choose_field(schema.names, strings, text_field, path)
+            note(path, f"documents are the column {field!r} of its rows")
+            number = 0
+            for batch in file.iter_batches(_ROWS_AT_ONCE, columns=[field]):
+                for value in batch.column(0).to_pylist():
+                    number += 1
+                    yield text_of({field: value}, field, f"{path} row {number}")
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CorpusError(
+            path, f"not read by pyarrow ({reason})", "a Parquet file", "leave it out with a glob"
+        ) from None
+
+
+def _holds_text(column: Any) -> bool:
+    from pyarrow import types
+
+    if types.is_dictionary(column):
+        column = column.value_type
+    return bool(types.is_string(column) or types.is_large_string(column))
+
+
+def choose_field(
+    fields: Sequence[str], text_fields: Sequence[str], asked: str | None, where: str
+) -> str:
+    """The field that documents are in, of ``fields``, of which ``text_fields`` hold text."""
+    if asked is not None and asked in fields:
+        return asked
+    if asked is None and "text" in fields:
+        return "text"
+    if asked is None and len(text_fields) == 1:
+        return text_fields[0]
+    listed = ", ".join(field[:40] for field in fields[:_LISTED_FIELDS]) or "none"
+    if len(fields) > _LISTED_FIELDS:
+        listed += f" and {len(fields) - _LISTED_FIELDS} more"
+    raise CorpusError(
+        where,
+        f"the fields {listed}",
+        f"a field {asked or 'text'}",
+        f"name the one that holds the text with --text-field, or {_AS_IT_IS}",
+    )
+
+
+def text_of(record: Mapping[str, Any], field: str, where: str) -> str:
+    """The text in a record's ``field``. Raises CorpusError with ``where`` if there is none."""
+    text = record.get(field)
+    if isinstance(text, str):
+        return text
+    got = f"a field {field} of {type(text).__name__}" if field in record else f"no field {field}"
+    raise CorpusError(where, got, "text in each record", "mend the record or leave it out")
+
+
+_SPACE = re.compile(r"[ \t\r\n]*")
+
+
+def _json_values(texts: Iterable[str], where: str) -> Iterator[Any]:
+    """The elements of a JSON array, or the values that stand one after another."""
+    stream = iter(texts)
+    decode = json.JSONDecoder().raw_decode
+    buffer, start, number, in_array = "", 0, 0, False
+
+    def refuse(reason: object) -> CorpusError:
+        return CorpusError(
+            f"{where} record {number + 1}",
+            f"not JSON ({reason})",
+            "JSON Lines or an array",
+            f"mend the record, or {_AS_IT_IS}",
+        )
+
+    def read() -> bool:
+        """Read as much again as is waiting; whether there was more."""
+        nonlocal buffer, start
+        parts, size = [buffer[start:]], 0
+        while size < max(len(parts[0]), _READ_CHARACTERS) and (text := next(stream, "")):
+            parts.append(text)
+            size += len(text)
+        buffer, start = "".join(parts), 0
+        return size > 0
+
+    def skip_space() -> str:
+        """Move to the next character that is no space, and return it."""
+        nonlocal start
+        while True:
+            match = _SPACE.match(buffer, start)
+            assert match is not None
+            start = match.end()
+            if start < len(buffer) or not read():
+                return buffer[start : start + 1]
+
+    if skip_space() == "[":
+        in_array = True
+        start += 1
+    while character := skip_space():
+        if in_array and character == "]":
+            start += 1
+            if skip_space():
+                raise refuse("text after the array")
+            return
+        if in_array and number:
+            if character != ",":
+                raise refuse("no comma between elements")
+            start += 1
+            skip_space()
+        while True:
+            try:
+                value, end = decode(buffer, start)
+            except json.JSONDecodeError as error:
+                # An error near the end may only say that the value goes on in the next text.
+                at_end = error.pos > len(buffer) - 16 or error.msg.startswith("Unterminated string")
+                if len(buffer) - start > LARGEST_RECORD:
+                    raise refuse(f"over {LARGEST_RECORD:,} characters") from None
+                if not at_end or not read():
+                    raise refuse(error.msg) from None
+            except (ValueError, RecursionError) as error:  # too many digits, too deep
+                raise refuse(error) from None
+            else:
+                break
+        yield value
+        start, number = end, number + 1
+    if in_array:
+        raise refuse("the array does not end")
+
+
+def _lines(texts: Iterable[str], where: str) -> Iterator[str]:
+    """The lines of ``texts`` with their ends."""
+    pending = ""
+    for text in texts:
+        *lines, pending = (pending + text).split("\n")
+        for line in lines:
+            yield line + "\n"
+        if len(pending) > LARGEST_RECORD:
+            raise CorpusError(
+                where,
+                f"a line of over {LARGEST_RECORD:,} characters",
+                "rows of a CSV file",
+                _AS_IT_IS,
+            )
+    if pending:
+        yield pending
+
+
+def _with_first(first: str, lines: Iterator[str]) -> Iterator[str]:
+    if first:
+        yield first
+    yield from lines
+
+
+def _without_lone_surrogates(text: str) -> str:
+    r"""JSON can hold half of a surrogate pair, as "\ud800", which UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text

@@ -1,0 +1,80 @@
+"""What may stand beside --resume: the options that the run began with, and those that it may change."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from minilm.config import TrainConfig, from_dict, to_dict
+from minilm.errors import ConfigError
+from minilm.runs import files as run_files
+from minilm.text.corpora import NAMED_SOURCES
+
+# Where the run ends and where it runs, and one that changes its arithmetic, which is said.
+RESUMABLE_OVERRIDES = (
+    *("max_steps", "max_seconds", "target_val_loss", "early_stopping"),
+    *("device", "compile", "save_every_seconds", "keep_states", "sample_tokens", "log_to"),
+    "dtype",
+)
+
+
+def changed_settings(
+    run_dir: Path, options: Mapping[str, Any], settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Those of ``settings`` that differ from the run's config.json.
+
+    ``options`` are other arguments of `train`, None where they were not given, fields of the model as
+    model.FIELD. Raises ConfigError, by name, for a value that differs and may not.
+    """
+    record = run_files.read_record(run_dir / run_files.CONFIG)
+    own = {**record.began_with, **{f"model.{k}": v for k, v in to_dict(record.model).items()}}
+    for name, value in options.items():
+        if value is None:
+            continue
+        if name not in own:
+            raise ConfigError(
+                name,
+                "given with --resume",
+                "an option that the run has a record of",
+                "leave it out",
+            )
+        if value != own[name]:
+            raise _refusal(name, value, own[name])
+    train = to_dict(record.train)
+    from_dict(TrainConfig, train | dict(settings), "settings")  # unknown fields, wrong values
+    changed = {name: value for name, value in settings.items() if value != train[name]}
+    for name, value in changed.items():
+        if name not in RESUMABLE_OVERRIDES:
+            raise _refusal(name, value, train[name])
+    return changed
+
+
+def is_finished(run_dir: Path, data: str | None, changed: Mapping[str, Any]) -> bool:
+    """Whether a run is at its end, and nothing that is asked for gives it more to do."""
+    summary = run_files.finished_summary(run_dir)
+    if summary is None or changed or not run_files.has_weights(run_dir):
+        return False
+    text = summary.get("data")
+    return data is None or (isinstance(text, dict) and text.get("source") == absolute_source(data))
+
+
+def absolute_source(name: str) -> str:
+    """A source of text as --resume finds it from any folder: a path made absolute, a name as it is."""
+    if name in NAMED_SOURCES or name.startswith("hf:"):
+        return name
+    return os.path.abspath(os.path.expanduser(name))
+
+
+def _refusal(name: str, value: Any, own: Any) -> ConfigError:
+    return ConfigError(
+        name,
+        f"given with --resume as {_shown(value)}",
+        f"the run's own {_shown(own)}",
+        f"only data and {', '.join(RESUMABLE_OVERRIDES)} may change",
+    )
+
+
+def _shown(value: Any) -> str:
+    return " ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)

@@ -1,0 +1,68 @@
+"""Settings that follow from the size of the text and of the run, unless they were set.
+
+A text that is seen too often is memorized: the validation loss falls, and then rises. How often is too often
+was measured for `nano` (docs/training.md, "A small text").
+
+Evaluations take at most a tenth of the compute of training: a forward pass is a third of a training step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any
+
+from minilm.config import ModelConfig, TrainConfig
+
+MOST_EPOCHS = 4
+FEWEST_STEPS = 20
+FEWEST_EVALUATIONS, MOST_EVALUATIONS = 12, 100
+EVALUATIONS_AN_EPOCH = 2
+# Of the tokens of training: those that evaluations may take, and the fewest that make a loss worth reading.
+EVALUATION_SHARE = 0.3
+FEWEST_EVAL_TOKENS = 16_384
+# Where a text is seen more than once: evaluations without a better loss after which a run stops.
+PATIENCE = 5
+DROPOUT, DROPOUT_FROM_EPOCHS = 0.1, 2
+
+
+def step_tokens(config: TrainConfig, model: ModelConfig) -> int:
+    """Tokens of one optimizer step at its full size."""
+    return config.batch_size * config.gradient_accumulation * model.context_length
+
+
+def fit_to_text(
+    config: TrainConfig,
+    model: ModelConfig,
+    *,
+    given: Collection[str],
+    train_tokens: int,
+    val_tokens: int,
+) -> tuple[TrainConfig, float]:
+    """``config`` with the steps and evaluations for a text of this size, and the dropout.
+
+    Fields of either configuration that are in ``given`` stay as they are.
+    """
+    tokens_per_step = step_tokens(config, model)
+    fields: dict[str, Any] = {}
+    if "max_steps" not in given:
+        most = max(FEWEST_STEPS, MOST_EPOCHS * train_tokens // tokens_per_step)
+        fields["max_steps"] = min(config.max_steps, most)
+    steps = fields.get("max_steps", config.max_steps)
+    epochs = steps * tokens_per_step / train_tokens
+    budget = int(EVALUATION_SHARE * steps * tokens_per_step)
+    most_tokens = max(val_tokens - 1, 1)
+    if "eval_tokens" not in given:
+        some = max(budget // FEWEST_EVALUATIONS, FEWEST_EVAL_TOKENS)
+        fields["eval_tokens"] = some if some < most_tokens else 0
+    eval_tokens = fields.get("eval_tokens", config.eval_tokens) or most_tokens
+    if "eval_every" not in given:
+        wanted = max(FEWEST_EVALUATIONS, round(EVALUATIONS_AN_EPOCH * epochs))
+        count = max(1, min(wanted, MOST_EVALUATIONS, budget // eval_tokens))
+        fields["eval_every"] = max(1, steps // count)
+    if "early_stopping" not in given and epochs > 1:
+        fields["early_stopping"] = PATIENCE
+    dropout = model.dropout
+    if "dropout" not in given and not dropout and epochs > DROPOUT_FROM_EPOCHS:
+        dropout = DROPOUT
+    return replace(config, **fields), dropout

@@ -1,0 +1,121 @@
+"""The token cache: what it says it holds, and that pruning removes the right entries and nothing else."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from minilm.cli.cache import main
+from minilm.data.cache import prune, read_entries, size_limit
+from minilm.data.shards import find, prepare
+from minilm.errors import InputError
+from minilm.text.corpora import open_corpus
+from minilm.text.tokenizers import build_tokenizer
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> list[str]:
+    """Three entries of about 2 kB of tokens each, the first not used for longest."""
+    made = []
+    for number in range(3):
+        path = tmp_path / f"{number}.txt"
+        path.write_text(f"text {number}\n" * 125)
+        made.append(store(path, tmp_path / "cache").key)
+    for number, key in enumerate(made):
+        os.utime(tmp_path / "cache" / "tokens" / key, (1e9 + number, 1e9 + number))
+    return made
+
+
+def store(path: Path, cache: Path):
+    return prepare(
+        open_corpus(str(path), cache=cache),
+        tokenizer="byte",
+        vocab_size=None,
+        val_fraction=0.1,
+        cache=cache,
+        context_length=4,
+    )
+
+
+def test_what_was_not_used_for_longest_is_removed_first(tmp_path: Path, keys: list[str]) -> None:
+    cache = tmp_path / "cache"
+    entries = read_entries(cache)
+    assert [entry.path.name for entry in entries] == keys[::-1]
+    assert all(entry.tokens == 125 * 7 for entry in entries)
+    assert entries[0].source == str(tmp_path / "2.txt")
+    store(tmp_path / "0.txt", cache)  # used again
+    (removed,) = prune(cache, sum(entry.bytes for entry in entries) - 1)
+    assert removed.path.name == keys[1]
+    assert {entry.path.name for entry in read_entries(cache)} == {keys[0], keys[2]}
+    assert [entry.path.name for entry in prune(cache, 0, keep=keys[0])] == [keys[2]]
+    assert len(prune(cache, 0)) == 1
+
+
+def test_only_what_is_written_there_is_removed(tmp_path: Path, keys: list[str]) -> None:
+    tokens = tmp_path / "cache" / "tokens"
+    (tokens / "notes").mkdir()
+    (tokens / keys[0] / "mine.txt").write_text("x")
+    in_the_making = tokens / ("0" * 64)
+    in_the_making.mkdir()
+    prune(tmp_path / "cache", 0)
+    assert sorted(path.name for path in tokens.iterdir()) == sorted(
+        [keys[0], "notes", in_the_making.name]
+    )
+    assert [path.name for path in (tokens / keys[0]).iterdir()] == ["mine.txt"]
+    old = time.time() - 2 * 24 * 3600
+    os.utime(in_the_making, (old, old))
+    prune(tmp_path / "cache", -1)
+    assert not in_the_making.exists()
+
+
+def test_a_new_entry_keeps_the_cache_below_its_limit(
+    tmp_path: Path, keys: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINILM_CACHE_SIZE", "1KB")
+    (tmp_path / "3.txt").write_text("text 3\n" * 400)
+    key = store(tmp_path / "3.txt", tmp_path / "cache").key
+    assert [entry.path.name for entry in read_entries(tmp_path / "cache")] == [key]
+    monkeypatch.setenv("MINILM_CACHE_SIZE", "much")
+    with pytest.raises(InputError, match="MINILM_CACHE_SIZE: 'much'"):
+        size_limit()
+
+
+def test_tokens_are_found_by_their_key_where_text_and_tokenizer_agree(
+    tmp_path: Path, keys: list[str]
+) -> None:
+    cache, byte = tmp_path / "cache", build_tokenizer("byte", lambda: iter([]))
+    stored = store(tmp_path / "0.txt", cache)
+    (tmp_path / "0.txt").unlink()
+    dataset = find(cache, keys[0], tokenizer=byte, sha256=stored.sha256)
+    assert dataset is not None
+    assert dataset.train.tolist() == stored.train.tolist()
+    assert (dataset.bytes, dataset.val_bytes) == (stored.bytes, stored.val_bytes)
+    other = build_tokenizer("char", lambda: iter(["text 0\n"]))
+    assert find(cache, keys[0], tokenizer=other, sha256=stored.sha256) is None
+    assert find(cache, keys[0], tokenizer=byte, sha256="0" * 64) is None
+    assert find(cache, "../tokens/" + keys[0], tokenizer=byte, sha256=stored.sha256) is None
+    (cache / "tokens" / keys[0] / "train.bin").write_bytes(b"cut")
+    assert find(cache, keys[0], tokenizer=byte, sha256=stored.sha256) is None
+
+
+def test_the_verb_lists_and_removes(
+    tmp_path: Path,
+    keys: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("MINILM_CACHE", str(tmp_path / "cache"))
+    assert main([]) == 0
+    *lines, total = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [key[:12] for key in keys[::-1]]
+    assert lines[0].endswith(str(tmp_path / "2.txt"))
+    assert "3 texts" in total
+    assert "20.0 GiB (MINILM_CACHE_SIZE)" in total
+    assert main(["--prune", "0"]) == 0
+    assert capsys.readouterr().out.count("removed  ") == 3
+    assert main(["--prune", "small"]) == 2
+    assert "error: --prune: 'small'" in capsys.readouterr().err
+    monkeypatch.setenv("MINILM_CACHE", str(tmp_path / "none"))
+    assert main([]) == 0
+    assert "0 texts, 0 bytes" in capsys.readouterr().out

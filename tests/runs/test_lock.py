@@ -1,0 +1,70 @@
+"""The lock of a run folder: one owner, who is named, and whose death frees it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import filelock
+import pytest
+
+from minilm.errors import InputError
+from minilm.runs.lock import run_lock
+from tests.conftest import ROOT
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from minilm.runs.lock import run_lock
+with run_lock(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_owner_is_refused_by_name_and_changes_nothing(tmp_path: Path) -> None:
+    with run_lock(tmp_path):
+        owner = (tmp_path / ".minilm.lock").read_text()
+        assert json.loads(owner)["pid"] == os.getpid()
+        for _ in range(2):
+            with pytest.raises(InputError, match=f"process {os.getpid()} on"), run_lock(tmp_path):
+                pass
+        assert (tmp_path / ".minilm.lock").read_text() == owner
+    assert not list(tmp_path.iterdir())
+    with run_lock(tmp_path):
+        pass
+
+
+def test_a_killed_owner_leaves_a_file_that_the_next_one_takes_over(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"held\n"
+    with pytest.raises(InputError, match=f"process {process.pid} on"), run_lock(tmp_path):
+        pass
+    process.kill()
+    process.communicate()
+    assert (tmp_path / ".minilm.lock").exists()
+    with run_lock(tmp_path):
+        assert json.loads((tmp_path / ".minilm.lock").read_text())["pid"] == os.getpid()
+
+
+def test_a_lock_file_that_says_nothing_is_another_process(tmp_path: Path) -> None:
+    other = filelock.FileLock(tmp_path / ".minilm.lock", timeout=0)
+    with other, pytest.raises(InputError, match="another process is training"), run_lock(tmp_path):
+        pass
+
+
+def test_without_locks_in_the_file_system_it_goes_on_with_a_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def acquire(self: filelock.FileLock) -> None:
+        raise NotImplementedError
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", acquire)
+    with run_lock(tmp_path):
+        assert "start no second process" in caplog.text

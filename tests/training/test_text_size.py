@@ -1,0 +1,107 @@
+"""Steps, evaluations and dropout that follow from the size of the text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from minilm.config import ModelConfig, TrainConfig
+from minilm.config.presets import find_preset
+from minilm.training.text_size import fit_to_text, step_tokens
+from minilm.training.train import train
+from tests.conftest import TINY_MODEL
+
+NANO = find_preset("nano")
+
+
+def fitted(train_tokens: int, *, val_tokens: int = 0, **settings: int) -> tuple[TrainConfig, float]:
+    """Of the preset `nano`."""
+    return fit_to_text(
+        NANO.train_config(**settings),
+        NANO.model_config(),
+        given=settings,
+        train_tokens=train_tokens,
+        val_tokens=val_tokens or train_tokens // 9,
+    )
+
+
+def test_a_small_text_is_not_seen_hundreds_of_times() -> None:
+    config, dropout = fitted(41_000)
+    assert config.max_steps * step_tokens(config, NANO.model_config()) <= 4 * 41_000
+    assert dropout > 0
+    assert config.early_stopping > 0
+
+
+def test_a_large_text_keeps_the_length_of_the_preset() -> None:
+    config, dropout = fitted(3_000_000)
+    assert (config.max_steps, dropout) == (NANO.train["max_steps"], 0.0)
+    assert config.early_stopping == 0
+
+
+@pytest.mark.parametrize("train_tokens", [41_000, 400_000, 3_000_000, 10**9])
+def test_a_run_of_the_usual_length_has_a_dozen_evaluations_at_a_tenth_of_the_cost(
+    train_tokens: int,
+) -> None:
+    config, _ = fitted(train_tokens)
+    evaluations = config.max_steps // config.eval_every
+    assert evaluations >= 9
+    size = config.eval_tokens or train_tokens // 9
+    trained = config.max_steps * step_tokens(config, NANO.model_config())
+    assert evaluations * size / 3 <= 0.11 * trained
+
+
+def test_few_steps_on_a_large_text_are_evaluated_once() -> None:
+    config, _ = fitted(10**9, max_steps=20)
+    assert config.eval_every == 20
+    assert config.eval_tokens < 20_000
+
+
+def test_a_text_that_is_seen_often_is_evaluated_twice_an_epoch() -> None:
+    config, _ = fitted(41_000, max_steps=600)
+    steps_an_epoch = 41_000 / step_tokens(config, NANO.model_config())
+    assert config.eval_every <= steps_an_epoch / 2 + 1
+    assert config.max_steps == 600
+
+
+def test_what_is_set_stays() -> None:
+    settings = {"max_steps": 700, "eval_every": 90, "eval_tokens": 0, "early_stopping": 0}
+    config, _ = fitted(41_000, **settings)
+    assert {name: getattr(config, name) for name in settings} == settings
+    model = ModelConfig(**TINY_MODEL, vocab_size=256)  # dropout 0, and set
+    _, dropout = fit_to_text(
+        TrainConfig(), model, given={"dropout"}, train_tokens=1000, val_tokens=100
+    )
+    assert dropout == 0.0
+
+
+def test_the_best_weights_are_evaluated_over_the_whole_split(
+    text_file: Path, cache: Path, tmp_path: Path
+) -> None:
+    common = {"max_steps": 6, "eval_every": 2, "dtype": "float32", "sample_tokens": 0}
+    text = tmp_path / "text.txt"
+    text.write_text(text_file.read_text() * 20)
+
+    def run(name: str, eval_tokens: int) -> dict:
+        outcome = train(
+            data=str(text),
+            run_dir=tmp_path / name,
+            tokenizer="byte",
+            model=TINY_MODEL,
+            settings=common | {"eval_tokens": eval_tokens},
+            cache=cache,
+        )
+        return outcome.summary
+
+    part, whole = run("part", 64), run("whole", 0)
+    lines = [
+        json.loads(line)
+        for line in (tmp_path / "part" / "metrics.jsonl").read_text().splitlines()
+        if "val_loss" in line
+    ]
+    assert [line["val_tokens"] for line in lines] == [64, 64, 64]
+    assert part["best_val_tokens"] == whole["data"]["val_tokens"] - 1
+    assert part["best_step"] == whole["best_step"] == 6
+    assert part["best_val_loss"] == pytest.approx(whole["best_val_loss"], rel=1e-6)
+    assert lines[-1]["val_loss"] != pytest.approx(part["best_val_loss"], rel=1e-6)
