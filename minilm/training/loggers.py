@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -77,8 +78,10 @@ class Trackers:
         from_step: int,
         hyperparameters: Mapping[str, Any],
     ) -> None:
-        """Raises MissingExtraError for one that is not installed."""
+        """Raises MissingExtraError, before any begins, for one that is not installed."""
         self._trackers: dict[str, Tracker] = {}
+        for name in names:
+            _check_installed(name)
         for name in names:
             self._attempt(name, partial(self._start, name, run_dir, from_step, hyperparameters))
 
@@ -99,8 +102,6 @@ class Trackers:
         try:
             with contextlib.redirect_stdout(sys.stderr):  # some print; results alone go to stdout
                 action()
-        except MissingExtraError:
-            raise
         except Exception as error:  # whatever another program may raise
             self._trackers.pop(name, None)
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
@@ -109,14 +110,22 @@ class Trackers:
             )
 
 
+def _check_installed(name: str) -> None:
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            import_module(_MODULES.get(name, name))
+    except ImportError:
+        raise MissingExtraError(name, name, f"--log-to {name}") from None
+    except Exception:  # one that is broken: starting it fails, and is noted
+        return
+
+
 class TensorBoard:
     """Event files in the run's folder; those after ``from_step`` of an earlier process are hidden."""
 
     def __init__(self, run_dir: Path, from_step: int, hyperparameters: Mapping[str, Any]) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise MissingExtraError("tensorboard", "tensorboard", "--log-to tensorboard") from None
+        from torch.utils.tensorboard import SummaryWriter
+
         folder = str(run_dir / run_files.TENSORBOARD)
         self._writer: Any = SummaryWriter(folder, purge_step=from_step + 1)
 
@@ -138,10 +147,8 @@ class WeightsAndBiases:
     """
 
     def __init__(self, run_dir: Path, from_step: int, hyperparameters: Mapping[str, Any]) -> None:
-        try:
-            import wandb
-        except ImportError:
-            raise MissingExtraError("wandb", "wandb", "--log-to wandb") from None
+        import wandb
+
         # Without a key it would ask for one, and wait for the answer.
         chosen = {"WANDB_MODE", "WANDB_API_KEY"} & os.environ.keys()
         self._run: Any = wandb.init(
@@ -167,10 +174,8 @@ class Trackio:
     """A run of trackio, in its own local database; a resumed run goes on there."""
 
     def __init__(self, run_dir: Path, from_step: int, hyperparameters: Mapping[str, Any]) -> None:
-        try:
-            import trackio
-        except ImportError:
-            raise MissingExtraError("trackio", "trackio", "--log-to trackio") from None
+        import trackio
+
         trackio.init(
             project=PROJECT,
             name=run_dir.name,
@@ -192,6 +197,7 @@ def _without_step(line: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in line.items() if name != "step"}
 
 
+_MODULES = {"tensorboard": "torch.utils.tensorboard"}
 _TRACKERS: dict[str, Callable[[Path, int, Mapping[str, Any]], Tracker]] = {
     "tensorboard": TensorBoard,
     "wandb": WeightsAndBiases,

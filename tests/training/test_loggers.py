@@ -86,6 +86,16 @@ def test_without_the_package_it_is_one_line_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_missing_one_is_met_before_another_begins(
+    start: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    runs = stand_in(monkeypatch, "wandb")
+    monkeypatch.setitem(sys.modules, "trackio", None)
+    with pytest.raises(MissingExtraError, match="--log-to trackio"):
+        start(log_to="wandb,trackio")
+    assert runs == []
+
+
 class Run:
     """A stand-in for a run of wandb and of trackio, which fails when it is told to."""
 
