@@ -57,6 +57,10 @@ def read_run_config(folder: Path, *, with_weights: bool = True) -> ModelConfig:
     for name in names if with_weights else (run_files.CONFIG, run_files.TOKENIZER):
         if not (folder / name).is_file():
             raise InputError(folder, f"no {name}", "the folder of a run", "see checkpoints/")
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:  # the safetensors library opens no such file
+        raise InputError(folder, "a path that is not UTF-8", "one that is", "rename it") from None
     return run_files.read_config(folder / run_files.CONFIG)
 
 
@@ -114,8 +118,8 @@ def read_tensors(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str,
     tensors = read_header(path).tensors
     for tensor in tensors:
         if tensor.dtype not in FLOATING:
-            wanted = ", ".join(FLOATING)
-            raise FormatError(path, f"{tensor.name} in {tensor.dtype}", f"weights in {wanted}")
+            dtypes = ", ".join(FLOATING)
+            raise FormatError(path, f"{tensor.name} in {tensor.dtype}", f"weights in {dtypes}")
     stored = {tensor.name: tensor.shape for tensor in tensors}
     check_same_tensors(path, stored, shapes)
     with safe_open(path, framework="pt") as stream:

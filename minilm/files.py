@@ -2,12 +2,14 @@
 
 The order is write, fsync the file, rename, fsync the directory, so a crash at any instant leaves
 either the complete older file or the complete newer one. Modes follow the umask. A symbolic link is
-followed. A pipe, a device or a terminal is written into, never replaced.
+followed. A pipe, a device or a terminal is written into, never replaced; /dev/stdout is the open descriptor,
+so that a file behind it is not truncated.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -25,10 +27,13 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
     regular file at ``path`` is then unchanged.
     """
     if not is_replaceable(path):
-        with open(path, "wb") as stream:
-            yield stream
+        try:
+            with _open_in_place(path) as stream:
+                yield stream
+        except OSError as error:
+            raise (_error_about(path, error) if error.filename is None else error) from None
         return
-    target = Path(os.path.realpath(path))
+    target = resolved(path)
     try:
         # A sibling, because a rename is atomic within one file system; hidden from *.json patterns.
         name = str(target.parent / temporary_name(target.name))
@@ -64,9 +69,9 @@ def target_of_temporary(name: str) -> str | None:
 
 def is_replaceable(path: Path) -> bool:
     """Whether a new file may take the place of what is at ``path``: of a regular file or of nothing."""
-    # /dev/stdout leads through /proc to a file that another program holds open.
+    # A name below /proc may be a file that a program holds open.
     parent = os.path.realpath(path.parent)
-    if parent == "/dev" or parent.startswith("/proc/"):
+    if parent == "/dev" or parent.startswith("/proc/") or _own_descriptor(path) is not None:
         return False
     try:
         mode = path.stat().st_mode
@@ -77,6 +82,14 @@ def is_replaceable(path: Path) -> bool:
 
 # Windows translates line ends without the second; descriptors are never inherited there.
 _SYSTEM_FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+
+def resolved(path: Path) -> Path:
+    """Where symbolic links lead from ``path``, which need not exist. Raises OSError for a loop of them."""
+    target = Path(os.path.realpath(path))
+    if target.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    return target
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -101,6 +114,26 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _open_in_place(path: Path) -> IO[bytes]:
+    """What is at ``path``, to be written into: nothing is truncated."""
+    descriptor = _own_descriptor(path)
+    # Opened by its name, a file would get a second position, and two writers overwrite each other.
+    return open(path, "ab") if descriptor is None else os.fdopen(os.dup(descriptor), "wb")
+
+
+def _own_descriptor(path: Path) -> int | None:
+    """The open descriptor of this process that ``path`` leads to, as /dev/stdout does; else None."""
+    own_descriptors = re.compile(rf"/dev/fd|/proc/{os.getpid()}(/task/\d+)?/fd")
+    for _ in range(40):  # as many links as Linux follows
+        folder = os.path.realpath(path.parent)
+        if path.name.isdecimal() and own_descriptors.fullmatch(folder):
+            return int(path.name)
+        if not path.is_symlink():
+            break
+        path = Path(folder, os.readlink(path))
+    return None
 
 
 def _error_about(path: Path, error: OSError) -> OSError:

@@ -12,6 +12,8 @@ _SHORT.maxlevel = 2
 
 def one_line(text: str) -> str:
     """``text`` with its control characters escaped: it cannot move the cursor or end the line."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 

@@ -1,4 +1,4 @@
-"""What the front doors (scripts/NAME.py) share: the environment is checked, then the verb's module is run.
+"""What programs of this folder share: the environment is checked before anything else is imported.
 
 Nothing is imported here but the standard library, so that an interpreter without the dependencies gets
 to the message that says which one to use.
@@ -16,31 +16,25 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 # The dependencies of pyproject.toml, by the names they are imported by.
 DEPENDENCIES = (
-    *(
-        "einops",
-        "filelock",
-        "jinja2",
-        "numpy",
-        "plotly",
-        "rich",
-        "safetensors",
-        "tokenizers",
-        "torch",
-    ),
-    *("tqdm", "tyro"),
+    *("einops", "jinja2", "numpy", "rich", "safetensors", "tokenizers", "torch", "tqdm", "tyro"),
 )
 
 
 def start(module: str) -> int:
-    """Run ``module``.main() and return its exit status; 2 where a dependency is not installed."""
+    """Run ``module``.main() and return its exit status: what the front doors (scripts/NAME.py) do."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the imports without a traceback
+    check_dependencies()
+    status: int = importlib.import_module(module).main()
+    return status
+
+
+def check_dependencies() -> None:
+    """End the program with 2 and one line where a dependency is not installed."""
     missing = [name for name in DEPENDENCIES if importlib.util.find_spec(name) is None]
     if missing:
         print(f"error: this Python lacks {_remedy(missing)}", file=sys.stderr)
-        return 2
-    status: int = importlib.import_module(module).main()
-    return status
+        raise SystemExit(2)
 
 
 def _remedy(missing: list[str]) -> str:

@@ -92,6 +92,30 @@ def test_no_circle_of_files() -> None:
         arrows = {module: others for module, others in arrows.items() if module not in free}
 
 
+MOST_POSITIONAL = 6
+
+
+def test_no_constructor_is_called_with_many_positional_arguments() -> None:
+    paths = [*sources(), *sorted((PACKAGE.parent / "scripts").rglob("*.py"))]
+    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in paths}
+    nodes = [(path, node) for path, tree in trees.items() for node in ast.walk(tree)]
+    classes = {node.name for _, node in nodes if isinstance(node, ast.ClassDef)}
+    calls = [
+        f"{path.relative_to(PACKAGE.parent).as_posix()}:{node.lineno}"
+        for path, node in nodes
+        if isinstance(node, ast.Call)
+        and _called(node) in classes
+        and len(node.args) > MOST_POSITIONAL
+    ]
+    assert calls == []
+
+
+def _called(call: ast.Call) -> str:
+    """The last name of what is called."""
+    name = call.func
+    return getattr(name, "attr", getattr(name, "id", ""))
+
+
 @pytest.mark.parametrize("module", sorted(MODULES.keys() - {"minilm"}), ids=ids)
 def test_torch_stays_out_of_what_must_start_fast(module: str) -> None:
     path = MODULES[module]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from minilm.architectures.model_types import MODEL_TYPES
+from minilm.training.resume_options import RESUMABLE_OVERRIDES
 from tests.conftest import ROOT
 from tests.test_architecture import FLOORS, WITH_TORCH, WITHOUT_TORCH
 
@@ -45,6 +46,12 @@ def test_the_ablations_are_those_of_the_runs(tmp_path: Path) -> None:
     ablate["write_page"](tmp_path / "page.md", ablate["read_results"]())
     written = (tmp_path / "page.md").read_text(encoding="utf-8")
     assert ablate["PAGE"].read_text(encoding="utf-8") == written, "run: ablate.py --write-only"
+
+
+def test_what_a_resumed_run_may_change_is_listed() -> None:
+    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    (sentence,) = re.findall(r"These may change: (.*?), with a note", text, re.S)
+    assert re.findall(r"`(\w+)`", sentence) == list(RESUMABLE_OVERRIDES)
 
 
 def test_the_floors_are_those_that_are_tested_and_every_part_has_one() -> None:

@@ -1,8 +1,11 @@
 """Atomic writes: whole or absent, modes by umask, nothing left behind."""
 
+import errno
 import json
 import os
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -124,3 +127,56 @@ def test_a_link_to_a_pipe_is_written_into(tmp_path: Path) -> None:
     assert received == [b"x"]
     assert link.is_symlink()
     assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+def as_stdout(code: str, stdout: Path, mode: str, folder: Path) -> str:
+    """What ``stdout`` holds when a program with ``code`` was run with it as its standard output."""
+    with stdout.open(mode) as stream:
+        subprocess.run([sys.executable, "-c", code], cwd=folder, stdout=stream, check=True)
+    return stdout.read_text()
+
+
+@pytest.mark.skipif(not Path("/dev/stdout").exists(), reason="there is no /dev/stdout")
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "link", "link-to-a-link"])
+def test_a_file_behind_standard_output_keeps_what_it_has(tmp_path: Path, name: str) -> None:
+    (tmp_path / "link").symlink_to("/dev/stdout")
+    (tmp_path / "link-to-a-link").symlink_to("link")
+    code = (
+        "from pathlib import Path; from minilm import files\n"
+        f"files.write_bytes(Path({name!r}), b'report\\n'); print('after')"
+    )
+    out = tmp_path / "out"
+    assert as_stdout(code, out, "w", tmp_path) == "report\nafter\n"
+    assert as_stdout(code, out, "a", tmp_path) == "report\nafter\n" * 2
+    assert (tmp_path / "link").is_symlink()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="there is no /proc")
+def test_a_file_that_another_program_holds_open_is_not_truncated(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text("before\n")
+    with path.open("a") as stream:
+        program = [sys.executable, "-c", "input()"]
+        other = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=stream)
+        try:
+            files.write_bytes(Path(f"/proc/{other.pid}/fd/1"), b"report\n")
+        finally:
+            other.communicate(b"\n")
+    assert path.read_text() == "before\nreport\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_failure_of_a_device_names_it() -> None:
+    with pytest.raises(OSError, match="No space left") as caught:
+        files.write_bytes(Path("/dev/full"), b"report")
+    assert caught.value.filename == "/dev/full"
+
+
+def test_a_loop_of_links_is_an_error_and_stays(tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to("loop")
+    with pytest.raises(OSError, match="symbolic link") as caught:
+        files.write_bytes(loop, b"report")
+    assert (caught.value.errno, caught.value.filename) == (errno.ELOOP, str(loop))
+    assert os.listdir(tmp_path) == ["loop"]
+    assert loop.is_symlink()

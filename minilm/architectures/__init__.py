@@ -16,6 +16,7 @@ def layout_of(config: Mapping[str, Any]) -> Layout:
     Raises ConfigError where a field cannot be. Only the module that declares it is imported: start-up
     stays fast however many there are.
     """
-    module = import_module(f"{__name__}.{MODEL_TYPES[config['model_type']].module}")
-    layout: Layout = module.layout(config)
+    entry = MODEL_TYPES[config["model_type"]]
+    module = import_module(f"{__name__}.{entry.module}")
+    layout: Layout = module.layout({**config, "model_type": entry.same_as or config["model_type"]})
     return layout

@@ -151,8 +151,10 @@ def requires(**expected: Any) -> Check:
     def check(config: ModelConfig) -> list[UnsupportedField]:
         return [
             (name, " or ".join(map(_as_text, values)))
-            for name, wanted in expected.items()
-            for values in [wanted if isinstance(wanted, tuple) else (wanted,)]
+            for name, expected_values in expected.items()
+            for values in [
+                expected_values if isinstance(expected_values, tuple) else (expected_values,)
+            ]
             if getattr(config, name) not in values
         ]
 

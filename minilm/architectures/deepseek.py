@@ -64,8 +64,30 @@ class _Defaults:
 
 
 _DEFAULTS = {
-    "deepseek_v2": _Defaults(102400, 4096, 32, 32, 11008, (64, None, 1407), 2, 0, 0, 2048),
-    "deepseek_v3": _Defaults(129280, 7168, 61, 128, 18432, (256, 8, 2048), 1, 3, 1, 4096),
+    "deepseek_v2": _Defaults(
+        vocabulary=102400,
+        d_model=4096,
+        layers=32,
+        heads=32,
+        feed_forward=11008,
+        experts=(64, None, 1407),
+        shared=2,
+        dense=0,
+        mtp=0,
+        context=2048,
+    ),
+    "deepseek_v3": _Defaults(
+        vocabulary=129280,
+        d_model=7168,
+        layers=61,
+        heads=128,
+        feed_forward=18432,
+        experts=(256, 8, 2048),
+        shared=1,
+        dense=3,
+        mtp=1,
+        context=4096,
+    ),
 }
 
 

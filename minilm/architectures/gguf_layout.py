@@ -24,10 +24,24 @@ _REQUIRED = ("embedding_length", "block_count", "feed_forward_length", "attentio
 def gguf_layout(header: Header) -> Layout | None:
     """The formula of a GGUF file from its own metadata; None for an architecture we do not map.
 
-    Raises ConfigError for sizes that cannot be.
+    Of the biases of a `llama`, each may be there or not, as for llama.cpp's loader. Raises ConfigError
+    for sizes that cannot be.
     """
     config = _config(header)
-    return None if config is None else in_gguf_names(layout_of(config))
+    if config is None:
+        return None
+    layout = in_gguf_names(layout_of(config))
+    if header.metadata.get("general.architecture") != "llama":
+        return layout
+    names = {tensor.name for tensor in header.tensors}
+    return replace(
+        layout,
+        tensors=tuple(
+            tensor
+            for tensor in layout.tensors
+            if not tensor.name.endswith(".bias") or tensor.name.replace("{i}", "0") in names
+        ),
+    )
 
 
 def in_gguf_names(layout: Layout) -> Layout:
@@ -50,6 +64,9 @@ def _config(header: Header) -> dict[str, Any] | None:
         if (text := header.metadata.get(f"{architecture}.{key}", "")).isdecimal()
     }
     names = {tensor.name: tensor for tensor in header.tensors}
+    next_token_layers = header.metadata.get(f"{architecture}.nextn_predict_layers", "")
+    if next_token_layers.isdecimal() and len(next_token_layers) < 5 and "block_count" in sizes:
+        sizes["block_count"] = max(0, sizes["block_count"] - int(next_token_layers))
     if sizes.get("expert_count") == 0:  # a dense model that says so
         del sizes["expert_count"]
     # Layers of different sizes (a list where a number is usual), and experts in a file each.
@@ -64,10 +81,16 @@ def _config(header: Header) -> dict[str, Any] | None:
         field: value for key, value in sizes.items() for field in KEYS[key][1]
     }
     experts = architecture == "llama" and "expert_count" in sizes
+    output_bias = ("attn_output",) if architecture == "llama" else ()
     return config | {
         "model_type": "mixtral" if experts else _MODEL_TYPES[architecture],
-        "tie_word_embeddings": "output.weight" not in names,
-        "attention_bias": any(f"blk.0.{matrix}.bias" in names for matrix in ("attn_q", "attn_qkv")),
+        "tie_word_embeddings": "output.weight" not in names
+        or "output.weight" in dict(header.shared),
+        "attention_bias": any(
+            f"blk.0.{matrix}.bias" in names
+            for matrix in ("attn_q", "attn_k", "attn_v", "attn_qkv", *output_bias)
+        ),
+        "mlp_bias": any(f"blk.0.ffn_{matrix}.bias" in names for matrix in ("gate", "up", "down")),
         "use_bias": "blk.0.attn_q.bias" in names,
     }
 

@@ -11,11 +11,13 @@ class ModelType(NamedTuple):
     ``module``, in this package, has the `layout` that declares its tensors. ``gguf`` is what
     llama.cpp's files call it in `general.architecture`, empty where such files are counted by name.
     ``runs`` says that minilm runs it too: its module lists an `Architecture` in `ARCHITECTURES`.
+    ``same_as`` is the model_type that it is another name of.
     """
 
     module: str
     gguf: str = ""
     runs: bool = False
+    same_as: str = ""
 
 
 # Of those that minilm runs, the first that can represent a configuration is exported to.
@@ -34,10 +36,12 @@ MODEL_TYPES: dict[str, ModelType] = {
     "falcon": ModelType("falcon"),
     "gemma": ModelType("gemma", gguf="gemma"),
     "gemma2": ModelType("gemma", gguf="gemma2"),
+    "gemma3": ModelType("gemma3"),
     "gemma3_text": ModelType("gemma", gguf="gemma3"),
     "gpt_neo": ModelType("gpt_neo"),
     "gpt_oss": ModelType("gpt_oss"),
     "gptj": ModelType("gptj"),
+    "kimi_k2": ModelType("deepseek", same_as="deepseek_v3"),
     "mixtral": ModelType("mixtral", gguf="llama"),
     "mpt": ModelType("mpt"),
     "nemotron": ModelType("nemotron"),

@@ -30,13 +30,19 @@ def with_task_head(layout: Layout, config: Mapping[str, Any]) -> Layout | None:
     architecture = class_name_of(config)
     if not architecture or architecture.endswith(LANGUAGE_MODELS):
         return layout
-    body = tuple(t for t in layout.tensors if t.component != components.LM_HEAD)
+    body = without_head(layout)
     if architecture.endswith("Model"):
-        return replace(layout, tensors=body, ties=())
+        return body
     if architecture.endswith("ForSequenceClassification"):
         labels = config.get("id2label")
         default = len(labels) if isinstance(labels, dict) and labels else 2
         score = Tensor("score.weight", (C, d), components.CLASSIFIER, Role.MULTIPLIED)
         symbols = {**layout.symbols, "C": size(config, "num_labels", default)}
-        return replace(layout, tensors=(*body, score), ties=(), symbols=symbols)
+        return replace(body, tensors=(*body.tensors, score), symbols=symbols)
     return None
+
+
+def without_head(layout: Layout) -> Layout:
+    """The body alone."""
+    body = tuple(t for t in layout.tensors if t.component != components.LM_HEAD)
+    return replace(layout, tensors=body, ties=())

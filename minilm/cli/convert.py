@@ -58,7 +58,7 @@ def _run(options: Arguments) -> int:
             path.mkdir()
             if options.to == "minilm":
                 import_run(source, path)
-                written = "run"
+                written = "minilm run"
             else:
                 written = export(source, path)
                 files.write_bytes(path / "README.md", card(source, _name(out), written).encode())
@@ -81,7 +81,7 @@ def _check_out(out: Path, is_stream: bool, to: str) -> None:
 
 def _followed(out: Path) -> Path:
     """Where a symbolic link leads, which must be to nothing yet; any other path itself."""
-    return Path(os.path.realpath(out)) if out.is_symlink() else out
+    return files.resolved(out) if out.is_symlink() else out
 
 
 def _name(out: Path) -> str:

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -26,6 +27,7 @@ def run_command(command: Callable[[], int], *, when_full: str = "free some space
     ``when_full``: what to do where the disk is full.
     """
     _accept_any_text()
+    _wait_passively()
     try:
         with _interrupts_enabled():
             try:
@@ -57,6 +59,27 @@ def run_command(command: Callable[[], int], *, when_full: str = "free some space
         if stopped.args:
             print(stopped, file=sys.stderr)
         return 128 + int(getattr(stopped, "signum", signal.SIGINT))
+
+
+def _wait_passively() -> None:
+    """Before torch is loaded: OpenMP's threads sleep while they wait for each other.
+
+    By default they spin, and where another process has one of the cores a thread spins for as long as
+    that runs: training was 20 to 70 times slower (docs/performance.md, "A busy machine").
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+def process_started() -> float:
+    """When this process started, by time.monotonic(); now on systems without /proc."""
+    now = time.monotonic()
+    try:
+        with open("/proc/self/stat", encoding="ascii", errors="replace") as stream:
+            fields = stream.read().rpartition(")")[2].split()
+        started = int(fields[19]) / os.sysconf("SC_CLK_TCK")  # proc(5), field 22: ticks after boot
+        return now - (time.clock_gettime(time.CLOCK_BOOTTIME) - started)
+    except (OSError, AttributeError, ValueError, IndexError):
+        return now
 
 
 @contextlib.contextmanager

@@ -8,16 +8,20 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from minilm.cli.entry import BAD_INPUT, CHECK_FAILED, DONE, run_command
 from minilm.errors import InputError
 from minilm.inspection import extras
 from minilm.inspection.inspector import inspect_with_sources
 from minilm.inspection.report import Report
+
+if TYPE_CHECKING:
+    from minilm.runs.history import RunHistory
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,6 +41,9 @@ def _run(arguments: Sequence[str] | None, program: str) -> int:
     options = _parser(program).parse_args(arguments)
     if len(options.targets) > 1 and (options.html or options.diff):
         raise InputError("arguments", f"{len(options.targets)} targets", "one for --html or --diff")
+    if options.fits is None and (options.lora_rank is not None or options.kv_cache is not None):
+        raise InputError("arguments", "--lora-rank or --kv-cache alone", "--fits SIZE beside it")
+    _check_outputs(options)
     reports, status = [], DONE
     for target in options.targets:
         try:
@@ -52,13 +59,41 @@ def _run(arguments: Sequence[str] | None, program: str) -> int:
     return status
 
 
+def _check_outputs(options: argparse.Namespace) -> None:
+    """Raise InputError where one output would replace another one, or a file that is inspected."""
+    from minilm import files
+
+    inputs = (*options.targets, *([options.diff] if options.diff else ()))
+    paths = [os.path.realpath(name) for name in inputs if os.path.exists(name)]
+    for option in ("json", "markdown", "html"):
+        name = getattr(options, option)
+        if name in (None, "-") or not files.is_replaceable(Path(name)):
+            continue
+        path = os.path.realpath(name)
+        if path in paths:
+            text = f"{name}, which is a target or another output"
+            raise InputError(f"--{option}", text, "a file of its own")
+        paths.append(path)
+
+
 def _report(target: str, options: argparse.Namespace) -> Report:
     """The report of one target with everything that was asked for."""
     sizes = {"context": options.context, "batch": options.batch}
-    listed = options.tensors or options.html is not None
-    inspection = inspect_with_sources(target, live=options.live, tensors=listed, **sizes)
+    files_with_layers = (options.html, options.markdown)
+    listed = options.tensors or options.full or any(file is not None for file in files_with_layers)
+    inspection = inspect_with_sources(
+        target, live=options.live, state_dict=options.state_dict, tensors=listed, **sizes
+    )
     if options.fits is not None:
-        inspection = inspection.with_report(extras.with_fits(inspection, options.fits, **sizes))
+        inspection = inspection.with_report(
+            extras.with_fits(
+                inspection,
+                options.fits,
+                lora_rank=options.lora_rank,
+                cache_dtype=options.kv_cache,
+                **sizes,
+            )
+        )
     if options.reconcile is not None:
         inspection = inspection.with_report(
             extras.with_reconciliation(inspection, options.reconcile)
@@ -90,14 +125,15 @@ def _write_reports(reports: Sequence[Report], options: argparse.Namespace) -> No
     if options.markdown is not None:
         from minilm.render.markdown import markdown
 
-        text = "\n".join(markdown(report, tensors=options.tensors) for report in reports)
+        text = "\n".join(
+            markdown(report, history=_history(report), tensors=options.tensors)
+            for report in reports
+        )
         _write_text(options.markdown, text)
     if options.html is not None:
-        from minilm.training.messages import messages_on_stderr
+        from minilm.render.html import page
 
-        with messages_on_stderr():
-            html = reports[0].to_html()
-        _write_text(options.html, html)
+        _write_text(options.html, page(reports[0], history=_history(reports[0])))
     if "-" not in (options.json, options.markdown, options.html):
         from minilm.cli.console import ResultConsole
         from minilm.render.terminal import print_report
@@ -106,7 +142,18 @@ def _write_reports(reports: Sequence[Report], options: argparse.Namespace) -> No
         for number, report in enumerate(reports):
             if number:
                 console.print()
-            print_report(report, console, full=options.full, tensors=options.tensors)
+            history = _history(report) if options.full else None
+            print_report(
+                report, console, history=history, full=options.full, tensors=options.tensors
+            )
+
+
+def _history(report: Report) -> RunHistory | None:
+    from minilm.render.report_drawings import run_history
+    from minilm.training.messages import messages_on_stderr
+
+    with messages_on_stderr():
+        return run_history(report)
 
 
 def _write_text(file: str, text: str) -> None:
@@ -185,12 +232,29 @@ def _parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--reconcile", metavar="N", help="explain a count from elsewhere: 163037184, 117M, 8.03B"
     )
-    parser.add_argument("--fits", metavar="SIZE", help="what fits in 24GB, 80GiB, ...")
+    parser.add_argument(
+        "--fits", metavar="SIZE", help="what fits in 24GB, 80GiB, two cards as 2x48GB, an H100, ..."
+    )
+    parser.add_argument(
+        "--lora-rank", type=int, metavar="R", help="the rank of LoRA for --fits (default: 16)"
+    )
+    parser.add_argument(
+        "--kv-cache",
+        metavar="DTYPE",
+        help="the KV cache for --fits: bfloat16, fp8, q8_0, q4_0, ... (default: that of the arithmetic)",
+    )
     parser.add_argument(
         "--live",
         action=argparse.BooleanOptionalAction,
         default=None,
         help="build the module on the meta device as a third witness (default: for run folders)",
+    )
+    parser.add_argument(
+        "--state-dict",
+        type=_nonempty,
+        metavar="KEY",
+        help="which part of a torch.save checkpoint is the model: student, model.state_dict, ...; "
+        ". is all of them together",
     )
     parser.add_argument(
         "--context",

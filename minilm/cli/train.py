@@ -11,16 +11,16 @@ import dataclasses
 import inspect
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
-from minilm.cli.entry import CHECK_FAILED, DONE, parse_arguments, run_command
+from minilm.cli.entry import CHECK_FAILED, DONE, parse_arguments, process_started, run_command
 from minilm.config import ModelConfig, TrainConfig
-from minilm.config.presets import PRESETS, find_preset
+from minilm.config.presets import PRESETS
 from minilm.config.validation import LOG_TO, RENAMED
 from minilm.runs import files as run_files
 from minilm.runs.stop_reason import StopReason
@@ -95,12 +95,18 @@ def _read_resume(values: list[str]) -> Literal["yes", "auto"]:
 def _overrides(cls: type[ModelConfig] | type[TrainConfig], alone: Sequence[str] = ()) -> Any:
     """A dataclass of the same fields with the same help, each None until it is given."""
     hints, helps = get_type_hints(cls), _field_help(cls)
+    configs = {
+        name: preset.model_config() if cls is ModelConfig else preset.train_config()
+        for name, preset in PRESETS.items()
+    }
     fields = []
     for each in dataclasses.fields(cls):
         aliases = (f"--{each.name.replace('_', '-')}",) if each.name in alone else None
         option = tyro.conf.arg(
             help=helps[each.name],
-            help_behavior_hint="",
+            help_behavior_hint=_defaults(
+                {name: getattr(config, each.name) for name, config in configs.items()}
+            ),
             metavar=_metavar(hints[each.name]),
             aliases=aliases,
         )
@@ -110,6 +116,27 @@ def _overrides(cls: type[ModelConfig] | type[TrainConfig], alone: Sequence[str] 
     overrides = dataclasses.make_dataclass(f"{cls.__name__}Overrides", fields, frozen=True)
     overrides.__doc__ = f"Any field of {cls.__name__}; what is not given comes from the preset."
     return overrides
+
+
+def _defaults(values: Mapping[str, Any]) -> str:
+    """A field's value: (default: 0), or in each preset: (by preset: nano* 128, small 256)."""
+    texts = {name: _value_text(value) for name, value in values.items()}
+    families: dict[str, dict[str, str]] = {}
+    for name, text in texts.items():
+        families.setdefault(name.partition("-")[0], {})[name] = text
+    parts = []
+    for family, members in families.items():
+        if len(members) > 1 and len(set(members.values())) == 1:
+            parts.append(f"{family}* {next(iter(members.values()))}")
+        else:
+            parts += [f"{name} {text}" for name, text in members.items()]
+    if len(set(texts.values())) == 1:
+        return f"(default: {next(iter(texts.values()))})"
+    return f"(by preset: {', '.join(parts)})"
+
+
+def _value_text(value: Any) -> str:
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 def _field_help(cls: type) -> dict[str, str]:
@@ -152,7 +179,7 @@ class Arguments:
     raw_text: bool = False
     r"""Read each file as one text as it is: no records, no <|endoftext|> between documents, \r\n kept."""
     tokenizer: Literal["byte", "char", "bpe"] | None = None
-    """Default: the preset's."""
+    """Default: the preset's, which is bpe."""
     vocab_size: int | None = None
     """Of a bpe tokenizer. Default: the preset's."""
     clean: tuple[str, ...] = ()
@@ -202,7 +229,11 @@ def _run(options: Arguments) -> int:
 
     if resumes:
         outcome = resume(
-            str(run_dir), data=options.data, options=_beside_resume(options), settings=settings
+            str(run_dir),
+            data=options.data,
+            options=_beside_resume(options),
+            settings=settings,
+            started=process_started(),
         )
     else:
         outcome = train(
@@ -217,6 +248,7 @@ def _run(options: Arguments) -> int:
             init_from=options.init_from,
             model=_given(options.model),
             settings=settings,
+            started=process_started(),
         )
     reason = outcome.stopped_because
     if reason.signum is not None:
@@ -342,10 +374,22 @@ def show(outcome: Outcome, console: Console) -> bool:
 
 
 def _list_presets() -> int:
+    """Each preset with its exact count, its shape and how it is trained."""
     from minilm.architectures.minilm import layout
 
     for name, preset in PRESETS.items():
+        model, train = preset.model_config(), preset.train_config()
+        rates = f"AdamW {train.learning_rate:g}"
+        if train.optimizer == "muon":
+            rates = f"Muon {train.muon_learning_rate:g}, {rates}"
+        sequences = train.batch_size * train.gradient_accumulation
+        print(f"{name:<12} {layout(model).count():>14,}  {preset.summary}")
         print(
-            f"{name:<12} {layout(find_preset(name).model_config()).count():>14,}  {preset.summary}"
+            f"{'':14}{model.num_layers} layers, width {model.d_model:,}, {model.num_heads} heads, "
+            f"{preset.tokenizer} vocabulary {model.vocab_size:,}"
+        )
+        print(
+            f"{'':14}{rates}; {train.max_steps:,} steps of {sequences} x "
+            f"{model.context_length:,} tokens"
         )
     return DONE

@@ -1,7 +1,8 @@
-"""Which settings of a run have an effect, given the others: a report lists no others."""
+"""Which settings of a model or run have an effect, given the others: a report lists no others."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,6 +23,15 @@ def applicable_settings(groups: Mapping[str, Settings]) -> dict[str, dict[str, A
         }
         for group, settings in groups.items()
     }
+
+
+def without_expert_fields(fields: Settings) -> dict[str, Any]:
+    """The fields of a foreign config.json or GGUF file that have an effect where no layer has experts."""
+    return {name: value for name, value in fields.items() if not _OF_EXPERTS.search(name)}
+
+
+# As transformers' configurations and llama.cpp's metadata name them.
+_OF_EXPERTS = re.compile(r"expert|router|topk|^n_group$|moe_intermediate|routed_scaling")
 
 
 def _always(settings: Settings) -> bool:
@@ -72,4 +82,6 @@ _TRAINING: dict[str, Callable[[Settings], bool]] = {
     "final_learning_rate": _decay,  # its name in older runs
     "decay_fraction": lambda settings: settings.get("schedule") == "wsd",
     "growth_fraction": _growth,
+    # It is refused where the tokenizer is not BPE.
+    "bpe_dropout": lambda settings: bool(settings.get("bpe_dropout")),
 }

@@ -98,7 +98,7 @@ _NANO_TRAINING = {"batch_size": 8, "max_steps": 1200}
 PRESETS: dict[str, Preset] = {
     "nano": Preset("the default: minutes on a laptop", _NANO, _NANO_TRAINING),
     "nano-fast": Preset(
-        "nano, n-gram tables and convolutions: better, not exportable",
+        "nano, n-gram tables, convolutions: not exportable",
         _NANO | {"ngram": 3, "ngram_rows": 4096, "convolution": 2},
         _NANO_TRAINING,
     ),

@@ -86,10 +86,10 @@ def check_types(config: Any) -> None:
         else:  # bool is an int to Python, but a count of True layers is a mistake
             valid = type(value) is hint
         if not valid:
-            wanted = (
+            expected = (
                 "a number" if hint in (float, float | None) else f"a value of type {hint.__name__}"
             )
-            raise ConfigError(name, repr(value), wanted)
+            raise ConfigError(name, repr(value), expected)
 
 
 def check_sizes(config: Any, names: tuple[str, ...]) -> None:

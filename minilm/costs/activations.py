@@ -82,6 +82,11 @@ class Activations:
         """The closed form of `total`, in ASCII."""
         return format_polynomial(_sum(self.saved), ASCII)
 
+    def formula_symbols(self) -> dict[str, int]:
+        """The values of the letters in `formula`."""
+        letters = {letter for monomial in _sum(self.saved).terms for letter, _ in monomial}
+        return {letter: value for letter, value in self.symbols.items() if letter in letters}
+
 
 def activation_bytes(
     config: ModelConfig, *, batch: int, context: int, dtype: str = "float32", device: str = "cpu"
@@ -96,6 +101,7 @@ def activation_bytes(
         "saved": result.total(),
         "checkpointed": result.checkpointed(),
         "formula": result.formula(),
+        "symbols": result.formula_symbols(),
         "components": result.by_component(),
     }
 

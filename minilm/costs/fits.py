@@ -2,6 +2,11 @@
 
 The required memory is the sum of the ledger's formulas and the overhead below. It never decreases
 with more tokens, so the largest context and batch are found by bisection.
+
+On several cards, inference has an equal share of the layers on each, which work one after the other:
+weights and KV cache are divided, activations are not. Training shards everything (ZeRO stage 3, PyTorch's
+fully_shard): weights and states are divided, one layer's weights are gathered at a time, and each card has
+its share of the sequences.
 """
 
 from __future__ import annotations
@@ -10,11 +15,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from minilm.costs.activation_estimate import estimate
+from minilm.costs.gguf_types import FILE_TYPES, gguf_bytes
 from minilm.costs.memory import (
     FULL_TRAINING,
     LORA_BASES,
     LORA_RANK,
-    kv_cache_bytes,
+    cache_bytes,
+    context_or_default,
+    kv_cache_elements,
     lora_state,
     stored_bytes,
     training_state,
@@ -32,25 +40,28 @@ PREFILL_TOKENS = 2048
 # Larger batches are not tried unless requested, nor longer contexts where a model has no context
 # length: a maximum of this value means "at least".
 SEARCHED = 2**20
-DEFAULT_CONTEXT = 2048
 
-INFERENCE = ("float32", "bfloat16", "int8", "int4")
+AS_STORED = "as stored"
+INFERENCE = ("float32", "bfloat16", "fp8", "int8", "int4")
 FLOAT32 = 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Fit:
-    """One use of a model and the bytes it needs for ``batch`` sequences of ``context`` tokens.
+    """One use of a model and the bytes that each card needs for ``batch`` sequences of ``context`` tokens.
 
-    ``use`` is inference, LoRA or training; ``precision`` is the weights' dtype or a key of
-    `training_bytes`' variants. ``max_context`` is the largest context, up to the model's own, that
-    fits with this batch, and ``max_batch`` the largest batch with this context; 0 where none fits. A
-    value of ``SEARCHED`` means that at least so many fit.
+    ``use`` is inference, LoRA or training; ``precision`` is the weights' dtype, a GGUF file type or a key
+    of `training_bytes`' variants, `AS_STORED` the file's own. ``max_context`` is the largest context, up to
+    the model's own, that fits with this batch, and ``max_batch`` the largest batch with this context; 0
+    where none fits. A value of ``SEARCHED`` means that at least so many fit. ``budget`` is the memory of
+    each of ``cards``. ``cache_dtype`` is empty and ``lora_rank`` 0 for a use without.
     """
 
     use: str
     precision: str
     checkpointing: bool
+    cache_dtype: str
+    lora_rank: int
     context: int
     batch: int
     weights: int
@@ -59,6 +70,7 @@ class Fit:
     activations: int
     overhead: int
     budget: int
+    cards: int
     max_context: int
     max_batch: int
 
@@ -77,39 +89,66 @@ def fits(
     layout: Layout,
     budget_bytes: int,
     *,
+    cards: int = 1,
     context: int | None = None,
     batch: int | None = None,
     rank: int = LORA_RANK,
+    cache_dtype: str | None = None,
+    stored: int | None = None,
 ) -> tuple[Fit, ...]:
-    """Each use of the model against ``budget_bytes``, in the order inference, LoRA, full training.
+    """Each use against ``cards`` of ``budget_bytes`` each, in the order inference, LoRA, full training.
 
     ``context`` defaults to the model's own (2048 where it has none), ``batch`` to 1. LoRA of ``rank``
-    is trained with activation checkpointing, full training without and with. Activations are
-    estimates; for an architecture without one only inference is listed.
+    is trained with activation checkpointing, full training without and with. ``cache_dtype`` is one of
+    `CACHE_DTYPES` or `SMALL_CACHE_DTYPES`, by default that of the arithmetic; ``stored`` are the bytes of
+    the model's file, where there is one. Activations are estimates; for an architecture without one only
+    inference is listed.
     """
-    context = context or layout.context_length or DEFAULT_CONTEXT
+    context = context_or_default(layout, context)
     longest = max(context, layout.context_length or SEARCHED)
-    return tuple(
-        _fit(need, budget_bytes, context, batch or 1, longest) for need in _needs(layout, rank)
-    )
+    uses = _needs(layout, cards, rank, cache_dtype, stored)
+    return tuple(_fit(need, budget_bytes, context, batch or 1, longest) for need in uses)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Need:
-    """A use's bytes: fixed ones, and cache and activations as functions of (context, batch)."""
+    """A use's bytes in all: fixed ones, and cache and activations as functions of (context, batch).
+
+    ``gathered`` are what a card holds of the others' weights at a time. ``batch_is_divided`` says that the
+    cards work on different sequences.
+    """
 
     use: str
     precision: str
     checkpointing: bool
+    cards: int
     weights: int
-    states: int
-    cache: Callable[[int, int], int]
+    states: int = 0
+    gathered: int = 0
+    cache: Callable[[int, int], int] = lambda context, batch: 0
     activations: Callable[[int, int], int]
+    batch_is_divided: bool = False
+    cache_dtype: str = ""
+    lora_rank: int = 0
+
+    def on_each_card(self, context: int, batch: int) -> dict[str, int]:
+        """Bytes of weights, states, kv_cache, activations and overhead on one card."""
+
+        def share(total: int) -> int:
+            return -(-total // self.cards)
+
+        sizes = {
+            "weights": share(self.weights) + self.gathered,
+            "states": share(self.states),
+            "kv_cache": share(self.cache(context, batch)),
+            "activations": self.activations(
+                context, share(batch) if self.batch_is_divided else batch
+            ),
+        }
+        return {**sizes, "overhead": overhead_bytes(sum(sizes.values()))}
 
     def required(self, context: int, batch: int) -> int:
-        tensors = self.weights + self.states
-        tensors += self.cache(context, batch) + self.activations(context, batch)
-        return tensors + overhead_bytes(tensors)
+        return sum(self.on_each_card(context, batch).values())
 
 
 def overhead_bytes(tensors: int) -> int:
@@ -118,23 +157,21 @@ def overhead_bytes(tensors: int) -> int:
 
 
 def _fit(need: _Need, budget: int, context: int, batch: int, longest: int) -> Fit:
-    cache, activations = need.cache(context, batch), need.activations(context, batch)
     return Fit(
-        need.use,
-        need.precision,
-        need.checkpointing,
-        context,
-        batch,
-        need.weights,
-        need.states,
-        cache,
-        activations,
-        overhead_bytes(need.weights + need.states + cache + activations),
-        budget,
-        _largest(lambda tokens: need.required(tokens, batch) <= budget, longest),
-        _largest(
+        use=need.use,
+        precision=need.precision,
+        checkpointing=need.checkpointing,
+        cache_dtype=need.cache_dtype,
+        lora_rank=need.lora_rank,
+        context=context,
+        batch=batch,
+        budget=budget,
+        cards=need.cards,
+        max_context=_largest(lambda tokens: need.required(tokens, batch) <= budget, longest),
+        max_batch=_largest(
             lambda sequences: need.required(context, sequences) <= budget, max(batch, SEARCHED)
         ),
+        **need.on_each_card(context, batch),
     )
 
 
@@ -150,51 +187,67 @@ def _largest(holds: Callable[[int], bool], limit: int) -> int:
     return low
 
 
-def _needs(layout: Layout, rank: int) -> Iterator[_Need]:
-    for precision in INFERENCE:
-        yield _inference(layout, precision)
+def _needs(
+    layout: Layout, cards: int, rank: int, cache_dtype: str | None, stored: int | None
+) -> Iterator[_Need]:
+    weights = {} if stored is None else {AS_STORED: stored}
+    weights |= {precision: stored_bytes(layout, precision) for precision in INFERENCE}
+    weights |= {file_type: gguf_bytes(layout, file_type) for file_type in FILE_TYPES}
+    for precision, size in weights.items():
+        yield _inference(layout, precision, size, cards, cache_dtype)
     if estimate(layout) is None:
         return
     for base in LORA_BASES:
         state = lora_state(layout, base, rank=rank)
-        yield _training(layout, "LoRA", f"lora_{base}", "bfloat16", state, checkpointing=True)
+        yield _training(layout, f"lora_{base}", state, cards, checkpointing=True, lora_rank=rank)
     for checkpointing in (False, True):
         for variant in FULL_TRAINING:
-            dtype = variant.split("_")[1]
             state = training_state(layout, variant)
-            yield _training(layout, "training", variant, dtype, state, checkpointing=checkpointing)
+            yield _training(layout, variant, state, cards, checkpointing=checkpointing)
 
 
-def _inference(layout: Layout, precision: str) -> _Need:
+def _inference(
+    layout: Layout, precision: str, weights: int, cards: int, cache_dtype: str | None
+) -> _Need:
     """Weights, KV cache, one block's activations on a prefill chunk, and the next token's logits.
 
-    Cache and arithmetic are in float32 for float32 weights, else in bfloat16.
+    Arithmetic is in float32 for float32 weights, else in bfloat16; so is the cache unless given.
     """
-    dtype = "float32" if precision == "float32" else "bfloat16"
+    dtype = "float32" if weights >= FLOAT32 * layout.count() else "bfloat16"
     per_token = estimate(layout, dtype=dtype)
     block = -(-per_token.blocks // per_token.num_layers) if per_token else 0
+    cached = cache_dtype or dtype
 
     def activations(context: int, batch: int) -> int:
         logits = FLOAT32 * batch * layout.symbols.get("V", 0)
         return min(batch * context, PREFILL_TOKENS) * block + logits
 
     def cache(context: int, batch: int) -> int:
-        return kv_cache_bytes(layout, context=context, batch=batch)[dtype]
+        return cache_bytes(kv_cache_elements(layout, context=context, batch=batch), cached)
 
-    weights = stored_bytes(layout, precision)
-    return _Need("inference", precision, False, weights, 0, cache, activations)
+    return _Need(
+        use="inference",
+        precision=precision,
+        checkpointing=False,
+        cards=cards,
+        weights=weights,
+        cache=cache,
+        activations=activations,
+        cache_dtype=cached,
+    )
 
 
 def _training(
     layout: Layout,
-    use: str,
-    precision: str,
-    dtype: str,
+    variant: str,
     state: dict[str, int],
+    cards: int,
     *,
     checkpointing: bool,
+    lora_rank: int = 0,
 ) -> _Need:
     """Training state, saved activations, and the logits with their gradient, where they peak."""
+    dtype = "bfloat16" if lora_rank else variant.split("_")[1]
     per_token = estimate(layout, dtype=dtype)
     assert per_token is not None
     saved_bytes = per_token.checkpointed if checkpointing else per_token.total
@@ -203,5 +256,15 @@ def _training(
     def activations(context: int, batch: int) -> int:
         return saved_bytes(batch * context) + loss * batch * context
 
-    states = state["total"] - state["weights"]
-    return _Need(use, precision, checkpointing, state["weights"], states, lambda *_: 0, activations)
+    return _Need(
+        use="LoRA" if lora_rank else "training",
+        precision=variant,
+        checkpointing=checkpointing,
+        cards=cards,
+        weights=state["weights"],
+        states=state["total"] - state["weights"],
+        gathered=-(-state["weights"] // per_token.num_layers) if cards > 1 else 0,
+        activations=activations,
+        batch_is_divided=True,
+        lora_rank=lora_rank,
+    )

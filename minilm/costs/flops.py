@@ -33,3 +33,18 @@ def flops_per_token(layout: Layout, *, context: int) -> dict[str, int]:
         "training_per_token": 3 * forward,
         "attention_per_token": attention,
     }
+
+
+def tensor_flops(layout: Layout) -> dict[str, float]:
+    """Forward FLOPs of one token in each tensor by its name, attention over the context left out.
+
+    Of an expert's tensor it is the average over tokens, which use e of the E experts.
+    """
+    shared_names = {shared for _, shared in layout.ties}
+    flops: dict[str, float] = {}
+    for tensor in layout.tensors:
+        multiplied = tensor.role is Role.MULTIPLIED or tensor.name in shared_names
+        active = layout.value(tensor, active=True) / max(layout.value(tensor), 1)
+        for named in layout.named_tensors((tensor,)):
+            flops[named.name] = 2 * named.count * active if multiplied else 0
+    return flops

@@ -11,7 +11,12 @@ from minilm.dtypes import REPORTED, storage_bytes
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
 
+DEFAULT_CONTEXT = 2048  # tokens, where neither a user nor the model says
+
 CACHE_DTYPES = ("float32", "float16", "bfloat16", "int8")
+# fp8 as vLLM stores it, without scales; q8_0 and q4_0 are llama.cpp's, with a scale a block.
+SMALL_CACHE_DTYPES = ("fp8", "q8_0", "q4_0")
+_FP8 = "float8_e4m3fn"
 
 # Variants of full training: the optimizer, and the dtype of weights and gradients.
 FULL_TRAINING = ("adamw_float32", "muon_float32", "adamw_bfloat16", "muon_bfloat16")
@@ -24,6 +29,8 @@ SCALE_GROUP = 64
 # NF4 with double quantization (Dettmers et al. 2023, arXiv:2305.14314, section 3): an 8-bit scale for a
 # group of weights, and a 32-bit scale for a group of those.
 NF4_GROUP, NF4_SCALE_GROUP = 64, 64 * 256
+# Weights to a float32 scale in FP8 files as DeepSeek's: a block of 128 x 128.
+FP8_BLOCK = 128 * 128
 
 
 def weight_bytes(count: int) -> dict[str, int]:
@@ -82,7 +89,7 @@ def lora_state(layout: Layout, base: str, *, rank: int = LORA_RANK) -> dict[str,
 
 
 def stored_bytes(layout: Layout, precision: str) -> int:
-    """Bytes of weights for inference: float32, bfloat16, or int8, int4, nf4 with their scales.
+    """Bytes of weights for inference: float32, bfloat16, or fp8, int8, int4, nf4 with their scales.
 
     Only linear layers are quantized; embeddings, head, norms and biases stay in bfloat16, as
     bitsandbytes, GPTQ and AWQ leave them.
@@ -94,6 +101,9 @@ def stored_bytes(layout: Layout, precision: str) -> int:
     if precision == "nf4":
         scales = -(-quantized // NF4_GROUP) + 4 * -(-quantized // NF4_SCALE_GROUP)
         values = storage_bytes(quantized, "int4")
+    elif precision == "fp8":
+        scales = 4 * -(-quantized // FP8_BLOCK)
+        values = storage_bytes(quantized, _FP8)
     else:
         scales = 2 * -(-quantized // SCALE_GROUP)
         values = storage_bytes(quantized, precision)
@@ -128,8 +138,23 @@ def hidden_matrices(layout: Layout) -> list[Tensor]:
 
 def kv_cache_bytes(layout: Layout, *, context: int, batch: int) -> dict[str, int]:
     """Bytes of a KV cache of ``batch`` sequences of ``context`` tokens, in each of `CACHE_DTYPES`."""
-    elements = batch * sum(
+    elements = kv_cache_elements(layout, context=context, batch=batch)
+    return {dtype: cache_bytes(elements, dtype) for dtype in CACHE_DTYPES}
+
+
+def kv_cache_elements(layout: Layout, *, context: int, batch: int) -> int:
+    """Elements of a KV cache of ``batch`` sequences of ``context`` tokens."""
+    return batch * sum(
         (kind.layers * kind.cache).value(layout.symbols) * kind.span(context)
         for kind in layout.attention
     )
-    return {dtype: storage_bytes(elements, dtype) for dtype in CACHE_DTYPES}
+
+
+def cache_bytes(elements: int, dtype: str) -> int:
+    """Bytes of a KV cache in one of `CACHE_DTYPES` or `SMALL_CACHE_DTYPES`."""
+    return storage_bytes(elements, _FP8 if dtype == "fp8" else dtype)
+
+
+def context_or_default(layout: Layout, context: int | None) -> int:
+    """``context`` if given, else the model's own, else `DEFAULT_CONTEXT`."""
+    return context or layout.context_length or DEFAULT_CONTEXT

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from minilm.data.cache import is_key, mark_used, prune, size_limit
 from minilm.data.corpus_stats import Identity, Size, identify, measure
+from minilm.data.split_check import read_sample, split_difference
 from minilm.data.splits import Mode, Split, divide, shuffled_order
 from minilm.errors import CorpusError, FormatError, InputError
 from minilm.files import atomic_writer, write_json
@@ -89,8 +90,9 @@ def prepare(
     for validation; `minilm.data.splits` has the other modes of ``split``. ``tokenizer`` is a kind, to
     be built (bpe from the training part alone, char from all), or an existing one; ``vocab_size`` goes
     with the kind bpe.
-    Raises CorpusError for text that cannot be used or a split shorter than context_length + 1
-    tokens, TokenizerError as the tokenizer does, InputError where ``cache`` cannot be written.
+    Raises CorpusError for text that cannot be used, or of fewer than context_length + 1 tokens for
+    training or 2 for validation, TokenizerError as the tokenizer does, InputError where ``cache``
+    cannot be written.
     """
     if not 0 < val_fraction < 1:
         raise CorpusError("--val-fraction", str(val_fraction), "0 < fraction < 1")
@@ -118,7 +120,10 @@ def prepare(
             ) from None
     _check_lengths(corpus, meta, val_fraction, context_length)
     mark_used(entry)
-    return dataclasses.replace(_dataset(entry, meta), source=corpus.source)
+    dataset = _dataset(entry, meta)
+    if split == "position":
+        _warn_of_difference(entry, meta, dataset.tokenizer.vocab_size)
+    return dataclasses.replace(dataset, source=corpus.source)
 
 
 def find(cache: Path, key: str, *, tokenizer: Tokenizer, sha256: str) -> Dataset | None:
@@ -150,6 +155,19 @@ def _dataset(entry: Path, meta: _Meta) -> Dataset:
         documents=meta.documents,
         key=entry.name,
     )
+
+
+def _warn_of_difference(entry: Path, meta: _Meta, vocab_size: int) -> None:
+    train = read_sample(entry / "train.bin", meta.dtype, meta.train_tokens)
+    val = read_sample(entry / "val.bin", meta.dtype, meta.val_tokens)
+    bytes_per_token = (meta.train_bytes + meta.val_bytes) / (meta.train_tokens + meta.val_tokens)
+    difference = split_difference(train, val, vocab_size, bytes_per_token)
+    if difference:
+        other = "--split document or shuffle" if meta.documents > 1 else "--split shuffle"
+        logger.warning(
+            f"note: the end of the text, which validates, is unlike the rest: {difference}; if the text "
+            f"is sorted, use {other}"
+        )
 
 
 @dataclass(frozen=True)
@@ -342,14 +360,20 @@ class _Shard:
 
 
 def _check_lengths(corpus: Corpus, meta: _Meta, val_fraction: float, context_length: int) -> None:
-    for split, tokens in (("training", meta.train_tokens), ("validation", meta.val_tokens)):
-        if tokens < context_length + 1:
-            raise CorpusError(
-                corpus.source,
-                f"{tokens} {split} tokens with --val-fraction {val_fraction}",
-                f"at least {context_length + 1}, one more than the context length",
-                "use more data or a smaller --model.context-length",
-            )
+    if meta.train_tokens < context_length + 1:
+        raise CorpusError(
+            corpus.source,
+            f"{meta.train_tokens} training tokens with --val-fraction {val_fraction}",
+            f"at least {context_length + 1}, one more than the context length",
+            "use more data or a smaller --model.context-length",
+        )
+    if meta.val_tokens < 2:
+        raise CorpusError(
+            corpus.source,
+            f"{meta.val_tokens} validation tokens with --val-fraction {val_fraction}",
+            "at least 2",
+            "use more data or a larger --val-fraction",
+        )
 
 
 def _sha256(data: bytes) -> str:

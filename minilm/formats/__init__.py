@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from minilm.errors import FormatError
+from minilm.errors import FormatError, InputError
 from minilm.formats.header import Header
 
 # Each reader is imported where it is used, which keeps start-up fast.
 
 
-def read(path: Path) -> Header:
+def read(path: Path, state_dict: str | None = None) -> Header:
     """The header of a weights file, whose format is known by its name or first bytes.
 
-    Raises FormatError or OSError.
+    ``state_dict`` names the part of a torch.save checkpoint that is the model. Raises InputError or OSError.
     """
     container = _container(path)
+    if state_dict is not None and container != "torch":
+        raise InputError("--state-dict", f"{path.name}", "a file that torch.save wrote")
     if container == "index":
         from minilm.formats.huggingface import read_index
 
@@ -25,12 +27,26 @@ def read(path: Path) -> Header:
 
         return read_gguf(path)
     if container == "torch":
-        from minilm.formats.torch_zip import read_header as read_torch_zip
+        from minilm.formats.torch_file import read_header as read_torch
 
-        return read_torch_zip(path)
+        return read_torch(path, state_dict)
     from minilm.formats.safetensors import read_header as read_safetensors
 
     return read_safetensors(path)
+
+
+def read_model(path: Path) -> Header:
+    """As `read`; where ``path`` is one shard of a model, all of them that are there."""
+    from minilm.formats.huggingface import read_shards, shard_number, shards_beside
+
+    if shard_number(path) is None:
+        return read(path)
+    return read_shards(tuple(shards_beside(path).files.values()))
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether `read` takes the weights file for GGUF, which has its configuration in itself."""
+    return _container(path) == "gguf"
 
 
 def _container(path: Path) -> str:
@@ -45,8 +61,10 @@ def _container(path: Path) -> str:
         first_bytes = stream.read(9)
     if first_bytes.startswith(b"GGUF") or name.endswith(".gguf"):
         return "gguf"
-    if name.endswith((".pt", ".pth", ".bin", ".ckpt")) or first_bytes.startswith(b"PK\x03\x04"):
+    if name.endswith((".pt", ".pth", ".bin", ".ckpt")):
         return "torch"
     if first_bytes[8:] == b"{":
         return "safetensors"
-    raise FormatError(path, "an unknown file format", "safetensors, GGUF or a torch.save zip")
+    if first_bytes.startswith((b"PK\x03\x04", b"\x80")):  # a zip, a pickle
+        return "torch"
+    raise FormatError(path, "an unknown file format", "safetensors, GGUF or what torch.save writes")

@@ -72,7 +72,11 @@ TYPES: dict[int, str] = {
     39: "mxfp4",
     40: "nvfp4",
     41: "q1_0",
+    42: "q2_0",
 }
+
+# Files of PrismML's fork of llama.cpp have the number of Q2_0 for blocks of another size.
+Q2_0, OTHER_Q2_0 = 42, "q2_0_g128"
 
 # `enum gguf_metadata_value_type`: the scalars with their struct codes, then the other two types.
 SCALARS = dict(enumerate("BbHhIif?")) | {10: "Q", 11: "q", 12: "d"}
@@ -270,11 +274,11 @@ def _locate_tensors(
     entries.sort(key=lambda entry: (entry[3], 0 not in entry[1]))
     data_size = max(0, reader.size - data_start)
     ends = [*(offset for *_, offset in entries[1:]), data_size][: len(entries)]
-    tensors, expected = [], 0
+    types, tensors, expected = _types(entries, ends, alignment), [], 0
     for (name, dimensions, ggml_type, offset), next_offset in zip(entries, ends, strict=True):
         if offset != expected:
             raise reader.error(f"tensor {short_repr(name)} at byte {offset}", f"byte {expected}")
-        dtype = TYPES.get(ggml_type, f"ggml type {ggml_type}")
+        dtype = types.get(ggml_type, f"ggml type {ggml_type}")
         size = max(0, next_offset - offset)  # of an unknown type: all bytes up to the next tensor
         if dtype in BITS or dtype in GGUF_BLOCKS:
             if dimensions and dimensions[0] % GGUF_BLOCKS.get(dtype, (1, 0))[0]:
@@ -289,6 +293,26 @@ def _locate_tensors(
             StoredTensor(name, dtype, dimensions[::-1], size, data_start + offset, reader.path)
         )
     return tuple(tensors)
+
+
+def _types(entries: list[_Entry], ends: list[int], alignment: int) -> dict[int, str]:
+    """The types by number; the room that the tensors take decides which Q2_0 they are."""
+    rooms = [
+        (max(0, end - offset), dimensions)
+        for (_, dimensions, ggml_type, offset), end in zip(entries, ends, strict=True)
+        if ggml_type == Q2_0
+    ]
+    for dtype in (TYPES[Q2_0], OTHER_Q2_0):
+        if all(_fills(room, dimensions, dtype, alignment) for room, dimensions in rooms):
+            return TYPES | {Q2_0: dtype}
+    return TYPES
+
+
+def _fills(size: int, dimensions: tuple[int, ...], dtype: str, alignment: int) -> bool:
+    """Whether rows of whole blocks take ``size`` bytes, or so much once padded."""
+    exact = storage_bytes(math.prod(dimensions), dtype)
+    is_whole = bool(dimensions) and dimensions[0] % GGUF_BLOCKS[dtype][0] == 0
+    return is_whole and size in (exact, _align(exact, alignment))
 
 
 def _align(position: int, alignment: int) -> int:

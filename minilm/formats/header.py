@@ -3,9 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+# The prefixes that torch.compile and DistributedDataParallel add to every name.
+WRAPPERS = ("_orig_mod.", "module.")
+
+# The metadata's key for a line about the tensors outside the model.
+SKIPPED_KEY = "minilm.left_out"
+
+
+def wrapper_prefix(names: Collection[str]) -> str:
+    """The prefix of wrappers that all of ``names`` have; empty where they have none."""
+
+    def is_shared(prefix: str) -> bool:
+        return all(name.startswith(prefix) and len(name) > len(prefix) for name in names)
+
+    prefix = ""
+    while wrapper := next((w for w in WRAPPERS if names and is_shared(prefix + w)), ""):
+        prefix += wrapper
+    return prefix
 
 
 @dataclass(frozen=True)
@@ -33,11 +51,19 @@ class StoredTensor:
 class Header:
     """A checked header: tensors in the order of their data, and the file's metadata.
 
-    ``data_bytes`` is the tensors' size on disk; ``shared`` are pairs (name, earlier name of the same
-    storage), which only torch.save records.
+    ``data_bytes`` is the tensors' size on disk; ``shared`` are pairs (name, name of the tensor that it
+    is): of one storage, as torch's own files record them, or a copy of it; ``buffers`` are the names
+    that the file says are no parameters; ``prefix`` is that of wrappers, which was removed from every
+    name.
     """
 
     tensors: tuple[StoredTensor, ...]
     metadata: Mapping[str, str]
     data_bytes: int
     shared: tuple[tuple[str, str], ...] = ()
+    buffers: frozenset[str] = frozenset()
+    prefix: str = ""
+
+    def with_line(self, line: str) -> Header:
+        """The same with a line about the tensors outside the model, unless it is empty."""
+        return replace(self, metadata={**self.metadata, SKIPPED_KEY: line}) if line else self

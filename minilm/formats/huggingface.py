@@ -7,12 +7,15 @@ written by transformers' save_pretrained for shards of safetensors and of torch.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from minilm.errors import FormatError, InputError
 from minilm.formats.checks import check_name, open_regular
-from minilm.formats.header import Header, StoredTensor
+from minilm.formats.header import Header
 from minilm.formats.json_file import MAX_JSON_BYTES, parse_object
 from minilm.safe_text import short_repr
 
@@ -24,11 +27,14 @@ WEIGHTS = (
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
+    "diffusion_pytorch_model.safetensors",
+    "diffusion_pytorch_model.safetensors.index.json",
 )
 # Else the only file with an ending, safer formats first; an adapter only where there is no model.
 ENDINGS = (".safetensors.index.json", ".safetensors", ".gguf", ".bin", ".pth", ".pt")
 ADAPTER = "adapter_model."
 NOT_WEIGHTS = ("optimizer.", "scheduler.", "rng_state", "training_args.")
+_SHARD = re.compile(r"(.+-)(\d{5})(-of-)(\d{5})(\.(?:safetensors|bin|pth|pt))", re.DOTALL)
 
 
 def read_index(path: Path) -> Header:
@@ -47,14 +53,11 @@ def parse(raw: bytes, path: Path) -> Header:
     shards = list(dict.fromkeys(shard_of.values()))
     if len(shards) > MAX_SHARDS:
         raise FormatError(path, f"{len(shards)} shards", f"at most {MAX_SHARDS}")
-    tensors: list[StoredTensor] = []
-    shared: list[tuple[str, str]] = []
-    metadata: dict[str, str] = {}  # torchao describes its tensors in that of their shard
-    data_bytes = 0
+    headers = []
     for shard in sorted(shards):
         header = _read_shard(path, shard)
         for tensor in header.tensors:
-            indexed_shard = shard_of.pop(tensor.name, None)
+            indexed_shard = shard_of.pop(header.prefix + tensor.name, None)
             if indexed_shard != shard:
                 got = f"tensor {short_repr(tensor.name)} in {short_repr(shard)}"
                 expected = (
@@ -63,25 +66,79 @@ def parse(raw: bytes, path: Path) -> Header:
                     else "only tensors that are in the index"
                 )
                 raise FormatError(path, got, expected)
-        tensors += header.tensors
-        shared += header.shared
-        metadata |= header.metadata
-        data_bytes += header.data_bytes
+        headers.append(header)
     for name, shard in shard_of.items():
         got = f"no tensor {short_repr(name)} in {short_repr(shard)}"
         raise FormatError(path, got, "every tensor of the index")
+    joined = join_headers(headers)  # torchao describes its tensors in the metadata of their shard
     index_metadata = index.get("metadata")
-    if isinstance(index_metadata, dict):
-        metadata |= {
-            key: str(value)
-            for key, value in index_metadata.items()
-            if isinstance(value, (str, int, float))
-        }
-    return Header(tuple(tensors), metadata, data_bytes, tuple(shared))
+    if not isinstance(index_metadata, dict):
+        return joined
+    metadata = {
+        key: str(value)
+        for key, value in index_metadata.items()
+        if isinstance(value, (str, int, float))
+    }
+    return replace(joined, metadata={**joined.metadata, **metadata})
+
+
+class Shards(NamedTuple):
+    """The files that are there of a model in ``total`` shards, by their numbers."""
+
+    files: dict[int, Path]
+    total: int
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all are there."""
+        return len(self.files) == self.total
+
+
+def shard_number(path: Path) -> int | None:
+    """The number in a name like model-00001-of-00002.safetensors; None for another name."""
+    match = _SHARD.fullmatch(path.name)
+    return int(match[2]) if match and 1 <= int(match[2]) <= int(match[4]) <= MAX_SHARDS else None
+
+
+def shards_beside(path: Path) -> Shards:
+    """The shards of the model that ``path``, which has a `shard_number`, is one of."""
+    match = _SHARD.fullmatch(path.name)
+    assert match is not None
+    total = int(match[4])
+    names = (f"{match[1]}{i:05}{match[3]}{match[4]}{match[5]}" for i in range(1, total + 1))
+    paths = {i: path.with_name(name) for i, name in enumerate(names, 1)}
+    return Shards({i: shard for i, shard in paths.items() if shard.is_file()}, total)
+
+
+def read_shards(paths: Sequence[Path]) -> Header:
+    """The joint header of shards without an index. Raises FormatError for a name in two of them."""
+    shard_of: dict[str, str] = {}
+    headers = [_read_shard(path, path.name) for path in paths]
+    for path, header in zip(paths, headers, strict=True):
+        for tensor in header.tensors:
+            first = shard_of.setdefault(tensor.name, path.name)
+            if first != path.name:
+                got = f"tensor {short_repr(tensor.name)}, which is in {short_repr(first)} too"
+                raise FormatError(path, got, "each tensor in one shard")
+    return join_headers(headers)
+
+
+def join_headers(headers: Iterable[Header]) -> Header:
+    """Several files as one."""
+    headers = tuple(headers)
+    prefixes = {header.prefix for header in headers}
+    return Header(
+        tuple(tensor for header in headers for tensor in header.tensors),
+        {key: value for header in headers for key, value in header.metadata.items()},
+        sum(header.data_bytes for header in headers),
+        tuple(pair for header in headers for pair in header.shared),
+        frozenset(name for header in headers for name in header.buffers),
+        prefixes.pop() if len(prefixes) == 1 else "",
+    )
 
 
 def find_weights(folder: Path) -> Path | None:
-    """The weights file or index in ``folder``; None where there is none.
+    """The weights file or index in ``folder``, or the first shard there is; None where there is none.
 
     Raises InputError where the choice is ambiguous.
     """
@@ -89,7 +146,7 @@ def find_weights(folder: Path) -> Path | None:
     for name in WEIGHTS:
         if name in names:
             return folder / name
-    weights = [name for name in _first_splits(names) if not name.startswith(NOT_WEIGHTS)]
+    weights = [n for n in _first_shards(_first_splits(names)) if not n.startswith(NOT_WEIGHTS)]
     for is_adapter in (False, True):
         for ending in ENDINGS:
             candidates = [
@@ -110,6 +167,15 @@ def find_weights(folder: Path) -> Path | None:
 def _first_splits(names: Iterable[str]) -> list[str]:
     """``names`` with only the first file of a GGUF model that llama.cpp split."""
     return [n for n in names if not n.endswith(".gguf") or "-of-" not in n or "-00001-of-" in n]
+
+
+def _first_shards(names: Iterable[str]) -> list[str]:
+    """``names`` with only the first that is there of each model in shards."""
+    first: dict[tuple[str, ...], str] = {}
+    for name in names:
+        match = _SHARD.fullmatch(name)
+        first.setdefault((match[1], match[4], match[5]) if match else (name,), name)
+    return list(first.values())
 
 
 def _weight_map(path: Path, value: object) -> dict[str, str]:
@@ -147,9 +213,9 @@ def _read_shard(path: Path, name: str) -> Header:
             from minilm.formats.safetensors import read_header as read_safetensors
 
             return read_safetensors(shard)
-        from minilm.formats.torch_zip import read_header as read_torch_zip
+        from minilm.formats.torch_file import read_header as read_torch
 
-        return read_torch_zip(shard)
+        return read_torch(shard)
     except FileNotFoundError:
         got = f"no {short_repr(name)} beside it"
         raise FormatError(path, got, "every shard that it names", "download it") from None

@@ -1,4 +1,4 @@
-"""The model within the contents of a torch.save checkpoint, and its tensors' names.
+"""The tensors within the contents of a torch.save checkpoint, by their names.
 
 torchao's tensors are flattened as in its own safetensors files (torchao 0.18
 `prototype/safetensors/safetensors_support.py`, `flatten_tensor_state_dict`): `X.weight` becomes
@@ -8,12 +8,14 @@ torchao's tensors are flattened as in its own safetensors files (torchao 0.18
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from minilm.errors import FormatError
 from minilm.formats.checks import check_name, check_shape
+from minilm.formats.header import wrapper_prefix
 from minilm.formats.torch_pickle import GlobalName, PickledSubclass, PickledTensor
 from minilm.safe_text import short_repr
 
@@ -24,45 +26,36 @@ MAX_TENSORS = 200_000
 MAX_ATTRIBUTES = 64
 MAX_INNER_TENSORS = 16
 
-# The keys that training scripts store a model under, next to an optimizer's state and others.
-MODEL_KEYS = ("state_dict", "model", "model_state_dict", "module")
-
-# The prefixes that torch.compile and DistributedDataParallel add to every name.
-WRAPPERS = ("_orig_mod.", "module.")
-
-# The metadata's key for the tensors outside the model, and how many entries its text lists.
-SKIPPED_KEY = "minilm.left_out"
-MAX_LISTED = 8
+# How torch.ao's quantized modules name what they pack: weight and bias, or a weight alone.
+PACKED_NAMES = ("_packed_params._packed_params", "_packed_params._packed_weight")
 
 StateDict = dict[str, PickledTensor]
 Value = PickledTensor | PickledSubclass
 
 
-def find_model(path: Path, content: Any) -> tuple[StateDict, dict[str, str]]:
-    """The model's tensors by name, and metadata about them. Raises FormatError.
+@dataclass(frozen=True)
+class NamedTensors:
+    """Tensors by name without the ``prefix`` of wrappers, and metadata about some of them."""
 
-    The model is the only state dict under one of `MODEL_KEYS`; without one, all tensors.
-    """
-    metadata: dict[str, str] = {}
-    if isinstance(content, dict):
-        models = [key for key in MODEL_KEYS if _has_tensors(content.get(key))]
-        if len(models) == 1:
-            line = _describe_skipped(content, models[0])
-            metadata |= {SKIPPED_KEY: line} if line else {}
-            content = content[models[0]]
+    tensors: StateDict
+    prefix: str
+    metadata: dict[str, str]
+
+
+def name_tensors(path: Path, content: Any) -> NamedTensors:
+    """The tensors of ``content`` by name. Raises FormatError."""
+    values = _named_values(path, content)
+    prefix = wrapper_prefix(values)
     tensors: StateDict = {}
-    for value_name, value in _without_wrappers(_named_values(path, content)).items():
-        for name, tensor in _plain_tensors(path, value_name, value, metadata):
+    metadata: dict[str, str] = {}
+    for value_name, value in values.items():
+        for name, tensor in _plain_tensors(path, value_name[len(prefix) :], value, metadata):
             if check_name(path, name) in tensors:
                 raise FormatError(path, f"tensor {short_repr(name)} twice", "each name once")
             tensors[name] = tensor
         if len(tensors) > MAX_TENSORS:
             raise FormatError(path, f"over {MAX_TENSORS} tensors", "fewer")
-    return tensors, metadata
-
-
-def _has_tensors(value: Any) -> bool:
-    return isinstance(value, dict) and any(isinstance(v, Value) for v in value.values())
+    return NamedTensors(tensors, prefix, metadata)
 
 
 def _named_values(path: Path, content: Any) -> dict[str, Value]:
@@ -79,25 +72,34 @@ def _walk_values(
 ) -> Iterator[tuple[str, Value]]:
     """Every tensor with its dotted path; each container is visited once."""
     if isinstance(value, Value):
-        yield name or "tensor", value
+        owner = _owner_of_packed(name)
+        yield (name or "tensor" if owner is None else _join(owner, "weight")), value
     elif isinstance(value, (dict, list, tuple)) and id(value) not in visited:
         visited.add(id(value))
         if depth == MAX_NESTING:
             raise FormatError(path, f"over {depth} levels of nesting", "fewer")
+        items: Iterable[tuple[Any, Any]]
         items = value.items() if isinstance(value, dict) else enumerate(value)
+        owner = _owner_of_packed(name)
+        if owner is not None and isinstance(value, tuple) and len(value) == 2:
+            name, items = owner, zip(("weight", "bias"), value, strict=True)
         for key, inner in items:
             if isinstance(key, (str, int)) and isinstance(inner, (dict, list, tuple, Value)):
                 key_name = check_name(path, str(key))
-                inner_name = check_name(path, f"{name}.{key_name}" if name else key_name)
+                inner_name = check_name(path, _join(name, key_name))
                 yield from _walk_values(path, inner, inner_name, depth + 1, visited)
 
 
-def _without_wrappers(values: dict[str, Value]) -> dict[str, Value]:
-    """``values`` without the prefixes that all of their names share."""
-    for prefix in WRAPPERS:
-        if values and all(len(n) > len(prefix) and n.startswith(prefix) for n in values):
-            values = {name.removeprefix(prefix): value for name, value in values.items()}
-    return values
+def _owner_of_packed(name: str) -> str | None:
+    """The module whose packed tensors have this name, empty for the outermost; None for another name."""
+    for ending in PACKED_NAMES:
+        if name == ending or name.endswith(f".{ending}"):
+            return name[: -len(ending)].removesuffix(".")
+    return None
+
+
+def _join(owner: str, name: str) -> str:
+    return f"{owner}.{name}" if owner else name
 
 
 def _plain_tensors(
@@ -149,30 +151,3 @@ def _inner_tensors(path: Path, name: str, value: PickledSubclass) -> StateDict:
                 raise FormatError(path, got, "each name once")
             inner_tensors[attribute] = inner
     return inner_tensors
-
-
-def _describe_skipped(content: dict[Any, Any], model: str) -> str:
-    """One line about the tensors outside the model; empty where there are none."""
-    visited = {id(content), id(content[model])}
-    entries = []
-    for key, value in content.items():
-        count = _count_tensors(value, visited) if key != model else 0
-        if count:
-            entries.append(f"{short_repr(key)} ({count} tensor{'s' if count > 1 else ''})")
-    if not entries:
-        return ""
-    more = len(entries) - MAX_LISTED
-    listed = ", ".join(entries[:MAX_LISTED]) + (f" and {more} more" if more > 0 else "")
-    return f"read {short_repr(model)}; left out {listed}"
-
-
-def _count_tensors(value: Any, visited: set[int]) -> int:
-    count, stack = 0, [value]
-    while stack:
-        inner = stack.pop()
-        if isinstance(inner, Value):
-            count += 1
-        elif isinstance(inner, (dict, list, tuple)) and id(inner) not in visited:
-            visited.add(id(inner))
-            stack += inner.values() if isinstance(inner, dict) else inner
-    return count

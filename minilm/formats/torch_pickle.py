@@ -91,15 +91,31 @@ class OpaqueObject:
     name: str
 
 
+class ScriptObject(dict[Any, Any]):
+    """The attributes of an object of TorchScript, whose classes have no Python code."""
+
+    def __init__(self, class_name: str) -> None:
+        super().__init__()
+        self.class_name = class_name
+
+
 def read_pickle(path: Path, raw: bytes) -> Any:
     """The contents of ``raw``: dicts, lists, tuples, plain values, tensors. Raises FormatError."""
+    return read_next_pickle(path, io.BytesIO(raw))[0]
+
+
+def read_next_pickle(path: Path, stream: io.BytesIO) -> tuple[Any, dict[str, Storage]]:
+    """The contents of the pickle at the position of ``stream``, and every storage in it by its key.
+
+    The stream is left behind the pickle. Raises FormatError.
+    """
     reader = _PickleReader(path)
     try:
-        for count, (instruction, argument, _) in enumerate(pickletools.genops(io.BytesIO(raw))):
+        for count, (instruction, argument, _) in enumerate(pickletools.genops(stream)):
             if count >= MAX_INSTRUCTIONS:
                 raise FormatError(path, f"over {MAX_INSTRUCTIONS} pickle instructions", "fewer")
             reader.step(instruction.name, argument)
-        return reader.stack.pop()
+        return reader.stack.pop(), reader.storages
     except FormatError:
         raise
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError, Warning) as error:
@@ -158,7 +174,16 @@ _DICTS = {
     "collections.Counter",
     "builtins.dict",
 }
-_LISTS = {"builtins.list", "builtins.set", "collections.deque"}
+_LISTS = {
+    "builtins.list",
+    "builtins.set",
+    "collections.deque",
+    # TorchScript's typed lists.
+    "torch.jit._pickle.build_boollist",
+    "torch.jit._pickle.build_doublelist",
+    "torch.jit._pickle.build_intlist",
+    "torch.jit._pickle.build_tensorlist",
+}
 _TUPLES = {"torch.Size", "builtins.tuple"}
 
 # torch's functions that rebuild a tensor.
@@ -174,6 +199,7 @@ _PARAMETER_FUNCTIONS = {
 }
 _REBUILD_FROM_TYPE = "torch._tensor._rebuild_from_type_v2"
 _REBUILD_SUBCLASS = "torch._utils._rebuild_wrapper_subclass"
+_RESTORE_TYPE = "torch.jit._pickle.restore_type_tag"
 _REBUILD_META = "torch._utils._rebuild_meta_tensor_no_storage"
 
 _CALLABLE = (
@@ -183,11 +209,14 @@ _CALLABLE = (
     | _TUPLES
     | _TENSOR_FUNCTIONS
     | _PARAMETER_FUNCTIONS
-    | {_REBUILD_FROM_TYPE, _REBUILD_SUBCLASS, _REBUILD_META}
+    | {_REBUILD_FROM_TYPE, _REBUILD_SUBCLASS, _REBUILD_META, _RESTORE_TYPE}
 )
 
 # torchao's classes: tensors, and the settings and enums among their attributes.
 _TORCHAO = re.compile(r"torchao(\.\w+)*\.[A-Z]\w*", re.ASCII)
+
+# TorchScript's classes, and torch's class for objects of one that a state dict holds.
+_SCRIPT_OBJECT = re.compile(r"__torch__(\.\w+)+|torch\.ScriptObject", re.ASCII)
 
 # Python 2's name of the module builtins, which protocol 2 still writes.
 _PYTHON_2_BUILTINS = "__builtin__."
@@ -202,6 +231,8 @@ class _PickleReader:
         self.path = path
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
+        self.storages: dict[str, Storage] = {}
+        self.attributes_left = MAX_INSTRUCTIONS  # one state may be that of many objects
 
     def step(self, instruction: str, argument: Any) -> None:
         """Execute one instruction."""
@@ -280,12 +311,22 @@ class _PickleReader:
         self._push_name(f"{module}.{name}")
 
     def persistent(self, _: Any) -> None:
-        """torch.save's only persistent objects are ("storage", class, key, location, elements)."""
-        tag, storage_class, key, *_ = self.stack.pop()
+        """torch.save's only persistent objects are ("storage", class, key, location, elements).
+
+        Before torch 1.6 there was a sixth item, None but for a view of another storage.
+        """
+        reference = self.stack.pop()
+        if not isinstance(reference, tuple) or not 5 <= len(reference) <= 6:
+            raise TypeError
+        tag, storage_class, key = reference[:3]
         class_name = storage_class.text.rpartition(".")[2]
         if tag != "storage" or not isinstance(key, str) or len(key) > MAX_NAME_LENGTH:
             raise ValueError
-        self.stack.append(Storage(key, STORAGE_DTYPES[class_name]))
+        if reference[5:] not in ((), (None,)):
+            raise ValueError
+        storage = Storage(key, STORAGE_DTYPES[class_name])
+        self.storages.setdefault(key, storage)
+        self.stack.append(storage)
 
     def call(self, _: Any) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
@@ -300,10 +341,14 @@ class _PickleReader:
         self.new_object(None)
 
     def build(self, _: Any) -> None:
-        """Skip the state of an object, as the object is skipped."""
-        self.stack.pop()
-        if not self.stack:
-            raise IndexError
+        """The state of an object of TorchScript; that of any other is skipped, as the object is."""
+        state, target = self.stack.pop(), self.stack[-1]
+        if isinstance(target, ScriptObject):
+            attributes = state if isinstance(state, dict) else {"state": state}
+            self.attributes_left -= len(attributes)
+            if self.attributes_left < 0:
+                raise FormatError(self.path, f"over {MAX_INSTRUCTIONS} attributes", "fewer")
+            target.update(attributes)
 
     def _top(self, count: int) -> list[Any]:
         if len(self.stack) < count:
@@ -338,7 +383,8 @@ class _PickleReader:
         module, _, last = name.rpartition(".")
         is_storage = last in STORAGE_DTYPES and module in ("torch", "torch.storage", "torch.cuda")
         is_allowed = name in _CALLABLE or is_storage or _is_torch_constant(module, last)
-        if len(name) > MAX_NAME_LENGTH or not (is_allowed or _TORCHAO.fullmatch(name)):
+        is_class = _TORCHAO.fullmatch(name) or _SCRIPT_OBJECT.fullmatch(name)
+        if len(name) > MAX_NAME_LENGTH or not (is_allowed or is_class):
             raise self._refusal(name)
         self.stack.append(GlobalName(name))
 
@@ -357,8 +403,10 @@ class _PickleReader:
         name = function.text
         if name in _TENSOR_FUNCTIONS:
             return _tensor(name, arguments)
-        if name in _PARAMETER_FUNCTIONS:
+        if name in _PARAMETER_FUNCTIONS or name == _RESTORE_TYPE:
             return arguments[0]
+        if _SCRIPT_OBJECT.fullmatch(name):
+            return ScriptObject(name)
         if name == _REBUILD_FROM_TYPE:
             function, _, inner, state = arguments
             if isinstance(function, GlobalName) and function.text == _REBUILD_SUBCLASS:

@@ -10,6 +10,7 @@ V vocabulary, m rows, i inputs and o outputs of a product.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules import module as torch_module
 
 from minilm.config import ModelConfig
 from minilm.errors import InputError
@@ -26,6 +28,9 @@ from minilm.model.layers import apply_activation
 from minilm.model.ngrams import ngram_rows
 from minilm.model.rope import rotate
 from minilm.model.transformer import Block, Transformer
+
+# Of all modules; torch has no public way to ask.
+_GLOBAL_HOOKS = (torch_module._global_forward_hooks, torch_module._global_forward_pre_hooks)
 
 
 class ModifiedModelError(InputError):
@@ -38,9 +43,15 @@ class FastDecoder:
     def __init__(self, model: Transformer, *, compiled: bool = False) -> None:
         """The weights of ``model`` are used in place, but for query, key and value.
 
-        ``compiled``: the pass of one token is, on CUDA into a graph. Raises ModifiedModelError.
+        ``compiled``: the pass of one token is, on CUDA into a graph. Raises ModifiedModelError. Of what is
+        modified later only forward hooks are seen: a call then raises ModifiedModelError.
         """
         check_unmodified(model)
+        self._hooks = [
+            *_GLOBAL_HOOKS,
+            *(module._forward_hooks for module in model.modules()),
+            *(module._forward_pre_hooks for module in model.modules()),
+        ]
         self.model, self.config, self.compiled = model, model.config, compiled
         self.device, self._dtype = model.lm_head.weight.device, model.lm_head.weight.dtype
         self._embedding = model.embedding
@@ -74,6 +85,10 @@ class FastDecoder:
         return cache
 
     def __call__(self, tokens: Tensor, cache: KVCache) -> Tensor:
+        if any(self._hooks):
+            raise ModifiedModelError(
+                "model", "a forward hook added since this decoder was made", "none"
+            )
         t = tokens.shape[1]
         forward = self._compiled_forward if cache.fixed_shapes and t == 1 else self._forward
         logits = forward(tokens, cache, cache.next_positions(t))
@@ -215,10 +230,13 @@ def check_unmodified(model: nn.Module) -> None:
 
     Compared with a new model of the same config: names and exact types of the modules, their attributes (a
     replaced `forward` is one), names and shapes of parameters and buffers. Besides, there must be no forward
-    hook, no parameter that is a tensor subclass, one dtype and one device, and no dropout in training mode.
+    hook, on a module or on all, no `forward` or `__call__` replaced in a class, no parameter that is a tensor
+    subclass, one dtype and one device, and no dropout in training mode. No other replaced function is seen.
     """
     if type(model) is not Transformer:
         raise ModifiedModelError("model", type(model).__name__, "Transformer, no subclass of it")
+    if any(_GLOBAL_HOOKS):
+        raise ModifiedModelError("model", "a forward hook on all modules", "none")
     with torch.device("meta"):
         reference = Transformer(model.config)
     modules = dict(model.named_modules(remove_duplicate=False))
@@ -229,10 +247,11 @@ def check_unmodified(model: nn.Module) -> None:
             raise ModifiedModelError(name, _type_name(module), _type_name(expected))
         if module._forward_hooks or module._forward_pre_hooks:
             raise ModifiedModelError(name or "model", "a forward hook", "none")
-        for key, (value, expected_value) in _pairs(_attributes(module), _attributes(expected)):
-            if value is not expected_value and value != expected_value:
-                where = f"{name}.{key}" if name else key
-                raise ModifiedModelError(where, repr(value), repr(expected_value))
+        if method := _patched_method(type(module)):
+            raise ModifiedModelError(
+                name or "model", f"{type(module).__name__}.{method} replaced", "the class's own"
+            )
+        _check_attributes(name, module, expected)
     for name, (shape, expected_shape) in _pairs(_shapes(model), _shapes(reference)):
         if shape != expected_shape:
             raise ModifiedModelError(name, f"shape {shape}", f"{expected_shape}")
@@ -245,7 +264,39 @@ def check_unmodified(model: nn.Module) -> None:
         raise ModifiedModelError("model", "training mode with dropout", "evaluation mode")
 
 
+def _patched_method(cls: type[nn.Module]) -> str | None:
+    """The method of a forward pass for which ``cls`` or its base has a function of another file."""
+    for method in ("forward", "__call__"):
+        owner = next(base for base in cls.__mro__ if method in vars(base))
+        namespace = getattr(vars(owner)[method], "__globals__", None)
+        if namespace is not vars(sys.modules[owner.__module__]):
+            return method
+    return None
+
+
 _MODULE_INTERNALS = vars(nn.Module()).keys()
+
+
+def _check_attributes(name: str, module: nn.Module, expected: nn.Module) -> None:
+    """Raise ModifiedModelError for an attribute that the class does not set, or sets to another value."""
+    attributes, expected_attributes = _attributes(module), _attributes(expected)
+    for key in {**expected_attributes, **attributes}:
+        where = f"{name}.{key}" if name else key
+        if key not in expected_attributes:
+            own = "the class's own" if hasattr(type(module), key) else "no such attribute"
+            raise ModifiedModelError(
+                where, f"set on the module, to a {type(attributes[key]).__name__}", own
+            )
+        value, expected_value = attributes.get(key), expected_attributes[key]
+        # Only values of one type are compared: the result for an array would be no bool.
+        if type(value) is not type(expected_value) or value != expected_value:
+            raise ModifiedModelError(where, _described(value), _described(expected_value))
+
+
+def _described(value: object) -> str:
+    """A plain value itself, of any other one its type."""
+    plain = value is None or isinstance(value, bool | int | float | str)
+    return repr(value) if plain else f"a {type(value).__name__}"
 
 
 def _attributes(module: nn.Module) -> dict[str, Any]:
@@ -274,8 +325,8 @@ def _type_name(module: nn.Module | None) -> str:
     return "no module" if module is None else type(module).__name__
 
 
-def _split(linear: nn.Linear) -> SplitLinear:
-    return SplitLinear(linear.weight, linear.bias)
+def _split(layer: nn.Linear) -> SplitLinear:
+    return SplitLinear(layer.weight, layer.bias)
 
 
 def _norm(module: nn.LayerNorm | nn.RMSNorm) -> Callable[[Tensor], Tensor]:

@@ -8,9 +8,14 @@ from typing import Any
 from minilm.inspection.names import is_routed
 from minilm.inspection.report import TensorRow
 
-# The fields of many architectures for the number of experts, and for how many a token uses.
+# The fields of many architectures for the number of experts, and for how many a token uses: of transformers
+# 5.23's configurations, and DBRX's and Hunyuan's own. The objects that some keep them in, besides the whole.
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
-_ACTIVE_EXPERTS = ("num_experts_per_tok", "num_experts_per_token", "moe_k", "moe_top_k")
+_ACTIVE_EXPERTS = (
+    *("num_experts_per_tok", "num_experts_per_token", "moe_k", "moe_top_k", "moe_topk"),
+    *("top_k_experts", "num_selected_experts", "experts_per_token"),
+)
+_NESTED = ("text_config", "ffn_config")
 
 
 def active_elements(
@@ -33,13 +38,21 @@ def active_elements(
 
 
 def _from_config(config: Mapping[str, Any]) -> tuple[int, int] | None:
-    for fields in (config, config.get("text_config")):
+    for fields in (config, *(config.get(name) for name in _NESTED)):
         if isinstance(fields, Mapping):
-            experts = next((fields[key] for key in _EXPERTS if key in fields), None)
-            active = next((fields[key] for key in _ACTIVE_EXPERTS if key in fields), None)
+            experts = _of_every_layer(fields, _EXPERTS)
+            active = _of_every_layer(fields, _ACTIVE_EXPERTS)
             if type(experts) is int and type(active) is int and 0 < active <= experts:
                 return experts, active
     return None
+
+
+def _of_every_layer(fields: Mapping[str, Any], keys: Iterable[str]) -> object:
+    """The first field that is there: a number, or a list that gives every layer the same one."""
+    value = next((fields[key] for key in keys if fields.get(key) is not None), None)
+    if isinstance(value, list) and value and all(number == value[0] for number in value):
+        return value[0]
+    return value
 
 
 def _from_metadata(metadata: Mapping[str, str]) -> tuple[int, int] | None:

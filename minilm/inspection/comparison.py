@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
-from minilm.inspection.names import is_buffer
+from minilm.inspection.names import is_buffer, is_half, is_next_token
 from minilm.ledger.layout import Layout
 from minilm.quantization.logical_tensors import LogicalTensor
 
@@ -48,12 +48,16 @@ def compare_totals(expected: int, actual: int, witness: str, reference: str) -> 
 
 @dataclass(frozen=True)
 class ClassifiedTensors:
-    """A file's tensors by what they are; parameters and MTP modules by the names of the formula."""
+    """A file's tensors by what they are; parameters and MTP modules by the names of the formula.
+
+    ``halves`` are parts of tensors that the file also holds whole.
+    """
 
     parameters: dict[str, LogicalTensor]
     buffers: dict[str, LogicalTensor]
     tied_copies: dict[str, LogicalTensor]
     mtp: dict[str, LogicalTensor]
+    halves: dict[str, LogicalTensor]
 
 
 def classify_tensors(
@@ -63,16 +67,18 @@ def classify_tensors(
     *,
     tied_copies_allowed: bool,
     shared: Sequence[tuple[str, str]] = (),
+    marked_buffers: Set[str] = frozenset(),
+    mtp_layers: range = range(0),
 ) -> ClassifiedTensors:
     """Separate parameters from buffers, from second copies of tied tensors and from MTP modules.
 
     ``declared`` are the names of the parameters of ``layout``. Without a layout every tensor is a
-    parameter, but for what is a buffer by its name and for the first names of ``shared``: views of
-    the storage of their second. Copies of tied tensors are allowed in Hugging Face files; a minilm
-    run stores each parameter once, so there a copy is unexpected.
+    parameter, but for what is a buffer by its name or by ``marked_buffers``, and for the first names
+    of ``shared``: views of the storage of their second. Copies of tied tensors are allowed in
+    Hugging Face files; a minilm run stores each parameter once, so there a copy is unexpected.
     """
     if layout is None:
-        return _classify_by_name(tensors, {name for name, _ in shared})
+        return _classify_by_name(tensors, {name for name, _ in shared}, marked_buffers, mtp_layers)
     by_name = _with_prefix(layout, tensors) if tied_copies_allowed else {t.name: t for t in tensors}
     registered_buffers = {tensor.name for tensor in layout.named_tensors(layout.buffers)}
     buffers = {
@@ -80,7 +86,7 @@ def classify_tensors(
         for name, tensor in by_name.items()
         if name in registered_buffers
         or _LAYER.sub(".{i}.", name) in layout.ignored
-        or (name not in declared and is_buffer(name, tensor.shape))
+        or (name not in declared and (name in marked_buffers or is_buffer(name, tensor.shape)))
     }
     tied_copies = {
         head: by_name[head]
@@ -90,23 +96,43 @@ def classify_tensors(
         and by_name[head].shape == by_name[original].shape
     }
     mtp_names = {tensor.name for tensor in layout.named_tensors(layout.mtp)}
-    mtp = {name: tensor for name, tensor in by_name.items() if name in mtp_names}
+    mtp = {
+        name: tensor
+        for name, tensor in by_name.items()
+        if name in mtp_names or (name not in declared and is_next_token(name, mtp_layers))
+    }
     others = buffers.keys() | tied_copies.keys() | mtp.keys()
     return ClassifiedTensors(
         {name: tensor for name, tensor in by_name.items() if name not in others},
         buffers,
         tied_copies,
         mtp,
+        {},
     )
 
 
-def _classify_by_name(tensors: Sequence[LogicalTensor], views: Set[str]) -> ClassifiedTensors:
-    buffers = {t.name: t for t in tensors if is_buffer(t.name, t.shape)}
-    copies = {t.name: t for t in tensors if t.name in views - buffers.keys()}
-    others = buffers.keys() | copies.keys()
-    return ClassifiedTensors(
-        {t.name: t for t in tensors if t.name not in others}, buffers, copies, {}
-    )
+def _classify_by_name(
+    tensors: Sequence[LogicalTensor],
+    views: Set[str],
+    marked_buffers: Set[str],
+    mtp_layers: range,
+) -> ClassifiedTensors:
+    names = {tensor.name for tensor in tensors}
+    classified = ClassifiedTensors({}, {}, {}, {}, {})
+    for tensor in tensors:
+        name = tensor.name
+        if name in marked_buffers or is_buffer(name, tensor.shape):
+            kind = classified.buffers
+        elif name in views:
+            kind = classified.tied_copies
+        elif is_next_token(name, mtp_layers):
+            kind = classified.mtp
+        elif is_half(name, names):
+            kind = classified.halves
+        else:
+            kind = classified.parameters
+        kind[name] = tensor
+    return classified
 
 
 def body_prefix(layout: Layout) -> str:
@@ -119,9 +145,13 @@ def _with_prefix(layout: Layout, tensors: Sequence[LogicalTensor]) -> dict[str, 
     prefix = body_prefix(layout)
     if any(tensor.name.startswith(prefix) for tensor in tensors):
         prefix = ""
-    # The head is outside the body, and has no prefix to leave out.
-    heads = ("lm_head.", *(name for name, _ in layout.ties))
-    return {("" if t.name.startswith(heads) else prefix) + t.name: t for t in tensors}
+    # What is outside the body, as the head is, has no prefix to leave out.
+    outside = (
+        "lm_head.",
+        *(name for name, _ in layout.ties),
+        *(t.name for t in layout.tensors if not t.name.startswith(prefix)),
+    )
+    return {("" if t.name.startswith(outside) else prefix) + t.name: t for t in tensors}
 
 
 def _shortened(lines: Sequence[str], witness: str) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from minilm.costs.flops import tensor_flops
 from minilm.formats.header import StoredTensor
 from minilm.inspection.active_experts import active_elements
 from minilm.inspection.comparison import ClassifiedTensors, body_prefix
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 BUFFER = "buffer"
 TIED_COPY = "tied copy"
+HALF = "half of another tensor"
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def count_parameters(evidence: Evidence, *, list_declared: bool = True) -> Count
     if target.layout is not None and target.module is None:
         return _count_declared(target, target.layout, evidence.file, list_declared)
     if evidence.file is not None:
-        return _count_file(target, evidence.file)
+        return _count_file(target, evidence.file, evidence.module)
     assert evidence.module is not None
     layout = None if evidence.mismatches else target.layout
     return _count_module(target, evidence.module, layout)
@@ -87,10 +89,10 @@ def _count_declared(
     )
 
 
-def _count_file(target: Target, file: ClassifiedTensors) -> Counts:
-    """A file's tensors by their names."""
+def _count_file(target: Target, file: ClassifiedTensors, module: ModuleContents | None) -> Counts:
+    """A file's tensors by their names; its ties, or those of the module where it shows none."""
     assert target.header is not None
-    rows = stored_rows(file, None)
+    rows = stored_rows(file, None, parts=target.parts)
     parameter_rows = rows[: len(file.parameters)]
     active = active_elements(parameter_rows, target.hugging_face, target.header.metadata)
     parameters = counted_parameters(
@@ -103,9 +105,13 @@ def _count_file(target: Target, file: ClassifiedTensors) -> Counts:
         parameters=parameters,
         components=grouped_components(parameter_rows),
         tensors=rows,
-        tied=target.header.shared,
-        conventions=conventions(parameters, tied_elements=_elements(file.tied_copies.values())),
-        notes=_undeclared_notes(target, active),
+        tied=target.header.shared or (module.tied if module else ()),
+        conventions=conventions(
+            parameters,
+            tied_elements=_elements(file.tied_copies.values()),
+            mtp_elements=_elements(file.mtp.values()),
+        ),
+        notes=(*_uncounted_notes(file), *_undeclared_notes(target, active)),
     )
 
 
@@ -144,6 +150,21 @@ def _named_rows(rows: Sequence[TensorRow], layout: Layout | None) -> tuple[Tenso
         )
         for row in rows
     )
+
+
+def _uncounted_notes(file: ClassifiedTensors) -> tuple[str, ...]:
+    """What a file holds beside the parameters that are counted."""
+    notes = []
+    if file.halves:
+        notes.append(
+            f"{len(file.halves)} tensors are halves of others that are stored whole "
+            f"({next(iter(file.halves))}, ...): not counted again"
+        )
+    if file.mtp:
+        notes.append(
+            f"next-token (MTP) modules of {_elements(file.mtp.values()):,} parameters are not counted"
+        )
+    return tuple(notes)
 
 
 def _undeclared_notes(target: Target, active: int | None) -> tuple[str, ...]:
@@ -252,14 +273,26 @@ def grouped_components(rows: Iterable[TensorRow]) -> tuple[Component, ...]:
 
 def declared_rows(layout: Layout, dtype: str) -> tuple[TensorRow, ...]:
     """Every parameter that the formula names, as if it were stored in ``dtype``."""
+    flops = tensor_flops(layout)
     return tuple(
-        TensorRow(t.name, t.shape, dtype, t.count, t.component) for t in layout.named_tensors()
+        TensorRow(t.name, t.shape, dtype, t.count, t.component, flops[t.name])
+        for t in layout.named_tensors()
     )
 
 
-def stored_rows(file: ClassifiedTensors, layout: Layout | None) -> tuple[TensorRow, ...]:
-    """Everything that a file holds, by its own names: parameters first, then the other kinds."""
+def stored_rows(
+    file: ClassifiedTensors, layout: Layout | None, *, parts: Sequence[str] = ()
+) -> tuple[TensorRow, ...]:
+    """Everything that a file holds, by its own names: parameters first, then the other kinds.
+
+    A tensor whose name begins with one of ``parts`` belongs to that component.
+    """
     declared = {t.name: t.component for t in layout.named_tensors()} if layout else {}
+    flops = tensor_flops(layout) if layout else {}
+
+    def part_of(name: str) -> str | None:
+        first = name.partition(".")[0]
+        return first if first in parts else None
 
     def rows(tensors: Mapping[str, LogicalTensor], component: str | None = None) -> list[TensorRow]:
         return [
@@ -268,7 +301,8 @@ def stored_rows(file: ClassifiedTensors, layout: Layout | None) -> tuple[TensorR
                 tensor.shape,
                 tensor.dtype,
                 tensor.count,
-                component or declared.get(name) or component_by_name(tensor.name),
+                component or declared.get(name) or part_of(name) or component_by_name(tensor.name),
+                flops.get(name),
             )
             for name, tensor in tensors.items()
         ]
@@ -277,5 +311,6 @@ def stored_rows(file: ClassifiedTensors, layout: Layout | None) -> tuple[TensorR
         *rows(file.parameters),
         *rows(file.mtp, components.MTP),
         *rows(file.tied_copies, TIED_COPY),
+        *rows(file.halves, HALF),
         *rows(file.buffers, BUFFER),
     )

@@ -18,28 +18,53 @@ MAX_STABLE_RANK_BYTES = 2**26
 Progress = Callable[[int, int, str], None]
 
 
-def with_fits(inspection: Inspection, size: str, *, context: int | None, batch: int) -> Report:
-    """The report with what fits in ``size``, such as 24GB or 80GiB."""
+def with_fits(
+    inspection: Inspection,
+    size: str,
+    *,
+    context: int | None,
+    batch: int,
+    lora_rank: int | None = None,
+    cache_dtype: str | None = None,
+) -> Report:
+    """The report with what fits in ``size``, such as 24GB, 80GiB, 2x48GB or H100."""
     from minilm.costs.fits import fits
-    from minilm.units import parse_bytes
+    from minilm.costs.hardware import parse_cards
+    from minilm.costs.memory import CACHE_DTYPES, LORA_RANK, SMALL_CACHE_DTYPES
 
-    budget = parse_bytes(size, "--fits")
+    cards = parse_cards(size, "--fits")
     if inspection.layout is None:
         raise InputError(
             inspection.report.target, "an architecture without a formula", "one with a formula"
         )
-    return replace(
-        inspection.report, fits=fits(inspection.layout, budget, context=context, batch=batch)
+    if lora_rank is not None and lora_rank < 1:
+        raise InputError("--lora-rank", str(lora_rank), "at least 1")
+    dtypes = (*CACHE_DTYPES, *SMALL_CACHE_DTYPES)
+    if cache_dtype is not None and cache_dtype not in dtypes:
+        raise InputError("--kv-cache", repr(cache_dtype[:40]), f"one of {', '.join(dtypes)}")
+    answer = fits(
+        inspection.layout,
+        cards.bytes_each,
+        cards=cards.number,
+        context=context,
+        batch=batch,
+        rank=lora_rank or LORA_RANK,
+        cache_dtype=cache_dtype,
+        stored=inspection.header.data_bytes if inspection.header else None,
     )
+    return replace(inspection.report, fits=answer)
 
 
 def with_reconciliation(inspection: Inspection, number: str) -> Report:
     """The report with an explanation of ``number``, such as 163037184, 117M or 8.03B."""
+    from minilm.inspection.reconciliation.candidate_terms import copy_terms
     from minilm.inspection.reconciliation.numbers import parse_number
     from minilm.inspection.reconciliation.reconcile import reconcile
+    from minilm.inspection.tied_copies import copied_heads
 
-    reconciliation = reconcile(inspection.report, inspection.layout, parse_number(number))
-    return replace(inspection.report, reconciliation=reconciliation)
+    parsed, report = parse_number(number), inspection.report
+    copies = copy_terms(report, copied_heads(inspection.header) if inspection.header else ())
+    return replace(report, reconciliation=reconcile(report, inspection.layout, parsed, copies))
 
 
 def with_statistics(

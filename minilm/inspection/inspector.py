@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from minilm.costs.flops import flops_per_token
+from minilm.costs.memory import context_or_default
 from minilm.errors import InputError
 from minilm.formats.header import Header
 from minilm.inspection.counts import count_parameters
-from minilm.inspection.memory import context_or_default, memory_costs
+from minilm.inspection.memory import memory_costs
 from minilm.inspection.report import FormulaReport, Report
 from minilm.inspection.target import open_target
 from minilm.inspection.witnesses import Evidence, gather_evidence
@@ -43,15 +44,19 @@ def inspect(
     live: bool | None = None,
     context: int | None = None,
     batch: int = 1,
+    state_dict: str | None = None,
 ) -> Report:
     """Count and verify ``target``: a folder, a weights file, config.json, a preset, or any module.
 
     ``live`` adds the module built on the meta device as a witness, which imports torch (and
     transformers for an architecture that is not minilm's); by default that is done for run folders.
-    ``context`` (tokens) and ``batch`` size the KV cache, the activations and the FLOPs. Raises
-    InputError for what cannot be read; mismatches are in the report.
+    ``context`` (tokens) and ``batch`` size the KV cache, the activations and the FLOPs. ``state_dict``
+    is the key of the model in a torch.save checkpoint of several. Raises InputError for what cannot be
+    read; mismatches are in the report.
     """
-    return inspect_with_sources(target, live=live, context=context, batch=batch).report
+    return inspect_with_sources(
+        target, live=live, context=context, batch=batch, state_dict=state_dict
+    ).report
 
 
 def inspect_with_sources(
@@ -60,6 +65,7 @@ def inspect_with_sources(
     live: bool | None = None,
     context: int | None = None,
     batch: int = 1,
+    state_dict: str | None = None,
     tensors: bool = True,
 ) -> Inspection:
     """As `inspect`, with the layout, the header and the logical tensors beside the report.
@@ -70,7 +76,7 @@ def inspect_with_sources(
     for option, value in (("context", context), ("batch", batch)):
         if value is not None and value < 1:
             raise InputError(option, str(value), "at least 1")
-    evidence = gather_evidence(open_target(target), live=live)
+    evidence = gather_evidence(open_target(target, state_dict), live=live)
     return _report_evidence(evidence, context=context, batch=batch, tensors=tensors)
 
 

@@ -6,16 +6,14 @@ from dataclasses import asdict
 from typing import Any
 
 from minilm.config import ModelConfig
-from minilm.costs.memory import kv_cache_bytes, training_bytes, weight_bytes
+from minilm.costs.memory import (
+    context_or_default,
+    kv_cache_bytes,
+    training_bytes,
+    weight_bytes,
+)
 from minilm.inspection.report import Parameters
 from minilm.ledger.layout import Layout
-
-DEFAULT_CONTEXT = 2048
-
-
-def context_or_default(layout: Layout, context: int | None) -> int:
-    """``context`` if given, else the model's own, else 2048 tokens where it has none."""
-    return context or layout.context_length or DEFAULT_CONTEXT
 
 
 def memory_costs(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -18,6 +18,8 @@ from minilm.errors import FormatError, InputError, MissingExtraError
 from minilm.inspection.names import component_by_name
 from minilm.inspection.report import TensorRow
 from minilm.model.transformer import Transformer
+
+_QUANTIZED_MODULES = ("torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.quantized.")
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,11 @@ def hugging_face_model(config: Mapping[str, Any], architecture: str) -> nn.Modul
         transformers = import_module("transformers")
     except ImportError:
         raise MissingExtraError("transformers", "transformers", "--live") from None
-    fields = {k: v for k, v in config.items() if k not in ("model_type", "quantization_config")}
+    fields = {
+        key: _decode_floats(value)
+        for key, value in config.items()
+        if key not in ("model_type", "quantization_config")
+    }
     model_type = str(config.get("model_type"))
     model_class = getattr(transformers, architecture, None) if architecture.isidentifier() else None
     verbosity = transformers.logging.get_verbosity()
@@ -69,8 +75,8 @@ def hugging_face_model(config: Mapping[str, Any], architecture: str) -> nn.Modul
                 model = transformers.AutoModelForCausalLM.from_config(
                     model_config, trust_remote_code=False
                 )
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        reason = (str(error).strip().splitlines() or [""])[0][:150]
+    except Exception as error:  # whatever a model's code raises for fields that it does not expect
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise FormatError(
             "config.json", f"transformers cannot build {model_type!r} ({reason})", "a known model"
         ) from None
@@ -89,8 +95,21 @@ def hugging_face_config(module: nn.Module) -> dict[str, Any]:
     return fields | {"architectures": [type(module).__name__]}
 
 
+def _decode_floats(value: Any) -> Any:
+    """``value`` with {"__float__": "Infinity"}, as transformers 5 writes what JSON cannot, as a float."""
+    if isinstance(value, dict):
+        number = value.get("__float__")
+        if len(value) == 1 and number in ("Infinity", "-Infinity", "NaN"):
+            return float(number)
+        return {key: _decode_floats(inner) for key, inner in value.items()}
+    return [_decode_floats(inner) for inner in value] if isinstance(value, list) else value
+
+
 def read_module(module: nn.Module) -> ModuleContents:
-    """Walk ``module.named_parameters()``. Raises InputError for no module, or a lazy parameter."""
+    """Walk ``module.named_parameters()`` and what quantized modules pack instead of parameters.
+
+    Raises InputError for no module, or a lazy parameter.
+    """
     if not isinstance(module, nn.Module):
         raise InputError(
             "target", f"a {type(module).__name__}", "a path, a preset's name or a torch module"
@@ -114,6 +133,12 @@ def read_module(module: nn.Module) -> ModuleContents:
         first_names[id(parameter)] = name
         trainable += count if parameter.requires_grad else 0
         embedding += count if id(parameter) in embedding_tables else 0
+    packed, state = list(_packed_tensors(module)), module.state_dict()
+    for name, tensor, is_table in packed:
+        shape, count = tuple(tensor.shape), tensor.numel()
+        rows.append(TensorRow(name, shape, _dtype(tensor), count, component_by_name(name)))
+        embedding += count if is_table else 0
+    packed_names = {name for name, *_ in packed}
     duplicates = [
         (name, parameter)
         for name, parameter in module.named_parameters(remove_duplicate=False)
@@ -124,12 +149,42 @@ def read_module(module: nn.Module) -> ModuleContents:
         trainable=trainable,
         embedding=embedding,
         state_elements=sum(
-            v.numel() for v in module.state_dict().values() if isinstance(v, torch.Tensor)
-        ),
+            value.numel()
+            for name, value in state.items()
+            if isinstance(value, torch.Tensor)
+            and not value.is_quantized
+            and name not in packed_names
+        )
+        + sum(tensor.numel() for _, tensor, _ in packed),
         buffers=sum(buffer.numel() for buffer in module.buffers()),
         tied=tuple((name, first_names[id(parameter)]) for name, parameter in duplicates),
         tied_elements=sum(parameter.numel() for _, parameter in duplicates),
     )
+
+
+def _packed_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor, bool]]:
+    """Weights and biases that torch's quantized modules have methods for, and no parameters.
+
+    The third value says whether it is a table of embeddings.
+    """
+    for path, submodule in module.named_modules():
+        kind = type(submodule)
+        if not kind.__module__.startswith(_QUANTIZED_MODULES):
+            continue
+        tensors: dict[str, Any] = {}
+        for name in ("weight", "bias"):
+            method, methods = (
+                getattr(submodule, name, None),
+                getattr(submodule, f"get_{name}", None),
+            )
+            if callable(methods):  # of a recurrent layer: one of each name a layer and direction
+                tensors |= methods()
+            elif callable(method):
+                tensors[name] = method()
+        for name, tensor in tensors.items():
+            if isinstance(tensor, torch.Tensor):
+                is_table = kind.__name__.startswith("Embedding")
+                yield f"{path}.{name}" if path else name, tensor, is_table
 
 
 def _logical_shape(parameter: nn.Parameter) -> tuple[tuple[int, ...], str]:
@@ -137,4 +192,9 @@ def _logical_shape(parameter: nn.Parameter) -> tuple[tuple[int, ...], str]:
     state = getattr(parameter, "quant_state", None)
     if state is not None and isinstance(getattr(state, "shape", None), torch.Size):
         return tuple(state.shape), str(getattr(state, "quant_type", "4-bit"))
-    return tuple(parameter.shape), str(parameter.dtype).removeprefix("torch.")
+    return tuple(parameter.shape), _dtype(parameter)
+
+
+def _dtype(tensor: torch.Tensor) -> str:
+    """torch's name of the dtype; of quantized values, that of the integers."""
+    return str(tensor.dtype).removeprefix("torch.").removeprefix("q")

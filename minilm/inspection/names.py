@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Container, Mapping
+from typing import Any
 
 from minilm.architectures.gguf_names import COMPONENTS
 from minilm.ledger.components import LM_HEAD
 
-# Linear's and attention's, in_proj_bias; recurrent layers' bias_ih_l0 and bias_hh_l0_reverse.
-_BIAS = re.compile(r"bias|.*_bias|bias_(ih|hh)_l\d+(_reverse)?")
+# Linear's and attention's, in_proj_bias; recurrent layers' bias_ih_l0 and bias_hh_l0_reverse, cells'
+# bias_ih.
+_BIAS = re.compile(r"bias|.*_bias|bias_(ih|hh)(_l\d+(_reverse)?)?")
 _EMBEDDING = re.compile(
     r"(^|[._])(wte|wpe|embed\w*|(token|position)_embd)([._]|$)|^shared\.weight$"
 )
@@ -26,7 +29,21 @@ _BUFFER = re.compile(
     r"|masked_bias|e_score_correction_bias)|(.*\.)?exp_probs_b(\.bias)?"
     r"|rope_freqs\.weight|rope_factors_\w+\.weight"
 )
-_ROUTED = re.compile(r"(^|\.)experts\.|_exps\.|\.ffn_(gate|up|down)\.\d+\.")
+_HALF = re.compile(r"(blk\.\d+\.)attn_[kv]_b\.weight")
+_WHOLE_AND_HALVES = ("attn_kv_b", "attn_k_b", "attn_v_b")
+# Each an own tensor, or (in GGUF, and as GraniteMoE's linear layers) stacked in one.
+_ROUTED = re.compile(
+    r"(^|\.)experts\.|_exps\.|\.ffn_(gate|up|down)\.\d+\."
+    r"|(^|\.)block_sparse_moe\.(input|output)_linear\."
+)
+
+
+# Next-token (multi-token prediction) modules: in layers behind the last, or under a name of their own.
+_LAYER_NUMBER = re.compile(
+    r"(?:(?:model|language_model|text_model)\.)*layers\.(\d+)\.|blk\.(\d+)\."
+)
+_NEXT_TOKEN = re.compile(r"(?:model\.)?mtp(?:_\w+)?\.")
+_NEXT_TOKEN_FIELDS = ("num_nextn_predict_layers", "num_mtp_modules")
 
 
 def component_by_name(name: str) -> str:
@@ -52,6 +69,41 @@ def is_buffer(name: str, shape: tuple[int, ...]) -> bool:
     """Whether a tensor is a buffer: by its name, or a causal mask (1, 1, T, T) called bias."""
     is_mask = len(shape) == 4 and shape[:2] == (1, 1) and shape[2] == shape[3]
     return _BUFFER.fullmatch(name) is not None or (is_mask and name.endswith("bias"))
+
+
+def next_token_layers(config: Mapping[str, Any], metadata: Mapping[str, str]) -> range:
+    """The numbers of the layers that are next-token modules, by a config.json or GGUF's metadata."""
+    architecture = metadata.get("general.architecture", "")
+    number = metadata.get(f"{architecture}.nextn_predict_layers", "")
+    layers = metadata.get(f"{architecture}.block_count", "")
+    if re.fullmatch(r"[0-9]{1,9}", number) and re.fullmatch(r"[0-9]{1,9}", layers):
+        return range(max(0, int(layers) - int(number)), int(layers))
+    for fields in (config, config.get("text_config")):
+        if isinstance(fields, Mapping):
+            first = fields.get("num_hidden_layers")
+            count = next((fields[key] for key in _NEXT_TOKEN_FIELDS if key in fields), None)
+            if type(first) is int and type(count) is int:
+                return range(first, first + count)
+    return range(0)
+
+
+def is_next_token(name: str, layers: range) -> bool:
+    """Whether a tensor belongs to a next-token module; ``layers`` are the numbers of such."""
+    match = _LAYER_NUMBER.match(name)
+    return _NEXT_TOKEN.match(name) is not None or (
+        match is not None and int((match[1] or match[2])[:9]) in layers
+    )
+
+
+def is_half(name: str, names: Container[str]) -> bool:
+    """Whether it is half of a tensor that the file also holds whole, as GGUF files of MLA may.
+
+    attn_kv_b is what config.json declares; attn_k_b and attn_v_b are its rows, one of them transposed.
+    """
+    match = _HALF.fullmatch(name)
+    return match is not None and all(
+        f"{match[1]}{stem}.weight" in names for stem in _WHOLE_AND_HALVES
+    )
 
 
 def is_routed(name: str) -> bool:

@@ -44,19 +44,24 @@ class Witnesses:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One witness compared with another: tensor by tensor (names and shapes), or the totals alone."""
+    """One witness compared with another: tensor by tensor (names and shapes), or the totals alone.
+
+    ``assumed`` tensors of the witness were not decoded, and have the shapes of the reference.
+    """
 
     witness: WitnessName
     reference: WitnessName
     by: Literal["names", "totals"]
+    assumed: int = 0
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the comparisons come to, and the sentence that says it."""
+    """What the comparisons come to, and the sentence that says it; ``brief`` has an equal total once."""
 
     status: Literal["verified", "mismatch", "not_cross_checked"]
     text: str
+    brief: str
 
 
 @dataclass(frozen=True)
@@ -98,13 +103,17 @@ class Component:
 
 @dataclass(frozen=True)
 class TensorRow:
-    """One tensor as it is stored, or as the formula names it."""
+    """One tensor as it is stored, or as the formula names it.
+
+    ``flops`` are those of one token forward; None where they are not known.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     count: int
     component: str
+    flops: float | None = None
 
 
 @dataclass(frozen=True)
@@ -176,28 +185,32 @@ class Report:
     @property
     def verdict(self) -> Verdict:
         """How far the count is verified: by names, by totals, or not cross-checked at all."""
+        available = self.witnesses.available()
         if self.mismatches:
             number = len(self.mismatches)
-            return Verdict(
-                "mismatch", f"NOT VERIFIED: {number:,} mismatch{'es' if number > 1 else ''}"
-            )
-        available = self.witnesses.available()
+            text = f"NOT VERIFIED: {number:,} mismatch{'es' if number > 1 else ''}"
+            return Verdict("mismatch", text, text)
         if not self.comparisons:
             witness = " and ".join(
                 f"the {name} is available ({available[name]:,})" for name in available
             )
-            return Verdict("not_cross_checked", f"not cross-checked: only {witness}")
-        totals = {name: f"{name} {count:,}" for name, count in available.items()}
-        reference = totals[self.comparisons[0].reference]
-        by_names = [totals[c.witness] for c in self.comparisons if c.by == "names"]
-        by_totals = [totals[c.witness] for c in self.comparisons if c.by == "totals"]
-        if not by_names:
-            text = f"verified by totals: {' = '.join((reference, *by_totals))}"
-        else:
-            text = f"verified, name by name: {' = '.join((reference, *by_names))}"
-            if by_totals:
-                text += f"; by totals: {' = '.join(by_totals)}"
-        return Verdict("verified", text)
+            text = f"not cross-checked: only {witness}"
+            return Verdict("not_cross_checked", text, text)
+        by_names, by_totals = (
+            [c.witness for c in self.comparisons if c.by == by] for by in ("names", "totals")
+        )
+        how = "verified, name by name" if by_names else "verified by totals"
+        compared = [self.comparisons[0].reference, *(by_names or by_totals)]
+        text = f"{how}: {' = '.join(f'{name} {available[name]:,}' for name in compared)}"
+        brief = f"{how}: {' = '.join(compared)} = {available[compared[0]]:,}"
+        if by_names and by_totals:
+            text += f"; by totals: {' = '.join(f'{n} {available[n]:,}' for n in by_totals)}"
+            brief += f"; by totals: {' = '.join(by_totals)}"
+        assumed = sum(comparison.assumed for comparison in self.comparisons)
+        if assumed:
+            text += f"; {assumed:,} tensor{'s' if assumed > 1 else ''} not decoded"
+            brief += f"; {assumed:,} not decoded"
+        return Verdict("verified", text, brief)
 
     def __repr__(self) -> str:
         count = f"{self.parameters.total:,} parameters"
@@ -254,4 +267,6 @@ class Report:
         value = {"schema": SCHEMA, **value, "verified": self.verified}
         if tensors:
             value["tensors"] = [asdict(row) for row in self.tensors]
+            for tensor in value["tensors"]:
+                del tensor["flops"]
         return value

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from minilm.architectures.model_types import MODEL_TYPES
 from minilm.architectures.task_heads import class_name_of
 from minilm.errors import FormatError
+from minilm.formats.header import SKIPPED_KEY, Header
 from minilm.inspection.comparison import (
     ClassifiedTensors,
     Shapes,
@@ -17,6 +18,7 @@ from minilm.inspection.comparison import (
     compare_totals,
     expected_shapes,
 )
+from minilm.inspection.names import next_token_layers
 from minilm.inspection.report import Comparison, Witnesses, WitnessName
 from minilm.inspection.target import Target
 from minilm.ledger.layout import Layout
@@ -62,17 +64,28 @@ def gather_evidence(target: Target, *, live: bool | None = None) -> Evidence:
             logical.tensors,
             tied_copies_allowed=target.config is None,
             shared=target.header.shared,
+            marked_buffers=target.header.buffers,
+            mtp_layers=next_token_layers(target.hugging_face, target.header.metadata),
         )
     module, module_note = _read_module(target, live)
-    witnesses = [_file_witness(file)] if file is not None else []
+    witnesses = [_file_witness(file, logical)] if file is not None and logical is not None else []
     if module is not None:
         witnesses.append(_module_witness(module, same_names=target.config is not None))
     if target.layout is None and not witnesses:
         raise _no_witness(target)
-    comparisons, mismatches = _compare(target.layout, expected, witnesses)
+    comparisons: tuple[Comparison, ...] = ()
+    partial_note = None
+    if target.partial and file is not None:
+        mismatches = _compare_part(expected, witnesses[0])
+        partial_note = _partial_note(target, len(mismatches))
+        target = replace(
+            target, layout=None, undeclared="a part of a model has no formula of its own"
+        )
+        witnesses = witnesses[:1]
+    else:
+        comparisons, mismatches = _compare(target.layout, expected, witnesses)
     if target.is_run and file is None:
         mismatches = ("file: model.safetensors is missing", *mismatches)
-    left_out = target.header.metadata.get("minilm.left_out") if target.header else None
     return Evidence(
         target=target,
         logical=logical,
@@ -87,9 +100,19 @@ def gather_evidence(target: Target, *, live: bool | None = None) -> Evidence:
         notes=(
             *target.notes,
             *(logical.notes if logical else ()),
-            *(note for note in (left_out, module_note) if note is not None),
+            *((partial_note,) if partial_note else ()),
+            *_header_notes(target.header),
+            *((module_note,) if module_note else ()),
         ),
     )
+
+
+def _header_notes(header: Header | None) -> tuple[str, ...]:
+    """What the reader of the file left out."""
+    if header is None:
+        return ()
+    prefix = f"the prefix {header.prefix!r} of every name is left out" if header.prefix else ""
+    return tuple(note for note in (header.metadata.get(SKIPPED_KEY), prefix) if note)
 
 
 class _Witness(NamedTuple):
@@ -98,12 +121,14 @@ class _Witness(NamedTuple):
     name: WitnessName
     total: int
     shapes: Shapes | None
+    assumed: int = 0
 
 
-def _file_witness(file: ClassifiedTensors) -> _Witness:
+def _file_witness(file: ClassifiedTensors, logical: LogicalTensors) -> _Witness:
     tensors = file.parameters
     total = sum(tensor.count for tensor in tensors.values())
-    return _Witness("file", total, {name: tensor.shape for name, tensor in tensors.items()})
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    return _Witness("file", total, shapes, len(logical.assumed))
 
 
 def _module_witness(module: ModuleContents, *, same_names: bool) -> _Witness:
@@ -125,7 +150,7 @@ def _compare(
                 mismatches += compare_shapes(expected, witness.shapes, witness.name)
             mismatches += compare_totals(layout.count(), witness.total, witness.name, "formula")
             by: Literal["names", "totals"] = "totals" if witness.shapes is None else "names"
-            comparisons.append(Comparison(witness.name, "formula", by))
+            comparisons.append(Comparison(witness.name, "formula", by, witness.assumed))
     elif len(witnesses) > 1:
         file, module = witnesses
         mismatches += compare_totals(file.total, module.total, module.name, file.name)
@@ -133,10 +158,27 @@ def _compare(
     return tuple(comparisons), tuple(mismatches)
 
 
+def _compare_part(expected: Shapes, file: _Witness) -> tuple[str, ...]:
+    """The tensors of a file that has only some: each must be in the formula, where there is one."""
+    assert file.shapes is not None
+    if not expected:
+        return ()
+    part = {name: shape for name, shape in expected.items() if name in file.shapes}
+    return tuple(compare_shapes(part, file.shapes, file.name))
+
+
+def _partial_note(target: Target, num_mismatches: int) -> str:
+    text = f"{target.partial} of a model, which is not the whole"
+    if target.layout is None:
+        return text
+    text += f": that has {target.layout.count():,} parameters by the formula"
+    return text if num_mismatches else f"{text}, and the tensors here are as it says"
+
+
 def _read_module(target: Target, live: bool) -> tuple[ModuleContents | None, str | None]:
     """The module of a target, or why there is none, or how it is compared.
 
-    Raises FormatError where it is the only witness and cannot be built.
+    Raises FormatError where it cannot be built and the target has no weights.
     """
     if target.module is not None or not live:
         return target.module, None
@@ -149,7 +191,7 @@ def _read_module(target: Target, live: bool) -> tuple[ModuleContents | None, str
     try:
         module = hugging_face_model(target.hugging_face, class_name_of(target.hugging_face))
     except FormatError as error:
-        if target.layout is None and target.header is None:
+        if target.header is None:
             raise
         return None, f"no module: {error}"
     return read_module(module), "the module is transformers' own, compared by its total"

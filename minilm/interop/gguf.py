@@ -99,13 +99,13 @@ def export(source: ModelSource, path: Path, file_format: str, name: str) -> str:
     writer.add_name(name)
     _add_sizes(writer, config, architecture.gguf)
     _add_tokenizer(writer, tokenizer, config.vocab_size)
-    wanted = gguf.GGMLQuantizationType[file_format.upper()]
+    matrix_type = gguf.GGMLQuantizationType[file_format.upper()]
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     types = {"f32": "ALL_F32", "q8_0": "MOSTLY_Q8_0", "q4_0": "MOSTLY_Q4_0"}
     file_type = types.get(file_format, f"MOSTLY_{file_format.upper()}")
     writer.add_file_type(gguf.LlamaFileType[file_type])
     entries = list(_entries(source, architecture))
-    ggml_types = [_ggml_type(gguf, entry, wanted) for entry in entries]
+    ggml_types = [_ggml_type(gguf, entry, matrix_type) for entry in entries]
     for entry, ggml_type in zip(entries, ggml_types, strict=True):
         shape = gguf.quant_shape_to_byte_shape(entry.shape, ggml_type)
         nbytes = _nbytes(entry.shape, ggml_type)
@@ -119,13 +119,13 @@ def export(source: ModelSource, path: Path, file_format: str, name: str) -> str:
     return gguf_architecture
 
 
-def _ggml_type(gguf: Any, entry: _Entry, wanted: Any) -> Any:
+def _ggml_type(gguf: Any, entry: _Entry, matrix_type: Any) -> Any:
     """Vectors stay float32; a matrix whose rows do not fill the quantizer's blocks becomes float16."""
     types = gguf.GGMLQuantizationType
     if len(entry.shape) < 2 or entry.name.startswith("position_embd"):
         return types.F32
-    block, _ = gguf.GGML_QUANT_SIZES[wanted]
-    return wanted if entry.shape[-1] % block == 0 else types.F16
+    block, _ = gguf.GGML_QUANT_SIZES[matrix_type]
+    return matrix_type if entry.shape[-1] % block == 0 else types.F16
 
 
 def _add_sizes(writer: gguf.GGUFWriter, config: ModelConfig, graph: GgufGraph) -> None:

@@ -100,11 +100,11 @@ def open_source(folder: Path) -> ModelSource:
     stored = _stored_by_declared_name(weights, architecture.layout(fields))
     mappings = tensor_mappings(architecture, config)
     shapes = declared_shapes(config)
-    wanted = {
+    expected = {
         mapping.hf_name: mapping.shape([shapes[name] for name in mapping.minilm_names])
         for mapping in mappings
     }
-    check_same_tensors(weights, _shapes(stored), wanted)
+    check_same_tensors(weights, _shapes(stored), expected)
     mapped = {
         name: (mapping, number)
         for mapping in mappings
@@ -123,7 +123,7 @@ def _stored_by_declared_name(path: Path, layout: Layout) -> dict[str, StoredTens
     head = _head_name(layout)
     prefix = layout.optional_prefix
     stored = {}
-    for tensor in formats.read(path).tensors:
+    for tensor in formats.read_model(path).tensors:
         name = head if tensor.name == USUAL_HEAD else tensor.name
         if prefix and not name.startswith(prefix) and name != head:
             name = prefix + name

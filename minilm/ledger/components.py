@@ -39,6 +39,8 @@ SHARED_EXPERT_GATE = "shared expert gate"
 FINAL_NORM = "final norm"
 LM_HEAD = "LM head"
 CLASSIFIER = "classifier"
+VISION = "vision tower and projector"
+SENTENCE_PROJECTION = "sentence projection"
 MTP = "multi-token prediction"
 
 EMBEDDINGS = (TOKEN_EMBEDDING, POSITION_EMBEDDING, NGRAM_EMBEDDING)

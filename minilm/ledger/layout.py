@@ -28,6 +28,7 @@ class Role(Enum):
     MULTIPLIED = "multiplied"  # 2 FLOPs a parameter
     ADDED = "added"  # a bias
     SCALED = "scaled"  # a norm's gain
+    ONCE = "once a text or image"  # no FLOPs of a token
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,10 @@ MEANINGS = {
     "p": "embedding width",
     "C": "classes",
     "R": "n-gram table rows",
+    "W": "vision width",
+    "Y": "vision layers",
+    "F": "vision feed-forward width",
+    "P": "image patches",
 }
 # A family's own meaning of a letter.
 FAMILY_MEANINGS = {("minilm", "c"): "convolution taps"}

@@ -12,6 +12,8 @@ from minilm.quantization.checkpoint import Checkpoint, Decoded, UndecodableError
 # codebook types iq* these are the bits of indices and signs.
 VALUE_BITS: dict[str, float] = {
     "q1_0": 1,
+    "q2_0": 2,
+    "q2_0_g128": 2,
     "q4_0": 4,
     "q4_1": 4,
     "q5_0": 5,

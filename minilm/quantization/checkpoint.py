@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
+from struct import calcsize, unpack_from
 from typing import Any
 
 from minilm.formats.header import Header, StoredTensor
@@ -44,6 +45,7 @@ class Checkpoint:
         self.tensors = {tensor.name: tensor for tensor in header.tensors}
         self.metadata = header.metadata
         self.config, self.expected = config, expected
+        self._by_module: dict[str, list[StoredTensor]] | None = None
         self._path: Path | None = None
         self._stream: FileIO | None = None
 
@@ -58,6 +60,14 @@ class Checkpoint:
         """The stored tensors named ``prefix`` + one of ``endings``, in the order of ``endings``."""
         names = (prefix + ending for ending in endings)
         return tuple(self.tensors[name] for name in names if name in self.tensors)
+
+    def tensors_of(self, module: str) -> list[StoredTensor]:
+        """The stored tensors directly in ``module``."""
+        if self._by_module is None:
+            self._by_module = {}
+            for tensor in self.tensors.values():
+                self._by_module.setdefault(tensor.name.rpartition(".")[0], []).append(tensor)
+        return self._by_module.get(module, [])
 
     def oriented_shape(self, name: str, shape: Shape) -> Shape:
         """``shape`` with its dimensions in the model's order: a packed matrix may be transposed."""
@@ -82,6 +92,15 @@ class Checkpoint:
             return self._stream.read(tensor.nbytes)
         except OSError:
             return None
+
+    def read_shape(self, tensor: StoredTensor | None) -> Shape | None:
+        """The shape that a tensor of int32 or int64 holds; None where it holds none."""
+        letter = {"int64": "q", "int32": "i"}.get(tensor.dtype if tensor else "")
+        if tensor is None or letter is None:
+            return None
+        raw = self.read(tensor) or b""
+        number = len(raw) // calcsize(f"<{letter}")
+        return parse_shape(unpack_from(f"<{number}{letter}", raw))
 
 
 def bits_per_value(nbytes: int, count: int) -> int | None:

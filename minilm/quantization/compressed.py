@@ -8,7 +8,6 @@ float- and int-quantized), DeepSeek-V3 `inference/fp8_cast_bf16.py` (`weight_sca
 from __future__ import annotations
 
 import math
-from struct import unpack
 
 from minilm.formats.header import StoredTensor
 from minilm.quantization.checkpoint import (
@@ -17,7 +16,6 @@ from minilm.quantization.checkpoint import (
     Shape,
     UndecodableError,
     bits_per_value,
-    parse_shape,
 )
 
 METHOD = "compressed-tensors"
@@ -87,11 +85,7 @@ def decode_scaled(values: StoredTensor, checkpoint: Checkpoint) -> Decoded | Non
 
 def _packed_integer_shape(name: str, values: StoredTensor, checkpoint: Checkpoint) -> Shape:
     """The shape of a matrix whose rows are packed in words: weight_shape, else the formula's."""
-    shape_tensor = checkpoint.tensors.get(f"{name}_shape")
-    shape = None
-    if shape_tensor is not None and shape_tensor.dtype == "int64":
-        raw = checkpoint.read(shape_tensor) or b""
-        shape = parse_shape(unpack(f"<{len(raw) // 8}q", raw[: len(raw) // 8 * 8]))
+    shape = checkpoint.read_shape(checkpoint.tensors.get(f"{name}_shape"))
     for candidate in (shape, checkpoint.expected.get(name)):
         if (
             candidate is not None

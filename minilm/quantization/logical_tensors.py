@@ -50,13 +50,15 @@ class LogicalTensors:
     """All logical tensors of a checkpoint, and the method that quantized them (None: not quantized).
 
     ``cache_scales`` are those of the KV cache, which belong to no tensor. ``notes`` say which tensors
-    could not be decoded and are counted as stored.
+    could not be decoded and are counted as stored. ``assumed`` are the names of those whose shape is the
+    formula's, because the file's method is not decoded.
     """
 
     tensors: tuple[LogicalTensor, ...]
     method: str | None = None
     notes: tuple[str, ...] = ()
     cache_scales: tuple[StoredTensor, ...] = ()
+    assumed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,10 @@ def decode(
     would have one name, or one stored tensor would belong to two.
     """
     by_name, failures = _decode_by_method(header, quantization, expected)
+    assumed = _assumed(header, quantization, expected, by_name)
+    if assumed:
+        by_name |= assumed
+        failures = [_assumed_note(list(assumed.values()))]
     scales = {scale.name for decoded in by_name.values() for scale in decoded.scales}
     tensors, cache_scales = [], []
     for stored in header.tensors:
@@ -106,7 +112,13 @@ def decode(
         _check_unique(tensors)
     methods = sorted({decoded.method for decoded in by_name.values()})
     notes = (*failures, *_contradictions(quantization, by_name.values(), methods))
-    return LogicalTensors(tuple(tensors), " + ".join(methods) or None, notes, tuple(cache_scales))
+    return LogicalTensors(
+        tuple(tensors),
+        " + ".join(methods) or None,
+        notes,
+        tuple(cache_scales),
+        tuple(decoded.name for decoded in assumed.values()),
+    )
 
 
 def summary(logical: LogicalTensors) -> Quantization | None:
@@ -154,11 +166,68 @@ def _decode_by_method(
                 continue
             if decoded is not None:
                 by_name[tensor.name] = decoded
+    scales = {scale.name for decoded in by_name.values() for scale in decoded.scales}
+    for reason, names in failures.items():  # a scale in a packing dtype is not a failure
+        failures[reason] = [name for name in names if name not in scales]
     return by_name, [
         f"{names[0]}{f' and {len(names) - 1} more' if names[1:] else ''} cannot be decoded "
         f"({reason}): counted as stored"
         for reason, names in failures.items()
+        if names
     ]
+
+
+def _assumed(
+    header: Header,
+    quantization: Mapping[str, Any],
+    expected: Mapping[str, Shape],
+    by_name: Mapping[str, Decoded],
+) -> dict[str, Decoded]:
+    """For a method that is not decoded: the formula's matrices, each by the largest tensor stored for it.
+
+    What is stored for one are the tensors of its module that the formula does not have, and itself where it
+    is packed. At least one of them holds integers, or floats of 8 bits or fewer.
+    """
+    method = quantization.get("quant_method")
+    if not isinstance(method, str) or not expected:
+        return {}
+    from minilm.quantization.checkpoint import Decoded
+    from minilm.quantization.methods import DECODED_METHODS, WIDE_DTYPES
+
+    if method in DECODED_METHODS:
+        return {}
+    known = {name for d in by_name.values() for name in (d.name, *(t.name for t in d.scales))}
+    known |= by_name.keys()
+    known |= {
+        tensor.name
+        for tensor in header.tensors
+        if tensor.name in expected
+        and (tensor.shape == expected[tensor.name] or tensor.dtype in WIDE_DTYPES)
+    }
+    missing = {name.removesuffix(".weight"): name for name in expected if name not in known}
+    stored: dict[str, list[StoredTensor]] = {}
+    for tensor in header.tensors:
+        module = tensor.name
+        while module and module not in missing:
+            module = module.rpartition(".")[0]
+        if module and tensor.name not in known:
+            stored.setdefault(missing[module], []).append(tensor)
+    assumed = {}
+    for name, tensors in stored.items():
+        values, *others = sorted(tensors, key=lambda tensor: -tensor.nbytes)
+        bits = 8 * sum(tensor.nbytes for tensor in tensors) / math.prod(expected[name])
+        is_packed = any(tensor.dtype not in WIDE_DTYPES for tensor in tensors)
+        if is_packed and 0.5 <= bits <= 16:
+            assumed[values.name] = Decoded(name, expected[name], method, method, tuple(others))
+    return assumed
+
+
+def _assumed_note(tensors: Sequence[Decoded]) -> str:
+    more = f" and {len(tensors) - 1} more" if tensors[1:] else ""
+    return (
+        f"not decoded: {tensors[0].name}{more}, packed by {shortened(tensors[0].method)}: the shapes "
+        "are the formula's, the file's are not checked"
+    )
 
 
 def _is_cache_scale(tensor: StoredTensor, expected: Mapping[str, Shape]) -> bool:
@@ -194,7 +263,7 @@ def _contradictions(
             "all are counted as stored"
         ]
     notes = []
-    other = {"gptq", "awq"} & set(methods) - {configured}
+    other = {"gptq", "awq", "marlin"} & set(methods) - {configured}
     if configured in ("gptq", "awq") and other:
         notes.append(
             f"quant_method {configured!r}: the tensors are packed as {' and '.join(sorted(other))}"

@@ -9,10 +9,12 @@ from __future__ import annotations
 from minilm.formats.header import StoredTensor
 from minilm.quantization.bitsandbytes import decode_4bit, decode_llm_int8
 from minilm.quantization.block_formats import decode_gguf, decode_mxfp4
+from minilm.quantization.by_companions import decode_by_companions
 from minilm.quantization.checkpoint import Checkpoint, Decoded, UndecodableError
-from minilm.quantization.compressed import decode_packed, decode_scaled
+from minilm.quantization.compressed import SCALED_METHODS, decode_packed, decode_scaled
 from minilm.quantization.gptq_awq import decode_gptq_or_awq
 from minilm.quantization.mlx import decode_mlx
+from minilm.quantization.torch_quantized import decode_torch_quantized
 from minilm.quantization.torchao import decode_torchao
 
 METHODS = (
@@ -22,9 +24,23 @@ METHODS = (
     decode_mxfp4,
     decode_mlx,
     decode_torchao,
+    decode_torch_quantized,
     decode_4bit,
     decode_llm_int8,
     decode_scaled,
+    decode_by_companions,
+)
+
+# The quant_method values of config.json whose tensors METHODS decode: a file of theirs that they cannot
+# decode is damaged. The matrices of any other method have the formula's shape, and are noted.
+DECODED_METHODS = (
+    "gptq",
+    "awq",
+    "bitsandbytes",
+    *SCALED_METHODS,
+    "mxfp4",
+    "torchao",
+    "mlx",
 )
 
 # Only bitsandbytes packs values in dtypes this wide; trying one method keeps large headers fast.

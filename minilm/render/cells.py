@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from minilm.ledger.symbols import letter_meaning
 from minilm.render.document import Column
 from minilm.safe_text import one_line
 from minilm.units import format_bytes
@@ -25,6 +26,14 @@ def bar_lengths(values: Sequence[float | None]) -> tuple[float, ...]:
 def format_shape(shape: Sequence[int]) -> str:
     """(50257, 768) -> 50,257 × 768."""
     return " × ".join(f"{dimension:,}" for dimension in shape) or "scalar"
+
+
+def format_letters(symbols: Mapping[str, int], family: str) -> str:
+    """V=50257 vocabulary  d=768 model width: the letters of a formula with their value and meaning."""
+    return "  ".join(
+        one_line(f"{letter}={value} {letter_meaning(letter, family)}".rstrip())
+        for letter, value in symbols.items()
+    )
 
 
 def format_index(index: Sequence[int] | None) -> str:

@@ -1,7 +1,7 @@
-"""What the HTML report draws, as JSON values of bounded size: treemap, heat map, curves, tensor list.
+"""What the page draws beside its tables, of bounded size: treemap, heat map, tensor list.
 
-However many tensors a model has, at most some 2,000 boxes and 12,000 cells are drawn: what is too
-much is added up. All text is plain (no control characters); the page makes it inert for plotly.
+However many tensors a model has, at most some hundred boxes and rows are drawn: what is too much is
+added up. All text is plain (no control characters) and not yet escaped.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby, takewhile
 from typing import Any
 
 from minilm.inspection.report import Report, TensorRow
@@ -17,59 +19,115 @@ from minilm.render.component_groups import component_group
 from minilm.render.document import Table
 from minilm.safe_text import one_line
 
-MAX_BOXES = 2000
+MAX_BOXES = 600
 MAX_COMPONENTS = 50
-MAX_LAYERS = 256
-MAX_MATRICES = 48
-MAX_POINTS = 2000
+MAX_ROWS = 64
+MAX_MATRICES = 32
+ASPECT = 2.4  # of the treemap on a wide screen
 
 _LAYER = re.compile(r"(?:^|\.)(\d{1,9})(?=\.)", re.ASCII)
-_CURVES = (
-    ("loss", ("train_loss", "val_loss")),
-    ("bits per byte", ("val_bits_per_byte",)),
-    ("learning rate", ("lr",)),
-    ("tokens per second", ("tokens_per_second",)),
-)
 
 
-def treemap(report: Report) -> list[dict[str, Any]]:
-    """Boxes {id, parent, label, count, share, detail, group}; a parent is the sum of its children.
+@dataclass(frozen=True)
+class Box:
+    """A rectangle, in percent of the one around it, and the smaller ones in it."""
 
-    A component has its tensors inside where they add up to it, by layer where they are many.
+    label: str
+    count: int
+    share: float
+    detail: str
+    group: str
+    rectangle: tuple[float, float, float, float]
+    """Left, top, width, height."""
+    boxes: tuple[Box, ...] = ()
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """Layers down, matrices across. A cell is (0 to 1 on a logarithmic scale, or None; what it holds)."""
+
+    matrices: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[tuple[float | None, str], ...]], ...]
+    note: str
+
+
+def treemap(report: Report) -> list[Box]:
+    """A box a component, its area its share; in it its tensors, where they add up to it.
+
+    Where they are many, a box inside is a layer.
     """
-    total = report.parameters.total
     rows: dict[str, list[TensorRow]] = {}
     for row in report.tensors:
         rows.setdefault(row.component, []).append(row)
-    components = [component for component in report.components if component.count > 0]
-    if not components or not total:
-        return []
-    boxes: list[dict[str, Any]] = []
-
-    def add(parent: str, label: str, count: int, detail: str, group: str) -> str:
-        box = str(len(boxes))
-        share = count / total
-        boxes.append(
-            {"id": box, "parent": parent, "label": one_line(label), "count": count}
-            | {"share": share, "detail": one_line(detail), "group": group}
-        )
-        return box
-
-    pairs = [(component.name, component.count) for component in components]
-    root = add("", report.target, sum(count for _, count in pairs), "all components", "other")
-    largest = _largest([(name, count, "") for name, count in pairs], MAX_COMPONENTS)
-    for name, count, _ in largest:
+    pairs = [(c.name, c.count, "") for c in report.components if c.count > 0]
+    largest = sorted(_largest(pairs, MAX_COMPONENTS), key=lambda each: -each[1])
+    total = sum(count for _, count, _ in largest)
+    boxes = []
+    for (name, count, _), rectangle in zip(
+        largest, squarified([count for _, count, _ in largest], ASPECT), strict=True
+    ):
         inside = [row for row in rows.get(name, []) if row.count > 0]
         group = component_group(name)
-        box = add(root, name, count, f"{len(inside):,} tensors" if inside else "", group)
+        inner: list[Box] = []
         if len(inside) > 1 and sum(row.count for row in inside) == count:
-            for label, part, detail in _boxes(inside, MAX_BOXES // len(largest)):
-                add(box, label, part, detail, group)
+            parts = _boxes(inside, MAX_BOXES // len(largest))
+            parts.sort(key=lambda part: -part[1])
+            ratio = ASPECT * rectangle[2] / max(rectangle[3], 1e-9)
+            inner = [
+                Box(one_line(label), part, part / total, one_line(detail), group, place)
+                for (label, part, detail), place in zip(
+                    parts, squarified([part for _, part, _ in parts], ratio), strict=True
+                )
+            ]
+        detail = _tensors(len(inside)) if inside else ""
+        label = one_line(name)
+        boxes.append(Box(label, count, count / total, detail, group, rectangle, tuple(inner)))
     return boxes
 
 
-def heat_map(report: Report) -> dict[str, Any] | None:
-    """Layers down, matrices across: {layers, matrices, counts, details, note}; None without layers."""
+def squarified(areas: Sequence[int], ratio: float) -> list[tuple[float, float, float, float]]:
+    """Rectangles (left, top, width, height in percent) of these areas, the largest first.
+
+    They fill a rectangle that is ``ratio`` times as wide as high, each nearly square (Bruls, Huizing
+    and van Wijk 2000).
+    """
+    left, top, width, height = 0.0, 0.0, ratio, 1.0
+    scale = ratio / (sum(areas) or 1)
+    rectangles: list[tuple[float, float, float, float]] = []
+    rest = [area * scale for area in areas]
+    while rest:
+        side = min(width, height)
+        count = 1
+        while count < len(rest) and _worst(rest[: count + 1], side) <= _worst(rest[:count], side):
+            count += 1
+        row, rest = rest[:count], rest[count:]
+        thickness = sum(row) / side
+        offset = 0.0
+        for area in row:
+            length = area / thickness
+            if width >= height:
+                rectangles.append((left, top + offset, thickness, length))
+            else:
+                rectangles.append((left + offset, top, length, thickness))
+            offset += length
+        if width >= height:
+            left, width = left + thickness, max(width - thickness, 1e-12)
+        else:
+            top, height = top + thickness, max(height - thickness, 1e-12)
+    return [(100 * x / ratio, 100 * y, 100 * w / ratio, 100 * h) for x, y, w, h in rectangles]
+
+
+def _worst(row: Sequence[float], side: float) -> float:
+    """The largest ratio of the sides of rectangles that stand in a row along ``side``."""
+    total = sum(row)
+    return max(side**2 * max(row) / total**2, total**2 / (side**2 * min(row)))
+
+
+def heat_map(report: Report) -> HeatMap | None:
+    """The elements of each matrix in each layer; None where all layers have the same.
+
+    Neighbouring layers that are alike are one row.
+    """
     cells: dict[tuple[str, str], list[TensorRow]] = {}
     outside: list[TensorRow] = []
     for row in report.tensors:
@@ -85,50 +143,35 @@ def heat_map(report: Report) -> dict[str, Any] | None:
         dict.fromkeys(matrix for _, matrix in cells),
         key=lambda matrix: order.get(first[matrix], len(order)),
     )
-    if not cells:
+    shown = matrices[:MAX_MATRICES]
+
+    def content(layer: str) -> list[list[tuple[tuple[int, ...], str]]]:
+        return [
+            [(row.shape, row.dtype) for row in cells.get((layer, matrix), [])] for matrix in shown
+        ]
+
+    runs = [list(run) for _, run in groupby(layers, content)]
+    if len(runs) < 2:
         return None
-    shown_layers, shown_matrices = layers[:MAX_LAYERS], matrices[:MAX_MATRICES]
-    counts: list[list[int | None]] = []
-    details: list[list[str]] = []
-    for layer in shown_layers:
-        layer_cells = [cells.get((layer, matrix), []) for matrix in shown_matrices]
-        counts.append([sum(row.count for row in rows) or None for rows in layer_cells])
-        details.append([_cell_detail(rows) for rows in layer_cells])
-    note = _left_out(len(layers), len(shown_layers), len(matrices), len(shown_matrices), outside)
+    logs = [math.log(sum(row.count for row in rows) or 1) for rows in cells.values()]
+    low, span = min(logs), (max(logs) - min(logs)) or 1
     prefixes = {layer.rpartition(".")[0] for layer in layers}
-    short = len(prefixes) == 1
-    return {
-        "layers": [one_line(each.rpartition(".")[2] if short else each) for each in shown_layers],
-        "matrices": [one_line(matrix.removesuffix(".weight")) for matrix in shown_matrices],
-        "counts": counts,
-        "details": details,
-        "note": note,
-    }
-
-
-def curves(metrics: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """{loss: [{name, steps, seconds, values}, ..], ..} of a run's metrics, without what is not there."""
-    curves_by_title: dict[str, list[dict[str, Any]]] = {}
-    for title, keys in _CURVES:
-        for key in keys:
-            lines = _thinned([line for line in metrics if _is_finite(line.get(key))])
-            if lines:
-                curves_by_title.setdefault(title, []).append(
-                    {
-                        "name": key,
-                        "steps": [_finite(line.get("step")) for line in lines],
-                        "seconds": [_finite(line.get("seconds")) for line in lines],
-                        "values": [line[key] for line in lines],
-                    }
-                )
-    return curves_by_title
-
-
-def mark_position(line: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """{steps, seconds} of a line of metrics, for a mark in the curves; None without one."""
-    if line is None:
-        return None
-    return {"steps": _finite(line.get("step")), "seconds": _finite(line.get("seconds"))}
+    rows_drawn = []
+    for run in runs[:MAX_ROWS]:
+        names = [each.rpartition(".")[2] if len(prefixes) == 1 else each for each in run]
+        label = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
+        line = []
+        for matrix in shown:
+            tensors = cells.get((run[0], matrix), [])
+            count = sum(row.count for row in tensors)
+            shade = (math.log(count) - low) / span if count else None
+            line.append((shade, _cell_detail(tensors)))
+        rows_drawn.append((one_line(label), tuple(line)))
+    return HeatMap(
+        tuple(one_line(matrix.removesuffix(".weight")) for matrix in shown),
+        tuple(rows_drawn),
+        _left_out(len(runs), len(matrices), outside),
+    )
 
 
 def evenly_spaced(lines: Sequence[Mapping[str, Any]], limit: int) -> list[Mapping[str, Any]]:
@@ -139,27 +182,31 @@ def evenly_spaced(lines: Sequence[Mapping[str, Any]], limit: int) -> list[Mappin
 
 
 def tensor_table(table: Table) -> dict[str, Any]:
-    """The list of tensors by columns, what repeats written once: 45,000 rows stay a few megabytes."""
-    shapes: dict[tuple[str, str], int] = {}
-    dtypes: dict[str, int] = {}
-    components: dict[str, int] = {}
-    names, indices = [], []
-    for name, shape, dtype, elements, component in table.rows:
-        names.append(name)
-        indices.append(
-            (
-                shapes.setdefault((shape, elements.replace(",", "")), len(shapes)),
-                dtypes.setdefault(dtype, len(dtypes)),
-                components.setdefault(component, len(components)),
-            )
-        )
+    """The list of tensors by columns, what repeats written once: 70,000 rows stay under a megabyte.
+
+    A name is how many letters it shares with the one before, and which of ``endings`` follows.
+    """
+    kinds: dict[tuple[str, ...], int] = {}
+    endings: dict[str, int] = {}
+    names: list[int] = []
+    rows = []
+    before = ""
+    for name, *kind in table.rows:
+        # A script counts other letters than ASCII differently.
+        same = _shared_prefix(before, name) if (before + name).isascii() else 0
+        names += [same, endings.setdefault(name[same:], len(endings))]
+        before = name
+        rows.append(kinds.setdefault(tuple(kind), len(kinds)))
     return {
         "names": names,
-        "shapes": [list(shape) for shape in shapes],
-        "dtypes": list(dtypes),
-        "components": list(components),
-        "rows": indices,
+        "endings": list(endings),
+        "kinds": [list(kind) for kind in kinds],
+        "rows": rows,
     }
+
+
+def _shared_prefix(a: str, b: str) -> int:
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False)))
 
 
 def layer_and_matrix(name: str) -> tuple[str, str] | None:
@@ -179,7 +226,7 @@ def _boxes(rows: Sequence[TensorRow], limit: int) -> list[tuple[str, int, str]]:
     for row in rows:
         cell = layer_and_matrix(row.name)
         groups.setdefault(cell[0] if cell else row.name, []).append(row.count)
-    return _largest([(name, sum(g), f"{len(g):,} tensors") for name, g in groups.items()], limit)
+    return _largest([(name, sum(g), _tensors(len(g))) for name, g in groups.items()], limit)
 
 
 def _largest(boxes: list[tuple[str, int, str]], limit: int) -> list[tuple[str, int, str]]:
@@ -203,26 +250,21 @@ def _cell_detail(rows: Sequence[TensorRow]) -> str:
     return one_line(f"{count:,} elements: {many}{shape}, {', '.join(dtypes[:3])}")
 
 
-def _left_out(
-    layers: int, shown_layers: int, matrices: int, shown_matrices: int, outside: Sequence[TensorRow]
-) -> str:
+def _left_out(runs: int, matrices: int, outside: Sequence[TensorRow]) -> str:
     notes = []
     if outside:
         count = sum(row.count for row in outside)
-        tensors = "1 tensor" if len(outside) == 1 else f"{len(outside):,} tensors"
-        notes.append(f"{tensors} of no layer ({count:,} elements) are not drawn.")
-    if layers > shown_layers:
-        notes.append(f"The first {shown_layers} of {layers:,} layers are drawn.")
-    if matrices > shown_matrices:
-        notes.append(f"The first {shown_matrices} of {matrices:,} matrices are drawn.")
+        verb = "is" if len(outside) == 1 else "are"
+        notes.append(f"{_tensors(len(outside))} of no layer ({count:,} elements) {verb} not drawn.")
+    if runs > MAX_ROWS:
+        notes.append(f"The first {MAX_ROWS} of {runs:,} rows are drawn.")
+    if matrices > MAX_MATRICES:
+        notes.append(f"The first {MAX_MATRICES} of {matrices:,} matrices are drawn.")
     return " ".join(notes)
 
 
-def _thinned(lines: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Every n-th line and the last one, at most MAX_POINTS."""
-    stride = -(-len(lines) // (MAX_POINTS - 1)) or 1
-    thinned = lines[::stride]
-    return thinned if not lines or thinned[-1] is lines[-1] else [*thinned, lines[-1]]
+def _tensors(count: int) -> str:
+    return "1 tensor" if count == 1 else f"{count:,} tensors"
 
 
 def _natural(text: str) -> list[tuple[int, str]]:
@@ -231,11 +273,3 @@ def _natural(text: str) -> list[tuple[int, str]]:
         (int(part), "") if re.fullmatch(r"[0-9]{1,9}", part) else (-1, part)
         for part in text.split(".")
     ]
-
-
-def _finite(value: Any) -> float | None:
-    return value if _is_finite(value) else None
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

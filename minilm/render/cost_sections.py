@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from minilm.inspection.report import Report
 from minilm.render.cells import (
     bar_lengths,
+    format_letters,
     format_number,
     format_size,
     format_tokens,
@@ -50,7 +51,9 @@ def memory_section(report: Report) -> Section:
             blocks.append(_byte_table("activations by component", "component", parts))
         if activations.get("formula"):
             formula = one_line(activations["formula"])
+            letters = format_letters(activations["symbols"], report.architecture)
             blocks.append(Code("activations in bytes", formula, detail=True))
+            blocks.append(Code("where", letters, detail=True))
     return Section("memory", "Memory", tuple(blocks))
 
 
@@ -62,13 +65,20 @@ def compute_section(report: Report) -> Section | None:
         (key_label(key), format_count(value), f"{value:,}") for key, value in report.flops.items()
     )
     text = "Floating-point operations; a multiplication and an addition are two."
+    cache = report.memory["kv_cache"]
+    if cache is not None:
+        text += f" They are for the last of {cache['context']:,} tokens."
     table = Table(number_columns("FLOPs", "about", "exactly"), rows, detail=True)
     return Section("compute", "Compute", (Paragraph(text, detail=True), table))
 
 
-def fits_section(fits: Sequence[Fit]) -> Section:
-    """Which uses of the model fit into the budget of ``fits``, and how far each goes."""
+def fits_section(fits: Sequence[Fit], cache: Mapping[str, Any] | None) -> Section:
+    """Which uses of the model fit into the budget of ``fits``, and how far each goes.
+
+    ``cache`` is the KV cache of the report, in each dtype.
+    """
     from minilm.costs.fits import CONTEXT_BYTES, FRAGMENTATION, PREFILL_TOKENS
+    from minilm.costs.memory import SMALL_CACHE_DTYPES, cache_bytes
 
     title = "What fits"
     if not fits:
@@ -76,15 +86,32 @@ def fits_section(fits: Sequence[Fit]) -> Section:
         return Section("fits", title, (Paragraph(text),), requested=True)
     first = fits[0]
     budget = (
-        f"{format_bytes(first.budget)} of memory, {format_tokens(first.batch, first.context)}. The "
-        "longest context is for this batch, the largest batch for this context."
+        f"{_cards_text(first)}, {format_tokens(first.batch, first.context)}. The "
+        f"longest context is for this batch, the largest batch for this context.{_sold_text(first)}"
     )
     overhead = (
-        "A use needs weights, training state, KV cache and activations (an estimate), "
-        f"{1 / FRAGMENTATION:.0%} more for fragmentation and {format_bytes(CONTEXT_BYTES)} for the "
-        f"CUDA context. Prompts are read {PREFILL_TOKENS:,} tokens at a time. Checkpointing: whether "
+        "A use needs weights, training state, KV cache and activations (an estimate), and a margin for the "
+        f"framework: {1 / FRAGMENTATION:.0%} more for fragmentation and {format_bytes(CONTEXT_BYTES)} for "
+        f"the CUDA context. Prompts are read {PREFILL_TOKENS:,} tokens at a time. Checkpointing: whether "
         "training uses activation checkpointing."
     )
+    if first.cards > 1:
+        overhead += (
+            " Of several cards each needs what is listed: inference divides weights and KV cache, "
+            "training divides weights, state and sequences, and gathers one layer at a time."
+        )
+    ranks = {fit.lora_rank for fit in fits if fit.lora_rank}
+    if ranks:
+        overhead += f" LoRA has rank {ranks.pop()} on every matrix (--lora-rank)."
+    if cache is not None:
+        elements = cache["int8"]  # a byte each
+        sizes = ", ".join(
+            f"{format_bytes(cache_bytes(elements, dtype))} in {dtype}"
+            for dtype in ("bfloat16", *SMALL_CACHE_DTYPES)
+        )
+        dtypes = {fit.cache_dtype for fit in fits if fit.cache_dtype}
+        chosen = dtypes.pop() if len(dtypes) == 1 else "as the arithmetic"
+        overhead += f" The KV cache of these tokens is {sizes}; here {chosen} (--kv-cache)."
     columns = (
         Column("use"),
         Column("checkpointing"),
@@ -100,6 +127,27 @@ def fits_section(fits: Sequence[Fit]) -> Section:
     table = Table(columns, tuple(map(_fit_cells, fits)))
     blocks = (Paragraph(budget), table, Paragraph(overhead))
     return Section("fits", title, blocks, requested=True)
+
+
+def _cards_text(fit: Fit) -> str:
+    """44.7 GiB of memory; 2 cards with 44.7 GiB of memory each."""
+    size = format_bytes(fit.budget)
+    return (
+        f"{size} of memory" if fit.cards == 1 else f"{fit.cards:,} cards with {size} of memory each"
+    )
+
+
+def _sold_text(fit: Fit) -> str:
+    """What the cards that are sold with so many GB really have."""
+    from minilm.costs.hardware import cards_sold_as
+
+    cards = [f"{name} {format_bytes(size)}" for name, size in cards_sold_as(fit.budget).items()]
+    if not cards:
+        return ""
+    sold = f"{fit.budget // 10**9} GB"
+    return (
+        f" Cards sold as {sold} have more or less: {', '.join(cards)} (name the card to use that)."
+    )
 
 
 def _overview(memory: Mapping[str, Any]) -> Table:

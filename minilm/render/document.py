@@ -88,7 +88,10 @@ class Section:
 
 @dataclass(frozen=True)
 class Document:
-    """What is inspected, its total (exact, and as 124.4M), the verdict, and the sections in reading order."""
+    """What is inspected, its total (exact, and as 124.4M), the verdict, and the sections in reading order.
+
+    The brief verdict has the same in at most 80 columns.
+    """
 
     target: str
     architecture: str
@@ -96,6 +99,7 @@ class Document:
     about: str
     status: str
     verdict: str
+    brief_verdict: str
     sections: tuple[Section, ...]
 
 
@@ -103,6 +107,19 @@ def brief(section: Section) -> Section | None:
     """The section without its details; None where nothing is left."""
     blocks = tuple(_brief_blocks(section))
     return replace(section, blocks=blocks) if blocks else None
+
+
+def with_brief_lines(section: Section, count: int) -> Section:
+    """The section with at most ``count`` lines of each list in a short report."""
+    return replace(
+        section,
+        blocks=tuple(
+            replace(block, brief_lines=min(block.brief_lines, count))
+            if isinstance(block, Listing)
+            else block
+            for block in section.blocks
+        ),
+    )
 
 
 def _brief_blocks(section: Section) -> Iterator[Block]:

@@ -1,8 +1,8 @@
 """A Report as one HTML file that needs nothing else: no network, no server, no installation.
 
 Jinja2 escapes every text of the page; what the script reads is JSON in which no tag can begin. The
-Content-Security-Policy lets exactly the two scripts written here run, by their hashes, and nothing be
-fetched. plotly.js (MIT) is embedded from the plotly package.
+Content-Security-Policy lets exactly the script written here run, by its hash, and nothing be fetched.
+Charts are HTML and inline SVG: they are there without the script too.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Sequence
+from datetime import date
 from itertools import groupby
 from typing import Any
 
@@ -20,13 +21,14 @@ from markupsafe import Markup
 from minilm.inspection.report import Report
 from minilm.render import charts
 from minilm.render.document import Block
+from minilm.render.line_chart import LineChart, run_charts
 from minilm.render.sections import build_document
 from minilm.runs.history import RunHistory
-from minilm.safe_text import one_line, running_text
+from minilm.safe_text import running_text
+from minilm.version import __version__
 
 MAX_ROWS = 200  # of a printed table; the list of tensors has its own window
 MAX_SAMPLES = 12  # of a run, the first and the last among them
-
 
 # In the head of the page, and as the list that is sorted and searched.
 _DRAWN_APART = ("witnesses", "notes", "tensors")
@@ -34,9 +36,6 @@ _DRAWN_APART = ("witnesses", "notes", "tensors")
 
 def page(report: Report, *, history: RunHistory | None = None) -> str:
     """The whole page; with the ``history`` of a run, its curves, findings and samples too."""
-    # Importing plotly changes the process's warning filters: only where a page is made.
-    from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
-
     environment = Environment(
         loader=PackageLoader("minilm.render", "templates"),
         autoescape=True,
@@ -45,28 +44,22 @@ def page(report: Report, *, history: RunHistory | None = None) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "one_line": one_line,
         "running_text": running_text,
         "runs_of_a_kind": _runs_of_a_kind,
     }
-    # HTML turns \r\n to \n, which would change the hash.
-    scripts = [get_plotlyjs().replace("\r\n", "\n"), _template(environment, "report.js")]
-    document = build_document(report, tensors=True)
+    script = _template(environment, "report.js")
+    document = build_document(report, history=history, tensors=True)
     sections = {section.key: section for section in document.sections}
     history = history or RunHistory()
-    curves = charts.curves(history.metrics)
-    heat_map = charts.heat_map(report)
+    curves = run_charts(history.metrics, history.overfitting_from)
     return environment.get_template("report.html").render(
-        policy=_policy(scripts),
+        policy=_policy(script),
         style=Markup(_template(environment, "report.css")),
-        scripts=[Markup(script) for script in scripts],
+        script=Markup(script),
         data=Markup(
             script_json(
                 {
-                    "treemap": charts.treemap(report),
-                    "heatMap": heat_map,
-                    "curves": curves,
-                    "turned": charts.mark_position(history.overfitting_from),
+                    "curves": [_curve_values(chart) for chart in curves],
                     "tensors": charts.tensor_table(sections["tensors"].tables()[0]),
                 }
             )
@@ -76,12 +69,20 @@ def page(report: Report, *, history: RunHistory | None = None) -> str:
         notes=sections.get("notes"),
         conventions=sections["conventions"].tables()[0].rows,
         sections=[section for section in document.sections if section.key not in _DRAWN_APART],
-        has_curves=bool(curves),
-        findings=history.findings,
+        curves=curves,
         samples=charts.evenly_spaced(history.samples, MAX_SAMPLES),
-        heat_map=heat_map,
+        treemap=charts.treemap(report),
+        heat_map=charts.heat_map(report),
         max_rows=MAX_ROWS,
+        version=__version__,
+        today=date.today().isoformat(),
     )
+
+
+def _curve_values(chart: LineChart) -> dict[str, Any]:
+    """What is shown of a point under the pointer."""
+    lines = [{"name": line.name, "x": line.x, "y": line.y} for line in chart.lines]
+    return {"axis": chart.axis, "end": chart.end, "lines": lines}
 
 
 def _runs_of_a_kind(blocks: Sequence[Block]) -> list[list[Block]]:
@@ -97,14 +98,11 @@ def script_json(value: Any) -> str:
     return text
 
 
-def _policy(scripts: Sequence[str]) -> str:
-    hashes = (
-        base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts
-    )
-    allowed = " ".join(f"'sha256-{value}'" for value in hashes)
-    # plotly sets styles in line, and draws a heat map as a data: image.
+def _policy(script: str) -> str:
+    value = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    # Places and sizes in the charts are styles in line.
     return (
-        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; "
+        f"default-src 'none'; script-src 'sha256-{value}'; style-src 'unsafe-inline'; "
         "base-uri 'none'; form-action 'none'"
     )
 

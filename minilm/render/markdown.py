@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from minilm.inspection.report import Report
 from minilm.render.document import Block, Code, Listing, Paragraph, Table
 from minilm.render.sections import build_document, components_section
 from minilm.safe_text import one_line
+
+if TYPE_CHECKING:
+    from minilm.runs.history import RunHistory
 
 _RULES = {"text": ":--", "code": ":--", "number": "--:"}
 # Brackets, quotes, emphasis, tables, HTML, strikethrough, mathematics, mentions, issue numbers.
@@ -20,12 +24,12 @@ _SPECIAL = re.compile(r"[\\`*\[\]<>&|~$@#]|_(?![A-Za-z0-9])|(?<![A-Za-z0-9])_")
 _AUTOLINK = re.compile(r"(?<=www)\.|:(?=//)|(?<=mailto):|(?<=xmpp):", re.IGNORECASE)
 # What begins a list or a rule at the start of a line.
 _BLOCK = re.compile(r"^([0-9]{0,9})([-+=.)])(?=[-+=\s]|$)")
-_ORDINARY = re.compile(r"[\w./ :,+*^()=×²³{}-]+")
+_ORDINARY = re.compile(r"[\w./ :,+*^()=×²³{}│…-]+")
 
 
-def markdown(report: Report, *, tensors: bool = False) -> str:
-    """The whole report; ``tensors`` adds the list of every tensor."""
-    document = build_document(report, tensors=tensors)
+def markdown(report: Report, *, history: RunHistory | None = None, tensors: bool = False) -> str:
+    """The whole report; ``tensors`` adds the list of every tensor, ``history`` what a run left."""
+    document = build_document(report, history=history, tensors=tensors)
     lines = [
         f"# {text(document.target)}",
         "",

@@ -12,7 +12,6 @@ from markupsafe import Markup, escape
 from minilm.errors import InputError
 from minilm.inspection.report import Report
 from minilm.render.document import Block, Code, Listing, Paragraph, Table, brief
-from minilm.render.markdown import markdown as markdown
 from minilm.render.sections import build_document, components_section
 from minilm.render.terminal import report_lines
 from minilm.runs import files as run_files
@@ -35,6 +34,13 @@ def page(report: Report) -> str:
     from minilm.render import html
 
     return html.page(report, history=run_history(report))
+
+
+def markdown(report: Report, *, tensors: bool = False) -> str:
+    """The whole report, with the history of a run that minilm trained."""
+    from minilm.render import markdown as drawn
+
+    return drawn.markdown(report, history=run_history(report), tensors=tensors)
 
 
 def run_history(report: Report) -> RunHistory | None:

@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from minilm.config.applicable import applicable_settings
+from minilm.config.applicable import applicable_settings, without_expert_fields
 from minilm.inspection.report import FormulaReport, Report
-from minilm.ledger.symbols import letter_meaning
-from minilm.render.cells import bar_lengths, format_shape, number_columns
+from minilm.render.cells import bar_lengths, format_letters, format_shape, number_columns
 from minilm.render.component_groups import fold_components
 from minilm.render.cost_sections import compute_section, memory_section
 from minilm.render.document import (
@@ -24,21 +23,36 @@ from minilm.render.document import (
     Section,
     Table,
 )
+from minilm.render.layer_tree import layer_table
+from minilm.render.run_section import run_section
 from minilm.runs import files as run_files
 from minilm.safe_text import one_line
 from minilm.units import format_count
 
 if TYPE_CHECKING:
     from minilm.inspection.reconciliation.explanation import Reconciliation
+    from minilm.runs.history import RunHistory
 
 
-def build_document(report: Report, *, tensors: bool = False) -> Document:
-    """Everything in ``report``; the list of ``tensors`` on request, since it can be long."""
+def build_document(
+    report: Report,
+    *,
+    history: RunHistory | None = None,
+    layers: bool = True,
+    tensors: bool = False,
+) -> Document:
+    """Everything in ``report``, and the ``history`` of a run.
+
+    The list of ``tensors`` on request, since it can be long; the tree of ``layers`` takes a second
+    where there are 50,000 tensors, and a short report does not show it.
+    """
     sections = [
         _witnesses(report),
         _notes(report),
+        run_section(history) if history is not None else None,
         *_requested(report),
         components_section(report),
+        _layers(report) if layers else None,
         _formula(report),
         _conventions(report),
         _tied(report),
@@ -55,6 +69,7 @@ def build_document(report: Report, *, tensors: bool = False) -> Document:
         about=format_count(report.parameters.total),
         status=report.verdict.status,
         verdict=one_line(report.verdict.text),
+        brief_verdict=one_line(report.verdict.brief),
         sections=tuple(section for section in sections if section is not None),
     )
 
@@ -120,7 +135,7 @@ def _requested(report: Report) -> Iterable[Section]:
     if report.fits is not None:
         from minilm.render.cost_sections import fits_section
 
-        yield fits_section(report.fits)
+        yield fits_section(report.fits, report.memory["kv_cache"])
     if report.statistics is not None:
         from minilm.render.value_sections import statistics_section
 
@@ -149,6 +164,25 @@ def _reconciliation(answer: Reconciliation) -> Section:
     return Section("reconciliation", "Reconciliation", tuple(blocks), requested=True)
 
 
+def _layers(report: Report) -> Section | None:
+    if not report.tensors:
+        return None
+    order = {component.name: number for number, component in enumerate(report.components)}
+    rows = sorted(report.tensors, key=lambda row: order.get(row.component, len(order)))
+    table, cut = layer_table(rows)
+    text = "Modules by the names of their tensors; those that hold the same stand once."
+    if report.flops and any(row.flops for row in rows):
+        attention = format_count(report.flops["attention_per_token"])
+        text += (
+            " FLOPs are forward, of the products with weights; attention over the context adds "
+            f"{attention} a token."
+        )
+    blocks: list[Block] = [Paragraph(text, detail=True), table]
+    if cut is not None:
+        blocks.append(cut)
+    return Section("layers", "Layers", tuple(blocks))
+
+
 def _formula(report: Report) -> Section | None:
     formula = report.formula
     if formula is None:
@@ -171,12 +205,13 @@ def _formula(report: Report) -> Section | None:
 
 
 def _letters(formula: FormulaReport, family: str, *, in_formula: bool) -> str:
-    """V=50257 vocabulary  d=768 model width: letters with their value and meaning."""
-    return "  ".join(
-        one_line(f"{letter}={value} {letter_meaning(letter, family)}".rstrip())
+    """The letters that are in the formula, or those that are not."""
+    symbols = {
+        letter: value
         for letter, value in formula.symbols.items()
         if (letter in formula.pretty) == in_formula
-    )
+    }
+    return format_letters(symbols, family)
 
 
 def _other_letters(formula: FormulaReport, family: str) -> list[Code]:
@@ -233,9 +268,12 @@ def _quantization(report: Report) -> Section | None:
 
 def _hyperparameters(report: Report) -> Section | None:
     groups: Mapping[str, Mapping[str, Any]] = report.hyperparameters
+    text = "Hyperparameters are set before training."
     if report.architecture == run_files.FAMILY:
+        text += " One without an effect here is not listed."
         groups = applicable_settings(groups)
-    text = "Hyperparameters are set before training. One without an effect here is not listed."
+    elif report.formula is not None and "E" not in report.formula.symbols:
+        groups = {name: without_expert_fields(fields) for name, fields in groups.items()}
     tables = tuple(
         Table(
             (Column(one_line(name)), Column("value", "code")),

@@ -1,24 +1,39 @@
 """A Report drawn for the terminal: short, on one screen, or in full.
 
-The short report fits `SHORT_LINES` lines of 80 columns: the smallest components give way to their sum.
-What an option asked for comes alone, below one line with the verdict.
+The short report fits `SHORT_LINES` lines of 80 columns: the smallest components give way to their sum, then
+mismatches and notes to their number, then all components. What an option asked for comes alone, below one
+line with the verdict.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
 from minilm.inspection.report import Report
-from minilm.render.document import Block, Code, Document, Paragraph, Section, Table, brief
+from minilm.render.document import (
+    Block,
+    Code,
+    Document,
+    Paragraph,
+    Section,
+    Table,
+    brief,
+    with_brief_lines,
+)
 from minilm.render.grid import table_lines, wrapped
 from minilm.render.sections import build_document, components_section
 
+if TYPE_CHECKING:
+    from minilm.runs.history import RunHistory
+
 SHORT_LINES = 24
 FEWEST_COMPONENTS = 3
+MOST_LISTED = 4  # mismatches, and notes
 READ_ON = "More: inspect --full, --html FILE, --tensors, --stats, --fits 24GB, --diff OTHER"
 _STYLES = {"verified": "green", "mismatch": "bold red"}
 
@@ -26,16 +41,31 @@ Lines = list[Text]
 
 
 def print_report(
-    report: Report, console: Console, *, full: bool = False, tensors: bool = False
+    report: Report,
+    console: Console,
+    *,
+    history: RunHistory | None = None,
+    full: bool = False,
+    tensors: bool = False,
 ) -> None:
     """Print the short report, or what an option asked for; a line that is too long is not cut."""
-    for line in report_lines(report, console.width, full=full, tensors=tensors):
+    for line in report_lines(report, console.width, history=history, full=full, tensors=tensors):
         console.print(line, crop=False, no_wrap=True, overflow="ignore")
 
 
-def report_lines(report: Report, width: int, *, full: bool = False, tensors: bool = False) -> Lines:
-    """The lines for a terminal of ``width`` columns; only a number makes one longer than that."""
-    document = build_document(report, tensors=tensors)
+def report_lines(
+    report: Report,
+    width: int,
+    *,
+    history: RunHistory | None = None,
+    full: bool = False,
+    tensors: bool = False,
+) -> Lines:
+    """The lines for a terminal of ``width`` columns; only a number makes one longer than that.
+
+    The whole report has the ``history`` of a run too.
+    """
+    document = build_document(report, history=history, layers=full, tensors=tensors)
     if full:
         lines = _heading(document, width)
         for section in document.sections:
@@ -50,14 +80,23 @@ def report_lines(report: Report, width: int, *, full: bool = False, tensors: boo
 
 
 def _short(report: Report, document: Document, width: int) -> Lines:
-    """As many components as there is room for on one screen."""
-    sections = {section.key: section for section in document.sections if section.key != "tensors"}
+    """As many components, then mismatches and notes, as there is room for on one screen."""
+    heading = _heading(document, width)
     end = [Text(line, "dim") for line in wrapped(READ_ON, width)]
-    lines: Lines = []
     most = max(len(report.components), FEWEST_COMPONENTS)
-    for rows in range(most, FEWEST_COMPONENTS - 1, -1):
-        sections["components"] = components_section(report, most_rows=rows)
-        lines = [*_heading(document, width), *_brief([*sections.values()], width), *end]
+    sizes = [(rows, MOST_LISTED) for rows in range(most, FEWEST_COMPONENTS, -1)]
+    sizes += [(FEWEST_COMPONENTS, listed) for listed in range(MOST_LISTED, 0, -1)]
+    sizes += [(0, 1), (0, 0)]
+    lines: Lines = []
+    for rows, listed in sizes:
+        sections = [
+            components_section(report, most_rows=rows)
+            if section.key == "components"
+            else with_brief_lines(section, listed)
+            for section in document.sections
+            if section.key != "tensors" and (rows or section.key != "components")
+        ]
+        lines = [*heading, *_brief(sections, width), *end]
         if len(lines) <= SHORT_LINES:
             break
     return lines
@@ -78,9 +117,15 @@ def _heading(document: Document, width: int) -> Lines:
 
 
 def _verdict_line(document: Document, width: int) -> Lines:
+    """The verdict in one line, below the target where both are too long for it."""
     style = _STYLES.get(document.status, "")
-    text = f"{document.target}: {document.verdict}"
-    return [Text(line, style) for line in wrapped(text, width)]
+    for verdict in (document.verdict, document.brief_verdict):
+        if cell_len(text := f"{document.target}: {verdict}") <= width:
+            return [Text(text, style)]
+    fits = cell_len(document.verdict) <= width
+    verdict = document.verdict if fits else document.brief_verdict
+    target = [Text(line, "bold") for line in wrapped(document.target, width)]
+    return [*target, *(Text(line, style) for line in wrapped(verdict, width))]
 
 
 def _brief(sections: Sequence[Section], width: int) -> Lines:
@@ -135,7 +180,7 @@ def curve(values: Sequence[float], width: int = 40) -> str:
         sum(values[i : i + size]) / len(values[i : i + size]) for i in range(0, len(values), size)
     ]
     low, high = min(means), max(means)
-    blocks = "▁▂▃▄▅▆▇█"
-    scale = (len(blocks) - 1) / (high - low) if high > low else 0.0
-    line = "".join(blocks[round((mean - low) * scale)] for mean in means)
+    glyphs = "▁▂▃▄▅▆▇█"
+    scale = (len(glyphs) - 1) / (high - low) if high > low else 0.0
+    line = "".join(glyphs[round((mean - low) * scale)] for mean in means)
     return f"{values[0]:.3f} {line} {values[-1]:.3f}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,20 @@ from minilm.runs.logs import read_points, read_samples
 class RunHistory:
     """``metrics`` are the lines of metrics.jsonl, ``samples`` those of samples.jsonl, ``findings`` what
     the curves say, a sentence each; ``overfitting_from`` is the evaluation after which validation
-    loss rose.
+    loss rose; ``summary`` is summary.json.
     """
 
     metrics: Sequence[Mapping[str, Any]] = ()
     samples: Sequence[Mapping[str, Any]] = ()
     findings: Sequence[str] = ()
     overfitting_from: Mapping[str, Any] | None = None
+    summary: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_history(run_dir: Path) -> RunHistory:
     """Curves, samples and findings. Raises FormatError for logs that are no logs."""
     metrics = read_points(run_dir / run_files.METRICS)
     samples = read_samples(run_dir / run_files.SAMPLES)
-    sentences = findings(metrics, run_files.read_summary(run_dir))
-    return RunHistory(metrics, samples, sentences, overfitting_since(metrics))
+    summary = run_files.read_summary(run_dir)
+    sentences = findings(metrics, summary)
+    return RunHistory(metrics, samples, sentences, overfitting_since(metrics), summary)

@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterable, Iterator
 
 from minilm.errors import CorpusError
 
-# Windows-1252 has letters of Western European languages above 127, which are fewer in any of their texts.
-LARGEST_INVALID_SHARE = 0.25
-LARGEST_NUL_SHARE = 0.1
+# The largest shares of bytes to be repaired. Windows-1252 has the accented letters of Western European
+# languages above 127, which are fewer in any of their texts; NULs may separate the lines of a list.
+LARGEST_SHARES = {"not UTF-8": 0.25, "NUL": 0.1, "control characters": 0.02}
 
 _HEAD_BYTES = 4096
 _FEWEST_BYTES = 64  # no shares are computed of fewer
+# Neither NUL nor what texts have: backspace to carriage return, and the escape of terminals.
+_CONTROL = bytes({*range(1, 32)} - {*range(8, 14), 27})
 _ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
 _LEAVE_OUT = "leave the file out with a glob"
 _ICONV = f"{_LEAVE_OUT}, or convert it first: iconv -f ITS-ENCODING -t UTF-8"
@@ -82,7 +84,7 @@ def _decode_utf8(
 ) -> Iterator[str]:
     pending = b""
     offset = 0  # of pending[0] in the stream
-    num_invalid = num_nul = 0
+    counts = dict.fromkeys(LARGEST_SHARES, 0)
     for block, final in _mark_last(blocks):
         pending += block
         nul = -1 if allow_nul else pending.find(b"\0")
@@ -98,9 +100,7 @@ def _decode_utf8(
                     where,
                     f"invalid UTF-8 (byte 0x{pending[invalid]:02x}) at byte {offset + invalid}",
                     "UTF-8 text",
-                    _ICONV
-                    if _is_garbage(*_count_invalid(pending), LARGEST_INVALID_SHARE)
-                    else f"{_LEAVE_OUT}, or repair it with --clean encoding",
+                    _advice(pending, "repair it with --clean encoding"),
                 ) from None
             num_decoded, text = nul, ""
         if nul >= 0:
@@ -108,28 +108,24 @@ def _decode_utf8(
                 where,
                 f"a NUL byte at byte {offset + nul}, so probably binary data",
                 "UTF-8 text",
-                _ICONV
-                if _is_garbage(pending.count(0), len(pending), LARGEST_NUL_SHARE)
-                else f"{_LEAVE_OUT}, or remove such bytes with --clean control",
+                _advice(pending, "remove such bytes with --clean control"),
             )
         offset += num_decoded
-        num_nul += pending.count(0, 0, num_decoded)
-        pending = pending[num_decoded:]
-        if replace_invalid:
-            text, replaced = _ESCAPED_BYTE.subn(_decode_windows_1252, text)
-            num_invalid += replaced
-        for count, kind, limit in (
-            (num_invalid, "not UTF-8", LARGEST_INVALID_SHARE),
-            (num_nul, "NUL", LARGEST_NUL_SHARE),
-        ):
-            if _is_garbage(count, offset, limit):
+        if replace_invalid or allow_nul:
+            for kind, count in _count(pending[:num_decoded], text).items():
+                counts[kind] += count
+            excess = _excess(counts, offset)
+            if excess is not None:
                 raise CorpusError(
                     where,
-                    f"{count / offset:.0%} of {offset} bytes are {kind}, so another encoding "
-                    "(UTF-16 without its mark?) or binary data",
-                    f"at most {limit:.0%} of them to repair",
+                    f"{counts[excess] / offset:.0%} of its bytes are {excess}, so it is binary or in another "
+                    "encoding (UTF-16 without a byte-order mark?)",
+                    f"at most {LARGEST_SHARES[excess]:.0%} to repair",
                     _ICONV,
                 )
+        pending = pending[num_decoded:]
+        if replace_invalid:
+            text = _ESCAPED_BYTE.sub(_decode_windows_1252, text)
         if text:
             yield text
 
@@ -166,13 +162,27 @@ def _decode_wide(
             yield text
 
 
-def _count_invalid(data: bytes) -> tuple[int, int]:
-    text, num_decoded = codecs.utf_8_decode(data, "surrogateescape", True)
-    return len(_ESCAPED_BYTE.findall(text)), num_decoded
+def _advice(data: bytes, repair: str) -> str:
+    """What to do about a file with ``data``: ``repair`` it only where that gives a text."""
+    text, _ = codecs.utf_8_decode(data, "surrogateescape", True)
+    return _ICONV if _excess(_count(data, text), len(data)) else f"{_LEAVE_OUT}, or {repair}"
 
 
-def _is_garbage(count: int, total: int, limit: float) -> bool:
-    return total >= _FEWEST_BYTES and count > limit * total
+def _count(data: bytes, text: str) -> dict[str, int]:
+    """How many bytes of ``data``, decoded as ``text``, are of each kind in LARGEST_SHARES."""
+    return {
+        "not UTF-8": len(_ESCAPED_BYTE.findall(text)),
+        "NUL": data.count(0),
+        "control characters": len(data) - len(data.translate(None, _CONTROL)),
+    }
+
+
+def _excess(counts: dict[str, int], total: int) -> str | None:
+    """The kind of which there are too many among ``total`` bytes."""
+    for kind, count in counts.items():
+        if total >= _FEWEST_BYTES and count > LARGEST_SHARES[kind] * total:
+            return kind
+    return None
 
 
 def _decode_windows_1252(match: re.Match[str]) -> str:

@@ -63,7 +63,7 @@ class HubDataset:
             ) from None
 
     def _stream(self, text_field: str | None) -> Iterator[str]:
-        number, field = 0, text_field
+        number, field = 0, ""
         try:
             datasets = importlib.import_module("datasets")
             rows = datasets.load_dataset(
@@ -75,7 +75,6 @@ class HubDataset:
                 if number == 0:
                     strings = [name for name, value in row.items() if isinstance(value, str)]
                     field = choose_field(list(row), strings, text_field, f"{self.source} row 0")
-                assert field is not None
                 yield text_of(row, field, f"{self.source} row {number}")
         except InputError:
             raise

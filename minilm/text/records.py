@@ -43,7 +43,7 @@ def json_texts(
 
     A record is an object with the text field, or a string. Raises CorpusError that names the record.
     """
-    field = text_field
+    field = None
     for number, record in enumerate(_json_values(texts, where), 1):
         if isinstance(record, str) and text_field is None:
             yield _without_lone_surrogates(record)
@@ -57,8 +57,7 @@ def json_texts(
             )
         if field is None:
             strings = [name for name, value in record.items() if isinstance(value, str)]
-            field = choose_field(list(record), strings, None, where)
-        if number == 1:
+            field = choose_field(list(record), strings, text_field, where)
             note(where, f"documents are the field {field!r} of its records")
         yield _without_lone_surrogates(text_of(record, field, f"{where} record {number}"))
 
@@ -130,14 +129,14 @@ def _holds_text(column: Any) -> bool:
 
 
 def choose_field(
-    fields: Sequence[str], text_fields: Sequence[str], asked: str | None, where: str
+    fields: Sequence[str], text_fields: Sequence[str], requested_field: str | None, where: str
 ) -> str:
     """The field that documents are in, of ``fields``, of which ``text_fields`` hold text."""
-    if asked is not None and asked in fields:
-        return asked
-    if asked is None and "text" in fields:
+    if requested_field is not None and requested_field in fields:
+        return requested_field
+    if requested_field is None and "text" in fields:
         return "text"
-    if asked is None and len(text_fields) == 1:
+    if requested_field is None and len(text_fields) == 1:
         return text_fields[0]
     listed = ", ".join(field[:40] for field in fields[:_LISTED_FIELDS]) or "none"
     if len(fields) > _LISTED_FIELDS:
@@ -145,7 +144,7 @@ def choose_field(
     raise CorpusError(
         where,
         f"the fields {listed}",
-        f"a field {asked or 'text'}",
+        f"a field {requested_field or 'text'}",
         f"name the one that holds the text with --text-field, or {_AS_IT_IS}",
     )
 
@@ -156,7 +155,9 @@ def text_of(record: Mapping[str, Any], field: str, where: str) -> str:
     if isinstance(text, str):
         return text
     got = f"a field {field} of {type(text).__name__}" if field in record else f"no field {field}"
-    raise CorpusError(where, got, "text in each record", "mend the record or leave it out")
+    raise CorpusError(
+        where, got, "text in each record", "choose another with --text-field, or mend the record"
+    )
 
 
 _SPACE = re.compile(r"[ \t\r\n]*")

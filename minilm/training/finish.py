@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minilm import files
-from minilm.inspection.inspector import inspect
+from minilm.inspection import extras
+from minilm.inspection.inspector import Inspection, inspect_with_sources
 from minilm.inspection.report import Report
 from minilm.render.html import page
 from minilm.runs import files as run_files
@@ -17,6 +19,8 @@ from minilm.version import __version__
 
 if TYPE_CHECKING:
     from minilm.training.trainer import Trainer
+
+MOST_PARAMETERS_READ = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,9 @@ def finish(trainer: Trainer, reason: StopReason) -> Outcome:
     files.write_json(run_dir / run_files.SUMMARY, summary)
     report = None
     if reason.signum is None and reason is not StopReason.NON_FINITE_LOSS:
-        report = inspect(str(run_dir))
-        _write_page(run_dir, report)
+        inspection = inspect_with_sources(str(run_dir))
+        report = inspection.report
+        _write_page(run_dir, inspection)
     return Outcome(run_dir, reason, summary, report)
 
 
@@ -49,10 +54,10 @@ def finished_run(run_dir: Path) -> Outcome:
     Where the end was interrupted before the page was written, it is written now.
     """
     summary = run_files.read_summary(run_dir)
-    report = inspect(str(run_dir), live=False)
+    inspection = inspect_with_sources(str(run_dir), live=False)
     if not (run_dir / run_files.REPORT).exists():
-        _write_page(run_dir, report)
-    return Outcome(run_dir, StopReason(summary["stopped_because"]), summary, report)
+        _write_page(run_dir, inspection)
+    return Outcome(run_dir, StopReason(summary["stopped_because"]), summary, inspection.report)
 
 
 def _summary(trainer: Trainer, reason: StopReason) -> dict[str, Any]:
@@ -92,9 +97,14 @@ def _summary(trainer: Trainer, reason: StopReason) -> dict[str, Any]:
         "torch": torch.__version__,
         "seed": spec.config.seed,
         "val_dtype": spec.runtime.dtype_name,  # of best_val_loss: a dtype moves its last digits
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
 
 
-def _write_page(run_dir: Path, report: Report) -> None:
+def _write_page(run_dir: Path, inspection: Inspection) -> None:
+    """report.html, with statistics of the weights where reading them takes about a second at most."""
+    report = inspection.report
+    if report.parameters.total <= MOST_PARAMETERS_READ:
+        report = extras.with_statistics(inspection, None)
     text = page(report, history=read_history(run_dir))
     files.write_bytes(run_dir / run_files.REPORT, text.encode())

@@ -117,16 +117,16 @@ def resolve(config: TrainConfig, flops: float) -> Runtime:
 
 
 def _compile(
-    wanted: str, device: torch.device, flops: float, seconds: float
+    setting: str, device: torch.device, flops: float, seconds: float
 ) -> tuple[bool, tuple[str, ...]]:
-    if wanted == "off":
+    if setting == "off":
         return False, ()
-    if wanted == "auto" and (
+    if setting == "auto" and (
         flops < COMPILE_FROM_FLOPS[device.type] or seconds < COMPILE_FROM_SECONDS
     ):
         return False, ()
     if device.type == "cpu" and not has_cpp_compiler():
-        if wanted == "on":
+        if setting == "on":
             raise ConfigError("compile", "on, without a C++ compiler", "g++ or clang++ on the PATH")
         return False, ("not compiling: no C++ compiler on the PATH",)
     return True, ()

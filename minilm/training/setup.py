@@ -36,8 +36,17 @@ from minilm.training.lr_schedule import lr_multiplier
 from minilm.training.resume_options import absolute_source
 from minilm.training.resume_state import SavedState, read_state
 from minilm.training.runtime import Runtime, resolve
-from minilm.training.text_size import fit_to_text, step_tokens
+from minilm.training.text_size import fit_to_text, longest_context, step_tokens
 from minilm.units import format_bytes
+
+# Of the configuration that a base was trained with: what fine-tuning takes over.
+RATES = ("learning_rate", "muon_learning_rate")
+OPTIMIZER_FIELDS = (
+    *("optimizer", *RATES, "muon_momentum", "beta1", "beta2"),
+    *("weight_decay", "gradient_clip"),
+)
+# At the base's own rates the first steps undo what it has learned (docs/training.md, "Fine-tuning").
+FINE_TUNING_RATE = 0.1
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +100,7 @@ class RunSpec:
     runtime: Runtime
     saved: SavedState | None = None
     began_with: Mapping[str, Any] = field(default_factory=dict)
+    is_fine_tuning: bool = False
 
     def state_settings(self) -> dict[str, Any]:
         """What a saved state has beside tensors and progress: what `resumed_run` reads."""
@@ -125,11 +135,17 @@ def new_run(
     kind = tokenizer or fields.tokenizer
     if kind == "bpe" and vocab_size is None:
         vocab_size = model_config.vocab_size
-    dataset = _prepare(corpus, source, kind, vocab_size, config, model_config)
+    # Of a tiny text the context becomes shorter, unless it was set.
+    context_length = model_config.context_length if "context_length" in model else 1
+    dataset = _prepare(corpus, source, kind, vocab_size, config, context_length)
+    model_config = replace(
+        model_config,
+        context_length=longest_context(model_config.context_length, dataset.train_tokens),
+    )
     least = dataset.tokenizer.vocab_size
     if model.get("vocab_size", least) < least:
-        asked = model["vocab_size"]
-        raise ConfigError("vocab_size", f"{asked}", f"at least the tokenizer's {least}")
+        vocab_size = model["vocab_size"]
+        raise ConfigError("vocab_size", f"{vocab_size}", f"at least the tokenizer's {least}")
     config, dropout = fit_to_text(
         config,
         model_config,
@@ -137,7 +153,12 @@ def new_run(
         train_tokens=dataset.train_tokens,
         val_tokens=dataset.val_tokens,
     )
-    model_config = fields.model_config(**{"vocab_size": least, "dropout": dropout, **model})
+    chosen = {
+        "vocab_size": least,
+        "dropout": dropout,
+        "context_length": model_config.context_length,
+    }
+    model_config = fields.model_config(**{**chosen, **model})
     network = Transformer(model_config, torch.Generator().manual_seed(config.seed))
     began_with = {"preset": preset, "tokenizer": kind, "vocab_size": vocab_size, "init_from": None}
     spec = _complete(folder, network, config, dataset, source)
@@ -155,21 +176,54 @@ def run_from_checkpoint(
 ) -> RunSpec:
     """A run that begins with the weights and the tokenizer of the run in ``base``.
 
-    The preset says how it is trained; ``model`` replaces fields that change no tensor, as dropout.
+    The preset says how long it is trained and in which batches. Optimizer and rates are those of the base,
+    the rates lower by FINE_TUNING_RATE. ``model`` replaces fields that change no tensor, as dropout.
     """
-    config = find_preset(preset).train_config(**settings)
-    fields = to_dict(read_run_config(base)) | dict(model)
-    model_config = from_dict(ModelConfig, fields, base / run_files.CONFIG)
+    _refuse_other_encodings("init_from", os.path.abspath(base))
+    record = run_files.read_record(base / run_files.CONFIG)
+    of_base = {name: getattr(record.train, name) for name in OPTIMIZER_FIELDS}
+    of_base |= {name: FINE_TUNING_RATE * of_base[name] for name in RATES}
+    config = find_preset(preset).train_config(**(of_base | dict(settings)))
+    model_config = from_dict(
+        ModelConfig, to_dict(read_run_config(base)) | dict(model), base / run_files.CONFIG
+    )
+    _refuse_other_shape(record.model, model_config, model)
     corpus = source.open()
     folder = run_dir or Path(f"checkpoints/{base.name}-{corpus.name}")
     _refuse_folder(folder, source.name)
     _refuse_too_large(model_config, config)
     tokenizer = load_tokenizer(base / run_files.TOKENIZER)
-    dataset = _prepare(corpus, source, tokenizer, None, config, model_config)
+    dataset = _prepare(corpus, source, tokenizer, None, config, model_config.context_length)
+    config, dropout = fit_to_text(
+        config,
+        model_config,
+        given={*settings, *model},
+        train_tokens=dataset.train_tokens,
+        val_tokens=dataset.val_tokens,
+    )
+    model_config = replace(model_config, dropout=dropout)
     network = load_model(base / run_files.WEIGHTS, model_config)
     began_with = {"preset": preset, "init_from": os.path.abspath(base)}
     spec = _complete(folder, network, config, dataset, source)
-    return replace(spec, began_with=began_with | source.options())
+    return replace(spec, began_with=began_with | source.options(), is_fine_tuning=True)
+
+
+def _refuse_other_shape(
+    base: ModelConfig, config: ModelConfig, overrides: Mapping[str, Any]
+) -> None:
+    """Where fields change the tensors: those of the base are what there is."""
+
+    def shapes(model: ModelConfig) -> set[tuple[str, tuple[int, ...]]]:
+        return {(tensor.name, tensor.shape) for tensor in layout(model).named_tensors()}
+
+    if shapes(base) != shapes(config):
+        changed = [name for name in overrides if getattr(base, name) != getattr(config, name)]
+        raise ConfigError(
+            f"model.{changed[0]}",
+            f"{overrides[changed[0]]}",
+            f"{getattr(base, changed[0])}, that of the run it is to start from",
+            "leave it out, or train from scratch",
+        )
 
 
 def resumed_run(
@@ -190,6 +244,7 @@ def resumed_run(
         saved.settings.get("text_field"),
         saved.settings.get("raw_text", True),  # 0.1.0 read every text so
     )
+    _refuse_other_encodings("data", source.absolute_name())
     before = from_dict(TrainConfig, saved.settings["train"], saved.path)
     config = from_dict(TrainConfig, to_dict(before) | dict(settings), saved.path)
     if config.max_steps < saved.progress.step:
@@ -201,11 +256,14 @@ def resumed_run(
     tokenizer = load_tokenizer(run_dir / run_files.TOKENIZER)
     dataset = _dataset_of(saved, source, tokenizer, may_be_missing=data is None)
     if dataset is None:
-        dataset = _prepare(source.open(), source, tokenizer, None, config, model_config)
+        dataset = _prepare(
+            source.open(), source, tokenizer, None, config, model_config.context_length
+        )
     spec = _complete(run_dir, Transformer(model_config), config, dataset, source, saved)
     for note in _notes_on_changes(before, config, spec):
         logger.warning(note)
-    return spec
+    began_with = run_files.read_record(run_dir / run_files.CONFIG).began_with
+    return replace(spec, is_fine_tuning=bool(began_with.get("init_from")))
 
 
 def _dataset_of(
@@ -266,7 +324,7 @@ def _prepare(
     tokenizer: str | Tokenizer,
     vocab_size: int | None,
     config: TrainConfig,
-    model: ModelConfig,
+    context_length: int,
 ) -> Dataset:
     return prepare(
         corpus,
@@ -275,7 +333,7 @@ def _prepare(
         val_fraction=config.val_fraction,
         split=config.split,
         cache=source.cache,
-        context_length=model.context_length,
+        context_length=context_length,
     )
 
 
@@ -307,7 +365,7 @@ def _complete(
         f"in {runtime.dtype_name}{', compiled' if runtime.compile else ''}"
     )
     logger.info(_plan(model.config, config, dataset))
-    return RunSpec(run_dir, model, config, dataset, source, runtime, saved)
+    return RunSpec(run_dir, model, config, dataset, source, runtime=runtime, saved=saved)
 
 
 def _plan(model: ModelConfig, config: TrainConfig, dataset: Dataset) -> str:
@@ -330,11 +388,8 @@ def _plan(model: ModelConfig, config: TrainConfig, dataset: Dataset) -> str:
 
 def _refuse_folder(folder: Path, data: str) -> None:
     """Before any work: a run or other files there, no permission, or a place inside the data."""
-    for option, name in (("data", data), ("run_dir", str(folder))):
-        try:
-            name.encode()  # both are written into the run's JSON
-        except UnicodeEncodeError:
-            raise InputError(option, repr(name), "a name in UTF-8") from None
+    _refuse_other_encodings("data", absolute_source(data))
+    _refuse_other_encodings("run_dir", str(folder))
     check_free(folder)
     source = Path(data).expanduser()
     if source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
@@ -344,6 +399,16 @@ def _refuse_folder(folder: Path, data: str) -> None:
             "another place",
             "name one with --run-dir",
         )
+
+
+def _refuse_other_encodings(option: str, name: str) -> None:
+    """Before any work: a name that cannot be written into the run's JSON."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            option, repr(name), "a path in UTF-8", "rename the file or folder"
+        ) from None
 
 
 def _refuse_too_large(model: ModelConfig, config: TrainConfig) -> None:

@@ -31,6 +31,13 @@ def step_tokens(config: TrainConfig, model: ModelConfig) -> int:
     return config.batch_size * config.gradient_accumulation * model.context_length
 
 
+def longest_context(context_length: int, train_tokens: int) -> int:
+    """``context_length``, or the largest power of two of which a text of so many tokens has a window."""
+    if train_tokens > context_length:
+        return context_length
+    return int(2 ** (max(2, train_tokens - 1).bit_length() - 1))
+
+
 def fit_to_text(
     config: TrainConfig,
     model: ModelConfig,
@@ -57,8 +64,8 @@ def fit_to_text(
         fields["eval_tokens"] = some if some < most_tokens else 0
     eval_tokens = fields.get("eval_tokens", config.eval_tokens) or most_tokens
     if "eval_every" not in given:
-        wanted = max(FEWEST_EVALUATIONS, round(EVALUATIONS_AN_EPOCH * epochs))
-        count = max(1, min(wanted, MOST_EVALUATIONS, budget // eval_tokens))
+        evaluations = max(FEWEST_EVALUATIONS, round(EVALUATIONS_AN_EPOCH * epochs))
+        count = max(1, min(evaluations, MOST_EVALUATIONS, budget // eval_tokens))
         fields["eval_every"] = max(1, steps // count)
     if "early_stopping" not in given and epochs > 1:
         fields["early_stopping"] = PATIENCE

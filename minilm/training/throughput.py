@@ -7,7 +7,6 @@ maker's figure; on a CPU it is measured.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Iterator
 
@@ -27,22 +26,32 @@ PEAK_SIDES, PEAK_SECONDS = (256, 1024), 0.05
 
 
 class Throughput:
-    """Of one process; what earlier ones took is in the progress that it begins with."""
+    """Of one call or command; what earlier ones took is in the progress that it begins with.
 
-    def __init__(self, config: ModelConfig, runtime: Runtime, progress: Progress) -> None:
-        costs = flops_per_token(layout(config), context=config.context_length)
-        self._flops = costs["training_per_token"]
+    ``started``: when it began, by time.monotonic().
+    """
+
+    def __init__(
+        self, config: ModelConfig, runtime: Runtime, progress: Progress, started: float
+    ) -> None:
+        flops = flops_per_token(layout(config), context=config.context_length)
+        self._flops = flops["training_per_token"]
         self.peak = peak_flops(runtime.device, runtime.dtype)
         self._energy = EnergyMeter(runtime.device.type, _uuid(runtime.device))
+        self._started = started
         self._seconds_before, self._joules_before = progress.seconds, progress.joules
         self._first_tokens = progress.tokens
         self._training_seconds = 0.0
         self.rate = 0.0
         self._tokens, self._since = progress.tokens, time.perf_counter()
 
+    def elapsed(self) -> float:
+        """Wall time since the command, or the call, began."""
+        return time.monotonic() - self._started
+
     def seconds(self) -> float:
-        """Wall time of the run: since this process started, and what the earlier ones took."""
-        return self._seconds_before + seconds_since_process_start()
+        """Wall time of the run: what is elapsed, and what earlier processes took."""
+        return self._seconds_before + self.elapsed()
 
     def joules(self) -> float | None:
         """Energy of the run; None if any of its processes could not read it."""
@@ -113,17 +122,3 @@ def measured_peak_flops(dtype: torch.dtype) -> float:
 
 def _uuid(device: torch.device) -> str:
     return str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else ""
-
-
-def seconds_since_process_start() -> float:
-    """Wall time since this process started; on systems without /proc, since the first call."""
-    try:
-        with open("/proc/self/stat", encoding="ascii", errors="replace") as stream:
-            fields = stream.read().rpartition(")")[2].split()
-        started = int(fields[19]) / os.sysconf("SC_CLK_TCK")  # proc(5), field 22: ticks after boot
-        return time.clock_gettime(time.CLOCK_BOOTTIME) - started
-    except (OSError, AttributeError, ValueError, IndexError):
-        return time.perf_counter() - _FIRST_SEEN
-
-
-_FIRST_SEEN = time.perf_counter()

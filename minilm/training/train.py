@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ def train(
     model: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     cache: Path | None = None,
+    started: float | None = None,
 ) -> Outcome:
     """Train a new model and leave a run folder, by default checkpoints/PRESET-DATA.
 
@@ -57,8 +59,10 @@ def train(
     weights. ``text_field`` is where JSON, CSV, Parquet and datasets have the text; ``raw_text`` takes a
     file as it is. Raises InputError before anything is written; an existing run is never overwritten.
 
-    Progress goes through the logger "minilm"; where logging is not configured, to stderr.
+    ``started``: when the run began, by time.monotonic(), for its seconds; default: now. Progress goes
+    through the logger "minilm"; where logging is not configured, to stderr.
     """
+    started = time.monotonic() if started is None else started
     with messages_shown(), stop_request() as stop:
         _refuse_several_processes()
         source = DataSource(data, tuple(cleaning), cache or default_cache(), text_field, raw_text)
@@ -85,7 +89,7 @@ def train(
                 model=model,
                 settings=settings,
             )
-        return _start(spec, stop)
+        return _start(spec, stop, started)
 
 
 def resume(
@@ -95,6 +99,7 @@ def resume(
     options: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     cache: Path | None = None,
+    started: float | None = None,
 ) -> Outcome:
     """Go on with a run from its last saved step: it ends in the same bytes as one that never stopped.
 
@@ -104,6 +109,7 @@ def resume(
     ``options``, other arguments of `train`. Raises InputError for a folder without a run, and for what
     would change what it computes.
     """
+    started = time.monotonic() if started is None else started
     with messages_shown(), stop_request() as stop:
         _refuse_several_processes()
         folder = Path(run_dir)
@@ -114,7 +120,7 @@ def resume(
         with run_lock(folder):
             stop.saved = True
             spec = resumed_run(folder, data=data, settings=changed, cache=cache or default_cache())
-            trainer = Trainer(spec, stop)
+            trainer = Trainer(spec, stop, started)
             _repair(trainer)
             if changed:
                 _record_changes(trainer, changed)
@@ -131,9 +137,9 @@ def _record_changes(trainer: Trainer, changed: Mapping[str, Any]) -> None:
     run_files.write_config(folder, record.model, train, record.began_with)
 
 
-def _start(spec: RunSpec, stop: StopRequest) -> Outcome:
+def _start(spec: RunSpec, stop: StopRequest, started: float) -> Outcome:
     """Write a new run's folder, train, and finish; a run without a first step is removed again."""
-    trainer = Trainer(spec, stop)
+    trainer = Trainer(spec, stop, started)
     with new_run_folder(spec.run_dir):
         try:
             _write_beginning(trainer)

@@ -18,7 +18,6 @@ from torch import nn
 from minilm.checkpoint import load_model, save_weights
 from minilm.config import to_dict
 from minilm.model.transformer import next_token_loss
-from minilm.progress import progress_bar
 from minilm.runs import files as run_files
 from minilm.runs.stop_reason import StopReason
 from minilm.training.batch_loader import BatchLoader
@@ -27,13 +26,16 @@ from minilm.training.evaluation import Validation, evaluate, sample
 from minilm.training.loggers import Logs, Trackers
 from minilm.training.lr_schedule import batch_shape
 from minilm.training.optimizers import add_l1_gradient, make_optimizers, matrices, set_rates
+from minilm.training.progress_bar import progress_bar, show_readings
 from minilm.training.resume_state import Progress, restore_state
 from minilm.training.setup import RunSpec
 from minilm.training.signals import StopRequest
-from minilm.training.throughput import Throughput, seconds_since_process_start
+from minilm.training.text_size import step_tokens
+from minilm.training.throughput import Throughput
+from minilm.units import format_seconds
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
+    pass
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +47,7 @@ MEAN_DECAY = 0.9  # of the running mean of logged losses
 class Trainer:
     """One run in this process. `run()` returns why it stopped; everything is saved by then."""
 
-    def __init__(self, spec: RunSpec, stop: StopRequest) -> None:
+    def __init__(self, spec: RunSpec, stop: StopRequest, started: float | None = None) -> None:
         self.spec, self.stop = spec, stop
         self.model, self.config, self.runtime = spec.model, spec.config, spec.runtime
         self.run_dir, self.context_length = spec.run_dir, spec.model.config.context_length
@@ -70,9 +72,15 @@ class Trainer:
         self.loss_sum = torch.tensor(self.progress.loss_sum, device=self.runtime.device)
         self.norm = torch.zeros((), device=self.runtime.device)
         self.learning_rate = 0.0
+        self.readings = 0  # of the rate, in this process
         # Step and loss of the best weights over the whole split, where evaluations are over a part of it.
         self.whole_split: tuple[int, Validation] | None = None
-        self.throughput = Throughput(self.model.config, self.runtime, self.progress)
+        self.throughput = Throughput(
+            self.model.config,
+            self.runtime,
+            self.progress,
+            time.monotonic() if started is None else started,
+        )
         self.last_save = time.monotonic()
 
     def run(self) -> StopReason:
@@ -85,11 +93,11 @@ class Trainer:
             contextlib.closing(
                 Logs(self.run_dir, self.progress.step, evaluated=evaluated, trackers=trackers)
             ) as logs,
-            self._bar() as bar,
+            progress_bar(self.config.max_steps, self.progress.step) as self.bar,
         ):
-            return self._run(logs, bar)
+            return self._run(logs)
 
-    def _run(self, logs: Logs, bar: tqdm[Any]) -> StopReason:
+    def _run(self, logs: Logs) -> StopReason:
         progress, config = self.progress, self.config
         while True:
             reason = self._limit_reached()
@@ -97,7 +105,9 @@ class Trainer:
                 reason = self._goal_reached()  # a signal may have ended what follows an evaluation
             ending = reason in (StopReason.MAX_STEPS, StopReason.MAX_SECONDS)
             due = ending or (reason is None and progress.step % config.eval_every == 0)
-            if due and (progress.step > 0 or ending) and progress.evaluated_step != progress.step:
+            # The weights that fine-tuning begins with are the first best.
+            first = progress.step > 0 or ending or self.spec.is_fine_tuning
+            if due and first and progress.evaluated_step != progress.step:
                 if not self._evaluate_and_save(logs):
                     return StopReason.NON_FINITE_LOSS
                 reason = self._goal_reached() or self._limit_reached()
@@ -111,14 +121,15 @@ class Trainer:
                 # What was saved last is the last known to be good.
                 return StopReason.NON_FINITE_LOSS
             self._step()
-            bar.update(1)
+            self.bar.update(1)
             if progress.step % config.log_every == 0 or progress.step == config.max_steps:
                 line = self._metrics_line()
                 if line is None:
                     return StopReason.NON_FINITE_LOSS
                 logs.metrics(self._stamp() | line | self.throughput.reading(progress.tokens))
+                self._announce_duration()
                 self._watch_for_spikes(line["train_loss"])
-                bar.set_postfix_str(self._postfix(line["train_loss"]))
+                self._show_readings(line["train_loss"])
 
     def _step(self) -> None:
         """One update. Nothing is read back from the device."""
@@ -164,6 +175,19 @@ class Trainer:
     def _norm_is_usable(self, norm: float) -> bool:
         return math.isfinite(norm) or self.scaler.is_enabled()  # which leaves such an update out
 
+    def _announce_duration(self) -> None:
+        """Once, as soon as the rate is known: of compiled code that is from the second reading on."""
+        self.readings += 1
+        steps = self.config.max_steps - self.progress.step
+        if self.readings != (2 if self.runtime.compile else 1) or steps == 0:
+            return
+        tokens = steps * step_tokens(self.config, self.model.config)
+        seconds, limit = tokens / self.throughput.rate, self.config.max_seconds
+        left = "" if limit is None else f", of which max_seconds leaves {format_seconds(limit)}"
+        logger.info(
+            f"about {format_seconds(seconds)} of training for the {steps:,} steps left{left}"
+        )
+
     def _watch_for_spikes(self, loss: float) -> None:
         """Log a jump of the loss. The best weights and the last states are kept in any case."""
         progress, mean = self.progress, self.progress.running_mean_loss
@@ -179,6 +203,7 @@ class Trainer:
         An evaluation that a signal ended is as if it had not begun: the resumed run makes it whole.
         """
         progress = self.progress
+        show_readings(self.bar, ["evaluating"])
         with self.throughput.paused(progress.tokens):
             validation = self._evaluate(self.config.eval_tokens)
             if validation is None:
@@ -193,6 +218,7 @@ class Trainer:
                 logs.sample({"step": progress.step, "text": text})
             if not self.save(validation if self._record(validation) else None):
                 return False
+        self._show_readings()
         logger.info(
             f"step {progress.step:>6}   validation loss {validation.loss:.4f}   "
             f"{validation.bits_per_byte:.3f} bits a byte   {self.throughput.rate:,.0f} tokens/s"
@@ -299,7 +325,7 @@ class Trainer:
         if self.progress.step >= self.config.max_steps:
             return StopReason.MAX_STEPS
         limit = self.config.max_seconds
-        if limit is not None and seconds_since_process_start() >= limit:
+        if limit is not None and self.throughput.elapsed() >= limit:
             return StopReason.MAX_SECONDS
         return None
 
@@ -330,19 +356,11 @@ class Trainer:
         hyperparameters = {"model": to_dict(self.model.config), "train": to_dict(self.config)}
         return Trackers(self.config.trackers, self.run_dir, self.progress.step, hyperparameters)
 
-    def _bar(self) -> tqdm[Any]:
-        return progress_bar(
-            total=self.config.max_steps,
-            initial=self.progress.step,
-            unit="step",
-            dynamic_ncols=True,
-            bar_format="{percentage:3.0f}%|{bar:8}| {n_fmt}/{total_fmt} {remaining} left{postfix}",
-        )
-
-    def _postfix(self, loss: float) -> str:
+    def _show_readings(self, loss: float | None = None) -> None:
+        """Show the latest values in the bar; after an evaluation there is no loss of later steps yet."""
         best, utilisation = self.progress.best_val_loss, self.throughput.utilisation()
-        parts = [f"loss {loss:.3f}"]
-        parts += [] if best is None else [f"best val {best:.3f}"]
-        parts += [f"{self.throughput.rate / 1000:.1f}k tok/s"]
-        parts += [] if utilisation is None else [f"MFU {utilisation:.0%}"]
-        return " ".join(parts)
+        readings = [] if loss is None else [f"loss {loss:.3f}"]
+        readings += [] if best is None else [f"best val {best:.3f}"]
+        readings += [f"{self.throughput.rate / 1000:.1f}k tok/s"]
+        readings += [] if utilisation is None else [f"MFU {utilisation:.0%}"]
+        show_readings(self.bar, readings)

@@ -2,7 +2,7 @@
 
 Layouts and arithmetic as in ggml (https://github.com/ggml-org/ggml, src/ggml-common.h, the block
 structs, and src/ggml-quants.c, dequantize_row_*). A byte holds codes of several elements that are not
-adjacent; `_planes` separates them.
+adjacent; `_planes` separates them. The types with large tables are decoded by the gguf package, an extra.
 """
 
 from __future__ import annotations
@@ -13,12 +13,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from minilm.dtypes import GGUF_BLOCKS
+
 Array = npt.NDArray[Any]
 
 _HALF = "<f2"
 
 # The layout of a block in the file.
 LAYOUTS: dict[str, np.dtype[Any]] = {
+    "q1_0": np.dtype([("d", _HALF), ("codes", "u1", 16)]),
+    "q2_0": np.dtype([("d", _HALF), ("codes", "u1", 16)]),
+    "q2_0_g128": np.dtype([("d", _HALF), ("codes", "u1", 32)]),
     "q4_0": np.dtype([("d", _HALF), ("codes", "u1", 16)]),
     "q4_1": np.dtype([("d", _HALF), ("m", _HALF), ("codes", "u1", 16)]),
     "q5_0": np.dtype([("d", _HALF), ("high", "u1", 4), ("codes", "u1", 16)]),
@@ -42,10 +47,36 @@ LAYOUTS: dict[str, np.dtype[Any]] = {
 }
 
 
+# Blocks as bytes, of the types that the gguf package decodes.
+PACKAGE_LAYOUTS: dict[str, np.dtype[Any]] = {
+    dtype: np.dtype([("bytes", "u1", GGUF_BLOCKS[dtype][1])])
+    for dtype in (
+        *("iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "iq3_xxs", "iq3_s", "iq4_nl", "iq4_xs"),
+        *("tq1_0", "tq2_0", "mxfp4", "nvfp4"),
+    )
+}
+
+
 def block_values(blocks: Array, dtype: str) -> Array:
     """The elements of all blocks in order, in float32."""
-    values: Array = _DECODERS[dtype](blocks)
+    values: Array
+    if dtype in PACKAGE_LAYOUTS:
+        from gguf import GGMLQuantizationType
+        from gguf.quants import dequantize
+
+        values = dequantize(blocks["bytes"], GGMLQuantizationType[dtype.upper()])
+    else:
+        values = _DECODERS[dtype](blocks)
     return values.reshape(-1)
+
+
+def package_decodes(dtype: str) -> bool:
+    """Whether the gguf package is installed and knows a type of `PACKAGE_LAYOUTS`."""
+    try:
+        from gguf import GGMLQuantizationType
+    except ImportError:
+        return False
+    return dtype.upper() in GGMLQuantizationType.__members__
 
 
 def _planes(codes: Array, bits: int) -> Array:
@@ -64,6 +95,19 @@ def _fifth_bits(blocks: Array) -> Array:
 def _scale(blocks: Array, name: str = "d") -> Array:
     scale: Array = blocks[name].astype(np.float32)[:, None]
     return scale
+
+
+def _q1_0(blocks: Array) -> Array:
+    bits: Array = np.unpackbits(blocks["codes"], axis=1, bitorder="little")
+    values: Array = _scale(blocks) * (2 * bits.astype(np.int8) - np.int8(1))
+    return values
+
+
+def _q2_0(blocks: Array) -> Array:
+    """Four neighbouring elements a byte, lowest bits first."""
+    codes = _planes(blocks["codes"], 2).swapaxes(1, 2).reshape(len(blocks), -1)
+    values: Array = _scale(blocks) * (codes.astype(np.int8) - np.int8(1))
+    return values
 
 
 def _codes_4bit(blocks: Array) -> Array:
@@ -153,6 +197,9 @@ def _q6_k(blocks: Array) -> Array:
 
 
 _DECODERS: dict[str, Callable[[Array], Array]] = {
+    "q1_0": _q1_0,
+    "q2_0": _q2_0,
+    "q2_0_g128": _q2_0,
     "q4_0": _q4_0,
     "q4_1": _q4_1,
     "q5_0": _q5_0,

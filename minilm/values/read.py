@@ -19,7 +19,7 @@ import numpy.typing as npt
 from minilm.dtypes import GGUF_BLOCKS
 from minilm.errors import FormatError
 from minilm.formats.header import StoredTensor
-from minilm.values.gguf_blocks import LAYOUTS, block_values
+from minilm.values.gguf_blocks import LAYOUTS, PACKAGE_LAYOUTS, block_values, package_decodes
 
 # Small enough for a chunk's buffers to stay in the L2 and L3 caches.
 CHUNK_ELEMENTS = 1 << 18
@@ -48,6 +48,7 @@ ITEM_DTYPES: dict[str, np.dtype[Any]] = {
     "uint8": np.dtype("u1"),
     "bool": np.dtype("u1"),
     **LAYOUTS,
+    **PACKAGE_LAYOUTS,
 }
 
 
@@ -56,6 +57,8 @@ def why_unread(tensor: StoredTensor) -> str | None:
     item = ITEM_DTYPES.get(tensor.dtype)
     if item is None:
         return f"{tensor.dtype} is not decoded"
+    if tensor.dtype in PACKAGE_LAYOUTS and not package_decodes(tensor.dtype):
+        return f"{tensor.dtype} is not decoded without a newer gguf: pip install -U 'minilm[gguf]'"
     if tensor.offset is None or tensor.file is None:
         return "not contiguous in the file"
     elements = _elements_per_item(tensor.dtype)
@@ -164,7 +167,7 @@ def decode64(codes: Codes, dtype: str, out: Floats | None = None) -> Floats:
 
 
 def _elements_per_item(dtype: str) -> int:
-    return GGUF_BLOCKS[dtype][0] if dtype in LAYOUTS else 1
+    return GGUF_BLOCKS.get(dtype, (1, 0))[0]
 
 
 def _float8_values(dtype: str) -> Codes:

@@ -23,7 +23,7 @@ def memory(bench: Bench) -> dict[str, Any]:
 
 
 def saving(bench: Bench) -> dict[str, Any]:
-    """What a save of `nano` costs: stretches of steps with one against stretches without, in turn."""
+    """What a save of `nano` costs: intervals of steps with one against intervals without, in turn."""
     loop = _nano_loop(bench)
     steps, pairs, blocked = 12, [], []
     for _ in range(SAVING_PAIRS + 1):

@@ -21,6 +21,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[0] = str(ROOT)
 
+from scripts import check_dependencies  # noqa: E402
+
+check_dependencies()
+
 from scripts.experiments.ablation_cases import CASES, CORPORA, MODEL, digest, train_settings  # noqa: E402
 from scripts.experiments.ablation_page import write_page  # noqa: E402
 
@@ -53,7 +57,7 @@ def main() -> int:
 def run_missing(options: argparse.Namespace) -> None:
     """Train what has no line yet, each in one of a few processes; append its line when it ends."""
     present = {(row["case"], row["corpus"], row["seed"]) for row in read_results()}
-    wanted = [
+    runs = [
         {"case": name, "corpus": corpus, "seed": seed, "data": str(options.data.resolve())}
         for seed in range(options.seeds)
         for corpus in options.corpora
@@ -62,12 +66,12 @@ def run_missing(options: argparse.Namespace) -> None:
     ]
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:
-        for number, row in enumerate(pool.imap_unordered(_run, wanted), start=1):
+        for number, row in enumerate(pool.imap_unordered(_run, runs), start=1):
             if row["stopped_because"].startswith("SIG"):
                 raise SystemExit(f"error: a run was stopped by {row['stopped_because']}")
             with RESULTS.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(row) + "\n")
-            print(f"{number}/{len(wanted)} {row}", file=sys.stderr, flush=True)
+            print(f"{number}/{len(runs)} {row}", file=sys.stderr, flush=True)
 
 
 def _run(each: dict[str, Any]) -> dict[str, Any]:
@@ -76,7 +80,7 @@ def _run(each: dict[str, Any]) -> dict[str, Any]:
 
 
 def run(case: str, corpus: str, seed: int, data: str) -> dict[str, Any]:
-    """Train one case; what came of it."""
+    """Train one case; its result."""
     from minilm.model.transformer import Transformer
     from minilm.training import setup
     from minilm.training.train import train

@@ -1,4 +1,4 @@
-"""python scripts/experiments/forecasts.py --data FILE: the forecast of a run against what then came.
+"""python scripts/experiments/forecasts.py --data FILE: the forecast of a run beside what was measured.
 
 Trains runs, and each again with twice the steps, the layers, the text, or with dropout; writes the table
 in docs/training.md.
@@ -17,6 +17,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[0] = str(ROOT)
 
+from scripts import check_dependencies  # noqa: E402
+
+check_dependencies()
+
 from minilm import files  # noqa: E402
 from minilm.runs.files import METRICS  # noqa: E402
 from minilm.runs.forecast import forecast  # noqa: E402
@@ -26,51 +30,67 @@ from scripts.tools.excerpt import write_excerpt  # noqa: E402
 
 PAGE = ROOT / "docs" / "training.md"
 MARKED = re.compile(r"(<!-- forecasts -->\n).*?(<!-- end -->)", re.DOTALL)
-MODEL = {"context_length": 128, "num_layers": 4, "d_model": 96, "num_heads": 3}
+RESULTS = Path(__file__).with_name("forecasts.jsonl")
 STEPS = 400
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run, and what is changed in it to see whether its forecast comes true."""
+    """A run, and what is changed in it to see whether its forecast comes true.
 
-    what: str
+    ``is_fitted``: whether the constants of the rules were set on it. Of the text, ``characters`` are for
+    training, and a tenth of that, at least 20,000, for validation.
+    """
+
     source: str
     tokenizer: str
     vocab_size: int | None
-    training_characters: int
-    validation_characters: int
-    changes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    characters: int
+    num_layers: int = 4
+    d_model: int = 96
+    is_fitted: bool = False
+
+    @property
+    def what(self) -> str:
+        """The run in words."""
+        unit = {"char": "characters", "byte": "bytes"}.get(
+            self.tokenizer, f"BPE of {self.vocab_size}"
+        )
+        return (
+            f"{self.characters:,} characters of {SOURCES[self.source]}, {unit}, "
+            f"{self.num_layers} layers of {self.d_model}"
+        )
+
+    @property
+    def validation_characters(self) -> int:
+        """The end of the text, the same whatever is changed."""
+        return max(20_000, self.characters // 10)
 
 
-LONGER = {"steps": {"steps": 2 * STEPS}, "parameters": {"num_layers": 2 * MODEL["num_layers"]}}
-RUNS = (
-    Run("tinyshakespeare, characters", "file", "char", None, 1_000_000, 110_000, LONGER),
-    Run(
-        "2,000,000 characters of the library, BPE of 1,024",
-        "stdlib",
-        "bpe",
-        1024,
-        1_900_000,
-        100_000,
-        LONGER,
-    ),
-    Run(
-        "50,000 characters of tinyshakespeare, seen 8 times",
-        "file",
-        "char",
-        None,
-        50_000,
-        50_000,
-        {"data": {"times": 2}, "regularisation": {"dropout": 0.2}},
-    ),
-)
-NAMES = {
-    "steps": "twice the steps",
-    "parameters": "twice the layers",
-    "data": "twice the text",
-    "regularisation": "dropout 0.2",
+SOURCES = {
+    "shakespeare": "tinyshakespeare",
+    "stdlib": "the library",
+    "topics": "Python's help",
 }
+RUNS = (
+    Run("shakespeare", "char", None, 1_000_000, is_fitted=True),
+    Run("stdlib", "bpe", 1024, 1_900_000, is_fitted=True),
+    Run("shakespeare", "char", None, 50_000, is_fitted=True),
+    Run("stdlib", "bpe", 512, 120_000, is_fitted=True),
+    Run("topics", "bpe", 512, 60_000, is_fitted=True),
+    Run("shakespeare", "bpe", 512, 180_000),
+    Run("stdlib", "char", None, 100_000),
+    Run("stdlib", "bpe", 1024, 250_000),
+    Run("topics", "bpe", 1024, 150_000),
+    Run("topics", "char", None, 150_000),
+    Run("shakespeare", "char", None, 25_000),
+    Run("stdlib", "byte", None, 1_000_000),
+    Run("shakespeare", "bpe", 1024, 450_000),
+    Run("stdlib", "bpe", 512, 60_000),
+    Run("stdlib", "bpe", 1024, 1_500_000, num_layers=2, d_model=64),
+    Run("topics", "char", None, 40_000),
+    Run("shakespeare", "char", None, 60_000, num_layers=6, d_model=128),
+)
 
 
 def main() -> int:
@@ -81,7 +101,7 @@ def main() -> int:
     if not options.data.is_file():
         print(f"error: --data: {options.data}: no such file", file=sys.stderr)
         return 2
-    lines = ["| Run | change | forecast | what came |", "|---|---|---|---|"]
+    lines = ["| Run | change | forecast | measured |", "|---|---|---|---|"]
     with tempfile.TemporaryDirectory() as folder:
         for run in RUNS:
             loss, predicted = trained(run, options.data, Path(folder) / run.what)

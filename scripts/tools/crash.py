@@ -26,6 +26,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[0] = str(ROOT)
 
+from scripts import check_dependencies  # noqa: E402
+
+check_dependencies()
+
 from minilm.checkpoint import load  # noqa: E402
 from minilm.errors import InputError  # noqa: E402
 from minilm.runs.logs import read_metrics, read_samples  # noqa: E402
@@ -76,7 +80,7 @@ def main() -> int:
 
 
 def prove(folder: Path, *, times: int, faults: list[str], steps: int, seed: int) -> dict[str, Any]:
-    """What was done and what came of it; the lists are empty when all is well."""
+    """What was done, and its results; the lists are empty when all is well."""
     data = folder / "data.txt"
     grammar = random.Random(0)
     data.write_text("".join(grammar.choice(["the cat ", "a dog\n", "sat. "]) for _ in range(8000)))

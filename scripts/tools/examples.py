@@ -14,6 +14,10 @@ from typing import Any
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 
+from scripts import check_dependencies  # noqa: E402
+
+check_dependencies()
+
 import numpy as np  # noqa: E402
 from safetensors.numpy import save  # noqa: E402
 

@@ -24,7 +24,15 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path[0] = str(ROOT)
 
-import atheris  # noqa: E402
+from scripts import check_dependencies  # noqa: E402
+
+check_dependencies()
+
+try:
+    import atheris
+except ModuleNotFoundError:
+    print("error: this Python lacks atheris: run pip install atheris", file=sys.stderr)
+    raise SystemExit(2) from None
 
 with atheris.instrument_imports(include=["minilm", "pickletools", "zipfile"]):
     from minilm import architectures, quantization
@@ -33,8 +41,12 @@ with atheris.instrument_imports(include=["minilm", "pickletools", "zipfile"]):
     from minilm.architectures.model_types import MODEL_TYPES
     from minilm.config import ModelConfig, from_dict
     from minilm.errors import InputError
-    from minilm.formats import gguf, huggingface, json_file, safetensors, torch_zip
+    from minilm.formats import gguf, huggingface, json_file, safetensors, torch_file, torch_zip
     from minilm.formats.header import Header, StoredTensor
+    from minilm.formats.torch_checkpoint import select_model
+    from minilm.formats.torch_contents import name_tensors
+    from minilm.formats.torch_pickle import read_pickle
+    from minilm.formats.torch_tensors import build_header
     from minilm.quantization.logical_tensors import decode
 
     # What is imported only when it is needed must be here now, to be instrumented.
@@ -131,7 +143,7 @@ def gguf_target(_: Path) -> Target:
 
 def torch_zip_target(_: Path) -> Target:
     """Whole files; the checksums of the zip keep most changes from the pickle."""
-    return lambda data: torch_zip.parse(io.BytesIO(data), len(data), PATH), [tiny_zip(PICKLE)]
+    return lambda data: torch_file.parse(io.BytesIO(data), len(data), PATH), [tiny_zip(PICKLE)]
 
 
 def torch_pickle_target(_: Path) -> Target:
@@ -142,8 +154,9 @@ def torch_pickle_target(_: Path) -> Target:
     size = len(whole.getvalue())
 
     def parse(data: bytes) -> object:
-        locator = torch_zip.StorageLocator(whole, size, PATH, "x", entries)
-        return torch_zip.build_header(PATH, data, locator)
+        locator = torch_zip.StorageLocator(whole, size, PATH, "x/data", entries)
+        model, _ = select_model(PATH, read_pickle(PATH, data))
+        return build_header(PATH, name_tensors(PATH, model), locator)
 
     return parse, [PICKLE]
 

@@ -13,7 +13,7 @@
 # The default stages, correct mfu reach, take at most six minutes. Without --data the text is the standard
 # library of the running Python. PYTHON chooses the interpreter (default: .venv's, else python3), LIMIT
 # replaces every stage's limit, in seconds. Nothing is installed or fetched; what must be there: torch with
-# CUDA and triton, einops, jinja2, numpy, plotly, rich, safetensors, tokenizers, tqdm, tyro; for correct,
+# CUDA and triton, einops, jinja2, numpy, rich, safetensors, tokenizers, tqdm, tyro; for correct,
 # pytest and hypothesis; for peer, nanoGPT's own requirements.
 #
 # Exit status: 0 every stage passed, 1 one failed or came to its limit, 2 bad usage or no GPU.

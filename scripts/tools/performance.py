@@ -21,6 +21,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[0] = str(ROOT)
 
+from scripts import check_dependencies  # noqa: E402
+
+check_dependencies()
+
 from minilm import files  # noqa: E402
 from scripts.benchmarks.training import MOST_PARAMETERS, PEER_BATCH, REACH  # noqa: E402
 from scripts.benchmarks.training import SHAPES as BENCH_SHAPES  # noqa: E402
@@ -141,7 +145,7 @@ def cost(figures: dict[str, Any]) -> str:
         f"The largest resident set of `nano` on the default text, with its cleaning and encoding, "
         f"evaluation, sample and report: "
         f"{memory['peak_mib']:.0f} MiB ({memory['peak_mib'] * 2**20 / 1e6:.0f} MB).\n\n"
-        f"A save of `nano` holds the loop for {saving['blocked_ms']:.1f} ms and slows what follows, all "
+        f"A save of `nano` stops the loop for {saving['blocked_ms']:.1f} ms and slows what follows, all "
         f"together {saving['milliseconds']:.1f} ms a save: {saving['share_of_a_minute']:.3%} of the time at "
         f"one save a minute.\n"
     )

@@ -17,6 +17,10 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 IMAGES = ROOT / "docs" / "images"
 sys.path[0] = str(ROOT)
 
+from scripts import check_dependencies  # noqa: E402
+
+check_dependencies()
+
 from rich.console import Console  # noqa: E402
 
 from minilm import files  # noqa: E402

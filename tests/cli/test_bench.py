@@ -62,17 +62,17 @@ def options(python: str, peers: list[str]) -> argparse.Namespace:
 
 def test_a_case_has_counts_medians_and_ratios(tmp_path: Path) -> None:
     result = inspection.compare("header", options(sys.executable, ["safetensors"]), tmp_path)
-    ours, theirs = result["tools"]["minilm"], result["tools"]["safetensors"]
-    assert ours["count"] == theirs["count"] == 8_030_261_248
-    assert ours["verified"] is True
-    for tool in (ours, theirs):
+    minilm_result, safetensors_result = result["tools"]["minilm"], result["tools"]["safetensors"]
+    assert minilm_result["count"] == safetensors_result["count"] == 8_030_261_248
+    assert minilm_result["verified"] is True
+    for tool in (minilm_result, safetensors_result):
         assert len(tool["runs"]) == 2
         for key in ("seconds", "cpu_seconds", "peak_mib"):
             low, high = sorted(run[key] for run in tool["runs"])
             assert low <= tool[f"median_{key}"] <= high
-    ratio = theirs["median_seconds"] / ours["median_seconds"]
+    ratio = safetensors_result["median_seconds"] / minilm_result["median_seconds"]
     assert result["times_minilm"] == {"safetensors": pytest.approx(ratio)}
-    assert "SAFETENSORS" in theirs["command"]
+    assert "SAFETENSORS" in safetensors_result["command"]
 
 
 def test_who_is_absent_or_fails_is_named_and_not_timed(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A short form of scripts/tools/crash.py: whatever stops a run, it goes on as if nothing had."""
+"""A short form of scripts/tools/crash.py: whatever stops a run, it resumes bit for bit."""
 
 from __future__ import annotations
 

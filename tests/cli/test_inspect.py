@@ -113,6 +113,38 @@ def test_a_pipe_is_written_into_and_a_link_followed(
     assert sorted(tmp_path.iterdir()) == [link, pipe, target]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["nano", "--json", "a", "--markdown", "a"], "--markdown"),
+        (["nano", "--json", "./a", "--html", "link"], "--html"),
+        (["config.json", "--html", "config.json"], "--html"),
+        (["nano", "--diff", "config.json", "--json", "config.json"], "--json"),
+    ],
+)
+def test_an_output_replaces_no_other_one_and_no_target(
+    arguments: list[str],
+    option: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("config.json").write_text(json.dumps(LLAMA))
+    Path("link").symlink_to("a")
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == (
+        f"error: {option}: {arguments[-1]}, which is a target or another output, "
+        "expected a file of its own\n"
+    )
+    assert sorted(os.listdir()) == ["config.json", "link"]
+    assert json.loads(Path("config.json").read_text()) == LLAMA
+    assert main(["nano", "--json", os.devnull, "--html", os.devnull]) == 0  # replaces nothing
+    assert main(["nano", "--json", "nano"]) == 0  # the preset is no file
+
+
 def test_a_mismatch_exits_1_and_is_named(run_copy: Path, capsys: Capture) -> None:  # noqa: F811
     change_weights(run_copy, "one too many")
     assert main([str(run_copy)]) == 1
@@ -135,6 +167,16 @@ def test_a_mismatch_exits_1_and_is_named(run_copy: Path, capsys: Capture) -> Non
         ([""], "error: arguments: argument TARGET: an empty name"),
         (["nano", "--diff", ""], "error: arguments: argument --diff: an empty name"),
         (["nano", "--html", ""], "error: arguments: argument --html: an empty name"),
+        (
+            ["nano", "--fits", "1GB", "--lora-rank", "0"],
+            "error: --lora-rank: 0, expected at least 1",
+        ),
+        (["nano", "--fits", "1GB", "--kv-cache", "q3"], "error: --kv-cache: 'q3', expected one of"),
+        (["nano", "--kv-cache", "fp8"], "error: arguments: --lora-rank or --kv-cache alone"),
+        (
+            ["nano", "--fits", "K80"],
+            "error: --fits: 'K80', expected a size such as 24GB, 80GiB or 2x",
+        ),
         (["nano", "--fits", "24"], "error: --fits: '24' without a unit"),
     ],
 )
@@ -264,9 +306,9 @@ def test_an_interrupt_while_it_imports_is_silent(script: str, stage: str, cache:
             if line.rstrip().endswith(f" {stage}"):
                 process.send_signal(signal.SIGINT)
                 break
-        said = [line for line in process.stderr if not line.startswith("import time:")]
+        messages = [line for line in process.stderr if not line.startswith("import time:")]
     assert process.returncode in (-signal.SIGINT, 128 + signal.SIGINT)
-    assert said == []
+    assert messages == []
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from minilm.cli.main import VERBS
+from scripts import DEPENDENCIES
 from tests.conftest import ROOT, clean_environment
 
 SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py") if path.stem != "__init__")
@@ -68,9 +69,30 @@ def test_an_interpreter_without_the_dependencies_names_the_one_to_use(
         activate = use.split()[0].replace("/python", "/activate")
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr == (
-            "error: this Python lacks torch and 10 other dependencies: "
+            "error: this Python lacks torch and 8 other dependencies: "
             f"use {use}, or run: . {activate}\n"
         )
+
+
+PROGRAMS = [
+    str(path.relative_to(ROOT))
+    for folder in ("tools", "experiments")
+    for path in sorted((ROOT / "scripts" / folder).glob("*.py"))
+    if "__main__" in path.read_text(encoding="utf-8")
+]
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_program_without_the_dependencies_names_the_interpreter_to_use(
+    program: str, checkout: Path, cache: Path
+) -> None:
+    done = run(["-S", "-E", "-s", program], checkout, cache)
+    assert (done.returncode, done.stdout) == (2, "")
+    python = ".venv/bin/python"
+    assert done.stderr == (
+        f"error: this Python lacks torch and {len(DEPENDENCIES) - 1} other dependencies: "
+        f"use {python} {program}, or run: . .venv/bin/activate\n"
+    )
 
 
 def test_without_an_environment_it_says_how_one_is_made(checkout: Path, cache: Path) -> None:
@@ -81,8 +103,6 @@ def test_without_an_environment_it_says_how_one_is_made(checkout: Path, cache: P
 
 
 def test_the_dependencies_that_scripts_look_for_are_those_of_the_project() -> None:
-    from scripts import DEPENDENCIES
-
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     (block,) = re.findall(r"^dependencies = \[\n(.*?)^\]", text, re.M | re.S)
     assert sorted(DEPENDENCIES) == re.findall(r'"([\w-]+)', block)

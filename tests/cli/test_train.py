@@ -13,6 +13,7 @@ import pytest
 from safetensors import safe_open
 
 from minilm.cli.train import main
+from minilm.config.presets import PRESETS
 from minilm.runs.logs import read_metrics
 from tests.conftest import ROOT, clean_environment, make_text
 
@@ -263,6 +264,34 @@ def test_preset_list_has_exact_counts(capsys: Capture) -> None:
     assert lines["gpt2"] == "124,439,808"
     assert lines["llama-3-70b"] == "70,553,706,496"
     assert int(lines["nano"].replace(",", "")) <= 2_000_000
+
+
+def test_preset_list_has_shape_and_training_within_80_columns(capsys: Capture) -> None:
+    assert main(["--preset", "list"]) == 0
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 80
+    part = text.partition("\nsmall ")[2].partition("\ngpt2 ")[0]
+    assert "5 layers, width 384, 6 heads, bpe vocabulary 2,048" in part
+    assert "Muon 0.03, AdamW 0.01; 5,000 steps of 64 x 256 tokens" in part
+    assert "AdamW 0.0006; 20,000 steps of 64 x 1,024 tokens" in text
+    assert text.count(" steps of ") == len(PRESETS)
+
+
+def test_the_help_has_the_value_of_each_preset(capsys: Capture) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for part in (
+        "Longest sequence in tokens (T). (by preset: nano* 128, small 256, gpt2* 1024, llama* 8192)",
+        "(by preset: nano* 4, small 5, gpt2 12, gpt2-medium 24, gpt2-large 36, gpt2-xl 48, "
+        "llama-3-8b 32, llama-3-70b 80)",
+        "1: none. (by preset: nano 1, nano-fast 3, small 1, gpt2* 1, llama* 1)",
+        "Base of the rotary frequencies. (by preset: nano* 10000.0, small 10000.0, ",
+        "Peak learning rate of Muon. (default: 0.03)",
+        "(default: none)",
+        "(by preset: nano* false, small false, gpt2* true, llama* false)",
+    ):
+        assert part in text, part
 
 
 def test_every_config_field_is_an_option_with_its_help(capsys: Capture) -> None:

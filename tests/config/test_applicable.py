@@ -43,17 +43,19 @@ def test_fields_of_a_model(changes: dict[str, Any], expected: set[str]) -> None:
 
 
 UNSET = {"max_seconds", "target_val_loss"}
+OFF = {"bpe_dropout"}
 
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({}, {"decay_fraction", "growth_fraction"}),
-        ({"schedule": "wsd", "initial_context_length": 8}, set()),
-        ({"schedule": "constant", "initial_batch_size": 2}, {"decay_fraction"} | OLD_NAMES),
+        ({}, {"decay_fraction", "growth_fraction"} | OFF),
+        ({"schedule": "wsd", "initial_context_length": 8, "bpe_dropout": 0.1}, set()),
+        ({"schedule": "constant", "initial_batch_size": 2}, {"decay_fraction"} | OLD_NAMES | OFF),
         (
             {"optimizer": "adamw", "schedule": "wsd"},
-            {"growth_fraction", "muon_learning_rate", "muon_momentum", "momentum_warmup_steps"},
+            {"growth_fraction", "muon_learning_rate", "muon_momentum", "momentum_warmup_steps"}
+            | OFF,
         ),
     ],
 )

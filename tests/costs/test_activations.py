@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -40,8 +41,11 @@ def test_the_printed_formula_and_the_components_have_the_same_value(
 ) -> None:
     config = PRESETS["gpt2"].model_config(qk_norm=True, num_kv_heads=4, sliding_window=8)
     saved = activations(config, batch=2, context=context, dtype=dtype)
-    values = {letter: sympy.Integer(value) for letter, value in saved.symbols.items()}
-    formula = activation_bytes(config, batch=2, context=context, dtype=dtype)["formula"]
+    printed = activation_bytes(config, batch=2, context=context, dtype=dtype)
+    formula, symbols = printed["formula"], printed["symbols"]
+    values = {letter: sympy.Integer(value) for letter, value in symbols.items()}
+    assert set(re.findall("[A-Za-z]", formula)) == symbols.keys()
+    assert (symbols["B"], symbols["T"]) == (2, context)
     assert sympy.sympify(formula.replace("^", "**"), locals=values) == saved.total()
     assert sum(saved.by_component().values()) == saved.total()
 

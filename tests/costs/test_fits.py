@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from minilm.architectures.minilm import layout
+from minilm.config import ModelConfig
 from minilm.config.presets import PRESETS
 from minilm.costs.activation_estimate import estimate
 from minilm.costs.fits import (
@@ -17,6 +18,7 @@ from minilm.costs.fits import (
     fits,
     overhead_bytes,
 )
+from minilm.costs.gguf_types import gguf_bytes
 from minilm.costs.memory import kv_cache_bytes, lora_state
 from minilm.ledger.layout import Layout
 
@@ -121,3 +123,74 @@ def test_without_attention_only_inference_is_known() -> None:
 
 def test_nothing_fits_into_a_byte() -> None:
     assert not any(fit.fits or fit.max_context or fit.max_batch for fit in fits(GPT2, 1))
+
+
+@pytest.mark.parametrize(
+    ("file_type", "bits"),
+    [("q8_0", 8.5008), ("q6_k", 6.5633), ("q5_k_m", 5.7036), ("q4_k_m", 4.8944)],
+)
+def test_file_types_of_llama_cpp(file_type: str, bits: float) -> None:
+    """Bits a weight of Llama 3.1 8B, whose shapes are those of 3, in llama.cpp's tools/quantize/README.md."""
+    size = gguf_bytes(LLAMA3, file_type)
+    assert 8 * size / LLAMA3.count() == pytest.approx(bits, abs=6e-5)
+    assert find(fits(LLAMA3, 24 * GB), file_type).weights == size
+
+
+def test_rows_that_are_no_whole_number_of_blocks() -> None:
+    """Of 64 columns q4_k becomes q5_0 and q6_k becomes q8_0; of 20 columns everything is float16."""
+    config = ModelConfig(vocab_size=10, num_layers=1, d_model=64, num_heads=2, d_feed_forward=20)
+    model = layout(config)
+    q5, q8 = 22 * 2, 34 * 2  # bytes of a row of 64
+    d_rows = 64 * 3 + 20  # query, key, output; up
+    vectors = sum(model.value(t) for t in model.tensors if len(t.shape) == 1)
+    value = 64 * q8  # the one layer is in the last eighth
+    expected = 10 * q5 + d_rows * q5 + value + 64 * 20 * 2 + 10 * q8 + 4 * vectors
+    assert gguf_bytes(model, "q4_k_m") == expected
+
+
+def test_a_tied_embedding_is_stored_as_a_head() -> None:
+    assert find(fits(GPT2, GB), "q4_0").weights > 50257 * 768 * 6.5 / 8
+
+
+def test_fp8_has_a_scale_for_each_block() -> None:
+    linear = 32 * (2 * 4096**2 + 2 * 4096 * 1024 + 3 * 4096 * 14336)
+    expected = linear + 4 * linear // 128**2 + 2 * (LLAMA3.count() - linear)
+    assert find(fits(LLAMA3, GB), "fp8").weights == expected
+
+
+def test_the_file_as_it_is_stored() -> None:
+    assert all(fit.precision != "as stored" for fit in fits(GPT2, GB))
+    first = fits(GPT2, GB, stored=200_000_000)[0]
+    assert (first.use, first.precision, first.weights) == ("inference", "as stored", 200_000_000)
+    assert first.cache_dtype == "bfloat16"
+    assert fits(GPT2, GB, stored=4 * GPT2.count())[0].cache_dtype == "float32"
+
+
+def test_a_smaller_cache() -> None:
+    """q8_0 and q4_0 have 34 and 18 bytes for 32 elements."""
+    elements = kv_cache_bytes(LLAMA3, context=8192, batch=1)["bfloat16"] // 2
+    for dtype, size in (("fp8", 1), ("q8_0", 34 / 32), ("q4_0", 18 / 32)):
+        fit = find(fits(LLAMA3, 24 * GB, cache_dtype=dtype), "bfloat16")
+        assert (fit.kv_cache, fit.cache_dtype) == (elements * size, dtype)
+        assert fit.max_batch > 5
+
+
+def test_several_cards_share_weights_and_state() -> None:
+    one, two = (fits(LLAMA3, 24 * GB, cards=n, batch=3, context=4096) for n in (1, 2))
+    alone, shared = (find(uses, "bfloat16") for uses in (one, two))
+    assert shared.weights == alone.weights // 2
+    assert shared.kv_cache == alone.kv_cache // 2
+    assert shared.activations == alone.activations
+    assert (shared.budget, shared.cards) == (24 * GB, 2)
+    alone, shared = (find(uses, "adamw_float32", checkpointing=True) for uses in (one, two))
+    assert shared.states == alone.states // 2
+    # Half of the weights, and one of 32 layers gathered; two of the three sequences.
+    assert shared.weights == alone.weights // 2 + -(-alone.weights // 32)
+    pair = find(fits(LLAMA3, 24 * GB, batch=2, context=4096), "adamw_float32", checkpointing=True)
+    assert shared.activations == pair.activations
+
+
+def test_the_rank_of_lora() -> None:
+    uses = fits(LLAMA3, 24 * GB, rank=64)
+    assert {fit.lora_rank for fit in uses if fit.use == "LoRA"} == {64}
+    assert {fit.lora_rank for fit in uses if fit.use != "LoRA"} == {0}

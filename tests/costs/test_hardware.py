@@ -2,7 +2,8 @@
 
 import pytest
 
-from minilm.costs.hardware import gpu_peak_flops
+from minilm.costs.hardware import cards_sold_as, gpu_peak_flops, parse_cards
+from minilm.errors import InputError
 
 NAMES = {  # as torch.cuda.get_device_name() and nvidia-smi write them
     "NVIDIA H100 80GB HBM3": 989e12,
@@ -35,3 +36,32 @@ def test_a_card_of_the_table(name: str, flops: float) -> None:
 )
 def test_another_card_is_not_taken_for_one_of_the_table(name: str) -> None:
     assert gpu_peak_flops(name) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "number", "size"),
+    [
+        ("24GB", 1, 24 * 10**9),
+        ("80GiB", 1, 80 * 2**30),
+        ("2x48GB", 2, 48 * 10**9),
+        ("8 × 80 GiB", 8, 80 * 2**30),
+        ("4X 40g", 4, 40 * 10**9),
+        ("H100", 1, int(79.1 * 2**30)),
+        ("2xrtx4090", 2, int(23.5 * 2**30)),
+        ("a100 80gb", 1, int(79.1 * 2**30)),
+    ],
+)
+def test_memory_of_cards(text: str, number: int, size: int) -> None:
+    assert parse_cards(text, "--fits") == (number, size)
+
+
+@pytest.mark.parametrize("text", ["", "x", "0x24GB", "2x", "A100", "2x24", "2x2x24GB", "99999x1GB"])
+def test_what_is_no_memory_of_cards(text: str) -> None:
+    with pytest.raises(InputError, match=r"^--fits: "):
+        parse_cards(text, "--fits")
+
+
+def test_a_card_has_other_memory_than_it_is_sold_with() -> None:
+    assert cards_sold_as(80 * 10**9).keys() == {"A100-80GB", "H100"}
+    assert all(80 * 10**9 < size < 80 * 2**30 for size in cards_sold_as(80 * 10**9).values())
+    assert cards_sold_as(80 * 2**30) == {}

@@ -17,14 +17,14 @@ from minilm.text.tokenizers import build_tokenizer
 @pytest.fixture
 def keys(tmp_path: Path) -> list[str]:
     """Three entries of about 2 kB of tokens each, the first not used for longest."""
-    made = []
+    keys = []
     for number in range(3):
         path = tmp_path / f"{number}.txt"
         path.write_text(f"text {number}\n" * 125)
-        made.append(store(path, tmp_path / "cache").key)
-    for number, key in enumerate(made):
+        keys.append(store(path, tmp_path / "cache").key)
+    for number, key in enumerate(keys):
         os.utime(tmp_path / "cache" / "tokens" / key, (1e9 + number, 1e9 + number))
-    return made
+    return keys
 
 
 def store(path: Path, cache: Path):

@@ -19,7 +19,7 @@ from minilm.errors import CorpusError, InputError, TokenizerError
 from minilm.text.corpora import Corpus, Document, open_corpus
 from minilm.text.tokenizers import Tokenizer, build_tokenizer
 
-LINES = "".join(f"line {i}: naïve café number {i * 7919 % 1000}\r\n" for i in range(400))
+LINES = "".join(f"line {i}: naïve café number² {i * 7919 % 1000}\n" for i in range(400))
 
 
 @pytest.fixture
@@ -56,8 +56,8 @@ def test_survey(folder, tmp_path):
     assert identity.bytes == len(raw)
     assert identity.sha256 == hashlib.sha256(raw).hexdigest()
     assert dataclasses.astuple(measure(corpus)) == (3, 5903, len(raw))
-    cleaned = open_corpus(str(folder), cleaning=["control"], cache=tmp_path)
-    text = raw.decode().replace("\r\n", "\n")
+    cleaned = open_corpus(str(folder), cleaning=["nfkc"], cache=tmp_path)
+    text = raw.decode().replace("²", "2")
     assert identify(cleaned) == identity
     assert dataclasses.astuple(measure(cleaned)) == (3, len(text), len(text.encode()))
 
@@ -70,6 +70,18 @@ def test_where_documents_end_is_part_of_the_identity(tmp_path):
     one, two = (identify(open_corpus(str(tmp_path / n), cache=tmp_path)) for n in ("one", "two"))
     assert one.sha256 == two.sha256
     assert one != two
+
+
+def test_what_a_file_is_read_as_is_part_of_it_too(tmp_path):
+    line = '{"text": "' + "x" * 200 + '"}\n'
+    for name in ("a.txt", "a.jsonl"):
+        (tmp_path / name).write_text(line)
+    assert prepared(tmp_path / "a.txt", tmp_path).train_bytes == int(len(line) * 0.9)
+    assert prepared(tmp_path / "a.jsonl", tmp_path).train_bytes == 180
+    sizes = [
+        identify(open_corpus(str(tmp_path / name), cache=tmp_path)) for name in ("a.txt", "a.jsonl")
+    ]
+    assert sizes[0].sha256 == sizes[1].sha256
 
 
 @pytest.mark.parametrize("kind", ["byte", "char", "bpe"])
@@ -123,7 +135,10 @@ def test_documents_are_followed_by_the_separator(folder, tmp_path):
     assert np.count_nonzero(bpe.train == 0) == 2
     assert np.count_nonzero(bpe.val == 0) == 1
     char = prepared(folder, tmp_path, tokenizer="char")
-    assert char.tokenizer.decode(char.train) == a + c + d[:place], "char has no separator"
+    assert char.tokenizer.decode(char.train) == a + c + d[:place]
+    end = char.tokenizer.end_of_text
+    assert np.flatnonzero(char.train == end).tolist() == [len(a), len(a + c) + 1]
+    assert char.val[-1] == end
 
 
 def test_a_separator_at_the_split_stays_with_its_document(tmp_path):
@@ -153,8 +168,8 @@ def test_char_has_seen_all_of_it(tmp_path):
 
 
 def test_cleaning_is_applied_before_the_split(file, tmp_path):
-    dataset = prepared(file, tmp_path, cleaning=["whitespace"])
-    text = LINES.replace("\r\n", "\n")
+    dataset = prepared(file, tmp_path, cleaning=["nfkc"])
+    text = LINES.replace("²", "2")
     tokens = [*dataset.train.tolist(), *dataset.val.tolist()]
     assert bytes(tokens) == text.encode()
     assert dataset.bytes == len(LINES.encode()), "the raw bytes"
@@ -390,7 +405,7 @@ def test_an_impossible_fraction(file, tmp_path, fraction):
 @pytest.mark.parametrize(
     ("fraction", "context_length", "message"),
     [
-        (0.1, 10, "10 validation tokens with --val-fraction 0.1, expected at least 11"),
+        (0.01, 10, "1 validation tokens with --val-fraction 0.01, expected at least 2"),
         (0.9, 10, "9 training tokens with --val-fraction 0.9, expected at least 11"),
         (0.999, 4, "0 training tokens"),
     ],
@@ -406,7 +421,7 @@ def test_too_little_text(tmp_path, fraction, context_length, message):
                 context_length=context_length,
             )
         assert message in str(caught.value)
-        assert "--model.context-length" in str(caught.value)
+        assert "use more data or a " in str(caught.value)
 
 
 def test_just_enough_text(tmp_path):

@@ -79,6 +79,9 @@ def test_the_files_alignment_is_used(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("dtype", "bits"),
     [
+        ("q1_0", 1.125),
+        ("q2_0", 2.25),
+        ("q2_0_g128", 2.125),
         ("q4_0", 4.5),
         ("q4_1", 5.0),
         ("q5_0", 5.5),
@@ -122,6 +125,24 @@ def test_sizes_agree_with_the_gguf_package() -> None:
     for kind, layout in constants.GGML_QUANT_SIZES.items():
         dtype = TYPES[int(kind)]
         assert (GGUF_BLOCKS[dtype] if dtype in GGUF_BLOCKS else (1, BITS[dtype] // 8)) == layout
+
+
+@pytest.mark.parametrize(("dtype", "elements", "size"), [("q2_0", 64, 18), ("q2_0_g128", 128, 34)])
+@pytest.mark.parametrize("blocks", [9, 37])
+def test_type_42_has_blocks_of_two_sizes(
+    tmp_path: Path, dtype: str, elements: int, size: int, blocks: int
+) -> None:
+    """ggml's own, and those of the fork that had the number first: the room that they take decides."""
+    padded = -(-blocks * size // 32) * 32
+    tensors: list[Entry] = [
+        ("a", (elements, blocks), 42, 0),
+        ("n", (1,), F32, padded),
+        ("b", (elements, blocks), 42, padded + 32),
+    ]
+    data = bytes(padded + 32 + blocks * size)
+    header = read_header(write(tmp_path, gguf(tensors, data=data)))
+    read = {t.name: (t.dtype, t.nbytes) for t in header.tensors if t.name != "n"}
+    assert read == dict.fromkeys("ab", (dtype, blocks * size))
 
 
 def test_an_unknown_type_is_reported(tmp_path: Path) -> None:

@@ -112,6 +112,50 @@ def code(folder: Path) -> Path:
     return folder / "x.pt"
 
 
+def copied_reference(folder: Path) -> Path:
+    """A persistent id of 100,000 items, 100,000 times."""
+    raw = b"\x80\x02(" + b"N" * 100_000 + b"tq\0" + b"h\0Q0" * 100_000 + b"N."
+    (folder / "x.pt").write_bytes(torch_zip(raw))
+    return folder / "x.pt"
+
+
+def copied_attributes(folder: Path) -> Path:
+    """The attributes of 60,000 objects of TorchScript are one dictionary of 60,000 entries."""
+    entries = b"".join(b"J" + n.to_bytes(4, "little") + b"N" for n in range(60_000))
+    objects = b"h\1)\x81h\0b0" * 50_000
+    raw = b"\x80\x02}(" + entries + b"uq\0ctorch\nScriptObject\nq\1" + objects + b"."
+    (folder / "x.pt").write_bytes(torch_zip(raw))
+    return folder / "x.pt"
+
+
+def old_header(*pickles: bytes) -> bytes:
+    """A file of torch before 1.6 up to its contents."""
+    machine = b"\x80\x02}X\x0d\0\0\0little_endian\x88s."
+    return (
+        b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+        + b"\x80\x02M\xe9\3."
+        + machine
+        + b"".join(pickles)
+    )
+
+
+STORAGE = b"(X\7\0\0\0storagectorch\nFloatStorage\nX\1\0\0\0aX\3\0\0\0cpuK\1NtQ"
+
+
+def old_terabyte(folder: Path) -> Path:
+    raw = old_header(b"\x80\x02" + STORAGE + b".", b"\x80\x02]X\1\0\0\0aa.")
+    (folder / "x.pth").write_bytes(raw + (10**17).to_bytes(8, "little"))
+    os.truncate(folder / "x.pth", 10**12)
+    return folder / "x.pth"
+
+
+def old_keys_that_nest(folder: Path) -> Path:
+    """A key whose text would take 2**60 characters."""
+    nested = b"\x80\x02]]q\0" + b"0h\0h\0\x86q\0" * 60 + b"a."
+    (folder / "x.pth").write_bytes(old_header(b"\x80\x02" + STORAGE + b".", nested))
+    return folder / "x.pth"
+
+
 def index_to_itself(folder: Path) -> Path:
     path = folder / "model.safetensors.index.json"
     path.write_text(json.dumps({"weight_map": {"a": path.name}}))
@@ -159,6 +203,10 @@ HOSTILE: list[Callable[[Path], Path]] = [
     lists,
     long_number,
     code,
+    copied_reference,
+    copied_attributes,
+    old_terabyte,
+    old_keys_that_nest,
     index_to_itself,
     index_out_of_its_folder,
     index_to_a_pipe,

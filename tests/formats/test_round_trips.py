@@ -19,7 +19,7 @@ from safetensors.torch import save as save_safetensors
 
 from minilm.dtypes import storage_bytes
 from minilm.errors import FormatError
-from minilm.formats import gguf, huggingface, json_file, safetensors, torch_zip
+from minilm.formats import gguf, huggingface, json_file, safetensors, torch_file
 from minilm.formats.header import Header
 from tests.formats import files
 
@@ -65,7 +65,7 @@ def test_torch_save(state: dict[str, torch.Tensor], nested: bool) -> None:
     torch.save({"model": state, "step": torch.zeros(1)} if nested else state, raw)
     if nested and not state:
         state = {"step": torch.zeros(1)}  # nothing tells the model: every tensor counts
-    assert content(read(torch_zip.parse, raw.getvalue())) == expected(state)
+    assert content(read(torch_file.parse, raw.getvalue())) == expected(state)
 
 
 @QUICK
@@ -105,7 +105,7 @@ def valid_files() -> dict[str, tuple[Parse, bytes]]:
     entries: list[files.Entry] = [("a", (2, 3), 0, 0), ("b", (32,), 8, 32)]
     return {
         "safetensors": (safetensors.parse, save_safetensors(state)),
-        "torch_zip": (torch_zip.parse, zipped.getvalue()),
+        "torch_zip": (torch_file.parse, zipped.getvalue()),
         "gguf": (gguf.parse, files.gguf(entries, keys, bytes(66))),
     }
 

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
 from torch.nn.utils import parametrize
+from torch.utils.hooks import RemovableHandle
 
 from minilm.config import ModelConfig
 from minilm.generation.decoder import ModelDecoder, _note, make_decoder
 from minilm.generation.fast_decoder import FastDecoder, ModifiedModelError
 from minilm.generation.generate import generate
+from minilm.model.attention import Attention
 from minilm.model.layers import Linear
 from minilm.model.transformer import Transformer
 from minilm.text.tokenizers import CharTokenizer
@@ -125,6 +133,10 @@ def wrap_weight(model: Any) -> None:
     linear.weight = nn.Parameter(linear.weight.as_subclass(Packed), requires_grad=False)
 
 
+def add_an_array(model: Any) -> None:
+    model.blocks[0].note = np.zeros(3)
+
+
 def become_a_subclass(model: Any) -> None:
     model.__class__ = Inverted
 
@@ -136,16 +148,20 @@ MODIFICATIONS: dict[Callable[[Any], None], str] = {
     hook: "blocks.0.attention: a forward hook, expected none",
     hook_inputs: "final_norm: a forward hook, expected none",
     parametrize_weight: "blocks.0.attention.query: ParametrizedLinear, expected Linear",
-    replace_forward: "blocks.1.forward: ",
-    replace_forward_of_the_model: "forward: ",
+    replace_forward: "blocks.1.forward: set on the module, to a function, expected the class's own",
+    replace_forward_of_the_model: "forward: set on the module, to a function, expected the class's own",
     replace_activation: "blocks.0.feed_forward.activation: 'relu2', expected 'gelu'",
     change_epsilon: "final_norm.eps: 0.5, expected 1e-05",
     drop_a_bias: "blocks.0.attention.query.bias: shape None, expected (32,)",
     add_a_module: "blocks.0.adapter: Linear, expected no module",
     remove_a_block: "blocks.1: no module, expected Block",
     wrap_weight: "blocks.0.attention.output.weight: Packed, expected Parameter",
+    add_an_array: "blocks.0.note: set on the module, to a ndarray, expected no such attribute",
     become_a_subclass: "model: Inverted, expected Transformer, no subclass of it",
 }
+
+# What no forward pass reads.
+UNUSED = (add_a_module, wrap_weight, add_an_array)
 
 # One character a token and no token that ends a text: greedy tokens can be read back from the text.
 TOKENIZER = CharTokenizer([chr(0x4E00 + number) for number in range(256)])
@@ -183,10 +199,11 @@ def test_a_modified_model_runs_through_its_modules(
     tokens = torch.arange(32)[None]
     unmodified = model(tokens)
     modify(model)
-    assert torch.equal(model(tokens), unmodified) == (modify in (add_a_module, wrap_weight))
+    assert torch.equal(model(tokens), unmodified) == (modify in UNUSED)
     with pytest.raises(ModifiedModelError) as error:
         FastDecoder(model)
     assert str(error.value).startswith(message)
+    assert " at 0x" not in str(error.value)
     _note.cache_clear()
     with caplog.at_level(logging.WARNING):
         assert isinstance(make_decoder(model), ModelDecoder)
@@ -203,6 +220,71 @@ def test_what_a_config_builds_is_decoded_fast(name: str, caplog: pytest.LogCaptu
     assert isinstance(make_decoder(model.to(torch.bfloat16)), FastDecoder)
     assert isinstance(make_decoder(model.train()), FastDecoder)  # no dropout
     assert not caplog.records
+
+
+def hook_all() -> RemovableHandle:
+    return register_module_forward_hook(
+        lambda module, inputs, output: -output if isinstance(module, nn.Linear) else None
+    )
+
+
+def hook_all_inputs() -> RemovableHandle:
+    return register_module_forward_pre_hook(
+        lambda module, inputs: (-inputs[0],) if isinstance(module, nn.Linear) else None
+    )
+
+
+@pytest.mark.parametrize("register", [hook_all, hook_all_inputs])
+def test_a_hook_on_all_modules_is_not_bypassed(register: Callable[[], RemovableHandle]) -> None:
+    model = build()
+    unmodified, decoder = generated(model), FastDecoder(model)
+    handle = register()
+    try:
+        with pytest.raises(ModifiedModelError, match="model: a forward hook on all modules"):
+            FastDecoder(model)
+        with pytest.raises(ModifiedModelError, match="added since this decoder was made"):
+            decoder(torch.tensor([[1]]), decoder.new_cache(1, 2))
+        assert generated(model) == greedy(model) != unmodified
+    finally:
+        handle.remove()
+    assert generated(model) == unmodified
+
+
+@pytest.mark.parametrize("modify", [hook, hook_inputs])
+def test_a_hook_on_a_model_that_has_a_decoder_is_not_bypassed(
+    modify: Callable[[Any], None],
+) -> None:
+    model = build()
+    decoder = FastDecoder(model)
+    modify(model)
+    with pytest.raises(ModifiedModelError, match="added since this decoder was made"):
+        decoder(torch.tensor([[1]]), decoder.new_cache(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("patched", "method", "message"),
+    [
+        (nn.Linear, "forward", "query: Linear.forward replaced"),
+        (Attention, "forward", "blocks.0.attention: Attention.forward replaced"),
+        (Transformer, "forward", "model: Transformer.forward replaced"),
+        (nn.Module, "__call__", "model: Transformer.__call__ replaced"),
+    ],
+)
+def test_a_class_with_a_replaced_method_is_not_bypassed(
+    monkeypatch: pytest.MonkeyPatch, patched: type, method: str, message: str
+) -> None:
+    model = build()
+    unmodified, original = generated(model), getattr(patched, method)
+
+    @functools.wraps(original)
+    def negated(self: nn.Module, *inputs: Any) -> Any:
+        output = original(self, *inputs)
+        return -output if isinstance(self, (nn.Linear, Attention, Transformer)) else output
+
+    monkeypatch.setattr(patched, method, negated)
+    with pytest.raises(ModifiedModelError, match=f"{message}, expected the class's own"):
+        FastDecoder(model)
+    assert generated(model) == greedy(model) != unmodified
 
 
 def test_a_window_that_contradicts_the_config_is_a_bug_not_a_result() -> None:

@@ -377,6 +377,28 @@ def test_experts_of_an_undeclared_model_are_active_as_its_config_says(tmp_path: 
     assert minilm.inspect(tmp_path).parameters.active == 2 * 12 + 9
 
 
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        (
+            "block_sparse_moe.input_linear.weight",
+            {"num_local_experts": 4, "num_experts_per_tok": 2},
+        ),
+        ("ffn.experts.mlp.w1", {"ffn_config": {"moe_num_experts": 4, "moe_top_k": 2}}),
+        ("mlp.experts.up.weight", {"num_experts": 4, "moe_topk": [2, 2]}),
+        ("mlp.experts.up.weight", {"text_config": {"num_experts": 4, "top_k_experts": 2}}),
+    ],
+)
+def test_experts_under_the_names_of_other_families(
+    tmp_path: Path, name: str, fields: dict[str, object]
+) -> None:
+    tensors = {f"layers.0.{name}": torch.zeros(4, 8, 3), "layers.0.q.weight": torch.zeros(3, 3)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "novel", **fields}))
+    parameters = minilm.inspect(tmp_path).parameters
+    assert (parameters.total, parameters.active) == (96 + 9, 48 + 9)
+
+
 def test_a_body_saved_without_its_head_is_proven(tmp_path: Path) -> None:
     tensors = write_llama(tmp_path, architectures=["LlamaModel"])
     body = {k.removeprefix("model."): v for k, v in tensors.items() if k != "lm_head.weight"}
@@ -384,9 +406,17 @@ def test_a_body_saved_without_its_head_is_proven(tmp_path: Path) -> None:
     report = minilm.inspect(tmp_path)
     assert report.mismatches == ()
     assert report.parameters.total == sum(t.numel() for t in body.values())
-    # The same file is one matrix short of a language model.
+    # Embedding models are published so under the config.json of the language model.
     write_llama(tmp_path)
+    whole = load_file(tmp_path / "model.safetensors")
     save_file(body, tmp_path / "model.safetensors")
+    report = minilm.inspect(tmp_path)
+    assert report.mismatches == ()
+    assert report.parameters.total == sum(t.numel() for t in body.values())
+    assert report.notes == ("the file holds the body alone, without the head of llama",)
+    # With the names of the whole, it is one matrix short of a language model.
+    del whole["lm_head.weight"]
+    save_file(whole, tmp_path / "model.safetensors")
     assert any(
         "lm_head.weight [11, 8] is missing" in x for x in minilm.inspect(tmp_path).mismatches
     )

@@ -5,15 +5,21 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
+from safetensors.torch import load_file, save_file
 
+from minilm.architectures import layout_of
 from minilm.architectures.minilm import layout as minilm_layout
 from minilm.config import ModelConfig
+from minilm.inspection import extras
 from minilm.inspection.inspector import Inspection, inspect_with_sources
 from minilm.inspection.reconciliation.candidate_terms import candidate_terms
+from minilm.inspection.reconciliation.explanation import LIKELY, OTHER_FILE
 from minilm.inspection.reconciliation.numbers import parse_number
 from minilm.inspection.reconciliation.reconcile import (
     Reading,
@@ -454,3 +460,116 @@ def test_the_answer_is_plain_json(inspected: dict[str, Inspection]) -> None:
     assert again["explained"] is True
     assert again["number"]["text"] == "117M"
     assert again["explanations"][0]["parts"][0]["count"] == -7_510_272
+
+
+def write_llama(folder: Path, *, tied: bool, copy: bool, model_type: str = "llama") -> int:
+    """A tiny untied or undeclared model whose head may be a copy; returns the size of its token table."""
+    config = {
+        "model_type": "llama",
+        "vocab_size": 37,
+        "hidden_size": 8,
+        "intermediate_size": 12,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "tie_word_embeddings": tied,
+    }
+    generator = torch.Generator().manual_seed(1)
+    tensors = {
+        t.name: torch.randn(t.shape, generator=generator)
+        for t in layout_of(config | {"tie_word_embeddings": False}).named_tensors()
+    }
+    if copy:
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    save_file(tensors, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": model_type}))
+    return 37 * 8
+
+
+def explained(folder: Path, number: int) -> list[str]:
+    inspection = inspect_with_sources(folder)
+    answer = extras.with_reconciliation(inspection, str(number)).reconciliation
+    assert answer is not None
+    assert answer.exact
+    return [each.parts[0].name for each in answer.explanations]
+
+
+@pytest.mark.parametrize("model_type", ["llama", "novel"])
+def test_a_head_that_is_a_copy_is_no_table_left_out(tmp_path: Path, model_type: str) -> None:
+    table = write_llama(tmp_path, tied=False, copy=True, model_type=model_type)
+    total = inspect_with_sources(tmp_path).report.parameters.total
+    assert explained(tmp_path, total - table) == [
+        "lm_head.weight is a copy of model.embed_tokens.weight, counted once"
+    ]
+    # Where the values differ, it is not.
+    write_llama(tmp_path, tied=False, copy=False, model_type=model_type)
+    names = explained(tmp_path, total - table)
+    assert (
+        names
+        == {
+            "llama": ["the LM head left out", "the token embedding left out"],
+            "novel": ["the embedding tables left out: model.embed_tokens.weight"],
+        }[model_type]
+    )
+
+
+def test_a_tied_head_that_is_stored_twice_is_named(tmp_path: Path) -> None:
+    table = write_llama(tmp_path, tied=True, copy=True)
+    total = inspect_with_sources(tmp_path).report.parameters.total
+    assert explained(tmp_path, total + table) == ["the tied head counted twice"]
+    assert explained(tmp_path, total - table) == ["the token embedding left out"]
+
+
+def test_zeros_are_no_copy(tmp_path: Path) -> None:
+    table = write_llama(tmp_path, tied=False, copy=False)
+    total = inspect_with_sources(tmp_path).report.parameters.total
+    tensors = load_file(tmp_path / "model.safetensors")
+    save_file(
+        {name: torch.zeros_like(t) for name, t in tensors.items()}, tmp_path / "model.safetensors"
+    )
+    assert explained(tmp_path, total - table)[0] == "the LM head left out"
+
+
+def test_a_body_is_short_of_a_head_rather_than_of_another_size(tmp_path: Path) -> None:
+    """With 2 of 4 key/value heads of as many parameters, and a vocabulary padded to as many rows."""
+    config = {
+        "model_type": "qwen3",
+        "architectures": ["Qwen3Model"],
+        "vocab_size": 128,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "tie_word_embeddings": False,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert explained(tmp_path, 70_016 + 8_192) == ["an LM head, which this body is without"]
+    # An attention matrix has as many parameters as the token table.
+    assert explained(tmp_path, 70_016 - 8_192) == ["the token embedding left out"]
+
+
+def test_likely_explanations_hide_coincidences(inspected: dict[str, Inspection]) -> None:
+    """163M is also GPT-2 with a vocabulary of 100,352."""
+    names = [each.parts[0].name for each in explain(inspected["gpt2"], "163M").explanations]
+    assert names == ["the tied head counted twice"]
+
+
+def test_what_a_file_does_not_hold_is_less_likely(tmp_path: Path) -> None:
+    """The masks of GPT-2 are not in a file that stores its parameters alone."""
+    config = GPT2 | {"n_layer": 2, "n_embd": 8, "n_head": 2, "vocab_size": 40, "n_positions": 16}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    tensors = {t.name: torch.zeros(t.shape) for t in layout_of(config).named_tensors()}
+
+    def rank_of_masks() -> set[int]:
+        inspection = inspect_with_sources(tmp_path)
+        terms = candidate_terms(inspection.report, inspection.layout)
+        return {
+            term.rank for term in terms if term.name == "the causal masks that GPT-2 files hold"
+        }
+
+    save_file(tensors, tmp_path / "model.safetensors")
+    assert rank_of_masks() == {OTHER_FILE}
+    masks = {f"transformer.h.{i}.attn.bias": torch.ones(1, 1, 16, 16) for i in range(2)}
+    save_file(tensors | masks, tmp_path / "model.safetensors")
+    assert rank_of_masks() == {LIKELY}

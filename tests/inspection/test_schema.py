@@ -94,12 +94,13 @@ def test_the_report_asked_for_has_every_part(full: dict[str, Any]) -> None:
 OPTIONAL = [
     ("tensors",),
     ("memory", "training", "variants"),
-    *(("memory", "activations", key) for key in ("formula", "components", "measured")),
+    *(("memory", "activations", key) for key in ("formula", "symbols", "components", "measured")),
 ]
 # Objects whose keys are names, which are as many as there are.
 NAMED = [
     ("formula", "symbols"),
     ("memory", "training", "variants"),
+    ("memory", "activations", "symbols"),
     ("memory", "activations", "components"),
     ("hyperparameters",),
 ]

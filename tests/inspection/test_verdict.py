@@ -26,13 +26,13 @@ def test_a_run_is_compared_name_by_name_with_file_and_module(tiny_run: Path) -> 
     assert report.verdict == Verdict(
         "verified",
         f"verified, name by name: formula {total} = file {total} = module {total}",
+        f"verified, name by name: formula = file = module = {total}",
     )
 
 
 def test_one_witness_is_not_cross_checked(tmp_path: Path) -> None:
-    assert minilm.inspect("gpt2").verdict == Verdict(
-        "not_cross_checked", "not cross-checked: only the formula is available (124,439,808)"
-    )
+    text = "not cross-checked: only the formula is available (124,439,808)"
+    assert minilm.inspect("gpt2").verdict == Verdict("not_cross_checked", text, text)
     save_file({"a.b": torch.zeros(2, 3)}, tmp_path / "x.safetensors")
     assert minilm.inspect(tmp_path / "x.safetensors").verdict.text == (
         "not cross-checked: only the file is available (6)"
@@ -45,7 +45,8 @@ def test_one_witness_is_not_cross_checked(tmp_path: Path) -> None:
 def test_mismatches_are_counted(tmp_path: Path) -> None:
     write_gpt2(tmp_path, extra=torch.zeros(1))
     report = minilm.inspect(tmp_path)
-    assert report.verdict == Verdict("mismatch", "NOT VERIFIED: 2 mismatches")
+    text = "NOT VERIFIED: 2 mismatches"
+    assert report.verdict == Verdict("mismatch", text, text)
     one = replace(report, mismatches=report.mismatches[:1])
     assert one.verdict.text == "NOT VERIFIED: 1 mismatch"
 
@@ -58,6 +59,9 @@ def test_a_module_of_transformers_is_compared_by_its_total(tmp_path: Path) -> No
     assert report.verdict.text == (
         f"verified, name by name: formula {count:,} = file {count:,}; by totals: module {count:,}"
     )
+    assert report.verdict.brief == (
+        f"verified, name by name: formula = file = {count:,}; by totals: module"
+    )
     (tmp_path / "model.safetensors").unlink()
     report = minilm.inspect(tmp_path, live=True)
     assert report.verdict.text == f"verified by totals: formula {count:,} = module {count:,}"
@@ -69,7 +73,8 @@ def test_a_comparison_of_totals_is_not_called_name_by_name() -> None:
         witnesses=Witnesses(file=7, module=7),
         comparisons=(Comparison("module", "file", "totals"),),
     )
-    assert report.verdict == Verdict("verified", "verified by totals: file 7 = module 7")
+    text, brief = "verified by totals: file 7 = module 7", "verified by totals: file = module = 7"
+    assert report.verdict == Verdict("verified", text, brief)
 
 
 def test_a_config_without_a_formula_is_counted_by_its_module(tmp_path: Path) -> None:

@@ -221,7 +221,9 @@ def test_what_begins_and_ends_a_text_is_kept(tmp_path: Path, capsys: Capture, en
     hf_folder = tmp_path / "hf"
     assert main([str(tmp_path / "run"), "--to", "huggingface", "--out", str(hf_folder)]) == 0
     with_begin(hf_folder, ends)
+    capsys.readouterr()
     assert main([str(hf_folder), "--to", "minilm", "--out", str(tmp_path / "back")]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'back'}: minilm run\n"
     tokenizer = load(tmp_path / "back").tokenizer
     assert tokenizer.encode_prompt("ab") == [257, 97, 98]
     assert tokenizer.end_of_text == 258
@@ -279,7 +281,7 @@ def test_what_is_joined_must_be_of_one_dtype(tmp_path: Path, capsys: Capture) ->
 
 
 @pytest.mark.parametrize("name", ["gpt2-tied", "pythia", "qwen3"])
-@pytest.mark.parametrize("form", ["shards", "bin"])
+@pytest.mark.parametrize("form", ["shards", "shards without an index", "bin"])
 def test_shards_and_torch_files_are_read_too(tmp_path: Path, name: str, form: str) -> None:
     folder = exported(tmp_path, name)
     weights = load_file(folder / "model.safetensors")
@@ -292,11 +294,23 @@ def test_shards_and_torch_files_are_read_too(tmp_path: Path, name: str, form: st
         for file in set(files.values()):
             save_file({n: weights[n] for n in names if files[n] == file}, folder / file)
         index = {"metadata": {}, "weight_map": files}
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+        if form == "shards":
+            (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     assert main([str(folder), "--to", "minilm", "--out", str(tmp_path / "back")]) == 0
     first, last = (load_file(tmp_path / n / "model.safetensors") for n in ("run", "back"))
     assert first.keys() == last.keys()
     assert all(torch.equal(first[name], last[name]) for name in first)
+
+
+@pytest.mark.parametrize("to", ["huggingface", "gguf"])
+def test_a_loop_of_links_is_refused_and_stays(
+    tiny_run: Path, tmp_path: Path, capsys: Capture, to: str
+) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to("loop")
+    line = error(capsys, tiny_run, "--to", to, "--out", loop)
+    assert line.startswith(f"{loop}: Too many levels of symbolic links")
+    assert os.listdir(tmp_path) == ["loop"]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

@@ -749,6 +749,8 @@ SCALE_BYTES = {
     "mxfp4": 1,
     "nvfp4": 4,
     "q1_0": 2,
+    "q2_0": 2,
+    "q2_0_g128": 2,
     "q4_0_4_4": 2,
     "q4_0_4_8": 2,
     "q4_0_8_8": 2,
@@ -1215,3 +1217,132 @@ def test_a_name_like_torchaos_without_its_description() -> None:
     storage = decode(only(*tensors), {}, {})
     assert [tensor.name for tensor in storage.tensors] == [part.name for part in tensors]
     assert storage.notes == ()
+
+
+MODULE = f"{LAYER}{DOWN}"
+
+
+def int32s(*numbers: int) -> bytes:
+    return b"".join(number.to_bytes(4, "little", signed=True) for number in numbers)
+
+
+# Method -> what is stored for the matrix of 128 x 256.
+COMPANIONS: dict[str, dict[str, Entry]] = {
+    "hqq": {
+        ".W_q": ("uint8", (64, 256)),
+        ".scale": ("float16", (128, 4)),
+        ".zero": ("float16", (128, 4)),
+        ".shape": ("int32", (2,)),
+        ".nbits": ("int32", (1,)),
+    },
+    "exl2": {
+        ".q_weight": ("int32", (40, 128)),
+        ".q_invperm": ("int16", (256,)),
+        ".q_perm": ("int16", (256,)),
+        ".q_scale": ("int32", (2, 16)),
+    },
+    "exl3": {
+        ".trellis": ("int16", (16, 8, 64)),
+        ".suh": ("float16", (256,)),
+        ".svh": ("float16", (128,)),
+    },
+    "marlin": {
+        ".B": ("int32", (16, 256)),
+        ".s": ("float16", (2, 128)),
+        ".workspace": ("int32", (16,)),
+    },
+    "aqlm": {
+        ".codes": ("int16", (128, 32, 1)),
+        ".codebooks": ("float16", (1, 65536, 1, 8)),
+        ".scales": ("float16", (128, 1, 1, 1)),
+    },
+    "quanto": {
+        ".weight._data": ("int8", (128, 256)),
+        ".weight._scale": ("float16", (128, 1)),
+        ".weight._shift": ("uint8", (128, 1)),
+        ".input_scale": ("float32", ()),
+    },
+}
+
+
+def companions_case(method: str) -> Case:
+    return Case(
+        method,
+        method,
+        {"quant_method": method},
+        COMPANIONS[method],
+        {".weight": ("bfloat16", EXPECTED[f"{LAYER}{KEY}.weight"])},
+        0,
+        0,
+        contents={f"{DOWN}.shape": int32s(128, 256)} if method == "hqq" else {},
+    )
+
+
+@pytest.mark.parametrize("method", COMPANIONS)
+def test_the_shape_of_a_matrix_that_is_not_unpacked(tmp_path: Path, method: str) -> None:
+    """With a formula and, where the file says it, without."""
+    case = companions_case(method)
+    storage = decoded(tmp_path, case)
+    assert {name: tensor.shape for name, tensor in named(storage).items()} == EXPECTED
+    assert (storage.method, storage.notes, storage.assumed) == (method, (), ())
+    report = minilm.inspect(str(tmp_path))
+    assert report.verified
+    assert report.witnesses.file == report.witnesses.formula
+    alone = decode(read_header(tmp_path / "model.safetensors"), {}, {})
+    assert named(alone)[f"{MODULE}.weight"].shape == (128, 256)
+
+
+def test_the_files_shape_of_hqq_is_compared(tmp_path: Path) -> None:
+    case = companions_case("hqq")
+    write(tmp_path, replace(case, contents={f"{DOWN}.shape": int32s(64, 512)}))
+    assert any("[64, 512]" in line for line in minilm.inspect(str(tmp_path)).mismatches)
+
+
+@pytest.mark.parametrize("method", ["vptq", "spqr", "quark-next"])
+def test_a_method_that_is_not_decoded_is_no_mismatch(tmp_path: Path, method: str) -> None:
+    entries: dict[str, Entry] = {
+        ".dense_weights": ("int64", (64, 32)),
+        ".col_vals": ("int32", (10,)),
+    }
+    case = replace(companions_case("marlin"), config={"quant_method": method}, down=entries)
+    write(tmp_path, case)
+    report = minilm.inspect(str(tmp_path))
+    assert report.verified
+    assert report.verdict.text.endswith("; 1 tensor not decoded")
+    assert report.verdict.brief.endswith("; 1 not decoded")
+    assert report.comparisons[0].assumed == 1
+    assert report.notes == (
+        f"not decoded: {MODULE}.weight, packed by {method!r}: the shapes are the formula's, "
+        "the file's are not checked",
+    )
+    # Too few bytes for such a matrix: a mismatch.
+    write(tmp_path, replace(case, down={".dense_weights": ("int64", (4, 4))}))
+    assert not minilm.inspect(str(tmp_path)).verified
+    # A file of a method that is decoded is damaged.
+    write(tmp_path, replace(case, config={"quant_method": "gptq"}))
+    assert not minilm.inspect(str(tmp_path)).verified
+
+
+def test_packed_values_under_the_name_of_the_matrix(tmp_path: Path) -> None:
+    """As HIGGS and Quark store them; a float of another shape stays a mismatch."""
+    packed: dict[str, Entry] = {".weight": ("int16", (64, 128)), ".tables": ("float16", (16, 2))}
+    case = replace(companions_case("marlin"), config={"quant_method": "higgs"}, down=packed)
+    write(tmp_path, case)
+    report = minilm.inspect(str(tmp_path))
+    assert report.verified
+    assert report.comparisons[0].assumed == 1
+    for wrong in ({".weight": ("float16", (128, 255))}, {".values": ("float16", (128, 128))}):
+        write(tmp_path, replace(case, down=wrong))
+        assert not minilm.inspect(str(tmp_path)).verified
+
+
+def test_a_stored_shape_of_int32(tmp_path: Path) -> None:
+    case = CASES["compressed-tensors W3A16"]
+    entry: Entry = ("int32", (2,))
+    other = replace(
+        case,
+        down={**case.down, ".weight_shape": entry},
+        contents={**case.contents, f"{DOWN}.weight_shape": int32s(128, 256)},
+    )
+    header = read_header(write(tmp_path, other))
+    assert named(decode(header, COMPRESSED, {}))[f"{MODULE}.weight"].shape == (128, 256)

@@ -64,11 +64,12 @@ def html_text(report: Report) -> str:
     reader = _Texts()
     reader.feed(text)
     (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)
-    tensors = json.loads(data)["tensors"]
-    for name, (shape, dtype, component) in zip(tensors["names"], tensors["rows"], strict=True):
-        shape_text, elements = tensors["shapes"][shape]
-        cells = (tensors["dtypes"][dtype], tensors["components"][component])
-        reader.texts += [name, shape_text, f"{int(elements):,}", *cells]
+    tensors, name = json.loads(data)["tensors"], ""
+    for same, ending, kind in zip(
+        tensors["names"][::2], tensors["names"][1::2], tensors["rows"], strict=True
+    ):
+        name = name[:same] + tensors["endings"][ending]
+        reader.texts += [name, *tensors["kinds"][kind]]
     return "\n".join(reader.texts)
 
 

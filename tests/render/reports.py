@@ -91,3 +91,15 @@ def large_report(layers: int = 58, experts: int = 256) -> Report:
     report = replace(minilm.inspect("nano"), formula=None)
     parameters = replace(report.parameters, total=3 * third)
     return replace(report, parameters=parameters, components=components, tensors=rows)
+
+
+def layers_of(*widths: int) -> Report:
+    """A model whose layers have matrices of these widths, and an embedding."""
+    rows = [TensorRow("embedding.weight", (7, 5), "float32", 35, "embedding")]
+    rows += [
+        TensorRow(f"h.{i}.mlp.up.weight", (4, width), "float32", 4 * width, "up")
+        for i, width in enumerate(widths)
+        if width
+    ]
+    rows += [TensorRow(f"h.{i}.norm.weight", (4,), "float32", 4, "n") for i in range(len(widths))]
+    return replace(minilm.inspect("nano"), tensors=tuple(rows))

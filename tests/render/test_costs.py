@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from minilm.costs.memory import training_bytes
 from minilm.inspection.activation_check import ActivationMeasurement
 from minilm.inspection.report import Report
 from minilm.render.cells import training_method_label
+from minilm.render.document import Code
 from minilm.render.sections import build_document
 from minilm.units import format_bytes
 from tests.render.drawings import printed, printed_rows
@@ -24,8 +26,8 @@ NAMES = ("gpt2", "llama-3-70b")
 
 
 def with_fits(name: str, budget: int, *, context: int | None = None) -> Report:
-    found = fits(layout(PRESETS[name].model_config()), budget, context=context)
-    return replace(minilm.inspect(name), fits=found)
+    config = PRESETS[name].model_config()
+    return replace(minilm.inspect(name), fits=fits(layout(config), budget, context=context))
 
 
 def fits_of(report: Report) -> tuple[Fit, ...]:
@@ -47,6 +49,20 @@ def test_training_and_cache(name: str) -> None:
     assert f"{report.memory['kv_cache']['int8']:,}" in text
 
 
+def test_each_letter_of_the_activations_is_explained_below_them() -> None:
+    document = build_document(minilm.inspect("nano-fast", context=64, batch=3))
+    blocks = next(s.blocks for s in document.sections if s.key == "memory")
+    formula, where = blocks[-2:]
+    assert isinstance(formula, Code)
+    assert isinstance(where, Code)
+    assert (formula.label, where.label) == ("activations in bytes", "where")
+    explained = dict(part.split("=", 1) for part in where.text.split("  "))
+    assert explained.keys() == set(re.findall("[A-Za-z]", formula.text))
+    assert explained["B"] == "3 batch size"
+    assert explained["T"] == "64 context"
+    assert explained["c"] == "2 convolution taps"
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_fits(name: str) -> None:
     report = with_fits(name, 24 * 10**9, context=1024)
@@ -62,6 +78,31 @@ def test_fits(name: str) -> None:
         assert row[-1] == (f"{fit.max_batch:,}" if fit.max_batch else "none")
         assert row[-2] == (f"{fit.max_context:,}" if fit.max_context else "none")
     assert "No use of this model" in printed(replace(report, fits=()))
+
+
+def test_what_fits_states_its_assumptions() -> None:
+    text = " ".join(printed(with_fits("gpt2", 80 * 10**9)).split())
+    for statement in (
+        "Cards sold as 80 GB have more or less: A100-80GB 79.1 GiB, H100 79.1 GiB",
+        "a margin for the framework: 5% more for fragmentation and 512.0 MiB for the CUDA context",
+        "LoRA has rank 16",
+        "The KV cache of these tokens is 36.0 MiB in bfloat16, 18.0 MiB in fp8, 19.1 MiB in q8_0, "
+        "10.1 MiB in q4_0; here as the arithmetic",
+    ):
+        assert statement in text
+    assert "Of several cards" not in text
+    report = minilm.inspect("gpt2")
+    model = layout(PRESETS["gpt2"].model_config())
+    two = replace(report, fits=fits(model, 10**9, cards=2, cache_dtype="q4_0"))
+    text = " ".join(printed(two).split())
+    assert "2 cards with 953.7 MiB of memory each" in text
+    assert "Of several cards each needs what is listed" in text
+    assert "here q4_0" in text
+
+
+def test_flops_say_at_which_context() -> None:
+    text = " ".join(printed(minilm.inspect("gpt2", context=512), full=True).split())
+    assert "They are for the last of 512 tokens." in text
 
 
 def test_where_the_search_ended_there_may_be_more() -> None:

@@ -89,9 +89,10 @@ def test_a_notebook_is_not_flooded_by_components() -> None:
 
 def test_pages_and_markdown_are_those_of_the_command(tiny_run: Path) -> None:
     report = minilm.inspect(tiny_run)
-    assert report.to_html() == page(report, history=read_history(tiny_run))
-    assert report.to_markdown(tensors=True) == markdown(report, tensors=True)
-    assert report.to_markdown() == markdown(report)
+    history = read_history(tiny_run)
+    assert report.to_html() == page(report, history=history)
+    assert report.to_markdown(tensors=True) == markdown(report, history=history, tensors=True)
+    assert report.to_markdown() == markdown(report, history=history)
     assert report.to_dict()["parameters"]["total"] == report.parameters.total
     assert report.to_json(tensors=True) == report.to_dict(tensors=True)
 

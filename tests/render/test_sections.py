@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 import minilm
+from minilm import files
 from minilm.inspection import extras
 from minilm.inspection.inspector import inspect_with_sources
 from minilm.inspection.report import Component, Report
@@ -19,8 +20,8 @@ from minilm.render.sections import build_document, components_section
 
 
 def section(report: Report, key: str) -> Section:
-    (found,) = [each for each in build_document(report).sections if each.key == key]
-    return found
+    (match,) = [each for each in build_document(report).sections if each.key == key]
+    return match
 
 
 def rows(section: Section, number: int = 0) -> list[dict[str, str]]:
@@ -78,14 +79,14 @@ def test_statistics(tmp_path: Path) -> None:
 def test_difference(tmp_path: Path) -> None:
     a = save(tmp_path / "a.safetensors", w=torch.zeros(2, 2), gone=torch.ones(1), s=torch.ones(2))
     b = save(tmp_path / "b.safetensors", w=torch.eye(2), new=torch.ones(1), s=torch.ones(3))
-    found = section(
+    differences = section(
         extras.with_difference(inspect_with_sources(a), inspect_with_sources(b), None), "difference"
     )
-    assert paragraphs(found) == ["They differ; 0 of 1 compared tensors are identical."]
-    assert listing(found, "added (1)") == ("new",)
-    assert listing(found, "removed (1)") == ("gone",)
-    assert rows(found, 0) == [{"reshaped": "s", "before (A)": "2", "after (B)": "3"}]
-    change, total = rows(found, 1)
+    assert paragraphs(differences) == ["They differ; 0 of 1 compared tensors are identical."]
+    assert listing(differences, "added (1)") == ("new",)
+    assert listing(differences, "removed (1)") == ("gone",)
+    assert rows(differences, 0) == [{"reshaped": "s", "before (A)": "2", "after (B)": "3"}]
+    change, total = rows(differences, 1)
     assert (change["change of"], change["same bits"], change["rank"]) == ("w", "50.0%", "2")
     assert total["change of"] == "total"
     same = section(
@@ -98,14 +99,14 @@ def test_difference(tmp_path: Path) -> None:
 def test_what_fits() -> None:
     report = extras.with_fits(inspect_with_sources("gpt2"), "1GB", context=None, batch=1)
     assert report.fits is not None
-    found = rows(section(report, "fits"))
-    assert len(found) == len(report.fits)
-    for row, fit in zip(found, report.fits, strict=True):
+    fit_rows = rows(section(report, "fits"))
+    assert len(fit_rows) == len(report.fits)
+    for row, fit in zip(fit_rows, report.fits, strict=True):
         assert row["fits"] == ("yes" if fit.fits else "no")
         assert row["max context"] == (f"{fit.max_context:,}" if fit.max_context else "none")
-    assert found[0]["use"] == "inference, float32"
-    assert found[0]["weights"] == "474.7 MiB"
-    assert {"yes", "no"} == {row["fits"] for row in found}
+    assert fit_rows[0]["use"] == "inference, float32"
+    assert fit_rows[0]["weights"] == "474.7 MiB"
+    assert {"yes", "no"} == {row["fits"] for row in fit_rows}
 
 
 def test_reconciliation() -> None:
@@ -144,10 +145,37 @@ def test_hyperparameters_that_do_not_apply_are_not_listed(tiny_run: Path) -> Non
     assert "growth_fraction" not in [row["training"] for row in training]
 
 
+@pytest.mark.parametrize("first_dense", [2, 1])
+def test_fields_of_experts_are_listed_where_there_are_experts(
+    tmp_path: Path, first_dense: int
+) -> None:
+    fields = {
+        "model_type": "deepseek_v3",
+        "vocab_size": 64,
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "first_k_dense_replace": first_dense,
+        "num_nextn_predict_layers": 0,
+        "n_group": 1,
+        "attention_group_size": 3,
+        "n_routed_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 8,
+    }
+    files.write_json(tmp_path / "config.json", fields)
+    names = {row["model"] for row in rows(section(minilm.inspect(tmp_path), "hyperparameters"))}
+    of_experts = {"n_routed_experts", "num_experts_per_tok", "moe_intermediate_size", "n_group"}
+    assert names == fields.keys() - (of_experts if first_dense == 2 else set())
+
+
 def test_every_hyperparameter_of_another_program_is_listed(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "gpt2", "rope_theta": 3, "position": 1}')
     names = [row["model"] for row in rows(section(minilm.inspect(tmp_path), "hyperparameters"))]
     assert names == ["model_type", "rope_theta", "position"]
+    claim = "One without an effect here is not listed."
+    for target, claimed in ((tmp_path, False), ("gpt2", True)):
+        (text,) = paragraphs(section(minilm.inspect(target), "hyperparameters"))
+        assert text.endswith(claim) == claimed
 
 
 def test_letters_that_are_in_no_formula_are_details() -> None:

@@ -1,19 +1,25 @@
 """Pieces of the terminal report."""
 
 import itertools
+import random
 import re
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.cells import cell_len
 
 import minilm
-from minilm.inspection.report import Report, TensorRow
+from minilm.architectures import layout_of
+from minilm.files import write_json
+from minilm.inspection.report import Comparison, Report, TensorRow, Witnesses
 from minilm.render.cells import format_shape
 from minilm.render.document import Column, Table
 from minilm.render.grid import bar, table_lines, wrapped
 from minilm.render.terminal import curve
 from minilm.safe_text import one_line
+from tests.architectures.draws import DRAWS
 from tests.render.drawings import printed, squeezed
 
 
@@ -154,6 +160,59 @@ def test_many_mismatches_leave_room_for_the_rest() -> None:
     assert "NOT VERIFIED: 21 mismatches" in text
     assert "t3 is missing\nand 17 more\n" in text
     assert all(line in printed(report, full=True) for line in lines)
+
+
+@pytest.mark.parametrize("name", DRAWS)
+@pytest.mark.parametrize("notes", [(), ("a note of a line " * 8,) * 5])
+def test_long_mismatches_leave_the_report_on_one_screen(
+    tmp_path: Path, name: str, notes: tuple[str, ...]
+) -> None:
+    config = DRAWS[name](random.Random(1))
+    folder = tmp_path / "a-folder-of-some-length"
+    folder.mkdir()
+    write_json(folder / "config.json", {"model_type": name, **config})
+    lines = tuple(
+        f"file: {tensor.name} has shape [3, 5], the formula says {list(tensor.shape)}"
+        for tensor in layout_of({"model_type": name, **config}).named_tensors()
+    )
+    assert len(lines) > 5
+    report = replace(minilm.inspect(folder), mismatches=lines, notes=notes)
+    text = printed(report)
+    assert len(text.splitlines()) <= 24
+    assert max(map(cell_len, text.splitlines())) <= 80
+    assert f"NOT VERIFIED: {len(lines)} mismatches" in text
+    if not notes:
+        assert squeezed(lines[0]) in squeezed(text)
+    assert re.search(r"^and \d+ more$", text, re.M)
+
+
+@pytest.mark.parametrize("length", [5, 30, 60, 76, 100])
+@pytest.mark.parametrize("total", [1_055_488, 671_026_419_200])
+@pytest.mark.parametrize("by", ["names", "totals", "both"])
+def test_the_verdict_above_what_was_asked_is_one_line(length: int, total: int, by: str) -> None:
+    file_by: Any = "totals" if by == "totals" else "names"
+    module_by: Any = "names" if by == "names" else "totals"
+    report = replace(
+        minilm.inspect("nano", live=False),
+        target="t" * length,
+        witnesses=Witnesses(total, total, total),
+        comparisons=(
+            Comparison("file", "formula", file_by),
+            Comparison("module", "formula", module_by),
+        ),
+        fits=(),
+    )
+    heading = printed(report).partition("\n\n")[0].splitlines()
+    (verdict,) = (line for line in heading if "verified" in line)
+    assert max(map(len, heading)) <= 80
+    assert f"{total:,}" in verdict
+    assert "formula" in verdict
+    assert "module" in verdict
+    assert "".join(heading) in (
+        f"{report.target}{separator}{text}"
+        for separator in (": ", "")
+        for text in (report.verdict.text, report.verdict.brief)
+    )
 
 
 @pytest.mark.parametrize(

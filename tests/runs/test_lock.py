@@ -1,15 +1,17 @@
 """The lock of a run folder: one owner, who is named, and whose death frees it."""
 
+import contextlib
+import errno
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-import filelock
 import pytest
 
 from minilm.errors import InputError
+from minilm.runs import lock
 from minilm.runs.lock import run_lock
 from tests.conftest import ROOT
 
@@ -54,17 +56,45 @@ def test_a_killed_owner_leaves_a_file_that_the_next_one_takes_over(tmp_path: Pat
 
 
 def test_a_lock_file_that_says_nothing_is_another_process(tmp_path: Path) -> None:
-    other = filelock.FileLock(tmp_path / ".minilm.lock", timeout=0)
-    with other, pytest.raises(InputError, match="another process is training"), run_lock(tmp_path):
-        pass
+    with run_lock(tmp_path):
+        (tmp_path / ".minilm.lock").write_text("")
+        with pytest.raises(InputError, match="another process is training"), run_lock(tmp_path):
+            pass
+
+
+def test_a_file_that_was_removed_by_its_owner_meanwhile_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take, attempts = lock._lock, []
+
+    def slow(descriptor: int) -> None:
+        attempts.append(descriptor)
+        if len(attempts) == 1:  # between opening and locking the owner before ends
+            (tmp_path / ".minilm.lock").unlink()
+        take(descriptor)
+
+    monkeypatch.setattr(lock, "_lock", slow)
+    with run_lock(tmp_path):
+        assert len(attempts) == 2
+        with pytest.raises(InputError, match="is training in it"), run_lock(tmp_path):
+            pass
 
 
 def test_without_locks_in_the_file_system_it_goes_on_with_a_note(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def acquire(self: filelock.FileLock) -> None:
-        raise NotImplementedError
+    def refuse(descriptor: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
 
-    monkeypatch.setattr(filelock.FileLock, "acquire", acquire)
+    monkeypatch.setattr(lock, "_lock", refuse)
     with run_lock(tmp_path):
-        assert "start no second process" in caplog.text
+        assert "start no second process in it" in caplog.text
+
+
+def test_no_file_stays_open(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else None
+    for _ in range(3):
+        with run_lock(tmp_path), contextlib.suppress(InputError), run_lock(tmp_path):
+            pass
+    if before is not None:
+        assert len(os.listdir("/proc/self/fd")) == before

@@ -1,22 +1,19 @@
 """Corpora: what each kind of source resolves to, in which order, and every refusal."""
 
-import importlib.machinery
 import os
-import sys
 import sysconfig
-import types
 from pathlib import Path
 
 import pytest
 
-from minilm.errors import CorpusError, InputError, MissingExtraError
+from minilm.errors import CorpusError, InputError
 from minilm.text import corpora
 from minilm.text.corpora import open_corpus
 
 
-def documents_of(corpus) -> list[str]:
+def documents_of(corpus, note=lambda where, text: None) -> list[str]:
     texts, current = [], ""
-    for chunk in corpus.chunks():
+    for chunk in corpus.chunks(note=note):
         assert chunk.text
         current += chunk.text
         if chunk.ends_document:
@@ -33,11 +30,17 @@ def write(folder: Path, **files: str | bytes) -> None:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
-def test_a_file_is_one_document_with_its_line_ends(tmp_path):
-    (tmp_path / "my notes.v2.txt").write_bytes(b"one\r\ntwo\rthree\n\xef\xbb\xbf")
+def test_a_file_is_one_document_whose_line_ends_are_newlines(tmp_path):
+    (tmp_path / "my notes.v2.txt").write_bytes(b"\xef\xbb\xbfone\r\ntwo\rthree\n\xef\xbb\xbf")
     corpus = open_corpus(str(tmp_path / "my notes.v2.txt"), cache=tmp_path)
-    assert documents_of(corpus) == ["one\r\ntwo\rthree\n\ufeff"]
-    assert documents_of(corpus) == ["one\r\ntwo\rthree\n\ufeff"], "a second pass is the same"
+    notes = []
+    texts = documents_of(corpus, lambda where, text: notes.append((where, text)))
+    assert texts == ["one\ntwo\nthree\n\ufeff"]
+    assert documents_of(corpus) == texts, "a second pass is the same"
+    [(where, text)] = notes
+    assert (where, "--raw-text keeps them" in text) == (corpus.source, True)
+    raw = open_corpus(str(tmp_path / "my notes.v2.txt"), cache=tmp_path, raw_text=True)
+    assert documents_of(raw) == ["\ufeffone\r\ntwo\rthree\n\ufeff"]
     assert corpus.name == "my-notes.v2"
     assert corpus.source == str(tmp_path / "my notes.v2.txt")
 
@@ -184,66 +187,3 @@ def test_observed_blocks_are_the_raw_bytes_in_order(tmp_path):
     corpus = open_corpus(str(tmp_path / "texts"), cleaning=["whitespace"], cache=tmp_path)
     list(corpus.chunks(blocks.append))
     assert b"".join(blocks) == "one \r\né".encode()
-
-
-@pytest.fixture
-def datasets(monkeypatch):
-    """A stand-in for the datasets package, which is an optional extra."""
-    module = types.ModuleType("datasets")
-    module.__spec__ = importlib.machinery.ModuleSpec("datasets", None)
-    module.calls = []
-    module.rows = [{"text": "first"}, {"text": ""}, {"text": "second"}]
-
-    def load_dataset(name, configuration, *, split, streaming):
-        module.calls.append((name, configuration, split, streaming))
-        if name == "no/such":
-            raise FileNotFoundError("Dataset 'no/such' doesn't exist\non the Hub")
-        return iter(module.rows)
-
-    module.load_dataset = load_dataset
-    monkeypatch.setitem(sys.modules, "datasets", module)
-    return module
-
-
-def test_hugging_face(datasets, tmp_path):
-    corpus = open_corpus("hf:user/stories", cache=tmp_path)
-    assert documents_of(corpus) == ["first", "second"]
-    assert corpus.name == "stories"
-    corpus = open_corpus("hf:user/stories:small", cache=tmp_path)
-    assert documents_of(corpus) == documents_of(corpus) == ["first", "second"]
-    assert corpus.name == "stories-small"
-    (tmp_path / "a:b").mkdir()
-    list(open_corpus(f"hf:{tmp_path}/a:b", cache=tmp_path).chunks())
-    assert datasets.calls == [
-        ("user/stories", None, "train", True),
-        ("user/stories", "small", "train", True),
-        ("user/stories", "small", "train", True),
-        (f"{tmp_path}/a:b", None, "train", True),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("rows", "message"),
-    [
-        ([{"content": "x", "label": 1}], "row 0: the columns content, label"),
-        ([{"text": "x"}, {"text": None}], "row 1: a column text of NoneType"),
-    ],
-)
-def test_hugging_face_without_text(datasets, tmp_path, rows, message):
-    datasets.rows = rows
-    with pytest.raises(CorpusError, match=message):
-        documents_of(open_corpus("hf:user/stories", cache=tmp_path))
-
-
-def test_hugging_face_that_fails_is_one_line(datasets, tmp_path):
-    with pytest.raises(
-        CorpusError, match=r"hf:no/such: FileNotFoundError \(.*doesn't exist\)"
-    ) as e:
-        documents_of(open_corpus("hf:no/such", cache=tmp_path))
-    assert "on the Hub" not in str(e.value)
-
-
-def test_hugging_face_without_the_package(tmp_path, monkeypatch):
-    monkeypatch.setattr(corpora.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'minilm\[datasets\]'"):
-        open_corpus("hf:user/stories", cache=tmp_path)

@@ -62,3 +62,66 @@ def test_invalid_bytes_are_decoded_as_windows_1252(size):
         "".join(decode(blocks_of(data, size), "a", replace_invalid=True))
         == "é “naïve” café €\ufffd"
     )
+
+
+SENTENCES = "Ein Satz über „Äpfel“.\r\n" * 20
+CHINESE = "你好，世界。今天天气很好\n" * 30
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 1000])
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("text", [SENTENCES, CHINESE, "a", ""])
+def test_a_byte_order_mark_says_the_encoding(text, encoding, size):
+    notes = []
+    data = ("\ufeff" + text).encode(encoding)
+    decoded = decode(blocks_of(data, size), "a", note=lambda *note: notes.append(note))
+    assert "".join(decoded) == text
+    assert notes == [("a", f"decoded as {encoding.upper()}")]
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_a_nul_in_every_second_byte_is_utf_16(encoding, size):
+    data = SENTENCES.encode(encoding)
+    assert "".join(decode(blocks_of(data, size), "a")) == SENTENCES
+    repaired = decode(blocks_of(data, size), "a", replace_invalid=True, allow_nul=True)
+    assert "".join(repaired) == SENTENCES
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_broken_utf_16_names_the_byte(size):
+    data = ("\ufeff" + SENTENCES).encode("utf-16-le")
+    for broken, offset in [
+        (data[:-1], len(data) - 2),
+        (data[:100] + b"\x00\xdc" + data[102:], 100),
+    ]:
+        with pytest.raises(CorpusError, match=rf"invalid UTF-16-LE .* at byte {offset},"):
+            list(decode(blocks_of(broken, size), "a"))
+    with pytest.raises(CorpusError, match="a NUL character in UTF-16-LE"):
+        list(decode(blocks_of(data + b"\0\0", size), "a"))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        CHINESE.encode("utf-16-le"),  # without its mark
+        CHINESE.encode("gb18030"),
+        ("Привет, мир. " * 20).encode("cp1251"),
+        bytes(range(256)) * 20,
+        (b"\0\0\0\1\2\3ab" * 50),
+    ],
+    ids=["utf-16", "gb18030", "cp1251", "binary", "nul"],
+)
+def test_no_advice_and_no_repair_leads_to_garbage(data):
+    for repair in (False, True):
+        with pytest.raises(CorpusError) as caught:
+            list(decode([data], "a", replace_invalid=repair, allow_nul=repair))
+        assert "--clean" not in str(caught.value)
+        assert "iconv" in str(caught.value)
+
+
+def test_western_european_texts_are_still_repaired():
+    text = "« Où es-tu né ? » « À Orléans, l'été, près d'un hôtel où l'on fêtait Noël. »\n" * 40
+    assert "".join(decode([text.encode("cp1252")], "a", replace_invalid=True)) == text
+    with pytest.raises(CorpusError, match="--clean encoding"):
+        list(decode([text.encode("cp1252")], "a"))

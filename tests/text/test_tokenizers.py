@@ -364,3 +364,16 @@ def test_a_bpe_token_decodes_as_its_two_merged_tokens(tmp_path: Path) -> None:
     content["model"]["merges"] = [" ".join(pair) for pair in content["model"]["merges"]]
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
     assert np.array_equal(load_tokenizer(tmp_path / "tokenizer.json").merges(), merges)
+
+
+def test_a_separated_char_tokenizer_has_an_end_of_text_and_keeps_it(tmp_path):
+    tokenizer = build_tokenizer("char", lambda: iter(["b\na<|"]), separated=True)
+    assert (tokenizer.vocab_size, tokenizer.end_of_text) == (6, 5)
+    ids = [*tokenizer.encode("<a|b").tolist(), 5]
+    assert tokenizer.decode(ids) == "<a|b", "as the library decodes, without special tokens"
+    tokenizer.save(tmp_path / "tokenizer.json")
+    again = load_tokenizer(tmp_path / "tokenizer.json")
+    assert (again.kind, again.end_of_text, again.to_json()) == ("char", 5, tokenizer.to_json())
+    library = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    assert library.encode("<a|b<|endoftext|>").ids == ids
+    assert library.decode(ids) == "<a|b"

@@ -1,4 +1,4 @@
-"""Saving beside the training: copies, the order of writing, what is kept, and failures that are heard."""
+"""Saving beside the training: copies, the order of writing, what is kept, errors that are raised."""
 
 import contextlib
 import random
@@ -18,7 +18,7 @@ from minilm.training.checkpoint_writer import CheckpointWriter
 from minilm.training.optimizers import make_optimizers
 from minilm.training.resume_state import Progress, read_state, state_files
 
-VALIDATION = {"val_loss": "1.0", "val_dtype": "float32"}
+METADATA = {"format": "pt", "step": "3", "val_loss": "1.0", "val_dtype": "float32"}
 SETTINGS = {"source": "x", "cleaning": [], "sha256": "0", "train": {}}
 
 
@@ -46,7 +46,7 @@ def test_what_is_written_is_what_was_there_when_it_was_asked(
     monkeypatch.setattr(checkpoint_writer, "write_tensors", slow)
     before = model.final_norm.weight.detach().clone()
     progress = Progress(step=3)
-    writer.save(tmp_path, progress, SETTINGS, validation=VALIDATION)
+    writer.save(tmp_path, progress, SETTINGS, weights_metadata=METADATA)
     with torch.no_grad():  # training goes on while the thread waits
         model.final_norm.weight += 1
     progress.step = 4
@@ -69,15 +69,15 @@ def test_weights_are_on_the_disk_before_the_state_that_chose_them(
     monkeypatch.setattr(
         checkpoint_writer, "write_state", lambda *a, **k: (order.append("state"), state(*a, **k))
     )
-    writer.save(tmp_path, Progress(step=1), SETTINGS, validation=VALIDATION)
-    writer.save(tmp_path, Progress(step=2), SETTINGS, validation=None)
+    writer.save(tmp_path, Progress(step=1), SETTINGS, weights_metadata=METADATA)
+    writer.save(tmp_path, Progress(step=2), SETTINGS, weights_metadata=None)
     writer.wait()
     assert order == ["weights", "state", "state"]
 
 
 def test_the_newest_states_are_kept(writer: CheckpointWriter, tmp_path: Path) -> None:
     for step in (0, 9, 10, 100):
-        writer.save(tmp_path, Progress(step=step), SETTINGS, validation=None)
+        writer.save(tmp_path, Progress(step=step), SETTINGS, weights_metadata=None)
     writer.wait()
     assert [path.name for path in state_files(tmp_path)] == [
         "step-000000100.safetensors",
@@ -89,12 +89,12 @@ def test_a_damaged_state_gives_way_to_the_one_before(
     writer: CheckpointWriter, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for step in (5, 6):
-        writer.save(tmp_path, Progress(step=step), SETTINGS, validation=None)
+        writer.save(tmp_path, Progress(step=step), SETTINGS, weights_metadata=None)
     writer.wait()
     newest, older = state_files(tmp_path)
     newest.write_bytes(newest.read_bytes()[:-1])
     assert read_state(tmp_path).progress.step == 5
-    assert "going on from step-000000005.safetensors" in caplog.text
+    assert "resuming from step-000000005.safetensors" in caplog.text
     older.write_bytes(b"")
     with pytest.raises(FormatError, match=r"step-000000006\.safetensors"):
         read_state(tmp_path)
@@ -103,18 +103,18 @@ def test_a_damaged_state_gives_way_to_the_one_before(
 def test_a_failure_in_the_thread_is_raised_by_the_next_call(
     writer: CheckpointWriter, tmp_path: Path
 ) -> None:
-    writer.save(tmp_path / "missing", Progress(), SETTINGS, validation=VALIDATION)
+    writer.save(tmp_path / "missing", Progress(), SETTINGS, weights_metadata=METADATA)
     with pytest.raises(FileNotFoundError, match=r"missing"):
         writer.wait()
-    writer.save(tmp_path, Progress(), SETTINGS, validation=VALIDATION)  # and it can go on
+    writer.save(tmp_path, Progress(), SETTINGS, weights_metadata=METADATA)  # and it can go on
     writer.wait()
     assert read_state(tmp_path).progress.step == 0
 
 
 def test_copies_are_allocated_once(writer: CheckpointWriter, tmp_path: Path) -> None:
-    writer.save(tmp_path, Progress(), SETTINGS, validation=None)
+    writer.save(tmp_path, Progress(), SETTINGS, weights_metadata=None)
     places = {name: copy.data_ptr() for name, copy in writer._copies.items()}
-    writer.save(tmp_path, Progress(step=1), SETTINGS, validation=None)
+    writer.save(tmp_path, Progress(step=1), SETTINGS, weights_metadata=None)
     assert {name: copy.data_ptr() for name, copy in writer._copies.items()} == places
 
 
@@ -124,10 +124,10 @@ def test_with_one_state_kept_the_good_one_outlives_a_damaged_newer_one(
     optimizers = make_optimizers(model, TrainConfig(), torch.float32)
     with contextlib.closing(CheckpointWriter(model, optimizers, keep=1)) as writer:
         for step in (5, 6):
-            writer.save(tmp_path, Progress(step=step), SETTINGS, validation=None)
+            writer.save(tmp_path, Progress(step=step), SETTINGS, weights_metadata=None)
         writer.wait()
         (tmp_path / "resume" / "step-000000009.safetensors").write_bytes(b"damaged")
-        writer.save(tmp_path, Progress(step=7), SETTINGS, validation=None)
+        writer.save(tmp_path, Progress(step=7), SETTINGS, weights_metadata=None)
         writer.wait()
     assert [path.name[:14] for path in state_files(tmp_path)] == [
         "step-000000009",
@@ -141,7 +141,9 @@ def test_with_one_state_kept_the_good_one_outlives_a_damaged_newer_one(
 def test_every_single_change_of_a_state_is_noticed(
     writer: CheckpointWriter, tmp_path: Path
 ) -> None:
-    writer.save(tmp_path, Progress(step=200, tokens=9, best_step=3), SETTINGS, validation=None)
+    writer.save(
+        tmp_path, Progress(step=200, tokens=9, best_step=3), SETTINGS, weights_metadata=None
+    )
     writer.wait()
     (path,) = state_files(tmp_path)
     whole = path.read_bytes()
@@ -169,7 +171,7 @@ def test_every_single_change_of_a_state_is_noticed(
 def test_odd_things_among_the_states_are_passed_over(
     writer: CheckpointWriter, tmp_path: Path
 ) -> None:
-    writer.save(tmp_path, Progress(step=5), SETTINGS, validation=None)
+    writer.save(tmp_path, Progress(step=5), SETTINGS, weights_metadata=None)
     writer.wait()
     (tmp_path / "resume" / "step-000000007.safetensors").mkdir()
     (tmp_path / "resume" / "step-000000006.safetensors").symlink_to("nowhere")

@@ -55,7 +55,7 @@ def test_unknown_where_there_is_no_counter_or_it_goes(powercap: Path) -> None:
 
 
 def test_nvml_counts_millijoules(monkeypatch: pytest.MonkeyPatch) -> None:
-    reading, asked = iter([1000.0, 4500.0]), []
+    reading, uuids = iter([1000.0, 4500.0]), []
 
     class NVMLError(Exception):
         pass
@@ -66,12 +66,12 @@ def test_nvml_counts_millijoules(monkeypatch: pytest.MonkeyPatch) -> None:
     nvml = SimpleNamespace(
         NVMLError=NVMLError,
         nvmlInit=lambda: None,
-        nvmlDeviceGetHandleByUUID=asked.append,
+        nvmlDeviceGetHandleByUUID=uuids.append,
         nvmlDeviceGetTotalEnergyConsumption=lambda handle: next(reading),
     )
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
     assert EnergyMeter("cuda", "1-2").joules() == pytest.approx(3.5)
-    assert asked == ["GPU-1-2", "GPU-1-2"]
+    assert uuids == ["GPU-1-2", "GPU-1-2"]
     nvml.nvmlInit = refuse
     assert EnergyMeter("cuda").joules() is None
     monkeypatch.setitem(sys.modules, "pynvml", None)

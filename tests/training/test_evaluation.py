@@ -46,9 +46,9 @@ def test_it_is_the_mean_over_every_target(
             window = torch.from_numpy(data.val[start : start + t + 1].astype(np.int64))
             chances = model(window[None, :-1])[0].double().log_softmax(-1)
             nats -= float(chances[torch.arange(len(window) - 1), window[1:]].sum())
-    found = evaluation.evaluate(model, data, t, runtime)
-    assert math.isclose(found.loss, nats / (tokens - 1), rel_tol=1e-5)
-    assert math.isclose(found.bits_per_byte, nats / math.log(2) / tokens, rel_tol=1e-5)
+    result = evaluation.evaluate(model, data, t, runtime)
+    assert math.isclose(result.loss, nats / (tokens - 1), rel_tol=1e-5)
+    assert math.isclose(result.bits_per_byte, nats / math.log(2) / tokens, rel_tol=1e-5)
     assert model.training
 
 

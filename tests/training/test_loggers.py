@@ -19,11 +19,11 @@ from tests.conftest import ROOT, TINY_MODEL, TINY_SETTINGS, make_text
 
 
 class Writer:
-    made: list["Writer"]
+    instances: list["Writer"]
 
     def __init__(self, folder: str, purge_step: int) -> None:
         self.folder, self.purge_step, self.scalars, self.closed = folder, purge_step, [], False
-        Writer.made.append(self)
+        Writer.instances.append(self)
 
     def add_scalar(self, tag: str, value: float, step: int) -> None:
         self.scalars.append((tag, value, step))
@@ -53,10 +53,10 @@ def test_every_line_of_metrics_goes_to_the_board(
     stand_in = ModuleType("torch.utils.tensorboard")
     stand_in.SummaryWriter = Writer  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", stand_in)
-    Writer.made = []
+    Writer.instances = []
     run_dir = start().run_dir
     resume(run_dir, settings={"max_steps": 16}, cache=cache)
-    first, second = Writer.made
+    first, second = Writer.instances
     assert first.folder == second.folder == str(run_dir / "tensorboard")
     assert (first.purge_step, second.purge_step) == (1, 13)
     assert first.closed

@@ -19,18 +19,18 @@ SHAPES = [(8, 8), (32, 8), (8, 32), (8, 8), (32, 8)]
 
 def test_updates_are_those_of_torch() -> None:
     """torch's Muon works on one matrix after the other, in bfloat16: 8 bits of mantissa."""
-    ours, theirs = drawn(*SHAPES), drawn(*SHAPES)
+    parameters, reference_parameters = drawn(*SHAPES), drawn(*SHAPES)
     settings = {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.2}
-    muon = Muon(ours, **settings, dtype=torch.bfloat16)
-    reference = torch.optim.Muon(theirs, **settings)
-    before = [parameter.detach().clone() for parameter in theirs]
+    muon = Muon(parameters, **settings, dtype=torch.bfloat16)
+    reference = torch.optim.Muon(reference_parameters, **settings)
+    before = [parameter.detach().clone() for parameter in reference_parameters]
     for step in range(3):
-        for a, b in zip(ours, theirs, strict=True):
+        for a, b in zip(parameters, reference_parameters, strict=True):
             a.grad += step
             b.grad += step
         muon.step()
         reference.step()
-    for a, b, start in zip(ours, theirs, before, strict=True):
+    for a, b, start in zip(parameters, reference_parameters, before, strict=True):
         torch.testing.assert_close(a - start, b - start, rtol=0.02, atol=2e-3)
 
 

@@ -157,10 +157,10 @@ def test_activation_checkpointing_keeps_the_gradients_and_less_memory(machine: A
     machine()
     config = ModelConfig(**TINY_MODEL, dropout=0.2)
     tokens = torch.arange(32).reshape(2, 16)
-    gradients, kept = [], []
-    for asked in (False, True):
+    gradients, saved_bytes = [], []
+    for checkpointing in (False, True):
         model = Transformer(config).train()
-        resolve(TrainConfig(activation_checkpointing=asked), **LONG).prepare(model)
+        resolve(TrainConfig(activation_checkpointing=checkpointing), **LONG).prepare(model)
         saved: dict[int, int] = {}
 
         def pack(tensor: torch.Tensor, saved: dict[int, int] = saved) -> torch.Tensor:
@@ -170,24 +170,24 @@ def test_activation_checkpointing_keeps_the_gradients_and_less_memory(machine: A
         torch.manual_seed(0)
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             loss = next_token_loss(model, tokens, tokens)
-        kept.append(sum(saved.values()))
+        saved_bytes.append(sum(saved.values()))
         loss.backward()
         gradients.append({name: p.grad for name, p in model.named_parameters()})
         assert gradients[0].keys() == dict(model.named_parameters()).keys()
     for name, gradient in gradients[0].items():
         assert torch.equal(gradient, gradients[1][name]), name
-    assert kept[1] < kept[0] / 2
+    assert saved_bytes[1] < saved_bytes[0] / 2
 
 
 def test_deterministic_algorithms_are_set_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Any] = []
+    settings: list[Any] = []
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # restored at the end
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
-    monkeypatch.setattr(torch, "use_deterministic_algorithms", asked.append)
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", settings.append)
     monkeypatch.setattr(torch, "set_float32_matmul_precision", lambda precision: None)
     model = Transformer(ModelConfig(**TINY_MODEL))
     Runtime(torch.device("cuda"), torch.bfloat16, False).prepare(model)
-    assert asked == []
+    assert settings == []
     Runtime(torch.device("cuda"), torch.bfloat16, False, deterministic=True).prepare(model)
-    assert asked == [True]
+    assert settings == [True]
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"

@@ -105,3 +105,17 @@ def test_the_best_weights_are_evaluated_over_the_whole_split(
     assert part["best_step"] == whole["best_step"] == 6
     assert part["best_val_loss"] == pytest.approx(whole["best_val_loss"], rel=1e-6)
     assert lines[-1]["val_loss"] != pytest.approx(part["best_val_loss"], rel=1e-6)
+
+
+def test_a_text_of_a_few_lines_has_a_shorter_context(cache: Path, tmp_path: Path) -> None:
+    text = tmp_path / "tiny.txt"
+    text.write_text("It was a bright cold day, and the clocks were striking.\n" * 4)
+    outcome = train(
+        data=str(text),
+        run_dir=tmp_path / "run",
+        settings={"max_steps": 2, "sample_tokens": 0},
+        cache=cache,
+    )
+    config = json.loads((tmp_path / "run" / "config.json").read_text())["model"]
+    assert 2 <= config["context_length"] < outcome.summary["data"]["train_tokens"]
+    assert config["context_length"] < NANO.model["context_length"]

@@ -1,4 +1,4 @@
-"""Seconds, tokens a second and joules: of this process, of stretches, and over a resume."""
+"""Seconds, tokens a second and joules: of this process, of intervals, and over a resume."""
 
 from __future__ import annotations
 
@@ -24,49 +24,52 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    found = Clock()
-    monkeypatch.setattr(meters.time, "perf_counter", found)
+    clock = Clock()
+    monkeypatch.setattr(meters.time, "perf_counter", clock)
     monkeypatch.setattr(meters, "peak_flops", lambda device, dtype: 1e9)
-    monkeypatch.setattr(meters, "seconds_since_process_start", lambda: 7.0)
-    return found
+    monkeypatch.setattr(meters.time, "monotonic", lambda: 107.0)
+    return clock
 
 
 def make(**progress: Any) -> Throughput:
     return Throughput(
-        ModelConfig(), Runtime(torch.device("cpu"), torch.float32, False), Progress(**progress)
+        ModelConfig(),
+        Runtime(torch.device("cpu"), torch.float32, False),
+        Progress(**progress),
+        started=100.0,
     )
 
 
 def test_what_is_paused_is_in_no_rate(clock: Clock) -> None:
-    made = make()
+    throughput = make()
     clock.now += 2
-    assert made.reading(200) == {"tokens_per_second": 100.0}
+    assert throughput.reading(200) == {"tokens_per_second": 100.0}
     clock.now += 1
-    with made.paused(400):  # an evaluation that takes 50 seconds
-        assert made.rate == 200
+    with throughput.paused(400):  # an evaluation that takes 50 seconds
+        assert throughput.rate == 200
         clock.now += 50
     clock.now += 1
-    assert made.reading(500) == {"tokens_per_second": 100.0}
-    assert made.average(500) == 500 / 4
+    assert throughput.reading(500) == {"tokens_per_second": 100.0}
+    assert throughput.average(500) == 500 / 4
 
 
 def test_utilisation_is_flops_over_the_peak(clock: Clock) -> None:
-    made = make()
+    throughput = make()
     flops = meters.flops_per_token(meters.layout(ModelConfig()), context=256)["training_per_token"]
-    assert made.utilisation(1000.0) == pytest.approx(1000 * flops / 1e9)
-    made.peak = None
-    assert made.utilisation(1000.0) is None
+    assert throughput.utilisation(1000.0) == pytest.approx(1000 * flops / 1e9)
+    throughput.peak = None
+    assert throughput.utilisation(1000.0) is None
 
 
 def test_a_resumed_run_adds_up(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(meters.EnergyMeter, "joules", lambda self: 5.0)
-    made = make(seconds=30.0, joules=11.0, tokens=1000)
-    assert made.seconds() == 37.0
-    assert made.joules() == 16.0
-    assert made.average(1000) == 0.0
+    throughput = make(seconds=30.0, joules=11.0, tokens=1000)
+    assert throughput.seconds() == 37.0
+    assert throughput.joules() == 16.0
+    assert throughput.average(1000) == 0.0
     clock.now += 10
-    made.reading(2000)
-    assert made.average(2000) == 100.0  # of this process alone
+    throughput.reading(2000)
+    assert throughput.average(2000) == 100.0  # of this process alone
     assert make(joules=None).joules() is None  # an earlier process could not read it
 
 

@@ -1,4 +1,4 @@
-"""train() and resume(): what a run leaves, when it ends, and that it can always go on."""
+"""train() and resume(): what a run leaves, when it ends, and that it always resumes."""
 
 import json
 import math
@@ -24,7 +24,7 @@ from minilm.runs.logs import read_metrics, read_samples
 from minilm.training.evaluation import Validation
 from minilm.training.resume_state import read_state
 from minilm.training.train import resume, train
-from tests.conftest import TINY_MODEL, TINY_SETTINGS, make_text
+from tests.conftest import TINY_MODEL, TINY_SETTINGS, make_text, train_tiny
 
 pytestmark = pytest.mark.usefixtures("auto_dtype")
 
@@ -82,7 +82,7 @@ def test_a_run_folder_holds_what_is_documented(auto_run: Path, text_file: Path) 
         *("steps", "tokens", "seconds", "best_val_loss", "best_val_bits_per_byte"),
         *("stopped_because", "parameters", "device", "dtype", "tokens_per_second", "data"),
         *("model_flops_utilisation", "peak_flops", "energy_joules", "loss_spikes"),
-        *("minilm", "torch", "seed", "val_dtype"),
+        *("minilm", "torch", "seed", "val_dtype", "best_val_tokens", "best_step", "date"),
     }
     assert set(summary["data"]) == {"source", "bytes", "sha256", "train_tokens", "val_tokens"}
 
@@ -93,7 +93,11 @@ def test_python_leaves_samples_and_a_page_as_the_shell_does(auto_run: Path) -> N
     assert all(line["text"] for line in samples)
     page = (auto_run / "report.html").read_text(encoding="utf-8")
     assert "Samples through time" in page
-    assert "4,984" in page  # parameters
+    summary = json.loads((auto_run / "summary.json").read_text())
+    assert f">{summary['parameters']:,}</output>" in page
+    assert "Statistics" in page
+    assert f"{summary['best_val_loss']:.4f} nats a token" in page
+    assert summary["date"][:10] in page
 
 
 def test_metrics_have_the_documented_fields_and_the_loss_falls(auto_run: Path) -> None:
@@ -155,7 +159,7 @@ def test_one_seed_gives_the_same_bytes_and_another_does_not(go: Any) -> None:
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_a_run_that_was_stopped_goes_on_exactly(go: Any, cache: Path, dropout: float) -> None:
+def test_a_stopped_run_resumes_bit_for_bit(go: Any, cache: Path, dropout: float) -> None:
     whole = go("whole", model={"dropout": dropout})
     part = go("part", model={"dropout": dropout}, max_seconds=0.001).run_dir
     # Stopped by its time limit before the first step; tests/cli/test_crash.py stops runs in the middle.
@@ -221,12 +225,14 @@ def test_resume_refuses_what_would_change_the_run(go: Any, cache: Path, tmp_path
         resume(folder, settings={"max_steps": 20}, cache=cache)
     newest.write_bytes(whole)
     name = "optimizer.final_norm.weight.exp_avg"
-    for tensor, found in (
+    for tensor, dtype_and_size in (
         (torch.zeros(3), r"\('float32', 3\)"),
         (torch.zeros(16, dtype=torch.int64), r"\('int64', 16\)"),
     ):
         damage_state(newest, lambda tensors, tensor=tensor: tensors.update({name: tensor}))
-        with pytest.raises(FormatError, match=rf"exp_avg {found}, expected \('float32', 16\)"):
+        with pytest.raises(
+            FormatError, match=rf"exp_avg {dtype_and_size}, expected \('float32', 16\)"
+        ):
             resume(folder, settings={"max_steps": 20}, cache=cache)
     for progress in (
         *('{"step": "5"}', '{"step": -5}', '{"seconds": null}', "[]", "{"),
@@ -395,6 +401,7 @@ def test_the_best_weights_are_kept_not_the_last(
             "format": "pt",
             "step": "8",
             "val_loss": "2.000000",
+            "val_tokens": "100",
             "val_dtype": auto_dtype,
         }
     monkeypatch.undo()
@@ -441,6 +448,44 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_weights(
         assert stream.metadata()["step"] == "4"
 
 
+def test_fine_tuning_never_ends_worse_than_its_base(
+    auto_run: Path, cache: Path, tmp_path: Path
+) -> None:
+    """The weights it begins with are evaluated too, and kept where no later ones are better."""
+    text = tmp_path / "other.txt"
+    text.write_text(make_text(3000, seed=3))
+    outcome = train(
+        data=str(text),
+        run_dir=tmp_path / "tuned",
+        init_from=auto_run,
+        settings=SETTINGS | {"learning_rate": 10.0, "muon_learning_rate": 10.0},
+        cache=cache,
+    )
+    lines = read_metrics(tmp_path / "tuned" / "metrics.jsonl")
+    losses = {line["step"]: line["val_loss"] for line in lines if "val_loss" in line}
+    assert losses[0] == min(losses.values()) == outcome.summary["best_val_loss"]
+    base, tuned = load(auto_run).model, load(tmp_path / "tuned").model
+    for a, b in zip(base.parameters(), tuned.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_fine_tuning_takes_optimizer_and_lower_rates_of_its_base(
+    text_file: Path, cache: Path, tmp_path: Path
+) -> None:
+    rates = {"optimizer": "adamw", "learning_rate": 0.002, "beta1": 0.7}
+    base = train_tiny(tmp_path / "base", text_file, cache, **rates)
+    tuned = train(
+        data=str(text_file),
+        run_dir=tmp_path / "tuned",
+        init_from=base,
+        settings={"max_steps": 2},
+        cache=cache,
+    ).run_dir
+    settings = json.loads((tuned / "config.json").read_text())["train"]
+    assert (settings["optimizer"], settings["beta1"]) == ("adamw", 0.7)
+    assert settings["learning_rate"] == pytest.approx(0.0002)
+
+
 def test_init_from_goes_on_from_trained_weights(go: Any, auto_run: Path, cache: Path) -> None:
     data = Path(str(auto_run) + "-other.txt")
     data.write_text(make_text(3000, seed=3))
@@ -458,7 +503,7 @@ def test_init_from_goes_on_from_trained_weights(go: Any, auto_run: Path, cache: 
     for (name, a), b in zip(base.named_parameters(), tuned.parameters(), strict=True):
         torch.testing.assert_close(a, b, msg=name, rtol=0, atol=1e-6)
     assert outcome.summary["steps"] == 12
-    with pytest.raises(FormatError, match="the weights are not those of this config"):
+    with pytest.raises(ConfigError, match=r"model.num_layers: 3, expected 2, that of the run"):
         train(
             data=str(data),
             run_dir=auto_run.parent / "no",
@@ -698,10 +743,10 @@ def test_a_signal_in_an_evaluation_saves_and_the_resumed_run_makes_it_whole(
     whole = go("whole").run_dir
     evaluate = trainer.evaluate
 
-    def interrupted(*arguments: Any) -> Validation | None:
+    def interrupted(*arguments: Any, **options: Any) -> Validation | None:
         if steps() == steps_before:
             os.kill(os.getpid(), signal.SIGTERM)
-        return evaluate(*arguments)
+        return evaluate(*arguments, **options)
 
     def steps() -> int:
         lines = read_metrics(folder / "metrics.jsonl")

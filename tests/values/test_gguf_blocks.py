@@ -1,12 +1,16 @@
 """GGUF's blocks, element by element as ggml's C code indexes them, and against the gguf package."""
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from minilm.dtypes import GGUF_BLOCKS
-from minilm.values.gguf_blocks import LAYOUTS, block_values
+from minilm.formats.header import StoredTensor
+from minilm.values.gguf_blocks import LAYOUTS, PACKAGE_LAYOUTS, block_values
+from minilm.values.read import CHUNK_ELEMENTS, Reader, why_unread
 
 NUM_BLOCKS = 20
 
@@ -28,6 +32,10 @@ def element(block: Any, dtype: str, i: int) -> float:
     codes = [int(code) for code in block["codes"]]
     if dtype == "q8_0":
         return d * codes[i]
+    if dtype == "q1_0":
+        return d if codes[i // 8] >> i % 8 & 1 else -d
+    if dtype.startswith("q2_0"):
+        return d * ((codes[i // 4] >> 2 * (i % 4) & 3) - 1)
     if GGUF_BLOCKS[dtype][0] == 32:
         code = codes[i % 16] >> 4 * (i // 16) & 15
         if dtype.startswith("q5"):
@@ -74,10 +82,37 @@ def test_every_element_equals_ggmls(dtype: str) -> None:
     np.testing.assert_allclose(values, expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("dtype", LAYOUTS)
+# gguf 0.19 decodes none of these.
+NEWER = ("q1_0", "q2_0", "q2_0_g128")
+
+
+@pytest.mark.parametrize("dtype", [dtype for dtype in LAYOUTS if dtype not in NEWER])
 def test_the_gguf_package_has_the_same_values(dtype: str) -> None:
     gguf = pytest.importorskip("gguf", reason="the extra 'gguf' is not installed")
     blocks = random_blocks(dtype)
     kind = gguf.GGMLQuantizationType[dtype.upper()]
     expected = gguf.quants.dequantize(blocks.view(np.uint8).reshape(NUM_BLOCKS, -1), kind)
     np.testing.assert_array_equal(block_values(blocks, dtype), expected.reshape(-1))
+
+
+@pytest.mark.parametrize("dtype", PACKAGE_LAYOUTS)
+def test_types_with_tables_are_read_by_the_gguf_package(dtype: str, tmp_path: Path) -> None:
+    gguf = pytest.importorskip("gguf")
+    elements, size = GGUF_BLOCKS[dtype]
+    raw = np.random.default_rng(0).integers(0, 64, (NUM_BLOCKS, size), dtype=np.uint8)
+    path = tmp_path / "x"
+    path.write_bytes(b"head" + raw.tobytes())
+    tensor = StoredTensor("x", dtype, (NUM_BLOCKS, elements), raw.nbytes, 4, path)
+    assert why_unread(tensor) is None
+    expected = gguf.quants.dequantize(raw, gguf.GGMLQuantizationType[dtype.upper()])
+    with Reader(tensor) as reader:
+        values = reader.values(0, min(tensor.count, CHUNK_ELEMENTS))
+    np.testing.assert_array_equal(values, expected.reshape(-1))
+
+
+def test_without_the_gguf_package_the_reason_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tensor = StoredTensor("x", "iq4_xs", (256,), 136, 0, Path("x"))
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    assert "pip install -U 'minilm[gguf]'" in str(why_unread(tensor))

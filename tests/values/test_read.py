@@ -60,7 +60,7 @@ def test_chunks_cover_a_tensor_once_and_in_order(shape: tuple[int, ...], size: i
 @pytest.mark.parametrize(
     ("tensor", "reason"),
     [
-        (StoredTensor("x", "iq1_s", (256,), 50, 0, Path("x")), "iq1_s is not decoded"),
+        (StoredTensor("x", "q8_k", (256,), 50, 0, Path("x")), "q8_k is not decoded"),
         (StoredTensor("x", "float32", (2,), 8, None, Path("x")), "not contiguous in the file"),
         (StoredTensor("x", "float32", (2,), 9, 0, Path("x")), "9 bytes do not fit its shape"),
         (StoredTensor("x", "q8_0", (31, 2), 68, 0, Path("x")), "68 bytes do not fit its shape"),

@@ -272,10 +272,10 @@ def test_total_is_of_everything_together(tmp_path: Path) -> None:
 
 def test_undecoded_tensors_are_listed_and_the_others_read(tmp_path: Path) -> None:
     stored = store(tmp_path, x=torch.ones(4))
-    packed = StoredTensor("packed", "iq1_s", (256,), 50, 0, stored[0].file)
+    packed = StoredTensor("packed", "q8_k", (256,), 50, 0, stored[0].file)
     result = statistics([packed, *stored])
     assert [tensor.name for tensor in result.tensors] == ["x"]
-    assert result.unread == (Unread("packed", "iq1_s is not decoded", 256),)
+    assert result.unread == (Unread("packed", "q8_k is not decoded", 256),)
     assert (result.total.count, result.values) == (4, 260)
 
 

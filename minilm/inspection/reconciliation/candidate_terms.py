@@ -8,7 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from minilm.inspection.reconciliation.explanation import EVERYTHING, Term
+from minilm.inspection.names import is_embedding
+from minilm.inspection.reconciliation.explanation import (
+    EVERYTHING,
+    ONE_COMPONENT,
+    OTHER_FILE,
+    OTHER_SIZE,
+    Term,
+)
 from minilm.inspection.report import Report
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
@@ -58,8 +65,15 @@ PADDED_TO = (8, 64, 128, 256, 512, 1024)
 CONTEXTS = (512, 1024, 2048, 4096, 8192)
 
 
-def candidate_terms(report: Report, layout: Layout | None) -> tuple[Term, ...]:
-    """Every term that could explain a difference from ``report.parameters.total``; likely ones first."""
+def candidate_terms(
+    report: Report, layout: Layout | None, copies: Sequence[Term] = ()
+) -> tuple[Term, ...]:
+    """Every term that could explain a difference from ``report.parameters.total``; likely ones first.
+
+    ``copies`` are those that the target's values show: a head that is a copy of the token table is not a
+    table that was left out, so that terms of the same count are dropped.
+    """
+    known = {term.count for term in copies}
     declared = list(declared_terms(report, layout)) if layout is not None else []
     counts = {term.count for term in declared}
     reported = [term for term in _reported_terms(report) if term.count not in counts]
@@ -70,13 +84,25 @@ def candidate_terms(report: Report, layout: Layout | None) -> tuple[Term, ...]:
         for c in report.conventions
         if c.count - total not in counts
     ]
+    others = (*declared, *reported, *conventions)
     # A term that leaves nothing, or less, gives no count of this model. Of two terms of one count for the
     # same tensors, the first gives the name.
     distinct: dict[tuple[int, tuple[str, ...]], Term] = {}
-    for term in (*declared, *reported, *conventions):
+    for term in (*copies, *(term for term in others if term.count not in known)):
         if term.count and total + term.count > 0:
             distinct.setdefault((term.count, term.touches), term)
     return tuple(distinct.values())
+
+
+def copy_terms(report: Report, copies: Iterable[tuple[str, str]]) -> list[Term]:
+    """A head with the values of the token table, which the report counts although it may be tied to it."""
+    tied = {name for name, _ in report.tied}
+    sizes = {row.name: row.count for row in report.tensors}
+    return [
+        Term(f"{head} is a copy of {table}, counted once", -sizes[head], "its size", (head,))
+        for head, table in copies
+        if head not in tied and head in sizes
+    ]
 
 
 def declared_terms(report: Report, layout: Layout) -> Iterator[Term]:
@@ -101,7 +127,8 @@ def vocabulary_terms(layout: Layout) -> Iterator[tuple[int, Term]]:
     for size, whose in {**VOCABULARIES, **sizes}.items():
         if size != rows:
             name, formula = f"a vocabulary of {size:,}, {whose}", f"({size} - {rows})*{width}"
-            yield size - rows, Term(name, (size - rows) * width, formula, affected)
+            term = Term(name, (size - rows) * width, formula, affected, rank=OTHER_SIZE)
+            yield size - rows, term
 
 
 def _stored_terms(report: Report, layout: Layout) -> Iterator[Term]:
@@ -114,14 +141,26 @@ def _stored_terms(report: Report, layout: Layout) -> Iterator[Term]:
             yield Term(
                 "the tied head counted twice", layout.value(tensor), formula, (name,), stored=True
             )
-    yield from _buffer_terms(report, layout)
+    table = layout.components().get(components.TOKEN_EMBEDDING, [])
+    if table and not layout.ties and components.LM_HEAD not in layout.components():
+        name = "an LM head, which this body is without"
+        yield replace(_added(layout, name, table), touches=("LM head",), stored=False)
+    for term in _buffer_terms(report, layout):
+        yield _of_other_file(report, term)
     if layout.mtp:
         # Their layers repeat the names of the others.
         name = "the modules for multi-token prediction (MTP)"
         yield replace(_added(layout, name, layout.mtp), touches=("MTP",))
     if report.quantization is None:
-        yield from _packed_terms(layout)
-        yield from _block_scale_terms(layout)
+        for term in (*_packed_terms(layout), *_block_scale_terms(layout)):
+            yield replace(term, rank=OTHER_FILE)
+
+
+def _of_other_file(report: Report, term: Term) -> Term:
+    """The term with the rank of what the target's own file cannot hold, since all that it stores is less."""
+    counts = report.parameters
+    held = report.witnesses.file is not None and term.count <= counts.stored_elements - counts.total
+    return term if held else replace(term, rank=OTHER_FILE)
 
 
 def _buffer_terms(report: Report, layout: Layout) -> Iterator[Term]:
@@ -259,7 +298,8 @@ def _omission_terms(layout: Layout) -> Iterator[Term]:
     yield without("all norms left out", norms)
     yield without("the norms' gains left out", (t for t in norms if t.role is Role.SCALED))
     for component, tensors in grouped.items():
-        yield replace(without(f"{component} left out", tensors), usual=False)
+        term = without(f"{component} left out", tensors)
+        yield replace(term, usual=False, rank=ONE_COMPONENT)
 
 
 def _resized_terms(layout: Layout) -> Iterator[Term]:
@@ -300,8 +340,9 @@ def _reported_terms(report: Report) -> Iterator[Term]:
             text = f"{name} counted though it is {shared}"
             yield Term(text, sizes.get(shared, 0), "its size", (name,), True)
         yield Term("the biases left out", -counts.biases, "their sizes", ("biases",))
-        embedding = -counts.embedding
-        yield Term("the embedding tables left out", embedding, "their sizes", ("embedding",))
+        tables = [row.name for row in report.tensors if is_embedding(row.name, row.shape)]
+        name = "the embedding tables left out" + (f": {', '.join(tables)}" if tables else "")
+        yield Term(name, -counts.embedding, "their sizes", ("embedding",))
     name = "everything that is stored: copies, buffers, packed integers, scales"
     stored = counts.stored_elements - counts.total
     yield Term(name, stored, f"{counts.stored_elements} - {counts.total}", (EVERYTHING,), True)
@@ -319,7 +360,7 @@ def _resized(layout: Layout, name: str, letter: str, value: int) -> Term:
     step = value - layout.symbols[letter]
     formula = f"({value} - {layout.symbols[letter]})*{difference // step if step else 0}"
     affected = _names(t for t in layout.tensors if _depends_on(t, letter))
-    return Term(name, difference, formula, affected)
+    return Term(name, difference, formula, affected, rank=OTHER_SIZE)
 
 
 def _depends_on(tensor: Tensor, letter: str) -> bool:

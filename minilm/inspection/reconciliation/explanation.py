@@ -9,6 +9,10 @@ from minilm.inspection.reconciliation.numbers import Number
 # A term that touches this is about the whole model, and is compatible with no other.
 EVERYTHING = "*"
 
+# The ranks of a term: what the target itself holds, or has left out of it by a common way of counting;
+# what another file of the same model may hold; the same model in another size; any one component left out.
+LIKELY, OTHER_FILE, OTHER_SIZE, ONE_COMPONENT = range(4)
+
 
 @dataclass(frozen=True)
 class Term:
@@ -17,7 +21,8 @@ class Term:
     ``formula`` derives the count; ``touches`` are the declared tensors, or other names, that it covers:
     two terms that touch the same are never added up. ``stored`` marks what files hold beside the
     parameters, which explains sizes of files too. ``usual`` marks terms that are common enough to
-    explain a rounded number, which many terms would match.
+    explain a rounded number, which many terms would match. ``rank`` orders terms by how likely they are:
+    see `LIKELY`.
     """
 
     name: str
@@ -26,6 +31,7 @@ class Term:
     touches: tuple[str, ...]
     stored: bool = False
     usual: bool = True
+    rank: int = 0
 
     def is_compatible(self, other: Term) -> bool:
         """Whether both can be true at once."""

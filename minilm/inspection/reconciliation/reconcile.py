@@ -17,7 +17,13 @@ from minilm.inspection.reconciliation.candidate_terms import (
     declared_terms,
     vocabulary_terms,
 )
-from minilm.inspection.reconciliation.explanation import Explanation, Reconciliation, Term
+from minilm.inspection.reconciliation.explanation import (
+    LIKELY,
+    OTHER_FILE,
+    Explanation,
+    Reconciliation,
+    Term,
+)
 from minilm.inspection.reconciliation.numbers import Number
 from minilm.inspection.report import Report
 from minilm.ledger.approximation import TEXTBOOK
@@ -36,12 +42,15 @@ EXACT_COUNT = "exact count"
 BYTES = {"float32": 32, "bfloat16 or float16": 16, "8 bits": 8, "4 bits": 4}
 
 
-def reconcile(report: Report, layout: Layout | None, number: Number) -> Reconciliation:
+def reconcile(
+    report: Report, layout: Layout | None, number: Number, copies: Sequence[Term] = ()
+) -> Reconciliation:
     """Explain ``number`` by ``report.parameters.total`` and terms of ``report`` and ``layout``.
 
-    Without a ``layout`` only the report's own counts can explain it.
+    Without a ``layout`` only the report's own counts can explain it. ``copies`` are terms that the
+    target's values have shown.
     """
-    index = SearchIndex.of(report, layout)
+    index = SearchIndex.of(report, layout, copies)
     readings = list(_readings(report, number))
     candidates: list[Candidate] = []
     num_tried = 0
@@ -59,8 +68,11 @@ def reconcile(report: Report, layout: Layout | None, number: Number) -> Reconcil
         if chance > MAX_CHANCE_OF_ROUNDED:
             candidates = [candidate for candidate in candidates if candidate.cost == 0]
     cost = min((candidate.cost for candidate in candidates), default=0)
-    cheapest = sorted((c for c in candidates if c.cost == cost), key=lambda c: c.rank)
-    best = cheapest[:MAX_EXPLANATIONS]
+    cheapest = [candidate for candidate in candidates if candidate.cost == cost]
+    # A coincidence beside a likely explanation would only be a false one.
+    least = min((candidate.likelihood for candidate in cheapest), default=0)
+    likely = [candidate for candidate in cheapest if candidate.likelihood == least]
+    best = sorted(likely, key=lambda candidate: candidate.rank)[:MAX_EXPLANATIONS]
     nearest = () if candidates else _nearest_candidates(index, readings[0])
     return Reconciliation(
         number=number,
@@ -133,6 +145,12 @@ class Candidate:
         return len(self.terms) + (self.start.name != EXACT_COUNT) + self.reading.extra_cost
 
     @property
+    def likelihood(self) -> int:
+        """The rank of its least likely term; a rule of thumb is as what another file may hold."""
+        start = LIKELY if self.start.name == EXACT_COUNT else OTHER_FILE
+        return max((start, *(term.rank for term in self.terms)))
+
+    @property
     def rank(self) -> tuple[bool, int]:
         """Sort key: rounded before cut off, then the closer one."""
         number = self.reading.number
@@ -178,9 +196,9 @@ class SearchIndex:
     num_pairs: int
 
     @staticmethod
-    def of(report: Report, layout: Layout | None) -> SearchIndex:
-        """Collect the terms of ``report`` and ``layout``, and their sums."""
-        total, terms = max(1, report.parameters.total), candidate_terms(report, layout)
+    def of(report: Report, layout: Layout | None, copies: Sequence[Term] = ()) -> SearchIndex:
+        """Collect the terms of ``report``, ``layout`` and ``copies``, and their sums."""
+        total, terms = max(1, report.parameters.total), candidate_terms(report, layout, copies)
         vocabularies = list(vocabulary_terms(layout)) if layout else []
         sums = tuple(_sums(total, layout, (*terms, *(term for _, term in vocabularies))))
         per_row_terms = list(_terms_per_row(report, layout)) if layout else []
@@ -227,9 +245,9 @@ def _terms_per_row(report: Report, layout: Layout) -> Iterator[tuple[Term, int]]
 def _rules_of_thumb(layout: Layout) -> Iterator[Start]:
     """The textbook counts that papers print."""
     vocabulary, depth, width = (symbol(letter) for letter in "VLd")
-    blocks = 12 * depth * width * width
+    block_weights = 12 * depth * width * width
     if {"V", "L", "d"} <= layout.symbols.keys():
-        for rule in (TEXTBOOK, vocabulary * width + blocks, blocks):
+        for rule in (TEXTBOOK, vocabulary * width + block_weights, block_weights):
             name = f"the rule of thumb {format_polynomial(rule, ASCII)}"
             yield Start(name, rule.value(layout.symbols))
 

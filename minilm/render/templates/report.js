@@ -1,24 +1,10 @@
-// The page's behaviour: theme, convention switch, charts, the list of tensors. Data is never HTML here:
-// it becomes textContent, or text for plotly with & < > as entities, which plotly shows as characters.
+// The page's behaviour: theme, convention switch, values under the pointer, the list of tensors. Data is
+// never HTML here: it becomes textContent.
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const element = (id) => document.getElementById(id);
-  const inert = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
-  const cut = (text, length) => (text.length > length ? text.slice(0, length - 1) + "…" : text);
   const grouped = (number) => number.toLocaleString("en-US");
-
-  // Okabe and Ito's palette, which colour-blind people tell apart; the same in light and dark.
-  const COLOURS = {
-    embedding: "#0072b2", attention: "#e69f00", "feed-forward": "#009e73", experts: "#d55e00",
-    head: "#cc79a7", norm: "#56b4e9", other: "#8b9096",
-  };
-  const TEXT = { embedding: "#ffffff" }; // black on all others
-  const CLEAR = "rgba(0,0,0,0)";
-  const CONFIG = { displayModeBar: false, responsive: true, doubleClick: false, scrollZoom: false };
-  const FONT = { family: "system-ui, sans-serif", size: 13 };
-  const HOVER = { bgcolor: "#1b1d20", bordercolor: "#5c6067", font: { family: "system-ui, sans-serif", size: 13, color: "#ffffff" }, align: "left" };
-  const layout = (more) => ({ paper_bgcolor: CLEAR, plot_bgcolor: CLEAR, font: FONT, hoverlabel: HOVER, dragmode: false, ...more });
 
   function theme() {
     const names = ["system", "light", "dark"];
@@ -66,121 +52,47 @@
     }
   }
 
-  function treemap(boxes) {
-    if (!boxes.length) { element("treemap").closest("figure").hidden = true; return; }
-    const groups = Object.keys(COLOURS).filter((name) => boxes.some((box) => box.parent && box.group === name));
-    for (const name of groups) {
-      const item = document.createElement("li");
-      const swatch = document.createElement("i");
-      swatch.style.background = COLOURS[name];
-      item.append(swatch, name);
-      element("legend").append(item);
-    }
-    const percent = (box) => `${(100 * box.share).toFixed(2)}%`;
-    const trace = {
-      type: "treemap", branchvalues: "total", maxdepth: 2,
-      ids: boxes.map((box) => box.id),
-      parents: boxes.map((box) => box.parent),
-      labels: boxes.map((box) => inert(cut(box.label, 60))),
-      values: boxes.map((box) => box.count),
-      text: boxes.map((box) => (box.parent ? `${grouped(box.count)}<br>${percent(box)}` : "")),
-      hovertext: boxes.map((box) => `${inert(cut(box.label, 120))}<br>${grouped(box.count)} parameters, ${percent(box)}` + (box.detail ? `<br>${inert(cut(box.detail, 120))}` : "")),
-      hoverinfo: "text", textinfo: "label+text",
-      // The page shows through between components, whichever theme it has; their tensors have a line.
-      marker: { colors: boxes.map((box) => (box.parent ? COLOURS[box.group] : CLEAR)), line: { width: 1, color: "rgba(255,255,255,0.6)" }, pad: { t: 24, l: 0, r: 0, b: 0 }, cornerradius: 2 },
-      textfont: { size: 13, color: boxes.map((box) => (box.parent ? TEXT[box.group] || "#000000" : "#7a7f86")) },
-      pathbar: { visible: false }, tiling: { packing: "squarify", pad: 3 },
-    };
-    Plotly.newPlot("treemap", [trace], layout({ margin: { l: 0, r: 0, t: 0, b: 0 }, uniformtext: { minsize: 9, mode: "hide" } }), CONFIG);
-    // What a click on a box does, for the keyboard; and the way back.
-    const parents = new Set(boxes.map((box) => box.parent));
-    for (const box of boxes.filter((each) => parents.has(each.id))) {
-      element("inside").append(new Option(box.parent ? box.label : "all components", box.id));
-    }
-    element("inside").addEventListener("change", () => Plotly.restyle("treemap", { level: element("inside").value }));
-    element("treemap").on("plotly_treemapclick", (event) => {
-      if (!parents.has(event.nextLevel)) return false; // a box without boxes stays as it is
-      element("inside").value = event.nextLevel;
+  // The values under the pointer: a cursor in the plot, and a line above it.
+  function curves(charts) {
+    document.querySelectorAll(".plot").forEach((figure, number) => {
+      const { axis, end, lines } = charts[number];
+      const area = figure.querySelector(".plot-area"), cursor = figure.querySelector(".cursor");
+      const output = figure.querySelector("output");
+      const nearest = (line, x) => line.x.reduce((best, each, index) => (Math.abs(each - x) < Math.abs(line.x[best] - x) ? index : best), 0);
+      const digits = (value) => value.toLocaleString("en-US", { maximumSignificantDigits: 5 });
+      area.addEventListener("pointermove", (event) => {
+        const box = area.getBoundingClientRect();
+        const x = end * Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
+        const at = lines[0].x[nearest(lines[0], x)];
+        const values = lines.map((line) => {
+          const index = nearest(line, at);
+          const where = line.x[index] === at ? "" : ` (${axis} ${digits(line.x[index])})`;
+          return `${lines.length > 1 ? line.name + " " : ""}${digits(line.y[index])}${where}`;
+        });
+        output.textContent = `${axis} ${digits(at)}: ${values.join(", ")}`;
+        cursor.style.left = `${(100 * at) / end}%`;
+        cursor.hidden = false;
+      });
+      area.addEventListener("pointerleave", () => { cursor.hidden = true; output.textContent = ""; });
     });
   }
 
-  function heatMap(map) {
-    if (!map) return;
-    const numbers = (list) => list.map((_, index) => index);
-    const longest = Math.max(...map.matrices.map((name) => Math.min(name.length, 34)));
-    const height = Math.max(220, Math.min(760, 60 + longest * 6 + map.layers.length * 18));
-    element("heat-map").style.height = `${height}px`;
-    const logs = map.counts.map((row) => row.map((count) => (count ? Math.log10(count) : null)));
-    let low = Infinity, high = -Infinity;
-    for (const row of logs) for (const value of row) if (value !== null) { low = Math.min(low, value); high = Math.max(high, value); }
-    const powers = [];
-    for (let power = Math.ceil(low); power <= Math.floor(high); power++) powers.push(power);
-    const ticks = powers.length > 1 ? powers : [low, high];
-    const short = new Intl.NumberFormat("en-US", { notation: "compact" });
-    const every = Math.ceil(map.layers.length / 40);
-    const rows = numbers(map.layers).filter((index) => index % every === 0);
-    const narrow = element("heat-map").clientWidth < 500;
-    const trace = {
-      type: "heatmap", z: logs, x: numbers(map.matrices), y: numbers(map.layers), xgap: 1, ygap: map.layers.length > 100 ? 0 : 1,
-      colorscale: "Cividis", hoverongaps: false, hoverinfo: "text",
-      text: map.details.map((row, y) => row.map((detail, x) => `layer ${inert(cut(map.layers[y], 60))}, ${inert(cut(map.matrices[x], 80))}<br>${inert(detail)}`)),
-      colorbar: { thickness: 10, outlinewidth: 0, tickvals: ticks, ticktext: ticks.map((power) => short.format(10 ** power)), tickfont: { size: 12 }, title: { text: narrow ? "" : "elements", side: "right", font: { size: 12 } } },
-    };
-    const axis = { fixedrange: true, showgrid: false, zeroline: false, tickfont: { size: narrow ? 10 : 12 }, automargin: true };
-    Plotly.newPlot("heat-map", [trace], layout({
-      margin: { l: narrow ? 30 : 100, r: 10, t: 10, b: 40 },
-      xaxis: { ...axis, tickvals: numbers(map.matrices), ticktext: map.matrices.map((name) => inert(cut(name, 34))), tickangle: narrow ? -90 : -40, ticklabeloverflow: "allow" },
-      yaxis: { ...axis, tickvals: rows, ticktext: rows.map((index) => inert(cut(map.layers[index], 24))), autorange: "reversed", title: { text: narrow ? "" : "layer", font: { size: 12 } } },
-    }), CONFIG);
-  }
-
-  function curves(groups, turned) {
-    const titles = Object.keys(groups);
-    if (!titles.length) return;
-    for (const title of titles) {
-      const label = document.createElement("label");
-      const radio = Object.assign(document.createElement("input"), { type: "radio", name: "curve", value: title, checked: title === titles[0] });
-      const text = document.createElement("span");
-      text.textContent = title;
-      label.append(radio, text);
-      element("curve-names").append(label);
-    }
-    const names = { train_loss: "training", val_loss: "validation" };
-    element("turned").hidden = !turned;
-    const chosen = (name) => document.querySelector(`input[name="${name}"]:checked`).value;
-    const draw = () => {
-      const title = chosen("curve"), against = chosen("axis");
-      const traces = groups[title].map((curve, index) => ({
-        type: "scatter", mode: curve.values.length > 60 ? "lines" : "lines+markers",
-        name: names[curve.name] || title, x: curve[against], y: curve.values,
-        line: { color: curve.name.startsWith("val_") ? COLOURS.experts : COLOURS.embedding, width: 2, dash: index ? "dash" : "solid" },
-        marker: { size: 6 }, hovertemplate: `%{x:,} ${against}<br>%{y:.4~g} ${title}<extra></extra>`,
-      }));
-      const axis = { fixedrange: true, zeroline: false, automargin: true, tickfont: { size: 12 } };
-      Plotly.react("curves", traces, layout({
-        margin: { l: 50, r: 10, t: 10, b: 40 }, showlegend: traces.length > 1, hovermode: "closest",
-        legend: { x: 1, xanchor: "right", y: 1, bgcolor: CLEAR, itemclick: false, itemdoubleclick: false },
-        xaxis: { ...axis, title: { text: against }, rangemode: "tozero", showgrid: false },
-        yaxis: { ...axis, title: { text: title } },
-        shapes: turned ? [{ type: "line", x0: turned[against], x1: turned[against], yref: "paper", y0: 0, y1: 1, line: { color: "#8b9096", width: 1, dash: "dot" } }] : [],
-      }), CONFIG);
-    };
-    for (const radio of document.querySelectorAll('input[name="curve"], input[name="axis"]')) radio.addEventListener("change", draw);
-    draw();
-  }
-
-  function tensorTable({ names, shapes, dtypes, components, rows }) {
+  function tensorTable({ names: parts, endings, kinds, rows }) {
     const PAGE = 100; // rows in the document at any time, however many tensors there are
+    const names = [];
+    for (let index = 0; index < parts.length; index += 2) names.push((names.at(-1) || "").slice(0, parts[index]) + endings[parts[index + 1]]);
     const collator = new Intl.Collator("en", { numeric: true });
-    const words = rows.map(([shape, dtype, component], index) =>
-      [names[index], shapes[shape][0], dtypes[dtype], components[component]].join("\n").toLowerCase());
-    const counts = shapes.map(([, count]) => BigInt(count));
+    const [SHAPE, DTYPE, COUNT, COMPONENT] = [0, 1, 2, 3];
+    const kind = (index) => kinds[rows[index]];
+    const words = rows.map((_, index) =>
+      [names[index], kind(index)[SHAPE], kind(index)[DTYPE], kind(index)[COMPONENT]].join("\n").toLowerCase());
+    const counts = kinds.map((each) => BigInt(each[COUNT].replaceAll(",", "")));
     const by = {
       name: (a, b) => collator.compare(names[a], names[b]),
-      shape: (a, b) => collator.compare(shapes[rows[a][0]][0], shapes[rows[b][0]][0]),
-      dtype: (a, b) => collator.compare(dtypes[rows[a][1]], dtypes[rows[b][1]]),
-      count: (a, b) => Number(counts[rows[a][0]] - counts[rows[b][0]]),
-      component: (a, b) => collator.compare(components[rows[a][2]], components[rows[b][2]]),
+      shape: (a, b) => collator.compare(kind(a)[SHAPE], kind(b)[SHAPE]),
+      dtype: (a, b) => collator.compare(kind(a)[DTYPE], kind(b)[DTYPE]),
+      count: (a, b) => Number(counts[rows[a]] - counts[rows[b]]),
+      component: (a, b) => collator.compare(kind(a)[COMPONENT], kind(b)[COMPONENT]),
     };
     let matching = rows.map((_, index) => index), first = 0, key = null, direction = 1;
 
@@ -192,23 +104,24 @@
       first = 0;
       draw();
     };
-    const cell = (tag, text, kind) => {
+    const cell = (tag, text, title, style) => {
       const node = document.createElement(tag);
       node.textContent = text;
-      if (kind) node.className = kind;
+      if (title) node.dataset.title = title;
+      if (style) node.className = style;
       if (tag === "th") node.scope = "row";
       return node;
     };
     const draw = () => {
       const window = matching.slice(first, first + PAGE);
       document.querySelector("#tensor-table tbody").replaceChildren(...window.map((index) => {
-        const [shape, dtype, component] = rows[index];
+        const [shape, dtype, count, component] = kind(index);
         const row = document.createElement("tr");
-        row.append(cell("th", names[index]), cell("td", shapes[shape][0], "number"), cell("td", dtypes[dtype]),
-          cell("td", grouped(counts[shape]), "number"), cell("td", components[component]));
+        row.append(cell("th", names[index]), cell("td", shape, "shape", "number"), cell("td", dtype, "dtype"),
+          cell("td", count, "elements", "number"), cell("td", component, "component"));
         return row;
       }));
-      const sum = matching.reduce((all, index) => all + counts[rows[index][0]], 0n);
+      const sum = matching.reduce((all, index) => all + counts[rows[index]], 0n);
       element("matches").textContent = `${grouped(matching.length)} of ${grouped(rows.length)} tensors, ${grouped(sum)} elements`;
       element("range").textContent = matching.length ? `${grouped(first + 1)} to ${grouped(first + window.length)} of ${grouped(matching.length)}` : "none";
       element("previous").disabled = first === 0;
@@ -234,8 +147,6 @@
   conventions();
   copying();
   tensorTable(data.tensors);
-  treemap(data.treemap);
-  heatMap(data.heatMap);
-  curves(data.curves, data.turned);
+  curves(data.curves);
   document.documentElement.dataset.ready = "yes";
 })();

@@ -1,0 +1,108 @@
+"""Gemma 3 with images against transformers' own model, and Kimi K2, which is DeepSeek-V3 by another name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForImageTextToText
+
+import minilm
+from minilm.architectures import layout_of
+from minilm.costs.flops import flops_per_token
+from minilm.costs.gguf_types import gguf_bytes
+from minilm.errors import ConfigError
+
+TINY: dict[str, Any] = {
+    "model_type": "gemma3",
+    "text_config": {
+        "model_type": "gemma3_text",
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 16,
+        "vocab_size": 64,
+    },
+    "vision_config": {
+        "model_type": "siglip_vision_model",
+        "hidden_size": 24,
+        "image_size": 28,
+        "intermediate_size": 40,
+        "num_attention_heads": 2,
+        "num_hidden_layers": 3,
+        "patch_size": 14,
+    },
+    "mm_tokens_per_image": 4,
+}
+
+
+@pytest.mark.parametrize("has_pooling_head", [True, False])
+def test_what_transformers_saves_is_verified(tmp_path: Path, has_pooling_head: bool) -> None:
+    fields = {
+        **TINY,
+        "vision_config": TINY["vision_config"] | {"vision_use_head": has_pooling_head},
+    }
+    model = AutoModelForImageTextToText.from_config(AutoConfig.for_model(**fields))
+    model.save_pretrained(tmp_path)
+    report = minilm.inspect(tmp_path)
+    assert report.verified
+    total = sum(parameter.numel() for parameter in model.parameters())
+    assert report.witnesses.formula == report.witnesses.file == total
+    assert report.tied == (("lm_head.weight", "language_model.model.embed_tokens.weight"),)
+
+
+def test_published_sizes_by_transformers() -> None:
+    text = {"hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34}
+    model = layout_of({"model_type": "gemma3", "text_config": text, "vision_config": {}})
+    vision = {
+        "hidden_size": 1152,
+        "image_size": 896,
+        "intermediate_size": 4304,
+        "num_attention_heads": 16,
+        "num_hidden_layers": 27,
+        "patch_size": 14,
+    }
+    with torch.device("meta"):
+        config = AutoConfig.for_model("gemma3", text_config=text, vision_config=vision)
+        module = AutoModelForImageTextToText.from_config(config)
+    assert model.count() == sum(p.numel() for p in module.parameters()) == 4_315_317_824
+    names = {tensor.name for tensor in model.named_tensors()}
+    assert "vision_tower.vision_model.encoder.layers.26.mlp.fc2.bias" in names  # as published
+
+
+def test_an_image_costs_no_token_anything() -> None:
+    model = layout_of(TINY)
+    text = layout_of(TINY["text_config"])
+    assert flops_per_token(model, context=8) == flops_per_token(text, context=8)
+    vision = model.count() - text.count()
+    assert gguf_bytes(model, "q4_0") >= gguf_bytes(text, "q4_0") + 2 * vision
+
+
+def test_fields_that_are_no_objects() -> None:
+    with pytest.raises(ConfigError, match="vision_config: list, expected an object"):
+        layout_of({"model_type": "gemma3", "vision_config": []})
+
+
+def test_kimi_k2_is_deepseek_v3() -> None:
+    fields = {
+        "hidden_size": 7168,
+        "intermediate_size": 18432,
+        "moe_intermediate_size": 2048,
+        "num_hidden_layers": 61,
+        "num_attention_heads": 64,
+        "n_shared_experts": 1,
+        "n_routed_experts": 384,
+        "num_experts_per_tok": 8,
+        "first_k_dense_replace": 1,
+        "q_lora_rank": 1536,
+        "kv_lora_rank": 512,
+        "vocab_size": 163840,
+        "num_nextn_predict_layers": 0,
+    }
+    kimi = layout_of({"model_type": "kimi_k2", **fields})
+    assert (kimi.count(), kimi.count(active=True)) == (1_026_408_209_408, 32_861_477_888)
+    assert kimi.count() == layout_of({"model_type": "deepseek_v3", **fields}).count()

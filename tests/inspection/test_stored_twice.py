@@ -1,0 +1,137 @@
+"""What a file holds beside the parameters that count: a tied head once more, next-token modules."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save_file
+
+import minilm
+from minilm.inspection.tied_copies import MAX_PIECES, PIECE
+
+VOCABULARY, WIDTH, LAYERS = 10, 4, 2
+TABLE, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+
+
+def tensors(*, tied: bool, layers: int = LAYERS) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    values = {
+        TABLE: rng.standard_normal((VOCABULARY, WIDTH), dtype=np.float32),
+        HEAD: rng.standard_normal((VOCABULARY, WIDTH), dtype=np.float32),
+        "model.norm.weight": np.ones(WIDTH, np.float32),
+    }
+    for i in range(layers):
+        shape = (WIDTH, WIDTH)
+        values[f"model.layers.{i}.proj.weight"] = rng.standard_normal(shape, dtype=np.float32)
+    return values | ({HEAD: values[TABLE].copy()} if tied else {})
+
+
+def write(folder: Path, values: dict[str, Any], **fields: Any) -> Path:
+    config = {"model_type": "novel", "num_hidden_layers": LAYERS} | fields
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file(values, folder / "model.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize("fields", [{"tie_word_embeddings": True}, {}])
+def test_a_tied_head_that_is_stored_twice_counts_once(
+    tmp_path: Path, fields: dict[str, Any]
+) -> None:
+    total = 2 * VOCABULARY * WIDTH + WIDTH + LAYERS * WIDTH * WIDTH
+    untied = minilm.inspect(write(tmp_path, tensors(tied=False), **fields))
+    assert (untied.parameters.total, untied.tied) == (total, ())
+    report = minilm.inspect(write(tmp_path, tensors(tied=True), **fields))
+    assert (report.parameters.total, report.parameters.stored_elements) == (
+        total - VOCABULARY * WIDTH,
+        total,
+    )
+    assert report.tied == ((HEAD, TABLE),)
+    assert f"{HEAD} is a copy of {TABLE}: tied, and counted once" in report.notes
+
+
+def test_a_config_that_says_untied_decides(tmp_path: Path) -> None:
+    """A head that merely begins as a copy is trained apart."""
+    for fields in ({"tie_word_embeddings": False}, {"text_config": {"tie_word_embeddings": False}}):
+        assert minilm.inspect(write(tmp_path, tensors(tied=True), **fields)).tied == ()
+
+
+def test_values_that_say_nothing_are_no_tie(tmp_path: Path) -> None:
+    values = tensors(tied=True)
+    for name in (TABLE, HEAD):
+        values[name] = np.zeros_like(values[name])
+    assert minilm.inspect(write(tmp_path, values)).tied == ()
+    values[HEAD] = values[HEAD].astype(np.float16)
+    assert minilm.inspect(write(tmp_path, values)).tied == ()
+
+
+@pytest.mark.parametrize("place", [0, 1 / 2, 1])
+def test_large_tables_are_compared_in_many_places(tmp_path: Path, place: float) -> None:
+    rows = 2 * PIECE * MAX_PIECES // 64
+    table = np.random.default_rng(0).integers(0, 255, (rows, 64), dtype=np.uint8)
+    values = {"wte.weight": table, "lm_head.weight": table.copy()}
+    save_file(values, tmp_path / "x.safetensors")
+    assert minilm.inspect(tmp_path / "x.safetensors").tied == (("lm_head.weight", "wte.weight"),)
+    first = int(place * (rows * 64 - 2 * PIECE))
+    values["lm_head.weight"].reshape(-1)[first : first + 2 * PIECE] ^= 1
+    save_file(values, tmp_path / "x.safetensors")
+    assert minilm.inspect(tmp_path / "x.safetensors").tied == ()
+
+
+def test_a_small_table_is_compared_to_its_last_byte(tmp_path: Path) -> None:
+    values = tensors(tied=True)
+    values[HEAD][-1, -1] += 1
+    assert minilm.inspect(write(tmp_path, values)).tied == ()
+
+
+@pytest.mark.parametrize(
+    ("fields", "extra"),
+    [
+        ({"num_nextn_predict_layers": 1}, "model.layers.2.eh_proj.weight"),
+        ({"num_nextn_predict_layers": 1}, "model.language_model.layers.2.eh_proj.weight"),
+        ({"text_config": {"num_hidden_layers": 2, "num_mtp_modules": 1}}, "layers.2.proj.weight"),
+        ({}, "mtp.fc.weight"),
+        ({}, "model.mtp_layers.0.proj.weight"),
+    ],
+)
+def test_next_token_modules_are_apart(tmp_path: Path, fields: dict[str, Any], extra: str) -> None:
+    values = tensors(tied=False)
+    total = minilm.inspect(write(tmp_path, values)).parameters.total
+    values[extra] = np.ones((WIDTH, 2 * WIDTH), np.float32)
+    report = minilm.inspect(write(tmp_path, values, **fields))
+    assert report.parameters.total == total
+    assert {c.name: c.count for c in report.conventions}["with MTP"] == total + 2 * WIDTH * WIDTH
+    assert any("(MTP) modules of 32 parameters" in note for note in report.notes)
+
+
+def test_other_layers_beyond_the_last_count(tmp_path: Path) -> None:
+    """A vision tower has layers of its own, and a config without next-token modules has none."""
+    values = tensors(tied=False)
+    total = minilm.inspect(write(tmp_path, values)).parameters.total
+    for fields, extra in (
+        ({}, "model.layers.2.proj.weight"),
+        ({"num_nextn_predict_layers": 1}, "vision.layers.2.proj.weight"),
+        ({"num_nextn_predict_layers": 1}, "model.layers.3.proj.weight"),
+    ):
+        more = values | {extra: np.ones((WIDTH, WIDTH), np.float32)}
+        report = minilm.inspect(write(tmp_path, more, **fields))
+        assert report.parameters.total == total + WIDTH * WIDTH
+
+
+def test_the_ties_of_a_live_module_are_shown(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.GraniteConfig(
+        vocab_size=20,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        intermediate_size=8,
+        tie_word_embeddings=True,
+    )
+    transformers.GraniteForCausalLM(config).to(torch.float32).save_pretrained(tmp_path)
+    report = minilm.inspect(tmp_path, live=True)
+    assert report.witnesses.file == report.witnesses.module
+    assert report.tied == (("lm_head.weight", "model.embed_tokens.weight"),)
