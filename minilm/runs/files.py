@@ -1,7 +1,7 @@
 """What a run is on disk: the names of its files, and its config.json.
 
 config.json  model.safetensors  tokenizer.json  metrics.jsonl  samples.jsonl  summary.json  report.html
-resume/  tensorboard/
+resume/  tensorboard/  wandb/
 """
 
 from __future__ import annotations

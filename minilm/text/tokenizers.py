@@ -50,8 +50,8 @@ class Tokenizer(ABC):
     other_ends: frozenset[int] = frozenset()
 
     @abstractmethod
-    def encode(self, text: str) -> NDArray[np.uint32]:
-        """Return the ids of ``text``, (n,). Raises TokenizerError for text that has none."""
+    def encode(self, text: str) -> NDArray[np.int64]:
+        """Return the ids of ``text``, (n,), as torch indexes. Raises TokenizerError where it has none."""
 
     def encode_prompt(self, text: str) -> list[int]:
         """The ids of a text to be continued, with the beginning-of-text token if there is one."""
@@ -190,8 +190,8 @@ class ByteTokenizer(Tokenizer):
     vocab_size = 256
     end_of_text: int | None = 0
 
-    def encode(self, text: str) -> NDArray[np.uint32]:
-        return np.frombuffer(_utf8(text), dtype=np.uint8).astype(np.uint32)
+    def encode(self, text: str) -> NDArray[np.int64]:
+        return np.frombuffer(_utf8(text), dtype=np.uint8).astype(np.int64)
 
     def _decode(self, ids: NDArray[np.int64]) -> str:
         return ids.astype(np.uint8).tobytes().decode("utf-8", "replace")
@@ -233,12 +233,12 @@ class CharTokenizer(Tokenizer):
         self.vocab_size = size + separated
         self.end_of_text: int | None = size if separated else None
         # code point -> id, or the size where there is none; the extra entry is for higher code points.
-        self._ids = np.full(int(self._characters.max()) + 2, size, dtype=np.uint32)
-        self._ids[self._characters] = np.arange(size, dtype=np.uint32)
+        self._ids = np.full(int(self._characters.max()) + 2, size, dtype=np.int64)
+        self._ids[self._characters] = np.arange(size, dtype=np.int64)
 
-    def encode(self, text: str) -> NDArray[np.uint32]:
+    def encode(self, text: str) -> NDArray[np.int64]:
         points = _code_points(text)
-        ids: NDArray[np.uint32] = self._ids[np.minimum(points, len(self._ids) - 1)]
+        ids: NDArray[np.int64] = self._ids[np.minimum(points, len(self._ids) - 1)]
         unknown = np.flatnonzero(ids == len(self._characters))
         if unknown.size:
             position = int(unknown[0])
@@ -290,13 +290,13 @@ class BPETokenizer(Tokenizer):
         self.vocab_size = max(backend.get_vocab(with_added_tokens=True).values()) + 1
         self.end_of_text: int | None = backend.token_to_id(END_OF_TEXT)
 
-    def encode(self, text: str) -> NDArray[np.uint32]:
+    def encode(self, text: str) -> NDArray[np.int64]:
         _utf8(text)
         _enable_parallelism()
         chunks = list(split_into_chunks([text], self.CHUNK_CHARACTERS))
         batch = self._backend.encode_batch_fast(chunks, add_special_tokens=False)
-        ids = [np.array(encoding.ids, dtype=np.uint32) for encoding in batch]
-        return np.concatenate(ids) if ids else np.empty(0, dtype=np.uint32)
+        ids = [np.array(encoding.ids, dtype=np.int64) for encoding in batch]
+        return np.concatenate(ids) if ids else np.empty(0, dtype=np.int64)
 
     def _decode(self, ids: NDArray[np.int64]) -> str:
         return self._backend.decode(ids.tolist(), skip_special_tokens=True)
@@ -335,11 +335,11 @@ class LibraryTokenizer(Tokenizer):
         ends = (backend.token_to_id(name) for name in self.ENDS)
         self.end_of_text: int | None = next((number for number in ends if number is not None), None)
 
-    def encode(self, text: str) -> NDArray[np.uint32]:
+    def encode(self, text: str) -> NDArray[np.int64]:
         _utf8(text)
         _enable_parallelism()
         encoding = self._backend.encode(text, add_special_tokens=False)
-        return np.array(encoding.ids, dtype=np.uint32)
+        return np.array(encoding.ids, dtype=np.int64)
 
     def encode_prompt(self, text: str) -> list[int]:
         _utf8(text)
@@ -482,7 +482,8 @@ def _enable_parallelism() -> None:
     """
     if "TOKENIZERS_PARALLELISM" not in os.environ:
         os.environ["TOKENIZERS_PARALLELISM"] = "true"
-        os.register_at_fork(after_in_child=_disable_parallelism)
+        if hasattr(os, "register_at_fork"):  # Windows has no fork
+            os.register_at_fork(after_in_child=_disable_parallelism)
 
 
 def _disable_parallelism() -> None:

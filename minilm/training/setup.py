@@ -422,11 +422,19 @@ def _refuse_too_large(model: ModelConfig, config: TrainConfig) -> None:
     )
     # Weights are drawn on the CPU whatever the device; there training keeps four times as much.
     needed = training_bytes(count)["total" if on_cpu else "weights"]
-    present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > present:
+    present = _physical_memory()
+    if present is not None and needed > present:
         raise ConfigError(
             "model",
             f"{count:,} parameters, which take {format_bytes(needed)} before activations",
             f"at most the {format_bytes(present)} of this machine",
             "choose a smaller --preset or fewer --model.num-layers",
         )
+
+
+def _physical_memory() -> int | None:
+    """Bytes, None on a system that does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf; others not these names
+        return None

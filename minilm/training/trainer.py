@@ -10,19 +10,20 @@ import contextlib
 import logging
 import math
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from minilm.checkpoint import load_model, save_weights
+from minilm.config import to_dict
 from minilm.model.transformer import next_token_loss
 from minilm.runs import files as run_files
 from minilm.runs.stop_reason import StopReason
 from minilm.training.batch_loader import BatchLoader
 from minilm.training.checkpoint_writer import CheckpointWriter
 from minilm.training.evaluation import Validation, evaluate, sample
-from minilm.training.loggers import Logs
+from minilm.training.loggers import Logs, Trackers
 from minilm.training.lr_schedule import batch_shape
 from minilm.training.optimizers import add_l1_gradient, make_optimizers, matrices, set_rates
 from minilm.training.progress_bar import progress_bar, show_readings
@@ -32,6 +33,9 @@ from minilm.training.signals import StopRequest
 from minilm.training.text_size import step_tokens
 from minilm.training.throughput import Throughput
 from minilm.units import format_seconds
+
+if TYPE_CHECKING:
+    pass
 
 logger = logging.getLogger(__name__)
 
@@ -85,13 +89,9 @@ class Trainer:
         with (
             self.stop.deferring(),
             contextlib.closing(self.checkpoints),
+            contextlib.closing(self._trackers()) as trackers,
             contextlib.closing(
-                Logs(
-                    self.run_dir,
-                    self.progress.step,
-                    evaluated=evaluated,
-                    tensorboard=self.config.tensorboard,
-                )
+                Logs(self.run_dir, self.progress.step, evaluated=evaluated, trackers=trackers)
             ) as logs,
             progress_bar(self.config.max_steps, self.progress.step) as self.bar,
         ):
@@ -351,6 +351,10 @@ class Trainer:
             "tokens": self.progress.tokens,
             "seconds": round(self.throughput.seconds(), 3),
         }
+
+    def _trackers(self) -> Trackers:
+        hyperparameters = {"model": to_dict(self.model.config), "train": to_dict(self.config)}
+        return Trackers(self.config.trackers, self.run_dir, self.progress.step, hyperparameters)
 
     def _show_readings(self, loss: float | None = None) -> None:
         """Show the latest values in the bar; after an evaluation there is no loss of later steps yet."""
