@@ -253,9 +253,7 @@ def test_its_server_answers_as_minilm_does(trained: Path) -> None:
     finally:
         server.terminate()
         server.wait(30)
-    expected = generate(
-        load(trained / "run"), "the cat", max_new_tokens=20, sampling=Sampling(temperature=0)
-    )
+    expected = generate(*load(trained / "run"), "the cat", max_new_tokens=20, temperature=0)
     assert answer["choices"][0]["text"] == expected
 
 
