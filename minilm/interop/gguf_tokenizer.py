@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any
 from minilm.errors import FormatError, TokenizerError
 from minilm.formats.checks import open_regular
 from minilm.formats.json_file import MAX_JSON_BYTES, read_object
+from minilm.runs.files import CHAT_TEMPLATE, TOKENIZER_CONFIG
 from minilm.safe_text import short_repr
 from minilm.text.tokenizers import BPETokenizer, ByteTokenizer, LibraryTokenizer, Tokenizer
 
 if TYPE_CHECKING:
     import gguf
 
-CHAT_TEMPLATE = "chat_template.jinja"
-TOKENIZER_CONFIG = "tokenizer_config.json"
 _CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _AFTER_NUMBERS = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _LLAMA3 = rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}|{_AFTER_NUMBERS}"

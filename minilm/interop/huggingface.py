@@ -9,17 +9,19 @@ from typing import Any
 from minilm import files
 from minilm.architectures.conversion import Architecture, exportable
 from minilm.architectures.tensor_map import tensor_mappings
-from minilm.config import ModelConfig, TrainConfig
+from minilm.config import ModelConfig
+from minilm.config.presets import find_preset
 from minilm.errors import TokenizerError
 from minilm.formats import tensor_io
 from minilm.formats.header import StoredTensor
 from minilm.formats.json_file import read_object
-from minilm.interop.gguf_tokenizer import CHAT_TEMPLATE, TOKENIZER_CONFIG, is_qwen2, read_text
+from minilm.interop.gguf_tokenizer import is_qwen2, read_text
 from minilm.interop.model_source import ModelSource
 from minilm.runs import files as run_files
+from minilm.runs.files import CHAT_TEMPLATE, COMPANIONS, TOKENIZER_CONFIG
 from minilm.text.tokenizers import GENERATION_CONFIG, Tokenizer
 
-TOKENIZER_SETTINGS = (GENERATION_CONFIG, TOKENIZER_CONFIG, "special_tokens_map.json")
+TOKENIZER_SETTINGS = tuple(name for name in COMPANIONS if name != CHAT_TEMPLATE)
 _ENDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
@@ -100,7 +102,8 @@ def import_run(source: ModelSource, folder: Path) -> None:
     _copy_chat_template(source.folder, folder)
     for name, content in settings.items():
         files.write_json(folder / name, content)
-    run_files.write_config(folder, source.config, TrainConfig())
+    # Nothing says how it was trained: fine-tuning follows GPT-2's recipe.
+    run_files.write_config(folder, source.config, find_preset("gpt2").train_config())
 
 
 def _tokenizer_settings(folder: Path) -> dict[str, dict[str, Any]]:

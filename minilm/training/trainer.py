@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from minilm.checkpoint import load_model, save_weights
+from minilm.checkpoint import load_model
 from minilm.config import to_dict
 from minilm.model.transformer import next_token_loss
 from minilm.runs import files as run_files
@@ -61,7 +61,12 @@ class Trainer:
         self.loss = self.runtime.compiled(next_token_loss)
         self.matrices = matrices(self.model)
         self.batches = BatchLoader(spec.dataset, self.config, self.runtime.device)
-        self.checkpoints = CheckpointWriter(self.model, self.optimizers, self.config.keep_states)
+        self.checkpoints = CheckpointWriter(
+            self.model,
+            self.optimizers,
+            self.config.keep_states,
+            weights_dtype=spec.weights_dtype,
+        )
         self.progress = Progress()
         torch.manual_seed(self.config.seed)  # dropout; weights and batches have their own
         if spec.saved is not None:
@@ -252,7 +257,7 @@ class Trainer:
                 return
             self.whole_split = (progress.best_step, whole)
         metadata = self._weights_metadata(*self.whole_split)
-        save_weights(self.run_dir / run_files.WEIGHTS, self.model, metadata)
+        self.checkpoints.write_weights(self.run_dir, dict(self.model.named_parameters()), metadata)
 
     def best(self) -> Validation | None:
         """The validation loss of the best weights, over the whole split if that was computed."""
