@@ -327,7 +327,7 @@ def _notes_on_changes(before: TrainConfig, config: TrainConfig, spec: RunSpec) -
         )
     if spec.runtime.dtype_name != before.dtype:
         yield (
-            f"note: the run goes on in {spec.runtime.dtype_name}, which it did in {before.dtype} so far: "
+            f"note: the run continues in {spec.runtime.dtype_name}, after {before.dtype} so far: "
             "not the same numbers as without the change"
         )
 
