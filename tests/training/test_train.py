@@ -720,7 +720,7 @@ def test_the_dtype_may_be_changed_knowingly(
     folder = go().run_dir
     outcome = resume(folder, settings={"max_steps": 16, "dtype": other}, cache=cache)
     assert outcome.summary["dtype"] == outcome.summary["val_dtype"] == other
-    note = f"the run continues in {other}, which it did in {auto_dtype} so far"
+    note = f"the run continues in {other}, after {auto_dtype} so far"
     assert (note in caplog.text) == (other != auto_dtype)
     assert read_state(folder).settings["train"]["dtype"] == other
 
