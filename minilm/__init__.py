@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from minilm.generation.generate import generate
     from minilm.inspection.inspector import inspect
     from minilm.inspection.report import Report
+    from minilm.interop.convert import convert
     from minilm.model.transformer import Transformer
     from minilm.training.train import resume, train
 
@@ -26,6 +27,7 @@ _HOMES = {
     "TrainConfig": "minilm.config",
     "inspect": "minilm.inspection.inspector",
     "Report": "minilm.inspection.report",
+    "convert": "minilm.interop.convert",
     "load": "minilm.checkpoint",
     "Transformer": "minilm.model.transformer",
     "generate": "minilm.generation.generate",
@@ -39,6 +41,7 @@ __all__ = [
     "Report",
     "TrainConfig",
     "Transformer",
+    "convert",
     "generate",
     "inspect",
     "load",

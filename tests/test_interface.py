@@ -6,7 +6,7 @@ import pydoc
 import minilm
 
 NAMES = {
-    *("train", "resume", "load", "generate", "inspect"),
+    *("train", "resume", "load", "generate", "inspect", "convert"),
     *("ModelConfig", "TrainConfig", "preset", "Transformer", "Report"),
 }
 
@@ -25,5 +25,13 @@ def test_dir_lists_the_interface_with_docstrings_and_types() -> None:
 
 def test_help_has_them_all() -> None:
     text = pydoc.plain(pydoc.render_doc(minilm))
-    for name in ("train(", "resume(", "generate(", "load(", "inspect(", "class Report("):
+    for name in (
+        "train(",
+        "resume(",
+        "generate(",
+        "load(",
+        "inspect(",
+        "convert(",
+        "class Report(",
+    ):
         assert name in text

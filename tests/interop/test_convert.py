@@ -18,6 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import minilm
 from minilm import formats
 from minilm.architectures.conversion import find_exportable
 from minilm.architectures.tensor_map import TensorMapping
@@ -473,3 +474,25 @@ def test_the_card_has_license_and_base_model(tmp_path: Path, capsys: Capture) ->
     capsys.readouterr()
     line = error(capsys, *arguments, tmp_path / "bad", "--license", "mit\ntags: [x]")
     assert line.startswith("--license: ")
+
+
+@pytest.mark.parametrize("name", ["model.gguf", "sub/../model.gguf"])
+def test_a_modelfile_does_not_replace_the_gguf_file(
+    tmp_path: Path, capsys: Capture, name: str
+) -> None:
+    source, out = make_run(tmp_path / "run", TINY), tmp_path / "model.gguf"
+    (tmp_path / "sub").mkdir()
+    line = error(
+        capsys, source, "--to", "gguf", "--out", out, "--modelfile", os.path.join(tmp_path, name)
+    )
+    assert line == f"--modelfile: {tmp_path / name}, which is --out, expected a file of its own"
+    assert not out.exists()
+
+
+def test_convert_from_python(tmp_path: Path) -> None:
+    source = make_run(tmp_path / "run", SHAPES["llama"][1])
+    assert minilm.convert(source, "huggingface", tmp_path / "hf") == "LlamaForCausalLM"
+    assert minilm.convert(str(tmp_path / "hf"), to="minilm", out=str(tmp_path / "back"))
+    assert load_file(tmp_path / "back/model.safetensors").keys() == (
+        load_file(source / "model.safetensors").keys()
+    )

@@ -1,0 +1,143 @@
+"""A model as a run, a Hugging Face folder or a GGUF file: what is written appears whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from minilm import files
+from minilm.errors import InputError
+from minilm.interop.model_card import NAME, Provenance, card
+from minilm.interop.model_source import ModelSource, open_source
+from minilm.interop.nanogpt import open_nanogpt
+
+Target = Literal["minilm", "huggingface", "gguf"]
+GgufFormat = Literal["f32", "f16", "bf16", "q8_0", "q4_0"]
+
+
+def convert(
+    source: str | Path,
+    to: Target,
+    out: str | Path,
+    *,
+    gguf_format: GgufFormat = "f16",
+    modelfile: str | Path = "",
+    license: str = "",
+    base_model: str = "",
+) -> str:
+    """Write the model of ``source`` to the new path ``out``; return what was written, in a few words.
+
+    ``source`` is the folder of a run or of a Hugging Face model, or nanoGPT's ckpt.pt. ``gguf_format``
+    and ``modelfile`` (a new file for `ollama create`) are for GGUF, ``license`` and ``base_model`` for
+    the card of a Hugging Face folder. Raises InputError for what cannot be converted; then nothing is
+    written.
+    """
+    out = Path(out)
+    is_stream = not files.is_replaceable(out)
+    _check_out(out, is_stream, to)
+    if modelfile:
+        _check_modelfile(Path(modelfile), out, is_stream, to)
+    provenance = Provenance(license, base_model)
+    model = _open(Path(source))
+    with _into_stream(out) if is_stream else _staged(out) as path:
+        written = _write(model, to, path, _name(out), gguf_format, provenance)
+    if modelfile:
+        _write_modelfile(Path(modelfile), out, model)
+    return written
+
+
+def _open(path: Path) -> ModelSource:
+    return open_nanogpt(path) if path.is_file() else open_source(path)
+
+
+def _write(
+    model: ModelSource,
+    to: Target,
+    path: Path,
+    name: str,
+    gguf_format: GgufFormat,
+    provenance: Provenance,
+) -> str:
+    """Write to ``path``, which is not there yet; ``name`` is that of the model."""
+    if to == "gguf":
+        from minilm.interop.gguf import export as export_gguf
+
+        return export_gguf(model, path, gguf_format, name)
+    from minilm.interop.huggingface import export, import_run
+
+    path.mkdir()
+    if to == "minilm":
+        import_run(model, path)
+        return "minilm run"
+    written = export(model, path)
+    files.write_bytes(path / NAME, card(model, name, written, provenance).encode())
+    return written
+
+
+def _write_modelfile(path: Path, gguf_file: Path, model: ModelSource) -> None:
+    from minilm.interop.gguf_tokenizer import chat_template
+    from minilm.interop.ollama import modelfile
+
+    has_template = chat_template(model.folder) is not None
+    text = modelfile(gguf_file, path.parent, model.config, has_chat_template=has_template)
+    files.write_bytes(path, text.encode())
+
+
+def _check_modelfile(path: Path, out: Path, is_stream: bool, to: Target) -> None:
+    """Raises InputError where there can be no Modelfile, or where it would replace the GGUF file."""
+    if to != "gguf" or is_stream:
+        raise InputError("--modelfile", "given", "only with --to gguf and a file as --out")
+    if os.path.realpath(path) == os.path.realpath(out):
+        raise InputError("--modelfile", f"{path}, which is --out", "a file of its own")
+    _check_out(path, False, to)
+
+
+def _check_out(out: Path, is_stream: bool, to: str) -> None:
+    """Raises InputError where the result cannot be written, before anything is read."""
+    if is_stream:
+        if to != "gguf":
+            raise InputError(out, "a pipe or device", f"a path for the new folder of --to {to}")
+    elif out.exists():
+        raise InputError(out, "something that exists", "a new path", "remove it or choose another")
+    elif not _followed(out).absolute().parent.is_dir():
+        parent = _followed(out).parent
+        raise InputError(parent, "no such folder", "one that the new path is in")
+
+
+def _followed(out: Path) -> Path:
+    """Where a symbolic link leads, which must be to nothing yet; any other path itself."""
+    return files.resolved(out) if out.is_symlink() else out
+
+
+def _name(out: Path) -> str:
+    return out.absolute().stem if out.suffix == ".gguf" else out.absolute().name
+
+
+@contextlib.contextmanager
+def _staged(out: Path) -> Iterator[Path]:
+    """A path beside ``out`` that becomes it when the block ends well, and vanishes otherwise."""
+    target = _followed(out)
+    staging = target.parent / files.temporary_name(target.name)
+    try:
+        yield staging
+        os.replace(staging, target)
+    finally:
+        if staging.is_dir():
+            shutil.rmtree(staging, ignore_errors=True)
+        else:
+            staging.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _into_stream(out: Path) -> Iterator[Path]:
+    """A path in a temporary folder whose file is copied into ``out``, a pipe or device."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model"
+        yield path
+        with path.open("rb") as stream, files.atomic_writer(out) as output:
+            shutil.copyfileobj(stream, output)
