@@ -23,6 +23,7 @@ FLOORS = [
     {"interop"},
     {"training"},
     {"cli"},
+    {"__main__"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 WITHOUT_TORCH = {

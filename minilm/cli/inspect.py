@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from minilm.runs.history import RunHistory
 
 
+OUTPUTS = ("json", "markdown", "html")  # options that name a file, or - for stdout
+
+
 class Parser(argparse.ArgumentParser):
     """One `error:` line instead of the usage text."""
 
@@ -63,9 +66,13 @@ def _check_outputs(options: argparse.Namespace) -> None:
     """Raise InputError where one output would replace another one, or a file that is inspected."""
     from minilm import files
 
+    outputs = [name for name in OUTPUTS if getattr(options, name) == "-"]
+    if len(outputs) > 1:
+        got = f"- for {' and '.join(f'--{name}' for name in outputs)}"
+        raise InputError("standard output", got, "one of them, and a file for each other")
     inputs = (*options.targets, *([options.diff] if options.diff else ()))
     paths = [os.path.realpath(name) for name in inputs if os.path.exists(name)]
-    for option in ("json", "markdown", "html"):
+    for option in OUTPUTS:
         name = getattr(options, option)
         if name in (None, "-") or not files.is_replaceable(Path(name)):
             continue
@@ -134,7 +141,7 @@ def _write_reports(reports: Sequence[Report], options: argparse.Namespace) -> No
         from minilm.render.html import page
 
         _write_text(options.html, page(reports[0], history=_history(reports[0])))
-    if "-" not in (options.json, options.markdown, options.html):
+    if "-" not in (getattr(options, name) for name in OUTPUTS):
         from minilm.cli.console import ResultConsole
         from minilm.render.terminal import print_report
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 
+from minilm.cli.entry import run_command
+from minilm.errors import InputError
 from minilm.version import __version__
 
 VERBS = {
@@ -19,8 +22,18 @@ VERBS = {
 def main() -> int:
     """Dispatch on the first argument."""
     arguments = sys.argv[1:]
-    if arguments[:1] == ["help"]:
+    while arguments[:1] == ["help"]:
         arguments = [*arguments[1:2], "--help"]
+    if arguments and arguments[0] in VERBS:
+        verb = arguments[0]
+        run = import_module(f"minilm.cli.{verb}").main
+        status: int = run(arguments[1:], f"minilm {verb}")
+        return status
+    return run_command(lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str]) -> int:
+    """What no verb answers."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: minilm VERB ...\n")
         print("\n".join(f"  {verb:<10}{summary}" for verb, summary in VERBS.items()))
@@ -29,10 +42,4 @@ def main() -> int:
     if arguments[0] == "--version":
         print(__version__)
         return 0
-    verb = arguments[0]
-    if verb not in VERBS:
-        print(f"error: {verb!r}: no such verb, expected {', '.join(VERBS)}", file=sys.stderr)
-        return 2
-    run = import_module(f"minilm.cli.{verb}").main
-    status: int = run(arguments[1:], f"minilm {verb}")
-    return status
+    raise InputError(repr(arguments[0]), "no such verb", ", ".join(VERBS))

@@ -12,11 +12,13 @@ from typing import Literal
 
 from minilm import files
 from minilm.errors import InputError
+from minilm.formats.checks import open_regular
 from minilm.interop.model_card import NAME, Provenance, card
 from minilm.interop.model_source import ModelSource, open_source
 from minilm.interop.nanogpt import open_nanogpt
 
 Target = Literal["minilm", "huggingface", "gguf"]
+SOURCE = "the folder of a run or of a Hugging Face model, or nanoGPT's ckpt.pt"
 GgufFormat = Literal["f32", "f16", "bf16", "q8_0", "q4_0"]
 
 
@@ -25,7 +27,8 @@ def convert(
     to: Target,
     out: str | Path,
     *,
-    gguf_format: GgufFormat = "f16",
+    gguf_format: SOURCE = "the folder of a run or of a Hugging Face model, or nanoGPT's ckpt.pt"
+GgufFormat = "f16",
     modelfile: str | Path = "",
     license: str = "",
     base_model: str = "",
@@ -52,7 +55,17 @@ def convert(
 
 
 def _open(path: Path) -> ModelSource:
-    return open_nanogpt(path) if path.is_file() else open_source(path)
+    if not path.exists():
+        raise InputError(path, "no such file or folder", SOURCE)
+    if path.is_dir():
+        return open_source(path)
+    with open_regular(path) as (stream, _):
+        first_bytes = stream.read(9)
+    if first_bytes.startswith(b"GGUF"):
+        raise InputError(path, "a GGUF file, which is not imported yet", SOURCE)
+    if first_bytes[8:] == b"{" or path.suffix == ".json":
+        raise InputError(path, "one file of a model", SOURCE, "name the folder that it is in")
+    return open_nanogpt(path)
 
 
 def _write(

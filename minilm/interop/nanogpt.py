@@ -69,10 +69,14 @@ def open_nanogpt(path: Path) -> ModelSource:
 
 def _model_arguments(path: Path) -> dict[str, Any]:
     """What the model was made with, out of the file that `formats.read` has checked."""
-    with zipfile.ZipFile(path) as archive:
-        name = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
-        with archive.open(name) as entry:
-            content = read_pickle(path, entry.read(MAX_PICKLE_BYTES + 1))
+    content = None
+    if zipfile.is_zipfile(path):  # else written by torch before 1.6, which nanoGPT does not run on
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                if name.endswith("/data.pkl"):
+                    with archive.open(name) as entry:
+                        content = read_pickle(path, entry.read(MAX_PICKLE_BYTES + 1))
+                    break
     arguments = content.get(ARGUMENTS) if isinstance(content, dict) else None
     if not isinstance(arguments, dict):
         raise FormatError(path, f"no {ARGUMENTS}", "a checkpoint of nanoGPT")

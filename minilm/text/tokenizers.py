@@ -136,6 +136,8 @@ def load_tokenizer(path: Path, vocab_size: int | None = None) -> Tokenizer:
         if not all(type(number) is int and 0 <= number < 2**32 for number in ids):
             got = f"eos_token_id {short_repr(eos_token_id)}"
             raise FormatError(generation_config, got, "token ids")
+        # Small models are often made with the config.json of GPT-2, whose 50256 is none of their tokens.
+        ids = [number for number in ids if number < (vocab_size or tokenizer.vocab_size)]
         if ids:
             tokenizer.end_of_text, tokenizer.other_ends = ids[0], frozenset(ids[1:])
     return tokenizer

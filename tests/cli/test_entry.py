@@ -5,6 +5,8 @@ import errno
 import os
 import re
 import signal
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -66,8 +68,26 @@ def test_help_is_a_verb(
     assert all(f"\n  {verb} " in text for verb in VERBS)
     assert minilm(monkeypatch, "help") == 0
     assert capsys.readouterr().out == text
+    assert minilm(monkeypatch, "help", "help") == 0
+    assert capsys.readouterr().out == text
     assert minilm(monkeypatch, "help", "plants") == 2
     assert capsys.readouterr().err.startswith("error: 'plants': no such verb, expected train, ")
+
+
+@pytest.mark.parametrize("argument", ["--help", "--version"])
+def test_a_reader_that_is_gone_is_no_traceback(argument: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "minilm", argument],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        timeout=60,
+        check=False,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
 
 
 def test_each_verb_has_a_help_text(helps: dict[str, str]) -> None:

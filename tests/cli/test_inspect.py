@@ -178,6 +178,10 @@ def test_a_mismatch_exits_1_and_is_named(run_copy: Path, capsys: Capture) -> Non
             "error: --fits: 'K80', expected a size such as 24GB, 80GiB or 2x",
         ),
         (["nano", "--fits", "24"], "error: --fits: '24' without a unit"),
+        (
+            ["nano", "--json", "-", "--html", "-"],
+            "error: standard output: - for --json and --html, expected one of them",
+        ),
     ],
 )
 def test_bad_usage_is_one_line_and_2(arguments: list[str], message: str, capsys: Capture) -> None:
