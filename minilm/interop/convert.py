@@ -17,8 +17,8 @@ from minilm.interop.model_card import NAME, Provenance, card
 from minilm.interop.model_source import ModelSource, open_source
 from minilm.interop.nanogpt import open_nanogpt
 
-Target = Literal["minilm", "huggingface", "gguf"]
 SOURCE = "the folder of a run or of a Hugging Face model, or nanoGPT's ckpt.pt"
+Target = Literal["minilm", "huggingface", "gguf"]
 GgufFormat = Literal["f32", "f16", "bf16", "q8_0", "q4_0"]
 
 
@@ -27,8 +27,7 @@ def convert(
     to: Target,
     out: str | Path,
     *,
-    gguf_format: SOURCE = "the folder of a run or of a Hugging Face model, or nanoGPT's ckpt.pt"
-GgufFormat = "f16",
+    gguf_format: GgufFormat = "f16",
     modelfile: str | Path = "",
     license: str = "",
     base_model: str = "",

@@ -119,19 +119,15 @@ def _tokenizer_config(tokenizer: Tokenizer, context_length: int) -> dict[str, An
         "model_max_length": context_length,
         "clean_up_tokenization_spaces": False,
     }
-    token = _token(tokenizer, tokenizer.end_of_text)
-    if token is not None:
-        config |= {"bos_token": token, "eos_token": token, "pad_token": token}
+    if tokenizer.end_of_text is not None:
+        import tokenizers
+
+        backend = tokenizers.Tokenizer.from_str(tokenizer.to_shared_json())
+        # None in the last rows of a padded vocabulary.
+        token = backend.id_to_token(tokenizer.end_of_text)
+        if token is not None:
+            config |= {"bos_token": token, "eos_token": token, "pad_token": token}
     return config
-
-
-def _token(tokenizer: Tokenizer, number: int | None) -> str | None:
-    """The text of a token; None where there is none, as in the last rows of a padded vocabulary."""
-    content = json.loads(tokenizer.to_shared_json())
-    tokens: dict[int | None, str]
-    tokens = {each: text for text, each in content["model"]["vocab"].items()}
-    tokens |= {token["id"]: token["content"] for token in content.get("added_tokens", [])}
-    return tokens.get(number)
 
 
 def _copy_chat_template(source: Path, folder: Path) -> None:

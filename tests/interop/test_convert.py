@@ -496,3 +496,74 @@ def test_convert_from_python(tmp_path: Path) -> None:
     assert load_file(tmp_path / "back/model.safetensors").keys() == (
         load_file(source / "model.safetensors").keys()
     )
+
+
+def make_source_file(folder: Path, form: str) -> Path:
+    """One file that is no source of a conversion."""
+    source = exported(folder)
+    if form in ("model.safetensors", "config.json"):
+        return source / form
+    if form == "of another name":
+        return (source / "model.safetensors").rename(folder / "weights")
+    path = folder / form
+    if form == "model.gguf":
+        path.write_bytes(b"GGUF" + (3).to_bytes(4, "little") + bytes(16))
+    else:
+        zipped = form == "new.pt"
+        torch.save({"a.weight": torch.ones(2)}, path, _use_new_zipfile_serialization=zipped)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("form", "got"),
+    [
+        ("model.gguf", "a GGUF file, which is not imported yet"),
+        ("model.safetensors", "one file of a model"),
+        ("config.json", "one file of a model"),
+        ("of another name", "one file of a model"),
+        ("old.pt", "no model_args"),
+        ("new.pt", "no model_args"),
+    ],
+)
+def test_another_file_is_refused_by_what_it_is(
+    tmp_path: Path, capsys: Capture, form: str, got: str
+) -> None:
+    source = make_source_file(tmp_path, form)
+    capsys.readouterr()
+    line = error(capsys, source, "--to", "minilm", "--out", tmp_path / "out")
+    assert line.startswith(f"{source}: {got}")
+    assert "nanoGPT" in line
+    if not form.endswith(".pt"):
+        assert "expected the folder of a run or of a Hugging Face model" in line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("to", ["huggingface", "gguf"])
+def test_an_end_that_is_no_token_is_left_out(tmp_path: Path, to: str) -> None:
+    if to == "gguf":
+        pytest.importorskip("gguf", reason="the extra 'gguf' is not installed")
+    source = exported(tmp_path, "gpt2")
+    fields = json.loads((source / "config.json").read_text()) | {"eos_token_id": 50256}
+    (source / "config.json").write_text(json.dumps(fields))
+    for name in ("generation_config.json", "tokenizer_config.json"):
+        (source / name).unlink()
+    run, out = tmp_path / "imported", tmp_path / "out.gguf"
+    minilm.convert(source, "minilm", run)
+    model, tokenizer = load(run)
+    assert tokenizer.end_of_text == 0  # that of bytes
+    assert len(minilm.generate(model, tokenizer, "", max_new_tokens=1)) <= 1
+    minilm.convert(run, "huggingface" if to == "huggingface" else "gguf", out)
+    if to == "huggingface":
+        settings = json.loads((out / "tokenizer_config.json").read_text())
+        vocabulary = json.loads((out / "tokenizer.json").read_text())["model"]["vocab"]
+        assert vocabulary[settings["eos_token"]] == 0
+    else:
+        assert formats.read(out).metadata["tokenizer.ggml.eos_token_id"] == "0"
+
+
+def test_an_end_in_the_padded_rows_of_a_vocabulary_has_no_text(tmp_path: Path) -> None:
+    source = make_run(tmp_path / "run", SHAPES["gpt2"][1] | {"vocab_size": 260})
+    (source / "generation_config.json").write_text('{"eos_token_id": 258}')
+    minilm.convert(source, "huggingface", tmp_path / "hf")
+    assert "eos_token" not in json.loads((tmp_path / "hf/tokenizer_config.json").read_text())
+    assert json.loads((tmp_path / "hf/config.json").read_text())["eos_token_id"] == 258
