@@ -149,16 +149,19 @@ def _requested(report: Report) -> Iterable[Section]:
 def _reconciliation(answer: Reconciliation) -> Section:
     number = one_line(answer.number.text)
     blocks: list[Block] = []
-    if not answer.explained:
-        blocks.append(Paragraph(f"{number} is NOT explained; the nearest:"))
-    elif answer.exact:
-        blocks.append(Paragraph(f"{number} is explained exactly:"))
+    if answer.explained and answer.exact:
+        verdict = f"{number} is explained exactly:"
+    elif answer.explained:
+        verdict = f"{number} is explained within its rounding:"
+    elif answer.explanations:
+        verdict = f"{number} is possible, but so are most numbers of so few digits:"
     else:
-        blocks.append(Paragraph(f"{number} is explained within its rounding:"))
-    explanations = answer.explanations if answer.explained else answer.nearest
+        verdict = f"{number} is NOT explained; the nearest:"
+    blocks.append(Paragraph(verdict))
+    explanations = answer.explanations or answer.nearest
     if explanations:
         blocks.append(Listing("", tuple(one_line(each.text) for each in explanations)))
-    if answer.explained and not answer.exact:
+    if answer.explanations and not answer.exact:
         chance = f"By chance alone, {answer.chance:.1%} of such numbers would be explained."
         blocks.append(Paragraph(chance))
     return Section("reconciliation", "Reconciliation", tuple(blocks), requested=True)

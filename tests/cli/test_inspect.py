@@ -191,6 +191,11 @@ def test_bad_usage_is_one_line_and_2(arguments: list[str], message: str, capsys:
     assert err.count("\n") == 1
 
 
+def test_only_an_explained_number_exits_0() -> None:
+    statuses = {n: main(["nano", "--reconcile", n]) for n in ("1055488", "1.1M", "1M", "99")}
+    assert statuses == {"1055488": 0, "1.1M": 0, "1M": 1, "99": 1}
+
+
 def test_one_bad_target_does_not_silence_the_others(tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "x.safetensors").write_bytes(b"short")
     assert main([str(tmp_path / "x.safetensors"), "nano"]) == 2

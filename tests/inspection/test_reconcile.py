@@ -313,11 +313,26 @@ def test_what_nothing_explains_names_the_nearest(
     assert f"{distances[0]:,} " in answer.nearest[0].text
 
 
-def test_one_digit_explains_nothing_but_the_count_itself(inspected: dict[str, Inspection]) -> None:
-    assert explain(inspected["llama-3-8b"], "8B").explained
+def test_a_number_that_chance_would_explain_is_possible_and_no_more(
+    inspected: dict[str, Inspection],
+) -> None:
+    """One rule: of rounded numbers at most half may be explained by chance."""
+    for number, name, most in (("8B", "", 0.2), ("7.5B", "the LM head left out", 0.3)):
+        answer = explain(inspected["llama-3-8b"], number)
+        assert answer.explained
+        assert answer.chance < most
+        assert [part.name for part in answer.explanations[0].parts] == ([name] if name else [])
     guess = explain(inspected["llama-3-8b"], "7B")  # a dozen single parts would come to it
-    assert not guess.explained
-    assert guess.chance > 0.25
+    assert (guess.explained, guess.exact, guess.nearest) == (False, False, ())
+    assert guess.explanations
+    assert guess.chance > 0.5
+    nano = inspect_with_sources("nano")
+    for number in ("1M", "1000000"):  # from half to one and a half times the count, all are
+        answer = explain(nano, number)
+        assert not answer.explained
+        assert answer.chance > 0.9
+        assert answer.explanations[0].value == nano.report.parameters.total
+    assert explain(nano, "1.06M").explained
 
 
 @pytest.mark.parametrize(("step", "most"), [(1, 1), (768, 90)])

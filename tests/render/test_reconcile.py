@@ -26,3 +26,9 @@ def test_explained_and_not() -> None:
     assert "By chance alone, 20.3% of such numbers would be explained." in rounded
     assert answer("99M").startswith("99M is NOT explained; the nearest:\n\n99M ~ 96,119,040 = ")
     assert "2,880,960 more" in answer("99M")
+    possible = answer("100000000")
+    assert possible.startswith(
+        "100000000 is possible, but so are most numbers of so few digits:\n\n"
+    )
+    assert "within the rounding" in possible
+    assert "% of such numbers would be explained." in possible

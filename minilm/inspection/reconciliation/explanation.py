@@ -60,6 +60,7 @@ class Explanation:
 class Reconciliation:
     """Explanations, simplest first; without one, the ``nearest`` candidates.
 
+    With explanations a number is not ``explained`` where chance alone would explain most such numbers.
     ``exact`` is true where the first explanation has no remainder. ``chance`` is, at most, the share of
     numbers near the total, of as many digits, that this search explains by coincidence.
     """

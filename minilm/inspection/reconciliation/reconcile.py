@@ -32,8 +32,8 @@ from minilm.ledger.symbols import ASCII, format_polynomial, symbol
 
 # Sums are searched while they are fewer than this share of the numbers near the total.
 MAX_CHANCE = 0.005
-# Where a larger share would be explained, a rounded number must match the exact count itself.
-MAX_CHANCE_OF_ROUNDED = 0.25
+# Where chance alone would explain a larger share of rounded numbers, one of them is not explained.
+MAX_CHANCE_OF_ROUNDED = 0.5
 MAX_EXPLANATIONS = 5
 MAX_NEAREST = 3
 MIN_ZEROS = 3  # 124000000 may be rounded; 124439800 is not
@@ -66,7 +66,11 @@ def reconcile(
         if rounded:
             chance = _coverage(index, rounded[0].number)
         if chance > MAX_CHANCE_OF_ROUNDED:
-            candidates = [candidate for candidate in candidates if candidate.cost == 0]
+            # The exact count needs no term, and alone explains fewer numbers.
+            plain = [candidate for candidate in candidates if candidate.cost == 0]
+            if plain:
+                candidates = plain
+                chance = _coverage(replace(index, sums=index.sums[:1]), rounded[0].number)
     cost = min((candidate.cost for candidate in candidates), default=0)
     cheapest = [candidate for candidate in candidates if candidate.cost == cost]
     # A coincidence beside a likely explanation would only be a false one.
@@ -77,7 +81,7 @@ def reconcile(
     return Reconciliation(
         number=number,
         total=index.total,
-        explained=bool(best),
+        explained=bool(best) and (best[0].difference == 0 or chance <= MAX_CHANCE_OF_ROUNDED),
         exact=bool(best) and best[0].difference == 0,
         chance=chance,
         explanations=tuple(candidate.explanation() for candidate in best),
