@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import tyro
 
 from minilm import files
-from minilm.cli.entry import DONE, parse_arguments, run_command
+from minilm.cli.entry import DONE, parse_arguments, refuse_empty, run_command
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "convert.py") ->
 def _run(options: Arguments) -> int:
     from minilm.interop.convert import convert
 
+    refuse_empty(options, "SOURCE", "--out")
     out = Path(options.out)
     # What goes to /dev/stdout must stay a file.
     stream = sys.stdout if files.is_replaceable(out) else sys.stderr

@@ -126,6 +126,16 @@ def parse_arguments(
         raise _arguments_error(captured.getvalue(), arguments, program) from None
 
 
+def refuse_empty(options: object, *names: str) -> None:
+    """Raises InputError where an argument is empty, mostly from an unset variable of the shell.
+
+    ``names`` are as the help has them: --run-dir, SOURCE.
+    """
+    for name in names:
+        if getattr(options, name.removeprefix("--").replace("-", "_").lower()) == "":
+            raise InputError(name, "an empty name", "the name of a file, a folder or a choice")
+
+
 # tyro's messages, and the types that it names in them.
 _WRONG_VALUE = re.compile(
     r"Error parsing (\S+): no type matching \{None\}\|(\w+) .* from \['(.*?)'\]"

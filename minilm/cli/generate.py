@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from minilm.cli.entry import DONE, parse_arguments, run_command
+from minilm.cli.entry import DONE, parse_arguments, refuse_empty, run_command
 from minilm.errors import InputError, TokenizerError
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def _run(options: Arguments) -> int:
     from minilm.generation.sampling import Sampling
     from minilm.model.device import choose_device, choose_generation_dtype
 
+    refuse_empty(options, "CHECKPOINT")
     check_count(options.max_new_tokens)
     sampling = Sampling(
         temperature=options.temperature,

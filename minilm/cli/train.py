@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin,
 
 import tyro
 
-from minilm.cli.entry import CHECK_FAILED, DONE, parse_arguments, process_started, run_command
+from minilm.cli.entry import (
+    CHECK_FAILED,
+    DONE,
+    parse_arguments,
+    process_started,
+    refuse_empty,
+    run_command,
+)
 from minilm.config import ModelConfig, TrainConfig
 from minilm.config.presets import PRESETS
 from minilm.config.validation import LOG_TO, RENAMED
@@ -215,6 +222,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "train.py") -> i
 def _run(options: Arguments) -> int:
     if options.preset == "list":
         return _list_presets()
+    refuse_empty(options, "--preset", "--data", "--run-dir", "--init-from", "--text-field")
     settings = _given(options.train)
     run_dir = options.run_dir
     resumes = options.resume == "yes"

@@ -53,12 +53,15 @@ def split_difference(train: Tokens, val: Tokens, vocab_size: int, bytes_per_toke
     unseen = here[0] - at_random[0]
     gap = (here[1] - at_random[1]) / math.log(2) / bytes_per_token
     largest_gap = LARGEST_GAP + LARGEST_GAP_PER_BYTE * (bytes_per_token - 1)
-    if unseen <= LARGEST_UNSEEN and gap <= largest_gap:
-        return ""
-    return (
-        f"{here[0]:.1%} of its tokens do not occur in training ({at_random[0]:.1%} if split at random), and "
-        f"training's token frequencies fit it {gap:.2f} bits a byte worse than a random part"
-    )
+    parts = []
+    if unseen > LARGEST_UNSEEN:
+        random_share = f"{at_random[0]:.1%} if split at random"
+        parts.append(f"{here[0]:.1%} of its tokens do not occur in training ({random_share})")
+    if gap > largest_gap:
+        parts.append(
+            f"training's token frequencies fit it {gap:.2f} bits a byte worse than a random part"
+        )
+    return ", and ".join(parts)
 
 
 def _compare(train: Tokens, val: Tokens, vocab_size: int) -> tuple[float, float]:

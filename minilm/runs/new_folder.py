@@ -33,14 +33,26 @@ def check_free(folder: Path) -> None:
             "a folder without one",
             "add --resume to continue it, or --run-dir for another",
         )
-    above = folder
     if os.path.lexists(folder):
         if not folder.is_dir() or _foreign_names(folder):
             raise InputError(folder, "something is there already", "an empty folder or none")
+        above, is_writable = folder, os.access(folder, os.W_OK)
     else:
         above = next(path for path in folder.absolute().parents if os.path.lexists(path))
-    if not above.is_dir() or not os.access(above, os.W_OK):
+        is_writable = _can_make_folder(above)
+    if not is_writable:
         raise InputError(folder, f"{above} cannot be written in", "a folder that can be made")
+
+
+def _can_make_folder(parent: Path) -> bool:
+    """Found out by making one: a file system such as /proc says that it is writable."""
+    probe = parent / files.temporary_name("new")
+    try:
+        probe.mkdir()
+        probe.rmdir()
+    except OSError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

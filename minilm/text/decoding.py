@@ -26,6 +26,14 @@ _ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
 _LEAVE_OUT = "leave the file out with a glob"
 _ICONV = f"{_LEAVE_OUT}, or convert it first: iconv -f ITS-ENCODING -t UTF-8"
 
+# The first bytes of compressed files; office documents and e-books are zip archives.
+_COMPRESSED = {
+    b"\x1f\x8b": "gzip",
+    b"PK\x03\x04": "zip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"BZh91AY&SY": "bzip2",
+    b"\xfd7zXZ\0": "xz",
+}
 # UTF-32 first: its little-endian mark begins with that of UTF-16.
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -47,8 +55,8 @@ def decode(
 
     ``replace_invalid`` decodes bytes that are not UTF-8 as Windows-1252, which they usually are, instead
     of raising; ``allow_nul`` accepts NUL characters. ``note`` is told, with ``where``, of an encoding
-    other than UTF-8. Raises CorpusError with ``where`` and the byte offset for invalid bytes, for a NUL,
-    and for too many of what would be repaired.
+    other than UTF-8. Raises CorpusError with ``where`` and the byte offset for a compressed file,
+    for invalid bytes, for a NUL, and for too many of what would be repaired.
     """
     remaining = iter(blocks)
     head = b""
@@ -56,6 +64,7 @@ def decode(
         head += block
         if len(head) >= _HEAD_BYTES:
             break
+    _refuse_compressed(head, where)
     encoding, mark = _detect(head)
     stream = itertools.chain([head[len(mark) :]], remaining)
     if encoding == "utf-8":
@@ -64,6 +73,12 @@ def decode(
     if note is not None:
         note(where, f"decoded as {encoding.upper()}")
     yield from _decode_wide(stream, where, encoding, len(mark), replace_invalid, allow_nul)
+
+
+def _refuse_compressed(head: bytes, where: str) -> None:
+    for first_bytes, kind in _COMPRESSED.items():
+        if head.startswith(first_bytes):
+            raise CorpusError(where, f"a file of {kind}", "text", "decompress it first")
 
 
 def _detect(head: bytes) -> tuple[str, bytes]:

@@ -248,7 +248,7 @@ class CharTokenizer(Tokenizer):
                 f"character {position}",
                 f"{text[position]!r} (U+{ord(text[position]):04X})",
                 f"one of the {len(self._characters)} characters the tokenizer was built from",
-                "use --tokenizer byte or bpe, which can encode any text",
+                "a model trained with a byte or bpe tokenizer takes any text",
             )
         return ids
 

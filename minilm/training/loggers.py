@@ -80,8 +80,7 @@ class Trackers:
     ) -> None:
         """Raises MissingExtraError, before any begins, for one that is not installed."""
         self._trackers: dict[str, Tracker] = {}
-        for name in names:
-            _check_installed(name)
+        check_installed(names)
         for name in names:
             self._attempt(name, partial(self._start, name, run_dir, from_step, hyperparameters))
 
@@ -108,6 +107,12 @@ class Trackers:
             logger.warning(
                 f"note: {name} failed and gets nothing more; {run_files.METRICS} has all: {reason}"
             )
+
+
+def check_installed(names: Sequence[str]) -> None:
+    """Raises MissingExtraError for the first tracker that is not installed."""
+    for name in names:
+        _check_installed(name)
 
 
 def _check_installed(name: str) -> None:

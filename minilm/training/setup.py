@@ -34,6 +34,7 @@ from minilm.runs.new_folder import check_free
 from minilm.text.corpora import Corpus, open_corpus
 from minilm.text.tokenizers import Tokenizer, load_tokenizer
 from minilm.training.base_model import as_run, companions, weights_dtype
+from minilm.training.loggers import check_installed
 from minilm.training.lr_schedule import lr_multiplier
 from minilm.training.resume_options import absolute_source
 from minilm.training.resume_state import SavedState, read_state
@@ -134,6 +135,7 @@ def new_run(
     fields = find_preset(preset)
     config = fields.train_config(**settings)
     model_config = fields.model_config(**model)  # wrong fields, before any work
+    check_installed(config.trackers)
     corpus = source.open()
     folder = run_dir or Path(f"checkpoints/{preset}-{corpus.name}")
     _refuse_folder(folder, source.name)
@@ -194,6 +196,7 @@ def run_from_checkpoint(
         fields = to_dict(read_run_config(run)) | dict(model)
         model_config = from_dict(ModelConfig, fields, base / run_files.CONFIG)
         _refuse_other_shape(record.model, model_config, model)
+        check_installed(config.trackers)
         corpus = source.open()
         folder = run_dir or Path(f"checkpoints/{base.name}-{corpus.name}")
         _refuse_folder(folder, source.name)
@@ -263,6 +266,7 @@ def resumed_run(
             f"{config.max_steps}",
             f"at least the {saved.progress.step} steps that are done",
         )
+    check_installed(config.trackers)
     tokenizer = load_tokenizer(run_dir / run_files.TOKENIZER)
     dataset = _dataset_of(saved, source, tokenizer, may_be_missing=data is None)
     if dataset is None:

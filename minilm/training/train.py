@@ -66,8 +66,10 @@ def train(
     started = time.monotonic() if started is None else started
     with messages_shown(), stop_request() as stop:
         _refuse_several_processes()
+        if run_dir == "":
+            raise ConfigError("run_dir", "an empty name", "a folder, or None for the default one")
         source = DataSource(data, tuple(cleaning), cache or default_cache(), text_field, raw_text)
-        folder = Path(run_dir) if run_dir else None
+        folder = None if run_dir is None else Path(run_dir)
         model, settings = dict(model or {}), _current_settings(settings)
         if init_from is None:
             spec = new_run(

@@ -224,9 +224,10 @@ class Trainer:
             if not self.save(validation if self._record(validation) else None):
                 return False
         self._show_readings()
+        rate = f"   {self.throughput.rate:,.0f} tokens/s" if self.throughput.rate else ""
         logger.info(
             f"step {progress.step:>6}   validation loss {validation.loss:.4f}   "
-            f"{validation.bits_per_byte:.3f} bits a byte   {self.throughput.rate:,.0f} tokens/s"
+            f"{validation.bits_per_byte:.3f} bits a byte{rate}"
         )
         return True
 
@@ -363,9 +364,10 @@ class Trainer:
 
     def _show_readings(self, loss: float | None = None) -> None:
         """Show the latest values in the bar; after an evaluation there is no loss of later steps yet."""
-        best, utilisation = self.progress.best_val_loss, self.throughput.utilisation()
+        best, rate = self.progress.best_val_loss, self.throughput.rate
+        utilisation = self.throughput.utilisation() if rate else None
         readings = [] if loss is None else [f"loss {loss:.3f}"]
         readings += [] if best is None else [f"best val {best:.3f}"]
-        readings += [f"{self.throughput.rate / 1000:.1f}k tok/s"]
+        readings += [f"{rate / 1000:.1f}k tok/s"] if rate else []
         readings += [] if utilisation is None else [f"MFU {utilisation:.0%}"]
         show_readings(self.bar, readings)

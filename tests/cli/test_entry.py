@@ -140,3 +140,23 @@ def test_the_advice_on_a_full_disk_fits_the_command(
     assert capsys.readouterr().err == (
         f"error: run/file: No space left on device, expected room to write; {advice}\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        *((["train", option, ""], option) for option in ("--run-dir", "--data", "--init-from")),
+        (["train", "--resume", "--run-dir", ""], "--run-dir"),
+        (["convert", "", "--to", "gguf", "--out", "x"], "SOURCE"),
+        (["convert", "x", "--to", "gguf", "--out", ""], "--out"),
+        (["generate", ""], "CHECKPOINT"),
+    ],
+)
+def test_an_empty_name_is_not_the_default(
+    arguments: list[str],
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert minilm(monkeypatch, *arguments) == 2
+    assert capsys.readouterr().err.startswith(f"error: {name}: an empty name, expected ")

@@ -29,10 +29,13 @@ def test_frequencies_are_compared_with_a_random_part() -> None:
     train = random.integers(0, 20, size=(200, 64), dtype=np.uint16)
     alike = random.integers(0, 20, size=(20, 64), dtype=np.uint16)
     assert split_difference(train, alike, 30, 1.0) == ""
-    assert "0.0% of its tokens" in split_difference(train, alike // 2, 30, 1.0)
+    difference = split_difference(train, alike // 2, 30, 1.0)  # of tokens that training has
+    assert difference.startswith("training's token frequencies fit it ")
     assert split_difference(train, alike // 2, 30, 100.0) == "", "less for each byte"
     other = np.where(random.random(alike.shape) < 0.02, 29, alike).astype(np.uint16)
-    assert "do not occur in training" in split_difference(train, other, 30, 100.0)
+    difference = split_difference(train, other, 30, 100.0)
+    assert difference.endswith("% of its tokens do not occur in training (0.0% if split at random)")
+    assert ", and training's" in split_difference(train, alike // 2 + 25, 60, 1.0)
     assert split_difference(train, other[:3], 30, 1.0) == "", "too little to say"
 
 

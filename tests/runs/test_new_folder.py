@@ -101,3 +101,15 @@ def test_a_beginning_is_removed_and_what_lies_beside_it_stays(tmp_path: Path) ->
     (tmp_path / "mine.txt").write_text("x")
     remove_beginning(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc")
+def test_a_file_system_without_new_folders_is_met_first() -> None:
+    assert os.geteuid() or os.access("/proc", os.W_OK), "what it says of itself"
+    with pytest.raises(InputError, match="/proc cannot be written in"):
+        check_free(Path("/proc/minilm/run"))
+
+
+def test_what_is_tried_leaves_nothing(tmp_path: Path) -> None:
+    check_free(tmp_path / "not" / "made")
+    assert list(tmp_path.iterdir()) == []

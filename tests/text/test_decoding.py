@@ -1,5 +1,11 @@
 """Decoding: any cut of the bytes, exact byte offsets in the errors, and bytes that are mended."""
 
+import bz2
+import gzip
+import io
+import lzma
+import zipfile
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -125,3 +131,21 @@ def test_western_european_texts_are_still_repaired():
     assert "".join(decode([text.encode("cp1252")], "a", replace_invalid=True)) == text
     with pytest.raises(CorpusError, match="--clean encoding"):
         list(decode([text.encode("cp1252")], "a"))
+
+
+@pytest.mark.parametrize("kind", ["gzip", "zip", "zstd", "bzip2", "xz"])
+@pytest.mark.parametrize("repairs", [False, True])
+def test_a_compressed_file_is_called_what_it_is(kind, repairs):
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as stream:
+        stream.writestr("a.txt", "text")
+    data = {
+        "gzip": gzip.compress(b"text"),
+        "zip": archive.getvalue(),
+        "zstd": bytes.fromhex("28b52ffd0458210000746578744d"),
+        "bzip2": bz2.compress(b"text"),
+        "xz": lzma.compress(b"text"),
+    }[kind]
+    with pytest.raises(CorpusError) as caught:
+        list(decode([data], "a.txt.gz", replace_invalid=repairs, allow_nul=repairs))
+    assert str(caught.value) == f"a.txt.gz: a file of {kind}, expected text; decompress it first"

@@ -86,6 +86,26 @@ def test_without_the_package_it_is_one_line_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("is_fine_tuning", [False, True])
+def test_without_the_package_no_text_is_read(
+    text_file: Path,
+    tiny_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    is_fine_tuning: bool,
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(MissingExtraError):
+        train(
+            data=str(text_file),
+            run_dir=tmp_path / "run",
+            settings={"log_to": "wandb"},
+            cache=tmp_path / "cache",
+            init_from=tiny_run if is_fine_tuning else None,
+        )
+    assert not (tmp_path / "cache").exists()
+
+
 def test_a_missing_one_is_met_before_another_begins(
     start: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:

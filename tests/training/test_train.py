@@ -1,6 +1,7 @@
 """train() and resume(): what a run leaves, when it ends, and that it always resumes."""
 
 import json
+import logging
 import math
 import os
 import shutil
@@ -807,3 +808,30 @@ def test_fine_tuning_a_hugging_face_folder_keeps_its_files_and_dtype(
     more = resume(tuned, settings={"max_steps": 3}, cache=cache)
     assert more.summary["steps"] == 3
     assert {t.dtype for t in load_file(tuned / "model.safetensors").values()} == {torch.bfloat16}
+
+
+def test_before_the_first_step_no_rate_is_said(
+    go: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    base = go("base").run_dir
+    (tmp_path / "text.txt").write_text(make_text(3000))
+    caplog.clear()
+    with caplog.at_level(logging.INFO, logger="minilm"):
+        train(
+            data=str(tmp_path / "text.txt"),
+            run_dir=tmp_path / "tuned",
+            init_from=base,
+            settings=SETTINGS,
+            cache=tmp_path / "cache",
+        )
+    lines = [text for text in caplog.messages if "validation loss" in text]
+    first, *others = [text for text in lines if text.startswith("step")]
+    assert first.startswith("step      0 ")
+    assert first.endswith(" bits a byte")
+    assert others
+    assert all(text.endswith(" tokens/s") for text in others)
+
+
+def test_an_empty_folder_name_is_refused(text_file: Path, cache: Path) -> None:
+    with pytest.raises(ConfigError, match="run_dir: an empty name"):
+        train(data=str(text_file), run_dir="", cache=cache)
