@@ -36,16 +36,16 @@ def check_free(folder: Path) -> None:
     if os.path.lexists(folder):
         if not folder.is_dir() or _foreign_names(folder):
             raise InputError(folder, "something is there already", "an empty folder or none")
-        above, is_writable = folder, os.access(folder, os.W_OK)
+        above = folder
     else:
         above = next(path for path in folder.absolute().parents if os.path.lexists(path))
-        is_writable = _can_make_folder(above)
-    if not is_writable:
+    can_write = os.access(above, os.W_OK)
+    if not can_write or (above != folder and not _can_make_folder(above)):
         raise InputError(folder, f"{above} cannot be written in", "a folder that can be made")
 
 
 def _can_make_folder(parent: Path) -> bool:
-    """Found out by making one: a file system such as /proc says that it is writable."""
+    """Tried by making one: a file system such as /proc says that it is writable."""
     probe = parent / files.temporary_name("new")
     try:
         probe.mkdir()
