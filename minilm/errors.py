@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from minilm.safe_text import one_line
@@ -56,3 +59,22 @@ class MissingExtraError(InputError):
             f"the optional extra '{extra}'",
             f"run: pip install 'minilm[{extra}]'",
         )
+
+
+@contextlib.contextmanager
+def naming_file(config: Path) -> Iterator[None]:
+    """Errors about a field of ``config``, or about the tokenizer.json beside it, name that file.
+
+    What reads fields does not know where they come from.
+    """
+    try:
+        yield
+    except (ConfigError, FormatError, TokenizerError) as error:
+        where = str(error.where)
+        if where == "tokenizer.json":
+            where = f"{config.parent / where}"
+        elif where.startswith("config.json"):
+            where = f"{config}{where.removeprefix('config.json')}"
+        elif isinstance(error, ConfigError) and not where.startswith(f"{config.parent}"):
+            where = f"{config}: {where}"
+        raise type(error)(where, error.got, error.expected, error.remedy) from None

@@ -15,7 +15,7 @@ from minilm.architectures.model_types import MODEL_TYPES
 from minilm.architectures.task_heads import class_name_of, with_task_head, without_head
 from minilm.config import ModelConfig, to_dict
 from minilm.config.presets import PRESETS
-from minilm.errors import ConfigError, InputError
+from minilm.errors import InputError, naming_file
 from minilm.formats.header import Header, wrapper_prefix
 from minilm.formats.huggingface import ADAPTER as ADAPTER_WEIGHTS
 from minilm.formats.huggingface import (
@@ -390,11 +390,8 @@ def _open_config(name: str, path: Path) -> Target:
         if not isinstance(training, dict):
             return target
         return replace(target, hyperparameters={**target.hyperparameters, "training": training})
-    try:
+    with naming_file(path):
         return replace(_hugging_face_target(name, config), folder=path.parent)
-    except ConfigError as error:  # in a field: it names the field's file
-        field = f"{path}: {str(error.where).removeprefix('config.json: ')}"
-        raise ConfigError(field, error.got, error.expected, error.remedy) from None
 
 
 def _hugging_face_target(name: str, config: Mapping[str, Any]) -> Target:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from minilm.architectures.model_types import MODEL_TYPES
 from minilm.architectures.task_heads import class_name_of
-from minilm.errors import FormatError
+from minilm.errors import FormatError, naming_file
 from minilm.formats.header import SKIPPED_KEY, Header
 from minilm.inspection.comparison import (
     ClassifiedTensors,
@@ -23,6 +24,7 @@ from minilm.inspection.report import Comparison, Witnesses, WitnessName
 from minilm.inspection.target import Target
 from minilm.ledger.layout import Layout
 from minilm.quantization.logical_tensors import LogicalTensors, decode
+from minilm.runs.files import CONFIG
 
 if TYPE_CHECKING:
     from minilm.inspection.module_reader import ModuleContents
@@ -188,8 +190,11 @@ def _read_module(target: Target, live: bool) -> tuple[ModuleContents | None, str
         return read_module(meta_model(target.config)), None
     if not target.hugging_face:
         return None, "no config.json to build a module from"
+    path = Path(target.name)
+    config = path if path.suffix == ".json" else (target.folder or path) / CONFIG
     try:
-        module = hugging_face_model(target.hugging_face, class_name_of(target.hugging_face))
+        with naming_file(config):
+            module = hugging_face_model(target.hugging_face, class_name_of(target.hugging_face))
     except FormatError as error:
         if target.header is None:
             raise

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Literal
 
 from minilm import files
-from minilm.errors import InputError
+from minilm.errors import InputError, naming_file
 from minilm.formats.checks import open_regular
 from minilm.interop.model_card import NAME, Provenance, card
 from minilm.interop.model_source import ModelSource, open_source
 from minilm.interop.nanogpt import open_nanogpt
+from minilm.runs import files as run_files
 
 SOURCE = "the folder of a run or of a Hugging Face model, or nanoGPT's ckpt.pt"
 Target = Literal["minilm", "huggingface", "gguf"]
@@ -46,7 +47,8 @@ def convert(
         _check_modelfile(Path(modelfile), out, is_stream, to)
     provenance = Provenance(license, base_model)
     model = _open(Path(source))
-    with _into_stream(out) if is_stream else _staged(out) as path:
+    output = _into_stream(out) if is_stream else _staged(out)
+    with naming_file(model.folder / run_files.CONFIG), output as path:
         written = _write(model, to, path, _name(out), gguf_format, provenance)
     if modelfile:
         _write_modelfile(Path(modelfile), out, model)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,13 +15,14 @@ from minilm.architectures.conversion import Importable, importable_for
 from minilm.architectures.minilm import layout as minilm_layout
 from minilm.architectures.tensor_map import TensorMapping, match_tensors, tensor_mappings
 from minilm.config import ModelConfig
-from minilm.errors import FormatError, InputError
+from minilm.errors import FormatError, InputError, naming_file
 from minilm.formats import tensor_io
 from minilm.formats.checks import check_same_tensors
 from minilm.formats.header import StoredTensor
 from minilm.formats.huggingface import find_weights
 from minilm.formats.json_file import read_object
 from minilm.formats.tensor_io import Array
+from minilm.inspection.folders import snapshot_of_cache
 from minilm.ledger import components
 from minilm.ledger.layout import Layout
 from minilm.runs import files as run_files
@@ -125,11 +127,12 @@ def declared_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 
 def open_source(folder: Path) -> ModelSource:
-    """Read the headers of a run or a Hugging Face folder.
+    """Read the headers of a run or a Hugging Face folder, or of the snapshot in a cache of the Hub.
 
     Raises InputError for another folder, ConfigError for a field that minilm cannot follow, FormatError
     naming the first tensor that is not as the configuration says.
     """
+    folder = snapshot_of_cache(folder) or folder
     if not (folder / run_files.CONFIG).is_file():
         raise InputError(folder, "no config.json", "the folder of a run or of a Hugging Face model")
     fields = read_object(folder / run_files.CONFIG)
@@ -139,6 +142,11 @@ def open_source(folder: Path) -> ModelSource:
         stored = {tensor.name: tensor for tensor in formats.read(path).tensors}
         check_same_tensors(path, _shapes(stored), declared_shapes(config))
         return ModelSource(folder, config, stored, {}, is_run=True)
+    with naming_file(folder / run_files.CONFIG):
+        return _open_hugging_face(folder, fields)
+
+
+def _open_hugging_face(folder: Path, fields: dict[str, Any]) -> ModelSource:
     architecture = importable_for(fields)
     weights = find_weights(folder)
     if weights is None:

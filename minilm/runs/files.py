@@ -110,7 +110,12 @@ def read_config(path: Path) -> ModelConfig:
 def _read_own(path: Path) -> dict[str, Any]:
     value = read_object(path)
     if value.get("family") != FAMILY:
-        raise FormatError(path, f"family {value.get('family')!r}", f"{FAMILY!r}")
+        raise FormatError(
+            path,
+            f"family {value.get('family')!r}",
+            f"{FAMILY!r}",
+            "`minilm convert FOLDER --to minilm --out RUN` makes a run of another program's model",
+        )
     return value
 
 

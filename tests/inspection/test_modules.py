@@ -108,6 +108,7 @@ def test_what_transformers_refuses_is_one_line(
     output = capfd.readouterr()
     assert (output.out, output.err.count("\n")) == ("", 1)
     assert "initializer_range" in output.err
+    assert output.err.startswith(f"error: {path}: transformers cannot build 'llama'")
     assert main([str(path), "--no-live"]) == 0
     # Whatever else a model's code raises.
     config = write_config(tmp_path)

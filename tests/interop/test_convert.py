@@ -23,6 +23,7 @@ from minilm import formats
 from minilm.architectures.conversion import find_exportable
 from minilm.architectures.tensor_map import TensorMapping
 from minilm.checkpoint import load
+from minilm.cli import generate
 from minilm.cli.convert import main
 from minilm.config import ModelConfig
 from minilm.interop.model_source import open_source
@@ -360,6 +361,7 @@ def test_splitting_undoes_joining(names: tuple[str, ...], form: dict[str, bool])
 
 LIMIT = """
 import resource, sys
+from minilm.cli import generate
 from minilm.cli.convert import main
 status = main(sys.argv[1:])
 unit = 1 if sys.platform == "darwin" else 1024
@@ -567,3 +569,33 @@ def test_an_end_in_the_padded_rows_of_a_vocabulary_has_no_text(tmp_path: Path) -
     minilm.convert(source, "huggingface", tmp_path / "hf")
     assert "eos_token" not in json.loads((tmp_path / "hf/tokenizer_config.json").read_text())
     assert json.loads((tmp_path / "hf/config.json").read_text())["eos_token_id"] == 258
+
+
+def test_errors_name_the_file(tmp_path: Path, capsys: Capture) -> None:
+    source = exported(tmp_path)
+    fields = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps(fields | {"hidden_act": "relu"}))
+    capsys.readouterr()
+    line = error(capsys, source, "--to", "minilm", "--out", tmp_path / "out")
+    assert line.startswith(f"{source / 'config.json'}: hidden_act: 'relu', ")
+    run = make_run(tmp_path / "another", TINY | {"ngram": 3})
+    line = error(capsys, run, "--to", "huggingface", "--out", tmp_path / "out")
+    assert line.startswith(f"{run / 'config.json'}: model.ngram: 3, ")
+
+
+def test_a_cache_of_the_hub_is_followed_to_its_snapshot(tmp_path: Path) -> None:
+    source = exported(tmp_path)
+    snapshots = tmp_path / "models--a--b" / "snapshots"
+    snapshots.mkdir(parents=True)
+    source.rename(snapshots / "abc1")
+    assert minilm.convert(snapshots.parent, "minilm", tmp_path / "out") == "minilm run"
+    assert load(tmp_path / "out").model.config.num_layers == 2
+
+
+def test_another_programs_model_is_no_run_and_can_become_one(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    source = exported(tmp_path)
+    capsys.readouterr()
+    assert generate.main([str(source)]) == 2
+    assert "; `minilm convert FOLDER --to minilm --out RUN` makes" in capsys.readouterr().err
