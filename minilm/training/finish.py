@@ -15,6 +15,7 @@ from minilm.render.html import page
 from minilm.runs import files as run_files
 from minilm.runs.history import read_history
 from minilm.runs.stop_reason import StopReason
+from minilm.units import format_seconds
 from minilm.version import __version__
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 MOST_PARAMETERS_READ = 20_000_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Outcome:
     """Where the run is, why it stopped, its summary.json, and the inspection that report.html shows.
 
@@ -34,6 +35,14 @@ class Outcome:
     stopped_because: StopReason
     summary: dict[str, Any]
     report: Report | None
+
+    def __repr__(self) -> str:
+        loss, bits = (self.summary.get(f"best_val_{name}") for name in ("loss", "bits_per_byte"))
+        best = "" if loss is None else f", best validation loss {loss:.4f} ({bits:.3f} bits a byte)"
+        return (
+            f"<{self.run_dir}: {self.summary['steps']} steps in "
+            f"{format_seconds(self.summary['seconds'])}{best}, stopped by {self.stopped_because}>"
+        )
 
 
 def finish(trainer: Trainer, reason: StopReason) -> Outcome:

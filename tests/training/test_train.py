@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -835,3 +836,16 @@ def test_before_the_first_step_no_rate_is_said(
 def test_an_empty_folder_name_is_refused(text_file: Path, cache: Path) -> None:
     with pytest.raises(ConfigError, match="run_dir: an empty name"):
         train(data=str(text_file), run_dir="", cache=cache)
+
+
+def test_an_outcome_prints_as_one_line(tiny_run: Path) -> None:
+    outcome = minilm.resume(tiny_run)  # finished: left as it is
+    assert str(outcome) == repr(outcome)
+    loss = outcome.summary["best_val_loss"]
+    assert re.fullmatch(
+        rf"<{tiny_run}: 12 steps in [\w. ]+, best validation loss {loss:.4f} "
+        r"\(\d\.\d{3} bits a byte\), stopped by max_steps>",
+        str(outcome),
+    )
+    outcome.summary["best_val_loss"] = None  # as of a run that was interrupted at once
+    assert "loss" not in str(outcome)
