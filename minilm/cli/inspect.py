@@ -60,8 +60,9 @@ def _run(arguments: Sequence[str] | None, program: str) -> int:
 
 
 def _check_outputs(options: argparse.Namespace) -> None:
-    """Raise InputError where one output would replace another one, or a file that is inspected."""
+    """Raise InputError where one output would replace another one, a target, or any file of a model."""
     from minilm import files
+    from minilm.runs.files import is_model_file
 
     inputs = (*options.targets, *([options.diff] if options.diff else ()))
     paths = [os.path.realpath(name) for name in inputs if os.path.exists(name)]
@@ -72,6 +73,9 @@ def _check_outputs(options: argparse.Namespace) -> None:
         path = os.path.realpath(name)
         if path in paths:
             text = f"{name}, which is a target or another output"
+            raise InputError(f"--{option}", text, "a file of its own")
+        if os.path.exists(path) and is_model_file(Path(path)):
+            text = f"{name}, which is a file of a model or a run"
             raise InputError(f"--{option}", text, "a file of its own")
         paths.append(path)
 

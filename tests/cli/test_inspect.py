@@ -145,6 +145,25 @@ def test_an_output_replaces_no_other_one_and_no_target(
     assert main(["nano", "--json", "nano"]) == 0  # the preset is no file
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "resume", "link"])
+def test_a_report_replaces_no_file_of_a_run(
+    name: str,
+    run_copy: Path,  # noqa: F811
+    capsys: Capture,
+) -> None:
+    path = run_copy / name
+    if name == "resume":
+        path = next(path.glob("step-*"))
+    if name == "link":
+        path.symlink_to("tokenizer.json")
+    before = path.read_bytes()
+    for target in (str(run_copy), "nano"):
+        assert main([target, "--json", str(path)]) == 2
+        assert "which is a file of a model or a run" in capsys.readouterr().err
+    assert path.read_bytes() == before
+    assert main(["nano", "--html", str(run_copy / "report.html")]) == 0
+
+
 def test_a_mismatch_exits_1_and_is_named(run_copy: Path, capsys: Capture) -> None:  # noqa: F811
     change_weights(run_copy, "one too many")
     assert main([str(run_copy)]) == 1
