@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 STDIN = "-"
 MAX_PROMPT = 2**26  # bytes of standard input
+MEMORY_ADVICE = "try --dtype bfloat16, --device cpu, or fewer --prompt and --max-new-tokens"
 COMPILE_FROM = 256  # tokens, on CUDA: fewer are generated before the compiler is done
 
 
@@ -69,7 +70,9 @@ class Arguments:
 def main(arguments: Sequence[str] | None = None, program: str = "generate.py") -> int:
     """Parse, load, generate, print."""
     argv = sys.argv[1:] if arguments is None else arguments
-    return run_command(lambda: _run(parse_arguments(Arguments, argv, program)))
+    return run_command(
+        lambda: _run(parse_arguments(Arguments, argv, program)), memory_advice=MEMORY_ADVICE
+    )
 
 
 def _run(options: Arguments) -> int:

@@ -34,6 +34,14 @@ if TYPE_CHECKING:
 
 PRESET, DATA = "nano", "stdlib"  # where they are not given
 SAMPLE_TOKENS = 160  # of the one that is printed at the end
+MEMORY_ADVICE = (
+    "lower --train.batch-size (and raise --train.gradient-accumulation as much, for the same step), set "
+    "--train.activation-checkpointing true, or choose a smaller --preset or --model.context-length"
+)
+RESUMED_MEMORY_ADVICE = (
+    "resume with more free memory; a new run may have a lower --train.batch-size"
+)
+DISK_ADVICE = "free some space, then --resume continues a run that has begun"
 
 
 # TrainConfig's fields that are options of their own, without the prefix, as well.
@@ -205,7 +213,12 @@ def main(arguments: Sequence[str] | None = None, program: str = "train.py") -> i
         with messages_on_stderr():
             return _run(options)
 
-    return run_command(command)
+    resumes = any(argument.partition("=")[0] == "--resume" for argument in given)
+    return run_command(
+        command,
+        memory_advice=RESUMED_MEMORY_ADVICE if resumes else MEMORY_ADVICE,
+        disk_advice=DISK_ADVICE,
+    )
 
 
 def _run(options: Arguments) -> int:

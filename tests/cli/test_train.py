@@ -1,5 +1,6 @@
 """The train command as a user meets it: a whole run, signals, SIGKILL, a full disk, bad input."""
 
+import io
 import json
 import resource
 import signal
@@ -325,9 +326,16 @@ def test_every_config_field_is_an_option_with_its_help(capsys: Capture) -> None:
         ),
     ],
 )
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 def test_an_option_that_cannot_be_read_is_one_line(
-    arguments: list[str], message: str, capsys: Capture
+    arguments: list[str],
+    message: str,
+    encoding: str,
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # tyro draws its box with what the standard output can show.
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
     assert main(arguments) == 2
     assert capsys.readouterr().err == f"error: {message}\n"
 
