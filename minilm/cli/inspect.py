@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from minilm.runs.history import RunHistory
 
 
-MEMORY_ADVICE = "--no-live builds no module; without --stats, --stable-rank and --diff no value is read"
+MEMORY_ADVICE = (
+    "--no-live builds no module; without --stats, --stable-rank and --diff no value is read"
+)
 
 
 class Parser(argparse.ArgumentParser):

@@ -180,13 +180,12 @@ def run_from_checkpoint(
     the rates lower by FINE_TUNING_RATE. ``model`` replaces fields that change no tensor, as dropout.
     """
     _refuse_other_encodings("init_from", os.path.abspath(base))
+    base_config = to_dict(read_run_config(base))
     record = run_files.read_record(base / run_files.CONFIG)
     of_base = {name: getattr(record.train, name) for name in OPTIMIZER_FIELDS}
     of_base |= {name: FINE_TUNING_RATE * of_base[name] for name in RATES}
     config = find_preset(preset).train_config(**(of_base | dict(settings)))
-    model_config = from_dict(
-        ModelConfig, to_dict(read_run_config(base)) | dict(model), base / run_files.CONFIG
-    )
+    model_config = from_dict(ModelConfig, base_config | dict(model), base / run_files.CONFIG)
     _refuse_other_shape(record.model, model_config, model)
     corpus = source.open()
     folder = run_dir or Path(f"checkpoints/{base.name}-{corpus.name}")

@@ -177,7 +177,7 @@ def mistakes(tmp: Path) -> list[tuple[list[str], str]]:
         (["--data", str(tmp / "no-files")], "a folder without files"),
         (["--data", str(tmp / "binary.bin")], "binary.bin"),
         (["--data", str(tmp / "short.txt")], "--model.context-length"),
-        (["--data", text, "--model.context-length", "5000"], "--model.context-length"),
+        (["--data", text, "--model.context-length", "20000"], "--model.context-length"),
         (["--data", text, "--model.num-heads", "3"], "num_heads: 3 heads do not divide d_model 16"),
         (["--data", text, "--model.d-model", "wide"], "--model.d-model"),
         (["--data", text, "--frobnicate", "1"], "--frobnicate"),
