@@ -6,7 +6,7 @@ the context is full: the rest is read again from position 0, with a cache and wi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -33,6 +33,28 @@ def generate(
 
     Raises ConfigError for a number of tokens below 0, TokenizerError for a prompt that has none.
     """
+    return "".join(
+        stream(
+            loaded,
+            prompt,
+            max_new_tokens=max_new_tokens,
+            sampling=sampling,
+            stops=stops,
+            cached=cached,
+        )
+    )
+
+
+def stream(
+    loaded: Loaded,
+    prompt: str,
+    *,
+    max_new_tokens: int,
+    sampling: Sampling | None = None,
+    stops: Sequence[str] = (),
+    cached: bool = True,
+) -> Iterator[str]:
+    """As `generate`, in parts: one after each token, often empty, and what remains."""
     model, tokenizer = loaded
     ids = tokenizer.encode_prompt(prompt)
     check_count(max_new_tokens)
@@ -44,15 +66,15 @@ def generate(
         cached=cached,
         max_length=len(ids) + max_new_tokens,
     )
-    stream, parts = TextStream(tokenizer, stops, ids), []
+    text = TextStream(tokenizer, stops, ids)
     for _ in range(max_new_tokens):
         new_tokens = generation.step()
         if 0 not in new_tokens:
             break
-        parts.append(stream.add(new_tokens[0]))
-        if stream.stopped:
+        yield text.add(new_tokens[0])
+        if text.stopped:
             break
-    return "".join(parts) + stream.flush()
+    yield text.flush()
 
 
 def check_count(max_new_tokens: int) -> None:

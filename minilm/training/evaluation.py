@@ -10,7 +10,7 @@ import torch
 from minilm.checkpoint import Loaded
 from minilm.data.batches import IGNORED, validation_windows, window_starts
 from minilm.data.shards import Dataset
-from minilm.generation.generate import generate
+from minilm.generation.generate import stream
 from minilm.generation.sampling import Sampling
 from minilm.model.transformer import Transformer, next_token_loss
 from minilm.text.tokenizers import Tokenizer
@@ -82,13 +82,26 @@ def evaluate(
     return Validation(loss, bits / max(1, data.val_bytes), sum(counts))
 
 
-def sample(model: Transformer, tokenizer: Tokenizer, max_new_tokens: int) -> str:
-    """Text of the model as it is now, dropout off: of the same weights the same text."""
+def sample(
+    model: Transformer,
+    tokenizer: Tokenizer,
+    max_new_tokens: int,
+    *,
+    stop: StopRequest | None = None,
+) -> str:
+    """Text of the model as it is now, dropout off: of the same weights the same text.
+
+    Raises Interrupted where a signal came meanwhile: it is looked for after each token.
+    """
     was_training = model.training
     model.eval()
     try:
         sampling = Sampling(temperature=SAMPLE_TEMPERATURE)
-        loaded = Loaded(model, tokenizer)
-        return generate(loaded, "", max_new_tokens=max_new_tokens, sampling=sampling)
+        loaded, parts = Loaded(model, tokenizer), []
+        for part in stream(loaded, "", max_new_tokens=max_new_tokens, sampling=sampling):
+            parts.append(part)
+            if stop is not None:
+                stop.raise_if_set()
+        return "".join(parts)
     finally:
         model.train(was_training)

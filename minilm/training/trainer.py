@@ -13,7 +13,7 @@ import time
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from minilm.checkpoint import load_model, save_weights
 from minilm.model.transformer import next_token_loss
@@ -26,9 +26,14 @@ from minilm.training.loggers import Logs
 from minilm.training.lr_schedule import batch_shape
 from minilm.training.optimizers import add_l1_gradient, make_optimizers, matrices, set_rates
 from minilm.training.progress_bar import progress_bar, show_readings
-from minilm.training.resume_state import Progress, restore_state
+from minilm.training.resume_state import (
+    Progress,
+    random_states,
+    restore_random_states,
+    restore_state,
+)
 from minilm.training.setup import RunSpec
-from minilm.training.signals import StopRequest
+from minilm.training.signals import Interrupted, StopRequest
 from minilm.training.text_size import step_tokens
 from minilm.training.throughput import Throughput
 from minilm.units import format_seconds
@@ -54,7 +59,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(
             self.runtime.device.type, enabled=self.runtime.dtype == torch.float16
         )
-        self.loss = self.runtime.compiled(next_token_loss)
+        self.loss = self.runtime.compiled(next_token_loss, stop)
         self.matrices = matrices(self.model)
         self.batches = BatchLoader(spec.dataset, self.config, self.runtime.device)
         self.checkpoints = CheckpointWriter(self.model, self.optimizers, self.config.keep_states)
@@ -120,7 +125,10 @@ class Trainer:
             if self._save_due() and not self.save():
                 # What was saved last is the last known to be good.
                 return StopReason.NON_FINITE_LOSS
-            self._step()
+            try:
+                self._step()
+            except Interrupted:
+                continue
             self.bar.update(1)
             if progress.step % config.log_every == 0 or progress.step == config.max_steps:
                 line = self._metrics_line()
@@ -132,16 +140,14 @@ class Trainer:
                 self._show_readings(line["train_loss"])
 
     def _step(self) -> None:
-        """One update. Nothing is read back from the device."""
+        """One update. Nothing is read back from the device.
+
+        Raises Interrupted where a signal came before its last gradient: then it is as if not begun.
+        """
         config, progress = self.config, self.progress
         self.learning_rate = set_rates(self.optimizers, progress.step, config)
         rows, length = batch_shape(progress.step, config, self.context_length)
-        for micro_step in range(config.gradient_accumulation):
-            inputs, targets = self.batches.batch(progress.step, micro_step, rows, length)
-            with self.runtime.autocast():
-                loss = self.loss(self.model, inputs, targets) / config.gradient_accumulation
-            torch.autograd.backward(self.scaler.scale(loss))
-            self.loss_sum += loss.detach()
+        self.loss_sum = self._accumulate_gradients(rows, length)
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
         if config.l1_weight:
@@ -160,6 +166,32 @@ class Trainer:
         progress.step += 1
         progress.tokens += rows * length * config.gradient_accumulation
         progress.loss_count += 1
+
+    def _accumulate_gradients(self, rows: int, length: int) -> Tensor:
+        """Backward passes over the micro-batches of a step; the sum of losses with theirs.
+
+        Where a signal came: no gradients, random generators as before, Interrupted.
+        """
+        parts, loss_sum, generators = (
+            self.config.gradient_accumulation,
+            self.loss_sum,
+            random_states(),
+        )
+        try:
+            for micro_step in range(parts):
+                if micro_step:
+                    self.stop.raise_if_set()
+                inputs, targets = self.batches.batch(self.progress.step, micro_step, rows, length)
+                with self.runtime.autocast():
+                    loss = self.loss(self.model, inputs, targets) / parts
+                torch.autograd.backward(self.scaler.scale(loss))
+                loss_sum = loss_sum + loss.detach()
+        except Interrupted:
+            for optimizer in self.optimizers:
+                optimizer.zero_grad(set_to_none=True)
+            restore_random_states(generators)
+            raise
+        return loss_sum
 
     def _metrics_line(self) -> dict[str, float] | None:
         """A line of metrics: the mean loss since the last one; None when it is not finite."""
@@ -210,11 +242,14 @@ class Trainer:
                 return True
             if not math.isfinite(validation.loss):
                 return False
+            try:
+                text = self._sample()
+            except Interrupted:
+                return True
             progress.evaluated_step = progress.step
             line = {"val_loss": validation.loss, "val_bits_per_byte": validation.bits_per_byte}
             logs.metrics(self._stamp() | line | {"val_tokens": validation.tokens})
             if self.config.sample_tokens:
-                text = sample(self.model, self.spec.dataset.tokenizer, self.config.sample_tokens)
                 logs.sample({"step": progress.step, "text": text})
             if not self.save(validation if self._record(validation) else None):
                 return False
@@ -235,6 +270,11 @@ class Trainer:
             at_most=at_most,
             stop=self.stop,
         )
+
+    def _sample(self) -> str:
+        """A text of the model as it is now. Raises Interrupted where a signal came."""
+        count = self.config.sample_tokens
+        return sample(self.model, self.spec.dataset.tokenizer, count, stop=self.stop)
 
     def _evaluate_best(self) -> None:
         """Evaluate the best weights over the whole split, where a part of it chose them; they stay in."""

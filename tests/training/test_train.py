@@ -19,8 +19,10 @@ import minilm
 from minilm.checkpoint import load, write_tensors
 from minilm.data.batches import training_batch
 from minilm.errors import ConfigError, FormatError, InputError
+from minilm.generation.generate import Generation
 from minilm.runs.lock import run_lock
 from minilm.runs.logs import read_metrics, read_samples
+from minilm.training.batch_loader import BatchLoader
 from minilm.training.evaluation import Validation
 from minilm.training.resume_state import read_state
 from minilm.training.train import resume, train
@@ -770,3 +772,60 @@ def test_a_signal_in_an_evaluation_saves_and_the_resumed_run_makes_it_whole(
             for each in (folder, whole)
         ]
         assert steps_of[0] == steps_of[1]
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_a_signal_between_micro_batches_discards_the_step_and_the_resumed_run_repeats_it(
+    go: Any, cache: Path, monkeypatch: pytest.MonkeyPatch, dropout: float
+) -> None:
+    def start(name: str) -> Any:
+        options = {"gradient_accumulation": 3, "log_every": 4}
+        return go(name, model=TINY_MODEL | {"dropout": dropout}, **options)
+
+    whole = start("whole").run_dir
+    batch, passes = BatchLoader.batch, []
+
+    def interrupted(loader: BatchLoader, step: int, micro_step: int, *size: int) -> Any:
+        passes.append((step, micro_step))
+        if (step, micro_step) == (6, 1):
+            os.kill(os.getpid(), signal.SIGINT)
+        return batch(loader, step, micro_step, *size)
+
+    monkeypatch.setattr(BatchLoader, "batch", interrupted)
+    outcome = start("run")
+    assert outcome.stopped_because == "SIGINT"
+    assert passes[-1] == (6, 1)
+    assert outcome.summary["steps"] == read_state(outcome.run_dir).progress.step == 6
+    monkeypatch.undo()
+    assert resume(outcome.run_dir, cache=cache).stopped_because == "max_steps"
+    assert weights(outcome.run_dir) == weights(whole)
+    losses = [
+        [line.get("train_loss") for line in read_metrics(folder / "metrics.jsonl")]
+        for folder in (outcome.run_dir, whole)
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_a_signal_in_the_sample_saves_and_the_resumed_run_makes_the_evaluation_whole(
+    go: Any, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = go("whole", sample_tokens=20).run_dir
+    step, tokens = Generation.step, []
+
+    def interrupted(generation: Generation) -> dict[int, int]:
+        tokens.append(1)
+        if len(tokens) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(generation)
+
+    monkeypatch.setattr(Generation, "step", interrupted)
+    outcome = go("run", sample_tokens=20)
+    assert outcome.stopped_because == "SIGTERM"
+    assert len(tokens) == 3
+    folder = outcome.run_dir
+    assert not read_samples(folder / "samples.jsonl")
+    assert not any("val_loss" in line for line in read_metrics(folder / "metrics.jsonl"))
+    monkeypatch.undo()
+    resume(folder, cache=cache)
+    assert weights(folder) == weights(whole)
+    assert read_samples(folder / "samples.jsonl") == read_samples(whole / "samples.jsonl")
