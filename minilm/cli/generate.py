@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 STDIN = "-"
 MAX_PROMPT = 2**26  # bytes of standard input
-MEMORY_ADVICE = "try --dtype bfloat16, --device cpu, or fewer --prompt and --max-new-tokens"
+MEMORY_ADVICE = "try --dtype bfloat16, fewer --prompt or --max-new-tokens, or on a GPU --device cpu"
 COMPILE_FROM = 256  # tokens, on CUDA: fewer are generated before the compiler is done
 
 

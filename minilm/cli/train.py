@@ -151,7 +151,7 @@ def _field_help(cls: type) -> dict[str, str]:
     (definition,) = ast.parse(inspect.getsource(cls)).body
     assert isinstance(definition, ast.ClassDef)
     return {
-        entry.target.id: str(below.value.value)
+        entry.target.id: " ".join(str(below.value.value).split())
         for entry, below in zip(definition.body, definition.body[1:], strict=False)
         if isinstance(entry, ast.AnnAssign)
         and isinstance(entry.target, ast.Name)
@@ -172,31 +172,42 @@ ModelOverrides = _overrides(ModelConfig)
 TrainOverrides = _overrides(TrainConfig, UNPREFIXED_FIELDS)
 
 
+def _option(metavar: str, **how: Any) -> Any:
+    """An option whose help says itself what happens where it is not given."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="", **how)
+
+
+_DATA_HELP = (
+    "stdlib (the default: Python's own library), a file, a folder, a glob, shakespeare, or "
+    "hf:DATASET[:CONFIG][,split=SPLIT][,rows=N]."
+)
+_CLEAN_HELP = (
+    "Any of: encoding (repairs cafÃ©, and bytes of Windows-1252), html (tags removed), control (control "
+    "characters removed), nfc, nfkc (Unicode normalization), whitespace (ends of lines, blank lines)."
+)
+
+
 @dataclass(frozen=True)
 class Arguments:
     """Train a small transformer on text and account for every parameter in it."""
 
-    preset: str | None = None
+    preset: Annotated[str | None, _option("NAME")] = None
     """Name of a preset, by default nano; `list` prints them with exact counts."""
-    data: str | None = None
-    """stdlib (the default: Python's own library), a file, a folder, a glob, shakespeare, or
-    hf:DATASET[:CONFIG][,split=SPLIT][,rows=N]."""
-    text_field: str | None = None
+    data: Annotated[str | None, _option("SOURCE", help=_DATA_HELP)] = None
+    text_field: Annotated[str | None, _option("FIELD")] = None
     """Where the text is in JSON, CSV, Parquet and datasets. Default: text, or the only field of text."""
-    raw_text: bool = False
+    raw_text: tyro.conf.FlagCreatePairsOff[bool] = False
     r"""Read each file as one text as it is: no records, no <|endoftext|> between documents, \r\n kept."""
-    tokenizer: Literal["byte", "char", "bpe"] | None = None
+    tokenizer: Annotated[Literal["byte", "char", "bpe"] | None, _option("{byte,char,bpe}")] = None
     """Default: the preset's, which is bpe."""
-    vocab_size: int | None = None
+    vocab_size: Annotated[int | None, _option("INT")] = None
     """Of a bpe tokenizer. Default: the preset's."""
-    clean: tuple[str, ...] = ()
-    """Any of: encoding (repairs cafÃ©, and bytes of Windows-1252), html (tags removed), control (control
-    characters removed), nfc, nfkc (Unicode normalization), whitespace (ends of lines, blank lines)."""
-    run_dir: str | None = None
+    clean: Annotated[tuple[str, ...], _option("NAME [NAME ...]", help=_CLEAN_HELP)] = ()
+    run_dir: Annotated[str | None, _option("DIR")] = None
     """Default: checkpoints/PRESET-DATA. An existing run is never overwritten."""
     resume: _Resume = ""
     """Resume the run in --run-dir, bit for bit; auto: start it where there is none yet."""
-    init_from: str | None = None
+    init_from: Annotated[str | None, _option("RUN")] = None
     """Start from the weights and the tokenizer of this run (fine-tuning)."""
     model: Annotated[Any, tyro.conf.arg(constructor=ModelOverrides)] = ModelOverrides()
     """Any field of ModelConfig; what is not given comes from the preset."""

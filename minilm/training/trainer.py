@@ -74,6 +74,7 @@ class Trainer:
         self.norm = torch.zeros((), device=self.runtime.device)
         self.learning_rate = 0.0
         self.readings = 0  # of the rate, in this process
+        self.evaluation_seconds: float | None = None  # of the last evaluation in this process
         # Step and loss of the best weights over the whole split, where evaluations are over a part of it.
         self.whole_split: tuple[int, Validation] | None = None
         self.throughput = Throughput(
@@ -210,15 +211,20 @@ class Trainer:
     def _announce_duration(self) -> None:
         """Once, as soon as the rate is known: of compiled code that is from the second reading on."""
         self.readings += 1
-        steps = self.config.max_steps - self.progress.step
-        if self.readings != (2 if self.runtime.compile else 1) or steps == 0:
+        step, last, every = self.progress.step, self.config.max_steps, self.config.eval_every
+        if self.readings != (2 if self.runtime.compile else 1) or step == last:
             return
-        tokens = steps * step_tokens(self.config, self.model.config)
-        seconds, limit = tokens / self.throughput.rate, self.config.max_seconds
-        left = "" if limit is None else f", of which max_seconds leaves {format_seconds(limit)}"
-        logger.info(
-            f"about {format_seconds(seconds)} of training for the {steps:,} steps left{left}"
-        )
+        seconds = (last - step) * step_tokens(self.config, self.model.config) / self.throughput.rate
+        evaluations = last // every - step // every + bool(last % every)
+        if self.evaluation_seconds is None:
+            text = f"for the {last - step:,} steps left, and {evaluations} evaluations"
+        else:
+            seconds += evaluations * self.evaluation_seconds
+            text = f"for the {last - step:,} steps left, evaluations included"
+        limit = self.config.max_seconds
+        if limit is not None and limit - self.throughput.elapsed() < seconds:
+            text += f"; max_seconds ends the run after {format_seconds(limit)}"
+        logger.info(f"about {format_seconds(seconds)} {text}")
 
     def _watch_for_spikes(self, loss: float) -> None:
         """Log a jump of the loss. The best weights and the last states are kept in any case."""
@@ -236,6 +242,7 @@ class Trainer:
         """
         progress = self.progress
         show_readings(self.bar, ["evaluating"])
+        begin = time.monotonic()
         with self.throughput.paused(progress.tokens):
             validation = self._evaluate(self.config.eval_tokens)
             if validation is None:
@@ -246,6 +253,7 @@ class Trainer:
                 text = self._sample()
             except Interrupted:
                 return True
+            self.evaluation_seconds = time.monotonic() - begin
             progress.evaluated_step = progress.step
             line = {"val_loss": validation.loss, "val_bits_per_byte": validation.bits_per_byte}
             logs.metrics(self._stamp() | line | {"val_tokens": validation.tokens})
@@ -382,6 +390,10 @@ class Trainer:
                 if whole.loss <= target:
                     return StopReason.TARGET_VAL_LOSS
         if patience and progress.evaluations_since_best >= patience:
+            logger.info(
+                f"early stopping: {patience} evaluations without a better loss than {best:.4f}, of step "
+                f"{progress.best_step}"
+            )
             return StopReason.EARLY_STOPPING
         return None
 

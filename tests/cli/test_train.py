@@ -419,3 +419,12 @@ def test_without_run_dir_the_original_command_finds_its_run(
         for _ in range(2):
             assert main([*arguments, "--resume", "auto"]) == 0
             assert (tmp_path / "checkpoints" / name / "config.json").is_file()
+
+
+def test_the_help_shows_no_inner_values(capsys: Capture) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = capsys.readouterr().out
+    assert "--data SOURCE" in text
+    assert "None" not in text
+    assert "(default: )" not in text

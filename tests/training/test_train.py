@@ -829,3 +829,35 @@ def test_a_signal_in_the_sample_saves_and_the_resumed_run_makes_the_evaluation_w
     resume(folder, cache=cache)
     assert weights(folder) == weights(whole)
     assert read_samples(folder / "samples.jsonl") == read_samples(whole / "samples.jsonl")
+
+
+def test_the_messages_say_what_will_be_done_how_long_it_takes_and_why_it_ends(
+    go: Any, auto_dtype: str, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "minilm")
+    options = {"eval_tokens": 100, "early_stopping": 2, "learning_rate": 1e-30}
+    outcome = go(eval_every=1, log_every=2, muon_learning_rate=1e-30, **options)
+    data = outcome.summary["data"]
+    train, val = data["train_tokens"], data["val_tokens"]
+    assert caplog.messages[:4] == [
+        f"14,784 parameters, on cpu in {auto_dtype}",
+        f"12 steps of 64 tokens: {12 * 64 / train:.0%} of the {train:,} training tokens",
+        f"an evaluation after each step, over 100 of {val:,} validation tokens, over all at the end",
+        "early stopping after 2 evaluations without a better loss",
+    ]
+    (duration,) = [each for each in caplog.messages if each.startswith("about ")]
+    assert duration.endswith(" s for the 10 steps left, evaluations included")
+    assert caplog.messages[-1].startswith(
+        "early stopping: 2 evaluations without a better loss than"
+    )
+    caplog.clear()
+    go("short", max_seconds=1e-9)
+    caplog.clear()
+    resume(outcome.run_dir.parent / "short", settings={"max_seconds": 1e9}, cache=cache)
+    assert caplog.messages[1:3] == [
+        "resuming after step 0",
+        f"12 steps of 64 tokens: {12 * 64 / train:.0%} of the {train:,} training tokens",
+    ]
+    assert [each[-38:] for each in caplog.messages if each.startswith("about ")] == [
+        "for the 10 steps left, and 3 evaluations"[-38:]
+    ]
