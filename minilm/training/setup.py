@@ -380,7 +380,7 @@ def _plan(
     tokens, text = step_tokens(config, model.config), f"{dataset.train_tokens:,} training tokens"
     epochs = config.max_steps * tokens / dataset.train_tokens
     yield f"{config.max_steps:,} steps of {tokens:,} tokens: " + (
-        f"the {text} {epochs:.1f} times" if epochs > 1 else f"{epochs:.0%} of the {text}"
+        f"the {text} {epochs:,.1f} times" if epochs > 1 else f"{epochs:.0%} of the {text}"
     )
     every = "each step" if config.eval_every == 1 else f"every {config.eval_every:,} steps"
     whole = f"{dataset.val_tokens:,} validation tokens"

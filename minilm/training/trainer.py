@@ -105,6 +105,7 @@ class Trainer:
 
     def _run(self, logs: Logs) -> StopReason:
         progress, config = self.progress, self.config
+        compiles = self.runtime.compile
         while True:
             reason = self._limit_reached()
             if reason is None and progress.evaluated_step == progress.step:
@@ -126,10 +127,15 @@ class Trainer:
             if self._save_due() and not self.save():
                 # What was saved last is the last known to be good.
                 return StopReason.NON_FINITE_LOSS
+            if compiles:
+                show_readings(self.bar, ["compiling"])
             try:
                 self._step()
             except Interrupted:
                 continue
+            if compiles:
+                show_readings(self.bar, [])
+                compiles = False
             self.bar.update(1)
             if progress.step % config.log_every == 0 or progress.step == config.max_steps:
                 line = self._metrics_line()
