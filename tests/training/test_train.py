@@ -111,7 +111,9 @@ def test_metrics_have_the_documented_fields_and_the_loss_falls(auto_run: Path) -
     assert set(logged[0]) == {
         *("step", "tokens", "seconds", "train_loss", "lr", "grad_norm", "tokens_per_second")
     }
-    assert set(evaluated[0]) == {*("step", "tokens", "seconds", "val_loss", "val_bits_per_byte")}
+    assert set(evaluated[0]) == {
+        *("step", "tokens", "seconds", "val_loss", "val_bits_per_byte", "val_tokens")
+    }
     # A byte tokenizer: bits a byte are the loss in bits.
     ratio = evaluated[0]["val_bits_per_byte"] / evaluated[0]["val_loss"]
     assert ratio == pytest.approx(1 / math.log(2), rel=1e-3)
