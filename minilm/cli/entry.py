@@ -172,17 +172,17 @@ def _arguments_error(message: str, arguments: Sequence[str], program: str) -> In
     first = " ".join(filter(None, lines[: rules[0]]))
     expected = f"what {program} --help lists"
 
-    def given(aliases: str) -> str:
+    def option_name(aliases: str) -> str:
         options = {argument.partition("=")[0].replace("_", "-") for argument in arguments}
         return next((name for name in aliases.split("/") if name in options), aliases)
 
     if match := _WRONG_VALUE.search(first):
         aliases, kind, value = match.groups()
-        return InputError(given(aliases), value, _EXPECTED.get(kind, kind))
+        return InputError(option_name(aliases), value, _EXPECTED.get(kind, kind))
     if match := _WRONG_CHOICE.search(first):
         value, aliases, choice_list = match.groups()
         choices = sorted(set(choice_list.replace("'", "").split(", ")) - {"None"})
-        return InputError(given(aliases), value, f"one of {', '.join(choices)}")
+        return InputError(option_name(aliases), value, f"one of {', '.join(choices)}")
     nearest = [
         line for line in lines[rules[0] :] if line.startswith("--") and not _RULE.fullmatch(line)
     ]

@@ -217,14 +217,14 @@ class Arguments:
 
 def main(arguments: Sequence[str] | None = None, program: str = "train.py") -> int:
     """Parse, train, show. Exit status: 0 done, 1 diverged, 2 bad input, 130/143 stopped and saved."""
-    given = sys.argv[1:] if arguments is None else arguments
+    command_line = sys.argv[1:] if arguments is None else arguments
 
     def command() -> int:
-        options = parse_arguments(Arguments, _with_current_names(given), program)
+        options = parse_arguments(Arguments, _with_current_names(command_line), program)
         with messages_on_stderr():
             return _run(options)
 
-    resumes = any(argument.partition("=")[0] == "--resume" for argument in given)
+    resumes = any(argument.partition("=")[0] == "--resume" for argument in command_line)
     return run_command(
         command,
         memory_advice=RESUMED_MEMORY_ADVICE if resumes else MEMORY_ADVICE,
@@ -235,7 +235,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "train.py") -> i
 def _run(options: Arguments) -> int:
     if options.preset == "list":
         return _list_presets()
-    settings = _given(options.train)
+    settings = _set_fields(options.train)
     run_dir = options.run_dir
     resumes = options.resume == "yes"
     if options.resume:
@@ -266,7 +266,7 @@ def _run(options: Arguments) -> int:
             text_field=options.text_field,
             raw_text=options.raw_text,
             init_from=options.init_from,
-            model=_given(options.model),
+            model=_set_fields(options.model),
             settings=settings,
             started=process_started(),
         )
@@ -302,7 +302,7 @@ def _with_current_names(arguments: Sequence[str]) -> list[str]:
     return current
 
 
-def _given(overrides: Any) -> dict[str, Any]:
+def _set_fields(overrides: Any) -> dict[str, Any]:
     return {name: value for name, value in vars(overrides).items() if value is not None}
 
 
@@ -314,7 +314,7 @@ def _beside_resume(options: Arguments) -> dict[str, Any]:
     beside["cleaning"] = list(options.clean) or None
     beside["raw_text"] = options.raw_text or None
     beside["init_from"] = os.path.abspath(options.init_from) if options.init_from else None
-    return beside | {f"model.{name}": value for name, value in _given(options.model).items()}
+    return beside | {f"model.{name}": value for name, value in _set_fields(options.model).items()}
 
 
 def _finished(run_dir: Path, options: Arguments, settings: dict[str, Any]) -> Outcome | None:

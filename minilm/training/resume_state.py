@@ -108,10 +108,10 @@ def write_state(
     folder = run_dir / run_files.RESUME
     folder.mkdir(exist_ok=True)
     metadata = {"progress": json.dumps(asdict(progress)), "settings": json.dumps(settings)}
-    written = folder / run_files.state_name(progress.step)
-    write_tensors(written, tensors, metadata, hashed=True)
+    newest = folder / run_files.state_name(progress.step)
+    write_tensors(newest, tensors, metadata, hashed=True)
     states = state_files(run_dir)
-    older = [path for path in states[states.index(written) + 1 :] if path.is_file()]
+    older = [path for path in states[states.index(newest) + 1 :] if path.is_file()]
     for path in older[keep - 1 :]:
         path.unlink(missing_ok=True)
 
