@@ -68,7 +68,7 @@ _OUT_OF_MEMORY = re.compile(
     re.IGNORECASE,
 )
 _ALLOCATION = re.compile(r"(?:tried|unable) to allocate ([\d.]+) (bytes|\w+)", re.IGNORECASE)
-_ON_GPU = re.compile(r"CUDA|CUBLAS|HIP|MPS")
+_ON_GPU = re.compile(r"\b(CUDA|HIP|MPS)\b|CUBLAS")
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
