@@ -94,3 +94,14 @@ def test_the_advice_names_options_that_the_command_has(
     names = re.findall(r"--[\w.-]*\w", advice)
     assert names
     assert [name for name in names if name not in options] == []
+
+
+def test_a_full_disk_is_told_with_what_the_command_can_do(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def command() -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", "model.gguf")
+
+    text = "error: model.gguf: No space left on device, expected room to write; "
+    assert run_command(command) == run_command(command, disk_advice=train.DISK_ADVICE) == 2
+    assert capsys.readouterr().err == f"{text}free some space\n{text}{train.DISK_ADVICE}\n"
