@@ -19,17 +19,20 @@ from minilm.units import format_bytes
 Arguments = TypeVar("Arguments")
 
 DONE, CHECK_FAILED, BAD_INPUT = 0, 1, 2
+BROKEN_PIPE = 128 + 13  # SIGPIPE, which Windows does not have
 
 MORE_MEMORY = "close other programs, or use a machine with more memory"
-MORE_SPACE = "free some space"
 
 
 def run_command(
-    command: Callable[[], int], *, memory_advice: str = MORE_MEMORY, disk_advice: str = MORE_SPACE
+    command: Callable[[], int],
+    *,
+    memory_advice: str = MORE_MEMORY,
+    when_full: str = "free some space",
 ) -> int:
     """Run ``command``; what a user can cause is one `error:` line and 2, a signal 128 + its number.
 
-    ``memory_advice`` and ``disk_advice``: what to do where there is not enough, with this command's options.
+    ``memory_advice`` and ``when_full``: what to do where there is not enough, with this command's options.
     """
     _accept_any_text()
     _wait_passively()
@@ -44,7 +47,7 @@ def run_command(
     except BrokenPipeError:
         # The reader went away (`| head`): nothing to say, and nothing more to flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+        return BROKEN_PIPE
     except (OSError, MemoryError, ImportError, RuntimeError) as error:
         if _is_out_of_memory(error):
             return _fail(str(_memory_error(error, memory_advice)))
@@ -52,7 +55,7 @@ def run_command(
             raise
         path, reason = error.filename or "standard output", error.strerror or str(error)
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            return _fail(str(InputError(path, reason, "room to write", disk_advice)))
+            return _fail(str(InputError(path, reason, "room to write", when_full)))
         return _fail(str(InputError(path, reason, "a path that can be read and written")))
     except KeyboardInterrupt as stopped:
         if stopped.args:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 
-from minilm.checkpoint import Loaded
 from minilm.data.batches import IGNORED, validation_windows, window_starts
 from minilm.data.shards import Dataset
 from minilm.generation.generate import stream
@@ -93,15 +92,10 @@ def sample(
 
     Raises Interrupted where a signal came meanwhile: it is looked for after each token.
     """
-    was_training = model.training
-    model.eval()
-    try:
-        sampling = Sampling(temperature=SAMPLE_TEMPERATURE)
-        loaded, parts = Loaded(model, tokenizer), []
-        for part in stream(loaded, "", max_new_tokens=max_new_tokens, sampling=sampling):
-            parts.append(part)
-            if stop is not None:
-                stop.raise_if_set()
-        return "".join(parts)
-    finally:
-        model.train(was_training)
+    sampling, parts = Sampling(temperature=SAMPLE_TEMPERATURE), []
+    prompt = tokenizer.encode_prompt("")
+    for part in stream(model, tokenizer, prompt, max_new_tokens=max_new_tokens, sampling=sampling):
+        parts.append(part)
+        if stop is not None:
+            stop.raise_if_set()
+    return "".join(parts)
