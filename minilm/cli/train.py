@@ -139,7 +139,8 @@ def _defaults(values: Mapping[str, Any]) -> str:
         else:
             parts += [f"{name} {text}" for name, text in members.items()]
     if len(set(texts.values())) == 1:
-        return f"(default: {next(iter(texts.values()))})"
+        text = next(iter(texts.values()))
+        return f"(default: {text})" if text else ""
     return f"(by preset: {', '.join(parts)})"
 
 
