@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from minilm.runs.history import RunHistory
 
 
+MEMORY_ADVICE = (
+    "--no-live builds no module; without --stats, --stable-rank and --diff no value is read"
+)
+
+
 class Parser(argparse.ArgumentParser):
     """One `error:` line instead of the usage text."""
 
@@ -34,7 +39,7 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None, program: str = "inspect.py") -> int:
     """Parse, inspect, print. Exit status: 0 verified, 1 a mismatch, 2 bad usage or input."""
-    return run_command(lambda: _run(arguments, program))
+    return run_command(lambda: _run(arguments, program), memory_advice=MEMORY_ADVICE)
 
 
 def _run(arguments: Sequence[str] | None, program: str) -> int:
