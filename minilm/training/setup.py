@@ -156,8 +156,7 @@ def new_run(
         config,
         model_config,
         given={*settings, *model},
-        train_tokens=dataset.train_tokens,
-        val_tokens=dataset.val_tokens,
+        dataset=dataset,
     )
     chosen = {
         "vocab_size": least,
@@ -177,13 +176,15 @@ def run_from_checkpoint(
     *,
     source: DataSource,
     run_dir: Path | None,
+    vocabulary: Mapping[str, Any],
     model: Mapping[str, Any],
     settings: Mapping[str, Any],
 ) -> RunSpec:
     """A run that begins with the weights and the tokenizer of ``base``: a run, or what convert imports.
 
     The preset says how long it is trained and in which batches. Optimizer and rates are those of the base,
-    the rates lower by FINE_TUNING_RATE. ``model`` replaces fields that change no tensor, as dropout.
+    the rates lower by FINE_TUNING_RATE. ``model`` replaces fields that change no tensor, as dropout;
+    ``vocabulary``, tokenizer and vocab_size where they are given, must be the base's.
     """
     _refuse_other_encodings("init_from", os.path.abspath(base))
     with as_run(base) as run:
@@ -199,13 +200,17 @@ def run_from_checkpoint(
         _refuse_folder(folder, source.name)
         _refuse_too_large(model_config, config)
         tokenizer = load_tokenizer(run / run_files.TOKENIZER)
+        own = {"tokenizer": tokenizer.kind, "vocab_size": tokenizer.vocab_size}
+        for name, value in vocabulary.items():
+            if value not in (None, own[name]):
+                expected = f"{own[name]}, that of the model it is to start from"
+                raise ConfigError(name, str(value), expected, "leave it out")
         dataset = _prepare(corpus, source, tokenizer, None, config, model_config.context_length)
         config, dropout = fit_to_text(
             config,
             model_config,
             given={*settings, *model},
-            train_tokens=dataset.train_tokens,
-            val_tokens=dataset.val_tokens,
+            dataset=dataset,
         )
         network = load_model(run / run_files.WEIGHTS, replace(model_config, dropout=dropout))
         began_with = {"preset": preset, "init_from": os.path.abspath(base)} | source.options()

@@ -47,6 +47,8 @@ logger = logging.getLogger(__name__)
 # A logged loss is a spike if it is above the running mean by this factor and by so many nats.
 SPIKE_RATIO, SPIKE_NATS = 1.3, 0.5
 MEAN_DECAY = 0.9  # of the running mean of logged losses
+# Steps of a process that are timed one by one, to say how long the run will take.
+TIMED_STEPS = 3
 
 
 class Trainer:
@@ -82,7 +84,7 @@ class Trainer:
         self.loss_sum = torch.tensor(self.progress.loss_sum, device=self.runtime.device)
         self.norm = torch.zeros((), device=self.runtime.device)
         self.learning_rate = 0.0
-        self.readings = 0  # of the rate, in this process
+        self.first_steps: list[float] = []  # their seconds, in this process
         self.evaluation_seconds: float | None = None  # of the last evaluation in this process
         # Step and loss of the best weights over the whole split, where evaluations are over a part of it.
         self.whole_split: tuple[int, Validation] | None = None
@@ -134,10 +136,13 @@ class Trainer:
                 return StopReason.NON_FINITE_LOSS
             if compiles:
                 show_readings(self.bar, ["compiling"])
+            began = time.perf_counter()
             try:
                 self._step()
             except Interrupted:
                 continue
+            if len(self.first_steps) < TIMED_STEPS:
+                self._announce_duration(began)
             if compiles:
                 show_readings(self.bar, [])
                 compiles = False
@@ -147,7 +152,6 @@ class Trainer:
                 if line is None:
                     return StopReason.NON_FINITE_LOSS
                 logs.metrics(self._stamp() | line | self.throughput.reading(progress.tokens))
-                self._announce_duration()
                 self._watch_for_spikes(line["train_loss"])
                 self._show_readings(line["train_loss"])
 
@@ -219,23 +223,25 @@ class Trainer:
     def _norm_is_usable(self, norm: float) -> bool:
         return math.isfinite(norm) or self.scaler.is_enabled()  # which leaves such an update out
 
-    def _announce_duration(self) -> None:
-        """Once, as soon as the rate is known: of compiled code that is from the second reading on."""
-        self.readings += 1
+    def _announce_duration(self, began: float) -> None:
+        """After the first steps of this process, which are waited for; the first one warms up."""
+        self.loss_sum.item()
+        self.first_steps.append(time.perf_counter() - began)
         step, last, every = self.progress.step, self.config.max_steps, self.config.eval_every
-        if self.readings != (2 if self.runtime.compile else 1) or step == last:
+        if len(self.first_steps) < TIMED_STEPS or step == last:
             return
-        seconds = (last - step) * step_tokens(self.config, self.model.config) / self.throughput.rate
+        mean = sum(self.first_steps[1:]) / (TIMED_STEPS - 1)
+        evaluation = self.evaluation_seconds
+        if evaluation is None:  # a forward pass is a third of a step
+            validation = self.config.eval_tokens or self.spec.dataset.val_tokens
+            evaluation = mean / 3 * validation / step_tokens(self.config, self.model.config)
         evaluations = last // every - step // every + bool(last % every)
-        if self.evaluation_seconds is None:
-            text = f"for the {last - step:,} steps left, and {evaluations} evaluations"
-        else:
-            seconds += evaluations * self.evaluation_seconds
-            text = f"for the {last - step:,} steps left, evaluations included"
+        seconds = (last - step) * mean + evaluations * evaluation
+        text = f"about {format_seconds(seconds)} for the {last - step:,} steps left, evaluations included"
         limit = self.config.max_seconds
         if limit is not None and limit - self.throughput.elapsed() < seconds:
             text += f"; max_seconds ends the run after {format_seconds(limit)}"
-        logger.info(f"about {format_seconds(seconds)} {text}")
+        logger.info(text)
 
     def _watch_for_spikes(self, loss: float) -> None:
         """Log a jump of the loss. The best weights and the last states are kept in any case."""
