@@ -215,8 +215,8 @@ def run_from_checkpoint(
         network = load_model(run / run_files.WEIGHTS, replace(model_config, dropout=dropout))
         began_with = {"preset": preset, "init_from": os.path.abspath(base)} | source.options()
         logger.info(
-            f"fine-tuning {base.name}: {config.optimizer}, at {FINE_TUNING_RATE:.0%} of the rates that it was "
-            "trained with unless they are set"
+            f"fine-tuning {base.name} with {config.optimizer}, at a rate of {config.learning_rate:g} "
+            f"where it was trained at {record.train.learning_rate:g}"
         )
         return replace(
             _complete(folder, network, config, dataset, source),
