@@ -108,9 +108,9 @@ class Trainer:
             ) as logs,
             progress_bar(self.config.max_steps, self.progress.step) as self.bar,
         ):
-            return self._run(logs)
+            return self._train(logs)
 
-    def _run(self, logs: Logs) -> StopReason:
+    def _train(self, logs: Logs) -> StopReason:
         progress, config = self.progress, self.config
         compiles = self.runtime.compile
         while True:
