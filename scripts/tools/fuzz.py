@@ -265,7 +265,7 @@ def storage_target(_: Path) -> Target:
 
 def json_target(_: Path) -> Target:
     """config.json as text."""
-    return lambda data: json_file.parse_object(PATH, data, unique=True), [
+    return lambda data: json_file.parse_object(PATH, data, strict=True), [
         b'{"a": [1, "\\u00e9", {}]}'
     ]
 
