@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from minilm.inspection.reconciliation.explanation import Reconciliation
     from minilm.runs.history import RunHistory
 
+# Of a table, whatever a file holds. An undeclared model may have a component for every tensor.
+MOST_ROWS = 200
+
 
 def build_document(
     report: Report,
@@ -76,7 +79,7 @@ def build_document(
 
 def components_section(report: Report, *, most_rows: int | None = None) -> Section:
     """The parameters by component, with their sum; in at most ``most_rows`` rows beside it."""
-    components = fold_components(report.components, most_rows or len(report.components))
+    components = fold_components(report.components, most_rows or MOST_ROWS)
     p = report.parameters
     rows = [_component_cells(c.name, c.count, c.share, c.weights, c.biases) for c in components]
     rows.append(_component_cells("total", p.total, 1.0, p.weights, p.biases))
