@@ -5,6 +5,7 @@ A further section is one more function in `build_document`; costs and values hav
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -277,18 +278,20 @@ def _hyperparameters(report: Report) -> Section | None:
         groups = applicable_settings(groups)
     elif report.formula is not None and "E" not in report.formula.symbols:
         groups = {name: without_expert_fields(fields) for name, fields in groups.items()}
-    tables = tuple(
-        Table(
-            (Column(one_line(name)), Column("value", "code")),
-            tuple((one_line(str(key)), one_line(str(value))) for key, value in fields.items()),
-            detail=True,
-        )
-        for name, fields in groups.items()
-        if fields
-    )
+    tables = tuple(_settings(name, fields) for name, fields in groups.items() if fields)
     if not tables:
         return None
     return Section("hyperparameters", "Hyperparameters", (Paragraph(text, detail=True), *tables))
+
+
+def _settings(name: str, fields: Mapping[str, Any]) -> Table:
+    rows = [
+        (one_line(str(key)), one_line(str(value)))
+        for key, value in itertools.islice(fields.items(), MOST_ROWS)
+    ]
+    if len(fields) > MOST_ROWS:
+        rows.append((f"and {len(fields) - MOST_ROWS:,} more", ""))
+    return Table((Column(one_line(name)), Column("value", "code")), tuple(rows), detail=True)
 
 
 def _tensors(report: Report) -> Section:

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors import SafetensorError, deserialize
-from safetensors import safe_open
+from safetensors import SafetensorError, deserialize, safe_open
 from safetensors.torch import load_file, save_file
 
 from minilm.checkpoint import write_tensors
