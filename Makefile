@@ -3,7 +3,7 @@
 # make check   lint and types alone
 # make prove   the slow proofs: torch.compile, a run stopped 200 times (a quarter of an hour)
 # make agree   every declared architecture, nano and small and conversions against transformers and gguf
-# make llama   GGUF files against llama.cpp, which is compiled: half an hour
+# make llama   GGUF files against llama.cpp, prebuilt by node-llama-cpp: needs Node.js; some minutes
 # make fuzz    a coverage-guided fuzzer over every parser; RUNS=1000000 inputs each
 #
 # PYTHON=python3.12   the interpreter that .venv is made with
@@ -15,6 +15,7 @@ TORCH_INDEX ?=
 BIN := .venv/bin
 RUN := checkpoints/nano-stdlib
 RUNS ?= 100000
+NODE_LLAMA_CPP_VERSION := 3.22.1
 PARSERS := safetensors gguf torch_zip torch_pickle index json config run storage
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
@@ -52,8 +53,9 @@ agree: .venv/installed
 		tests/model/test_stock_architecture.py tests/interop
 
 llama: .venv/installed
-	@$(INSTALL) -e '.[dev,gguf,llama]'
-	@$(BIN)/pytest tests/interop/test_gguf.py
+	@$(INSTALL) -e '.[dev,gguf]'
+	@npm install --silent --ignore-scripts --prefix .venv/node node-llama-cpp@$(NODE_LLAMA_CPP_VERSION)
+	@NODE_LLAMA_CPP=.venv/node $(BIN)/pytest tests/interop/test_gguf.py tests/interop/test_llama_cpp.py
 
 fuzz: .venv/installed
 	@$(INSTALL) -e '.[fuzz]'

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from minilm.inspection.report import Drawings as _Drawings
+from minilm.inspection.report import draw_with as _draw_with
 from minilm.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from minilm.checkpoint import load
     from minilm.config import ModelConfig, TrainConfig
     from minilm.config.presets import preset
+    from minilm.generation.generate import generate
     from minilm.inspection.inspector import inspect
     from minilm.inspection.report import Report
     from minilm.model.transformer import Transformer
@@ -25,6 +28,7 @@ _HOMES = {
     "Report": "minilm.inspection.report",
     "load": "minilm.checkpoint",
     "Transformer": "minilm.model.transformer",
+    "generate": "minilm.generation.generate",
     "preset": "minilm.config.presets",
     "resume": "minilm.training.train",
     "train": "minilm.training.train",
@@ -35,6 +39,7 @@ __all__ = [
     "Report",
     "TrainConfig",
     "Transformer",
+    "generate",
     "inspect",
     "load",
     "preset",
@@ -53,3 +58,13 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+def _drawings() -> _Drawings:
+    from minilm.render import report_drawings
+
+    return report_drawings
+
+
+# A report can draw itself, though `inspection` is a floor below `render`.
+_draw_with(_drawings)

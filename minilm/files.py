@@ -37,7 +37,7 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
     try:
         # A sibling, because a rename is atomic within one file system; hidden from *.json patterns.
         name = str(target.parent / temporary_name(target.name))
-        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SYSTEM_FLAGS, 0o666)
     except OSError as error:
         raise _error_about(path, error) from None
     temporary = Path(name)
@@ -80,6 +80,10 @@ def is_replaceable(path: Path) -> bool:
     return stat.S_ISREG(mode) or stat.S_ISDIR(mode)  # the rename refuses a folder
 
 
+# Windows translates line ends without the second; descriptors are never inherited there.
+_SYSTEM_FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+
 def resolved(path: Path) -> Path:
     """Where symbolic links lead from ``path``, which need not exist. Raises OSError for a loop of them."""
     target = Path(os.path.realpath(path))
@@ -101,8 +105,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Make renames within a directory survive a power failure."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Make renames within a directory survive a power failure, where directories can be opened."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:  # Windows opens none
+        return
     try:
         os.fsync(descriptor)
     finally:

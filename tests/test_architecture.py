@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "minilm"
 
 # A room (a folder, or a file at the top) imports from the floors below it and from itself alone. The
 # files of the first floor are each their own room, and may use each other.
-GROUND = {"errors", "files", "units", "dtypes", "version", "safe_text"}
+GROUND = {"errors", "files", "units", "dtypes", "version", "safe_text", "progress"}
 FLOORS = [
     GROUND,
     {"ledger"},

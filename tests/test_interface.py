@@ -1,11 +1,12 @@
 """What `import minilm` offers."""
 
 import inspect
+import pydoc
 
 import minilm
 
 NAMES = {
-    *("train", "resume", "load", "inspect"),
+    *("train", "resume", "load", "generate", "inspect"),
     *("ModelConfig", "TrainConfig", "preset", "Transformer", "Report"),
 }
 
@@ -20,3 +21,9 @@ def test_dir_lists_the_interface_with_docstrings_and_types() -> None:
             assert signature.return_annotation is not inspect.Signature.empty, name
             for parameter in signature.parameters.values():
                 assert parameter.annotation is not inspect.Parameter.empty, f"{name}: {parameter}"
+
+
+def test_help_has_them_all() -> None:
+    text = pydoc.plain(pydoc.render_doc(minilm))
+    for name in ("train(", "resume(", "generate(", "load(", "inspect(", "class Report("):
+        assert name in text

@@ -6,12 +6,16 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
+import venv
 import zipfile
+from collections.abc import Callable
 
 import pytest
 
+from minilm.cli.main import VERBS
 from minilm.version import __version__
-from tests.conftest import ROOT
+from tests.conftest import ROOT, clean_environment, make_text
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +31,69 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
         [sys.executable, "-c", program], cwd=tree, capture_output=True, text=True, check=True
     )
     return zipfile.ZipFile(tree / done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def minilm(wheel: zipfile.ZipFile, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Run the installed `minilm`, in an environment and a folder that know nothing of the checkout."""
+    pytest.importorskip("pip")
+    folder = tmp_path_factory.mktemp("installed")
+    venv.create(folder / "venv", with_pip=False, symlinks=True)
+    binaries = folder / "venv" / "bin"
+    # The dependencies are those of the running interpreter; a path in a .pth file runs no .pth there,
+    # so that a checkout which is installed there is not found.
+    (site,) = (folder / "venv" / "lib").glob("python*/site-packages")
+    (site / "running.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    install = [
+        "--python",
+        str(binaries / "python"),
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+    ]
+    subprocess.run([sys.executable, "-m", "pip", *install, str(wheel.filename)], check=True)
+    environment = clean_environment(folder / "cache")
+    environment.pop("PYTHONPATH", None)
+
+    def run(*arguments: str, program: str = "minilm") -> str:
+        done = subprocess.run(
+            [str(binaries / program), *arguments],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+        )
+        assert done.returncode == 0, f"{arguments}: {done.stderr}"
+        return done.stdout
+
+    where = run("-c", "import minilm; print(minilm.__file__)", program="python").strip()
+    assert where == str(site / "minilm" / "__init__.py")
+    (folder / "story.txt").write_text(make_text(3000), encoding="utf-8")
+    return run
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_of_the_installed_wheel_starts(minilm: Callable[..., str], verb: str) -> None:
+    assert minilm("help", verb).startswith(f"usage: minilm {verb}")
+
+
+def test_the_installed_wheel_trains_inspects_generates_and_converts(
+    minilm: Callable[..., str],
+) -> None:
+    sizes = "--model.num-layers 1 --model.d-model 16 --model.num-heads 2 --model.context-length 16"
+    training = f"--tokenizer byte {sizes} --max-steps 4 --eval-every 2 --train.batch-size 4"
+    printed = minilm("train", "--data", "story.txt", "--run-dir", "run", *training.split())
+    assert "verified, name by name" in printed
+    assert "bits a byte" in printed
+    assert "<html" in minilm("inspect", "run", "--html", "-")
+    assert '"verified": true' in minilm("inspect", "run", "--json", "-")
+    assert minilm("generate", "run", "--prompt", "the ", "--max-new-tokens", "8").startswith("the ")
+    minilm("convert", "run", "--to", "huggingface", "--out", "exported")
+    assert "verified" in minilm("inspect", "exported")
+    assert minilm("--version").strip() == __version__
 
 
 def test_the_wheel_has_every_file_of_the_package(wheel: zipfile.ZipFile) -> None:

@@ -8,10 +8,12 @@ this file too: hence named tuples, which are created faster than dataclasses.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from importlib import import_module
 from reprlib import repr as shortened
-from typing import Any, Literal, NamedTuple
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple, cast
 
 from minilm.architectures.model_types import MODEL_TYPES
 from minilm.architectures.shared_fields import Fields
@@ -23,18 +25,25 @@ from minilm.ledger.layout import Layout, Role
 UnsupportedField = tuple[str, str]  # a field of ModelConfig, and what it would have to be
 Check = Callable[[ModelConfig], list[UnsupportedField]]
 
+ALL_BIASES: dict[str, Any] = {
+    "qkv_bias": True,
+    "attention_output_bias": True,
+    "feed_forward_bias": True,
+}
+
 
 class GgufGraph(NamedTuple):
     """What llama.cpp's graph for an architecture fixes, whatever a file says.
 
-    ``activations`` are those that it computes. ``adjacent_rotary``: RoPE rotates neighbouring elements, not
-    halves of a head. ``assumed_bias`` is the field of config.json whose biases it reads though a model has
-    none. ``head_dim`` and ``parallel_residual``: these keys are always there.
+    ``unsupported_fields`` are those that it does not compute. ``adjacent_rotary``: RoPE rotates neighbouring
+    elements, not halves of a head. ``stored_fields`` are of a model that it computes alike and whose tensors
+    it asks for: with biases, or an untied head. ``head_dim`` and ``parallel_residual``: these keys are
+    always there.
     """
 
-    activations: tuple[str, ...]
+    unsupported_fields: Check
     adjacent_rotary: bool = False
-    assumed_bias: str = ""
+    stored_fields: Mapping[str, Any] = MappingProxyType({})
     head_dim: bool = False
     parallel_residual: bool = False
 
@@ -44,7 +53,8 @@ class Architecture(NamedTuple):
 
     ``hf_fields`` are those of its config.json, but for `config_json`'s own; ``minilm_fields`` those of
     ModelConfig that the Layout leaves open. ``fused_qkv`` is the order of a fused matrix: all of query,
-    then key, then value, or the three head by head.
+    then key, then value, or the three head by head. ``zero_biases`` are the fields of biases that it stores
+    as zeros for a model without them.
     """
 
     model_type: str
@@ -55,6 +65,17 @@ class Architecture(NamedTuple):
     minilm_fields: Callable[[Fields], dict[str, Any]]
     gguf: GgufGraph
     fused_qkv: Literal["joined", "by_head"] = "joined"
+    zero_biases: tuple[str, ...] = ()
+
+    def stored_config(self, config: ModelConfig) -> ModelConfig:
+        """The model that is written for ``config``: the same, or one with biases of zeros besides."""
+        if not self.unsupported_fields(config):
+            return config
+        has_norm_bias = config.norm == "layernorm"
+        added: dict[str, Any] = dict.fromkeys(self.zero_biases, True)
+        if not has_norm_bias:
+            added.pop("norm_bias", None)
+        return replace(config, **added)
 
     def config_json(self, config: ModelConfig) -> dict[str, Any]:
         """The content of its config.json."""
@@ -71,22 +92,76 @@ class Architecture(NamedTuple):
 
     def model_config(self, fields: Fields) -> ModelConfig:
         """minilm's configuration. Raises ConfigError for a field of config.json that it cannot follow."""
-        declared = _declared_fields(self.layout(fields), fields)
-        return ModelConfig(**declared, **self.minilm_fields(fields))
+        return _model_config(self.layout, self.minilm_fields, fields)
 
 
-def find_exportable(config: ModelConfig) -> Architecture:
-    """The first architecture that can represent ``config``; ConfigError naming the field in the way."""
+class Importable(NamedTuple):
+    """A model class of transformers whose models minilm runs once they are imported, one of `IMPORTABLE`.
+
+    ``minilm_fields`` raises ConfigError for a field that minilm cannot follow. ``factors`` are what the
+    tensors are multiplied by whose names in minilm end so.
+    """
+
+    model_type: str
+    layout: Callable[[Fields], Layout]
+    minilm_fields: Callable[[Fields], dict[str, Any]]
+    factors: Callable[[Fields, ModelConfig], dict[str, float]] = lambda fields, config: {}
+
+    def model_config(self, fields: Fields) -> ModelConfig:
+        """minilm's configuration. Raises ConfigError for a field of config.json that it cannot follow."""
+        return _model_config(self.layout, self.minilm_fields, fields)
+
+
+def _model_config(
+    layout: Callable[[Fields], Layout],
+    minilm_fields: Callable[[Fields], dict[str, Any]],
+    fields: Fields,
+) -> ModelConfig:
+    return ModelConfig(**_declared_fields(layout(fields), fields) | minilm_fields(fields))
+
+
+def exportable(config: ModelConfig) -> list[Architecture]:
+    """The architectures that can represent ``config``, at least one, those without added biases first.
+
+    Raises ConfigError naming the field in the way of the nearest.
+    """
     candidates = [(each.unsupported_fields(config), each) for each in _architectures()]
-    unsupported, architecture = min(candidates, key=lambda candidate: len(candidate[0]))
-    if unsupported:
+    architectures = [each for unsupported, each in candidates if not unsupported]
+    architectures += [
+        each
+        for unsupported, each in candidates
+        if unsupported and not each.unsupported_fields(each.stored_config(config))
+    ]
+    if not architectures:
+        unsupported, nearest = min(candidates, key=lambda candidate: len(candidate[0]))
         field, expected = unsupported[0]
         raise ConfigError(
             f"model.{field}",
             f"{getattr(config, field)}, which no stock architecture has with the other fields",
-            f"{expected}, for {architecture.class_name}",
+            f"{expected}, for {nearest.class_name}",
         )
-    return architecture
+    return architectures
+
+
+def find_exportable(config: ModelConfig) -> Architecture:
+    """The first architecture that can represent ``config``; ConfigError naming the field in the way."""
+    return exportable(config)[0]
+
+
+def importable_for(fields: Fields) -> Architecture | Importable:
+    """What a config.json is imported as. Raises ConfigError for what minilm does not run."""
+    model_type = fields.get("model_type")
+    entry = MODEL_TYPES.get(model_type) if isinstance(model_type, str) else None
+    if entry is None or entry.runs:
+        return architecture_for(fields)
+    module = import_module(f"minilm.architectures.{entry.module}")
+    for importable in getattr(module, "IMPORTABLE", ()):
+        if importable.model_type == model_type:
+            return cast("Importable", importable)
+    if entry.missing:
+        field, got = entry.missing
+        raise ConfigError(f"config.json: {field}", got, f"what minilm computes, for {model_type}")
+    return architecture_for(fields)
 
 
 def architecture_for(fields: Fields) -> Architecture:
@@ -203,7 +278,19 @@ def _as_text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def all_tokens_in_view(config: ModelConfig) -> list[UnsupportedField]:
+    """No window, or one that the context does not exceed."""
+    slides = 0 < config.sliding_window < config.context_length
+    return [("sliding_window", "0 or the whole context")] if slides else []
+
+
 NO_EXTRAS = requires(ngram=1, convolution=0)
 STANDARD_BLOCK = all_of(NO_EXTRAS, full_rotary, requires(parallel_residual=False))
 LAYERNORM = requires(norm="layernorm", norm_bias=True, feed_forward=("gelu", "gelu_tanh", "relu2"))
+UNSCALED_OR_LINEAR = requires(rope_scaling=("none", "linear"))
+# The graphs of llama.cpp that are alike but for the tensors they read; GELU is computed by tanh in all.
+GELU_GRAPH = all_of(
+    requires(feed_forward=("gelu", "gelu_tanh")), all_tokens_in_view, UNSCALED_OR_LINEAR
+)
+LLAMA_GRAPH = all_of(requires(feed_forward="swiglu"), all_tokens_in_view)
 RMSNORM = requires(norm="rmsnorm", feed_forward=("swiglu", "geglu"), position="rope")

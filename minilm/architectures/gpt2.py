@@ -22,6 +22,8 @@ from minilm.architectures.building_blocks import (
 )
 from minilm.architectures.config_fields import field_name, flag, layers, number, require, size
 from minilm.architectures.conversion import (
+    ALL_BIASES,
+    GELU_GRAPH,
     LAYERNORM,
     STANDARD_BLOCK,
     Architecture,
@@ -31,7 +33,7 @@ from minilm.architectures.conversion import (
     requires,
     ungrouped_heads,
 )
-from minilm.architectures.shared_fields import GELU_GRAPH, HF_ACTIVATIONS, Fields, read_activation
+from minilm.architectures.shared_fields import HF_ACTIVATIONS, Fields, read_activation
 from minilm.config import ModelConfig
 from minilm.errors import ConfigError
 from minilm.ledger import components
@@ -155,5 +157,6 @@ ARCHITECTURES = (
         hf_fields=_hf_fields,
         minilm_fields=_minilm_fields,
         gguf=GgufGraph(GELU_GRAPH),
+        zero_biases=(*ALL_BIASES, "norm_bias"),
     ),
 )

@@ -21,6 +21,8 @@ from minilm.architectures.building_blocks import (
 )
 from minilm.architectures.config_fields import flag, layers, number, size
 from minilm.architectures.conversion import (
+    ALL_BIASES,
+    GELU_GRAPH,
     LAYERNORM,
     NO_EXTRAS,
     Architecture,
@@ -32,12 +34,12 @@ from minilm.architectures.conversion import (
     ungrouped_heads,
 )
 from minilm.architectures.shared_fields import (
-    GELU_GRAPH,
     HF_ACTIVATIONS,
     Fields,
     read_activation,
     read_rope,
     read_rope_parameters,
+    rope_fields,
     rope_parameters,
     size_fields,
 )
@@ -102,6 +104,7 @@ def _hf_fields(config: ModelConfig) -> dict[str, Any]:
     return size_fields(config) | {
         "rotary_pct": rotary_share,
         "rotary_emb_base": config.rope_theta,
+        "rope_scaling": rope_fields(config)["rope_scaling"],
         "rope_parameters": rope_parameters(config) | {"partial_rotary_factor": rotary_share},
         "use_parallel_residual": config.parallel_residual,
         "hidden_act": HF_ACTIVATIONS[config.feed_forward],
@@ -142,7 +145,11 @@ ARCHITECTURES = (
         ),
         hf_fields=_hf_fields,
         minilm_fields=_minilm_fields,
-        gguf=GgufGraph(GELU_GRAPH, assumed_bias="attention_bias", parallel_residual=True),
+        gguf=GgufGraph(
+            GELU_GRAPH,
+            stored_fields=ALL_BIASES | {"tied_embeddings": False},
+            parallel_residual=True,
+        ),
         fused_qkv="by_head",
     ),
 )

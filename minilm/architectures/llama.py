@@ -19,6 +19,7 @@ from minilm.architectures.building_blocks import (
 )
 from minilm.architectures.config_fields import flag, layers, require, size
 from minilm.architectures.conversion import (
+    LLAMA_GRAPH,
     RMSNORM,
     STANDARD_BLOCK,
     Architecture,
@@ -88,6 +89,7 @@ ARCHITECTURES = (
         ),
         hf_fields=_hf_fields,
         minilm_fields=_minilm_fields,
-        gguf=GgufGraph(("swiglu",), adjacent_rotary=True),
+        gguf=GgufGraph(LLAMA_GRAPH, adjacent_rotary=True),
+        zero_biases=("qkv_bias", "attention_output_bias"),
     ),
 )

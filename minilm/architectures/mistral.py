@@ -22,6 +22,7 @@ from minilm.architectures.building_blocks import (
 )
 from minilm.architectures.config_fields import flag, layers, size
 from minilm.architectures.conversion import (
+    LLAMA_GRAPH,
     RMSNORM,
     STANDARD_BLOCK,
     Architecture,
@@ -85,6 +86,6 @@ ARCHITECTURES = (
         ),
         hf_fields=_hf_fields,
         minilm_fields=read_gated,
-        gguf=GgufGraph(("swiglu",), adjacent_rotary=True),
+        gguf=GgufGraph(LLAMA_GRAPH, adjacent_rotary=True),
     ),
 )

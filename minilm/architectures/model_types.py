@@ -10,15 +10,20 @@ class ModelType(NamedTuple):
 
     ``module``, in this package, has the `layout` that declares its tensors. ``gguf`` is what
     llama.cpp's files call it in `general.architecture`, empty where such files are counted by name.
-    ``runs`` says that minilm runs it too: its module lists an `Architecture` in `ARCHITECTURES`.
-    ``same_as`` is the model_type that it is another name of.
+    ``runs`` says that minilm runs it too: its module lists an `Architecture` in `ARCHITECTURES`, or an
+    `Importable` in `IMPORTABLE` where it is only imported. ``missing`` is a field whose meaning in this
+    architecture minilm does not have, and what that is. ``same_as`` is the model_type that it is another
+    name of.
     """
 
     module: str
     gguf: str = ""
     runs: bool = False
+    missing: tuple[str, str] | None = None
     same_as: str = ""
 
+
+_GEMMA2 = ("model_type", "norms after attention and feed-forward, GeGLU by tanh")
 
 # Of those that minilm runs, the first that can represent a configuration is exported to.
 MODEL_TYPES: dict[str, ModelType] = {
@@ -34,22 +39,26 @@ MODEL_TYPES: dict[str, ModelType] = {
     "deepseek_v2": ModelType("deepseek"),
     "deepseek_v3": ModelType("deepseek"),
     "falcon": ModelType("falcon"),
-    "gemma": ModelType("gemma", gguf="gemma"),
-    "gemma2": ModelType("gemma", gguf="gemma2"),
-    "gemma3": ModelType("gemma3"),
-    "gemma3_text": ModelType("gemma", gguf="gemma3"),
+    "gemma": ModelType("gemma", gguf="gemma", missing=("hidden_activation", "GeGLU by tanh")),
+    "gemma2": ModelType("gemma", gguf="gemma2", missing=_GEMMA2),
+    "gemma3": ModelType("gemma3", missing=_GEMMA2),
+    "gemma3_text": ModelType("gemma", gguf="gemma3", missing=_GEMMA2),
+    "gpt_bigcode": ModelType("gpt_bigcode"),
     "gpt_neo": ModelType("gpt_neo"),
     "gpt_oss": ModelType("gpt_oss"),
+    "granite": ModelType("granite"),
     "gptj": ModelType("gptj"),
     "kimi_k2": ModelType("deepseek", same_as="deepseek_v3"),
     "mixtral": ModelType("mixtral", gguf="llama"),
     "mpt": ModelType("mpt"),
     "nemotron": ModelType("nemotron"),
     "olmo": ModelType("olmo"),
-    "olmo2": ModelType("olmo", gguf="olmo2"),
+    "olmo2": ModelType(
+        "olmo", gguf="olmo2", missing=("model_type", "norms after attention and feed-forward")
+    ),
     "openai-gpt": ModelType("openai_gpt"),
     "opt": ModelType("opt"),
-    "phi": ModelType("phi"),
+    "phi": ModelType("phi", missing=("model_type", "an LM head with a bias")),
     "phi3": ModelType("phi3", gguf="phi3"),
     "qwen2_moe": ModelType("qwen"),
     "qwen3_moe": ModelType("qwen", gguf="qwen3moe"),

@@ -8,6 +8,7 @@ huggingface/transformers `models/olmo` and `models/olmo2`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from reprlib import repr as shortened
 from typing import Any
 
 from minilm.architectures.building_blocks import (
@@ -21,6 +22,9 @@ from minilm.architectures.building_blocks import (
     separate_attention,
 )
 from minilm.architectures.config_fields import flag, layers, size
+from minilm.architectures.conversion import Importable
+from minilm.architectures.shared_fields import Fields, read_activation, read_rope
+from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Tensor
 from minilm.ledger.symbols import ONE
@@ -64,3 +68,17 @@ def _norms(block: str, heads: Heads) -> tuple[Tensor, ...]:
         *norm(f"{block}.post_attention_layernorm", components.ATTENTION_OUTPUT_NORM),
         *norm(f"{block}.post_feedforward_layernorm", components.FEED_FORWARD_OUTPUT_NORM),
     )
+
+
+def _minilm_fields(fields: Fields) -> dict[str, Any]:
+    if fields.get("clip_qkv") is not None:
+        raise ConfigError("config.json: clip_qkv", shortened(fields["clip_qkv"]), "null")
+    return {
+        "feed_forward": read_activation(fields, "hidden_act", "silu", gated=True),
+        "norm_bias": False,  # nor gains
+        "norm_epsilon": 1e-5,
+        **read_rope(fields, "rope_theta"),
+    }
+
+
+IMPORTABLE = (Importable("olmo", layout, _minilm_fields),)

@@ -22,7 +22,9 @@ from minilm.architectures.building_blocks import (
     read_heads,
     separate_attention,
 )
-from minilm.architectures.config_fields import flag, layers, size
+from minilm.architectures.config_fields import flag, layers, require, size
+from minilm.architectures.conversion import Importable
+from minilm.architectures.shared_fields import Fields, read_activation
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
 from minilm.ledger.symbols import ONE, Polynomial, symbol
@@ -98,3 +100,18 @@ def _block(heads: Heads, hidden: Polynomial, *, bias: bool, affine: bool) -> tup
 
 def _projection(name: str, outputs: Polynomial, inputs: Polynomial) -> tuple[Tensor, ...]:
     return linear(name, outputs, inputs, components.EMBEDDING_PROJECTION, repeat=ONE)
+
+
+def _minilm_fields(fields: Fields) -> dict[str, Any]:
+    require(fields, "do_layer_norm_before", True)
+    require(fields, "_remove_final_layer_norm", False)
+    width = size(fields, "hidden_size", 768)
+    require(fields, "word_embed_proj_dim", width)
+    return {
+        "feed_forward": read_activation(fields, "activation_function", "relu"),
+        "norm_bias": flag(fields, "layer_norm_elementwise_affine", True),
+        "norm_epsilon": 1e-5,
+    }
+
+
+IMPORTABLE = (Importable("opt", layout, _minilm_fields),)

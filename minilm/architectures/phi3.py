@@ -22,6 +22,8 @@ from minilm.architectures.building_blocks import (
     window_size,
 )
 from minilm.architectures.config_fields import flag, layers, size
+from minilm.architectures.conversion import Importable
+from minilm.architectures.shared_fields import Fields, read_gated, read_rotary_dim
 from minilm.ledger import components
 from minilm.ledger.layout import Layout
 from minilm.ledger.symbols import ONE
@@ -59,3 +61,10 @@ def layout(config: Mapping[str, Any]) -> Layout:
         attention=attention_kinds(heads, num_layers, num_layers, window_size(config, 0)),
         context_length=size(config, "max_position_embeddings", 4096),
     )
+
+
+def _minilm_fields(fields: Fields) -> dict[str, Any]:
+    return {**read_gated(fields), "rotary_dim": read_rotary_dim(fields, layout(fields), 1.0)}
+
+
+IMPORTABLE = (Importable("phi3", layout, _minilm_fields),)

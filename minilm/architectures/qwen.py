@@ -31,8 +31,10 @@ from minilm.architectures.building_blocks import (
 )
 from minilm.architectures.config_fields import field_name, flag, layers, size, whole_number
 from minilm.architectures.conversion import (
+    LLAMA_GRAPH,
     RMSNORM,
     STANDARD_BLOCK,
+    UNSCALED_OR_LINEAR,
     Architecture,
     GgufGraph,
     all_of,
@@ -202,7 +204,7 @@ ARCHITECTURES = (
         ),
         hf_fields=_hf_fields,
         minilm_fields=read_gated,
-        gguf=GgufGraph(("swiglu",)),
+        gguf=GgufGraph(all_of(LLAMA_GRAPH, UNSCALED_OR_LINEAR)),
     ),
     Architecture(
         model_type="qwen3",
@@ -216,6 +218,8 @@ ARCHITECTURES = (
         ),
         hf_fields=_hf_fields,
         minilm_fields=read_gated,
-        gguf=GgufGraph(("swiglu",), head_dim=True),
+        gguf=GgufGraph(
+            all_of(LLAMA_GRAPH, UNSCALED_OR_LINEAR, requires(qkv_bias=False)), head_dim=True
+        ),
     ),
 )

@@ -9,9 +9,9 @@ from typing import Any
 from minilm.architectures.config_fields import number, size
 from minilm.config import ModelConfig
 from minilm.errors import ConfigError
+from minilm.ledger.layout import Layout
 
 Fields = Mapping[str, Any]  # of a config.json
-GELU_GRAPH = ("gelu", "gelu_tanh")  # llama.cpp computes both by tanh
 HF_ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_tanh": "gelu_pytorch_tanh",
@@ -131,6 +131,13 @@ def read_rope(fields: Fields, theta: str) -> dict[str, Any]:
             "rope_original_context": size(parameters, "original_max_position_embeddings", 8192),
         }
     return scaling
+
+
+def read_rotary_dim(fields: Fields, layout: Layout, default: float) -> int:
+    """Elements of a head that rotate, from their share of it, ``default`` where the file has none."""
+    name = "partial_rotary_factor"
+    share = number(read_rope_parameters(fields), name, number(fields, name, default))
+    return int(layout.symbols["k"] * share)
 
 
 def read_activation(fields: Fields, name: str, default: str, *, gated: bool = False) -> str:

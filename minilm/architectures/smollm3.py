@@ -24,6 +24,8 @@ from minilm.architectures.building_blocks import (
     window_size,
 )
 from minilm.architectures.config_fields import flag, layers, size
+from minilm.architectures.conversion import Importable
+from minilm.architectures.shared_fields import Fields, read_gated
 from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import AttentionSpec, Layout
@@ -82,3 +84,14 @@ def _without_rope(config: Mapping[str, Any], num_layers: int) -> Callable[[int],
             "config.json: no_rope_layers", shortened(listed), f"{num_layers} times 0 or 1"
         )
     return lambda i: not listed[i]
+
+
+def _minilm_fields(fields: Fields) -> dict[str, Any]:
+    num_layers = layers(fields, "num_hidden_layers", 36)
+    if any(map(_without_rope(fields, num_layers), range(num_layers))):
+        got = "layers without RoPE"
+        raise ConfigError("config.json: no_rope_layers", got, "RoPE in all of them")
+    return read_gated({"rope_theta": 2000000.0, **fields})
+
+
+IMPORTABLE = (Importable("smollm3", layout, _minilm_fields),)

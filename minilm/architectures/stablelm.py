@@ -22,7 +22,9 @@ from minilm.architectures.building_blocks import (
     read_heads,
     separate_attention,
 )
-from minilm.architectures.config_fields import flag, layers, size
+from minilm.architectures.config_fields import flag, layers, number, require, size
+from minilm.architectures.conversion import Importable
+from minilm.architectures.shared_fields import Fields, read_activation, read_rope, read_rotary_dim
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
 from minilm.ledger.symbols import ONE, Polynomial
@@ -82,3 +84,17 @@ def _feed_forward_norm(config: Mapping[str, Any]) -> tuple[Tensor, ...]:
     if flag(config, "use_parallel_residual", False):
         return ()
     return norm(f"{_BLOCK}.post_attention_layernorm", components.FEED_FORWARD_NORM, bias=True)
+
+
+def _minilm_fields(fields: Fields) -> dict[str, Any]:
+    require(fields, "qk_layernorm", False)
+    return {
+        "feed_forward": read_activation(fields, "hidden_act", "silu", gated=True),
+        "norm_epsilon": number(fields, "layer_norm_eps", 1e-5),
+        "rotary_dim": read_rotary_dim(fields, layout(fields), 0.25),
+        "parallel_residual": flag(fields, "use_parallel_residual", False),
+        **read_rope(fields, "rope_theta"),
+    }
+
+
+IMPORTABLE = (Importable("stablelm", layout, _minilm_fields),)

@@ -20,6 +20,8 @@ from minilm.architectures.building_blocks import (
 )
 from minilm.architectures.config_fields import flag, layers, number, optional_size, size
 from minilm.architectures.conversion import (
+    ALL_BIASES,
+    GELU_GRAPH,
     LAYERNORM,
     STANDARD_BLOCK,
     Architecture,
@@ -31,7 +33,6 @@ from minilm.architectures.conversion import (
     requires,
 )
 from minilm.architectures.shared_fields import (
-    GELU_GRAPH,
     HF_ACTIVATIONS,
     Fields,
     read_activation,
@@ -118,6 +119,6 @@ ARCHITECTURES = (
         ),
         hf_fields=_hf_fields,
         minilm_fields=_minilm_fields,
-        gguf=GgufGraph(GELU_GRAPH),
+        gguf=GgufGraph(GELU_GRAPH, stored_fields=ALL_BIASES),
     ),
 )

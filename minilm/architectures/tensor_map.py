@@ -16,12 +16,17 @@ from minilm.architectures.minilm import layout as minilm_layout
 from minilm.config import ModelConfig
 from minilm.formats.tensor_io import Array
 from minilm.ledger import components
+from minilm.ledger.layout import Layout
 
-_QUERY_KEY_VALUE = (
-    components.ATTENTION_QUERY,
-    components.ATTENTION_KEY,
-    components.ATTENTION_VALUE,
-)
+# Matrices that some files have as one.
+_FUSED = {
+    components.ATTENTION_QUERY_KEY_VALUE: (
+        components.ATTENTION_QUERY,
+        components.ATTENTION_KEY,
+        components.ATTENTION_VALUE,
+    ),
+    components.FEED_FORWARD_GATE_UP: (components.FEED_FORWARD_GATE, components.FEED_FORWARD_UP),
+}
 
 
 @dataclass(frozen=True)
@@ -64,9 +69,20 @@ class TensorMapping:
 def tensor_mappings(architecture: Architecture, config: ModelConfig) -> list[TensorMapping]:
     """One mapping for each tensor of the architecture's file, in the order in which it declares them.
 
-    Tensors are matched by their component and suffix, layer by layer: so no name is written twice.
+    Every tensor of minilm's is in one of them.
     """
     hf_layout = architecture.layout(architecture.config_json(config))
+    mappings = match_tensors(hf_layout, config, architecture.fused_qkv)
+    matched = sum(len(mapping.minilm_names) for mapping in mappings)
+    assert matched == sum(1 for _ in minilm_layout(config).named_tensors())
+    return mappings
+
+
+def match_tensors(hf_layout: Layout, config: ModelConfig, fused_qkv: str) -> list[TensorMapping]:
+    """One mapping for each tensor of ``hf_layout``, in its order.
+
+    Tensors are matched by their component and suffix, layer by layer: so no name is written twice.
+    """
     # Query norm and key norm are one component, and in this order in both.
     unmatched: defaultdict[tuple[str, str], deque[str]] = defaultdict(deque)
     for tensor in minilm_layout(config).named_tensors():
@@ -74,20 +90,19 @@ def tensor_mappings(architecture: Architecture, config: ModelConfig) -> list[Ten
     transposed = {tensor.component for tensor in hf_layout.tensors if tensor.transposed}
     mappings = []
     for tensor in hf_layout.named_tensors():
-        is_fused = tensor.component == components.ATTENTION_QUERY_KEY_VALUE
+        is_qkv = tensor.component == components.ATTENTION_QUERY_KEY_VALUE
         suffix = _suffix(tensor.name)
         mappings.append(
             TensorMapping(
                 tensor.name,
                 tuple(
                     unmatched[component, suffix].popleft()
-                    for component in (_QUERY_KEY_VALUE if is_fused else (tensor.component,))
+                    for component in _FUSED.get(tensor.component, (tensor.component,))
                 ),
                 transposed=tensor.component in transposed and suffix == "weight",
-                by_head=is_fused and architecture.fused_qkv == "by_head",
+                by_head=is_qkv and fused_qkv == "by_head",
             )
         )
-    assert not any(unmatched.values()), unmatched
     return mappings
 
 

@@ -24,13 +24,19 @@ class Arguments:
     """A run as a Hugging Face folder or a GGUF file, or a Hugging Face folder as a run."""
 
     source: Annotated[str, tyro.conf.Positional]
-    """The folder of a run, or of a Hugging Face model."""
+    """The folder of a run or of a Hugging Face model, or nanoGPT's ckpt.pt."""
     to: Literal["minilm", "huggingface", "gguf"]
     """What to make: a run, a folder that transformers opens, a file that llama.cpp runs."""
     out: str
     """The new folder or file; what exists is never overwritten. A GGUF file may go into a pipe."""
     gguf_format: Literal["f32", "f16", "bf16", "q8_0", "q4_0"] = "f16"
     """What the matrices of a GGUF file are stored in."""
+    modelfile: str = ""
+    """gguf: a new file for `ollama create NAME -f FILE`, beside the GGUF file."""
+    license: str = ""
+    """huggingface: license of the weights in the model card, as the Hub names it: mit, apache-2.0, ..."""
+    base_model: str = ""
+    """huggingface: the model on the Hub that these weights come from, for the model card."""
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "convert.py") -> int:
@@ -40,12 +46,20 @@ def main(arguments: Sequence[str] | None = None, program: str = "convert.py") ->
 
 
 def _run(options: Arguments) -> int:
+    from minilm.interop.model_card import Provenance
     from minilm.interop.model_source import open_source
+    from minilm.interop.nanogpt import open_nanogpt
 
     out = Path(options.out)
     is_stream = not files.is_replaceable(out)
     _check_out(out, is_stream, options.to)
-    source = open_source(Path(options.source))
+    if options.modelfile:
+        if options.to != "gguf" or is_stream:
+            raise InputError("--modelfile", "given", "only with --to gguf and a file as --out")
+        _check_out(Path(options.modelfile), False, options.to)
+    provenance = Provenance(options.license, options.base_model)
+    path = Path(options.source)
+    source = open_nanogpt(path) if path.is_file() else open_source(path)
     with _into_stream(out) if is_stream else _staged(out) as path:
         if options.to == "gguf":
             from minilm.interop.gguf import export as export_gguf
@@ -53,7 +67,7 @@ def _run(options: Arguments) -> int:
             written = export_gguf(source, path, options.gguf_format, _name(out))
         else:
             from minilm.interop.huggingface import export, import_run
-            from minilm.interop.model_card import card
+            from minilm.interop.model_card import NAME, card
 
             path.mkdir()
             if options.to == "minilm":
@@ -61,7 +75,16 @@ def _run(options: Arguments) -> int:
                 written = "minilm run"
             else:
                 written = export(source, path)
-                files.write_bytes(path / "README.md", card(source, _name(out), written).encode())
+                text = card(source, _name(out), written, provenance)
+                files.write_bytes(path / NAME, text.encode())
+    if options.modelfile:
+        from minilm.interop.gguf_tokenizer import chat_template
+        from minilm.interop.ollama import modelfile
+
+        target = Path(options.modelfile)
+        has_template = chat_template(source.folder) is not None
+        text = modelfile(out, target.parent, source.config, has_chat_template=has_template)
+        files.write_bytes(target, text.encode())
     # What went to /dev/stdout must stay a file.
     print(f"{out}: {written}", file=sys.stderr if is_stream else sys.stdout)
     return DONE

@@ -18,10 +18,14 @@ from minilm.errors import InputError
 Arguments = TypeVar("Arguments")
 
 DONE, CHECK_FAILED, BAD_INPUT = 0, 1, 2
+BROKEN_PIPE = 128 + 13  # SIGPIPE, which Windows does not have
 
 
-def run_command(command: Callable[[], int]) -> int:
-    """Run ``command``; what a user can cause is one `error:` line and 2, a signal 128 + its number."""
+def run_command(command: Callable[[], int], *, when_full: str = "free some space") -> int:
+    """Run ``command``; what a user can cause is one `error:` line and 2, a signal 128 + its number.
+
+    ``when_full``: what to do where the disk is full.
+    """
     _accept_any_text()
     _wait_passively()
     try:
@@ -35,14 +39,12 @@ def run_command(command: Callable[[], int]) -> int:
     except BrokenPipeError:
         # The reader went away (`| head`): nothing to say, and nothing more to flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+        return BROKEN_PIPE
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        expected = "room to write; free some space, then --resume continues a run that has begun"
-        if not full:
-            expected = "a path that can be read and written"
+        expected = "room to write" if full else "a path that can be read and written"
         where, came = error.filename or "standard output", error.strerror or str(error)
-        return _fail(str(InputError(where, came, expected)))
+        return _fail(str(InputError(where, came, expected, when_full if full else "")))
     except (MemoryError, RuntimeError) as error:
         # torch says so in words on a CPU and by a class of its own on a GPU.
         if isinstance(error, RuntimeError) and not (

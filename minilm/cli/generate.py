@@ -5,6 +5,7 @@ Control characters in it are not sent to the terminal; --json has them all.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import sys
@@ -52,12 +53,12 @@ class Arguments:
     """End a text before this string; may be given again."""
     seed: int = 0
     """Seed of the sampling."""
-    no_cache: bool = False
-    """Compute the whole text again for every token: the same tokens, slower."""
+    no_cache: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Compute the whole text again for every token: the same tokens in float32, slower."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute; auto: cuda, else mps, else cpu."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Of the weights; auto: bfloat16 where it is fast."""
+    """Of the weights; auto: bfloat16 where it is faster, which for small models on a CPU it is not."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Compile the step of one token; auto: on CUDA, where it becomes a graph, for 256 tokens or more."""
     interactive: bool = False
@@ -77,7 +78,7 @@ def _run(options: Arguments) -> int:
     from minilm.generation.decoder import make_decoder
     from minilm.generation.generate import check_count
     from minilm.generation.sampling import Sampling
-    from minilm.model.device import choose_device, choose_dtype
+    from minilm.model.device import choose_device, choose_generation_dtype
 
     check_count(options.max_new_tokens)
     sampling = Sampling(
@@ -90,7 +91,8 @@ def _run(options: Arguments) -> int:
     )
     device = choose_device(options.device)
     model, tokenizer = load(options.checkpoint, device=str(device))
-    model.to(choose_dtype(options.dtype, device))
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    model.to(choose_generation_dtype(options.dtype, device, parameters))
     compiled = options.compile == "on" or (
         options.compile == "auto"
         and device.type == "cuda"
@@ -110,7 +112,8 @@ def _interact(answer: Callable[[Sequence[str]], None]) -> int:
     """Prompt and answer in turn; Ctrl-C ends an answer, an empty line or Ctrl-D the command."""
     terminal = sys.stdin is not None and sys.stdin.isatty()
     if terminal:
-        import readline  # noqa: F401  lines can be edited and recalled
+        with contextlib.suppress(ImportError):  # Windows has none
+            import readline  # noqa: F401  lines can be edited and recalled
     while True:
         try:
             line = input("> " if terminal else "") if sys.stdin is not None else ""
@@ -128,7 +131,6 @@ def _interact(answer: Callable[[Sequence[str]], None]) -> int:
         except KeyboardInterrupt as interrupt:
             if getattr(interrupt, "signum", None):
                 raise
-            print(flush=True)
 
 
 def _answer(
@@ -158,27 +160,24 @@ def _answer(
     streaming = len(prompts) == 1 and not options.json
     if streaming:
         sys.stdout.write(running_text(prompts[0]))
-    begin, overflow_noted = time.perf_counter(), False
-    for _ in range(options.max_new_tokens):
-        for index, token in generation.step().items():
-            tokens[index].append(token)
-            text = streams[index].add(token)
-            texts[index] += text
-            if streams[index].stopped:
-                generation.stop(index)
-            if streaming and text:
-                sys.stdout.write(running_text(text))
-                sys.stdout.flush()
-        if generation.context_overflowed and not overflow_noted:
-            overflow_noted = True
-            length = decoder.config.context_length
-            print(
-                f"note: longer than the context of {length} tokens, the older half of which is dropped "
-                "each time it is full",
-                file=sys.stderr,
-            )
-        if not generation.unfinished:
-            break
+    begin = time.perf_counter()
+    try:
+        for _ in range(options.max_new_tokens):
+            for index, token in generation.step().items():
+                tokens[index].append(token)
+                text = streams[index].add(token)
+                texts[index] += text
+                if streams[index].stopped:
+                    generation.stop(index)
+                if streaming and text:
+                    sys.stdout.write(running_text(text))
+                    sys.stdout.flush()
+            if not generation.unfinished:
+                break
+    except BaseException:
+        if streaming:
+            print(flush=True)  # whatever is said next begins a line of its own
+        raise
     seconds = time.perf_counter() - begin
     for index, stream in enumerate(streams):
         remainder = stream.flush()
@@ -193,6 +192,13 @@ def _answer(
             if index + 1 < len(prompts):
                 print("-" * 80)
     sys.stdout.flush()
+    if generation.context_overflowed:
+        length = decoder.config.context_length
+        print(
+            f"note: longer than the context of {length} tokens, the older half of which was dropped "
+            "each time it was full",
+            file=sys.stderr,
+        )
     count = sum(map(len, tokens))
     if count:
         print(f"{count} tokens, {count / seconds:.1f} tokens/s", file=sys.stderr)

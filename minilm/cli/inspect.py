@@ -119,7 +119,7 @@ def _passed(report: Report) -> bool:
 def _write_reports(reports: Sequence[Report], options: argparse.Namespace) -> None:
     """Write each file that was asked for; print for the terminal unless one of them is stdout."""
     if options.json is not None:
-        values = [report.to_json(tensors=options.tensors) for report in reports]
+        values = [report.to_dict(tensors=options.tensors) for report in reports]
         value = values[0] if len(options.targets) == 1 else values
         _write_text(options.json, json.dumps(value, indent=2, allow_nan=False) + "\n")
     if options.markdown is not None:
@@ -149,18 +149,11 @@ def _write_reports(reports: Sequence[Report], options: argparse.Namespace) -> No
 
 
 def _history(report: Report) -> RunHistory | None:
-    """Of a run that minilm trained; a log that cannot be read costs the report its history."""
-    from minilm.runs import files as run_files
+    from minilm.render.report_drawings import run_history
+    from minilm.training.messages import messages_on_stderr
 
-    if report.architecture != run_files.FAMILY:
-        return None
-    from minilm.runs.history import read_history
-
-    try:
-        return read_history(Path(report.target))
-    except InputError as error:
-        print(f"note: no curves: {error}", file=sys.stderr)
-        return None
+    with messages_on_stderr():
+        return run_history(report)
 
 
 def _write_text(file: str, text: str) -> None:

@@ -19,9 +19,12 @@ VERBS = {
 def main() -> int:
     """Dispatch on the first argument."""
     arguments = sys.argv[1:]
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:2], "--help"]
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: minilm VERB ...\n")
         print("\n".join(f"  {verb:<10}{summary}" for verb, summary in VERBS.items()))
+        print("\n`minilm help VERB` lists the options of one; `minilm --version`.")
         return 0 if arguments else 2
     if arguments[0] == "--version":
         print(__version__)

@@ -21,7 +21,7 @@ import tyro
 from minilm.cli.entry import CHECK_FAILED, DONE, parse_arguments, process_started, run_command
 from minilm.config import ModelConfig, TrainConfig
 from minilm.config.presets import PRESETS
-from minilm.config.validation import RENAMED
+from minilm.config.validation import LOG_TO, RENAMED
 from minilm.runs import files as run_files
 from minilm.runs.stop_reason import StopReason
 from minilm.training.messages import messages_on_stderr
@@ -49,6 +49,7 @@ UNPREFIXED_FIELDS = (
     "split",
     "eval_every",
     "early_stopping",
+    "log_to",
 )
 
 
@@ -157,7 +158,7 @@ def _metavar(hint: Any) -> str:
         return "{" + ",".join(get_args(hint)) + "}"
     if hint is bool:
         return "{true,false}"
-    return "INT" if hint is int else "FLOAT"
+    return {int: "INT", str: "NAMES"}.get(hint, "FLOAT")
 
 
 ModelOverrides = _overrides(ModelConfig)
@@ -205,7 +206,10 @@ def main(arguments: Sequence[str] | None = None, program: str = "train.py") -> i
         with messages_on_stderr():
             return _run(options)
 
-    return run_command(command)
+    return run_command(
+        command,
+        when_full="free some space, then --resume continues a run that has begun",
+    )
 
 
 def _run(options: Arguments) -> int:
@@ -266,16 +270,23 @@ def _run(options: Arguments) -> int:
 
 def _with_current_names(arguments: Sequence[str]) -> list[str]:
     """The command line with fields under their current names, and a note on each old one."""
-    current = []
+    current: list[str] = []
     for argument in arguments:
         option, equals, value = argument.partition("=")
         name = option.removeprefix("--train.").replace("-", "_")
         if option.startswith("--train.") and name in RENAMED:
             new = f"--train.{RENAMED[name].replace('_', '-')}"
             print(f"note: {option} is now {new}", file=sys.stderr)
-            argument = f"{new}{equals}{value}"
+            argument = f"{new}{equals}{_log_to(value) if name == 'tensorboard' else value}"
+        elif current[-1:] == ["--train.log-to"]:
+            argument = _log_to(argument)
         current.append(argument)
     return current
+
+
+def _log_to(value: str) -> str:
+    """The value of --train.log-to for one of its old name, true or false."""
+    return {"true": LOG_TO[True], "false": LOG_TO[False]}.get(value.lower(), value)
 
 
 def _given(overrides: Any) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from minilm.config import ModelConfig, TrainConfig
+from minilm.config.validation import check_names
 from minilm.errors import ConfigError
 
 
@@ -26,10 +27,12 @@ class Preset:
 
     def model_config(self, **overrides: Any) -> ModelConfig:
         """The model, with fields replaced before the derived ones are worked out."""
+        check_names(ModelConfig, overrides, "model")
         return ModelConfig(**(self.model | overrides))
 
     def train_config(self, **overrides: Any) -> TrainConfig:
         """The training settings, with fields replaced."""
+        check_names(TrainConfig, overrides, "settings")
         return TrainConfig(**(self.train | overrides))
 
 

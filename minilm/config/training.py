@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from minilm.config.validation import LARGEST_DIMENSION, check_range, check_types
+from minilm.errors import ConfigError
 
 LONGEST_SAMPLE = 10_000
+TRACKERS = ("tensorboard", "wandb", "trackio")
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,8 @@ class TrainConfig:
     """How many training states resume/ holds: the newest ones."""
     sample_tokens: int = 64
     """Tokens of the sample text at each evaluation, shown in report.html; 0: none."""
-    tensorboard: bool = False
-    """Write the metrics for TensorBoard as well, in the run's folder tensorboard/."""
+    log_to: str = ""
+    """Trackers that get the metrics as well: any of tensorboard, wandb, trackio, with commas between."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -113,10 +115,20 @@ class TrainConfig:
         for name in ("beta1", "beta2", "muon_momentum", "bpe_dropout"):
             check_range(self, name, 0, 1, upper_open=True)
         check_range(self, "val_fraction", 0, 1, lower_open=True, upper_open=True)
+        for name in self.trackers:
+            if name not in TRACKERS:
+                expected = f"any of {', '.join(TRACKERS)}, with commas between"
+                raise ConfigError("log_to", repr(name), expected)
         if self.max_seconds is not None:
             check_range(self, "max_seconds", 0, math.inf, lower_open=True, upper_open=True)
         if self.target_val_loss is not None:
             check_range(self, "target_val_loss", 0, math.inf, upper_open=True)
+
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """The names in ``log_to``, each once."""
+        names = (name.strip() for name in self.log_to.split(","))
+        return tuple(dict.fromkeys(name for name in names if name))
 
 
 _TRAINING_SIZES = (

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from minilm.errors import ConfigError
@@ -25,7 +26,10 @@ RENAMED = {
     "save_seconds": "save_every_seconds",
     "keep_last": "keep_states",
     "l1": "l1_weight",
+    "tensorboard": "log_to",
 }
+# The values of the old tensorboard.
+LOG_TO = {True: "tensorboard", False: ""}
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -38,9 +42,7 @@ def from_dict(cls: type[Config], values: Any, where: object) -> Config:
     if not isinstance(values, dict):
         raise ConfigError(where, f"{type(values).__name__}", "an object of configuration fields")
     values = with_current_names(values, where)
-    known = {field.name for field in dataclasses.fields(cls)}
-    if unknown := sorted(set(values) - known):
-        raise ConfigError(where, f"unknown field {unknown[0]!r}", f"fields of {cls.__name__}")
+    check_names(cls, values, where)
     try:
         return cls(**values)
     except ConfigError as error:
@@ -48,9 +50,20 @@ def from_dict(cls: type[Config], values: Any, where: object) -> Config:
         raise ConfigError(field, error.got, error.expected, error.remedy) from None
 
 
+def check_names(cls: type[Config], names: Iterable[str], where: object) -> None:
+    """Raise ConfigError for a name that is no field of ``cls``; it says which field is nearest."""
+    known = [field.name for field in dataclasses.fields(cls)]
+    for name in sorted(map(str, set(names) - set(known))):
+        nearest = get_close_matches(name, known, n=1)
+        remedy = f"perhaps {nearest[0]}" if nearest else ""
+        raise ConfigError(where, f"unknown field {name!r}", f"a field of {cls.__name__}", remedy)
+
+
 def with_current_names(values: Mapping[str, Any], where: object) -> dict[str, Any]:
     """``values`` with old names of fields replaced. Raises ConfigError for a field under both names."""
     current = {RENAMED.get(name, name): value for name, value in values.items()}
+    if isinstance(values.get("tensorboard"), bool):
+        current["log_to"] = LOG_TO[values["tensorboard"]]
     if len(current) < len(values):
         old = next(name for name in values if RENAMED.get(name) in values)
         raise ConfigError(where, f"both {old!r} and {RENAMED[old]!r}", "the new name alone")

@@ -6,9 +6,8 @@ import hashlib
 import logging
 from dataclasses import dataclass
 
-from tqdm import tqdm
-
 from minilm.errors import CorpusError
+from minilm.progress import progress_bar
 from minilm.safe_text import one_line
 from minilm.text.corpora import Corpus
 
@@ -57,7 +56,7 @@ def measure(corpus: Corpus) -> Size:
     """
     documents = characters = utf8_bytes = 0
     notes = _Notes()
-    with tqdm(unit="B", unit_scale=True, desc="reading", disable=None) as bar:
+    with progress_bar(unit="B", unit_scale=True, desc="reading") as bar:
         for chunk in corpus.chunks(note=notes.add):
             documents += chunk.ends_document
             characters += len(chunk.text)

@@ -26,7 +26,6 @@ from typing import IO, Any
 import numpy as np
 import tokenizers
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from minilm.data.cache import is_key, mark_used, prune, size_limit
 from minilm.data.corpus_stats import Identity, Size, identify, measure
@@ -34,6 +33,7 @@ from minilm.data.split_check import read_sample, split_difference
 from minilm.data.splits import Mode, Split, divide, shuffled_order
 from minilm.errors import CorpusError, FormatError, InputError
 from minilm.files import atomic_writer, write_json
+from minilm.progress import progress_bar
 from minilm.safe_text import one_line
 from minilm.text.cleaning import cleaning_versions
 from minilm.text.corpora import Corpus
@@ -291,9 +291,7 @@ def _encode(
     characters = 0
     with (
         contextlib.ExitStack() as stack,
-        tqdm(
-            total=size.utf8_bytes, unit="B", unit_scale=True, desc="encoding", disable=None
-        ) as bar,
+        progress_bar(total=size.utf8_bytes, unit="B", unit_scale=True, desc="encoding") as bar,
     ):
         shards = {
             split: _Shard(stack.enter_context(atomic_writer(entry / f"{split}.bin")))

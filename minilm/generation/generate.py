@@ -8,51 +8,80 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from minilm.checkpoint import Loaded
-from minilm.errors import ConfigError
+from minilm.errors import ConfigError, TokenizerError
 from minilm.generation.decoder import Decoder, make_decoder
 from minilm.generation.sampling import Sampling, choose
 from minilm.generation.text_stream import TextStream
 from minilm.model.kv_cache import KVCache
-from minilm.text.tokenizers import Tokenizer
+from minilm.model.transformer import Transformer
+from minilm.text.tokenizers import Ids, Tokenizer
 
 
 def generate(
-    loaded: Loaded,
-    prompt: str,
+    model: Transformer,
+    tokenizer: Tokenizer,
+    prompt: str | Ids = "",
     *,
-    max_new_tokens: int,
-    sampling: Sampling | None = None,
-    stops: Sequence[str] = (),
+    max_new_tokens: int = 200,
+    temperature: float = 0.8,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    repetition_penalty: float = 1.0,
+    stop: str | Sequence[str] = (),
+    seed: int = 0,
     cached: bool = True,
 ) -> str:
-    """The text that follows ``prompt``, up to the first of ``stops``.
+    """The text that follows ``prompt``, a text or the ids that `tokenizer.encode` gives: dropout off.
 
-    Raises ConfigError for a number of tokens below 0, TokenizerError for a prompt that has none.
+    ``model`` and ``tokenizer`` are those of `minilm.load`; ``temperature`` 0 takes the most likely
+    token each time. The text ends after ``max_new_tokens`` tokens, at the end of a document, or before
+    the first of ``stop``. ``cached=False`` computes the whole text again for every token: in float32
+    the same text, slower. Raises ConfigError for a setting out of range, TokenizerError for a prompt
+    that has no tokens of this model.
     """
-    model, tokenizer = loaded
-    ids = tokenizer.encode_prompt(prompt)
     check_count(max_new_tokens)
-    generation = Generation(
-        make_decoder(model),
-        tokenizer,
-        [ids],
-        sampling or Sampling(),
-        cached=cached,
-        max_length=len(ids) + max_new_tokens,
-    )
-    stream, parts = TextStream(tokenizer, stops, ids), []
-    for _ in range(max_new_tokens):
-        new_tokens = generation.step()
-        if 0 not in new_tokens:
-            break
-        parts.append(stream.add(new_tokens[0]))
-        if stream.stopped:
-            break
+    sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
+    ids = _prompt_ids(model, tokenizer, prompt)
+    stream, parts = TextStream(tokenizer, [stop] if isinstance(stop, str) else stop, ids), []
+    was_training = model.training
+    model.eval()
+    try:
+        generation = Generation(
+            make_decoder(model),
+            tokenizer,
+            [ids],
+            sampling,
+            cached=cached,
+            max_length=len(ids) + max_new_tokens,
+        )
+        for _ in range(max_new_tokens):
+            new_tokens = generation.step()
+            if 0 not in new_tokens:
+                break
+            parts.append(stream.add(new_tokens[0]))
+            if stream.stopped:
+                break
+    finally:
+        model.train(was_training)
     return "".join(parts) + stream.flush()
+
+
+def _prompt_ids(model: Transformer, tokenizer: Tokenizer, prompt: str | Ids) -> list[int]:
+    if isinstance(prompt, str):
+        return tokenizer.encode_prompt(prompt)
+    ids, vocab_size = np.asarray(prompt), model.config.vocab_size
+    if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
+        got = f"an array of {ids.dtype} of shape {ids.shape}"
+        raise TokenizerError("prompt", got, "a text, or a sequence of token ids")
+    for token in ids.tolist():
+        if not 0 <= token < vocab_size:
+            raise TokenizerError("prompt", f"the id {token}", f"0 <= id < {vocab_size}")
+    return [int(token) for token in ids]
 
 
 def check_count(max_new_tokens: int) -> None:

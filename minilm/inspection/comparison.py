@@ -135,8 +135,13 @@ def _classify_by_name(
     return classified
 
 
+def body_prefix(layout: Layout) -> str:
+    """What a body saved, or built, without its head leaves out of its names: model., transformer., ..."""
+    return layout.optional_prefix or layout.tensors[0].name.partition(".")[0] + "."
+
+
 def _with_prefix(layout: Layout, tensors: Sequence[LogicalTensor]) -> dict[str, LogicalTensor]:
-    """Tensors by full name: a body saved without its head leaves out the prefix (model., ...)."""
+    """Tensors by full name."""
     prefix = body_prefix(layout)
     if any(tensor.name.startswith(prefix) for tensor in tensors):
         prefix = ""
@@ -147,11 +152,6 @@ def _with_prefix(layout: Layout, tensors: Sequence[LogicalTensor]) -> dict[str, 
         *(t.name for t in layout.tensors if not t.name.startswith(prefix)),
     )
     return {("" if t.name.startswith(outside) else prefix) + t.name: t for t in tensors}
-
-
-def body_prefix(layout: Layout) -> str:
-    """What names have before those of the body alone: model., transformer., ..."""
-    return layout.optional_prefix or layout.tensors[0].name.partition(".")[0] + "."
 
 
 def _shortened(lines: Sequence[str], witness: str) -> list[str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from minilm.costs.flops import tensor_flops
 from minilm.formats.header import StoredTensor
 from minilm.inspection.active_experts import active_elements
-from minilm.inspection.comparison import ClassifiedTensors
+from minilm.inspection.comparison import ClassifiedTensors, body_prefix
 from minilm.inspection.conventions import conventions
 from minilm.inspection.names import component_by_name, is_bias, is_embedding
 from minilm.inspection.report import Component, Convention, Parameters, TensorRow
@@ -117,9 +117,10 @@ def _count_file(target: Target, file: ClassifiedTensors, module: ModuleContents 
 
 def _count_module(target: Target, module: ModuleContents, layout: Layout | None) -> Counts:
     """A module's parameters; ``layout`` declares its components, where it agrees with the module."""
-    active = active_elements(module.rows, target.hugging_face, {})
+    rows = _named_rows(module.rows, layout)
+    active = active_elements(rows, target.hugging_face, {})
     parameters = counted_parameters(
-        module.rows,
+        rows,
         embedding=module.embedding,
         trainable=module.trainable,
         stored_elements=module.state_elements,
@@ -128,11 +129,26 @@ def _count_module(target: Target, module: ModuleContents, layout: Layout | None)
     )
     return Counts(
         parameters=parameters,
-        components=declared_components(layout) if layout else grouped_components(module.rows),
-        tensors=module.rows,
+        components=declared_components(layout) if layout else grouped_components(rows),
+        tensors=rows,
         tied=module.tied,
         conventions=conventions(parameters, target.layout, tied_elements=module.tied_elements),
         notes=_undeclared_notes(target, active),
+    )
+
+
+def _named_rows(rows: Sequence[TensorRow], layout: Layout | None) -> tuple[TensorRow, ...]:
+    """A module's rows with the components of ``layout``, as its file's tensors have them."""
+    if layout is None:
+        return tuple(rows)
+    declared = {tensor.name: tensor.component for tensor in layout.named_tensors()}
+    prefix = body_prefix(layout)
+    return tuple(
+        replace(
+            row,
+            component=declared.get(row.name) or declared.get(prefix + row.name) or row.component,
+        )
+        for row in rows
     )
 
 

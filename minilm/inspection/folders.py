@@ -201,12 +201,13 @@ def _declared(name: str, shape: tuple[int, ...]) -> Tensor:
 
 
 def base_of_adapter(folder: Path, fields: Mapping[str, Any]) -> Path | None:
-    """The base model's folder where it is at hand: as named, beside the adapter, or in the Hub's cache."""
+    """The base model's folder where it is at hand: beside the adapter, as named, or in the Hub's cache."""
     name = fields.get("base_model_name_or_path")
     if not isinstance(name, str) or not name or "\0" in name or len(name) > 1000:
         return None
-    candidates = (Path(name), folder / name)
-    return next((path for path in candidates if path.is_dir()), None) or cached_model(name)
+    candidates = (folder / name, Path(name))
+    bases = (path for path in candidates if (path / "config.json").is_file())
+    return next(bases, None) or cached_model(name)
 
 
 def adapter_kind(fields: Mapping[str, Any]) -> str:

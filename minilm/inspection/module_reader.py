@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -82,6 +84,15 @@ def hugging_face_model(config: Mapping[str, Any], architecture: str) -> nn.Modul
         transformers.logging.set_verbosity(verbosity)
     assert isinstance(model, nn.Module)
     return model
+
+
+def hugging_face_config(module: nn.Module) -> dict[str, Any]:
+    """The config.json of one of transformers' own models, with its class; empty for any other module."""
+    transformers = sys.modules.get("transformers")  # else it cannot be one
+    if transformers is None or not isinstance(module, transformers.PreTrainedModel):
+        return {}
+    fields: dict[str, Any] = json.loads(module.config.to_json_string(use_diff=False))
+    return fields | {"architectures": [type(module).__name__]}
 
 
 def _decode_floats(value: Any) -> Any:

@@ -1,11 +1,16 @@
-"""The Report: the result of an inspection as plain values, and its JSON. Rendering is in `render`."""
+"""The Report: the result of an inspection as plain values, and its JSON.
+
+How it looks is decided in `render`, a floor above: the package gives its drawings to `draw_with`.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+
+from minilm.errors import InputError
 
 if TYPE_CHECKING:
     from minilm.costs.fits import Fit
@@ -17,6 +22,7 @@ if TYPE_CHECKING:
 SCHEMA = "minilm.report/1"
 
 WitnessName = Literal["formula", "file", "module"]
+TableName = Literal["components", "tensors", "conventions"]
 
 
 @dataclass(frozen=True)
@@ -122,9 +128,33 @@ class FormulaReport:
     approximation: Mapping[str, Any] | None
 
 
-@dataclass(frozen=True)
+class Drawings(Protocol):
+    """What a report looks like: as text of a terminal, in a notebook, as a page, as Markdown."""
+
+    def text(self, report: Report) -> str: ...
+
+    def notebook(self, report: Report) -> str: ...
+
+    def page(self, report: Report) -> str: ...
+
+    def markdown(self, report: Report, *, tensors: bool = False) -> str: ...
+
+
+_load_drawings: Callable[[], Drawings]
+
+
+def draw_with(load: Callable[[], Drawings]) -> None:
+    """Let reports be drawn by what ``load`` returns, which is called when one is first drawn."""
+    global _load_drawings
+    _load_drawings = load
+
+
+@dataclass(frozen=True, repr=False)
 class Report:
-    """One target, inspected. ``verified`` means that no witness disagrees with another."""
+    """One target, inspected. ``verified`` means that no witness disagrees with another.
+
+    ``print(report)`` is what `minilm inspect` prints; a notebook shows it as tables.
+    """
 
     target: str
     architecture: str
@@ -183,7 +213,45 @@ class Report:
             brief += f"; {assumed:,} not decoded"
         return Verdict("verified", text, brief)
 
+    def __repr__(self) -> str:
+        count = f"{self.parameters.total:,} parameters"
+        return f"<Report of {self.target}: {count}, {self.verdict.text}>"
+
+    def __str__(self) -> str:
+        return _load_drawings().text(self)
+
+    def _repr_html_(self) -> str:
+        return _load_drawings().notebook(self)
+
+    def to_html(self) -> str:
+        """One page that needs no network, as `minilm inspect --html` writes it."""
+        return _load_drawings().page(self)
+
+    def to_markdown(self, *, tensors: bool = False) -> str:
+        """The whole report as Markdown; ``tensors`` adds the list of every tensor."""
+        return _load_drawings().markdown(self, tensors=tensors)
+
+    def rows(self, table: TableName = "components") -> list[dict[str, Any]]:
+        """A table as a list of records, which pandas.DataFrame and polars.DataFrame take."""
+        tables: dict[str, tuple[Any, ...]] = {
+            "components": self.components,
+            "tensors": self.tensors,
+            "conventions": self.conventions,
+        }
+        if table not in tables:
+            raise InputError("table", repr(table), f"one of {', '.join(get_args(TableName))}")
+        records = [asdict(row) for row in tables[table]]
+        for record in records:
+            record.pop("pretty", None)  # the formula for people: a program has `formula`
+            if "shape" in record:
+                record["shape"] = list(record["shape"])
+        return records
+
     def to_json(self, *, tensors: bool = False) -> dict[str, Any]:
+        """The name that `to_dict` had in version 0.1."""
+        return self.to_dict(tensors=tensors)
+
+    def to_dict(self, *, tensors: bool = False) -> dict[str, Any]:
         """The schema `minilm.report/1` as JSON values; the tensor list on request."""
         value = asdict(replace(self, tensors=()))
         del value["tensors"]

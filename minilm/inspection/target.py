@@ -148,13 +148,15 @@ def _open_target(target: str | os.PathLike[str] | nn.Module, state_dict: str | N
 
 
 def _open_module(module: nn.Module) -> Target:
-    """minilm's own model has a formula; any other module is counted alone."""
-    from minilm.inspection.module_reader import read_module
+    """minilm's own model has a formula, and transformers' may; any other module is counted alone."""
+    from minilm.inspection.module_reader import hugging_face_config, read_module
     from minilm.model.transformer import Transformer
 
     contents, name = read_module(module), type(module).__name__
     if not isinstance(module, Transformer):
-        return Target(name, name, module=contents)
+        config = hugging_face_config(module)
+        target = _hugging_face_target(name, config) if config else Target(name, name)
+        return replace(target, module=contents)
     layout = minilm_layout(module.config)
     return Target(name, layout.family, layout, module.config, module=contents)
 
@@ -388,29 +390,28 @@ def _open_config(name: str, path: Path) -> Target:
         if not isinstance(training, dict):
             return target
         return replace(target, hyperparameters={**target.hyperparameters, "training": training})
+    try:
+        return replace(_hugging_face_target(name, config), folder=path.parent)
+    except ConfigError as error:  # in a field: it names the field's file
+        field = f"{path}: {str(error.where).removeprefix('config.json: ')}"
+        raise ConfigError(field, error.got, error.expected, error.remedy) from None
+
+
+def _hugging_face_target(name: str, config: Mapping[str, Any]) -> Target:
+    """What a Hugging Face config.json declares. Raises ConfigError for a field that is wrong."""
     # The components of diffusers have a class in its place.
     model_type = config.get("model_type") or config.get("_class_name")
     if not isinstance(model_type, str):
         model_type = UNKNOWN
     fields = {k: v for k, v in config.items() if isinstance(v, (bool, int, float, str))}
-    layout = _declared_layout(path, config) if model_type in MODEL_TYPES else None
+    layout = layout_of(config) if model_type in MODEL_TYPES else None
     return Target(
         name,
         model_type,
         with_task_head(layout, config) if layout else None,
         hugging_face=config,
-        folder=path.parent,
         hyperparameters={"model": fields},
     )
-
-
-def _declared_layout(path: Path, config: Mapping[str, Any]) -> Layout:
-    """The layout of a declared model_type; an error in a field names the field's file."""
-    try:
-        return layout_of(config)
-    except ConfigError as error:
-        field = f"{path}: {str(error.where).removeprefix('config.json: ')}"
-        raise ConfigError(field, error.got, error.expected, error.remedy) from None
 
 
 def _minilm_target(name: str, config: ModelConfig) -> Target:

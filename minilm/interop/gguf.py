@@ -6,7 +6,6 @@ graphs fix what a config.json would choose: the activation, and that no layer ha
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,27 +15,28 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from minilm.architectures.conversion import Architecture, GgufGraph, find_exportable
+from minilm.architectures.conversion import (
+    Architecture,
+    GgufGraph,
+    UnsupportedField,
+    exportable,
+)
 from minilm.architectures.gguf_layout import in_gguf_names
 from minilm.architectures.gguf_names import KEYS
 from minilm.architectures.model_types import MODEL_TYPES
 from minilm.architectures.tensor_map import tensor_mappings
 from minilm.config import ModelConfig
-from minilm.errors import ConfigError, MissingExtraError, TokenizerError
+from minilm.errors import ConfigError, MissingExtraError
 from minilm.formats import tensor_io
 from minilm.formats.tensor_io import Array
-from minilm.interop.model_source import ModelSource
+from minilm.interop.gguf_tokenizer import add_tokenizer
+from minilm.interop.model_source import ModelSource, as_float32
 from minilm.ledger import components
-from minilm.runs import files as run_files
-from minilm.text.tokenizers import (
-    BPETokenizer,
-    ByteTokenizer,
-    Tokenizer,
-    load_tokenizer,
-)
 
 if TYPE_CHECKING:
     import gguf
+
+LARGEST_LAYER_COUNT = 512  # LLAMA_MAX_LAYERS in llama.cpp's src/llama-hparams.h
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class _Quantized:
 
     def tofile(self, stream: BinaryIO) -> None:
         for rows in tensor_io.chunks(self._values):
-            self._quantize(_as_float32(rows), self._ggml_type).tofile(stream)
+            self._quantize(as_float32(rows), self._ggml_type).tofile(stream)
 
 
 def _nbytes(shape: tuple[int, ...], ggml_type: Any) -> int:
@@ -79,26 +79,15 @@ def export(source: ModelSource, path: Path, file_format: str, name: str) -> str:
         import gguf
     except ImportError:
         raise MissingExtraError("gguf", "gguf", "--to gguf") from None
-    config = source.config
-    architecture = find_exportable(config)
+    architecture = find_supported(source.config)
     gguf_architecture = MODEL_TYPES[architecture.model_type].gguf
-    if config.feed_forward not in architecture.gguf.activations:
-        raise ConfigError(
-            "model.feed_forward",
-            config.feed_forward,
-            f"{' or '.join(architecture.gguf.activations)}, which llama.cpp's {gguf_architecture} computes",
-        )
-    if 0 < config.sliding_window < config.context_length:
-        raise ConfigError(
-            "model.sliding_window",
-            f"{config.sliding_window} in a context of {config.context_length}",
-            f"0: llama.cpp's {gguf_architecture} attends to all tokens",
-        )
-    tokenizer = load_tokenizer(source.folder / run_files.TOKENIZER, config.vocab_size)
+    config = replace(architecture.stored_config(source.config), **architecture.gguf.stored_fields)
+    source = source.stored_as(config)
+    tokenizer = source.tokenizer()
     writer = gguf.GGUFWriter(path, gguf_architecture)
     writer.add_name(name)
     _add_sizes(writer, config, architecture.gguf)
-    _add_tokenizer(writer, tokenizer, config.vocab_size)
+    add_tokenizer(writer, source.folder, tokenizer, config.vocab_size)
     matrix_type = gguf.GGMLQuantizationType[file_format.upper()]
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     types = {"f32": "ALL_F32", "q8_0": "MOSTLY_Q8_0", "q4_0": "MOSTLY_Q4_0"}
@@ -117,6 +106,29 @@ def export(source: ModelSource, path: Path, file_format: str, name: str) -> str:
         writer.write_tensor_data(_Quantized(entry, ggml_type, gguf.quants.quantize))
     writer.close()
     return gguf_architecture
+
+
+def find_supported(config: ModelConfig) -> Architecture:
+    """The first architecture whose graph in llama.cpp computes ``config``.
+
+    Raises ConfigError naming the field in the way.
+    """
+    architectures = exportable(config)
+    for architecture in architectures:
+        if not _unsupported_fields(architecture, config):
+            return architecture
+    field, expected = _unsupported_fields(architectures[0], config)[0]
+    graph = MODEL_TYPES[architectures[0].model_type].gguf
+    got = str(getattr(config, field))
+    if field == "sliding_window":
+        got += f" in a context of {config.context_length}"
+    raise ConfigError(f"model.{field}", got, f"{expected}, for llama.cpp's {graph}")
+
+
+def _unsupported_fields(architecture: Architecture, config: ModelConfig) -> list[UnsupportedField]:
+    too_deep = config.num_layers > LARGEST_LAYER_COUNT
+    depth = [("num_layers", f"at most {LARGEST_LAYER_COUNT}")] if too_deep else []
+    return architecture.gguf.unsupported_fields(config) + depth
 
 
 def _ggml_type(gguf: Any, entry: _Entry, matrix_type: Any) -> Any:
@@ -151,46 +163,11 @@ def _add_sizes(writer: gguf.GGUFWriter, config: ModelConfig, graph: GgufGraph) -
         writer.add_parallel_residual(config.parallel_residual)
 
 
-def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer, vocab_size: int) -> None:
-    if not isinstance(tokenizer, (ByteTokenizer, BPETokenizer)):
-        raise TokenizerError(
-            "tokenizer.json",
-            f"a {tokenizer.kind} tokenizer",
-            "bytes or BPE in GPT-2's style, which llama.cpp supports",
-        )
-    import gguf
-
-    content = json.loads(tokenizer.to_json())
-    tokens = [f"[PAD{number}]" for number in range(vocab_size)]
-    types = [gguf.TokenType.UNUSED] * vocab_size
-    for text, number in content["model"]["vocab"].items():
-        tokens[number], types[number] = text, gguf.TokenType.NORMAL
-    for added in content.get("added_tokens", []):
-        tokens[added["id"]], types[added["id"]] = added["content"], gguf.TokenType.CONTROL
-    if isinstance(tokenizer, ByteTokenizer):
-        types[0] = gguf.TokenType.CONTROL  # the zero byte, which ends a text
-    merges = [" ".join(pair) for pair in content["model"]["merges"]]
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list(tokens)
-    writer.add_token_types(types)
-    # The list may not be empty: zero bytes, which no text has, would become a token that is none.
-    writer.add_token_merges(merges or ["\u0100 \u0100"])
-    if tokenizer.end_of_text is not None:
-        writer.add_bos_token_id(tokenizer.end_of_text)
-        writer.add_eos_token_id(tokenizer.end_of_text)
-    writer.add_add_bos_token(False)
-
-
 def _entries(source: ModelSource, architecture: Architecture) -> Iterator[_Entry]:
     """Every tensor of the file, in the order of the architecture's declaration."""
     config, graph = source.config, architecture.gguf
     mappings = {each.hf_name: each for each in tensor_mappings(architecture, config)}
-    fields = architecture.config_json(config)
-    if graph.assumed_bias:
-        fields[graph.assumed_bias] = True
-    layout = architecture.layout(fields)
-
+    layout = architecture.layout(architecture.config_json(config))
     heads = {
         components.ATTENTION_QUERY: config.num_heads,
         components.ATTENTION_KEY: config.num_kv_heads,
@@ -207,17 +184,8 @@ def _entries(source: ModelSource, architecture: Architecture) -> Iterator[_Entry
         yield _Entry("rope_freqs.weight", rows, lambda: _rope_frequency_factors(config))
     named = zip(layout.named_tensors(), in_gguf_names(layout).named_tensors(), strict=True)
     for hf, tensor in named:
-        if hf.name in mappings:
-            values = partial(read, mappings[hf.name].minilm_names, tensor.component)
-        else:  # a bias that the graph adds and the model has not
-            values = partial(np.zeros, tensor.shape, np.float32)
+        values = partial(read, mappings[hf.name].minilm_names, tensor.component)
         yield _Entry(tensor.name, tensor.shape, values)
-
-
-def _as_float32(values: Array) -> Array:
-    if values.dtype == tensor_io.NUMPY["bfloat16"]:  # the upper half of a float32
-        return (values.astype(np.uint32) << 16).view(np.float32)
-    return np.ascontiguousarray(values, dtype=np.float32)
 
 
 def _rope_frequency_factors(config: ModelConfig) -> Array:

@@ -7,18 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from minilm import files
-from minilm.architectures.conversion import find_exportable
+from minilm.architectures.conversion import Architecture, exportable
 from minilm.architectures.tensor_map import tensor_mappings
-from minilm.config import TrainConfig
+from minilm.config import ModelConfig
+from minilm.config.presets import find_preset
+from minilm.errors import TokenizerError
 from minilm.formats import tensor_io
 from minilm.formats.header import StoredTensor
 from minilm.formats.json_file import read_object
+from minilm.interop.gguf_tokenizer import is_qwen2, read_text
 from minilm.interop.model_source import ModelSource
 from minilm.runs import files as run_files
-from minilm.text.tokenizers import GENERATION_CONFIG, ByteTokenizer, Tokenizer, load_tokenizer
+from minilm.runs.files import CHAT_TEMPLATE, COMPANIONS, TOKENIZER_CONFIG
+from minilm.text.tokenizers import GENERATION_CONFIG, Tokenizer
 
-TOKENIZER_CONFIG = "tokenizer_config.json"
-TOKENIZER_SETTINGS = (GENERATION_CONFIG, TOKENIZER_CONFIG, "special_tokens_map.json")
+TOKENIZER_SETTINGS = tuple(name for name in COMPANIONS if name != CHAT_TEMPLATE)
+_ENDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 def export(source: ModelSource, folder: Path) -> str:
@@ -26,15 +30,13 @@ def export(source: ModelSource, folder: Path) -> str:
 
     Raises ConfigError where no stock architecture has this configuration, OSError as a file gives it.
     """
-    config = source.config
-    architecture = find_exportable(config)
+    tokenizer = source.tokenizer()
+    architecture = find_kept(source.config, tokenizer)
+    config = architecture.stored_config(source.config)
+    source = source.stored_as(config)
     fields = architecture.config_json(config)
-    tokenizer = load_tokenizer(source.folder / run_files.TOKENIZER, config.vocab_size)
     settings = _tokenizer_settings(source.folder)
-    ends: dict[str, Any] = {
-        "bos_token_id": tokenizer.end_of_text,
-        "eos_token_id": tokenizer.end_of_text,
-    }
+    ends: dict[str, Any] = dict.fromkeys(_ENDS, tokenizer.end_of_text)
     generation = ends | {"do_sample": True, "temperature": 0.8}
     if GENERATION_CONFIG in settings:
         generation = settings[GENERATION_CONFIG]
@@ -53,11 +55,29 @@ def export(source: ModelSource, folder: Path) -> str:
     }
     tensor_io.write(folder / run_files.WEIGHTS, plan, {"format": "pt"})
     files.write_json(folder / run_files.CONFIG, fields | ends)
-    tokenizer.save(folder / run_files.TOKENIZER)
+    files.write_bytes(folder / run_files.TOKENIZER, tokenizer.to_shared_json().encode())
+    _copy_chat_template(source.folder, folder)
     defaults = {TOKENIZER_CONFIG: _tokenizer_config(tokenizer, config.context_length)}
     for name, content in (defaults | settings | {GENERATION_CONFIG: generation}).items():
         files.write_json(folder / name, content)
     return architecture.class_name
+
+
+def find_kept(config: ModelConfig, tokenizer: Tokenizer) -> Architecture:
+    """The first that can represent ``config`` and in which transformers keeps the tokenizer.
+
+    For Qwen2, transformers 5 builds its own pre-tokenizer whatever tokenizer.json says
+    (`MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS`).
+    """
+    for architecture in exportable(config):
+        if architecture.model_type != "qwen2" or is_qwen2(json.loads(tokenizer.to_json())):
+            return architecture
+    raise TokenizerError(
+        run_files.TOKENIZER,
+        f"a {tokenizer.kind} tokenizer",
+        "Qwen2's own, which transformers puts in its place for Qwen2ForCausalLM",
+        "with model.sliding_window 0 another class has this shape",
+    )
 
 
 def import_run(source: ModelSource, folder: Path) -> None:
@@ -65,15 +85,12 @@ def import_run(source: ModelSource, folder: Path) -> None:
 
     The files that say which tokens begin and end a text are copied beside it.
     """
-    tokenizer = load_tokenizer(source.folder / run_files.TOKENIZER, source.config.vocab_size)
+    tokenizer = source.tokenizer()
     settings = _tokenizer_settings(source.folder)
-    if not source.is_run and GENERATION_CONFIG not in settings:
-        fields = read_object(source.folder / run_files.CONFIG)
-        ends = {
-            name: fields[name]
-            for name in ("bos_token_id", "eos_token_id")
-            if fields.get(name) is not None
-        }
+    config = source.folder / run_files.CONFIG
+    if not source.is_run and GENERATION_CONFIG not in settings and config.is_file():
+        fields = read_object(config)
+        ends = {name: fields[name] for name in _ENDS if fields.get(name) is not None}
         settings |= {GENERATION_CONFIG: ends} if ends else {}
     plan = {
         StoredTensor(name, source.dtype(name), shape): lambda name=name: source.read(name)
@@ -82,9 +99,11 @@ def import_run(source: ModelSource, folder: Path) -> None:
     metadata = {"converted_from": source.folder.name}
     tensor_io.write(folder / run_files.WEIGHTS, plan, metadata)
     tokenizer.save(folder / run_files.TOKENIZER)
+    _copy_chat_template(source.folder, folder)
     for name, content in settings.items():
         files.write_json(folder / name, content)
-    run_files.write_config(folder, source.config, TrainConfig())
+    # Nothing says how it was trained: fine-tuning follows GPT-2's recipe.
+    run_files.write_config(folder, source.config, find_preset("gpt2").train_config())
 
 
 def _tokenizer_settings(folder: Path) -> dict[str, dict[str, Any]]:
@@ -100,15 +119,19 @@ def _tokenizer_config(tokenizer: Tokenizer, context_length: int) -> dict[str, An
         "model_max_length": context_length,
         "clean_up_tokenization_spaces": False,
     }
-    # Of bytes the end of a text is the zero byte, whose name in the vocabulary is a letter that texts may
-    # have: as a special token it would be recognised in them.
-    if tokenizer.end_of_text is not None and not isinstance(tokenizer, ByteTokenizer):
+    if tokenizer.end_of_text is not None:
         token = _token(tokenizer, tokenizer.end_of_text)
-        config |= {"bos_token": token, "eos_token": token}
+        config |= {"bos_token": token, "eos_token": token, "pad_token": token}
     return config
 
 
 def _token(tokenizer: Tokenizer, number: int) -> str:
-    content = json.loads(tokenizer.to_json())
-    added = {token["id"]: token["content"] for token in content.get("added_tokens", [])}
-    return str(added[number])
+    content = json.loads(tokenizer.to_shared_json())
+    tokens = {number: text for text, number in content["model"]["vocab"].items()}
+    tokens |= {token["id"]: token["content"] for token in content.get("added_tokens", [])}
+    return str(tokens[number])
+
+
+def _copy_chat_template(source: Path, folder: Path) -> None:
+    if (source / CHAT_TEMPLATE).is_file():
+        files.write_bytes(folder / CHAT_TEMPLATE, read_text(source / CHAT_TEMPLATE).encode())

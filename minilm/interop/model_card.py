@@ -5,20 +5,70 @@ Fields: huggingface/hub-docs, `modelcard.md`.
 
 from __future__ import annotations
 
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePath
 from typing import Any
 
+from minilm.errors import InputError
 from minilm.inspection.inspector import inspect
 from minilm.interop.model_source import ModelSource
 from minilm.render.markdown import component_table
 from minilm.runs import files as run_files
 
+NAME = "README.md"
+UNKNOWN_LICENSE = "unknown"  # one of the Hub's
 
-def card(source: ModelSource, name: str, class_name: str) -> str:
+
+@dataclass(frozen=True)
+class Provenance:
+    """The license of the weights and the model that they come from, as the Hub names them; empty: unknown."""
+
+    license: str = ""
+    base_model: str = ""
+
+    def __post_init__(self) -> None:
+        for option in ("license", "base_model"):
+            value = getattr(self, option)
+            if value and not _NAME.fullmatch(value):
+                name = f"--{option.replace('_', '-')}"
+                raise InputError(name, repr(value), "a name of the Hub: letters, digits, . _ - /")
+
+    def or_that_of(self, folder: Path) -> Provenance:
+        """With what the card of ``folder`` says of them, where this says nothing."""
+        path = folder / NAME
+        text = (
+            path.read_text(encoding="utf-8", errors="replace")[:100_000] if path.is_file() else ""
+        )
+        block = text.removeprefix("---\n").partition("\n---")[0] if text.startswith("---\n") else ""
+        stated = {
+            key: value
+            for key, _, value in (line.partition(": ") for line in block.splitlines())
+            if _NAME.fullmatch(value) and value != UNKNOWN_LICENSE
+        }
+        return Provenance(
+            self.license or stated.get("license", ""),
+            self.base_model or stated.get("base_model", ""),
+        )
+
+    def lines(self) -> list[str]:
+        """The fields of the metadata block."""
+        base = [f"base_model: {self.base_model}"] if self.base_model else []
+        return [f"license: {self.license or UNKNOWN_LICENSE}", *base]
+
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,120}")
+
+
+def card(
+    source: ModelSource, name: str, class_name: str, provenance: Provenance = Provenance()
+) -> str:
     """The text of the card: data, parameters, figures, and how to load the folder."""
     summary = run_files.read_summary(source.folder) if source.is_run else {}
     return "\n".join(
         [
-            _metadata(class_name),
+            _metadata(class_name, provenance.or_that_of(source.folder)),
             f"# {name}",
             "",
             *_introduction(source, class_name),
@@ -42,10 +92,11 @@ def card(source: ModelSource, name: str, class_name: str) -> str:
     )
 
 
-def _metadata(class_name: str) -> str:
+def _metadata(class_name: str, provenance: Provenance) -> str:
     return "\n".join(
         [
             "---",
+            *provenance.lines(),
             "library_name: transformers",
             "pipeline_tag: text-generation",
             "tags:",
@@ -75,6 +126,19 @@ def _training(summary: dict[str, Any]) -> list[str]:
         return []
 
 
+def _without_folders(source: str) -> str:
+    """The name of a data source; where it was on the machine that trained on it is nobody's concern."""
+    if os.path.isabs(source):
+        return PurePath(source).name
+    parts = [
+        part if part.startswith("hf:") else _FOLDERS.sub("", part) for part in source.split(" ")
+    ]
+    return " ".join(parts)
+
+
+_FOLDERS = re.compile(r"[^=]*[/\\](?=.)")
+
+
 def _sections(summary: dict[str, Any]) -> list[str]:
     lines: list[str] = []
     data = summary.get("data")
@@ -82,7 +146,7 @@ def _sections(summary: dict[str, Any]) -> list[str]:
         lines += [
             "## Data",
             "",
-            f"{data['source']}: {data['bytes']:,} bytes (SHA-256 `{data['sha256']}`), "
+            f"{_without_folders(data['source'])}: {data['bytes']:,} bytes (SHA-256 `{data['sha256']}`), "
             f"{data['train_tokens']:,} tokens of training and {data['val_tokens']:,} of validation.",
             "",
         ]

@@ -6,6 +6,9 @@ import torch
 
 from minilm.errors import ConfigError
 
+# Between a model of 1.1M, which generates 0.9 times as fast in bfloat16, and one of 5.3M, 1.4 times.
+FEWEST_BFLOAT16_PARAMETERS = 2_000_000
+
 
 def choose_device(name: str) -> torch.device:
     """The device ``name``; auto: CUDA, else MPS, else the CPU. Raises ConfigError for an absent one."""
@@ -27,6 +30,16 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     if device.type == "cpu" and multiplies_bfloat16_fast():
         return torch.bfloat16
     return torch.float32
+
+
+def choose_generation_dtype(name: str, device: torch.device, parameters: int) -> torch.dtype:
+    """As `choose_dtype`, but auto leaves a small model on the CPU in float32.
+
+    A token of it is call overhead and not products, to which bfloat16 adds conversions.
+    """
+    if name == "auto" and device.type == "cpu" and parameters < FEWEST_BFLOAT16_PARAMETERS:
+        return torch.float32
+    return choose_dtype(name, device)
 
 
 def multiplies_bfloat16_fast() -> bool:

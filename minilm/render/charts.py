@@ -81,7 +81,7 @@ def treemap(report: Report) -> list[Box]:
             ]
         detail = _tensors(len(inside)) if inside else ""
         label = one_line(name)
-        boxes.append(Box(label, count, count / total, detail, group, rectangle, tuple(inner)))
+        boxes.append(Box(label, count, count / total, detail, group, rectangle, boxes=tuple(inner)))
     return boxes
 
 

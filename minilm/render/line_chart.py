@@ -102,10 +102,10 @@ def line_chart(
         title,
         axis,
         end,
-        tuple((100 * x / end, f"{x:,.6g}") for x in ticks(0, end) if x <= end),
-        tuple((100 * (y - low) / height, f"{y:,.6g}") for y in y_ticks),
-        tuple(lines),
-        None if mark is None else 100 * min(mark / end, 1),
+        x_ticks=tuple((100 * x / end, f"{x:,.6g}") for x in ticks(0, end) if x <= end),
+        y_ticks=tuple((100 * (y - low) / height, f"{y:,.6g}") for y in y_ticks),
+        lines=tuple(lines),
+        mark=None if mark is None else 100 * min(mark / end, 1),
     )
 
 

@@ -1,7 +1,7 @@
 """What a run is on disk: the names of its files, and its config.json.
 
 config.json  model.safetensors  tokenizer.json  metrics.jsonl  samples.jsonl  summary.json  report.html
-resume/  tensorboard/
+resume/  tensorboard/  wandb/
 """
 
 from __future__ import annotations
@@ -31,11 +31,18 @@ REPORT = "report.html"
 TENSORBOARD = "tensorboard"
 SUMMARY = "summary.json"
 RESUME = "resume"
+# Of an imported model, beside its tokenizer: which tokens begin and end a text, how a dialogue is written.
+CHAT_TEMPLATE = "chat_template.jinja"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+COMPANIONS = (
+    *("generation_config.json", TOKENIZER_CONFIG, "special_tokens_map.json"),
+    CHAT_TEMPLATE,
+)
 LOCK = ".minilm.lock"
 
 FAMILY = "minilm"
 
-_WRITTEN = (CONFIG, WEIGHTS, TOKENIZER, METRICS, SAMPLES, REPORT, SUMMARY)
+_WRITTEN = (CONFIG, WEIGHTS, TOKENIZER, METRICS, SAMPLES, REPORT, SUMMARY, *COMPANIONS)
 _STATE = re.compile(r"step-(\d{9,18})\.safetensors", re.ASCII)
 
 

@@ -18,7 +18,7 @@ from minilm.runs.lock import run_lock
 
 # Written before config.json; a state of a later step is that of a run that was trained.
 _FIRST_STATE = run_files.state_name(0)
-_BEFORE_CONFIG = (run_files.TOKENIZER, run_files.WEIGHTS)
+_BEFORE_CONFIG = (run_files.TOKENIZER, *run_files.COMPANIONS, run_files.WEIGHTS)
 _LOGS = (run_files.METRICS, run_files.SAMPLES)
 # In the root of a file system of its own, as a container's volume is.
 _OF_THE_FILE_SYSTEM = {"lost+found"}

@@ -8,10 +8,9 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from tqdm import tqdm
-
 from minilm.errors import CorpusError, InputError
 from minilm.files import atomic_writer
+from minilm.progress import progress_bar
 
 TIMEOUT_SECONDS = 30
 BLOCK_BYTES = 2**16
@@ -40,9 +39,7 @@ def download(url: str, sha256: str, path: Path) -> None:
                 length = response.headers.get("Content-Length", "")
                 expected = int(length) if length.isdigit() else None
                 received = 0
-                with tqdm(
-                    total=expected, unit="B", unit_scale=True, desc=path.name, disable=None
-                ) as bar:
+                with progress_bar(total=expected, unit="B", unit_scale=True, desc=path.name) as bar:
                     while block := _read(response, url):
                         stream.write(block)
                         digest.update(block)

@@ -19,10 +19,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from minilm.errors import CorpusError, InputError, MissingExtraError
 from minilm.files import atomic_writer
+from minilm.progress import progress_bar
 from minilm.text.records import choose_field, text_of
 
 logger = logging.getLogger(__name__)
@@ -71,7 +70,7 @@ class HubDataset:
                 self.name, self.configuration, split=self.split, streaming=True
             )
             limited = itertools.islice(rows, self.rows or None)
-            bar = tqdm(limited, unit=" rows", desc=self.name, disable=None)
+            bar = progress_bar(iterable=limited, unit=" rows", desc=self.name)
             for number, row in enumerate(bar):
                 if number == 0:
                     strings = [name for name, value in row.items() if isinstance(value, str)]

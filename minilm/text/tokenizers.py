@@ -50,8 +50,8 @@ class Tokenizer(ABC):
     other_ends: frozenset[int] = frozenset()
 
     @abstractmethod
-    def encode(self, text: str) -> NDArray[np.uint32]:
-        """Return the ids of ``text``, (n,). Raises TokenizerError for text that has none."""
+    def encode(self, text: str) -> NDArray[np.int64]:
+        """Return the ids of ``text``, (n,), as torch indexes. Raises TokenizerError where it has none."""
 
     def encode_prompt(self, text: str) -> list[int]:
         """The ids of a text to be continued, with the beginning-of-text token if there is one."""
@@ -78,6 +78,10 @@ class Tokenizer(ABC):
     @abstractmethod
     def to_json(self) -> str:
         """Return the content of tokenizer.json; equal tokenizers give equal text."""
+
+    def to_shared_json(self) -> str:
+        """The content of tokenizer.json for other programs: the end of a text is a special token."""
+        return self.to_json()
 
     def save(self, path: Path) -> None:
         """Write tokenizer.json to ``path`` atomically. Raises OSError."""
@@ -152,6 +156,8 @@ def _read_tokenizer(path: Path) -> Tokenizer:
             vocabulary = content["model"].get("vocab")
             if vocabulary == _BYTE_VOCABULARY and not content.get("added_tokens"):
                 return ByteTokenizer()
+            if vocabulary == _shared_byte_vocabulary():
+                return ByteTokenizer()
             if _is_gpt2_style(content):
                 return BPETokenizer(_load_backend(path, text))
         case ("WordLevel", "Split", "Fuse"):
@@ -184,17 +190,30 @@ class ByteTokenizer(Tokenizer):
     vocab_size = 256
     end_of_text: int | None = 0
 
-    def encode(self, text: str) -> NDArray[np.uint32]:
-        return np.frombuffer(_utf8(text), dtype=np.uint8).astype(np.uint32)
+    def encode(self, text: str) -> NDArray[np.int64]:
+        return np.frombuffer(_utf8(text), dtype=np.uint8).astype(np.int64)
 
     def _decode(self, ids: NDArray[np.int64]) -> str:
         return ids.astype(np.uint8).tobytes().decode("utf-8", "replace")
 
     def to_json(self) -> str:
-        backend = tokenizers.Tokenizer(models.BPE(vocab=_BYTE_VOCABULARY, merges=[]))
+        return self._backend(_BYTE_VOCABULARY).to_str(pretty=True)
+
+    def to_shared_json(self) -> str:
+        """The NUL byte under the name of the end of a text.
+
+        Its usual name is a letter, U+0100: as a special token it would be recognised in texts.
+        """
+        backend = self._backend(_shared_byte_vocabulary())
+        backend.add_special_tokens([END_OF_TEXT])
+        return backend.to_str(pretty=True)
+
+    @staticmethod
+    def _backend(vocabulary: dict[str, int]) -> tokenizers.Tokenizer:
+        backend = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         backend.decoder = decoders.ByteLevel()
-        return backend.to_str(pretty=True)
+        return backend
 
 
 @final
@@ -214,12 +233,12 @@ class CharTokenizer(Tokenizer):
         self.vocab_size = size + separated
         self.end_of_text: int | None = size if separated else None
         # code point -> id, or the size where there is none; the extra entry is for higher code points.
-        self._ids = np.full(int(self._characters.max()) + 2, size, dtype=np.uint32)
-        self._ids[self._characters] = np.arange(size, dtype=np.uint32)
+        self._ids = np.full(int(self._characters.max()) + 2, size, dtype=np.int64)
+        self._ids[self._characters] = np.arange(size, dtype=np.int64)
 
-    def encode(self, text: str) -> NDArray[np.uint32]:
+    def encode(self, text: str) -> NDArray[np.int64]:
         points = _code_points(text)
-        ids: NDArray[np.uint32] = self._ids[np.minimum(points, len(self._ids) - 1)]
+        ids: NDArray[np.int64] = self._ids[np.minimum(points, len(self._ids) - 1)]
         unknown = np.flatnonzero(ids == len(self._characters))
         if unknown.size:
             position = int(unknown[0])
@@ -271,13 +290,13 @@ class BPETokenizer(Tokenizer):
         self.vocab_size = max(backend.get_vocab(with_added_tokens=True).values()) + 1
         self.end_of_text: int | None = backend.token_to_id(END_OF_TEXT)
 
-    def encode(self, text: str) -> NDArray[np.uint32]:
+    def encode(self, text: str) -> NDArray[np.int64]:
         _utf8(text)
         _enable_parallelism()
         chunks = list(split_into_chunks([text], self.CHUNK_CHARACTERS))
         batch = self._backend.encode_batch_fast(chunks, add_special_tokens=False)
-        ids = [np.array(encoding.ids, dtype=np.uint32) for encoding in batch]
-        return np.concatenate(ids) if ids else np.empty(0, dtype=np.uint32)
+        ids = [np.array(encoding.ids, dtype=np.int64) for encoding in batch]
+        return np.concatenate(ids) if ids else np.empty(0, dtype=np.int64)
 
     def _decode(self, ids: NDArray[np.int64]) -> str:
         return self._backend.decode(ids.tolist(), skip_special_tokens=True)
@@ -316,11 +335,11 @@ class LibraryTokenizer(Tokenizer):
         ends = (backend.token_to_id(name) for name in self.ENDS)
         self.end_of_text: int | None = next((number for number in ends if number is not None), None)
 
-    def encode(self, text: str) -> NDArray[np.uint32]:
+    def encode(self, text: str) -> NDArray[np.int64]:
         _utf8(text)
         _enable_parallelism()
         encoding = self._backend.encode(text, add_special_tokens=False)
-        return np.array(encoding.ids, dtype=np.uint32)
+        return np.array(encoding.ids, dtype=np.int64)
 
     def encode_prompt(self, text: str) -> list[int]:
         _utf8(text)
@@ -397,6 +416,11 @@ def _byte_vocabulary() -> dict[str, int]:
 _BYTE_VOCABULARY = _byte_vocabulary()
 
 
+def _shared_byte_vocabulary() -> dict[str, int]:
+    """As `ByteTokenizer.to_shared_json` names the bytes."""
+    return {END_OF_TEXT if byte == 0 else name: byte for name, byte in _BYTE_VOCABULARY.items()}
+
+
 def _section_types(content: Any) -> tuple[Any, ...]:
     """The types of a tokenizer.json's model, pre-tokenizer and decoder; None for a missing one."""
     fields = content if isinstance(content, dict) else {}
@@ -458,7 +482,8 @@ def _enable_parallelism() -> None:
     """
     if "TOKENIZERS_PARALLELISM" not in os.environ:
         os.environ["TOKENIZERS_PARALLELISM"] = "true"
-        os.register_at_fork(after_in_child=_disable_parallelism)
+        if hasattr(os, "register_at_fork"):  # Windows has no fork
+            os.register_at_fork(after_in_child=_disable_parallelism)
 
 
 def _disable_parallelism() -> None:

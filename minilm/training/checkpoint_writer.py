@@ -23,8 +23,16 @@ class CheckpointWriter:
     by the next call.
     """
 
-    def __init__(self, model: nn.Module, optimizers: Optimizers, keep: int) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizers: Optimizers,
+        keep: int,
+        *,
+        weights_dtype: str = "float32",
+    ) -> None:
         self._model, self._optimizers, self._keep = model, optimizers, keep
+        self._weights_dtype: torch.dtype = getattr(torch, weights_dtype)
         self._copies: dict[str, Tensor] = {}
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="minilm-saver")
         self._writing: Future[None] | None = None
@@ -47,6 +55,13 @@ class CheckpointWriter:
         self._writing = self._thread.submit(
             self._write, run_dir, self._copies, copy_done, progress_now, settings, weights_metadata
         )
+
+    def write_weights(
+        self, run_dir: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str]
+    ) -> None:
+        """model.safetensors, in the dtype that the run's weights are stored in."""
+        stored = {name: tensor.detach().to(self._weights_dtype) for name, tensor in weights.items()}
+        write_tensors(run_dir / run_files.WEIGHTS, stored, metadata)
 
     def wait(self) -> None:
         """Wait until the save that was begun is on the disk. Raises its OSError if it failed."""
@@ -95,5 +110,5 @@ class CheckpointWriter:
                 for name, tensor in tensors.items()
                 if name.startswith(prefix)
             }
-            write_tensors(run_dir / run_files.WEIGHTS, weights, weights_metadata)
+            self.write_weights(run_dir, weights, weights_metadata)
         write_state(run_dir, tensors, progress, settings, keep=self._keep)

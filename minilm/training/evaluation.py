@@ -7,11 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from minilm.checkpoint import Loaded
 from minilm.data.batches import IGNORED, validation_windows, window_starts
 from minilm.data.shards import Dataset
 from minilm.generation.generate import generate
-from minilm.generation.sampling import Sampling
 from minilm.model.transformer import Transformer, next_token_loss
 from minilm.text.tokenizers import Tokenizer
 from minilm.training.runtime import Runtime
@@ -84,11 +82,4 @@ def evaluate(
 
 def sample(model: Transformer, tokenizer: Tokenizer, max_new_tokens: int) -> str:
     """Text of the model as it is now, dropout off: of the same weights the same text."""
-    was_training = model.training
-    model.eval()
-    try:
-        sampling = Sampling(temperature=SAMPLE_TEMPERATURE)
-        loaded = Loaded(model, tokenizer)
-        return generate(loaded, "", max_new_tokens=max_new_tokens, sampling=sampling)
-    finally:
-        model.train(was_training)
+    return generate(model, tokenizer, max_new_tokens=max_new_tokens, temperature=SAMPLE_TEMPERATURE)

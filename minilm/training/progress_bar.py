@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
+from minilm import progress
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 _MARGIN = 3  # the time left may become longer before the next readings
 
 
 def progress_bar(total: int, initial: int, **options: Any) -> tqdm[Any]:
-    """A bar of steps on stderr; silent unless that is a terminal."""
-    return tqdm(
+    """A bar of steps, in a terminal or a notebook."""
+    return progress.progress_bar(
         total=total,
         initial=initial,
         unit="step",
-        disable=None,
         dynamic_ncols=True,
         smoothing=0.05,  # an evaluation within a step hardly moves the time left
         bar_format="{percentage:3.0f}%|{bar:8}| {n_fmt}/{total_fmt} {remaining} left{postfix}",

@@ -27,11 +27,13 @@ from minilm.costs.memory import training_bytes
 from minilm.data.corpus_stats import identify
 from minilm.data.shards import Dataset, find, prepare
 from minilm.errors import ConfigError, InputError
+from minilm.interop.exports import describe_exports
 from minilm.model.transformer import Transformer
 from minilm.runs import files as run_files
 from minilm.runs.new_folder import check_free
 from minilm.text.corpora import Corpus, open_corpus
 from minilm.text.tokenizers import Tokenizer, load_tokenizer
+from minilm.training.base_model import as_run, companions, weights_dtype
 from minilm.training.lr_schedule import lr_multiplier
 from minilm.training.resume_options import absolute_source
 from minilm.training.resume_state import SavedState, read_state
@@ -89,7 +91,8 @@ class RunSpec:
     """A run: all that the Trainer needs, and the options that it ``began_with``, for config.json.
 
     ``model`` is on the CPU. It has the weights that training begins with; where there is a ``saved``
-    state, the Trainer puts the weights of that in.
+    state, the Trainer puts the weights of that in. ``companions``: files beside tokenizer.json, of the
+    model that fine-tuning began with, in whose ``weights_dtype`` model.safetensors is written.
     """
 
     run_dir: Path
@@ -101,6 +104,8 @@ class RunSpec:
     saved: SavedState | None = None
     began_with: Mapping[str, Any] = field(default_factory=dict)
     is_fine_tuning: bool = False
+    companions: Mapping[str, bytes] = field(default_factory=dict)
+    weights_dtype: str = "float32"
 
     def state_settings(self) -> dict[str, Any]:
         """What a saved state has beside tensors and progress: what `resumed_run` reads."""
@@ -109,6 +114,7 @@ class RunSpec:
             **self.source.options(),
             "sha256": self.dataset.sha256,
             "tokens": self.dataset.key,
+            "weights_dtype": self.weights_dtype,
             # With the dtype that auto became: a resumed run computes with the same arithmetic.
             "train": to_dict(self.config) | {"dtype": self.runtime.dtype_name},
         }
@@ -174,38 +180,42 @@ def run_from_checkpoint(
     model: Mapping[str, Any],
     settings: Mapping[str, Any],
 ) -> RunSpec:
-    """A run that begins with the weights and the tokenizer of the run in ``base``.
+    """A run that begins with the weights and the tokenizer of ``base``: a run, or what convert imports.
 
     The preset says how long it is trained and in which batches. Optimizer and rates are those of the base,
     the rates lower by FINE_TUNING_RATE. ``model`` replaces fields that change no tensor, as dropout.
     """
     _refuse_other_encodings("init_from", os.path.abspath(base))
-    record = run_files.read_record(base / run_files.CONFIG)
-    of_base = {name: getattr(record.train, name) for name in OPTIMIZER_FIELDS}
-    of_base |= {name: FINE_TUNING_RATE * of_base[name] for name in RATES}
-    config = find_preset(preset).train_config(**(of_base | dict(settings)))
-    model_config = from_dict(
-        ModelConfig, to_dict(read_run_config(base)) | dict(model), base / run_files.CONFIG
-    )
-    _refuse_other_shape(record.model, model_config, model)
-    corpus = source.open()
-    folder = run_dir or Path(f"checkpoints/{base.name}-{corpus.name}")
-    _refuse_folder(folder, source.name)
-    _refuse_too_large(model_config, config)
-    tokenizer = load_tokenizer(base / run_files.TOKENIZER)
-    dataset = _prepare(corpus, source, tokenizer, None, config, model_config.context_length)
-    config, dropout = fit_to_text(
-        config,
-        model_config,
-        given={*settings, *model},
-        train_tokens=dataset.train_tokens,
-        val_tokens=dataset.val_tokens,
-    )
-    model_config = replace(model_config, dropout=dropout)
-    network = load_model(base / run_files.WEIGHTS, model_config)
-    began_with = {"preset": preset, "init_from": os.path.abspath(base)}
-    spec = _complete(folder, network, config, dataset, source)
-    return replace(spec, began_with=began_with | source.options(), is_fine_tuning=True)
+    with as_run(base) as run:
+        record = run_files.read_record(run / run_files.CONFIG)
+        of_base = {name: getattr(record.train, name) for name in OPTIMIZER_FIELDS}
+        of_base |= {name: FINE_TUNING_RATE * of_base[name] for name in RATES}
+        config = find_preset(preset).train_config(**(of_base | dict(settings)))
+        fields = to_dict(read_run_config(run)) | dict(model)
+        model_config = from_dict(ModelConfig, fields, base / run_files.CONFIG)
+        _refuse_other_shape(record.model, model_config, model)
+        corpus = source.open()
+        folder = run_dir or Path(f"checkpoints/{base.name}-{corpus.name}")
+        _refuse_folder(folder, source.name)
+        _refuse_too_large(model_config, config)
+        tokenizer = load_tokenizer(run / run_files.TOKENIZER)
+        dataset = _prepare(corpus, source, tokenizer, None, config, model_config.context_length)
+        config, dropout = fit_to_text(
+            config,
+            model_config,
+            given={*settings, *model},
+            train_tokens=dataset.train_tokens,
+            val_tokens=dataset.val_tokens,
+        )
+        network = load_model(run / run_files.WEIGHTS, replace(model_config, dropout=dropout))
+        began_with = {"preset": preset, "init_from": os.path.abspath(base)} | source.options()
+        return replace(
+            _complete(folder, network, config, dataset, source),
+            began_with=began_with,
+            is_fine_tuning=True,
+            companions=companions(run),
+            weights_dtype=weights_dtype(run),
+        )
 
 
 def _refuse_other_shape(
@@ -263,7 +273,11 @@ def resumed_run(
     for note in _notes_on_changes(before, config, spec):
         logger.warning(note)
     began_with = run_files.read_record(run_dir / run_files.CONFIG).began_with
-    return replace(spec, is_fine_tuning=bool(began_with.get("init_from")))
+    return replace(
+        spec,
+        is_fine_tuning=bool(began_with.get("init_from")),
+        weights_dtype=saved.settings.get("weights_dtype", "float32"),
+    )
 
 
 def _dataset_of(
@@ -365,6 +379,7 @@ def _complete(
         f"in {runtime.dtype_name}{', compiled' if runtime.compile else ''}"
     )
     logger.info(_plan(model.config, config, dataset))
+    logger.info(describe_exports(model.config, dataset.tokenizer))
     return RunSpec(run_dir, model, config, dataset, source, runtime=runtime, saved=saved)
 
 
@@ -420,11 +435,19 @@ def _refuse_too_large(model: ModelConfig, config: TrainConfig) -> None:
     )
     # Weights are drawn on the CPU whatever the device; there training keeps four times as much.
     needed = training_bytes(count)["total" if on_cpu else "weights"]
-    present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > present:
+    present = _physical_memory()
+    if present is not None and needed > present:
         raise ConfigError(
             "model",
             f"{count:,} parameters, which take {format_bytes(needed)} before activations",
             f"at most the {format_bytes(present)} of this machine",
             "choose a smaller --preset or fewer --model.num-layers",
         )
+
+
+def _physical_memory() -> int | None:
+    """Bytes, None on a system that does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf; others not these names
+        return None

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from minilm import files
 from minilm.checkpoint import read_run_config
 from minilm.config import TrainConfig, from_dict, to_dict
 from minilm.config.validation import RENAMED, with_current_names
@@ -184,6 +185,8 @@ def _write_beginning(trainer: Trainer) -> None:
     """All that --resume needs, config.json last: with it the folder becomes a run."""
     spec = trainer.spec
     spec.dataset.tokenizer.save(spec.run_dir / run_files.TOKENIZER)
+    for name, content in spec.companions.items():
+        files.write_bytes(spec.run_dir / name, content)
     trainer.save()
     trainer.checkpoints.wait()
     run_files.write_config(spec.run_dir, spec.model.config, spec.config, spec.began_with)

@@ -10,19 +10,20 @@ import contextlib
 import logging
 import math
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from minilm.checkpoint import load_model, save_weights
+from minilm.checkpoint import load_model
+from minilm.config import to_dict
 from minilm.model.transformer import next_token_loss
 from minilm.runs import files as run_files
 from minilm.runs.stop_reason import StopReason
 from minilm.training.batch_loader import BatchLoader
 from minilm.training.checkpoint_writer import CheckpointWriter
 from minilm.training.evaluation import Validation, evaluate, sample
-from minilm.training.loggers import Logs
+from minilm.training.loggers import Logs, Trackers
 from minilm.training.lr_schedule import batch_shape
 from minilm.training.optimizers import add_l1_gradient, make_optimizers, matrices, set_rates
 from minilm.training.progress_bar import progress_bar, show_readings
@@ -32,6 +33,9 @@ from minilm.training.signals import StopRequest
 from minilm.training.text_size import step_tokens
 from minilm.training.throughput import Throughput
 from minilm.units import format_seconds
+
+if TYPE_CHECKING:
+    pass
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +61,12 @@ class Trainer:
         self.loss = self.runtime.compiled(next_token_loss)
         self.matrices = matrices(self.model)
         self.batches = BatchLoader(spec.dataset, self.config, self.runtime.device)
-        self.checkpoints = CheckpointWriter(self.model, self.optimizers, self.config.keep_states)
+        self.checkpoints = CheckpointWriter(
+            self.model,
+            self.optimizers,
+            self.config.keep_states,
+            weights_dtype=spec.weights_dtype,
+        )
         self.progress = Progress()
         torch.manual_seed(self.config.seed)  # dropout; weights and batches have their own
         if spec.saved is not None:
@@ -85,13 +94,9 @@ class Trainer:
         with (
             self.stop.deferring(),
             contextlib.closing(self.checkpoints),
+            contextlib.closing(self._trackers()) as trackers,
             contextlib.closing(
-                Logs(
-                    self.run_dir,
-                    self.progress.step,
-                    evaluated=evaluated,
-                    tensorboard=self.config.tensorboard,
-                )
+                Logs(self.run_dir, self.progress.step, evaluated=evaluated, trackers=trackers)
             ) as logs,
             progress_bar(self.config.max_steps, self.progress.step) as self.bar,
         ):
@@ -252,7 +257,7 @@ class Trainer:
                 return
             self.whole_split = (progress.best_step, whole)
         metadata = self._weights_metadata(*self.whole_split)
-        save_weights(self.run_dir / run_files.WEIGHTS, self.model, metadata)
+        self.checkpoints.write_weights(self.run_dir, dict(self.model.named_parameters()), metadata)
 
     def best(self) -> Validation | None:
         """The validation loss of the best weights, over the whole split if that was computed."""
@@ -351,6 +356,10 @@ class Trainer:
             "tokens": self.progress.tokens,
             "seconds": round(self.throughput.seconds(), 3),
         }
+
+    def _trackers(self) -> Trackers:
+        hyperparameters = {"model": to_dict(self.model.config), "train": to_dict(self.config)}
+        return Trackers(self.config.trackers, self.run_dir, self.progress.step, hyperparameters)
 
     def _show_readings(self, loss: float | None = None) -> None:
         """Show the latest values in the bar; after an evaluation there is no loss of later steps yet."""

@@ -56,6 +56,12 @@ def _llama(random: Random) -> Config:
     return _null_heads(random, config)
 
 
+def _granite(random: Random) -> Config:
+    config = _decoder(random)
+    config |= _maybe(random, attention_bias=_flag(random), mlp_bias=_flag(random))
+    return _null_heads(random, config)
+
+
 def _null_heads(random: Random, config: Config) -> Config:
     """In some draws as many key/value heads as heads, said by null."""
     return config | {"num_key_value_heads": None} if random.random() < 0.3 else config
@@ -215,6 +221,7 @@ def _gpt_oss(random: Random) -> Config:
 
 DRAWS: dict[str, Callable[[Random], Config]] = {
     "llama": _llama,
+    "granite": _granite,
     "mistral": _mistral,
     "mixtral": _mixtral,
     "qwen2": _qwen2,

@@ -250,10 +250,16 @@ def _starcoder2(random: Random) -> Config:
     }
 
 
+def _gpt_bigcode(random: Random) -> Config:
+    config = {name: value for name, value in _gpt2(random).items() if "scale" not in name}
+    return config | _maybe(random, multi_query=_flag(random))
+
+
 DRAWS: dict[str, Callable[[Random], Config]] = {
     "bloom": _bloom,
     "falcon": _falcon,
     "gpt2": _gpt2,
+    "gpt_bigcode": _gpt_bigcode,
     "gpt_neo": _gpt_neo,
     "gpt_neox": _gpt_neox,
     "gptj": _gptj,

@@ -50,6 +50,7 @@ def test_the_defaults_of_the_fields_are_those_of_the_layout(model_type: str) -> 
 def test_fields_there_and_back(name: str) -> None:
     config = ModelConfig(**SHAPES[name][1])
     exportable = find_exportable(config)
+    config = exportable.stored_config(config)
     assert exportable.class_name == SHAPES[name][0]
     fields = exportable.config_json(config)
     assert architecture_for(fields) == exportable

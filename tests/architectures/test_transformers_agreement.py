@@ -82,8 +82,13 @@ def assert_agrees(model: Any, *layouts: Layout) -> None:
         assert layout.count() == model.num_parameters()
 
 
+# `gemma3` is compared by test_gemma3.py, whose text and image parts are configurations of their own.
+DRAWN_ELSEWHERE = {"gemma3"}
+
+
 def test_every_family_is_drawn() -> None:
-    assert DRAWS.keys() == MODEL_TYPES.keys()
+    renamed = {name for name, model_type in MODEL_TYPES.items() if model_type.same_as}
+    assert DRAWS.keys() == MODEL_TYPES.keys() - renamed - DRAWN_ELSEWHERE
 
 
 @pytest.mark.parametrize("model_type", DRAWS)

@@ -1,8 +1,22 @@
-"""The edge: what a script arranges for its imports is undone while its command runs."""
+"""The edge: what a script arranges for its imports is undone, advice fits the command, options exist."""
 
+import ast
+import errno
+import os
+import re
 import signal
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
 
 from minilm.cli.entry import run_command
+from minilm.cli.main import VERBS, main
+from tests.conftest import ROOT
+
+# Of minilm itself; the options made from fields, as they are written about, and their beginnings.
+NOT_OF_A_VERB = {"--version", "--help", "--model.FIELD", "--train.FIELD", "--train", "--model"}
 
 
 def test_a_command_hears_interrupts_that_its_script_let_pass() -> None:
@@ -20,3 +34,89 @@ def test_ignored_interrupts_stay_ignored() -> None:
         assert run_command(lambda: int(signal.getsignal(signal.SIGINT) == signal.SIG_IGN)) == 1
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def minilm(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """The exit status of `minilm ARGUMENTS`."""
+    monkeypatch.setattr("sys.argv", ["minilm", *arguments])
+    try:
+        return main()
+    except SystemExit as stop:  # after a help text
+        return int(stop.code or 0)
+
+
+@pytest.fixture(scope="module")
+def helps() -> dict[str, str]:
+    """The help text of each verb."""
+    texts = {}
+    for verb in VERBS:
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            lines: list[str] = []
+            monkeypatch.setattr("sys.stdout.write", lambda text, lines=lines: lines.append(text))
+            assert minilm(monkeypatch, "help", verb) == 0
+        texts[verb] = "".join(lines)
+    return texts
+
+
+def test_help_is_a_verb(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert minilm(monkeypatch, "--help") == 0
+    text = capsys.readouterr().out
+    assert all(f"\n  {verb} " in text for verb in VERBS)
+    assert minilm(monkeypatch, "help") == 0
+    assert capsys.readouterr().out == text
+    assert minilm(monkeypatch, "help", "plants") == 2
+    assert capsys.readouterr().err.startswith("error: 'plants': no such verb, expected train, ")
+
+
+def test_each_verb_has_a_help_text(helps: dict[str, str]) -> None:
+    for verb, text in helps.items():
+        assert text.startswith(f"usage: minilm {verb} ")
+
+
+def test_no_option_is_negated_twice(helps: dict[str, str]) -> None:
+    assert "--no-cache" in helps["generate"]
+    assert [verb for verb, text in helps.items() if "--no-no-" in text] == []
+
+
+def test_messages_name_options_that_exist(helps: dict[str, str]) -> None:
+    option = r"(?<![\w-])--[a-z][\w.-]*\w"
+    known = set(re.findall(option, "".join(helps.values()))) | NOT_OF_A_VERB
+    named = [
+        (name, path.name)
+        for path in (ROOT / "minilm").rglob("*.py")
+        for text in strings(path)
+        for name in re.findall(option, text)
+    ]
+    assert "--train.learning-rate" in {name for name, _ in named}
+    assert [each for each in named if each[0] not in known] == []
+
+
+def strings(path: Path) -> list[str]:
+    """Every text in a source file, docstrings and parts of f-strings too."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_advice_on_a_full_disk_fits_the_command(
+    verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "run/file")
+
+    module = import_module(f"minilm.cli.{verb}")
+    monkeypatch.setattr(module, "_run", full)
+    required = {"generate": ["run"], "convert": ["run", "--to", "gguf", "--out", "x"]}
+    assert module.main(required.get(verb, [])) == 2
+    advice = "free some space"
+    if verb == "train":
+        advice += ", then --resume continues a run that has begun"
+    assert capsys.readouterr().err == (
+        f"error: run/file: No space left on device, expected room to write; {advice}\n"
+    )

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from minilm.checkpoint import load
 from minilm.cli.generate import main
-from minilm.errors import ConfigError
+from minilm.errors import ConfigError, InputError
 from minilm.generation.fast_decoder import FastDecoder
 from minilm.generation.generate import Generation, generate
 from minilm.generation.sampling import Sampling
@@ -25,16 +25,17 @@ Capture = pytest.CaptureFixture[str]
 def test_same_seed_same_text(tiny_run: Path) -> None:
     loaded = load(tiny_run)
     first, second, other = (
-        generate(loaded, "the", max_new_tokens=40, sampling=Sampling(seed=s)) for s in (1, 1, 2)
+        generate(*loaded, "the", max_new_tokens=40, seed=seed) for seed in (1, 1, 2)
     )
     assert first == second != other
 
 
 def test_the_cache_changes_nothing(tiny_run: Path) -> None:
     loaded = load(tiny_run)
-    for sampling in (Sampling(temperature=0), Sampling(seed=3), Sampling(top_k=5, min_p=0.02)):
+    samplings: list[dict[str, Any]] = [{"temperature": 0}, {"seed": 3}, {"top_k": 5, "min_p": 0.02}]
+    for sampling in samplings:
         cached, anew = (
-            generate(loaded, "the cat", max_new_tokens=60, sampling=sampling, cached=cached)
+            generate(*loaded, "the cat", max_new_tokens=60, cached=cached, **sampling)
             for cached in (True, False)
         )
         assert cached == anew
@@ -54,7 +55,7 @@ def test_greedy_is_the_argmax_of_the_whole_text(tiny_run: Path) -> None:
 
 def test_a_negative_number_of_tokens_is_an_error(tiny_run: Path) -> None:
     with pytest.raises(ConfigError, match="max_new_tokens"):
-        generate(load(tiny_run), "a", max_new_tokens=-1)
+        generate(*load(tiny_run), "a", max_new_tokens=-1)
 
 
 def test_the_command_prints_prompt_and_text(tiny_run: Path, capsys: Capture) -> None:
@@ -129,6 +130,52 @@ def test_the_end_says_how_fast_and_that_the_context_overflowed(
     errors = capsys.readouterr().err.splitlines()
     assert errors[0].startswith("note: longer than the context of 16 tokens, the older half")
     assert errors[1].startswith("20 tokens, ")
+
+
+def one_terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """stdout and stderr on one screen."""
+    screen = io.StringIO()
+    monkeypatch.setattr("sys.stdout", screen)
+    monkeypatch.setattr("sys.stderr", screen)
+    return screen
+
+
+def test_notes_stand_below_the_streamed_text(
+    tiny_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = one_terminal(monkeypatch)
+    text = generate(*load(tiny_run), "the ", max_new_tokens=20, temperature=0)
+    arguments = ["--prompt", "the ", "--temperature", "0", "--max-new-tokens", "20"]
+    assert main([str(tiny_run), *arguments]) == 0
+    printed = screen.getvalue()
+    assert printed.startswith(running_text(f"the {text}") + "\nnote: longer than the context of 16")
+    assert re.search(r"\n20 tokens, [\d.]+ tokens/s\n$", printed)
+
+
+@pytest.mark.parametrize(
+    ("error", "end", "status"),
+    [
+        (InputError("weights", "a number", "another"), "error: weights: a number,", 2),
+        (KeyboardInterrupt(), "", 130),
+    ],
+)
+def test_what_ends_a_text_early_begins_a_line(
+    tiny_run: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    end: str,
+    status: int,
+) -> None:
+    new_tokens, screen = iter(b"ab"), one_terminal(monkeypatch)
+
+    def step(self: Generation) -> dict[int, int]:
+        for token in new_tokens:
+            return {0: token}
+        raise error
+
+    monkeypatch.setattr(Generation, "step", step)
+    assert main([str(tiny_run), "--prompt", "the "]) == status
+    assert screen.getvalue().startswith(f"the ab\n{end}")
 
 
 def test_a_character_is_printed_when_its_last_byte_is_there(

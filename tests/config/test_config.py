@@ -1,12 +1,15 @@
 """ModelConfig and TrainConfig: derivation, validation, JSON round trip."""
 
 import json
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from minilm.config import ModelConfig, TrainConfig, from_dict, to_dict
 from minilm.config.presets import PRESETS, find_preset
 from minilm.errors import ConfigError
+from minilm.training.train import resume, train
 
 
 def test_derived_fields_hold_values_after_construction() -> None:
@@ -80,6 +83,37 @@ def test_a_foreign_field_is_named() -> None:
         from_dict(ModelConfig, [1], "config.json")
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: find_preset("nano").train_config(learning_rte=0.1),
+            "settings: unknown field 'learning_rte', expected a field of TrainConfig; perhaps learning_rate",
+        ),
+        (
+            lambda: find_preset("nano").model_config(n_layers=2),
+            "model: unknown field 'n_layers', expected a field of ModelConfig; perhaps num_layers",
+        ),
+        (
+            lambda: find_preset("nano").train_config(zzz=1),
+            "settings: unknown field 'zzz', expected a field of TrainConfig",
+        ),
+        (
+            lambda: train(settings={"max_step": 3}),
+            "settings: unknown field 'max_step', expected a field of TrainConfig; perhaps max_steps",
+        ),
+        (
+            lambda: train(model={"dropouts": 0.1}),
+            "model: unknown field 'dropouts', expected a field of ModelConfig; perhaps dropout",
+        ),
+    ],
+)
+def test_a_wrong_name_of_a_field_says_the_nearest(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make()
+    assert str(caught.value) == message
+
+
 OLD_NAMES = {"final_learning_rate": 0.5, "save_seconds": 9.0, "keep_last": 3, "l1": 0.25}
 
 
@@ -97,3 +131,8 @@ def test_fields_under_old_names_are_read() -> None:
 def test_unknown_preset_lists_the_known() -> None:
     with pytest.raises(ConfigError, match="one of nano, nano-fast, small, gpt2"):
         find_preset("huge")
+
+
+def test_a_resumed_run_says_the_nearest_too(tiny_run: Path) -> None:
+    with pytest.raises(ConfigError, match="unknown field 'max_second'"):
+        resume(tiny_run, settings={"max_second": 3})

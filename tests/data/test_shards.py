@@ -194,7 +194,7 @@ class WideTokenizer(Tokenizer):
     end_of_text = None
 
     def encode(self, text):
-        return np.array([min(ord(character), 2**16) for character in text], dtype=np.uint32)
+        return np.array([min(ord(character), 2**16) for character in text], dtype=np.int64)
 
     def _decode(self, ids):
         return "".join(map(chr, ids))

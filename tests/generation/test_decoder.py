@@ -18,12 +18,10 @@ from torch.nn.modules.module import (
 from torch.nn.utils import parametrize
 from torch.utils.hooks import RemovableHandle
 
-from minilm.checkpoint import Loaded
 from minilm.config import ModelConfig
 from minilm.generation.decoder import ModelDecoder, _note, make_decoder
 from minilm.generation.fast_decoder import FastDecoder, ModifiedModelError
 from minilm.generation.generate import generate
-from minilm.generation.sampling import Sampling
 from minilm.model.attention import Attention
 from minilm.model.layers import Linear
 from minilm.model.transformer import Transformer
@@ -187,8 +185,7 @@ def greedy(model: Transformer) -> str:
 
 
 def generated(model: Transformer) -> str:
-    loaded, sampling = Loaded(model, TOKENIZER), Sampling(temperature=0)
-    return generate(loaded, PROMPT, max_new_tokens=NEW_TOKENS, sampling=sampling)
+    return generate(model, TOKENIZER, PROMPT, max_new_tokens=NEW_TOKENS, temperature=0)
 
 
 @pytest.mark.parametrize(

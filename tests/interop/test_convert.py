@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from minilm import formats
 from minilm.architectures.conversion import find_exportable
 from minilm.architectures.tensor_map import TensorMapping
 from minilm.checkpoint import load
@@ -205,7 +207,7 @@ def with_begin(folder: Path, ends: Any) -> None:
     from tokenizers import processors
 
     backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-    backend.add_special_tokens(["<|endoftext|>", "<begin>", "<end>", "<turn>"])
+    backend.add_special_tokens(["<start>", "<begin>", "<end>", "<turn>"])
     first = backend.token_to_id("<begin>")
     backend.post_processor = processors.TemplateProcessing(
         single="<begin> $A", special_tokens=[("<begin>", first)]
@@ -236,9 +238,16 @@ def test_what_begins_and_ends_a_text_is_kept(tmp_path: Path, capsys: Capture, en
     assert (fields["bos_token_id"], fields["eos_token_id"]) == (257, ends)
     if not importlib.util.find_spec("gguf"):
         return
-    capsys.readouterr()
-    line = error(capsys, tmp_path / "back", "--to", "gguf", "--out", tmp_path / "x.gguf")
-    assert "a library tokenizer" in line
+    assert main([str(tmp_path / "back"), "--to", "gguf", "--out", str(tmp_path / "x.gguf")]) == 0
+    metadata = formats.read(tmp_path / "x.gguf").metadata
+    prefix = "tokenizer.ggml."
+    others = {"eot_token_id": "259"} if ends != 258 else {}
+    expected = {"bos_token_id": "257", "eos_token_id": "258", "add_bos_token": "true"} | others
+    assert {
+        name.removeprefix(prefix): metadata[name].lower()
+        for name in metadata
+        if name.removeprefix(prefix) in ("eot_token_id", *expected)
+    } == expected
 
 
 @pytest.mark.parametrize("to", ["huggingface", "minilm", "gguf"])
@@ -421,3 +430,46 @@ def test_the_card_has_the_figures_of_the_run(tmp_path: Path, tiny_run: Path) -> 
     assert f"{summary['best_val_loss']:.4f}" in body
     assert f"| {summary['parameters']:,} |" in body
     assert load(tiny_run).model.config.num_layers == 2
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("/home/ada lovelace/secret/text.txt", "text.txt: "),
+        ("../other/text.txt", "text.txt: "),
+        ("hf:org/name", "hf:org/name: "),
+        ("stdlib", "stdlib: "),
+        ("a/one.txt=0.7 /b/two.txt=0.3", "one.txt=0.7 two.txt=0.3: "),
+    ],
+)
+def test_the_card_says_no_folder_of_the_machine(
+    tmp_path: Path, tiny_run: Path, source: str, shown: str
+) -> None:
+    shutil.copytree(tiny_run, tmp_path / "run")
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    summary["data"]["source"] = source
+    (tmp_path / "run" / "summary.json").write_text(json.dumps(summary))
+    out = tmp_path / "out"
+    assert main([str(tmp_path / "run"), "--to", "huggingface", "--out", str(out)]) == 0
+    text = (out / "README.md").read_text()
+    assert f"\n{shown}" in text
+    for secret in ("lovelace", "secret", "other/", str(tmp_path)):
+        assert secret not in text
+
+
+def test_the_card_has_license_and_base_model(tmp_path: Path, capsys: Capture) -> None:
+    source = make_run(tmp_path / "run", TINY)
+    first, last = tmp_path / "first", tmp_path / "last"
+    arguments = [str(source), "--to", "huggingface", "--out"]
+    assert main([*arguments, str(first)]) == 0
+    assert (first / "README.md").read_text().startswith("---\nlicense: unknown\nlibrary_name: ")
+    stated = ["--license", "apache-2.0", "--base-model", "org/base"]
+    assert main([*arguments, str(last), *stated]) == 0
+    lines = "---\nlicense: apache-2.0\nbase_model: org/base\nlibrary_name: "
+    assert (last / "README.md").read_text().startswith(lines)
+    # The card of a folder that is converted goes on.
+    assert main([str(last), *arguments[1:], str(tmp_path / "again")]) == 0
+    assert (tmp_path / "again" / "README.md").read_text().startswith(lines)
+    capsys.readouterr()
+    line = error(capsys, *arguments, tmp_path / "bad", "--license", "mit\ntags: [x]")
+    assert line.startswith("--license: ")

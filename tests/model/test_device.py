@@ -6,7 +6,12 @@ import pytest
 import torch
 
 from minilm.errors import ConfigError
-from minilm.model.device import choose_device, choose_dtype, multiplies_bfloat16_fast
+from minilm.model.device import (
+    choose_device,
+    choose_dtype,
+    choose_generation_dtype,
+    multiplies_bfloat16_fast,
+)
 
 CPU = torch.device("cpu")
 
@@ -33,6 +38,16 @@ def test_a_torch_that_tells_nothing_of_the_cpu_computes_in_float32(
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported", raising=False)
     assert choose_dtype("auto", CPU) == torch.float32
+
+
+def test_a_small_model_generates_in_float32_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    capabilities = {"amx_bf16": True}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    assert choose_generation_dtype("auto", CPU, 1_055_488) == torch.float32  # nano
+    assert choose_generation_dtype("auto", CPU, 10_445_952) == torch.bfloat16  # small
+    assert choose_generation_dtype("bfloat16", CPU, 1_055_488) == torch.bfloat16
+    assert choose_generation_dtype("auto", torch.device("cuda"), 1_055_488) == torch.bfloat16
 
 
 def test_an_absent_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

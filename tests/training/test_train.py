@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 import minilm
 from minilm.checkpoint import load, write_tensors
+from minilm.cli import convert
 from minilm.data.batches import training_batch
 from minilm.errors import ConfigError, FormatError, InputError
 from minilm.runs.lock import run_lock
@@ -770,3 +771,39 @@ def test_a_signal_in_an_evaluation_saves_and_the_resumed_run_makes_it_whole(
             for each in (folder, whole)
         ]
         assert steps_of[0] == steps_of[1]
+
+
+def test_fine_tuning_a_hugging_face_folder_keeps_its_files_and_dtype(
+    tmp_path: Path, auto_run: Path, text_file: Path, cache: Path
+) -> None:
+    """Imported on the way: GPT-2's optimizer, a tenth of its rates, the dtype and the files it came with."""
+    run = tmp_path / "bfloat16"
+    shutil.copytree(auto_run, run)
+    tensors = load_file(run / "model.safetensors")
+    write_tensors(
+        run / "model.safetensors", {name: t.bfloat16() for name, t in tensors.items()}, {}
+    )
+    folder = tmp_path / "hf"
+    assert convert.main([str(run), "--to", "huggingface", "--out", str(folder)]) == 0
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    outcome = train(
+        data=str(text_file),
+        run_dir=tmp_path / "tuned",
+        init_from=folder,
+        settings={"max_steps": 2, "sample_tokens": 0},
+        cache=cache,
+    )
+    tuned = tmp_path / "tuned"
+    assert {t.dtype for t in load_file(tuned / "model.safetensors").values()} == {torch.bfloat16}
+    assert (tuned / "chat_template.jinja").read_text() == "{{ messages }}"
+    for name in ("generation_config.json", "tokenizer_config.json"):
+        assert json.loads((tuned / name).read_text()) == json.loads((folder / name).read_text())
+    settings = json.loads((tuned / "config.json").read_text())["train"]
+    assert (settings["optimizer"], settings["learning_rate"]) == ("adamw", pytest.approx(6e-5))
+    lines = read_metrics(tuned / "metrics.jsonl")
+    assert next(line["step"] for line in lines if "val_loss" in line) == 0
+    assert outcome.report is not None
+    assert outcome.report.verified
+    more = resume(tuned, settings={"max_steps": 3}, cache=cache)
+    assert more.summary["steps"] == 3
+    assert {t.dtype for t in load_file(tuned / "model.safetensors").values()} == {torch.bfloat16}
