@@ -16,7 +16,7 @@ BIN := .venv/bin
 RUN := checkpoints/nano-stdlib
 RUNS ?= 100000
 NODE_LLAMA_CPP_VERSION := 3.22.1
-PARSERS := safetensors gguf torch_zip torch_pickle index json config run storage
+PARSERS := safetensors gguf torch_zip torch_pickle index json config run storage folder
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
