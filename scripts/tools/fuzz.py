@@ -15,6 +15,7 @@ import json
 import logging
 import math
 import pkgutil
+import random
 import shutil
 import struct
 import sys
@@ -392,7 +393,7 @@ def folder_target(folder: Path) -> Target:
         Trainer(spec, StopRequest(), time.monotonic()).checkpoints.close()
 
     seeds = [bytes([i]) + (template / name).read_bytes() for i, name in enumerate(names)]
-    seeds += [bytes([128 + i]) + bytes(range(i, 256)) for i in range(3 * len(with_values))]
+    seeds += [bytes([128 + i]) + random.Random(i).randbytes(64) for i in range(128)]
     return parse, seeds
 
 
