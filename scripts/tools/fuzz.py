@@ -259,7 +259,7 @@ def run_target(_: Path) -> Target:
     """The model of a run's config.json."""
 
     def parse(data: bytes) -> object:
-        return from_dict(ModelConfig, Drawn(atheris.FuzzedDataProvider(data)).filled(), PATH)
+        return from_dict(ModelConfig, dict(Drawn(atheris.FuzzedDataProvider(data)).filled()), PATH)
 
     return parse, [bytes(range(256))]
 
