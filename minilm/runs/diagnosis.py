@@ -80,12 +80,14 @@ def help_sentence(gains: Forecast) -> str:
     """What would help, the most helpful first."""
     changes = {
         "twice the steps": gains.steps,
+        f"fewer steps (--max-steps {gains.best_steps})": gains.fewer_steps,
         "twice the parameters": gains.parameters,
         "twice the text": gains.data,
         "more regularisation (dropout, weight decay)": gains.regularisation,
     }
-    ordered = sorted(changes.items(), key=lambda item: -item[1])
-    parts = [f"{change} {_amount(gain)}" for change, gain in ordered]
+    known = [(change, gain) for change, gain in changes.items() if gain is not None]
+    known.sort(key=lambda item: -item[1])
+    parts = [f"{change} {_amount(gain)}" for change, gain in known]
     return f"What would lower the validation loss, by a rough forecast: {', '.join(parts)}."
 
 

@@ -10,6 +10,12 @@ of the two terms alone. Here a half is taken, from runs of this project's sizes 
 
 More text and more regularisation: the part of the gap between validation and training loss that came after
 the first pass through the text has been memorized.
+
+Where the validation loss rose again, the weights with the lowest are kept, and gains are counted from them,
+in shares of that loss: a schedule that ends soon after that step, since it lowers the learning rate by then;
+twice the text; and dropout, which helps the more, the more often the text had been seen by then.
+Nothing is said of what was not measured: text and regularisation before the text has been seen more than
+once, and more steps or parameters where twice the steps would be many passes through the text.
 """
 
 from __future__ import annotations
@@ -33,18 +39,28 @@ PARAMETER_TERM, PARAMETER_POWER = 406.4, 0.34
 TOKEN_TERM, TOKEN_POWER = 410.7, 0.28
 # Of what was memorized, what twice the text, or regularisation at its best, takes away.
 SHARE_OF_DATA, SHARE_OF_REGULARISATION = 0.2, 0.05
+# Of the lowest validation loss, where it rose again: what a run of BEST_STEPS times the steps to it takes
+# away, and twice the text; and what dropout does for each pass through the text until it, after the first.
+FEWER_STEPS_SHARE, BEST_STEPS = 0.024, 1.25
+RISEN_DATA_SHARE = 0.09
+DROPOUT_SHARE, DROPOUT_AFTER_EPOCHS, MOST_DROPOUT_SHARE = 0.018, 2.25, 0.06
+# Passes through the text: the most for which twice the steps are forecast, the fewest for the others.
+MOST_EPOCHS, DATA_FROM_EPOCHS, REGULARISATION_FROM_EPOCHS = 6, 1.5, 3
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """Nats a token, at least 0, by which the validation loss would fall with twice the steps, twice the
-    parameters, twice the text, or the right amount of regularisation. Rough.
+    """Nats a token, at least 0, by which the lowest validation loss would fall with twice the steps, twice
+    the parameters, ``best_steps`` steps where those are fewer, twice the text, or some regularisation.
+    Rough; None where nothing is known.
     """
 
-    steps: float
-    parameters: float
-    data: float
-    regularisation: float
+    steps: float | None
+    parameters: float | None
+    data: float | None = None
+    regularisation: float | None = None
+    fewer_steps: float | None = None
+    best_steps: int = 0
 
 
 def forecast(metrics: Metrics, *, parameters: int, train_tokens: int) -> Forecast | None:
@@ -56,18 +72,40 @@ def forecast(metrics: Metrics, *, parameters: int, train_tokens: int) -> Forecas
     evaluations = [line for line in metrics if "val_loss" in line]
     if len(training) < FEWEST_LINES or not evaluations or diverged(training):
         return None
+    best = lowest(evaluations)
+    if has_risen(evaluations[-1]["val_loss"], best["val_loss"]):
+        return _from_lowest(best, int(evaluations[-1]["step"]), train_tokens)
     tokens = int(training[-1]["tokens"])
+    more_steps = SHARE_OF_SLOPE * _slope(training)
+    parameters_share = SHARE_OF_PARAMETERS * doublings_of_tokens(parameters, tokens)
     memorized = _gap(training, evaluations, len(evaluations) - 1)
-    memorized -= _gap_of_first_pass(training, evaluations, train_tokens)
-    memorized = max(0.0, memorized) if tokens > train_tokens else 0.0
-    last, best = evaluations[-1]["val_loss"], lowest(evaluations)["val_loss"]
-    risen = last - best if has_risen(last, best) else 0.0
-    more_steps = 0.0 if risen > 0 else SHARE_OF_SLOPE * _slope(training)
+    memorized = max(0.0, memorized - _gap_of_first_pass(training, evaluations, train_tokens))
+    epochs = tokens / train_tokens
+    fits = 2 * epochs <= MOST_EPOCHS
     return Forecast(
-        steps=more_steps,
-        parameters=more_steps * SHARE_OF_PARAMETERS * doublings_of_tokens(parameters, tokens),
-        data=risen + memorized * SHARE_OF_DATA,
-        regularisation=risen + memorized * SHARE_OF_REGULARISATION,
+        steps=more_steps if fits else None,
+        parameters=more_steps * parameters_share if fits else None,
+        data=memorized * SHARE_OF_DATA if epochs >= DATA_FROM_EPOCHS else None,
+        regularisation=memorized * SHARE_OF_REGULARISATION
+        if epochs >= REGULARISATION_FROM_EPOCHS
+        else None,
+    )
+
+
+def _from_lowest(best: Mapping[str, Any], last_step: int, train_tokens: int) -> Forecast:
+    """Of a run whose validation loss rose after the evaluation ``best``."""
+    best_steps = max(1, round(BEST_STEPS * best["step"]))
+    is_fewer = best_steps < 0.9 * last_step
+    loss = float(best["val_loss"])
+    epochs = best.get("tokens", 0) / train_tokens
+    dropout = DROPOUT_SHARE * max(0.0, epochs - DROPOUT_AFTER_EPOCHS)
+    return Forecast(
+        steps=0.0,
+        parameters=0.0,
+        data=RISEN_DATA_SHARE * loss,
+        regularisation=min(dropout, MOST_DROPOUT_SHARE) * loss,
+        fewer_steps=FEWER_STEPS_SHARE * loss if is_fewer else None,
+        best_steps=best_steps if is_fewer else 0,
     )
 
 

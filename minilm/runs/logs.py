@@ -45,7 +45,7 @@ class JsonLines:
 
 
 def metrics_log(run_dir: Path, from_step: int, *, evaluated: bool) -> JsonLines:
-    """metrics.jsonl, to go on from ``from_step``; ``evaluated``: that step's evaluation was saved too."""
+    """metrics.jsonl, to continue from ``from_step``; ``evaluated``: that step's evaluation was saved too."""
     path, last = run_dir / run_files.METRICS, from_step if evaluated else from_step - 1
     return JsonLines(
         path,

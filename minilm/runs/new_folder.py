@@ -31,7 +31,7 @@ def check_free(folder: Path) -> None:
             folder,
             "a run is there already",
             "a folder without one",
-            "add --resume to go on with it, or --run-dir for another",
+            "add --resume to continue it, or --run-dir for another",
         )
     above = folder
     if os.path.lexists(folder):

@@ -32,7 +32,7 @@ class StopReason(str, Enum):
 
     @property
     def is_final(self) -> bool:
-        """Whether the run reached its end, so that nothing is left to go on with."""
+        """Whether the run reached its end, so that nothing is left to resume."""
         return self in _FINAL
 
 

@@ -215,7 +215,7 @@ def _json_values(texts: Iterable[str], where: str) -> Iterator[Any]:
             try:
                 value, end = decode(buffer, start)
             except json.JSONDecodeError as error:
-                # An error near the end may only say that the value goes on in the next text.
+                # An error near the end may only say that the value continues in the next text.
                 at_end = error.pos > len(buffer) - 16 or error.msg.startswith("Unterminated string")
                 if len(buffer) - start > LARGEST_RECORD:
                     raise refuse(f"over {LARGEST_RECORD:,} characters") from None

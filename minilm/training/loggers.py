@@ -143,7 +143,7 @@ class TensorBoard:
 class WeightsAndBiases:
     """A run of wandb in the run's folder: offline, unless the environment says otherwise.
 
-    A resumed run is a further run of the same group: offline, wandb cannot go on with an earlier one.
+    A resumed run is a further run of the same group: offline, wandb cannot continue an earlier one.
     """
 
     def __init__(self, run_dir: Path, from_step: int, hyperparameters: Mapping[str, Any]) -> None:
@@ -171,7 +171,7 @@ class WeightsAndBiases:
 
 
 class Trackio:
-    """A run of trackio, in its own local database; a resumed run goes on there."""
+    """A run of trackio, in its own local database; a resumed run continues there."""
 
     def __init__(self, run_dir: Path, from_step: int, hyperparameters: Mapping[str, Any]) -> None:
         import trackio

@@ -52,6 +52,14 @@ def test_what_helps_most_comes_first() -> None:
     )
 
 
+def test_of_an_overfitted_run_fewer_steps_are_named() -> None:
+    gains = Forecast(steps=0.0, parameters=0.0, data=0.2, fewer_steps=0.1, best_steps=94)
+    assert help_sentence(gains) == (
+        "What would lower the validation loss, by a rough forecast: twice the text by about 0.20, "
+        "fewer steps (--max-steps 94) by about 0.10, twice the steps hardly, twice the parameters hardly."
+    )
+
+
 def test_a_forecast_needs_a_summary_of_numbers() -> None:
     metrics = curve([3.0, 2.5, 2.2, 2.0])
     whole = {"parameters": 1000, "data": {"train_tokens": 100}}
