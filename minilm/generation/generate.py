@@ -97,7 +97,7 @@ def stream(
 def _prompt_ids(model: Transformer, tokenizer: Tokenizer, prompt: str | Ids) -> list[int]:
     if isinstance(prompt, str):
         return tokenizer.encode_prompt(prompt)
-    ids, vocab_size = np.asarray(prompt), model.config.vocab_size
+    ids, vocab_size = np.asarray(prompt), min(model.config.vocab_size, tokenizer.vocab_size)
     if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
         got = f"an array of {ids.dtype} of shape {ids.shape}"
         raise TokenizerError("prompt", got, "a text, or a sequence of token ids")

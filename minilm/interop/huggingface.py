@@ -119,17 +119,18 @@ def _tokenizer_config(tokenizer: Tokenizer, context_length: int) -> dict[str, An
         "model_max_length": context_length,
         "clean_up_tokenization_spaces": False,
     }
-    if tokenizer.end_of_text is not None:
-        token = _token(tokenizer, tokenizer.end_of_text)
+    token = _token(tokenizer, tokenizer.end_of_text)
+    if token is not None:
         config |= {"bos_token": token, "eos_token": token, "pad_token": token}
     return config
 
 
-def _token(tokenizer: Tokenizer, number: int) -> str:
+def _token(tokenizer: Tokenizer, number: int | None) -> str | None:
+    """The text of a token; None where a file gives the number to none."""
     content = json.loads(tokenizer.to_shared_json())
     tokens = {number: text for text, number in content["model"]["vocab"].items()}
     tokens |= {token["id"]: token["content"] for token in content.get("added_tokens", [])}
-    return str(tokens[number])
+    return tokens.get(number)
 
 
 def _copy_chat_template(source: Path, folder: Path) -> None:

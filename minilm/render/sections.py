@@ -5,6 +5,7 @@ A further section is one more function in `build_document`; costs and values hav
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,9 @@ from minilm.units import format_count
 if TYPE_CHECKING:
     from minilm.inspection.reconciliation.explanation import Reconciliation
     from minilm.runs.history import RunHistory
+
+# Of a table, whatever a file holds. An undeclared model may have a component for every tensor.
+MOST_ROWS = 200
 
 
 def build_document(
@@ -76,7 +80,7 @@ def build_document(
 
 def components_section(report: Report, *, most_rows: int | None = None) -> Section:
     """The parameters by component, with their sum; in at most ``most_rows`` rows beside it."""
-    components = fold_components(report.components, most_rows or len(report.components))
+    components = fold_components(report.components, most_rows or MOST_ROWS)
     p = report.parameters
     rows = [_component_cells(c.name, c.count, c.share, c.weights, c.biases) for c in components]
     rows.append(_component_cells("total", p.total, 1.0, p.weights, p.biases))
@@ -274,18 +278,20 @@ def _hyperparameters(report: Report) -> Section | None:
         groups = applicable_settings(groups)
     elif report.formula is not None and "E" not in report.formula.symbols:
         groups = {name: without_expert_fields(fields) for name, fields in groups.items()}
-    tables = tuple(
-        Table(
-            (Column(one_line(name)), Column("value", "code")),
-            tuple((one_line(str(key)), one_line(str(value))) for key, value in fields.items()),
-            full_only=True,
-        )
-        for name, fields in groups.items()
-        if fields
-    )
+    tables = tuple(_settings(name, fields) for name, fields in groups.items() if fields)
     if not tables:
         return None
     return Section("hyperparameters", "Hyperparameters", (Paragraph(text, full_only=True), *tables))
+
+
+def _settings(name: str, fields: Mapping[str, Any]) -> Table:
+    rows = [
+        (one_line(str(key)), one_line(str(value)))
+        for key, value in itertools.islice(fields.items(), MOST_ROWS)
+    ]
+    if len(fields) > MOST_ROWS:
+        rows.append((f"and {len(fields) - MOST_ROWS:,} more", ""))
+    return Table((Column(one_line(name)), Column("value", "code")), tuple(rows), full_only=True)
 
 
 def _tensors(report: Report) -> Section:

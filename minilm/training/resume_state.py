@@ -21,7 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from minilm.checkpoint import write_tensors
+from minilm.checkpoint import FLOATING, write_tensors
 from minilm.errors import FormatError
 from minilm.formats.safetensors import read_header
 from minilm.formats.tensor_io import HASH, check_hash
@@ -263,6 +263,10 @@ def _check_values(progress: Progress, settings: Any) -> None:
         for text in (settings["source"], settings["sha256"], settings.get("tokens", ""), *cleaning)
     ):
         raise ValueError("settings")
+    if settings.get("weights_dtype", "float32") not in FLOATING:
+        raise ValueError("weights_dtype")
+    if not isinstance(settings.get("text_field"), (str, type(None))):
+        raise ValueError("text_field")
 
 
 def _expected(

@@ -428,7 +428,7 @@ def _refuse_folder(folder: Path, data: str) -> None:
     _refuse_other_encodings("data", absolute_source(data))
     _refuse_other_encodings("run_dir", str(folder))
     check_free(folder)
-    source = Path(data).expanduser()
+    source = Path(os.path.expanduser(data))
     if source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
         raise InputError(
             folder,

@@ -473,3 +473,34 @@ def test_the_card_has_license_and_base_model(tmp_path: Path, capsys: Capture) ->
     capsys.readouterr()
     line = error(capsys, *arguments, tmp_path / "bad", "--license", "mit\ntags: [x]")
     assert line.startswith("--license: ")
+
+
+@pytest.mark.parametrize("to", ["huggingface", "gguf", "minilm"])
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_tokenizer_that_is_no_file_is_not_read(
+    tmp_path: Path, capsys: Capture, kind: str, to: str
+) -> None:
+    run = make_run(tmp_path / "run", TINY)
+    (run / "tokenizer.json").unlink()
+    if kind == "pipe":
+        os.mkfifo(run / "tokenizer.json")
+    else:
+        (run / "tokenizer.json").symlink_to("/dev/zero")
+    line = error(capsys, run, "--to", to, "--out", tmp_path / "out")
+    assert f"tokenizer.json: a {'named pipe' if kind == 'pipe' else 'device'}, expected" in line
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+
+
+@pytest.mark.parametrize("eos", [5, 255])
+def test_an_ordinary_token_may_end_a_text(tmp_path: Path, capsys: Capture, eos: int) -> None:
+    run = make_run(tmp_path / "run", TINY)
+    (run / "generation_config.json").write_text(json.dumps({"eos_token_id": eos}))
+    assert main([str(run), "--to", "huggingface", "--out", str(tmp_path / "out")]) == 0
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["eos_token_id"] == eos
+
+
+def test_an_end_of_text_outside_the_vocabulary_is_refused(tmp_path: Path, capsys: Capture) -> None:
+    run = make_run(tmp_path / "run", TINY)
+    (run / "generation_config.json").write_text('{"eos_token_id": 256}')
+    line = error(capsys, run, "--to", "huggingface", "--out", tmp_path / "out")
+    assert "generation_config.json: eos_token_id 256, expected ids of the 256 tokens" in line
