@@ -4,7 +4,7 @@
 # make prove   the slow proofs: torch.compile, a run stopped 200 times (a quarter of an hour)
 # make agree   every declared architecture, nano and small and conversions against transformers and gguf
 # make llama   GGUF files against llama.cpp, prebuilt by node-llama-cpp: needs Node.js; some minutes
-# make fuzz    a coverage-guided fuzzer over every parser; RUNS=1000000 inputs each
+# make fuzz    a coverage-guided fuzzer over every parser, RUNS=1000000 inputs each, and run folders
 #
 # PYTHON=python3.12   the interpreter that .venv is made with
 # TORCH_INDEX=URL     another package index, for torch: https://download.pytorch.org/whl/cpu has the build
@@ -60,6 +60,7 @@ llama: .venv/installed
 fuzz: .venv/installed
 	@$(INSTALL) -e '.[fuzz]'
 	@for parser in $(PARSERS); do $(BIN)/python scripts/tools/fuzz.py $$parser --runs $(RUNS) || exit 1; done
+	@$(BIN)/python scripts/tools/fuzz.py folder --runs 400  # five a second
 
 check: .venv/installed
 	@echo "Checking style and types ..."

@@ -9,14 +9,19 @@ from typing import Any
 
 from minilm.safe_text import one_line
 
+LONGEST_GOT = 1000  # characters
+
 
 class InputError(ValueError):
     """Bad usage or bad input, in one line: where, what it got, what it expected, what to do.
 
-    The command line prints ``error: WHERE: GOT, expected EXPECTED; REMEDY`` and exits with 2.
+    The command line prints ``error: WHERE: GOT, expected EXPECTED; REMEDY`` and exits with 2. What it got
+    may be a text of any length from a file: its beginning is kept.
     """
 
     def __init__(self, where: object, got: str, expected: str, remedy: str = "") -> None:
+        if len(got) > LONGEST_GOT:
+            got = got[:LONGEST_GOT] + "..."
         self.where, self.got, self.expected, self.remedy = where, got, expected, remedy
         text = f"{where}: {got}, expected {expected}" + (f"; {remedy}" if remedy else "")
         # Names from files may hold newlines or terminal escapes.

@@ -30,3 +30,9 @@ def test_the_kinds_that_are_tested_are_all_there_are() -> None:
 
 def test_a_name_from_a_file_cannot_break_the_line() -> None:
     assert str(InputError("a\nb", "\x1b[31m", "text")) == "a\\x0ab: \\x1b[31m, expected text"
+
+
+def test_a_long_value_does_not_flood_the_terminal() -> None:
+    error = InputError("config.json", "[" + "0, " * 100_000 + "0]", "a number", "write one")
+    assert len(str(error)) < 1100
+    assert str(error).endswith("..., expected a number; write one")

@@ -149,3 +149,21 @@ def test_the_greedy_text_is_that_of_the_cpu(
     expected = greedy(cpu_run, capsys, "--device", "cpu")
     assert len(expected) == 2
     assert greedy(cpu_run, capsys, "--device", device, *options) == expected
+
+
+@GPU
+def test_out_of_memory_is_one_line_and_leaves_no_run(
+    text_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    torch.cuda.set_per_process_memory_fraction(0.01)
+    try:
+        options = arguments(text_file, tmp_path / "run", "cuda", batch_size=2**17)
+        assert train.main(options) == 2
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: GPU memory: not enough of it")
+    assert "--train.batch-size" in last
+    assert not (tmp_path / "run").exists()

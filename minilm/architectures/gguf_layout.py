@@ -12,7 +12,7 @@ from typing import Any
 from minilm.architectures import layout_of
 from minilm.architectures.gguf_names import KEYS, gguf_name
 from minilm.architectures.model_types import MODEL_TYPES
-from minilm.formats.header import Header
+from minilm.formats.header import Header, whole_number
 from minilm.ledger.layout import Layout, Tensor
 from minilm.ledger.symbols import ONE
 
@@ -59,14 +59,14 @@ def in_gguf_names(layout: Layout) -> Layout:
 def _config(header: Header) -> dict[str, Any] | None:
     architecture = header.metadata.get("general.architecture", "")
     sizes = {
-        key: int(text)
+        key: number
         for key in KEYS
-        if (text := header.metadata.get(f"{architecture}.{key}", "")).isdecimal()
+        if (number := whole_number(header.metadata, f"{architecture}.{key}")) is not None
     }
     names = {tensor.name: tensor for tensor in header.tensors}
-    next_token_layers = header.metadata.get(f"{architecture}.nextn_predict_layers", "")
-    if next_token_layers.isdecimal() and len(next_token_layers) < 5 and "block_count" in sizes:
-        sizes["block_count"] = max(0, sizes["block_count"] - int(next_token_layers))
+    next_token_layers = whole_number(header.metadata, f"{architecture}.nextn_predict_layers")
+    if next_token_layers is not None and "block_count" in sizes:
+        sizes["block_count"] = max(0, sizes["block_count"] - next_token_layers)
     if sizes.get("expert_count") == 0:  # a dense model that says so
         del sizes["expert_count"]
     # Layers of different sizes (a list where a number is usual), and experts in a file each.
@@ -75,8 +75,9 @@ def _config(header: Header) -> dict[str, Any] | None:
     known = architecture in _MODEL_TYPES and all(key in sizes for key in _REQUIRED)
     if not known or varied or apart:
         return None
-    if "vocab_size" not in sizes and "token_embd.weight" in names:
-        sizes["vocab_size"] = names["token_embd.weight"].shape[0]
+    table = names.get("token_embd.weight")
+    if "vocab_size" not in sizes and table is not None and table.shape:
+        sizes["vocab_size"] = table.shape[0]
     config: dict[str, Any] = {
         field: value for key, value in sizes.items() for field in KEYS[key][1]
     }

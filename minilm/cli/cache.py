@@ -29,8 +29,8 @@ class Arguments:
 
 def main(arguments: Sequence[str] | None = None, program: str = "minilm cache") -> int:
     """Parse, remove if that is asked for, list."""
-    given = sys.argv[1:] if arguments is None else arguments
-    return run_command(lambda: _run(parse_arguments(Arguments, given, program)))
+    command_line = sys.argv[1:] if arguments is None else arguments
+    return run_command(lambda: _run(parse_arguments(Arguments, command_line, program)))
 
 
 def _run(options: Arguments) -> int:

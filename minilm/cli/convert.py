@@ -36,8 +36,8 @@ class Arguments:
 
 def main(arguments: Sequence[str] | None = None, program: str = "convert.py") -> int:
     """Parse, convert, say what was written."""
-    given = sys.argv[1:] if arguments is None else arguments
-    return run_command(lambda: _run(parse_arguments(Arguments, given, program)))
+    command_line = sys.argv[1:] if arguments is None else arguments
+    return run_command(lambda: _run(parse_arguments(Arguments, command_line, program)))
 
 
 def _run(options: Arguments) -> int:

@@ -14,17 +14,25 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from minilm.errors import InputError
+from minilm.units import format_bytes
 
 Arguments = TypeVar("Arguments")
 
 DONE, CHECK_FAILED, BAD_INPUT = 0, 1, 2
 BROKEN_PIPE = 128 + 13  # SIGPIPE, which Windows does not have
 
+MORE_MEMORY = "close other programs, or use a machine with more memory"
 
-def run_command(command: Callable[[], int], *, when_full: str = "free some space") -> int:
+
+def run_command(
+    command: Callable[[], int],
+    *,
+    memory_advice: str = MORE_MEMORY,
+    when_full: str = "free some space",
+) -> int:
     """Run ``command``; what a user can cause is one `error:` line and 2, a signal 128 + its number.
 
-    ``when_full``: what to do where the disk is full.
+    ``memory_advice`` and ``when_full``: what to do where there is not enough, with this command's options.
     """
     _accept_any_text()
     _wait_passively()
@@ -40,25 +48,46 @@ def run_command(command: Callable[[], int], *, when_full: str = "free some space
         # The reader went away (`| head`): nothing to say, and nothing more to flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        expected = "room to write" if full else "a path that can be read and written"
-        where, came = error.filename or "standard output", error.strerror or str(error)
-        return _fail(str(InputError(where, came, expected, when_full if full else "")))
-    except (MemoryError, RuntimeError) as error:
-        # torch says so in words on a CPU and by a class of its own on a GPU.
-        if isinstance(error, RuntimeError) and not (
-            "not enough memory" in str(error) or type(error).__name__ == "OutOfMemoryError"
-        ):
+    except (OSError, MemoryError, ImportError, RuntimeError) as error:
+        if _is_out_of_memory(error):
+            return _fail(str(_memory_error(error, memory_advice)))
+        if not isinstance(error, OSError):
             raise
-        return _fail(
-            "memory: not enough of it, expected room for the model and its batch; "
-            "try a smaller batch, context length or model"
-        )
+        path, reason = error.filename or "standard output", error.strerror or str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return _fail(str(InputError(path, reason, "room to write", when_full)))
+        return _fail(str(InputError(path, reason, "a path that can be read and written")))
     except KeyboardInterrupt as stopped:
         if stopped.args:
             print(stopped, file=sys.stderr)
         return 128 + int(getattr(stopped, "signum", signal.SIGINT))
+
+
+# How an allocation that failed is told: by torch on the CPU, CUDA and MPS, by cuBLAS, and by the loader of
+# shared libraries, whose ImportError is the first thing to fail where `ulimit -v` is low.
+_OUT_OF_MEMORY = re.compile(
+    r"not enough memory|can't allocate memory|cannot allocate memory|out of memory|bad_alloc"
+    r"|CUBLAS_STATUS_ALLOC_FAILED|failed to map segment from shared object",
+    re.IGNORECASE,
+)
+_ALLOCATION = re.compile(r"(?:tried|unable) to allocate ([\d.]+) (bytes|\w+)", re.IGNORECASE)
+_ON_GPU = re.compile(r"\b(CUDA|HIP|MPS)\b|CUBLAS")
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, MemoryError) or bool(_OUT_OF_MEMORY.search(str(error)))
+
+
+def _memory_error(error: BaseException, advice: str) -> InputError:
+    text = str(error)
+    got = "not enough of it"
+    if match := _ALLOCATION.search(text):
+        size, unit = match.groups()
+        got += f" for {format_bytes(int(size)) if unit == 'bytes' else f'{size} {unit}'} more"
+    where = "GPU memory" if _ON_GPU.search(text) else "memory"
+    return InputError(where, got, "room for all that the command computes", advice)
 
 
 def _wait_passively() -> None:
@@ -136,7 +165,10 @@ def refuse_empty(options: object, *names: str) -> None:
             raise InputError(name, "an empty name", "the name of a file, a folder or a choice")
 
 
-# tyro's messages, and the types that it names in them.
+# tyro's messages, in a box of "─" or, where the terminal has no such character, of "-"; and the types that it
+# names in them.
+_TITLE = re.compile(r"\A(╭.*|.*\n *-{5,} *)\n")
+_RULE = re.compile(r"─{5,}|-{5,}")
 _WRONG_VALUE = re.compile(
     r"Error parsing (\S+): no type matching \{None\}\|(\w+) .* from \['(.*?)'\]"
 )
@@ -148,23 +180,25 @@ _EXPECTED = {"INT": "a whole number", "FLOAT": "a number"}
 
 def _arguments_error(message: str, arguments: Sequence[str], program: str) -> InputError:
     """tyro's box as one line that names the option as it was given."""
-    lines = [line.strip("│╭╮╰╯ ") for line in message.splitlines()]
-    rules = [i for i, line in enumerate(lines) if i and line.startswith("─")] or [len(lines)]
-    first = " ".join(line for line in lines[: rules[0]] if line and not line.startswith("─"))
+    lines = [line.strip("│╰╯ ") for line in _TITLE.sub("", message).splitlines()]
+    rules = [i for i, line in enumerate(lines) if _RULE.fullmatch(line)] or [len(lines)]
+    first = " ".join(filter(None, lines[: rules[0]]))
     expected = f"what {program} --help lists"
 
-    def given(aliases: str) -> str:
+    def option_name(aliases: str) -> str:
         options = {argument.partition("=")[0].replace("_", "-") for argument in arguments}
         return next((name for name in aliases.split("/") if name in options), aliases)
 
     if match := _WRONG_VALUE.search(first):
         aliases, kind, value = match.groups()
-        return InputError(given(aliases), value, _EXPECTED.get(kind, kind))
+        return InputError(option_name(aliases), value, _EXPECTED.get(kind, kind))
     if match := _WRONG_CHOICE.search(first):
-        value, aliases, listed = match.groups()
-        choices = sorted(set(listed.replace("'", "").split(", ")) - {"None"})
-        return InputError(given(aliases), value, f"one of {', '.join(choices)}")
-    nearest = [line for line in lines[rules[0] :] if line.startswith("--")]
+        value, aliases, choice_list = match.groups()
+        choices = sorted(set(choice_list.replace("'", "").split(", ")) - {"None"})
+        return InputError(option_name(aliases), value, f"one of {', '.join(choices)}")
+    nearest = [
+        line for line in lines[rules[0] :] if line.startswith("--") and not _RULE.fullmatch(line)
+    ]
     if nearest:
         expected = f"perhaps {nearest[0].split()[0].rstrip(',')}, or {expected}"
     return InputError("arguments", first.rstrip(".") or "cannot be read", expected)

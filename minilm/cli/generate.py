@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 STDIN = "-"
 MAX_PROMPT = 2**26  # bytes of standard input
+MEMORY_ADVICE = "try --dtype bfloat16, fewer --prompt or --max-new-tokens, or on a GPU --device cpu"
 COMPILE_FROM = 256  # tokens, on CUDA: fewer are generated before the compiler is done
 
 
@@ -70,7 +71,9 @@ class Arguments:
 def main(arguments: Sequence[str] | None = None, program: str = "generate.py") -> int:
     """Parse, load, generate, print."""
     argv = sys.argv[1:] if arguments is None else arguments
-    return run_command(lambda: _run(parse_arguments(Arguments, argv, program)))
+    return run_command(
+        lambda: _run(parse_arguments(Arguments, argv, program)), memory_advice=MEMORY_ADVICE
+    )
 
 
 def _run(options: Arguments) -> int:

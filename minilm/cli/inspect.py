@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 
 OUTPUTS = ("json", "markdown", "html")  # options that name a file, or - for stdout
+MEMORY_ADVICE = (
+    "--no-live builds no module; without --stats, --stable-rank and --diff no value is read"
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,7 +40,7 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None, program: str = "inspect.py") -> int:
     """Parse, inspect, print. Exit status: 0 verified, 1 a mismatch, 2 bad usage or input."""
-    return run_command(lambda: _run(arguments, program))
+    return run_command(lambda: _run(arguments, program), memory_advice=MEMORY_ADVICE)
 
 
 def _run(arguments: Sequence[str] | None, program: str) -> int:
@@ -63,8 +66,9 @@ def _run(arguments: Sequence[str] | None, program: str) -> int:
 
 
 def _check_outputs(options: argparse.Namespace) -> None:
-    """Raise InputError where one output would replace another one, or a file that is inspected."""
+    """Raise InputError where one output would replace another one, a target, or any file of a model."""
     from minilm import files
+    from minilm.runs.files import is_model_file
 
     outputs = [name for name in OUTPUTS if getattr(options, name) == "-"]
     if len(outputs) > 1:
@@ -79,6 +83,9 @@ def _check_outputs(options: argparse.Namespace) -> None:
         path = os.path.realpath(name)
         if path in paths:
             text = f"{name}, which is a target or another output"
+            raise InputError(f"--{option}", text, "a file of its own")
+        if os.path.exists(path) and is_model_file(Path(path)):
+            text = f"{name}, which is a file of a model or a run"
             raise InputError(f"--{option}", text, "a file of its own")
         paths.append(path)
 

@@ -41,6 +41,14 @@ if TYPE_CHECKING:
 
 PRESET, DATA = "nano", "stdlib"  # where they are not given
 SAMPLE_TOKENS = 160  # of the one that is printed at the end
+MEMORY_ADVICE = (
+    "lower --train.batch-size (and raise --train.gradient-accumulation as much, for the same step), set "
+    "--train.activation-checkpointing true, or choose a smaller --preset or --model.context-length"
+)
+RESUMED_MEMORY_ADVICE = (
+    "resume with more free memory; a new run may have a lower --train.batch-size"
+)
+DISK_ADVICE = "free some space, then --resume continues a run that has begun"
 
 
 # TrainConfig's fields that are options of their own, without the prefix, as well.
@@ -138,7 +146,8 @@ def _defaults(values: Mapping[str, Any]) -> str:
         else:
             parts += [f"{name} {text}" for name, text in members.items()]
     if len(set(texts.values())) == 1:
-        return f"(default: {next(iter(texts.values()))})"
+        text = next(iter(texts.values()))
+        return f"(default: {text})" if text else ""
     return f"(by preset: {', '.join(parts)})"
 
 
@@ -151,7 +160,7 @@ def _field_help(cls: type) -> dict[str, str]:
     (definition,) = ast.parse(inspect.getsource(cls)).body
     assert isinstance(definition, ast.ClassDef)
     return {
-        entry.target.id: str(below.value.value)
+        entry.target.id: " ".join(str(below.value.value).split())
         for entry, below in zip(definition.body, definition.body[1:], strict=False)
         if isinstance(entry, ast.AnnAssign)
         and isinstance(entry.target, ast.Name)
@@ -172,31 +181,42 @@ ModelOverrides = _overrides(ModelConfig)
 TrainOverrides = _overrides(TrainConfig, UNPREFIXED_FIELDS)
 
 
+def _option(metavar: str, **how: Any) -> Any:
+    """An option whose help says itself what happens where it is not given."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="", **how)
+
+
+_DATA_HELP = (
+    "stdlib (the default: Python's own library), a file, a folder, a glob, shakespeare, or "
+    "hf:DATASET[:CONFIG][,split=SPLIT][,rows=N]."
+)
+_CLEAN_HELP = (
+    "Any of: encoding (repairs cafÃ©, and bytes of Windows-1252), html (tags removed), control (control "
+    "characters removed), nfc, nfkc (Unicode normalization), whitespace (ends of lines, blank lines)."
+)
+
+
 @dataclass(frozen=True)
 class Arguments:
     """Train a small transformer on text and account for every parameter in it."""
 
-    preset: str | None = None
+    preset: Annotated[str | None, _option("NAME")] = None
     """Name of a preset, by default nano; `list` prints them with exact counts."""
-    data: str | None = None
-    """stdlib (the default: Python's own library), a file, a folder, a glob, shakespeare, or
-    hf:DATASET[:CONFIG][,split=SPLIT][,rows=N]."""
-    text_field: str | None = None
+    data: Annotated[str | None, _option("SOURCE", help=_DATA_HELP)] = None
+    text_field: Annotated[str | None, _option("FIELD")] = None
     """Where the text is in JSON, CSV, Parquet and datasets. Default: text, or the only field of text."""
-    raw_text: bool = False
+    raw_text: tyro.conf.FlagCreatePairsOff[bool] = False
     r"""Read each file as one text as it is: no records, no <|endoftext|> between documents, \r\n kept."""
-    tokenizer: Literal["byte", "char", "bpe"] | None = None
+    tokenizer: Annotated[Literal["byte", "char", "bpe"] | None, _option("{byte,char,bpe}")] = None
     """Default: the preset's, which is bpe."""
-    vocab_size: int | None = None
+    vocab_size: Annotated[int | None, _option("INT")] = None
     """Of a bpe tokenizer. Default: the preset's."""
-    clean: tuple[str, ...] = ()
-    """Any of: encoding (repairs cafÃ©, and bytes of Windows-1252), html (tags removed), control (control
-    characters removed), nfc, nfkc (Unicode normalization), whitespace (ends of lines, blank lines)."""
-    run_dir: str | None = None
+    clean: Annotated[tuple[str, ...], _option("NAME [NAME ...]", help=_CLEAN_HELP)] = ()
+    run_dir: Annotated[str | None, _option("DIR")] = None
     """Default: checkpoints/PRESET-DATA. An existing run is never overwritten."""
     resume: _Resume = ""
     """Resume the run in --run-dir, bit for bit; auto: start it where there is none yet."""
-    init_from: str | None = None
+    init_from: Annotated[str | None, _option("RUN")] = None
     """Start from the weights and the tokenizer of this run (fine-tuning)."""
     model: Annotated[Any, tyro.conf.arg(constructor=ModelOverrides)] = ModelOverrides()
     """Any field of ModelConfig; what is not given comes from the preset."""
@@ -206,16 +226,18 @@ class Arguments:
 
 def main(arguments: Sequence[str] | None = None, program: str = "train.py") -> int:
     """Parse, train, show. Exit status: 0 done, 1 diverged, 2 bad input, 130/143 stopped and saved."""
-    given = sys.argv[1:] if arguments is None else arguments
+    command_line = sys.argv[1:] if arguments is None else arguments
 
     def command() -> int:
-        options = parse_arguments(Arguments, _with_current_names(given), program)
+        options = parse_arguments(Arguments, _with_current_names(command_line), program)
         with messages_on_stderr():
             return _run(options)
 
+    resumes = any(argument.partition("=")[0] == "--resume" for argument in command_line)
     return run_command(
         command,
-        when_full="free some space, then --resume continues a run that has begun",
+        memory_advice=RESUMED_MEMORY_ADVICE if resumes else MEMORY_ADVICE,
+        when_full=DISK_ADVICE,
     )
 
 
@@ -223,7 +245,7 @@ def _run(options: Arguments) -> int:
     if options.preset == "list":
         return _list_presets()
     refuse_empty(options, "--preset", "--data", "--run-dir", "--init-from", "--text-field")
-    settings = _given(options.train)
+    settings = _set_fields(options.train)
     run_dir = options.run_dir
     resumes = options.resume == "yes"
     if options.resume:
@@ -254,7 +276,7 @@ def _run(options: Arguments) -> int:
             text_field=options.text_field,
             raw_text=options.raw_text,
             init_from=options.init_from,
-            model=_given(options.model),
+            model=_set_fields(options.model),
             settings=settings,
             started=process_started(),
         )
@@ -297,7 +319,7 @@ def _log_to(value: str) -> str:
     return {"true": LOG_TO[True], "false": LOG_TO[False]}.get(value.lower(), value)
 
 
-def _given(overrides: Any) -> dict[str, Any]:
+def _set_fields(overrides: Any) -> dict[str, Any]:
     return {name: value for name, value in vars(overrides).items() if value is not None}
 
 
@@ -309,7 +331,7 @@ def _beside_resume(options: Arguments) -> dict[str, Any]:
     beside["cleaning"] = list(options.clean) or None
     beside["raw_text"] = options.raw_text or None
     beside["init_from"] = os.path.abspath(options.init_from) if options.init_from else None
-    return beside | {f"model.{name}": value for name, value in _given(options.model).items()}
+    return beside | {f"model.{name}": value for name, value in _set_fields(options.model).items()}
 
 
 def _finished(run_dir: Path, options: Arguments, settings: dict[str, Any]) -> Outcome | None:

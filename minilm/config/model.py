@@ -13,6 +13,7 @@ from typing import Any, Literal
 from minilm.config.validation import (
     LARGEST_DIMENSION,
     LARGEST_LAYER_COUNT,
+    LARGEST_MATRIX,
     check_range,
     check_sizes,
     check_types,
@@ -152,6 +153,16 @@ class ModelConfig:
         check_range(self, "dropout", 0, 1, upper_open=True)
         for name in _POSITIVE:
             check_range(self, name, 0, math.inf, lower_open=True, upper_open=True)
+        widest = max(
+            *(self.vocab_size, self.context_length, self.d_feed_forward, self.d_model),
+            *(self.num_heads * self.head_dim, (self.ngram - 1) * self.ngram_rows),
+        )
+        if self.d_model * widest >= LARGEST_MATRIX:
+            raise ConfigError(
+                "d_model",
+                f"{self.d_model}, for a matrix of {self.d_model} x {widest}",
+                f"below {LARGEST_MATRIX} elements",
+            )
 
     @property
     def gated(self) -> bool:

@@ -24,7 +24,7 @@ class TrainConfig:
     max_steps: int = 1000
     """Steps of the whole run; the learning-rate schedule spans them. Unless set: fewer for a small text."""
     max_seconds: float | None = None
-    """Stop after this many seconds of wall time since the process started."""
+    """Stop after this many seconds of wall time; of a resumed run, since that command (or call) began."""
     target_val_loss: float | None = None
     """Stop when the validation loss (nats a token) is at or below this."""
     eval_every: int = 100

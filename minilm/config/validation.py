@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # Configurations also come from files: no size in one may make us allocate or loop without end.
 LARGEST_DIMENSION = 2**31
 LARGEST_LAYER_COUNT = 10_000
+LARGEST_MATRIX = 2**60  # elements: torch refuses a tensor whose bytes take 64 bits
 
 Config = TypeVar("Config", bound="DataclassInstance")
 

@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from minilm.errors import InputError
 from minilm.files import target_of_temporary
 from minilm.units import parse_bytes
 
@@ -37,12 +38,23 @@ class CacheEntry:
 
 
 def default_cache() -> Path:
-    """Where data is kept: $MINILM_CACHE, else $XDG_CACHE_HOME/minilm, else ~/.cache/minilm."""
+    """Where data is kept: $MINILM_CACHE, else $XDG_CACHE_HOME/minilm, else ~/.cache/minilm.
+
+    Raises InputError where that is below the home directory of a user who has none.
+    """
     if folder := os.environ.get("MINILM_CACHE"):
-        return Path(folder).expanduser()
+        return Path(os.path.expanduser(folder))
     if folder := os.environ.get("XDG_CACHE_HOME"):
         return Path(folder, "minilm")
-    return Path("~/.cache/minilm").expanduser()
+    path = os.path.expanduser("~/.cache/minilm")
+    if path.startswith("~"):
+        raise InputError(
+            "~/.cache/minilm",
+            "no home directory",
+            "a folder for encoded texts",
+            "set MINILM_CACHE to one",
+        )
+    return Path(path)
 
 
 def size_limit() -> int:

@@ -51,7 +51,7 @@ def check_name(path: Path, name: object) -> str:
 def check_shape(path: Path, name: str, shape: Sequence[object]) -> tuple[int, ...]:
     """``shape`` if a tensor can have it: a few dimensions, whose product is below 2**63.
 
-    Raises FormatError.
+    A zero among them is left out of the product, as in numpy and safetensors. Raises FormatError.
     """
     if len(shape) > MAX_DIMENSIONS:
         raise FormatError(
@@ -64,7 +64,7 @@ def check_shape(path: Path, name: str, shape: Sequence[object]) -> tuple[int, ..
         if not is_size(size):
             break
         sizes.append(size)
-    if len(sizes) < len(shape) or math.prod(sizes) >= 2**63:
+    if len(sizes) < len(shape) or math.prod(size or 1 for size in sizes) >= 2**63:
         raise FormatError(
             path,
             f"tensor {short_repr(name)} with shape {short_repr(shape)}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,13 @@ def wrapper_prefix(names: Collection[str]) -> str:
     while wrapper := next((w for w in WRAPPERS if names and is_shared(prefix + w)), ""):
         prefix += wrapper
     return prefix
+
+
+def whole_number(metadata: Mapping[str, str], key: str) -> int | None:
+    """What a GGUF file's metadata has under ``key``, if it is a whole number of at most 64 bits."""
+    text = metadata.get(key, "")
+    number = int(text) if re.fullmatch(r"[0-9]{1,20}", text) else None
+    return number if number is not None and number < 2**64 else None
 
 
 @dataclass(frozen=True)

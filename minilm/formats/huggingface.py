@@ -48,7 +48,7 @@ def read_index(path: Path) -> Header:
 
 def parse(raw: bytes, path: Path) -> Header:
     """The joint header of the shards of the index ``raw``, which are in the folder of ``path``."""
-    index = parse_object(path, raw, unique=True)
+    index = parse_object(path, raw, strict=True)
     shard_of = _weight_map(path, index.get("weight_map"))
     shards = list(dict.fromkeys(shard_of.values()))
     if len(shards) > MAX_SHARDS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from minilm.safe_text import short_repr
 # character up to four, so parsing stays within 200 MB.
 MAX_JSON_BYTES = 32_000_000
 MAX_JSON_VALUES = 500_000
+MAX_JSON_DEPTH = 127  # serde_json's limit, with which the safetensors library reads
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -24,11 +26,12 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def parse_object(
-    path: Path, raw: bytes, *, unique: bool = False, remedy: str = ""
+    path: Path, raw: bytes, *, strict: bool = False, remedy: str = ""
 ) -> dict[str, Any]:
-    """Parse the JSON object in ``raw``; ``unique`` refuses a repeated key.
+    """Parse the JSON object in ``raw``.
 
-    ``path`` and ``remedy`` are for the message. Raises FormatError.
+    ``strict`` refuses a repeated key, and numbers that the safetensors library refuses: NaN, infinities
+    and -0. ``path`` and ``remedy`` are for the message. Raises FormatError.
     """
 
     def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -47,8 +50,15 @@ def parse_object(
     if sum(map(raw.count, (b",", b"[", b"{"))) > MAX_JSON_VALUES:
         raise error(f"over {MAX_JSON_VALUES} values of JSON", "fewer")
     try:
-        hook = unique_keys if unique else None
-        value = json.loads(raw.decode("utf-8"), object_pairs_hook=hook, parse_int=_whole_number)
+        value = json.loads(
+            raw.decode("utf-8"),
+            object_pairs_hook=unique_keys if strict else None,
+            parse_int=_natural_or_negative if strict else _whole_number,
+            parse_float=_finite_number if strict else None,
+            parse_constant=_finite_number if strict else None,
+        )
+        if raw.count(b"[") + raw.count(b"{") > MAX_JSON_DEPTH:
+            _check_depth(value)
         if rb"\u" in raw:
             json.dumps(value, ensure_ascii=False).encode()  # refuses a lone surrogate
     except FormatError:
@@ -65,3 +75,31 @@ def _whole_number(digits: str) -> int:
     if len(digits) > 100:
         raise ValueError("a number of over 100 digits")
     return int(digits)
+
+
+def _natural_or_negative(digits: str) -> int:
+    if digits == "-0":
+        raise ValueError("-0")
+    return _whole_number(digits)
+
+
+def _finite_number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{short_repr(text)[1:-1]}, which is no finite number")
+    return value
+
+
+def _check_depth(value: object) -> None:
+    """Raise ValueError where objects and lists nest so deeply that later a recursion would not end."""
+    level: list[Any] = [value] if isinstance(value, (dict, list)) else []
+    for _ in range(MAX_JSON_DEPTH):
+        level = [
+            child
+            for outer in level
+            for child in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(child, (dict, list))
+        ]
+        if not level:
+            return
+    raise ValueError(f"objects and lists nested over {MAX_JSON_DEPTH} deep")

@@ -42,7 +42,7 @@ def parse(stream: BinaryIO, size: int, path: Path) -> Header:
         raise _error(path, f"header length {length}", f"at most {MAX_HEADER_BYTES}")
     if 8 + length > size:
         raise _error(path, f"a header of {length} bytes in a file of {size}", "a whole file")
-    entries = parse_object(path, stream.read(length), unique=True, remedy=REMEDY)
+    entries = parse_object(path, stream.read(length), strict=True, remedy=REMEDY)
     metadata = entries.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise _error(path, "__metadata__ that is not an object of strings", "strings")

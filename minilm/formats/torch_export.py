@@ -62,7 +62,7 @@ def read_weights(path: Path, raw: bytes) -> tuple[dict[str, PickledTensor], froz
 
     Raises FormatError.
     """
-    config = parse_object(path, raw, unique=True).get("config")
+    config = parse_object(path, raw, strict=True).get("config")
     if not isinstance(config, dict):
         raise FormatError(path, "weights without a description", "an archive of torch.export")
     tensors: dict[str, PickledTensor] = {}

@@ -6,7 +6,7 @@ the context is full: the rest is read again from position 0, with a cache and wi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -46,35 +46,58 @@ def generate(
     """
     check_count(max_new_tokens)
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
-    ids = _prompt_ids(model, tokenizer, prompt)
-    stream, parts = TextStream(tokenizer, [stop] if isinstance(stop, str) else stop, ids), []
+    return "".join(
+        stream(
+            model,
+            tokenizer,
+            _prompt_ids(model, tokenizer, prompt),
+            max_new_tokens=max_new_tokens,
+            sampling=sampling,
+            stops=[stop] if isinstance(stop, str) else stop,
+            cached=cached,
+        )
+    )
+
+
+def stream(
+    model: Transformer,
+    tokenizer: Tokenizer,
+    prompt: list[int],
+    *,
+    max_new_tokens: int,
+    sampling: Sampling,
+    stops: Sequence[str] = (),
+    cached: bool = True,
+) -> Iterator[str]:
+    """As `generate`, in parts: one after each token, often empty, and what remains."""
+    text = TextStream(tokenizer, stops, prompt)
     was_training = model.training
     model.eval()
     try:
         generation = Generation(
             make_decoder(model),
             tokenizer,
-            [ids],
+            [prompt],
             sampling,
             cached=cached,
-            max_length=len(ids) + max_new_tokens,
+            max_length=len(prompt) + max_new_tokens,
         )
         for _ in range(max_new_tokens):
             new_tokens = generation.step()
             if 0 not in new_tokens:
                 break
-            parts.append(stream.add(new_tokens[0]))
-            if stream.stopped:
+            yield text.add(new_tokens[0])
+            if text.stopped:
                 break
+        yield text.flush()
     finally:
         model.train(was_training)
-    return "".join(parts) + stream.flush()
 
 
 def _prompt_ids(model: Transformer, tokenizer: Tokenizer, prompt: str | Ids) -> list[int]:
     if isinstance(prompt, str):
         return tokenizer.encode_prompt(prompt)
-    ids, vocab_size = np.asarray(prompt), model.config.vocab_size
+    ids, vocab_size = np.asarray(prompt), min(model.config.vocab_size, tokenizer.vocab_size)
     if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
         got = f"an array of {ids.dtype} of shape {ids.shape}"
         raise TokenizerError("prompt", got, "a text, or a sequence of token ids")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from minilm.formats.header import whole_number
 from minilm.inspection.names import is_routed
 from minilm.inspection.report import TensorRow
 
@@ -57,8 +58,8 @@ def _of_every_layer(fields: Mapping[str, Any], keys: Iterable[str]) -> object:
 
 def _from_metadata(metadata: Mapping[str, str]) -> tuple[int, int] | None:
     architecture = metadata.get("general.architecture", "")
-    experts = metadata.get(f"{architecture}.expert_count", "")
-    active = metadata.get(f"{architecture}.expert_used_count", "")
-    if not experts.isdecimal() or not active.isdecimal() or not 0 < int(active) <= int(experts):
+    experts = whole_number(metadata, f"{architecture}.expert_count")
+    active = whole_number(metadata, f"{architecture}.expert_used_count")
+    if experts is None or active is None or not 0 < active <= experts:
         return None
-    return int(experts), int(active)
+    return experts, active

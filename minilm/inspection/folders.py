@@ -71,7 +71,8 @@ def cached_model(name: str) -> Path | None:
     """The folder of a model of the Hub, given as ORGANISATION/NAME, in the cache of this machine."""
     if not _MODEL_NAME.fullmatch(name):
         return None
-    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    # Path.home() raises where there is none; this then names no folder.
+    home = Path(os.environ.get("HF_HOME") or os.path.expanduser("~/.cache/huggingface"))
     cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
     folder = cache / f"models--{name.replace('/', '--')}"
     try:

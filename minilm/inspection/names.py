@@ -7,6 +7,7 @@ from collections.abc import Container, Mapping
 from typing import Any
 
 from minilm.architectures.gguf_names import COMPONENTS
+from minilm.formats.header import whole_number
 from minilm.ledger.components import LM_HEAD
 
 # Linear's and attention's, in_proj_bias; recurrent layers' bias_ih_l0 and bias_hh_l0_reverse, cells'
@@ -74,10 +75,10 @@ def is_buffer(name: str, shape: tuple[int, ...]) -> bool:
 def next_token_layers(config: Mapping[str, Any], metadata: Mapping[str, str]) -> range:
     """The numbers of the layers that are next-token modules, by a config.json or GGUF's metadata."""
     architecture = metadata.get("general.architecture", "")
-    number = metadata.get(f"{architecture}.nextn_predict_layers", "")
-    layers = metadata.get(f"{architecture}.block_count", "")
-    if re.fullmatch(r"[0-9]{1,9}", number) and re.fullmatch(r"[0-9]{1,9}", layers):
-        return range(max(0, int(layers) - int(number)), int(layers))
+    number = whole_number(metadata, f"{architecture}.nextn_predict_layers")
+    layers = whole_number(metadata, f"{architecture}.block_count")
+    if number is not None and layers is not None:
+        return range(max(0, layers - number), layers)
     for fields in (config, config.get("text_config")):
         if isinstance(fields, Mapping):
             first = fields.get("num_hidden_layers")

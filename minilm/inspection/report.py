@@ -5,6 +5,7 @@ How it looks is decided in `render`, a floor above: the package gives its drawin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
@@ -264,9 +265,21 @@ class Report:
             value["fits"] = [
                 asdict(fit) | {"required": fit.required, "fits": fit.fits} for fit in self.fits
             ]
+        value["hyperparameters"] = _json_numbers(value["hyperparameters"])
         value = {"schema": SCHEMA, **value, "verified": self.verified}
         if tensors:
             value["tensors"] = [asdict(row) for row in self.tensors]
             for tensor in value["tensors"]:
                 del tensor["flops"]
         return value
+
+
+def _json_numbers(value: Any) -> Any:
+    """``value`` with infinities and NaN, which a config.json may have, as text: JSON has no such numbers."""
+    if isinstance(value, dict):
+        return {key: _json_numbers(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json_numbers(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return {math.inf: "Infinity", -math.inf: "-Infinity"}.get(value, "NaN")
+    return value

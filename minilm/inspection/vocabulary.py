@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from minilm.errors import FormatError
-from minilm.formats.header import Header
+from minilm.formats.header import Header, whole_number
 from minilm.formats.json_file import read_object
 from minilm.runs.files import TOKENIZER
 
@@ -15,8 +15,9 @@ MAX_TOKENIZER_BYTES = 4_000_000
 
 def vocabulary_size(folder: Path | None, header: Header | None) -> int | None:
     """Tokens of the folder's tokenizer.json or of a GGUF file; None where it is unknown."""
-    if header is not None and "tokenizer.ggml.tokens.length" in header.metadata:
-        return int(header.metadata["tokenizer.ggml.tokens.length"])
+    tokens = whole_number(header.metadata, "tokenizer.ggml.tokens.length") if header else None
+    if tokens is not None:
+        return tokens
     path = folder / TOKENIZER if folder else None
     if path is None or not path.is_file() or path.stat().st_size > MAX_TOKENIZER_BYTES:
         return None

@@ -29,6 +29,9 @@ from minilm.runs.files import CONFIG
 if TYPE_CHECKING:
     from minilm.inspection.module_reader import ModuleContents
 
+# A thousand layers take a second to build, and a config.json may say ten thousand.
+MOST_LAYERS = 512
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -51,9 +54,11 @@ class Evidence:
 def gather_evidence(target: Target, *, live: bool | None = None) -> Evidence:
     """Read the file's tensors and, if ``live``, build the module; compare both with the formula.
 
-    ``live`` is by default true for a run. Raises FormatError for a target without any witness.
+    ``live`` is by default true for a run of at most MOST_LAYERS layers. Raises FormatError for a target
+    without any witness.
     """
-    live = target.is_run if live is None else live
+    if live is None:
+        live = target.is_run and _num_layers(target) <= MOST_LAYERS
     # Many experts are many names: expanded once, and only where there is something to compare.
     is_compared = target.header is not None or target.module is not None or live
     expected = expected_shapes(target.layout) if target.layout and is_compared else {}
@@ -105,8 +110,19 @@ def gather_evidence(target: Target, *, live: bool | None = None) -> Evidence:
             *((partial_note,) if partial_note else ()),
             *_header_notes(target.header),
             *((module_note,) if module_note else ()),
+            *_depth_notes(target, module),
         ),
     )
+
+
+def _num_layers(target: Target) -> int:
+    return target.config.num_layers if target.config else 0
+
+
+def _depth_notes(target: Target, module: ModuleContents | None) -> tuple[str, ...]:
+    if not target.is_run or module is not None or _num_layers(target) <= MOST_LAYERS:
+        return ()
+    return (f"a module of over {MOST_LAYERS} layers is built with --live only",)
 
 
 def _header_notes(header: Header | None) -> tuple[str, ...]:

@@ -90,7 +90,8 @@ def import_run(source: ModelSource, folder: Path) -> None:
     config = source.folder / run_files.CONFIG
     if not source.is_run and GENERATION_CONFIG not in settings and config.is_file():
         fields = read_object(config)
-        ends = {name: fields[name] for name in _ENDS if fields.get(name) is not None}
+        # Small models are often made with GPT-2's config.json, whose 50256 is none of their tokens.
+        ends = {name: fields[name] for name in _ENDS if _are_tokens(fields.get(name), tokenizer)}
         settings |= {GENERATION_CONFIG: ends} if ends else {}
     plan = {
         StoredTensor(name, source.dtype(name), shape): lambda name=name: source.read(name)
@@ -104,6 +105,12 @@ def import_run(source: ModelSource, folder: Path) -> None:
         files.write_json(folder / name, content)
     # Nothing says how it was trained: fine-tuning follows GPT-2's recipe.
     run_files.write_config(folder, source.config, find_preset("gpt2").train_config())
+
+
+def _are_tokens(ids: Any, tokenizer: Tokenizer) -> bool:
+    """Whether ``ids`` of a config.json, one or several, are all in the vocabulary."""
+    numbers = ids if isinstance(ids, list) else [ids]
+    return all(type(each) is int and 0 <= each < tokenizer.vocab_size for each in numbers)
 
 
 def _tokenizer_settings(folder: Path) -> dict[str, dict[str, Any]]:
@@ -123,7 +130,7 @@ def _tokenizer_config(tokenizer: Tokenizer, context_length: int) -> dict[str, An
         import tokenizers
 
         backend = tokenizers.Tokenizer.from_str(tokenizer.to_shared_json())
-        # None in the last rows of a padded vocabulary.
+        # None where a file gives the number to none.
         token = backend.id_to_token(tokenizer.end_of_text)
         if token is not None:
             config |= {"bos_token": token, "eos_token": token, "pad_token": token}

@@ -215,7 +215,7 @@ def _assumed(
     assumed = {}
     for name, tensors in stored.items():
         values, *others = sorted(tensors, key=lambda tensor: -tensor.nbytes)
-        bits = 8 * sum(tensor.nbytes for tensor in tensors) / math.prod(expected[name])
+        bits = 8 * sum(tensor.nbytes for tensor in tensors) / max(1, math.prod(expected[name]))
         is_packed = any(tensor.dtype not in WIDE_DTYPES for tensor in tensors)
         if is_packed and 0.5 <= bits <= 16:
             assumed[values.name] = Decoded(name, expected[name], method, method, tuple(others))

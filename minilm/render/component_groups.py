@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 
@@ -19,10 +20,14 @@ _GROUPS = (
 OTHER = "other"
 _PLURALS = {"norm": "norms", "head": "heads", "embedding": "embeddings"}
 
+# A name may have a thousand characters and be searched for every row that a report could have.
+SEARCHED_CHARACTERS, REMEMBERED_NAMES = 100, 2**17
 
+
+@functools.lru_cache(REMEMBERED_NAMES)
 def component_group(name: str) -> str:
     """Which kind of component this is: norm, experts, head, attention, feed-forward, embedding, other."""
-    lower = name.lower()
+    lower = name[-SEARCHED_CHARACTERS:].lower()
     for group, pattern in _GROUPS:
         if re.search(pattern, lower):
             return group
@@ -44,14 +49,19 @@ def fold_components(components: Sequence[Component], most_rows: int) -> list[Com
     for group in ("norm", *by_size):
         members = [row for row in rows if groups.get(row.name) == group]
         if len(rows) > most_rows and len(members) > 1:
+            total = _sum_of(members, _PLURALS.get(group, group))
             position = len(rows) if group == "norm" else rows.index(members[0])
-            rows.insert(position, _sum_of(members, _PLURALS.get(group, group)))
-            rows = [row for row in rows if row not in members]
+            others = [row for row in rows[position:] if groups.get(row.name) != group]
+            rows = [row for row in rows[:position] if groups.get(row.name) != group]
+            rows += [total, *others]
     if len(rows) <= most_rows:
         return rows
-    smallest = sorted(rows, key=lambda row: row.count)[: len(rows) - most_rows + 1]
-    rest = _sum_of(smallest, f"other ({len(smallest):,} components)")
-    return [*(row for row in rows if row not in smallest), rest]
+    by_count = sorted(range(len(rows)), key=lambda number: rows[number].count)
+    smallest = set(by_count[: len(rows) - most_rows + 1])
+    rest = _sum_of(
+        [rows[number] for number in sorted(smallest)], f"other ({len(smallest):,} components)"
+    )
+    return [*(row for number, row in enumerate(rows) if number not in smallest), rest]
 
 
 def _sum_of(components: Sequence[Component], name: str) -> Component:

@@ -52,8 +52,8 @@ def memory_section(report: Report) -> Section:
         if activations.get("formula"):
             formula = one_line(activations["formula"])
             letters = format_letters(activations["symbols"], report.architecture)
-            blocks.append(Code("activations in bytes", formula, detail=True))
-            blocks.append(Code("where", letters, detail=True))
+            blocks.append(Code("activations in bytes", formula, full_only=True))
+            blocks.append(Code("where", letters, full_only=True))
     return Section("memory", "Memory", tuple(blocks))
 
 
@@ -68,8 +68,8 @@ def compute_section(report: Report) -> Section | None:
     cache = report.memory["kv_cache"]
     if cache is not None:
         text += f" They are for the last of {cache['context']:,} tokens."
-    table = Table(number_columns("FLOPs", "about", "exactly"), rows, detail=True)
-    return Section("compute", "Compute", (Paragraph(text, detail=True), table))
+    table = Table(number_columns("FLOPs", "about", "exactly"), rows, full_only=True)
+    return Section("compute", "Compute", (Paragraph(text, full_only=True), table))
 
 
 def fits_section(fits: Sequence[Fit], cache: Mapping[str, Any] | None) -> Section:
@@ -120,7 +120,7 @@ def fits_section(fits: Sequence[Fit], cache: Mapping[str, Any] | None) -> Sectio
         Column("max context", "number"),
         Column("max batch", "number"),
         *(
-            Column(part, "number", detail=True)
+            Column(part, "number", full_only=True)
             for part in ("weights", "state", "KV cache", "activations", "overhead")
         ),
     )
@@ -181,7 +181,7 @@ def _byte_table(
     rows = tuple((key_label(key), format_size(value), f"{value:,}") for key, value in known.items())
     bars = bar_lengths(list(known.values())) if with_bars else ()
     columns = number_columns(title, "size", "bytes")
-    return Table(columns, rows, caption=caption, bars=bars, detail=True)
+    return Table(columns, rows, caption=caption, bars=bars, full_only=True)
 
 
 def _activation_table(activations: Mapping[str, Any]) -> Table:
@@ -214,7 +214,7 @@ def _training_table(variants: Mapping[str, Mapping[str, int]]) -> Table:
         "training state by method (master: the float32 weights that are updated; for LoRA, the "
         "adapters)"
     )
-    return Table(columns, tuple(rows), caption=caption, detail=True)
+    return Table(columns, tuple(rows), caption=caption, full_only=True)
 
 
 def _fit_cells(fit: Fit) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """A report as a document: sections of paragraphs, code, lists and tables, all of plain text.
 
 What a report says is decided where these values are made (`sections.py`); terminal, Markdown and HTML
-draw them. A text has no control characters and is not yet escaped for Markdown or HTML. ``detail``
+draw them. A text has no control characters and is not yet escaped for Markdown or HTML. ``full_only``
 marks what a short report leaves out.
 """
 
@@ -18,7 +18,7 @@ class Column:
 
     title: str
     kind: Literal["text", "number", "code"] = "text"
-    detail: bool = False
+    full_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Table:
     bars: tuple[float, ...] = ()
     total_last: bool = False
     """Whether the last row is the sum of the others."""
-    detail: bool = False
+    full_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Paragraph:
 
     kind: ClassVar[str] = "paragraph"
     text: str
-    detail: bool = False
+    full_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Code:
     kind: ClassVar[str] = "code"
     label: str
     text: str
-    detail: bool = False
+    full_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Listing:
     title: str
     lines: tuple[str, ...]
     brief_lines: int = 20
-    detail: bool = False
+    full_only: bool = False
 
 
 Block = Table | Paragraph | Code | Listing
@@ -124,7 +124,7 @@ def with_brief_lines(section: Section, count: int) -> Section:
 
 def _brief_blocks(section: Section) -> Iterator[Block]:
     for block in section.blocks:
-        if block.detail:
+        if block.full_only:
             continue
         if isinstance(block, Table):
             yield _brief_table(block)
@@ -135,7 +135,7 @@ def _brief_blocks(section: Section) -> Iterator[Block]:
 
 
 def _brief_table(table: Table) -> Table:
-    indices = [index for index, column in enumerate(table.columns) if not column.detail]
+    indices = [index for index, column in enumerate(table.columns) if not column.full_only]
     return replace(
         table,
         columns=tuple(table.columns[index] for index in indices),

@@ -46,7 +46,7 @@ def layer_table(rows: Sequence[TensorRow]) -> tuple[Table, Paragraph | None]:
     cells = [*_tensor_rows(root.tensors, 0), *_children(root, "", 0)]
     cut = None
     if len(cells) > MAX_ROWS:
-        cut = Paragraph(f"The first {MAX_ROWS} of {len(cells):,} rows are shown.", detail=True)
+        cut = Paragraph(f"The first {MAX_ROWS} of {len(cells):,} rows are shown.", full_only=True)
     total = ("total", "", f"{root.elements:,}", format_count(root.flops))
     columns: tuple[Column, ...] = (
         Column("layer", "code"),
@@ -55,7 +55,7 @@ def layer_table(rows: Sequence[TensorRow]) -> tuple[Table, Paragraph | None]:
     table_rows = (*cells[:MAX_ROWS], total)
     if not any(row.flops for row in rows):
         columns, table_rows = columns[:-1], tuple(row[:-1] for row in table_rows)
-    return Table(columns, table_rows, total_last=True, detail=True), cut
+    return Table(columns, table_rows, total_last=True, full_only=True), cut
 
 
 def _sum_up(module: _Module, kinds: dict[object, int]) -> None:

@@ -20,11 +20,11 @@ def run_section(history: RunHistory) -> Section | None:
 
     A summary.json is a file like any other: what is missing or of another type is left out.
     """
-    findings = tuple(Paragraph(one_line(text), detail=True) for text in history.findings)
+    findings = tuple(Paragraph(one_line(text), full_only=True) for text in history.findings)
     facts = tuple(_facts(history.summary))
     if not facts:
         return Section("training", "Training run", findings) if history.metrics else None
-    table = Table((Column("run"), Column("value")), facts, detail=True)
+    table = Table((Column("run"), Column("value")), facts, full_only=True)
     return Section("training", "Training run", (*findings, table))
 
 

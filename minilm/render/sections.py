@@ -5,6 +5,7 @@ A further section is one more function in `build_document`; costs and values hav
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,9 @@ from minilm.units import format_count
 if TYPE_CHECKING:
     from minilm.inspection.reconciliation.explanation import Reconciliation
     from minilm.runs.history import RunHistory
+
+# Of a table, whatever a file holds. An undeclared model may have a component for every tensor.
+MOST_ROWS = 200
 
 
 def build_document(
@@ -76,14 +80,14 @@ def build_document(
 
 def components_section(report: Report, *, most_rows: int | None = None) -> Section:
     """The parameters by component, with their sum; in at most ``most_rows`` rows beside it."""
-    components = fold_components(report.components, most_rows or len(report.components))
+    components = fold_components(report.components, most_rows or MOST_ROWS)
     p = report.parameters
     rows = [_component_cells(c.name, c.count, c.share, c.weights, c.biases) for c in components]
     rows.append(_component_cells("total", p.total, 1.0, p.weights, p.biases))
     columns = (
         *number_columns("component", "parameters", "share"),
-        Column("weights", "number", detail=True),
-        Column("biases", "number", detail=True),
+        Column("weights", "number", full_only=True),
+        Column("biases", "number", full_only=True),
     )
     if report.formula is not None:
         formulas = (*(component.pretty for component in components), "")
@@ -91,7 +95,7 @@ def components_section(report: Report, *, most_rows: int | None = None) -> Secti
         columns = (*columns, Column("formula", "code"))
     bars = (*bar_lengths([component.share for component in components]), 0.0)
     table = Table(columns, tuple(rows), bars=bars, total_last=True)
-    text = Paragraph("Parameters are what training learns.", detail=True)
+    text = Paragraph("Parameters are what training learns.", full_only=True)
     return Section("components", "Components", (text, table))
 
 
@@ -116,7 +120,7 @@ def _witnesses(report: Report) -> Section:
         for name in ("formula", "file", "module")
     )
     columns = (*number_columns("witness", "parameters"), Column("compared"))
-    blocks: list[Block] = [Table(columns, rows, detail=True)]
+    blocks: list[Block] = [Table(columns, rows, full_only=True)]
     if report.mismatches:
         lines = tuple(one_line(line) for line in report.mismatches)
         blocks.append(Listing("", lines, brief_lines=4))
@@ -180,7 +184,7 @@ def _layers(report: Report) -> Section | None:
             " FLOPs are forward, of the products with weights; attention over the context adds "
             f"{attention} a token."
         )
-    blocks: list[Block] = [Paragraph(text, detail=True), table]
+    blocks: list[Block] = [Paragraph(text, full_only=True), table]
     if cut is not None:
         blocks.append(cut)
     return Section("layers", "Layers", tuple(blocks))
@@ -195,15 +199,15 @@ def _formula(report: Report) -> Section | None:
         Code("formula", one_line(formula.pretty)),
         Code("where", _letters(formula, report.architecture, in_formula=True)),
         *_other_letters(formula, report.architecture),
-        Code("with numbers", one_line(formula.substituted) + total, detail=True),
-        Code("for programs", one_line(formula.symbolic), detail=True),
+        Code("with numbers", one_line(formula.substituted) + total, full_only=True),
+        Code("for programs", one_line(formula.symbolic), full_only=True),
     ]
     if formula.approximation is not None:
         rule = formula.approximation
         text = (
             f"{one_line(rule['pretty'])} = {rule['value']:,}, off by {rule['relative_error']:+.2%}"
         )
-        blocks.append(Code("textbook rule", text, detail=True))
+        blocks.append(Code("textbook rule", text, full_only=True))
     return Section("formula", "Formula", tuple(blocks))
 
 
@@ -219,7 +223,7 @@ def _letters(formula: FormulaReport, family: str, *, in_formula: bool) -> str:
 
 def _other_letters(formula: FormulaReport, family: str) -> list[Code]:
     letters = _letters(formula, family, in_formula=False)
-    return [Code("other sizes", letters, detail=True)] if letters else []
+    return [Code("other sizes", letters, full_only=True)] if letters else []
 
 
 def _conventions(report: Report) -> Section:
@@ -238,7 +242,7 @@ def _conventions(report: Report) -> Section:
         *number_columns("convention", "count", "about", "of the total"),
         Column("what it counts"),
     )
-    table = Table(columns, rows, detail=True)
+    table = Table(columns, rows, full_only=True)
     return Section("conventions", "Ways of counting", (table,))
 
 
@@ -246,7 +250,7 @@ def _tied(report: Report) -> Section | None:
     if not report.tied:
         return None
     rows = tuple((one_line(name), one_line(shared)) for name, shared in report.tied)
-    table = Table((Column("name", "code"), Column("is the tensor", "code")), rows, detail=True)
+    table = Table((Column("name", "code"), Column("is the tensor", "code")), rows, full_only=True)
     return Section("tied", "Tied tensors", (table,))
 
 
@@ -265,7 +269,7 @@ def _quantization(report: Report) -> Section | None:
         ("bytes of values", f"{stored.value_bytes:,}"),
         ("bytes of scales", f"{stored.scale_bytes:,}"),
     )
-    table = Table(number_columns("as stored", "value"), rows, detail=True)
+    table = Table(number_columns("as stored", "value"), rows, full_only=True)
     return Section("quantization", "Quantization", (Paragraph(sentence), table))
 
 
@@ -277,18 +281,20 @@ def _hyperparameters(report: Report) -> Section | None:
         groups = applicable_settings(groups)
     elif report.formula is not None and "E" not in report.formula.symbols:
         groups = {name: without_expert_fields(fields) for name, fields in groups.items()}
-    tables = tuple(
-        Table(
-            (Column(one_line(name)), Column("value", "code")),
-            tuple((one_line(str(key)), one_line(str(value))) for key, value in fields.items()),
-            detail=True,
-        )
-        for name, fields in groups.items()
-        if fields
-    )
+    tables = tuple(_settings(name, fields) for name, fields in groups.items() if fields)
     if not tables:
         return None
-    return Section("hyperparameters", "Hyperparameters", (Paragraph(text, detail=True), *tables))
+    return Section("hyperparameters", "Hyperparameters", (Paragraph(text, full_only=True), *tables))
+
+
+def _settings(name: str, fields: Mapping[str, Any]) -> Table:
+    rows = [
+        (one_line(str(key)), one_line(str(value)))
+        for key, value in itertools.islice(fields.items(), MOST_ROWS)
+    ]
+    if len(fields) > MOST_ROWS:
+        rows.append((f"and {len(fields) - MOST_ROWS:,} more", ""))
+    return Table((Column(one_line(name)), Column("value", "code")), tuple(rows), full_only=True)
 
 
 def _tensors(report: Report) -> Section:
@@ -297,7 +303,7 @@ def _tensors(report: Report) -> Section:
         Column("shape", "number"),
         Column("dtype"),
         Column("elements", "number"),
-        Column("component", detail=True),
+        Column("component", full_only=True),
     )
     rows = tuple(
         (

@@ -83,7 +83,7 @@ def _short(report: Report, document: Document, width: int) -> Lines:
     """As many components, then mismatches and notes, as there is room for on one screen."""
     heading = _heading(document, width)
     end = [Text(line, "dim") for line in wrapped(READ_ON, width)]
-    most = max(len(report.components), FEWEST_COMPONENTS)
+    most = min(max(len(report.components), FEWEST_COMPONENTS), SHORT_LINES)
     sizes = [(rows, MOST_LISTED) for rows in range(most, FEWEST_COMPONENTS, -1)]
     sizes += [(FEWEST_COMPONENTS, listed) for listed in range(MOST_LISTED, 0, -1)]
     sizes += [(0, 1), (0, 0)]

@@ -60,7 +60,7 @@ def difference_section(difference: Difference) -> Section:
         *(Paragraph(f"{count:,} without a rank: {why}.") for why, count in unknown.items()),
         *_listing("not finite in either, and left out", map(_not_finite, difference.changes)),
         *_unread_listing(difference.unread),
-        *_listing("identical", (one_line(change.name) for change in same), detail=True),
+        *_listing("identical", (one_line(change.name) for change in same), full_only=True),
     ]
     return Section("difference", "Difference", tuple(blocks), requested=True)
 
@@ -78,8 +78,8 @@ def _statistics_table(tensors: Sequence[TensorStatistics]) -> Table:
         Column("tensor", "code"),
         *(Column(title, "number") for title in ("mean", "std", "max |x|", "kurtosis")),
         *(Column("stable rank", "number"), Column("magnitudes")),
-        *(Column(title, "number", detail=True) for title in ("min", "max", "norm")),
-        *(Column("shape", "number", detail=True), Column("dtype", detail=True)),
+        *(Column(title, "number", full_only=True) for title in ("min", "max", "norm")),
+        *(Column("shape", "number", full_only=True), Column("dtype", full_only=True)),
     )
     return Table(columns, tuple(map(_statistics_cells, tensors)), total_last=True)
 
@@ -133,7 +133,7 @@ def _histogram_table(histogram: Histogram) -> list[Table]:
         (f"2^{e} to 2^{e + 1}", f"{count:,}") for e, count in enumerate(histogram.counts, first)
     )
     bars = bar_lengths(histogram.counts)
-    table = Table(number_columns("magnitude", "values"), rows, bars=bars, detail=True)
+    table = Table(number_columns("magnitude", "values"), rows, bars=bars, full_only=True)
     return [table] if rows else []
 
 
@@ -154,8 +154,8 @@ def _change_table(changes: Sequence[Change], total: Change) -> list[Table]:
         Column("change of", "code"),
         *(Column(title, "number") for title in ("|B - A|", "relative", "cosine", "same bits")),
         *(Column("largest", "number"), Column("rank", "number")),
-        Column("at", "number", detail=True),
-        Column("no rank because", detail=True),
+        Column("at", "number", full_only=True),
+        Column("no rank because", full_only=True),
     )
     rows = tuple(map(_change_cells, (*changes, total)))
     return [Table(columns, rows, total_last=True)]
@@ -199,7 +199,7 @@ def _unread_listing(tensors: Sequence[Unread]) -> list[Listing]:
     return _listing("not read", (f"{one_line(t.name)}: {one_line(t.reason)}" for t in listed))
 
 
-def _listing(title: str, lines: Iterable[str], *, detail: bool = False) -> list[Listing]:
+def _listing(title: str, lines: Iterable[str], *, full_only: bool = False) -> list[Listing]:
     """A list whose title says how many there are; nothing for none."""
     listed = tuple(line for line in lines if line)
-    return [Listing(f"{title} ({len(listed):,})", listed, detail=detail)] if listed else []
+    return [Listing(f"{title} ({len(listed):,})", listed, full_only=full_only)] if listed else []

@@ -43,6 +43,7 @@ LOCK = ".minilm.lock"
 FAMILY = "minilm"
 
 _WRITTEN = (CONFIG, WEIGHTS, TOKENIZER, METRICS, SAMPLES, REPORT, SUMMARY, *COMPANIONS)
+_WEIGHT_SUFFIXES = (".safetensors", ".gguf", ".pt", ".pth", ".bin", ".ckpt")
 _STATE = re.compile(r"step-(\d{9,18})\.safetensors", re.ASCII)
 
 
@@ -55,6 +56,17 @@ def step_of_state(name: str) -> int | None:
     """The inverse of `state_name`; None for another name."""
     match = _STATE.fullmatch(name)
     return int(match[1]) if match else None
+
+
+def is_model_file(path: Path) -> bool:
+    """Whether its name is that of weights, or of a file that goes with them: no report replaces it."""
+    name = path.name
+    return (
+        path.suffix in _WEIGHT_SUFFIXES
+        or name.endswith(".index.json")
+        or name in ("adapter_config.json", "vocab.json")
+        or (is_name_in_run(name) and name != REPORT)
+    )
 
 
 def is_name_in_run(name: str) -> bool:

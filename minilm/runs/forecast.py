@@ -14,14 +14,15 @@ the first pass through the text has been memorized.
 Where the validation loss rose again, the weights with the lowest are kept, and gains are counted from them,
 in shares of that loss: a schedule that ends soon after that step, since it lowers the learning rate by then;
 twice the text; and dropout, which helps the more, the more often the text had been seen by then.
-Nothing is said of what the curves do not show: text and regularisation before the text was seen once.
+Nothing is said of what was not measured: text and regularisation before the text has been seen more than
+once, and more steps or parameters where twice the steps would be many passes through the text.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,8 @@ SHARE_OF_DATA, SHARE_OF_REGULARISATION = 0.2, 0.05
 FEWER_STEPS_SHARE, BEST_STEPS = 0.024, 1.25
 RISEN_DATA_SHARE = 0.09
 DROPOUT_SHARE, DROPOUT_AFTER_EPOCHS, MOST_DROPOUT_SHARE = 0.018, 2.25, 0.06
+# Passes through the text: the most for which twice the steps are forecast, the fewest for the others.
+MOST_EPOCHS, DATA_FROM_EPOCHS, REGULARISATION_FROM_EPOCHS = 6, 1.5, 3
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,8 @@ class Forecast:
     Rough; None where nothing is known.
     """
 
-    steps: float
-    parameters: float
+    steps: float | None
+    parameters: float | None
     data: float | None = None
     regularisation: float | None = None
     fewer_steps: float | None = None
@@ -71,24 +74,28 @@ def forecast(metrics: Metrics, *, parameters: int, train_tokens: int) -> Forecas
         return None
     best = lowest(evaluations)
     if has_risen(evaluations[-1]["val_loss"], best["val_loss"]):
-        return _from_lowest(best, train_tokens)
+        return _from_lowest(best, int(evaluations[-1]["step"]), train_tokens)
     tokens = int(training[-1]["tokens"])
     more_steps = SHARE_OF_SLOPE * _slope(training)
     parameters_share = SHARE_OF_PARAMETERS * doublings_of_tokens(parameters, tokens)
-    gains = Forecast(steps=more_steps, parameters=more_steps * parameters_share)
-    if tokens <= train_tokens:
-        return gains
     memorized = _gap(training, evaluations, len(evaluations) - 1)
     memorized = max(0.0, memorized - _gap_of_first_pass(training, evaluations, train_tokens))
-    return replace(
-        gains,
-        data=memorized * SHARE_OF_DATA,
-        regularisation=memorized * SHARE_OF_REGULARISATION,
+    epochs = tokens / train_tokens
+    fits = 2 * epochs <= MOST_EPOCHS
+    return Forecast(
+        steps=more_steps if fits else None,
+        parameters=more_steps * parameters_share if fits else None,
+        data=memorized * SHARE_OF_DATA if epochs >= DATA_FROM_EPOCHS else None,
+        regularisation=memorized * SHARE_OF_REGULARISATION
+        if epochs >= REGULARISATION_FROM_EPOCHS
+        else None,
     )
 
 
-def _from_lowest(best: Mapping[str, Any], train_tokens: int) -> Forecast:
+def _from_lowest(best: Mapping[str, Any], last_step: int, train_tokens: int) -> Forecast:
     """Of a run whose validation loss rose after the evaluation ``best``."""
+    best_steps = max(1, round(BEST_STEPS * best["step"]))
+    is_fewer = best_steps < 0.9 * last_step
     loss = float(best["val_loss"])
     epochs = best.get("tokens", 0) / train_tokens
     dropout = DROPOUT_SHARE * max(0.0, epochs - DROPOUT_AFTER_EPOCHS)
@@ -97,8 +104,8 @@ def _from_lowest(best: Mapping[str, Any], train_tokens: int) -> Forecast:
         parameters=0.0,
         data=RISEN_DATA_SHARE * loss,
         regularisation=min(dropout, MOST_DROPOUT_SHARE) * loss,
-        fewer_steps=FEWER_STEPS_SHARE * loss,
-        best_steps=max(1, round(BEST_STEPS * best["step"])),
+        fewer_steps=FEWER_STEPS_SHARE * loss if is_fewer else None,
+        best_steps=best_steps if is_fewer else 0,
     )
 
 

@@ -9,7 +9,10 @@ Legend: n tokens of a text, V vocabulary.
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import json
+import math
 import os
 import sys
 from abc import ABC, abstractmethod
@@ -24,6 +27,7 @@ from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
 from minilm.errors import FormatError, TokenizerError
 from minilm.files import write_bytes
+from minilm.formats.checks import open_regular
 from minilm.formats.json_file import read_object
 from minilm.safe_text import short_repr
 from minilm.text.chunking import split_into_chunks
@@ -32,6 +36,9 @@ from minilm.text.separators import END_OF_TEXT
 TOKENIZER_KINDS = ("byte", "char", "bpe")
 DEFAULT_BPE_VOCAB_SIZE = 4096
 GENERATION_CONFIG = "generation_config.json"
+# Published files have up to 40 MB, and make a text some 200 times as long at most.
+MAX_TOKENIZER_BYTES = 100_000_000
+MAX_GROWTH = 1000
 
 Ids = Sequence[int] | NDArray[np.integer[Any]]
 
@@ -133,11 +140,9 @@ def load_tokenizer(path: Path, vocab_size: int | None = None) -> Tokenizer:
         if eos_token_id is None:
             return tokenizer
         ids = eos_token_id if isinstance(eos_token_id, list) else [eos_token_id]
-        if not all(type(number) is int and 0 <= number < 2**32 for number in ids):
+        if not all(type(number) is int and 0 <= number < tokenizer.vocab_size for number in ids):
             got = f"eos_token_id {short_repr(eos_token_id)}"
-            raise FormatError(generation_config, got, "token ids")
-        # Small models are often made with the config.json of GPT-2, whose 50256 is none of their tokens.
-        ids = [number for number in ids if number < (vocab_size or tokenizer.vocab_size)]
+            raise FormatError(generation_config, got, f"ids of the {tokenizer.vocab_size} tokens")
         if ids:
             tokenizer.end_of_text, tokenizer.other_ends = ids[0], frozenset(ids[1:])
     return tokenizer
@@ -145,8 +150,15 @@ def load_tokenizer(path: Path, vocab_size: int | None = None) -> Tokenizer:
 
 def _read_tokenizer(path: Path) -> Tokenizer:
     try:
-        text = path.read_bytes().decode()
+        with open_regular(path) as (stream, size):
+            if size > MAX_TOKENIZER_BYTES:
+                raise FormatError(path, f"{size} bytes", f"at most {MAX_TOKENIZER_BYTES}")
+            text = stream.read(size).decode()
         content = json.loads(text)
+        if "\\u" in text:
+            json.dumps(content, ensure_ascii=False).encode()  # refuses a lone surrogate
+    except FormatError:
+        raise
     except OSError as error:
         raise FormatError(
             path, f"cannot be read ({error.strerror or error})", "a tokenizer.json"
@@ -232,6 +244,7 @@ class CharTokenizer(Tokenizer):
         self._characters = _code_points("".join(characters))
         size = len(characters)
         assert len(self._characters) == len(set(characters)) == size > 0
+        self._is_separated = separated
         self.vocab_size = size + separated
         self.end_of_text: int | None = size if separated else None
         # code point -> id, or the size where there is none; the extra entry is for higher code points.
@@ -259,10 +272,10 @@ class CharTokenizer(Tokenizer):
     def to_json(self) -> str:
         characters = self._decode(np.arange(len(self._characters)))
         vocabulary = {character: number for number, character in enumerate(characters)}
-        if self.end_of_text is not None:
-            vocabulary[END_OF_TEXT] = self.end_of_text
+        if self._is_separated:
+            vocabulary[END_OF_TEXT] = len(characters)
         backend = tokenizers.Tokenizer(models.WordLevel(vocab=vocabulary))
-        if self.end_of_text is not None:
+        if self._is_separated:
             backend.add_special_tokens([END_OF_TEXT])
         # A dot would not match a newline.
         backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
@@ -340,16 +353,22 @@ class LibraryTokenizer(Tokenizer):
     def encode(self, text: str) -> NDArray[np.int64]:
         _utf8(text)
         _enable_parallelism()
-        encoding = self._backend.encode(text, add_special_tokens=False)
+        with _one_line_errors("text"):
+            encoding = self._backend.encode(text, add_special_tokens=False)
         return np.array(encoding.ids, dtype=np.int64)
 
     def encode_prompt(self, text: str) -> list[int]:
         _utf8(text)
-        ids = list(self._backend.encode(text, add_special_tokens=True).ids)
-        return ids[:-1] if ids and ids[-1] == self.end_of_text else ids
+        with _one_line_errors("text"):
+            encoding = self._backend.encode(text, add_special_tokens=True)
+        ids = list(encoding.ids)
+        # A generation_config.json may name any token as the end: only an added one is left out.
+        ends = ids and encoding.special_tokens_mask[-1] and ids[-1] == self.end_of_text
+        return ids[:-1] if ends else ids
 
     def _decode(self, ids: NDArray[np.int64]) -> str:
-        return self._backend.decode(ids.tolist(), skip_special_tokens=True)
+        with _one_line_errors("tokens"):
+            return self._backend.decode(ids.tolist(), skip_special_tokens=True)
 
     def to_json(self) -> str:
         return self._backend.to_str(pretty=True)
@@ -467,12 +486,58 @@ def _is_character_table(vocabulary: Any) -> bool:
 
 def _load_backend(path: Path, text: str) -> tokenizers.Tokenizer:
     try:
-        return tokenizers.Tokenizer.from_str(text)
-    # The library raises bare Exceptions.
-    except Exception as error:
-        raise FormatError(
-            path, f"a file that the tokenizers library rejects ({error})", "a tokenizer.json"
-        ) from None
+        with _one_line_errors("tokenizer.json"):
+            backend = tokenizers.Tokenizer.from_str(text)
+    except TokenizerError as error:
+        raise FormatError(path, error.got, "a tokenizer.json") from None
+    for name, parts in (
+        ("normalizer and pre_tokenizer", (backend.normalizer, backend.pre_tokenizer)),
+        ("decoder", (backend.decoder,)),
+    ):
+        growth = math.prod(_growth(json.loads(part.__getstate__())) for part in parts if part)
+        if growth > MAX_GROWTH:
+            got = f"a {name} that may make a text {growth:.0g} times as long"
+            raise FormatError(path, got, f"at most {MAX_GROWTH} times")
+    return backend
+
+
+def _growth(step: dict[str, Any]) -> float:
+    """How much longer, in bytes, a step of a normalizer, pre-tokenizer or decoder may make a text.
+
+    Every step of a sequence multiplies: 40 that write a letter twice fill any memory.
+    """
+    match step:
+        case {"type": "Sequence", **lists}:
+            return math.prod(_growth(each) for steps in lists.values() for each in steps)
+        case {"type": "Replace", "pattern": {"String": str(old)}, "content": str(new)} if old:
+            return max(1.0, len(new.encode()) / len(old.encode()))
+        case {"type": "Replace", "content": str(new)} | {"type": "Prepend", "prepend": str(new)}:
+            return 1.0 + len(new.encode())
+        case {"type": "Precompiled", "precompiled_charsmap": str(encoded)}:
+            return max(1.0, _longest_replacement(base64.b64decode(encoded)))
+        case {"type": "Metaspace", "replacement": str(new)}:
+            return float(len(new.encode()))
+        case {"type": "ByteLevel" | "CTC"}:
+            return 2.0
+    return 1.0
+
+
+def _longest_replacement(charsmap: bytes) -> int:
+    """Of SentencePiece's precompiled map: a trie after its size in bytes, then texts that end in zeros."""
+    texts = charsmap[4 + int.from_bytes(charsmap[:4], "little") :]
+    return max(map(len, texts.split(b"\0")))
+
+
+@contextlib.contextmanager
+def _one_line_errors(where: str) -> Iterator[None]:
+    """The library raises bare Exceptions, and a panic of Rust is not even one of these."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        got = f"what the tokenizers library rejects ({short_repr(str(error))[1:-1]})"
+        raise TokenizerError(where, got, "what its tokenizer.json is for") from None
 
 
 def _enable_parallelism() -> None:

@@ -9,7 +9,8 @@ import torch
 
 from minilm.data.batches import IGNORED, validation_windows, window_starts
 from minilm.data.shards import Dataset
-from minilm.generation.generate import generate
+from minilm.generation.generate import stream
+from minilm.generation.sampling import Sampling
 from minilm.model.transformer import Transformer, next_token_loss
 from minilm.text.tokenizers import Tokenizer
 from minilm.training.runtime import Runtime
@@ -80,6 +81,21 @@ def evaluate(
     return Validation(loss, bits / max(1, data.val_bytes), sum(counts))
 
 
-def sample(model: Transformer, tokenizer: Tokenizer, max_new_tokens: int) -> str:
-    """Text of the model as it is now, dropout off: of the same weights the same text."""
-    return generate(model, tokenizer, max_new_tokens=max_new_tokens, temperature=SAMPLE_TEMPERATURE)
+def sample(
+    model: Transformer,
+    tokenizer: Tokenizer,
+    max_new_tokens: int,
+    *,
+    stop: StopRequest | None = None,
+) -> str:
+    """Text of the model as it is now, dropout off: of the same weights the same text.
+
+    Raises Interrupted where a signal came meanwhile: it is looked for after each token.
+    """
+    sampling, parts = Sampling(temperature=SAMPLE_TEMPERATURE), []
+    prompt = tokenizer.encode_prompt("")
+    for part in stream(model, tokenizer, prompt, max_new_tokens=max_new_tokens, sampling=sampling):
+        parts.append(part)
+        if stop is not None:
+            stop.raise_if_set()
+    return "".join(parts)

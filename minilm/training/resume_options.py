@@ -10,6 +10,7 @@ from typing import Any
 from minilm.config import TrainConfig, from_dict, to_dict
 from minilm.errors import ConfigError
 from minilm.runs import files as run_files
+from minilm.runs.stop_reason import StopReason
 from minilm.text.corpora import NAMED_SOURCES
 
 # Where the run ends and where it runs, and one that changes its arithmetic, which is said.
@@ -58,6 +59,23 @@ def is_finished(run_dir: Path, data: str | None, changed: Mapping[str, Any]) -> 
         return False
     text = summary.get("data")
     return data is None or (isinstance(text, dict) and text.get("source") == absolute_source(data))
+
+
+def check_not_ended(run_dir: Path, changed: Mapping[str, Any]) -> None:
+    """Raises ConfigError where a goal ended the run and what is ``changed`` does not move it."""
+    summary = run_files.finished_summary(run_dir) or {}
+    reason = summary.get("stopped_because")
+    goals = (StopReason.EARLY_STOPPING, StopReason.TARGET_VAL_LOSS)
+    if changed and reason in goals and reason not in changed:
+        option = str(reason).replace("_", "-")
+        raise ConfigError(
+            next(iter(changed)),
+            f"given with --resume, but {reason} ended the run at step {summary.get('steps')}",
+            f"another {reason} beside it",
+            f"add --{option} 0"
+            if reason == StopReason.EARLY_STOPPING
+            else f"add a lower --{option}",
+        )
 
 
 def absolute_source(name: str) -> str:

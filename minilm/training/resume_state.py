@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from minilm.checkpoint import write_tensors
+from minilm.checkpoint import FLOATING, write_tensors
 from minilm.errors import FormatError
 from minilm.formats.safetensors import read_header
 from minilm.formats.tensor_io import HASH, check_hash
@@ -88,7 +88,7 @@ class SavedState:
 
 def state_tensors(model: nn.Module, optimizers: Optimizers) -> dict[str, Tensor]:
     """All that a state holds, as it is now: not copies, but for the random generators'."""
-    tensors = {f"rng.{device}": read() for device, (read, _) in _random_generators().items()}
+    tensors = {f"rng.{device}": state for device, state in random_states().items()}
     for name, parameter in model.named_parameters():
         tensors[f"model.{name}"] = parameter.detach()
     for name, tensor in optimizer_tensors(model, optimizers).items():
@@ -108,10 +108,10 @@ def write_state(
     folder = run_dir / run_files.RESUME
     folder.mkdir(exist_ok=True)
     metadata = {"progress": json.dumps(asdict(progress)), "settings": json.dumps(settings)}
-    written = folder / run_files.state_name(progress.step)
-    write_tensors(written, tensors, metadata, hashed=True)
+    newest = folder / run_files.state_name(progress.step)
+    write_tensors(newest, tensors, metadata, hashed=True)
     states = state_files(run_dir)
-    older = [path for path in states[states.index(written) + 1 :] if path.is_file()]
+    older = [path for path in states[states.index(newest) + 1 :] if path.is_file()]
     for path in older[keep - 1 :]:
         path.unlink(missing_ok=True)
 
@@ -206,13 +206,23 @@ def restore_state(saved: SavedState, model: nn.Module, optimizers: Optimizers) -
         for name, parameter in model.named_parameters():
             parameter.copy_(weights[name])
     restore_optimizers(model, optimizers, _under("optimizer.", saved.tensors))
+    restore_random_states(_under("rng.", saved.tensors))
+
+
+def random_states() -> dict[str, Tensor]:
+    """The state of each device's random generator: dropout draws from them."""
+    return {device: read() for device, (read, _) in _random_generators().items()}
+
+
+def restore_random_states(states: Mapping[str, Tensor]) -> None:
+    """Put back what `random_states` gave; the generator of a device that it lacks stays as it is."""
     for device, (_, restore) in _random_generators().items():
-        if f"rng.{device}" in saved.tensors:
-            restore(saved.tensors[f"rng.{device}"])
+        if device in states:
+            restore(states[device])
 
 
 def _random_generators() -> dict[str, tuple[Callable[[], Tensor], Callable[[Tensor], None]]]:
-    """How the state of each device's generator is read and restored: dropout draws from them."""
+    """How the state of each device's generator is read and restored."""
     generators: dict[str, tuple[Callable[[], Tensor], Callable[[Tensor], None]]]
     generators = {"cpu": (torch.get_rng_state, torch.set_rng_state)}
     if torch.cuda.is_available():
@@ -253,6 +263,10 @@ def _check_values(progress: Progress, settings: Any) -> None:
         for text in (settings["source"], settings["sha256"], settings.get("tokens", ""), *cleaning)
     ):
         raise ValueError("settings")
+    if settings.get("weights_dtype", "float32") not in FLOATING:
+        raise ValueError("weights_dtype")
+    if not isinstance(settings.get("text_field"), (str, type(None))):
+        raise ValueError("text_field")
 
 
 def _expected(

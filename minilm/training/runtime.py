@@ -19,6 +19,7 @@ from minilm.config import TrainConfig
 from minilm.errors import ConfigError
 from minilm.model.device import choose_device, choose_dtype
 from minilm.model.transformer import Transformer
+from minilm.training.signals import StopRequest
 
 logger = logging.getLogger(__name__)
 
@@ -71,8 +72,12 @@ class Runtime:
             for block in model.blocks:
                 block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
 
-    def compiled(self, loss: Loss) -> Loss:
-        """``loss``, compiled if that was chosen. What fails to compile runs eagerly, with a note."""
+    def compiled(self, loss: Loss, stop: StopRequest) -> Loss:
+        """``loss``, compiled if that was chosen. What fails to compile runs eagerly, with a note.
+
+        Raises Interrupted where a signal came meanwhile: a terminal sends it to compilers too, which then
+        fail.
+        """
         if not self.compile:
             return loss
         compiled_loss, compiles = torch.compile(loss, dynamic=False), True
@@ -83,8 +88,10 @@ class Runtime:
                 # Each batch shape is compiled for itself: code for several shapes may sum in another order,
                 # and a resumed run meets them in another order.
                 try:
-                    return compiled_loss(model, inputs, targets)
+                    with stop.interrupting_step():
+                        return compiled_loss(model, inputs, targets)
                 except torch._dynamo.exc.TorchDynamoException as error:
+                    stop.raise_if_set()
                     reason = (str(error).strip().splitlines() or [""])[0][:200]
                     if self.compile_required:
                         message = f"on, and it fails here ({reason})"

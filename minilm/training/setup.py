@@ -158,8 +158,7 @@ def new_run(
         config,
         model_config,
         given={*settings, *model},
-        train_tokens=dataset.train_tokens,
-        val_tokens=dataset.val_tokens,
+        dataset=dataset,
     )
     chosen = {
         "vocab_size": least,
@@ -179,13 +178,15 @@ def run_from_checkpoint(
     *,
     source: DataSource,
     run_dir: Path | None,
+    vocabulary: Mapping[str, Any],
     model: Mapping[str, Any],
     settings: Mapping[str, Any],
 ) -> RunSpec:
     """A run that begins with the weights and the tokenizer of ``base``: a run, or what convert imports.
 
     The preset says how long it is trained and in which batches. Optimizer and rates are those of the base,
-    the rates lower by FINE_TUNING_RATE. ``model`` replaces fields that change no tensor, as dropout.
+    the rates lower by FINE_TUNING_RATE. ``model`` replaces fields that change no tensor, as dropout;
+    ``vocabulary``, tokenizer and vocab_size where they are given, must be the base's.
     """
     _refuse_other_encodings("init_from", os.path.abspath(base))
     with as_run(base) as run:
@@ -202,16 +203,24 @@ def run_from_checkpoint(
         _refuse_folder(folder, source.name)
         _refuse_too_large(model_config, config)
         tokenizer = load_tokenizer(run / run_files.TOKENIZER)
+        own = {"tokenizer": tokenizer.kind, "vocab_size": tokenizer.vocab_size}
+        for name, value in vocabulary.items():
+            if value not in (None, own[name]):
+                expected = f"{own[name]}, that of the model it is to start from"
+                raise ConfigError(name, str(value), expected, "leave it out")
         dataset = _prepare(corpus, source, tokenizer, None, config, model_config.context_length)
         config, dropout = fit_to_text(
             config,
             model_config,
             given={*settings, *model},
-            train_tokens=dataset.train_tokens,
-            val_tokens=dataset.val_tokens,
+            dataset=dataset,
         )
         network = load_model(run / run_files.WEIGHTS, replace(model_config, dropout=dropout))
         began_with = {"preset": preset, "init_from": os.path.abspath(base)} | source.options()
+        logger.info(
+            f"fine-tuning {base.name} with {config.optimizer}, at a rate of {config.learning_rate:g} "
+            f"where it was trained at {record.train.learning_rate:g}"
+        )
         return replace(
             _complete(folder, network, config, dataset, source),
             began_with=began_with,
@@ -376,33 +385,46 @@ def _complete(
     runtime = resolve(config, flops["training_per_token"] * tokens * config.max_steps)
     for note in runtime.notes:
         logger.warning(note)
-    logger.info(
-        f"{sum(parameter.numel() for parameter in model.parameters()):,} parameters, "
-        f"{dataset.train_tokens:,} training and {dataset.val_tokens:,} validation tokens, "
-        f"{config.max_steps} steps of {tokens:,} tokens on {runtime.device.type} "
-        f"in {runtime.dtype_name}{', compiled' if runtime.compile else ''}"
-    )
-    logger.info(_plan(model.config, config, dataset))
+    for line in _plan(model, config, dataset, runtime, saved):
+        logger.info(line)
     logger.info(describe_exports(model.config, dataset.tokenizer))
     return RunSpec(run_dir, model, config, dataset, source, runtime=runtime, saved=saved)
 
 
-def _plan(model: ModelConfig, config: TrainConfig, dataset: Dataset) -> str:
-    """How often the text will be seen, and what follows from it."""
-    epochs = config.max_steps * step_tokens(config, model) / dataset.train_tokens
-    whole = config.eval_tokens == 0 or config.eval_tokens >= dataset.val_tokens - 1
-    part = f" over {config.eval_tokens:,} of the validation tokens, and over all of them at the end"
-    parts = [
-        f"the text will be seen {epochs:.1f} times"
-        if epochs > 1
-        else f"{epochs:.0%} of the text will be seen",
-        f"an evaluation every {config.eval_every} steps{'' if whole else part}",
-    ]
-    if model.dropout:
-        parts.append(f"dropout {model.dropout:g}")
+def _plan(
+    model: Transformer,
+    config: TrainConfig,
+    dataset: Dataset,
+    runtime: Runtime,
+    saved: SavedState | None,
+) -> Iterator[str]:
+    """What will be computed, how often the text will be seen, and what follows from it."""
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    yield (
+        f"{parameters:,} parameters, on {runtime.device.type} in {runtime.dtype_name}"
+        f"{', compiled' if runtime.compile else ''}"
+    )
+    if saved is not None:
+        yield f"resuming after step {saved.progress.step:,}"
+    tokens, text = step_tokens(config, model.config), f"{dataset.train_tokens:,} training tokens"
+    epochs = config.max_steps * tokens / dataset.train_tokens
+    yield f"{config.max_steps:,} steps of {tokens:,} tokens: " + (
+        f"the {text} {epochs:,.1f} times" if epochs > 1 else f"{epochs:.0%} of the {text}"
+    )
+    every = "each step" if config.eval_every == 1 else f"every {config.eval_every:,} steps"
+    whole = f"{dataset.val_tokens:,} validation tokens"
+    if 0 < config.eval_tokens < dataset.val_tokens - 1:
+        whole = f"{config.eval_tokens:,} of {whole}, over all at the end"
+    yield f"an evaluation after {every}, over {whole}"
+    against_overfitting = []
+    if model.config.dropout:
+        against_overfitting.append(f"dropout {model.config.dropout:g}")
     if config.early_stopping:
-        parts.append(f"early stopping after {config.early_stopping} without a better one")
-    return "; ".join(parts)
+        against_overfitting.append(
+            f"early stopping after {config.early_stopping} evaluations without a better loss"
+        )
+    if against_overfitting:
+        yield "; ".join(against_overfitting)
 
 
 def _refuse_folder(folder: Path, data: str) -> None:
@@ -410,7 +432,7 @@ def _refuse_folder(folder: Path, data: str) -> None:
     _refuse_other_encodings("data", absolute_source(data))
     _refuse_other_encodings("run_dir", str(folder))
     check_free(folder)
-    source = Path(data).expanduser()
+    source = Path(os.path.expanduser(data))
     if source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
         raise InputError(
             folder,

@@ -1,13 +1,17 @@
-"""SIGINT and SIGTERM: at once while a run is being prepared, at the end of the step while it trains."""
+"""SIGINT and SIGTERM: at once while a run is being prepared, between two batches while it trains."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from types import FrameType
+
+logger = logging.getLogger(__name__)
 
 # Wrappers and terminals may deliver a signal twice; a person who presses again waits longer.
 SECOND_SIGNAL_AFTER_SECONDS = 1.0
@@ -21,8 +25,12 @@ class Stopped(KeyboardInterrupt):
         self.signum = signum
 
 
+class Interrupted(KeyboardInterrupt):
+    """A signal came within a step or an evaluation, which is as if it had not begun."""
+
+
 class StopRequest:
-    """Set by a signal. While ``deferred`` the work looks at ``signum`` at the end of its step.
+    """Set by a signal. While ``deferred`` the work looks at ``signum`` after each of its batches.
 
     ``saved``: whether there is a state to resume from, for the message.
     """
@@ -31,6 +39,7 @@ class StopRequest:
         self.saved = False
         self.signum: int | None = None
         self.deferred = False
+        self.interrupts_step = False
         self._since = 0.0
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
@@ -42,6 +51,9 @@ class StopRequest:
         now = time.monotonic()
         if self.signum is None:
             self.signum, self._since = signum, now
+            _announce(signum)
+            if self.interrupts_step:
+                raise Interrupted
         elif now - self._since > SECOND_SIGNAL_AFTER_SECONDS:
             raise Stopped(signum, "stopped at once: the run is as it was last saved")
 
@@ -53,6 +65,35 @@ class StopRequest:
             yield
         finally:
             self.deferred = False
+
+    @contextlib.contextmanager
+    def interrupting_step(self) -> Iterator[None]:
+        """Within the block, which may compile for minutes, a first signal raises Interrupted."""
+        self.raise_if_set()
+        self.interrupts_step = True
+        try:
+            yield
+        finally:
+            self.interrupts_step = False
+
+    def raise_if_set(self) -> None:
+        """Raise Interrupted where a signal came."""
+        if self.signum is not None:
+            raise Interrupted
+
+
+def _announce(signum: int) -> None:
+    """At once: what is going on may take a while longer."""
+    name = "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name
+    text = (
+        f"{name}: stopping, and saving the run; a second one leaves now, with the run as last saved"
+    )
+    try:
+        logger.warning(text)
+    except (
+        RuntimeError
+    ):  # the signal came while stderr was being written, which cannot be entered twice
+        os.write(2, f"{text}\n".encode())
 
 
 @contextlib.contextmanager

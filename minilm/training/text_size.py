@@ -13,8 +13,10 @@ from dataclasses import replace
 from typing import Any
 
 from minilm.config import ModelConfig, TrainConfig
+from minilm.data.shards import Dataset
 
-MOST_EPOCHS = 4
+# A token of a byte or character says less: it takes more passes until the text is memorized.
+MOST_EPOCHS, MOST_EPOCHS_OF_CHARACTERS = 4, 8
 FEWEST_STEPS = 20
 FEWEST_EVALUATIONS, MOST_EVALUATIONS = 12, 100
 EVALUATIONS_AN_EPOCH = 2
@@ -43,17 +45,19 @@ def fit_to_text(
     model: ModelConfig,
     *,
     given: Collection[str],
-    train_tokens: int,
-    val_tokens: int,
+    dataset: Dataset,
 ) -> tuple[TrainConfig, float]:
     """``config`` with the steps and evaluations for a text of this size, and the dropout.
 
     Fields of either configuration that are in ``given`` stay as they are.
     """
+    train_tokens, val_tokens = dataset.train_tokens, dataset.val_tokens
     tokens_per_step = step_tokens(config, model)
     fields: dict[str, Any] = {}
     if "max_steps" not in given:
-        most = max(FEWEST_STEPS, MOST_EPOCHS * train_tokens // tokens_per_step)
+        characters = dataset.train_bytes < 2 * train_tokens
+        most_epochs = MOST_EPOCHS_OF_CHARACTERS if characters else MOST_EPOCHS
+        most = max(FEWEST_STEPS, most_epochs * train_tokens // tokens_per_step)
         fields["max_steps"] = min(config.max_steps, most)
     steps = fields.get("max_steps", config.max_steps)
     epochs = steps * tokens_per_step / train_tokens

@@ -21,7 +21,7 @@ from minilm.runs.lock import run_lock
 from minilm.runs.new_folder import new_run_folder, remove_beginning, remove_temporary_files
 from minilm.training.finish import Outcome, finish, finished_run
 from minilm.training.messages import messages_shown
-from minilm.training.resume_options import changed_settings, is_finished
+from minilm.training.resume_options import changed_settings, check_not_ended, is_finished
 from minilm.training.setup import (
     DataSource,
     RunSpec,
@@ -81,14 +81,13 @@ def train(
                 model=model,
                 settings=settings,
             )
-        elif tokenizer is not None or vocab_size is not None:
-            raise ConfigError("tokenizer", "given with --init-from", "the one of that run alone")
         else:
             spec = run_from_checkpoint(
                 Path(init_from),
                 preset,
                 source=source,
                 run_dir=folder,
+                vocabulary={"tokenizer": tokenizer, "vocab_size": vocab_size},
                 model=model,
                 settings=settings,
             )
@@ -120,6 +119,7 @@ def resume(
         changed = changed_settings(folder, options or {}, _current_settings(settings))
         if is_finished(folder, data, changed):
             return finished_run(folder)
+        check_not_ended(folder, changed)
         with run_lock(folder):
             stop.saved = True
             spec = resumed_run(folder, data=data, settings=changed, cache=cache or default_cache())

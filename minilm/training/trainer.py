@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from minilm.checkpoint import load_model
 from minilm.config import to_dict
@@ -27,9 +27,14 @@ from minilm.training.loggers import Logs, Trackers
 from minilm.training.lr_schedule import batch_shape
 from minilm.training.optimizers import add_l1_gradient, make_optimizers, matrices, set_rates
 from minilm.training.progress_bar import progress_bar, show_readings
-from minilm.training.resume_state import Progress, restore_state
+from minilm.training.resume_state import (
+    Progress,
+    random_states,
+    restore_random_states,
+    restore_state,
+)
 from minilm.training.setup import RunSpec
-from minilm.training.signals import StopRequest
+from minilm.training.signals import Interrupted, StopRequest
 from minilm.training.text_size import step_tokens
 from minilm.training.throughput import Throughput
 from minilm.units import format_seconds
@@ -42,6 +47,8 @@ logger = logging.getLogger(__name__)
 # A logged loss is a spike if it is above the running mean by this factor and by so many nats.
 SPIKE_RATIO, SPIKE_NATS = 1.3, 0.5
 MEAN_DECAY = 0.9  # of the running mean of logged losses
+# Steps of a process that are timed one by one, to say how long the run will take.
+TIMED_STEPS = 3
 
 
 class Trainer:
@@ -58,7 +65,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(
             self.runtime.device.type, enabled=self.runtime.dtype == torch.float16
         )
-        self.loss = self.runtime.compiled(next_token_loss)
+        self.loss = self.runtime.compiled(next_token_loss, stop)
         self.matrices = matrices(self.model)
         self.batches = BatchLoader(spec.dataset, self.config, self.runtime.device)
         self.checkpoints = CheckpointWriter(
@@ -77,7 +84,8 @@ class Trainer:
         self.loss_sum = torch.tensor(self.progress.loss_sum, device=self.runtime.device)
         self.norm = torch.zeros((), device=self.runtime.device)
         self.learning_rate = 0.0
-        self.readings = 0  # of the rate, in this process
+        self.first_steps: list[float] = []  # their seconds, in this process
+        self.evaluation_seconds: float | None = None  # of the last evaluation in this process
         # Step and loss of the best weights over the whole split, where evaluations are over a part of it.
         self.whole_split: tuple[int, Validation] | None = None
         self.throughput = Throughput(
@@ -100,10 +108,11 @@ class Trainer:
             ) as logs,
             progress_bar(self.config.max_steps, self.progress.step) as self.bar,
         ):
-            return self._run(logs)
+            return self._train(logs)
 
-    def _run(self, logs: Logs) -> StopReason:
+    def _train(self, logs: Logs) -> StopReason:
         progress, config = self.progress, self.config
+        compiles = self.runtime.compile
         while True:
             reason = self._limit_reached()
             if reason is None and progress.evaluated_step == progress.step:
@@ -125,28 +134,36 @@ class Trainer:
             if self._save_due() and not self.save():
                 # What was saved last is the last known to be good.
                 return StopReason.NON_FINITE_LOSS
-            self._step()
+            if compiles:
+                show_readings(self.bar, ["compiling"])
+            began = time.perf_counter()
+            try:
+                self._step()
+            except Interrupted:
+                continue
+            if len(self.first_steps) < TIMED_STEPS:
+                self._announce_duration(began)
+            if compiles:
+                show_readings(self.bar, [])
+                compiles = False
             self.bar.update(1)
             if progress.step % config.log_every == 0 or progress.step == config.max_steps:
                 line = self._metrics_line()
                 if line is None:
                     return StopReason.NON_FINITE_LOSS
                 logs.metrics(self._stamp() | line | self.throughput.reading(progress.tokens))
-                self._announce_duration()
                 self._watch_for_spikes(line["train_loss"])
                 self._show_readings(line["train_loss"])
 
     def _step(self) -> None:
-        """One update. Nothing is read back from the device."""
+        """One update. Nothing is read back from the device.
+
+        Raises Interrupted where a signal came before its last gradient: then it is as if not begun.
+        """
         config, progress = self.config, self.progress
         self.learning_rate = set_rates(self.optimizers, progress.step, config)
         rows, length = batch_shape(progress.step, config, self.context_length)
-        for micro_step in range(config.gradient_accumulation):
-            inputs, targets = self.batches.batch(progress.step, micro_step, rows, length)
-            with self.runtime.autocast():
-                loss = self.loss(self.model, inputs, targets) / config.gradient_accumulation
-            torch.autograd.backward(self.scaler.scale(loss))
-            self.loss_sum += loss.detach()
+        self.loss_sum = self._accumulate_gradients(rows, length)
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
         if config.l1_weight:
@@ -166,6 +183,32 @@ class Trainer:
         progress.tokens += rows * length * config.gradient_accumulation
         progress.loss_count += 1
 
+    def _accumulate_gradients(self, rows: int, length: int) -> Tensor:
+        """Backward passes over the micro-batches of a step; the sum of losses with theirs.
+
+        Where a signal came: no gradients, random generators as before, Interrupted.
+        """
+        parts, loss_sum, generators = (
+            self.config.gradient_accumulation,
+            self.loss_sum,
+            random_states(),
+        )
+        try:
+            for micro_step in range(parts):
+                if micro_step:
+                    self.stop.raise_if_set()
+                inputs, targets = self.batches.batch(self.progress.step, micro_step, rows, length)
+                with self.runtime.autocast():
+                    loss = self.loss(self.model, inputs, targets) / parts
+                torch.autograd.backward(self.scaler.scale(loss))
+                loss_sum = loss_sum + loss.detach()
+        except Interrupted:
+            for optimizer in self.optimizers:
+                optimizer.zero_grad(set_to_none=True)
+            restore_random_states(generators)
+            raise
+        return loss_sum
+
     def _metrics_line(self) -> dict[str, float] | None:
         """A line of metrics: the mean loss since the last one; None when it is not finite."""
         progress = self.progress
@@ -180,18 +223,25 @@ class Trainer:
     def _norm_is_usable(self, norm: float) -> bool:
         return math.isfinite(norm) or self.scaler.is_enabled()  # which leaves such an update out
 
-    def _announce_duration(self) -> None:
-        """Once, as soon as the rate is known: of compiled code that is from the second reading on."""
-        self.readings += 1
-        steps = self.config.max_steps - self.progress.step
-        if self.readings != (2 if self.runtime.compile else 1) or steps == 0:
+    def _announce_duration(self, began: float) -> None:
+        """After the first steps of this process, which are waited for; the first one warms up."""
+        self.loss_sum.item()
+        self.first_steps.append(time.perf_counter() - began)
+        step, last, every = self.progress.step, self.config.max_steps, self.config.eval_every
+        if len(self.first_steps) < TIMED_STEPS or step == last:
             return
-        tokens = steps * step_tokens(self.config, self.model.config)
-        seconds, limit = tokens / self.throughput.rate, self.config.max_seconds
-        left = "" if limit is None else f", of which max_seconds leaves {format_seconds(limit)}"
-        logger.info(
-            f"about {format_seconds(seconds)} of training for the {steps:,} steps left{left}"
-        )
+        mean = sum(self.first_steps[1:]) / (TIMED_STEPS - 1)
+        evaluation = self.evaluation_seconds
+        if evaluation is None:  # a forward pass is a third of a step
+            validation = self.config.eval_tokens or self.spec.dataset.val_tokens
+            evaluation = mean / 3 * validation / step_tokens(self.config, self.model.config)
+        evaluations = last // every - step // every + bool(last % every)
+        seconds = (last - step) * mean + evaluations * evaluation
+        text = f"about {format_seconds(seconds)} for the {last - step:,} steps left, evaluations included"
+        limit = self.config.max_seconds
+        if limit is not None and limit - self.throughput.elapsed() < seconds:
+            text += f"; max_seconds ends the run after {format_seconds(limit)}"
+        logger.info(text)
 
     def _watch_for_spikes(self, loss: float) -> None:
         """Log a jump of the loss. The best weights and the last states are kept in any case."""
@@ -209,17 +259,22 @@ class Trainer:
         """
         progress = self.progress
         show_readings(self.bar, ["evaluating"])
+        begin = time.monotonic()
         with self.throughput.paused(progress.tokens):
             validation = self._evaluate(self.config.eval_tokens)
             if validation is None:
                 return True
             if not math.isfinite(validation.loss):
                 return False
+            try:
+                text = self._sample()
+            except Interrupted:
+                return True
+            self.evaluation_seconds = time.monotonic() - begin
             progress.evaluated_step = progress.step
             line = {"val_loss": validation.loss, "val_bits_per_byte": validation.bits_per_byte}
             logs.metrics(self._stamp() | line | {"val_tokens": validation.tokens})
             if self.config.sample_tokens:
-                text = sample(self.model, self.spec.dataset.tokenizer, self.config.sample_tokens)
                 logs.sample({"step": progress.step, "text": text})
             if not self.save(validation if self._record(validation) else None):
                 return False
@@ -241,6 +296,11 @@ class Trainer:
             at_most=at_most,
             stop=self.stop,
         )
+
+    def _sample(self) -> str:
+        """A text of the model as it is now. Raises Interrupted where a signal came."""
+        count = self.config.sample_tokens
+        return sample(self.model, self.spec.dataset.tokenizer, count, stop=self.stop)
 
     def _evaluate_best(self) -> None:
         """Evaluate the best weights over the whole split, where a part of it chose them; they stay in."""
@@ -348,6 +408,10 @@ class Trainer:
                 if whole.loss <= target:
                     return StopReason.TARGET_VAL_LOSS
         if patience and progress.evaluations_since_best >= patience:
+            logger.info(
+                f"early stopping: {patience} evaluations without a better loss than {best:.4f}, of step "
+                f"{progress.best_step}"
+            )
             return StopReason.EARLY_STOPPING
         return None
 

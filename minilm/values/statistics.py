@@ -7,6 +7,7 @@ further passes (`stable_rank.py`) and is optional.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -49,7 +50,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class TensorStatistics:
-    """Mean to histogram are of the finite values; None where there are none or on overflow.
+    """Mean to histogram are of the finite values; None where there are none, or beyond float64.
 
     ``std`` is the population's (divided by n), ``kurtosis`` the excess over a normal distribution's
     (m4 / m2^2 - 3, biased). ``rows`` are along the last dimension, None for vectors; dead ones are all
@@ -181,7 +182,8 @@ def _describe(name: str, dtype: str, shape: tuple[int, ...], tally: Tally) -> Te
     moments = tally.moments
     n = moments.count
     variance = moments.second / n if n else math.nan
-    varies = n and moments.second > 0
+    # Of deviations below 1e-77 the fourth powers underflow, of those below 1e-154 the squares.
+    has_kurtosis = n and moments.fourth >= sys.float_info.min
     bins = np.flatnonzero(tally.exponents)
     low, high = (int(bins[0]), int(bins[-1]) + 1) if bins.size else (EXPONENT_BIAS, 0)
     return TensorStatistics(
@@ -194,11 +196,11 @@ def _describe(name: str, dtype: str, shape: tuple[int, ...], tally: Tally) -> Te
         zeros=tally.zeros,
         negative=tally.negative,
         mean=finite(moments.mean) if n else None,
-        std=finite(math.sqrt(variance)) if n else None,
+        std=finite(math.sqrt(moments.second) / math.sqrt(n)) if n else None,
         min=tally.minimum if n else None,
         max=tally.maximum if n else None,
         norm=finite(math.sqrt(moments.second + n * moments.mean * moments.mean)),
-        kurtosis=finite(moments.fourth / n / variance / variance - 3) if varies else None,
+        kurtosis=finite(moments.fourth / n / variance / variance - 3) if has_kurtosis else None,
         rows=tally.rows if len(shape) > 1 or not dtype else None,
         dead_rows=tally.rows - tally.live_rows if len(shape) > 1 or not dtype else None,
         stable_rank=None,

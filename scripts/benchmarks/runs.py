@@ -72,10 +72,14 @@ def command_line(options: Mapping[str, Any]) -> str:
     return shlex.join(["scripts/train.py", *command(Path("FILE"), options)[2:]])
 
 
+# What would follow from the size of the text.
+FIXED = {"--train.eval-tokens": 0, "--early-stopping": 0, "--model.dropout": 0.0}
+
+
 def command(data: Path, options: Mapping[str, Any]) -> list[str]:
     """train.py with these options, evaluating at the end alone."""
     steps = options.get("--max-steps", 1)
-    fields = {"--data": data, "--tokenizer": "char", "--eval-every": steps, **options}
+    fields = {"--data": data, "--tokenizer": "char", "--eval-every": steps, **FIXED, **options}
     pairs = [str(part) for pair in fields.items() for part in pair]
     return [sys.executable, str(ROOT / "scripts" / "train.py"), *pairs]
 

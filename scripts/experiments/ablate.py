@@ -25,7 +25,15 @@ from scripts import check_dependencies  # noqa: E402
 
 check_dependencies()
 
-from scripts.experiments.ablation_cases import CASES, CORPORA, MODEL, digest, train_settings  # noqa: E402
+from scripts.experiments.ablation_cases import (  # noqa: E402
+    CASES,
+    CORPORA,
+    FIXED_MODEL,
+    FIXED_SETTINGS,
+    MODEL,
+    digest,
+    train_settings,
+)
 from scripts.experiments.ablation_page import write_page  # noqa: E402
 
 RESULTS = ROOT / "scripts" / "experiments" / "ablations.jsonl"
@@ -99,9 +107,8 @@ def run(case: str, corpus: str, seed: int, data: str) -> dict[str, Any]:
             run_dir=Path(folder) / "run",
             tokenizer=text.tokenizer,
             vocab_size=text.vocab_size,
-            model=MODEL | chosen.model,
-            settings=train_settings(case, corpus)
-            | {"seed": seed, "device": "cpu", "dtype": "float32", "compile": "off"},
+            model=FIXED_MODEL | MODEL | chosen.model,
+            settings=FIXED_SETTINGS | train_settings(case, corpus) | {"seed": seed},
         )
         cpu_seconds = time.process_time() - begin
     summary = outcome.summary

@@ -13,6 +13,7 @@ import re
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[0] = str(ROOT)
@@ -29,7 +30,15 @@ from minilm.training.train import train  # noqa: E402
 RESULTS = Path(__file__).with_name("small_texts.jsonl")
 PAGE = ROOT / "docs" / "training.md"
 MARKED = re.compile(r"(<!-- small texts -->\n).*?(<!-- end -->)", re.DOTALL)
-CHARACTERS, EPOCHS, DROPOUTS = (30_000, 120_000, 500_000), (2, 4, 8), (0.0, 0.1, 0.2)
+# Tokenizer, characters of text, epochs.
+CASES = (
+    *(("bpe", 30_000, epochs) for epochs in (2, 4, 8)),
+    *(("bpe", 120_000, epochs) for epochs in (2, 4, 8)),
+    *(("bpe", 500_000, epochs) for epochs in (2, 4)),
+    *(("byte", 30_000, epochs) for epochs in (4, 8, 12)),
+    *(("byte", 120_000, epochs) for epochs in (4, 8)),
+)
+DROPOUTS = (0.0, 0.1)
 
 
 def main() -> int:
@@ -41,35 +50,32 @@ def main() -> int:
         print(f"error: --data: {options.data}: no such file", file=sys.stderr)
         return 2
     text = options.data.read_text(encoding="utf-8")
-    results = {}
+    results: dict[tuple[str, int, int, float], float] = {}
     if RESULTS.exists():
         for line in RESULTS.read_text(encoding="utf-8").splitlines():
-            result = json.loads(line)
-            results[result["characters"], result["epochs"], result["dropout"]] = result["loss"]
-    for characters in CHARACTERS:
-        for epochs in EPOCHS:
-            for dropout in DROPOUTS:
-                key = characters, epochs, dropout
-                if key not in results:
-                    results[key] = bits_per_byte(text[:characters], epochs, dropout)
-                    line = dict(zip(("characters", "epochs", "dropout"), key, strict=True))
-                    with RESULTS.open("a", encoding="utf-8") as stream:
-                        stream.write(json.dumps(line | {"loss": results[key]}) + "\n")
+            tokenizer, characters, epochs, dropout, loss = json.loads(line)
+            results[tokenizer, characters, epochs, dropout] = loss
     rows = [
-        "| Characters | epochs | " + " | ".join(f"dropout {rate:g}" for rate in DROPOUTS) + " |",
-        "|---|---|" + "---|" * len(DROPOUTS),
+        "| Tokenizer | characters | epochs | dropout 0 | dropout 0.1 |",
+        "|---|---|---|---|---|",
     ]
-    for characters in CHARACTERS:
-        for epochs in EPOCHS:
-            cells = [f"{results[characters, epochs, dropout]:.3f}" for dropout in DROPOUTS]
-            rows.append(f"| {characters:,} | {epochs} | " + " | ".join(cells) + " |")
+    for tokenizer, characters, epochs in CASES:
+        for dropout in DROPOUTS:
+            case = tokenizer, characters, epochs, dropout
+            if case not in results:
+                results[case] = bits_per_byte(text[:characters], tokenizer, epochs, dropout)
+                with RESULTS.open("a", encoding="utf-8") as stream:
+                    stream.write(json.dumps([*case, results[case]]) + "\n")
+        losses = [results[tokenizer, characters, epochs, dropout] for dropout in DROPOUTS]
+        cells = " | ".join(f"{loss:.3f}" for loss in losses)
+        rows.append(f"| {tokenizer} | {characters:,} | {epochs} | {cells} |")
     table = "\n".join(rows) + "\n"
     page = MARKED.sub(lambda part: part[1] + table + part[2], PAGE.read_text(encoding="utf-8"))
     files.write_bytes(PAGE, page.encode())
     return 0
 
 
-def bits_per_byte(text: str, epochs: int, dropout: float) -> float:
+def bits_per_byte(text: str, tokenizer: str, epochs: int, dropout: float) -> float:
     """The best validation loss of `nano` after so many passes through nine tenths of ``text``."""
     preset = find_preset("nano")
     tokens_per_step = step_tokens(preset.train_config(), preset.model_config())
@@ -77,7 +83,7 @@ def bits_per_byte(text: str, epochs: int, dropout: float) -> float:
         path = Path(folder) / "text.txt"
         path.write_text(text, encoding="utf-8")
 
-        def run(name: str, steps: int) -> dict[str, float]:
+        def run(name: str, steps: int) -> dict[str, Any]:
             settings = {
                 "max_steps": steps,
                 "eval_every": max(1, steps // 20),
@@ -89,13 +95,14 @@ def bits_per_byte(text: str, epochs: int, dropout: float) -> float:
             outcome = train(
                 data=str(path),
                 run_dir=Path(folder) / name,
+                tokenizer=tokenizer,
                 model={"dropout": dropout},
                 settings=settings,
                 cache=Path(folder) / "cache",
             )
             return outcome.summary
 
-        tokens = run("measure", 1)["data"]["train_tokens"]  # type: ignore[index]
+        tokens = run("measure", 1)["data"]["train_tokens"]
         return run("run", max(1, round(epochs * tokens / tokens_per_step)))[
             "best_val_bits_per_byte"
         ]

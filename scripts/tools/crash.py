@@ -49,6 +49,7 @@ RUN = [
     *("--model.num-heads", "2", "--model.dropout", "0.1", "--model.ngram", "2"),
     *("--model.ngram-rows", "50", "--model.convolution", "1", "--train.batch-size", "4"),
     *("--train.log-every", "3", "--train.sample-tokens", "8", *SAVES),
+    *("--early-stopping", "0"),
 ]
 
 

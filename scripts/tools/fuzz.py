@@ -1,16 +1,22 @@
-"""python scripts/tools/fuzz.py PARSER --runs N: coverage-guided fuzzing of one parser of foreign bytes.
+"""python scripts/tools/fuzz.py PARSER --runs N: coverage-guided fuzzing of what reads foreign bytes.
 
 Needs atheris (https://github.com/google/atheris), which is no dependency of the package. A finding is
-an exception other than InputError, a second of processor time for one input, or a growth of the
-process by 200 MB; it ends the run with status 1 and leaves the input in crash-*.
+an exception other than InputError, a second of processor time for one input, a growth of the process
+by 200 MB, or a header that the safetensors library refuses; it ends the run with status 1 and leaves the
+input in crash-*.
 """
 
 import argparse
 import base64
+import contextlib
+import hashlib
 import io
 import json
+import logging
+import math
 import pkgutil
-import resource
+import random
+import shutil
 import struct
 import sys
 import tempfile
@@ -28,6 +34,8 @@ from scripts import check_dependencies  # noqa: E402
 
 check_dependencies()
 
+import safetensors as safetensors_library  # noqa: E402
+
 try:
     import atheris
 except ModuleNotFoundError:
@@ -38,16 +46,29 @@ with atheris.instrument_imports(include=["minilm", "pickletools", "zipfile"]):
     from minilm import architectures, quantization
     from minilm.architectures import layout_of
     from minilm.architectures.gguf_layout import gguf_layout
+    from minilm.architectures.gguf_names import KEYS
     from minilm.architectures.model_types import MODEL_TYPES
+    from minilm.checkpoint import load
+    from minilm.cli import convert
     from minilm.config import ModelConfig, from_dict
+    from minilm.dtypes import SAFETENSORS_NAMES
     from minilm.errors import InputError
     from minilm.formats import gguf, huggingface, json_file, safetensors, torch_file, torch_zip
     from minilm.formats.header import Header, StoredTensor
+    from minilm.formats.tensor_io import HASH, NO_HASH
     from minilm.formats.torch_checkpoint import select_model
     from minilm.formats.torch_contents import name_tensors
     from minilm.formats.torch_pickle import read_pickle
     from minilm.formats.torch_tensors import build_header
+    from minilm.generation.generate import generate
+    from minilm.inspection.inspector import inspect
+    from minilm.inspection.report import Report
     from minilm.quantization.logical_tensors import decode
+    from minilm.render.terminal import report_lines
+    from minilm.training.setup import resumed_run
+    from minilm.training.signals import StopRequest
+    from minilm.training.train import train
+    from minilm.training.trainer import Trainer
 
     # What is imported only when it is needed must be here now, to be instrumented.
     for package in (architectures, quantization):
@@ -56,6 +77,15 @@ with atheris.instrument_imports(include=["minilm", "pickletools", "zipfile"]):
 
 SECONDS, MEGABYTES = 1.0, 200
 PATH = Path("fuzzed")
+
+# Of the shapes that were once met, as libFuzzer writes a dictionary.
+WORDS = (
+    *(b"NaN", b"Infinity", b"-Infinity", b"1e999", b"-0", b"2147483648", b"18446744073709551615"),
+    *(b"9" * 101, b"[" * 128, b'{"a":' * 128, b"\\ud800", b'"eos_token_id": 257', b"10000"),
+    *(b'{"type":"Replace","pattern":{"String":"a"},"content":"aaaa"}', b'{"type":"ByteLevel"}'),
+    *(b"general.architecture", b"tokenizer.ggml.tokens.length", b"token_embd.weight", b"lora_a"),
+    *(b"blk.0.attn_q.weight", b"llama.attention.head_count", b"split.count", b"general.alignment"),
+)
 
 # data.pkl of torch.save({"a": tensor, "b": that tensor's transpose, "n": 3}).
 PICKLE = base64.b64decode(
@@ -82,9 +112,14 @@ def main() -> int:
         parse, seeds = TARGETS[options.parser](Path(temporary))
         for number, seed in enumerate(seeds):
             (corpus / f"seed-{number}").write_bytes(seed)
-        flags = [f"-runs={options.runs}", f"-seed={options.seed}", "-max_len=4096", "-timeout=10"]
+        words = Path(temporary) / "words"
+        escaped = ("".join(f"\\x{byte:02x}" for byte in word) for word in WORDS)
+        words.write_text("".join(f'"{word}"\n' for word in escaped))
+        longest = max(4096, *map(len, seeds))
+        flags = [f"-runs={options.runs}", f"-seed={options.seed}", f"-max_len={longest}"]
+        flags += ["-timeout=10", f"-dict={words}"]
         atheris.Setup(
-            [sys.argv[0], *flags, "-rss_limit_mb=1024", str(corpus)], reporting_findings(parse)
+            [sys.argv[0], *flags, "-rss_limit_mb=4096", str(corpus)], reporting_findings(parse)
         )
         atheris.Fuzz()
     return 0
@@ -92,27 +127,32 @@ def main() -> int:
 
 def reporting_findings(parse: Callable[[bytes], object]) -> Callable[[bytes], None]:
     """``parse`` that returns for what is allowed and raises for a finding."""
-    largest = 0
 
     def run(data: bytes) -> None:
-        nonlocal largest
-        largest = largest or peak_megabytes() + MEGABYTES
+        Path("/proc/self/clear_refs").write_text("5")  # the peak is this input's
+        before = megabytes("VmRSS")
         started = time.process_time()
         try:
             parse(data)
         except InputError as error:
-            message = str(error)
-            assert message.isprintable(), "no one line"
-            assert len(message) < 2000, "a line that floods the terminal"
+            check_message(error)
         assert time.process_time() - started < SECONDS, "too slow"
-        assert peak_megabytes() < largest, "too much memory"
+        assert megabytes("VmHWM") < before + MEGABYTES, "too much memory"
 
     return run
 
 
-def peak_megabytes() -> float:
-    """The most memory that this process ever held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def check_message(error: InputError) -> None:
+    """Raises AssertionError unless it is one short line."""
+    message = str(error)
+    assert message.isprintable(), "no one line"
+    assert len(message) < 2000, "a line that floods the terminal"
+
+
+def megabytes(field: str) -> float:
+    """Memory of this process, as Linux has it: now (VmRSS), or at most since the peak was reset (VmHWM)."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition(f"{field}:")[2].split()[0]) / 1024
 
 
 Target = tuple[Callable[[bytes], object], list[bytes]]
@@ -126,19 +166,34 @@ def safetensors_target(_: Path) -> Target:
             data = struct.pack("<Q", len(data)) + data + bytes(4)
         elif data.startswith(b"\0\0"):
             data = drawn_safetensors(atheris.FuzzedDataProvider(data[2:]))
-        return safetensors.parse(io.BytesIO(data), len(data), PATH)
+        header = safetensors.parse(io.BytesIO(data), len(data), PATH)
+        if all(tensor.dtype in SAFETENSORS_NAMES.values() for tensor in header.tensors):
+            safetensors_library.deserialize(data)  # raises for what the library refuses
+        return header
 
     whole = tiny_safetensors("a")
-    return parse, [whole, whole[8:-4], bytes(64), b"\0\0" + bytes(range(200))]
+    text = whole[8:-4]
+    extras = (b"NaN", b"1e999", b"-0", b"[" * 130 + b"]" * 130, b'{"b":' * 130 + b"1" + b"}" * 130)
+    seeds = [text.replace(b'"F32"', b'"F32", "x": ' + value) for value in extras]
+    seeds += [
+        text.replace(b"[0, 4]", b"[-0, 4]"),
+        text.replace(b"[1]", b"[4611686018427387904, 8, 0]"),
+    ]
+    return parse, [whole, text, bytes(64), b"\0\0" + bytes(range(200)), *seeds]
 
 
-def gguf_target(_: Path) -> Target:
-    """Whole files, and the architecture that their metadata tells."""
+def gguf_target(folder: Path) -> Target:
+    """Whole files, and the architecture that their metadata tells; of those drawn, the whole report."""
+    path = folder / "x.gguf"
 
     def parse(data: bytes) -> object:
+        if data.startswith(b"\0\0"):
+            path.write_bytes(drawn_gguf(atheris.FuzzedDataProvider(data[2:])))
+            return printed(inspect(path))
         return gguf_layout(gguf.parse(io.BytesIO(data), len(data), PATH))
 
-    return parse, [tiny_gguf(False), tiny_gguf(True)]
+    drawn = [b"\0\0" + bytes(range(256)), b"\0\0" + bytes(200), b"\0\0" + b"\3\1" * 200]
+    return parse, [tiny_gguf(False), tiny_gguf(True), *drawn]
 
 
 def torch_zip_target(_: Path) -> Target:
@@ -204,7 +259,7 @@ def run_target(_: Path) -> Target:
     """The model of a run's config.json."""
 
     def parse(data: bytes) -> object:
-        return from_dict(ModelConfig, Drawn(atheris.FuzzedDataProvider(data)).filled(), PATH)
+        return from_dict(ModelConfig, dict(Drawn(atheris.FuzzedDataProvider(data)).filled()), PATH)
 
     return parse, [bytes(range(256))]
 
@@ -265,9 +320,112 @@ def storage_target(_: Path) -> Target:
 
 def json_target(_: Path) -> Target:
     """config.json as text."""
-    return lambda data: json_file.parse_object(PATH, data, unique=True), [
-        b'{"a": [1, "\\u00e9", {}]}'
+    return lambda data: json_file.parse_object(PATH, data, strict=True), [
+        b'{"a": [1, "\\u00e9", {}]}',
+        b'{"a": [NaN, Infinity, 1e999, -0, "\\ud800"]}',
+        b'{"a": ' + b"[" * 200 + b"]" * 200 + b"}",
     ]
+
+
+def folder_target(folder: Path) -> Target:
+    """A run folder with one file replaced: inspected, loaded, sampled, opened to resume, converted.
+
+    The first byte of an input is the number of the file. The rest takes its place, or, above 127, chooses
+    one value of its JSON and another one for it; a state then gets the hash of its new bytes, so that
+    the check lets it pass. Nothing is trained: a trainer is made from the state, and dropped.
+    """
+    template, run, cache, out = (folder / name for name in ("template", "run", "cache", "out"))
+    text = folder / "text.txt"
+    text.write_text("the cat sat on the mat. " * 100)
+    model = {"context_length": 8, "num_layers": 1, "d_model": 8, "num_heads": 2}
+    settings = {"max_steps": 2, "batch_size": 2, "eval_every": 1, "compile": "off"}
+    with contextlib.redirect_stdout(io.StringIO()):
+        train(
+            data=str(text),
+            run_dir=template,
+            tokenizer="byte",
+            model=model,
+            settings=settings | {"dtype": "float32"},
+            cache=cache,
+        )
+    (template / "generation_config.json").write_text('{"eos_token_id": 0}')
+    (template / "tokenizer_config.json").write_text('{"chat_template": "{{ messages }}"}')
+    (template / "report.html").unlink(missing_ok=True)
+    names = sorted(str(p.relative_to(template)) for p in template.rglob("*") if p.is_file())
+    states = [name for name in names if name.startswith("resume")]
+    with_values = [*states, *(name for name in names if name.endswith(".json"))]
+    logging.disable()
+
+    def attempt(step: Callable[[], object]) -> None:
+        """Every part must do without the others; what a user would read is checked."""
+        try:
+            step()
+        except InputError as error:
+            check_message(error)
+        except OSError:
+            pass  # a line at the edge of the program
+
+    def parse(data: bytes) -> None:
+        number, data = (data[0], data[1:]) if data else (0, b"")
+        if number < 128:
+            name = names[number % len(names)]
+        else:
+            name = with_values[number % len(with_values)]
+            provider = atheris.FuzzedDataProvider(data)
+            raw = (template / name).read_bytes()
+            data = (changed_state if name in states else changed_json)(raw, provider)
+        shutil.rmtree(run, ignore_errors=True)
+        shutil.copytree(template, run)
+        (run / name).write_bytes(data)
+        attempt(lambda: printed(inspect(run)))
+        attempt(lambda: generate(*load(run), "the", max_new_tokens=2))
+        attempt(resume)
+        for to in ("huggingface", "minilm"):
+            shutil.rmtree(out, ignore_errors=True)
+            with (
+                contextlib.redirect_stdout(io.StringIO()),
+                contextlib.redirect_stderr(io.StringIO()),
+            ):
+                convert.main([str(run), "--to", to, "--out", str(out)])
+
+    def resume() -> None:
+        spec = resumed_run(run, data=None, settings={}, cache=cache)
+        Trainer(spec, StopRequest(), time.monotonic()).checkpoints.close()
+
+    seeds = [bytes([i]) + (template / name).read_bytes() for i, name in enumerate(names)]
+    seeds += [bytes([128 + i]) + random.Random(i).randbytes(64) for i in range(128)]
+    return parse, seeds
+
+
+def changed_json(raw: bytes, provider: Any) -> bytes:
+    """A JSON object with one of its values, at any depth, replaced by a drawn one."""
+    content = json.loads(raw)
+    outer, key = content, provider.PickValueInList(sorted(content))
+    while isinstance(outer[key], (dict, list)) and outer[key] and provider.ConsumeIntInRange(0, 7):
+        outer = outer[key]
+        keys = sorted(outer) if isinstance(outer, dict) else list(range(len(outer)))
+        key = provider.PickValueInList(keys[:300])
+    outer[key] = draw(provider)
+    return json.dumps(content).encode()
+
+
+def changed_state(raw: bytes, provider: Any) -> bytes:
+    """A training state with one value of its progress or settings replaced, and the hash that it then has."""
+    end = 8 + int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8:end])
+    metadata = header["__metadata__"]
+    name = provider.PickValueInList(["progress", "settings"])
+    metadata[name] = changed_json(metadata[name].encode(), provider).decode()
+    metadata[HASH] = NO_HASH
+    text = json.dumps(header, separators=(",", ":")).encode()
+    whole = len(text).to_bytes(8, "little") + text + raw[end:]
+    return whole.replace(NO_HASH.encode(), hashlib.sha256(whole).hexdigest().encode(), 1)
+
+
+def printed(report: Report) -> object:
+    """What a report is for the terminal and for programs."""
+    json.dumps(report.to_dict(), allow_nan=False)
+    return report_lines(report, 80, full=True)
 
 
 class Drawn(dict[str, Any]):
@@ -330,6 +488,7 @@ TARGETS: dict[str, Callable[[Path], Target]] = {
     "run": run_target,
     "storage": storage_target,
     "json": json_target,
+    "folder": folder_target,
 }
 
 
@@ -381,6 +540,52 @@ def tiny_gguf(is_llama: bool) -> bytes:
     ]
     head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(keys)) + b"".join(keys + tensors)
     return head + bytes(-len(head) % 32) + bytes(32 + 18)
+
+
+def drawn_gguf(provider: Any) -> bytes:
+    """A file that is whole, with keys of any type and tensors of any shape under names that are read."""
+
+    def text(value: str) -> bytes:
+        raw = value.encode("utf-8", "replace")
+        return struct.pack("<Q", len(raw)) + raw
+
+    architecture = provider.PickValueInList(["llama", "qwen3moe", "gpt2", "deepseek2", "clip", ""])
+    names = [f"{architecture}.{key}" for key in (*KEYS, "nextn_predict_layers")]
+    names += ["general.type", "split.count", "tokenizer.ggml.tokens.length", "adapter.lora.alpha"]
+    keys = {"general.architecture": struct.pack("<I", 8) + text(architecture)}
+    for _ in range(provider.ConsumeIntInRange(0, 12)):
+        kind = provider.ConsumeIntInRange(0, 5)
+        number = provider.PickValueInList([0, 1, 2, 4, 64, 2**31, 2**32 - 1, 3])
+        value = {
+            0: struct.pack("<IQ", 10, number * provider.PickValueInList([1, 1, 2**32])),
+            1: struct.pack("<Ii", 5, -1),
+            2: struct.pack("<Id", 12, provider.ConsumeFloat()),
+            3: struct.pack("<I", 8)
+            + text(provider.PickValueInList(["9" * 4000, "x", "7", "adapter"])),
+            4: struct.pack("<IIQ", 9, 4, 0),
+        }.get(kind, struct.pack("<II", 4, number))
+        keys[provider.PickValueInList(names)] = value
+    stems = [
+        "token_embd",
+        "output",
+        "blk.0.attn_q",
+        "blk.0.ffn_up_exps",
+        "blk.1.attn_k_b",
+        "a.lora_a",
+    ]
+    tensors, data = [], b""
+    for stem in stems[: provider.ConsumeIntInRange(0, len(stems))]:
+        dimensions = range(provider.ConsumeIntInRange(0, 3))
+        shape = [provider.PickValueInList([0, 1, 2, 32, 64]) for _ in dimensions]
+        tensors.append(
+            text(f"{stem}.weight")
+            + struct.pack(f"<I{len(shape)}Q", len(shape), *shape)
+            + struct.pack("<IQ", 0, len(data))
+        )
+        data += bytes(-(-4 * math.prod(shape) // 32) * 32)
+    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(keys))
+    head += b"".join(text(key) + value for key, value in keys.items()) + b"".join(tensors)
+    return head + bytes(-len(head) % 32) + data
 
 
 def tiny_zip(pickle: bytes) -> bytes:

@@ -4,6 +4,7 @@ import io
 import json
 import re
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +236,19 @@ def test_a_tokenizer_file_with_an_endless_integer(
     errors = capsys.readouterr().err
     assert "tokenizer.json: not JSON" in errors
     assert errors.count("\n") == 1
+
+
+def test_a_configuration_of_more_layers_than_tensors_is_refused_at_once(
+    tiny_run: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    content = json.loads((run / "config.json").read_text())
+    content["model"]["num_layers"] = 10_000
+    (run / "config.json").write_text(json.dumps(content))
+    started = time.process_time()
+    assert main([str(run)]) == 2
+    assert time.process_time() - started < 1
+    assert "tensors, expected those of 10000 layers" in capsys.readouterr().err
 
 
 def test_a_configuration_with_an_endless_number(

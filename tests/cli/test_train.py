@@ -1,5 +1,6 @@
 """The train command as a user meets it: a whole run, signals, SIGKILL, a full disk, bad input."""
 
+import io
 import json
 import resource
 import signal
@@ -176,7 +177,7 @@ def mistakes(tmp: Path) -> list[tuple[list[str], str]]:
         (["--data", str(tmp / "no-files")], "a folder without files"),
         (["--data", str(tmp / "binary.bin")], "binary.bin"),
         (["--data", str(tmp / "short.txt")], "--model.context-length"),
-        (["--data", text, "--model.context-length", "5000"], "--model.context-length"),
+        (["--data", text, "--model.context-length", "20000"], "--model.context-length"),
         (["--data", text, "--model.num-heads", "3"], "num_heads: 3 heads do not divide d_model 16"),
         (["--data", text, "--model.d-model", "wide"], "--model.d-model"),
         (["--data", text, "--frobnicate", "1"], "--frobnicate"),
@@ -325,9 +326,16 @@ def test_every_config_field_is_an_option_with_its_help(capsys: Capture) -> None:
         ),
     ],
 )
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 def test_an_option_that_cannot_be_read_is_one_line(
-    arguments: list[str], message: str, capsys: Capture
+    arguments: list[str],
+    message: str,
+    encoding: str,
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # tyro draws its box with what the standard output can show.
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
     assert main(arguments) == 2
     assert capsys.readouterr().err == f"error: {message}\n"
 
@@ -411,3 +419,12 @@ def test_without_run_dir_the_original_command_finds_its_run(
         for _ in range(2):
             assert main([*arguments, "--resume", "auto"]) == 0
             assert (tmp_path / "checkpoints" / name / "config.json").is_file()
+
+
+def test_the_help_shows_no_inner_values(capsys: Capture) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = capsys.readouterr().out
+    assert "--data SOURCE" in text
+    assert "None" not in text
+    assert "(default: )" not in text

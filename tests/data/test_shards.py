@@ -461,3 +461,16 @@ def test_where_the_cache_is(monkeypatch):
     assert default_cache() == Path("/home/someone/here")
     monkeypatch.setenv("MINILM_CACHE", "")
     assert default_cache() == Path("/xdg/minilm")
+
+
+def test_a_user_without_a_home_directory_is_told_what_to_set(monkeypatch):
+    def no_such_user(uid):
+        raise KeyError(uid)
+
+    for variable in ("HOME", "MINILM_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", no_such_user)
+    with pytest.raises(InputError, match=r"no home directory, .*; set MINILM_CACHE to one"):
+        default_cache()
+    monkeypatch.setenv("MINILM_CACHE", "/cache")
+    assert default_cache() == Path("/cache")

@@ -251,14 +251,29 @@ def test_a_folder_is_refused(tmp_path: Path) -> None:
         (b'{"a": "\\udc00"}', "not JSON"),
         (b'{"\xff": 1}', "not JSON"),
         (b'{"a": {"b": 1, "b": 1}}', "a name that occurs twice: 'b'"),
+        (b'{"a": NaN}', "NaN, which is no finite number"),
+        (b'{"a": -0}', "not JSON (-0)"),
+        (b'{"a": ' + b"[" * 127 + b"]" * 127 + b"}", "nested over 127 deep"),
         (b"3", "a JSON int, expected a JSON object"),
     ],
 )
 def test_json_that_is_refused(raw: bytes, message: str) -> None:
     with pytest.raises(FormatError) as caught:
-        parse_object(Path("x"), raw, unique=True)
+        parse_object(Path("x"), raw, strict=True)
     assert message in str(caught.value)
 
 
 def test_a_repeated_key_is_accepted_by_default() -> None:
     assert parse_object(Path("x"), b'{"a": 1, "a": 2, "b": 1' + b"0" * 99 + b"}")["a"] == 2
+
+
+def test_a_number_beyond_floats_is_accepted_by_default() -> None:
+    """As configurations that transformers wrote have it."""
+    assert parse_object(Path("x"), b'{"time_step_limit": [-0, Infinity]}') == {
+        "time_step_limit": [0, float("inf")]
+    }
+
+
+def test_deep_nesting_is_refused_in_any_json() -> None:
+    with pytest.raises(FormatError, match="nested over 127 deep"):
+        parse_object(Path("x"), b'{"a": ' + b'{"b": ' * 900 + b"1" + b"}" * 901)

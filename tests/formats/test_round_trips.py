@@ -166,7 +166,7 @@ def test_any_json_as_an_index(value: object) -> None:
 @given(st.binary(max_size=60))
 def test_any_bytes_as_json(raw: bytes) -> None:
     with contextlib.suppress(FormatError):
-        assert isinstance(json_file.parse_object(PATH, raw, unique=True), dict)
+        assert isinstance(json_file.parse_object(PATH, raw, strict=True), dict)
 
 
 @MANY
@@ -177,4 +177,4 @@ def test_json_is_read_as_it_is(value: dict[str, object]) -> None:
         raw.decode("unicode_escape").encode()
     except UnicodeEncodeError:
         return
-    assert repr(json_file.parse_object(PATH, raw, unique=True)) == repr(value)
+    assert repr(json_file.parse_object(PATH, raw, strict=True)) == repr(value)

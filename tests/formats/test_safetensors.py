@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, deserialize, safe_open
 from safetensors.torch import load_file, save_file
 
 from minilm.checkpoint import write_tensors
@@ -118,3 +118,45 @@ def test_a_name_cannot_break_the_line(tmp_path: Path) -> None:
     with pytest.raises(FormatError) as caught:
         read_header(path)
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("NaN", "Infinity", "-Infinity", "1e999", "-1e999", "[" * 126 + "]" * 126),
+        *('{"x":' * 126 + "0" + "}" * 126, "01", '"\\ud800"'),
+    ],
+    ids=lambda value: value[:12],
+)
+def test_a_field_that_the_library_refuses(tmp_path: Path, value: str) -> None:
+    tensor = f'"dtype":"F32","shape":[1],"data_offsets":[0,4],"extra":{value}'
+    path = write(tmp_path / "x.safetensors", f'{{"a":{{{tensor}}}}}'.encode(), bytes(4))
+    with pytest.raises(SafetensorError):
+        deserialize(path.read_bytes())
+    with pytest.raises(FormatError, match="not JSON"):
+        read_header(path)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        '"shape":[0],"data_offsets":[-0,0]',
+        '"shape":[-0],"data_offsets":[0,0]',
+        f'"shape":[{2**62},8,0],"data_offsets":[0,0]',
+    ],
+)
+def test_numbers_that_the_library_refuses(tmp_path: Path, fields: str) -> None:
+    path = write(tmp_path / "x.safetensors", f'{{"a":{{"dtype":"F32",{fields}}}}}'.encode())
+    with pytest.raises(SafetensorError):
+        deserialize(path.read_bytes())
+    with pytest.raises(FormatError, match=r"not JSON \(-0\)|product is below"):
+        read_header(path)
+
+
+def test_the_library_reads_every_extra_field_that_is_accepted(tmp_path: Path) -> None:
+    values = ["1e308", "-1", "[" * 125 + "]" * 125, '"\\ud83d\\ude00"', "null", "9" * 60, "1e-999"]
+    for value in values:
+        tensor = f'"dtype":"F32","shape":[1],"data_offsets":[0,4],"extra":{value}'
+        path = write(tmp_path / "x.safetensors", f'{{"a":{{{tensor}}}}}'.encode(), bytes(4))
+        deserialize(path.read_bytes())
+        assert read_header(path).tensors[0].count == 1

@@ -32,6 +32,7 @@ def test_ids_are_a_prompt_as_the_tokenizer_gives_them(tiny_run: Path) -> None:
         ([0.5], "prompt: an array of float64"),
         ([1, 256], "prompt: the id 256, expected 0 <= id < 256"),
         ([-1], "prompt: the id -1"),
+        ([2**80], "prompt: the id|prompt: an array of object"),
     ],
 )
 def test_a_prompt_that_is_none(tiny_run: Path, prompt: Any, message: str) -> None:
@@ -68,3 +69,10 @@ def test_dropout_is_off_and_the_mode_is_put_back(tiny_run: Path) -> None:
     assert model.training
     minilm.generate(model.eval(), tokenizer, max_new_tokens=1)
     assert not model.training
+
+
+def test_ids_are_those_of_the_tokenizer_where_the_model_has_more(tiny_run: Path) -> None:
+    _, tokenizer = minilm.load(tiny_run)
+    model = minilm.Transformer(minilm.ModelConfig(**TINY_MODEL, vocab_size=300))
+    with pytest.raises(TokenizerError, match="prompt: the id 299, expected 0 <= id < 256"):
+        minilm.generate(model, tokenizer, [299], repetition_penalty=2.0, max_new_tokens=1)

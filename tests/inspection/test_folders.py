@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 import minilm
 from minilm.architectures import layout_of
 from minilm.errors import FormatError, InputError
+from minilm.inspection.folders import cached_model
 from minilm.inspection.inspector import inspect_with_sources
 
 LLAMA: dict[str, Any] = {
@@ -33,6 +34,18 @@ TOTAL = LAYOUT.count()
 @pytest.fixture(autouse=True)
 def no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "no-cache"))
+
+
+def test_a_user_without_a_home_directory_has_no_cached_models(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_such_user(uid: int) -> None:
+        raise KeyError(uid)
+
+    for variable in ("HOME", "HF_HOME", "HF_HUB_CACHE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", no_such_user)
+    assert cached_model("someone/something") is None
 
 
 def tensors_of(config: dict[str, Any] = LLAMA) -> dict[str, torch.Tensor]:

@@ -563,14 +563,6 @@ def test_an_end_that_is_no_token_is_left_out(tmp_path: Path, to: str) -> None:
         assert formats.read(out).metadata["tokenizer.ggml.eos_token_id"] == "0"
 
 
-def test_an_end_in_the_padded_rows_of_a_vocabulary_has_no_text(tmp_path: Path) -> None:
-    source = make_run(tmp_path / "run", SHAPES["gpt2"][1] | {"vocab_size": 260})
-    (source / "generation_config.json").write_text('{"eos_token_id": 258}')
-    minilm.convert(source, "huggingface", tmp_path / "hf")
-    assert "eos_token" not in json.loads((tmp_path / "hf/tokenizer_config.json").read_text())
-    assert json.loads((tmp_path / "hf/config.json").read_text())["eos_token_id"] == 258
-
-
 def test_errors_name_the_file(tmp_path: Path, capsys: Capture) -> None:
     source = exported(tmp_path)
     fields = json.loads((source / "config.json").read_text())
@@ -599,3 +591,34 @@ def test_another_programs_model_is_no_run_and_can_become_one(
     capsys.readouterr()
     assert generate.main([str(source)]) == 2
     assert "; `minilm convert FOLDER --to minilm --out RUN` makes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("to", ["huggingface", "gguf", "minilm"])
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_tokenizer_that_is_no_file_is_not_read(
+    tmp_path: Path, capsys: Capture, kind: str, to: str
+) -> None:
+    run = make_run(tmp_path / "run", TINY)
+    (run / "tokenizer.json").unlink()
+    if kind == "pipe":
+        os.mkfifo(run / "tokenizer.json")
+    else:
+        (run / "tokenizer.json").symlink_to("/dev/zero")
+    line = error(capsys, run, "--to", to, "--out", tmp_path / "out")
+    assert f"tokenizer.json: a {'named pipe' if kind == 'pipe' else 'device'}, expected" in line
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+
+
+@pytest.mark.parametrize("eos", [5, 255])
+def test_an_ordinary_token_may_end_a_text(tmp_path: Path, capsys: Capture, eos: int) -> None:
+    run = make_run(tmp_path / "run", TINY)
+    (run / "generation_config.json").write_text(json.dumps({"eos_token_id": eos}))
+    assert main([str(run), "--to", "huggingface", "--out", str(tmp_path / "out")]) == 0
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["eos_token_id"] == eos
+
+
+def test_an_end_of_text_outside_the_vocabulary_is_refused(tmp_path: Path, capsys: Capture) -> None:
+    run = make_run(tmp_path / "run", TINY)
+    (run / "generation_config.json").write_text('{"eos_token_id": 256}')
+    line = error(capsys, run, "--to", "huggingface", "--out", tmp_path / "out")
+    assert "generation_config.json: eos_token_id 256, expected ids of the 256 tokens" in line

@@ -1346,3 +1346,9 @@ def test_a_stored_shape_of_int32(tmp_path: Path) -> None:
     )
     header = read_header(write(tmp_path, other))
     assert named(decode(header, COMPRESSED, {}))[f"{MODULE}.weight"].shape == (128, 256)
+
+
+def test_packed_values_of_a_weight_without_elements_are_no_division_by_zero() -> None:
+    tensors = (StoredTensor("m.qweight", "uint8", (2,), 2), StoredTensor("m.other", "X", (), 4))
+    logical = decode(Header(tensors, {}, 6), {"quant_method": "hqq"}, {"m.weight": (0, 64)})
+    assert {tensor.name for tensor in logical.tensors} == {"m.qweight", "m.other"}

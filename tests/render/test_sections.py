@@ -185,7 +185,7 @@ def test_letters_that_are_in_no_formula_are_details() -> None:
     assert isinstance(others, Code)
     assert where.text.split("  ")[0] == "V=50257 vocabulary"
     assert others.text.split("  ")[0] == "f=3072 feed-forward width"
-    assert (where.detail, others.detail) == (False, True)
+    assert (where.full_only, others.full_only) == (False, True)
 
 
 @pytest.mark.parametrize("target", ["gpt2", "llama-3-8b", "nano-fast"])
@@ -249,8 +249,8 @@ def test_components_are_grouped_by_what_they_are(component: str, group: str) -> 
 
 def test_a_short_list_says_how_many_lines_are_left_out() -> None:
     block = Listing("added (30)", tuple(f"t{n}" for n in range(30)))
-    short = brief(Section("x", "X", (block, Paragraph("no", detail=True))))
+    short = brief(Section("x", "X", (block, Paragraph("no", full_only=True))))
     assert short is not None
     assert len(short.blocks) == 1
     assert short.listings()[0].lines[-2:] == ("t19", "and 10 more")
-    assert brief(Section("x", "X", (Paragraph("no", detail=True),))) is None
+    assert brief(Section("x", "X", (Paragraph("no", full_only=True),))) is None

@@ -11,7 +11,7 @@ import pytest
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import decoders, models, pre_tokenizers, processors
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from minilm.errors import FormatError, TokenizerError
 from minilm.generation.text_stream import TextStream
@@ -378,3 +378,98 @@ def test_a_separated_char_tokenizer_has_an_end_of_text_and_keeps_it(tmp_path):
     library = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     assert library.encode("<a|b<|endoftext|>").ids == ids
     assert library.decode(ids) == "<a|b"
+
+
+@pytest.mark.parametrize("eos", [[6], 5, -1, True, "a", 2**40, [0, 9]])
+def test_an_end_of_text_outside_the_vocabulary_is_refused(tmp_path, eos):
+    build_tokenizer("char", lambda: iter(["abcde"])).save(tmp_path / "tokenizer.json")
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": eos}))
+    with pytest.raises(FormatError, match=r"generation_config.json: eos_token_id .* the 5 tokens"):
+        load_tokenizer(tmp_path / "tokenizer.json", 64)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_ordinary_token_as_end_of_text_changes_no_other(built, tmp_path, kind):
+    built[kind].save(tmp_path / "tokenizer.json")
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": 3}')
+    tokenizer = load_tokenizer(tmp_path / "tokenizer.json")
+    assert (tokenizer.end_of_text, tokenizer.to_json()) == (3, built[kind].to_json())
+
+
+def test_an_ordinary_token_as_end_of_text_is_not_cut_off_a_prompt(tmp_path):
+    backend = tokenizers.Tokenizer(models.BPE(vocab={"a": 0, "b": 1}, merges=[]))
+    backend.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": 1}')
+    assert load_tokenizer(tmp_path / "tokenizer.json").encode_prompt("ab") == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("section", "step"),
+    [
+        ("normalizer", normalizers.Sequence([normalizers.Replace("a", "aa")] * 40)),
+        ("normalizer", normalizers.Replace("a", "b" * 2000)),
+        ("normalizer", normalizers.Sequence([normalizers.Prepend("ab")] * 40)),
+        ("pre_tokenizer", pre_tokenizers.Sequence([pre_tokenizers.ByteLevel()] * 40)),
+        ("decoder", decoders.Sequence([decoders.Replace("a", "aa")] * 40)),
+        ("decoder", decoders.Sequence([decoders.CTC(word_delimiter_token="")] * 40)),
+    ],
+)
+def test_steps_that_multiply_a_text_are_refused(tmp_path, section, step):
+    backend = tokenizers.Tokenizer(models.BPE(vocab={"a": 0}, merges=[]))
+    setattr(backend, section, step)
+    backend.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(FormatError, match=f"{section}.* may make a text .* times as long"):
+        load_tokenizer(tmp_path / "tokenizer.json")
+
+
+def test_the_steps_of_published_models_are_taken(tmp_path):
+    """A SentencePiece map whose longest text is that of U+FDFA, and spaces of three bytes."""
+    texts = b"\0".join([b"a", "\ufdfa".encode(), bytes(b"x" * 33)]) + b"\0"
+    charsmap = (1024).to_bytes(4, "little") + bytes(1024) + texts
+    backend = tokenizers.Tokenizer(models.BPE(vocab={"a": 0}, merges=[]))
+    backend.normalizer = normalizers.Sequence(
+        [
+            normalizers.Precompiled(charsmap),
+            normalizers.Replace(tokenizers.Regex(" {2,}"), "\u2581"),
+        ]
+    )
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback()])
+    backend.save(str(tmp_path / "tokenizer.json"))
+    assert load_tokenizer(tmp_path / "tokenizer.json").encode("a").tolist() == [0]
+
+
+def test_what_the_library_refuses_to_encode_is_one_line(tmp_path):
+    backend = tokenizers.Tokenizer(models.WordPiece(vocab={"a": 0}))
+    backend.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(TokenizerError, match="text: what the tokenizers library rejects"):
+        load_tokenizer(tmp_path / "tokenizer.json").encode_prompt("b")
+
+
+def test_a_panic_of_the_library_is_one_line(tmp_path):
+    """An expression that Oniguruma gives up."""
+    backend = tokenizers.Tokenizer(models.BPE(vocab={"a": 0}, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex("(a+)+c"), "isolated")
+    backend.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(TokenizerError, match="text: what the tokenizers library rejects"):
+        load_tokenizer(tmp_path / "tokenizer.json").encode("a" * 40)
+
+
+def test_a_lone_surrogate_in_a_vocabulary_is_refused(built, tmp_path):
+    path = tmp_path / "tokenizer.json"
+    for kind in ("char", "bpe"):
+        content = json.loads(built[kind].to_json())
+        content["model"]["vocab"]["\ud800"] = len(content["model"]["vocab"])
+        path.write_text(json.dumps(content))
+        with pytest.raises(FormatError, match=r"not JSON .*surrogates not allowed"):
+            load_tokenizer(path)
+
+
+def test_what_is_no_file_or_too_large_is_refused_unread(built, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "device").symlink_to("/dev/zero")
+    (tmp_path / "large").write_bytes(b"{")
+    os.truncate(tmp_path / "large", 10**12)
+    for name, got in (("pipe", "a named pipe"), ("device", "a device"), ("large", "10{12} bytes")):
+        with pytest.raises(FormatError, match=got):
+            load_tokenizer(tmp_path / name)

@@ -13,7 +13,7 @@ from minilm.config.presets import PRESETS
 from minilm.data.shards import prepare
 from minilm.errors import FormatError
 from minilm.model.transformer import Transformer
-from minilm.training.resume_state import read_state
+from minilm.training.resume_state import Progress, read_state, write_state
 from minilm.training.runtime import resolve
 from minilm.training.setup import DataSource, RunSpec
 from minilm.training.signals import StopRequest
@@ -99,3 +99,18 @@ def test_a_state_of_other_frozen_parameters_is_refused(make_trainer: Any, tmp_pa
         make_trainer(tmp_path / "run", frozen={name: torch.bfloat16}, resumed=True)
     with pytest.raises(FormatError, match=rf"optimizer\.{name}\.exp_avg absent"):
         make_trainer(tmp_path / "run", frozen={}, resumed=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"weights_dtype": 3}, {"weights_dtype": "nonsense"}, {"weights_dtype": []}, {"text_field": 1}],
+)
+def test_a_setting_that_no_run_has_is_refused_whatever_its_hash(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    settings = {"cleaning": [], "train": {}, "source": "a", "sha256": "0"}
+    write_state(tmp_path, {"a": torch.zeros(1)}, Progress(), settings, keep=1)
+    assert read_state(tmp_path).settings == settings
+    write_state(tmp_path, {"a": torch.zeros(1)}, Progress(), settings | change, keep=1)
+    with pytest.raises(FormatError, match="no progress in its header"):
+        read_state(tmp_path)

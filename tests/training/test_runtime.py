@@ -1,6 +1,7 @@
 """Device, dtype and compilation: what 'auto' becomes, and what is refused."""
 
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from minilm.model.transformer import Transformer, next_token_loss
 from minilm.runs.logs import read_metrics
 from minilm.training import runtime
 from minilm.training.runtime import Runtime, resolve
+from minilm.training.signals import Interrupted, StopRequest
 from minilm.training.train import resume, train
 from tests.conftest import TINY_MODEL, TINY_SETTINGS
 
@@ -115,12 +117,36 @@ def test_what_does_not_compile_runs_as_it_is_with_one_note(
         return call
 
     monkeypatch.setattr(torch, "compile", fails)
-    loss = resolve(TrainConfig(), **LONG).compiled(lambda model, inputs, targets: inputs)
+    loss = resolve(TrainConfig(), **LONG).compiled(
+        lambda model, inputs, targets: inputs, StopRequest()
+    )
     assert loss(None, 1, 2) == loss(None, 1, 2) == 1
     assert caplog.messages == ["not compiling: g++ went missing"]
-    asked_for = resolve(TrainConfig(compile="on"), **LONG).compiled(lambda *_: 1)
+    asked_for = resolve(TrainConfig(compile="on"), **LONG).compiled(lambda *_: 1, StopRequest())
     with pytest.raises(ConfigError, match=r"compile: on, and it fails here \(g\+\+ went missing"):
         asked_for(None, 1, 2)
+
+
+def test_a_compiler_that_a_signal_ended_has_not_failed(
+    machine: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    machine()
+    stop = StopRequest()
+
+    def fails(function: Any, **how: Any) -> Any:
+        def call(*arguments: Any) -> Any:
+            stop.signum = signal.SIGINT  # a terminal sends it to g++ too
+            raise torch._dynamo.exc.TorchDynamoException("g++: fatal error: Interrupt signal")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", fails)
+    for setting in ("auto", "on"):
+        stop.signum = None
+        loss = resolve(TrainConfig(compile=setting), **LONG).compiled(lambda *_: 1, stop)
+        with pytest.raises(Interrupted):
+            loss(None, 1, 2)
+    assert caplog.messages == []
 
 
 def test_a_run_that_could_not_compile_goes_on_when_resumed(

@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from minilm.training import signals as stopping
-from minilm.training.signals import Stopped, stop_request
+from minilm.training.signals import Interrupted, Stopped, stop_request
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -39,3 +39,34 @@ def test_a_signal_that_is_ignored_stays_ignored() -> None:
             assert request.signum is None
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_the_first_one_says_at_once_what_happens(caplog: pytest.LogCaptureFixture) -> None:
+    with stop_request() as request, request.deferring():
+        os.kill(os.getpid(), signal.SIGINT)
+        assert [message.partition(":")[0] for message in caplog.messages] == ["Ctrl-C"]
+        assert "a second one leaves now" in caplog.messages[0]
+        os.kill(os.getpid(), signal.SIGINT)
+        assert len(caplog.messages) == 1
+
+
+def test_it_is_said_even_while_stderr_is_written(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reentered(text: str) -> None:
+        raise RuntimeError("reentrant call inside <_io.BufferedWriter name='<stderr>'>")
+
+    monkeypatch.setattr(stopping.logger, "warning", reentered)
+    with stop_request() as request, request.deferring():
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert request.signum == signal.SIGTERM
+    assert capfd.readouterr().err.startswith("SIGTERM: stopping")
+
+
+def test_what_may_take_minutes_within_a_step_is_interrupted() -> None:
+    with stop_request() as request, request.deferring():
+        with pytest.raises(Interrupted), request.interrupting_step():
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert request.signum == signal.SIGTERM
+        with pytest.raises(Interrupted), request.interrupting_step():
+            raise AssertionError("nothing begins after a signal")

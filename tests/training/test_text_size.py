@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -16,14 +18,24 @@ from tests.conftest import TINY_MODEL
 NANO = find_preset("nano")
 
 
-def fitted(train_tokens: int, *, val_tokens: int = 0, **settings: int) -> tuple[TrainConfig, float]:
+def text_of(train_tokens: int, bytes_per_token: float = 2.5) -> Any:
+    """What of a Dataset counts."""
+    return SimpleNamespace(
+        train_tokens=train_tokens,
+        val_tokens=train_tokens // 9,
+        train_bytes=int(train_tokens * bytes_per_token),
+    )
+
+
+def fitted(
+    train_tokens: int, bytes_per_token: float = 2.5, **settings: int
+) -> tuple[TrainConfig, float]:
     """Of the preset `nano`."""
     return fit_to_text(
         NANO.train_config(**settings),
         NANO.model_config(),
         given=settings,
-        train_tokens=train_tokens,
-        val_tokens=val_tokens or train_tokens // 9,
+        dataset=text_of(train_tokens, bytes_per_token),
     )
 
 
@@ -32,6 +44,11 @@ def test_a_small_text_is_not_seen_hundreds_of_times() -> None:
     assert config.max_steps * step_tokens(config, NANO.model_config()) <= 4 * 41_000
     assert dropout > 0
     assert config.early_stopping > 0
+
+
+def test_tokens_of_one_byte_are_seen_more_often() -> None:
+    of_words, of_bytes = (fitted(41_000, size)[0].max_steps for size in (2.5, 1.0))
+    assert of_bytes == pytest.approx(2 * of_words, rel=0.01)
 
 
 def test_a_large_text_keeps_the_length_of_the_preset() -> None:
@@ -70,9 +87,7 @@ def test_what_is_set_stays() -> None:
     config, _ = fitted(41_000, **settings)
     assert {name: getattr(config, name) for name in settings} == settings
     model = ModelConfig(**TINY_MODEL, vocab_size=256)  # dropout 0, and set
-    _, dropout = fit_to_text(
-        TrainConfig(), model, given={"dropout"}, train_tokens=1000, val_tokens=100
-    )
+    _, dropout = fit_to_text(TrainConfig(), model, given={"dropout"}, dataset=text_of(1000))
     assert dropout == 0.0
 
 

@@ -22,8 +22,10 @@ from minilm.checkpoint import load, write_tensors
 from minilm.cli import convert
 from minilm.data.batches import training_batch
 from minilm.errors import ConfigError, FormatError, InputError
+from minilm.generation.generate import Generation
 from minilm.runs.lock import run_lock
 from minilm.runs.logs import read_metrics, read_samples
+from minilm.training.batch_loader import BatchLoader
 from minilm.training.evaluation import Validation
 from minilm.training.resume_state import read_state
 from minilm.training.train import resume, train
@@ -112,7 +114,9 @@ def test_metrics_have_the_documented_fields_and_the_loss_falls(auto_run: Path) -
     assert set(logged[0]) == {
         *("step", "tokens", "seconds", "train_loss", "lr", "grad_norm", "tokens_per_second")
     }
-    assert set(evaluated[0]) == {*("step", "tokens", "seconds", "val_loss", "val_bits_per_byte")}
+    assert set(evaluated[0]) == {
+        *("step", "tokens", "seconds", "val_loss", "val_bits_per_byte", "val_tokens")
+    }
     # A byte tokenizer: bits a byte are the loss in bits.
     ratio = evaluated[0]["val_bits_per_byte"] / evaluated[0]["val_loss"]
     assert ratio == pytest.approx(1 / math.log(2), rel=1e-3)
@@ -775,6 +779,34 @@ def test_a_signal_in_an_evaluation_saves_and_the_resumed_run_makes_it_whole(
         assert steps_of[0] == steps_of[1]
 
 
+@pytest.mark.parametrize(("name", "value"), [("tokenizer", "char"), ("vocab_size", 300)])
+def test_another_vocabulary_than_the_bases_is_refused_naming_both(
+    name: str, value: Any, auto_run: Path, text_file: Path, cache: Path, tmp_path: Path
+) -> None:
+    own = {"tokenizer": "byte", "vocab_size": 256}
+    options = {"data": str(text_file), "init_from": auto_run, "cache": cache}
+    with pytest.raises(ConfigError, match=f"{name}: {value}, expected {own[name]}, that of the"):
+        train(run_dir=tmp_path / "no", **options, **{name: value})
+    settings = {"max_steps": 1, "sample_tokens": 0}
+    train(run_dir=tmp_path / "same", settings=settings, **options, **{name: own[name]})
+
+
+def test_a_run_that_a_goal_ended_is_continued_by_moving_the_goal(
+    go: Any, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import minilm.training.trainer as trainer
+
+    losses = iter([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0])
+    monkeypatch.setattr(trainer, "evaluate", lambda *_, **__: Validation(next(losses), 1.0, 100))
+    folder = go(eval_every=1, early_stopping=2).run_dir
+    before = (folder / "config.json").read_bytes()
+    with pytest.raises(ConfigError, match="early_stopping ended the run at step 3, expected"):
+        resume(folder, settings={"max_steps": 20}, cache=cache)
+    assert (folder / "config.json").read_bytes() == before
+    outcome = resume(folder, settings={"max_steps": 5, "early_stopping": 0}, cache=cache)
+    assert outcome.summary["steps"] == 5
+
+
 def test_fine_tuning_a_hugging_face_folder_keeps_its_files_and_dtype(
     tmp_path: Path, auto_run: Path, text_file: Path, cache: Path
 ) -> None:
@@ -849,3 +881,91 @@ def test_an_outcome_prints_as_one_line(tiny_run: Path) -> None:
     )
     outcome.summary["best_val_loss"] = None  # as of a run that was interrupted at once
     assert "loss" not in str(outcome)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_a_signal_between_micro_batches_discards_the_step_and_the_resumed_run_repeats_it(
+    go: Any, cache: Path, monkeypatch: pytest.MonkeyPatch, dropout: float
+) -> None:
+    def start(name: str) -> Any:
+        options = {"gradient_accumulation": 3, "log_every": 4}
+        return go(name, model=TINY_MODEL | {"dropout": dropout}, **options)
+
+    whole = start("whole").run_dir
+    batch, passes = BatchLoader.batch, []
+
+    def interrupted(loader: BatchLoader, step: int, micro_step: int, *size: int) -> Any:
+        passes.append((step, micro_step))
+        if (step, micro_step) == (6, 1):
+            os.kill(os.getpid(), signal.SIGINT)
+        return batch(loader, step, micro_step, *size)
+
+    monkeypatch.setattr(BatchLoader, "batch", interrupted)
+    outcome = start("run")
+    assert outcome.stopped_because == "SIGINT"
+    assert passes[-1] == (6, 1)
+    assert outcome.summary["steps"] == read_state(outcome.run_dir).progress.step == 6
+    monkeypatch.undo()
+    assert resume(outcome.run_dir, cache=cache).stopped_because == "max_steps"
+    assert weights(outcome.run_dir) == weights(whole)
+    losses = [
+        [line.get("train_loss") for line in read_metrics(folder / "metrics.jsonl")]
+        for folder in (outcome.run_dir, whole)
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_a_signal_in_the_sample_saves_and_the_resumed_run_makes_the_evaluation_whole(
+    go: Any, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = go("whole", sample_tokens=20).run_dir
+    step, tokens = Generation.step, []
+
+    def interrupted(generation: Generation) -> dict[int, int]:
+        tokens.append(1)
+        if len(tokens) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(generation)
+
+    monkeypatch.setattr(Generation, "step", interrupted)
+    outcome = go("run", sample_tokens=20)
+    assert outcome.stopped_because == "SIGTERM"
+    assert len(tokens) == 3
+    folder = outcome.run_dir
+    assert not read_samples(folder / "samples.jsonl")
+    assert not any("val_loss" in line for line in read_metrics(folder / "metrics.jsonl"))
+    monkeypatch.undo()
+    resume(folder, cache=cache)
+    assert weights(folder) == weights(whole)
+    assert read_samples(folder / "samples.jsonl") == read_samples(whole / "samples.jsonl")
+
+
+def test_the_messages_say_what_will_be_done_how_long_it_takes_and_why_it_ends(
+    go: Any, auto_dtype: str, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "minilm")
+    options = {"eval_tokens": 100, "early_stopping": 2, "learning_rate": 1e-30}
+    outcome = go(eval_every=1, log_every=2, muon_learning_rate=1e-30, **options)
+    data = outcome.summary["data"]
+    train, val = data["train_tokens"], data["val_tokens"]
+    assert caplog.messages[:4] == [
+        f"14,784 parameters, on cpu in {auto_dtype}",
+        f"12 steps of 64 tokens: {12 * 64 / train:.0%} of the {train:,} training tokens",
+        f"an evaluation after each step, over 100 of {val:,} validation tokens, over all at the end",
+        "early stopping after 2 evaluations without a better loss",
+    ]
+    (duration,) = [each for each in caplog.messages if each.startswith("about ")]
+    assert duration.endswith(" s for the 9 steps left, evaluations included")
+    assert caplog.messages[-1].startswith(
+        "early stopping: 2 evaluations without a better loss than"
+    )
+    caplog.clear()
+    go("short", max_seconds=1e-9)
+    caplog.clear()
+    resume(outcome.run_dir.parent / "short", settings={"max_seconds": 1e9}, cache=cache)
+    assert caplog.messages[1:3] == [
+        "resuming after step 0",
+        f"12 steps of 64 tokens: {12 * 64 / train:.0%} of the {train:,} training tokens",
+    ]
+    (duration,) = [each for each in caplog.messages if each.startswith("about ")]
+    assert duration.endswith(" s for the 9 steps left, evaluations included")

@@ -169,6 +169,18 @@ def test_infinite_moments_are_none_and_everything_is_json(tmp_path: Path) -> Non
     json.dumps(asdict(result), allow_nan=False)
 
 
+@pytest.mark.parametrize("size", [2.5e-162, 1e-160, 1e-100, 1e-60])
+def test_powers_that_underflow_have_no_kurtosis(tmp_path: Path, size: float) -> None:
+    """The square of 2.5e-162 is the smallest float64, and a fourth of it is zero."""
+    result = one(tmp_path, torch.tensor([0, 0, 0, size], dtype=torch.float64))
+    assert result.std == pytest.approx(size * math.sqrt(3) / 4, rel=0.3)
+    if size < 1e-77:
+        assert result.kurtosis is None
+    else:
+        assert result.kurtosis == pytest.approx(-2 / 3)
+    json.dumps(asdict(result), allow_nan=False)
+
+
 def matrix_with(singular: np.ndarray[Any, Any], rows: int, columns: int) -> torch.Tensor:
     rng = np.random.default_rng(3)
     left = np.linalg.qr(rng.standard_normal((rows, len(singular))))[0]
