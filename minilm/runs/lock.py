@@ -81,8 +81,10 @@ def _lock(descriptor: int) -> None:
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         os.lseek(descriptor, 0, os.SEEK_SET)
     else:
-        import fcntl
-
+        try:
+            import fcntl
+        except ImportError:
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK)) from None
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 

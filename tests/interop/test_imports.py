@@ -29,8 +29,11 @@ SIZES: dict[str, Any] = {
     "intermediate_size": 48,
     "max_position_embeddings": 32,
     "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
 }
 GPT2_SIZES = {"vocab_size": 256, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 32}
+GPT2_SIZES |= {"bos_token_id": 1, "eos_token_id": 2}
 OPT = {
     "vocab_size": 256,
     "hidden_size": 32,
