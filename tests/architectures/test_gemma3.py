@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText
 
 import minilm
 from minilm.architectures import layout_of
@@ -40,13 +39,23 @@ TINY: dict[str, Any] = {
 }
 
 
+@pytest.fixture
+def transformers() -> Any:
+    """The library, where it is installed."""
+    return pytest.importorskip("transformers", reason="the extra 'transformers' is not installed")
+
+
 @pytest.mark.parametrize("has_pooling_head", [True, False])
-def test_what_transformers_saves_is_verified(tmp_path: Path, has_pooling_head: bool) -> None:
+def test_what_transformers_saves_is_verified(
+    transformers: Any, tmp_path: Path, has_pooling_head: bool
+) -> None:
     fields = {
         **TINY,
         "vision_config": TINY["vision_config"] | {"vision_use_head": has_pooling_head},
     }
-    model = AutoModelForImageTextToText.from_config(AutoConfig.for_model(**fields))
+    model = transformers.AutoModelForImageTextToText.from_config(
+        transformers.AutoConfig.for_model(**fields)
+    )
     model.save_pretrained(tmp_path)
     report = minilm.inspect(tmp_path)
     assert report.verified
@@ -55,7 +64,7 @@ def test_what_transformers_saves_is_verified(tmp_path: Path, has_pooling_head: b
     assert report.tied == (("lm_head.weight", "language_model.model.embed_tokens.weight"),)
 
 
-def test_published_sizes_by_transformers() -> None:
+def test_published_sizes_by_transformers(transformers: Any) -> None:
     text = {"hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34}
     model = layout_of({"model_type": "gemma3", "text_config": text, "vision_config": {}})
     vision = {
@@ -67,8 +76,8 @@ def test_published_sizes_by_transformers() -> None:
         "patch_size": 14,
     }
     with torch.device("meta"):
-        config = AutoConfig.for_model("gemma3", text_config=text, vision_config=vision)
-        module = AutoModelForImageTextToText.from_config(config)
+        config = transformers.AutoConfig.for_model("gemma3", text_config=text, vision_config=vision)
+        module = transformers.AutoModelForImageTextToText.from_config(config)
     assert model.count() == sum(p.numel() for p in module.parameters()) == 4_315_317_824
     names = {tensor.name for tensor in model.named_tensors()}
     assert "vision_tower.vision_model.encoder.layers.26.mlp.fc2.bias" in names  # as published

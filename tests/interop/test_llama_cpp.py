@@ -42,7 +42,10 @@ from tests.interop.published_tokenizers import (
     save_tokenizer,
 )
 from tests.interop.shapes import GATED, NO_BIASES, SHAPES, TINY, make_run, random_fields
-from tests.interop.test_gguf import RUNS, converted
+
+pytest.importorskip("gguf", reason="the extra 'gguf' is not installed")
+
+from tests.interop.test_gguf import RUNS, converted  # noqa: E402
 
 # Keys and values are cached in float16, and GELU is computed by tanh from a table in float16: the root of
 # the mean square of the difference, in standard deviations of the logits.
