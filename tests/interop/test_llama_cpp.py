@@ -45,7 +45,7 @@ from tests.interop.shapes import GATED, NO_BIASES, SHAPES, TINY, make_run, rando
 
 pytest.importorskip("gguf", reason="the extra 'gguf' is not installed")
 
-from tests.interop.test_gguf import RUNS, converted  # noqa: E402
+from tests.interop.test_gguf import RUNS, converted
 
 # Keys and values are cached in float16, and GELU is computed by tanh from a table in float16: the root of
 # the mean square of the difference, in standard deviations of the logits.
