@@ -35,7 +35,7 @@ def run_command(
     ``memory_advice`` and ``when_full``: what to do where there is not enough, with this command's options.
     """
     _accept_any_text()
-    _wait_passively()
+    _wait_briefly()
     try:
         with _interrupts_enabled():
             try:
@@ -90,13 +90,14 @@ def _memory_error(error: BaseException, advice: str) -> InputError:
     return InputError(where, got, "room for all that the command computes", advice)
 
 
-def _wait_passively() -> None:
-    """Before torch is loaded: OpenMP's threads sleep while they wait for each other.
+def _wait_briefly() -> None:
+    """Before torch is loaded: OpenMP's threads spin for some 10 microseconds while they wait, then sleep.
 
-    By default they spin, and where another process has one of the cores a thread spins for as long as
-    that runs: training was 20 to 70 times slower (docs/performance.md, "A busy machine").
+    By default they spin for milliseconds, and where another process has one of the cores, nearly all of the
+    time is lost in that (docs/performance.md, "A busy machine").
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
 def process_started() -> float:

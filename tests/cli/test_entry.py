@@ -241,3 +241,19 @@ def test_an_empty_name_is_not_the_default(
 ) -> None:
     assert minilm(monkeypatch, *arguments) == 2
     assert capsys.readouterr().err.startswith(f"error: {name}: an empty name, expected ")
+
+
+@pytest.mark.parametrize(
+    ("given", "spin"),
+    [({}, "10000"), ({"GOMP_SPINCOUNT": "5"}, "5"), ({"OMP_WAIT_POLICY": "active"}, None)],
+)
+def test_threads_spin_shortly_unless_it_is_set(
+    given: dict[str, str], spin: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert run_command(lambda: 0) == 0
+    assert os.environ.get("GOMP_SPINCOUNT") == spin
