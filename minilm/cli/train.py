@@ -385,7 +385,8 @@ def show(outcome: Outcome, console: Console) -> bool:
         f"{summary['steps']} steps, {summary['tokens']:,} tokens in "
         f"{format_seconds(summary['seconds'])}, {summary['tokens_per_second']:,.0f} tokens/s; "
         f"best validation loss {summary['best_val_loss']:.4f}, "
-        f"{summary['best_val_bits_per_byte']:.3f} bits a byte, in {summary['val_dtype']}; "
+        f"{summary['best_val_bits_per_byte']:.3f} bits a byte, over {summary['best_val_tokens']:,} tokens "
+        f"in {summary['val_dtype']}; "
         f"stopped by {summary['stopped_because']}"
     )
     for name, label in (("train_loss", "training loss  "), ("val_loss", "validation loss")):
