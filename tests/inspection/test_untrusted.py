@@ -167,7 +167,7 @@ def test_the_components_of_many_names_are_folded(
     target = undeclared(tmp_path, 27_000)
     started = time.process_time()
     assert main([str(target), *option]) == 0
-    assert time.process_time() - started < 2.5  # 0.8 on an idle processor
+    assert time.process_time() - started < 10  # some 0.8; a fold that is not linear takes minutes
     out = capsys.readouterr().out
     assert out.count("\n") < 2.2 * MOST_ROWS + 60
     assert "components)" in out
