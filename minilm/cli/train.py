@@ -29,6 +29,7 @@ from minilm.cli.entry import (
 from minilm.config import ModelConfig, TrainConfig
 from minilm.config.presets import PRESETS
 from minilm.config.validation import LOG_TO, RENAMED
+from minilm.errors import InputError
 from minilm.runs import files as run_files
 from minilm.runs.stop_reason import StopReason
 from minilm.training.messages import messages_on_stderr
@@ -306,6 +307,8 @@ def _with_current_names(arguments: Sequence[str]) -> list[str]:
         name = option.removeprefix("--train.").replace("-", "_")
         if option.startswith("--train.") and name in RENAMED:
             new = f"--train.{RENAMED[name].replace('_', '-')}"
+            if any(each.partition("=")[0].replace("_", "-") == new for each in arguments):
+                raise InputError(option, f"given beside {new}", "one of the two names of a field")
             print(f"note: {option} is now {new}", file=sys.stderr)
             argument = f"{new}{equals}{_log_to(value) if name == 'tensorboard' else value}"
         elif current[-1:] == ["--train.log-to"]:

@@ -428,3 +428,10 @@ def test_the_help_shows_no_inner_values(capsys: Capture) -> None:
     assert "--data SOURCE" in text
     assert "None" not in text
     assert "(default: )" not in text
+
+
+def test_the_old_and_the_new_name_of_a_field_are_not_given_together(capsys: Capture) -> None:
+    assert main(["--train.l1", "0.1", "--train.l1-weight=0.2"]) == 2
+    assert capsys.readouterr().err == (
+        "error: --train.l1: given beside --train.l1-weight, expected one of the two names of a field\n"
+    )

@@ -121,7 +121,9 @@ def test_other_layers_beyond_the_last_count(tmp_path: Path) -> None:
 
 
 def test_the_ties_of_a_live_module_are_shown(tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers")
+    transformers = pytest.importorskip(
+        "transformers", reason="the extra 'transformers' is not installed"
+    )
     config = transformers.GraniteConfig(
         vocab_size=20,
         hidden_size=8,

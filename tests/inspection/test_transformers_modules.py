@@ -8,7 +8,9 @@ import pytest
 
 import minilm
 
-transformers: Any = pytest.importorskip("transformers")
+transformers: Any = pytest.importorskip(
+    "transformers", reason="the extra 'transformers' is not installed"
+)
 
 SIZES = {
     "vocab_size": 100,
