@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import errno
 import io
@@ -11,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from minilm.errors import InputError
 from minilm.units import format_bytes
@@ -140,6 +141,14 @@ def _fail(text: str) -> int:
     return BAD_INPUT
 
 
+class OneLineParser(argparse.ArgumentParser):
+    """argparse with one `error:` line instead of the usage text."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what `run_command` prints."""
+        raise InputError("arguments", message, f"what {self.prog} --help lists")
+
+
 def parse_arguments(
     cls: Callable[..., Arguments], arguments: Sequence[str], program: str
 ) -> Arguments:
@@ -176,6 +185,7 @@ _WRONG_VALUE = re.compile(
 _WRONG_CHOICE = re.compile(
     r"invalid choice '(.*?)' for argument '(\S+)'\. Expected one of \((.*?)\)"
 )
+_MISSING = re.compile(r"Missing from [^:]+: (.*)")
 _EXPECTED = {"INT": "a whole number", "FLOAT": "a number"}
 
 
@@ -190,6 +200,12 @@ def _arguments_error(message: str, arguments: Sequence[str], program: str) -> In
         options = {argument.partition("=")[0].replace("_", "-") for argument in arguments}
         return next((name for name in aliases.split("/") if name in options), aliases)
 
+    if match := _MISSING.match(first):
+        # Each option with its help: NAME HELP (required) NAME HELP (required)
+        helps = filter(str.strip, match[1].split("(required)"))
+        return InputError(
+            "arguments", f"{', '.join(text.split()[0] for text in helps)} missing", expected
+        )
     if match := _WRONG_VALUE.search(first):
         aliases, kind, value = match.groups()
         return InputError(option_name(aliases), value, _EXPECTED.get(kind, kind))

@@ -34,7 +34,7 @@ COMPILE_FROM = 256  # tokens, on CUDA: fewer are generated before the compiler i
 class Arguments:
     """Text from a trained model."""
 
-    checkpoint: Annotated[str, tyro.conf.Positional]
+    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
     """The folder of a run."""
     prompt: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Text to continue; empty: a document from its beginning; -: standard input; may be given again."""

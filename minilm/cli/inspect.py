@@ -12,9 +12,9 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from minilm.cli.entry import BAD_INPUT, CHECK_FAILED, DONE, run_command
+from minilm.cli.entry import BAD_INPUT, CHECK_FAILED, DONE, OneLineParser, run_command
 from minilm.errors import InputError
 from minilm.inspection import extras
 from minilm.inspection.inspector import inspect_with_sources
@@ -28,14 +28,6 @@ OUTPUTS = ("json", "markdown", "html")  # options that name a file, or - for std
 MEMORY_ADVICE = (
     "--no-live builds no module; without --stats, --stable-rank and --diff no value is read"
 )
-
-
-class Parser(argparse.ArgumentParser):
-    """One `error:` line instead of the usage text."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise what `run_command` prints."""
-        raise InputError("arguments", message, f"what {self.prog} --help lists")
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "inspect.py") -> int:
@@ -204,7 +196,7 @@ def _nonempty(name: str) -> str:
 
 
 def _parser(program: str) -> argparse.ArgumentParser:
-    parser = Parser(
+    parser = OneLineParser(
         prog=program,
         description="Count every parameter of a model and verify the count.",
         epilog="Exit status: 0 verified, 1 a witness disagrees or a number is not explained, "

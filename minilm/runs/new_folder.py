@@ -31,7 +31,7 @@ def check_free(folder: Path) -> None:
             folder,
             "a run is there already",
             "a folder without one",
-            "add --resume to continue it, or --run-dir for another",
+            "resume it (--resume, minilm.resume), or choose another --run-dir",
         )
     if os.path.lexists(folder):
         if not folder.is_dir() or _foreign_names(folder):

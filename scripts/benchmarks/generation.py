@@ -6,7 +6,6 @@ tokens, several times. Prints JSON: rates, medians, ratios; how flat the time of
 
 from __future__ import annotations
 
-import argparse
 import copy
 import statistics
 import sys
@@ -17,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from minilm.cli.entry import OneLineParser
 from scripts.benchmarks.process import check_out, machine, write_results
 
 SHAPE: dict[str, Any] = {
@@ -36,9 +36,7 @@ BATCH = 16
 
 def main(arguments: Sequence[str]) -> int:
     """Run all of it, or with --no-peers minilm alone."""
-    parser = argparse.ArgumentParser(
-        prog="bench.py generate", description=(__doc__ or "").splitlines()[0]
-    )
+    parser = OneLineParser(prog="bench.py generate", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--no-peers", action="store_true", help="minilm alone")
     parser.add_argument("--out", type=Path, help="write the JSON there too")

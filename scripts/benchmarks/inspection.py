@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from minilm.cli.entry import OneLineParser
 from scripts.benchmarks import checkpoints
 from scripts.benchmarks.counters import PROGRAMS
 from scripts.benchmarks.process import Run, check_out, machine, run, write_results
@@ -95,9 +96,7 @@ CASES = {
 
 def main(arguments: Sequence[str]) -> int:
     """Run the comparisons that the arguments name."""
-    parser = argparse.ArgumentParser(
-        prog="bench.py inspect", description=(__doc__ or "").splitlines()[0]
-    )
+    parser = OneLineParser(prog="bench.py inspect", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument(

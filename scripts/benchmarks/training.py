@@ -6,7 +6,6 @@ whole validation split in consecutive windows. Prints JSON: machine, commands, r
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import statistics
 import sys
@@ -17,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from minilm.cli.entry import OneLineParser
 from scripts.benchmarks import nanogpt
 from scripts.benchmarks.costs import memory, saving
 from scripts.benchmarks.gpu import STAGES, gpu
@@ -76,9 +76,7 @@ PEER_MODEL = {
 
 def main(arguments: Sequence[str]) -> int:
     """Run the comparisons that the arguments name."""
-    parser = argparse.ArgumentParser(
-        prog="bench.py train", description=(__doc__ or "").splitlines()[0]
-    )
+    parser = OneLineParser(prog="bench.py train", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--peer", type=Path, metavar="FOLDER", help="a checkout of nanoGPT")
     parser.add_argument("--data", type=Path, required=True, help="a text file, read by both")
     parser.add_argument("--repeats", type=int, default=3)

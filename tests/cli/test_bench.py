@@ -240,3 +240,14 @@ def test_the_run_of_the_peers_length_ends_within_it(monkeypatch: pytest.MonkeyPa
     assert 110 < 7.0 + 0.05 * steps <= 130
     options = {"--max-steps": 3000}
     assert 110 < training._ending_within(Machine(), options, 130.0)["seconds"] <= 130
+
+
+@pytest.mark.parametrize("arguments", [["plants"], ["train", "--plants"], ["generate", "--plants"]])
+def test_a_wrong_option_is_one_line(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["bench.py", *arguments])
+    assert import_module("scripts.benchmarks.main").main() == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1

@@ -257,3 +257,24 @@ def test_threads_spin_shortly_unless_it_is_set(
         monkeypatch.setenv(name, value)
     assert run_command(lambda: 0) == 0
     assert os.environ.get("GOMP_SPINCOUNT") == spin
+
+
+@pytest.mark.parametrize(
+    ("arguments", "missing"),
+    [
+        (["generate"], "CHECKPOINT"),
+        (["generate", "--seed", "1"], "CHECKPOINT"),
+        (["convert"], "SOURCE, --to, --out"),
+        (["convert", "run", "--to", "gguf"], "--out"),
+    ],
+)
+def test_what_is_missing_is_named_as_the_help_has_it(
+    arguments: list[str],
+    missing: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert minilm(monkeypatch, *arguments) == 2
+    assert capsys.readouterr().err == (
+        f"error: arguments: {missing} missing, expected what minilm {arguments[0]} --help lists\n"
+    )
