@@ -13,6 +13,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,6 +55,24 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
         if isinstance(error, OSError) and error.filename in (None, name):
             raise _error_about(path, error) from None
         raise
+
+
+@contextlib.contextmanager
+def staged(path: Path) -> Iterator[Path]:
+    """A free path beside ``path`` for a new file or folder, which is renamed to it if the block succeeds.
+
+    Otherwise it is removed. ``path`` may be a symbolic link to nothing yet.
+    """
+    target = resolved(path) if path.is_symlink() else path
+    staging = target.parent / temporary_name(target.name)
+    try:
+        yield staging
+        os.replace(staging, target)
+    finally:
+        if staging.is_dir():
+            shutil.rmtree(staging, ignore_errors=True)
+        else:
+            staging.unlink(missing_ok=True)
 
 
 def temporary_name(name: str) -> str:

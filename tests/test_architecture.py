@@ -17,11 +17,12 @@ FLOORS = [
     {"ledger"},
     {"config", "formats"},
     {"architectures", "costs", "quantization", "text", "runs", "model"},
-    {"values", "data"},
+    {"values", "data", "transforms"},
     {"checkpoint", "inspection"},
     {"generation", "render"},
     {"interop"},
     {"training"},
+    {"operations"},
     {"cli"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -87,15 +87,16 @@ def prepare(
     """Return the tokens of ``corpus``, from ``cache`` if they are there.
 
     By default the first int(characters * (1 - val_fraction)) characters are for training, the rest
-    for validation; `minilm.data.splits` has the other modes of ``split``. ``tokenizer`` is a kind, to
+    for validation, which is all of it where the fraction is 1; `minilm.data.splits` has the other modes of
+    ``split``. ``tokenizer`` is a kind, to
     be built (bpe from the training part alone, char from all), or an existing one; ``vocab_size`` goes
     with the kind bpe.
     Raises CorpusError for text that cannot be used, or of fewer than context_length + 1 tokens for
     training or 2 for validation, TokenizerError as the tokenizer does, InputError where ``cache``
     cannot be written.
     """
-    if not 0 < val_fraction < 1:
-        raise CorpusError("--val-fraction", str(val_fraction), "0 < fraction < 1")
+    if not 0 < val_fraction <= 1:
+        raise CorpusError("--val-fraction", str(val_fraction), "0 < fraction <= 1")
     limit = size_limit()
     identity = identify(corpus)
     key = _key(corpus, identity, tokenizer, vocab_size, val_fraction, split)
@@ -121,7 +122,7 @@ def prepare(
     _check_lengths(corpus, meta, val_fraction, context_length)
     mark_used(entry)
     dataset = _dataset(entry, meta)
-    if split == "position":
+    if split == "position" and val_fraction < 1:
         _warn_of_difference(entry, meta, dataset.tokenizer.vocab_size)
     return dataclasses.replace(dataset, source=corpus.source)
 
@@ -142,10 +143,14 @@ def find(cache: Path, key: str, *, tokenizer: Tokenizer, sha256: str) -> Dataset
 
 
 def _dataset(entry: Path, meta: _Meta) -> Dataset:
-    train, val = (np.memmap(entry / f"{split}.bin", dtype=meta.dtype, mode="r") for split in SPLITS)
+    def tokens(split: str, count: int) -> NDArray[np.unsignedinteger[Any]]:
+        if not count:  # an empty file cannot be mapped
+            return np.empty(0, meta.dtype)
+        return np.memmap(entry / f"{split}.bin", dtype=meta.dtype, mode="r")
+
     return Dataset(
-        train=train,
-        val=val,
+        train=tokens("train", meta.train_tokens),
+        val=tokens("val", meta.val_tokens),
         tokenizer=load_tokenizer(entry / "tokenizer.json"),
         source=meta.source,
         bytes=meta.bytes,
@@ -360,7 +365,7 @@ class _Shard:
 
 
 def _check_lengths(corpus: Corpus, meta: _Meta, val_fraction: float, context_length: int) -> None:
-    if meta.train_tokens < context_length + 1:
+    if meta.train_tokens < context_length + 1 and val_fraction < 1:
         raise CorpusError(
             corpus.source,
             f"{meta.train_tokens} training tokens with --val-fraction {val_fraction}",

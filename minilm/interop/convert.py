@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from minilm import files
-from minilm.errors import InputError, naming_file
+from minilm.errors import FormatError, InputError, naming_file
 from minilm.formats.checks import open_regular
 from minilm.interop.model_card import NAME, Provenance, card
 from minilm.interop.model_source import ModelSource, open_source
@@ -47,12 +47,34 @@ def convert(
         _check_modelfile(Path(modelfile), out, is_stream, to)
     provenance = Provenance(license, base_model)
     model = _open(Path(source))
-    output = _into_stream(out) if is_stream else _staged(out)
+    output = _into_stream(out) if is_stream else files.staged(out)
     with naming_file(model.folder / run_files.CONFIG), output as path:
         written = _write(model, to, path, _name(out), gguf_format, provenance)
     if modelfile:
         _write_modelfile(Path(modelfile), out, model)
     return written
+
+
+@contextlib.contextmanager
+def as_run(path: Path) -> Iterator[Path]:
+    """The folder of a run as it is, or a temporary one with what `convert --to minilm` makes of ``path``.
+
+    Raises InputError for what cannot be converted.
+    """
+    if _is_run(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        convert(path, "minilm", run := Path(folder) / "run")
+        yield run
+
+
+def _is_run(path: Path) -> bool:
+    try:
+        run_files.read_record(path / run_files.CONFIG)
+    except (FormatError, OSError):
+        return False
+    return True
 
 
 def _open(path: Path) -> ModelSource:
@@ -130,21 +152,6 @@ def _followed(out: Path) -> Path:
 
 def _name(out: Path) -> str:
     return out.absolute().stem if out.suffix == ".gguf" else out.absolute().name
-
-
-@contextlib.contextmanager
-def _staged(out: Path) -> Iterator[Path]:
-    """A path beside ``out`` that becomes it when the block ends well, and vanishes otherwise."""
-    target = _followed(out)
-    staging = target.parent / files.temporary_name(target.name)
-    try:
-        yield staging
-        os.replace(staging, target)
-    finally:
-        if staging.is_dir():
-            shutil.rmtree(staging, ignore_errors=True)
-        else:
-            staging.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -104,7 +104,8 @@ def import_run(source: ModelSource, folder: Path) -> None:
     for name, content in settings.items():
         files.write_json(folder / name, content)
     # Nothing says how it was trained: fine-tuning follows GPT-2's recipe.
-    run_files.write_config(folder, source.config, find_preset("gpt2").train_config())
+    record = run_files.RunRecord(source.config, find_preset("gpt2").train_config())
+    run_files.write_record(folder, record)
 
 
 def _are_tokens(ids: Any, tokenizer: Tokenizer) -> bool:

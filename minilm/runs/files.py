@@ -10,7 +10,7 @@ import itertools
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -76,41 +76,58 @@ def is_name_in_run(name: str) -> bool:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A config.json: the model, how it is trained, and other options that the run began with."""
+    """A config.json: the model, how it is trained, and the options that the run began with.
+
+    ``transforms``: what was done to a trained model since, in order, each with the name of its ``tool``.
+    ``quantization``: how its matrices are stored, as quantization_config of a Hugging Face model has it.
+    ``base``: of an adapter, the ``path`` of the model that it is for and the ``sha256`` of its weights.
+    """
 
     model: ModelConfig
     train: TrainConfig
-    began_with: Mapping[str, Any]
+    began_with: Mapping[str, Any] = field(default_factory=dict)
+    transforms: tuple[Mapping[str, Any], ...] = ()
+    quantization: Mapping[str, Any] = field(default_factory=dict)
+    base: Mapping[str, Any] = field(default_factory=dict)
 
 
-def write_config(
-    run_dir: Path,
-    config: ModelConfig,
-    train: TrainConfig,
-    began_with: Mapping[str, Any] | None = None,
-) -> None:
-    """Write config.json: the family, every field of the model, how it is trained, and the options."""
-    value = {
+# Where they are in config.json.
+_OTHERS = {
+    "began_with": "began_with",
+    "transforms": "transforms",
+    "quantization": "quantization_config",
+    "base": "base",
+}
+
+
+def write_record(run_dir: Path, record: RunRecord) -> None:
+    """Write config.json: the family, every field of the model, how it is trained, and what else there is."""
+    value: dict[str, Any] = {
         "family": FAMILY,
         "minilm": __version__,
-        "model": to_dict(config),
-        "train": to_dict(train),
+        "model": to_dict(record.model),
+        "train": to_dict(record.train),
     }
-    if began_with:
-        value["began_with"] = dict(began_with)
+    for name, key in _OTHERS.items():
+        if content := getattr(record, name):
+            value[key] = content
     files.write_json(run_dir / CONFIG, value)
 
 
 def read_record(path: Path) -> RunRecord:
     """All of a run's config.json. Raises FormatError, ConfigError, or OSError."""
     value = _read_own(path)
-    began_with = value.get("began_with", {})
-    if not isinstance(began_with, dict):
-        raise FormatError(path, "began_with that is no object", "the options of the run")
+    others: dict[str, Any] = {}
+    for name, key in _OTHERS.items():
+        content = value.get(key, [] if name == "transforms" else {})
+        objects = content if name == "transforms" else [content]
+        if not isinstance(objects, list) or not all(isinstance(each, dict) for each in objects):
+            raise FormatError(path, f"{key} that is no object", "what the run recorded there")
+        others[name] = tuple(objects) if name == "transforms" else content
     return RunRecord(
         from_dict(ModelConfig, value.get("model"), path),
         from_dict(TrainConfig, value.get("train"), path),
-        began_with,
+        **others,
     )
 
 

@@ -27,13 +27,14 @@ from minilm.costs.memory import training_bytes
 from minilm.data.corpus_stats import identify
 from minilm.data.shards import Dataset, find, prepare
 from minilm.errors import ConfigError, InputError
+from minilm.interop.convert import as_run
 from minilm.interop.exports import describe_exports
 from minilm.model.transformer import Transformer
 from minilm.runs import files as run_files
 from minilm.runs.new_folder import check_free
 from minilm.text.corpora import Corpus, open_corpus
 from minilm.text.tokenizers import Tokenizer, load_tokenizer
-from minilm.training.base_model import as_run, companions, weights_dtype
+from minilm.training.base_model import companions, weights_dtype
 from minilm.training.loggers import check_installed
 from minilm.training.lr_schedule import lr_multiplier
 from minilm.training.resume_options import absolute_source

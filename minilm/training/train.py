@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,7 @@ def _record_changes(trainer: Trainer, changed: Mapping[str, Any]) -> None:
     folder = trainer.spec.run_dir
     record = run_files.read_record(folder / run_files.CONFIG)
     train = from_dict(TrainConfig, to_dict(record.train) | dict(changed), "settings")
-    run_files.write_config(folder, record.model, train, record.began_with)
+    run_files.write_record(folder, replace(record, train=train))
 
 
 def _start(spec: RunSpec, stop: StopRequest, started: float) -> Outcome:
@@ -191,7 +192,8 @@ def _write_beginning(trainer: Trainer) -> None:
         files.write_bytes(spec.run_dir / name, content)
     trainer.save()
     trainer.checkpoints.wait()
-    run_files.write_config(spec.run_dir, spec.model.config, spec.config, spec.began_with)
+    record = run_files.RunRecord(spec.model.config, spec.config, spec.began_with)
+    run_files.write_record(spec.run_dir, record)
 
 
 def _current_settings(settings: Mapping[str, Any] | None) -> dict[str, Any]:

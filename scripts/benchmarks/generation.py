@@ -135,7 +135,7 @@ def _peers(model: Any, folder: Path) -> dict[str, Callable[[], float]]:
     source.mkdir()
     out.mkdir()
     save_weights(source / run_files.WEIGHTS, model, {})
-    run_files.write_config(source, model.config, TrainConfig())
+    run_files.write_record(source, run_files.RunRecord(model.config, TrainConfig()))
     ByteTokenizer().save(source / run_files.TOKENIZER)
     export(open_source(source), out)
     programs = {"transformers": _transformers(out)}

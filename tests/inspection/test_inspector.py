@@ -13,7 +13,7 @@ import minilm
 from minilm.architectures import layout_of
 from minilm.checkpoint import save_weights
 from minilm.errors import FormatError, InputError
-from minilm.runs.files import write_config
+from minilm.runs.files import RunRecord, write_record
 
 TINY_TOTAL_SHARES = pytest.approx(1.0, abs=1e-12)
 
@@ -126,7 +126,7 @@ def test_a_tied_head_of_another_shape_is_one_tensor_too_many(tmp_path: Path) -> 
 
 def test_a_minilm_file_may_not_hold_its_tied_head_again(tmp_path: Path) -> None:
     config = minilm.ModelConfig(tied_embeddings=True, d_model=8, num_heads=2, num_layers=1)
-    write_config(tmp_path, config, minilm.TrainConfig())
+    write_record(tmp_path, RunRecord(config, minilm.TrainConfig()))
     save_weights(tmp_path / "model.safetensors", minilm.Transformer(config), {})
     assert minilm.inspect(str(tmp_path)).verified
     tensors = load_file(tmp_path / "model.safetensors")
@@ -189,9 +189,8 @@ def test_flops_and_cache_of_gpt2() -> None:
 def test_a_sliding_window_bounds_attention_and_its_cache(tmp_path: Path) -> None:
     fields = {"num_layers": 2, "d_model": 8, "num_heads": 2, "context_length": 1024}
     for window, span in ((0, 1024), (8, 8), (4096, 1024)):
-        write_config(
-            tmp_path, minilm.ModelConfig(**fields, sliding_window=window), minilm.TrainConfig()
-        )
+        config = minilm.ModelConfig(**fields, sliding_window=window)
+        write_record(tmp_path, RunRecord(config, minilm.TrainConfig()))
         report = minilm.inspect(str(tmp_path / "config.json"))
         assert report.flops["attention_per_token"] == 4 * 2 * 8 * span
         assert report.memory["kv_cache"]["bfloat16"] == 2 * 2 * 8 * span * 2

@@ -140,7 +140,7 @@ def make_run(folder: Path, fields: dict[str, Any], dtype: torch.dtype = torch.fl
     folder.mkdir()
     config = ModelConfig(**fields)
     save_weights(folder / run_files.WEIGHTS, random_model(config).to(dtype), {})
-    run_files.write_config(folder, config, TrainConfig())
+    run_files.write_record(folder, run_files.RunRecord(config, TrainConfig()))
     tokenizer = ByteTokenizer().to_json()
     if is_qwen2_shape(config):
         tokenizer = qwen2_bytes()

@@ -417,7 +417,7 @@ def sparse_run(folder: Path, config: ModelConfig) -> Path:
     with (folder / run_files.WEIGHTS).open("wb") as stream:
         stream.write(make_header(tensors, {}))
         stream.truncate(stream.tell() + 4 * sum(tensor.count for tensor in tensors))
-    run_files.write_config(folder, config, TrainConfig())
+    run_files.write_record(folder, run_files.RunRecord(config, TrainConfig()))
     ByteTokenizer().save(folder / run_files.TOKENIZER)
     return folder
 

@@ -594,7 +594,7 @@ def test_a_start_that_fails_leaves_the_folder_as_it_was(
         raise OSError(28, "No space left on device")
 
     (tmp_path / "mount").mkdir()
-    monkeypatch.setattr(run_files, "write_config", full)
+    monkeypatch.setattr(run_files, "write_record", full)
     for name in ("mount", "made"):
         with pytest.raises(OSError, match="No space"):
             go(name)

@@ -1,0 +1,143 @@
+"""What a transform changed: parameters, bytes on disk, loss and speed of a model, before and after.
+
+Every transform prints this one table and records it in the summary.json of what it writes.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from minilm.generation.decoder import make_decoder
+from minilm.model.transformer import Transformer
+from minilm.operations.evaluate import Evaluation, EvaluationText, evaluate_model
+from minilm.render.document import Column, Table
+from minilm.training.runtime import Runtime
+from minilm.units import format_bytes
+
+TIMED_TOKENS, TIMED_TEXTS = 64, 3
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A model as it is stored and as it runs.
+
+    ``parameters`` counts each of the model once, however it is packed; ``nonzero`` those that are not 0.
+    ``bytes`` are those of the files of weights. ``evaluation`` is None where there was no text.
+    """
+
+    parameters: int
+    trainable: int
+    nonzero: int
+    bytes: int
+    tokens_per_second: float
+    evaluation: Evaluation | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The same measurements of a model and of what was made of it."""
+
+    before: Measurement
+    after: Measurement
+
+    def to_dict(self) -> dict[str, Any]:
+        """As summary.json has it."""
+        return {"before": asdict(self.before), "after": asdict(self.after)}
+
+    def table(self) -> Table:
+        """One row for each measurement."""
+        before, after = self.before, self.after
+        rows = [
+            _row("parameters", before.parameters, after.parameters, "{:,}".format),
+            _row("not zero", before.nonzero, after.nonzero, "{:,}".format),
+            _row("trainable", before.trainable, after.trainable, "{:,}".format),
+            _row("bytes of weights", before.bytes, after.bytes, format_bytes),
+        ]
+        if before.evaluation is not None and after.evaluation is not None:
+            for title, name in (
+                ("loss, nats a token", "loss"),
+                ("bits a byte", "bits_per_byte"),
+                ("perplexity", "perplexity"),
+            ):
+                old, new = (getattr(each.evaluation, name) for each in (before, after))
+                rows.append(_row(title, old, new, "{:.4f}".format))
+        rows.append(
+            _row(
+                "tokens/s generated",
+                before.tokens_per_second,
+                after.tokens_per_second,
+                "{:,.0f}".format,
+            )
+        )
+        columns = (
+            Column(""),
+            *(Column(title, "number") for title in ("before", "after", "change")),
+        )
+        return Table(columns, tuple(rows))
+
+    def note(self) -> str:
+        """Which text the loss is of, or why there is none."""
+        evaluation = self.after.evaluation
+        if evaluation is None:
+            return "no loss: the model has no validation split of its own, and no --data was given"
+        return (
+            f"loss over {evaluation.tokens:,} tokens, {evaluation.text}, in {evaluation.dtype} on "
+            f"{evaluation.device}"
+        )
+
+
+def _row(
+    title: str, before: float, after: float, text: Callable[[Any], str]
+) -> tuple[str, str, str, str]:
+    change = "" if before == 0 else "=" if after == before else f"{after / before - 1:+.2%}"
+    return title, text(before), text(after), change
+
+
+def measure(
+    model: Transformer,
+    weights: Sequence[Path],
+    text: EvaluationText | None,
+    runtime: Runtime,
+    *,
+    parameters: int | None = None,
+    nonzero: int | None = None,
+) -> Measurement:
+    """Measure a loaded model, whose files of weights are ``weights``.
+
+    ``parameters`` and ``nonzero`` are given where the modules do not hold the model's own parameters.
+    """
+    own = list(model.parameters())
+    return Measurement(
+        parameters=sum(p.numel() for p in own) if parameters is None else parameters,
+        trainable=sum(p.numel() for p in own if p.requires_grad),
+        nonzero=sum(int(p.count_nonzero()) for p in own) if nonzero is None else nonzero,
+        bytes=sum(path.stat().st_size for path in weights),
+        tokens_per_second=generation_rate(model),
+        evaluation=None if text is None else evaluate_model(model, text, runtime),
+    )
+
+
+@torch.inference_mode()
+def generation_rate(model: Transformer) -> float:
+    """Tokens a second of one text, greedily, with the cache: the median of a few texts."""
+    was_training = model.training
+    decoder = make_decoder(model.eval())
+    count = min(TIMED_TOKENS, model.config.context_length)
+    rates = []
+    for _ in range(TIMED_TEXTS):
+        cache = decoder.new_cache(1, count)
+        token = torch.zeros(1, 1, dtype=torch.long, device=decoder.device)
+        begin = time.perf_counter()
+        for _ in range(count):
+            token = decoder(token, cache).argmax(-1, keepdim=True)
+        int(token)  # waits for a GPU
+        rates.append(count / (time.perf_counter() - begin))
+    model.train(was_training)
+    return statistics.median(rates)

@@ -1,0 +1,149 @@
+"""evaluate(): the loss of whatever model loads, on its own validation split or on a text."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minilm.checkpoint import load
+from minilm.config import TrainConfig, from_dict
+from minilm.data.cache import default_cache
+from minilm.data.corpus_stats import identify
+from minilm.data.shards import Dataset, prepare
+from minilm.errors import InputError
+from minilm.interop.convert import as_run
+from minilm.model.transformer import Transformer
+from minilm.runs import files as run_files
+from minilm.text.corpora import open_corpus
+from minilm.text.tokenizers import Tokenizer
+from minilm.training.evaluation import evaluate as validate
+from minilm.training.runtime import Runtime, resolve
+
+ALL = 1.0  # the fraction of a text that is evaluated where it is given
+
+
+@dataclass(frozen=True)
+class EvaluationText:
+    """Tokens to evaluate, ``dataset.val``, and what they are in a few words."""
+
+    dataset: Dataset
+    name: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Nats a token, bits a byte of text, e^loss; over how many tokens of which text, in which dtype."""
+
+    loss: float
+    bits_per_byte: float
+    perplexity: float
+    tokens: int
+    text: str
+    dtype: str
+    device: str
+
+
+def evaluate(
+    checkpoint: str | Path,
+    data: str | None = None,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    text_field: str | None = None,
+    cache: Path | None = None,
+) -> Evaluation:
+    """Evaluate a run, a transformed model, or whatever `convert --to minilm` imports.
+
+    ``data``: a text, as training takes it, all of which is evaluated; by default the validation split
+    that the run was trained beside. Raises InputError where there is neither.
+    """
+    with as_run(Path(checkpoint)) as run:
+        settings = {"device": device, "dtype": dtype, "compile": "off"}
+        runtime = resolve(from_dict(TrainConfig, settings, "evaluate"), 0.0)
+        model, tokenizer = load(run, device=str(runtime.device))
+        text = evaluation_text(run, tokenizer, data, text_field=text_field, cache=cache)
+        if text is None:
+            raise InputError(checkpoint, "no validation split of its own", "a text", "give --data")
+        return evaluate_model(model, text, runtime)
+
+
+def evaluate_model(model: Transformer, text: EvaluationText, runtime: Runtime) -> Evaluation:
+    """The mean over every token of ``text`` in consecutive windows of the model's context."""
+    result = validate(model, text.dataset, model.config.context_length, runtime)
+    assert result is not None, "nothing stops it"
+    return Evaluation(
+        loss=result.loss,
+        bits_per_byte=result.bits_per_byte,
+        perplexity=math.exp(result.loss) if result.loss < 700 else math.inf,
+        tokens=result.tokens,
+        text=text.name,
+        dtype=runtime.dtype_name,
+        device=runtime.device.type,
+    )
+
+
+def evaluation_text(
+    run: Path,
+    tokenizer: Tokenizer,
+    data: str | None = None,
+    *,
+    text_field: str | None = None,
+    cache: Path | None = None,
+) -> EvaluationText | None:
+    """All of ``data``, else the run's own validation split; None where summary.json knows of none.
+
+    Raises InputError for a text that is not there, or is another than the run was trained on.
+    """
+    cache = cache or default_cache()
+    if data is not None:
+        corpus = open_corpus(data, cleaning=(), cache=cache, text_field=text_field)
+        dataset = prepare(
+            corpus,
+            tokenizer=tokenizer,
+            vocab_size=None,
+            val_fraction=ALL,
+            cache=cache,
+            context_length=1,
+        )
+        return EvaluationText(dataset, f"all of {corpus.name}")
+    of_run = run_files.last_summary(run).get("data")
+    if not isinstance(of_run, dict) or not isinstance(of_run.get("source"), str):
+        return None
+    return _own_split(run, of_run, tokenizer, cache)
+
+
+def _own_split(
+    run: Path, of_run: dict[str, Any], tokenizer: Tokenizer, cache: Path
+) -> EvaluationText:
+    record = run_files.read_record(run / run_files.CONFIG)
+    read = record.began_with
+    try:
+        corpus = open_corpus(
+            of_run["source"],
+            cleaning=tuple(read.get("cleaning") or ()),
+            cache=cache,
+            text_field=read.get("text_field"),
+            raw_text=bool(read.get("raw_text", False)),
+        )
+        sha256 = identify(corpus).sha256
+    except InputError as error:
+        raise InputError(error.where, error.got, error.expected, "or give --data") from None
+    if sha256 != of_run.get("sha256"):
+        raise InputError(
+            of_run["source"],
+            f"data with SHA-256 {sha256[:12]}",
+            f"that of the run, {str(of_run.get('sha256'))[:12]}",
+            "the text has changed since: give --data",
+        )
+    dataset = prepare(
+        corpus,
+        tokenizer=tokenizer,
+        vocab_size=None,
+        val_fraction=record.train.val_fraction,
+        split=record.train.split,
+        cache=cache,
+        context_length=1,
+    )
+    return EvaluationText(dataset, f"the validation split of {corpus.name}")
