@@ -396,10 +396,16 @@ def test_two_processes_at_once_build_one_whole_entry(file, tmp_path):
     assert dataset.tokenizer.decode(dataset.train) == LINES[:place]
 
 
-@pytest.mark.parametrize("fraction", [0, 1, -0.1, 1.5, float("nan")])
+@pytest.mark.parametrize("fraction", [0, -0.1, 1.5, float("nan")])
 def test_an_impossible_fraction(file, tmp_path, fraction):
-    with pytest.raises(CorpusError, match=r"--val-fraction: .*expected 0 < fraction < 1"):
+    with pytest.raises(CorpusError, match=r"--val-fraction: .*expected 0 < fraction <= 1"):
         prepared(file, tmp_path, val_fraction=fraction)
+
+
+def test_all_of_a_text_may_validate(file, tmp_path):
+    dataset = prepared(file, tmp_path, val_fraction=1, context_length=10**9)
+    assert dataset.tokenizer.decode(dataset.val) == LINES
+    assert (dataset.train_tokens, dataset.train_bytes) == (0, 0)
 
 
 @pytest.mark.parametrize(
