@@ -63,6 +63,8 @@ class TrainConfig:
     """Decoupled weight decay, of matrices only (not of embeddings, norms and biases)."""
     l1_weight: float = 0.0
     """Weight of an L1 penalty on the matrices; its gradient is added to that of the loss."""
+    hold_zeros: bool = False
+    """Weights of the blocks' matrices that are zero at the start stay zero: a pruned model recovers so."""
     beta1: float = 0.8
     """AdamW's decay rate of the first moment."""
     beta2: float = 0.95

@@ -97,6 +97,8 @@ def _row(
     title: str, before: float, after: float, text: Callable[[Any], str]
 ) -> tuple[str, str, str, str]:
     change = "" if before == 0 else "=" if after == before else f"{after / before - 1:+.2%}"
+    if change in ("+0.00%", "-0.00%"):
+        change = f"{change[0]}<0.01%"
     return title, text(before), text(after), change
 
 

@@ -90,9 +90,12 @@ def evaluation_text(
     data: str | None = None,
     *,
     text_field: str | None = None,
+    val_fraction: float = ALL,
     cache: Path | None = None,
 ) -> EvaluationText | None:
-    """All of ``data``, else the run's own validation split; None where summary.json knows of none.
+    """All of ``data`` or its end, else the run's own validation split; None where summary.json has none.
+
+    The rest of the text is in ``dataset.train``.
 
     Raises InputError for a text that is not there, or is another than the run was trained on.
     """
@@ -103,11 +106,12 @@ def evaluation_text(
             corpus,
             tokenizer=tokenizer,
             vocab_size=None,
-            val_fraction=ALL,
+            val_fraction=val_fraction,
             cache=cache,
             context_length=1,
         )
-        return EvaluationText(dataset, f"all of {corpus.name}")
+        part = "all" if val_fraction == ALL else f"the last {val_fraction:.0%}"
+        return EvaluationText(dataset, f"{part} of {corpus.name}")
     of_run = run_files.last_summary(run).get("data")
     if not isinstance(of_run, dict) or not isinstance(of_run.get("source"), str):
         return None

@@ -94,6 +94,25 @@ def add_l1_gradient(parameters: list[nn.Parameter], weight: float) -> None:
             parameter.grad.add_(parameter.sign(), alpha=weight)
 
 
+@torch.no_grad()
+def hold_zeros(model: Transformer, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    """After each step of an optimizer, zero again what is zero now in the matrices of the blocks.
+
+    Gradients and moments of it are there all the same, and change nothing.
+    """
+    zeros = {id(matrix): matrix == 0 for matrix in hidden_matrices(model)}
+
+    @torch.no_grad()
+    def zero_again(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if id(parameter) in zeros:
+                    parameter.masked_fill_(zeros[id(parameter)], 0)
+
+    for optimizer in optimizers:
+        optimizer.register_step_post_hook(zero_again)
+
+
 def optimizer_tensors(
     model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
 ) -> dict[str, Tensor]:

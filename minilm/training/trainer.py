@@ -25,7 +25,13 @@ from minilm.training.checkpoint_writer import CheckpointWriter
 from minilm.training.evaluation import Validation, evaluate, sample
 from minilm.training.loggers import Logs, Trackers
 from minilm.training.lr_schedule import batch_shape
-from minilm.training.optimizers import add_l1_gradient, make_optimizers, matrices, set_rates
+from minilm.training.optimizers import (
+    add_l1_gradient,
+    hold_zeros,
+    make_optimizers,
+    matrices,
+    set_rates,
+)
 from minilm.training.progress_bar import progress_bar, show_readings
 from minilm.training.resume_state import (
     Progress,
@@ -81,6 +87,8 @@ class Trainer:
             self.progress = spec.saved.progress
             if self.progress.scaler:
                 self.scaler.load_state_dict(self.progress.scaler)
+        if self.config.hold_zeros:
+            hold_zeros(self.model, self.optimizers)
         self.loss_sum = torch.tensor(self.progress.loss_sum, device=self.runtime.device)
         self.norm = torch.zeros((), device=self.runtime.device)
         self.learning_rate = 0.0

@@ -1,0 +1,104 @@
+"""`prune CHECKPOINT --sparsity S --method M --out DIR`: fewer weights, and what that changed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from minilm.cli.entry import DONE, parse_arguments, refuse_empty, run_command
+from minilm.training.messages import messages_on_stderr
+from minilm.units import format_bytes
+
+if TYPE_CHECKING:
+    from minilm.operations.prune import Pruned
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """A trained model with zeros among its weights, or without some heads, feed-forward units or layers."""
+
+    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
+    """A run, or what convert imports."""
+    sparsity: float
+    """What fraction of the weights of the blocks' matrices, or of the heads, units or layers."""
+    out: str
+    """The new folder; what exists is never overwritten."""
+    method: Literal["magnitude", "wanda", "2:4", "heads", "units", "layers"] = "wanda"
+    """magnitude: the smallest weights; wanda: those times their inputs; 2:4: two of every four; or all of a
+    key/value head, a feed-forward unit, a layer."""
+    scope: Literal["global", "layer"] = "layer"
+    """magnitude: the smallest of each matrix, or of all together."""
+    recover: int = 0
+    """Steps of training afterwards, in which zeros stay zero."""
+    data: str | None = None
+    """A text: its last tenth is evaluated, the rest scores and recovers. Default: the run's own."""
+    text_field: str | None = None
+    """Where the text is in JSON, CSV, Parquet and datasets. Default: text, or the only field of text."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to compute; auto: cuda, else mps, else cpu."""
+    json: bool = False
+    """Print a JSON object instead of the table."""
+
+
+def main(arguments: Sequence[str] | None = None, program: str = "prune.py") -> int:
+    """Parse, prune, show what changed."""
+    command_line = sys.argv[1:] if arguments is None else arguments
+
+    def command() -> int:
+        options = parse_arguments(Arguments, command_line, program)
+        with messages_on_stderr():
+            return _run(options)
+
+    return run_command(command)
+
+
+def _run(options: Arguments) -> int:
+    from minilm.operations.prune import prune
+
+    refuse_empty(options, "CHECKPOINT", "--out", "--data", "--text-field")
+    pruned = prune(
+        options.checkpoint,
+        options.out,
+        sparsity=options.sparsity,
+        method=options.method,
+        scope=options.scope,
+        recover=options.recover,
+        data=options.data,
+        text_field=options.text_field,
+        device=options.device,
+    )
+    if options.json:
+        print(json.dumps({**pruned.transform, **pruned.comparison.to_dict()}, indent=2))
+        return DONE
+    _show(pruned)
+    return DONE
+
+
+def _show(pruned: Pruned) -> None:
+    from minilm.cli.console import ResultConsole
+    from minilm.render.grid import table_lines, wrapped
+
+    console = ResultConsole()
+    for line in table_lines(pruned.comparison.table(), console.width):
+        console.print(line)
+    notes = [pruned.comparison.note()]
+    before, after = pruned.comparison.before, pruned.comparison.after
+    if after.parameters == before.parameters and after.nonzero < before.nonzero:
+        dense, sparse = pruned.masked_bytes
+        notes.append(
+            "A weight that is zero is still stored and multiplied: a mask by itself frees neither memory nor "
+            f"time. The blocks' matrices take {format_bytes(dense)}; in compressed-tensors' sparse-bitmask "
+            f"form, which is not written here, {format_bytes(sparse)}."
+        )
+    notes.append(
+        f"{pruned.out}: {Path(pruned.out).name} is a run: inspect, evaluate, convert take it"
+    )
+    for note in notes:
+        for text in wrapped(note, console.width):
+            console.print(text, markup=False)

@@ -1,0 +1,287 @@
+"""prune(): a run with zeros among its weights, or without some heads, feed-forward units or layers.
+
+What is scored by its use is scored on the first windows of the training part of the text.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from minilm import files
+from minilm.checkpoint import load
+from minilm.config import TrainConfig, from_dict
+from minilm.data.cache import default_cache
+from minilm.data.shards import Dataset
+from minilm.errors import ConfigError, InputError
+from minilm.formats.safetensors import read_header
+from minilm.interop.convert import as_run
+from minilm.model.transformer import Transformer, next_token_loss
+from minilm.operations.comparison import Comparison, measure
+from minilm.operations.evaluate import EvaluationText, evaluation_text
+from minilm.operations.folders import check_new, write_model, write_summary
+from minilm.runs import files as run_files
+from minilm.training.runtime import Runtime, resolve
+from minilm.transforms.activations import block_matrices, input_norms
+from minilm.transforms.prune import (
+    apply_masks,
+    bitmask_bytes,
+    global_masks,
+    matrix_masks,
+    row_masks,
+    scores,
+    two_of_four_masks,
+)
+from minilm.transforms.structure import (
+    head_scores,
+    highest,
+    keep_heads,
+    keep_layers,
+    keep_units,
+    least_missed_layer,
+    unit_scores,
+)
+
+Method = Literal["magnitude", "wanda", "2:4", "heads", "units", "layers"]
+Scope = Literal["global", "layer"]
+
+STRUCTURED = ("heads", "units", "layers")
+NEEDS_TEXT = ("wanda", "layers")
+VAL_FRACTION = (
+    0.1  # of a text that is given: its end is evaluated, the rest is for scores and recovery
+)
+CALIBRATION_TOKENS = 65_536
+CALIBRATION_BATCH = 8192  # tokens
+LAYER_TOKENS = 16_384  # each layer's loss is computed on fewer: there are L (L + 1) / 2 of them
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """Where the pruned model is, what was done, and the model before and after.
+
+    ``masked_bytes``: of the matrices of the blocks, as (dense, in compressed-tensors' sparse-bitmask form).
+    """
+
+    out: Path
+    transform: Mapping[str, Any]
+    comparison: Comparison
+    masked_bytes: tuple[int, int]
+
+
+def prune(
+    checkpoint: str | Path,
+    out: str | Path,
+    *,
+    sparsity: float,
+    method: Method = "wanda",
+    scope: Scope = "layer",
+    recover: int = 0,
+    data: str | None = None,
+    text_field: str | None = None,
+    device: str = "auto",
+    cache: Path | None = None,
+) -> Pruned:
+    """Write the model of ``checkpoint``, a run or what convert imports, pruned, to the new folder ``out``.
+
+    ``sparsity``: the fraction of the weights of the blocks' matrices that become zero, or of the heads, units
+    or layers that are taken out. ``scope`` is for magnitude: the smallest of each layer's matrix, or of all
+    matrices together. ``recover``: steps of training afterwards, in which zeros stay zero. ``data``: a
+    text, whose last tenth is evaluated; by default that of the run. Raises InputError, with nothing
+    written, for what cannot be done.
+    """
+    out = Path(out)
+    _check_options(sparsity, method, scope, recover)
+    check_new(out)
+    with as_run(Path(checkpoint)) as run:
+        _check_prunable(run)
+        settings = {"device": device, "compile": "off"}
+        runtime = resolve(from_dict(TrainConfig, settings, "prune"), 0.0)
+        model, tokenizer = load(run, device=str(runtime.device))
+        text = evaluation_text(
+            run,
+            tokenizer,
+            data,
+            text_field=text_field,
+            val_fraction=VAL_FRACTION,
+            cache=cache,
+        )
+        if text is None and (recover or method in NEEDS_TEXT):
+            what = "--recover" if recover else f"--method {method}"
+            raise InputError(checkpoint, f"no text of its own for {what}", "a text", "give --data")
+        before = measure(model, [run / run_files.WEIGHTS], text, runtime)
+        pruned = _pruned(model, method, sparsity, scope, text)
+        transform = {"tool": "prune", "method": method, "sparsity": sparsity}
+        transform |= {"scope": scope} if method == "magnitude" else {}
+        transform |= {"recover": recover} if recover else {}
+        with files.staged(out) as folder:
+            write_model(folder, run, pruned, tokenizer, transform)
+            if recover:
+                assert text is not None
+                _recover(folder, run, recover, data, text_field, method, runtime, cache)
+            after_model, _ = load(folder, device=str(runtime.device))
+            after = measure(after_model, [folder / run_files.WEIGHTS], text, runtime)
+            comparison = Comparison(before, after)
+            sizes = _masked_bytes(after_model, folder / run_files.WEIGHTS)
+            fields = comparison.to_dict() | {"parameters": after.parameters}
+            write_summary(folder, run, fields)
+        return Pruned(out, transform, comparison, sizes)
+
+
+def _check_options(sparsity: float, method: str, scope: str, recover: int) -> None:
+    if not 0 <= sparsity < 1:
+        raise ConfigError("sparsity", f"{sparsity}", "0 <= sparsity < 1")
+    if method not in get_args(Method):
+        raise ConfigError("method", repr(method), f"one of {', '.join(get_args(Method))}")
+    if scope not in get_args(Scope):
+        raise ConfigError("scope", repr(scope), f"one of {', '.join(get_args(Scope))}")
+    if scope == "global" and method != "magnitude":
+        raise ConfigError(
+            "scope", f"global with {method}", "magnitude", "scores of its use compare in a row"
+        )
+    if method == "2:4" and sparsity != 0.5:
+        raise ConfigError("sparsity", f"{sparsity} with 2:4", "0.5, which the pattern is")
+    if recover < 0:
+        raise ConfigError("recover", f"{recover}", "at least 0 steps")
+
+
+def _check_prunable(run: Path) -> None:
+    record = run_files.read_record(run / run_files.CONFIG)
+    for is_there, what, instead in (
+        (record.quantization, "a quantized model", "the model before quantization"),
+        (record.base, "an adapter", "the merged model"),
+    ):
+        if is_there:
+            raise InputError(run, what, instead, "prune first, then fine-tune and quantize")
+
+
+def _pruned(
+    model: Transformer, method: Method, sparsity: float, scope: Scope, text: EvaluationText | None
+) -> Transformer:
+    """``model`` itself with zeros, or a smaller one."""
+    batches = None if text is None else list(_calibration(text.dataset, model, CALIBRATION_TOKENS))
+    if method == "layers":
+        assert text is not None
+        fewer = list(_calibration(text.dataset, model, LAYER_TOKENS))
+        return keep_layers(model, _kept_layers(model, sparsity, fewer))
+    matrices = block_matrices(model)
+    norms = None
+    if batches is not None and method != "magnitude":
+        norms = input_norms(model, matrices, batches)
+    if method == "heads":
+        kept = highest(head_scores(model, norms), sparsity, "key/value heads of a layer")
+        return keep_heads(model, kept)
+    if method == "units":
+        return keep_units(model, highest(unit_scores(model, norms), sparsity, "units of a layer"))
+    apply_masks(matrices, _masks(matrices, norms, method, sparsity, scope))
+    return model
+
+
+def _masks(
+    matrices: Mapping[str, nn.Linear],
+    norms: Mapping[str, Tensor] | None,
+    method: Method,
+    sparsity: float,
+    scope: Scope,
+) -> dict[str, Tensor]:
+    importance = scores(matrices, norms)
+    if method == "2:4":
+        return two_of_four_masks(importance)
+    if method == "wanda":
+        return row_masks(importance, sparsity)
+    return (global_masks if scope == "global" else matrix_masks)(importance, sparsity)
+
+
+def _kept_layers(model: Transformer, sparsity: float, batches: Iterable[Tensor]) -> list[int]:
+    """Layer by layer, the one whose absence costs least goes."""
+    count = model.config.num_layers
+    removed = int(sparsity * count)
+    if sparsity and not removed:
+        raise InputError(
+            "--sparsity", f"{sparsity:g} of {count} layers: none", f"at least {1 / count:.3g}"
+        )
+
+    @torch.no_grad()
+    def loss(smaller: Transformer) -> float:
+        return sum(float(next_token_loss(smaller, x[:, :-1], x[:, 1:])) for x in batches)
+
+    kept = list(range(count))
+    for _ in range(removed):
+        kept.remove(least_missed_layer(model, loss, kept))
+    return kept
+
+
+def _calibration(dataset: Dataset, model: Transformer, tokens: int) -> Iterator[Tensor]:
+    """Windows (b, t) from the beginning of the training part, about so many tokens."""
+    t = model.config.context_length
+    device = next(model.parameters()).device
+    ids = torch.from_numpy(dataset.train[:tokens].astype("int64")).to(device)
+    if len(ids) < t:
+        if len(ids) > 1:
+            yield ids[None]
+        return
+    windows = ids[: len(ids) // t * t].view(-1, t)
+    yield from torch.split(windows, max(1, CALIBRATION_BATCH // t))
+
+
+def _recover(
+    folder: Path,
+    run: Path,
+    steps: int,
+    data: str | None,
+    text_field: str | None,
+    method: Method,
+    runtime: Runtime,
+    cache: Path | None,
+) -> None:
+    """Train the model in ``folder`` for some steps, as fine-tuning does, and put the best weights there."""
+    from minilm.training.train import train
+
+    record = run_files.read_record(run / run_files.CONFIG)
+    settings: dict[str, Any] = {
+        "max_steps": steps,
+        "hold_zeros": method not in STRUCTURED,
+        "device": runtime.device.type,
+        "val_fraction": VAL_FRACTION,
+        "save_every_seconds": 0.0,
+        "sample_tokens": 0,
+    }
+    for name in ("batch_size", "gradient_accumulation", "seed"):
+        settings[name] = getattr(record.train, name)
+    reading: dict[str, Any] = {"text_field": text_field}
+    if data is None:
+        data = run_files.last_summary(run)["data"]["source"]
+        settings |= {"val_fraction": record.train.val_fraction, "split": record.train.split}
+        began = record.began_with
+        reading = {
+            "text_field": began.get("text_field"),
+            "raw_text": bool(began.get("raw_text", False)),
+            "cleaning": tuple(began.get("cleaning") or ()),
+        }
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.") as temporary:
+        recovered = Path(temporary) / "run"
+        train(
+            data=data,
+            run_dir=recovered,
+            init_from=folder,
+            settings=settings,
+            cache=cache or default_cache(),
+            **reading,
+        )
+        (recovered / run_files.WEIGHTS).replace(folder / run_files.WEIGHTS)
+
+
+def _masked_bytes(model: Transformer, weights: Path) -> tuple[int, int]:
+    """Bytes of the blocks' matrices as they are stored, and in the sparse-bitmask form."""
+    stored = {tensor.name: tensor for tensor in read_header(weights).tensors}
+    dense = sparse = 0
+    for name, matrix in block_matrices(model).items():
+        tensor = stored[f"{name}.weight"]
+        dense += tensor.nbytes
+        sparse += bitmask_bytes(matrix.weight == 0, tensor.nbytes // tensor.count)
+    return dense, sparse

@@ -1,0 +1,209 @@
+"""prune(): what is written loads, is verified, exports, and keeps its zeros when it recovers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import minilm
+from minilm.checkpoint import load
+from minilm.cli.prune import main
+from minilm.errors import ConfigError, InputError
+from minilm.interop.convert import convert
+from minilm.operations.evaluate import evaluate
+from minilm.operations.prune import prune
+from minilm.runs import files as run_files
+from minilm.training.train import train
+from minilm.transforms.activations import block_matrices
+from tests.conftest import ROOT
+from tests.interop.shapes import SHAPES, make_run
+
+Capture = pytest.CaptureFixture[str]
+
+METHODS = ("magnitude", "wanda", "2:4", "heads", "units", "layers")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_written_loads_and_is_verified(method: Any, tiny_run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "pruned"
+    result = prune(tiny_run, out, sparsity=0.5, method=method, device="cpu")
+    report = minilm.inspect(out)
+    assert report.verified
+    before, after = result.comparison.before, result.comparison.after
+    assert report.parameters.total == after.parameters
+    if method in ("heads", "units", "layers"):
+        assert after.parameters < before.parameters
+        assert after.bytes < before.bytes
+    else:
+        matrices = block_matrices(load(out).model)
+        zeros = sum(int((m.weight == 0).sum()) for m in matrices.values())
+        assert zeros == sum(m.weight.numel() for m in matrices.values()) // 2
+        assert after.nonzero == before.nonzero - zeros
+        assert after.parameters == before.parameters
+        assert result.masked_bytes[1] < result.masked_bytes[0]
+    record = run_files.read_record(out / "config.json")
+    assert [each["method"] for each in record.transforms] == [method]
+    assert after.evaluation is not None
+    again = evaluate(out, device="cpu")
+    assert (again.loss, again.tokens) == (after.evaluation.loss, after.evaluation.tokens)
+    if method == "heads":  # GPT-NeoX has no head width of its own
+        with pytest.raises(ConfigError, match="head_dim"):
+            convert(out, "huggingface", tmp_path / "model")
+        return
+    for target in ("huggingface", "gguf"):
+        convert(out, target, tmp_path / f"for.{target}")
+        assert minilm.inspect(tmp_path / f"for.{target}").parameters.total == after.parameters
+
+
+@pytest.mark.parametrize("method", ["heads", "units", "layers", "wanda"])
+def test_a_llama_without_heads_opens_in_transformers(
+    method: Any, tmp_path: Path, text_file: Path
+) -> None:
+    transformers = pytest.importorskip("transformers", reason="without transformers")
+    fields = SHAPES["llama"][1] | {"num_heads": 8, "num_kv_heads": 2, "context_length": 64}
+    run = make_run(tmp_path / "run", fields)
+    prune(run, tmp_path / "out", sparsity=0.5, method=method, data=str(text_file))
+    convert(tmp_path / "out", "huggingface", tmp_path / "model")
+    opened = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
+    pruned = load(tmp_path / "out").model
+    tokens = torch.arange(40)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(opened(tokens).logits, pruned(tokens), rtol=1e-4, atol=1e-4)
+
+
+def test_a_fresh_process_computes_the_same(tiny_run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "pruned"
+    prune(tiny_run, out, sparsity=0.5, method="heads", device="cpu")
+    done = subprocess.run(
+        [sys.executable, "-m", "minilm", "generate", str(out), "--max-new-tokens", "8", "--json"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=True,
+    )
+    model, tokenizer = load(out)
+    text = minilm.generate(model, tokenizer, "", max_new_tokens=8, temperature=0.8, seed=0)
+    assert json.loads(done.stdout)["text"] == text
+
+
+def test_no_sparsity_is_the_model_itself(tiny_run: Path, tmp_path: Path) -> None:
+    for method in ("magnitude", "wanda", "heads", "units", "layers"):
+        out = tmp_path / method
+        prune(tiny_run, out, sparsity=0, method=method, device="cpu")
+        whole, pruned = (load(path).model.state_dict() for path in (tiny_run, out))
+        assert whole.keys() == pruned.keys()
+        assert all(torch.equal(whole[name], pruned[name]) for name in whole)
+
+
+def test_recovery_lowers_the_loss_and_holds_the_zeros(tiny_run: Path, tmp_path: Path) -> None:
+    pruned = prune(tiny_run, tmp_path / "pruned", sparsity=0.7, method="magnitude", device="cpu")
+    recovered = prune(
+        tiny_run, tmp_path / "recovered", sparsity=0.7, method="magnitude", recover=20, device="cpu"
+    )
+    before, after = pruned.comparison.after, recovered.comparison.after
+    assert before.evaluation is not None
+    assert after.evaluation is not None
+    assert after.evaluation.loss < before.evaluation.loss
+    weights = [block_matrices(load(p.out).model) for p in (pruned, recovered)]
+    for name, matrix in weights[0].items():
+        assert bool((weights[1][name].weight[matrix.weight == 0] == 0).all())
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_zeros_are_held_at_each_step_and_after_resuming(
+    optimizer: str, tiny_run: Path, tmp_path: Path, text_file: Path, cache: Path
+) -> None:
+    base = tmp_path / "base"
+    prune(tiny_run, base, sparsity=0.5, method="magnitude", device="cpu")
+    settings = {
+        "hold_zeros": True,
+        "optimizer": optimizer,
+        "weight_decay": 0.1,
+        "max_steps": 8,
+        "dtype": "float32",
+    }
+
+    def run(name: str, **more: Any) -> Path:
+        folder = tmp_path / name
+        train(
+            data=str(text_file),
+            run_dir=folder,
+            init_from=base,
+            settings={**settings, **more},
+            cache=cache,
+        )
+        return folder
+
+    whole = run("whole")
+    stopped = run("stopped", max_seconds=1e-6)
+    minilm.resume(stopped, settings={"max_seconds": 1e9}, cache=cache)
+    zeros = {name: m.weight == 0 for name, m in block_matrices(load(base).model).items()}
+    for folder in (whole, stopped):
+        changed = 0
+        for name, matrix in block_matrices(load(folder).model).items():
+            assert torch.equal(matrix.weight == 0, zeros[name])
+            changed += int(
+                (matrix.weight != load(base).model.get_parameter(f"{name}.weight")).sum()
+            )
+        assert changed
+    assert (whole / "model.safetensors").read_bytes()[-4096:] == (
+        stopped / "model.safetensors"
+    ).read_bytes()[-4096:]
+
+
+def test_a_text_of_ones_own_is_evaluated_at_its_end(
+    tiny_run: Path, tmp_path: Path, text_file: Path
+) -> None:
+    convert(tiny_run, "huggingface", tmp_path / "model")
+    with pytest.raises(InputError, match=r"no text of its own for --method wanda.*give --data"):
+        prune(tmp_path / "model", tmp_path / "out", sparsity=0.5)
+    assert not (tmp_path / "out").exists()
+    result = prune(tmp_path / "model", tmp_path / "out", sparsity=0.5, data=str(text_file))
+    assert "the last 10% of" in result.comparison.note()
+    without = prune(tmp_path / "model", tmp_path / "no", sparsity=0.5, method="magnitude")
+    assert without.comparison.after.evaluation is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sparsity": 1.0}, "sparsity: 1.0, expected 0 <= sparsity < 1"),
+        ({"sparsity": float("nan")}, "sparsity: nan"),
+        ({"sparsity": 0.4, "method": "2:4"}, "0.5, which the pattern is"),
+        ({"sparsity": 0.5, "scope": "global"}, "scope: global with wanda"),
+        ({"sparsity": 0.5, "recover": -1}, "recover: -1"),
+        ({"sparsity": 0.01, "method": "layers"}, "none, expected at least 0.5"),
+        ({"sparsity": 0.01, "method": "heads"}, "at least one, and not all"),
+    ],
+)
+def test_what_cannot_be_is_one_line_and_writes_nothing(
+    options: dict[str, Any], message: str, tiny_run: Path, tmp_path: Path
+) -> None:
+    with pytest.raises((ConfigError, InputError)) as error:
+        prune(tiny_run, tmp_path / "out", **options)
+    assert message in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_shows_the_table_and_says_what_a_mask_frees(
+    tiny_run: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    arguments = [str(tiny_run), "--sparsity", "0.5", "--out", str(tmp_path / "out")]
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    assert "perplexity" in out
+    assert "a mask by itself frees neither memory nor" in out
+    assert main(arguments) == 2
+    assert "something that exists" in capsys.readouterr().err
+    arguments[-1] = str(tmp_path / "heads")
+    assert main([*arguments, "--method", "heads", "--json"]) == 0
+    value = json.loads(capsys.readouterr().out)
+    assert value["method"] == "heads"
+    assert value["after"]["parameters"] < value["before"]["parameters"]

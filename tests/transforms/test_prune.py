@@ -1,0 +1,144 @@
+"""Masks: exactly as many zeros as asked for, the right ones, and a harness that changes nothing at zero."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from minilm.config import ModelConfig
+from minilm.errors import InputError
+from minilm.model.transformer import Transformer
+from minilm.transforms.activations import block_matrices, input_norms
+from minilm.transforms.prune import (
+    apply_masks,
+    bitmask_bytes,
+    global_masks,
+    matrix_masks,
+    row_masks,
+    scores,
+    two_of_four_masks,
+)
+
+CONFIG = ModelConfig(
+    vocab_size=61, context_length=16, num_layers=2, d_model=24, num_heads=4, num_kv_heads=2
+)
+
+
+def model(seed: int = 0, config: ModelConfig = CONFIG) -> Transformer:
+    return Transformer(config, torch.Generator().manual_seed(seed)).eval()
+
+
+def tokens(seed: int = 1, rows: int = 3) -> torch.Tensor:
+    return torch.randint(0, 61, (rows, 16), generator=torch.Generator().manual_seed(seed))
+
+
+def test_the_matrices_are_those_of_the_blocks() -> None:
+    names = set(block_matrices(model()))
+    layer = {"attention.query", "attention.key", "attention.value", "attention.output"}
+    layer |= {"feed_forward.up", "feed_forward.down"}
+    assert names == {f"blocks.{i}.{name}" for i in range(2) for name in layer}
+
+
+def test_input_norms_are_those_of_all_tokens_together() -> None:
+    network = model()
+    matrices = block_matrices(network)
+    together = input_norms(network, matrices, [tokens()])
+    one_by_one = input_norms(network, matrices, tokens().split(1))
+    inputs: list[torch.Tensor] = []
+    hook = matrices["blocks.1.feed_forward.down"].register_forward_pre_hook(
+        lambda _, args: inputs.append(args[0])
+    )
+    with torch.no_grad():
+        network(tokens())
+    hook.remove()
+    expected = inputs[0].reshape(-1, 96).norm(dim=0)
+    torch.testing.assert_close(together["blocks.1.feed_forward.down"], expected)
+    for name, norms in together.items():
+        torch.testing.assert_close(norms, one_by_one[name])
+    assert not network.blocks[0].attention.query._forward_pre_hooks
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    rows=st.integers(1, 7),
+    columns=st.integers(1, 9),
+    sparsity=st.floats(0, 0.999),
+    ties=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_exactly_the_lowest_fraction_goes(
+    rows: int, columns: int, sparsity: float, ties: bool, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    values = {
+        name: torch.randint(0, 3, (rows, columns), generator=generator).float()
+        if ties
+        else torch.rand(rows, columns, generator=generator)
+        for name in "ab"
+    }
+    total = global_masks(values, sparsity)
+    assert sum(int(m.sum()) for m in total.values()) == int(sparsity * 2 * rows * columns)
+    kept = [v[~total[n]] for n, v in values.items()]
+    gone = [v[total[n]] for n, v in values.items()]
+    if torch.cat(kept).numel() and torch.cat(gone).numel():
+        assert torch.cat(gone).max() <= torch.cat(kept).min()
+    for mask in matrix_masks(values, sparsity).values():
+        assert int(mask.sum()) == int(sparsity * rows * columns)
+    for name, mask in row_masks(values, sparsity).items():
+        assert mask.sum(1).tolist() == [int(sparsity * columns)] * rows
+        for value, each in zip(values[name], mask, strict=True):
+            if each.any() and not each.all():
+                assert value[each].max() <= value[~each].min()
+
+
+def test_two_of_every_four_neighbours_go() -> None:
+    masks = two_of_four_masks({"a": torch.tensor([[1.0, 9, 2, 8, 3, 3, 3, 3]])})
+    assert masks["a"][0, :4].tolist() == [True, False, True, False]
+    assert int(masks["a"][0, 4:].sum()) == 2
+    with pytest.raises(InputError, match="odd: 6 inputs, expected a multiple of 4 for 2:4"):
+        two_of_four_masks({"odd": torch.ones(4, 6)})
+
+
+def test_wanda_weighs_by_the_input_and_magnitude_does_not() -> None:
+    linear = nn.Linear(2, 1, bias=False)
+    with torch.no_grad():
+        linear.weight.copy_(torch.tensor([[1.0, -2.0]]))
+    matrices = {"m": linear}
+    assert scores(matrices, None)["m"].tolist() == [[1.0, 2.0]]
+    assert scores(matrices, {"m": torch.tensor([5.0, 1.0])})["m"].tolist() == [[5.0, 2.0]]
+
+
+def test_no_sparsity_changes_no_bit() -> None:
+    network = model()
+    before = {name: p.clone() for name, p in network.named_parameters()}
+    matrices = block_matrices(network)
+    apply_masks(matrices, row_masks(scores(matrices, None), 0.0))
+    assert all(torch.equal(before[name], p) for name, p in network.named_parameters())
+
+
+def test_zeros_are_exact_and_biases_stay() -> None:
+    network = model()
+    matrices = block_matrices(network)
+    with torch.no_grad():
+        for matrix in matrices.values():
+            matrix.bias.fill_(0.5)
+    apply_masks(matrices, matrix_masks(scores(matrices, None), 0.5))
+    for matrix in matrices.values():
+        assert int((matrix.weight == 0).sum()) == matrix.weight.numel() // 2
+        assert bool((matrix.bias == 0.5).all())
+
+
+def test_the_bitmask_form_is_counted_as_its_tensors_are() -> None:
+    zeros = torch.tensor([[True, False, True, True, False, True, True, True, False], [True] * 9])
+    # Values; two bytes of bits and an offset a row; the shape.
+    assert bitmask_bytes(zeros, 4) == 3 * 4 + 2 * (2 + 8) + 16
+    compressors = pytest.importorskip(
+        "compressed_tensors.compressors.sparse_compressors.sparse_bitmask",
+        reason="without compressed-tensors",
+    )
+    weight = torch.where(zeros, 0.0, 1.5)
+    compressed = compressors.BitmaskTensor.from_dense(weight).dict(name_prefix="w", device="cpu")
+    assert bitmask_bytes(zeros, 4) == sum(t.numel() * t.element_size() for t in compressed.values())
