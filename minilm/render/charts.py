@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import re
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby, takewhile
+from itertools import groupby
 from typing import Any
 
 from minilm.inspection.report import Report, TensorRow
@@ -26,6 +27,8 @@ MAX_MATRICES = 32
 ASPECT = 2.4  # of the treemap on a wide screen
 
 _LAYER = re.compile(r"(?:^|\.)(\d{1,9})(?=\.)", re.ASCII)
+_NUMBER = re.compile(r"\.\d+(?=\.|$)", re.ASCII)
+_INDEX = re.compile(r"[0-9]{1,9}")
 
 
 @dataclass(frozen=True)
@@ -206,7 +209,7 @@ def tensor_table(table: Table) -> dict[str, Any]:
 
 
 def _shared_prefix(a: str, b: str) -> int:
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False)))
+    return bisect_left(range(len(a)), True, key=lambda last: not b.startswith(a[: last + 1]))
 
 
 def layer_and_matrix(name: str) -> tuple[str, str] | None:
@@ -214,7 +217,7 @@ def layer_and_matrix(name: str) -> tuple[str, str] | None:
     match = _LAYER.search(name)
     if match is None:
         return None
-    matrix = re.sub(r"(^|\.)\d+(?=\.|$)", r"\1*", name[match.end() + 1 :], flags=re.ASCII)
+    matrix = _NUMBER.sub(".*", "." + name[match.end() + 1 :])[1:]
     return name[: match.end()], matrix
 
 
@@ -269,7 +272,4 @@ def _tensors(count: int) -> str:
 
 def _natural(text: str) -> list[tuple[int, str]]:
     """A sort key that puts layer 10 after layer 2."""
-    return [
-        (int(part), "") if re.fullmatch(r"[0-9]{1,9}", part) else (-1, part)
-        for part in text.split(".")
-    ]
+    return [(int(part), "") if _INDEX.fullmatch(part) else (-1, part) for part in text.split(".")]
