@@ -32,7 +32,8 @@ from minilm.model.transformer import Transformer
 from minilm.runs import files as run_files
 from minilm.runs.new_folder import check_free
 from minilm.text.corpora import Corpus, open_corpus
-from minilm.text.tokenizers import Tokenizer, load_tokenizer
+from minilm.text.tokenizer_file import load_tokenizer
+from minilm.text.tokenizers import Tokenizer
 from minilm.training.base_model import as_run, companions, weights_dtype
 from minilm.training.loggers import check_installed
 from minilm.training.lr_schedule import lr_multiplier

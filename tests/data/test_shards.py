@@ -17,7 +17,8 @@ from minilm.data.corpus_stats import identify, measure
 from minilm.data.shards import prepare
 from minilm.errors import CorpusError, InputError, TokenizerError
 from minilm.text.corpora import Corpus, Document, open_corpus
-from minilm.text.tokenizers import Tokenizer, build_tokenizer
+from minilm.text.tokenizer_training import build_tokenizer
+from minilm.text.tokenizers import Tokenizer
 
 LINES = "".join(f"line {i}: naïve café number² {i * 7919 % 1000}\n" for i in range(400))
 
