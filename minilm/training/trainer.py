@@ -33,7 +33,7 @@ from minilm.training.resume_state import (
     restore_random_states,
     restore_state,
 )
-from minilm.training.setup import RunSpec
+from minilm.training.run_spec import RunSpec
 from minilm.training.signals import Interrupted, StopRequest
 from minilm.training.text_size import step_tokens
 from minilm.training.throughput import Throughput

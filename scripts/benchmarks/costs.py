@@ -58,8 +58,9 @@ def _nano_loop(bench: Bench) -> Any:
     from minilm.config.presets import find_preset
     from minilm.data.shards import prepare
     from minilm.model.transformer import Transformer
+    from minilm.training.data_source import DataSource
+    from minilm.training.run_spec import RunSpec
     from minilm.training.runtime import resolve
-    from minilm.training.setup import DataSource, RunSpec
     from minilm.training.signals import StopRequest
     from minilm.training.trainer import Trainer
 

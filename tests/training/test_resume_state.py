@@ -13,9 +13,10 @@ from minilm.config.presets import PRESETS
 from minilm.data.shards import prepare
 from minilm.errors import FormatError
 from minilm.model.transformer import Transformer
+from minilm.training.data_source import DataSource
 from minilm.training.resume_state import Progress, read_state, write_state
+from minilm.training.run_spec import RunSpec
 from minilm.training.runtime import resolve
-from minilm.training.setup import DataSource, RunSpec
 from minilm.training.signals import StopRequest
 from minilm.training.trainer import Trainer
 from tests.conftest import TINY_MODEL, TINY_SETTINGS

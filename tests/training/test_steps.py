@@ -18,8 +18,9 @@ from minilm.config.presets import PRESETS
 from minilm.data.shards import prepare
 from minilm.model.transformer import Transformer
 from minilm.text.corpora import open_corpus
+from minilm.training.data_source import DataSource
+from minilm.training.run_spec import RunSpec
 from minilm.training.runtime import resolve
-from minilm.training.setup import DataSource, RunSpec
 from minilm.training.signals import StopRequest
 from minilm.training.trainer import Trainer
 from tests.conftest import TINY_MODEL
