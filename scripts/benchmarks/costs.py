@@ -34,7 +34,7 @@ def saving(bench: Bench) -> dict[str, Any]:
                 loop.save()
                 blocked.append(time.perf_counter() - begin)
             for _ in range(steps):
-                loop._step()
+                loop.train_step.run()
             loop.checkpoints.wait()
             seconds.append(time.perf_counter() - begin)
         pairs.append(seconds)

@@ -92,7 +92,7 @@ def test_frozen_parameters_are_saved_without_optimizer_and_resume_bit_for_bit(
 def test_a_state_of_other_frozen_parameters_is_refused(make_trainer: Any, tmp_path: Path) -> None:
     name = "final_norm.weight"
     trainer = make_trainer(tmp_path / "run", frozen={name: torch.float32})
-    trainer._step()
+    trainer.train_step.run()
     assert trainer.save()
     trainer.checkpoints.close()
     message = rf"model\.{name} \('float32', 16\), expected \('bfloat16', 16\)"
