@@ -1,4 +1,4 @@
-"""open_target: a Target of a preset, a run or Hugging Face folder, a config.json, a weights file, a module."""
+"""open_target: a Target of a preset, a run or Hugging Face folder, a config.json, weights or a module."""
 
 from __future__ import annotations
 
