@@ -70,7 +70,7 @@ def test_frozen_parameters_are_saved_without_optimizer_and_resume_bit_for_bit(
     assert make_trainer(whole, optimizer=optimizer).run() == "max_steps"
     first = make_trainer(parts, optimizer=optimizer)
     for _ in range(5):
-        first._step()
+        first.train_step.run()
     assert first.save()
     first.checkpoints.close()
     assert make_trainer(parts, optimizer=optimizer, resumed=True).run() == "max_steps"
