@@ -31,6 +31,15 @@ def test_at_once_while_nothing_is_at_stake() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+def test_once_something_is_saved_the_message_says_so() -> None:
+    with stop_request() as request:
+        with pytest.raises(Stopped, match="before training began: nothing was saved"):
+            os.kill(os.getpid(), signal.SIGTERM)
+        request.saved = True
+        with pytest.raises(Stopped, match="the run is as it was last saved"):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
 def test_a_signal_that_is_ignored_stays_ignored() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as nohup starts a program
     try:

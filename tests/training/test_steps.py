@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import os
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -147,3 +148,16 @@ def test_a_jump_of_the_loss_is_counted_and_logged(
         trainer._watch_for_spikes(loss)
     assert trainer.progress.loss_spikes == 1
     assert caplog.text.count("loss spike: 4.500 after 2.9") == 1
+
+
+def test_the_seconds_left_are_said_beside_the_limit_that_comes_before(
+    make_trainer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "minilm")
+    trainer = make_trainer(max_steps=10_000, max_seconds=120.0)
+    trainer._step()
+    for _ in range(3):
+        trainer._announce_duration(time.perf_counter() - 1)
+    (message,) = caplog.messages
+    assert message.startswith("about 3 h ")
+    assert message.endswith("evaluations included; max_seconds ends the run after 2 min 0 s")
