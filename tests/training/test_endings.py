@@ -47,12 +47,13 @@ FINITE = Validation(1.0, 1.0, 100)
 
 
 @pytest.mark.parametrize(
-    ("settings", "validation", "saved_step"),
+    ("settings", "validation", "saved_step", "steps"),
     [
-        ({"log_every": 100}, Validation(float("nan"), float("nan"), 100), 0),
-        ({"log_every": 100, "dtype": "float16"}, FINITE, 4),  # the scaler leaves such an update out
-        (NEVER | {"save_every_seconds": 1e-9}, FINITE, 6),
-        (NEVER | {"signum": signal.SIGTERM}, FINITE, 0),
+        ({"log_every": 100}, Validation(float("nan"), float("nan"), 100), 0, 4),
+        # float16's scaler leaves such an update out
+        ({"log_every": 100, "dtype": "float16"}, FINITE, 4, 8),
+        (NEVER | {"save_every_seconds": 1e-9}, FINITE, 6, 7),
+        (NEVER | {"signum": signal.SIGTERM}, FINITE, 0, 7),
     ],
     ids=["in an evaluation", "after an evaluation", "when a save is due", "at a signal"],
 )
@@ -62,6 +63,7 @@ def test_a_loss_that_is_not_finite_is_noticed_before_anything_is_saved(
     settings: dict[str, Any],
     validation: Validation,
     saved_step: int,
+    steps: int,
 ) -> None:
     settings = dict(settings)
     signum = settings.pop("signum", None)
@@ -81,6 +83,7 @@ def test_a_loss_that_is_not_finite_is_noticed_before_anything_is_saved(
     outcome = go(**settings)
     assert outcome.stopped_because == "non_finite_loss"
     assert outcome.report is None
+    assert outcome.summary["steps"] == steps
     state = read_state(outcome.run_dir)
     assert state.progress.step == saved_step
     assert all(torch.isfinite(tensor.float()).all() for tensor in state.tensors.values())
@@ -116,7 +119,7 @@ def test_a_signal_in_the_evaluation_over_the_whole_split_leaves_it_to_the_resume
     monkeypatch.setattr(trainer, "evaluate", interrupted)
     outcome = go(eval_tokens=100, **goal)
     assert outcome.stopped_because == "SIGTERM"
-    assert outcome.summary["best_val_tokens"] < whole.summary["best_val_tokens"]
+    assert outcome.summary["best_val_tokens"] == 6 * 16 < whole.summary["best_val_tokens"]
     monkeypatch.undo()
     resumed = resume(outcome.run_dir, cache=cache)
     assert resumed.stopped_because == whole.stopped_because
