@@ -10,7 +10,7 @@ import contextlib
 import logging
 import math
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,9 +38,6 @@ from minilm.training.signals import Interrupted, StopRequest
 from minilm.training.text_size import step_tokens
 from minilm.training.throughput import Throughput
 from minilm.units import format_seconds
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger(__name__)
 
