@@ -19,6 +19,7 @@ from minilm.text.tokenizers import (
     DEFAULT_BPE_VOCAB_SIZE,
     END_OF_TEXT,
     BPETokenizer,
+    LibraryTokenizer,
     build_tokenizer,
     load_tokenizer,
 )
@@ -388,6 +389,16 @@ def test_an_end_of_text_outside_the_vocabulary_is_refused(tmp_path, eos):
         load_tokenizer(tmp_path / "tokenizer.json", 64)
 
 
+@pytest.mark.parametrize("content", ["{}", '{"eos_token_id": null}', '{"eos_token_id": []}'])
+def test_a_generation_config_that_names_no_end_leaves_the_tokenizers_own(
+    built, tmp_path, content
+):
+    built["bpe"].save(tmp_path / "tokenizer.json")
+    (tmp_path / "generation_config.json").write_text(content)
+    tokenizer = load_tokenizer(tmp_path / "tokenizer.json")
+    assert (tokenizer.end_of_text, tokenizer.other_ends) == (0, frozenset())
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_ordinary_token_as_end_of_text_changes_no_other(built, tmp_path, kind):
     built[kind].save(tmp_path / "tokenizer.json")
@@ -453,6 +464,19 @@ def test_a_panic_of_the_library_is_one_line(tmp_path):
     backend.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(TokenizerError, match="text: what the tokenizers library rejects"):
         load_tokenizer(tmp_path / "tokenizer.json").encode("a" * 40)
+
+
+def test_an_interrupt_within_the_library_stays_one(tmp_path):
+    class Backend:
+        no_truncation = no_padding = staticmethod(lambda: None)
+        token_to_id = staticmethod(lambda name: None)
+        get_vocab = staticmethod(lambda with_added_tokens: {"a": 0})
+
+        def encode(self, text, add_special_tokens):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        LibraryTokenizer(Backend()).encode("a")
 
 
 def test_a_lone_surrogate_in_a_vocabulary_is_refused(built, tmp_path):

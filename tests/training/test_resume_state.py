@@ -145,3 +145,23 @@ def test_progress_that_no_run_has_is_refused_whatever_its_hash(
     write_tensors(path, {"a": torch.zeros(1)}, metadata, hashed=True)
     with pytest.raises(FormatError, match="no progress in its header"):
         read_state(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "num_bytes"),
+    [("F6_E2M3", 6), ("F4", 4), ("F8_E8M0", 8), ("F8_E4M3FNUZ", 8), ("C64", 64), ("U64", 64)],
+)
+def test_a_dtype_that_no_state_has_is_refused_without_a_hash_too(
+    tmp_path: Path, dtype: str, num_bytes: int
+) -> None:
+    """As a damaged state of 0.1.0, which has no hash of its header."""
+    settings = {"cleaning": [], "train": {}, "source": "a", "sha256": "0"}
+    metadata = {"progress": json.dumps(asdict(Progress())), "settings": json.dumps(settings)}
+    entry = {"dtype": dtype, "shape": [8], "data_offsets": [0, num_bytes]}
+    header = json.dumps({"__metadata__": metadata, "a": entry}).encode()
+    header += b" " * (-len(header) % 8)
+    (tmp_path / "resume").mkdir()
+    path = tmp_path / "resume" / "step-000000000.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(num_bytes))
+    with pytest.raises(FormatError, match=r"Dtype not understood|not the bytes that were written"):
+        read_state(tmp_path)

@@ -62,6 +62,24 @@ def test_without_a_compiler_auto_says_so_and_on_is_refused(machine: Any) -> None
         resolve(TrainConfig(compile="on"), **LONG)
 
 
+def test_a_run_that_cannot_compile_says_so_once(
+    machine: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    text_file: Path,
+    cache: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    machine(compiler=False)
+    monkeypatch.setitem(runtime.COMPILE_FROM_FLOPS, "cpu", 0.0)
+    settings = TINY_SETTINGS | {"compile": "auto", "max_steps": 1}
+    options = {"tokenizer": "byte", "settings": settings, "cache": cache, "data": str(text_file)}
+    train(run_dir=tmp_path / "run", model=TINY_MODEL, **options)
+    assert caplog.messages.count("not compiling: no C++ compiler on the PATH") == 1
+    with pytest.raises(ConfigError, match="vocab_size: 255, expected at least the tokenizer's 256"):
+        train(run_dir=tmp_path / "small", model=TINY_MODEL | {"vocab_size": 255}, **options)
+
+
 def test_a_cpp_compiler_is_looked_for_on_the_path_and_in_cxx(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
