@@ -390,9 +390,7 @@ def test_an_end_of_text_outside_the_vocabulary_is_refused(tmp_path, eos):
 
 
 @pytest.mark.parametrize("content", ["{}", '{"eos_token_id": null}', '{"eos_token_id": []}'])
-def test_a_generation_config_that_names_no_end_leaves_the_tokenizers_own(
-    built, tmp_path, content
-):
+def test_a_generation_config_that_names_no_end_leaves_the_tokenizers_own(built, tmp_path, content):
     built["bpe"].save(tmp_path / "tokenizer.json")
     (tmp_path / "generation_config.json").write_text(content)
     tokenizer = load_tokenizer(tmp_path / "tokenizer.json")
