@@ -154,6 +154,20 @@ def test_an_interrupt_ends_the_answer_and_a_signal_the_conversation(
     assert len(asked) == (2 if status == 0 else 1)
 
 
+def test_a_terminal_is_asked_with_a_sign(
+    tiny_run: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal:
+        def isatty(self) -> bool:
+            return True
+
+    signs, lines = [], iter(["the cat", ""])
+    monkeypatch.setattr("sys.stdin", Terminal())
+    monkeypatch.setattr("builtins.input", lambda sign: signs.append(sign) or next(lines))
+    assert main([str(tiny_run), "--interactive", "--max-new-tokens", "2"]) == 0
+    assert signs == ["> ", "> "]
+
+
 def test_a_conversation_has_no_prompt_beside_it(tiny_run: Path, capsys: Capture) -> None:
     assert main([str(tiny_run), "--interactive", "--prompt", "a"]) == 2
     assert capsys.readouterr().err.startswith("error: --interactive: a --prompt with it, expected")
@@ -230,6 +244,10 @@ def test_what_ends_a_text_early_begins_a_line(
     monkeypatch.setattr(Generation, "step", step)
     assert main([str(tiny_run), "--prompt", "the "]) == status
     assert screen.getvalue().startswith(f"the ab\n{end}")
+    screen.truncate(screen.seek(0))
+    assert main([str(tiny_run), "--prompt", "the ", "--json"]) == status
+    assert screen.getvalue().startswith(end)
+    assert "\n\n" not in screen.getvalue()
 
 
 def test_a_character_is_printed_when_its_last_byte_is_there(
