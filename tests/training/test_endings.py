@@ -13,11 +13,11 @@ import torch
 
 from minilm.errors import FormatError
 from minilm.runs import files as run_files
-from minilm.training import finish, trainer
+from minilm.training import finish, train_step, trainer
 from minilm.training.evaluation import Validation
 from minilm.training.resume_state import read_state
 from minilm.training.train import Outcome, resume, train
-from minilm.training.trainer import Trainer
+from minilm.training.train_step import TrainStep
 from tests.conftest import TINY_MODEL, TINY_SETTINGS
 
 
@@ -67,7 +67,7 @@ def test_a_loss_that_is_not_finite_is_noticed_before_anything_is_saved(
 ) -> None:
     settings = dict(settings)
     signum = settings.pop("signum", None)
-    true_loss, calls = trainer.next_token_loss, []
+    true_loss, calls = train_step.next_token_loss, []
 
     def broken(*arguments: Any) -> torch.Tensor:
         calls.append(1)
@@ -78,7 +78,7 @@ def test_a_loss_that_is_not_finite_is_noticed_before_anything_is_saved(
             os.kill(os.getpid(), signum)
         return loss * float("nan")
 
-    monkeypatch.setattr(trainer, "next_token_loss", broken)
+    monkeypatch.setattr(train_step, "next_token_loss", broken)
     monkeypatch.setattr(trainer, "evaluate", lambda *_, **__: validation)
     outcome = go(**settings)
     assert outcome.stopped_because == "non_finite_loss"
@@ -131,21 +131,21 @@ def test_a_signal_in_the_evaluation_over_the_whole_split_leaves_it_to_the_resume
 def test_a_step_that_fails_leaves_no_run_where_it_is_the_first(
     go: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: Path
 ) -> None:
-    step = Trainer._step
+    step = TrainStep.run
 
     def fails_from(first: int) -> Any:
-        def failing(self: Trainer) -> None:
+        def failing(self: TrainStep) -> None:
             if self.progress.step == first:
                 raise RuntimeError("not enough memory: you tried to allocate 1 bytes")
             step(self)
 
         return failing
 
-    monkeypatch.setattr(Trainer, "_step", fails_from(0))
+    monkeypatch.setattr(TrainStep, "run", fails_from(0))
     with pytest.raises(RuntimeError, match="not enough memory"):
         go("first")
     assert not (tmp_path / "first").exists()
-    monkeypatch.setattr(Trainer, "_step", fails_from(6))
+    monkeypatch.setattr(TrainStep, "run", fails_from(6))
     with pytest.raises(RuntimeError, match="not enough memory"):
         go("later")
     monkeypatch.undo()
