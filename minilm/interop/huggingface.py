@@ -124,6 +124,10 @@ def _tokenizer_config(tokenizer: Tokenizer, context_length: int) -> dict[str, An
     config: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": context_length,
+        # A decoder continues its prompt, so padding goes before it; it takes no token types, which
+        # transformers 4 adds unless told otherwise.
+        "padding_side": "left",
+        "model_input_names": ["input_ids", "attention_mask"],
         "clean_up_tokenization_spaces": False,
     }
     if tokenizer.end_of_text is not None:
