@@ -491,7 +491,7 @@ def test_fine_tuning_takes_optimizer_and_lower_rates_of_its_base(
     ).run_dir
     settings = json.loads((tuned / "config.json").read_text())["train"]
     assert (settings["optimizer"], settings["beta1"]) == ("adamw", 0.7)
-    assert settings["learning_rate"] == pytest.approx(0.0002)
+    assert settings["learning_rate"] == pytest.approx(0.0006)
 
 
 def test_fine_tuning_says_what_it_takes_of_a_preset_of_another_shape(
@@ -840,7 +840,7 @@ def test_a_run_that_a_goal_ended_is_continued_by_moving_the_goal(
 def test_fine_tuning_a_hugging_face_folder_keeps_its_files_and_dtype(
     tmp_path: Path, auto_run: Path, text_file: Path, cache: Path
 ) -> None:
-    """Imported on the way: GPT-2's optimizer, a tenth of its rates, the dtype and the files it came with."""
+    """Imported on the way: GPT-2's optimizer, a usual rate, the dtype and the files it came with."""
     run = tmp_path / "bfloat16"
     shutil.copytree(auto_run, run)
     tensors = load_file(run / "model.safetensors")
