@@ -22,8 +22,8 @@ from minilm.runs.files import CHAT_TEMPLATE, COMPANIONS, TOKENIZER_CONFIG
 from minilm.text.tokenizers import GENERATION_CONFIG, Tokenizer
 
 TOKENIZER_SETTINGS = tuple(name for name in COMPANIONS if name != CHAT_TEMPLATE)
-# Nothing says how an imported model was trained: fine-tuning follows GPT-2's recipe, at the rate of GPT-3 with
-# 1.3 billion parameters (Brown et al. 2020, table 2.1), of which it takes what other programs do.
+# Nothing says how an imported model was trained: fine-tuning follows GPT-2's recipe, at the rate of GPT-3
+# with 1.3 billion parameters (Brown et al. 2020, table 2.1), of which it takes what other programs do.
 IMPORTED_LEARNING_RATE = 2e-4
 _ENDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
