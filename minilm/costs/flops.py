@@ -13,9 +13,10 @@ from minilm.ledger.layout import Layout, Role
 def flops_per_token(layout: Layout, *, context: int) -> dict[str, int]:
     """Forward, training and attention FLOPs of one token at the end of ``context`` tokens.
 
-    Only the experts that a token uses are counted. A tied matrix is counted once, as the head:
-    embedding lookup is free.
+    Only the experts that a token uses are counted, and a shared layer as often as it runs. A tied matrix
+    is counted once, as the head: embedding lookup is free.
     """
+    layout = layout.unshared()
     multiplied = layout.count(role=Role.MULTIPLIED, active=True)
     multiplied += sum(
         layout.value(tensor)
@@ -46,5 +47,5 @@ def tensor_flops(layout: Layout) -> dict[str, float]:
         multiplied = tensor.role is Role.MULTIPLIED or tensor.name in shared_names
         active = layout.value(tensor, active=True) / max(layout.value(tensor), 1)
         for named in layout.named_tensors((tensor,)):
-            flops[named.name] = 2 * named.count * active if multiplied else 0
+            flops[named.name] = 2 * named.count * named.runs * active if multiplied else 0
     return flops

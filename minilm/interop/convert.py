@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from minilm import files
-from minilm.errors import FormatError, InputError, naming_file
+from minilm.architectures.minilm import layout
+from minilm.errors import ConfigError, FormatError, InputError, naming_file
 from minilm.formats.checks import open_regular
 from minilm.interop.model_card import NAME, Provenance, card
 from minilm.interop.model_source import ModelSource, open_source
@@ -21,6 +22,7 @@ from minilm.runs import files as run_files
 SOURCE = "the folder of a run or of a Hugging Face model, or nanoGPT's ckpt.pt"
 Target = Literal["minilm", "huggingface", "gguf"]
 GgufFormat = Literal["f32", "f16", "bf16", "q8_0", "q4_0"]
+SharedLayers = Literal["copy", "refuse"]
 
 
 def convert(
@@ -32,13 +34,15 @@ def convert(
     modelfile: str | Path = "",
     license: str = "",
     base_model: str = "",
+    shared_layers: SharedLayers = "copy",
 ) -> str:
     """Write the model of ``source`` to the new path ``out``; return what was written, in a few words.
 
     ``source`` is the folder of a run or of a Hugging Face model, or nanoGPT's ckpt.pt. ``gguf_format``
     and ``modelfile`` (a new file for `ollama create`) are for GGUF, ``license`` and ``base_model`` for
-    the card of a Hugging Face folder. Raises InputError for what cannot be converted; then nothing is
-    written.
+    the card of a Hugging Face folder. No other format has layers that share a block: each gets a copy
+    of it, unless ``shared_layers`` is refuse. Raises InputError for what cannot be converted; then
+    nothing is written.
     """
     out = Path(out)
     is_stream = not files.is_replaceable(out)
@@ -47,12 +51,16 @@ def convert(
         _check_modelfile(Path(modelfile), out, is_stream, to)
     provenance = Provenance(license, base_model)
     model = _open(Path(source))
+    copies = ""
+    if to != "minilm" and model.config.num_blocks < model.config.num_layers:
+        copies = _copies(model, shared_layers)
+        model = model.unshared()
     output = _into_stream(out) if is_stream else files.staged(out)
     with naming_file(model.folder / run_files.CONFIG), output as path:
         written = _write(model, to, path, _name(out), gguf_format, provenance)
     if modelfile:
         _write_modelfile(Path(modelfile), out, model)
-    return written
+    return written + copies
 
 
 @contextlib.contextmanager
@@ -113,6 +121,23 @@ def _write(
     written = export(model, path)
     files.write_bytes(path / NAME, card(model, name, written, provenance).encode())
     return written
+
+
+def _copies(model: ModelSource, shared_layers: SharedLayers) -> str:
+    """What is said of shared layers that get copies. Raises ConfigError where that is not wanted."""
+    config = model.config
+    if shared_layers == "refuse":
+        raise ConfigError(
+            "model.shared_layers",
+            f"{config.num_blocks} blocks in {config.num_layers} layers",
+            "a block for each layer in another format",
+            "leave out --shared-layers refuse to write copies",
+        )
+    own, written = layout(config), layout(config).unshared()
+    return (
+        f"; {config.num_blocks} shared blocks as {config.num_layers} layers, {written.count():,} parameters "
+        f"for {own.count():,}"
+    )
 
 
 def _write_modelfile(path: Path, gguf_file: Path, model: ModelSource) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
 from itertools import groupby
@@ -18,7 +18,11 @@ from minilm.ledger.symbols import (
     Polynomial,
     format_factored,
     format_polynomial,
+    symbol,
 )
+
+# What the tensors of shared layers repeat over.
+SHARED = symbol("S")
 
 
 class Role(Enum):
@@ -62,12 +66,16 @@ class Tensor:
 
 @dataclass(frozen=True)
 class NamedTensor:
-    """One tensor of a concrete model: name, integer shape, component, role."""
+    """One tensor of a concrete model: name, integer shape, component, role.
+
+    ``runs``: how many layers use it, several where layers are shared.
+    """
 
     name: str
     shape: tuple[int, ...]
     component: str
     role: Role
+    runs: int = 1
 
     @property
     def count(self) -> int:
@@ -108,6 +116,8 @@ class Formula:
 class Layout:
     """Every tensor of one model, symbolically, with the values of the symbols.
 
+    Where layers are shared, the symbols have S, the number of distinct ones, over which tensors then
+    repeat; attention costs what it does in each of the L layers that run.
     ``ties`` are pairs (name, name of the tensor it shares); the first name is not stored.
     ``buffers`` are stored tensors that are not parameters. ``ignored`` are names (with ``{i}``) of
     buffers that only some files hold, because loaders recompute them. ``mtp`` are the tensors of
@@ -152,6 +162,12 @@ class Layout:
             symbols = {**symbols, "E": symbols["e"]}
         return tensor.count.value(symbols)
 
+    def unshared(self) -> Layout:
+        """The same with a copy of a shared layer each time that it runs."""
+        if "S" not in self.symbols:
+            return self
+        return replace(self, symbols={**self.symbols, "S": self.symbols["L"]})
+
     def named_tensors(self, tensors: Sequence[Tensor] | None = None) -> Iterator[NamedTensor]:
         """``tensors``, by default all parameters, by their names in files.
 
@@ -176,12 +192,18 @@ class Layout:
         shape = tuple(dimension.value(self.symbols) for dimension in tensor.shape)
         name = tensor.name.replace("{i}", str(layer))
         if "{e}" not in name:
-            yield NamedTensor(name, shape, tensor.component, tensor.role)
+            runs = self._runs(layer) if tensor.repeat == SHARED else 1
+            yield NamedTensor(name, shape, tensor.component, tensor.role, runs)
             return
         for expert in range(tensor.experts.value(self.symbols)):
             yield NamedTensor(
                 name.replace("{e}", str(expert)), shape, tensor.component, tensor.role
             )
+
+    def _runs(self, layer: int) -> int:
+        """How often a shared layer runs: the first ones once more where S does not divide L."""
+        runs, more = divmod(self.symbols["L"], self.symbols["S"])
+        return runs + (layer < more)
 
     def components(self) -> dict[str, list[Tensor]]:
         """The declared tensors of each component, in order of first appearance."""

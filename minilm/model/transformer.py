@@ -95,7 +95,9 @@ class Transformer(nn.Module):
         self.config = config
         self.embedding = Embedding(config)
         self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        # Each block once, though several layers may run it.
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_blocks))
+        self.block_order = config.block_order
         self.final_norm = make_norm(config.d_model, config)
         self.lm_head = LMHead(config.d_model, config.vocab_size)
         if config.tied_embeddings:
@@ -114,8 +116,9 @@ class Transformer(nn.Module):
         elif config.position == "rope":
             angles = rotation(t, config, tokens.device)
         x = self.dropout(self.embedding(tokens, cache, positions))
-        for number, block in enumerate(self.blocks):
-            x = block(x, angles, None if cache is None else cache.blocks[number], positions)
+        for layer, number in enumerate(self.block_order):
+            block_cache = None if cache is None else cache.blocks[layer]
+            x = self.blocks[number](x, angles, block_cache, positions)
         logits: Tensor = self.lm_head(self.final_norm(x))
         if cache is not None:
             cache.advance(t)

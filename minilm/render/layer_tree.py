@@ -24,7 +24,7 @@ GUIDE = "│ "
 
 @dataclass
 class _Module:
-    """``kind`` is equal for modules that hold the same tensors, whatever their own names are."""
+    """``kind`` is equal for modules that hold and do the same, whatever their own names are."""
 
     tensors: dict[str, TensorRow] = field(default_factory=dict)
     children: dict[str, _Module] = field(default_factory=dict)
@@ -66,7 +66,7 @@ def _sum_up(module: _Module, kinds: dict[object, int]) -> None:
     module.elements = sum(r.count for r in rows) + sum(c.elements for c in children)
     module.flops = sum(r.flops or 0 for r in rows) + sum(c.flops for c in children)
     content = (
-        tuple((name, row.shape, row.dtype) for name, row in module.tensors.items()),
+        tuple((name, row.shape, row.dtype, row.flops) for name, row in module.tensors.items()),
         tuple((name, child.kind) for name, child in module.children.items()),
     )
     module.kind = kinds.setdefault(content, len(kinds))
