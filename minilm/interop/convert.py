@@ -12,6 +12,7 @@ from typing import Literal
 
 from minilm import files
 from minilm.architectures.minilm import layout
+from minilm.config import ModelConfig
 from minilm.errors import ConfigError, FormatError, InputError, naming_file
 from minilm.formats.checks import open_regular
 from minilm.interop.model_card import NAME, Provenance, card
@@ -53,7 +54,8 @@ def convert(
     model = _open(Path(source))
     copies = ""
     if to != "minilm" and model.config.num_blocks < model.config.num_layers:
-        copies = _copies(model, shared_layers)
+        with naming_file(model.folder / run_files.CONFIG):
+            copies = _copies(model.config, shared_layers)
         model = model.unshared()
     output = _into_stream(out) if is_stream else files.staged(out)
     with naming_file(model.folder / run_files.CONFIG), output as path:
@@ -123,9 +125,8 @@ def _write(
     return written
 
 
-def _copies(model: ModelSource, shared_layers: SharedLayers) -> str:
+def _copies(config: ModelConfig, shared_layers: SharedLayers) -> str:
     """What is said of shared layers that get copies. Raises ConfigError where that is not wanted."""
-    config = model.config
     if shared_layers == "refuse":
         raise ConfigError(
             "model.shared_layers",
