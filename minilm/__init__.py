@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from minilm.inspection.report import Report
     from minilm.interop.convert import convert
     from minilm.model.transformer import Transformer
+    from minilm.operations.share import share
     from minilm.training.train import resume, train
 
 _HOMES = {
@@ -33,6 +34,7 @@ _HOMES = {
     "generate": "minilm.generation.generate",
     "preset": "minilm.config.presets",
     "resume": "minilm.training.train",
+    "share": "minilm.operations.share",
     "train": "minilm.training.train",
 }
 
@@ -47,6 +49,7 @@ __all__ = [
     "load",
     "preset",
     "resume",
+    "share",
     "train",
 ]
 

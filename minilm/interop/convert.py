@@ -161,12 +161,17 @@ def _check_modelfile(path: Path, out: Path, is_stream: bool, to: Target) -> None
 
 def _check_out(out: Path, is_stream: bool, to: str) -> None:
     """Raises InputError where the result cannot be written, before anything is read."""
-    if is_stream:
-        if to != "gguf":
-            raise InputError(out, "a pipe or device", f"a path for the new folder of --to {to}")
-    elif out.exists():
+    if not is_stream:
+        check_new(out)
+    elif to != "gguf":
+        raise InputError(out, "a pipe or device", f"a path for the new folder of --to {to}")
+
+
+def check_new(out: Path) -> None:
+    """Raises InputError for a path at which something is, or whose folder is not there."""
+    if out.exists():
         raise InputError(out, "something that exists", "a new path", "remove it or choose another")
-    elif not _followed(out).absolute().parent.is_dir():
+    if not _followed(out).absolute().parent.is_dir():
         parent = _followed(out).parent
         raise InputError(parent, "no such folder", "one that the new path is in")
 

@@ -8,11 +8,9 @@ layers that are equal, and tying a head that is the table, too. Sharing across l
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
-import torch
 from torch import nn
 
 from minilm.errors import InputError
@@ -21,34 +19,28 @@ from minilm.model.transformer import Transformer
 Sharing = Literal["cycle", "group"]
 
 
-@torch.no_grad()
 def share_layers(model: Transformer, blocks: int, sharing: Sharing) -> Transformer:
-    """Layers that share ``blocks`` blocks, each the mean of the layers that it stands for.
+    """Layers that share ``blocks`` blocks, each that of the first of the layers that it stands for.
 
-    As many blocks as layers: each layer gets a copy of what it ran. Raises ConfigError for a number
-    that the model cannot have.
+    (Their mean loses more: docs/parameters.md.) As many blocks as layers: each layer gets a copy of what
+    it ran. Raises InputError for a number that the model cannot have, or has.
     """
     layers = model.config.num_layers
-    config = replace(model.config, shared_layers=blocks, sharing=sharing)
-    if blocks == layers:
-        config = replace(config, shared_layers=0)
-    by_layer = [model.blocks[number] for number in model.config.block_order]
+    if not 0 < blocks <= layers:
+        raise InputError("--layers", f"{blocks}", f"from 1 to {layers}, the number of layers")
+    config = replace(model.config, shared_layers=0)
+    if blocks < layers:
+        config = replace(config, shared_layers=blocks, sharing=sharing)
+    order = config.block_order
+    if order == model.config.block_order:
+        raise InputError("--layers", f"{blocks}, which the model has", "another number of blocks")
+    of_layer = model.config.block_order
     shared = copy.deepcopy(model)
     shared.blocks = nn.ModuleList(
-        _mean([by_layer[layer] for layer in range(layers) if config.block_order[layer] == number])
-        for number in range(config.num_blocks)
+        copy.deepcopy(model.blocks[of_layer[order.index(number)]]) for number in range(blocks)
     )
-    shared.config, shared.block_order = config, config.block_order
+    shared.config, shared.block_order = config, order
     return shared
-
-
-def _mean(blocks: Sequence[nn.Module]) -> nn.Module:
-    """A block of the mean of each parameter; of equal ones their value, which float64 leaves exact."""
-    merged = copy.deepcopy(blocks[0])
-    for name, parameter in merged.named_parameters():
-        values = torch.stack([block.get_parameter(name).double() for block in blocks])
-        parameter.copy_(values.mean(dim=0))
-    return merged
 
 
 def tie_head(model: Transformer) -> Transformer:

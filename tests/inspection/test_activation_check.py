@@ -138,6 +138,11 @@ def test_a_block_is_what_another_layer_adds() -> None:
     assert activations(SMALL, batch=2, context=32).block() == two - one
 
 
+def test_a_caller_without_gradients() -> None:
+    with torch.no_grad():
+        check(SMALL, batch=2, context=32)
+
+
 def test_the_module_is_left_as_it_was() -> None:
     model = Transformer(replace(SMALL, dropout=0.5)).eval()
     torch.manual_seed(3)

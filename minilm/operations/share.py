@@ -1,0 +1,118 @@
+"""share(): a trained model whose layers share blocks or whose head is the token table, or the inverse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from minilm import files
+from minilm.checkpoint import load, save_weights
+from minilm.config import TrainConfig, from_dict
+from minilm.errors import InputError
+from minilm.interop.convert import as_run, check_new
+from minilm.model.transformer import Transformer
+from minilm.operations.comparison import Comparison, Measurement, measure
+from minilm.operations.evaluate import EvaluationText, evaluation_text
+from minilm.runs import files as run_files
+from minilm.training.base_model import companions, weights_dtype
+from minilm.training.runtime import Runtime, resolve
+from minilm.transforms.share import Sharing, share_layers, tie_head, untie_head
+
+OPTIONS = "--layers, --tie-head, --untie-head"
+
+
+class Shared(NamedTuple):
+    """What was changed, as config.json records it, and the model before and after."""
+
+    transform: Mapping[str, Any]
+    comparison: Comparison
+
+
+def share(
+    checkpoint: str | Path,
+    *,
+    out: str | Path,
+    layers: int | None = None,
+    sharing: Sharing = "group",
+    tie: bool = False,
+    untie: bool = False,
+    data: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    text_field: str | None = None,
+    cache: Path | None = None,
+) -> Shared:
+    """Write a run in which all layers share ``layers`` blocks, or with a tied or untied head, to ``out``.
+
+    Exactly one of ``layers``, ``tie`` and ``untie`` is given; as many as the model has layers undoes sharing.
+    The loss before and after is that of ``data``, by default of the run's own validation split. Raises
+    InputError for what is not to be done with this model; then nothing is written.
+    """
+    _check_one(layers is not None, tie, untie)
+    out = Path(out)
+    check_new(out)
+    with as_run(Path(checkpoint)) as run:
+        record = run_files.read_record(run / run_files.CONFIG)
+        _check_plain(checkpoint, record)
+        settings = {"device": device, "dtype": dtype, "compile": "off"}
+        runtime = resolve(from_dict(TrainConfig, settings, "share"), 0.0)
+        model, tokenizer = load(run)
+        transform: dict[str, Any] = {"tool": "share"}
+        if layers is not None:
+            shared = share_layers(model, layers, sharing)
+            transform |= {"layers": layers, "sharing": shared.config.sharing}
+        else:
+            shared = tie_head(model) if tie else untie_head(model)
+            transform["tied_embeddings"] = tie
+        text = evaluation_text(run, tokenizer, data, text_field=text_field, cache=cache)
+        with files.staged(out) as folder:
+            _write_model(folder, run, shared, record, transform)
+            after = _measured(folder, text, runtime)
+            comparison = Comparison(_measured(run, text, runtime), after)
+            summary = {"parameters": after.parameters, **comparison.to_dict()}
+            source = run_files.last_summary(run)
+            if "data" in source:
+                summary["data"] = source["data"]
+            files.write_json(folder / run_files.SUMMARY, summary)
+    return Shared(transform, comparison)
+
+
+def _check_one(*given: bool) -> None:
+    if sum(given) != 1:
+        raise InputError(OPTIONS, f"{sum(given)} of them" if any(given) else "none", "one of them")
+
+
+def _check_plain(checkpoint: str | Path, record: run_files.RunRecord) -> None:
+    """Raise InputError for a model whose weights are not its parameters."""
+    if record.quantization:
+        remedy = "share first, then quantize"
+        raise InputError(checkpoint, "a quantized model", "one with its own weights", remedy)
+    if record.base:
+        raise InputError(checkpoint, "an adapter", "a whole model", "merge it into its base first")
+
+
+def _write_model(
+    folder: Path,
+    run: Path,
+    model: Transformer,
+    record: run_files.RunRecord,
+    transform: Mapping[str, Any],
+) -> None:
+    folder.mkdir()
+    stored = model.to(getattr(torch, weights_dtype(run)))
+    save_weights(folder / run_files.WEIGHTS, stored, {"made_by": "minilm share"})
+    files.write_bytes(folder / run_files.TOKENIZER, (run / run_files.TOKENIZER).read_bytes())
+    for name, content in companions(run).items():
+        files.write_bytes(folder / name, content)
+    transforms = (*record.transforms, transform)
+    run_files.write_record(folder, replace(record, model=model.config, transforms=transforms))
+
+
+def _measured(run: Path, text: EvaluationText | None, runtime: Runtime) -> Measurement:
+    """A run as it is loaded for use."""
+    model = load(run, device=str(runtime.device)).model
+    return measure(model, [run / run_files.WEIGHTS], text, runtime)
