@@ -20,7 +20,7 @@ from minilm.operations.evaluate import EvaluationText, evaluation_text
 from minilm.runs import files as run_files
 from minilm.training.base_model import companions, weights_dtype
 from minilm.training.runtime import Runtime, resolve
-from minilm.transforms.share import Sharing, share_layers, tie_head, untie_head
+from minilm.transforms import share as transforms
 
 OPTIONS = "--layers, --tie-head, --untie-head"
 
@@ -37,9 +37,9 @@ def share(
     *,
     out: str | Path,
     layers: int | None = None,
-    sharing: Sharing = "group",
-    tie: bool = False,
-    untie: bool = False,
+    sharing: transforms.Sharing = "group",
+    tie_head: bool = False,
+    untie_head: bool = False,
     data: str | None = None,
     device: str = "auto",
     dtype: str = "auto",
@@ -48,11 +48,11 @@ def share(
 ) -> Shared:
     """Write a run in which all layers share ``layers`` blocks, or with a tied or untied head, to ``out``.
 
-    Exactly one of ``layers``, ``tie`` and ``untie`` is given; as many as the model has layers undoes sharing.
-    The loss before and after is that of ``data``, by default of the run's own validation split. Raises
-    InputError for what is not to be done with this model; then nothing is written.
+    Exactly one of ``layers``, ``tie_head`` and ``untie_head`` is given; as many as the model has layers
+    undoes sharing. The loss before and after is that of ``data``, by default of the run's own validation
+    split. Raises InputError for what is not to be done with this model; then nothing is written.
     """
-    _check_one(layers is not None, tie, untie)
+    _check_one(layers is not None, tie_head, untie_head)
     out = Path(out)
     check_new(out)
     with as_run(Path(checkpoint)) as run:
@@ -63,11 +63,11 @@ def share(
         model, tokenizer = load(run)
         transform: dict[str, Any] = {"tool": "share"}
         if layers is not None:
-            shared = share_layers(model, layers, sharing)
+            shared = transforms.share_layers(model, layers, sharing)
             transform |= {"layers": layers, "sharing": shared.config.sharing}
         else:
-            shared = tie_head(model) if tie else untie_head(model)
-            transform["tied_embeddings"] = tie
+            shared = (transforms.tie_head if tie_head else transforms.untie_head)(model)
+            transform["tied_embeddings"] = tie_head
         text = evaluation_text(run, tokenizer, data, text_field=text_field, cache=cache)
         with files.staged(out) as folder:
             _write_model(folder, run, shared, record, transform)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from minilm.operations.evaluate import evaluate
 from minilm.operations.share import share
 from minilm.runs import files as run_files
 from minilm.training.train import train
-from tests.conftest import TINY_MODEL, TINY_SETTINGS
+from tests.conftest import ROOT, TINY_MODEL, TINY_SETTINGS, Script
 
 Capture = pytest.CaptureFixture[str]
 
@@ -110,9 +111,9 @@ def test_the_head_is_untied_and_tied_again(
     save_file(
         {name: tensor.to(dtype) for name, tensor in weights.items()}, source / "model.safetensors"
     )
-    share(source, tie=True, out=tmp_path / "tied", device="cpu")
-    share(tmp_path / "tied", untie=True, out=tmp_path / "untied", device="cpu")
-    share(tmp_path / "untied", tie=True, out=tmp_path / "again", device="cpu")
+    share(source, tie_head=True, out=tmp_path / "tied", device="cpu")
+    share(tmp_path / "tied", untie_head=True, out=tmp_path / "untied", device="cpu")
+    share(tmp_path / "untied", tie_head=True, out=tmp_path / "again", device="cpu")
     tied, untied, again = (load(tmp_path / name).model for name in ("tied", "untied", "again"))
     assert tied.lm_head.weight is tied.embedding.token.weight
     assert untied.lm_head.weight is not untied.embedding.token.weight
@@ -247,3 +248,28 @@ def test_a_shared_model_is_trained_resumed_and_sampled(
         for cached in (True, False)
     ]
     assert texts[0] == texts[1]
+
+
+def test_a_head_in_the_file_of_a_tied_model_is_refused(tiny_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_run, tmp_path / "run")
+    config = json.loads((tiny_run / "config.json").read_text())
+    config["model"]["tied_embeddings"] = True
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="lm_head"):
+        load(tmp_path / "run")
+    with pytest.raises(InputError, match="lm_head"):
+        share(tmp_path / "run", untie_head=True, out=tmp_path / "out")
+    assert not minilm.inspect(tmp_path / "run").verified
+
+
+def test_the_commands_of_the_page(tiny_run: Path, tmp_path: Path, script: Script) -> None:
+    page = (ROOT / "docs" / "parameters.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^    python scripts/share\.py (.*)$", page, re.M)
+    assert len(commands) == 4
+    shutil.copytree(tiny_run, tmp_path / "checkpoints" / "nano-stdlib")
+    for command in commands:
+        # The tiny model has half of nano's layers.
+        line = command.replace("--layers 2", "--layers 1").replace("--layers 4", "--layers 2")
+        done = script("share", *line.split(), "--device", "cpu", cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.splitlines()[0].split() == ["before", "after", "change"]
