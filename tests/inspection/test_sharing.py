@@ -38,6 +38,12 @@ def test_the_witnesses_agree_and_the_costs_are_those_of_all_layers(
     assert report.memory["training"]["weights"] == 4 * report.parameters.total
     assert own.sharing is None
     assert "shared" not in str(own)
+    of_module = minilm.inspect(minilm.load(run).model)
+    assert of_module.verified
+    assert of_module.sharing == report.sharing
+    for page in (report.to_html(), report.to_markdown()):
+        assert "Shared layers" in page
+        assert "0, 2, 4" in page
 
 
 def test_it_says_what_is_shared(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

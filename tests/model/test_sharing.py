@@ -13,7 +13,9 @@ from torch import Tensor
 from minilm.architectures.minilm import layout
 from minilm.checkpoint import load_model, save_weights
 from minilm.config import ModelConfig
+from minilm.costs.activation_estimate import estimate
 from minilm.costs.activations import activations
+from minilm.costs.fits import fits
 from minilm.costs.flops import flops_per_token, tensor_flops
 from minilm.costs.gguf_types import gguf_bytes
 from minilm.costs.memory import kv_cache_elements, stored_bytes
@@ -151,6 +153,8 @@ def test_the_ledger_counts_once_and_computes_as_often_as_it_runs(sharing: str) -
     assert own.formula().symbolic == two_layers.formula().symbolic.replace("L", "S")
     assert flops_per_token(own, context=9) == flops_per_token(all_layers, context=9)
     assert stored_bytes(own, "int8") == stored_bytes(two_layers, "int8")
+    assert estimate(own) == estimate(all_layers)
+    assert fits(own, 2**30, cards=2)[-1].weights < fits(all_layers, 2**30, cards=2)[-1].weights
     assert gguf_bytes(own, "q4_k_m") == gguf_bytes(all_layers, "q4_k_m")
     rule, rule_of_two = textbook(own), textbook(two_layers)
     assert rule is not None
