@@ -114,5 +114,5 @@ def _write_model(
 
 def _measured(run: Path, text: EvaluationText | None, runtime: Runtime) -> Measurement:
     """A run as it is loaded for use."""
-    model = load(run, device=str(runtime.device)).model
+    model = load(run, trainable=True, device=str(runtime.device)).model
     return measure(model, [run / run_files.WEIGHTS], text, runtime)

@@ -24,6 +24,8 @@ import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
 from minilm.checkpoint import load  # noqa: E402
+from minilm.cli.entry import run_command  # noqa: E402
+from minilm.errors import InputError  # noqa: E402
 from minilm.model.transformer import Transformer  # noqa: E402
 from minilm.operations.evaluate import evaluate_model, evaluation_text  # noqa: E402
 from minilm.training.runtime import Runtime  # noqa: E402
@@ -40,8 +42,7 @@ def main() -> int:
     model, tokenizer = load(options.run)
     text = evaluation_text(options.run, tokenizer)
     if text is None:
-        print(f"error: {options.run}: no validation split of its own", file=sys.stderr)
-        return 2
+        raise InputError(options.run, "no validation split of its own", "a run that has one")
     text = replace(text, dataset=replace(text.dataset, val=text.dataset.val[: options.tokens]))
     runtime = Runtime(torch.device("cpu"), torch.bfloat16, compile=False)
 
@@ -80,4 +81,4 @@ def mean(blocks: Sequence[nn.Module]) -> nn.Module:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

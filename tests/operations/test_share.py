@@ -51,6 +51,7 @@ def test_the_folder_is_a_run_and_its_inspection_is_verified(
     assert summary["data"] == source["data"]
     assert summary["before"]["parameters"] == source["parameters"]
     assert summary["after"]["parameters"] == summary["parameters"] == report.parameters.total
+    assert summary["after"]["trainable"] == summary["after"]["parameters"]
     weights = shared_run / "model.safetensors"
     assert summary["after"]["bytes"] == weights.stat().st_size < summary["before"]["bytes"]
     assert summary["before"]["evaluation"]["loss"] == pytest.approx(
