@@ -27,8 +27,8 @@ class Arguments:
     layers: int | None = None
     """Blocks for all layers to share, each that of the first of its layers; as many as there are layers:
     a copy for each, which changes no output."""
-    sharing: Literal["cycle", "group"] = "group"
-    """Which layers share a block: every N-th, or neighbours."""
+    sharing: Literal["group", "cycle"] = "group"
+    """Which layers share a block: neighbours, or every N-th."""
     tie_head: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Make the head the token table; its own weights are lost."""
     untie_head: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False

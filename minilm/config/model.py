@@ -39,8 +39,8 @@ class ModelConfig:
     """Layers (L)."""
     shared_layers: int = 0
     """Distinct blocks (S) that all layers run, each several times; 0: a block of its own in each."""
-    sharing: Literal["cycle", "group"] = "cycle"
-    """Which layers share a block: every S-th (0 1 0 1), or neighbours (0 0 1 1)."""
+    sharing: Literal["group", "cycle"] = "group"
+    """Which layers share a block: neighbours (0 0 1 1), or every S-th (0 1 0 1)."""
     d_model: int = 128
     """Width of the residual stream (d)."""
     num_heads: int = 4

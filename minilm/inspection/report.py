@@ -132,7 +132,7 @@ class FormulaReport:
 class Sharing:
     """Layers that share blocks: ``blocks`` has the numbers of the layers that each block runs as.
 
-    ``rule``: cycle, every block in turn, or group, neighbouring layers. ``unshared``: parameters with a
+    ``rule``: group, neighbouring layers, or cycle, every block in turn. ``unshared``: parameters with a
     block of its own in each layer.
     """
 

@@ -64,7 +64,9 @@ def share(
         transform: dict[str, Any] = {"tool": "share"}
         if layers is not None:
             shared = transforms.share_layers(model, layers, sharing)
-            transform |= {"layers": layers, "sharing": shared.config.sharing}
+            transform["layers"] = layers
+            if shared.config.shared_layers:
+                transform["sharing"] = sharing
         else:
             shared = (transforms.tie_head if tie_head else transforms.untie_head)(model)
             transform["tied_embeddings"] = tie_head

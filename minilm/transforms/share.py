@@ -16,7 +16,7 @@ from torch import nn
 from minilm.errors import InputError
 from minilm.model.transformer import Transformer
 
-Sharing = Literal["cycle", "group"]
+Sharing = Literal["group", "cycle"]
 
 
 def share_layers(model: Transformer, blocks: int, sharing: Sharing) -> Transformer:

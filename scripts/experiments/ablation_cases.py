@@ -181,8 +181,8 @@ CASES: dict[str, Case] = {
     },
     "shared-2-4-wide": Case(
         SHARED,
-        "2 blocks shared by 4 layers, cycle, 126 wide",
-        {"num_layers": 4, "shared_layers": 2, "d_model": 126},
+        "2 blocks shared by 4 layers, group, 126 wide",
+        {"num_layers": 4, "shared_layers": 2, "sharing": "group", "d_model": 126},
         corpora=("stdlib",),
     ),
     "scaled-outputs": Case(

@@ -80,24 +80,18 @@ def write_page(path: Path, rows: Rows) -> None:
 
 
 def with_sharing_table(page: str, rows: Rows) -> str:
-    """docs/parameters.md with what shared layers save and cost: one corpus, the mean of the seeds."""
+    """docs/parameters.md with what shared layers save and cost: the mean of the seeds that all have."""
     corpus = "stdlib"
     names = ["base", *(name for name, case in CASES.items() if case.group == SHARED)]
+    losses = {name: _by_seed(name, corpus, rows) for name in names}
+    seeds = set.intersection(*(set(by_seed) for by_seed in losses.values()))
     base = _model_of("base", corpus)
-    lines = [
-        "| Model | parameters | FLOPs a token | loss, nats a token | seeds |",
-        "|---|---|---|---|---|",
-    ]
+    lines = ["| Model | parameters | FLOPs a token | loss, nats a token |", "|---|---|---|---|"]
     for name in sorted(names, key=lambda name: _model_of(name, corpus)):
-        losses = _values(name, corpus, rows)
-        if not losses:
-            continue
         what = f"{MODEL['num_layers']} layers" if name == "base" else CASES[name].what
         parameters, flops = _model_of(name, corpus)
-        lines.append(
-            f"| {what} | {parameters:,} | {flops / base[1]:.2f} | {statistics.mean(losses):.3f} "
-            f"| {len(losses)} |"
-        )
+        loss = statistics.mean(losses[name][seed] for seed in seeds) if seeds else float("nan")
+        lines.append(f"| {what} | {parameters:,} | {flops / base[1]:.2f} | {loss:.3f} |")
     table = "\n".join(lines) + "\n"
     return SHARING_TABLE.sub(lambda match: match[1] + table + match[2], page)
 

@@ -17,7 +17,7 @@ SHAPE: dict[str, Any] = GATED | NO_BIASES | {"num_layers": 5, "num_heads": 8, "n
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    return make_run(tmp_path / "run", SHAPE | {"shared_layers": 2})
+    return make_run(tmp_path / "run", SHAPE | {"shared_layers": 2, "sharing": "cycle"})
 
 
 def test_the_witnesses_agree_and_the_costs_are_those_of_all_layers(

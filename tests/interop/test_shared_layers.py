@@ -17,7 +17,15 @@ from tests.interop.shapes import GATED, NO_BIASES, TINY, make_run
 Capture = pytest.CaptureFixture[str]
 
 LLAMA: dict[str, Any] = (
-    GATED | NO_BIASES | {"num_layers": 5, "shared_layers": 2, "num_heads": 8, "num_kv_heads": 2}
+    GATED
+    | NO_BIASES
+    | {
+        "num_layers": 5,
+        "shared_layers": 2,
+        "sharing": "cycle",
+        "num_heads": 8,
+        "num_kv_heads": 2,
+    }
 )
 # Biases of zeros are written besides.
 NEOX: dict[str, Any] = TINY | {

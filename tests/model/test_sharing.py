@@ -38,7 +38,7 @@ SHAPE = {
 
 
 def shared(**options: object) -> ModelConfig:
-    return ModelConfig(**(SHAPE | {"shared_layers": 2} | options))  # type: ignore[arg-type]
+    return ModelConfig(**(SHAPE | {"shared_layers": 2, "sharing": "cycle"} | options))  # type: ignore[arg-type]
 
 
 def tokens() -> Tensor:

@@ -84,7 +84,7 @@ def test_a_block_is_that_of_its_first_layer(sharing: Any, first: tuple[int, ...]
 
 
 def test_shared_layers_are_shared_further() -> None:
-    model = model_of(shared_layers=3)  # 0 1 2 0 1
+    model = model_of(shared_layers=3, sharing="cycle")  # 0 1 2 0 1
     shared = share_layers(model, 2, "group")  # the blocks of layers 0 and 3
     own = share_layers(share_layers(model, 5, "cycle"), 2, "group")
     assert torch.equal(logits(shared), logits(own))
@@ -103,12 +103,12 @@ def test_a_number_of_blocks_that_no_model_has(blocks: int) -> None:
 def test_the_blocks_that_it_has() -> None:
     for model, blocks, sharing in (
         (model_of(), 5, "group"),
-        (model_of(shared_layers=2), 2, "cycle"),
-        (model_of(shared_layers=1), 1, "group"),
+        (model_of(shared_layers=2), 2, "group"),
+        (model_of(shared_layers=1), 1, "cycle"),
     ):
         with pytest.raises(InputError, match=f"{blocks}, which the model has, expected another"):
             share_layers(model, blocks, sharing)  # type: ignore[arg-type]
-    assert share_layers(model_of(shared_layers=2), 2, "group").config.sharing == "group"
+    assert share_layers(model_of(shared_layers=2), 2, "cycle").config.sharing == "cycle"
 
 
 def test_a_head_is_untied_and_tied_again() -> None:
