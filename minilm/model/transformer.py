@@ -6,6 +6,8 @@ are a file format: they are listed in docs/architecture.md and pinned by a test.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -116,13 +118,18 @@ class Transformer(nn.Module):
         elif config.position == "rope":
             angles = rotation(t, config, tokens.device)
         x = self.dropout(self.embedding(tokens, cache, positions))
-        for layer, number in enumerate(self.block_order):
-            block_cache = None if cache is None else cache.blocks[layer]
-            x = self.blocks[number](x, angles, block_cache, positions)
+        for layer, block in enumerate(self._layers()):
+            x = block(x, angles, None if cache is None else cache.blocks[layer], positions)
         logits: Tensor = self.lm_head(self.final_norm(x))
         if cache is not None:
             cache.advance(t)
         return logits
+
+    def _layers(self) -> Iterable[nn.Module]:
+        """The block of each layer."""
+        if self.config.num_blocks == self.config.num_layers:
+            return self.blocks
+        return [self.blocks[number] for number in self.block_order]
 
 
 def next_token_loss(model: nn.Module, tokens: Tensor, targets: Tensor) -> Tensor:
