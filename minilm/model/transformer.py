@@ -99,7 +99,6 @@ class Transformer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         # Each block once, though several layers may run it.
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_blocks))
-        self.block_order = config.block_order
         self.final_norm = make_norm(config.d_model, config)
         self.lm_head = LMHead(config.d_model, config.vocab_size)
         if config.tied_embeddings:
@@ -129,7 +128,7 @@ class Transformer(nn.Module):
         """The block of each layer."""
         if self.config.num_blocks == self.config.num_layers:
             return self.blocks
-        return [self.blocks[number] for number in self.block_order]
+        return [self.blocks[number] for number in self.config.block_order]
 
 
 def next_token_loss(model: nn.Module, tokens: Tensor, targets: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ def share_layers(model: Transformer, blocks: int, sharing: Sharing) -> Transform
     shared.blocks = nn.ModuleList(
         copy.deepcopy(model.blocks[of_layer[order.index(number)]]) for number in range(blocks)
     )
-    shared.config, shared.block_order = config, order
+    shared.config = config
     return shared
 
 
