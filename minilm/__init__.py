@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from minilm.interop.convert import convert
     from minilm.model.transformer import Transformer
     from minilm.operations.prune import prune
+    from minilm.operations.share import share
     from minilm.training.train import resume, train
 
 _HOMES = {
@@ -35,6 +36,7 @@ _HOMES = {
     "preset": "minilm.config.presets",
     "prune": "minilm.operations.prune",
     "resume": "minilm.training.train",
+    "share": "minilm.operations.share",
     "train": "minilm.training.train",
 }
 
@@ -50,6 +52,7 @@ __all__ = [
     "preset",
     "prune",
     "resume",
+    "share",
     "train",
 ]
 

@@ -68,11 +68,11 @@ def read_run_config(folder: Path, *, with_weights: bool = True) -> ModelConfig:
 def load_model(path: Path, config: ModelConfig) -> Transformer:
     """The model of ``config`` with the weights of ``path``, on the CPU, parameters trainable."""
     num_tensors = len(read_header(path).tensors)
-    if num_tensors < config.num_layers:  # before modules are built for all of them
+    if num_tensors < config.num_blocks:  # before modules are built for all of them
         raise FormatError(
             path,
             f"{num_tensors} tensors",
-            f"those of {config.num_layers} layers",
+            f"those of {config.num_blocks} layers",
             "the weights are not those of this config.json",
         )
     with torch.device("meta"):

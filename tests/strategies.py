@@ -15,10 +15,13 @@ def model_configs(draw: st.DrawFn) -> ModelConfig:
     explicit_head_dim = draw(st.booleans())
     norm = draw(st.sampled_from(["layernorm", "rmsnorm"]))
     head_dim = 2 * draw(st.integers(1, 4))
+    layers = draw(st.integers(1, 4))
     return ModelConfig(
         vocab_size=draw(st.integers(1, 40)),
         context_length=draw(st.integers(1, 12)),
-        num_layers=draw(st.integers(1, 3)),
+        num_layers=layers,
+        shared_layers=draw(st.just(0) | st.integers(1, layers)),
+        sharing=draw(st.sampled_from(["cycle", "group"])),
         d_model=draw(st.integers(1, 20)) if explicit_head_dim else heads * head_dim,
         num_heads=heads,
         num_kv_heads=kv_heads,

@@ -47,6 +47,10 @@ def test_the_ablations_are_those_of_the_runs(tmp_path: Path) -> None:
     ablate["write_page"](tmp_path / "page.md", ablate["read_results"]())
     written = (tmp_path / "page.md").read_text(encoding="utf-8")
     assert ablate["PAGE"].read_text(encoding="utf-8") == written, "run: ablate.py --write-only"
+    page = ablate["PARAMETERS_PAGE"].read_text(encoding="utf-8")
+    table = ablate["with_sharing_table"](page, ablate["read_results"]())
+    assert "blocks shared by 4 layers" in table
+    assert page == table, "run: ablate.py --write-only"
 
 
 def test_the_rates_of_fine_tuning_are_those_of_the_runs() -> None:

@@ -6,7 +6,7 @@ import pydoc
 import minilm
 
 NAMES = {
-    *("train", "resume", "prune", "load", "generate", "inspect", "convert"),
+    *("train", "resume", "load", "generate", "inspect", "convert", "prune", "share"),
     *("ModelConfig", "TrainConfig", "preset", "Transformer", "Report"),
 }
 

@@ -6,6 +6,8 @@ witness.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from minilm.architectures.building_blocks import (
     L,
     T,
@@ -22,7 +24,7 @@ from minilm.architectures.building_blocks import (
 )
 from minilm.config import ModelConfig
 from minilm.ledger import components
-from minilm.ledger.layout import AttentionSpec, Layout, Role, Tensor
+from minilm.ledger.layout import SHARED, AttentionSpec, Layout, Role, Tensor
 from minilm.ledger.symbols import ONE, Polynomial, symbol
 
 R, c = symbol("R"), symbol("c")  # rows of an n-gram table; tokens of the convolution
@@ -30,10 +32,12 @@ R, c = symbol("R"), symbol("c")  # rows of an n-gram table; tokens of the convol
 
 def layout(config: ModelConfig) -> Layout:
     """The tensors of `minilm.Transformer(config)`."""
+    shared = config.num_blocks < config.num_layers
     symbols = {
         "V": config.vocab_size,
         "T": config.context_length,
         "L": config.num_layers,
+        **({"S": config.num_blocks} if shared else {}),
         "d": config.d_model,
         "f": config.d_feed_forward,
         "h": config.num_heads,
@@ -45,12 +49,17 @@ def layout(config: ModelConfig) -> Layout:
     if config.convolution:
         symbols["c"] = config.convolution
     tied = config.tied_embeddings
+    block = (
+        *_attention(config, "blocks.{i}.attention"),
+        *_feed_forward(config, "blocks.{i}.feed_forward"),
+    )
+    if shared:
+        block = tuple(replace(tensor, repeat=SHARED) for tensor in block)
     return Layout(
         "minilm",
         (
             *_embeddings(config),
-            *_attention(config, "blocks.{i}.attention"),
-            *_feed_forward(config, "blocks.{i}.feed_forward"),
+            *block,
             *norm("final_norm", components.FINAL_NORM, bias=config.norm_bias, repeat=ONE),
             *lm_head("lm_head", tied=tied),
         ),

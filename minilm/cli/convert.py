@@ -32,6 +32,8 @@ class Arguments:
     """huggingface: license of the weights in the model card, as the Hub names it: mit, apache-2.0, ..."""
     base_model: str = ""
     """huggingface: the model on the Hub that these weights come from, for the model card."""
+    shared_layers: Literal["copy", "refuse"] = "copy"
+    """Layers that share a block, which other formats do not have: each gets a copy, or none is written."""
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "convert.py") -> int:
@@ -55,6 +57,7 @@ def _run(options: Arguments) -> int:
         modelfile=options.modelfile,
         license=options.license,
         base_model=options.base_model,
+        shared_layers=options.shared_layers,
     )
     print(f"{out}: {written}", file=stream)
     return DONE

@@ -16,6 +16,7 @@ VERBS = {
     "generate": "text from a trained model",
     "convert": "a model for transformers and llama.cpp, or theirs as a run",
     "prune": "a model with fewer weights, heads, units or layers",
+    "share": "let the layers of a trained model share blocks, tie or untie its head",
     "evaluate": "loss and perplexity of a model on a text",
     "cache": "the texts that were encoded, and removing them",
 }

@@ -50,6 +50,10 @@ def _llama3_rope(settings: Settings) -> bool:
     return _rope(settings) and settings.get("rope_scaling") == "llama3"
 
 
+def _shared(settings: Settings) -> bool:
+    return settings.get("shared_layers") not in (None, 0, settings.get("num_layers"))
+
+
 def _muon(settings: Settings) -> bool:
     return bool(settings.get("optimizer", "muon") == "muon")
 
@@ -63,6 +67,8 @@ def _growth(settings: Settings) -> bool:
 
 
 _MODEL: dict[str, Callable[[Settings], bool]] = {
+    "shared_layers": _shared,
+    "sharing": _shared,
     "rope_theta": _rope,
     "rotary_dim": _rope,
     "rope_scaling": _rope,

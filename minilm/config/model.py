@@ -36,7 +36,11 @@ class ModelConfig:
     context_length: int = 256
     """Longest sequence in tokens (T)."""
     num_layers: int = 4
-    """Blocks (L)."""
+    """Layers (L)."""
+    shared_layers: int = 0
+    """Distinct blocks (S) that all layers run, each several times; 0: a block of its own in each."""
+    sharing: Literal["group", "cycle"] = "group"
+    """Which layers share a block: neighbours (0 0 1 1), or every S-th (0 1 0 1)."""
     d_model: int = 128
     """Width of the residual stream (d)."""
     num_heads: int = 4
@@ -125,6 +129,7 @@ class ModelConfig:
         check_sizes(self, _SIZES)
         if self.num_layers > LARGEST_LAYER_COUNT:
             raise ConfigError("num_layers", f"{self.num_layers}", f"at most {LARGEST_LAYER_COUNT}")
+        check_range(self, "shared_layers", 0, self.num_layers)
         if self.num_heads % self.num_kv_heads:
             raise ConfigError(
                 "num_kv_heads",
@@ -168,6 +173,24 @@ class ModelConfig:
     def gated(self) -> bool:
         """Whether the feed-forward has a gate matrix."""
         return self.feed_forward in ("swiglu", "geglu")
+
+    @property
+    def num_blocks(self) -> int:
+        """Distinct blocks; as many as layers where none is shared."""
+        return self.shared_layers or self.num_layers
+
+    @property
+    def block_order(self) -> tuple[int, ...]:
+        """The number of the block that each layer runs.
+
+        Where S does not divide L, the first blocks run once more than the others.
+        """
+        if self.sharing == "cycle":
+            return tuple(layer % self.num_blocks for layer in range(self.num_layers))
+        runs, more = divmod(self.num_layers, self.num_blocks)
+        return tuple(
+            block for block in range(self.num_blocks) for _ in range(runs + (block < more))
+        )
 
 
 _SIZES = (

@@ -78,6 +78,7 @@ def estimate(
     layout: Layout, *, dtype: str = "bfloat16", dropout: bool = False
 ) -> ActivationEstimate | None:
     """Bytes a token with activations in ``dtype``; None for a layout without attention or width d."""
+    layout = layout.unshared()
     symbols = layout.symbols
     d = symbols.get("d", 0)
     num_layers = sum(kind.layers.value(symbols) for kind in layout.attention)

@@ -17,7 +17,7 @@ from minilm.dtypes import BITS
 from minilm.ledger import components
 from minilm.ledger.symbols import ASCII, ONE, ZERO, Polynomial, format_polynomial, symbol
 
-B, T, L, V, d, f, h, g, k, c = (symbol(letter) for letter in "BTLVdfhgkc")
+B, T, L, S, V, d, f, h, g, k, c = (symbol(letter) for letter in "BTLSVdfhgkc")
 N = B * T  # tokens of one forward pass
 
 # Bytes of an element.
@@ -120,6 +120,7 @@ def activations(
         "B": batch,
         "T": context,
         "L": config.num_layers,
+        "S": config.num_blocks,
         "V": config.vocab_size,
         "d": config.d_model,
         "f": config.d_feed_forward,
@@ -163,6 +164,11 @@ class _ForwardPass:
         # The CPU's fused kernel has no dropout, and rejects RoPE's memory layout for heads of width 2.
         is_pair = self.config.head_dim == 2 and self.queries_by_head and not self.config.qk_norm
         return "math" if self.config.dropout or is_pair else "fused"
+
+    @property
+    def distinct_layers(self) -> Polynomial:
+        """Autocast casts a matrix once in a pass, however often it is used."""
+        return S if self.config.num_blocks < self.config.num_layers else L
 
     @property
     def queries_by_head(self) -> bool:
@@ -283,7 +289,12 @@ def _attention(forward: _ForwardPass) -> Iterator[SavedTensor]:
     config, width = forward.config, forward.width
     if forward.autocast:
         matrices = 2 * d * forward.query_width + 2 * d * forward.key_width
-        yield SavedTensor("matrices in 16 bits", components.ATTENTION_QUERY, width * matrices, L)
+        yield SavedTensor(
+            "matrices in 16 bits",
+            components.ATTENTION_QUERY,
+            width * matrices,
+            forward.distinct_layers,
+        )
     if config.qk_norm:
         component = components.ATTENTION_QK_NORM
         yield from _norm(forward, N * h, k, component, L, forward.qk_norm_input)
@@ -350,7 +361,12 @@ def _feed_forward(forward: _ForwardPass) -> Iterator[SavedTensor]:
     config, width, hidden = forward.config, forward.width, forward.hidden_width
     if forward.autocast:
         matrices = (3 if config.gated else 2) * d * hidden
-        yield SavedTensor("matrices in 16 bits", components.FEED_FORWARD_UP, width * matrices, L)
+        yield SavedTensor(
+            "matrices in 16 bits",
+            components.FEED_FORWARD_UP,
+            width * matrices,
+            forward.distinct_layers,
+        )
     if config.gated:
         yield SavedTensor(
             "gate, before and after", components.FEED_FORWARD_GATE, 2 * width * N * hidden, L

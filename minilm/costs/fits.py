@@ -252,6 +252,7 @@ def _training(
     assert per_token is not None
     saved_bytes = per_token.checkpointed if checkpointing else per_token.total
     loss = (BITS[dtype] // 8 + FLOAT32) * layout.symbols.get("V", 0)
+    distinct_layers = layout.symbols.get("S", per_token.num_layers)
 
     def activations(context: int, batch: int) -> int:
         return saved_bytes(batch * context) + loss * batch * context
@@ -263,7 +264,7 @@ def _training(
         cards=cards,
         weights=state["weights"],
         states=state["total"] - state["weights"],
-        gathered=-(-state["weights"] // per_token.num_layers) if cards > 1 else 0,
+        gathered=-(-state["weights"] // distinct_layers) if cards > 1 else 0,
         activations=activations,
         batch_is_divided=True,
         lora_rank=lora_rank,

@@ -7,15 +7,16 @@ with values depend on the context and not on parameters, so they are counted sep
 
 from __future__ import annotations
 
-from minilm.ledger.layout import Layout, Role
+from minilm.ledger.layout import SHARED, Layout, Role
 
 
 def flops_per_token(layout: Layout, *, context: int) -> dict[str, int]:
     """Forward, training and attention FLOPs of one token at the end of ``context`` tokens.
 
-    Only the experts that a token uses are counted. A tied matrix is counted once, as the head:
-    embedding lookup is free.
+    Only the experts that a token uses are counted, and a shared layer as often as it runs. A tied matrix
+    is counted once, as the head: embedding lookup is free.
     """
+    layout = layout.unshared()
     multiplied = layout.count(role=Role.MULTIPLIED, active=True)
     multiplied += sum(
         layout.value(tensor)
@@ -45,6 +46,8 @@ def tensor_flops(layout: Layout) -> dict[str, float]:
     for tensor in layout.tensors:
         multiplied = tensor.role is Role.MULTIPLIED or tensor.name in shared_names
         active = layout.value(tensor, active=True) / max(layout.value(tensor), 1)
-        for named in layout.named_tensors((tensor,)):
-            flops[named.name] = 2 * named.count * active if multiplied else 0
+        is_shared = tensor.repeat == SHARED
+        for layer, named in enumerate(layout.named_tensors((tensor,))):
+            runs = layout.runs(layer) if is_shared else 1
+            flops[named.name] = 2 * named.count * runs * active if multiplied else 0
     return flops

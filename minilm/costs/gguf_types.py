@@ -32,7 +32,11 @@ _FALLBACK = {"q4_k": "q5_0", "q5_k": "q5_1", "q6_k": "q8_0"}
 
 
 def gguf_bytes(layout: Layout, file_type: str) -> int:
-    """Bytes of the tensors' data; the header of such a file is a few MB more, mostly its tokenizer."""
+    """Bytes of the tensors' data, of shared layers as often as they run.
+
+    The header of such a file is a few MB more, mostly its tokenizer.
+    """
+    layout = layout.unshared()
     return sum(_tensor_bytes(layout, tensor, *FILE_TYPES[file_type]) for tensor in layout.tensors)
 
 

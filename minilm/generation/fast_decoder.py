@@ -56,7 +56,8 @@ class FastDecoder:
         self.device, self._dtype = model.lm_head.weight.device, model.lm_head.weight.dtype
         self._embedding = model.embedding
         with torch.no_grad():
-            self._blocks = [FastBlock(block, model.config) for block in model.blocks]  # type: ignore[arg-type]
+            blocks = [FastBlock(block, model.config) for block in model.blocks]  # type: ignore[arg-type]
+        self._blocks = [blocks[number] for number in model.config.block_order]
         self._final_norm = _norm(model.final_norm)
         self._lm_head = SplitLinear(model.lm_head.weight, None)
 

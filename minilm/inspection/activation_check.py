@@ -130,7 +130,8 @@ def _run(
         if dtype == "float32"
         else torch.autocast(device.type, dtype=getattr(torch, dtype))
     )
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), precision:
+    hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+    with torch.enable_grad(), hooks, precision:  # a caller may have turned gradients off
         loss = next_token_loss(model, tokens, targets)
     saved = sum(storage.nbytes() for storage in saved_storages.values())
     if before is None:

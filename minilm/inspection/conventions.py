@@ -53,6 +53,10 @@ def _declared_conventions(
     if head:
         meaning = "all but these tables and the head (N of Kaplan et al. 2020)"
         entries.append(Convention("non-embedding, no head", p.non_embedding - head, meaning))
+    unshared = layout.unshared().count()
+    if unshared != p.total:
+        meaning = "shared layers counted as often as they run, as an export writes them"
+        entries.append(Convention("layers unshared", unshared, meaning))
     if p.active != p.total:
         meaning = "what one token uses: its experts, and everything outside the experts"
         entries.append(Convention("active", p.active, meaning))

@@ -14,6 +14,7 @@ from minilm.inspection.counts import count_parameters
 from minilm.inspection.memory import memory_costs
 from minilm.inspection.open_target import open_target
 from minilm.inspection.report import FormulaReport, Report
+from minilm.inspection.sharing import sharing_note, sharing_of
 from minilm.inspection.witnesses import Evidence, gather_evidence
 from minilm.ledger.approximation import textbook
 from minilm.ledger.components import POSITION_EMBEDDING
@@ -94,6 +95,7 @@ def _report_evidence(
         batch=batch,
         measure_activations=evidence.module is not None and target.module is None,
     )
+    sharing = sharing_of(target.config, layout)
     report = Report(
         target=target.name,
         architecture=target.architecture,
@@ -106,9 +108,15 @@ def _report_evidence(
         memory=memory,
         formula=_formula(layout) if layout else None,
         tied=counts.tied,
+        sharing=sharing,
         flops=_flops(layout, context) if layout else None,
         hyperparameters=target.hyperparameters,
-        notes=(*evidence.notes, *counts.notes, *_context_notes(layout, context)),
+        notes=(
+            *sharing_note(sharing),
+            *evidence.notes,
+            *counts.notes,
+            *_context_notes(layout, context),
+        ),
         conventions=counts.conventions,
         quantization=summary(evidence.logical) if evidence.logical else None,
     )

@@ -128,6 +128,21 @@ class FormulaReport:
     approximation: Mapping[str, Any] | None
 
 
+@dataclass(frozen=True)
+class Sharing:
+    """Layers that share blocks: ``blocks`` has the numbers of the layers that each block runs as.
+
+    ``rule``: group, neighbouring layers, or cycle, every block in turn. ``unshared``: parameters with a
+    block of its own in each layer.
+    """
+
+    layers: int
+    distinct_layers: int
+    rule: str
+    unshared: int
+    blocks: Mapping[str, tuple[int, ...]]
+
+
 class Drawings(Protocol):
     """What a report looks like: as text of a terminal, in a notebook, as a page, as Markdown."""
 
@@ -166,6 +181,7 @@ class Report:
     memory: Mapping[str, Any]
     formula: FormulaReport | None = None
     tied: tuple[tuple[str, str], ...] = ()
+    sharing: Sharing | None = None
     flops: Mapping[str, int] | None = None
     hyperparameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

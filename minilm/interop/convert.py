@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 from minilm import files
-from minilm.errors import FormatError, InputError, naming_file
+from minilm.architectures.minilm import layout
+from minilm.config import ModelConfig
+from minilm.errors import ConfigError, FormatError, InputError, naming_file
 from minilm.formats.checks import open_regular
 from minilm.interop.model_card import NAME, Provenance, card
 from minilm.interop.model_source import ModelSource, open_source
@@ -21,6 +23,7 @@ from minilm.runs import files as run_files
 SOURCE = "the folder of a run or of a Hugging Face model, or nanoGPT's ckpt.pt"
 Target = Literal["minilm", "huggingface", "gguf"]
 GgufFormat = Literal["f32", "f16", "bf16", "q8_0", "q4_0"]
+SharedLayers = Literal["copy", "refuse"]
 
 
 def convert(
@@ -32,13 +35,15 @@ def convert(
     modelfile: str | Path = "",
     license: str = "",
     base_model: str = "",
+    shared_layers: SharedLayers = "copy",
 ) -> str:
     """Write the model of ``source`` to the new path ``out``; return what was written, in a few words.
 
     ``source`` is the folder of a run or of a Hugging Face model, or nanoGPT's ckpt.pt. ``gguf_format``
     and ``modelfile`` (a new file for `ollama create`) are for GGUF, ``license`` and ``base_model`` for
-    the card of a Hugging Face folder. Raises InputError for what cannot be converted; then nothing is
-    written.
+    the card of a Hugging Face folder. No other format has layers that share a block: each gets a copy
+    of it, unless ``shared_layers`` is refuse. Raises InputError for what cannot be converted; then
+    nothing is written.
     """
     out = Path(out)
     is_stream = not files.is_replaceable(out)
@@ -47,12 +52,17 @@ def convert(
         _check_modelfile(Path(modelfile), out, is_stream, to)
     provenance = Provenance(license, base_model)
     model = _open(Path(source))
+    copies = ""
+    if to != "minilm" and model.config.num_blocks < model.config.num_layers:
+        with naming_file(model.folder / run_files.CONFIG):
+            copies = _copies(model.config, shared_layers)
+        model = model.unshared()
     output = _into_stream(out) if is_stream else files.staged(out)
     with naming_file(model.folder / run_files.CONFIG), output as path:
         written = _write(model, to, path, _name(out), gguf_format, provenance)
     if modelfile:
         _write_modelfile(Path(modelfile), out, model)
-    return written
+    return written + copies
 
 
 @contextlib.contextmanager
@@ -115,6 +125,22 @@ def _write(
     return written
 
 
+def _copies(config: ModelConfig, shared_layers: SharedLayers) -> str:
+    """What is said of shared layers that get copies. Raises ConfigError where that is not wanted."""
+    if shared_layers == "refuse":
+        raise ConfigError(
+            "model.shared_layers",
+            f"{config.num_blocks} blocks in {config.num_layers} layers",
+            "a block for each layer in another format",
+            "leave out --shared-layers refuse to write copies",
+        )
+    own, written = layout(config), layout(config).unshared()
+    return (
+        f"; {config.num_blocks} shared blocks as {config.num_layers} layers, {written.count():,} parameters "
+        f"for {own.count():,}"
+    )
+
+
 def _write_modelfile(path: Path, gguf_file: Path, model: ModelSource) -> None:
     from minilm.interop.gguf_tokenizer import chat_template
     from minilm.interop.ollama import modelfile
@@ -135,12 +161,17 @@ def _check_modelfile(path: Path, out: Path, is_stream: bool, to: Target) -> None
 
 def _check_out(out: Path, is_stream: bool, to: str) -> None:
     """Raises InputError where the result cannot be written, before anything is read."""
-    if is_stream:
-        if to != "gguf":
-            raise InputError(out, "a pipe or device", f"a path for the new folder of --to {to}")
-    elif out.exists():
+    if not is_stream:
+        check_new(out)
+    elif to != "gguf":
+        raise InputError(out, "a pipe or device", f"a path for the new folder of --to {to}")
+
+
+def check_new(out: Path) -> None:
+    """Raises InputError for a path at which something is, or whose folder is not there."""
+    if out.exists():
         raise InputError(out, "something that exists", "a new path", "remove it or choose another")
-    elif not _followed(out).absolute().parent.is_dir():
+    if not _followed(out).absolute().parent.is_dir():
         parent = _followed(out).parent
         raise InputError(parent, "no such folder", "one that the new path is in")
 

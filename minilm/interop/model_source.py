@@ -33,7 +33,7 @@ from minilm.text.tokenizers import Tokenizer
 USUAL_HEAD = "lm_head.weight"
 TIED = "tie_word_embeddings"
 # minilm's names.
-HEAD, TABLE = "lm_head.weight", "embedding.token.weight"
+HEAD, TABLE, BLOCKS = "lm_head.weight", "embedding.token.weight", "blocks"
 FEED_FORWARD_NORM, ATTENTION_NORM = "feed_forward_norm.", "attention_norm."
 
 
@@ -43,7 +43,8 @@ class ModelSource:
 
     ``mapped`` is empty for a run; of a Hugging Face folder, it has the mapping of the tensor that holds
     each of them, and its index there. ``factors`` are what tensors whose names end so are multiplied by;
-    then all are read in float32.
+    then all are read in float32. ``block_order`` is set where each layer of ``config`` has a block of its
+    own and the file has shared ones: of each layer, the number of its block there.
     """
 
     folder: Path
@@ -53,6 +54,7 @@ class ModelSource:
     is_run: bool
     own_tokenizer: Tokenizer | None = None  # one that is in no tokenizer.json
     factors: Mapping[str, float] = field(default_factory=dict)
+    block_order: tuple[int, ...] = ()
 
     def tokenizer(self) -> Tokenizer:
         """Raises FormatError for a missing or broken file, and for more tokens than the model has."""
@@ -68,8 +70,14 @@ class ModelSource:
         """The same model with the tensors of ``config``: biases of zeros besides, or an untied head."""
         return replace(self, config=config)
 
+    def unshared(self) -> ModelSource:
+        """The same model with a copy of a shared block in each of its layers."""
+        config = replace(self.config, shared_layers=0)
+        return replace(self, config=config, block_order=self.config.block_order)
+
     def dtype(self, name: str) -> str:
         """What a tensor is read in."""
+        name = self._stored_name(name)
         if self.factors:
             return "float32"
         if not self._is_stored(name):
@@ -78,6 +86,7 @@ class ModelSource:
 
     def read(self, name: str) -> Array:
         """One tensor, by minilm's name."""
+        name = self._stored_name(name)
         if not self._is_stored(name):
             return self._added(name)
         if not self.mapped:
@@ -92,6 +101,14 @@ class ModelSource:
         factor = next((f for end, f in self.factors.items() if name.endswith(end)), 1.0)
         scaled: Array = as_float32(part) * np.float32(factor)
         return scaled
+
+    def _stored_name(self, name: str) -> str:
+        """The name in the file of what is in a shared block."""
+        part, _, rest = name.partition(".")
+        if not self.block_order or part != BLOCKS:
+            return name
+        layer, _, tensor = rest.partition(".")
+        return f"{BLOCKS}.{self.block_order[int(layer)]}.{tensor}"
 
     def _is_stored(self, name: str) -> bool:
         return name in (self.mapped or self.stored)

@@ -29,12 +29,15 @@ def textbook(layout: Layout) -> Approximation | None:
     """The textbook count of this model; None for a layout without the symbols V, L and d."""
     if not {"V", "L", "d"} <= layout.symbols.keys():
         return None
-    value = TEXTBOOK.value(layout.symbols)
+    # A shared layer is one layer.
+    depth = symbol("S" if "S" in layout.symbols else "L")
+    tables, blocks = 2 * _V * _d, 12 * depth * _d * _d
+    value = (tables + blocks).value(layout.symbols)
     exact = layout.count()
     # Textbooks write 2Vd first.
     return Approximation(
-        f"{format_polynomial(2 * _V * _d, ASCII)} + {format_polynomial(12 * _L * _d * _d, ASCII)}",
-        f"{format_polynomial(2 * _V * _d, PRETTY)} + {format_polynomial(12 * _L * _d * _d, PRETTY)}",
+        f"{format_polynomial(tables, ASCII)} + {format_polynomial(blocks, ASCII)}",
+        f"{format_polynomial(tables, PRETTY)} + {format_polynomial(blocks, PRETTY)}",
         value,
         (value - exact) / exact,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
 from itertools import groupby
@@ -18,7 +18,11 @@ from minilm.ledger.symbols import (
     Polynomial,
     format_factored,
     format_polynomial,
+    symbol,
 )
+
+# What the tensors of shared layers repeat over.
+SHARED = symbol("S")
 
 
 class Role(Enum):
@@ -108,6 +112,8 @@ class Formula:
 class Layout:
     """Every tensor of one model, symbolically, with the values of the symbols.
 
+    Where layers are shared, the symbols have S, the number of distinct ones, over which tensors then
+    repeat; attention costs what it does in each of the L layers that run.
     ``ties`` are pairs (name, name of the tensor it shares); the first name is not stored.
     ``buffers`` are stored tensors that are not parameters. ``ignored`` are names (with ``{i}``) of
     buffers that only some files hold, because loaders recompute them. ``mtp`` are the tensors of
@@ -151,6 +157,17 @@ class Layout:
         if active and tensor.routed:
             symbols = {**symbols, "E": symbols["e"]}
         return tensor.count.value(symbols)
+
+    def unshared(self) -> Layout:
+        """The same with a copy of a shared layer each time that it runs."""
+        if "S" not in self.symbols:
+            return self
+        return replace(self, symbols={**self.symbols, "S": self.symbols["L"]})
+
+    def runs(self, layer: int) -> int:
+        """How often a shared layer runs: the first ones once more where S does not divide L."""
+        runs, more = divmod(self.symbols["L"], self.symbols["S"])
+        return runs + (layer < more)
 
     def named_tensors(self, tensors: Sequence[Tensor] | None = None) -> Iterator[NamedTensor]:
         """``tensors``, by default all parameters, by their names in files.

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 # The usual order of the letters in a product; other symbols follow alphabetically.
-LETTERS = "BELDMVTRcdfmshgke"
+LETTERS = "BELSDMVTRcdfmshgke"
 
 # What a letter stands for, in the few words of a legend.
 MEANINGS = {
@@ -18,6 +18,7 @@ MEANINGS = {
     "V": "vocabulary",
     "T": "context",
     "L": "layers",
+    "S": "distinct layers, run L times in all",
     "d": "model width",
     "f": "feed-forward width",
     "h": "heads",

@@ -39,7 +39,7 @@ class Positions:
 
 
 class BlockKVCache:
-    """One block's keys and values, (b, g, s, k), and the last inputs of its convolution, (b, c, d).
+    """One layer's keys and values, (b, g, s, k), and the last inputs of its convolution, (b, c, d).
 
     The slots are a ring: the token at position p is in slot p modulo s. s is the sliding window where there
     is one, so what leaves the window is overwritten.

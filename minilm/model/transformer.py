@@ -6,6 +6,8 @@ are a file format: they are listed in docs/architecture.md and pinned by a test.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -95,7 +97,8 @@ class Transformer(nn.Module):
         self.config = config
         self.embedding = Embedding(config)
         self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        # Each block once, though several layers may run it.
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_blocks))
         self.final_norm = make_norm(config.d_model, config)
         self.lm_head = LMHead(config.d_model, config.vocab_size)
         if config.tied_embeddings:
@@ -114,12 +117,18 @@ class Transformer(nn.Module):
         elif config.position == "rope":
             angles = rotation(t, config, tokens.device)
         x = self.dropout(self.embedding(tokens, cache, positions))
-        for number, block in enumerate(self.blocks):
-            x = block(x, angles, None if cache is None else cache.blocks[number], positions)
+        for layer, block in enumerate(self._layers()):
+            x = block(x, angles, None if cache is None else cache.blocks[layer], positions)
         logits: Tensor = self.lm_head(self.final_norm(x))
         if cache is not None:
             cache.advance(t)
         return logits
+
+    def _layers(self) -> Iterable[nn.Module]:
+        """The block of each layer."""
+        if self.config.num_blocks == self.config.num_layers:
+            return self.blocks
+        return [self.blocks[number] for number in self.config.block_order]
 
 
 def next_token_loss(model: nn.Module, tokens: Tensor, targets: Tensor) -> Tensor:

@@ -14,10 +14,12 @@ from typing import Any
 
 import torch
 
+from minilm.checkpoint import load
 from minilm.generation.decoder import make_decoder
 from minilm.model.transformer import Transformer
 from minilm.operations.evaluate import Evaluation, EvaluationText, evaluate_model
 from minilm.render.document import Column, Table
+from minilm.runs import files as run_files
 from minilm.training.runtime import Runtime
 from minilm.units import format_bytes
 
@@ -124,6 +126,12 @@ def measure(
         tokens_per_second=generation_rate(model),
         evaluation=None if text is None else evaluate_model(model, text, runtime),
     )
+
+
+def measure_run(run: Path, text: EvaluationText | None, runtime: Runtime) -> Measurement:
+    """Measure a run as it is loaded."""
+    model = load(run, trainable=True, device=str(runtime.device)).model
+    return measure(model, [run / run_files.WEIGHTS], text, runtime)
 
 
 @torch.inference_mode()

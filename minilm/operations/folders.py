@@ -11,26 +11,16 @@ import torch
 
 from minilm import files
 from minilm.checkpoint import save_weights
-from minilm.errors import InputError
 from minilm.model.transformer import Transformer
+from minilm.operations.comparison import Comparison
 from minilm.runs import files as run_files
-from minilm.text.tokenizers import Tokenizer
 from minilm.training.base_model import companions, weights_dtype
-
-
-def check_new(out: Path) -> None:
-    """Raises InputError unless a folder can be made at ``out``, before anything is computed."""
-    if out.exists():
-        raise InputError(out, "something that exists", "a new path", "remove it or choose another")
-    if not out.absolute().parent.is_dir():
-        raise InputError(out.parent, "no such folder", "one that the new path is in")
 
 
 def write_model(
     folder: Path,
     source: Path,
     model: Transformer,
-    tokenizer: Tokenizer,
     transform: Mapping[str, Any],
 ) -> None:
     """Make ``folder``: the model in the dtype of the run ``source``, and how it is recorded and tokenized.
@@ -41,15 +31,17 @@ def write_model(
     record = run_files.read_record(source / run_files.CONFIG)
     dtype: torch.dtype = getattr(torch, weights_dtype(source))
     save_weights(folder / run_files.WEIGHTS, model.to(dtype), {"format": "pt"})
-    tokenizer.save(folder / run_files.TOKENIZER)
+    files.write_bytes(folder / run_files.TOKENIZER, (source / run_files.TOKENIZER).read_bytes())
     for name, content in companions(source).items():
         files.write_bytes(folder / name, content)
     transforms = (*record.transforms, transform)
     run_files.write_record(folder, replace(record, model=model.config, transforms=transforms))
 
 
-def write_summary(folder: Path, source: Path, fields: Mapping[str, Any]) -> None:
-    """summary.json: ``fields``, and which text ``source`` has: the next tool finds its split there."""
+def write_summary(folder: Path, source: Path, comparison: Comparison) -> None:
+    """summary.json: ``comparison``, and which text ``source`` has: the next tool finds its split there."""
+    fields: dict[str, Any] = {"parameters": comparison.after.parameters, **comparison.to_dict()}
     of_source = run_files.last_summary(source)
-    data = {"data": of_source["data"]} if "data" in of_source else {}
-    files.write_json(folder / run_files.SUMMARY, data | dict(fields))
+    if "data" in of_source:
+        fields["data"] = of_source["data"]
+    files.write_json(folder / run_files.SUMMARY, fields)

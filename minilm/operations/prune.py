@@ -21,11 +21,11 @@ from minilm.data.cache import default_cache
 from minilm.data.shards import Dataset
 from minilm.errors import ConfigError, InputError
 from minilm.formats.safetensors import read_header
-from minilm.interop.convert import as_run
+from minilm.interop.convert import as_run, check_new
 from minilm.model.transformer import Transformer, next_token_loss
-from minilm.operations.comparison import Comparison, measure
+from minilm.operations.comparison import Comparison, measure_run
 from minilm.operations.evaluate import EvaluationText, evaluation_text
-from minilm.operations.folders import check_new, write_model, write_summary
+from minilm.operations.folders import write_model, write_summary
 from minilm.runs import files as run_files
 from minilm.training.runtime import Runtime, resolve
 from minilm.transforms.activations import block_matrices, input_norms
@@ -99,7 +99,7 @@ def prune(
     _check_options(sparsity, method, scope, recover)
     check_new(out)
     with as_run(Path(checkpoint)) as run:
-        _check_prunable(run)
+        _check_prunable(run, method)
         settings = {"device": device, "compile": "off"}
         runtime = resolve(from_dict(TrainConfig, settings, "prune"), 0.0)
         model, tokenizer = load(run, device=str(runtime.device))
@@ -114,22 +114,19 @@ def prune(
         if text is None and (recover or method in NEEDS_TEXT):
             what = "--recover" if recover else f"--method {method}"
             raise InputError(checkpoint, f"no text of its own for {what}", "a text", "give --data")
-        before = measure(model, [run / run_files.WEIGHTS], text, runtime)
+        before = measure_run(run, text, runtime)
         pruned = _pruned(model, method, sparsity, scope, text)
         transform = {"tool": "prune", "method": method, "sparsity": sparsity}
         transform |= {"scope": scope} if method == "magnitude" else {}
         transform |= {"recover": recover} if recover else {}
         with files.staged(out) as folder:
-            write_model(folder, run, pruned, tokenizer, transform)
+            write_model(folder, run, pruned, transform)
             if recover:
                 assert text is not None
                 _recover(folder, run, recover, data, text_field, method, runtime, cache)
-            after_model, _ = load(folder, device=str(runtime.device))
-            after = measure(after_model, [folder / run_files.WEIGHTS], text, runtime)
-            comparison = Comparison(before, after)
-            sizes = _masked_bytes(after_model, folder / run_files.WEIGHTS)
-            fields = comparison.to_dict() | {"parameters": after.parameters}
-            write_summary(folder, run, fields)
+            comparison = Comparison(before, measure_run(folder, text, runtime))
+            sizes = _masked_bytes(load(folder).model, folder / run_files.WEIGHTS)
+            write_summary(folder, run, comparison)
         return Pruned(out, transform, comparison, sizes)
 
 
@@ -150,8 +147,13 @@ def _check_options(sparsity: float, method: str, scope: str, recover: int) -> No
         raise ConfigError("recover", f"{recover}", "at least 0 steps")
 
 
-def _check_prunable(run: Path) -> None:
+def _check_prunable(run: Path, method: str) -> None:
     record = run_files.read_record(run / run_files.CONFIG)
+    if method == "layers" and record.model.shared_layers:
+        remedy = (
+            f"unshare it first: minilm share {run} --layers {record.model.num_layers} --out DIR"
+        )
+        raise InputError(run, "layers that share blocks", "layers of their own", remedy)
     for is_there, what, instead in (
         (record.quantization, "a quantized model", "the model before quantization"),
         (record.base, "an adapter", "the merged model"),

@@ -24,7 +24,7 @@ GUIDE = "│ "
 
 @dataclass(slots=True)
 class _Module:
-    """``kind`` is equal for modules that hold the same tensors, whatever their own names are."""
+    """``kind`` is equal for modules that hold and do the same, whatever their own names are."""
 
     tensors: dict[str, TensorRow] = field(default_factory=dict)
     children: dict[str, _Module] = field(default_factory=dict)
@@ -67,7 +67,7 @@ def _sum_up(module: _Module, kinds: dict[object, int]) -> None:
     for name, row in module.tensors.items():
         module.elements += row.count
         module.flops += row.flops or 0
-        tensors.append((name, row.shape, row.dtype))
+        tensors.append((name, row.shape, row.dtype, row.flops))
     children: list[object] = []
     for name, child in module.children.items():
         _sum_up(child, kinds)

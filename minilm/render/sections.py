@@ -60,6 +60,7 @@ def build_document(
         _formula(report),
         _conventions(report),
         _tied(report),
+        _sharing(report),
         _quantization(report),
         memory_section(report),
         compute_section(report),
@@ -212,11 +213,12 @@ def _formula(report: Report) -> Section | None:
 
 
 def _letters(formula: FormulaReport, family: str, *, in_formula: bool) -> str:
-    """The letters that are in the formula, or those that are not."""
+    """The letters that are in the formula, or those that are not; S is explained by L."""
+    explained = formula.pretty + ("L" if "S" in formula.symbols else "")
     symbols = {
         letter: value
         for letter, value in formula.symbols.items()
-        if (letter in formula.pretty) == in_formula
+        if (letter in explained) == in_formula
     }
     return format_letters(symbols, family)
 
@@ -252,6 +254,17 @@ def _tied(report: Report) -> Section | None:
     rows = tuple((one_line(name), one_line(shared)) for name, shared in report.tied)
     table = Table((Column("name", "code"), Column("is the tensor", "code")), rows, full_only=True)
     return Section("tied", "Tied tensors", (table,))
+
+
+def _sharing(report: Report) -> Section | None:
+    if report.sharing is None:
+        return None
+    rows = tuple(
+        (one_line(block), f"{len(layers):,}", ", ".join(map(str, layers)))
+        for block, layers in itertools.islice(report.sharing.blocks.items(), MOST_ROWS)
+    )
+    columns = (Column("block", "code"), Column("layers", "number"), Column("runs as layer"))
+    return Section("sharing", "Shared layers", (Table(columns, rows, full_only=True),))
 
 
 def _quantization(report: Report) -> Section | None:

@@ -1,8 +1,8 @@
 """Whole heads, feed-forward units and layers taken out: the tensors shrink, and the formula follows.
 
-Every layer loses as many, so that a ModelConfig still describes the model. With grouped-query attention a
-key/value head goes with all query heads that read it. Shapes: h query heads, g key/value heads, k head
-width, f feed-forward units.
+Every layer loses as many, so that a ModelConfig still describes the model; of layers that share a block, L
+counts the blocks. With grouped-query attention a key/value head goes with all query heads that read it.
+Shapes: h query heads, g key/value heads, k head width, f feed-forward units.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def unit_scores(model: Transformer, norms: Mapping[str, Tensor] | None) -> Tenso
 def _column_scores(model: Transformer, matrix: str, norms: Mapping[str, Tensor] | None) -> Tensor:
     """(L, i) of the inputs of one matrix of each block."""
     rows = []
-    for layer in range(model.config.num_layers):
+    for layer in range(model.config.num_blocks):
         name = f"blocks.{layer}.{matrix}"
         columns = model.get_parameter(f"{name}.weight").detach().float().norm(dim=0)
         rows.append(columns if norms is None else columns * norms[name])

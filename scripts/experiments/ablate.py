@@ -2,7 +2,8 @@
 
 Each case trains the base recipe with one thing changed, for several seeds, on one thread, two runs at a
 time. A run is one line of scripts/experiments/ablations.jsonl; those that are there are not run again.
-docs/ablations.md is written from it (--write-only runs nothing).
+docs/ablations.md and the table of shared layers in docs/parameters.md are written from it (--write-only runs
+nothing).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from scripts import check_dependencies  # noqa: E402
 
 check_dependencies()
 
+from minilm import files  # noqa: E402
 from scripts.experiments.ablation_cases import (  # noqa: E402
     CASES,
     CORPORA,
@@ -34,10 +36,10 @@ from scripts.experiments.ablation_cases import (  # noqa: E402
     digest,
     train_settings,
 )
-from scripts.experiments.ablation_page import write_page  # noqa: E402
+from scripts.experiments.ablation_page import with_sharing_table, write_page  # noqa: E402
 
 RESULTS = ROOT / "scripts" / "experiments" / "ablations.jsonl"
-PAGE = ROOT / "docs" / "ablations.md"
+PAGE, PARAMETERS_PAGE = ROOT / "docs" / "ablations.md", ROOT / "docs" / "parameters.md"
 
 
 def main() -> int:
@@ -58,7 +60,10 @@ def main() -> int:
             print("error: --data: no such file, expected tinyshakespeare", file=sys.stderr)
             return 2
         run_missing(options)
-    write_page(PAGE, read_results())
+    rows = read_results()
+    write_page(PAGE, rows)
+    page = PARAMETERS_PAGE.read_text(encoding="utf-8")
+    files.write_bytes(PARAMETERS_PAGE, with_sharing_table(page, rows).encode())
     return 0
 
 

@@ -111,7 +111,7 @@ ADAMW = {"optimizer": "adamw", "beta1": 0.9, "warmup_steps": 20, "weight_decay":
 
 BASE, SHAPES, ADDED, START = "Base", "Stock shapes", "What no stock shape has", "Initial weights"
 OPTIMIZER, SCHEDULE, BATCHES = "Optimizer", "Schedules", "Batches"
-REGULARISATION = "Against overfitting"
+REGULARISATION, SHARED = "Against overfitting", "Shared layers"
 
 CASES: dict[str, Case] = {
     "base": Case(
@@ -155,6 +155,36 @@ CASES: dict[str, Case] = {
         ADDED, "embedding shortcut into every block", variant="EmbeddingShortcut"
     ),
     "value-shortcut": Case(ADDED, "value shortcut: a table a layer", variant="ValueShortcut"),
+    **{
+        f"layers-{layers}": Case(
+            SHARED,
+            f"{layers} layers" if layers > 1 else "1 layer",
+            {"num_layers": layers},
+            corpora=("stdlib",),
+        )
+        for layers in (1, 2, 8)
+    },
+    **{
+        f"shared-{blocks}-{layers}-{sharing}": Case(
+            SHARED,
+            f"{blocks} block{'s' if blocks > 1 else ''} shared by {layers} layers, {sharing}",
+            {"num_layers": layers, "shared_layers": blocks, "sharing": sharing},
+            corpora=("stdlib",),
+        )
+        for blocks, layers, sharing in (
+            (1, 4, "cycle"),
+            (2, 4, "cycle"),
+            (2, 4, "group"),
+            (4, 8, "cycle"),
+            (4, 8, "group"),
+        )
+    },
+    "shared-2-4-wide": Case(
+        SHARED,
+        "2 blocks shared by 4 layers, group, 126 wide",
+        {"num_layers": 4, "shared_layers": 2, "sharing": "group", "d_model": 126},
+        corpora=("stdlib",),
+    ),
     "scaled-outputs": Case(
         START, "outputs scaled by depth instead of zero", {"output_initialization": "scaled"}
     ),

@@ -1,16 +1,21 @@
-"""docs/ablations.md from the lines of scripts/experiments/ablations.jsonl."""
+"""docs/ablations.md, and a table of docs/parameters.md, from scripts/experiments/ablations.jsonl."""
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from minilm import files
-from scripts.experiments.ablation_cases import BASE, CASES, CORPORA, MODEL, TOKENS, TRAIN
+from minilm.architectures.minilm import layout
+from minilm.config import ModelConfig
+from minilm.costs.flops import flops_per_token
+from scripts.experiments.ablation_cases import BASE, CASES, CORPORA, MODEL, SHARED, TOKENS, TRAIN
 
 Rows = Sequence[dict[str, Any]]
+SHARING_TABLE = re.compile(r"(<!-- sharing -->\n).*?(<!-- end -->)", re.DOTALL)
 
 HEAD = """# Ablations
 
@@ -65,11 +70,38 @@ def write_page(path: Path, rows: Rows) -> None:
             for corpus in CORPORA
             if any(row["corpus"] == corpus and row["case"] in names for row in rows)
         ]
+        if group == SHARED:
+            continue  # in docs/parameters.md
         if group != BASE and corpora:
             text += f"\n## {group}\n\n" + _table(names, corpora, rows)
         elif corpora:
             text += "\n## Base\n\n" + _base(corpora, rows)
     files.write_bytes(path, (text + TAIL).encode())
+
+
+def with_sharing_table(page: str, rows: Rows) -> str:
+    """docs/parameters.md with what shared layers save and cost: the mean of the seeds that all have."""
+    corpus = "stdlib"
+    names = ["base", *(name for name, case in CASES.items() if case.group == SHARED)]
+    losses = {name: _by_seed(name, corpus, rows) for name in names}
+    seeds = set.intersection(*(set(by_seed) for by_seed in losses.values()))
+    base = _model_of("base", corpus)
+    lines = ["| Model | parameters | FLOPs a token | loss, nats a token |", "|---|---|---|---|"]
+    for name in sorted(names, key=lambda name: _model_of(name, corpus)):
+        what = f"{MODEL['num_layers']} layers" if name == "base" else CASES[name].what
+        parameters, flops = _model_of(name, corpus)
+        loss = statistics.mean(losses[name][seed] for seed in seeds) if seeds else float("nan")
+        lines.append(f"| {what} | {parameters:,} | {flops / base[1]:.2f} | {loss:.3f} |")
+    table = "\n".join(lines) + "\n"
+    return SHARING_TABLE.sub(lambda match: match[1] + table + match[2], page)
+
+
+def _model_of(name: str, corpus: str) -> tuple[int, int]:
+    """Parameters, and FLOPs a token forward."""
+    fields = {"vocab_size": CORPORA[corpus].vocab_size, **MODEL, **CASES[name].model}
+    declared = layout(ModelConfig(**fields))
+    context = MODEL["context_length"]
+    return declared.count(), flops_per_token(declared, context=context)["forward_per_token"]
 
 
 def _base(corpora: Sequence[str], rows: Rows) -> str:

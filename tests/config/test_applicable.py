@@ -25,17 +25,20 @@ def test_each_rule_is_for_a_field() -> None:
 
 ROPE = {"rope_theta", "rotary_dim", "rope_scaling", "rope_factor"}
 LLAMA3 = {"rope_low_factor", "rope_high_factor", "rope_original_context"}
+SHARED = {"shared_layers", "sharing"}
 
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({}, {"rope_factor", "ngram_rows"} | LLAMA3),
-        ({"position": "learned"}, {"ngram_rows"} | ROPE | LLAMA3),
-        ({"rope_scaling": "linear", "rope_factor": 2.0}, {"ngram_rows"} | LLAMA3),
-        ({"rope_scaling": "llama3", "rope_factor": 8.0, "ngram": 2}, set()),
-        ({"norm": "rmsnorm"}, {"rope_factor", "ngram_rows", "norm_bias"} | LLAMA3),
-        ({"initialization": "xavier"}, {"rope_factor", "ngram_rows", "init_std"} | LLAMA3),
+        ({}, {"rope_factor", "ngram_rows"} | LLAMA3 | SHARED),
+        ({"position": "learned"}, {"ngram_rows"} | ROPE | LLAMA3 | SHARED),
+        ({"rope_scaling": "linear", "rope_factor": 2.0}, {"ngram_rows"} | LLAMA3 | SHARED),
+        ({"rope_scaling": "llama3", "rope_factor": 8.0, "ngram": 2}, SHARED),
+        ({"norm": "rmsnorm"}, {"rope_factor", "ngram_rows", "norm_bias"} | LLAMA3 | SHARED),
+        ({"initialization": "xavier"}, {"rope_factor", "ngram_rows", "init_std"} | LLAMA3 | SHARED),
+        ({"shared_layers": 2}, {"rope_factor", "ngram_rows"} | LLAMA3),
+        ({"shared_layers": 4}, {"rope_factor", "ngram_rows"} | LLAMA3 | SHARED),
     ],
 )
 def test_fields_of_a_model(changes: dict[str, Any], expected: set[str]) -> None:

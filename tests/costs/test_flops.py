@@ -31,6 +31,8 @@ SHAPE = {
         {"num_kv_heads": 2, "feed_forward": "swiglu"},
         {"num_kv_heads": 1, "position": "learned", "qk_norm": True, "norm": "rmsnorm"},
         {"sliding_window": 8, "dropout": 0.1, "d_feed_forward": 20},
+        {"shared_layers": 1, "tied_embeddings": True},
+        {"num_layers": 5, "shared_layers": 3, "num_kv_heads": 2},
     ],
 )
 def test_torch_counts_the_same_products(options: dict) -> None:

@@ -108,6 +108,15 @@ def test_options_on_both_sides_of_the_fused_kernel(options: dict, batch: int, co
     check(replace(SMALL, **options), batch=batch, context=context)
 
 
+@pytest.mark.filterwarnings(NO_FUSED_NORM)
+@pytest.mark.parametrize("options", [{}, {"sharing": "group", "feed_forward": "swiglu"}])
+def test_autocast_casts_a_shared_matrix_once(options: dict) -> None:
+    config = replace(SMALL, num_layers=5, shared_layers=2, **options)
+    check(config, batch=2, context=32, dtype="bfloat16")
+    own = activations(replace(config, shared_layers=0), batch=2, context=32, dtype="bfloat16")
+    assert own.total() > activations(config, batch=2, context=32, dtype="bfloat16").total()
+
+
 @pytest.mark.parametrize("position", ["learned", "rope"])
 def test_checkpointed_blocks_keep_their_inputs(position: str) -> None:
     config = replace(SMALL, position=position, num_layers=3)
@@ -128,6 +137,11 @@ def test_a_block_is_what_another_layer_adds() -> None:
         for layers in (1, 2)
     )
     assert activations(SMALL, batch=2, context=32).block() == two - one
+
+
+def test_a_caller_without_gradients() -> None:
+    with torch.no_grad():
+        check(SMALL, batch=2, context=32)
 
 
 def test_the_module_is_left_as_it_was() -> None:

@@ -1,0 +1,89 @@
+"""share(): a trained model whose layers share blocks or whose head is the token table, or the inverse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from minilm import files
+from minilm.checkpoint import load
+from minilm.config import TrainConfig, from_dict
+from minilm.errors import InputError
+from minilm.interop.convert import as_run, check_new
+from minilm.operations.comparison import Comparison, measure_run
+from minilm.operations.evaluate import evaluation_text
+from minilm.operations.folders import write_model, write_summary
+from minilm.runs import files as run_files
+from minilm.training.runtime import resolve
+from minilm.transforms import share as transforms
+
+OPTIONS = "--layers, --tie-head, --untie-head"
+
+
+class Shared(NamedTuple):
+    """What was changed, as config.json records it, and the model before and after."""
+
+    transform: Mapping[str, Any]
+    comparison: Comparison
+
+
+def share(
+    checkpoint: str | Path,
+    *,
+    out: str | Path,
+    layers: int | None = None,
+    sharing: transforms.Sharing = "group",
+    tie_head: bool = False,
+    untie_head: bool = False,
+    data: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    text_field: str | None = None,
+    cache: Path | None = None,
+) -> Shared:
+    """Write a run in which all layers share ``layers`` blocks, or with a tied or untied head, to ``out``.
+
+    Exactly one of ``layers``, ``tie_head`` and ``untie_head`` is given; as many as the model has layers
+    undoes sharing. The loss before and after is that of ``data``, by default of the run's own validation
+    split. Raises InputError for what is not to be done with this model; then nothing is written.
+    """
+    _check_one(layers is not None, tie_head, untie_head)
+    out = Path(out)
+    check_new(out)
+    with as_run(Path(checkpoint)) as run:
+        record = run_files.read_record(run / run_files.CONFIG)
+        _check_plain(checkpoint, record)
+        settings = {"device": device, "dtype": dtype, "compile": "off"}
+        runtime = resolve(from_dict(TrainConfig, settings, "share"), 0.0)
+        model, tokenizer = load(run)
+        transform: dict[str, Any] = {"tool": "share"}
+        if layers is not None:
+            shared = transforms.share_layers(model, layers, sharing)
+            transform["layers"] = layers
+            if shared.config.shared_layers:
+                transform["sharing"] = sharing
+        else:
+            shared = (transforms.tie_head if tie_head else transforms.untie_head)(model)
+            transform["tied_embeddings"] = tie_head
+        text = evaluation_text(run, tokenizer, data, text_field=text_field, cache=cache)
+        with files.staged(out) as folder:
+            write_model(folder, run, shared, transform)
+            before, after = (measure_run(path, text, runtime) for path in (run, folder))
+            comparison = Comparison(before, after)
+            write_summary(folder, run, comparison)
+    return Shared(transform, comparison)
+
+
+def _check_one(*given: bool) -> None:
+    if sum(given) != 1:
+        raise InputError(OPTIONS, f"{sum(given)} of them" if any(given) else "none", "one of them")
+
+
+def _check_plain(checkpoint: str | Path, record: run_files.RunRecord) -> None:
+    """Raise InputError for a model whose weights are not its parameters."""
+    if record.quantization:
+        remedy = "share first, then quantize"
+        raise InputError(checkpoint, "a quantized model", "one with its own weights", remedy)
+    if record.base:
+        raise InputError(checkpoint, "an adapter", "a whole model", "merge it into its base first")
