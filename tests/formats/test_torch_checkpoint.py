@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from minilm.errors import FormatError
+from minilm.formats import torch_contents
 from minilm.formats.header import SKIPPED_KEY
 from minilm.formats.torch_file import read_header
 
@@ -143,3 +144,13 @@ def test_many_paths_to_one_list_take_no_time(tmp_path: Path) -> None:
     inner = [{"n": n} for n in range(20_000)]
     names, _ = read(tmp_path, {f"{n}": [inner, n] for n in range(20_000)} | {"a": torch.ones(1)})
     assert names == ["a"]
+
+
+def test_names_are_bounded_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file has the outer key once, and each of its tensors has it in its name."""
+    value = {"a" * 100: {str(n): torch.ones(1) for n in range(8)}}
+    monkeypatch.setattr(torch_contents, "MAX_NAMES_LENGTH", 8 * 102)
+    assert len(read(tmp_path, value)[0]) == 8
+    monkeypatch.setattr(torch_contents, "MAX_NAMES_LENGTH", 8 * 102 - 1)
+    with pytest.raises(FormatError, match="names of over 815 characters together"):
+        read(tmp_path, value)
