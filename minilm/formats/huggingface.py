@@ -127,13 +127,16 @@ def join_headers(headers: Iterable[Header]) -> Header:
     """Several files as one."""
     headers = tuple(headers)
     prefixes = {header.prefix for header in headers}
+    prefix = prefixes.pop() if len(prefixes) == 1 else ""
+    omissions = (line for h in headers for line in (h.omissions if prefix else h.lines))
     return Header(
         tuple(tensor for header in headers for tensor in header.tensors),
         {key: value for header in headers for key, value in header.metadata.items()},
         sum(header.data_bytes for header in headers),
         tuple(pair for header in headers for pair in header.shared),
         frozenset(name for header in headers for name in header.buffers),
-        prefixes.pop() if len(prefixes) == 1 else "",
+        prefix,
+        tuple(dict.fromkeys(omissions)),
     )
 
 

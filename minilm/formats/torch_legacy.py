@@ -48,8 +48,8 @@ def parse(stream: BinaryIO, size: int, path: Path, state_dict: str | None = None
         raise FormatError(path, "a list of storages that is not that of its tensors", "each once")
     locator = _LegacyLocator(stream, size, path, len(MAGIC) + pickles.tell())
     locator.locate_all(keys, storages)
-    model, skipped = select_model(path, content, state_dict)
-    return build_header(path, name_tensors(path, model), locator).with_line(skipped)
+    model, omission = select_model(path, content, state_dict)
+    return build_header(path, name_tensors(path, model), locator).with_omission(omission)
 
 
 class _LegacyLocator:

@@ -38,6 +38,10 @@ _PEFT_PREFIX = "base_model.model."
 _PEFT_TENSOR = re.compile(r"\.(lora|ia3|vera|hada|lokr|oft|boft|prompt)_\w+")
 
 
+# os.path.isfile and isdir, unlike those of Path, are false for a name that is too long: a name in a file
+# must not end the inspection.
+
+
 class Part(NamedTuple):
     """A module in a folder of its own; its tensors are named after ``name``."""
 
@@ -76,7 +80,7 @@ def cached_model(name: str) -> Path | None:
     cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
     folder = cache / f"models--{name.replace('/', '--')}"
     try:
-        return snapshot_of_cache(folder) if folder.is_dir() else None
+        return snapshot_of_cache(folder) if os.path.isdir(folder) else None
     except InputError:
         return None
 
@@ -113,7 +117,7 @@ def pipeline_parts(folder: Path, fields: Mapping[str, Any]) -> tuple[Part, ...]:
     return tuple(
         part
         for part in _few(folder / PIPELINE, listed)
-        if (part.folder / run_files.CONFIG).is_file() or has_weights(part.folder)
+        if os.path.isfile(part.folder / run_files.CONFIG) or has_weights(part.folder)
     )
 
 
@@ -129,21 +133,24 @@ def _is_inside(name: str) -> bool:
 
 def has_weights(folder: Path) -> bool:
     """Whether a part's folder holds weights."""
-    return folder.is_dir() and find_weights(folder) is not None
+    return os.path.isdir(folder) and find_weights(folder) is not None
 
 
 def read_part(part: Part) -> Header | None:
     """The header of a part with the part's name before its tensors' names; None without weights."""
-    weights = find_weights(part.folder) if part.folder.is_dir() else None
+    weights = find_weights(part.folder) if os.path.isdir(part.folder) else None
     header = formats.read_model(weights) if weights is not None else None
     if header is None or not part.name:
         return header
     prefix = f"{part.name}."
-    return Header(
-        tuple(replace(tensor, name=prefix + tensor.name) for tensor in header.tensors),
-        {f"{prefix}{key}": value for key, value in header.metadata.items()},
-        header.data_bytes,
-        tuple((prefix + first, prefix + second) for first, second in header.shared),
+    return replace(
+        header,
+        tensors=tuple(replace(tensor, name=prefix + tensor.name) for tensor in header.tensors),
+        metadata={f"{prefix}{key}": value for key, value in header.metadata.items()},
+        shared=tuple((prefix + first, prefix + second) for first, second in header.shared),
+        buffers=frozenset(prefix + name for name in header.buffers),
+        prefix="",
+        omissions=tuple(f"{part.name}: {line}" for line in header.lines),
     )
 
 
@@ -207,7 +214,7 @@ def base_of_adapter(folder: Path, fields: Mapping[str, Any]) -> Path | None:
     if not isinstance(name, str) or not name or "\0" in name or len(name) > 1000:
         return None
     candidates = (folder / name, Path(name))
-    bases = (path for path in candidates if (path / "config.json").is_file())
+    bases = (path for path in candidates if os.path.isfile(path / run_files.CONFIG))
     return next(bases, None) or cached_model(name)
 
 

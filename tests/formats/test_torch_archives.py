@@ -15,7 +15,7 @@ import minilm
 from minilm import formats
 from minilm.errors import FormatError
 from minilm.formats import torch_script
-from minilm.formats.header import SKIPPED_KEY, Header
+from minilm.formats.header import Header
 from minilm.formats.torch_file import read_header
 
 # torch warns that TorchScript is deprecated; its files stay.
@@ -78,7 +78,7 @@ def test_a_checkpoint_before_1_6_has_its_model_chosen(tmp_path: Path) -> None:
     path = saved_before_1_6(tmp_path, value)
     header = read_header(path)
     check(header, path, model.state_dict())
-    assert header.metadata[SKIPPED_KEY] == "read 'net'; left out 'optimizer' (1 tensor)"
+    assert header.omissions == ("read 'net'; left out 'optimizer' (1 tensor)",)
 
 
 def test_damage_to_a_file_before_1_6_is_one_line(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import torch
 
 from minilm.errors import FormatError
 from minilm.formats import torch_contents
-from minilm.formats.header import SKIPPED_KEY
 from minilm.formats.torch_file import read_header
 
 MODEL = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
@@ -30,7 +29,7 @@ def read(folder: Path, value: Any, key: str | None = None) -> tuple[list[str], s
     """The names of the model's tensors, and the line about the others."""
     torch.save(value, folder / "x.pt")
     header = read_header(folder / "x.pt", key)
-    return [tensor.name for tensor in header.tensors], header.metadata.get(SKIPPED_KEY, "")
+    return [tensor.name for tensor in header.tensors], "\n".join(header.omissions)
 
 
 def other() -> dict[str, torch.Tensor]:
