@@ -312,6 +312,7 @@ def test_an_adapter_that_names_itself_as_its_base(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("base", ["b" * 300, f"{'b' * 200}/{'b' * 200}"])
 def test_an_adapter_of_a_base_whose_name_is_too_long_for_a_file(tmp_path: Path, base: str) -> None:
+    (tmp_path / "no-cache").mkdir()
     count = write_adapter(tmp_path, base)
     report = minilm.inspect(tmp_path)
     assert report.parameters.total == count
