@@ -173,7 +173,7 @@ def _write_text(file: str, text: str) -> None:
 
 @contextlib.contextmanager
 def _garbage_collected_rarely() -> Iterator[None]:
-    """A long report's rows are all in use to the end: looking for garbage in them took a third of the time."""
+    """All rows of a long report stay in use: to look for garbage among them took a third of the time."""
     thresholds = gc.get_threshold()
     gc.set_threshold(100_000, *thresholds[1:])
     try:

@@ -232,9 +232,12 @@ def test_the_garbage_collector_is_as_before(
 
     monkeypatch.setattr(cli, "inspect_with_sources", recorded)
     before = gc.get_threshold()
-    assert (main([str(tiny_run)]), main([str(tiny_run / "missing")])) == (0, 2)
-    assert thresholds == [100_000, 100_000]
-    assert gc.get_threshold() == before
+    gc.set_threshold(1234)
+    try:
+        assert (main([str(tiny_run)]), main([str(tiny_run / "missing")])) == (0, 2)
+        assert (thresholds, gc.get_threshold()[0]) == ([100_000, 100_000], 1234)
+    finally:
+        gc.set_threshold(*before)
 
 
 def test_two_reports_are_printed_one_below_the_other(tmp_path: Path, capsys: Capture) -> None:
