@@ -8,6 +8,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+# The endings of weights files, safer formats first.
+TORCH_ENDINGS = (".bin", ".pth", ".pt", ".ckpt", ".pt2")
+WEIGHTS_ENDINGS = (".safetensors", ".gguf", *TORCH_ENDINGS)
+
 # The prefixes that torch.compile and DistributedDataParallel add to every name.
 WRAPPERS = ("_orig_mod.", "module.")
 

@@ -15,8 +15,10 @@ from safetensors.torch import save_file
 import minilm
 from minilm.architectures import layout_of
 from minilm.errors import FormatError, InputError
+from minilm.formats.header import WEIGHTS_ENDINGS
 from minilm.inspection.folders import cached_model
 from minilm.inspection.inspector import inspect_with_sources
+from minilm.runs.files import is_model_file
 
 LLAMA: dict[str, Any] = {
     "model_type": "llama",
@@ -118,6 +120,13 @@ def write_cache(folder: Path, *revisions: str, main: str | None) -> Path:
         (folder / "refs").mkdir()
         (folder / "refs" / "main").write_text(main)
     return folder
+
+
+@pytest.mark.parametrize("ending", WEIGHTS_ENDINGS[2:])
+def test_the_only_weights_of_a_folder_may_have_any_ending(tmp_path: Path, ending: str) -> None:
+    torch.save({"w": torch.zeros(3)}, tmp_path / f"last{ending}")
+    assert minilm.inspect(tmp_path).parameters.total == 3
+    assert is_model_file(tmp_path / f"last{ending}")
 
 
 def test_a_cache_folder_is_followed_to_its_snapshot(tmp_path: Path) -> None:
