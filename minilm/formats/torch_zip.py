@@ -40,8 +40,8 @@ def parse(stream: BinaryIO, size: int, path: Path, state_dict: str | None = None
         bounded = _BoundedStream(stream, path)
         with zipfile.ZipFile(cast("BinaryIO", bounded)) as archive:
             bounded.max_bytes = MAX_ENTRY_BYTES
-            opened = _Archive(stream, size, path, archive, _entries(path, archive))
-            return opened.header(state_dict)
+            checkpoint = _Archive(stream, size, path, archive, _entries(path, archive))
+            return checkpoint.header(state_dict)
     except FormatError:
         raise
     except _ZIP_ERRORS as error:

@@ -236,21 +236,23 @@ def adapter_notes(fields: Mapping[str, Any], header: Header) -> tuple[str, ...]:
     if any("lora_magnitude_vector" in tensor.name for tensor in header.tensors):
         details.append("magnitudes apart (DoRA)")
     names = {tensor.name.removeprefix(_PEFT_PREFIX) for tensor in header.tensors}
-    changed = {_PEFT_TENSOR.split(name)[0] for name in names if _PEFT_TENSOR.search(name)}
-    targets = sorted({module.rpartition(".")[2] for module in changed})
-    replaced = sorted({n.rpartition(".")[0] for n in names if not _PEFT_TENSOR.search(n)})
+    modules = {_PEFT_TENSOR.split(name)[0] for name in names if _PEFT_TENSOR.search(name)}
+    targets = sorted({module.rpartition(".")[2] for module in modules})
+    whole_modules = sorted({n.rpartition(".")[0] for n in names if not _PEFT_TENSOR.search(n)})
     if targets:
         details.append(
-            f"on {len(changed):,} module{'s' if len(changed) > 1 else ''} ({_listed(targets)})"
+            f"on {len(modules):,} module{'s' if len(modules) > 1 else ''} ({_listed(targets)})"
         )
-    if replaced:
-        details.append(f"{_listed(replaced)} trained whole")
+    if whole_modules:
+        details.append(f"{_listed(whole_modules)} trained whole")
     base = fields.get("base_model_name_or_path")
     named = base[:200] if isinstance(base, str) and base else "an unnamed base"
     notes = [f"{adapter_kind(fields)} (PEFT) of {named}: {', '.join(details)}"]
-    configured = fields.get("target_modules")
-    if isinstance(configured, list):
-        missing = sorted({str(name) for name in configured if not _ends_any(str(name), changed)})
+    target_modules = fields.get("target_modules")
+    if isinstance(target_modules, list):
+        missing = sorted(
+            {str(name) for name in target_modules if not _ends_any(str(name), modules)}
+        )
         if missing:
             notes.append(f"target_modules names {_listed(missing)}: the file has nothing for it")
     return tuple(notes)
