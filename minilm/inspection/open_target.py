@@ -85,7 +85,10 @@ def _open_module(module: nn.Module) -> Target:
     contents, name = read_module(module), type(module).__name__
     if not isinstance(module, Transformer):
         config = hugging_face_config(module)
-        target = hugging_face_target(name, config) if config else Target(name, name)
+        try:
+            target = hugging_face_target(name, config) if config else Target(name, name)
+        except InputError as error:  # as where layers were cut off, and config lists them all
+            target = replace(_without_config(name, error), architecture=name)
         return replace(target, module=contents)
     layout = minilm_layout(module.config)
     return Target(name, layout.family, layout, module.config, module=contents)
@@ -152,14 +155,12 @@ def _open_weights(name: str, path: Path, state_dict: str | None) -> Target:
     try:
         return replace(_with_header(open_config(name, config), header), partial=partial)
     except InputError as error:
-        # The weights are the target: they are counted, whatever lies beside them.
-        return Target(
-            name,
-            header=header,
-            partial=partial,
-            undeclared="no usable configuration",
-            notes=(f"not used: {error}",),
-        )
+        return replace(_without_config(name, error), header=header, partial=partial)
+
+
+def _without_config(name: str, error: InputError) -> Target:
+    """A target that is no configuration: it is counted, whatever lies beside it."""
+    return Target(name, undeclared="no usable configuration", notes=(f"not used: {error}",))
 
 
 def _with_header(target: Target, header: Header) -> Target:
