@@ -112,4 +112,7 @@ def _foreign_names(folder: Path) -> bool:
     if resume.is_dir():
         paths += resume.iterdir()
     allowed = {*_BEFORE_CONFIG, run_files.LOCK, run_files.RESUME, _FIRST_STATE}
-    return any(path.name not in allowed and not _is_temporary(path) for path in paths)
+    return any(  # no run leaves a link, and writing would follow it
+        path.is_symlink() or (path.name not in allowed and not _is_temporary(path))
+        for path in paths
+    )

@@ -65,6 +65,15 @@ def test_a_start_that_was_killed_is_no_obstacle_and_other_files_are(tmp_path: Pa
         with pytest.raises(InputError, match="there already"):
             check_free(tmp_path)
         (tmp_path / name).unlink()
+    for name in (".minilm.lock", "model.safetensors", "resume/step-000000000.safetensors"):
+        path = tmp_path / name
+        path.rename(tmp_path.parent / "target")
+        path.symlink_to(tmp_path.parent / "target")
+        with pytest.raises(InputError, match="something is there already"):
+            check_free(tmp_path)
+        path.unlink()
+        path.write_text("x")
+    check_free(tmp_path)
     (tmp_path / ".minilm.lock").unlink()  # then the files are somebody else's
     with pytest.raises(InputError, match="something is there already"):
         check_free(tmp_path)
