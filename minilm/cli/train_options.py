@@ -5,7 +5,6 @@ They are made from the dataclasses themselves; the commonest training fields als
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -111,11 +110,11 @@ def parse_options(command_line: Sequence[str], program: str) -> Arguments:
 def beside_resume(options: Arguments) -> dict[str, Any]:
     """Options that --resume compares with those that the run began with; None where not given."""
     beside = {
-        name: getattr(options, name) for name in ("preset", "tokenizer", "vocab_size", "text_field")
+        name: getattr(options, name)
+        for name in ("preset", "tokenizer", "vocab_size", "text_field", "init_from")
     }
-    beside["cleaning"] = list(options.clean) or None
+    beside["cleaning"] = options.clean or None
     beside["raw_text"] = options.raw_text or None
-    beside["init_from"] = os.path.abspath(options.init_from) if options.init_from else None
     return beside | {f"model.{name}": value for name, value in set_fields(options.model).items()}
 
 

@@ -86,7 +86,7 @@ def run_from_checkpoint(
             dataset=dataset,
         )
         model_config = replace(model_config, dropout=dropout)
-        began_with = {"preset": preset, "init_from": os.path.abspath(base)}
+        began_with = {"preset": preset, **own, "init_from": os.path.abspath(base)}
         spec = RunSpec(
             folder,
             load_model(run / run_files.WEIGHTS, model_config),

@@ -121,17 +121,23 @@ def resume(
             stop.saved = True
             spec = resumed_run(folder, data=data, settings=changed, cache=cache or default_cache())
             trainer = Trainer(spec, stop, started)
+            summary = run_files.last_summary(folder)
             _repair(trainer)
             if changed:
                 _record_changes(trainer, changed)
-            return finish(trainer, trainer.run())
+            return finish(trainer, trainer.run(), summary_before=summary)
 
 
 def _record_changes(trainer: Trainer, changed: Mapping[str, Any]) -> None:
-    """Save the state with its new settings, and write them to config.json."""
+    """Save the state with its new settings, and write them to config.json.
+
+    summary.json goes in between. Before the state is saved, nothing may be lost. Once config.json has the new
+    end, the same command changes nothing: with the old summary a run that is killed then would be finished.
+    """
     trainer.save()
     trainer.checkpoints.wait()
     folder = trainer.spec.run_dir
+    (folder / run_files.SUMMARY).unlink(missing_ok=True)
     record = run_files.read_record(folder / run_files.CONFIG)
     train = from_dict(TrainConfig, to_dict(record.train) | dict(changed), "settings")
     run_files.write_config(folder, record.model, train, record.began_with)
@@ -173,6 +179,8 @@ def _repair(trainer: Trainer) -> None:
     if is_lost:
         best = trainer.progress.best_step
         trainer.progress.forget_best()
+        # With new weights and the old summary a run that is killed now would be finished.
+        (spec.run_dir / run_files.SUMMARY).unlink(missing_ok=True)
         logger.warning(
             f"{weights} is made anew from the training state of step {trainer.progress.step}"
             + ("" if best == trainer.progress.step else f"; the best, of step {best}, are lost")

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 
 from minilm.errors import FormatError
 from minilm.runs import files as run_files
 from minilm.training import finish, train_step, trainer
 from minilm.training.evaluation import Validation
+from minilm.training.resume_options import is_finished
 from minilm.training.resume_state import read_state
 from minilm.training.train import Outcome, resume, train
 from minilm.training.train_step import TrainStep
@@ -179,6 +181,86 @@ def test_a_large_models_page_has_no_statistics(go: Any, monkeypatch: pytest.Monk
     monkeypatch.setattr(finish, "MOST_PARAMETERS_READ", 1000)
     go("large")
     assert [report.statistics is None for report in pages] == [False, True]
+
+
+class Killed(BaseException):
+    """Ends a call where SIGKILL would end the process: what follows is not done."""
+
+
+def killing(*_: Any, **__: Any) -> None:
+    raise Killed
+
+
+@pytest.mark.parametrize("where", ["step", "write_config", "save"])
+def test_an_extended_run_that_was_killed_is_resumed_by_the_same_command(
+    go: Any, cache: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    whole = go("whole", schedule="constant")
+    folder = go(max_steps=4, schedule="constant").run_dir
+    steps: list[int] = []
+    true_step = TrainStep.run
+
+    def step(self: TrainStep) -> None:
+        # Another process asks whether the run is finished while this one trains.
+        assert not is_finished(folder, None, {})
+        steps.append(self.progress.step)
+        if len(steps) == 3:
+            raise Killed
+        true_step(self)
+
+    if where == "step":
+        monkeypatch.setattr(TrainStep, "run", step)
+    elif where == "write_config":
+        monkeypatch.setattr(run_files, "write_config", killing)
+    else:
+        monkeypatch.setattr(trainer.Trainer, "save", killing)
+    command = {"settings": {"max_steps": 12}, "cache": cache}
+    with pytest.raises(Killed):
+        resume(folder, **command)
+    monkeypatch.undo()
+    outcome = resume(folder, **command)
+    assert (outcome.stopped_because, outcome.summary["steps"]) == ("max_steps", 12)
+    assert weights(folder) == weights(whole.run_dir)
+    rate = outcome.summary["tokens_per_second"]
+    assert rate > 0
+    again = resume(folder, settings={"keep_states": 1}, cache=cache)  # nothing is left to train
+    assert again.summary["tokens_per_second"] == rate
+
+
+def test_weights_made_anew_are_evaluated_though_the_process_was_killed(
+    go: Any, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = go().run_dir
+    (folder / run_files.WEIGHTS).unlink()
+
+    def run(self: trainer.Trainer) -> None:
+        self.checkpoints.wait()
+        raise Killed
+
+    monkeypatch.setattr(trainer.Trainer, "run", run)
+    with pytest.raises(Killed):
+        resume(folder, cache=cache)
+    monkeypatch.undo()
+    assert run_files.has_weights(folder)
+    resume(folder, cache=cache)
+    with safe_open(folder / run_files.WEIGHTS, "pt") as stream:
+        assert stream.metadata()["val_loss"] != "not evaluated"
+
+
+def test_an_extended_run_goes_on_to_its_new_end_from_an_older_state(go: Any, cache: Path) -> None:
+    folder = go(max_steps=8, schedule="constant").run_dir
+    (older,) = (path for path in (folder / "resume").iterdir() if "000004" in path.name)
+    state = older.read_bytes()
+    more = {"max_steps": 12, "keep_states": 5, "early_stopping": 7, "dtype": "bfloat16"}
+    resume(folder, settings=more, cache=cache)
+    for path in (folder / "resume").iterdir():
+        path.write_bytes(path.read_bytes()[:-1])
+    older.write_bytes(state)
+    (folder / run_files.SUMMARY).unlink()
+    outcome = resume(folder, cache=cache)
+    assert (outcome.summary["steps"], outcome.summary["dtype"]) == (12, "bfloat16")
+    train = read_state(folder).settings["train"]
+    assert {name: train[name] for name in more} == more
 
 
 def test_without_a_state_there_is_nothing_to_resume(go: Any, cache: Path) -> None:
