@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -20,7 +19,7 @@ LONGEST_LINE, LONGEST_SAMPLE = 10_000, 4_000_000
 MOST_POINTS = 4000  # of evaluations, and of other lines
 # What is read of a log for a page: all of it up to this size, of a larger one as much in even blocks.
 MOST_BYTES, BLOCKS = 64_000_000, 16
-LARGEST = sys.float_info.max
+LARGEST = 1e300  # of a value: sums and multiples of the values of a log stay finite
 
 _Line = tuple[bytes, dict[str, Any]]  # as it is stored, and parsed
 
@@ -32,16 +31,27 @@ class JsonLines:
         with files.atomic_writer(path) as stream:
             for line in lines:
                 stream.write(line.rstrip() + b"\n")
+        self._path = path
         self._stream: IO[str] = path.open("a", encoding="utf-8")
 
     def write(self, line: dict[str, Any]) -> None:
         """Append one object and hand it to the system, so that a killed run keeps it."""
-        self._stream.write(json.dumps(line, allow_nan=False) + "\n")
-        self._stream.flush()
+        with self._named_errors():
+            self._stream.write(json.dumps(line, allow_nan=False) + "\n")
+            self._stream.flush()
 
     def close(self) -> None:
         """Close the file."""
-        self._stream.close()
+        with self._named_errors():
+            self._stream.close()
+
+    @contextlib.contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        """A full disk names no file."""
+        try:
+            yield
+        except OSError as error:
+            raise files.error_about(self._path, error) from None
 
 
 def metrics_log(run_dir: Path, from_step: int, *, evaluated: bool) -> JsonLines:
@@ -170,5 +180,5 @@ def _parse(text: bytes, longest: int) -> dict[str, Any] | None:
 
 
 def _is_finite(value: object) -> bool:
-    """Whether it is a number that a float can hold, neither infinite nor NaN."""
+    """Whether it is a number that can be computed with: neither NaN, nor infinite, nor near that."""
     return type(value) in (int, float) and -LARGEST <= value <= LARGEST  # type: ignore[operator]

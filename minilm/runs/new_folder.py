@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,6 +84,9 @@ def remove_beginning(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
     for path in (folder / run_files.TENSORBOARD).glob("events.out.tfevents.*"):
         path.unlink()
+    shutil.rmtree(
+        folder / run_files.WANDB, ignore_errors=True
+    )  # the folder was free: it is this run's
     remove_temporary_files(folder)
     for name in (run_files.RESUME, run_files.TENSORBOARD):
         with contextlib.suppress(OSError):

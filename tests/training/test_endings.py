@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 
+from minilm.checkpoint import load_model, write_tensors
 from minilm.errors import FormatError
 from minilm.runs import files as run_files
+from minilm.runs.logs import read_metrics
 from minilm.training import finish, train_step, trainer
 from minilm.training.evaluation import Validation
 from minilm.training.resume_options import is_finished
@@ -104,6 +108,63 @@ def test_a_target_that_a_part_of_the_split_reaches_is_checked_over_all_of_it(
     assert outcome.summary["steps"] == (4 if reason == "target_val_loss" else 12)
     summary = outcome.summary
     assert (summary["best_val_loss"], summary["best_val_tokens"]) == (over_all, 3000)
+
+
+def test_an_evaluation_over_the_whole_split_is_in_no_rate(
+    go: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late, clock = [0.0], time.perf_counter
+
+    def evaluate(*_: Any, at_most: int, **__: Any) -> Validation:
+        late[0] += 1000
+        return Validation(1.0 if at_most else 2.5, 1.0, at_most or 3000)
+
+    monkeypatch.setattr(trainer, "evaluate", evaluate)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock() + late[0])
+    outcome = go(eval_tokens=100, target_val_loss=2.0)
+    assert outcome.summary["tokens_per_second"] > 12 * 64 / 1000
+    rates = [
+        line.get("tokens_per_second") for line in read_metrics(outcome.run_dir / "metrics.jsonl")
+    ]
+    assert min(rate for rate in rates if rate is not None) > 2 * 64 / 1000
+
+
+@pytest.mark.parametrize("eval_tokens", [0, 100])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_validation_loss_is_that_of_the_stored_weights(
+    go: Any,
+    text_file: Path,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    dtype: torch.dtype,
+    eval_tokens: int,
+) -> None:
+    path = go("base").run_dir / run_files.WEIGHTS
+    write_tensors(path, {name: t.to(dtype) for name, t in load_file(path).items()}, {})
+    evaluate, calls = trainer.evaluate, []
+
+    def noted(*arguments: Any, **options: Any) -> Validation | None:
+        calls.append(arguments)
+        return evaluate(*arguments, **options)
+
+    monkeypatch.setattr(trainer, "evaluate", noted)
+    settings = TINY_SETTINGS | {"max_steps": 6, "eval_every": 3, "eval_tokens": eval_tokens}
+    tuned = train(
+        data=str(text_file),
+        run_dir=tmp_path / "tuned",
+        init_from=tmp_path / "base",
+        settings=settings,
+        cache=cache,
+    )
+    assert tuned.summary["best_step"] > 0
+    stored = load_model(tuned.run_dir / run_files.WEIGHTS, calls[0][0].config)
+    loss = evaluate(stored, *calls[0][1:]).loss
+    assert tuned.summary["best_val_loss"] == pytest.approx(loss, rel=1e-6)
+    with safe_open(tuned.run_dir / run_files.WEIGHTS, "pt") as stream:
+        assert float(stream.metadata()["val_loss"]) == pytest.approx(loss, abs=1e-6)
+    state = read_state(tuned.run_dir).tensors  # training goes on with all digits
+    assert not all(t.equal(t.to(dtype).float()) for n, t in state.items() if n.startswith("model."))
 
 
 @pytest.mark.parametrize("goal", [{}, {"target_val_loss": 100.0}])
