@@ -91,11 +91,11 @@ class Arguments:
     """Of a bpe tokenizer. Default: the preset's."""
     clean: Annotated[tuple[str, ...], _option("NAME [NAME ...]", help=_CLEAN_HELP)] = ()
     run_dir: Annotated[str | None, _option("DIR")] = None
-    """Default: checkpoints/PRESET-DATA. An existing run is never overwritten."""
+    """Default: checkpoints/PRESET-DATA, with --init-from MODEL-DATA. An existing run is never overwritten."""
     resume: _Resume = ""
     """Resume the run in --run-dir, bit for bit; auto: start it where there is none yet."""
-    init_from: Annotated[str | None, _option("RUN")] = None
-    """Start from the weights and the tokenizer of this run (fine-tuning)."""
+    init_from: Annotated[str | None, _option("MODEL")] = None
+    """Start from the weights and the tokenizer of a run, or of a Hugging Face folder (fine-tuning)."""
     model: Annotated[Any, tyro.conf.arg(constructor=ModelOverrides)] = ModelOverrides()
     """Any field of ModelConfig; what is not given comes from the preset."""
     train: Annotated[Any, tyro.conf.arg(constructor=TrainOverrides)] = TrainOverrides()

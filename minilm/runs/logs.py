@@ -15,7 +15,7 @@ from minilm.formats.checks import open_regular
 from minilm.runs import files as run_files
 
 # Bytes; metrics take some 200, a sample is as long as TrainConfig.sample_tokens allows.
-LONGEST_LINE, LONGEST_SAMPLE = 10_000, 4_000_000
+LONGEST_LINE, LONGEST_SAMPLE_LINE = 10_000, 4_000_000
 MOST_POINTS = 4000  # of evaluations, and of other lines
 # What is read of a log for a page: all of it up to this size, of a larger one as much in even blocks.
 MOST_BYTES, BLOCKS = 64_000_000, 16
@@ -70,7 +70,7 @@ def metrics_log(run_dir: Path, from_step: int, *, evaluated: bool) -> JsonLines:
 def samples_log(run_dir: Path, from_step: int, *, evaluated: bool) -> JsonLines:
     """samples.jsonl, ``step`` and ``text`` a line, likewise: samples are made at evaluations."""
     path, last = run_dir / run_files.SAMPLES, from_step if evaluated else from_step - 1
-    stored = _stored(path, _samples, LONGEST_SAMPLE)
+    stored = _stored(path, _samples, LONGEST_SAMPLE_LINE)
     return JsonLines(path, (text for text, line in stored if line["step"] <= last))
 
 
@@ -80,7 +80,7 @@ def read_samples(path: Path) -> list[dict[str, Any]]:
     Of a very large one a sample in even blocks. Raises FormatError for what is not a regular file.
     """
     with _open_log(path) as (stream, size):
-        return [line for _, line in _samples(_bounded(stream, size, LONGEST_SAMPLE))]
+        return [line for _, line in _samples(_bounded(stream, size, LONGEST_SAMPLE_LINE))]
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -165,7 +165,7 @@ def _metrics(lines: Iterable[bytes]) -> Iterator[_Line]:
 
 def _samples(lines: Iterable[bytes]) -> Iterator[_Line]:
     for text in lines:
-        line = _parse(text, LONGEST_SAMPLE)
+        line = _parse(text, LONGEST_SAMPLE_LINE)
         if line is not None and isinstance(line.get("text"), str):
             yield text, line
 

@@ -1,4 +1,4 @@
-"""A folder for a new run: which one is free, and what is removed of a run that did not begin.
+"""A folder for a new run: which one, whether it is free, and what is removed of a run that did not begin.
 
 A run is written in place, config.json last: a folder without it holds no run. Only files that this run
 can have written are ever removed.
@@ -23,6 +23,12 @@ _BEFORE_CONFIG = (run_files.TOKENIZER, *run_files.COMPANIONS, run_files.WEIGHTS)
 _LOGS = (run_files.METRICS, run_files.SAMPLES)
 # In the root of a file system of its own, as a container's volume is.
 _OF_THE_FILE_SYSTEM = {"lost+found"}
+
+
+def default_run_dir(preset: str, init_from: str | Path | None, corpus: str) -> Path:
+    """Where a run of a text goes: named after its preset, or after the folder that it starts from."""
+    model = preset if init_from is None else os.path.basename(os.path.abspath(init_from))
+    return Path(f"checkpoints/{model}-{corpus}")
 
 
 def check_free(folder: Path) -> None:

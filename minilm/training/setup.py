@@ -23,6 +23,7 @@ from minilm.config.presets import find_preset
 from minilm.errors import ConfigError
 from minilm.model.transformer import Transformer
 from minilm.runs import files as run_files
+from minilm.runs.new_folder import default_run_dir
 from minilm.text.tokenizer_file import load_tokenizer
 from minilm.training.data_source import DataSource
 from minilm.training.loggers import check_installed
@@ -54,7 +55,7 @@ def new_run(
     model_config = fields.model_config(**model)  # wrong fields, before any work
     check_installed(config.trackers)
     corpus = source.open()
-    folder = run_dir or Path(f"checkpoints/{preset}-{corpus.name}")
+    folder = run_dir or default_run_dir(preset, None, corpus.name)
     refuse_folder(folder, source.name)
     refuse_too_large(model_config, config)
     kind = tokenizer or fields.tokenizer
@@ -76,15 +77,15 @@ def new_run(
     config, dropout = fit_to_text(
         config,
         model_config,
-        given={*settings, *model},
+        overrides={*settings, *model},
         dataset=dataset,
     )
-    chosen = {
+    defaults = {
         "vocab_size": least,
         "dropout": dropout,
         "context_length": model_config.context_length,
     }
-    model_config = fields.model_config(**{**chosen, **model})
+    model_config = fields.model_config(**{**defaults, **model})
     began_with = {"preset": preset, "tokenizer": kind, "vocab_size": vocab_size, "init_from": None}
     spec = RunSpec(
         folder,

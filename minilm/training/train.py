@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 def train(
     preset: str = "nano",
     *,
-    data: str = "stdlib",
+    data: str | Path = "stdlib",
     run_dir: str | Path | None = None,
     tokenizer: str | None = None,
     vocab_size: int | None = None,
@@ -53,9 +53,10 @@ def train(
     """Train a new model and leave a run folder, by default checkpoints/PRESET-DATA.
 
     ``model`` and ``settings`` replace fields of the preset's ModelConfig and TrainConfig. With
-    ``init_from`` the model and the tokenizer are those of that run and training begins with its
-    weights. ``text_field`` is where JSON, CSV, Parquet and datasets have the text; ``raw_text`` takes a
-    file as it is. Raises InputError before anything is written; an existing run is never overwritten.
+    ``init_from`` the model and the tokenizer are those of that run, training begins with its weights, and
+    the folder is by default checkpoints/MODEL-DATA. ``text_field`` is where JSON, CSV, Parquet and datasets
+    have the text; ``raw_text`` takes a file as it is. Raises InputError before anything is written; an
+    existing run is never overwritten.
 
     ``started``: when the run began, by time.monotonic(), for its seconds; default: now. Progress goes
     through the logger "minilm"; where logging is not configured, to stderr.
@@ -65,7 +66,9 @@ def train(
         _refuse_several_processes()
         if run_dir == "":
             raise ConfigError("run_dir", "an empty name", "a folder, or None for the default one")
-        source = DataSource(data, tuple(cleaning), cache or default_cache(), text_field, raw_text)
+        source = DataSource(
+            str(data), tuple(cleaning), cache or default_cache(), text_field, raw_text
+        )
         folder = None if run_dir is None else Path(run_dir)
         model, settings = dict(model or {}), _current_settings(settings)
         if init_from is None:
@@ -94,7 +97,7 @@ def train(
 def resume(
     run_dir: str | Path,
     *,
-    data: str | None = None,
+    data: str | Path | None = None,
     options: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     cache: Path | None = None,
@@ -111,7 +114,7 @@ def resume(
     started = time.monotonic() if started is None else started
     with messages_shown(), stop_request() as stop:
         _refuse_several_processes()
-        folder = Path(run_dir)
+        folder, data = Path(run_dir), None if data is None else str(data)
         read_run_config(folder, with_weights=False)
         changed = changed_settings(folder, options or {}, _current_settings(settings))
         if is_finished(folder, data, changed):

@@ -8,10 +8,21 @@ import pytest
 from minilm.errors import InputError
 from minilm.runs.new_folder import (
     check_free,
+    default_run_dir,
     new_run_folder,
     remove_beginning,
     remove_temporary_files,
 )
+
+
+def test_a_run_is_named_after_its_preset_or_its_base(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "base" / "deep").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "base")
+    assert default_run_dir("nano", None, "t") == Path("checkpoints/nano-t")
+    for init_from in (".", Path("."), "deep/..", "../base/", tmp_path / "base"):
+        assert default_run_dir("nano", init_from, "t") == Path("checkpoints/base-t")
 
 
 def test_folders_as_containers_have_them_are_free(tmp_path: Path) -> None:
