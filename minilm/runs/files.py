@@ -30,6 +30,7 @@ METRICS = "metrics.jsonl"
 SAMPLES = "samples.jsonl"
 REPORT = "report.html"
 TENSORBOARD = "tensorboard"
+WANDB = "wandb"
 SUMMARY = "summary.json"
 RESUME = "resume"
 # Of an imported model, beside its tokenizer: which tokens begin and end a text, how a dialogue is written.

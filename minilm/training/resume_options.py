@@ -34,6 +34,7 @@ def changed_settings(
     for name, value in options.items():
         if value is None:
             continue
+        value = _as_recorded(name, value)
         if name not in own:
             raise ConfigError(
                 name,
@@ -83,6 +84,13 @@ def absolute_source(name: str) -> str:
     if name in NAMED_SOURCES or name.startswith("hf:"):
         return name
     return os.path.abspath(os.path.expanduser(name))
+
+
+def _as_recorded(name: str, value: Any) -> Any:
+    """An option of `train` as config.json has it."""
+    if name == "init_from":
+        return os.path.abspath(value)
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _refusal(name: str, value: Any, own: Any) -> ConfigError:
