@@ -66,7 +66,11 @@ def read_entries(cache: Path) -> list[CacheEntry]:
     """Every entry, the one used last first."""
     folder = cache / "tokens"
     paths = folder.iterdir() if folder.is_dir() else ()
-    entries = [_read(path) for path in paths if is_key(path.name) and path.is_dir()]
+    entries = []
+    for path in paths:
+        if is_key(path.name) and path.is_dir():
+            with contextlib.suppress(FileNotFoundError):  # another process has removed it
+                entries.append(_read(path))
     return sorted(entries, key=lambda entry: -entry.used)
 
 
@@ -114,8 +118,9 @@ def _read(path: Path) -> CacheEntry:
 def _remove(path: Path) -> None:
     for name in NAMES:
         (path / name).unlink(missing_ok=True)
-    for file in path.iterdir():
-        if target_of_temporary(file.name) in NAMES:
-            file.unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError):  # another process has removed it
+        for file in path.iterdir():
+            if target_of_temporary(file.name) in NAMES:
+                file.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # somebody put something else there
         path.rmdir()

@@ -1,13 +1,15 @@
 """The token cache: what it says it holds, and that pruning removes the right entries and nothing else."""
 
 import os
+import shutil
 import time
 from pathlib import Path
 
 import pytest
 
 from minilm.cli.cache import main
-from minilm.data.cache import prune, read_entries, size_limit
+from minilm.data import cache as cache_module
+from minilm.data.cache import CacheEntry, prune, read_entries, size_limit
 from minilm.data.shards import find, prepare
 from minilm.errors import InputError
 from minilm.files import temporary_name
@@ -69,6 +71,25 @@ def test_only_what_is_written_there_is_removed(tmp_path: Path, keys: list[str]) 
     os.utime(in_the_making, (old, old))
     prune(tmp_path / "cache", -1)
     assert not in_the_making.exists()
+
+
+def test_an_entry_that_another_process_removes_is_left_out(
+    tmp_path: Path, keys: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, read = tmp_path / "cache", cache_module._read
+
+    def remove_first(path: Path) -> CacheEntry:
+        if path.name == keys[0]:
+            shutil.rmtree(path)
+        return read(path)
+
+    monkeypatch.setattr(cache_module, "_read", remove_first)
+    assert [entry.path.name for entry in read_entries(cache)] == [keys[2], keys[1]]
+    monkeypatch.undo()
+    entries = read_entries(cache)
+    monkeypatch.setattr(cache_module, "read_entries", lambda _: entries)
+    shutil.rmtree(cache / "tokens" / keys[1])
+    assert [entry.path.name for entry in prune(cache, 0)] == [keys[1], keys[2]]
 
 
 def test_a_new_entry_keeps_the_cache_below_its_limit(
