@@ -42,7 +42,7 @@ from minilm.text.tokenizer_file import load_tokenizer
 from minilm.text.tokenizer_training import build_tokenizer
 from minilm.text.tokenizers import Tokenizer
 
-FORMAT = 2
+FORMAT = 3
 SPLITS = ("train", "val")
 
 logger = logging.getLogger(__name__)

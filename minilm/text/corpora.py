@@ -147,7 +147,7 @@ def _with_newlines(texts: Iterable[str], where: str, note: records.Note) -> Iter
     def noticed() -> Iterator[str]:
         for text in texts:
             if "\r" in text:
-                note(where, r"line ends \r\n are read as \n (--raw-text keeps them)")
+                note(where, r"line ends \r\n and \r are read as \n (--raw-text keeps them)")
             yield text
 
     return normalize_line_ends(noticed())
