@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from minilm import files
 from minilm.errors import InputError, naming_file
@@ -40,6 +40,8 @@ def convert(
     the card of a Hugging Face folder. Raises InputError for what cannot be converted; then nothing is
     written.
     """
+    _check_choice("to", to, get_args(Target))
+    _check_choice("gguf_format", gguf_format, get_args(GgufFormat))
     out = Path(out)
     is_stream = not files.is_replaceable(out)
     _check_out(out, is_stream, to)
@@ -53,6 +55,11 @@ def convert(
     if modelfile:
         _write_modelfile(Path(modelfile), out, model)
     return written
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise InputError(name, repr(value), f"one of {', '.join(choices)}")
 
 
 def _open(path: Path) -> ModelSource:

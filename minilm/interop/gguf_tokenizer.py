@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minilm.errors import FormatError, TokenizerError
-from minilm.formats.checks import open_regular
-from minilm.formats.json_file import MAX_JSON_BYTES, read_object
-from minilm.runs.files import CHAT_TEMPLATE, TOKENIZER_CONFIG
+from minilm.formats.json_file import read_object
+from minilm.formats.text_file import read_text
+from minilm.runs.files import CHAT_TEMPLATE, CONFIG, TOKENIZER_CONFIG
 from minilm.safe_text import short_repr
 from minilm.text.tokenizers import BPETokenizer, ByteTokenizer, LibraryTokenizer, Tokenizer
 
@@ -252,6 +252,9 @@ def _add_special_tokens(
     import gguf
 
     template = chat_template(folder)
+    for name in (TOKENIZER_CONFIG, CONFIG):  # gguf reads them without limits
+        if (folder / name).is_file():
+            read_object(folder / name)
     try:
         special = gguf.SpecialVocab(folder, n_vocab=vocab_size)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
@@ -290,20 +293,6 @@ def chat_template(folder: Path) -> str | list[dict[str, str]] | None:
     if template is None or isinstance(template, str) or are_named:
         return template
     raise FormatError(settings, f"chat_template {short_repr(template)}", "a text")
-
-
-def read_text(path: Path) -> str:
-    """A small text file. Raises FormatError or OSError."""
-    with open_regular(path) as (stream, _):
-        raw = stream.read(MAX_JSON_BYTES + 1)
-    try:
-        if len(raw) <= MAX_JSON_BYTES:
-            return raw.decode()
-    except UnicodeDecodeError:
-        pass
-    raise FormatError(
-        path, "no UTF-8, or too much of it", f"at most {MAX_JSON_BYTES} bytes of UTF-8"
-    )
 
 
 def _prefix(tokenizer: Tokenizer) -> list[int]:

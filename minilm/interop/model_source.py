@@ -214,7 +214,7 @@ def _head_name(layout: Layout) -> str:
 
 def _has_own_head(path: Path, layout: Layout) -> bool:
     """Whether a head with values of its own is stored: then transformers 5 does not tie it by default."""
-    tensors = {tensor.name: tensor for tensor in formats.read(path).tensors}
+    tensors = {tensor.name: tensor for tensor in formats.read_model(path).tensors}
     head = tensors.get(USUAL_HEAD)
     table = tensors.get(layout.ties[0][1])
     if head is None or table is None:
