@@ -146,12 +146,23 @@ def _staged(out: Path) -> Iterator[Path]:
     staging = target.parent / files.temporary_name(target.name)
     try:
         yield staging
+        _sync(staging)
         os.replace(staging, target)
+        files.sync_directory(target.parent)
     finally:
         if staging.is_dir():
             shutil.rmtree(staging, ignore_errors=True)
         else:
             staging.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Make a finished file, or the names in a folder of such files, survive a power failure."""
+    if path.is_dir():
+        files.sync_directory(path)
+    else:
+        with path.open("rb+") as stream:
+            os.fsync(stream.fileno())
 
 
 @contextlib.contextmanager

@@ -14,13 +14,13 @@ from minilm.config.presets import find_preset
 from minilm.errors import FormatError, TokenizerError
 from minilm.formats import tensor_io
 from minilm.formats.header import StoredTensor
+from minilm.formats.huggingface import GENERATION_CONFIG
 from minilm.formats.json_file import read_object
 from minilm.formats.text_file import read_text
 from minilm.interop.gguf_tokenizer import is_qwen2
 from minilm.interop.model_source import ModelSource
 from minilm.runs import files as run_files
 from minilm.runs.files import CHAT_TEMPLATE, COMPANIONS, TOKENIZER_CONFIG
-from minilm.text.tokenizer_file import GENERATION_CONFIG
 from minilm.text.tokenizers import Tokenizer
 
 TOKENIZER_SETTINGS = tuple(name for name in COMPANIONS if name != CHAT_TEMPLATE)

@@ -23,7 +23,7 @@ from tokenizers import models
 
 import minilm
 from minilm import formats
-from minilm.architectures.conversion import find_exportable
+from minilm.architectures.conversion import exportable
 from minilm.architectures.tensor_map import TensorMapping
 from minilm.checkpoint import load
 from minilm.cli import generate
@@ -81,7 +81,7 @@ def test_the_presets_that_promise_it_have_an_architecture() -> None:
     from minilm.config.presets import PRESETS
 
     class_names = {
-        name: find_exportable(preset.model_config()).class_name
+        name: exportable(preset.model_config())[0].class_name
         for name, preset in PRESETS.items()
         if name != "nano-fast"
     }
@@ -570,6 +570,25 @@ def test_convert_from_python(tmp_path: Path) -> None:
     assert load_file(tmp_path / "back/model.safetensors").keys() == (
         load_file(source / "model.safetensors").keys()
     )
+
+
+@pytest.mark.parametrize("to", ["huggingface", "minilm", "gguf"])
+def test_what_was_written_survives_a_power_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: Any
+) -> None:
+    source = make_run(tmp_path / "run", SHAPES["llama"][1])
+    fsync, synced = os.fsync, []
+
+    def record(descriptor: int) -> None:
+        fsync(descriptor)
+        synced.append(os.fstat(descriptor).st_ino)
+
+    monkeypatch.setattr(os, "fsync", record)
+    (tmp_path / "new").mkdir()
+    minilm.convert(source, to, tmp_path / "new" / "out")
+    paths = [tmp_path / "new", *(tmp_path / "new").rglob("*")]
+    assert [path for path in paths if path.stat().st_ino not in synced] == []
+    assert synced[-1] == (tmp_path / "new").stat().st_ino
 
 
 @pytest.mark.parametrize(
