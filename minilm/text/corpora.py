@@ -6,6 +6,7 @@ Only the current chunk is in memory, so a corpus may be larger than memory. Sour
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import functools
@@ -364,6 +365,8 @@ def _hub_documents(
     if not path.is_file() or (os.path.isdir(dataset.name) and path not in fetched):
         dataset.fetch(path, text_field)
     fetched.append(path)
+    with contextlib.suppress(OSError):
+        os.utime(path)  # of the copies of datasets, the one used last
     for number, line in enumerate(_file_lines(path)):
         try:
             text = json.loads(line)["text"].encode()

@@ -135,8 +135,19 @@ def test_the_verb_lists_and_removes(
     assert lines[0].endswith(str(tmp_path / "2.txt"))
     assert "3 texts" in total
     assert "20.0 GiB (MINILM_CACHE_SIZE)" in total
+    copy = tmp_path / "cache" / "datasets" / f"{'ab' * 8}.jsonl"
+    copy.parent.mkdir()
+    copy.write_text('{"text": "once"}\n')
+    assert main([]) == 0
+    *lines, total, copies = capsys.readouterr().out.splitlines()
+    assert lines[-1].split()[:5] == ["abababababab", "17", "bytes", "a", "dataset"]
+    assert "1 copy of datasets, 17 bytes; removed by --prune alone" in copies
     assert main(["--prune", "0"]) == 0
-    assert capsys.readouterr().out.count("removed  ") == 3
+    assert capsys.readouterr().out.count("removed  ") == 4
+    assert not copy.exists()
+    copy.write_text("{}\n")
+    assert prune(tmp_path / "cache", 0) == [], "the limit is of tokens"
+    assert copy.exists()
     assert main(["--prune", "small"]) == 2
     assert "error: --prune: 'small'" in capsys.readouterr().err
     monkeypatch.setenv("MINILM_CACHE", str(tmp_path / "none"))
