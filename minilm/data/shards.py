@@ -245,19 +245,19 @@ def _build(
     split: Mode,
 ) -> _Meta:
     size = measure(corpus)
-    divided = divide(corpus, size, split, val_fraction)
+    division = divide(corpus, size, split, val_fraction)
     if isinstance(tokenizer, str):
         path = entry / "tokenizer.json"
-        tokenizer = _built_tokenizer(path, divided, tokenizer, vocab_size, size.documents > 1)
+        tokenizer = _built_tokenizer(path, division, tokenizer, vocab_size, size.documents > 1)
     else:
         tokenizer.save(entry / "tokenizer.json")
-    meta = _encode(entry, corpus, identity, size, tokenizer, divided)
+    meta = _encode(entry, corpus, identity, size, tokenizer, division)
     write_json(entry / "meta.json", dataclasses.asdict(meta))
     return meta
 
 
 def _built_tokenizer(
-    path: Path, divided: Split, kind: str, vocab_size: int | None, separated: bool
+    path: Path, division: Split, kind: str, vocab_size: int | None, separated: bool
 ) -> Tokenizer:
     if not (path.parent / "meta.json").exists():  # of a damaged entry nothing is to be trusted
         with contextlib.suppress(FormatError):
@@ -266,7 +266,7 @@ def _built_tokenizer(
     def texts() -> Iterator[str]:
         # A tokenizer trained on the validation text would bias the validation loss; but a table of
         # characters must be complete, or that text could not be encoded at all.
-        for piece in divided.pieces():
+        for piece in division.pieces():
             if piece.split == "train" or kind == "char":
                 yield piece.text
 
@@ -281,7 +281,7 @@ def _encode(
     identity: Identity,
     size: Size,
     tokenizer: Tokenizer,
-    divided: Split,
+    division: Split,
 ) -> _Meta:
     """Write both shards in one pass over the corpus, of which a chunk at a time is in memory."""
     dtype = np.dtype("<u2" if tokenizer.vocab_size <= 2**16 else "<u4")
@@ -302,12 +302,12 @@ def _encode(
         shards = {
             split: _Shard(
                 stack.enter_context(tempfile.TemporaryFile(dir=entry))
-                if divided.shuffled
+                if division.shuffled
                 else outputs[split]
             )
             for split in SPLITS
         }
-        for piece in divided.pieces(digest.update):
+        for piece in division.pieces(digest.update):
             shard = shards[piece.split]
             characters += len(piece.text)
             num_bytes = len(piece.text.encode())
@@ -315,14 +315,14 @@ def _encode(
             shard.text_bytes += num_bytes
             if piece.ends_document:
                 shard.write(separator)
-            if piece.ends_unit and divided.shuffled:
+            if piece.ends_unit and division.shuffled:
                 shard.unit_ends.append(shard.tokens)
             bar.update(num_bytes)
-        if (digest.hexdigest(), characters) != (identity.sha256, divided.characters):
+        if (digest.hexdigest(), characters) != (identity.sha256, division.characters):
             raise CorpusError(
                 corpus.source, "text that changed while it was read", "the same text", "try again"
             )
-        if divided.shuffled:
+        if division.shuffled:
             for split, shard in shards.items():
                 _shuffle(shard, outputs[split], dtype)
     return _Meta(

@@ -51,10 +51,10 @@ def convert(
     model = _open(Path(source))
     output = _into_stream(out) if is_stream else _staged(out)
     with naming_file(model.folder / run_files.CONFIG), output as path:
-        written = _write(model, to, path, _name(out), gguf_format, provenance)
+        result = _write(model, to, path, _name(out), gguf_format, provenance)
     if modelfile:
         _write_modelfile(Path(modelfile), out, model)
-    return written
+    return result
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -95,9 +95,9 @@ def _write(
     if to == "minilm":
         import_run(model, path)
         return "minilm run"
-    written = export(model, path)
-    files.write_bytes(path / NAME, card(model, name, written, provenance).encode())
-    return written
+    class_name = export(model, path)
+    files.write_bytes(path / NAME, card(model, name, class_name, provenance).encode())
+    return class_name
 
 
 def _write_modelfile(path: Path, gguf_file: Path, model: ModelSource) -> None:

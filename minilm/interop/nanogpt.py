@@ -57,13 +57,13 @@ def open_nanogpt(path: Path) -> ModelSource:
         for mapping in mappings
     }
     check_same_tensors(path, {name: tensor.shape for name, tensor in stored.items()}, expected)
-    mapped = {
+    origins = {
         name: (mapping, number)
         for mapping in mappings
         for number, name in enumerate(mapping.minilm_names)
     }
     return ModelSource(
-        path.parent, config, stored, mapped, is_run=False, own_tokenizer=_tokenizer(path)
+        path.parent, config, stored, origins, is_run=False, own_tokenizer=_tokenizer(path)
     )
 
 

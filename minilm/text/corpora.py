@@ -358,13 +358,13 @@ def _from_hub(source: str, corpus: Corpus, cache: Path) -> Corpus:
 
 
 def _hub_documents(
-    dataset: HubDataset, cache: Path, text_field: str | None, fetched: list[Path]
+    dataset: HubDataset, cache: Path, text_field: str | None, copies: list[Path]
 ) -> Iterator[Document]:
-    """``fetched`` outlives a pass: what one pass has copied from a local folder the next ones read."""
+    """``copies`` outlives a pass: what one pass has copied from a local folder the next ones read."""
     path = dataset.copy_path(cache, text_field)
-    if not path.is_file() or (os.path.isdir(dataset.name) and path not in fetched):
+    if not path.is_file() or (os.path.isdir(dataset.name) and path not in copies):
         dataset.fetch(path, text_field)
-    fetched.append(path)
+    copies.append(path)
     with contextlib.suppress(OSError):
         os.utime(path)  # of the copies of datasets, the one used last
     for number, line in enumerate(_file_lines(path)):
