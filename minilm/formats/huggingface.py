@@ -33,6 +33,7 @@ WEIGHTS = (
 # Else the only file with an ending; an adapter only where there is no model.
 ENDINGS = (".safetensors.index.json", *WEIGHTS_ENDINGS)
 ADAPTER = "adapter_model."
+ADAPTER_CONFIG, GENERATION_CONFIG = "adapter_config.json", "generation_config.json"
 NOT_WEIGHTS = ("optimizer.", "scheduler.", "rng_state", "training_args.")
 _SHARD = re.compile(r"(.+-)(\d{5})(-of-)(\d{5})(\.(?:safetensors|bin|pth|pt))", re.DOTALL)
 

@@ -27,7 +27,6 @@ from minilm.runs import files as run_files
 
 MODULES = "modules.json"
 PIPELINE = "model_index.json"
-ADAPTER = "adapter_config.json"
 # More than any published folder has.
 _MAX_PARTS = 64
 _MAX_NAMES = 6

@@ -18,6 +18,7 @@ from minilm import files
 from minilm.config import ModelConfig, TrainConfig, from_dict, to_dict
 from minilm.errors import FormatError
 from minilm.formats.header import WEIGHTS_ENDINGS
+from minilm.formats.huggingface import ADAPTER_CONFIG, GENERATION_CONFIG
 from minilm.formats.json_file import read_object
 from minilm.formats.safetensors import read_header
 from minilm.runs.stop_reason import StopReason
@@ -36,10 +37,7 @@ RESUME = "resume"
 # Of an imported model, beside its tokenizer: which tokens begin and end a text, how a dialogue is written.
 CHAT_TEMPLATE = "chat_template.jinja"
 TOKENIZER_CONFIG = "tokenizer_config.json"
-COMPANIONS = (
-    *("generation_config.json", TOKENIZER_CONFIG, "special_tokens_map.json"),
-    CHAT_TEMPLATE,
-)
+COMPANIONS = (GENERATION_CONFIG, TOKENIZER_CONFIG, "special_tokens_map.json", CHAT_TEMPLATE)
 LOCK = ".minilm.lock"
 
 FAMILY = "minilm"
@@ -65,7 +63,7 @@ def is_model_file(path: Path) -> bool:
     return (
         path.suffix in WEIGHTS_ENDINGS
         or name.endswith(".index.json")
-        or name in ("adapter_config.json", "vocab.json")
+        or name in (ADAPTER_CONFIG, "vocab.json")
         or (is_name_in_run(name) and name != REPORT)
     )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from minilm import formats
 from minilm.errors import FormatError
+from minilm.formats.text_file import read_text
 from minilm.interop.huggingface import import_run
 from minilm.interop.model_source import open_source
 from minilm.runs import files as run_files
@@ -36,7 +37,7 @@ def _is_run(base: Path) -> bool:
 def companions(folder: Path) -> Mapping[str, bytes]:
     """The files that go with the tokenizer, by name."""
     paths = (folder / name for name in run_files.COMPANIONS)
-    return {path.name: path.read_bytes() for path in paths if path.is_file()}
+    return {path.name: read_text(path).encode() for path in paths if path.is_file()}
 
 
 def weights_dtype(folder: Path) -> str:

@@ -81,8 +81,11 @@ def check_not_ended(run_dir: Path, changed: Mapping[str, Any]) -> None:
 
 def absolute_source(name: str) -> str:
     """A source of text as --resume finds it from any folder: a path made absolute, a name as it is."""
-    if name in NAMED_SOURCES or name.startswith("hf:"):
+    if name in NAMED_SOURCES:
         return name
+    if name.startswith("hf:"):
+        folder, comma, options = name.removeprefix("hf:").partition(",")
+        return f"hf:{os.path.abspath(folder)}{comma}{options}" if os.path.exists(folder) else name
     return os.path.abspath(os.path.expanduser(name))
 
 
