@@ -49,7 +49,7 @@ def _run(options: Arguments) -> int:
     out = Path(options.out)
     # What goes to /dev/stdout must stay a file.
     stream = sys.stdout if files.is_replaceable(out) else sys.stderr
-    written = convert(
+    result = convert(
         options.source,
         options.to,
         out,
@@ -59,5 +59,5 @@ def _run(options: Arguments) -> int:
         base_model=options.base_model,
         shared_layers=options.shared_layers,
     )
-    print(f"{out}: {written}", file=stream)
+    print(f"{out}: {result}", file=stream)
     return DONE

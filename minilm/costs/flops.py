@@ -7,7 +7,10 @@ with values depend on the context and not on parameters, so they are counted sep
 
 from __future__ import annotations
 
-from minilm.ledger.layout import SHARED, Layout, Role
+from collections import Counter
+from collections.abc import Iterator
+
+from minilm.ledger.layout import SHARED, Layout, NamedTensor, Role
 
 
 def flops_per_token(layout: Layout, *, context: int) -> dict[str, int]:
@@ -36,18 +39,22 @@ def flops_per_token(layout: Layout, *, context: int) -> dict[str, int]:
     }
 
 
-def tensor_flops(layout: Layout) -> dict[str, float]:
-    """Forward FLOPs of one token in each tensor by its name, attention over the context left out.
+def tensor_flops(layout: Layout) -> Iterator[tuple[NamedTensor, float]]:
+    """Each tensor with the forward FLOPs of one token in it, attention over the context left out.
 
     Of an expert's tensor it is the average over tokens, which use e of the E experts.
     """
     shared_names = {shared for _, shared in layout.ties}
-    flops: dict[str, float] = {}
-    for tensor in layout.tensors:
-        multiplied = tensor.role is Role.MULTIPLIED or tensor.name in shared_names
-        active = layout.value(tensor, active=True) / max(layout.value(tensor), 1)
-        is_shared = tensor.repeat == SHARED
-        for layer, named in enumerate(layout.named_tensors((tensor,))):
-            runs = layout.runs(layer) if is_shared else 1
-            flops[named.name] = 2 * named.count * runs * active if multiplied else 0
-    return flops
+    flops_per_element = {
+        id(tensor): 2 * layout.value(tensor, active=True) / max(layout.value(tensor), 1)
+        if tensor.role is Role.MULTIPLIED or tensor.name in shared_names
+        else 0
+        for tensor in layout.tensors
+    }
+    blocks = Counter[int]()  # of each shared tensor, how many came before
+    for named in layout.named_tensors():
+        declared, runs = named.declared, 1
+        if declared.repeat == SHARED:
+            runs = layout.runs(blocks[id(declared)])
+            blocks[id(declared)] += 1
+        yield named, named.count * runs * flops_per_element[id(declared)]

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from minilm import files
 from minilm.architectures.minilm import layout
@@ -45,6 +45,8 @@ def convert(
     of it, unless ``shared_layers`` is refuse. Raises InputError for what cannot be converted; then
     nothing is written.
     """
+    _check_choice("to", to, get_args(Target))
+    _check_choice("gguf_format", gguf_format, get_args(GgufFormat))
     out = Path(out)
     is_stream = not files.is_replaceable(out)
     _check_out(out, is_stream, to)
@@ -59,10 +61,10 @@ def convert(
         model = model.unshared()
     output = _into_stream(out) if is_stream else files.staged(out)
     with naming_file(model.folder / run_files.CONFIG), output as path:
-        written = _write(model, to, path, _name(out), gguf_format, provenance)
+        result = _write(model, to, path, _name(out), gguf_format, provenance)
     if modelfile:
         _write_modelfile(Path(modelfile), out, model)
-    return written + copies
+    return result + copies
 
 
 @contextlib.contextmanager
@@ -85,6 +87,11 @@ def _is_run(path: Path) -> bool:
     except (FormatError, OSError):
         return False
     return True
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise InputError(name, repr(value), f"one of {', '.join(choices)}")
 
 
 def _open(path: Path) -> ModelSource:
@@ -120,9 +127,9 @@ def _write(
     if to == "minilm":
         import_run(model, path)
         return "minilm run"
-    written = export(model, path)
-    files.write_bytes(path / NAME, card(model, name, written, provenance).encode())
-    return written
+    class_name = export(model, path)
+    files.write_bytes(path / NAME, card(model, name, class_name, provenance).encode())
+    return class_name
 
 
 def _copies(config: ModelConfig, shared_layers: SharedLayers) -> str:

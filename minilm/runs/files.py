@@ -17,6 +17,8 @@ from typing import Any
 from minilm import files
 from minilm.config import ModelConfig, TrainConfig, from_dict, to_dict
 from minilm.errors import FormatError
+from minilm.formats.header import WEIGHTS_ENDINGS
+from minilm.formats.huggingface import ADAPTER_CONFIG, GENERATION_CONFIG
 from minilm.formats.json_file import read_object
 from minilm.formats.safetensors import read_header
 from minilm.runs.stop_reason import StopReason
@@ -29,21 +31,18 @@ METRICS = "metrics.jsonl"
 SAMPLES = "samples.jsonl"
 REPORT = "report.html"
 TENSORBOARD = "tensorboard"
+WANDB = "wandb"
 SUMMARY = "summary.json"
 RESUME = "resume"
 # Of an imported model, beside its tokenizer: which tokens begin and end a text, how a dialogue is written.
 CHAT_TEMPLATE = "chat_template.jinja"
 TOKENIZER_CONFIG = "tokenizer_config.json"
-COMPANIONS = (
-    *("generation_config.json", TOKENIZER_CONFIG, "special_tokens_map.json"),
-    CHAT_TEMPLATE,
-)
+COMPANIONS = (GENERATION_CONFIG, TOKENIZER_CONFIG, "special_tokens_map.json", CHAT_TEMPLATE)
 LOCK = ".minilm.lock"
 
 FAMILY = "minilm"
 
 _WRITTEN = (CONFIG, WEIGHTS, TOKENIZER, METRICS, SAMPLES, REPORT, SUMMARY, *COMPANIONS)
-_WEIGHT_SUFFIXES = (".safetensors", ".gguf", ".pt", ".pth", ".bin", ".ckpt")
 _STATE = re.compile(r"step-(\d{9,18})\.safetensors", re.ASCII)
 
 
@@ -62,9 +61,9 @@ def is_model_file(path: Path) -> bool:
     """Whether its name is that of weights, or of a file that goes with them: no report replaces it."""
     name = path.name
     return (
-        path.suffix in _WEIGHT_SUFFIXES
+        path.suffix in WEIGHTS_ENDINGS
         or name.endswith(".index.json")
-        or name in ("adapter_config.json", "vocab.json")
+        or name in (ADAPTER_CONFIG, "vocab.json")
         or (is_name_in_run(name) and name != REPORT)
     )
 

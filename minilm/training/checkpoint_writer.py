@@ -32,7 +32,7 @@ class CheckpointWriter:
         weights_dtype: str = "float32",
     ) -> None:
         self._model, self._optimizers, self._keep = model, optimizers, keep
-        self._weights_dtype: torch.dtype = getattr(torch, weights_dtype)
+        self.weights_dtype: torch.dtype = getattr(torch, weights_dtype)
         self._copies: dict[str, Tensor] = {}
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="minilm-saver")
         self._writing: Future[None] | None = None
@@ -60,7 +60,7 @@ class CheckpointWriter:
         self, run_dir: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str]
     ) -> None:
         """model.safetensors, in the dtype that the run's weights are stored in."""
-        stored = {name: tensor.detach().to(self._weights_dtype) for name, tensor in weights.items()}
+        stored = {name: tensor.detach().to(self.weights_dtype) for name, tensor in weights.items()}
         write_tensors(run_dir / run_files.WEIGHTS, stored, metadata)
 
     def wait(self) -> None:

@@ -19,6 +19,7 @@ from minilm.config.presets import find_preset
 from minilm.errors import ConfigError
 from minilm.interop.convert import as_run
 from minilm.runs import files as run_files
+from minilm.runs.new_folder import default_run_dir
 from minilm.text.tokenizer_file import load_tokenizer
 from minilm.training.base_model import companions, weights_dtype
 from minilm.training.data_source import DataSource
@@ -69,7 +70,7 @@ def run_from_checkpoint(
         _refuse_other_shape(record.model, model_config, model)
         check_installed(config.trackers)
         corpus = source.open()
-        folder = run_dir or Path(f"checkpoints/{base.name}-{corpus.name}")
+        folder = run_dir or default_run_dir(preset, base, corpus.name)
         refuse_folder(folder, source.name)
         refuse_too_large(model_config, config)
         tokenizer = load_tokenizer(run / run_files.TOKENIZER)
@@ -84,11 +85,11 @@ def run_from_checkpoint(
         config, dropout = fit_to_text(
             config,
             model_config,
-            given={*settings, *model},
+            overrides={*settings, *model},
             dataset=dataset,
         )
         model_config = replace(model_config, dropout=dropout)
-        began_with = {"preset": preset, "init_from": os.path.abspath(base)}
+        began_with = {"preset": preset, **own, "init_from": os.path.abspath(base)}
         spec = RunSpec(
             folder,
             load_model(run / run_files.WEIGHTS, model_config),
