@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -115,6 +116,12 @@ def script(cache: Path) -> Script:
 def clean_environment(cache: Path) -> dict[str, str]:
     """The environment of a new user, with the test's cache."""
     return os.environ | {"MINILM_CACHE": str(cache), "COLUMNS": "100"}
+
+
+def pytest_configure() -> None:
+    """A shell starts a background job, which the tests may be, with SIGINT ignored; children inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

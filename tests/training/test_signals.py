@@ -2,20 +2,11 @@
 
 import os
 import signal
-from collections.abc import Iterator
 
 import pytest
 
 from minilm.training import signals as stopping
 from minilm.training.signals import Interrupted, Stopped, stop_request
-
-
-@pytest.fixture(autouse=True)
-def interrupts_heard() -> Iterator[None]:
-    """A shell starts a background job, which the tests may be, with SIGINT ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
