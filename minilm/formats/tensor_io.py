@@ -27,18 +27,25 @@ HASH, NO_HASH = "file_sha256", "0" * 64
 NUMPY = {"float64": "<f8", "float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}
 
 
-def read(tensor: StoredTensor) -> Array:
-    """Its values, in the shape of the header. Raises FormatError where they are not weights in one piece."""
-    if tensor.dtype not in NUMPY or tensor.offset is None or tensor.file is None:
+def read(tensor: StoredTensor, dtypes: Mapping[str, str] = NUMPY) -> Array:
+    """Its values, in the shape of the header, if its dtype is one of ``dtypes``: else FormatError."""
+    if tensor.dtype not in dtypes or tensor.offset is None or tensor.file is None:
         raise FormatError(
             tensor.file or tensor.name,
             f"{tensor.name} in {tensor.dtype}",
-            f"weights in {', '.join(NUMPY)}",
+            f"weights in {', '.join(dtypes)}",
         )
-    values = np.fromfile(tensor.file, NUMPY[tensor.dtype], tensor.count, offset=tensor.offset)
+    values = np.fromfile(tensor.file, dtypes[tensor.dtype], tensor.count, offset=tensor.offset)
     if len(values) != tensor.count:
         raise FormatError(tensor.file, f"{tensor.name} cut short", "a whole file")
     return values.reshape(tensor.shape)
+
+
+def as_float32(values: Array) -> Array:
+    """The same numbers in float32; ``values`` may be of bfloat16 as `read` has it."""
+    if values.dtype == NUMPY["bfloat16"]:  # the upper half of a float32
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    return np.ascontiguousarray(values, dtype=np.float32)
 
 
 def write(

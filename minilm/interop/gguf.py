@@ -28,9 +28,9 @@ from minilm.architectures.tensor_map import tensor_mappings
 from minilm.config import ModelConfig
 from minilm.errors import ConfigError, MissingExtraError
 from minilm.formats import tensor_io
-from minilm.formats.tensor_io import Array
+from minilm.formats.tensor_io import Array, as_float32
 from minilm.interop.gguf_tokenizer import add_tokenizer
-from minilm.interop.model_source import ModelSource, as_float32
+from minilm.interop.model_source import ModelSource
 from minilm.ledger import components
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from minilm.formats.checks import check_same_tensors
 from minilm.formats.header import StoredTensor
 from minilm.formats.huggingface import find_weights
 from minilm.formats.json_file import read_object
-from minilm.formats.tensor_io import Array
+from minilm.formats.tensor_io import Array, as_float32
 from minilm.inspection.folders import snapshot_of_cache
 from minilm.ledger import components
 from minilm.ledger.layout import Layout
@@ -112,13 +112,6 @@ class ModelSource:
                 "one dtype",
             )
         return [self.read(name) for name in names]
-
-
-def as_float32(values: Array) -> Array:
-    """The same numbers in float32; ``values`` may be of bfloat16 as `tensor_io.read` has it."""
-    if values.dtype == tensor_io.NUMPY["bfloat16"]:  # the upper half of a float32
-        return (values.astype(np.uint32) << 16).view(np.float32)
-    return np.ascontiguousarray(values, dtype=np.float32)
 
 
 def declared_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
