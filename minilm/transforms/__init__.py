@@ -1,0 +1,1 @@
+"""What changes a model from outside: the model itself knows of none of it."""
