@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from minilm.inspection.report import Report
     from minilm.interop.convert import convert
     from minilm.model.transformer import Transformer
+    from minilm.operations.quantize import quantize
     from minilm.training.train import resume, train
 
 _HOMES = {
@@ -32,6 +33,7 @@ _HOMES = {
     "Transformer": "minilm.model.transformer",
     "generate": "minilm.generation.generate",
     "preset": "minilm.config.presets",
+    "quantize": "minilm.operations.quantize",
     "resume": "minilm.training.train",
     "train": "minilm.training.train",
 }
@@ -46,6 +48,7 @@ __all__ = [
     "inspect",
     "load",
     "preset",
+    "quantize",
     "resume",
     "train",
 ]

@@ -6,7 +6,7 @@ import pydoc
 import minilm
 
 NAMES = {
-    *("train", "resume", "load", "generate", "inspect", "convert"),
+    *("train", "resume", "load", "generate", "inspect", "convert", "quantize"),
     *("ModelConfig", "TrainConfig", "preset", "Transformer", "Report"),
 }
 

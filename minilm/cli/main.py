@@ -15,6 +15,7 @@ VERBS = {
     "inspect": "count every parameter and prove the count",
     "generate": "text from a trained model",
     "convert": "a model for transformers and llama.cpp, or theirs as a run",
+    "quantize": "a model in 8 or 4 bits a weight, and what that changed",
     "evaluate": "loss and perplexity of a model on a text",
     "cache": "the texts that were encoded, and removing them",
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,7 @@ def _parts(
 
     The widest elements come first, then the order of names, so that every tensor is aligned.
     """
-    ordered = sorted(plan, key=lambda tensor: (-BITS[tensor.dtype], tensor.name))
+    ordered = _ordered(plan)
     yield make_header(ordered, metadata)
     for tensor in ordered:
         values = plan[tensor]()
@@ -100,6 +100,16 @@ def _parts(
         assert values.nbytes == storage_bytes(tensor.count, tensor.dtype), tensor.name
         for rows in chunks(values):
             yield np.ascontiguousarray(rows).data
+
+
+def file_bytes(tensors: Sequence[StoredTensor], metadata: Mapping[str, str]) -> int:
+    """How many bytes `write` makes of ``tensors``."""
+    data = sum(storage_bytes(tensor.count, tensor.dtype) for tensor in tensors)
+    return len(make_header(_ordered(tensors), metadata)) + data
+
+
+def _ordered(tensors: Iterable[StoredTensor]) -> list[StoredTensor]:
+    return sorted(tensors, key=lambda tensor: (-BITS[tensor.dtype], tensor.name))
 
 
 def chunks(values: Array) -> Iterator[Array]:

@@ -59,7 +59,7 @@ def _inverse_factor(hessian: Array) -> Array:
         except np.linalg.LinAlgError:
             continue
         if np.isfinite(factor).all():
-            return factor.astype(np.float32)
+            return np.asarray(factor, np.float32)
     raise InputError(
         "--calibrate", f"a text that says too little about {i} inputs", "a longer or another text"
     )

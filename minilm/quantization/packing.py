@@ -25,9 +25,12 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from minilm.errors import FormatError, InputError
+from minilm.errors import ConfigError, FormatError, InputError
+from minilm.formats import tensor_io
 from minilm.formats.header import StoredTensor
 from minilm.formats.tensor_io import Array, as_float32
+from minilm.ledger.components import LM_HEAD
+from minilm.ledger.layout import Layout, Role
 from minilm.quantization.bitsandbytes import METHOD as BITSANDBYTES
 from minilm.quantization.bitsandbytes import STATE_SUFFIX
 from minilm.quantization.compressed import METHOD as COMPRESSED_TENSORS
@@ -69,6 +72,7 @@ class Packing(ABC):
 
     format: Format
     group_size: int
+    zero: int  # the code of 0
 
     @abstractmethod
     def round(self, weight: Array) -> Rounded:
@@ -117,6 +121,8 @@ class Packing(ABC):
 class IntegerPacking(Packing):
     """compressed-tensors: symmetric integers, a bfloat16 scale a group."""
 
+    zero = 0
+
     def __init__(self, bits: Literal[4, 8], group_size: int = 0) -> None:
         self.bits, self.group_size = bits, group_size
         self.format: Format = "int8" if bits == 8 else "int4"
@@ -145,8 +151,9 @@ class IntegerPacking(Packing):
 
     def codes(self, groups: Array, scales: Array) -> Array:
         """(..., s) weights by scales (...,) -> (..., s) int8."""
-        codes = np.rint(groups / scales[..., None])
-        return np.clip(codes, -self.largest - 1, self.largest, out=codes).astype(np.int8)
+        codes = np.clip(np.rint(groups / scales[..., None]), -self.largest - 1, self.largest)
+        integers: Array = codes.astype(np.int8)
+        return integers
 
     def values(self, rounded: Rounded) -> Array:
         codes = _grouped(rounded.codes.astype(np.float32), self.group_size)
@@ -206,6 +213,7 @@ class Nf4Packing(Packing):
 
     format: Format = "nf4"
     group_size = 64
+    zero = 7
 
     def round(self, weight: Array) -> Rounded:
         groups = _grouped(weight, self.group_size)
@@ -281,18 +289,40 @@ def make_packing(format: str, group_size: int | None = None) -> Packing:
 
 
 def packing_of(config: Mapping[str, Any]) -> Packing:
-    """The packing that a quantization_config of `Packing.config` states. Raises InputError for another."""
+    """The packing that a quantization_config of `Packing.config` states. Raises ConfigError for another."""
     ignored = config.get("ignore" if "ignore" in config else "llm_int8_skip_modules")
     if isinstance(ignored, list):
         packings = [Nf4Packing(), IntegerPacking(8), *(IntegerPacking(4, s) for s in GROUP_SIZES)]
         for packing in packings:
             if config == packing.config(ignored):
                 return packing
-    raise InputError(
-        "quantization_config",
+    raise ConfigError(
+        "config.json: quantization_config",
         f"quant_method {config.get('quant_method')!r} as minilm does not write it",
         f"one of {', '.join(FORMATS)}",
     )
+
+
+def quantized_matrices(layout: Layout) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of what is quantized of a model: the matrices of its layers, the head left out."""
+    return {
+        tensor.name: tensor.shape
+        for tensor in layout.named_tensors()
+        if tensor.role is Role.MULTIPLIED and tensor.component != LM_HEAD
+    }
+
+
+def read_rounded(
+    packing: Packing, weight: str, shape: tuple[int, ...], stored: Mapping[str, StoredTensor]
+) -> Rounded:
+    """Codes and scales of one matrix, from the file whose tensors are ``stored``. Raises FormatError."""
+    tensors = packing.tensors(weight, shape)
+    arrays = {tensor.name: tensor_io.read(stored[tensor.name], DTYPES) for tensor in tensors}
+    try:
+        return packing.unpack(weight, shape, arrays)
+    except FormatError as error:
+        file = stored[tensors[0].name].file
+        raise FormatError(f"{file}: {error.where}", error.got, error.expected) from None
 
 
 def pack_int4(codes: Array) -> Array:

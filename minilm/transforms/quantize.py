@@ -48,12 +48,17 @@ class QuantizedLinear(nn.Module):
         self.scales: Tensor
         self.register_buffer("codes", codes)
         self.register_buffer("scales", torch.from_numpy(rounded.scales))
-        self.bias = bias
+        self.bias: nn.Parameter | None
+        self.register_parameter("bias", bias)
         self._kernel_operands: tuple[Tensor, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         is_small = x.numel() <= self.MAX_ROWS * self.in_features
-        if is_small and not torch.is_grad_enabled() and has_kernel(self, x.device):
+        if (
+            is_small
+            and not torch.is_grad_enabled()
+            and has_kernel(self.format, self.out_features, x.device)
+        ):
             return self._multiply_codes(x)
         return F.linear(x, self.dequantized().to(x.dtype), self.bias)
 
@@ -94,12 +99,12 @@ class QuantizedLinear(nn.Module):
         return codes, groups.contiguous()
 
 
-def has_kernel(layer: QuantizedLinear, device: torch.device) -> bool:
-    """Whether torch multiplies by the codes of ``layer`` faster than by float32 weights."""
+def has_kernel(format: str, out_features: int, device: torch.device) -> bool:
+    """Whether torch multiplies a few rows by packed weights faster than by float32 ones."""
     return (
         device.type == "cpu"
         and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
-        and (layer.format == "int8" or (layer.format == "int4" and layer.out_features % 16 == 0))
+        and (format == "int8" or (format == "int4" and out_features % 16 == 0))
     )
 
 
@@ -144,12 +149,11 @@ def _round_calibrated(
     config, t = model.config, windows.shape[1]
     model.eval()
     hidden = [
-        model.embedding(batch) for batch in windows.split(max(1, BATCH_TOKENS // t))
+        model.embedding(batch) for batch in torch.split(windows, max(1, BATCH_TOKENS // t))
     ]  # each b t d
     angles = rotation(t, config, windows.device) if config.position == "rope" else None
     rounded: dict[str, Rounded] = {}
     for number, block in enumerate(model.blocks):
-        hessians = {}
         with input_hessians(block) as hessians:
             for x in hidden:
                 block(x, angles)

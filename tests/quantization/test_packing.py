@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minilm.errors import FormatError, InputError
+from minilm.errors import ConfigError, FormatError, InputError
 from minilm.formats.tensor_io import Array
 from minilm.quantization.packing import (
     FORMATS,
@@ -168,9 +168,9 @@ def test_the_configuration_says_which_packing_it_is(packing: Packing) -> None:
     assert name(packing_of(config)) == name(packing)
     made = make_packing(packing.format, packing.group_size if packing.format == "int4" else None)
     assert name(made) == name(packing)
-    with pytest.raises(InputError, match="as minilm does not write it"):
+    with pytest.raises(ConfigError, match="as minilm does not write it"):
         packing_of(config | {"format": "other", "load_in_4bit": False})
-    with pytest.raises(InputError, match="as minilm does not write it"):
+    with pytest.raises(ConfigError, match="as minilm does not write it"):
         packing_of({"quant_method": "gptq", "bits": 4})
 
 
@@ -186,9 +186,9 @@ def test_groups_that_do_not_divide_a_row_are_refused(format: str) -> None:
 
 
 def test_group_sizes_that_fit_are_named() -> None:
-    with pytest.raises(InputError, match="with 96 inputs.*--group-size 32 fits it"):
+    with pytest.raises(InputError, match=r"with 96 inputs.*--group-size 32 fits it"):
         make_packing("int4", 64).check(NAME, (5, 96))
-    with pytest.raises(InputError, match="with 192 inputs.*--group-size 32 or 64 fits it"):
+    with pytest.raises(InputError, match=r"with 192 inputs.*--group-size 32 or 64 fits it"):
         make_packing("int4", 128).check(NAME, (5, 192))
     for format, size in (("int4", 48), ("int8", 32), ("nf4", 128), ("fp4", None)):
         with pytest.raises(InputError):
