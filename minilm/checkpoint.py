@@ -24,7 +24,7 @@ from minilm.model.transformer import Transformer
 from minilm.quantization.packing import Packing, packing_of, read_rounded
 from minilm.runs import files as run_files
 from minilm.text.tokenizers import Tokenizer, load_tokenizer
-from minilm.transforms.quantize import has_kernel, linear_layers, replace_layers
+from minilm.transforms.quantize import has_kernel, linear_layers, quantize_layer
 
 # What weights are stored in; they are computed with in float32.
 FLOATING = ("float32", "float16", "bfloat16", "float64")
@@ -49,7 +49,7 @@ def load(run_dir: str | Path, *, trainable: bool = False, device: str = "cpu") -
     folder = Path(run_dir)
     config = read_run_config(folder)
     tokenizer = load_tokenizer(folder / run_files.TOKENIZER, config.vocab_size)
-    if quantization := run_files.read_record(folder / run_files.CONFIG).quantization:
+    if quantization := run_files.read_quantization(folder / run_files.CONFIG):
         with naming_file(folder / run_files.CONFIG):
             packing = packing_of(quantization)
         model = load_quantized(folder / run_files.WEIGHTS, config, packing, torch.device(device))
@@ -95,7 +95,7 @@ def load_quantized(
     for name, shape in matrices.items():
         rounded = read_rounded(packing, f"{name}.weight", shape, stored)
         if has_kernel(packing.format, shape[0], device):
-            replace_layers(model, packing, {name: rounded})
+            quantize_layer(model, name, packing).set_rounded(rounded)
         else:
             parameters[f"{name}.weight"] = torch.from_numpy(packing.values(rounded))
     return _with_parameters(model, parameters)

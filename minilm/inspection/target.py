@@ -48,7 +48,8 @@ _QUANTIZATION_KEYS = ("quantization_config", "compression_config", "quantization
 class Target:
     """One target, opened: its configuration, what declares it, and what it stores.
 
-    ``config`` is set for minilm's own models, ``hugging_face`` is the config.json of any other.
+    ``config`` is set for minilm's own models, with the ``quantization`` that their config.json states;
+    ``hugging_face`` is the config.json of any other.
     ``layout`` is None where the architecture is not declared, ``header`` where there are no weights.
     ``module`` is set where the target is a live module. ``folder`` is the folder that the target is,
     or in which its config.json stands. ``is_run`` marks a folder that minilm wrote. ``undeclared``
@@ -59,6 +60,7 @@ class Target:
     architecture: str = UNKNOWN
     layout: Layout | None = None
     config: ModelConfig | None = None
+    quantization: Mapping[str, Any] = field(default_factory=dict)
     hugging_face: Mapping[str, Any] = field(default_factory=dict)
     header: Header | None = None
     module: ModuleContents | None = None
@@ -73,6 +75,8 @@ class Target:
     @property
     def quantization_config(self) -> Mapping[str, Any]:
         """The quantization that config.json states, for the whole or for its text model; else empty."""
+        if self.quantization:
+            return self.quantization
         for fields in (self.hugging_face, self.hugging_face.get("text_config")):
             for key in _QUANTIZATION_KEYS:
                 if isinstance(fields, Mapping) and isinstance(fields.get(key), dict):
@@ -385,7 +389,11 @@ def _copy_note(stored: Header, header: Header) -> tuple[str, ...]:
 def _open_config(name: str, path: Path) -> Target:
     config = read_object(path)
     if config.get("family") == run_files.FAMILY:
-        target = replace(_minilm_target(name, run_files.read_config(path)), folder=path.parent)
+        target = replace(
+            _minilm_target(name, run_files.read_config(path)),
+            folder=path.parent,
+            quantization=run_files.read_quantization(path),
+        )
         training = config.get("train")
         if not isinstance(training, dict):
             return target

@@ -100,16 +100,17 @@ def _write(
     provenance: Provenance,
 ) -> str:
     """Write to ``path``, which is not there yet; ``name`` is that of the model."""
+    from_packed = f", dequantized from {model.packing.format}" if model.packing else ""
     if to == "gguf":
         from minilm.interop.gguf import export as export_gguf
 
-        return export_gguf(model, path, gguf_format, name)
+        return export_gguf(model, path, gguf_format, name) + from_packed
     from minilm.interop.huggingface import export, import_run
 
     path.mkdir()
     if to == "minilm":
         import_run(model, path)
-        return "minilm run"
+        return "minilm run" + from_packed
     written = export(model, path)
     files.write_bytes(path / NAME, card(model, name, written, provenance).encode())
     return written

@@ -25,6 +25,13 @@ from minilm.formats.tensor_io import Array, as_float32
 from minilm.inspection.folders import snapshot_of_cache
 from minilm.ledger import components
 from minilm.ledger.layout import Layout
+from minilm.quantization.packing import (
+    Packing,
+    Rounded,
+    packing_of,
+    quantized_matrices,
+    read_rounded,
+)
 from minilm.runs import files as run_files
 from minilm.text.tokenizers import Tokenizer, load_tokenizer
 
@@ -42,7 +49,8 @@ class ModelSource:
 
     ``mapped`` is empty for a run; of a Hugging Face folder, it has the mapping of the tensor that holds
     each of them, and its index there. ``factors`` are what tensors whose names end so are multiplied by;
-    then all are read in float32.
+    then all are read in float32. ``packing`` is how a quantized run stores its matrices, which are read
+    dequantized.
     """
 
     folder: Path
@@ -52,6 +60,7 @@ class ModelSource:
     is_run: bool
     own_tokenizer: Tokenizer | None = None  # one that is in no tokenizer.json
     factors: Mapping[str, float] = field(default_factory=dict)
+    packing: Packing | None = None
 
     def tokenizer(self) -> Tokenizer:
         """Raises FormatError for a missing or broken file, and for more tokens than the model has."""
@@ -63,13 +72,23 @@ class ModelSource:
         """Of every tensor, by minilm's names."""
         return declared_shapes(self.config)
 
+    @cached_property
+    def quantized(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of the matrices that are quantized, by name."""
+        return quantized_matrices(minilm_layout(self.config)) if self.packing else {}
+
+    def read_rounded(self, name: str) -> Rounded:
+        """Codes and scales of a quantized matrix."""
+        assert self.packing is not None
+        return read_rounded(self.packing, name, self.shapes[name], self.stored)
+
     def stored_as(self, config: ModelConfig) -> ModelSource:
         """The same model with the tensors of ``config``: biases of zeros besides, or an untied head."""
         return replace(self, config=config)
 
     def dtype(self, name: str) -> str:
         """What a tensor is read in."""
-        if self.factors:
+        if self.factors or name in self.quantized:
             return "float32"
         if not self._is_stored(name):
             name = TABLE
@@ -77,6 +96,8 @@ class ModelSource:
 
     def read(self, name: str) -> Array:
         """One tensor, by minilm's name."""
+        if self.packing is not None and name in self.quantized:
+            return self.packing.values(self.read_rounded(name))
         if not self._is_stored(name):
             return self._added(name)
         if not self.mapped:
@@ -130,13 +151,24 @@ def open_source(folder: Path) -> ModelSource:
         raise InputError(folder, "no config.json", "the folder of a run or of a Hugging Face model")
     fields = read_object(folder / run_files.CONFIG)
     if fields.get("family") == run_files.FAMILY:
-        config = run_files.read_config(folder / run_files.CONFIG)
-        path = folder / run_files.WEIGHTS
-        stored = {tensor.name: tensor for tensor in formats.read(path).tensors}
-        check_same_tensors(path, _shapes(stored), declared_shapes(config))
-        return ModelSource(folder, config, stored, {}, is_run=True)
+        return _open_run(folder)
     with naming_file(folder / run_files.CONFIG):
         return _open_hugging_face(folder, fields)
+
+
+def _open_run(folder: Path) -> ModelSource:
+    config = run_files.read_config(folder / run_files.CONFIG)
+    path, packing = folder / run_files.WEIGHTS, None
+    stored = {tensor.name: tensor for tensor in formats.read(path).tensors}
+    shapes = declared_shapes(config)
+    if quantization := run_files.read_quantization(folder / run_files.CONFIG):
+        with naming_file(folder / run_files.CONFIG):
+            packing = packing_of(quantization)
+        for name, shape in quantized_matrices(minilm_layout(config)).items():
+            del shapes[name]
+            shapes |= {tensor.name: tensor.shape for tensor in packing.tensors(name, shape)}
+    check_same_tensors(path, _shapes(stored), shapes)
+    return ModelSource(folder, config, stored, {}, is_run=True, packing=packing)
 
 
 def _open_hugging_face(folder: Path, fields: dict[str, Any]) -> ModelSource:
@@ -183,7 +215,7 @@ def _shapes(stored: Mapping[str, StoredTensor]) -> dict[str, tuple[int, ...]]:
 def _stored_by_declared_name(path: Path, layout: Layout) -> dict[str, StoredTensor]:
     """The parameters of a file, with the prefix that some files leave out, a tied head once."""
     ignored = {name.format(i=i) for name in layout.ignored for i in range(layout.symbols["L"])}
-    head = _head_name(layout)
+    head = head_name(layout)
     prefix = layout.optional_prefix
     stored = {}
     for tensor in formats.read_model(path).tensors:
@@ -198,7 +230,7 @@ def _stored_by_declared_name(path: Path, layout: Layout) -> dict[str, StoredTens
     return stored
 
 
-def _head_name(layout: Layout) -> str:
+def head_name(layout: Layout) -> str:
     if layout.ties:
         return layout.ties[0][0]
     return next(t.name for t in layout.tensors if t.component == components.LM_HEAD)

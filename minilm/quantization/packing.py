@@ -147,7 +147,8 @@ class IntegerPacking(Packing):
             total = errors.sum(-1) if importance is None else errors @ importance
             better = total < least
             best[better], least[better] = scales[better], total[better]
-        return best
+        chosen: Array = best
+        return chosen
 
     def codes(self, groups: Array, scales: Array) -> Array:
         """(..., s) weights by scales (...,) -> (..., s) int8."""
@@ -157,7 +158,8 @@ class IntegerPacking(Packing):
 
     def values(self, rounded: Rounded) -> Array:
         codes = _grouped(rounded.codes.astype(np.float32), self.group_size)
-        return (codes * rounded.scales[..., None]).reshape(rounded.codes.shape)
+        values: Array = (codes * rounded.scales[..., None]).reshape(rounded.codes.shape)
+        return values
 
     def tensors(self, weight: str, shape: tuple[int, ...]) -> tuple[StoredTensor, ...]:
         o, i = shape
@@ -225,7 +227,8 @@ class Nf4Packing(Packing):
 
     def values(self, rounded: Rounded) -> Array:
         groups = _grouped(NF4_VALUES[rounded.codes], self.group_size)
-        return (groups * rounded.scales[..., None]).reshape(rounded.codes.shape)
+        values: Array = (groups * rounded.scales[..., None]).reshape(rounded.codes.shape)
+        return values
 
     def tensors(self, weight: str, shape: tuple[int, ...]) -> tuple[StoredTensor, ...]:
         count = shape[0] * shape[1]
@@ -317,6 +320,14 @@ def read_rounded(
 ) -> Rounded:
     """Codes and scales of one matrix, from the file whose tensors are ``stored``. Raises FormatError."""
     tensors = packing.tensors(weight, shape)
+    for tensor in tensors:
+        actual = stored[tensor.name]
+        if (actual.dtype, actual.shape) != (tensor.dtype, tensor.shape):
+            raise FormatError(
+                actual.file or actual.name,
+                f"{actual.name} {actual.dtype} {list(actual.shape)}",
+                f"{tensor.dtype} {list(tensor.shape)}",
+            )
     arrays = {tensor.name: tensor_io.read(stored[tensor.name], DTYPES) for tensor in tensors}
     try:
         return packing.unpack(weight, shape, arrays)

@@ -6,7 +6,7 @@ are. Shapes: o outputs, i inputs, g groups of s inputs that share a scale, n win
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -18,7 +18,7 @@ from minilm.errors import InputError
 from minilm.formats.tensor_io import Array
 from minilm.model.layers import Linear
 from minilm.model.rope import rotation
-from minilm.model.transformer import Transformer
+from minilm.model.transformer import Block, Transformer
 from minilm.quantization.calibrated import round_calibrated
 from minilm.quantization.packing import NF4_VALUES, IntegerPacking, Packing, Rounded
 
@@ -35,22 +35,32 @@ class QuantizedLinear(nn.Module):
     MAX_ROWS = 4
 
     def __init__(
-        self, packing: Packing, rounded: Rounded, bias: nn.Parameter | None = None
+        self, in_features: int, out_features: int, packing: Packing, bias: nn.Parameter | None
     ) -> None:
         super().__init__()
+        self.in_features, self.out_features = in_features, out_features
         self.format, self.group_size = packing.format, packing.group_size
-        self.out_features, self.in_features = rounded.codes.shape
-        codes = torch.from_numpy(rounded.codes)
-        if self.format != "int8":  # two codes a byte, the first in the lower bits
-            unsigned = (codes + 8 if self.format == "int4" else codes).to(torch.uint8)
-            codes = unsigned[:, ::2] | unsigned[:, 1::2] << 4
+        groups = in_features // (packing.group_size or in_features)
+        if self.format == "int8":
+            codes = torch.empty(out_features, in_features, dtype=torch.int8)
+        else:  # two codes a byte, the first in the lower bits
+            codes = torch.empty(out_features, in_features // 2, dtype=torch.uint8)
         self.codes: Tensor
         self.scales: Tensor
-        self.register_buffer("codes", codes)
-        self.register_buffer("scales", torch.from_numpy(rounded.scales))
         self.bias: nn.Parameter | None
+        self.register_buffer("codes", codes)
+        self.register_buffer("scales", torch.empty(out_features, groups))
         self.register_parameter("bias", bias)
         self._kernel_operands: tuple[Tensor, Tensor] | None = None
+
+    def set_rounded(self, rounded: Rounded) -> None:
+        """Take these codes and scales."""
+        codes = torch.from_numpy(rounded.codes)
+        if self.format != "int8":
+            unsigned = (codes + 8 if self.format == "int4" else codes).to(torch.uint8)
+            codes = unsigned[:, ::2] | unsigned[:, 1::2] << 4
+        self.codes, self.scales = codes, torch.from_numpy(rounded.scales)
+        self._kernel_operands = None
 
     def forward(self, x: Tensor) -> Tensor:
         is_small = x.numel() <= self.MAX_ROWS * self.in_features
@@ -113,13 +123,22 @@ def linear_layers(model: nn.Module) -> dict[str, Linear]:
     return {name: module for name, module in model.named_modules() if type(module) is Linear}
 
 
-def replace_layers(model: Transformer, packing: Packing, rounded: Mapping[str, Rounded]) -> None:
-    """Put a QuantizedLinear in the place of each layer named in ``rounded``; biases stay."""
-    for name, matrix in rounded.items():
-        owner, _, attribute = name.rpartition(".")
-        bias = model.get_submodule(name).bias
-        assert bias is None or isinstance(bias, nn.Parameter)
-        setattr(model.get_submodule(owner), attribute, QuantizedLinear(packing, matrix, bias))
+def quantize_layers(model: nn.Module, packing: Packing) -> dict[str, QuantizedLinear]:
+    """Put a QuantizedLinear in the place of every linear layer of the blocks; biases stay.
+
+    Their codes have no values yet, or none on the meta device.
+    """
+    return {name: quantize_layer(model, name, packing) for name in linear_layers(model)}
+
+
+def quantize_layer(model: nn.Module, name: str, packing: Packing) -> QuantizedLinear:
+    """As `quantize_layers`, one of them."""
+    layer = model.get_submodule(name)
+    assert isinstance(layer, Linear)
+    quantized = QuantizedLinear(layer.in_features, layer.out_features, packing, layer.bias)
+    owner, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(owner), attribute, quantized)
+    return quantized
 
 
 def round_layers(
@@ -136,7 +155,8 @@ def round_layers(
             raise InputError(f"{name}.weight", "values that are not finite", "numbers")
     if windows is None:
         rounded = {name: packing.round(_values(layer)) for name, layer in layers.items()}
-        replace_layers(model, packing, rounded)
+        for name, quantized in quantize_layers(model, packing).items():
+            quantized.set_rounded(rounded[name])
         return rounded
     assert isinstance(packing, IntegerPacking)
     return _round_calibrated(model, packing, windows)
@@ -154,14 +174,14 @@ def _round_calibrated(
     angles = rotation(t, config, windows.device) if config.position == "rope" else None
     rounded: dict[str, Rounded] = {}
     for number, block in enumerate(model.blocks):
+        assert isinstance(block, Block)
         with input_hessians(block) as hessians:
             for x in hidden:
                 block(x, angles)
         for name, layer in linear_layers(block).items():
-            rounded[f"blocks.{number}.{name}"] = matrix = round_calibrated(
-                _values(layer), hessians[name].numpy(), packing
-            )
-            replace_layers(model, packing, {f"blocks.{number}.{name}": matrix})
+            matrix = round_calibrated(_values(layer), hessians[name].numpy(), packing)
+            quantize_layer(block, name, packing).set_rounded(matrix)
+            rounded[f"blocks.{number}.{name}"] = matrix
         hidden = [block(x, angles) for x in hidden]
     return rounded
 
