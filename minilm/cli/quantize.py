@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -75,9 +74,8 @@ def _run(options: Arguments) -> int:
     )
     if options.json:
         fields = {**result.transform, **result.comparison.to_dict()}
-        storage = dataclasses.asdict(result.storage)
-        storage |= {"bits_per_weight": result.storage.bits_per_weight}
-        print(json.dumps({**fields, "storage": storage, "left": result.left}, indent=2))
+        fields |= {"storage": result.storage.to_dict(), "left": result.left}
+        print(json.dumps(fields, indent=2))
     else:
         _show(result)
     return DONE

@@ -26,6 +26,7 @@ from minilm.dtypes import storage_bytes
 from minilm.errors import InputError
 from minilm.formats import tensor_io
 from minilm.formats.header import StoredTensor
+from minilm.inspection.inspector import inspect
 from minilm.interop.convert import as_run, convert
 from minilm.ledger.layout import Layout
 from minilm.model.transformer import Transformer
@@ -64,6 +65,10 @@ class Storage:
     @property
     def bits_per_weight(self) -> float:
         return 8 * (self.code_bytes + self.scale_bytes) / self.quantized
+
+    def to_dict(self) -> dict[str, Any]:
+        """As summary.json has it."""
+        return asdict(self) | {"bits_per_weight": self.bits_per_weight}
 
 
 @dataclass(frozen=True)
@@ -135,26 +140,23 @@ def quantize(
                 quantization=packing.config(["lm_head"]),
             )
             storage = _write_run(folder, run, changed, packing, rounded)
+            what = "a run: inspect, evaluate, generate and convert take it"
+            if layout is not None:
+                what = f"{convert(folder, 'huggingface', staging)} of transformers"
+                storage = _storage_of(staging, storage)
             quantized, _ = load(folder, device=str(runtime.device))
             after = measure(
                 quantized,
-                [folder / run_files.WEIGHTS],
+                [staging / run_files.WEIGHTS],
                 text,
                 runtime,
                 parameters=before.parameters,
                 nonzero=_nonzero(quantized, rounded, packing.zero),
             )
             comparison = Comparison(before, after)
-            write_summary(
-                folder,
-                run,
-                comparison.to_dict()
-                | {"parameters": after.parameters}
-                | {"storage": asdict(storage) | {"bits_per_weight": storage.bits_per_weight}},
-            )
-            what = "a run: inspect, evaluate, generate and convert take it"
-            if layout is not None:
-                what = f"{convert(folder, 'huggingface', staging)} of transformers"
+            if layout is None:
+                fields = comparison.to_dict() | {"parameters": after.parameters}
+                write_summary(folder, run, fields | {"storage": storage.to_dict()})
         matrices = quantized_matrices(declared)
         left = tuple(t.name for t in declared.named_tensors() if t.name not in matrices)
         return Quantized(out, transform, storage, left, comparison, what)
@@ -270,6 +272,17 @@ def predicted_storage(declared: Layout, packing: Packing, dtypes: Mapping[str, s
         scale_bytes=sum(scales for _, scales in sizes),
         left_bytes=sum(storage_bytes(tensor.count, tensor.dtype) for tensor in floats),
         file_bytes=tensor_io.file_bytes([*floats, *packed], METADATA),
+    )
+
+
+def _storage_of(folder: Path, storage: Storage) -> Storage:
+    """That of the run in ``folder``, where matrices are joined, with one description for several."""
+    quantization = inspect(folder).quantization
+    assert quantization is not None
+    return replace(
+        storage,
+        scale_bytes=quantization.scale_bytes,
+        file_bytes=(folder / run_files.WEIGHTS).stat().st_size,
     )
 
 
