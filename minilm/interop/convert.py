@@ -16,6 +16,7 @@ from minilm.formats.checks import open_regular
 from minilm.interop.model_card import NAME, Provenance, card
 from minilm.interop.model_source import ModelSource, open_source
 from minilm.interop.nanogpt import open_nanogpt
+from minilm.quantization.packing import Packing
 from minilm.runs import files as run_files
 
 SOURCE = "the folder of a run or of a Hugging Face model, or nanoGPT's ckpt.pt"
@@ -32,12 +33,14 @@ def convert(
     modelfile: str | Path = "",
     license: str = "",
     base_model: str = "",
+    packing: Packing | None = None,
 ) -> str:
     """Write the model of ``source`` to the new path ``out``; return what was written, in a few words.
 
     ``source`` is the folder of a run or of a Hugging Face model, or nanoGPT's ckpt.pt. ``gguf_format``
     and ``modelfile`` (a new file for `ollama create`) are for GGUF, ``license`` and ``base_model`` for
-    the card of a Hugging Face folder. Raises InputError for what cannot be converted; then nothing is
+    the card of a Hugging Face folder, which stores the matrices of a quantized run by ``packing`` if that is
+    given. Raises InputError for what cannot be converted; then nothing is
     written.
     """
     out = Path(out)
@@ -49,7 +52,7 @@ def convert(
     model = _open(Path(source))
     output = _into_stream(out) if is_stream else files.staged(out)
     with naming_file(model.folder / run_files.CONFIG), output as path:
-        written = _write(model, to, path, _name(out), gguf_format, provenance)
+        written = _write(model, to, path, _name(out), gguf_format, provenance, packing)
     if modelfile:
         _write_modelfile(Path(modelfile), out, model)
     return written
@@ -98,6 +101,7 @@ def _write(
     name: str,
     gguf_format: GgufFormat,
     provenance: Provenance,
+    packing: Packing | None,
 ) -> str:
     """Write to ``path``, which is not there yet; ``name`` is that of the model."""
     from_packed = f", dequantized from {model.packing.format}" if model.packing else ""
@@ -111,7 +115,7 @@ def _write(
     if to == "minilm":
         import_run(model, path)
         return "minilm run" + from_packed
-    written = export(model, path)
+    written = export(model, path, packing)
     files.write_bytes(path / NAME, card(model, name, written, provenance).encode())
     return written
 

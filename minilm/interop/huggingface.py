@@ -20,7 +20,7 @@ from minilm.formats.json_file import read_object
 from minilm.formats.tensor_io import Array
 from minilm.interop.gguf_tokenizer import is_qwen2, read_text
 from minilm.interop.model_source import USUAL_HEAD, ModelSource, head_name
-from minilm.quantization.packing import Rounded
+from minilm.quantization.packing import Packing, Rounded
 from minilm.runs import files as run_files
 from minilm.runs.files import CHAT_TEMPLATE, COMPANIONS, TOKENIZER_CONFIG
 from minilm.text.tokenizers import GENERATION_CONFIG, Tokenizer
@@ -29,9 +29,10 @@ TOKENIZER_SETTINGS = tuple(name for name in COMPANIONS if name != CHAT_TEMPLATE)
 _ENDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
-def export(source: ModelSource, folder: Path) -> str:
+def export(source: ModelSource, folder: Path, packing: Packing | None = None) -> str:
     """Write config.json, weights, tokenizer files and generation_config.json; return the class that opens it.
 
+    ``packing``: how the matrices of a quantized run are stored, if not as they are there.
     Raises ConfigError where no stock architecture has this configuration, OSError as a file gives it.
     """
     tokenizer = source.tokenizer()
@@ -50,14 +51,15 @@ def export(source: ModelSource, folder: Path) -> str:
     if len(dtypes) == 1:
         fields["torch_dtype"] = fields["dtype"] = dtypes.pop()
     if source.packing is not None:
+        packing = packing or source.packing
         # Modules may be named otherwise than their tensors: GPT-NeoX's embed_out is lm_head.
         heads = {head_name(architecture.layout(fields)): None, USUAL_HEAD: None}
         ignored = [name.removesuffix(".weight") for name in heads]
-        fields["quantization_config"] = source.packing.config(ignored)
+        fields["quantization_config"] = packing.config(ignored)
     plan = {
         tensor: values
         for mapping in mappings
-        for tensor, values in _planned(source, mapping, config).items()
+        for tensor, values in _planned(source, mapping, config, packing).items()
     }
     tensor_io.write(folder / run_files.WEIGHTS, plan, {"format": "pt"})
     files.write_json(folder / run_files.CONFIG, fields | ends)
@@ -70,20 +72,21 @@ def export(source: ModelSource, folder: Path) -> str:
 
 
 def _planned(
-    source: ModelSource, mapping: TensorMapping, config: ModelConfig
+    source: ModelSource, mapping: TensorMapping, config: ModelConfig, packing: Packing | None
 ) -> dict[StoredTensor, Callable[[], Array]]:
     """What is stored for one tensor of the architecture: itself, or its packed parts.
 
     Quantized matrices that become one are joined by their codes and scales, both of which have their rows.
     """
-    names, packing = mapping.minilm_names, source.packing
+    names = mapping.minilm_names
     shape = mapping.shape([source.shapes[name] for name in names])
     if packing is None or names[0] not in source.quantized:
         tensor = StoredTensor(mapping.hf_name, source.dtype(names[0]), shape)
         return {tensor: lambda: mapping.join(source.read_joined(names), config)}
 
+    packing.check(mapping.hf_name, shape)
+
     def part(name: str) -> Array:
-        assert packing is not None
         matrices = [source.read_rounded(each) for each in names]
         joined = Rounded(
             mapping.join([matrix.codes for matrix in matrices], config),

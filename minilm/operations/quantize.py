@@ -39,7 +39,7 @@ from minilm.text.corpora import open_corpus
 from minilm.text.tokenizers import Tokenizer
 from minilm.training.base_model import companions
 from minilm.training.runtime import resolve
-from minilm.transforms.quantize import round_layers
+from minilm.transforms.quantize import linear_layers, round_layers
 
 FileLayout = Literal["compressed-tensors"]
 
@@ -140,11 +140,13 @@ def quantize(
                 quantization=packing.config(["lm_head"]),
             )
             storage = _write_run(folder, run, changed, packing, rounded)
-            what = "a run: inspect, evaluate, generate and convert take it"
+            what = "a run, which inspect, evaluate, generate and convert take"
             if layout is not None:
                 what = f"{convert(folder, 'huggingface', staging)} of transformers"
                 storage = _storage_of(staging, storage)
             quantized, _ = load(folder, device=str(runtime.device))
+            if layout is None and linear_layers(quantized):
+                what += f"; on {runtime.device} the matrices are made float32 when it is loaded"
             after = measure(
                 quantized,
                 [staging / run_files.WEIGHTS],

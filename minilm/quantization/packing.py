@@ -42,6 +42,7 @@ GROUP_SIZES = (32, 64, 128)
 # numpy's types of what a packed file holds; of bfloat16 the bits.
 DTYPES = {"int8": "i1", "uint8": "u1", "int32": "<i4", "int64": "<i8"} | {
     "bfloat16": "<u2",
+    "float16": "<f2",
     "float32": "<f4",
 }
 
@@ -163,13 +164,13 @@ class IntegerPacking(Packing):
 
     def tensors(self, weight: str, shape: tuple[int, ...]) -> tuple[StoredTensor, ...]:
         o, i = shape
-        scales = _tensor(f"{weight}_scale", "bfloat16", (o, i // (self.group_size or i)))
+        scales = stored_tensor(f"{weight}_scale", "bfloat16", (o, i // (self.group_size or i)))
         if self.bits == 8:
-            return _tensor(weight, "int8", (o, i)), scales
+            return stored_tensor(weight, "int8", (o, i)), scales
         return (
-            _tensor(f"{weight}_packed", "int32", (o, i // 8)),
+            stored_tensor(f"{weight}_packed", "int32", (o, i // 8)),
             scales,
-            _tensor(f"{weight}_shape", "int64", (2,)),
+            stored_tensor(f"{weight}_shape", "int64", (2,)),
         )
 
     def pack(self, weight: str, rounded: Rounded) -> dict[str, Array]:
@@ -233,10 +234,10 @@ class Nf4Packing(Packing):
     def tensors(self, weight: str, shape: tuple[int, ...]) -> tuple[StoredTensor, ...]:
         count = shape[0] * shape[1]
         return (
-            _tensor(weight, "uint8", (count // 2, 1)),
-            _tensor(f"{weight}.absmax", "float32", (count // self.group_size,)),
-            _tensor(f"{weight}.quant_map", "float32", (16,)),
-            _tensor(f"{weight}{STATE_SUFFIX}nf4", "uint8", self._state(shape).shape),
+            stored_tensor(weight, "uint8", (count // 2, 1)),
+            stored_tensor(f"{weight}.absmax", "float32", (count // self.group_size,)),
+            stored_tensor(f"{weight}.quant_map", "float32", (16,)),
+            stored_tensor(f"{weight}{STATE_SUFFIX}nf4", "uint8", self._state(shape).shape),
         )
 
     def pack(self, weight: str, rounded: Rounded) -> dict[str, Array]:
@@ -380,6 +381,7 @@ def _grouped(matrix: Array, group_size: int) -> Array:
     return matrix.reshape(o, -1, group_size or i)
 
 
-def _tensor(name: str, dtype: str, shape: tuple[int, ...]) -> StoredTensor:
+def stored_tensor(name: str, dtype: str, shape: tuple[int, ...]) -> StoredTensor:
+    """One that is to be written, with its bytes."""
     itemsize = np.dtype(DTYPES[dtype]).itemsize
     return StoredTensor(name, dtype, shape, nbytes=int(np.prod(shape)) * itemsize)
