@@ -35,8 +35,9 @@ class Arguments:
     """int8, int4: a text on which rounding keeps the outputs of each layer (GPTQ). Default: to nearest."""
     data: str | None = None
     """The text of the losses, as train takes it. Default: the run's own validation split."""
-    layout: Literal["compressed-tensors"] | None = None
-    """compressed-tensors: a folder that transformers and vLLM open. Default: a run."""
+    layout: Literal["compressed-tensors", "gptq", "gguf"] | None = None
+    """compressed-tensors, gptq: a folder for transformers and vLLM; gguf: a file for llama.cpp, in q8_0 or
+    q4_0. Default: a run."""
     text_field: str | None = None
     """Where the text is in JSON, CSV, Parquet and datasets. Default: text, or the only field of text."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -92,7 +93,7 @@ def _show(result: Quantized) -> None:
         result.comparison.note(),
         f"{storage.quantized:,} weights in {storage.bits_per_weight:.3f} bits each: "
         f"{format_bytes(storage.code_bytes)} of codes, {format_bytes(storage.scale_bytes)} of scales; "
-        f"{format_bytes(storage.left_bytes)} are left as they were: embeddings, head, norms, biases",
+        f"{format_bytes(storage.left_bytes)} are left as they were",
         f"{result.out}: {result.what}",
     ):
         for text in wrapped(note, console.width):

@@ -34,14 +34,15 @@ def convert(
     license: str = "",
     base_model: str = "",
     packing: Packing | None = None,
+    name: str = "",
 ) -> str:
     """Write the model of ``source`` to the new path ``out``; return what was written, in a few words.
 
     ``source`` is the folder of a run or of a Hugging Face model, or nanoGPT's ckpt.pt. ``gguf_format``
     and ``modelfile`` (a new file for `ollama create`) are for GGUF, ``license`` and ``base_model`` for
     the card of a Hugging Face folder, which stores the matrices of a quantized run by ``packing`` if that is
-    given. Raises InputError for what cannot be converted; then nothing is
-    written.
+    given. ``name`` is that of the model, by default that of ``out``. Raises InputError for what cannot be
+    converted; then nothing is written.
     """
     out = Path(out)
     is_stream = not files.is_replaceable(out)
@@ -52,7 +53,7 @@ def convert(
     model = _open(Path(source))
     output = _into_stream(out) if is_stream else files.staged(out)
     with naming_file(model.folder / run_files.CONFIG), output as path:
-        written = _write(model, to, path, _name(out), gguf_format, provenance, packing)
+        written = _write(model, to, path, name or name_of(out), gguf_format, provenance, packing)
     if modelfile:
         _write_modelfile(Path(modelfile), out, model)
     return written
@@ -155,7 +156,8 @@ def _followed(out: Path) -> Path:
     return files.resolved(out) if out.is_symlink() else out
 
 
-def _name(out: Path) -> str:
+def name_of(out: Path) -> str:
+    """What a model is called that is written to ``out``."""
     return out.absolute().stem if out.suffix == ".gguf" else out.absolute().name
 
 

@@ -108,6 +108,22 @@ def export(source: ModelSource, path: Path, file_format: str, name: str) -> str:
     return gguf_architecture
 
 
+def stored_values(name: str, values: Array, file_format: str) -> tuple[Array, str]:
+    """What llama.cpp reads of a tensor of minilm from a file of ``file_format``, and its type there.
+
+    Blocks lie within a row, so that it does not matter whose rows are joined, or in which order.
+    """
+    import gguf
+
+    position = name == "embedding.position.weight"
+    entry = _Entry("position_embd" if position else name, values.shape, lambda: values)
+    matrix_type = gguf.GGMLQuantizationType[file_format.upper()]
+    ggml_type = _ggml_type(gguf, entry, matrix_type)
+    stored = gguf.quants.quantize(values, ggml_type)
+    read: Array = gguf.quants.dequantize(stored, ggml_type)
+    return read.reshape(values.shape), ggml_type.name.lower()
+
+
 def find_supported(config: ModelConfig) -> Architecture:
     """The first architecture whose graph in llama.cpp computes ``config``.
 

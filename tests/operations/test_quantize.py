@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import minilm
 from minilm.checkpoint import load
@@ -19,6 +21,7 @@ from minilm.errors import ConfigError, FormatError, InputError
 from minilm.formats import gguf
 from minilm.formats.safetensors import read_header
 from minilm.interop.convert import convert
+from minilm.interop.gguf import stored_values
 from minilm.operations.evaluate import evaluate
 from minilm.operations.quantize import quantize
 from minilm.quantization.packing import FORMATS
@@ -282,6 +285,7 @@ def test_transformers_opens_it_through_compressed_tensors(
     tokens = torch.randint(0, 256, (2, 16), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert torch.allclose(theirs(tokens).logits, model(tokens), atol=1e-4)
+    assert (folder / "README.md").read_text().count("# model\n") == 1
     report = minilm.inspect(folder)
     assert report.verified
     assert report.quantization is not None
@@ -321,6 +325,79 @@ def test_it_is_dequantized_for_llama_cpp_and_back_to_a_run(
     written = convert(quantized[format], "gguf", tmp_path / "model.gguf", gguf_format="f32")
     assert written == f"gptneox, dequantized from {format}"
     assert {t.dtype for t in gguf.read_header(tmp_path / "model.gguf").tensors} == {"float32"}
+
+
+def test_gptq_is_read_as_its_definition_says(run: Path, tmp_path: Path, cache: Path) -> None:
+    """The integers of a packed run, as AutoGPTQ's QuantLinear unpacks them."""
+    folder = tmp_path / "model"
+    quantize(run, folder, format="int4", layout="gptq", device="cpu", cache=cache)
+    config = json.loads((folder / "config.json").read_text())["quantization_config"]
+    assert (config["quant_method"], config["checkpoint_format"]) == ("gptq", "gptq")
+    report = minilm.inspect(folder)
+    assert report.verified
+    assert report.quantization is not None
+    assert report.quantization.method == "gptq"
+    tensors = load_file(folder / "model.safetensors")
+    module = "gpt_neox.layers.0.mlp.dense_h_to_4h"
+    words, zeros = tensors[f"{module}.qweight"], tensors[f"{module}.qzeros"]
+    shifts = torch.arange(0, 32, 4)
+    codes = (words[:, None] >> shifts[:, None] & 15).reshape(-1, words.shape[1])
+    zeros = (zeros[:, :, None] >> shifts & 15).reshape(zeros.shape[0], -1)
+    assert (zeros == 7).all()
+    index = tensors[f"{module}.g_idx"].long()
+    weight = (codes - (zeros + 1)[index]) * tensors[f"{module}.scales"].float()[index]
+    quantize(run, tmp_path / "run", format="int4", device="cpu", cache=cache)
+    layer = load(tmp_path / "run").model.get_submodule("blocks.0.feed_forward.up")
+    own = layer.dequantized() if isinstance(layer, QuantizedLinear) else layer.weight
+    assert torch.equal(weight.t(), own)
+
+
+@pytest.mark.parametrize("format", ["int8", "int4"])
+def test_a_gguf_file_and_what_its_numbers_cost(
+    format: Any, run: Path, tmp_path: Path, cache: Path
+) -> None:
+    package = pytest.importorskip("gguf")
+    path, gguf_format = tmp_path / "model.gguf", {"int8": "q8_0", "int4": "q4_0"}[format]
+    result = quantize(run, path, format=format, layout="gguf", device="cpu", cache=cache)
+    types = {tensor.dtype for tensor in gguf.read_header(path).tensors}
+    assert types == {"float32", gguf_format}
+    assert result.storage.bits_per_weight == {"int8": 8.5, "int4": 4.5}[format]
+    assert result.comparison.after.bytes == path.stat().st_size
+    assert "lm_head.weight" not in result.left
+    assert "final_norm.weight" in result.left
+    reader = package.GGUFReader(path)
+    assert bytes(reader.fields["general.name"].parts[-1]).decode() == "model"
+    (head,) = (tensor for tensor in reader.tensors if tensor.name == "output.weight")
+    values = load(run).model.lm_head.weight.numpy()
+    theirs = package.quants.dequantize(head.data, head.tensor_type)
+    own, type_name = stored_values("lm_head.weight", values, gguf_format)
+    assert np.array_equal(own, theirs)
+    assert type_name == gguf_format
+    before, after = result.comparison.before, result.comparison.after
+    assert before.evaluation is not None
+    assert after.evaluation is not None
+    assert after.evaluation.perplexity != before.evaluation.perplexity
+    assert after.evaluation.perplexity == pytest.approx(before.evaluation.perplexity, rel=0.05)
+
+
+def test_layouts_refuse_what_they_have_not(
+    run: Path, tiny_run: Path, tmp_path: Path, cache: Path
+) -> None:
+    out = tmp_path / "out"
+    for message, options in (
+        ("--layout gptq: nf4", {"format": "nf4", "layout": "gptq"}),
+        ("for gguf, which rounds to nearest", {"layout": "gguf", "calibrate": "stdlib"}),
+        ("32, the blocks of q4_0", {"layout": "gguf", "group_size": 64}),
+    ):
+        with pytest.raises(InputError, match=message):
+            quantize(run, out, **({"format": "int4", "cache": cache} | options))  # type: ignore[arg-type]
+    assert not out.exists()
+    # Of its matrices those of 64 inputs are quantized, and those of 16 are named.
+    result = quantize(tiny_run, out, format="int4", layout="gguf", device="cpu", cache=cache)
+    assert result.storage.quantized == 2 * 64 * 16
+    assert "blocks of 32 do not fill their rows: embedding.token.weight" in result.what
+    assert "blocks.0.attention.query.weight" in result.left
+    assert "blocks.0.feed_forward.down.weight" not in result.left
 
 
 def test_matrices_that_transformers_keeps_transposed_are_not_packed(
