@@ -44,7 +44,8 @@ def load(run_dir: str | Path, *, trainable: bool = False, device: str = "cpu") -
 
     ``trainable=True`` thaws the parameters and sets train mode. Raises InputError for a folder that
     is not a run and for weights that are not those of its config.json. Of a quantized run, the layers that
-    ``device`` multiplies faster as they are stored stay packed (`has_kernel`), the others are dequantized.
+    ``device`` multiplies faster as they are stored stay packed (`has_kernel`), or all if ``trainable``: an
+    adapter is trained in little memory. The others are dequantized.
     """
     folder = Path(run_dir)
     config = read_run_config(folder)
@@ -52,7 +53,13 @@ def load(run_dir: str | Path, *, trainable: bool = False, device: str = "cpu") -
     if quantization := run_files.read_quantization(folder / run_files.CONFIG):
         with naming_file(folder / run_files.CONFIG):
             packing = packing_of(quantization)
-        model = load_quantized(folder / run_files.WEIGHTS, config, packing, torch.device(device))
+        model = load_quantized(
+            folder / run_files.WEIGHTS,
+            config,
+            packing,
+            torch.device(device),
+            keep_packed=trainable,
+        )
     else:
         model = load_model(folder / run_files.WEIGHTS, config)
     model.to(device).train(trainable).requires_grad_(trainable)
@@ -79,9 +86,14 @@ def load_model(path: Path, config: ModelConfig) -> Transformer:
 
 
 def load_quantized(
-    path: Path, config: ModelConfig, packing: Packing, device: torch.device
+    path: Path,
+    config: ModelConfig,
+    packing: Packing,
+    device: torch.device,
+    *,
+    keep_packed: bool = False,
 ) -> Transformer:
-    """As `load_model`, of matrices that are stored by ``packing``, for ``device``."""
+    """As `load_model`, of matrices that are stored by ``packing``; those without a kernel are dequantized."""
     model = _meta_model(path, config)
     shapes = parameter_shapes(model)
     matrices = {name: shapes.pop(f"{name}.weight") for name in linear_layers(model)}
@@ -94,7 +106,7 @@ def load_quantized(
     stored = {tensor.name: tensor for tensor in read_header(path).tensors}
     for name, shape in matrices.items():
         rounded = read_rounded(packing, f"{name}.weight", shape, stored)
-        if has_kernel(packing.format, shape[0], device):
+        if keep_packed or has_kernel(packing.format, shape[0], device):
             quantize_layer(model, name, packing).set_rounded(rounded)
         else:
             parameters[f"{name}.weight"] = torch.from_numpy(packing.values(rounded))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,7 +71,8 @@ class QuantizedLinear(nn.Module):
             and has_kernel(self.format, self.out_features, x.device)
         ):
             return self._multiply_codes(x)
-        return F.linear(x, self.dequantized().to(x.dtype), self.bias)
+        product: Tensor = _Product.apply(x, self)  # type: ignore[no-untyped-call]
+        return product if self.bias is None else product + self.bias.to(product.dtype)
 
     def dequantized(self) -> Tensor:
         """(o, i), float32: what the codes stand for."""
@@ -107,6 +109,19 @@ class QuantizedLinear(nn.Module):
         groups = torch.stack((scales, torch.zeros_like(scales)), dim=-1).transpose(0, 1)  # g o 2
         codes = torch._convert_weight_to_int4pack_for_cpu(self._unpacked().int(), 1)
         return codes, groups.contiguous()
+
+
+class _Product(torch.autograd.Function):
+    """x times the matrix of a layer, which is dequantized again on the way back, not kept in float32."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: QuantizedLinear) -> Tensor:
+        ctx.layer = layer
+        return F.linear(x, layer.dequantized().to(x.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient @ ctx.layer.dequantized().to(gradient.dtype), None
 
 
 def has_kernel(format: str, out_features: int, device: torch.device) -> bool:

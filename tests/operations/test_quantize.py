@@ -142,6 +142,18 @@ def test_which_layers_stay_packed(quantized: dict[str, Path]) -> None:
             assert len(layers) == 12
 
 
+@formats
+def test_an_adapter_is_trained_on_packed_layers(format: str, quantized: dict[str, Path]) -> None:
+    model, _ = load(quantized[format], trainable=True)
+    assert not linear_layers(model)
+    tokens = torch.randint(0, 256, (2, 16), generator=torch.Generator().manual_seed(0))
+    model(tokens).logsumexp(-1).sum().backward()
+    assert model.blocks[0].attention_norm.weight.grad is not None  # type: ignore[union-attr]
+    with torch.no_grad():
+        expected = load(quantized[format]).model(tokens)
+        assert torch.allclose(model.eval()(tokens), expected, atol=1e-5)
+
+
 def test_a_tied_table_stays_one(text_file: Path, tmp_path: Path, cache: Path) -> None:
     """And the file shrinks."""
     train(
