@@ -238,7 +238,7 @@ def _check_quantizable(checkpoint: str | Path, record: run_files.RunRecord) -> N
             checkpoint,
             "an adapter",
             "a whole model",
-            "merge it into its base: minilm finetune --merge",
+            "merge it into its base first",
         )
 
 

@@ -213,7 +213,12 @@ def test_the_advice_on_a_full_disk_fits_the_command(
 
     module = import_module(f"minilm.cli.{verb}")
     monkeypatch.setattr(module, "_run", full)
-    required = {"generate": ["run"], "convert": ["run", "--to", "gguf", "--out", "x"]}
+    required = {
+        "generate": ["run"],
+        "evaluate": ["run"],
+        "convert": ["run", "--to", "gguf", "--out", "x"],
+        "quantize": ["run", "--format", "int8", "--out", "x"],
+    }
     assert module.main(required.get(verb, [])) == 2
     advice = "free some space"
     if verb == "train":
