@@ -189,7 +189,10 @@ def read_tensors(
         dtypes = FLOATING if declared is None else (declared.dtype,)
         if tensor.dtype not in dtypes:
             raise FormatError(
-                path, f"{tensor.name} in {tensor.dtype}", f"weights in {', '.join(dtypes)}"
+                path,
+                f"{tensor.name} in {tensor.dtype}",
+                f"weights in {', '.join(dtypes)}",
+                "`minilm convert --to minilm` dequantizes a quantized run",
             )
     stored = {tensor.name: tensor.shape for tensor in tensors}
     check_same_tensors(

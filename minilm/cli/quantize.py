@@ -35,9 +35,9 @@ class Arguments:
     """int8, int4: a text on which rounding keeps the outputs of each layer (GPTQ). Default: to nearest."""
     data: str | None = None
     """The text of the losses, as train takes it. Default: the run's own validation split."""
-    layout: Literal["compressed-tensors", "gptq", "gguf"] | None = None
-    """compressed-tensors, gptq: a folder for transformers and vLLM; gguf: a file for llama.cpp, in q8_0 or
-    q4_0. Default: a run."""
+    layout: Literal["compressed-tensors", "gptq", "torchao", "gguf"] | None = None
+    """compressed-tensors, gptq, torchao (int8): a folder for transformers; gguf: a file for llama.cpp, in
+    q8_0 or q4_0. Default: a run."""
     text_field: str | None = None
     """Where the text is in JSON, CSV, Parquet and datasets. Default: text, or the only field of text."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"

@@ -61,7 +61,16 @@ def export(source: ModelSource, folder: Path, packing: Packing | None = None) ->
         for mapping in mappings
         for tensor, values in _planned(source, mapping, config, packing).items()
     }
-    tensor_io.write(folder / run_files.WEIGHTS, plan, {"format": "pt"})
+    metadata = {"format": "pt"}
+    if packing is not None:
+        packed = {
+            mapping.hf_name: mapping.shape([source.shapes[name] for name in mapping.minilm_names])
+            for mapping in mappings
+            if mapping.minilm_names[0] in source.quantized
+        }
+        others = [mapping.hf_name for mapping in mappings if mapping.hf_name not in packed]
+        metadata |= packing.metadata(packed, others)
+    tensor_io.write(folder / run_files.WEIGHTS, plan, metadata)
     files.write_json(folder / run_files.CONFIG, fields | ends)
     files.write_bytes(folder / run_files.TOKENIZER, tokenizer.to_shared_json().encode())
     _copy_chat_template(source.folder, folder)

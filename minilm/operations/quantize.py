@@ -38,11 +38,12 @@ from minilm.quantization.packing import (
     make_packing,
     quantized_matrices,
 )
+from minilm.quantization.torchao_packing import TorchaoPacking
 from minilm.runs import files as run_files
 from minilm.training.runtime import resolve
 from minilm.transforms.quantize import linear_layers, round_layers
 
-FileLayout = Literal["compressed-tensors", "gptq", "gguf"]
+FileLayout = Literal["compressed-tensors", "gptq", "torchao", "gguf"]
 GGUF_FORMATS: dict[str, GgufFormat] = {"int8": "q8_0", "int4": "q4_0"}
 
 
@@ -80,9 +81,9 @@ def quantize(
     inputs (32 by default), or NF4; embeddings, head and norms stay as they are. ``calibrate``: a text on
     which the rounding of int8 and int4 keeps the outputs of each layer (GPTQ), other than the evaluated one.
     ``data``: the text to evaluate; by default the validation split of the run. ``out`` is a run; with
-    the ``layout`` compressed-tensors or gptq a Hugging Face folder, with gguf a file for llama.cpp, in whose
-    q8_0 and q4_0 embeddings and head are stored too. Raises InputError, with nothing written, for what
-    cannot be done.
+    the ``layout`` compressed-tensors, gptq or torchao a Hugging Face folder, with gguf a file for llama.cpp,
+    in whose q8_0 and q4_0 embeddings and head are stored too. Raises InputError, with nothing written, for
+    what cannot be done.
     """
     out, packing = Path(out), make_packing(format, group_size)
     _check_options(packing, calibrate, layout)
@@ -167,10 +168,12 @@ def _write(
         storage = write_run(run, source, record, packing, rounded)
         model, _ = load(run, device=str(device))
         if layout is not None:
-            own = None
+            own: Packing | None = None
             if layout == "gptq":
                 assert isinstance(packing, IntegerPacking)
                 own = GptqPacking(packing.bits, packing.group_size)
+            elif layout == "torchao":
+                own = TorchaoPacking()
             what = f"{convert(run, 'huggingface', path, packing=own, name=name)} of transformers"
             storage = written_storage(path)
         elif linear_layers(model):
@@ -216,6 +219,13 @@ def _check_options(packing: Packing, calibrate: str | None, layout: FileLayout |
                 "no --layout",
                 "`minilm convert --to huggingface` makes a folder for transformers of the run",
             )
+    if layout == "torchao" and packing.format != "int8":
+        raise InputError(
+            "--layout torchao",
+            f"{packing.format}, which torchao stores in the order of one GPU kernel",
+            "int8",
+            "--layout compressed-tensors and gptq have int4",
+        )
     if layout == "gguf":
         if calibrate is not None:
             raise InputError(

@@ -99,6 +99,12 @@ class Packing(ABC):
     def config(self, ignored: Iterable[str]) -> dict[str, Any]:
         """The quantization_config of config.json; ``ignored`` linear layers are not quantized."""
 
+    def metadata(
+        self, matrices: Mapping[str, tuple[int, ...]], others: Iterable[str]
+    ) -> dict[str, str]:
+        """What the header of the file says besides of the quantized ``matrices`` and the ``others``."""
+        return {}
+
     def check(self, weight: str, shape: tuple[int, ...]) -> None:
         """Raises InputError where the groups do not divide a row of the matrix named ``weight``."""
         inputs = shape[1]

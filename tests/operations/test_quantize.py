@@ -307,6 +307,28 @@ def test_transformers_opens_it_through_compressed_tensors(
     assert storage.file_bytes == weights.stat().st_size == result.comparison.after.bytes
 
 
+def test_transformers_opens_int8_through_torchao(
+    run: Path, quantized: dict[str, Path], tmp_path: Path, cache: Path
+) -> None:
+    pytest.importorskip("torchao")
+    transformers = pytest.importorskip("transformers")
+    folder = tmp_path / "model"
+    result = quantize(run, folder, format="int8", layout="torchao", device="cpu", cache=cache)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    assert type(theirs.gpt_neox.layers[0].mlp.dense_h_to_4h.weight).__name__ == "Int8Tensor"
+    tokens = torch.randint(0, 256, (2, 16), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        own = load(quantized["int8"]).model(tokens)
+        assert torch.allclose(theirs(tokens).logits, own, atol=1e-4)
+    report = minilm.inspect(folder)
+    assert report.verified
+    assert report.quantization is not None
+    assert report.quantization.method == "torchao"
+    assert report.quantization.scale_bytes == result.storage.scale_bytes
+    with pytest.raises(InputError, match="int4, which torchao stores in the order of one GPU"):
+        quantize(run, tmp_path / "x", format="int4", layout="torchao", cache=cache)
+
+
 def test_transformers_opens_nf4_through_bitsandbytes(
     quantized: dict[str, Path], tmp_path: Path
 ) -> None:

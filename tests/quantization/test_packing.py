@@ -28,16 +28,17 @@ from minilm.quantization.packing import (
     to_bfloat16,
     unpack_int4,
 )
+from minilm.quantization.torchao_packing import TorchaoPacking
 
 PACKINGS = [
     *(IntegerPacking(8), *(IntegerPacking(4, size) for size in GROUP_SIZES), Nf4Packing()),
-    *(GptqPacking(8), *(GptqPacking(4, size) for size in GROUP_SIZES)),
+    *(GptqPacking(8), *(GptqPacking(4, size) for size in GROUP_SIZES), TorchaoPacking()),
 ]
 NAME = "blocks.0.attention.query.weight"
 
 
 def name(packing: Packing) -> str:
-    kind = "gptq-" if isinstance(packing, GptqPacking) else ""
+    kind = {GptqPacking: "gptq-", TorchaoPacking: "torchao-"}.get(type(packing), "")
     return f"{kind}{packing.format}-{packing.group_size}"
 
 
@@ -219,6 +220,14 @@ def test_gptq_stores_the_zero_point_less_one() -> None:
         packing.pack(NAME, packing.round(matrix(16, 64, deviation=1e-9)))
     with pytest.raises(InputError, match=r"\[12, 64\], expected widths that 8 divides"):
         packing.check(NAME, (12, 64))
+
+
+def test_torchao_has_no_zero_points() -> None:
+    packing = TorchaoPacking()
+    arrays = packing.pack(NAME, packing.round(matrix(4, 64)))
+    key = NAME.replace("weight", "_weight_zero_point")
+    with pytest.raises(FormatError, match="zero points, expected symmetric values"):
+        packing.unpack(NAME, (4, 64), arrays | {key: np.ones((4, 1), np.int8)})
 
 
 def test_descriptions_that_contradict_are_refused() -> None:
