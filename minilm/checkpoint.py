@@ -21,7 +21,8 @@ from minilm.formats.checks import check_same_tensors
 from minilm.formats.header import StoredTensor
 from minilm.formats.safetensors import read_header
 from minilm.model.transformer import Transformer
-from minilm.quantization.packing import Packing, packing_of, read_rounded
+from minilm.quantization.packing import Packing, read_rounded
+from minilm.quantization.packings import packing_of
 from minilm.runs import files as run_files
 from minilm.text.tokenizers import Tokenizer, load_tokenizer
 from minilm.transforms.quantize import has_kernel, linear_layers, quantize_layer

@@ -18,7 +18,7 @@ from minilm.errors import FormatError, InputError, MissingExtraError
 from minilm.inspection.names import component_by_name
 from minilm.inspection.report import TensorRow
 from minilm.model.transformer import Transformer
-from minilm.quantization.packing import packing_of
+from minilm.quantization.packings import packing_of
 from minilm.transforms.quantize import QuantizedLinear, quantize_layers
 
 _QUANTIZED_MODULES = ("torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.quantized.")

@@ -105,7 +105,7 @@ def _write(
     packing: Packing | None,
 ) -> str:
     """Write to ``path``, which is not there yet; ``name`` is that of the model."""
-    from_packed = f", dequantized from {model.packing.format}" if model.packing else ""
+    from_packed = f", dequantized from {model.dequantized_from}" if model.dequantized_from else ""
     if to == "gguf":
         from minilm.interop.gguf import export as export_gguf
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,10 @@ from minilm.ledger.layout import Layout
 from minilm.quantization.packing import (
     Packing,
     Rounded,
-    packing_of,
     quantized_matrices,
     read_rounded,
 )
+from minilm.quantization.packings import packing_of
 from minilm.runs import files as run_files
 from minilm.text.tokenizers import Tokenizer, load_tokenizer
 
@@ -49,8 +49,9 @@ class ModelSource:
 
     ``mapped`` is empty for a run; of a Hugging Face folder, it has the mapping of the tensor that holds
     each of them, and its index there. ``factors`` are what tensors whose names end so are multiplied by;
-    then all are read in float32. ``packing`` is how a quantized run stores its matrices, which are read
-    dequantized.
+    then all are read in float32. ``packing`` is how a quantized run stores its matrices. Those of a quantized
+    source are read dequantized, the ``packed`` ones of a Hugging Face folder by these functions;
+    ``dequantized_from`` is their format.
     """
 
     folder: Path
@@ -61,6 +62,8 @@ class ModelSource:
     own_tokenizer: Tokenizer | None = None  # one that is in no tokenizer.json
     factors: Mapping[str, float] = field(default_factory=dict)
     packing: Packing | None = None
+    dequantized_from: str = ""
+    packed: Mapping[str, Callable[[], Array]] = field(default_factory=dict)
 
     def tokenizer(self) -> Tokenizer:
         """Raises FormatError for a missing or broken file, and for more tokens than the model has."""
@@ -103,7 +106,8 @@ class ModelSource:
         if not self.mapped:
             return tensor_io.read(self.stored[name])
         mapping, number = self.mapped[name]
-        tensor = tensor_io.read(self.stored[mapping.hf_name])
+        packed = self.packed.get(mapping.hf_name)
+        tensor = packed() if packed else tensor_io.read(self.stored[mapping.hf_name])
         rows = [self.shapes[each][0] for each in mapping.minilm_names]
         # The first rows of OPT's positions are of padding.
         part = mapping.split(tensor, rows, self.config)[number][-self.shapes[name][0] :]
@@ -168,7 +172,10 @@ def _open_run(folder: Path) -> ModelSource:
             del shapes[name]
             shapes |= {tensor.name: tensor.shape for tensor in packing.tensors(name, shape)}
     check_same_tensors(path, _shapes(stored), shapes)
-    return ModelSource(folder, config, stored, {}, is_run=True, packing=packing)
+    from_format = packing.format if packing else ""
+    return ModelSource(
+        folder, config, stored, {}, is_run=True, packing=packing, dequantized_from=from_format
+    )
 
 
 def _open_hugging_face(folder: Path, fields: dict[str, Any]) -> ModelSource:
@@ -182,6 +189,11 @@ def _open_hugging_face(folder: Path, fields: dict[str, Any]) -> ModelSource:
         layout = architecture.layout(fields)
     config = architecture.model_config(fields)
     stored = _stored_by_declared_name(weights, layout)
+    packed, from_format = {}, ""
+    if isinstance(quantization := fields.get("quantization_config"), dict):
+        packing = packing_of(quantization)
+        packed = _take_packed(stored, packing, layout)
+        from_format = packing.format if packed else ""
     if isinstance(architecture, Importable):
         mappings = match_tensors(layout, config, "joined")
     else:
@@ -193,11 +205,40 @@ def _open_hugging_face(folder: Path, fields: dict[str, Any]) -> ModelSource:
         for mapping in mappings
         for number, name in enumerate(mapping.minilm_names)
     }
+    factors: Mapping[str, float] = {}
     if isinstance(architecture, Importable):
         _map_shared(mapped, config)
         factors = architecture.factors(fields, config)
-        return ModelSource(folder, config, stored, mapped, is_run=False, factors=factors)
-    return ModelSource(folder, config, stored, mapped, is_run=False)
+    return ModelSource(
+        folder,
+        config,
+        stored,
+        mapped,
+        is_run=False,
+        factors=factors,
+        dequantized_from=from_format,
+        packed=packed,
+    )
+
+
+def _take_packed(
+    stored: dict[str, StoredTensor], packing: Packing, layout: Layout
+) -> dict[str, Callable[[], Array]]:
+    """What reads each quantized matrix; in ``stored`` it replaces the tensors that it is packed in."""
+    packed: dict[str, Callable[[], Array]] = {}
+    for name, shape in quantized_matrices(layout).items():
+        parts = {part.name: stored.pop(part.name, None) for part in packing.tensors(name, shape)}
+        if all(parts.values()):  # else it is missing in the comparison that follows
+            tensors = {part: tensor for part, tensor in parts.items() if tensor}
+            packed[name] = partial(_dequantized, packing, name, shape, tensors)
+            stored[name] = StoredTensor(name, "float32", shape)
+    return packed
+
+
+def _dequantized(
+    packing: Packing, name: str, shape: tuple[int, ...], stored: Mapping[str, StoredTensor]
+) -> Array:
+    return packing.values(read_rounded(packing, name, shape, stored))
 
 
 def _map_shared(mapped: dict[str, tuple[TensorMapping, int]], config: ModelConfig) -> None:

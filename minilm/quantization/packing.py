@@ -25,7 +25,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from minilm.errors import ConfigError, FormatError, InputError
+from minilm.errors import FormatError, InputError
 from minilm.formats import tensor_io
 from minilm.formats.header import StoredTensor
 from minilm.formats.tensor_io import Array, as_float32
@@ -296,21 +296,6 @@ def make_packing(format: str, group_size: int | None = None) -> Packing:
         fixed = "a scale for each row" if format == "int8" else "its blocks of 64"
         raise InputError("--group-size", str(group_size), f"none for {format}, which has {fixed}")
     return packing
-
-
-def packing_of(config: Mapping[str, Any]) -> Packing:
-    """The packing that a quantization_config of `Packing.config` states. Raises ConfigError for another."""
-    ignored = config.get("ignore" if "ignore" in config else "llm_int8_skip_modules")
-    if isinstance(ignored, list):
-        packings = [Nf4Packing(), IntegerPacking(8), *(IntegerPacking(4, s) for s in GROUP_SIZES)]
-        for packing in packings:
-            if config == packing.config(ignored):
-                return packing
-    raise ConfigError(
-        "config.json: quantization_config",
-        f"quant_method {config.get('quant_method')!r} as minilm does not write it",
-        f"one of {', '.join(FORMATS)}",
-    )
 
 
 def quantized_matrices(layout: Layout) -> dict[str, tuple[int, ...]]:

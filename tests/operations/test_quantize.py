@@ -434,6 +434,44 @@ def test_layouts_refuse_what_they_have_not(
     assert "blocks.0.feed_forward.down.weight" not in result.left
 
 
+@pytest.mark.parametrize(
+    ("format", "layout"),
+    [
+        *(("int8", "compressed-tensors"), ("int4", "compressed-tensors"), ("int4", "gptq")),
+        *(("int8", "torchao"), ("nf4", None)),
+    ],
+)
+def test_a_folder_of_packed_tensors_is_imported_dequantized(
+    format: Any, layout: Any, run: Path, quantized: dict[str, Path], tmp_path: Path, cache: Path
+) -> None:
+    folder = tmp_path / "model"
+    if layout is None:
+        convert(quantized[format], "huggingface", folder)
+    else:
+        quantize(run, folder, format=format, layout=layout, device="cpu", cache=cache)
+    written = convert(folder, "minilm", tmp_path / "run")
+    assert written == f"minilm run, dequantized from {format}"
+    convert(quantized[format], "minilm", tmp_path / "expected")
+    own, expected = (load(tmp_path / name).model for name in ("run", "expected"))
+    for (name, parameter), other in zip(own.named_parameters(), expected.parameters(), strict=True):
+        assert torch.equal(parameter, other), name
+
+
+def test_packed_tensors_of_others_are_refused_by_name(run: Path, tmp_path: Path) -> None:
+    convert(run, "huggingface", tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"quantization_config": {"quant_method": "awq"}}))
+    message = r"config.json: quantization_config: quant_method 'awq' as minilm does not write it"
+    with pytest.raises(ConfigError, match=message):
+        convert(tmp_path / "model", "minilm", tmp_path / "run")
+    packed = {"quant_method": "gptq", "checkpoint_format": "gptq", "bits": 4, "group_size": 32}
+    packed |= {"sym": True, "desc_act": False, "lm_head": False}
+    path.write_text(json.dumps(config | {"quantization_config": packed}))
+    # The file counts: its matrices are in float.
+    assert convert(tmp_path / "model", "minilm", tmp_path / "run") == "minilm run"
+
+
 def test_matrices_that_transformers_keeps_transposed_are_not_packed(
     run: Path, tmp_path: Path, cache: Path, text_file: Path
 ) -> None:
