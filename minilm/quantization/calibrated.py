@@ -20,12 +20,14 @@ _BLOCK = 128  # columns that are rounded before the rest of the matrix is correc
 def round_calibrated(weight: Array, hessian: Array, packing: IntegerPacking) -> Rounded:
     """Round ``weight`` (o, i); ``hessian`` (i, i) is the sum of x xᵀ over the layer's inputs x.
 
-    Raises InputError where there are too few inputs for any damping.
+    A weight of zero stays one: what was pruned stays so. Raises InputError where there are too few inputs
+    for any damping.
     """
     o, i = weight.shape
     size = packing.group_size or i
     correction = _inverse_factor(hessian)  # i i, upper triangular
     importance = np.diag(hessian).astype(np.float32) / max(float(hessian.max()), 1e-30)
+    nonzero = weight != 0
     weight, codes = weight.astype(np.float32, copy=True), np.empty((o, i), np.int8)
     scales = np.empty((o, i // size), np.float32)
     for first in range(0, i, _BLOCK):
@@ -37,7 +39,8 @@ def round_calibrated(weight: Array, hessian: Array, packing: IntegerPacking) -> 
                 group = slice(column, column + size)
                 scales[:, column // size] = packing.scales(weight[:, group], importance[group])
             scale = scales[:, column // size]
-            codes[:, column] = packing.codes(weight[:, column, None], scale)[:, 0]
+            nearest = packing.codes(weight[:, column, None], scale)[:, 0]
+            codes[:, column] = nearest * nonzero[:, column]
             lost = weight[:, column] - codes[:, column] * scale
             errors[:, column - first] = lost / correction[column, column]
             weight[:, column:last] -= np.outer(

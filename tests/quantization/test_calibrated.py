@@ -45,6 +45,17 @@ def test_uncorrelated_inputs_are_rounded_to_nearest() -> None:
     assert np.array_equal(calibrated.scales, nearest.scales)
 
 
+def test_what_was_pruned_stays_zero() -> None:
+    """Two of four, as 2:4 has them."""
+    packing = IntegerPacking(4, 32)
+    weight = np.random.default_rng(0).normal(0, 0.02, (8, 64)).astype(np.float32)
+    weight.reshape(8, -1, 4)[:, :, :2] = 0
+    x = correlated(300, 64, 0)
+    codes = round_calibrated(weight, x.T @ x, packing).codes
+    assert ((codes.reshape(8, -1, 4) == 0).sum(-1) >= 2).all()
+    assert (codes[weight == 0] == 0).all()
+
+
 def test_one_scale_a_row_is_calibrated_too() -> None:
     packing = IntegerPacking(8)
     weight = np.random.default_rng(0).normal(0, 0.02, (8, 96)).astype(np.float32)

@@ -108,9 +108,15 @@ def test_a_rounded_matrix_is_rounded_to_itself(packing: Packing) -> None:
 
 
 @packings
-def test_a_matrix_of_zeros_stays_zero(packing: Packing) -> None:
+def test_zeros_stay_zero(packing: Packing) -> None:
     zeros = np.zeros((2, 128), np.float32)
     assert np.array_equal(packing.values(packing.round(zeros)), zeros)
+    # And so does each zero among others: what was pruned stays so.
+    pruned = matrix(4, 128)
+    pruned[:, ::2] = 0
+    rounded = packing.round(pruned)
+    assert (rounded.codes[:, ::2] == packing.zero).all()
+    assert (packing.values(rounded)[:, ::2] == 0).all()
 
 
 def test_column_k_is_in_bits_4k() -> None:
