@@ -39,7 +39,7 @@ def calibration_windows(
     sha256, part = identify(corpus).sha256, "all"
     if text is not None and text.dataset.sha256 == sha256:
         tokens, part = text.dataset.train, "the training part"
-        if len(tokens) == 0:
+        if len(tokens) < 2:
             raise InputError("--calibrate", "the text that is evaluated", "another text")
     else:
         tokens = prepare(

@@ -35,7 +35,7 @@ def round_calibrated(weight: Array, hessian: Array, packing: IntegerPacking) -> 
         errors = np.empty((o, last - first), np.float32)
         for column in range(first, last):
             if column % size == 0:
-                # What the columns before the block have lost is in the weights of a group that ends in it.
+                # Groups do not cross blocks: what columns before have lost is in these weights.
                 group = slice(column, column + size)
                 scales[:, column // size] = packing.scales(weight[:, group], importance[group])
             scale = scales[:, column // size]
@@ -57,7 +57,7 @@ def _inverse_factor(hessian: Array) -> Array:
     for share in DAMPING:
         try:
             damped = hessian + max(mean * share, 1e-30) * np.eye(i)
-            np.linalg.cholesky(damped)
+            np.linalg.cholesky(damped)  # an inverse may be positive definite where it is not
             factor = np.linalg.cholesky(np.linalg.inv(damped)).T
         except np.linalg.LinAlgError:
             continue
