@@ -24,7 +24,8 @@ from minilm.model.transformer import Transformer
 from minilm.quantization.packing import Packing, read_rounded
 from minilm.quantization.packings import packing_of
 from minilm.runs import files as run_files
-from minilm.text.tokenizers import Tokenizer, load_tokenizer
+from minilm.text.tokenizer_file import load_tokenizer
+from minilm.text.tokenizers import Tokenizer
 from minilm.transforms.quantize import has_kernel, linear_layers, quantize_layer
 
 # What weights are stored in; they are computed with in float32.

@@ -33,7 +33,8 @@ from minilm.quantization.packing import (
 )
 from minilm.quantization.packings import packing_of
 from minilm.runs import files as run_files
-from minilm.text.tokenizers import Tokenizer, load_tokenizer
+from minilm.text.tokenizer_file import load_tokenizer
+from minilm.text.tokenizers import Tokenizer
 
 # What some files call the head, whatever their architecture calls it.
 USUAL_HEAD = "lm_head.weight"
