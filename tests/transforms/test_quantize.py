@@ -8,11 +8,13 @@ import pytest
 import torch
 
 import minilm
+from minilm.architectures.minilm import layout
 from minilm.config import ModelConfig
+from minilm.config.presets import PRESETS
 from minilm.errors import InputError
 from minilm.generation.fast_decoder import ModifiedModelError, check_unmodified
 from minilm.model.transformer import Transformer
-from minilm.quantization.packing import IntegerPacking, Nf4Packing, Packing
+from minilm.quantization.packing import IntegerPacking, Nf4Packing, Packing, quantized_matrices
 from minilm.transforms.quantize import (
     QuantizedLinear,
     has_kernel,
@@ -133,6 +135,16 @@ def test_a_quantized_module_is_counted_as_the_model_that_it_is(packing: Packing)
     assert report.parameters.buffers == 0
     dtypes = {row.dtype for row in report.tensors}
     assert dtypes == {"float32", packing.format}
+
+
+@pytest.mark.parametrize("name", ["nano", "nano-fast", "small", "gpt2", "llama-3-8b"])
+def test_the_formula_names_the_layers_that_are_quantized(name: str) -> None:
+    """Gated and plain feed-forwards, n-grams and convolutions, tied and untied heads."""
+    config = PRESETS[name].model_config()
+    with torch.device("meta"):
+        layers = linear_layers(Transformer(config))
+    by_formula = quantized_matrices(layout(config))
+    assert by_formula == {f"{n}.weight": tuple(x.weight.shape) for n, x in layers.items()}
 
 
 def test_the_fast_decoder_never_bypasses_a_quantized_layer() -> None:
