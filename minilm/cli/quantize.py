@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -93,8 +94,18 @@ def _show(result: Quantized) -> None:
         result.comparison.note(),
         f"{storage.quantized:,} weights in {storage.bits_per_weight:.3f} bits each: "
         f"{format_bytes(storage.code_bytes)} of codes, {format_bytes(storage.scale_bytes)} of scales; "
-        f"{format_bytes(storage.left_bytes)} are left as they were",
+        f"{format_bytes(storage.left_bytes)} are left as they were: {', '.join(_kinds(result.left))}",
         f"{result.out}: {result.what}",
     ):
         for text in wrapped(note, console.width):
             console.print(text, markup=False)
+
+
+def _kinds(names: Sequence[str]) -> list[str]:
+    """Names of tensors, those of all layers as one, and norms and biases as such at the end."""
+    kinds: dict[str, None] = {}
+    for name in names:
+        if "norm" not in name and not name.endswith(".bias"):
+            kinds[re.sub(r"^blocks\.\d+\.", "blocks.*.", name)] = None
+    ends = {"norms": "norm.weight", "biases": ".bias"}
+    return [*kinds, *(kind for kind, end in ends.items() if any(n.endswith(end) for n in names))]

@@ -501,6 +501,8 @@ def test_the_command_prints_the_table_or_json(run: Path, tmp_path: Path, capsys:
     out = " ".join(capsys.readouterr().out.split())
     assert "bytes of weights" in out
     assert "in 4.266 bits each" in out
+    left = "embedding.token.weight, lm_head.weight, norms, biases"
+    assert f"135.0 KiB are left as they were: {left}" in out
     assert f"{tmp_path / 'a'}: a run" in out
     assert main([*arguments, "--out", str(tmp_path / "b"), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
