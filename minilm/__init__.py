@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from minilm.interop.convert import convert
     from minilm.model.transformer import Transformer
     from minilm.operations.prune import prune
+    from minilm.operations.quantize import quantize
     from minilm.operations.share import share
     from minilm.training.train import resume, train
 
@@ -35,6 +36,7 @@ _HOMES = {
     "generate": "minilm.generation.generate",
     "preset": "minilm.config.presets",
     "prune": "minilm.operations.prune",
+    "quantize": "minilm.operations.quantize",
     "resume": "minilm.training.train",
     "share": "minilm.operations.share",
     "train": "minilm.training.train",
@@ -51,6 +53,7 @@ __all__ = [
     "load",
     "preset",
     "prune",
+    "quantize",
     "resume",
     "share",
     "train",

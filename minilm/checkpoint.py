@@ -15,15 +15,18 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from minilm.config import ModelConfig
-from minilm.errors import FormatError, InputError
+from minilm.errors import FormatError, InputError, naming_file
 from minilm.formats import tensor_io
 from minilm.formats.checks import check_same_tensors
 from minilm.formats.header import StoredTensor
 from minilm.formats.safetensors import read_header
 from minilm.model.transformer import Transformer
+from minilm.quantization.packing import Packing, read_rounded
+from minilm.quantization.packings import packing_of
 from minilm.runs import files as run_files
 from minilm.text.tokenizer_file import load_tokenizer
 from minilm.text.tokenizers import Tokenizer
+from minilm.transforms.quantize import has_kernel, linear_layers, quantize_layer
 
 # What weights are stored in; they are computed with in float32.
 FLOATING = ("float32", "float16", "bfloat16", "float64")
@@ -42,12 +45,25 @@ def load(run_dir: str | Path, *, trainable: bool = False, device: str = "cpu") -
     """The model of a run in eval mode with frozen parameters, and its tokenizer.
 
     ``trainable=True`` thaws the parameters and sets train mode. Raises InputError for a folder that
-    is not a run and for weights that are not those of its config.json.
+    is not a run and for weights that are not those of its config.json. Of a quantized run, the layers that
+    ``device`` multiplies faster as they are stored stay packed (`has_kernel`), or all if ``trainable``: an
+    adapter is trained in little memory. The others are dequantized.
     """
     folder = Path(run_dir)
     config = read_run_config(folder)
     tokenizer = load_tokenizer(folder / run_files.TOKENIZER, config.vocab_size)
-    model = load_model(folder / run_files.WEIGHTS, config)
+    if quantization := run_files.read_quantization(folder / run_files.CONFIG):
+        with naming_file(folder / run_files.CONFIG):
+            packing = packing_of(quantization)
+        model = load_quantized(
+            folder / run_files.WEIGHTS,
+            config,
+            packing,
+            torch.device(device),
+            keep_packed=trainable,
+        )
+    else:
+        model = load_model(folder / run_files.WEIGHTS, config)
     model.to(device).train(trainable).requires_grad_(trainable)
     return Loaded(model, tokenizer)
 
@@ -67,6 +83,40 @@ def read_run_config(folder: Path, *, with_weights: bool = True) -> ModelConfig:
 
 def load_model(path: Path, config: ModelConfig) -> Transformer:
     """The model of ``config`` with the weights of ``path``, on the CPU, parameters trainable."""
+    model = _meta_model(path, config)
+    return _with_parameters(model, read_tensors(path, parameter_shapes(model)))
+
+
+def load_quantized(
+    path: Path,
+    config: ModelConfig,
+    packing: Packing,
+    device: torch.device,
+    *,
+    keep_packed: bool = False,
+) -> Transformer:
+    """As `load_model`, of matrices that are stored by ``packing``; those without a kernel are dequantized."""
+    model = _meta_model(path, config)
+    shapes = parameter_shapes(model)
+    matrices = {name: shapes.pop(f"{name}.weight") for name in linear_layers(model)}
+    packed = {
+        tensor.name: tensor
+        for name, shape in matrices.items()
+        for tensor in packing.tensors(f"{name}.weight", shape)
+    }
+    parameters = read_tensors(path, shapes, packed)
+    stored = {tensor.name: tensor for tensor in read_header(path).tensors}
+    for name, shape in matrices.items():
+        rounded = read_rounded(packing, f"{name}.weight", shape, stored)
+        if keep_packed or has_kernel(packing.format, shape[0], device):
+            quantize_layer(model, name, packing).set_rounded(rounded)
+        else:
+            parameters[f"{name}.weight"] = torch.from_numpy(packing.values(rounded))
+    return _with_parameters(model, parameters)
+
+
+def _meta_model(path: Path, config: ModelConfig) -> Transformer:
+    """The model of ``config`` without values, if the file has tensors enough for its layers."""
     num_tensors = len(read_header(path).tensors)
     if num_tensors < config.num_blocks:  # before modules are built for all of them
         raise FormatError(
@@ -76,12 +126,18 @@ def load_model(path: Path, config: ModelConfig) -> Transformer:
             "the weights are not those of this config.json",
         )
     with torch.device("meta"):
-        model = Transformer(config)
-    tensors = read_tensors(path, parameter_shapes(model))
-    if config.tied_embeddings:
+        return Transformer(config)
+
+
+def _with_parameters(model: Transformer, tensors: dict[str, Tensor]) -> Transformer:
+    """``model`` with these as its parameters, which are all that it has."""
+    if model.config.tied_embeddings:
         tensors["lm_head.weight"] = tensors["embedding.token.weight"]
-    model.load_state_dict(tensors, assign=True)
-    if config.tied_embeddings:  # assigned apart; one parameter again
+    # The buffers of quantized layers have their values already.
+    missing, unexpected = model.load_state_dict(tensors, assign=True, strict=False)
+    assert not unexpected
+    assert not set(missing) & parameter_shapes(model).keys()
+    if model.config.tied_embeddings:  # assigned apart; one parameter again
         model.lm_head.weight = model.embedding.token.weight
     return model
 
@@ -119,18 +175,31 @@ def _bits(tensor: Tensor) -> tensor_io.Array:
     return array
 
 
-def read_tensors(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+def read_tensors(
+    path: Path,
+    shapes: Mapping[str, tuple[int, ...]],
+    packed: Mapping[str, StoredTensor] | None = None,
+) -> dict[str, Tensor]:
     """Exactly the tensors ``shapes`` names in float32, from a file that holds these and no others.
 
-    Raises FormatError naming the first difference; nothing is read before the header is checked.
+    But for ``packed`` ones, of given dtypes and shapes, which are not read. Raises FormatError naming the
+    first difference; nothing is read before the header is checked.
     """
-    tensors = read_header(path).tensors
+    tensors, packed = read_header(path).tensors, packed or {}
     for tensor in tensors:
-        if tensor.dtype not in FLOATING:
-            dtypes = ", ".join(FLOATING)
-            raise FormatError(path, f"{tensor.name} in {tensor.dtype}", f"weights in {dtypes}")
+        declared = packed.get(tensor.name)
+        dtypes = FLOATING if declared is None else (declared.dtype,)
+        if tensor.dtype not in dtypes:
+            raise FormatError(
+                path,
+                f"{tensor.name} in {tensor.dtype}",
+                f"weights in {', '.join(dtypes)}",
+                "`minilm convert --to minilm` dequantizes a quantized run",
+            )
     stored = {tensor.name: tensor.shape for tensor in tensors}
-    check_same_tensors(path, stored, shapes)
+    check_same_tensors(
+        path, stored, {**shapes, **{name: tensor.shape for name, tensor in packed.items()}}
+    )
     with safe_open(path, framework="pt") as stream:
         # Copied: in the file a tensor is not aligned, and unaligned matrices multiply to other last
         # bits than the aligned ones that were saved.

@@ -6,7 +6,7 @@ import pydoc
 import minilm
 
 NAMES = {
-    *("train", "resume", "load", "generate", "inspect", "convert", "prune", "share"),
+    *("train", "resume", "load", "generate", "inspect", "convert", "prune", "quantize", "share"),
     *("ModelConfig", "TrainConfig", "preset", "Transformer", "Report"),
 }
 

@@ -17,6 +17,7 @@ VERBS = {
     "convert": "a model for transformers and llama.cpp, or theirs as a run",
     "prune": "a model with fewer weights, heads, units or layers",
     "share": "let the layers of a trained model share blocks, tie or untie its head",
+    "quantize": "a model in 8 or 4 bits a weight, and what that changed",
     "evaluate": "loss and perplexity of a model on a text",
     "cache": "the texts that were encoded, and removing them",
 }

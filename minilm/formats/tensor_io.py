@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +27,25 @@ HASH, NO_HASH = "file_sha256", "0" * 64
 NUMPY = {"float64": "<f8", "float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}
 
 
-def read(tensor: StoredTensor) -> Array:
-    """Its values, in the shape of the header. Raises FormatError where they are not weights in one piece."""
-    if tensor.dtype not in NUMPY or tensor.offset is None or tensor.file is None:
+def read(tensor: StoredTensor, dtypes: Mapping[str, str] = NUMPY) -> Array:
+    """Its values, in the shape of the header, if its dtype is one of ``dtypes``: else FormatError."""
+    if tensor.dtype not in dtypes or tensor.offset is None or tensor.file is None:
         raise FormatError(
             tensor.file or tensor.name,
             f"{tensor.name} in {tensor.dtype}",
-            f"weights in {', '.join(NUMPY)}",
+            f"weights in {', '.join(dtypes)}",
         )
-    values = np.fromfile(tensor.file, NUMPY[tensor.dtype], tensor.count, offset=tensor.offset)
+    values = np.fromfile(tensor.file, dtypes[tensor.dtype], tensor.count, offset=tensor.offset)
     if len(values) != tensor.count:
         raise FormatError(tensor.file, f"{tensor.name} cut short", "a whole file")
     return values.reshape(tensor.shape)
+
+
+def as_float32(values: Array) -> Array:
+    """The same numbers in float32; ``values`` may be of bfloat16 as `read` has it."""
+    if values.dtype == NUMPY["bfloat16"]:  # the upper half of a float32
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    return np.ascontiguousarray(values, dtype=np.float32)
 
 
 def write(
@@ -85,7 +92,7 @@ def _parts(
 
     The widest elements come first, then the order of names, so that every tensor is aligned.
     """
-    ordered = sorted(plan, key=lambda tensor: (-BITS[tensor.dtype], tensor.name))
+    ordered = _ordered(plan)
     yield make_header(ordered, metadata)
     for tensor in ordered:
         values = plan[tensor]()
@@ -93,6 +100,16 @@ def _parts(
         assert values.nbytes == storage_bytes(tensor.count, tensor.dtype), tensor.name
         for rows in chunks(values):
             yield np.ascontiguousarray(rows).data
+
+
+def file_bytes(tensors: Sequence[StoredTensor], metadata: Mapping[str, str]) -> int:
+    """How many bytes `write` makes of ``tensors``."""
+    data = sum(storage_bytes(tensor.count, tensor.dtype) for tensor in tensors)
+    return len(make_header(_ordered(tensors), metadata)) + data
+
+
+def _ordered(tensors: Iterable[StoredTensor]) -> list[StoredTensor]:
+    return sorted(tensors, key=lambda tensor: (-BITS[tensor.dtype], tensor.name))
 
 
 def chunks(values: Array) -> Iterator[Array]:

@@ -22,7 +22,11 @@ def open_config(name: str, path: Path) -> Target:
     """What a config.json declares, of minilm or of any other. Raises InputError."""
     config = read_object(path)
     if config.get("family") == run_files.FAMILY:
-        target = replace(minilm_target(name, run_files.read_config(path)), folder=path.parent)
+        target = replace(
+            minilm_target(name, run_files.read_config(path)),
+            folder=path.parent,
+            quantization=run_files.read_quantization(path),
+        )
         training = config.get("train")
         if not isinstance(training, dict):
             return target

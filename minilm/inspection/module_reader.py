@@ -18,6 +18,8 @@ from minilm.errors import FormatError, InputError, MissingExtraError
 from minilm.inspection.names import component_by_name
 from minilm.inspection.report import TensorRow
 from minilm.model.transformer import Transformer
+from minilm.quantization.packings import packing_of
+from minilm.transforms.quantize import QuantizedLinear, quantize_layers
 
 _QUANTIZED_MODULES = ("torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.quantized.")
 
@@ -39,10 +41,13 @@ class ModuleContents:
     tied_elements: int
 
 
-def meta_model(config: ModelConfig) -> Transformer:
-    """The model on the meta device: shapes without storage."""
+def meta_model(config: ModelConfig, quantization: Mapping[str, Any] | None = None) -> Transformer:
+    """The model on the meta device, its matrices stored as ``quantization`` says: shapes without values."""
     with torch.device("meta"):
-        return Transformer(config)
+        model = Transformer(config)
+        if quantization:
+            quantize_layers(model, packing_of(quantization))
+    return model
 
 
 def hugging_face_model(config: Mapping[str, Any], architecture: str) -> nn.Module:
@@ -134,6 +139,11 @@ def read_module(module: nn.Module) -> ModuleContents:
         trainable += count if parameter.requires_grad else 0
         embedding += count if id(parameter) in embedding_tables else 0
     packed, state = list(_packed_tensors(module)), module.state_dict()
+    own_layers = {n: each for n, each in module.named_modules() if type(each) is QuantizedLinear}
+    for path, layer in own_layers.items():
+        name, shape = f"{path}.weight", (layer.out_features, layer.in_features)
+        count = math.prod(shape)
+        rows.append(TensorRow(name, shape, layer.format, count, component_by_name(name)))
     for name, tensor, is_table in packed:
         shape, count = tuple(tensor.shape), tensor.numel()
         rows.append(TensorRow(name, shape, _dtype(tensor), count, component_by_name(name)))
@@ -156,7 +166,11 @@ def read_module(module: nn.Module) -> ModuleContents:
             and name not in packed_names
         )
         + sum(tensor.numel() for _, tensor, _ in packed),
-        buffers=sum(buffer.numel() for buffer in module.buffers()),
+        buffers=sum(
+            buffer.numel()
+            for name, buffer in module.named_buffers()
+            if name.rpartition(".")[0] not in own_layers
+        ),
         tied=tuple((name, first_names[id(parameter)]) for name, parameter in duplicates),
         tied_elements=sum(parameter.numel() for _, parameter in duplicates),
     )

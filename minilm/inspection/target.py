@@ -25,7 +25,8 @@ _QUANTIZATION_KEYS = ("quantization_config", "compression_config", "quantization
 class Target:
     """One target, opened: its configuration, what declares it, and what it stores.
 
-    ``config`` is set for minilm's own models, ``hugging_face`` is the config.json of any other.
+    ``config`` is set for minilm's own models, with the ``quantization`` that their config.json states;
+    ``hugging_face`` is the config.json of any other.
     ``layout`` is None where the architecture is not declared, ``header`` where there are no weights.
     ``module`` is set where the target is a live module. ``folder`` is the folder that the target is,
     or in which its config.json stands. ``is_run`` marks a folder that minilm wrote. ``undeclared``
@@ -46,10 +47,13 @@ class Target:
     undeclared: str = ""
     hyperparameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    quantization: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def quantization_config(self) -> Mapping[str, Any]:
         """The quantization that config.json states, for the whole or for its text model; else empty."""
+        if self.quantization:
+            return self.quantization
         for fields in (self.hugging_face, self.hugging_face.get("text_config")):
             for key in _QUANTIZATION_KEYS:
                 if isinstance(fields, Mapping) and isinstance(fields.get(key), dict):

@@ -194,7 +194,7 @@ def _read_module(target: Target, live: bool) -> tuple[ModuleContents | None, str
     from minilm.inspection.module_reader import hugging_face_model, meta_model, read_module
 
     if target.config is not None:
-        return read_module(meta_model(target.config)), None
+        return read_module(meta_model(target.config, target.quantization)), None
     if not target.hugging_face:
         return None, "no config.json to build a module from"
     path = Path(target.name)

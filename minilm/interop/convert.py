@@ -18,6 +18,7 @@ from minilm.formats.checks import open_regular
 from minilm.interop.model_card import NAME, Provenance, card
 from minilm.interop.model_source import ModelSource, open_source
 from minilm.interop.nanogpt import open_nanogpt
+from minilm.quantization.packing import Packing
 from minilm.runs import files as run_files
 
 SOURCE = "the folder of a run or of a Hugging Face model, or nanoGPT's ckpt.pt"
@@ -36,14 +37,17 @@ def convert(
     license: str = "",
     base_model: str = "",
     shared_layers: SharedLayers = "copy",
+    packing: Packing | None = None,
+    name: str = "",
 ) -> str:
     """Write the model of ``source`` to the new path ``out``; return what was written, in a few words.
 
     ``source`` is the folder of a run or of a Hugging Face model, or nanoGPT's ckpt.pt. ``gguf_format``
     and ``modelfile`` (a new file for `ollama create`) are for GGUF, ``license`` and ``base_model`` for
-    the card of a Hugging Face folder. No other format has layers that share a block: each gets a copy
-    of it, unless ``shared_layers`` is refuse. Raises InputError for what cannot be converted; then
-    nothing is written.
+    the card of a Hugging Face folder, which stores the matrices of a quantized run by ``packing`` if that is
+    given. No other format has layers that share a block: each gets a copy of it, unless ``shared_layers`` is
+    refuse. ``name`` is that of the model, by default that of ``out``. Raises InputError for what cannot be
+    converted; then nothing is written.
     """
     _check_choice("to", to, get_args(Target))
     _check_choice("gguf_format", gguf_format, get_args(GgufFormat))
@@ -61,7 +65,7 @@ def convert(
         model = model.unshared()
     output = _into_stream(out) if is_stream else files.staged(out)
     with naming_file(model.folder / run_files.CONFIG), output as path:
-        result = _write(model, to, path, _name(out), gguf_format, provenance)
+        result = _write(model, to, path, name or name_of(out), gguf_format, provenance, packing)
     if modelfile:
         _write_modelfile(Path(modelfile), out, model)
     return result + copies
@@ -115,19 +119,21 @@ def _write(
     name: str,
     gguf_format: GgufFormat,
     provenance: Provenance,
+    packing: Packing | None,
 ) -> str:
     """Write to ``path``, which is not there yet; ``name`` is that of the model."""
+    from_packed = f", dequantized from {model.dequantized_from}" if model.dequantized_from else ""
     if to == "gguf":
         from minilm.interop.gguf import export as export_gguf
 
-        return export_gguf(model, path, gguf_format, name)
+        return export_gguf(model, path, gguf_format, name) + from_packed
     from minilm.interop.huggingface import export, import_run
 
     path.mkdir()
     if to == "minilm":
         import_run(model, path)
-        return "minilm run"
-    class_name = export(model, path)
+        return "minilm run" + from_packed
+    class_name = export(model, path, packing)
     files.write_bytes(path / NAME, card(model, name, class_name, provenance).encode())
     return class_name
 
@@ -141,9 +147,9 @@ def _copies(config: ModelConfig, shared_layers: SharedLayers) -> str:
             "a block for each layer in another format",
             "leave out --shared-layers refuse to write copies",
         )
-    own, written = layout(config), layout(config).unshared()
+    own, expanded = layout(config), layout(config).unshared()
     return (
-        f"; {config.num_blocks} shared blocks as {config.num_layers} layers, {written.count():,} parameters "
+        f"; {config.num_blocks} shared blocks as {config.num_layers} layers, {expanded.count():,} parameters "
         f"for {own.count():,}"
     )
 
@@ -188,7 +194,8 @@ def _followed(out: Path) -> Path:
     return files.resolved(out) if out.is_symlink() else out
 
 
-def _name(out: Path) -> str:
+def name_of(out: Path) -> str:
+    """What a model is called that is written to ``out``."""
     return out.absolute().stem if out.suffix == ".gguf" else out.absolute().name
 
 

@@ -28,9 +28,9 @@ from minilm.architectures.tensor_map import tensor_mappings
 from minilm.config import ModelConfig
 from minilm.errors import ConfigError, MissingExtraError
 from minilm.formats import tensor_io
-from minilm.formats.tensor_io import Array
+from minilm.formats.tensor_io import Array, as_float32
 from minilm.interop.gguf_tokenizer import add_tokenizer
-from minilm.interop.model_source import ModelSource, as_float32
+from minilm.interop.model_source import ModelSource
 from minilm.ledger import components
 
 if TYPE_CHECKING:
@@ -106,6 +106,22 @@ def export(source: ModelSource, path: Path, file_format: str, name: str) -> str:
         writer.write_tensor_data(_Quantized(entry, ggml_type, gguf.quants.quantize))
     writer.close()
     return gguf_architecture
+
+
+def stored_values(name: str, values: Array, file_format: str) -> tuple[Array, str]:
+    """What llama.cpp reads of a tensor of minilm from a file of ``file_format``, and its type there.
+
+    Blocks lie within a row, so that it does not matter whose rows are joined, or in which order.
+    """
+    import gguf
+
+    position = name == "embedding.position.weight"
+    entry = _Entry("position_embd" if position else name, values.shape, lambda: values)
+    matrix_type = gguf.GGMLQuantizationType[file_format.upper()]
+    ggml_type = _ggml_type(gguf, entry, matrix_type)
+    stored = gguf.quants.quantize(values, ggml_type)
+    read: Array = gguf.quants.dequantize(stored, ggml_type)
+    return read.reshape(values.shape), ggml_type.name.lower()
 
 
 def find_supported(config: ModelConfig) -> Architecture:

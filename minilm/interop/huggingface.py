@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from minilm import files
 from minilm.architectures.conversion import Architecture, exportable
-from minilm.architectures.tensor_map import tensor_mappings
+from minilm.architectures.tensor_map import TensorMapping, tensor_mappings
 from minilm.config import ModelConfig
 from minilm.config.presets import find_preset
-from minilm.errors import FormatError, TokenizerError
+from minilm.errors import ConfigError, FormatError, TokenizerError
 from minilm.formats import tensor_io
 from minilm.formats.header import StoredTensor
 from minilm.formats.huggingface import GENERATION_CONFIG
 from minilm.formats.json_file import read_object
+from minilm.formats.tensor_io import Array
 from minilm.formats.text_file import read_text
 from minilm.interop.gguf_tokenizer import is_qwen2
-from minilm.interop.model_source import ModelSource
+from minilm.interop.model_source import USUAL_HEAD, ModelSource, head_name
+from minilm.quantization.packing import Packing, Rounded
 from minilm.runs import files as run_files
 from minilm.runs.files import CHAT_TEMPLATE, COMPANIONS, TOKENIZER_CONFIG
 from minilm.text.tokenizers import Tokenizer
@@ -30,13 +34,14 @@ IMPORTED_LEARNING_RATE = 2e-4
 _ENDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
-def export(source: ModelSource, folder: Path) -> str:
+def export(source: ModelSource, folder: Path, packing: Packing | None = None) -> str:
     """Write config.json, weights, tokenizer files and generation_config.json; return the class that opens it.
 
+    ``packing``: how the matrices of a quantized run are stored, if not as they are there.
     Raises ConfigError where no stock architecture has this configuration, OSError as a file gives it.
     """
     tokenizer = source.tokenizer()
-    architecture = find_kept(source.config, tokenizer)
+    architecture = find_kept(source.config, tokenizer, packed=source.packing is not None)
     config = architecture.stored_config(source.config)
     source = source.stored_as(config)
     fields = architecture.config_json(config)
@@ -50,15 +55,27 @@ def export(source: ModelSource, folder: Path) -> str:
     dtypes = {source.dtype(mapping.minilm_names[0]) for mapping in mappings}
     if len(dtypes) == 1:
         fields["torch_dtype"] = fields["dtype"] = dtypes.pop()
+    if source.packing is not None:
+        packing = packing or source.packing
+        # Modules may be named otherwise than their tensors: GPT-NeoX's embed_out is lm_head.
+        heads = {head_name(architecture.layout(fields)): None, USUAL_HEAD: None}
+        ignored = [name.removesuffix(".weight") for name in heads]
+        fields["quantization_config"] = packing.config(ignored)
     plan = {
-        StoredTensor(
-            mapping.hf_name,
-            source.dtype(mapping.minilm_names[0]),
-            mapping.shape([source.shapes[name] for name in mapping.minilm_names]),
-        ): lambda mapping=mapping: mapping.join(source.read_joined(mapping.minilm_names), config)
+        tensor: values
         for mapping in mappings
+        for tensor, values in _planned(source, mapping, config, packing).items()
     }
-    tensor_io.write(folder / run_files.WEIGHTS, plan, {"format": "pt"})
+    metadata = {"format": "pt"}
+    if packing is not None:
+        packed = {
+            mapping.hf_name: mapping.shape([source.shapes[name] for name in mapping.minilm_names])
+            for mapping in mappings
+            if mapping.minilm_names[0] in source.quantized
+        }
+        others = [mapping.hf_name for mapping in mappings if mapping.hf_name not in packed]
+        metadata |= packing.metadata(packed, others)
+    tensor_io.write(folder / run_files.WEIGHTS, plan, metadata)
     files.write_json(folder / run_files.CONFIG, fields | ends)
     files.write_bytes(folder / run_files.TOKENIZER, tokenizer.to_shared_json().encode())
     _copy_chat_template(source.folder, folder)
@@ -68,13 +85,53 @@ def export(source: ModelSource, folder: Path) -> str:
     return architecture.class_name
 
 
-def find_kept(config: ModelConfig, tokenizer: Tokenizer) -> Architecture:
+def _planned(
+    source: ModelSource, mapping: TensorMapping, config: ModelConfig, packing: Packing | None
+) -> dict[StoredTensor, Callable[[], Array]]:
+    """What is stored for one tensor of the architecture: itself, or its packed parts.
+
+    Quantized matrices that become one are joined by their codes and scales, both of which have their rows.
+    """
+    names = mapping.minilm_names
+    shape = mapping.shape([source.shapes[name] for name in names])
+    if packing is None or names[0] not in source.quantized:
+        tensor = StoredTensor(mapping.hf_name, source.dtype(names[0]), shape)
+        return {tensor: lambda: mapping.join(source.read_joined(names), config)}
+
+    packing.check(mapping.hf_name, shape)
+
+    def part(name: str) -> Array:
+        matrices = [source.read_rounded(each) for each in names]
+        joined = Rounded(
+            mapping.join([matrix.codes for matrix in matrices], config),
+            mapping.join([matrix.scales for matrix in matrices], config),
+        )
+        return packing.pack(mapping.hf_name, joined)[name]
+
+    return {
+        tensor: partial(part, tensor.name) for tensor in packing.tensors(mapping.hf_name, shape)
+    }
+
+
+def find_kept(config: ModelConfig, tokenizer: Tokenizer, *, packed: bool = False) -> Architecture:
     """The first that can represent ``config`` and in which transformers keeps the tokenizer.
+
+    ``packed``: and whose matrices are (out, in), as quantized ones are.
 
     For Qwen2, transformers 5 builds its own pre-tokenizer whatever tokenizer.json says
     (`MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS`).
     """
-    for architecture in exportable(config):
+    architectures = exportable(config)
+    if packed:
+        architectures = [each for each in architectures if not _is_transposed(each, config)]
+    if not architectures:
+        raise ConfigError(
+            "quantization",
+            "matrices that transformers keeps (in, out), where no quantized layer reads them",
+            "an architecture of linear layers",
+            "`minilm convert --to minilm` dequantizes, and --to gguf quantizes for llama.cpp",
+        )
+    for architecture in architectures:
         if architecture.model_type != "qwen2" or is_qwen2(json.loads(tokenizer.to_json())):
             return architecture
     raise TokenizerError(
@@ -83,6 +140,11 @@ def find_kept(config: ModelConfig, tokenizer: Tokenizer) -> Architecture:
         "Qwen2's own, which transformers puts in its place for Qwen2ForCausalLM",
         "with model.sliding_window 0 another class has this shape",
     )
+
+
+def _is_transposed(architecture: Architecture, config: ModelConfig) -> bool:
+    layout = architecture.layout(architecture.config_json(architecture.stored_config(config)))
+    return any(tensor.transposed for tensor in layout.tensors)
 
 
 def import_run(source: ModelSource, folder: Path) -> None:

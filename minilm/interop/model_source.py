@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,17 @@ from minilm.formats.checks import check_same_tensors
 from minilm.formats.header import StoredTensor
 from minilm.formats.huggingface import find_weights
 from minilm.formats.json_file import read_object
-from minilm.formats.tensor_io import Array
+from minilm.formats.tensor_io import Array, as_float32
 from minilm.inspection.folders import snapshot_of_cache
 from minilm.ledger import components
 from minilm.ledger.layout import Layout
+from minilm.quantization.packing import (
+    Packing,
+    Rounded,
+    quantized_matrices,
+    read_rounded,
+)
+from minilm.quantization.packings import packing_of
 from minilm.runs import files as run_files
 from minilm.text.tokenizer_file import load_tokenizer
 from minilm.text.tokenizers import Tokenizer
@@ -44,7 +51,9 @@ class ModelSource:
     ``origins`` is empty for a run; of a Hugging Face folder, it has the mapping of the tensor that holds
     each of them, and its index there. ``factors`` are what tensors whose names end so are multiplied by;
     then all are read in float32. ``block_order`` is set where each layer of ``config`` has a block of its
-    own and the file has shared ones: of each layer, the number of its block there.
+    own and the file has shared ones: of each layer, the number of its block there. ``packing`` is how
+    a quantized run stores its matrices. Those of a quantized source are read dequantized, the ``packed`` ones
+    of a Hugging Face folder by these functions; ``dequantized_from`` is their format.
     """
 
     folder: Path
@@ -55,6 +64,9 @@ class ModelSource:
     own_tokenizer: Tokenizer | None = None  # one that is in no tokenizer.json
     factors: Mapping[str, float] = field(default_factory=dict)
     block_order: tuple[int, ...] = ()
+    packing: Packing | None = None
+    dequantized_from: str = ""
+    packed: Mapping[str, Callable[[], Array]] = field(default_factory=dict)
 
     def tokenizer(self) -> Tokenizer:
         """Raises FormatError for a missing or broken file, and for more tokens than the model has."""
@@ -65,6 +77,17 @@ class ModelSource:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Of every tensor, by minilm's names."""
         return declared_shapes(self.config)
+
+    @cached_property
+    def quantized(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of the matrices that are quantized, by name."""
+        return quantized_matrices(minilm_layout(self.config)) if self.packing else {}
+
+    def read_rounded(self, name: str) -> Rounded:
+        """Codes and scales of a quantized matrix."""
+        assert self.packing is not None
+        name = self._stored_name(name)
+        return read_rounded(self.packing, name, self.shapes[name], self.stored)
 
     def stored_as(self, config: ModelConfig) -> ModelSource:
         """The same model with the tensors of ``config``: biases of zeros besides, or an untied head."""
@@ -78,7 +101,7 @@ class ModelSource:
     def dtype(self, name: str) -> str:
         """What a tensor is read in."""
         name = self._stored_name(name)
-        if self.factors:
+        if self.factors or name in self.quantized:
             return "float32"
         if not self._is_stored(name):
             name = TABLE
@@ -87,12 +110,15 @@ class ModelSource:
     def read(self, name: str) -> Array:
         """One tensor, by minilm's name."""
         name = self._stored_name(name)
+        if self.packing is not None and name in self.quantized:
+            return self.packing.values(self.read_rounded(name))
         if not self._is_stored(name):
             return self._added(name)
         if not self.origins:
             return tensor_io.read(self.stored[name])
         mapping, number = self.origins[name]
-        tensor = tensor_io.read(self.stored[mapping.hf_name])
+        packed = self.packed.get(mapping.hf_name)
+        tensor = packed() if packed else tensor_io.read(self.stored[mapping.hf_name])
         rows = [self.shapes[each][0] for each in mapping.minilm_names]
         # The first rows of OPT's positions are of padding.
         part = mapping.split(tensor, rows, self.config)[number][-self.shapes[name][0] :]
@@ -132,13 +158,6 @@ class ModelSource:
         return [self.read(name) for name in names]
 
 
-def as_float32(values: Array) -> Array:
-    """The same numbers in float32; ``values`` may be of bfloat16 as `tensor_io.read` has it."""
-    if values.dtype == tensor_io.NUMPY["bfloat16"]:  # the upper half of a float32
-        return (values.astype(np.uint32) << 16).view(np.float32)
-    return np.ascontiguousarray(values, dtype=np.float32)
-
-
 def declared_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Name -> shape of every parameter, a tied head left out: as the ledger declares them."""
     return {tensor.name: tensor.shape for tensor in minilm_layout(config).named_tensors()}
@@ -155,13 +174,27 @@ def open_source(folder: Path) -> ModelSource:
         raise InputError(folder, "no config.json", "the folder of a run or of a Hugging Face model")
     fields = read_object(folder / run_files.CONFIG)
     if fields.get("family") == run_files.FAMILY:
-        config = run_files.read_config(folder / run_files.CONFIG)
-        path = folder / run_files.WEIGHTS
-        stored = {tensor.name: tensor for tensor in formats.read(path).tensors}
-        check_same_tensors(path, _shapes(stored), declared_shapes(config))
-        return ModelSource(folder, config, stored, {}, is_run=True)
+        return _open_run(folder)
     with naming_file(folder / run_files.CONFIG):
         return _open_hugging_face(folder, fields)
+
+
+def _open_run(folder: Path) -> ModelSource:
+    config = run_files.read_config(folder / run_files.CONFIG)
+    path, packing = folder / run_files.WEIGHTS, None
+    stored = {tensor.name: tensor for tensor in formats.read(path).tensors}
+    shapes = declared_shapes(config)
+    if quantization := run_files.read_quantization(folder / run_files.CONFIG):
+        with naming_file(folder / run_files.CONFIG):
+            packing = packing_of(quantization)
+        for name, shape in quantized_matrices(minilm_layout(config)).items():
+            del shapes[name]
+            shapes |= {tensor.name: tensor.shape for tensor in packing.tensors(name, shape)}
+    check_same_tensors(path, _shapes(stored), shapes)
+    from_format = packing.format if packing else ""
+    return ModelSource(
+        folder, config, stored, {}, is_run=True, packing=packing, dequantized_from=from_format
+    )
 
 
 def _open_hugging_face(folder: Path, fields: dict[str, Any]) -> ModelSource:
@@ -175,6 +208,11 @@ def _open_hugging_face(folder: Path, fields: dict[str, Any]) -> ModelSource:
         layout = architecture.layout(fields)
     config = architecture.model_config(fields)
     stored = _stored_by_declared_name(weights, layout)
+    packed, from_format = {}, ""
+    if isinstance(quantization := fields.get("quantization_config"), dict):
+        packing = packing_of(quantization)
+        packed = _take_packed(stored, packing, layout)
+        from_format = packing.format if packed else ""
     if isinstance(architecture, Importable):
         mappings = match_tensors(layout, config, "joined")
     else:
@@ -186,11 +224,40 @@ def _open_hugging_face(folder: Path, fields: dict[str, Any]) -> ModelSource:
         for mapping in mappings
         for number, name in enumerate(mapping.minilm_names)
     }
+    factors: Mapping[str, float] = {}
     if isinstance(architecture, Importable):
         _map_shared(origins, config)
         factors = architecture.factors(fields, config)
-        return ModelSource(folder, config, stored, origins, is_run=False, factors=factors)
-    return ModelSource(folder, config, stored, origins, is_run=False)
+    return ModelSource(
+        folder,
+        config,
+        stored,
+        origins,
+        is_run=False,
+        factors=factors,
+        dequantized_from=from_format,
+        packed=packed,
+    )
+
+
+def _take_packed(
+    stored: dict[str, StoredTensor], packing: Packing, layout: Layout
+) -> dict[str, Callable[[], Array]]:
+    """What reads each quantized matrix; in ``stored`` it replaces the tensors that it is packed in."""
+    packed: dict[str, Callable[[], Array]] = {}
+    for name, shape in quantized_matrices(layout).items():
+        parts = {part.name: stored.pop(part.name, None) for part in packing.tensors(name, shape)}
+        if all(parts.values()):  # else it is missing in the comparison that follows
+            tensors = {part: tensor for part, tensor in parts.items() if tensor}
+            packed[name] = partial(_dequantized, packing, name, shape, tensors)
+            stored[name] = StoredTensor(name, "float32", shape)
+    return packed
+
+
+def _dequantized(
+    packing: Packing, name: str, shape: tuple[int, ...], stored: Mapping[str, StoredTensor]
+) -> Array:
+    return packing.values(read_rounded(packing, name, shape, stored))
 
 
 def _map_shared(origins: dict[str, tuple[TensorMapping, int]], config: ModelConfig) -> None:
@@ -208,7 +275,7 @@ def _shapes(stored: Mapping[str, StoredTensor]) -> dict[str, tuple[int, ...]]:
 def _stored_by_declared_name(path: Path, layout: Layout) -> dict[str, StoredTensor]:
     """The parameters of a file, with the prefix that some files leave out, a tied head once."""
     ignored = {name.format(i=i) for name in layout.ignored for i in range(layout.symbols["L"])}
-    head = _head_name(layout)
+    head = head_name(layout)
     prefix = layout.optional_prefix
     stored = {}
     for tensor in formats.read_model(path).tensors:
@@ -223,7 +290,7 @@ def _stored_by_declared_name(path: Path, layout: Layout) -> dict[str, StoredTens
     return stored
 
 
-def _head_name(layout: Layout) -> str:
+def head_name(layout: Layout) -> str:
     if layout.ties:
         return layout.ties[0][0]
     return next(t.name for t in layout.tensors if t.component == components.LM_HEAD)

@@ -38,9 +38,10 @@ def write_model(
     run_files.write_record(folder, replace(record, model=model.config, transforms=transforms))
 
 
-def write_summary(folder: Path, source: Path, comparison: Comparison) -> None:
+def write_summary(folder: Path, source: Path, comparison: Comparison, **more: Any) -> None:
     """summary.json: ``comparison``, and which text ``source`` has: the next tool finds its split there."""
     fields: dict[str, Any] = {"parameters": comparison.after.parameters, **comparison.to_dict()}
+    fields |= more
     of_source = run_files.last_summary(source)
     if "data" in of_source:
         fields["data"] = of_source["data"]

@@ -116,23 +116,31 @@ def write_record(run_dir: Path, record: RunRecord) -> None:
 def read_record(path: Path) -> RunRecord:
     """All of a run's config.json. Raises FormatError, ConfigError, or OSError."""
     value = _read_own(path)
-    others: dict[str, Any] = {}
-    for name, key in _OTHERS.items():
-        content = value.get(key, [] if name == "transforms" else {})
-        objects = content if name == "transforms" else [content]
-        if not isinstance(objects, list) or not all(isinstance(each, dict) for each in objects):
-            raise FormatError(path, f"{key} that is no object", "what the run recorded there")
-        others[name] = tuple(objects) if name == "transforms" else content
     return RunRecord(
         from_dict(ModelConfig, value.get("model"), path),
         from_dict(TrainConfig, value.get("train"), path),
-        **others,
+        **{name: _recorded(value, name, path) for name in _OTHERS},
     )
+
+
+def _recorded(value: Mapping[str, Any], name: str, path: Path) -> Any:
+    """A field of `RunRecord` that not every config.json has."""
+    content = value.get(_OTHERS[name], [] if name == "transforms" else {})
+    objects = content if name == "transforms" else [content]
+    if not isinstance(objects, list) or not all(isinstance(each, dict) for each in objects):
+        raise FormatError(path, f"{_OTHERS[name]} that is no object", "what the run recorded there")
+    return tuple(objects) if name == "transforms" else content
 
 
 def read_config(path: Path) -> ModelConfig:
     """The model of a run's config.json. Raises FormatError, ConfigError, or OSError."""
     return from_dict(ModelConfig, _read_own(path).get("model"), path)
+
+
+def read_quantization(path: Path) -> Mapping[str, Any]:
+    """How its config.json says that the matrices of a run are stored. Raises as `read_config`."""
+    quantization: Mapping[str, Any] = _recorded(_read_own(path), "quantization", path)
+    return quantization
 
 
 def _read_own(path: Path) -> dict[str, Any]:

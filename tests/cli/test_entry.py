@@ -235,6 +235,7 @@ def test_the_advice_on_a_full_disk_fits_the_command(
         "convert": ["run", "--to", "gguf", "--out", "x"],
         "prune": ["run", "--sparsity", "0.5", "--out", "x"],
         "share": ["run", "--out", "x"],
+        "quantize": ["run", "--format", "int8", "--out", "x"],
     }
     assert module.main(required.get(verb, [])) == 2
     advice = "free some space"

@@ -1,0 +1,260 @@
+"""quantize(): a model whose matrices are stored in few bits, and what that changed."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+
+from minilm import files
+from minilm.architectures.minilm import layout as minilm_layout
+from minilm.checkpoint import load
+from minilm.config import TrainConfig, from_dict
+from minilm.data.cache import default_cache
+from minilm.errors import InputError
+from minilm.interop.convert import GgufFormat, as_run, check_new, convert, name_of
+from minilm.model.transformer import Transformer
+from minilm.operations.calibration import calibration_windows
+from minilm.operations.comparison import Comparison, measure
+from minilm.operations.evaluate import evaluation_text
+from minilm.operations.folders import write_summary
+from minilm.operations.quantized_files import (
+    Storage,
+    weights_file,
+    write_run,
+    written_storage,
+)
+from minilm.quantization.gptq_packing import GptqPacking
+from minilm.quantization.packing import (
+    Format,
+    IntegerPacking,
+    Packing,
+    Rounded,
+    make_packing,
+    quantized_matrices,
+)
+from minilm.quantization.torchao_packing import TorchaoPacking
+from minilm.runs import files as run_files
+from minilm.training.runtime import resolve
+from minilm.transforms.quantize import linear_layers, round_layers
+
+FileLayout = Literal["compressed-tensors", "gptq", "torchao", "gguf"]
+GGUF_FORMATS: dict[str, GgufFormat] = {"int8": "q8_0", "int4": "q4_0"}
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """Where the quantized model is, and the model before and after.
+
+    ``left`` are the tensors that were left as they were; ``what`` says what is in ``out``.
+    """
+
+    out: Path
+    transform: Mapping[str, Any]
+    storage: Storage
+    left: tuple[str, ...]
+    comparison: Comparison
+    what: str
+
+
+def quantize(
+    checkpoint: str | Path,
+    out: str | Path,
+    *,
+    format: Format,
+    group_size: int | None = None,
+    calibrate: str | None = None,
+    data: str | None = None,
+    layout: FileLayout | None = None,
+    text_field: str | None = None,
+    device: str = "auto",
+    cache: Path | None = None,
+) -> Quantized:
+    """Write the model of ``checkpoint``, a run or what convert imports, quantized, to the new folder ``out``.
+
+    The matrices of its layers become ``format``: int8 with a scale a row, int4 with one for ``group_size``
+    inputs (32 by default), or NF4; embeddings, head and norms stay as they are. ``calibrate``: a text on
+    which the rounding of int8 and int4 keeps the outputs of each layer (GPTQ), other than the evaluated one.
+    ``data``: the text to evaluate; by default the validation split of the run. ``out`` is a run; with
+    the ``layout`` compressed-tensors, gptq or torchao a Hugging Face folder, with gguf a file for llama.cpp,
+    in whose q8_0 and q4_0 embeddings and head are stored too. Raises InputError, with nothing written, for
+    what cannot be done.
+    """
+    out, packing = Path(out), make_packing(format, group_size)
+    _check_options(packing, calibrate, layout)
+    check_new(out)
+    with as_run(Path(checkpoint)) as run:
+        record = run_files.read_record(run / run_files.CONFIG)
+        _check_quantizable(checkpoint, record)
+        matrices = quantized_matrices(minilm_layout(record.model))
+        for name, shape in matrices.items() if layout != "gguf" else ():
+            packing.check(name, shape)
+        settings = {"device": device, "compile": "off"}
+        runtime = resolve(from_dict(TrainConfig, settings, "quantize"), 0.0)
+        model, tokenizer = load(run, device=str(runtime.device))
+        text = evaluation_text(run, tokenizer, data, text_field=text_field, cache=cache)
+        transform: dict[str, Any] = {"tool": "quantize", "format": format}
+        if packing.group_size:
+            transform["group_size"] = packing.group_size
+        windows = None
+        if calibrate is not None:
+            windows, transform["calibrated_on"] = calibration_windows(
+                calibrate,
+                tokenizer,
+                record.model.context_length,
+                text,
+                text_field=text_field,
+                cache=cache or default_cache(),
+            )
+        before = measure(model, [run / run_files.WEIGHTS], text, runtime)
+        with files.staged(out) as staging:
+            if layout == "gguf":
+                written = _write_gguf(staging, name_of(out), run, model, GGUF_FORMATS[format])
+            else:
+                rounded = round_layers(model.cpu(), packing, windows)
+                changed = replace(
+                    record,
+                    transforms=(*record.transforms, transform),
+                    quantization=packing.config(["lm_head"]),
+                )
+                written = _write(
+                    staging, name_of(out), run, changed, packing, rounded, layout, runtime.device
+                )
+            after = measure(
+                written.model,
+                [weights_file(staging)],
+                text,
+                runtime,
+                parameters=before.parameters,
+                nonzero=written.nonzero,
+            )
+            comparison = Comparison(before, after)
+            if layout is None:
+                write_summary(staging, run, comparison, storage=written.storage.to_dict())
+        return Quantized(out, transform, written.storage, written.left, comparison, written.what)
+
+
+class _Written(NamedTuple):
+    """What was written, and a model that computes what it holds."""
+
+    model: Transformer
+    nonzero: int
+    storage: Storage
+    left: tuple[str, ...]
+    what: str
+
+
+def _write(
+    path: Path,
+    name: str,
+    source: Path,
+    record: run_files.RunRecord,
+    packing: Packing,
+    rounded: Mapping[str, Rounded],
+    layout: FileLayout | None,
+    device: torch.device,
+) -> _Written:
+    """Write a run, or the Hugging Face folder that it is converted to."""
+    what = "a run, which inspect, evaluate, generate and convert take"
+    with tempfile.TemporaryDirectory() as temporary:
+        run = path if layout is None else Path(temporary) / "run"
+        run.mkdir()
+        storage = write_run(run, source, record, packing, rounded)
+        model, _ = load(run, device=str(device))
+        if layout is not None:
+            own: Packing | None = None
+            if layout == "gptq":
+                assert isinstance(packing, IntegerPacking)
+                own = GptqPacking(packing.bits, packing.group_size)
+            elif layout == "torchao":
+                own = TorchaoPacking()
+            what = f"{convert(run, 'huggingface', path, packing=own, name=name)} of transformers"
+            storage = written_storage(path)
+        elif linear_layers(model):
+            what += f"; on {device} its matrices are made float32 when it is loaded"
+    left = [
+        name for name, _ in model.named_parameters() if name.removesuffix(".weight") not in rounded
+    ]
+    return _Written(model, _nonzero(model, rounded, packing.zero), storage, tuple(left), what)
+
+
+def _write_gguf(
+    path: Path, name: str, source: Path, model: Transformer, gguf_format: GgufFormat
+) -> _Written:
+    """Write a GGUF file; ``model`` gets the numbers that are in it."""
+    graph = convert(source, "gguf", path, gguf_format=gguf_format, name=name)
+    from minilm.interop.gguf import stored_values
+
+    types = {}
+    with torch.no_grad():
+        for parameter_name, parameter in model.named_parameters():
+            values = parameter.float().cpu().numpy()
+            stored, types[parameter_name] = stored_values(parameter_name, values, gguf_format)
+            parameter.copy_(torch.from_numpy(stored))
+    nonzero = sum(int(parameter.count_nonzero()) for parameter in model.parameters())
+    what = f"a GGUF file of llama.cpp's {graph}, in {gguf_format}"
+    left = [each for each, type_name in types.items() if type_name != gguf_format]
+    if narrow := [each for each in left if types[each] == "f16"]:
+        what += f"; float16, as blocks of 32 do not fill their rows: {', '.join(narrow)}"
+    return _Written(model, nonzero, written_storage(path), tuple(left), what)
+
+
+def _check_options(packing: Packing, calibrate: str | None, layout: FileLayout | None) -> None:
+    """Raises InputError for options that contradict each other."""
+    if packing.format == "nf4":
+        if calibrate is not None:
+            raise InputError(
+                "--calibrate", "given for nf4", "int8 or int4, whose rounding it is for"
+            )
+        if layout is not None:
+            raise InputError(
+                f"--layout {layout}",
+                "nf4, which is bitsandbytes'",
+                "no --layout",
+                "`minilm convert --to huggingface` makes a folder for transformers of the run",
+            )
+    if layout == "torchao" and packing.format != "int8":
+        raise InputError(
+            "--layout torchao",
+            f"{packing.format}, which torchao stores in the order of one GPU kernel",
+            "int8",
+            "--layout compressed-tensors and gptq have int4",
+        )
+    if layout == "gguf":
+        if calibrate is not None:
+            raise InputError(
+                "--calibrate", "given for gguf, which rounds to nearest", "another layout or none"
+            )
+        if packing.format == "int4" and packing.group_size != 32:
+            raise InputError("--group-size", str(packing.group_size), "32, the blocks of q4_0")
+
+
+def _check_quantizable(checkpoint: str | Path, record: run_files.RunRecord) -> None:
+    if record.quantization:
+        raise InputError(
+            checkpoint,
+            "a model that is quantized already",
+            "one in float",
+            "quantize what it was made of, or `minilm convert --to minilm` dequantizes it",
+        )
+    if record.base:
+        raise InputError(
+            checkpoint,
+            "an adapter",
+            "a whole model",
+            "merge it into its base first",
+        )
+
+
+def _nonzero(model: Transformer, rounded: Mapping[str, Rounded], zero: int) -> int:
+    """Parameters that are not 0: codes other than ``zero``, and what is not quantized."""
+    left = (
+        p for name, p in model.named_parameters() if name.removesuffix(".weight") not in rounded
+    )
+    codes = sum(int(np.count_nonzero(matrix.codes != zero)) for matrix in rounded.values())
+    return codes + sum(int(p.count_nonzero()) for p in left)

@@ -1,0 +1,227 @@
+"""Linear layers whose weights are stored in few bits: made of a float model, or of what a file holds.
+
+Only the linear layers of the blocks are quantized; embeddings, head, norms and convolutions are left as they
+are. Shapes: o outputs, i inputs, g groups of s inputs that share a scale, n windows of t tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from minilm.errors import InputError
+from minilm.formats.tensor_io import Array
+from minilm.model.layers import Linear
+from minilm.model.rope import rotation
+from minilm.model.transformer import Block, Transformer
+from minilm.quantization.calibrated import round_calibrated
+from minilm.quantization.packing import NF4_VALUES, IntegerPacking, Packing, Rounded
+
+BATCH_TOKENS = 8192
+
+
+class QuantizedLinear(nn.Module):
+    """(..., i) -> (..., o): a linear layer with a code for each weight and a scale for each group.
+
+    A few rows are multiplied by the codes as they are, in torch's CPU kernels, which take the inputs in
+    bfloat16; for more rows, and where gradients are asked for, the weights are made float32 for one product.
+    """
+
+    MAX_ROWS = 4
+
+    def __init__(
+        self, in_features: int, out_features: int, packing: Packing, bias: nn.Parameter | None
+    ) -> None:
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+        self.format, self.group_size = packing.format, packing.group_size
+        groups = in_features // (packing.group_size or in_features)
+        if self.format == "int8":
+            codes = torch.empty(out_features, in_features, dtype=torch.int8)
+        else:  # two codes a byte, the first in the lower bits
+            codes = torch.empty(out_features, in_features // 2, dtype=torch.uint8)
+        self.codes: Tensor
+        self.scales: Tensor
+        self.bias: nn.Parameter | None
+        self.register_buffer("codes", codes)
+        self.register_buffer("scales", torch.empty(out_features, groups))
+        self.register_parameter("bias", bias)
+        self._kernel_operands: tuple[Tensor, Tensor] | None = None
+
+    def set_rounded(self, rounded: Rounded) -> None:
+        """Take these codes and scales."""
+        codes = torch.from_numpy(rounded.codes)
+        if self.format != "int8":
+            unsigned = (codes + 8 if self.format == "int4" else codes).to(torch.uint8)
+            codes = unsigned[:, ::2] | unsigned[:, 1::2] << 4
+        self.codes, self.scales = codes, torch.from_numpy(rounded.scales)
+        self._kernel_operands = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        is_small = x.numel() <= self.MAX_ROWS * self.in_features
+        if (
+            is_small
+            and not torch.is_grad_enabled()
+            and has_kernel(self.format, self.out_features, x.device)
+        ):
+            return self._multiply_codes(x)
+        product: Tensor = _Product.apply(x, self)  # type: ignore[no-untyped-call]
+        return product if self.bias is None else product + self.bias.to(product.dtype)
+
+    def dequantized(self) -> Tensor:
+        """(o, i), float32: what the codes stand for."""
+        codes = self.codes if self.format == "int8" else self._unpacked()
+        if self.format == "nf4":
+            values = torch.from_numpy(NF4_VALUES).to(codes.device)[codes.int()]
+        else:
+            values = codes.float() - (8 if self.format == "int4" else 0)
+        groups = values.view(self.out_features, self.scales.shape[1], -1)  # o g s
+        return (groups * self.scales.float()[:, :, None]).view(self.out_features, -1)
+
+    def _unpacked(self) -> Tensor:
+        """(o, i/2) -> (o, i), codes of 0 to 15."""
+        return torch.stack((self.codes & 15, self.codes >> 4), dim=-1).flatten(-2)
+
+    def _multiply_codes(self, x: Tensor) -> Tensor:
+        if self._kernel_operands is None:
+            self._kernel_operands = self._for_kernel()
+        codes, scales = self._kernel_operands
+        rows = x.reshape(-1, self.in_features).bfloat16()
+        if self.format == "int8":
+            product = torch._weight_int8pack_mm(rows, codes, scales)
+        else:
+            product = torch._weight_int4pack_mm_for_cpu(rows, codes, self.group_size, scales)
+        if self.bias is not None:
+            product = product + self.bias
+        return product.to(x.dtype).view(*x.shape[:-1], self.out_features)
+
+    def _for_kernel(self) -> tuple[Tensor, Tensor]:
+        """Codes and scales in the order of torch's kernels; int4 has zero points besides, of zero."""
+        scales = self.scales.bfloat16()
+        if self.format == "int8":
+            return self.codes, scales[:, 0].contiguous()
+        groups = torch.stack((scales, torch.zeros_like(scales)), dim=-1).transpose(0, 1)  # g o 2
+        codes = torch._convert_weight_to_int4pack_for_cpu(self._unpacked().int(), 1)
+        return codes, groups.contiguous()
+
+
+class _Product(torch.autograd.Function):
+    """x times the matrix of a layer, which is dequantized again on the way back, not kept in float32."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: QuantizedLinear) -> Tensor:
+        ctx.layer = layer
+        return F.linear(x, layer.dequantized().to(x.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient @ ctx.layer.dequantized().to(gradient.dtype), None
+
+
+def has_kernel(format: str, out_features: int, device: torch.device) -> bool:
+    """Whether torch multiplies a few rows by packed weights faster than by float32 ones."""
+    return (
+        device.type == "cpu"
+        and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+        and (format == "int8" or (format == "int4" and out_features % 16 == 0))
+    )
+
+
+def linear_layers(model: nn.Module) -> dict[str, Linear]:
+    """What is quantized of a model, by name: the linear layers of its blocks."""
+    return {name: module for name, module in model.named_modules() if type(module) is Linear}
+
+
+def quantize_layers(model: nn.Module, packing: Packing) -> dict[str, QuantizedLinear]:
+    """Put a QuantizedLinear in the place of every linear layer of the blocks; biases stay.
+
+    Their codes have no values yet, or none on the meta device.
+    """
+    return {name: quantize_layer(model, name, packing) for name in linear_layers(model)}
+
+
+def quantize_layer(model: nn.Module, name: str, packing: Packing) -> QuantizedLinear:
+    """As `quantize_layers`, one of them."""
+    layer = model.get_submodule(name)
+    assert isinstance(layer, Linear)
+    quantized = QuantizedLinear(layer.in_features, layer.out_features, packing, layer.bias)
+    owner, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(owner), attribute, quantized)
+    return quantized
+
+
+def round_layers(
+    model: Transformer, packing: Packing, windows: Tensor | None = None
+) -> dict[str, Rounded]:
+    """Codes and scales of every linear layer of the blocks, by name; ``model`` becomes the quantized one.
+
+    ``windows`` (n, t) of tokens calibrate the rounding: block by block, on what the quantized blocks before
+    it give. Raises InputError for weights that are not finite, before anything is changed.
+    """
+    layers = linear_layers(model)
+    for name, layer in layers.items():
+        if not bool(torch.isfinite(layer.weight).all()):
+            raise InputError(f"{name}.weight", "values that are not finite", "numbers")
+    if windows is None:
+        rounded = {name: packing.round(_values(layer)) for name, layer in layers.items()}
+        for name, quantized in quantize_layers(model, packing).items():
+            quantized.set_rounded(rounded[name])
+        return rounded
+    assert isinstance(packing, IntegerPacking)
+    return _round_calibrated(model, packing, windows)
+
+
+@torch.no_grad()
+def _round_calibrated(
+    model: Transformer, packing: IntegerPacking, windows: Tensor
+) -> dict[str, Rounded]:
+    config, t = model.config, windows.shape[1]
+    model.eval()
+    hidden = [
+        model.embedding(batch) for batch in torch.split(windows, max(1, BATCH_TOKENS // t))
+    ]  # each b t d
+    angles = rotation(t, config, windows.device) if config.position == "rope" else None
+    rounded: dict[str, Rounded] = {}
+    for number, block in enumerate(model.blocks):
+        assert isinstance(block, Block)
+        with input_hessians(block) as hessians:
+            for x in hidden:
+                block(x, angles)
+        for name, layer in linear_layers(block).items():
+            matrix = round_calibrated(_values(layer), hessians[name].numpy(), packing)
+            quantize_layer(block, name, packing).set_rounded(matrix)
+            rounded[f"blocks.{number}.{name}"] = matrix
+        hidden = [block(x, angles) for x in hidden]
+    return rounded
+
+
+@contextmanager
+def input_hessians(module: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """The sum of x xᵀ, (i, i), over all inputs of each linear layer in ``module``, within the block."""
+    sums: dict[str, Tensor] = {}
+
+    def add(name: str, inputs: tuple[Tensor, ...]) -> None:
+        rows = inputs[0].detach().flatten(0, -2).double()
+        product = rows.t() @ rows
+        sums[name] = sums[name] + product if name in sums else product
+
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, inputs, name=name: add(name, inputs))
+        for name, layer in linear_layers(module).items()
+    ]
+    try:
+        yield sums
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _values(layer: Linear) -> Array:
+    values: Array = layer.weight.detach().float().cpu().numpy().astype(np.float32)
+    return values
