@@ -13,12 +13,13 @@ from typing import Literal
 from minilm import files
 from minilm.errors import FormatError, InputError, naming_file
 from minilm.formats.checks import open_regular
+from minilm.interop.gguf_source import dequantized_types, open_gguf
 from minilm.interop.model_card import NAME, Provenance, card
 from minilm.interop.model_source import ModelSource, open_source
 from minilm.interop.nanogpt import open_nanogpt
 from minilm.runs import files as run_files
 
-SOURCE = "the folder of a run or of a Hugging Face model, or nanoGPT's ckpt.pt"
+SOURCE = "the folder of a run or of a Hugging Face model, a GGUF file, or nanoGPT's ckpt.pt"
 Target = Literal["minilm", "huggingface", "gguf"]
 GgufFormat = Literal["f32", "f16", "bf16", "q8_0", "q4_0"]
 
@@ -35,10 +36,10 @@ def convert(
 ) -> str:
     """Write the model of ``source`` to the new path ``out``; return what was written, in a few words.
 
-    ``source`` is the folder of a run or of a Hugging Face model, or nanoGPT's ckpt.pt. ``gguf_format``
-    and ``modelfile`` (a new file for `ollama create`) are for GGUF, ``license`` and ``base_model`` for
-    the card of a Hugging Face folder. Raises InputError for what cannot be converted; then nothing is
-    written.
+    ``source`` is the folder of a run or of a Hugging Face model, a GGUF file, or nanoGPT's ckpt.pt.
+    ``gguf_format`` and ``modelfile`` (a new file for `ollama create`) are for GGUF, ``license`` and
+    ``base_model`` for the card of a Hugging Face folder. Raises InputError for what cannot be
+    converted; then nothing is written.
     """
     out = Path(out)
     is_stream = not files.is_replaceable(out)
@@ -46,12 +47,11 @@ def convert(
     if modelfile:
         _check_modelfile(Path(modelfile), out, is_stream, to)
     provenance = Provenance(license, base_model)
-    model = _open(Path(source))
-    output = _into_stream(out) if is_stream else files.staged(out)
-    with naming_file(model.folder / run_files.CONFIG), output as path:
-        written = _write(model, to, path, _name(out), gguf_format, provenance)
-    if modelfile:
-        _write_modelfile(Path(modelfile), out, model)
+    with _opened(Path(source)) as model:
+        with _into_stream(out) if is_stream else files.staged(out) as path:
+            written = _write(model, to, path, _name(out), gguf_format, provenance)
+        if modelfile:
+            _write_modelfile(Path(modelfile), out, model)
     return written
 
 
@@ -77,15 +77,27 @@ def _is_run(path: Path) -> bool:
     return True
 
 
-def _open(path: Path) -> ModelSource:
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[ModelSource]:
+    """The model of ``path``; what is raised about its configuration names the file of it."""
     if not path.exists():
         raise InputError(path, "no such file or folder", SOURCE)
-    if path.is_dir():
-        return open_source(path)
-    with open_regular(path) as (stream, _):
-        first_bytes = stream.read(9)
-    if first_bytes.startswith(b"GGUF"):
-        raise InputError(path, "a GGUF file, which is not imported yet", SOURCE)
+    first_bytes = b""
+    if not path.is_dir():
+        with open_regular(path) as (stream, _):
+            first_bytes = stream.read(9)
+    if first_bytes.startswith(b"GGUF") or (first_bytes and path.suffix == ".gguf"):
+        with naming_file(path), tempfile.TemporaryDirectory() as folder:
+            # Its name is in the metadata of the weights.
+            (tokenizer_folder := Path(folder) / path.name).mkdir()
+            yield open_gguf(path, tokenizer_folder)
+        return
+    model = open_source(path) if path.is_dir() else _open_checkpoint(path, first_bytes)
+    with naming_file(model.folder / run_files.CONFIG):
+        yield model
+
+
+def _open_checkpoint(path: Path, first_bytes: bytes) -> ModelSource:
     if first_bytes[8:] == b"{" or path.suffix == ".json":
         raise InputError(path, "one file of a model", SOURCE, "name the folder that it is in")
     return open_nanogpt(path)
@@ -109,7 +121,8 @@ def _write(
     path.mkdir()
     if to == "minilm":
         import_run(model, path)
-        return "minilm run"
+        types = dequantized_types(model)
+        return "minilm run" + (f", {' and '.join(types)} dequantized to float32" if types else "")
     written = export(model, path)
     files.write_bytes(path / NAME, card(model, name, written, provenance).encode())
     return written

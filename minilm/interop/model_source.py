@@ -1,4 +1,4 @@
-"""What is converted: a run, or a Hugging Face folder read as one; its weights under minilm's names."""
+"""What is converted: a run, or another program's model read as one; its weights under minilm's names."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from minilm.architectures.conversion import Importable, importable_for
 from minilm.architectures.minilm import layout as minilm_layout
 from minilm.architectures.tensor_map import TensorMapping, match_tensors, tensor_mappings
 from minilm.config import ModelConfig
+from minilm.dtypes import GGUF_BLOCKS
 from minilm.errors import FormatError, InputError, naming_file
 from minilm.formats import tensor_io
 from minilm.formats.checks import check_same_tensors
@@ -27,6 +28,7 @@ from minilm.ledger import components
 from minilm.ledger.layout import Layout
 from minilm.runs import files as run_files
 from minilm.text.tokenizers import Tokenizer, load_tokenizer
+from minilm.values.read import Reader, chunks
 
 # What some files call the head, whatever their architecture calls it.
 USUAL_HEAD = "lm_head.weight"
@@ -40,9 +42,9 @@ FEED_FORWARD_NORM, ATTENTION_NORM = "feed_forward_norm.", "attention_norm."
 class ModelSource:
     """A model whose tensors can be read by minilm's names.
 
-    ``mapped`` is empty for a run; of a Hugging Face folder, it has the mapping of the tensor that holds
-    each of them, and its index there. ``factors`` are what tensors whose names end so are multiplied by;
-    then all are read in float32.
+    ``mapped`` is empty for a run; of another program's model, it has the mapping of the tensor that holds
+    each of them, and its index there. GGUF's blocks are read as float32. ``factors`` are what tensors
+    whose names end so are multiplied by; then all are read in float32.
     """
 
     folder: Path
@@ -73,7 +75,8 @@ class ModelSource:
             return "float32"
         if not self._is_stored(name):
             name = TABLE
-        return self.stored[self.mapped[name][0].hf_name if self.mapped else name].dtype
+        dtype = self.stored[self.mapped[name][0].hf_name if self.mapped else name].dtype
+        return "float32" if dtype in GGUF_BLOCKS else dtype
 
     def read(self, name: str) -> Array:
         """One tensor, by minilm's name."""
@@ -82,7 +85,7 @@ class ModelSource:
         if not self.mapped:
             return tensor_io.read(self.stored[name])
         mapping, number = self.mapped[name]
-        tensor = tensor_io.read(self.stored[mapping.hf_name])
+        tensor = read_dequantized(self.stored[mapping.hf_name])
         rows = [self.shapes[each][0] for each in mapping.minilm_names]
         # The first rows of OPT's positions are of padding.
         part = mapping.split(tensor, rows, self.config)[number][-self.shapes[name][0] :]
@@ -114,6 +117,17 @@ class ModelSource:
         return [self.read(name) for name in names]
 
 
+def read_dequantized(tensor: StoredTensor) -> Array:
+    """As `tensor_io.read`; the blocks of a GGUF file, which must be readable, in float32."""
+    if tensor.dtype not in GGUF_BLOCKS:
+        return tensor_io.read(tensor)
+    values = np.empty(tensor.count, np.float32)
+    with Reader(tensor) as reader:
+        for start, count in chunks(tensor):
+            values[start : start + count] = reader.values(start, count)
+    return values.reshape(tensor.shape)
+
+
 def as_float32(values: Array) -> Array:
     """The same numbers in float32; ``values`` may be of bfloat16 as `tensor_io.read` has it."""
     if values.dtype == tensor_io.NUMPY["bfloat16"]:  # the upper half of a float32
@@ -140,7 +154,7 @@ def open_source(folder: Path) -> ModelSource:
         config = run_files.read_config(folder / run_files.CONFIG)
         path = folder / run_files.WEIGHTS
         stored = {tensor.name: tensor for tensor in formats.read(path).tensors}
-        check_same_tensors(path, _shapes(stored), declared_shapes(config))
+        check_same_tensors(path, shapes_of(stored), declared_shapes(config))
         return ModelSource(folder, config, stored, {}, is_run=True)
     with naming_file(folder / run_files.CONFIG):
         return _open_hugging_face(folder, fields)
@@ -162,7 +176,7 @@ def _open_hugging_face(folder: Path, fields: dict[str, Any]) -> ModelSource:
     else:
         mappings = tensor_mappings(architecture, config)
     wanted = {tensor.name: tensor.shape for tensor in layout.named_tensors()}
-    check_same_tensors(weights, _shapes(stored), wanted)
+    check_same_tensors(weights, shapes_of(stored), wanted)
     mapped = {
         name: (mapping, number)
         for mapping in mappings
@@ -183,7 +197,7 @@ def _map_shared(mapped: dict[str, tuple[TensorMapping, int]], config: ModelConfi
             mapped[name] = mapped[original]
 
 
-def _shapes(stored: Mapping[str, StoredTensor]) -> dict[str, tuple[int, ...]]:
+def shapes_of(stored: Mapping[str, StoredTensor]) -> dict[str, tuple[int, ...]]:
     return {name: tensor.shape for name, tensor in stored.items()}
 
 
