@@ -83,7 +83,7 @@ def open_gguf(path: Path, folder: Path) -> ModelSource:
     }
     assert mapped.keys() == declared_shapes(config).keys()
     write_tokenizer(path, metadata.values, folder, config)
-    return ModelSource(folder, config, stored, mapped, is_run=False)
+    return ModelSource(folder, config, stored, mapped, is_run=False, file=path)
 
 
 def dequantized_types(source: ModelSource) -> list[str]:

@@ -75,7 +75,7 @@ def card(
             *_training(summary),
             "## Parameters",
             "",
-            component_table(inspect(str(source.folder))),
+            component_table(inspect(str(source.file or source.folder))),
             "",
             "## Loading",
             "",

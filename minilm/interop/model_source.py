@@ -54,6 +54,7 @@ class ModelSource:
     is_run: bool
     own_tokenizer: Tokenizer | None = None  # one that is in no tokenizer.json
     factors: Mapping[str, float] = field(default_factory=dict)
+    file: Path | None = None  # where configuration and weights are in one, beside the folder
 
     def tokenizer(self) -> Tokenizer:
         """Raises FormatError for a missing or broken file, and for more tokens than the model has."""

@@ -35,7 +35,8 @@ def rope_scaling(config: ModelConfig, factors: Array) -> dict[str, Any]:
     Raises ConfigError where no scaling that minilm has gives them.
     """
     factors = factors.astype(np.float64)
-    if factors.shape == (config.rotary_dim // 2,) and np.isfinite(factors).all():
+    is_whole = factors.shape == (config.rotary_dim // 2,)
+    if is_whole and (factors > 0).all() and np.isfinite(factors).all():
         if np.all(factors == 1):
             return {}
         factor = float(f"{factors.max():.6g}")
