@@ -69,7 +69,7 @@ def open_gguf(path: Path, folder: Path) -> ModelSource:
         stored.pop(tied, None)
     factors = stored.pop(ROPE_FACTORS, None) if metadata.architecture == "llama" else None
     expected = {tensor.name: tensor.shape for tensor in layout.named_tensors()}
-    check_same_tensors(path, shapes_of(stored), expected)
+    check_same_tensors(path, shapes_of(stored), expected, "its metadata")
     _check_biases(path, layout)
     _check_readable(path, stored)
     config = _config(metadata, header, architecture, layout)

@@ -23,6 +23,7 @@ from minilm.safe_text import short_repr
 from minilm.text.tokenizers import GENERATION_CONFIG, load_tokenizer
 
 _PREFIX = "tokenizer.ggml."
+_NOUNS = {str: "text", int: "whole number", float: "float", bool: "truth value", list: "list"}
 _TEMPLATE, _DEFAULT = "tokenizer.chat_template", "default"  # behind a dot: the name of another one
 # gguf's TokenType.
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)
@@ -57,8 +58,9 @@ def write_tokenizer(
 
     Raises TokenizerError for a tokenizer that has no counterpart, FormatError for a broken one.
     """
-    vocabulary = _read_vocabulary(path, metadata, config.vocab_size)
-    kind = vocabulary.value("model", str)
+    keys = _Keys(path, metadata)
+    kind = keys.value("model", str)
+    vocabulary = _read_vocabulary(keys, config.vocab_size)
     if kind == "gpt2":
         content = _byte_level(vocabulary)
     elif kind == "llama":
@@ -83,22 +85,41 @@ def write_tokenizer(
         raise TokenizerError(f"{path}: tokenizer", error.got, error.expected) from None
 
 
-class _Vocabulary(NamedTuple):
-    """The tokens in use by their text, the type of each, and the rest of the metadata."""
+class _Keys(NamedTuple):
+    """The metadata of ``path``; what is asked for are keys behind `tokenizer.ggml.`."""
 
     path: Path
     metadata: Mapping[str, Any]
+
+    def value(self, key: str, kind: type, default: Any = None) -> Any:
+        """Raises FormatError for a value of another type, or none without a default."""
+        name = _PREFIX + key
+        value = self.metadata.get(name, default)
+        if type(value) is not kind:
+            got = f"no {name}" if value is None else f"{name} {short_repr(value)}"
+            raise FormatError(self.path, got, f"a {_NOUNS[kind]}")
+        return value
+
+    def items(self, key: str, kind: type) -> list[Any]:
+        """A list of one type. Raises FormatError for another one."""
+        values: list[Any] = self.value(key, list)
+        if any(type(value) is not kind for value in values):
+            got = f"{_PREFIX}{key} {short_repr(values)}"
+            raise FormatError(self.path, got, f"a list of {_NOUNS[kind]}s")
+        return values
+
+
+class _Vocabulary(NamedTuple):
+    """The text and the type of every token, and the numbers of those in use."""
+
+    keys: _Keys
     tokens: list[str]
     types: list[int]
     numbers: dict[str, int]
 
-    def value(self, key: str, kind: type, default: Any = None) -> Any:
-        """Raises FormatError for a value of another type, or none without a default."""
-        return _value(self.path, self.metadata, key, kind, default)
-
-    def items(self, key: str, kind: type) -> list[Any]:
-        """A list of one type. Raises FormatError for another one."""
-        return _items(self.path, self.metadata, key, kind)
+    @property
+    def path(self) -> Path:
+        return self.keys.path
 
     def added(self) -> list[dict[str, Any]]:
         """The tokens that a text is searched for before it is split."""
@@ -110,31 +131,14 @@ class _Vocabulary(NamedTuple):
         ]
 
 
-def _value(path: Path, metadata: Mapping[str, Any], key: str, kind: type, default: Any) -> Any:
-    name = _PREFIX + key
-    value = metadata.get(name, default)
-    if type(value) is not kind:
-        got = f"no {name}" if value is None else f"{name} {short_repr(value)}"
-        raise FormatError(path, got, f"one of type {kind.__name__}")
-    return value
-
-
-def _items(path: Path, metadata: Mapping[str, Any], key: str, kind: type) -> list[Any]:
-    values: list[Any] = _value(path, metadata, key, list, None)
-    if any(type(value) is not kind for value in values):
-        raise FormatError(
-            path, f"{_PREFIX}{key} {short_repr(values)}", f"a list of {kind.__name__}"
-        )
-    return values
-
-
-def _read_vocabulary(path: Path, metadata: Mapping[str, Any], vocab_size: int) -> _Vocabulary:
+def _read_vocabulary(keys: _Keys, vocab_size: int) -> _Vocabulary:
     """Raises FormatError where the tokens are not those of the model."""
-    tokens = _items(path, metadata, "tokens", str)
-    types = _items(path, metadata, "token_type", int)
+    tokens, types = keys.items("tokens", str), keys.items("token_type", int)
     for name, count in (("tokens", len(tokens)), ("token_type", len(types))):
         if count != vocab_size:
-            raise FormatError(path, f"{count} {_PREFIX}{name}", f"{vocab_size}, as the model has")
+            raise FormatError(
+                keys.path, f"{count} {_PREFIX}{name}", f"{vocab_size}, as the model has"
+            )
     used = [
         (text, i)
         for i, (text, kind) in enumerate(zip(tokens, types, strict=True))
@@ -143,20 +147,20 @@ def _read_vocabulary(path: Path, metadata: Mapping[str, Any], vocab_size: int) -
     numbers = dict(used)
     if len(numbers) < len(used):
         twice = next(text for text, number in used if numbers[text] != number)
-        raise FormatError(path, f"the token {short_repr(twice)} twice", "each token once")
-    return _Vocabulary(path, metadata, tokens, types, numbers)
+        raise FormatError(keys.path, f"the token {short_repr(twice)} twice", "each token once")
+    return _Vocabulary(keys, tokens, types, numbers)
 
 
 def _byte_level(vocabulary: _Vocabulary) -> dict[str, Any]:
-    pre = vocabulary.value("pre", str)
+    pre = vocabulary.keys.value("pre", str)
     if pre not in _NAMES:
         known = ", ".join(_NAMES)
         raise TokenizerError(vocabulary.path, f"{_PREFIX}pre {short_repr(pre)}", f"one of {known}")
     pre_tokenizer, takes_whole_words = PRE_TOKENIZERS[_NAMES[pre]]
-    merges = vocabulary.items("merges", str)
+    merges = vocabulary.keys.items("merges", str)
     # Its place holder where there are none.
     listed = [] if merges == NO_MERGES else [_parts(vocabulary, merge) for merge in merges]
-    begins = vocabulary.value("add_bos_token", bool, _NAMES[pre] == _BEGINS_BY_DEFAULT)
+    begins = vocabulary.keys.value("add_bos_token", bool, _NAMES[pre] == _BEGINS_BY_DEFAULT)
     return {
         "version": "1.0",
         "added_tokens": vocabulary.added(),
@@ -195,7 +199,7 @@ def _sentencepiece(vocabulary: _Vocabulary) -> dict[str, Any]:
     if absent:
         raise TokenizerError(vocabulary.path, f"no token {absent[0]}", "one for every byte")
     unknown = [vocabulary.tokens[i] for i, kind in enumerate(types) if kind == _UNKNOWN]
-    adds_space = vocabulary.value("add_space_prefix", bool, True)
+    adds_space = vocabulary.keys.value("add_space_prefix", bool, True)
     replace = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
     prepend = {"type": "Prepend", "prepend": SPACE}
     strip = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
@@ -207,7 +211,7 @@ def _sentencepiece(vocabulary: _Vocabulary) -> dict[str, Any]:
         else replace,
         "pre_tokenizer": None,
         "post_processor": _post_processor(
-            vocabulary, begins=vocabulary.value("add_bos_token", bool, True)
+            vocabulary, begins=vocabulary.keys.value("add_bos_token", bool, True)
         ),
         "decoder": {
             "type": "Sequence",
@@ -236,7 +240,7 @@ def _merges(vocabulary: _Vocabulary) -> list[tuple[str, str]]:
     a list of merges has not.
     """
     numbers = vocabulary.numbers
-    scores = vocabulary.items("scores", float)
+    scores = vocabulary.keys.items("scores", float)
     if len(scores) != len(vocabulary.tokens) or not all(map(math.isfinite, scores)):
         got = f"{len(scores)} {_PREFIX}scores"
         raise FormatError(vocabulary.path, got, "a finite one for each token")
@@ -256,7 +260,7 @@ def _merges(vocabulary: _Vocabulary) -> list[tuple[str, str]]:
     ordered = sorted(pairs, key=lambda number: -scores[number])
     for first, second in itertools.pairwise(ordered):
         if scores[first] == scores[second]:
-            texts = f"{vocabulary.tokens[first]!r} and {vocabulary.tokens[second]!r}"
+            texts = " and ".join(short_repr(vocabulary.tokens[i]) for i in (first, second))
             raise TokenizerError(vocabulary.path, f"one score of {texts}", "a score for each token")
     return [pair for number in ordered for pair in pairs[number]]
 
@@ -265,7 +269,7 @@ def _special_tokens(vocabulary: _Vocabulary) -> dict[str, int]:
     """Which tokens begin, end and pad a text. Raises FormatError for numbers of none."""
     special = {}
     for name, key in _SPECIAL.items():
-        number = vocabulary.value(f"{key}_token_id", int, -1)
+        number = vocabulary.keys.value(f"{key}_token_id", int, -1)
         if number == -1:
             continue
         if not 0 <= number < len(vocabulary.tokens) or vocabulary.types[number] == _UNUSED:
@@ -276,7 +280,7 @@ def _special_tokens(vocabulary: _Vocabulary) -> dict[str, int]:
 
 def _post_processor(vocabulary: _Vocabulary, *, begins: bool) -> dict[str, Any] | None:
     """What stands around a text: None where nothing does."""
-    ends = vocabulary.value("add_eos_token", bool, False)
+    ends = vocabulary.keys.value("add_eos_token", bool, False)
     special = _special_tokens(vocabulary)
     template: list[dict[str, Any]] = [{"Sequence": {"id": "A", "type_id": 0}}]
     tokens = {}
