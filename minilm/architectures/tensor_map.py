@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minilm.architectures.conversion import Architecture
+from minilm.architectures.conversion import Architecture, GgufGraph
 from minilm.architectures.minilm import layout as minilm_layout
 from minilm.config import ModelConfig
 from minilm.formats.tensor_io import Array
@@ -85,12 +85,14 @@ def tensor_mappings(architecture: Architecture, config: ModelConfig) -> list[Ten
 
 
 def gguf_mappings(
-    layout: Layout, architecture: Architecture, config: ModelConfig
+    layout: Layout, graph: GgufGraph | None, config: ModelConfig
 ) -> list[TensorMapping]:
-    """One mapping for each tensor of a GGUF file, whose Layout has GGUF's names."""
-    return match_tensors(
-        layout, config, "joined", adjacent_rotary=architecture.gguf.adjacent_rotary
-    )
+    """One mapping for each tensor of a GGUF file, whose Layout has GGUF's names.
+
+    ``graph`` is None for an architecture that is only imported.
+    """
+    adjacent_rotary = graph is not None and graph.adjacent_rotary
+    return match_tensors(layout, config, "joined", adjacent_rotary=adjacent_rotary)
 
 
 def match_tensors(

@@ -177,6 +177,6 @@ def _entries(source: ModelSource, architecture: Architecture) -> Iterator[_Entry
     if config.rope_scaling == "llama3":
         rows = (config.rotary_dim // 2,)
         yield _Entry(ROPE_FACTORS, rows, lambda: rope_factors(config))
-    mappings = gguf_mappings(layout, architecture, config)
+    mappings = gguf_mappings(layout, architecture.gguf, config)
     for mapping, tensor in zip(mappings, layout.named_tensors(), strict=True):
         yield _Entry(tensor.name, tensor.shape, partial(values_of, mapping))

@@ -13,7 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minilm import formats
-from minilm.architectures.conversion import Architecture, architecture_for, declared_fields
+from minilm.architectures.conversion import (
+    Architecture,
+    GgufGraph,
+    Importable,
+    declared_fields,
+    importable_for,
+)
 from minilm.architectures.gguf_layout import (
     GGUF_MODEL_TYPES,
     REQUIRED,
@@ -21,12 +27,11 @@ from minilm.architectures.gguf_layout import (
     gguf_layout,
 )
 from minilm.architectures.gguf_names import ACTIVATION, KEYS
-from minilm.architectures.model_types import MODEL_TYPES
 from minilm.architectures.shared_fields import read_activation
 from minilm.architectures.tensor_map import gguf_mappings
 from minilm.config import ModelConfig
 from minilm.dtypes import GGUF_BLOCKS
-from minilm.errors import FormatError
+from minilm.errors import ConfigError, FormatError
 from minilm.formats import tensor_io
 from minilm.formats.checks import check_same_tensors
 from minilm.formats.gguf import read_values
@@ -72,13 +77,14 @@ def open_gguf(path: Path, folder: Path) -> ModelSource:
     check_same_tensors(path, shapes_of(stored), expected, "its metadata")
     _check_biases(path, layout)
     _check_readable(path, stored)
-    config = _config(metadata, header, architecture, layout)
+    graph = architecture.gguf if isinstance(architecture, Architecture) else None
+    config = _config(metadata, architecture.minilm_fields(_fields(header)), graph, layout)
     if factors is not None:
         _check_readable(path, {factors.name: factors})
         config = replace(config, **rope_scaling(config, read_dequantized(factors)))
     mapped = {
         name: (mapping, number)
-        for mapping in gguf_mappings(layout, architecture, config)
+        for mapping in gguf_mappings(layout, graph, config)
         for number, name in enumerate(mapping.minilm_names)
     }
     assert mapped.keys() == declared_shapes(config).keys()
@@ -142,22 +148,30 @@ class _Metadata(NamedTuple):
         return f"{self.architecture}.{key}" in self.values
 
 
-def _architecture(path: Path, header: Header) -> Architecture:
-    """Raises FormatError for one that minilm does not run, saying what is missing."""
+def _architecture(path: Path, header: Header) -> Architecture | Importable:
+    """Raises FormatError or ConfigError for one that minilm does not run, saying what is missing."""
     name = header.metadata.get(ARCHITECTURE, "")
-    model_type = GGUF_MODEL_TYPES.get(name, "")
-    known = sorted(each for each, type_ in GGUF_MODEL_TYPES.items() if _is_run(type_))
-    if not _is_run(model_type):
+    model_type = GGUF_MODEL_TYPES.get(name)
+    if model_type is None:
         got = f"{ARCHITECTURE} {short_repr(name)}" if name else f"no {ARCHITECTURE}"
-        missing = MODEL_TYPES[model_type].missing if model_type else None
-        if missing is not None:
-            got += f", with {missing[1]}"
+        known = sorted(each for each, type_ in GGUF_MODEL_TYPES.items() if _is_imported(type_))
         raise FormatError(path, got, f"one of {', '.join(known)}")
-    return architecture_for({"model_type": model_type})
+    return importable_for({"model_type": model_type})
 
 
-def _is_run(model_type: str) -> bool:
-    return model_type in MODEL_TYPES and MODEL_TYPES[model_type].runs
+def _is_imported(model_type: str) -> bool:
+    try:
+        importable_for({"model_type": model_type})
+    except ConfigError:
+        return False
+    return True
+
+
+def _fields(header: Header) -> dict[str, Any]:
+    """The metadata as a config.json has it, once `_check_sizes` has seen it."""
+    fields = config_fields(header)
+    assert fields is not None
+    return fields
 
 
 def _check_sizes(metadata: _Metadata, header: Header) -> None:
@@ -200,15 +214,13 @@ def _check_readable(path: Path, stored: Mapping[str, StoredTensor]) -> None:
 
 
 def _config(
-    metadata: _Metadata, header: Header, architecture: Architecture, layout: Layout
+    metadata: _Metadata, fields: dict[str, Any], graph: GgufGraph | None, layout: Layout
 ) -> ModelConfig:
-    """The model that llama.cpp's graph of the architecture computes.
+    """The model of the metadata, where ``fields`` are those of the architecture's published models.
 
     Raises ConfigError or FormatError for what cannot be, or what minilm does not compute.
     """
-    fields = config_fields(header)
-    assert fields is not None
-    config = architecture.minilm_fields(fields) | declared_fields(layout, fields)
+    config = fields | declared_fields(layout, {})
     if metadata.has(ACTIVATION):
         key = f"{metadata.architecture}.{ACTIVATION}"
         is_gated = config["feed_forward"] in ("swiglu", "geglu")
@@ -223,7 +235,7 @@ def _config(
     }
     if config["position"] == "rope":
         config |= _rope(metadata, config["head_dim"])
-    if architecture.gguf.parallel_residual:
+    if graph is not None and graph.parallel_residual:
         value = metadata.values.get(f"{metadata.architecture}.use_parallel_residual", True)
         if type(value) is not bool:
             got = f"use_parallel_residual {short_repr(value)}"
