@@ -38,6 +38,7 @@ from minilm.text.tokenizers import (
 )
 from minilm.values.read import CHUNK_ELEMENTS, why_unread
 from tests.conftest import make_text
+from tests.interop.llama_cpp import LlamaCpp, quantize
 from tests.interop.published_tokenizers import (
     BEGIN,
     CHAT_TEMPLATE,
@@ -246,6 +247,35 @@ def test_every_type_is_read_as_gguf_reads_it_or_refused(tmp_path: Path, dtype: s
     if dtype.upper() in gguf.GGMLQuantizationType.__members__ and dtype not in ("q1_0", "q2_0"):
         kind = gguf.GGMLQuantizationType[dtype.upper()]
         np.testing.assert_array_equal(values, gguf.dequantize(raw, kind))
+
+
+# llama.cpp's `enum llama_ftype`.
+FILE_TYPES = {"Q4_1": 3, "Q5_0": 8, "Q5_1": 9, "Q2_K": 10, "Q3_K_M": 12, "Q4_K_M": 15, "Q6_K": 18}
+
+
+@pytest.mark.parametrize("file_type", FILE_TYPES)
+def test_files_of_llama_cpps_own_quantizer(
+    llama_cpp: LlamaCpp, tmp_path: Path, file_type: str
+) -> None:
+    """Their blocks are none that gguf's writer makes."""
+    wide = {"d_model": 256, "d_feed_forward": 512, "num_heads": 8, "num_kv_heads": 2}
+    source = make_run(tmp_path / "run", GROUPED | wide)
+    path = tmp_path / "quantized.gguf"
+    quantize(exported(source, tmp_path / "gguf"), path, FILE_TYPES[file_type])
+    note = minilm.convert(path, "minilm", tmp_path / "back")
+    assert file_type[:4].lower() in note
+    imported = load_file(tmp_path / "back" / "model.safetensors")
+    values = [gguf.dequantize(t.data, t.tensor_type) for t in gguf.GGUFReader(path).tensors]
+    # Rows of query and key stand in another order.
+    sums = sorted(float(np.abs(each.astype(np.float64)).sum()) for each in values)
+    ours = sorted(float(np.abs(each.astype(np.float64)).sum()) for each in imported.values())
+    np.testing.assert_allclose(ours, sums, rtol=1e-12)
+    tokens = list(range(1, 25))
+    logits = load(tmp_path / "back").model(torch.tensor([tokens]))[0].numpy()
+    llama_cpp.open(path)
+    error = llama_cpp.logits(tokens) - logits
+    # llama.cpp rounds activations to 8 bits, a tenth; another order of rows would give more than one.
+    assert np.sqrt(np.mean(error**2)) < 0.2 * logits.std()
 
 
 def test_transformers_reads_the_same_model(tmp_path: Path) -> None:
