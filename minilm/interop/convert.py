@@ -82,17 +82,18 @@ def _opened(path: Path) -> Iterator[ModelSource]:
     """The model of ``path``; what is raised about its configuration names the file of it."""
     if not path.exists():
         raise InputError(path, "no such file or folder", SOURCE)
-    first_bytes = b""
-    if not path.is_dir():
+    if path.is_dir():
+        model = open_source(path)
+    else:
         with open_regular(path) as (stream, _):
             first_bytes = stream.read(9)
-    if first_bytes.startswith(b"GGUF") or (first_bytes and path.suffix == ".gguf"):
-        with naming_file(path), tempfile.TemporaryDirectory() as folder:
-            # Its name is in the metadata of the weights.
-            (tokenizer_folder := Path(folder) / path.name).mkdir()
-            yield open_gguf(path, tokenizer_folder)
-        return
-    model = open_source(path) if path.is_dir() else _open_checkpoint(path, first_bytes)
+        if first_bytes.startswith(b"GGUF") or path.suffix == ".gguf":
+            with naming_file(path), tempfile.TemporaryDirectory() as folder:
+                # Its name is in the metadata of the weights.
+                (tokenizer_folder := Path(folder) / path.name).mkdir()
+                yield open_gguf(path, tokenizer_folder)
+            return
+        model = _open_checkpoint(path, first_bytes)
     with naming_file(model.folder / run_files.CONFIG):
         yield model
 

@@ -5,6 +5,7 @@ Keys: ggml-org/llama.cpp, `gguf-py/gguf/constants.py`; what is where no key says
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -65,10 +66,12 @@ def open_gguf(path: Path, folder: Path) -> ModelSource:
     if special is not None:
         raise FormatError(path, special.noun, "a model")
     architecture = _architecture(path, header)
-    metadata = _Metadata(path, read_values(path, ""), header.metadata[ARCHITECTURE])
+    name = header.metadata[ARCHITECTURE]
+    metadata = _Metadata(path, read_values(path, f"{name}.", "tokenizer.", "split."), name)
     _check_sizes(metadata, header)
-    layout = gguf_layout(header)
-    assert layout is not None
+    fields, layout = config_fields(header), gguf_layout(header)
+    if fields is None or layout is None:
+        raise FormatError(path, "sizes that are not in its first file", "them there")
     stored = {tensor.name: tensor for tensor in header.tensors}
     for tied, _ in layout.ties:
         stored.pop(tied, None)
@@ -78,7 +81,7 @@ def open_gguf(path: Path, folder: Path) -> ModelSource:
     _check_biases(path, layout)
     _check_readable(path, stored)
     graph = architecture.gguf if isinstance(architecture, Architecture) else None
-    config = _config(metadata, architecture.minilm_fields(_fields(header)), graph, layout)
+    config = _config(metadata, architecture.minilm_fields(fields), graph, layout)
     if factors is not None:
         _check_readable(path, {factors.name: factors})
         config = replace(config, **rope_scaling(config, read_dequantized(factors)))
@@ -131,11 +134,14 @@ class _Metadata(NamedTuple):
         """A finite number of the model. Raises FormatError for another value, or none without a default."""
         name = f"{self.architecture}.{key}"
         value = self.values.get(name, default)
-        if type(value) not in (int, float) or not np.isfinite(value):
+        if type(value) is float:
+            with np.errstate(over="ignore"):  # the decimal number that a float32 stands for
+                value = float(str(np.float32(value)))
+        if type(value) not in (int, float) or not math.isfinite(value):
             got = f"no {name}" if value is None else f"{name} {short_repr(value)}"
             raise FormatError(self.path, got, "a finite number")
-        # Of a float32, the decimal number that it stands for.
-        return value if type(value) is int else float(str(np.float32(value)))
+        number: float = value
+        return number
 
     def size(self, key: str, default: int | None = None) -> int:
         """A whole number. Raises FormatError for another one."""
@@ -167,15 +173,12 @@ def _is_imported(model_type: str) -> bool:
     return True
 
 
-def _fields(header: Header) -> dict[str, Any]:
-    """The metadata as a config.json has it, once `_check_sizes` has seen it."""
-    fields = config_fields(header)
-    assert fields is not None
-    return fields
-
-
 def _check_sizes(metadata: _Metadata, header: Header) -> None:
     """Raises FormatError for what `gguf_layout` makes no Layout of, and for experts."""
+    split = metadata.values.get("split.no", 0)
+    if split != 0:
+        got = f"split {short_repr(split)} of a model, counted from 0"
+        raise FormatError(metadata.path, got, "the first one")
     for key in ("context_length", *REQUIRED):
         metadata.size(key)
     for key in KEYS:

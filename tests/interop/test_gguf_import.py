@@ -310,6 +310,16 @@ def test_other_programs_get_it_without_a_run_between(tmp_path: Path) -> None:
     assert content_of(tmp_path / "again" / path.name) == content_of(path)
 
 
+def test_a_model_in_several_files(tmp_path: Path) -> None:
+    source = make_run(tmp_path / "run", GROUPED)
+    path = exported(source, tmp_path / "gguf")
+    rewritten(path, tmp_path / "split.gguf", split_max_tensors=8)
+    first, second, _ = sorted(tmp_path.glob("split-*.gguf"))
+    minilm.convert(first, "minilm", tmp_path / "back")
+    assert torch.equal(logits_of(source), logits_of(tmp_path / "back"))
+    check_refused(second, "split 1 of a model, counted from 0, expected the first one")
+
+
 def test_what_is_beside_the_file_is_not_read(tmp_path: Path) -> None:
     source = make_run(tmp_path / "run", TINY)
     path = exported(source, tmp_path / "gguf")
@@ -410,7 +420,7 @@ def test_several_ends_and_templates_come_back(tmp_path: Path) -> None:
 # Files as nobody exports them.
 
 
-def rewritten(path: Path, out: Path, **changes: Any) -> Path:
+def rewritten(path: Path, out: Path, split_max_tensors: int = 0, **changes: Any) -> Path:
     """The file with other metadata or tensors: by key with `__` for a dot, None for none.
 
     `tensors` is a function of the list of (name, values).
@@ -421,7 +431,9 @@ def rewritten(path: Path, out: Path, **changes: Any) -> Path:
     types = {name: field.types for name, field in reader.fields.items()}
     for name, value in changes.items():
         metadata[name.replace("__", ".")] = value
-    writer = gguf.GGUFWriter(out, metadata.pop("general.architecture") or "")
+    writer = gguf.GGUFWriter(
+        out, metadata.pop("general.architecture") or "", split_max_tensors=split_max_tensors
+    )
     for name, value in metadata.items():
         if name.startswith("GGUF.") or value is None:
             continue
@@ -523,6 +535,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"llama__attention__layer_norm_rms_epsilon": None}, "layer_norm_rms_epsilon"),
     ({"llama__attention__layer_norm_rms_epsilon": float("nan")}, "layer_norm_rms_epsilon nan"),
     ({"llama__rope__freq_base": "x"}, "llama.rope.freq_base 'x'"),
+    ({"llama__rope__freq_base": float("inf")}, "llama.rope.freq_base inf"),
     ({"llama__rope__dimension_count": 9}, "rotary_dim"),
     ({"llama__rope__scaling__type": "yarn"}, "rope.scaling.type 'yarn', expected none or linear"),
     ({"llama__expert_count": 8}, "a mixture of experts, expected a dense model"),
