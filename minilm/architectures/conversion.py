@@ -117,7 +117,7 @@ def _model_config(
     minilm_fields: Callable[[Fields], dict[str, Any]],
     fields: Fields,
 ) -> ModelConfig:
-    return ModelConfig(**_declared_fields(layout(fields), fields) | minilm_fields(fields))
+    return ModelConfig(**declared_fields(layout(fields), fields) | minilm_fields(fields))
 
 
 def exportable(config: ModelConfig) -> list[Architecture]:
@@ -177,7 +177,7 @@ def _architectures() -> Iterator[Architecture]:
             yield from (a for a in module.ARCHITECTURES if a.model_type == model_type)
 
 
-def _declared_fields(layout: Layout, fields: Fields) -> dict[str, Any]:
+def declared_fields(layout: Layout, fields: Fields) -> dict[str, Any]:
     """The fields of ModelConfig that follow from the tensors that a config.json declares."""
     symbols = layout.symbols
     declared = {tensor.component for tensor in layout.tensors}

@@ -17,8 +17,8 @@ from minilm.ledger.layout import Layout, Tensor
 from minilm.ledger.symbols import ONE
 
 # general.architecture -> the first model_type of that name: of `llama`, which is Mixtral with experts.
-_MODEL_TYPES = {entry.gguf: name for name, entry in reversed(MODEL_TYPES.items()) if entry.gguf}
-_REQUIRED = ("embedding_length", "block_count", "feed_forward_length", "attention.head_count")
+GGUF_MODEL_TYPES = {entry.gguf: name for name, entry in reversed(MODEL_TYPES.items()) if entry.gguf}
+REQUIRED = ("embedding_length", "block_count", "feed_forward_length", "attention.head_count")
 
 
 def gguf_layout(header: Header) -> Layout | None:
@@ -27,7 +27,7 @@ def gguf_layout(header: Header) -> Layout | None:
     Of the biases of a `llama`, each may be there or not, as for llama.cpp's loader. Raises ConfigError
     for sizes that cannot be.
     """
-    config = _config(header)
+    config = config_fields(header)
     if config is None:
         return None
     layout = in_gguf_names(layout_of(config))
@@ -56,7 +56,8 @@ def in_gguf_names(layout: Layout) -> Layout:
     )
 
 
-def _config(header: Header) -> dict[str, Any] | None:
+def config_fields(header: Header) -> dict[str, Any] | None:
+    """The metadata as the fields of a config.json; None for an architecture that we do not map."""
     architecture = header.metadata.get("general.architecture", "")
     sizes = {
         key: number
@@ -72,7 +73,7 @@ def _config(header: Header) -> dict[str, Any] | None:
     # Layers of different sizes (a list where a number is usual), and experts in a file each.
     varied = any(f"{architecture}.{key}.length" in header.metadata for key in KEYS)
     apart = "blk.0.ffn_gate.0.weight" in names
-    known = architecture in _MODEL_TYPES and all(key in sizes for key in _REQUIRED)
+    known = architecture in GGUF_MODEL_TYPES and all(key in sizes for key in REQUIRED)
     if not known or varied or apart:
         return None
     table = names.get("token_embd.weight")
@@ -84,7 +85,7 @@ def _config(header: Header) -> dict[str, Any] | None:
     experts = architecture == "llama" and "expert_count" in sizes
     output_bias = ("attn_output",) if architecture == "llama" else ()
     return config | {
-        "model_type": "mixtral" if experts else _MODEL_TYPES[architecture],
+        "model_type": "mixtral" if experts else GGUF_MODEL_TYPES[architecture],
         "tie_word_embeddings": "output.weight" not in names
         or "output.weight" in dict(header.shared),
         "attention_bias": any(

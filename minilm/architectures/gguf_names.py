@@ -72,6 +72,8 @@ KEYS: dict[str, tuple[str, tuple[str, ...]]] = {
     "expert_feed_forward_length": ("", ("moe_intermediate_size",)),
 }
 
+ACTIVATION = "hidden_activation"  # a text, as Hugging Face names activations
+
 
 def gguf_name(tensor: Tensor) -> str:
     """GGUF's name of a declared tensor, with ``{i}`` for the layer. Raises ConfigError where it has none."""

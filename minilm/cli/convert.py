@@ -16,10 +16,10 @@ from minilm.cli.entry import DONE, parse_arguments, refuse_empty, run_command
 
 @dataclass(frozen=True)
 class Arguments:
-    """A run as a Hugging Face folder or a GGUF file, or a Hugging Face folder as a run."""
+    """A run as a Hugging Face folder or a GGUF file, or one of these as a run."""
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
-    """The folder of a run or of a Hugging Face model, or nanoGPT's ckpt.pt."""
+    """The folder of a run or of a Hugging Face model, a GGUF file, or nanoGPT's ckpt.pt."""
     to: Literal["minilm", "huggingface", "gguf"]
     """What to make: a run, a folder that transformers opens, a file that llama.cpp runs."""
     out: str

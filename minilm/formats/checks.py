@@ -86,9 +86,12 @@ def _require_regular(path: Path, mode: int) -> None:
 
 
 def check_same_tensors(
-    path: Path, stored: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]
+    path: Path,
+    stored: Mapping[str, tuple[int, ...]],
+    expected: Mapping[str, tuple[int, ...]],
+    configuration: str = "this config.json",
 ) -> None:
-    """Compare a file's names and shapes with those of its config.json. Raises FormatError if they differ."""
+    """Compare a file's names and shapes with those of a configuration. Raises FormatError if they differ."""
     for name in sorted(stored.keys() | expected.keys()):
         stored_shape, shape = stored.get(name), expected.get(name)
         if stored_shape != shape:
@@ -96,5 +99,5 @@ def check_same_tensors(
                 path,
                 f"{name} {'absent' if stored_shape is None else list(stored_shape)}",
                 "no such tensor" if shape is None else f"{name} {list(shape)}",
-                "the weights are not those of this config.json",
+                f"the weights are not those of {configuration}",
             )

@@ -2,8 +2,8 @@
 
 Format (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md), little-endian: magic, version,
 number of tensors, number of key-value pairs; the pairs; name, dimensions (fastest first), type and
-offset of each tensor; padding; the data. Arrays, such as a vocabulary of 200,000 strings, are skipped:
-only their length is returned, as ``KEY.length``.
+offset of each tensor; padding; the data. In a header, arrays such as a vocabulary of 200,000 strings are
+skipped: only their length is there, as ``KEY.length``; `read_values` reads them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 import re
 import struct
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from minilm.dtypes import BITS, GGUF_BLOCKS, storage_bytes
 from minilm.errors import FormatError
@@ -94,9 +94,46 @@ def read_header(path: Path) -> Header:
     return header if num_splits in ("0", "1") else _read_splits(path, header, num_splits)
 
 
+def read_values(path: Path, *prefixes: str) -> dict[str, Any]:
+    """The metadata under the keys that begin with one of ``prefixes``: numbers, texts, lists of them.
+
+    Raises FormatError or OSError.
+    """
+    values = {}
+    with open_regular(path) as (stream, size):
+        reader = _Reader(stream, size, path)
+        for _ in range(_read_counts(reader)[1]):
+            key, value_type = _read_name(reader, "a key"), reader.integer("I")
+            if key.startswith(prefixes):
+                values[key] = _read_value(reader, value_type, 1)
+            elif value_type == ARRAY:
+                _skip_array(reader, 1)
+            elif value_type == STRING:
+                reader.skip(reader.integer("Q"))
+            else:
+                reader.skip(struct.calcsize("<" + _scalar_code(reader, value_type)))
+    return values
+
+
 def parse(stream: BinaryIO, size: int, path: Path) -> Header:
     """The header of a file of ``size`` bytes; ``path`` is the file of its tensors."""
     reader = _Reader(stream, size, path)
+    num_tensors, num_keys = _read_counts(reader)
+    metadata = _read_metadata(reader, num_keys)
+    entries = [_read_entry(reader) for _ in range(num_tensors)]
+    if len({name for name, *_ in entries}) < len(entries):
+        raise reader.error("a tensor name that occurs twice", "each name once")
+    alignment = metadata.get("general.alignment", "32")
+    # Bounding the digits bounds the number.
+    if not re.fullmatch(r"[0-9]{1,10}", alignment) or int(alignment).bit_count() != 1:
+        raise reader.error(f"general.alignment {short_repr(alignment)}", "a power of two")
+    data_start = _align(reader.position, int(alignment))
+    tensors = _locate_tensors(reader, entries, data_start, int(alignment))
+    return Header(tensors, metadata, sum(tensor.nbytes for tensor in tensors))
+
+
+def _read_counts(reader: _Reader) -> tuple[int, int]:
+    """Read what a file begins with; the numbers of tensors and of keys."""
     if reader.read(4) != b"GGUF":
         raise reader.error("no GGUF magic", "a GGUF file")
     version = reader.integer("I")
@@ -109,17 +146,7 @@ def parse(stream: BinaryIO, size: int, path: Path) -> Header:
     if num_tensors > MAX_TENSORS or num_keys > MAX_KEYS:
         got = f"{num_tensors} tensors and {num_keys} keys"
         raise reader.error(got, f"at most {MAX_TENSORS} and {MAX_KEYS}")
-    metadata = _read_metadata(reader, num_keys)
-    entries = [_read_entry(reader) for _ in range(num_tensors)]
-    if len({name for name, *_ in entries}) < len(entries):
-        raise reader.error("a tensor name that occurs twice", "each name once")
-    alignment = metadata.get("general.alignment", "32")
-    # Bounding the digits bounds the number.
-    if not re.fullmatch(r"[0-9]{1,10}", alignment) or int(alignment).bit_count() != 1:
-        raise reader.error(f"general.alignment {short_repr(alignment)}", "a power of two")
-    data_start = _align(reader.position, int(alignment))
-    tensors = _locate_tensors(reader, entries, data_start, int(alignment))
-    return Header(tensors, metadata, sum(tensor.nbytes for tensor in tensors))
+    return num_tensors, num_keys
 
 
 class _Reader:
@@ -175,7 +202,7 @@ class _Reader:
         """Limit the total number of array elements that are visited one by one."""
         self.items_left -= count
         if self.items_left < 0:
-            raise self.error(f"over {MAX_STRINGS} strings", "fewer")
+            raise self.error(f"over {MAX_STRINGS} items in arrays", "fewer")
 
     def error(self, got: str, expected: str, remedy: str = "") -> FormatError:
         return FormatError(
@@ -223,6 +250,26 @@ def _read_metadata(reader: _Reader, count: int) -> dict[str, str]:
             code = "<" + _scalar_code(reader, value_type)
             metadata[key] = str(struct.unpack(code, reader.read(struct.calcsize(code)))[0])
     return metadata
+
+
+def _read_value(reader: _Reader, value_type: int, depth: int) -> Any:
+    """A whole value; no array is longer than the bytes that the header may have."""
+    if value_type == STRING:
+        try:
+            return (reader.string(MAX_HEADER_BYTES) or b"").decode("utf-8")
+        except UnicodeDecodeError:
+            raise reader.error("a text that is not UTF-8", "UTF-8") from None
+    if value_type == ARRAY:
+        item_type, length = reader.integer("I"), reader.integer("Q")
+        reader.count_items(length)
+        if item_type in SCALARS:
+            code = f"<{length}{SCALARS[item_type]}"
+            return list(struct.unpack(code, reader.read(struct.calcsize(code))))
+        if item_type == ARRAY and depth == MAX_ARRAY_DEPTH:
+            raise reader.error("arrays in arrays", f"at most {MAX_ARRAY_DEPTH} deep")
+        return [_read_value(reader, item_type, depth + 1) for _ in range(length)]
+    code = "<" + _scalar_code(reader, value_type)
+    return struct.unpack(code, reader.read(struct.calcsize(code)))[0]
 
 
 def _skip_array(reader: _Reader, depth: int) -> int:

@@ -15,13 +15,14 @@ from minilm.architectures.minilm import layout
 from minilm.config import ModelConfig
 from minilm.errors import ConfigError, FormatError, InputError, naming_file
 from minilm.formats.checks import open_regular
+from minilm.interop.gguf_source import dequantized_types, open_gguf
 from minilm.interop.model_card import NAME, Provenance, card
 from minilm.interop.model_source import ModelSource, open_source
 from minilm.interop.nanogpt import open_nanogpt
 from minilm.quantization.packing import Packing
 from minilm.runs import files as run_files
 
-SOURCE = "the folder of a run or of a Hugging Face model, or nanoGPT's ckpt.pt"
+SOURCE = "the folder of a run or of a Hugging Face model, a GGUF file, or nanoGPT's ckpt.pt"
 Target = Literal["minilm", "huggingface", "gguf"]
 GgufFormat = Literal["f32", "f16", "bf16", "q8_0", "q4_0"]
 SharedLayers = Literal["copy", "refuse"]
@@ -42,12 +43,12 @@ def convert(
 ) -> str:
     """Write the model of ``source`` to the new path ``out``; return what was written, in a few words.
 
-    ``source`` is the folder of a run or of a Hugging Face model, or nanoGPT's ckpt.pt. ``gguf_format``
-    and ``modelfile`` (a new file for `ollama create`) are for GGUF, ``license`` and ``base_model`` for
-    the card of a Hugging Face folder, which stores the matrices of a quantized run by ``packing`` if that is
-    given. No other format has layers that share a block: each gets a copy of it, unless ``shared_layers`` is
-    refuse. ``name`` is that of the model, by default that of ``out``. Raises InputError for what cannot be
-    converted; then nothing is written.
+    ``source`` is the folder of a run or of a Hugging Face model, a GGUF file, or nanoGPT's ckpt.pt.
+    ``gguf_format`` and ``modelfile`` (a new file for `ollama create`) are for GGUF, ``license`` and
+    ``base_model`` for the card of a Hugging Face folder, which stores the matrices of a quantized run by
+    ``packing`` if that is given. No other format has layers that share a block: each gets a copy of it,
+    unless ``shared_layers`` is refuse. ``name`` is that of the model, by default that of ``out``. Raises
+    InputError for what cannot be converted; then nothing is written.
     """
     _check_choice("to", to, get_args(Target))
     _check_choice("gguf_format", gguf_format, get_args(GgufFormat))
@@ -57,17 +58,15 @@ def convert(
     if modelfile:
         _check_modelfile(Path(modelfile), out, is_stream, to)
     provenance = Provenance(license, base_model)
-    model = _open(Path(source))
     copies = ""
-    if to != "minilm" and model.config.num_blocks < model.config.num_layers:
-        with naming_file(model.folder / run_files.CONFIG):
+    with _opened(Path(source)) as model:
+        if to != "minilm" and model.config.num_blocks < model.config.num_layers:
             copies = _copies(model.config, shared_layers)
-        model = model.unshared()
-    output = _into_stream(out) if is_stream else files.staged(out)
-    with naming_file(model.folder / run_files.CONFIG), output as path:
-        result = _write(model, to, path, name or name_of(out), gguf_format, provenance, packing)
-    if modelfile:
-        _write_modelfile(Path(modelfile), out, model)
+            model = model.unshared()
+        with _into_stream(out) if is_stream else files.staged(out) as path:
+            result = _write(model, to, path, name or name_of(out), gguf_format, provenance, packing)
+        if modelfile:
+            _write_modelfile(Path(modelfile), out, model)
     return result + copies
 
 
@@ -98,15 +97,28 @@ def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise InputError(name, repr(value), f"one of {', '.join(choices)}")
 
 
-def _open(path: Path) -> ModelSource:
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[ModelSource]:
+    """The model of ``path``; what is raised about its configuration names the file of it."""
     if not path.exists():
         raise InputError(path, "no such file or folder", SOURCE)
     if path.is_dir():
-        return open_source(path)
-    with open_regular(path) as (stream, _):
-        first_bytes = stream.read(9)
-    if first_bytes.startswith(b"GGUF"):
-        raise InputError(path, "a GGUF file, which is not imported yet", SOURCE)
+        model = open_source(path)
+    else:
+        with open_regular(path) as (stream, _):
+            first_bytes = stream.read(9)
+        if first_bytes.startswith(b"GGUF") or path.suffix == ".gguf":
+            with naming_file(path), tempfile.TemporaryDirectory() as folder:
+                # Its name is in the metadata of the weights.
+                (tokenizer_folder := Path(folder) / path.name).mkdir()
+                yield open_gguf(path, tokenizer_folder)
+            return
+        model = _open_checkpoint(path, first_bytes)
+    with naming_file(model.folder / run_files.CONFIG):
+        yield model
+
+
+def _open_checkpoint(path: Path, first_bytes: bytes) -> ModelSource:
     if first_bytes[8:] == b"{" or path.suffix == ".json":
         raise InputError(path, "one file of a model", SOURCE, "name the folder that it is in")
     return open_nanogpt(path)
@@ -132,6 +144,8 @@ def _write(
     path.mkdir()
     if to == "minilm":
         import_run(model, path)
+        if types := dequantized_types(model):
+            from_packed = f", {' and '.join(types)} dequantized to float32"
         return "minilm run" + from_packed
     class_name = export(model, path, packing)
     files.write_bytes(path / NAME, card(model, name, class_name, provenance).encode())

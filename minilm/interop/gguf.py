@@ -7,7 +7,7 @@ graphs fix what a config.json would choose: the activation, and that no layer ha
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,16 +22,17 @@ from minilm.architectures.conversion import (
     exportable,
 )
 from minilm.architectures.gguf_layout import in_gguf_names
-from minilm.architectures.gguf_names import KEYS
+from minilm.architectures.gguf_names import ACTIVATION, KEYS
 from minilm.architectures.model_types import MODEL_TYPES
-from minilm.architectures.tensor_map import tensor_mappings
+from minilm.architectures.shared_fields import HF_ACTIVATIONS
+from minilm.architectures.tensor_map import TensorMapping, gguf_mappings
 from minilm.config import ModelConfig
 from minilm.errors import ConfigError, MissingExtraError
 from minilm.formats import tensor_io
 from minilm.formats.tensor_io import Array, as_float32
 from minilm.interop.gguf_tokenizer import add_tokenizer
 from minilm.interop.model_source import ModelSource
-from minilm.ledger import components
+from minilm.interop.rope_factors import ROPE_FACTORS, rope_factors
 
 if TYPE_CHECKING:
     import gguf
@@ -175,49 +176,23 @@ def _add_sizes(writer: gguf.GGUFWriter, config: ModelConfig, graph: GgufGraph) -
     if config.head_dim * config.num_heads != config.d_model or graph.head_dim:
         writer.add_key_length(config.head_dim)
         writer.add_value_length(config.head_dim)
+    if not config.gated:  # llama.cpp has one GELU for both
+        writer.add_string(f"{writer.arch}.{ACTIVATION}", HF_ACTIVATIONS[config.feed_forward])
     if graph.parallel_residual:
         writer.add_parallel_residual(config.parallel_residual)
 
 
 def _entries(source: ModelSource, architecture: Architecture) -> Iterator[_Entry]:
     """Every tensor of the file, in the order of the architecture's declaration."""
-    config, graph = source.config, architecture.gguf
-    mappings = {each.hf_name: each for each in tensor_mappings(architecture, config)}
-    layout = architecture.layout(architecture.config_json(config))
-    heads = {
-        components.ATTENTION_QUERY: config.num_heads,
-        components.ATTENTION_KEY: config.num_kv_heads,
-    }
+    config = source.config
+    layout = in_gguf_names(architecture.layout(architecture.config_json(config)))
 
-    def read(names: Sequence[str], component: str) -> Array:
-        tensors = source.read_joined(names)
-        if graph.adjacent_rotary and component in heads:
-            return _adjacent_halves(tensors[0], heads[component])
-        return tensors[0] if len(tensors) == 1 else np.concatenate(tensors)
+    def values_of(mapping: TensorMapping) -> Array:
+        return mapping.join(source.read_joined(mapping.minilm_names), config)
 
     if config.rope_scaling == "llama3":
         rows = (config.rotary_dim // 2,)
-        yield _Entry("rope_freqs.weight", rows, lambda: _rope_frequency_factors(config))
-    named = zip(layout.named_tensors(), in_gguf_names(layout).named_tensors(), strict=True)
-    for hf, tensor in named:
-        values = partial(read, mappings[hf.name].minilm_names, tensor.component)
-        yield _Entry(tensor.name, tensor.shape, values)
-
-
-def _rope_frequency_factors(config: ModelConfig) -> Array:
-    """(rotary_dim / 2,): what each frequency is divided by, beside RoPE without scaling."""
-    import torch
-
-    from minilm.model.rope import frequencies
-
-    cpu = torch.device("cpu")
-    plain = frequencies(replace(config, rope_scaling="none"), cpu)
-    return (plain / frequencies(config, cpu)).numpy()
-
-
-def _adjacent_halves(values: Array, heads: int) -> Array:
-    """Rows i and i + k/2 of a head side by side: the pairs that llama.cpp's Llama rotates."""
-    shape = values.shape
-    halves = values.reshape(heads, 2, shape[0] // heads // 2, *shape[1:])
-    adjacent: Array = halves.swapaxes(1, 2).reshape(shape)
-    return adjacent
+        yield _Entry(ROPE_FACTORS, rows, lambda: rope_factors(config))
+    mappings = gguf_mappings(layout, architecture.gguf, config)
+    for mapping, tensor in zip(mappings, layout.named_tensors(), strict=True):
+        yield _Entry(tensor.name, tensor.shape, partial(values_of, mapping))

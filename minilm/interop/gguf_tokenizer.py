@@ -29,8 +29,33 @@ _LLAMA3 = rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}|{_AFT
 _QWEN2 = rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}|{_AFTER_NUMBERS}"
 # (expression, whether a word that is a token is taken whole) -> llama.cpp's name.
 _SPLITS = {(_LLAMA3, True): "llama-bpe", (_LLAMA3, False): "dbrx", (_QWEN2, False): "qwen2"}
-_BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")
-_SPACE = "\u2581"  # SentencePiece's
+BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")
+SPACE = "\u2581"  # SentencePiece's
+# The list may not be empty: zero bytes, which no text has, would become a token that is none.
+NO_MERGES = ["\u0100 \u0100"]
+
+
+def _byte_level_step(*, use_regex: bool) -> dict[str, Any]:
+    options = {"add_prefix_space": False, "trim_offsets": True, "use_regex": use_regex}
+    return {"type": "ByteLevel", **options}
+
+
+def _sequence(first: dict[str, Any], *, use_regex: bool) -> dict[str, Any]:
+    return {"type": "Sequence", "pretokenizers": [first, _byte_level_step(use_regex=use_regex)]}
+
+
+def _split(expression: str) -> dict[str, Any]:
+    split = {"type": "Split", "pattern": {"Regex": expression}}
+    return _sequence(split | {"behavior": "Isolated", "invert": False}, use_regex=False)
+
+
+# llama.cpp's name -> what tokenizer.json has, and whether a word that is a token is taken whole: the
+# inverse of `pre_tokenizer_name`.
+PRE_TOKENIZERS: dict[str, tuple[dict[str, Any], bool]] = {
+    "gpt-2": (_byte_level_step(use_regex=True), False),
+    "smollm": (_sequence({"type": "Digits", "individual_digits": True}, use_regex=True), False),
+    **{name: (_split(expression), whole) for (expression, whole), name in _SPLITS.items()},
+}
 
 
 @dataclass(frozen=True)
@@ -101,7 +126,7 @@ def _tokens(content: Mapping[str, Any], vocab_size: int) -> tuple[list[str], lis
     model, types = content["model"], gguf.TokenType
     tokens: dict[int, tuple[str, int]] = {}
     for text, number in model["vocab"].items():
-        is_byte = model.get("byte_fallback") and _BYTE_TOKEN.fullmatch(text)
+        is_byte = model.get("byte_fallback") and BYTE_TOKEN.fullmatch(text)
         kind = types.BYTE if is_byte else types.NORMAL
         tokens[number] = text, types.UNKNOWN if text == model.get("unk_token") else kind
     for added in content.get("added_tokens", []):
@@ -129,8 +154,7 @@ def _byte_level(content: Mapping[str, Any], pre_tokenizer: str) -> _Vocabulary:
         )
     # A space in a merge would be read as the one between its parts; in byte-level names there is none.
     merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in _merges(content)]
-    # The list may not be empty: zero bytes, which no text has, would become a token that is none.
-    return _Vocabulary("gpt2", pre_tokenizer, merges or ["\u0100 \u0100"])
+    return _Vocabulary("gpt2", pre_tokenizer, merges or NO_MERGES)
 
 
 def _merges(content: Mapping[str, Any]) -> list[Any]:
@@ -200,15 +224,15 @@ def _adds_space(content: Mapping[str, Any]) -> bool:
     steps = _steps(content["normalizer"], "normalizers")
     for step in steps + _steps(content["pre_tokenizer"], "pretokenizers"):
         match step:
-            case {"type": "Prepend", "prepend": prepend} if prepend == _SPACE:
+            case {"type": "Prepend", "prepend": prepend} if prepend == SPACE:
                 adds_space = True
             case {"type": "Replace", "pattern": {"String": " "}, "content": space} if (
-                space == _SPACE
+                space == SPACE
             ):
                 replaces = True
             case {"type": "Split", "pattern": {"String": " "}} if replaces:
                 pass  # there are no spaces left
-            case {"type": "Metaspace", "replacement": space, "split": False} if space == _SPACE:
+            case {"type": "Metaspace", "replacement": space, "split": False} if space == SPACE:
                 replaces = True
                 adds_space = adds_space or step.get("prepend_scheme") != "never"
             case _:
@@ -239,7 +263,7 @@ def _scores(content: Mapping[str, Any], vocab_size: int) -> list[float]:
             for i in range(1, len(token))
             if token[:i] in vocabulary and token[i:] in vocabulary
         }
-        if token not in special and not _BYTE_TOKEN.fullmatch(token) and not splits <= pairs:
+        if token not in special and not BYTE_TOKEN.fullmatch(token) and not splits <= pairs:
             raise _other_merges(token, "without the merge of two of its parts")
     for token, places in ranks.items():
         if places[-1] - places[0] + 1 != len(places):

@@ -1,4 +1,4 @@
-"""What is converted: a run, or a Hugging Face folder read as one; its weights under minilm's names."""
+"""What is converted: a run, or another program's model read as one; its weights under minilm's names."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from minilm.architectures.conversion import Importable, importable_for
 from minilm.architectures.minilm import layout as minilm_layout
 from minilm.architectures.tensor_map import TensorMapping, match_tensors, tensor_mappings
 from minilm.config import ModelConfig
+from minilm.dtypes import GGUF_BLOCKS
 from minilm.errors import FormatError, InputError, naming_file
 from minilm.formats import tensor_io
 from minilm.formats.checks import check_same_tensors
@@ -35,6 +36,7 @@ from minilm.quantization.packings import packing_of
 from minilm.runs import files as run_files
 from minilm.text.tokenizer_file import load_tokenizer
 from minilm.text.tokenizers import Tokenizer
+from minilm.values.read import Reader, chunks
 
 # What some files call the head, whatever their architecture calls it.
 USUAL_HEAD = "lm_head.weight"
@@ -48,12 +50,13 @@ FEED_FORWARD_NORM, ATTENTION_NORM = "feed_forward_norm.", "attention_norm."
 class ModelSource:
     """A model whose tensors can be read by minilm's names.
 
-    ``origins`` is empty for a run; of a Hugging Face folder, it has the mapping of the tensor that holds
-    each of them, and its index there. ``factors`` are what tensors whose names end so are multiplied by;
-    then all are read in float32. ``block_order`` is set where each layer of ``config`` has a block of its
-    own and the file has shared ones: of each layer, the number of its block there. ``packing`` is how
-    a quantized run stores its matrices. Those of a quantized source are read dequantized, the ``packed`` ones
-    of a Hugging Face folder by these functions; ``dequantized_from`` is their format.
+    ``origins`` is empty for a run; of another program's model, it has the mapping of the tensor that holds
+    each of them, and its index there. GGUF's blocks are read as float32. ``factors`` are what tensors
+    whose names end so are multiplied by; then all are read in float32. ``block_order`` is set where each
+    layer of ``config`` has a block of its own and the file has shared ones: of each layer, the number of
+    its block there. ``packing`` is how a quantized run stores its matrices. Those of a quantized source are
+    read dequantized, the ``packed`` ones of a Hugging Face folder by these functions;
+    ``dequantized_from`` is their format.
     """
 
     folder: Path
@@ -105,7 +108,8 @@ class ModelSource:
             return "float32"
         if not self._is_stored(name):
             name = TABLE
-        return self.stored[self.origins[name][0].hf_name if self.origins else name].dtype
+        dtype = self.stored[self.origins[name][0].hf_name if self.origins else name].dtype
+        return "float32" if dtype in GGUF_BLOCKS else dtype
 
     def read(self, name: str) -> Array:
         """One tensor, by minilm's name."""
@@ -118,7 +122,7 @@ class ModelSource:
             return tensor_io.read(self.stored[name])
         mapping, number = self.origins[name]
         packed = self.packed.get(mapping.hf_name)
-        tensor = packed() if packed else tensor_io.read(self.stored[mapping.hf_name])
+        tensor = packed() if packed else read_dequantized(self.stored[mapping.hf_name])
         rows = [self.shapes[each][0] for each in mapping.minilm_names]
         # The first rows of OPT's positions are of padding.
         part = mapping.split(tensor, rows, self.config)[number][-self.shapes[name][0] :]
@@ -158,6 +162,17 @@ class ModelSource:
         return [self.read(name) for name in names]
 
 
+def read_dequantized(tensor: StoredTensor) -> Array:
+    """As `tensor_io.read`; the blocks of a GGUF file, which must be readable, in float32."""
+    if tensor.dtype not in GGUF_BLOCKS:
+        return tensor_io.read(tensor)
+    values = np.empty(tensor.count, np.float32)
+    with Reader(tensor) as reader:
+        for start, count in chunks(tensor):
+            values[start : start + count] = reader.values(start, count)
+    return values.reshape(tensor.shape)
+
+
 def declared_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Name -> shape of every parameter, a tied head left out: as the ledger declares them."""
     return {tensor.name: tensor.shape for tensor in minilm_layout(config).named_tensors()}
@@ -190,7 +205,7 @@ def _open_run(folder: Path) -> ModelSource:
         for name, shape in quantized_matrices(minilm_layout(config)).items():
             del shapes[name]
             shapes |= {tensor.name: tensor.shape for tensor in packing.tensors(name, shape)}
-    check_same_tensors(path, _shapes(stored), shapes)
+    check_same_tensors(path, shapes_of(stored), shapes)
     from_format = packing.format if packing else ""
     return ModelSource(
         folder, config, stored, {}, is_run=True, packing=packing, dequantized_from=from_format
@@ -218,7 +233,7 @@ def _open_hugging_face(folder: Path, fields: dict[str, Any]) -> ModelSource:
     else:
         mappings = tensor_mappings(architecture, config)
     wanted = {tensor.name: tensor.shape for tensor in layout.named_tensors()}
-    check_same_tensors(weights, _shapes(stored), wanted)
+    check_same_tensors(weights, shapes_of(stored), wanted)
     origins = {
         name: (mapping, number)
         for mapping in mappings
@@ -268,7 +283,7 @@ def _map_shared(origins: dict[str, tuple[TensorMapping, int]], config: ModelConf
             origins[name] = origins[original]
 
 
-def _shapes(stored: Mapping[str, StoredTensor]) -> dict[str, tuple[int, ...]]:
+def shapes_of(stored: Mapping[str, StoredTensor]) -> dict[str, tuple[int, ...]]:
     return {name: tensor.shape for name, tensor in stored.items()}
 
 

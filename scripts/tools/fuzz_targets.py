@@ -89,7 +89,7 @@ def gguf_target(folder: Path) -> Target:
     def parse(data: bytes) -> object:
         if data.startswith(b"\0\0"):
             path.write_bytes(drawn_gguf(atheris.FuzzedDataProvider(data[2:])))
-            return printed(inspect(path))
+            return printed(inspect(path)), gguf.read_values(path, "")
         return gguf_layout(gguf.parse(io.BytesIO(data), len(data), PATH))
 
     drawn = [b"\0\0" + bytes(range(256)), b"\0\0" + bytes(200), b"\0\0" + b"\3\1" * 200]

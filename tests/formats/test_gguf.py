@@ -12,7 +12,7 @@ import pytest
 
 from minilm.dtypes import BITS, GGUF_BLOCKS, storage_bytes
 from minilm.errors import FormatError
-from minilm.formats.gguf import MAX_ARRAY_DEPTH, MAX_STRINGS, TYPES, parse, read_header
+from minilm.formats.gguf import MAX_ARRAY_DEPTH, MAX_STRINGS, TYPES, parse, read_header, read_values
 from tests.formats.files import ARRAY, STRING, UINT32, Entry, gguf, scalar, strings, text
 
 F32, Q8_0, Q4_K = 0, 8, 12
@@ -285,3 +285,45 @@ def test_a_large_vocabulary_is_skipped(tmp_path: Path) -> None:
     assert metadata["tokenizer.ggml.tokens.length"] == "200000"
     assert metadata["tokenizer.ggml.merges.length"] == "200000"
     assert seconds < 0.5
+
+
+def test_values_are_read_whole(tmp_path: Path) -> None:
+    keys = [
+        scalar("a.size", 4, struct.pack("<I", 7)),
+        scalar("b.scale", 6, struct.pack("<f", 0.5)),
+        scalar("a.flag", 7, b"\1"),
+        scalar("a.text", STRING, text("x" * 5000)),
+        strings("a.tokens", ["the", "", "été"]),
+        scalar("a.scores", ARRAY, struct.pack("<IQ2f", 6, 2, 0.25, -1)),
+        scalar("a.nested", ARRAY, array(1, 2) + b"\3\4"),
+    ]
+    values = {
+        "a.size": 7,
+        "a.flag": True,
+        "a.text": "x" * 5000,
+        "a.tokens": ["the", "", "été"],
+        "a.scores": [0.25, -1.0],
+        "a.nested": [[3, 4]],
+    }
+    path = write(tmp_path, gguf(keys=keys))
+    assert read_values(path, "a.") == values
+    assert read_values(path, "") == values | {"b.scale": 0.5}
+    assert read_values(path, "c.", "b.s") == {"b.scale": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (array(2**63, kind=0), f"over {MAX_STRINGS}"),
+        (array(2_000_000, kind=10), "bytes, expected at least"),
+        (array(2_000_000, kind=STRING), "bytes, expected at least"),
+        (array(1, 1, 1, 1, 1, 1), "arrays in arrays"),
+        (array(1, kind=99), "a value of type 99"),
+        (array(1, kind=STRING) + text(b"\xff"), "a text that is not UTF-8"),
+        (array(1, kind=STRING) + struct.pack("<Q", 2**60), "a header of at least"),
+    ],
+)
+def test_values_that_are_not_there(tmp_path: Path, raw: bytes, message: str) -> None:
+    path = write(tmp_path, gguf(keys=[scalar("a", ARRAY, raw)]))
+    with pytest.raises(FormatError, match=message):
+        read_values(path, "")

@@ -660,19 +660,14 @@ def make_source_file(folder: Path, form: str) -> Path:
         return source / form
     if form == "of another name":
         return (source / "model.safetensors").rename(folder / "weights")
-    path = folder / form
-    if form == "model.gguf":
-        path.write_bytes(b"GGUF" + (3).to_bytes(4, "little") + bytes(16))
-    else:
-        zipped = form == "new.pt"
-        torch.save({"a.weight": torch.ones(2)}, path, _use_new_zipfile_serialization=zipped)
+    path, zipped = folder / form, form == "new.pt"
+    torch.save({"a.weight": torch.ones(2)}, path, _use_new_zipfile_serialization=zipped)
     return path
 
 
 @pytest.mark.parametrize(
     ("form", "got"),
     [
-        ("model.gguf", "a GGUF file, which is not imported yet"),
         ("model.safetensors", "one file of a model"),
         ("config.json", "one file of a model"),
         ("of another name", "one file of a model"),

@@ -31,7 +31,7 @@ def test_the_commands_of_the_page(tmp_path: Path, cache: Path) -> None:
         cache=cache,
     )
     commands = re.findall(r"^python scripts/convert\.py (.*)$", PAGE, re.M)
-    assert len(commands) == 3
+    assert len(commands) == 4
     for command in commands:
         line = command.replace("FOLDER", "nano-hf")
         script = ROOT / "scripts" / "convert.py"
@@ -48,5 +48,6 @@ def test_the_commands_of_the_page(tmp_path: Path, cache: Path) -> None:
     )
     assert completed.stdout.startswith("def ")
     script = ROOT / "scripts" / "generate.py"
-    run = [sys.executable, str(script), "checkpoints/imported", "--prompt", "the", "--json"]
-    assert subprocess.run(run, cwd=tmp_path, check=True, capture_output=True).stdout
+    for name in ("imported", "from-gguf"):
+        run = [sys.executable, str(script), f"checkpoints/{name}", "--prompt", "the", "--json"]
+        assert subprocess.run(run, cwd=tmp_path, check=True, capture_output=True).stdout
