@@ -13,6 +13,7 @@ from typing import Literal
 from minilm import files
 from minilm.errors import FormatError, InputError, naming_file
 from minilm.formats.checks import open_regular
+from minilm.interop import peft
 from minilm.interop.model_card import NAME, Provenance, card
 from minilm.interop.model_source import ModelSource, open_source
 from minilm.interop.nanogpt import open_nanogpt
@@ -45,6 +46,8 @@ def convert(
     _check_out(out, is_stream, to)
     if modelfile:
         _check_modelfile(Path(modelfile), out, is_stream, to)
+    if peft.is_adapter(Path(source)):
+        return _import_adapter(Path(source), to, out)
     provenance = Provenance(license, base_model)
     model = _open(Path(source))
     output = _into_stream(out) if is_stream else files.staged(out)
@@ -53,6 +56,18 @@ def convert(
     if modelfile:
         _write_modelfile(Path(modelfile), out, model)
     return written
+
+
+def _import_adapter(source: Path, to: Target, out: Path) -> str:
+    if to != "minilm":
+        remedy = (
+            "--to minilm makes a run of both, which `minilm finetune RUN --merge` makes one model"
+        )
+        raise InputError(source, "an adapter without its base", "a whole model", remedy)
+    with files.staged(out) as path:
+        path.mkdir()
+        peft.import_adapter(source, path)
+    return "minilm run, an adapter"
 
 
 @contextlib.contextmanager

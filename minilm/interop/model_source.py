@@ -138,6 +138,9 @@ def open_source(folder: Path) -> ModelSource:
     fields = read_object(folder / run_files.CONFIG)
     if fields.get("family") == run_files.FAMILY:
         config = run_files.read_config(folder / run_files.CONFIG)
+        if fields.get("base"):
+            remedy = "`minilm finetune RUN --merge --out DIR` makes one model of it and its base"
+            raise InputError(folder, "an adapter", "a whole model", remedy)
         path = folder / run_files.WEIGHTS
         stored = {tensor.name: tensor for tensor in formats.read(path).tensors}
         check_same_tensors(path, _shapes(stored), declared_shapes(config))

@@ -1,0 +1,1 @@
+"""What acts on a model from outside: its modules are replaced, and can be put back."""
