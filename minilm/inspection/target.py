@@ -32,11 +32,14 @@ from minilm.inspection.gguf_files import special_file
 from minilm.inspection.tied_copies import with_copied_head
 from minilm.ledger import components
 from minilm.ledger.layout import Layout
+from minilm.ledger.layout_changes import with_adapters
 from minilm.runs import files as run_files
+from minilm.runs.base_run import ADAPTER, find_base, lora_of
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from minilm.config.lora import LoraConfig
     from minilm.inspection.module_reader import ModuleContents
 
 UNKNOWN = "unknown"
@@ -50,7 +53,8 @@ class Target:
 
     ``config`` is set for minilm's own models, ``hugging_face`` is the config.json of any other.
     ``layout`` is None where the architecture is not declared, ``header`` where there are no weights.
-    ``module`` is set where the target is a live module. ``folder`` is the folder that the target is,
+    ``lora`` is the adapter that a run has on its base, whose weights are in ``header`` too. ``module`` is set
+    where the target is a live module. ``folder`` is the folder that the target is,
     or in which its config.json stands. ``is_run`` marks a folder that minilm wrote. ``undeclared``
     says why there is no layout, where that does not follow from the rest.
     """
@@ -61,6 +65,7 @@ class Target:
     config: ModelConfig | None = None
     hugging_face: Mapping[str, Any] = field(default_factory=dict)
     header: Header | None = None
+    lora: LoraConfig | None = None
     module: ModuleContents | None = None
     folder: Path | None = None
     is_run: bool = False
@@ -149,16 +154,25 @@ def _open_target(target: str | os.PathLike[str] | nn.Module, state_dict: str | N
 
 def _open_module(module: nn.Module) -> Target:
     """minilm's own model has a formula, and transformers' may; any other module is counted alone."""
-    from minilm.inspection.module_reader import hugging_face_config, read_module
+    from minilm.inspection.module_reader import (
+        hugging_face_config,
+        read_adapted,
+        read_module,
+    )
     from minilm.model.transformer import Transformer
+    from minilm.transforms.lora import config_of
 
-    contents, name = read_module(module), type(module).__name__
+    name = type(module).__name__
     if not isinstance(module, Transformer):
-        config = hugging_face_config(module)
+        contents, config = read_module(module), hugging_face_config(module)
         target = _hugging_face_target(name, config) if config else Target(name, name)
         return replace(target, module=contents)
-    layout = minilm_layout(module.config)
-    return Target(name, layout.family, layout, module.config, module=contents)
+    layout, lora = minilm_layout(module.config), config_of(module)
+    if lora is not None:
+        layout = with_adapters(layout, lora.targets, lora.rank)
+    return Target(
+        name, layout.family, layout, module.config, lora=lora, module=read_adapted(module)
+    )
 
 
 def _open_folder(name: str, path: Path, state_dict: str | None) -> Target:
@@ -194,6 +208,8 @@ def _open_model_folder(name: str, path: Path, state_dict: str | None = None) -> 
             f"name one of the models in it: {', '.join(caches)}" if caches else "",
         )
     target = replace(target, folder=path, is_run=is_run)
+    if target.lora is not None:
+        return _open_adapted_run(target, path, target.lora)
     if weights is None or not weights.is_file():
         return target
     if weights.name.startswith(ADAPTER_WEIGHTS) and (path / folders.ADAPTER).is_file():
@@ -293,6 +309,38 @@ def _open_pipeline(name: str, path: Path) -> Target:
     )
 
 
+def _open_adapted_run(target: Target, path: Path, lora: LoraConfig) -> Target:
+    """A run that is an adapter: its tensors are those of its base, and its own."""
+    # numpy: after what a count needs.
+    from minilm.architectures.adapter_map import adapter_map
+    from minilm.transforms.adapter_files import read_logical_header
+
+    layout, config = target.layout, target.config
+    assert layout is not None
+    assert config is not None
+    base = find_base(path, run_files.read_record(path / run_files.CONFIG))
+    adapters = adapter_map(config, lora)
+    own = read_logical_header(path / ADAPTER, lora, adapters)
+    header = join_headers((_read_header(base / run_files.WEIGHTS), own))
+    total, trained = layout.count(), layout.trainable()
+    stabilised = " (rank-stabilised)" if lora.rank_stabilised else ""
+    notes = [
+        f"LoRA adapter of {base}: rank {lora.rank}, alpha {lora.alpha:g}{stabilised}, on "
+        f"{len(own.tensors) // 2:,} matrices ({', '.join(lora.targets)})",
+        f"trainable: {trained:,} of {total:,} parameters ({trained / total:.3%}) = "
+        f"{layout.trainable_formula().symbolic}; base: {total - trained:,} "
+        f"({1 - trained / total:.3%}), frozen",
+    ]
+    if adapters.class_name:
+        notes.append(f"its names are those of PEFT for {adapters.class_name}")
+    else:
+        notes.append(f"its names are minilm's own: {adapters.reason}")
+    if padding := own.data_bytes - sum(tensor.nbytes for tensor in own.tensors):
+        joined = ", ".join(adapters.joined)
+        notes.append(f"{padding // 4:,} zeros beside the adapters of {joined} are not counted")
+    return replace(target, header=header, notes=(*target.notes, *notes))
+
+
 def _open_adapter(name: str, weights: Path) -> Target:
     """PEFT's adapter: what it changes, and its share where the base is at hand."""
     fields, header = read_object(weights.parent / folders.ADAPTER), _read_header(weights)
@@ -386,6 +434,10 @@ def _open_config(name: str, path: Path) -> Target:
     config = read_object(path)
     if config.get("family") == run_files.FAMILY:
         target = replace(_minilm_target(name, run_files.read_config(path)), folder=path.parent)
+        if config.get("base") and target.layout is not None:
+            lora = lora_of(path.parent, run_files.read_record(path))
+            layout = with_adapters(target.layout, lora.targets, lora.rank)
+            target = replace(target, layout=layout, lora=lora)
         training = config.get("train")
         if not isinstance(training, dict):
             return target

@@ -1,4 +1,4 @@
-"""PEFT's adapter as a run: its matrices under minilm's names, beside the base, which is imported where it must be.
+"""PEFT's adapter as a run: its matrices under minilm's names, and the base, which is imported if it must be.
 
 Names: huggingface/peft `utils/save_and_load.py`. Where the base joins several matrices in one module, its
 adapter becomes one of each, with the same A.
@@ -222,7 +222,7 @@ def _scale(folder: Path, fields: Mapping[str, Any], module: str, rank: int) -> f
     if isinstance(patterns, dict):
         ends = [each for each in patterns if f".{module}".endswith(f".{each}")]
         alpha = patterns[ends[0]] if ends else alpha
-    if type(alpha) not in (int, float) or not math.isfinite(alpha):
+    if not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
         raise FormatError(folder / adapter_files.CONFIG, f"lora_alpha {alpha!r}", "a number")
     return float(alpha) / (math.sqrt(rank) if fields.get("use_rslora") else rank)
 
@@ -244,7 +244,7 @@ def _lora(
     return LoraConfig(
         rank=rank,
         alpha=scale * (math.sqrt(rank) if is_stabilised else rank),
-        dropout=dropout if type(dropout) in (int, float) else 0.0,
+        dropout=dropout if isinstance(dropout, float) else 0.0,
         targets=tuple(word for word, each in ADAPTER_TARGETS.items() if each in adapted),
         rank_stabilised=is_stabilised,
     )

@@ -1,4 +1,4 @@
-"""What is done to a model from outside, as a change of its Layout: symbolically, so that it is counted again."""
+"""What is done to a model from outside, as a change of its Layout: symbolic, so that it is counted again."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def read(folder: Path, lora: LoraConfig, adapters: AdapterMap) -> dict[str, Arra
     Raises FormatError where the files are not those of ``lora``.
     """
     stored = _checked(folder, lora, adapters)
-    tensors = {}
+    tensors: dict[str, Array] = {}
     for module in adapters.modules:
         for name, pair in zip(
             module.adapted, _split(folder, module, stored, adapters), strict=True

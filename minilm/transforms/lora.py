@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,22 +28,24 @@ BASE = "base"
 
 
 class LoRALinear(nn.Module):
-    """(..., i) -> (..., o): base(x) + scale * B A x. ``base`` is any module with in_features and out_features.
+    """(..., i) -> (..., o): base(x) + scale * B A x.
 
+    ``base`` is any module with in_features and out_features, a quantized one too.
     A and B are float32 whatever the base is in: half precision overflows in training. B begins as zeros, so
     that the first output is the base's.
     """
 
     def __init__(self, base: nn.Module, lora: LoraConfig, generator: torch.Generator) -> None:
         super().__init__()
-        self.in_features, self.out_features = int(base.in_features), int(base.out_features)
+        linear: Any = base
+        self.in_features, self.out_features = linear.in_features, linear.out_features
         self.base = base.requires_grad_(False)
         self.scale, self.rank = lora.scale, lora.rank
         self.dropout = nn.Dropout(lora.dropout)
         device = next(itertools.chain(base.parameters(), base.buffers())).device
-        options = {"bias": False, "device": device, "dtype": torch.float32}
-        self.lora_A = Linear(self.in_features, lora.rank, **options)
-        self.lora_B = Linear(lora.rank, self.out_features, **options)
+        with device:
+            self.lora_A = Linear(self.in_features, lora.rank, bias=False, dtype=torch.float32)
+            self.lora_B = Linear(lora.rank, self.out_features, bias=False, dtype=torch.float32)
         if device.type != "meta":
             bound = self.in_features**-0.5  # as torch's Linear begins
             a = torch.rand(self.lora_A.weight.shape, generator=generator) * 2 - 1
@@ -109,6 +112,18 @@ def adapters(model: nn.Module) -> Iterator[tuple[str, LoRALinear]]:
     for name, module in model.named_modules():
         if isinstance(module, LoRALinear):
             yield name, module
+
+
+def config_of(model: nn.Module) -> LoraConfig | None:
+    """Rank, scale and targets of the adapters of a model; None where it has none."""
+    modules = dict(adapters(model))
+    if not modules:
+        return None
+    first = next(iter(modules.values()))
+    targets = tuple(dict.fromkeys(name.rpartition(".")[2] for name in modules))
+    return LoraConfig(
+        first.rank, first.scale * first.rank, dropout=first.dropout.p, targets=targets
+    )
 
 
 def is_adapter(name: str) -> bool:
