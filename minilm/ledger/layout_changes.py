@@ -86,3 +86,43 @@ def _has(layout: Layout, word: str) -> bool:
         return True
     component = ADAPTER_TARGETS[word]
     return any(t.component == component and t.role is Role.MULTIPLIED for t in layout.tensors)
+
+
+# What can be frozen, by a word for each: whole parts, and the matrices that can have an adapter.
+_ATTENTION = tuple(ADAPTER_TARGETS[word] for word in ("query", "key", "value", "output"))
+_FEED_FORWARD = tuple(ADAPTER_TARGETS[word] for word in ("gate", "up", "down"))
+FREEZABLE = {
+    "embedding": components.EMBEDDINGS,
+    "attention": (*_ATTENTION, components.ATTENTION_QK_NORM),
+    "feed_forward": _FEED_FORWARD,
+    "norm": (
+        components.ATTENTION_NORM,
+        components.ATTENTION_QK_NORM,
+        components.FEED_FORWARD_NORM,
+        components.FINAL_NORM,
+    ),
+    "convolution": (components.CONVOLUTION,),
+    **{word: (component,) for word, component in ADAPTER_TARGETS.items()},
+}
+
+
+def with_frozen(layout: Layout, words: Sequence[str]) -> Layout:
+    """``layout`` with the components of ``words``, of `FREEZABLE`, frozen.
+
+    Raises ConfigError for a word that the model has nothing of, and where nothing is left to train.
+    """
+    frozen: set[str] = set()
+    for word in words:
+        own = set(FREEZABLE.get(word, ())) & layout.components().keys()
+        if not own:
+            available = [w for w, each in FREEZABLE.items() if {*each} & layout.components().keys()]
+            got = "'lm_head', which is the embedding" if word == "lm_head" else repr(word)
+            raise ConfigError("freeze", got, f"any of {', '.join(available)}")
+        frozen |= own
+    tensors = tuple(
+        replace(tensor, frozen=True) if tensor.component in frozen else tensor
+        for tensor in layout.tensors
+    )
+    if all(tensor.frozen for tensor in tensors):
+        raise ConfigError("freeze", ", ".join(words), "a part that is left to train")
+    return replace(layout, tensors=tensors)
