@@ -74,7 +74,7 @@ def _load_adapted(folder: Path, record: RunRecord) -> Transformer:
     base_record = run_files.read_record(base / run_files.CONFIG)
     model = load_record(base, replace(base_record, model=record.model))
     lora.apply(model, config)
-    load_adapter(folder / base_run.ADAPTER, model, config)
+    load_adapter(folder / run_files.ADAPTER, model, config)
     return model
 
 
@@ -113,7 +113,7 @@ def read_run_record(folder: Path, *, with_weights: bool = True) -> RunRecord:
         raise InputError(folder, "a path that is not UTF-8", "one that is", "rename it") from None
     record = run_files.read_record(folder / run_files.CONFIG)
     if with_weights and record.base:
-        _require(folder / base_run.ADAPTER, adapter_files.CONFIG, adapter_files.WEIGHTS)
+        _require(folder / run_files.ADAPTER, run_files.ADAPTER_CONFIG, run_files.ADAPTER_WEIGHTS)
     elif with_weights:
         _require(folder, run_files.WEIGHTS)
     return record

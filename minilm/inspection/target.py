@@ -34,7 +34,7 @@ from minilm.ledger import components
 from minilm.ledger.layout import Layout
 from minilm.ledger.layout_changes import with_adapters
 from minilm.runs import files as run_files
-from minilm.runs.base_run import ADAPTER, find_base, lora_of
+from minilm.runs.base_run import find_base, lora_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -320,7 +320,7 @@ def _open_adapted_run(target: Target, path: Path, lora: LoraConfig) -> Target:
     assert config is not None
     base = find_base(path, run_files.read_record(path / run_files.CONFIG))
     adapters = adapter_map(config, lora)
-    own = read_logical_header(path / ADAPTER, lora, adapters)
+    own = read_logical_header(path / run_files.ADAPTER, lora, adapters)
     header = join_headers((_read_header(base / run_files.WEIGHTS), own))
     total, trained = layout.count(), layout.trainable()
     stabilised = " (rank-stabilised)" if lora.rank_stabilised else ""

@@ -52,7 +52,9 @@ _INITIALISATIONS = (True, False, "gaussian", "eva", "orthogonal")
 
 def is_adapter(folder: Path) -> bool:
     """Whether a folder holds an adapter of PEFT and no model."""
-    return (folder / adapter_files.CONFIG).is_file() and not (folder / run_files.CONFIG).exists()
+    return (folder / run_files.ADAPTER_CONFIG).is_file() and not (
+        folder / run_files.CONFIG
+    ).exists()
 
 
 def import_adapter(folder: Path, out: Path) -> None:
@@ -61,12 +63,12 @@ def import_adapter(folder: Path, out: Path) -> None:
     Raises InputError where the base is not at hand, FormatError for tensors and settings that are not those
     of a LoRA adapter on whole components of it.
     """
-    fields = read_object(folder / adapter_files.CONFIG)
+    fields = read_object(folder / run_files.ADAPTER_CONFIG)
     _check_settings(folder, fields)
     base = base_of_adapter(folder, fields)
     if base is None:
         raise InputError(
-            folder / adapter_files.CONFIG,
+            folder / run_files.ADAPTER_CONFIG,
             f"base_model_name_or_path {fields.get('base_model_name_or_path')!r}, which is not here",
             "the folder of its base",
         )
@@ -75,16 +77,16 @@ def import_adapter(folder: Path, out: Path) -> None:
     lora, adapters = adapter.lora, adapter_map(source.config, adapter.lora)
     base_dir = base
     if not source.is_run:
-        base_dir = out / base_run.IN_RUN
+        base_dir = out / run_files.BASE
         base_dir.mkdir()
         import_run(source, base_dir)
     for name in (run_files.TOKENIZER, *run_files.COMPANIONS):
         if (base_dir / name).is_file():
             files.write_bytes(out / name, (base_dir / name).read_bytes())
-    (out / base_run.ADAPTER).mkdir()
-    adapter_files.write_config(out / base_run.ADAPTER, lora, adapters, str(base.absolute()))
+    (out / run_files.ADAPTER).mkdir()
+    adapter_files.write_config(out / run_files.ADAPTER, lora, adapters, str(base.absolute()))
     adapter_files.write_weights(
-        out / base_run.ADAPTER / adapter_files.WEIGHTS, adapter.factors, adapters, {}
+        out / run_files.ADAPTER / run_files.ADAPTER_WEIGHTS, adapter.factors, adapters, {}
     )
     record = run_files.read_record(base_dir / run_files.CONFIG)
     run_files.write_record(
@@ -106,7 +108,7 @@ class _Adapter:
 
 
 def _check_settings(folder: Path, fields: Mapping[str, Any]) -> None:
-    path = folder / adapter_files.CONFIG
+    path = folder / run_files.ADAPTER_CONFIG
     for name, expected in _PLAIN.items():
         if (fields.get(name, expected) or None) != (expected or None):
             raise FormatError(path, f"{name} {fields[name]!r}", f"{expected!r}, a plain LoRA")
@@ -116,7 +118,7 @@ def _check_settings(folder: Path, fields: Mapping[str, Any]) -> None:
 
 
 def _read(folder: Path, fields: Mapping[str, Any], source: ModelSource) -> _Adapter:
-    path = folder / adapter_files.WEIGHTS
+    path = folder / run_files.ADAPTER_WEIGHTS
     stored = {tensor.name: tensor for tensor in read_header(path).tensors}
     mappings = _mappings(source)
     outputs = {name: shape[0] for name, shape in source.shapes.items()}
@@ -223,7 +225,7 @@ def _scale(folder: Path, fields: Mapping[str, Any], module: str, rank: int) -> f
         ends = [each for each in patterns if f".{module}".endswith(f".{each}")]
         alpha = patterns[ends[0]] if ends else alpha
     if not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
-        raise FormatError(folder / adapter_files.CONFIG, f"lora_alpha {alpha!r}", "a number")
+        raise FormatError(folder / run_files.ADAPTER_CONFIG, f"lora_alpha {alpha!r}", "a number")
     return float(alpha) / (math.sqrt(rank) if fields.get("use_rslora") else rank)
 
 

@@ -15,11 +15,11 @@ from minilm.errors import InputError
 from minilm.operations.comparison import Comparison, measure
 from minilm.operations.evaluate import EvaluationText, evaluation_text
 from minilm.runs import files as run_files
-from minilm.runs.base_run import ADAPTER, find_base
+from minilm.runs.base_run import find_base
 from minilm.text.tokenizers import Tokenizer
 from minilm.training.base_model import companions, weights_dtype
 from minilm.training.runtime import resolve
-from minilm.transforms import adapter_files, lora
+from minilm.transforms import lora
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def merge(
     runtime = resolve(from_dict(TrainConfig, settings, "merge"), 0.0)
     model, tokenizer = load(run, trainable=True, device=str(runtime.device))
     text = _text(run, tokenizer, data, cache)
-    weights = [base / run_files.WEIGHTS, run / ADAPTER / adapter_files.WEIGHTS]
+    weights = [base / run_files.WEIGHTS, run_files.weights_path(run)]
     before = measure(model, weights, text, runtime)
     lora.merge(model)
     with files.staged(out) as folder:

@@ -16,8 +16,6 @@ from minilm.errors import FormatError, InputError
 from minilm.formats.checks import open_regular
 from minilm.runs import files as run_files
 
-ADAPTER = "adapter"  # the folder of the adapter's own files
-IN_RUN = "base"  # the folder of a base that was imported for this run
 LORA = "lora"
 _BLOCK = 2**24  # bytes
 

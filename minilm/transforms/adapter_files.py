@@ -23,14 +23,14 @@ from minilm.formats.json_file import read_object
 from minilm.formats.safetensors import read_header
 from minilm.formats.tensor_io import Array
 from minilm.ledger.layout_changes import FACTORS
-
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+from minilm.runs import files as run_files
 
 
 def write_config(folder: Path, lora: LoraConfig, adapters: AdapterMap, base: str) -> None:
     """Write adapter_config.json; ``base`` is the name or folder of the base model."""
     files.write_json(
-        folder / CONFIG, peft_fields(lora, adapters) | {"base_model_name_or_path": base}
+        folder / run_files.ADAPTER_CONFIG,
+        peft_fields(lora, adapters) | {"base_model_name_or_path": base},
     )
 
 
@@ -110,7 +110,9 @@ def _split(
         return module.split(a, b, adapters.config)
     except ValueError as error:
         expected = f"the adapters of {', '.join(module.adapted)}"
-        raise FormatError(folder / WEIGHTS, f"{module.names[1]}: {error}", expected) from None
+        raise FormatError(
+            folder / run_files.ADAPTER_WEIGHTS, f"{module.names[1]}: {error}", expected
+        ) from None
 
 
 def read_logical_header(folder: Path, lora: LoraConfig, adapters: AdapterMap) -> Header:
@@ -118,7 +120,7 @@ def read_logical_header(folder: Path, lora: LoraConfig, adapters: AdapterMap) ->
 
     The zeros beside joined B's are no tensor of it.
     """
-    path = folder / WEIGHTS
+    path = folder / run_files.ADAPTER_WEIGHTS
     stored = _checked(folder, lora, adapters)
     tensors = []
     for module in adapters.modules:
@@ -144,16 +146,22 @@ def read_logical_header(folder: Path, lora: LoraConfig, adapters: AdapterMap) ->
 
 def _checked(folder: Path, lora: LoraConfig, adapters: AdapterMap) -> dict[str, StoredTensor]:
     """The tensors of the file, by their names there."""
-    fields = read_object(folder / CONFIG)
+    fields = read_object(folder / run_files.ADAPTER_CONFIG)
     for name, value in peft_fields(lora, adapters).items():
         if name not in ("lora_dropout", "inference_mode", "target_modules") and (
             fields.get(name) or None
         ) != (value or None):
-            raise FormatError(folder / CONFIG, f"{name} {fields.get(name)!r}", f"{value!r}")
-    stored = {tensor.name: tensor for tensor in read_header(folder / WEIGHTS).tensors}
+            raise FormatError(
+                folder / run_files.ADAPTER_CONFIG, f"{name} {fields.get(name)!r}", f"{value!r}"
+            )
+    stored = {
+        tensor.name: tensor for tensor in read_header(folder / run_files.ADAPTER_WEIGHTS).tensors
+    }
     shapes = {name: tensor.shape for name, tensor in stored.items()}
-    check_same_tensors(folder / WEIGHTS, shapes, adapters.shapes(lora.rank))
+    check_same_tensors(folder / run_files.ADAPTER_WEIGHTS, shapes, adapters.shapes(lora.rank))
     for tensor in stored.values():
         if tensor.dtype != "float32":
-            raise FormatError(folder / WEIGHTS, f"{tensor.name} in {tensor.dtype}", "float32")
+            raise FormatError(
+                folder / run_files.ADAPTER_WEIGHTS, f"{tensor.name} in {tensor.dtype}", "float32"
+            )
     return stored

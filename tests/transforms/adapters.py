@@ -33,10 +33,10 @@ def make_adapter_run(base: Path, folder: Path, config: LoraConfig) -> Transforme
     """Write an adapter of ``base`` to ``folder``; return its model."""
     model = trained(lora.apply(load(base).model, config))
     adapters = adapter_map(model.config, config)
-    (folder / base_run.ADAPTER).mkdir(parents=True)
-    path = folder / base_run.ADAPTER
+    (folder / run_files.ADAPTER).mkdir(parents=True)
+    path = folder / run_files.ADAPTER
     adapter_files.write_config(path, config, adapters, str(base))
-    save_adapter(path / adapter_files.WEIGHTS, dict(model.named_parameters()), adapters, {})
+    save_adapter(path / run_files.ADAPTER_WEIGHTS, dict(model.named_parameters()), adapters, {})
     shutil.copy(base / run_files.TOKENIZER, folder)
     record = run_files.read_record(base / run_files.CONFIG)
     record = replace(
