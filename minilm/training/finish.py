@@ -88,6 +88,7 @@ def _summary(trainer: Trainer, reason: StopReason) -> dict[str, Any]:
         "best_step": progress.best_step,
         "stopped_because": reason,
         "parameters": sum(parameter.numel() for parameter in spec.model.parameters()),
+        "trainable": sum(p.numel() for p in spec.model.parameters() if p.requires_grad),
         "device": spec.runtime.device.type,
         "dtype": spec.runtime.dtype_name,
         "tokens_per_second": round(rate, 1),
