@@ -27,7 +27,8 @@ from minilm.model.transformer import Transformer
 from minilm.runs import base_run
 from minilm.runs import files as run_files
 from minilm.runs.files import RunRecord
-from minilm.text.tokenizers import Tokenizer, load_tokenizer
+from minilm.text.tokenizer_file import load_tokenizer
+from minilm.text.tokenizers import Tokenizer
 from minilm.transforms import adapter_files, lora
 
 # What weights are stored in; they are computed with in float32.

@@ -43,6 +43,12 @@ def make_text(words: int, seed: int = 0) -> str:
     return "".join(sentences)
 
 
+@pytest.fixture
+def transformers() -> Any:
+    """The library, where it is installed."""
+    return pytest.importorskip("transformers", reason="the extra 'transformers' is not installed")
+
+
 @pytest.fixture(scope="session")
 def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A text of about 30 kB."""

@@ -1,8 +1,10 @@
 """What Windows does not have is not needed: every verb runs where these attributes and modules are absent."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -96,8 +98,17 @@ def test_a_reader_that_left_gives_the_status_of_a_broken_pipe() -> None:
 def test_a_folder_that_cannot_be_opened_is_left_to_the_system(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> int:
-        raise PermissionError
+    """A file is written all the same; only its folder is not brought to disk."""
+    system_open, synced = os.open, list[int]()
 
-    monkeypatch.setattr("os.open", refuse)
-    files.sync_directory(tmp_path)
+    def refuse_folders(path: Any, *arguments: Any, **options: Any) -> int:
+        if os.path.isdir(path):
+            raise PermissionError
+        return system_open(path, *arguments, **options)
+
+    monkeypatch.setattr("os.open", refuse_folders)
+    monkeypatch.setattr("os.fsync", synced.append)
+    files.write_bytes(tmp_path / "file", b"content")
+    assert (tmp_path / "file").read_bytes() == b"content"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert len(synced) == 1, "the file itself"

@@ -131,6 +131,17 @@ def separate_attention(
     )
 
 
+def fused_attention(
+    fused: str, output: str, heads: Heads, *, bias: bool = False
+) -> tuple[Tensor, ...]:
+    """One matrix for queries, keys and values, and that of the output, under their full names."""
+    width = heads.queries + 2 * heads.keys
+    return (
+        *linear(fused, width, d, components.ATTENTION_QUERY_KEY_VALUE, bias=bias),
+        *linear(output, d, heads.queries, components.ATTENTION_OUTPUT, bias=bias),
+    )
+
+
 def gated_feed_forward(
     prefix: str,
     *,

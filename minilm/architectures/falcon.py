@@ -12,11 +12,10 @@ from typing import Any
 
 from minilm.architectures.building_blocks import (
     Heads,
-    d,
     embedding,
     feed_forward,
     feed_forward_width,
-    linear,
+    fused_attention,
     lm_head,
     norm,
     read_heads,
@@ -45,14 +44,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
     tensors = (
         embedding("transformer.word_embeddings"),
         *_norms(config),
-        *linear(
-            f"{attention}.query_key_value",
-            d + 2 * heads.keys,
-            d,
-            components.ATTENTION_QUERY_KEY_VALUE,
-            bias=bias,
-        ),
-        *linear(f"{attention}.dense", d, d, components.ATTENTION_OUTPUT, bias=bias),
+        *fused_attention(f"{attention}.query_key_value", f"{attention}.dense", heads, bias=bias),
         *feed_forward(
             f"{mlp}.dense_h_to_4h",
             f"{mlp}.dense_4h_to_h",

@@ -6,7 +6,7 @@ Names and shapes: huggingface/transformers `models/gpt2/modeling_gpt2.py` (Conv1
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from minilm.architectures.building_blocks import (
@@ -52,7 +52,16 @@ def layout(config: Mapping[str, Any]) -> Layout:
             "false",
             "the decoder half of an encoder-decoder is not a language model on its own",
         )
-    heads = gpt_heads(config)
+    return layout_around("gpt2", config, gpt_heads(config), gpt_block)
+
+
+def layout_around(
+    family: str,
+    config: Mapping[str, Any],
+    heads: Heads,
+    block: Callable[[Polynomial], tuple[Tensor, ...]],
+) -> Layout:
+    """What models of GPT-2's kind have around their layers; ``block`` takes the feed-forward's width."""
     inner = size(config, "n_inner", 4 * heads.symbols["d"])
     tied = flag(config, "tie_word_embeddings", True)
     symbols = {
@@ -65,12 +74,12 @@ def layout(config: Mapping[str, Any]) -> Layout:
     tensors = (
         embedding("transformer.wte"),
         Tensor("transformer.wpe.weight", (T, d), components.POSITION_EMBEDDING, Role.LOOKED_UP),
-        *gpt_block(feed_forward_width(inner, heads.symbols["d"])),
+        *block(feed_forward_width(inner, heads.symbols["d"])),
         *norm("transformer.ln_f", components.FINAL_NORM, bias=True, repeat=ONE),
         *lm_head("lm_head", tied=tied),
     )
     return Layout(
-        "gpt2",
+        family,
         tensors,
         symbols,
         ties=(("lm_head.weight", "transformer.wte.weight"),) if tied else (),

@@ -10,11 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from minilm.architectures.building_blocks import (
-    d,
     embedding,
     feed_forward,
     feed_forward_width,
-    linear,
+    fused_attention,
     lm_head,
     norm,
     read_heads,
@@ -66,14 +65,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
     tensors = (
         embedding("gpt_neox.embed_in"),
         *norm(f"{block}.input_layernorm", components.ATTENTION_NORM, bias=True),
-        *linear(
-            f"{attention}.query_key_value",
-            3 * d,
-            d,
-            components.ATTENTION_QUERY_KEY_VALUE,
-            bias=bias,
-        ),
-        *linear(f"{attention}.dense", d, d, components.ATTENTION_OUTPUT, bias=bias),
+        *fused_attention(f"{attention}.query_key_value", f"{attention}.dense", heads, bias=bias),
         *norm(f"{block}.post_attention_layernorm", components.FEED_FORWARD_NORM, bias=True),
         *feed_forward(
             f"{block}.mlp.dense_h_to_4h",

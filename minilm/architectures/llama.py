@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from minilm.architectures.building_blocks import (
+    TIED_HEAD,
     embedding,
     gated_feed_forward,
     lm_head,
@@ -60,7 +61,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
         "llama",
         tensors,
         symbols,
-        ties=(("lm_head.weight", "model.embed_tokens.weight"),) if tied else (),
+        ties=TIED_HEAD if tied else (),
         ignored=(f"{block}.self_attn.rotary_emb.inv_freq",),
         attention=(heads.attention(),),
         context_length=size(config, "max_position_embeddings", 2048),

@@ -14,7 +14,7 @@ from minilm.architectures.building_blocks import (
     d,
     embedding,
     feed_forward,
-    linear,
+    fused_attention,
     lm_head,
     norm,
     read_heads,
@@ -45,8 +45,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
     tensors = (
         embedding("transformer.wte"),
         *norm(f"{block}.norm_1", components.ATTENTION_NORM),
-        *linear(f"{block}.attn.Wqkv", 3 * d, d, components.ATTENTION_QUERY_KEY_VALUE),
-        *linear(f"{block}.attn.out_proj", d, d, components.ATTENTION_OUTPUT),
+        *fused_attention(f"{block}.attn.Wqkv", f"{block}.attn.out_proj", heads),
         *norm(f"{block}.norm_2", components.FEED_FORWARD_NORM),
         *feed_forward(f"{block}.ffn.up_proj", f"{block}.ffn.down_proj", 4 * d),
         *norm("transformer.norm_f", components.FINAL_NORM, repeat=ONE),

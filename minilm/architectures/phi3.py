@@ -15,6 +15,7 @@ from minilm.architectures.building_blocks import (
     d,
     embedding,
     f,
+    fused_attention,
     linear,
     lm_head,
     norm,
@@ -41,12 +42,10 @@ def layout(config: Mapping[str, Any]) -> Layout:
         **heads.symbols,
     }
     block = "model.layers.{i}"
-    fused = heads.queries + 2 * heads.keys
     tensors = (
         embedding("model.embed_tokens"),
         *norm(f"{block}.input_layernorm", components.ATTENTION_NORM),
-        *linear(f"{block}.self_attn.qkv_proj", fused, d, components.ATTENTION_QUERY_KEY_VALUE),
-        *linear(f"{block}.self_attn.o_proj", d, heads.queries, components.ATTENTION_OUTPUT),
+        *fused_attention(f"{block}.self_attn.qkv_proj", f"{block}.self_attn.o_proj", heads),
         *norm(f"{block}.post_attention_layernorm", components.FEED_FORWARD_NORM),
         *linear(f"{block}.mlp.gate_up_proj", 2 * f, d, components.FEED_FORWARD_GATE_UP),
         *linear(f"{block}.mlp.down_proj", d, f, components.FEED_FORWARD_DOWN),

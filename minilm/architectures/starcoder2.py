@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from minilm.architectures.building_blocks import (
+    TIED_HEAD,
     embedding,
     feed_forward,
     feed_forward_width,
@@ -73,7 +74,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
         "starcoder2",
         tensors,
         symbols,
-        ties=(("lm_head.weight", "model.embed_tokens.weight"),) if tied else (),
+        ties=TIED_HEAD if tied else (),
         ignored=(f"{block}.self_attn.rotary_emb.inv_freq",),
         attention=(heads.attention(window=optional_size(config, "sliding_window") or 0),),
         context_length=size(config, "max_position_embeddings", 4096),

@@ -210,6 +210,15 @@ def _parser(program: str) -> argparse.ArgumentParser:
         help="a run or Hugging Face folder, *.safetensors or its index, *.gguf, *.pt, *.pth, *.bin, "
         "config.json, or the name of a preset",
     )
+    _add_outputs(parser)
+    _add_comparisons(parser)
+    _add_costs(parser)
+    _add_sources(parser)
+    return parser
+
+
+def _add_outputs(parser: argparse.ArgumentParser) -> None:
+    """What is written, and where."""
     parser.add_argument(
         "--full", action="store_true", help="print the whole report instead of one screen of it"
     )
@@ -223,6 +232,10 @@ def _parser(program: str) -> argparse.ArgumentParser:
         "--html", type=_nonempty, metavar="FILE", help="write it as one page that needs no network"
     )
     parser.add_argument("--tensors", action="store_true", help="list every tensor as well")
+
+
+def _add_comparisons(parser: argparse.ArgumentParser) -> None:
+    """What is read beside names and shapes, and compared."""
     parser.add_argument("--stats", action="store_true", help="read all values and describe them")
     parser.add_argument(
         "--stable-rank",
@@ -238,6 +251,10 @@ def _parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--reconcile", metavar="N", help="explain a count from elsewhere: 163037184, 117M, 8.03B"
     )
+
+
+def _add_costs(parser: argparse.ArgumentParser) -> None:
+    """Memory and FLOPs."""
     parser.add_argument(
         "--fits", metavar="SIZE", help="what fits in 24GB, 80GiB, two cards as 2x48GB, an H100, ..."
     )
@@ -249,6 +266,19 @@ def _parser(program: str) -> argparse.ArgumentParser:
         metavar="DTYPE",
         help="the KV cache for --fits: bfloat16, fp8, q8_0, q4_0, ... (default: that of the arithmetic)",
     )
+    parser.add_argument(
+        "--context",
+        type=int,
+        metavar="N",
+        help="tokens for memory and FLOPs (default: the model's)",
+    )
+    parser.add_argument(
+        "--batch", type=int, default=1, metavar="N", help="sequences for memory (default: 1)"
+    )
+
+
+def _add_sources(parser: argparse.ArgumentParser) -> None:
+    """Which part of a target is the model, and whether its module is built as well."""
     parser.add_argument(
         "--live",
         action=argparse.BooleanOptionalAction,
@@ -262,13 +292,3 @@ def _parser(program: str) -> argparse.ArgumentParser:
         help="which part of a torch.save checkpoint is the model: student, model.state_dict, ...; "
         ". is all of them together",
     )
-    parser.add_argument(
-        "--context",
-        type=int,
-        metavar="N",
-        help="tokens for memory and FLOPs (default: the model's)",
-    )
-    parser.add_argument(
-        "--batch", type=int, default=1, metavar="N", help="sequences for memory (default: 1)"
-    )
-    return parser

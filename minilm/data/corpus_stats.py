@@ -42,9 +42,9 @@ def identify(corpus: Corpus) -> Identity:
     boundaries = hashlib.sha256()
     total = 0
     for document in corpus.documents():
-        for block in document.blocks:
-            content.update(block)
-            total += len(block)
+        for piece in document.raw:
+            content.update(piece)
+            total += len(piece)
         boundaries.update(f"{total} {document.format}".strip().encode() + b"\n")
     return Identity(total, content.hexdigest(), boundaries.hexdigest())
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from minilm.errors import FormatError
-from minilm.formats.torch_pickle import PickledSubclass, PickledTensor
+from minilm.formats.torch_objects import PickledSubclass, PickledTensor
 from minilm.safe_text import short_repr
 
 # The keys under which a model is usual, whatever else is there.

@@ -16,7 +16,7 @@ from typing import Any
 from minilm.errors import FormatError
 from minilm.formats.checks import check_name, check_shape
 from minilm.formats.header import wrapper_prefix
-from minilm.formats.torch_pickle import GlobalName, PickledSubclass, PickledTensor
+from minilm.formats.torch_objects import GlobalName, PickledSubclass, PickledTensor
 from minilm.safe_text import short_repr
 
 MAX_NESTING = 20

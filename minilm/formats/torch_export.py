@@ -15,7 +15,7 @@ from typing import Any
 from minilm.errors import FormatError
 from minilm.formats.checks import check_name
 from minilm.formats.json_file import parse_object
-from minilm.formats.torch_pickle import PickledTensor, Storage
+from minilm.formats.torch_objects import PickledTensor, Storage
 from minilm.safe_text import short_repr
 
 FOLDER = "data/weights"

@@ -17,7 +17,8 @@ from minilm.errors import FormatError
 from minilm.formats.header import Header
 from minilm.formats.torch_checkpoint import select_model
 from minilm.formats.torch_contents import name_tensors
-from minilm.formats.torch_pickle import MAX_PICKLE_BYTES, Storage, read_next_pickle
+from minilm.formats.torch_objects import Storage
+from minilm.formats.torch_pickle import MAX_PICKLE_BYTES, read_next_pickle
 from minilm.formats.torch_tensors import StorageLocation, build_header
 from minilm.safe_text import short_repr
 

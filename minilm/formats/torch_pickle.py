@@ -3,100 +3,26 @@
 The standard library's pickletools decodes the instructions
 (https://github.com/python/cpython/blob/main/Lib/pickletools.py documents each); the stack machine here
 executes them on dicts, lists, tuples and plain values only. Nothing named in the file is imported or
-called: the calls that torch.save writes are recognised by their names.
+called: torch_calls.py has what the calls of torch.save stand for.
 """
 
 from __future__ import annotations
 
 import io
 import pickletools
-import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from minilm.errors import FormatError
+from minilm.formats.torch_calls import STORAGE_DTYPES, call_result, is_known
+from minilm.formats.torch_objects import GlobalName, OpaqueObject, ScriptObject, Storage
 from minilm.safe_text import short_repr
 
 # A tensor takes some 35 instructions and 200 bytes.
 MAX_PICKLE_BYTES = 16_000_000
 MAX_INSTRUCTIONS = 400_000
 MAX_NAME_LENGTH = 256
-
-# torch's storage classes; with UntypedStorage the dtype is an argument of the tensor.
-STORAGE_DTYPES: dict[str, str] = {
-    "DoubleStorage": "float64",
-    "FloatStorage": "float32",
-    "HalfStorage": "float16",
-    "BFloat16Storage": "bfloat16",
-    "LongStorage": "int64",
-    "IntStorage": "int32",
-    "ShortStorage": "int16",
-    "CharStorage": "int8",
-    "ByteStorage": "uint8",
-    "BoolStorage": "bool",
-    "ComplexDoubleStorage": "complex128",
-    "ComplexFloatStorage": "complex64",
-    "QInt8Storage": "int8",
-    "QUInt8Storage": "uint8",
-    "QInt32Storage": "int32",
-    "UntypedStorage": "",
-}
-
-
-@dataclass(frozen=True)
-class Storage:
-    """A torch storage, kept outside the pickle under ``key``; ``dtype`` is empty if untyped."""
-
-    key: str
-    dtype: str
-
-
-@dataclass(frozen=True, repr=False)
-class PickledTensor:
-    """A view of a storage, with offset, shape and stride as in the file, unchecked.
-
-    They may be nested structures whose repr is exponentially long, hence no repr. ``storage`` is None
-    for a tensor on the meta device.
-    """
-
-    storage: Storage | None
-    dtype: str
-    offset: object
-    shape: object
-    stride: object
-
-
-@dataclass(frozen=True, repr=False)
-class PickledSubclass:
-    """A torchao tensor, unchecked; ``state`` are its attributes, inner tensors among them."""
-
-    class_name: str
-    shape: object
-    state: dict[Any, Any]
-
-
-@dataclass(frozen=True)
-class GlobalName:
-    """A function or class, by its full name."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class OpaqueObject:
-    """Stands for an object that is no tensor, number, text or container."""
-
-    name: str
-
-
-class ScriptObject(dict[Any, Any]):
-    """The attributes of an object of TorchScript, whose classes have no Python code."""
-
-    def __init__(self, class_name: str) -> None:
-        super().__init__()
-        self.class_name = class_name
 
 
 def read_pickle(path: Path, raw: bytes) -> Any:
@@ -123,100 +49,6 @@ def read_next_pickle(path: Path, stream: io.BytesIO) -> tuple[Any, dict[str, Sto
         got = f"a broken pickle ({type(error).__name__})"
         raise FormatError(path, got, "a file that torch.save wrote") from None
 
-
-# Classes of plain data that checkpoints hold next to their tensors; their objects are skipped.
-_DATA_CLASSES = {
-    "argparse.Namespace",
-    "copyreg._reconstructor",
-    "datetime.date",
-    "datetime.datetime",
-    "datetime.timedelta",
-    "decimal.Decimal",
-    "fractions.Fraction",
-    "numpy._core.multiarray._reconstruct",
-    "numpy._core.multiarray.scalar",
-    "numpy.core.multiarray._reconstruct",
-    "numpy.core.multiarray.scalar",
-    "numpy.dtype",
-    "numpy.ndarray",
-    "pathlib.Path",
-    "pathlib.PosixPath",
-    "pathlib.PurePosixPath",
-    "pathlib.WindowsPath",
-    "pathlib.PureWindowsPath",
-    "pathlib._local.Path",
-    "pathlib._local.PosixPath",
-    "pathlib._local.WindowsPath",
-    "torch.device",
-    "torch.serialization._get_layout",
-    "torch.Tensor",
-    "torch.nn.parameter.Parameter",
-    "torch.nn.parameter.Buffer",
-    "types.SimpleNamespace",
-    "uuid.UUID",
-    "_codecs.encode",
-    "builtins.bytearray",
-    "builtins.bytes",
-    "builtins.complex",
-    "builtins.float",
-    "builtins.frozenset",
-    "builtins.int",
-    "builtins.object",
-    "builtins.range",
-    "builtins.slice",
-    "builtins.str",
-}
-
-# Calls that make a container: an empty one, filled by later instructions, or one from an argument.
-_DICTS = {
-    "collections.OrderedDict",
-    "collections.defaultdict",
-    "collections.Counter",
-    "builtins.dict",
-}
-_LISTS = {
-    "builtins.list",
-    "builtins.set",
-    "collections.deque",
-    # TorchScript's typed lists.
-    "torch.jit._pickle.build_boollist",
-    "torch.jit._pickle.build_doublelist",
-    "torch.jit._pickle.build_intlist",
-    "torch.jit._pickle.build_tensorlist",
-}
-_TUPLES = {"torch.Size", "builtins.tuple"}
-
-# torch's functions that rebuild a tensor.
-_TENSOR_FUNCTIONS = {
-    "torch._utils._rebuild_tensor",
-    "torch._utils._rebuild_tensor_v2",
-    "torch._utils._rebuild_tensor_v3",
-    "torch._utils._rebuild_qtensor",
-}
-_PARAMETER_FUNCTIONS = {
-    "torch._utils._rebuild_parameter",
-    "torch._utils._rebuild_parameter_with_state",
-}
-_REBUILD_FROM_TYPE = "torch._tensor._rebuild_from_type_v2"
-_REBUILD_SUBCLASS = "torch._utils._rebuild_wrapper_subclass"
-_RESTORE_TYPE = "torch.jit._pickle.restore_type_tag"
-_REBUILD_META = "torch._utils._rebuild_meta_tensor_no_storage"
-
-_CALLABLE = (
-    _DATA_CLASSES
-    | _DICTS
-    | _LISTS
-    | _TUPLES
-    | _TENSOR_FUNCTIONS
-    | _PARAMETER_FUNCTIONS
-    | {_REBUILD_FROM_TYPE, _REBUILD_SUBCLASS, _REBUILD_META, _RESTORE_TYPE}
-)
-
-# torchao's classes: tensors, and the settings and enums among their attributes.
-_TORCHAO = re.compile(r"torchao(\.\w+)*\.[A-Z]\w*", re.ASCII)
-
-# TorchScript's classes, and torch's class for objects of one that a state dict holds.
-_SCRIPT_OBJECT = re.compile(r"__torch__(\.\w+)+|torch\.ScriptObject", re.ASCII)
 
 # Python 2's name of the module builtins, which protocol 2 still writes.
 _PYTHON_2_BUILTINS = "__builtin__."
@@ -330,11 +162,11 @@ class _PickleReader:
 
     def call(self, _: Any) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
-        self.stack.append(self._call_result(function, arguments))
+        self.stack.append(call_result(function, arguments))
 
     def new_object(self, _: Any) -> None:
         arguments, cls = self.stack.pop(), self.stack.pop()
-        self.stack.append(self._call_result(cls, arguments))
+        self.stack.append(call_result(cls, arguments))
 
     def new_object_with_names(self, _: Any) -> None:
         self.stack.pop()
@@ -380,11 +212,7 @@ class _PickleReader:
     def _push_name(self, name: str) -> None:
         if name.startswith(_PYTHON_2_BUILTINS):
             name = "builtins." + name.removeprefix(_PYTHON_2_BUILTINS)
-        module, _, last = name.rpartition(".")
-        is_storage = last in STORAGE_DTYPES and module in ("torch", "torch.storage", "torch.cuda")
-        is_allowed = name in _CALLABLE or is_storage or _is_torch_constant(module, last)
-        is_class = _TORCHAO.fullmatch(name) or _SCRIPT_OBJECT.fullmatch(name)
-        if len(name) > MAX_NAME_LENGTH or not (is_allowed or is_class):
+        if len(name) > MAX_NAME_LENGTH or not is_known(name):
             raise self._refusal(name)
         self.stack.append(GlobalName(name))
 
@@ -396,69 +224,6 @@ class _PickleReader:
         return FormatError(
             self.path, got, "tensors and plain values", f"{remedy}; nothing was executed"
         )
-
-    def _call_result(self, function: Any, arguments: Any) -> Any:
-        if not isinstance(function, GlobalName) or not isinstance(arguments, tuple):
-            raise TypeError
-        name = function.text
-        if name in _TENSOR_FUNCTIONS:
-            return _tensor(name, arguments)
-        if name in _PARAMETER_FUNCTIONS or name == _RESTORE_TYPE:
-            return arguments[0]
-        if _SCRIPT_OBJECT.fullmatch(name):
-            return ScriptObject(name)
-        if name == _REBUILD_FROM_TYPE:
-            function, _, inner, state = arguments
-            if isinstance(function, GlobalName) and function.text == _REBUILD_SUBCLASS:
-                return _subclass(inner, state)
-            return self._call_result(function, inner)
-        if name == _REBUILD_META:
-            dtype, shape, stride = arguments[:3]
-            return PickledTensor(None, _dtype(dtype), 0, shape, stride)
-        if name == _REBUILD_SUBCLASS:
-            raise TypeError  # its tensors are in the state that only the call above has
-        if name in _DICTS:
-            return {}
-        # Copies would multiply the size of a container that is referenced repeatedly.
-        if name in _LISTS:
-            return arguments[0] if arguments and isinstance(arguments[0], list) else []
-        if name in _TUPLES:
-            return arguments[0] if arguments and isinstance(arguments[0], tuple) else ()
-        return OpaqueObject(name)
-
-
-def _is_torch_constant(module: str, name: str) -> bool:
-    """Whether it is one of torch's dtypes or quantization schemes."""
-    prefixes = ("float", "bfloat", "int", "uint", "complex", "bool", "qint", "quint", "per_")
-    return module == "torch" and name.startswith(prefixes)
-
-
-def _tensor(name: str, arguments: tuple[Any, ...]) -> PickledTensor:
-    storage, offset, shape, stride = arguments[:4]
-    if not isinstance(storage, Storage):
-        raise TypeError
-    dtype = storage.dtype
-    if name.endswith("_v3"):
-        dtype = _dtype(arguments[6])
-    return PickledTensor(storage, dtype, offset, shape, stride)
-
-
-def _subclass(arguments: tuple[Any, ...], state: Any) -> PickledSubclass:
-    """From torch's arguments to rebuild it, (class, dtype, shape, ...), and its attributes."""
-    cls, _, shape = arguments[:3]
-    if (
-        not isinstance(cls, GlobalName)
-        or not _TORCHAO.fullmatch(cls.text)
-        or not isinstance(state, dict)
-    ):
-        raise TypeError
-    return PickledSubclass(cls.text.rpartition(".")[2], shape, state)
-
-
-def _dtype(name: Any) -> str:
-    if not isinstance(name, GlobalName):
-        raise TypeError
-    return name.text.removeprefix("torch.")
 
 
 def _key(key: Any) -> Any:

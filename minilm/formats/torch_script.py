@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from minilm.formats.torch_pickle import ScriptObject
+from minilm.formats.torch_objects import ScriptObject
 
 # Code is some kilobytes a class.
 MAX_CODE_BYTES = 16_000_000

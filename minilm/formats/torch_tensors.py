@@ -12,7 +12,7 @@ from minilm.errors import FormatError
 from minilm.formats.checks import check_shape, is_size
 from minilm.formats.header import Header, StoredTensor
 from minilm.formats.torch_contents import NamedTensors
-from minilm.formats.torch_pickle import PickledTensor, Storage
+from minilm.formats.torch_objects import PickledTensor, Storage
 from minilm.safe_text import short_repr
 
 

@@ -22,7 +22,8 @@ from minilm.formats.header import Header
 from minilm.formats.json_file import MAX_JSON_BYTES
 from minilm.formats.torch_checkpoint import select_model
 from minilm.formats.torch_contents import NamedTensors, name_tensors
-from minilm.formats.torch_pickle import MAX_PICKLE_BYTES, ScriptObject, Storage, read_pickle
+from minilm.formats.torch_objects import ScriptObject, Storage
+from minilm.formats.torch_pickle import MAX_PICKLE_BYTES, read_pickle
 from minilm.formats.torch_tensors import StorageLocation, build_header
 from minilm.safe_text import short_repr
 

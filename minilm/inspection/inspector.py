@@ -12,8 +12,8 @@ from minilm.errors import InputError
 from minilm.formats.header import Header
 from minilm.inspection.counts import count_parameters
 from minilm.inspection.memory import memory_costs
+from minilm.inspection.open_target import open_target
 from minilm.inspection.report import FormulaReport, Report
-from minilm.inspection.target import open_target
 from minilm.inspection.witnesses import Evidence, gather_evidence
 from minilm.ledger.approximation import textbook
 from minilm.ledger.components import POSITION_EMBEDDING

@@ -19,7 +19,8 @@ from minilm.interop.gguf_tokenizer import is_qwen2, read_text
 from minilm.interop.model_source import ModelSource
 from minilm.runs import files as run_files
 from minilm.runs.files import CHAT_TEMPLATE, COMPANIONS, TOKENIZER_CONFIG
-from minilm.text.tokenizers import GENERATION_CONFIG, Tokenizer
+from minilm.text.tokenizer_file import GENERATION_CONFIG
+from minilm.text.tokenizers import Tokenizer
 
 TOKENIZER_SETTINGS = tuple(name for name in COMPANIONS if name != CHAT_TEMPLATE)
 _ENDS = ("bos_token_id", "eos_token_id", "pad_token_id")

@@ -26,7 +26,8 @@ from minilm.inspection.folders import snapshot_of_cache
 from minilm.ledger import components
 from minilm.ledger.layout import Layout
 from minilm.runs import files as run_files
-from minilm.text.tokenizers import Tokenizer, load_tokenizer
+from minilm.text.tokenizer_file import load_tokenizer
+from minilm.text.tokenizers import Tokenizer
 
 # What some files call the head, whatever their architecture calls it.
 USUAL_HEAD = "lm_head.weight"

@@ -28,7 +28,7 @@ from minilm.text.download import download
 from minilm.text.hugging_face import HubDataset, parse_source
 from minilm.text.separators import split_documents
 
-BLOCK_BYTES = 2**20
+PIECE_BYTES = 2**20
 
 NAMED_SOURCES = ("stdlib", "shakespeare")
 
@@ -40,14 +40,14 @@ SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2d
 
 @dataclass(frozen=True)
 class Document:
-    """The raw bytes of a file or a dataset's row, in blocks; ``where`` names it in messages.
+    """The raw bytes of a file or a dataset's row, in pieces; ``where`` names it in messages.
 
     It is one document unless it has separators or its ``format`` is one of `records.FORMATS`; a file of
     records is at the path ``where``.
     """
 
     where: str
-    blocks: Iterable[bytes]
+    raw: Iterable[bytes]
     format: str = ""
 
 
@@ -82,12 +82,12 @@ class Corpus:
     ) -> Iterator[Chunk]:
         """Yield the cleaned text, the same in each call; documents without text are skipped.
 
-        ``observe`` is called with every raw block that is read, ``note`` with a file's name and what was
+        ``observe`` is called with all raw bytes, as they are read, ``note`` with a file's name and what was
         done to it unasked. Raises CorpusError for a file that cannot be read or is not text.
         """
         for document in self.documents():
-            blocks = document.blocks if observe is None else _observe(document.blocks, observe)
-            for text in self._texts(document, blocks, note):
+            raw = document.raw if observe is None else _observe(document.raw, observe)
+            for text in self._texts(document, raw, note):
                 previous = None
                 for chunk in split_into_chunks(clean(text, self.cleaning)):
                     if previous is not None:
@@ -97,17 +97,17 @@ class Corpus:
                     yield Chunk(previous, ends_document=True)
 
     def _texts(
-        self, document: Document, blocks: Iterable[bytes], note: records.Note
+        self, document: Document, raw: Iterable[bytes], note: records.Note
     ) -> Iterator[Iterator[str]]:
         """The documents in ``document``, each as a stream to be read before the next."""
         where = document.where
         if document.format == "parquet":
-            for _ in blocks:  # pyarrow reads the file by itself
+            for _ in raw:  # pyarrow reads the file by itself
                 pass
             stored = ([text] for text in records.parquet_texts(where, self.text_field, note))
         else:
             texts = decode(
-                blocks,
+                raw,
                 where,
                 replace_invalid="encoding" in self.cleaning,
                 allow_nul="control" in self.cleaning,
@@ -259,14 +259,14 @@ def _formats(files: list[Path], text_field: str | None) -> list[str]:
 
 def _file_documents(files: list[Path], formats: list[str]) -> Iterator[Document]:
     for file, format in zip(files, formats, strict=True):
-        yield Document(str(file), _file_blocks(file), format)
+        yield Document(str(file), _file_bytes(file), format)
 
 
-def _file_blocks(file: Path) -> Iterator[bytes]:
+def _file_bytes(file: Path) -> Iterator[bytes]:
     try:
         with file.open("rb") as stream:
-            while block := stream.read(BLOCK_BYTES):
-                yield block
+            while piece := stream.read(PIECE_BYTES):
+                yield piece
     except OSError as error:
         raise _unreadable(file, error) from None
 
@@ -280,10 +280,10 @@ def _unreadable(file: object, error: OSError) -> CorpusError:
     )
 
 
-def _observe(blocks: Iterable[bytes], observe: Callable[[bytes], object]) -> Iterator[bytes]:
-    for block in blocks:
-        observe(block)
-        yield block
+def _observe(raw: Iterable[bytes], observe: Callable[[bytes], object]) -> Iterator[bytes]:
+    for piece in raw:
+        observe(piece)
+        yield piece
 
 
 def _files_below(folder: Path, without: Collection[str] = ()) -> list[Path]:
@@ -326,7 +326,7 @@ def _stdlib_files() -> list[Path]:
 
 def _is_text(file: Path) -> bool:
     try:
-        for _ in decode(_file_blocks(file), str(file)):
+        for _ in decode(_file_bytes(file), str(file)):
             pass
     except CorpusError:
         return False
@@ -343,8 +343,8 @@ def _shakespeare_file(cache: Path) -> Path:
 
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
-    for block in _file_blocks(path):
-        digest.update(block)
+    for piece in _file_bytes(path):
+        digest.update(piece)
     return digest.hexdigest()
 
 

@@ -44,24 +44,24 @@ _MARKS = (
 
 
 def decode(
-    blocks: Iterable[bytes],
+    raw: Iterable[bytes],
     where: str,
     *,
     replace_invalid: bool = False,
     allow_nul: bool = False,
     note: Callable[[str, str], object] | None = None,
 ) -> Iterator[str]:
-    """Yield the text of ``blocks``, which may split a character; line ends and a UTF-8 mark are kept.
+    """Yield the text of ``raw``, which may split a character; line ends and a UTF-8 mark are kept.
 
     ``replace_invalid`` decodes bytes that are not UTF-8 as Windows-1252, which they usually are, instead
     of raising; ``allow_nul`` accepts NUL characters. ``note`` is told, with ``where``, of an encoding
     other than UTF-8. Raises CorpusError with ``where`` and the byte offset for a compressed file,
     for invalid bytes, for a NUL, and for too many of what would be repaired.
     """
-    remaining = iter(blocks)
+    remaining = iter(raw)
     head = b""
-    for block in remaining:
-        head += block
+    for piece in remaining:
+        head += piece
         if len(head) >= _HEAD_BYTES:
             break
     _refuse_compressed(head, where)
@@ -95,13 +95,13 @@ def _detect(head: bytes) -> tuple[str, bytes]:
 
 
 def _decode_utf8(
-    blocks: Iterable[bytes], where: str, replace_invalid: bool, allow_nul: bool
+    raw: Iterable[bytes], where: str, replace_invalid: bool, allow_nul: bool
 ) -> Iterator[str]:
     pending = b""
     offset = 0  # of pending[0] in the stream
     counts = dict.fromkeys(LARGEST_SHARES, 0)
-    for block, final in _mark_last(blocks):
-        pending += block
+    for piece, final in _mark_last(raw):
+        pending += piece
         nul = -1 if allow_nul else pending.find(b"\0")
         try:
             # surrogateescape maps invalid bytes to U+DC80..U+DCFF, which valid UTF-8 never contains.
@@ -146,7 +146,7 @@ def _decode_utf8(
 
 
 def _decode_wide(
-    blocks: Iterable[bytes],
+    raw: Iterable[bytes],
     where: str,
     encoding: str,
     offset: int,
@@ -156,10 +156,10 @@ def _decode_wide(
     """Decode UTF-16 or UTF-32 from which a mark of ``offset`` bytes is removed."""
     decoder = codecs.getincrementaldecoder(encoding)("replace" if replace_invalid else "strict")
     name = encoding.upper()
-    for block, final in _mark_last(blocks):
+    for piece, final in _mark_last(raw):
         waiting = len(decoder.getstate()[0])
         try:
-            text = decoder.decode(block, final)
+            text = decoder.decode(piece, final)
         except UnicodeDecodeError as error:
             position = offset - waiting + error.start
             raise CorpusError(
@@ -172,7 +172,7 @@ def _decode_wide(
             raise CorpusError(
                 where, f"a NUL character in {name}, so probably binary data", "text", _LEAVE_OUT
             )
-        offset += len(block)
+        offset += len(piece)
         if text:
             yield text
 
@@ -204,8 +204,8 @@ def _decode_windows_1252(match: re.Match[str]) -> str:
     return bytes([ord(match[0]) - 0xDC00]).decode("cp1252", "replace")
 
 
-def _mark_last(blocks: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
-    for block in blocks:
-        yield block, False
+def _mark_last(raw: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
+    for piece in raw:
+        yield piece, False
     # The decoder then reports a sequence that is incomplete at the end of the stream.
     yield b"", True

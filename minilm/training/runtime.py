@@ -15,11 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from minilm.config import TrainConfig
+from minilm.architectures.minilm import layout
+from minilm.config import ModelConfig, TrainConfig
+from minilm.costs.flops import flops_per_token
 from minilm.errors import ConfigError
 from minilm.model.device import choose_device, choose_dtype
 from minilm.model.transformer import Transformer
 from minilm.training.signals import StopRequest
+from minilm.training.text_size import step_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +104,12 @@ class Runtime:
             return loss(model, inputs, targets)
 
         return compiled_or_eager
+
+
+def resolve_for_run(config: TrainConfig, model: ModelConfig) -> Runtime:
+    """As `resolve`, for all steps of a run that trains ``model``."""
+    flops = flops_per_token(layout(model), context=model.context_length)["training_per_token"]
+    return resolve(config, flops * step_tokens(config, model) * config.max_steps)
 
 
 def resolve(config: TrainConfig, flops: float) -> Runtime:

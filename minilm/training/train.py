@@ -20,16 +20,13 @@ from minilm.errors import ConfigError, InputError
 from minilm.runs import files as run_files
 from minilm.runs.lock import run_lock
 from minilm.runs.new_folder import new_run_folder, remove_beginning, remove_temporary_files
+from minilm.training.data_source import DataSource
+from minilm.training.finetune import run_from_checkpoint
 from minilm.training.finish import Outcome, finish, finished_run
 from minilm.training.messages import messages_shown
 from minilm.training.resume_options import changed_settings, check_not_ended, is_finished
-from minilm.training.setup import (
-    DataSource,
-    RunSpec,
-    new_run,
-    resumed_run,
-    run_from_checkpoint,
-)
+from minilm.training.run_spec import RunSpec
+from minilm.training.setup import new_run, resumed_run
 from minilm.training.signals import StopRequest, stop_request
 from minilm.training.trainer import Trainer
 

@@ -1,7 +1,6 @@
-"""The training loop: batch, forward, backward, update; log, evaluate and save when due.
+"""The training loop: step after step; log, evaluate, save and stop when due.
 
-A step never waits for the device: the loss stays there until a line of metrics.jsonl is due. (float16 is the
-exception: its gradients may overflow, so they are looked at.)
+What is on the device is read where a line of metrics.jsonl is due, not before.
 """
 
 from __future__ import annotations
@@ -10,45 +9,27 @@ import contextlib
 import logging
 import math
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from minilm.checkpoint import load_model
 from minilm.config import to_dict
-from minilm.model.transformer import next_token_loss
 from minilm.runs import files as run_files
 from minilm.runs.stop_reason import StopReason
-from minilm.training.batch_loader import BatchLoader
 from minilm.training.checkpoint_writer import CheckpointWriter
 from minilm.training.evaluation import Validation, evaluate, sample
 from minilm.training.loggers import Logs, Trackers
-from minilm.training.lr_schedule import batch_shape
-from minilm.training.optimizers import add_l1_gradient, make_optimizers, matrices, set_rates
+from minilm.training.loss_spikes import watch_for_spikes
 from minilm.training.progress_bar import progress_bar, show_readings
-from minilm.training.resume_state import (
-    Progress,
-    random_states,
-    restore_random_states,
-    restore_state,
-)
-from minilm.training.setup import RunSpec
+from minilm.training.resume_state import Progress, restore_state
+from minilm.training.run_spec import RunSpec
 from minilm.training.signals import Interrupted, StopRequest
-from minilm.training.text_size import step_tokens
 from minilm.training.throughput import Throughput
-from minilm.units import format_seconds
-
-if TYPE_CHECKING:
-    pass
+from minilm.training.time_left import TimeLeft
+from minilm.training.train_step import TrainStep
 
 logger = logging.getLogger(__name__)
-
-# A logged loss is a spike if it is above the running mean by this factor and by so many nats.
-SPIKE_RATIO, SPIKE_NATS = 1.3, 0.5
-MEAN_DECAY = 0.9  # of the running mean of logged losses
-# Steps of a process that are timed one by one, to say how long the run will take.
-TIMED_STEPS = 3
 
 
 class Trainer:
@@ -60,32 +41,18 @@ class Trainer:
         self.run_dir, self.context_length = spec.run_dir, spec.model.config.context_length
         self.model.to(self.runtime.device).train()
         self.runtime.prepare(self.model)
-        self.optimizers = make_optimizers(self.model, self.config, self.runtime.muon_dtype)
-        # float16 alone needs its loss scaled to keep small gradients from vanishing.
-        self.scaler = torch.amp.GradScaler(
-            self.runtime.device.type, enabled=self.runtime.dtype == torch.float16
-        )
-        self.loss = self.runtime.compiled(next_token_loss, stop)
-        self.matrices = matrices(self.model)
-        self.batches = BatchLoader(spec.dataset, self.config, self.runtime.device)
+        self.progress = Progress() if spec.saved is None else spec.saved.progress
+        self.train_step = TrainStep(spec, self.progress, stop)
         self.checkpoints = CheckpointWriter(
             self.model,
-            self.optimizers,
+            self.train_step.optimizers,
             self.config.keep_states,
             weights_dtype=spec.weights_dtype,
         )
-        self.progress = Progress()
         torch.manual_seed(self.config.seed)  # dropout; weights and batches have their own
         if spec.saved is not None:
-            restore_state(spec.saved, self.model, self.optimizers)
-            self.progress = spec.saved.progress
-            if self.progress.scaler:
-                self.scaler.load_state_dict(self.progress.scaler)
-        self.loss_sum = torch.tensor(self.progress.loss_sum, device=self.runtime.device)
-        self.norm = torch.zeros((), device=self.runtime.device)
-        self.learning_rate = 0.0
-        self.first_steps: list[float] = []  # their seconds, in this process
-        self.evaluation_seconds: float | None = None  # of the last evaluation in this process
+            restore_state(spec.saved, self.model, self.train_step.optimizers)
+        self.time_left = TimeLeft(spec)
         # Step and loss of the best weights over the whole split, where evaluations are over a part of it.
         self.whole_split: tuple[int, Validation] | None = None
         self.throughput = Throughput(
@@ -138,119 +105,33 @@ class Trainer:
                 show_readings(self.bar, ["compiling"])
             began = time.perf_counter()
             try:
-                self._step()
+                self.train_step.run()
             except Interrupted:
                 continue
-            if len(self.first_steps) < TIMED_STEPS:
-                self._announce_duration(began)
+            if self.time_left.needs_steps():
+                self._time_step(began)
             if compiles:
                 show_readings(self.bar, [])
                 compiles = False
             self.bar.update(1)
             if progress.step % config.log_every == 0 or progress.step == config.max_steps:
-                line = self._metrics_line()
+                line = self.train_step.reading()
                 if line is None:
                     return StopReason.NON_FINITE_LOSS
                 logs.metrics(self._stamp() | line | self.throughput.reading(progress.tokens))
-                self._watch_for_spikes(line["train_loss"])
+                watch_for_spikes(progress, line["train_loss"])
                 self._show_readings(line["train_loss"])
 
-    def _step(self) -> None:
-        """One update. Nothing is read back from the device.
-
-        Raises Interrupted where a signal came before its last gradient: then it is as if not begun.
-        """
-        config, progress = self.config, self.progress
-        self.learning_rate = set_rates(self.optimizers, progress.step, config)
-        rows, length = batch_shape(progress.step, config, self.context_length)
-        self.loss_sum = self._accumulate_gradients(rows, length)
-        for optimizer in self.optimizers:
-            self.scaler.unscale_(optimizer)
-        if config.l1_weight:
-            add_l1_gradient(self.matrices, config.l1_weight)
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        self.norm = nn.utils.get_total_norm(gradients)
-        if config.gradient_clip:
-            nn.utils.clip_grads_with_norm_(self.model.parameters(), config.gradient_clip, self.norm)
-        # Where float16 gradients overflowed no optimizer steps, and the scaler lowers its scale.
-        overflowed = self.scaler.is_enabled() and not self.norm.isfinite()
-        for optimizer in self.optimizers:
-            if not overflowed:
-                self.scaler.step(optimizer)
-            optimizer.zero_grad(set_to_none=True)
-        self.scaler.update()
-        progress.step += 1
-        progress.tokens += rows * length * config.gradient_accumulation
-        progress.loss_count += 1
-
-    def _accumulate_gradients(self, rows: int, length: int) -> Tensor:
-        """Backward passes over the micro-batches of a step; the sum of losses with theirs.
-
-        Where a signal came: no gradients, random generators as before, Interrupted.
-        """
-        parts, loss_sum, generators = (
-            self.config.gradient_accumulation,
-            self.loss_sum,
-            random_states(),
+    def _time_step(self, began: float) -> None:
+        """One of the first steps: it is waited for, and after the last of them the time left is said."""
+        self.train_step.loss_sum.item()
+        text = self.time_left.add_step(
+            time.perf_counter() - began,
+            step=self.progress.step,
+            elapsed=self.throughput.elapsed(),
         )
-        try:
-            for micro_step in range(parts):
-                if micro_step:
-                    self.stop.raise_if_set()
-                inputs, targets = self.batches.batch(self.progress.step, micro_step, rows, length)
-                with self.runtime.autocast():
-                    loss = self.loss(self.model, inputs, targets) / parts
-                torch.autograd.backward(self.scaler.scale(loss))
-                loss_sum = loss_sum + loss.detach()
-        except Interrupted:
-            for optimizer in self.optimizers:
-                optimizer.zero_grad(set_to_none=True)
-            restore_random_states(generators)
-            raise
-        return loss_sum
-
-    def _metrics_line(self) -> dict[str, float] | None:
-        """A line of metrics: the mean loss since the last one; None when it is not finite."""
-        progress = self.progress
-        loss, norm = self.loss_sum.item() / progress.loss_count, self.norm.item()
-        if not (math.isfinite(loss) and self._norm_is_usable(norm)):
-            return None
-        progress.loss_count = 0
-        self.loss_sum.zero_()
-        line = {"train_loss": loss, "lr": self.learning_rate}
-        return line | ({"grad_norm": norm} if math.isfinite(norm) else {})
-
-    def _norm_is_usable(self, norm: float) -> bool:
-        return math.isfinite(norm) or self.scaler.is_enabled()  # which leaves such an update out
-
-    def _announce_duration(self, began: float) -> None:
-        """After the first steps of this process, which are waited for; the first one warms up."""
-        self.loss_sum.item()
-        self.first_steps.append(time.perf_counter() - began)
-        step, last, every = self.progress.step, self.config.max_steps, self.config.eval_every
-        if len(self.first_steps) < TIMED_STEPS or step == last:
-            return
-        mean = sum(self.first_steps[1:]) / (TIMED_STEPS - 1)
-        evaluation = self.evaluation_seconds
-        if evaluation is None:  # a forward pass is a third of a step
-            validation = self.config.eval_tokens or self.spec.dataset.val_tokens
-            evaluation = mean / 3 * validation / step_tokens(self.config, self.model.config)
-        evaluations = last // every - step // every + bool(last % every)
-        seconds = (last - step) * mean + evaluations * evaluation
-        text = f"about {format_seconds(seconds)} for the {last - step:,} steps left, evaluations included"
-        limit = self.config.max_seconds
-        if limit is not None and limit - self.throughput.elapsed() < seconds:
-            text += f"; max_seconds ends the run after {format_seconds(limit)}"
-        logger.info(text)
-
-    def _watch_for_spikes(self, loss: float) -> None:
-        """Log a jump of the loss. The best weights and the last states are kept in any case."""
-        progress, mean = self.progress, self.progress.running_mean_loss
-        if mean is not None and loss > max(mean * SPIKE_RATIO, mean + SPIKE_NATS):
-            progress.loss_spikes += 1
-            logger.info(f"step {progress.step:>6}   loss spike: {loss:.3f} after {mean:.3f}")
-        decay = MEAN_DECAY if mean is not None else 0.0
-        progress.running_mean_loss = decay * (mean or 0.0) + (1 - decay) * loss
+        if text is not None:
+            logger.info(text)
 
     def _evaluate_and_save(self, logs: Logs) -> bool:
         """Return whether the losses are finite; when one is not, what was saved before stays.
@@ -270,7 +151,7 @@ class Trainer:
                 text = self._sample()
             except Interrupted:
                 return True
-            self.evaluation_seconds = time.monotonic() - begin
+            self.time_left.evaluation_seconds = time.monotonic() - begin
             progress.evaluated_step = progress.step
             line = {"val_loss": validation.loss, "val_bits_per_byte": validation.bits_per_byte}
             logs.metrics(self._stamp() | line | {"val_tokens": validation.tokens})
@@ -361,12 +242,10 @@ class Trainer:
     def save(self, validation: Validation | None = None) -> bool:
         """Begin to write the state, and the weights if ``validation`` or no evaluation has chosen any.
 
-        False, with nothing written, when the losses since the last reading or the last gradient are not
-        finite: the weights are not either.
+        False, with nothing written, when losses or weights are not finite.
         """
         progress = self.progress
-        progress.loss_sum = self.loss_sum.item()
-        if not (math.isfinite(progress.loss_sum) and self._norm_is_usable(self.norm.item())):
+        if not self.train_step.record():
             return False
         metadata = None
         if validation is not None:
@@ -375,7 +254,6 @@ class Trainer:
             metadata = {"format": "pt", "step": str(progress.step), "val_loss": "not evaluated"}
         progress.seconds = self._stamp()["seconds"]
         progress.joules = self.throughput.joules()
-        progress.scaler = self.scaler.state_dict()
         settings = self.spec.state_settings()
         self.checkpoints.save(self.run_dir, progress, settings, weights_metadata=metadata)
         self.last_save = time.monotonic()

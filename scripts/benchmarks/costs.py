@@ -34,7 +34,7 @@ def saving(bench: Bench) -> dict[str, Any]:
                 loop.save()
                 blocked.append(time.perf_counter() - begin)
             for _ in range(steps):
-                loop._step()
+                loop.train_step.run()
             loop.checkpoints.wait()
             seconds.append(time.perf_counter() - begin)
         pairs.append(seconds)
@@ -58,8 +58,9 @@ def _nano_loop(bench: Bench) -> Any:
     from minilm.config.presets import find_preset
     from minilm.data.shards import prepare
     from minilm.model.transformer import Transformer
+    from minilm.training.data_source import DataSource
+    from minilm.training.run_spec import RunSpec
     from minilm.training.runtime import resolve
-    from minilm.training.setup import DataSource, RunSpec
     from minilm.training.signals import StopRequest
     from minilm.training.trainer import Trainer
 

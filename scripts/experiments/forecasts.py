@@ -7,9 +7,7 @@ are not trained again. Writes the table in docs/training.md.
 
 from __future__ import annotations
 
-import argparse
 import json
-import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -26,16 +24,14 @@ check_dependencies()
 
 import numpy as np  # noqa: E402
 
-from minilm import files  # noqa: E402
 from minilm.runs.files import METRICS  # noqa: E402
 from minilm.runs.forecast import Forecast, forecast  # noqa: E402
 from minilm.runs.logs import read_points  # noqa: E402
 from minilm.text.corpora import open_corpus  # noqa: E402
 from minilm.training.train import train  # noqa: E402
+from scripts.experiments.training_page import text_option, write_table  # noqa: E402
 
 RESULTS = Path(__file__).with_name("forecasts.jsonl")
-PAGE = ROOT / "docs" / "training.md"
-MARKED = re.compile(r"(<!-- forecasts -->\n).*?(<!-- end -->)", re.DOTALL)
 STEPS = 200
 
 
@@ -106,16 +102,11 @@ CHANGES = {
 
 def main() -> int:
     """Train what is missing, then write the table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="tinyshakespeare")
-    options = parser.parse_args()
-    if not options.data.is_file():
-        print(f"error: --data: {options.data}: no such file", file=sys.stderr)
-        return 2
+    data = text_option(__doc__ or "")
     stored = RESULTS.read_text(encoding="utf-8").splitlines() if RESULTS.exists() else []
     results = [json.loads(line) for line in stored]
     with tempfile.TemporaryDirectory() as folder:
-        texts = read_texts(options.data, Path(folder))
+        texts = read_texts(data, Path(folder))
         for run in RUNS:
             if any(result["run"] == run.what for result in results):
                 continue
@@ -123,10 +114,7 @@ def main() -> int:
             results += comparisons
             with RESULTS.open("a", encoding="utf-8") as stream:
                 stream.writelines(json.dumps(each) + "\n" for each in comparisons)
-    page = MARKED.sub(
-        lambda part: part[1] + table(results) + part[2], PAGE.read_text(encoding="utf-8")
-    )
-    files.write_bytes(PAGE, page.encode())
+    write_table("forecasts", table(results))
     return 0
 
 

@@ -7,9 +7,7 @@ docs/training.md.
 
 from __future__ import annotations
 
-import argparse
 import json
-import re
 import sys
 import tempfile
 from pathlib import Path
@@ -22,14 +20,12 @@ from scripts import check_dependencies  # noqa: E402
 
 check_dependencies()
 
-from minilm import files  # noqa: E402
 from minilm.config.presets import find_preset  # noqa: E402
 from minilm.training.text_size import step_tokens  # noqa: E402
 from minilm.training.train import train  # noqa: E402
+from scripts.experiments.training_page import text_option, write_table  # noqa: E402
 
 RESULTS = Path(__file__).with_name("small_texts.jsonl")
-PAGE = ROOT / "docs" / "training.md"
-MARKED = re.compile(r"(<!-- small texts -->\n).*?(<!-- end -->)", re.DOTALL)
 # Tokenizer, characters of text, epochs.
 CASES = (
     *(("bpe", 30_000, epochs) for epochs in (2, 4, 8)),
@@ -43,13 +39,8 @@ DROPOUTS = (0.0, 0.1)
 
 def main() -> int:
     """Run what is missing, then write the table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="tinyshakespeare")
-    options = parser.parse_args()
-    if not options.data.is_file():
-        print(f"error: --data: {options.data}: no such file", file=sys.stderr)
-        return 2
-    text = options.data.read_text(encoding="utf-8")
+    data = text_option(__doc__ or "")
+    text = data.read_text(encoding="utf-8")
     results: dict[tuple[str, int, int, float], float] = {}
     if RESULTS.exists():
         for line in RESULTS.read_text(encoding="utf-8").splitlines():
@@ -69,9 +60,7 @@ def main() -> int:
         losses = [results[tokenizer, characters, epochs, dropout] for dropout in DROPOUTS]
         cells = " | ".join(f"{loss:.3f}" for loss in losses)
         rows.append(f"| {tokenizer} | {characters:,} | {epochs} | {cells} |")
-    table = "\n".join(rows) + "\n"
-    page = MARKED.sub(lambda part: part[1] + table + part[2], PAGE.read_text(encoding="utf-8"))
-    files.write_bytes(PAGE, page.encode())
+    write_table("small texts", "\n".join(rows) + "\n")
     return 0
 
 

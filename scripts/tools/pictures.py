@@ -25,7 +25,7 @@ from rich.console import Console  # noqa: E402
 
 from minilm import files  # noqa: E402
 from minilm.cli import inspect  # noqa: E402
-from minilm.cli.train import show  # noqa: E402
+from minilm.cli.train_results import show  # noqa: E402
 from minilm.inspection.inspector import inspect as inspect_run  # noqa: E402
 from minilm.training.finish import finished_run  # noqa: E402
 

@@ -39,12 +39,6 @@ TINY: dict[str, Any] = {
 }
 
 
-@pytest.fixture
-def transformers() -> Any:
-    """The library, where it is installed."""
-    return pytest.importorskip("transformers", reason="the extra 'transformers' is not installed")
-
-
 @pytest.mark.parametrize("has_pooling_head", [True, False])
 def test_what_transformers_saves_is_verified(
     transformers: Any, tmp_path: Path, has_pooling_head: bool

@@ -11,7 +11,7 @@ from minilm.data.cache import prune, read_entries, size_limit
 from minilm.data.shards import find, prepare
 from minilm.errors import InputError
 from minilm.text.corpora import open_corpus
-from minilm.text.tokenizers import build_tokenizer
+from minilm.text.tokenizer_training import build_tokenizer
 
 
 @pytest.fixture

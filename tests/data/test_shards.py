@@ -17,7 +17,8 @@ from minilm.data.corpus_stats import identify, measure
 from minilm.data.shards import prepare
 from minilm.errors import CorpusError, InputError, TokenizerError
 from minilm.text.corpora import Corpus, Document, open_corpus
-from minilm.text.tokenizers import Tokenizer, build_tokenizer
+from minilm.text.tokenizer_training import build_tokenizer
+from minilm.text.tokenizers import Tokenizer
 
 LINES = "".join(f"line {i}: naïve café number² {i * 7919 % 1000}\n" for i in range(400))
 
@@ -87,8 +88,8 @@ def test_what_a_file_is_read_as_is_part_of_it_too(tmp_path):
 @pytest.mark.parametrize("kind", ["byte", "char", "bpe"])
 def test_one_document_is_split_by_position_without_separators(file, tmp_path, kind):
     dataset = prepared(file, tmp_path, tokenizer=kind, vocab_size=300 if kind == "bpe" else None)
-    place = int(len(LINES) * (1 - 0.1))
-    train, val = LINES[:place], LINES[place:]
+    boundary = int(len(LINES) * (1 - 0.1))
+    train, val = LINES[:boundary], LINES[boundary:]
     assert dataset.tokenizer.kind == kind
     assert np.array_equal(dataset.train, dataset.tokenizer.encode(train))
     assert np.array_equal(dataset.val, dataset.tokenizer.encode(val))
@@ -127,15 +128,15 @@ def test_documents_are_followed_by_the_separator(folder, tmp_path):
     a, c, d = LINES[:5000], LINES[5000:5003], LINES[:900]
     dataset = prepared(folder, tmp_path)
     assert dataset.documents == 3
-    place = int(5903 * (1 - 0.1)) - 5003
-    assert bytes(dataset.train.tolist()) == f"{a}\0{c}\0{d[:place]}".encode()
-    assert bytes(dataset.val.tolist()) == f"{d[place:]}\0".encode()
+    boundary = int(5903 * (1 - 0.1)) - 5003
+    assert bytes(dataset.train.tolist()) == f"{a}\0{c}\0{d[:boundary]}".encode()
+    assert bytes(dataset.val.tolist()) == f"{d[boundary:]}\0".encode()
     assert dataset.train_bytes + dataset.val_bytes == dataset.bytes
     bpe = prepared(folder, tmp_path, tokenizer="bpe", vocab_size=300)
     assert np.count_nonzero(bpe.train == 0) == 2
     assert np.count_nonzero(bpe.val == 0) == 1
     char = prepared(folder, tmp_path, tokenizer="char")
-    assert char.tokenizer.decode(char.train) == a + c + d[:place]
+    assert char.tokenizer.decode(char.train) == a + c + d[:boundary]
     end = char.tokenizer.end_of_text
     assert np.flatnonzero(char.train == end).tolist() == [len(a), len(a + c) + 1]
     assert char.val[-1] == end
@@ -155,8 +156,8 @@ def test_a_separator_at_the_split_stays_with_its_document(tmp_path):
 
 
 def test_bpe_has_not_seen_the_validation_text(file, tmp_path):
-    place = int(len(LINES) * (1 - 0.25))
-    expected = build_tokenizer("bpe", lambda: iter([LINES[:place]]), 280)
+    boundary = int(len(LINES) * (1 - 0.25))
+    expected = build_tokenizer("bpe", lambda: iter([LINES[:boundary]]), 280)
     dataset = prepared(file, tmp_path, tokenizer="bpe", vocab_size=280, val_fraction=0.25)
     assert dataset.tokenizer.to_json() == expected.to_json()
 
@@ -392,8 +393,8 @@ def test_two_processes_at_once_build_one_whole_entry(file, tmp_path):
             "meta.json", "tokenizer.json", "train.bin", "val.bin",
         ]  # fmt: skip
     dataset = prepared(file, tmp_path, tokenizer="bpe", vocab_size=400)
-    place = int(len(LINES) * (1 - 0.1))
-    assert dataset.tokenizer.decode(dataset.train) == LINES[:place]
+    boundary = int(len(LINES) * (1 - 0.1))
+    assert dataset.tokenizer.decode(dataset.train) == LINES[:boundary]
 
 
 @pytest.mark.parametrize("fraction", [0, -0.1, 1.5, float("nan")])

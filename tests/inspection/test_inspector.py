@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -75,6 +76,31 @@ def test_a_run_without_weights_is_not_verified(run_copy: Path) -> None:
     assert report.mismatches == ("file: model.safetensors is missing",)
 
 
+def write_folder(
+    folder: Path, config: dict[str, Any], **extra: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """A config.json and a file of zeros, with ``extra`` tensors; returns the declared ones by name."""
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    tensors = {t.name: torch.zeros(t.shape) for t in layout_of(config).named_tensors()}
+    save_file(tensors | extra, folder / "model.safetensors")
+    return tensors
+
+
+def write_llama(folder: Path, **fields: object) -> dict[str, torch.Tensor]:
+    """A tiny Llama folder; returns its tensors by name."""
+    config = {
+        "model_type": "llama",
+        "hidden_size": 8,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 12,
+        "vocab_size": 11,
+    } | fields
+    return write_folder(folder, config)
+
+
 def write_gpt2(folder: Path, **extra: torch.Tensor) -> int:
     """A tiny GPT-2 folder as transformers writes it; returns its exact count."""
     config = {
@@ -85,11 +111,7 @@ def write_gpt2(folder: Path, **extra: torch.Tensor) -> int:
         "vocab_size": 11,
         "n_positions": 5,
     }
-    (folder / "config.json").write_text(json.dumps(config))
-    layout = layout_of(config)
-    tensors = {t.name: torch.zeros(t.shape) for t in layout.named_tensors()}
-    save_file(tensors | extra, folder / "model.safetensors")
-    return layout.count()
+    return sum(tensor.numel() for tensor in write_folder(folder, config, **extra).values())
 
 
 def test_a_second_copy_of_a_tied_head_is_not_counted_twice(tmp_path: Path) -> None:
@@ -275,22 +297,11 @@ def test_a_file_without_a_config_is_counted_and_grouped(tmp_path: Path) -> None:
 
 
 def test_a_llama_folder_is_proven_by_its_own_names(tmp_path: Path) -> None:
-    config = {
-        "model_type": "llama",
-        "hidden_size": 8,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "intermediate_size": 12,
-        "vocab_size": 11,
-    }
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    layout = layout_of(config)
-    tensors = {t.name: torch.zeros(t.shape) for t in layout.named_tensors()}
-    save_file(tensors, tmp_path / "model.safetensors")
+    tensors = write_llama(tmp_path)
+    count = sum(tensor.numel() for tensor in tensors.values())
     report = minilm.inspect(str(tmp_path))
     assert report.verified
-    assert report.witnesses.file == report.witnesses.formula == layout.count()
+    assert report.witnesses.file == report.witnesses.formula == count
     del tensors["model.layers.1.mlp.up_proj.weight"]
     save_file(tensors, tmp_path / "model.safetensors")
     assert not minilm.inspect(str(tmp_path)).verified
@@ -324,24 +335,6 @@ def test_nothing_by_that_name(tmp_path: Path) -> None:
         minilm.inspect(str(tmp_path))
     with pytest.raises(InputError, match="context: 0, expected at least 1"):
         minilm.inspect("nano", context=0)
-
-
-def write_llama(folder: Path, **fields: object) -> dict[str, torch.Tensor]:
-    """A tiny Llama folder; returns its tensors by name."""
-    config = {
-        "model_type": "llama",
-        "hidden_size": 8,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "intermediate_size": 12,
-        "vocab_size": 11,
-    } | fields
-    folder.mkdir(exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(config))
-    tensors = {t.name: torch.zeros(t.shape) for t in layout_of(config).named_tensors()}
-    save_file(tensors, folder / "model.safetensors")
-    return tensors
 
 
 def test_what_modules_register_as_buffers_is_no_parameter_of_an_unknown_file(

@@ -100,11 +100,11 @@ def write_config(folder: Path, **fields: Any) -> Path:
 
 
 def test_what_transformers_refuses_is_one_line(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    transformers: Any,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    transformers = pytest.importorskip(
-        "transformers", reason="the extra 'transformers' is not installed"
-    )
     path = write_config(tmp_path, initializer_range="0.02")
     assert main([str(path), "--live"]) == 2
     output = capfd.readouterr()
@@ -124,10 +124,7 @@ def test_what_transformers_refuses_is_one_line(
             minilm.inspect(config, live=True)
 
 
-def test_infinity_as_transformers_writes_it(tmp_path: Path) -> None:
-    transformers = pytest.importorskip(
-        "transformers", reason="the extra 'transformers' is not installed"
-    )
+def test_infinity_as_transformers_writes_it(transformers: Any, tmp_path: Path) -> None:
     config = transformers.Mamba2Config(
         hidden_size=64,
         num_heads=8,

@@ -120,10 +120,7 @@ def test_other_layers_beyond_the_last_count(tmp_path: Path) -> None:
         assert report.parameters.total == total + WIDTH * WIDTH
 
 
-def test_the_ties_of_a_live_module_are_shown(tmp_path: Path) -> None:
-    transformers = pytest.importorskip(
-        "transformers", reason="the extra 'transformers' is not installed"
-    )
+def test_the_ties_of_a_live_module_are_shown(transformers: Any, tmp_path: Path) -> None:
     config = transformers.GraniteConfig(
         vocab_size=20,
         hidden_size=8,

@@ -13,7 +13,7 @@ from minilm.cli.convert import main
 from minilm.generation.fast_decoder import FastDecoder
 from minilm.generation.generate import Generation
 from minilm.generation.sampling import Sampling
-from minilm.text.tokenizers import build_tokenizer
+from minilm.text.tokenizer_training import build_tokenizer
 from tests.conftest import make_text
 from tests.interop.published_tokenizers import CHAT_TEMPLATE, save_tokenizer
 from tests.interop.shapes import SHAPES, TINY, make_run

@@ -27,7 +27,7 @@ from minilm.generation.sampling import Sampling
 from minilm.interop.gguf import export, find_supported
 from minilm.interop.model_source import open_source
 from minilm.model.transformer import next_token_loss
-from minilm.text.tokenizers import load_tokenizer
+from minilm.text.tokenizer_file import load_tokenizer
 from minilm.training.train import train
 from tests.conftest import make_text
 from tests.interop.llama_cpp import LlamaCpp, quantize

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from minilm.cli.convert import main
-from minilm.text.tokenizers import build_tokenizer
+from minilm.text.tokenizer_training import build_tokenizer
 from tests.conftest import make_text
 from tests.interop.shapes import TINY, make_run
 

@@ -13,9 +13,10 @@ from minilm.config.presets import PRESETS
 from minilm.data.shards import prepare
 from minilm.errors import FormatError
 from minilm.model.transformer import Transformer
+from minilm.training.data_source import DataSource
 from minilm.training.resume_state import Progress, read_state, write_state
+from minilm.training.run_spec import RunSpec
 from minilm.training.runtime import resolve
-from minilm.training.setup import DataSource, RunSpec
 from minilm.training.signals import StopRequest
 from minilm.training.trainer import Trainer
 from tests.conftest import TINY_MODEL, TINY_SETTINGS
@@ -69,7 +70,7 @@ def test_frozen_parameters_are_saved_without_optimizer_and_resume_bit_for_bit(
     assert make_trainer(whole, optimizer=optimizer).run() == "max_steps"
     first = make_trainer(parts, optimizer=optimizer)
     for _ in range(5):
-        first._step()
+        first.train_step.run()
     assert first.save()
     first.checkpoints.close()
     assert make_trainer(parts, optimizer=optimizer, resumed=True).run() == "max_steps"
@@ -91,7 +92,7 @@ def test_frozen_parameters_are_saved_without_optimizer_and_resume_bit_for_bit(
 def test_a_state_of_other_frozen_parameters_is_refused(make_trainer: Any, tmp_path: Path) -> None:
     name = "final_norm.weight"
     trainer = make_trainer(tmp_path / "run", frozen={name: torch.float32})
-    trainer._step()
+    trainer.train_step.run()
     assert trainer.save()
     trainer.checkpoints.close()
     message = rf"model\.{name} \('float32', 16\), expected \('bfloat16', 16\)"

@@ -18,8 +18,9 @@ from minilm.config.presets import PRESETS
 from minilm.data.shards import prepare
 from minilm.model.transformer import Transformer
 from minilm.text.corpora import open_corpus
+from minilm.training.data_source import DataSource
+from minilm.training.run_spec import RunSpec
 from minilm.training.runtime import resolve
-from minilm.training.setup import DataSource, RunSpec
 from minilm.training.signals import StopRequest
 from minilm.training.trainer import Trainer
 from tests.conftest import TINY_MODEL
@@ -84,13 +85,13 @@ def make_trainer(text_file: Path, cache: Path, tmp_path: Path) -> Any:
 )
 def test_a_step_reads_nothing_back(make_trainer: Any, settings: dict) -> None:
     trainer = make_trainer(**settings)
-    trainer._step()  # AdamW makes its state at its first step
+    trainer.train_step.run()  # AdamW makes its state at its first step
     with Operations() as operations:
-        trainer._step()
+        trainer.train_step.run()
     assert operations.seen["aten::mm"] > 10  # it did see the step
     assert not READS_BACK & operations.seen.keys()
     with Operations() as operations:
-        trainer._metrics_line()
+        trainer.train_step.reading()
     assert READS_BACK & operations.seen.keys(), "and this is what it looks like when one is read"
 
 
@@ -99,8 +100,8 @@ def test_2000_steps_leave_nothing_behind(make_trainer: Any) -> None:
 
     def after(steps: int) -> tuple[int, int, int]:
         for _ in range(steps):
-            trainer._step()
-        trainer._metrics_line()
+            trainer.train_step.run()
+        trainer.train_step.reading()
         gc.collect()
         # By type: some modules of torch warn when an object of theirs is asked for its class.
         tensors = [each for each in gc.get_objects() if issubclass(type(each), torch.Tensor)]
@@ -114,10 +115,12 @@ def test_2000_steps_leave_nothing_behind(make_trainer: Any) -> None:
 
 def test_a_gradient_that_is_not_finite_is_never_saved(make_trainer: Any, tmp_path: Path) -> None:
     trainer = make_trainer()
-    trainer._step()
+    trainer.train_step.run()
     assert trainer.save()
-    trainer._step()
-    trainer.norm = torch.tensor(math.nan)  # the loss was finite, the weights no longer are
+    trainer.train_step.run()
+    trainer.train_step.norm = torch.tensor(
+        math.nan
+    )  # the loss was finite, the weights no longer are
     assert not trainer.save()
     trainer.checkpoints.close()
     assert [path.name for path in (tmp_path / "resume").iterdir()] == ["step-000000001.safetensors"]
@@ -126,24 +129,15 @@ def test_a_gradient_that_is_not_finite_is_never_saved(make_trainer: Any, tmp_pat
 @pytest.mark.parametrize("gradient_clip", [0.0, 1.0])
 def test_an_overflow_of_float16_changes_no_weight(make_trainer: Any, gradient_clip: float) -> None:
     trainer = make_trainer(dtype="float16", gradient_clip=gradient_clip)
-    trainer._step()
+    trainer.train_step.run()
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
-    trainer.scaler.load_state_dict(trainer.scaler.state_dict() | {"scale": 1e30})
-    trainer._step()
+    trainer.train_step.scaler.load_state_dict(
+        trainer.train_step.scaler.state_dict() | {"scale": 1e30}
+    )
+    trainer.train_step.run()
     for name, parameter in trainer.model.named_parameters():
         assert torch.equal(parameter, before[name]), name
-    assert trainer.scaler.get_scale() == pytest.approx(5e29)
-    line = trainer._metrics_line()
+    assert trainer.train_step.scaler.get_scale() == pytest.approx(5e29)
+    line = trainer.train_step.reading()
     assert line is not None
     assert "grad_norm" not in line  # it was infinite
-
-
-def test_a_jump_of_the_loss_is_counted_and_logged(
-    make_trainer: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level("INFO", "minilm")
-    trainer = make_trainer()
-    for loss in (3.0, 2.9, 2.8, 2.9, 4.5, 2.8, 2.8):
-        trainer._watch_for_spikes(loss)
-    assert trainer.progress.loss_spikes == 1
-    assert caplog.text.count("loss spike: 4.500 after 2.9") == 1

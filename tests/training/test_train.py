@@ -428,16 +428,16 @@ def test_target_and_time_end_a_run(go: Any) -> None:
 def test_a_loss_that_is_not_finite_keeps_the_last_good_weights(
     go: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import minilm.training.trainer as trainer
+    from minilm.training import train_step
 
-    true_loss, calls = trainer.next_token_loss, []
+    true_loss, calls = train_step.next_token_loss, []
 
     def broken(model: Any, inputs: Any, targets: Any) -> torch.Tensor:
         calls.append(1)
         loss = true_loss(model, inputs, targets)
         return loss * float("nan") if len(calls) > 6 else loss
 
-    monkeypatch.setattr(trainer, "next_token_loss", broken)
+    monkeypatch.setattr(train_step, "next_token_loss", broken)
     outcome = go("broken")
     assert outcome.stopped_because == "non_finite_loss"
     assert outcome.summary["steps"] == 8  # where the next line of metrics was due

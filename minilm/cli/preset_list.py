@@ -1,0 +1,26 @@
+"""`train --preset list`: each preset with its exact count, its shape and how it is trained."""
+
+from __future__ import annotations
+
+from minilm.config.presets import PRESETS
+
+
+def list_presets() -> None:
+    """Print every preset."""
+    from minilm.architectures.minilm import layout
+
+    for name, preset in PRESETS.items():
+        model, train = preset.model_config(), preset.train_config()
+        rates = f"AdamW {train.learning_rate:g}"
+        if train.optimizer == "muon":
+            rates = f"Muon {train.muon_learning_rate:g}, {rates}"
+        sequences = train.batch_size * train.gradient_accumulation
+        print(f"{name:<12} {layout(model).count():>14,}  {preset.summary}")
+        print(
+            f"{'':14}{model.num_layers} layers, width {model.d_model:,}, {model.num_heads} heads, "
+            f"{preset.tokenizer} vocabulary {model.vocab_size:,}"
+        )
+        print(
+            f"{'':14}{rates}; {train.max_steps:,} steps of {sequences} x "
+            f"{model.context_length:,} tokens"
+        )

@@ -1,0 +1,64 @@
+"""What `train` prints at the end of a run: a sample, the curves and what they say, every parameter."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from minilm.runs import files as run_files
+from minilm.units import format_seconds
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from minilm.training.finish import Outcome
+
+
+SAMPLE_TOKENS = 160  # of the sample
+
+
+def show(outcome: Outcome, console: Console) -> bool:
+    """Print a sample, the curves and what they say, and every parameter; whether it is verified."""
+    from minilm.checkpoint import load
+    from minilm.render.terminal import curve, print_report
+    from minilm.runs.history import read_history
+    from minilm.safe_text import running_text
+    from minilm.training.evaluation import sample
+
+    run_dir, summary, report = outcome.run_dir, outcome.summary, outcome.report
+    assert report is not None, "of a run that was not interrupted"
+    history = read_history(run_dir)
+    console.rule("a sample")
+    console.print(running_text(sample(*load(run_dir), SAMPLE_TOKENS)), markup=False)
+    console.rule("the run")
+    console.print(
+        f"{summary['steps']} steps, {summary['tokens']:,} tokens in "
+        f"{format_seconds(summary['seconds'])}, {summary['tokens_per_second']:,.0f} tokens/s; "
+        f"best validation loss {summary['best_val_loss']:.4f}, "
+        f"{summary['best_val_bits_per_byte']:.3f} bits a byte, over {summary['best_val_tokens']:,} tokens "
+        f"in {summary['val_dtype']}; "
+        f"stopped by {summary['stopped_because']}"
+    )
+    for name, label in (("train_loss", "training loss  "), ("val_loss", "validation loss")):
+        losses = [line[name] for line in history.metrics if name in line]
+        if len(losses) > 1:
+            console.print(f"{label} {curve(losses)}")
+    for finding in history.findings:
+        console.print(finding)
+    console.rule("every parameter")
+    print_report(report, console)
+    console.print()
+    console.print(
+        f"run folder: {run_dir}, and all of this as {run_dir / run_files.REPORT}", markup=False
+    )
+    return report.verified
+
+
+def show_finished(outcome: Outcome) -> None:
+    """Print the report again, without torch; the run itself is left as it is."""
+    from minilm.cli.console import ResultConsole
+    from minilm.render.terminal import print_report
+
+    assert outcome.report is not None, "of a run that reached its end"
+    print(f"{outcome.run_dir} is finished: {outcome.stopped_because}", file=sys.stderr)
+    print_report(outcome.report, ResultConsole())

@@ -1,0 +1,65 @@
+"""A target by what declares it: minilm's own configuration, or a Hugging Face config.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from minilm.architectures import layout_of
+from minilm.architectures.minilm import layout as minilm_layout
+from minilm.architectures.model_types import MODEL_TYPES
+from minilm.architectures.task_heads import with_task_head
+from minilm.config import ModelConfig, to_dict
+from minilm.errors import naming_file
+from minilm.formats.json_file import read_object
+from minilm.inspection.target import UNKNOWN, Target
+from minilm.ledger.layout_changes import with_adapters
+from minilm.runs import files as run_files
+from minilm.runs.base_run import lora_of
+
+
+def open_config(name: str, path: Path) -> Target:
+    """What a config.json declares, of minilm or of any other. Raises InputError."""
+    config = read_object(path)
+    if config.get("family") == run_files.FAMILY:
+        target = replace(minilm_target(name, run_files.read_config(path)), folder=path.parent)
+        if config.get("base") and target.layout is not None:
+            lora = lora_of(path.parent, run_files.read_record(path))
+            layout = with_adapters(target.layout, lora.targets, lora.rank)
+            target = replace(target, layout=layout, lora=lora)
+        training = config.get("train")
+        if not isinstance(training, dict):
+            return target
+        return replace(target, hyperparameters={**target.hyperparameters, "training": training})
+    with naming_file(path):
+        return replace(hugging_face_target(name, config), folder=path.parent)
+
+
+def hugging_face_target(name: str, config: Mapping[str, Any]) -> Target:
+    """What a Hugging Face config.json declares. Raises ConfigError for a field that is wrong."""
+    # The components of diffusers have a class in its place.
+    model_type = config.get("model_type") or config.get("_class_name")
+    if not isinstance(model_type, str):
+        model_type = UNKNOWN
+    fields = {k: v for k, v in config.items() if isinstance(v, (bool, int, float, str))}
+    layout = layout_of(config) if model_type in MODEL_TYPES else None
+    return Target(
+        name,
+        model_type,
+        with_task_head(layout, config) if layout else None,
+        hugging_face=config,
+        hyperparameters={"model": fields},
+    )
+
+
+def minilm_target(name: str, config: ModelConfig) -> Target:
+    """What minilm's own configuration declares."""
+    return Target(
+        name,
+        run_files.FAMILY,
+        minilm_layout(config),
+        config,
+        hyperparameters={"model": to_dict(config)},
+    )

@@ -1,0 +1,103 @@
+"""The text of a run: where it is, how it is read, and its tokens, made or found where they are stored."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minilm.config import TrainConfig
+from minilm.data.corpus_stats import identify
+from minilm.data.shards import Dataset, find, prepare
+from minilm.errors import InputError
+from minilm.text.corpora import Corpus, open_corpus
+from minilm.text.tokenizers import Tokenizer
+from minilm.training.resume_options import absolute_source
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """A text, by name or path, how it is read and cleaned, and the folder where its tokens are kept."""
+
+    name: str
+    cleaning: tuple[str, ...]
+    cache: Path
+    text_field: str | None = None
+    raw_text: bool = False
+
+    def open(self) -> Corpus:
+        """Raises InputError for a source that is not there."""
+        return open_corpus(
+            self.name,
+            cleaning=self.cleaning,
+            cache=self.cache,
+            text_field=self.text_field,
+            raw_text=self.raw_text,
+        )
+
+    def absolute_name(self) -> str:
+        """The source as --resume finds it from any folder: a path made absolute, a name as it is."""
+        return absolute_source(self.name)
+
+    def options(self) -> dict[str, Any]:
+        """How the text is read, as the options of a run are recorded."""
+        return {
+            "cleaning": list(self.cleaning),
+            "text_field": self.text_field,
+            "raw_text": self.raw_text,
+        }
+
+    def prepare(
+        self,
+        corpus: Corpus,
+        tokenizer: str | Tokenizer,
+        config: TrainConfig,
+        *,
+        vocab_size: int | None = None,
+        context_length: int,
+    ) -> Dataset:
+        """The tokens of ``corpus``, which is this source, opened: out of the cache, or made and put there."""
+        return prepare(
+            corpus,
+            tokenizer=tokenizer,
+            vocab_size=vocab_size,
+            val_fraction=config.val_fraction,
+            split=config.split,
+            cache=self.cache,
+            context_length=context_length,
+        )
+
+    def stored(
+        self, tokenizer: Tokenizer, *, key: str, sha256: str, may_be_missing: bool
+    ) -> Dataset | None:
+        """The tokens stored under ``key`` when the run began; None where they have to be made again.
+
+        ``sha256`` is that of the run's text. Raises InputError for another text, or where neither text
+        nor tokens are there.
+        """
+        dataset = find(self.cache, key, tokenizer=tokenizer, sha256=sha256)
+        try:
+            current = identify(self.open()).sha256
+        except InputError as error:
+            if not may_be_missing:
+                raise
+            if dataset is None:
+                raise InputError(
+                    error.where,
+                    error.got,
+                    f"the run's text, SHA-256 {sha256[:12]}",
+                    "say with --data where it is now",
+                ) from None
+            logger.warning(f"note: {error.where}: {error.got}: its tokens are still in the cache")
+            return dataset
+        if current != sha256:
+            raise InputError(
+                self.name,
+                f"data with SHA-256 {current[:12]}",
+                f"the run's own data, {sha256[:12]}",
+                "the text has changed since: start a new run",
+            )
+        return dataset

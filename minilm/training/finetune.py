@@ -1,0 +1,126 @@
+"""Fine-tuning: a run that begins with the weights and the tokenizer of another model.
+
+base, a run or what convert imports -> its config, tokenizer, optimizer, rates -> corpus -> token shards
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from minilm.architectures.minilm import layout
+from minilm.checkpoint import load_model, read_run_config
+from minilm.config import ModelConfig, from_dict, to_dict
+from minilm.config.presets import find_preset
+from minilm.errors import ConfigError
+from minilm.interop.convert import as_run
+from minilm.runs import files as run_files
+from minilm.text.tokenizer_file import load_tokenizer
+from minilm.training.base_model import companions, weights_dtype
+from minilm.training.data_source import DataSource
+from minilm.training.loggers import check_installed
+from minilm.training.preconditions import refuse_folder, refuse_other_encodings, refuse_too_large
+from minilm.training.run_plan import announce
+from minilm.training.run_spec import RunSpec
+from minilm.training.runtime import resolve_for_run
+from minilm.training.text_size import fit_to_text
+
+logger = logging.getLogger(__name__)
+
+# Of the configuration that a base was trained with: what fine-tuning takes over.
+RATES = ("learning_rate", "muon_learning_rate")
+OPTIMIZER_FIELDS = (
+    *("optimizer", *RATES, "muon_momentum", "beta1", "beta2"),
+    *("weight_decay", "gradient_clip"),
+)
+# At the base's own rates the first steps undo what it has learned (docs/training.md, "Fine-tuning").
+FINE_TUNING_RATE = 0.1
+
+
+def run_from_checkpoint(
+    base: Path,
+    preset: str,
+    *,
+    source: DataSource,
+    run_dir: Path | None,
+    vocabulary: Mapping[str, Any],
+    model: Mapping[str, Any],
+    settings: Mapping[str, Any],
+) -> RunSpec:
+    """A run that begins with the weights and the tokenizer of ``base``: a run, or what convert imports.
+
+    The preset says how long it is trained and in which batches. Optimizer and rates are those of the base,
+    the rates lower by FINE_TUNING_RATE. ``model`` replaces fields that change no tensor, as dropout;
+    ``vocabulary``, tokenizer and vocab_size where they are given, must be the base's.
+    """
+    refuse_other_encodings("init_from", os.path.abspath(base))
+    with as_run(base) as run:
+        record = run_files.read_record(run / run_files.CONFIG)
+        of_base = {name: getattr(record.train, name) for name in OPTIMIZER_FIELDS}
+        of_base |= {name: FINE_TUNING_RATE * of_base[name] for name in RATES}
+        config = find_preset(preset).train_config(**(of_base | dict(settings)))
+        fields = to_dict(read_run_config(run)) | dict(model)
+        model_config = from_dict(ModelConfig, fields, base / run_files.CONFIG)
+        _refuse_other_shape(record.model, model_config, model)
+        check_installed(config.trackers)
+        corpus = source.open()
+        folder = run_dir or Path(f"checkpoints/{base.name}-{corpus.name}")
+        refuse_folder(folder, source.name)
+        refuse_too_large(model_config, config)
+        tokenizer = load_tokenizer(run / run_files.TOKENIZER)
+        own = {"tokenizer": tokenizer.kind, "vocab_size": tokenizer.vocab_size}
+        for name, value in vocabulary.items():
+            if value not in (None, own[name]):
+                expected = f"{own[name]}, that of the model it is to start from"
+                raise ConfigError(name, str(value), expected, "leave it out")
+        dataset = source.prepare(
+            corpus, tokenizer, config, context_length=model_config.context_length
+        )
+        config, dropout = fit_to_text(
+            config,
+            model_config,
+            given={*settings, *model},
+            dataset=dataset,
+        )
+        model_config = replace(model_config, dropout=dropout)
+        began_with = {"preset": preset, "init_from": os.path.abspath(base)}
+        spec = RunSpec(
+            folder,
+            load_model(run / run_files.WEIGHTS, model_config),
+            config,
+            dataset,
+            source,
+            resolve_for_run(config, model_config),
+            began_with=began_with | source.options(),
+            is_fine_tuning=True,
+            companions=companions(run),
+            weights_dtype=weights_dtype(run),
+        )
+        logger.info(
+            f"fine-tuning {base.name} with {config.optimizer}, at a rate of {config.learning_rate:g} "
+            f"where it was trained at {record.train.learning_rate:g}"
+        )
+        announce(spec)
+        return spec
+
+
+def _refuse_other_shape(
+    base: ModelConfig, config: ModelConfig, overrides: Mapping[str, Any]
+) -> None:
+    """Where fields change the tensors: those of the base are what there is."""
+
+    def shapes(model: ModelConfig) -> set[tuple[str, tuple[int, ...]]]:
+        return {(tensor.name, tensor.shape) for tensor in layout(model).named_tensors()}
+
+    if shapes(base) != shapes(config):
+        changed = [name for name in overrides if getattr(base, name) != getattr(config, name)]
+        raise ConfigError(
+            f"model.{changed[0]}",
+            f"{overrides[changed[0]]}",
+            f"{getattr(base, changed[0])}, that of the run it is to start from",
+            "leave it out, or train from scratch",
+        )

@@ -1,0 +1,60 @@
+"""RunSpec: a run, complete before its first step; the Trainer takes it whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from minilm.config import TrainConfig, to_dict
+from minilm.data.shards import Dataset
+from minilm.errors import ConfigError
+from minilm.model.transformer import Transformer
+from minilm.training.data_source import DataSource
+from minilm.training.resume_state import SavedState
+from minilm.training.runtime import Runtime
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """A run: all that the Trainer needs, and the options that it ``began_with``, for config.json.
+
+    ``model`` is on the CPU. It has the weights that training begins with; where there is a ``saved``
+    state, the Trainer puts the weights of that in. ``companions``: files beside tokenizer.json, of the
+    model that fine-tuning began with, in whose ``weights_dtype`` model.safetensors is written.
+    """
+
+    run_dir: Path
+    model: Transformer
+    config: TrainConfig
+    dataset: Dataset
+    source: DataSource
+    runtime: Runtime
+    saved: SavedState | None = None
+    began_with: Mapping[str, Any] = field(default_factory=dict)
+    is_fine_tuning: bool = False
+    companions: Mapping[str, bytes] = field(default_factory=dict)
+    weights_dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for a first length that the model does not have."""
+        most = self.model.config.context_length
+        if self.config.initial_context_length > most:
+            raise ConfigError(
+                "initial_context_length",
+                f"{self.config.initial_context_length}",
+                f"at most the model's context_length, {most}",
+            )
+
+    def state_settings(self) -> dict[str, Any]:
+        """What a saved state has beside tensors and progress: what `resumed_run` reads."""
+        return {
+            "source": self.source.absolute_name(),
+            **self.source.options(),
+            "sha256": self.dataset.sha256,
+            "tokens": self.dataset.key,
+            "weights_dtype": self.weights_dtype,
+            # With the dtype that auto became: a resumed run computes with the same arithmetic.
+            "train": to_dict(self.config) | {"dtype": self.runtime.dtype_name},
+        }

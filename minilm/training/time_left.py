@@ -1,0 +1,48 @@
+"""How long a run will take, estimated from the first steps of the process."""
+
+from __future__ import annotations
+
+from minilm.training.run_spec import RunSpec
+from minilm.training.text_size import step_tokens
+from minilm.units import format_seconds
+
+# Steps that are timed one by one; the first one warms up.
+TIMED_STEPS = 3
+
+
+class TimeLeft:
+    """Takes the seconds of the first steps, and of an evaluation where there was one among them."""
+
+    def __init__(self, spec: RunSpec) -> None:
+        self._config, self._model = spec.config, spec.model.config
+        self._val_tokens = spec.dataset.val_tokens
+        self._steps: list[float] = []
+        self.evaluation_seconds: float | None = None
+
+    def needs_steps(self) -> bool:
+        """Whether the next step is still to be timed."""
+        return len(self._steps) < TIMED_STEPS
+
+    def add_step(self, seconds: float, *, step: int, elapsed: float) -> str | None:
+        """The estimate after ``step``, with the last of the timed steps; None before, and at the end.
+
+        ``elapsed``: seconds since this process began, as max_seconds counts them.
+        """
+        self._steps.append(seconds)
+        last, every = self._config.max_steps, self._config.eval_every
+        if self.needs_steps() or step == last:
+            return None
+        mean = sum(self._steps[1:]) / (TIMED_STEPS - 1)
+        evaluation = self.evaluation_seconds
+        if evaluation is None:  # a forward pass is a third of a step
+            validation = self._config.eval_tokens or self._val_tokens
+            evaluation = mean / 3 * validation / step_tokens(self._config, self._model)
+        evaluations = last // every - step // every + bool(last % every)
+        left = (last - step) * mean + evaluations * evaluation
+        text = (
+            f"about {format_seconds(left)} for the {last - step:,} steps left, evaluations included"
+        )
+        limit = self._config.max_seconds
+        if limit is not None and limit - elapsed < left:
+            text += f"; max_seconds ends the run after {format_seconds(limit)}"
+        return text

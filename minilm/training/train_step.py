@@ -1,0 +1,120 @@
+"""One update of the model: forward and backward passes over its micro-batches, then its optimizers.
+
+A step never waits for the device: the loss stays there until it is read. (float16 is the exception: its
+gradients may overflow, so they are looked at.)
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from minilm.model.transformer import next_token_loss
+from minilm.training.batch_loader import BatchLoader
+from minilm.training.lr_schedule import batch_shape
+from minilm.training.optimizers import add_l1_gradient, make_optimizers, matrices, set_rates
+from minilm.training.resume_state import Progress, random_states, restore_random_states
+from minilm.training.run_spec import RunSpec
+from minilm.training.signals import Interrupted, StopRequest
+
+
+class TrainStep:
+    """The steps of a run, each counted in its ``progress``. The model is on its device by then."""
+
+    def __init__(self, spec: RunSpec, progress: Progress, stop: StopRequest) -> None:
+        self.model, self.config, self.runtime = spec.model, spec.config, spec.runtime
+        self.progress, self.stop = progress, stop
+        self.optimizers = make_optimizers(self.model, self.config, self.runtime.muon_dtype)
+        # float16 alone needs its loss scaled to keep small gradients from vanishing.
+        self.scaler = torch.amp.GradScaler(
+            self.runtime.device.type, enabled=self.runtime.dtype == torch.float16
+        )
+        if progress.scaler:
+            self.scaler.load_state_dict(progress.scaler)
+        self.loss = self.runtime.compiled(next_token_loss, stop)
+        self.matrices = matrices(self.model)
+        self.batches = BatchLoader(spec.dataset, self.config, self.runtime.device)
+        self.loss_sum = torch.tensor(progress.loss_sum, device=self.runtime.device)
+        self.norm = torch.zeros((), device=self.runtime.device)
+        self.learning_rate = 0.0
+
+    def run(self) -> None:
+        """One update. Nothing is read back from the device.
+
+        Raises Interrupted where a signal came before its last gradient: then it is as if not begun.
+        """
+        config, progress = self.config, self.progress
+        self.learning_rate = set_rates(self.optimizers, progress.step, config)
+        rows, length = batch_shape(progress.step, config, self.model.config.context_length)
+        self.loss_sum = self._accumulate_gradients(rows, length)
+        for optimizer in self.optimizers:
+            self.scaler.unscale_(optimizer)
+        if config.l1_weight:
+            add_l1_gradient(self.matrices, config.l1_weight)
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        self.norm = nn.utils.get_total_norm(gradients)
+        if config.gradient_clip:
+            nn.utils.clip_grads_with_norm_(self.model.parameters(), config.gradient_clip, self.norm)
+        # Where float16 gradients overflowed no optimizer steps, and the scaler lowers its scale.
+        overflowed = self.scaler.is_enabled() and not self.norm.isfinite()
+        for optimizer in self.optimizers:
+            if not overflowed:
+                self.scaler.step(optimizer)
+            optimizer.zero_grad(set_to_none=True)
+        self.scaler.update()
+        progress.step += 1
+        progress.tokens += rows * length * config.gradient_accumulation
+        progress.loss_count += 1
+
+    def _accumulate_gradients(self, rows: int, length: int) -> Tensor:
+        """Backward passes over the micro-batches of a step; the sum of losses with theirs.
+
+        Where a signal came: no gradients, random generators as before, Interrupted.
+        """
+        parts, loss_sum, generators = (
+            self.config.gradient_accumulation,
+            self.loss_sum,
+            random_states(),
+        )
+        try:
+            for micro_step in range(parts):
+                if micro_step:
+                    self.stop.raise_if_set()
+                inputs, targets = self.batches.batch(self.progress.step, micro_step, rows, length)
+                with self.runtime.autocast():
+                    loss = self.loss(self.model, inputs, targets) / parts
+                torch.autograd.backward(self.scaler.scale(loss))
+                loss_sum = loss_sum + loss.detach()
+        except Interrupted:
+            for optimizer in self.optimizers:
+                optimizer.zero_grad(set_to_none=True)
+            restore_random_states(generators)
+            raise
+        return loss_sum
+
+    def reading(self) -> dict[str, float] | None:
+        """The mean loss since the last reading, learning rate and norm; None when the loss is not finite."""
+        progress = self.progress
+        loss, norm = self.loss_sum.item() / progress.loss_count, self.norm.item()
+        if not (math.isfinite(loss) and self._norm_is_usable(norm)):
+            return None
+        progress.loss_count = 0
+        self.loss_sum.zero_()
+        line = {"train_loss": loss, "lr": self.learning_rate}
+        return line | ({"grad_norm": norm} if math.isfinite(norm) else {})
+
+    def record(self) -> bool:
+        """Bring the progress up to date for a save; whether losses and weights are finite.
+
+        The losses are those since the last reading. Where the last gradient is not finite, neither are
+        the weights.
+        """
+        progress = self.progress
+        progress.loss_sum = self.loss_sum.item()
+        progress.scaler = self.scaler.state_dict()
+        return math.isfinite(progress.loss_sum) and self._norm_is_usable(self.norm.item())
+
+    def _norm_is_usable(self, norm: float) -> bool:
+        return math.isfinite(norm) or self.scaler.is_enabled()  # which leaves such an update out

@@ -1,0 +1,54 @@
+"""Building a tokenizer: determinism, refusals."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from minilm.errors import TokenizerError
+from tests.text.conftest import build
+
+DETERMINISM = """
+import sys, hashlib
+from minilm.text.tokenizer_training import build_tokenizer
+text = "".join(f"{i * 7919 % 1000} word{i % 37} naïve{i % 11}\\n" for i in range(3000))
+for kind in ("byte", "char", "bpe"):
+    tokenizer = build_tokenizer(kind, lambda: iter([text]), 600 if kind == "bpe" else None)
+    print(kind, tokenizer.vocab_size, hashlib.sha256(tokenizer.to_json().encode()).hexdigest())
+"""
+
+
+def test_two_processes_build_the_same_bytes():
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", DETERMINISM],
+            env={**os.environ, "PYTHONHASHSEED": seed, "RAYON_NUM_THREADS": threads},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for seed, threads in (("1", "1"), ("2", "2"))
+    }
+    assert len(outputs) == 1
+    assert "bpe 600 " in outputs.pop()
+
+
+@pytest.mark.parametrize(
+    ("kind", "vocab_size", "message"),
+    [
+        ("word", None, "--tokenizer: 'word', expected one of byte, char, bpe"),
+        ("bpe", 256, "--vocab-size: 256, expected at least 257"),
+        ("byte", 300, "--vocab-size: 300 with --tokenizer byte"),
+        ("char", 300, "--vocab-size: 300 with --tokenizer char"),
+    ],
+)
+def test_impossible_requests(kind, vocab_size, message):
+    with pytest.raises(TokenizerError) as caught:
+        build(kind, vocab_size=vocab_size)
+    assert message in str(caught.value)
+
+
+def test_char_of_nothing():
+    with pytest.raises(TokenizerError, match="an empty text"):
+        build("char", "")
