@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from minilm.inspection.report import Report
     from minilm.interop.convert import convert
     from minilm.model.transformer import Transformer
-    from minilm.training.train import resume, train
+    from minilm.training.train import finetune, resume, train
 
 _HOMES = {
     "ModelConfig": "minilm.config",
@@ -32,6 +32,7 @@ _HOMES = {
     "Transformer": "minilm.model.transformer",
     "generate": "minilm.generation.generate",
     "preset": "minilm.config.presets",
+    "finetune": "minilm.training.train",
     "resume": "minilm.training.train",
     "train": "minilm.training.train",
 }
@@ -42,6 +43,7 @@ __all__ = [
     "TrainConfig",
     "Transformer",
     "convert",
+    "finetune",
     "generate",
     "inspect",
     "load",

@@ -70,13 +70,17 @@ def load_record(folder: Path, record: RunRecord) -> Transformer:
 
 def _load_adapted(folder: Path, record: RunRecord) -> Transformer:
     """The base with the adapter of ``folder``."""
-    base = base_run.find_base(folder, record)
-    config = base_run.lora_of(folder, record)
-    base_record = run_files.read_record(base / run_files.CONFIG)
-    model = load_record(base, replace(base_record, model=record.model))
+    model, config = load_base(folder, record), base_run.lora_of(folder, record)
     lora.apply(model, config)
     load_adapter(folder / run_files.ADAPTER, model, config)
     return model
+
+
+def load_base(folder: Path, record: RunRecord) -> Transformer:
+    """The base of the adapter that ``folder`` is, without it."""
+    base = base_run.find_base(folder, record)
+    base_record = run_files.read_record(base / run_files.CONFIG)
+    return load_record(base, replace(base_record, model=record.model))
 
 
 @torch.no_grad()

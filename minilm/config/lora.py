@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from minilm.config.validation import LARGEST_DIMENSION, check_range
@@ -53,3 +54,31 @@ class LoraConfig:
     def scale(self) -> float:
         """What B A is multiplied by."""
         return self.alpha / (math.sqrt(self.rank) if self.rank_stabilised else self.rank)
+
+
+def lora_config(
+    rank: int | None,
+    *,
+    alpha: float | None = None,
+    dropout: float = 0.0,
+    targets: Sequence[str] = DEFAULT_TARGETS,
+    rank_stabilised: bool = False,
+) -> LoraConfig | None:
+    """The adapter that options ask for; None without a rank. ``alpha`` is by default twice the rank.
+
+    Raises ConfigError for options of an adapter where none is asked for.
+    """
+    if rank is not None:
+        if alpha is None and type(rank) is int:
+            alpha = 2.0 * rank
+        return LoraConfig(rank, alpha or 0.0, dropout, tuple(targets), rank_stabilised)
+    given = {
+        "lora_alpha": alpha is not None,
+        "lora_dropout": dropout != 0,
+        "targets": tuple(targets) != DEFAULT_TARGETS,
+        "rank_stabilised": rank_stabilised,
+    }
+    for name, is_given in given.items():
+        if is_given:
+            raise ConfigError(name, "given without lora_rank", "an adapter", "add --lora-rank")
+    return None

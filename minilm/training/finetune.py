@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from minilm.architectures.adapter_map import adapter_map
 from minilm.architectures.minilm import layout
-from minilm.checkpoint import load_model, read_run_config
+from minilm.checkpoint import load_record, read_run_config
 from minilm.config import ModelConfig, from_dict, to_dict
+from minilm.config.lora import LoraConfig
 from minilm.config.presets import find_preset
-from minilm.errors import ConfigError
+from minilm.errors import ConfigError, InputError
 from minilm.interop.convert import as_run
+from minilm.runs import base_run
 from minilm.runs import files as run_files
 from minilm.text.tokenizer_file import load_tokenizer
 from minilm.training.base_model import companions, weights_dtype
@@ -25,9 +30,11 @@ from minilm.training.data_source import DataSource
 from minilm.training.loggers import check_installed
 from minilm.training.preconditions import refuse_folder, refuse_other_encodings, refuse_too_large
 from minilm.training.run_plan import announce
-from minilm.training.run_spec import RunSpec
+from minilm.training.run_spec import Adapter, RunSpec
 from minilm.training.runtime import resolve_for_run
 from minilm.training.text_size import fit_to_text
+from minilm.transforms.freeze import freeze
+from minilm.transforms.lora import apply
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +46,9 @@ OPTIMIZER_FIELDS = (
 )
 # At the base's own rates the first steps undo what it has learned (docs/training.md, "Fine-tuning").
 FINE_TUNING_RATE = 0.1
+# An adapter begins at nothing, whatever its base was trained with: AdamW, at a rate of its own
+# (docs/parameters.md). Muon, which makes all directions of an update equal, is of no use in a few of them.
+OF_ADAPTERS = {"optimizer": "adamw", "learning_rate": 0.01, "beta1": 0.9, "beta2": 0.95}
 
 
 def run_from_checkpoint(
@@ -50,27 +60,41 @@ def run_from_checkpoint(
     vocabulary: Mapping[str, Any],
     model: Mapping[str, Any],
     settings: Mapping[str, Any],
+    lora: LoraConfig | None = None,
+    frozen: Sequence[str] = (),
 ) -> RunSpec:
     """A run that begins with the weights and the tokenizer of ``base``: a run, or what convert imports.
 
     The preset says how long it is trained and in which batches. Optimizer and rates are those of the base,
     the rates lower by FINE_TUNING_RATE. ``model`` replaces fields that change no tensor, as dropout;
-    ``vocabulary``, tokenizer and vocab_size where they are given, must be the base's.
+    ``vocabulary``, tokenizer and vocab_size where they are given, must be the base's. With ``lora`` an
+    adapter is trained instead of the model; ``frozen`` are components of `FREEZABLE` that are not.
     """
+    if lora is not None and frozen:
+        raise ConfigError(
+            "freeze", "given with lora_rank", "one of the two: a base is frozen whole"
+        )
     refuse_other_encodings("init_from", os.path.abspath(base))
     with as_run(base) as run:
         record = run_files.read_record(run / run_files.CONFIG)
         of_base = {name: getattr(record.train, name) for name in OPTIMIZER_FIELDS}
         of_base |= {name: FINE_TUNING_RATE * of_base[name] for name in RATES}
+        if record.base:
+            remedy = "`minilm finetune RUN --merge --out DIR` makes one model of it and its base"
+            raise InputError(base, "an adapter", "a whole model to begin with", remedy)
+        if lora is not None:
+            of_base |= OF_ADAPTERS
         config = find_preset(preset).train_config(**(of_base | dict(settings)))
         fields = to_dict(read_run_config(run)) | dict(model)
         model_config = from_dict(ModelConfig, fields, base / run_files.CONFIG)
         _refuse_other_shape(record.model, model_config, model)
+        if lora is not None and config.optimizer != "adamw":
+            raise ConfigError("optimizer", config.optimizer, "adamw, for an adapter")
         check_installed(config.trackers)
         corpus = source.open()
         folder = run_dir or Path(f"checkpoints/{base.name}-{corpus.name}")
         refuse_folder(folder, source.name)
-        refuse_too_large(model_config, config)
+        refuse_too_large(model_config, config, lora)
         tokenizer = load_tokenizer(run / run_files.TOKENIZER)
         own = {"tokenizer": tokenizer.kind, "vocab_size": tokenizer.vocab_size}
         for name, value in vocabulary.items():
@@ -87,10 +111,18 @@ def run_from_checkpoint(
             dataset=dataset,
         )
         model_config = replace(model_config, dropout=dropout)
-        began_with = {"preset": preset, "init_from": os.path.abspath(base)}
+        began_with: dict[str, Any] = {"preset": preset, "init_from": os.path.abspath(base)}
+        network = load_record(run, replace(record, model=model_config))
+        adapter = None
+        if lora is not None:
+            apply(network, lora, torch.Generator().manual_seed(config.seed))
+            adapter = _adapter(base, run, lora, record.transforms, model_config)
+        elif frozen:
+            freeze(network, frozen)
+            began_with["freeze"] = list(frozen)
         spec = RunSpec(
             folder,
-            load_model(run / run_files.WEIGHTS, model_config),
+            network,
             config,
             dataset,
             source,
@@ -99,13 +131,31 @@ def run_from_checkpoint(
             is_fine_tuning=True,
             companions=companions(run),
             weights_dtype=weights_dtype(run),
+            adapter=adapter,
         )
+        of_what = f"a LoRA adapter of rank {lora.rank} on {base.name}" if lora else base.name
         logger.info(
-            f"fine-tuning {base.name} with {config.optimizer}, at a rate of {config.learning_rate:g} "
+            f"fine-tuning {of_what} with {config.optimizer}, at a rate of {config.learning_rate:g} "
             f"where it was trained at {record.train.learning_rate:g}"
         )
         announce(spec)
         return spec
+
+
+def _adapter(
+    base: Path,
+    run: Path,
+    lora: LoraConfig,
+    transforms: tuple[Mapping[str, Any], ...],
+    config: ModelConfig,
+) -> Adapter:
+    """An adapter on ``run``, which is ``base`` or what was imported from it."""
+    reference = base_run.reference(run)
+    is_imported = run != base
+    if is_imported:
+        reference["path"] = run_files.BASE
+    adapters = adapter_map(config, lora)
+    return Adapter(lora, adapters, reference, transforms, base if is_imported else None)
 
 
 def _refuse_other_shape(

@@ -17,23 +17,28 @@ from typing import Any
 
 import torch
 
-from minilm.checkpoint import read_run_config
+from minilm.architectures.adapter_map import adapter_map
+from minilm.checkpoint import load_base, read_run_record
 from minilm.config import TrainConfig, from_dict, to_dict
 from minilm.config.presets import find_preset
-from minilm.errors import ConfigError
+from minilm.errors import ConfigError, FormatError
 from minilm.model.transformer import Transformer
 from minilm.runs import files as run_files
+from minilm.runs.base_run import lora_of
+from minilm.runs.files import RunRecord
 from minilm.text.tokenizer_file import load_tokenizer
 from minilm.training.data_source import DataSource
 from minilm.training.loggers import check_installed
 from minilm.training.lr_schedule import lr_multiplier
 from minilm.training.preconditions import refuse_folder, refuse_other_encodings, refuse_too_large
 from minilm.training.resume_options import absolute_source
-from minilm.training.resume_state import read_state
+from minilm.training.resume_state import SavedState, read_state
 from minilm.training.run_plan import announce
-from minilm.training.run_spec import RunSpec
+from minilm.training.run_spec import Adapter, RunSpec
 from minilm.training.runtime import resolve_for_run
 from minilm.training.text_size import fit_to_text, longest_context
+from minilm.transforms.freeze import freeze
+from minilm.transforms.lora import apply
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +111,8 @@ def resumed_run(
 
     ``data``: where its text is now, if that has moved.
     """
-    model_config = read_run_config(run_dir, with_weights=False)
+    record = read_run_record(run_dir, with_weights=False)
+    model_config, began_with = record.model, record.began_with
     saved = read_state(run_dir)
     if data is not None and absolute_source(data) == saved.settings["source"]:
         data = None  # the original command, repeated
@@ -137,10 +143,9 @@ def resumed_run(
     if dataset is None:
         length = model_config.context_length
         dataset = source.prepare(source.open(), tokenizer, config, context_length=length)
-    began_with = run_files.read_record(run_dir / run_files.CONFIG).began_with
     spec = RunSpec(
         run_dir,
-        Transformer(model_config),
+        _resumed_model(run_dir, record),
         config,
         dataset,
         source,
@@ -148,11 +153,28 @@ def resumed_run(
         saved=saved,
         is_fine_tuning=bool(began_with.get("init_from")),
         weights_dtype=saved.settings.get("weights_dtype", "float32"),
+        adapter=_resumed_adapter(run_dir, record, saved),
     )
     announce(spec)
     for note in _notes_on_changes(before, spec, saved.progress.step):
         logger.warning(note)
     return spec
+
+
+def _resumed_model(run_dir: Path, record: RunRecord) -> Transformer:
+    """The run's model, whose trained parameters its state has: the rest is frozen."""
+    if record.base:
+        return apply(load_base(run_dir, record), lora_of(run_dir, record))
+    return freeze(Transformer(record.model), record.began_with.get("freeze") or ())
+
+
+def _resumed_adapter(run_dir: Path, record: RunRecord, saved: SavedState) -> Adapter | None:
+    if not record.base:
+        return None
+    if saved.settings.get("base") != record.base:
+        raise FormatError(saved.path, "a state beside another base", "that of config.json")
+    lora = lora_of(run_dir, record)
+    return Adapter(lora, adapter_map(record.model, lora), record.base, record.transforms[:-1])
 
 
 def _notes_on_changes(before: TrainConfig, spec: RunSpec, step: int) -> Iterator[str]:
