@@ -122,7 +122,7 @@ def _run(
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in uncounted:
             saved_storages[storage.data_ptr()] = storage
-        return tensor
+        return tensor.detach()  # an output that its own graph holds would never be freed
 
     before = _allocated(device)
     precision = (

@@ -13,9 +13,9 @@ from minilm.ledger.components import LM_HEAD
 # Linear's and attention's, in_proj_bias; recurrent layers' bias_ih_l0 and bias_hh_l0_reverse, cells'
 # bias_ih.
 _BIAS = re.compile(r"bias|.*_bias|bias_(ih|hh)(_l\d+(_reverse)?)?")
-_EMBEDDING = re.compile(
-    r"(^|[._])(wte|wpe|embed\w*|(token|position)_embd)([._]|$)|^shared\.weight$"
-)
+# Patterns for a part of a name are searched behind a dot: names may have a thousand characters, and a
+# pattern that begins with one character is searched many times faster than one with alternatives.
+_EMBEDDING = re.compile(r"[._](wte|wpe|embed\w*|(token|position)_embd)([._]|$)")
 _GGUF = re.compile(r"(?:blk\.\d+\.)?([a-z0-9_]+)\.(?:weight|bias)")
 
 # But for the head's: a layer of any module may be called `output`.
@@ -26,16 +26,16 @@ _GGUF_COMPONENTS = {
 # What modules register as buffers, by the end of the name: rotary frequencies, BatchNorm's
 # statistics, position ids, the bias correction of DeepSeek-V3's routers (in GGUF exp_probs_b).
 _BUFFER = re.compile(
-    r"(.*\.)?(rotary_emb\.inv_freq|running_(mean|var)|num_batches_tracked|(position|token_type)_ids"
-    r"|masked_bias|e_score_correction_bias)|(.*\.)?exp_probs_b(\.bias)?"
-    r"|rope_freqs\.weight|rope_factors_\w+\.weight"
+    r"\.(rotary_emb\.inv_freq|running_(mean|var)|num_batches_tracked|(position|token_type)_ids"
+    r"|masked_bias|e_score_correction_bias|exp_probs_b(\.bias)?)\Z"
 )
+_GGUF_BUFFER = re.compile(r"rope_freqs\.weight|rope_factors_\w+\.weight")
 _HALF = re.compile(r"(blk\.\d+\.)attn_[kv]_b\.weight")
 _WHOLE_AND_HALVES = ("attn_kv_b", "attn_k_b", "attn_v_b")
 # Each an own tensor, or (in GGUF, and as GraniteMoE's linear layers) stacked in one.
 _ROUTED = re.compile(
-    r"(^|\.)experts\.|_exps\.|\.ffn_(gate|up|down)\.\d+\."
-    r"|(^|\.)block_sparse_moe\.(input|output)_linear\."
+    r"\.experts\.|_exps\.|\.ffn_(gate|up|down)\.\d+\."
+    r"|\.block_sparse_moe\.(input|output)_linear\."
 )
 
 
@@ -53,7 +53,7 @@ def component_by_name(name: str) -> str:
     if gguf is not None and gguf[1] in _GGUF_COMPONENTS:
         return _GGUF_COMPONENTS[gguf[1]]
     owner = name.rpartition(".")[0] or name
-    return re.sub(r"(^|\.)\d+(?=\.|$)", "", owner).strip(".") or owner
+    return re.sub(r"\.\d+(?=\.|$)", "", "." + owner).strip(".") or owner
 
 
 def is_bias(name: str) -> bool:
@@ -63,13 +63,19 @@ def is_bias(name: str) -> bool:
 
 def is_embedding(name: str, shape: tuple[int, ...]) -> bool:
     """Whether a tensor is a token or position table: wte, wpe, embed_tokens, token_embd, ..."""
-    return len(shape) == 2 and _EMBEDDING.search(name) is not None
+    return len(shape) == 2 and (
+        name == "shared.weight" or _EMBEDDING.search("." + name) is not None
+    )
 
 
 def is_buffer(name: str, shape: tuple[int, ...]) -> bool:
     """Whether a tensor is a buffer: by its name, or a causal mask (1, 1, T, T) called bias."""
     is_mask = len(shape) == 4 and shape[:2] == (1, 1) and shape[2] == shape[3]
-    return _BUFFER.fullmatch(name) is not None or (is_mask and name.endswith("bias"))
+    return (
+        _BUFFER.search("." + name) is not None
+        or _GGUF_BUFFER.fullmatch(name) is not None
+        or (is_mask and name.endswith("bias"))
+    )
 
 
 def next_token_layers(config: Mapping[str, Any], metadata: Mapping[str, str]) -> range:
@@ -109,4 +115,4 @@ def is_half(name: str, names: Container[str]) -> bool:
 
 def is_routed(name: str) -> bool:
     """Whether a tensor belongs to routed experts, of which a token uses only some."""
-    return _ROUTED.search(name) is not None
+    return _ROUTED.search("." + name) is not None

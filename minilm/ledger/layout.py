@@ -166,27 +166,25 @@ class Layout:
         for in_layers, group in groupby(declared, lambda tensor: "{i}" in tensor.name):
             if not in_layers:
                 for tensor in group:
-                    yield from self._expand(tensor, 0)
+                    yield from _expand(tensor, 0, *self._sizes(tensor))
                 continue
             layers_of = [
-                (tensor, set(tensor.layers or range(tensor.repeat.value(self.symbols))))
+                (
+                    tensor,
+                    set(tensor.layers or range(tensor.repeat.value(self.symbols))),
+                    self._sizes(tensor),
+                )
                 for tensor in group
             ]
-            for i in sorted(set().union(*(layers for _, layers in layers_of))):
-                for tensor, layers in layers_of:
+            for i in sorted(set().union(*(layers for _, layers, _ in layers_of))):
+                for tensor, layers, sizes in layers_of:
                     if i in layers:
-                        yield from self._expand(tensor, i)
+                        yield from _expand(tensor, i, *sizes)
 
-    def _expand(self, tensor: Tensor, layer: int) -> Iterator[NamedTensor]:
+    def _sizes(self, tensor: Tensor) -> tuple[tuple[int, ...], int]:
+        """Shape and experts of one declared tensor, which are the same in every layer."""
         shape = tuple(dimension.value(self.symbols) for dimension in tensor.shape)
-        name = tensor.name.replace("{i}", str(layer))
-        if "{e}" not in name:
-            yield NamedTensor(name, shape, tensor.component, tensor.role)
-            return
-        for expert in range(tensor.experts.value(self.symbols)):
-            yield NamedTensor(
-                name.replace("{e}", str(expert)), shape, tensor.component, tensor.role
-            )
+        return shape, tensor.experts.value(self.symbols)
 
     def components(self) -> dict[str, list[Tensor]]:
         """The declared tensors of each component, in order of first appearance."""
@@ -225,3 +223,15 @@ class Layout:
             format_polynomial(total, PRETTY),
             format_polynomial(total, ASCII, self.symbols),
         )
+
+
+def _expand(
+    tensor: Tensor, layer: int, shape: tuple[int, ...], experts: int
+) -> Iterator[NamedTensor]:
+    """The tensors of one layer: one, or one for each expert."""
+    name = tensor.name.replace("{i}", str(layer))
+    if "{e}" not in name:
+        yield NamedTensor(name, shape, tensor.component, tensor.role)
+        return
+    for expert in range(experts):
+        yield NamedTensor(name.replace("{e}", str(expert)), shape, tensor.component, tensor.role)

@@ -98,7 +98,7 @@ def _columns_of(table: Table, indices: Sequence[int]) -> Table:
 def _natural(table: Table) -> list[int]:
     """The width of each column whose cells all stand in one line."""
     titles = tuple(column.title for column in table.columns)
-    return [max(map(cell_len, cells)) for cells in zip(titles, *table.rows, strict=True)]
+    return [max(map(_width, cells)) for cells in zip(titles, *table.rows, strict=True)]
 
 
 def _columns_that_fit(table: Table, width: int) -> int:
@@ -141,7 +141,7 @@ def _row(
     cells: Sequence[str], columns: Sequence[Column], widths: Sequence[int], width: int, style: str
 ) -> Iterator[Text]:
     first, *others = cells
-    if cell_len(first) > widths[0]:
+    if _width(first) > widths[0]:
         yield from (Text(line, style) for line in wrapped(first, width))
         first = ""
     last = wrapped(others[-1], widths[-1])
@@ -153,5 +153,10 @@ def _row(
 
 
 def _aligned(cell: str, column: Column, width: int) -> str:
-    space = " " * (width - cell_len(cell))
+    space = " " * (width - _width(cell))
     return space + cell if column.kind == "number" else cell + space
+
+
+def _width(cell: str) -> int:
+    """`cell_len`, which looks at every character, where it is not the number of characters."""
+    return len(cell) if cell.isascii() else cell_len(cell)

@@ -22,7 +22,7 @@ MAX_RANGES = 4
 GUIDE = "│ "
 
 
-@dataclass
+@dataclass(slots=True)
 class _Module:
     """``kind`` is equal for modules that hold the same tensors, whatever their own names are."""
 
@@ -40,7 +40,10 @@ def layer_table(rows: Sequence[TensorRow]) -> tuple[Table, Paragraph | None]:
         *path, name = one_line(row.name).split(".", MAX_DEPTH)
         module = root
         for part in path:
-            module = module.children.setdefault(part, _Module())
+            child = module.children.get(part)
+            if child is None:
+                child = module.children[part] = _Module()
+            module = child
         module.tensors[name] = row
     _sum_up(root, {})
     cells = [*_tensor_rows(root.tensors, 0), *_children(root, "", 0)]
@@ -60,16 +63,18 @@ def layer_table(rows: Sequence[TensorRow]) -> tuple[Table, Paragraph | None]:
 
 def _sum_up(module: _Module, kinds: dict[object, int]) -> None:
     """Set the sums and the kinds, from the leaves up."""
-    for child in module.children.values():
+    tensors: list[object] = []
+    for name, row in module.tensors.items():
+        module.elements += row.count
+        module.flops += row.flops or 0
+        tensors.append((name, row.shape, row.dtype))
+    children: list[object] = []
+    for name, child in module.children.items():
         _sum_up(child, kinds)
-    rows, children = module.tensors.values(), module.children.values()
-    module.elements = sum(r.count for r in rows) + sum(c.elements for c in children)
-    module.flops = sum(r.flops or 0 for r in rows) + sum(c.flops for c in children)
-    content = (
-        tuple((name, row.shape, row.dtype) for name, row in module.tensors.items()),
-        tuple((name, child.kind) for name, child in module.children.items()),
-    )
-    module.kind = kinds.setdefault(content, len(kinds))
+        module.elements += child.elements
+        module.flops += child.flops
+        children.append((name, child.kind))
+    module.kind = kinds.setdefault((tuple(tensors), tuple(children)), len(kinds))
 
 
 def _tensor_rows(tensors: Mapping[str, TensorRow], level: int) -> Iterator[tuple[str, ...]]:

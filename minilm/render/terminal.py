@@ -35,6 +35,7 @@ SHORT_LINES = 24
 FEWEST_COMPONENTS = 3
 MOST_LISTED = 4  # mismatches, and notes
 READ_ON = "More: inspect --full, --html FILE, --tensors, --stats, --fits 24GB, --diff OTHER"
+LINES_AT_ONCE = 1000  # rich asks for the terminal's size and colours with every print
 _STYLES = {"verified": "green", "mismatch": "bold red"}
 
 Lines = list[Text]
@@ -49,8 +50,10 @@ def print_report(
     tensors: bool = False,
 ) -> None:
     """Print the short report, or what an option asked for; a line that is too long is not cut."""
-    for line in report_lines(report, console.width, history=history, full=full, tensors=tensors):
-        console.print(line, crop=False, no_wrap=True, overflow="ignore")
+    lines = report_lines(report, console.width, history=history, full=full, tensors=tensors)
+    for start in range(0, len(lines), LINES_AT_ONCE):
+        part = lines[start : start + LINES_AT_ONCE]
+        console.print(*part, sep="\n", crop=False, no_wrap=True, overflow="ignore")
 
 
 def report_lines(

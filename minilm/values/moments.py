@@ -2,11 +2,13 @@
 
 Each chunk is centred on its own mean, and chunks are merged by the formulas of Pébay (2008), "Formulas
 for robust, one-pass parallel computation of covariances and arbitrary-order statistical moments",
-Sandia report SAND2008-6212, which avoids cancellation where the mean is large.
+Sandia report SAND2008-6212, which avoids cancellation where the mean is large. Numbers whose fourth
+powers would underflow are scaled by a power of two, which is exact.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,21 +16,32 @@ import numpy.typing as npt
 
 from minilm.values.read import Floats
 
+# Fourth powers of numbers below it are near the end of float64's range, or beyond.
+TINY = 2.0**-250
+
 
 @dataclass(frozen=True)
 class Moments:
-    """``second``, ``third``, ``fourth`` are sums of powers of the deviations from the mean."""
+    """``second``, ``third``, ``fourth`` are sums of powers of the deviations from the mean.
+
+    All are those of the numbers times ``scale``.
+    """
 
     count: int = 0
     mean: float = 0.0
     second: float = 0.0
     third: float = 0.0
     fourth: float = 0.0
+    scale: float = 1.0
 
     def merge(self, other: Moments) -> Moments:
         """The moments of both streams together."""
         if self.count == 0 or other.count == 0:
             return self if other.count == 0 else other
+        if self.scale != other.scale:
+            # Of zeros alone, the moments are zero at any scale.
+            scale = min((m.scale for m in (self, other) if m.mean or m.second), default=1.0)
+            return self._scaled(scale).merge(other._scaled(scale))
         n, m = self.count, other.count
         total = n + m
         a, b, delta = n / total, m / total, other.mean - self.mean
@@ -47,12 +60,24 @@ class Moments:
             + 6 * square * (a * a * other.second + b * b * self.second)
             + 4 * delta * (a * other.third - b * self.third)
         )
-        return Moments(total, self.mean + delta * b, second, third, fourth)
+        return Moments(total, self.mean + delta * b, second, third, fourth, self.scale)
+
+    def _scaled(self, scale: float) -> Moments:
+        r = scale / self.scale
+        second, third = self.second * r * r, self.third * r * r * r
+        return Moments(self.count, self.mean * r, second, third, self.fourth * r * r * r * r, scale)
 
 
-def moments_of(values: Floats, deviation: Floats, square: Floats) -> Moments:
-    """The moments of at least one finite number; the others are scratch memory of the same size."""
+def moments_of(values: Floats, largest: float, deviation: Floats, square: Floats) -> Moments:
+    """The moments of at least one finite number, of magnitudes up to ``largest``.
+
+    The others are scratch memory of the same size.
+    """
+    scale = 1.0
     with np.errstate(over="ignore", invalid="ignore"):
+        if 0 < largest < TINY:
+            scale = 2.0 ** min(-math.frexp(largest)[1], 1000)  # 2^1074 is beyond float64
+            values = values * scale
         mean = float(np.add.reduce(values)) / values.size
         np.subtract(values, mean, out=deviation)
         np.multiply(deviation, deviation, out=square)
@@ -60,7 +85,7 @@ def moments_of(values: Floats, deviation: Floats, square: Floats) -> Moments:
         np.multiply(deviation, square, out=deviation)
         third = float(np.add.reduce(deviation))
         np.multiply(square, square, out=square)
-        return Moments(values.size, mean, second, third, float(np.add.reduce(square)))
+        return Moments(values.size, mean, second, third, float(np.add.reduce(square)), scale)
 
 
 def moments_of_counts(values: Floats, counts: npt.NDArray[np.int64]) -> Moments:

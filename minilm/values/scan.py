@@ -211,9 +211,10 @@ def _add_values(
         values = values[np.isfinite(values)]
     if values.size:
         tally.negative += int(np.count_nonzero(values < 0))
-        tally.minimum = min(tally.minimum, float(values.min()))
-        tally.maximum = max(tally.maximum, float(values.max()))
-        moments = moments_of(values, first[: values.size], second[: values.size])
+        low, high = float(values.min()), float(values.max())
+        tally.minimum, tally.maximum = min(tally.minimum, low), max(tally.maximum, high)
+        scratch = first[: values.size], second[: values.size]
+        moments = moments_of(values, max(-low, high), *scratch)
         tally.moments = tally.moments.merge(moments)
 
 

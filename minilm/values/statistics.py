@@ -182,7 +182,7 @@ def _describe(name: str, dtype: str, shape: tuple[int, ...], tally: Tally) -> Te
     moments = tally.moments
     n = moments.count
     variance = moments.second / n if n else math.nan
-    # Of deviations below 1e-77 the fourth powers underflow, of those below 1e-154 the squares.
+    # Fourth powers underflow where deviations are small beside the largest value.
     has_kurtosis = n and moments.fourth >= sys.float_info.min
     bins = np.flatnonzero(tally.exponents)
     low, high = (int(bins[0]), int(bins[-1]) + 1) if bins.size else (EXPONENT_BIAS, 0)
@@ -195,11 +195,11 @@ def _describe(name: str, dtype: str, shape: tuple[int, ...], tally: Tally) -> Te
         inf=tally.inf,
         zeros=tally.zeros,
         negative=tally.negative,
-        mean=finite(moments.mean) if n else None,
-        std=finite(math.sqrt(moments.second) / math.sqrt(n)) if n else None,
+        mean=finite(moments.mean / moments.scale) if n else None,
+        std=finite(math.sqrt(moments.second) / math.sqrt(n) / moments.scale) if n else None,
         min=tally.minimum if n else None,
         max=tally.maximum if n else None,
-        norm=finite(math.sqrt(moments.second + n * moments.mean * moments.mean)),
+        norm=finite(math.sqrt(moments.second + n * moments.mean * moments.mean) / moments.scale),
         kurtosis=finite(moments.fourth / n / variance / variance - 3) if has_kurtosis else None,
         rows=tally.rows if len(shape) > 1 or not dtype else None,
         dead_rows=tally.rows - tally.live_rows if len(shape) > 1 or not dtype else None,

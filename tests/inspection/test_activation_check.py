@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from functools import partial
 
@@ -172,3 +173,14 @@ def test_on_cuda_the_allocator_agrees(dtype: str) -> None:
     assert measurement.predicted == pytest.approx(measurement.saved, rel=0.05)
     assert measurement.predicted == pytest.approx(measurement.allocated, rel=0.05)
     assert measurement.peak >= measurement.allocated
+
+
+def test_nothing_is_held_after_a_measurement() -> None:
+    def num_tensors() -> int:
+        gc.collect()
+        return sum(issubclass(type(value), torch.Tensor) for value in gc.get_objects())
+
+    before = num_tensors()
+    check_activations(SMALL, context=8)
+    check_activations(SMALL, context=8, dtype="bfloat16")
+    assert num_tensors() == before

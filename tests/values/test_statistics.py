@@ -19,7 +19,7 @@ from minilm.inspection import extras
 from minilm.inspection.inspector import inspect_with_sources
 from minilm.quantization.logical_tensors import LogicalTensor, LogicalTensors
 from minilm.values.packed import not_decoded
-from minilm.values.scan import Outlier
+from minilm.values.scan import WIDE_CHUNK_ELEMENTS, Outlier
 from minilm.values.statistics import TensorStatistics, Unread, statistics
 
 SPECIAL = [0.0, -0.0, 1.0, -3.5, 0.004, math.nan, math.inf, -math.inf, 2.0**-130]
@@ -169,15 +169,27 @@ def test_infinite_moments_are_none_and_everything_is_json(tmp_path: Path) -> Non
     json.dumps(asdict(result), allow_nan=False)
 
 
-@pytest.mark.parametrize("size", [2.5e-162, 1e-160, 1e-100, 1e-60])
-def test_powers_that_underflow_have_no_kurtosis(tmp_path: Path, size: float) -> None:
+@pytest.mark.parametrize("size", [2.0**-1060, 1e-300, 2.5e-162, 1e-160, 1e-100, 1e-60])
+def test_the_powers_of_tiny_values_do_not_underflow(tmp_path: Path, size: float) -> None:
     """The square of 2.5e-162 is the smallest float64, and a fourth of it is zero."""
-    result = one(tmp_path, torch.tensor([0, 0, 0, size], dtype=torch.float64))
-    assert result.std == pytest.approx(size * math.sqrt(3) / 4, rel=0.3)
-    if size < 1e-77:
-        assert result.kurtosis is None
-    else:
-        assert result.kurtosis == pytest.approx(-2 / 3)
+    result = one(tmp_path, torch.tensor([[0, 0], [0, size]], dtype=torch.float64))
+    assert result.norm == size
+    assert result.mean == pytest.approx(size / 4)
+    assert result.std == pytest.approx(size * math.sqrt(3) / 4)
+    assert result.kurtosis == pytest.approx(-2 / 3)
+    assert result.stable_rank == pytest.approx(1)
+
+
+def test_tiny_values_merge_with_zeros_and_with_others(tmp_path: Path) -> None:
+    """Chunks of their own: the scale of one is not that of the next."""
+    zeros = torch.zeros(WIDE_CHUNK_ELEMENTS, dtype=torch.float64)
+    for first, second in ((0, 1e-200), (1e-200, 0), (1e-200, -3e-310), (1e-200, 1.0)):
+        values = torch.stack([zeros + first, zeros + second])
+        result = statistics(store(tmp_path, x=values, y=torch.zeros(5)))
+        norm = math.hypot(first, second) * math.sqrt(WIDE_CHUNK_ELEMENTS)
+        assert result.tensors[0].norm == pytest.approx(norm)
+        assert result.tensors[0].std == pytest.approx(abs(first - second) / 2)
+        assert result.total.norm == pytest.approx(norm)
     json.dumps(asdict(result), allow_nan=False)
 
 
