@@ -6,7 +6,7 @@ import pydoc
 import minilm
 
 NAMES = {
-    *("train", "resume", "load", "generate", "inspect", "convert"),
+    *("train", "resume", "finetune", "load", "generate", "inspect", "convert"),
     *("ModelConfig", "TrainConfig", "preset", "Transformer", "Report"),
 }
 
@@ -28,6 +28,7 @@ def test_help_has_them_all() -> None:
     for name in (
         "train(",
         "resume(",
+        "finetune(",
         "generate(",
         "load(",
         "inspect(",
