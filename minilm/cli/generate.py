@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import json
 import sys
 import time
@@ -115,6 +116,9 @@ def _run(options: Arguments) -> int:
 def _interact(answer: Callable[[Sequence[str]], None]) -> int:
     """Prompt and answer in turn; Ctrl-C ends an answer, an empty line or Ctrl-D the command."""
     terminal = sys.stdin is not None and sys.stdin.isatty()
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        # A byte that is not UTF-8 spoils its line, not all that was read with it.
+        sys.stdin.reconfigure(errors="surrogateescape")
     if terminal:
         with contextlib.suppress(ImportError):  # Windows has none
             import readline  # noqa: F401  lines can be edited and recalled
@@ -123,9 +127,6 @@ def _interact(answer: Callable[[Sequence[str]], None]) -> int:
             line = input("> " if terminal else "") if sys.stdin is not None else ""
         except EOFError:
             return DONE
-        except UnicodeDecodeError as error:
-            print(f"error: standard input: byte {error.start} is not UTF-8", file=sys.stderr)
-            continue
         if not line:
             return DONE
         try:

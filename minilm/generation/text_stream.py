@@ -53,8 +53,7 @@ class TextStream:
 
     def _before_stop(self, text: str) -> str:
         """The pending text and ``text``, up to a stop string or what may become one."""
-        if self.stopped:
-            return ""
+        assert not self.stopped, "nothing is added to a text that ended"
         text = self._pending_text + text
         starts = [start for stop in self._stops if (start := text.find(stop)) >= 0]
         if starts:

@@ -150,7 +150,7 @@ def _sections(summary: dict[str, Any]) -> list[str]:
             f"{data['train_tokens']:,} tokens of training and {data['val_tokens']:,} of validation.",
             "",
         ]
-    if "best_val_loss" in summary:
+    if summary.get("best_val_loss") is not None:  # a run may end before its first evaluation
         rows = {
             "steps": f"{summary['steps']:,}",
             "tokens seen": f"{summary['tokens']:,}",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -68,9 +69,11 @@ def csv_texts(
     """Yield the text of each row below the header. Raises CorpusError that names the line."""
     csv.field_size_limit(max(csv.field_size_limit(), LARGEST_RECORD))
     lines = _lines(texts, where)
-    first = next(lines, "")
+    first = next(lines, None)
+    if first is None:  # an empty file has no documents
+        return
     delimiter = max(",;\t", key=first.count)
-    rows = csv.reader(_with_first(first, lines), delimiter=delimiter, strict=True)
+    rows = csv.reader(itertools.chain([first], lines), delimiter=delimiter, strict=True)
     try:
         header = next(rows, [])
         field = choose_field(header, header, text_field, where)
@@ -247,12 +250,6 @@ def _lines(texts: Iterable[str], where: str) -> Iterator[str]:
             )
     if pending:
         yield pending
-
-
-def _with_first(first: str, lines: Iterator[str]) -> Iterator[str]:
-    if first:
-        yield first
-    yield from lines
 
 
 def _without_lone_surrogates(text: str) -> str:

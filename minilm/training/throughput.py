@@ -104,19 +104,18 @@ def measured_peak_flops(dtype: torch.dtype) -> float:
 
     Where small ones already take that long, as in a type that the CPU has no units for, these say it.
     """
-    best, end = 0.0, time.perf_counter() + PEAK_SECONDS
-    for side in PEAK_SIDES:
-        a, b = (torch.ones(side, side, dtype=dtype) for _ in range(2))
-        F.linear(a, b)  # what a network multiplies with; torch.mm is slower in some types
-        while True:
-            begin = time.perf_counter()
-            F.linear(a, b)
-            now = time.perf_counter()
-            best = max(best, 2 * side**3 / (now - begin))
-            if side < PEAK_SIDES[-1] or now > end:
-                break
-        if now > end:
-            break
+    best, sides = 0.0, list(PEAK_SIDES)
+    now = time.perf_counter()
+    end = now + PEAK_SECONDS
+    while now <= end:
+        if sides:
+            side = sides.pop(0)
+            a, b = (torch.ones(side, side, dtype=dtype) for _ in range(2))
+            F.linear(a, b)  # what a network multiplies with; torch.mm is slower in some types
+        begin = time.perf_counter()
+        F.linear(a, b)
+        now = time.perf_counter()
+        best = max(best, 2 * side**3 / (now - begin))
     return best
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -318,3 +319,39 @@ def test_what_is_no_model_is_called_what_it_is(tmp_path: Path) -> None:
     assert "a multimodal projector (mmproj): the vision encoder" in report.notes[0]
     special(path, "controlvector", {"direction.1": (8,)})
     assert "a control vector" in minilm.inspect(path).notes[0]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "tensors", "keys", "note"),
+    [
+        (
+            "llama",
+            {f"blk.{i}.attn_q.weight.lora_a": (rank, 8) for i, rank in enumerate((4, 2))},
+            {"general__type": "adapter", "adapter__type": "lora"},
+            "LoRA adapter for llama, whose weights are not in the file: rank 2 to 4, on 2 tensors",
+        ),
+        (
+            "llama",
+            {"blk.0.attn_q.weight": (4, 8)},
+            {"general__type": "adapter", "adapter__type": "ia3"},
+            "adapter of type 'ia3' for llama, whose weights are not in the file",
+        ),
+        (
+            "clip",
+            {"v.blk.0.attn_q.weight": (8, 8)},
+            {"clip__has_vision_encoder": True, "clip__has_audio_encoder": True},
+            "a multimodal projector (mmproj): the vision and audio encoder and the projection",
+        ),
+        (
+            "clip",
+            {"v.blk.0.attn_q.weight": (8, 8)},
+            {"clip__has_vision_encoder": False},
+            "a multimodal projector (mmproj): the encoder and the projection",
+        ),
+    ],
+)
+def test_adapters_and_projectors_are_described_by_what_they_say_of_themselves(
+    tmp_path: Path, architecture: str, tensors: Shapes, keys: dict[str, Any], note: str
+) -> None:
+    special(tmp_path / "x.gguf", architecture, tensors, **keys)
+    assert minilm.inspect(tmp_path / "x.gguf").notes[0].startswith(note)

@@ -17,6 +17,8 @@ import pytest
 from minilm.cli import generate, inspect, train
 from minilm.cli.entry import run_command
 from minilm.cli.main import VERBS, main
+from minilm.training.signals import Stopped
+from minilm.version import __version__
 from tests.conftest import ROOT
 
 # Of minilm itself; the options made from fields, as they are written about, and their beginnings.
@@ -139,6 +141,20 @@ def helps() -> dict[str, str]:
             assert minilm(monkeypatch, "help", verb) == 0
         texts[verb] = "".join(lines)
     return texts
+
+
+def test_a_signal_is_told_with_its_note_and_status(capsys: pytest.CaptureFixture[str]) -> None:
+    def command() -> int:
+        raise Stopped(signal.SIGTERM, "stopped before training began: nothing was saved")
+
+    assert run_command(command) == 128 + signal.SIGTERM
+    captured = capsys.readouterr()
+    assert captured.err == "stopped before training began: nothing was saved\n"
+
+
+def test_the_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert minilm(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == f"{__version__}\n"
 
 
 def test_help_is_a_verb(

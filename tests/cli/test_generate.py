@@ -4,6 +4,7 @@ import io
 import json
 import re
 import shutil
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from minilm.checkpoint import load
+from minilm.cli import generate as command
 from minilm.cli.generate import main
 from minilm.errors import ConfigError, InputError
 from minilm.generation.fast_decoder import FastDecoder
@@ -121,6 +123,71 @@ def test_interactive_answers_line_by_line(
     assert printed == "".join(running_text(e["prompt"] + e["text"]) + "\n" for e in expected)
 
 
+def test_a_line_of_a_conversation_that_has_no_tokens_spoils_no_other(
+    tiny_run: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = io.TextIOWrapper(io.BytesIO(b"the cat\na \xff\na dog"), encoding="utf-8")
+    monkeypatch.setattr("sys.stdin", lines)
+    assert main([str(tiny_run), "--interactive", "--max-new-tokens", "2"]) == 0
+    captured = capsys.readouterr()
+    assert re.findall("the cat|a dog", captured.out) == ["the cat", "a dog"]
+    errors = [line for line in captured.err.splitlines() if line.startswith("error: ")]
+    assert errors == ["error: character 2: the surrogate U+DCFF, expected text that UTF-8 can hold"]
+
+
+@pytest.mark.parametrize(("signum", "status"), [(None, 0), (signal.SIGTERM, 143)])
+def test_an_interrupt_ends_the_answer_and_a_signal_the_conversation(
+    tiny_run: Path, monkeypatch: pytest.MonkeyPatch, signum: int | None, status: int
+) -> None:
+    asked: list[str] = []
+
+    def step(self: Generation) -> dict[int, int]:
+        asked.append("")
+        interrupt = KeyboardInterrupt()
+        if signum is not None:
+            interrupt.signum = signum  # type: ignore[attr-defined]
+        raise interrupt
+
+    monkeypatch.setattr(Generation, "step", step)
+    monkeypatch.setattr("sys.stdin", io.StringIO("the cat\na dog\n\n"))
+    assert main([str(tiny_run), "--interactive"]) == status
+    assert len(asked) == (2 if status == 0 else 1)
+
+
+def test_a_terminal_is_asked_with_a_sign(
+    tiny_run: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal:
+        def isatty(self) -> bool:
+            return True
+
+    signs, lines = [], iter(["the cat", ""])
+    monkeypatch.setattr("sys.stdin", Terminal())
+    monkeypatch.setattr("builtins.input", lambda sign: signs.append(sign) or next(lines))
+    assert main([str(tiny_run), "--interactive", "--max-new-tokens", "2"]) == 0
+    assert signs == ["> ", "> "]
+
+
+def test_a_conversation_has_no_prompt_beside_it(tiny_run: Path, capsys: Capture) -> None:
+    assert main([str(tiny_run), "--interactive", "--prompt", "a"]) == 2
+    assert capsys.readouterr().err.startswith("error: --interactive: a --prompt with it, expected")
+
+
+def test_no_new_tokens_have_no_rate(tiny_run: Path, capsys: Capture) -> None:
+    assert main([str(tiny_run), "--prompt", "the cat", "--max-new-tokens", "0"]) == 0
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("the cat\n", "")
+
+
+def test_more_of_standard_input_than_a_prompt_has_is_refused(
+    tiny_run: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "MAX_PROMPT", 5)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"123456")))
+    assert main([str(tiny_run), "--prompt", "-"]) == 2
+    assert capsys.readouterr().err.startswith("error: standard input: too much of it, expected")
+
+
 def test_the_end_says_how_fast_and_that_the_context_overflowed(
     tiny_run: Path, capsys: Capture
 ) -> None:
@@ -177,6 +244,10 @@ def test_what_ends_a_text_early_begins_a_line(
     monkeypatch.setattr(Generation, "step", step)
     assert main([str(tiny_run), "--prompt", "the "]) == status
     assert screen.getvalue().startswith(f"the ab\n{end}")
+    screen.truncate(screen.seek(0))
+    assert main([str(tiny_run), "--prompt", "the ", "--json"]) == status
+    assert screen.getvalue().startswith(end)
+    assert "\n\n" not in screen.getvalue()
 
 
 def test_a_character_is_printed_when_its_last_byte_is_there(

@@ -12,8 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from minilm.cli.inspect import main
+from minilm.inspection import extras
+from minilm.values import stable_rank
 from tests.conftest import ROOT, clean_environment
 from tests.inspection.test_inspector import change_weights, run_copy  # noqa: F401
 
@@ -196,6 +200,10 @@ def test_a_mismatch_exits_1_and_is_named(run_copy: Path, capsys: Capture) -> Non
             ["nano", "--fits", "K80"],
             "error: --fits: 'K80', expected a size such as 24GB, 80GiB or 2x",
         ),
+        (
+            ["nano", "--stats"],
+            "error: nano: no weights for --stats, expected a run folder, a model",
+        ),
         (["nano", "--fits", "24"], "error: --fits: '24' without a unit"),
         (
             ["nano", "--json", "-", "--html", "-"],
@@ -208,6 +216,67 @@ def test_bad_usage_is_one_line_and_2(arguments: list[str], message: str, capsys:
     err = capsys.readouterr().err
     assert err.startswith(message)
     assert err.count("\n") == 1
+
+
+def test_two_reports_are_printed_one_below_the_other(tmp_path: Path, capsys: Capture) -> None:
+    assert main(["nano", "small"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("nano  minilm  1,055,488 parameters")
+    (second,) = [i for i, line in enumerate(lines) if line.startswith("small  minilm  ")]
+    assert lines[second - 1] == ""
+    assert main(["nano", "small", "--html", str(tmp_path / "x.html")]) == 2
+    assert (
+        capsys.readouterr().err
+        == "error: arguments: 2 targets, expected one for --html or --diff\n"
+    )
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_values_are_described_and_compared_with_a_bar_in_a_terminal(
+    tiny_run: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    assert main([str(tiny_run), "--stats", "--json", "-"]) == 0
+    captured = capsys.readouterr()
+    described = json.loads(captured.out)["statistics"]["tensors"]
+    assert sum(tensor["count"] for tensor in described) == 14_784
+    assert ("reading" in captured.err) == terminal
+    assert main([str(tiny_run), "--diff", str(tiny_run), "--json", "-"]) == 0
+    captured = capsys.readouterr()
+    changes = json.loads(captured.out)["difference"]["changes"]
+    assert [change["identical"] for change in changes] == [1.0] * len(described)
+    assert ("comparing" in captured.err) == terminal
+
+
+def test_stable_ranks_that_take_long_are_left_out_with_a_note(
+    tiny_run: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extras, "MAX_STABLE_RANK_BYTES", 1000)
+    for option, note in (("--stats", True), ("--stable-rank", False)):
+        assert main([str(tiny_run), option, "--json", "-"]) == 0
+        report = json.loads(capsys.readouterr().out)
+        ranks = [each["stable_rank"] for each in report["statistics"]["tensors"]]
+        assert any(rank is not None for rank in ranks) != note
+        assert any("stable ranks are left out above " in x for x in report["notes"]) == note
+    monkeypatch.setattr(stable_rank, "MAX_ROW", 15)
+    monkeypatch.setattr(stable_rank, "MAX_LONG_ROWS", 15)
+    assert main([str(tiny_run), "--stable-rank", "--json", "-"]) == 0
+    notes = json.loads(capsys.readouterr().out)["notes"]
+    assert "matrices that are too large in both dimensions have no stable rank" in notes
+
+
+def test_what_has_no_formula_or_no_name_in_common_is_told(
+    tiny_run: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    other = tmp_path / "x.safetensors"
+    save_file({"w": torch.zeros(2, 2)}, other)
+    assert main([str(other), "--fits", "24GB"]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {other}: an architecture without a formula, expected one with a formula\n"
+    )
+    main([str(other), "--diff", str(tiny_run), "--json", "-"])
+    notes = json.loads(capsys.readouterr().out)["notes"]
+    assert "--diff: no tensor has the same name in both: here 'w', there" in " ".join(notes)
 
 
 def test_only_an_explained_number_exits_0() -> None:

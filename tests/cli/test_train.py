@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 
-from minilm.cli.train import main
+from minilm.cli.entry import parse_arguments
+from minilm.cli.train import Arguments, main
 from minilm.config.presets import PRESETS
 from minilm.runs.logs import read_metrics
 from tests.conftest import ROOT, clean_environment, make_text
@@ -419,6 +420,14 @@ def test_without_run_dir_the_original_command_finds_its_run(
         for _ in range(2):
             assert main([*arguments, "--resume", "auto"]) == 0
             assert (tmp_path / "checkpoints" / name / "config.json").is_file()
+
+
+@pytest.mark.parametrize(("word", "value"), [("true", True), ("True", True), ("FALSE", False)])
+def test_a_switch_is_true_or_false_in_any_case(word: str, value: bool, capsys: Capture) -> None:
+    options = parse_arguments(Arguments, ["--model.tied-embeddings", word], "train.py")
+    assert options.model.tied_embeddings is value
+    assert main(["--model.tied-embeddings", "yes"]) == 2
+    assert "'yes' is neither true nor false" in capsys.readouterr().err
 
 
 def test_the_help_shows_no_inner_values(capsys: Capture) -> None:

@@ -10,6 +10,7 @@ from minilm.cli.cache import main
 from minilm.data.cache import prune, read_entries, size_limit
 from minilm.data.shards import find, prepare
 from minilm.errors import InputError
+from minilm.files import temporary_name
 from minilm.text.corpora import open_corpus
 from minilm.text.tokenizer_training import build_tokenizer
 
@@ -56,6 +57,7 @@ def test_only_what_is_written_there_is_removed(tmp_path: Path, keys: list[str]) 
     tokens = tmp_path / "cache" / "tokens"
     (tokens / "notes").mkdir()
     (tokens / keys[0] / "mine.txt").write_text("x")
+    (tokens / keys[1] / temporary_name("train.bin")).write_bytes(b"of a killed process")
     in_the_making = tokens / ("0" * 64)
     in_the_making.mkdir()
     prune(tmp_path / "cache", 0)

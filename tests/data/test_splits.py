@@ -151,6 +151,15 @@ def test_a_single_unit(tmp_path, texts, mode, message):
         prepared(texts, tmp_path, mode)
 
 
+def test_a_document_that_comes_while_the_text_is_read_is_refused(tmp_path):
+    texts = [f"document {number}" * 9 for number in range(20)]
+    passes = iter([texts, texts, texts, [*texts, "new"]])
+    corpus = Corpus("m", "m", (), lambda: corpus_of(next(passes)).documents())
+    settings = {"vocab_size": None, "val_fraction": 0.1, "context_length": 8}
+    with pytest.raises(CorpusError, match="changed while it was read"):
+        prepare(corpus, tokenizer="byte", cache=tmp_path, split="document", **settings)
+
+
 @pytest.mark.parametrize("tokenizer", ["byte", "char", "bpe"])
 def test_a_sorted_text_is_noticed(tmp_path, caplog, tokenizer):
     lines = lines_of(2000)

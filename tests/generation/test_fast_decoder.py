@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from minilm.checkpoint import Loaded
 from minilm.config import ModelConfig
 from minilm.generation.decoder import ModelDecoder
-from minilm.generation.fast_decoder import FastDecoder
+from minilm.generation.fast_decoder import FastDecoder, SplitLinear
 from minilm.generation.generate import Generation, window_start
 from minilm.generation.sampling import Sampling
 from minilm.text.tokenizers import ByteTokenizer
@@ -92,9 +93,25 @@ def test_the_window_is_never_longer_than_the_context_nor_shorter_than_half(conte
     assert starts == sorted(starts)
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("outputs", [3, 8, 11])
+def test_a_product_in_chunks_is_the_whole_product(outputs: int, bias: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(outputs, 5, generator=generator)
+    added = torch.randn(outputs, generator=generator) if bias else None
+    for rows in (1, 2, SplitLinear.MAX_ROWS + 1):
+        x = torch.randn(rows, 5, generator=generator)
+        torch.testing.assert_close(SplitLinear(weight, added)(x), F.linear(x, weight, added))
+
+
 @pytest.mark.parametrize("name", ["gpt2", "mistral", "pythia", "fast"])
-def test_the_compiled_pass_gives_the_same_tokens(name: str) -> None:
+@pytest.mark.parametrize("compiles", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_compiled_pass_gives_the_same_tokens(
+    name: str, compiles: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``compiles`` False: what is compiled runs as it is, with its cache of fixed shapes."""
+    if not compiles:
+        monkeypatch.setattr(torch, "compile", lambda forward, **options: forward)
     loaded = Loaded(random_model(ModelConfig(**ARCHITECTURES[name])), ByteTokenizer())
     prompts = [prompt(4, 3), prompt(5, 17), prompt(6, 1)]
     decoder, greedy = FastDecoder(loaded.model, compiled=True), Sampling(temperature=0)

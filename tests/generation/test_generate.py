@@ -57,6 +57,20 @@ def test_a_stop_string_needs_no_list(tiny_run: Path) -> None:
         assert stopped == text[: text.index(stop)]
 
 
+def test_the_text_ends_before_a_token_that_ends_texts(tiny_run: Path) -> None:
+    model, tokenizer = minilm.load(tiny_run)
+    text = minilm.generate(model, tokenizer, "the ", max_new_tokens=40, temperature=0)
+    last = max(map(text.index, set(text)))  # a character that occurs at no earlier position
+    tokenizer.end_of_text = ord(text[last])
+    assert (
+        minilm.generate(model, tokenizer, "the ", max_new_tokens=40, temperature=0) == text[:last]
+    )
+    tokenizer.end_of_text, tokenizer.other_ends = 0, frozenset({ord(text[last])})
+    assert (
+        minilm.generate(model, tokenizer, "the ", max_new_tokens=40, temperature=0) == text[:last]
+    )
+
+
 def test_dropout_is_off_and_the_mode_is_put_back(tiny_run: Path) -> None:
     tokenizer = minilm.load(tiny_run).tokenizer
     config = minilm.ModelConfig(**TINY_MODEL, vocab_size=256, dropout=0.5)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from minilm.errors import ConfigError
+from minilm.errors import ConfigError, InputError
 from minilm.generation.sampling import Sampling, choose
 
 LOGITS = torch.tensor([1.0, 3.0, 2.0, -1.0])  # probabilities 0.09 0.66 0.24 0.01
@@ -71,6 +71,12 @@ def test_the_logits_are_left_as_they_were() -> None:
     before = LOGITS.clone()
     draws(3, text=(1,), repetition_penalty=2.0, top_k=2, top_p=0.5, min_p=0.5)
     assert torch.equal(LOGITS, before)
+
+
+@pytest.mark.parametrize("logit", [math.nan, math.inf])
+def test_logits_that_are_not_finite_are_an_error(logit: float) -> None:
+    with pytest.raises(InputError, match="weights: an output that is not finite"):
+        choose(torch.tensor([[0.0, logit]]), Sampling(temperature=0), [torch.Generator()], [()])
 
 
 @pytest.mark.parametrize(

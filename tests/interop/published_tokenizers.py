@@ -50,6 +50,11 @@ def save_tokenizer(folder: Path, kind: str) -> None:
     """tokenizer.json and the files beside it, as transformers 5 writes them."""
     tokenizer = published_tokenizer(kind)
     tokenizer.save(str(folder / "tokenizer.json"))
+    save_settings(folder, tokenizer)
+
+
+def save_settings(folder: Path, tokenizer: tokenizers.Tokenizer) -> None:
+    """The files beside tokenizer.json."""
     ids = {"bos_token_id": tokenizer.token_to_id(BEGIN), "eos_token_id": tokenizer.token_to_id(END)}
     (folder / "generation_config.json").write_text(json.dumps(ids))
     settings = {"bos_token": BEGIN, "eos_token": END, "pad_token": END}

@@ -15,8 +15,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import models
 
 import minilm
 from minilm import formats
@@ -205,7 +207,6 @@ def test_a_tied_head_that_is_stored_must_be_the_table(tmp_path: Path, capsys: Ca
 
 def with_begin(folder: Path, ends: Any) -> None:
     """A tokenizer of GPT-2's kind that puts a token first, and ends of other names."""
-    import tokenizers
     from tokenizers import processors
 
     backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -279,6 +280,69 @@ def test_a_summary_of_another_form_is_left_out(tmp_path: Path, summary: dict[str
     text = (tmp_path / "out" / "README.md").read_text()
     assert "## Parameters" in text
     assert "## Data" not in text
+
+
+def test_the_card_of_a_run_without_an_evaluation_has_its_data(
+    tmp_path: Path, tiny_run: Path
+) -> None:
+    source = tmp_path / "run"
+    shutil.copytree(tiny_run, source)
+    summary = json.loads((source / "summary.json").read_text())
+    unknown = {"best_val_loss": None, "best_val_bits_per_byte": None, "best_val_tokens": None}
+    (source / "summary.json").write_text(json.dumps(summary | unknown))
+    assert main([str(source), "--to", "huggingface", "--out", str(tmp_path / "out")]) == 0
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert summary["data"]["sha256"] in text
+    assert "## Training" not in text
+
+
+def test_published_gpt2_names_have_no_prefix_and_its_masks_are_no_weights(tmp_path: Path) -> None:
+    folder = exported(tmp_path, "gpt2-tied")
+    weights = load_file(folder / "model.safetensors")
+    mask = torch.ones(1, 1, 32, 32).tril()
+    bare = {name.removeprefix("transformer."): tensor for name, tensor in weights.items()}
+    masks = {f"h.{i}.attn.bias": mask.clone() for i in range(2)}
+    save_file(bare | masks, folder / "model.safetensors")
+    assert main([str(folder), "--to", "minilm", "--out", str(tmp_path / "back")]) == 0
+    back = load_file(tmp_path / "back" / "model.safetensors")
+    expected = load_file(tmp_path / "run" / "model.safetensors")
+    assert back.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(back[name], tensor), name
+
+
+def test_what_is_not_there_is_said(tmp_path: Path, capsys: Capture) -> None:
+    line = error(capsys, tmp_path / "none", "--to", "minilm", "--out", tmp_path / "out")
+    assert line.startswith(f"{tmp_path / 'none'}: no such file or folder, expected the folder of a")
+    folder = exported(tmp_path)
+    (folder / "model.safetensors").unlink()
+    capsys.readouterr()
+    line = error(capsys, folder, "--to", "minilm", "--out", tmp_path / "out")
+    assert line == f"{folder}: no weights, expected model.safetensors or its shards"
+
+
+def test_a_config_names_the_dtype_that_all_weights_have(tmp_path: Path) -> None:
+    source = make_run(tmp_path / "run", SHAPES["gpt2"][1])
+    weights = load_file(source / "model.safetensors")
+    for number, dtype in enumerate((torch.float32, torch.bfloat16)):
+        changed = {"final_norm.weight": weights["final_norm.weight"].to(dtype)}
+        save_file(weights | changed, source / "model.safetensors")
+        out = tmp_path / str(number)
+        assert main([str(source), "--to", "huggingface", "--out", str(out)]) == 0
+        config = json.loads((out / "config.json").read_text())
+        assert config.get("dtype") == (None if number else "float32")
+        assert load_file(out / "model.safetensors")["transformer.ln_f.weight"].dtype == dtype
+
+
+def test_an_end_that_is_the_number_of_no_token_has_no_text(tmp_path: Path) -> None:
+    backend = tokenizers.Tokenizer(models.BPE(vocab={"a": 0, "b": 2}, merges=[]))
+    source = make_run(tmp_path / "run", TINY)
+    backend.save(str(source / "tokenizer.json"))
+    (source / "generation_config.json").write_text('{"eos_token_id": 1}')
+    assert main([str(source), "--to", "huggingface", "--out", str(tmp_path / "out")]) == 0
+    settings = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
+    assert "eos_token" not in settings
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["eos_token_id"] == 1
 
 
 def test_what_is_joined_must_be_of_one_dtype(tmp_path: Path, capsys: Capture) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,33 @@ def test_arguments_that_cannot_be_are_refused(
     torch.save(content, path)
     assert message in error(capsys, path, "--to", "minilm", "--out", tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_an_archive_that_was_packed_again_is_read(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path, ARGUMENTS)
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in sorted(entries, key=lambda name: name.endswith("data.pkl")):
+            archive.writestr(name, entries[name])
+    assert main([str(path), "--to", "minilm", "--out", str(tmp_path / "run")]) == 0
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_an_exported_program_is_no_checkpoint(tmp_path: Path, capsys: Capture) -> None:
+    program = torch.export.export(torch.nn.Linear(2, 2), (torch.ones(1, 2),))
+    torch.export.save(program, tmp_path / "x.pt2")
+    line = error(capsys, tmp_path / "x.pt2", "--to", "minilm", "--out", tmp_path / "run")
+    assert "no model_args, expected a checkpoint of nanoGPT" in line
+
+
+def test_an_argument_that_is_missing_is_named(tmp_path: Path, capsys: Capture) -> None:
+    arguments = {name: value for name, value in ARGUMENTS.items() if name != "block_size"}
+    path = save_checkpoint(tmp_path, ARGUMENTS)
+    content = torch.load(path, weights_only=True)
+    torch.save(content | {"model_args": arguments}, path)
+    line = error(capsys, path, "--to", "minilm", "--out", tmp_path / "run")
+    assert "model_args without block_size" in line
 
 
 def test_what_is_missing_or_no_table_is_said(tmp_path: Path, capsys: Capture) -> None:

@@ -45,6 +45,11 @@ def test_a_file_is_one_document_whose_line_ends_are_newlines(tmp_path):
     assert corpus.source == str(tmp_path / "my notes.v2.txt")
 
 
+def test_a_file_of_a_byte_order_mark_alone_is_no_document(tmp_path):
+    write(tmp_path / "texts", a_txt=b"\xef\xbb\xbf", b_txt="b")
+    assert documents_of(open_corpus(str(tmp_path / "texts"), cache=tmp_path)) == ["b"]
+
+
 def test_a_large_document_comes_in_bounded_chunks(tmp_path):
     text = "".join(f"line {i} of some text é\n" for i in range(150_000))
     (tmp_path / "large.txt").write_text(text, newline="")

@@ -145,6 +145,19 @@ def test_a_damaged_copy_is_named(datasets, tmp_path, line):
         texts_of(corpus)
 
 
+def test_a_copy_that_cannot_be_read(datasets, tmp_path, monkeypatch):
+    """As one of another user in a shared cache."""
+    corpus = open_corpus("hf:user/stories", cache=tmp_path)
+    texts_of(corpus)
+
+    def refuse(path, mode):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(CorpusError, match=r"jsonl: cannot be read \(Permission denied\)"):
+        texts_of(corpus)
+
+
 def test_without_the_package(tmp_path, monkeypatch):
     monkeypatch.setattr(hugging_face.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'minilm\[datasets\]'"):

@@ -59,6 +59,20 @@ def test_records_longer_than_what_is_read_at_once():
     assert list(csv_texts(divided(rows, 4096), "a", None, ignore)) == texts
 
 
+def test_blank_lines_of_a_csv_file_are_no_rows():
+    assert list(csv_texts(["id,text\n\n1,a\n\n\n2,b\n\n"], "a", None, ignore)) == ["a", "b"]
+
+
+def test_an_empty_file_of_records_is_no_document(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for suffix, row in (("csv", "text\none\n"), ("jsonl", '{"text": "one"}')):
+        (folder / f"a.{suffix}").write_text("")
+        (folder / f"b.{suffix}").write_bytes(b"\xef\xbb\xbf")
+        (folder / f"c.{suffix}").write_text(row)
+        assert texts_of(folder / f"*.{suffix}", tmp_path) == ["one"]
+
+
 def test_half_of_a_surrogate_pair_becomes_the_replacement_character():
     assert list(json_texts([r'{"text": "a\ud800b \ud83d\ude00"}'], "a", None, ignore)) == ["a�b 😀"]
 
@@ -152,6 +166,9 @@ def test_parquet(parquet, tmp_path):
     parquet.write_table(pyarrow.table({"text": ["x", None]}), tmp_path / "c.parquet")
     with pytest.raises(CorpusError, match="row 2: a field text of NoneType"):
         texts_of(tmp_path / "c.parquet", tmp_path)
+    repeated = pyarrow.array(["x", "y", "x"]).dictionary_encode()  # as pandas writes a category
+    parquet.write_table(pyarrow.table({"id": range(3), "a": repeated}), tmp_path / "d.parquet")
+    assert texts_of(tmp_path / "d.parquet", tmp_path) == ["x", "y", "x"]
 
 
 def test_parquet_that_is_none(parquet, tmp_path):

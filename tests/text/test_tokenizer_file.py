@@ -102,6 +102,14 @@ def test_an_end_of_text_outside_the_vocabulary_is_refused(tmp_path, eos):
         load_tokenizer(tmp_path / "tokenizer.json", 64)
 
 
+@pytest.mark.parametrize("content", ["{}", '{"eos_token_id": null}', '{"eos_token_id": []}'])
+def test_a_generation_config_that_names_no_end_leaves_the_tokenizers_own(built, tmp_path, content):
+    built["bpe"].save(tmp_path / "tokenizer.json")
+    (tmp_path / "generation_config.json").write_text(content)
+    tokenizer = load_tokenizer(tmp_path / "tokenizer.json")
+    assert (tokenizer.end_of_text, tokenizer.other_ends) == (0, frozenset())
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_ordinary_token_as_end_of_text_changes_no_other(built, tmp_path, kind):
     built[kind].save(tmp_path / "tokenizer.json")

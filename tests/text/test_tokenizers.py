@@ -18,7 +18,7 @@ from minilm.generation.text_stream import TextStream
 from minilm.text.separators import END_OF_TEXT
 from minilm.text.tokenizer_file import load_tokenizer
 from minilm.text.tokenizer_training import DEFAULT_BPE_VOCAB_SIZE, build_tokenizer
-from minilm.text.tokenizers import BPETokenizer
+from minilm.text.tokenizers import BPETokenizer, LibraryTokenizer
 from tests.text.conftest import KINDS, SPECIAL, TEXT, build
 
 
@@ -251,3 +251,16 @@ def test_a_panic_of_the_library_is_one_line(tmp_path):
     backend.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(TokenizerError, match="text: what the tokenizers library rejects"):
         load_tokenizer(tmp_path / "tokenizer.json").encode("a" * 40)
+
+
+def test_an_interrupt_within_the_library_stays_one(tmp_path):
+    class Backend:
+        no_truncation = no_padding = staticmethod(lambda: None)
+        token_to_id = staticmethod(lambda name: None)
+        get_vocab = staticmethod(lambda with_added_tokens: {"a": 0})
+
+        def encode(self, text, add_special_tokens):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        LibraryTokenizer(Backend()).encode("a")

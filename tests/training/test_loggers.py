@@ -214,6 +214,21 @@ def test_a_tracker_that_fails_is_left_out_and_the_run_goes_on(
     assert notes == [f"note: trackio failed and gets nothing more; metrics.jsonl has all: {reason}"]
 
 
+def test_a_tracker_whose_package_is_broken_is_left_out_too(
+    start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As one compiled for another NumPy."""
+    (tmp_path / "packages").mkdir()
+    package = tmp_path / "packages" / "trackio.py"
+    package.write_text("raise ValueError('numpy.dtype size changed\\nand more')")
+    monkeypatch.syspath_prepend(package.parent)
+    monkeypatch.delitem(sys.modules, "trackio", raising=False)
+    assert start(log_to="trackio").stopped_because == "max_steps"
+    assert [message for message in caplog.messages if "failed" in message] == [
+        "note: trackio failed and gets nothing more; metrics.jsonl has all: numpy.dtype size changed"
+    ]
+
+
 def test_a_wrong_tracker_is_named(start: Any) -> None:
     with pytest.raises(ConfigError, match="log_to: 'mlflow', expected any of tensorboard, wandb"):
         start(log_to="wandb, mlflow")

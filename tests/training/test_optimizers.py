@@ -53,6 +53,14 @@ def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest() -> None:
     assert {"lm_head.weight", "embedding.ngram.weight", "blocks.0.convolution.weight"} <= every
 
 
+def test_with_the_blocks_matrices_alone_there_is_nothing_for_adamw() -> None:
+    model = Transformer(CONFIG).requires_grad_(False)
+    for parameter in hidden_matrices(model):
+        parameter.requires_grad_(True)
+    (muon,) = make_optimizers(model, TrainConfig(), torch.float32)
+    assert of_group(model, muon.param_groups[0]) == HIDDEN
+
+
 def test_a_tied_head_is_an_embedding_first() -> None:
     model = Transformer(ModelConfig(num_layers=1, d_model=8, num_heads=2, tied_embeddings=True))
     assert len(matrices(model)) == len(hidden_matrices(model)) == 6
@@ -102,5 +110,7 @@ def test_l1_is_the_gradient_of_the_norm() -> None:
     expected = weight.grad.clone()
     weight.grad = None
     (weight**2).sum().backward()
-    add_l1_gradient([weight], 0.1)
+    frozen = torch.nn.Parameter(torch.ones(2, 2), requires_grad=False)
+    add_l1_gradient([weight, frozen], 0.1)
     torch.testing.assert_close(weight.grad, expected)
+    assert frozen.grad is None

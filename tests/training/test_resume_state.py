@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from minilm.checkpoint import write_tensors
 from minilm.config import TrainConfig
 from minilm.config.presets import PRESETS
 from minilm.data.shards import prepare
@@ -104,7 +108,11 @@ def test_a_state_of_other_frozen_parameters_is_refused(make_trainer: Any, tmp_pa
 
 @pytest.mark.parametrize(
     "change",
-    [{"weights_dtype": 3}, {"weights_dtype": "nonsense"}, {"weights_dtype": []}, {"text_field": 1}],
+    [
+        *({"weights_dtype": 3}, {"weights_dtype": "nonsense"}, {"weights_dtype": []}),
+        *({"text_field": 1}, {"cleaning": "html"}, {"cleaning": [1]}, {"train": []}),
+        *({"source": None}, {"sha256": 1}, {"tokens": 1}),
+    ],
 )
 def test_a_setting_that_no_run_has_is_refused_whatever_its_hash(
     tmp_path: Path, change: dict[str, Any]
@@ -114,4 +122,47 @@ def test_a_setting_that_no_run_has_is_refused_whatever_its_hash(
     assert read_state(tmp_path).settings == settings
     write_state(tmp_path, {"a": torch.zeros(1)}, Progress(), settings | change, keep=1)
     with pytest.raises(FormatError, match="no progress in its header"):
+        read_state(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"step": -1}, {"step": 0.0}, {"loss_count": True}, {"evaluated_step": None}),
+        *({"scaler": {"scale": 1.0}}, {"scaler": [1]}, {"best_val_loss": 1.0}),
+        *({"seconds": math.inf}, {"joules": math.nan}, {"seconds": "1"}, {"loss_sum": 10**400}),
+    ],
+)
+def test_progress_that_no_run_has_is_refused_whatever_its_hash(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    settings = {"cleaning": [], "train": {}, "source": "a", "sha256": "0"}
+    metadata = {
+        "progress": json.dumps(asdict(Progress()) | change),
+        "settings": json.dumps(settings),
+    }
+    (tmp_path / "resume").mkdir()
+    path = tmp_path / "resume" / "step-000000000.safetensors"
+    write_tensors(path, {"a": torch.zeros(1)}, metadata, hashed=True)
+    with pytest.raises(FormatError, match="no progress in its header"):
+        read_state(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "num_bytes"),
+    [("F6_E2M3", 6), ("F4", 4), ("F8_E8M0", 8), ("F8_E4M3FNUZ", 8), ("C64", 64), ("U64", 64)],
+)
+def test_a_dtype_that_no_state_has_is_refused_without_a_hash_too(
+    tmp_path: Path, dtype: str, num_bytes: int
+) -> None:
+    """As a damaged state of 0.1.0, which has no hash of its header."""
+    settings = {"cleaning": [], "train": {}, "source": "a", "sha256": "0"}
+    metadata = {"progress": json.dumps(asdict(Progress())), "settings": json.dumps(settings)}
+    entry = {"dtype": dtype, "shape": [8], "data_offsets": [0, num_bytes]}
+    header = json.dumps({"__metadata__": metadata, "a": entry}).encode()
+    header += b" " * (-len(header) % 8)
+    (tmp_path / "resume").mkdir()
+    path = tmp_path / "resume" / "step-000000000.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(num_bytes))
+    with pytest.raises(FormatError, match=r"Dtype not understood|not the bytes that were written"):
         read_state(tmp_path)

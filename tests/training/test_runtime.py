@@ -62,6 +62,41 @@ def test_without_a_compiler_auto_says_so_and_on_is_refused(machine: Any) -> None
         resolve(TrainConfig(compile="on"), **LONG)
 
 
+def test_a_run_that_cannot_compile_says_so_once(
+    machine: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    text_file: Path,
+    cache: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    machine(compiler=False)
+    monkeypatch.setitem(runtime.COMPILE_FROM_FLOPS, "cpu", 0.0)
+    settings = TINY_SETTINGS | {"compile": "auto", "max_steps": 1}
+    options = {"tokenizer": "byte", "settings": settings, "cache": cache, "data": str(text_file)}
+    train(run_dir=tmp_path / "run", model=TINY_MODEL, **options)
+    assert caplog.messages.count("not compiling: no C++ compiler on the PATH") == 1
+    with pytest.raises(ConfigError, match="vocab_size: 255, expected at least the tokenizer's 256"):
+        train(run_dir=tmp_path / "small", model=TINY_MODEL | {"vocab_size": 255}, **options)
+
+
+def test_a_cpp_compiler_is_looked_for_on_the_path_and_in_cxx(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    assert not runtime.has_cpp_compiler()
+    for name in ("clang++", "my-compiler"):
+        (tmp_path / name).write_text("")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("CXX", str(tmp_path / "my-compiler"))
+    assert runtime.has_cpp_compiler()
+    monkeypatch.delenv("CXX")
+    assert runtime.has_cpp_compiler()
+    (tmp_path / "clang++").unlink()
+    assert not runtime.has_cpp_compiler()
+
+
 def test_a_gpu_is_taken_when_there_is_one(machine: Any) -> None:
     machine(cuda=True)
     chosen = resolve(TrainConfig(), **LONG)

@@ -2,11 +2,20 @@
 
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 
 from minilm.training import signals as stopping
 from minilm.training.signals import Interrupted, Stopped, stop_request
+
+
+@pytest.fixture(autouse=True)
+def interrupts_heard() -> Iterator[None]:
+    """A shell starts a background job, which the tests may be, with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -29,6 +38,15 @@ def test_deferred_is_noted_and_a_later_one_interrupts(
 def test_at_once_while_nothing_is_at_stake() -> None:
     with stop_request(), pytest.raises(Stopped):
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_once_something_is_saved_the_message_says_so() -> None:
+    with stop_request() as request:
+        with pytest.raises(Stopped, match="before training began: nothing was saved"):
+            os.kill(os.getpid(), signal.SIGTERM)
+        request.saved = True
+        with pytest.raises(Stopped, match="the run is as it was last saved"):
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_a_signal_that_is_ignored_stays_ignored() -> None:

@@ -22,6 +22,7 @@ from minilm.training.data_source import DataSource
 from minilm.training.run_spec import RunSpec
 from minilm.training.runtime import resolve
 from minilm.training.signals import StopRequest
+from minilm.training.time_left import TimeLeft
 from minilm.training.trainer import Trainer
 from tests.conftest import TINY_MODEL
 
@@ -141,3 +142,14 @@ def test_an_overflow_of_float16_changes_no_weight(make_trainer: Any, gradient_cl
     line = trainer.train_step.reading()
     assert line is not None
     assert "grad_norm" not in line  # it was infinite
+
+
+def test_the_seconds_left_are_said_beside_the_limit_that_comes_before(make_trainer: Any) -> None:
+    left = TimeLeft(make_trainer(max_steps=10_000, max_seconds=120.0).spec)
+    assert left.add_step(9.0, step=1, elapsed=9.0) is None  # the first one warms up
+    assert left.add_step(1.0, step=2, elapsed=10.0) is None
+    text = left.add_step(1.0, step=3, elapsed=11.0)
+    assert text is not None
+    assert text.startswith("about 3 h ")
+    assert text.endswith("evaluations included; max_seconds ends the run after 2 min 0 s")
+    assert not left.needs_steps()
