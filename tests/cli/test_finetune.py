@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from minilm.cli.entry import BAD_INPUT, DONE
 from minilm.cli.evaluate import main as evaluate
@@ -86,6 +90,44 @@ def test_the_command_repeated_with_resume_goes_on(
     shutil.rmtree(tmp_path / "run")
     assert main([*tuned, "--resume", "auto"]) == DONE
     assert json.loads((tmp_path / "run/summary.json").read_text())["steps"] == 6
+
+
+def test_a_killed_adapter_resumes_bit_for_bit(
+    tiny_run: Path, text_file: Path, tmp_path: Path, cache: Path
+) -> None:
+    def command(name: str) -> list[str]:
+        arguments = ["--data", str(text_file), "--run-dir", str(tmp_path / name)]
+        options = ["--lora-rank", "3", "--max-steps", "300", "--eval-every", "25"]
+        fixed = ["--device", "cpu", "--dtype", "float32", "--train.save-every-seconds", "0.05"]
+        script = [sys.executable, str(ROOT / "scripts" / "finetune.py"), str(tiny_run)]
+        return [*script, *arguments, *options, *fixed]
+
+    def start(command: list[str]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            command,
+            env=clean_environment(cache),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    states = tmp_path / "killed" / "resume"
+    process = start(command("killed"))
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if states.is_dir() and any(int(p.name[5:14]) for p in states.glob("step-*.safetensors")):
+            break
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert start([*command("killed"), "--resume"]).wait(120) == DONE
+    assert start(command("whole")).wait(120) == DONE
+    for name in ("adapter/adapter_model.safetensors", "adapter/adapter_config.json"):
+        killed, whole = (tmp_path / run / name for run in ("killed", "whole"))
+        assert killed.read_bytes() == whole.read_bytes()
+    newest = "resume/step-000000300.safetensors"
+    killed, whole = (load_file(tmp_path / run / newest) for run in ("killed", "whole"))
+    assert killed.keys() == whole.keys()
+    assert all(torch.equal(tensor, whole[key]) for key, tensor in killed.items())
 
 
 @pytest.mark.parametrize(
