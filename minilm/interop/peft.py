@@ -29,7 +29,7 @@ from minilm.formats.json_file import read_object
 from minilm.formats.safetensors import read_header
 from minilm.inspection.folders import base_of_adapter
 from minilm.interop.huggingface import import_run
-from minilm.interop.model_source import ModelSource, as_float32, open_source
+from minilm.interop.model_source import TABLE, ModelSource, as_float32, open_source
 from minilm.ledger.layout_changes import ADAPTER_TARGETS, FACTORS
 from minilm.runs import base_run
 from minilm.runs import files as run_files
@@ -180,9 +180,12 @@ def _is_copy(
     mapping = mappings.get(module)
     if mapping is None or not tensor.name.endswith(".weight") or len(mapping.minilm_names) > 1:
         return False
-    return np.array_equal(
-        as_float32(tensor_io.read(tensor)), as_float32(source.read(mapping.minilm_names[0]))
-    )
+    if source.is_run:
+        of_base = source.read(mapping.minilm_names[0])
+    else:  # as it is stored: what is read for minilm may be scaled
+        stored = source.stored.get(mapping.hf_name)
+        of_base = tensor_io.read(stored or source.stored[source.mapped[TABLE][0].hf_name])
+    return np.array_equal(as_float32(tensor_io.read(tensor)), as_float32(of_base))
 
 
 def _own_block(a: tensor_io.Array, b: tensor_io.Array, rank: Any, number: int) -> Factors:

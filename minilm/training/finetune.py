@@ -46,9 +46,6 @@ OPTIMIZER_FIELDS = (
 )
 # At the base's own rates the first steps undo what it has learned (docs/training.md, "Fine-tuning").
 FINE_TUNING_RATE = 0.1
-# An adapter begins at nothing, whatever its base was trained with: AdamW, at a rate of its own
-# (docs/parameters.md). Muon, which makes all directions of an update equal, is of no use in a few of them.
-OF_ADAPTERS = {"optimizer": "adamw", "learning_rate": 0.01, "beta1": 0.9, "beta2": 0.95}
 
 
 def run_from_checkpoint(
@@ -66,9 +63,10 @@ def run_from_checkpoint(
     """A run that begins with the weights and the tokenizer of ``base``: a run, or what convert imports.
 
     The preset says how long it is trained and in which batches. Optimizer and rates are those of the base,
-    the rates lower by FINE_TUNING_RATE. ``model`` replaces fields that change no tensor, as dropout;
-    ``vocabulary``, tokenizer and vocab_size where they are given, must be the base's. With ``lora`` an
-    adapter is trained instead of the model; ``frozen`` are components of `FREEZABLE` that are not.
+    the rates lower by FINE_TUNING_RATE; an adapter has AdamW at the base's rate. ``model`` replaces fields
+    that change no tensor, as dropout; ``vocabulary``, tokenizer and vocab_size where they are given, must be
+    the base's. With ``lora`` an adapter is trained instead of the model; ``frozen`` are components of
+    `FREEZABLE` that are not.
     """
     if lora is not None and frozen:
         raise ConfigError(
@@ -78,12 +76,15 @@ def run_from_checkpoint(
     with as_run(base) as run:
         record = run_files.read_record(run / run_files.CONFIG)
         of_base = {name: getattr(record.train, name) for name in OPTIMIZER_FIELDS}
-        of_base |= {name: FINE_TUNING_RATE * of_base[name] for name in RATES}
+        if lora is None:
+            of_base |= {name: FINE_TUNING_RATE * of_base[name] for name in RATES}
+        else:
+            # An adapter begins at zero, and nothing is undone at the base's own rate (docs/parameters.md).
+            # Muon, which makes every direction of an update equally large, is not for a few of them.
+            of_base["optimizer"] = "adamw"
         if record.base:
             remedy = "`minilm finetune RUN --merge --out DIR` makes one model of it and its base"
             raise InputError(base, "an adapter", "a whole model to begin with", remedy)
-        if lora is not None:
-            of_base |= OF_ADAPTERS
         config = find_preset(preset).train_config(**(of_base | dict(settings)))
         fields = to_dict(read_run_config(run)) | dict(model)
         model_config = from_dict(ModelConfig, fields, base / run_files.CONFIG)

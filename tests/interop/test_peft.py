@@ -14,7 +14,9 @@ from minilm.checkpoint import load
 from minilm.config.lora import LoraConfig
 from minilm.errors import FormatError, InputError
 from minilm.interop.convert import convert
+from minilm.text.tokenizers import ByteTokenizer
 from tests.interop.shapes import SHAPES, make_run
+from tests.interop.test_imports import MODELS
 from tests.transforms.adapters import make_adapter_run
 
 transformers = pytest.importorskip(
@@ -85,6 +87,29 @@ def test_theirs_opens_here(name: str, stabilised: bool, tmp_path: Path) -> None:
     with torch.no_grad():
         logits = theirs(TOKENS).logits
     assert (logits - load(base).model(TOKENS)).abs().max() > 0.1
+    torch.testing.assert_close(model(TOKENS), logits, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "targets"),
+    [
+        ("granite-untied", ["q_proj", "o_proj", "down_proj", "lm_head"]),
+        ("phi3", ["qkv_proj", "gate_up_proj", "down_proj"]),
+    ],
+)
+def test_theirs_opens_on_a_base_that_is_imported_only(
+    name: str, targets: list[str], tmp_path: Path
+) -> None:
+    kind, fields = MODELS[name]
+    config = getattr(transformers, f"{kind}Config")(**fields)
+    torch.manual_seed(1)
+    getattr(transformers, f"{kind}ForCausalLM")(config).save_pretrained(tmp_path / "hf")
+    (tmp_path / "hf" / "tokenizer.json").write_text(ByteTokenizer().to_json())
+    theirs = their_adapter(tmp_path / "peft", tmp_path / "hf", targets)
+    convert(tmp_path / "peft", "minilm", tmp_path / "run")
+    model = load(tmp_path / "run").model
+    with torch.no_grad():
+        logits = theirs(TOKENS).logits
     torch.testing.assert_close(model(TOKENS), logits, atol=1e-4, rtol=1e-4)
 
 

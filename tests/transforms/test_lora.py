@@ -192,6 +192,18 @@ def test_a_tensor_that_is_missing_or_left_over_raises(adapter_run: Path, tmp_pat
         load(run)
 
 
+def test_a_joined_matrix_that_is_not_zero_beside_its_blocks_raises(tmp_path: Path) -> None:
+    base = make_run(tmp_path / "base", SHAPES["neox"][1])
+    make_adapter_run(base, tmp_path / "run", LoraConfig(rank=3))
+    path = tmp_path / "run" / "adapter" / "adapter_model.safetensors"
+    tensors = load_file(path)
+    key = next(name for name in tensors if name.endswith("query_key_value.lora_B.weight"))
+    tensors[key][0, -1] = 1.0
+    save_file(tensors, path)
+    with pytest.raises(FormatError, match="B is not zero beside the blocks"):
+        load(tmp_path / "run")
+
+
 @pytest.mark.parametrize(
     ("field", "value"), [("lora_alpha", 3), ("r", 4), ("use_rslora", True), ("use_dora", True)]
 )
