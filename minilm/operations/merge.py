@@ -21,6 +21,9 @@ from minilm.training.base_model import companions, weights_dtype
 from minilm.training.runtime import resolve
 from minilm.transforms import lora
 
+# The methods of pruning that leave zeros where they are.
+MASKED = ("magnitude", "wanda", "2:4")
+
 logger = logging.getLogger(__name__)
 
 
@@ -64,7 +67,12 @@ def merge(
     text = _text(run, tokenizer, data, cache)
     weights = [base / run_files.WEIGHTS, run_files.weights_path(run)]
     before = measure(model, weights, text, runtime)
-    lora.merge(model)
+    keep_zeros = any(t.get("method") in MASKED for t in record.transforms)
+    if keep_zeros:
+        logger.warning(
+            "note: the base is pruned, and its zeros stay zero: the merged model is not exactly the adapter"
+        )
+    lora.merge(model, keep_zeros=keep_zeros)
     with files.staged(out) as folder:
         folder.mkdir()
         save_weights(folder / run_files.WEIGHTS, model.to(getattr(torch, dtype)), {"format": "pt"})

@@ -61,14 +61,19 @@ class LoRALinear(nn.Module):
         return y + F.linear(low, self.lora_B.weight).to(y.dtype)
 
     @torch.no_grad()
-    def merged(self) -> nn.Linear:
-        """The base with W + scale * B A as its weight, rounded to the base's dtype once."""
+    def merged(self, *, keep_zeros: bool = False) -> nn.Linear:
+        """The base with W + scale * B A as its weight, rounded to the base's dtype once.
+
+        ``keep_zeros``: what is zero in W stays zero.
+        """
         base = self.base
         if not isinstance(base, nn.Linear):
             raise InputError(
                 "merge", f"an adapter of a {type(base).__name__}", "one of unquantized matrices"
             )
         update = self.scale * self.lora_B.weight.float() @ self.lora_A.weight.float()
+        if keep_zeros:
+            update = update.masked_fill(base.weight == 0, 0.0)
         weight = (base.weight.float() + update).to(base.weight.dtype)
         base.weight = nn.Parameter(weight, requires_grad=False)  # a tied table keeps its own
         return base
@@ -91,12 +96,15 @@ def apply(
     return model
 
 
-def merge(model: Transformer) -> Transformer:
-    """Fold every adapter into the weight of its base, in place. A tied head becomes a tensor of its own."""
+def merge(model: Transformer, *, keep_zeros: bool = False) -> Transformer:
+    """Fold every adapter into the weight of its base, in place. A tied head becomes a tensor of its own.
+
+    With ``keep_zeros`` a pruned base stays pruned; then the result is not exactly the adapter.
+    """
     for name, module in list(adapters(model)):
         if name == HEAD and model.config.tied_embeddings:
             model.config = replace(model.config, tied_embeddings=False)
-        _replace(model, name, module.merged())
+        _replace(model, name, module.merged(keep_zeros=keep_zeros))
     return model
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from minilm.checkpoint import load
+from minilm.checkpoint import load, save_weights
 from minilm.config.lora import LoraConfig
 from minilm.errors import InputError
 from minilm.generation.decoder import ModelDecoder, make_decoder
@@ -55,6 +55,22 @@ def test_in_16_bits_it_is_nearer_to_the_adapter_than_to_the_base(
     merged, of_base = load(tmp_path / "out").model(TOKENS), load(base).model(TOKENS)
     to_adapter = (merged - adapted(TOKENS)).norm()
     assert to_adapter < 0.1 * (merged - of_base).norm()
+
+
+def test_a_pruned_base_stays_pruned(tmp_path: Path) -> None:
+    base = make_run(tmp_path / "base", SHAPES["llama"][1])
+    model = load(base).model
+    zeros = torch.rand(model.blocks[0].attention.query.weight.shape) < 0.5
+    model.blocks[0].attention.query.weight.masked_fill_(zeros, 0.0)
+    save_weights(base / "model.safetensors", model, {})
+    record = json.loads((base / "config.json").read_text())
+    record["transforms"] = [{"tool": "prune", "method": "wanda", "sparsity": 0.5}]
+    (base / "config.json").write_text(json.dumps(record))
+    make_adapter_run(base, tmp_path / "run", LoraConfig(rank=3))
+    merge(tmp_path / "run", tmp_path / "out", device="cpu")
+    weight = load(tmp_path / "out").model.blocks[0].attention.query.weight
+    assert torch.equal(weight == 0, zeros)
+    assert not torch.equal(weight, model.blocks[0].attention.query.weight)
 
 
 def test_what_cannot_be_merged(tmp_path: Path) -> None:

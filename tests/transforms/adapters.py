@@ -39,8 +39,7 @@ def make_adapter_run(base: Path, folder: Path, config: LoraConfig) -> Transforme
     save_adapter(path / run_files.ADAPTER_WEIGHTS, dict(model.named_parameters()), adapters, {})
     shutil.copy(base / run_files.TOKENIZER, folder)
     record = run_files.read_record(base / run_files.CONFIG)
-    record = replace(
-        record, transforms=(base_run.transform(config),), base=base_run.reference(base)
-    )
+    transforms = (*record.transforms, base_run.transform(config))
+    record = replace(record, transforms=transforms, base=base_run.reference(base))
     run_files.write_record(folder, record)
     return model.requires_grad_(False)
