@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from minilm.architectures.model_types import MODEL_TYPES
+from minilm.training.finetune import FINE_TUNING_RATE
 from minilm.training.resume_options import RESUMABLE_OVERRIDES
 from tests.conftest import ROOT
 from tests.test_architecture import FLOORS, WITH_TORCH, WITHOUT_TORCH
@@ -46,6 +47,15 @@ def test_the_ablations_are_those_of_the_runs(tmp_path: Path) -> None:
     ablate["write_page"](tmp_path / "page.md", ablate["read_results"]())
     written = (tmp_path / "page.md").read_text(encoding="utf-8")
     assert ablate["PAGE"].read_text(encoding="utf-8") == written, "run: ablate.py --write-only"
+
+
+def test_the_rates_of_fine_tuning_are_those_of_the_runs() -> None:
+    name = ROOT / "scripts" / "experiments" / "fine_tuning.py"
+    experiment = runpy.run_path(str(name))
+    text = experiment["PAGE"].read_text(encoding="utf-8")
+    table = experiment["table"](experiment["read_results"]())
+    assert table in text, "run: python scripts/experiments/fine_tuning.py"
+    assert f"the rates times {FINE_TUNING_RATE:g}," in text
 
 
 def test_what_a_resumed_run_may_change_is_listed() -> None:

@@ -23,6 +23,9 @@ from minilm.text.tokenizer_file import GENERATION_CONFIG
 from minilm.text.tokenizers import Tokenizer
 
 TOKENIZER_SETTINGS = tuple(name for name in COMPANIONS if name != CHAT_TEMPLATE)
+# Nothing says how an imported model was trained: fine-tuning follows GPT-2's recipe, at the rate of GPT-3
+# with 1.3 billion parameters (Brown et al. 2020, table 2.1), of which it takes what other programs do.
+IMPORTED_LEARNING_RATE = 2e-4
 _ENDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
@@ -104,9 +107,8 @@ def import_run(source: ModelSource, folder: Path) -> None:
     _copy_chat_template(source.folder, folder)
     for name, content in settings.items():
         files.write_json(folder / name, content)
-    # Nothing says how it was trained: fine-tuning follows GPT-2's recipe.
-    record = run_files.RunRecord(source.config, find_preset("gpt2").train_config())
-    run_files.write_record(folder, record)
+    recipe = find_preset("gpt2").train_config(learning_rate=IMPORTED_LEARNING_RATE)
+    run_files.write_record(folder, run_files.RunRecord(source.config, recipe))
 
 
 def _are_tokens(ids: Any, tokenizer: Tokenizer) -> bool:
@@ -126,6 +128,10 @@ def _tokenizer_config(tokenizer: Tokenizer, context_length: int) -> dict[str, An
     config: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": context_length,
+        # A decoder continues its prompt, so padding goes before it; it takes no token types, which
+        # transformers 4 adds unless told otherwise.
+        "padding_side": "left",
+        "model_input_names": ["input_ids", "attention_mask"],
         "clean_up_tokenization_spaces": False,
     }
     if tokenizer.end_of_text is not None:

@@ -44,8 +44,9 @@ OPTIMIZER_FIELDS = (
     *("optimizer", *RATES, "muon_momentum", "beta1", "beta2"),
     *("weight_decay", "gradient_clip"),
 )
-# At the base's own rates the first steps undo what it has learned (docs/training.md, "Fine-tuning").
-FINE_TUNING_RATE = 0.1
+# On a text like those of the base, its own rates end above its loss; on another text a tenth of them learns
+# little (measured: docs/training.md, "Fine-tuning").
+FINE_TUNING_RATE = 0.3
 
 
 def run_from_checkpoint(
@@ -139,6 +140,12 @@ def run_from_checkpoint(
             f"fine-tuning {of_what} with {config.optimizer}, at a rate of {config.learning_rate:g} "
             f"where it was trained at {record.train.learning_rate:g}"
         )
+        if _differ(model_config, find_preset(preset).model_config()):
+            logger.info(
+                f"of the preset {preset}: only steps, batches and schedule; the model has the shape "
+                f"of {base.name}: {model_config.num_layers} layers of width {model_config.d_model}, "
+                f"{model_config.context_length:,} tokens of context"
+            )
         announce(spec)
         return spec
 
@@ -163,11 +170,7 @@ def _refuse_other_shape(
     base: ModelConfig, config: ModelConfig, overrides: Mapping[str, Any]
 ) -> None:
     """Where fields change the tensors: those of the base are what there is."""
-
-    def shapes(model: ModelConfig) -> set[tuple[str, tuple[int, ...]]]:
-        return {(tensor.name, tensor.shape) for tensor in layout(model).named_tensors()}
-
-    if shapes(base) != shapes(config):
+    if _tensors(base) != _tensors(config):
         changed = [name for name in overrides if getattr(base, name) != getattr(config, name)]
         raise ConfigError(
             f"model.{changed[0]}",
@@ -175,3 +178,13 @@ def _refuse_other_shape(
             f"{getattr(base, changed[0])}, that of the run it is to start from",
             "leave it out, or train from scratch",
         )
+
+
+def _differ(model: ModelConfig, preset: ModelConfig) -> bool:
+    """In tensors or context, with the vocabulary, which is the tokenizer's, left out."""
+    preset = replace(preset, vocab_size=model.vocab_size)
+    return preset.context_length != model.context_length or _tensors(preset) != _tensors(model)
+
+
+def _tensors(model: ModelConfig) -> set[tuple[str, tuple[int, ...]]]:
+    return {(tensor.name, tensor.shape) for tensor in layout(model).named_tensors()}

@@ -627,6 +627,13 @@ def test_an_end_that_is_no_token_is_left_out(tmp_path: Path, to: str) -> None:
         assert formats.read(out).metadata["tokenizer.ggml.eos_token_id"] == "0"
 
 
+def test_a_tokenizer_gives_what_a_decoder_takes(tmp_path: Path) -> None:
+    """Padding before a prompt, and no token types, which transformers 4 adds unless told otherwise."""
+    settings = json.loads((exported(tmp_path) / "tokenizer_config.json").read_text())
+    assert settings["padding_side"] == "left"
+    assert settings["model_input_names"] == ["input_ids", "attention_mask"]
+
+
 def test_errors_name_the_file(tmp_path: Path, capsys: Capture) -> None:
     source = exported(tmp_path)
     fields = json.loads((source / "config.json").read_text())

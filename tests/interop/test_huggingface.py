@@ -154,7 +154,7 @@ def test_every_scaling_of_gpt_neox_is_said_as_transformers_4_reads_it(tmp_path: 
 
 @pytest.mark.parametrize("stored", [False, True])
 def test_starcoder2_without_a_word_on_its_head(tmp_path: Path, stored: bool) -> None:
-    """Tied by default, unless a head with values of its own is there: as transformers has it."""
+    """Tied by default, unless a head with values of its own is there: as transformers 5 has it."""
     fields = SHAPES["starcoder2"][1] | {"tied_embeddings": not stored}
     source = make_run(tmp_path / "run", fields)
     folder = converted(source, "huggingface", tmp_path / "out")
@@ -163,6 +163,8 @@ def test_starcoder2_without_a_word_on_its_head(tmp_path: Path, stored: bool) -> 
     (folder / "config.json").write_text(json.dumps(config))
     back = load(converted(folder, "minilm", tmp_path / "back")).model
     assert back.config.tied_embeddings is not stored
+    if stored and transformers.__version__.startswith("4."):
+        pytest.skip("transformers 4 ties it in any case")
     hf_model = transformers.AutoModelForCausalLM.from_pretrained(folder)
     tokens = tokens_of(0, 32)
     with torch.no_grad():

@@ -51,17 +51,17 @@ GRANITE = {
     "residual_multiplier": 0.22,
     "attention_multiplier": 0.25,
 }
-ROPE = {"rope_type": "default", "rope_theta": 5000.0}
+# By the names of transformers 4; 5 knows them, and saves its own.
+ROPE = {"rope_theta": 5000.0}
+PARTIAL_ROPE = ROPE | {"partial_rotary_factor": 0.5}
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "phi3": ("Phi3", SIZES),
     "phi3-window": (
         "Phi3",
-        SIZES
-        | {"sliding_window": 7, "tie_word_embeddings": True}
-        | {"rope_parameters": ROPE | {"partial_rotary_factor": 0.5}},
+        SIZES | PARTIAL_ROPE | {"sliding_window": 7, "tie_word_embeddings": True},
     ),
-    "smollm3": ("SmolLM3", SIZES | {"no_rope_layers": [1, 1], "rope_parameters": ROPE}),
-    "stablelm": ("StableLm", SIZES | {"rope_parameters": ROPE | {"partial_rotary_factor": 0.5}}),
+    "smollm3": ("SmolLM3", SIZES | ROPE | {"no_rope_layers": [1, 1]}),
+    "stablelm": ("StableLm", SIZES | PARTIAL_ROPE),
     "stablelm-parallel": (
         "StableLm",
         SIZES | {"use_parallel_residual": True, "use_qkv_bias": True},

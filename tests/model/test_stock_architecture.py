@@ -13,6 +13,7 @@ transformers = pytest.importorskip(
     "transformers", reason="the extra 'transformers' is not installed"
 )
 
+HEAD = "embed_out" if transformers.__version__.startswith("4.") else "lm_head"
 # Names in a block, GPT-NeoX to minilm; query, key and value are one matrix in GPT-NeoX, head by head.
 NAMES = {
     "input_layernorm": "attention_norm",
@@ -29,7 +30,7 @@ def as_gpt_neox(model: Transformer) -> dict[str, Tensor]:
         "gpt_neox.embed_in.weight": state["embedding.token.weight"],
         "gpt_neox.final_layer_norm.weight": state["final_norm.weight"],
         "gpt_neox.final_layer_norm.bias": state["final_norm.bias"],
-        "lm_head.weight": state["lm_head.weight"],
+        f"{HEAD}.weight": state["lm_head.weight"],
     }
     for layer in range(config.num_layers):
         block, layer_name = f"blocks.{layer}", f"gpt_neox.layers.{layer}"

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 import minilm
 from minilm.checkpoint import load, write_tensors
 from minilm.cli import convert
+from minilm.config.presets import PRESETS, Preset
 from minilm.data.batches import training_batch
 from minilm.errors import ConfigError, FormatError, InputError
 from minilm.generation.generate import Generation
@@ -490,7 +491,36 @@ def test_fine_tuning_takes_optimizer_and_lower_rates_of_its_base(
     ).run_dir
     settings = json.loads((tuned / "config.json").read_text())["train"]
     assert (settings["optimizer"], settings["beta1"]) == ("adamw", 0.7)
-    assert settings["learning_rate"] == pytest.approx(0.0002)
+    assert settings["learning_rate"] == pytest.approx(0.0006)
+
+
+def test_fine_tuning_says_what_it_takes_of_a_preset_of_another_shape(
+    auto_run: Path,
+    text_file: Path,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setitem(PRESETS, "same", Preset("", TINY_MODEL))
+    monkeypatch.setitem(PRESETS, "longer", Preset("", TINY_MODEL | {"context_length": 32}))
+    for preset in ("small", "longer", "same"):
+        caplog.clear()
+        with caplog.at_level(logging.INFO, logger="minilm"):
+            train(
+                preset,
+                data=str(text_file),
+                run_dir=tmp_path / preset,
+                init_from=auto_run,
+                settings={"max_steps": 1, "batch_size": 2, "sample_tokens": 0},
+                cache=cache,
+            )
+        lines = [text for text in caplog.messages if text.startswith("of the preset")]
+        expected = [
+            f"of the preset {preset}: only steps, batches and schedule; the model has the shape of "
+            "auto: 2 layers of width 16, 16 tokens of context"
+        ]
+        assert lines == ([] if preset == "same" else expected)
 
 
 def test_init_from_goes_on_from_trained_weights(go: Any, auto_run: Path, cache: Path) -> None:
@@ -810,7 +840,7 @@ def test_a_run_that_a_goal_ended_is_continued_by_moving_the_goal(
 def test_fine_tuning_a_hugging_face_folder_keeps_its_files_and_dtype(
     tmp_path: Path, auto_run: Path, text_file: Path, cache: Path
 ) -> None:
-    """Imported on the way: GPT-2's optimizer, a tenth of its rates, the dtype and the files it came with."""
+    """Imported on the way: GPT-2's optimizer, a usual rate, the dtype and the files it came with."""
     run = tmp_path / "bfloat16"
     shutil.copytree(auto_run, run)
     tensors = load_file(run / "model.safetensors")
