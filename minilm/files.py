@@ -32,7 +32,7 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
             with _open_in_place(path) as stream:
                 yield stream
         except OSError as error:
-            raise (_error_about(path, error) if error.filename is None else error) from None
+            raise (error_about(path, error) if error.filename is None else error) from None
         return
     target = resolved(path)
     try:
@@ -40,7 +40,7 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
         name = str(target.parent / temporary_name(target.name))
         descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SYSTEM_FLAGS, 0o666)
     except OSError as error:
-        raise _error_about(path, error) from None
+        raise error_about(path, error) from None
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as stream:
@@ -53,7 +53,7 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
         temporary.unlink(missing_ok=True)
         # A full disk names no file, other errors name the temporary one.
         if isinstance(error, OSError) and error.filename in (None, name):
-            raise _error_about(path, error) from None
+            raise error_about(path, error) from None
         raise
 
 
@@ -67,12 +67,24 @@ def staged(path: Path) -> Iterator[Path]:
     staging = target.parent / temporary_name(target.name)
     try:
         yield staging
+        _sync(staging)
         os.replace(staging, target)
+        sync_directory(target.parent)
     finally:
         if staging.is_dir():
             shutil.rmtree(staging, ignore_errors=True)
         else:
             staging.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Make a finished file, or the names in a folder of such files, survive a power failure."""
+    if path.is_dir():
+        for folder in (path, *(each for each in path.rglob("*") if each.is_dir())):
+            sync_directory(folder)
+    else:
+        with path.open("rb+") as stream:
+            os.fsync(stream.fileno())
 
 
 def temporary_name(name: str) -> str:
@@ -123,6 +135,11 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (text + "\n").encode())
 
 
+def error_about(path: Path, error: OSError) -> OSError:
+    """The same error, naming ``path``: a full disk names no file, a temporary file is unknown to the user."""
+    return OSError(error.errno, error.strerror, str(path))
+
+
 def sync_directory(path: Path) -> None:
     """Make renames within a directory survive a power failure, where directories can be opened."""
     try:
@@ -153,8 +170,3 @@ def _own_descriptor(path: Path) -> int | None:
             break
         path = Path(folder, os.readlink(path))
     return None
-
-
-def _error_about(path: Path, error: OSError) -> OSError:
-    """The same error, naming the requested file instead of its temporary sibling."""
-    return OSError(error.errno, error.strerror, str(path))

@@ -16,7 +16,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 # The dependencies of pyproject.toml, by the names they are imported by.
 DEPENDENCIES = (
-    *("einops", "jinja2", "numpy", "rich", "safetensors", "tokenizers", "torch", "tqdm", "tyro"),
+    *("einops", "jinja2", "markupsafe", "numpy", "rich", "safetensors", "tokenizers", "torch"),
+    *("tqdm", "tyro"),
 )
 
 

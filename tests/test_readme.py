@@ -88,7 +88,7 @@ def test_without_the_environment_a_command_says_which_python_to_use(
     done = bash(program, clone, outside_any_environment(tmp_path))
     assert done.returncode == 2
     assert done.stderr == (
-        "error: this Python lacks torch and 8 other dependencies: use .venv/bin/python "
+        "error: this Python lacks torch and 9 other dependencies: use .venv/bin/python "
         "scripts/train.py, or run: . .venv/bin/activate\n"
     )
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from minilm.architectures.conversion import Architecture, find_exportable
+from minilm.architectures.conversion import Architecture, exportable
 from minilm.architectures.minilm import layout as minilm_layout
 from minilm.architectures.tensor_map import TensorMapping, tensor_mappings
 from minilm.config import ModelConfig
@@ -118,7 +118,7 @@ def adapter_map(config: ModelConfig, lora: LoraConfig) -> AdapterMap:
     """
     shapes = adapted_shapes(config, lora)
     try:
-        architecture = find_exportable(config)
+        architecture = exportable(config)[0]
     except ConfigError as error:
         own = tuple(_module(name, TensorMapping(name, (name,)), shapes) for name in shapes)
         targets = tuple(dict.fromkeys(_last(name) for name in shapes))

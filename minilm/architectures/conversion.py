@@ -143,11 +143,6 @@ def exportable(config: ModelConfig) -> list[Architecture]:
     return architectures
 
 
-def find_exportable(config: ModelConfig) -> Architecture:
-    """The first architecture that can represent ``config``; ConfigError naming the field in the way."""
-    return exportable(config)[0]
-
-
 def importable_for(fields: Fields) -> Architecture | Importable:
     """What a config.json is imported as. Raises ConfigError for what minilm does not run."""
     model_type = fields.get("model_type")

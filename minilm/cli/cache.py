@@ -1,4 +1,4 @@
-"""`cache`: the texts that were encoded, what they take on the disk, and removing them."""
+"""`cache`: texts that were encoded, copies of datasets, what they take on the disk, and removing them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from minilm.data.cache import (
     CacheEntry,
     default_cache,
     prune,
+    read_copies,
     read_entries,
     size_limit,
 )
@@ -21,7 +22,7 @@ from minilm.units import format_bytes, format_count, format_seconds, parse_bytes
 
 @dataclass(frozen=True)
 class Arguments:
-    """The tokens that training keeps of each text; a run that needs removed ones encodes its text again."""
+    """The tokens that training keeps of each text, and copies of datasets: what is removed is made again."""
 
     prune: str | None = None
     """Remove what was not used for longest until this size is left: 5GB, 500MiB, 0."""
@@ -37,10 +38,11 @@ def _run(options: Arguments) -> int:
     cache, limit = default_cache(), size_limit()
     if options.prune is not None:
         size = 0 if options.prune.strip() == "0" else parse_bytes(options.prune, "--prune")
-        for entry in prune(cache, size):
+        for entry in prune(cache, size, with_copies=True):
             print(f"removed  {_line(entry)}")
     entries = read_entries(cache)
-    for entry in entries:
+    copies = read_copies(cache)
+    for entry in (*entries, *copies):
         print(_line(entry))
     total = format_bytes(sum(entry.bytes for entry in entries))
     texts = f"{len(entries)} text{'' if len(entries) == 1 else 's'}"
@@ -48,11 +50,20 @@ def _run(options: Arguments) -> int:
         f"{cache / 'tokens'}: {texts}, {total}; what was not used for longest is removed above "
         f"{format_bytes(limit)} ({LIMIT_VARIABLE})"
     )
+    if copies:
+        copied = format_bytes(sum(copy.bytes for copy in copies))
+        print(
+            f"{cache / 'datasets'}: {len(copies)} cop{'y' if len(copies) == 1 else 'ies'} of datasets, "
+            f"{copied}; removed by --prune alone"
+        )
     return DONE
 
 
 def _line(entry: CacheEntry) -> str:
     unused = f"used {format_seconds(max(0.0, time.time() - entry.used))} ago"
-    tokens = "unfinished" if entry.tokens is None else f"{format_count(entry.tokens)} tokens"
+    if entry.tokens is not None:
+        content = f"{format_count(entry.tokens)} tokens"
+    else:
+        content = "a dataset" if entry.is_copy else "unfinished"
     size = format_bytes(entry.bytes)
-    return f"{entry.path.name[:12]}  {size:>11}  {tokens:>14}  {unused:<20}  {entry.source or ''}"
+    return f"{entry.path.name[:12]}  {size:>11}  {content:>14}  {unused:<20}  {entry.source or ''}"

@@ -47,7 +47,7 @@ def _run(options: Arguments) -> int:
     out = Path(options.out)
     # What goes to /dev/stdout must stay a file.
     stream = sys.stdout if files.is_replaceable(out) else sys.stderr
-    written = convert(
+    result = convert(
         options.source,
         options.to,
         out,
@@ -56,5 +56,5 @@ def _run(options: Arguments) -> int:
         license=options.license,
         base_model=options.base_model,
     )
-    print(f"{out}: {written}", file=stream)
+    print(f"{out}: {result}", file=stream)
     return DONE

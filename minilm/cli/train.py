@@ -13,6 +13,7 @@ from minilm.cli.preset_list import list_presets
 from minilm.cli.train_options import Arguments, beside_resume, parse_options
 from minilm.cli.train_results import conclude, show_finished
 from minilm.runs import files as run_files
+from minilm.runs.new_folder import default_run_dir
 from minilm.training.messages import messages_on_stderr
 
 if TYPE_CHECKING:
@@ -52,21 +53,22 @@ def _run(options: Arguments) -> int:
         return DONE
     refuse_empty(options, "--preset", "--data", "--run-dir", "--init-from", "--text-field")
     settings = set_fields(options.train)
-    run_dir = options.run_dir
-    resumes = options.resume == "yes"
+    run_dir = None if options.run_dir is None else Path(options.run_dir)
+    existing = None
     if options.resume:
         run_dir = run_dir or _default_run_dir(options)
-        resumes = resumes or (Path(run_dir) / run_files.CONFIG).is_file()
-    if resumes:
-        finished = _finished(Path(str(run_dir)), options, settings)
+        if options.resume == "yes" or (run_dir / run_files.CONFIG).is_file():
+            existing = run_dir
+    if existing is not None:
+        finished = _finished(existing, options, settings)
         if finished is not None:
             show_finished(finished)
             return DONE
     from minilm.training.train import resume, train  # torch: after what needs none
 
-    if resumes:
+    if existing is not None:
         outcome = resume(
-            str(run_dir),
+            existing,
             data=options.data,
             options=beside_resume(options),
             settings=settings,
@@ -101,12 +103,9 @@ def _finished(run_dir: Path, options: Arguments, settings: dict[str, Any]) -> Ou
     return finished_run(run_dir) if is_finished(run_dir, options.data, changed) else None
 
 
-def _default_run_dir(options: Arguments) -> str:
+def _default_run_dir(options: Arguments) -> Path:
     from minilm.data.cache import default_cache
     from minilm.text.corpora import open_corpus
 
     corpus = open_corpus(options.data or DATA, cleaning=(), cache=default_cache())
-    base = options.preset or PRESET
-    if options.init_from:
-        base = Path(options.init_from).name
-    return f"checkpoints/{base}-{corpus.name}"
+    return default_run_dir(options.preset or PRESET, options.init_from, corpus.name)

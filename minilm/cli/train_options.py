@@ -5,7 +5,6 @@ They are made from the dataclasses themselves; the commonest training fields als
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -92,11 +91,11 @@ class Arguments:
     """Of a bpe tokenizer. Default: the preset's."""
     clean: Annotated[tuple[str, ...], option("NAME [NAME ...]", help=CLEAN_HELP)] = ()
     run_dir: Annotated[str | None, option("DIR")] = None
-    """Default: checkpoints/PRESET-DATA. An existing run is never overwritten."""
+    """Default: checkpoints/PRESET-DATA, with --init-from MODEL-DATA. An existing run is never overwritten."""
     resume: Resume = ""
     """Resume the run in --run-dir, bit for bit; auto: start it where there is none yet."""
-    init_from: Annotated[str | None, option("RUN")] = None
-    """Start from the weights and the tokenizer of this run (fine-tuning)."""
+    init_from: Annotated[str | None, option("MODEL")] = None
+    """Start from the weights and the tokenizer of a run, or of a Hugging Face folder (fine-tuning)."""
     model: Annotated[Any, tyro.conf.arg(constructor=ModelOverrides)] = ModelOverrides()
     """Any field of ModelConfig; what is not given comes from the preset."""
     train: Annotated[Any, tyro.conf.arg(constructor=TrainOverrides)] = TrainOverrides()
@@ -111,11 +110,11 @@ def parse_options(command_line: Sequence[str], program: str) -> Arguments:
 def beside_resume(options: Arguments) -> dict[str, Any]:
     """Options that --resume compares with those that the run began with; None where not given."""
     beside = {
-        name: getattr(options, name) for name in ("preset", "tokenizer", "vocab_size", "text_field")
+        name: getattr(options, name)
+        for name in ("preset", "tokenizer", "vocab_size", "text_field", "init_from")
     }
-    beside["cleaning"] = list(options.clean) or None
+    beside["cleaning"] = options.clean or None
     beside["raw_text"] = options.raw_text or None
-    beside["init_from"] = os.path.abspath(options.init_from) if options.init_from else None
     return beside | {f"model.{name}": value for name, value in set_fields(options.model).items()}
 
 

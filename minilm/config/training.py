@@ -9,7 +9,7 @@ from typing import Literal
 from minilm.config.validation import LARGEST_DIMENSION, check_range, check_types
 from minilm.errors import ConfigError
 
-LONGEST_SAMPLE = 10_000
+MOST_SAMPLE_TOKENS = 10_000
 TRACKERS = ("tensorboard", "wandb", "trackio")
 
 
@@ -104,7 +104,7 @@ class TrainConfig:
         for name in _TRAINING_COUNTS:
             check_range(self, name, 0, 2**63 - 1)
         check_range(self, "initial_batch_size", 0, self.batch_size)
-        check_range(self, "sample_tokens", 0, LONGEST_SAMPLE)
+        check_range(self, "sample_tokens", 0, MOST_SAMPLE_TOKENS)
         for name in ("weight_decay", "l1_weight", "gradient_clip", "save_every_seconds"):
             check_range(self, name, 0, math.inf, upper_open=True)
         for name in ("learning_rate", "muon_learning_rate"):

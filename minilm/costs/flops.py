@@ -7,7 +7,9 @@ with values depend on the context and not on parameters, so they are counted sep
 
 from __future__ import annotations
 
-from minilm.ledger.layout import Layout, Role
+from collections.abc import Iterator
+
+from minilm.ledger.layout import Layout, NamedTensor, Role
 
 
 def flops_per_token(layout: Layout, *, context: int) -> dict[str, int]:
@@ -35,16 +37,17 @@ def flops_per_token(layout: Layout, *, context: int) -> dict[str, int]:
     }
 
 
-def tensor_flops(layout: Layout) -> dict[str, float]:
-    """Forward FLOPs of one token in each tensor by its name, attention over the context left out.
+def tensor_flops(layout: Layout) -> Iterator[tuple[NamedTensor, float]]:
+    """Each tensor with the forward FLOPs of one token in it, attention over the context left out.
 
     Of an expert's tensor it is the average over tokens, which use e of the E experts.
     """
     shared_names = {shared for _, shared in layout.ties}
-    flops: dict[str, float] = {}
-    for tensor in layout.tensors:
-        multiplied = tensor.role is Role.MULTIPLIED or tensor.name in shared_names
-        active = layout.value(tensor, active=True) / max(layout.value(tensor), 1)
-        for named in layout.named_tensors((tensor,)):
-            flops[named.name] = 2 * named.count * active if multiplied else 0
-    return flops
+    flops_per_element = {
+        id(tensor): 2 * layout.value(tensor, active=True) / max(layout.value(tensor), 1)
+        if tensor.role is Role.MULTIPLIED or tensor.name in shared_names
+        else 0
+        for tensor in layout.tensors
+    }
+    for named in layout.named_tensors():
+        yield named, named.count * flops_per_element[id(named.declared)]

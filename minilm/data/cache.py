@@ -1,8 +1,9 @@
-"""The token cache: what is in it, and removing what was not used for longest.
+"""The token cache and the copies of datasets: what is there, and removing what was not used for longest.
 
-An entry is a folder CACHE/tokens/KEY that minilm/data/shards.py writes. Its time of use is its folder's
-modification time. Only files that are written there are removed: a training process that has one mapped
-keeps it until it ends.
+An entry is a folder CACHE/tokens/KEY that minilm/data/shards.py writes. Its time of use is its modification
+time. Only files that are written there are removed: a training process that has one mapped
+keeps it until it ends. A copy is a file CACHE/datasets/NAME.jsonl of minilm/text/hugging_face.py; it would
+have to be fetched again, so it is removed on request alone.
 """
 
 from __future__ import annotations
@@ -28,13 +29,17 @@ SECONDS_TO_BUILD = 24 * 3600.0
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """``source`` and ``tokens`` are None where it is not complete; ``used`` is in seconds since the epoch."""
+    """An entry of tokens, or the copy of a dataset; ``used`` is in seconds since the epoch.
+
+    ``source`` and ``tokens`` are None for a copy, and for an entry that is not complete.
+    """
 
     path: Path
     bytes: int
     used: float
     source: str | None
     tokens: int | None
+    is_copy: bool = False
 
 
 def default_cache() -> Path:
@@ -66,8 +71,24 @@ def read_entries(cache: Path) -> list[CacheEntry]:
     """Every entry, the one used last first."""
     folder = cache / "tokens"
     paths = folder.iterdir() if folder.is_dir() else ()
-    entries = [_read(path) for path in paths if is_key(path.name) and path.is_dir()]
+    entries = []
+    for path in paths:
+        if is_key(path.name) and path.is_dir():
+            with contextlib.suppress(FileNotFoundError):  # another process has removed it
+                entries.append(_read(path))
     return sorted(entries, key=lambda entry: -entry.used)
+
+
+def read_copies(cache: Path) -> list[CacheEntry]:
+    """Every copy of a dataset, the one used last first."""
+    copies = []
+    for path in (cache / "datasets").glob("*.jsonl"):
+        with contextlib.suppress(FileNotFoundError):  # another process has removed it
+            status = path.stat()
+            copies.append(
+                CacheEntry(path, status.st_size, status.st_mtime, None, None, is_copy=True)
+            )
+    return sorted(copies, key=lambda copy: -copy.used)
 
 
 def is_key(name: str) -> bool:
@@ -81,19 +102,27 @@ def mark_used(entry: Path) -> None:
         os.utime(entry)
 
 
-def prune(cache: Path, limit: int, *, keep: str | None = None) -> list[CacheEntry]:
+def prune(
+    cache: Path, limit: int, *, keep: str | None = None, with_copies: bool = False
+) -> list[CacheEntry]:
     """Remove what was not used for longest until ``limit`` bytes are left, and return what was removed.
 
     The entry with the key ``keep`` stays, and so does one that may be in the making.
     """
     entries = read_entries(cache)
+    if with_copies:
+        entries = sorted([*entries, *read_copies(cache)], key=lambda entry: -entry.used)
     total = sum(entry.bytes for entry in entries)
     removed = []
     for entry in reversed(entries):
-        in_the_making = entry.tokens is None and time.time() - entry.used < SECONDS_TO_BUILD
+        is_incomplete = entry.tokens is None and not entry.is_copy
+        in_the_making = is_incomplete and time.time() - entry.used < SECONDS_TO_BUILD
         if total <= limit or entry.path.name == keep or in_the_making:
             continue
-        _remove(entry.path)
+        if entry.is_copy:
+            entry.path.unlink(missing_ok=True)
+        else:
+            _remove(entry.path)
         total -= entry.bytes
         removed.append(entry)
     return removed
@@ -114,8 +143,9 @@ def _read(path: Path) -> CacheEntry:
 def _remove(path: Path) -> None:
     for name in NAMES:
         (path / name).unlink(missing_ok=True)
-    for file in path.iterdir():
-        if target_of_temporary(file.name) in NAMES:
-            file.unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError):  # another process has removed it
+        for file in path.iterdir():
+            if target_of_temporary(file.name) in NAMES:
+                file.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # somebody put something else there
         path.rmdir()

@@ -7,8 +7,8 @@
       meta.json        sizes and hashes; written last, so an entry that has it is complete
 
 KEY is a hash of everything that decides the tokens, the raw text's hash among it: other data, or
-the same data changed, is another entry. Two processes that build one entry write the same bytes,
-each file whole by a rename, so neither can harm the other.
+the same data changed, is another entry. Two processes that build or mend one entry write the same
+bytes, each file whole by a rename, and remove none, so neither can harm the other.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,7 @@ from minilm.text.tokenizer_file import load_tokenizer
 from minilm.text.tokenizer_training import build_tokenizer
 from minilm.text.tokenizers import Tokenizer
 
-FORMAT = 2
+FORMAT = 3
 SPLITS = ("train", "val")
 
 logger = logging.getLogger(__name__)
@@ -104,13 +105,13 @@ def prepare(
     key = _key(corpus, identity, tokenizer, vocab_size, val_fraction, split)
     entry = cache / "tokens" / key
     meta = _read_meta(entry)
+    if meta is None and (entry / "meta.json").exists():
+        meta = _read_meta(entry)  # another process may have completed it since
+        if meta is None:
+            logger.warning(f"note: the token cache {entry} is damaged: it is made anew")
     if meta is None:
         try:
             entry.mkdir(parents=True, exist_ok=True)
-            if (entry / "meta.json").exists():  # nothing in it is to be trusted
-                logger.warning(f"note: the token cache {entry} is damaged: it is made anew")
-                (entry / "meta.json").unlink()
-                (entry / "tokenizer.json").unlink(missing_ok=True)
             meta = _build(entry, corpus, identity, tokenizer, vocab_size, val_fraction, split)
             for removed in prune(cache, limit, keep=key):
                 logger.info(f"removed from the token cache, as its size is limited: {removed.path}")
@@ -249,29 +250,28 @@ def _build(
     split: Mode,
 ) -> _Meta:
     size = measure(corpus)
-    divided = divide(corpus, size, split, val_fraction)
+    division = divide(corpus, size, split, val_fraction)
     if isinstance(tokenizer, str):
         path = entry / "tokenizer.json"
-        tokenizer = _built_tokenizer(path, divided, tokenizer, vocab_size, size.documents > 1)
+        tokenizer = _built_tokenizer(path, division, tokenizer, vocab_size, size.documents > 1)
     else:
         tokenizer.save(entry / "tokenizer.json")
-    meta = _encode(entry, corpus, identity, size, tokenizer, divided)
+    meta = _encode(entry, corpus, identity, size, tokenizer, division)
     write_json(entry / "meta.json", dataclasses.asdict(meta))
     return meta
 
 
 def _built_tokenizer(
-    path: Path, divided: Split, kind: str, vocab_size: int | None, separated: bool
+    path: Path, division: Split, kind: str, vocab_size: int | None, separated: bool
 ) -> Tokenizer:
-    try:
-        return load_tokenizer(path)  # an earlier build was interrupted after it
-    except FormatError:
-        pass
+    if not (path.parent / "meta.json").exists():  # of a damaged entry nothing is to be trusted
+        with contextlib.suppress(FormatError):
+            return load_tokenizer(path)  # an earlier build was interrupted after it
 
     def texts() -> Iterator[str]:
         # A tokenizer trained on the validation text would bias the validation loss; but a table of
         # characters must be complete, or that text could not be encoded at all.
-        for piece in divided.pieces():
+        for piece in division.pieces():
             if piece.split == "train" or kind == "char":
                 yield piece.text
 
@@ -286,7 +286,7 @@ def _encode(
     identity: Identity,
     size: Size,
     tokenizer: Tokenizer,
-    divided: Split,
+    division: Split,
 ) -> _Meta:
     """Write both shards in one pass over the corpus, of which a chunk at a time is in memory."""
     dtype = np.dtype("<u2" if tokenizer.vocab_size <= 2**16 else "<u4")
@@ -300,11 +300,19 @@ def _encode(
         contextlib.ExitStack() as stack,
         progress_bar(total=size.utf8_bytes, unit="B", unit_scale=True, desc="encoding") as bar,
     ):
+        outputs = {
+            split: stack.enter_context(atomic_writer(entry / f"{split}.bin")) for split in SPLITS
+        }
+        # Units are encoded in the corpus's order first, into a file that no other process sees.
         shards = {
-            split: _Shard(stack.enter_context(atomic_writer(entry / f"{split}.bin")))
+            split: _Shard(
+                stack.enter_context(tempfile.TemporaryFile(dir=entry))
+                if division.shuffled
+                else outputs[split]
+            )
             for split in SPLITS
         }
-        for piece in divided.pieces(digest.update):
+        for piece in division.pieces(digest.update):
             shard = shards[piece.split]
             characters += len(piece.text)
             num_bytes = len(piece.text.encode())
@@ -312,16 +320,16 @@ def _encode(
             shard.text_bytes += num_bytes
             if piece.ends_document:
                 shard.write(separator)
-            if piece.ends_unit and divided.shuffled:
+            if piece.ends_unit and division.shuffled:
                 shard.unit_ends.append(shard.tokens)
             bar.update(num_bytes)
-        if (digest.hexdigest(), characters) != (identity.sha256, divided.characters):
+        if (digest.hexdigest(), characters) != (identity.sha256, division.characters):
             raise CorpusError(
                 corpus.source, "text that changed while it was read", "the same text", "try again"
             )
-    if divided.shuffled:
-        for split, shard in shards.items():
-            _shuffle(entry / f"{split}.bin", dtype, shard)
+        if division.shuffled:
+            for split, shard in shards.items():
+                _shuffle(shard, outputs[split], dtype)
     return _Meta(
         source=one_line(corpus.source),
         bytes=identity.bytes,
@@ -338,14 +346,14 @@ def _encode(
     )
 
 
-def _shuffle(path: Path, dtype: np.dtype[Any], shard: _Shard) -> None:
-    """Write the units of the finished ``shard`` anew in random order."""
-    tokens = np.memmap(path, dtype=dtype, mode="r")
+def _shuffle(shard: _Shard, output: IO[bytes], dtype: np.dtype[Any]) -> None:
+    """Write the units of ``shard`` into ``output`` in random order."""
+    shard.stream.flush()
+    tokens = np.memmap(shard.stream, dtype=dtype, mode="r")
     starts = [0, *shard.unit_ends]
-    with atomic_writer(path) as stream:
-        shuffled = _Shard(stream)
-        for unit in shuffled_order(len(shard.unit_ends)):
-            shuffled.write(tokens[starts[unit] : starts[unit + 1]])
+    shuffled = _Shard(output)
+    for unit in shuffled_order(len(shard.unit_ends)):
+        shuffled.write(tokens[starts[unit] : starts[unit + 1]])
     shard.digest = shuffled.digest
 
 
@@ -353,7 +361,7 @@ class _Shard:
     """A file of tokens that is being written."""
 
     def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
+        self.stream = stream
         self.digest = hashlib.sha256()
         self.tokens = 0
         self.text_bytes = 0
@@ -361,7 +369,7 @@ class _Shard:
 
     def write(self, tokens: NDArray[np.unsignedinteger[Any]]) -> None:
         data = tokens.tobytes()
-        self._stream.write(data)
+        self.stream.write(data)
         self.digest.update(data)
         self.tokens += len(tokens)
 

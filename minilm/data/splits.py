@@ -116,14 +116,16 @@ def _units(
             yield chunk.text, chunk.ends_document
         return
     pending = ""
+    is_line_open = False  # its beginning was yielded
     for chunk in chunks:
         *lines, pending = (pending + chunk.text).split("\n")
         for line in lines:
             yield line + "\n", True
+            is_line_open = False
         if len(pending) > CHUNK_CHARACTERS:
             yield pending, False
-            pending = ""
-    if pending:
+            pending, is_line_open = "", True
+    if pending or is_line_open:
         yield pending + "\n", True  # it may come to stand before another line
 
 
@@ -135,6 +137,7 @@ def _unit_lengths(corpus: Corpus, by_line: bool) -> NDArray[np.int64]:
         if ends_unit:
             lengths.append(length)
             length = 0
+    assert length == 0, "the last unit has no end"
     return np.array(lengths, dtype=np.int64)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from minilm.errors import FormatError, InputError
-from minilm.formats.header import Header
+from minilm.formats.header import TORCH_ENDINGS, Header
 
 # Each reader is imported where it is used, which keeps start-up fast.
 
@@ -61,7 +61,7 @@ def _container(path: Path) -> str:
         first_bytes = stream.read(9)
     if first_bytes.startswith(b"GGUF") or name.endswith(".gguf"):
         return "gguf"
-    if name.endswith((".pt", ".pth", ".bin", ".ckpt")):
+    if name.endswith(TORCH_ENDINGS):
         return "torch"
     if first_bytes[8:] == b"{":
         return "safetensors"

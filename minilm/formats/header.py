@@ -8,11 +8,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+# The endings of weights files, safer formats first.
+TORCH_ENDINGS = (".bin", ".pth", ".pt", ".ckpt", ".pt2")
+WEIGHTS_ENDINGS = (".safetensors", ".gguf", *TORCH_ENDINGS)
+
 # The prefixes that torch.compile and DistributedDataParallel add to every name.
 WRAPPERS = ("_orig_mod.", "module.")
-
-# The metadata's key for a line about the tensors outside the model.
-SKIPPED_KEY = "minilm.left_out"
 
 
 def wrapper_prefix(names: Collection[str]) -> str:
@@ -62,7 +63,7 @@ class Header:
     ``data_bytes`` is the tensors' size on disk; ``shared`` are pairs (name, name of the tensor that it
     is): of one storage, as torch's own files record them, or a copy of it; ``buffers`` are the names
     that the file says are no parameters; ``prefix`` is that of wrappers, which was removed from every
-    name.
+    name; ``omissions`` are lines about the tensors outside the model.
     """
 
     tensors: tuple[StoredTensor, ...]
@@ -71,7 +72,15 @@ class Header:
     shared: tuple[tuple[str, str], ...] = ()
     buffers: frozenset[str] = frozenset()
     prefix: str = ""
+    omissions: tuple[str, ...] = ()
 
-    def with_line(self, line: str) -> Header:
+    def with_omission(self, line: str) -> Header:
         """The same with a line about the tensors outside the model, unless it is empty."""
-        return replace(self, metadata={**self.metadata, SKIPPED_KEY: line}) if line else self
+        return replace(self, omissions=(*self.omissions, line)) if line else self
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What the reader left out, of tensors and of names."""
+        if not self.prefix:
+            return self.omissions
+        return (*self.omissions, f"the prefix {self.prefix!r} of every name is left out")

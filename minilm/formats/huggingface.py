@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from minilm.errors import FormatError, InputError
 from minilm.formats.checks import check_name, open_regular
-from minilm.formats.header import Header
+from minilm.formats.header import TORCH_ENDINGS, WEIGHTS_ENDINGS, Header
 from minilm.formats.json_file import MAX_JSON_BYTES, parse_object
 from minilm.safe_text import short_repr
 
@@ -30,9 +30,10 @@ WEIGHTS = (
     "diffusion_pytorch_model.safetensors",
     "diffusion_pytorch_model.safetensors.index.json",
 )
-# Else the only file with an ending, safer formats first; an adapter only where there is no model.
-ENDINGS = (".safetensors.index.json", ".safetensors", ".gguf", ".bin", ".pth", ".pt")
+# Else the only file with an ending; an adapter only where there is no model.
+ENDINGS = (".safetensors.index.json", *WEIGHTS_ENDINGS)
 ADAPTER = "adapter_model."
+ADAPTER_CONFIG, GENERATION_CONFIG = "adapter_config.json", "generation_config.json"
 NOT_WEIGHTS = ("optimizer.", "scheduler.", "rng_state", "training_args.")
 _SHARD = re.compile(r"(.+-)(\d{5})(-of-)(\d{5})(\.(?:safetensors|bin|pth|pt))", re.DOTALL)
 
@@ -127,13 +128,16 @@ def join_headers(headers: Iterable[Header]) -> Header:
     """Several files as one."""
     headers = tuple(headers)
     prefixes = {header.prefix for header in headers}
+    prefix = prefixes.pop() if len(prefixes) == 1 else ""
+    omissions = (line for h in headers for line in (h.omissions if prefix else h.lines))
     return Header(
         tuple(tensor for header in headers for tensor in header.tensors),
         {key: value for header in headers for key, value in header.metadata.items()},
         sum(header.data_bytes for header in headers),
-        tuple(pair for header in headers for pair in header.shared),
-        frozenset(name for header in headers for name in header.buffers),
-        prefixes.pop() if len(prefixes) == 1 else "",
+        shared=tuple(pair for header in headers for pair in header.shared),
+        buffers=frozenset(name for header in headers for name in header.buffers),
+        prefix=prefix,
+        omissions=tuple(dict.fromkeys(omissions)),
     )
 
 
@@ -199,7 +203,7 @@ def _hashable(value: object) -> object:
 def _is_plain(name: str) -> bool:
     """Whether it names a weights file in the same folder, on every operating system."""
     return (
-        name.endswith((".safetensors", ".bin", ".pt", ".pth"))
+        name.endswith((".safetensors", *TORCH_ENDINGS))
         and len(name) <= 255
         and not name.startswith(".")
         and not any(c in name for c in "/\\:\0")

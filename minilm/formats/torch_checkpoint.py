@@ -81,7 +81,7 @@ def select_model(path: Path, content: Any, key: str | None = None) -> tuple[Any,
 
 
 def _select(
-    path: Path, content: Any, key: str, skipped: list[_Part], *, is_model: bool
+    path: Path, content: Any, key: str, other_parts: list[_Part], *, is_model: bool
 ) -> tuple[Any, str]:
     """Descend to the model; ``is_model`` is set where the user or a usual key says that this is it."""
     if not key and _is_optimizer(content):
@@ -95,15 +95,15 @@ def _select(
             others = [part for part in others if part not in candidates]
         chosen = _choose(path, content, candidates, others, is_model=is_model)
         if chosen is None:
-            skipped += others
+            other_parts += others
             if others:
                 content = {part.key: part.value for part in candidates}
             break
-        skipped += [part for part in parts if part is not chosen]
+        other_parts += [part for part in parts if part is not chosen]
         is_model = is_model or chosen.key in MODEL_KEYS
         key = f"{key}.{chosen.key}" if key else chosen.key
         content = chosen.value
-    return content, _describe(key, skipped, content)
+    return content, _describe(key, other_parts, content)
 
 
 def _choose(
@@ -203,11 +203,11 @@ def _items(content: Any) -> Iterator[tuple[str, Any]]:
         yield from ((str(i), value) for i, value in enumerate(content))
 
 
-def _describe(key: str, skipped: Sequence[_Part], model: Any) -> str:
+def _describe(key: str, other_parts: Sequence[_Part], model: Any) -> str:
     """The line about what is left out; empty where nothing is."""
     visited = {id(model)}
     entries = []
-    for part in skipped:
+    for part in other_parts:
         count = _count_tensors(part.value, visited)
         if count:
             entries.append(str(_Part(part.key, part.value, part.kind, count)))

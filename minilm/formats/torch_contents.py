@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from minilm.errors import FormatError
 from minilm.formats.checks import check_name, check_shape
@@ -21,6 +21,8 @@ from minilm.safe_text import short_repr
 
 MAX_NESTING = 20
 MAX_TENSORS = 200_000
+# Of all names together: a key of a container is written once, and is in every name below it.
+MAX_NAMES_LENGTH = 16_000_000
 
 # Attributes of a torchao tensor, and the inner tensors among them; real ones have up to 20 and 6.
 MAX_ATTRIBUTES = 64
@@ -31,6 +33,7 @@ PACKED_NAMES = ("_packed_params._packed_params", "_packed_params._packed_weight"
 
 StateDict = dict[str, PickledTensor]
 Value = PickledTensor | PickledSubclass
+Named = TypeVar("Named")
 
 
 @dataclass(frozen=True)
@@ -44,27 +47,32 @@ class NamedTensors:
 
 def name_tensors(path: Path, content: Any) -> NamedTensors:
     """The tensors of ``content`` by name. Raises FormatError."""
-    values = _named_values(path, content)
+    values = _unique(path, _walk_values(path, content, "", 0, set()))
     prefix = wrapper_prefix(values)
-    tensors: StateDict = {}
     metadata: dict[str, str] = {}
-    for value_name, value in values.items():
-        for name, tensor in _plain_tensors(path, value_name[len(prefix) :], value, metadata):
-            if check_name(path, name) in tensors:
-                raise FormatError(path, f"tensor {short_repr(name)} twice", "each name once")
-            tensors[name] = tensor
-        if len(tensors) > MAX_TENSORS:
-            raise FormatError(path, f"over {MAX_TENSORS} tensors", "fewer")
-    return NamedTensors(tensors, prefix, metadata)
+    plain_tensors = (
+        named
+        for name, value in values.items()
+        for named in _plain_tensors(path, name[len(prefix) :], value, metadata)
+    )
+    return NamedTensors(_unique(path, plain_tensors), prefix, metadata)
 
 
-def _named_values(path: Path, content: Any) -> dict[str, Value]:
-    values: dict[str, Value] = {}
-    for name, value in _walk_values(path, content, "", 0, set()):
-        if name in values:
+def _unique(path: Path, pairs: Iterable[tuple[str, Named]]) -> dict[str, Named]:
+    """The pairs as a dict. Raises FormatError for a name twice, and for more than a model has."""
+    unique: dict[str, Named] = {}
+    length = 0
+    for name, value in pairs:
+        length += len(name)
+        if check_name(path, name) in unique:
             raise FormatError(path, f"tensor {short_repr(name)} twice", "each name once")
-        values[name] = value
-    return values
+        if len(unique) == MAX_TENSORS:
+            raise FormatError(path, f"over {MAX_TENSORS} tensors", "fewer")
+        if length > MAX_NAMES_LENGTH:
+            got = f"names of over {MAX_NAMES_LENGTH} characters together"
+            raise FormatError(path, got, "shorter ones")
+        unique[name] = value
+    return unique
 
 
 def _walk_values(

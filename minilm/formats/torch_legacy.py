@@ -42,13 +42,14 @@ def parse(stream: BinaryIO, size: int, path: Path, state_dict: str | None = None
     if (
         not isinstance(keys, list)
         or len(keys) != len(storages)
-        or not all(isinstance(key, str) and key in storages for key in keys)
+        or not all(isinstance(key, str) for key in keys)
+        or set(keys) != storages.keys()
     ):
         raise FormatError(path, "a list of storages that is not that of its tensors", "each once")
     locator = _LegacyLocator(stream, size, path, len(MAGIC) + pickles.tell())
     locator.locate_all(keys, storages)
-    model, skipped = select_model(path, content, state_dict)
-    return build_header(path, name_tensors(path, model), locator).with_line(skipped)
+    model, omission = select_model(path, content, state_dict)
+    return build_header(path, name_tensors(path, model), locator).with_omission(omission)
 
 
 class _LegacyLocator:

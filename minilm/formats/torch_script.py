@@ -7,9 +7,11 @@ torch/csrc/jit/serialization/python_print.cpp); other tensors are buffers and pl
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from bisect import bisect
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from minilm.formats.torch_contents import Value
 from minilm.formats.torch_objects import ScriptObject
 
 # Code is some kilobytes a class.
@@ -23,25 +25,35 @@ def tensors_without_gradient(
 ) -> frozenset[str]:
     """Those of ``names`` that the classes of ``program`` do not list as parameters.
 
-    ``read_code`` returns the text of a file of the code by its path, empty where there is none.
+    ``read_code`` returns the text of a file of the code by its path, empty where there is none. An object
+    with several paths has the first, as in `name_tensors`, which bounds the length of all.
     """
     parameters: dict[str, Mapping[str, frozenset[str]]] = {}
     others = set()  # the paths of attributes that are no parameters
-    stack, visited = [(program, "")], {id(program)}
+    stack, visited = [(program, "")], set()
     while stack:
         module, prefix = stack.pop()
+        if id(module) in visited:
+            continue
+        visited.add(id(module))
         path, _, class_name = module.class_name.rpartition(".")
         if path not in parameters:
             parameters[path] = _read_classes(read_code(path.replace(".", "/") + ".py"))
         declared = parameters[path].get(class_name)
+        inner = []
         for key, value in module.items():
+            if not isinstance(key, (str, int)):
+                continue
             if isinstance(value, ScriptObject):
-                if id(value) not in visited:
-                    visited.add(id(value))
-                    stack.append((value, f"{prefix}{key}."))
-            elif declared is not None and key not in declared:
+                inner.append((value, f"{prefix}{key}."))
+            elif (
+                isinstance(value, (dict, list, tuple, Value))
+                and declared is not None
+                and key not in declared
+            ):
                 others.add(f"{prefix}{key}")
-    return frozenset(name for name in names if not others.isdisjoint(_owners(name)))
+        stack += reversed(inner)
+    return frozenset(_within(names, others))
 
 
 def _read_classes(code: str) -> dict[str, frozenset[str]]:
@@ -51,7 +63,14 @@ def _read_classes(code: str) -> dict[str, frozenset[str]]:
     }
 
 
-def _owners(name: str) -> list[str]:
-    """``name`` and everything that it is in: a.b.c, a.b, a."""
-    parts = name.split(".")
-    return [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
+def _within(names: Iterable[str], paths: Iterable[str]) -> Iterator[str]:
+    """Those of ``names`` that are one of ``paths`` or in one, as a.b.c is in a.b."""
+    outermost: list[str] = []
+    for path in sorted(f"{path}." for path in paths):
+        if not outermost or not path.startswith(outermost[-1]):
+            outermost.append(path)
+    for name in names:
+        # In sorted order, only names in a path can be between it and a name in it.
+        index = bisect(outermost, f"{name}.")
+        if index and f"{name}.".startswith(outermost[index - 1]):
+            yield name

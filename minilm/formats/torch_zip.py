@@ -40,8 +40,8 @@ def parse(stream: BinaryIO, size: int, path: Path, state_dict: str | None = None
         bounded = _BoundedStream(stream, path)
         with zipfile.ZipFile(cast("BinaryIO", bounded)) as archive:
             bounded.max_bytes = MAX_ENTRY_BYTES
-            opened = _Archive(stream, size, path, archive, _entries(path, archive))
-            return opened.header(state_dict)
+            checkpoint = _Archive(stream, size, path, archive, _entries(path, archive))
+            return checkpoint.header(state_dict)
     except FormatError:
         raise
     except _ZIP_ERRORS as error:
@@ -84,9 +84,9 @@ class _Archive:
         if f"{self.root}/constants.pkl" in self.entries:
             return self._script()
         content = self._read_pickle("data.pkl")
-        model, skipped = select_model(self.path, content, state_dict)
+        model, omission = select_model(self.path, content, state_dict)
         named = name_tensors(self.path, model)
-        return build_header(self.path, named, self._locator("data")).with_line(skipped)
+        return build_header(self.path, named, self._locator("data")).with_omission(omission)
 
     def _script(self) -> Header:
         """A TorchScript program: the tensors of its modules, or what `torch.jit.freeze` left of them."""
@@ -95,7 +95,6 @@ class _Archive:
         constants = name_tensors(self.path, {"constants": self._read_pickle("constants.pkl")})
         if not named.tensors:
             return build_header(self.path, constants, self._locator("constants"))
-        skipped = f"left out {len(constants.tensors)} constants of the program"
         header = build_header(self.path, named, self._locator("data"))
         buffers: frozenset[str] = frozenset()
         if isinstance(program, ScriptObject):
@@ -103,8 +102,10 @@ class _Archive:
             names = [named.prefix + name for name in named.tensors if name not in views]
             others = torch_script.tensors_without_gradient(program, names, self._code_reader())
             buffers = frozenset(name.removeprefix(named.prefix) for name in others)
-        line = skipped if constants.tensors else ""
-        return replace(header, buffers=buffers).with_line(line)
+        header = replace(header, buffers=buffers)
+        if not constants.tensors:
+            return header
+        return header.with_omission(f"left out {len(constants.tensors)} constants of the program")
 
     def _code_reader(self) -> Callable[[str], str]:
         """Reads files of a program's code by their paths, as long as all together are bounded."""

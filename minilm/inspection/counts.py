@@ -273,10 +273,9 @@ def grouped_components(rows: Iterable[TensorRow]) -> tuple[Component, ...]:
 
 def declared_rows(layout: Layout, dtype: str) -> tuple[TensorRow, ...]:
     """Every parameter that the formula names, as if it were stored in ``dtype``."""
-    flops = tensor_flops(layout)
     return tuple(
-        TensorRow(t.name, t.shape, dtype, t.count, t.component, flops[t.name])
-        for t in layout.named_tensors()
+        TensorRow(t.name, t.shape, dtype, t.count, t.component, flops)
+        for t, flops in tensor_flops(layout)
     )
 
 
@@ -287,8 +286,10 @@ def stored_rows(
 
     A tensor whose name begins with one of ``parts`` belongs to that component.
     """
-    declared = {t.name: t.component for t in layout.named_tensors()} if layout else {}
-    flops = tensor_flops(layout) if layout else {}
+    components_by_name, flops_by_name = {}, {}
+    for tensor, flops in tensor_flops(layout) if layout else ():
+        components_by_name[tensor.name] = tensor.component
+        flops_by_name[tensor.name] = flops
 
     def part_of(name: str) -> str | None:
         first = name.partition(".")[0]
@@ -301,8 +302,11 @@ def stored_rows(
                 tensor.shape,
                 tensor.dtype,
                 tensor.count,
-                component or declared.get(name) or part_of(name) or component_by_name(tensor.name),
-                flops.get(name),
+                component
+                or components_by_name.get(name)
+                or part_of(name)
+                or component_by_name(tensor.name),
+                flops_by_name.get(name),
             )
             for name, tensor in tensors.items()
         ]

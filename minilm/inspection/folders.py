@@ -27,7 +27,6 @@ from minilm.runs import files as run_files
 
 MODULES = "modules.json"
 PIPELINE = "model_index.json"
-ADAPTER = "adapter_config.json"
 # More than any published folder has.
 _MAX_PARTS = 64
 _MAX_NAMES = 6
@@ -36,6 +35,10 @@ _MODEL_NAME = re.compile(r"\w[\w.-]{0,200}(/\w[\w.-]{0,200})?", re.ASCII)
 # What PEFT puts before the names of the base, and what it adds to a layer that it changes.
 _PEFT_PREFIX = "base_model.model."
 _PEFT_TENSOR = re.compile(r"\.(lora|ia3|vera|hada|lokr|oft|boft|prompt)_\w+")
+
+
+# os.path.isfile and isdir, unlike those of Path, are false for a name that is too long: a name in a file
+# must not end the inspection.
 
 
 class Part(NamedTuple):
@@ -76,7 +79,7 @@ def cached_model(name: str) -> Path | None:
     cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
     folder = cache / f"models--{name.replace('/', '--')}"
     try:
-        return snapshot_of_cache(folder) if folder.is_dir() else None
+        return snapshot_of_cache(folder) if os.path.isdir(folder) else None
     except InputError:
         return None
 
@@ -113,7 +116,7 @@ def pipeline_parts(folder: Path, fields: Mapping[str, Any]) -> tuple[Part, ...]:
     return tuple(
         part
         for part in _few(folder / PIPELINE, listed)
-        if (part.folder / run_files.CONFIG).is_file() or has_weights(part.folder)
+        if os.path.isfile(part.folder / run_files.CONFIG) or has_weights(part.folder)
     )
 
 
@@ -129,21 +132,24 @@ def _is_inside(name: str) -> bool:
 
 def has_weights(folder: Path) -> bool:
     """Whether a part's folder holds weights."""
-    return folder.is_dir() and find_weights(folder) is not None
+    return os.path.isdir(folder) and find_weights(folder) is not None
 
 
 def read_part(part: Part) -> Header | None:
     """The header of a part with the part's name before its tensors' names; None without weights."""
-    weights = find_weights(part.folder) if part.folder.is_dir() else None
+    weights = find_weights(part.folder) if os.path.isdir(part.folder) else None
     header = formats.read_model(weights) if weights is not None else None
     if header is None or not part.name:
         return header
     prefix = f"{part.name}."
-    return Header(
-        tuple(replace(tensor, name=prefix + tensor.name) for tensor in header.tensors),
-        {f"{prefix}{key}": value for key, value in header.metadata.items()},
-        header.data_bytes,
-        tuple((prefix + first, prefix + second) for first, second in header.shared),
+    return replace(
+        header,
+        tensors=tuple(replace(tensor, name=prefix + tensor.name) for tensor in header.tensors),
+        metadata={f"{prefix}{key}": value for key, value in header.metadata.items()},
+        shared=tuple((prefix + first, prefix + second) for first, second in header.shared),
+        buffers=frozenset(prefix + name for name in header.buffers),
+        prefix="",
+        omissions=tuple(f"{part.name}: {line}" for line in header.lines),
     )
 
 
@@ -207,7 +213,7 @@ def base_of_adapter(folder: Path, fields: Mapping[str, Any]) -> Path | None:
     if not isinstance(name, str) or not name or "\0" in name or len(name) > 1000:
         return None
     candidates = (folder / name, Path(name))
-    bases = (path for path in candidates if (path / "config.json").is_file())
+    bases = (path for path in candidates if os.path.isfile(path / run_files.CONFIG))
     return next(bases, None) or cached_model(name)
 
 
@@ -229,21 +235,23 @@ def adapter_notes(fields: Mapping[str, Any], header: Header) -> tuple[str, ...]:
     if any("lora_magnitude_vector" in tensor.name for tensor in header.tensors):
         details.append("magnitudes apart (DoRA)")
     names = {tensor.name.removeprefix(_PEFT_PREFIX) for tensor in header.tensors}
-    changed = {_PEFT_TENSOR.split(name)[0] for name in names if _PEFT_TENSOR.search(name)}
-    targets = sorted({module.rpartition(".")[2] for module in changed})
-    replaced = sorted({n.rpartition(".")[0] for n in names if not _PEFT_TENSOR.search(n)})
+    modules = {_PEFT_TENSOR.split(name)[0] for name in names if _PEFT_TENSOR.search(name)}
+    targets = sorted({module.rpartition(".")[2] for module in modules})
+    whole_modules = sorted({n.rpartition(".")[0] for n in names if not _PEFT_TENSOR.search(n)})
     if targets:
         details.append(
-            f"on {len(changed):,} module{'s' if len(changed) > 1 else ''} ({_listed(targets)})"
+            f"on {len(modules):,} module{'s' if len(modules) > 1 else ''} ({_listed(targets)})"
         )
-    if replaced:
-        details.append(f"{_listed(replaced)} trained whole")
+    if whole_modules:
+        details.append(f"{_listed(whole_modules)} trained whole")
     base = fields.get("base_model_name_or_path")
     named = base[:200] if isinstance(base, str) and base else "an unnamed base"
     notes = [f"{adapter_kind(fields)} (PEFT) of {named}: {', '.join(details)}"]
-    configured = fields.get("target_modules")
-    if isinstance(configured, list):
-        missing = sorted({str(name) for name in configured if not _ends_any(str(name), changed)})
+    target_modules = fields.get("target_modules")
+    if isinstance(target_modules, list):
+        missing = sorted(
+            {str(name) for name in target_modules if not _ends_any(str(name), modules)}
+        )
         if missing:
             notes.append(f"target_modules names {_listed(missing)}: the file has nothing for it")
     return tuple(notes)

@@ -64,8 +64,8 @@ def _adapter(header: Header, architecture: str) -> SpecialFile:
     alpha = header.metadata.get("adapter.lora.alpha")
     if alpha is not None:
         details.append(f"alpha {short_repr(alpha)[1:-1]}")
-    changed = sum(tensor.name.endswith(".lora_a") for tensor in header.tensors)
-    if changed:
-        details.append(f"on {changed} tensor{'s' if changed > 1 else ''}")
+    num_tensors = sum(tensor.name.endswith(".lora_a") for tensor in header.tensors)
+    if num_tensors:
+        details.append(f"on {num_tensors} tensor{'s' if num_tensors > 1 else ''}")
     text = f"{name} for {short_repr(architecture)[1:-1]}, whose weights are not in the file"
     return SpecialFile("an adapter", ": ".join((text, ", ".join(details))) if details else text)

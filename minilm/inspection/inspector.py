@@ -6,11 +6,13 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from minilm.config import ModelConfig
 from minilm.costs.flops import flops_per_token
 from minilm.costs.memory import context_or_default
 from minilm.errors import InputError
 from minilm.formats.header import Header
 from minilm.inspection.counts import count_parameters
+from minilm.inspection.declared_target import minilm_target
 from minilm.inspection.memory import memory_costs
 from minilm.inspection.open_target import open_target
 from minilm.inspection.report import FormulaReport, Report
@@ -57,6 +59,12 @@ def inspect(
     return inspect_with_sources(
         target, live=live, context=context, batch=batch, state_dict=state_dict
     ).report
+
+
+def inspect_config(name: str, config: ModelConfig) -> Report:
+    """Count what minilm's own configuration declares, without any file."""
+    evidence = gather_evidence(minilm_target(name, config), live=False)
+    return _report_evidence(evidence, context=None, batch=1, tensors=True).report
 
 
 def inspect_with_sources(

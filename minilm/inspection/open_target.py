@@ -15,6 +15,7 @@ from minilm.errors import InputError
 from minilm.formats.header import Header, wrapper_prefix
 from minilm.formats.huggingface import ADAPTER as ADAPTER_WEIGHTS
 from minilm.formats.huggingface import (
+    ADAPTER_CONFIG,
     find_weights,
     join_headers,
     read_shards,
@@ -91,7 +92,10 @@ def _open_module(module: nn.Module) -> Target:
     name = type(module).__name__
     if not isinstance(module, Transformer):
         contents, config = read_module(module), hugging_face_config(module)
-        target = hugging_face_target(name, config) if config else Target(name, name)
+        try:
+            target = hugging_face_target(name, config) if config else Target(name, name)
+        except InputError as error:  # as where layers were cut off, and config lists them all
+            target = replace(_without_config(name, error), architecture=name)
         return replace(target, module=contents)
     layout, lora = minilm_layout(module.config), config_of(module)
     if lora is not None:
@@ -140,7 +144,7 @@ def _open_model_folder(name: str, path: Path, state_dict: str | None = None) -> 
         return with_adapter(target, path, target.lora)
     if weights is None or not weights.is_file():
         return target
-    if weights.name.startswith(ADAPTER_WEIGHTS) and (path / folders.ADAPTER).is_file():
+    if weights.name.startswith(ADAPTER_WEIGHTS) and (path / ADAPTER_CONFIG).is_file():
         return _open_adapter(name, weights)
     if formats.is_gguf(weights):
         return replace(_gguf_target(name, _read_header(weights)), folder=path)
@@ -153,7 +157,7 @@ def _open_model_folder(name: str, path: Path, state_dict: str | None = None) -> 
 
 
 def _open_weights(name: str, path: Path, state_dict: str | None) -> Target:
-    if path.name.startswith(ADAPTER_WEIGHTS) and (path.parent / folders.ADAPTER).is_file():
+    if path.name.startswith(ADAPTER_WEIGHTS) and (path.parent / ADAPTER_CONFIG).is_file():
         return _open_adapter(name, path)
     header = _read_header(path, state_dict)
     if formats.is_gguf(path):
@@ -166,14 +170,12 @@ def _open_weights(name: str, path: Path, state_dict: str | None) -> Target:
     try:
         return replace(_with_header(open_config(name, config), header), partial=partial)
     except InputError as error:
-        # The weights are the target: they are counted, whatever lies beside them.
-        return Target(
-            name,
-            header=header,
-            partial=partial,
-            undeclared="no usable configuration",
-            notes=(f"not used: {error}",),
-        )
+        return replace(_without_config(name, error), header=header, partial=partial)
+
+
+def _without_config(name: str, error: InputError) -> Target:
+    """A target that is no configuration: it is counted, whatever lies beside it."""
+    return Target(name, undeclared="no usable configuration", notes=(f"not used: {error}",))
 
 
 def _with_header(target: Target, header: Header) -> Target:
@@ -239,7 +241,7 @@ def _open_pipeline(name: str, path: Path) -> Target:
 
 def _open_adapter(name: str, weights: Path) -> Target:
     """PEFT's adapter: what it changes, and its share where the base is at hand."""
-    fields, header = read_object(weights.parent / folders.ADAPTER), _read_header(weights)
+    fields, header = read_object(weights.parent / ADAPTER_CONFIG), _read_header(weights)
     notes = folders.adapter_notes(fields, header)
     base = folders.base_of_adapter(weights.parent, fields)
     base_total = _count_of_base(base) if base is not None else None
@@ -261,7 +263,7 @@ def _open_adapter(name: str, weights: Path) -> Target:
 
 def _count_of_base(folder: Path) -> int | None:
     """Parameters of an adapter's base by its formula, else by its file; None where it cannot be read."""
-    if (folder / folders.ADAPTER).is_file():
+    if (folder / ADAPTER_CONFIG).is_file():
         return None
     try:
         base = _open_model_folder(str(folder), folders.snapshot_of_cache(folder) or folder)

@@ -1,21 +1,23 @@
 """A tied head that is stored twice: the copy is found by its values, since nothing in the file says it.
 
-Some exporters write the head again, llama.cpp's converter for GPT-2 for instance. Large tables are
-compared at evenly spaced places.
+Some exporters write the head again, llama.cpp's converter for GPT-2 for instance. Samples of large tables
+are compared first, which mostly tells different ones apart, then everything.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 from minilm.formats.header import Header, StoredTensor
 from minilm.inspection.names import is_embedding
 
-# Bytes of one piece, and how many are compared of a tensor.
-PIECE, MAX_PIECES = 2**17, 64
+# Bytes of one piece, and the number of pieces of a sample.
+PIECE, SAMPLE_PIECES = 2**17, 64
 
 _HEAD = re.compile(r"(.*\.)?(lm_head|output|embed_out|output_layer|output_projection|head)\.weight")
 
@@ -34,39 +36,72 @@ def with_copied_head(header: Header, config: Mapping[str, Any]) -> Header:
 
 
 def copied_heads(header: Header) -> tuple[tuple[str, str], ...]:
-    """Pairs (head, token table) of the same values that are stored twice, not shared."""
-    known = {name for name, _ in header.shared}
-    heads = [t for t in header.tensors if _HEAD.fullmatch(t.name) and t.name not in known]
-    tables = [t for t in header.tensors if is_embedding(t.name, t.shape)]
-    return tuple(
-        (head.name, table.name)
-        for head in heads
-        for table in tables
-        if head.name != table.name and _are_equal(head, table)
+    """Pairs (head, first token table of the same values) that are stored twice, not shared."""
+    shared = {name for name, _ in header.shared}
+    heads, tables = [], []
+    for tensor in header.tensors:
+        if tensor.offset is None or tensor.name in shared:
+            continue
+        if _HEAD.fullmatch(tensor.name):
+            heads.append(tensor)
+        elif is_embedding(tensor.name, tensor.shape):
+            tables.append(tensor)
+    keys: Mapping[str, Hashable] = {t.name: _kind(t) for t in (*heads, *tables)}
+    heads, tables = _with_common_keys(heads, tables, keys)
+    if sum(tensor.nbytes for tensor in (*heads, *tables)) > header.data_bytes:
+        return ()  # views that overlap: reading them all is not bounded by the file's size
+    for sample in (True, False):
+        keys = _digests((*heads, *tables), sample=sample)
+        heads, tables = _with_common_keys(heads, tables, keys)
+    table_of_key: dict[Hashable, str] = {}
+    for table in tables:
+        table_of_key.setdefault(keys[table.name], table.name)
+    return tuple((head.name, table_of_key[keys[head.name]]) for head in heads)
+
+
+def _kind(tensor: StoredTensor) -> Hashable:
+    return tensor.shape, tensor.dtype, tensor.nbytes
+
+
+def _with_common_keys(
+    heads: list[StoredTensor], tables: list[StoredTensor], keys: Mapping[str, Hashable]
+) -> tuple[list[StoredTensor], list[StoredTensor]]:
+    """The heads with the key of a table, and the tables with that of a head; a key may be absent."""
+    common = {keys[t.name] for t in heads if t.name in keys}
+    common &= {keys[t.name] for t in tables if t.name in keys}
+    return (
+        [head for head in heads if keys.get(head.name) in common],
+        [table for table in tables if keys.get(table.name) in common],
     )
 
 
-def _are_equal(head: StoredTensor, table: StoredTensor) -> bool:
-    """Whether both hold the same values, which are not one value everywhere (zeros that stand for none)."""
-    if (head.shape, head.dtype, head.nbytes) != (table.shape, table.dtype, table.nbytes):
-        return False
-    if head.offset is None or table.offset is None or head.file is None or table.file is None:
-        return False
-    has_values = False
-    with head.file.open("rb", buffering=0) as first, table.file.open("rb", buffering=0) as second:
-        for start, count in _pieces(head.nbytes):
-            first.seek(head.offset + start)
-            second.seek(table.offset + start)
-            piece = first.read(count)
-            if piece != second.read(count):
-                return False
-            has_values = has_values or piece.count(piece[:1]) < len(piece)
-    return has_values
+def _digests(tensors: Iterable[StoredTensor], *, sample: bool) -> dict[str, Hashable]:
+    """A key of the values of each, or of a sample; none for one value everywhere (zeros that stand for none).
+
+    A sample of one value has a key: the values between may be others.
+    """
+    digests: dict[str, Hashable] = {}
+    for file, stored in groupby(tensors, key=lambda tensor: tensor.file):
+        assert file is not None  # a tensor with an offset has one
+        with file.open("rb", buffering=0) as stream:
+            for tensor in stored:
+                digest, has_values = hashlib.sha256(repr(_kind(tensor)).encode()), sample
+                assert tensor.offset is not None
+                for start, count in _pieces(tensor.nbytes, sample=sample):
+                    stream.seek(tensor.offset + start)
+                    piece = stream.read(count)
+                    digest.update(piece)
+                    has_values = has_values or piece.count(piece[:1]) < len(piece)
+                if has_values:
+                    digests[tensor.name] = digest.digest()
+    return digests
 
 
-def _pieces(nbytes: int) -> Iterator[tuple[int, int]]:
-    """(start, bytes) of what is compared: everything, or as many pieces as there may be."""
-    number = min(-(-nbytes // PIECE), MAX_PIECES)
-    for index in range(number):
-        start = index * (nbytes - PIECE) // max(number - 1, 1) if nbytes > PIECE else 0
-        yield start, min(PIECE, nbytes)
+def _pieces(nbytes: int, *, sample: bool) -> Iterator[tuple[int, int]]:
+    """(start, bytes) of everything, or of a sample: as many pieces as it may have, evenly spaced."""
+    number = -(-nbytes // PIECE)
+    if not sample or number <= SAMPLE_PIECES:
+        yield from ((start, min(PIECE, nbytes - start)) for start in range(0, nbytes, PIECE))
+        return
+    for index in range(SAMPLE_PIECES):
+        yield index * (nbytes - PIECE) // (SAMPLE_PIECES - 1), PIECE

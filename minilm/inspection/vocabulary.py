@@ -10,7 +10,7 @@ from minilm.formats.json_file import read_object
 from minilm.runs.files import TOKENIZER
 
 # In bytes. Parsing a larger file would take longer than the rest of the inspection.
-MAX_TOKENIZER_BYTES = 4_000_000
+MAX_VOCABULARY_BYTES = 4_000_000
 
 
 def vocabulary_size(folder: Path | None, header: Header | None) -> int | None:
@@ -19,7 +19,7 @@ def vocabulary_size(folder: Path | None, header: Header | None) -> int | None:
     if tokens is not None:
         return tokens
     path = folder / TOKENIZER if folder else None
-    if path is None or not path.is_file() or path.stat().st_size > MAX_TOKENIZER_BYTES:
+    if path is None or not path.is_file() or path.stat().st_size > MAX_VOCABULARY_BYTES:
         return None
     try:
         tokenizer = read_object(path)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from minilm.architectures.model_types import MODEL_TYPES
 from minilm.architectures.task_heads import class_name_of
 from minilm.errors import FormatError, naming_file
-from minilm.formats.header import SKIPPED_KEY, Header
 from minilm.inspection.comparison import (
     ClassifiedTensors,
     Shapes,
@@ -108,7 +107,7 @@ def gather_evidence(target: Target, *, live: bool | None = None) -> Evidence:
             *target.notes,
             *(logical.notes if logical else ()),
             *((partial_note,) if partial_note else ()),
-            *_header_notes(target.header),
+            *(target.header.lines if target.header else ()),
             *((module_note,) if module_note else ()),
             *_depth_notes(target, module),
         ),
@@ -123,14 +122,6 @@ def _depth_notes(target: Target, module: ModuleContents | None) -> tuple[str, ..
     if not target.is_run or module is not None or _num_layers(target) <= MOST_LAYERS:
         return ()
     return (f"a module of over {MOST_LAYERS} layers is built with --live only",)
-
-
-def _header_notes(header: Header | None) -> tuple[str, ...]:
-    """What the reader of the file left out."""
-    if header is None:
-        return ()
-    prefix = f"the prefix {header.prefix!r} of every name is left out" if header.prefix else ""
-    return tuple(note for note in (header.metadata.get(SKIPPED_KEY), prefix) if note)
 
 
 class _Witness(NamedTuple):

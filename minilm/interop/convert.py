@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from minilm import files
 from minilm.errors import FormatError, InputError, naming_file
@@ -41,6 +41,8 @@ def convert(
     the card of a Hugging Face folder. Raises InputError for what cannot be converted; then nothing is
     written.
     """
+    _check_choice("to", to, get_args(Target))
+    _check_choice("gguf_format", gguf_format, get_args(GgufFormat))
     out = Path(out)
     is_stream = not files.is_replaceable(out)
     _check_out(out, is_stream, to)
@@ -52,10 +54,15 @@ def convert(
     model = _open(Path(source))
     output = _into_stream(out) if is_stream else files.staged(out)
     with naming_file(model.folder / run_files.CONFIG), output as path:
-        written = _write(model, to, path, _name(out), gguf_format, provenance)
+        result = _write(model, to, path, _name(out), gguf_format, provenance)
     if modelfile:
         _write_modelfile(Path(modelfile), out, model)
-    return written
+    return result
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise InputError(name, repr(value), f"one of {', '.join(choices)}")
 
 
 def _import_adapter(source: Path, to: Target, out: Path) -> str:
@@ -125,9 +132,9 @@ def _write(
     if to == "minilm":
         import_run(model, path)
         return "minilm run"
-    written = export(model, path)
-    files.write_bytes(path / NAME, card(model, name, written, provenance).encode())
-    return written
+    class_name = export(model, path)
+    files.write_bytes(path / NAME, card(model, name, class_name, provenance).encode())
+    return class_name
 
 
 def _write_modelfile(path: Path, gguf_file: Path, model: ModelSource) -> None:

@@ -18,7 +18,7 @@ def describe_exports(config: ModelConfig, tokenizer: Tokenizer) -> str:
         return f"no export to transformers or llama.cpp: {error}"
     try:
         find_supported(config)
-        check_supported(tokenizer)
+        check_supported(tokenizer, config.vocab_size)
     except InputError as error:
         return f"exports to transformers ({class_name}), not to llama.cpp: {error}"
     return f"exports to transformers ({class_name}) and llama.cpp"

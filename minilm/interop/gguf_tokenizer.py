@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minilm.errors import FormatError, TokenizerError
-from minilm.formats.checks import open_regular
-from minilm.formats.json_file import MAX_JSON_BYTES, read_object
-from minilm.runs.files import CHAT_TEMPLATE, TOKENIZER_CONFIG
+from minilm.formats.json_file import read_object
+from minilm.formats.text_file import read_text
+from minilm.runs.files import CHAT_TEMPLATE, CONFIG, TOKENIZER_CONFIG
 from minilm.safe_text import short_repr
 from minilm.text.tokenizers import BPETokenizer, ByteTokenizer, LibraryTokenizer, Tokenizer
 
@@ -32,6 +33,17 @@ _BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")
 _SPACE = "\u2581"  # SentencePiece's
 
 
+@dataclass(frozen=True)
+class _Vocabulary:
+    """How llama.cpp is to split and join a text; merges for its gpt2, the rest for its llama."""
+
+    model: str
+    pre_tokenizer: str
+    merges: Sequence[str] = ()
+    scores: Sequence[float] = ()
+    adds_space: bool = False
+
+
 def add_tokenizer(
     writer: gguf.GGUFWriter, folder: Path, tokenizer: Tokenizer, vocab_size: int
 ) -> None:
@@ -40,26 +52,38 @@ def add_tokenizer(
     Raises TokenizerError for one that it does not have, FormatError for a broken file beside it.
     """
     content = json.loads(tokenizer.to_shared_json())
-    if isinstance(tokenizer, (ByteTokenizer, BPETokenizer)):
-        _add_byte_level(writer, content, "gpt-2")
-    elif _is_byte_level(content) and not _merges(content):
-        _add_byte_level(writer, content, "gpt-2")  # nothing depends on how a text is split
-    elif _is_byte_level(content):
-        _add_byte_level(writer, content, pre_tokenizer_name(content))
-    elif _is_sentencepiece(content):
-        _add_sentencepiece(writer, content, vocab_size)
+    vocabulary = _vocabulary(tokenizer, content, vocab_size)
+    writer.add_tokenizer_model(vocabulary.model)
+    writer.add_tokenizer_pre(vocabulary.pre_tokenizer)
+    if vocabulary.merges:
+        writer.add_token_merges(vocabulary.merges)
     else:
-        raise _unsupported(tokenizer)
+        writer.add_add_space_prefix(vocabulary.adds_space)
+        writer.add_token_scores(vocabulary.scores)
     tokens, types = _tokens(content, vocab_size)
     writer.add_token_list(tokens)
     writer.add_token_types(types)
     _add_special_tokens(writer, folder, tokenizer, vocab_size)
 
 
-def check_supported(tokenizer: Tokenizer) -> None:
-    """Raises TokenizerError for a kind that llama.cpp does not have."""
-    if not isinstance(tokenizer, (ByteTokenizer, BPETokenizer, LibraryTokenizer)):
-        raise _unsupported(tokenizer)
+def check_supported(tokenizer: Tokenizer, vocab_size: int) -> None:
+    """Raises TokenizerError for one that llama.cpp does not have."""
+    _vocabulary(tokenizer, json.loads(tokenizer.to_shared_json()), vocab_size)
+    _prefix(tokenizer)
+
+
+def _vocabulary(tokenizer: Tokenizer, content: Mapping[str, Any], vocab_size: int) -> _Vocabulary:
+    """Raises TokenizerError for a tokenizer that llama.cpp does not have."""
+    if isinstance(tokenizer, (ByteTokenizer, BPETokenizer)):
+        return _byte_level(content, "gpt-2")
+    if _is_byte_level(content):
+        # Without merges, nothing depends on how a text is split.
+        return _byte_level(content, pre_tokenizer_name(content) if _merges(content) else "gpt-2")
+    if _is_sentencepiece(content):
+        return _Vocabulary(
+            "llama", "default", adds_space=_adds_space(content), scores=_scores(content, vocab_size)
+        )
+    raise _unsupported(tokenizer)
 
 
 def _unsupported(tokenizer: Tokenizer) -> TokenizerError:
@@ -95,7 +119,7 @@ def _tokens(content: Mapping[str, Any], vocab_size: int) -> tuple[list[str], lis
     return [tokens[i][0] for i in range(vocab_size)], [tokens[i][1] for i in range(vocab_size)]
 
 
-def _add_byte_level(writer: gguf.GGUFWriter, content: Mapping[str, Any], pre: str) -> None:
+def _byte_level(content: Mapping[str, Any], pre_tokenizer: str) -> _Vocabulary:
     normalizers = [step["type"] for step in _steps(content.get("normalizer"), "normalizers")]
     if normalizers not in ([], ["NFC"]):  # llama.cpp takes a text as it is, which mostly is in NFC
         raise TokenizerError(
@@ -103,12 +127,10 @@ def _add_byte_level(writer: gguf.GGUFWriter, content: Mapping[str, Any], pre: st
             " and ".join(normalizers),
             "none or NFC, beside which llama.cpp splits bytes",
         )
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(pre)
     # A space in a merge would be read as the one between its parts; in byte-level names there is none.
     merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in _merges(content)]
     # The list may not be empty: zero bytes, which no text has, would become a token that is none.
-    writer.add_token_merges(merges or ["\u0100 \u0100"])
+    return _Vocabulary("gpt2", pre_tokenizer, merges or ["\u0100 \u0100"])
 
 
 def _merges(content: Mapping[str, Any]) -> list[Any]:
@@ -170,17 +192,6 @@ def _is_plain(byte_level: Mapping[str, Any], *, use_regex: bool) -> bool:
 
 def _is_sentencepiece(content: Mapping[str, Any]) -> bool:
     return content["model"]["type"] == "BPE" and bool(content["model"].get("byte_fallback"))
-
-
-def _add_sentencepiece(
-    writer: gguf.GGUFWriter, content: Mapping[str, Any], vocab_size: int
-) -> None:
-    adds_space = _adds_space(content)
-    scores = _scores(content, vocab_size)
-    writer.add_tokenizer_model("llama")
-    writer.add_tokenizer_pre("default")
-    writer.add_add_space_prefix(adds_space)
-    writer.add_token_scores(scores)
 
 
 def _adds_space(content: Mapping[str, Any]) -> bool:
@@ -252,6 +263,9 @@ def _add_special_tokens(
     import gguf
 
     template = chat_template(folder)
+    for name in (TOKENIZER_CONFIG, CONFIG):  # gguf reads them without limits
+        if (folder / name).is_file():
+            read_object(folder / name)
     try:
         special = gguf.SpecialVocab(folder, n_vocab=vocab_size)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
@@ -290,20 +304,6 @@ def chat_template(folder: Path) -> str | list[dict[str, str]] | None:
     if template is None or isinstance(template, str) or are_named:
         return template
     raise FormatError(settings, f"chat_template {short_repr(template)}", "a text")
-
-
-def read_text(path: Path) -> str:
-    """A small text file. Raises FormatError or OSError."""
-    with open_regular(path) as (stream, _):
-        raw = stream.read(MAX_JSON_BYTES + 1)
-    try:
-        if len(raw) <= MAX_JSON_BYTES:
-            return raw.decode()
-    except UnicodeDecodeError:
-        pass
-    raise FormatError(
-        path, "no UTF-8, or too much of it", f"at most {MAX_JSON_BYTES} bytes of UTF-8"
-    )
 
 
 def _prefix(tokenizer: Tokenizer) -> list[int]:

@@ -11,15 +11,16 @@ from minilm.architectures.conversion import Architecture, exportable
 from minilm.architectures.tensor_map import tensor_mappings
 from minilm.config import ModelConfig
 from minilm.config.presets import find_preset
-from minilm.errors import TokenizerError
+from minilm.errors import FormatError, TokenizerError
 from minilm.formats import tensor_io
 from minilm.formats.header import StoredTensor
+from minilm.formats.huggingface import GENERATION_CONFIG
 from minilm.formats.json_file import read_object
-from minilm.interop.gguf_tokenizer import is_qwen2, read_text
+from minilm.formats.text_file import read_text
+from minilm.interop.gguf_tokenizer import is_qwen2
 from minilm.interop.model_source import ModelSource
 from minilm.runs import files as run_files
 from minilm.runs.files import CHAT_TEMPLATE, COMPANIONS, TOKENIZER_CONFIG
-from minilm.text.tokenizer_file import GENERATION_CONFIG
 from minilm.text.tokenizers import Tokenizer
 
 TOKENIZER_SETTINGS = tuple(name for name in COMPANIONS if name != CHAT_TEMPLATE)
@@ -120,8 +121,20 @@ def _are_tokens(ids: Any, tokenizer: Tokenizer) -> bool:
 def _tokenizer_settings(folder: Path) -> dict[str, dict[str, Any]]:
     """The files beside a tokenizer.json that go with it, as far as they are there."""
     return {
-        name: read_object(folder / name) for name in TOKENIZER_SETTINGS if (folder / name).is_file()
+        name: _read_settings(folder / name)
+        for name in TOKENIZER_SETTINGS
+        if (folder / name).is_file()
     }
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    """A JSON object that can be written again. Raises FormatError for others."""
+    fields = read_object(path)
+    try:
+        json.dumps(fields, allow_nan=False)
+    except ValueError:
+        raise FormatError(path, "NaN or an infinity", "finite numbers") from None
+    return fields
 
 
 def _tokenizer_config(tokenizer: Tokenizer, context_length: int) -> dict[str, Any]:

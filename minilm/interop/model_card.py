@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from minilm.errors import InputError
-from minilm.inspection.inspector import inspect
+from minilm.inspection.inspector import inspect_config
 from minilm.interop.model_source import ModelSource
 from minilm.render.markdown import component_table
 from minilm.runs import files as run_files
@@ -38,18 +38,19 @@ class Provenance:
     def or_that_of(self, folder: Path) -> Provenance:
         """With what the card of ``folder`` says of them, where this says nothing."""
         path = folder / NAME
-        text = (
-            path.read_text(encoding="utf-8", errors="replace")[:100_000] if path.is_file() else ""
-        )
+        text = ""
+        if path.is_file():
+            with path.open(encoding="utf-8", errors="replace") as stream:
+                text = stream.read(_MOST_CHARACTERS)
         block = text.removeprefix("---\n").partition("\n---")[0] if text.startswith("---\n") else ""
-        stated = {
+        fields = {
             key: value
             for key, _, value in (line.partition(": ") for line in block.splitlines())
             if _NAME.fullmatch(value) and value != UNKNOWN_LICENSE
         }
         return Provenance(
-            self.license or stated.get("license", ""),
-            self.base_model or stated.get("base_model", ""),
+            self.license or fields.get("license", ""),
+            self.base_model or fields.get("base_model", ""),
         )
 
     def lines(self) -> list[str]:
@@ -58,6 +59,7 @@ class Provenance:
         return [f"license: {self.license or UNKNOWN_LICENSE}", *base]
 
 
+_MOST_CHARACTERS = 100_000  # of a card, whose metadata block comes first
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,120}")
 
 
@@ -75,7 +77,7 @@ def card(
             *_training(summary),
             "## Parameters",
             "",
-            component_table(inspect(str(source.folder))),
+            component_table(inspect_config(name, source.config)),
             "",
             "## Loading",
             "",
@@ -128,14 +130,13 @@ def _training(summary: dict[str, Any]) -> list[str]:
 
 def _without_folders(source: str) -> str:
     """The name of a data source; where it was on the machine that trained on it is nobody's concern."""
-    if os.path.isabs(source):
+    if os.path.isabs(source.removeprefix("hf:")):
         return PurePath(source).name
-    parts = [
-        part if part.startswith("hf:") else _FOLDERS.sub("", part) for part in source.split(" ")
-    ]
+    parts = [part if _ON_HUB.match(part) else _FOLDERS.sub("", part) for part in source.split(" ")]
     return " ".join(parts)
 
 
+_ON_HUB = re.compile(r"hf:(?![/\\.~]|[A-Za-z]:[/\\])")
 _FOLDERS = re.compile(r"[^=]*[/\\](?=.)")
 
 

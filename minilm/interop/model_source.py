@@ -41,7 +41,7 @@ FEED_FORWARD_NORM, ATTENTION_NORM = "feed_forward_norm.", "attention_norm."
 class ModelSource:
     """A model whose tensors can be read by minilm's names.
 
-    ``mapped`` is empty for a run; of a Hugging Face folder, it has the mapping of the tensor that holds
+    ``origins`` is empty for a run; of a Hugging Face folder, it has the mapping of the tensor that holds
     each of them, and its index there. ``factors`` are what tensors whose names end so are multiplied by;
     then all are read in float32.
     """
@@ -49,7 +49,7 @@ class ModelSource:
     folder: Path
     config: ModelConfig
     stored: Mapping[str, StoredTensor]
-    mapped: Mapping[str, tuple[TensorMapping, int]]
+    origins: Mapping[str, tuple[TensorMapping, int]]
     is_run: bool
     own_tokenizer: Tokenizer | None = None  # one that is in no tokenizer.json
     factors: Mapping[str, float] = field(default_factory=dict)
@@ -74,15 +74,15 @@ class ModelSource:
             return "float32"
         if not self._is_stored(name):
             name = TABLE
-        return self.stored[self.mapped[name][0].hf_name if self.mapped else name].dtype
+        return self.stored[self.origins[name][0].hf_name if self.origins else name].dtype
 
     def read(self, name: str) -> Array:
         """One tensor, by minilm's name."""
         if not self._is_stored(name):
             return self._added(name)
-        if not self.mapped:
+        if not self.origins:
             return tensor_io.read(self.stored[name])
-        mapping, number = self.mapped[name]
+        mapping, number = self.origins[name]
         tensor = tensor_io.read(self.stored[mapping.hf_name])
         rows = [self.shapes[each][0] for each in mapping.minilm_names]
         # The first rows of OPT's positions are of padding.
@@ -94,7 +94,7 @@ class ModelSource:
         return scaled
 
     def _is_stored(self, name: str) -> bool:
-        return name in (self.mapped or self.stored)
+        return name in (self.origins or self.stored)
 
     def _added(self, name: str) -> Array:
         """A tensor that the stored model does without."""
@@ -167,24 +167,24 @@ def _open_hugging_face(folder: Path, fields: dict[str, Any]) -> ModelSource:
         mappings = tensor_mappings(architecture, config)
     wanted = {tensor.name: tensor.shape for tensor in layout.named_tensors()}
     check_same_tensors(weights, _shapes(stored), wanted)
-    mapped = {
+    origins = {
         name: (mapping, number)
         for mapping in mappings
         for number, name in enumerate(mapping.minilm_names)
     }
     if isinstance(architecture, Importable):
-        _map_shared(mapped, config)
+        _map_shared(origins, config)
         factors = architecture.factors(fields, config)
-        return ModelSource(folder, config, stored, mapped, is_run=False, factors=factors)
-    return ModelSource(folder, config, stored, mapped, is_run=False)
+        return ModelSource(folder, config, stored, origins, is_run=False, factors=factors)
+    return ModelSource(folder, config, stored, origins, is_run=False)
 
 
-def _map_shared(mapped: dict[str, tuple[TensorMapping, int]], config: ModelConfig) -> None:
+def _map_shared(origins: dict[str, tuple[TensorMapping, int]], config: ModelConfig) -> None:
     """What is two tensors in minilm and one in the file: a tied head, the norm of a parallel block."""
     for name in declared_shapes(config):
         original = TABLE if name == HEAD else name.replace(FEED_FORWARD_NORM, ATTENTION_NORM)
-        if name not in mapped and original in mapped:
-            mapped[name] = mapped[original]
+        if name not in origins and original in origins:
+            origins[name] = origins[original]
 
 
 def _shapes(stored: Mapping[str, StoredTensor]) -> dict[str, tuple[int, ...]]:
@@ -217,7 +217,7 @@ def _head_name(layout: Layout) -> str:
 
 def _has_own_head(path: Path, layout: Layout) -> bool:
     """Whether a head with values of its own is stored: then transformers 5 does not tie it by default."""
-    tensors = {tensor.name: tensor for tensor in formats.read(path).tensors}
+    tensors = {tensor.name: tensor for tensor in formats.read_model(path).tensors}
     head = tensors.get(USUAL_HEAD)
     table = tensors.get(layout.ties[0][1])
     if head is None or table is None:

@@ -57,13 +57,13 @@ def open_nanogpt(path: Path) -> ModelSource:
         for mapping in mappings
     }
     check_same_tensors(path, {name: tensor.shape for name, tensor in stored.items()}, expected)
-    mapped = {
+    origins = {
         name: (mapping, number)
         for mapping in mappings
         for number, name in enumerate(mapping.minilm_names)
     }
     return ModelSource(
-        path.parent, config, stored, mapped, is_run=False, own_tokenizer=_tokenizer(path)
+        path.parent, config, stored, origins, is_run=False, own_tokenizer=_tokenizer(path)
     )
 
 
@@ -117,7 +117,10 @@ def _tokenizer(path: Path) -> Tokenizer | None:
         content = read_pickle(meta, stream.read(MAX_PICKLE_BYTES + 1))
     table = content.get("itos") if isinstance(content, dict) else None
     characters = [table.get(i) for i in range(len(table))] if isinstance(table, dict) else []
-    are_characters = all(isinstance(each, str) and len(each) == 1 for each in characters)
+    are_characters = all(
+        isinstance(each, str) and len(each) == 1 and not "\ud800" <= each <= "\udfff"
+        for each in characters
+    )
     if not characters or not are_characters or len(set(characters)) < len(characters):
         raise FormatError(meta, "no table of characters in itos", f"nanoGPT's {META}")
     return CharTokenizer([str(each) for each in characters])

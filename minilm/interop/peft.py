@@ -17,7 +17,7 @@ import numpy as np
 
 from minilm import files
 from minilm.architectures.adapter_map import HEAD, PREFIX, Factors, adapted_shapes, adapter_map
-from minilm.architectures.conversion import find_exportable, importable_for
+from minilm.architectures.conversion import exportable, importable_for
 from minilm.architectures.minilm import layout as minilm_layout
 from minilm.architectures.tensor_map import TensorMapping, tensor_mappings
 from minilm.config.lora import LoraConfig
@@ -184,7 +184,7 @@ def _is_copy(
         of_base = source.read(mapping.minilm_names[0])
     else:  # as it is stored: what is read for minilm may be scaled
         stored = source.stored.get(mapping.hf_name)
-        of_base = tensor_io.read(stored or source.stored[source.mapped[TABLE][0].hf_name])
+        of_base = tensor_io.read(stored or source.stored[source.origins[TABLE][0].hf_name])
     return np.array_equal(as_float32(tensor_io.read(tensor)), as_float32(of_base))
 
 
@@ -204,12 +204,12 @@ def _mappings(source: ModelSource) -> dict[str, TensorMapping]:
     """The tensors of the base, by the paths of its modules in transformers."""
     config = source.config
     if source.is_run:
-        architecture = find_exportable(config)
+        architecture = exportable(config)[0]
         stored = architecture.stored_config(config)
         mappings = tensor_mappings(architecture, stored)
         layout = architecture.layout(architecture.config_json(stored))
     else:
-        mappings = [mapping for mapping, _ in source.mapped.values()]
+        mappings = [mapping for mapping, _ in source.origins.values()]
         layout = importable_for(fields := read_object(source.folder / run_files.CONFIG)).layout(
             fields
         )

@@ -63,12 +63,21 @@ class Tensor:
 
 @dataclass(frozen=True)
 class NamedTensor:
-    """One tensor of a concrete model: name, integer shape, component, role."""
+    """One tensor of a concrete model: name, integer shape, and the declared tensor that it is of."""
 
     name: str
     shape: tuple[int, ...]
-    component: str
-    role: Role
+    declared: Tensor
+
+    @property
+    def component(self) -> str:
+        """The component that it belongs to."""
+        return self.declared.component
+
+    @property
+    def role(self) -> Role:
+        """What is computed with it."""
+        return self.declared.role
 
     @property
     def count(self) -> int:
@@ -231,7 +240,7 @@ def _expand(
     """The tensors of one layer: one, or one for each expert."""
     name = tensor.name.replace("{i}", str(layer))
     if "{e}" not in name:
-        yield NamedTensor(name, shape, tensor.component, tensor.role)
+        yield NamedTensor(name, shape, tensor)
         return
     for expert in range(experts):
-        yield NamedTensor(name.replace("{e}", str(expert)), shape, tensor.component, tensor.role)
+        yield NamedTensor(name.replace("{e}", str(expert)), shape, tensor)

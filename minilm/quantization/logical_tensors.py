@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from reprlib import repr as shortened
 from typing import TYPE_CHECKING, Any
@@ -93,9 +93,7 @@ def decode(
     """
     by_name, failures = _decode_by_method(header, quantization, expected)
     assumed = _assumed(header, quantization, expected, by_name)
-    if assumed:
-        by_name |= assumed
-        failures = [_assumed_note(list(assumed.values()))]
+    by_name |= assumed
     scales = {scale.name for decoded in by_name.values() for scale in decoded.scales}
     tensors, cache_scales = [], []
     for stored in header.tensors:
@@ -111,7 +109,11 @@ def decode(
     if by_name:  # else nothing is decoded, and a header has each name once
         _check_unique(tensors)
     methods = sorted({decoded.method for decoded in by_name.values()})
-    notes = (*failures, *_contradictions(quantization, by_name.values(), methods))
+    notes = (
+        *_assumed_notes(list(assumed.values())),
+        *_failure_notes(failures, by_name.keys() | scales),
+        *_contradictions(quantization, by_name.values(), methods),
+    )
     return LogicalTensors(
         tuple(tensors),
         " + ".join(methods) or None,
@@ -149,8 +151,8 @@ def summary(logical: LogicalTensors) -> Quantization | None:
 
 def _decode_by_method(
     header: Header, quantization: Mapping[str, Any], expected: Mapping[str, Shape]
-) -> tuple[dict[str, Decoded], list[str]]:
-    """Decoded by the name of the tensor that holds the values, and a note for each reason of failure."""
+) -> tuple[dict[str, Decoded], dict[str, list[str]]]:
+    """Decoded by the name of the tensor that holds the values; other names by the reason of failure."""
     # Imported here: a bare config.json has nothing to decode and should start fast.
     from minilm.quantization import methods
     from minilm.quantization.checkpoint import Checkpoint, UndecodableError
@@ -166,15 +168,16 @@ def _decode_by_method(
                 continue
             if decoded is not None:
                 by_name[tensor.name] = decoded
-    scales = {scale.name for decoded in by_name.values() for scale in decoded.scales}
-    for reason, names in failures.items():  # a scale in a packing dtype is not a failure
-        failures[reason] = [name for name in names if name not in scales]
-    return by_name, [
-        f"{names[0]}{f' and {len(names) - 1} more' if names[1:] else ''} cannot be decoded "
-        f"({reason}): counted as stored"
-        for reason, names in failures.items()
-        if names
-    ]
+    return by_name, failures
+
+
+def _failure_notes(failures: Mapping[str, Sequence[str]], known: Container[str]) -> Iterator[str]:
+    """A note for each reason of failure; a scale in a packing dtype, which is ``known``, is none."""
+    for reason, names in failures.items():
+        stored = [name for name in names if name not in known]
+        if stored:
+            more = f" and {len(stored) - 1} more" if stored[1:] else ""
+            yield f"{stored[0]}{more} cannot be decoded ({reason}): counted as stored"
 
 
 def _assumed(
@@ -222,11 +225,13 @@ def _assumed(
     return assumed
 
 
-def _assumed_note(tensors: Sequence[Decoded]) -> str:
+def _assumed_notes(tensors: Sequence[Decoded]) -> tuple[str, ...]:
+    if not tensors:
+        return ()
     more = f" and {len(tensors) - 1} more" if tensors[1:] else ""
     return (
         f"not decoded: {tensors[0].name}{more}, packed by {shortened(tensors[0].method)}: the shapes "
-        "are the formula's, the file's are not checked"
+        "are the formula's, the file's are not checked",
     )
 
 

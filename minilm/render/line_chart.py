@@ -14,6 +14,7 @@ SIDE = 1000
 MAX_POINTS = 1000
 MAX_MARKERS = 60  # points of a line that has fewer are marked
 _TICKS = 5
+SMALLEST_SPAN = 1e-300  # of an axis: smaller numbers have no parts of full precision
 
 _CURVES = (
     ("loss", (("training", "train_loss"), ("validation", "val_loss"))),
@@ -111,7 +112,7 @@ def line_chart(
 
 def ticks(low: float, high: float) -> list[float]:
     """Round numbers from at or below ``low`` to at or above ``high``, some `_TICKS` of them."""
-    span = (high - low) or abs(high) or 1
+    span = max((high - low) or abs(high) or 1, SMALLEST_SPAN)
     power = 10.0 ** math.floor(math.log10(span / _TICKS))
     step = next(size * power for size in (1, 2, 5, 10) if size * power * _TICKS >= span * 0.999)
     first, last = math.floor(low / step), math.ceil(high / step)

@@ -106,7 +106,7 @@ def _component_cells(
 
 
 def _witnesses(report: Report) -> Section:
-    compared = {
+    comparisons = {
         comparison.witness: f"by {comparison.by} with the {comparison.reference}"
         for comparison in reversed(report.comparisons)
     }
@@ -115,7 +115,7 @@ def _witnesses(report: Report) -> Section:
         (
             name,
             f"{available[name]:,}" if name in available else "not available",
-            compared.get(name, ""),
+            comparisons.get(name, ""),
         )
         for name in ("formula", "file", "module")
     )

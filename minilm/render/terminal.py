@@ -184,6 +184,6 @@ def curve(values: Sequence[float], width: int = 40) -> str:
     ]
     low, high = min(means), max(means)
     glyphs = "▁▂▃▄▅▆▇█"
-    scale = (len(glyphs) - 1) / (high - low) if high > low else 0.0
-    line = "".join(glyphs[round((mean - low) * scale)] for mean in means)
+    span = (high - low) or 1
+    line = "".join(glyphs[round((len(glyphs) - 1) * ((mean - low) / span))] for mean in means)
     return f"{values[0]:.3f} {line} {values[-1]:.3f}"

@@ -39,9 +39,9 @@ def statistics_section(statistics: Statistics) -> Section:
 
 def difference_section(difference: Difference) -> Section:
     """What was added, removed and changed its form; then how far every tensor moved that did."""
-    changed = [change for change in difference.changes if change.identical < 1]
+    changes = [change for change in difference.changes if change.identical < 1]
     same = [change for change in difference.changes if change.identical == 1]
-    unknown = Counter(change.rank_unknown for change in changed if change.rank_unknown)
+    unknown = Counter(change.rank_unknown for change in changes if change.rank_unknown)
     blocks: list[Block] = [
         Paragraph(_difference_sentence(difference, len(same))),
         *_coverage(difference.total.count, difference.values),
@@ -56,7 +56,7 @@ def difference_section(difference: Difference) -> Section:
         ),
         *_before_after("another dtype", map(_renamed_cells, difference.retyped)),
         *_before_after("tied or untied", map(_renamed_cells, difference.retied)),
-        *_change_table(changed, difference.total),
+        *_change_table(changes, difference.total),
         *(Paragraph(f"{count:,} without a rank: {why}.") for why, count in unknown.items()),
         *_listing("not finite in either, and left out", map(_not_finite, difference.changes)),
         *_unread_listing(difference.unread),

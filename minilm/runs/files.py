@@ -17,6 +17,9 @@ from typing import Any
 from minilm import files
 from minilm.config import ModelConfig, TrainConfig, from_dict, to_dict
 from minilm.errors import FormatError
+from minilm.formats.header import WEIGHTS_ENDINGS
+from minilm.formats.huggingface import ADAPTER_CONFIG as ADAPTER_CONFIG
+from minilm.formats.huggingface import GENERATION_CONFIG
 from minilm.formats.json_file import read_object
 from minilm.formats.safetensors import read_header
 from minilm.runs.stop_reason import StopReason
@@ -29,23 +32,17 @@ METRICS = "metrics.jsonl"
 SAMPLES = "samples.jsonl"
 REPORT = "report.html"
 TENSORBOARD = "tensorboard"
+WANDB = "wandb"
 SUMMARY = "summary.json"
 RESUME = "resume"
 # Of a run that is an adapter: its folder, and PEFT's names of the files in it.
-ADAPTER, ADAPTER_CONFIG, ADAPTER_WEIGHTS = (
-    "adapter",
-    "adapter_config.json",
-    "adapter_model.safetensors",
-)
+ADAPTER, ADAPTER_WEIGHTS = "adapter", "adapter_model.safetensors"
 # Its base, where that was imported for it.
 BASE = "base"
 # Of an imported model, beside its tokenizer: which tokens begin and end a text, how a dialogue is written.
 CHAT_TEMPLATE = "chat_template.jinja"
 TOKENIZER_CONFIG = "tokenizer_config.json"
-COMPANIONS = (
-    *("generation_config.json", TOKENIZER_CONFIG, "special_tokens_map.json"),
-    CHAT_TEMPLATE,
-)
+COMPANIONS = (GENERATION_CONFIG, TOKENIZER_CONFIG, "special_tokens_map.json", CHAT_TEMPLATE)
 LOCK = ".minilm.lock"
 
 FAMILY = "minilm"
@@ -73,7 +70,7 @@ def is_model_file(path: Path) -> bool:
     """Whether its name is that of weights, or of a file that goes with them: no report replaces it."""
     name = path.name
     return (
-        path.suffix in _WEIGHT_SUFFIXES
+        path.suffix in WEIGHTS_ENDINGS
         or name.endswith(".index.json")
         or name == "vocab.json"
         or (is_name_in_run(name) and name != REPORT)

@@ -14,8 +14,9 @@ the first pass through the text has been memorized.
 Where the validation loss rose again, the weights with the lowest are kept, and gains are counted from them,
 in shares of that loss: a schedule that ends soon after that step, since it lowers the learning rate by then;
 twice the text; and dropout, which helps the more, the more often the text had been seen by then.
-Nothing is said of what was not measured: text and regularisation before the text has been seen more than
-once, and more steps or parameters where twice the steps would be many passes through the text.
+Nothing is said of what was not measured: text and regularisation where the loss levelled off or rose before
+the text had been seen more than once, a run whose best evaluation was before its first step, and more steps
+or parameters where twice the steps would be many passes through the text.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ FEWER_STEPS_SHARE, BEST_STEPS = 0.024, 1.25
 RISEN_DATA_SHARE = 0.09
 DROPOUT_SHARE, DROPOUT_AFTER_EPOCHS, MOST_DROPOUT_SHARE = 0.018, 2.25, 0.06
 # Passes through the text: the most for which twice the steps are forecast, the fewest for the others.
-MOST_EPOCHS, DATA_FROM_EPOCHS, REGULARISATION_FROM_EPOCHS = 6, 1.5, 3
+MOST_EPOCHS_FORECAST, DATA_FROM_EPOCHS, REGULARISATION_FROM_EPOCHS = 6, 1.5, 3
 
 
 @dataclass(frozen=True)
@@ -66,22 +67,22 @@ class Forecast:
 def forecast(metrics: Metrics, *, parameters: int, train_tokens: int) -> Forecast | None:
     """From the lines of metrics.jsonl; None where they are too few, or of a run that diverged.
 
-    ``train_tokens``: those of the text.
+    None, too, where the loss was lowest before the first step, and rose. ``train_tokens``: those of the text.
     """
-    training = [line for line in metrics if "train_loss" in line and line.get("tokens", 0) > 0]
+    training = [line for line in metrics if "train_loss" in line and line.get("tokens", 0) >= 1]
     evaluations = [line for line in metrics if "val_loss" in line]
     if len(training) < FEWEST_LINES or not evaluations or diverged(training):
         return None
     best = lowest(evaluations)
     if has_risen(evaluations[-1]["val_loss"], best["val_loss"]):
-        return _from_lowest(best, int(evaluations[-1]["step"]), train_tokens)
+        return _from_lowest(evaluations, best, train_tokens) if best["step"] > 0 else None
     tokens = int(training[-1]["tokens"])
     more_steps = SHARE_OF_SLOPE * _slope(training)
     parameters_share = SHARE_OF_PARAMETERS * doublings_of_tokens(parameters, tokens)
     memorized = _gap(training, evaluations, len(evaluations) - 1)
     memorized = max(0.0, memorized - _gap_of_first_pass(training, evaluations, train_tokens))
     epochs = tokens / train_tokens
-    fits = 2 * epochs <= MOST_EPOCHS
+    fits = 2 * epochs <= MOST_EPOCHS_FORECAST
     return Forecast(
         steps=more_steps if fits else None,
         parameters=more_steps * parameters_share if fits else None,
@@ -92,18 +93,20 @@ def forecast(metrics: Metrics, *, parameters: int, train_tokens: int) -> Forecas
     )
 
 
-def _from_lowest(best: Mapping[str, Any], last_step: int, train_tokens: int) -> Forecast:
+def _from_lowest(evaluations: Metrics, best: Mapping[str, Any], train_tokens: int) -> Forecast:
     """Of a run whose validation loss rose after the evaluation ``best``."""
     best_steps = max(1, round(BEST_STEPS * best["step"]))
-    is_fewer = best_steps < 0.9 * last_step
+    is_fewer = best_steps < 0.9 * evaluations[-1]["step"]
     loss = float(best["val_loss"])
-    epochs = best.get("tokens", 0) / train_tokens
+    following = evaluations[evaluations.index(best) + 1]
+    is_repeated = following.get("tokens", 0) > train_tokens  # by the time that the loss had risen
+    epochs = int(best.get("tokens", 0)) / train_tokens
     dropout = DROPOUT_SHARE * max(0.0, epochs - DROPOUT_AFTER_EPOCHS)
     return Forecast(
         steps=0.0,
         parameters=0.0,
-        data=RISEN_DATA_SHARE * loss,
-        regularisation=min(dropout, MOST_DROPOUT_SHARE) * loss,
+        data=RISEN_DATA_SHARE * loss if is_repeated else None,
+        regularisation=min(dropout, MOST_DROPOUT_SHARE) * loss if is_repeated else None,
         fewer_steps=FEWER_STEPS_SHARE * loss if is_fewer else None,
         best_steps=best_steps if is_fewer else 0,
     )
@@ -122,7 +125,7 @@ def lowest(evaluations: Metrics) -> Mapping[str, Any]:
 
 def has_risen(last: float, best: float) -> bool:
     """Whether a validation loss is above the best one by more than noise."""
-    return last > best * (1 + NOISE)
+    return last > best + NOISE * abs(best)
 
 
 def doublings_of_tokens(parameters: int, tokens: int) -> float:

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import socket
+import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,11 +47,11 @@ def run_lock(run_dir: Path) -> Iterator[None]:
 def _open_locked(path: Path) -> int:
     """The file of the lock, opened and locked until it is closed."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = _open(path)
         try:
             _lock(descriptor)
             # The owner before may have removed the file after it was opened here.
-            if os.path.samestat(os.fstat(descriptor), path.stat()):
+            if os.path.samestat(os.fstat(descriptor), path.lstat()):
                 return descriptor
         except FileNotFoundError:
             pass
@@ -70,6 +71,17 @@ def _open_locked(path: Path) -> int:
                 "wait for it, stop it, or choose another --run-dir",
             ) from None
         os.close(descriptor)
+
+
+def _open(path: Path) -> int:
+    """The file opened, or made. Raises InputError for a link, whose target would be emptied, and the like."""
+    try:
+        if not os.path.lexists(path) or stat.S_ISREG(path.lstat().st_mode):
+            return os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    except OSError as error:
+        if error.errno != errno.ELOOP:  # it became a link meanwhile
+            raise
+    raise InputError(path, "not a regular file", "the lock of a run, or nothing", "remove it")
 
 
 def _lock(descriptor: int) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -16,11 +15,11 @@ from minilm.formats.checks import open_regular
 from minilm.runs import files as run_files
 
 # Bytes; metrics take some 200, a sample is as long as TrainConfig.sample_tokens allows.
-LONGEST_LINE, LONGEST_SAMPLE = 10_000, 4_000_000
+LONGEST_LINE, LONGEST_SAMPLE_LINE = 10_000, 4_000_000
 MOST_POINTS = 4000  # of evaluations, and of other lines
 # What is read of a log for a page: all of it up to this size, of a larger one as much in even blocks.
 MOST_BYTES, BLOCKS = 64_000_000, 16
-LARGEST = sys.float_info.max
+LARGEST = 1e300  # of a value: sums and multiples of the values of a log stay finite
 
 _Line = tuple[bytes, dict[str, Any]]  # as it is stored, and parsed
 
@@ -32,16 +31,27 @@ class JsonLines:
         with files.atomic_writer(path) as stream:
             for line in lines:
                 stream.write(line.rstrip() + b"\n")
+        self._path = path
         self._stream: IO[str] = path.open("a", encoding="utf-8")
 
     def write(self, line: dict[str, Any]) -> None:
         """Append one object and hand it to the system, so that a killed run keeps it."""
-        self._stream.write(json.dumps(line, allow_nan=False) + "\n")
-        self._stream.flush()
+        with self._named_errors():
+            self._stream.write(json.dumps(line, allow_nan=False) + "\n")
+            self._stream.flush()
 
     def close(self) -> None:
         """Close the file."""
-        self._stream.close()
+        with self._named_errors():
+            self._stream.close()
+
+    @contextlib.contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        """A full disk names no file."""
+        try:
+            yield
+        except OSError as error:
+            raise files.error_about(self._path, error) from None
 
 
 def metrics_log(run_dir: Path, from_step: int, *, evaluated: bool) -> JsonLines:
@@ -60,7 +70,7 @@ def metrics_log(run_dir: Path, from_step: int, *, evaluated: bool) -> JsonLines:
 def samples_log(run_dir: Path, from_step: int, *, evaluated: bool) -> JsonLines:
     """samples.jsonl, ``step`` and ``text`` a line, likewise: samples are made at evaluations."""
     path, last = run_dir / run_files.SAMPLES, from_step if evaluated else from_step - 1
-    stored = _stored(path, _samples, LONGEST_SAMPLE)
+    stored = _stored(path, _samples, LONGEST_SAMPLE_LINE)
     return JsonLines(path, (text for text, line in stored if line["step"] <= last))
 
 
@@ -70,7 +80,7 @@ def read_samples(path: Path) -> list[dict[str, Any]]:
     Of a very large one a sample in even blocks. Raises FormatError for what is not a regular file.
     """
     with _open_log(path) as (stream, size):
-        return [line for _, line in _samples(_bounded(stream, size, LONGEST_SAMPLE))]
+        return [line for _, line in _samples(_bounded(stream, size, LONGEST_SAMPLE_LINE))]
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -155,7 +165,7 @@ def _metrics(lines: Iterable[bytes]) -> Iterator[_Line]:
 
 def _samples(lines: Iterable[bytes]) -> Iterator[_Line]:
     for text in lines:
-        line = _parse(text, LONGEST_SAMPLE)
+        line = _parse(text, LONGEST_SAMPLE_LINE)
         if line is not None and isinstance(line.get("text"), str):
             yield text, line
 
@@ -170,5 +180,5 @@ def _parse(text: bytes, longest: int) -> dict[str, Any] | None:
 
 
 def _is_finite(value: object) -> bool:
-    """Whether it is a number that a float can hold, neither infinite nor NaN."""
+    """Whether it is a number that can be computed with: neither NaN, nor infinite, nor near that."""
     return type(value) in (int, float) and -LARGEST <= value <= LARGEST  # type: ignore[operator]

@@ -1,4 +1,4 @@
-"""A folder for a new run: which one is free, and what is removed of a run that did not begin.
+"""A folder for a new run: which one, whether it is free, and what is removed of a run that did not begin.
 
 A run is written in place, config.json last: a folder without it holds no run. Only files that this run
 can have written are ever removed.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +28,12 @@ _FOLDERS = {
 _LOGS = (run_files.METRICS, run_files.SAMPLES)
 # In the root of a file system of its own, as a container's volume is.
 _OF_THE_FILE_SYSTEM = {"lost+found"}
+
+
+def default_run_dir(preset: str, init_from: str | Path | None, corpus: str) -> Path:
+    """Where a run of a text goes: named after its preset, or after the folder that it starts from."""
+    model = preset if init_from is None else os.path.basename(os.path.abspath(init_from))
+    return Path(f"checkpoints/{model}-{corpus}")
 
 
 def check_free(folder: Path) -> None:
@@ -91,6 +98,9 @@ def remove_beginning(folder: Path) -> None:
             (folder / parent / name).unlink(missing_ok=True)
     for path in (folder / run_files.TENSORBOARD).glob("events.out.tfevents.*"):
         path.unlink()
+    shutil.rmtree(
+        folder / run_files.WANDB, ignore_errors=True
+    )  # the folder was free: it is this run's
     remove_temporary_files(folder)
     for name in (run_files.RESUME, run_files.TENSORBOARD, *_FOLDERS):
         with contextlib.suppress(OSError):
@@ -123,4 +133,7 @@ def _foreign_names(folder: Path) -> bool:
     for parent, names in _FOLDERS.items():
         if (folder / parent).is_dir():
             paths += [path for path in (folder / parent).iterdir() if path.name not in names]
-    return any(path.name not in allowed and not _is_temporary(path) for path in paths)
+    return any(  # no run leaves a link, and writing would follow it
+        path.is_symlink() or (path.name not in allowed and not _is_temporary(path))
+        for path in paths
+    )

@@ -6,6 +6,7 @@ Only the current chunk is in memory, so a corpus may be larger than memory. Sour
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import functools
@@ -147,7 +148,7 @@ def _with_newlines(texts: Iterable[str], where: str, note: records.Note) -> Iter
     def noticed() -> Iterator[str]:
         for text in texts:
             if "\r" in text:
-                note(where, r"line ends \r\n are read as \n (--raw-text keeps them)")
+                note(where, r"line ends \r\n and \r are read as \n (--raw-text keeps them)")
             yield text
 
     return normalize_line_ends(noticed())
@@ -357,13 +358,15 @@ def _from_hub(source: str, corpus: Corpus, cache: Path) -> Corpus:
 
 
 def _hub_documents(
-    dataset: HubDataset, cache: Path, text_field: str | None, fetched: list[Path]
+    dataset: HubDataset, cache: Path, text_field: str | None, copies: list[Path]
 ) -> Iterator[Document]:
-    """``fetched`` outlives a pass: what one pass has copied from a local folder the next ones read."""
+    """``copies`` outlives a pass: what one pass has copied from a local folder the next ones read."""
     path = dataset.copy_path(cache, text_field)
-    if not path.is_file() or (os.path.isdir(dataset.name) and path not in fetched):
+    if not path.is_file() or (os.path.isdir(dataset.name) and path not in copies):
         dataset.fetch(path, text_field)
-    fetched.append(path)
+    copies.append(path)
+    with contextlib.suppress(OSError):
+        os.utime(path)  # of the copies of datasets, the one used last
     for number, line in enumerate(_file_lines(path)):
         try:
             text = json.loads(line)["text"].encode()

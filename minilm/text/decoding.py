@@ -10,18 +10,21 @@ from __future__ import annotations
 import codecs
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from minilm.errors import CorpusError
 
-# The largest shares of bytes to be repaired. Windows-1252 has the accented letters of Western European
-# languages above 127, which are fewer in any of their texts; NULs may separate the lines of a list.
-LARGEST_SHARES = {"not UTF-8": 0.25, "NUL": 0.1, "control characters": 0.02}
+# The largest shares to be repaired, of bytes in UTF-8, of characters in UTF-16 and UTF-32. Windows-1252 has
+# the accented letters of Western European languages above 127, which are fewer in any of their texts; random
+# bytes are 3% lone surrogates in UTF-16, each replaced by U+FFFD; NULs may separate the lines of a list.
+LARGEST_SHARES = {"not UTF-8": 0.25, "U+FFFD": 0.02, "NUL": 0.1, "control characters": 0.02}
 
 _HEAD_BYTES = 4096
-_FEWEST_BYTES = 64  # no shares are computed of fewer
+_FEWEST = 64  # no shares are computed of fewer bytes or characters
 # Neither NUL nor what texts have: backspace to carriage return, and the escape of terminals.
 _CONTROL = bytes({*range(1, 32)} - {*range(8, 14), 27})
+_CONTROL_CHARACTER = re.compile(f"[{re.escape(_CONTROL.decode())}]")
 _ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
 _LEAVE_OUT = "leave the file out with a glob"
 _ICONV = f"{_LEAVE_OUT}, or convert it first: iconv -f ITS-ENCODING -t UTF-8"
@@ -56,7 +59,8 @@ def decode(
     ``replace_invalid`` decodes bytes that are not UTF-8 as Windows-1252, which they usually are, instead
     of raising; ``allow_nul`` accepts NUL characters. ``note`` is told, with ``where``, of an encoding
     other than UTF-8. Raises CorpusError with ``where`` and the byte offset for a compressed file,
-    for invalid bytes, for a NUL, and for too many of what would be repaired.
+    for invalid bytes, for a NUL, and for too many of what would be repaired. In UTF-16 and UTF-32 the shares
+    are always examined, as small numbers of 16 bits look like UTF-16.
     """
     remaining = iter(raw)
     head = b""
@@ -99,7 +103,7 @@ def _decode_utf8(
 ) -> Iterator[str]:
     pending = b""
     offset = 0  # of pending[0] in the stream
-    counts = dict.fromkeys(LARGEST_SHARES, 0)
+    counts: Counter[str] = Counter()
     for piece, final in _mark_last(raw):
         pending += piece
         nul = -1 if allow_nul else pending.find(b"\0")
@@ -127,17 +131,9 @@ def _decode_utf8(
             )
         offset += num_decoded
         if replace_invalid or allow_nul:
-            for kind, count in _count(pending[:num_decoded], text).items():
-                counts[kind] += count
-            excess = _excess(counts, offset)
-            if excess is not None:
-                raise CorpusError(
-                    where,
-                    f"{counts[excess] / offset:.0%} of its bytes are {excess}, so it is binary or in another "
-                    "encoding (UTF-16 without a byte-order mark?)",
-                    f"at most {LARGEST_SHARES[excess]:.0%} to repair",
-                    _ICONV,
-                )
+            counts.update(_count(pending[:num_decoded], text))
+            encodings = "another encoding (UTF-16 without a byte-order mark?)"
+            _refuse_excess(counts, offset, "bytes", where, encodings)
         pending = pending[num_decoded:]
         if replace_invalid:
             text = _ESCAPED_BYTE.sub(_decode_windows_1252, text)
@@ -156,6 +152,8 @@ def _decode_wide(
     """Decode UTF-16 or UTF-32 from which a mark of ``offset`` bytes is removed."""
     decoder = codecs.getincrementaldecoder(encoding)("replace" if replace_invalid else "strict")
     name = encoding.upper()
+    counts: Counter[str] = Counter()
+    characters = 0
     for piece, final in _mark_last(raw):
         waiting = len(decoder.getstate()[0])
         try:
@@ -173,6 +171,9 @@ def _decode_wide(
                 where, f"a NUL character in {name}, so probably binary data", "text", _LEAVE_OUT
             )
         offset += len(piece)
+        characters += len(text)
+        counts.update(_count_characters(text))
+        _refuse_excess(counts, characters, "characters", where, "another encoding")
         if text:
             yield text
 
@@ -192,10 +193,33 @@ def _count(data: bytes, text: str) -> dict[str, int]:
     }
 
 
-def _excess(counts: dict[str, int], total: int) -> str | None:
-    """The kind of which there are too many among ``total`` bytes."""
+def _count_characters(text: str) -> dict[str, int]:
+    """As `_count`, of the characters of a text that was not UTF-8."""
+    return {
+        "U+FFFD": text.count("\ufffd"),
+        "NUL": text.count("\0"),
+        "control characters": len(_CONTROL_CHARACTER.findall(text)),
+    }
+
+
+def _refuse_excess(
+    counts: Mapping[str, int], total: int, unit: str, where: str, encodings: str
+) -> None:
+    """Raises CorpusError where there are too many of a kind among ``total`` of ``unit``."""
+    excess = _excess(counts, total)
+    if excess is not None:
+        raise CorpusError(
+            where,
+            f"{counts[excess] / total:.0%} of its {unit} are {excess}, so it is binary or in {encodings}",
+            f"at most {LARGEST_SHARES[excess]:.0%} to repair",
+            _ICONV,
+        )
+
+
+def _excess(counts: Mapping[str, int], total: int) -> str | None:
+    """The kind of which there are too many among ``total`` bytes or characters."""
     for kind, count in counts.items():
-        if total >= _FEWEST_BYTES and count > LARGEST_SHARES[kind] * total:
+        if total >= _FEWEST and count > LARGEST_SHARES[kind] * total:
             return kind
     return None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import io
 import itertools
 import json
 import re
@@ -32,6 +33,7 @@ LARGEST_RECORD = 2**26  # characters
 _ROWS_AT_ONCE = 256
 _READ_CHARACTERS = 2**16
 _LISTED_FIELDS = 20
+_QUOTED = re.compile('"[^"]*"?')
 _AS_IT_IS = "pass --raw-text to train on the file as it is"
 
 Note = Callable[[str, str], object]
@@ -68,11 +70,15 @@ def csv_texts(
 ) -> Iterator[str]:
     """Yield the text of each row below the header. Raises CorpusError that names the line."""
     csv.field_size_limit(max(csv.field_size_limit(), LARGEST_RECORD))
+    blank_lines = 0
     lines = _lines(texts, where)
-    first = next(lines, None)
-    if first is None:  # an empty file has no documents
+    for first in lines:
+        if first.strip(" \r\n"):
+            break
+        blank_lines += 1
+    else:  # an empty file has no documents
         return
-    delimiter = max(",;\t", key=first.count)
+    delimiter = max(",;\t", key=_QUOTED.sub("", first).count)
     rows = csv.reader(itertools.chain([first], lines), delimiter=delimiter, strict=True)
     try:
         header = next(rows, [])
@@ -82,7 +88,7 @@ def csv_texts(
         for row in rows:
             if row and len(row) != len(header):
                 raise CorpusError(
-                    f"{where} line {rows.line_num}",
+                    f"{where} line {blank_lines + rows.line_num}",
                     f"{len(row)} columns",
                     f"the {len(header)} of the header",
                     f"mend the line, or {_AS_IT_IS}",
@@ -91,7 +97,10 @@ def csv_texts(
                 yield row[column]
     except csv.Error as error:
         raise CorpusError(
-            f"{where} line {rows.line_num}", f"not CSV ({error})", "rows of a CSV file", _AS_IT_IS
+            f"{where} line {blank_lines + rows.line_num}",
+            f"not CSV ({error})",
+            "rows of a CSV file",
+            _AS_IT_IS,
         ) from None
 
 
@@ -235,12 +244,13 @@ def _json_values(texts: Iterable[str], where: str) -> Iterator[Any]:
 
 
 def _lines(texts: Iterable[str], where: str) -> Iterator[str]:
-    """The lines of ``texts`` with their ends."""
+    """The lines of ``texts`` with their ends, of whichever kind."""
     pending = ""
     for text in texts:
-        *lines, pending = (pending + text).split("\n")
-        for line in lines:
-            yield line + "\n"
+        lines = io.StringIO(pending + text, newline="").readlines()
+        # A carriage return at the end may be followed by a newline.
+        pending = "" if not lines or lines[-1].endswith("\n") else lines.pop()
+        yield from lines
         if len(pending) > LARGEST_RECORD:
             raise CorpusError(
                 where,

@@ -16,6 +16,7 @@ import tokenizers
 
 from minilm.errors import FormatError, TokenizerError
 from minilm.formats.checks import open_regular
+from minilm.formats.huggingface import GENERATION_CONFIG
 from minilm.formats.json_file import read_object
 from minilm.safe_text import short_repr
 from minilm.text.separators import END_OF_TEXT
@@ -30,7 +31,6 @@ from minilm.text.tokenizers import (
 )
 from minilm.text.tokenizers_library import one_line_errors
 
-GENERATION_CONFIG = "generation_config.json"
 # Published files have up to 40 MB, and make a text some 200 times as long at most.
 MAX_TOKENIZER_BYTES = 100_000_000
 MAX_GROWTH = 1000

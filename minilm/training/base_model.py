@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from minilm import formats
+from minilm.formats.text_file import read_text
 from minilm.runs import files as run_files
 
 
 def companions(folder: Path) -> Mapping[str, bytes]:
     """The files that go with the tokenizer, by name."""
     paths = (folder / name for name in run_files.COMPANIONS)
-    return {path.name: path.read_bytes() for path in paths if path.is_file()}
+    return {path.name: read_text(path).encode() for path in paths if path.is_file()}
 
 
 def weights_dtype(folder: Path) -> str:

@@ -35,7 +35,7 @@ class CheckpointWriter:
     ) -> None:
         self._model, self._optimizers, self._keep = model, optimizers, keep
         self._adapters = adapters
-        self._weights_dtype: torch.dtype = getattr(torch, weights_dtype)
+        self.weights_dtype: torch.dtype = getattr(torch, weights_dtype)
         self._copies: dict[str, Tensor] = {}
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="minilm-saver")
         self._writing: Future[None] | None = None
@@ -66,7 +66,7 @@ class CheckpointWriter:
         if self._adapters is not None:
             save_adapter(run_files.weights_path(run_dir), weights, self._adapters, metadata)
             return
-        stored = {name: tensor.detach().to(self._weights_dtype) for name, tensor in weights.items()}
+        stored = {name: tensor.detach().to(self.weights_dtype) for name, tensor in weights.items()}
         write_tensors(run_dir / run_files.WEIGHTS, stored, metadata)
 
     def wait(self) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from minilm.data.batches import IGNORED, validation_windows, window_starts
 from minilm.data.shards import Dataset
@@ -79,6 +82,25 @@ def evaluate(
     loss = total / sum(counts)
     bits = loss * (len(data.val) - 1) / math.log(2)
     return Validation(loss, bits / max(1, data.val_bytes), sum(counts))
+
+
+@contextlib.contextmanager
+def rounded(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """The parameters as they are after being stored in ``dtype``, within the block."""
+    if dtype == torch.float32:
+        yield
+        return
+    parameters = list(model.parameters())
+    before = [parameter.detach().clone() for parameter in parameters]
+    try:
+        with torch.no_grad():
+            for parameter in parameters:
+                parameter.copy_(parameter.to(dtype))
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, values in zip(parameters, before, strict=True):
+                parameter.copy_(values)
 
 
 def sample(

@@ -24,6 +24,7 @@ from minilm.errors import ConfigError, InputError
 from minilm.interop.convert import as_run
 from minilm.runs import base_run
 from minilm.runs import files as run_files
+from minilm.runs.new_folder import default_run_dir
 from minilm.text.tokenizer_file import load_tokenizer
 from minilm.training.base_model import companions, weights_dtype
 from minilm.training.data_source import DataSource
@@ -94,7 +95,7 @@ def run_from_checkpoint(
             raise ConfigError("optimizer", config.optimizer, "adamw, for an adapter")
         check_installed(config.trackers)
         corpus = source.open()
-        folder = run_dir or Path(f"checkpoints/{base.name}-{corpus.name}")
+        folder = run_dir or default_run_dir(preset, base, corpus.name)
         refuse_folder(folder, source.name)
         refuse_too_large(model_config, config, lora)
         tokenizer = load_tokenizer(run / run_files.TOKENIZER)
@@ -109,11 +110,11 @@ def run_from_checkpoint(
         config, dropout = fit_to_text(
             config,
             model_config,
-            given={*settings, *model},
+            overrides={*settings, *model},
             dataset=dataset,
         )
         model_config = replace(model_config, dropout=dropout)
-        began_with: dict[str, Any] = {"preset": preset, "init_from": os.path.abspath(base)}
+        began_with: dict[str, Any] = {"preset": preset, **own, "init_from": os.path.abspath(base)}
         network = load_record(run, replace(record, model=model_config))
         adapter = None
         if lora is not None:
@@ -132,7 +133,7 @@ def run_from_checkpoint(
             began_with=began_with | source.options(),
             is_fine_tuning=True,
             companions=companions(run),
-            weights_dtype=weights_dtype(run),
+            weights_dtype="float32" if adapter else weights_dtype(run),
             adapter=adapter,
         )
         of_what = f"a LoRA adapter of rank {lora.rank} on {base.name}" if lora else base.name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -45,9 +46,14 @@ class Outcome:
         )
 
 
-def finish(trainer: Trainer, reason: StopReason) -> Outcome:
-    """Write summary.json, then report.html, of a run that stopped for ``reason``."""
-    run_dir, summary = trainer.spec.run_dir, _summary(trainer, reason)
+def finish(
+    trainer: Trainer, reason: StopReason, *, summary_before: Mapping[str, Any] | None = None
+) -> Outcome:
+    """Write summary.json, then report.html, of a run that stopped for ``reason``.
+
+    ``summary_before``: the summary.json that a resumed run had.
+    """
+    run_dir, summary = trainer.spec.run_dir, _summary(trainer, reason, summary_before or {})
     files.write_json(run_dir / run_files.SUMMARY, summary)
     report = None
     if reason.signum is None and reason is not StopReason.NON_FINITE_LOSS:
@@ -69,14 +75,16 @@ def finished_run(run_dir: Path) -> Outcome:
     return Outcome(run_dir, StopReason(summary["stopped_because"]), summary, inspection.report)
 
 
-def _summary(trainer: Trainer, reason: StopReason) -> dict[str, Any]:
+def _summary(
+    trainer: Trainer, reason: StopReason, summary_before: Mapping[str, Any]
+) -> dict[str, Any]:
     import torch
 
     spec, progress, throughput = trainer.spec, trainer.progress, trainer.throughput
     best = trainer.best()
     rate = throughput.average(progress.tokens)
-    if not rate and spec.saved is not None:  # nothing was left to train: the rate is what it was
-        before = run_files.last_summary(spec.run_dir).get("tokens_per_second")
+    if not rate:  # nothing was left to train: the rate is what it was
+        before = summary_before.get("tokens_per_second")
         rate = float(before) if isinstance(before, (int, float)) else 0.0
     return {
         "steps": progress.step,

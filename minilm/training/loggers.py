@@ -155,13 +155,13 @@ class WeightsAndBiases:
         import wandb
 
         # Without a key it would ask for one, and wait for the answer.
-        chosen = {"WANDB_MODE", "WANDB_API_KEY"} & os.environ.keys()
+        variables = {"WANDB_MODE", "WANDB_API_KEY"} & os.environ.keys()
         self._run: Any = wandb.init(
             project=PROJECT,
             name=run_dir.name,
             group=run_dir.name,
             dir=str(run_dir),
-            mode=None if chosen else "offline",
+            mode=None if variables else "offline",
             config=dict(hyperparameters),
             settings=wandb.Settings(silent=True, console="off"),
         )

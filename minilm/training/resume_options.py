@@ -37,6 +37,7 @@ def changed_settings(
     for name, value in options.items():
         if value is None:
             continue
+        value = _as_recorded(name, value)
         if name not in own:
             raise ConfigError(
                 name,
@@ -83,9 +84,19 @@ def check_not_ended(run_dir: Path, changed: Mapping[str, Any]) -> None:
 
 def absolute_source(name: str) -> str:
     """A source of text as --resume finds it from any folder: a path made absolute, a name as it is."""
-    if name in NAMED_SOURCES or name.startswith("hf:"):
+    if name in NAMED_SOURCES:
         return name
+    if name.startswith("hf:"):
+        folder, comma, options = name.removeprefix("hf:").partition(",")
+        return f"hf:{os.path.abspath(folder)}{comma}{options}" if os.path.exists(folder) else name
     return os.path.abspath(os.path.expanduser(name))
+
+
+def _as_recorded(name: str, value: Any) -> Any:
+    """An option of `train` as config.json has it."""
+    if name == "init_from":
+        return os.path.abspath(value)
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _refusal(name: str, value: Any, own: Any) -> ConfigError:

@@ -26,12 +26,13 @@ from minilm.model.transformer import Transformer
 from minilm.runs import files as run_files
 from minilm.runs.base_run import lora_of
 from minilm.runs.files import RunRecord
+from minilm.runs.new_folder import default_run_dir
 from minilm.text.tokenizer_file import load_tokenizer
 from minilm.training.data_source import DataSource
 from minilm.training.loggers import check_installed
 from minilm.training.lr_schedule import lr_multiplier
 from minilm.training.preconditions import refuse_folder, refuse_other_encodings, refuse_too_large
-from minilm.training.resume_options import absolute_source
+from minilm.training.resume_options import RESUMABLE_OVERRIDES, absolute_source
 from minilm.training.resume_state import SavedState, read_state
 from minilm.training.run_plan import announce
 from minilm.training.run_spec import Adapter, RunSpec
@@ -59,7 +60,7 @@ def new_run(
     model_config = fields.model_config(**model)  # wrong fields, before any work
     check_installed(config.trackers)
     corpus = source.open()
-    folder = run_dir or Path(f"checkpoints/{preset}-{corpus.name}")
+    folder = run_dir or default_run_dir(preset, None, corpus.name)
     refuse_folder(folder, source.name)
     refuse_too_large(model_config, config)
     kind = tokenizer or fields.tokenizer
@@ -81,15 +82,15 @@ def new_run(
     config, dropout = fit_to_text(
         config,
         model_config,
-        given={*settings, *model},
+        overrides={*settings, *model},
         dataset=dataset,
     )
-    chosen = {
+    defaults = {
         "vocab_size": least,
         "dropout": dropout,
         "context_length": model_config.context_length,
     }
-    model_config = fields.model_config(**{**chosen, **model})
+    model_config = fields.model_config(**{**defaults, **model})
     began_with = {"preset": preset, "tokenizer": kind, "vocab_size": vocab_size, "init_from": None}
     spec = RunSpec(
         folder,
@@ -112,7 +113,7 @@ def resumed_run(
     ``data``: where its text is now, if that has moved.
     """
     record = read_run_record(run_dir, with_weights=False)
-    model_config, began_with = record.model, record.began_with
+    model_config = record.model
     saved = read_state(run_dir)
     if data is not None and absolute_source(data) == saved.settings["source"]:
         data = None  # the original command, repeated
@@ -125,7 +126,9 @@ def resumed_run(
     )
     refuse_other_encodings("data", source.absolute_name())
     before = from_dict(TrainConfig, saved.settings["train"], saved.path)
-    config = from_dict(TrainConfig, to_dict(before) | dict(settings), saved.path)
+    config = from_dict(
+        TrainConfig, to_dict(before) | _recorded_overrides(record) | dict(settings), saved.path
+    )
     if config.max_steps < saved.progress.step:
         raise ConfigError(
             "max_steps",
@@ -151,7 +154,7 @@ def resumed_run(
         source,
         resolve_for_run(config, model_config),
         saved=saved,
-        is_fine_tuning=bool(began_with.get("init_from")),
+        is_fine_tuning=bool(record.began_with.get("init_from")),
         weights_dtype=saved.settings.get("weights_dtype", "float32"),
         adapter=_resumed_adapter(run_dir, record, saved),
     )
@@ -175,6 +178,15 @@ def _resumed_adapter(run_dir: Path, record: RunRecord, saved: SavedState) -> Ada
         raise FormatError(saved.path, "a state beside another base", "that of config.json")
     lora = lora_of(run_dir, record)
     return Adapter(lora, adapter_map(record.model, lora), record.base, record.transforms[:-1])
+
+
+def _recorded_overrides(record: RunRecord) -> dict[str, Any]:
+    """What an earlier resume may have changed, as config.json has it: an older state does not know of it."""
+    train = to_dict(record.train)
+    overrides = {name: train[name] for name in RESUMABLE_OVERRIDES}
+    if overrides["dtype"] == "auto":
+        del overrides["dtype"]  # a state has the dtype that it became
+    return overrides
 
 
 def _notes_on_changes(before: TrainConfig, spec: RunSpec, step: int) -> Iterator[str]:

@@ -37,24 +37,24 @@ def longest_context(context_length: int, train_tokens: int) -> int:
     """``context_length``, or the largest power of two of which a text of so many tokens has a window."""
     if train_tokens > context_length:
         return context_length
-    return int(2 ** (max(2, train_tokens - 1).bit_length() - 1))
+    return int(2 ** ((train_tokens - 1).bit_length() - 1))
 
 
 def fit_to_text(
     config: TrainConfig,
     model: ModelConfig,
     *,
-    given: Collection[str],
+    overrides: Collection[str],
     dataset: Dataset,
 ) -> tuple[TrainConfig, float]:
     """``config`` with the steps and evaluations for a text of this size, and the dropout.
 
-    Fields of either configuration that are in ``given`` stay as they are.
+    Fields of either configuration that are in ``overrides`` stay as they are.
     """
     train_tokens, val_tokens = dataset.train_tokens, dataset.val_tokens
     tokens_per_step = step_tokens(config, model)
     fields: dict[str, Any] = {}
-    if "max_steps" not in given:
+    if "max_steps" not in overrides:
         characters = dataset.train_bytes < 2 * train_tokens
         most_epochs = MOST_EPOCHS_OF_CHARACTERS if characters else MOST_EPOCHS
         most = max(FEWEST_STEPS, most_epochs * train_tokens // tokens_per_step)
@@ -63,17 +63,17 @@ def fit_to_text(
     epochs = steps * tokens_per_step / train_tokens
     budget = int(EVALUATION_SHARE * steps * tokens_per_step)
     most_tokens = max(val_tokens - 1, 1)
-    if "eval_tokens" not in given:
+    if "eval_tokens" not in overrides:
         some = max(budget // FEWEST_EVALUATIONS, FEWEST_EVAL_TOKENS)
         fields["eval_tokens"] = some if some < most_tokens else 0
     eval_tokens = fields.get("eval_tokens", config.eval_tokens) or most_tokens
-    if "eval_every" not in given:
+    if "eval_every" not in overrides:
         evaluations = max(FEWEST_EVALUATIONS, round(EVALUATIONS_AN_EPOCH * epochs))
         count = max(1, min(evaluations, MOST_EVALUATIONS, budget // eval_tokens))
         fields["eval_every"] = max(1, steps // count)
-    if "early_stopping" not in given and epochs > 1:
+    if "early_stopping" not in overrides and epochs > 1:
         fields["early_stopping"] = PATIENCE
     dropout = model.dropout
-    if "dropout" not in given and not dropout and epochs > DROPOUT_FROM_EPOCHS:
+    if "dropout" not in overrides and not dropout and epochs > DROPOUT_FROM_EPOCHS:
         dropout = DROPOUT
     return replace(config, **fields), dropout

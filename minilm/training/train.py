@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 def train(
     preset: str = "nano",
     *,
-    data: str = "stdlib",
+    data: str | Path = "stdlib",
     run_dir: str | Path | None = None,
     tokenizer: str | None = None,
     vocab_size: int | None = None,
@@ -58,9 +58,10 @@ def train(
     """Train a new model and leave a run folder, by default checkpoints/PRESET-DATA.
 
     ``model`` and ``settings`` replace fields of the preset's ModelConfig and TrainConfig. With
-    ``init_from`` the model and the tokenizer are those of that run and training begins with its
-    weights. ``text_field`` is where JSON, CSV, Parquet and datasets have the text; ``raw_text`` takes a
-    file as it is. Raises InputError before anything is written; an existing run is never overwritten.
+    ``init_from`` the model and the tokenizer are those of that run, training begins with its weights, and
+    the folder is by default checkpoints/MODEL-DATA. ``text_field`` is where JSON, CSV, Parquet and datasets
+    have the text; ``raw_text`` takes a file as it is. Raises InputError before anything is written; an
+    existing run is never overwritten.
 
     ``started``: when the run began, by time.monotonic(), for its seconds; default: now. Progress goes
     through the logger "minilm"; where logging is not configured, to stderr.
@@ -70,7 +71,9 @@ def train(
         _refuse_several_processes()
         if run_dir == "":
             raise ConfigError("run_dir", "an empty name", "a folder, or None for the default one")
-        source = DataSource(data, tuple(cleaning), cache or default_cache(), text_field, raw_text)
+        source = DataSource(
+            str(data), tuple(cleaning), cache or default_cache(), text_field, raw_text
+        )
         folder = None if run_dir is None else Path(run_dir)
         model, settings = dict(model or {}), _current_settings(settings)
         if init_from is None:
@@ -152,7 +155,7 @@ def finetune(
 def resume(
     run_dir: str | Path,
     *,
-    data: str | None = None,
+    data: str | Path | None = None,
     options: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     cache: Path | None = None,
@@ -169,7 +172,7 @@ def resume(
     started = time.monotonic() if started is None else started
     with messages_shown(), stop_request() as stop:
         _refuse_several_processes()
-        folder = Path(run_dir)
+        folder, data = Path(run_dir), None if data is None else str(data)
         read_run_config(folder, with_weights=False)
         changed = changed_settings(folder, options or {}, _current_settings(settings))
         if is_finished(folder, data, changed):
@@ -179,17 +182,23 @@ def resume(
             stop.saved = True
             spec = resumed_run(folder, data=data, settings=changed, cache=cache or default_cache())
             trainer = Trainer(spec, stop, started)
+            summary = run_files.last_summary(folder)
             _repair(trainer)
             if changed:
                 _record_changes(trainer, changed)
-            return finish(trainer, trainer.run())
+            return finish(trainer, trainer.run(), summary_before=summary)
 
 
 def _record_changes(trainer: Trainer, changed: Mapping[str, Any]) -> None:
-    """Save the state with its new settings, and write them to config.json."""
+    """Save the state with its new settings, and write them to config.json.
+
+    summary.json goes in between. Before the state is saved, nothing may be lost. Once config.json has the new
+    end, the same command changes nothing: with the old summary a run that is killed then would be finished.
+    """
     trainer.save()
     trainer.checkpoints.wait()
     folder = trainer.spec.run_dir
+    (folder / run_files.SUMMARY).unlink(missing_ok=True)
     record = run_files.read_record(folder / run_files.CONFIG)
     train = from_dict(TrainConfig, to_dict(record.train) | dict(changed), "settings")
     run_files.write_record(folder, replace(record, train=train))
@@ -233,6 +242,8 @@ def _repair(trainer: Trainer) -> None:
     if is_lost:
         best = trainer.progress.best_step
         trainer.progress.forget_best()
+        # With new weights and the old summary a run that is killed now would be finished.
+        (spec.run_dir / run_files.SUMMARY).unlink(missing_ok=True)
         logger.warning(
             f"{weights} is made anew from the training state of step {trainer.progress.step}"
             + ("" if best == trainer.progress.step else f"; the best, of step {best}, are lost")

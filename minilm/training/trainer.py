@@ -18,7 +18,7 @@ from minilm.config import to_dict
 from minilm.runs import files as run_files
 from minilm.runs.stop_reason import StopReason
 from minilm.training.checkpoint_writer import CheckpointWriter
-from minilm.training.evaluation import Validation, evaluate, sample
+from minilm.training.evaluation import Validation, evaluate, rounded, sample
 from minilm.training.loggers import Logs, Trackers
 from minilm.training.loss_spikes import watch_for_spikes
 from minilm.training.progress_bar import progress_bar, show_readings
@@ -169,15 +169,22 @@ class Trainer:
         return True
 
     def _evaluate(self, at_most: int) -> Validation | None:
-        """Over so many tokens of the validation split; 0: over all. None where a signal came."""
-        return evaluate(
-            self.model,
-            self.spec.dataset,
-            self.context_length,
-            self.runtime,
-            at_most=at_most,
-            stop=self.stop,
-        )
+        """Over so many tokens of the validation split; 0: over all. None where a signal came.
+
+        The weights are those that model.safetensors would have.
+        """
+        with (
+            self.throughput.paused(self.progress.tokens),
+            rounded(self.model, self.checkpoints.weights_dtype),
+        ):
+            return evaluate(
+                self.model,
+                self.spec.dataset,
+                self.context_length,
+                self.runtime,
+                at_most=at_most,
+                stop=self.stop,
+            )
 
     def _sample(self) -> str:
         """A text of the model as it is now. Raises Interrupted where a signal came."""

@@ -26,6 +26,7 @@ from scripts import check_dependencies  # noqa: E402
 check_dependencies()
 
 from minilm import files  # noqa: E402
+from scripts.benchmarks.runs import FIXED  # noqa: E402
 from scripts.benchmarks.training import MOST_PARAMETERS, PEER_BATCH, REACH  # noqa: E402
 from scripts.benchmarks.training import SHAPES as BENCH_SHAPES  # noqa: E402
 from scripts.tools.pictures import IMAGES, screenshot  # noqa: E402
@@ -103,7 +104,9 @@ def quality(figures: dict[str, Any]) -> str:
         f"{best['seconds']:.1f} s | {best['parameters']:,.0f} | {peer['loss']:.4f} in "
         f"{peer['seconds']:.1f} s | {best['loss'] - peer['loss']:+.4f} |"
     )
-    commands = "".join(f"    python {part['commands'][n]}\n" for n in (*QUESTIONS, "best"))
+    commands = "".join(
+        f"    python {_complete(part['commands'][n])}\n" for n in (*QUESTIONS, "best")
+    )
     return (
         "\n".join(lines) + f"\n\nThe commands, in that order, and nanoGPT's:\n\n{commands}"
         f"    python {part['peer_command']}\n"
@@ -134,8 +137,14 @@ def rates(figures: dict[str, Any]) -> str:
         "precision, measured in the same process.\n\nThe commands, with and without compilation:\n"
     )
     for part in parts:
-        lines += [f"    python {part['command']}", f"    python {part['peer_command']}"]
+        lines += [f"    python {_complete(part['command'])}", f"    python {part['peer_command']}"]
     return "\n".join(lines) + "\n"
+
+
+def _complete(command: str) -> str:
+    """A command with all that bench.py passes: figures of before a run fitted its text lack these options."""
+    missing = {name: value for name, value in FIXED.items() if f"{name} " not in command}
+    return " ".join([command, *(f"{name} {value}" for name, value in missing.items())])
 
 
 def cost(figures: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from minilm.architectures import layout_of
-from minilm.architectures.conversion import Architecture, architecture_for, find_exportable
+from minilm.architectures.conversion import Architecture, architecture_for, exportable
 from minilm.architectures.gguf_names import gguf_name
 from minilm.architectures.model_types import MODEL_TYPES
 from minilm.architectures.tensor_map import TensorMapping, tensor_mappings
@@ -49,21 +49,21 @@ def test_the_defaults_of_the_fields_are_those_of_the_layout(model_type: str) -> 
 @pytest.mark.parametrize("name", SHAPES)
 def test_fields_there_and_back(name: str) -> None:
     config = ModelConfig(**SHAPES[name][1])
-    exportable = find_exportable(config)
-    config = exportable.stored_config(config)
-    assert exportable.class_name == SHAPES[name][0]
-    fields = exportable.config_json(config)
-    assert architecture_for(fields) == exportable
-    assert exportable.model_config(fields) == replace(config, norm_bias=config.norm_bias)
+    architecture = exportable(config)[0]
+    config = architecture.stored_config(config)
+    assert architecture.class_name == SHAPES[name][0]
+    fields = architecture.config_json(config)
+    assert architecture_for(fields) == architecture
+    assert architecture.model_config(fields) == replace(config, norm_bias=config.norm_bias)
     # Every field is said: the defaults of transformers are never what decides.
-    mappings = tensor_mappings(exportable, config)
+    mappings = tensor_mappings(architecture, config)
     declared = {tensor.name: tensor.shape for tensor in layout_of(fields).named_tensors()}
     assert [mapping.hf_name for mapping in mappings] == list(declared)
 
 
 def layer(name: str) -> dict[str, TensorMapping]:
     config = ModelConfig(**SHAPES[name][1])
-    mappings = tensor_mappings(find_exportable(config), config)
+    mappings = tensor_mappings(exportable(config)[0], config)
     return {each.hf_name: each for each in mappings if ".1." in each.hf_name}
 
 

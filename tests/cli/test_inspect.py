@@ -1,5 +1,6 @@
 """The inspect command: what it prints, what it writes, how it exits."""
 
+import gc
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from minilm.cli import inspect as cli
 from minilm.cli.inspect import main
 from minilm.inspection import extras
 from minilm.values import stable_rank
@@ -216,6 +218,26 @@ def test_bad_usage_is_one_line_and_2(arguments: list[str], message: str, capsys:
     err = capsys.readouterr().err
     assert err.startswith(message)
     assert err.count("\n") == 1
+
+
+def test_the_garbage_collector_is_as_before(
+    tiny_run: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thresholds = []
+    inspect = cli.inspect_with_sources
+
+    def recorded(*args: Any, **options: Any) -> Any:
+        thresholds.append(gc.get_threshold()[0])
+        return inspect(*args, **options)
+
+    monkeypatch.setattr(cli, "inspect_with_sources", recorded)
+    before = gc.get_threshold()
+    gc.set_threshold(1234)
+    try:
+        assert (main([str(tiny_run)]), main([str(tiny_run / "missing")])) == (0, 2)
+        assert (thresholds, gc.get_threshold()[0]) == ([100_000, 100_000], 1234)
+    finally:
+        gc.set_threshold(*before)
 
 
 def test_two_reports_are_printed_one_below_the_other(tmp_path: Path, capsys: Capture) -> None:

@@ -69,7 +69,7 @@ def test_an_interpreter_without_the_dependencies_names_the_one_to_use(
         activate = use.split()[0].replace("/python", "/activate")
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr == (
-            "error: this Python lacks torch and 8 other dependencies: "
+            "error: this Python lacks torch and 9 other dependencies: "
             f"use {use}, or run: . {activate}\n"
         )
 

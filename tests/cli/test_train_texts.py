@@ -48,7 +48,7 @@ def test_line_ends_and_encodings_give_the_same_tokens(
     windows = STORY.replace("\n", "\r\n")
     assert "note:" not in capsys.readouterr().err
     for content, note in [
-        (windows.encode(), r"line ends \r\n are read as \n"),
+        (windows.encode(), r"line ends \r\n and \r are read as \n"),
         (b"\xef\xbb\xbf" + STORY.encode(), ""),
         (("\ufeff" + windows).encode("utf-16-le"), "decoded as UTF-16-LE"),
         (STORY.encode("utf-16-be"), "decoded as UTF-16-BE"),

@@ -1,13 +1,15 @@
 """The token cache: what it says it holds, and that pruning removes the right entries and nothing else."""
 
 import os
+import shutil
 import time
 from pathlib import Path
 
 import pytest
 
 from minilm.cli.cache import main
-from minilm.data.cache import prune, read_entries, size_limit
+from minilm.data import cache as cache_module
+from minilm.data.cache import CacheEntry, prune, read_entries, size_limit
 from minilm.data.shards import find, prepare
 from minilm.errors import InputError
 from minilm.files import temporary_name
@@ -71,6 +73,25 @@ def test_only_what_is_written_there_is_removed(tmp_path: Path, keys: list[str]) 
     assert not in_the_making.exists()
 
 
+def test_an_entry_that_another_process_removes_is_left_out(
+    tmp_path: Path, keys: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, read = tmp_path / "cache", cache_module._read
+
+    def remove_first(path: Path) -> CacheEntry:
+        if path.name == keys[0]:
+            shutil.rmtree(path)
+        return read(path)
+
+    monkeypatch.setattr(cache_module, "_read", remove_first)
+    assert [entry.path.name for entry in read_entries(cache)] == [keys[2], keys[1]]
+    monkeypatch.undo()
+    entries = read_entries(cache)
+    monkeypatch.setattr(cache_module, "read_entries", lambda _: entries)
+    shutil.rmtree(cache / "tokens" / keys[1])
+    assert [entry.path.name for entry in prune(cache, 0)] == [keys[1], keys[2]]
+
+
 def test_a_new_entry_keeps_the_cache_below_its_limit(
     tmp_path: Path, keys: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,8 +135,19 @@ def test_the_verb_lists_and_removes(
     assert lines[0].endswith(str(tmp_path / "2.txt"))
     assert "3 texts" in total
     assert "20.0 GiB (MINILM_CACHE_SIZE)" in total
+    copy = tmp_path / "cache" / "datasets" / f"{'ab' * 8}.jsonl"
+    copy.parent.mkdir()
+    copy.write_text('{"text": "once"}\n')
+    assert main([]) == 0
+    *lines, total, copies = capsys.readouterr().out.splitlines()
+    assert lines[-1].split()[:5] == ["abababababab", "17", "bytes", "a", "dataset"]
+    assert "1 copy of datasets, 17 bytes; removed by --prune alone" in copies
     assert main(["--prune", "0"]) == 0
-    assert capsys.readouterr().out.count("removed  ") == 3
+    assert capsys.readouterr().out.count("removed  ") == 4
+    assert not copy.exists()
+    copy.write_text("{}\n")
+    assert prune(tmp_path / "cache", 0) == [], "the limit is of tokens"
+    assert copy.exists()
     assert main(["--prune", "small"]) == 2
     assert "error: --prune: 'small'" in capsys.readouterr().err
     monkeypatch.setenv("MINILM_CACHE", str(tmp_path / "none"))

@@ -315,6 +315,41 @@ def test_a_damaged_entry_is_rebuilt(file, tmp_path, name, damage, caplog):
     assert {path.name: path.read_bytes() for path in entry.iterdir()} == whole
 
 
+def test_an_entry_that_another_process_completes_is_read_again(
+    file, tmp_path, monkeypatch, caplog, no_encoding
+):
+    read, others = shards._read_meta, []
+
+    def read_then_complete(entry):
+        meta = read(entry)
+        if not others:
+            others.append(entry)
+            prepared(file, tmp_path)
+            no_encoding()
+        return meta
+
+    monkeypatch.setattr(shards, "_read_meta", read_then_complete)
+    assert prepared(file, tmp_path).documents == 1
+    assert "damaged" not in caplog.text
+
+
+def test_two_processes_shuffle_one_entry_without_harm(file, tmp_path, monkeypatch):
+    alone = prepared(file, tmp_path / "alone", split="shuffle")
+    whole = {path.name: path.read_bytes() for path in entries(tmp_path / "alone")[0].iterdir()}
+    shuffle, others = shards._shuffle, []
+
+    def complete_then_shuffle(*arguments):
+        if not others:
+            others.append(arguments)
+            prepared(file, tmp_path, split="shuffle")
+        shuffle(*arguments)
+
+    monkeypatch.setattr(shards, "_shuffle", complete_then_shuffle)
+    assert prepared(file, tmp_path, split="shuffle").train.tolist() == alone.train.tolist()
+    [entry] = entries(tmp_path)
+    assert {path.name: path.read_bytes() for path in entry.iterdir()} == whole
+
+
 def test_a_build_that_fails_leaves_no_complete_entry(file, tmp_path, monkeypatch):
     def stop(self, tokens):
         raise KeyboardInterrupt

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from minilm.errors import FormatError, InputError
 from minilm.formats import read
-from minilm.formats.huggingface import MAX_SHARDS, find_weights, read_index
+from minilm.formats.huggingface import MAX_SHARDS, find_weights, read_index, read_shards
 from tests.formats.files import gguf, write_safetensors
 
 INDEX = "model.safetensors.index.json"
@@ -49,6 +49,17 @@ def test_shards_of_torch_keep_their_ties(tmp_path: Path) -> None:
     header = read(write_index(tmp_path, weight_map, "pytorch_model.bin.index.json"))
     assert [t.name for t in header.tensors] == ["a", "b", "c"]
     assert header.shared == (("b", "a"),)
+
+
+def test_every_shard_says_what_it_leaves_out(tmp_path: Path) -> None:
+    for name, other in (("a", "optimizer"), ("b", "optimizer"), ("c", "ema")):
+        checkpoint = {"model": {name: torch.zeros(2)}, other: [torch.zeros(3)]}
+        torch.save(checkpoint, tmp_path / f"{name}.bin")
+    header = read_shards([tmp_path / f"{name}.bin" for name in "abc"])
+    assert header.omissions == (
+        "read 'model'; left out 'optimizer' (1 tensor)",
+        "read 'model'; left out 'ema' (1 tensor)",
+    )
 
 
 def test_a_cache_of_links_is_read(tmp_path: Path) -> None:

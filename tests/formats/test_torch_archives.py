@@ -14,7 +14,8 @@ import torch
 import minilm
 from minilm import formats
 from minilm.errors import FormatError
-from minilm.formats.header import SKIPPED_KEY, Header
+from minilm.formats import torch_script
+from minilm.formats.header import Header
 from minilm.formats.torch_file import read_header
 
 # torch warns that TorchScript is deprecated; its files stay.
@@ -77,7 +78,7 @@ def test_a_checkpoint_before_1_6_has_its_model_chosen(tmp_path: Path) -> None:
     path = saved_before_1_6(tmp_path, value)
     header = read_header(path)
     check(header, path, model.state_dict())
-    assert header.metadata[SKIPPED_KEY] == "read 'net'; left out 'optimizer' (1 tensor)"
+    assert header.omissions == ("read 'net'; left out 'optimizer' (1 tensor)",)
 
 
 def test_damage_to_a_file_before_1_6_is_one_line(tmp_path: Path) -> None:
@@ -100,6 +101,10 @@ def test_damage_to_a_file_before_1_6_is_one_line(tmp_path: Path) -> None:
     position = whole.rindex(b"]")
     refused(whole[:position] + b"]." + whole[position:], "a list of storages")
     refused(whole[:position] + b"N." + whole[position:], "a list of storages")
+    whole = saved_before_1_6(tmp_path, {"a": torch.ones(2), "b": torch.ones(2)}).read_bytes()
+    first, second = pickle.loads(whole[whole.rindex(b"\x80\x02]") :])
+    position = whole.rindex(second.encode())
+    refused(whole[:position] + first.encode() + whole[position + len(second) :], "a list of stor")
     saved_before_1_6(tmp_path, torch.nn.Linear(2, 2))
     refused(path.read_bytes(), "a whole module|the object")
 
@@ -140,6 +145,17 @@ def test_a_script_says_which_tensors_are_parameters(tmp_path: Path) -> None:
     total = sum(parameter.numel() for parameter in model.parameters())
     parameters = minilm.inspect(path).parameters
     assert (parameters.total, parameters.buffers) == (total, 7)
+
+
+def test_tensors_are_within_the_paths_of_attributes() -> None:
+    paths = {"a.b", "a.b.c", "a-b", "d"}
+    names = ["a.b", "a.b.x", "a.b.c.x", "a.bb", "a", "a-b.x", "a-c", "c.d", "d.e", "", "z"]
+    assert list(torch_script._within(names, paths)) == [
+        *("a.b", "a.b.x", "a.b.c.x", "a-b.x", "d.e")
+    ]
+    long = ".".join("a" * 500)
+    names = [f"{long}.{n}.x" for n in range(20_000)]
+    assert list(torch_script._within(names, {f"{long}.{n}" for n in range(1_000)})) == names[:1_000]
 
 
 class Wrapper(torch.nn.Module):

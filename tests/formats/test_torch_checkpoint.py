@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from minilm.errors import FormatError
-from minilm.formats.header import SKIPPED_KEY
+from minilm.formats import torch_contents
 from minilm.formats.torch_file import read_header
 
 MODEL = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
@@ -29,7 +29,7 @@ def read(folder: Path, value: Any, key: str | None = None) -> tuple[list[str], s
     """The names of the model's tensors, and the line about the others."""
     torch.save(value, folder / "x.pt")
     header = read_header(folder / "x.pt", key)
-    return [tensor.name for tensor in header.tensors], header.metadata.get(SKIPPED_KEY, "")
+    return [tensor.name for tensor in header.tensors], "\n".join(header.omissions)
 
 
 def other() -> dict[str, torch.Tensor]:
@@ -143,3 +143,13 @@ def test_many_paths_to_one_list_take_no_time(tmp_path: Path) -> None:
     inner = [{"n": n} for n in range(20_000)]
     names, _ = read(tmp_path, {f"{n}": [inner, n] for n in range(20_000)} | {"a": torch.ones(1)})
     assert names == ["a"]
+
+
+def test_names_are_bounded_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file has the outer key once, and each of its tensors has it in its name."""
+    value = {"a" * 100: {str(n): torch.ones(1) for n in range(8)}}
+    monkeypatch.setattr(torch_contents, "MAX_NAMES_LENGTH", 8 * 102)
+    assert len(read(tmp_path, value)[0]) == 8
+    monkeypatch.setattr(torch_contents, "MAX_NAMES_LENGTH", 8 * 102 - 1)
+    with pytest.raises(FormatError, match="names of over 815 characters together"):
+        read(tmp_path, value)

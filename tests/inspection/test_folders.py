@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from safetensors.torch import save_file
 import minilm
 from minilm.architectures import layout_of
 from minilm.errors import FormatError, InputError
+from minilm.formats.header import WEIGHTS_ENDINGS
 from minilm.inspection.folders import cached_model
 from minilm.inspection.inspector import inspect_with_sources
+from minilm.runs.files import is_model_file
 
 LLAMA: dict[str, Any] = {
     "model_type": "llama",
@@ -119,6 +122,13 @@ def write_cache(folder: Path, *revisions: str, main: str | None) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("ending", WEIGHTS_ENDINGS[2:])
+def test_the_only_weights_of_a_folder_may_have_any_ending(tmp_path: Path, ending: str) -> None:
+    torch.save({"w": torch.zeros(3)}, tmp_path / f"last{ending}")
+    assert minilm.inspect(tmp_path).parameters.total == 3
+    assert is_model_file(tmp_path / f"last{ending}")
+
+
 def test_a_cache_folder_is_followed_to_its_snapshot(tmp_path: Path) -> None:
     cache = write_cache(tmp_path / "models--org--name", "abc1", "abc2", main="abc2\n")
     report = minilm.inspect(cache)
@@ -219,8 +229,38 @@ def test_a_pipeline_has_a_row_for_each_component(tmp_path: Path) -> None:
         "vae (AutoencoderKL): no weights here",
     )
     assert minilm.inspect(weights.parent).architecture == "FluxTransformer2DModel"
+    write_json(tmp_path / "model_index.json", index | {"x" * 300: ["library", "Class"]})
+    assert minilm.inspect(tmp_path).parameters == report.parameters
     # The values are read from their files under the same names.
     assert inspect_with_sources(tmp_path).header is not None
+
+
+def test_a_pipeline_says_what_is_left_out_of_its_components(tmp_path: Path) -> None:
+    write_json(tmp_path / "model_index.json", {name: ["library", "Class"] for name in ("a", "b")})
+    state = {"module.w": torch.zeros(3), "module.n": torch.zeros(2)}
+    for name, other in (("a", "optimizer"), ("b", "ema")):
+        write_json(tmp_path / name / "config.json", {})
+        checkpoint = {"state_dict": state, other: [torch.zeros(3)]}
+        torch.save(checkpoint, tmp_path / name / "pytorch_model.bin")
+    prefix = "the prefix 'module.' of every name is left out"
+    assert minilm.inspect(tmp_path).notes[3:-1] == (
+        "a: read 'state_dict'; left out 'optimizer' (1 tensor)",
+        f"a: {prefix}",
+        "b: read 'state_dict'; left out 'ema' (1 tensor)",
+        f"b: {prefix}",
+    )
+
+
+def test_the_buffers_of_a_component_are_no_parameters(tmp_path: Path) -> None:
+    write_json(tmp_path / "model_index.json", {"a": ["library", "Class"]})
+    (tmp_path / "a").mkdir()
+    module = torch.nn.Linear(3, 2)
+    module.register_buffer("offset", torch.zeros(5))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns that TorchScript is deprecated
+        torch.jit.save(torch.jit.script(module), tmp_path / "a" / "model.pt")
+    parameters = minilm.inspect(tmp_path).parameters
+    assert (parameters.total, parameters.buffers) == (8, 5)
 
 
 def write_adapter(folder: Path, base: str) -> int:
@@ -277,6 +317,15 @@ def test_the_trainable_share_with_the_base_at_hand(
 def test_an_adapter_that_names_itself_as_its_base(tmp_path: Path) -> None:
     write_adapter(tmp_path, ".")
     assert "the base is not at hand" in minilm.inspect(tmp_path).notes[2]
+
+
+@pytest.mark.parametrize("base", ["b" * 300, f"{'b' * 200}/{'b' * 200}"])
+def test_an_adapter_of_a_base_whose_name_is_too_long_for_a_file(tmp_path: Path, base: str) -> None:
+    (tmp_path / "no-cache").mkdir()
+    count = write_adapter(tmp_path, base)
+    report = minilm.inspect(tmp_path)
+    assert report.parameters.total == count
+    assert "the base is not at hand" in report.notes[2]
 
 
 def test_a_sparse_cache_of_links(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import torch
 from safetensors.numpy import save_file
 
 import minilm
-from minilm.inspection.tied_copies import MAX_PIECES, PIECE
+from minilm import formats
+from minilm.inspection.tied_copies import PIECE, SAMPLE_PIECES, copied_heads
 
 VOCABULARY, WIDTH, LAYERS = 10, 4, 2
 TABLE, HEAD = "model.embed_tokens.weight", "lm_head.weight"
@@ -67,17 +68,48 @@ def test_values_that_say_nothing_are_no_tie(tmp_path: Path) -> None:
     assert minilm.inspect(write(tmp_path, values)).tied == ()
 
 
-@pytest.mark.parametrize("place", [0, 1 / 2, 1])
-def test_large_tables_are_compared_in_many_places(tmp_path: Path, place: float) -> None:
-    rows = 2 * PIECE * MAX_PIECES // 64
+@pytest.mark.parametrize("place", [0, 1 / 3, 1])
+def test_large_tables_are_compared_to_the_last_byte(tmp_path: Path, place: float) -> None:
+    """One byte differs, most likely outside the sample."""
+    rows = 2 * PIECE * SAMPLE_PIECES // 64 + 1
     table = np.random.default_rng(0).integers(0, 255, (rows, 64), dtype=np.uint8)
     values = {"wte.weight": table, "lm_head.weight": table.copy()}
     save_file(values, tmp_path / "x.safetensors")
     assert minilm.inspect(tmp_path / "x.safetensors").tied == (("lm_head.weight", "wte.weight"),)
-    first = int(place * (rows * 64 - 2 * PIECE))
-    values["lm_head.weight"].reshape(-1)[first : first + 2 * PIECE] ^= 1
+    values["lm_head.weight"].reshape(-1)[int(place * (rows * 64 - 1))] ^= 1
     save_file(values, tmp_path / "x.safetensors")
-    assert minilm.inspect(tmp_path / "x.safetensors").tied == ()
+    report = minilm.inspect(tmp_path / "x.safetensors")
+    assert (report.tied, report.parameters.total) == ((), 2 * table.size)
+
+
+def test_a_large_table_of_few_values_is_a_copy(tmp_path: Path) -> None:
+    """The sample alone is all zeros."""
+    table = np.zeros((2 * PIECE * SAMPLE_PIECES // 64, 64), np.uint8)
+    table.reshape(-1)[PIECE + PIECE // 2] = 1
+    values = {"wte.weight": table, "lm_head.weight": table.copy()}
+    save_file(values, tmp_path / "x.safetensors")
+    assert minilm.inspect(tmp_path / "x.safetensors").tied == (("lm_head.weight", "wte.weight"),)
+
+
+def test_many_heads_and_tables_are_each_read_a_few_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = {}
+    for i in range(50):
+        values[f"{i:02}.head.weight"] = np.full((1, 4), i, np.float32)
+        values[f"{i:02}.wte.weight"] = np.full((1, 4), i, np.float32)
+    save_file(values, tmp_path / "x.safetensors")
+    opened = []
+    open_file = Path.open
+    monkeypatch.setattr(
+        Path, "open", lambda path, *args, **kw: opened.append(path) or open_file(path, *args, **kw)
+    )
+    header = formats.read(tmp_path / "x.safetensors")
+    # The first is zeros.
+    assert copied_heads(header) == tuple(
+        (f"{i:02}.head.weight", f"{i:02}.wte.weight") for i in range(1, 50)
+    )
+    assert len(opened) <= 2
 
 
 def test_a_small_table_is_compared_to_its_last_byte(tmp_path: Path) -> None:

@@ -76,3 +76,15 @@ def test_an_undeclared_model_type_keeps_its_config() -> None:
     assert report.formula is None
     assert report.verdict.status == "not_cross_checked"
     assert report.hyperparameters["model"]["max_position_embeddings"] == 16
+
+
+def test_a_module_with_a_config_that_contradicts_itself_is_counted() -> None:
+    """Layers are cut off, and config.layer_types is left as it was."""
+    module = model("Gemma2Config", num_hidden_layers=4, head_dim=8)
+    module.model.layers = module.model.layers[:2]
+    module.config.num_hidden_layers = 2
+    report = minilm.inspect(module)
+    assert report.parameters.total == sum(tensor.numel() for tensor in module.parameters())
+    assert report.formula is None
+    assert report.notes[0].startswith("not used: ")
+    assert "layer_types" in report.notes[0]

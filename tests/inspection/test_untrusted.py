@@ -85,10 +85,10 @@ def write_run(folder: Path, train: Any = None, **model: Any) -> Path:
     return folder
 
 
-def test_a_run_of_ten_thousand_layers_is_counted_without_its_module(
-    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    names = []
+@pytest.fixture
+def named(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names that layouts were expanded to."""
+    names: list[str] = []
     named_tensors = Layout.named_tensors
 
     def recorded(layout: Layout, tensors: Sequence[Tensor] | None = None) -> Iterator[NamedTensor]:
@@ -97,9 +97,22 @@ def test_a_run_of_ten_thousand_layers_is_counted_without_its_module(
             yield tensor
 
     monkeypatch.setattr(Layout, "named_tensors", recorded)
+    return names
+
+
+def test_every_name_is_expanded_once_for_a_list(
+    tmp_path: Path, capsys: Capture, named: list[str]
+) -> None:
+    main([str(write_run(tmp_path, num_layers=3)), "--full", "--no-live"])
+    assert len(named) == len(set(named)) > 3
+
+
+def test_a_run_of_ten_thousand_layers_is_counted_without_its_module(
+    tmp_path: Path, capsys: Capture, named: list[str]
+) -> None:
     run = write_run(tmp_path, num_layers=10_000)
     assert main([str(run), "--json", "-"]) == 1  # there are no weights
-    assert not names  # nothing is done once a layer
+    assert not named  # nothing is done once a layer
     report = json.loads(capsys.readouterr().out)
     assert report["witnesses"]["module"] is None
     assert report["witnesses"]["formula"] == report["parameters"]["total"] > 10_000

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,16 @@ from tokenizers import models
 
 import minilm
 from minilm import formats
-from minilm.architectures.conversion import find_exportable
+from minilm.architectures.conversion import exportable
 from minilm.architectures.tensor_map import TensorMapping
 from minilm.checkpoint import load
 from minilm.cli import generate
 from minilm.cli.convert import main
 from minilm.config import ModelConfig
+from minilm.errors import FormatError, InputError
+from minilm.interop.model_card import Provenance
 from minilm.interop.model_source import open_source
+from minilm.training.base_model import companions
 from tests.interop.shapes import GATED, NO_BIASES, SHAPES, TINY, make_run
 
 Capture = pytest.CaptureFixture[str]
@@ -77,7 +81,7 @@ def test_the_presets_that_promise_it_have_an_architecture() -> None:
     from minilm.config.presets import PRESETS
 
     class_names = {
-        name: find_exportable(preset.model_config()).class_name
+        name: exportable(preset.model_config())[0].class_name
         for name, preset in PRESETS.items()
         if name != "nano-fast"
     }
@@ -505,6 +509,10 @@ def test_the_card_has_the_figures_of_the_run(tmp_path: Path, tiny_run: Path) -> 
         ("/home/ada lovelace/secret/text.txt", "text.txt: "),
         ("../other/text.txt", "text.txt: "),
         ("hf:org/name", "hf:org/name: "),
+        ("hf:/home/ada lovelace/secret/ds,split=train", "ds,split=train: "),
+        ("hf:../other/ds", "ds: "),
+        ("hf:/home/lovelace/ds=0.5 hf:org/name=0.5", "name=0.5: "),
+        ("a.txt=0.5 hf:/home/lovelace/ds=0.5", "a.txt=0.5 ds=0.5: "),
         ("stdlib", "stdlib: "),
         ("a/one.txt=0.7 /b/two.txt=0.3", "one.txt=0.7 two.txt=0.3: "),
     ],
@@ -562,6 +570,87 @@ def test_convert_from_python(tmp_path: Path) -> None:
     assert load_file(tmp_path / "back/model.safetensors").keys() == (
         load_file(source / "model.safetensors").keys()
     )
+
+
+@pytest.mark.parametrize("to", ["huggingface", "minilm", "gguf"])
+def test_what_was_written_survives_a_power_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: Any
+) -> None:
+    source = make_run(tmp_path / "run", SHAPES["llama"][1])
+    fsync, synced = os.fsync, []
+
+    def record(descriptor: int) -> None:
+        fsync(descriptor)
+        synced.append(os.fstat(descriptor).st_ino)
+
+    monkeypatch.setattr(os, "fsync", record)
+    (tmp_path / "new").mkdir()
+    minilm.convert(source, to, tmp_path / "new" / "out")
+    paths = [tmp_path / "new", *(tmp_path / "new").rglob("*")]
+    assert [path for path in paths if path.stat().st_ino not in synced] == []
+    assert synced[-1] == (tmp_path / "new").stat().st_ino
+
+
+@pytest.mark.parametrize(
+    ("to", "gguf_format", "message"),
+    [
+        ("onnx", "f16", "to: 'onnx', expected one of minilm, huggingface, gguf"),
+        ("gguf", "q4_k_m", "gguf_format: 'q4_k_m', expected one of f32, f16, bf16, q8_0, q4_0"),
+    ],
+)
+def test_another_format_is_refused(tmp_path: Path, to: Any, gguf_format: Any, message: str) -> None:
+    source = make_run(tmp_path / "run", SHAPES["llama"][1])
+    with pytest.raises(InputError, match=message):
+        minilm.convert(source, to, tmp_path / "out", gguf_format=gguf_format)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_head_of_a_model_in_shards_without_an_index_is_read(tmp_path: Path) -> None:
+    folder = exported(tmp_path, "gpt2-tied")
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    head = weights["transformer.wte.weight"] + 1
+    save_file(weights, folder / "model-00001-of-00002.safetensors")
+    save_file({"lm_head.weight": head}, folder / "model-00002-of-00002.safetensors")
+    fields = json.loads((folder / "config.json").read_text())
+    del fields["tie_word_embeddings"]
+    (folder / "config.json").write_text(json.dumps(fields))
+    assert main([str(folder), "--to", "minilm", "--out", str(tmp_path / "back")]) == 0
+    assert torch.equal(load_file(tmp_path / "back/model.safetensors")["lm_head.weight"], head)
+
+
+@pytest.mark.parametrize("value", ["Infinity", "-Infinity", "NaN", "1e999"])
+def test_what_no_json_file_can_hold_is_refused(tmp_path: Path, capsys: Capture, value: str) -> None:
+    folder = exported(tmp_path)
+    (folder / "generation_config.json").write_text(f'{{"temperature": {value}}}')
+    capsys.readouterr()
+    line = error(capsys, folder, "--to", "minilm", "--out", tmp_path / "back")
+    assert "generation_config.json: NaN or an infinity, expected finite numbers" in line
+
+
+def test_files_beside_a_tokenizer_are_read_within_limits(tmp_path: Path, capsys: Capture) -> None:
+    folder = exported(tmp_path)
+    settings = folder / "tokenizer_config.json"
+    settings.write_text('{"chat_template": "x", "a": ' + "[" * 900 + "]" * 900 + "}")
+    (folder / "chat_template.jinja").write_text("x")
+    capsys.readouterr()
+    line = error(capsys, folder, "--to", "gguf", "--out", tmp_path / "model.gguf")
+    assert "tokenizer_config.json: not JSON (objects and lists nested over 127 deep)" in line
+    settings.unlink()
+    with (folder / "chat_template.jinja").open("wb") as stream:
+        stream.truncate(32_000_001)
+    with pytest.raises(FormatError, match=r"chat_template.jinja: no UTF-8, or too much of it"):
+        companions(folder)
+
+
+def test_a_card_is_read_as_far_as_its_metadata(tmp_path: Path) -> None:
+    with (tmp_path / "README.md").open("wb") as stream:
+        stream.write(b"---\nlicense: mit\n---\n")
+        stream.truncate(2**30)
+    tracemalloc.start()
+    assert Provenance().or_that_of(tmp_path).license == "mit"
+    assert tracemalloc.get_traced_memory()[1] < 2**23
+    tracemalloc.stop()
 
 
 def make_source_file(folder: Path, form: str) -> Path:

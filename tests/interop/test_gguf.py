@@ -15,7 +15,6 @@ from tokenizers import normalizers, pre_tokenizers
 
 from minilm import inspect
 from minilm.cli.convert import main
-from minilm.interop import gguf_tokenizer
 from minilm.training.train import train
 from tests.conftest import make_text
 from tests.interop.published_tokenizers import (
@@ -276,7 +275,7 @@ def test_a_template_that_is_too_large_is_refused(
 ) -> None:
     source = make_run(tmp_path / "run", TINY)
     (source / "chat_template.jinja").write_text("{{ messages }}")
-    monkeypatch.setattr(gguf_tokenizer, "MAX_JSON_BYTES", 5)
+    monkeypatch.setattr("minilm.formats.text_file.MAX_JSON_BYTES", 5)
     assert main([str(source), "--to", "gguf", "--out", str(tmp_path / "out.gguf")]) == 2
     assert "chat_template.jinja: no UTF-8, or too much of it" in capsys.readouterr().err
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch.nn import functional
 from minilm.checkpoint import load
 from minilm.cli.convert import main
 from minilm.text.tokenizers import ByteTokenizer
+from tests.interop.shapes import TINY, make_run
 from tests.interop.test_convert import error
 
 Capture = pytest.CaptureFixture[str]
@@ -114,6 +116,22 @@ def test_a_checkpoint_becomes_a_run(tmp_path: Path, bias: bool, prefix: str) -> 
     assert main([str(path), "--to", "huggingface", "--out", str(tmp_path / "hf")]) == 0
 
 
+def test_the_card_counts_the_checkpoint_whatever_is_beside_it(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path, ARGUMENTS)
+    torch.save({"a": torch.zeros(3)}, tmp_path / "pytorch_model.bin")
+    (tmp_path / "train.bin").write_bytes(bytes(100))
+    make_run(tmp_path / "other", TINY)
+    shutil.copy(tmp_path / "other" / "model.safetensors", tmp_path)
+    assert main([str(path), "--to", "huggingface", "--out", str(tmp_path / "hf")]) == 0
+    total = sum(
+        tensor.numel()
+        for name, tensor in tensors_of(ARGUMENTS).items()
+        if name != "lm_head.weight" and not name.endswith("attn.bias")
+    )
+    card = (tmp_path / "hf" / "README.md").read_text()
+    assert f"| total | {total:,} |" in card
+
+
 def test_a_tokenizer_json_comes_first(tmp_path: Path) -> None:
     arguments = ARGUMENTS | {"vocab_size": 256}
     path = save_checkpoint(tmp_path, arguments)
@@ -178,7 +196,7 @@ def test_an_argument_that_is_missing_is_named(tmp_path: Path, capsys: Capture) -
 def test_what_is_missing_or_no_table_is_said(tmp_path: Path, capsys: Capture) -> None:
     path = save_checkpoint(tmp_path, ARGUMENTS)
     arguments = (path, "--to", "minilm", "--out", tmp_path / "run")
-    for table in ({0: "ab"}, {0: "a", 1: "a"}, {1: "a"}, {}, [1], _Runs()):
+    for table in ({0: "ab"}, {0: "a", 1: "a"}, {1: "a"}, {}, [1], {0: "\ud800"}, _Runs()):
         (tmp_path / "meta.pkl").write_bytes(pickle.dumps({"itos": table}))
         assert "meta.pkl: " in error(capsys, *arguments)
     (tmp_path / "meta.pkl").unlink()

@@ -1315,6 +1315,12 @@ def test_a_method_that_is_not_decoded_is_no_mismatch(tmp_path: Path, method: str
         f"not decoded: {MODULE}.weight, packed by {method!r}: the shapes are the formula's, "
         "the file's are not checked",
     )
+    # What is not of the formula stays counted as stored.
+    write(tmp_path, replace(case, down=entries, key={".bogus.qweight": ("int32", (3, 5))}))
+    notes = minilm.inspect(str(tmp_path)).notes
+    assert [note for note in notes if "counted as stored" in note] == [
+        f"{LAYER}{KEY}.bogus.qweight cannot be decoded (no scales): counted as stored"
+    ]
     # Too few bytes for such a matrix: a mismatch.
     write(tmp_path, replace(case, down={".dense_weights": ("int64", (4, 4))}))
     assert not minilm.inspect(str(tmp_path)).verified

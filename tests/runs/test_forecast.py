@@ -84,6 +84,22 @@ def test_where_validation_rises_more_steps_would_hurt() -> None:
     assert seen.data == pytest.approx(2.5 * RISEN_DATA_SHARE)
 
 
+def test_of_a_loss_that_rose_within_the_first_pass_text_and_dropout_are_not_spoken_of() -> None:
+    lines = curve(lambda t: 3 - t / 1000, gap=lambda t: max(0, t - 500) / 250)
+    for train_tokens, is_known in ((599, True), (600, False), (5000, False)):
+        seen = look(lines, train_tokens=train_tokens)
+        assert (seen.data is not None) == (seen.regularisation is not None) == is_known
+        assert seen.fewer_steps == pytest.approx(2.5 * FEWER_STEPS_SHARE)
+
+
+def test_fine_tuning_that_never_improved_promises_nothing() -> None:
+    first = {"step": 0, "tokens": 0, "val_loss": 1.5}
+    lines = [first, *curve(lambda tokens: 2.0)]
+    assert forecast(lines, parameters=10**6, train_tokens=10**6) is None
+    first["val_loss"] = 2.5  # one that did has its forecast
+    assert look(lines).fewer_steps is None
+
+
 def test_what_rose_afterwards_changes_no_promise() -> None:
     """Only the kept weights count: the same run, twice as long and far worse at its end."""
 
@@ -108,8 +124,8 @@ def test_too_few_lines_say_nothing() -> None:
     assert forecast(without, parameters=10, train_tokens=10) is None
 
 
-@pytest.mark.parametrize("tokens", [None, 0, -5])
-def test_a_log_without_usable_tokens_promises_nothing(tokens: int | None) -> None:
+@pytest.mark.parametrize("tokens", [None, 0, -5, 0.5])
+def test_a_log_without_usable_tokens_promises_nothing(tokens: float | None) -> None:
     lines = curve(lambda tokens: 2.0)
     for line in lines:
         if tokens is None:

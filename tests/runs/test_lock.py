@@ -80,6 +80,35 @@ def test_a_file_that_was_removed_by_its_owner_meanwhile_is_made_anew(
             pass
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no links without a privilege")
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_lock_that_is_a_link_is_refused_and_its_target_stays(
+    exists: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, run = tmp_path / "target.txt", tmp_path / "run"
+    run.mkdir()
+    if exists:
+        target.write_text("precious")
+    path = run / ".minilm.lock"
+    path.symlink_to(target)
+    with pytest.raises(InputError, match=r"\.minilm\.lock: not a regular file"), run_lock(run):
+        pass
+    # One that is put there between the look and the opening.
+    monkeypatch.setattr(lock.os.path, "lexists", lambda _: False)
+    with pytest.raises(InputError, match="not a regular file"), run_lock(run):
+        pass
+    assert path.is_symlink()
+    assert target.exists() == exists
+    assert not exists or target.read_text() == "precious"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+def test_a_lock_that_is_a_pipe_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / ".minilm.lock")
+    with pytest.raises(InputError, match="not a regular file"), run_lock(tmp_path):
+        pass
+
+
 def test_without_locks_in_the_file_system_it_goes_on_with_a_note(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

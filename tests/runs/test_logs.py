@@ -9,9 +9,13 @@ from pathlib import Path
 import pytest
 
 from minilm.errors import FormatError
+from minilm.render.line_chart import run_charts
+from minilm.render.terminal import curve
 from minilm.runs import logs
+from minilm.runs.diagnosis import findings, overfitting_since
 from minilm.runs.logs import (
     MOST_POINTS,
+    JsonLines,
     metrics_log,
     read_metrics,
     read_points,
@@ -64,6 +68,42 @@ def test_an_evaluation_that_was_written_but_not_saved_is_made_again(
         log(tmp_path, from_step=20, evaluated=evaluated).close()
     assert read_metrics(tmp_path / "metrics.jsonl") == lines[:3] + (lines[4:] if evaluated else [])
     assert read_samples(tmp_path / "samples.jsonl") == samples[: 2 if evaluated else 1]
+
+
+@pytest.mark.parametrize("value", [5e-324, 1e-310, 1e299, 1e308, 1.7e308, 10**299, -1e299, 0.5])
+def test_any_number_can_be_drawn_and_spoken_of(value: float, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    lines: list[dict[str, float]] = []
+    for step in range(12):
+        line = {"step": step, "tokens": step + 0.5, "seconds": value}
+        lines.append(line | {"train_loss": (0, value, 3)[step % 3], "lr": value})
+        lines.append(line | {"val_loss": value if step % 2 else 1, "tokens": value})
+    lines.append({"step": 10**299, "tokens": 1, "val_loss": 2})
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    metrics = read_points(path)
+    assert findings(metrics, {"parameters": 10**400, "data": {"train_tokens": 10**400}})
+    assert findings(metrics, {"parameters": 1, "data": {"train_tokens": 1}})
+    assert run_charts(metrics, overfitting_since(metrics))
+    losses = [line["train_loss"] for line in metrics if "train_loss" in line]
+    assert not losses or curve(losses)
+
+
+def test_a_full_disk_names_the_log(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="no limits of file sizes")
+    path = tmp_path / "metrics.jsonl"
+    log = JsonLines(path, [])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5, before[1]))
+    try:
+        for action in (
+            lambda: log.write({"step": 100}),
+            log.close,
+        ):  # what was not written is tried again
+            with pytest.raises(OSError, match="File too large") as raised:
+                action()
+            assert raised.value.filename == str(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_long_sample_is_kept(tmp_path: Path) -> None:

@@ -8,10 +8,21 @@ import pytest
 from minilm.errors import InputError
 from minilm.runs.new_folder import (
     check_free,
+    default_run_dir,
     new_run_folder,
     remove_beginning,
     remove_temporary_files,
 )
+
+
+def test_a_run_is_named_after_its_preset_or_its_base(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "base" / "deep").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "base")
+    assert default_run_dir("nano", None, "t") == Path("checkpoints/nano-t")
+    for init_from in (".", Path("."), "deep/..", "../base/", tmp_path / "base"):
+        assert default_run_dir("nano", init_from, "t") == Path("checkpoints/base-t")
 
 
 def test_folders_as_containers_have_them_are_free(tmp_path: Path) -> None:
@@ -65,6 +76,15 @@ def test_a_start_that_was_killed_is_no_obstacle_and_other_files_are(tmp_path: Pa
         with pytest.raises(InputError, match="there already"):
             check_free(tmp_path)
         (tmp_path / name).unlink()
+    for name in (".minilm.lock", "model.safetensors", "resume/step-000000000.safetensors"):
+        path = tmp_path / name
+        path.rename(tmp_path.parent / "target")
+        path.symlink_to(tmp_path.parent / "target")
+        with pytest.raises(InputError, match="something is there already"):
+            check_free(tmp_path)
+        path.unlink()
+        path.write_text("x")
+    check_free(tmp_path)
     (tmp_path / ".minilm.lock").unlink()  # then the files are somebody else's
     with pytest.raises(InputError, match="something is there already"):
         check_free(tmp_path)

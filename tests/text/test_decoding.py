@@ -1,9 +1,11 @@
 """Decoding: any cut of the bytes, exact byte offsets in the errors, and bytes that are mended."""
 
+import array
 import bz2
 import gzip
 import io
 import lzma
+import random
 import zipfile
 
 import pytest
@@ -128,6 +130,36 @@ def test_no_advice_and_no_repair_leads_to_garbage(data):
             list(decode([data], "a", replace_invalid=repair, allow_nul=repair))
         assert "--clean" not in str(caught.value)
         assert "iconv" in str(caught.value)
+
+
+RANDOM = random.Random(0).randbytes(40_000)
+SMALL_NUMBERS = array.array("H", [number % 30 + 1 for number in range(20_000)]).tobytes()
+
+
+@pytest.mark.parametrize("size", [7, 4096])
+@pytest.mark.parametrize(
+    ("data", "excess"),
+    [
+        (b"\xff\xfe\0\0" + RANDOM, "U\\+FFFD"),  # the mark of UTF-32-LE
+        (b"\xff\xfe" + RANDOM, "U\\+FFFD"),
+        (b"\xff\xfe" + ("ab\0" * 2000).encode("utf-16-le"), "NUL"),
+        (SMALL_NUMBERS, "control characters"),
+    ],
+    ids=["utf-32", "utf-16", "nul", "numbers"],
+)
+def test_no_repair_of_utf_16_or_utf_32_gives_garbage(data, excess, size):
+    with pytest.raises(CorpusError, match=f"of its characters are {excess}, so it is binary"):
+        list(decode(blocks_of(data, size), "a", replace_invalid=True, allow_nul=True))
+
+
+def test_small_numbers_of_16_bits_are_no_text():
+    with pytest.raises(CorpusError, match="are control characters"):
+        list(decode([SMALL_NUMBERS], "a"))
+
+
+def test_a_few_broken_characters_of_utf_16_are_replaced():
+    data = ("\ufeff" + SENTENCES * 3).encode("utf-16-le") + b"\x00\xdc"
+    assert "".join(decode([data], "a", replace_invalid=True)) == SENTENCES * 3 + "\ufffd"
 
 
 def test_western_european_texts_are_still_repaired():

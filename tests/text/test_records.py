@@ -42,10 +42,10 @@ def test_json_lines_and_arrays(texts, size, ascii_only, indent):
     assert list(json_texts([json.dumps(texts)], "a", None, ignore)) == texts, "strings alone"
 
 
-@given(TEXTS, st.integers(1, 50), st.sampled_from(",;\t"))
-def test_csv(texts, size, delimiter):
-    stream = io.StringIO()
-    writer = csv.writer(stream, delimiter=delimiter)
+@given(TEXTS, st.integers(1, 50), st.sampled_from(",;\t"), st.sampled_from(["\r\n", "\n", "\r"]))
+def test_csv(texts, size, delimiter, line_end):
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream, delimiter=delimiter, lineterminator=line_end)
     writer.writerow(["id", "text"])
     writer.writerows(enumerate(texts))
     assert list(csv_texts(divided(stream.getvalue(), size), "a", None, ignore)) == texts
@@ -61,6 +61,21 @@ def test_records_longer_than_what_is_read_at_once():
 
 def test_blank_lines_of_a_csv_file_are_no_rows():
     assert list(csv_texts(["id,text\n\n1,a\n\n\n2,b\n\n"], "a", None, ignore)) == ["a", "b"]
+
+
+def test_blank_lines_before_the_header():
+    assert list(csv_texts(["\n \r\n\nid,text\n1,a\n"], "a", None, ignore)) == ["a"]
+    with pytest.raises(CorpusError, match="a line 4: 3 columns"):
+        list(csv_texts(["\n\nid,text\n1,a,b\n"], "a", None, ignore))
+    assert list(csv_texts(["\n\n"], "a", None, ignore)) == []
+
+
+@pytest.mark.parametrize(
+    "header", ['"a,b;c;d;e",text', '"a,b,c";text', '"a;""b;""c",text', 'text,"a;b\n;c"']
+)
+def test_delimiters_in_quotes_are_text(header):
+    row = header.replace("text", "once").replace('"a', '"x')
+    assert list(csv_texts([f"{header}\n{row}\n"], "a", None, ignore)) == ["once"]
 
 
 def test_an_empty_file_of_records_is_no_document(tmp_path):

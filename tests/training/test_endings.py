@@ -5,16 +5,22 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
 
+from minilm.checkpoint import load_model, write_tensors
 from minilm.errors import FormatError
 from minilm.runs import files as run_files
+from minilm.runs.logs import read_metrics
 from minilm.training import finish, train_step, trainer
 from minilm.training.evaluation import Validation
+from minilm.training.resume_options import is_finished
 from minilm.training.resume_state import read_state
 from minilm.training.train import Outcome, resume, train
 from minilm.training.train_step import TrainStep
@@ -104,6 +110,63 @@ def test_a_target_that_a_part_of_the_split_reaches_is_checked_over_all_of_it(
     assert (summary["best_val_loss"], summary["best_val_tokens"]) == (over_all, 3000)
 
 
+def test_an_evaluation_over_the_whole_split_is_in_no_rate(
+    go: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late, clock = [0.0], time.perf_counter
+
+    def evaluate(*_: Any, at_most: int, **__: Any) -> Validation:
+        late[0] += 1000
+        return Validation(1.0 if at_most else 2.5, 1.0, at_most or 3000)
+
+    monkeypatch.setattr(trainer, "evaluate", evaluate)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock() + late[0])
+    outcome = go(eval_tokens=100, target_val_loss=2.0)
+    assert outcome.summary["tokens_per_second"] > 12 * 64 / 1000
+    rates = [
+        line.get("tokens_per_second") for line in read_metrics(outcome.run_dir / "metrics.jsonl")
+    ]
+    assert min(rate for rate in rates if rate is not None) > 2 * 64 / 1000
+
+
+@pytest.mark.parametrize("eval_tokens", [0, 100])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_validation_loss_is_that_of_the_stored_weights(
+    go: Any,
+    text_file: Path,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    dtype: torch.dtype,
+    eval_tokens: int,
+) -> None:
+    path = go("base").run_dir / run_files.WEIGHTS
+    write_tensors(path, {name: t.to(dtype) for name, t in load_file(path).items()}, {})
+    evaluate, calls = trainer.evaluate, []
+
+    def noted(*arguments: Any, **options: Any) -> Validation | None:
+        calls.append(arguments)
+        return evaluate(*arguments, **options)
+
+    monkeypatch.setattr(trainer, "evaluate", noted)
+    settings = TINY_SETTINGS | {"max_steps": 6, "eval_every": 3, "eval_tokens": eval_tokens}
+    tuned = train(
+        data=str(text_file),
+        run_dir=tmp_path / "tuned",
+        init_from=tmp_path / "base",
+        settings=settings,
+        cache=cache,
+    )
+    assert tuned.summary["best_step"] > 0
+    stored = load_model(tuned.run_dir / run_files.WEIGHTS, calls[0][0].config)
+    loss = evaluate(stored, *calls[0][1:]).loss
+    assert tuned.summary["best_val_loss"] == pytest.approx(loss, rel=1e-6)
+    with safe_open(tuned.run_dir / run_files.WEIGHTS, "pt") as stream:
+        assert float(stream.metadata()["val_loss"]) == pytest.approx(loss, abs=1e-6)
+    state = read_state(tuned.run_dir).tensors  # training goes on with all digits
+    assert not all(t.equal(t.to(dtype).float()) for n, t in state.items() if n.startswith("model."))
+
+
 @pytest.mark.parametrize("goal", [{}, {"target_val_loss": 100.0}])
 def test_a_signal_in_the_evaluation_over_the_whole_split_leaves_it_to_the_resumed_run(
     go: Any, cache: Path, monkeypatch: pytest.MonkeyPatch, goal: dict[str, Any]
@@ -179,6 +242,86 @@ def test_a_large_models_page_has_no_statistics(go: Any, monkeypatch: pytest.Monk
     monkeypatch.setattr(finish, "MOST_PARAMETERS_READ", 1000)
     go("large")
     assert [report.statistics is None for report in pages] == [False, True]
+
+
+class Killed(BaseException):
+    """Ends a call where SIGKILL would end the process: what follows is not done."""
+
+
+def killing(*_: Any, **__: Any) -> None:
+    raise Killed
+
+
+@pytest.mark.parametrize("where", ["step", "write_config", "save"])
+def test_an_extended_run_that_was_killed_is_resumed_by_the_same_command(
+    go: Any, cache: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    whole = go("whole", schedule="constant")
+    folder = go(max_steps=4, schedule="constant").run_dir
+    steps: list[int] = []
+    true_step = TrainStep.run
+
+    def step(self: TrainStep) -> None:
+        # Another process asks whether the run is finished while this one trains.
+        assert not is_finished(folder, None, {})
+        steps.append(self.progress.step)
+        if len(steps) == 3:
+            raise Killed
+        true_step(self)
+
+    if where == "step":
+        monkeypatch.setattr(TrainStep, "run", step)
+    elif where == "write_config":
+        monkeypatch.setattr(run_files, "write_config", killing)
+    else:
+        monkeypatch.setattr(trainer.Trainer, "save", killing)
+    command = {"settings": {"max_steps": 12}, "cache": cache}
+    with pytest.raises(Killed):
+        resume(folder, **command)
+    monkeypatch.undo()
+    outcome = resume(folder, **command)
+    assert (outcome.stopped_because, outcome.summary["steps"]) == ("max_steps", 12)
+    assert weights(folder) == weights(whole.run_dir)
+    rate = outcome.summary["tokens_per_second"]
+    assert rate > 0
+    again = resume(folder, settings={"keep_states": 1}, cache=cache)  # nothing is left to train
+    assert again.summary["tokens_per_second"] == rate
+
+
+def test_weights_made_anew_are_evaluated_though_the_process_was_killed(
+    go: Any, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = go().run_dir
+    (folder / run_files.WEIGHTS).unlink()
+
+    def run(self: trainer.Trainer) -> None:
+        self.checkpoints.wait()
+        raise Killed
+
+    monkeypatch.setattr(trainer.Trainer, "run", run)
+    with pytest.raises(Killed):
+        resume(folder, cache=cache)
+    monkeypatch.undo()
+    assert run_files.has_weights(folder)
+    resume(folder, cache=cache)
+    with safe_open(folder / run_files.WEIGHTS, "pt") as stream:
+        assert stream.metadata()["val_loss"] != "not evaluated"
+
+
+def test_an_extended_run_goes_on_to_its_new_end_from_an_older_state(go: Any, cache: Path) -> None:
+    folder = go(max_steps=8, schedule="constant").run_dir
+    (older,) = (path for path in (folder / "resume").iterdir() if "000004" in path.name)
+    state = older.read_bytes()
+    more = {"max_steps": 12, "keep_states": 5, "early_stopping": 7, "dtype": "bfloat16"}
+    resume(folder, settings=more, cache=cache)
+    for path in (folder / "resume").iterdir():
+        path.write_bytes(path.read_bytes()[:-1])
+    older.write_bytes(state)
+    (folder / run_files.SUMMARY).unlink()
+    outcome = resume(folder, cache=cache)
+    assert (outcome.summary["steps"], outcome.summary["dtype"]) == (12, "bfloat16")
+    train = read_state(folder).settings["train"]
+    assert {name: train[name] for name in more} == more
 
 
 def test_without_a_state_there_is_nothing_to_resume(go: Any, cache: Path) -> None:

@@ -15,6 +15,7 @@ from minilm.errors import ConfigError, MissingExtraError
 from minilm.runs.logs import read_metrics
 from minilm.training.loggers import TAGS
 from minilm.training.train import resume, train
+from minilm.training.train_step import TrainStep
 from tests.conftest import ROOT, TINY_MODEL, TINY_SETTINGS, make_text
 
 
@@ -177,6 +178,30 @@ def test_every_line_of_metrics_goes_to_the_tracker(
         assert (first["mode"], first["dir"]) == ("offline", str(run_dir))
     else:
         assert (first["resume"], second["resume"]) == ("never", "allow")
+
+
+def test_a_failed_first_step_leaves_nothing_of_wandb(
+    start: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(monkeypatch, "wandb")
+    module = sys.modules["wandb"]
+    init = module.init
+
+    def with_files(**options: Any) -> Run:
+        folder = Path(options["dir"]) / "wandb" / "offline-run-1"
+        folder.mkdir(parents=True)
+        (folder / "run.wandb").write_text("x")
+        (folder.parent / "latest-run").symlink_to(folder.name)
+        return init(**options)
+
+    def fail(self: TrainStep) -> None:
+        raise RuntimeError("not enough memory")
+
+    monkeypatch.setattr(module, "init", with_files)
+    monkeypatch.setattr(TrainStep, "run", fail)
+    with pytest.raises(RuntimeError, match="not enough memory"):
+        start(log_to="wandb")
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_environment_may_let_wandb_send(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,5 +16,7 @@ def test_a_path_becomes_absolute_and_a_name_stays(
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for name in ("stdlib", "shakespeare", "hf:user/stories,rows=3"):
         assert absolute_source(name) == name
+    (tmp_path / "rows").mkdir()
+    assert absolute_source("hf:rows,split=val") == f"hf:{tmp_path / 'rows'},split=val"
     assert absolute_source("texts/*.txt") == str(tmp_path / "texts" / "*.txt")
     assert absolute_source("~/a.txt") == str(tmp_path / "home" / "a.txt")

@@ -11,9 +11,9 @@ import pytest
 
 from minilm.config import ModelConfig, TrainConfig
 from minilm.config.presets import find_preset
-from minilm.training.text_size import fit_to_text, step_tokens
+from minilm.training.text_size import fit_to_text, longest_context, step_tokens
 from minilm.training.train import train
-from tests.conftest import TINY_MODEL
+from tests.conftest import TINY_MODEL, TINY_SETTINGS
 
 NANO = find_preset("nano")
 
@@ -34,7 +34,7 @@ def fitted(
     return fit_to_text(
         NANO.train_config(**settings),
         NANO.model_config(),
-        given=settings,
+        overrides=settings,
         dataset=text_of(train_tokens, bytes_per_token),
     )
 
@@ -49,6 +49,26 @@ def test_a_small_text_is_not_seen_hundreds_of_times() -> None:
 def test_tokens_of_one_byte_are_seen_more_often() -> None:
     of_words, of_bytes = (fitted(41_000, size)[0].max_steps for size in (2.5, 1.0))
     assert of_bytes == pytest.approx(2 * of_words, rel=0.01)
+
+
+@pytest.mark.parametrize(("train_tokens", "length"), [(2, 1), (3, 2), (4, 2), (5, 4), (128, 64)])
+def test_a_text_shorter_than_a_window_has_one_of_a_shorter_length(
+    train_tokens: int, length: int
+) -> None:
+    assert longest_context(128, train_tokens) == length
+    assert longest_context(128, 129) == 128
+
+
+def test_the_shortest_text_of_all_is_trained_on(tmp_path: Path, cache: Path) -> None:
+    path = tmp_path / "abcd.txt"
+    path.write_text("abcd")
+    settings = TINY_SETTINGS | {"val_fraction": 0.5, "max_steps": 2}
+    outcome = train(
+        data=path, run_dir=tmp_path / "run", tokenizer="byte", settings=settings, cache=cache
+    )
+    assert outcome.summary["data"]["train_tokens"] == 2
+    assert outcome.report is not None
+    assert outcome.report.verified
 
 
 def test_a_large_text_keeps_the_length_of_the_preset() -> None:
@@ -87,7 +107,7 @@ def test_what_is_set_stays() -> None:
     config, _ = fitted(41_000, **settings)
     assert {name: getattr(config, name) for name in settings} == settings
     model = ModelConfig(**TINY_MODEL, vocab_size=256)  # dropout 0, and set
-    _, dropout = fit_to_text(TrainConfig(), model, given={"dropout"}, dataset=text_of(1000))
+    _, dropout = fit_to_text(TrainConfig(), model, overrides={"dropout"}, dataset=text_of(1000))
     assert dropout == 0.0
 
 

@@ -769,6 +769,23 @@ def test_what_the_run_began_with_may_be_repeated(go: Any, cache: Path) -> None:
         resume(folder, options=same | {"model.num_layers": 3}, cache=cache)
     with pytest.raises(ConfigError, match="settings: unknown field 'max_step'"):
         resume(folder, settings={"max_step": 3}, cache=cache)
+    assert resume(folder, options={"cleaning": ()}, cache=cache).summary["steps"] == 12
+
+
+def test_what_fine_tuning_began_with_may_be_repeated(
+    go: Any, text_file: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go("base", max_steps=2)
+    monkeypatch.chdir(tmp_path)
+    options = {"init_from": "base", "tokenizer": "byte", "vocab_size": 256}
+    settings = {"max_steps": 2, "sample_tokens": 0}
+    train(data=str(text_file), run_dir="tuned", settings=settings, cache=cache, **options)
+    for init_from in ("base", Path("base"), "./base/"):
+        same = options | {"init_from": init_from, "preset": "nano"}
+        assert resume("tuned", options=same, settings=settings, cache=cache).summary["steps"] == 2
+    for name, value in {"tokenizer": "char", "vocab_size": 300, "init_from": "other"}.items():
+        with pytest.raises(ConfigError, match=f"{name}: given with --resume as "):
+            resume("tuned", options={name: value}, cache=cache)
 
 
 @pytest.mark.parametrize("steps_before", [4, 12])
