@@ -48,7 +48,7 @@ prove: .venv/installed
 	@$(BIN)/python scripts/tools/crash.py --times 200
 
 agree: .venv/installed
-	@$(INSTALL) -e '.[dev,transformers,gguf]'
+	@$(INSTALL) -e '.[dev,transformers,gguf,peft]'
 	@$(BIN)/pytest tests/architectures/test_transformers_agreement.py tests/formats/test_gguf.py tests/values/test_gguf_blocks.py \
 		tests/model/test_stock_architecture.py tests/interop
 

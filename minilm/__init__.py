@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from minilm.operations.prune import prune
     from minilm.operations.quantize import quantize
     from minilm.operations.share import share
-    from minilm.training.train import resume, train
+    from minilm.training.train import finetune, resume, train
 
 _HOMES = {
     "ModelConfig": "minilm.config",
@@ -35,6 +35,7 @@ _HOMES = {
     "Transformer": "minilm.model.transformer",
     "generate": "minilm.generation.generate",
     "preset": "minilm.config.presets",
+    "finetune": "minilm.training.train",
     "prune": "minilm.operations.prune",
     "quantize": "minilm.operations.quantize",
     "resume": "minilm.training.train",
@@ -48,6 +49,7 @@ __all__ = [
     "TrainConfig",
     "Transformer",
     "convert",
+    "finetune",
     "generate",
     "inspect",
     "load",

@@ -6,6 +6,7 @@ A file holds every parameter once, under its name in `named_parameters()`; a tie
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +15,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from minilm.architectures.adapter_map import AdapterMap, adapter_map
 from minilm.config import ModelConfig
+from minilm.config.lora import LoraConfig
 from minilm.errors import FormatError, InputError, naming_file
 from minilm.formats import tensor_io
 from minilm.formats.checks import check_same_tensors
@@ -23,9 +26,12 @@ from minilm.formats.safetensors import read_header
 from minilm.model.transformer import Transformer
 from minilm.quantization.packing import Packing, read_rounded
 from minilm.quantization.packings import packing_of
+from minilm.runs import base_run
 from minilm.runs import files as run_files
+from minilm.runs.files import RunRecord
 from minilm.text.tokenizer_file import load_tokenizer
 from minilm.text.tokenizers import Tokenizer
+from minilm.transforms import adapter_files, lora
 from minilm.transforms.quantize import has_kernel, linear_layers, quantize_layer
 
 # What weights are stored in; they are computed with in float32.
@@ -44,41 +50,105 @@ class Loaded(NamedTuple):
 def load(run_dir: str | Path, *, trainable: bool = False, device: str = "cpu") -> Loaded:
     """The model of a run in eval mode with frozen parameters, and its tokenizer.
 
-    ``trainable=True`` thaws the parameters and sets train mode. Raises InputError for a folder that
-    is not a run and for weights that are not those of its config.json. Of a quantized run, the layers that
-    ``device`` multiplies faster as they are stored stay packed (`has_kernel`), or all if ``trainable``: an
-    adapter is trained in little memory. The others are dequantized.
+    ``trainable=True`` thaws the parameters, of an adapter those of the adapter alone, and sets train mode.
+    Of a quantized run, the layers that ``device`` multiplies faster as they are stored stay packed
+    (`has_kernel`), or all if ``trainable``: an adapter is trained in little memory. The others are
+    dequantized. Raises InputError for a folder that is not a run, for weights that are not those of its
+    config.json, and for an adapter whose base is another.
     """
     folder = Path(run_dir)
-    config = read_run_config(folder)
-    tokenizer = load_tokenizer(folder / run_files.TOKENIZER, config.vocab_size)
-    if quantization := run_files.read_quantization(folder / run_files.CONFIG):
-        with naming_file(folder / run_files.CONFIG):
-            packing = packing_of(quantization)
-        model = load_quantized(
-            folder / run_files.WEIGHTS,
-            config,
-            packing,
-            torch.device(device),
-            keep_packed=trainable,
-        )
-    else:
-        model = load_model(folder / run_files.WEIGHTS, config)
-    model.to(device).train(trainable).requires_grad_(trainable)
+    record = read_run_record(folder)
+    tokenizer = load_tokenizer(folder / run_files.TOKENIZER, record.model.vocab_size)
+    model = load_record(folder, record, torch.device(device), keep_packed=trainable)
+    model.to(device).train(trainable)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(trainable and (not record.base or lora.is_adapter(name)))
     return Loaded(model, tokenizer)
+
+
+CPU = torch.device("cpu")
+
+
+def load_record(
+    folder: Path, record: RunRecord, device: torch.device = CPU, *, keep_packed: bool = False
+) -> Transformer:
+    """The model of a run with its weights, on the CPU; ``device`` is where it is to run, as `load` has it."""
+    if record.base:
+        return _load_adapted(folder, record, device, keep_packed=keep_packed)
+    path = folder / run_files.WEIGHTS
+    if not record.quantization:
+        return load_model(path, record.model)
+    with naming_file(folder / run_files.CONFIG):
+        packing = packing_of(record.quantization)
+    return load_quantized(path, record.model, packing, device, keep_packed=keep_packed)
+
+
+def _load_adapted(
+    folder: Path, record: RunRecord, device: torch.device, *, keep_packed: bool
+) -> Transformer:
+    """The base with the adapter of ``folder``."""
+    model = load_base(folder, record, device, keep_packed=keep_packed)
+    config = base_run.lora_of(folder, record)
+    lora.apply(model, config)
+    load_adapter(folder / run_files.ADAPTER, model, config)
+    return model
+
+
+def load_base(
+    folder: Path, record: RunRecord, device: torch.device = CPU, *, keep_packed: bool = False
+) -> Transformer:
+    """The base of the adapter that ``folder`` is, without it."""
+    base = base_run.find_base(folder, record)
+    base_record = run_files.read_record(base / run_files.CONFIG)
+    base_record = replace(base_record, model=record.model)
+    return load_record(base, base_record, device, keep_packed=keep_packed)
+
+
+@torch.no_grad()
+def load_adapter(folder: Path, model: Transformer, config: LoraConfig) -> None:
+    """Put the values of an adapter's files into ``model``, which has such an adapter."""
+    tensors = adapter_files.read(folder, config, adapter_map(model.config, config))
+    parameters = dict(model.named_parameters())
+    for name, array in tensors.items():
+        parameters[name].copy_(torch.from_numpy(array))
+
+
+def save_adapter(
+    path: Path, tensors: Mapping[str, Tensor], adapters: AdapterMap, metadata: Mapping[str, str]
+) -> None:
+    """Write adapter_model.safetensors from those of ``tensors`` that are of the adapter."""
+    factors = {
+        name: tensor.detach().cpu().float().numpy()
+        for name, tensor in tensors.items()
+        if lora.is_adapter(name)
+    }
+    adapter_files.write_weights(path, factors, adapters, metadata)
 
 
 def read_run_config(folder: Path, *, with_weights: bool = True) -> ModelConfig:
     """The model of a run folder; InputError when the folder holds no run, or ``with_weights`` none."""
-    names = (run_files.CONFIG, run_files.WEIGHTS, run_files.TOKENIZER)
-    for name in names if with_weights else (run_files.CONFIG, run_files.TOKENIZER):
-        if not (folder / name).is_file():
-            raise InputError(folder, f"no {name}", "the folder of a run", "see checkpoints/")
+    return read_run_record(folder, with_weights=with_weights).model
+
+
+def read_run_record(folder: Path, *, with_weights: bool = True) -> RunRecord:
+    """As `read_run_config`, all of config.json."""
+    _require(folder, run_files.CONFIG, run_files.TOKENIZER)
     try:
         str(folder).encode()
     except UnicodeEncodeError:  # the safetensors library opens no such file
         raise InputError(folder, "a path that is not UTF-8", "one that is", "rename it") from None
-    return run_files.read_config(folder / run_files.CONFIG)
+    record = run_files.read_record(folder / run_files.CONFIG)
+    if with_weights and record.base:
+        _require(folder / run_files.ADAPTER, run_files.ADAPTER_CONFIG, run_files.ADAPTER_WEIGHTS)
+    elif with_weights:
+        _require(folder, run_files.WEIGHTS)
+    return record
+
+
+def _require(folder: Path, *names: str) -> None:
+    for name in names:
+        if not (folder / name).is_file():
+            raise InputError(folder, f"no {name}", "the folder of a run", "see checkpoints/")
 
 
 def load_model(path: Path, config: ModelConfig) -> Transformer:

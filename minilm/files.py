@@ -80,7 +80,8 @@ def staged(path: Path) -> Iterator[Path]:
 def _sync(path: Path) -> None:
     """Make a finished file, or the names in a folder of such files, survive a power failure."""
     if path.is_dir():
-        sync_directory(path)
+        for folder in (path, *(each for each in path.rglob("*") if each.is_dir())):
+            sync_directory(folder)
     else:
         with path.open("rb+") as stream:
             os.fsync(stream.fileno())

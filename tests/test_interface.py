@@ -6,7 +6,8 @@ import pydoc
 import minilm
 
 NAMES = {
-    *("train", "resume", "load", "generate", "inspect", "convert", "prune", "quantize", "share"),
+    *("train", "resume", "finetune", "load", "generate", "inspect", "convert"),
+    *("prune", "quantize", "share"),
     *("ModelConfig", "TrainConfig", "preset", "Transformer", "Report"),
 }
 
@@ -28,6 +29,7 @@ def test_help_has_them_all() -> None:
     for name in (
         "train(",
         "resume(",
+        "finetune(",
         "generate(",
         "load(",
         "inspect(",

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minilm.cli.config_options import set_fields
-from minilm.cli.entry import CHECK_FAILED, DONE, process_started, refuse_empty, run_command
+from minilm.cli.entry import DONE, process_started, refuse_empty, run_command
 from minilm.cli.preset_list import list_presets
 from minilm.cli.train_options import Arguments, beside_resume, parse_options
-from minilm.cli.train_results import show, show_finished
+from minilm.cli.train_results import conclude, show_finished
 from minilm.runs import files as run_files
 from minilm.runs.new_folder import default_run_dir
-from minilm.runs.stop_reason import StopReason
 from minilm.training.messages import messages_on_stderr
 
 if TYPE_CHECKING:
@@ -90,22 +89,7 @@ def _run(options: Arguments) -> int:
             settings=settings,
             started=process_started(),
         )
-    reason = outcome.stopped_because
-    if reason.signum is not None:
-        print(f"stopped and saved: --resume --run-dir {outcome.run_dir} continues", file=sys.stderr)
-        return 128 + reason.signum
-    if reason is StopReason.NON_FINITE_LOSS:
-        print(
-            f"error: {outcome.run_dir}: the loss is not finite after step "
-            f"{outcome.summary['steps']}, expected a number; the weights last saved are kept: start a "
-            "new run with a lower --train.learning-rate or a longer --train.warmup-steps, from "
-            "scratch or with --init-from this run",
-            file=sys.stderr,
-        )
-        return CHECK_FAILED
-    from minilm.cli.console import ResultConsole
-
-    return DONE if show(outcome, ResultConsole()) else CHECK_FAILED
+    return conclude(outcome)
 
 
 def _finished(run_dir: Path, options: Arguments, settings: dict[str, Any]) -> Outcome | None:

@@ -39,23 +39,23 @@ ModelOverrides = overrides_of(ModelConfig)
 TrainOverrides = overrides_of(TrainConfig, UNPREFIXED_FIELDS)
 
 
-def _option(metavar: str, **how: Any) -> Any:
+def option(metavar: str, **how: Any) -> Any:
     """An option whose help says itself what happens where it is not given."""
     return tyro.conf.arg(metavar=metavar, help_behavior_hint="", **how)
 
 
-_DATA_HELP = (
+DATA_HELP = (
     "stdlib (the default: Python's own library), a file, a folder, a glob, shakespeare, or "
     "hf:DATASET[:CONFIG][,split=SPLIT][,rows=N]."
 )
-_CLEAN_HELP = (
+CLEAN_HELP = (
     "Any of: encoding (repairs cafÃ©, and bytes of Windows-1252), html (tags removed), control (control "
     "characters removed), nfc, nfkc (Unicode normalization), whitespace (ends of lines, blank lines)."
 )
 
 
 # --resume alone, or --resume auto.
-_Resume = Annotated[
+Resume = Annotated[
     Literal["", "yes", "auto"],
     tyro.constructors.PrimitiveConstructorSpec(
         nargs="*",
@@ -78,23 +78,23 @@ def _read_resume(values: list[str]) -> Literal["yes", "auto"]:
 class Arguments:
     """Train a small transformer on text and account for every parameter in it."""
 
-    preset: Annotated[str | None, _option("NAME")] = None
+    preset: Annotated[str | None, option("NAME")] = None
     """Name of a preset, by default nano; `list` prints them with exact counts."""
-    data: Annotated[str | None, _option("SOURCE", help=_DATA_HELP)] = None
-    text_field: Annotated[str | None, _option("FIELD")] = None
+    data: Annotated[str | None, option("SOURCE", help=DATA_HELP)] = None
+    text_field: Annotated[str | None, option("FIELD")] = None
     """Where the text is in JSON, CSV, Parquet and datasets. Default: text, or the only field of text."""
     raw_text: tyro.conf.FlagCreatePairsOff[bool] = False
     r"""Read each file as one text as it is: no records, no <|endoftext|> between documents, \r\n kept."""
-    tokenizer: Annotated[Literal["byte", "char", "bpe"] | None, _option("{byte,char,bpe}")] = None
+    tokenizer: Annotated[Literal["byte", "char", "bpe"] | None, option("{byte,char,bpe}")] = None
     """Default: the preset's, which is bpe."""
-    vocab_size: Annotated[int | None, _option("INT")] = None
+    vocab_size: Annotated[int | None, option("INT")] = None
     """Of a bpe tokenizer. Default: the preset's."""
-    clean: Annotated[tuple[str, ...], _option("NAME [NAME ...]", help=_CLEAN_HELP)] = ()
-    run_dir: Annotated[str | None, _option("DIR")] = None
+    clean: Annotated[tuple[str, ...], option("NAME [NAME ...]", help=CLEAN_HELP)] = ()
+    run_dir: Annotated[str | None, option("DIR")] = None
     """Default: checkpoints/PRESET-DATA, with --init-from MODEL-DATA. An existing run is never overwritten."""
-    resume: _Resume = ""
+    resume: Resume = ""
     """Resume the run in --run-dir, bit for bit; auto: start it where there is none yet."""
-    init_from: Annotated[str | None, _option("MODEL")] = None
+    init_from: Annotated[str | None, option("MODEL")] = None
     """Start from the weights and the tokenizer of a run, or of a Hugging Face folder (fine-tuning)."""
     model: Annotated[Any, tyro.conf.arg(constructor=ModelOverrides)] = ModelOverrides()
     """Any field of ModelConfig; what is not given comes from the preset."""
@@ -104,7 +104,7 @@ class Arguments:
 
 def parse_options(command_line: Sequence[str], program: str) -> Arguments:
     """Raises what `parse_arguments` does, and InputError for a field under its old and its new name."""
-    return parse_arguments(Arguments, _with_current_names(command_line), program)
+    return parse_arguments(Arguments, with_current_names(command_line), program)
 
 
 def beside_resume(options: Arguments) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def beside_resume(options: Arguments) -> dict[str, Any]:
     return beside | {f"model.{name}": value for name, value in set_fields(options.model).items()}
 
 
-def _with_current_names(arguments: Sequence[str]) -> list[str]:
+def with_current_names(arguments: Sequence[str]) -> list[str]:
     """The command line with fields under their current names, and a note on each old one."""
     current: list[str] = []
     for argument in arguments:

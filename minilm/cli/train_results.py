@@ -1,11 +1,13 @@
-"""What `train` prints at the end of a run: a sample, the curves and what they say, every parameter."""
+"""What ends `train` and `finetune`: a sample, the curves and what they say, every parameter."""
 
 from __future__ import annotations
 
 import sys
 from typing import TYPE_CHECKING
 
+from minilm.cli.entry import CHECK_FAILED, DONE
 from minilm.runs import files as run_files
+from minilm.runs.stop_reason import StopReason
 from minilm.units import format_seconds
 
 if TYPE_CHECKING:
@@ -15,6 +17,26 @@ if TYPE_CHECKING:
 
 
 SAMPLE_TOKENS = 160  # of the sample
+
+
+def conclude(outcome: Outcome) -> int:
+    """Print how a run ended; the exit status."""
+    reason = outcome.stopped_because
+    if reason.signum is not None:
+        print(f"stopped and saved: --resume --run-dir {outcome.run_dir} continues", file=sys.stderr)
+        return 128 + reason.signum
+    if reason is StopReason.NON_FINITE_LOSS:
+        print(
+            f"error: {outcome.run_dir}: the loss is not finite after step "
+            f"{outcome.summary['steps']}, expected a number; the weights last saved are kept: start a "
+            "new run with a lower --train.learning-rate or a longer --train.warmup-steps, from "
+            "scratch or with --init-from this run",
+            file=sys.stderr,
+        )
+        return CHECK_FAILED
+    from minilm.cli.console import ResultConsole
+
+    return DONE if show(outcome, ResultConsole()) else CHECK_FAILED
 
 
 def show(outcome: Outcome, console: Console) -> bool:

@@ -38,18 +38,20 @@ def weight_bytes(count: int) -> dict[str, int]:
     return {dtype: storage_bytes(count, dtype) for dtype in REPORTED}
 
 
-def training_bytes(count: int, *, layout: Layout | None = None) -> dict[str, Any]:
+def training_bytes(count: int, *, layout: Layout | None = None, frozen: int = 0) -> dict[str, Any]:
     """Bytes of minilm's training state: float32 weights and gradients, and AdamW's two moments.
 
+    ``frozen`` parameters beside the ``count`` that are trained have weights alone.
     With a ``layout``, ``variants`` has `training_state` and `lora_state` of every variant. Activations
     are not included: they depend on the batch.
     """
-    weights = storage_bytes(count, "float32")
+    trained = storage_bytes(count, "float32")
+    weights = trained + storage_bytes(frozen, "float32")
     sizes: dict[str, Any] = {
         "weights": weights,
-        "gradients": weights,
-        "optimizer": 2 * weights,
-        "total": 4 * weights,
+        "gradients": trained,
+        "optimizer": 2 * trained,
+        "total": weights + 3 * trained,
     }
     if layout is not None:
         sizes["variants"] = {name: training_state(layout, name) for name in FULL_TRAINING} | {

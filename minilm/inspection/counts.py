@@ -187,7 +187,7 @@ def declared_parameters(layout: Layout, *, stored_elements: int, buffers: int) -
     embedding = layout.count(components=components.EMBEDDINGS)
     return Parameters(
         total=total,
-        trainable=total,
+        trainable=layout.trainable(),
         weights=total - biases,
         biases=biases,
         embedding=embedding,

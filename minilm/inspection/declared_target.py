@@ -15,7 +15,9 @@ from minilm.config import ModelConfig, to_dict
 from minilm.errors import naming_file
 from minilm.formats.json_file import read_object
 from minilm.inspection.target import UNKNOWN, Target
+from minilm.ledger.layout_changes import with_adapters
 from minilm.runs import files as run_files
+from minilm.runs.base_run import lora_of
 
 
 def open_config(name: str, path: Path) -> Target:
@@ -27,6 +29,10 @@ def open_config(name: str, path: Path) -> Target:
             folder=path.parent,
             quantization=run_files.read_quantization(path),
         )
+        if config.get("base") and target.layout is not None:
+            lora = lora_of(path.parent, run_files.read_record(path))
+            layout = with_adapters(target.layout, lora.targets, lora.rank)
+            target = replace(target, layout=layout, lora=lora)
         training = config.get("train")
         if not isinstance(training, dict):
             return target

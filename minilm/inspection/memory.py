@@ -49,7 +49,12 @@ def memory_costs(
                 activations |= _measurement(config, batch=batch, context=length)
     return {
         "weights": {**weight_bytes(parameters.total), "stored": stored_bytes},
-        "training": training_bytes(parameters.trainable, layout=layout),
+        "training": training_bytes(
+            parameters.trainable,
+            # What other methods would take is told of a model without adapters.
+            layout=None if layout is None or layout.trainable() < layout.count() else layout,
+            frozen=parameters.total - parameters.trainable,
+        ),
         "kv_cache": cache,
         "activations": activations,
     }

@@ -6,7 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
 
@@ -14,11 +14,13 @@ import torch
 from torch import nn
 
 from minilm.config import ModelConfig
+from minilm.config.lora import LoraConfig
 from minilm.errors import FormatError, InputError, MissingExtraError
 from minilm.inspection.names import component_by_name
 from minilm.inspection.report import TensorRow
 from minilm.model.transformer import Transformer
 from minilm.quantization.packings import packing_of
+from minilm.transforms.lora import apply, base_name
 from minilm.transforms.quantize import QuantizedLinear, quantize_layers
 
 _QUANTIZED_MODULES = ("torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.quantized.")
@@ -41,13 +43,20 @@ class ModuleContents:
     tied_elements: int
 
 
-def meta_model(config: ModelConfig, quantization: Mapping[str, Any] | None = None) -> Transformer:
-    """The model on the meta device, its matrices stored as ``quantization`` says: shapes without values."""
+def meta_model(
+    config: ModelConfig,
+    quantization: Mapping[str, Any] | None = None,
+    lora: LoraConfig | None = None,
+) -> Transformer:
+    """The model on the meta device, its matrices stored as ``quantization`` says: shapes without values.
+
+    With adapters if ``lora`` is given.
+    """
     with torch.device("meta"):
         model = Transformer(config)
         if quantization:
             quantize_layers(model, packing_of(quantization))
-    return model
+    return model if lora is None else apply(model, lora)
 
 
 def hugging_face_model(config: Mapping[str, Any], architecture: str) -> nn.Module:
@@ -173,6 +182,16 @@ def read_module(module: nn.Module) -> ModuleContents:
         ),
         tied=tuple((name, first_names[id(parameter)]) for name, parameter in duplicates),
         tied_elements=sum(parameter.numel() for _, parameter in duplicates),
+    )
+
+
+def read_adapted(model: Transformer) -> ModuleContents:
+    """As `read_module`, with the parameters of a base under adapters named as in its file."""
+    contents = read_module(model)
+    return replace(
+        contents,
+        rows=tuple(replace(row, name=base_name(row.name)) for row in contents.rows),
+        tied=tuple((base_name(name), base_name(first)) for name, first in contents.tied),
     )
 
 

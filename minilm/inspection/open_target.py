@@ -30,6 +30,7 @@ from minilm.inspection.gguf_files import special_file
 from minilm.inspection.target import UNKNOWN, Target
 from minilm.inspection.tied_copies import with_copied_head
 from minilm.ledger import components
+from minilm.ledger.layout_changes import with_adapters
 from minilm.runs import files as run_files
 
 if TYPE_CHECKING:
@@ -80,19 +81,28 @@ def _open_target(target: str | os.PathLike[str] | nn.Module, state_dict: str | N
 
 def _open_module(module: nn.Module) -> Target:
     """minilm's own model has a formula, and transformers' may; any other module is counted alone."""
-    from minilm.inspection.module_reader import hugging_face_config, read_module
+    from minilm.inspection.module_reader import (
+        hugging_face_config,
+        read_adapted,
+        read_module,
+    )
     from minilm.model.transformer import Transformer
+    from minilm.transforms.lora import config_of
 
-    contents, name = read_module(module), type(module).__name__
+    name = type(module).__name__
     if not isinstance(module, Transformer):
-        config = hugging_face_config(module)
+        contents, config = read_module(module), hugging_face_config(module)
         try:
             target = hugging_face_target(name, config) if config else Target(name, name)
         except InputError as error:  # as where layers were cut off, and config lists them all
             target = replace(_without_config(name, error), architecture=name)
         return replace(target, module=contents)
-    layout = minilm_layout(module.config)
-    return Target(name, layout.family, layout, module.config, module=contents)
+    layout, lora = minilm_layout(module.config), config_of(module)
+    if lora is not None:
+        layout = with_adapters(layout, lora.targets, lora.rank)
+    return Target(
+        name, layout.family, layout, module.config, lora=lora, module=read_adapted(module)
+    )
 
 
 def _open_folder(name: str, path: Path, state_dict: str | None) -> Target:
@@ -128,6 +138,10 @@ def _open_model_folder(name: str, path: Path, state_dict: str | None = None) -> 
             f"name one of the models in it: {', '.join(caches)}" if caches else "",
         )
     target = replace(target, folder=path, is_run=is_run)
+    if target.lora is not None:
+        from minilm.inspection.adapters import with_adapter  # numpy: a count needs none
+
+        return with_adapter(target, path, target.lora)
     if weights is None or not weights.is_file():
         return target
     if weights.name.startswith(ADAPTER_WEIGHTS) and (path / ADAPTER_CONFIG).is_file():

@@ -14,6 +14,7 @@ from minilm.formats.header import Header
 from minilm.ledger.layout import Layout
 
 if TYPE_CHECKING:
+    from minilm.config.lora import LoraConfig
     from minilm.inspection.module_reader import ModuleContents
 
 UNKNOWN = "unknown"
@@ -28,7 +29,8 @@ class Target:
     ``config`` is set for minilm's own models, with the ``quantization`` that their config.json states;
     ``hugging_face`` is the config.json of any other.
     ``layout`` is None where the architecture is not declared, ``header`` where there are no weights.
-    ``module`` is set where the target is a live module. ``folder`` is the folder that the target is,
+    ``lora`` is the adapter that a run has on its base, whose weights are in ``header`` too. ``module`` is set
+    where the target is a live module. ``folder`` is the folder that the target is,
     or in which its config.json stands. ``is_run`` marks a folder that minilm wrote. ``undeclared``
     says why there is no layout, where that does not follow from the rest.
     """
@@ -39,6 +41,7 @@ class Target:
     config: ModelConfig | None = None
     hugging_face: Mapping[str, Any] = field(default_factory=dict)
     header: Header | None = None
+    lora: LoraConfig | None = None
     module: ModuleContents | None = None
     folder: Path | None = None
     is_run: bool = False

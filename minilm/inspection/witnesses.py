@@ -191,10 +191,15 @@ def _read_module(target: Target, live: bool) -> tuple[ModuleContents | None, str
     """
     if target.module is not None or not live:
         return target.module, None
-    from minilm.inspection.module_reader import hugging_face_model, meta_model, read_module
+    from minilm.inspection.module_reader import (
+        hugging_face_model,
+        meta_model,
+        read_adapted,
+        read_module,
+    )
 
     if target.config is not None:
-        return read_module(meta_model(target.config, target.quantization)), None
+        return read_adapted(meta_model(target.config, target.quantization, target.lora)), None
     if not target.hugging_face:
         return None, "no config.json to build a module from"
     path = Path(target.name)

@@ -15,6 +15,7 @@ from minilm.architectures.minilm import layout
 from minilm.config import ModelConfig
 from minilm.errors import ConfigError, FormatError, InputError, naming_file
 from minilm.formats.checks import open_regular
+from minilm.interop import peft
 from minilm.interop.gguf_source import dequantized_types, open_gguf
 from minilm.interop.model_card import NAME, Provenance, card
 from minilm.interop.model_source import ModelSource, open_source
@@ -57,6 +58,8 @@ def convert(
     _check_out(out, is_stream, to)
     if modelfile:
         _check_modelfile(Path(modelfile), out, is_stream, to)
+    if peft.is_adapter(Path(source)):
+        return _import_adapter(Path(source), to, out)
     provenance = Provenance(license, base_model)
     copies = ""
     with _opened(Path(source)) as model:
@@ -68,6 +71,18 @@ def convert(
         if modelfile:
             _write_modelfile(Path(modelfile), out, model)
     return result + copies
+
+
+def _import_adapter(source: Path, to: Target, out: Path) -> str:
+    if to != "minilm":
+        remedy = (
+            "--to minilm makes a run of both, which `minilm finetune RUN --merge` makes one model"
+        )
+        raise InputError(source, "an adapter without its base", "a whole model", remedy)
+    with files.staged(out) as path:
+        path.mkdir()
+        peft.import_adapter(source, path)
+    return "minilm run, an adapter"
 
 
 @contextlib.contextmanager

@@ -189,6 +189,9 @@ def open_source(folder: Path) -> ModelSource:
         raise InputError(folder, "no config.json", "the folder of a run or of a Hugging Face model")
     fields = read_object(folder / run_files.CONFIG)
     if fields.get("family") == run_files.FAMILY:
+        if fields.get("base"):
+            remedy = "`minilm finetune RUN --merge --out DIR` makes one model of it and its base"
+            raise InputError(folder, "an adapter", "a whole model", remedy)
         return _open_run(folder)
     with naming_file(folder / run_files.CONFIG):
         return _open_hugging_face(folder, fields)

@@ -42,7 +42,7 @@ class Tensor:
     ``repeat`` is the number of layers that have it, ``layers`` their numbers unless they are the first
     ones; ``{i}`` in the name is the layer's number and ``{e}`` the expert's, from 0 to ``experts`` - 1
     in each layer. If ``routed``, one token uses e of the E experts. A ``transposed`` matrix is
-    stored (in, out), where others are (out, in).
+    stored (in, out), where others are (out, in). ``frozen`` ones are not trained.
     """
 
     name: str
@@ -54,6 +54,7 @@ class Tensor:
     experts: Polynomial = ONE
     routed: bool = False
     transposed: bool = False
+    frozen: bool = False
 
     @cached_property
     def count(self) -> Polynomial:
@@ -160,6 +161,10 @@ class Layout:
             and (role is None or tensor.role is role)
         )
 
+    def trainable(self) -> int:
+        """Parameters that are trained: all, unless a change of the layout froze some."""
+        return sum(self.value(tensor) for tensor in self.tensors if not tensor.frozen)
+
     def value(self, tensor: Tensor, *, active: bool = False) -> int:
         """Elements of one declared tensor, in all layers and experts together."""
         symbols = self.symbols
@@ -231,7 +236,14 @@ class Layout:
 
     def component_formula(self, component: str) -> Formula:
         """The closed form of one component's count."""
-        total = sum((t.count for t in self.tensors if t.component == component), ZERO)
+        return self._sum([t for t in self.tensors if t.component == component])
+
+    def trainable_formula(self) -> Formula:
+        """The closed form of `trainable`."""
+        return self._sum([t for t in self.tensors if not t.frozen])
+
+    def _sum(self, tensors: Sequence[Tensor]) -> Formula:
+        total = sum((t.count for t in tensors), ZERO)
         return Formula(
             format_polynomial(total, ASCII),
             format_polynomial(total, PRETTY),

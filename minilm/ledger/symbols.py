@@ -45,7 +45,7 @@ MEANINGS = {
     "P": "image patches",
 }
 # A family's own meaning of a letter.
-FAMILY_MEANINGS = {("minilm", "c"): "convolution taps"}
+FAMILY_MEANINGS = {("minilm", "c"): "convolution taps", ("minilm", "r"): "adapter rank"}
 
 Monomial = tuple[tuple[str, int], ...]  # (("L", 1), ("d", 2)) is L*d^2, in the order of LETTERS
 

@@ -21,6 +21,7 @@ from minilm.operations.evaluate import Evaluation, EvaluationText, evaluate_mode
 from minilm.render.document import Column, Table
 from minilm.runs import files as run_files
 from minilm.training.runtime import Runtime
+from minilm.transforms.quantize import QuantizedLinear
 from minilm.units import format_bytes
 
 TIMED_TOKENS, TIMED_TEXTS = 64, 3
@@ -109,19 +110,16 @@ def measure(
     weights: Sequence[Path],
     text: EvaluationText | None,
     runtime: Runtime,
-    *,
-    parameters: int | None = None,
-    nonzero: int | None = None,
 ) -> Measurement:
-    """Measure a loaded model, whose files of weights are ``weights``.
-
-    ``parameters`` and ``nonzero`` are given where the modules do not hold the model's own parameters.
-    """
+    """Measure a loaded model, whose files of weights are ``weights``."""
     own = list(model.parameters())
+    packed = [layer for layer in model.modules() if isinstance(layer, QuantizedLinear)]
     return Measurement(
-        parameters=sum(p.numel() for p in own) if parameters is None else parameters,
+        parameters=sum(p.numel() for p in own)
+        + sum(layer.in_features * layer.out_features for layer in packed),
         trainable=sum(p.numel() for p in own if p.requires_grad),
-        nonzero=sum(int(p.count_nonzero()) for p in own) if nonzero is None else nonzero,
+        nonzero=sum(int(p.count_nonzero()) for p in own)
+        + sum(int(layer.dequantized().count_nonzero()) for layer in packed),
         bytes=sum(path.stat().st_size for path in weights),
         tokens_per_second=generation_rate(model),
         evaluation=None if text is None else evaluate_model(model, text, runtime),

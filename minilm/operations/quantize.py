@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
 
 from minilm import files
@@ -23,12 +22,6 @@ from minilm.operations.calibration import calibration_windows
 from minilm.operations.comparison import Comparison, measure
 from minilm.operations.evaluate import evaluation_text
 from minilm.operations.folders import write_summary
-from minilm.operations.quantized_files import (
-    Storage,
-    weights_file,
-    write_run,
-    written_storage,
-)
 from minilm.quantization.gptq_packing import GptqPacking
 from minilm.quantization.packing import (
     Format,
@@ -40,6 +33,12 @@ from minilm.quantization.packing import (
 )
 from minilm.quantization.torchao_packing import TorchaoPacking
 from minilm.runs import files as run_files
+from minilm.training.quantized_run import (
+    Storage,
+    weights_file,
+    write_run,
+    written_storage,
+)
 from minilm.training.runtime import resolve
 from minilm.transforms.quantize import linear_layers, round_layers
 
@@ -130,8 +129,6 @@ def quantize(
                 [weights_file(staging)],
                 text,
                 runtime,
-                parameters=before.parameters,
-                nonzero=written.nonzero,
             )
             comparison = Comparison(before, after)
             if layout is None:
@@ -143,7 +140,6 @@ class _Written(NamedTuple):
     """What was written, and a model that computes what it holds."""
 
     model: Transformer
-    nonzero: int
     storage: Storage
     left: tuple[str, ...]
     what: str
@@ -180,7 +176,7 @@ def _write(
     left = [
         name for name, _ in model.named_parameters() if name.removesuffix(".weight") not in rounded
     ]
-    return _Written(model, _nonzero(model, rounded, packing.zero), storage, tuple(left), what)
+    return _Written(model, storage, tuple(left), what)
 
 
 def _write_gguf(
@@ -196,12 +192,11 @@ def _write_gguf(
             values = parameter.float().cpu().numpy()
             stored, types[parameter_name] = stored_values(parameter_name, values, gguf_format)
             parameter.copy_(torch.from_numpy(stored))
-    nonzero = sum(int(parameter.count_nonzero()) for parameter in model.parameters())
     what = f"a GGUF file of llama.cpp's {graph}, in {gguf_format}"
     left = [each for each, type_name in types.items() if type_name != gguf_format]
     if narrow := [each for each in left if types[each] == "f16"]:
         what += f"; float16, as blocks of 32 do not fill their rows: {', '.join(narrow)}"
-    return _Written(model, nonzero, written_storage(path), tuple(left), what)
+    return _Written(model, written_storage(path), tuple(left), what)
 
 
 def _check_options(packing: Packing, calibrate: str | None, layout: FileLayout | None) -> None:
@@ -249,12 +244,3 @@ def _check_quantizable(checkpoint: str | Path, record: run_files.RunRecord) -> N
             "a whole model",
             "merge it into its base first",
         )
-
-
-def _nonzero(model: Transformer, rounded: Mapping[str, Rounded], zero: int) -> int:
-    """Parameters that are not 0: codes other than ``zero``, and what is not quantized."""
-    left = (
-        p for name, p in model.named_parameters() if name.removesuffix(".weight") not in rounded
-    )
-    codes = sum(int(np.count_nonzero(matrix.codes != zero)) for matrix in rounded.values())
-    return codes + sum(int(p.count_nonzero()) for p in left)

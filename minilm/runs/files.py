@@ -1,7 +1,7 @@
 """What a run is on disk: the names of its files, and its config.json.
 
 config.json  model.safetensors  tokenizer.json  metrics.jsonl  samples.jsonl  summary.json  report.html
-resume/  tensorboard/  wandb/
+resume/  tensorboard/  wandb/  adapter/ and base/ of an adapter, which has no model.safetensors
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from minilm import files
 from minilm.config import ModelConfig, TrainConfig, from_dict, to_dict
 from minilm.errors import FormatError
 from minilm.formats.header import WEIGHTS_ENDINGS
-from minilm.formats.huggingface import ADAPTER_CONFIG, GENERATION_CONFIG
+from minilm.formats.huggingface import ADAPTER_CONFIG as ADAPTER_CONFIG
+from minilm.formats.huggingface import GENERATION_CONFIG
 from minilm.formats.json_file import read_object
 from minilm.formats.safetensors import read_header
 from minilm.runs.stop_reason import StopReason
@@ -34,6 +35,10 @@ TENSORBOARD = "tensorboard"
 WANDB = "wandb"
 SUMMARY = "summary.json"
 RESUME = "resume"
+# Of a run that is an adapter: its folder, and PEFT's names of the files in it.
+ADAPTER, ADAPTER_WEIGHTS = "adapter", "adapter_model.safetensors"
+# Its base, where that was imported for it.
+BASE = "base"
 # Of an imported model, beside its tokenizer: which tokens begin and end a text, how a dialogue is written.
 CHAT_TEMPLATE = "chat_template.jinja"
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -42,7 +47,11 @@ LOCK = ".minilm.lock"
 
 FAMILY = "minilm"
 
-_WRITTEN = (CONFIG, WEIGHTS, TOKENIZER, METRICS, SAMPLES, REPORT, SUMMARY, *COMPANIONS)
+_WRITTEN = (
+    *(CONFIG, WEIGHTS, TOKENIZER, METRICS, SAMPLES, REPORT, SUMMARY, *COMPANIONS),
+    *(ADAPTER_CONFIG, ADAPTER_WEIGHTS),
+)
+_WEIGHT_SUFFIXES = (".safetensors", ".gguf", ".pt", ".pth", ".bin", ".ckpt")
 _STATE = re.compile(r"step-(\d{9,18})\.safetensors", re.ASCII)
 
 
@@ -63,7 +72,7 @@ def is_model_file(path: Path) -> bool:
     return (
         path.suffix in WEIGHTS_ENDINGS
         or name.endswith(".index.json")
-        or name in (ADAPTER_CONFIG, "vocab.json")
+        or name == "vocab.json"
         or (is_name_in_run(name) and name != REPORT)
     )
 
@@ -178,10 +187,16 @@ def finished_summary(run_dir: Path) -> dict[str, Any] | None:
         return None
 
 
+def weights_path(run_dir: Path) -> Path:
+    """The file of the weights that a run trains: of an adapter, its own."""
+    adapter = run_dir / ADAPTER
+    return adapter / ADAPTER_WEIGHTS if adapter.is_dir() else run_dir / WEIGHTS
+
+
 def has_weights(run_dir: Path) -> bool:
-    """Whether model.safetensors is there, with a header that can be read."""
+    """Whether they are there, with a header that can be read."""
     try:
-        read_header(run_dir / WEIGHTS)
+        read_header(weights_path(run_dir))
     except (FormatError, FileNotFoundError):
         return False
     return True

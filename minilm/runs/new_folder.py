@@ -20,6 +20,11 @@ from minilm.runs.lock import run_lock
 # Written before config.json; a state of a later step is that of a run that was trained.
 _FIRST_STATE = run_files.state_name(0)
 _BEFORE_CONFIG = (run_files.TOKENIZER, *run_files.COMPANIONS, run_files.WEIGHTS)
+# Folders that are written before it, and what is in them.
+_FOLDERS = {
+    run_files.ADAPTER: (run_files.ADAPTER_CONFIG, run_files.ADAPTER_WEIGHTS),
+    run_files.BASE: (*_BEFORE_CONFIG, run_files.CONFIG),
+}
 _LOGS = (run_files.METRICS, run_files.SAMPLES)
 # In the root of a file system of its own, as a container's volume is.
 _OF_THE_FILE_SYSTEM = {"lost+found"}
@@ -88,20 +93,23 @@ def remove_beginning(folder: Path) -> None:
     """Remove what a run has written that did not make its first step."""
     for name in (run_files.CONFIG, *_BEFORE_CONFIG, *_LOGS, f"{run_files.RESUME}/{_FIRST_STATE}"):
         (folder / name).unlink(missing_ok=True)
+    for parent, names in _FOLDERS.items():
+        for name in names:
+            (folder / parent / name).unlink(missing_ok=True)
     for path in (folder / run_files.TENSORBOARD).glob("events.out.tfevents.*"):
         path.unlink()
     shutil.rmtree(
         folder / run_files.WANDB, ignore_errors=True
     )  # the folder was free: it is this run's
     remove_temporary_files(folder)
-    for name in (run_files.RESUME, run_files.TENSORBOARD):
+    for name in (run_files.RESUME, run_files.TENSORBOARD, *_FOLDERS):
         with contextlib.suppress(OSError):
             (folder / name).rmdir()
 
 
 def remove_temporary_files(folder: Path) -> None:
     """Remove what a killed process was writing to a run folder."""
-    for parent in (folder, folder / run_files.RESUME):
+    for parent in (folder, *(folder / name for name in (run_files.RESUME, *_FOLDERS))):
         if parent.is_dir():
             for path in parent.iterdir():
                 if _is_temporary(path) and path.is_file() and not path.is_symlink():
@@ -121,7 +129,10 @@ def _foreign_names(folder: Path) -> bool:
     resume = folder / run_files.RESUME
     if resume.is_dir():
         paths += resume.iterdir()
-    allowed = {*_BEFORE_CONFIG, run_files.LOCK, run_files.RESUME, _FIRST_STATE}
+    allowed = {*_BEFORE_CONFIG, run_files.LOCK, run_files.RESUME, _FIRST_STATE, *_FOLDERS}
+    for parent, names in _FOLDERS.items():
+        if (folder / parent).is_dir():
+            paths += [path for path in (folder / parent).iterdir() if path.name not in names]
     return any(  # no run leaves a link, and writing would follow it
         path.is_symlink() or (path.name not in allowed and not _is_temporary(path))
         for path in paths

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minilm.checkpoint import write_tensors
+from minilm.architectures.adapter_map import AdapterMap
+from minilm.checkpoint import save_adapter, write_tensors
 from minilm.runs import files as run_files
 from minilm.training.resume_state import Optimizers, Progress, state_tensors, write_state
 
@@ -30,8 +31,10 @@ class CheckpointWriter:
         keep: int,
         *,
         weights_dtype: str = "float32",
+        adapters: AdapterMap | None = None,
     ) -> None:
         self._model, self._optimizers, self._keep = model, optimizers, keep
+        self._adapters = adapters
         self.weights_dtype: torch.dtype = getattr(torch, weights_dtype)
         self._copies: dict[str, Tensor] = {}
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="minilm-saver")
@@ -59,7 +62,10 @@ class CheckpointWriter:
     def write_weights(
         self, run_dir: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str]
     ) -> None:
-        """model.safetensors, in the dtype that the run's weights are stored in."""
+        """model.safetensors, in the dtype that the run's weights are stored in; of an adapter, its file."""
+        if self._adapters is not None:
+            save_adapter(run_files.weights_path(run_dir), weights, self._adapters, metadata)
+            return
         stored = {name: tensor.detach().to(self.weights_dtype) for name, tensor in weights.items()}
         write_tensors(run_dir / run_files.WEIGHTS, stored, metadata)
 

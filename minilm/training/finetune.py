@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from minilm.architectures.adapter_map import adapter_map
 from minilm.architectures.minilm import layout
-from minilm.checkpoint import load_model, read_run_config
+from minilm.checkpoint import load_record, read_run_config
 from minilm.config import ModelConfig, from_dict, to_dict
+from minilm.config.lora import LoraConfig
 from minilm.config.presets import find_preset
-from minilm.errors import ConfigError
+from minilm.errors import ConfigError, InputError
 from minilm.interop.convert import as_run
+from minilm.quantization.packing import Format
+from minilm.runs import base_run
 from minilm.runs import files as run_files
 from minilm.runs.new_folder import default_run_dir
 from minilm.text.tokenizer_file import load_tokenizer
@@ -25,10 +31,13 @@ from minilm.training.base_model import companions, weights_dtype
 from minilm.training.data_source import DataSource
 from minilm.training.loggers import check_installed
 from minilm.training.preconditions import refuse_folder, refuse_other_encodings, refuse_too_large
+from minilm.training.quantized_run import quantized_base
 from minilm.training.run_plan import announce
-from minilm.training.run_spec import RunSpec
+from minilm.training.run_spec import Adapter, RunSpec
 from minilm.training.runtime import resolve_for_run
 from minilm.training.text_size import fit_to_text
+from minilm.transforms.freeze import freeze
+from minilm.transforms.lora import apply
 
 logger = logging.getLogger(__name__)
 
@@ -52,27 +61,53 @@ def run_from_checkpoint(
     vocabulary: Mapping[str, Any],
     model: Mapping[str, Any],
     settings: Mapping[str, Any],
+    lora: LoraConfig | None = None,
+    frozen: Sequence[str] = (),
+    quantize_base: Format | None = None,
 ) -> RunSpec:
     """A run that begins with the weights and the tokenizer of ``base``: a run, or what convert imports.
 
     The preset says how long it is trained and in which batches. Optimizer and rates are those of the base,
-    the rates lower by FINE_TUNING_RATE. ``model`` replaces fields that change no tensor, as dropout;
-    ``vocabulary``, tokenizer and vocab_size where they are given, must be the base's.
+    the rates lower by FINE_TUNING_RATE; an adapter has AdamW at the base's rate. ``model`` replaces fields
+    that change no tensor, as dropout; ``vocabulary``, tokenizer and vocab_size where they are given, must be
+    the base's. With ``lora`` an adapter is trained instead of the model, whose matrices are stored in the
+    format ``quantize_base`` if that is given; ``frozen`` are components of `FREEZABLE` that are not trained.
     """
+    if lora is not None and frozen:
+        raise ConfigError(
+            "freeze", "given with lora_rank", "one of the two: a base is frozen whole"
+        )
     refuse_other_encodings("init_from", os.path.abspath(base))
-    with as_run(base) as run:
+    if quantize_base is not None and lora is None:
+        raise ConfigError(
+            "quantize_base", f"{quantize_base} without lora_rank", "an adapter to train on it"
+        )
+    with as_run(base) as imported, quantized_base(imported, quantize_base) as run:
         record = run_files.read_record(run / run_files.CONFIG)
         of_base = {name: getattr(record.train, name) for name in OPTIMIZER_FIELDS}
-        of_base |= {name: FINE_TUNING_RATE * of_base[name] for name in RATES}
+        if lora is None:
+            of_base |= {name: FINE_TUNING_RATE * of_base[name] for name in RATES}
+        else:
+            # An adapter begins at zero, and nothing is undone at the base's own rate (docs/parameters.md).
+            # Muon, which makes every direction of an update equally large, is not for a few of them.
+            of_base["optimizer"] = "adamw"
+        if record.base:
+            remedy = "`minilm finetune RUN --merge --out DIR` makes one model of it and its base"
+            raise InputError(base, "an adapter", "a whole model to begin with", remedy)
+        if record.quantization and lora is None:
+            remedy = "give --lora-rank, or `minilm convert --to minilm` dequantizes it"
+            raise InputError(base, "a quantized model", "one in float to train whole", remedy)
         config = find_preset(preset).train_config(**(of_base | dict(settings)))
         fields = to_dict(read_run_config(run)) | dict(model)
         model_config = from_dict(ModelConfig, fields, base / run_files.CONFIG)
         _refuse_other_shape(record.model, model_config, model)
+        if lora is not None and config.optimizer != "adamw":
+            raise ConfigError("optimizer", config.optimizer, "adamw, for an adapter")
         check_installed(config.trackers)
         corpus = source.open()
         folder = run_dir or default_run_dir(preset, base, corpus.name)
         refuse_folder(folder, source.name)
-        refuse_too_large(model_config, config)
+        refuse_too_large(model_config, config, lora)
         tokenizer = load_tokenizer(run / run_files.TOKENIZER)
         own = {"tokenizer": tokenizer.kind, "vocab_size": tokenizer.vocab_size}
         for name, value in vocabulary.items():
@@ -89,10 +124,19 @@ def run_from_checkpoint(
             dataset=dataset,
         )
         model_config = replace(model_config, dropout=dropout)
-        began_with = {"preset": preset, **own, "init_from": os.path.abspath(base)}
+        began_with: dict[str, Any] = {"preset": preset, **own, "init_from": os.path.abspath(base)}
+        network = load_record(run, replace(record, model=model_config), keep_packed=True)
+        adapter = None
+        if lora is not None:
+            apply(network, lora, torch.Generator().manual_seed(config.seed))
+            began_with["quantize_base"] = quantize_base
+            adapter = _adapter(base, run, lora, record, quantize_base)
+        elif frozen:
+            freeze(network, frozen)
+            began_with["freeze"] = list(frozen)
         spec = RunSpec(
             folder,
-            load_model(run / run_files.WEIGHTS, model_config),
+            network,
             config,
             dataset,
             source,
@@ -100,10 +144,12 @@ def run_from_checkpoint(
             began_with=began_with | source.options(),
             is_fine_tuning=True,
             companions=companions(run),
-            weights_dtype=weights_dtype(run),
+            weights_dtype="float32" if adapter else weights_dtype(run),
+            adapter=adapter,
         )
+        of_what = f"a LoRA adapter of rank {lora.rank} on {base.name}" if lora else base.name
         logger.info(
-            f"fine-tuning {base.name} with {config.optimizer}, at a rate of {config.learning_rate:g} "
+            f"fine-tuning {of_what} with {config.optimizer}, at a rate of {config.learning_rate:g} "
             f"where it was trained at {record.train.learning_rate:g}"
         )
         if _differ(model_config, find_preset(preset).model_config()):
@@ -114,6 +160,22 @@ def run_from_checkpoint(
             )
         announce(spec)
         return spec
+
+
+def _adapter(
+    base: Path,
+    run: Path,
+    lora: LoraConfig,
+    record: run_files.RunRecord,
+    quantize_base: Format | None,
+) -> Adapter:
+    """An adapter on ``run``, which is ``base`` or what was imported or quantized from it."""
+    reference = base_run.reference(run)
+    source = None if run == base else base
+    if source is not None:
+        reference["path"] = run_files.BASE
+    adapters = adapter_map(record.model, lora)
+    return Adapter(lora, adapters, reference, record.transforms, source, quantize_base)
 
 
 def _refuse_other_shape(

@@ -81,7 +81,9 @@ def _summary(
     import torch
 
     spec, progress, throughput = trainer.spec, trainer.progress, trainer.throughput
-    best = trainer.best()
+    best, parameters = trainer.best(), list(spec.model.parameters())
+    total = sum(parameter.numel() for parameter in parameters)
+    trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
     rate = throughput.average(progress.tokens)
     if not rate:  # nothing was left to train: the rate is what it was
         before = summary_before.get("tokens_per_second")
@@ -95,7 +97,8 @@ def _summary(
         "best_val_tokens": best.tokens if best else None,
         "best_step": progress.best_step,
         "stopped_because": reason,
-        "parameters": sum(parameter.numel() for parameter in spec.model.parameters()),
+        "parameters": total,
+        **({"trainable": trained} if trained < total else {}),
         "device": spec.runtime.device.type,
         "dtype": spec.runtime.dtype_name,
         "tokens_per_second": round(rate, 1),

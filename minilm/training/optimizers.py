@@ -75,15 +75,18 @@ def set_rates(optimizers: Sequence[torch.optim.Optimizer], step: int, config: Tr
 
 def hidden_matrices(model: Transformer) -> list[nn.Parameter]:
     """The weights of the linear maps inside the blocks."""
-    weights = (part.weight for part in model.blocks.modules() if isinstance(part, nn.Linear))
-    return [weight for weight in weights if isinstance(weight, nn.Parameter)]
+    return _linear_weights(model.blocks)
 
 
 def matrices(model: Transformer) -> list[nn.Parameter]:
     """Those, and the head's; a tied head is an embedding first."""
-    head = model.lm_head.weight
-    assert isinstance(head, nn.Parameter)
-    return hidden_matrices(model) + ([] if model.config.tied_embeddings else [head])
+    head = _linear_weights(model.lm_head)
+    return hidden_matrices(model) + [w for w in head if w is not model.embedding.token.weight]
+
+
+def _linear_weights(module: nn.Module) -> list[nn.Parameter]:
+    weights = (part.weight for part in module.modules() if isinstance(part, nn.Linear))
+    return [weight for weight in weights if isinstance(weight, nn.Parameter)]
 
 
 @torch.no_grad()

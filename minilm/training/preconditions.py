@@ -9,8 +9,10 @@ import torch
 
 from minilm.architectures.minilm import layout
 from minilm.config import ModelConfig, TrainConfig
+from minilm.config.lora import LoraConfig
 from minilm.costs.memory import training_bytes
 from minilm.errors import ConfigError, InputError
+from minilm.ledger.layout_changes import with_adapters
 from minilm.runs.new_folder import check_free
 from minilm.training.resume_options import absolute_source
 from minilm.units import format_bytes
@@ -41,15 +43,24 @@ def refuse_other_encodings(option: str, name: str) -> None:
         ) from None
 
 
-def refuse_too_large(model: ModelConfig, config: TrainConfig) -> None:
-    """Before a model is built that this machine cannot hold: its size is computed first."""
-    count = layout(model).count()
+def refuse_too_large(
+    model: ModelConfig, config: TrainConfig, lora: LoraConfig | None = None
+) -> None:
+    """Before a model is built that this machine cannot hold: its size is computed first.
+
+    Under an adapter, ``lora``, it is frozen. Raises ConfigError.
+    """
+    whole = layout(model)
+    if lora is not None:
+        whole = with_adapters(whole, lora.targets, lora.rank)
+    count, trained = whole.count(), whole.trainable()
     on_cpu = config.device == "cpu" or (
         config.device == "auto"
         and not (torch.cuda.is_available() or torch.backends.mps.is_available())
     )
     # Weights are drawn on the CPU whatever the device; there training keeps four times as much.
-    needed = training_bytes(count)["total" if on_cpu else "weights"]
+    sizes = training_bytes(trained, frozen=count - trained)
+    needed = sizes["total" if on_cpu else "weights"]
     present = _physical_memory()
     if present is not None and needed > present:
         raise ConfigError(

@@ -10,6 +10,7 @@ from typing import Any
 from minilm.config import TrainConfig, from_dict, to_dict
 from minilm.errors import ConfigError
 from minilm.runs import files as run_files
+from minilm.runs.base_run import lora_of
 from minilm.runs.stop_reason import StopReason
 from minilm.text.corpora import NAMED_SOURCES
 
@@ -31,6 +32,8 @@ def changed_settings(
     """
     record = run_files.read_record(run_dir / run_files.CONFIG)
     own = {**record.began_with, **{f"model.{k}": v for k, v in to_dict(record.model).items()}}
+    if record.base:
+        own["lora"] = to_dict(lora_of(run_dir, record))
     for name, value in options.items():
         if value is None:
             continue

@@ -1,9 +1,10 @@
 """The exact training state: resume/step-N.safetensors, one file each, of which the newest are kept.
 
-Tensors: ``model.NAME`` for every parameter, trained or frozen, in its own dtype; ``optimizer.NAME.KEY`` for
-those that are trained; ``rng.DEVICE``. Metadata: ``progress`` and ``settings`` as JSON, and a SHA-256 over
-the whole file. Batches are a function of seed, step and micro-step, so the step is the data cursor. One file
-holds all of it, so that one rename makes a state, whole.
+Tensors: ``model.NAME`` for every parameter, trained or frozen, in its own dtype (beside an adapter the base,
+which is a run of its own, is left out); ``optimizer.NAME.KEY`` for those that are trained; ``rng.DEVICE``.
+Metadata: ``progress`` and ``settings`` as JSON, and a SHA-256 over the whole file. Batches are a function of
+seed, step and micro-step, so the step is the data cursor. One file holds all of it, so that one rename makes
+a state, whole.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from minilm.training.optimizers import (
     optimizer_tensors,
     restore_optimizers,
 )
+from minilm.transforms.lora import is_adapter
 
 logger = logging.getLogger(__name__)
 
@@ -89,11 +91,18 @@ class SavedState:
 def state_tensors(model: nn.Module, optimizers: Optimizers) -> dict[str, Tensor]:
     """All that a state holds, as it is now: not copies, but for the random generators'."""
     tensors = {f"rng.{device}": state for device, state in random_states().items()}
-    for name, parameter in model.named_parameters():
+    for name, parameter in held_parameters(model).items():
         tensors[f"model.{name}"] = parameter.detach()
     for name, tensor in optimizer_tensors(model, optimizers).items():
         tensors[f"optimizer.{name}"] = tensor
     return tensors
+
+
+def held_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that a state holds: all, but of a base under an adapter."""
+    parameters = dict(model.named_parameters())
+    of_adapter = {name: each for name, each in parameters.items() if is_adapter(name)}
+    return of_adapter or parameters
 
 
 def write_state(
@@ -203,7 +212,7 @@ def restore_state(saved: SavedState, model: nn.Module, optimizers: Optimizers) -
         )
     weights = _under("model.", saved.tensors)
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for name, parameter in held_parameters(model).items():
             parameter.copy_(weights[name])
     restore_optimizers(model, optimizers, _under("optimizer.", saved.tensors))
     restore_random_states(_under("rng.", saved.tensors))
@@ -274,7 +283,7 @@ def _expected(
 ) -> dict[str, tuple[str | int, ...]]:
     """Dtype and shape of every tensor of a state of this model after ``step`` updates."""
     shapes = {"rng.cpu": (torch.uint8, torch.get_rng_state().shape)}
-    for name, parameter in model.named_parameters():
+    for name, parameter in held_parameters(model).items():
         shapes[f"model.{name}"] = (parameter.dtype, parameter.shape)
     for name, kind in optimizer_state_shapes(model, optimizers, step).items():
         shapes[f"optimizer.{name}"] = kind

@@ -25,8 +25,11 @@ def _plan(spec: RunSpec) -> Iterator[str]:
     """What will be computed, how often the text will be seen, and what follows from it."""
     model, config, dataset, runtime = spec.model, spec.config, spec.dataset, spec.runtime
     parameters = sum(parameter.numel() for parameter in model.parameters())
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    share = f", {trained:,} of them trained ({trained / parameters:.1%})"
     yield (
-        f"{parameters:,} parameters, on {runtime.device.type} in {runtime.dtype_name}"
+        f"{parameters:,} parameters{share if trained < parameters else ''}, on "
+        f"{runtime.device.type} in {runtime.dtype_name}"
         f"{', compiled' if runtime.compile else ''}"
     )
     if spec.saved is not None:

@@ -3,17 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from minilm.architectures.adapter_map import AdapterMap
 from minilm.config import TrainConfig, to_dict
+from minilm.config.lora import LoraConfig
 from minilm.data.shards import Dataset
 from minilm.errors import ConfigError
 from minilm.model.transformer import Transformer
+from minilm.quantization.packing import Format
+from minilm.runs.base_run import transform
+from minilm.runs.files import RunRecord
 from minilm.training.data_source import DataSource
 from minilm.training.resume_state import SavedState
 from minilm.training.runtime import Runtime
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What is trained where that is an adapter, whose base stays where it is.
+
+    ``base`` is what config.json says of the base, ``transforms`` what had been done to that; ``source`` is
+    what the base was imported from or, in the format ``quantize_base``, quantized from, for the run's own
+    folder, else None.
+    """
+
+    lora: LoraConfig
+    map: AdapterMap
+    base: Mapping[str, Any]
+    transforms: tuple[Mapping[str, Any], ...] = ()
+    source: Path | None = None
+    quantize_base: Format | None = None
 
 
 @dataclass(frozen=True)
@@ -22,7 +44,8 @@ class RunSpec:
 
     ``model`` is on the CPU. It has the weights that training begins with; where there is a ``saved``
     state, the Trainer puts the weights of that in. ``companions``: files beside tokenizer.json, of the
-    model that fine-tuning began with, in whose ``weights_dtype`` model.safetensors is written.
+    model that fine-tuning began with, in whose ``weights_dtype`` model.safetensors is written. ``adapter`` is
+    set where not the model is trained, but an adapter on it.
     """
 
     run_dir: Path
@@ -36,6 +59,7 @@ class RunSpec:
     is_fine_tuning: bool = False
     companions: Mapping[str, bytes] = field(default_factory=dict)
     weights_dtype: str = "float32"
+    adapter: Adapter | None = None
 
     def __post_init__(self) -> None:
         """Raises ConfigError for a first length that the model does not have."""
@@ -47,6 +71,14 @@ class RunSpec:
                 f"at most the model's context_length, {most}",
             )
 
+    def record(self) -> RunRecord:
+        """The run's config.json."""
+        record = RunRecord(self.model.config, self.config, self.began_with)
+        if self.adapter is None:
+            return record
+        transforms = (*self.adapter.transforms, transform(self.adapter.lora))
+        return replace(record, transforms=transforms, base=self.adapter.base)
+
     def state_settings(self) -> dict[str, Any]:
         """What a saved state has beside tensors and progress: what `resumed_run` reads."""
         return {
@@ -55,6 +87,7 @@ class RunSpec:
             "sha256": self.dataset.sha256,
             "tokens": self.dataset.key,
             "weights_dtype": self.weights_dtype,
+            **({"base": dict(self.adapter.base)} if self.adapter else {}),
             # With the dtype that auto became: a resumed run computes with the same arithmetic.
             "train": to_dict(self.config) | {"dtype": self.runtime.dtype_name},
         }

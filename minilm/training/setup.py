@@ -17,12 +17,15 @@ from typing import Any
 
 import torch
 
-from minilm.checkpoint import read_run_config
+from minilm.architectures.adapter_map import adapter_map
+from minilm.checkpoint import load_base, read_run_record
 from minilm.config import TrainConfig, from_dict, to_dict
 from minilm.config.presets import find_preset
-from minilm.errors import ConfigError
+from minilm.errors import ConfigError, FormatError
 from minilm.model.transformer import Transformer
 from minilm.runs import files as run_files
+from minilm.runs.base_run import lora_of
+from minilm.runs.files import RunRecord
 from minilm.runs.new_folder import default_run_dir
 from minilm.text.tokenizer_file import load_tokenizer
 from minilm.training.data_source import DataSource
@@ -30,11 +33,13 @@ from minilm.training.loggers import check_installed
 from minilm.training.lr_schedule import lr_multiplier
 from minilm.training.preconditions import refuse_folder, refuse_other_encodings, refuse_too_large
 from minilm.training.resume_options import RESUMABLE_OVERRIDES, absolute_source
-from minilm.training.resume_state import read_state
+from minilm.training.resume_state import SavedState, read_state
 from minilm.training.run_plan import announce
-from minilm.training.run_spec import RunSpec
+from minilm.training.run_spec import Adapter, RunSpec
 from minilm.training.runtime import resolve_for_run
 from minilm.training.text_size import fit_to_text, longest_context
+from minilm.transforms.freeze import freeze
+from minilm.transforms.lora import apply
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +112,8 @@ def resumed_run(
 
     ``data``: where its text is now, if that has moved.
     """
-    model_config = read_run_config(run_dir, with_weights=False)
+    record = read_run_record(run_dir, with_weights=False)
+    model_config = record.model
     saved = read_state(run_dir)
     if data is not None and absolute_source(data) == saved.settings["source"]:
         data = None  # the original command, repeated
@@ -120,7 +126,6 @@ def resumed_run(
     )
     refuse_other_encodings("data", source.absolute_name())
     before = from_dict(TrainConfig, saved.settings["train"], saved.path)
-    record = run_files.read_record(run_dir / run_files.CONFIG)
     config = from_dict(
         TrainConfig, to_dict(before) | _recorded_overrides(record) | dict(settings), saved.path
     )
@@ -143,7 +148,7 @@ def resumed_run(
         dataset = source.prepare(source.open(), tokenizer, config, context_length=length)
     spec = RunSpec(
         run_dir,
-        Transformer(model_config),
+        _resumed_model(run_dir, record),
         config,
         dataset,
         source,
@@ -151,6 +156,7 @@ def resumed_run(
         saved=saved,
         is_fine_tuning=bool(record.began_with.get("init_from")),
         weights_dtype=saved.settings.get("weights_dtype", "float32"),
+        adapter=_resumed_adapter(run_dir, record, saved),
     )
     announce(spec)
     for note in _notes_on_changes(before, spec, saved.progress.step):
@@ -158,7 +164,23 @@ def resumed_run(
     return spec
 
 
-def _recorded_overrides(record: run_files.RunRecord) -> dict[str, Any]:
+def _resumed_model(run_dir: Path, record: RunRecord) -> Transformer:
+    """The run's model, whose trained parameters its state has: the rest is frozen."""
+    if record.base:
+        return apply(load_base(run_dir, record, keep_packed=True), lora_of(run_dir, record))
+    return freeze(Transformer(record.model), record.began_with.get("freeze") or ())
+
+
+def _resumed_adapter(run_dir: Path, record: RunRecord, saved: SavedState) -> Adapter | None:
+    if not record.base:
+        return None
+    if saved.settings.get("base") != record.base:
+        raise FormatError(saved.path, "a state beside another base", "that of config.json")
+    lora = lora_of(run_dir, record)
+    return Adapter(lora, adapter_map(record.model, lora), record.base, record.transforms[:-1])
+
+
+def _recorded_overrides(record: RunRecord) -> dict[str, Any]:
     """What an earlier resume may have changed, as config.json has it: an older state does not know of it."""
     train = to_dict(record.train)
     overrides = {name: train[name] for name in RESUMABLE_OVERRIDES}

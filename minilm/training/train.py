@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,9 +15,12 @@ from typing import Any
 from minilm import files
 from minilm.checkpoint import read_run_config
 from minilm.config import TrainConfig, from_dict, to_dict
+from minilm.config.lora import DEFAULT_TARGETS, lora_config
 from minilm.config.validation import RENAMED, with_current_names
 from minilm.data.cache import default_cache
 from minilm.errors import ConfigError, InputError
+from minilm.interop.convert import as_run
+from minilm.quantization.packing import Format
 from minilm.runs import files as run_files
 from minilm.runs.lock import run_lock
 from minilm.runs.new_folder import new_run_folder, remove_beginning, remove_temporary_files
@@ -24,13 +28,15 @@ from minilm.training.data_source import DataSource
 from minilm.training.finetune import run_from_checkpoint
 from minilm.training.finish import Outcome, finish, finished_run
 from minilm.training.messages import messages_shown
+from minilm.training.quantized_run import quantized_base
 from minilm.training.resume_options import changed_settings, check_not_ended, is_finished
-from minilm.training.run_spec import RunSpec
+from minilm.training.run_spec import Adapter, RunSpec
 from minilm.training.setup import new_run, resumed_run
 from minilm.training.signals import StopRequest, stop_request
 from minilm.training.trainer import Trainer
+from minilm.transforms import adapter_files
 
-__all__ = ["Outcome", "resume", "train"]
+__all__ = ["Outcome", "finetune", "resume", "train"]
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +98,62 @@ def train(
                 model=model,
                 settings=settings,
             )
+        return _start(spec, stop, started)
+
+
+def finetune(
+    checkpoint: str | Path,
+    *,
+    data: str,
+    run_dir: str | Path | None = None,
+    lora_rank: int | None = None,
+    lora_alpha: float | None = None,
+    lora_dropout: float = 0.0,
+    targets: Sequence[str] = DEFAULT_TARGETS,
+    rank_stabilised: bool = False,
+    freeze: Sequence[str] = (),
+    quantize_base: Format | None = None,
+    preset: str = "nano",
+    cleaning: Sequence[str] = (),
+    text_field: str | None = None,
+    raw_text: bool = False,
+    model: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    cache: Path | None = None,
+    started: float | None = None,
+) -> Outcome:
+    """Train ``checkpoint``, a run or what convert imports, further: whole, in part, or an adapter on it.
+
+    With ``lora_rank`` a LoRA adapter on the matrices ``targets`` is trained and the rest is frozen; the new
+    run holds the adapter alone and names its base, or has it in ``quantize_base``, int8, int4 or nf4 (QLoRA).
+    ``freeze`` are components that stay as they are. The
+    preset says how long it is trained and in which batches; all other arguments are those of `train`.
+    Raises InputError before anything is written.
+    """
+    started = time.monotonic() if started is None else started
+    lora = lora_config(
+        lora_rank,
+        alpha=lora_alpha,
+        dropout=lora_dropout,
+        targets=targets,
+        rank_stabilised=rank_stabilised,
+    )
+    with messages_shown(), stop_request() as stop:
+        _refuse_several_processes()
+        spec = run_from_checkpoint(
+            Path(checkpoint),
+            preset,
+            source=DataSource(
+                data, tuple(cleaning), cache or default_cache(), text_field, raw_text
+            ),
+            run_dir=None if run_dir is None else Path(run_dir),
+            vocabulary={},
+            model=dict(model or {}),
+            settings=_current_settings(settings),
+            lora=lora,
+            frozen=tuple(freeze),
+            quantize_base=quantize_base,
+        )
         return _start(spec, stop, started)
 
 
@@ -173,7 +235,9 @@ def _repair(trainer: Trainer) -> None:
     spec = trainer.spec
     assert spec.saved is not None
     remove_temporary_files(spec.run_dir)
-    weights = spec.run_dir / run_files.WEIGHTS
+    if spec.adapter is not None:
+        _write_adapter(spec, spec.adapter)
+    weights = run_files.weights_path(spec.run_dir)
     damaged = list(spec.saved.damaged)
     is_lost = not run_files.has_weights(spec.run_dir)
     if is_lost and os.path.lexists(weights):
@@ -198,10 +262,27 @@ def _write_beginning(trainer: Trainer) -> None:
     spec.dataset.tokenizer.save(spec.run_dir / run_files.TOKENIZER)
     for name, content in spec.companions.items():
         files.write_bytes(spec.run_dir / name, content)
+    if spec.adapter is not None:
+        _write_adapter(spec, spec.adapter)
     trainer.save()
     trainer.checkpoints.wait()
-    record = run_files.RunRecord(spec.model.config, spec.config, spec.began_with)
-    run_files.write_record(spec.run_dir, record)
+    run_files.write_record(spec.run_dir, spec.record())
+
+
+def _write_adapter(spec: RunSpec, adapter: Adapter) -> None:
+    """What an adapter's folder has beside its weights, and its base where that was imported for it."""
+    folder = spec.run_dir / run_files.ADAPTER
+    folder.mkdir(exist_ok=True)
+    base = adapter.source or Path(adapter.base["path"])
+    adapter_files.write_config(folder, adapter.lora, adapter.map, str(base.absolute()))
+    if adapter.source is None:
+        return
+    copy = spec.run_dir / run_files.BASE
+    copy.mkdir(exist_ok=True)
+    with as_run(adapter.source) as imported, quantized_base(imported, adapter.quantize_base) as run:
+        for path in sorted(run.iterdir()):
+            with path.open("rb") as stream, files.atomic_writer(copy / path.name) as output:
+                shutil.copyfileobj(stream, output)
 
 
 def _current_settings(settings: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from minilm.checkpoint import load_model
+from minilm.checkpoint import load_adapter, load_model
 from minilm.config import to_dict
 from minilm.runs import files as run_files
 from minilm.runs.stop_reason import StopReason
@@ -49,6 +49,7 @@ class Trainer:
             self.train_step.optimizers,
             self.config.keep_states,
             weights_dtype=spec.weights_dtype,
+            adapters=spec.adapter.map if spec.adapter else None,
         )
         torch.manual_seed(self.config.seed)  # dropout; weights and batches have their own
         if spec.saved is not None:
@@ -201,15 +202,21 @@ class Trainer:
         if self.whole_split is None or self.whole_split[0] != progress.best_step:
             self.checkpoints.wait()
             if progress.best_step != progress.step:
-                self.model.load_state_dict(
-                    load_model(self.run_dir / run_files.WEIGHTS, self.model.config).state_dict()
-                )
+                self._load_best()
             whole = self._evaluate(0)
             if whole is None:
                 return
             self.whole_split = (progress.best_step, whole)
         metadata = self._weights_metadata(*self.whole_split)
         self.checkpoints.write_weights(self.run_dir, dict(self.model.named_parameters()), metadata)
+
+    def _load_best(self) -> None:
+        """Put the weights in that the run has written."""
+        if self.spec.adapter is not None:
+            load_adapter(self.run_dir / run_files.ADAPTER, self.model, self.spec.adapter.lora)
+            return
+        best = load_model(self.run_dir / run_files.WEIGHTS, self.model.config)
+        self.model.load_state_dict(best.state_dict())
 
     def best(self) -> Validation | None:
         """The validation loss of the best weights, over the whole split if that was computed."""

@@ -156,6 +156,23 @@ def quantize_layer(model: nn.Module, name: str, packing: Packing) -> QuantizedLi
     return quantized
 
 
+def dequantized_layer(layer: QuantizedLinear) -> Linear:
+    """The same map with float32 weights."""
+    with torch.device("meta"):
+        linear = Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
+    linear.weight = nn.Parameter(layer.dequantized(), requires_grad=False)
+    linear.bias = layer.bias  # type: ignore[assignment]
+    return linear
+
+
+def dequantize_layers(model: nn.Module) -> None:
+    """Put a float32 layer in the place of every quantized one."""
+    for name, module in list(model.named_modules()):
+        if isinstance(module, QuantizedLinear):
+            owner, _, attribute = name.rpartition(".")
+            setattr(model.get_submodule(owner), attribute, dequantized_layer(module))
+
+
 def round_layers(
     model: Transformer, packing: Packing, windows: Tensor | None = None
 ) -> dict[str, Rounded]:

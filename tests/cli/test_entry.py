@@ -239,7 +239,7 @@ def test_the_advice_on_a_full_disk_fits_the_command(
     }
     assert module.main(required.get(verb, [])) == 2
     advice = "free some space"
-    if verb == "train":
+    if verb in ("train", "finetune"):
         advice += ", then --resume continues a run that has begun"
     assert capsys.readouterr().err == (
         f"error: run/file: No space left on device, expected room to write; {advice}\n"

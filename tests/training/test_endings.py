@@ -252,7 +252,7 @@ def killing(*_: Any, **__: Any) -> None:
     raise Killed
 
 
-@pytest.mark.parametrize("where", ["step", "write_config", "save"])
+@pytest.mark.parametrize("where", ["step", "write_record", "save"])
 def test_an_extended_run_that_was_killed_is_resumed_by_the_same_command(
     go: Any, cache: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
@@ -271,8 +271,8 @@ def test_an_extended_run_that_was_killed_is_resumed_by_the_same_command(
 
     if where == "step":
         monkeypatch.setattr(TrainStep, "run", step)
-    elif where == "write_config":
-        monkeypatch.setattr(run_files, "write_config", killing)
+    elif where == "write_record":
+        monkeypatch.setattr(run_files, "write_record", killing)
     else:
         monkeypatch.setattr(trainer.Trainer, "save", killing)
     command = {"settings": {"max_steps": 12}, "cache": cache}

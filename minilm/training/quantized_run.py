@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from minilm import files, formats
 from minilm.architectures.minilm import layout as minilm_layout
+from minilm.checkpoint import load_model
 from minilm.dtypes import storage_bytes
 from minilm.errors import InputError
 from minilm.formats import tensor_io
 from minilm.formats.header import StoredTensor
 from minilm.inspection.inspector import inspect_with_sources
 from minilm.ledger.layout import Layout
-from minilm.quantization.packing import Packing, Rounded, quantized_matrices
+from minilm.quantization.packing import Format, Packing, Rounded, make_packing, quantized_matrices
 from minilm.runs import files as run_files
 from minilm.training.base_model import companions
+from minilm.transforms.quantize import round_layers
 
 METADATA = {"format": "pt"}
 
@@ -72,6 +76,31 @@ def write_run(
         files.write_bytes(folder / name, content)
     run_files.write_record(folder, record)
     return predicted_storage(declared, packing, {tensor.name: tensor.dtype for tensor in floats})
+
+
+@contextlib.contextmanager
+def quantized_base(run: Path, format: Format | None) -> Iterator[Path]:
+    """``run`` itself, or a temporary one with its matrices in ``format``, rounded to nearest.
+
+    Raises InputError for a run that is quantized already.
+    """
+    if format is None:
+        yield run
+        return
+    record, packing = run_files.read_record(run / run_files.CONFIG), make_packing(format, None)
+    if record.quantization:
+        raise InputError(
+            run, "a model that is quantized already", "one in float", "leave the format out"
+        )
+    for name, shape in quantized_matrices(minilm_layout(record.model)).items():
+        packing.check(name, shape)
+    rounded = round_layers(load_model(run / run_files.WEIGHTS, record.model), packing)
+    transform = {"tool": "quantize", "format": format}
+    transforms = (*record.transforms, transform)
+    record = replace(record, transforms=transforms, quantization=packing.config(["lm_head"]))
+    with tempfile.TemporaryDirectory() as folder:
+        write_run(Path(folder), run, record, packing, rounded)
+        yield Path(folder)
 
 
 def predicted_storage(declared: Layout, packing: Packing, dtypes: Mapping[str, str]) -> Storage:

@@ -1,0 +1,48 @@
+"""A run that is an adapter, opened: its tensors are those of its base and its own, under minilm's names."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from minilm.architectures.adapter_map import adapter_map
+from minilm.config.lora import LoraConfig
+from minilm.formats.huggingface import join_headers
+from minilm.formats.safetensors import read_header
+from minilm.inspection.target import Target
+from minilm.runs import files as run_files
+from minilm.runs.base_run import find_base
+from minilm.transforms.adapter_files import read_logical_header
+
+
+def with_adapter(target: Target, path: Path, lora: LoraConfig) -> Target:
+    """``target``, the adapter of the run at ``path``, with the weights of both, and what is trained."""
+    layout, config = target.layout, target.config
+    assert layout is not None
+    assert config is not None
+    base = find_base(path, run_files.read_record(path / run_files.CONFIG))
+    adapters = adapter_map(config, lora)
+    own = read_logical_header(path / run_files.ADAPTER, lora, adapters)
+    header = join_headers((read_header(base / run_files.WEIGHTS), own))
+    total, trained = layout.count(), layout.trainable()
+    stabilised = " (rank-stabilised)" if lora.rank_stabilised else ""
+    notes = [
+        f"LoRA adapter of {base}: rank {lora.rank}, alpha {lora.alpha:g}{stabilised}, on "
+        f"{len(own.tensors) // 2:,} matrices ({', '.join(lora.targets)})",
+        f"trainable: {trained:,} of {total:,} parameters ({trained / total:.3%}) = "
+        f"{layout.trainable_formula().symbolic}; base: {total - trained:,} "
+        f"({1 - trained / total:.3%}), frozen",
+    ]
+    if adapters.class_name:
+        notes.append(f"its names are those of PEFT for {adapters.class_name}")
+    else:
+        notes.append(f"its names are minilm's own: {adapters.reason}")
+    if padding := own.data_bytes - sum(tensor.nbytes for tensor in own.tensors):
+        joined = ", ".join(adapters.joined)
+        notes.append(f"{padding // 4:,} zeros beside the adapters of {joined} are not counted")
+    return replace(
+        target,
+        header=header,
+        quantization=run_files.read_quantization(base / run_files.CONFIG),
+        notes=(*target.notes, *notes),
+    )

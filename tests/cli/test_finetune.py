@@ -1,0 +1,164 @@
+"""`minilm finetune`: the same as the Python function; what is missing or does not go together is one line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from minilm.cli.entry import BAD_INPUT, DONE
+from minilm.cli.evaluate import main as evaluate
+from minilm.cli.finetune import main
+from minilm.cli.generate import main as generate
+from tests.conftest import ROOT, clean_environment
+
+Capture = pytest.CaptureFixture[str]
+SHORT = [
+    *("--max-steps", "6", "--eval-every", "3", "--device", "cpu", "--dtype", "float32"),
+    *("--train.batch-size", "4", "--train.sample-tokens", "4"),
+]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    for name, value in clean_environment(cache).items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def tuned(tiny_run: Path, text_file: Path, tmp_path: Path, capsys: Capture) -> list[str]:
+    """The command that has made the adapter tmp_path/run."""
+    command = [
+        *(str(tiny_run), "--data", str(text_file), "--run-dir", str(tmp_path / "run")),
+        *("--lora-rank", "3", "--lora-alpha", "5", "--targets", "query,value,down", *SHORT),
+    ]
+    assert main(command) == DONE
+    capsys.readouterr()
+    return command
+
+
+def test_an_adapter_is_trained_and_used(tuned: list[str], tmp_path: Path, capsys: Capture) -> None:
+    run = tmp_path / "run"
+    record = json.loads((run / "config.json").read_text())
+    assert record["transforms"] == [
+        {
+            "tool": "lora",
+            "rank": 3,
+            "alpha": 5.0,
+            "dropout": 0.0,
+            "targets": ["query", "value", "down"],
+            "rank_stabilised": False,
+        }
+    ]
+    assert generate([str(run), "--prompt", "the", "--max-new-tokens", "5"]) == DONE
+    assert capsys.readouterr().out.startswith("the")
+    assert evaluate([str(run), "--device", "cpu", "--json"]) == DONE
+    loss = json.loads(capsys.readouterr().out)["loss"]
+    assert main([str(run), "--merge", "--out", str(tmp_path / "out"), "--json"]) == DONE
+    merged = json.loads(capsys.readouterr().out)
+    assert merged["dtype"] == "float32"
+    assert merged["after"]["evaluation"]["loss"] == pytest.approx(loss, abs=0.01)
+    done = subprocess.run(
+        [sys.executable, "-m", "minilm", "inspect", str(tmp_path / "out")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "verified, name by name" in done.stdout
+
+
+def test_the_command_repeated_with_resume_goes_on(
+    tuned: list[str], tmp_path: Path, capsys: Capture
+) -> None:
+    assert main([*tuned, "--resume"]) == DONE
+    assert "is finished" in capsys.readouterr().err
+    assert main([*tuned, "--resume", "--max-steps", "8"]) == DONE
+    assert json.loads((tmp_path / "run/summary.json").read_text())["steps"] == 8
+    capsys.readouterr()
+    assert main([*tuned, "--resume", "--lora-rank", "2"]) == BAD_INPUT
+    assert "lora: given with --resume as" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "run")
+    assert main([*tuned, "--resume", "auto"]) == DONE
+    assert json.loads((tmp_path / "run/summary.json").read_text())["steps"] == 6
+
+
+def test_a_killed_adapter_resumes_bit_for_bit(
+    tiny_run: Path, text_file: Path, tmp_path: Path, cache: Path
+) -> None:
+    def command(name: str) -> list[str]:
+        arguments = ["--data", str(text_file), "--run-dir", str(tmp_path / name)]
+        options = ["--lora-rank", "3", "--max-steps", "300", "--eval-every", "25"]
+        fixed = ["--device", "cpu", "--dtype", "float32", "--train.save-every-seconds", "0.05"]
+        script = [sys.executable, str(ROOT / "scripts" / "finetune.py"), str(tiny_run)]
+        return [*script, *arguments, *options, *fixed]
+
+    def start(command: list[str]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            command,
+            env=clean_environment(cache),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    states = tmp_path / "killed" / "resume"
+    process = start(command("killed"))
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if states.is_dir() and any(int(p.name[5:14]) for p in states.glob("step-*.safetensors")):
+            break
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert start([*command("killed"), "--resume"]).wait(120) == DONE
+    assert start(command("whole")).wait(120) == DONE
+    for name in ("adapter/adapter_model.safetensors", "adapter/adapter_config.json"):
+        killed, whole = (tmp_path / run / name for run in ("killed", "whole"))
+        assert killed.read_bytes() == whole.read_bytes()
+    newest = "resume/step-000000300.safetensors"
+    killed, whole = (load_file(tmp_path / run / newest) for run in ("killed", "whole"))
+    assert killed.keys() == whole.keys()
+    assert all(torch.equal(tensor, whole[key]) for key, tensor in killed.items())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["RUN"], "error: --data: missing"),
+        (["--data", "TEXT"], "error: CHECKPOINT: missing"),
+        (["RUN", "--data", "TEXT", "--lora-alpha", "3"], "error: lora_alpha: given without"),
+        (["RUN", "--data", "TEXT", "--lora-rank", "x"], "error: --lora-rank: x, expected a whole"),
+        (["RUN", "--data", "TEXT", "--lora-rank", "200"], "error: lora_rank: 200, expected from"),
+        (["RUN", "--data", "TEXT", "--lora-rank", "2", "--targets", "q"], "error: targets: 'q'"),
+        (["RUN", "--data", "TEXT", "--out", "DIR"], "error: --out: given without --merge"),
+        (["RUN", "--data", "TEXT", "--resume"], "error: --run-dir: missing beside --resume"),
+        (["RUN", "--merge"], "error: --out: missing beside --merge"),
+        (["RUN", "--merge", "--out", "DIR", "--lora-rank", "2"], "error: --merge: given with"),
+        (["RUN", "--merge", "--out", "DIR"], "a whole model, expected a run that is an adapter"),
+        (["RUN", "--data", "TEXT", "--freeze", "x", "--run-dir", "DIR"], "error: freeze: 'x'"),
+    ],
+)
+def test_bad_input_is_one_line(
+    arguments: list[str],
+    message: str,
+    tiny_run: Path,
+    text_file: Path,
+    tmp_path: Path,
+    capsys: Capture,
+) -> None:
+    names: dict[str, Any] = {"RUN": tiny_run, "TEXT": text_file, "DIR": tmp_path / "new"}
+    assert main([str(names.get(each, each)) for each in arguments]) == BAD_INPUT
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert printed.err.count("\n") == 1
+    assert printed.out == ""
+    assert not (tmp_path / "new").exists()
