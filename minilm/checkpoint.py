@@ -178,7 +178,7 @@ def load_quantized(
     stored = {tensor.name: tensor for tensor in read_header(path).tensors}
     for name, shape in matrices.items():
         rounded = read_rounded(packing, f"{name}.weight", shape, stored)
-        if keep_packed or has_kernel(packing.format, shape[0], device):
+        if keep_packed or has_kernel(packing.format, shape, device):
             quantize_layer(model, name, packing).set_rounded(rounded)
         else:
             parameters[f"{name}.weight"] = torch.from_numpy(packing.values(rounded))

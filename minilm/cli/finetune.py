@@ -208,7 +208,15 @@ def _merge(options: Arguments) -> int:
     for name, value in (("CHECKPOINT", options.checkpoint), ("--out", options.out)):
         if value is None:
             raise InputError(name, "missing beside --merge", "an adapter, and the new run")
-    if options.lora() or options.freeze or options.run_dir or options.resume:
+    of_training = (
+        options.freeze,
+        options.run_dir,
+        options.resume,
+        options.quantize_base,
+        options.clean,
+    )
+    others = [name for name in set_fields(options.train) if name != "device"]
+    if options.lora() or any(of_training) or options.preset or others or set_fields(options.model):
         raise InputError("--merge", "given with options of training", "RUN --merge --out DIR")
     from minilm.operations.merge import merge
 
@@ -216,6 +224,7 @@ def _merge(options: Arguments) -> int:
         str(options.checkpoint),
         str(options.out),
         data=options.data,
+        text_field=options.text_field,
         device=set_fields(options.train).get("device", "auto"),
     )
     if options.json:

@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
@@ -96,9 +95,7 @@ def _show(pruned: Pruned) -> None:
             f"time. The blocks' matrices take {format_bytes(dense)}; in compressed-tensors' sparse-bitmask "
             f"form, which is not written here, {format_bytes(sparse)}."
         )
-    notes.append(
-        f"{pruned.out}: {Path(pruned.out).name} is a run: inspect, evaluate, convert take it"
-    )
+    notes.append(f"{pruned.out}: a run, which inspect, evaluate, generate and convert take")
     for note in notes:
         for text in wrapped(note, console.width):
             console.print(text, markup=False)

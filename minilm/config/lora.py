@@ -40,7 +40,9 @@ class LoraConfig:
         check_range(self, "dropout", 0, 1, upper_open=True)
         if type(self.rank_stabilised) is not bool:
             raise ConfigError("rank_stabilised", repr(self.rank_stabilised), "true or false")
-        if not isinstance(self.targets, (tuple, list)):
+        if not isinstance(self.targets, (tuple, list)) or not all(
+            isinstance(word, str) for word in self.targets
+        ):
             raise ConfigError("targets", repr(self.targets), "a list of names")
         targets = tuple(word for word in ADAPTER_TARGETS if word in self.targets)
         for word in self.targets:

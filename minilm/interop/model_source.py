@@ -113,9 +113,9 @@ class ModelSource:
 
     def read(self, name: str) -> Array:
         """One tensor, by minilm's name."""
-        name = self._stored_name(name)
-        if self.packing is not None and name in self.quantized:
+        if self.packing is not None and self._stored_name(name) in self.quantized:
             return self.packing.values(self.read_rounded(name))
+        name = self._stored_name(name)
         if not self._is_stored(name):
             return self._added(name)
         if not self.origins:

@@ -95,6 +95,7 @@ def import_adapter(folder: Path, out: Path) -> None:
         dataclasses.replace(
             record,
             transforms=(*record.transforms, base_run.transform(lora)),
+            quantization={},  # that of the base is in the base's own config.json
             base=base_run.reference(base_dir, run_dir=out),
         ),
     )
@@ -149,6 +150,8 @@ def _read(folder: Path, fields: Mapping[str, Any], source: ModelSource) -> _Adap
             expected = f"A and B of a matrix of {source.folder}"
             raise FormatError(path, f"{name}, which has no place", expected)
     ranks = {a.shape[0] for a, _ in parts.values()}
+    if 0 in ranks:
+        raise FormatError(path, "matrices of rank 0", "a rank of at least 1")
     if len(ranks) != 1 or len(scales) != 1:
         got = f"ranks {sorted(ranks)} and scales {sorted(scales)}"
         raise FormatError(path, got, "one rank and one scale for all matrices")

@@ -50,6 +50,8 @@ def calibration_windows(
             cache=cache,
             context_length=1,
         ).val
+    if len(tokens) < 2:
+        raise InputError("--calibrate", f"a text of {len(tokens)} tokens", "a longer text")
     t = min(context_length, len(tokens) - 1)
     starts = window_starts(len(tokens), context_length=t, at_most=CALIBRATION_TOKENS)
     windows = [np.asarray(tokens[start : start + t]) for start in starts.tolist()]

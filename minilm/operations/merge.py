@@ -42,6 +42,7 @@ def merge(
     out: str | Path,
     *,
     data: str | None = None,
+    text_field: str | None = None,
     device: str = "auto",
     cache: Path | None = None,
 ) -> Merged:
@@ -65,7 +66,7 @@ def merge(
     settings = {"device": device, "compile": "off"}
     runtime = resolve(from_dict(TrainConfig, settings, "merge"), 0.0)
     model, tokenizer = load(run, trainable=True, device=str(runtime.device))
-    text = _text(run, tokenizer, data, cache)
+    text = _text(run, tokenizer, data, text_field, cache)
     weights = [base / run_files.WEIGHTS, run_files.weights_path(run)]
     before = measure(model, weights, text, runtime)
     keep_zeros = any(t.get("method") in MASKED for t in record.transforms)
@@ -82,7 +83,9 @@ def merge(
         for name, content in companions(run).items():
             files.write_bytes(folder / name, content)
         transforms = (*record.transforms, {"tool": "merge", "dtype": dtype})
-        merged = replace(record, model=model.config, transforms=transforms, base={})
+        merged = replace(
+            record, model=model.config, transforms=transforms, base={}, quantization={}
+        )
         run_files.write_record(folder, merged)
         stored, _ = load(folder, trainable=True, device=str(runtime.device))
         after = measure(stored, [folder / run_files.WEIGHTS], text, runtime)
@@ -95,11 +98,15 @@ def merge(
 
 
 def _text(
-    run: Path, tokenizer: Tokenizer, data: str | None, cache: Path | None
+    run: Path,
+    tokenizer: Tokenizer,
+    data: str | None,
+    text_field: str | None,
+    cache: Path | None,
 ) -> EvaluationText | None:
     """``data``, or the run's own text; a merge does without where that is not at hand any more."""
     if data is not None:
-        return evaluation_text(run, tokenizer, data, cache=cache)
+        return evaluation_text(run, tokenizer, data, text_field=text_field, cache=cache)
     try:
         return evaluation_text(run, tokenizer, cache=cache)
     except InputError as error:

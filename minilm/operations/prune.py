@@ -5,6 +5,7 @@ What is scored by its use is scored on the first windows of the training part of
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -27,7 +28,9 @@ from minilm.operations.comparison import Comparison, measure_run
 from minilm.operations.evaluate import EvaluationText, evaluation_text
 from minilm.operations.folders import write_model, write_summary
 from minilm.runs import files as run_files
+from minilm.runs.stop_reason import StopReason
 from minilm.training.runtime import Runtime, resolve
+from minilm.training.signals import Stopped
 from minilm.transforms.activations import block_matrices, input_norms
 from minilm.transforms.prune import (
     apply_masks,
@@ -149,7 +152,7 @@ def _check_options(sparsity: float, method: str, scope: str, recover: int) -> No
 
 def _check_prunable(run: Path, method: str) -> None:
     record = run_files.read_record(run / run_files.CONFIG)
-    if method == "layers" and record.model.shared_layers:
+    if method == "layers" and record.model.num_blocks < record.model.num_layers:
         remedy = (
             f"unshare it first: minilm share {run} --layers {record.model.num_layers} --out DIR"
         )
@@ -166,6 +169,7 @@ def _pruned(
     model: Transformer, method: Method, sparsity: float, scope: Scope, text: EvaluationText | None
 ) -> Transformer:
     """``model`` itself with zeros, or a smaller one."""
+    model.cpu()  # where scores and indices are
     batches = None if text is None else list(_calibration(text.dataset, model, CALIBRATION_TOKENS))
     if method == "layers":
         assert text is not None
@@ -202,10 +206,12 @@ def _masks(
 def _kept_layers(model: Transformer, sparsity: float, batches: Iterable[Tensor]) -> list[int]:
     """Layer by layer, the one whose absence costs least goes."""
     count = model.config.num_layers
-    removed = int(sparsity * count)
+    removed = int(sparsity * count + 1e-9)  # 0.29 of 100 is 29
     if sparsity and not removed:
         raise InputError(
-            "--sparsity", f"{sparsity:g} of {count} layers: none", f"at least {1 / count:.3g}"
+            "--sparsity",
+            f"{sparsity:g} of {count} layers: none",
+            f"at least {math.ceil(1000 / count) / 1000:g}",
         )
 
     @torch.no_grad()
@@ -267,7 +273,7 @@ def _recover(
         }
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.") as temporary:
         recovered = Path(temporary) / "run"
-        train(
+        outcome = train(
             data=data,
             run_dir=recovered,
             init_from=folder,
@@ -275,6 +281,13 @@ def _recover(
             cache=cache or default_cache(),
             **reading,
         )
+        reason = outcome.stopped_because
+        if reason.signum is not None:
+            raise Stopped(reason.signum, "stopped: nothing is written")
+        if reason is StopReason.NON_FINITE_LOSS:
+            raise InputError(
+                "--recover", "a loss that is not finite", "a number", "try fewer steps"
+            )
         (recovered / run_files.WEIGHTS).replace(folder / run_files.WEIGHTS)
 
 

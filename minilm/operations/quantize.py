@@ -90,6 +90,11 @@ def quantize(
     with as_run(Path(checkpoint)) as run:
         record = run_files.read_record(run / run_files.CONFIG)
         _check_quantizable(checkpoint, record)
+        if calibrate is not None and record.model.num_blocks < record.model.num_layers:
+            remedy = f"unshare them first: minilm share {run} --layers {record.model.num_layers} --out DIR"
+            raise InputError(
+                "--calibrate", "given for layers that share blocks", "layers of their own", remedy
+            )
         matrices = quantized_matrices(minilm_layout(record.model))
         for name, shape in matrices.items() if layout != "gguf" else ():
             packing.check(name, shape)

@@ -95,7 +95,7 @@ def run_from_checkpoint(
             remedy = "`minilm finetune RUN --merge --out DIR` makes one model of it and its base"
             raise InputError(base, "an adapter", "a whole model to begin with", remedy)
         if record.quantization and lora is None:
-            remedy = "give --lora-rank, or `minilm convert --to minilm` dequantizes it"
+            remedy = "`minilm finetune --lora-rank R` trains an adapter on it"
             raise InputError(base, "a quantized model", "one in float to train whole", remedy)
         config = find_preset(preset).train_config(**(of_base | dict(settings)))
         fields = to_dict(read_run_config(run)) | dict(model)
@@ -146,6 +146,7 @@ def run_from_checkpoint(
             companions=companions(run),
             weights_dtype="float32" if adapter else weights_dtype(run),
             adapter=adapter,
+            transforms=record.transforms,
         )
         of_what = f"a LoRA adapter of rank {lora.rank} on {base.name}" if lora else base.name
         logger.info(

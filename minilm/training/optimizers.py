@@ -15,6 +15,7 @@ from minilm.config import TrainConfig
 from minilm.model.transformer import Transformer
 from minilm.training.lr_schedule import lr_multiplier, momentum
 from minilm.training.muon import Muon
+from minilm.transforms.lora import is_adapter
 
 # The state of a parameter, by optimizer: what a saved run may hold.
 STATE_KEYS = ("exp_avg", "exp_avg_sq", "step", "momentum_buffer")
@@ -101,9 +102,11 @@ def add_l1_gradient(parameters: list[nn.Parameter], weight: float) -> None:
 def hold_zeros(model: Transformer, optimizers: Sequence[torch.optim.Optimizer]) -> None:
     """After each step of an optimizer, zero again what is zero now in the matrices of the blocks.
 
-    Gradients and moments of it are there all the same, and change nothing.
+    Gradients and moments of it are there all the same, and change nothing. Adapters, half of which begin
+    as zeros, are no matrices of the model's.
     """
-    zeros = {id(matrix): matrix == 0 for matrix in hidden_matrices(model)}
+    adapters = {id(p) for name, p in model.named_parameters() if is_adapter(name)}
+    zeros = {id(m): m == 0 for m in hidden_matrices(model) if id(m) not in adapters}
 
     @torch.no_grad()
     def zero_again(optimizer: torch.optim.Optimizer, *_: object) -> None:

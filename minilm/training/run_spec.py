@@ -45,7 +45,8 @@ class RunSpec:
     ``model`` is on the CPU. It has the weights that training begins with; where there is a ``saved``
     state, the Trainer puts the weights of that in. ``companions``: files beside tokenizer.json, of the
     model that fine-tuning began with, in whose ``weights_dtype`` model.safetensors is written. ``adapter`` is
-    set where not the model is trained, but an adapter on it.
+    set where not the model is trained, but an adapter on it; ``transforms`` is what had been done to the
+    model before, as config.json has it.
     """
 
     run_dir: Path
@@ -60,6 +61,7 @@ class RunSpec:
     companions: Mapping[str, bytes] = field(default_factory=dict)
     weights_dtype: str = "float32"
     adapter: Adapter | None = None
+    transforms: tuple[Mapping[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         """Raises ConfigError for a first length that the model does not have."""
@@ -75,7 +77,7 @@ class RunSpec:
         """The run's config.json."""
         record = RunRecord(self.model.config, self.config, self.began_with)
         if self.adapter is None:
-            return record
+            return replace(record, transforms=self.transforms)
         transforms = (*self.adapter.transforms, transform(self.adapter.lora))
         return replace(record, transforms=transforms, base=self.adapter.base)
 

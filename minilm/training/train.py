@@ -274,6 +274,8 @@ def _write_adapter(spec: RunSpec, adapter: Adapter) -> None:
     folder = spec.run_dir / run_files.ADAPTER
     folder.mkdir(exist_ok=True)
     base = adapter.source or Path(adapter.base["path"])
+    if adapter.quantize_base is not None:  # what it is for is not the model in float
+        base = spec.run_dir / run_files.BASE
     adapter_files.write_config(folder, adapter.lora, adapter.map, str(base.absolute()))
     if adapter.source is None:
         return

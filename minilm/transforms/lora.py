@@ -70,7 +70,8 @@ class LoRALinear(nn.Module):
         base = self.base
         if isinstance(base, QuantizedLinear):  # in few bits, rounding would undo the update
             base = dequantized_layer(base)
-        assert isinstance(base, nn.Linear)
+        if not isinstance(base, nn.Linear):
+            raise InputError("merge", f"an adapter of a {type(base).__name__}", "one of matrices")
         update = self.scale * self.lora_B.weight.float() @ self.lora_A.weight.float()
         if keep_zeros:
             update = update.masked_fill(base.weight == 0, 0.0)

@@ -68,7 +68,7 @@ def two_of_four_masks(scores: Mapping[str, Tensor]) -> Masks:
 
 def _lowest(rows: Tensor, fraction: float) -> Tensor:
     """(r, n) -> (r, n), true for int(fraction * n) in each row: exactly so many, ties or not."""
-    count = int(fraction * rows.shape[1])
+    count = int(fraction * rows.shape[1] + 1e-9)  # 0.29 of 100 is 29
     lowest = rows.topk(count, dim=1, largest=False).indices
     return torch.zeros_like(rows, dtype=torch.bool).scatter_(1, lowest, True)
 

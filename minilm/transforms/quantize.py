@@ -68,7 +68,7 @@ class QuantizedLinear(nn.Module):
         if (
             is_small
             and not torch.is_grad_enabled()
-            and has_kernel(self.format, self.out_features, x.device)
+            and has_kernel(self.format, (self.out_features, self.in_features), x.device)
         ):
             return self._multiply_codes(x)
         product: Tensor = _Product.apply(x, self)  # type: ignore[no-untyped-call]
@@ -124,12 +124,16 @@ class _Product(torch.autograd.Function):
         return gradient @ ctx.layer.dequantized().to(gradient.dtype), None
 
 
-def has_kernel(format: str, out_features: int, device: torch.device) -> bool:
-    """Whether torch multiplies a few rows by packed weights faster than by float32 ones."""
+def has_kernel(format: str, shape: tuple[int, ...], device: torch.device) -> bool:
+    """Whether torch multiplies a few rows by a packed (o, i) matrix faster than by a float32 one.
+
+    Of int8, where 16 divides the inputs: torch 2.13 ends the process with a segmentation fault at others.
+    """
+    outputs, inputs = shape
     return (
         device.type == "cpu"
         and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
-        and (format == "int8" or (format == "int4" and out_features % 16 == 0))
+        and ((format == "int8" and inputs % 16 == 0) or (format == "int4" and outputs % 16 == 0))
     )
 
 

@@ -7,6 +7,7 @@ Shapes: h query heads, g key/value heads, k head width, f feed-forward units.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -49,12 +50,12 @@ def highest(scores: Tensor, fraction: float, what: str) -> Tensor:
     Raises InputError where that is nothing or all.
     """
     count = scores.shape[1]
-    removed = int(fraction * count)
+    removed = int(fraction * count + 1e-9)  # 0.29 of 100 is 29
     if fraction and not 0 < removed < count:
         raise InputError(
             "--sparsity",
             f"{fraction:g} of {count} {what}: {removed} of them",
-            f"at least one, and not all: {1 / count:.3g} to {(count - 1) / count:.3g}",
+            f"at least one, and not all: {math.ceil(1000 / count) / 1000:g} or more",
         )
     kept: Tensor = scores.topk(count - removed, dim=1).indices.sort(dim=1).values
     return kept

@@ -168,7 +168,7 @@ def test_the_ledger_counts_once_and_computes_as_often_as_it_runs(sharing: str) -
 
 def test_the_products_of_a_tensor_are_those_of_the_layers_that_run_it() -> None:
     config = shared()
-    flops = tensor_flops(layout(config))
+    flops = {tensor.name: count for tensor, count in tensor_flops(layout(config))}
     weight = Transformer(config).blocks[0].feed_forward.up.weight
     name = "feed_forward.up.weight"
     assert [flops[f"blocks.{i}.{name}"] for i in range(2)] == [

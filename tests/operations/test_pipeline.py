@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -134,3 +135,69 @@ def test_what_does_not_go_together_is_one_line(
     with pytest.raises(InputError, match="an adapter"):
         minilm.prune(tmp_path / "run", tmp_path / "out", sparsity=0.5, method="magnitude")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("sharing", ["group", "cycle"])
+def test_a_quantized_model_with_shared_layers_is_exported_as_it_computes(
+    sharing: Any, tmp_path: Path, cache: Path, text_file: Path
+) -> None:
+    deep = tmp_path / "deep"
+    train(
+        data=str(text_file),
+        run_dir=deep,
+        tokenizer="byte",
+        model=TINY_MODEL | {"num_layers": 4, "shared_layers": 2, "sharing": sharing},
+        settings=TINY_SETTINGS,
+        cache=cache,
+    )
+    minilm.quantize(deep, tmp_path / "q", format="int8", device="cpu", cache=cache)
+    with pytest.raises(InputError, match="layers that share blocks"):
+        minilm.quantize(deep, tmp_path / "c", format="int8", calibrate=str(text_file), cache=cache)
+    minilm.convert(tmp_path / "q", "gguf", tmp_path / "q.gguf", gguf_format="f32")
+    minilm.convert(tmp_path / "q.gguf", "minilm", tmp_path / "back")
+    torch.testing.assert_close(
+        logits(tmp_path / "back"), logits(tmp_path / "q"), rtol=2e-2, atol=2e-2
+    )
+
+
+def test_widths_that_no_kernel_takes_run_all_the_same(
+    tmp_path: Path, cache: Path, text_file: Path
+) -> None:
+    run = tmp_path / "run"
+    train(
+        data=str(text_file),
+        run_dir=run,
+        tokenizer="byte",
+        model=TINY_MODEL | {"d_model": 20, "num_heads": 2, "d_feed_forward": 30},
+        settings=TINY_SETTINGS,
+        cache=cache,
+    )
+    minilm.quantize(run, tmp_path / "q", format="int8", device="cpu", cache=cache)
+    model, tokenizer = load(tmp_path / "q")
+    assert minilm.generate(model, tokenizer, "the", max_new_tokens=4)
+
+
+def test_what_was_pruned_is_on_record_after_training_and_an_adapter_is_not_held(
+    tiny_run: Path, tmp_path: Path, cache: Path, text_file: Path
+) -> None:
+    pruned, tuned, adapter = (tmp_path / name for name in ("pruned", "tuned", "adapter"))
+    minilm.prune(tiny_run, pruned, sparsity=0.5, method="magnitude", device="cpu", cache=cache)
+    options = {"data": str(text_file), "cache": cache}
+    finetune(pruned, run_dir=tuned, settings=SETTINGS | {"hold_zeros": True}, **options)
+    finetune(
+        tuned, run_dir=adapter, lora_rank=2, settings=SETTINGS | {"hold_zeros": True}, **options
+    )
+    trained = load(adapter, trainable=True).model
+    assert all(
+        bool(p.any()) for name, p in trained.named_parameters() if name.endswith("lora_B.weight")
+    )
+    merge(adapter, tmp_path / "merged", device="cpu", cache=cache)
+    tools = [
+        t["tool"] for t in run_files.read_record(tmp_path / "merged" / "config.json").transforms
+    ]
+    assert tools == ["prune", "lora", "merge"]
+    for name, p in load(pruned).model.named_parameters():
+        if "blocks" in name and p.ndim == 2:
+            assert bool((load(tmp_path / "merged").model.get_parameter(name)[p == 0] == 0).all()), (
+                name
+            )
