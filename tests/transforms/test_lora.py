@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -44,14 +45,15 @@ def test_at_first_it_is_the_base_bit_for_bit() -> None:
 @settings(max_examples=20)
 @given(
     rank=st.integers(1, 8),
-    alpha=st.floats(0.1, 32),
+    factor=st.floats(0.1, 4),  # a larger one multiplies the rounding of float32 beyond 1e-5
     targets=st.sets(st.sampled_from(ALL), min_size=1),
     tied=st.booleans(),
     stabilised=st.booleans(),
 )
 def test_merged_is_the_adapter(
-    rank: int, alpha: float, targets: set[str], tied: bool, stabilised: bool
+    rank: int, factor: float, targets: set[str], tied: bool, stabilised: bool
 ) -> None:
+    alpha = factor * (math.sqrt(rank) if stabilised else rank)
     model = random_model(replace(GROUPED, tied_embeddings=tied))
     base = model(TOKENS)
     config = LoraConfig(rank, alpha, targets=tuple(targets), rank_stabilised=stabilised)
