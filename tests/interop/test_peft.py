@@ -16,13 +16,15 @@ from minilm.errors import FormatError, InputError
 from minilm.interop.convert import convert
 from minilm.text.tokenizers import ByteTokenizer
 from tests.interop.shapes import SHAPES, make_run
-from tests.interop.test_imports import MODELS
 from tests.transforms.adapters import make_adapter_run
 
 transformers = pytest.importorskip(
     "transformers", reason="the extra 'transformers' is not installed"
 )
 peft: Any = pytest.importorskip("peft", reason="peft is not installed")
+
+from tests.interop.test_imports import MODELS  # noqa: E402  it is skipped where transformers is not there
+
 # What they warn of is theirs.
 pytestmark = pytest.mark.filterwarnings("default")
 
