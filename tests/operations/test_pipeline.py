@@ -71,6 +71,7 @@ def test_a_model_is_pruned_recovered_quantized_and_exported(
     assert bool((zeros >= 2).all())  # of every four, two at least
     tools = [each["tool"] for each in run_files.read_record(quantized / "config.json").transforms]
     assert tools == ["prune", "lora", "merge", "quantize"]
+    pytest.importorskip("gguf", reason="the extra 'gguf' is not installed")
     minilm.convert(quantized, "gguf", tmp_path / "model.gguf", gguf_format="q8_0")
     report = minilm.inspect(tmp_path / "model.gguf")
     assert report.verified
@@ -153,6 +154,7 @@ def test_a_quantized_model_with_shared_layers_is_exported_as_it_computes(
     minilm.quantize(deep, tmp_path / "q", format="int8", device="cpu", cache=cache)
     with pytest.raises(InputError, match="layers that share blocks"):
         minilm.quantize(deep, tmp_path / "c", format="int8", calibrate=str(text_file), cache=cache)
+    pytest.importorskip("gguf", reason="the extra 'gguf' is not installed")
     minilm.convert(tmp_path / "q", "gguf", tmp_path / "q.gguf", gguf_format="f32")
     minilm.convert(tmp_path / "q.gguf", "minilm", tmp_path / "back")
     torch.testing.assert_close(

@@ -426,6 +426,7 @@ def test_layouts_refuse_what_they_have_not(
         with pytest.raises(InputError, match=message):
             quantize(run, out, **({"format": "int4", "cache": cache} | options))  # type: ignore[arg-type]
     assert not out.exists()
+    pytest.importorskip("gguf", reason="the extra 'gguf' is not installed")
     # Of its matrices those of 64 inputs are quantized, and those of 16 are named.
     result = quantize(tiny_run, out, format="int4", layout="gguf", device="cpu", cache=cache)
     assert result.storage.quantized == 2 * 64 * 16
