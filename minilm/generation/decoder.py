@@ -15,6 +15,7 @@ from torch import Tensor
 
 from minilm.config import ModelConfig
 from minilm.generation.fast_decoder import FastDecoder, ModifiedModelError
+from minilm.model.attention import without_plans
 from minilm.model.kv_cache import KVCache
 from minilm.model.transformer import Transformer
 from minilm.transforms.quantize import QuantizedLinear
@@ -48,7 +49,8 @@ class ModelDecoder:
         self.device, self._dtype = first.device, first.dtype
 
     def __call__(self, tokens: Tensor, cache: KVCache) -> Tensor:
-        logits: Tensor = self.model(tokens, cache)[:, -1]  # b t V -> b V
+        with without_plans(self.device):
+            logits: Tensor = self.model(tokens, cache)[:, -1]  # b t V -> b V
         return logits
 
     def new_cache(self, sequences: int, max_length: int) -> KVCache:

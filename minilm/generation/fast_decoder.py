@@ -22,7 +22,7 @@ from torch.nn.modules import module as torch_module
 
 from minilm.config import ModelConfig
 from minilm.errors import InputError
-from minilm.model.attention import fused_attention
+from minilm.model.attention import fused_attention, without_plans
 from minilm.model.kv_cache import BlockKVCache, KVCache, Positions
 from minilm.model.layers import apply_activation
 from minilm.model.ngrams import ngram_rows
@@ -92,7 +92,8 @@ class FastDecoder:
             )
         t = tokens.shape[1]
         forward = self._compiled_forward if cache.fixed_shapes and t == 1 else self._forward
-        logits = forward(tokens, cache, cache.next_positions(t))
+        with without_plans(self.device):
+            logits = forward(tokens, cache, cache.next_positions(t))
         cache.advance(t)
         return logits
 

@@ -45,6 +45,7 @@ class Runtime:
     activation_checkpointing: bool = False
     deterministic: bool = False
     compile_required: bool = False
+    graphs: bool = True
     notes: tuple[str, ...] = ()
 
     @property
@@ -57,6 +58,16 @@ class Runtime:
         if self.dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
+
+    @property
+    def cuda_graph(self) -> bool:
+        """Whether steps are captured: not where Python reads gradients (float16) or a generator."""
+        return (
+            self.device.type == "cuda"
+            and self.graphs
+            and self.dtype != torch.float16
+            and not self.activation_checkpointing
+        )
 
     @property
     def muon_dtype(self) -> torch.dtype:
@@ -128,6 +139,7 @@ def resolve(config: TrainConfig, flops: float) -> Runtime:
         activation_checkpointing=config.activation_checkpointing,
         deterministic=config.deterministic,
         compile_required=config.compile == "on",
+        graphs=config.cuda_graphs,
         notes=notes,
     )
 

@@ -18,6 +18,7 @@ from minilm.training.optimizers import add_l1_gradient, make_optimizers, matrice
 from minilm.training.resume_state import Progress, random_states, restore_random_states
 from minilm.training.run_spec import RunSpec
 from minilm.training.signals import Interrupted, StopRequest
+from minilm.training.step_graph import StepGraph
 
 
 class TrainStep:
@@ -36,9 +37,11 @@ class TrainStep:
         self.loss = self.runtime.compiled(next_token_loss, stop)
         self.matrices = matrices(self.model)
         self.batches = BatchLoader(spec.dataset, self.config, self.runtime.device)
+        # Written in place, as a graph does.
         self.loss_sum = torch.tensor(progress.loss_sum, device=self.runtime.device)
         self.norm = torch.zeros((), device=self.runtime.device)
         self.learning_rate = 0.0
+        self.graph = StepGraph(self._backward, self._update) if self.runtime.cuda_graph else None
 
     def run(self) -> None:
         """One update. Nothing is read back from the device.
@@ -48,13 +51,48 @@ class TrainStep:
         config, progress = self.config, self.progress
         self.learning_rate = set_rates(self.optimizers, progress.step, config)
         rows, length = batch_shape(progress.step, config, self.model.config.context_length)
-        self.loss_sum = self._accumulate_gradients(rows, length)
+        self._accumulate_gradients(rows, length)
+        (self.graph.update if self.graph else self._update)()
+        progress.step += 1
+        progress.tokens += rows * length * config.gradient_accumulation
+        progress.loss_count += 1
+
+    def _accumulate_gradients(self, rows: int, length: int) -> None:
+        """Backward passes over the micro-batches of a step; their mean loss is added to ``loss_sum``.
+
+        Where a signal came: no gradients, sum of losses and random generators as before, Interrupted.
+        """
+        loss_sum, generators = self.loss_sum.clone(), random_states()
+        backward = self.graph.backward if self.graph else self._backward
+        try:
+            for micro_step in range(self.config.gradient_accumulation):
+                if micro_step:
+                    self.stop.raise_if_set()
+                backward(*self.batches.batch(self.progress.step, micro_step, rows, length))
+        except Interrupted:
+            self._drop_gradients()
+            if self.graph:
+                self.graph.forget()
+            self.loss_sum.copy_(loss_sum)
+            restore_random_states(generators)
+            raise
+
+    def _backward(self, inputs: Tensor, targets: Tensor) -> None:
+        """Add the gradients of one micro-batch, and its part of the loss."""
+        with self.runtime.autocast():
+            loss = self.loss(self.model, inputs, targets) / self.config.gradient_accumulation
+        torch.autograd.backward(self.scaler.scale(loss))
+        self.loss_sum += loss.detach()
+
+    def _update(self) -> None:
+        """The optimizers' steps with the gradients that are there, which are dropped."""
+        config = self.config
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
         if config.l1_weight:
             add_l1_gradient(self.matrices, config.l1_weight)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        self.norm = nn.utils.get_total_norm(gradients)
+        self.norm.copy_(nn.utils.get_total_norm(gradients))
         if config.gradient_clip:
             nn.utils.clip_grads_with_norm_(self.model.parameters(), config.gradient_clip, self.norm)
         # Where float16 gradients overflowed no optimizer steps, and the scaler lowers its scale.
@@ -62,37 +100,12 @@ class TrainStep:
         for optimizer in self.optimizers:
             if not overflowed:
                 self.scaler.step(optimizer)
-            optimizer.zero_grad(set_to_none=True)
+        self._drop_gradients()
         self.scaler.update()
-        progress.step += 1
-        progress.tokens += rows * length * config.gradient_accumulation
-        progress.loss_count += 1
 
-    def _accumulate_gradients(self, rows: int, length: int) -> Tensor:
-        """Backward passes over the micro-batches of a step; the sum of losses with theirs.
-
-        Where a signal came: no gradients, random generators as before, Interrupted.
-        """
-        parts, loss_sum, generators = (
-            self.config.gradient_accumulation,
-            self.loss_sum,
-            random_states(),
-        )
-        try:
-            for micro_step in range(parts):
-                if micro_step:
-                    self.stop.raise_if_set()
-                inputs, targets = self.batches.batch(self.progress.step, micro_step, rows, length)
-                with self.runtime.autocast():
-                    loss = self.loss(self.model, inputs, targets) / parts
-                torch.autograd.backward(self.scaler.scale(loss))
-                loss_sum = loss_sum + loss.detach()
-        except Interrupted:
-            for optimizer in self.optimizers:
-                optimizer.zero_grad(set_to_none=True)
-            restore_random_states(generators)
-            raise
-        return loss_sum
+    def _drop_gradients(self) -> None:
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
 
     def reading(self) -> dict[str, float] | None:
         """The mean loss since the last reading, learning rate and norm; None when the loss is not finite."""
