@@ -5,6 +5,7 @@ Shapes: b sequences, t tokens, h query heads, g key/value heads, k head width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -47,9 +48,10 @@ class Attention(nn.Module):
         cache: BlockKVCache | None = None,
         positions: Positions | None = None,
     ) -> Tensor:
-        query = rearrange(self.query(x), "b t (h k) -> b h t k", h=self.num_heads)
-        key = rearrange(self.key(x), "b t (g k) -> b g t k", g=self.num_kv_heads)
-        value = rearrange(self.value(x), "b t (g k) -> b g t k", g=self.num_kv_heads)
+        projected = self._projections(x)
+        query = rearrange(projected[0], "b t (h k) -> b h t k", h=self.num_heads)
+        key = rearrange(projected[1], "b t (g k) -> b g t k", g=self.num_kv_heads)
+        value = rearrange(projected[2], "b t (g k) -> b g t k", g=self.num_kv_heads)
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
         if rotation is not None:
@@ -71,6 +73,18 @@ class Attention(nn.Module):
             )
         output: Tensor = self.output(rearrange(attended, "b h t k -> b t (h k)"))
         return output
+
+    def _projections(self, x: Tensor) -> Sequence[Tensor]:
+        """Query, key and value: compiled, one product of three plain matrices, else three."""
+        layers = self.query, self.key, self.value
+        if not torch.compiler.is_compiling() or any(type(layer) is not Linear for layer in layers):
+            return [layer(x) for layer in layers]
+        weights: list[Tensor] = [layer.weight for layer in layers]
+        biases: list[Tensor] = [layer.bias for layer in layers if layer.bias is not None]
+        together = F.linear(x, torch.cat(weights), torch.cat(biases) if biases else None)
+        widths = [layer.out_features for layer in layers]
+        parts: Sequence[Tensor] = together.split(widths, dim=-1)  # type: ignore[no-untyped-call]
+        return parts
 
 
 def without_plans(device: torch.device) -> AbstractContextManager[None]:

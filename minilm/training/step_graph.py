@@ -1,4 +1,4 @@
-"""A training step on CUDA as graphs that are replayed: the card does not wait for Python between kernels.
+"""A training step on CUDA as graphs that are replayed.
 
 The kernels are those of a step without graphs, and so are the numbers, dropout's included: a graph moves the
 random generator on as the step did that it was captured from.
@@ -6,16 +6,13 @@ random generator on as the step did that it was captured from.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from minilm.model.cuda_graph import capture, run_on
 from minilm.training.resume_state import random_states, restore_random_states
-
-logger = logging.getLogger(__name__)
 
 # Steps of a batch shape before it is captured: kernels are compiled, the optimizers have their state.
 WARM_UP_STEPS = 2
@@ -64,36 +61,13 @@ class StepGraph:
 
     def _run(self, name: str, call: Callable[[], None]) -> None:
         if self._can_capture and self._steps >= WARM_UP_STEPS and name not in self._graphs:
-            self._capture(name, call)
-        if name in self._graphs:
+            generators = random_states()
+            graph = capture(call, self._stream, self._pool)
+            restore_random_states(generators)
+            self._can_capture = graph is not None
+            if graph is not None:
+                self._graphs[name] = graph
+        if self._can_capture and name in self._graphs:
             self._graphs[name].replay()
-            return
-        with self._on_stream():
-            call()
-
-    def _capture(self, name: str, call: Callable[[], None]) -> None:
-        """Record what ``call`` launches; nothing of it is computed."""
-        generators, graph = random_states(), torch.cuda.CUDAGraph()
-        try:
-            # Other threads, as that which saves, may use the card meanwhile.
-            with torch.cuda.graph(
-                graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
-            ):
-                call()
-        except RuntimeError as error:
-            reason = (str(error).strip().splitlines() or [""])[0][:200]
-            logger.warning(f"without CUDA graphs: {reason}")
-            self._can_capture = False
-            self._graphs.clear()
         else:
-            self._graphs[name] = graph
-        restore_random_states(generators)
-
-    @contextmanager
-    def _on_stream(self) -> Iterator[None]:
-        """The stream that is captured later: what autograd keeps between steps belongs to it."""
-        current = torch.cuda.current_stream()
-        self._stream.wait_stream(current)
-        with torch.cuda.stream(self._stream):
-            yield
-        current.wait_stream(self._stream)
+            run_on(self._stream, call)
