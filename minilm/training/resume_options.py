@@ -17,7 +17,15 @@ from minilm.text.corpora import NAMED_SOURCES
 # Where the run ends and where it runs, and one that changes its arithmetic, which is said.
 RESUMABLE_OVERRIDES = (
     *("max_steps", "max_seconds", "target_val_loss", "early_stopping"),
-    *("device", "compile", "save_every_seconds", "keep_states", "sample_tokens", "log_to"),
+    *(
+        "device",
+        "compile",
+        "cuda_graphs",
+        "save_every_seconds",
+        "keep_states",
+        "sample_tokens",
+        "log_to",
+    ),
     "dtype",
 )
 
