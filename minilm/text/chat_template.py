@@ -17,9 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from minilm import files
 from minilm.errors import FormatError, TokenizerError
-from minilm.formats.huggingface import CHAT_TEMPLATE, SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG
+from minilm.formats.huggingface import (
+    CHAT_TEMPLATE,
+    GENERATION_CONFIG,
+    SPECIAL_TOKENS_MAP,
+    TOKENIZER_CONFIG,
+)
 from minilm.formats.json_file import read_object
 from minilm.formats.text_file import read_text
 from minilm.safe_text import short_repr
@@ -174,11 +178,6 @@ def find_template(folder: Path, choice: str = "") -> ChatTemplate:
     return dataclasses.replace(PLAIN, special=special)
 
 
-def write_chat_template(folder: Path, template: ChatTemplate) -> None:
-    """Put ``template`` beside the tokenizer of ``folder``. Raises OSError."""
-    files.write_bytes(folder / CHAT_TEMPLATE, template.source.encode())
-
-
 def end_of_turn(template: ChatTemplate, tokenizer: Tokenizer) -> frozenset[int]:
     """The special token that ``template`` writes after an answer, at which generation is to halt.
 
@@ -191,6 +190,36 @@ def end_of_turn(template: ChatTemplate, tokenizer: Tokenizer) -> frozenset[int]:
     special = tokenizer.special_tokens
     names = [name for name in special if name.strip() and after.startswith(name)]
     return frozenset([special[max(names, key=len)]] if names else [])
+
+
+def with_end_of_turn(
+    generation: Mapping[str, Any], template: ChatTemplate, tokenizer: Tokenizer
+) -> dict[str, Any]:
+    """A generation_config.json whose tokens that end a text include the end of a turn. Raises as `render`."""
+    saved = generation.get("eos_token_id", tokenizer.end_of_text)
+    ends = saved if isinstance(saved, list) else [] if saved is None else [saved]
+    missing = end_of_turn(template, tokenizer).difference(ends)
+    ends = [*ends, *missing]
+    return (
+        {**generation, "eos_token_id": ends if len(ends) > 1 else ends[0]}
+        if missing
+        else dict(generation)
+    )
+
+
+def with_template(
+    companions: Mapping[str, bytes], template: ChatTemplate, tokenizer: Tokenizer
+) -> dict[str, bytes]:
+    """The files beside a tokenizer, with ``template`` and where it ends a turn among them.
+
+    Raises as `render`.
+    """
+    generation = json.loads(companions.get(GENERATION_CONFIG, b"{}"))
+    ended = with_end_of_turn(generation, template, tokenizer)
+    changed = (
+        {GENERATION_CONFIG: json.dumps(ended, indent=2).encode()} if ended != generation else {}
+    )
+    return {**companions, **changed, CHAT_TEMPLATE: template.source.encode()}
 
 
 def special_tokens(folder: Path) -> dict[str, str]:
