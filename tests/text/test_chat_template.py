@@ -54,7 +54,8 @@ TEMPLATES = {
 {% if add_generation_prompt %}{{ '<|start|>assistant\\n' }}{% endif %}""",
     "llama 2": """\
 {%- if messages[0]['role'] == 'system' -%}
-  {%- set rest = messages[1:] -%}{%- set system = '<<S>>\\n' ~ messages[0]['content'].strip() ~ '\\n<</S>>\\n' -%}
+  {%- set rest = messages[1:] -%}
+  {%- set system = '<<S>>\\n' ~ messages[0]['content'].strip() ~ '\\n<</S>>\\n' -%}
 {%- else -%}
   {%- set rest = messages -%}{%- set system = '' -%}
 {%- endif -%}
@@ -88,7 +89,8 @@ TEMPLATES = {
 {{ bos_token }}
 {%- for message in messages if message.content -%}
   {%- if message.role == 'user' -%}
-    [INST]{{ ns.system ~ '\\n\\n' if ns.last == loop.index0 and ns.system else '' }}{{ message.content }}[/INST]
+    {%- set system = ns.system ~ '\\n\\n' if ns.last == loop.index0 and ns.system else '' -%}
+    [INST]{{ system }}{{ message.content }}[/INST]
   {%- elif message.role == 'assistant' -%}
     {{ message.content }}{{ eos_token }}
   {%- elif not loop.first -%}{{ raise_exception('no role ' ~ message.role) }}
@@ -98,7 +100,8 @@ TEMPLATES = {
 {{ bos_token }}{% if messages[0]['role'] == 'system' %}{% set first = messages[0]['content'] | trim + '\\n' %}
 {% set messages = messages[1:] %}{% endif %}
 {% for message in messages %}
-    {% if message['role'] == 'assistant' %}{% set role = 'model' %}{% else %}{% set role = message['role'] %}{% endif %}
+    {% if message['role'] == 'assistant' %}{% set role = 'model' %}
+    {% else %}{% set role = message['role'] %}{% endif %}
     {{ '<turn>' + role + '\\n' }}{% if loop.first and first is defined %}{{ first }}{% endif %}
 {{ message['content'] | trim + '<end of turn>\\n' }}{% endfor %}
 {% if add_generation_prompt %}
@@ -121,11 +124,13 @@ TEMPLATES = {
     "tools": """\
 {#- a comment -#}
 {%- macro show(value, indent=none) -%}{{ value | tojson(indent=indent) }}{%- endmacro -%}
-{{ show(messages, 2) }}{{ {'b': '<&>é', 'a': [1, none, true]} | tojson(sort_keys=true, separators=(',', ':')) }}
+{{ show(messages, 2) }}
+{{ {'b': '<&>é', 'a': [1, none, true]} | tojson(sort_keys=true, separators=(',', ':')) }}
 {{ messages | map(attribute='role') | join(', ') | upper | replace('USER', 'u') | indent(3, first=true) }}
 {{ dict(a=1).items() | list }}{{ messages | selectattr('role', 'equalto', 'user') | list | count }}
 {%- for message in messages | reverse %}{{ loop.index0 }}{{ loop.revindex }}{{ loop.length }}
-{{- loop.previtem.role if loop.previtem is defined }}{{ message.content.split('\\n')[-1].lstrip() | default('x', true) }}
+{{- loop.previtem.role if loop.previtem is defined }}
+{{ message.content.split('\\n')[-1].lstrip() | default('x', true) }}
 {%- if message.name is defined or 'tool_calls' in message %}!{% endif %}
 {%- if loop.index > 1 %}{% break %}{% endif %}{% endfor %}{{ undefined_name }}{{ cls_token is defined }}""",
     "generation": """\
@@ -244,8 +249,8 @@ def test_a_text_has_its_limit_and_a_long_conversation_is_within() -> None:
 
 
 def test_one_conversation_that_is_refused_ends_the_others_with_it() -> None:
-    source = "{% if messages[0].role == 'tool' %}{{ raise_exception('no tools') }}{% endif %}{{ messages[0].content }}"
-    texts = ChatTemplate(source).render_all(
+    refusal = "{% if messages[0].role == 'tool' %}{{ raise_exception('no tools') }}{% endif %}"
+    texts = ChatTemplate(refusal + "{{ messages[0].content }}").render_all(
         [[message("user", "a")], [message("tool", "b")], [message("user", "c")]]
     )
     assert next(texts) == "a"
