@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-import time
 from typing import TYPE_CHECKING
 
 from minilm.safe_text import running_text
@@ -18,7 +17,7 @@ def answer(chat: Chat, message: str, *, as_json: bool) -> None:
     """Print the answer to ``message``, if that is not empty; the rate goes to stderr."""
     if not message.strip():
         return
-    text, begin, dropped_before = "", time.perf_counter(), chat.dropped_turns
+    text, dropped_before = "", chat.dropped_turns
     is_streaming = False
     try:
         with contextlib.closing(chat.answer(message)) as parts:
@@ -31,7 +30,6 @@ def answer(chat: Chat, message: str, *, as_json: bool) -> None:
     finally:
         if is_streaming:
             print(flush=True)
-    seconds = time.perf_counter() - begin
     if as_json:
         print(json.dumps({"prompt": message, "text": text, "tokens": chat.tokens}), flush=True)
     if dropped := chat.dropped_turns - dropped_before:
@@ -41,7 +39,8 @@ def answer(chat: Chat, message: str, *, as_json: bool) -> None:
         _note("the answer was cut: the context is full")
     if chat.tokens:
         print(
-            f"{len(chat.tokens)} tokens, {len(chat.tokens) / seconds:.1f} tokens/s", file=sys.stderr
+            f"{len(chat.tokens)} tokens, {len(chat.tokens) / chat.seconds:.1f} tokens/s",
+            file=sys.stderr,
         )
 
 

@@ -6,6 +6,7 @@ The model sees all of the conversation that its context holds: the oldest turns 
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Generator, Sequence
 
 from minilm.errors import TokenizerError
@@ -21,7 +22,7 @@ class Chat:
     """Answers to one message after another.
 
     ``messages`` is the history, as the template has it next, without the turns that were dropped.
-    ``tokens`` are those of the last answer, and ``was_cut`` says that the context ended it.
+    ``tokens`` are those of the last answer, which took ``seconds``; ``was_cut``: the context ended it.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Chat:
         self._generation: Generation | None = None
         self.messages: list[Message] = [{"role": "system", "content": system}] if system else []
         self.tokens: list[int] = []
+        self.seconds = 0.0
         self.was_cut = False
         self.dropped_turns = 0
 
@@ -58,8 +60,10 @@ class Chat:
         """
         self.messages.append({"role": "user", "content": message})
         self.tokens, self.was_cut, text = [], False, ""
+        begin = time.perf_counter()
         try:
             generation, room = self._begin()
+            begin = time.perf_counter()
             stream = TextStream(self._tokenizer, self._stops, generation.sequences[0])
             while len(self.tokens) < min(self._max_new_tokens, room):
                 new_tokens = generation.step()
@@ -77,6 +81,7 @@ class Chat:
             text += part
             yield part
         finally:
+            self.seconds = time.perf_counter() - begin
             if self.tokens:
                 self.messages.append({"role": "assistant", "content": text})
             else:
