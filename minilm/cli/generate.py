@@ -151,6 +151,8 @@ def _chat(decoder: Decoder, tokenizer: Tokenizer, options: Arguments, sampling: 
         cached=not options.no_cache,
     )
     for message in _prompts(options):
+        if not message.strip():
+            raise InputError("--prompt", "an empty message", "one to be answered")
         answer(chat, message, as_json=options.json)
     if options.prompt:
         return DONE

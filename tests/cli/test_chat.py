@@ -177,6 +177,7 @@ def test_a_terminal_is_asked_with_a_sign_and_a_bad_line_spoils_no_other(
         (["--system", "S"], "--system: no --chat with it, expected both"),
         (["--chat-template", "plain"], "--chat-template: no --chat with it, expected both"),
         (["--chat", "--chat-template", "absent"], "absent: No such file or directory, expected"),
+        (["--chat", "--chat-template", "plain", "--prompt", " "], "--prompt: an empty message"),
         (["--chat", "--max-new-tokens", "-1"], "max_new_tokens: -1"),
     ],
 )
