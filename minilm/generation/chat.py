@@ -44,7 +44,7 @@ class Chat:
         self._decoder, self._tokenizer, self._template = decoder, tokenizer, template
         self._sampling, self._stops, self._cached = sampling, stops, cached
         self._max_new_tokens = max_new_tokens
-        self._ends = end_of_turn(template, tokenizer)
+        self._turn_end = end_of_turn(template, tokenizer)
         self._generation: Generation | None = None
         self.messages: list[Message] = [{"role": "system", "content": system}] if system else []
         self.tokens: list[int] = []
@@ -97,7 +97,7 @@ class Chat:
                 [ids],
                 self._sampling,
                 cached=self._cached,
-                ends=self._ends,
+                turn_end=self._turn_end,
             )
         else:
             self._generation.restart(ids)

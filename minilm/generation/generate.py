@@ -7,7 +7,7 @@ the context is full: the rest is read again from position 0, with a cache and wi
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeGuard
 
@@ -55,11 +55,11 @@ def generate(
     """
     check_count(max_new_tokens)
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
-    ends: set[int] = set()
+    end = None
     if is_conversation(prompt):
         template = find_template(_folder(tokenizer), chat_template)
         ids = tokenizer.encode_chat(template.render(prompt, add_generation_prompt=True))
-        ends |= end_of_turn(template, tokenizer)
+        end = end_of_turn(template, tokenizer)
     else:
         ids = _prompt_ids(model, tokenizer, prompt)
     return "".join(
@@ -71,7 +71,7 @@ def generate(
             sampling=sampling,
             stops=[stop] if isinstance(stop, str) else stop,
             cached=cached,
-            ends=ends,
+            turn_end=end,
         )
     )
 
@@ -85,7 +85,7 @@ def stream(
     sampling: Sampling,
     stops: Sequence[str] = (),
     cached: bool = True,
-    ends: Collection[int] = (),
+    turn_end: int | None = None,
 ) -> Iterator[str]:
     """As `generate`, in parts: one after each token, often empty, and what remains."""
     text = TextStream(tokenizer, stops, prompt)
@@ -99,7 +99,7 @@ def stream(
             sampling,
             cached=cached,
             max_length=len(prompt) + max_new_tokens,
-            ends=ends,
+            turn_end=turn_end,
         )
         for _ in range(max_new_tokens):
             new_tokens = generation.step()
@@ -168,14 +168,14 @@ class Generation:
         *,
         cached: bool = True,
         max_length: int | None = None,
-        ends: Collection[int] = (),
+        turn_end: int | None = None,
     ) -> None:
         """``max_length``: tokens that a text will have at most, if fewer than the context length.
 
-        ``ends``: tokens that end a text besides those of ``tokenizer``.
+        ``turn_end``: a token that ends a text besides those of ``tokenizer``.
         """
         self._decoder, self._tokenizer, self._sampling = decoder, tokenizer, sampling
-        self._ends = {tokenizer.end_of_text, *tokenizer.other_ends, *ends}
+        self._ends = {tokenizer.end_of_text, *tokenizer.other_ends, turn_end}
         self._context_length = decoder.config.context_length
         # Without a prompt the text begins where a document does; some tokenizers have no such token.
         begin = tokenizer.end_of_text if tokenizer.end_of_text is not None else 0

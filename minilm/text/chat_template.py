@@ -20,7 +20,6 @@ from typing import IO, Any
 from minilm.errors import FormatError, TokenizerError
 from minilm.formats.huggingface import (
     CHAT_TEMPLATE,
-    GENERATION_CONFIG,
     SPECIAL_TOKENS_MAP,
     TOKENIZER_CONFIG,
 )
@@ -158,30 +157,35 @@ def read_chat_template(folder: Path) -> ChatTemplate | None:
 def find_template(folder: Path, choice: str = "") -> ChatTemplate:
     """The template of the file ``choice``, or `PLAIN` if that is "plain"; by default that of ``folder``.
 
-    A model without one gets `PLAIN`, with a note.
-
-    Raises FormatError or OSError; TokenizerError where `PLAIN` needs an end of text and there is none.
+    A model without one gets `PLAIN`, with a note. Raises FormatError or OSError; TokenizerError where `PLAIN`
+    needs an end of text and there is none.
     """
     if choice and choice != PLAIN.name:
         return ChatTemplate(read_text(Path(choice)), special_tokens(folder), choice)
-    template = None if choice else read_chat_template(folder)
-    if template is not None:
-        return template
+    if choice:
+        return plain_template(folder)
+    template = read_chat_template(folder)
+    if template is None:
+        template = plain_template(folder)
+        logger.warning(
+            "%s has no chat template: the plain one is used, `User:` and `Assistant:`", folder
+        )
+    return template
+
+
+def plain_template(folder: Path) -> ChatTemplate:
+    """`PLAIN` with the special tokens of a tokenizer. Raises TokenizerError as `find_template`."""
     special = special_tokens(folder)
     if "eos_token" not in special:
         got = "no token that ends a text"
         raise TokenizerError(folder / _TOKENIZER, got, "one, which ends an answer")
-    if not choice:
-        logger.warning(
-            "%s has no chat template: the plain one is used, `User:` and `Assistant:`", folder
-        )
     return dataclasses.replace(PLAIN, special=special)
 
 
-def end_of_turn(template: ChatTemplate, tokenizer: Tokenizer) -> frozenset[int]:
+def end_of_turn(template: ChatTemplate, tokenizer: Tokenizer) -> int | None:
     """The special token that ``template`` writes after an answer, at which generation is to halt.
 
-    Empty where it writes none. Raises as `render`.
+    None where it writes none. Raises as `render`.
     """
     answer = "An answer."
     question = {"role": "user", "content": "A question?"}
@@ -189,7 +193,7 @@ def end_of_turn(template: ChatTemplate, tokenizer: Tokenizer) -> frozenset[int]:
     after = text.rpartition(answer)[2].lstrip()
     special = tokenizer.special_tokens
     names = [name for name in special if name.strip() and after.startswith(name)]
-    return frozenset([special[max(names, key=len)]] if names else [])
+    return special[max(names, key=len)] if names else None
 
 
 def with_end_of_turn(
@@ -198,28 +202,10 @@ def with_end_of_turn(
     """A generation_config.json whose tokens that end a text include the end of a turn. Raises as `render`."""
     saved = generation.get("eos_token_id", tokenizer.end_of_text)
     ends = saved if isinstance(saved, list) else [] if saved is None else [saved]
-    missing = end_of_turn(template, tokenizer).difference(ends)
-    ends = [*ends, *missing]
-    return (
-        {**generation, "eos_token_id": ends if len(ends) > 1 else ends[0]}
-        if missing
-        else dict(generation)
-    )
-
-
-def with_template(
-    companions: Mapping[str, bytes], template: ChatTemplate, tokenizer: Tokenizer
-) -> dict[str, bytes]:
-    """The files beside a tokenizer, with ``template`` and where it ends a turn among them.
-
-    Raises as `render`.
-    """
-    generation = json.loads(companions.get(GENERATION_CONFIG, b"{}"))
-    ended = with_end_of_turn(generation, template, tokenizer)
-    changed = (
-        {GENERATION_CONFIG: json.dumps(ended, indent=2).encode()} if ended != generation else {}
-    )
-    return {**companions, **changed, CHAT_TEMPLATE: template.source.encode()}
+    end = end_of_turn(template, tokenizer)
+    if end is None or end in ends:
+        return dict(generation)
+    return {**generation, "eos_token_id": [*ends, end] if ends else end}
 
 
 def special_tokens(folder: Path) -> dict[str, str]:

@@ -24,7 +24,6 @@ from minilm.text.chat_template import (
     read_chat_template,
     special_tokens,
     with_end_of_turn,
-    with_template,
 )
 from minilm.text.separators import END_OF_TEXT
 from minilm.text.tokenizer_file import load_tokenizer
@@ -377,9 +376,9 @@ def test_the_end_of_a_turn_is_what_stands_after_an_answer() -> None:
     tokenizer = chatty_tokenizer()
     template = ChatTemplate(TURN_BY_TURN)
     end = tokenizer.special_tokens[END]
-    assert end_of_turn(template, tokenizer) == {end}
-    assert end_of_turn(ChatTemplate("{{ messages[1].content }} and so on"), tokenizer) == set()
-    assert end_of_turn(ChatTemplate("no answer"), tokenizer) == set()
+    assert end_of_turn(template, tokenizer) == end
+    assert end_of_turn(ChatTemplate("{{ messages[1].content }} and so on"), tokenizer) is None
+    assert end_of_turn(ChatTemplate("no answer"), tokenizer) is None
     first = tokenizer.end_of_text
     for saved, expected in (
         ({}, [first, end]),
@@ -391,18 +390,7 @@ def test_the_end_of_a_turn_is_what_stands_after_an_answer() -> None:
         assert with_end_of_turn(saved, template, tokenizer) == {**saved, "eos_token_id": expected}
     byte = ByteTokenizer()
     assert with_end_of_turn({}, PLAIN, byte) == {}
-    assert end_of_turn(PLAIN, byte) == {byte.end_of_text}
-
-
-def test_a_template_goes_with_where_it_ends_a_turn() -> None:
-    template, tokenizer = ChatTemplate(TURN_BY_TURN), chatty_tokenizer()
-    before = {"tokenizer_config.json": b"{}", "chat_template.jinja": b"another"}
-    after = with_template(before, template, tokenizer)
-    assert after.keys() == {*before, "generation_config.json"}
-    assert after["chat_template.jinja"].decode() == TURN_BY_TURN
-    ends = [tokenizer.end_of_text, tokenizer.special_tokens[END]]
-    assert json.loads(after["generation_config.json"]) == {"eos_token_id": ends}
-    assert with_template({}, PLAIN, ByteTokenizer()).keys() == {"chat_template.jinja"}
+    assert end_of_turn(PLAIN, byte) == byte.end_of_text
 
 
 def test_a_beginning_of_another_post_processor_stands_once() -> None:
