@@ -115,7 +115,7 @@ def stream(
 
 def is_conversation(prompt: str | Ids | Sequence[Message]) -> TypeGuard[Sequence[Message]]:
     """Whether it is a list of messages. Raises TokenizerError for one of other objects than messages."""
-    if isinstance(prompt, (str, np.ndarray)) or not any(isinstance(each, dict) for each in prompt):
+    if not isinstance(prompt, (list, tuple)) or not any(isinstance(m, dict) for m in prompt):
         return False
     for message in prompt:
         texts = isinstance(message, dict) and (message.get("role"), message.get("content"))
