@@ -141,6 +141,7 @@ TEMPLATES = {
 {% generation %}
  {{ message.content }}{% set inside = 1 %}{{ eos_token }}
 {% endgeneration %}
+{{ inside is defined }}
 {% else %}
  {{ message.content }}{{ inside is defined }}
 {% endif %}
