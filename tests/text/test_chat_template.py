@@ -201,6 +201,7 @@ HOSTILE = {
     "class": "{{ ''.__class__.__mro__ }}",
     "format of an attribute": "{{ '{0.__class__.__mro__}'.format(1) }}",
     "namespace": "{% set ns = namespace() %}{% set ns.__class__ = 1 %}",
+    "new namespace": "{% set ns = namespace(__class__=1) %}",
     "dict": "{{ dict.__subclasses__() }}",
     "change": "{{ messages.append(1) }}",
     "include": "{% include '/etc/passwd' %}",
