@@ -38,6 +38,7 @@ Message = dict[str, str]  # {"role": "user", "content": "Hello"}
 MAX_SOURCE = 2**20  # characters; published ones have up to some 20,000
 _TOKENIZER = "tokenizer.json"
 _DEFAULT = "default"  # of several templates
+# What it imports is what this process does, whatever is in the current folder.
 _PROCESS = """
 import sys
 sys.path = sys.argv[1:]
@@ -85,8 +86,7 @@ class ChatTemplate:
             **self.special,
         }
         with subprocess.Popen(
-            # Isolated: nothing in the current folder is imported.
-            [sys.executable, "-I", "-c", _PROCESS, *sys.path],
+            [sys.executable, "-c", _PROCESS, *sys.path],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -202,7 +202,7 @@ HOSTILE = {
     "format of an attribute": "{{ '{0.__class__.__mro__}'.format(1) }}",
     "namespace": "{% set ns = namespace() %}{% set ns.__class__ = 1 %}",
     "new namespace": "{% set ns = namespace(__class__=1) %}",
-    "dict": "{{ dict.__subclasses__() }}",
+    "dict": "{{ dict.update(messages[0], {'role': 'x'}) }}",
     "change": "{{ messages.append(1) }}",
     "include": "{% include '/etc/passwd' %}",
     "brackets": "{{ " + "(" * 10**5 + "1" + ")" * 10**5 + " }}",
