@@ -10,8 +10,9 @@ Legend: n tokens of a text, V vocabulary.
 from __future__ import annotations
 
 import json
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -49,6 +50,26 @@ class Tokenizer(ABC):
     def encode_prompt(self, text: str) -> list[int]:
         """The ids of a text to be continued, with the beginning-of-text token if there is one."""
         return [int(token) for token in self.encode(text)]
+
+    @property
+    def special_tokens(self) -> Mapping[str, int]:
+        """The tokens whose names in a conversation stand for themselves, and their ids."""
+        return {} if self.end_of_text is None else {END_OF_TEXT: self.end_of_text}
+
+    def encode_chat(self, text: str) -> list[int]:
+        """The ids of what a chat template wrote.
+
+        The names of special tokens in it are these tokens. It begins as a prompt does: with one
+        beginning-of-text token if there is one, be it of the template or not.
+        """
+        special = self.special_tokens
+        names = sorted(special, key=len, reverse=True)
+        pieces = re.split(f"({'|'.join(map(re.escape, names))})", text) if names else [text]
+        return [
+            int(token)
+            for piece in pieces
+            for token in ([special[piece]] if piece in special else self.encode(piece))
+        ]
 
     def decode(self, ids: Ids) -> str:
         """Return the text of ``ids``, (n,), 0 <= id < V; bytes that are not UTF-8 become U+FFFD.
@@ -201,6 +222,10 @@ class BPETokenizer(Tokenizer):
         ids = [np.array(encoding.ids, dtype=np.int64) for encoding in batch]
         return np.concatenate(ids) if ids else np.empty(0, dtype=np.int64)
 
+    @property
+    def special_tokens(self) -> Mapping[str, int]:
+        return _added_tokens(self._backend)
+
     def _decode(self, ids: NDArray[np.int64]) -> str:
         return self._backend.decode(ids.tolist(), skip_special_tokens=True)
 
@@ -254,12 +279,26 @@ class LibraryTokenizer(Tokenizer):
         ends = ids and encoding.special_tokens_mask[-1] and ids[-1] == self.end_of_text
         return ids[:-1] if ends else ids
 
+    @property
+    def special_tokens(self) -> Mapping[str, int]:
+        return _added_tokens(self._backend)
+
+    def encode_chat(self, text: str) -> list[int]:
+        # The library looks for its added tokens itself, some of which take spaces around them.
+        ids = [int(token) for token in self.encode(text)]
+        beginning = self.encode_prompt("")
+        return ids if ids[: len(beginning)] == beginning else beginning + ids
+
     def _decode(self, ids: NDArray[np.int64]) -> str:
         with one_line_errors("tokens"):
             return self._backend.decode(ids.tolist(), skip_special_tokens=True)
 
     def to_json(self) -> str:
         return self._backend.to_str(pretty=True)
+
+
+def _added_tokens(backend: tokenizers.Tokenizer) -> dict[str, int]:
+    return {token.content: number for number, token in backend.get_added_tokens_decoder().items()}
 
 
 def code_points(text: str) -> NDArray[np.uint32]:

@@ -1,0 +1,207 @@
+"""Chat templates: a conversation as the text that a model reads, by a program in Jinja.
+
+The template is one from a file: it runs in a process of its own with limits, `template_process`. How
+templates are stored is as in huggingface/transformers, `tokenization_utils_base.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from minilm import files
+from minilm.errors import FormatError
+from minilm.formats.huggingface import CHAT_TEMPLATE, SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG
+from minilm.formats.json_file import read_object
+from minilm.formats.text_file import read_text
+from minilm.safe_text import short_repr
+from minilm.text.separators import END_OF_TEXT
+from minilm.text.tokenizer_file import load_tokenizer
+from minilm.text.tokenizers import Tokenizer
+
+Message = dict[str, str]  # {"role": "user", "content": "Hello"}
+
+MAX_SOURCE = 2**20  # characters; published ones have up to some 20,000
+_TOKENIZER = "tokenizer.json"
+_DEFAULT = "default"  # of several templates
+_PROCESS = """
+import sys
+sys.path = sys.argv[1:]
+from minilm.text import template_process
+template_process.main()
+"""
+
+
+@dataclass(frozen=True)
+class ChatTemplate:
+    """A template's text, and the texts of the special tokens that it asks for by name, bos_token and others.
+
+    ``name`` is for messages.
+    """
+
+    source: str
+    special: Mapping[str, str] = field(default_factory=dict)
+    name: str = "chat template"
+
+    def __post_init__(self) -> None:
+        if len(self.source) > MAX_SOURCE:
+            got = f"{len(self.source)} characters"
+            raise FormatError(self.name, got, f"a chat template of at most {MAX_SOURCE}")
+
+    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
+        """The text of one conversation, in a tenth of a second: several are `render_all`'s.
+
+        ``add_generation_prompt``: up to where the model's answer begins. Raises as `render_all`.
+        """
+        [text] = self.render_all([messages], add_generation_prompt=add_generation_prompt)
+        return text
+
+    def render_all(
+        self, conversations: Iterable[Sequence[Message]], *, add_generation_prompt: bool = False
+    ) -> Iterator[str]:
+        """The text of each conversation, thousands a second: as they are asked for, all in one process.
+
+        Raises FormatError, in one line, where the template cannot be read or refuses a conversation, and
+        where it takes more time, memory or text than `template_process` has for one.
+        """
+        variables = {
+            "tools": None,
+            "documents": None,
+            "add_generation_prompt": add_generation_prompt,
+            **self.special,
+        }
+        with subprocess.Popen(
+            # Isolated: nothing in the current folder is imported.
+            [sys.executable, "-I", "-c", _PROCESS, *sys.path],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        ) as process:
+            try:
+                _write(process, self.source)
+                for messages in conversations:
+                    _write(process, {"messages": messages, **variables})
+                    yield self._text_of_reply(process)
+            finally:
+                process.kill()
+                with contextlib.suppress(OSError):  # what it did not read
+                    _input(process).close()
+
+    def _text_of_reply(self, process: subprocess.Popen[bytes]) -> str:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        reply = json.loads(line) if line.endswith(b"\n") else {"error": "too much time or memory"}
+        if "error" in reply:
+            expected = "a chat template that writes this conversation"
+            raise FormatError(self.name, reply["error"], expected)
+        text: str = reply["text"]
+        return text
+
+
+def _write(process: subprocess.Popen[bytes], value: Any) -> None:
+    with contextlib.suppress(OSError):  # one that has ended, which gives no reply either
+        _input(process).write(json.dumps(value).encode() + b"\n")
+        _input(process).flush()
+
+
+def _input(process: subprocess.Popen[bytes]) -> IO[bytes]:
+    assert process.stdin is not None
+    return process.stdin
+
+
+# For models that have no template: an answer ends as their texts do, which is all that they need to know.
+PLAIN = ChatTemplate(
+    """\
+{% for message in messages %}
+{{ message['role'] | capitalize }}:
+{{ message['content'] | trim }}{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}
+
+
+{% endfor %}
+{% if add_generation_prompt %}
+Assistant:
+{% endif %}
+""",
+    {"eos_token": END_OF_TEXT},
+    "plain",
+)
+
+
+def read_chat_template(folder: Path) -> ChatTemplate | None:
+    """The template beside the tokenizer of ``folder``, of several the default one; None where there is none.
+
+    Raises FormatError or OSError.
+    """
+    stored = stored_templates(folder)
+    path = folder / CHAT_TEMPLATE
+    if not path.is_file():
+        path = folder / TOKENIZER_CONFIG
+    if isinstance(stored, list):
+        stored = {each["name"]: each["template"] for each in stored}.get(_DEFAULT)
+    return None if stored is None else ChatTemplate(stored, special_tokens(folder), str(path))
+
+
+def write_chat_template(folder: Path, template: ChatTemplate) -> None:
+    """Put ``template`` beside the tokenizer of ``folder``. Raises OSError."""
+    files.write_bytes(folder / CHAT_TEMPLATE, template.source.encode())
+
+
+def end_of_turn(template: ChatTemplate, tokenizer: Tokenizer) -> int | None:
+    """The special token that ``template`` writes after an answer, at which generation is to halt.
+
+    None where there is none. Raises as `render`.
+    """
+    answer = "An answer."
+    text = template.render(
+        [{"role": "user", "content": "A"}, {"role": "assistant", "content": answer}]
+    )
+    after = text.rpartition(answer)[2].lstrip()
+    special = tokenizer.special_tokens
+    names = [name for name in special if name.strip() and after.startswith(name)]
+    return special[max(names, key=len)] if names else None
+
+
+def plain_template(folder: Path) -> ChatTemplate:
+    """`PLAIN` with the special tokens of the tokenizer in ``folder``."""
+    return dataclasses.replace(PLAIN, special=special_tokens(folder))
+
+
+def special_tokens(folder: Path) -> dict[str, str]:
+    """The texts of the special tokens of a tokenizer, by the names that templates have for them.
+
+    Raises FormatError or OSError.
+    """
+    special: dict[str, str] = {}
+    for path in (folder / SPECIAL_TOKENS_MAP, folder / TOKENIZER_CONFIG):
+        for name, token in (read_object(path) if path.is_file() else {}).items():
+            text = token.get("content") if isinstance(token, dict) else token
+            if name.endswith("_token") and isinstance(text, str):
+                special[name] = text
+    if "eos_token" not in special:
+        tokenizer = load_tokenizer(folder / _TOKENIZER)
+        for text, number in tokenizer.special_tokens.items():
+            if number == tokenizer.end_of_text:
+                special |= dict.fromkeys(("bos_token", "eos_token", "pad_token"), text) | special
+    return special
+
+
+def stored_templates(folder: Path) -> str | list[dict[str, str]] | None:
+    """The template of chat_template.jinja, or of tokenizer_config.json, where it may be several."""
+    if (folder / CHAT_TEMPLATE).is_file():
+        return read_text(folder / CHAT_TEMPLATE)
+    settings = folder / TOKENIZER_CONFIG
+    template = read_object(settings).get("chat_template") if settings.is_file() else None
+    are_named = isinstance(template, list) and all(
+        isinstance(each, dict) and {type(each.get("name")), type(each.get("template"))} == {str}
+        for each in template
+    )
+    if template is None or isinstance(template, str) or are_named:
+        return template
+    raise FormatError(settings, f"chat_template {short_repr(template)}", "a text")
