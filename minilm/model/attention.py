@@ -114,10 +114,10 @@ def explicit_attention(
     """The same, as two batched matrix products around a softmax."""
     b, h, t, k = query.shape
     if visible is None:
-        hidden, shape = hidden_positions(t, window, query.device), (t, t)
+        hidden = hidden_positions(t, window, query.device)
     else:
-        hidden, shape = repeat(~visible, "b 1 q n -> (b h) q n", h=h), (b * h, t, t)
-    mask = torch.zeros(shape, device=query.device, dtype=query.dtype)
+        hidden = repeat(~visible, "b 1 q n -> (b h) q n", h=h)
+    mask = torch.zeros(hidden.shape, device=query.device, dtype=query.dtype)
     mask = mask.masked_fill(hidden, float("-inf"))
     query, key, value = (rearrange(x, "b h t k -> (b h) t k") for x in (query, key, value))
     # baddbmm scales the product and adds the mask in the same pass.

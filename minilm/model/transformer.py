@@ -44,12 +44,13 @@ class Embedding(nn.Module):
             index = torch.arange(t, device=tokens.device) if positions is None else positions.index
             x = x + self.position(index)
         if self.ngram is not None:
-            index = None
+            in_document = None
             if cache is not None:
                 tokens = cache.extend_tokens(tokens)
             elif positions is not None:
-                index = positions.index
-            rows = ngram_rows(tokens, self.longest_ngram, self.ngram_rows, index)[:, -t:]  # b t n
+                in_document = positions.index
+            rows = ngram_rows(tokens, self.longest_ngram, self.ngram_rows, in_document)  # b t n
+            rows = rows[:, -t:]
             x = x + self.ngram(rows).sum(dim=2)  # b t n d -> b t d
         return x
 

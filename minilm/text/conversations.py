@@ -6,7 +6,7 @@ one question and its answer as two texts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ MESSAGES, PAIR = ("messages",), ("prompt", "completion")
 class Conversation:
     """Messages up to the last answer, each with a role and a content; ``where`` names them in messages."""
 
-    messages: tuple[Mapping[str, str], ...]
+    messages: tuple[dict[str, str], ...]
     where: str
 
 
@@ -76,7 +76,7 @@ def _fields(kind: tuple[str, ...]) -> str:
     return f"an object with {' and '.join(kind)}"
 
 
-def _message(entry: Any, name: str, where: str, clean: Callable[[str], str]) -> Mapping[str, str]:
+def _message(entry: Any, name: str, where: str, clean: Callable[[str], str]) -> dict[str, str]:
     if not isinstance(entry, dict):
         got = f"{name} is {short_repr(entry)}"
         raise CorpusError(where, got, "an object with role and content")

@@ -94,7 +94,7 @@ def absolute_source(name: str) -> str:
 
 def _as_recorded(name: str, value: Any) -> Any:
     """An option of `train` as config.json has it."""
-    if name == "init_from":
+    if name == "init_from" or (name == "chat_template" and value != "plain"):
         return os.path.abspath(value)
     return list(value) if isinstance(value, tuple) else value
 
