@@ -167,9 +167,9 @@ def prepare_conversations(
 ) -> Conversations:
     """The conversations of ``corpus``, split and packed into rows of at most ``context_length`` places.
 
-    By default the last ``val_fraction`` of the characters validates, to whole conversations; ``document`` and
-    ``shuffle`` draw. Conversations that are the same are on one side. One that is longer than the context
-    loses its beginning, so that the end of its last answer stays. Raises CorpusError for a record that is no
+    By default the last ``val_fraction`` of the text validates, in whole conversations; ``document`` and
+    ``shuffle`` draw. Conversations that are the same are on one side, where the first of them is. One that is
+    longer than the context loses its beginning, so that the end of its last answer stays. Raises CorpusError for a record that is no
     conversation, FormatError for one that the template does not write.
     """
     notes = Notes()
@@ -276,14 +276,13 @@ def _split(
         raise CorpusError(
             source, "one conversation", "several, of which some validate", "use more data"
         )
-    sizes = np.array([each.text_bytes for each in encoded])
+    sizes = np.bincount(groups, [each.text_bytes for each in encoded]).astype(np.int64)
     if mode == "position":
-        firsts = np.unique(groups, return_index=True)[1]
         before = np.cumsum(sizes) - sizes
-        validates = before[firsts] >= sizes.sum() * (1 - val_fraction)
+        validates = before >= sizes.sum() * (1 - val_fraction)
         validates[-1], validates[0] = True, False
     else:
-        validates = draw(np.bincount(groups, sizes).astype(np.int64), val_fraction)
+        validates = draw(sizes, val_fraction)
     by_conversation: NDArray[np.bool_] = validates[groups]
     return by_conversation
 
