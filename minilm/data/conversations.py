@@ -169,8 +169,10 @@ def prepare_conversations(
 
     By default the last ``val_fraction`` of the text validates, in whole conversations; ``document`` and
     ``shuffle`` draw. Conversations that are the same are on one side, where the first of them is. One that is
-    longer than the context loses its beginning, so that the end of its last answer stays. Raises CorpusError for a record that is no
-    conversation, FormatError for one that the template does not write.
+    longer than the context loses its beginning, so that the end of its last answer stays.
+
+    Raises CorpusError for a record that is no conversation, FormatError for one that the template does not
+    write.
     """
     notes = Notes()
     identity = identify(corpus)
