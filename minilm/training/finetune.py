@@ -154,7 +154,7 @@ def run_from_checkpoint(
             config,
             dataset,
             source,
-            resolve_for_run(config, model_config),
+            resolve_for_run(config, model_config, dataset),
             began_with=began_with | source.options(),
             is_fine_tuning=True,
             companions=beside_tokenizer,

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from minilm.architectures.minilm import layout
 from minilm.config import ModelConfig, TrainConfig
 from minilm.costs.flops import flops_per_token
+from minilm.data.shards import Dataset
 from minilm.errors import ConfigError
 from minilm.model.device import choose_device, choose_dtype
 from minilm.model.transformer import Transformer
@@ -106,10 +107,11 @@ class Runtime:
         return compiled_or_eager
 
 
-def resolve_for_run(config: TrainConfig, model: ModelConfig) -> Runtime:
-    """As `resolve`, for all steps of a run that trains ``model``."""
-    flops = flops_per_token(layout(model), context=model.context_length)["training_per_token"]
-    return resolve(config, flops * step_tokens(config, model) * config.max_steps)
+def resolve_for_run(config: TrainConfig, model: ModelConfig, dataset: Dataset) -> Runtime:
+    """As `resolve`, for all steps of a run that trains ``model`` on ``dataset``."""
+    length = dataset.row_length(model.context_length)
+    flops = flops_per_token(layout(model), context=length)["training_per_token"]
+    return resolve(config, flops * step_tokens(config, model, dataset) * config.max_steps)
 
 
 def resolve(config: TrainConfig, flops: float) -> Runtime:

@@ -99,7 +99,7 @@ def new_run(
         config,
         dataset,
         source,
-        resolve_for_run(config, model_config),
+        resolve_for_run(config, model_config, dataset),
         began_with=began_with | source.options(),
     )
     announce(spec)
@@ -166,7 +166,7 @@ def resumed_run(
         config,
         dataset,
         source,
-        resolve_for_run(config, model_config),
+        resolve_for_run(config, model_config, dataset),
         saved=saved,
         is_fine_tuning=bool(record.began_with.get("init_from")),
         weights_dtype=saved.settings.get("weights_dtype", "float32"),
