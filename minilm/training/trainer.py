@@ -64,6 +64,7 @@ class Trainer:
             self.runtime,
             self.progress,
             time.monotonic() if started is None else started,
+            spec.dataset.row_length(self.context_length),
         )
         self.last_save = time.monotonic()
 
