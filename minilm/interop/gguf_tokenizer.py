@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from minilm.errors import FormatError, TokenizerError
 from minilm.formats.json_file import read_object
+from minilm.interop.chat_end import with_chat_end
 from minilm.runs.files import CONFIG, TOKENIZER_CONFIG
 from minilm.text.chat_template import stored_templates
 from minilm.text.tokenizers import BPETokenizer, ByteTokenizer, LibraryTokenizer, Tokenizer
@@ -296,7 +297,8 @@ def _add_special_tokens(
         raise FormatError(folder, got, "the tokenizer files of a Hugging Face model") from None
     ids = special.special_token_ids
     ends = [tokenizer.end_of_text, *sorted(tokenizer.other_ends)]
-    others = [end for end in ends if end is not None]
+    saved = {"eos_token_id": [end for end in ends if end is not None]}
+    others = with_chat_end(saved, folder, tokenizer)["eos_token_id"]
     if others:
         if ids.get("eos") not in others:
             ids["eos"] = others[0]

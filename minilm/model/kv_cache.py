@@ -161,6 +161,18 @@ class KVCache:
         for block in self.blocks:
             block.convolution_inputs.zero_()
 
+    def truncate(self, length: int) -> None:
+        """Forget the tokens after the first ``length`` of each sequence, or all where the last ones matter.
+
+        They do to a convolution and to n-grams, and past a sliding window the first are overwritten.
+        """
+        slots = self.blocks[0].key.shape[2]
+        inputs = self.blocks[0].convolution_inputs.shape[1] + self.previous_tokens.shape[1]
+        if max(self.lengths) > slots or inputs:
+            self.clear()
+        else:
+            self.lengths = [length] * len(self.lengths)
+
     def next_positions(self, t: int) -> Positions:
         """Those of the next ``t`` tokens of each sequence."""
         slots, longest = self.blocks[0].key.shape[2], max(self.lengths)

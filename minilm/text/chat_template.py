@@ -9,22 +9,28 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import logging
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from minilm import files
-from minilm.errors import FormatError
-from minilm.formats.huggingface import CHAT_TEMPLATE, SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG
+from minilm.errors import FormatError, TokenizerError
+from minilm.formats.huggingface import (
+    CHAT_TEMPLATE,
+    SPECIAL_TOKENS_MAP,
+    TOKENIZER_CONFIG,
+)
 from minilm.formats.json_file import read_object
 from minilm.formats.text_file import read_text
 from minilm.safe_text import short_repr
 from minilm.text.separators import END_OF_TEXT
 from minilm.text.tokenizer_file import load_tokenizer
 from minilm.text.tokenizers import Tokenizer
+
+logger = logging.getLogger(__name__)
 
 Message = dict[str, str]  # {"role": "user", "content": "Hello"}
 
@@ -65,7 +71,7 @@ class ChatTemplate:
 
     def render_all(
         self, conversations: Iterable[Sequence[Message]], *, add_generation_prompt: bool = False
-    ) -> Iterator[str]:
+    ) -> Generator[str, None, None]:
         """The text of each conversation, thousands a second: as they are asked for, all in one process.
 
         Raises FormatError, in one line, where the template cannot be read or refuses a conversation, and
@@ -148,29 +154,58 @@ def read_chat_template(folder: Path) -> ChatTemplate | None:
     return None if stored is None else ChatTemplate(stored, special_tokens(folder), str(path))
 
 
-def write_chat_template(folder: Path, template: ChatTemplate) -> None:
-    """Put ``template`` beside the tokenizer of ``folder``. Raises OSError."""
-    files.write_bytes(folder / CHAT_TEMPLATE, template.source.encode())
+def find_template(folder: Path, choice: str = "") -> ChatTemplate:
+    """The template of the file ``choice``, or `PLAIN` if that is "plain"; by default that of ``folder``.
+
+    A model without one gets `PLAIN`, with a note. Raises FormatError or OSError; TokenizerError where `PLAIN`
+    needs an end of text and there is none.
+    """
+    if choice and choice != PLAIN.name:
+        return ChatTemplate(read_text(Path(choice)), special_tokens(folder), choice)
+    if choice:
+        return plain_template(folder)
+    template = read_chat_template(folder)
+    if template is None:
+        template = plain_template(folder)
+        logger.warning(
+            "%s has no chat template: the plain one is used, `User:` and `Assistant:`", folder
+        )
+    return template
+
+
+def plain_template(folder: Path) -> ChatTemplate:
+    """`PLAIN` with the special tokens of a tokenizer. Raises TokenizerError as `find_template`."""
+    special = special_tokens(folder)
+    if "eos_token" not in special:
+        got = "no token that ends a text"
+        raise TokenizerError(folder / _TOKENIZER, got, "one, which ends an answer")
+    return dataclasses.replace(PLAIN, special=special)
 
 
 def end_of_turn(template: ChatTemplate, tokenizer: Tokenizer) -> int | None:
     """The special token that ``template`` writes after an answer, at which generation is to halt.
 
-    None where there is none. Raises as `render`.
+    None where it writes none. Raises as `render`.
     """
     answer = "An answer."
-    text = template.render(
-        [{"role": "user", "content": "A"}, {"role": "assistant", "content": answer}]
-    )
+    question = {"role": "user", "content": "A question?"}
+    text = template.render([question, {"role": "assistant", "content": answer}])
     after = text.rpartition(answer)[2].lstrip()
     special = tokenizer.special_tokens
     names = [name for name in special if name.strip() and after.startswith(name)]
     return special[max(names, key=len)] if names else None
 
 
-def plain_template(folder: Path) -> ChatTemplate:
-    """`PLAIN` with the special tokens of the tokenizer in ``folder``."""
-    return dataclasses.replace(PLAIN, special=special_tokens(folder))
+def with_end_of_turn(
+    generation: Mapping[str, Any], template: ChatTemplate, tokenizer: Tokenizer
+) -> dict[str, Any]:
+    """A generation_config.json whose tokens that end a text include the end of a turn. Raises as `render`."""
+    saved = generation.get("eos_token_id", tokenizer.end_of_text)
+    ends = saved if isinstance(saved, list) else [] if saved is None else [saved]
+    end = end_of_turn(template, tokenizer)
+    if end is None or end in ends:
+        return dict(generation)
+    return {**generation, "eos_token_id": [*ends, end] if ends else end}
 
 
 def special_tokens(folder: Path) -> dict[str, str]:

@@ -48,13 +48,15 @@ class Tokenizer(ABC):
 
     ``kind`` is "byte", "char", "bpe" or "library"; ids are 0 <= id < ``vocab_size``. ``end_of_text``
     is the id that separates documents and ends a generated text, None where there is none;
-    ``other_ends`` are further ids that end a generated text.
+    ``other_ends`` are further ids that end a generated text. ``folder`` is where it was read from: a chat
+    template may be beside it.
     """
 
     kind: str
     vocab_size: int
     end_of_text: int | None
     other_ends: frozenset[int] = frozenset()
+    folder: Path | None = None
 
     @abstractmethod
     def encode(self, text: str) -> NDArray[np.int64]:
