@@ -18,9 +18,9 @@ from minilm.errors import InputError
 from minilm.interop.convert import as_run
 from minilm.model.transformer import Transformer
 from minilm.runs import files as run_files
+from minilm.text.chat_template import PLAIN, find_template
 from minilm.text.corpora import Corpus, open_corpus
 from minilm.text.tokenizers import Tokenizer
-from minilm.training.base_model import PLAIN_TEMPLATE, chat_template
 from minilm.training.evaluation import evaluate as validate
 from minilm.training.runtime import Runtime, resolve
 
@@ -170,7 +170,7 @@ def _conversations(
     part: str,
 ) -> EvaluationText:
     """The answers in ``part`` of conversations, as the run's chat template writes them, or a plain one."""
-    template, name = chat_template(run, None)
+    template = find_template(run)
     dataset = prepare_conversations(
         corpus,
         tokenizer=tokenizer,
@@ -179,5 +179,5 @@ def _conversations(
         split=split,
         context_length=run_files.read_config(run / run_files.CONFIG).context_length,
     )
-    which = "plain template" if name == PLAIN_TEMPLATE else "chat template"
+    which = "plain template" if template.name == PLAIN.name else "chat template"
     return EvaluationText(dataset, f"the answers in {part} of {corpus.name} (its {which})")

@@ -11,16 +11,10 @@ from minilm.errors import ConfigError
 from minilm.formats.huggingface import GENERATION_CONFIG
 from minilm.formats.text_file import read_text
 from minilm.runs import files as run_files
-from minilm.text.chat_template import (
-    ChatTemplate,
-    end_of_turn,
-    plain_template,
-    read_chat_template,
-    special_tokens,
-)
+from minilm.text.chat_template import PLAIN, ChatTemplate, find_template, with_end_of_turn
 from minilm.text.tokenizers import Tokenizer
 
-PLAIN_TEMPLATE, OF_BASE = "plain", "base"  # values of --chat-template, and of its record
+OF_BASE = "base"  # the template of the base, as a run records it
 
 
 def companions(folder: Path) -> Mapping[str, bytes]:
@@ -29,23 +23,18 @@ def companions(folder: Path) -> Mapping[str, bytes]:
     return {path.name: read_text(path).encode() for path in paths if path.is_file()}
 
 
-def chat_template(folder: Path, option: str | None) -> tuple[ChatTemplate, str]:
-    """The template for the model in ``folder``, and what it is: ``option``, PLAIN_TEMPLATE or OF_BASE.
+def chat_template(folder: Path, choice: str | None) -> tuple[ChatTemplate, str]:
+    """The template for the model in ``folder``, as `find_template` has it, and what it is, for the record.
 
-    ``option`` is a file or PLAIN_TEMPLATE; None: the base's own, or the plain one where it has none. Raises
-    FormatError.
+    That is the path of a file, PLAIN's name, or OF_BASE. Raises FormatError, and ConfigError for a file that
+    cannot be read.
     """
-    if option not in (None, PLAIN_TEMPLATE, OF_BASE):
-        try:
-            source = read_text(Path(option))
-        except OSError as error:
-            got = f"{option}: {error.strerror or error}"
-            raise ConfigError("chat_template", got, "a file with a template, or plain") from None
-        return ChatTemplate(source, special_tokens(folder), option), option
-    template = None if option == PLAIN_TEMPLATE else read_chat_template(folder)
-    if template is None:
-        return plain_template(folder), PLAIN_TEMPLATE
-    return template, OF_BASE
+    try:
+        template = find_template(folder, choice or "")
+    except OSError as error:
+        got = f"{choice}: {error.strerror or error}"
+        raise ConfigError("chat_template", got, f"a file with one, or {PLAIN.name}") from None
+    return template, choice or (PLAIN.name if template.name == PLAIN.name else OF_BASE)
 
 
 def with_template(
@@ -56,16 +45,14 @@ def with_template(
     So does ``tokenizer`` from now on.
     """
     own = dict(of_base) | {run_files.CHAT_TEMPLATE: template.source.encode()}
-    end = end_of_turn(template, tokenizer)
-    if end is None or end in (tokenizer.end_of_text, *tokenizer.other_ends):
+    generation = json.loads(of_base.get(GENERATION_CONFIG, b"{}"))
+    with_end = with_end_of_turn(generation, template, tokenizer)
+    if with_end == generation:
         return own
-    if tokenizer.end_of_text is None:
-        tokenizer.end_of_text = end
-    else:
-        tokenizer.other_ends |= {end}
-    config = json.loads(of_base.get(GENERATION_CONFIG, b"{}"))
-    config["eos_token_id"] = [tokenizer.end_of_text, *sorted(tokenizer.other_ends)]
-    return own | {GENERATION_CONFIG: json.dumps(config, indent=2).encode() + b"\n"}
+    ends = with_end["eos_token_id"]
+    first, *others = ends if isinstance(ends, list) else [ends]
+    tokenizer.end_of_text, tokenizer.other_ends = first, frozenset(others)
+    return own | {GENERATION_CONFIG: json.dumps(with_end, indent=2).encode() + b"\n"}
 
 
 def weights_dtype(folder: Path) -> str:

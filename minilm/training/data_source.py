@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 class DataSource:
     """A text, by name or path, how it is read and cleaned, and the folder where its tokens are kept.
 
-    ``chat_template``: of conversations, which template writes them: a file, PLAIN or OF_BASE.
+    ``chat_template``: the template that writes conversations: a file, plain, or base for that of the base.
     """
 
     name: str

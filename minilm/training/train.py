@@ -24,7 +24,7 @@ from minilm.quantization.packing import Format
 from minilm.runs import files as run_files
 from minilm.runs.lock import run_lock
 from minilm.runs.new_folder import new_run_folder, remove_beginning, remove_temporary_files
-from minilm.training.base_model import PLAIN_TEMPLATE
+from minilm.text.chat_template import PLAIN
 from minilm.training.data_source import DataSource
 from minilm.training.finetune import run_from_checkpoint
 from minilm.training.finish import Outcome, finish, finished_run
@@ -135,7 +135,7 @@ def finetune(
     or the plain one. Raises InputError before anything is written.
     """
     started = time.monotonic() if started is None else started
-    if chat_template not in (None, PLAIN_TEMPLATE):
+    if chat_template not in (None, PLAIN.name):
         chat_template = os.path.abspath(str(chat_template))
     lora = lora_config(
         lora_rank,
