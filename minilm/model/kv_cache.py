@@ -26,7 +26,8 @@ class Positions:
     there, (b, 1, t, rotary_dim / 2), or None. ``slots``: where their keys and values are stored, the same for
     all sequences or (b, t). ``used``: how many slots are read. ``first``: the sequences were empty, and the
     tokens see each other causally. Otherwise ``mask`` is true where a query sees a key, (b, 1, t, n); None:
-    everywhere. Both are for a sliding ``window``, or 0.
+    everywhere. Both are for a sliding ``window``, or 0. Documents that share a row have no slots
+    (`packed_positions`): their ``mask`` is over the row itself.
     """
 
     index: Tensor

@@ -9,12 +9,14 @@ Legend: n tokens of a text, V vocabulary.
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 import tokenizers
@@ -28,6 +30,17 @@ from minilm.text.separators import END_OF_TEXT
 from minilm.text.tokenizers_library import enable_parallelism, one_line_errors
 
 Ids = Sequence[int] | NDArray[np.integer[Any]]
+
+
+class TokenSpans(NamedTuple):
+    """Tokens of a text, (n,), and the characters that each covers, from ``starts`` to before ``ends``.
+
+    Tokens that share a character, as the bytes of one do, all cover it.
+    """
+
+    ids: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
 
 
 class Tokenizer(ABC):
@@ -64,14 +77,29 @@ class Tokenizer(ABC):
         The names of special tokens in it are these tokens. It begins as a prompt does: with one
         beginning-of-text token if there is one, be it of the template or not.
         """
+        ids: list[int] = self.chat_spans(text).ids.tolist()
+        return ids
+
+    def chat_spans(self, text: str) -> TokenSpans:
+        """As `encode_chat`, with what each token covers; nothing, of a beginning that was added."""
         special = self.special_tokens
         names = sorted(special, key=len, reverse=True)
         pieces = re.split(f"({'|'.join(map(re.escape, names))})", text) if names else [text]
-        return [
-            int(token)
-            for piece in pieces
-            for token in ([special[piece]] if piece in special else self.encode(piece))
-        ]
+        position, parts = 0, [TokenSpans(*np.empty((3, 0), np.int64))]
+        for piece in pieces:
+            if piece in special:
+                spans = TokenSpans(*(np.array([x]) for x in (special[piece], 0, len(piece))))
+            else:
+                spans = self._spans(piece)
+            parts.append(TokenSpans(spans.ids, position + spans.starts, position + spans.ends))
+            position += len(piece)
+        return TokenSpans(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+    def _spans(self, text: str) -> TokenSpans:
+        """As `encode`, with what each token covers."""
+        ids = self.encode(text)
+        place = np.arange(len(text))
+        return TokenSpans(ids, place, place + 1)
 
     def decode(self, ids: Ids) -> str:
         """Return the text of ``ids``, (n,), 0 <= id < V; bytes that are not UTF-8 become U+FFFD.
@@ -117,6 +145,10 @@ class ByteTokenizer(Tokenizer):
 
     def encode(self, text: str) -> NDArray[np.int64]:
         return np.frombuffer(_utf8(text), dtype=np.uint8).astype(np.int64)
+
+    def _spans(self, text: str) -> TokenSpans:
+        place = np.repeat(np.arange(len(text)), [len(character.encode()) for character in text])
+        return TokenSpans(self.encode(text), place, place + 1)
 
     def _decode(self, ids: NDArray[np.int64]) -> str:
         return ids.astype(np.uint8).tobytes().decode("utf-8", "replace")
@@ -228,6 +260,14 @@ class BPETokenizer(Tokenizer):
     def special_tokens(self) -> Mapping[str, int]:
         return _added_tokens(self._backend)
 
+    @functools.cached_property
+    def _spans_backend(self) -> tokenizers.Tokenizer:
+        return _without_post_processor(self._backend)
+
+    def _spans(self, text: str) -> TokenSpans:
+        _utf8(text)
+        return _library_spans(self._spans_backend, text)
+
     def _decode(self, ids: NDArray[np.int64]) -> str:
         return self._backend.decode(ids.tolist(), skip_special_tokens=True)
 
@@ -285,11 +325,21 @@ class LibraryTokenizer(Tokenizer):
     def special_tokens(self) -> Mapping[str, int]:
         return _added_tokens(self._backend)
 
-    def encode_chat(self, text: str) -> list[int]:
+    @functools.cached_property
+    def _spans_backend(self) -> tokenizers.Tokenizer:
+        return _without_post_processor(self._backend)
+
+    def chat_spans(self, text: str) -> TokenSpans:
         # The library looks for its added tokens itself, some of which take spaces around them.
-        ids = [int(token) for token in self.encode(text)]
+        _utf8(text)
+        with one_line_errors("text"):
+            spans = _library_spans(self._spans_backend, text)
         beginning = self.encode_prompt("")
-        return ids if ids[: len(beginning)] == beginning else beginning + ids
+        if spans.ids[: len(beginning)].tolist() == beginning:
+            return spans
+        nothing = np.zeros(len(beginning), np.int64)
+        added = TokenSpans(np.array(beginning, np.int64), nothing, nothing)
+        return TokenSpans(*(np.concatenate(arrays) for arrays in zip(added, spans, strict=True)))
 
     def _decode(self, ids: NDArray[np.int64]) -> str:
         with one_line_errors("tokens"):
@@ -301,6 +351,21 @@ class LibraryTokenizer(Tokenizer):
 
 def _added_tokens(backend: tokenizers.Tokenizer) -> dict[str, int]:
     return {token.content: number for number, token in backend.get_added_tokens_decoder().items()}
+
+
+def _without_post_processor(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    """A copy that does not leave spaces at the ends of tokens out of what they cover."""
+    backend = copy.deepcopy(backend)
+    encodes_special = backend.encode_special_tokens
+    backend.post_processor = None
+    backend.encode_special_tokens = encodes_special
+    return backend
+
+
+def _library_spans(backend: tokenizers.Tokenizer, text: str) -> TokenSpans:
+    encoding = backend.encode(text, add_special_tokens=False)
+    spans = np.array(encoding.offsets, np.int64).reshape(-1, 2)
+    return TokenSpans(np.array(encoding.ids, np.int64), spans[:, 0], spans[:, 1])
 
 
 def code_points(text: str) -> NDArray[np.uint32]:

@@ -7,10 +7,12 @@ gradients may overflow, so they are looked at.)
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from minilm.data.batches import Batch
 from minilm.model.transformer import next_token_loss
 from minilm.training.batch_loader import BatchLoader
 from minilm.training.lr_schedule import batch_shape
@@ -36,6 +38,7 @@ class TrainStep:
         self.loss = self.runtime.compiled(next_token_loss, stop)
         self.matrices = matrices(self.model)
         self.batches = BatchLoader(spec.dataset, self.config, self.runtime.device)
+        self.length = spec.dataset.row_length(self.model.config.context_length)
         self.loss_sum = torch.tensor(progress.loss_sum, device=self.runtime.device)
         self.norm = torch.zeros((), device=self.runtime.device)
         self.learning_rate = 0.0
@@ -47,8 +50,9 @@ class TrainStep:
         """
         config, progress = self.config, self.progress
         self.learning_rate = set_rates(self.optimizers, progress.step, config)
-        rows, length = batch_shape(progress.step, config, self.model.config.context_length)
-        self.loss_sum = self._accumulate_gradients(rows, length)
+        micro_batches = self._micro_batches()
+        tokens = sum(batch.tokens for batch in micro_batches)
+        self.loss_sum = self._accumulate_gradients(micro_batches)
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
         if config.l1_weight:
@@ -65,26 +69,33 @@ class TrainStep:
             optimizer.zero_grad(set_to_none=True)
         self.scaler.update()
         progress.step += 1
-        progress.tokens += rows * length * config.gradient_accumulation
+        progress.tokens += tokens
         progress.loss_count += 1
 
-    def _accumulate_gradients(self, rows: int, length: int) -> Tensor:
+    def _micro_batches(self) -> list[Batch]:
+        """Those of the next step."""
+        step = self.progress.step
+        rows, length = batch_shape(step, self.config, self.length)
+        return [
+            self.batches.arrays(step, micro_step, rows, length)
+            for micro_step in range(self.config.gradient_accumulation)
+        ]
+
+    def _accumulate_gradients(self, micro_batches: Sequence[Batch]) -> Tensor:
         """Backward passes over the micro-batches of a step; the sum of losses with theirs.
 
-        Where a signal came: no gradients, random generators as before, Interrupted.
+        The gradient is that of the mean over all their labels, however many each has. Where a signal came: no
+        gradients, random generators as before, Interrupted.
         """
-        parts, loss_sum, generators = (
-            self.config.gradient_accumulation,
-            self.loss_sum,
-            random_states(),
-        )
+        loss_sum, generators = self.loss_sum, random_states()
+        labels = [batch.labels for batch in micro_batches]
         try:
-            for micro_step in range(parts):
-                if micro_step:
+            for number, batch in enumerate(micro_batches):
+                if number:
                     self.stop.raise_if_set()
-                inputs, targets = self.batches.batch(self.progress.step, micro_step, rows, length)
                 with self.runtime.autocast():
-                    loss = self.loss(self.model, inputs, targets) / parts
+                    mean = self.loss(self.model, *self.batches.tensors(batch))
+                    loss = mean / (sum(labels) / labels[number])
                 torch.autograd.backward(self.scaler.scale(loss))
                 loss_sum = loss_sum + loss.detach()
         except Interrupted:
