@@ -65,6 +65,8 @@ class Arguments:
     """Where the text is in JSON, CSV, Parquet and datasets. Default: text, or the only field of text."""
     raw_text: tyro.conf.FlagCreatePairsOff[bool] = False
     r"""Read each file as one text as it is: no records, no <|endoftext|> between documents, \r\n kept."""
+    chat_template: Annotated[str | None, option("FILE|plain")] = None
+    """How conversations are written, in Jinja. Default: as the base has it, or plain where it has none."""
     clean: Annotated[tuple[str, ...], option("NAME [NAME ...]", help=CLEAN_HELP)] = ()
     run_dir: Annotated[str | None, option("DIR")] = None
     """Default: checkpoints/BASE-DATA. An existing run is never overwritten."""
@@ -127,7 +129,9 @@ def main(arguments: Sequence[str] | None = None, program: str = "finetune.py") -
 
 
 def _run(options: Arguments) -> int:
-    refuse_empty(options, "--data", "--run-dir", "--out", "--text-field", "--preset")
+    refuse_empty(
+        options, "--data", "--run-dir", "--out", "--text-field", "--preset", "--chat-template"
+    )
     if options.checkpoint == "":
         raise InputError("CHECKPOINT", "an empty name", "a folder")
     if options.merge:
@@ -161,6 +165,7 @@ def _run(options: Arguments) -> int:
         cleaning=options.clean,
         text_field=options.text_field,
         raw_text=options.raw_text,
+        chat_template=options.chat_template,
         model=set_fields(options.model),
         settings=set_fields(options.train),
         started=process_started(),
@@ -179,6 +184,7 @@ def _resume(options: Arguments, run_dir: str) -> int:
         "text_field": options.text_field,
         "cleaning": list(options.clean) or None,
         "raw_text": options.raw_text or None,
+        "chat_template": options.chat_template,
         "init_from": os.path.abspath(options.checkpoint) if options.checkpoint else None,
         "freeze": list(options.freeze) or None,
         "lora": to_dict(lora) if lora else None,
@@ -214,6 +220,7 @@ def _merge(options: Arguments) -> int:
         options.resume,
         options.quantize_base,
         options.clean,
+        options.chat_template,
     )
     others = [name for name in set_fields(options.train) if name != "device"]
     if options.lora() or any(of_training) or options.preset or others or set_fields(options.model):

@@ -20,6 +20,7 @@ from minilm.formats.huggingface import GENERATION_CONFIG
 from minilm.formats.json_file import read_object
 from minilm.formats.tensor_io import Array
 from minilm.formats.text_file import read_text
+from minilm.interop.chat_end import with_chat_end
 from minilm.interop.gguf_tokenizer import is_qwen2
 from minilm.interop.model_source import USUAL_HEAD, ModelSource, head_name
 from minilm.quantization.packing import Packing, Rounded
@@ -50,7 +51,8 @@ def export(source: ModelSource, folder: Path, packing: Packing | None = None) ->
     generation = ends | {"do_sample": True, "temperature": 0.8}
     if GENERATION_CONFIG in settings:
         generation = settings[GENERATION_CONFIG]
-        ends = {name: generation.get(name) for name in ends}
+    generation = with_chat_end(generation, source.folder, tokenizer)
+    ends = {name: generation.get(name) for name in ends}
     mappings = tensor_mappings(architecture, config)
     dtypes = {source.dtype(mapping.minilm_names[0]) for mapping in mappings}
     if len(dtypes) == 1:
@@ -160,6 +162,8 @@ def import_run(source: ModelSource, folder: Path) -> None:
         # Small models are often made with GPT-2's config.json, whose 50256 is none of their tokens.
         ends = {name: fields[name] for name in _ENDS if _are_tokens(fields.get(name), tokenizer)}
         settings |= {GENERATION_CONFIG: ends} if ends else {}
+    generation = with_chat_end(settings.get(GENERATION_CONFIG, {}), source.folder, tokenizer)
+    settings |= {GENERATION_CONFIG: generation} if generation else {}
     plan = {
         StoredTensor(name, source.dtype(name), shape): lambda name=name: source.read(name)
         for name, shape in source.shapes.items()

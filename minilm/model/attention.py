@@ -64,13 +64,14 @@ class Attention(nn.Module):
             key = repeat(key, "b g t k -> b (g n) t k", n=group)
             value = repeat(value, "b g t k -> b (g n) t k", n=group)
         dropout = self.dropout if self.training else 0.0
-        if positions is None or positions.first:
+        visible = None if positions is None or positions.first else positions.mask
+        if cache is None or positions is None or positions.first:
             attend = explicit_attention if explicit_is_faster(query) else fused_attention
-            attended = attend(query, key, value, window=self.window, dropout=dropout)
-        else:
-            attended = F.scaled_dot_product_attention(
-                query, key, value, positions.mask, dropout_p=dropout
+            attended = attend(
+                query, key, value, window=self.window, dropout=dropout, visible=visible
             )
+        else:
+            attended = F.scaled_dot_product_attention(query, key, value, visible, dropout_p=dropout)
         output: Tensor = self.output(rearrange(attended, "b h t k -> b t (h k)"))
         return output
 
@@ -109,23 +110,43 @@ def explicit_is_faster(query: Tensor) -> bool:
 
 
 def fused_attention(
-    query: Tensor, key: Tensor, value: Tensor, *, window: int, dropout: float
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    window: int,
+    dropout: float,
+    visible: Tensor | None = None,
 ) -> Tensor:
-    """(b, h, t, k) three times -> (b, h, t, k) through torch's scaled_dot_product_attention."""
+    """(b, h, t, k) three times -> (b, h, t, k) through torch's scaled_dot_product_attention.
+
+    ``visible``, (b, 1, t, t), is true where a query sees a key; None: all of the window before it.
+    """
     t = query.shape[2]
-    if 0 < window < t:
-        mask = ~hidden_positions(t, window, query.device)
-        return F.scaled_dot_product_attention(query, key, value, mask, dropout_p=dropout)
-    return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True)
+    if visible is None and 0 < window < t:
+        visible = ~hidden_positions(t, window, query.device)
+    return F.scaled_dot_product_attention(
+        query, key, value, visible, dropout_p=dropout, is_causal=visible is None
+    )
 
 
 def explicit_attention(
-    query: Tensor, key: Tensor, value: Tensor, *, window: int, dropout: float
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    window: int,
+    dropout: float,
+    visible: Tensor | None = None,
 ) -> Tensor:
     """The same, as two batched matrix products around a softmax."""
     b, h, t, k = query.shape
-    mask = torch.zeros(t, t, device=query.device, dtype=query.dtype)
-    mask = mask.masked_fill(hidden_positions(t, window, query.device), float("-inf"))
+    if visible is None:
+        hidden = hidden_positions(t, window, query.device)
+    else:
+        hidden = repeat(~visible, "b 1 q n -> (b h) q n", h=h)
+    mask = torch.zeros(hidden.shape, device=query.device, dtype=query.dtype)
+    mask = mask.masked_fill(hidden, float("-inf"))
     query, key, value = (rearrange(x, "b h t k -> (b h) t k") for x in (query, key, value))
     # baddbmm scales the product and adds the mask in the same pass.
     scores = torch.baddbmm(mask, query, key.transpose(1, 2), alpha=k**-0.5)

@@ -26,7 +26,8 @@ class Positions:
     there, (b, 1, t, rotary_dim / 2), or None. ``slots``: where their keys and values are stored, the same for
     all sequences or (b, t). ``used``: how many slots are read. ``first``: the sequences were empty, and the
     tokens see each other causally. Otherwise ``mask`` is true where a query sees a key, (b, 1, t, n); None:
-    everywhere. Both are for a sliding ``window``, or 0.
+    everywhere. Both are for a sliding ``window``, or 0. Documents that share a row have no slots
+    (`packed_positions`): their ``mask`` is over the row itself.
     """
 
     index: Tensor
@@ -159,6 +160,18 @@ class KVCache:
         self.previous_tokens.fill_(NO_TOKEN)
         for block in self.blocks:
             block.convolution_inputs.zero_()
+
+    def truncate(self, length: int) -> None:
+        """Forget the tokens after the first ``length`` of each sequence, or all where the last ones matter.
+
+        They do to a convolution and to n-grams, and past a sliding window the first are overwritten.
+        """
+        slots = self.blocks[0].key.shape[2]
+        inputs = self.blocks[0].convolution_inputs.shape[1] + self.previous_tokens.shape[1]
+        if max(self.lengths) > slots or inputs:
+            self.clear()
+        else:
+            self.lengths = [length] * len(self.lengths)
 
     def check_room(self, t: int) -> None:
         """AssertionError where ``t`` more tokens are too many."""

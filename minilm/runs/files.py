@@ -19,7 +19,9 @@ from minilm.config import ModelConfig, TrainConfig, from_dict, to_dict
 from minilm.errors import FormatError
 from minilm.formats.header import WEIGHTS_ENDINGS
 from minilm.formats.huggingface import ADAPTER_CONFIG as ADAPTER_CONFIG
-from minilm.formats.huggingface import GENERATION_CONFIG
+from minilm.formats.huggingface import CHAT_TEMPLATE as CHAT_TEMPLATE
+from minilm.formats.huggingface import GENERATION_CONFIG, SPECIAL_TOKENS_MAP
+from minilm.formats.huggingface import TOKENIZER_CONFIG as TOKENIZER_CONFIG
 from minilm.formats.json_file import read_object
 from minilm.formats.safetensors import read_header
 from minilm.runs.stop_reason import StopReason
@@ -40,9 +42,7 @@ ADAPTER, ADAPTER_WEIGHTS = "adapter", "adapter_model.safetensors"
 # Its base, where that was imported for it.
 BASE = "base"
 # Of an imported model, beside its tokenizer: which tokens begin and end a text, how a dialogue is written.
-CHAT_TEMPLATE = "chat_template.jinja"
-TOKENIZER_CONFIG = "tokenizer_config.json"
-COMPANIONS = (GENERATION_CONFIG, TOKENIZER_CONFIG, "special_tokens_map.json", CHAT_TEMPLATE)
+COMPANIONS = (GENERATION_CONFIG, TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP, CHAT_TEMPLATE)
 LOCK = ".minilm.lock"
 
 FAMILY = "minilm"

@@ -27,7 +27,7 @@ from minilm.runs import base_run
 from minilm.runs import files as run_files
 from minilm.runs.new_folder import default_run_dir
 from minilm.text.tokenizer_file import load_tokenizer
-from minilm.training.base_model import companions, weights_dtype
+from minilm.training.base_model import chat_template, companions, weights_dtype, with_template
 from minilm.training.data_source import DataSource
 from minilm.training.loggers import check_installed
 from minilm.training.preconditions import refuse_folder, refuse_other_encodings, refuse_too_large
@@ -105,6 +105,13 @@ def run_from_checkpoint(
             raise ConfigError("optimizer", config.optimizer, "adamw, for an adapter")
         check_installed(config.trackers)
         corpus = source.open()
+        template = None
+        if corpus.has_conversations():
+            template, name = chat_template(run, source.chat_template)
+            source = replace(source, chat_template=name)
+        elif source.chat_template is not None:
+            expected = "JSON Lines of messages, or of prompt and completion"
+            raise ConfigError("chat_template", f"given with {source.name}, a text", expected)
         folder = run_dir or default_run_dir(preset, base, corpus.name)
         refuse_folder(folder, source.name)
         refuse_too_large(model_config, config, lora)
@@ -114,8 +121,15 @@ def run_from_checkpoint(
             if value not in (None, own[name]):
                 expected = f"{own[name]}, that of the model it is to start from"
                 raise ConfigError(name, str(value), expected, "leave it out")
+        beside_tokenizer = companions(run)
+        if template is not None:
+            beside_tokenizer = with_template(beside_tokenizer, template, tokenizer)
         dataset = source.prepare(
-            corpus, tokenizer, config, context_length=model_config.context_length
+            corpus,
+            tokenizer,
+            config,
+            context_length=model_config.context_length,
+            template=template,
         )
         config, dropout = fit_to_text(
             config,
@@ -140,10 +154,10 @@ def run_from_checkpoint(
             config,
             dataset,
             source,
-            resolve_for_run(config, model_config),
+            resolve_for_run(config, model_config, dataset),
             began_with=began_with | source.options(),
             is_fine_tuning=True,
-            companions=companions(run),
+            companions=beside_tokenizer,
             weights_dtype="float32" if adapter else weights_dtype(run),
             adapter=adapter,
             transforms=record.transforms,

@@ -12,6 +12,7 @@ from minilm.errors import ConfigError
 from minilm.runs import files as run_files
 from minilm.runs.base_run import lora_of
 from minilm.runs.stop_reason import StopReason
+from minilm.text.chat_template import PLAIN
 from minilm.text.corpora import NAMED_SOURCES
 
 # Where the run ends and where it runs, and one that changes its arithmetic, which is said.
@@ -102,7 +103,7 @@ def absolute_source(name: str) -> str:
 
 def _as_recorded(name: str, value: Any) -> Any:
     """An option of `train` as config.json has it."""
-    if name == "init_from":
+    if name == "init_from" or (name == "chat_template" and value != PLAIN.name):
         return os.path.abspath(value)
     return list(value) if isinstance(value, tuple) else value
 

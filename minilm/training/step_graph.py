@@ -21,19 +21,19 @@ WARM_UP_STEPS = 2
 class StepGraph:
     """The backward pass of a micro-batch and the update, captured for one batch shape at a time.
 
-    ``backward(inputs, targets)`` adds gradients, ``update()`` uses and drops them. Both work in place on
+    ``backward(*batch)`` adds gradients, ``update()`` uses and drops them. Both work in place on
     tensors that stay where they are, and wait for nothing. The first micro-batch of a step writes gradients,
     the later ones add to them, so each is a graph of its own. What cannot be captured runs without graphs,
     with a note.
     """
 
     def __init__(
-        self, backward: Callable[[Tensor, Tensor], None], update: Callable[[], None]
+        self, backward: Callable[..., None], update: Callable[[], None]
     ) -> None:
         self._backward, self._update = backward, update
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._can_capture = True
-        self._inputs = self._targets = torch.empty(0)
+        self._batch: tuple[Tensor, ...] = ()
         self.forget()
 
     def forget(self) -> None:
@@ -42,15 +42,15 @@ class StepGraph:
         self._pool = torch.cuda.graph_pool_handle()
         self._steps = self._micro_step = 0
 
-    def backward(self, inputs: Tensor, targets: Tensor) -> None:
+    def backward(self, *batch: Tensor) -> None:
         """One micro-batch."""
-        if inputs.shape != self._inputs.shape:
+        if [tensor.shape for tensor in batch] != [tensor.shape for tensor in self._batch]:
             self.forget()
-            self._inputs, self._targets = torch.empty_like(inputs), torch.empty_like(targets)
-        self._inputs.copy_(inputs)
-        self._targets.copy_(targets)
+            self._batch = tuple(torch.empty_like(tensor) for tensor in batch)
+        for static, tensor in zip(self._batch, batch, strict=True):
+            static.copy_(tensor)
         name = "further" if self._micro_step else "first"
-        self._run(name, lambda: self._backward(self._inputs, self._targets))
+        self._run(name, lambda: self._backward(*self._batch))
         self._micro_step += 1
 
     def update(self) -> None:

@@ -24,6 +24,7 @@ from minilm.quantization.packing import Format
 from minilm.runs import files as run_files
 from minilm.runs.lock import run_lock
 from minilm.runs.new_folder import new_run_folder, remove_beginning, remove_temporary_files
+from minilm.text.chat_template import PLAIN
 from minilm.training.data_source import DataSource
 from minilm.training.finetune import run_from_checkpoint
 from minilm.training.finish import Outcome, finish, finished_run
@@ -117,6 +118,7 @@ def finetune(
     cleaning: Sequence[str] = (),
     text_field: str | None = None,
     raw_text: bool = False,
+    chat_template: str | Path | None = None,
     model: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     cache: Path | None = None,
@@ -128,9 +130,13 @@ def finetune(
     run holds the adapter alone and names its base, or has it in ``quantize_base``, int8, int4 or nf4 (QLoRA).
     ``freeze`` are components that stay as they are. The
     preset says how long it is trained and in which batches; all other arguments are those of `train`.
-    Raises InputError before anything is written.
+    Of JSON Lines of ``messages``, or of ``prompt`` and ``completion``, the answers are learned:
+    ``chat_template`` is a file with the template that writes them, or "plain"; by default the base's own,
+    or the plain one. Raises InputError before anything is written.
     """
     started = time.monotonic() if started is None else started
+    if chat_template not in (None, PLAIN.name):
+        chat_template = os.path.abspath(str(chat_template))
     lora = lora_config(
         lora_rank,
         alpha=lora_alpha,
@@ -144,7 +150,12 @@ def finetune(
             Path(checkpoint),
             preset,
             source=DataSource(
-                data, tuple(cleaning), cache or default_cache(), text_field, raw_text
+                data,
+                tuple(cleaning),
+                cache or default_cache(),
+                text_field,
+                raw_text,
+                None if chat_template is None else str(chat_template),
             ),
             run_dir=None if run_dir is None else Path(run_dir),
             vocabulary={},

@@ -7,10 +7,12 @@ gradients may overflow, so they are looked at.)
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from minilm.data.batches import Batch
 from minilm.model.transformer import next_token_loss
 from minilm.training.batch_loader import BatchLoader
 from minilm.training.lr_schedule import batch_shape
@@ -37,6 +39,7 @@ class TrainStep:
         self.loss = self.runtime.compiled(next_token_loss, stop)
         self.matrices = matrices(self.model)
         self.batches = BatchLoader(spec.dataset, self.config, self.runtime.device)
+        self.length = spec.dataset.row_length(self.model.config.context_length)
         # Written in place, as a graph does.
         self.loss_sum = torch.tensor(progress.loss_sum, device=self.runtime.device)
         self.norm = torch.zeros((), device=self.runtime.device)
@@ -48,27 +51,39 @@ class TrainStep:
 
         Raises Interrupted where a signal came before its last gradient: then it is as if not begun.
         """
-        config, progress = self.config, self.progress
-        self.learning_rate = set_rates(self.optimizers, progress.step, config)
-        rows, length = batch_shape(progress.step, config, self.model.config.context_length)
-        self._accumulate_gradients(rows, length)
+        progress = self.progress
+        self.learning_rate = set_rates(self.optimizers, progress.step, self.config)
+        micro_batches = self._micro_batches()
+        self._accumulate_gradients(micro_batches)
         (self.graph.update if self.graph else self._update)()
         progress.step += 1
-        progress.tokens += rows * length * config.gradient_accumulation
+        progress.tokens += sum(batch.tokens for batch in micro_batches)
         progress.loss_count += 1
 
-    def _accumulate_gradients(self, rows: int, length: int) -> None:
+    def _micro_batches(self) -> list[Batch]:
+        """Those of the next step."""
+        step = self.progress.step
+        rows, length = batch_shape(step, self.config, self.length)
+        return [
+            self.batches.arrays(step, micro_step, rows, length)
+            for micro_step in range(self.config.gradient_accumulation)
+        ]
+
+    def _accumulate_gradients(self, micro_batches: Sequence[Batch]) -> None:
         """Backward passes over the micro-batches of a step; their mean loss is added to ``loss_sum``.
 
-        Where a signal came: no gradients, sum of losses and random generators as before, Interrupted.
+        The gradient is that of the mean over all their labels, however many each has. Where a signal came: no
+        gradients, sum of losses and random generators as before, Interrupted.
         """
         loss_sum, generators = self.loss_sum.clone(), random_states()
+        labels = [batch.labels for batch in micro_batches]
         backward = self.graph.backward if self.graph else self._backward
         try:
-            for micro_step in range(self.config.gradient_accumulation):
-                if micro_step:
+            for number, batch in enumerate(micro_batches):
+                if number:
                     self.stop.raise_if_set()
-                backward(*self.batches.batch(self.progress.step, micro_step, rows, length))
+                parts = self.batches.to_device(torch.tensor(sum(labels) / labels[number]))
+                backward(parts, *self.batches.tensors(batch))
         except Interrupted:
             self._drop_gradients()
             if self.graph:
@@ -77,10 +92,10 @@ class TrainStep:
             restore_random_states(generators)
             raise
 
-    def _backward(self, inputs: Tensor, targets: Tensor) -> None:
-        """Add the gradients of one micro-batch, and its part of the loss."""
+    def _backward(self, parts: Tensor, *batch: Tensor) -> None:
+        """Add gradients and loss of one micro-batch, of which a step has so many ``parts``."""
         with self.runtime.autocast():
-            loss = self.loss(self.model, inputs, targets) / self.config.gradient_accumulation
+            loss = self.loss(self.model, *batch) / parts
         torch.autograd.backward(self.scaler.scale(loss))
         self.loss_sum += loss.detach()
 

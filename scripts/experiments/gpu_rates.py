@@ -27,6 +27,7 @@ import torch  # noqa: E402
 
 from minilm.config import ModelConfig, TrainConfig  # noqa: E402
 from minilm.config.presets import PRESETS  # noqa: E402
+from minilm.data.shards import Dataset  # noqa: E402
 from minilm.generation.decoder import make_decoder  # noqa: E402
 from minilm.generation.generate import Generation  # noqa: E402
 from minilm.generation.sampling import Sampling  # noqa: E402
@@ -50,11 +51,13 @@ def train(preset: str, model: dict[str, Any], rows: int, *, compiled: bool, grap
     runtime = Runtime(CUDA, torch.bfloat16, compiled, graphs=graphs)
     runtime.prepare(transformer)
     tokens = np.random.default_rng(0).integers(0, config.vocab_size, 2_000_000).astype(np.uint16)
+    tokenizer: Any = None  # nothing is encoded
+    dataset = Dataset(tokens, tokens, tokenizer, "", 0, "", 0, 0, 1)
     spec: Any = SimpleNamespace(
         model=transformer,
         config=TrainConfig(**settings),
         runtime=runtime,
-        dataset=SimpleNamespace(train=tokens),
+        dataset=dataset,
     )
     step = TrainStep(spec, Progress(), StopRequest())
     seconds = [_seconds(step, 20) for _ in range(4)][1:]  # the first compiles and captures
