@@ -10,6 +10,7 @@ from minilm.config.lora import LoraConfig
 from minilm.formats.huggingface import join_headers
 from minilm.formats.safetensors import read_header
 from minilm.inspection.target import Target
+from minilm.ledger.layout_changes import own_names
 from minilm.runs import files as run_files
 from minilm.runs.base_run import find_base
 from minilm.transforms.adapter_files import read_logical_header
@@ -27,8 +28,9 @@ def with_adapter(target: Target, path: Path, lora: LoraConfig) -> Target:
     total, trained = layout.count(), layout.trainable()
     stabilised = " (rank-stabilised)" if lora.rank_stabilised else ""
     notes = [
-        f"LoRA adapter of {base}: rank {lora.rank}, alpha {lora.alpha:g}{stabilised}, on "
-        f"{len(own.tensors) // 2:,} matrices ({', '.join(lora.targets)})",
+        f"{'DoRA' if lora.dora else 'LoRA'} adapter of {base}: rank {lora.rank}, alpha {lora.alpha:g}"
+        f"{stabilised}, on {len(own.tensors) // len(own_names(lora.dora)):,} matrices "
+        f"({', '.join(lora.targets)})",
         f"trainable: {trained:,} of {total:,} parameters ({trained / total:.3%}) = "
         f"{layout.trainable_formula().symbolic}; base: {total - trained:,} "
         f"({1 - trained / total:.3%}), frozen",

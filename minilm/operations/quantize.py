@@ -89,7 +89,11 @@ def quantize(
     check_new(out)
     with as_run(Path(checkpoint)) as run:
         record = run_files.read_record(run / run_files.CONFIG)
-        _check_quantizable(checkpoint, record)
+        run_files.refuse_transformed(
+            checkpoint,
+            record,
+            "quantize what it was made of, or `minilm convert --to minilm` dequantizes it",
+        )
         if calibrate is not None and record.model.num_blocks < record.model.num_layers:
             remedy = f"unshare them first: minilm share {run} --layers {record.model.num_layers} --out DIR"
             raise InputError(
@@ -174,7 +178,10 @@ def _write(
                 own = GptqPacking(packing.bits, packing.group_size)
             elif layout == "torchao":
                 own = TorchaoPacking()
-            what = f"{convert(run, 'huggingface', path, packing=own, name=name)} of transformers"
+            graph, semicolon, copies = convert(
+                run, "huggingface", path, packing=own, name=name
+            ).partition(";")
+            what = f"{graph} of transformers{semicolon}{copies}"
             storage = written_storage(path)
         elif linear_layers(model):
             what += f"; on {device} its matrices are made float32 when it is loaded"
@@ -188,7 +195,9 @@ def _write_gguf(
     path: Path, name: str, source: Path, model: Transformer, gguf_format: GgufFormat
 ) -> _Written:
     """Write a GGUF file; ``model`` gets the numbers that are in it."""
-    graph = convert(source, "gguf", path, gguf_format=gguf_format, name=name)
+    graph, semicolon, copies = convert(
+        source, "gguf", path, gguf_format=gguf_format, name=name
+    ).partition(";")
     from minilm.interop.gguf import stored_values
 
     types = {}
@@ -197,7 +206,7 @@ def _write_gguf(
             values = parameter.float().cpu().numpy()
             stored, types[parameter_name] = stored_values(parameter_name, values, gguf_format)
             parameter.copy_(torch.from_numpy(stored))
-    what = f"a GGUF file of llama.cpp's {graph}, in {gguf_format}"
+    what = f"a GGUF file of llama.cpp's {graph}, in {gguf_format}{semicolon}{copies}"
     left = [each for each, type_name in types.items() if type_name != gguf_format]
     if narrow := [each for each in left if types[each] == "f16"]:
         what += f"; float16, as blocks of 32 do not fill their rows: {', '.join(narrow)}"
@@ -232,20 +241,3 @@ def _check_options(packing: Packing, calibrate: str | None, layout: FileLayout |
             )
         if packing.format == "int4" and packing.group_size != 32:
             raise InputError("--group-size", str(packing.group_size), "32, the blocks of q4_0")
-
-
-def _check_quantizable(checkpoint: str | Path, record: run_files.RunRecord) -> None:
-    if record.quantization:
-        raise InputError(
-            checkpoint,
-            "a model that is quantized already",
-            "one in float",
-            "quantize what it was made of, or `minilm convert --to minilm` dequantizes it",
-        )
-    if record.base:
-        raise InputError(
-            checkpoint,
-            "an adapter",
-            "a whole model",
-            "merge it into its base first",
-        )

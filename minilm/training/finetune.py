@@ -20,14 +20,14 @@ from minilm.checkpoint import load_record, read_run_config
 from minilm.config import ModelConfig, from_dict, to_dict
 from minilm.config.lora import LoraConfig
 from minilm.config.presets import find_preset
-from minilm.errors import ConfigError, InputError
+from minilm.errors import ConfigError
 from minilm.interop.convert import as_run
 from minilm.quantization.packing import Format
 from minilm.runs import base_run
 from minilm.runs import files as run_files
 from minilm.runs.new_folder import default_run_dir
 from minilm.text.tokenizer_file import load_tokenizer
-from minilm.training.base_model import companions, weights_dtype
+from minilm.training.base_model import WeightDtypes, companions
 from minilm.training.data_source import DataSource
 from minilm.training.loggers import check_installed
 from minilm.training.preconditions import refuse_folder, refuse_other_encodings, refuse_too_large
@@ -91,12 +91,9 @@ def run_from_checkpoint(
             # An adapter begins at zero, and nothing is undone at the base's own rate (docs/parameters.md).
             # Muon, which makes every direction of an update equally large, is not for a few of them.
             of_base["optimizer"] = "adamw"
-        if record.base:
-            remedy = "`minilm finetune RUN --merge --out DIR` makes one model of it and its base"
-            raise InputError(base, "an adapter", "a whole model to begin with", remedy)
-        if record.quantization and lora is None:
-            remedy = "`minilm finetune --lora-rank R` trains an adapter on it"
-            raise InputError(base, "a quantized model", "one in float to train whole", remedy)
+        of_whole = record if lora is None else replace(record, quantization={})
+        remedy = "`minilm finetune --lora-rank R` trains an adapter on it"
+        run_files.refuse_transformed(base, of_whole, remedy)
         config = find_preset(preset).train_config(**(of_base | dict(settings)))
         fields = to_dict(read_run_config(run)) | dict(model)
         model_config = from_dict(ModelConfig, fields, base / run_files.CONFIG)
@@ -134,6 +131,12 @@ def run_from_checkpoint(
         elif frozen:
             freeze(network, frozen)
             began_with["freeze"] = list(frozen)
+        dtypes = WeightDtypes(run)
+        if adapter is None and len(dtypes.all) > 1:
+            logger.warning(
+                f"note: the weights of {base.name} are in {' and '.join(dtypes.all)}; the new run has all "
+                f"in {dtypes.common}"
+            )
         spec = RunSpec(
             folder,
             network,
@@ -144,13 +147,13 @@ def run_from_checkpoint(
             began_with=began_with | source.options(),
             is_fine_tuning=True,
             companions=companions(run),
-            weights_dtype="float32" if adapter else weights_dtype(run),
+            weights_dtype="float32" if adapter else dtypes.common,
             adapter=adapter,
             transforms=record.transforms,
         )
-        of_what = f"a LoRA adapter of rank {lora.rank} on {base.name}" if lora else base.name
+        of_what = f"{lora.description}, on {base.name}" if lora else base.name
         logger.info(
-            f"fine-tuning {of_what} with {config.optimizer}, at a rate of {config.learning_rate:g} "
+            f"fine-tuning {of_what}, with {config.optimizer}, at a rate of {config.learning_rate:g} "
             f"where it was trained at {record.train.learning_rate:g}"
         )
         if _differ(model_config, find_preset(preset).model_config()):

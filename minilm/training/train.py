@@ -15,7 +15,7 @@ from typing import Any
 from minilm import files
 from minilm.checkpoint import read_run_config
 from minilm.config import TrainConfig, from_dict, to_dict
-from minilm.config.lora import DEFAULT_TARGETS, lora_config
+from minilm.config.lora import lora_config
 from minilm.config.validation import RENAMED, with_current_names
 from minilm.data.cache import default_cache
 from minilm.errors import ConfigError, InputError
@@ -108,9 +108,10 @@ def finetune(
     run_dir: str | Path | None = None,
     lora_rank: int | None = None,
     lora_alpha: float | None = None,
-    lora_dropout: float = 0.0,
-    targets: Sequence[str] = DEFAULT_TARGETS,
+    lora_dropout: float | None = None,
+    targets: Sequence[str] | None = None,
     rank_stabilised: bool = False,
+    dora: bool = False,
     freeze: Sequence[str] = (),
     quantize_base: Format | None = None,
     preset: str = "nano",
@@ -124,10 +125,11 @@ def finetune(
 ) -> Outcome:
     """Train ``checkpoint``, a run or what convert imports, further: whole, in part, or an adapter on it.
 
-    With ``lora_rank`` a LoRA adapter on the matrices ``targets`` is trained and the rest is frozen; the new
-    run holds the adapter alone and names its base, or has it in ``quantize_base``, int8, int4 or nf4 (QLoRA).
-    ``freeze`` are components that stay as they are. The
-    preset says how long it is trained and in which batches; all other arguments are those of `train`.
+    With ``lora_rank`` a LoRA adapter on the matrices ``targets`` (default: query, key, value, output) is
+    trained and the rest is frozen, with ``dora`` a weight-decomposed one. The new run holds the adapter
+    alone and names its base, or has it in ``quantize_base``, int8, int4 or nf4 (QLoRA). ``freeze`` are
+    components that stay as they are. The preset says how long it is trained and in which batches; all
+    other arguments are those of `train`.
     Raises InputError before anything is written.
     """
     started = time.monotonic() if started is None else started
@@ -137,6 +139,7 @@ def finetune(
         dropout=lora_dropout,
         targets=targets,
         rank_stabilised=rank_stabilised,
+        dora=dora,
     )
     with messages_shown(), stop_request() as stop:
         _refuse_several_processes()
@@ -171,8 +174,8 @@ def resume(
     (A run that its own limit of time ended was evaluated there, which the same run without one is not.)
     ``settings`` may move where it ends (RESUMABLE_OVERRIDES), and ``data`` says where its text is now; a
     run that is finished is left as it is. What the run began with may be repeated in ``settings`` and in
-    ``options``, other arguments of `train`. Raises InputError for a folder without a run, and for what
-    would change what it computes.
+    ``options``, other arguments of `train` and `finetune`. Raises InputError for a folder without a run,
+    and for what would change what it computes.
     """
     started = time.monotonic() if started is None else started
     with messages_shown(), stop_request() as stop:
