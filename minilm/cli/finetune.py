@@ -67,8 +67,8 @@ _FREEZE_HELP = (
 class Arguments:
     """Train a model further on another text: all of it, a part of it, or a LoRA adapter on it."""
 
-    checkpoint: Annotated[str | None, tyro.conf.Positional, option("CHECKPOINT")] = None
-    """A run, or what convert imports; with --merge, a run that is an adapter."""
+    checkpoint: Annotated[tuple[str, ...], tyro.conf.Positional, option("CHECKPOINT")] = ()
+    """A run, or what convert imports; with --merge, a run that is an adapter, or several of one base."""
     data: Annotated[str | None, option("SOURCE", help=DATA_HELP.replace("the default: ", ""))] = (
         None
     )
@@ -96,9 +96,11 @@ class Arguments:
         None
     )
     """With --lora-rank: the format of the model's matrices while the adapter is trained (QLoRA)."""
+    double_quantization: tyro.conf.FlagCreatePairsOff[bool] = False
+    """With --quantize-base nf4: its scales are rounded to 8 bits, too."""
     freeze: Annotated[tuple[str, ...], option("NAME [NAME ...]", help=_FREEZE_HELP)] = ()
     merge: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Fold the adapter of the run CHECKPOINT into its base, and write that to --out."""
+    """Fold the adapter of the run CHECKPOINT, or the sum of several, into its base, which --out becomes."""
     out: Annotated[str | None, option("DIR")] = None
     """With --merge: the new run; what exists is never overwritten."""
     json: bool = False
@@ -156,10 +158,13 @@ def main(arguments: Sequence[str] | None = None, program: str = "finetune.py") -
 
 def _run(options: Arguments) -> int:
     refuse_empty(options, "--data", "--run-dir", "--out", "--text-field", "--preset")
-    if options.checkpoint == "":
+    if "" in options.checkpoint:
         raise InputError("CHECKPOINT", "an empty name", "a folder")
     if options.merge:
         return _merge(options)
+    if len(options.checkpoint) > 1:
+        got = f"{' and '.join(options.checkpoint)}, without --merge"
+        raise InputError("CHECKPOINT", got, "one of them")
     for name in ("out", "json"):
         if getattr(options, name):
             raise InputError(f"--{name}", "given without --merge", "--run-dir for a new run")
@@ -173,7 +178,7 @@ def _run(options: Arguments) -> int:
     from minilm.training.train import finetune  # torch: after what needs none
 
     outcome = finetune(
-        str(options.checkpoint),
+        options.checkpoint[0],
         data=str(options.data),
         run_dir=options.run_dir,
         lora_rank=options.lora_rank,
@@ -184,6 +189,7 @@ def _run(options: Arguments) -> int:
         dora=options.dora,
         freeze=options.freeze,
         quantize_base=options.quantize_base,
+        double_quantization=options.double_quantization,
         preset=options.preset or "nano",
         cleaning=options.clean,
         text_field=options.text_field,
@@ -197,7 +203,10 @@ def _run(options: Arguments) -> int:
 
 def _refuse_missing(options: Arguments, other: str, usage: str, beside: str = "") -> None:
     """Raises InputError where CHECKPOINT or the option ``other`` is not given."""
-    given = {"CHECKPOINT": options.checkpoint, other: getattr(options, other.removeprefix("--"))}
+    given = {
+        "CHECKPOINT": options.checkpoint or None,
+        other: getattr(options, other.removeprefix("--")),
+    }
     if missing := [name for name, value in given.items() if value is None]:
         raise InputError(" and ".join(missing), f"missing{beside}", f"finetune {usage}")
 
@@ -221,7 +230,7 @@ def _resume(options: Arguments, run_dir: str) -> int:
         "text_field": options.text_field,
         "cleaning": list(options.clean) or None,
         "raw_text": options.raw_text or None,
-        "init_from": os.path.abspath(options.checkpoint) if options.checkpoint else None,
+        "init_from": os.path.abspath(options.checkpoint[0]) if options.checkpoint else None,
         "freeze": list(options.freeze) or None,
         "lora_rank": options.lora_rank,
         "lora_alpha": options.lora_alpha,
@@ -230,6 +239,7 @@ def _resume(options: Arguments, run_dir: str) -> int:
         "rank_stabilised": options.rank_stabilised or None,
         "dora": options.dora or None,
         "quantize_base": options.quantize_base,
+        "double_quantization": options.double_quantization or None,
     }
     beside |= {f"model.{name}": value for name, value in set_fields(options.model).items()}
     settings = set_fields(options.train)
@@ -266,7 +276,7 @@ def _merge(options: Arguments) -> int:
     from minilm.operations.merge import merge
 
     merged = merge(
-        str(options.checkpoint),
+        options.checkpoint,
         str(options.out),
         data=options.data,
         text_field=options.text_field,

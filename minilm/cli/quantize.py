@@ -32,6 +32,8 @@ class Arguments:
     """The new folder; what exists is never overwritten."""
     group_size: Annotated[int | None, option("{32,64,128}")] = None
     """int4: how many inputs share a scale. Default: 32."""
+    double_quantization: tyro.conf.FlagCreatePairsOff[bool] = False
+    """nf4: the scales are rounded to 8 bits, in blocks of 256."""
     calibrate: Annotated[str | None, option("SOURCE")] = None
     """int8, int4: a text on which rounding keeps the outputs of each layer (GPTQ). Default: to nearest."""
     data: Annotated[str | None, option("SOURCE")] = None
@@ -71,6 +73,7 @@ def _run(options: Arguments) -> int:
         options.out,
         format=options.format,
         group_size=options.group_size,
+        double_quantization=options.double_quantization,
         calibrate=options.calibrate,
         data=options.data,
         layout=options.layout,

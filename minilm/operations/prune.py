@@ -242,11 +242,11 @@ def _recover(
     method: Method,
     runtime: Runtime,
     cache: Path | None,
-    name: str,
+    model_name: str,
 ) -> None:
     """Train the model in ``folder`` for some steps, as fine-tuning does, and put the best weights there.
 
-    ``name`` is what the folder will be called, by which messages name the model.
+    ``model_name`` is what the folder will be called, by which messages name the model.
     """
     from minilm.training.train import train
 
@@ -272,7 +272,7 @@ def _recover(
             "cleaning": tuple(began.get("cleaning") or ()),
         }
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.") as temporary:
-        recovered, named = Path(temporary) / ".recovered", Path(temporary) / name
+        recovered, named = Path(temporary) / ".recovered", Path(temporary) / model_name
         folder.rename(named)
         outcome = train(
             data=data,

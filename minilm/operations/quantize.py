@@ -67,6 +67,7 @@ def quantize(
     *,
     format: Format,
     group_size: int | None = None,
+    double_quantization: bool = False,
     calibrate: str | None = None,
     data: str | None = None,
     layout: FileLayout | None = None,
@@ -77,14 +78,18 @@ def quantize(
     """Write the model of ``checkpoint``, a run or what convert imports, quantized, to the new folder ``out``.
 
     The matrices of its layers become ``format``: int8 with a scale a row, int4 with one for ``group_size``
-    inputs (32 by default), or NF4; embeddings, head and norms stay as they are. ``calibrate``: a text on
-    which the rounding of int8 and int4 keeps the outputs of each layer (GPTQ), other than the evaluated one.
+    inputs (32 by default), or NF4, whose scales ``double_quantization`` rounds to 8 bits. Embeddings, head
+    and norms stay as they are. ``calibrate``: a text on which the rounding of int8 and int4 keeps the
+    outputs of each layer (GPTQ), other than the evaluated one.
     ``data``: the text to evaluate; by default the validation split of the run. ``out`` is a run; with
     the ``layout`` compressed-tensors, gptq or torchao a Hugging Face folder, with gguf a file for llama.cpp,
     in whose q8_0 and q4_0 embeddings and head are stored too. Raises InputError, with nothing written, for
     what cannot be done.
     """
-    out, packing = Path(out), make_packing(format, group_size)
+    out, packing = (
+        Path(out),
+        make_packing(format, group_size, double_quantization=double_quantization),
+    )
     _check_options(packing, calibrate, layout)
     check_new(out)
     with as_run(Path(checkpoint)) as run:
@@ -109,6 +114,8 @@ def quantize(
         transform: dict[str, Any] = {"tool": "quantize", "format": format}
         if packing.group_size:
             transform["group_size"] = packing.group_size
+        if double_quantization:
+            transform["double_quantization"] = True
         windows = None
         if calibrate is not None:
             windows, transform["calibrated_on"] = calibration_windows(
@@ -117,6 +124,7 @@ def quantize(
                 record.model.context_length,
                 text,
                 text_field=text_field,
+                cleaning=tuple(record.began_with.get("cleaning") or ()),
                 cache=cache or default_cache(),
             )
         before = measure(model, [run / run_files.WEIGHTS], text, runtime)

@@ -22,7 +22,7 @@ from minilm.config.lora import LoraConfig
 from minilm.config.presets import find_preset
 from minilm.errors import ConfigError
 from minilm.interop.convert import as_run
-from minilm.quantization.packing import Format
+from minilm.quantization.packing import Packing
 from minilm.runs import base_run
 from minilm.runs import files as run_files
 from minilm.runs.new_folder import default_run_dir
@@ -63,15 +63,15 @@ def run_from_checkpoint(
     settings: Mapping[str, Any],
     lora: LoraConfig | None = None,
     frozen: Sequence[str] = (),
-    quantize_base: Format | None = None,
+    quantize_base: Packing | None = None,
 ) -> RunSpec:
     """A run that begins with the weights and the tokenizer of ``base``: a run, or what convert imports.
 
     The preset says how long it is trained and in which batches. Optimizer and rates are those of the base,
     the rates lower by FINE_TUNING_RATE; an adapter has AdamW at the base's rate. ``model`` replaces fields
     that change no tensor, as dropout; ``vocabulary``, tokenizer and vocab_size where they are given, must be
-    the base's. With ``lora`` an adapter is trained instead of the model, whose matrices are stored in the
-    format ``quantize_base`` if that is given; ``frozen`` are components of `FREEZABLE` that are not trained.
+    the base's. With ``lora`` an adapter is trained instead of the model, whose matrices are stored by
+    ``quantize_base`` if that is given; ``frozen`` are components of `FREEZABLE` that are not trained.
     """
     if lora is not None and frozen:
         raise ConfigError(
@@ -80,7 +80,9 @@ def run_from_checkpoint(
     refuse_other_encodings("init_from", os.path.abspath(base))
     if quantize_base is not None and lora is None:
         raise ConfigError(
-            "quantize_base", f"{quantize_base} without lora_rank", "an adapter to train on it"
+            "quantize_base",
+            f"{quantize_base.format} without lora_rank",
+            "an adapter to train on it",
         )
     with as_run(base) as imported, quantized_base(imported, quantize_base) as run:
         record = run_files.read_record(run / run_files.CONFIG)
@@ -126,7 +128,8 @@ def run_from_checkpoint(
         adapter = None
         if lora is not None:
             apply(network, lora, torch.Generator().manual_seed(config.seed))
-            began_with["quantize_base"] = quantize_base
+            began_with["quantize_base"] = quantize_base and quantize_base.format
+            began_with["double_quantization"] = getattr(quantize_base, "double", False)
             adapter = _adapter(base, run, lora, record, quantize_base)
         elif frozen:
             freeze(network, frozen)
@@ -171,7 +174,7 @@ def _adapter(
     run: Path,
     lora: LoraConfig,
     record: run_files.RunRecord,
-    quantize_base: Format | None,
+    quantize_base: Packing | None,
 ) -> Adapter:
     """An adapter on ``run``, which is ``base`` or what was imported or quantized from it."""
     reference = base_run.reference(run)

@@ -20,7 +20,7 @@ from minilm.config.validation import RENAMED, with_current_names
 from minilm.data.cache import default_cache
 from minilm.errors import ConfigError, InputError
 from minilm.interop.convert import as_run
-from minilm.quantization.packing import Format
+from minilm.quantization.packing import Format, make_packing
 from minilm.runs import files as run_files
 from minilm.runs.lock import run_lock
 from minilm.runs.new_folder import new_run_folder, remove_beginning, remove_temporary_files
@@ -114,6 +114,7 @@ def finetune(
     dora: bool = False,
     freeze: Sequence[str] = (),
     quantize_base: Format | None = None,
+    double_quantization: bool = False,
     preset: str = "nano",
     cleaning: Sequence[str] = (),
     text_field: str | None = None,
@@ -127,9 +128,9 @@ def finetune(
 
     With ``lora_rank`` a LoRA adapter on the matrices ``targets`` (default: query, key, value, output) is
     trained and the rest is frozen, with ``dora`` a weight-decomposed one. The new run holds the adapter
-    alone and names its base, or has it in ``quantize_base``, int8, int4 or nf4 (QLoRA). ``freeze`` are
-    components that stay as they are. The preset says how long it is trained and in which batches; all
-    other arguments are those of `train`.
+    alone and names its base, or has it in ``quantize_base``, int8, int4 or nf4 (QLoRA), whose scales
+    ``double_quantization`` rounds too. ``freeze`` are components that stay as they are. The preset says how
+    long it is trained and in which batches; all other arguments are those of `train`.
     Raises InputError before anything is written.
     """
     started = time.monotonic() if started is None else started
@@ -141,6 +142,11 @@ def finetune(
         rank_stabilised=rank_stabilised,
         dora=dora,
     )
+    if double_quantization and quantize_base is None:
+        raise ConfigError("double_quantization", "given without quantize_base", "nf4 with it")
+    packing = None
+    if quantize_base is not None:
+        packing = make_packing(quantize_base, double_quantization=double_quantization)
     with messages_shown(), stop_request() as stop:
         _refuse_several_processes()
         spec = run_from_checkpoint(
@@ -155,7 +161,7 @@ def finetune(
             settings=_current_settings(settings),
             lora=lora,
             frozen=tuple(freeze),
-            quantize_base=quantize_base,
+            quantize_base=packing,
         )
         return _start(spec, stop, started)
 

@@ -78,10 +78,12 @@ def test_a_model_is_pruned_recovered_quantized_and_exported(
     assert report.parameters.total == minilm.inspect(tiny_run).parameters.total
 
 
-@pytest.mark.parametrize("format", ["nf4", "int8"])
+@pytest.mark.parametrize("format", ["nf4, double", "int8"])
 def test_an_adapter_on_a_quantized_base(
     format: str, wide_run: Path, tmp_path: Path, text_file: Path, cache: Path
 ) -> None:
+    format, _, double = format.partition(", ")
+
     def go(name: str, **settings: float) -> Path:
         finetune(
             wide_run,
@@ -89,6 +91,7 @@ def test_an_adapter_on_a_quantized_base(
             run_dir=tmp_path / name,
             lora_rank=2,
             quantize_base=format,
+            double_quantization=bool(double),
             settings=SETTINGS | settings,
             cache=cache,
         )

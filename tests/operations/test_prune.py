@@ -103,11 +103,16 @@ def test_no_sparsity_is_the_model_itself(tiny_run: Path, tmp_path: Path) -> None
         assert all(torch.equal(whole[name], pruned[name]) for name in whole)
 
 
-def test_recovery_lowers_the_loss_and_holds_the_zeros(tiny_run: Path, tmp_path: Path) -> None:
+def test_recovery_lowers_the_loss_and_holds_the_zeros(
+    tiny_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "minilm")
     pruned = prune(tiny_run, tmp_path / "pruned", sparsity=0.7, method="magnitude", device="cpu")
     recovered = prune(
         tiny_run, tmp_path / "recovered", sparsity=0.7, method="magnitude", recover=20, device="cpu"
     )
+    assert "fine-tuning recovered, with" in caplog.text
+    assert ".tmp" not in caplog.text
     before, after = pruned.comparison.after, recovered.comparison.after
     assert before.evaluation is not None
     assert after.evaluation is not None
