@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from minilm.cli.entry import DONE, parse_arguments, refuse_empty, run_command
+from minilm.cli.entry import DONE, option, parse_arguments, refuse_empty, run_command
 from minilm.training.messages import messages_on_stderr
 from minilm.units import format_bytes
 
@@ -26,7 +26,7 @@ class Arguments:
     """A run, or what convert imports."""
     sparsity: float
     """What fraction of the weights of the blocks' matrices, or of the heads, units or layers."""
-    out: str
+    out: Annotated[str, tyro.conf.arg(metavar="DIR")]
     """The new folder; what exists is never overwritten."""
     method: Literal["magnitude", "wanda", "2:4", "heads", "units", "layers"] = "wanda"
     """magnitude: the smallest weights; wanda: those times their inputs; 2:4: two of every four; or all of a
@@ -35,9 +35,9 @@ class Arguments:
     """magnitude: the smallest of each matrix, or of all together."""
     recover: int = 0
     """Steps of training afterwards, in which zeros stay zero."""
-    data: str | None = None
+    data: Annotated[str | None, option("SOURCE")] = None
     """A text: its last tenth is evaluated, the rest scores and recovers. Default: the run's own."""
-    text_field: str | None = None
+    text_field: Annotated[str | None, option("FIELD")] = None
     """Where the text is in JSON, CSV, Parquet and datasets. Default: text, or the only field of text."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute; auto: cuda, else mps, else cpu."""

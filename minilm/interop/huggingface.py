@@ -23,7 +23,7 @@ from minilm.formats.text_file import read_text
 from minilm.interop.chat_end import with_chat_end
 from minilm.interop.gguf_tokenizer import is_qwen2
 from minilm.interop.model_source import USUAL_HEAD, ModelSource, head_name
-from minilm.quantization.packing import Packing, Rounded
+from minilm.quantization.packing import Nf4Packing, Packing, Rounded
 from minilm.runs import files as run_files
 from minilm.runs.files import CHAT_TEMPLATE, COMPANIONS, TOKENIZER_CONFIG
 from minilm.text.tokenizers import Tokenizer
@@ -59,6 +59,8 @@ def export(source: ModelSource, folder: Path, packing: Packing | None = None) ->
         fields["torch_dtype"] = fields["dtype"] = dtypes.pop()
     if source.packing is not None:
         packing = packing or source.packing
+        if isinstance(packing, Nf4Packing):  # blocks of rounded scales do not join
+            packing = Nf4Packing()
         # Modules may be named otherwise than their tensors: GPT-NeoX's embed_out is lm_head.
         heads = {head_name(architecture.layout(fields)): None, USUAL_HEAD: None}
         ignored = [name.removesuffix(".weight") for name in heads]

@@ -31,7 +31,7 @@ from minilm.runs import files as run_files
 from minilm.runs.stop_reason import StopReason
 from minilm.training.runtime import Runtime, resolve
 from minilm.training.signals import Stopped
-from minilm.transforms.activations import block_matrices, input_norms
+from minilm.transforms.activations import input_norms
 from minilm.transforms.prune import (
     apply_masks,
     bitmask_bytes,
@@ -41,6 +41,7 @@ from minilm.transforms.prune import (
     scores,
     two_of_four_masks,
 )
+from minilm.transforms.quantize import linear_layers
 from minilm.transforms.structure import (
     head_scores,
     highest,
@@ -126,7 +127,7 @@ def prune(
             write_model(folder, run, pruned, transform)
             if recover:
                 assert text is not None
-                _recover(folder, run, recover, data, text_field, method, runtime, cache)
+                _recover(folder, run, recover, data, text_field, method, runtime, cache, out.name)
             comparison = Comparison(before, measure_run(folder, text, runtime))
             sizes = _masked_bytes(load(folder).model, folder / run_files.WEIGHTS)
             write_summary(folder, run, comparison)
@@ -157,12 +158,7 @@ def _check_prunable(run: Path, method: str) -> None:
             f"unshare it first: minilm share {run} --layers {record.model.num_layers} --out DIR"
         )
         raise InputError(run, "layers that share blocks", "layers of their own", remedy)
-    for is_there, what, instead in (
-        (record.quantization, "a quantized model", "the model before quantization"),
-        (record.base, "an adapter", "the merged model"),
-    ):
-        if is_there:
-            raise InputError(run, what, instead, "prune first, then fine-tune and quantize")
+    run_files.refuse_transformed(run, record, "prune first, then quantize")
 
 
 def _pruned(
@@ -175,7 +171,7 @@ def _pruned(
         assert text is not None
         fewer = list(_calibration(text.dataset, model, LAYER_TOKENS))
         return keep_layers(model, _kept_layers(model, sparsity, fewer))
-    matrices = block_matrices(model)
+    matrices = linear_layers(model)
     norms = None
     if batches is not None and method != "magnitude":
         norms = input_norms(model, matrices, batches)
@@ -246,8 +242,12 @@ def _recover(
     method: Method,
     runtime: Runtime,
     cache: Path | None,
+    model_name: str,
 ) -> None:
-    """Train the model in ``folder`` for some steps, as fine-tuning does, and put the best weights there."""
+    """Train the model in ``folder`` for some steps, as fine-tuning does, and put the best weights there.
+
+    ``model_name`` is what the folder will be called, by which messages name the model.
+    """
     from minilm.training.train import train
 
     record = run_files.read_record(run / run_files.CONFIG)
@@ -272,15 +272,17 @@ def _recover(
             "cleaning": tuple(began.get("cleaning") or ()),
         }
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.") as temporary:
-        recovered = Path(temporary) / "run"
+        recovered, named = Path(temporary) / ".recovered", Path(temporary) / model_name
+        folder.rename(named)
         outcome = train(
             data=data,
             run_dir=recovered,
-            init_from=folder,
+            init_from=named,
             settings=settings,
             cache=cache or default_cache(),
             **reading,
         )
+        named.rename(folder)
         reason = outcome.stopped_because
         if reason.signum is not None:
             raise Stopped(reason.signum, "stopped: nothing is written")
@@ -295,7 +297,7 @@ def _masked_bytes(model: Transformer, weights: Path) -> tuple[int, int]:
     """Bytes of the blocks' matrices as they are stored, and in the sparse-bitmask form."""
     stored = {tensor.name: tensor for tensor in read_header(weights).tensors}
     dense = sparse = 0
-    for name, matrix in block_matrices(model).items():
+    for name, matrix in linear_layers(model).items():
         tensor = stored[f"{name}.weight"]
         dense += tensor.nbytes
         sparse += bitmask_bytes(matrix.weight == 0, tensor.nbytes // tensor.count)

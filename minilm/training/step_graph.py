@@ -27,9 +27,7 @@ class StepGraph:
     with a note.
     """
 
-    def __init__(
-        self, backward: Callable[..., None], update: Callable[[], None]
-    ) -> None:
+    def __init__(self, backward: Callable[..., None], update: Callable[[], None]) -> None:
         self._backward, self._update = backward, update
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._can_capture = True

@@ -12,15 +12,6 @@ from torch import Tensor, nn
 from minilm.model.transformer import Transformer
 
 
-def block_matrices(model: Transformer) -> dict[str, nn.Linear]:
-    """The linear maps inside the blocks by name: attention and feed-forward."""
-    return {
-        f"blocks.{name}": module
-        for name, module in model.blocks.named_modules()
-        if isinstance(module, nn.Linear)
-    }
-
-
 @torch.no_grad()
 def input_norms(
     model: Transformer, matrices: Mapping[str, nn.Linear], batches: Iterable[Tensor]

@@ -11,7 +11,7 @@ from torch import nn
 from minilm.config import ModelConfig
 from minilm.errors import InputError
 from minilm.model.transformer import Transformer
-from minilm.transforms.activations import block_matrices, input_norms
+from minilm.transforms.activations import input_norms
 from minilm.transforms.prune import (
     apply_masks,
     bitmask_bytes,
@@ -21,6 +21,7 @@ from minilm.transforms.prune import (
     scores,
     two_of_four_masks,
 )
+from minilm.transforms.quantize import linear_layers
 
 CONFIG = ModelConfig(
     vocab_size=61, context_length=16, num_layers=2, d_model=24, num_heads=4, num_kv_heads=2
@@ -36,7 +37,7 @@ def tokens(seed: int = 1, rows: int = 3) -> torch.Tensor:
 
 
 def test_the_matrices_are_those_of_the_blocks() -> None:
-    names = set(block_matrices(model()))
+    names = set(linear_layers(model()))
     layer = {"attention.query", "attention.key", "attention.value", "attention.output"}
     layer |= {"feed_forward.up", "feed_forward.down"}
     assert names == {f"blocks.{i}.{name}" for i in range(2) for name in layer}
@@ -44,7 +45,7 @@ def test_the_matrices_are_those_of_the_blocks() -> None:
 
 def test_input_norms_are_those_of_all_tokens_together() -> None:
     network = model()
-    matrices = block_matrices(network)
+    matrices = linear_layers(network)
     together = input_norms(network, matrices, [tokens()])
     one_by_one = input_norms(network, matrices, tokens().split(1))
     inputs: list[torch.Tensor] = []
@@ -114,14 +115,14 @@ def test_wanda_weighs_by_the_input_and_magnitude_does_not() -> None:
 def test_no_sparsity_changes_no_bit() -> None:
     network = model()
     before = {name: p.clone() for name, p in network.named_parameters()}
-    matrices = block_matrices(network)
+    matrices = linear_layers(network)
     apply_masks(matrices, row_masks(scores(matrices, None), 0.0))
     assert all(torch.equal(before[name], p) for name, p in network.named_parameters())
 
 
 def test_zeros_are_exact_and_biases_stay() -> None:
     network = model()
-    matrices = block_matrices(network)
+    matrices = linear_layers(network)
     with torch.no_grad():
         for matrix in matrices.values():
             matrix.bias.fill_(0.5)
