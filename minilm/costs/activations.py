@@ -48,11 +48,15 @@ class SavedTensor:
 
 @dataclass(frozen=True)
 class Activations:
-    """The tensors saved for ``B`` sequences of ``T`` tokens; ``block_input`` is in bytes."""
+    """The tensors saved for ``B`` sequences of ``T`` tokens; ``block_input`` is in bytes.
+
+    ``attention`` is explicit, math or fused.
+    """
 
     saved: tuple[SavedTensor, ...]
     symbols: Mapping[str, int]
     block_input: Polynomial
+    attention: str
     exact: bool
 
     def total(self) -> int:
@@ -61,14 +65,30 @@ class Activations:
 
     def block(self) -> int:
         """Bytes saved by one block, its input included."""
-        return sum(
-            tensor.nbytes.value(self.symbols) for tensor in self.saved if tensor.where == "block"
-        )
+        return self.block_bytes()
 
     def between_blocks(self) -> int:
         """Bytes of the inputs of all blocks, and of all that is saved outside of blocks."""
+        return self.outside() + (L * self.block_input).value(self.symbols)
+
+    def outside(self) -> int:
+        """Bytes saved outside of blocks."""
         outside = _sum(tuple(tensor for tensor in self.saved if tensor.where == "outside"))
-        return (outside + L * self.block_input).value(self.symbols)
+        return outside.value(self.symbols)
+
+    def block_bytes(self, parts: Sequence[str] | None = None) -> int:
+        """Bytes saved by one block, by all components or by ``parts``."""
+        return sum(
+            tensor.nbytes.value(self.symbols)
+            for tensor in self.saved
+            if tensor.where == "block" and (parts is None or tensor.component in parts)
+        )
+
+    def block_sizes(self) -> list[int]:
+        """Bytes saved by each of the layers; the first saves less where what enters it is frozen."""
+        first = [tensor for tensor in self.saved if tensor.where == "first block"]
+        size = sum(tensor.nbytes.value(self.symbols) for tensor in first) if first else self.block()
+        return [size, *[self.block()] * (self.symbols["L"] - 1)]
 
     def checkpointed(self) -> int:
         """Peak bytes with activation checkpointing, every block a segment: one is recomputed at a time.
@@ -148,7 +168,13 @@ def activations(
     exact = (
         device == "cpu" and not config.parallel_residual and config.rotary_dim == config.head_dim
     )
-    return Activations(tuple(_saved_tensors(forward)), symbols, FLOAT32 * N * d, exact=exact)
+    return Activations(
+        tuple(_saved_tensors(forward)),
+        symbols,
+        FLOAT32 * N * d,
+        forward.attention,
+        exact=exact,
+    )
 
 
 @dataclass(frozen=True)

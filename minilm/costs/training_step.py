@@ -1,0 +1,267 @@
+"""Peak bytes of live tensors in one of minilm's training steps, moment by moment.
+
+Weights and the optimizer's state are there throughout. The forward pass adds what autograd saves
+(activations.py); the backward pass frees that layer by layer, from the head on, while gradients come; the
+optimizer works on all gradients. The largest of these moments is the peak:
+
+    loss        all that is saved, and two gradients of the logits' size in float32
+    head        the gradient of the logits, that of the head's matrix
+    block       what is saved up to it, the gradients of the blocks behind it, and its own temporaries;
+                with activation checkpointing, all that the block saves again
+    embedding   all gradients
+    optimizer   all gradients; of Muon also their momenta's mix and the matrices of Newton-Schulz
+
+What a kernel allocates for itself, and does not return, is not in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from minilm.config import ModelConfig
+from minilm.costs.activations import FLOAT32, Activations, activations
+from minilm.costs.memory import hidden_matrices
+from minilm.costs.trained import Trained
+from minilm.dtypes import BITS
+from minilm.ledger import components
+from minilm.ledger.layout import Layout, NamedTensor
+
+INT64 = 8
+# Of the inputs of a packed matrix, how many share a float32 scale; 0: all of a row.
+SCALE_GROUPS = {"int8": 0, "int4": 32, "nf4": 64}
+# Bytes a weight while a packed matrix is made float32: codes and two float32 copies; int8 has codes already.
+DEQUANTIZED = {"": 0, "int8": 8, "int4": 9, "nf4": 9}
+
+
+@dataclass(frozen=True)
+class StepMemory:
+    """Bytes: ``weights`` and ``optimizer`` throughout; the others at the ``moment`` of the peak.
+
+    ``temporary`` is what is saved for the backward pass, and the intermediate results of that moment.
+    """
+
+    weights: int
+    optimizer: int
+    gradients: int
+    temporary: int
+    moment: str
+
+    @property
+    def peak(self) -> int:
+        """Bytes in all."""
+        return self.weights + self.optimizer + self.gradients + self.temporary
+
+
+@dataclass(frozen=True)
+class _Moment:
+    name: str
+    gradients: int
+    temporary: int
+
+
+def step_memory(
+    config: ModelConfig,
+    layout: Layout,
+    *,
+    batch: int,
+    context: int,
+    optimizer: str = "adamw",
+    dtype: str = "float32",
+    checkpointing: bool = False,
+    device: str = "cpu",
+    trained: Trained | None = None,
+) -> StepMemory:
+    """The peak of a step on ``batch`` x ``context`` tokens, after the first, which makes the optimizer's state.
+
+    ``layout`` declares the whole model of ``config``. ``dtype`` other than float32 is autocast; Muon then
+    orthogonalises in it. ``trained`` is by default everything.
+    """
+    trained = trained or Trained()
+    step = _Step(config, trained.of(layout), batch, context, optimizer, dtype, device, trained)
+    saved = activations(
+        config, batch=batch, context=context, dtype=dtype, device=device, trained=trained
+    )
+    peak = max(
+        _moments(step, saved, checkpointing=checkpointing),
+        key=lambda moment: moment.gradients + moment.temporary,
+    )
+    return StepMemory(
+        weights=loaded_bytes(layout, trained.packing) + step.adapter_bytes,
+        optimizer=step.optimizer_bytes,
+        gradients=peak.gradients,
+        temporary=peak.temporary + 2 * INT64 * step.tokens,
+        moment=peak.name,
+    )
+
+
+def loaded_bytes(layout: Layout, packing: str = "") -> int:
+    """Bytes of a model as minilm holds it: float32, matrices packed with float32 scales."""
+    if not packing:
+        return FLOAT32 * layout.count()
+    total, group = 0, SCALE_GROUPS[packing]
+    packed = hidden_matrices(layout)
+    for tensor in layout.named_tensors(packed):
+        rows, columns = tensor.shape
+        scales = rows * (columns // group if group else 1)
+        total += rows * columns * BITS["int8" if packing == "int8" else "int4"] // 8
+        total += FLOAT32 * scales
+    return total + FLOAT32 * (layout.count() - sum(layout.value(each) for each in packed))
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A step, and the sizes that follow from the layout of what is trained."""
+
+    config: ModelConfig
+    layout: Layout
+    batch: int
+    context: int
+    optimizer: str
+    dtype: str
+    device: str
+    trained: Trained
+
+    @property
+    def tokens(self) -> int:
+        return self.batch * self.context
+
+    @property
+    def width(self) -> int:
+        """Bytes of an element of a matrix product's inputs and output."""
+        return BITS[self.dtype] // 8
+
+    @property
+    def gradient_width(self) -> int:
+        """Bytes of an element of a matrix's gradient while it is made: under autocast in 16 bits first."""
+        return FLOAT32 + (0 if self.dtype == "float32" else self.width)
+
+    def trained_tensors(self) -> list[NamedTensor]:
+        tensors = self.layout.tensors
+        return list(self.layout.named_tensors([each for each in tensors if not each.frozen]))
+
+    @property
+    def adapter_bytes(self) -> int:
+        return FLOAT32 * self.layout.trainable() if self.trained.lora else 0
+
+    @property
+    def muon_shapes(self) -> dict[tuple[int, ...], int]:
+        """How many matrices of each shape Muon updates."""
+        shapes: dict[tuple[int, ...], int] = {}
+        if self.optimizer == "muon":
+            matrices = [each for each in hidden_matrices(self.layout) if not each.frozen]
+            for tensor in self.layout.named_tensors(matrices):
+                shapes[tensor.shape] = shapes.get(tensor.shape, 0) + 1
+        return shapes
+
+    @property
+    def optimizer_bytes(self) -> int:
+        """AdamW's two moments and its count of steps; one momentum of what Muon updates."""
+        in_muon = sum(n * rows * columns for (rows, columns), n in self.muon_shapes.items())
+        others = len(self.trained_tensors()) - sum(self.muon_shapes.values())
+        return FLOAT32 * (2 * self.layout.trainable() - in_muon + others)
+
+    def gradients(self, *names: str) -> int:
+        """Bytes of the gradients of what is trained of components ``names``, in all layers."""
+        return FLOAT32 * sum(
+            self.layout.value(tensor)
+            for tensor in self.layout.tensors
+            if not tensor.frozen and tensor.component.removeprefix("LoRA of ") in names
+        )
+
+
+_ATTENTION = (
+    components.ATTENTION_QUERY,
+    components.ATTENTION_KEY,
+    components.ATTENTION_VALUE,
+    components.ATTENTION_QK_NORM,
+    components.ATTENTION_OUTPUT,
+    components.ATTENTION_NORM,
+    components.CONVOLUTION,
+)
+_FEED_FORWARD = (
+    components.FEED_FORWARD_NORM,
+    components.FEED_FORWARD_GATE,
+    components.FEED_FORWARD_UP,
+    components.FEED_FORWARD_DOWN,
+)
+
+
+def _moments(step: _Step, saved: Activations, *, checkpointing: bool) -> Iterator[_Moment]:
+    config, tokens = step.config, step.tokens
+    logits = tokens * config.vocab_size
+    loss = FLOAT32 * logits  # the log-softmax, which is saved
+    all_saved = saved.between_blocks() if checkpointing else saved.total()
+    stream = FLOAT32 * tokens * config.d_model
+    yield _Moment("loss", 0, all_saved + 2 * FLOAT32 * logits)
+    head = step.gradients(components.LM_HEAD)
+    norm = step.gradients(components.FINAL_NORM)
+    tied_head = 0
+    if config.tied_embeddings and not step.trained.lora:
+        table = FLOAT32 * config.vocab_size * config.d_model
+        head = tied_head = table if step.gradients(components.TOKEN_EMBEDDING) else 0
+    casts = head // FLOAT32 * (step.gradient_width - FLOAT32)
+    of_logits = step.width * logits + step.width * tokens * config.d_model
+    yield _Moment("head", head, all_saved - loss + of_logits + casts)
+    yield from _block_moments(step, saved, head + norm, stream, checkpointing=checkpointing)
+    gradients = FLOAT32 * step.layout.trainable()
+    yield _Moment("embedding", gradients + tied_head, stream)
+    yield _Moment("optimizer", gradients, _muon_bytes(step))
+
+
+def _block_moments(
+    step: _Step, saved: Activations, outside: int, stream: int, *, checkpointing: bool
+) -> Iterator[_Moment]:
+    """The blocks backward, the last first; ``outside`` are the gradients of head and final norm."""
+    layers = step.config.num_layers
+    sizes = saved.block_sizes()
+    of_block = (step.gradients(*_ATTENTION) + step.gradients(*_FEED_FORWARD)) // layers
+    temporary = _block_temporary(step, saved)
+    before = saved.outside() - FLOAT32 * step.tokens * step.config.vocab_size
+    for number in reversed(range(layers)):
+        if checkpointing:
+            live = before + (number + 1) * stream + sizes[number] - stream
+        else:
+            live = before + sum(sizes[: number + 1])
+        gradients = outside + (layers - 1 - number) * of_block
+        yield _Moment("block", gradients, live + temporary)
+
+
+def _block_temporary(step: _Step, saved: Activations) -> int:
+    """What one block adds while it goes backward, its gradients included, less what it has freed by then."""
+    config, tokens, width = step.config, step.tokens, step.width
+    hidden = width * tokens * config.d_feed_forward
+    stream = FLOAT32 * tokens * config.d_model
+    matrix = config.d_feed_forward * config.d_model
+    down = step.gradients(components.FEED_FORWARD_DOWN) // config.num_layers
+    down = down // FLOAT32 * step.gradient_width
+    unpacked = DEQUANTIZED[step.trained.packing] * matrix
+    feed_forward = 2 * stream + hidden + max(down, unpacked)
+    of_feed_forward = step.gradients(*_FEED_FORWARD) // config.num_layers
+    freed = saved.block_bytes(_FEED_FORWARD)
+    if saved.attention == "fused":
+        scores = 3 * width * tokens * config.num_heads * config.head_dim
+    else:
+        scores = 2 * width * step.batch * config.num_heads * step.context**2
+    attention = 2 * stream + of_feed_forward - freed + scores
+    return max(feed_forward, attention)
+
+
+def _muon_bytes(step: _Step) -> int:
+    """What `Muon.step` allocates: all updates, and of one batch of equal sides the iteration's matrices."""
+    shapes = step.muon_shapes
+    width = step.width if step.dtype == "bfloat16" else FLOAT32
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for shape, number in shapes.items():
+        groups.setdefault(tuple(sorted(shape)), []).append(number)
+    most = previous = 0
+    for (rows, columns), numbers in groups.items():
+        matrices = sum(numbers)
+        elements, grams = matrices * rows * columns, matrices * rows * rows
+        joined = FLOAT32 * elements if len(numbers) > 1 else 0
+        cast = width * elements if width != FLOAT32 else 0
+        iteration = 2 * width * (elements + grams)
+        most = max(most, previous + joined + cast + iteration)
+        previous = FLOAT32 * elements
+    updates = FLOAT32 * sum(rows * columns * n for (rows, columns), n in shapes.items())
+    return updates + most
