@@ -71,10 +71,13 @@ class Activations:
         """Bytes of the inputs of all blocks, and of all that is saved outside of blocks."""
         return self.outside() + (L * self.block_input).value(self.symbols)
 
-    def outside(self) -> int:
-        """Bytes saved outside of blocks."""
-        outside = _sum(tuple(tensor for tensor in self.saved if tensor.where == "outside"))
-        return outside.value(self.symbols)
+    def outside(self, *, but: Sequence[str] = ()) -> int:
+        """Bytes saved outside of blocks, by all components ``but`` these."""
+        return sum(
+            tensor.nbytes.value(self.symbols)
+            for tensor in self.saved
+            if tensor.where == "outside" and tensor.component not in but
+        )
 
     def block_bytes(self, parts: Sequence[str] | None = None) -> int:
         """Bytes saved by one block, by all components or by ``parts``."""

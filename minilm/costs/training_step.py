@@ -26,6 +26,7 @@ from minilm.costs.trained import Trained
 from minilm.dtypes import BITS
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, NamedTensor
+from minilm.ledger.layout_changes import ADAPTER_TARGETS
 
 INT64 = 8
 # Of the inputs of a packed matrix, how many share a float32 scale; 0: all of a row.
@@ -72,7 +73,7 @@ def step_memory(
     device: str = "cpu",
     trained: Trained | None = None,
 ) -> StepMemory:
-    """The peak of a step on ``batch`` x ``context`` tokens, after the first, which makes the optimizer's state.
+    """The peak of a step on ``batch`` x ``context`` tokens, when the optimizer's state is there.
 
     ``layout`` declares the whole model of ``config``. ``dtype`` other than float32 is autocast; Muon then
     orthogonalises in it. ``trained`` is by default everything.
@@ -161,6 +162,27 @@ class _Step:
         others = len(self.trained_tensors()) - sum(self.muon_shapes.values())
         return FLOAT32 * (2 * self.layout.trainable() - in_muon + others)
 
+    def adapted(self, component: str) -> bool:
+        """Whether the matrices of ``component`` have adapters."""
+        lora = self.trained.lora
+        return lora is not None and component in {ADAPTER_TARGETS[word] for word in lora.targets}
+
+    def product(self, component: str, hidden: int) -> int:
+        """Bytes of the gradients that a product of the feed-forward has: of ``hidden`` bytes, of the matrix.
+
+        A packed matrix is made float32 for it. An adapter gives a gradient of the input too, and both are
+        added to a third when what was saved of the input and of the matrix is freed.
+        """
+        matrix = self.config.d_feed_forward * self.config.d_model
+        if self.trained.packing:
+            most = max(DEQUANTIZED[self.trained.packing] * matrix, self.width * matrix + hidden)
+            return max(most, 2 * hidden) if self.adapted(component) else most
+        if self.adapted(component):
+            freed = hidden + (self.width * matrix if self.dtype != "float32" else 0)
+            return max(hidden, 3 * hidden - freed)
+        gradient = 0 if self.trained.lora else self.gradients(component) // self.config.num_layers
+        return hidden + gradient // FLOAT32 * self.gradient_width
+
     def gradients(self, *names: str) -> int:
         """Bytes of the gradients of what is trained of components ``names``, in all layers."""
         return FLOAT32 * sum(
@@ -205,7 +227,8 @@ def _moments(step: _Step, saved: Activations, *, checkpointing: bool) -> Iterato
     yield _Moment("head", head, all_saved - loss + of_logits + casts)
     yield from _block_moments(step, saved, head + norm, stream, checkpointing=checkpointing)
     gradients = FLOAT32 * step.layout.trainable()
-    yield _Moment("embedding", gradients + tied_head, stream)
+    # A tied table's two gradients are added to a third.
+    yield _Moment("embedding", gradients + 2 * tied_head, stream)
     yield _Moment("optimizer", gradients, _muon_bytes(step))
 
 
@@ -216,35 +239,63 @@ def _block_moments(
     layers = step.config.num_layers
     sizes = saved.block_sizes()
     of_block = (step.gradients(*_ATTENTION) + step.gradients(*_FEED_FORWARD)) // layers
-    temporary = _block_temporary(step, saved)
-    before = saved.outside() - FLOAT32 * step.tokens * step.config.vocab_size
+    temporaries = list(_block_temporaries(step, saved, checkpointing=checkpointing))
+    before = saved.outside(but=(components.FINAL_NORM, components.LM_HEAD))
     for number in reversed(range(layers)):
         if checkpointing:
             live = before + (number + 1) * stream + sizes[number] - stream
         else:
             live = before + sum(sizes[: number + 1])
         gradients = outside + (layers - 1 - number) * of_block
-        yield _Moment("block", gradients, live + temporary)
+        yield _Moment("block", gradients, live + max(temporaries))
 
 
-def _block_temporary(step: _Step, saved: Activations) -> int:
-    """What one block adds while it goes backward, its gradients included, less what it has freed by then."""
+def _block_temporaries(step: _Step, saved: Activations, *, checkpointing: bool) -> Iterator[int]:
+    """What is live at moments of a block's backward pass, its gradients included, beside all that it saves.
+
+    Less what has been freed by then. The gradient of the residual stream is there throughout.
+    """
     config, tokens, width = step.config, step.tokens, step.width
     hidden = width * tokens * config.d_feed_forward
     stream = FLOAT32 * tokens * config.d_model
-    matrix = config.d_feed_forward * config.d_model
-    down = step.gradients(components.FEED_FORWARD_DOWN) // config.num_layers
-    down = down // FLOAT32 * step.gradient_width
-    unpacked = DEQUANTIZED[step.trained.packing] * matrix
-    feed_forward = 2 * stream + hidden + max(down, unpacked)
-    of_feed_forward = step.gradients(*_FEED_FORWARD) // config.num_layers
+    normed = width * tokens * config.d_model  # the gradient of a norm's output
+    cast = 0 if step.dtype == "float32" else normed  # of the stream
+    down, up, gate = (
+        step.product(component, hidden)
+        for component in (
+            components.FEED_FORWARD_DOWN,
+            components.FEED_FORWARD_UP,
+            components.FEED_FORWARD_GATE,
+        )
+    )
+    of_down, of_all = (
+        step.gradients(*names) // config.num_layers
+        for names in ((components.FEED_FORWARD_DOWN,), _FEED_FORWARD)
+    )
+    freed_down = saved.block_bytes((components.FEED_FORWARD_DOWN,))
     freed = saved.block_bytes(_FEED_FORWARD)
-    if saved.attention == "fused":
-        scores = 3 * width * tokens * config.num_heads * config.head_dim
-    else:
-        scores = 2 * width * step.batch * config.num_heads * step.context**2
-    attention = 2 * stream + of_feed_forward - freed + scores
-    return max(feed_forward, attention)
+    # Nothing that is saved is read for the gradient through a packed matrix: a checkpointed block is computed
+    # again after it.
+    late = (
+        checkpointing
+        and bool(step.trained.packing)
+        and not step.adapted(components.FEED_FORWARD_DOWN)
+    )
+    yield stream + cast + down - (saved.block() - stream if late else 0)
+    if late:  # up to the activation's input; attention's output and the norm's are there too
+        biased = 2 * hidden if config.feed_forward_bias else 0
+        yield stream + 2 * normed + max(up, biased)
+    activation = (3 if config.gated else 2) * hidden
+    yield stream + of_down - freed_down + activation
+    yield stream + of_down - freed_down + max(up, gate if config.gated else 0) - hidden + normed
+    of_output = step.gradients(components.ATTENTION_OUTPUT) // config.num_layers
+    heads = width * tokens * config.num_heads * config.head_dim
+    if saved.attention == "fused":  # the gradients of its output, of queries, keys and values
+        attention = 4 * heads
+    else:  # of scores, twice; that of the values takes the place of the values
+        attention = 2 * width * step.batch * config.num_heads * step.context**2
+    output_input = saved.block_bytes((components.ATTENTION_OUTPUT,))
+    yield stream + of_all + of_output - freed - output_input + attention
 
 
 def _muon_bytes(step: _Step) -> int:
