@@ -48,7 +48,7 @@ class PeakMemory(TorchDispatchMode):
     def hold(self, tensors: Any, note: str = "held") -> None:
         """Count ``tensors`` that are there already."""
         for tensor in tree_leaves(tensors):
-            if not isinstance(tensor, Tensor):
+            if not isinstance(tensor, Tensor) or tensor.device.type == "meta":
                 continue
             storage = tensor.untyped_storage()
             key = storage._cdata
