@@ -17,7 +17,7 @@ from minilm.config import ModelConfig
 from minilm.costs.trained import Trained
 from minilm.dtypes import BITS
 from minilm.ledger import components
-from minilm.ledger.layout_changes import ADAPTER_TARGETS, r
+from minilm.ledger.layout_changes import r
 from minilm.ledger.symbols import ASCII, ONE, ZERO, Polynomial, format_polynomial, symbol
 
 B, T, L, S, V, d, f, h, g, k, c = (symbol(letter) for letter in "BTLSVdfhgkc")
@@ -58,6 +58,11 @@ class Activations:
     block_input: Polynomial
     attention: str
     exact: bool
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the forward pass."""
+        return self.symbols["B"] * self.symbols["T"]
 
     def total(self) -> int:
         """Bytes without activation checkpointing."""
@@ -191,11 +196,6 @@ class _ForwardPass:
     device: str
     trained: Trained
 
-    def adapted(self, component: str) -> bool:
-        """Whether the matrix of ``component`` has a LoRA adapter."""
-        lora = self.trained.lora
-        return lora is not None and component in {ADAPTER_TARGETS[word] for word in lora.targets}
-
     def trains(self, component: str) -> bool:
         """Whether parameters of ``component`` are trained themselves."""
         if component == components.CONVOLUTION and not self.config.convolution:
@@ -206,7 +206,7 @@ class _ForwardPass:
 
     def reads(self, component: str) -> bool:
         """Whether the gradient of a matrix, or of its adapter, needs the input."""
-        return self.trains(component) or self.adapted(component)
+        return self.trains(component) or self.trained.adapted(component)
 
     @property
     def embedding_trained(self) -> bool:
@@ -410,7 +410,7 @@ def _matrices(
         if flows and (copies := forward.casts(component, repeat)) != ZERO:
             size = forward.width * inputs * outputs
             yield SavedTensor("matrix in 16 bits", component, size, copies)
-        if lora is None or not forward.adapted(component):
+        if lora is None or not forward.trained.adapted(component):
             continue
         yield SavedTensor("input of B", component, forward.width * N * r, repeat)
         if (copies := forward.adapter_casts(component, repeat)) != ZERO:
@@ -538,7 +538,9 @@ def _fused_attention(forward: _ForwardPass) -> Iterator[SavedTensor]:
     yield SavedTensor("output", components.ATTENTION_OUTPUT, output)
     # The projection reads token by token, and an adapter's dropout writes a copy.
     lora = forward.trained.lora
-    copied = lora is not None and lora.dropout and forward.adapted(components.ATTENTION_OUTPUT)
+    copied = (
+        lora is not None and lora.dropout and forward.trained.adapted(components.ATTENTION_OUTPUT)
+    )
     if forward.queries_by_head or copied:
         yield SavedTensor("input", components.ATTENTION_OUTPUT, output)
 

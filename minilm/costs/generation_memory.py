@@ -23,7 +23,7 @@ _JOINED = (components.ATTENTION_QUERY, components.ATTENTION_KEY, components.ATTE
 
 @dataclass(frozen=True)
 class GenerationMemory:
-    """Bytes of weights, of the KV cache, and of the intermediate results of the prompt's pass."""
+    """Bytes of weights, of the KV cache, and of everything else: joined matrices, intermediate results."""
 
     weights: int
     kv_cache: int
@@ -48,8 +48,9 @@ def generation_memory(
         if precision == "int4":
             temporary = max(temporary, _kernel_operands(config, layout))
     else:
-        weights = width * (layout.count() + layout.count(components=_JOINED))
+        weights = width * layout.count()
         temporary = width * max(_block_elements(config, tokens), batch * config.vocab_size)
+        temporary += width * layout.count(components=_JOINED)
     # Tokens, their positions, cosines and sines.
     index = 3 * INT64 * tokens
     if config.position == "rope":

@@ -17,7 +17,8 @@ What a kernel allocates for itself, and does not return, is not in it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
+from functools import cached_property
 
 from minilm.config import ModelConfig
 from minilm.costs.activations import FLOAT32, Activations, activations
@@ -26,7 +27,6 @@ from minilm.costs.trained import Trained
 from minilm.dtypes import BITS
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, NamedTensor
-from minilm.ledger.layout_changes import ADAPTER_TARGETS
 
 INT64 = 8
 # Of the inputs of a packed matrix, how many share a float32 scale; 0: all of a row.
@@ -61,39 +61,106 @@ class _Moment:
     temporary: int
 
 
-def step_memory(
-    config: ModelConfig,
-    layout: Layout,
-    *,
-    batch: int,
-    context: int,
-    optimizer: str = "adamw",
-    dtype: str = "float32",
-    checkpointing: bool = False,
-    device: str = "cpu",
-    trained: Trained | None = None,
-) -> StepMemory:
-    """The peak of a step on ``batch`` x ``context`` tokens, when the optimizer's state is there.
+@dataclass(frozen=True)
+class TrainingStep:
+    """A step of training the model of ``config``, which ``layout`` declares, on a batch of any size.
 
-    ``layout`` declares the whole model of ``config``. ``dtype`` other than float32 is autocast; Muon then
-    orthogonalises in it. ``trained`` is by default everything.
+    ``optimizer`` is adamw or muon. ``dtype`` other than float32 is autocast; Muon then orthogonalises in it.
     """
-    trained = trained or Trained()
-    step = _Step(config, trained.of(layout), batch, context, optimizer, dtype, device, trained)
-    saved = activations(
-        config, batch=batch, context=context, dtype=dtype, device=device, trained=trained
-    )
-    peak = max(
-        _moments(step, saved, checkpointing=checkpointing),
-        key=lambda moment: moment.gradients + moment.temporary,
-    )
-    return StepMemory(
-        weights=loaded_bytes(layout, trained.packing) + step.adapter_bytes,
-        optimizer=step.optimizer_bytes,
-        gradients=peak.gradients,
-        temporary=peak.temporary + 2 * INT64 * step.tokens,
-        moment=peak.name,
-    )
+
+    config: ModelConfig
+    layout: Layout
+    _: KW_ONLY
+    optimizer: str = "adamw"
+    dtype: str = "float32"
+    checkpointing: bool = False
+    device: str = "cpu"
+    trained: Trained = field(default_factory=Trained)
+
+    def memory(self, batch: int, context: int) -> StepMemory:
+        """The peak of a step on ``batch`` x ``context`` tokens, when the optimizer's state is there."""
+        saved = activations(
+            self.config,
+            batch=batch,
+            context=context,
+            dtype=self.dtype,
+            device=self.device,
+            trained=self.trained,
+        )
+        peak = max(_moments(self, saved), key=lambda moment: moment.gradients + moment.temporary)
+        return StepMemory(
+            weights=self.weights,
+            optimizer=self.optimizer_bytes,
+            gradients=peak.gradients,
+            temporary=peak.temporary + 2 * INT64 * saved.tokens,
+            moment=peak.name,
+        )
+
+    @cached_property
+    def changed(self) -> Layout:
+        """The layout with what is frozen marked, and with adapters."""
+        return self.trained.of(self.layout)
+
+    @cached_property
+    def weights(self) -> int:
+        """Bytes of the model and its adapters."""
+        adapters = FLOAT32 * self.changed.trainable() if self.trained.lora else 0
+        return loaded_bytes(self.layout, self.trained.packing) + adapters
+
+    @property
+    def width(self) -> int:
+        """Bytes of an element of a matrix product's inputs and output."""
+        return BITS[self.dtype] // 8
+
+    @property
+    def gradient_width(self) -> int:
+        """Bytes of an element of a matrix's gradient while it is made: under autocast in 16 bits first."""
+        return FLOAT32 + (0 if self.dtype == "float32" else self.width)
+
+    def trained_tensors(self) -> list[NamedTensor]:
+        tensors = self.changed.tensors
+        return list(self.changed.named_tensors([each for each in tensors if not each.frozen]))
+
+    @cached_property
+    def muon_shapes(self) -> dict[tuple[int, ...], int]:
+        """How many matrices of each shape Muon updates."""
+        shapes: dict[tuple[int, ...], int] = {}
+        if self.optimizer == "muon":
+            matrices = [each for each in hidden_matrices(self.changed) if not each.frozen]
+            for tensor in self.changed.named_tensors(matrices):
+                shapes[tensor.shape] = shapes.get(tensor.shape, 0) + 1
+        return shapes
+
+    @cached_property
+    def optimizer_bytes(self) -> int:
+        """AdamW's two moments and its count of steps; one momentum of what Muon updates."""
+        in_muon = sum(n * rows * columns for (rows, columns), n in self.muon_shapes.items())
+        others = len(self.trained_tensors()) - sum(self.muon_shapes.values())
+        return FLOAT32 * (2 * self.changed.trainable() - in_muon + others)
+
+    def product(self, component: str, hidden: int) -> int:
+        """Bytes of the gradients that a product of the feed-forward has: of ``hidden`` bytes, of the matrix.
+
+        A packed matrix is made float32 for it. An adapter gives a gradient of the input too, and both are
+        added to a third when what was saved of the input and of the matrix is freed.
+        """
+        matrix = self.config.d_feed_forward * self.config.d_model
+        if self.trained.packing:
+            most = max(DEQUANTIZED[self.trained.packing] * matrix, self.width * matrix + hidden)
+            return max(most, 2 * hidden) if self.trained.adapted(component) else most
+        if self.trained.adapted(component):
+            freed = hidden + (self.width * matrix if self.dtype != "float32" else 0)
+            return max(hidden, 3 * hidden - freed)
+        gradient = 0 if self.trained.lora else self.gradients(component) // self.config.num_layers
+        return hidden + gradient // FLOAT32 * self.gradient_width
+
+    def gradients(self, *names: str) -> int:
+        """Bytes of the gradients of what is trained of components ``names``, in all layers."""
+        return FLOAT32 * sum(
+            self.changed.value(tensor)
+            for tensor in self.changed.tensors
+            if not tensor.frozen and tensor.component.removeprefix("LoRA of ") in names
+        )
 
 
 def loaded_bytes(layout: Layout, packing: str = "") -> int:
@@ -108,88 +175,6 @@ def loaded_bytes(layout: Layout, packing: str = "") -> int:
         total += rows * columns * BITS["int8" if packing == "int8" else "int4"] // 8
         total += FLOAT32 * scales
     return total + FLOAT32 * (layout.count() - sum(layout.value(each) for each in packed))
-
-
-@dataclass(frozen=True)
-class _Step:
-    """A step, and the sizes that follow from the layout of what is trained."""
-
-    config: ModelConfig
-    layout: Layout
-    batch: int
-    context: int
-    optimizer: str
-    dtype: str
-    device: str
-    trained: Trained
-
-    @property
-    def tokens(self) -> int:
-        return self.batch * self.context
-
-    @property
-    def width(self) -> int:
-        """Bytes of an element of a matrix product's inputs and output."""
-        return BITS[self.dtype] // 8
-
-    @property
-    def gradient_width(self) -> int:
-        """Bytes of an element of a matrix's gradient while it is made: under autocast in 16 bits first."""
-        return FLOAT32 + (0 if self.dtype == "float32" else self.width)
-
-    def trained_tensors(self) -> list[NamedTensor]:
-        tensors = self.layout.tensors
-        return list(self.layout.named_tensors([each for each in tensors if not each.frozen]))
-
-    @property
-    def adapter_bytes(self) -> int:
-        return FLOAT32 * self.layout.trainable() if self.trained.lora else 0
-
-    @property
-    def muon_shapes(self) -> dict[tuple[int, ...], int]:
-        """How many matrices of each shape Muon updates."""
-        shapes: dict[tuple[int, ...], int] = {}
-        if self.optimizer == "muon":
-            matrices = [each for each in hidden_matrices(self.layout) if not each.frozen]
-            for tensor in self.layout.named_tensors(matrices):
-                shapes[tensor.shape] = shapes.get(tensor.shape, 0) + 1
-        return shapes
-
-    @property
-    def optimizer_bytes(self) -> int:
-        """AdamW's two moments and its count of steps; one momentum of what Muon updates."""
-        in_muon = sum(n * rows * columns for (rows, columns), n in self.muon_shapes.items())
-        others = len(self.trained_tensors()) - sum(self.muon_shapes.values())
-        return FLOAT32 * (2 * self.layout.trainable() - in_muon + others)
-
-    def adapted(self, component: str) -> bool:
-        """Whether the matrices of ``component`` have adapters."""
-        lora = self.trained.lora
-        return lora is not None and component in {ADAPTER_TARGETS[word] for word in lora.targets}
-
-    def product(self, component: str, hidden: int) -> int:
-        """Bytes of the gradients that a product of the feed-forward has: of ``hidden`` bytes, of the matrix.
-
-        A packed matrix is made float32 for it. An adapter gives a gradient of the input too, and both are
-        added to a third when what was saved of the input and of the matrix is freed.
-        """
-        matrix = self.config.d_feed_forward * self.config.d_model
-        if self.trained.packing:
-            most = max(DEQUANTIZED[self.trained.packing] * matrix, self.width * matrix + hidden)
-            return max(most, 2 * hidden) if self.adapted(component) else most
-        if self.adapted(component):
-            freed = hidden + (self.width * matrix if self.dtype != "float32" else 0)
-            return max(hidden, 3 * hidden - freed)
-        gradient = 0 if self.trained.lora else self.gradients(component) // self.config.num_layers
-        return hidden + gradient // FLOAT32 * self.gradient_width
-
-    def gradients(self, *names: str) -> int:
-        """Bytes of the gradients of what is trained of components ``names``, in all layers."""
-        return FLOAT32 * sum(
-            self.layout.value(tensor)
-            for tensor in self.layout.tensors
-            if not tensor.frozen and tensor.component.removeprefix("LoRA of ") in names
-        )
 
 
 _ATTENTION = (
@@ -209,11 +194,11 @@ _FEED_FORWARD = (
 )
 
 
-def _moments(step: _Step, saved: Activations, *, checkpointing: bool) -> Iterator[_Moment]:
-    config, tokens = step.config, step.tokens
+def _moments(step: TrainingStep, saved: Activations) -> Iterator[_Moment]:
+    config, tokens = step.config, saved.tokens
     logits = tokens * config.vocab_size
     loss = FLOAT32 * logits  # the log-softmax, which is saved
-    all_saved = saved.between_blocks() if checkpointing else saved.total()
+    all_saved = saved.between_blocks() if step.checkpointing else saved.total()
     stream = FLOAT32 * tokens * config.d_model
     yield _Moment("loss", 0, all_saved + 2 * FLOAT32 * logits)
     head = step.gradients(components.LM_HEAD)
@@ -225,24 +210,24 @@ def _moments(step: _Step, saved: Activations, *, checkpointing: bool) -> Iterato
     casts = head // FLOAT32 * (step.gradient_width - FLOAT32)
     of_logits = step.width * logits + step.width * tokens * config.d_model
     yield _Moment("head", head, all_saved - loss + of_logits + casts)
-    yield from _block_moments(step, saved, head + norm, stream, checkpointing=checkpointing)
-    gradients = FLOAT32 * step.layout.trainable()
+    yield from _block_moments(step, saved, head + norm, stream)
+    gradients = FLOAT32 * step.changed.trainable()
     # A tied table's two gradients are added to a third.
     yield _Moment("embedding", gradients + 2 * tied_head, stream)
     yield _Moment("optimizer", gradients, _muon_bytes(step))
 
 
 def _block_moments(
-    step: _Step, saved: Activations, outside: int, stream: int, *, checkpointing: bool
+    step: TrainingStep, saved: Activations, outside: int, stream: int
 ) -> Iterator[_Moment]:
     """The blocks backward, the last first; ``outside`` are the gradients of head and final norm."""
     layers = step.config.num_layers
     sizes = saved.block_sizes()
     of_block = (step.gradients(*_ATTENTION) + step.gradients(*_FEED_FORWARD)) // layers
-    temporaries = list(_block_temporaries(step, saved, checkpointing=checkpointing))
+    temporaries = list(_block_temporaries(step, saved))
     before = saved.outside(but=(components.FINAL_NORM, components.LM_HEAD))
     for number in reversed(range(layers)):
-        if checkpointing:
+        if step.checkpointing:
             live = before + (number + 1) * stream + sizes[number] - stream
         else:
             live = before + sum(sizes[: number + 1])
@@ -250,12 +235,12 @@ def _block_moments(
         yield _Moment("block", gradients, live + max(temporaries))
 
 
-def _block_temporaries(step: _Step, saved: Activations, *, checkpointing: bool) -> Iterator[int]:
+def _block_temporaries(step: TrainingStep, saved: Activations) -> Iterator[int]:
     """What is live at moments of a block's backward pass, its gradients included, beside all that it saves.
 
     Less what has been freed by then. The gradient of the residual stream is there throughout.
     """
-    config, tokens, width = step.config, step.tokens, step.width
+    config, tokens, width = step.config, saved.tokens, step.width
     hidden = width * tokens * config.d_feed_forward
     stream = FLOAT32 * tokens * config.d_model
     normed = width * tokens * config.d_model  # the gradient of a norm's output
@@ -277,9 +262,9 @@ def _block_temporaries(step: _Step, saved: Activations, *, checkpointing: bool) 
     # Nothing that is saved is read for the gradient through a packed matrix: a checkpointed block is computed
     # again after it.
     late = (
-        checkpointing
+        step.checkpointing
         and bool(step.trained.packing)
-        and not step.adapted(components.FEED_FORWARD_DOWN)
+        and not step.trained.adapted(components.FEED_FORWARD_DOWN)
     )
     yield stream + cast + down - (saved.block() - stream if late else 0)
     if late:  # up to the activation's input; attention's output and the norm's are there too
@@ -293,12 +278,12 @@ def _block_temporaries(step: _Step, saved: Activations, *, checkpointing: bool) 
     if saved.attention == "fused":  # the gradients of its output, of queries, keys and values
         attention = 4 * heads
     else:  # of scores, twice; that of the values takes the place of the values
-        attention = 2 * width * step.batch * config.num_heads * step.context**2
+        attention = 2 * width * saved.symbols["B"] * config.num_heads * saved.symbols["T"] ** 2
     output_input = saved.block_bytes((components.ATTENTION_OUTPUT,))
     yield stream + of_all + of_output - freed - output_input + attention
 
 
-def _muon_bytes(step: _Step) -> int:
+def _muon_bytes(step: TrainingStep) -> int:
     """What `Muon.step` allocates: all updates, and of one batch of equal sides the iteration's matrices."""
     shapes = step.muon_shapes
     width = step.width if step.dtype == "bfloat16" else FLOAT32
