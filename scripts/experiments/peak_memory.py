@@ -1,12 +1,11 @@
-"""python scripts/experiments/peak_memory.py: peak bytes of live tensors, predicted and measured, by mode."""
+"""python scripts/experiments/peak_memory.py: peak bytes of live tensors, predicted and measured, by mode.
+
+Fills the table of docs/inspect.md.
+"""
 
 import os
+import re
 import sys
-import weakref
-from collections.abc import Callable
-from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Any
 
 sys.path[0] = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -14,61 +13,79 @@ from scripts import check_dependencies  # noqa: E402
 
 check_dependencies()
 
-import numpy as np  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
+from pathlib import Path  # noqa: E402
+
 import torch  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
-from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
-from torch.utils._pytree import tree_leaves  # noqa: E402
 
-from minilm.config import ModelConfig, TrainConfig  # noqa: E402
+from minilm import files  # noqa: E402
+from minilm.config import ModelConfig  # noqa: E402
 from minilm.config.lora import LoraConfig  # noqa: E402
-from minilm.generation.decoder import make_decoder  # noqa: E402
-from minilm.model.transformer import Transformer  # noqa: E402
-from minilm.quantization.packing import Format, make_packing  # noqa: E402
-from minilm.training.resume_state import Progress  # noqa: E402
-from minilm.training.runtime import Runtime  # noqa: E402
-from minilm.training.signals import StopRequest  # noqa: E402
-from minilm.training.train_step import TrainStep  # noqa: E402
-from minilm.transforms.freeze import freeze  # noqa: E402
-from minilm.transforms.lora import apply  # noqa: E402
-from minilm.transforms.quantize import round_layers  # noqa: E402
+from minilm.config.presets import find_preset  # noqa: E402
+from minilm.units import format_bytes  # noqa: E402
+from scripts.experiments.live_memory import (  # noqa: E402
+    Mode,
+    measured_generation,
+    predicted_generation,
+)
+
+PAGE = Path(sys.path[0]) / "docs" / "inspect.md"
+
+WIDE = ModelConfig(vocab_size=2048, context_length=256, num_layers=6, d_model=384, num_heads=6)
+SHAPES = {"nano": (find_preset("nano").model_config(), 8, 128), "wide": (WIDE, 2, 256)}
+
+DEFAULT = LoraConfig()
+EVERY = LoraConfig(targets=("query", "key", "value", "output", "up", "down", "lm_head"))
+MODES = {
+    "AdamW": Mode(),
+    "Muon": Mode(optimizer="muon"),
+    "Muon, `--freeze attention`": Mode(optimizer="muon", freeze=("attention",)),
+    "LoRA, rank 8": Mode(lora=DEFAULT),
+    "LoRA, rank 8, every matrix": Mode(lora=EVERY),
+    "LoRA on int8": Mode(lora=DEFAULT, packing="int8"),
+    "LoRA on nf4": Mode(lora=DEFAULT, packing="nf4"),
+}
 
 
-class PeakMemory(TorchDispatchMode):
-    """Bytes of live tensors: each storage once, from the operation that makes it until it is freed."""
+def main() -> None:
+    """Measure, print and write the table."""
+    torch.set_num_threads(1)
+    lines = [
+        "| Mode | shape | predicted | measured | error |\n",
+        "|---|---|---|---|---|\n",
+    ]
+    for row in _rows():
+        print(row, end="", flush=True)
+        lines.append(row)
+    marked = re.compile(r"(<!-- peak memory -->\n).*?(<!-- end -->)", re.DOTALL)
+    text = PAGE.read_text(encoding="utf-8")
+    page = marked.sub(lambda part: part[1] + "".join(lines) + part[2], text)
+    files.write_bytes(PAGE, page.encode())
 
-    def __init__(self, debug: bool = False) -> None:
-        super().__init__()
-        self._sizes: dict[int, int] = {}
-        self.live = self.peak = 0
-        self.debug = debug
-        self.info: dict[int, Any] = {}
-        self.at_peak: Any = None
 
-    def hold(self, tensors: Any, note: str = "held") -> None:
-        """Count ``tensors`` that are there already."""
-        for tensor in tree_leaves(tensors):
-            if not isinstance(tensor, Tensor) or tensor.device.type == "meta":
-                continue
-            storage = tensor.untyped_storage()
-            key = storage._cdata
-            if key in self._sizes:
-                continue
-            self._sizes[key] = storage.nbytes()
-            if self.debug:
-                self.info[key] = (storage.nbytes(), note, tuple(tensor.shape), tensor.dtype)
-            self.live += storage.nbytes()
-            weakref.finalize(storage, self._free, key)
-        if self.live > self.peak:
-            self.peak = self.live
-            if self.debug:
-                self.at_peak = dict(self.info)
+def _rows() -> Iterator[str]:
+    for shape, (config, batch, context) in SHAPES.items():
+        for precision in ("float32", "bfloat16", "int8", "int4"):
+            predicted = predicted_generation(config, batch, context, precision)
+            measured = measured_generation(config, batch, context, precision)
+            yield _row(f"generation, {precision}", shape, predicted, measured)
+    for shape, (config, batch, context) in SHAPES.items():
+        for name, mode in MODES.items():
+            for dtype in ("float32", "bfloat16"):
+                for checkpointing in (False, True):
+                    chosen = Mode(
+                        mode.optimizer, dtype, checkpointing, mode.freeze, mode.lora, mode.packing
+                    )
+                    text = f"{name}, {dtype}" + (", checkpointing" if checkpointing else "")
+                    predicted = chosen.predicted(config, batch, context)
+                    measured = chosen.measured(config, batch, context)
+                    yield _row(text, shape, predicted, measured)
 
-    def _free(self, key: int) -> None:
-        self.live -= self._sizes.pop(key)
-        self.info.pop(key, None)
 
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None):
-        result = function(*args, **(kwargs or {}))
-        self.hold(result, str(function))
-        return result
+def _row(mode: str, shape: str, predicted: int, measured: int) -> str:
+    error = predicted / measured - 1
+    return f"| {mode} | {shape} | {format_bytes(predicted)} | {format_bytes(measured)} | {error:+.1%} |\n"
+
+
+if __name__ == "__main__":
+    main()
