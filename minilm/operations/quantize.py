@@ -40,7 +40,8 @@ from minilm.training.quantized_run import (
     written_storage,
 )
 from minilm.training.runtime import resolve
-from minilm.transforms.quantize import linear_layers, round_layers
+from minilm.transforms.activations import linear_layers
+from minilm.transforms.quantize import round_layers
 
 FileLayout = Literal["compressed-tensors", "gptq", "torchao", "gguf"]
 GGUF_FORMATS: dict[str, GgufFormat] = {"int8": "q8_0", "int4": "q4_0"}

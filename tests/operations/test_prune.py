@@ -26,7 +26,8 @@ from tests.interop.shapes import SHAPES, make_run
 
 Capture = pytest.CaptureFixture[str]
 
-METHODS = ("magnitude", "wanda", "2:4", "heads", "units", "layers")
+METHODS = ("magnitude", "wanda", "sparsegpt", "2:4", "heads", "units", "layers")
+SPARSE = {"sparsegpt": "sparse-bitmask", "2:4": "sparse-24-bitmask"}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -46,7 +47,8 @@ def test_what_is_written_loads_and_is_verified(method: Any, tiny_run: Path, tmp_
         assert zeros == sum(m.weight.numel() for m in matrices.values()) // 2
         assert after.nonzero == before.nonzero - zeros
         assert after.parameters == before.parameters
-        assert result.masked_bytes[1] < result.masked_bytes[0]
+        assert result.sparse_bytes is not None
+        assert result.sparse_bytes < after.bytes
     record = run_files.read_record(out / "config.json")
     assert [each["method"] for each in record.transforms] == [method]
     assert after.evaluation is not None
@@ -95,7 +97,7 @@ def test_a_fresh_process_computes_the_same(tiny_run: Path, tmp_path: Path) -> No
 
 
 def test_no_sparsity_is_the_model_itself(tiny_run: Path, tmp_path: Path) -> None:
-    for method in ("magnitude", "wanda", "heads", "units", "layers"):
+    for method in ("magnitude", "wanda", "sparsegpt", "heads", "units", "layers"):
         out = tmp_path / method
         prune(tiny_run, out, sparsity=0, method=method, device="cpu")
         whole, pruned = (load(path).model.state_dict() for path in (tiny_run, out))
@@ -164,7 +166,7 @@ def test_a_text_of_ones_own_is_evaluated_at_its_end(
     tiny_run: Path, tmp_path: Path, text_file: Path
 ) -> None:
     convert(tiny_run, "huggingface", tmp_path / "model")
-    with pytest.raises(InputError, match=r"no text of its own for --method wanda.*give --data"):
+    with pytest.raises(InputError, match=r"no text of its own for --method sparsegpt.*give --data"):
         prune(tmp_path / "model", tmp_path / "out", sparsity=0.5)
     assert not (tmp_path / "out").exists()
     result = prune(tmp_path / "model", tmp_path / "out", sparsity=0.5, data=str(text_file))
@@ -179,7 +181,12 @@ def test_a_text_of_ones_own_is_evaluated_at_its_end(
         ({"sparsity": 1.0}, "sparsity: 1.0, expected 0 <= sparsity < 1"),
         ({"sparsity": float("nan")}, "sparsity: nan"),
         ({"sparsity": 0.4, "method": "2:4"}, "0.5, which the pattern is"),
-        ({"sparsity": 0.5, "scope": "global"}, "scope: global with wanda"),
+        ({"sparsity": 0.5, "scope": "global"}, "scope: global with sparsegpt"),
+        ({"sparsity": 0.5, "layout": "gguf"}, "layout: 'gguf', expected compressed-tensors"),
+        (
+            {"sparsity": 0.5, "method": "heads", "layout": "compressed-tensors"},
+            "--layout compressed-tensors: given for heads, which leaves no zeros",
+        ),
         ({"sparsity": 0.5, "recover": -1}, "recover: -1"),
         ({"sparsity": 0.01, "method": "layers"}, "none, expected at least 0.5"),
         ({"sparsity": 0.01, "method": "heads"}, "at least one, and not all"),

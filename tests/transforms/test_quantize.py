@@ -15,11 +15,10 @@ from minilm.errors import InputError
 from minilm.generation.fast_decoder import ModifiedModelError, check_unmodified
 from minilm.model.transformer import Transformer
 from minilm.quantization.packing import IntegerPacking, Nf4Packing, Packing, quantized_matrices
+from minilm.transforms.activations import input_hessians, linear_layers
 from minilm.transforms.quantize import (
     QuantizedLinear,
     has_kernel,
-    input_hessians,
-    linear_layers,
     quantize_layers,
     round_layers,
 )
