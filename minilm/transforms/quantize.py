@@ -25,8 +25,9 @@ from minilm.transforms.activations import layers_in_turn, linear_layers
 class QuantizedLinear(nn.Module):
     """(..., i) -> (..., o): a linear layer with a code for each weight and a scale for each group.
 
-    A few rows are multiplied by the codes as they are, in torch's CPU kernels, which take the inputs in
-    bfloat16; for more rows, and where gradients are asked for, the weights are made float32 for one product.
+    In inference mode, as generation is, a few rows are multiplied by the codes as they are, in torch's CPU
+    kernels, which take the inputs in bfloat16. Elsewhere, and for more rows, the weights are made float32 for
+    one product: all windows of an evaluation are computed alike, however short the last one is.
     """
 
     MAX_ROWS = 4
@@ -63,7 +64,7 @@ class QuantizedLinear(nn.Module):
         is_small = x.numel() <= self.MAX_ROWS * self.in_features
         if (
             is_small
-            and not torch.is_grad_enabled()
+            and torch.is_inference_mode_enabled()
             and has_kernel(self.format, (self.out_features, self.in_features), x.device)
         ):
             return self._multiply_codes(x)
