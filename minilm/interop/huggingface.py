@@ -34,6 +34,7 @@ TOKENIZER_SETTINGS = tuple(name for name in COMPANIONS if name != CHAT_TEMPLATE)
 # Nothing says how an imported model was trained: fine-tuning follows GPT-2's recipe, at the rate of GPT-3
 # with 1.3 billion parameters (Brown et al. 2020, table 2.1), of which it takes what other programs do.
 IMPORTED_LEARNING_RATE = 2e-4
+SPARSE_OPTION = "--layout compressed-tensors"
 _ENDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
@@ -90,7 +91,9 @@ def _as_stored(
     source: ModelSource, tokenizer: Tokenizer, packing: Packing | SparsePacking | None
 ) -> tuple[Architecture, ModelSource]:
     """The architecture of the folder, and the model with the tensors that it has there."""
-    packed = packing is not None or source.packing is not None
+    packed = "quantization" if packing or source.packing else ""
+    if isinstance(packing, SparsePacking):
+        packed = SPARSE_OPTION
     architecture = find_kept(source.config, tokenizer, packed=packed)
     return architecture, source.stored_as(architecture.stored_config(source.config))
 
@@ -169,10 +172,10 @@ def _packed(
     }
 
 
-def find_kept(config: ModelConfig, tokenizer: Tokenizer, *, packed: bool = False) -> Architecture:
+def find_kept(config: ModelConfig, tokenizer: Tokenizer, *, packed: str = "") -> Architecture:
     """The first that can represent ``config`` and in which transformers keeps the tokenizer.
 
-    ``packed``: and whose matrices are (out, in), as quantized ones are.
+    ``packed``: and whose matrices are (out, in), as quantized and sparse ones are; what asks for it.
 
     For Qwen2, transformers 5 builds its own pre-tokenizer whatever tokenizer.json says
     (`MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS`).
@@ -182,7 +185,7 @@ def find_kept(config: ModelConfig, tokenizer: Tokenizer, *, packed: bool = False
         architectures = [each for each in architectures if not _is_transposed(each, config)]
     if not architectures:
         raise ConfigError(
-            "quantization",
+            packed,
             "matrices that transformers keeps (in, out), where no quantized layer reads them",
             "an architecture of linear layers",
             "`minilm convert --to minilm` dequantizes, and --to gguf quantizes for llama.cpp",

@@ -23,7 +23,7 @@ from minilm.data.cache import default_cache
 from minilm.data.shards import Dataset
 from minilm.errors import ConfigError, InputError
 from minilm.interop.convert import as_run, check_new, convert, name_of
-from minilm.interop.huggingface import find_kept, sparse_bytes
+from minilm.interop.huggingface import SPARSE_OPTION, find_kept, sparse_bytes
 from minilm.interop.model_source import open_source
 from minilm.model.transformer import Transformer, next_token_loss
 from minilm.operations.comparison import Comparison, measure_run
@@ -128,7 +128,7 @@ def prune(
             what = "--recover" if recover else f"--method {method}"
             raise InputError(checkpoint, f"no text of its own for {what}", "a text", "give --data")
         if layout is not None:
-            find_kept(model.config, tokenizer, packed=True)  # raises before the work
+            find_kept(model.config, tokenizer, packed=SPARSE_OPTION)  # raises before the work
         before = measure_run(run, text, runtime)
         pruned = _pruned(model, method, sparsity, scope, text)
         transform = {"tool": "prune", "method": method, "sparsity": sparsity}

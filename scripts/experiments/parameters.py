@@ -1,8 +1,9 @@
-"""python scripts/experiments/parameters.py RUN: what each way of changing parameters costs, in a table and a picture.
+"""python scripts/experiments/parameters.py RUN: what each way of changing parameters costs.
 
-Each case of `parameter_cases.py` is made of RUN, a trained `nano`, and evaluated on its whole validation split. It is a
-line of scripts/experiments/parameters.jsonl; cases that are there are not run again. Writes the tables between the marks
-in docs/parameters.md, and docs/images/loss-against-bytes.png where there is a Chromium to draw it.
+Each case of `parameter_cases.py` is made of RUN, a trained `nano`, and evaluated on its whole validation
+split. It is a line of scripts/experiments/parameters.jsonl; cases that are there are not run again. Writes
+the tables between the marks in docs/parameters.md, and docs/images/loss-against-bytes.png where there is a
+Chromium to draw it.
 """
 
 from __future__ import annotations

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import minilm
 from minilm.checkpoint import load
 from minilm.cli.prune import main
-from minilm.errors import ConfigError, InputError
+from minilm.errors import ConfigError, FormatError, InputError
+from minilm.formats.safetensors import read_header
 from minilm.interop.convert import convert
 from minilm.operations.evaluate import evaluate
 from minilm.operations.prune import prune
@@ -63,6 +65,58 @@ def test_what_is_written_loads_and_is_verified(method: Any, tiny_run: Path, tmp_
             pytest.importorskip("gguf", reason="the extra 'gguf' is not installed")
         convert(out, target, tmp_path / f"for.{target}")
         assert minilm.inspect(tmp_path / f"for.{target}").parameters.total == after.parameters
+
+
+@pytest.mark.parametrize("method", SPARSE)
+def test_zeros_are_left_out_of_a_folder(
+    method: Any, tiny_run: Path, tmp_path: Path, text_file: Path
+) -> None:
+    """To the byte as the command says of a run; it comes back as that run."""
+    dense = prune(tiny_run, tmp_path / "dense", sparsity=0.5, method=method, device="cpu")
+    layout: Any = "compressed-tensors"
+    sparse = prune(
+        tiny_run, tmp_path / "sparse", sparsity=0.5, method=method, device="cpu", layout=layout
+    )
+    size = (sparse.out / "model.safetensors").stat().st_size
+    assert size == dense.sparse_bytes == sparse.sparse_bytes == sparse.comparison.after.bytes
+    assert "transformers 5 leaves such matrices at random values" in sparse.what
+    report = minilm.inspect(sparse.out)
+    assert report.verified
+    assert report.parameters.total == dense.comparison.after.parameters
+    assert report.quantization is not None
+    assert report.quantization.method == SPARSE[method]
+    convert(sparse.out, "minilm", tmp_path / "back")
+    weights = [load(path).model.state_dict() for path in (dense.out, tmp_path / "back")]
+    assert all(torch.equal(weights[1][name], value) for name, value in weights[0].items())
+    assert evaluate(sparse.out, str(text_file)) == evaluate(dense.out, str(text_file))
+    card = (sparse.out / "README.md").read_text(encoding="utf-8")
+    assert "minilm convert sparse --to minilm" in card
+    assert "from_pretrained" not in card
+    base = pytest.importorskip(
+        "compressed_tensors.compressors.sparse_compressors",
+        reason="without compressed-tensors of version 0.14 or older",
+    )
+    compressor = {"sparsegpt": "BitmaskCompressor", "2:4": "Sparse24BitMaskCompressor"}[method]
+    convert(dense.out, "huggingface", tmp_path / "plain")
+    expected = load_file(tmp_path / "plain" / "model.safetensors")
+    theirs = dict(getattr(base, compressor)(config=None).decompress(str(sparse.out)))
+    assert theirs.keys() == expected.keys()
+    assert all(torch.equal(theirs[name], value) for name, value in expected.items())
+
+
+def test_a_damaged_sparse_folder_is_one_line(tiny_run: Path, tmp_path: Path) -> None:
+    out, layout = tmp_path / "sparse", "compressed-tensors"
+    prune(tiny_run, out, sparsity=0.5, method="magnitude", device="cpu", layout=layout)  # type: ignore[arg-type]
+    header = read_header(out / "model.safetensors")
+    bits = next(tensor for tensor in header.tensors if tensor.name.endswith(".bitmask"))
+    with (out / "model.safetensors").open("r+b") as stream:
+        stream.seek(bits.offset or 0)
+        (byte,) = stream.read(1)
+        stream.seek(bits.offset or 0)
+        stream.write(bytes([byte ^ 1]))
+    with pytest.raises(FormatError, match=r"values, expected \d+, one a bit"):
+        convert(out, "minilm", tmp_path / "back")
+    assert not (tmp_path / "back").exists()
 
 
 @pytest.mark.parametrize("method", ["heads", "units", "layers", "wanda"])
@@ -209,6 +263,7 @@ def test_the_command_shows_the_table_and_says_what_a_mask_frees(
     out = capsys.readouterr().out
     assert "perplexity" in out
     assert "a mask by itself frees neither memory nor" in out
+    assert "With --layout compressed-tensors the weights" in out
     assert main(arguments) == 2
     assert "something that exists" in capsys.readouterr().err
     arguments[-1] = str(tmp_path / "heads")
