@@ -32,7 +32,8 @@ from minilm.runs.files import RunRecord
 from minilm.text.tokenizer_file import load_tokenizer
 from minilm.text.tokenizers import Tokenizer
 from minilm.transforms import adapter_files, lora
-from minilm.transforms.quantize import has_kernel, linear_layers, quantize_layer
+from minilm.transforms.activations import linear_layers
+from minilm.transforms.quantize import has_kernel, quantize_layer
 
 # What weights are stored in; they are computed with in float32.
 FLOATING = ("float32", "float16", "bfloat16", "float64")

@@ -26,6 +26,7 @@ from minilm.quantization.gptq_packing import GptqPacking
 from minilm.quantization.packing import (
     Format,
     IntegerPacking,
+    Nf4Packing,
     Packing,
     Rounded,
     make_packing,
@@ -40,7 +41,8 @@ from minilm.training.quantized_run import (
     written_storage,
 )
 from minilm.training.runtime import resolve
-from minilm.transforms.quantize import linear_layers, round_layers
+from minilm.transforms.activations import linear_layers
+from minilm.transforms.quantize import round_layers
 
 FileLayout = Literal["compressed-tensors", "gptq", "torchao", "gguf"]
 GGUF_FORMATS: dict[str, GgufFormat] = {"int8": "q8_0", "int4": "q4_0"}
@@ -99,26 +101,14 @@ def quantize(
             record,
             "quantize what it was made of, or `minilm convert --to minilm` dequantizes it",
         )
-        if calibrate is not None and record.model.num_blocks < record.model.num_layers:
-            remedy = f"unshare them first: minilm share {run} --layers {record.model.num_layers} --out DIR"
-            raise InputError(
-                "--calibrate", "given for layers that share blocks", "layers of their own", remedy
-            )
-        matrices = quantized_matrices(minilm_layout(record.model))
-        for name, shape in matrices.items() if layout != "gguf" else ():
-            packing.check(name, shape)
+        _check_shapes(run, record, packing, calibrate, layout)
         settings = {"device": device, "compile": "off"}
         runtime = resolve(from_dict(TrainConfig, settings, "quantize"), 0.0)
         model, tokenizer = load(run, device=str(runtime.device))
         text = evaluation_text(run, tokenizer, data, text_field=text_field, cache=cache)
-        transform: dict[str, Any] = {"tool": "quantize", "format": format}
-        if packing.group_size:
-            transform["group_size"] = packing.group_size
-        if double_quantization:
-            transform["double_quantization"] = True
-        windows = None
+        windows, calibrated_on = None, None
         if calibrate is not None:
-            windows, transform["calibrated_on"] = calibration_windows(
+            windows, calibrated_on = calibration_windows(
                 calibrate,
                 tokenizer,
                 record.model.context_length,
@@ -127,30 +117,41 @@ def quantize(
                 cleaning=tuple(record.began_with.get("cleaning") or ()),
                 cache=cache or default_cache(),
             )
+        transform = _transform(packing, calibrated_on)
         before = measure(model, [run / run_files.WEIGHTS], text, runtime)
         with files.staged(out) as staging:
             if layout == "gguf":
                 written = _write_gguf(staging, name_of(out), run, model, GGUF_FORMATS[format])
             else:
                 rounded = round_layers(model.cpu(), packing, windows)
-                changed = replace(
-                    record,
-                    transforms=(*record.transforms, transform),
-                    quantization=packing.config(["lm_head"]),
-                )
+                quantized = _quantized(record, transform, packing)
                 written = _write(
-                    staging, name_of(out), run, changed, packing, rounded, layout, runtime.device
+                    staging, name_of(out), run, quantized, packing, rounded, layout, runtime.device
                 )
-            after = measure(
-                written.model,
-                [weights_file(staging)],
-                text,
-                runtime,
+            comparison = Comparison(
+                before, measure(written.model, [weights_file(staging)], text, runtime)
             )
-            comparison = Comparison(before, after)
             if layout is None:
                 write_summary(staging, run, comparison, storage=written.storage.to_dict())
         return Quantized(out, transform, written.storage, written.left, comparison, written.what)
+
+
+def _transform(packing: Packing, calibrated_on: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What is done, for config.json."""
+    transform: dict[str, Any] = {"tool": "quantize", "format": packing.format}
+    if packing.group_size:
+        transform["group_size"] = packing.group_size
+    if isinstance(packing, Nf4Packing) and packing.double:
+        transform["double_quantization"] = True
+    return transform | ({"calibrated_on": calibrated_on} if calibrated_on else {})
+
+
+def _quantized(
+    record: run_files.RunRecord, transform: Mapping[str, Any], packing: Packing
+) -> run_files.RunRecord:
+    """The record of the quantized run."""
+    transforms = (*record.transforms, transform)
+    return replace(record, transforms=transforms, quantization=packing.config(["lm_head"]))
 
 
 class _Written(NamedTuple):
@@ -249,3 +250,23 @@ def _check_options(packing: Packing, calibrate: str | None, layout: FileLayout |
             )
         if packing.format == "int4" and packing.group_size != 32:
             raise InputError("--group-size", str(packing.group_size), "32, the blocks of q4_0")
+
+
+def _check_shapes(
+    run: Path,
+    record: run_files.RunRecord,
+    packing: Packing,
+    calibrate: str | None,
+    layout: FileLayout | None,
+) -> None:
+    """Raises InputError for layers that cannot be calibrated, and for widths that groups do not divide."""
+    if calibrate is not None and record.model.num_blocks < record.model.num_layers:
+        remedy = (
+            f"unshare them first: minilm share {run} --layers {record.model.num_layers} --out DIR"
+        )
+        raise InputError(
+            "--calibrate", "given for layers that share blocks", "layers of their own", remedy
+        )
+    if layout != "gguf":
+        for name, shape in quantized_matrices(minilm_layout(record.model)).items():
+            packing.check(name, shape)

@@ -27,7 +27,8 @@ from minilm.operations.quantize import quantize
 from minilm.quantization.packing import FORMATS
 from minilm.runs import files as run_files
 from minilm.training.train import train
-from minilm.transforms.quantize import QuantizedLinear, linear_layers
+from minilm.transforms.activations import linear_layers
+from minilm.transforms.quantize import QuantizedLinear
 from tests.conftest import TINY_MODEL, TINY_SETTINGS, make_text
 
 Capture = pytest.CaptureFixture[str]
