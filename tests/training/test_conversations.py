@@ -101,7 +101,8 @@ def step_of(
 
 
 def gradients(step: TrainStep) -> tuple[float, dict[str, torch.Tensor]]:
-    loss = float(step._accumulate_gradients(step._micro_batches()))
+    step._accumulate_gradients(step._micro_batches())
+    loss = float(step.loss_sum)
     return loss, {name: p.grad.clone() for name, p in step.model.named_parameters()}
 
 
