@@ -196,7 +196,7 @@ class Generation:
         """Let that text grow no further."""
         self.unfinished.remove(index)
         # A graph has a fixed number of sequences: there the finished ones stay, and are ignored.
-        if self._cache is not None and self.unfinished and not self._decoder.compiled:
+        if self._cache is not None and self.unfinished and not self._cache.fixed_shapes:
             self._cache.select([self._rows.index(unfinished) for unfinished in self.unfinished])
             self._rows = list(self.unfinished)
 
