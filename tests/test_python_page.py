@@ -13,7 +13,7 @@ SMALLER = {
     "200": "4",
     "400": "6",
     '"seed": 1}': '"seed": 1, "batch_size": 4, "compile": "off"}',
-    '{"dropout": 0.1}': repr(TINY_MODEL | {"dropout": 0.1}),
+    '{"dropout": 0.1}': repr(TINY_MODEL | {"dropout": 0.1, "context_length": 32}),
     "max_new_tokens=100": "max_new_tokens=8",
 }
 

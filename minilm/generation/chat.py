@@ -9,9 +9,8 @@ import contextlib
 import time
 from collections.abc import Generator, Sequence
 
-from minilm.errors import TokenizerError
 from minilm.generation.decoder import Decoder
-from minilm.generation.generate import Generation
+from minilm.generation.generate import Generation, room_for_answer
 from minilm.generation.sampling import Sampling
 from minilm.generation.text_stream import TextStream
 from minilm.text.chat_template import ChatTemplate, Message, end_of_turn
@@ -89,7 +88,7 @@ class Chat:
 
     def _begin(self) -> tuple[Generation, int]:
         """A generation of the answer, and how many tokens the context has left for it."""
-        ids = self._prompt()
+        ids, room = self._prompt()
         if self._generation is None:
             self._generation = Generation(
                 self._decoder,
@@ -101,12 +100,12 @@ class Chat:
             )
         else:
             self._generation.restart(ids)
-        return self._generation, self._decoder.config.context_length - len(ids)
+        return self._generation, room
 
-    def _prompt(self) -> list[int]:
-        """The ids of the conversation, from which turns are dropped until an answer has room."""
-        context_length = self._decoder.config.context_length
-        room = min(self._max_new_tokens, context_length // 2)
+    def _prompt(self) -> tuple[list[int], int]:
+        """The ids of the conversation, from which turns are dropped until an answer has room; that room."""
+        config = self._decoder.config
+        wanted = min(self._max_new_tokens, config.context_length // 2)
         starts = [i for i, message in enumerate(self.messages) if message["role"] == "user"]
         system = self.messages[: starts[0]]
         texts = self._template.render_all(
@@ -116,11 +115,9 @@ class Chat:
         with contextlib.closing(texts):
             for text in texts:
                 ids, dropped = self._tokenizer.encode_chat(text), dropped + 1
-                if len(ids) + room <= context_length:
+                if len(ids) + wanted <= config.context_length:
                     break
-        if len(ids) >= context_length:
-            got = f"{len(ids)} tokens with what stands around it"
-            raise TokenizerError("message", got, f"fewer than the context of {context_length}")
+        room = room_for_answer(config, ids, "message")
         self.messages[len(system) : starts[dropped]] = []
         self.dropped_turns += dropped
-        return ids
+        return ids, room

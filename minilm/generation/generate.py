@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from minilm.config import ModelConfig
 from minilm.errors import ConfigError, TokenizerError
 from minilm.generation.decoder import Decoder, make_decoder
 from minilm.generation.sampling import Sampling, choose
@@ -45,7 +46,8 @@ def generate(
     """The text that follows ``prompt``, a text or the ids that `tokenizer.encode` gives: dropout off.
 
     ``prompt`` may also be a conversation, messages as {"role": "user", "content": "Hello"}, that is answered:
-    as the model's own chat template has it, or as ``chat_template`` does, a file or "plain".
+    as the model's own chat template has it, or as ``chat_template`` does, a file or "plain". The answer has
+    the room that is left in the context.
 
     ``model`` and ``tokenizer`` are those of `minilm.load`; ``temperature`` 0 takes the most likely
     token each time. The text ends after ``max_new_tokens`` tokens, at the end of a document, or before
@@ -59,6 +61,7 @@ def generate(
     if is_conversation(prompt):
         template = find_template(_folder(tokenizer), chat_template)
         ids = tokenizer.encode_chat(template.render(prompt, add_generation_prompt=True))
+        max_new_tokens = min(max_new_tokens, room_for_answer(model.config, ids, "prompt"))
         end = end_of_turn(template, tokenizer)
     else:
         ids = _prompt_ids(model, tokenizer, prompt)
@@ -122,6 +125,17 @@ def is_conversation(prompt: str | Ids | Sequence[Message]) -> TypeGuard[Sequence
         if not texts or not all(isinstance(text, str) for text in texts):
             raise TokenizerError("prompt", short_repr(message), "a message of role and content")
     return True
+
+
+def room_for_answer(config: ModelConfig, conversation: Sequence[int], where: str) -> int:
+    """Tokens that the context has left: no half of a conversation is dropped.
+
+    Raises TokenizerError where there are none.
+    """
+    if len(conversation) >= config.context_length:
+        got = f"{len(conversation)} tokens with what stands around it"
+        raise TokenizerError(where, got, f"fewer than the context of {config.context_length}")
+    return config.context_length - len(conversation)
 
 
 def _folder(tokenizer: Tokenizer) -> Path:

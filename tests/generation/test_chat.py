@@ -22,7 +22,7 @@ from minilm.model.kv_cache import KVCache
 from minilm.text.chat_template import PLAIN, ChatTemplate
 from minilm.text.tokenizers import ByteTokenizer, LibraryTokenizer, Tokenizer
 from tests.interop.published_tokenizers import BEGIN, END, TURN, published_tokenizer
-from tests.interop.shapes import TINY, random_model
+from tests.interop.shapes import TINY, make_run, random_model
 from tests.model.architectures import ARCHITECTURES
 
 MESSAGES = ["the cat", "a dog and a crow", "x"]
@@ -166,8 +166,8 @@ def test_a_template_that_refuses_the_conversation() -> None:
 # Of minilm.generate.
 
 
-def test_generate_answers_a_conversation(tiny_run: Path, tmp_path: Path) -> None:
-    loaded = load(tiny_run)
+def test_generate_answers_a_conversation(tmp_path: Path) -> None:
+    loaded = load(make_run(tmp_path / "run", TINY | {"context_length": 64}))
     options: dict[str, Any] = {"max_new_tokens": 9, "seed": 2}
     conversation = [{"role": "user", "content": "a"}]
     answer = generate(*loaded, conversation, **options)
@@ -177,6 +177,17 @@ def test_generate_answers_a_conversation(tiny_run: Path, tmp_path: Path) -> None
     assert generate(*loaded, conversation, **options, **choice) == generate(
         *loaded, "a: ", **options
     )
+
+
+def test_no_half_of_a_conversation_is_dropped(tiny_run: Path, tmp_path: Path) -> None:
+    model, tokenizer = load(tiny_run)
+    (tmp_path / "chat").write_text("{{ messages[0].content }}")
+    options: dict[str, Any] = {"chat_template": str(tmp_path / "chat"), "temperature": 0}
+    message = "a" * (model.config.context_length - 3)
+    answer = generate(model, tokenizer, [{"role": "user", "content": message}], **options)
+    assert answer == generate(model, tokenizer, message, max_new_tokens=3, temperature=0)
+    with pytest.raises(TokenizerError, match=r"prompt: 16 tokens .*fewer than the context of 16"):
+        generate(model, tokenizer, [{"role": "user", "content": message + "aaa"}], **options)
 
 
 def test_a_conversation_is_of_messages(tiny_run: Path) -> None:
