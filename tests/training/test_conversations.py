@@ -290,6 +290,26 @@ def test_the_template_of_the_base_goes_on_and_its_end_of_a_turn_is_saved(
         CHATML, template.special, str(merged / "chat_template.jinja")
     )
     assert special["<|im_end|>"] in load(merged).tokenizer.other_ends
+    losses = [
+        evaluate(each, device="cpu", dtype="float32", cache=cache).loss for each in (run, merged)
+    ]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+def test_a_few_conversations_are_not_repeated_within_a_batch(
+    tiny_run: Path, cache: Path, tmp_path: Path
+) -> None:
+    few = write(tmp_path / "few.jsonl", questions(4))
+    settings = {"max_steps": 1, "sample_tokens": 0, "compile": "off"}
+    outcome = finetune(
+        tiny_run,
+        data=str(few),
+        run_dir=tmp_path / "run",
+        model=MODEL,
+        settings=settings,
+        cache=cache,
+    )
+    assert outcome.summary["tokens"] == outcome.summary["data"]["train_tokens"]
 
 
 def test_another_template_takes_its_place(tune: Any, chat_base: Path, tmp_path: Path) -> None:
