@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 STDIN, EXIT = "-", "/exit"
 MAX_PROMPT = 2**26  # bytes of standard input
 MEMORY_ADVICE = "try --dtype bfloat16, fewer --prompt or --max-new-tokens, or on a GPU --device cpu"
-COMPILE_FROM = 256  # tokens, on CUDA: fewer are generated before the compiler is done
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ class Arguments:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Of the weights; auto: bfloat16 where it is faster, which for small models on a CPU it is not."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """Compile the step of one token; auto: on CUDA, where it becomes a graph, for 256 tokens or more."""
+    """Compile the step of one token; auto: no, as it was slower wherever it was measured."""
     interactive: bool = False
     """Ask for prompts, until an empty line."""
     chat: bool = False
@@ -105,12 +104,7 @@ def _run(options: Arguments) -> int:
     model, tokenizer = load(options.checkpoint, device=str(device))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     model.to(choose_generation_dtype(options.dtype, device, parameters))
-    compiled = options.compile == "on" or (
-        options.compile == "auto"
-        and device.type == "cuda"
-        and options.max_new_tokens >= COMPILE_FROM
-    )
-    decoder = make_decoder(model, compiled=compiled)
+    decoder = make_decoder(model, compiled=options.compile == "on")
     if options.chat:
         return _chat(decoder, tokenizer, options, sampling)
     answer = functools.partial(_answer, decoder, tokenizer, options, sampling)

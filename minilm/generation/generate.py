@@ -115,7 +115,7 @@ def stream(
 
 def is_conversation(prompt: str | Ids | Sequence[Message]) -> TypeGuard[Sequence[Message]]:
     """Whether it is a list of messages. Raises TokenizerError for one of other objects than messages."""
-    if isinstance(prompt, (str, np.ndarray)) or not any(isinstance(each, dict) for each in prompt):
+    if not isinstance(prompt, (list, tuple)) or not any(isinstance(m, dict) for m in prompt):
         return False
     for message in prompt:
         texts = isinstance(message, dict) and (message.get("role"), message.get("content"))
@@ -196,7 +196,7 @@ class Generation:
         """Let that text grow no further."""
         self.unfinished.remove(index)
         # A graph has a fixed number of sequences: there the finished ones stay, and are ignored.
-        if self._cache is not None and self.unfinished and not self._decoder.compiled:
+        if self._cache is not None and self.unfinished and not self._cache.fixed_shapes:
             self._cache.select([self._rows.index(unfinished) for unfinished in self.unfinished])
             self._rows = list(self.unfinished)
 

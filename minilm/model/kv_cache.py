@@ -173,15 +173,25 @@ class KVCache:
         else:
             self.lengths = [length] * len(self.lengths)
 
-    def next_positions(self, t: int) -> Positions:
-        """Those of the next ``t`` tokens of each sequence."""
-        slots, longest = self.blocks[0].key.shape[2], max(self.lengths)
+    def check_room(self, t: int) -> None:
+        """AssertionError where ``t`` more tokens are too many."""
+        longest = max(self.lengths)
         assert longest + t <= self.max_length, (
             f"{longest} tokens and {t} exceed the {self.max_length} of the cache"
         )
+
+    def next_positions(self, t: int, on_device: Tensor | None = None) -> Positions:
+        """Those of the next ``t`` tokens of each sequence.
+
+        ``on_device``: (b), the lengths so far, where a captured graph is to read them.
+        """
+        self.check_room(t)
+        slots, longest = self.blocks[0].key.shape[2], max(self.lengths)
         fixed = self.fixed_shapes and t == 1
         equal = min(self.lengths) == longest
-        lengths = torch.tensor(self.lengths, device=self._device)[:, None]
+        if on_device is None:
+            on_device = torch.tensor(self.lengths, device=self._device)
+        lengths = on_device[:, None]
         index = lengths if t == 1 else lengths + torch.arange(t, device=self._device)  # b t
         # One token is stored before it reads, several are appended to what they read: see `update`.
         used = slots if fixed else min(longest + (t == 1), slots)

@@ -16,7 +16,7 @@ from typing import Any
 
 from minilm import files
 from minilm.config import ModelConfig, TrainConfig, from_dict, to_dict
-from minilm.errors import FormatError
+from minilm.errors import FormatError, InputError
 from minilm.formats.header import WEIGHTS_ENDINGS
 from minilm.formats.huggingface import ADAPTER_CONFIG as ADAPTER_CONFIG
 from minilm.formats.huggingface import CHAT_TEMPLATE as CHAT_TEMPLATE
@@ -97,6 +97,18 @@ class RunRecord:
     transforms: tuple[Mapping[str, Any], ...] = ()
     quantization: Mapping[str, Any] = field(default_factory=dict)
     base: Mapping[str, Any] = field(default_factory=dict)
+
+
+def refuse_transformed(where: object, record: RunRecord, instead_of_quantized: str) -> None:
+    """Raise InputError for a model whose weights are not its parameters: quantized, or an adapter.
+
+    ``instead_of_quantized`` is what to do with a quantized one.
+    """
+    if record.quantization:
+        raise InputError(where, "a quantized model", "one in float", instead_of_quantized)
+    if record.base:
+        remedy = "`minilm finetune RUN --merge --out DIR` makes one model of it and its base"
+        raise InputError(where, "an adapter", "a whole model", remedy)
 
 
 # Where they are in config.json.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import logging
 import subprocess
@@ -37,6 +38,7 @@ Message = dict[str, str]  # {"role": "user", "content": "Hello"}
 MAX_SOURCE = 2**20  # characters; published ones have up to some 20,000
 _TOKENIZER = "tokenizer.json"
 _DEFAULT = "default"  # of several templates
+# What it imports is what this process does, whatever is in the current folder.
 _PROCESS = """
 import sys
 sys.path = sys.argv[1:]
@@ -84,8 +86,7 @@ class ChatTemplate:
             **self.special,
         }
         with subprocess.Popen(
-            # Isolated: nothing in the current folder is imported.
-            [sys.executable, "-I", "-c", _PROCESS, *sys.path],
+            [sys.executable, "-c", _PROCESS, *sys.path],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -187,13 +188,20 @@ def end_of_turn(template: ChatTemplate, tokenizer: Tokenizer) -> int | None:
 
     None where it writes none. Raises as `render`.
     """
-    answer = "An answer."
-    question = {"role": "user", "content": "A question?"}
-    text = template.render([question, {"role": "assistant", "content": answer}])
-    after = text.rpartition(answer)[2].lstrip()
+    after = _after_an_answer(template.source, tuple(template.special.items()), template.name)
     special = tokenizer.special_tokens
     names = [name for name in special if name.strip() and after.startswith(name)]
     return special[max(names, key=len)] if names else None
+
+
+@functools.lru_cache  # which takes a process
+def _after_an_answer(source: str, special: tuple[tuple[str, str], ...], name: str) -> str:
+    answer = "An answer."
+    question = {"role": "user", "content": "A question?"}
+    text = ChatTemplate(source, dict(special), name).render(
+        [question, {"role": "assistant", "content": answer}]
+    )
+    return text.rpartition(answer)[2].lstrip()
 
 
 def with_end_of_turn(

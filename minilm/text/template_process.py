@@ -14,44 +14,62 @@ import datetime
 import faulthandler
 import json
 import os
+import signal
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import jinja2
 from jinja2 import ext, nodes, parser, sandbox, utils
 
-MAX_SECONDS = 2.0  # for one conversation; the first one has the compilation with it
-MAX_MEMORY = 200_000_000  # bytes of addresses; on macOS and Windows the time alone is limited
+MAX_SECONDS = 2.0  # to read the template, and for each conversation
+MAX_MEMORY = 200_000_000  # bytes; on macOS and Windows the time alone is limited
 MAX_CHARACTERS = 2**22  # of the text of a conversation
 _LONGEST_MESSAGE = 1000  # characters of an error
 
 
 def main() -> None:
     """Answer the lines of standard input: first the template, then the variables of each conversation."""
-    with open(os.devnull, "w", encoding="utf-8") as silence:
-        _limit_memory()
-        _limit_time(silence)
-        requests = (json.loads(line) for line in sys.stdin.buffer)
-        template, reply = None, {}
+    _limit_memory()
+    requests = (json.loads(line) for line in sys.stdin.buffer)
+    template, reply = None, {}
+    source = next(requests)
+    try:
+        with _limited_time():
+            template = _environment().from_string(source)
+    except Exception as error:
+        reply = {"error": _problem(error)}
+    for variables in requests:
         try:
-            template = _environment().from_string(next(requests))
-        except Exception as error:
-            reply = {"error": _problem(error)}
-        for variables in requests:
-            _limit_time(silence)
-            try:
-                if template is not None:
+            if template is not None:
+                with _limited_time():
                     reply = {"text": _render(template, variables)}
-                line = json.dumps(reply)
-            except Exception as error:
-                line = json.dumps({"error": _problem(error)})
-            sys.stdout.buffer.write(line.encode() + b"\n")
-            sys.stdout.buffer.flush()
+            line = json.dumps(reply)
+        except Exception as error:
+            line = json.dumps({"error": _problem(error)})
+        sys.stdout.buffer.write(line.encode() + b"\n")
+        sys.stdout.buffer.flush()
 
 
-def _limit_time(silence: Any) -> None:
-    """End this process so many seconds from now, by a thread that no call of C holds up."""
-    faulthandler.dump_traceback_later(MAX_SECONDS, exit=True, file=silence)
+@contextlib.contextmanager
+def _limited_time() -> Iterator[None]:
+    """End this process if it takes more seconds: by the system, which no call of C holds up.
+
+    Of the processor's time where that is counted, so that a busy machine or a stopped job ends nothing.
+    """
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_PROF, MAX_SECONDS)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+        return
+    with open(os.devnull, "w", encoding="utf-8") as silence:  # Windows
+        faulthandler.dump_traceback_later(MAX_SECONDS, exit=True, file=silence)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
 
 
 def _limit_memory() -> None:
@@ -59,7 +77,8 @@ def _limit_memory() -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
+        # Of addresses some systems give every process more: files of their language.
+        resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY, MAX_MEMORY))
 
 
 def _render(template: jinja2.Template, variables: dict[str, Any]) -> str:

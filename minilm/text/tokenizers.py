@@ -147,8 +147,9 @@ class ByteTokenizer(Tokenizer):
         return np.frombuffer(_utf8(text), dtype=np.uint8).astype(np.int64)
 
     def _spans(self, text: str) -> TokenSpans:
+        ids = self.encode(text)
         place = np.repeat(np.arange(len(text)), [len(character.encode()) for character in text])
-        return TokenSpans(self.encode(text), place, place + 1)
+        return TokenSpans(ids, place, place + 1)
 
     def _decode(self, ids: NDArray[np.int64]) -> str:
         return ids.astype(np.uint8).tobytes().decode("utf-8", "replace")

@@ -1,20 +1,15 @@
-"""What fine-tuning takes over from its base beside the weights; how conversations are written for it."""
+"""What fine-tuning takes over from its base beside the weights."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from minilm import formats
-from minilm.errors import ConfigError
-from minilm.formats.huggingface import GENERATION_CONFIG
+from minilm.checkpoint import FLOATING
 from minilm.formats.text_file import read_text
 from minilm.runs import files as run_files
-from minilm.text.chat_template import PLAIN, ChatTemplate, find_template, with_end_of_turn
-from minilm.text.tokenizers import Tokenizer
-
-OF_BASE = "base"  # the template of the base, as a run records it
 
 
 def companions(folder: Path) -> Mapping[str, bytes]:
@@ -23,39 +18,46 @@ def companions(folder: Path) -> Mapping[str, bytes]:
     return {path.name: read_text(path).encode() for path in paths if path.is_file()}
 
 
-def chat_template(folder: Path, choice: str | None) -> tuple[ChatTemplate, str]:
-    """The template for the model in ``folder``, as `find_template` has it, and what it is, for the record.
+class WeightDtypes:
+    """In which dtypes the float weights of a run are stored.
 
-    That is the path of a file, PLAIN's name, or OF_BASE. Raises FormatError, and ConfigError for a file that
-    cannot be read.
+    By kind, the tensors of all layers together: a transform may number layers anew, or add a head to a
+    table. float32 where the tensors of a kind differ, and for what is stored in few bits.
     """
-    try:
-        template = find_template(folder, choice or "")
-    except OSError as error:
-        got = f"{choice}: {error.strerror or error}"
-        raise ConfigError("chat_template", got, f"a file with one, or {PLAIN.name}") from None
-    return template, choice or (PLAIN.name if template.name == PLAIN.name else OF_BASE)
+
+    def __init__(self, folder: Path) -> None:
+        by_kind: dict[str, set[str]] = {}
+        for tensor in formats.read(folder / run_files.WEIGHTS).tensors:
+            by_kind.setdefault(_kind(tensor.name), set()).add(tensor.dtype)
+        self._by_kind = {
+            kind: dtypes.pop() if len(dtypes) == 1 else _WIDEST
+            for kind, dtypes in by_kind.items()
+            if dtypes <= set(FLOATING)
+        }
+
+    def of(self, name: str) -> str:
+        """That of the parameter ``name``; of a head that is not stored, its table's."""
+        if name == "lm_head.weight" and name not in self._by_kind:
+            name = "embedding.token.weight"
+        return self._by_kind.get(_kind(name), _WIDEST)
+
+    def described(self, names: Iterable[str]) -> str:
+        """Those of the parameters ``names``: bfloat16 and float32."""
+        return " and ".join(sorted({self.of(name) for name in names}))
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Each once."""
+        return tuple(sorted(set(self._by_kind.values())))
+
+    @property
+    def common(self) -> str:
+        """The dtype of all; float32 where there are several, or what is in few bits."""
+        return self.all[0] if len(self.all) == 1 else _WIDEST
 
 
-def with_template(
-    of_base: Mapping[str, bytes], template: ChatTemplate, tokenizer: Tokenizer
-) -> dict[str, bytes]:
-    """``companions`` of a base with ``template`` in place of its own; generation halts at its end of a turn.
-
-    So does ``tokenizer`` from now on.
-    """
-    own = dict(of_base) | {run_files.CHAT_TEMPLATE: template.source.encode()}
-    generation = json.loads(of_base.get(GENERATION_CONFIG, b"{}"))
-    with_end = with_end_of_turn(generation, template, tokenizer)
-    if with_end == generation:
-        return own
-    ends = with_end["eos_token_id"]
-    first, *others = ends if isinstance(ends, list) else [ends]
-    tokenizer.end_of_text, tokenizer.other_ends = first, frozenset(others)
-    return own | {GENERATION_CONFIG: json.dumps(with_end, indent=2).encode() + b"\n"}
+_WIDEST = "float32"
 
 
-def weights_dtype(folder: Path) -> str:
-    """The dtype of the weights of a run, float32 where they have several."""
-    dtypes = {tensor.dtype for tensor in formats.read(folder / run_files.WEIGHTS).tensors}
-    return dtypes.pop() if len(dtypes) == 1 else "float32"
+def _kind(name: str) -> str:
+    return re.sub(r"^blocks\.\d+\.", "", name)

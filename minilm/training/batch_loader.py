@@ -50,9 +50,10 @@ class BatchLoader:
 
     def tensors(self, batch: Batch) -> tuple[Tensor, ...]:
         """A batch on the device."""
-        return tuple(self._to_device(torch.from_numpy(array)) for array in batch.arrays)
+        return tuple(self.to_device(torch.from_numpy(array)) for array in batch.arrays)
 
-    def _to_device(self, tokens: Tensor) -> Tensor:
+    def to_device(self, tensor: Tensor) -> Tensor:
+        """One that is in memory."""
         if self._device.type != "cuda":
-            return tokens.to(self._device)
-        return tokens.pin_memory().to(self._device, non_blocking=True)
+            return tensor.to(self._device)
+        return tensor.pin_memory().to(self._device, non_blocking=True)

@@ -34,7 +34,12 @@ def _plan(spec: RunSpec) -> Iterator[str]:
         f"{', compiled' if runtime.compile else ''}"
     )
     if spec.saved is not None:
-        yield f"resuming after step {spec.saved.progress.step:,}"
+        what = (
+            f" {spec.adapter.lora.description}, on {spec.adapter.base['path']},"
+            if spec.adapter
+            else ""
+        )
+        yield f"resuming{what} after step {spec.saved.progress.step:,}"
     tokens, text = (
         step_tokens(config, model.config, dataset),
         f"{dataset.train_tokens:,} training tokens",

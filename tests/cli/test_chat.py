@@ -7,8 +7,6 @@ import json
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,6 @@ import pytest
 from minilm.cli.generate import main
 from minilm.generation.generate import Generation
 from minilm.text.chat_template import ChatTemplate
-from tests.conftest import ROOT, clean_environment
 from tests.interop.shapes import TINY, make_run
 
 Capture = pytest.CaptureFixture[str]
@@ -207,22 +204,3 @@ def test_a_template_that_cannot_be_used_is_one_line(
     template.write_text("{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}")
     assert main([str(copy), "--chat", "--prompt", "a"]) == 0
     assert main([str(copy), "--prompt", "a", "--max-new-tokens", "0"]) == 0
-
-
-def test_a_reader_that_left_ends_the_conversation(run: Path, cache: Path) -> None:
-    program = "import sys; from minilm.cli.main import main; sys.exit(main())"
-    with subprocess.Popen(
-        [sys.executable, "-c", program, "generate", str(run), "--chat"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=clean_environment(cache) | {"PYTHONPATH": str(ROOT)},
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.close()
-        process.stdin.write(b"the cat\n")
-        process.stdin.close()
-        assert process.wait(120) == 141
-        assert process.stderr.read().decode().startswith(f"{run} has no chat template: ")

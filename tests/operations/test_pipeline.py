@@ -84,10 +84,12 @@ def test_a_model_is_pruned_recovered_quantized_and_exported(
     assert report.parameters.total == minilm.inspect(tiny_run).parameters.total
 
 
-@pytest.mark.parametrize("format", ["nf4", "int8"])
+@pytest.mark.parametrize("format", ["nf4, double", "int8"])
 def test_an_adapter_on_a_quantized_base(
     format: str, wide_run: Path, tmp_path: Path, text_file: Path, cache: Path
 ) -> None:
+    format, _, double = format.partition(", ")
+
     def go(name: str, **settings: float) -> Path:
         finetune(
             wide_run,
@@ -95,6 +97,7 @@ def test_an_adapter_on_a_quantized_base(
             run_dir=tmp_path / name,
             lora_rank=2,
             quantize_base=format,
+            double_quantization=bool(double),
             settings=SETTINGS | settings,
             cache=cache,
         )
@@ -131,7 +134,7 @@ def test_what_does_not_go_together_is_one_line(
     with pytest.raises(ConfigError, match="quantize_base: nf4 without lora_rank"):
         finetune(tiny_run, quantize_base="nf4", **options)
     minilm.quantize(tiny_run, tmp_path / "int8", format="int8", device="cpu", cache=cache)
-    with pytest.raises(InputError, match="a quantized model, expected one in float to train whole"):
+    with pytest.raises(InputError, match="a quantized model, expected one in float"):
         finetune(tmp_path / "int8", **options)
     with pytest.raises(InputError, match="quantized already"):
         finetune(tmp_path / "int8", lora_rank=2, quantize_base="nf4", **options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import tokenizers
 from tokenizers import models, processors
 
 from minilm.errors import FormatError, TokenizerError
-from minilm.text import chat_template
+from minilm.text import chat_template, template_process
 from minilm.text.chat_template import (
     MAX_SOURCE,
     PLAIN,
@@ -140,6 +141,7 @@ TEMPLATES = {
 {% generation %}
  {{ message.content }}{% set inside = 1 %}{{ eos_token }}
 {% endgeneration %}
+{{ inside is defined }}
 {% else %}
  {{ message.content }}{{ inside is defined }}
 {% endif %}
@@ -187,35 +189,25 @@ def test_the_date_is_that_of_today() -> None:
 DOUBLING = "{% set ns = namespace(x='x') %}{% for i in range(99) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}"
 HOSTILE = {
     "range": "{% for i in range(10**9) %}x{% endfor %}",
-    "loops": "{% for i in range(99999) %}{% for i in range(99999) %}{% endfor %}{% endfor %}",
     "product": "{{ 'x' * 10**9 }}",
+    "product that is not written": "{{ ('x' * 10**9) | length }}",
     "doubling": DOUBLING,
-    "power": "{{ 9 ** (9 ** 9) }}",
     "macro": "{% macro f(n) %}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}",
     "width of %": "{{ '%1000000000d' % 1 }}",
     "width of format": "{{ '{:>1000000000}'.format(1) }}",
     "center": "{{ 'x' | center(10**9) }}",
     "indent": "{{ ('x\n' * 10**6) | indent(10**6) }}",
-    "replace": "{{ ('a' * 10**5) | replace('', 'b' * 10**5) }}",
-    "list": "{{ ((range(99999) | list) * 10**5) | length }}",
-    "batch": "{{ [1] | batch(10**9, 1) | list }}",
     "many parts": "{% for i in range(99999) %}{{ 'x' * 999 }}{% endfor %}",
     "class": "{{ ''.__class__.__mro__ }}",
-    "globals": "{{ raise_exception.__globals__.os }}",
-    "initializer": "{{ self.__init__.__globals__ }}",
     "format of an attribute": "{{ '{0.__class__.__mro__}'.format(1) }}",
     "namespace": "{% set ns = namespace() %}{% set ns.__class__ = 1 %}",
-    "dict": "{{ dict.__subclasses__() }}",
+    "new namespace": "{% set ns = namespace(__class__=1) %}",
+    "dict": "{{ dict.update(messages[0], {'role': 'x'}) }}",
     "change": "{{ messages.append(1) }}",
     "include": "{% include '/etc/passwd' %}",
-    "import": "{% import 'os' as os %}{{ os.name }}",
-    "nested": "{% if 1 %}" * 5000 + "{% endif %}" * 5000,
     "brackets": "{{ " + "(" * 10**5 + "1" + ")" * 10**5 + " }}",
     "syntax": "{% for %}",
-    "tag": "{% nothing %}",
     "refusal": "{{ raise_exception('first\nsecond ' ~ 'x' * 9999) }}",
-    "undefined": "{{ messages[9].content }}",
-    "division": "{{ 1 / 0 }}",
 }
 
 
@@ -229,6 +221,37 @@ def test_no_template_takes_more_than_its_share(name: str) -> None:
     assert text.startswith("chat.jinja: ")
     assert "\n" not in text
     assert len(text) < 1200
+
+
+ENDLESS = {
+    "loops": "{% for i in range(99999) %}{% for i in range(99999) %}{% endfor %}{% endfor %}",
+    "one call": "{{ 9 ** (9 ** 9) }}",
+    "compilation": "{{ 1 }}" * 140_000,
+}
+
+
+@pytest.fixture(params=["POSIX", "Windows"])
+def half_a_second(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Less time, as each system limits it."""
+    change = "template_process.MAX_SECONDS = 0.5\n"
+    if request.param == "Windows":
+        change += "import signal; del signal.setitimer\n"
+    last = "template_process.main()"
+    program = chat_template._PROCESS.replace(last, change + last)
+    monkeypatch.setattr(chat_template, "_PROCESS", program)
+
+
+@pytest.mark.usefixtures("half_a_second")
+def test_time_is_limited_and_not_that_between_conversations() -> None:
+    for source in ENDLESS.values():
+        started = time.monotonic()
+        with pytest.raises(FormatError, match=r"chat\.jinja: too much time or memory"):
+            ChatTemplate(source, name="chat.jinja").render(TURNS)
+        assert time.monotonic() - started < 8  # on a machine that has other things to do
+    texts = PLAIN.render_all([TURNS, TURNS])
+    first = next(texts)
+    time.sleep(0.7)
+    assert next(texts) == first
 
 
 def test_a_template_of_any_size_is_none(tmp_path: Path) -> None:
@@ -404,6 +427,11 @@ def test_a_beginning_of_another_post_processor_stands_once() -> None:
     begin = backend.token_to_id(BEGIN)
     for text in (f"{BEGIN}the cat", "the cat"):
         assert tokenizer.encode_chat(text) == [begin, *tokenizer.encode("the cat")]
+
+
+def test_a_system_without_limits_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "resource", None)
+    template_process._limit_memory()
 
 
 def test_the_process_says_no_more_than_one_line_of_an_error(
