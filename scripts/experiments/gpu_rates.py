@@ -52,7 +52,17 @@ def train(preset: str, model: dict[str, Any], rows: int, *, compiled: bool, grap
     runtime.prepare(transformer)
     tokens = np.random.default_rng(0).integers(0, config.vocab_size, 2_000_000).astype(np.uint16)
     tokenizer: Any = None  # nothing is encoded
-    dataset = Dataset(tokens, tokens, tokenizer, "", 0, "", 0, 0, 1)
+    dataset = Dataset(
+        train=tokens,
+        val=tokens,
+        tokenizer=tokenizer,
+        source="",
+        bytes=0,
+        sha256="",
+        train_bytes=0,
+        val_bytes=0,
+        documents=1,
+    )
     spec: Any = SimpleNamespace(
         model=transformer,
         config=TrainConfig(**settings),
