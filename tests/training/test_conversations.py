@@ -41,6 +41,7 @@ from tests.conftest import TINY_MODEL, TINY_SETTINGS
 from tests.text.test_answers import CHATML, library
 
 SETTINGS = TINY_SETTINGS | {"max_steps": 8, "eval_every": 4, "sample_tokens": 4}
+SHORTEST = {"max_steps": 1, "eval_every": 1, "sample_tokens": 0}
 MODEL = {"context_length": 64}
 SHORT = ChatTemplate("{% for m in messages %}{{ m['content'] }}{% endfor %}", name="short")
 
@@ -101,8 +102,9 @@ def step_of(
 
 
 def gradients(step: TrainStep) -> tuple[float, dict[str, torch.Tensor]]:
-    loss = float(step._accumulate_gradients(step._micro_batches()))
-    return loss, {name: p.grad.clone() for name, p in step.model.named_parameters()}
+    step.loss_sum.zero_()
+    step._accumulate_gradients(step._micro_batches())
+    return float(step.loss_sum), {name: p.grad.clone() for name, p in step.model.named_parameters()}
 
 
 def rows(*labels: int) -> list[tuple[str, str]]:
@@ -155,7 +157,6 @@ def test_a_step_that_reaches_into_the_next_epoch_is_divided_by_what_it_holds(
     step.run()
     second = step._micro_batches()
     assert [batch.arrays[0].shape for batch in second] == [(1, 16)] * 4
-    step.loss_sum.zero_()
     loss, _ = gradients(step)
     with torch.no_grad():
         losses = [float(step.loss(step.model, *step.batches.tensors(each))) for each in second]
@@ -242,7 +243,7 @@ def test_a_stopped_run_resumes_bit_for_bit(
 
 
 def test_a_template_that_writes_something_else_ends_a_resume(tune: Any, cache: Path) -> None:
-    run = tune("run").run_dir
+    run = tune("run", settings=SHORTEST).run_dir
     (run / "summary.json").unlink()
     (run / "chat_template.jinja").write_text(SHORT.source, encoding="utf-8")
     with pytest.raises(InputError, match=r"chat_template\.jinja: another text than when the run"):
@@ -315,10 +316,10 @@ def test_a_few_conversations_are_not_repeated_within_a_batch(
 def test_another_template_takes_its_place(tune: Any, chat_base: Path, tmp_path: Path) -> None:
     path = tmp_path / "own.jinja"
     path.write_text("[{{ messages | map(attribute='content') | join('] [') }}", encoding="utf-8")
-    outcome = tune("run", base=chat_base, chat_template=path)
+    outcome = tune("run", base=chat_base, chat_template=path, settings=SHORTEST)
     assert (outcome.run_dir / "chat_template.jinja").read_text() == path.read_text()
     assert outcome.summary["data"]["chat_template"] == str(path)
-    plain = tune("plain", base=chat_base, chat_template="plain")
+    plain = tune("plain", base=chat_base, chat_template="plain", settings=SHORTEST)
     assert (plain.run_dir / "chat_template.jinja").read_text() == PLAIN.source
     assert plain.summary["data"]["chat_template"] == "plain"
 
