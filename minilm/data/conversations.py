@@ -240,12 +240,19 @@ def check_settings(config: TrainConfig) -> None:
 
 
 def _truncated(each: Answered, length: int, beginning: int) -> Answered:
-    """The last ``length`` tokens, the beginning-of-text tokens before them kept."""
+    """The last ``length`` tokens, the beginning-of-text tokens before them kept.
+
+    A token of the answers that are left stands for as many bytes as one of all of them.
+    """
     rest = len(each.ids) - (length - beginning)
     are_answers = np.delete(each.are_answers, slice(beginning, rest))
     are_answers[: beginning + 1] = False  # what came before it is gone
+    share = are_answers.sum() / max(1, each.are_answers.sum())
     return dataclasses.replace(
-        each, ids=np.delete(each.ids, slice(beginning, rest)), are_answers=are_answers
+        each,
+        ids=np.delete(each.ids, slice(beginning, rest)),
+        are_answers=are_answers,
+        answer_bytes=round(each.answer_bytes * share),
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,28 +63,30 @@ def answered(
         for each, of_each in zip(conversations, turns, strict=True)
         for turn in of_each[:-1]
     )
-    for conversation, of_each in zip(conversations, turns, strict=True):
-        spans, masked = [], 0
-        try:
-            whole = next(wholes)
-            for turn in of_each:
-                is_last = turn == of_each[-1]
-                start, end = next(before), whole if is_last else next(upto)
-                if whole.startswith(start) and whole.startswith(end) and len(start) < len(end):
-                    begin = len(start)
-                    begin += len(opening) * whole.startswith(opening, begin)
-                    spans.append((begin, len(end)))
-                elif is_last:
-                    got = "a template whose prompt does not begin what it writes with the answer"
-                    expected = "one in which an answer follows its prompt"
-                    raise FormatError(template.name, got, expected)
-                else:
-                    masked += 1
-        except FormatError as error:
-            raise FormatError(
-                f"{conversation.where}: {error.where}", error.got, error.expected
-            ) from None
-        yield _encoded(whole, spans, tokenizer, special, masked)
+    with closing(wholes), closing(before), closing(upto):
+        for conversation, of_each in zip(conversations, turns, strict=True):
+            spans, masked = [], 0
+            try:
+                whole = next(wholes)
+                for turn in of_each:
+                    is_last = turn == of_each[-1]
+                    start, end = next(before), whole if is_last else next(upto)
+                    if whole.startswith(start) and whole.startswith(end) and len(start) < len(end):
+                        begin = len(start)
+                        begin += len(opening) * whole.startswith(opening, begin)
+                        spans.append((begin, len(end)))
+                    elif is_last:
+                        got = (
+                            "a template whose prompt does not begin what it writes with the answer"
+                        )
+                        expected = "one in which an answer follows its prompt"
+                        raise FormatError(template.name, got, expected)
+                    else:
+                        masked += 1
+            except FormatError as error:
+                where = f"{conversation.where}: {error.where}"
+                raise FormatError(where, error.got, error.expected) from None
+            yield _encoded(whole, spans, tokenizer, special, masked)
 
 
 def _answers(conversation: Conversation) -> list[int]:

@@ -20,6 +20,7 @@ from minilm.checkpoint import load_record, read_run_config
 from minilm.config import ModelConfig, from_dict, to_dict
 from minilm.config.lora import LoraConfig
 from minilm.config.presets import find_preset
+from minilm.data.conversations import Conversations
 from minilm.errors import ConfigError
 from minilm.interop.convert import as_run
 from minilm.quantization.packing import Packing
@@ -131,6 +132,10 @@ def run_from_checkpoint(
             context_length=model_config.context_length,
             template=template,
         )
+        if isinstance(dataset, Conversations) and "batch_size" not in settings:
+            # A row that is in a batch twice teaches nothing more.
+            rows = len(dataset.train_rows.rows)
+            config = replace(config, batch_size=min(config.batch_size, rows))
         config, dropout = fit_to_text(
             config,
             model_config,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 
+from minilm.data.conversations import Conversations
 from minilm.interop.exports import describe_exports
 from minilm.training.run_spec import RunSpec
 from minilm.training.text_size import step_tokens
@@ -47,13 +48,12 @@ def _plan(spec: RunSpec) -> Iterator[str]:
     yield f"{config.max_steps:,} steps of {tokens:,} tokens: " + (
         f"the {text} {epochs:,.1f} times" if epochs > 1 else f"{epochs:.0%} of the {text}"
     )
-    if dataset.description:
-        length, of_answers = dataset.row_length(model.config.context_length), dataset.description
+    if isinstance(dataset, Conversations):
+        rows = dataset.train_rows
         yield (
-            f"{of_answers['conversations']:,} conversations in rows of {length:,} tokens, "
-            f"{dataset.train_tokens / max(1, dataset.train_places):.0%} full; the loss is on the answers, "
-            f"{of_answers['train_answer_tokens']:,} tokens of training and "
-            f"{of_answers['val_answer_tokens']:,} of validation"
+            f"{dataset.documents:,} conversations in rows of {rows.length:,} tokens, "
+            f"{dataset.train_tokens / dataset.train_places:.0%} full; the loss is on the answers, "
+            f"{rows.labels:,} tokens of training and {dataset.val_labels:,} of validation"
         )
     every = "each step" if config.eval_every == 1 else f"every {config.eval_every:,} steps"
     whole = f"{dataset.val_tokens:,} validation tokens"

@@ -41,6 +41,7 @@ from tests.conftest import TINY_MODEL, TINY_SETTINGS
 from tests.text.test_answers import CHATML, library
 
 SETTINGS = TINY_SETTINGS | {"max_steps": 8, "eval_every": 4, "sample_tokens": 4}
+SHORTEST = {"max_steps": 1, "eval_every": 1, "sample_tokens": 0}
 MODEL = {"context_length": 64}
 SHORT = ChatTemplate("{% for m in messages %}{{ m['content'] }}{% endfor %}", name="short")
 
@@ -101,9 +102,9 @@ def step_of(
 
 
 def gradients(step: TrainStep) -> tuple[float, dict[str, torch.Tensor]]:
+    step.loss_sum.zero_()
     step._accumulate_gradients(step._micro_batches())
-    loss = float(step.loss_sum)
-    return loss, {name: p.grad.clone() for name, p in step.model.named_parameters()}
+    return float(step.loss_sum), {name: p.grad.clone() for name, p in step.model.named_parameters()}
 
 
 def rows(*labels: int) -> list[tuple[str, str]]:
@@ -156,7 +157,6 @@ def test_a_step_that_reaches_into_the_next_epoch_is_divided_by_what_it_holds(
     step.run()
     second = step._micro_batches()
     assert [batch.arrays[0].shape for batch in second] == [(1, 16)] * 4
-    step.loss_sum.zero_()
     loss, _ = gradients(step)
     with torch.no_grad():
         losses = [float(step.loss(step.model, *step.batches.tensors(each))) for each in second]
@@ -213,10 +213,10 @@ def test_a_run_says_what_it_learned_and_how_it_was_written(
     assert whole.text == "the answers in all of chat (its chat template)"
 
 
-@pytest.mark.parametrize("options", [{}, {"lora_rank": 2, "quantize_base": "int8"}])
 def test_a_stopped_run_resumes_bit_for_bit(
-    tune: Any, cache: Path, options: Any, monkeypatch: pytest.MonkeyPatch
+    tune: Any, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    options = {"lora_rank": 2, "quantize_base": "int8"}
     settings = {"gradient_accumulation": 2, "batch_size": 2}
     whole = tune("whole", settings=settings, **options).run_dir
     limit_reached = Trainer._limit_reached
@@ -235,15 +235,14 @@ def test_a_stopped_run_resumes_bit_for_bit(
     resumed = resume(part.run_dir, options={"chat_template": "plain"}, cache=cache)
     assert resumed.summary["steps"] == 8
     assert resumed.summary["data"] == json.loads((whole / "summary.json").read_text())["data"]
-    name = "adapter/adapter_model.safetensors" if options else "model.safetensors"
-    for path in (name, "resume/step-000000008.safetensors"):
+    for path in ("adapter/adapter_model.safetensors", "resume/step-000000008.safetensors"):
         one, other = (load_file(run / path) for run in (whole, part.run_dir))
         assert one.keys() == other.keys()
         assert all(torch.equal(tensor, other[key]) for key, tensor in one.items()), path
 
 
 def test_a_template_that_writes_something_else_ends_a_resume(tune: Any, cache: Path) -> None:
-    run = tune("run").run_dir
+    run = tune("run", settings=SHORTEST).run_dir
     (run / "summary.json").unlink()
     (run / "chat_template.jinja").write_text(SHORT.source, encoding="utf-8")
     with pytest.raises(InputError, match=r"chat_template\.jinja: another text than when the run"):
@@ -291,15 +290,35 @@ def test_the_template_of_the_base_goes_on_and_its_end_of_a_turn_is_saved(
         CHATML, template.special, str(merged / "chat_template.jinja")
     )
     assert special["<|im_end|>"] in load(merged).tokenizer.other_ends
+    losses = [
+        evaluate(each, device="cpu", dtype="float32", cache=cache).loss for each in (run, merged)
+    ]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+def test_a_few_conversations_are_not_repeated_within_a_batch(
+    tiny_run: Path, cache: Path, tmp_path: Path
+) -> None:
+    few = write(tmp_path / "few.jsonl", questions(4))
+    settings = {"max_steps": 1, "sample_tokens": 0, "compile": "off"}
+    outcome = finetune(
+        tiny_run,
+        data=str(few),
+        run_dir=tmp_path / "run",
+        model=MODEL,
+        settings=settings,
+        cache=cache,
+    )
+    assert outcome.summary["tokens"] == outcome.summary["data"]["train_tokens"]
 
 
 def test_another_template_takes_its_place(tune: Any, chat_base: Path, tmp_path: Path) -> None:
     path = tmp_path / "own.jinja"
     path.write_text("[{{ messages | map(attribute='content') | join('] [') }}", encoding="utf-8")
-    outcome = tune("run", base=chat_base, chat_template=path)
+    outcome = tune("run", base=chat_base, chat_template=path, settings=SHORTEST)
     assert (outcome.run_dir / "chat_template.jinja").read_text() == path.read_text()
     assert outcome.summary["data"]["chat_template"] == str(path)
-    plain = tune("plain", base=chat_base, chat_template="plain")
+    plain = tune("plain", base=chat_base, chat_template="plain", settings=SHORTEST)
     assert (plain.run_dir / "chat_template.jinja").read_text() == PLAIN.source
     assert plain.summary["data"]["chat_template"] == "plain"
 
