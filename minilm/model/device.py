@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
+
 import torch
 
 from minilm.errors import ConfigError
@@ -40,6 +44,13 @@ def choose_generation_dtype(name: str, device: torch.device, parameters: int) ->
     if name == "auto" and device.type == "cpu" and parameters < FEWEST_BFLOAT16_PARAMETERS:
         return torch.float32
     return choose_dtype(name, device)
+
+
+def release_free_memory() -> None:
+    """Give what is not used any more back to the system, where the C library keeps it (glibc)."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def multiplies_bfloat16_fast() -> bool:
