@@ -42,6 +42,7 @@ def conclude(outcome: Outcome) -> int:
 def show(outcome: Outcome, console: Console) -> bool:
     """Print a sample, the curves and what they say, and every parameter; whether it is verified."""
     from minilm.checkpoint import load
+    from minilm.model.device import release_free_memory
     from minilm.render.terminal import curve, print_report
     from minilm.runs.history import read_history
     from minilm.safe_text import running_text
@@ -50,6 +51,7 @@ def show(outcome: Outcome, console: Console) -> bool:
     run_dir, summary, report = outcome.run_dir, outcome.summary, outcome.report
     assert report is not None, "of a run that was not interrupted"
     history = read_history(run_dir)
+    release_free_memory()  # what training took: the model is loaded again
     console.rule("a sample")
     console.print(running_text(sample(*load(run_dir), SAMPLE_TOKENS)), markup=False)
     console.rule("the run")

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from minilm.config import ModelConfig
 from minilm.model.attention import Attention, Rotation
+from minilm.model.chunked_loss import IGNORED, chunked_loss, is_chunked
 from minilm.model.initialization import initialize
 from minilm.model.kv_cache import BlockKVCache, KVCache, Positions
 from minilm.model.layers import CausalConvolution, EmbeddingTable, FeedForward, LMHead, make_norm
@@ -119,6 +120,18 @@ class Transformer(nn.Module):
         cache: KVCache | None = None,
         document_positions: Tensor | None = None,
     ) -> Tensor:
+        logits: Tensor = self.lm_head(self.features(tokens, cache, document_positions))
+        if cache is not None:
+            cache.advance(tokens.shape[1])
+        return logits
+
+    def features(
+        self,
+        tokens: Tensor,
+        cache: KVCache | None = None,
+        document_positions: Tensor | None = None,
+    ) -> Tensor:
+        """(b, t) -> (b, t, d): what the head reads. The cache is not advanced."""
         t, config = tokens.shape[1], self.config
         assert t <= config.context_length, (
             f"{t} tokens exceed the context of {config.context_length}"
@@ -135,10 +148,8 @@ class Transformer(nn.Module):
         x = self.dropout(self.embedding(tokens, cache, positions))
         for layer, block in enumerate(self._layers()):
             x = block(x, angles, None if cache is None else cache.blocks[layer], positions)
-        logits: Tensor = self.lm_head(self.final_norm(x))
-        if cache is not None:
-            cache.advance(t)
-        return logits
+        normalised: Tensor = self.final_norm(x)
+        return normalised
 
     def _layers(self) -> Iterable[nn.Module]:
         """The block of each layer."""
@@ -154,8 +165,11 @@ def next_token_loss(
 
     ``document_positions`` are given where several documents share a row, as `Transformer` takes them.
     """
-    if document_positions is None:
-        logits = model(tokens)
-    else:
-        logits = model(tokens, document_positions=document_positions)
-    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-100)
+    packed: dict[str, Tensor] = {}
+    if document_positions is not None:
+        packed["document_positions"] = document_positions
+    if type(model) is Transformer and is_chunked(model.lm_head, tokens):
+        features = model.features(tokens, **packed)
+        return chunked_loss(model.lm_head, features.flatten(0, 1), targets.flatten())
+    logits = model(tokens, **packed)
+    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED)

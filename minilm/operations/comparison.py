@@ -21,7 +21,7 @@ from minilm.operations.evaluate import Evaluation, EvaluationText, evaluate_mode
 from minilm.render.document import Column, Table
 from minilm.runs import files as run_files
 from minilm.training.runtime import Runtime
-from minilm.transforms.quantize import QuantizedLinear
+from minilm.transforms.quantize import QuantizedLinear, parameter_count
 from minilm.units import format_bytes, format_decimal
 
 TIMED_TOKENS, TIMED_TEXTS = 64, 3
@@ -128,9 +128,8 @@ def measure(
     own = list(model.parameters())
     packed = [layer for layer in model.modules() if isinstance(layer, QuantizedLinear)]
     return Measurement(
-        parameters=sum(p.numel() for p in own)
-        + sum(layer.in_features * layer.out_features for layer in packed),
-        trainable=sum(p.numel() for p in own if p.requires_grad),
+        parameters=parameter_count(model),
+        trainable=parameter_count(model, trainable=True),
         nonzero=sum(int(p.count_nonzero()) for p in own)
         + sum(int(layer.dequantized().count_nonzero()) for layer in packed),
         bytes=sum(path.stat().st_size for path in weights),

@@ -80,10 +80,11 @@ def _summary(
 ) -> dict[str, Any]:
     import torch
 
+    from minilm.transforms.quantize import parameter_count
+
     spec, progress, throughput = trainer.spec, trainer.progress, trainer.throughput
-    best, parameters = trainer.best(), list(spec.model.parameters())
-    total = sum(parameter.numel() for parameter in parameters)
-    trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+    best, total = trainer.best(), parameter_count(spec.model)
+    trained = parameter_count(spec.model, trainable=True)
     template = spec.source.chat_template
     rate = throughput.average(progress.tokens)
     if not rate:  # nothing was left to train: the rate is what it was

@@ -20,6 +20,7 @@ from minilm.formats import tensor_io
 from minilm.formats.header import StoredTensor
 from minilm.inspection.inspector import inspect_with_sources
 from minilm.ledger.layout import Layout
+from minilm.model.device import release_free_memory
 from minilm.quantization.packing import Packing, Rounded, quantized_matrices
 from minilm.runs import files as run_files
 from minilm.training.base_model import companions
@@ -94,12 +95,14 @@ def quantized_base(run: Path, packing: Packing | None) -> Iterator[Path]:
         )
     for name, shape in quantized_matrices(minilm_layout(record.model)).items():
         packing.check(name, shape)
-    rounded = round_layers(load_model(run / run_files.WEIGHTS, record.model), packing)
     transform = {"tool": "quantize", "format": packing.format}
     transforms = (*record.transforms, transform)
     record = replace(record, transforms=transforms, quantization=packing.config(["lm_head"]))
     with tempfile.TemporaryDirectory() as folder:
-        write_run(Path(folder), run, record, packing, rounded)
+        model = load_model(run / run_files.WEIGHTS, record.model)
+        write_run(Path(folder), run, record, packing, round_layers(model, packing))
+        del model
+        release_free_memory()
         yield Path(folder)
 
 

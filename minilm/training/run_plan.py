@@ -9,6 +9,7 @@ from minilm.data.conversations import Conversations
 from minilm.interop.exports import describe_exports
 from minilm.training.run_spec import RunSpec
 from minilm.training.text_size import step_tokens
+from minilm.transforms.quantize import parameter_count
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +26,7 @@ def announce(spec: RunSpec) -> None:
 def _plan(spec: RunSpec) -> Iterator[str]:
     """What will be computed, how often the text will be seen, and what follows from it."""
     model, config, dataset, runtime = spec.model, spec.config, spec.dataset, spec.runtime
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    parameters, trained = parameter_count(model), parameter_count(model, trainable=True)
     share = f", {trained:,} of them trained ({trained / parameters:.1%})"
     yield (
         f"{parameters:,} parameters{share if trained < parameters else ''}, on "

@@ -20,6 +20,7 @@ from minilm.config.validation import RENAMED, with_current_names
 from minilm.data.cache import default_cache
 from minilm.errors import ConfigError, InputError
 from minilm.interop.convert import as_run
+from minilm.model.device import release_free_memory
 from minilm.quantization.packing import Format, make_packing
 from minilm.runs import files as run_files
 from minilm.runs.lock import run_lock
@@ -241,6 +242,7 @@ def _start(spec: RunSpec, stop: StopRequest, started: float) -> Outcome:
             remove_beginning(spec.run_dir)
             raise
         stop.saved = True
+        release_free_memory()
         try:
             reason = trainer.run()
         except Exception:

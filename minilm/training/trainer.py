@@ -15,6 +15,7 @@ import torch
 
 from minilm.checkpoint import load_adapter, load_model
 from minilm.config import to_dict
+from minilm.model.device import map_large_tensors
 from minilm.runs import files as run_files
 from minilm.runs.stop_reason import StopReason
 from minilm.training.checkpoint_writer import CheckpointWriter
@@ -29,6 +30,7 @@ from minilm.training.signals import Interrupted, StopRequest
 from minilm.training.throughput import Throughput
 from minilm.training.time_left import TimeLeft
 from minilm.training.train_step import TrainStep
+from minilm.transforms.quantize import QuantizedLinear
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +42,8 @@ class Trainer:
         self.spec, self.stop = spec, stop
         self.model, self.config, self.runtime = spec.model, spec.config, spec.runtime
         self.run_dir, self.context_length = spec.run_dir, spec.model.config.context_length
+        if any(isinstance(module, QuantizedLinear) for module in self.model.modules()):
+            map_large_tensors()
         self.model.to(self.runtime.device).train()
         self.runtime.prepare(self.model)
         self.progress = Progress() if spec.saved is None else spec.saved.progress

@@ -121,6 +121,13 @@ class _Product(torch.autograd.Function):
         return gradient @ ctx.layer.dequantized().to(gradient.dtype), None
 
 
+def parameter_count(model: nn.Module, *, trainable: bool = False) -> int:
+    """Parameters of a model, each once, those of packed matrices too; or those that are trained alone."""
+    own = sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable)
+    packed = (layer for layer in model.modules() if isinstance(layer, QuantizedLinear))
+    return own + (0 if trainable else sum(p.in_features * p.out_features for p in packed))
+
+
 def has_kernel(format: str, shape: tuple[int, ...], device: torch.device) -> bool:
     """Whether torch multiplies a few rows by a packed (o, i) matrix faster than by a float32 one.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,11 @@ def test_an_adapter_on_a_quantized_base(
     total = minilm.inspect(wide_run).parameters.total
     assert report.parameters.total == total + report.parameters.trainable
     assert report.quantization is not None
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["parameters"] == report.parameters.total
+    assert summary["trainable"] == report.parameters.trainable
+    note = f"`minilm convert {run / 'base'} --to huggingface` writes"
+    assert any(note in each for each in report.notes)
     assert not any(
         p.requires_grad and p.dtype != torch.float32
         for p in load(run, trainable=True).model.parameters()

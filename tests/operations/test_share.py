@@ -275,3 +275,19 @@ def test_the_commands_of_the_page(tiny_run: Path, tmp_path: Path, script: Script
         done = script("share", *line.split(), "--device", "cpu", cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.splitlines()[0].split() == ["before", "after", "change"]
+
+
+def test_a_layout_of_a_shared_model_says_that_it_is_expanded(
+    shared_run: Path, tmp_path: Path, cache: Path
+) -> None:
+    result = minilm.quantize(
+        *(shared_run, tmp_path / "hf"),
+        format="int8",
+        layout="compressed-tensors",
+        device="cpu",
+        cache=cache,
+    )
+    assert re.fullmatch(
+        r"GPTNeoXForCausalLM of transformers; 1 shared blocks as 2 layers, [\d,]+ parameters for [\d,]+",
+        result.what,
+    )
