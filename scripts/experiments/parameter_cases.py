@@ -64,7 +64,7 @@ CASES = (
     _pruned("2:4", "middle right", sparsity=0.5, method="2:4", recover=0),
     _pruned("2:4", "middle right", sparsity=0.5, method="2:4"),
     _pruned("units 50%", "middle right", sparsity=0.5, method="units"),
-    _pruned("heads 25%", "middle right", sparsity=0.25, method="heads"),
+    _pruned("heads 25%", "bottom center", sparsity=0.25, method="heads"),
     _pruned("layers 25%", "middle right", sparsity=0.25, method="layers"),
     Case(
         "units 50% recovered, int4",
