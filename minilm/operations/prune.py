@@ -239,8 +239,7 @@ def _pruned(
         fewer = list(_calibration(text.dataset, model, LAYER_TOKENS))
         return keep_layers(model, _kept_layers(model, sparsity, fewer))
     if method in CORRECTED:
-        if not batches:
-            raise InputError("--data", "a text too short to prune by", "a longer text")
+        assert batches
         prune_by_sparsegpt(model, torch.cat(batches), sparsity, two_of_four=method == "2:4")
         return model
     matrices = block_matrices(model)
