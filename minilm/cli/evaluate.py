@@ -19,6 +19,7 @@ from minilm.cli.operation_options import (
     TextField,
 )
 from minilm.training.messages import messages_on_stderr
+from minilm.units import format_decimal
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def _run(options: Arguments) -> int:
         return DONE
     print(
         f"{result.loss:.4f} nats a token, {result.bits_per_byte:.4f} bits a byte, perplexity "
-        f"{result.perplexity:,.3f}"
+        f"{format_decimal(result.perplexity, 3)}"
     )
     print(f"over {result.tokens:,} tokens, {result.text}, in {result.dtype} on {result.device}")
     return DONE

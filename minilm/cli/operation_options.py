@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from minilm.cli.entry import option
+
 MEMORY_ADVICE = "try --dtype bfloat16, or on a GPU --device cpu"
 
 Checkpoint = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
@@ -15,20 +17,18 @@ NewFolder = Annotated[
 ]
 EvaluatedText = Annotated[
     str | None,
-    tyro.conf.arg(
-        metavar="SOURCE",
+    option(
+        "SOURCE",
         help="A text for the loss, as train takes it; all of it is evaluated. Default: the run's own "
         "validation split.",
-        help_behavior_hint="",
     ),
 ]
 TextField = Annotated[
     str | None,
-    tyro.conf.arg(
-        metavar="FIELD",
+    option(
+        "FIELD",
         help="Where the text is in JSON, CSV, Parquet and datasets. Default: text, or the only field of "
         "text.",
-        help_behavior_hint="",
     ),
 ]
 Device = Annotated[

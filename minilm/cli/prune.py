@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import tyro
-
-from minilm.cli.entry import DONE, parse_arguments, refuse_empty, run_command
+from minilm.cli.entry import DONE, option, parse_arguments, refuse_empty, run_command
 from minilm.cli.operation_options import Checkpoint, Device, Json, NewFolder, TextField
 from minilm.training.messages import messages_on_stderr
 from minilm.units import format_bytes
@@ -38,11 +36,11 @@ class Arguments:
     """magnitude: the smallest of each matrix, or of all together."""
     recover: int = 0
     """Steps of training afterwards, in which zeros stay zero."""
-    data: str | None = None
+    data: Annotated[str | None, option("SOURCE")] = None
     """A text: its last tenth is evaluated, the rest scores and recovers. Default: the run's own."""
     layout: Annotated[
         Literal["compressed-tensors"] | None,
-        tyro.conf.arg(metavar="{compressed-tensors}", help_behavior_hint=""),
+        option("{compressed-tensors}"),
     ] = None
     """compressed-tensors: a folder that stores zeros as bits, for its versions up to 0.14. Default: a run."""
     text_field: TextField = None

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from minilm.cli.entry import DONE, parse_arguments, refuse_empty, run_command
+from minilm.cli.entry import DONE, option, parse_arguments, refuse_empty, run_command
 from minilm.cli.operation_options import (
     MEMORY_ADVICE,
     Checkpoint,
@@ -31,7 +31,7 @@ class Arguments:
     checkpoint: Checkpoint
     """A run, or what convert imports."""
     out: NewFolder
-    layers: int | None = None
+    layers: Annotated[int | None, option("INT")] = None
     """Blocks for all layers to share, each that of the first of its layers; as many as there are layers:
     a copy for each, which changes no output."""
     sharing: Literal["group", "cycle"] = "group"
@@ -65,9 +65,9 @@ def _run(options: Arguments) -> int:
     from minilm.render.grid import table_lines
 
     refuse_empty(options, "CHECKPOINT", "--out", "--data", "--text-field")
-    transform, comparison = share(
+    shared = share(
         options.checkpoint,
-        out=options.out,
+        options.out,
         layers=options.layers,
         sharing=options.sharing,
         tie_head=options.tie_head,
@@ -78,12 +78,18 @@ def _run(options: Arguments) -> int:
         text_field=options.text_field,
     )
     if options.json:
-        print(json.dumps({"out": options.out, **transform, **comparison.to_dict()}, indent=2))
+        print(
+            json.dumps(
+                {"out": options.out, **shared.transform, **shared.comparison.to_dict()}, indent=2
+            )
+        )
         return DONE
     console = ResultConsole()
-    for line in table_lines(comparison.table(), console.width):
+    for line in table_lines(shared.comparison.table(), console.width):
         console.print(line)
-    console.print(comparison.note(), markup=False)
-    changes = ", ".join(f"{name} {value}" for name, value in transform.items() if name != "tool")
+    console.print(shared.comparison.note(), markup=False)
+    changes = ", ".join(
+        f"{name} {value}" for name, value in shared.transform.items() if name != "tool"
+    )
     console.print(f"{options.out}: {changes}", markup=False)
     return DONE

@@ -1,20 +1,23 @@
 """Tensors that autograd saves in a forward pass of minilm's own model, for the backward pass.
 
 Declared operation by operation from minilm/model/*.py and torch's derivatives.yaml: a linear layer
-saves its input, a norm its input and statistics, a softmax its output, and so on.
+saves its input, a norm its input and statistics, a softmax its output, and so on. What is frozen saves
+less (`Trained`): a linear layer no input, and nothing before the first trained parameter saves anything.
 `minilm.inspection.activation_check` measures the same on a running module; other architectures are
 estimated in activation_estimate.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from minilm.config import ModelConfig
+from minilm.costs.trained import Trained
 from minilm.dtypes import BITS
 from minilm.ledger import components
+from minilm.ledger.layout_changes import r
 from minilm.ledger.symbols import ASCII, ONE, ZERO, Polynomial, format_polynomial, symbol
 
 B, T, L, S, V, d, f, h, g, k, c = (symbol(letter) for letter in "BTLSVdfhgkc")
@@ -31,22 +34,35 @@ EXPLICIT_UP_TO = {"float32": 128, "bfloat16": 512, "float16": 512}
 
 @dataclass(frozen=True)
 class SavedTensor:
-    """One saved tensor, or one in each of ``repeat`` layers; ``nbytes`` is the size of one."""
+    """One saved tensor, or one in each of ``repeat`` layers; ``nbytes`` is the size of one.
+
+    ``where``: outside the blocks, in a block, or in the first one, where that saves less than the others.
+    """
 
     name: str
     component: str
     nbytes: Polynomial
     repeat: Polynomial = ONE
+    where: Literal["outside", "first block", "block"] = "outside"
 
 
 @dataclass(frozen=True)
 class Activations:
-    """The tensors saved for ``B`` sequences of ``T`` tokens; ``block_input`` is in bytes."""
+    """The tensors saved for ``B`` sequences of ``T`` tokens; ``block_input`` is in bytes.
+
+    ``attention`` is explicit, math or fused.
+    """
 
     saved: tuple[SavedTensor, ...]
     symbols: Mapping[str, int]
     block_input: Polynomial
+    attention: str
     exact: bool
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the forward pass."""
+        return self.symbols["B"] * self.symbols["T"]
 
     def total(self) -> int:
         """Bytes without activation checkpointing."""
@@ -54,14 +70,33 @@ class Activations:
 
     def block(self) -> int:
         """Bytes saved by one block, its input included."""
-        return sum(
-            tensor.nbytes.value(self.symbols) for tensor in self.saved if tensor.repeat != ONE
-        )
+        return self.block_bytes()
 
     def between_blocks(self) -> int:
         """Bytes of the inputs of all blocks, and of all that is saved outside of blocks."""
-        outside = _sum(tuple(tensor for tensor in self.saved if tensor.repeat == ONE))
-        return (outside + L * self.block_input).value(self.symbols)
+        return self.outside() + (L * self.block_input).value(self.symbols)
+
+    def outside(self, *, but: Sequence[str] = ()) -> int:
+        """Bytes saved outside of blocks, by all components ``but`` these."""
+        return sum(
+            tensor.nbytes.value(self.symbols)
+            for tensor in self.saved
+            if tensor.where == "outside" and tensor.component not in but
+        )
+
+    def block_bytes(self, parts: Sequence[str] | None = None) -> int:
+        """Bytes saved by one block, by all components or by ``parts``."""
+        return sum(
+            tensor.nbytes.value(self.symbols)
+            for tensor in self.saved
+            if tensor.where == "block" and (parts is None or tensor.component in parts)
+        )
+
+    def block_sizes(self) -> list[int]:
+        """Bytes saved by each of the layers; the first saves less where what enters it is frozen."""
+        first = [tensor for tensor in self.saved if tensor.where == "first block"]
+        size = sum(tensor.nbytes.value(self.symbols) for tensor in first) if first else self.block()
+        return [size, *[self.block()] * (self.symbols["L"] - 1)]
 
     def checkpointed(self) -> int:
         """Peak bytes with activation checkpointing, every block a segment: one is recomputed at a time.
@@ -107,15 +142,23 @@ def activation_bytes(
 
 
 def activations(
-    config: ModelConfig, *, batch: int, context: int, dtype: str = "float32", device: str = "cpu"
+    config: ModelConfig,
+    *,
+    batch: int,
+    context: int,
+    dtype: str = "float32",
+    device: str = "cpu",
+    trained: Trained | None = None,
 ) -> Activations:
     """What an eager forward pass of `minilm.training` saves for ``batch`` x ``context`` tokens.
 
     ``dtype`` other than float32 is autocast, which saves a cast copy of every matrix. Exact on a CPU,
     but for partial RoPE and a parallel residual, which are estimates; so is CUDA, where the fused
-    kernels decide what to save (read from their derivatives, without padding).
+    kernels decide what to save (read from their derivatives, without padding). ``trained`` is by default
+    everything.
     """
-    forward = _ForwardPass(config, batch, context, dtype, device)
+    trained = trained or Trained()
+    forward = _ForwardPass(config, batch, context, dtype, device, trained)
     symbols = {
         "B": batch,
         "T": context,
@@ -128,11 +171,18 @@ def activations(
         "g": config.num_kv_heads,
         "k": config.head_dim,
         "c": config.convolution,
+        "r": trained.lora.rank if trained.lora else 0,
     }
     exact = (
         device == "cpu" and not config.parallel_residual and config.rotary_dim == config.head_dim
     )
-    return Activations(tuple(_saved_tensors(forward)), symbols, FLOAT32 * N * d, exact=exact)
+    return Activations(
+        tuple(_saved_tensors(forward)),
+        symbols,
+        FLOAT32 * N * d,
+        forward.attention,
+        exact=exact,
+    )
 
 
 @dataclass(frozen=True)
@@ -144,6 +194,27 @@ class _ForwardPass:
     context: int
     dtype: str
     device: str
+    trained: Trained
+
+    def trains(self, component: str) -> bool:
+        """Whether parameters of ``component`` are trained themselves."""
+        if component == components.CONVOLUTION and not self.config.convolution:
+            return False
+        if component == components.LM_HEAD and self.config.tied_embeddings:
+            component = components.TOKEN_EMBEDDING
+        return self.trained.lora is None and component not in self.trained.frozen
+
+    def reads(self, component: str) -> bool:
+        """Whether the gradient of a matrix, or of its adapter, needs the input."""
+        return self.trains(component) or self.trained.adapted(component)
+
+    @property
+    def embedding_trained(self) -> bool:
+        """Whether what enters the first block has a gradient."""
+        config, names = self.config, [components.TOKEN_EMBEDDING]
+        names += [components.POSITION_EMBEDDING] if config.position == "learned" else []
+        names += [components.NGRAM_EMBEDDING] if config.ngram > 1 else []
+        return any(self.trains(name) for name in names)
 
     @property
     def width(self) -> int:
@@ -165,10 +236,27 @@ class _ForwardPass:
         is_pair = self.config.head_dim == 2 and self.queries_by_head and not self.config.qk_norm
         return "math" if self.config.dropout or is_pair else "fused"
 
-    @property
-    def distinct_layers(self) -> Polynomial:
-        """Autocast casts a matrix once in a pass, however often it is used."""
-        return S if self.config.num_blocks < self.config.num_layers else L
+    def casts(self, component: str, layers: Polynomial) -> Polynomial:
+        """How many 16-bit copies of a matrix of ``component`` the blocks of ``layers`` save.
+
+        Autocast casts a trained matrix once in a pass, however often it is used, and a frozen one each
+        time. What a packed one is multiplied by is not saved.
+        """
+        is_head = component == components.LM_HEAD
+        if not self.autocast or (self.trained.packing and not is_head):
+            return ZERO
+        return layers if is_head or not self.trains(component) else self._cast_once(layers)
+
+    def adapter_casts(self, component: str, layers: Polynomial) -> Polynomial:
+        """As `casts`, of the two matrices of an adapter."""
+        if not self.autocast:
+            return ZERO
+        return layers if component == components.LM_HEAD else self._cast_once(layers)
+
+    def _cast_once(self, layers: Polynomial) -> Polynomial:
+        if self.config.num_blocks == self.config.num_layers:
+            return layers
+        return ZERO if layers == ONE else S
 
     @property
     def queries_by_head(self) -> bool:
@@ -221,35 +309,127 @@ class _ForwardPass:
 
 
 def _saved_tensors(forward: _ForwardPass) -> Iterator[SavedTensor]:
-    config, width = forward.config, forward.width
     yield from _embedding(forward)
-    if config.convolution:  # each tap saves its shifted copy of the sequence
-        yield SavedTensor("shifted input", components.CONVOLUTION, FLOAT32 * c * N * d, L)
-    yield from _norm(forward, N, d, components.ATTENTION_NORM, L)
-    yield from _linear_input(forward, 3, components.ATTENTION_QUERY, L)
-    yield from _attention(forward)
-    if config.dropout:
-        mask = forward.dropout_mask(N * d, width)
-        yield SavedTensor("dropout mask", components.ATTENTION_OUTPUT, mask, L)
-    yield from _norm(forward, N, d, components.FEED_FORWARD_NORM, L)
-    yield from _linear_input(forward, 2 if config.gated else 1, components.FEED_FORWARD_UP, L)
-    yield from _feed_forward(forward)
+    if forward.embedding_trained:
+        yield from _block(forward, L, flows=True)
+    else:
+        for tensor in _block(forward, ONE, flows=False):
+            yield replace(tensor, where="first block")
+        yield from _block(forward, L - ONE, flows=True)
     yield from _norm(forward, N, d, components.FINAL_NORM, ONE)
-    yield from _linear_input(forward, 1, components.LM_HEAD, ONE)
-    if forward.autocast:
-        yield SavedTensor("matrix in 16 bits", components.LM_HEAD, width * V * d)
+    yield from _linear_inputs(forward, (components.LM_HEAD,), ONE)
+    yield from _matrices(forward, {components.LM_HEAD: (d, V)}, ONE, flows=True)
     yield SavedTensor("log-softmax", components.LM_HEAD, FLOAT32 * N * V)
     yield SavedTensor("number of targets", components.LM_HEAD, FLOAT32 * ONE)
 
 
+def _block(forward: _ForwardPass, repeat: Polynomial, *, flows: bool) -> Iterator[SavedTensor]:
+    """What ``repeat`` blocks save. ``flows``: whether their input has a gradient."""
+    for tensor in _attention_half(forward, repeat, flows=flows):
+        yield replace(tensor, where="block")
+    attention = (
+        components.CONVOLUTION,
+        components.ATTENTION_NORM,
+        *_QUERY_KEY_VALUE,
+        components.ATTENTION_OUTPUT,
+    )
+    flows = flows or any(forward.reads(each) for each in attention)
+    for tensor in _feed_forward_half(forward, repeat, flows=flows):
+        yield replace(tensor, where="block")
+
+
+_QUERY_KEY_VALUE = (
+    components.ATTENTION_QUERY,
+    components.ATTENTION_KEY,
+    components.ATTENTION_VALUE,
+)
+
+
+def _attention_half(
+    forward: _ForwardPass, repeat: Polynomial, *, flows: bool
+) -> Iterator[SavedTensor]:
+    config, width = forward.config, forward.width
+    if forward.trains(components.CONVOLUTION):
+        # Each tap saves its shifted copy of the sequence.
+        yield SavedTensor("shifted input", components.CONVOLUTION, FLOAT32 * c * N * d, repeat)
+        flows = True
+    if flows or forward.trains(components.ATTENTION_NORM):
+        yield from _norm(forward, N, d, components.ATTENTION_NORM, repeat, flows=flows)
+        flows = True
+    yield from _linear_inputs(forward, _QUERY_KEY_VALUE, repeat)
+    sides = {
+        components.ATTENTION_QUERY: (d, forward.query_width),
+        components.ATTENTION_KEY: (d, forward.key_width),
+        components.ATTENTION_VALUE: (d, forward.key_width),
+    }
+    yield from _matrices(forward, sides, repeat, flows=flows)
+    scores_flow = flows or any(forward.reads(each) for each in _QUERY_KEY_VALUE[:2])
+    flows = scores_flow or forward.reads(components.ATTENTION_VALUE)
+    if flows:
+        yield from _attention(forward, repeat, scores_flow=scores_flow)
+    elif forward.reads(components.ATTENTION_OUTPUT):
+        size = width * N * forward.query_width
+        yield SavedTensor("input", components.ATTENTION_OUTPUT, size, repeat)
+    sides = {components.ATTENTION_OUTPUT: (forward.query_width, d)}
+    yield from _matrices(forward, sides, repeat, flows=flows, input_bytes=width)
+    if config.dropout and (flows or forward.reads(components.ATTENTION_OUTPUT)):
+        mask = forward.dropout_mask(N * d, width)
+        yield SavedTensor("dropout mask", components.ATTENTION_OUTPUT, mask, repeat)
+
+
+def _feed_forward_half(
+    forward: _ForwardPass, repeat: Polynomial, *, flows: bool
+) -> Iterator[SavedTensor]:
+    if flows or forward.trains(components.FEED_FORWARD_NORM):
+        yield from _norm(forward, N, d, components.FEED_FORWARD_NORM, repeat, flows=flows)
+        flows = True
+    up = [components.FEED_FORWARD_GATE] if forward.config.gated else []
+    up.append(components.FEED_FORWARD_UP)
+    yield from _linear_inputs(forward, up, repeat)
+    sides = dict.fromkeys(up, (d, forward.hidden_width))
+    yield from _matrices(forward, sides, repeat, flows=flows)
+    flows = flows or any(forward.reads(each) for each in up)
+    yield from _feed_forward(forward, repeat, flows=flows)
+
+
+def _matrices(
+    forward: _ForwardPass,
+    sides: Mapping[str, tuple[Polynomial, Polynomial]],
+    repeat: Polynomial,
+    *,
+    flows: bool,
+    input_bytes: int = FLOAT32,
+) -> Iterator[SavedTensor]:
+    """What linear layers save beside their inputs, which have a gradient if ``flows``.
+
+    Under autocast the matrix in 16 bits, for the gradient of the input. Of LoRA the input of B, and under
+    autocast B and A in 16 bits; with dropout the mask of its input, of ``input_bytes`` an element.
+    """
+    lora = forward.trained.lora
+    for component, (inputs, outputs) in sides.items():
+        if flows and (copies := forward.casts(component, repeat)) != ZERO:
+            size = forward.width * inputs * outputs
+            yield SavedTensor("matrix in 16 bits", component, size, copies)
+        if lora is None or not forward.trained.adapted(component):
+            continue
+        yield SavedTensor("input of B", component, forward.width * N * r, repeat)
+        if (copies := forward.adapter_casts(component, repeat)) != ZERO:
+            size = forward.width * r * (inputs + outputs if flows else outputs)
+            yield SavedTensor("A and B in 16 bits", component, size, copies)
+        if lora.dropout and flows:
+            mask = forward.dropout_mask(N * inputs, input_bytes)
+            yield SavedTensor("dropout mask", component, mask, repeat)
+
+
 def _embedding(forward: _ForwardPass) -> Iterator[SavedTensor]:
-    if forward.config.position == "learned":
+    learned = forward.config.position == "learned"
+    if learned and forward.trains(components.POSITION_EMBEDDING):
         yield SavedTensor("positions", components.POSITION_EMBEDDING, INT64 * T)
-    if forward.config.ngram > 1:
+    if forward.config.ngram > 1 and forward.trains(components.NGRAM_EMBEDDING):
         yield SavedTensor(
             "rows", components.NGRAM_EMBEDDING, INT64 * (forward.config.ngram - 1) * N
         )
-    if forward.config.dropout:
+    if forward.config.dropout and forward.embedding_trained:
         yield SavedTensor(
             "dropout mask", components.TOKEN_EMBEDDING, forward.dropout_mask(N * d, FLOAT32)
         )
@@ -265,43 +445,55 @@ def _norm(
     component: str,
     repeat: Polynomial,
     input_bytes: int = FLOAT32,
+    *,
+    flows: bool = True,
 ) -> Iterator[SavedTensor]:
-    """A LayerNorm's or RMSNorm's input of ``rows`` x ``width`` and its statistics."""
+    """A norm's input of ``rows`` x ``width``, which has a gradient if ``flows``, and its statistics."""
     if forward.config.norm == "layernorm":
         yield SavedTensor("input", component, input_bytes * rows * width, repeat)
         yield SavedTensor("mean and deviation", component, 2 * STATISTIC * rows, repeat)
         return
-    yield SavedTensor("input", component, FLOAT32 * rows * width, repeat)
-    yield SavedTensor("deviation", component, STATISTIC * rows, repeat)
-    if forward.device == "cpu":  # no fused RMSNorm there: the gain's gradient needs its input
+    if flows or forward.device != "cpu":
+        yield SavedTensor("input", component, FLOAT32 * rows * width, repeat)
+        yield SavedTensor("deviation", component, STATISTIC * rows, repeat)
+    # There is no fused RMSNorm on a CPU: the gain's gradient needs its input.
+    if forward.device == "cpu" and forward.trains(component):
         yield SavedTensor("normalised", component, FLOAT32 * rows * width, repeat)
 
 
-def _linear_input(
-    forward: _ForwardPass, consumers: int, component: str, repeat: Polynomial
+def _linear_inputs(
+    forward: _ForwardPass, consumers: Sequence[str], repeat: Polynomial
 ) -> Iterator[SavedTensor]:
     """A norm's output for the linear layers that read it; under autocast each casts its own copy."""
-    copies = consumers if forward.autocast else 1
-    yield SavedTensor("input", component, copies * forward.width * N * d, repeat)
+    readers = [component for component in consumers if forward.reads(component)]
+    if not readers:
+        return
+    lora = forward.trained.lora
+    own_copies = forward.autocast or (lora is not None and lora.dropout > 0)
+    copies = len(readers) if own_copies else 1
+    yield SavedTensor("input", readers[0], copies * forward.width * N * d, repeat)
 
 
-def _attention(forward: _ForwardPass) -> Iterator[SavedTensor]:
+def _attention(
+    forward: _ForwardPass, repeat: Polynomial, *, scores_flow: bool
+) -> Iterator[SavedTensor]:
+    """``scores_flow``: whether queries or keys have a gradient, not the values alone."""
     config, width = forward.config, forward.width
-    if forward.autocast:
-        matrices = 2 * d * forward.query_width + 2 * d * forward.key_width
-        yield SavedTensor(
-            "matrices in 16 bits",
-            components.ATTENTION_QUERY,
-            width * matrices,
-            forward.distinct_layers,
-        )
-    if config.qk_norm:
+    if config.qk_norm and scores_flow:
         component = components.ATTENTION_QK_NORM
-        yield from _norm(forward, N * h, k, component, L, forward.qk_norm_input)
-        yield from _norm(forward, N * g, k, component, L, forward.qk_norm_input)
-    if config.position == "rope" and forward.rotation_is_cast:
-        yield SavedTensor("cosines and sines", components.ATTENTION_QUERY, 2 * width * T * k, L)
-    yield from _ATTENTION[forward.attention](forward)
+        yield from _norm(forward, N * h, k, component, repeat, forward.qk_norm_input)
+        yield from _norm(forward, N * g, k, component, repeat, forward.qk_norm_input)
+    if config.position == "rope" and forward.rotation_is_cast and scores_flow:
+        rotation = 2 * width * T * k
+        yield SavedTensor("cosines and sines", components.ATTENTION_QUERY, rotation, repeat)
+    for tensor in _ATTENTION[forward.attention](forward):
+        if tensor.name == "input" and not forward.reads(components.ATTENTION_OUTPUT):
+            continue
+        if forward.attention == "fused" or scores_flow or tensor.name == "input":
+            yield replace(tensor, repeat=repeat)
+        elif tensor.name == "scores":  # only what the values are multiplied by
+            size = FLOAT32 if forward.attention == "math" else width
+            yield replace(tensor, nbytes=size * B * h * T * T, repeat=repeat)
 
 
 def _explicit_attention(forward: _ForwardPass) -> Iterator[SavedTensor]:
@@ -309,45 +501,48 @@ def _explicit_attention(forward: _ForwardPass) -> Iterator[SavedTensor]:
     width = forward.width
     # Merging the batch and head dimensions copies.
     kv_width = forward.repeated_width(copied=forward.batch > 1)
-    yield SavedTensor("queries", components.ATTENTION_QUERY, width * N * forward.query_width, L)
-    yield SavedTensor("keys", components.ATTENTION_KEY, width * N * kv_width, L)
-    yield SavedTensor("values", components.ATTENTION_VALUE, width * N * kv_width, L)
+    yield SavedTensor("queries", components.ATTENTION_QUERY, width * N * forward.query_width)
+    yield SavedTensor("keys", components.ATTENTION_KEY, width * N * kv_width)
+    yield SavedTensor("values", components.ATTENTION_VALUE, width * N * kv_width)
     scores = forward.score_tensors * width * B * h * T * T
-    yield SavedTensor("scores", components.ATTENTION_QUERY, scores, L)
-    yield SavedTensor("input", components.ATTENTION_OUTPUT, width * N * forward.query_width, L)
+    yield SavedTensor("scores", components.ATTENTION_QUERY, scores)
+    yield SavedTensor("input", components.ATTENTION_OUTPUT, width * N * forward.query_width)
 
 
 def _math_attention(forward: _ForwardPass) -> Iterator[SavedTensor]:
     """torch's scaled_dot_product_attention without a fused kernel, which computes in float32."""
-    yield SavedTensor("queries", components.ATTENTION_QUERY, FLOAT32 * N * forward.query_width, L)
-    yield SavedTensor("keys", components.ATTENTION_KEY, FLOAT32 * N * forward.query_width, L)
+    yield SavedTensor("queries", components.ATTENTION_QUERY, FLOAT32 * N * forward.query_width)
+    yield SavedTensor("keys", components.ATTENTION_KEY, FLOAT32 * N * forward.query_width)
     values = (
         forward.query_width
         if forward.autocast
         else forward.repeated_width(copied=forward.batch > 1)
     )
-    yield SavedTensor("values", components.ATTENTION_VALUE, FLOAT32 * N * values, L)
+    yield SavedTensor("values", components.ATTENTION_VALUE, FLOAT32 * N * values)
     scores = forward.score_tensors * FLOAT32 * B * h * T * T
-    yield SavedTensor("scores", components.ATTENTION_QUERY, scores, L)
-    yield SavedTensor(
-        "input", components.ATTENTION_OUTPUT, forward.width * N * forward.query_width, L
-    )
+    yield SavedTensor("scores", components.ATTENTION_QUERY, scores)
+    yield SavedTensor("input", components.ATTENTION_OUTPUT, forward.width * N * forward.query_width)
 
 
 def _fused_attention(forward: _ForwardPass) -> Iterator[SavedTensor]:
     """One kernel: its inputs, its output and a log-sum-exp a row; the projection may need a copy."""
     width = forward.width
     kv_width = forward.repeated_width(copied=False)
-    yield SavedTensor("queries", components.ATTENTION_QUERY, width * N * forward.query_width, L)
-    yield SavedTensor("keys", components.ATTENTION_KEY, width * N * kv_width, L)
-    yield SavedTensor("values", components.ATTENTION_VALUE, width * N * kv_width, L)
-    yield SavedTensor("row sums", components.ATTENTION_QUERY, STATISTIC * B * h * T, L)
+    yield SavedTensor("queries", components.ATTENTION_QUERY, width * N * forward.query_width)
+    yield SavedTensor("keys", components.ATTENTION_KEY, width * N * kv_width)
+    yield SavedTensor("values", components.ATTENTION_VALUE, width * N * kv_width)
+    yield SavedTensor("row sums", components.ATTENTION_QUERY, STATISTIC * B * h * T)
     if 0 < forward.config.sliding_window < forward.context:
-        yield SavedTensor("window mask", components.ATTENTION_QUERY, width * T * T, L)
-    copies = 2 if forward.queries_by_head else 1  # head by head, and token by token
-    yield SavedTensor(
-        "input", components.ATTENTION_OUTPUT, copies * width * N * forward.query_width, L
+        yield SavedTensor("window mask", components.ATTENTION_QUERY, width * T * T)
+    output = width * N * forward.query_width
+    yield SavedTensor("output", components.ATTENTION_OUTPUT, output)
+    # The projection reads token by token, and an adapter's dropout writes a copy.
+    lora = forward.trained.lora
+    copied = (
+        lora is not None and lora.dropout and forward.trained.adapted(components.ATTENTION_OUTPUT)
     )
+    if forward.queries_by_head or copied:
+        yield SavedTensor("input", components.ATTENTION_OUTPUT, output)
 
 
 _ATTENTION = {
@@ -357,26 +552,25 @@ _ATTENTION = {
 }
 
 
-def _feed_forward(forward: _ForwardPass) -> Iterator[SavedTensor]:
+def _feed_forward(
+    forward: _ForwardPass, repeat: Polynomial, *, flows: bool
+) -> Iterator[SavedTensor]:
+    """From the outputs of up and gate on, which have a gradient if ``flows``."""
     config, width, hidden = forward.config, forward.width, forward.hidden_width
-    if forward.autocast:
-        matrices = (3 if config.gated else 2) * d * hidden
+    if config.gated and flows:
         yield SavedTensor(
-            "matrices in 16 bits",
-            components.FEED_FORWARD_UP,
-            width * matrices,
-            forward.distinct_layers,
+            "gate, before and after", components.FEED_FORWARD_GATE, 2 * width * N * hidden, repeat
         )
-    if config.gated:
-        yield SavedTensor(
-            "gate, before and after", components.FEED_FORWARD_GATE, 2 * width * N * hidden, L
-        )
-    # The activation's input; squared ReLU saves the ReLU's output instead, of the same size.
-    yield SavedTensor("up", components.FEED_FORWARD_UP, width * N * hidden, L)
-    yield SavedTensor("input", components.FEED_FORWARD_DOWN, width * N * hidden, L)
+    if flows:
+        # The activation's input; squared ReLU saves the ReLU's output instead, of the same size.
+        yield SavedTensor("up", components.FEED_FORWARD_UP, width * N * hidden, repeat)
+    if forward.reads(components.FEED_FORWARD_DOWN):
+        yield SavedTensor("input", components.FEED_FORWARD_DOWN, width * N * hidden, repeat)
+    sides = {components.FEED_FORWARD_DOWN: (hidden, d)}
+    yield from _matrices(forward, sides, repeat, flows=flows, input_bytes=width)
     if config.dropout:
         mask = forward.dropout_mask(N * d, width)
-        yield SavedTensor("dropout mask", components.FEED_FORWARD_DOWN, mask, L)
+        yield SavedTensor("dropout mask", components.FEED_FORWARD_DOWN, mask, repeat)
 
 
 def _sum(saved: tuple[SavedTensor, ...]) -> Polynomial:

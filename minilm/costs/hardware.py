@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import NamedTuple
 
@@ -75,6 +76,14 @@ def parse_cards(text: str, where: str) -> Cards:
     if number < 1:
         raise InputError(where, repr(text[:40]), "at least one card")
     return Cards(number, bytes_each)
+
+
+def memory_bytes(where: str) -> int:
+    """This machine's memory. Raises InputError on systems that do not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        raise InputError(where, "RAM, which this system does not tell", "a size") from None
 
 
 def cards_sold_as(size: int) -> dict[str, int]:

@@ -15,6 +15,7 @@ from minilm.architectures.minilm import layout
 from minilm.config import ModelConfig
 from minilm.costs.activations import activations
 from minilm.costs.memory import training_bytes
+from minilm.costs.trained import Trained
 from minilm.errors import InputError
 from minilm.model.transformer import Transformer, next_token_loss
 
@@ -73,10 +74,16 @@ def check_activations(
 
 
 def measure_activations(
-    model: Transformer, *, batch: int, context: int, dtype: str = "float32"
+    model: Transformer,
+    *,
+    batch: int,
+    context: int,
+    dtype: str = "float32",
+    trained: Trained | None = None,
 ) -> ActivationMeasurement:
     """Run ``model`` once in training mode on its device; its weights, gradients and mode are unchanged.
 
+    ``trained`` says what of it is trained, for the prediction, where that is not everything.
     Raises InputError for more tokens than the model's context length.
     """
     config = model.config
@@ -93,7 +100,12 @@ def measure_activations(
     finally:
         model.train(was_training)
     predicted = activations(
-        config, batch=batch, context=context, dtype=dtype, device=device.type
+        config,
+        batch=batch,
+        context=context,
+        dtype=dtype,
+        device=device.type,
+        trained=trained,
     ).total()
     return ActivationMeasurement(
         device=device.type,
@@ -113,7 +125,8 @@ def _run(
     device = tokens.device
     targets = tokens.clone()
     uncounted = {
-        tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), tokens, targets)
+        tensor.untyped_storage().data_ptr()
+        for tensor in (*model.parameters(), *model.buffers(), tokens, targets)
     }
     # Held until the end: the address of a freed storage can be used again.
     saved_storages: dict[int, torch.UntypedStorage] = {}
@@ -138,7 +151,7 @@ def _run(
         return saved, None, None
     saved_storages.clear()  # the backward pass frees as it goes
     after = torch.cuda.memory_allocated(device)
-    torch.autograd.grad(loss, list(model.parameters()))
+    torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad])
     return saved, after - before, torch.cuda.max_memory_allocated(device) - before
 
 

@@ -26,6 +26,8 @@ from minilm.quantization.logical_tensors import LogicalTensors, summary
 if TYPE_CHECKING:
     from torch import nn
 
+    from minilm.inspection.target import Target
+
 
 @dataclass(frozen=True)
 class Inspection:
@@ -35,6 +37,7 @@ class Inspection:
     layout: Layout | None
     header: Header | None = None
     logical: LogicalTensors | None = None
+    target: Target | None = None
 
     def with_report(self, report: Report) -> Inspection:
         """The same sources with a longer report."""
@@ -128,7 +131,7 @@ def _report_evidence(
         conventions=counts.conventions,
         quantization=summary(evidence.logical) if evidence.logical else None,
     )
-    return Inspection(report, layout, target.header, evidence.logical)
+    return Inspection(report, layout, target.header, evidence.logical, target)
 
 
 def _formula(layout: Layout) -> FormulaReport:

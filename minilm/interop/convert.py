@@ -23,6 +23,7 @@ from minilm.interop.nanogpt import open_nanogpt
 from minilm.quantization.packing import Packing
 from minilm.quantization.sparse_packing import SparsePacking
 from minilm.runs import files as run_files
+from minilm.text.chat_template import stored_templates
 
 SOURCE = "the folder of a run or of a Hugging Face model, a GGUF file, or nanoGPT's ckpt.pt"
 Target = Literal["minilm", "huggingface", "gguf"]
@@ -187,10 +188,9 @@ def _copies(config: ModelConfig, shared_layers: SharedLayers) -> str:
 
 
 def _write_modelfile(path: Path, gguf_file: Path, model: ModelSource) -> None:
-    from minilm.interop.gguf_tokenizer import chat_template
     from minilm.interop.ollama import modelfile
 
-    has_template = chat_template(model.folder) is not None
+    has_template = stored_templates(model.folder) is not None
     text = modelfile(gguf_file, path.parent, model.config, has_chat_template=has_template)
     files.write_bytes(path, text.encode())
 

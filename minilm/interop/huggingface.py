@@ -22,9 +22,10 @@ from minilm.formats.huggingface import GENERATION_CONFIG
 from minilm.formats.json_file import read_object
 from minilm.formats.tensor_io import Array
 from minilm.formats.text_file import read_text
+from minilm.interop.chat_end import with_chat_end
 from minilm.interop.gguf_tokenizer import is_qwen2
 from minilm.interop.model_source import USUAL_HEAD, ModelSource, head_name
-from minilm.quantization.packing import Packing, Rounded, quantized_matrices
+from minilm.quantization.packing import Nf4Packing, Packing, Rounded, quantized_matrices
 from minilm.quantization.sparse_packing import SparsePacking, count_nonzero
 from minilm.runs import files as run_files
 from minilm.runs.files import CHAT_TEMPLATE, COMPANIONS, TOKENIZER_CONFIG
@@ -56,12 +57,15 @@ def export(
     generation = ends | {"do_sample": True, "temperature": 0.8}
     if GENERATION_CONFIG in settings:
         generation = settings[GENERATION_CONFIG]
-        ends = {name: generation.get(name) for name in ends}
+    generation = with_chat_end(generation, source.folder, tokenizer)
+    ends = {name: generation.get(name) for name in ends}
     mappings = tensor_mappings(architecture, config)
     dtypes = {source.dtype(mapping.minilm_names[0]) for mapping in mappings}
     if len(dtypes) == 1:
         fields["torch_dtype"] = fields["dtype"] = dtypes.pop()
     packing = packing or source.packing
+    if isinstance(packing, Nf4Packing):  # blocks of rounded scales do not join
+        packing = Nf4Packing()
     # Modules may be named otherwise than their tensors: GPT-NeoX's embed_out is lm_head.
     heads = {head_name(architecture.layout(fields)): None, USUAL_HEAD: None}
     ignored = [name.removesuffix(".weight") for name in heads]
@@ -219,6 +223,8 @@ def import_run(source: ModelSource, folder: Path) -> None:
         # Small models are often made with GPT-2's config.json, whose 50256 is none of their tokens.
         ends = {name: fields[name] for name in _ENDS if _are_tokens(fields.get(name), tokenizer)}
         settings |= {GENERATION_CONFIG: ends} if ends else {}
+    generation = with_chat_end(settings.get(GENERATION_CONFIG, {}), source.folder, tokenizer)
+    settings |= {GENERATION_CONFIG: generation} if generation else {}
     plan = {
         StoredTensor(name, source.dtype(name), shape): lambda name=name: source.read(name)
         for name, shape in source.shapes.items()

@@ -34,7 +34,7 @@ from minilm.runs import files as run_files
 from minilm.runs.stop_reason import StopReason
 from minilm.training.runtime import Runtime, resolve
 from minilm.training.signals import Stopped
-from minilm.transforms.activations import block_matrices, input_norms
+from minilm.transforms.activations import input_norms, linear_layers
 from minilm.transforms.prune import (
     apply_masks,
     global_masks,
@@ -136,7 +136,7 @@ def prune(
             write_model(folder, run, pruned, transform)
             if recover:
                 assert text is not None
-                _recover(folder, run, recover, data, text_field, method, runtime, cache)
+                _recover(folder, run, recover, data, text_field, method, runtime, cache, out.name)
             after = measure_run(folder, text, runtime)
             packing = SparsePacking("sparse-24-bitmask" if method == "2:4" else "sparse-bitmask")
             size = None if method in STRUCTURED else _sparse_bytes(folder, packing)
@@ -220,12 +220,7 @@ def _check_prunable(run: Path, method: str) -> None:
             f"unshare it first: minilm share {run} --layers {record.model.num_layers} --out DIR"
         )
         raise InputError(run, "layers that share blocks", "layers of their own", remedy)
-    for is_there, what, instead in (
-        (record.quantization, "a quantized model", "the model before quantization"),
-        (record.base, "an adapter", "the merged model"),
-    ):
-        if is_there:
-            raise InputError(run, what, instead, "prune first, then fine-tune and quantize")
+    run_files.refuse_transformed(run, record, "prune first, then quantize")
 
 
 def _pruned(
@@ -242,7 +237,7 @@ def _pruned(
         assert batches
         prune_by_sparsegpt(model, torch.cat(batches), sparsity, two_of_four=method == "2:4")
         return model
-    matrices = block_matrices(model)
+    matrices = linear_layers(model)
     norms = None
     if batches is not None and method != "magnitude":
         norms = input_norms(model, matrices, batches)
@@ -311,8 +306,12 @@ def _recover(
     method: Method,
     runtime: Runtime,
     cache: Path | None,
+    model_name: str,
 ) -> None:
-    """Train the model in ``folder`` for some steps, as fine-tuning does, and put the best weights there."""
+    """Train the model in ``folder`` for some steps, as fine-tuning does, and put the best weights there.
+
+    ``model_name`` is what the folder will be called, by which messages name the model.
+    """
     from minilm.training.train import train
 
     record = run_files.read_record(run / run_files.CONFIG)
@@ -337,15 +336,17 @@ def _recover(
             "cleaning": tuple(began.get("cleaning") or ()),
         }
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.") as temporary:
-        recovered = Path(temporary) / "run"
+        recovered, named = Path(temporary) / ".recovered", Path(temporary) / model_name
+        folder.rename(named)
         outcome = train(
             data=data,
             run_dir=recovered,
-            init_from=folder,
+            init_from=named,
             settings=settings,
             cache=cache or default_cache(),
             **reading,
         )
+        named.rename(folder)
         reason = outcome.stopped_because
         if reason.signum is not None:
             raise Stopped(reason.signum, "stopped: nothing is written")

@@ -26,6 +26,7 @@ from minilm.quantization.gptq_packing import GptqPacking
 from minilm.quantization.packing import (
     Format,
     IntegerPacking,
+    Nf4Packing,
     Packing,
     Rounded,
     make_packing,
@@ -68,6 +69,7 @@ def quantize(
     *,
     format: Format,
     group_size: int | None = None,
+    double_quantization: bool = False,
     calibrate: str | None = None,
     data: str | None = None,
     layout: FileLayout | None = None,
@@ -78,19 +80,27 @@ def quantize(
     """Write the model of ``checkpoint``, a run or what convert imports, quantized, to the new folder ``out``.
 
     The matrices of its layers become ``format``: int8 with a scale a row, int4 with one for ``group_size``
-    inputs (32 by default), or NF4; embeddings, head and norms stay as they are. ``calibrate``: a text on
-    which the rounding of int8 and int4 keeps the outputs of each layer (GPTQ), other than the evaluated one.
+    inputs (32 by default), or NF4, whose scales ``double_quantization`` rounds to 8 bits. Embeddings, head
+    and norms stay as they are. ``calibrate``: a text on which the rounding of int8 and int4 keeps the
+    outputs of each layer (GPTQ), other than the evaluated one.
     ``data``: the text to evaluate; by default the validation split of the run. ``out`` is a run; with
     the ``layout`` compressed-tensors, gptq or torchao a Hugging Face folder, with gguf a file for llama.cpp,
     in whose q8_0 and q4_0 embeddings and head are stored too. Raises InputError, with nothing written, for
     what cannot be done.
     """
-    out, packing = Path(out), make_packing(format, group_size)
+    out, packing = (
+        Path(out),
+        make_packing(format, group_size, double_quantization=double_quantization),
+    )
     _check_options(packing, calibrate, layout)
     check_new(out)
     with as_run(Path(checkpoint)) as run:
         record = run_files.read_record(run / run_files.CONFIG)
-        _check_quantizable(checkpoint, record)
+        run_files.refuse_transformed(
+            checkpoint,
+            record,
+            "quantize what it was made of, or `minilm convert --to minilm` dequantizes it",
+        )
         _check_shapes(run, record, packing, calibrate, layout)
         settings = {"device": device, "compile": "off"}
         runtime = resolve(from_dict(TrainConfig, settings, "quantize"), 0.0)
@@ -104,6 +114,7 @@ def quantize(
                 record.model.context_length,
                 text,
                 text_field=text_field,
+                cleaning=tuple(record.began_with.get("cleaning") or ()),
                 cache=cache or default_cache(),
             )
         transform = _transform(packing, calibrated_on)
@@ -130,6 +141,8 @@ def _transform(packing: Packing, calibrated_on: Mapping[str, Any] | None) -> dic
     transform: dict[str, Any] = {"tool": "quantize", "format": packing.format}
     if packing.group_size:
         transform["group_size"] = packing.group_size
+    if isinstance(packing, Nf4Packing) and packing.double:
+        transform["double_quantization"] = True
     return transform | ({"calibrated_on": calibrated_on} if calibrated_on else {})
 
 
@@ -174,7 +187,10 @@ def _write(
                 own = GptqPacking(packing.bits, packing.group_size)
             elif layout == "torchao":
                 own = TorchaoPacking()
-            what = f"{convert(run, 'huggingface', path, packing=own, name=name)} of transformers"
+            graph, semicolon, copies = convert(
+                run, "huggingface", path, packing=own, name=name
+            ).partition(";")
+            what = f"{graph} of transformers{semicolon}{copies}"
             storage = written_storage(path)
         elif linear_layers(model):
             what += f"; on {device} its matrices are made float32 when it is loaded"
@@ -188,7 +204,9 @@ def _write_gguf(
     path: Path, name: str, source: Path, model: Transformer, gguf_format: GgufFormat
 ) -> _Written:
     """Write a GGUF file; ``model`` gets the numbers that are in it."""
-    graph = convert(source, "gguf", path, gguf_format=gguf_format, name=name)
+    graph, semicolon, copies = convert(
+        source, "gguf", path, gguf_format=gguf_format, name=name
+    ).partition(";")
     from minilm.interop.gguf import stored_values
 
     types = {}
@@ -197,7 +215,7 @@ def _write_gguf(
             values = parameter.float().cpu().numpy()
             stored, types[parameter_name] = stored_values(parameter_name, values, gguf_format)
             parameter.copy_(torch.from_numpy(stored))
-    what = f"a GGUF file of llama.cpp's {graph}, in {gguf_format}"
+    what = f"a GGUF file of llama.cpp's {graph}, in {gguf_format}{semicolon}{copies}"
     left = [each for each, type_name in types.items() if type_name != gguf_format]
     if narrow := [each for each in left if types[each] == "f16"]:
         what += f"; float16, as blocks of 32 do not fill their rows: {', '.join(narrow)}"
@@ -232,23 +250,6 @@ def _check_options(packing: Packing, calibrate: str | None, layout: FileLayout |
             )
         if packing.format == "int4" and packing.group_size != 32:
             raise InputError("--group-size", str(packing.group_size), "32, the blocks of q4_0")
-
-
-def _check_quantizable(checkpoint: str | Path, record: run_files.RunRecord) -> None:
-    if record.quantization:
-        raise InputError(
-            checkpoint,
-            "a model that is quantized already",
-            "one in float",
-            "quantize what it was made of, or `minilm convert --to minilm` dequantizes it",
-        )
-    if record.base:
-        raise InputError(
-            checkpoint,
-            "an adapter",
-            "a whole model",
-            "merge it into its base first",
-        )
 
 
 def _check_shapes(

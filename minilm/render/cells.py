@@ -68,5 +68,5 @@ def training_method_label(key: str) -> str:
     method, _, dtype = key.partition("_")
     if method == "lora":
         return f"LoRA on {key_label(dtype)}"
-    master = " + master" if dtype == "bfloat16" else ""
-    return f"{_OPTIMIZERS.get(method, one_line(method))}, {key_label(dtype)}{master}"
+    dtypes = {"bfloat16": "bfloat16 + master", "autocast": "bfloat16 autocast"}
+    return f"{_OPTIMIZERS.get(method, one_line(method))}, {dtypes.get(dtype, key_label(dtype))}"

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from minilm.costs.fits import Fit
 
 # float16 takes what bfloat16 takes.
+OTHERS = " ~"  # behind what other programs do, where other rows are minilm's own
 _OVERVIEW_DTYPES = ("float32", "bfloat16", "int8", "int4")
 
 
@@ -77,7 +78,7 @@ def fits_section(fits: Sequence[Fit], cache: Mapping[str, Any] | None) -> Sectio
 
     ``cache`` is the KV cache of the report, in each dtype.
     """
-    from minilm.costs.fits import CONTEXT_BYTES, FRAGMENTATION, PREFILL_TOKENS
+    from minilm.costs.fits import CONTEXT_BYTES, FRAGMENTATION, PREFILL_TOKENS, PROCESS_BYTES
     from minilm.costs.memory import SMALL_CACHE_DTYPES, cache_bytes
 
     title = "What fits"
@@ -89,12 +90,19 @@ def fits_section(fits: Sequence[Fit], cache: Mapping[str, Any] | None) -> Sectio
         f"{_cards_text(first)}, {format_tokens(first.batch, first.context)}. The "
         f"longest context is for this batch, the largest batch for this context.{_sold_text(first)}"
     )
+    fixed = f"{format_bytes(CONTEXT_BYTES)} for the CUDA context"
+    if first.device == "cpu":
+        fixed = f"{format_bytes(PROCESS_BYTES)} for Python and torch"
     overhead = (
         "A use needs weights, training state, KV cache and activations (an estimate), and a margin for the "
-        f"framework: {1 / FRAGMENTATION:.0%} more for fragmentation and {format_bytes(CONTEXT_BYTES)} for "
-        f"the CUDA context. Prompts are read {PREFILL_TOKENS:,} tokens at a time. Checkpointing: whether "
-        "training uses activation checkpointing."
+        f"framework: {1 / FRAGMENTATION:.0%} more for fragmentation and {fixed}. Prompts are read "
+        f"{PREFILL_TOKENS:,} tokens at a time. Checkpointing: whether training uses activation checkpointing."
     )
+    if any(fit.own for fit in fits):
+        overhead += (
+            f" Those without a{OTHERS} are what minilm itself does: the peak of its own step, which reads a "
+            "prompt at once; LoRA under bfloat16 autocast."
+        )
     if first.cards > 1:
         overhead += (
             " Of several cards each needs what is listed: inference divides weights and KV cache, "
@@ -102,7 +110,12 @@ def fits_section(fits: Sequence[Fit], cache: Mapping[str, Any] | None) -> Sectio
         )
     ranks = {fit.lora_rank for fit in fits if fit.lora_rank}
     if ranks:
-        overhead += f" LoRA has rank {ranks.pop()} on every matrix (--lora-rank)."
+        rank = ranks.pop()
+        own = {fit.lora_rank for fit in fits if fit.own and fit.lora_rank}
+        if len({fit.use for fit in fits}) == 2 and own:  # a run that is an adapter
+            overhead += f" LoRA is that of the run, of rank {rank}."
+        else:
+            overhead += f" LoRA has rank {rank} on every matrix (--lora-rank)."
     if cache is not None:
         elements = cache["int8"]  # a byte each
         sizes = ", ".join(
@@ -124,7 +137,8 @@ def fits_section(fits: Sequence[Fit], cache: Mapping[str, Any] | None) -> Sectio
             for part in ("weights", "state", "KV cache", "activations", "overhead")
         ),
     )
-    table = Table(columns, tuple(map(_fit_cells, fits)))
+    marks = any(fit.own for fit in fits)
+    table = Table(columns, tuple(_fit_cells(fit, OTHERS * (marks and not fit.own)) for fit in fits))
     blocks = (Paragraph(budget), table, Paragraph(overhead))
     return Section("fits", title, blocks, requested=True)
 
@@ -217,7 +231,7 @@ def _training_table(variants: Mapping[str, Mapping[str, int]]) -> Table:
     return Table(columns, tuple(rows), caption=caption, full_only=True)
 
 
-def _fit_cells(fit: Fit) -> tuple[str, ...]:
+def _fit_cells(fit: Fit, mark: str) -> tuple[str, ...]:
     if fit.use == "inference":
         use, checkpointing = f"inference, {fit.precision}", ""
     else:
@@ -225,7 +239,7 @@ def _fit_cells(fit: Fit) -> tuple[str, ...]:
         checkpointing = "yes" if fit.checkpointing else "no"
     parts = (fit.weights, fit.states, fit.kv_cache, fit.activations, fit.overhead)
     return (
-        use,
+        use + mark,
         checkpointing,
         format_size(fit.required),
         "yes" if fit.fits else "no",

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from minilm.architectures.minilm import layout
 from minilm.config import ModelConfig, TrainConfig
 from minilm.costs.flops import flops_per_token
+from minilm.data.shards import Dataset
 from minilm.errors import ConfigError
 from minilm.model.device import choose_device, choose_dtype
 from minilm.model.transformer import Transformer
@@ -26,13 +27,14 @@ from minilm.training.text_size import step_tokens
 
 logger = logging.getLogger(__name__)
 
-Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
+Loss = Callable[..., Tensor]  # of a model, and of what a batch has
 
 # A run of fewer FLOPs ends before compilation has paid for itself. On a CPU that takes 30 to 55 s and then
-# saves a fifth to a third of the time. CUDA's is an estimate: a minute won back at some 1e14 FLOP/s. On MPS
-# torch's compiler is a prototype.
+# saves a fifth to a third of the time; both are for 4 layers, and every layer is compiled for itself. CUDA's
+# is an estimate: a minute won back at some 1e14 FLOP/s. On MPS torch's compiler is a prototype.
 COMPILE_FROM_SECONDS = 240.0  # of a run that its own max_seconds will end
 COMPILE_FROM_FLOPS = {"cpu": 3e13, "cuda": 1e16, "mps": math.inf}
+COMPILED_LAYERS = 4
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Runtime:
     activation_checkpointing: bool = False
     deterministic: bool = False
     compile_required: bool = False
+    graphs: bool = True
     notes: tuple[str, ...] = ()
 
     @property
@@ -57,6 +60,16 @@ class Runtime:
         if self.dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
+
+    @property
+    def cuda_graph(self) -> bool:
+        """Whether steps are captured: not where Python reads gradients (float16) or a generator."""
+        return (
+            self.device.type == "cuda"
+            and self.graphs
+            and self.dtype != torch.float16
+            and not self.activation_checkpointing
+        )
 
     @property
     def muon_dtype(self) -> torch.dtype:
@@ -85,14 +98,14 @@ class Runtime:
             return loss
         compiled_loss, compiles = torch.compile(loss, dynamic=False), True
 
-        def compiled_or_eager(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+        def compiled_or_eager(model: nn.Module, *batch: Tensor) -> Tensor:
             nonlocal compiles
             if compiles:
                 # Each batch shape is compiled for itself: code for several shapes may sum in another order,
                 # and a resumed run meets them in another order.
                 try:
                     with stop.interrupting_step():
-                        return compiled_loss(model, inputs, targets)
+                        return compiled_loss(model, *batch)
                 except torch._dynamo.exc.TorchDynamoException as error:
                     stop.raise_if_set()
                     reason = (str(error).strip().splitlines() or [""])[0][:200]
@@ -101,26 +114,30 @@ class Runtime:
                         raise ConfigError("compile", message, "auto or off") from None
                     logger.warning(f"not compiling: {reason}")
                     compiles = False
-            return loss(model, inputs, targets)
+            return loss(model, *batch)
 
         return compiled_or_eager
 
 
-def resolve_for_run(config: TrainConfig, model: ModelConfig) -> Runtime:
-    """As `resolve`, for all steps of a run that trains ``model``."""
-    flops = flops_per_token(layout(model), context=model.context_length)["training_per_token"]
-    return resolve(config, flops * step_tokens(config, model) * config.max_steps)
+def resolve_for_run(config: TrainConfig, model: ModelConfig, dataset: Dataset) -> Runtime:
+    """As `resolve`, for all steps of a run that trains ``model`` on ``dataset``."""
+    length = dataset.row_length(model.context_length)
+    flops = flops_per_token(layout(model), context=length)["training_per_token"]
+    total = flops * step_tokens(config, model, dataset) * config.max_steps
+    return resolve(config, total, layers=model.num_layers)
 
 
-def resolve(config: TrainConfig, flops: float) -> Runtime:
-    """Choose for this machine and a run of so many FLOPs.
+def resolve(config: TrainConfig, flops: float, layers: int = COMPILED_LAYERS) -> Runtime:
+    """Choose for this machine and a run of so many FLOPs in so many layers.
 
     Raises ConfigError for a device or compiler that is asked for and absent.
     """
     device = choose_device(config.device)
     dtype = choose_dtype(config.dtype, device)
     seconds = config.max_seconds if config.max_seconds is not None else math.inf
-    compiled, notes = _compile(config.compile, device, flops, seconds)
+    # What compiling takes, in runs of 4 layers.
+    times = max(1.0, layers / COMPILED_LAYERS)
+    compiled, notes = _compile(config.compile, device, flops / times, seconds / times)
     return Runtime(
         device,
         dtype,
@@ -128,6 +145,7 @@ def resolve(config: TrainConfig, flops: float) -> Runtime:
         activation_checkpointing=config.activation_checkpointing,
         deterministic=config.deterministic,
         compile_required=config.compile == "on",
+        graphs=config.cuda_graphs,
         notes=notes,
     )
 

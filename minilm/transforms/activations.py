@@ -20,17 +20,8 @@ from minilm.model.transformer import Block, Transformer
 BATCH_TOKENS = 8192
 
 
-def block_matrices(model: Transformer) -> dict[str, nn.Linear]:
-    """The linear maps inside the blocks by name: attention and feed-forward."""
-    return {
-        f"blocks.{name}": module
-        for name, module in model.blocks.named_modules()
-        if isinstance(module, nn.Linear)
-    }
-
-
 def linear_layers(model: nn.Module) -> dict[str, Linear]:
-    """As `block_matrices`, those that are float and not replaced; of a block too."""
+    """The linear layers by name, those that are float and not replaced. The head is none of them."""
     return {name: module for name, module in model.named_modules() if type(module) is Linear}
 
 

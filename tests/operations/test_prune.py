@@ -22,7 +22,7 @@ from minilm.operations.evaluate import evaluate
 from minilm.operations.prune import prune
 from minilm.runs import files as run_files
 from minilm.training.train import train
-from minilm.transforms.activations import block_matrices
+from minilm.transforms.activations import linear_layers
 from tests.conftest import ROOT
 from tests.interop.shapes import SHAPES, make_run
 
@@ -44,7 +44,7 @@ def test_what_is_written_loads_and_is_verified(method: Any, tiny_run: Path, tmp_
         assert after.parameters < before.parameters
         assert after.bytes < before.bytes
     else:
-        matrices = block_matrices(load(out).model)
+        matrices = linear_layers(load(out).model)
         zeros = sum(int((m.weight == 0).sum()) for m in matrices.values())
         assert zeros == sum(m.weight.numel() for m in matrices.values()) // 2
         assert after.nonzero == before.nonzero - zeros
@@ -159,16 +159,21 @@ def test_no_sparsity_is_the_model_itself(tiny_run: Path, tmp_path: Path) -> None
         assert all(torch.equal(whole[name], pruned[name]) for name in whole)
 
 
-def test_recovery_lowers_the_loss_and_holds_the_zeros(tiny_run: Path, tmp_path: Path) -> None:
+def test_recovery_lowers_the_loss_and_holds_the_zeros(
+    tiny_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "minilm")
     pruned = prune(tiny_run, tmp_path / "pruned", sparsity=0.7, method="magnitude", device="cpu")
     recovered = prune(
         tiny_run, tmp_path / "recovered", sparsity=0.7, method="magnitude", recover=20, device="cpu"
     )
+    assert "fine-tuning recovered, with" in caplog.text
+    assert ".tmp" not in caplog.text
     before, after = pruned.comparison.after, recovered.comparison.after
     assert before.evaluation is not None
     assert after.evaluation is not None
     assert after.evaluation.loss < before.evaluation.loss
-    weights = [block_matrices(load(p.out).model) for p in (pruned, recovered)]
+    weights = [linear_layers(load(p.out).model) for p in (pruned, recovered)]
     for name, matrix in weights[0].items():
         assert bool((weights[1][name].weight[matrix.weight == 0] == 0).all())
     assert not list(tmp_path.glob(".*"))
@@ -202,10 +207,10 @@ def test_zeros_are_held_at_each_step_and_after_resuming(
     whole = run("whole")
     stopped = run("stopped", max_seconds=1e-6)
     minilm.resume(stopped, settings={"max_seconds": 1e9}, cache=cache)
-    zeros = {name: m.weight == 0 for name, m in block_matrices(load(base).model).items()}
+    zeros = {name: m.weight == 0 for name, m in linear_layers(load(base).model).items()}
     for folder in (whole, stopped):
         changed = 0
-        for name, matrix in block_matrices(load(folder).model).items():
+        for name, matrix in linear_layers(load(folder).model).items():
             assert torch.equal(matrix.weight == 0, zeros[name])
             changed += int(
                 (matrix.weight != load(base).model.get_parameter(f"{name}.weight")).sum()
