@@ -16,6 +16,7 @@ from minilm.text.conversations import Conversation
 from minilm.text.tokenizers import ByteTokenizer
 from minilm.training.finetune import FINE_TUNING_RATE
 from minilm.training.resume_options import RESUMABLE_OVERRIDES
+from scripts.experiments import parameter_cases, parameters_page
 from tests.conftest import ROOT
 from tests.test_architecture import FLOORS, WITH_TORCH, WITHOUT_TORCH
 
@@ -67,6 +68,25 @@ def test_the_rates_of_fine_tuning_are_those_of_the_runs() -> None:
     table = experiment["table"](experiment["read_results"]())
     assert table in text, "run: python scripts/experiments/fine_tuning.py"
     assert f"the rates times {FINE_TUNING_RATE:g}," in text
+
+
+def test_the_tables_of_changed_parameters_are_those_of_the_runs() -> None:
+    name = ROOT / "scripts" / "experiments" / "parameters.py"
+    experiment = runpy.run_path(str(name))
+    text = parameters_page.PAGE.read_text(encoding="utf-8")
+    results = experiment["read_results"]()
+    assert results.keys() <= {case.name for case in parameter_cases.CASES}
+    for mark, table in (
+        ("quantized", parameters_page.quantized_table(results)),
+        ("pruned", parameters_page.pruned_table(results)),
+        ("others", parameters_page.others_table(results)),
+    ):
+        assert f"<!-- {mark} -->\n{table}<!-- end -->" in text, f"run: python {name.name} RUN"
+    assert parameters_page.front([(4, 1), (2, 3), (3, 3), (1, 9), (5, 1)]) == [
+        (1, 9),
+        (2, 3),
+        (4, 1),
+    ]
 
 
 def test_what_a_resumed_run_may_change_is_listed() -> None:

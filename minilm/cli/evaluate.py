@@ -7,33 +7,32 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
 
-import tyro
-
-from minilm.cli.entry import DONE, option, parse_arguments, refuse_empty, run_command
+from minilm.cli.entry import DONE, parse_arguments, refuse_empty, run_command
+from minilm.cli.operation_options import (
+    MEMORY_ADVICE,
+    Checkpoint,
+    Device,
+    Dtype,
+    EvaluatedText,
+    Json,
+    TextField,
+)
 from minilm.training.messages import messages_on_stderr
 from minilm.units import format_decimal
-
-MEMORY_ADVICE = "try --dtype bfloat16, or on a GPU --device cpu"
 
 
 @dataclass(frozen=True)
 class Arguments:
     """Loss, bits a byte and perplexity of a model on a text."""
 
-    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
+    checkpoint: Checkpoint
     """A run, a quantized, pruned or fine-tuned one too, or what convert imports."""
-    data: Annotated[str | None, option("SOURCE")] = None
-    """The text, as train takes it; all of it is evaluated. Default: the run's own validation split."""
-    text_field: Annotated[str | None, option("FIELD")] = None
-    """Where the text is in JSON, CSV, Parquet and datasets. Default: text, or the only field of text."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where to compute; auto: cuda, else mps, else cpu."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Of the matrix products; auto: as in training."""
-    json: bool = False
-    """Print a JSON object."""
+    data: EvaluatedText = None
+    text_field: TextField = None
+    device: Device = "auto"
+    dtype: Dtype = "auto"
+    json: Json = False
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "minilm evaluate") -> int:

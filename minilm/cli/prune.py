@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import tyro
-
 from minilm.cli.entry import DONE, option, parse_arguments, refuse_empty, run_command
+from minilm.cli.operation_options import Checkpoint, Device, Json, NewFolder, TextField
 from minilm.training.messages import messages_on_stderr
 from minilm.units import format_bytes
 
@@ -22,12 +21,11 @@ if TYPE_CHECKING:
 class Arguments:
     """A trained model with zeros among its weights, or without some heads, feed-forward units or layers."""
 
-    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
+    checkpoint: Checkpoint
     """A run, or what convert imports."""
     sparsity: float
     """What fraction of the weights of the blocks' matrices, or of the heads, units or layers."""
-    out: Annotated[str, tyro.conf.arg(metavar="DIR")]
-    """The new folder; what exists is never overwritten."""
+    out: NewFolder
     method: Literal["magnitude", "wanda", "sparsegpt", "2:4", "heads", "units", "layers"] = (
         "sparsegpt"
     )
@@ -40,14 +38,14 @@ class Arguments:
     """Steps of training afterwards, in which zeros stay zero."""
     data: Annotated[str | None, option("SOURCE")] = None
     """A text: its last tenth is evaluated, the rest scores and recovers. Default: the run's own."""
-    layout: Literal["compressed-tensors"] | None = None
+    layout: Annotated[
+        Literal["compressed-tensors"] | None,
+        option("{compressed-tensors}"),
+    ] = None
     """compressed-tensors: a folder that stores zeros as bits, for its versions up to 0.14. Default: a run."""
-    text_field: Annotated[str | None, option("FIELD")] = None
-    """Where the text is in JSON, CSV, Parquet and datasets. Default: text, or the only field of text."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where to compute; auto: cuda, else mps, else cpu."""
-    json: bool = False
-    """Print a JSON object instead of the table."""
+    text_field: TextField = None
+    device: Device = "auto"
+    json: Json = False
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "prune.py") -> int:

@@ -12,6 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from minilm.cli.entry import DONE, option, parse_arguments, refuse_empty, run_command
+from minilm.cli.operation_options import (
+    Checkpoint,
+    Device,
+    EvaluatedText,
+    Json,
+    NewFolder,
+    TextField,
+)
 from minilm.training.messages import messages_on_stderr
 from minilm.units import format_bytes
 
@@ -23,33 +31,28 @@ if TYPE_CHECKING:
 class Arguments:
     """A trained model whose matrices are stored in 8 or 4 bits; embeddings, head and norms stay."""
 
-    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
+    checkpoint: Checkpoint
     """A run, or what convert imports."""
     format: Literal["int8", "int4", "nf4"]
     """int8: a scale for each row; int4: for each group of a row; nf4: 16 values spaced as a normal
     distribution is, in blocks of 64."""
-    out: Annotated[str, tyro.conf.arg(metavar="DIR")]
-    """The new folder; what exists is never overwritten."""
+    out: NewFolder
     group_size: Annotated[int | None, option("{32,64,128}")] = None
     """int4: how many inputs share a scale. Default: 32."""
     double_quantization: tyro.conf.FlagCreatePairsOff[bool] = False
     """nf4: the scales are rounded to 8 bits, in blocks of 256."""
     calibrate: Annotated[str | None, option("SOURCE")] = None
     """int8, int4: a text on which rounding keeps the outputs of each layer (GPTQ). Default: to nearest."""
-    data: Annotated[str | None, option("SOURCE")] = None
-    """The text of the losses, as train takes it. Default: the run's own validation split."""
+    data: EvaluatedText = None
     layout: Annotated[
         Literal["compressed-tensors", "gptq", "torchao", "gguf"] | None,
         option("{compressed-tensors,gptq,torchao,gguf}"),
     ] = None
     """compressed-tensors, gptq, torchao (int8): a folder for transformers; gguf: a file for llama.cpp, in
     q8_0 or q4_0. Default: a run."""
-    text_field: Annotated[str | None, option("FIELD")] = None
-    """Where the text is in JSON, CSV, Parquet and datasets. Default: text, or the only field of text."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where the losses are computed; auto: cuda, else mps, else cpu."""
-    json: bool = False
-    """Print a JSON object instead of the table."""
+    text_field: TextField = None
+    device: Device = "auto"
+    json: Json = False
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "quantize.py") -> int:

@@ -11,19 +11,26 @@ from typing import Annotated, Literal
 import tyro
 
 from minilm.cli.entry import DONE, option, parse_arguments, refuse_empty, run_command
+from minilm.cli.operation_options import (
+    MEMORY_ADVICE,
+    Checkpoint,
+    Device,
+    Dtype,
+    EvaluatedText,
+    Json,
+    NewFolder,
+    TextField,
+)
 from minilm.training.messages import messages_on_stderr
-
-MEMORY_ADVICE = "try --dtype bfloat16, or on a GPU --device cpu"
 
 
 @dataclass(frozen=True)
 class Arguments:
     """Make a trained model share parameters between layers, or between head and token table."""
 
-    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
+    checkpoint: Checkpoint
     """A run, or what convert imports."""
-    out: Annotated[str, tyro.conf.arg(metavar="DIR")]
-    """The new folder of a run; what exists is never overwritten."""
+    out: NewFolder
     layers: Annotated[int | None, option("INT")] = None
     """Blocks for all layers to share, each that of the first of its layers; as many as there are layers:
     a copy for each, which changes no output."""
@@ -33,16 +40,11 @@ class Arguments:
     """Make the head the token table; its own weights are lost."""
     untie_head: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Give a tied head a copy of the token table, which changes no output."""
-    data: Annotated[str | None, option("SOURCE")] = None
-    """A text for the loss, as train takes it; all of it is evaluated. Default: the run's validation split."""
-    text_field: Annotated[str | None, option("FIELD")] = None
-    """Where the text is in JSON, CSV, Parquet and datasets. Default: text, or the only field of text."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where the loss is computed; auto: cuda, else mps, else cpu."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Of the loss's matrix products; auto: as in training."""
-    json: bool = False
-    """Print a JSON object."""
+    data: EvaluatedText = None
+    text_field: TextField = None
+    device: Device = "auto"
+    dtype: Dtype = "auto"
+    json: Json = False
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "share.py") -> int:

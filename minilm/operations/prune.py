@@ -131,9 +131,7 @@ def prune(
             find_kept(model.config, tokenizer, packed=SPARSE_OPTION)  # raises before the work
         before = measure_run(run, text, runtime)
         pruned = _pruned(model, method, sparsity, scope, text)
-        transform = {"tool": "prune", "method": method, "sparsity": sparsity}
-        transform |= {"scope": scope} if method == "magnitude" else {}
-        transform |= {"recover": recover} if recover else {}
+        transform = _transform(method, sparsity, scope, recover)
         with files.staged(out) as staging, _run_folder(staging, layout) as folder:
             write_model(folder, run, pruned, transform)
             if recover:
@@ -142,18 +140,20 @@ def prune(
             after = measure_run(folder, text, runtime)
             packing = SparsePacking("sparse-24-bitmask" if method == "2:4" else "sparse-bitmask")
             size = None if method in STRUCTURED else _sparse_bytes(folder, packing)
-            what = "a run, which inspect, evaluate, generate and convert take"
-            if layout is not None:
-                opens = convert(folder, "huggingface", staging, packing=packing, name=name_of(out))
-                what = (
-                    f"{opens} with its zeros left out, in {packing.format}, which compressed-tensors reads "
-                    "up to version 0.14; transformers 5 leaves such matrices at random values"
-                )
-                after = replace(after, bytes=(staging / run_files.WEIGHTS).stat().st_size)
-            comparison = Comparison(before, after)
             if layout is None:
-                write_summary(folder, run, comparison)
-        return Pruned(out, transform, comparison, size, what)
+                what = "a run, which inspect, evaluate, generate and convert take"
+                write_summary(folder, run, Comparison(before, after))
+            else:
+                what = _write_sparse(staging, folder, packing, name_of(out))
+                after = replace(after, bytes=(staging / run_files.WEIGHTS).stat().st_size)
+        return Pruned(out, transform, Comparison(before, after), size, what)
+
+
+def _transform(method: Method, sparsity: float, scope: Scope, recover: int) -> dict[str, Any]:
+    """What is done, for config.json."""
+    transform: dict[str, Any] = {"tool": "prune", "method": method, "sparsity": sparsity}
+    transform |= {"scope": scope} if method == "magnitude" else {}
+    return transform | ({"recover": recover} if recover else {})
 
 
 @contextlib.contextmanager
@@ -164,6 +164,15 @@ def _run_folder(staging: Path, layout: FileLayout | None) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as temporary:
         yield Path(temporary) / "run"
+
+
+def _write_sparse(path: Path, run: Path, packing: SparsePacking, name: str) -> str:
+    """Write the folder of a pruned run; return what it is."""
+    opens = convert(run, "huggingface", path, packing=packing, name=name)
+    return (
+        f"{opens} with its zeros left out, in {packing.format}, which compressed-tensors reads up to version "
+        "0.14; transformers 5 leaves such matrices at random values"
+    )
 
 
 def _sparse_bytes(run: Path, packing: SparsePacking) -> int | None:
@@ -225,7 +234,7 @@ def _pruned(
         fewer = list(_calibration(text.dataset, model, LAYER_TOKENS))
         return keep_layers(model, _kept_layers(model, sparsity, fewer))
     if method in CORRECTED:
-        assert batches is not None
+        assert batches
         prune_by_sparsegpt(model, torch.cat(batches), sparsity, two_of_four=method == "2:4")
         return model
     matrices = linear_layers(model)

@@ -13,7 +13,7 @@ FLOAT = "float32"
 Step = tuple[str, Mapping[str, Any]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """A case by its name; ``table`` is that of docs/parameters.md, ``label`` its text in the picture.
 
@@ -44,7 +44,7 @@ CASES = (
     _quantized("int8", "bottom center", format="int8"),
     *(
         case
-        for size, at in ((32, "middle right"), (64, "middle right"), (128, "middle left"))
+        for size, at in ((32, "bottom right"), (64, "bottom right"), (128, "top right"))
         for case in (
             _quantized(f"int4, groups of {size}", at, format="int4", group_size=size),
             _quantized(
@@ -57,14 +57,14 @@ CASES = (
         )
     ),
     _quantized("nf4", "middle right", format="nf4"),
-    _pruned("SparseGPT 50%", "bottom right", sparsity=0.5, method="sparsegpt"),
+    _pruned("SparseGPT 50%", "middle left", sparsity=0.5, method="sparsegpt"),
     _pruned("SparseGPT 50%", "middle right", sparsity=0.5, method="sparsegpt", recover=0),
     _pruned("magnitude 50%", "top right", sparsity=0.5, method="magnitude", recover=0),
     _pruned("Wanda 50%", "middle right", sparsity=0.5, method="wanda", recover=0),
     _pruned("2:4", "middle right", sparsity=0.5, method="2:4", recover=0),
     _pruned("2:4", "middle right", sparsity=0.5, method="2:4"),
-    _pruned("units 50%", "middle left", sparsity=0.5, method="units"),
-    _pruned("heads 25%", "middle right", sparsity=0.25, method="heads"),
+    _pruned("units 50%", "middle right", sparsity=0.5, method="units"),
+    _pruned("heads 25%", "bottom center", sparsity=0.25, method="heads"),
     _pruned("layers 25%", "middle right", sparsity=0.25, method="layers"),
     Case(
         "units 50% recovered, int4",

@@ -25,7 +25,7 @@ check_dependencies()
 
 from minilm.checkpoint import load  # noqa: E402
 from minilm.cli.entry import run_command  # noqa: E402
-from minilm.operations.evaluate import evaluate  # noqa: E402
+from minilm.operations.evaluate import Evaluation, evaluate  # noqa: E402
 from minilm.operations.prune import prune  # noqa: E402
 from minilm.operations.quantize import quantize  # noqa: E402
 from minilm.operations.share import share  # noqa: E402
@@ -65,11 +65,12 @@ def read_results() -> dict[str, dict[str, Any]]:
 def measured(case: Case, run: Path, folder: Path) -> dict[str, Any]:
     """Parameters, those that are not zero, bytes as stored and with zeros left out, loss."""
     model, sparse = run, None
+    evaluation: Evaluation | None = None
     for number, (tool, options) in enumerate(case.steps):
         out = folder / str(number)
-        sparse = _TOOLS[tool](model, out, options)
+        evaluation, sparse = _TOOLS[tool](model, out, options)
         model = out
-    evaluation = evaluate(model, device="cpu")
+    evaluation = evaluation or evaluate(model, device="cpu")
     loaded = load(model, trainable=True).model
     packed = [layer for layer in loaded.modules() if isinstance(layer, QuantizedLinear)]
     weights = [*loaded.parameters(), *(layer.dequantized() for layer in packed)]
@@ -85,24 +86,31 @@ def measured(case: Case, run: Path, folder: Path) -> dict[str, Any]:
     }
 
 
-def _prune(source: Path, out: Path, options: Mapping[str, Any]) -> int | None:
-    return prune(source, out, device="cpu", **options).sparse_bytes
+# Each returns the loss of what it wrote, where it measures it, and the bytes with zeros left out.
+Made = tuple[Evaluation | None, int | None]
 
 
-def _quantize(source: Path, out: Path, options: Mapping[str, Any]) -> None:
-    quantize(source, out, device="cpu", **options)
+def _prune(source: Path, out: Path, options: Mapping[str, Any]) -> Made:
+    result = prune(source, out, device="cpu", **options)
+    return result.comparison.after.evaluation, result.sparse_bytes
 
 
-def _share(source: Path, out: Path, options: Mapping[str, Any]) -> None:
-    share(source, out=out, device="cpu", **options)
+def _quantize(source: Path, out: Path, options: Mapping[str, Any]) -> Made:
+    return quantize(source, out, device="cpu", **options).comparison.after.evaluation, None
 
 
-def _fine_tune(source: Path, out: Path, options: Mapping[str, Any]) -> None:
+def _share(source: Path, out: Path, options: Mapping[str, Any]) -> Made:
+    return share(source, out=out, device="cpu", **options).comparison.after.evaluation, None
+
+
+def _fine_tune(source: Path, out: Path, options: Mapping[str, Any]) -> Made:
     train(data="stdlib", init_from=source, run_dir=out, settings={**SETTINGS, **options})
+    return None, None
 
 
-def _train(source: Path, out: Path, options: Mapping[str, Any]) -> None:
+def _train(source: Path, out: Path, options: Mapping[str, Any]) -> Made:
     train("nano", data="stdlib", run_dir=out, model=options, settings=SETTINGS)
+    return None, None
 
 
 _TOOLS = {

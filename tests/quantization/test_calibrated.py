@@ -1,4 +1,4 @@
-"""GPTQ: it keeps outputs better than rounding to nearest, and says when a text is not enough."""
+"""GPTQ and SparseGPT: they keep outputs better than without correction, and say when a text is not enough."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from minilm.errors import InputError
 from minilm.formats.tensor_io import Array
-from minilm.quantization.calibrated import round_calibrated
+from minilm.quantization.calibrated import prune_calibrated, round_calibrated
 from minilm.quantization.packing import IntegerPacking
 
 
@@ -94,3 +94,46 @@ def test_damping_is_raised_until_the_hessian_can_be_factored() -> None:
         IntegerPacking(4, 32),
     )
     assert np.abs(rounded.codes).max() <= 8
+
+
+@given(st.integers(0, 1000), st.integers(1, 9), st.integers(2, 150), st.floats(0, 0.95))
+def test_as_many_are_zero_as_asked_for(seed: int, o: int, i: int, sparsity: float) -> None:
+    weight = np.random.default_rng(seed).normal(size=(o, i)).astype(np.float32)
+    x = np.random.default_rng(seed).normal(size=(2 * i, i))
+    pruned = prune_calibrated(weight, x.T @ x, sparsity)
+    assert np.count_nonzero(pruned == 0) == int(sparsity * o * i + 1e-9)
+    if int(sparsity * o * i) == 0:
+        assert np.array_equal(pruned, weight)
+
+
+@pytest.mark.parametrize("pattern", [None, (2, 4)])
+def test_pruned_outputs_are_nearer_than_of_a_mask(pattern: tuple[int, int] | None) -> None:
+    """The mask is Wanda's, which has as many zeros in each row or group."""
+    weight = np.random.default_rng(0).normal(0, 0.02, (16, 256)).astype(np.float32)
+    x = correlated(600, 256, 0)
+    importance = np.abs(weight) * np.linalg.norm(x, axis=0)
+    groups = importance.reshape(-1, 4 if pattern else 256)
+    is_lowest = np.argsort(np.argsort(groups, axis=1), axis=1) < groups.shape[1] // 2
+    masked = np.where(is_lowest.reshape(weight.shape), 0, weight)
+    pruned = prune_calibrated(weight, x.T @ x, 0.5, pattern)
+    if pattern:
+        assert ((pruned.reshape(-1, 4) == 0).sum(1) == 2).all()
+    losses = [np.square(x @ (each - weight).T).sum() for each in (pruned, masked)]
+    assert losses[0] < 0.5 * losses[1]
+
+
+def test_what_was_zero_counts_and_stays() -> None:
+    """A matrix that is 2:4 already comes back as it is."""
+    weight = np.random.default_rng(0).normal(size=(8, 256)).astype(np.float32)
+    weight.reshape(-1, 4)[:, 1:3] = 0
+    x = correlated(600, 256, 0)
+    for pattern in (None, (2, 4)):
+        assert np.array_equal(prune_calibrated(weight, x.T @ x, 0.5, pattern), weight)
+
+
+def test_pruning_on_too_little_text() -> None:
+    weight = np.random.default_rng(0).normal(size=(8, 64)).astype(np.float32)
+    x = correlated(1, 64, 0)
+    assert np.isfinite(prune_calibrated(weight, x.T @ x, 0.5)).all()
+    with pytest.raises(InputError, match=r"--method sparsegpt: a text that says too little"):
+        prune_calibrated(weight, np.full((64, 64), np.nan), 0.5)
