@@ -124,10 +124,18 @@ class Activations:
 
 
 def activation_bytes(
-    config: ModelConfig, *, batch: int, context: int, dtype: str = "float32", device: str = "cpu"
+    config: ModelConfig,
+    *,
+    batch: int,
+    context: int,
+    dtype: str = "float32",
+    device: str = "cpu",
+    trained: Trained | None = None,
 ) -> dict[str, Any]:
     """The numbers of `activations`, with a report's keys."""
-    result = activations(config, batch=batch, context=context, dtype=dtype, device=device)
+    result = activations(
+        config, batch=batch, context=context, dtype=dtype, device=device, trained=trained
+    )
     return {
         "basis": "exact" if result.exact else "estimate",
         "batch": batch,

@@ -20,6 +20,11 @@ class Trained:
     lora: LoraConfig | None = None
     packing: str = ""
 
+    @property
+    def everything(self) -> bool:
+        """Whether nothing is frozen."""
+        return self.lora is None and not self.frozen
+
     def adapted(self, component: str) -> bool:
         """Whether the matrices of ``component`` have adapters."""
         lora = self.lora
