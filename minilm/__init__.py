@@ -20,10 +20,13 @@ if TYPE_CHECKING:
     from minilm.inspection.report import Report
     from minilm.interop.convert import convert
     from minilm.model.transformer import Transformer
+    from minilm.operations.evaluate import evaluate
+    from minilm.operations.merge import merge
     from minilm.operations.prune import prune
     from minilm.operations.quantize import quantize
     from minilm.operations.share import share
     from minilm.training.train import finetune, resume, train
+    from minilm.transforms.lora import set_adapter
 
 _HOMES = {
     "ModelConfig": "minilm.config",
@@ -35,10 +38,13 @@ _HOMES = {
     "Transformer": "minilm.model.transformer",
     "generate": "minilm.generation.generate",
     "preset": "minilm.config.presets",
+    "evaluate": "minilm.operations.evaluate",
     "finetune": "minilm.training.train",
+    "merge": "minilm.operations.merge",
     "prune": "minilm.operations.prune",
     "quantize": "minilm.operations.quantize",
     "resume": "minilm.training.train",
+    "set_adapter": "minilm.transforms.lora",
     "share": "minilm.operations.share",
     "train": "minilm.training.train",
 }
@@ -49,14 +55,17 @@ __all__ = [
     "TrainConfig",
     "Transformer",
     "convert",
+    "evaluate",
     "finetune",
     "generate",
     "inspect",
     "load",
+    "merge",
     "preset",
     "prune",
     "quantize",
     "resume",
+    "set_adapter",
     "share",
     "train",
 ]

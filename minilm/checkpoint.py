@@ -5,7 +5,7 @@ A file holds every parameter once, under its name in `named_parameters()`; a tie
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,8 @@ from minilm.runs.files import RunRecord
 from minilm.text.tokenizer_file import load_tokenizer
 from minilm.text.tokenizers import Tokenizer
 from minilm.transforms import adapter_files, lora
-from minilm.transforms.quantize import has_kernel, linear_layers, quantize_layer
+from minilm.transforms.activations import linear_layers
+from minilm.transforms.quantize import has_kernel, quantize_layer
 
 # What weights are stored in; they are computed with in float32.
 FLOATING = ("float32", "float16", "bfloat16", "float64")
@@ -47,22 +48,34 @@ class Loaded(NamedTuple):
     tokenizer: Tokenizer
 
 
-def load(run_dir: str | Path, *, trainable: bool = False, device: str = "cpu") -> Loaded:
+def load(
+    run_dir: str | Path,
+    *,
+    adapters: Sequence[str | Path] = (),
+    trainable: bool = False,
+    device: str = "cpu",
+) -> Loaded:
     """The model of a run in eval mode with frozen parameters, and its tokenizer.
+
+    ``adapters``: runs that are adapters of the same base, which is in memory once. The products of all are
+    added; `set_adapter` chooses among them, and that of ``run_dir`` if it is one, by their folders' names.
 
     ``trainable=True`` thaws the parameters, of an adapter those of the adapter alone, and sets train mode.
     Of a quantized run, the layers that ``device`` multiplies faster as they are stored stay packed
     (`has_kernel`), or all if ``trainable``: an adapter is trained in little memory. The others are
     dequantized. Raises InputError for a folder that is not a run, for weights that are not those of its
-    config.json, and for an adapter whose base is another.
+    config.json, and for adapters whose bases differ.
     """
     folder = Path(run_dir)
     record = read_run_record(folder)
     tokenizer = load_tokenizer(folder / run_files.TOKENIZER, record.model.vocab_size)
     model = load_record(folder, record, torch.device(device), keep_packed=trainable)
+    for each in adapters:
+        _add_adapter(model, Path(each), folder, record)
     model.to(device).train(trainable)
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(trainable and (not record.base or lora.is_adapter(name)))
+        is_trained = lora.is_adapter(name) or not (record.base or adapters)
+        parameter.requires_grad_(trainable and is_trained)
     return Loaded(model, tokenizer)
 
 
@@ -88,10 +101,30 @@ def _load_adapted(
 ) -> Transformer:
     """The base with the adapter of ``folder``."""
     model = load_base(folder, record, device, keep_packed=keep_packed)
+    return _with_adapter(model, folder, record)
+
+
+def _with_adapter(model: Transformer, folder: Path, record: RunRecord) -> Transformer:
     config = base_run.lora_of(folder, record)
-    lora.apply(model, config)
+    lora.apply(model, config, name=folder.absolute().name, beside=True)
     load_adapter(folder / run_files.ADAPTER, model, config)
     return model
+
+
+def _add_adapter(model: Transformer, folder: Path, other: Path, of_other: RunRecord) -> None:
+    """That of ``folder`` beside what ``model``, loaded from the run ``other``, has."""
+    record = read_run_record(folder)
+    if not record.base:
+        raise InputError(folder, "a whole model", "a run that is an adapter")
+    base = of_other.base or base_run.reference(other)
+    if record.base.get("sha256") != base.get("sha256"):
+        raise InputError(
+            folder,
+            f"an adapter of {record.base.get('path')}",
+            f"one of the base of {other}, {base.get('path')}",
+            "adapters are for one base, whose weights are the same to the byte",
+        )
+    _with_adapter(model, folder, record)
 
 
 def load_base(

@@ -70,6 +70,12 @@ def staged(path: Path) -> Iterator[Path]:
         _sync(staging)
         os.replace(staging, target)
         sync_directory(target.parent)
+    except OSError as error:
+        # The temporary name is unknown to the user.
+        name = str(error.filename)
+        if not name.startswith(str(staging)):
+            raise
+        raise error_about(Path(f"{path}{name.removeprefix(str(staging))}"), error) from None
     finally:
         if staging.is_dir():
             shutil.rmtree(staging, ignore_errors=True)

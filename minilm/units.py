@@ -19,6 +19,11 @@ def format_count(count: float) -> str:
     return f"{count:g}"
 
 
+def format_decimal(value: float, digits: int) -> str:
+    """A number with so many decimals, or in a short form where it is huge: 22.4970, 1.35e+13."""
+    return f"{value:,.{digits}f}" if abs(value) < 1e6 else f"{value:.3g}"
+
+
 def format_bytes(count: float) -> str:
     """A size in binary units: 497759232 -> 474.7 MiB."""
     scaled = float(count)

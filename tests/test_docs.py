@@ -1,12 +1,19 @@
 """What the documents print, name and promise is so."""
 
+import json
 import re
 import runpy
+import shutil
 from pathlib import Path
 
 import pytest
 
 from minilm.architectures.model_types import MODEL_TYPES
+from minilm.cli import evaluate, finetune
+from minilm.text.answers import answered
+from minilm.text.chat_template import PLAIN
+from minilm.text.conversations import Conversation
+from minilm.text.tokenizers import ByteTokenizer
 from minilm.training.finetune import FINE_TUNING_RATE
 from minilm.training.resume_options import RESUMABLE_OVERRIDES
 from tests.conftest import ROOT
@@ -111,3 +118,35 @@ def test_the_make_targets_of_the_documents_exist() -> None:
         text = document.read_text(encoding="utf-8")
         for target in re.findall(r"(?:^|`)make (\w+)", text, re.M):
             assert f"\n{target}:" in makefile, f"{document.name}: make {target}"
+
+
+def test_the_example_of_instructions_runs_and_learns_what_is_in_brackets(
+    tiny_run: Path,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    page = (ROOT / "docs" / "parameters.md").read_text(encoding="utf-8")
+    section = page.partition("### Instructions\n")[2].partition("\n###")[0]
+    (records,) = re.findall(r"```json\n(.*?)```", section, re.S)
+    (tmp_path / "chat.jsonl").write_text(records, encoding="utf-8")
+    shutil.copytree(tiny_run, tmp_path / "checkpoints" / "nano-stdlib")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINILM_CACHE", str(cache))
+    commands = re.findall(r"^    minilm (\w+) (.*)$", section, re.M)
+    assert [verb for verb, _ in commands] == ["finetune", "evaluate"]
+    sizes = ["--max-steps", "2", "--train.sample-tokens", "0", "--model.context-length", "128"]
+    for (_, arguments), main, more in zip(
+        commands, (finetune.main, evaluate.main), (sizes, []), strict=True
+    ):
+        assert main([*arguments.split(), *more]) == 0
+    assert "the answers in all of chat (its chat template)" in capsys.readouterr().out
+    (shown,) = re.findall(r"```text\n(.*?)\n```", section, re.S)
+    messages = tuple(json.loads(records.splitlines()[1])["messages"])
+    [result] = answered([Conversation(messages, "")], PLAIN, ByteTokenizer())
+    learned = "".join(
+        f"[{chr(number)}]" if is_answer else chr(number)
+        for number, is_answer in zip(result.ids, result.are_answers, strict=True)
+    )
+    assert learned.replace("][", "").replace("\0", "<|endoftext|>") == shown

@@ -180,3 +180,16 @@ def test_a_loop_of_links_is_an_error_and_stays(tmp_path: Path) -> None:
     assert (caught.value.errno, caught.value.filename) == (errno.ELOOP, str(loop))
     assert os.listdir(tmp_path) == ["loop"]
     assert loop.is_symlink()
+
+
+@pytest.mark.parametrize("name", ["", "weights"])
+def test_a_folder_that_cannot_be_made_is_named_as_it_was_asked_for(
+    tmp_path: Path, name: str
+) -> None:
+    out = tmp_path / "no such folder" / "out"
+    with pytest.raises(OSError) as caught, files.staged(out) as staging:  # noqa: PT011
+        (staging / name).mkdir()
+    assert caught.value.filename == str(out / name)
+    with pytest.raises(OSError) as caught, files.staged(tmp_path / "out"):  # noqa: PT011
+        (tmp_path / "no" / "other").mkdir()
+    assert caught.value.filename == str(tmp_path / "no" / "other")

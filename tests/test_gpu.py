@@ -130,6 +130,29 @@ def test_however_a_step_is_computed_the_loss_is_that_of_the_cpu(
     assert best_loss(folder) == pytest.approx(best_loss(cpu_run), rel=0.03)
 
 
+@GPU
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"optimizer": "adamw", "gradient_clip": 1.0, "warmup_steps": 8},
+        {"gradient_accumulation": 3, "initial_context_length": 8, "l1_weight": 1e-5},
+        {"compile": "on", "dtype": "bfloat16"},
+    ],
+    ids="-".join,
+)
+def test_a_captured_step_computes_what_an_eager_one_does(
+    options: dict[str, Any], text_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = []
+    for graphs in ("true", "false"):
+        run = arguments(text_file, tmp_path / graphs, "cuda", cuda_graphs=graphs, **options)
+        assert train.main([*run, "--model.dropout", "0.2"]) == 0
+        weights.append((tmp_path / graphs / "model.safetensors").read_bytes())
+    assert "without CUDA graphs" not in capsys.readouterr().err
+    assert weights[0] == weights[1]
+
+
 def greedy(run_dir: Path, capsys: pytest.CaptureFixture[str], *options: str) -> list[list[int]]:
     """The tokens after two prompts."""
     capsys.readouterr()

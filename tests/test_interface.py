@@ -7,7 +7,7 @@ import minilm
 
 NAMES = {
     *("train", "resume", "finetune", "load", "generate", "inspect", "convert"),
-    *("prune", "quantize", "share"),
+    *("prune", "quantize", "share", "merge", "evaluate", "set_adapter"),
     *("ModelConfig", "TrainConfig", "preset", "Transformer", "Report"),
 }
 

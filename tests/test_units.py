@@ -1,10 +1,12 @@
 """Numbers as people read them."""
 
+import math
+
 import pytest
 
 from minilm.dtypes import storage_bytes
 from minilm.errors import InputError
-from minilm.units import format_bytes, format_count, format_seconds, parse_bytes
+from minilm.units import format_bytes, format_count, format_decimal, format_seconds, parse_bytes
 
 
 @pytest.mark.parametrize(
@@ -70,3 +72,11 @@ def test_an_invalid_size_is_one_short_line(text: str) -> None:
     with pytest.raises(InputError, match=r"^--fits: ") as caught:
         parse_bytes(text, "--fits")
     assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(22.497, "22.4970"), (123456.7, "123,456.7000"), (1.35e13, "1.35e+13"), (math.inf, "inf")],
+)
+def test_decimals(value: float, text: str) -> None:
+    assert format_decimal(value, 4) == text

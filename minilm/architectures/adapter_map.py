@@ -21,14 +21,14 @@ from minilm.config.lora import LoraConfig
 from minilm.errors import ConfigError
 from minilm.formats.tensor_io import Array
 from minilm.ledger.layout import Layout, Role
-from minilm.ledger.layout_changes import FACTORS, with_adapters
+from minilm.ledger.layout_changes import FACTORS, own_names, with_adapters
 
 # What PEFT puts before the names of its base.
 PREFIX = "base_model.model."
 _WEIGHT = ".weight"
 HEAD = "lm_head"
 
-Factors = tuple[Array, Array]  # A (r, i) and B (o, r)
+Factors = tuple[Array, ...]  # A (r, i) and B (o, r), with DoRA the lengths (o,)
 
 
 @dataclass(frozen=True)
@@ -45,45 +45,52 @@ class AdaptedModule:
     adapted: tuple[str, ...]
     outputs: tuple[int, ...]
     inputs: int
+    dora: bool
 
     @property
-    def names(self) -> tuple[str, str]:
-        """Of A and B in the file."""
-        a, b = (f"{PREFIX}{self.path}.{name}" for name in FACTORS)
-        return a, b
+    def names(self) -> tuple[str, ...]:
+        """Of A and B in the file, and of the lengths."""
+        return tuple(f"{PREFIX}{self.path}.{name}" for name in own_names(self.dora))
 
     @property
     def _rows(self) -> TensorMapping:
         """How the rows of B are joined: A and B are never stored transposed."""
         return replace(self.mapping, transposed=False)
 
-    def shapes(self, rank: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Of A and B in the file, for adapters of ``rank``."""
-        joined = rank * len(self.adapted)
-        return (joined, self.inputs), (sum(self.outputs), joined)
+    def shapes(self, rank: int) -> tuple[tuple[int, ...], ...]:
+        """Of A and B in the file, for adapters of ``rank``, and of the lengths."""
+        joined, outputs = rank * len(self.adapted), sum(self.outputs)
+        return (joined, self.inputs), (outputs, joined), *([(outputs,)] if self.dora else [])
 
     def join(self, factors: Sequence[Factors], config: ModelConfig) -> Factors:
-        """The file's A and B of those of the adapted matrices."""
+        """The file's A and B of those of the adapted matrices, and their lengths."""
         rank = factors[0][0].shape[0]
         blocks = [
             np.zeros((outputs, rank * len(self.adapted)), np.float32) for outputs in self.outputs
         ]
-        for number, (name, (_, b)) in enumerate(zip(self.adapted, factors, strict=True)):
+        for number, (name, (_, b, *_)) in enumerate(zip(self.adapted, factors, strict=True)):
             block = blocks[self.matrices.index(name)]
             block[:, number * rank : (number + 1) * rank] = b
-        return np.concatenate([a for a, _ in factors]), self._rows.join(blocks, config)
+        joined = np.concatenate([each[0] for each in factors]), self._rows.join(blocks, config)
+        if not self.dora:
+            return joined
+        columns = [each[2][:, None] for each in factors]
+        return *joined, self._rows.join(columns, config)[:, 0]
 
-    def split(self, a: Array, b: Array, config: ModelConfig) -> list[Factors]:
+    def split(self, a: Array, b: Array, *lengths: Array, config: ModelConfig) -> list[Factors]:
         """The inverse of `join`. Raises ValueError where B is not zero beside the blocks."""
         rank = a.shape[0] // len(self.adapted)
         rows = self._rows.split(b, self.outputs, config)
-        factors = []
+        factors: list[Factors] = []
         for number, name in enumerate(self.adapted):
             own = slice(number * rank, (number + 1) * rank)
             factors.append((a[own], np.ascontiguousarray(rows[self.matrices.index(name)][:, own])))
         if np.count_nonzero(b) != sum(np.count_nonzero(block) for _, block in factors):
             raise ValueError("B is not zero beside the blocks")
-        return factors
+        if not self.dora:
+            return factors
+        columns = self._rows.split(lengths[0][:, None], self.outputs, config)
+        return [(*pair, column[:, 0]) for pair, column in zip(factors, columns, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -123,13 +130,19 @@ def adapter_map(config: ModelConfig, lora: LoraConfig) -> AdapterMap:
                 "model.shared_layers", "layers that share blocks", "layers of their own"
             )
         architecture = exportable(config)[0]
+        stored = architecture.stored_config(config)
+        layout = architecture.layout(architecture.config_json(stored))
+        modules = tuple(_exported_modules(architecture, stored, layout, shapes, lora.dora))
+        if lora.dora and any(module.adapted != module.matrices for module in modules):
+            raise ConfigError(
+                "dora", "a part of the matrices that are one there", "all of them or none"
+            )
     except ConfigError as error:
-        own = tuple(_module(name, TensorMapping(name, (name,)), shapes) for name in shapes)
+        own = tuple(
+            _module(name, TensorMapping(name, (name,)), shapes, lora.dora) for name in shapes
+        )
         targets = tuple(dict.fromkeys(_last(name) for name in shapes))
         return AdapterMap(config, own, targets, {}, transposed=False, reason=str(error))
-    stored = architecture.stored_config(config)
-    layout = architecture.layout(architecture.config_json(stored))
-    modules = tuple(_exported_modules(architecture, stored, layout, shapes))
     target_modules = {_target(module.path, layout): len(module.adapted) for module in modules}
     return AdapterMap(
         config,
@@ -143,7 +156,7 @@ def adapter_map(config: ModelConfig, lora: LoraConfig) -> AdapterMap:
 
 def adapted_shapes(config: ModelConfig, lora: LoraConfig) -> dict[str, tuple[int, int]]:
     """The modules of minilm's that have an adapter, each with its outputs and inputs."""
-    layout = with_adapters(minilm_layout(config), lora.targets, lora.rank)
+    layout = with_adapters(minilm_layout(config), lora.targets, lora.rank, dora=lora.dora)
     shapes = {tensor.name: tensor.shape for tensor in layout.named_tensors()}
     a, b = (f".{name}" for name in FACTORS)
     modules = [name.removesuffix(a) for name in shapes if name.endswith(a)]
@@ -155,20 +168,22 @@ def _exported_modules(
     config: ModelConfig,
     layout: Layout,
     shapes: dict[str, tuple[int, int]],
+    dora: bool,
 ) -> Iterator[AdaptedModule]:
     outputs = {tensor.name: tensor.shape[0] for tensor in minilm_layout(config).named_tensors()}
     for mapping in tensor_mappings(architecture, config):
         if any(name.removesuffix(_WEIGHT) in shapes for name in mapping.minilm_names):
-            yield _module(mapping.hf_name.removesuffix(_WEIGHT), mapping, shapes, outputs)
+            yield _module(mapping.hf_name.removesuffix(_WEIGHT), mapping, shapes, dora, outputs)
     if HEAD in shapes and layout.ties:
         name = layout.ties[0][0].removesuffix(_WEIGHT)
-        yield _module(name, TensorMapping(name + _WEIGHT, (HEAD + _WEIGHT,)), shapes)
+        yield _module(name, TensorMapping(name + _WEIGHT, (HEAD + _WEIGHT,)), shapes, dora)
 
 
 def _module(
     path: str,
     mapping: TensorMapping,
     shapes: dict[str, tuple[int, int]],
+    dora: bool,
     outputs: dict[str, int] | None = None,
 ) -> AdaptedModule:
     matrices = tuple(name.removesuffix(_WEIGHT) for name in mapping.minilm_names)
@@ -176,7 +191,9 @@ def _module(
     rows = tuple(
         shapes[name][0] if name in shapes else (outputs or {})[name + _WEIGHT] for name in matrices
     )
-    return AdaptedModule(path, mapping, matrices, adapted, rows, inputs=shapes[adapted[0]][1])
+    return AdaptedModule(
+        path, mapping, matrices, adapted, rows, inputs=shapes[adapted[0]][1], dora=dora
+    )
 
 
 def _target(path: str, layout: Layout) -> str:

@@ -15,8 +15,18 @@ from minilm.config import ModelConfig, TrainConfig
 from minilm.config.presets import PRESETS
 
 
-def overrides_of(cls: type[ModelConfig] | type[TrainConfig], alone: Sequence[str] = ()) -> Any:
-    """A dataclass of the same fields with the same help, each None until it is given."""
+def overrides_of(
+    cls: type[ModelConfig] | type[TrainConfig],
+    alone: Sequence[str] = (),
+    *,
+    only: Sequence[str] = (),
+    default: str = "",
+) -> Any:
+    """A dataclass of the same fields with the same help, each None until it is given.
+
+    ``only`` these fields, if there are any. ``default``: what the help says that a field is where it is not
+    given, by default what it is in each preset.
+    """
     hints, helps = get_type_hints(cls), _field_help(cls)
     configs = {
         name: preset.model_config() if cls is ModelConfig else preset.train_config()
@@ -24,12 +34,14 @@ def overrides_of(cls: type[ModelConfig] | type[TrainConfig], alone: Sequence[str
     }
     fields = []
     for each in dataclasses.fields(cls):
+        if only and each.name not in only:
+            continue
         aliases = (f"--{each.name.replace('_', '-')}",) if each.name in alone else None
         option = tyro.conf.arg(
             help=helps[each.name],
-            help_behavior_hint=_defaults(
-                {name: getattr(config, each.name) for name, config in configs.items()}
-            ),
+            help_behavior_hint=f"(default: {default})"
+            if default
+            else _defaults({name: getattr(config, each.name) for name, config in configs.items()}),
             metavar=_metavar(hints[each.name]),
             aliases=aliases,
         )
@@ -37,7 +49,7 @@ def overrides_of(cls: type[ModelConfig] | type[TrainConfig], alone: Sequence[str
         hint = Annotated[hint, option]
         fields.append((each.name, hint, field(default=None)))
     overrides = dataclasses.make_dataclass(f"{cls.__name__}Overrides", fields, frozen=True)
-    overrides.__doc__ = f"Any field of {cls.__name__}; what is not given comes from the preset."
+    overrides.__doc__ = f"Fields of {cls.__name__}."
     return overrides
 
 

@@ -12,9 +12,9 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
-from minilm.errors import InputError
+from minilm.errors import ConfigError, InputError
 from minilm.units import format_bytes
 
 Arguments = TypeVar("Arguments")
@@ -163,6 +163,35 @@ def parse_arguments(
         if not stop.code:
             raise
         raise _arguments_error(captured.getvalue(), arguments, program) from None
+
+
+def option(metavar: str, **how: Any) -> Any:
+    """An option whose help says itself what happens where it is not given."""
+    import tyro
+
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="", **how)
+
+
+@contextlib.contextmanager
+def naming_options(*names: str, **others: str) -> Iterator[None]:
+    """A ConfigError names options as the command line has them: --lora-rank for the argument lora_rank.
+
+    ``names`` are the options, ``others`` those of arguments with another name. One that is no word of English
+    is replaced in the text, too.
+    """
+    paths = {name.lstrip("-").replace("-", "_"): name for name in names}
+    options = {path.rpartition(".")[2]: name for path, name in paths.items()} | paths | others
+    words = re.compile(rf"(?<![-\w])({'|'.join(name for name in options if '_' in name)})\b")
+
+    def in_text(text: str) -> str:
+        return words.sub(lambda match: options[match[0]], text)
+
+    try:
+        yield
+    except ConfigError as error:
+        where = options.get(str(error.where), error.where)
+        texts = (in_text(each) for each in (error.got, error.expected, error.remedy))
+        raise ConfigError(where, *texts) from None
 
 
 def refuse_empty(options: object, *names: str) -> None:

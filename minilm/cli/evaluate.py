@@ -11,8 +11,9 @@ from typing import Annotated, Literal
 
 import tyro
 
-from minilm.cli.entry import DONE, parse_arguments, refuse_empty, run_command
+from minilm.cli.entry import DONE, option, parse_arguments, refuse_empty, run_command
 from minilm.training.messages import messages_on_stderr
+from minilm.units import format_decimal
 
 MEMORY_ADVICE = "try --dtype bfloat16, or on a GPU --device cpu"
 
@@ -23,9 +24,9 @@ class Arguments:
 
     checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
     """A run, a quantized, pruned or fine-tuned one too, or what convert imports."""
-    data: str | None = None
+    data: Annotated[str | None, option("SOURCE")] = None
     """The text, as train takes it; all of it is evaluated. Default: the run's own validation split."""
-    text_field: str | None = None
+    text_field: Annotated[str | None, option("FIELD")] = None
     """Where the text is in JSON, CSV, Parquet and datasets. Default: text, or the only field of text."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute; auto: cuda, else mps, else cpu."""
@@ -63,7 +64,7 @@ def _run(options: Arguments) -> int:
         return DONE
     print(
         f"{result.loss:.4f} nats a token, {result.bits_per_byte:.4f} bits a byte, perplexity "
-        f"{result.perplexity:,.3f}"
+        f"{format_decimal(result.perplexity, 3)}"
     )
     print(f"over {result.tokens:,} tokens, {result.text}, in {result.dtype} on {result.device}")
     return DONE

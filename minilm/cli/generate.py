@@ -5,30 +5,29 @@ Control characters in it are not sent to the terminal; --json has them all.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import io
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from minilm.cli.conversation import interact
 from minilm.cli.entry import DONE, parse_arguments, refuse_empty, run_command
-from minilm.errors import InputError, TokenizerError
+from minilm.errors import InputError
 
 if TYPE_CHECKING:
     from minilm.generation.decoder import Decoder
     from minilm.generation.sampling import Sampling
     from minilm.text.tokenizers import Tokenizer
 
-STDIN = "-"
+STDIN, EXIT = "-", "/exit"
 MAX_PROMPT = 2**26  # bytes of standard input
 MEMORY_ADVICE = "try --dtype bfloat16, fewer --prompt or --max-new-tokens, or on a GPU --device cpu"
-COMPILE_FROM = 256  # tokens, on CUDA: fewer are generated before the compiler is done
 
 
 @dataclass(frozen=True)
@@ -62,9 +61,15 @@ class Arguments:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Of the weights; auto: bfloat16 where it is faster, which for small models on a CPU it is not."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """Compile the step of one token; auto: on CUDA, where it becomes a graph, for 256 tokens or more."""
+    """Compile the step of one token; auto: no, as it was slower wherever it was measured."""
     interactive: bool = False
     """Ask for prompts, until an empty line."""
+    chat: bool = False
+    """Answer messages as one conversation: each --prompt, or lines until /exit."""
+    system: str = ""
+    """With --chat: a message before the conversation, about how to answer."""
+    chat_template: str = ""
+    """With --chat: a file in Jinja, or plain; by default the model's own, else plain."""
     json: bool = False
     """Print a JSON object for each text instead of the text."""
 
@@ -85,6 +90,7 @@ def _run(options: Arguments) -> int:
     from minilm.model.device import choose_device, choose_generation_dtype
 
     refuse_empty(options, "CHECKPOINT")
+    _check_options(options)
     check_count(options.max_new_tokens)
     sampling = Sampling(
         temperature=options.temperature,
@@ -98,44 +104,56 @@ def _run(options: Arguments) -> int:
     model, tokenizer = load(options.checkpoint, device=str(device))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     model.to(choose_generation_dtype(options.dtype, device, parameters))
-    compiled = options.compile == "on" or (
-        options.compile == "auto"
-        and device.type == "cuda"
-        and options.max_new_tokens >= COMPILE_FROM
-    )
-    decoder = make_decoder(model, compiled=compiled)
+    decoder = make_decoder(model, compiled=options.compile == "on")
+    if options.chat:
+        return _chat(decoder, tokenizer, options, sampling)
     answer = functools.partial(_answer, decoder, tokenizer, options, sampling)
     if options.interactive:
-        if options.prompt:
-            raise InputError("--interactive", "a --prompt with it", "one of the two")
-        return _interact(answer)
-    answer([_read_stdin() if text == STDIN else text for text in options.prompt or ("",)])
+        return interact(lambda line: answer([line]), is_end=lambda line: not line)
+    answer(_prompts(options) or [""])
     return DONE
 
 
-def _interact(answer: Callable[[Sequence[str]], None]) -> int:
-    """Prompt and answer in turn; Ctrl-C ends an answer, an empty line or Ctrl-D the command."""
-    terminal = sys.stdin is not None and sys.stdin.isatty()
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        # A byte that is not UTF-8 spoils its line, not all that was read with it.
-        sys.stdin.reconfigure(errors="surrogateescape")
-    if terminal:
-        with contextlib.suppress(ImportError):  # Windows has none
-            import readline  # noqa: F401  lines can be edited and recalled
-    while True:
-        try:
-            line = input("> " if terminal else "") if sys.stdin is not None else ""
-        except EOFError:
-            return DONE
-        if not line:
-            return DONE
-        try:
-            answer([line])
-        except TokenizerError as error:  # this text has no tokens; the next may
-            print(f"error: {error}", file=sys.stderr)
-        except KeyboardInterrupt as interrupt:
-            if getattr(interrupt, "signum", None):
-                raise
+def _check_options(options: Arguments) -> None:
+    """Raises InputError for options that do not go together."""
+    if options.interactive:
+        for name, value in (("--prompt", options.prompt), ("--chat", options.chat)):
+            if value:
+                raise InputError("--interactive", f"a {name} with it", "one of the two")
+    for name, text in (("--system", options.system), ("--chat-template", options.chat_template)):
+        if text and not options.chat:
+            raise InputError(name, "no --chat with it", "both")
+
+
+def _prompts(options: Arguments) -> list[str]:
+    return [_read_stdin() if text == STDIN else text for text in options.prompt]
+
+
+def _chat(decoder: Decoder, tokenizer: Tokenizer, options: Arguments, sampling: Sampling) -> int:
+    from minilm.cli.chat import answer
+    from minilm.generation.chat import Chat
+    from minilm.text.chat_template import find_template
+
+    chat = Chat(
+        decoder,
+        tokenizer,
+        find_template(Path(options.checkpoint), options.chat_template),
+        sampling,
+        system=options.system,
+        stops=options.stop,
+        max_new_tokens=options.max_new_tokens,
+        cached=not options.no_cache,
+    )
+    for message in _prompts(options):
+        if not message.strip():
+            raise InputError("--prompt", "an empty message", "one to be answered")
+        answer(chat, message, as_json=options.json)
+    if options.prompt:
+        return DONE
+    return interact(
+        lambda line: answer(chat, line, as_json=options.json),
+        is_end=lambda line: line.strip() == EXIT,
+    )
 
 
 def _answer(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from minilm.cli.entry import DONE, parse_arguments, refuse_empty, run_command
+from minilm.cli.entry import DONE, option, parse_arguments, refuse_empty, run_command
 from minilm.training.messages import messages_on_stderr
 from minilm.units import format_bytes
 
@@ -26,18 +26,23 @@ class Arguments:
     """A run, or what convert imports."""
     sparsity: float
     """What fraction of the weights of the blocks' matrices, or of the heads, units or layers."""
-    out: str
+    out: Annotated[str, tyro.conf.arg(metavar="DIR")]
     """The new folder; what exists is never overwritten."""
-    method: Literal["magnitude", "wanda", "2:4", "heads", "units", "layers"] = "wanda"
-    """magnitude: the smallest weights; wanda: those times their inputs; 2:4: two of every four; or all of a
-    key/value head, a feed-forward unit, a layer."""
+    method: Literal["magnitude", "wanda", "sparsegpt", "2:4", "heads", "units", "layers"] = (
+        "sparsegpt"
+    )
+    """magnitude: the smallest weights; wanda: those times their inputs; sparsegpt: those that change the
+    outputs least, the others corrected; 2:4: so, two of every four; or all of a key/value head, a
+    feed-forward unit, a layer."""
     scope: Literal["global", "layer"] = "layer"
     """magnitude: the smallest of each matrix, or of all together."""
     recover: int = 0
     """Steps of training afterwards, in which zeros stay zero."""
-    data: str | None = None
+    data: Annotated[str | None, option("SOURCE")] = None
     """A text: its last tenth is evaluated, the rest scores and recovers. Default: the run's own."""
-    text_field: str | None = None
+    layout: Literal["compressed-tensors"] | None = None
+    """compressed-tensors: a folder that stores zeros as bits, for its versions up to 0.14. Default: a run."""
+    text_field: Annotated[str | None, option("FIELD")] = None
     """Where the text is in JSON, CSV, Parquet and datasets. Default: text, or the only field of text."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute; auto: cuda, else mps, else cpu."""
@@ -69,11 +74,13 @@ def _run(options: Arguments) -> int:
         scope=options.scope,
         recover=options.recover,
         data=options.data,
+        layout=options.layout,
         text_field=options.text_field,
         device=options.device,
     )
     if options.json:
-        print(json.dumps({**pruned.transform, **pruned.comparison.to_dict()}, indent=2))
+        fields = {**pruned.transform, **pruned.comparison.to_dict()}
+        print(json.dumps(fields | {"sparse_bytes": pruned.sparse_bytes}, indent=2))
         return DONE
     _show(pruned)
     return DONE
@@ -89,13 +96,14 @@ def _show(pruned: Pruned) -> None:
     notes = [pruned.comparison.note()]
     before, after = pruned.comparison.before, pruned.comparison.after
     if after.parameters == before.parameters and after.nonzero < before.nonzero:
-        dense, sparse = pruned.masked_bytes
-        notes.append(
-            "A weight that is zero is still stored and multiplied: a mask by itself frees neither memory nor "
-            f"time. The blocks' matrices take {format_bytes(dense)}; in compressed-tensors' sparse-bitmask "
-            f"form, which is not written here, {format_bytes(sparse)}."
-        )
-    notes.append(f"{pruned.out}: a run, which inspect, evaluate, generate and convert take")
+        note = "A weight that is zero is still multiplied"
+        if after.bytes != pruned.sparse_bytes:
+            note += " and stored: a mask by itself frees neither memory nor time"
+            if pruned.sparse_bytes is not None:
+                size = format_bytes(pruned.sparse_bytes)
+                note += f". With --layout compressed-tensors the weights take {size}"
+        notes.append(f"{note}.")
+    notes.append(f"{pruned.out}: {pruned.what}")
     for note in notes:
         for text in wrapped(note, console.width):
             console.print(text, markup=False)

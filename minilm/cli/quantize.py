@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from minilm.cli.entry import DONE, parse_arguments, refuse_empty, run_command
+from minilm.cli.entry import DONE, option, parse_arguments, refuse_empty, run_command
 from minilm.training.messages import messages_on_stderr
 from minilm.units import format_bytes
 
@@ -28,18 +28,23 @@ class Arguments:
     format: Literal["int8", "int4", "nf4"]
     """int8: a scale for each row; int4: for each group of a row; nf4: 16 values spaced as a normal
     distribution is, in blocks of 64."""
-    out: str
+    out: Annotated[str, tyro.conf.arg(metavar="DIR")]
     """The new folder; what exists is never overwritten."""
-    group_size: int | None = None
-    """int4: how many inputs share a scale: 32, 64 or 128. Default: 32."""
-    calibrate: str | None = None
+    group_size: Annotated[int | None, option("{32,64,128}")] = None
+    """int4: how many inputs share a scale. Default: 32."""
+    double_quantization: tyro.conf.FlagCreatePairsOff[bool] = False
+    """nf4: the scales are rounded to 8 bits, in blocks of 256."""
+    calibrate: Annotated[str | None, option("SOURCE")] = None
     """int8, int4: a text on which rounding keeps the outputs of each layer (GPTQ). Default: to nearest."""
-    data: str | None = None
+    data: Annotated[str | None, option("SOURCE")] = None
     """The text of the losses, as train takes it. Default: the run's own validation split."""
-    layout: Literal["compressed-tensors", "gptq", "torchao", "gguf"] | None = None
+    layout: Annotated[
+        Literal["compressed-tensors", "gptq", "torchao", "gguf"] | None,
+        option("{compressed-tensors,gptq,torchao,gguf}"),
+    ] = None
     """compressed-tensors, gptq, torchao (int8): a folder for transformers; gguf: a file for llama.cpp, in
     q8_0 or q4_0. Default: a run."""
-    text_field: str | None = None
+    text_field: Annotated[str | None, option("FIELD")] = None
     """Where the text is in JSON, CSV, Parquet and datasets. Default: text, or the only field of text."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where the losses are computed; auto: cuda, else mps, else cpu."""
@@ -68,6 +73,7 @@ def _run(options: Arguments) -> int:
         options.out,
         format=options.format,
         group_size=options.group_size,
+        double_quantization=options.double_quantization,
         calibrate=options.calibrate,
         data=options.data,
         layout=options.layout,

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from minilm.cli.entry import DONE, parse_arguments, refuse_empty, run_command
+from minilm.cli.entry import DONE, option, parse_arguments, refuse_empty, run_command
 from minilm.training.messages import messages_on_stderr
 
 MEMORY_ADVICE = "try --dtype bfloat16, or on a GPU --device cpu"
@@ -22,9 +22,9 @@ class Arguments:
 
     checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
     """A run, or what convert imports."""
-    out: str
+    out: Annotated[str, tyro.conf.arg(metavar="DIR")]
     """The new folder of a run; what exists is never overwritten."""
-    layers: int | None = None
+    layers: Annotated[int | None, option("INT")] = None
     """Blocks for all layers to share, each that of the first of its layers; as many as there are layers:
     a copy for each, which changes no output."""
     sharing: Literal["group", "cycle"] = "group"
@@ -33,9 +33,9 @@ class Arguments:
     """Make the head the token table; its own weights are lost."""
     untie_head: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Give a tied head a copy of the token table, which changes no output."""
-    data: str | None = None
+    data: Annotated[str | None, option("SOURCE")] = None
     """A text for the loss, as train takes it; all of it is evaluated. Default: the run's validation split."""
-    text_field: str | None = None
+    text_field: Annotated[str | None, option("FIELD")] = None
     """Where the text is in JSON, CSV, Parquet and datasets. Default: text, or the only field of text."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where the loss is computed; auto: cuda, else mps, else cpu."""
@@ -63,9 +63,9 @@ def _run(options: Arguments) -> int:
     from minilm.render.grid import table_lines
 
     refuse_empty(options, "CHECKPOINT", "--out", "--data", "--text-field")
-    transform, comparison = share(
+    shared = share(
         options.checkpoint,
-        out=options.out,
+        options.out,
         layers=options.layers,
         sharing=options.sharing,
         tie_head=options.tie_head,
@@ -76,12 +76,18 @@ def _run(options: Arguments) -> int:
         text_field=options.text_field,
     )
     if options.json:
-        print(json.dumps({"out": options.out, **transform, **comparison.to_dict()}, indent=2))
+        print(
+            json.dumps(
+                {"out": options.out, **shared.transform, **shared.comparison.to_dict()}, indent=2
+            )
+        )
         return DONE
     console = ResultConsole()
-    for line in table_lines(comparison.table(), console.width):
+    for line in table_lines(shared.comparison.table(), console.width):
         console.print(line)
-    console.print(comparison.note(), markup=False)
-    changes = ", ".join(f"{name} {value}" for name, value in transform.items() if name != "tool")
+    console.print(shared.comparison.note(), markup=False)
+    changes = ", ".join(
+        f"{name} {value}" for name, value in shared.transform.items() if name != "tool"
+    )
     console.print(f"{options.out}: {changes}", markup=False)
     return DONE

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from minilm.cli.config_options import overrides_of, set_fields
-from minilm.cli.entry import parse_arguments
+from minilm.cli.entry import option, parse_arguments
 from minilm.config import ModelConfig, TrainConfig
 from minilm.config.validation import LOG_TO, RENAMED
 from minilm.errors import InputError
@@ -37,11 +37,6 @@ UNPREFIXED_FIELDS = (
 
 ModelOverrides = overrides_of(ModelConfig)
 TrainOverrides = overrides_of(TrainConfig, UNPREFIXED_FIELDS)
-
-
-def option(metavar: str, **how: Any) -> Any:
-    """An option whose help says itself what happens where it is not given."""
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint="", **how)
 
 
 DATA_HELP = (

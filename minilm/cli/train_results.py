@@ -53,11 +53,13 @@ def show(outcome: Outcome, console: Console) -> bool:
     console.rule("a sample")
     console.print(running_text(sample(*load(run_dir), SAMPLE_TOKENS)), markup=False)
     console.rule("the run")
+    of_answers = " of answers" if summary["data"].get("kind") == "conversations" else ""
     console.print(
         f"{summary['steps']} steps, {summary['tokens']:,} tokens in "
         f"{format_seconds(summary['seconds'])}, {summary['tokens_per_second']:,.0f} tokens/s; "
         f"best validation loss {summary['best_val_loss']:.4f}, "
-        f"{summary['best_val_bits_per_byte']:.3f} bits a byte, over {summary['best_val_tokens']:,} tokens "
+        f"{summary['best_val_bits_per_byte']:.3f} bits a byte, over {summary['best_val_tokens']:,} tokens"
+        f"{of_answers} "
         f"in {summary['val_dtype']}; "
         f"stopped by {summary['stopped_because']}"
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,23 @@ from numpy.typing import NDArray
 IGNORED = -100  # the target that torch's cross_entropy leaves out by default
 
 Tokens = NDArray[np.unsignedinteger[Any]]
-Batch = tuple[NDArray[np.int64], NDArray[np.int64]]
+Windows = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a forward pass takes: inputs and targets, (b, t) each, and how many ``tokens`` are in it.
+
+    Where several documents share a row, a third array has the position of each token in its own.
+    """
+
+    arrays: tuple[NDArray[np.int64], ...]
+    tokens: int
+
+    @property
+    def labels(self) -> int:
+        """How many targets count."""
+        return int((self.arrays[1] != IGNORED).sum())
 
 
 def training_batch(
@@ -28,7 +45,7 @@ def training_batch(
     micro_step: int = 0,
     merges: NDArray[np.int64] | None = None,
     undo_probability: float = 0.0,
-) -> Batch:
+) -> Windows:
     """Return inputs and targets, (b, t) each: random windows, and the same windows one token later.
 
     ``tokens``, (n,), n > t; every window of t + 1 tokens is equally likely. The same (seed, step,
@@ -83,7 +100,7 @@ def undo_merges(
 
 def validation_windows(
     tokens: Tokens, *, context_length: int, batch_size: int, at_most: int = 0
-) -> Iterator[Batch]:
+) -> Iterator[Windows]:
     """Yield inputs and targets, (b, t) each, over windows that do not overlap.
 
     Each of the n - 1 targets of ``tokens``, (n,), comes exactly once; where ``at_most`` is fewer than
@@ -104,5 +121,13 @@ def validation_windows(
 def window_starts(tokens: int, *, context_length: int, at_most: int = 0) -> NDArray[np.int64]:
     """Where the windows of `validation_windows` begin in a text of so many tokens."""
     windows = math.ceil((tokens - 1) / context_length)
-    count = max(1, at_most // context_length) if 0 < at_most < tokens - 1 else windows
-    return np.arange(count, dtype=np.int64) * windows // count * context_length
+    return evenly_spread(windows, tokens - 1, context_length, at_most) * context_length
+
+
+def evenly_spread(rows: int, places: int, length: int, at_most: int) -> NDArray[np.int64]:
+    """Which of ``rows`` rows of ``length``, ``places`` in all, are evaluated.
+
+    As many whole ones as fill ``at_most``, at least one; all where that is 0 or not fewer than there are.
+    """
+    count = max(1, at_most // length) if 0 < at_most < places else rows
+    return np.arange(count, dtype=np.int64) * rows // count

@@ -55,7 +55,7 @@ def measure(corpus: Corpus) -> Size:
     Raises CorpusError as the corpus does, and where no text is left.
     """
     documents = characters = utf8_bytes = 0
-    notes = _Notes()
+    notes = Notes()
     with progress_bar(unit="B", unit_scale=True, desc="reading") as bar:
         for chunk in corpus.chunks(note=notes.add):
             documents += chunk.ends_document
@@ -70,7 +70,7 @@ def measure(corpus: Corpus) -> Size:
     return Size(documents, characters, utf8_bytes)
 
 
-class _Notes:
+class Notes:
     """Notes on files: of each text the first file, and how many more."""
 
     def __init__(self) -> None:

@@ -63,7 +63,7 @@ def divide(corpus: Corpus, size: Size, mode: Mode, val_fraction: float) -> Split
             "several",
             "use --split position" if by_line else "use --split position or shuffle",
         )
-    validates = _draw(lengths, val_fraction)
+    validates = draw(lengths, val_fraction)
     return Split(
         int(lengths.sum()),
         mode == "shuffle",
@@ -141,7 +141,7 @@ def _unit_lengths(corpus: Corpus, by_line: bool) -> NDArray[np.int64]:
     return np.array(lengths, dtype=np.int64)
 
 
-def _draw(lengths: NDArray[np.int64], val_fraction: float) -> NDArray[np.bool_]:
+def draw(lengths: NDArray[np.int64], val_fraction: float) -> NDArray[np.bool_]:
     """Units of together at most ``val_fraction`` of the characters, at least one, not all."""
     validates = np.zeros(len(lengths), dtype=bool)
     room = lengths.sum() * val_fraction

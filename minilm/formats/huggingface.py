@@ -34,6 +34,8 @@ WEIGHTS = (
 ENDINGS = (".safetensors.index.json", *WEIGHTS_ENDINGS)
 ADAPTER = "adapter_model."
 ADAPTER_CONFIG, GENERATION_CONFIG = "adapter_config.json", "generation_config.json"
+CHAT_TEMPLATE, TOKENIZER_CONFIG = "chat_template.jinja", "tokenizer_config.json"
+SPECIAL_TOKENS_MAP = "special_tokens_map.json"
 NOT_WEIGHTS = ("optimizer.", "scheduler.", "rng_state", "training_args.")
 _SHARD = re.compile(r"(.+-)(\d{5})(-of-)(\d{5})(\.(?:safetensors|bin|pth|pt))", re.DOTALL)
 

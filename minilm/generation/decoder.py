@@ -15,8 +15,10 @@ from torch import Tensor
 
 from minilm.config import ModelConfig
 from minilm.generation.fast_decoder import FastDecoder, ModifiedModelError
+from minilm.model.attention import without_plans
 from minilm.model.kv_cache import KVCache
 from minilm.model.transformer import Transformer
+from minilm.transforms.lora import LoRALinear
 from minilm.transforms.quantize import QuantizedLinear
 
 logger = logging.getLogger(__name__)
@@ -48,7 +50,8 @@ class ModelDecoder:
         self.device, self._dtype = first.device, first.dtype
 
     def __call__(self, tokens: Tensor, cache: KVCache) -> Tensor:
-        logits: Tensor = self.model(tokens, cache)[:, -1]  # b t V -> b V
+        with without_plans(self.device):
+            logits: Tensor = self.model(tokens, cache)[:, -1]  # b t V -> b V
         return logits
 
     def new_cache(self, sequences: int, max_length: int) -> KVCache:
@@ -65,13 +68,14 @@ class ModelDecoder:
 def make_decoder(model: Transformer, *, compiled: bool = False) -> Decoder:
     """The fast decoder, or the model's own forward pass, uncompiled, if it was modified.
 
-    With a note, but for a quantized model.
+    With a note, unless a transform modified it.
     """
     try:
         return FastDecoder(model, compiled=compiled)
     except ModifiedModelError as error:
-        # By packed weights the modules are faster than the fast decoder by float32 ones.
-        if not any(type(module) is QuantizedLinear for module in model.modules()):
+        # An adapter runs through the modules, and by packed weights they are faster than the fast decoder by
+        # float32 ones.
+        if not any(type(module) in (QuantizedLinear, LoRALinear) for module in model.modules()):
             _note(str(error))
         return ModelDecoder(model)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from einops import rearrange
@@ -22,7 +23,8 @@ from torch.nn.modules import module as torch_module
 
 from minilm.config import ModelConfig
 from minilm.errors import InputError
-from minilm.model.attention import fused_attention
+from minilm.generation.token_graph import TokenGraph
+from minilm.model.attention import fused_attention, without_plans
 from minilm.model.kv_cache import BlockKVCache, KVCache, Positions
 from minilm.model.layers import apply_activation
 from minilm.model.ngrams import ngram_rows
@@ -43,8 +45,8 @@ class FastDecoder:
     def __init__(self, model: Transformer, *, compiled: bool = False) -> None:
         """The weights of ``model`` are used in place, but for query, key and value.
 
-        ``compiled``: the pass of one token is, on CUDA into a graph. Raises ModifiedModelError. Of what is
-        modified later only forward hooks are seen: a call then raises ModifiedModelError.
+        On CUDA the pass of one token is captured as a graph; ``compiled``: it is compiled. Raises
+        ModifiedModelError. Of what is modified later only forward hooks are seen: a call then raises it too.
         """
         check_unmodified(model)
         self._hooks = [
@@ -61,6 +63,7 @@ class FastDecoder:
         self._final_norm = _norm(model.final_norm)
         self._lm_head = SplitLinear(model.lm_head.weight, None)
 
+        self._graphs: WeakKeyDictionary[KVCache, TokenGraph] = WeakKeyDictionary()
         self._compiled_forward = self._forward
         if compiled:
             self._compiled_forward = torch.compile(
@@ -78,7 +81,7 @@ class FastDecoder:
             max_length=max_length,
             device=self.device,
             dtype=self._dtype,
-            fixed_shapes=self.compiled,
+            fixed_shapes=self.compiled or self.device.type == "cuda",
         )
         if self.compiled:
             for tensor in cache.tensors():
@@ -92,9 +95,19 @@ class FastDecoder:
             )
         t = tokens.shape[1]
         forward = self._compiled_forward if cache.fixed_shapes and t == 1 else self._forward
-        logits = forward(tokens, cache, cache.next_positions(t))
+        with without_plans(self.device):
+            if cache.fixed_shapes and t == 1 and not self.compiled:
+                logits = self._graph(cache)(tokens, cache)
+            else:
+                logits = forward(tokens, cache, cache.next_positions(t))
         cache.advance(t)
         return logits
+
+    def _graph(self, cache: KVCache) -> TokenGraph:
+        """The graph of that cache, on CUDA."""
+        if cache not in self._graphs:
+            self._graphs[cache] = TokenGraph(self._forward, len(cache.lengths), self.device)
+        return self._graphs[cache]
 
     def _fused(self) -> Iterator[Tensor]:
         for block in self._blocks:

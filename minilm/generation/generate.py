@@ -6,7 +6,10 @@ the context is full: the rest is read again from position 0, with a cache and wi
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TypeGuard
 
 import numpy as np
 import torch
@@ -18,13 +21,15 @@ from minilm.generation.sampling import Sampling, choose
 from minilm.generation.text_stream import TextStream
 from minilm.model.kv_cache import KVCache
 from minilm.model.transformer import Transformer
+from minilm.safe_text import short_repr
+from minilm.text.chat_template import Message, end_of_turn, find_template
 from minilm.text.tokenizers import Ids, Tokenizer
 
 
 def generate(
     model: Transformer,
     tokenizer: Tokenizer,
-    prompt: str | Ids = "",
+    prompt: str | Ids | Sequence[Message] = "",
     *,
     max_new_tokens: int = 200,
     temperature: float = 0.8,
@@ -35,26 +40,38 @@ def generate(
     stop: str | Sequence[str] = (),
     seed: int = 0,
     cached: bool = True,
+    chat_template: str = "",
 ) -> str:
     """The text that follows ``prompt``, a text or the ids that `tokenizer.encode` gives: dropout off.
+
+    ``prompt`` may also be a conversation, messages as {"role": "user", "content": "Hello"}, that is answered:
+    as the model's own chat template has it, or as ``chat_template`` does, a file or "plain".
 
     ``model`` and ``tokenizer`` are those of `minilm.load`; ``temperature`` 0 takes the most likely
     token each time. The text ends after ``max_new_tokens`` tokens, at the end of a document, or before
     the first of ``stop``. ``cached=False`` computes the whole text again for every token: in float32
     the same text, slower. Raises ConfigError for a setting out of range, TokenizerError for a prompt
-    that has no tokens of this model.
+    that has no tokens of this model, FormatError for a template that cannot be used.
     """
     check_count(max_new_tokens)
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
+    end = None
+    if is_conversation(prompt):
+        template = find_template(_folder(tokenizer), chat_template)
+        ids = tokenizer.encode_chat(template.render(prompt, add_generation_prompt=True))
+        end = end_of_turn(template, tokenizer)
+    else:
+        ids = _prompt_ids(model, tokenizer, prompt)
     return "".join(
         stream(
             model,
             tokenizer,
-            _prompt_ids(model, tokenizer, prompt),
+            ids,
             max_new_tokens=max_new_tokens,
             sampling=sampling,
             stops=[stop] if isinstance(stop, str) else stop,
             cached=cached,
+            turn_end=end,
         )
     )
 
@@ -68,6 +85,7 @@ def stream(
     sampling: Sampling,
     stops: Sequence[str] = (),
     cached: bool = True,
+    turn_end: int | None = None,
 ) -> Iterator[str]:
     """As `generate`, in parts: one after each token, often empty, and what remains."""
     text = TextStream(tokenizer, stops, prompt)
@@ -81,6 +99,7 @@ def stream(
             sampling,
             cached=cached,
             max_length=len(prompt) + max_new_tokens,
+            turn_end=turn_end,
         )
         for _ in range(max_new_tokens):
             new_tokens = generation.step()
@@ -94,7 +113,26 @@ def stream(
         model.train(was_training)
 
 
-def _prompt_ids(model: Transformer, tokenizer: Tokenizer, prompt: str | Ids) -> list[int]:
+def is_conversation(prompt: str | Ids | Sequence[Message]) -> TypeGuard[Sequence[Message]]:
+    """Whether it is a list of messages. Raises TokenizerError for one of other objects than messages."""
+    if not isinstance(prompt, (list, tuple)) or not any(isinstance(m, dict) for m in prompt):
+        return False
+    for message in prompt:
+        texts = isinstance(message, dict) and (message.get("role"), message.get("content"))
+        if not texts or not all(isinstance(text, str) for text in texts):
+            raise TokenizerError("prompt", short_repr(message), "a message of role and content")
+    return True
+
+
+def _folder(tokenizer: Tokenizer) -> Path:
+    if tokenizer.folder is None:
+        raise TokenizerError("prompt", "a conversation", "a text, or a tokenizer of `minilm.load`")
+    return tokenizer.folder
+
+
+def _prompt_ids(
+    model: Transformer, tokenizer: Tokenizer, prompt: str | Ids | Sequence[Message]
+) -> list[int]:
     if isinstance(prompt, str):
         return tokenizer.encode_prompt(prompt)
     ids, vocab_size = np.asarray(prompt), min(model.config.vocab_size, tokenizer.vocab_size)
@@ -130,9 +168,14 @@ class Generation:
         *,
         cached: bool = True,
         max_length: int | None = None,
+        turn_end: int | None = None,
     ) -> None:
-        """``max_length``: tokens that a text will have at most, if fewer than the context length."""
+        """``max_length``: tokens that a text will have at most, if fewer than the context length.
+
+        ``turn_end``: a token that ends a text besides those of ``tokenizer``.
+        """
         self._decoder, self._tokenizer, self._sampling = decoder, tokenizer, sampling
+        self._ends = {tokenizer.end_of_text, *tokenizer.other_ends, turn_end}
         self._context_length = decoder.config.context_length
         # Without a prompt the text begins where a document does; some tokenizers have no such token.
         begin = tokenizer.end_of_text if tokenizer.end_of_text is not None else 0
@@ -153,9 +196,18 @@ class Generation:
         """Let that text grow no further."""
         self.unfinished.remove(index)
         # A graph has a fixed number of sequences: there the finished ones stay, and are ignored.
-        if self._cache is not None and self.unfinished and not self._decoder.compiled:
+        if self._cache is not None and self.unfinished and not self._cache.fixed_shapes:
             self._cache.select([self._rows.index(unfinished) for unfinished in self.unfinished])
             self._rows = list(self.unfinished)
+
+    def restart(self, prompt: Sequence[int]) -> None:
+        """Let the only text be ``prompt``: what it begins with as before is not read again."""
+        [text] = self.sequences
+        if self._cache is not None:
+            pairs = zip(text[: self._cache.lengths[0]], prompt[:-1], strict=False)
+            same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+            self._cache.truncate(0 if self._window_starts[0] else same)
+        self.sequences, self._window_starts, self.unfinished = [list(prompt)], [0], [0]
 
     @torch.inference_mode()
     def step(self) -> dict[int, int]:
@@ -171,7 +223,7 @@ class Generation:
         sampled = choose(logits, self._sampling, generators, sequences)
         new_tokens = dict(zip(self.unfinished, sampled, strict=True))
         for index, token in list(new_tokens.items()):
-            if token == self._tokenizer.end_of_text or token in self._tokenizer.other_ends:
+            if token in self._ends:
                 del new_tokens[index]
                 self.stop(index)
             else:
@@ -194,7 +246,7 @@ class Generation:
             if index not in self.unfinished:
                 self._cache.lengths[row] = 1
         rows = [row for row, index in enumerate(self._rows) if index in self.unfinished]
-        if all(self._cache.lengths) and not moved:
+        if not moved and all(self._has_one_unread(row) for row in rows):
             last = [self.sequences[index][-1:] for index in self._rows]
             return self._decoder(self._tensor(last), self._cache)[rows]
         # Texts of different lengths are read one by one, each into its own row of the cache.
@@ -207,6 +259,12 @@ class Generation:
             logits.append(self._decoder(unread, cache))
             self._cache.lengths[row] = cache.lengths[0]
         return torch.cat(logits)
+
+    def _has_one_unread(self, row: int) -> bool:
+        assert self._cache is not None
+        index = self._rows[row]
+        length = len(self.sequences[index]) - self._window_starts[index]
+        return self._cache.lengths[row] == length - 1 > 0
 
     def _window(self, index: int) -> Tensor:
         """(1, t): the tokens of a text that the model sees."""

@@ -8,8 +8,10 @@ from pathlib import Path
 from minilm.architectures.adapter_map import adapter_map
 from minilm.config.lora import LoraConfig
 from minilm.formats.huggingface import join_headers
+from minilm.formats.json_file import read_object
 from minilm.formats.safetensors import read_header
 from minilm.inspection.target import Target
+from minilm.ledger.layout_changes import own_names
 from minilm.runs import files as run_files
 from minilm.runs.base_run import find_base
 from minilm.transforms.adapter_files import read_logical_header
@@ -27,14 +29,18 @@ def with_adapter(target: Target, path: Path, lora: LoraConfig) -> Target:
     total, trained = layout.count(), layout.trainable()
     stabilised = " (rank-stabilised)" if lora.rank_stabilised else ""
     notes = [
-        f"LoRA adapter of {base}: rank {lora.rank}, alpha {lora.alpha:g}{stabilised}, on "
-        f"{len(own.tensors) // 2:,} matrices ({', '.join(lora.targets)})",
+        f"{'DoRA' if lora.dora else 'LoRA'} adapter of {base}: rank {lora.rank}, alpha {lora.alpha:g}"
+        f"{stabilised}, on {len(own.tensors) // len(own_names(lora.dora)):,} matrices "
+        f"({', '.join(lora.targets)})",
         f"trainable: {trained:,} of {total:,} parameters ({trained / total:.3%}) = "
         f"{layout.trainable_formula().symbolic}; base: {total - trained:,} "
         f"({1 - trained / total:.3%}), frozen",
     ]
     if adapters.class_name:
-        notes.append(f"its names are those of PEFT for {adapters.class_name}")
+        note = f"its names are those of PEFT for {adapters.class_name}"
+        if _is_run(path):
+            note += f", on the folder that `minilm convert {base} --to huggingface` writes"
+        notes.append(note)
     else:
         notes.append(f"its names are minilm's own: {adapters.reason}")
     if padding := own.data_bytes - sum(tensor.nbytes for tensor in own.tensors):
@@ -46,3 +52,10 @@ def with_adapter(target: Target, path: Path, lora: LoraConfig) -> Target:
         quantization=run_files.read_quantization(base / run_files.CONFIG),
         notes=(*target.notes, *notes),
     )
+
+
+def _is_run(path: Path) -> bool:
+    """Whether adapter_config.json names a run as the base, which PEFT cannot open itself."""
+    fields = read_object(path / run_files.ADAPTER / run_files.ADAPTER_CONFIG)
+    base = Path(str(fields.get("base_model_name_or_path"))) / run_files.CONFIG
+    return base.is_file() and read_object(base).get("family") == run_files.FAMILY

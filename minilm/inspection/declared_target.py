@@ -32,7 +32,7 @@ def open_config(name: str, path: Path) -> Target:
         )
         if config.get("base") and target.layout is not None:
             lora = lora_of(path.parent, run_files.read_record(path))
-            layout = with_adapters(target.layout, lora.targets, lora.rank)
+            layout = with_adapters(target.layout, lora.targets, lora.rank, dora=lora.dora)
             target = replace(target, layout=layout, lora=lora)
         elif not target.quantization:
             with naming_file(path):

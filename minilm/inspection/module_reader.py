@@ -18,9 +18,10 @@ from minilm.config.lora import LoraConfig
 from minilm.errors import FormatError, InputError, MissingExtraError
 from minilm.inspection.names import component_by_name
 from minilm.inspection.report import TensorRow
+from minilm.ledger.layout_changes import FACTORS, MAGNITUDE, numbered
 from minilm.model.transformer import Transformer
 from minilm.quantization.packings import packing_of
-from minilm.transforms.lora import apply, base_name
+from minilm.transforms.lora import adapters, apply, base_name, configs_of
 from minilm.transforms.quantize import QuantizedLinear, quantize_layers
 
 _QUANTIZED_MODULES = ("torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.quantized.")
@@ -188,9 +189,16 @@ def read_module(module: nn.Module) -> ModuleContents:
 def read_adapted(model: Transformer) -> ModuleContents:
     """As `read_module`, with the parameters of a base under adapters named as in its file."""
     contents = read_module(model)
+    names = {}
+    numbers = {name: number for number, name in enumerate(configs_of(model), start=1)}
+    for path, module in adapters(model):
+        for each in (*FACTORS, MAGNITUDE):
+            names[f"{path}.{each}"] = f"{base_name(path)}.{numbered(each, numbers[module.name])}"
     return replace(
         contents,
-        rows=tuple(replace(row, name=base_name(row.name)) for row in contents.rows),
+        rows=tuple(
+            replace(row, name=names.get(row.name, base_name(row.name))) for row in contents.rows
+        ),
         tied=tuple((base_name(name), base_name(first)) for name, first in contents.tied),
     )
 

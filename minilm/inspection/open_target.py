@@ -87,7 +87,7 @@ def _open_module(module: nn.Module) -> Target:
         read_module,
     )
     from minilm.model.transformer import Transformer
-    from minilm.transforms.lora import config_of
+    from minilm.transforms.lora import configs_of
 
     name = type(module).__name__
     if not isinstance(module, Transformer):
@@ -97,12 +97,10 @@ def _open_module(module: nn.Module) -> Target:
         except InputError as error:  # as where layers were cut off, and config lists them all
             target = replace(_without_config(name, error), architecture=name)
         return replace(target, module=contents)
-    layout, lora = minilm_layout(module.config), config_of(module)
-    if lora is not None:
-        layout = with_adapters(layout, lora.targets, lora.rank)
-    return Target(
-        name, layout.family, layout, module.config, lora=lora, module=read_adapted(module)
-    )
+    layout = minilm_layout(module.config)
+    for number, lora in enumerate(configs_of(module).values(), start=1):
+        layout = with_adapters(layout, lora.targets, lora.rank, dora=lora.dora, number=number)
+    return Target(name, layout.family, layout, module.config, module=read_adapted(module))
 
 
 def _open_folder(name: str, path: Path, state_dict: str | None) -> Target:

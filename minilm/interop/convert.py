@@ -21,7 +21,9 @@ from minilm.interop.model_card import NAME, Provenance, card
 from minilm.interop.model_source import ModelSource, open_source
 from minilm.interop.nanogpt import open_nanogpt
 from minilm.quantization.packing import Packing
+from minilm.quantization.sparse_packing import SparsePacking
 from minilm.runs import files as run_files
+from minilm.text.chat_template import stored_templates
 
 SOURCE = "the folder of a run or of a Hugging Face model, a GGUF file, or nanoGPT's ckpt.pt"
 Target = Literal["minilm", "huggingface", "gguf"]
@@ -39,17 +41,17 @@ def convert(
     license: str = "",
     base_model: str = "",
     shared_layers: SharedLayers = "copy",
-    packing: Packing | None = None,
+    packing: Packing | SparsePacking | None = None,
     name: str = "",
 ) -> str:
     """Write the model of ``source`` to the new path ``out``; return what was written, in a few words.
 
     ``source`` is the folder of a run or of a Hugging Face model, a GGUF file, or nanoGPT's ckpt.pt.
     ``gguf_format`` and ``modelfile`` (a new file for `ollama create`) are for GGUF, ``license`` and
-    ``base_model`` for the card of a Hugging Face folder, which stores the matrices of a quantized run by
-    ``packing`` if that is given. No other format has layers that share a block: each gets a copy of it,
-    unless ``shared_layers`` is refuse. ``name`` is that of the model, by default that of ``out``. Raises
-    InputError for what cannot be converted; then nothing is written.
+    ``base_model`` for the card of a Hugging Face folder, which stores the matrices of a quantized run, or
+    of one with zeros, by ``packing`` if that is given. No other format has layers that share a block: each
+    gets a copy of it, unless ``shared_layers`` is refuse. ``name`` is that of the model, by default that of
+    ``out``. Raises InputError for what cannot be converted; then nothing is written.
     """
     _check_choice("to", to, get_args(Target))
     _check_choice("gguf_format", gguf_format, get_args(GgufFormat))
@@ -146,7 +148,7 @@ def _write(
     name: str,
     gguf_format: GgufFormat,
     provenance: Provenance,
-    packing: Packing | None,
+    packing: Packing | SparsePacking | None,
 ) -> str:
     """Write to ``path``, which is not there yet; ``name`` is that of the model."""
     from_packed = f", dequantized from {model.dequantized_from}" if model.dequantized_from else ""
@@ -163,7 +165,9 @@ def _write(
             from_packed = f", {' and '.join(types)} dequantized to float32"
         return "minilm run" + from_packed
     class_name = export(model, path, packing)
-    files.write_bytes(path / NAME, card(model, name, class_name, provenance).encode())
+    sparse_format = packing.format if isinstance(packing, SparsePacking) else ""
+    text = card(model, name, class_name, provenance, sparse_format=sparse_format)
+    files.write_bytes(path / NAME, text.encode())
     return class_name
 
 
@@ -184,10 +188,9 @@ def _copies(config: ModelConfig, shared_layers: SharedLayers) -> str:
 
 
 def _write_modelfile(path: Path, gguf_file: Path, model: ModelSource) -> None:
-    from minilm.interop.gguf_tokenizer import chat_template
     from minilm.interop.ollama import modelfile
 
-    has_template = chat_template(model.folder) is not None
+    has_template = stored_templates(model.folder) is not None
     text = modelfile(gguf_file, path.parent, model.config, has_chat_template=has_template)
     files.write_bytes(path, text.encode())
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from minilm.errors import FormatError, TokenizerError
 from minilm.formats.json_file import read_object
-from minilm.formats.text_file import read_text
-from minilm.runs.files import CHAT_TEMPLATE, CONFIG, TOKENIZER_CONFIG
-from minilm.safe_text import short_repr
+from minilm.interop.chat_end import with_chat_end
+from minilm.runs.files import CONFIG, TOKENIZER_CONFIG
+from minilm.text.chat_template import stored_templates
 from minilm.text.tokenizers import BPETokenizer, ByteTokenizer, LibraryTokenizer, Tokenizer
 
 if TYPE_CHECKING:
@@ -286,7 +286,7 @@ def _add_special_tokens(
     """What begins, ends and pads a text, as the files say and as ``tokenizer`` does; the chat template."""
     import gguf
 
-    template = chat_template(folder)
+    template = stored_templates(folder)
     for name in (TOKENIZER_CONFIG, CONFIG):  # gguf reads them without limits
         if (folder / name).is_file():
             read_object(folder / name)
@@ -297,7 +297,8 @@ def _add_special_tokens(
         raise FormatError(folder, got, "the tokenizer files of a Hugging Face model") from None
     ids = special.special_token_ids
     ends = [tokenizer.end_of_text, *sorted(tokenizer.other_ends)]
-    others = [end for end in ends if end is not None]
+    saved = {"eos_token_id": [end for end in ends if end is not None]}
+    others = with_chat_end(saved, folder, tokenizer)["eos_token_id"]
     if others:
         if ids.get("eos") not in others:
             ids["eos"] = others[0]
@@ -313,21 +314,6 @@ def _add_special_tokens(
     special.add_special_token = {"bos": bool(prefix)}
     special.chat_template = template
     special.add_to_gguf(writer, quiet=True)
-
-
-def chat_template(folder: Path) -> str | list[dict[str, str]] | None:
-    """The template of chat_template.jinja, or of tokenizer_config.json, where it may be several."""
-    if (folder / CHAT_TEMPLATE).is_file():
-        return read_text(folder / CHAT_TEMPLATE)
-    settings = folder / TOKENIZER_CONFIG
-    template = read_object(settings).get("chat_template") if settings.is_file() else None
-    are_named = isinstance(template, list) and all(
-        isinstance(each, dict) and {type(each.get("name")), type(each.get("template"))} == {str}
-        for each in template
-    )
-    if template is None or isinstance(template, str) or are_named:
-        return template
-    raise FormatError(settings, f"chat_template {short_repr(template)}", "a text")
 
 
 def _prefix(tokenizer: Tokenizer) -> list[int]:

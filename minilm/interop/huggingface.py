@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from minilm import files
 from minilm.architectures.conversion import Architecture, exportable
+from minilm.architectures.minilm import layout as minilm_layout
 from minilm.architectures.tensor_map import TensorMapping, tensor_mappings
 from minilm.config import ModelConfig
 from minilm.config.presets import find_preset
@@ -20,9 +22,11 @@ from minilm.formats.huggingface import GENERATION_CONFIG
 from minilm.formats.json_file import read_object
 from minilm.formats.tensor_io import Array
 from minilm.formats.text_file import read_text
+from minilm.interop.chat_end import with_chat_end
 from minilm.interop.gguf_tokenizer import is_qwen2
 from minilm.interop.model_source import USUAL_HEAD, ModelSource, head_name
-from minilm.quantization.packing import Packing, Rounded
+from minilm.quantization.packing import Nf4Packing, Packing, Rounded, quantized_matrices
+from minilm.quantization.sparse_packing import SparsePacking, count_nonzero
 from minilm.runs import files as run_files
 from minilm.runs.files import CHAT_TEMPLATE, COMPANIONS, TOKENIZER_CONFIG
 from minilm.text.tokenizers import Tokenizer
@@ -31,50 +35,45 @@ TOKENIZER_SETTINGS = tuple(name for name in COMPANIONS if name != CHAT_TEMPLATE)
 # Nothing says how an imported model was trained: fine-tuning follows GPT-2's recipe, at the rate of GPT-3
 # with 1.3 billion parameters (Brown et al. 2020, table 2.1), of which it takes what other programs do.
 IMPORTED_LEARNING_RATE = 2e-4
+SPARSE_OPTION = "--layout compressed-tensors"
 _ENDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
-def export(source: ModelSource, folder: Path, packing: Packing | None = None) -> str:
+def export(
+    source: ModelSource, folder: Path, packing: Packing | SparsePacking | None = None
+) -> str:
     """Write config.json, weights, tokenizer files and generation_config.json; return the class that opens it.
 
-    ``packing``: how the matrices of a quantized run are stored, if not as they are there.
-    Raises ConfigError where no stock architecture has this configuration, OSError as a file gives it.
+    ``packing``: how the matrices of a quantized run are stored, if not as they are there, or those of a
+    float run with zeros. Raises ConfigError where no stock architecture has this configuration, InputError
+    for a matrix that ``packing`` cannot store, OSError as a file gives it.
     """
     tokenizer = source.tokenizer()
-    architecture = find_kept(source.config, tokenizer, packed=source.packing is not None)
-    config = architecture.stored_config(source.config)
-    source = source.stored_as(config)
+    architecture, source = _as_stored(source, tokenizer, packing)
+    config = source.config
     fields = architecture.config_json(config)
     settings = _tokenizer_settings(source.folder)
     ends: dict[str, Any] = dict.fromkeys(_ENDS, tokenizer.end_of_text)
     generation = ends | {"do_sample": True, "temperature": 0.8}
     if GENERATION_CONFIG in settings:
         generation = settings[GENERATION_CONFIG]
-        ends = {name: generation.get(name) for name in ends}
+    generation = with_chat_end(generation, source.folder, tokenizer)
+    ends = {name: generation.get(name) for name in ends}
     mappings = tensor_mappings(architecture, config)
     dtypes = {source.dtype(mapping.minilm_names[0]) for mapping in mappings}
     if len(dtypes) == 1:
         fields["torch_dtype"] = fields["dtype"] = dtypes.pop()
-    if source.packing is not None:
-        packing = packing or source.packing
-        # Modules may be named otherwise than their tensors: GPT-NeoX's embed_out is lm_head.
-        heads = {head_name(architecture.layout(fields)): None, USUAL_HEAD: None}
-        ignored = [name.removesuffix(".weight") for name in heads]
+    packing = packing or source.packing
+    if isinstance(packing, Nf4Packing):  # blocks of rounded scales do not join
+        packing = Nf4Packing()
+    # Modules may be named otherwise than their tensors: GPT-NeoX's embed_out is lm_head.
+    heads = {head_name(architecture.layout(fields)): None, USUAL_HEAD: None}
+    ignored = [name.removesuffix(".weight") for name in heads]
+    plan, metadata = _planned(source, mappings, packing)
+    if isinstance(packing, SparsePacking):
+        fields["quantization_config"] = packing.config(ignored, _sparsity(source))
+    elif packing is not None:
         fields["quantization_config"] = packing.config(ignored)
-    plan = {
-        tensor: values
-        for mapping in mappings
-        for tensor, values in _planned(source, mapping, config, packing).items()
-    }
-    metadata = {"format": "pt"}
-    if packing is not None:
-        packed = {
-            mapping.hf_name: mapping.shape([source.shapes[name] for name in mapping.minilm_names])
-            for mapping in mappings
-            if mapping.minilm_names[0] in source.quantized
-        }
-        others = [mapping.hf_name for mapping in mappings if mapping.hf_name not in packed]
-        metadata |= packing.metadata(packed, others)
     tensor_io.write(folder / run_files.WEIGHTS, plan, metadata)
     files.write_json(folder / run_files.CONFIG, fields | ends)
     files.write_bytes(folder / run_files.TOKENIZER, tokenizer.to_shared_json().encode())
@@ -85,26 +84,90 @@ def export(source: ModelSource, folder: Path, packing: Packing | None = None) ->
     return architecture.class_name
 
 
+def sparse_bytes(source: ModelSource, packing: SparsePacking) -> int:
+    """How many bytes the weights take that `export` writes. Raises what that does."""
+    architecture, source = _as_stored(source, source.tokenizer(), packing)
+    plan, metadata = _planned(source, tensor_mappings(architecture, source.config), packing)
+    return tensor_io.file_bytes(list(plan), metadata)
+
+
+def _as_stored(
+    source: ModelSource, tokenizer: Tokenizer, packing: Packing | SparsePacking | None
+) -> tuple[Architecture, ModelSource]:
+    """The architecture of the folder, and the model with the tensors that it has there."""
+    packed = "quantization" if packing or source.packing else ""
+    if isinstance(packing, SparsePacking):
+        packed = SPARSE_OPTION
+    architecture = find_kept(source.config, tokenizer, packed=packed)
+    return architecture, source.stored_as(architecture.stored_config(source.config))
+
+
 def _planned(
-    source: ModelSource, mapping: TensorMapping, config: ModelConfig, packing: Packing | None
+    source: ModelSource,
+    mappings: Sequence[TensorMapping],
+    packing: Packing | SparsePacking | None,
+) -> tuple[dict[StoredTensor, Callable[[], Array]], dict[str, str]]:
+    """Every tensor of the file, and its metadata."""
+    matrices = quantized_matrices(minilm_layout(source.config))
+    plan: dict[StoredTensor, Callable[[], Array]] = {}
+    packed: dict[str, tuple[int, ...]] = {}
+    for mapping in mappings:
+        names = mapping.minilm_names
+        shape = mapping.shape([source.shapes[name] for name in names])
+        if isinstance(packing, SparsePacking) and names[0] in matrices:
+            plan |= _sparse(source, mapping, shape, packing)
+        elif isinstance(packing, Packing) and names[0] in source.quantized:
+            plan |= _packed(source, mapping, shape, packing)
+            packed[mapping.hf_name] = shape
+        else:
+            tensor = StoredTensor(mapping.hf_name, source.dtype(names[0]), shape)
+            plan[tensor] = partial(_joined, source, mapping)
+    metadata = {"format": "pt"}
+    if isinstance(packing, Packing):
+        others = [mapping.hf_name for mapping in mappings if mapping.hf_name not in packed]
+        metadata |= packing.metadata(packed, others)
+    return plan, metadata
+
+
+def _joined(source: ModelSource, mapping: TensorMapping) -> Array:
+    return mapping.join(source.read_joined(mapping.minilm_names), source.config)
+
+
+def _sparse(
+    source: ModelSource, mapping: TensorMapping, shape: tuple[int, ...], packing: SparsePacking
 ) -> dict[StoredTensor, Callable[[], Array]]:
-    """What is stored for one tensor of the architecture: itself, or its packed parts.
+    """What is stored for a matrix with zeros. It is read once for their number, and once for each part."""
+    dtype, name = source.dtype(mapping.minilm_names[0]), mapping.hf_name
+    nonzero = count_nonzero(_joined(source, mapping))
 
-    Quantized matrices that become one are joined by their codes and scales, both of which have their rows.
+    def part(of: str) -> Array:
+        return packing.pack(name, _joined(source, mapping))[of]
+
+    tensors = packing.tensors(name, shape, dtype, nonzero)
+    return {tensor: partial(part, tensor.name) for tensor in tensors}
+
+
+def _sparsity(source: ModelSource) -> float:
+    """The share of zeros in the matrices of the layers."""
+    names = quantized_matrices(minilm_layout(source.config))
+    nonzero = sum(count_nonzero(source.read(name)) for name in names)
+    return 1 - nonzero / sum(math.prod(source.shapes[name]) for name in names)
+
+
+def _packed(
+    source: ModelSource, mapping: TensorMapping, shape: tuple[int, ...], packing: Packing
+) -> dict[StoredTensor, Callable[[], Array]]:
+    """What is stored for a quantized matrix.
+
+    Those that become one are joined by their codes and scales, both of which have their rows.
     """
-    names = mapping.minilm_names
-    shape = mapping.shape([source.shapes[name] for name in names])
-    if packing is None or names[0] not in source.quantized:
-        tensor = StoredTensor(mapping.hf_name, source.dtype(names[0]), shape)
-        return {tensor: lambda: mapping.join(source.read_joined(names), config)}
-
     packing.check(mapping.hf_name, shape)
 
     def part(name: str) -> Array:
-        matrices = [source.read_rounded(each) for each in names]
+        matrices = [source.read_rounded(each) for each in mapping.minilm_names]
         joined = Rounded(
-            mapping.join([matrix.codes for matrix in matrices], config),
-            mapping.join([matrix.scales for matrix in matrices], config),
+            mapping.join([matrix.codes for matrix in matrices], source.config),
+            mapping.join([matrix.scales for matrix in matrices], source.config),
         )
         return packing.pack(mapping.hf_name, joined)[name]
 
@@ -113,10 +176,10 @@ def _planned(
     }
 
 
-def find_kept(config: ModelConfig, tokenizer: Tokenizer, *, packed: bool = False) -> Architecture:
+def find_kept(config: ModelConfig, tokenizer: Tokenizer, *, packed: str = "") -> Architecture:
     """The first that can represent ``config`` and in which transformers keeps the tokenizer.
 
-    ``packed``: and whose matrices are (out, in), as quantized ones are.
+    ``packed``: and whose matrices are (out, in), as quantized and sparse ones are; what asks for it.
 
     For Qwen2, transformers 5 builds its own pre-tokenizer whatever tokenizer.json says
     (`MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS`).
@@ -126,7 +189,7 @@ def find_kept(config: ModelConfig, tokenizer: Tokenizer, *, packed: bool = False
         architectures = [each for each in architectures if not _is_transposed(each, config)]
     if not architectures:
         raise ConfigError(
-            "quantization",
+            packed,
             "matrices that transformers keeps (in, out), where no quantized layer reads them",
             "an architecture of linear layers",
             "`minilm convert --to minilm` dequantizes, and --to gguf quantizes for llama.cpp",
@@ -160,6 +223,8 @@ def import_run(source: ModelSource, folder: Path) -> None:
         # Small models are often made with GPT-2's config.json, whose 50256 is none of their tokens.
         ends = {name: fields[name] for name in _ENDS if _are_tokens(fields.get(name), tokenizer)}
         settings |= {GENERATION_CONFIG: ends} if ends else {}
+    generation = with_chat_end(settings.get(GENERATION_CONFIG, {}), source.folder, tokenizer)
+    settings |= {GENERATION_CONFIG: generation} if generation else {}
     plan = {
         StoredTensor(name, source.dtype(name), shape): lambda name=name: source.read(name)
         for name, shape in source.shapes.items()

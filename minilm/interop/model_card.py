@@ -64,9 +64,17 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,120}")
 
 
 def card(
-    source: ModelSource, name: str, class_name: str, provenance: Provenance = Provenance()
+    source: ModelSource,
+    name: str,
+    class_name: str,
+    provenance: Provenance = Provenance(),
+    *,
+    sparse_format: str = "",
 ) -> str:
-    """The text of the card: data, parameters, figures, and how to load the folder."""
+    """The text of the card: data, parameters, figures, and how to load the folder.
+
+    ``sparse_format`` is that of matrices whose zeros are left out, which transformers 5 does not read.
+    """
     summary = run_files.read_summary(source.folder) if source.is_run else {}
     return "\n".join(
         [
@@ -81,17 +89,32 @@ def card(
             "",
             "## Loading",
             "",
-            "```python",
-            "from transformers import AutoModelForCausalLM, AutoTokenizer",
-            "",
-            f'model = AutoModelForCausalLM.from_pretrained("{name}")',
-            f'tokenizer = AutoTokenizer.from_pretrained("{name}")',
-            'prompt = tokenizer("The", return_tensors="pt")',
-            "print(tokenizer.decode(model.generate(**prompt, max_new_tokens=50)[0]))",
-            "```",
+            *(_sparse_loading(name, sparse_format) if sparse_format else _loading(name)),
             "",
         ]
     )
+
+
+def _loading(name: str) -> list[str]:
+    return [
+        "```python",
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        "",
+        f'model = AutoModelForCausalLM.from_pretrained("{name}")',
+        f'tokenizer = AutoTokenizer.from_pretrained("{name}")',
+        'prompt = tokenizer("The", return_tensors="pt")',
+        "print(tokenizer.decode(model.generate(**prompt, max_new_tokens=50)[0]))",
+        "```",
+    ]
+
+
+def _sparse_loading(name: str, sparse_format: str) -> list[str]:
+    return [
+        f"The layers' matrices are in {sparse_format}, which compressed-tensors reads up to version 0.14. "
+        "Later ones do not, and transformers 5 leaves these matrices at random values. As a dense model:",
+        "",
+        f"    minilm convert {name} --to minilm --out {name}-dense",
+    ]
 
 
 def _metadata(class_name: str, provenance: Provenance) -> str:

@@ -33,6 +33,7 @@ from minilm.quantization.packing import (
     read_rounded,
 )
 from minilm.quantization.packings import packing_of
+from minilm.quantization.sparse_packing import SparsePacking, sparse_packing_of
 from minilm.runs import files as run_files
 from minilm.text.tokenizer_file import load_tokenizer
 from minilm.text.tokenizers import Tokenizer
@@ -55,7 +56,7 @@ class ModelSource:
     whose names end so are multiplied by; then all are read in float32. ``block_order`` is set where each
     layer of ``config`` has a block of its own and the file has shared ones: of each layer, the number of
     its block there. ``packing`` is how a quantized run stores its matrices. Those of a quantized source are
-    read dequantized, the ``packed`` ones of a Hugging Face folder by these functions;
+    read dequantized, those of a Hugging Face folder and its sparse ones by the functions of ``packed``;
     ``dequantized_from`` is their format.
     """
 
@@ -228,9 +229,12 @@ def _open_hugging_face(folder: Path, fields: dict[str, Any]) -> ModelSource:
     stored = _stored_by_declared_name(weights, layout)
     packed, from_format = {}, ""
     if isinstance(quantization := fields.get("quantization_config"), dict):
-        packing = packing_of(quantization)
-        packed = _take_packed(stored, packing, layout)
-        from_format = packing.format if packed else ""
+        if sparse := sparse_packing_of(quantization):
+            packed = _take_sparse(stored, sparse, layout)
+        else:
+            packing = packing_of(quantization)
+            packed = _take_packed(stored, packing, layout)
+            from_format = packing.format if packed else ""
     if isinstance(architecture, Importable):
         mappings = match_tensors(layout, config, "joined")
     else:
@@ -269,6 +273,20 @@ def _take_packed(
             tensors = {part: tensor for part, tensor in parts.items() if tensor}
             packed[name] = partial(_dequantized, packing, name, shape, tensors)
             stored[name] = StoredTensor(name, "float32", shape)
+    return packed
+
+
+def _take_sparse(
+    stored: dict[str, StoredTensor], packing: SparsePacking, layout: Layout
+) -> dict[str, Callable[[], Array]]:
+    """What reads each matrix with zeros; as `_take_packed`."""
+    packed: dict[str, Callable[[], Array]] = {}
+    for name, shape in quantized_matrices(layout).items():
+        names = packing.names(name)
+        if all(part in stored for part in names):
+            parts = {part: stored.pop(part) for part in names}
+            packed[name] = partial(packing.read, name, shape, parts)
+            stored[name] = StoredTensor(name, parts[names[0]].dtype, shape)
     return packed
 
 

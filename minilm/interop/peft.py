@@ -16,7 +16,13 @@ from typing import Any
 import numpy as np
 
 from minilm import files
-from minilm.architectures.adapter_map import HEAD, PREFIX, Factors, adapted_shapes, adapter_map
+from minilm.architectures.adapter_map import (
+    HEAD,
+    PREFIX,
+    Factors,
+    adapted_shapes,
+    adapter_map,
+)
 from minilm.architectures.conversion import exportable, importable_for
 from minilm.architectures.minilm import layout as minilm_layout
 from minilm.architectures.tensor_map import TensorMapping, tensor_mappings
@@ -31,7 +37,7 @@ from minilm.formats.tensor_io import as_float32
 from minilm.inspection.folders import base_of_adapter
 from minilm.interop.huggingface import import_run
 from minilm.interop.model_source import TABLE, ModelSource, open_source
-from minilm.ledger.layout_changes import ADAPTER_TARGETS, FACTORS
+from minilm.ledger.layout_changes import ADAPTER_TARGETS, FACTORS, MAGNITUDE, own_names
 from minilm.runs import base_run
 from minilm.runs import files as run_files
 from minilm.transforms import adapter_files
@@ -39,7 +45,6 @@ from minilm.transforms import adapter_files
 # Of adapter_config.json: what changes the result in a way that minilm's LoRA has not.
 _PLAIN = {
     "peft_type": "LORA",
-    "use_dora": False,
     "bias": "none",
     "lora_bias": False,
     "modules_to_save": None,
@@ -122,7 +127,7 @@ def _check_settings(folder: Path, fields: Mapping[str, Any]) -> None:
 def _read(folder: Path, fields: Mapping[str, Any], source: ModelSource) -> _Adapter:
     path = folder / run_files.ADAPTER_WEIGHTS
     stored = {tensor.name: tensor for tensor in read_header(path).tensors}
-    mappings = _mappings(source)
+    mappings, dora = _mappings(source), bool(fields.get("use_dora"))
     outputs = {name: shape[0] for name, shape in source.shapes.items()}
     outputs[f"{HEAD}.weight"] = source.config.vocab_size
     parts: dict[str, Factors] = {}
@@ -134,22 +139,33 @@ def _read(folder: Path, fields: Mapping[str, Any], source: ModelSource) -> _Adap
         mapping = mappings.get(module)
         if mapping is None or other not in stored or name == other:
             continue
-        used |= {name, other}
-        a, b = (as_float32(tensor_io.read(stored[each])) for each in (name, other))
+        names = [f"{PREFIX}{module}.{each}" for each in own_names(dora)]
+        used |= {*names}
+        if names[-1] not in stored:
+            raise FormatError(path, f"no {names[-1]}", "that of a DoRA adapter")
+        a, b, *lengths = (as_float32(tensor_io.read(stored[each])) for each in names)
         rows = [outputs[each] for each in mapping.minilm_names]
+        if lengths and lengths[0].shape != (sum(rows),):
+            raise FormatError(path, f"{names[-1]} {list(lengths[0].shape)}", f"{[sum(rows)]}")
         if a.ndim != 2 or b.shape != (sum(rows), a.shape[0]):
             raise FormatError(path, f"{other} {list(b.shape)}", f"{[sum(rows), a.shape[0]]}")
         scales.add(_scale(folder, fields, module, a.shape[0]))
-        split = dataclasses.replace(mapping, transposed=False).split(b, rows, source.config)
-        for number, (each, part) in enumerate(zip(mapping.minilm_names, split, strict=True)):
+        of_rows = dataclasses.replace(mapping, transposed=False)
+        split = of_rows.split(b, rows, source.config)
+        columns = [of_rows.split(each[:, None], rows, source.config) for each in lengths]
+        for number, (each, part, *column) in enumerate(
+            zip(mapping.minilm_names, split, *columns, strict=True)
+        ):
             factor = next((f for end, f in source.factors.items() if each.endswith(end)), 1.0)
             own_a, own_b = _own_block(a, part, fields.get("r"), number)
-            parts[each.removesuffix(".weight")] = own_a, own_b * np.float32(factor)
+            own_lengths = [length[:, 0] * np.float32(abs(factor)) for length in column]
+            own = own_a, own_b * np.float32(factor), *own_lengths
+            parts[each.removesuffix(".weight")] = own
     for name in sorted(stored.keys() - used):
         if not _is_copy(stored[name], mappings, source):
             expected = f"A and B of a matrix of {source.folder}"
             raise FormatError(path, f"{name}, which has no place", expected)
-    ranks = {a.shape[0] for a, _ in parts.values()}
+    ranks = {each[0].shape[0] for each in parts.values()}
     if 0 in ranks:
         raise FormatError(path, "matrices of rank 0", "a rank of at least 1")
     if len(ranks) != 1 or len(scales) != 1:
@@ -159,7 +175,7 @@ def _read(folder: Path, fields: Mapping[str, Any], source: ModelSource) -> _Adap
     shapes = {
         f"{name}.{side}": array.shape
         for name, pair in parts.items()
-        for side, array in zip(FACTORS, pair, strict=True)
+        for side, array in zip(own_names(dora), pair, strict=True)
     }
     wanted: dict[str, tuple[int, ...]] = {}
     for name, (rows_, inputs) in adapted_shapes(source.config, lora).items():
@@ -167,11 +183,13 @@ def _read(folder: Path, fields: Mapping[str, Any], source: ModelSource) -> _Adap
             f"{name}.{FACTORS[0]}": (lora.rank, inputs),
             f"{name}.{FACTORS[1]}": (rows_, lora.rank),
         }
+        if dora:
+            wanted[f"{name}.{MAGNITUDE}"] = (rows_,)
     check_same_tensors(path, shapes, wanted)
     factors = {
         f"{name}.{side}": array
         for name, pair in parts.items()
-        for side, array in zip(FACTORS, pair, strict=True)
+        for side, array in zip(own_names(dora), pair, strict=True)
     }
     return _Adapter(lora, factors)
 
@@ -256,4 +274,5 @@ def _lora(
         dropout=dropout if isinstance(dropout, float) else 0.0,
         targets=tuple(word for word, each in ADAPTER_TARGETS.items() if each in adapted),
         rank_stabilised=is_stabilised,
+        dora=bool(fields.get("use_dora")),
     )

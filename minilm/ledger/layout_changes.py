@@ -8,7 +8,7 @@ from dataclasses import replace
 from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
-from minilm.ledger.symbols import Polynomial, symbol
+from minilm.ledger.symbols import ONE, Polynomial, symbol
 
 r = symbol("r")  # rank of an adapter
 
@@ -26,59 +26,88 @@ ADAPTER_TARGETS = {
 _WORDS = {component: word for word, component in ADAPTER_TARGETS.items()}
 # What a matrix (outputs, inputs) gets: A (r, inputs) and B (outputs, r), stored under these names.
 FACTORS = ("lora_A.weight", "lora_B.weight")
+# And with DoRA, (outputs,).
+MAGNITUDE = "lora_magnitude_vector"
 
 
-def with_adapters(layout: Layout, targets: Sequence[str], rank: int) -> Layout:
+def own_names(dora: bool) -> tuple[str, ...]:
+    """What a matrix has of an adapter."""
+    return (*FACTORS, MAGNITUDE) if dora else FACTORS
+
+
+def with_adapters(
+    layout: Layout, targets: Sequence[str], rank: int, *, dora: bool = False, number: int = 1
+) -> Layout:
     """``layout`` frozen, with LoRA (Hu et al. 2021, arXiv:2106.09685) on every matrix of ``targets``.
 
-    A matrix (outputs, inputs) gets r(outputs + inputs) parameters. Raises ConfigError for a target that the
-    model does not have and for a rank above the narrower side of a matrix.
+    A matrix (outputs, inputs) gets r(outputs + inputs) parameters, with ``dora`` (Liu et al. 2024,
+    arXiv:2402.09353) another for each output. ``number`` is that of the adapter where ``layout`` has others.
+    Raises ConfigError for a target that the model does not have and for a rank above the narrower side of a
+    matrix.
     """
     tensors: list[Tensor] = []
     adapted = set()
+    layout = replace(layout, symbols={"r": rank, **layout.symbols})
+    # Of a second adapter with another rank that is a number in the formula.
+    width = r if layout.symbols["r"] == rank else rank * ONE
+    names = [numbered(name, number) for name in own_names(dora)]
     for tensor in layout.tensors:
         tensors.append(replace(tensor, frozen=True))
         word = _WORDS.get(tensor.component)
         if word in targets and tensor.role is Role.MULTIPLIED:
             adapted.add(word)
             shape = tensor.shape[::-1] if tensor.transposed else tensor.shape
-            tensors += _factors(layout, tensor, shape, rank)
+            tensors += _factors(layout, tensor, shape, width, names)
     for tied, table in layout.ties:
         if "lm_head" in targets and tied.endswith(".weight"):
             adapted.add("lm_head")
             shape = next(tensor.shape for tensor in layout.tensors if tensor.name == table)
             head = Tensor(tied, shape, components.LM_HEAD, Role.MULTIPLIED)
-            tensors += _factors(layout, head, shape, rank)
+            tensors += _factors(layout, head, shape, width, names)
     for word in targets:
         if word not in adapted:
             available = [w for w in ADAPTER_TARGETS if _has(layout, w)]
             raise ConfigError(
                 "targets", repr(word), f"any of {', '.join(available)}, which this model has"
             )
-    return replace(layout, tensors=tuple(tensors), symbols={**layout.symbols, "r": rank})
+    return replace(layout, tensors=tuple(tensors))
 
 
 def _factors(
-    layout: Layout, tensor: Tensor, shape: tuple[Polynomial, ...], rank: int
-) -> tuple[Tensor, Tensor]:
+    layout: Layout,
+    tensor: Tensor,
+    shape: tuple[Polynomial, ...],
+    width: Polynomial,
+    names: Sequence[str],
+) -> list[Tensor]:
     outputs, inputs = shape
+    rank = width.value(layout.symbols)
     narrower = min(side.value(layout.symbols) for side in shape)
     if not 1 <= rank <= narrower:
         module = tensor.name.removesuffix(".weight")
         raise ConfigError(
             "lora_rank", str(rank), f"from 1 to {narrower}, the narrower side of {module}"
         )
-    a, b = (
+    sides: list[tuple[Polynomial, ...]] = [(width, inputs), (outputs, width), (outputs,)]
+    return [
         replace(
             tensor,
             name=f"{tensor.name.removesuffix('weight')}{name}",
-            shape=sides,
+            shape=own,
             component=f"LoRA of {tensor.component}",
+            role=tensor.role if len(own) == 2 else Role.SCALED,
             transposed=False,
         )
-        for name, sides in zip(FACTORS, ((r, inputs), (outputs, r)), strict=True)
-    )
-    return a, b
+        for name, own in zip(names, sides, strict=False)
+    ]
+
+
+def numbered(name: str, number: int) -> str:
+    """A name of `FACTORS` or `MAGNITUDE` in the adapter of this number, from 1: lora_A.2.weight."""
+    if number == 1:
+        return name
+    first, _, rest = name.partition(".")
+    return f"{first}.{number}.{rest}".rstrip(".")
 
 
 def _has(layout: Layout, word: str) -> bool:

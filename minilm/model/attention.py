@@ -5,10 +5,14 @@ Shapes: b sequences, t tokens, h query heads, g key/value heads, k head width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from minilm.config import ModelConfig
 from minilm.model.kv_cache import BlockKVCache, Positions
@@ -44,9 +48,10 @@ class Attention(nn.Module):
         cache: BlockKVCache | None = None,
         positions: Positions | None = None,
     ) -> Tensor:
-        query = rearrange(self.query(x), "b t (h k) -> b h t k", h=self.num_heads)
-        key = rearrange(self.key(x), "b t (g k) -> b g t k", g=self.num_kv_heads)
-        value = rearrange(self.value(x), "b t (g k) -> b g t k", g=self.num_kv_heads)
+        projected = self._projections(x)
+        query = rearrange(projected[0], "b t (h k) -> b h t k", h=self.num_heads)
+        key = rearrange(projected[1], "b t (g k) -> b g t k", g=self.num_kv_heads)
+        value = rearrange(projected[2], "b t (g k) -> b g t k", g=self.num_kv_heads)
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
         if rotation is not None:
@@ -59,15 +64,39 @@ class Attention(nn.Module):
             key = repeat(key, "b g t k -> b (g n) t k", n=group)
             value = repeat(value, "b g t k -> b (g n) t k", n=group)
         dropout = self.dropout if self.training else 0.0
-        if positions is None or positions.first:
+        visible = None if positions is None or positions.first else positions.mask
+        if cache is None or positions is None or positions.first:
             attend = explicit_attention if explicit_is_faster(query) else fused_attention
-            attended = attend(query, key, value, window=self.window, dropout=dropout)
-        else:
-            attended = F.scaled_dot_product_attention(
-                query, key, value, positions.mask, dropout_p=dropout
+            attended = attend(
+                query, key, value, window=self.window, dropout=dropout, visible=visible
             )
+        else:
+            attended = F.scaled_dot_product_attention(query, key, value, visible, dropout_p=dropout)
         output: Tensor = self.output(rearrange(attended, "b h t k -> b t (h k)"))
         return output
+
+    def _projections(self, x: Tensor) -> Sequence[Tensor]:
+        """Query, key and value: compiled, one product of three plain matrices, else three."""
+        layers = self.query, self.key, self.value
+        if not torch.compiler.is_compiling() or any(type(layer) is not Linear for layer in layers):
+            return [layer(x) for layer in layers]
+        weights: list[Tensor] = [layer.weight for layer in layers]
+        biases: list[Tensor] = [layer.bias for layer in layers if layer.bias is not None]
+        together = F.linear(x, torch.cat(weights), torch.cat(biases) if biases else None)
+        widths = [layer.out_features for layer in layers]
+        parts: Sequence[Tensor] = together.split(widths, dim=-1)  # type: ignore[no-untyped-call]
+        return parts
+
+
+def without_plans(device: torch.device) -> AbstractContextManager[None]:
+    """Attention, within the block, by kernels that take any number of keys as it comes.
+
+    cuDNN's builds a plan for each number that is new, which took 50 ms a token on an H100.
+    """
+    if device.type != "cuda":
+        return nullcontext()
+    kernels = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
+    return sdpa_kernel(list(kernels))
 
 
 def explicit_is_faster(query: Tensor) -> bool:
@@ -81,23 +110,43 @@ def explicit_is_faster(query: Tensor) -> bool:
 
 
 def fused_attention(
-    query: Tensor, key: Tensor, value: Tensor, *, window: int, dropout: float
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    window: int,
+    dropout: float,
+    visible: Tensor | None = None,
 ) -> Tensor:
-    """(b, h, t, k) three times -> (b, h, t, k) through torch's scaled_dot_product_attention."""
+    """(b, h, t, k) three times -> (b, h, t, k) through torch's scaled_dot_product_attention.
+
+    ``visible``, (b, 1, t, t), is true where a query sees a key; None: all of the window before it.
+    """
     t = query.shape[2]
-    if 0 < window < t:
-        mask = ~hidden_positions(t, window, query.device)
-        return F.scaled_dot_product_attention(query, key, value, mask, dropout_p=dropout)
-    return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True)
+    if visible is None and 0 < window < t:
+        visible = ~hidden_positions(t, window, query.device)
+    return F.scaled_dot_product_attention(
+        query, key, value, visible, dropout_p=dropout, is_causal=visible is None
+    )
 
 
 def explicit_attention(
-    query: Tensor, key: Tensor, value: Tensor, *, window: int, dropout: float
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    window: int,
+    dropout: float,
+    visible: Tensor | None = None,
 ) -> Tensor:
     """The same, as two batched matrix products around a softmax."""
     b, h, t, k = query.shape
-    mask = torch.zeros(t, t, device=query.device, dtype=query.dtype)
-    mask = mask.masked_fill(hidden_positions(t, window, query.device), float("-inf"))
+    if visible is None:
+        hidden = hidden_positions(t, window, query.device)
+    else:
+        hidden = repeat(~visible, "b 1 q n -> (b h) q n", h=h)
+    mask = torch.zeros(hidden.shape, device=query.device, dtype=query.dtype)
+    mask = mask.masked_fill(hidden, float("-inf"))
     query, key, value = (rearrange(x, "b h t k -> (b h) t k") for x in (query, key, value))
     # baddbmm scales the product and adds the mask in the same pass.
     scores = torch.baddbmm(mask, query, key.transpose(1, 2), alpha=k**-0.5)

@@ -26,7 +26,8 @@ class Positions:
     there, (b, 1, t, rotary_dim / 2), or None. ``slots``: where their keys and values are stored, the same for
     all sequences or (b, t). ``used``: how many slots are read. ``first``: the sequences were empty, and the
     tokens see each other causally. Otherwise ``mask`` is true where a query sees a key, (b, 1, t, n); None:
-    everywhere. Both are for a sliding ``window``, or 0.
+    everywhere. Both are for a sliding ``window``, or 0. Documents that share a row have no slots
+    (`packed_positions`): their ``mask`` is over the row itself.
     """
 
     index: Tensor
@@ -160,15 +161,37 @@ class KVCache:
         for block in self.blocks:
             block.convolution_inputs.zero_()
 
-    def next_positions(self, t: int) -> Positions:
-        """Those of the next ``t`` tokens of each sequence."""
-        slots, longest = self.blocks[0].key.shape[2], max(self.lengths)
+    def truncate(self, length: int) -> None:
+        """Forget the tokens after the first ``length`` of each sequence, or all where the last ones matter.
+
+        They do to a convolution and to n-grams, and past a sliding window the first are overwritten.
+        """
+        slots = self.blocks[0].key.shape[2]
+        inputs = self.blocks[0].convolution_inputs.shape[1] + self.previous_tokens.shape[1]
+        if max(self.lengths) > slots or inputs:
+            self.clear()
+        else:
+            self.lengths = [length] * len(self.lengths)
+
+    def check_room(self, t: int) -> None:
+        """AssertionError where ``t`` more tokens are too many."""
+        longest = max(self.lengths)
         assert longest + t <= self.max_length, (
             f"{longest} tokens and {t} exceed the {self.max_length} of the cache"
         )
+
+    def next_positions(self, t: int, on_device: Tensor | None = None) -> Positions:
+        """Those of the next ``t`` tokens of each sequence.
+
+        ``on_device``: (b), the lengths so far, where a captured graph is to read them.
+        """
+        self.check_room(t)
+        slots, longest = self.blocks[0].key.shape[2], max(self.lengths)
         fixed = self.fixed_shapes and t == 1
         equal = min(self.lengths) == longest
-        lengths = torch.tensor(self.lengths, device=self._device)[:, None]
+        if on_device is None:
+            on_device = torch.tensor(self.lengths, device=self._device)
+        lengths = on_device[:, None]
         index = lengths if t == 1 else lengths + torch.arange(t, device=self._device)  # b t
         # One token is stored before it reads, several are appended to what they read: see `update`.
         used = slots if fixed else min(longest + (t == 1), slots)

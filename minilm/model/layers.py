@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minilm.config import ModelConfig
-from minilm.model.kv_cache import BlockKVCache
+from minilm.model.kv_cache import BlockKVCache, Positions
 
 
 class Linear(nn.Linear):
@@ -65,17 +65,24 @@ class CausalConvolution(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(config.convolution, config.d_model))
 
-    def forward(self, x: Tensor, cache: BlockKVCache | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        cache: BlockKVCache | None = None,
+        positions: Positions | None = None,
+    ) -> Tensor:
         if cache is None:
-            return self._convolve(x)
+            return self._convolve(x, None if positions is None else positions.index)
         inputs = cache.extend_inputs(x)  # b (c + t) d
         return self._convolve(inputs)[:, -x.shape[1] :]
 
-    def _convolve(self, x: Tensor) -> Tensor:
+    def _convolve(self, x: Tensor, index: Tensor | None = None) -> Tensor:
         t, total = x.shape[1], x
         for distance, weight in enumerate(self.weight, start=1):
             distance = min(distance, t)
             earlier = F.pad(x[:, : t - distance], (0, 0, distance, 0))  # b t d
+            if index is not None:  # what is before a document's first token is of another one
+                earlier = earlier.masked_fill((index < distance)[:, :, None], 0.0)
             total = torch.addcmul(total, earlier, weight)
         return total
 

@@ -18,6 +18,7 @@ from minilm.model.initialization import initialize
 from minilm.model.kv_cache import BlockKVCache, KVCache, Positions
 from minilm.model.layers import CausalConvolution, EmbeddingTable, FeedForward, LMHead, make_norm
 from minilm.model.ngrams import ngram_rows
+from minilm.model.packing import packed_positions
 from minilm.model.rope import rotation
 
 
@@ -43,9 +44,13 @@ class Embedding(nn.Module):
             index = torch.arange(t, device=tokens.device) if positions is None else positions.index
             x = x + self.position(index)
         if self.ngram is not None:
+            in_document = None
             if cache is not None:
                 tokens = cache.extend_tokens(tokens)
-            rows = ngram_rows(tokens, self.longest_ngram, self.ngram_rows)[:, -t:]  # b t n
+            elif positions is not None:
+                in_document = positions.index
+            rows = ngram_rows(tokens, self.longest_ngram, self.ngram_rows, in_document)  # b t n
+            rows = rows[:, -t:]
             x = x + self.ngram(rows).sum(dim=2)  # b t n d -> b t d
         return x
 
@@ -74,7 +79,7 @@ class Block(nn.Module):
         positions: Positions | None = None,
     ) -> Tensor:
         if self.convolution is not None:
-            x = self.convolution(x, cache)
+            x = self.convolution(x, cache, positions)
         attended = self.attention(self.attention_norm(x), rotation, cache, positions)
         after = x + self.dropout(attended)
         read = x if self.parallel else after
@@ -87,6 +92,9 @@ class Transformer(nn.Module):
 
     With a cache the t tokens follow those that it holds, and are added to it: the logits are those that a
     pass over the whole sequences gives for them. Call it under `torch.no_grad()`.
+
+    Several documents may share a row: ``document_positions``, (b, t), are those of the tokens in their own
+    documents, each of which begins at 0 and sees no other.
 
     Weights are drawn from ``generator`` (seed 0 without one), so the same seed gives the same bytes.
     Built under ``torch.device("meta")`` it has shapes and no values.
@@ -105,7 +113,12 @@ class Transformer(nn.Module):
             self.lm_head.weight = self.embedding.token.weight
         initialize(self, config, generator or torch.Generator().manual_seed(0))
 
-    def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
+    def forward(
+        self,
+        tokens: Tensor,
+        cache: KVCache | None = None,
+        document_positions: Tensor | None = None,
+    ) -> Tensor:
         t, config = tokens.shape[1], self.config
         assert t <= config.context_length, (
             f"{t} tokens exceed the context of {config.context_length}"
@@ -113,6 +126,9 @@ class Transformer(nn.Module):
         positions, angles = None, None
         if cache is not None:
             positions = cache.next_positions(t)
+        elif document_positions is not None:
+            positions = packed_positions(document_positions, config)
+        if positions is not None:
             angles = positions.rotation
         elif config.position == "rope":
             angles = rotation(t, config, tokens.device)
@@ -131,7 +147,15 @@ class Transformer(nn.Module):
         return [self.blocks[number] for number in self.config.block_order]
 
 
-def next_token_loss(model: nn.Module, tokens: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy in nats of ``targets`` (b, t); targets of -100 are ignored."""
-    logits = model(tokens)
+def next_token_loss(
+    model: nn.Module, tokens: Tensor, targets: Tensor, document_positions: Tensor | None = None
+) -> Tensor:
+    """Mean cross-entropy in nats of ``targets`` (b, t); targets of -100 are ignored.
+
+    ``document_positions`` are given where several documents share a row, as `Transformer` takes them.
+    """
+    if document_positions is None:
+        logits = model(tokens)
+    else:
+        logits = model(tokens, document_positions=document_positions)
     return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-100)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,11 @@ from minilm.operations.evaluate import ALL, EvaluationText
 from minilm.text.corpora import open_corpus
 from minilm.text.tokenizers import Tokenizer
 
+logger = logging.getLogger(__name__)
+
 CALIBRATION_TOKENS = 32_768
+# On fewer, rounding fits the accidents of the text (docs/parameters.md).
+FEW_TOKENS = 2048
 _PROBE = 32  # tokens in the middle of a window, by which it is looked for in the evaluated text
 
 
@@ -28,14 +34,16 @@ def calibration_windows(
     text: EvaluationText | None,
     *,
     text_field: str | None,
+    cleaning: Sequence[str],
     cache: Path,
 ) -> tuple[Tensor, dict[str, Any]]:
     """Windows (n, t) of the text ``source``, and what they are, for the record of the run.
 
-    Where it is the text whose validation split is evaluated, they are from the training part. Raises
-    InputError where nothing is left.
+    It is cleaned by the steps ``cleaning``, those of the text that the model was trained on. Where it is the
+    text whose validation split is evaluated, they are from the training part. Raises InputError where no
+    window is left.
     """
-    corpus = open_corpus(source, cache=cache, text_field=text_field)
+    corpus = open_corpus(source, cleaning=cleaning, cache=cache, text_field=text_field)
     sha256, part = identify(corpus).sha256, "all"
     if text is not None and text.dataset.sha256 == sha256:
         tokens, part = text.dataset.train, "the training part"
@@ -50,9 +58,10 @@ def calibration_windows(
             cache=cache,
             context_length=1,
         ).val
-    if len(tokens) < 2:
-        raise InputError("--calibrate", f"a text of {len(tokens)} tokens", "a longer text")
-    t = min(context_length, len(tokens) - 1)
+    t = context_length
+    if len(tokens) <= t:
+        got = f"a text of {len(tokens):,} tokens"
+        raise InputError("--calibrate", got, f"more than the context of the model, {t:,}")
     starts = window_starts(len(tokens), context_length=t, at_most=CALIBRATION_TOKENS)
     windows = [np.asarray(tokens[start : start + t]) for start in starts.tolist()]
     windows = [each for each in windows if len(each) == t]
@@ -61,6 +70,11 @@ def calibration_windows(
     if not windows:
         raise InputError("--calibrate", "a text that is in the evaluated one", "another text")
     ids = torch.from_numpy(np.stack(windows).astype(np.int64))
+    if ids.numel() < FEW_TOKENS:
+        logger.warning(
+            f"note: calibrated on {ids.numel():,} tokens only; on fewer than {FEW_TOKENS:,} rounding fits "
+            "the accidents of the text"
+        )
     what = {"source": source, "sha256": sha256, "part": part, "tokens": ids.numel()}
     return ids, what
 

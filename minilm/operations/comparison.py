@@ -22,7 +22,7 @@ from minilm.render.document import Column, Table
 from minilm.runs import files as run_files
 from minilm.training.runtime import Runtime
 from minilm.transforms.quantize import QuantizedLinear
-from minilm.units import format_bytes
+from minilm.units import format_bytes, format_decimal
 
 TIMED_TOKENS, TIMED_TEXTS = 64, 3
 
@@ -57,10 +57,13 @@ class Comparison:
     def table(self) -> Table:
         """One row for each measurement."""
         before, after = self.before, self.after
+        trainable = []
+        if before.trainable or after.trainable:  # else both are for use alone
+            trainable = [_row("trainable", before.trainable, after.trainable, "{:,}".format)]
         rows = [
             _row("parameters", before.parameters, after.parameters, "{:,}".format),
             _row("not zero", before.nonzero, after.nonzero, "{:,}".format),
-            _row("trainable", before.trainable, after.trainable, "{:,}".format),
+            *trainable,
             _row("bytes of weights", before.bytes, after.bytes, format_bytes),
         ]
         if before.evaluation is not None and after.evaluation is not None:
@@ -70,7 +73,7 @@ class Comparison:
                 ("perplexity", "perplexity"),
             ):
                 old, new = (getattr(each.evaluation, name) for each in (before, after))
-                rows.append(_row(title, old, new, "{:.4f}".format))
+                rows.append(_row(title, old, new, lambda value: format_decimal(value, 4)))
         rows.append(
             _row(
                 "tokens/s generated",
@@ -99,10 +102,20 @@ class Comparison:
 def _row(
     title: str, before: float, after: float, text: Callable[[Any], str]
 ) -> tuple[str, str, str, str]:
-    change = "" if before == 0 else "=" if after == before else f"{after / before - 1:+.2%}"
+    change = (
+        ""
+        if before == 0
+        else "="
+        if after == before
+        else f"{_percent(100 * (after / before - 1))}%"
+    )
     if change in ("+0.00%", "-0.00%"):
         change = f"{change[0]}<0.01%"
     return title, text(before), text(after), change
+
+
+def _percent(change: float) -> str:
+    return f"{change:+.2f}" if abs(change) < 1e6 else f"{change:+.3g}"
 
 
 def measure(

@@ -10,13 +10,16 @@ from typing import Any
 from minilm.checkpoint import load
 from minilm.config import TrainConfig, from_dict
 from minilm.data.cache import default_cache
+from minilm.data.conversations import prepare_conversations
 from minilm.data.corpus_stats import identify
 from minilm.data.shards import Dataset, prepare
+from minilm.data.splits import Mode
 from minilm.errors import InputError
 from minilm.interop.convert import as_run
 from minilm.model.transformer import Transformer
 from minilm.runs import files as run_files
-from minilm.text.corpora import open_corpus
+from minilm.text.chat_template import PLAIN, find_template
+from minilm.text.corpora import Corpus, open_corpus
 from minilm.text.tokenizers import Tokenizer
 from minilm.training.evaluation import evaluate as validate
 from minilm.training.runtime import Runtime, resolve
@@ -102,6 +105,9 @@ def evaluation_text(
     cache = cache or default_cache()
     if data is not None:
         corpus = open_corpus(data, cleaning=(), cache=cache, text_field=text_field)
+        part = "all" if val_fraction == ALL else f"the last {val_fraction:.0%}"
+        if corpus.has_conversations():
+            return _conversations(run, corpus, tokenizer, val_fraction, "position", part)
         dataset = prepare(
             corpus,
             tokenizer=tokenizer,
@@ -110,7 +116,6 @@ def evaluation_text(
             cache=cache,
             context_length=1,
         )
-        part = "all" if val_fraction == ALL else f"the last {val_fraction:.0%}"
         return EvaluationText(dataset, f"{part} of {corpus.name}")
     of_run = run_files.last_summary(run).get("data")
     if not isinstance(of_run, dict) or not isinstance(of_run.get("source"), str):
@@ -141,13 +146,38 @@ def _own_split(
             f"that of the run, {str(of_run.get('sha256'))[:12]}",
             "the text has changed since: give --data",
         )
+    part, fraction = "the validation split", record.train.val_fraction
+    if read.get("chat_template"):
+        return _conversations(run, corpus, tokenizer, fraction, record.train.split, part)
     dataset = prepare(
         corpus,
         tokenizer=tokenizer,
         vocab_size=None,
-        val_fraction=record.train.val_fraction,
+        val_fraction=fraction,
         split=record.train.split,
         cache=cache,
         context_length=1,
     )
-    return EvaluationText(dataset, f"the validation split of {corpus.name}")
+    return EvaluationText(dataset, f"{part} of {corpus.name}")
+
+
+def _conversations(
+    run: Path,
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    val_fraction: float,
+    split: Mode,
+    part: str,
+) -> EvaluationText:
+    """The answers in ``part`` of conversations, as the run's chat template writes them, or a plain one."""
+    template = find_template(run)
+    dataset = prepare_conversations(
+        corpus,
+        tokenizer=tokenizer,
+        template=template,
+        val_fraction=val_fraction,
+        split=split,
+        context_length=run_files.read_config(run / run_files.CONFIG).context_length,
+    )
+    which = "plain template" if template.name == PLAIN.name else "chat template"
+    return EvaluationText(dataset, f"the answers in {part} of {corpus.name} (its {which})")

@@ -10,32 +10,38 @@ from typing import Any
 import torch
 
 from minilm import files
-from minilm.checkpoint import save_weights
+from minilm.checkpoint import write_tensors
 from minilm.model.transformer import Transformer
 from minilm.operations.comparison import Comparison
 from minilm.runs import files as run_files
-from minilm.training.base_model import companions, weights_dtype
+from minilm.training.base_model import WeightDtypes, companions
 
 
 def write_model(
     folder: Path,
     source: Path,
     model: Transformer,
-    transform: Mapping[str, Any],
+    *done: Mapping[str, Any],
+    base: Path | None = None,
 ) -> None:
-    """Make ``folder``: the model in the dtype of the run ``source``, and how it is recorded and tokenized.
+    """Make ``folder``: the model in the dtypes of the run ``source``, and how it is recorded and tokenized.
 
-    ``transform`` is what was done, for config.json.
+    ``done`` is for config.json. ``base`` has the dtypes where ``source`` is an adapter on it.
     """
     folder.mkdir()
     record = run_files.read_record(source / run_files.CONFIG)
-    dtype: torch.dtype = getattr(torch, weights_dtype(source))
-    save_weights(folder / run_files.WEIGHTS, model.to(dtype), {"format": "pt"})
+    dtypes = WeightDtypes(base or source)
+    tensors = {
+        name: parameter.detach().to(getattr(torch, dtypes.of(name)))
+        for name, parameter in model.named_parameters()
+    }
+    write_tensors(folder / run_files.WEIGHTS, tensors, {"format": "pt"})
     files.write_bytes(folder / run_files.TOKENIZER, (source / run_files.TOKENIZER).read_bytes())
     for name, content in companions(source).items():
         files.write_bytes(folder / name, content)
-    transforms = (*record.transforms, transform)
-    run_files.write_record(folder, replace(record, model=model.config, transforms=transforms))
+    transforms = (*record.transforms, *done)
+    record = replace(record, model=model.config, transforms=transforms, base={}, quantization={})
+    run_files.write_record(folder, record)
 
 
 def write_summary(folder: Path, source: Path, comparison: Comparison, **more: Any) -> None:

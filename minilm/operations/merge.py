@@ -1,23 +1,24 @@
-"""merge(): an adapter folded into its base, as a run without an adapter."""
+"""merge(): adapters folded into their base, as a run without an adapter."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from minilm import files
-from minilm.checkpoint import load, read_run_record, save_weights
+from minilm.checkpoint import load, read_run_record
 from minilm.config import TrainConfig, from_dict
 from minilm.errors import InputError
+from minilm.interop.convert import check_new
 from minilm.operations.comparison import Comparison, measure
 from minilm.operations.evaluate import EvaluationText, evaluation_text
+from minilm.operations.folders import write_model, write_summary
 from minilm.runs import files as run_files
 from minilm.runs.base_run import find_base
 from minilm.text.tokenizers import Tokenizer
-from minilm.training.base_model import companions, weights_dtype
+from minilm.training.base_model import WeightDtypes
 from minilm.training.runtime import resolve
 from minilm.transforms import lora
 from minilm.transforms.quantize import dequantize_layers
@@ -38,7 +39,7 @@ class Merged:
 
 
 def merge(
-    run_dir: str | Path,
+    checkpoint: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
     data: str | None = None,
@@ -46,28 +47,26 @@ def merge(
     device: str = "auto",
     cache: Path | None = None,
 ) -> Merged:
-    """Fold the adapter ``run_dir`` into its base, into the new folder ``out``, in the base's dtype.
+    """Fold the adapter of a run into its base, into the new folder ``out``, in the base's dtypes.
 
-    The loss is over all of ``data``, by default over the validation split of the adapter's own text where
-    that is at hand. Raises InputError for a run that is no adapter and for a path that exists.
+    Of several adapters of one base the sum is added. The loss is over all of ``data``, by default over the
+    validation split of the first adapter's own text where that is at hand. Raises InputError for a run that
+    is no adapter, for adapters of different bases and for a path that exists.
     """
-    run, out = Path(run_dir), Path(out)
-    record = read_run_record(run)
+    several = [checkpoint] if isinstance(checkpoint, (str, Path)) else checkpoint
+    run, *others = map(Path, several)
+    out, record = Path(out), read_run_record(run)
     if not record.base:
         raise InputError(
             run, "a whole model", "a run that is an adapter", "there is nothing to merge"
         )
-    if out.exists():
-        raise InputError(out, "something that exists", "a new path", "remove it or choose another")
-    if not out.absolute().parent.is_dir():
-        raise InputError(out.parent, "no such folder", "one that the new path is in")
+    check_new(out)
     base = find_base(run, record)
-    dtype = weights_dtype(base)
     settings = {"device": device, "compile": "off"}
     runtime = resolve(from_dict(TrainConfig, settings, "merge"), 0.0)
-    model, tokenizer = load(run, trainable=True, device=str(runtime.device))
+    model, tokenizer = load(run, adapters=others, trainable=True, device=str(runtime.device))
     text = _text(run, tokenizer, data, text_field, cache)
-    weights = [base / run_files.WEIGHTS, run_files.weights_path(run)]
+    weights = [base / run_files.WEIGHTS, *map(run_files.weights_path, (run, *others))]
     before = measure(model, weights, text, runtime)
     keep_zeros = any(t.get("method") in MASKED for t in record.transforms)
     if keep_zeros:
@@ -77,23 +76,14 @@ def merge(
     lora.merge(model, keep_zeros=keep_zeros)
     dequantize_layers(model)
     with files.staged(out) as folder:
-        folder.mkdir()
-        save_weights(folder / run_files.WEIGHTS, model.to(getattr(torch, dtype)), {"format": "pt"})
-        tokenizer.save(folder / run_files.TOKENIZER)
-        for name, content in companions(run).items():
-            files.write_bytes(folder / name, content)
-        transforms = (*record.transforms, {"tool": "merge", "dtype": dtype})
-        merged = replace(
-            record, model=model.config, transforms=transforms, base={}, quantization={}
-        )
-        run_files.write_record(folder, merged)
+        transforms = [read_run_record(each).transforms[-1] for each in others]
+        dtype = WeightDtypes(base).described(name for name, _ in model.named_parameters())
+        done = {"tool": "merge", "dtype": dtype}
+        write_model(folder, run, model, *transforms, done, base=base)
         stored, _ = load(folder, trainable=True, device=str(runtime.device))
         after = measure(stored, [folder / run_files.WEIGHTS], text, runtime)
         comparison = Comparison(before, after)
-        summary = comparison.to_dict() | {"parameters": after.parameters}
-        if "data" in (of_run := run_files.last_summary(run)):
-            summary = {"data": of_run["data"], **summary}
-        files.write_json(folder / run_files.SUMMARY, summary)
+        write_summary(folder, run, comparison)
     return Merged(out, dtype, comparison)
 
 

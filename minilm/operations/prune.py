@@ -5,10 +5,11 @@ What is scored by its use is scored on the first windows of the training part of
 
 from __future__ import annotations
 
+import contextlib
 import math
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -21,25 +22,26 @@ from minilm.config import TrainConfig, from_dict
 from minilm.data.cache import default_cache
 from minilm.data.shards import Dataset
 from minilm.errors import ConfigError, InputError
-from minilm.formats.safetensors import read_header
-from minilm.interop.convert import as_run, check_new
+from minilm.interop.convert import as_run, check_new, convert, name_of
+from minilm.interop.huggingface import SPARSE_OPTION, find_kept, sparse_bytes
+from minilm.interop.model_source import open_source
 from minilm.model.transformer import Transformer, next_token_loss
 from minilm.operations.comparison import Comparison, measure_run
 from minilm.operations.evaluate import EvaluationText, evaluation_text
 from minilm.operations.folders import write_model, write_summary
+from minilm.quantization.sparse_packing import SparsePacking
 from minilm.runs import files as run_files
 from minilm.runs.stop_reason import StopReason
 from minilm.training.runtime import Runtime, resolve
 from minilm.training.signals import Stopped
-from minilm.transforms.activations import block_matrices, input_norms
+from minilm.transforms.activations import input_norms, linear_layers
 from minilm.transforms.prune import (
     apply_masks,
-    bitmask_bytes,
     global_masks,
     matrix_masks,
+    prune_by_sparsegpt,
     row_masks,
     scores,
-    two_of_four_masks,
 )
 from minilm.transforms.structure import (
     head_scores,
@@ -51,11 +53,14 @@ from minilm.transforms.structure import (
     unit_scores,
 )
 
-Method = Literal["magnitude", "wanda", "2:4", "heads", "units", "layers"]
+Method = Literal["magnitude", "wanda", "sparsegpt", "2:4", "heads", "units", "layers"]
 Scope = Literal["global", "layer"]
+FileLayout = Literal["compressed-tensors"]
 
 STRUCTURED = ("heads", "units", "layers")
-NEEDS_TEXT = ("wanda", "layers")
+CORRECTED = ("sparsegpt", "2:4")  # the weights that stay make up for those that go
+NEEDS_TEXT = ("wanda", *CORRECTED, "layers")
+NEEDS_LAYERS_OF_THEIR_OWN = (*CORRECTED, "layers")
 VAL_FRACTION = (
     0.1  # of a text that is given: its end is evaluated, the rest is for scores and recovery
 )
@@ -68,13 +73,16 @@ LAYER_TOKENS = 16_384  # each layer's loss is computed on fewer: there are L (L 
 class Pruned:
     """Where the pruned model is, what was done, and the model before and after.
 
-    ``masked_bytes``: of the matrices of the blocks, as (dense, in compressed-tensors' sparse-bitmask form).
+    ``sparse_bytes``: what the weights take in compressed-tensors' sparse form, which is written with
+    ``--layout``; None where nothing is masked, or where no class of transformers has the shape. ``what``
+    says what is in ``out``.
     """
 
     out: Path
     transform: Mapping[str, Any]
     comparison: Comparison
-    masked_bytes: tuple[int, int]
+    sparse_bytes: int | None
+    what: str
 
 
 def prune(
@@ -82,10 +90,11 @@ def prune(
     out: str | Path,
     *,
     sparsity: float,
-    method: Method = "wanda",
+    method: Method = "sparsegpt",
     scope: Scope = "layer",
     recover: int = 0,
     data: str | None = None,
+    layout: FileLayout | None = None,
     text_field: str | None = None,
     device: str = "auto",
     cache: Path | None = None,
@@ -95,11 +104,12 @@ def prune(
     ``sparsity``: the fraction of the weights of the blocks' matrices that become zero, or of the heads, units
     or layers that are taken out. ``scope`` is for magnitude: the smallest of each layer's matrix, or of all
     matrices together. ``recover``: steps of training afterwards, in which zeros stay zero. ``data``: a
-    text, whose last tenth is evaluated; by default that of the run. Raises InputError, with nothing
+    text, whose last tenth is evaluated; by default that of the run. ``out`` is a run; with the ``layout``
+    compressed-tensors a Hugging Face folder that stores zeros as bits. Raises InputError, with nothing
     written, for what cannot be done.
     """
     out = Path(out)
-    _check_options(sparsity, method, scope, recover)
+    _check_options(sparsity, method, scope, recover, layout)
     check_new(out)
     with as_run(Path(checkpoint)) as run:
         _check_prunable(run, method)
@@ -117,23 +127,58 @@ def prune(
         if text is None and (recover or method in NEEDS_TEXT):
             what = "--recover" if recover else f"--method {method}"
             raise InputError(checkpoint, f"no text of its own for {what}", "a text", "give --data")
+        if layout is not None:
+            find_kept(model.config, tokenizer, packed=SPARSE_OPTION)  # raises before the work
         before = measure_run(run, text, runtime)
         pruned = _pruned(model, method, sparsity, scope, text)
         transform = {"tool": "prune", "method": method, "sparsity": sparsity}
         transform |= {"scope": scope} if method == "magnitude" else {}
         transform |= {"recover": recover} if recover else {}
-        with files.staged(out) as folder:
+        with files.staged(out) as staging, _run_folder(staging, layout) as folder:
             write_model(folder, run, pruned, transform)
             if recover:
                 assert text is not None
-                _recover(folder, run, recover, data, text_field, method, runtime, cache)
-            comparison = Comparison(before, measure_run(folder, text, runtime))
-            sizes = _masked_bytes(load(folder).model, folder / run_files.WEIGHTS)
-            write_summary(folder, run, comparison)
-        return Pruned(out, transform, comparison, sizes)
+                _recover(folder, run, recover, data, text_field, method, runtime, cache, out.name)
+            after = measure_run(folder, text, runtime)
+            packing = SparsePacking("sparse-24-bitmask" if method == "2:4" else "sparse-bitmask")
+            size = None if method in STRUCTURED else _sparse_bytes(folder, packing)
+            what = "a run, which inspect, evaluate, generate and convert take"
+            if layout is not None:
+                opens = convert(folder, "huggingface", staging, packing=packing, name=name_of(out))
+                what = (
+                    f"{opens} with its zeros left out, in {packing.format}, which compressed-tensors reads "
+                    "up to version 0.14; transformers 5 leaves such matrices at random values"
+                )
+                after = replace(after, bytes=(staging / run_files.WEIGHTS).stat().st_size)
+            comparison = Comparison(before, after)
+            if layout is None:
+                write_summary(folder, run, comparison)
+        return Pruned(out, transform, comparison, size, what)
 
 
-def _check_options(sparsity: float, method: str, scope: str, recover: int) -> None:
+@contextlib.contextmanager
+def _run_folder(staging: Path, layout: FileLayout | None) -> Iterator[Path]:
+    """Where the run is written: at ``staging``, or where it is converted from."""
+    if layout is None:
+        yield staging
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        yield Path(temporary) / "run"
+
+
+def _sparse_bytes(run: Path, packing: SparsePacking) -> int | None:
+    source = open_source(run)
+    if source.config.num_blocks < source.config.num_layers:
+        return None  # each layer would get a copy
+    try:
+        return sparse_bytes(source, packing)
+    except ConfigError:
+        return None
+
+
+def _check_options(
+    sparsity: float, method: str, scope: str, recover: int, layout: str | None
+) -> None:
     if not 0 <= sparsity < 1:
         raise ConfigError("sparsity", f"{sparsity}", "0 <= sparsity < 1")
     if method not in get_args(Method):
@@ -148,21 +193,25 @@ def _check_options(sparsity: float, method: str, scope: str, recover: int) -> No
         raise ConfigError("sparsity", f"{sparsity} with 2:4", "0.5, which the pattern is")
     if recover < 0:
         raise ConfigError("recover", f"{recover}", "at least 0 steps")
+    if layout not in (None, *get_args(FileLayout)):
+        raise ConfigError("layout", repr(layout), f"{get_args(FileLayout)[0]}, or none")
+    if layout is not None and method in STRUCTURED:
+        raise InputError(
+            f"--layout {layout}",
+            f"given for {method}, which leaves no zeros",
+            "no --layout",
+            "`minilm convert --to huggingface` makes a folder for transformers of the run",
+        )
 
 
 def _check_prunable(run: Path, method: str) -> None:
     record = run_files.read_record(run / run_files.CONFIG)
-    if method == "layers" and record.model.num_blocks < record.model.num_layers:
+    if method in NEEDS_LAYERS_OF_THEIR_OWN and record.model.num_blocks < record.model.num_layers:
         remedy = (
             f"unshare it first: minilm share {run} --layers {record.model.num_layers} --out DIR"
         )
         raise InputError(run, "layers that share blocks", "layers of their own", remedy)
-    for is_there, what, instead in (
-        (record.quantization, "a quantized model", "the model before quantization"),
-        (record.base, "an adapter", "the merged model"),
-    ):
-        if is_there:
-            raise InputError(run, what, instead, "prune first, then fine-tune and quantize")
+    run_files.refuse_transformed(run, record, "prune first, then quantize")
 
 
 def _pruned(
@@ -175,7 +224,11 @@ def _pruned(
         assert text is not None
         fewer = list(_calibration(text.dataset, model, LAYER_TOKENS))
         return keep_layers(model, _kept_layers(model, sparsity, fewer))
-    matrices = block_matrices(model)
+    if method in CORRECTED:
+        assert batches is not None
+        prune_by_sparsegpt(model, torch.cat(batches), sparsity, two_of_four=method == "2:4")
+        return model
+    matrices = linear_layers(model)
     norms = None
     if batches is not None and method != "magnitude":
         norms = input_norms(model, matrices, batches)
@@ -196,8 +249,6 @@ def _masks(
     scope: Scope,
 ) -> dict[str, Tensor]:
     importance = scores(matrices, norms)
-    if method == "2:4":
-        return two_of_four_masks(importance)
     if method == "wanda":
         return row_masks(importance, sparsity)
     return (global_masks if scope == "global" else matrix_masks)(importance, sparsity)
@@ -246,8 +297,12 @@ def _recover(
     method: Method,
     runtime: Runtime,
     cache: Path | None,
+    model_name: str,
 ) -> None:
-    """Train the model in ``folder`` for some steps, as fine-tuning does, and put the best weights there."""
+    """Train the model in ``folder`` for some steps, as fine-tuning does, and put the best weights there.
+
+    ``model_name`` is what the folder will be called, by which messages name the model.
+    """
     from minilm.training.train import train
 
     record = run_files.read_record(run / run_files.CONFIG)
@@ -272,15 +327,17 @@ def _recover(
             "cleaning": tuple(began.get("cleaning") or ()),
         }
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.") as temporary:
-        recovered = Path(temporary) / "run"
+        recovered, named = Path(temporary) / ".recovered", Path(temporary) / model_name
+        folder.rename(named)
         outcome = train(
             data=data,
             run_dir=recovered,
-            init_from=folder,
+            init_from=named,
             settings=settings,
             cache=cache or default_cache(),
             **reading,
         )
+        named.rename(folder)
         reason = outcome.stopped_because
         if reason.signum is not None:
             raise Stopped(reason.signum, "stopped: nothing is written")
@@ -289,14 +346,3 @@ def _recover(
                 "--recover", "a loss that is not finite", "a number", "try fewer steps"
             )
         (recovered / run_files.WEIGHTS).replace(folder / run_files.WEIGHTS)
-
-
-def _masked_bytes(model: Transformer, weights: Path) -> tuple[int, int]:
-    """Bytes of the blocks' matrices as they are stored, and in the sparse-bitmask form."""
-    stored = {tensor.name: tensor for tensor in read_header(weights).tensors}
-    dense = sparse = 0
-    for name, matrix in block_matrices(model).items():
-        tensor = stored[f"{name}.weight"]
-        dense += tensor.nbytes
-        sparse += bitmask_bytes(matrix.weight == 0, tensor.nbytes // tensor.count)
-    return dense, sparse

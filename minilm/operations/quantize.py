@@ -26,6 +26,7 @@ from minilm.quantization.gptq_packing import GptqPacking
 from minilm.quantization.packing import (
     Format,
     IntegerPacking,
+    Nf4Packing,
     Packing,
     Rounded,
     make_packing,
@@ -40,7 +41,8 @@ from minilm.training.quantized_run import (
     written_storage,
 )
 from minilm.training.runtime import resolve
-from minilm.transforms.quantize import linear_layers, round_layers
+from minilm.transforms.activations import linear_layers
+from minilm.transforms.quantize import round_layers
 
 FileLayout = Literal["compressed-tensors", "gptq", "torchao", "gguf"]
 GGUF_FORMATS: dict[str, GgufFormat] = {"int8": "q8_0", "int4": "q4_0"}
@@ -67,6 +69,7 @@ def quantize(
     *,
     format: Format,
     group_size: int | None = None,
+    double_quantization: bool = False,
     calibrate: str | None = None,
     data: str | None = None,
     layout: FileLayout | None = None,
@@ -77,68 +80,78 @@ def quantize(
     """Write the model of ``checkpoint``, a run or what convert imports, quantized, to the new folder ``out``.
 
     The matrices of its layers become ``format``: int8 with a scale a row, int4 with one for ``group_size``
-    inputs (32 by default), or NF4; embeddings, head and norms stay as they are. ``calibrate``: a text on
-    which the rounding of int8 and int4 keeps the outputs of each layer (GPTQ), other than the evaluated one.
+    inputs (32 by default), or NF4, whose scales ``double_quantization`` rounds to 8 bits. Embeddings, head
+    and norms stay as they are. ``calibrate``: a text on which the rounding of int8 and int4 keeps the
+    outputs of each layer (GPTQ), other than the evaluated one.
     ``data``: the text to evaluate; by default the validation split of the run. ``out`` is a run; with
     the ``layout`` compressed-tensors, gptq or torchao a Hugging Face folder, with gguf a file for llama.cpp,
     in whose q8_0 and q4_0 embeddings and head are stored too. Raises InputError, with nothing written, for
     what cannot be done.
     """
-    out, packing = Path(out), make_packing(format, group_size)
+    out, packing = (
+        Path(out),
+        make_packing(format, group_size, double_quantization=double_quantization),
+    )
     _check_options(packing, calibrate, layout)
     check_new(out)
     with as_run(Path(checkpoint)) as run:
         record = run_files.read_record(run / run_files.CONFIG)
-        _check_quantizable(checkpoint, record)
-        if calibrate is not None and record.model.num_blocks < record.model.num_layers:
-            remedy = f"unshare them first: minilm share {run} --layers {record.model.num_layers} --out DIR"
-            raise InputError(
-                "--calibrate", "given for layers that share blocks", "layers of their own", remedy
-            )
-        matrices = quantized_matrices(minilm_layout(record.model))
-        for name, shape in matrices.items() if layout != "gguf" else ():
-            packing.check(name, shape)
+        run_files.refuse_transformed(
+            checkpoint,
+            record,
+            "quantize what it was made of, or `minilm convert --to minilm` dequantizes it",
+        )
+        _check_shapes(run, record, packing, calibrate, layout)
         settings = {"device": device, "compile": "off"}
         runtime = resolve(from_dict(TrainConfig, settings, "quantize"), 0.0)
         model, tokenizer = load(run, device=str(runtime.device))
         text = evaluation_text(run, tokenizer, data, text_field=text_field, cache=cache)
-        transform: dict[str, Any] = {"tool": "quantize", "format": format}
-        if packing.group_size:
-            transform["group_size"] = packing.group_size
-        windows = None
+        windows, calibrated_on = None, None
         if calibrate is not None:
-            windows, transform["calibrated_on"] = calibration_windows(
+            windows, calibrated_on = calibration_windows(
                 calibrate,
                 tokenizer,
                 record.model.context_length,
                 text,
                 text_field=text_field,
+                cleaning=tuple(record.began_with.get("cleaning") or ()),
                 cache=cache or default_cache(),
             )
+        transform = _transform(packing, calibrated_on)
         before = measure(model, [run / run_files.WEIGHTS], text, runtime)
         with files.staged(out) as staging:
             if layout == "gguf":
                 written = _write_gguf(staging, name_of(out), run, model, GGUF_FORMATS[format])
             else:
                 rounded = round_layers(model.cpu(), packing, windows)
-                changed = replace(
-                    record,
-                    transforms=(*record.transforms, transform),
-                    quantization=packing.config(["lm_head"]),
-                )
+                quantized = _quantized(record, transform, packing)
                 written = _write(
-                    staging, name_of(out), run, changed, packing, rounded, layout, runtime.device
+                    staging, name_of(out), run, quantized, packing, rounded, layout, runtime.device
                 )
-            after = measure(
-                written.model,
-                [weights_file(staging)],
-                text,
-                runtime,
+            comparison = Comparison(
+                before, measure(written.model, [weights_file(staging)], text, runtime)
             )
-            comparison = Comparison(before, after)
             if layout is None:
                 write_summary(staging, run, comparison, storage=written.storage.to_dict())
         return Quantized(out, transform, written.storage, written.left, comparison, written.what)
+
+
+def _transform(packing: Packing, calibrated_on: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What is done, for config.json."""
+    transform: dict[str, Any] = {"tool": "quantize", "format": packing.format}
+    if packing.group_size:
+        transform["group_size"] = packing.group_size
+    if isinstance(packing, Nf4Packing) and packing.double:
+        transform["double_quantization"] = True
+    return transform | ({"calibrated_on": calibrated_on} if calibrated_on else {})
+
+
+def _quantized(
+    record: run_files.RunRecord, transform: Mapping[str, Any], packing: Packing
+) -> run_files.RunRecord:
+    """The record of the quantized run."""
+    transforms = (*record.transforms, transform)
+    return replace(record, transforms=transforms, quantization=packing.config(["lm_head"]))
 
 
 class _Written(NamedTuple):
@@ -174,7 +187,10 @@ def _write(
                 own = GptqPacking(packing.bits, packing.group_size)
             elif layout == "torchao":
                 own = TorchaoPacking()
-            what = f"{convert(run, 'huggingface', path, packing=own, name=name)} of transformers"
+            graph, semicolon, copies = convert(
+                run, "huggingface", path, packing=own, name=name
+            ).partition(";")
+            what = f"{graph} of transformers{semicolon}{copies}"
             storage = written_storage(path)
         elif linear_layers(model):
             what += f"; on {device} its matrices are made float32 when it is loaded"
@@ -188,7 +204,9 @@ def _write_gguf(
     path: Path, name: str, source: Path, model: Transformer, gguf_format: GgufFormat
 ) -> _Written:
     """Write a GGUF file; ``model`` gets the numbers that are in it."""
-    graph = convert(source, "gguf", path, gguf_format=gguf_format, name=name)
+    graph, semicolon, copies = convert(
+        source, "gguf", path, gguf_format=gguf_format, name=name
+    ).partition(";")
     from minilm.interop.gguf import stored_values
 
     types = {}
@@ -197,7 +215,7 @@ def _write_gguf(
             values = parameter.float().cpu().numpy()
             stored, types[parameter_name] = stored_values(parameter_name, values, gguf_format)
             parameter.copy_(torch.from_numpy(stored))
-    what = f"a GGUF file of llama.cpp's {graph}, in {gguf_format}"
+    what = f"a GGUF file of llama.cpp's {graph}, in {gguf_format}{semicolon}{copies}"
     left = [each for each, type_name in types.items() if type_name != gguf_format]
     if narrow := [each for each in left if types[each] == "f16"]:
         what += f"; float16, as blocks of 32 do not fill their rows: {', '.join(narrow)}"
@@ -234,18 +252,21 @@ def _check_options(packing: Packing, calibrate: str | None, layout: FileLayout |
             raise InputError("--group-size", str(packing.group_size), "32, the blocks of q4_0")
 
 
-def _check_quantizable(checkpoint: str | Path, record: run_files.RunRecord) -> None:
-    if record.quantization:
-        raise InputError(
-            checkpoint,
-            "a model that is quantized already",
-            "one in float",
-            "quantize what it was made of, or `minilm convert --to minilm` dequantizes it",
+def _check_shapes(
+    run: Path,
+    record: run_files.RunRecord,
+    packing: Packing,
+    calibrate: str | None,
+    layout: FileLayout | None,
+) -> None:
+    """Raises InputError for layers that cannot be calibrated, and for widths that groups do not divide."""
+    if calibrate is not None and record.model.num_blocks < record.model.num_layers:
+        remedy = (
+            f"unshare them first: minilm share {run} --layers {record.model.num_layers} --out DIR"
         )
-    if record.base:
         raise InputError(
-            checkpoint,
-            "an adapter",
-            "a whole model",
-            "merge it into its base first",
+            "--calibrate", "given for layers that share blocks", "layers of their own", remedy
         )
+    if layout != "gguf":
+        for name, shape in quantized_matrices(minilm_layout(record.model)).items():
+            packing.check(name, shape)

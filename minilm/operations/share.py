@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from minilm import files
 from minilm.checkpoint import load
@@ -21,17 +22,19 @@ from minilm.transforms import share as transforms
 OPTIONS = "--layers, --tie-head, --untie-head"
 
 
-class Shared(NamedTuple):
-    """What was changed, as config.json records it, and the model before and after."""
+@dataclass(frozen=True)
+class Shared:
+    """Where the changed model is, what was done, and the model before and after."""
 
+    out: Path
     transform: Mapping[str, Any]
     comparison: Comparison
 
 
 def share(
     checkpoint: str | Path,
-    *,
     out: str | Path,
+    *,
     layers: int | None = None,
     sharing: transforms.Sharing = "group",
     tie_head: bool = False,
@@ -53,7 +56,7 @@ def share(
     check_new(out)
     with as_run(Path(checkpoint)) as run:
         record = run_files.read_record(run / run_files.CONFIG)
-        _check_plain(checkpoint, record)
+        run_files.refuse_transformed(checkpoint, record, "share first, then quantize")
         settings = {"device": device, "dtype": dtype, "compile": "off"}
         runtime = resolve(from_dict(TrainConfig, settings, "share"), 0.0)
         model, tokenizer = load(run)
@@ -72,18 +75,9 @@ def share(
             before, after = (measure_run(path, text, runtime) for path in (run, folder))
             comparison = Comparison(before, after)
             write_summary(folder, run, comparison)
-    return Shared(transform, comparison)
+    return Shared(out, transform, comparison)
 
 
 def _check_one(*given: bool) -> None:
     if sum(given) != 1:
         raise InputError(OPTIONS, f"{sum(given)} of them" if any(given) else "none", "one of them")
-
-
-def _check_plain(checkpoint: str | Path, record: run_files.RunRecord) -> None:
-    """Raise InputError for a model whose weights are not its parameters."""
-    if record.quantization:
-        remedy = "share first, then quantize"
-        raise InputError(checkpoint, "a quantized model", "one with its own weights", remedy)
-    if record.base:
-        raise InputError(checkpoint, "an adapter", "a whole model", "merge it into its base first")

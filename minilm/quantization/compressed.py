@@ -1,8 +1,9 @@
 """compressed-tensors, ModelOpt, FP8 and similar: values with `_scale` tensors named after them.
 
 Names and layouts: compressed-tensors 0.20 `compressors/` (pack-quantized, nvfp4, mxfp4, mxfp6,
-float- and int-quantized), DeepSeek-V3 `inference/fp8_cast_bf16.py` (`weight_scale_inv`), transformers
-`integrations/` (finegrained_fp8, fbgemm_fp8, eetq, bitnet).
+float- and int-quantized) and 0.14 `compressors/sparse_compressors/` (the bitmasks), DeepSeek-V3
+`inference/fp8_cast_bf16.py` (`weight_scale_inv`), transformers `integrations/` (finegrained_fp8,
+fbgemm_fp8, eetq, bitnet).
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from minilm.quantization.checkpoint import (
 )
 
 METHOD = "compressed-tensors"
+
+# What a matrix with zeros is stored as, the values first: see `sparse_packing.py`.
+SPARSE_PARTS = ("compressed", "bitmask", "shape", "row_offsets")
 
 # They belong to the layer; its weight is decoded without them.
 ACTIVATION_SCALES = (
@@ -81,6 +85,29 @@ def decode_scaled(values: StoredTensor, checkpoint: Checkpoint) -> Decoded | Non
     if method not in SCALED_METHODS:
         method = "fp8" if dtype.startswith("float8") else "int8"
     return Decoded(name, checkpoint.oriented_shape(name, shape), dtype, method, scales)
+
+
+def decode_sparse(values: StoredTensor, checkpoint: Checkpoint) -> Decoded | None:
+    """`X.compressed`, the values that are not zero, with `X.bitmask`, `X.shape`; not 2:4, `X.row_offsets`."""
+    module = values.name.removesuffix(SPARSE_PARTS[0])
+    if module == values.name or f"{module}bitmask" not in checkpoint.tensors:
+        return None
+    shape = checkpoint.read_shape(checkpoint.tensors.get(f"{module}shape"))
+    if shape is None or len(shape) != 2:
+        raise UndecodableError("no shape")
+    o, i = shape
+    bits, offsets = (checkpoint.tensors.get(module + part) for part in ("bitmask", "row_offsets"))
+    if bits is None or bits.shape != (o, -(-i // 8)):
+        raise UndecodableError("a bitmask of another shape")
+    if offsets is None:
+        fits = values.shape == (o, i // 2)
+    else:
+        fits = offsets.shape == (o,) and len(values.shape) == 1 and values.count <= o * i
+    if not fits:
+        raise UndecodableError(f"values of shape {list(values.shape)} for {list(shape)}")
+    name, scales = f"{module}weight", checkpoint.companions(module, *SPARSE_PARTS[1:])
+    format = "sparse-24-bitmask" if offsets is None else "sparse-bitmask"
+    return Decoded(name, checkpoint.oriented_shape(name, shape), values.dtype, format, scales)
 
 
 def _packed_integer_shape(name: str, values: StoredTensor, checkpoint: Checkpoint) -> Shape:

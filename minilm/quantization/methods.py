@@ -11,7 +11,12 @@ from minilm.quantization.bitsandbytes import decode_4bit, decode_llm_int8
 from minilm.quantization.block_formats import decode_gguf, decode_mxfp4
 from minilm.quantization.by_companions import decode_by_companions
 from minilm.quantization.checkpoint import Checkpoint, Decoded, UndecodableError
-from minilm.quantization.compressed import SCALED_METHODS, decode_packed, decode_scaled
+from minilm.quantization.compressed import (
+    SCALED_METHODS,
+    decode_packed,
+    decode_scaled,
+    decode_sparse,
+)
 from minilm.quantization.gptq_awq import decode_gptq_or_awq
 from minilm.quantization.mlx import decode_mlx
 from minilm.quantization.torch_quantized import decode_torch_quantized
@@ -21,6 +26,7 @@ METHODS = (
     decode_gguf,
     decode_gptq_or_awq,
     decode_packed,
+    decode_sparse,
     decode_mxfp4,
     decode_mlx,
     decode_torchao,
@@ -43,7 +49,8 @@ DECODED_METHODS = (
     "mlx",
 )
 
-# Only bitsandbytes packs values in dtypes this wide; trying one method keeps large headers fast.
+# Only bitsandbytes packs values in dtypes this wide, and sparse matrices have them: trying two methods keeps
+# large headers fast.
 WIDE_DTYPES = ("bfloat16", "float16", "float32", "float64")
 
 # A matrix of these dtypes that no method recognises is probably packed, unless its name says that it
@@ -71,7 +78,7 @@ def decode_tensor(values: StoredTensor, checkpoint: Checkpoint) -> Decoded | Non
     method does but the tensor looks packed.
     """
     if values.dtype in WIDE_DTYPES:
-        return decode_4bit(values, checkpoint)
+        return decode_sparse(values, checkpoint) or decode_4bit(values, checkpoint)
     for decode in METHODS:
         decoded = decode(values, checkpoint)
         if decoded is not None:

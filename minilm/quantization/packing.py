@@ -10,6 +10,8 @@ bitsandbytes 0.50 `functional.py` (`QuantState.as_dict`), NF4 (Dettmers et al. 2
 
     nf4    X.weight uint8 (o*i/2, 1)  .absmax float32 (o*i/64,)  .quant_map float32 (16,)
            .quant_state.bitsandbytes__nf4, JSON as uint8; of two values the first is in the upper bits
+           with double quantization absmax is uint8, codes of 256 values in blocks of 256, less their mean:
+           .nested_absmax float32, .nested_quant_map float32 (256,); the mean is in the JSON
 
 Scales of integers are bfloat16: the codes are rounded by the scale as it is stored, so that it loses nothing.
 Shapes: o outputs, i inputs, g groups of inputs that share a scale.
@@ -56,16 +58,74 @@ NF4_VALUES = np.array(
     np.float32,
 )
 
+NESTED_BLOCK = 256
+
+
+def _dynamic_values() -> Array:
+    """The 256 values of bitsandbytes' 8-bit type (`create_dynamic_map`; Dettmers 2015, arXiv:1511.04561).
+
+    Of seven powers of ten, from 1e-6 to 1, each has twice as many numbers as the one before, on both sides
+    of 0; and 0 and 1. To the bit as torch.linspace has them: from both ends, each rounded once to float32.
+    """
+    first, positive = np.float32(0.1), []
+    for i in range(7):
+        number = np.arange(2**i + 1)
+        step = np.float64((np.float32(1) - first) / np.float32(2**i))
+        bounds = np.where(
+            number < (2**i + 1) // 2,
+            np.float64(first) + step * number,
+            1 - step * (2**i - number),
+        ).astype(np.float32)
+        positive.append((bounds[:-1] + bounds[1:]) / 2 * np.float32(10.0 ** (i - 6)))
+    numbers = np.concatenate(positive)
+    return np.sort(np.concatenate((-numbers, numbers, [0, 1]))).astype(np.float32)
+
+
+DYNAMIC_VALUES = _dynamic_values()
+
 # Shares of the scale that reaches the largest weight: of these, the one with the least squared error.
 _SCALE_SHARES = np.linspace(1.0, 0.7, 13, dtype=np.float32)
 
 
 @dataclass(frozen=True)
 class Rounded:
-    """A matrix as a code for each weight, (o, i), and a float32 scale for each group, (o, g)."""
+    """A matrix as a code for each weight, (o, i), and a float32 scale for each group, (o, g).
+
+    ``of_scales``: where these are rounded too, as what.
+    """
 
     codes: Array
     scales: Array
+    of_scales: RoundedScales | None = None
+
+
+@dataclass(frozen=True)
+class RoundedScales:
+    """Scales in double quantization: uint8 codes, a float32 scale for each block of them, and their mean."""
+
+    codes: Array
+    scales: Array
+    mean: float
+
+    @staticmethod
+    def of(scales: Array) -> RoundedScales:
+        """The nearest ones of float32 ``scales`` (n,)."""
+        mean = float(scales.mean(dtype=np.float64).astype(np.float32))
+        starts = np.arange(0, len(scales), NESTED_BLOCK)
+        centred = scales - np.float32(mean)
+        extents = np.maximum.reduceat(np.abs(centred), starts)
+        shares = (
+            centred / np.repeat(np.where(extents == 0, 1, extents), NESTED_BLOCK)[: len(scales)]
+        )
+        above = np.searchsorted(DYNAMIC_VALUES, shares).clip(1, 255)
+        nearer = shares - DYNAMIC_VALUES[above - 1] <= DYNAMIC_VALUES[above] - shares
+        return RoundedScales((above - nearer).astype(np.uint8), extents, mean)
+
+    def values(self) -> Array:
+        """What they stand for, (n,)."""
+        of_code = np.repeat(self.scales, NESTED_BLOCK)[: len(self.codes)]
+        values: Array = DYNAMIC_VALUES[self.codes] * of_code + np.float32(self.mean)
+        return values
 
 
 class Packing(ABC):
@@ -218,19 +278,28 @@ class IntegerPacking(Packing):
 
 
 class Nf4Packing(Packing):
-    """bitsandbytes: the nearest of 16 values, times the largest magnitude of 64 weights."""
+    """bitsandbytes: the nearest of 16 values, times the largest magnitude of 64 weights.
+
+    With ``double`` quantization these magnitudes are rounded to 8 bits.
+    """
 
     format: Format = "nf4"
     group_size = 64
     zero = 7
+
+    def __init__(self, *, double: bool = False) -> None:
+        self.double = double
 
     def round(self, weight: Array) -> Rounded:
         groups = _grouped(weight, self.group_size)
         scales = np.abs(groups).max(-1)
         shares = groups / np.where(scales == 0, 1, scales)[..., None]
         middles = (NF4_VALUES[1:] + NF4_VALUES[:-1]) / 2
-        codes = np.searchsorted(middles, shares).astype(np.uint8)
-        return Rounded(codes.reshape(weight.shape), scales)
+        codes = np.searchsorted(middles, shares).astype(np.uint8).reshape(weight.shape)
+        if not self.double:
+            return Rounded(codes, scales)
+        rounded = RoundedScales.of(scales.reshape(-1))
+        return Rounded(codes, rounded.values().reshape(scales.shape), rounded)
 
     def values(self, rounded: Rounded) -> Array:
         groups = _grouped(NF4_VALUES[rounded.codes], self.group_size)
@@ -239,30 +308,48 @@ class Nf4Packing(Packing):
 
     def tensors(self, weight: str, shape: tuple[int, ...]) -> tuple[StoredTensor, ...]:
         count = shape[0] * shape[1]
+        groups = count // self.group_size
+        nested = (
+            stored_tensor(f"{weight}.nested_absmax", "float32", (-(-groups // NESTED_BLOCK),)),
+            stored_tensor(f"{weight}.nested_quant_map", "float32", (256,)),
+        )
         return (
             stored_tensor(weight, "uint8", (count // 2, 1)),
-            stored_tensor(f"{weight}.absmax", "float32", (count // self.group_size,)),
+            stored_tensor(f"{weight}.absmax", "uint8" if self.double else "float32", (groups,)),
             stored_tensor(f"{weight}.quant_map", "float32", (16,)),
+            *(nested if self.double else ()),
             stored_tensor(f"{weight}{STATE_SUFFIX}nf4", "uint8", self._state(shape).shape),
         )
 
     def pack(self, weight: str, rounded: Rounded) -> dict[str, Array]:
-        return {
+        arrays = {
             weight: pack_nf4(rounded.codes),
             f"{weight}.absmax": rounded.scales.reshape(-1),
             f"{weight}.quant_map": NF4_VALUES,
-            f"{weight}{STATE_SUFFIX}nf4": self._state(rounded.codes.shape),
         }
+        mean = 0.0
+        if self.double:
+            assert rounded.of_scales is not None
+            mean = rounded.of_scales.mean
+            arrays[f"{weight}.absmax"] = rounded.of_scales.codes
+            arrays[f"{weight}.nested_absmax"] = rounded.of_scales.scales
+            arrays[f"{weight}.nested_quant_map"] = DYNAMIC_VALUES
+        return arrays | {f"{weight}{STATE_SUFFIX}nf4": self._state(rounded.codes.shape, mean)}
 
     def unpack(self, weight: str, shape: tuple[int, ...], arrays: Mapping[str, Array]) -> Rounded:
-        for ending, own in (
-            (".quant_map", NF4_VALUES),
-            (f"{STATE_SUFFIX}nf4", self._state(shape)),
-        ):
-            if not np.array_equal(arrays[weight + ending], own):
+        codes = unpack_nf4(arrays[weight]).reshape(shape)
+        absmax, mean = arrays[f"{weight}.absmax"], 0.0
+        own = {".quant_map": NF4_VALUES}
+        if self.double:
+            mean = self._mean(arrays[f"{weight}{STATE_SUFFIX}nf4"])
+            own[".nested_quant_map"] = DYNAMIC_VALUES
+        for ending, array in (own | {f"{STATE_SUFFIX}nf4": self._state(shape, mean)}).items():
+            if not np.array_equal(arrays[weight + ending], array):
                 raise FormatError(f"{weight}{ending}", "another one", "that of NF4 in blocks of 64")
-        scales = arrays[f"{weight}.absmax"].reshape(shape[0], -1)
-        return Rounded(unpack_nf4(arrays[weight]).reshape(shape), scales)
+        if not self.double:
+            return Rounded(codes, absmax.reshape(shape[0], -1))
+        rounded = RoundedScales(absmax, arrays[f"{weight}.nested_absmax"], mean)
+        return Rounded(codes, rounded.values().reshape(shape[0], -1), rounded)
 
     def config(self, ignored: Iterable[str]) -> dict[str, Any]:
         return {
@@ -270,28 +357,53 @@ class Nf4Packing(Packing):
             "load_in_4bit": True,
             "load_in_8bit": False,
             "bnb_4bit_quant_type": "nf4",
-            "bnb_4bit_use_double_quant": False,
+            "bnb_4bit_use_double_quant": self.double,
             "bnb_4bit_compute_dtype": "float32",
             "bnb_4bit_quant_storage": "uint8",
             "llm_int8_skip_modules": list(ignored),
         }
 
-    def _state(self, shape: tuple[int, ...]) -> Array:
+    def _state(self, shape: tuple[int, ...], mean: float = 0.0) -> Array:
+        """The JSON; with a mean, whose digits vary, filled with spaces to one length."""
         state = {"quant_type": "nf4", "blocksize": self.group_size}
-        text = json.dumps({**state, "dtype": "float32", "shape": list(shape)})
-        return np.frombuffer(text.encode(), np.uint8)
+        state |= {"dtype": "float32", "shape": list(shape)}
+        if not self.double:
+            return _bytes(json.dumps(state))
+        state |= {"nested_blocksize": NESTED_BLOCK, "nested_dtype": "float32"}
+        state["nested_offset"] = mean
+        return _bytes(json.dumps(state).ljust(len(json.dumps(state | {"nested_offset": 0})) + 24))
+
+    def _mean(self, state: Array) -> float:
+        """The inverse of `_state`; 0 for what is none, which then is not the same."""
+        try:
+            return float(json.loads(state.tobytes())["nested_offset"])
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+            return 0.0
 
 
-def make_packing(format: str, group_size: int | None = None) -> Packing:
-    """The packing of a format; int4 in groups of 32 by default. Raises InputError for another size."""
+def _bytes(text: str) -> Array:
+    return np.frombuffer(text.encode(), np.uint8)
+
+
+def make_packing(
+    format: str, group_size: int | None = None, *, double_quantization: bool = False
+) -> Packing:
+    """The packing of a format; int4 in groups of 32 by default.
+
+    Raises InputError for another size, and for double quantization of another format than nf4.
+    """
     if format not in FORMATS:
         raise InputError("--format", repr(format), f"one of {', '.join(FORMATS)}")
+    if double_quantization and format != "nf4":
+        raise InputError(
+            "--double-quantization", f"given for {format}", "nf4, whose scales it rounds"
+        )
     if format == "int4":
         if group_size is not None and group_size not in GROUP_SIZES:
             sizes = ", ".join(map(str, GROUP_SIZES))
             raise InputError("--group-size", str(group_size), f"one of {sizes}")
         return IntegerPacking(4, group_size or GROUP_SIZES[0])
-    packing = IntegerPacking(8) if format == "int8" else Nf4Packing()
+    packing = IntegerPacking(8) if format == "int8" else Nf4Packing(double=double_quantization)
     if group_size is not None and group_size != packing.group_size:
         fixed = "a scale for each row" if format == "int8" else "its blocks of 64"
         raise InputError("--group-size", str(group_size), f"none for {format}, which has {fixed}")

@@ -32,6 +32,7 @@ def packing_of(config: Mapping[str, Any]) -> Packing:
 
 def _packings() -> list[Packing]:
     return [
-        *(IntegerPacking(8), *(IntegerPacking(4, size) for size in GROUP_SIZES), Nf4Packing()),
+        *(IntegerPacking(8), *(IntegerPacking(4, size) for size in GROUP_SIZES)),
+        *(Nf4Packing(), Nf4Packing(double=True)),
         *(GptqPacking(8), *(GptqPacking(4, size) for size in GROUP_SIZES), TorchaoPacking()),
     ]

@@ -271,9 +271,11 @@ def _quantization(report: Report) -> Section | None:
     stored = report.quantization
     if stored is None:
         return None
+    is_sparse = stored.method.startswith("sparse")
+    what, others = ("Zeros left out", "bitmasks") if is_sparse else ("Quantized", "scales")
     sentence = (
-        f"Quantized ({one_line(stored.method)}): {stored.parameters:,} parameters take "
-        f"{stored.bits_per_weight:.3f} bits each, scales included."
+        f"{what} ({one_line(stored.method)}): {stored.parameters:,} parameters take "
+        f"{stored.bits_per_weight:.3f} bits each, {others} included."
     )
     rows = (
         ("quantized parameters", f"{stored.parameters:,}"),

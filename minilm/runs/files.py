@@ -16,10 +16,12 @@ from typing import Any
 
 from minilm import files
 from minilm.config import ModelConfig, TrainConfig, from_dict, to_dict
-from minilm.errors import FormatError
+from minilm.errors import FormatError, InputError
 from minilm.formats.header import WEIGHTS_ENDINGS
 from minilm.formats.huggingface import ADAPTER_CONFIG as ADAPTER_CONFIG
-from minilm.formats.huggingface import GENERATION_CONFIG
+from minilm.formats.huggingface import CHAT_TEMPLATE as CHAT_TEMPLATE
+from minilm.formats.huggingface import GENERATION_CONFIG, SPECIAL_TOKENS_MAP
+from minilm.formats.huggingface import TOKENIZER_CONFIG as TOKENIZER_CONFIG
 from minilm.formats.json_file import read_object
 from minilm.formats.safetensors import read_header
 from minilm.runs.stop_reason import StopReason
@@ -40,9 +42,7 @@ ADAPTER, ADAPTER_WEIGHTS = "adapter", "adapter_model.safetensors"
 # Its base, where that was imported for it.
 BASE = "base"
 # Of an imported model, beside its tokenizer: which tokens begin and end a text, how a dialogue is written.
-CHAT_TEMPLATE = "chat_template.jinja"
-TOKENIZER_CONFIG = "tokenizer_config.json"
-COMPANIONS = (GENERATION_CONFIG, TOKENIZER_CONFIG, "special_tokens_map.json", CHAT_TEMPLATE)
+COMPANIONS = (GENERATION_CONFIG, TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP, CHAT_TEMPLATE)
 LOCK = ".minilm.lock"
 
 FAMILY = "minilm"
@@ -97,6 +97,18 @@ class RunRecord:
     transforms: tuple[Mapping[str, Any], ...] = ()
     quantization: Mapping[str, Any] = field(default_factory=dict)
     base: Mapping[str, Any] = field(default_factory=dict)
+
+
+def refuse_transformed(where: object, record: RunRecord, instead_of_quantized: str) -> None:
+    """Raise InputError for a model whose weights are not its parameters: quantized, or an adapter.
+
+    ``instead_of_quantized`` is what to do with a quantized one.
+    """
+    if record.quantization:
+        raise InputError(where, "a quantized model", "one in float", instead_of_quantized)
+    if record.base:
+        remedy = "`minilm finetune RUN --merge --out DIR` makes one model of it and its base"
+        raise InputError(where, "an adapter", "a whole model", remedy)
 
 
 # Where they are in config.json.

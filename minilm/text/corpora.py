@@ -24,9 +24,11 @@ from minilm.errors import CorpusError, InputError
 from minilm.text import records
 from minilm.text.chunking import split_into_chunks
 from minilm.text.cleaning import clean, normalize_line_ends, ordered_steps
+from minilm.text.conversations import Conversation, kind_of, read_conversation
 from minilm.text.decoding import decode
 from minilm.text.download import download
 from minilm.text.hugging_face import HubDataset, parse_source
+from minilm.text.records import is_conversation, json_values
 from minilm.text.separators import split_documents
 
 PIECE_BYTES = 2**20
@@ -107,13 +109,7 @@ class Corpus:
                 pass
             stored = ([text] for text in records.parquet_texts(where, self.text_field, note))
         else:
-            texts = decode(
-                raw,
-                where,
-                replace_invalid="encoding" in self.cleaning,
-                allow_nul="control" in self.cleaning,
-                note=note,
-            )
+            texts = self._decoded(where, raw, note)
             if self.raw_text:
                 yield texts
                 return
@@ -132,6 +128,42 @@ class Corpus:
                     "remove such characters with --clean control",
                 )
             yield from split_documents(_with_newlines(record, where, note))
+
+    def has_conversations(self) -> bool:
+        """Whether its first file is one of JSON, and the first record of that a conversation."""
+        if self.raw_text or self.text_field is not None:
+            return False
+        first = next(self.documents())
+        if first.format != "json":
+            return False
+        texts = _without_mark(self._decoded(first.where, first.raw, lambda where, text: None))
+        return is_conversation(next(json_values(texts, first.where), (None, 0))[0])
+
+    def conversations(self, note: records.Note) -> Iterator[Conversation]:
+        """Its records as conversations, cleaned. Raises CorpusError for what is none."""
+        kind: tuple[str, ...] = ()
+        for document in self.documents():
+            where = document.where
+            if document.format != "json":
+                raise CorpusError(where, "text beside conversations", "one of the two")
+            texts = _without_mark(self._decoded(where, document.raw, note))
+            for record, line in json_values(texts, where):
+                place = f"{where} line {line}"
+                kind = kind or kind_of(record, place)
+                yield read_conversation(record, kind, place, self._clean_message)
+
+    def _clean_message(self, text: str) -> str:
+        lines = normalize_line_ends([records.without_lone_surrogates(text)])
+        return "".join(clean(lines, self.cleaning))
+
+    def _decoded(self, where: str, raw: Iterable[bytes], note: records.Note) -> Iterator[str]:
+        return decode(
+            raw,
+            where,
+            replace_invalid="encoding" in self.cleaning,
+            allow_nul="control" in self.cleaning,
+            note=note,
+        )
 
 
 def _without_mark(texts: Iterable[str]) -> Iterator[str]:

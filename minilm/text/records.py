@@ -47,9 +47,9 @@ def json_texts(
     A record is an object with the text field, or a string. Raises CorpusError that names the record.
     """
     field = None
-    for number, record in enumerate(_json_values(texts, where), 1):
+    for number, (record, _) in enumerate(json_values(texts, where), 1):
         if isinstance(record, str) and text_field is None:
-            yield _without_lone_surrogates(record)
+            yield without_lone_surrogates(record)
             continue
         if not isinstance(record, dict):
             raise CorpusError(
@@ -59,10 +59,17 @@ def json_texts(
                 _AS_IT_IS,
             )
         if field is None:
+            if text_field is None and is_conversation(record):
+                raise CorpusError(
+                    where,
+                    "conversations",
+                    "text",
+                    "`minilm finetune` trains a model that has been trained on text on them",
+                )
             strings = [name for name, value in record.items() if isinstance(value, str)]
             field = choose_field(list(record), strings, text_field, where)
             note(where, f"documents are the field {field!r} of its records")
-        yield _without_lone_surrogates(text_of(record, field, f"{where} record {number}"))
+        yield without_lone_surrogates(text_of(record, field, f"{where} record {number}"))
 
 
 def csv_texts(
@@ -172,14 +179,24 @@ def text_of(record: Mapping[str, Any], field: str, where: str) -> str:
     )
 
 
+def is_conversation(record: Any) -> bool:
+    """Whether a record without a text holds `messages`, or `prompt` and `completion`."""
+    return (
+        isinstance(record, dict)
+        and "text" not in record
+        and (isinstance(record.get("messages"), list) or {"prompt", "completion"} <= record.keys())
+    )
+
+
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
-def _json_values(texts: Iterable[str], where: str) -> Iterator[Any]:
-    """The elements of a JSON array, or the values that stand one after another."""
+def json_values(texts: Iterable[str], where: str) -> Iterator[tuple[Any, int]]:
+    """The elements of a JSON array, or the values that stand one after another; the line of each."""
     stream = iter(texts)
     decode = json.JSONDecoder().raw_decode
     buffer, start, number, in_array = "", 0, 0, False
+    line, counted = 1, 0  # the line of buffer[counted]
 
     def refuse(reason: object) -> CorpusError:
         return CorpusError(
@@ -191,7 +208,8 @@ def _json_values(texts: Iterable[str], where: str) -> Iterator[Any]:
 
     def read() -> bool:
         """Read as much again as is waiting; whether there was more."""
-        nonlocal buffer, start
+        nonlocal buffer, start, line, counted
+        line, counted = line + buffer.count("\n", counted, start), 0
         parts, size = [buffer[start:]], 0
         while size < max(len(parts[0]), _READ_CHARACTERS) and (text := next(stream, "")):
             parts.append(text)
@@ -237,7 +255,8 @@ def _json_values(texts: Iterable[str], where: str) -> Iterator[Any]:
                 raise refuse(error) from None
             else:
                 break
-        yield value
+        line, counted = line + buffer.count("\n", counted, start), start
+        yield value, line
         start, number = end, number + 1
     if in_array:
         raise refuse("the array does not end")
@@ -262,7 +281,7 @@ def _lines(texts: Iterable[str], where: str) -> Iterator[str]:
         yield pending
 
 
-def _without_lone_surrogates(text: str) -> str:
+def without_lone_surrogates(text: str) -> str:
     r"""JSON can hold half of a surrogate pair, as "\ud800", which UTF-8 cannot."""
     try:
         text.encode()

@@ -43,6 +43,7 @@ def load_tokenizer(path: Path, vocab_size: int | None = None) -> Tokenizer:
     FormatError for a missing or broken file, and for more tokens than the model's ``vocab_size``.
     """
     tokenizer = _read_tokenizer(path)
+    tokenizer.folder = path.parent
     if vocab_size is not None and tokenizer.vocab_size > vocab_size:
         raise FormatError(
             path, f"{tokenizer.vocab_size} tokens", f"at most the model's vocab_size {vocab_size}"

@@ -9,11 +9,14 @@ Legend: n tokens of a text, V vocabulary.
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 import tokenizers
@@ -29,18 +32,31 @@ from minilm.text.tokenizers_library import enable_parallelism, one_line_errors
 Ids = Sequence[int] | NDArray[np.integer[Any]]
 
 
+class TokenSpans(NamedTuple):
+    """Tokens of a text, (n,), and the characters that each covers, from ``starts`` to before ``ends``.
+
+    Tokens that share a character, as the bytes of one do, all cover it.
+    """
+
+    ids: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+
+
 class Tokenizer(ABC):
     """Text to token ids and back.
 
     ``kind`` is "byte", "char", "bpe" or "library"; ids are 0 <= id < ``vocab_size``. ``end_of_text``
     is the id that separates documents and ends a generated text, None where there is none;
-    ``other_ends`` are further ids that end a generated text.
+    ``other_ends`` are further ids that end a generated text. ``folder`` is where it was read from: a chat
+    template may be beside it.
     """
 
     kind: str
     vocab_size: int
     end_of_text: int | None
     other_ends: frozenset[int] = frozenset()
+    folder: Path | None = None
 
     @abstractmethod
     def encode(self, text: str) -> NDArray[np.int64]:
@@ -49,6 +65,41 @@ class Tokenizer(ABC):
     def encode_prompt(self, text: str) -> list[int]:
         """The ids of a text to be continued, with the beginning-of-text token if there is one."""
         return [int(token) for token in self.encode(text)]
+
+    @property
+    def special_tokens(self) -> Mapping[str, int]:
+        """The tokens whose names in a conversation stand for themselves, and their ids."""
+        return {} if self.end_of_text is None else {END_OF_TEXT: self.end_of_text}
+
+    def encode_chat(self, text: str) -> list[int]:
+        """The ids of what a chat template wrote.
+
+        The names of special tokens in it are these tokens. It begins as a prompt does: with one
+        beginning-of-text token if there is one, be it of the template or not.
+        """
+        ids: list[int] = self.chat_spans(text).ids.tolist()
+        return ids
+
+    def chat_spans(self, text: str) -> TokenSpans:
+        """As `encode_chat`, with what each token covers; nothing, of a beginning that was added."""
+        special = self.special_tokens
+        names = sorted(special, key=len, reverse=True)
+        pieces = re.split(f"({'|'.join(map(re.escape, names))})", text) if names else [text]
+        position, parts = 0, [TokenSpans(*np.empty((3, 0), np.int64))]
+        for piece in pieces:
+            if piece in special:
+                spans = TokenSpans(*(np.array([x]) for x in (special[piece], 0, len(piece))))
+            else:
+                spans = self._spans(piece)
+            parts.append(TokenSpans(spans.ids, position + spans.starts, position + spans.ends))
+            position += len(piece)
+        return TokenSpans(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+    def _spans(self, text: str) -> TokenSpans:
+        """As `encode`, with what each token covers."""
+        ids = self.encode(text)
+        place = np.arange(len(text))
+        return TokenSpans(ids, place, place + 1)
 
     def decode(self, ids: Ids) -> str:
         """Return the text of ``ids``, (n,), 0 <= id < V; bytes that are not UTF-8 become U+FFFD.
@@ -94,6 +145,11 @@ class ByteTokenizer(Tokenizer):
 
     def encode(self, text: str) -> NDArray[np.int64]:
         return np.frombuffer(_utf8(text), dtype=np.uint8).astype(np.int64)
+
+    def _spans(self, text: str) -> TokenSpans:
+        ids = self.encode(text)
+        place = np.repeat(np.arange(len(text)), [len(character.encode()) for character in text])
+        return TokenSpans(ids, place, place + 1)
 
     def _decode(self, ids: NDArray[np.int64]) -> str:
         return ids.astype(np.uint8).tobytes().decode("utf-8", "replace")
@@ -201,6 +257,18 @@ class BPETokenizer(Tokenizer):
         ids = [np.array(encoding.ids, dtype=np.int64) for encoding in batch]
         return np.concatenate(ids) if ids else np.empty(0, dtype=np.int64)
 
+    @property
+    def special_tokens(self) -> Mapping[str, int]:
+        return _added_tokens(self._backend)
+
+    @functools.cached_property
+    def _spans_backend(self) -> tokenizers.Tokenizer:
+        return _without_post_processor(self._backend)
+
+    def _spans(self, text: str) -> TokenSpans:
+        _utf8(text)
+        return _library_spans(self._spans_backend, text)
+
     def _decode(self, ids: NDArray[np.int64]) -> str:
         return self._backend.decode(ids.tolist(), skip_special_tokens=True)
 
@@ -254,12 +322,51 @@ class LibraryTokenizer(Tokenizer):
         ends = ids and encoding.special_tokens_mask[-1] and ids[-1] == self.end_of_text
         return ids[:-1] if ends else ids
 
+    @property
+    def special_tokens(self) -> Mapping[str, int]:
+        return _added_tokens(self._backend)
+
+    @functools.cached_property
+    def _spans_backend(self) -> tokenizers.Tokenizer:
+        return _without_post_processor(self._backend)
+
+    def chat_spans(self, text: str) -> TokenSpans:
+        # The library looks for its added tokens itself, some of which take spaces around them.
+        _utf8(text)
+        with one_line_errors("text"):
+            spans = _library_spans(self._spans_backend, text)
+        beginning = self.encode_prompt("")
+        if spans.ids[: len(beginning)].tolist() == beginning:
+            return spans
+        nothing = np.zeros(len(beginning), np.int64)
+        added = TokenSpans(np.array(beginning, np.int64), nothing, nothing)
+        return TokenSpans(*(np.concatenate(arrays) for arrays in zip(added, spans, strict=True)))
+
     def _decode(self, ids: NDArray[np.int64]) -> str:
         with one_line_errors("tokens"):
             return self._backend.decode(ids.tolist(), skip_special_tokens=True)
 
     def to_json(self) -> str:
         return self._backend.to_str(pretty=True)
+
+
+def _added_tokens(backend: tokenizers.Tokenizer) -> dict[str, int]:
+    return {token.content: number for number, token in backend.get_added_tokens_decoder().items()}
+
+
+def _without_post_processor(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    """A copy that does not leave spaces at the ends of tokens out of what they cover."""
+    backend = copy.deepcopy(backend)
+    encodes_special = backend.encode_special_tokens
+    backend.post_processor = None
+    backend.encode_special_tokens = encodes_special
+    return backend
+
+
+def _library_spans(backend: tokenizers.Tokenizer, text: str) -> TokenSpans:
+    encoding = backend.encode(text, add_special_tokens=False)
+    spans = np.array(encoding.offsets, np.int64).reshape(-1, 2)
+    return TokenSpans(np.array(encoding.ids, np.int64), spans[:, 0], spans[:, 1])
 
 
 def code_points(text: str) -> NDArray[np.uint32]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from minilm.config import TrainConfig
-from minilm.data.batches import training_batch
+from minilm.data.batches import Batch
 from minilm.data.shards import Dataset
 from minilm.errors import ConfigError
 from minilm.text.tokenizers import BPETokenizer
@@ -30,21 +30,30 @@ class BatchLoader:
                 )
             self._merges = data.tokenizer.merges()
 
-    def batch(self, step: int, micro_step: int, rows: int, length: int) -> tuple[Tensor, Tensor]:
-        """Inputs and targets, (rows, length) each, of that pass of the step after ``step`` finished ones."""
-        inputs, targets = training_batch(
-            self._data.train,
-            context_length=length,
-            batch_size=rows,
-            seed=self._config.seed,
+    def batch(self, step: int, micro_step: int, rows: int, length: int) -> tuple[Tensor, ...]:
+        """What the loss takes in that pass of the step after ``step`` finished ones.
+
+        Inputs and targets, (rows, length) each, and positions where documents share a row.
+        """
+        return self.tensors(self.arrays(step, micro_step, rows, length))
+
+    def arrays(self, step: int, micro_step: int, rows: int, length: int) -> Batch:
+        """The same as it is in memory."""
+        return self._data.training_batch(
+            self._config,
             step=step,
             micro_step=micro_step,
+            rows=rows,
+            length=length,
             merges=self._merges,
-            undo_probability=self._config.bpe_dropout,
         )
-        return self._to_device(torch.from_numpy(inputs)), self._to_device(torch.from_numpy(targets))
 
-    def _to_device(self, tokens: Tensor) -> Tensor:
+    def tensors(self, batch: Batch) -> tuple[Tensor, ...]:
+        """A batch on the device."""
+        return tuple(self.to_device(torch.from_numpy(array)) for array in batch.arrays)
+
+    def to_device(self, tensor: Tensor) -> Tensor:
+        """One that is in memory."""
         if self._device.type != "cuda":
-            return tokens.to(self._device)
-        return tokens.pin_memory().to(self._device, non_blocking=True)
+            return tensor.to(self._device)
+        return tensor.pin_memory().to(self._device, non_blocking=True)

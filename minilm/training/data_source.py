@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from minilm.config import TrainConfig
+from minilm.data.conversations import check_settings, prepare_conversations
 from minilm.data.corpus_stats import identify
 from minilm.data.shards import Dataset, find, prepare
 from minilm.errors import InputError
+from minilm.text.chat_template import ChatTemplate
 from minilm.text.corpora import Corpus, open_corpus
 from minilm.text.tokenizers import Tokenizer
 from minilm.training.resume_options import absolute_source
@@ -20,13 +22,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DataSource:
-    """A text, by name or path, how it is read and cleaned, and the folder where its tokens are kept."""
+    """A text, by name or path, how it is read and cleaned, and the folder where its tokens are kept.
+
+    ``chat_template``: the template that writes conversations: a file, plain, or base for that of the base.
+    """
 
     name: str
     cleaning: tuple[str, ...]
     cache: Path
     text_field: str | None = None
     raw_text: bool = False
+    chat_template: str | None = None
 
     def open(self) -> Corpus:
         """Raises InputError for a source that is not there."""
@@ -48,6 +54,7 @@ class DataSource:
             "cleaning": list(self.cleaning),
             "text_field": self.text_field,
             "raw_text": self.raw_text,
+            **({"chat_template": self.chat_template} if self.chat_template else {}),
         }
 
     def prepare(
@@ -58,8 +65,23 @@ class DataSource:
         *,
         vocab_size: int | None = None,
         context_length: int,
+        template: ChatTemplate | None = None,
     ) -> Dataset:
-        """The tokens of ``corpus``, which is this source, opened: out of the cache, or made and put there."""
+        """The tokens of ``corpus``, which is this source, opened: out of the cache, or made and put there.
+
+        With a ``template``, those of its conversations.
+        """
+        if template is not None:
+            assert isinstance(tokenizer, Tokenizer), "that of the base"
+            check_settings(config)
+            return prepare_conversations(
+                corpus,
+                tokenizer=tokenizer,
+                template=template,
+                val_fraction=config.val_fraction,
+                split=config.split,
+                context_length=context_length,
+            )
         return prepare(
             corpus,
             tokenizer=tokenizer,

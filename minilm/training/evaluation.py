@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from minilm.data.batches import IGNORED, validation_windows, window_starts
 from minilm.data.shards import Dataset
 from minilm.generation.generate import stream
 from minilm.generation.sampling import Sampling
@@ -49,7 +48,7 @@ def evaluate(
     at_most: int = 0,
     stop: StopRequest | None = None,
 ) -> Validation | None:
-    """The mean over every target of the validation split, in consecutive windows, dropout off.
+    """The mean over every target of the validation split, in consecutive rows, dropout off.
 
     ``at_most``: of so many tokens, evenly spread over the split; 0: of all. None where a signal came
     meanwhile: it is looked for after each batch.
@@ -58,21 +57,17 @@ def evaluate(
     model.eval()
     counts: list[int] = []
     tokens = min(TOKENS_PER_BATCH, LOGITS_PER_BATCH // model.config.vocab_size)
-    rows = max(1, tokens // context_length)
+    length = data.row_length(context_length)
+    rows = max(1, tokens // length)
     # Read at the end, so that no batch waits for the one before it; one tensor, as small ones kept
     # between large ones that come and go hold on to the heap (2 GiB over an evaluation of nano).
-    windows = len(window_starts(len(data.val), context_length=context_length, at_most=at_most))
-    losses = torch.empty(math.ceil(windows / rows), device=runtime.device)
-    for inputs, targets in validation_windows(
-        data.val, context_length=context_length, batch_size=rows, at_most=at_most
-    ):
+    batches = math.ceil(data.num_validation_rows(length, at_most) / rows)
+    losses = torch.empty(batches, device=runtime.device)
+    for batch in data.validation_batches(length, rows, at_most):
+        tensors = (torch.from_numpy(array).to(runtime.device) for array in batch.arrays)
         with runtime.autocast():
-            losses[len(counts)] = next_token_loss(
-                model,
-                torch.from_numpy(inputs).to(runtime.device),
-                torch.from_numpy(targets).to(runtime.device),
-            )
-        counts.append(int((targets != IGNORED).sum()))
+            losses[len(counts)] = next_token_loss(model, *tensors)
+        counts.append(batch.labels)
         if stop is not None and stop.signum is not None:
             break
     model.train(was_training)
@@ -80,7 +75,7 @@ def evaluate(
         return None
     total = float(losses.cpu().double() @ torch.tensor(counts, dtype=torch.float64))
     loss = total / sum(counts)
-    bits = loss * (len(data.val) - 1) / math.log(2)
+    bits = loss * data.val_labels / math.log(2)
     return Validation(loss, bits / max(1, data.val_bytes), sum(counts))
 
 

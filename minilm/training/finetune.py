@@ -20,14 +20,15 @@ from minilm.checkpoint import load_record, read_run_config
 from minilm.config import ModelConfig, from_dict, to_dict
 from minilm.config.lora import LoraConfig
 from minilm.config.presets import find_preset
-from minilm.errors import ConfigError, InputError
+from minilm.errors import ConfigError
 from minilm.interop.convert import as_run
-from minilm.quantization.packing import Format
+from minilm.quantization.packing import Packing
 from minilm.runs import base_run
 from minilm.runs import files as run_files
 from minilm.runs.new_folder import default_run_dir
 from minilm.text.tokenizer_file import load_tokenizer
-from minilm.training.base_model import companions, weights_dtype
+from minilm.training.base_model import WeightDtypes, companions
+from minilm.training.base_template import chat_template, with_template
 from minilm.training.data_source import DataSource
 from minilm.training.loggers import check_installed
 from minilm.training.preconditions import refuse_folder, refuse_other_encodings, refuse_too_large
@@ -63,15 +64,15 @@ def run_from_checkpoint(
     settings: Mapping[str, Any],
     lora: LoraConfig | None = None,
     frozen: Sequence[str] = (),
-    quantize_base: Format | None = None,
+    quantize_base: Packing | None = None,
 ) -> RunSpec:
     """A run that begins with the weights and the tokenizer of ``base``: a run, or what convert imports.
 
     The preset says how long it is trained and in which batches. Optimizer and rates are those of the base,
     the rates lower by FINE_TUNING_RATE; an adapter has AdamW at the base's rate. ``model`` replaces fields
     that change no tensor, as dropout; ``vocabulary``, tokenizer and vocab_size where they are given, must be
-    the base's. With ``lora`` an adapter is trained instead of the model, whose matrices are stored in the
-    format ``quantize_base`` if that is given; ``frozen`` are components of `FREEZABLE` that are not trained.
+    the base's. With ``lora`` an adapter is trained instead of the model, whose matrices are stored by
+    ``quantize_base`` if that is given; ``frozen`` are components of `FREEZABLE` that are not trained.
     """
     if lora is not None and frozen:
         raise ConfigError(
@@ -80,7 +81,9 @@ def run_from_checkpoint(
     refuse_other_encodings("init_from", os.path.abspath(base))
     if quantize_base is not None and lora is None:
         raise ConfigError(
-            "quantize_base", f"{quantize_base} without lora_rank", "an adapter to train on it"
+            "quantize_base",
+            f"{quantize_base.format} without lora_rank",
+            "an adapter to train on it",
         )
     with as_run(base) as imported, quantized_base(imported, quantize_base) as run:
         record = run_files.read_record(run / run_files.CONFIG)
@@ -91,12 +94,9 @@ def run_from_checkpoint(
             # An adapter begins at zero, and nothing is undone at the base's own rate (docs/parameters.md).
             # Muon, which makes every direction of an update equally large, is not for a few of them.
             of_base["optimizer"] = "adamw"
-        if record.base:
-            remedy = "`minilm finetune RUN --merge --out DIR` makes one model of it and its base"
-            raise InputError(base, "an adapter", "a whole model to begin with", remedy)
-        if record.quantization and lora is None:
-            remedy = "`minilm finetune --lora-rank R` trains an adapter on it"
-            raise InputError(base, "a quantized model", "one in float to train whole", remedy)
+        of_whole = record if lora is None else replace(record, quantization={})
+        remedy = "`minilm finetune --lora-rank R` trains an adapter on it"
+        run_files.refuse_transformed(base, of_whole, remedy)
         config = find_preset(preset).train_config(**(of_base | dict(settings)))
         fields = to_dict(read_run_config(run)) | dict(model)
         model_config = from_dict(ModelConfig, fields, base / run_files.CONFIG)
@@ -105,6 +105,13 @@ def run_from_checkpoint(
             raise ConfigError("optimizer", config.optimizer, "adamw, for an adapter")
         check_installed(config.trackers)
         corpus = source.open()
+        template = None
+        if corpus.has_conversations():
+            template, name = chat_template(run, source.chat_template)
+            source = replace(source, chat_template=name)
+        elif source.chat_template is not None:
+            expected = "JSON Lines of messages, or of prompt and completion"
+            raise ConfigError("chat_template", f"given with {source.name}, a text", expected)
         folder = run_dir or default_run_dir(preset, base, corpus.name)
         refuse_folder(folder, source.name)
         refuse_too_large(model_config, config, lora)
@@ -114,8 +121,15 @@ def run_from_checkpoint(
             if value not in (None, own[name]):
                 expected = f"{own[name]}, that of the model it is to start from"
                 raise ConfigError(name, str(value), expected, "leave it out")
+        beside_tokenizer = companions(run)
+        if template is not None:
+            beside_tokenizer = with_template(beside_tokenizer, template, tokenizer)
         dataset = source.prepare(
-            corpus, tokenizer, config, context_length=model_config.context_length
+            corpus,
+            tokenizer,
+            config,
+            context_length=model_config.context_length,
+            template=template,
         )
         config, dropout = fit_to_text(
             config,
@@ -129,28 +143,35 @@ def run_from_checkpoint(
         adapter = None
         if lora is not None:
             apply(network, lora, torch.Generator().manual_seed(config.seed))
-            began_with["quantize_base"] = quantize_base
+            began_with["quantize_base"] = quantize_base and quantize_base.format
+            began_with["double_quantization"] = getattr(quantize_base, "double", False)
             adapter = _adapter(base, run, lora, record, quantize_base)
         elif frozen:
             freeze(network, frozen)
             began_with["freeze"] = list(frozen)
+        dtypes = WeightDtypes(run)
+        if adapter is None and len(dtypes.all) > 1:
+            logger.warning(
+                f"note: the weights of {base.name} are in {' and '.join(dtypes.all)}; the new run has all "
+                f"in {dtypes.common}"
+            )
         spec = RunSpec(
             folder,
             network,
             config,
             dataset,
             source,
-            resolve_for_run(config, model_config),
+            resolve_for_run(config, model_config, dataset),
             began_with=began_with | source.options(),
             is_fine_tuning=True,
-            companions=companions(run),
-            weights_dtype="float32" if adapter else weights_dtype(run),
+            companions=beside_tokenizer,
+            weights_dtype="float32" if adapter else dtypes.common,
             adapter=adapter,
             transforms=record.transforms,
         )
-        of_what = f"a LoRA adapter of rank {lora.rank} on {base.name}" if lora else base.name
+        of_what = f"{lora.description}, on {base.name}" if lora else base.name
         logger.info(
-            f"fine-tuning {of_what} with {config.optimizer}, at a rate of {config.learning_rate:g} "
+            f"fine-tuning {of_what}, with {config.optimizer}, at a rate of {config.learning_rate:g} "
             f"where it was trained at {record.train.learning_rate:g}"
         )
         if _differ(model_config, find_preset(preset).model_config()):
@@ -168,7 +189,7 @@ def _adapter(
     run: Path,
     lora: LoraConfig,
     record: run_files.RunRecord,
-    quantize_base: Format | None,
+    quantize_base: Packing | None,
 ) -> Adapter:
     """An adapter on ``run``, which is ``base`` or what was imported or quantized from it."""
     reference = base_run.reference(run)

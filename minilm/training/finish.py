@@ -84,6 +84,7 @@ def _summary(
     best, parameters = trainer.best(), list(spec.model.parameters())
     total = sum(parameter.numel() for parameter in parameters)
     trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+    template = spec.source.chat_template
     rate = throughput.average(progress.tokens)
     if not rate:  # nothing was left to train: the rate is what it was
         before = summary_before.get("tokens_per_second")
@@ -112,6 +113,8 @@ def _summary(
             "sha256": spec.dataset.sha256,
             "train_tokens": spec.dataset.train_tokens,
             "val_tokens": spec.dataset.val_tokens,
+            **spec.dataset.description,
+            **({"chat_template": template} if template else {}),
         },
         "minilm": __version__,
         "torch": torch.__version__,

@@ -25,15 +25,16 @@ class Muon(torch.optim.Optimizer):
     """Every parameter is a matrix. State: ``momentum_buffer``, one of its shape each.
 
     The iteration is computed in ``dtype``. The learning rate of an update is
-    ``lr * sqrt(max(1, rows / columns))``; decay is decoupled, as in AdamW.
+    ``lr * sqrt(max(1, rows / columns))``; decay is decoupled, as in AdamW. Rate and momentum are numbers,
+    or tensors where a captured graph is to read them.
     """
 
     def __init__(
         self,
         parameters: Iterable[nn.Parameter],
         *,
-        lr: float,
-        momentum: float,
+        lr: float | Tensor,
+        momentum: float | Tensor,
         weight_decay: float = 0.0,
         dtype: torch.dtype = torch.float32,
     ) -> None:
@@ -68,7 +69,7 @@ class Muon(torch.optim.Optimizer):
             if self._group["weight_decay"]:
                 torch._foreach_mul_(parameters, 1 - rate * self._group["weight_decay"])
             scale = max(1, rows / columns) ** 0.5
-            torch._foreach_add_(parameters, list(orthogonal), alpha=-rate * scale)
+            torch._foreach_sub_(parameters, list(orthogonal * (rate * scale)))
 
     def _orthogonalised(
         self, updates: dict[torch.Size, Tensor]

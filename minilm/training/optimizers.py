@@ -7,6 +7,7 @@ AdamW updates everything. Decay is on matrices only. What does not require a gra
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,9 +27,15 @@ def make_optimizers(
 ) -> list[torch.optim.Optimizer]:
     """Of the parameters that are trained: AdamW, and Muon before it if it is asked for.
 
-    ``muon_dtype`` is what Muon multiplies in. An optimizer that would have no parameter is left out.
+    ``muon_dtype`` is what Muon multiplies in. An optimizer that would have no parameter is left out. On CUDA
+    the rates are tensors there, which a captured step reads as they are when it is replayed.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    on_cuda = any(parameter.is_cuda for parameter in trained)
+
+    def rate(value: float) -> float | Tensor:
+        return torch.tensor(value, device=trained[0].device) if on_cuda else value
+
     is_muon = config.optimizer == "muon"
     decayed = hidden_matrices(model) if is_muon else matrices(model)
     decayed = [parameter for parameter in decayed if parameter.requires_grad]
@@ -39,8 +46,8 @@ def make_optimizers(
         optimizers.append(
             Muon(
                 decayed,
-                lr=config.muon_learning_rate,
-                momentum=config.muon_momentum,
+                lr=rate(config.muon_learning_rate),
+                momentum=rate(config.muon_momentum),
                 weight_decay=config.weight_decay,
                 dtype=muon_dtype,
             )
@@ -53,8 +60,9 @@ def make_optimizers(
         optimizers.append(
             torch.optim.AdamW(
                 groups,
-                lr=config.learning_rate,
+                lr=rate(config.learning_rate),
                 betas=(config.beta1, config.beta2),
+                capturable=on_cuda,
                 fused=all(parameter.device.type in ("cpu", "cuda") for parameter in trained),
             )
         )
@@ -68,10 +76,18 @@ def set_rates(optimizers: Sequence[torch.optim.Optimizer], step: int, config: Tr
         is_muon = isinstance(optimizer, Muon)
         peak = config.muon_learning_rate if is_muon else config.learning_rate
         for group in optimizer.param_groups:
-            group["lr"] = peak * multiplier
+            _set(group, "lr", peak * multiplier)
             if is_muon:
-                group["momentum"] = momentum(step, config)
+                _set(group, "momentum", momentum(step, config))
     return config.learning_rate * multiplier
+
+
+def _set(group: dict[str, Any], name: str, value: float) -> None:
+    """A field of a parameter group: a tensor stays where it is."""
+    if isinstance(group[name], Tensor):
+        group[name].fill_(value)
+    else:
+        group[name] = value
 
 
 def hidden_matrices(model: Transformer) -> list[nn.Parameter]:

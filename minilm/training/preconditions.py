@@ -54,7 +54,7 @@ def refuse_too_large(
     """
     whole = layout(model)
     if lora is not None:
-        whole = with_adapters(whole, lora.targets, lora.rank)
+        whole = with_adapters(whole, lora.targets, lora.rank, dora=lora.dora)
     count, trained = whole.count(), whole.trainable()
     on_cpu = config.device == "cpu" or (
         config.device == "auto"

@@ -20,7 +20,7 @@ from minilm.formats import tensor_io
 from minilm.formats.header import StoredTensor
 from minilm.inspection.inspector import inspect_with_sources
 from minilm.ledger.layout import Layout
-from minilm.quantization.packing import Format, Packing, Rounded, make_packing, quantized_matrices
+from minilm.quantization.packing import Packing, Rounded, quantized_matrices
 from minilm.runs import files as run_files
 from minilm.training.base_model import companions
 from minilm.transforms.quantize import round_layers
@@ -79,15 +79,15 @@ def write_run(
 
 
 @contextlib.contextmanager
-def quantized_base(run: Path, format: Format | None) -> Iterator[Path]:
-    """``run`` itself, or a temporary one with its matrices in ``format``, rounded to nearest.
+def quantized_base(run: Path, packing: Packing | None) -> Iterator[Path]:
+    """``run`` itself, or a temporary one with its matrices stored by ``packing``, rounded to nearest.
 
     Raises InputError for a run that is quantized already.
     """
-    if format is None:
+    if packing is None:
         yield run
         return
-    record, packing = run_files.read_record(run / run_files.CONFIG), make_packing(format, None)
+    record = run_files.read_record(run / run_files.CONFIG)
     if record.quantization:
         raise InputError(
             run, "a model that is quantized already", "one in float", "leave the format out"
@@ -95,7 +95,7 @@ def quantized_base(run: Path, format: Format | None) -> Iterator[Path]:
     for name, shape in quantized_matrices(minilm_layout(record.model)).items():
         packing.check(name, shape)
     rounded = round_layers(load_model(run / run_files.WEIGHTS, record.model), packing)
-    transform = {"tool": "quantize", "format": format}
+    transform = {"tool": "quantize", "format": packing.format}
     transforms = (*record.transforms, transform)
     record = replace(record, transforms=transforms, quantization=packing.config(["lm_head"]))
     with tempfile.TemporaryDirectory() as folder:

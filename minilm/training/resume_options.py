@@ -8,16 +8,26 @@ from pathlib import Path
 from typing import Any
 
 from minilm.config import TrainConfig, from_dict, to_dict
+from minilm.config.lora import in_order, lora_options
 from minilm.errors import ConfigError
 from minilm.runs import files as run_files
 from minilm.runs.base_run import lora_of
 from minilm.runs.stop_reason import StopReason
+from minilm.text.chat_template import PLAIN
 from minilm.text.corpora import NAMED_SOURCES
 
 # Where the run ends and where it runs, and one that changes its arithmetic, which is said.
 RESUMABLE_OVERRIDES = (
     *("max_steps", "max_seconds", "target_val_loss", "early_stopping"),
-    *("device", "compile", "save_every_seconds", "keep_states", "sample_tokens", "log_to"),
+    *(
+        "device",
+        "compile",
+        "cuda_graphs",
+        "save_every_seconds",
+        "keep_states",
+        "sample_tokens",
+        "log_to",
+    ),
     "dtype",
 )
 
@@ -27,13 +37,13 @@ def changed_settings(
 ) -> dict[str, Any]:
     """Those of ``settings`` that differ from the run's config.json.
 
-    ``options`` are other arguments of `train`, None where they were not given, fields of the model as
-    model.FIELD. Raises ConfigError, by name, for a value that differs and may not.
+    ``options`` are other arguments of `train` and `finetune`, None where they were not given, fields of the
+    model as model.FIELD. Raises ConfigError, by name, for a value that differs and may not.
     """
     record = run_files.read_record(run_dir / run_files.CONFIG)
     own = {**record.began_with, **{f"model.{k}": v for k, v in to_dict(record.model).items()}}
     if record.base:
-        own["lora"] = to_dict(lora_of(run_dir, record))
+        own |= lora_options(lora_of(run_dir, record))
     for name, value in options.items():
         if value is None:
             continue
@@ -94,8 +104,10 @@ def absolute_source(name: str) -> str:
 
 def _as_recorded(name: str, value: Any) -> Any:
     """An option of `train` as config.json has it."""
-    if name == "init_from":
+    if name == "init_from" or (name == "chat_template" and value != PLAIN.name):
         return os.path.abspath(value)
+    if name == "targets":
+        return in_order(value)
     return list(value) if isinstance(value, tuple) else value
 
 

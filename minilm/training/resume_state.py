@@ -274,8 +274,9 @@ def _check_values(progress: Progress, settings: Any) -> None:
         raise ValueError("settings")
     if settings.get("weights_dtype", "float32") not in FLOATING:
         raise ValueError("weights_dtype")
-    if not isinstance(settings.get("text_field"), (str, type(None))):
-        raise ValueError("text_field")
+    for name in ("text_field", "chat_template"):
+        if not isinstance(settings.get(name), (str, type(None))):
+            raise ValueError(name)
 
 
 def _expected(

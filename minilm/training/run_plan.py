@@ -33,15 +33,31 @@ def _plan(spec: RunSpec) -> Iterator[str]:
         f"{', compiled' if runtime.compile else ''}"
     )
     if spec.saved is not None:
-        yield f"resuming after step {spec.saved.progress.step:,}"
-    tokens, text = step_tokens(config, model.config), f"{dataset.train_tokens:,} training tokens"
-    epochs = config.max_steps * tokens / dataset.train_tokens
+        what = (
+            f" {spec.adapter.lora.description}, on {spec.adapter.base['path']},"
+            if spec.adapter
+            else ""
+        )
+        yield f"resuming{what} after step {spec.saved.progress.step:,}"
+    tokens, text = (
+        step_tokens(config, model.config, dataset),
+        f"{dataset.train_tokens:,} training tokens",
+    )
+    epochs = config.max_steps * tokens / dataset.train_places
     yield f"{config.max_steps:,} steps of {tokens:,} tokens: " + (
         f"the {text} {epochs:,.1f} times" if epochs > 1 else f"{epochs:.0%} of the {text}"
     )
+    if dataset.description:
+        length, of_answers = dataset.row_length(model.config.context_length), dataset.description
+        yield (
+            f"{of_answers['conversations']:,} conversations in rows of {length:,} tokens, "
+            f"{dataset.train_tokens / max(1, dataset.train_places):.0%} full; the loss is on the answers, "
+            f"{of_answers['train_answer_tokens']:,} tokens of training and "
+            f"{of_answers['val_answer_tokens']:,} of validation"
+        )
     every = "each step" if config.eval_every == 1 else f"every {config.eval_every:,} steps"
     whole = f"{dataset.val_tokens:,} validation tokens"
-    if 0 < config.eval_tokens < dataset.val_tokens - 1:
+    if 0 < config.eval_tokens < dataset.val_places:
         whole = f"{config.eval_tokens:,} of {whole}, over all at the end"
     yield f"an evaluation after {every}, over {whole}"
     against_overfitting = []

@@ -13,7 +13,7 @@ from minilm.config.lora import LoraConfig
 from minilm.data.shards import Dataset
 from minilm.errors import ConfigError
 from minilm.model.transformer import Transformer
-from minilm.quantization.packing import Format
+from minilm.quantization.packing import Packing
 from minilm.runs.base_run import transform
 from minilm.runs.files import RunRecord
 from minilm.training.data_source import DataSource
@@ -26,7 +26,7 @@ class Adapter:
     """What is trained where that is an adapter, whose base stays where it is.
 
     ``base`` is what config.json says of the base, ``transforms`` what had been done to that; ``source`` is
-    what the base was imported from or, in the format ``quantize_base``, quantized from, for the run's own
+    what the base was imported from or, as ``quantize_base`` has it, quantized from, for the run's own
     folder, else None.
     """
 
@@ -35,7 +35,7 @@ class Adapter:
     base: Mapping[str, Any]
     transforms: tuple[Mapping[str, Any], ...] = ()
     source: Path | None = None
-    quantize_base: Format | None = None
+    quantize_base: Packing | None = None
 
 
 @dataclass(frozen=True)

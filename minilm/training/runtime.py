@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from minilm.architectures.minilm import layout
 from minilm.config import ModelConfig, TrainConfig
 from minilm.costs.flops import flops_per_token
+from minilm.data.shards import Dataset
 from minilm.errors import ConfigError
 from minilm.model.device import choose_device, choose_dtype
 from minilm.model.transformer import Transformer
@@ -26,7 +27,7 @@ from minilm.training.text_size import step_tokens
 
 logger = logging.getLogger(__name__)
 
-Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
+Loss = Callable[..., Tensor]  # of a model, and of what a batch has
 
 # A run of fewer FLOPs ends before compilation has paid for itself. On a CPU that takes 30 to 55 s and then
 # saves a fifth to a third of the time; both are for 4 layers, and every layer is compiled for itself. CUDA's
@@ -46,6 +47,7 @@ class Runtime:
     activation_checkpointing: bool = False
     deterministic: bool = False
     compile_required: bool = False
+    graphs: bool = True
     notes: tuple[str, ...] = ()
 
     @property
@@ -58,6 +60,16 @@ class Runtime:
         if self.dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
+
+    @property
+    def cuda_graph(self) -> bool:
+        """Whether steps are captured: not where Python reads gradients (float16) or a generator."""
+        return (
+            self.device.type == "cuda"
+            and self.graphs
+            and self.dtype != torch.float16
+            and not self.activation_checkpointing
+        )
 
     @property
     def muon_dtype(self) -> torch.dtype:
@@ -86,14 +98,14 @@ class Runtime:
             return loss
         compiled_loss, compiles = torch.compile(loss, dynamic=False), True
 
-        def compiled_or_eager(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+        def compiled_or_eager(model: nn.Module, *batch: Tensor) -> Tensor:
             nonlocal compiles
             if compiles:
                 # Each batch shape is compiled for itself: code for several shapes may sum in another order,
                 # and a resumed run meets them in another order.
                 try:
                     with stop.interrupting_step():
-                        return compiled_loss(model, inputs, targets)
+                        return compiled_loss(model, *batch)
                 except torch._dynamo.exc.TorchDynamoException as error:
                     stop.raise_if_set()
                     reason = (str(error).strip().splitlines() or [""])[0][:200]
@@ -102,15 +114,16 @@ class Runtime:
                         raise ConfigError("compile", message, "auto or off") from None
                     logger.warning(f"not compiling: {reason}")
                     compiles = False
-            return loss(model, inputs, targets)
+            return loss(model, *batch)
 
         return compiled_or_eager
 
 
-def resolve_for_run(config: TrainConfig, model: ModelConfig) -> Runtime:
-    """As `resolve`, for all steps of a run that trains ``model``."""
-    flops = flops_per_token(layout(model), context=model.context_length)["training_per_token"]
-    total = flops * step_tokens(config, model) * config.max_steps
+def resolve_for_run(config: TrainConfig, model: ModelConfig, dataset: Dataset) -> Runtime:
+    """As `resolve`, for all steps of a run that trains ``model`` on ``dataset``."""
+    length = dataset.row_length(model.context_length)
+    flops = flops_per_token(layout(model), context=length)["training_per_token"]
+    total = flops * step_tokens(config, model, dataset) * config.max_steps
     return resolve(config, total, layers=model.num_layers)
 
 
@@ -132,6 +145,7 @@ def resolve(config: TrainConfig, flops: float, layers: int = COMPILED_LAYERS) ->
         activation_checkpointing=config.activation_checkpointing,
         deterministic=config.deterministic,
         compile_required=config.compile == "on",
+        graphs=config.cuda_graphs,
         notes=notes,
     )
 

@@ -21,12 +21,13 @@ from minilm.architectures.adapter_map import adapter_map
 from minilm.checkpoint import load_base, read_run_record
 from minilm.config import TrainConfig, from_dict, to_dict
 from minilm.config.presets import find_preset
-from minilm.errors import ConfigError, FormatError
+from minilm.errors import ConfigError, FormatError, InputError
 from minilm.model.transformer import Transformer
 from minilm.runs import files as run_files
 from minilm.runs.base_run import lora_of
 from minilm.runs.files import RunRecord
 from minilm.runs.new_folder import default_run_dir
+from minilm.text.chat_template import read_chat_template
 from minilm.text.tokenizer_file import load_tokenizer
 from minilm.training.data_source import DataSource
 from minilm.training.loggers import check_installed
@@ -98,7 +99,7 @@ def new_run(
         config,
         dataset,
         source,
-        resolve_for_run(config, model_config),
+        resolve_for_run(config, model_config, dataset),
         began_with=began_with | source.options(),
     )
     announce(spec)
@@ -123,6 +124,7 @@ def resumed_run(
         cache,
         saved.settings.get("text_field"),
         saved.settings.get("raw_text", True),  # 0.1.0 read every text so
+        saved.settings.get("chat_template"),
     )
     refuse_other_encodings("data", source.absolute_name())
     before = from_dict(TrainConfig, saved.settings["train"], saved.path)
@@ -144,15 +146,27 @@ def resumed_run(
         may_be_missing=data is None,
     )
     if dataset is None:
-        length = model_config.context_length
-        dataset = source.prepare(source.open(), tokenizer, config, context_length=length)
+        dataset = source.prepare(
+            source.open(),
+            tokenizer,
+            config,
+            context_length=model_config.context_length,
+            template=read_chat_template(run_dir) if source.chat_template else None,
+        )
+        if source.chat_template and dataset.key != saved.settings.get("tokens"):
+            raise InputError(
+                run_dir / run_files.CHAT_TEMPLATE,
+                "another text than when the run began",
+                "a template and a tokenizer that write the same again",
+                "one that writes the date does not: start a new run",
+            )
     spec = RunSpec(
         run_dir,
         _resumed_model(run_dir, record),
         config,
         dataset,
         source,
-        resolve_for_run(config, model_config),
+        resolve_for_run(config, model_config, dataset),
         saved=saved,
         is_fine_tuning=bool(record.began_with.get("init_from")),
         weights_dtype=saved.settings.get("weights_dtype", "float32"),

@@ -28,9 +28,12 @@ PATIENCE = 5
 DROPOUT, DROPOUT_FROM_EPOCHS = 0.1, 2
 
 
-def step_tokens(config: TrainConfig, model: ModelConfig) -> int:
-    """Tokens of one optimizer step at its full size."""
-    return config.batch_size * config.gradient_accumulation * model.context_length
+def step_tokens(config: TrainConfig, model: ModelConfig, dataset: Dataset | None = None) -> int:
+    """Tokens of one optimizer step at its full size: of conversations, places for tokens."""
+    length = model.context_length
+    if dataset is not None:
+        length = dataset.row_length(length)
+    return config.batch_size * config.gradient_accumulation * length
 
 
 def longest_context(context_length: int, train_tokens: int) -> int:
@@ -51,18 +54,17 @@ def fit_to_text(
 
     Fields of either configuration that are in ``overrides`` stay as they are.
     """
-    train_tokens, val_tokens = dataset.train_tokens, dataset.val_tokens
-    tokens_per_step = step_tokens(config, model)
+    train_tokens, most_tokens = dataset.train_places, max(dataset.val_places, 1)
+    tokens_per_step = step_tokens(config, model, dataset)
     fields: dict[str, Any] = {}
     if "max_steps" not in overrides:
-        characters = dataset.train_bytes < 2 * train_tokens
+        characters = dataset.train_bytes < 2 * dataset.train_tokens
         most_epochs = MOST_EPOCHS_OF_CHARACTERS if characters else MOST_EPOCHS
         most = max(FEWEST_STEPS, most_epochs * train_tokens // tokens_per_step)
         fields["max_steps"] = min(config.max_steps, most)
     steps = fields.get("max_steps", config.max_steps)
     epochs = steps * tokens_per_step / train_tokens
     budget = int(EVALUATION_SHARE * steps * tokens_per_step)
-    most_tokens = max(val_tokens - 1, 1)
     if "eval_tokens" not in overrides:
         some = max(budget // FEWEST_EVALUATIONS, FEWEST_EVAL_TOKENS)
         fields["eval_tokens"] = some if some < most_tokens else 0

@@ -28,13 +28,18 @@ PEAK_SIDES, PEAK_SECONDS = (256, 1024), 0.05
 class Throughput:
     """Of one call or command; what earlier ones took is in the progress that it begins with.
 
-    ``started``: when it began, by time.monotonic().
+    ``started``: when it began, by time.monotonic(). ``length``: of the rows, by default the model's context.
     """
 
     def __init__(
-        self, config: ModelConfig, runtime: Runtime, progress: Progress, started: float
+        self,
+        config: ModelConfig,
+        runtime: Runtime,
+        progress: Progress,
+        started: float,
+        length: int | None = None,
     ) -> None:
-        flops = flops_per_token(layout(config), context=config.context_length)
+        flops = flops_per_token(layout(config), context=length or config.context_length)
         self._flops = flops["training_per_token"]
         self.peak = peak_flops(runtime.device, runtime.dtype)
         self._energy = EnergyMeter(runtime.device.type, _uuid(runtime.device))

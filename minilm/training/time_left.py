@@ -14,8 +14,9 @@ class TimeLeft:
     """Takes the seconds of the first steps, and of an evaluation where there was one among them."""
 
     def __init__(self, spec: RunSpec) -> None:
-        self._config, self._model = spec.config, spec.model.config
-        self._val_tokens = spec.dataset.val_tokens
+        self._config = spec.config
+        self._val_places = spec.dataset.val_places
+        self._step_tokens = step_tokens(spec.config, spec.model.config, spec.dataset)
         self._steps: list[float] = []
         self.evaluation_seconds: float | None = None
 
@@ -35,8 +36,8 @@ class TimeLeft:
         mean = sum(self._steps[1:]) / (TIMED_STEPS - 1)
         evaluation = self.evaluation_seconds
         if evaluation is None:  # a forward pass is a third of a step
-            validation = self._config.eval_tokens or self._val_tokens
-            evaluation = mean / 3 * validation / step_tokens(self._config, self._model)
+            validation = self._config.eval_tokens or self._val_places
+            evaluation = mean / 3 * validation / self._step_tokens
         evaluations = last // every - step // every + bool(last % every)
         left = (last - step) * mean + evaluations * evaluation
         text = (

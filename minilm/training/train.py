@@ -15,15 +15,16 @@ from typing import Any
 from minilm import files
 from minilm.checkpoint import read_run_config
 from minilm.config import TrainConfig, from_dict, to_dict
-from minilm.config.lora import DEFAULT_TARGETS, lora_config
+from minilm.config.lora import lora_config
 from minilm.config.validation import RENAMED, with_current_names
 from minilm.data.cache import default_cache
 from minilm.errors import ConfigError, InputError
 from minilm.interop.convert import as_run
-from minilm.quantization.packing import Format
+from minilm.quantization.packing import Format, make_packing
 from minilm.runs import files as run_files
 from minilm.runs.lock import run_lock
 from minilm.runs.new_folder import new_run_folder, remove_beginning, remove_temporary_files
+from minilm.text.chat_template import PLAIN
 from minilm.training.data_source import DataSource
 from minilm.training.finetune import run_from_checkpoint
 from minilm.training.finish import Outcome, finish, finished_run
@@ -108,15 +109,18 @@ def finetune(
     run_dir: str | Path | None = None,
     lora_rank: int | None = None,
     lora_alpha: float | None = None,
-    lora_dropout: float = 0.0,
-    targets: Sequence[str] = DEFAULT_TARGETS,
+    lora_dropout: float | None = None,
+    targets: Sequence[str] | None = None,
     rank_stabilised: bool = False,
+    dora: bool = False,
     freeze: Sequence[str] = (),
     quantize_base: Format | None = None,
+    double_quantization: bool = False,
     preset: str = "nano",
     cleaning: Sequence[str] = (),
     text_field: str | None = None,
     raw_text: bool = False,
+    chat_template: str | Path | None = None,
     model: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     cache: Path | None = None,
@@ -124,27 +128,43 @@ def finetune(
 ) -> Outcome:
     """Train ``checkpoint``, a run or what convert imports, further: whole, in part, or an adapter on it.
 
-    With ``lora_rank`` a LoRA adapter on the matrices ``targets`` is trained and the rest is frozen; the new
-    run holds the adapter alone and names its base, or has it in ``quantize_base``, int8, int4 or nf4 (QLoRA).
-    ``freeze`` are components that stay as they are. The
-    preset says how long it is trained and in which batches; all other arguments are those of `train`.
-    Raises InputError before anything is written.
+    With ``lora_rank`` a LoRA adapter on the matrices ``targets`` (default: query, key, value, output) is
+    trained and the rest is frozen, with ``dora`` a weight-decomposed one. The new run holds the adapter
+    alone and names its base, or has it in ``quantize_base``, int8, int4 or nf4 (QLoRA), whose scales
+    ``double_quantization`` rounds too. ``freeze`` are components that stay as they are. The preset says how
+    long it is trained and in which batches; all other arguments are those of `train`.
+    Of JSON Lines of ``messages``, or of ``prompt`` and ``completion``, the answers are learned:
+    ``chat_template`` is a file with the template that writes them, or "plain"; by default the base's own,
+    or the plain one. Raises InputError before anything is written.
     """
     started = time.monotonic() if started is None else started
+    if chat_template not in (None, PLAIN.name):
+        chat_template = os.path.abspath(str(chat_template))
     lora = lora_config(
         lora_rank,
         alpha=lora_alpha,
         dropout=lora_dropout,
         targets=targets,
         rank_stabilised=rank_stabilised,
+        dora=dora,
     )
+    if double_quantization and quantize_base is None:
+        raise ConfigError("double_quantization", "given without quantize_base", "nf4 with it")
+    packing = None
+    if quantize_base is not None:
+        packing = make_packing(quantize_base, double_quantization=double_quantization)
     with messages_shown(), stop_request() as stop:
         _refuse_several_processes()
         spec = run_from_checkpoint(
             Path(checkpoint),
             preset,
             source=DataSource(
-                data, tuple(cleaning), cache or default_cache(), text_field, raw_text
+                data,
+                tuple(cleaning),
+                cache or default_cache(),
+                text_field,
+                raw_text,
+                None if chat_template is None else str(chat_template),
             ),
             run_dir=None if run_dir is None else Path(run_dir),
             vocabulary={},
@@ -152,7 +172,7 @@ def finetune(
             settings=_current_settings(settings),
             lora=lora,
             frozen=tuple(freeze),
-            quantize_base=quantize_base,
+            quantize_base=packing,
         )
         return _start(spec, stop, started)
 
@@ -171,8 +191,8 @@ def resume(
     (A run that its own limit of time ended was evaluated there, which the same run without one is not.)
     ``settings`` may move where it ends (RESUMABLE_OVERRIDES), and ``data`` says where its text is now; a
     run that is finished is left as it is. What the run began with may be repeated in ``settings`` and in
-    ``options``, other arguments of `train`. Raises InputError for a folder without a run, and for what
-    would change what it computes.
+    ``options``, other arguments of `train` and `finetune`. Raises InputError for a folder without a run,
+    and for what would change what it computes.
     """
     started = time.monotonic() if started is None else started
     with messages_shown(), stop_request() as stop:

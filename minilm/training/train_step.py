@@ -7,10 +7,12 @@ gradients may overflow, so they are looked at.)
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from minilm.data.batches import Batch
 from minilm.model.transformer import next_token_loss
 from minilm.training.batch_loader import BatchLoader
 from minilm.training.lr_schedule import batch_shape
@@ -18,6 +20,7 @@ from minilm.training.optimizers import add_l1_gradient, make_optimizers, matrice
 from minilm.training.resume_state import Progress, random_states, restore_random_states
 from minilm.training.run_spec import RunSpec
 from minilm.training.signals import Interrupted, StopRequest
+from minilm.training.step_graph import StepGraph
 
 
 class TrainStep:
@@ -36,25 +39,75 @@ class TrainStep:
         self.loss = self.runtime.compiled(next_token_loss, stop)
         self.matrices = matrices(self.model)
         self.batches = BatchLoader(spec.dataset, self.config, self.runtime.device)
+        self.length = spec.dataset.row_length(self.model.config.context_length)
+        # Written in place, as a graph does.
         self.loss_sum = torch.tensor(progress.loss_sum, device=self.runtime.device)
         self.norm = torch.zeros((), device=self.runtime.device)
         self.learning_rate = 0.0
+        self.graph = StepGraph(self._backward, self._update) if self.runtime.cuda_graph else None
 
     def run(self) -> None:
         """One update. Nothing is read back from the device.
 
         Raises Interrupted where a signal came before its last gradient: then it is as if not begun.
         """
-        config, progress = self.config, self.progress
-        self.learning_rate = set_rates(self.optimizers, progress.step, config)
-        rows, length = batch_shape(progress.step, config, self.model.config.context_length)
-        self.loss_sum = self._accumulate_gradients(rows, length)
+        progress = self.progress
+        self.learning_rate = set_rates(self.optimizers, progress.step, self.config)
+        micro_batches = self._micro_batches()
+        self._accumulate_gradients(micro_batches)
+        (self.graph.update if self.graph else self._update)()
+        progress.step += 1
+        progress.tokens += sum(batch.tokens for batch in micro_batches)
+        progress.loss_count += 1
+
+    def _micro_batches(self) -> list[Batch]:
+        """Those of the next step."""
+        step = self.progress.step
+        rows, length = batch_shape(step, self.config, self.length)
+        return [
+            self.batches.arrays(step, micro_step, rows, length)
+            for micro_step in range(self.config.gradient_accumulation)
+        ]
+
+    def _accumulate_gradients(self, micro_batches: Sequence[Batch]) -> None:
+        """Backward passes over the micro-batches of a step; their mean loss is added to ``loss_sum``.
+
+        The gradient is that of the mean over all their labels, however many each has. Where a signal came: no
+        gradients, sum of losses and random generators as before, Interrupted.
+        """
+        loss_sum, generators = self.loss_sum.clone(), random_states()
+        labels = [batch.labels for batch in micro_batches]
+        backward = self.graph.backward if self.graph else self._backward
+        try:
+            for number, batch in enumerate(micro_batches):
+                if number:
+                    self.stop.raise_if_set()
+                parts = self.batches.to_device(torch.tensor(sum(labels) / labels[number]))
+                backward(parts, *self.batches.tensors(batch))
+        except Interrupted:
+            self._drop_gradients()
+            if self.graph:
+                self.graph.forget()
+            self.loss_sum.copy_(loss_sum)
+            restore_random_states(generators)
+            raise
+
+    def _backward(self, parts: Tensor, *batch: Tensor) -> None:
+        """Add gradients and loss of one micro-batch, of which a step has so many ``parts``."""
+        with self.runtime.autocast():
+            loss = self.loss(self.model, *batch) / parts
+        torch.autograd.backward(self.scaler.scale(loss))
+        self.loss_sum += loss.detach()
+
+    def _update(self) -> None:
+        """The optimizers' steps with the gradients that are there, which are dropped."""
+        config = self.config
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
         if config.l1_weight:
             add_l1_gradient(self.matrices, config.l1_weight)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        self.norm = nn.utils.get_total_norm(gradients)
+        self.norm.copy_(nn.utils.get_total_norm(gradients))
         if config.gradient_clip:
             nn.utils.clip_grads_with_norm_(self.model.parameters(), config.gradient_clip, self.norm)
         # Where float16 gradients overflowed no optimizer steps, and the scaler lowers its scale.
@@ -62,37 +115,12 @@ class TrainStep:
         for optimizer in self.optimizers:
             if not overflowed:
                 self.scaler.step(optimizer)
-            optimizer.zero_grad(set_to_none=True)
+        self._drop_gradients()
         self.scaler.update()
-        progress.step += 1
-        progress.tokens += rows * length * config.gradient_accumulation
-        progress.loss_count += 1
 
-    def _accumulate_gradients(self, rows: int, length: int) -> Tensor:
-        """Backward passes over the micro-batches of a step; the sum of losses with theirs.
-
-        Where a signal came: no gradients, random generators as before, Interrupted.
-        """
-        parts, loss_sum, generators = (
-            self.config.gradient_accumulation,
-            self.loss_sum,
-            random_states(),
-        )
-        try:
-            for micro_step in range(parts):
-                if micro_step:
-                    self.stop.raise_if_set()
-                inputs, targets = self.batches.batch(self.progress.step, micro_step, rows, length)
-                with self.runtime.autocast():
-                    loss = self.loss(self.model, inputs, targets) / parts
-                torch.autograd.backward(self.scaler.scale(loss))
-                loss_sum = loss_sum + loss.detach()
-        except Interrupted:
-            for optimizer in self.optimizers:
-                optimizer.zero_grad(set_to_none=True)
-            restore_random_states(generators)
-            raise
-        return loss_sum
+    def _drop_gradients(self) -> None:
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
 
     def reading(self) -> dict[str, float] | None:
         """The mean loss since the last reading, learning rate and norm; None when the loss is not finite."""

@@ -64,6 +64,7 @@ class Trainer:
             self.runtime,
             self.progress,
             time.monotonic() if started is None else started,
+            spec.dataset.row_length(self.context_length),
         )
         self.last_save = time.monotonic()
 
@@ -226,13 +227,13 @@ class Trainer:
         if progress.best_val_loss is None or progress.best_val_bits_per_byte is None:
             return None
         # States of before `eval_tokens` do not say it: evaluations were over the whole split.
-        tokens = progress.best_val_tokens or len(self.spec.dataset.val) - 1
+        tokens = progress.best_val_tokens or self.spec.dataset.val_labels
         return Validation(progress.best_val_loss, progress.best_val_bits_per_byte, tokens)
 
     def _covers_split(self) -> bool:
         """Whether an evaluation during the run is over the whole validation split."""
-        at_most, targets = self.config.eval_tokens, len(self.spec.dataset.val) - 1
-        return at_most == 0 or at_most >= targets
+        at_most = self.config.eval_tokens
+        return at_most == 0 or at_most >= self.spec.dataset.val_places
 
     def _weights_metadata(self, step: int, validation: Validation) -> dict[str, str]:
         return {

@@ -1,4 +1,7 @@
-"""What the linear maps of a model are given: statistics of their inputs over some text."""
+"""What the linear maps of a model are given: statistics of their inputs over some text.
+
+Shapes: n windows of t tokens, b of them a batch, d wide; i inputs of a linear map.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,61 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from minilm.model.transformer import Transformer
+from minilm.formats.tensor_io import Array
+from minilm.model.layers import Linear
+from minilm.model.rope import rotation
+from minilm.model.transformer import Block, Transformer
+
+BATCH_TOKENS = 8192
 
 
-def block_matrices(model: Transformer) -> dict[str, nn.Linear]:
-    """The linear maps inside the blocks by name: attention and feed-forward."""
-    return {
-        f"blocks.{name}": module
-        for name, module in model.blocks.named_modules()
-        if isinstance(module, nn.Linear)
-    }
+def linear_layers(model: nn.Module) -> dict[str, Linear]:
+    """The linear layers by name, those that are float and not replaced. The head is none of them."""
+    return {name: module for name, module in model.named_modules() if type(module) is Linear}
+
+
+@torch.no_grad()
+def layers_in_turn(model: Transformer, windows: Tensor) -> Iterator[tuple[str, Linear, Array]]:
+    """Each linear layer of the blocks by name, with the sum of x xᵀ, (i, i), over its inputs x.
+
+    Block by block on ``windows`` (n, t) of tokens: the inputs are what the blocks before it give as they
+    are then, with what was done to a layer after it came.
+    """
+    config, t = model.config, windows.shape[1]
+    model.eval()
+    hidden = [
+        model.embedding(batch) for batch in torch.split(windows, max(1, BATCH_TOKENS // t))
+    ]  # each b t d
+    angles = rotation(t, config, windows.device) if config.position == "rope" else None
+    for number, block in enumerate(model.blocks):
+        assert isinstance(block, Block)
+        with input_hessians(block) as hessians:
+            for x in hidden:
+                block(x, angles)
+        for name, layer in linear_layers(block).items():
+            yield f"blocks.{number}.{name}", layer, hessians[name].numpy()
+        hidden = [block(x, angles) for x in hidden]
+
+
+@contextlib.contextmanager
+def input_hessians(module: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """The sum of x xᵀ, (i, i), over all inputs of each linear layer in ``module``, within the block."""
+    sums: dict[str, Tensor] = {}
+
+    def add(name: str, inputs: tuple[Tensor, ...]) -> None:
+        rows = inputs[0].detach().flatten(0, -2).double()
+        product = rows.t() @ rows
+        sums[name] = sums[name] + product if name in sums else product
+
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, inputs, name=name: add(name, inputs))
+        for name, layer in linear_layers(module).items()
+    ]
+    try:
+        yield sums
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @torch.no_grad()

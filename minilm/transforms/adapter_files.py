@@ -22,7 +22,7 @@ from minilm.formats.header import Header, StoredTensor
 from minilm.formats.json_file import read_object
 from minilm.formats.safetensors import read_header
 from minilm.formats.tensor_io import Array
-from minilm.ledger.layout_changes import FACTORS
+from minilm.ledger.layout_changes import FACTORS, MAGNITUDE, own_names
 from minilm.runs import files as run_files
 
 
@@ -51,7 +51,7 @@ def peft_fields(lora: LoraConfig, adapters: AdapterMap) -> dict[str, Any]:
         "lora_alpha": _number(lora.alpha),
         "lora_dropout": lora.dropout,
         "use_rslora": lora.rank_stabilised,
-        "use_dora": False,
+        "use_dora": lora.dora,
         "bias": "none",
         "target_modules": list(adapters.target_modules),
         "rank_pattern": ranks,
@@ -69,7 +69,7 @@ def _number(value: float) -> float:
 def write_weights(
     path: Path, factors: Mapping[str, Array], adapters: AdapterMap, metadata: Mapping[str, str]
 ) -> None:
-    """Write adapter_model.safetensors from A and B under minilm's names, in float32."""
+    """Write adapter_model.safetensors from what is trained, under minilm's names, in float32."""
     rank = next(array.shape[0] for name, array in factors.items() if name.endswith(FACTORS[0]))
     plan = {}
     for module in adapters.modules:
@@ -82,13 +82,15 @@ def write_weights(
 def _joined(
     module: AdaptedModule, side: int, factors: Mapping[str, Array], adapters: AdapterMap
 ) -> Array:
-    a, b = FACTORS
-    pairs = [(factors[f"{name}.{a}"], factors[f"{name}.{b}"]) for name in module.adapted]
-    return module.join(pairs, adapters.config)[side]
+    own = [
+        tuple(factors[f"{name}.{each}"] for each in own_names(module.dora))
+        for name in module.adapted
+    ]
+    return module.join(own, adapters.config)[side]
 
 
 def read(folder: Path, lora: LoraConfig, adapters: AdapterMap) -> dict[str, Array]:
-    """A and B of every adapted matrix, under minilm's names.
+    """A and B of every adapted matrix, and its lengths, under minilm's names.
 
     Raises FormatError where the files are not those of ``lora``.
     """
@@ -98,16 +100,17 @@ def read(folder: Path, lora: LoraConfig, adapters: AdapterMap) -> dict[str, Arra
         for name, pair in zip(
             module.adapted, _split(folder, module, stored, adapters), strict=True
         ):
-            tensors |= {f"{name}.{side}": array for side, array in zip(FACTORS, pair, strict=True)}
+            sides = own_names(module.dora)
+            tensors |= {f"{name}.{side}": array for side, array in zip(sides, pair, strict=True)}
     return tensors
 
 
 def _split(
     folder: Path, module: AdaptedModule, stored: Mapping[str, StoredTensor], adapters: AdapterMap
 ) -> list[Factors]:
-    a, b = (tensor_io.read(stored[name]) for name in module.names)
+    own = (tensor_io.read(stored[name]) for name in module.names)
     try:
-        return module.split(a, b, adapters.config)
+        return module.split(*own, config=adapters.config)
     except ValueError as error:
         expected = f"the adapters of {', '.join(module.adapted)}"
         raise FormatError(
@@ -124,7 +127,7 @@ def read_logical_header(folder: Path, lora: LoraConfig, adapters: AdapterMap) ->
     stored = _checked(folder, lora, adapters)
     tensors = []
     for module in adapters.modules:
-        a, b = (stored[name] for name in module.names)
+        a, b, *lengths = (stored[name] for name in module.names)
         for number, name in enumerate(module.adapted):
             is_alone = len(module.adapted) == 1
             nbytes = a.nbytes // len(module.adapted)
@@ -140,6 +143,10 @@ def read_logical_header(folder: Path, lora: LoraConfig, adapters: AdapterMap) ->
             tensors.append(
                 StoredTensor(f"{name}.{FACTORS[1]}", b.dtype, shape, nbytes, offset, b.file)
             )
+            for each in lengths:
+                offset = each.offset if len(module.matrices) == 1 else None
+                own, nbytes = f"{name}.{MAGNITUDE}", 4 * outputs
+                tensors.append(StoredTensor(own, each.dtype, (outputs,), nbytes, offset, each.file))
     header = read_header(path)
     return Header(tuple(tensors), header.metadata, header.data_bytes)
 

@@ -1,8 +1,9 @@
 """Zeros in the matrices of the blocks: the smallest weights, the least used, or two of every four.
 
 Magnitude: Han et al. 2015 (arXiv:1506.02626). Wanda: Sun et al. 2023 (arXiv:2306.11695), |W[o, i]| times the
-L2 norm of input i, compared within a row. 2:4: Mishra et al. 2021 (arXiv:2104.08378), the pattern that
-NVIDIA's sparse tensor cores take. Shapes: o outputs, i inputs. A mask (o, i) is true for what is zeroed.
+L2 norm of input i, compared within a row. SparseGPT: `quantization/calibrated.py`. 2:4: Mishra et al. 2021
+(arXiv:2104.08378), the pattern that NVIDIA's sparse tensor cores take. Shapes: o outputs, i inputs. A mask
+(o, i) is true for what is zeroed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from minilm.errors import InputError
+from minilm.model.transformer import Transformer
+from minilm.quantization.calibrated import prune_calibrated
+from minilm.transforms.activations import layers_in_turn, linear_layers
 
 Masks = dict[str, Tensor]
 
@@ -51,21 +55,6 @@ def row_masks(scores: Mapping[str, Tensor], sparsity: float) -> Masks:
     return {name: _lowest(each, sparsity) for name, each in scores.items()}
 
 
-def two_of_four_masks(scores: Mapping[str, Tensor]) -> Masks:
-    """The two lowest of every four neighbours in a row. Raises InputError where 4 divides no row."""
-    masks = {}
-    for name, each in scores.items():
-        if each.shape[1] % GROUP:
-            raise InputError(
-                name,
-                f"{each.shape[1]} inputs",
-                f"a multiple of {GROUP} for 2:4",
-                "use --method wanda",
-            )
-        masks[name] = _lowest(each.view(-1, GROUP), KEPT / GROUP).view_as(each)
-    return masks
-
-
 def _lowest(rows: Tensor, fraction: float) -> Tensor:
     """(r, n) -> (r, n), true for int(fraction * n) in each row: exactly so many, ties or not."""
     count = int(fraction * rows.shape[1] + 1e-9)  # 0.29 of 100 is 29
@@ -80,12 +69,21 @@ def apply_masks(matrices: Mapping[str, nn.Linear], masks: Masks) -> None:
         matrices[name].weight.masked_fill_(mask, 0)
 
 
-def bitmask_bytes(zeros: Tensor, element_size: int) -> int:
-    """Bytes of a matrix in compressed-tensors' sparse-bitmask form; ``zeros``, (o, i), is true for zeros.
+@torch.no_grad()
+def prune_by_sparsegpt(
+    model: Transformer, windows: Tensor, sparsity: float, *, two_of_four: bool = False
+) -> None:
+    """Zeros in every matrix of the blocks, and the weights that stay corrected for them.
 
-    Its values that are not zero, a bit for each element with the rows padded to bytes, an int64 offset for
-    each row, and the shape as two int64 (compressed-tensors 0.12, `sparse_bitmask.py`).
+    ``windows`` (n, t) of tokens say what each matrix is given. With ``two_of_four``, two of every four
+    neighbours in a row are zero. Raises InputError for too few tokens, and where 4 divides no row.
     """
-    rows, columns = zeros.shape
-    kept = zeros.numel() - int(zeros.count_nonzero())
-    return kept * element_size + rows * (-(-columns // 8) + 8) + 16
+    for name, layer in linear_layers(model).items() if two_of_four else ():
+        if layer.in_features % GROUP:
+            what = f"a multiple of {GROUP} for 2:4"
+            remedy = "use --method sparsegpt"
+            raise InputError(name, f"{layer.in_features} inputs", what, remedy)
+    pattern = (GROUP - KEPT, GROUP) if two_of_four else None
+    for _, layer, hessian in layers_in_turn(model, windows):
+        weight = prune_calibrated(layer.weight.float().numpy(), hessian, sparsity, pattern)
+        layer.weight.copy_(torch.from_numpy(weight))

@@ -6,8 +6,6 @@ are. Shapes: o outputs, i inputs, g groups of s inputs that share a scale, n win
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -18,19 +16,18 @@ from torch.nn import functional as F
 from minilm.errors import InputError
 from minilm.formats.tensor_io import Array
 from minilm.model.layers import Linear
-from minilm.model.rope import rotation
-from minilm.model.transformer import Block, Transformer
+from minilm.model.transformer import Transformer
 from minilm.quantization.calibrated import round_calibrated
 from minilm.quantization.packing import NF4_VALUES, IntegerPacking, Packing, Rounded
-
-BATCH_TOKENS = 8192
+from minilm.transforms.activations import layers_in_turn, linear_layers
 
 
 class QuantizedLinear(nn.Module):
     """(..., i) -> (..., o): a linear layer with a code for each weight and a scale for each group.
 
-    A few rows are multiplied by the codes as they are, in torch's CPU kernels, which take the inputs in
-    bfloat16; for more rows, and where gradients are asked for, the weights are made float32 for one product.
+    In inference mode, as generation is, a few rows are multiplied by the codes as they are, in torch's CPU
+    kernels, which take the inputs in bfloat16. Elsewhere, and for more rows, the weights are made float32 for
+    one product: all windows of an evaluation are computed alike, however short the last one is.
     """
 
     MAX_ROWS = 4
@@ -67,7 +64,7 @@ class QuantizedLinear(nn.Module):
         is_small = x.numel() <= self.MAX_ROWS * self.in_features
         if (
             is_small
-            and not torch.is_grad_enabled()
+            and torch.is_inference_mode_enabled()
             and has_kernel(self.format, (self.out_features, self.in_features), x.device)
         ):
             return self._multiply_codes(x)
@@ -137,11 +134,6 @@ def has_kernel(format: str, shape: tuple[int, ...], device: torch.device) -> boo
     )
 
 
-def linear_layers(model: nn.Module) -> dict[str, Linear]:
-    """What is quantized of a model, by name: the linear layers of its blocks."""
-    return {name: module for name, module in model.named_modules() if type(module) is Linear}
-
-
 def quantize_layers(model: nn.Module, packing: Packing) -> dict[str, QuantizedLinear]:
     """Put a QuantizedLinear in the place of every linear layer of the blocks; biases stay.
 
@@ -198,49 +190,14 @@ def round_layers(
     return _round_calibrated(model, packing, windows)
 
 
-@torch.no_grad()
 def _round_calibrated(
     model: Transformer, packing: IntegerPacking, windows: Tensor
 ) -> dict[str, Rounded]:
-    config, t = model.config, windows.shape[1]
-    model.eval()
-    hidden = [
-        model.embedding(batch) for batch in torch.split(windows, max(1, BATCH_TOKENS // t))
-    ]  # each b t d
-    angles = rotation(t, config, windows.device) if config.position == "rope" else None
     rounded: dict[str, Rounded] = {}
-    for number, block in enumerate(model.blocks):
-        assert isinstance(block, Block)
-        with input_hessians(block) as hessians:
-            for x in hidden:
-                block(x, angles)
-        for name, layer in linear_layers(block).items():
-            matrix = round_calibrated(_values(layer), hessians[name].numpy(), packing)
-            quantize_layer(block, name, packing).set_rounded(matrix)
-            rounded[f"blocks.{number}.{name}"] = matrix
-        hidden = [block(x, angles) for x in hidden]
+    for name, layer, hessian in layers_in_turn(model, windows):
+        rounded[name] = round_calibrated(_values(layer), hessian, packing)
+        quantize_layer(model, name, packing).set_rounded(rounded[name])
     return rounded
-
-
-@contextmanager
-def input_hessians(module: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """The sum of x xᵀ, (i, i), over all inputs of each linear layer in ``module``, within the block."""
-    sums: dict[str, Tensor] = {}
-
-    def add(name: str, inputs: tuple[Tensor, ...]) -> None:
-        rows = inputs[0].detach().flatten(0, -2).double()
-        product = rows.t() @ rows
-        sums[name] = sums[name] + product if name in sums else product
-
-    hooks = [
-        layer.register_forward_pre_hook(lambda _, inputs, name=name: add(name, inputs))
-        for name, layer in linear_layers(module).items()
-    ]
-    try:
-        yield sums
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _values(layer: Linear) -> Array:

@@ -1,4 +1,4 @@
-"""The tables of docs/training.md that experiments write, and the text that these are given."""
+"""The tables of the documents that experiments write, and the text that some of these are given."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def text_option(description: str) -> Path:
     return path
 
 
-def write_table(name: str, table: str) -> None:
+def write_table(name: str, table: str, path: Path = PAGE) -> None:
     """Put ``table`` between the marks of ``name``."""
     marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-    page = marked.sub(lambda part: part[1] + table + part[2], PAGE.read_text(encoding="utf-8"))
-    files.write_bytes(PAGE, page.encode())
+    page = marked.sub(lambda part: part[1] + table + part[2], path.read_text(encoding="utf-8"))
+    files.write_bytes(path, page.encode())

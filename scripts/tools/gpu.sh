@@ -6,11 +6,11 @@
 #
 #   correct   the tests marked gpu: training, resuming, dtypes, compilation, generation, memory
 #   mfu       bench.py train --only gpu: tokens/s of GPT-2 124M and the share of the card's peak
-#   reach     ... seconds to about nanoGPT's published loss, at its size (on tinyshakespeare as --data)
-#   best      ... the lowest loss at that size
+#   best      ... the lowest loss at nanoGPT's size and its seconds (on tinyshakespeare as --data)
+#   rates     scripts/experiments/gpu_rates.py: steps and generated tokens a second
 #   peer      ... beside nanoGPT, in turn: --peer is a checkout of it
 #
-# The default stages, correct mfu reach, take at most six minutes. Without --data the text is the standard
+# The default stages, correct mfu best, take at most six minutes. Without --data the text is the standard
 # library of the running Python. PYTHON chooses the interpreter (default: .venv's, else python3), LIMIT
 # replaces every stage's limit, in seconds. Nothing is installed or fetched; what must be there: torch with
 # CUDA and triton, einops, jinja2, numpy, rich, safetensors, tokenizers, tqdm, tyro; for correct,
@@ -21,13 +21,13 @@ set -u -o pipefail
 started_in=$PWD
 cd "$(dirname "$0")/../.."
 
-DEFAULT="correct mfu reach"
+DEFAULT="correct mfu best"
 limit_of() {
     case $1 in
     correct) echo 170 ;;
     mfu) echo 100 ;;
-    reach) echo 90 ;;
-    best) echo 180 ;;
+    best) echo 90 ;;
+    rates) echo 180 ;;
     peer) echo 240 ;;
     *) return 1 ;;
     esac
@@ -51,7 +51,7 @@ while [ $# -gt 0 ]; do
         shift
         ;;
     *)
-        limit_of "$1" >/dev/null || fail "$1: no such stage, expected correct, mfu, reach, best or peer"
+        limit_of "$1" >/dev/null || fail "$1: no such stage, expected correct, mfu, best, rates or peer"
         stages+=("$1")
         ;;
     esac
@@ -88,6 +88,7 @@ run() {
         mapfile -t files < <(grep -rlE 'mark\.gpu' --include='test_*.py' tests)
         timeout -k 10 "$2" "$python" -m pytest -p no:cacheprovider -W default -m gpu "${files[@]}"
         ;;
+    rates) timeout -k 10 "$2" "$python" -W ignore scripts/experiments/gpu_rates.py ;;
     *)
         timeout -k 10 "$2" "$python" scripts/bench.py train --only gpu --stages "$1" --repeats 1 \
             --data "$data" ${peer:+--peer "$peer"} --out "$work/result.json"

@@ -152,9 +152,9 @@ def test_the_stages_of_the_gpu_are_chosen_by_name(monkeypatch: pytest.MonkeyPatc
     machine = Machine()
     assert gpu.gpu(machine, ["mfu"]) == {"not run": "no CUDA device"} or torch.cuda.is_available()
     monkeypatch.setattr(gpu, "_gpu_name", lambda: "a card")
-    result = gpu.gpu(machine, ["reach", "peer"])
-    assert result.keys() == {"device", "reach", "peer"}
-    assert result["reach"]["mean_loss"] == 1.5
+    result = gpu.gpu(machine, ["best", "peer"])
+    assert result.keys() == {"device", "best", "peer"}
+    assert result["best"]["mean_loss"] == 1.5
     assert result["peer"] == {"not run": "no --peer"}
     assert [options["--seed"] for options in machine.options] == [0, 1]
     assert all(options["--preset"] == "small" for options in machine.options)
@@ -224,7 +224,7 @@ def test_every_benchmarked_option_is_one_of_train(capsys: pytest.CaptureFixture[
         main(["--help"])
     known = capsys.readouterr().out
     on_a_cpu = (training.REACH, training.REACH_ANY, training.BEST, training.PEER_MODEL)
-    on_a_card = (gpu.GPU_REACH, gpu.GPU_BEST, gpu.GPU_124M)
+    on_a_card = (gpu.GPU_BEST, gpu.GPU_124M)
     for table in on_a_cpu + on_a_card:
         for option, value in table.items():
             assert f"{option} " in known, option

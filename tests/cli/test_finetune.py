@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -15,10 +18,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from minilm.architectures.minilm import layout
 from minilm.cli.entry import BAD_INPUT, DONE
 from minilm.cli.evaluate import main as evaluate
 from minilm.cli.finetune import main
 from minilm.cli.generate import main as generate
+from minilm.config import ModelConfig
 from tests.conftest import ROOT, clean_environment
 
 Capture = pytest.CaptureFixture[str]
@@ -57,6 +62,7 @@ def test_an_adapter_is_trained_and_used(tuned: list[str], tmp_path: Path, capsys
             "dropout": 0.0,
             "targets": ["query", "value", "down"],
             "rank_stabilised": False,
+            "dora": False,
         }
     ]
     assert generate([str(run), "--prompt", "the", "--max-new-tokens", "5"]) == DONE
@@ -86,7 +92,14 @@ def test_the_command_repeated_with_resume_goes_on(
     assert json.loads((tmp_path / "run/summary.json").read_text())["steps"] == 8
     capsys.readouterr()
     assert main([*tuned, "--resume", "--lora-rank", "2"]) == BAD_INPUT
-    assert "lora: given with --resume as" in capsys.readouterr().err
+    refusal = "error: --lora-rank: given with --resume as 2, expected the run's own 3;"
+    assert refusal in capsys.readouterr().err
+    same = ["--lora-rank", "3", "--targets", "down,value,query"]
+    assert main(["--run-dir", str(tmp_path / "run"), "--resume", *same]) == DONE
+    assert main(["--run-dir", str(tmp_path / "run"), "--resume", "--max-steps", "9"]) == DONE
+    said = capsys.readouterr().err
+    assert "resuming a LoRA adapter of rank 3, alpha 5 of query, value, down, on" in said
+    assert "modules" not in said
     shutil.rmtree(tmp_path / "run")
     assert main([*tuned, "--resume", "auto"]) == DONE
     assert json.loads((tmp_path / "run/summary.json").read_text())["steps"] == 6
@@ -135,16 +148,34 @@ def test_a_killed_adapter_resumes_bit_for_bit(
     [
         (["RUN"], "error: --data: missing"),
         (["--data", "TEXT"], "error: CHECKPOINT: missing"),
-        (["RUN", "--data", "TEXT", "--lora-alpha", "3"], "error: lora_alpha: given without"),
+        (
+            ["RUN", "--data", "TEXT", "--lora-alpha", "3"],
+            "error: --lora-alpha: given without --lora-rank",
+        ),
         (["RUN", "--data", "TEXT", "--lora-rank", "x"], "error: --lora-rank: x, expected a whole"),
-        (["RUN", "--data", "TEXT", "--lora-rank", "200"], "error: lora_rank: 200, expected from"),
-        (["RUN", "--data", "TEXT", "--lora-rank", "2", "--targets", "q"], "error: targets: 'q'"),
+        (["RUN", "--data", "TEXT", "--lora-rank", "200"], "error: --lora-rank: 200, expected from"),
+        (["RUN", "--data", "TEXT", "--lora-rank", "2", "--targets", "q"], "error: --targets: 'q'"),
+        (["RUN", "--data", "TEXT", "--lora-rank", "0"], "error: --lora-rank: 0, expected at least"),
+        (
+            ["RUN", "--data", "TEXT", "--lora-rank", "2", "--lora-alpha", "0"],
+            "error: --lora-alpha: 0.0, expected above 0",
+        ),
+        (
+            ["RUN", "--data", "TEXT", "--lora-rank", "2", "--lora-dropout", "1"],
+            "error: --lora-dropout: 1.0, expected at least 0",
+        ),
+        (["RUN", "--data", "TEXT", "--train.batch-size", "0"], "error: --train.batch-size: 0"),
+        (["RUN", "--data", "TEXT", "--model.d-model", "12"], "error: --model.d-model: not to be"),
+        (["--merge"], "error: CHECKPOINT and --out: missing beside --merge"),
         (["RUN", "--data", "TEXT", "--out", "DIR"], "error: --out: given without --merge"),
         (["RUN", "--data", "TEXT", "--resume"], "error: --run-dir: missing beside --resume"),
         (["RUN", "--merge"], "error: --out: missing beside --merge"),
-        (["RUN", "--merge", "--out", "DIR", "--lora-rank", "2"], "error: --merge: given with"),
+        (
+            ["RUN", "--merge", "--out", "DIR", "--lora-rank", "2"],
+            "error: --merge: given with --lora-rank",
+        ),
         (["RUN", "--merge", "--out", "DIR"], "a whole model, expected a run that is an adapter"),
-        (["RUN", "--data", "TEXT", "--freeze", "x", "--run-dir", "DIR"], "error: freeze: 'x'"),
+        (["RUN", "--data", "TEXT", "--freeze", "x", "--run-dir", "DIR"], "error: --freeze: 'x'"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -162,3 +193,26 @@ def test_bad_input_is_one_line(
     assert printed.err.count("\n") == 1
     assert printed.out == ""
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("verb", ["quantize", "prune", "share", "evaluate", "finetune"])
+def test_the_help_shows_what_applies(verb: str, capsys: Capture) -> None:
+    command = importlib.import_module(f"minilm.cli.{verb}").main
+    with pytest.raises(SystemExit):
+        command(["--help"])
+    text = capsys.readouterr().out
+    assert "None" not in text
+    assert "STR" not in text
+    if verb == "finetune":
+        fields = re.findall(r"--model\.([a-z-]+)", text)
+        assert {"dropout", "rope-factor"} < set(fields)
+        base = ModelConfig()
+        for name in fields:  # none changes a tensor
+            values = {"rope-scaling": "linear", "dropout": 0.5, "rope-low-factor": 2}
+            value = values.get(name, 8)
+            config = dataclasses.replace(base, **{name.replace("-", "_"): value})
+            assert tensors_of(config) == tensors_of(base)
+
+
+def tensors_of(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    return {tensor.name: tensor.shape for tensor in layout(config).named_tensors()}

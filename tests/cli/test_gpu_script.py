@@ -22,7 +22,7 @@ from tests.conftest import ROOT
 
 SCRIPT = ROOT / "scripts" / "tools" / "gpu.sh"
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="CUDA: Linux, with GNU's timeout")
-STAGES = ["correct", "mfu", "reach", "best", "peer"]
+STAGES = ["correct", "mfu", "best", "rates", "peer"]
 
 # Notes the stage and its arguments; `bench.py --out FILE` writes FILE.
 STAND_IN = """#!/bin/sh
@@ -77,12 +77,12 @@ def test_the_default_stages_begin_with_correctness(gpu: Gpu, tmp_path: Path) -> 
     done = gpu()
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "gpu-results"
-    assert {path.stem for path in folder.glob("*.json")} == {"correct", "mfu", "reach"}
+    assert {path.stem for path in folder.glob("*.json")} == {"correct", "mfu", "best"}
     correct, *benches = calls(tmp_path)
     assert "-m pytest" in correct
     assert "-m gpu" in correct
     assert "tests/test_gpu.py" in correct
-    assert [re.findall(r"--stages (\w+)", call) for call in benches] == [["mfu"], ["reach"]]
+    assert [re.findall(r"--stages (\w+)", call) for call in benches] == [["mfu"], ["best"]]
     assert all("--only gpu" in call for call in benches)
     assert result(folder, "correct")["result"] is None
     measured = result(folder, "mfu")
@@ -100,10 +100,11 @@ def test_the_default_limits_are_at_most_six_minutes() -> None:
     assert sum(limits[name] for name in default.split()) <= 360
 
 
-def test_every_stage_but_correct_is_one_of_the_benchmark() -> None:
+def test_the_other_stages_are_those_of_the_benchmark_and_the_rates() -> None:
     from importlib import import_module
 
-    assert list(import_module("scripts.benchmarks.gpu").STAGES) == STAGES[1:]
+    benchmark = list(import_module("scripts.benchmarks.gpu").STAGES)
+    assert sorted([*benchmark, "correct", "rates"]) == sorted(STAGES)
 
 
 def test_a_stage_that_is_too_slow_is_stopped_and_the_next_one_runs(
@@ -111,10 +112,10 @@ def test_a_stage_that_is_too_slow_is_stopped_and_the_next_one_runs(
 ) -> None:
     slow = 'case "$*" in *"--stages mfu"*) sleep 100 ;; esac'
     begin = time.monotonic()
-    done = gpu("mfu", "reach", "--out", "here", action=slow, LIMIT="1")
+    done = gpu("mfu", "best", "--out", "here", action=slow, LIMIT="1")
     assert time.monotonic() - begin < 30
     assert done.returncode == 1
-    stopped, passed = (result(tmp_path / "here", name) for name in ("mfu", "reach"))
+    stopped, passed = (result(tmp_path / "here", name) for name in ("mfu", "best"))
     assert (stopped["outcome"], stopped["result"]) == ("stopped at its limit", None)
     assert stopped["limit"] == 1
     assert passed["outcome"] == "passed"
@@ -143,7 +144,7 @@ def test_data_and_peer_are_passed_on_from_any_folder(gpu: Gpu, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["mfx"], "mfx: no such stage, expected correct, mfu, reach, best or peer"),
+        (["mfx"], "mfx: no such stage, expected correct, mfu, best, rates or peer"),
         (["--data", "missing"], "missing: no such file"),
         (["--data"], "--data: nothing after it, expected a path"),
         (["peer"], "--peer: expected a checkout of nanoGPT"),

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from minilm.architectures.adapter_map import adapter_map
 from minilm.checkpoint import load
 from minilm.config.lora import LoraConfig
 from minilm.errors import FormatError, InputError
@@ -37,14 +38,18 @@ def their_model(folder: Path) -> Any:
     return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 
-@pytest.mark.parametrize("stabilised", [False, True])
+@pytest.mark.parametrize("kind", ["rank_stabilised", "dora", ""])
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("targets", [("query", "key", "value", "output"), ("query", "value", "up")])
 def test_peft_opens_ours_on_the_exported_model(
-    name: str, targets: tuple[str, ...], stabilised: bool, tmp_path: Path
+    name: str, targets: tuple[str, ...], kind: str, tmp_path: Path
 ) -> None:
     base = make_run(tmp_path / "base", SHAPES[name][1])
-    config = LoraConfig(rank=3, alpha=7, targets=targets, rank_stabilised=stabilised)
+    config = LoraConfig(rank=3, alpha=7, targets=targets, **{kind: True} if kind else {})
+    if kind == "dora" and "key" not in targets and name in ("neox", "gpt2", "gpt2-tied"):
+        reason = adapter_map(load(base).model.config, config).reason
+        assert reason.startswith("dora: a part of the matrices that are one there")
+        return
     model = make_adapter_run(base, tmp_path / "run", config)
     convert(base, "huggingface", tmp_path / "hf")
     theirs = peft.PeftModel.from_pretrained(
@@ -79,11 +84,13 @@ def their_adapter(folder: Path, hf: Path, targets: list[str], **options: Any) ->
 
 
 @pytest.mark.parametrize("name", list(TARGETS))
-@pytest.mark.parametrize("stabilised", [False, True])
-def test_theirs_opens_here(name: str, stabilised: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["use_rslora", "use_dora", ""])
+def test_theirs_opens_here(name: str, kind: str, tmp_path: Path) -> None:
     base = make_run(tmp_path / "base", SHAPES[name][1])
     convert(base, "huggingface", tmp_path / "hf")
-    theirs = their_adapter(tmp_path / "peft", tmp_path / "hf", TARGETS[name], use_rslora=stabilised)
+    theirs = their_adapter(
+        tmp_path / "peft", tmp_path / "hf", TARGETS[name], **{kind: True} if kind else {}
+    )
     convert(tmp_path / "peft", "minilm", tmp_path / "run")
     model = load(tmp_path / "run").model
     with torch.no_grad():
@@ -116,9 +123,10 @@ def test_theirs_opens_on_a_base_that_is_imported_only(
 
 
 @pytest.mark.parametrize("name", ["llama", "neox"])
-def test_ours_comes_back_through_peft(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("dora", [False, True])
+def test_ours_comes_back_through_peft(name: str, dora: bool, tmp_path: Path) -> None:
     base = make_run(tmp_path / "base", SHAPES[name][1])
-    config = LoraConfig(rank=3, targets=("query", "key", "value", "output"))
+    config = LoraConfig(rank=3, targets=("query", "key", "value", "output"), dora=dora)
     model = make_adapter_run(base, tmp_path / "run", config)
     convert(base, "huggingface", tmp_path / "hf")
     fields = json.loads((tmp_path / "run/adapter/adapter_config.json").read_text())
@@ -157,7 +165,8 @@ def test_what_is_no_plain_lora_is_refused(field: str, value: Any, tmp_path: Path
     their_adapter(tmp_path / "peft", tmp_path / "hf", ["q_proj"])
     path = tmp_path / "peft" / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
-    with pytest.raises(FormatError, match=field):
+    message = "lora_magnitude_vector" if field == "use_dora" else field
+    with pytest.raises(FormatError, match=message):
         convert(tmp_path / "peft", "minilm", tmp_path / "out")
 
 

@@ -89,6 +89,22 @@ def test_any_config_read_in_any_parts(config: ModelConfig, data: st.DataObject) 
     torch.testing.assert_close(in_parts(model, text, ends, cache), expected, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("read", [4, 20])
+@torch.no_grad()
+def test_a_truncated_cache_goes_on_as_if_nothing_had_followed(name: str, read: int) -> None:
+    config = ModelConfig(**ARCHITECTURES[name])
+    model, cache, same = random_model(config), KVCache(config, 1), 3
+    first, second = tokens(2).split(1)
+    text = torch.cat((first[:, :same], second[:, same:]), dim=1)
+    model(first[:, :read], cache)
+    cache.truncate(same)
+    [length] = cache.lengths
+    forgets = config.ngram > 1 or config.convolution or 0 < config.sliding_window < read
+    assert length == (0 if forgets else same)
+    assert_close(model(text[:, length:], cache), model(text)[:, length:])
+
+
 def test_a_cleared_cache_is_empty() -> None:
     model = random_model(ModelConfig(**ARCHITECTURES["fast"]))
     cache = KVCache(model.config, 2)

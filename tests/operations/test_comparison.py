@@ -50,7 +50,14 @@ def test_the_table_has_both_and_their_change(tiny_run: Path) -> None:
     assert changes["parameters"] == "="
     assert changes["bytes of weights"] == f"{before.bytes // 4 / before.bytes - 1:+.2%}"
     assert changes["perplexity"] == "+50.00%"
-    assert changes["trainable"] == ""  # of zero
+    assert "trainable" not in changes  # nothing is, before and after
+    trained = Comparison(before, replace(after, trainable=3))
+    assert "trainable" in [row[0] for row in trained.table().rows]
+    assert before.evaluation is not None
+    huge = replace(before, evaluation=replace(before.evaluation, perplexity=1.35e13))
+    rows = {row[0]: row for row in Comparison(before, huge).table().rows}
+    assert rows["perplexity"][2] == "1.35e+13"
+    assert len(rows["perplexity"][3]) < 12
     assert comparison.note().startswith(
         f"loss over {before.evaluation.tokens:,} tokens, the validation"
     )

@@ -7,14 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from minilm.checkpoint import load, save_weights
+from minilm.cli.finetune import main
 from minilm.config.lora import LoraConfig
 from minilm.errors import InputError
 from minilm.generation.decoder import ModelDecoder, make_decoder
 from minilm.inspection.inspector import inspect
 from minilm.interop.convert import convert
 from minilm.operations.merge import merge
+from minilm.operations.prune import prune
+from minilm.operations.share import share
 from tests.interop.shapes import SHAPES, make_run
 from tests.transforms.adapters import ALL, make_adapter_run
 
@@ -71,6 +75,48 @@ def test_a_pruned_base_stays_pruned(tmp_path: Path) -> None:
     weight = load(tmp_path / "out").model.blocks[0].attention.query.weight
     assert torch.equal(weight == 0, zeros)
     assert not torch.equal(weight, model.blocks[0].attention.query.weight)
+
+
+def test_two_adapters_are_added_to_their_base(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = make_run(tmp_path / "base", SHAPES["llama"][1])
+    for name, targets in (("a", ("query", "up")), ("b", ("query", "lm_head"))):
+        make_adapter_run(base, tmp_path / name, LoraConfig(rank=2, targets=targets))
+    a, b, out = (str(tmp_path / name) for name in ("a", "b", "out"))
+    assert main(["--merge", a, b, "--out", out]) == 0
+    assert main([a, b, "--data", "x"]) == 2
+    assert f"CHECKPOINT: {a} and {b}, without --merge, expected one" in capsys.readouterr().err
+    merged, w = load(out).model, load(base).model.blocks[1].attention.query.weight
+    for name in ("a", "b"):
+        module = load(tmp_path / name).model.blocks[1].attention.query
+        w = w + 8 * module.lora_B.weight @ module.lora_A.weight
+    torch.testing.assert_close(merged.blocks[1].attention.query.weight, w, atol=1e-5, rtol=1e-5)
+    together = load(a, adapters=[b]).model
+    torch.testing.assert_close(merged(TOKENS), together(TOKENS), atol=1e-3, rtol=1e-3)
+    record = json.loads((tmp_path / "out/config.json").read_text())
+    assert [t["tool"] for t in record["transforms"]] == ["lora", "lora", "merge"]
+    assert inspect(out).verified
+    make_run(tmp_path / "other", SHAPES["llama"][1] | {"vocab_size": 300})
+    make_adapter_run(tmp_path / "other", tmp_path / "c", LoraConfig(rank=2))
+    with pytest.raises(InputError, match="adapters are for one base"):
+        merge([a, tmp_path / "c"], tmp_path / "no")
+
+
+def test_each_tensor_keeps_its_dtype(tmp_path: Path) -> None:
+    """As of an imported model whose norms are in float32 and whose matrices are not."""
+    base = make_run(tmp_path / "base", SHAPES["llama"][1], torch.bfloat16)
+    weights = load_file(base / "model.safetensors")
+    mixed = {name: t.float() if "norm" in name else t for name, t in weights.items()}
+    save_file(mixed, base / "model.safetensors")
+    make_adapter_run(base, tmp_path / "run", LoraConfig(rank=2))
+    result = merge(tmp_path / "run", tmp_path / "merged", device="cpu")
+    assert result.dtype == "bfloat16 and float32"
+    prune(base, tmp_path / "pruned", sparsity=0.5, method="magnitude", device="cpu")
+    share(base, tmp_path / "shared", layers=1, device="cpu")
+    for name in ("merged", "pruned", "shared"):
+        stored = load_file(tmp_path / name / "model.safetensors")
+        assert {n: t.dtype for n, t in stored.items()} == {n: mixed[n].dtype for n in stored}
 
 
 def test_what_cannot_be_merged(tmp_path: Path) -> None:

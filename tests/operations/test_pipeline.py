@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from minilm.errors import ConfigError, InputError
 from minilm.operations.evaluate import evaluate
 from minilm.operations.merge import merge
 from minilm.runs import files as run_files
+from minilm.text.chat_template import PLAIN
 from minilm.training.train import finetune, resume, train
 from minilm.transforms.quantize import QuantizedLinear
 from tests.conftest import TINY_MODEL, TINY_SETTINGS
@@ -47,8 +49,10 @@ def logits(run: Path) -> torch.Tensor:
 def test_a_model_is_pruned_recovered_quantized_and_exported(
     tiny_run: Path, tmp_path: Path, text_file: Path, cache: Path
 ) -> None:
-    pruned, adapter, merged, quantized = (tmp_path / name for name in "pamq")
-    minilm.prune(tiny_run, pruned, sparsity=0.5, method="2:4", device="cpu", cache=cache)
+    pruned, adapter, merged, quantized, shared = (tmp_path / name for name in "pamqs")
+    source = Path(shutil.copytree(tiny_run, tmp_path / "source"))
+    (source / "chat_template.jinja").write_text(PLAIN.source)
+    minilm.prune(source, pruned, sparsity=0.5, method="2:4", device="cpu", cache=cache)
     finetune(
         pruned,
         data=str(text_file),
@@ -59,8 +63,10 @@ def test_a_model_is_pruned_recovered_quantized_and_exported(
     )
     merge(adapter, merged, device="cpu", cache=cache)
     minilm.quantize(merged, quantized, format="int8", device="cpu", cache=cache)
-    for run in (pruned, adapter, merged, quantized):
+    minilm.share(merged, out=shared, layers=1, device="cpu", cache=cache)
+    for run in (pruned, adapter, merged, quantized, shared):
         assert minilm.inspect(run).verified, run
+        assert (run / "chat_template.jinja").read_text() == PLAIN.source
     losses = {
         run.name: evaluate(run, device="cpu", dtype="float32").loss for run in (pruned, merged)
     }
@@ -78,10 +84,12 @@ def test_a_model_is_pruned_recovered_quantized_and_exported(
     assert report.parameters.total == minilm.inspect(tiny_run).parameters.total
 
 
-@pytest.mark.parametrize("format", ["nf4", "int8"])
+@pytest.mark.parametrize("format", ["nf4, double", "int8"])
 def test_an_adapter_on_a_quantized_base(
     format: str, wide_run: Path, tmp_path: Path, text_file: Path, cache: Path
 ) -> None:
+    format, _, double = format.partition(", ")
+
     def go(name: str, **settings: float) -> Path:
         finetune(
             wide_run,
@@ -89,6 +97,7 @@ def test_an_adapter_on_a_quantized_base(
             run_dir=tmp_path / name,
             lora_rank=2,
             quantize_base=format,
+            double_quantization=bool(double),
             settings=SETTINGS | settings,
             cache=cache,
         )
@@ -125,7 +134,7 @@ def test_what_does_not_go_together_is_one_line(
     with pytest.raises(ConfigError, match="quantize_base: nf4 without lora_rank"):
         finetune(tiny_run, quantize_base="nf4", **options)
     minilm.quantize(tiny_run, tmp_path / "int8", format="int8", device="cpu", cache=cache)
-    with pytest.raises(InputError, match="a quantized model, expected one in float to train whole"):
+    with pytest.raises(InputError, match="a quantized model, expected one in float"):
         finetune(tmp_path / "int8", **options)
     with pytest.raises(InputError, match="quantized already"):
         finetune(tmp_path / "int8", lora_rank=2, quantize_base="nf4", **options)

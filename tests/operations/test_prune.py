@@ -10,23 +10,26 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import minilm
 from minilm.checkpoint import load
 from minilm.cli.prune import main
-from minilm.errors import ConfigError, InputError
+from minilm.errors import ConfigError, FormatError, InputError
+from minilm.formats.safetensors import read_header
 from minilm.interop.convert import convert
 from minilm.operations.evaluate import evaluate
 from minilm.operations.prune import prune
 from minilm.runs import files as run_files
 from minilm.training.train import train
-from minilm.transforms.activations import block_matrices
+from minilm.transforms.activations import linear_layers
 from tests.conftest import ROOT
 from tests.interop.shapes import SHAPES, make_run
 
 Capture = pytest.CaptureFixture[str]
 
-METHODS = ("magnitude", "wanda", "2:4", "heads", "units", "layers")
+METHODS = ("magnitude", "wanda", "sparsegpt", "2:4", "heads", "units", "layers")
+SPARSE = {"sparsegpt": "sparse-bitmask", "2:4": "sparse-24-bitmask"}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -41,12 +44,13 @@ def test_what_is_written_loads_and_is_verified(method: Any, tiny_run: Path, tmp_
         assert after.parameters < before.parameters
         assert after.bytes < before.bytes
     else:
-        matrices = block_matrices(load(out).model)
+        matrices = linear_layers(load(out).model)
         zeros = sum(int((m.weight == 0).sum()) for m in matrices.values())
         assert zeros == sum(m.weight.numel() for m in matrices.values()) // 2
         assert after.nonzero == before.nonzero - zeros
         assert after.parameters == before.parameters
-        assert result.masked_bytes[1] < result.masked_bytes[0]
+        assert result.sparse_bytes is not None
+        assert result.sparse_bytes < after.bytes
     record = run_files.read_record(out / "config.json")
     assert [each["method"] for each in record.transforms] == [method]
     assert after.evaluation is not None
@@ -61,6 +65,58 @@ def test_what_is_written_loads_and_is_verified(method: Any, tiny_run: Path, tmp_
             pytest.importorskip("gguf", reason="the extra 'gguf' is not installed")
         convert(out, target, tmp_path / f"for.{target}")
         assert minilm.inspect(tmp_path / f"for.{target}").parameters.total == after.parameters
+
+
+@pytest.mark.parametrize("method", SPARSE)
+def test_zeros_are_left_out_of_a_folder(
+    method: Any, tiny_run: Path, tmp_path: Path, text_file: Path
+) -> None:
+    """To the byte as the command says of a run; it comes back as that run."""
+    dense = prune(tiny_run, tmp_path / "dense", sparsity=0.5, method=method, device="cpu")
+    layout: Any = "compressed-tensors"
+    sparse = prune(
+        tiny_run, tmp_path / "sparse", sparsity=0.5, method=method, device="cpu", layout=layout
+    )
+    size = (sparse.out / "model.safetensors").stat().st_size
+    assert size == dense.sparse_bytes == sparse.sparse_bytes == sparse.comparison.after.bytes
+    assert "transformers 5 leaves such matrices at random values" in sparse.what
+    report = minilm.inspect(sparse.out)
+    assert report.verified
+    assert report.parameters.total == dense.comparison.after.parameters
+    assert report.quantization is not None
+    assert report.quantization.method == SPARSE[method]
+    convert(sparse.out, "minilm", tmp_path / "back")
+    weights = [load(path).model.state_dict() for path in (dense.out, tmp_path / "back")]
+    assert all(torch.equal(weights[1][name], value) for name, value in weights[0].items())
+    assert evaluate(sparse.out, str(text_file)) == evaluate(dense.out, str(text_file))
+    card = (sparse.out / "README.md").read_text(encoding="utf-8")
+    assert "minilm convert sparse --to minilm" in card
+    assert "from_pretrained" not in card
+    base = pytest.importorskip(
+        "compressed_tensors.compressors.sparse_compressors",
+        reason="without compressed-tensors of version 0.14 or older",
+    )
+    compressor = {"sparsegpt": "BitmaskCompressor", "2:4": "Sparse24BitMaskCompressor"}[method]
+    convert(dense.out, "huggingface", tmp_path / "plain")
+    expected = load_file(tmp_path / "plain" / "model.safetensors")
+    theirs = dict(getattr(base, compressor)(config=None).decompress(str(sparse.out)))
+    assert theirs.keys() == expected.keys()
+    assert all(torch.equal(theirs[name], value) for name, value in expected.items())
+
+
+def test_a_damaged_sparse_folder_is_one_line(tiny_run: Path, tmp_path: Path) -> None:
+    out, layout = tmp_path / "sparse", "compressed-tensors"
+    prune(tiny_run, out, sparsity=0.5, method="magnitude", device="cpu", layout=layout)  # type: ignore[arg-type]
+    header = read_header(out / "model.safetensors")
+    bits = next(tensor for tensor in header.tensors if tensor.name.endswith(".bitmask"))
+    with (out / "model.safetensors").open("r+b") as stream:
+        stream.seek(bits.offset or 0)
+        (byte,) = stream.read(1)
+        stream.seek(bits.offset or 0)
+        stream.write(bytes([byte ^ 1]))
+    with pytest.raises(FormatError, match=r"values, expected \d+, one a bit"):
+        convert(out, "minilm", tmp_path / "back")
+    assert not (tmp_path / "back").exists()
 
 
 @pytest.mark.parametrize("method", ["heads", "units", "layers", "wanda"])
@@ -95,7 +151,7 @@ def test_a_fresh_process_computes_the_same(tiny_run: Path, tmp_path: Path) -> No
 
 
 def test_no_sparsity_is_the_model_itself(tiny_run: Path, tmp_path: Path) -> None:
-    for method in ("magnitude", "wanda", "heads", "units", "layers"):
+    for method in ("magnitude", "wanda", "sparsegpt", "heads", "units", "layers"):
         out = tmp_path / method
         prune(tiny_run, out, sparsity=0, method=method, device="cpu")
         whole, pruned = (load(path).model.state_dict() for path in (tiny_run, out))
@@ -103,16 +159,21 @@ def test_no_sparsity_is_the_model_itself(tiny_run: Path, tmp_path: Path) -> None
         assert all(torch.equal(whole[name], pruned[name]) for name in whole)
 
 
-def test_recovery_lowers_the_loss_and_holds_the_zeros(tiny_run: Path, tmp_path: Path) -> None:
+def test_recovery_lowers_the_loss_and_holds_the_zeros(
+    tiny_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "minilm")
     pruned = prune(tiny_run, tmp_path / "pruned", sparsity=0.7, method="magnitude", device="cpu")
     recovered = prune(
         tiny_run, tmp_path / "recovered", sparsity=0.7, method="magnitude", recover=20, device="cpu"
     )
+    assert "fine-tuning recovered, with" in caplog.text
+    assert ".tmp" not in caplog.text
     before, after = pruned.comparison.after, recovered.comparison.after
     assert before.evaluation is not None
     assert after.evaluation is not None
     assert after.evaluation.loss < before.evaluation.loss
-    weights = [block_matrices(load(p.out).model) for p in (pruned, recovered)]
+    weights = [linear_layers(load(p.out).model) for p in (pruned, recovered)]
     for name, matrix in weights[0].items():
         assert bool((weights[1][name].weight[matrix.weight == 0] == 0).all())
     assert not list(tmp_path.glob(".*"))
@@ -146,10 +207,10 @@ def test_zeros_are_held_at_each_step_and_after_resuming(
     whole = run("whole")
     stopped = run("stopped", max_seconds=1e-6)
     minilm.resume(stopped, settings={"max_seconds": 1e9}, cache=cache)
-    zeros = {name: m.weight == 0 for name, m in block_matrices(load(base).model).items()}
+    zeros = {name: m.weight == 0 for name, m in linear_layers(load(base).model).items()}
     for folder in (whole, stopped):
         changed = 0
-        for name, matrix in block_matrices(load(folder).model).items():
+        for name, matrix in linear_layers(load(folder).model).items():
             assert torch.equal(matrix.weight == 0, zeros[name])
             changed += int(
                 (matrix.weight != load(base).model.get_parameter(f"{name}.weight")).sum()
@@ -164,7 +225,7 @@ def test_a_text_of_ones_own_is_evaluated_at_its_end(
     tiny_run: Path, tmp_path: Path, text_file: Path
 ) -> None:
     convert(tiny_run, "huggingface", tmp_path / "model")
-    with pytest.raises(InputError, match=r"no text of its own for --method wanda.*give --data"):
+    with pytest.raises(InputError, match=r"no text of its own for --method sparsegpt.*give --data"):
         prune(tmp_path / "model", tmp_path / "out", sparsity=0.5)
     assert not (tmp_path / "out").exists()
     result = prune(tmp_path / "model", tmp_path / "out", sparsity=0.5, data=str(text_file))
@@ -179,7 +240,12 @@ def test_a_text_of_ones_own_is_evaluated_at_its_end(
         ({"sparsity": 1.0}, "sparsity: 1.0, expected 0 <= sparsity < 1"),
         ({"sparsity": float("nan")}, "sparsity: nan"),
         ({"sparsity": 0.4, "method": "2:4"}, "0.5, which the pattern is"),
-        ({"sparsity": 0.5, "scope": "global"}, "scope: global with wanda"),
+        ({"sparsity": 0.5, "scope": "global"}, "scope: global with sparsegpt"),
+        ({"sparsity": 0.5, "layout": "gguf"}, "layout: 'gguf', expected compressed-tensors"),
+        (
+            {"sparsity": 0.5, "method": "heads", "layout": "compressed-tensors"},
+            "--layout compressed-tensors: given for heads, which leaves no zeros",
+        ),
         ({"sparsity": 0.5, "recover": -1}, "recover: -1"),
         ({"sparsity": 0.01, "method": "layers"}, "none, expected at least 0.5"),
         ({"sparsity": 0.01, "method": "heads"}, "at least one, and not all"),
@@ -202,6 +268,7 @@ def test_the_command_shows_the_table_and_says_what_a_mask_frees(
     out = capsys.readouterr().out
     assert "perplexity" in out
     assert "a mask by itself frees neither memory nor" in out
+    assert "With --layout compressed-tensors the weights" in out
     assert main(arguments) == 2
     assert "something that exists" in capsys.readouterr().err
     arguments[-1] = str(tmp_path / "heads")

@@ -27,7 +27,8 @@ from minilm.operations.quantize import quantize
 from minilm.quantization.packing import FORMATS
 from minilm.runs import files as run_files
 from minilm.training.train import train
-from minilm.transforms.quantize import QuantizedLinear, linear_layers
+from minilm.transforms.activations import linear_layers
+from minilm.transforms.quantize import QuantizedLinear
 from tests.conftest import TINY_MODEL, TINY_SETTINGS, make_text
 
 Capture = pytest.CaptureFixture[str]
@@ -60,11 +61,18 @@ def quantized(tmp_path_factory: pytest.TempPathFactory, run: Path, cache: Path) 
     return {format: folder / format for format in FORMATS}
 
 
-@formats
+@pytest.mark.parametrize("format", [*FORMATS, "nf4, double"])
 def test_the_bytes_are_those_that_the_formula_gives(
     format: Any, run: Path, tmp_path: Path, cache: Path
 ) -> None:
-    result = quantize(run, tmp_path / "out", format=format, device="cpu", cache=cache)
+    format, _, double = format.partition(", ")
+    result = quantize(
+        *(run, tmp_path / "out"),
+        format=format,
+        double_quantization=bool(double),
+        device="cpu",
+        cache=cache,
+    )
     weights, storage = tmp_path / "out" / "model.safetensors", result.storage
     assert storage.file_bytes == weights.stat().st_size == result.comparison.after.bytes
     header = read_header(weights)
@@ -154,6 +162,28 @@ def test_an_adapter_is_trained_on_packed_layers(format: str, quantized: dict[str
         assert torch.allclose(model.eval()(tokens), expected, atol=1e-5)
 
 
+def test_double_quantization_is_loaded_and_exported(
+    run: Path, quantized: dict[str, Path], tmp_path: Path, cache: Path, capsys: Capture
+) -> None:
+    out = tmp_path / "double"
+    arguments = ["--format", "nf4", "--double-quantization", "--device", "cpu", "--json"]
+    assert main([str(run), *arguments, "--out", str(out)]) == 0
+    bits = json.loads(capsys.readouterr().out)["storage"]["bits_per_weight"]
+    size, single = ((f / "model.safetensors").stat().st_size for f in (out, quantized["nf4"]))
+    assert bits < 8
+    assert size != single
+    tokens = torch.arange(16)[None]
+    with torch.no_grad():
+        logits, other, before = (load(f).model(tokens) for f in (out, quantized["nf4"], run))
+    assert 0 < (logits - other).norm() < 0.5 * (logits - before).norm()
+    convert(out, "huggingface", tmp_path / "hf")
+    convert(tmp_path / "hf", "minilm", tmp_path / "back")
+    with torch.no_grad():
+        torch.testing.assert_close(load(tmp_path / "back").model(tokens), logits)
+    with pytest.raises(InputError, match="--double-quantization: given for int4, expected nf4"):
+        quantize(run, tmp_path / "no", format="int4", double_quantization=True, cache=cache)
+
+
 def test_a_tied_table_stays_one(text_file: Path, tmp_path: Path, cache: Path) -> None:
     """And the file shrinks."""
     train(
@@ -172,8 +202,33 @@ def test_a_tied_table_stays_one(text_file: Path, tmp_path: Path, cache: Path) ->
     assert model.lm_head.weight is model.embedding.token.weight
 
 
+def test_calibration_text_is_cleaned_as_the_run_s(
+    text_file: Path, tmp_path: Path, cache: Path
+) -> None:
+    """Else it is another text than the run's own, and the evaluated part may be in it."""
+    page = tmp_path / "page.html"
+    page.write_text("".join(f"<p>{line}</p>\n" for line in text_file.read_text().splitlines()))
+    train(
+        data=str(page),
+        run_dir=tmp_path / "run",
+        tokenizer="byte",
+        cleaning=["html"],
+        model=MODEL,
+        settings=TINY_SETTINGS | {"max_steps": 2},
+        cache=cache,
+    )
+    result = quantize(
+        *(tmp_path / "run", tmp_path / "out"),
+        format="int4",
+        calibrate=str(page),
+        device="cpu",
+        cache=cache,
+    )
+    assert result.transform["calibrated_on"]["part"] == "the training part"
+
+
 def test_calibration_is_on_other_text_than_the_evaluated(
-    run: Path, text_file: Path, tmp_path: Path, cache: Path
+    run: Path, text_file: Path, tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     own = quantize(
         *(run, tmp_path / "own"),
@@ -188,11 +243,17 @@ def test_calibration_is_on_other_text_than_the_evaluated(
     config = json.loads((tmp_path / "own" / "config.json").read_text())
     assert config["transforms"][-1]["calibrated_on"] == calibrated_on
     other = tmp_path / "other.txt"
-    other.write_text(make_text(1000, seed=9))
+    other.write_text(make_text(150, seed=9))
     result = quantize(
         *(run, tmp_path / "other"), format="int4", calibrate=str(other), device="cpu", cache=cache
     )
     assert result.transform["calibrated_on"]["part"] == "all"
+    number = result.transform["calibrated_on"]["tokens"]
+    assert f"note: calibrated on {number:,} tokens only; on fewer than 2,048" in caplog.text
+    short = tmp_path / "short.txt"
+    short.write_text("the cat sees\n")
+    with pytest.raises(InputError, match=r"a text of 1\d tokens, expected more than the context"):
+        quantize(run, tmp_path / "no", format="int4", calibrate=str(short), cache=cache)
     with pytest.raises(InputError, match="the text that is evaluated, expected another text"):
         quantize(
             *(run, tmp_path / "same"),
@@ -230,7 +291,7 @@ def test_what_cannot_be_quantized(
     run: Path, quantized: dict[str, Path], tmp_path: Path, cache: Path
 ) -> None:
     out = tmp_path / "out"
-    with pytest.raises(InputError, match="quantized already"):
+    with pytest.raises(InputError, match="a quantized model, expected one in float"):
         quantize(quantized["int8"], out, format="int4", cache=cache)
     with pytest.raises(InputError, match="--calibrate: given for nf4"):
         quantize(run, out, format="nf4", calibrate="stdlib", cache=cache)

@@ -207,7 +207,7 @@ def test_it_overwrites_nothing_and_needs_weights_of_its_own(
     copy = tmp_path / "copy"
     for fields, message in (
         ({"quantization_config": {"quant_method": "gptq"}}, "share first, then quantize"),
-        ({"base": {"path": "x", "sha256": "y"}}, "merge it into its base first"),
+        ({"base": {"path": "x", "sha256": "y"}}, "finetune RUN --merge"),
     ):
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(tiny_run, copy)

@@ -15,6 +15,7 @@ from minilm.errors import ConfigError, FormatError, InputError
 from minilm.formats.tensor_io import Array
 from minilm.quantization.gptq_packing import GptqPacking
 from minilm.quantization.packing import (
+    DYNAMIC_VALUES,
     FORMATS,
     GROUP_SIZES,
     NF4_VALUES,
@@ -22,6 +23,7 @@ from minilm.quantization.packing import (
     Nf4Packing,
     Packing,
     Rounded,
+    RoundedScales,
     make_packing,
     pack_int4,
     to_bfloat16,
@@ -32,6 +34,7 @@ from minilm.quantization.torchao_packing import TorchaoPacking
 
 PACKINGS = [
     *(IntegerPacking(8), *(IntegerPacking(4, size) for size in GROUP_SIZES), Nf4Packing()),
+    Nf4Packing(double=True),
     *(GptqPacking(8), *(GptqPacking(4, size) for size in GROUP_SIZES), TorchaoPacking()),
 ]
 NAME = "blocks.0.attention.query.weight"
@@ -39,7 +42,8 @@ NAME = "blocks.0.attention.query.weight"
 
 def name(packing: Packing) -> str:
     kind = {GptqPacking: "gptq-", TorchaoPacking: "torchao-"}.get(type(packing), "")
-    return f"{kind}{packing.format}-{packing.group_size}"
+    double = "-double" if getattr(packing, "double", False) else ""
+    return f"{kind}{packing.format}-{packing.group_size}{double}"
 
 
 packings = pytest.mark.parametrize("packing", PACKINGS, ids=name)
@@ -62,7 +66,11 @@ def test_reading_is_the_inverse_of_packing(packing: Packing, data: st.DataObject
     scales = data.draw(npst.arrays(np.float32, groups, elements=st.floats(0, 1e4, width=16)))
     if packing.format != "nf4":
         scales = to_bfloat16(scales)
-    arrays = packing.pack(NAME, Rounded(codes, scales))
+    of_scales = None
+    if isinstance(packing, Nf4Packing) and packing.double:
+        of_scales = RoundedScales.of(scales.reshape(-1))
+        scales = of_scales.values().reshape(groups)
+    arrays = packing.pack(NAME, Rounded(codes, scales, of_scales))
     declared = packing.tensors(NAME, shape)
     assert list(arrays) == [tensor.name for tensor in declared]
     for tensor in declared:
@@ -86,8 +94,13 @@ def test_rounding_stays_within_its_bound(packing: Packing, data: st.DataObject) 
     groups = weight.reshape(shape[0], -1, packing.group_size or shape[1])
     errors = np.abs(values.reshape(groups.shape) - groups)
     extent = np.abs(groups).max(-1, keepdims=True)
-    if packing.format == "nf4":
+    if isinstance(packing, Nf4Packing):
         step = np.diff(NF4_VALUES).max() / 2 * extent
+        if (
+            packing.double
+        ):  # and half a step of the scales', which is relative to the largest of a block
+            spread = np.abs(extent - extent.mean()).max()
+            step = step + np.diff(DYNAMIC_VALUES).max() / 2 * spread + 1e-6 * extent.max()
         assert (errors <= step * (1 + 1e-5) + 1e-30).all()
         return
     # Of the scale that reaches the largest weight no error is over half a step: the chosen one is no worse.
@@ -103,7 +116,7 @@ def test_a_rounded_matrix_is_rounded_to_itself(packing: Packing) -> None:
     values = packing.values(packing.round(matrix(6, 256)))
     again = packing.values(packing.round(values))
     assert np.allclose(again, values, atol=np.abs(values).max() / 100)
-    if packing.format == "nf4":
+    if packing.format == "nf4" and not getattr(packing, "double", False):
         assert np.array_equal(again, values)
 
 
@@ -159,20 +172,36 @@ def test_compressed_tensors_reads_the_same_numbers(size: int) -> None:
     assert np.array_equal(compressed[first].numpy(), arrays[first])
 
 
-def test_bitsandbytes_packs_and_reads_the_same_numbers() -> None:
+@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize(
+    "shape", [(24, 192), (96, 256)]
+)  # a part of a block of scales, and several
+def test_bitsandbytes_packs_and_reads_the_same_numbers(
+    double: bool, shape: tuple[int, int]
+) -> None:
     functional = pytest.importorskip("bitsandbytes.functional")
-    packing, weight = Nf4Packing(), matrix(24, 192)
-    theirs, state = functional.quantize_4bit(torch.from_numpy(weight), quant_type="nf4")
+    packing, weight = Nf4Packing(double=double), matrix(*shape)
+    theirs, state = functional.quantize_4bit(
+        torch.from_numpy(weight), quant_type="nf4", compress_statistics=double
+    )
     arrays = packing.pack("weight", rounded := packing.round(weight))
     assert np.array_equal(arrays["weight"], theirs.numpy())
     stored = state.as_dict(packed=True)
-    for ending in ("absmax", "quant_map"):
-        assert np.array_equal(arrays[f"weight.{ending}"], stored[ending].numpy())
+    for ending in stored.keys() - {each for each in stored if each.startswith("quant_state")}:
+        bound = 1e-6 if ending == "nested_absmax" else 0  # torch sums for the mean in another order
+        np.testing.assert_allclose(arrays[f"weight.{ending}"], stored[ending].numpy(), rtol=bound)
     (key,) = (each for each in stored if each.startswith("quant_state"))
     text = bytes(arrays[f"weight.{key}"]).decode()
-    assert json.loads(text) == json.loads(bytes(stored[key].numpy()).decode())
-    values = functional.dequantize_4bit(torch.from_numpy(arrays["weight"]), state)
+    fields, their_fields = json.loads(text), json.loads(bytes(stored[key].numpy()).decode())
+    assert fields.pop("nested_offset", 0) == pytest.approx(their_fields.pop("nested_offset", 0))
+    assert fields == their_fields
+    own = {each: torch.from_numpy(array.copy()) for each, array in arrays.items()}
+    del own["weight"]
+    read = functional.QuantState.from_dict(own, device=torch.device("cpu"))
+    values = functional.dequantize_4bit(torch.from_numpy(arrays["weight"]), read)
     assert np.array_equal(values.numpy(), packing.values(rounded))
+    predicted = sum(packing.predicted("weight", shape))
+    assert predicted == sum(array.nbytes for array in arrays.values())
 
 
 @packings
@@ -181,7 +210,9 @@ def test_the_configuration_says_which_packing_it_is(packing: Packing) -> None:
     assert name(packing_of(config)) == name(packing)
     if type(packing) in (IntegerPacking, Nf4Packing):
         size = packing.group_size if packing.format == "int4" else None
-        assert name(make_packing(packing.format, size)) == name(packing)
+        double = getattr(packing, "double", False)
+        made = make_packing(packing.format, size, double_quantization=double)
+        assert name(made) == name(packing)
     with pytest.raises(ConfigError, match="as minilm does not write it"):
         packing_of(config | {"bits": 3})
     with pytest.raises(ConfigError, match="as minilm does not write it"):

@@ -235,7 +235,7 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(
 
 def test_an_adapter_is_not_tuned_again_before_it_is_merged(tune: Any, tmp_path: Path) -> None:
     run = tune("run", settings={"max_steps": 2}).run_dir
-    with pytest.raises(InputError, match="an adapter, expected a whole model to begin with"):
+    with pytest.raises(InputError, match="an adapter, expected a whole model"):
         tune("again", base=run)
     merge(run, tmp_path / "merged", device="cpu")
     assert tune("again", base=tmp_path / "merged", settings={"max_steps": 2}).report.verified

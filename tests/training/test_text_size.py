@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
+import numpy as np
 import pytest
 
 from minilm.config import ModelConfig, TrainConfig
 from minilm.config.presets import find_preset
+from minilm.data.shards import Dataset
+from minilm.text.tokenizers import ByteTokenizer
 from minilm.training.text_size import fit_to_text, longest_context, step_tokens
 from minilm.training.train import train
 from tests.conftest import TINY_MODEL, TINY_SETTINGS
@@ -18,13 +19,12 @@ from tests.conftest import TINY_MODEL, TINY_SETTINGS
 NANO = find_preset("nano")
 
 
-def text_of(train_tokens: int, bytes_per_token: float = 2.5) -> Any:
-    """What of a Dataset counts."""
-    return SimpleNamespace(
-        train_tokens=train_tokens,
-        val_tokens=train_tokens // 9,
-        train_bytes=int(train_tokens * bytes_per_token),
-    )
+def text_of(train_tokens: int, bytes_per_token: float = 2.5) -> Dataset:
+    """Only its sizes count."""
+    train, val = (np.zeros(count, np.uint16) for count in (train_tokens, train_tokens // 9))
+    size = int(train_tokens * bytes_per_token)
+    sizes = {"bytes": size, "train_bytes": size, "val_bytes": size // 9, "documents": 1}
+    return Dataset(train, val, ByteTokenizer(), "test", sha256="", **sizes)
 
 
 def fitted(

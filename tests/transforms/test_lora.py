@@ -21,6 +21,7 @@ from minilm.config import ModelConfig
 from minilm.config.lora import LoraConfig
 from minilm.errors import ConfigError, FormatError, InputError
 from minilm.generation.decoder import ModelDecoder, make_decoder
+from minilm.inspection.inspector import inspect
 from minilm.ledger.layout_changes import ADAPTER_TARGETS
 from minilm.model.transformer import Transformer, next_token_loss
 from minilm.transforms import lora
@@ -31,10 +32,11 @@ TOKENS = torch.randint(0, 256, (2, 20), generator=torch.Generator().manual_seed(
 GROUPED = ModelConfig(**TINY | {"num_kv_heads": 2, "head_dim": 6, "dropout": 0.0})
 
 
-def test_at_first_it_is_the_base_bit_for_bit() -> None:
+@pytest.mark.parametrize("dora", [False, True])
+def test_at_first_it_is_the_base_bit_for_bit(dora: bool) -> None:
     model = random_model(GROUPED)
     logits, weights = model(TOKENS), {n: p.clone() for n, p in model.named_parameters()}
-    lora.apply(model, LoraConfig(rank=4, targets=ALL))
+    lora.apply(model, LoraConfig(rank=4, targets=ALL, dora=dora))
     assert torch.equal(model(TOKENS), logits)
     for name, parameter in model.named_parameters():
         is_adapter = lora.is_adapter(name)
@@ -49,14 +51,15 @@ def test_at_first_it_is_the_base_bit_for_bit() -> None:
     targets=st.sets(st.sampled_from(ALL), min_size=1),
     tied=st.booleans(),
     stabilised=st.booleans(),
+    dora=st.booleans(),
 )
 def test_merged_is_the_adapter(
-    rank: int, factor: float, targets: set[str], tied: bool, stabilised: bool
+    rank: int, factor: float, targets: set[str], tied: bool, stabilised: bool, dora: bool
 ) -> None:
     alpha = factor * (math.sqrt(rank) if stabilised else rank)
     model = random_model(replace(GROUPED, tied_embeddings=tied))
     base = model(TOKENS)
-    config = LoraConfig(rank, alpha, targets=tuple(targets), rank_stabilised=stabilised)
+    config = LoraConfig(rank, alpha, targets=tuple(targets), rank_stabilised=stabilised, dora=dora)
     trained(lora.apply(model, config)).eval().requires_grad_(False)
     adapted = model(TOKENS)
     assert (adapted - base).abs().max() > 1e-4
@@ -72,7 +75,7 @@ def test_taken_off_it_is_the_base() -> None:
     model = random_model(GROUPED)
     logits = model(TOKENS)
     trained(lora.apply(model, LoraConfig(rank=2, targets=ALL)))
-    lora.remove(model)
+    lora.set_adapter(model, None)
     assert torch.equal(model(TOKENS), logits)
 
 
@@ -148,17 +151,27 @@ def test_dropout_is_of_training_alone() -> None:
 
 
 @pytest.mark.parametrize("name", ["llama", "neox", "gpt2-tied", "own names"])
-def test_every_trained_part_is_in_the_files(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("dora", [False, True])
+def test_every_trained_part_is_in_the_files(name: str, dora: bool, tmp_path: Path) -> None:
     fields = TINY | {"ngram": 2} if name == "own names" else SHAPES[name][1]
     base = make_run(tmp_path / "base", fields)
     targets = ALL if name != "llama" else (*ALL, "gate")
-    model = make_adapter_run(base, tmp_path / "run", LoraConfig(rank=3, targets=targets))
+    model = make_adapter_run(base, tmp_path / "run", LoraConfig(rank=3, targets=targets, dora=dora))
     loaded = load(tmp_path / "run").model
     assert torch.equal(loaded(TOKENS), model(TOKENS))
     assert not any(p.requires_grad for p in loaded.parameters())
     trainable = load(tmp_path / "run", trainable=True).model
     names = {n for n, p in trainable.named_parameters() if p.requires_grad}
     assert names == {n for n, _ in model.named_parameters() if lora.is_adapter(n)}
+    report = inspect(tmp_path / "run")
+    assert report.verified
+    assert report.parameters.trainable == sum(
+        p.numel() for n, p in model.named_parameters() if n in names
+    )
+    own = [module for _, module in lora.adapters(model)]
+    sides = sum(m.in_features + m.out_features for m in own)
+    lengths = sum(m.out_features for m in own)
+    assert report.parameters.trainable == 3 * sides + dora * lengths
 
 
 @pytest.fixture(scope="module")
@@ -245,6 +258,78 @@ def test_an_adapter_is_no_base(adapter_run: Path, tmp_path: Path) -> None:
         load(run)
 
 
+def test_the_gradient_of_dora_takes_the_lengths_of_the_sum_as_constant() -> None:
+    """As Liu et al. have it, section 4.3: m (W + s B A) x / c with c held."""
+    linear = nn.Linear(5, 4)
+    module = lora.LoRALinear(linear, LoraConfig(2, 3, dora=True), torch.Generator(), "a")
+    with torch.no_grad():
+        module.lora_B.weight.copy_(torch.randn(4, 2))
+    x = torch.randn(3, 5)
+    module(x).square().sum().backward()
+    actual = {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+    module.zero_grad()
+    total = linear.weight + 1.5 * module.lora_B.weight @ module.lora_A.weight
+    ratio = module.lora_magnitude_vector / total.detach().norm(dim=1)
+    (x @ (ratio[:, None] * total).T + linear.bias).square().sum().backward()
+    assert set(actual) == {"lora_A.weight", "lora_B.weight", "lora_magnitude_vector"}
+    for name, gradient in actual.items():
+        expected = module.get_parameter(name).grad
+        torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_several_adapters_of_one_base(tmp_path: Path) -> None:
+    base = make_run(tmp_path / "base", SHAPES["llama"][1])
+    configs = {"a": LoraConfig(rank=3), "b": LoraConfig(rank=2, targets=("query", "lm_head"))}
+    live = {name: make_adapter_run(base, tmp_path / name, each) for name, each in configs.items()}
+    model = load(tmp_path / "a", adapters=[tmp_path / "b"]).model
+    both, of_base = model(TOKENS), load(base).model(TOKENS)
+    for name in ("a", "b"):
+        lora.set_adapter(model, name)
+        torch.testing.assert_close(model(TOKENS), live[name](TOKENS), atol=1e-5, rtol=1e-5)
+    lora.set_adapter(model, {"b": 0.0})
+    assert torch.equal(model(TOKENS), of_base)
+    lora.set_adapter(model, {"a": 1, "b": 1})
+    assert torch.equal(model(TOKENS), both)
+    on_base = load(base, adapters=[tmp_path / "b", tmp_path / "a"]).model
+    torch.testing.assert_close(on_base(TOKENS), both, atol=1e-4, rtol=1e-4)
+    report = inspect(model)
+    assert report.verified
+    alone = {name: inspect(tmp_path / name).parameters for name in configs}
+    base_count = inspect(base).parameters.total
+    assert report.parameters.total == base_count + sum(
+        each.total - base_count for each in alone.values()
+    )
+    lora.set_adapter(model, {"a": 0.5, "b": -1.0})
+    weighted = model(TOKENS)
+    lora.merge(model)
+    torch.testing.assert_close(model(TOKENS), weighted, atol=1e-4, rtol=1e-4)
+    trainable = load(base, adapters=[tmp_path / "b"], trainable=True).model
+    assert {n for n, p in trainable.named_parameters() if p.requires_grad} == {
+        n for n, _ in live["b"].named_parameters() if lora.is_adapter(n)
+    }
+
+
+def test_adapters_that_do_not_go_together(tmp_path: Path) -> None:
+    base = make_run(tmp_path / "base", SHAPES["llama"][1])
+    other = make_run(tmp_path / "other", SHAPES["llama"][1] | {"vocab_size": 300})
+    make_adapter_run(base, tmp_path / "a", LoraConfig(rank=3))
+    make_adapter_run(other, tmp_path / "b", LoraConfig(rank=3))
+    make_adapter_run(base, tmp_path / "dora", LoraConfig(rank=3, dora=True))
+    with pytest.raises(InputError, match=f"an adapter of {other}, expected one of the base of"):
+        load(tmp_path / "a", adapters=[tmp_path / "b"])
+    with pytest.raises(InputError, match="a whole model, expected a run that is an adapter"):
+        load(tmp_path / "a", adapters=[base])
+    with pytest.raises(InputError, match="a: the name of two adapters"):
+        load(tmp_path / "a", adapters=[tmp_path / "a"])
+    with pytest.raises(InputError, match="dora: a DoRA adapter among several"):
+        load(tmp_path / "a", adapters=[tmp_path / "dora"])
+    model = load(tmp_path / "dora").model
+    with pytest.raises(InputError, match="adapter: 'x', expected one of dora"):
+        lora.set_adapter(model, "x")
+    with pytest.raises(InputError, match=r"adapter: 0\.5 times dora"):
+        lora.set_adapter(model, {"dora": 0.5})
+
+
 def test_no_adapter_on_an_adapter() -> None:
     model = lora.apply(random_model(GROUPED), LoraConfig(rank=2))
     with pytest.raises(InputError, match="a model with adapters, expected one without"):
@@ -257,11 +342,12 @@ def test_no_adapter_on_an_adapter() -> None:
         ({"targets": ("query", "attn")}, "targets: 'attn', expected any of query"),
         ({"targets": ()}, "targets: none"),
         ({"targets": "query"}, "targets: 'query'"),
-        ({"rank": 0}, "rank: 0"),
+        ({"rank": 0}, "lora_rank: 0"),
         ({"rank": True}, "lora_rank: True"),
-        ({"alpha": 0}, "alpha: 0"),
+        ({"alpha": 0}, "lora_alpha: 0"),
         ({"alpha": "x"}, "lora_alpha: 'x'"),
-        ({"dropout": 1}, "dropout: 1"),
+        ({"dropout": 1}, "lora_dropout: 1"),
+        ({"dora": 1}, "dora: 1"),
         ({"rank_stabilised": 1}, "rank_stabilised: 1"),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,15 +13,14 @@ from torch import nn
 from minilm.config import ModelConfig
 from minilm.errors import InputError
 from minilm.model.transformer import Transformer
-from minilm.transforms.activations import block_matrices, input_norms
+from minilm.transforms.activations import input_norms, linear_layers
 from minilm.transforms.prune import (
     apply_masks,
-    bitmask_bytes,
     global_masks,
     matrix_masks,
+    prune_by_sparsegpt,
     row_masks,
     scores,
-    two_of_four_masks,
 )
 
 CONFIG = ModelConfig(
@@ -36,7 +37,7 @@ def tokens(seed: int = 1, rows: int = 3) -> torch.Tensor:
 
 
 def test_the_matrices_are_those_of_the_blocks() -> None:
-    names = set(block_matrices(model()))
+    names = set(linear_layers(model()))
     layer = {"attention.query", "attention.key", "attention.value", "attention.output"}
     layer |= {"feed_forward.up", "feed_forward.down"}
     assert names == {f"blocks.{i}.{name}" for i in range(2) for name in layer}
@@ -44,7 +45,7 @@ def test_the_matrices_are_those_of_the_blocks() -> None:
 
 def test_input_norms_are_those_of_all_tokens_together() -> None:
     network = model()
-    matrices = block_matrices(network)
+    matrices = linear_layers(network)
     together = input_norms(network, matrices, [tokens()])
     one_by_one = input_norms(network, matrices, tokens().split(1))
     inputs: list[torch.Tensor] = []
@@ -95,11 +96,37 @@ def test_exactly_the_lowest_fraction_goes(
 
 
 def test_two_of_every_four_neighbours_go() -> None:
-    masks = two_of_four_masks({"a": torch.tensor([[1.0, 9, 2, 8, 3, 3, 3, 3]])})
-    assert masks["a"][0, :4].tolist() == [True, False, True, False]
-    assert int(masks["a"][0, 4:].sum()) == 2
-    with pytest.raises(InputError, match="odd: 6 inputs, expected a multiple of 4 for 2:4"):
-        two_of_four_masks({"odd": torch.ones(4, 6)})
+    network = model()
+    prune_by_sparsegpt(network, tokens(rows=40), 0.5, two_of_four=True)
+    for matrix in linear_layers(network).values():
+        assert bool(((matrix.weight == 0).view(-1, 4).sum(1) == 2).all())
+    odd = model(config=replace(CONFIG, d_feed_forward=30))
+    with pytest.raises(InputError, match=r"down: 30 inputs, expected a multiple of 4 for 2:4"):
+        prune_by_sparsegpt(odd, tokens(), 0.5, two_of_four=True)
+    assert all(bool(matrix.weight.all()) for matrix in linear_layers(odd).values())
+
+
+def test_sparsegpt_keeps_the_outputs_better_than_a_mask() -> None:
+    """As many zeros as Wanda's, on the text that both see; biases stay, and what was zero."""
+    expected = model()(tokens(rows=64))
+    masked, corrected = model(), model()
+    matrices = linear_layers(masked)
+    norms = input_norms(masked, matrices, [tokens(rows=64)])
+    apply_masks(matrices, row_masks(scores(matrices, norms), 0.5))
+    with torch.no_grad():
+        corrected.get_parameter("blocks.0.attention.query.weight")[:, ::3] = 0
+    was_zero = {name: m.weight == 0 for name, m in linear_layers(corrected).items()}
+    prune_by_sparsegpt(corrected, tokens(rows=64), 0.5)
+    for name, matrix in linear_layers(corrected).items():
+        assert int((matrix.weight == 0).sum()) == matrix.weight.numel() // 2
+        assert bool((matrix.weight[was_zero[name]] == 0).all())
+        bias = f"{name}.bias"
+        assert torch.equal(corrected.get_parameter(bias), model().get_parameter(bias))
+    losses = [
+        float((network(tokens(rows=64)) - expected).detach().square().sum())
+        for network in (masked, corrected)
+    ]
+    assert losses[1] < 0.8 * losses[0]
 
 
 def test_wanda_weighs_by_the_input_and_magnitude_does_not() -> None:
@@ -114,14 +141,15 @@ def test_wanda_weighs_by_the_input_and_magnitude_does_not() -> None:
 def test_no_sparsity_changes_no_bit() -> None:
     network = model()
     before = {name: p.clone() for name, p in network.named_parameters()}
-    matrices = block_matrices(network)
+    matrices = linear_layers(network)
     apply_masks(matrices, row_masks(scores(matrices, None), 0.0))
+    prune_by_sparsegpt(network, tokens(), 0.0)
     assert all(torch.equal(before[name], p) for name, p in network.named_parameters())
 
 
 def test_zeros_are_exact_and_biases_stay() -> None:
     network = model()
-    matrices = block_matrices(network)
+    matrices = linear_layers(network)
     with torch.no_grad():
         for matrix in matrices.values():
             matrix.bias.fill_(0.5)
@@ -129,16 +157,3 @@ def test_zeros_are_exact_and_biases_stay() -> None:
     for matrix in matrices.values():
         assert int((matrix.weight == 0).sum()) == matrix.weight.numel() // 2
         assert bool((matrix.bias == 0.5).all())
-
-
-def test_the_bitmask_form_is_counted_as_its_tensors_are() -> None:
-    zeros = torch.tensor([[True, False, True, True, False, True, True, True, False], [True] * 9])
-    # Values; two bytes of bits and an offset a row; the shape.
-    assert bitmask_bytes(zeros, 4) == 3 * 4 + 2 * (2 + 8) + 16
-    compressors = pytest.importorskip(
-        "compressed_tensors.compressors.sparse_compressors.sparse_bitmask",
-        reason="without compressed-tensors",
-    )
-    weight = torch.where(zeros, 0.0, 1.5)
-    compressed = compressors.BitmaskTensor.from_dense(weight).dict(name_prefix="w", device="cpu")
-    assert bitmask_bytes(zeros, 4) == sum(t.numel() * t.element_size() for t in compressed.values())
