@@ -125,6 +125,7 @@ WIDE_LORA = ("query", "key", "value", "output", "up", "down")
         Trained(lora=LoraConfig(4, dropout=0.1, targets=WIDE_LORA)),
         Trained(lora=LoraConfig(2, targets=("value", "lm_head"))),
         Trained(lora=LoraConfig(2, targets=("down",))),
+        Trained(lora=LoraConfig(4, dora=True)),
         Trained(lora=LoraConfig(4), packing="int8"),
         Trained(lora=LoraConfig(4, targets=WIDE_LORA), packing="int8"),
     ],
