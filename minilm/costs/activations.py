@@ -124,10 +124,18 @@ class Activations:
 
 
 def activation_bytes(
-    config: ModelConfig, *, batch: int, context: int, dtype: str = "float32", device: str = "cpu"
+    config: ModelConfig,
+    *,
+    batch: int,
+    context: int,
+    dtype: str = "float32",
+    device: str = "cpu",
+    trained: Trained | None = None,
 ) -> dict[str, Any]:
     """The numbers of `activations`, with a report's keys."""
-    result = activations(config, batch=batch, context=context, dtype=dtype, device=device)
+    result = activations(
+        config, batch=batch, context=context, dtype=dtype, device=device, trained=trained
+    )
     return {
         "basis": "exact" if result.exact else "estimate",
         "batch": batch,
@@ -416,6 +424,10 @@ def _matrices(
         if (copies := forward.adapter_casts(component, repeat)) != ZERO:
             size = forward.width * r * (inputs + outputs if flows else outputs)
             yield SavedTensor("A and B in 16 bits", component, size, copies)
+        if lora.dora:  # both are scaled by the ratio of two lengths of each row
+            ratios = (2 if flows else 1) * forward.width * outputs
+            size = 2 * forward.width * N * outputs + ratios + FLOAT32 * outputs
+            yield SavedTensor("product and change, ratios", component, size, repeat)
         if lora.dropout and flows:
             mask = forward.dropout_mask(N * inputs, input_bytes)
             yield SavedTensor("dropout mask", component, mask, repeat)

@@ -133,9 +133,9 @@ def fits(
     common = _needs(layout, cards, rank, cache_dtype, stored)
     uses = [replace(need, device=device) for need in common]
     if config is not None and cards == 1:
-        own = list(_own_needs(config, layout, rank, cache_dtype, device, trained))
+        own = list(_own_needs(config, layout, rank, cache_dtype, device, trained or Trained()))
         known = {need.row for need in own}
-        if trained is not None:
+        if trained is not None and not trained.everything:
             uses = [need for need in uses if need.use == "inference"]
         uses = own + [need for need in uses if need.row not in known]
         uses.sort(key=lambda need: _USES.index(need.use))
@@ -322,14 +322,14 @@ def _own_needs(
     rank: int,
     cache_dtype: str | None,
     device: str,
-    trained: Trained | None,
+    trained: Trained,
 ) -> Iterator[_Need]:
     """What minilm does with its own models: generation, LoRA and training, or what the run ``trained``."""
-    if trained is None or trained.lora is None:
+    if trained.lora is None:
         for precision in PRECISIONS:
             yield _own_generation(config, layout, precision, cache_dtype, device)
     changes: dict[str, Trained] = {}
-    if trained is None:
+    if trained.everything:
         key_width = config.num_kv_heads * config.head_dim
         targets = tuple(word for word in MATRICES if word != "gate" or config.gated)
         lora = LoraConfig(
@@ -343,13 +343,11 @@ def _own_needs(
     for name, change in changes.items():
         for checkpointing in (False, True):
             yield _own_training(config, layout, name, "bfloat16", checkpointing, device, change)
-    if trained is None or trained.lora is None:
+    if trained.lora is None:
         for checkpointing in (False, True):
             for variant in OWN_TRAINING:
                 dtype = "bfloat16" if variant.endswith("_autocast") else "float32"
-                yield _own_training(
-                    config, layout, variant, dtype, checkpointing, device, trained or Trained()
-                )
+                yield _own_training(config, layout, variant, dtype, checkpointing, device, trained)
 
 
 def _packing(base: str) -> str:

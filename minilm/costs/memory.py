@@ -41,12 +41,12 @@ def weight_bytes(count: int) -> dict[str, int]:
 def training_bytes(count: int, *, layout: Layout | None = None, frozen: int = 0) -> dict[str, Any]:
     """Bytes of minilm's training state: float32 weights and gradients, and AdamW's two moments.
 
-    ``frozen`` parameters beside the ``count`` that are trained have weights alone.
+    Beside the ``count`` parameters that are trained, ``frozen`` bytes of others have weights alone.
     With a ``layout``, ``variants`` has `training_state` and `lora_state` of every variant. Activations
     are not included: they depend on the batch.
     """
     trained = storage_bytes(count, "float32")
-    weights = trained + storage_bytes(frozen, "float32")
+    weights = trained + frozen
     sizes: dict[str, Any] = {
         "weights": weights,
         "gradients": trained,

@@ -20,6 +20,11 @@ class Trained:
     lora: LoraConfig | None = None
     packing: str = ""
 
+    @property
+    def everything(self) -> bool:
+        """Whether nothing is frozen."""
+        return self.lora is None and not self.frozen
+
     def adapted(self, component: str) -> bool:
         """Whether the matrices of ``component`` have adapters."""
         lora = self.lora
@@ -28,6 +33,6 @@ class Trained:
     def of(self, layout: Layout) -> Layout:
         """``layout`` of the whole model, with what is frozen marked and adapters added."""
         if self.lora is not None:
-            return with_adapters(layout, self.lora.targets, self.lora.rank)
+            return with_adapters(layout, self.lora.targets, self.lora.rank, dora=self.lora.dora)
         tensors = (replace(each, frozen=each.component in self.frozen) for each in layout.tensors)
         return replace(layout, tensors=tuple(tensors))

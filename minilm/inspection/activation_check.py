@@ -18,6 +18,9 @@ from minilm.costs.memory import training_bytes
 from minilm.costs.trained import Trained
 from minilm.errors import InputError
 from minilm.model.transformer import Transformer, next_token_loss
+from minilm.quantization.packing import make_packing
+from minilm.transforms.lora import apply
+from minilm.transforms.quantize import quantize_layers
 
 # What a report may allocate on a CPU for its check: weights, gradients and activations.
 MEASURABLE_BYTES = 2**30
@@ -54,23 +57,40 @@ def check_activations(
     context: int | None = None,
     dtype: str = "float32",
     device: str | None = None,
+    trained: Trained | None = None,
 ) -> ActivationMeasurement | None:
     """Build the model, on CUDA where there is one, and measure it; None if it is too large for that."""
     context = context or config.context_length
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    needed = activations(config, batch=batch, context=context, dtype=dtype, device=device).total()
-    needed += training_bytes(layout(config).count())["weights"] * 2
+    trained = trained or Trained()
+    saved = activations(
+        config, batch=batch, context=context, dtype=dtype, device=device, trained=trained
+    )
+    needed = saved.total() + training_bytes(layout(config).count())["weights"] * 2
     limit = MEASURABLE_BYTES if device == "cpu" else torch.cuda.mem_get_info()[0] // 2
     if needed > limit:
         return None
     # What is saved does not depend on the values: zeros need no initialization.
     with torch.device("meta"):
-        model = Transformer(config)
+        model = _changed(Transformer(config), trained)
     model.to_empty(device=device)
     with torch.no_grad():
         for tensor in (*model.parameters(), *model.buffers()):
             tensor.zero_()
-    return measure_activations(model, batch=batch, context=context, dtype=dtype)
+    return measure_activations(model, batch=batch, context=context, dtype=dtype, trained=trained)
+
+
+def _changed(model: Transformer, trained: Trained) -> Transformer:
+    """A ``model`` without values, packed, frozen and with adapters, as it is trained."""
+    if trained.packing:
+        quantize_layers(model, make_packing(trained.packing))
+    if trained.lora is not None:
+        return apply(model, trained.lora)
+    changed = trained.of(layout(model.config))
+    parameters = dict(model.named_parameters())
+    for tensor in changed.named_tensors([each for each in changed.tensors if each.frozen]):
+        parameters[tensor.name].requires_grad_(False)
+    return model
 
 
 def measure_activations(

@@ -12,12 +12,13 @@ from minilm.architectures.minilm import layout as minilm_layout
 from minilm.architectures.model_types import MODEL_TYPES
 from minilm.architectures.task_heads import with_task_head
 from minilm.config import ModelConfig, to_dict
-from minilm.errors import naming_file
+from minilm.errors import ConfigError, naming_file
 from minilm.formats.json_file import read_object
 from minilm.inspection.target import UNKNOWN, Target
-from minilm.ledger.layout_changes import with_adapters
+from minilm.ledger.layout_changes import with_adapters, with_frozen
 from minilm.runs import files as run_files
 from minilm.runs.base_run import lora_of
+from minilm.safe_text import short_repr
 
 
 def open_config(name: str, path: Path) -> Target:
@@ -33,12 +34,32 @@ def open_config(name: str, path: Path) -> Target:
             lora = lora_of(path.parent, run_files.read_record(path))
             layout = with_adapters(target.layout, lora.targets, lora.rank, dora=lora.dora)
             target = replace(target, layout=layout, lora=lora)
+        elif not target.quantization:
+            with naming_file(path):
+                target = _with_frozen(target, config)
         training = config.get("train")
         if not isinstance(training, dict):
             return target
         return replace(target, hyperparameters={**target.hyperparameters, "training": training})
     with naming_file(path):
         return replace(hugging_face_target(name, config), folder=path.parent)
+
+
+def _with_frozen(target: Target, config: Mapping[str, Any]) -> Target:
+    """``target`` with what its run was told to freeze. Raises ConfigError for other names."""
+    options = config.get("began_with")
+    words = options.get("freeze") if isinstance(options, dict) else None
+    if not words or target.layout is None:
+        return target
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise ConfigError("began_with.freeze", short_repr(words), "a list of names")
+    layout = with_frozen(target.layout, words)
+    total, trained = layout.count(), layout.trainable()
+    note = (
+        f"trainable: {trained:,} of {total:,} parameters ({trained / total:.3%}) = "
+        f"{layout.trainable_formula().symbolic}; frozen: {', '.join(words)}"
+    )
+    return replace(target, layout=layout, notes=(*target.notes, note))
 
 
 def hugging_face_target(name: str, config: Mapping[str, Any]) -> Target:

@@ -5,18 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from reprlib import repr as shortened
-from typing import TYPE_CHECKING
 
 from minilm.errors import InputError
 from minilm.formats.header import Header
 from minilm.inspection.inspector import Inspection
 from minilm.inspection.report import Report
-from minilm.inspection.target import Target
-from minilm.ledger.layout import Layout
 from minilm.units import format_bytes
-
-if TYPE_CHECKING:
-    from minilm.costs.trained import Trained
 
 # Above this size, stable ranks (dozens of passes over a matrix) would dominate the time of --stats.
 MAX_STABLE_RANK_BYTES = 2**26
@@ -36,11 +30,15 @@ def with_fits(
     """The report with what fits in ``size``, such as 24GB, 80GiB, 2x48GB, H100, or RAM, this machine's."""
     from minilm.architectures.minilm import layout as minilm_layout
     from minilm.costs.fits import fits
-    from minilm.costs.hardware import Cards, memory_bytes, parse_cards
+    from minilm.costs.hardware import Cards, parse_cards, physical_memory
     from minilm.costs.memory import CACHE_DTYPES, LORA_RANK, SMALL_CACHE_DTYPES
+    from minilm.inspection.trained_part import trained_part
 
     in_memory = size.strip().upper() == "RAM"
-    cards = Cards(1, memory_bytes("--fits")) if in_memory else parse_cards(size, "--fits")
+    memory = physical_memory() if in_memory else None
+    if in_memory and memory is None:
+        raise InputError("--fits", "RAM, which this system does not tell", "a size such as 24GB")
+    cards = Cards(1, memory) if memory is not None else parse_cards(size, "--fits")
     if inspection.layout is None:
         raise InputError(
             inspection.report.target, "an architecture without a formula", "one with a formula"
@@ -52,7 +50,7 @@ def with_fits(
         raise InputError("--kv-cache", repr(cache_dtype[:40]), f"one of {', '.join(dtypes)}")
     config, trained = None, None
     if inspection.target is not None and inspection.target.config is not None:
-        config, trained = inspection.target.config, _trained(inspection.target, inspection.layout)
+        config, trained = inspection.target.config, trained_part(inspection.target)
     answer = fits(
         inspection.layout if config is None else minilm_layout(config),
         cards.bytes_each,
@@ -67,18 +65,6 @@ def with_fits(
         trained=trained,
     )
     return replace(inspection.report, fits=answer)
-
-
-def _trained(target: Target, layout: Layout) -> Trained | None:
-    """What the run that ``target`` is trains of its model; None for everything."""
-    from minilm.costs.trained import Trained
-    from minilm.quantization.packings import packing_of
-
-    if target.lora is not None:
-        packing = packing_of(target.quantization).format if target.quantization else ""
-        return Trained(lora=target.lora, packing=packing)
-    frozen = frozenset(tensor.component for tensor in layout.tensors if tensor.frozen)
-    return Trained(frozen) if frozen else None
 
 
 def with_reconciliation(inspection: Inspection, number: str) -> Report:

@@ -17,6 +17,7 @@ from minilm.inspection.memory import memory_costs
 from minilm.inspection.open_target import open_target
 from minilm.inspection.report import FormulaReport, Report
 from minilm.inspection.sharing import sharing_note, sharing_of
+from minilm.inspection.trained_part import trained_part
 from minilm.inspection.witnesses import Evidence, gather_evidence
 from minilm.ledger.approximation import textbook
 from minilm.ledger.components import POSITION_EMBEDDING
@@ -104,6 +105,7 @@ def _report_evidence(
         stored_bytes=target.header.data_bytes if target.header else None,
         context=context,
         batch=batch,
+        trained=trained_part(target),
         measure_activations=evidence.module is not None and target.module is None,
     )
     sharing = sharing_of(target.config, layout)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from minilm.architectures.minilm import layout as minilm_layout
 from minilm.config import ModelConfig
 from minilm.costs.memory import (
     context_or_default,
@@ -12,6 +13,9 @@ from minilm.costs.memory import (
     training_bytes,
     weight_bytes,
 )
+from minilm.costs.trained import Trained
+from minilm.costs.training_step import loaded_bytes
+from minilm.dtypes import storage_bytes
 from minilm.inspection.report import Parameters
 from minilm.ledger.layout import Layout
 
@@ -24,12 +28,14 @@ def memory_costs(
     stored_bytes: int | None,
     context: int | None,
     batch: int,
+    trained: Trained,
     measure_activations: bool,
 ) -> dict[str, Any]:
     """Bytes of weights, training state, KV cache and activations; ``stored_bytes`` are the file's.
 
     Activations are exact for a minilm ``config`` in float32 on a CPU, else estimated. With
-    ``measure_activations`` those of a config are measured besides, which imports torch.
+    ``measure_activations`` those of a config are measured besides, which imports torch. ``trained`` is what
+    is trained of a config's model.
     """
     cache = activations = None
     if layout is not None:
@@ -44,27 +50,36 @@ def memory_costs(
         else:
             from minilm.costs.activations import activation_bytes
 
-            activations = activation_bytes(config, batch=batch, context=length)
+            activations = activation_bytes(config, batch=batch, context=length, trained=trained)
             if measure_activations and length <= config.context_length:
-                activations |= _measurement(config, batch=batch, context=length)
+                activations |= _measurement(config, trained, batch=batch, context=length)
     return {
         "weights": {**weight_bytes(parameters.total), "stored": stored_bytes},
         "training": training_bytes(
             parameters.trainable,
             # What other methods would take is told of a model without adapters.
             layout=None if layout is None or layout.trainable() < layout.count() else layout,
-            frozen=parameters.total - parameters.trainable,
+            frozen=_frozen_bytes(parameters, config, trained),
         ),
         "kv_cache": cache,
         "activations": activations,
     }
 
 
-def _measurement(config: ModelConfig, *, batch: int, context: int) -> dict[str, Any]:
+def _frozen_bytes(parameters: Parameters, config: ModelConfig | None, trained: Trained) -> int:
+    """Bytes of the parameters that are not trained: float32, or an adapter's base as it is packed."""
+    if config is not None and trained.packing:
+        return loaded_bytes(minilm_layout(config), trained.packing)
+    return storage_bytes(parameters.total - parameters.trainable, "float32")
+
+
+def _measurement(
+    config: ModelConfig, trained: Trained, *, batch: int, context: int
+) -> dict[str, Any]:
     """What autograd saves in one step, under "measured"; empty for a model too large to try."""
     from minilm.inspection.activation_check import check_activations
 
-    measurement = check_activations(config, batch=batch, context=context)
+    measurement = check_activations(config, batch=batch, context=context, trained=trained)
     if measurement is None:
         return {}
     return {"measured": {**asdict(measurement), "relative_error": measurement.relative_error}}

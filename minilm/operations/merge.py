@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from minilm import files
@@ -79,8 +79,13 @@ def merge(
         transforms = [read_run_record(each).transforms[-1] for each in others]
         dtype = WeightDtypes(base).described(name for name, _ in model.named_parameters())
         done = {"tool": "merge", "dtype": dtype}
+        # The adapter may have been trained on shorter windows than the base reads.
+        windows = model.config
+        context_length = run_files.read_config(base / run_files.CONFIG).context_length
+        model.config = replace(windows, context_length=context_length)
         write_model(folder, run, model, *transforms, done, base=base)
         stored, _ = load(folder, trainable=True, device=str(runtime.device))
+        stored.config = windows  # evaluated in the same
         after = measure(stored, [folder / run_files.WEIGHTS], text, runtime)
         comparison = Comparison(before, after)
         write_summary(folder, run, comparison)

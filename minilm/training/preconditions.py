@@ -10,7 +10,9 @@ import torch
 from minilm.architectures.minilm import layout
 from minilm.config import ModelConfig, TrainConfig
 from minilm.config.lora import LoraConfig
+from minilm.costs.hardware import physical_memory
 from minilm.costs.memory import training_bytes
+from minilm.dtypes import storage_bytes
 from minilm.errors import ConfigError, InputError
 from minilm.ledger.layout_changes import with_adapters
 from minilm.runs.new_folder import check_free
@@ -59,9 +61,9 @@ def refuse_too_large(
         and not (torch.cuda.is_available() or torch.backends.mps.is_available())
     )
     # Weights are drawn on the CPU whatever the device; there training keeps four times as much.
-    sizes = training_bytes(trained, frozen=count - trained)
+    sizes = training_bytes(trained, frozen=storage_bytes(count - trained, "float32"))
     needed = sizes["total" if on_cpu else "weights"]
-    present = _physical_memory()
+    present = physical_memory()
     if present is not None and needed > present:
         raise ConfigError(
             "model",
@@ -69,11 +71,3 @@ def refuse_too_large(
             f"at most the {format_bytes(present)} of this machine",
             "choose a smaller --preset or fewer --model.num-layers",
         )
-
-
-def _physical_memory() -> int | None:
-    """Bytes, None on a system that does not tell."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # Windows has no sysconf; others not these names
-        return None

@@ -41,6 +41,7 @@ MODES = {
     "frozen embedding": Mode(freeze=("embedding", "norm")),
     "lora": Mode(lora=LoraConfig(4)),
     "lora on all": Mode(lora=LoraConfig(4, targets=(*EVERY, "lm_head"))),
+    "dora": Mode(lora=LoraConfig(4, dora=True)),
     "lora on nf4": Mode(lora=LoraConfig(4), packing="nf4"),
     "lora on all of int8": Mode(lora=LoraConfig(4, targets=EVERY), packing="int8"),
 }

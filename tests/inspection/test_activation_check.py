@@ -13,10 +13,13 @@ from hypothesis import strategies as st
 from torch.utils.checkpoint import checkpoint
 
 from minilm.config import ModelConfig
+from minilm.config.lora import LoraConfig
 from minilm.config.presets import PRESETS
 from minilm.costs.activations import EXPLICIT_UP_TO, activations
+from minilm.costs.trained import Trained
 from minilm.errors import InputError
 from minilm.inspection.activation_check import check_activations, measure_activations
+from minilm.ledger import components
 from minilm.model.transformer import Transformer
 from tests.strategies import model_configs
 
@@ -106,6 +109,43 @@ def test_every_option_under_autocast(
 def test_options_on_both_sides_of_the_fused_kernel(options: dict, batch: int, context: int) -> None:
     assert EXPLICIT_UP_TO["float32"] == 128
     check(replace(SMALL, **options), batch=batch, context=context)
+
+
+WIDE_LORA = ("query", "key", "value", "output", "up", "down")
+
+
+@pytest.mark.filterwarnings(NO_FUSED_NORM)
+@pytest.mark.parametrize(
+    "trained",
+    [
+        Trained(frozenset({components.ATTENTION_QUERY, components.ATTENTION_OUTPUT})),
+        Trained(frozenset(components.EMBEDDINGS)),
+        Trained(frozenset({*components.EMBEDDINGS, components.ATTENTION_NORM})),
+        Trained(lora=LoraConfig(4)),
+        Trained(lora=LoraConfig(4, dropout=0.1, targets=WIDE_LORA)),
+        Trained(lora=LoraConfig(2, targets=("value", "lm_head"))),
+        Trained(lora=LoraConfig(2, targets=("down",))),
+        Trained(lora=LoraConfig(4, dora=True)),
+        Trained(lora=LoraConfig(4), packing="int8"),
+        Trained(lora=LoraConfig(4, targets=WIDE_LORA), packing="int8"),
+    ],
+)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"num_kv_heads": 2, "norm": "rmsnorm", "norm_bias": False, "feed_forward": "swiglu"},
+        {"position": "learned", "num_layers": 4, "shared_layers": 2, "dropout": 0.1},
+    ],
+)
+def test_what_is_saved_follows_from_what_is_trained(options: dict, trained: Trained) -> None:
+    config = replace(SMALL, **options)
+    for dtype, context in (("float32", 32), ("float32", 200), ("bfloat16", 32)):
+        measurement = check_activations(
+            config, batch=2, context=context, dtype=dtype, device="cpu", trained=trained
+        )
+        assert measurement is not None
+        assert measurement.saved == measurement.predicted
 
 
 @pytest.mark.filterwarnings(NO_FUSED_NORM)

@@ -119,6 +119,18 @@ def test_each_tensor_keeps_its_dtype(tmp_path: Path) -> None:
         assert {n: t.dtype for n, t in stored.items()} == {n: mixed[n].dtype for n in stored}
 
 
+def test_windows_that_were_shorter_leave_the_context_of_the_base(tmp_path: Path) -> None:
+    base = make_run(tmp_path / "base", SHAPES["llama"][1])
+    make_adapter_run(base, tmp_path / "run", LoraConfig(rank=2))
+    path = tmp_path / "run/config.json"
+    record = json.loads(path.read_text())
+    longest = record["model"]["context_length"]
+    record["model"]["context_length"] = longest // 2
+    path.write_text(json.dumps(record))
+    merge(tmp_path / "run", tmp_path / "out", device="cpu")
+    assert load(tmp_path / "out").model.config.context_length == longest
+
+
 def test_what_cannot_be_merged(tmp_path: Path) -> None:
     base = make_run(tmp_path / "base", SHAPES["llama"][1])
     make_adapter_run(base, tmp_path / "run", LoraConfig(rank=2))

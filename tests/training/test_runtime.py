@@ -105,6 +105,14 @@ def test_a_gpu_is_taken_when_there_is_one(machine: Any) -> None:
     assert resolve(TrainConfig(device="cpu", dtype="float16"), **LONG).dtype == torch.float16
 
 
+def test_each_layer_is_compiled_for_itself(machine: Any) -> None:
+    machine()
+    flops = 2 * runtime.COMPILE_FROM_FLOPS["cpu"]
+    assert resolve(TrainConfig(), flops, layers=4).compile
+    assert not resolve(TrainConfig(), flops, layers=30).compile
+    assert resolve(TrainConfig(), 8 * flops, layers=30).compile
+
+
 @pytest.mark.parametrize("device", ["cuda", "mps"])
 def test_a_device_that_is_absent_is_refused(machine: Any, device: str) -> None:
     machine()
