@@ -165,11 +165,11 @@ def next_token_loss(
 
     ``document_positions`` are given where several documents share a row, as `Transformer` takes them.
     """
-    packed: dict[str, Tensor] = {}
-    if document_positions is not None:
-        packed["document_positions"] = document_positions
     if type(model) is Transformer and is_chunked(model.lm_head, tokens):
-        features = model.features(tokens, **packed)
+        features = model.features(tokens, document_positions=document_positions)
         return chunked_loss(model.lm_head, features.flatten(0, 1), targets.flatten())
-    logits = model(tokens, **packed)
+    if document_positions is None:
+        logits = model(tokens)
+    else:
+        logits = model(tokens, document_positions=document_positions)
     return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED)
