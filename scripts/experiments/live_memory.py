@@ -123,12 +123,12 @@ class Mode:
             tokens.astype(np.uint16),
             tokens[:0].astype(np.uint16),
             ByteTokenizer(),
-            "",
-            0,
-            "",
-            0,
-            0,
-            1,
+            source="",
+            bytes=0,
+            sha256="",
+            train_bytes=0,
+            val_bytes=0,
+            documents=1,
         )
         source = DataSource("", (), Path())
         step = TrainStep(
