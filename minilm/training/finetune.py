@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -66,6 +67,7 @@ def run_from_checkpoint(
     lora: LoraConfig | None = None,
     frozen: Sequence[str] = (),
     quantize_base: Packing | None = None,
+    temporary: Path | None = None,
 ) -> RunSpec:
     """A run that begins with the weights and the tokenizer of ``base``: a run, or what convert imports.
 
@@ -73,7 +75,8 @@ def run_from_checkpoint(
     the rates lower by FINE_TUNING_RATE; an adapter has AdamW at the base's rate. ``model`` replaces fields
     that change no tensor, as dropout; ``vocabulary``, tokenizer and vocab_size where they are given, must be
     the base's. With ``lora`` an adapter is trained instead of the model, whose matrices are stored by
-    ``quantize_base`` if that is given; ``frozen`` are components of `FREEZABLE` that are not trained.
+    ``quantize_base`` if that is given; a base that is made for it is in ``temporary`` until the run has it.
+    ``frozen`` are components of `FREEZABLE` that are not trained.
     """
     if lora is not None and frozen:
         raise ConfigError(
@@ -150,7 +153,12 @@ def run_from_checkpoint(
             apply(network, lora, torch.Generator().manual_seed(config.seed))
             began_with["quantize_base"] = quantize_base and quantize_base.format
             began_with["double_quantization"] = getattr(quantize_base, "double", False)
-            adapter = _adapter(base, run, lora, record, quantize_base)
+            adapter = _adapter(base, run, lora, record)
+            if run != base:
+                assert temporary is not None
+                imported_from = base if quantize_base is None else None
+                own_base = temporary / run_files.BASE
+                adapter = replace(adapter, own_base=own_base, imported_from=imported_from)
         elif frozen:
             freeze(network, frozen)
             began_with["freeze"] = list(frozen)
@@ -186,6 +194,8 @@ def run_from_checkpoint(
                 f"{model_config.context_length:,} tokens of context"
             )
         announce(spec)
+        if adapter is not None and adapter.own_base is not None:
+            shutil.copytree(run, adapter.own_base, copy_function=shutil.move)
         return spec
 
 
@@ -194,15 +204,12 @@ def _adapter(
     run: Path,
     lora: LoraConfig,
     record: run_files.RunRecord,
-    quantize_base: Packing | None,
 ) -> Adapter:
     """An adapter on ``run``, which is ``base`` or what was imported or quantized from it."""
     reference = base_run.reference(run)
-    source = None if run == base else base
-    if source is not None:
+    if run != base:
         reference["path"] = run_files.BASE
-    adapters = adapter_map(record.model, lora)
-    return Adapter(lora, adapters, reference, record.transforms, source, quantize_base)
+    return Adapter(lora, adapter_map(record.model, lora), reference, record.transforms)
 
 
 def _refuse_other_shape(

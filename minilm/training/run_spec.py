@@ -13,7 +13,6 @@ from minilm.config.lora import LoraConfig
 from minilm.data.shards import Dataset
 from minilm.errors import ConfigError
 from minilm.model.transformer import Transformer
-from minilm.quantization.packing import Packing
 from minilm.runs.base_run import transform
 from minilm.runs.files import RunRecord
 from minilm.training.data_source import DataSource
@@ -25,17 +24,17 @@ from minilm.training.runtime import Runtime
 class Adapter:
     """What is trained where that is an adapter, whose base stays where it is.
 
-    ``base`` is what config.json says of the base, ``transforms`` what had been done to that; ``source`` is
-    what the base was imported from or, as ``quantize_base`` has it, quantized from, for the run's own
-    folder, else None.
+    ``base`` is what config.json says of the base, ``transforms`` what had been done to that. Where it was
+    imported or quantized for this run, ``own_base`` is the folder that it is in until the run has it, and
+    ``imported_from`` the model that it is, which others can open.
     """
 
     lora: LoraConfig
     map: AdapterMap
     base: Mapping[str, Any]
     transforms: tuple[Mapping[str, Any], ...] = ()
-    source: Path | None = None
-    quantize_base: Packing | None = None
+    own_base: Path | None = None
+    imported_from: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,7 +20,6 @@ from minilm.config.lora import lora_config
 from minilm.config.validation import RENAMED, with_current_names
 from minilm.data.cache import default_cache
 from minilm.errors import ConfigError, InputError
-from minilm.interop.convert import as_run
 from minilm.model.device import release_free_memory
 from minilm.quantization.packing import Format, make_packing
 from minilm.runs import files as run_files
@@ -30,7 +30,6 @@ from minilm.training.data_source import DataSource
 from minilm.training.finetune import run_from_checkpoint
 from minilm.training.finish import Outcome, finish, finished_run
 from minilm.training.messages import messages_shown
-from minilm.training.quantized_run import quantized_base
 from minilm.training.resume_options import changed_settings, check_not_ended, is_finished
 from minilm.training.run_spec import Adapter, RunSpec
 from minilm.training.setup import new_run, resumed_run
@@ -154,7 +153,11 @@ def finetune(
     packing = None
     if quantize_base is not None:
         packing = make_packing(quantize_base, double_quantization=double_quantization)
-    with messages_shown(), stop_request() as stop:
+    with (
+        messages_shown(),
+        stop_request() as stop,
+        tempfile.TemporaryDirectory() as temporary,
+    ):
         _refuse_several_processes()
         spec = run_from_checkpoint(
             Path(checkpoint),
@@ -174,6 +177,7 @@ def finetune(
             lora=lora,
             frozen=tuple(freeze),
             quantize_base=packing,
+            temporary=Path(temporary),
         )
         return _start(spec, stop, started)
 
@@ -292,21 +296,20 @@ def _write_beginning(trainer: Trainer) -> None:
 
 
 def _write_adapter(spec: RunSpec, adapter: Adapter) -> None:
-    """What an adapter's folder has beside its weights, and its base where that was imported for it."""
+    """What an adapter's folder has beside its weights, and its base where that was made for this run."""
     folder = spec.run_dir / run_files.ADAPTER
     folder.mkdir(exist_ok=True)
-    base = adapter.source or Path(adapter.base["path"])
-    if adapter.quantize_base is not None:  # what it is for is not the model in float
-        base = spec.run_dir / run_files.BASE
-    adapter_files.write_config(folder, adapter.lora, adapter.map, str(base.absolute()))
-    if adapter.source is None:
+    if not (folder / run_files.ADAPTER_CONFIG).is_file():
+        base = adapter.imported_from or spec.run_dir / adapter.base["path"]
+        adapter_files.write_config(folder, adapter.lora, adapter.map, str(base.absolute()))
+    if adapter.own_base is None:
         return
     copy = spec.run_dir / run_files.BASE
     copy.mkdir(exist_ok=True)
-    with as_run(adapter.source) as imported, quantized_base(imported, adapter.quantize_base) as run:
-        for path in sorted(run.iterdir()):
-            with path.open("rb") as stream, files.atomic_writer(copy / path.name) as output:
-                shutil.copyfileobj(stream, output)
+    for path in sorted(adapter.own_base.iterdir()):
+        with path.open("rb") as stream, files.atomic_writer(copy / path.name) as output:
+            shutil.copyfileobj(stream, output)
+        path.unlink()
 
 
 def _current_settings(settings: Mapping[str, Any] | None) -> dict[str, Any]:

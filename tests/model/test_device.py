@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+from typing import Any
+
 import pytest
 import torch
 
@@ -10,7 +13,9 @@ from minilm.model.device import (
     choose_device,
     choose_dtype,
     choose_generation_dtype,
+    map_large_tensors,
     multiplies_bfloat16_fast,
+    release_free_memory,
 )
 
 CPU = torch.device("cpu")
@@ -56,3 +61,17 @@ def test_an_absent_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_device("auto") == CPU
     with pytest.raises(ConfigError, match="device: cuda, which torch does not find here"):
         choose_device("cuda")
+
+
+@pytest.mark.parametrize("error", [OSError, AttributeError, TypeError])
+def test_memory_is_given_back_where_the_c_library_can(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release_free_memory()
+
+    def fail(name: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(ctypes, "CDLL", fail)
+    release_free_memory()
+    map_large_tensors()
