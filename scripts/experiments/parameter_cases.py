@@ -57,6 +57,7 @@ CASES = (
         )
     ),
     _quantized("nf4", "middle right", format="nf4"),
+    _quantized("nf4, double", "middle left", format="nf4", double_quantization=True),
     _pruned("SparseGPT 50%", "middle left", sparsity=0.5, method="sparsegpt"),
     _pruned("SparseGPT 50%", "middle right", sparsity=0.5, method="sparsegpt", recover=0),
     _pruned("magnitude 50%", "top right", sparsity=0.5, method="magnitude", recover=0),
@@ -71,7 +72,7 @@ CASES = (
         "composed",
         QUANTIZED,
         "units 50%, recovered, int4",
-        "middle left",
+        "bottom center",
         (
             ("prune", {"sparsity": 0.5, "method": "units", "recover": 300}),
             ("quantize", {"format": "int4", "calibrate": "stdlib"}),

@@ -60,8 +60,8 @@ def _bits(case: Case) -> float:
     """Bits a weight of the matrices, scales included."""
     if not case.steps:
         return 32.0
-    options = case.steps[0][1]
-    packing = make_packing(options["format"], options.get("group_size"))
+    options = {name: value for name, value in case.steps[0][1].items() if name != "calibrate"}
+    packing = make_packing(**options)
     matrices = quantized_matrices(layout(find_preset("nano").model_config()))
     sizes = [sum(packing.predicted(name, shape)) for name, shape in matrices.items()]
     return 8 * sum(sizes) / sum(math.prod(shape) for shape in matrices.values())
