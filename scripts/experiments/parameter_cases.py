@@ -71,7 +71,7 @@ CASES = (
         "units 50% recovered, int4",
         "composed",
         QUANTIZED,
-        "units 50%, recovered, int4",
+        "units 50%,<br>recovered, int4",
         "bottom center",
         (
             ("prune", {"sparsity": 0.5, "method": "units", "recover": 300}),
