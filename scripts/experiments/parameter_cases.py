@@ -89,7 +89,7 @@ CASES = (
         "middle right",
         (("train", {"num_layers": 3}),),
     ),
-    _pruned("SparseGPT 75%", "middle left", sparsity=0.75, method="sparsegpt"),
+    _pruned("SparseGPT 75%", "middle right", sparsity=0.75, method="sparsegpt"),
     Case(
         "2 layers",
         "smaller",
