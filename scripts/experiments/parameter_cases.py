@@ -86,7 +86,7 @@ CASES = (
         "smaller",
         SMALLER,
         "3 layers",
-        "middle right",
+        "bottom right",
         (("train", {"num_layers": 3}),),
     ),
     _pruned("SparseGPT 75%", "middle right", sparsity=0.75, method="sparsegpt"),
