@@ -57,6 +57,7 @@ CASES = (
         )
     ),
     _quantized("nf4", "middle right", format="nf4"),
+    _quantized("nf4, double", "middle left", format="nf4", double_quantization=True),
     _pruned("SparseGPT 50%", "middle left", sparsity=0.5, method="sparsegpt"),
     _pruned("SparseGPT 50%", "middle right", sparsity=0.5, method="sparsegpt", recover=0),
     _pruned("magnitude 50%", "top right", sparsity=0.5, method="magnitude", recover=0),
@@ -70,8 +71,8 @@ CASES = (
         "units 50% recovered, int4",
         "composed",
         QUANTIZED,
-        "units 50%, recovered, int4",
-        "middle left",
+        "units 50%,<br>recovered, int4",
+        "bottom center",
         (
             ("prune", {"sparsity": 0.5, "method": "units", "recover": 300}),
             ("quantize", {"format": "int4", "calibrate": "stdlib"}),
@@ -85,10 +86,10 @@ CASES = (
         "smaller",
         SMALLER,
         "3 layers",
-        "middle right",
+        "bottom right",
         (("train", {"num_layers": 3}),),
     ),
-    _pruned("SparseGPT 75%", "middle left", sparsity=0.75, method="sparsegpt"),
+    _pruned("SparseGPT 75%", "middle right", sparsity=0.75, method="sparsegpt"),
     Case(
         "2 layers",
         "smaller",

@@ -60,8 +60,8 @@ def _bits(case: Case) -> float:
     """Bits a weight of the matrices, scales included."""
     if not case.steps:
         return 32.0
-    options = case.steps[0][1]
-    packing = make_packing(options["format"], options.get("group_size"))
+    options = {name: value for name, value in case.steps[0][1].items() if name != "calibrate"}
+    packing = make_packing(**options)
     matrices = quantized_matrices(layout(find_preset("nano").model_config()))
     sizes = [sum(packing.predicted(name, shape)) for name, shape in matrices.items()]
     return 8 * sum(sizes) / sum(math.prod(shape) for shape in matrices.values())
@@ -166,7 +166,7 @@ def picture(results: Results) -> str:
             "range": [math.log10(1.2), math.log10(5.0)],
         },
         yaxis={"title": "loss over the whole validation split, nats a token"},
-        xaxis2={"domain": [0.04, 0.45], "anchor": "y2", "range": [1.488, 1.56], "mirror": True},
+        xaxis2={"domain": [0.04, 0.33], "anchor": "y2", "range": [1.486, 1.59], "mirror": True},
         yaxis2={"domain": [0.52, 0.98], "anchor": "x2", "mirror": True},
         legend={"x": 0.99, "y": 0.42, "xanchor": "right", "yanchor": "top"},
         margin={"l": 70, "r": 30, "t": 60, "b": 60},

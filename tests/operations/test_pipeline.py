@@ -21,7 +21,7 @@ from minilm.training.train import finetune, resume, train
 from minilm.transforms.quantize import QuantizedLinear
 from tests.conftest import TINY_MODEL, TINY_SETTINGS
 
-SETTINGS = {"max_steps": 6, "eval_every": 3, "dtype": "float32", "device": "cpu", "compile": "off"}
+SETTINGS = TINY_SETTINGS | {"max_steps": 6, "eval_every": 3, "device": "cpu"}
 
 
 @pytest.fixture(scope="module")

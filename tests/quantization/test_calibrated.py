@@ -129,6 +129,12 @@ def test_what_was_zero_counts_and_stays() -> None:
     x = correlated(600, 256, 0)
     for pattern in (None, (2, 4)):
         assert np.array_equal(prune_calibrated(weight, x.T @ x, 0.5, pattern), weight)
+    weight = np.random.default_rng(1).normal(size=(8, 256)).astype(np.float32)
+    weight[:, ::4] = 0  # what columns before lose would make them something else
+    for pattern in (None, (2, 4)):
+        pruned = prune_calibrated(weight, x.T @ x, 0.5, pattern)
+        assert not pruned[:, ::4].any()
+        assert np.count_nonzero(pruned == 0) == weight.size // 2
 
 
 def test_pruning_on_too_little_text() -> None:
