@@ -63,7 +63,7 @@ def test_a_step(mode: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_step_that_its_logits_decide(dtype: str) -> None:
-    config = replace(PLAIN, vocab_size=4096, d_model=32, num_heads=2, d_feed_forward=64)
+    config = replace(PLAIN, vocab_size=4096)
     chosen = Mode(dtype=dtype, lora=LoraConfig(4))
     measured = chosen.measured(config, 4, 64)
     assert chosen.predicted(config, 4, 64) == pytest.approx(measured, rel=0.01)
