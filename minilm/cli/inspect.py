@@ -267,7 +267,9 @@ def _add_comparisons(parser: argparse.ArgumentParser) -> None:
 def _add_costs(parser: argparse.ArgumentParser) -> None:
     """Memory and FLOPs."""
     parser.add_argument(
-        "--fits", metavar="SIZE", help="what fits in 24GB, 80GiB, two cards as 2x48GB, an H100, ..."
+        "--fits",
+        metavar="SIZE",
+        help="what fits in 24GB, 80GiB, two cards as 2x48GB, an H100, ...; RAM: in this machine",
     )
     parser.add_argument(
         "--lora-rank", type=int, metavar="R", help="the rank of LoRA for --fits (default: 16)"

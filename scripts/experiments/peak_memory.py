@@ -13,7 +13,9 @@ from scripts import check_dependencies  # noqa: E402
 
 check_dependencies()
 
-from collections.abc import Iterator  # noqa: E402
+from collections.abc import Callable, Iterator  # noqa: E402
+from dataclasses import replace  # noqa: E402
+from functools import partial  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import torch  # noqa: E402
@@ -50,10 +52,8 @@ MODES = {
 def main() -> None:
     """Measure, print and write the table."""
     torch.set_num_threads(1)
-    lines = [
-        "| Mode | shape | predicted | measured | error |\n",
-        "|---|---|---|---|---|\n",
-    ]
+    titles = "".join(f" {shape}: predicted | measured | error |" for shape in SHAPES)
+    lines = [f"| Mode |{titles}\n", "|---|" + 3 * len(SHAPES) * "---|" + "\n"]
     for row in _rows():
         print(row, end="", flush=True)
         lines.append(row)
@@ -64,27 +64,30 @@ def main() -> None:
 
 
 def _rows() -> Iterator[str]:
-    for shape, (config, batch, context) in SHAPES.items():
-        for precision in ("float32", "bfloat16", "int8", "int4"):
-            predicted = predicted_generation(config, batch, context, precision)
-            measured = measured_generation(config, batch, context, precision)
-            yield _row(f"generation, {precision}", shape, predicted, measured)
-    for shape, (config, batch, context) in SHAPES.items():
-        for name, mode in MODES.items():
-            for dtype in ("float32", "bfloat16"):
-                for checkpointing in (False, True):
-                    chosen = Mode(
-                        mode.optimizer, dtype, checkpointing, mode.freeze, mode.lora, mode.packing
-                    )
-                    text = f"{name}, {dtype}" + (", checkpointing" if checkpointing else "")
-                    predicted = chosen.predicted(config, batch, context)
-                    measured = chosen.measured(config, batch, context)
-                    yield _row(text, shape, predicted, measured)
+    for precision in ("float32", "bfloat16", "int8", "int4"):
+        yield _row(
+            f"generation, {precision}",
+            partial(predicted_generation, precision=precision),
+            partial(measured_generation, precision=precision),
+        )
+    for name, mode in MODES.items():
+        for dtype in ("float32", "bfloat16"):
+            for checkpointing in (False, True):
+                chosen = replace(mode, dtype=dtype, checkpointing=checkpointing)
+                text = f"{name}, {dtype}" + (", checkpointing" if checkpointing else "")
+                yield _row(text, chosen.predicted, chosen.measured)
 
 
-def _row(mode: str, shape: str, predicted: int, measured: int) -> str:
-    error = predicted / measured - 1
-    return f"| {mode} | {shape} | {format_bytes(predicted)} | {format_bytes(measured)} | {error:+.1%} |\n"
+Bytes = Callable[[ModelConfig, int, int], int]
+
+
+def _row(mode: str, predict: Bytes, measure: Bytes) -> str:
+    cells = [mode]
+    for config, batch, context in SHAPES.values():
+        predicted, measured = predict(config, batch, context), measure(config, batch, context)
+        error = predicted / measured - 1
+        cells += [format_bytes(predicted), format_bytes(measured), f"{error:+.1%}"]
+    return f"| {' | '.join(cells)} |\n"
 
 
 if __name__ == "__main__":

@@ -61,6 +61,14 @@ def test_a_step(mode: str) -> None:
         assert chosen.predicted(config, batch, context) == pytest.approx(measured, rel=0.1)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_step_that_its_logits_decide(dtype: str) -> None:
+    config = replace(PLAIN, vocab_size=4096)
+    chosen = Mode(dtype=dtype, lora=LoraConfig(4))
+    measured = chosen.measured(config, 4, 64)
+    assert chosen.predicted(config, 4, 64) == pytest.approx(measured, rel=0.01)
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8", "int4"])
 def test_generation(precision: str) -> None:
     for config, batch, context in ((PLAIN, 1, 8), (GATED, 4, 64)):
