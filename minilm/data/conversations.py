@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from minilm.config import TrainConfig
 from minilm.data.batches import IGNORED, Batch, evenly_spread
 from minilm.data.corpus_stats import Notes, identify
-from minilm.data.shards import Dataset
+from minilm.data.dataset import Dataset
 from minilm.data.splits import Mode, draw
 from minilm.errors import ConfigError, CorpusError
 from minilm.progress import progress_bar

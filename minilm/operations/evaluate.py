@@ -12,7 +12,8 @@ from minilm.config import TrainConfig, from_dict
 from minilm.data.cache import default_cache
 from minilm.data.conversations import prepare_conversations
 from minilm.data.corpus_stats import identify
-from minilm.data.shards import Dataset, prepare
+from minilm.data.dataset import Dataset
+from minilm.data.shards import prepare
 from minilm.data.splits import Mode
 from minilm.errors import InputError
 from minilm.interop.convert import as_run

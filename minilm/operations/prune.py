@@ -20,7 +20,7 @@ from minilm import files
 from minilm.checkpoint import load
 from minilm.config import TrainConfig, from_dict
 from minilm.data.cache import default_cache
-from minilm.data.shards import Dataset
+from minilm.data.dataset import Dataset
 from minilm.errors import ConfigError, InputError
 from minilm.interop.convert import as_run, check_new, convert, name_of
 from minilm.interop.huggingface import SPARSE_OPTION, find_kept, sparse_bytes

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from minilm.config import TrainConfig
 from minilm.data.batches import Batch
-from minilm.data.shards import Dataset
+from minilm.data.dataset import Dataset
 from minilm.errors import ConfigError
 from minilm.text.tokenizers import BPETokenizer
 

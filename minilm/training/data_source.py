@@ -10,7 +10,8 @@ from typing import Any
 from minilm.config import TrainConfig
 from minilm.data.conversations import check_settings, prepare_conversations
 from minilm.data.corpus_stats import identify
-from minilm.data.shards import Dataset, find, prepare
+from minilm.data.dataset import Dataset
+from minilm.data.shards import find, prepare
 from minilm.errors import InputError
 from minilm.text.chat_template import ChatTemplate
 from minilm.text.corpora import Corpus, open_corpus

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from minilm.data.shards import Dataset
+from minilm.data.dataset import Dataset
 from minilm.generation.generate import stream
 from minilm.generation.sampling import Sampling
 from minilm.model.transformer import Transformer, next_token_loss

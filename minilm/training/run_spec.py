@@ -10,7 +10,7 @@ from typing import Any
 from minilm.architectures.adapter_map import AdapterMap
 from minilm.config import TrainConfig, to_dict
 from minilm.config.lora import LoraConfig
-from minilm.data.shards import Dataset
+from minilm.data.dataset import Dataset
 from minilm.errors import ConfigError
 from minilm.model.transformer import Transformer
 from minilm.runs.base_run import transform

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from minilm.architectures.minilm import layout
 from minilm.config import ModelConfig, TrainConfig
 from minilm.costs.flops import flops_per_token
-from minilm.data.shards import Dataset
+from minilm.data.dataset import Dataset
 from minilm.errors import ConfigError
 from minilm.model.device import choose_device, choose_dtype
 from minilm.model.transformer import Transformer

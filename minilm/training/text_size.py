@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from minilm.config import ModelConfig, TrainConfig
-from minilm.data.shards import Dataset
+from minilm.data.dataset import Dataset
 
 # A token of a byte or character says less: it takes more passes until the text is memorized.
 MOST_EPOCHS, MOST_EPOCHS_OF_CHARACTERS = 4, 8

@@ -27,7 +27,7 @@ import torch  # noqa: E402
 
 from minilm.config import ModelConfig, TrainConfig  # noqa: E402
 from minilm.config.presets import PRESETS  # noqa: E402
-from minilm.data.shards import Dataset  # noqa: E402
+from minilm.data.dataset import Dataset  # noqa: E402
 from minilm.generation.decoder import make_decoder  # noqa: E402
 from minilm.generation.generate import Generation  # noqa: E402
 from minilm.generation.sampling import Sampling  # noqa: E402

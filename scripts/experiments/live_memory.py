@@ -23,7 +23,7 @@ from minilm.config.lora import LoraConfig
 from minilm.costs.generation_memory import generation_memory
 from minilm.costs.trained import Trained
 from minilm.costs.training_step import TrainingStep
-from minilm.data.shards import Dataset
+from minilm.data.dataset import Dataset
 from minilm.generation.decoder import make_decoder
 from minilm.ledger.layout_changes import with_frozen
 from minilm.model.transformer import Transformer

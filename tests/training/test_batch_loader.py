@@ -8,7 +8,8 @@ import torch
 
 from minilm.config import TrainConfig
 from minilm.data.batches import training_batch
-from minilm.data.shards import Dataset, prepare
+from minilm.data.dataset import Dataset
+from minilm.data.shards import prepare
 from minilm.errors import ConfigError
 from minilm.text.corpora import open_corpus
 from minilm.training.batch_loader import BatchLoader

@@ -14,7 +14,7 @@ import torch
 
 from minilm.config import TrainConfig
 from minilm.config.presets import PRESETS
-from minilm.data.shards import Dataset
+from minilm.data.dataset import Dataset
 from minilm.model.transformer import Transformer
 from minilm.text.tokenizers import ByteTokenizer
 from minilm.training import evaluation

@@ -10,7 +10,7 @@ import pytest
 
 from minilm.config import ModelConfig, TrainConfig
 from minilm.config.presets import find_preset
-from minilm.data.shards import Dataset
+from minilm.data.dataset import Dataset
 from minilm.text.tokenizers import ByteTokenizer
 from minilm.training.text_size import fit_to_text, longest_context, step_tokens
 from minilm.training.train import train
