@@ -18,7 +18,7 @@ import torch
 from minilm.architectures.adapter_map import adapter_map
 from minilm.architectures.minilm import layout
 from minilm.checkpoint import load_record, read_run_config
-from minilm.config import ModelConfig, from_dict, to_dict
+from minilm.config import ModelConfig, TrainConfig, from_dict, to_dict
 from minilm.config.lora import LoraConfig
 from minilm.config.presets import find_preset
 from minilm.data.conversations import Conversations
@@ -28,7 +28,10 @@ from minilm.quantization.packing import Packing
 from minilm.runs import base_run
 from minilm.runs import files as run_files
 from minilm.runs.new_folder import default_run_dir
+from minilm.text.chat_template import ChatTemplate
+from minilm.text.corpora import Corpus
 from minilm.text.tokenizer_file import load_tokenizer
+from minilm.text.tokenizers import Tokenizer
 from minilm.training.base_model import WeightDtypes, companions
 from minilm.training.base_template import chat_template, with_template
 from minilm.training.data_source import DataSource
@@ -78,53 +81,25 @@ def run_from_checkpoint(
     ``quantize_base`` if that is given; a base that is made for it is in ``temporary`` until the run has it.
     ``frozen`` are components of `FREEZABLE` that are not trained.
     """
-    if lora is not None and frozen:
-        raise ConfigError(
-            "freeze", "given with lora_rank", "one of the two: a base is frozen whole"
-        )
+    _refuse_together(lora, frozen, quantize_base)
     refuse_other_encodings("init_from", os.path.abspath(base))
-    if quantize_base is not None and lora is None:
-        raise ConfigError(
-            "quantize_base",
-            f"{quantize_base.format} without lora_rank",
-            "an adapter to train on it",
-        )
     with as_run(base) as imported, quantized_base(imported, quantize_base) as run:
         record = run_files.read_record(run / run_files.CONFIG)
-        of_base = {name: getattr(record.train, name) for name in OPTIMIZER_FIELDS}
-        if lora is None:
-            of_base |= {name: FINE_TUNING_RATE * of_base[name] for name in RATES}
-        else:
-            # An adapter begins at zero, and nothing is undone at the base's own rate (docs/parameters.md).
-            # Muon, which makes every direction of an update equally large, is not for a few of them.
-            of_base["optimizer"] = "adamw"
         of_whole = record if lora is None else replace(record, quantization={})
         remedy = "`minilm finetune --lora-rank R` trains an adapter on it"
         run_files.refuse_transformed(base, of_whole, remedy)
-        config = find_preset(preset).train_config(**(of_base | dict(settings)))
+        config = _train_config(record, preset, settings, lora)
         fields = to_dict(read_run_config(run)) | dict(model)
         model_config = from_dict(ModelConfig, fields, base / run_files.CONFIG)
         _refuse_other_shape(record.model, model_config, model)
-        if lora is not None and config.optimizer != "adamw":
-            raise ConfigError("optimizer", config.optimizer, "adamw, for an adapter")
         check_installed(config.trackers)
         corpus = source.open()
-        template = None
-        if corpus.has_conversations():
-            template, name = chat_template(run, source.chat_template)
-            source = replace(source, chat_template=name)
-        elif source.chat_template is not None:
-            expected = "JSON Lines of messages, or of prompt and completion"
-            raise ConfigError("chat_template", f"given with {source.name}, a text", expected)
+        template, source = _template(run, source, corpus)
         folder = run_dir or default_run_dir(preset, base, corpus.name)
         refuse_folder(folder, source.name)
         refuse_too_large(model_config, config, lora)
         tokenizer = load_tokenizer(run / run_files.TOKENIZER)
-        own = {"tokenizer": tokenizer.kind, "vocab_size": tokenizer.vocab_size}
-        for name, value in vocabulary.items():
-            if value not in (None, own[name]):
-                expected = f"{own[name]}, that of the model it is to start from"
-                raise ConfigError(name, str(value), expected, "leave it out")
+        own = _own_vocabulary(tokenizer, vocabulary)
         beside_tokenizer = companions(run)
         if template is not None:
             beside_tokenizer = with_template(beside_tokenizer, template, tokenizer)
@@ -162,12 +137,6 @@ def run_from_checkpoint(
         elif frozen:
             freeze(network, frozen)
             began_with["freeze"] = list(frozen)
-        dtypes = WeightDtypes(run)
-        if adapter is None and len(dtypes.all) > 1:
-            logger.warning(
-                f"note: the weights of {base.name} are in {' and '.join(dtypes.all)}; the new run has all "
-                f"in {dtypes.common}"
-            )
         spec = RunSpec(
             folder,
             network,
@@ -178,25 +147,96 @@ def run_from_checkpoint(
             began_with=began_with | source.options(),
             is_fine_tuning=True,
             companions=beside_tokenizer,
-            weights_dtype="float32" if adapter else dtypes.common,
+            weights_dtype="float32" if adapter else _common_dtype(base, run),
             adapter=adapter,
             transforms=record.transforms,
         )
-        of_what = f"{lora.description}, on {base.name}" if lora else base.name
-        logger.info(
-            f"fine-tuning {of_what}, with {config.optimizer}, at a rate of {config.learning_rate:g} "
-            f"where it was trained at {record.train.learning_rate:g}"
-        )
-        if _differ(model_config, find_preset(preset).model_config()):
-            logger.info(
-                f"of the preset {preset}: only steps, batches and schedule; the model has the shape "
-                f"of {base.name}: {model_config.num_layers} layers of width {model_config.d_model}, "
-                f"{model_config.context_length:,} tokens of context"
-            )
-        announce(spec)
+        _announce(spec, base, record, preset)
         if adapter is not None and adapter.own_base is not None:
             shutil.copytree(run, adapter.own_base, copy_function=shutil.move)
         return spec
+
+
+def _refuse_together(
+    lora: LoraConfig | None, frozen: Sequence[str], quantize_base: Packing | None
+) -> None:
+    if lora is not None and frozen:
+        raise ConfigError(
+            "freeze", "given with lora_rank", "one of the two: a base is frozen whole"
+        )
+    if quantize_base is not None and lora is None:
+        raise ConfigError(
+            "quantize_base",
+            f"{quantize_base.format} without lora_rank",
+            "an adapter to train on it",
+        )
+
+
+def _train_config(
+    record: run_files.RunRecord, preset: str, settings: Mapping[str, Any], lora: LoraConfig | None
+) -> TrainConfig:
+    """That of the preset, with optimizer and rates of the base, and ``settings``."""
+    of_base = {name: getattr(record.train, name) for name in OPTIMIZER_FIELDS}
+    if lora is None:
+        of_base |= {name: FINE_TUNING_RATE * of_base[name] for name in RATES}
+    else:
+        # An adapter begins at zero, and nothing is undone at the base's own rate (docs/parameters.md).
+        # Muon, which makes every direction of an update equally large, is not for a few of them.
+        of_base["optimizer"] = "adamw"
+    config = find_preset(preset).train_config(**(of_base | dict(settings)))
+    if lora is not None and config.optimizer != "adamw":
+        raise ConfigError("optimizer", config.optimizer, "adamw, for an adapter")
+    return config
+
+
+def _template(
+    run: Path, source: DataSource, corpus: Corpus
+) -> tuple[ChatTemplate | None, DataSource]:
+    """The chat template of conversations, and the source that names it."""
+    if corpus.has_conversations():
+        template, name = chat_template(run, source.chat_template)
+        return template, replace(source, chat_template=name)
+    if source.chat_template is not None:
+        expected = "JSON Lines of messages, or of prompt and completion"
+        raise ConfigError("chat_template", f"given with {source.name}, a text", expected)
+    return None, source
+
+
+def _own_vocabulary(tokenizer: Tokenizer, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Kind and size of the tokenizer. Raises ConfigError where others were ``given``."""
+    own = {"tokenizer": tokenizer.kind, "vocab_size": tokenizer.vocab_size}
+    for name, value in given.items():
+        if value not in (None, own[name]):
+            expected = f"{own[name]}, that of the model it is to start from"
+            raise ConfigError(name, str(value), expected, "leave it out")
+    return own
+
+
+def _common_dtype(base: Path, run: Path) -> str:
+    """The dtype that all weights of the new run have; a note where the base has several."""
+    dtypes = WeightDtypes(run)
+    if len(dtypes.all) > 1:
+        logger.warning(
+            f"note: the weights of {base.name} are in {' and '.join(dtypes.all)}; the new run has all "
+            f"in {dtypes.common}"
+        )
+    return dtypes.common
+
+
+def _announce(spec: RunSpec, base: Path, record: run_files.RunRecord, preset: str) -> None:
+    config, model = spec.config, spec.model.config
+    of_what = f"{spec.adapter.lora.description}, on {base.name}" if spec.adapter else base.name
+    logger.info(
+        f"fine-tuning {of_what}, with {config.optimizer}, at a rate of {config.learning_rate:g} "
+        f"where it was trained at {record.train.learning_rate:g}"
+    )
+    if _differ(model, find_preset(preset).model_config()):
+        logger.info(
+            f"of the preset {preset}: only steps, batches and schedule; the model has the shape "
+            f"of {base.name}: {model.num_layers} layers of width {model.d_model}, "
+            f"{model.context_length:,} tokens of context"
+        )
+    announce(spec)
 
 
 def _adapter(
