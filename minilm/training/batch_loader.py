@@ -30,15 +30,8 @@ class BatchLoader:
                 )
             self._merges = data.tokenizer.merges()
 
-    def batch(self, step: int, micro_step: int, rows: int, length: int) -> tuple[Tensor, ...]:
-        """What the loss takes in that pass of the step after ``step`` finished ones.
-
-        Inputs and targets, (rows, length) each, and positions where documents share a row.
-        """
-        return self.tensors(self.arrays(step, micro_step, rows, length))
-
     def arrays(self, step: int, micro_step: int, rows: int, length: int) -> Batch:
-        """The same as it is in memory."""
+        """The batch of that pass of the step after ``step`` finished ones, in memory."""
         return self._data.training_batch(
             self._config,
             step=step,
@@ -49,7 +42,10 @@ class BatchLoader:
         )
 
     def tensors(self, batch: Batch) -> tuple[Tensor, ...]:
-        """A batch on the device."""
+        """What the loss takes, on the device.
+
+        Inputs and targets, (rows, length) each, and positions where documents share a row.
+        """
         return tuple(self.to_device(torch.from_numpy(array)) for array in batch.arrays)
 
     def to_device(self, tensor: Tensor) -> Tensor:

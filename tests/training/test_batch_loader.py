@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from minilm.config import TrainConfig
 from minilm.data.batches import training_batch
@@ -28,9 +29,15 @@ def dataset(kind: str, text_file: Path, cache: Path) -> Dataset:
     )
 
 
+def batch(
+    loader: BatchLoader, step: int, micro_step: int, *, rows: int, length: int
+) -> tuple[Tensor, ...]:
+    return loader.tensors(loader.arrays(step, micro_step, rows, length))
+
+
 def test_a_batch_is_that_of_its_seed_and_step(text_file: Path, cache: Path) -> None:
     data = dataset("byte", text_file, cache)
-    inputs, targets = BatchLoader(data, TrainConfig(seed=3), CPU).batch(7, 1, rows=4, length=16)
+    inputs, targets = batch(BatchLoader(data, TrainConfig(seed=3), CPU), 7, 1, rows=4, length=16)
     expected = training_batch(
         data.train, context_length=16, batch_size=4, seed=3, step=7, micro_step=1
     )
@@ -42,8 +49,8 @@ def test_subword_augmentation_splits_tokens_and_keeps_the_text(
     text_file: Path, cache: Path
 ) -> None:
     data = dataset("bpe", text_file, cache)
-    plain, _ = BatchLoader(data, TrainConfig(), CPU).batch(0, 0, rows=4, length=16)
-    split, _ = BatchLoader(data, TrainConfig(bpe_dropout=0.5), CPU).batch(0, 0, rows=4, length=16)
+    loaders = [BatchLoader(data, TrainConfig(bpe_dropout=p), CPU) for p in (0.0, 0.5)]
+    (plain, _), (split, _) = (batch(loader, 0, 0, rows=4, length=16) for loader in loaders)
     decode = data.tokenizer.decode
     for before, after in zip(plain.numpy(), split.numpy(), strict=True):
         assert decode(before).startswith(decode(after))
@@ -64,7 +71,7 @@ def test_on_cuda_batches_are_pinned_and_nothing_waits(
         torch.Tensor, "to", lambda self, *where, **how: sent.append((where, how)) or self
     )
     cuda = torch.device("cuda")
-    BatchLoader(dataset("byte", text_file, cache), TrainConfig(), cuda).batch(
-        0, 0, rows=2, length=8
+    batch(
+        BatchLoader(dataset("byte", text_file, cache), TrainConfig(), cuda), 0, 0, rows=2, length=8
     )
     assert sent == [((cuda,), {"non_blocking": True})] * 2

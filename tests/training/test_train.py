@@ -21,7 +21,7 @@ import minilm
 from minilm.checkpoint import load, write_tensors
 from minilm.cli import convert
 from minilm.config.presets import PRESETS, Preset
-from minilm.data.batches import training_batch
+from minilm.data.batches import Batch, training_batch
 from minilm.errors import ConfigError, FormatError, InputError
 from minilm.generation.generate import Generation
 from minilm.runs.lock import run_lock
@@ -939,15 +939,15 @@ def test_a_signal_between_micro_batches_discards_the_step_and_the_resumed_run_re
         return go(name, model=TINY_MODEL | {"dropout": dropout}, **options)
 
     whole = start("whole").run_dir
-    batch, passes = BatchLoader.batch, []
+    tensors, passes = BatchLoader.tensors, []
 
-    def interrupted(loader: BatchLoader, step: int, micro_step: int, *size: int) -> Any:
-        passes.append((step, micro_step))
-        if (step, micro_step) == (6, 1):
+    def interrupted(loader: BatchLoader, batch: Batch) -> Any:
+        passes.append(divmod(len(passes), 3))
+        if passes[-1] == (6, 1):
             os.kill(os.getpid(), signal.SIGINT)
-        return batch(loader, step, micro_step, *size)
+        return tensors(loader, batch)
 
-    monkeypatch.setattr(BatchLoader, "batch", interrupted)
+    monkeypatch.setattr(BatchLoader, "tensors", interrupted)
     outcome = start("run")
     assert outcome.stopped_because == "SIGINT"
     assert passes[-1] == (6, 1)
