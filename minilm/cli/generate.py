@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from minilm.cli.conversation import interact
-from minilm.cli.entry import DONE, parse_arguments, refuse_empty, run_command
+from minilm.cli.entry import DONE, naming_options, parse_arguments, refuse_empty, run_command
 from minilm.errors import InputError
 
 if TYPE_CHECKING:
@@ -134,10 +134,12 @@ def _chat(decoder: Decoder, tokenizer: Tokenizer, options: Arguments, sampling: 
     from minilm.generation.chat import Chat
     from minilm.text.chat_template import find_template
 
+    with naming_options("--chat-template"):
+        template = find_template(Path(options.checkpoint), options.chat_template)
     chat = Chat(
         decoder,
         tokenizer,
-        find_template(Path(options.checkpoint), options.chat_template),
+        template,
         sampling,
         system=options.system,
         stops=options.stop,

@@ -8,7 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from minilm.cli.entry import DONE, option, parse_arguments, refuse_empty, run_command
+from minilm.cli.entry import (
+    DONE,
+    naming_options,
+    option,
+    parse_arguments,
+    refuse_empty,
+    run_command,
+)
 from minilm.cli.operation_options import Checkpoint, Device, Json, NewFolder, TextField
 from minilm.training.messages import messages_on_stderr
 from minilm.units import format_bytes
@@ -64,18 +71,19 @@ def _run(options: Arguments) -> int:
     from minilm.operations.prune import prune
 
     refuse_empty(options, "CHECKPOINT", "--out", "--data", "--text-field")
-    pruned = prune(
-        options.checkpoint,
-        options.out,
-        sparsity=options.sparsity,
-        method=options.method,
-        scope=options.scope,
-        recover=options.recover,
-        data=options.data,
-        layout=options.layout,
-        text_field=options.text_field,
-        device=options.device,
-    )
+    with naming_options("--sparsity", "--scope", "--recover", "--method", "--layout"):
+        pruned = prune(
+            options.checkpoint,
+            options.out,
+            sparsity=options.sparsity,
+            method=options.method,
+            scope=options.scope,
+            recover=options.recover,
+            data=options.data,
+            layout=options.layout,
+            text_field=options.text_field,
+            device=options.device,
+        )
     if options.json:
         fields = {**pruned.transform, **pruned.comparison.to_dict()}
         print(json.dumps(fields | {"sparse_bytes": pruned.sparse_bytes}, indent=2))

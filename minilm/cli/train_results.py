@@ -52,8 +52,9 @@ def show(outcome: Outcome, console: Console) -> bool:
     assert report is not None, "of a run that was not interrupted"
     history = read_history(run_dir)
     release_free_memory()  # what training took: the model is loaded again
-    console.rule("a sample")
-    console.print(running_text(sample(*load(run_dir), SAMPLE_TOKENS)), markup=False)
+    if run_files.read_record(run_dir / run_files.CONFIG).train.sample_tokens:
+        console.rule("a sample")
+        console.print(running_text(sample(*load(run_dir), SAMPLE_TOKENS)), markup=False)
     console.rule("the run")
     of_answers = " of answers" if summary["data"].get("kind") == "conversations" else ""
     console.print(

@@ -114,6 +114,7 @@ class Chat:
         dropped = -1
         with contextlib.closing(texts):
             for text in texts:
+                self._template.check_prompt(text, self.messages[-1])
                 ids, dropped = self._tokenizer.encode_chat(text), dropped + 1
                 if len(ids) + wanted <= config.context_length:
                     break

@@ -60,10 +60,14 @@ def generate(
     end = None
     if is_conversation(prompt):
         template = find_template(_folder(tokenizer), chat_template)
-        ids = tokenizer.encode_chat(template.render(prompt, add_generation_prompt=True))
+        text = template.render(prompt, add_generation_prompt=True)
+        template.check_prompt(text, prompt[-1])
+        ids = tokenizer.encode_chat(text)
         max_new_tokens = min(max_new_tokens, room_for_answer(model.config, ids, "prompt"))
         end = end_of_turn(template, tokenizer)
     else:
+        if chat_template:
+            raise ConfigError("chat_template", "given with a text", "messages to answer")
         ids = _prompt_ids(model, tokenizer, prompt)
     return "".join(
         stream(

@@ -15,6 +15,7 @@ from minilm.interop.convert import check_new
 from minilm.operations.comparison import Comparison, measure
 from minilm.operations.evaluate import EvaluationText, evaluation_text
 from minilm.operations.folders import write_model, write_summary
+from minilm.operations.prune import STRUCTURED
 from minilm.runs import files as run_files
 from minilm.runs.base_run import find_base
 from minilm.text.tokenizers import Tokenizer
@@ -22,9 +23,6 @@ from minilm.training.base_model import WeightDtypes
 from minilm.training.runtime import resolve
 from minilm.transforms import lora
 from minilm.transforms.quantize import dequantize_layers
-
-# The methods of pruning that leave zeros where they are.
-MASKED = ("magnitude", "wanda", "2:4")
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +66,9 @@ def merge(
     text = _text(run, tokenizer, data, text_field, cache)
     weights = [base / run_files.WEIGHTS, *map(run_files.weights_path, (run, *others))]
     before = measure(model, weights, text, runtime)
-    keep_zeros = any(t.get("method") in MASKED for t in record.transforms)
+    keep_zeros = any(
+        t["tool"] == "prune" and t["method"] not in STRUCTURED for t in record.transforms
+    )
     if keep_zeros:
         logger.warning(
             "note: the base is pruned, and its zeros stay zero: the merged model is not exactly the adapter"

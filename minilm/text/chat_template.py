@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from minilm.errors import FormatError, TokenizerError
+from minilm.errors import ConfigError, FormatError, TokenizerError
 from minilm.formats.huggingface import (
     CHAT_TEMPLATE,
     SPECIAL_TOKENS_MAP,
@@ -70,6 +70,13 @@ class ChatTemplate:
         """
         [text] = self.render_all([messages], add_generation_prompt=add_generation_prompt)
         return text
+
+    def check_prompt(self, text: str, message: Message) -> None:
+        """Raises FormatError unless ``message``, which is to be answered, is in ``text``."""
+        if message["content"].strip() not in text:
+            raise FormatError(
+                self.name, "a text without the message", "a chat template that writes it"
+            )
 
     def render_all(
         self, conversations: Iterable[Sequence[Message]], *, add_generation_prompt: bool = False
@@ -158,11 +165,16 @@ def read_chat_template(folder: Path) -> ChatTemplate | None:
 def find_template(folder: Path, choice: str = "") -> ChatTemplate:
     """The template of the file ``choice``, or `PLAIN` if that is "plain"; by default that of ``folder``.
 
-    A model without one gets `PLAIN`, with a note. Raises FormatError or OSError; TokenizerError where `PLAIN`
-    needs an end of text and there is none.
+    A model without one gets `PLAIN`, with a note. Raises FormatError or OSError, ConfigError for a file that
+    cannot be read, TokenizerError where `PLAIN` needs an end of text and there is none.
     """
     if choice and choice != PLAIN.name:
-        return ChatTemplate(read_text(Path(choice)), special_tokens(folder), choice)
+        try:
+            source = read_text(Path(choice))
+        except OSError as error:
+            got = f"{choice}: {error.strerror or error}"
+            raise ConfigError("chat_template", got, f"a file with one, or {PLAIN.name}") from None
+        return ChatTemplate(source, special_tokens(folder), choice)
     if choice:
         return plain_template(folder)
     template = read_chat_template(folder)
@@ -196,10 +208,9 @@ def end_of_turn(template: ChatTemplate, tokenizer: Tokenizer) -> int | None:
 
 @functools.lru_cache  # which takes a process
 def _after_an_answer(source: str, special: tuple[tuple[str, str], ...], name: str) -> str:
-    answer = "An answer."
-    question = {"role": "user", "content": "A question?"}
+    question, answer = "A question?", "An answer."
     text = ChatTemplate(source, dict(special), name).render(
-        [question, {"role": "assistant", "content": answer}]
+        [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     )
     return text.rpartition(answer)[2].lstrip()
 

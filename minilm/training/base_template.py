@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from minilm.errors import ConfigError
 from minilm.formats.huggingface import GENERATION_CONFIG
 from minilm.runs import files as run_files
 from minilm.text.chat_template import PLAIN, ChatTemplate, find_template, with_end_of_turn
@@ -21,11 +20,7 @@ def chat_template(folder: Path, choice: str | None) -> tuple[ChatTemplate, str]:
     That is the path of a file, PLAIN's name, or OF_BASE. Raises FormatError, and ConfigError for a file that
     cannot be read.
     """
-    try:
-        template = find_template(folder, choice or "")
-    except OSError as error:
-        got = f"{choice}: {error.strerror or error}"
-        raise ConfigError("chat_template", got, f"a file with one, or {PLAIN.name}") from None
+    template = find_template(folder, choice or "")
     return template, choice or (PLAIN.name if template.name == PLAIN.name else OF_BASE)
 
 

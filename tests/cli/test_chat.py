@@ -173,7 +173,7 @@ def test_a_terminal_is_asked_with_a_sign_and_a_bad_line_spoils_no_other(
         (["--chat", "--interactive"], "--interactive: a --chat with it, expected one of the two"),
         (["--system", "S"], "--system: no --chat with it, expected both"),
         (["--chat-template", "plain"], "--chat-template: no --chat with it, expected both"),
-        (["--chat", "--chat-template", "absent"], "absent: No such file or directory, expected"),
+        (["--chat", "--chat-template", "absent"], "--chat-template: absent: No such file"),
         (["--chat", "--chat-template", "plain", "--prompt", " "], "--prompt: an empty message"),
         (["--chat", "--max-new-tokens", "-1"], "max_new_tokens: -1"),
     ],
@@ -194,6 +194,7 @@ def test_a_template_that_cannot_be_used_is_one_line(
     for source, reason in (
         ("{{ 'x' * 10**9 }}", "MemoryError"),
         ("{% for %}", "line 1: TemplateSyntaxError"),
+        ("fixed", "a text without the message"),
         ("{{ raise_exception('roles\nmust alternate') }}", r"TemplateError: roles\x0amust"),
     ):
         template.write_text(source)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from minilm.generation.decoder import ModelDecoder, make_decoder
 from minilm.inspection.inspector import inspect
 from minilm.interop.convert import convert
 from minilm.operations.merge import merge
-from minilm.operations.prune import prune
+from minilm.operations.prune import STRUCTURED, Method, prune
 from minilm.operations.share import share
 from tests.interop.shapes import SHAPES, make_run
 from tests.transforms.adapters import ALL, make_adapter_run
@@ -61,14 +62,15 @@ def test_in_16_bits_it_is_nearer_to_the_adapter_than_to_the_base(
     assert to_adapter < 0.1 * (merged - of_base).norm()
 
 
-def test_a_pruned_base_stays_pruned(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", sorted({*get_args(Method)} - {*STRUCTURED}))
+def test_a_pruned_base_stays_pruned(tmp_path: Path, method: str) -> None:
     base = make_run(tmp_path / "base", SHAPES["llama"][1])
     model = load(base).model
     zeros = torch.rand(model.blocks[0].attention.query.weight.shape) < 0.5
     model.blocks[0].attention.query.weight.masked_fill_(zeros, 0.0)
     save_weights(base / "model.safetensors", model, {})
     record = json.loads((base / "config.json").read_text())
-    record["transforms"] = [{"tool": "prune", "method": "wanda", "sparsity": 0.5}]
+    record["transforms"] = [{"tool": "prune", "method": method, "sparsity": 0.5}]
     (base / "config.json").write_text(json.dumps(record))
     make_adapter_run(base, tmp_path / "run", LoraConfig(rank=3))
     merge(tmp_path / "run", tmp_path / "out", device="cpu")
