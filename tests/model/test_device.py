@@ -63,15 +63,32 @@ def test_an_absent_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         choose_device("cuda")
 
 
+def test_the_c_library_is_asked_to_give_memory_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, ...]] = []
+
+    class Glibc:
+        def malloc_trim(self, *values: int) -> None:
+            asked.append(values)
+
+        mallopt = malloc_trim
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Glibc())
+    release_free_memory()
+    map_large_tensors()
+    assert asked == [(0,), (-3, 2**22)]
+
+
 @pytest.mark.parametrize("error", [OSError, AttributeError, TypeError])
-def test_memory_is_given_back_where_the_c_library_can(
+def test_another_c_library_is_left_alone(
     error: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    release_free_memory()
+    asked = []
 
     def fail(name: Any) -> Any:
+        asked.append(name)
         raise error
 
     monkeypatch.setattr(ctypes, "CDLL", fail)
     release_free_memory()
     map_large_tensors()
+    assert asked == [None, None]

@@ -430,8 +430,11 @@ def test_a_beginning_of_another_post_processor_stands_once() -> None:
 
 
 def test_a_system_without_limits_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    resource = pytest.importorskip("resource", reason="Windows has no limits to compare")
+    before = resource.getrlimit(resource.RLIMIT_DATA)
     monkeypatch.setitem(sys.modules, "resource", None)
     template_process._limit_memory()
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
 
 
 def test_the_process_says_no_more_than_one_line_of_an_error(
