@@ -17,7 +17,7 @@ What a kernel allocates for itself, and does not return, is not in it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
 
 from minilm.config import ModelConfig
@@ -55,10 +55,20 @@ class StepMemory:
 
 
 @dataclass(frozen=True)
-class _Moment:
+class Moment:
+    """Bytes that are live at a moment, beside weights and the optimizer's state.
+
+    ``gradients`` are those of all layers behind, ``temporary`` all the rest.
+    """
+
     name: str
     gradients: int
     temporary: int
+
+    @property
+    def live(self) -> int:
+        """Both."""
+        return self.gradients + self.temporary
 
 
 @dataclass(frozen=True)
@@ -79,21 +89,30 @@ class TrainingStep:
 
     def memory(self, batch: int, context: int) -> StepMemory:
         """The peak of a step on ``batch`` x ``context`` tokens, when the optimizer's state is there."""
-        saved = activations(
+        peak = max(self.moments(batch, context), key=lambda moment: moment.live)
+        return StepMemory(
+            weights=self.weights,
+            optimizer=self.optimizer_bytes,
+            gradients=peak.gradients,
+            temporary=peak.temporary,
+            moment=peak.name,
+        )
+
+    def moments(self, batch: int, context: int) -> list[Moment]:
+        """What is live at each moment of a step on ``batch`` x ``context`` tokens, ids and targets included."""
+        saved = self.saved(batch, context)
+        ids = 2 * INT64 * saved.tokens
+        return [replace(each, temporary=each.temporary + ids) for each in _moments(self, saved)]
+
+    def saved(self, batch: int, context: int) -> Activations:
+        """What the forward pass saves."""
+        return activations(
             self.config,
             batch=batch,
             context=context,
             dtype=self.dtype,
             device=self.device,
             trained=self.trained,
-        )
-        peak = max(_moments(self, saved), key=lambda moment: moment.gradients + moment.temporary)
-        return StepMemory(
-            weights=self.weights,
-            optimizer=self.optimizer_bytes,
-            gradients=peak.gradients,
-            temporary=peak.temporary + 2 * INT64 * saved.tokens,
-            moment=peak.name,
         )
 
     @cached_property
@@ -194,13 +213,13 @@ _FEED_FORWARD = (
 )
 
 
-def _moments(step: TrainingStep, saved: Activations) -> Iterator[_Moment]:
+def _moments(step: TrainingStep, saved: Activations) -> Iterator[Moment]:
     config, tokens = step.config, saved.tokens
     logits = tokens * config.vocab_size
     loss = FLOAT32 * logits  # the log-softmax, which is saved
     all_saved = saved.between_blocks() if step.checkpointing else saved.total()
     stream = FLOAT32 * tokens * config.d_model
-    yield _Moment("loss", 0, all_saved + 2 * FLOAT32 * logits)
+    yield Moment("loss", 0, all_saved + 2 * FLOAT32 * logits)
     head = step.gradients(components.LM_HEAD)
     norm = step.gradients(components.FINAL_NORM)
     tied_head = 0
@@ -209,17 +228,17 @@ def _moments(step: TrainingStep, saved: Activations) -> Iterator[_Moment]:
         head = tied_head = table if step.gradients(components.TOKEN_EMBEDDING) else 0
     casts = head // FLOAT32 * (step.gradient_width - FLOAT32)
     of_logits = step.width * logits + step.width * tokens * config.d_model
-    yield _Moment("head", head, all_saved - loss + of_logits + casts)
+    yield Moment("head", head, all_saved - loss + of_logits + casts)
     yield from _block_moments(step, saved, head + norm, stream)
     gradients = FLOAT32 * step.changed.trainable()
     # A tied table's two gradients are added to a third.
-    yield _Moment("embedding", gradients + 2 * tied_head, stream)
-    yield _Moment("optimizer", gradients, _muon_bytes(step))
+    yield Moment("embedding", gradients + 2 * tied_head, stream)
+    yield Moment("optimizer", gradients, _muon_bytes(step))
 
 
 def _block_moments(
     step: TrainingStep, saved: Activations, outside: int, stream: int
-) -> Iterator[_Moment]:
+) -> Iterator[Moment]:
     """The blocks backward, the last first; ``outside`` are the gradients of head and final norm."""
     layers = step.config.num_layers
     sizes = saved.block_sizes()
@@ -232,7 +251,7 @@ def _block_moments(
         else:
             live = before + sum(sizes[: number + 1])
         gradients = outside + (layers - 1 - number) * of_block
-        yield _Moment("block", gradients, live + max(temporaries))
+        yield Moment("block", gradients, live + max(temporaries))
 
 
 def _block_temporaries(step: TrainingStep, saved: Activations) -> Iterator[int]:
