@@ -28,6 +28,9 @@ FLOAT32 = 4  # the residual stream, norms and the loss, under autocast too
 STATISTIC = 4  # a mean, a reciprocal standard deviation or a log-sum-exp
 INT64 = 8
 
+# The name of what autocast saves of each matrix.
+MATRIX_COPY = "matrix in 16 bits"
+
 # On a CPU, minilm.model.attention uses two matrix products up to these contexts.
 EXPLICIT_UP_TO = {"float32": 128, "bfloat16": 512, "float16": 512}
 
@@ -417,7 +420,7 @@ def _matrices(
     for component, (inputs, outputs) in sides.items():
         if flows and (copies := forward.casts(component, repeat)) != ZERO:
             size = forward.width * inputs * outputs
-            yield SavedTensor("matrix in 16 bits", component, size, copies)
+            yield SavedTensor(MATRIX_COPY, component, size, copies)
         if lora is None or not forward.trained.adapted(component):
             continue
         yield SavedTensor("input of B", component, forward.width * N * r, repeat)

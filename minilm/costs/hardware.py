@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from minilm.errors import InputError
 from minilm.units import parse_bytes
 
+
 @dataclass(frozen=True, kw_only=True)
 class Gpu:
     """A card: what it is sold with, how fast it multiplies, what it is connected by, what it takes.
@@ -52,11 +53,14 @@ _PCIE3, _PCIE4, _PCIE5 = 15.75, 31.5, 63.0
 _HOPPER = {"link": 450.0, "network": 400, "watts": 700}
 _V100: dict[str, Any] = {
     "tflops": {"float16": 125.0, "float32": 15.7},
-    **{"link": 150.0, "network": 50, "watts": 300},
+    "link": 150.0,
+    "network": 50,
+    "watts": 300,
 }
 
-# From NVIDIA's data sheets of each card (where a sheet gives a rate with sparsity, half of it) and, for GeForce,
-# the appendices of the GA102, AD102 and GB202 white papers. Networks: user guides of DGX-1, A100, H100, B200.
+# From NVIDIA's data sheets of each card (where a sheet gives a rate with sparsity, half of it) and, for
+# GeForce, the appendices of the GA102, AD102 and GB202 white papers. Networks: the user guides of DGX-1, DGX
+# A100, DGX H100 and DGX B200.
 GPUS: dict[str, Gpu] = {
     "T4": Gpu(
         sold=16,

@@ -16,17 +16,17 @@ What a kernel allocates for itself, and does not return, is not in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
 
 from minilm.config import ModelConfig
-from minilm.costs.activations import FLOAT32, Activations, activations
+from minilm.costs.activations import FLOAT32, MATRIX_COPY, Activations, activations
 from minilm.costs.memory import hidden_matrices
 from minilm.costs.trained import Trained
 from minilm.dtypes import BITS
 from minilm.ledger import components
-from minilm.ledger.layout import Layout, NamedTensor
+from minilm.ledger.layout import Layout, NamedTensor, Tensor
 
 INT64 = 8
 # Of the inputs of a packed matrix, how many share a float32 scale; 0: all of a row.
@@ -76,6 +76,7 @@ class TrainingStep:
     """A step of training the model of ``config``, which ``layout`` declares, on a batch of any size.
 
     ``optimizer`` is adamw or muon. ``dtype`` other than float32 is autocast; Muon then orthogonalises in it.
+    ``gathered`` matrices are in ``dtype`` already, and autocast saves no copy of them.
     """
 
     config: ModelConfig
@@ -86,6 +87,7 @@ class TrainingStep:
     checkpointing: bool = False
     device: str = "cpu"
     trained: Trained = field(default_factory=Trained)
+    gathered: bool = False
 
     def memory(self, batch: int, context: int) -> StepMemory:
         """The peak of a step on ``batch`` x ``context`` tokens, when the optimizer's state is there."""
@@ -99,14 +101,14 @@ class TrainingStep:
         )
 
     def moments(self, batch: int, context: int) -> list[Moment]:
-        """What is live at each moment of a step on ``batch`` x ``context`` tokens, ids and targets included."""
+        """What is live at each moment of a step on ``batch`` x ``context`` tokens, with ids and targets."""
         saved = self.saved(batch, context)
         ids = 2 * INT64 * saved.tokens
         return [replace(each, temporary=each.temporary + ids) for each in _moments(self, saved)]
 
     def saved(self, batch: int, context: int) -> Activations:
         """What the forward pass saves."""
-        return activations(
+        saved = activations(
             self.config,
             batch=batch,
             context=context,
@@ -114,6 +116,9 @@ class TrainingStep:
             device=self.device,
             trained=self.trained,
         )
+        if not self.gathered:
+            return saved
+        return replace(saved, saved=tuple(x for x in saved.saved if x.name != MATRIX_COPY))
 
     @cached_property
     def changed(self) -> Layout:
@@ -152,10 +157,9 @@ class TrainingStep:
 
     @cached_property
     def optimizer_bytes(self) -> int:
-        """AdamW's two moments and its count of steps; one momentum of what Muon updates."""
-        in_muon = sum(n * rows * columns for (rows, columns), n in self.muon_shapes.items())
-        others = len(self.trained_tensors()) - sum(self.muon_shapes.values())
-        return FLOAT32 * (2 * self.changed.trainable() - in_muon + others)
+        """Bytes of the optimizer's state."""
+        in_muon = hidden_matrices(self.changed) if self.optimizer == "muon" else []
+        return optimizer_state(self.trained_tensors(), in_muon)
 
     def product(self, component: str, hidden: int) -> int:
         """Bytes of the gradients that a product of the feed-forward has: of ``hidden`` bytes, of the matrix.
@@ -180,6 +184,27 @@ class TrainingStep:
             for tensor in self.changed.tensors
             if not tensor.frozen and tensor.component.removeprefix("LoRA of ") in names
         )
+
+
+def optimizer_state(
+    trained: Iterable[NamedTensor], in_muon: Sequence[Tensor], *, shards: int = 1
+) -> int:
+    """Bytes of AdamW's two moments and its count of steps; of one momentum of what is ``in_muon``.
+
+    Of ``shards`` ranks, the first: `rows_of_rank`.
+    """
+    of_muon = {id(tensor) for tensor in in_muon}
+    elements = 0
+    for tensor in trained:
+        own = rows_of_rank(tensor, shards)
+        elements += own if id(tensor.declared) in of_muon else 2 * own + 1
+    return FLOAT32 * elements
+
+
+def rows_of_rank(tensor: NamedTensor, shards: int) -> int:
+    """Elements of the first of ``shards`` ranks, among which fully_shard divides the rows, rounded up."""
+    rows = tensor.shape[0]
+    return -(-rows // shards) * (tensor.count // rows)
 
 
 def loaded_bytes(layout: Layout, packing: str = "") -> int:
