@@ -212,15 +212,15 @@ def _fit(need: _Need, budget: int, context: int, batch: int, longest: int) -> Fi
         cards=need.cards,
         device=need.device,
         own=need.own,
-        max_context=_largest(lambda tokens: need.required(tokens, batch) <= budget, longest),
-        max_batch=_largest(
+        max_context=largest(lambda tokens: need.required(tokens, batch) <= budget, longest),
+        max_batch=largest(
             lambda sequences: need.required(context, sequences) <= budget, max(batch, SEARCHED)
         ),
         **need.on_each_card(context, batch),
     )
 
 
-def _largest(holds: Callable[[int], bool], limit: int) -> int:
+def largest(holds: Callable[[int], bool], limit: int) -> int:
     """The largest number from 1 to ``limit`` for which a monotonic ``holds`` is true; 0 for none."""
     low, high = 0, limit  # true at low, unless low is 0; unknown above it
     while low < high:

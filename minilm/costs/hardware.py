@@ -110,9 +110,9 @@ def parse_cards(text: str, where: str) -> Cards:
     """24GB, 2x48GB, H100, 8xH100. Raises InputError naming ``where``."""
     match = re.fullmatch(r"(?:(\d{1,4})\s*[x×*]\s*)?(.+)", text.strip(), re.ASCII | re.IGNORECASE)
     number, size = (int(match[1] or 1), match[2]) if match else (1, text)
-    gpu = find_gpu(size)
-    if gpu is not None:
-        bytes_each = gpu.memory
+    name = find_gpu(size)
+    if name is not None:
+        bytes_each = GPUS[name].memory
     elif size[:1].isdecimal():
         bytes_each = parse_bytes(size, where)
     else:
@@ -138,10 +138,9 @@ def cards_sold_as(size: int) -> dict[str, int]:
     }
 
 
-def find_gpu(name: str) -> Gpu | None:
-    """The card of a name of `GPUS`, whatever its spaces, hyphens and capitals; None for an unknown one."""
-    cards = {_plain(known): gpu for known, gpu in GPUS.items()}
-    return cards.get(_plain(name))
+def find_gpu(name: str) -> str | None:
+    """``name`` as `GPUS` has it, whatever its spaces, hyphens and capitals; None for an unknown card."""
+    return {_plain(known): known for known in GPUS}.get(_plain(name))
 
 
 def _plain(name: str) -> str:

@@ -1,8 +1,8 @@
 """Shapes of about so many parameters, in multiples that matrix units like, counted exactly.
 
-d_model and d_feed_forward are multiples of 128, heads 64 or 128 wide and the vocabulary a multiple of 64: tensor
-cores are used best where the sides of 16-bit matrices are multiples of 64 elements on an A100 (NVIDIA, "Matrix
-Multiplication Background User's Guide", section 4). Wider models have a number of heads that 4 or 8
+d_model and d_feed_forward are multiples of 128, heads 64 or 128 wide and the vocabulary a multiple of 64:
+tensor cores are used best where the sides of 16-bit matrices are multiples of 64 elements on an A100 (NVIDIA,
+"Matrix Multiplication Background User's Guide", section 4). Wider models have a number of heads that 4 or 8
 tensor-parallel ranks divide. d_model / num_layers is within 32 to 160, a range over which the loss changes
 little (Kaplan et al. 2020, arXiv:2001.08361, figure 5) and in which GPT-3's models are (Brown et al. 2020,
 arXiv:2005.14165, table 2.1).
@@ -44,8 +44,8 @@ def propose_shapes(
 ) -> list[Shape]:
     """The best shapes of ``wish`` parameters, the best first, one for each width.
 
-    ``count`` is the ledger's exact count of a configuration. They are stock GPT-NeoX shapes (minilm's default)
-    but for a tied head where ``tied``. Raises InputError where no width gives a model of that size.
+    ``count`` is the ledger's exact count of a configuration. They are stock GPT-NeoX shapes (minilm's
+    default), with the head ``tied`` or not. Raises InputError where no width gives a model of that size.
     """
     vocab_size = -(-vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
     shapes = []
