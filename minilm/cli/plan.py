@@ -12,7 +12,7 @@ import tyro
 
 from minilm.cli.entry import DONE, option, parse_arguments, refuse_empty, run_command
 from minilm.cli.operation_options import Json
-from minilm.operations.plan import GPT2_VOCABULARY, GPUS_PER_SERVER, MEASURED_MFU
+from minilm.operations.plan import GPUS_PER_SERVER, MEASURED_MFU
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,13 @@ class Arguments:
         str | None,
         option("NUMBER", help="Propose shapes of so many parameters, and plan the best: 125M, 7B."),
     ] = None
-    vocab_size: int = GPT2_VOCABULARY
-    """Of what --params proposes; rounded up to a multiple of 64."""
+    vocab_size: Annotated[
+        int | None,
+        option(
+            "INT",
+            help="Of what --params proposes, rounded up to a multiple of 64; by default GPT-2's 50257.",
+        ),
+    ] = None
     tied_embeddings: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """What --params proposes has a head that is the token table."""
     context: Annotated[
@@ -143,16 +148,18 @@ def _run(options: Arguments) -> int:
         return DONE
     from minilm.cli.console import ResultConsole
     from minilm.operations.plan_text import plan_blocks
+    from minilm.render.document import Table
     from minilm.render.grid import table_lines, wrapped
 
     console = ResultConsole()
-    for block in plan_blocks(result):
-        if isinstance(block, str):
-            for line in wrapped(block, console.width):
-                console.print(line, markup=False)
+    for number, block in enumerate(plan_blocks(result)):
+        if number:
+            console.print()
+        if isinstance(block, Table):
+            for row in table_lines(block, console.width):
+                console.print(row)
             continue
-        console.print()
-        for row in table_lines(block, console.width):
-            console.print(row)
-        console.print()
+        for text in block:
+            for line in wrapped(text, console.width):
+                console.print(line, markup=False)
     return DONE

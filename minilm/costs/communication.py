@@ -23,7 +23,7 @@ and takes that at the rate of the slowest link of the ring, at its peak: a lower
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from minilm.costs.activations import FLOAT32
@@ -132,7 +132,7 @@ def transfers(
 
 
 def step_time(
-    sent: list[Transfer],
+    sent: Sequence[Transfer],
     links: Links,
     *,
     forward: float,

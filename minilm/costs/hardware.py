@@ -50,7 +50,7 @@ def _peaks(half: float, single: float) -> dict[str, float]:
 # GB/s of 16 lanes of PCIe, one direction.
 _PCIE3, _PCIE4, _PCIE5 = 15.75, 31.5, 63.0
 # SXM modules share one NVSwitch; NVLink bridges of the others join two cards, the rest use PCIe.
-_HOPPER = {"link": 450.0, "network": 400, "watts": 700}
+_HOPPER: dict[str, Any] = {"link": 450.0, "network": 400, "watts": 700}
 _V100: dict[str, Any] = {
     "tflops": {"float16": 125.0, "float32": 15.7},
     "link": 150.0,

@@ -70,12 +70,12 @@ def propose_shapes(
         parameters = one + (nearest - 1) * (two - one)
         shapes.append(Shape(config(nearest), parameters, parameters / wish - 1))
     if not shapes:
-        smallest = NARROWEST * vocab_size * (1 if tied else 2)
+        tables = NARROWEST * vocab_size * (1 if tied else 2)
         raise InputError(
             "--params",
             f"{wish:,} with a vocabulary of {vocab_size:,}",
-            f"more than the {smallest:,} parameters of embedding and head at the least width",
-            "give --vocab-size",
+            f"what a width of {NARROWEST} to {WIDEST:,} reaches; the least has {tables:,} in embedding and head",
+            "give another --vocab-size or number",
         )
     return sorted(shapes, key=_distance)[:NUM_SHAPES]
 

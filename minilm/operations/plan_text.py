@@ -9,14 +9,14 @@ from minilm.render.document import Column, Table
 from minilm.units import format_bytes, format_count, format_seconds
 
 
-def plan_blocks(plan: Plan) -> Iterator[Table | str]:
-    """What is planned, the shapes that were proposed, memory, time, and the fastest that fits."""
+def plan_blocks(plan: Plan) -> Iterator[Table | list[str]]:
+    """The shapes that were proposed, what is planned, memory, time, and the fastest that fits."""
     if plan.shapes:
         yield _shapes(plan)
-    yield from _head(plan)
+    yield list(_head(plan))
     yield _memory(plan)
     yield _time(plan)
-    yield from _answer(plan)
+    yield list(_answer(plan))
 
 
 def _shapes(plan: Plan) -> Table:
@@ -81,7 +81,7 @@ def _time(plan: Plan) -> Table:
     columns = (
         Column("layout"),
         Column("micro-batch", "number"),
-        Column("of", "number"),
+        Column("most", "number"),
         Column("sent/step", "number"),
         Column("not hidden", "number"),
         Column("tokens/s", "number"),
@@ -94,8 +94,7 @@ def _time(plan: Plan) -> Table:
 def _time_row(plan: Plan, layout: LayoutPlan) -> tuple[str, ...]:
     recomputed = " *" if layout.checkpointing else ""
     if not layout.fits:
-        short = layout.required - plan.job.machines.memory
-        return (layout.mesh.name, "none fits", "0", *("",) * 4, f"{_gib(short)} too much")
+        return (layout.mesh.name, "none fits", *("",) * 6)
     time = layout.time
     return (
         layout.mesh.name,
@@ -109,25 +108,19 @@ def _time_row(plan: Plan, layout: LayoutPlan) -> tuple[str, ...]:
     )
 
 
-def _gib(size: int) -> str:
-    return f"{size / 2**30:,.1f} GiB"
-
-
 def _answer(plan: Plan) -> Iterator[str]:
     job, best = plan.job, plan.best
     yield (
-        "micro-batch: sequences of a rank x micro-steps, of the most that fit; sent by a rank; not "
-        "hidden: the share of a step that waits for links at their peak"
+        "micro-batch: sequences of a rank x micro-steps; most: sequences that fit; sent: by a rank; "
+        "not hidden: the share of a step that waits for links, at their peak"
     )
     if any(layout.checkpointing and layout.fits for layout in plan.layouts):
         yield "* activations are recomputed, which takes a third longer"
     if best is None:
         yield "nothing fits: more cards, or cards with more memory"
         return
-    if best.step_tokens > job.step_tokens + job.context * best.mesh.data_ranks:
-        yield "a step has more tokens than --batch-tokens: each rank needs a sequence"
     parts = [
-        f"{best.mesh.name} is the fastest that fits: {format_seconds(best.seconds)}",
+        f"{best.mesh.name} is the fastest that fits: {_duration(best.seconds)}",
         f"{plan.gpu_hours(best):,.1f} GPU hours",
     ]
     energy, cost = plan.kilowatt_hours(best), plan.cost(best)
@@ -139,4 +132,10 @@ def _answer(plan: Plan) -> Iterator[str]:
         f"cost {cost:,.2f} at {job.price:g} an hour" if cost is not None else "cost: give --price"
     )
     yield ", ".join(parts)
-    yield f"a step: {best.step_tokens:,} tokens, {best.time.seconds:,.3f} s"
+    wished = f" ({job.step_tokens:,} wished)" if best.step_tokens != job.step_tokens else ""
+    yield f"a step: {best.step_tokens:,} tokens{wished}, {best.time.seconds:,.3f} s"
+
+
+def _duration(seconds: float) -> str:
+    days = seconds / 86400
+    return f"{days:,.1f} days" if days >= 2 else format_seconds(seconds)
