@@ -74,7 +74,7 @@ def propose_shapes(
         raise InputError(
             "--params",
             f"{wish:,} with a vocabulary of {vocab_size:,}",
-            f"what a width of {NARROWEST} to {WIDEST:,} reaches; the least has {tables:,} in embedding and head",
+            f"what widths of {NARROWEST} to {WIDEST:,} reach, from {tables:,} on (embedding and head)",
             "give another --vocab-size or number",
         )
     return sorted(shapes, key=_distance)[:NUM_SHAPES]
