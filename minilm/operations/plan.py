@@ -467,10 +467,10 @@ def _with_checkpointing(job: Job, mesh: Mesh, checkpointing: bool) -> LayoutPlan
         dtype=job.dtype,
         checkpointing=checkpointing,
     )
+    accumulating = replace(step, accumulating=True)
 
     def required(micro_batch: int, micro_steps: int) -> tuple[RankMemory, int]:
-        accumulating = replace(step, accumulating=micro_steps > 1)
-        memory = accumulating.memory(micro_batch, context)
+        memory = (accumulating if micro_steps > 1 else step).memory(micro_batch, context)
         return memory, overhead_bytes(memory.total)
 
     def fits(micro_batch: int) -> bool:

@@ -98,7 +98,7 @@ def test_energy_and_cost(gpt2: Plan) -> None:
 
 
 def test_both_conventions_of_attention(gpt2: Plan) -> None:
-    # 12 layers x 4 products' FLOPs a pair and head width, three times: of 1,024 tokens, or of 512.5 on average.
+    # In 12 layers 4 FLOPs a pair of tokens and element, three times: with 1,024 others, or 512.5 on average.
     a_span = 3 * 12 * 4 * 768
     difference = gpt2.flops_per_token - gpt2.causal_flops_per_token
     assert difference == pytest.approx(a_span * (1024 - 512.5))
