@@ -111,8 +111,9 @@ def _time_row(plan: Plan, layout: LayoutPlan) -> tuple[str, ...]:
 def _answer(plan: Plan) -> Iterator[str]:
     job, best = plan.job, plan.best
     yield (
-        "micro-batch: sequences of a rank x micro-steps; most: sequences that fit; sent: by a rank; "
-        "not hidden: the share of a step that waits for links, at their peak"
+        "gathered: of the other ranks, or being reduced; other: CUDA and the allocator; micro-batch: "
+        "sequences of a rank x micro-steps; most: sequences that fit; sent: by a rank; not hidden: "
+        "the share of a step that waits for links, at their peak"
     )
     if any(layout.checkpointing and layout.fits for layout in plan.layouts):
         yield "* activations are recomputed, which takes a third longer"

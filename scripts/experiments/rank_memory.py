@@ -1,4 +1,4 @@
-"""python scripts/experiments/rank_memory.py: the memory of a rank, predicted as `minilm plan` does, and measured.
+"""python scripts/experiments/rank_memory.py: the memory of a rank, as `minilm plan` predicts it and as it is.
 
 Two processes with gloo on this machine train a small model under DistributedDataParallel or fully_shard; live
 tensors of the first are counted at the peak of a step, as scripts/experiments/live_memory.py counts them.
