@@ -10,7 +10,7 @@ estimated in activation_estimate.py.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, Literal
 
 from minilm.config import ModelConfig
@@ -27,9 +27,6 @@ N = B * T  # tokens of one forward pass
 FLOAT32 = 4  # the residual stream, norms and the loss, under autocast too
 STATISTIC = 4  # a mean, a reciprocal standard deviation or a log-sum-exp
 INT64 = 8
-
-# The name of what autocast saves of each matrix.
-MATRIX_COPY = "matrix in 16 bits"
 
 # On a CPU, minilm.model.attention uses two matrix products up to these contexts.
 EXPLICIT_UP_TO = {"float32": 128, "bfloat16": 512, "float16": 512}
@@ -160,16 +157,17 @@ def activations(
     dtype: str = "float32",
     device: str = "cpu",
     trained: Trained | None = None,
+    gathered: bool = False,
 ) -> Activations:
     """What an eager forward pass of `minilm.training` saves for ``batch`` x ``context`` tokens.
 
-    ``dtype`` other than float32 is autocast, which saves a cast copy of every matrix. Exact on a CPU,
-    but for partial RoPE and a parallel residual, which are estimates; so is CUDA, where the fused
-    kernels decide what to save (read from their derivatives, without padding). ``trained`` is by default
-    everything.
+    ``dtype`` other than float32 is autocast, which saves a cast copy of every matrix; not of those that
+    fully_shard ``gathered`` in that dtype, which the residual stream then has too. Exact on a CPU, but for
+    partial RoPE and a parallel residual, which are estimates; so is CUDA, where the fused kernels decide
+    what to save (read from their derivatives, without padding). ``trained`` is by default everything.
     """
     trained = trained or Trained()
-    forward = _ForwardPass(config, batch, context, dtype, device, trained)
+    forward = _ForwardPass(config, batch, context, dtype, device, trained, gathered=gathered)
     symbols = {
         "B": batch,
         "T": context,
@@ -190,7 +188,7 @@ def activations(
     return Activations(
         tuple(_saved_tensors(forward)),
         symbols,
-        FLOAT32 * N * d,
+        forward.stream_width * N * d,
         forward.attention,
         exact=exact,
     )
@@ -206,6 +204,8 @@ class _ForwardPass:
     dtype: str
     device: str
     trained: Trained
+    _: KW_ONLY
+    gathered: bool = False
 
     def trains(self, component: str) -> bool:
         """Whether parameters of ``component`` are trained themselves."""
@@ -233,6 +233,11 @@ class _ForwardPass:
         return BITS[self.dtype] // 8
 
     @property
+    def stream_width(self) -> int:
+        """Bytes of an element of the residual stream."""
+        return self.width if self.gathered else FLOAT32
+
+    @property
     def autocast(self) -> bool:
         return self.dtype != "float32"
 
@@ -254,13 +259,13 @@ class _ForwardPass:
         time. What a packed one is multiplied by is not saved.
         """
         is_head = component == components.LM_HEAD
-        if not self.autocast or (self.trained.packing and not is_head):
+        if not self.autocast or self.gathered or (self.trained.packing and not is_head):
             return ZERO
         return layers if is_head or not self.trains(component) else self._cast_once(layers)
 
     def adapter_casts(self, component: str, layers: Polynomial) -> Polynomial:
         """As `casts`, of the two matrices of an adapter."""
-        if not self.autocast:
+        if not self.autocast or self.gathered:
             return ZERO
         return layers if component == components.LM_HEAD else self._cast_once(layers)
 
@@ -420,7 +425,7 @@ def _matrices(
     for component, (inputs, outputs) in sides.items():
         if flows and (copies := forward.casts(component, repeat)) != ZERO:
             size = forward.width * inputs * outputs
-            yield SavedTensor(MATRIX_COPY, component, size, copies)
+            yield SavedTensor("matrix in 16 bits", component, size, copies)
         if lora is None or not forward.trained.adapted(component):
             continue
         yield SavedTensor("input of B", component, forward.width * N * r, repeat)
@@ -459,11 +464,16 @@ def _norm(
     width: Polynomial,
     component: str,
     repeat: Polynomial,
-    input_bytes: int = FLOAT32,
+    input_bytes: int = 0,
     *,
     flows: bool = True,
 ) -> Iterator[SavedTensor]:
-    """A norm's input of ``rows`` x ``width``, which has a gradient if ``flows``, and its statistics."""
+    """A norm's input of ``rows`` x ``width``, which has a gradient if ``flows``, and its statistics.
+
+    The input is the residual stream unless its ``input_bytes`` an element are given.
+    """
+    if not input_bytes:
+        input_bytes = FLOAT32 if forward.norms_in_float32 else forward.stream_width
     if forward.config.norm == "layernorm":
         yield SavedTensor("input", component, input_bytes * rows * width, repeat)
         yield SavedTensor("mean and deviation", component, 2 * STATISTIC * rows, repeat)

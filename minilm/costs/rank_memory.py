@@ -8,10 +8,11 @@ What is counted, in the largest of those moments:
                  sharded: the rank's rows of the layers behind
     gathered     sharded: what is outside the blocks throughout, and two blocks (one computes, the next is on
                  its way), in the dtype of the products
-    reduced      sharded: the whole gradients outside the blocks from the head on, and those of one block in
-                 float32 while they are reduced
+    reduced      sharded: the whole gradients outside the blocks from the head on, and those of the block
+                 behind in float32 while they are reduced
     activations  all that is saved for the backward pass, and a moment's intermediate results. Autocast saves
-                 16-bit copies of the matrices; a sharded model gathers them in 16 bits instead
+                 16-bit copies of the matrices; a sharded model gathers them in 16 bits instead, in which the
+                 residual stream then is too
 
 A tensor-parallel rank computes a model with its part of the heads and of the feed-forward (`part_of`). Of an
 architecture that minilm does not run, activations are those of activation_estimate.py, beside all gradients.
@@ -160,6 +161,8 @@ class RankStep:
             gradients = -(-whole * self.rank_elements // self.layout.count())
         outside, block, width = self.outside_elements, self.block_elements, self.width
         blocks = min(2, self.num_blocks) * block
+        # The block behind, which is being reduced; the last one has none.
+        reducing = FLOAT32 * block if whole else 0
         gathered, reduced = {
             "loss": (outside, 0),
             "head": (outside, width * self._outside_gradients),
@@ -167,7 +170,7 @@ class RankStep:
             "optimizer": (0, 0),
         }.get(
             moment.name,
-            (outside + blocks, width * self._outside_gradients + FLOAT32 * block),
+            (outside + blocks, width * self._outside_gradients + reducing),
         )
         return self._memory(
             moment,

@@ -21,7 +21,7 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
 
 from minilm.config import ModelConfig
-from minilm.costs.activations import FLOAT32, MATRIX_COPY, Activations, activations
+from minilm.costs.activations import FLOAT32, Activations, activations
 from minilm.costs.memory import hidden_matrices
 from minilm.costs.trained import Trained
 from minilm.dtypes import BITS
@@ -76,7 +76,7 @@ class TrainingStep:
     """A step of training the model of ``config``, which ``layout`` declares, on a batch of any size.
 
     ``optimizer`` is adamw or muon. ``dtype`` other than float32 is autocast; Muon then orthogonalises in it.
-    ``gathered`` matrices are in ``dtype`` already, and autocast saves no copy of them.
+    ``gathered``: fully_shard gathers the matrices in ``dtype``.
     """
 
     config: ModelConfig
@@ -108,17 +108,15 @@ class TrainingStep:
 
     def saved(self, batch: int, context: int) -> Activations:
         """What the forward pass saves."""
-        saved = activations(
+        return activations(
             self.config,
             batch=batch,
             context=context,
             dtype=self.dtype,
             device=self.device,
             trained=self.trained,
+            gathered=self.gathered,
         )
-        if not self.gathered:
-            return saved
-        return replace(saved, saved=tuple(x for x in saved.saved if x.name != MATRIX_COPY))
 
     @cached_property
     def changed(self) -> Layout:
@@ -137,8 +135,15 @@ class TrainingStep:
         return BITS[self.dtype] // 8
 
     @property
+    def stream_width(self) -> int:
+        """Bytes of an element of the residual stream."""
+        return self.width if self.gathered else FLOAT32
+
+    @property
     def gradient_width(self) -> int:
         """Bytes of an element of a matrix's gradient while it is made: under autocast in 16 bits first."""
+        if self.gathered:
+            return self.width
         return FLOAT32 + (0 if self.dtype == "float32" else self.width)
 
     def trained_tensors(self) -> list[NamedTensor]:
@@ -243,7 +248,7 @@ def _moments(step: TrainingStep, saved: Activations) -> Iterator[Moment]:
     logits = tokens * config.vocab_size
     loss = FLOAT32 * logits  # the log-softmax, which is saved
     all_saved = saved.between_blocks() if step.checkpointing else saved.total()
-    stream = FLOAT32 * tokens * config.d_model
+    stream = step.stream_width * tokens * config.d_model
     yield Moment("loss", 0, all_saved + 2 * FLOAT32 * logits)
     head = step.gradients(components.LM_HEAD)
     norm = step.gradients(components.FINAL_NORM)
@@ -251,7 +256,7 @@ def _moments(step: TrainingStep, saved: Activations) -> Iterator[Moment]:
     if config.tied_embeddings and not step.trained.lora:
         table = FLOAT32 * config.vocab_size * config.d_model
         head = tied_head = table if step.gradients(components.TOKEN_EMBEDDING) else 0
-    casts = head // FLOAT32 * (step.gradient_width - FLOAT32)
+    casts = head // FLOAT32 * max(0, step.gradient_width - FLOAT32)
     of_logits = step.width * logits + step.width * tokens * config.d_model
     yield Moment("head", head, all_saved - loss + of_logits + casts)
     yield from _block_moments(step, saved, head + norm, stream)
@@ -286,9 +291,9 @@ def _block_temporaries(step: TrainingStep, saved: Activations) -> Iterator[int]:
     """
     config, tokens, width = step.config, saved.tokens, step.width
     hidden = width * tokens * config.d_feed_forward
-    stream = FLOAT32 * tokens * config.d_model
+    stream = step.stream_width * tokens * config.d_model
     normed = width * tokens * config.d_model  # the gradient of a norm's output
-    cast = 0 if step.dtype == "float32" else normed  # of the stream
+    cast = 0 if step.width == step.stream_width else normed  # of the stream
     down, up, gate = (
         step.product(component, hidden)
         for component in (
@@ -297,9 +302,13 @@ def _block_temporaries(step: TrainingStep, saved: Activations) -> Iterator[int]:
             components.FEED_FORWARD_GATE,
         )
     )
-    of_down, of_all = (
-        step.gradients(*names) // config.num_layers
-        for names in ((components.FEED_FORWARD_DOWN,), _FEED_FORWARD)
+    of_down, of_all, of_output = (
+        step.gradients(*names) // config.num_layers // FLOAT32 * step.stream_width
+        for names in (
+            (components.FEED_FORWARD_DOWN,),
+            _FEED_FORWARD,
+            (components.ATTENTION_OUTPUT,),
+        )
     )
     freed_down = saved.block_bytes((components.FEED_FORWARD_DOWN,))
     freed = saved.block_bytes(_FEED_FORWARD)
@@ -317,7 +326,6 @@ def _block_temporaries(step: TrainingStep, saved: Activations) -> Iterator[int]:
     activation = (3 if config.gated else 2) * hidden
     yield stream + of_down - freed_down + activation
     yield stream + of_down - freed_down + max(up, gate if config.gated else 0) - hidden + normed
-    of_output = step.gradients(components.ATTENTION_OUTPUT) // config.num_layers
     heads = width * tokens * config.num_heads * config.head_dim
     if saved.attention == "fused":  # the gradients of its output, of queries, keys and values
         attention = 4 * heads
