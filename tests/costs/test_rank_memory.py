@@ -85,6 +85,20 @@ def test_few_tokens_peak_at_the_first_block_with_the_gradients_behind() -> None:
     assert memory(mesh, batch=6, context=6).gradients == 0
 
 
+def test_a_large_vocabulary_peaks_where_its_gradient_is_made() -> None:
+    config = replace(CONFIG, vocab_size=1000)
+    table, tables = 1000 * 8, 2 * 1000 * 8 + NORM
+    replicated = memory(Mesh("ddp", 2), config, batch=1, context=1)
+    assert replicated.moment == "head"
+    single = TrainingStep(config, layout(config), device="cuda").moments(1, 1)
+    (head,) = [each.temporary for each in single if each.name == "head"]
+    assert replicated.activations == head + 4 * table
+    sharded = memory(Mesh("fsdp", 1, 2), config, batch=1, context=1)
+    assert sharded.moment == "embedding"
+    # Gathered, whole gradients, and a float32 copy of them that is being reduced.
+    assert (sharded.gathered, sharded.reduced) == (4 * tables, (4 + 4) * tables)
+
+
 def test_hybrid_is_sharded_within_its_group_alone() -> None:
     sharded, hybrid = memory(Mesh("fsdp", 1, 4)), memory(Mesh("hsdp", 8, 4))
     assert sharded == hybrid

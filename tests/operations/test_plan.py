@@ -46,6 +46,9 @@ def test_each_layout(gpt2: Plan) -> None:
         tokens = layout.micro_batch * layout.micro_steps * 1024 * layout.mesh.data_ranks
         assert layout.step_tokens == tokens
         assert tokens == pytest.approx(500_000, rel=0.05)
+        # All cards compute all the time that a step computes.
+        flops = tokens * gpt2.flops_per_token / (8 * 0.37 * 989e12)
+        assert layout.time.computing == pytest.approx(flops)
 
 
 def test_the_largest_micro_batch_is_the_last_that_fits() -> None:
