@@ -86,7 +86,7 @@ def _time(plan: Plan) -> Table:
         Column("not hidden", "number"),
         Column("tokens/s", "number"),
         Column("MFU", "number"),
-        Column("days", "number"),
+        Column("time", "number"),
     )
     return Table(columns, tuple(_time_row(plan, layout) for layout in plan.layouts))
 
@@ -104,7 +104,7 @@ def _time_row(plan: Plan, layout: LayoutPlan) -> tuple[str, ...]:
         f"{time.exposed / time.seconds:.0%}" if layout.sent else "",
         f"{layout.tokens_per_second:,.0f}",
         f"{plan.utilisation(layout):.0%}",
-        f"{layout.seconds / 86400:,.2f}",
+        duration_text(layout.seconds),
     )
 
 
@@ -121,7 +121,7 @@ def _answer(plan: Plan) -> Iterator[str]:
         yield "nothing fits: more cards, or cards with more memory"
         return
     parts = [
-        f"{best.mesh.name} is the fastest that fits: {_duration(best.seconds)}",
+        f"{best.mesh.name} is the fastest that fits: {duration_text(best.seconds)}",
         f"{plan.gpu_hours(best):,.1f} GPU hours",
     ]
     energy, cost = plan.kilowatt_hours(best), plan.cost(best)
@@ -137,6 +137,7 @@ def _answer(plan: Plan) -> Iterator[str]:
     yield f"a step: {best.step_tokens:,} tokens{wished}, {best.time.seconds:,.3f} s"
 
 
-def _duration(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
+    """A duration, of two days and more in days."""
     days = seconds / 86400
     return f"{days:,.1f} days" if days >= 2 else format_seconds(seconds)

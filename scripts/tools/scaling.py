@@ -23,6 +23,7 @@ check_dependencies()
 
 from minilm import files  # noqa: E402
 from minilm.operations.plan import Plan, plan  # noqa: E402
+from minilm.operations.plan_text import duration_text  # noqa: E402
 from minilm.units import format_count  # noqa: E402
 
 PAGE = ROOT / "docs" / "scaling.md"
@@ -126,12 +127,12 @@ def planned_table() -> str:
                 f"{best.time.sent / 1e9:,.1f} GB",
                 f"{best.time.exposed / best.time.seconds:.0%}",
                 f"{best.tokens_per_second:,.0f}",
-                f"{best.seconds / 86400:,.2f}",
-                f"{energy / 1000:,.2f} MWh",
+                duration_text(best.seconds),
+                f"{energy:,.1f} kWh",
             )
             rows.append(f"{head} | {' | '.join(cells)}")
     return _table(
-        "model | H100s | layout | micro-batch | memory | sent a step | not hidden | tokens/s | days | "
+        "model | H100s | layout | micro-batch | memory | sent a step | not hidden | tokens/s | time | "
         "energy",
         rows,
     )
