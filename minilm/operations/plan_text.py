@@ -83,7 +83,7 @@ def _time(plan: Plan) -> Table:
         Column("micro-batch", "number"),
         Column("most", "number"),
         Column("sent/step", "number"),
-        Column("not hidden", "number"),
+        Column("waits", "number"),
         Column("tokens/s", "number"),
         Column("MFU", "number"),
         Column("time", "number"),
@@ -112,8 +112,8 @@ def _answer(plan: Plan) -> Iterator[str]:
     job, best = plan.job, plan.best
     yield (
         "gathered: of the other ranks, or being reduced; other: CUDA and the allocator; micro-batch: "
-        "sequences of a rank x micro-steps; most: sequences that fit; sent: by a rank; not hidden: "
-        "the share of a step that waits for links, at their peak"
+        "sequences of a rank x micro-steps; most: sequences that fit; sent: by a rank; waits: the "
+        "share of a step that it waits for links, at their peak"
     )
     if any(layout.checkpointing and layout.fits for layout in plan.layouts):
         yield "* activations are recomputed, which takes a third longer"

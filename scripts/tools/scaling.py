@@ -132,7 +132,7 @@ def planned_table() -> str:
             )
             rows.append(f"{head} | {' | '.join(cells)}")
     return _table(
-        "model | H100s | layout | micro-batch | memory | sent a step | not hidden | tokens/s | time | "
+        "model | H100s | layout | micro-batch | memory | sent a step | waits | tokens/s | time | "
         "energy",
         rows,
     )
