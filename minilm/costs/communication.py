@@ -63,12 +63,15 @@ class Transfer:
 
 @dataclass(frozen=True, kw_only=True)
 class StepTime:
-    """Seconds of one step: computing; sending, which overlaps with it; and what of that it does not hide."""
+    """Seconds of one step: computing; sending, which overlaps with it; and what of that it does not hide.
+
+    ``traffic`` are the bytes that a rank sends.
+    """
 
     computing: float
     sending: float
     exposed: float
-    sent: int
+    traffic: int
 
     @property
     def seconds(self) -> float:
@@ -132,7 +135,7 @@ def transfers(
 
 
 def step_time(
-    sent: Sequence[Transfer],
+    step_transfers: Sequence[Transfer],
     links: Links,
     *,
     forward: float,
@@ -146,17 +149,21 @@ def step_time(
     computing = {FORWARD: forward, BACKWARD: (3 if checkpointing else 2) * forward}
     exposed = 0.0
     for when, seconds in computing.items():
-        here = [transfer for transfer in sent if transfer.when == when]
-        hidden = sum(x.seconds(links) for x in here if x.hidden)
-        bare = sum(x.seconds(links) for x in here if not x.hidden)
-        last = sum(x.seconds(links) for x in sent if x.when == LAST) if when == BACKWARD else 0.0
-        exposed += micro_steps * bare + (micro_steps - 1) * max(0.0, hidden - seconds)
-        exposed += max(0.0, hidden + last - seconds)
+        here = [transfer for transfer in step_transfers if transfer.when == when]
+        overlapping = sum(x.seconds(links) for x in here if x.hidden)
+        blocking = sum(x.seconds(links) for x in here if not x.hidden)
+        last = (
+            sum(x.seconds(links) for x in step_transfers if x.when == LAST)
+            if when == BACKWARD
+            else 0.0
+        )
+        exposed += micro_steps * blocking + (micro_steps - 1) * max(0.0, overlapping - seconds)
+        exposed += max(0.0, overlapping + last - seconds)
     return StepTime(
         computing=micro_steps * sum(computing.values()),
-        sending=sum(_times(x, micro_steps) * x.seconds(links) for x in sent),
+        sending=sum(_times(x, micro_steps) * x.seconds(links) for x in step_transfers),
         exposed=exposed,
-        sent=sum(_times(x, micro_steps) * x.nbytes for x in sent),
+        traffic=sum(_times(x, micro_steps) * x.nbytes for x in step_transfers),
     )
 
 

@@ -94,7 +94,7 @@ class LayoutPlan:
     micro_batch: int
     micro_steps: int
     step_tokens: int
-    sent: tuple[Transfer, ...]
+    transfers: tuple[Transfer, ...]
     time: StepTime
     seconds: float
     """Of the whole run."""
@@ -128,8 +128,8 @@ class Plan:
     @property
     def best(self) -> LayoutPlan | None:
         """The fastest that fits; None where nothing does."""
-        fitting = [each for each in self.layouts if each.fits]
-        return max(fitting, key=lambda each: each.tokens_per_second, default=None)
+        candidates = [each for each in self.layouts if each.fits]
+        return max(candidates, key=lambda each: each.tokens_per_second, default=None)
 
     def gpu_hours(self, layout: LayoutPlan) -> float:
         """Hours of all cards together."""
@@ -197,8 +197,8 @@ class Plan:
             "largest_micro_batch": layout.largest_micro_batch,
             "micro_steps": layout.micro_steps,
             "step_tokens": layout.step_tokens,
-            "transfers": [asdict(each) for each in layout.sent],
-            "sent_per_step": layout.time.sent,
+            "transfers": [asdict(each) for each in layout.transfers],
+            "sent_per_step": layout.time.traffic,
             "seconds_per_step": {
                 "computing": layout.time.computing,
                 "sending": layout.time.sending,
@@ -350,20 +350,20 @@ def _machines(
     watts: float | None,
 ) -> Machines:
     """The card's own numbers, but for those that are given. An unknown card has none of another's."""
-    given = {
+    numbers = {
         "--gpu-memory": memory,
         "--gpu-flops": flops,
         "--gpu-link": link,
         "--network": network,
         "--gpu-watts": watts,
     }
-    for option, number in given.items():
+    for option, number in numbers.items():
         if number is not None and not 0 < number < math.inf:
             raise InputError(option, str(number), "more than 0")
     known = find_gpu(name)
     if known is None:
         needed = ["--gpu-memory", "--gpu-flops", *(["--gpu-link"] if gpus > 1 else [])]
-        missing = [option for option in needed if given[option] is None]
+        missing = [option for option in needed if numbers[option] is None]
         if missing:
             expected = f"one of {', '.join(GPUS)}"
             remedy = f"or give its own numbers: {', '.join(missing)}"
@@ -451,8 +451,8 @@ def _meshes(job: Job, tensor: int | None) -> Iterator[Mesh]:
 def _layout_plan(job: Job, mesh: Mesh) -> LayoutPlan:
     """Without activation checkpointing or with it, whichever is faster of what fits."""
     plans = [_with_checkpointing(job, mesh, checkpointing) for checkpointing in (False, True)]
-    fitting = [each for each in plans if each.fits]
-    return min(fitting, key=lambda each: each.seconds, default=plans[-1])
+    candidates = [each for each in plans if each.fits]
+    return min(candidates, key=lambda each: each.seconds, default=plans[-1])
 
 
 def _with_checkpointing(job: Job, mesh: Mesh, checkpointing: bool) -> LayoutPlan:
@@ -483,7 +483,7 @@ def _with_checkpointing(job: Job, mesh: Mesh, checkpointing: bool) -> LayoutPlan
     micro_batch = -(-sequences // micro_steps)
     memory, overhead = required(micro_batch, micro_steps)
     micro_tokens = micro_batch * context
-    sent = tuple(
+    step_transfers = tuple(
         transfers(
             mesh,
             parameters=layout.count(),
@@ -495,7 +495,7 @@ def _with_checkpointing(job: Job, mesh: Mesh, checkpointing: bool) -> LayoutPlan
     )
     forward = flops_per_token(job.layout, context=context)["forward_per_token"]
     time = step_time(
-        sent,
+        step_transfers,
         Links(machines.link, machines.network),
         forward=forward * micro_tokens / mesh.tensor / (machines.flops * job.mfu),
         checkpointing=checkpointing,
@@ -511,7 +511,7 @@ def _with_checkpointing(job: Job, mesh: Mesh, checkpointing: bool) -> LayoutPlan
         micro_batch=micro_batch,
         micro_steps=micro_steps,
         step_tokens=step_tokens,
-        sent=sent,
+        transfers=step_transfers,
         time=time,
         seconds=job.tokens / step_tokens * time.seconds,
     )

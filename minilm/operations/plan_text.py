@@ -100,8 +100,8 @@ def _time_row(plan: Plan, layout: LayoutPlan) -> tuple[str, ...]:
         layout.mesh.name,
         f"{layout.micro_batch} x {layout.micro_steps}{recomputed}",
         f"{layout.largest_micro_batch:,}",
-        f"{time.sent / 1e9:,.2f} GB",
-        f"{time.exposed / time.seconds:.0%}" if layout.sent else "",
+        f"{time.traffic / 1e9:,.2f} GB",
+        f"{time.exposed / time.seconds:.0%}" if layout.transfers else "",
         f"{layout.tokens_per_second:,.0f}",
         f"{plan.utilisation(layout):.0%}",
         duration_text(layout.seconds),
@@ -133,8 +133,8 @@ def _answer(plan: Plan) -> Iterator[str]:
         f"cost {cost:,.2f} at {job.price:g} an hour" if cost is not None else "cost: give --price"
     )
     yield ", ".join(parts)
-    wished = f" ({job.step_tokens:,} wished)" if best.step_tokens != job.step_tokens else ""
-    yield f"a step: {best.step_tokens:,} tokens{wished}, {best.time.seconds:,.3f} s"
+    wish = f" ({job.step_tokens:,} wished)" if best.step_tokens != job.step_tokens else ""
+    yield f"a step: {best.step_tokens:,} tokens{wish}, {best.time.seconds:,.3f} s"
 
 
 def duration_text(seconds: float) -> str:

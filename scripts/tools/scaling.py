@@ -56,7 +56,7 @@ class Run:
 
     def plan(self, **options: Any) -> Plan:
         """The run as minilm plans it."""
-        return planned(
+        return plan_of(
             self.model,
             gpu=self.gpu,
             gpus=self.gpus,
@@ -65,10 +65,10 @@ class Run:
             **options,
         )
 
-    def reached(self, made: Plan) -> tuple[float, float]:
+    def reached(self, result: Plan) -> tuple[float, float]:
         """The MFU that the hours are, with full attention and with causal attention."""
-        peak = self.hours * 3600 * made.job.machines.flops
-        flops = (made.flops_per_token, made.causal_flops_per_token)
+        peak = self.hours * 3600 * result.job.machines.flops
+        flops = (result.flops_per_token, result.causal_flops_per_token)
         return flops[0] * self.tokens / peak, flops[1] * self.tokens / peak
 
 
@@ -84,7 +84,7 @@ PUBLISHED = (
 )
 
 
-def planned(model: str, **options: Any) -> Plan:
+def plan_of(model: str, **options: Any) -> Plan:
     """A plan of one of MODELS."""
     target = MODELS[model]
     if isinstance(target, str):
@@ -111,20 +111,20 @@ def planned_table() -> str:
     rows = []
     for model, tokens in PLANNED:
         for gpus in GPUS:
-            made = planned(model, gpu="H100", gpus=gpus, tokens=tokens)
-            best = made.best
+            result = plan_of(model, gpu="H100", gpus=gpus, tokens=tokens)
+            best = result.best
             head = f"{model}, {format_count(tokens)} tokens | {gpus:,}"
             if best is None:
-                least = min(each.required for each in made.layouts) / 2**30
+                least = min(each.required for each in result.layouts) / 2**30
                 rows.append(f"{head} | nothing fits: at least {least:,.0f} GiB a card |||||||")
                 continue
-            energy = made.kilowatt_hours(best)
+            energy = result.kilowatt_hours(best)
             assert energy is not None
             cells = (
                 best.mesh.name,
                 f"{best.micro_batch} x {best.micro_steps}{' *' if best.checkpointing else ''}",
                 f"{best.required / 2**30:,.1f} GiB",
-                f"{best.time.sent / 1e9:,.1f} GB",
+                f"{best.time.traffic / 1e9:,.1f} GB",
                 f"{best.time.exposed / best.time.seconds:.0%}",
                 f"{best.tokens_per_second:,.0f}",
                 duration_text(best.seconds),
@@ -141,24 +141,24 @@ def planned_table() -> str:
 def published_table() -> str:
     rows = []
     for run in PUBLISHED:
-        made = run.plan()
-        assert made.best is not None
-        full, causal = run.reached(made)
-        hours = made.gpu_hours(made.best)
+        result = run.plan()
+        assert result.best is not None
+        full, causal = run.reached(result)
+        hours = result.gpu_hours(result.best)
         cells = [
             run.model,
             f"{run.gpus:,} {run.gpu}",
             format_count(run.tokens),
             f"{run.hours:,.0f}",
             f"{full:.1%} ({causal:.1%})",
-            f"{hours:,.0f}, {made.best.mesh.name}{' *' if made.best.checkpointing else ''}",
+            f"{hours:,.0f}, {result.best.mesh.name}{' *' if result.best.checkpointing else ''}",
             f"{hours / run.hours - 1:+.0%}",
         ]
         at_stated = ""
         if run.stated_mfu is not None:
-            stated = run.plan(mfu=run.stated_mfu)
-            assert stated.best is not None
-            off = stated.gpu_hours(stated.best) / run.hours - 1
+            other = run.plan(mfu=run.stated_mfu)
+            assert other.best is not None
+            off = other.gpu_hours(other.best) / run.hours - 1
             at_stated = f"{run.stated_mfu:.0%}: {off:+.0%}"
         rows.append(" | ".join([*cells, at_stated]))
     return _table(

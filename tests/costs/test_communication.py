@@ -95,4 +95,4 @@ def test_what_the_computation_hides() -> None:
 def test_how_much_is_sent_in_a_step() -> None:
     both = (transfer(100, "forward"), transfer(30, "last backward"))
     time = step_time(both, LINKS, forward=1.0, checkpointing=False, micro_steps=4)
-    assert (time.sent, time.sending) == (430, pytest.approx(4.3))
+    assert (time.traffic, time.sending) == (430, pytest.approx(4.3))

@@ -66,17 +66,17 @@ def test_the_largest_micro_batch_is_the_last_that_fits() -> None:
 
 def test_hours_by_hand() -> None:
     """One card of 100 TFLOP/s at half of them, no links: FLOPs / 50e12."""
-    made = plan(
+    result = plan(
         preset("gpt2"), gpus=1, gpu="mine", tokens=10**9, mfu=0.5, gpu_memory=10**11, gpu_flops=1e14
     )
-    assert made.flops_per_token == 6 * (124_439_808 - 1024 * 768 - 121_344) + 12 * 12 * 768 * 1024
-    (layout,) = made.layouts
+    assert result.flops_per_token == 6 * (124_439_808 - 1024 * 768 - 121_344) + 12 * 12 * 768 * 1024
+    (layout,) = result.layouts
     assert layout.mesh.name == "one GPU"
-    assert layout.seconds == pytest.approx(made.flops_per_token * 1e9 / 50e12)
-    assert made.gpu_hours(layout) == pytest.approx(layout.seconds / 3600)
-    assert made.utilisation(layout) == pytest.approx(0.5)
-    assert made.kilowatt_hours(layout) is None
-    assert made.cost(layout) is None
+    assert layout.seconds == pytest.approx(result.flops_per_token * 1e9 / 50e12)
+    assert result.gpu_hours(layout) == pytest.approx(layout.seconds / 3600)
+    assert result.utilisation(layout) == pytest.approx(0.5)
+    assert result.kilowatt_hours(layout) is None
+    assert result.cost(layout) is None
 
 
 def test_energy_and_cost(gpt2: Plan) -> None:
@@ -96,7 +96,7 @@ def test_both_conventions_of_attention(gpt2: Plan) -> None:
 
 def test_more_cards_take_less_time_and_not_less_memory_than_is_there() -> None:
     days = [plan("llama-3-8b", **JOB | {"gpus": n, "tokens": "1T"}) for n in (8, 64, 1024)]
-    seconds = [made.best.seconds for made in days if made.best is not None]
+    seconds = [result.best.seconds for result in days if result.best is not None]
     assert seconds == sorted(seconds, reverse=True)
     assert len(seconds) == 3
     small = plan("llama-3-70b", **JOB)
@@ -106,23 +106,23 @@ def test_more_cards_take_less_time_and_not_less_memory_than_is_there() -> None:
 
 
 def test_recomputing_where_nothing_else_fits() -> None:
-    made = plan("llama-3-70b", **JOB | {"gpus": 1024})
-    (sharded,) = [each for each in made.layouts if each.mesh.name == "fsdp"]
+    result = plan("llama-3-70b", **JOB | {"gpus": 1024})
+    (sharded,) = [each for each in result.layouts if each.mesh.name == "fsdp"]
     assert sharded.fits
     assert sharded.checkpointing
     # Four passes for three.
-    assert made.utilisation(sharded) <= made.job.mfu * 3 / 4 + 1e-9
+    assert result.utilisation(sharded) <= result.job.mfu * 3 / 4 + 1e-9
 
 
 def test_a_config_of_transformers_is_planned_as_minilm_runs_it(tmp_path: Path) -> None:
-    made = plan(model_folder(tmp_path, LLAMA), **JOB)
-    assert made.job.layout.count() == 6_738_415_616
-    assert made.job.config is not None
-    fsdp = made.layouts[1]
+    result = plan(model_folder(tmp_path, LLAMA), **JOB)
+    assert result.job.layout.count() == 6_738_415_616
+    assert result.job.config is not None
+    fsdp = result.layouts[1]
     again = rank_memory(
         fsdp.mesh,
-        made.job.layout,
-        made.job.config,
+        result.job.layout,
+        result.job.config,
         batch=fsdp.micro_batch,
         context=4096,
         checkpointing=fsdp.checkpointing,
@@ -133,10 +133,10 @@ def test_a_config_of_transformers_is_planned_as_minilm_runs_it(tmp_path: Path) -
 
 def test_an_architecture_that_minilm_does_not_run(tmp_path: Path) -> None:
     fields = LLAMA | {"model_type": "mixtral", "num_local_experts": 8, "num_experts_per_tok": 2}
-    made = plan(model_folder(tmp_path, fields), **JOB | {"gpus": 64})
-    assert made.job.config is None
-    assert made.to_dict()["activations"] == "estimate"
-    assert [each.mesh.name for each in made.layouts] == ["ddp", "fsdp", "hsdp 8x8"]
+    result = plan(model_folder(tmp_path, fields), **JOB | {"gpus": 64})
+    assert result.job.config is None
+    assert result.to_dict()["activations"] == "estimate"
+    assert [each.mesh.name for each in result.layouts] == ["ddp", "fsdp", "hsdp 8x8"]
 
 
 # What the GPU hours of a published run are as an MFU, to a percent. llm.c tells of 50% for 1558M.
@@ -152,14 +152,14 @@ REACHED = {
 
 @pytest.mark.parametrize("run", SCALING["PUBLISHED"], ids=lambda run: run.model)
 def test_published_runs(run: Any) -> None:
-    made = run.plan()
-    full, causal = run.reached(made)
+    result = run.plan()
+    full, causal = run.reached(result)
     assert full == pytest.approx(REACHED[run.model], abs=0.01)
     assert causal < full
     if run.stated_mfu is not None:
-        stated = run.plan(mfu=run.stated_mfu)
-        assert stated.best is not None
-        assert stated.gpu_hours(stated.best) == pytest.approx(run.hours, rel=0.05)
+        other = run.plan(mfu=run.stated_mfu)
+        assert other.best is not None
+        assert other.gpu_hours(other.best) == pytest.approx(run.hours, rel=0.05)
 
 
 def test_the_peak_of_an_h100_is_that_of_llama_3_1() -> None:
@@ -175,8 +175,8 @@ def test_an_unknown_card_has_no_peak_of_another(capsys: pytest.CaptureFixture[st
     message = capsys.readouterr().err
     assert "'MI300X', an unknown card" in message
     assert message.endswith("--gpu-memory, --gpu-flops, --gpu-link\n")
-    given = ["--gpu-memory", "192GB", "--gpu-flops", "1307T", "--gpu-link", "448", "--json"]
-    assert main([*arguments, *given]) == 0
+    numbers = ["--gpu-memory", "192GB", "--gpu-flops", "1307T", "--gpu-link", "448", "--json"]
+    assert main([*arguments, *numbers]) == 0
     result = json.loads(capsys.readouterr().out)
     machines = result["machines"]
     assert (machines["flops"], machines["link"], machines["watts"]) == (1307e12, 448e9, None)
@@ -232,7 +232,7 @@ def test_the_json_has_every_number_of_every_layout(
     for row, layout in zip(result["layouts"], gpt2.layouts, strict=True):
         parts = dict(row["memory"])
         assert parts.pop("total") == sum(parts.values()) == layout.required
-        assert [asdict(each) for each in layout.sent] == row["transfers"]
+        assert [asdict(each) for each in layout.transfers] == row["transfers"]
 
 
 @pytest.mark.parametrize(
@@ -251,12 +251,12 @@ def test_the_tables_fit_into_80_columns(
 
 
 def test_shapes_are_proposed_and_the_best_is_planned() -> None:
-    made = plan(params="125M", tied_embeddings=True, context=1024, **JOB)
-    assert len(made.shapes) > 1
-    assert made.job.config == made.shapes[0].config
-    assert made.job.layout.count() == made.shapes[0].parameters
-    shapes = made.to_dict()["shapes"]
-    assert ModelConfig(**shapes[0]["config"]) == made.job.config
+    result = plan(params="125M", tied_embeddings=True, context=1024, **JOB)
+    assert len(result.shapes) > 1
+    assert result.job.config == result.shapes[0].config
+    assert result.job.layout.count() == result.shapes[0].parameters
+    shapes = result.to_dict()["shapes"]
+    assert ModelConfig(**shapes[0]["config"]) == result.job.config
 
 
 def test_torch_is_not_needed() -> None:
