@@ -66,12 +66,9 @@ def meshes(world: int, gpus_per_server: int = 8, tensor: int = 1) -> Iterator[Me
 
 
 def largest_tensor_parallel(config: ModelConfig, world: int, gpus_per_server: int) -> int:
-    """The largest power of 2 that divides heads, feed-forward and world, within a server."""
-    common = math.gcd(config.num_kv_heads, config.d_feed_forward, world)
-    degree = common & -common
-    while degree > gpus_per_server:
-        degree //= 2
-    return degree
+    """The largest power of 2 that divides heads, feed-forward, world and the cards of a server."""
+    common = math.gcd(config.num_kv_heads, config.d_feed_forward, world, gpus_per_server)
+    return common & -common
 
 
 def divides(config: ModelConfig, tensor: int) -> bool:

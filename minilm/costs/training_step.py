@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
+from itertools import accumulate
 
 from minilm.config import ModelConfig
 from minilm.costs.activations import FLOAT32, Activations, activations
@@ -272,16 +273,17 @@ def _block_moments(
     """The blocks backward, the last first; ``outside`` are the gradients of head and final norm."""
     layers = step.config.num_layers
     sizes = saved.block_sizes()
+    up_to = list(accumulate(sizes))
     of_block = (step.gradients(*_ATTENTION) + step.gradients(*_FEED_FORWARD)) // layers
-    temporaries = list(_block_temporaries(step, saved))
+    temporary = max(_block_temporaries(step, saved))
     before = saved.outside(but=(components.FINAL_NORM, components.LM_HEAD))
     for number in reversed(range(layers)):
         if step.checkpointing:
             live = before + (number + 1) * stream + sizes[number] - stream
         else:
-            live = before + sum(sizes[: number + 1])
+            live = before + up_to[number]
         gradients = outside + (layers - 1 - number) * of_block
-        yield Moment("block", gradients, live + max(temporaries))
+        yield Moment("block", gradients, live + temporary)
 
 
 def _block_temporaries(step: TrainingStep, saved: Activations) -> Iterator[int]:

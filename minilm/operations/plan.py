@@ -477,7 +477,8 @@ def _with_checkpointing(job: Job, mesh: Mesh, checkpointing: bool) -> LayoutPlan
         memory, overhead = required(micro_batch, 2)
         return memory.total + overhead <= machines.memory
 
-    sequences = -(-job.step_tokens // (context * mesh.data_ranks))  # of a rank, in a step
+    # Of a rank, in a step.
+    sequences = max(1, round(job.step_tokens / (context * mesh.data_ranks)))
     most = largest(fits, SEARCHED)
     micro_steps = -(-sequences // max(1, min(most, sequences)))
     micro_batch = -(-sequences // micro_steps)

@@ -44,9 +44,10 @@ def _head(plan: Plan) -> Iterator[str]:
     if machines.servers > 1 and machines.network is not None:
         network = f", {machines.network / 1e9:g} GB/s between servers"
     link = f"; links {machines.link / 1e9:g} GB/s{network}" if machines.gpus > 1 else ""
+    products = "float32 (TF32 where a card has it)" if job.dtype == "float32" else job.dtype
     yield (
         f"a card: {format_bytes(machines.memory)}, {machines.flops / 1e12:g} TFLOP/s of dense "
-        f"{job.dtype}{link}"
+        f"{products}{link}"
     )
     source = ", measured with GPT-2 124M on an H100" if job.mfu == MEASURED_MFU else ""
     yield f"MFU {job.mfu:.0%} where no link is waited for{source}"

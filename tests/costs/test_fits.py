@@ -16,6 +16,7 @@ from minilm.costs.fits import (
     SEARCHED,
     Fit,
     fits,
+    largest,
     overhead_bytes,
 )
 from minilm.costs.gguf_types import gguf_bytes
@@ -194,3 +195,9 @@ def test_the_rank_of_lora() -> None:
     uses = fits(LLAMA3, 24 * GB, rank=64)
     assert {fit.lora_rank for fit in uses if fit.use == "LoRA"} == {64}
     assert {fit.lora_rank for fit in uses if fit.use != "LoRA"} == {0}
+
+
+def test_the_largest_that_holds() -> None:
+    for limit in (1, 2, 7, 8, 9):
+        for last in range(11):
+            assert largest(lambda number, last=last: number <= last, limit) == min(last, limit)
