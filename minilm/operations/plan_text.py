@@ -114,7 +114,7 @@ def _answer(plan: Plan) -> Iterator[str]:
     yield (
         "gathered: of the other ranks, or being reduced; other: CUDA and the allocator; micro-batch: "
         "sequences of a rank x micro-steps; most: sequences that fit; sent: by a rank; waits: the "
-        "share of a step that it waits for links, at their peak"
+        "share of a step that is spent waiting for links, at their peak rate"
     )
     if any(layout.checkpointing and layout.fits for layout in plan.layouts):
         yield "* activations are recomputed, which takes a third longer"
