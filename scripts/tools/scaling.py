@@ -75,10 +75,10 @@ class Run:
 # karpathy/llm.c, scripts/run_gpt2_124M.sh (18,865 steps of 300 ms) and run_gpt2_1558M.sh (32,000 steps, 24
 # hours; announced with about 50% MFU); the model cards of Llama 2 and 3, which do not say how many cards.
 PUBLISHED = (
-    Run("GPT-2 124M", "A100-80GB", 8, 18_865 * 2**19, 8 * 18_865 * 0.3 / 3600, 2**19),
-    Run("GPT-2 1558M", "H100", 8, 32_000 * 2**20, 8 * 24, 2**20, 0.50),
-    Run("Llama 2 7B", "A100-80GB", 1024, 2 * 10**12, 184_320, 4 * 10**6),
-    Run("Llama 2 70B", "A100-80GB", 1024, 2 * 10**12, 1_720_320, 4 * 10**6),
+    Run("GPT-2 124M", "A100-80GB", 8, 18_865 * 2**19, 8 * 18_865 * 0.3 / 3600, step_tokens=2**19),
+    Run("GPT-2 1558M", "H100", 8, 32_000 * 2**20, 8 * 24, step_tokens=2**20, stated_mfu=0.50),
+    Run("Llama 2 7B", "A100-80GB", 1024, 2 * 10**12, 184_320, step_tokens=4 * 10**6),
+    Run("Llama 2 70B", "A100-80GB", 1024, 2 * 10**12, 1_720_320, step_tokens=4 * 10**6),
     Run("Llama 3 8B", "H100", 1024, 15 * 10**12, 1.3e6),
     Run("Llama 3 70B", "H100", 1024, 15 * 10**12, 6.4e6),
 )
