@@ -98,6 +98,10 @@ def test_an_adapter(format: str, tmp_path: Path) -> None:
     assert (plain.lora_rank, plain.own, plain.checkpointing) == (2, True, False)
     assert plain.weights == loaded_bytes(whole, format) + 4 * trained
     assert checkpointed.required < plain.required
+    with pytest.raises(InputError, match="--lora-rank: 3 with a run that is an adapter of rank 2"):
+        extras.with_fits(
+            inspect_with_sources(tmp_path / "run"), "24GB", context=None, batch=1, lora_rank=3
+        )
 
 
 def test_the_memory_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
