@@ -17,6 +17,7 @@ from minilm.costs.training_step import loaded_bytes
 from minilm.errors import InputError
 from minilm.inspection import extras
 from minilm.inspection.inspector import inspect, inspect_with_sources
+from minilm.operations.prune import prune
 from minilm.operations.quantize import quantize
 from tests.interop.shapes import SHAPES, make_run
 from tests.transforms.adapters import make_adapter_run
@@ -58,6 +59,17 @@ def test_a_run_that_freezes(tmp_path: Path) -> None:
     states = {fit.states for fit in rows if fit.precision == "adamw_float32"}
     assert states == {8 * trained + 4 * _trained_tensors(run)}
     assert {fit.use for fit in rows} == {"inference", "training"}
+
+
+def test_what_is_made_of_it_freezes_nothing(tmp_path: Path) -> None:
+    run = frozen_run(tmp_path / "run", ["attention", "embedding"])
+    prune(run, tmp_path / "pruned", sparsity=0.5, method="magnitude", device="cpu")
+    quantize(run, tmp_path / "packed", format="int8", device="cpu")
+    for name in ("pruned", "packed"):
+        report = inspect(tmp_path / name)
+        assert report.parameters.trainable == report.parameters.total
+        assert not any("frozen" in note for note in report.notes)
+        assert "freeze" not in (tmp_path / name / "config.json").read_text()
 
 
 def _trained_tensors(run: Path) -> int:
