@@ -9,6 +9,9 @@ import re
 
 from minilm.errors import InputError
 
+# Of conversations a loss is the mean over the first: every count of tokens says which of both it is.
+TOKENS_OF_ANSWERS, TOKENS_OF_CONVERSATIONS = "tokens of answers", "tokens of conversations"
+
 
 def format_count(count: float) -> str:
     """A count with a decimal suffix: 999 -> 999, 124439808 -> 124.4M, 8030261248 -> 8.03B."""
