@@ -22,6 +22,11 @@ def format_count(count: float) -> str:
     return f"{count:g}"
 
 
+def counted(count: int, one: str, several: str = "") -> str:
+    """A count with its noun, by default with an s where it is not 1: 1 step, 2,000 steps."""
+    return f"{count:,} {one if count == 1 else several or f'{one}s'}"
+
+
 def format_decimal(value: float, digits: int) -> str:
     """A number with so many decimals, or in a short form where it is huge: 22.4970, 1.35e+13."""
     return f"{value:,.{digits}f}" if abs(value) < 1e6 else f"{value:.3g}"

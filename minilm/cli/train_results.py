@@ -57,13 +57,13 @@ def show(outcome: Outcome, console: Console) -> bool:
         console.print(running_text(sample(*load(run_dir), SAMPLE_TOKENS)), markup=False)
     console.rule("the run")
     of_conversations = summary["data"].get("kind") == "conversations"
-    counted = TOKENS_OF_ANSWERS if of_conversations else "tokens"
+    unit = TOKENS_OF_ANSWERS if of_conversations else "tokens"
     console.print(
-        f"{summary['steps']} steps, {summary['tokens']:,} tokens in "
+        f"{counted(summary['steps'], 'step')}, {summary['tokens']:,} tokens in "
         f"{format_seconds(summary['seconds'])}, {summary['tokens_per_second']:,.0f} tokens/s; "
         f"best validation loss {summary['best_val_loss']:.4f}, "
         f"{summary['best_val_bits_per_byte']:.3f} bits a byte, over {summary['best_val_tokens']:,} "
-        f"{counted} in {summary['val_dtype']}; "
+        f"{unit} in {summary['val_dtype']}; "
         f"stopped by {summary['stopped_because']}"
     )
     for name, label in (("train_loss", "training loss  "), ("val_loss", "validation loss")):

@@ -16,7 +16,7 @@ from minilm.inspection.inspector import inspect_config
 from minilm.interop.model_source import ModelSource
 from minilm.render.markdown import component_table
 from minilm.runs import files as run_files
-from minilm.units import TOKENS_OF_ANSWERS, TOKENS_OF_CONVERSATIONS
+from minilm.units import TOKENS_OF_ANSWERS, TOKENS_OF_CONVERSATIONS, counted
 
 NAME = "README.md"
 UNKNOWN_LICENSE = "unknown"  # one of the Hub's
@@ -137,7 +137,8 @@ def _metadata(class_name: str, provenance: Provenance) -> str:
 def _introduction(source: ModelSource, class_name: str) -> list[str]:
     config = source.config
     return [
-        f"A decoder-only transformer of {config.num_layers} layers, {config.num_heads} heads and width "
+        f"A decoder-only transformer of {counted(config.num_layers, 'layer')}, "
+        f"{counted(config.num_heads, 'head')} and width "
         f"{config.d_model}, for {config.context_length} tokens of a vocabulary of {config.vocab_size:,}; "
         f"{class_name} in transformers. Written by minilm.",
         "",

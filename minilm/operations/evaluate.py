@@ -57,8 +57,8 @@ class Evaluation:
     @property
     def extent(self) -> str:
         """Over what, and in which arithmetic."""
-        counted = TOKENS_OF_ANSWERS if self.of_answers else "tokens"
-        return f"over {self.tokens:,} {counted}, {self.text}, in {self.dtype} on {self.device}"
+        unit = TOKENS_OF_ANSWERS if self.of_answers else "tokens"
+        return f"over {self.tokens:,} {unit}, {self.text}, in {self.dtype} on {self.device}"
 
 
 def evaluate(

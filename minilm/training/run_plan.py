@@ -10,7 +10,7 @@ from minilm.interop.exports import describe_exports
 from minilm.training.run_spec import RunSpec
 from minilm.training.text_size import step_tokens
 from minilm.transforms.quantize import parameter_count
-from minilm.units import TOKENS_OF_ANSWERS, TOKENS_OF_CONVERSATIONS
+from minilm.units import TOKENS_OF_ANSWERS, TOKENS_OF_CONVERSATIONS, counted
 
 logger = logging.getLogger(__name__)
 
@@ -48,13 +48,13 @@ def _plan(spec: RunSpec) -> Iterator[str]:
         f"{dataset.train_tokens:,} training {unit}",
     )
     epochs = config.max_steps * tokens / dataset.train_places
-    yield f"{config.max_steps:,} steps of {tokens:,} tokens: " + (
+    yield f"{counted(config.max_steps, 'step')} of {tokens:,} tokens: " + (
         f"the {text} {epochs:,.1f} times" if epochs > 1 else f"{epochs:.0%} of the {text}"
     )
     if isinstance(dataset, Conversations):
         rows = dataset.train_rows
         yield (
-            f"{dataset.documents:,} conversations in rows of {rows.length:,} tokens, "
+            f"{counted(dataset.documents, 'conversation')} in rows of {rows.length:,} tokens, "
             f"{dataset.train_tokens / dataset.train_places:.0%} full; the loss is on {rows.labels:,} "
             f"training {TOKENS_OF_ANSWERS} and {dataset.val_labels:,} validation {TOKENS_OF_ANSWERS}"
         )
@@ -70,7 +70,7 @@ def _plan(spec: RunSpec) -> Iterator[str]:
         against_overfitting.append(f"dropout {model.config.dropout:g}")
     if config.early_stopping:
         against_overfitting.append(
-            f"early stopping after {config.early_stopping} evaluations without a better loss"
+            f"early stopping after {counted(config.early_stopping, 'evaluation')} without a better loss"
         )
     if against_overfitting:
         yield "; ".join(against_overfitting)
