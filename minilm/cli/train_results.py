@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from minilm.cli.entry import CHECK_FAILED, DONE
 from minilm.runs import files as run_files
 from minilm.runs.stop_reason import StopReason
-from minilm.units import TOKENS_OF_ANSWERS, format_seconds
+from minilm.units import TOKENS_OF_ANSWERS, counted, format_seconds
 
 if TYPE_CHECKING:
     from rich.console import Console
