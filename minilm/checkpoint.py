@@ -226,7 +226,7 @@ def _meta_model(path: Path, config: ModelConfig) -> Transformer:
         raise FormatError(
             path,
             counted(num_tensors, "tensor"),
-            f"those of {counted(config.num_blocks, 'layer')}",
+            f"those of {config.num_blocks} layers",
             "the weights are not those of this config.json",
         )
     with torch.device("meta"):
