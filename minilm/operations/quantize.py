@@ -23,15 +23,10 @@ from minilm.operations.comparison import Comparison, measure
 from minilm.operations.evaluate import evaluation_text
 from minilm.operations.folders import write_summary
 from minilm.quantization.gptq_packing import GptqPacking
-from minilm.quantization.packing import (
-    Format,
-    IntegerPacking,
-    Nf4Packing,
-    Packing,
-    Rounded,
-    make_packing,
-    quantized_matrices,
-)
+from minilm.quantization.integer_packing import IntegerPacking
+from minilm.quantization.nf4_packing import Nf4Packing
+from minilm.quantization.packing import Format, Packing, Rounded, quantized_matrices
+from minilm.quantization.packings import make_packing
 from minilm.quantization.torchao_packing import TorchaoPacking
 from minilm.runs import files as run_files
 from minilm.training.quantized_run import (

@@ -21,7 +21,8 @@ from minilm.config.validation import RENAMED, with_current_names
 from minilm.data.cache import default_cache
 from minilm.errors import ConfigError, InputError
 from minilm.model.device import release_free_memory
-from minilm.quantization.packing import Format, make_packing
+from minilm.quantization.packing import Format
+from minilm.quantization.packings import make_packing
 from minilm.runs import files as run_files
 from minilm.runs.lock import run_lock
 from minilm.runs.new_folder import new_run_folder, remove_beginning, remove_temporary_files
