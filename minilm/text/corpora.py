@@ -19,6 +19,7 @@ import sysconfig
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from minilm.errors import CorpusError, InputError
 from minilm.text import records
@@ -130,27 +131,37 @@ class Corpus:
             yield from split_documents(_with_newlines(record, where, note))
 
     def has_conversations(self) -> bool:
-        """Whether its first file is one of JSON, and the first record of that a conversation."""
+        """Whether its first file is of JSON, and its first record a conversation, or has such columns."""
         if self.raw_text or self.text_field is not None:
             return False
         first = next(self.documents())
+        if first.format == "parquet":
+            return records.parquet_has_conversations(first.where)
         if first.format != "json":
             return False
-        texts = _without_mark(self._decoded(first.where, first.raw, lambda where, text: None))
-        return is_conversation(next(json_values(texts, first.where), (None, 0))[0])
+        records_of_first = self._records(first, lambda where, text: None)
+        return is_conversation(next(records_of_first, (None, ""))[0])
 
     def conversations(self, note: records.Note) -> Iterator[Conversation]:
         """Its records as conversations, cleaned. Raises CorpusError for what is none."""
         kind: tuple[str, ...] = ()
         for document in self.documents():
-            where = document.where
-            if document.format != "json":
-                raise CorpusError(where, "text beside conversations", "one of the two")
-            texts = _without_mark(self._decoded(where, document.raw, note))
-            for record, line in json_values(texts, where):
-                place = f"{where} line {line}"
+            if document.format not in ("json", "parquet"):
+                raise CorpusError(document.where, "text beside conversations", "one of the two")
+            for record, place in self._records(document, note):
                 kind = kind or kind_of(record, place)
                 yield read_conversation(record, kind, place, self._clean_message)
+
+    def _records(self, document: Document, note: records.Note) -> Iterator[tuple[Any, str]]:
+        """Those of a file that may hold conversations, and where each is."""
+        where = document.where
+        if document.format == "parquet":
+            for number, row in enumerate(records.parquet_conversations(where), 1):
+                yield row, f"{where} row {number}"
+            return
+        texts = _without_mark(self._decoded(where, document.raw, note))
+        for record, line in json_values(texts, where):
+            yield record, f"{where} line {line}"
 
     def _clean_message(self, text: str) -> str:
         lines = normalize_line_ends([records.without_lone_surrogates(text)])
@@ -400,13 +411,16 @@ def _hub_documents(
     with contextlib.suppress(OSError):
         os.utime(path)  # of the copies of datasets, the one used last
     for number, line in enumerate(_file_lines(path)):
+        where = f"{dataset.source} row {number}"
         try:
-            text = json.loads(line)["text"].encode()
+            row = json.loads(line)
+            is_text = not isinstance(row, dict) or "text" in row
+            text = row["text"].encode() if is_text else line  # of a conversation
         except (ValueError, TypeError, KeyError, AttributeError):
             raise CorpusError(
                 path, f"line {number + 1} is damaged", "rows of a dataset", "delete this copy"
             ) from None
-        yield Document(f"{dataset.source} row {number}", [text])
+        yield Document(where, [text], "" if is_text else "json")
 
 
 def _file_lines(path: Path) -> Iterator[bytes]:

@@ -197,7 +197,9 @@ def _template(
         template, name = chat_template(run, source.chat_template)
         return template, replace(source, chat_template=name)
     if source.chat_template is not None:
-        expected = "JSON Lines of messages, or of prompt and completion"
+        expected = (
+            "JSON Lines of messages, or of prompt and completion, or Parquet with such columns"
+        )
         raise ConfigError("chat_template", f"given with {source.name}, a text", expected)
     return None, source
 
