@@ -30,7 +30,7 @@ from minilm.errors import ConfigError, CorpusError
 from minilm.progress import progress_bar
 from minilm.text.answers import Answered, answered
 from minilm.text.chat_template import ChatTemplate
-from minilm.text.corpora import Corpus
+from minilm.text.corpus import Corpus
 from minilm.text.tokenizers import Tokenizer
 
 logger = logging.getLogger(__name__)

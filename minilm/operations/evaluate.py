@@ -20,7 +20,8 @@ from minilm.interop.convert import as_run
 from minilm.model.transformer import Transformer
 from minilm.runs import files as run_files
 from minilm.text.chat_template import PLAIN, find_template
-from minilm.text.corpora import Corpus, open_corpus
+from minilm.text.corpora import open_corpus
+from minilm.text.corpus import Corpus
 from minilm.text.tokenizers import Tokenizer
 from minilm.training.evaluation import evaluate as validate
 from minilm.training.runtime import Runtime, resolve

@@ -29,7 +29,7 @@ from minilm.runs import base_run
 from minilm.runs import files as run_files
 from minilm.runs.new_folder import default_run_dir
 from minilm.text.chat_template import ChatTemplate
-from minilm.text.corpora import Corpus
+from minilm.text.corpus import Corpus
 from minilm.text.tokenizer_file import load_tokenizer
 from minilm.text.tokenizers import Tokenizer
 from minilm.training.base_model import WeightDtypes, companions

@@ -14,7 +14,7 @@ from minilm.data.splits import divide
 from minilm.errors import CorpusError
 from minilm.text import corpora
 from minilm.text.chunking import split_into_chunks
-from minilm.text.corpora import Corpus, Document
+from minilm.text.corpus import Corpus, Document
 
 WORDS = (
     "the",
