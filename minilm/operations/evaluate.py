@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from minilm.checkpoint import load
-from minilm.config import TrainConfig, from_dict
 from minilm.data.cache import default_cache
 from minilm.data.conversations import prepare_conversations
 from minilm.data.corpus_stats import identify
@@ -24,7 +23,7 @@ from minilm.text.corpora import open_corpus
 from minilm.text.corpus import Corpus
 from minilm.text.tokenizers import Tokenizer
 from minilm.training.evaluation import evaluate as validate
-from minilm.training.runtime import Runtime, resolve
+from minilm.training.runtime import Runtime, resolve_for_use
 
 ALL = 1.0  # the fraction of a text that is evaluated where it is given
 
@@ -65,8 +64,7 @@ def evaluate(
     that the run was trained beside. Raises InputError where there is neither.
     """
     with as_run(Path(checkpoint)) as run:
-        settings = {"device": device, "dtype": dtype, "compile": "off"}
-        runtime = resolve(from_dict(TrainConfig, settings, "evaluate"), 0.0)
+        runtime = resolve_for_use("evaluate", device, dtype)
         model, tokenizer = load(run, device=str(runtime.device))
         text = evaluation_text(run, tokenizer, data, text_field=text_field, cache=cache)
         if text is None:

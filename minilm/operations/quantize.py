@@ -13,7 +13,6 @@ import torch
 from minilm import files
 from minilm.architectures.minilm import layout as minilm_layout
 from minilm.checkpoint import load
-from minilm.config import TrainConfig, from_dict
 from minilm.data.cache import default_cache
 from minilm.errors import InputError
 from minilm.interop.convert import GgufFormat, as_run, check_new, convert, name_of
@@ -35,7 +34,7 @@ from minilm.training.quantized_run import (
     write_run,
     written_storage,
 )
-from minilm.training.runtime import resolve
+from minilm.training.runtime import resolve_for_use
 from minilm.transforms.activations import linear_layers
 from minilm.transforms.quantize import round_layers
 
@@ -83,10 +82,8 @@ def quantize(
     in whose q8_0 and q4_0 embeddings and head are stored too. Raises InputError, with nothing written, for
     what cannot be done.
     """
-    out, packing = (
-        Path(out),
-        make_packing(format, group_size, double_quantization=double_quantization),
-    )
+    out = Path(out)
+    packing = make_packing(format, group_size, double_quantization=double_quantization)
     _check_options(packing, calibrate, layout)
     check_new(out)
     with as_run(Path(checkpoint)) as run:
@@ -97,8 +94,7 @@ def quantize(
             "quantize what it was made of, or `minilm convert --to minilm` dequantizes it",
         )
         _check_shapes(run, record, packing, calibrate, layout)
-        settings = {"device": device, "compile": "off"}
-        runtime = resolve(from_dict(TrainConfig, settings, "quantize"), 0.0)
+        runtime = resolve_for_use("quantize", device)
         model, tokenizer = load(run, device=str(runtime.device))
         text = evaluation_text(run, tokenizer, data, text_field=text_field, cache=cache)
         windows, calibrated_on = None, None

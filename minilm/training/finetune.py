@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from minilm.config import ModelConfig, TrainConfig, from_dict, to_dict
 from minilm.config.lora import LoraConfig
 from minilm.config.presets import find_preset
 from minilm.data.conversations import Conversations
+from minilm.data.dataset import Dataset
 from minilm.errors import ConfigError
 from minilm.interop.convert import as_run
 from minilm.quantization.packing import Packing
@@ -85,13 +86,9 @@ def run_from_checkpoint(
     refuse_other_encodings("init_from", os.path.abspath(base))
     with as_run(base) as imported, quantized_base(imported, quantize_base) as run:
         record = run_files.read_record(run / run_files.CONFIG)
-        of_whole = record if lora is None else replace(record, quantization={})
-        remedy = "`minilm finetune --lora-rank R` trains an adapter on it"
-        run_files.refuse_transformed(base, of_whole, remedy)
+        _refuse_transformed(base, record, lora)
         config = _train_config(record, preset, settings, lora)
-        fields = to_dict(read_run_config(run)) | dict(model)
-        model_config = from_dict(ModelConfig, fields, base / run_files.CONFIG)
-        _refuse_other_shape(record.model, model_config, model)
+        model_config = _model_config(base, run, record, model)
         check_installed(config.trackers)
         corpus = source.open()
         template, source = _template(run, source, corpus)
@@ -110,17 +107,7 @@ def run_from_checkpoint(
             context_length=model_config.context_length,
             template=template,
         )
-        if isinstance(dataset, Conversations) and "batch_size" not in settings:
-            # A row that is in a batch twice teaches nothing more.
-            rows = len(dataset.train_rows.rows)
-            config = replace(config, batch_size=min(config.batch_size, rows))
-        config, dropout = fit_to_text(
-            config,
-            model_config,
-            overrides={*settings, *model},
-            dataset=dataset,
-        )
-        model_config = replace(model_config, dropout=dropout)
+        config, model_config = _fitted(config, model_config, dataset, {*settings, *model})
         began_with: dict[str, Any] = {"preset": preset, **own, "init_from": os.path.abspath(base)}
         network = load_record(run, replace(record, model=model_config), keep_packed=True)
         adapter = None
@@ -131,9 +118,11 @@ def run_from_checkpoint(
             adapter = _adapter(base, run, lora, record)
             if run != base:
                 assert temporary is not None
-                imported_from = base if quantize_base is None else None
-                own_base = temporary / run_files.BASE
-                adapter = replace(adapter, own_base=own_base, imported_from=imported_from)
+                adapter = replace(
+                    adapter,
+                    own_base=temporary / run_files.BASE,
+                    imported_from=base if quantize_base is None else None,
+                )
         elif frozen:
             freeze(network, frozen)
             began_with["freeze"] = list(frozen)
@@ -172,6 +161,14 @@ def _refuse_together(
         )
 
 
+def _refuse_transformed(base: Path, record: run_files.RunRecord, lora: LoraConfig | None) -> None:
+    """Quantized matrices are trained by an adapter alone."""
+    if lora is not None:
+        record = replace(record, quantization={})
+    remedy = "`minilm finetune --lora-rank R` trains an adapter on it"
+    run_files.refuse_transformed(base, record, remedy)
+
+
 def _train_config(
     record: run_files.RunRecord, preset: str, settings: Mapping[str, Any], lora: LoraConfig | None
 ) -> TrainConfig:
@@ -186,6 +183,16 @@ def _train_config(
     config = find_preset(preset).train_config(**(of_base | dict(settings)))
     if lora is not None and config.optimizer != "adamw":
         raise ConfigError("optimizer", config.optimizer, "adamw, for an adapter")
+    return config
+
+
+def _model_config(
+    base: Path, run: Path, record: run_files.RunRecord, overrides: Mapping[str, Any]
+) -> ModelConfig:
+    """That of the base, with ``overrides``, which change no tensor."""
+    fields = to_dict(read_run_config(run)) | dict(overrides)
+    config = from_dict(ModelConfig, fields, base / run_files.CONFIG)
+    _refuse_other_shape(record.model, config, overrides)
     return config
 
 
@@ -212,6 +219,18 @@ def _own_vocabulary(tokenizer: Tokenizer, given: Mapping[str, Any]) -> dict[str,
             expected = f"{own[name]}, that of the model it is to start from"
             raise ConfigError(name, str(value), expected, "leave it out")
     return own
+
+
+def _fitted(
+    config: TrainConfig, model: ModelConfig, dataset: Dataset, overrides: Collection[str]
+) -> tuple[TrainConfig, ModelConfig]:
+    """Both for a text of this size, but for the fields in ``overrides``."""
+    if isinstance(dataset, Conversations) and "batch_size" not in overrides:
+        # A row that is in a batch twice teaches nothing more.
+        rows = len(dataset.train_rows.rows)
+        config = replace(config, batch_size=min(config.batch_size, rows))
+    config, dropout = fit_to_text(config, model, overrides=overrides, dataset=dataset)
+    return config, replace(model, dropout=dropout)
 
 
 def _common_dtype(base: Path, run: Path) -> str:
