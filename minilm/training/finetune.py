@@ -115,14 +115,12 @@ def run_from_checkpoint(
             apply(network, lora, torch.Generator().manual_seed(config.seed))
             began_with["quantize_base"] = quantize_base and quantize_base.format
             began_with["double_quantization"] = getattr(quantize_base, "double", False)
-            adapter = _adapter(base, run, lora, record)
+            names, reference = adapter_map(record.model, lora), base_run.reference(run)
+            adapter = Adapter(lora, names, reference, record.transforms)
             if run != base:
                 assert temporary is not None
-                adapter = replace(
-                    adapter,
-                    own_base=temporary / run_files.BASE,
-                    imported_from=base if quantize_base is None else None,
-                )
+                imported_from = base if quantize_base is None else None
+                adapter = _with_own_base(adapter, temporary / run_files.BASE, imported_from)
         elif frozen:
             freeze(network, frozen)
             began_with["freeze"] = list(frozen)
@@ -260,17 +258,10 @@ def _announce(spec: RunSpec, base: Path, record: run_files.RunRecord, preset: st
     announce(spec)
 
 
-def _adapter(
-    base: Path,
-    run: Path,
-    lora: LoraConfig,
-    record: run_files.RunRecord,
-) -> Adapter:
-    """An adapter on ``run``, which is ``base`` or what was imported or quantized from it."""
-    reference = base_run.reference(run)
-    if run != base:
-        reference["path"] = run_files.BASE
-    return Adapter(lora, adapter_map(record.model, lora), reference, record.transforms)
+def _with_own_base(adapter: Adapter, folder: Path, imported_from: Path | None) -> Adapter:
+    """With a base that was imported or quantized for the run, and goes from ``folder`` into it."""
+    reference = {**adapter.base, "path": run_files.BASE}
+    return replace(adapter, base=reference, own_base=folder, imported_from=imported_from)
 
 
 def _refuse_other_shape(
