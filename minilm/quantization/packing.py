@@ -1,6 +1,6 @@
 """Matrices rounded to few bits, packed as other programs store them, and read back: each the inverse.
 
-`Packing` is what the formats have in common; integer_packing.py and nf4_packing.py have one each.
+`Packing` is what the formats have in common: each is in a file of its own, and all are listed in packings.py.
 
 Scales of integers are bfloat16: the codes are rounded by the scale as it is stored, so that it loses nothing.
 Shapes: o outputs, i inputs, g groups of inputs that share a scale.
