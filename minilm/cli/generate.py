@@ -134,6 +134,9 @@ def _chat(decoder: Decoder, tokenizer: Tokenizer, options: Arguments, sampling: 
     from minilm.generation.chat import Chat
     from minilm.text.chat_template import find_template
 
+    messages = _prompts(options)
+    if not all(message.strip() for message in messages):
+        raise InputError("--prompt", "an empty message", "one to be answered")
     with naming_options("--chat-template"):
         template = find_template(Path(options.checkpoint), options.chat_template)
     chat = Chat(
@@ -146,9 +149,7 @@ def _chat(decoder: Decoder, tokenizer: Tokenizer, options: Arguments, sampling: 
         max_new_tokens=options.max_new_tokens,
         cached=not options.no_cache,
     )
-    for message in _prompts(options):
-        if not message.strip():
-            raise InputError("--prompt", "an empty message", "one to be answered")
+    for message in messages:
         answer(chat, message, as_json=options.json)
     if options.prompt:
         return DONE

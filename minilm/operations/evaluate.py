@@ -74,7 +74,7 @@ def evaluate(
 
 def evaluate_model(model: Transformer, text: EvaluationText, runtime: Runtime) -> Evaluation:
     """The mean over every token of ``text`` in consecutive windows of the model's context."""
-    result = validate(model, text.dataset, model.config.context_length, runtime)
+    result = validate(model, text.dataset, model.config.context_length, runtime, bar=True)
     assert result is not None, "nothing stops it"
     return Evaluation(
         loss=result.loss,

@@ -63,6 +63,8 @@ def merge(
     model, tokenizer = load(run, adapters=others, trainable=True, device=str(runtime.device))
     text = _text(run, tokenizer, data, text_field, cache)
     weights = [base / run_files.WEIGHTS, *map(run_files.weights_path, (run, *others))]
+    names = " and ".join(each.name for each in (run, *others))
+    logger.info(f"merging {names} into {base}: the adapter is measured first")
     before = measure(model, weights, text, runtime)
     keep_zeros = any(
         t["tool"] == "prune" and t["method"] not in STRUCTURED for t in record.transforms
@@ -84,6 +86,7 @@ def merge(
         write_model(folder, run, model, *transforms, done, base=base)
         stored, _ = load(folder, trainable=True, device=str(runtime.device))
         stored.config = windows  # evaluated in the same
+        logger.info("measuring the merged model")
         after = measure(stored, [folder / run_files.WEIGHTS], text, runtime)
         comparison = Comparison(before, after)
         write_summary(folder, run, comparison)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -141,8 +141,7 @@ def _quantized(
     record: run_files.RunRecord, transform: Mapping[str, Any], packing: Packing
 ) -> run_files.RunRecord:
     """The record of the quantized run."""
-    transforms = (*record.transforms, transform)
-    return replace(record, transforms=transforms, quantization=packing.config(["lm_head"]))
+    return record.transformed(transform, quantization=packing.config(["lm_head"]))
 
 
 class _Written(NamedTuple):

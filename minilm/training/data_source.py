@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from minilm.config import TrainConfig
-from minilm.data.conversations import check_settings, prepare_conversations
+from minilm.data.conversations import prepare_conversations
 from minilm.data.corpus_stats import identify
 from minilm.data.dataset import Dataset
 from minilm.data.shards import find, prepare
@@ -75,7 +75,6 @@ class DataSource:
         """
         if template is not None:
             assert isinstance(tokenizer, Tokenizer), "that of the base"
-            check_settings(config)
             return prepare_conversations(
                 corpus,
                 tokenizer=tokenizer,

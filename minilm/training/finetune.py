@@ -21,10 +21,11 @@ from minilm.checkpoint import load_record, read_run_config
 from minilm.config import ModelConfig, TrainConfig, from_dict, to_dict
 from minilm.config.lora import LoraConfig
 from minilm.config.presets import find_preset
-from minilm.data.conversations import Conversations
+from minilm.data.conversations import Conversations, check_settings
 from minilm.data.dataset import Dataset
 from minilm.errors import ConfigError
 from minilm.interop.convert import as_run
+from minilm.ledger.layout_changes import with_frozen
 from minilm.quantization.packing import Packing
 from minilm.runs import base_run
 from minilm.runs import files as run_files
@@ -91,12 +92,14 @@ def run_from_checkpoint(
         model_config = _model_config(base, run, record, model)
         check_installed(config.trackers)
         corpus = source.open()
-        template, source = _template(run, source, corpus)
         folder = run_dir or default_run_dir(preset, base, corpus.name)
         refuse_folder(folder, source.name)
         refuse_too_large(model_config, config, lora)
+        with_frozen(layout(model_config), frozen)
         tokenizer = load_tokenizer(run / run_files.TOKENIZER)
         own = _own_vocabulary(tokenizer, vocabulary)
+        # Last of what refuses options, as it may have a note.
+        template, source = _template(run, source, corpus, config)
         beside_tokenizer = companions(run)
         if template is not None:
             beside_tokenizer = with_template(beside_tokenizer, template, tokenizer)
@@ -195,10 +198,11 @@ def _model_config(
 
 
 def _template(
-    run: Path, source: DataSource, corpus: Corpus
+    run: Path, source: DataSource, corpus: Corpus, config: TrainConfig
 ) -> tuple[ChatTemplate | None, DataSource]:
     """The chat template of conversations, and the source that names it."""
     if corpus.has_conversations():
+        check_settings(config)
         template, name = chat_template(run, source.chat_template)
         return template, replace(source, chat_template=name)
     if source.chat_template is not None:

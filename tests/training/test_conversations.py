@@ -333,6 +333,23 @@ def test_what_does_not_go_with_conversations_is_refused(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"lora_rank": 999},
+        {"lora_rank": 2, "targets": ["no"]},
+        {"freeze": ["no"]},
+        {"settings": {"bpe_dropout": 0.1}},
+    ],
+)
+def test_an_option_is_refused_before_a_note(
+    tune: Any, options: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(ConfigError):
+        tune("run", **options)
+    assert "no chat template" not in caplog.text
+
+
 def test_training_begins_with_text(chat: Path, cache: Path, tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"conversations, expected text; `minilm finetune`"):
         train(data=str(chat), run_dir=tmp_path / "run", cache=cache)
