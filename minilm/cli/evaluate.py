@@ -57,5 +57,5 @@ def _run(options: Arguments) -> int:
         f"{result.loss:.4f} nats a token, {result.bits_per_byte:.4f} bits a byte, perplexity "
         f"{format_decimal(result.perplexity, 3)}"
     )
-    print(f"over {result.tokens:,} tokens, {result.text}, in {result.dtype} on {result.device}")
+    print(result.extent)
     return DONE

@@ -19,6 +19,7 @@ import tyro
 from minilm.cli.conversation import interact
 from minilm.cli.entry import DONE, naming_options, parse_arguments, refuse_empty, run_command
 from minilm.errors import InputError
+from minilm.units import counted
 
 if TYPE_CHECKING:
     from minilm.generation.decoder import Decoder
@@ -227,7 +228,7 @@ def _answer(
         )
     count = sum(map(len, tokens))
     if count:
-        print(f"{count} tokens, {count / seconds:.1f} tokens/s", file=sys.stderr)
+        print(f"{counted(count, 'token')}, {count / seconds:.1f} tokens/s", file=sys.stderr)
 
 
 def _read_stdin() -> str:

@@ -33,6 +33,7 @@ from minilm.text.chat_template import ChatTemplate
 from minilm.text.conversations import Conversation
 from minilm.text.corpus import Corpus
 from minilm.text.tokenizers import Tokenizer
+from minilm.units import counted
 
 logger = logging.getLogger(__name__)
 
@@ -271,18 +272,22 @@ def _truncated(each: Answered, length: int, beginning: int) -> Answered:
 
 def _log_counts(source: str, counts: dict[str, int], masked: int, context_length: int) -> None:
     if count := counts["truncated"]:
+        longer = counted(count, "conversation is", "conversations are")
         logger.warning(
-            f"note: {source}: {count:,} conversations are longer than the context of {context_length:,} "
-            "tokens and lose their beginning"
+            f"note: {source}: {longer} longer than the context of {context_length:,} tokens: the beginning "
+            "is left out"
         )
     if count := counts["dropped"]:
-        logger.warning(
-            f"note: {source}: {count:,} conversations have no answer left and are dropped"
+        empty = counted(
+            count,
+            "conversation has no answer left and is",
+            "conversations have no answer left and are",
         )
+        logger.warning(f"note: {source}: {empty} dropped")
     if masked:
         logger.warning(
-            f"note: {source}: the template writes {masked:,} answers otherwise once others follow: they "
-            "are not learned, the last answer of each conversation is"
+            f"note: {source}: the template writes {counted(masked, 'answer')} otherwise once others follow: "
+            "not learned, as the last answer of each conversation is"
         )
 
 

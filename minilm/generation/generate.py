@@ -26,6 +26,7 @@ from minilm.safe_text import short_repr
 from minilm.text.chat_template import Message, end_of_turn, find_template
 from minilm.text.conversations import ROLES
 from minilm.text.tokenizers import Ids, Tokenizer
+from minilm.units import counted
 
 
 def generate(
@@ -141,7 +142,7 @@ def room_for_answer(config: ModelConfig, conversation: Sequence[int], where: str
     Raises TokenizerError where there are none.
     """
     if len(conversation) >= config.context_length:
-        got = f"{len(conversation)} tokens with what stands around it"
+        got = f"{counted(len(conversation), 'token')} with what stands around it"
         raise TokenizerError(where, got, f"fewer than the context of {config.context_length}")
     return config.context_length - len(conversation)
 

@@ -14,14 +14,11 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from minilm.errors import CorpusError, MissingExtraError
 from minilm.text.conversations import MESSAGES, PAIR
-
-if TYPE_CHECKING:
-    from pyarrow import Schema
-    from pyarrow.parquet import ParquetFile
+from minilm.units import counted
 
 # By the ending of a file's name.
 FORMATS = {
@@ -97,7 +94,7 @@ def csv_texts(
             if row and len(row) != len(header):
                 raise CorpusError(
                     f"{where} line {blank_lines + rows.line_num}",
-                    f"{len(row)} columns",
+                    counted(len(row), "column"),
                     f"the {len(header)} of the header",
                     f"mend the line, or {_AS_IT_IS}",
                 )
@@ -142,7 +139,7 @@ def parquet_conversations(path: str) -> Iterator[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def _parquet_file(path: str) -> Iterator[ParquetFile]:
+def _parquet_file(path: str) -> Iterator[Any]:
     if importlib.util.find_spec("pyarrow") is None:
         raise MissingExtraError("pyarrow", "parquet", path)
     import pyarrow
@@ -158,12 +155,12 @@ def _parquet_file(path: str) -> Iterator[ParquetFile]:
         ) from None
 
 
-def _rows(file: ParquetFile, columns: list[str]) -> Iterator[dict[str, Any]]:
+def _rows(file: Any, columns: list[str]) -> Iterator[dict[str, Any]]:
     for batch in file.iter_batches(_ROWS_AT_ONCE, columns=columns):
         yield from batch.to_pylist()
 
 
-def _example_row(schema: Schema) -> dict[str, Any]:
+def _example_row(schema: Any) -> dict[str, Any]:
     """A row with an empty list in each column of lists, None in the others."""
     from pyarrow import types
 

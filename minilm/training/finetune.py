@@ -46,6 +46,7 @@ from minilm.training.runtime import resolve_for_run
 from minilm.training.text_size import fit_to_text
 from minilm.transforms.freeze import freeze
 from minilm.transforms.lora import apply
+from minilm.units import counted
 
 logger = logging.getLogger(__name__)
 
@@ -256,7 +257,7 @@ def _announce(spec: RunSpec, base: Path, record: run_files.RunRecord, preset: st
     if _differ(model, find_preset(preset).model_config()):
         logger.info(
             f"of the preset {preset}: only steps, batches and schedule; the model has the shape "
-            f"of {base.name}: {model.num_layers} layers of width {model.d_model}, "
+            f"of {base.name}: {counted(model.num_layers, 'layer')} of width {model.d_model}, "
             f"{model.context_length:,} tokens of context"
         )
     announce(spec)

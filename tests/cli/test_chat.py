@@ -44,7 +44,7 @@ def says(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def notes(errors: str) -> list[str]:
     """What is said on stderr beside the rates."""
-    rate = re.compile(r"\d+ tokens, [\d.]+ tokens/s")
+    rate = re.compile(r"[\d,]+ tokens?, [\d.]+ tokens/s")
     return [line for line in errors.splitlines() if not rate.fullmatch(line)]
 
 

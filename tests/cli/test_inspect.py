@@ -207,6 +207,7 @@ def test_a_mismatch_exits_1_and_is_named(run_copy: Path, capsys: Capture) -> Non
         ),
         (["nano", "--fits", "1GB", "--kv-cache", "q3"], "error: --kv-cache: 'q3', expected one of"),
         (["nano", "--kv-cache", "fp8"], "error: arguments: --lora-rank or --kv-cache alone"),
+        (["nano", "--fits", "-5GiB"], "error: --fits: '-5GiB', expected a size such as 24GB"),
         (
             ["nano", "--fits", "K80"],
             "error: --fits: 'K80', expected a size such as 24GB, 80GiB or 2x",

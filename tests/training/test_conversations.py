@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import math
 import random
 from collections.abc import Callable, Sequence
@@ -182,11 +183,18 @@ def answers_loss(run: Path, template: ChatTemplate, pairs: Sequence[tuple[str, s
 
 
 def test_a_run_says_what_it_learned_and_how_it_was_written(
-    tune: Any, cache: Path, chat: Path
+    tune: Any, cache: Path, chat: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "minilm")
     outcome = tune("run", settings={"max_steps": 24, "eval_every": 24}, freeze=["embedding"])
     run, data = outcome.run_dir, outcome.summary["data"]
     assert data["kind"] == "conversations"
+    assert f"{data['train_tokens']:,} training tokens of conversations" in caplog.text
+    answers = f"{data['val_answer_tokens']:,} validation tokens of answers"
+    assert (
+        f"{data['train_answer_tokens']:,} training tokens of answers and {answers}" in caplog.text
+    )
+    assert f"an evaluation after every 24 steps, over {answers}" in caplog.text
     assert data["chat_template"] == "plain"
     assert data["conversations"] == 120
     assert data["truncated"] == data["dropped"] == 0
@@ -203,11 +211,12 @@ def test_a_run_says_what_it_learned_and_how_it_was_written(
     own = evaluate(run, device="cpu", dtype="float32", cache=cache)
     assert own.loss == pytest.approx(outcome.summary["best_val_loss"], abs=1e-6)
     assert own.tokens == data["val_answer_tokens"]
-    assert own.text == "the answers in the validation split of chat (its chat template)"
+    assert own.text == "the validation split of chat (its chat template)"
+    assert own.extent.startswith(f"over {own.tokens:,} tokens of answers, the validation split of")
     whole = evaluate(run, str(chat), device="cpu", dtype="float32", cache=cache)
     assert whole.tokens == data["train_answer_tokens"] + data["val_answer_tokens"]
     assert whole.loss == pytest.approx(answers_loss(run, template, questions(120)), abs=1e-5)
-    assert whole.text == "the answers in all of chat (its chat template)"
+    assert whole.text == "all of chat (its chat template)"
 
 
 def test_a_stopped_run_resumes_bit_for_bit(tune: Any, cache: Path, sigterm_after: Any) -> None:
