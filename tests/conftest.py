@@ -70,15 +70,17 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory, text_file: Path, cache: P
     return train_tiny(tmp_path_factory.mktemp("runs") / "tiny", text_file, cache)
 
 
-def train_tiny(folder: Path, text_file: Path, cache: Path, **settings: Any) -> Path:
-    """Train the tiny byte model into ``folder``."""
+def train_tiny(
+    folder: Path, text_file: Path, cache: Path, model: dict[str, Any] | None = None, **settings: Any
+) -> Path:
+    """Train the tiny byte model, or one of other ``model`` fields, into ``folder``."""
     from minilm.training.train import train
 
     train(
         data=str(text_file),
         run_dir=folder,
         tokenizer="byte",
-        model=TINY_MODEL,
+        model=TINY_MODEL | (model or {}),
         settings=TINY_SETTINGS | settings,
         cache=cache,
     )

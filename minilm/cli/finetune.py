@@ -26,6 +26,7 @@ from minilm.cli.entry import (
     refuse_empty,
     run_command,
 )
+from minilm.cli.operation_options import show_comparison
 from minilm.cli.train_options import (
     CLEAN_HELP,
     DATA_HELP,
@@ -44,7 +45,6 @@ from minilm.training.messages import messages_on_stderr
 
 if TYPE_CHECKING:
     from minilm.config.lora import LoraConfig
-    from minilm.operations.merge import Merged
 
 MEMORY_ADVICE = (
     "lower --train.batch-size (and raise --train.gradient-accumulation as much, for the same step), set "
@@ -315,17 +315,5 @@ def _merge(options: Arguments) -> int:
         result = {"out": str(merged.out), "dtype": merged.dtype, **merged.comparison.to_dict()}
         print(json.dumps(result, indent=2))
         return DONE
-    _show(merged)
+    show_comparison(merged.comparison, [f"{merged.out}: a run, in {merged.dtype}"])
     return DONE
-
-
-def _show(merged: Merged) -> None:
-    from minilm.cli.console import ResultConsole
-    from minilm.render.grid import table_lines, wrapped
-
-    console = ResultConsole()
-    for line in table_lines(merged.comparison.table(), console.width):
-        console.print(line)
-    for note in (merged.comparison.note(), f"{merged.out}: a run, in {merged.dtype}"):
-        for text in wrapped(note, console.width):
-            console.print(text, markup=False)

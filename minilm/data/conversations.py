@@ -30,7 +30,8 @@ from minilm.errors import ConfigError, CorpusError
 from minilm.progress import progress_bar
 from minilm.text.answers import Answered, answered
 from minilm.text.chat_template import ChatTemplate
-from minilm.text.corpora import Corpus
+from minilm.text.conversations import Conversation
+from minilm.text.corpus import Corpus
 from minilm.text.tokenizers import Tokenizer
 from minilm.units import counted
 
@@ -181,27 +182,7 @@ def prepare_conversations(
     notes.log()
     if not conversations:
         raise CorpusError(corpus.source, "no conversations", "some to train on")
-    encoded, counts = [], {"truncated": 0, "dropped": 0}
-    masked = 0
-    beginning = len(tokenizer.encode_prompt(""))
-    bar = progress_bar(
-        iterable=answered(conversations, template, tokenizer),
-        total=len(conversations),
-        unit=" conversations",
-        desc="encoding",
-    )
-    for each in bar:
-        masked += each.masked
-        if len(each.ids) > context_length + 1:
-            counts["truncated"] += 1
-            each = _truncated(each, context_length + 1, beginning)
-        if each.are_answers[1:].any():
-            encoded.append(each)
-        else:
-            counts["dropped"] += 1
-    _log_counts(corpus.source, counts, masked, context_length)
-    if not encoded:
-        raise CorpusError(corpus.source, "no answer within the context", "a longer context")
+    encoded, counts = _encode(conversations, corpus.source, tokenizer, template, context_length)
     validates = _split(encoded, corpus.source, val_fraction, split)
     longest = max(len(each.ids) - 1 for each in encoded)
     length = min(context_length, 1 << (longest - 1).bit_length())
@@ -238,6 +219,38 @@ def check_settings(config: TrainConfig) -> None:
     for name in _OF_TEXT:
         if value := getattr(config, name):
             raise ConfigError(name, f"{value} with conversations", "0, as they are packed once")
+
+
+def _encode(
+    conversations: Sequence[Conversation],
+    source: str,
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
+    context_length: int,
+) -> tuple[list[Answered], dict[str, int]]:
+    """Those that have an answer within the context, and how many were truncated and dropped."""
+    encoded, counts = [], {"truncated": 0, "dropped": 0}
+    masked = 0
+    beginning = len(tokenizer.encode_prompt(""))
+    bar = progress_bar(
+        iterable=answered(conversations, template, tokenizer),
+        total=len(conversations),
+        unit=" conversations",
+        desc="encoding",
+    )
+    for each in bar:
+        masked += each.masked
+        if len(each.ids) > context_length + 1:
+            counts["truncated"] += 1
+            each = _truncated(each, context_length + 1, beginning)
+        if each.are_answers[1:].any():
+            encoded.append(each)
+        else:
+            counts["dropped"] += 1
+    _log_counts(source, counts, masked, context_length)
+    if not encoded:
+        raise CorpusError(source, "no answer within the context", "a longer context")
+    return encoded, counts
 
 
 def _truncated(each: Answered, length: int, beginning: int) -> Answered:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from minilm.checkpoint import load
-from minilm.config import TrainConfig, from_dict
 from minilm.data.cache import default_cache
 from minilm.data.conversations import prepare_conversations
 from minilm.data.corpus_stats import identify
@@ -20,10 +19,11 @@ from minilm.interop.convert import as_run
 from minilm.model.transformer import Transformer
 from minilm.runs import files as run_files
 from minilm.text.chat_template import PLAIN, find_template
-from minilm.text.corpora import Corpus, open_corpus
+from minilm.text.corpora import open_corpus
+from minilm.text.corpus import Corpus
 from minilm.text.tokenizers import Tokenizer
 from minilm.training.evaluation import evaluate as validate
-from minilm.training.runtime import Runtime, resolve
+from minilm.training.runtime import Runtime, resolve_for_use
 from minilm.units import TOKENS_OF_ANSWERS
 
 ALL = 1.0  # the fraction of a text that is evaluated where it is given
@@ -76,8 +76,7 @@ def evaluate(
     that the run was trained beside. Raises InputError where there is neither.
     """
     with as_run(Path(checkpoint)) as run:
-        settings = {"device": device, "dtype": dtype, "compile": "off"}
-        runtime = resolve(from_dict(TrainConfig, settings, "evaluate"), 0.0)
+        runtime = resolve_for_use("evaluate", device, dtype)
         model, tokenizer = load(run, device=str(runtime.device))
         text = evaluation_text(run, tokenizer, data, text_field=text_field, cache=cache)
         if text is None:

@@ -14,7 +14,8 @@ from minilm.data.dataset import Dataset
 from minilm.data.shards import find, prepare
 from minilm.errors import InputError
 from minilm.text.chat_template import ChatTemplate
-from minilm.text.corpora import Corpus, open_corpus
+from minilm.text.corpora import open_corpus
+from minilm.text.corpus import Corpus
 from minilm.text.tokenizers import Tokenizer
 from minilm.training.resume_options import absolute_source
 

@@ -18,7 +18,9 @@ from minilm.formats.tensor_io import Array
 from minilm.model.layers import Linear
 from minilm.model.transformer import Transformer
 from minilm.quantization.calibrated import round_calibrated
-from minilm.quantization.packing import NF4_VALUES, IntegerPacking, Packing, Rounded
+from minilm.quantization.integer_packing import IntegerPacking
+from minilm.quantization.nf4_packing import NF4_VALUES
+from minilm.quantization.packing import Packing, Rounded
 from minilm.transforms.activations import layers_in_turn, linear_layers
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from minilm.errors import CorpusError
 from minilm.text.conversations import Conversation
-from minilm.text.corpora import Corpus, open_corpus
+from minilm.text.corpora import open_corpus
+from minilm.text.corpus import Corpus
 
 QUESTION, ANSWER = {"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}
 GOOD = {"messages": [QUESTION, ANSWER]}

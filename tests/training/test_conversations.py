@@ -7,7 +7,6 @@ import json
 import logging
 import math
 import random
-import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,6 @@ from minilm.model.transformer import Transformer
 from minilm.operations.evaluate import evaluate
 from minilm.operations.merge import merge
 from minilm.runs import files as run_files
-from minilm.runs.stop_reason import StopReason
 from minilm.text.chat_template import PLAIN, ChatTemplate, read_chat_template
 from minilm.text.corpora import open_corpus
 from minilm.text.tokenizers import ByteTokenizer
@@ -37,7 +35,6 @@ from minilm.training.runtime import resolve
 from minilm.training.signals import StopRequest
 from minilm.training.train import finetune, resume, train
 from minilm.training.train_step import TrainStep
-from minilm.training.trainer import Trainer
 from tests.conftest import TINY_MODEL, TINY_SETTINGS
 from tests.text.test_answers import CHATML, library
 
@@ -222,21 +219,11 @@ def test_a_run_says_what_it_learned_and_how_it_was_written(
     assert whole.text == "all of chat (its chat template)"
 
 
-def test_a_stopped_run_resumes_bit_for_bit(
-    tune: Any, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stopped_run_resumes_bit_for_bit(tune: Any, cache: Path, sigterm_after: Any) -> None:
     options = {"lora_rank": 2, "quantize_base": "int8"}
     settings = {"gradient_accumulation": 2, "batch_size": 2}
     whole = tune("whole", settings=settings, **options).run_dir
-    limit_reached = Trainer._limit_reached
-
-    def stop_after_five(trainer: Trainer) -> StopReason | None:
-        if trainer.progress.step == 5:
-            trainer.stop.signum = signal.SIGTERM
-        return limit_reached(trainer)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_limit_reached", stop_after_five)
+    with sigterm_after(5):
         part = tune("part", settings=settings, **options)
     assert part.summary["steps"] == 5
     with pytest.raises(ConfigError, match="chat_template: given with --resume as "):

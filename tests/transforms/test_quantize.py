@@ -14,7 +14,9 @@ from minilm.config.presets import PRESETS
 from minilm.errors import InputError
 from minilm.generation.fast_decoder import ModifiedModelError, check_unmodified
 from minilm.model.transformer import Transformer
-from minilm.quantization.packing import IntegerPacking, Nf4Packing, Packing, quantized_matrices
+from minilm.quantization.integer_packing import IntegerPacking
+from minilm.quantization.nf4_packing import Nf4Packing
+from minilm.quantization.packing import Packing, quantized_matrices
 from minilm.transforms.activations import input_hessians, linear_layers
 from minilm.transforms.quantize import (
     QuantizedLinear,
