@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import signal
@@ -30,6 +31,7 @@ TINY_SETTINGS = {
     "warmup_steps": 2,
     "compile": "off",
     "dtype": "float32",
+    "sample_tokens": 4,
 }
 
 
@@ -124,6 +126,12 @@ def pytest_configure() -> None:
     """A shell starts a background job, which the tests may be, with SIGINT ignored; children inherit that."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: the garbage collector, which every training run calls, need not look at it."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
