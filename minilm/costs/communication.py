@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from minilm.costs.activations import FLOAT32
+from minilm.costs.forward_pass import FLOAT32
 from minilm.costs.mesh import Mesh
 
 # When a transfer happens: in each micro-step's forward or backward pass, or in the step's last backward pass.

@@ -16,7 +16,7 @@ What is counted, in the largest of those moments:
 
 A tensor-parallel rank computes a model with its part of the heads and of the feed-forward (`part_of`). Of an
 architecture that minilm does not run, activations are those of activation_estimate.py, beside all gradients.
-What a process needs besides its tensors is `fits.overhead_bytes`.
+What a process needs besides its tensors is `memory_need.overhead_bytes`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from functools import cached_property
 
 from minilm.config import ModelConfig
 from minilm.costs.activation_estimate import estimate
-from minilm.costs.activations import FLOAT32
+from minilm.costs.forward_pass import FLOAT32
 from minilm.costs.memory import hidden_matrices
 from minilm.costs.mesh import Mesh
 from minilm.costs.training_step import Moment, TrainingStep, optimizer_state, rows_of_rank

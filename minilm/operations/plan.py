@@ -17,10 +17,11 @@ from minilm.architectures.minilm import layout as minilm_layout
 from minilm.config import ModelConfig
 from minilm.costs.activation_estimate import estimate
 from minilm.costs.communication import Links, StepTime, Transfer, step_time, transfers
-from minilm.costs.fits import SEARCHED, largest, overhead_bytes
+from minilm.costs.fits import SEARCHED, largest
 from minilm.costs.flops import causal_training_flops, flops_per_token
 from minilm.costs.hardware import GPUS, Gpu, find_gpu
 from minilm.costs.memory import DEFAULT_CONTEXT, context_or_default
+from minilm.costs.memory_need import overhead_bytes
 from minilm.costs.mesh import Mesh, divides, largest_tensor_parallel, meshes, part_of
 from minilm.costs.rank_memory import RankMemory, RankStep
 from minilm.costs.shapes import Shape, propose_shapes

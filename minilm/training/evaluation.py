@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from minilm.data.batches import Batch
 from minilm.data.dataset import Dataset
 from minilm.generation.generate import stream
 from minilm.generation.sampling import Sampling
 from minilm.model.transformer import Transformer, next_token_loss
+from minilm.progress import progress_bar
 from minilm.text.tokenizers import Tokenizer
 from minilm.training.runtime import Runtime
 from minilm.training.signals import StopRequest
@@ -47,11 +49,12 @@ def evaluate(
     *,
     at_most: int = 0,
     stop: StopRequest | None = None,
+    bar: bool = False,
 ) -> Validation | None:
     """The mean over every target of the validation split, in consecutive rows, dropout off.
 
     ``at_most``: of so many tokens, evenly spread over the split; 0: of all. None where a signal came
-    meanwhile: it is looked for after each batch.
+    meanwhile: it is looked for after each batch. ``bar``: with one of its own in a terminal.
     """
     was_training = model.training
     model.eval()
@@ -63,7 +66,12 @@ def evaluate(
     # between large ones that come and go hold on to the heap (2 GiB over an evaluation of nano).
     batches = math.ceil(data.num_validation_rows(length, at_most) / rows)
     losses = torch.empty(batches, device=runtime.device)
-    for batch in data.validation_batches(length, rows, at_most):
+    steps: Iterable[Batch] = data.validation_batches(length, rows, at_most)
+    if bar:
+        steps = progress_bar(
+            iterable=steps, total=batches, unit=" batches", desc="evaluating", leave=False
+        )
+    for batch in steps:
         tensors = (torch.from_numpy(array).to(runtime.device) for array in batch.arrays)
         with runtime.autocast():
             losses[len(counts)] = next_token_loss(model, *tensors)
