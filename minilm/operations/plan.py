@@ -19,7 +19,6 @@ from minilm.costs.activation_estimate import estimate
 from minilm.costs.communication import Links, StepTime, Transfer, step_time, transfers
 from minilm.costs.fits import SEARCHED, largest
 from minilm.costs.flops import causal_training_flops, flops_per_token
-from minilm.costs.hardware import GPUS, Gpu, find_gpu
 from minilm.costs.memory import DEFAULT_CONTEXT, context_or_default
 from minilm.costs.memory_need import overhead_bytes
 from minilm.costs.mesh import Mesh, divides, largest_tensor_parallel, meshes, part_of
@@ -30,6 +29,7 @@ from minilm.errors import ConfigError, InputError
 from minilm.inspection.open_target import open_target
 from minilm.inspection.reconciliation.numbers import parse_number
 from minilm.ledger.layout import Layout
+from minilm.operations.machines import Machines, find_machines
 
 # What GPT-2 124M reached on one H100, without links to wait for (docs/performance.md).
 MEASURED_MFU = 0.37
@@ -37,30 +37,7 @@ MEASURED_MFU = 0.37
 STEP_TOKENS = ((10**9, 500_000), (5 * 10**9, 10**6), (10**11, 2 * 10**6), (math.inf, 3_200_000))
 GPUS_PER_SERVER = 8
 MOST_GPUS = 2**20
-UNKNOWN = Gpu(sold=0, tflops={}, link=0, watts=0)
 GPT2_VOCABULARY = 50257
-
-
-@dataclass(frozen=True)
-class Machines:
-    """``gpus`` cards of one kind, as many in each server; ``network`` is in bytes a second a card.
-
-    ``flops`` is the dense peak of the dtype that is trained in; ``watts`` None where they are not known.
-    """
-
-    gpu: str
-    gpus: int
-    gpus_per_server: int
-    memory: int
-    flops: float
-    link: float
-    network: float | None
-    watts: float | None
-
-    @property
-    def servers(self) -> int:
-        """How many servers they stand in."""
-        return -(-self.gpus // self.gpus_per_server)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,7 +225,7 @@ def plan(
     server and the heads allow. Raises InputError for what cannot be planned.
     """
     _check_options(gpus, gpus_per_server, mfu, price, context, vocab_size)
-    machines = _machines(
+    machines = find_machines(
         gpu,
         gpus,
         gpus_per_server,
@@ -336,66 +313,6 @@ def _step_tokens(batch_tokens: int | str | None, parameters: int) -> int:
     if batch_tokens is not None:
         return _number(batch_tokens, "--batch-tokens")
     return next(tokens for most, tokens in STEP_TOKENS if parameters <= most)
-
-
-def _machines(
-    name: str,
-    gpus: int,
-    gpus_per_server: int,
-    dtype: str,
-    *,
-    memory: int | None,
-    flops: float | None,
-    link: float | None,
-    network: float | None,
-    watts: float | None,
-) -> Machines:
-    """The card's own numbers, but for those that are given. An unknown card has none of another's."""
-    numbers = {
-        "--gpu-memory": memory,
-        "--gpu-flops": flops,
-        "--gpu-link": link,
-        "--network": network,
-        "--gpu-watts": watts,
-    }
-    for option, number in numbers.items():
-        if number is not None and not 0 < number < math.inf:
-            raise InputError(option, str(number), "more than 0")
-    known = find_gpu(name)
-    if known is None:
-        needed = ["--gpu-memory", "--gpu-flops", *(["--gpu-link"] if gpus > 1 else [])]
-        missing = [option for option in needed if numbers[option] is None]
-        if missing:
-            expected = f"one of {', '.join(GPUS)}"
-            remedy = f"or give its own numbers: {', '.join(missing)}"
-            raise InputError("--gpu", f"{name[:40]!r}, an unknown card", expected, remedy)
-    gpu = UNKNOWN if known is None else GPUS[known]
-    if flops is None:
-        flops = gpu.peak_flops(dtype)
-    if flops is None:
-        raise InputError(
-            "--dtype",
-            f"{dtype}, for which {name[:40]} has no matrix units",
-            f"one of {', '.join(x for x in gpu.tflops if x in BITS)}",
-        )
-    if network is None and gpu.network:
-        network = gpu.network * 1e9 / 8
-    if network is None and gpus > gpus_per_server:
-        raise InputError(
-            "--network",
-            f"not known of servers with {name[:40]}",
-            "Gbit/s between servers, a card's share",
-        )
-    return Machines(
-        gpu=known or name,
-        gpus=gpus,
-        gpus_per_server=gpus_per_server,
-        memory=memory or gpu.memory,
-        flops=flops,
-        link=link or gpu.link * 1e9,
-        network=network,
-        watts=watts or gpu.watts or None,
-    )
 
 
 def _model(

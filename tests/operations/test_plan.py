@@ -51,6 +51,19 @@ def test_each_layout(gpt2: Plan) -> None:
         assert layout.time.computing == pytest.approx(flops)
 
 
+def test_how_many_ranks_divide_a_block() -> None:
+    assert plan("gpt2", **JOB, tensor_parallel=2).layouts[-1].mesh.name == "tp 2 fsdp 4"
+    assert plan("gpt2", **JOB, tensor_parallel=1).layouts[-1].mesh.name == "fsdp"
+    in_pairs = plan("gpt2", **JOB, gpus_per_server=2)
+    assert [each.mesh.name for each in in_pairs.layouts] == [
+        "ddp",
+        "fsdp",
+        "hsdp 4x2",
+        "tp 2 fsdp 4",
+    ]
+    assert in_pairs.job.machines.servers == 4
+
+
 def test_the_largest_micro_batch_is_the_last_that_fits() -> None:
     def required(batch: int) -> LayoutPlan:
         step_tokens = batch * 1024 * 8
