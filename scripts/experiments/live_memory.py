@@ -104,7 +104,21 @@ class Mode:
         return step.memory(batch, context).peak
 
     def measured(self, config: ModelConfig, batch: int, context: int) -> int:
-        """Bytes at the peak of the second step of training on random tokens, on the CPU."""
+        """Bytes at the peak of the second step of training."""
+        step = self.train_step(config, batch, context)
+        memory = PeakMemory()
+        with warnings.catch_warnings():
+            # Of torch, each time that it writes an RMSNorm of 16 bits out.
+            warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
+            step.run()  # AdamW makes its state
+            memory.hold((list(step.model.parameters()), list(step.model.buffers())))
+            memory.hold([list(each.values()) for o in step.optimizers for each in o.state.values()])
+            with memory:
+                step.run()
+        return memory.peak
+
+    def train_step(self, config: ModelConfig, batch: int, context: int) -> TrainStep:
+        """The step of a model of random weights on random tokens, on the CPU."""
         config = replace(config, context_length=context)
         model = self._model(config)
         settings = TrainConfig(
@@ -132,19 +146,8 @@ class Mode:
             documents=1,
         )
         source = DataSource("", (), Path())
-        step = TrainStep(
-            RunSpec(Path(), model, settings, data, source, runtime), Progress(), StopRequest()
-        )
-        memory = PeakMemory()
-        with warnings.catch_warnings():
-            # Of torch, each time that it writes an RMSNorm of 16 bits out.
-            warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
-            step.run()  # AdamW makes its state
-            memory.hold((list(model.parameters()), list(model.buffers())))
-            memory.hold([list(each.values()) for o in step.optimizers for each in o.state.values()])
-            with memory:
-                step.run()
-        return memory.peak
+        spec = RunSpec(Path(), model, settings, data, source, runtime)
+        return TrainStep(spec, Progress(), StopRequest())
 
     def _model(self, config: ModelConfig) -> Transformer:
         model = Transformer(config)
