@@ -22,6 +22,7 @@ from minilm.data.dataset import Dataset
 from minilm.errors import ConfigError
 from minilm.model.device import choose_device, choose_dtype
 from minilm.model.transformer import Transformer
+from minilm.parallel.process_group import world
 from minilm.training.signals import StopRequest
 from minilm.training.text_size import step_tokens
 
@@ -66,6 +67,7 @@ class Runtime:
         """Whether steps are captured: not where Python reads gradients (float16) or a generator."""
         return (
             self.device.type == "cuda"
+            and not world().is_parallel
             and self.graphs
             and self.dtype != torch.float16
             and not self.activation_checkpointing
