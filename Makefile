@@ -40,7 +40,7 @@ train: .venv/installed
 
 test: check
 	@echo "Running the tests ..."
-	@$(BIN)/pytest
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
 prove: .venv/installed
 	@echo "Running the slow proofs ..."

@@ -34,6 +34,7 @@ from minilm.text.tokenizers import Tokenizer
 from minilm.transforms import adapter_files, lora
 from minilm.transforms.activations import linear_layers
 from minilm.transforms.quantize import has_kernel, quantize_layer
+from minilm.units import counted
 
 # What weights are stored in; they are computed with in float32.
 FLOATING = ("float32", "float16", "bfloat16", "float64")
@@ -224,7 +225,7 @@ def _meta_model(path: Path, config: ModelConfig) -> Transformer:
     if num_tensors < config.num_blocks:  # before modules are built for all of them
         raise FormatError(
             path,
-            f"{num_tensors} tensors",
+            counted(num_tensors, "tensor"),
             f"those of {config.num_blocks} layers",
             "the weights are not those of this config.json",
         )

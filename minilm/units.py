@@ -9,6 +9,9 @@ import re
 
 from minilm.errors import InputError
 
+# Of conversations a loss is the mean over the first: every count of tokens says which of both it is.
+TOKENS_OF_ANSWERS, TOKENS_OF_CONVERSATIONS = "tokens of answers", "tokens of conversations"
+
 
 def format_count(count: float) -> str:
     """A count with a decimal suffix: 999 -> 999, 124439808 -> 124.4M, 8030261248 -> 8.03B."""
@@ -17,6 +20,11 @@ def format_count(count: float) -> str:
             scaled = count / limit
             return f"{scaled:.2f}{suffix}" if scaled < 10 else f"{scaled:.1f}{suffix}"
     return f"{count:g}"
+
+
+def counted(count: int, one: str, several: str = "") -> str:
+    """A count with its noun, by default with an s where it is not 1: 1 step, 2,000 steps."""
+    return f"{count:,} {one if count == 1 else several or f'{one}s'}"
 
 
 def format_decimal(value: float, digits: int) -> str:

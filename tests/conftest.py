@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import signal
@@ -30,6 +31,7 @@ TINY_SETTINGS = {
     "warmup_steps": 2,
     "compile": "off",
     "dtype": "float32",
+    "sample_tokens": 4,
 }
 
 
@@ -70,15 +72,17 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory, text_file: Path, cache: P
     return train_tiny(tmp_path_factory.mktemp("runs") / "tiny", text_file, cache)
 
 
-def train_tiny(folder: Path, text_file: Path, cache: Path, **settings: Any) -> Path:
-    """Train the tiny byte model into ``folder``."""
+def train_tiny(
+    folder: Path, text_file: Path, cache: Path, model: dict[str, Any] | None = None, **settings: Any
+) -> Path:
+    """Train the tiny byte model, or one of other ``model`` fields, into ``folder``."""
     from minilm.training.train import train
 
     train(
         data=str(text_file),
         run_dir=folder,
         tokenizer="byte",
-        model=TINY_MODEL,
+        model=TINY_MODEL | (model or {}),
         settings=TINY_SETTINGS | settings,
         cache=cache,
     )
@@ -122,6 +126,12 @@ def pytest_configure() -> None:
     """A shell starts a background job, which the tests may be, with SIGINT ignored; children inherit that."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: the garbage collector, which every training run calls, need not look at it."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

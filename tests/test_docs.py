@@ -161,7 +161,7 @@ def test_the_example_of_instructions_runs_and_learns_what_is_in_brackets(
         commands, (finetune.main, evaluate.main), (sizes, []), strict=True
     ):
         assert main([*arguments.split(), *more]) == 0
-    assert "the answers in all of chat (its chat template)" in capsys.readouterr().out
+    assert " tokens of answers, all of chat (its chat template)" in capsys.readouterr().out
     (shown,) = re.findall(r"```text\n(.*?)\n```", section, re.S)
     messages = tuple(json.loads(records.splitlines()[1])["messages"])
     [result] = answered([Conversation(messages, "")], PLAIN, ByteTokenizer())

@@ -6,7 +6,14 @@ import pytest
 
 from minilm.dtypes import storage_bytes
 from minilm.errors import InputError
-from minilm.units import format_bytes, format_count, format_decimal, format_seconds, parse_bytes
+from minilm.units import (
+    counted,
+    format_bytes,
+    format_count,
+    format_decimal,
+    format_seconds,
+    parse_bytes,
+)
 
 
 @pytest.mark.parametrize(
@@ -15,6 +22,11 @@ from minilm.units import format_bytes, format_count, format_decimal, format_seco
 )
 def test_counts(count: int, text: str) -> None:
     assert format_count(count) == text
+
+
+def test_one_is_no_plural() -> None:
+    assert [counted(n, "step") for n in (0, 1, 2000)] == ["0 steps", "1 step", "2,000 steps"]
+    assert [counted(n, "copy", "copies") for n in (1, 2)] == ["1 copy", "2 copies"]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from minilm.data.cache import (
     read_entries,
     size_limit,
 )
-from minilm.units import format_bytes, format_count, format_seconds, parse_bytes
+from minilm.units import counted, format_bytes, format_count, format_seconds, parse_bytes
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def _run(options: Arguments) -> int:
     for entry in (*entries, *copies):
         print(_line(entry))
     total = format_bytes(sum(entry.bytes for entry in entries))
-    texts = f"{len(entries)} text{'' if len(entries) == 1 else 's'}"
+    texts = counted(len(entries), "text")
     print(
         f"{cache / 'tokens'}: {texts}, {total}; what was not used for longest is removed above "
         f"{format_bytes(limit)} ({LIMIT_VARIABLE})"
@@ -53,7 +53,7 @@ def _run(options: Arguments) -> int:
     if copies:
         copied = format_bytes(sum(copy.bytes for copy in copies))
         print(
-            f"{cache / 'datasets'}: {len(copies)} cop{'y' if len(copies) == 1 else 'ies'} of datasets, "
+            f"{cache / 'datasets'}: {counted(len(copies), 'copy', 'copies')} of datasets, "
             f"{copied}; removed by --prune alone"
         )
     return DONE

@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from minilm.safe_text import running_text
+from minilm.units import counted
 
 if TYPE_CHECKING:
     from minilm.generation.chat import Chat
@@ -39,7 +40,7 @@ def answer(chat: Chat, message: str, *, as_json: bool) -> None:
         _note("the answer was cut: the context is full")
     if chat.tokens:
         print(
-            f"{len(chat.tokens)} tokens, {len(chat.tokens) / chat.seconds:.1f} tokens/s",
+            f"{counted(len(chat.tokens), 'token')}, {len(chat.tokens) / chat.seconds:.1f} tokens/s",
             file=sys.stderr,
         )
 

@@ -172,19 +172,30 @@ def option(metavar: str, **how: Any) -> Any:
     return tyro.conf.arg(metavar=metavar, help_behavior_hint="", **how)
 
 
+def option_names(options: Sequence[str]) -> dict[str, str]:
+    """Options by the names of the arguments that they are: --model.dropout by model.dropout and dropout."""
+    paths = {option.lstrip("-").replace("-", "_"): option for option in options}
+    return {path.rpartition(".")[2]: option for path, option in paths.items()} | paths
+
+
 @contextlib.contextmanager
 def naming_options(*names: str, **others: str) -> Iterator[None]:
     """A ConfigError names options as the command line has them: --lora-rank for the argument lora_rank.
 
     ``names`` are the options, ``others`` those of arguments with another name. One that is no word of English
-    is replaced in the text, too.
+    is replaced in the text, too, and what is listed with it.
     """
-    paths = {name.lstrip("-").replace("-", "_"): name for name in names}
-    options = {path.rpartition(".")[2]: name for path, name in paths.items()} | paths | others
-    words = re.compile(rf"(?<![-\w])({'|'.join(name for name in options if '_' in name)})\b")
+    options = option_names(names) | others
+    one = rf"(?:{'|'.join(re.escape(name) for name in sorted(options, key=len, reverse=True))})\b"
+    listed = re.compile(rf"(?<![-\w]){one}(?:(?:, | and ){one})*")
+
+    def with_options(match: re.Match[str]) -> str:
+        if "_" not in match[0]:
+            return match[0]
+        return re.sub(one, lambda name: options[name[0]], match[0])
 
     def in_text(text: str) -> str:
-        return words.sub(lambda match: options[match[0]], text)
+        return listed.sub(with_options, text)
 
     try:
         yield

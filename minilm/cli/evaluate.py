@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from minilm.cli.entry import DONE, parse_arguments, refuse_empty, run_command
+from minilm.cli.entry import DONE, refuse_empty
 from minilm.cli.operation_options import (
     MEMORY_ADVICE,
     Checkpoint,
@@ -17,8 +16,8 @@ from minilm.cli.operation_options import (
     EvaluatedText,
     Json,
     TextField,
+    run_operation,
 )
-from minilm.training.messages import messages_on_stderr
 from minilm.units import format_decimal
 
 
@@ -37,14 +36,7 @@ class Arguments:
 
 def main(arguments: Sequence[str] | None = None, program: str = "minilm evaluate") -> int:
     """Parse, evaluate, print."""
-    command_line = sys.argv[1:] if arguments is None else arguments
-
-    def command() -> int:
-        options = parse_arguments(Arguments, command_line, program)
-        with messages_on_stderr():
-            return _run(options)
-
-    return run_command(command, memory_advice=MEMORY_ADVICE)
+    return run_operation(Arguments, _run, arguments, program, MEMORY_ADVICE)
 
 
 def _run(options: Arguments) -> int:
@@ -65,5 +57,5 @@ def _run(options: Arguments) -> int:
         f"{result.loss:.4f} nats a token, {result.bits_per_byte:.4f} bits a byte, perplexity "
         f"{format_decimal(result.perplexity, 3)}"
     )
-    print(f"over {result.tokens:,} tokens, {result.text}, in {result.dtype} on {result.device}")
+    print(result.extent)
     return DONE

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,11 +20,13 @@ from minilm.cli.entry import (
     DONE,
     naming_options,
     option,
+    option_names,
     parse_arguments,
     process_started,
     refuse_empty,
     run_command,
 )
+from minilm.cli.operation_options import show_comparison
 from minilm.cli.train_options import (
     CLEAN_HELP,
     DATA_HELP,
@@ -41,7 +45,6 @@ from minilm.training.messages import messages_on_stderr
 
 if TYPE_CHECKING:
     from minilm.config.lora import LoraConfig
-    from minilm.operations.merge import Merged
 
 MEMORY_ADVICE = (
     "lower --train.batch-size (and raise --train.gradient-accumulation as much, for the same step), set "
@@ -148,6 +151,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "finetune.py") -
     def command() -> int:
         current = with_current_names(command_line)
         _refuse_fields_of_base(current)
+        _refuse_runs_apart(current)
         options = parse_arguments(Arguments, current, program)
         with (
             messages_on_stderr(),
@@ -225,6 +229,22 @@ def _refuse_fields_of_base(command_line: Sequence[str]) -> None:
             raise InputError(name, "not to be chosen: the base has it", f"any of {fields}")
 
 
+def _refuse_runs_apart(command_line: Sequence[str]) -> None:
+    """Raises InputError for runs to merge on both sides of --merge, of which the parser takes one side."""
+    before = list(itertools.takewhile(_is_positional, command_line))
+    if "--merge" in command_line:
+        rest = command_line[command_line.index("--merge") + 1 :]
+        after = list(itertools.takewhile(_is_positional, rest))
+        if before and after:
+            usage = f"finetune --merge {shlex.join([*before, *after])} --out DIR"
+            got = f"{' '.join(before)} before it, {' '.join(after)} after it"
+            raise InputError("--merge", got, "all runs after it", usage)
+
+
+def _is_positional(argument: str) -> bool:
+    return not argument.startswith("-")
+
+
 def _resume(options: Arguments, run_dir: str) -> int:
     """Options that the run began with may be repeated."""
     from minilm.training.finish import finished_run
@@ -272,12 +292,15 @@ def _merge(options: Arguments) -> int:
     other = [
         field.name
         for field in dataclasses.fields(options)
-        if field.name not in ("checkpoint", "merge", "out", "json", "data", "text_field", "train")
+        if field.name not in ("checkpoint", "merge", "out", "json", "data", "text_field")
+        and field.name not in ("model", "train")
         and getattr(options, field.name) != field.default
     ]
+    other += [f"model.{name}" for name in set_fields(options.model)]
     other += [name for name in set_fields(options.train) if name != "device"]
     if other:
-        got = f"given with {', '.join(other)}"
+        names = option_names(_OPTIONS)
+        got = f"given with {', '.join(names[name] for name in other)}"
         raise ConfigError("merge", got, "no options of training", "RUN --merge --out DIR")
     from minilm.operations.merge import merge
 
@@ -292,17 +315,5 @@ def _merge(options: Arguments) -> int:
         result = {"out": str(merged.out), "dtype": merged.dtype, **merged.comparison.to_dict()}
         print(json.dumps(result, indent=2))
         return DONE
-    _show(merged)
+    show_comparison(merged.comparison, [f"{merged.out}: a run, in {merged.dtype}"])
     return DONE
-
-
-def _show(merged: Merged) -> None:
-    from minilm.cli.console import ResultConsole
-    from minilm.render.grid import table_lines, wrapped
-
-    console = ResultConsole()
-    for line in table_lines(merged.comparison.table(), console.width):
-        console.print(line)
-    for note in (merged.comparison.note(), f"{merged.out}: a run, in {merged.dtype}"):
-        for text in wrapped(note, console.width):
-            console.print(text, markup=False)

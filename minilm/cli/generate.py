@@ -19,6 +19,7 @@ import tyro
 from minilm.cli.conversation import interact
 from minilm.cli.entry import DONE, naming_options, parse_arguments, refuse_empty, run_command
 from minilm.errors import InputError
+from minilm.units import counted
 
 if TYPE_CHECKING:
     from minilm.generation.decoder import Decoder
@@ -134,6 +135,9 @@ def _chat(decoder: Decoder, tokenizer: Tokenizer, options: Arguments, sampling: 
     from minilm.generation.chat import Chat
     from minilm.text.chat_template import find_template
 
+    messages = _prompts(options)
+    if not all(message.strip() for message in messages):
+        raise InputError("--prompt", "an empty message", "one to be answered")
     with naming_options("--chat-template"):
         template = find_template(Path(options.checkpoint), options.chat_template)
     chat = Chat(
@@ -146,9 +150,7 @@ def _chat(decoder: Decoder, tokenizer: Tokenizer, options: Arguments, sampling: 
         max_new_tokens=options.max_new_tokens,
         cached=not options.no_cache,
     )
-    for message in _prompts(options):
-        if not message.strip():
-            raise InputError("--prompt", "an empty message", "one to be answered")
+    for message in messages:
         answer(chat, message, as_json=options.json)
     if options.prompt:
         return DONE
@@ -226,7 +228,7 @@ def _answer(
         )
     count = sum(map(len, tokens))
     if count:
-        print(f"{count} tokens, {count / seconds:.1f} tokens/s", file=sys.stderr)
+        print(f"{counted(count, 'token')}, {count / seconds:.1f} tokens/s", file=sys.stderr)
 
 
 def _read_stdin() -> str:

@@ -38,7 +38,8 @@ def main(arguments: Sequence[str] | None = None, program: str = "inspect.py") ->
 
 
 def _run(arguments: Sequence[str] | None, program: str) -> int:
-    options = _parser(program).parse_args(arguments)
+    command_line = sys.argv[1:] if arguments is None else arguments
+    options = _parser(program).parse_args(_with_negative_size(command_line))
     if len(options.targets) > 1 and (options.html or options.diff):
         raise InputError("arguments", f"{len(options.targets)} targets", "one for --html or --diff")
     if options.fits is None and (options.lora_rank is not None or options.kv_cache is not None):
@@ -57,6 +58,16 @@ def _run(arguments: Sequence[str] | None, program: str) -> int:
     if not all(_passed(report) for report in reports):
         return max(status, CHECK_FAILED)
     return status
+
+
+def _with_negative_size(command_line: Sequence[str]) -> list[str]:
+    """The arguments with --fits -5GiB as --fits=-5GiB: else argparse takes the size for an option."""
+    joined: list[str] = []
+    for argument in command_line:
+        if joined[-1:] == ["--fits"] and argument[:1] == "-" and argument[1:2].isdecimal():
+            argument = f"{joined.pop()}={argument}"
+        joined.append(argument)
+    return joined
 
 
 def _check_outputs(options: argparse.Namespace) -> None:

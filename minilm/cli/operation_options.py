@@ -1,12 +1,22 @@
-"""What the verbs on trained models have in common on the command line: each option is declared once."""
+"""What the verbs on trained models have in common on the command line: each option is declared once;
+how such a verb runs, and how it shows what changed.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import tyro
 
-from minilm.cli.entry import option
+from minilm.cli.entry import MORE_MEMORY, option, parse_arguments, run_command
+from minilm.training.messages import messages_on_stderr
+
+if TYPE_CHECKING:
+    from minilm.operations.comparison import Comparison
+
+Arguments = TypeVar("Arguments")
 
 MEMORY_ADVICE = "try --dtype bfloat16, or on a GPU --device cpu"
 
@@ -40,3 +50,34 @@ Dtype = Annotated[
     tyro.conf.arg(help="Of the matrix products; auto: as in training."),
 ]
 Json = Annotated[bool, tyro.conf.arg(help="Print a JSON object instead.")]
+
+
+def run_operation(
+    cls: Callable[..., Arguments],
+    run: Callable[[Arguments], int],
+    arguments: Sequence[str] | None,
+    program: str,
+    memory_advice: str = MORE_MEMORY,
+) -> int:
+    """Parse the command line as a ``cls`` and ``run`` it, messages on stderr; returns the exit status."""
+    command_line = sys.argv[1:] if arguments is None else arguments
+
+    def command() -> int:
+        options = parse_arguments(cls, command_line, program)
+        with messages_on_stderr():
+            return run(options)
+
+    return run_command(command, memory_advice=memory_advice)
+
+
+def show_comparison(comparison: Comparison, notes: Iterable[str]) -> None:
+    """Print the table before and after, what it says of itself, and ``notes``."""
+    from minilm.cli.console import ResultConsole
+    from minilm.render.grid import table_lines, wrapped
+
+    console = ResultConsole()
+    for line in table_lines(comparison.table(), console.width):
+        console.print(line)
+    for note in (comparison.note(), *notes):
+        for text in wrapped(note, console.width):
+            console.print(text, markup=False)

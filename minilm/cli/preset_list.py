@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from minilm.config.presets import PRESETS
+from minilm.units import counted
 
 
 def list_presets() -> None:
@@ -17,7 +18,8 @@ def list_presets() -> None:
         sequences = train.batch_size * train.gradient_accumulation
         print(f"{name:<12} {layout(model).count():>14,}  {preset.summary}")
         print(
-            f"{'':14}{model.num_layers} layers, width {model.d_model:,}, {model.num_heads} heads, "
+            f"{'':14}{counted(model.num_layers, 'layer')}, width {model.d_model:,}, "
+            f"{counted(model.num_heads, 'head')}, "
             f"{preset.tokenizer} vocabulary {model.vocab_size:,}"
         )
         print(

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from minilm.cli.entry import (
-    DONE,
-    naming_options,
-    option,
-    parse_arguments,
-    refuse_empty,
-    run_command,
+from minilm.cli.entry import DONE, naming_options, option, refuse_empty
+from minilm.cli.operation_options import (
+    Checkpoint,
+    Device,
+    Json,
+    NewFolder,
+    TextField,
+    run_operation,
+    show_comparison,
 )
-from minilm.cli.operation_options import Checkpoint, Device, Json, NewFolder, TextField
-from minilm.training.messages import messages_on_stderr
 from minilm.units import format_bytes
 
 if TYPE_CHECKING:
@@ -57,14 +56,7 @@ class Arguments:
 
 def main(arguments: Sequence[str] | None = None, program: str = "prune.py") -> int:
     """Parse, prune, show what changed."""
-    command_line = sys.argv[1:] if arguments is None else arguments
-
-    def command() -> int:
-        options = parse_arguments(Arguments, command_line, program)
-        with messages_on_stderr():
-            return _run(options)
-
-    return run_command(command)
+    return run_operation(Arguments, _run, arguments, program)
 
 
 def _run(options: Arguments) -> int:
@@ -88,18 +80,11 @@ def _run(options: Arguments) -> int:
         fields = {**pruned.transform, **pruned.comparison.to_dict()}
         print(json.dumps(fields | {"sparse_bytes": pruned.sparse_bytes}, indent=2))
         return DONE
-    _show(pruned)
+    show_comparison(pruned.comparison, _notes(pruned))
     return DONE
 
 
-def _show(pruned: Pruned) -> None:
-    from minilm.cli.console import ResultConsole
-    from minilm.render.grid import table_lines, wrapped
-
-    console = ResultConsole()
-    for line in table_lines(pruned.comparison.table(), console.width):
-        console.print(line)
-    notes = [pruned.comparison.note()]
+def _notes(pruned: Pruned) -> Iterator[str]:
     before, after = pruned.comparison.before, pruned.comparison.after
     if after.parameters == before.parameters and after.nonzero < before.nonzero:
         note = "A weight that is zero is still multiplied"
@@ -108,8 +93,5 @@ def _show(pruned: Pruned) -> None:
             if pruned.sparse_bytes is not None:
                 size = format_bytes(pruned.sparse_bytes)
                 note += f". With --layout compressed-tensors the weights take {size}"
-        notes.append(f"{note}.")
-    notes.append(f"{pruned.out}: {pruned.what}")
-    for note in notes:
-        for text in wrapped(note, console.width):
-            console.print(text, markup=False)
+        yield f"{note}."
+    yield f"{pruned.out}: {pruned.what}"

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import tyro
 
-from minilm.cli.entry import DONE, option, parse_arguments, refuse_empty, run_command
+from minilm.cli.entry import DONE, option, refuse_empty
 from minilm.cli.operation_options import (
     Checkpoint,
     Device,
@@ -19,12 +18,10 @@ from minilm.cli.operation_options import (
     Json,
     NewFolder,
     TextField,
+    run_operation,
+    show_comparison,
 )
-from minilm.training.messages import messages_on_stderr
 from minilm.units import format_bytes
-
-if TYPE_CHECKING:
-    from minilm.operations.quantize import Quantized
 
 
 @dataclass(frozen=True)
@@ -57,14 +54,7 @@ class Arguments:
 
 def main(arguments: Sequence[str] | None = None, program: str = "quantize.py") -> int:
     """Parse, quantize, show what changed."""
-    command_line = sys.argv[1:] if arguments is None else arguments
-
-    def command() -> int:
-        options = parse_arguments(Arguments, command_line, program)
-        with messages_on_stderr():
-            return _run(options)
-
-    return run_command(command)
+    return run_operation(Arguments, _run, arguments, program)
 
 
 def _run(options: Arguments) -> int:
@@ -87,27 +77,16 @@ def _run(options: Arguments) -> int:
         fields = {**result.transform, **result.comparison.to_dict()}
         fields |= {"storage": result.storage.to_dict(), "left": result.left}
         print(json.dumps(fields, indent=2))
-    else:
-        _show(result)
-    return DONE
-
-
-def _show(result: Quantized) -> None:
-    from minilm.cli.console import ResultConsole
-    from minilm.render.grid import table_lines, wrapped
-
-    console, storage = ResultConsole(), result.storage
-    for line in table_lines(result.comparison.table(), console.width):
-        console.print(line)
-    for note in (
-        result.comparison.note(),
+        return DONE
+    storage = result.storage
+    notes = (
         f"{storage.quantized:,} weights in {storage.bits_per_weight:.3f} bits each: "
         f"{format_bytes(storage.code_bytes)} of codes, {format_bytes(storage.scale_bytes)} of scales; "
         f"{format_bytes(storage.left_bytes)} are left as they were: {', '.join(_kinds(result.left))}",
         f"{result.out}: {result.what}",
-    ):
-        for text in wrapped(note, console.width):
-            console.print(text, markup=False)
+    )
+    show_comparison(result.comparison, notes)
+    return DONE
 
 
 def _kinds(names: Sequence[str]) -> list[str]:

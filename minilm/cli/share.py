@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import tyro
 
-from minilm.cli.entry import DONE, option, parse_arguments, refuse_empty, run_command
+from minilm.cli.entry import DONE, option, refuse_empty
 from minilm.cli.operation_options import (
     MEMORY_ADVICE,
     Checkpoint,
@@ -20,8 +19,9 @@ from minilm.cli.operation_options import (
     Json,
     NewFolder,
     TextField,
+    run_operation,
+    show_comparison,
 )
-from minilm.training.messages import messages_on_stderr
 
 
 @dataclass(frozen=True)
@@ -49,20 +49,11 @@ class Arguments:
 
 def main(arguments: Sequence[str] | None = None, program: str = "share.py") -> int:
     """Parse, share, print the table."""
-    command_line = sys.argv[1:] if arguments is None else arguments
-
-    def command() -> int:
-        options = parse_arguments(Arguments, command_line, program)
-        with messages_on_stderr():
-            return _run(options)
-
-    return run_command(command, memory_advice=MEMORY_ADVICE)
+    return run_operation(Arguments, _run, arguments, program, MEMORY_ADVICE)
 
 
 def _run(options: Arguments) -> int:
-    from minilm.cli.console import ResultConsole
     from minilm.operations.share import share
-    from minilm.render.grid import table_lines
 
     refuse_empty(options, "CHECKPOINT", "--out", "--data", "--text-field")
     shared = share(
@@ -84,12 +75,8 @@ def _run(options: Arguments) -> int:
             )
         )
         return DONE
-    console = ResultConsole()
-    for line in table_lines(shared.comparison.table(), console.width):
-        console.print(line)
-    console.print(shared.comparison.note(), markup=False)
     changes = ", ".join(
         f"{name} {value}" for name, value in shared.transform.items() if name != "tool"
     )
-    console.print(f"{options.out}: {changes}", markup=False)
+    show_comparison(shared.comparison, [f"{options.out}: {changes}"])
     return DONE

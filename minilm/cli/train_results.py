@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from minilm.cli.entry import CHECK_FAILED, DONE
 from minilm.runs import files as run_files
 from minilm.runs.stop_reason import StopReason
-from minilm.units import format_seconds
+from minilm.units import TOKENS_OF_ANSWERS, counted, format_seconds
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,14 +58,14 @@ def show(outcome: Outcome, console: Console) -> bool:
         console.rule("a sample")
         console.print(running_text(sample(*load(run_dir), SAMPLE_TOKENS)), markup=False)
     console.rule("the run")
-    of_answers = " of answers" if summary["data"].get("kind") == "conversations" else ""
+    of_conversations = summary["data"].get("kind") == "conversations"
+    unit = TOKENS_OF_ANSWERS if of_conversations else "tokens"
     console.print(
-        f"{summary['steps']} steps, {summary['tokens']:,} tokens in "
+        f"{counted(summary['steps'], 'step')}, {summary['tokens']:,} tokens in "
         f"{format_seconds(summary['seconds'])}, {summary['tokens_per_second']:,.0f} tokens/s; "
         f"best validation loss {summary['best_val_loss']:.4f}, "
-        f"{summary['best_val_bits_per_byte']:.3f} bits a byte, over {summary['best_val_tokens']:,} tokens"
-        f"{of_answers} "
-        f"in {summary['val_dtype']}; "
+        f"{summary['best_val_bits_per_byte']:.3f} bits a byte, over {summary['best_val_tokens']:,} "
+        f"{unit} in {summary['val_dtype']}; "
         f"stopped by {summary['stopped_because']}"
     )
     for name, label in (("train_loss", "training loss  "), ("val_loss", "validation loss")):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from minilm.config import ModelConfig
-from minilm.costs.activations import FLOAT32
+from minilm.costs.forward_pass import FLOAT32
 from minilm.costs.memory import cache_bytes, hidden_matrices, kv_cache_elements
 from minilm.costs.training_step import DEQUANTIZED, INT64, SCALE_GROUPS, loaded_bytes
 from minilm.dtypes import BITS

@@ -10,6 +10,7 @@ from typing import Any
 from minilm.dtypes import REPORTED, storage_bytes
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
+from minilm.ledger.layout_changes import check_rank
 
 DEFAULT_CONTEXT = 2048  # tokens, where neither a user nor the model says
 
@@ -120,13 +121,30 @@ def muon_parameters(layout: Layout) -> int:
 def lora_parameters(layout: Layout, rank: int) -> int:
     """Parameters of LoRA on every matrix of attention, feed-forward and experts: rank * (in + out)."""
     total = 0
-    for tensor in hidden_matrices(layout):
-        if tensor.component in (components.ROUTER, components.EMBEDDING_PROJECTION):
-            continue
+    for tensor in _adapted_matrices(layout):
         rows, columns = (dimension.value(layout.symbols) for dimension in tensor.shape[-2:])
         matrices = layout.value(tensor) // (rows * columns)
         total += matrices * rank * (rows + columns)
     return total
+
+
+def check_lora_rank(layout: Layout, rank: int) -> None:
+    """Raises ConfigError where such an adapter is wider than one of the matrices that would have it."""
+    for tensor in _adapted_matrices(layout):
+        check_rank(rank, layout, tensor.name, tensor.shape[-2:])
+
+
+def _adapted_matrices(layout: Layout) -> list[Tensor]:
+    return [each for each in hidden_matrices(layout) if each.component not in _WITHOUT_ADAPTER]
+
+
+# Matrices as narrow as the number of experts or of classes, or outside the layers.
+_WITHOUT_ADAPTER = (
+    components.ROUTER,
+    components.SHARED_EXPERT_GATE,
+    components.CLASSIFIER,
+    components.EMBEDDING_PROJECTION,
+)
 
 
 def hidden_matrices(layout: Layout) -> list[Tensor]:

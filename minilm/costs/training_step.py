@@ -21,7 +21,8 @@ from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 
 from minilm.config import ModelConfig
-from minilm.costs.activations import FLOAT32, Activations, activations
+from minilm.costs.activations import Activations, activations
+from minilm.costs.forward_pass import FLOAT32
 from minilm.costs.memory import hidden_matrices
 from minilm.costs.trained import Trained
 from minilm.dtypes import BITS

@@ -30,8 +30,10 @@ from minilm.errors import ConfigError, CorpusError
 from minilm.progress import progress_bar
 from minilm.text.answers import Answered, answered
 from minilm.text.chat_template import ChatTemplate
-from minilm.text.corpora import Corpus
+from minilm.text.conversations import Conversation
+from minilm.text.corpus import Corpus
 from minilm.text.tokenizers import Tokenizer
+from minilm.units import counted
 
 logger = logging.getLogger(__name__)
 
@@ -180,27 +182,7 @@ def prepare_conversations(
     notes.log()
     if not conversations:
         raise CorpusError(corpus.source, "no conversations", "some to train on")
-    encoded, counts = [], {"truncated": 0, "dropped": 0}
-    masked = 0
-    beginning = len(tokenizer.encode_prompt(""))
-    bar = progress_bar(
-        iterable=answered(conversations, template, tokenizer),
-        total=len(conversations),
-        unit=" conversations",
-        desc="encoding",
-    )
-    for each in bar:
-        masked += each.masked
-        if len(each.ids) > context_length + 1:
-            counts["truncated"] += 1
-            each = _truncated(each, context_length + 1, beginning)
-        if each.are_answers[1:].any():
-            encoded.append(each)
-        else:
-            counts["dropped"] += 1
-    _log_counts(corpus.source, counts, masked, context_length)
-    if not encoded:
-        raise CorpusError(corpus.source, "no answer within the context", "a longer context")
+    encoded, counts = _encode(conversations, corpus.source, tokenizer, template, context_length)
     validates = _split(encoded, corpus.source, val_fraction, split)
     longest = max(len(each.ids) - 1 for each in encoded)
     length = min(context_length, 1 << (longest - 1).bit_length())
@@ -239,6 +221,38 @@ def check_settings(config: TrainConfig) -> None:
             raise ConfigError(name, f"{value} with conversations", "0, as they are packed once")
 
 
+def _encode(
+    conversations: Sequence[Conversation],
+    source: str,
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
+    context_length: int,
+) -> tuple[list[Answered], dict[str, int]]:
+    """Those that have an answer within the context, and how many were truncated and dropped."""
+    encoded, counts = [], {"truncated": 0, "dropped": 0}
+    masked = 0
+    beginning = len(tokenizer.encode_prompt(""))
+    bar = progress_bar(
+        iterable=answered(conversations, template, tokenizer),
+        total=len(conversations),
+        unit=" conversations",
+        desc="encoding",
+    )
+    for each in bar:
+        masked += each.masked
+        if len(each.ids) > context_length + 1:
+            counts["truncated"] += 1
+            each = _truncated(each, context_length + 1, beginning)
+        if each.are_answers[1:].any():
+            encoded.append(each)
+        else:
+            counts["dropped"] += 1
+    _log_counts(source, counts, masked, context_length)
+    if not encoded:
+        raise CorpusError(source, "no answer within the context", "a longer context")
+    return encoded, counts
+
+
 def _truncated(each: Answered, length: int, beginning: int) -> Answered:
     """The last ``length`` tokens, the beginning-of-text tokens before them kept.
 
@@ -258,18 +272,22 @@ def _truncated(each: Answered, length: int, beginning: int) -> Answered:
 
 def _log_counts(source: str, counts: dict[str, int], masked: int, context_length: int) -> None:
     if count := counts["truncated"]:
+        longer = counted(count, "conversation is", "conversations are")
         logger.warning(
-            f"note: {source}: {count:,} conversations are longer than the context of {context_length:,} "
-            "tokens and lose their beginning"
+            f"note: {source}: {longer} longer than the context of {context_length:,} tokens: the beginning "
+            "is left out"
         )
     if count := counts["dropped"]:
-        logger.warning(
-            f"note: {source}: {count:,} conversations have no answer left and are dropped"
+        empty = counted(
+            count,
+            "conversation has no answer left and is",
+            "conversations have no answer left and are",
         )
+        logger.warning(f"note: {source}: {empty} dropped")
     if masked:
         logger.warning(
-            f"note: {source}: the template writes {masked:,} answers otherwise once others follow: they "
-            "are not learned, the last answer of each conversation is"
+            f"note: {source}: the template writes {counted(masked, 'answer')} otherwise once others follow: "
+            "not learned, as the last answer of each conversation is"
         )
 
 

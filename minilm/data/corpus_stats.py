@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from minilm.errors import CorpusError
 from minilm.progress import progress_bar
 from minilm.safe_text import one_line
-from minilm.text.corpora import Corpus
+from minilm.text.corpus import Corpus
 
 logger = logging.getLogger(__name__)
 

@@ -38,7 +38,7 @@ from minilm.files import atomic_writer, write_json
 from minilm.progress import progress_bar
 from minilm.safe_text import one_line
 from minilm.text.cleaning import cleaning_versions
-from minilm.text.corpora import Corpus
+from minilm.text.corpus import Corpus
 from minilm.text.tokenizer_file import load_tokenizer
 from minilm.text.tokenizer_training import build_tokenizer
 from minilm.text.tokenizers import Tokenizer

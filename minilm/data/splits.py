@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from minilm.data.corpus_stats import Size
 from minilm.errors import CorpusError
 from minilm.text.chunking import CHUNK_CHARACTERS
-from minilm.text.corpora import Corpus
+from minilm.text.corpus import Corpus
 
 SEED = 0
 

@@ -24,7 +24,9 @@ from minilm.model.kv_cache import KVCache
 from minilm.model.transformer import Transformer
 from minilm.safe_text import short_repr
 from minilm.text.chat_template import Message, end_of_turn, find_template
+from minilm.text.conversations import ROLES
 from minilm.text.tokenizers import Ids, Tokenizer
+from minilm.units import counted
 
 
 def generate(
@@ -124,10 +126,13 @@ def is_conversation(prompt: str | Ids | Sequence[Message]) -> TypeGuard[Sequence
     """Whether it is a list of messages. Raises TokenizerError for one of other objects than messages."""
     if not isinstance(prompt, (list, tuple)) or not any(isinstance(m, dict) for m in prompt):
         return False
-    for message in prompt:
+    for number, message in enumerate(prompt, 1):
         texts = isinstance(message, dict) and (message.get("role"), message.get("content"))
         if not texts or not all(isinstance(text, str) for text in texts):
             raise TokenizerError("prompt", short_repr(message), "a message of role and content")
+        if message["role"] not in ROLES:
+            got = f"message {number} with the role {short_repr(message['role'])}"
+            raise TokenizerError("prompt", got, f"one of {', '.join(ROLES)}")
     return True
 
 
@@ -137,7 +142,7 @@ def room_for_answer(config: ModelConfig, conversation: Sequence[int], where: str
     Raises TokenizerError where there are none.
     """
     if len(conversation) >= config.context_length:
-        got = f"{len(conversation)} tokens with what stands around it"
+        got = f"{counted(len(conversation), 'token')} with what stands around it"
         raise TokenizerError(where, got, f"fewer than the context of {config.context_length}")
     return config.context_length - len(conversation)
 

@@ -18,7 +18,7 @@ from minilm.costs.memory import training_bytes
 from minilm.costs.trained import Trained
 from minilm.errors import InputError
 from minilm.model.transformer import Transformer, next_token_loss
-from minilm.quantization.packing import make_packing
+from minilm.quantization.packings import make_packing
 from minilm.transforms.lora import apply
 from minilm.transforms.quantize import quantize_layers
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from reprlib import repr as shortened
+from typing import TYPE_CHECKING
 
-from minilm.errors import InputError
+from minilm.errors import ConfigError, InputError
 from minilm.formats.header import Header
 from minilm.inspection.inspector import Inspection
 from minilm.inspection.report import Report
 from minilm.units import format_bytes
+
+if TYPE_CHECKING:
+    from minilm.costs.trained import Trained
 
 # Above this size, stable ranks (dozens of passes over a matrix) would dominate the time of --stats.
 MAX_STABLE_RANK_BYTES = 2**26
@@ -31,7 +35,7 @@ def with_fits(
     from minilm.architectures.minilm import layout as minilm_layout
     from minilm.costs.fits import fits
     from minilm.costs.hardware import Cards, parse_cards, physical_memory
-    from minilm.costs.memory import CACHE_DTYPES, LORA_RANK, SMALL_CACHE_DTYPES
+    from minilm.costs.memory import CACHE_DTYPES, LORA_RANK, SMALL_CACHE_DTYPES, check_lora_rank
     from minilm.inspection.trained_part import trained_part
 
     in_memory = size.strip().upper() == "RAM"
@@ -51,8 +55,14 @@ def with_fits(
     config, trained = None, None
     if inspection.target is not None and inspection.target.config is not None:
         config, trained = inspection.target.config, trained_part(inspection.target)
+    layout = inspection.layout if config is None else minilm_layout(config)
+    if lora_rank is not None:
+        try:
+            check_lora_rank(layout, lora_rank)
+        except ConfigError as error:
+            raise InputError("--lora-rank", error.got, error.expected) from None
     answer = fits(
-        inspection.layout if config is None else minilm_layout(config),
+        layout,
         cards.bytes_each,
         cards=cards.number,
         context=context,
@@ -64,7 +74,20 @@ def with_fits(
         config=config,
         trained=trained,
     )
+    if lora_rank is not None and all(fit.lora_rank != lora_rank for fit in answer):
+        raise InputError(
+            "--lora-rank", f"{lora_rank} {_instead_of_lora(trained)}", "no rank", "leave it out"
+        )
     return replace(inspection.report, fits=answer)
+
+
+def _instead_of_lora(trained: Trained | None) -> str:
+    """Why a report has no row of an adapter of any rank."""
+    if trained is not None and trained.lora is not None:
+        return f"with a run that is an adapter of rank {trained.lora.rank}"
+    if trained is not None and not trained.everything:
+        return "with a run that trains a part of its model"
+    return "with an architecture whose activations have no estimate"
 
 
 def with_reconciliation(inspection: Inspection, number: str) -> Report:

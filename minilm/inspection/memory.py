@@ -37,7 +37,7 @@ def memory_costs(
     ``measure_activations`` those of a config are measured besides, which imports torch. ``trained`` is what
     is trained of a config's model.
     """
-    cache = activations = None
+    cache = saved = None
     if layout is not None:
         length = context_or_default(layout, context)
         bytes_by_dtype = kv_cache_bytes(layout, context=length, batch=batch)
@@ -46,13 +46,14 @@ def memory_costs(
         if config is None:
             from minilm.costs.activation_estimate import estimated_activation_bytes
 
-            activations = estimated_activation_bytes(layout, batch=batch, context=length)
+            saved = estimated_activation_bytes(layout, batch=batch, context=length)
         else:
-            from minilm.costs.activations import activation_bytes
+            from minilm.costs.activations import activations
 
-            activations = activation_bytes(config, batch=batch, context=length, trained=trained)
+            forward = activations(config, batch=batch, context=length, trained=trained)
+            saved = forward.to_dict()
             if measure_activations and length <= config.context_length:
-                activations |= _measurement(config, trained, batch=batch, context=length)
+                saved |= _measurement(config, trained, batch=batch, context=length)
     return {
         "weights": {**weight_bytes(parameters.total), "stored": stored_bytes},
         "training": training_bytes(
@@ -62,7 +63,7 @@ def memory_costs(
             frozen=_frozen_bytes(parameters, config, trained),
         ),
         "kv_cache": cache,
-        "activations": activations,
+        "activations": saved,
     }
 
 

@@ -25,7 +25,8 @@ from minilm.formats.text_file import read_text
 from minilm.interop.chat_end import with_chat_end
 from minilm.interop.gguf_tokenizer import is_qwen2
 from minilm.interop.model_source import USUAL_HEAD, ModelSource, head_name
-from minilm.quantization.packing import Nf4Packing, Packing, Rounded, quantized_matrices
+from minilm.quantization.nf4_packing import Nf4Packing
+from minilm.quantization.packing import Packing, Rounded, quantized_matrices
 from minilm.quantization.sparse_packing import SparsePacking, count_nonzero
 from minilm.runs import files as run_files
 from minilm.runs.files import CHAT_TEMPLATE, COMPANIONS, TOKENIZER_CONFIG

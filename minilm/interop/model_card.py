@@ -16,6 +16,7 @@ from minilm.inspection.inspector import inspect_config
 from minilm.interop.model_source import ModelSource
 from minilm.render.markdown import component_table
 from minilm.runs import files as run_files
+from minilm.units import TOKENS_OF_ANSWERS, TOKENS_OF_CONVERSATIONS, counted
 
 NAME = "README.md"
 UNKNOWN_LICENSE = "unknown"  # one of the Hub's
@@ -136,7 +137,8 @@ def _metadata(class_name: str, provenance: Provenance) -> str:
 def _introduction(source: ModelSource, class_name: str) -> list[str]:
     config = source.config
     return [
-        f"A decoder-only transformer of {config.num_layers} layers, {config.num_heads} heads and width "
+        f"A decoder-only transformer of {counted(config.num_layers, 'layer')}, "
+        f"{counted(config.num_heads, 'head')} and width "
         f"{config.d_model}, for {config.context_length} tokens of a vocabulary of {config.vocab_size:,}; "
         f"{class_name} in transformers. Written by minilm.",
         "",
@@ -167,11 +169,19 @@ def _sections(summary: dict[str, Any]) -> list[str]:
     lines: list[str] = []
     data = summary.get("data")
     if isinstance(data, dict):
+        unit, of_answers = "tokens", ""
+        if data.get("kind") == "conversations":
+            unit = TOKENS_OF_CONVERSATIONS
+            of_answers = (
+                f"; {data['train_answer_tokens']:,} and {data['val_answer_tokens']:,} "
+                f"{TOKENS_OF_ANSWERS}"
+            )
         lines += [
             "## Data",
             "",
             f"{_without_folders(data['source'])}: {data['bytes']:,} bytes (SHA-256 `{data['sha256']}`), "
-            f"{data['train_tokens']:,} tokens of training and {data['val_tokens']:,} of validation.",
+            f"{data['train_tokens']:,} {unit} for training and {data['val_tokens']:,} for validation"
+            f"{of_answers}.",
             "",
         ]
     if summary.get("best_val_loss") is not None:  # a run may end before its first evaluation

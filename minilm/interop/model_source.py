@@ -26,12 +26,7 @@ from minilm.formats.tensor_io import Array, as_float32
 from minilm.inspection.folders import snapshot_of_cache
 from minilm.ledger import components
 from minilm.ledger.layout import Layout
-from minilm.quantization.packing import (
-    Packing,
-    Rounded,
-    quantized_matrices,
-    read_rounded,
-)
+from minilm.quantization.packing import Packing, Rounded, quantized_matrices, read_rounded
 from minilm.quantization.packings import packing_of
 from minilm.quantization.sparse_packing import SparsePacking, sparse_packing_of
 from minilm.runs import files as run_files

@@ -81,13 +81,7 @@ def _factors(
     names: Sequence[str],
 ) -> list[Tensor]:
     outputs, inputs = shape
-    rank = width.value(layout.symbols)
-    narrower = min(side.value(layout.symbols) for side in shape)
-    if not 1 <= rank <= narrower:
-        module = tensor.name.removesuffix(".weight")
-        raise ConfigError(
-            "lora_rank", str(rank), f"from 1 to {narrower}, the narrower side of {module}"
-        )
+    check_rank(width.value(layout.symbols), layout, tensor.name, shape)
     sides: list[tuple[Polynomial, ...]] = [(width, inputs), (outputs, width), (outputs,)]
     return [
         replace(
@@ -100,6 +94,16 @@ def _factors(
         )
         for name, own in zip(names, sides, strict=False)
     ]
+
+
+def check_rank(rank: int, layout: Layout, name: str, shape: Sequence[Polynomial]) -> None:
+    """Raises ConfigError for a rank of an adapter above the narrower side of the matrix ``name``."""
+    narrower = min(side.value(layout.symbols) for side in shape)
+    if not 1 <= rank <= narrower:
+        module = name.removesuffix(".weight")
+        raise ConfigError(
+            "lora_rank", str(rank), f"from 1 to {narrower}, the narrower side of {module}"
+        )
 
 
 def numbered(name: str, number: int) -> str:

@@ -94,10 +94,7 @@ class Comparison:
         evaluation = self.after.evaluation
         if evaluation is None:
             return "no loss: the model has no validation split of its own, and no --data was given"
-        return (
-            f"loss over {evaluation.tokens:,} tokens, {evaluation.text}, in {evaluation.dtype} on "
-            f"{evaluation.device}"
-        )
+        return f"loss {evaluation.extent}"
 
 
 def _row(

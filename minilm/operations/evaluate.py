@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from minilm.checkpoint import load
-from minilm.config import TrainConfig, from_dict
 from minilm.data.cache import default_cache
 from minilm.data.conversations import prepare_conversations
 from minilm.data.corpus_stats import identify
@@ -20,25 +19,31 @@ from minilm.interop.convert import as_run
 from minilm.model.transformer import Transformer
 from minilm.runs import files as run_files
 from minilm.text.chat_template import PLAIN, find_template
-from minilm.text.corpora import Corpus, open_corpus
+from minilm.text.corpora import open_corpus
+from minilm.text.corpus import Corpus
 from minilm.text.tokenizers import Tokenizer
 from minilm.training.evaluation import evaluate as validate
-from minilm.training.runtime import Runtime, resolve
+from minilm.training.runtime import Runtime, resolve_for_use
+from minilm.units import TOKENS_OF_ANSWERS
 
 ALL = 1.0  # the fraction of a text that is evaluated where it is given
 
 
 @dataclass(frozen=True)
 class EvaluationText:
-    """Tokens to evaluate, ``dataset.val``, and what they are in a few words."""
+    """Tokens to evaluate, ``dataset.val``, and what they are in a few words; the answers alone of some."""
 
     dataset: Dataset
     name: str
+    of_answers: bool = False
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Nats a token, bits a byte of text, e^loss; over how many tokens of which text, in which dtype."""
+    """Nats a token, bits a byte of text, e^loss; over how many tokens of which text, in which dtype.
+
+    ``of_answers``: of a text of conversations, these are of the answers alone.
+    """
 
     loss: float
     bits_per_byte: float
@@ -47,6 +52,13 @@ class Evaluation:
     text: str
     dtype: str
     device: str
+    of_answers: bool
+
+    @property
+    def extent(self) -> str:
+        """Over what, and in which arithmetic."""
+        unit = TOKENS_OF_ANSWERS if self.of_answers else "tokens"
+        return f"over {self.tokens:,} {unit}, {self.text}, in {self.dtype} on {self.device}"
 
 
 def evaluate(
@@ -64,8 +76,7 @@ def evaluate(
     that the run was trained beside. Raises InputError where there is neither.
     """
     with as_run(Path(checkpoint)) as run:
-        settings = {"device": device, "dtype": dtype, "compile": "off"}
-        runtime = resolve(from_dict(TrainConfig, settings, "evaluate"), 0.0)
+        runtime = resolve_for_use("evaluate", device, dtype)
         model, tokenizer = load(run, device=str(runtime.device))
         text = evaluation_text(run, tokenizer, data, text_field=text_field, cache=cache)
         if text is None:
@@ -75,7 +86,7 @@ def evaluate(
 
 def evaluate_model(model: Transformer, text: EvaluationText, runtime: Runtime) -> Evaluation:
     """The mean over every token of ``text`` in consecutive windows of the model's context."""
-    result = validate(model, text.dataset, model.config.context_length, runtime)
+    result = validate(model, text.dataset, model.config.context_length, runtime, bar=True)
     assert result is not None, "nothing stops it"
     return Evaluation(
         loss=result.loss,
@@ -85,6 +96,7 @@ def evaluate_model(model: Transformer, text: EvaluationText, runtime: Runtime) -
         text=text.name,
         dtype=runtime.dtype_name,
         device=runtime.device.type,
+        of_answers=text.of_answers,
     )
 
 
@@ -181,4 +193,4 @@ def _conversations(
         context_length=run_files.read_config(run / run_files.CONFIG).context_length,
     )
     which = "plain template" if template.name == PLAIN.name else "chat template"
-    return EvaluationText(dataset, f"the answers in {part} of {corpus.name} (its {which})")
+    return EvaluationText(dataset, f"{part} of {corpus.name} (its {which})", of_answers=True)

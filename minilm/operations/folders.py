@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +38,7 @@ def write_model(
     files.write_bytes(folder / run_files.TOKENIZER, (source / run_files.TOKENIZER).read_bytes())
     for name, content in companions(source).items():
         files.write_bytes(folder / name, content)
-    transforms = (*record.transforms, *done)
-    record = replace(record, model=model.config, transforms=transforms, base={}, quantization={})
+    record = record.transformed(*done, model=model.config, base={}, quantization={})
     run_files.write_record(folder, record)
 
 

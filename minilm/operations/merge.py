@@ -9,7 +9,6 @@ from pathlib import Path
 
 from minilm import files
 from minilm.checkpoint import load, read_run_record
-from minilm.config import TrainConfig, from_dict
 from minilm.errors import InputError
 from minilm.interop.convert import check_new
 from minilm.operations.comparison import Comparison, measure
@@ -20,7 +19,7 @@ from minilm.runs import files as run_files
 from minilm.runs.base_run import find_base
 from minilm.text.tokenizers import Tokenizer
 from minilm.training.base_model import WeightDtypes
-from minilm.training.runtime import resolve
+from minilm.training.runtime import resolve_for_use
 from minilm.transforms import lora
 from minilm.transforms.quantize import dequantize_layers
 
@@ -60,11 +59,12 @@ def merge(
         )
     check_new(out)
     base = find_base(run, record)
-    settings = {"device": device, "compile": "off"}
-    runtime = resolve(from_dict(TrainConfig, settings, "merge"), 0.0)
+    runtime = resolve_for_use("merge", device)
     model, tokenizer = load(run, adapters=others, trainable=True, device=str(runtime.device))
     text = _text(run, tokenizer, data, text_field, cache)
     weights = [base / run_files.WEIGHTS, *map(run_files.weights_path, (run, *others))]
+    names = " and ".join(each.name for each in (run, *others))
+    logger.info(f"merging {names} into {base}: the adapter is measured first")
     before = measure(model, weights, text, runtime)
     keep_zeros = any(
         t["tool"] == "prune" and t["method"] not in STRUCTURED for t in record.transforms
@@ -86,6 +86,7 @@ def merge(
         write_model(folder, run, model, *transforms, done, base=base)
         stored, _ = load(folder, trainable=True, device=str(runtime.device))
         stored.config = windows  # evaluated in the same
+        logger.info("measuring the merged model")
         after = measure(stored, [folder / run_files.WEIGHTS], text, runtime)
         comparison = Comparison(before, after)
         write_summary(folder, run, comparison)

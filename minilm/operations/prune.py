@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from minilm import files
 from minilm.checkpoint import load
-from minilm.config import TrainConfig, from_dict
 from minilm.data.cache import default_cache
 from minilm.data.dataset import Dataset
 from minilm.errors import ConfigError, InputError
@@ -32,7 +31,7 @@ from minilm.operations.folders import write_model, write_summary
 from minilm.quantization.sparse_packing import SparsePacking
 from minilm.runs import files as run_files
 from minilm.runs.stop_reason import StopReason
-from minilm.training.runtime import Runtime, resolve
+from minilm.training.runtime import Runtime, resolve_for_use
 from minilm.training.signals import Stopped
 from minilm.transforms.activations import input_norms, linear_layers
 from minilm.transforms.prune import (
@@ -113,8 +112,7 @@ def prune(
     check_new(out)
     with as_run(Path(checkpoint)) as run:
         _check_prunable(run, method)
-        settings = {"device": device, "compile": "off"}
-        runtime = resolve(from_dict(TrainConfig, settings, "prune"), 0.0)
+        runtime = resolve_for_use("prune", device)
         model, tokenizer = load(run, device=str(runtime.device))
         text = evaluation_text(
             run,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -13,7 +13,6 @@ import torch
 from minilm import files
 from minilm.architectures.minilm import layout as minilm_layout
 from minilm.checkpoint import load
-from minilm.config import TrainConfig, from_dict
 from minilm.data.cache import default_cache
 from minilm.errors import InputError
 from minilm.interop.convert import GgufFormat, as_run, check_new, convert, name_of
@@ -23,15 +22,10 @@ from minilm.operations.comparison import Comparison, measure
 from minilm.operations.evaluate import evaluation_text
 from minilm.operations.folders import write_summary
 from minilm.quantization.gptq_packing import GptqPacking
-from minilm.quantization.packing import (
-    Format,
-    IntegerPacking,
-    Nf4Packing,
-    Packing,
-    Rounded,
-    make_packing,
-    quantized_matrices,
-)
+from minilm.quantization.integer_packing import IntegerPacking
+from minilm.quantization.nf4_packing import Nf4Packing
+from minilm.quantization.packing import Format, Packing, Rounded, quantized_matrices
+from minilm.quantization.packings import make_packing
 from minilm.quantization.torchao_packing import TorchaoPacking
 from minilm.runs import files as run_files
 from minilm.training.quantized_run import (
@@ -40,7 +34,7 @@ from minilm.training.quantized_run import (
     write_run,
     written_storage,
 )
-from minilm.training.runtime import resolve
+from minilm.training.runtime import resolve_for_use
 from minilm.transforms.activations import linear_layers
 from minilm.transforms.quantize import round_layers
 
@@ -88,10 +82,8 @@ def quantize(
     in whose q8_0 and q4_0 embeddings and head are stored too. Raises InputError, with nothing written, for
     what cannot be done.
     """
-    out, packing = (
-        Path(out),
-        make_packing(format, group_size, double_quantization=double_quantization),
-    )
+    out = Path(out)
+    packing = make_packing(format, group_size, double_quantization=double_quantization)
     _check_options(packing, calibrate, layout)
     check_new(out)
     with as_run(Path(checkpoint)) as run:
@@ -102,8 +94,7 @@ def quantize(
             "quantize what it was made of, or `minilm convert --to minilm` dequantizes it",
         )
         _check_shapes(run, record, packing, calibrate, layout)
-        settings = {"device": device, "compile": "off"}
-        runtime = resolve(from_dict(TrainConfig, settings, "quantize"), 0.0)
+        runtime = resolve_for_use("quantize", device)
         model, tokenizer = load(run, device=str(runtime.device))
         text = evaluation_text(run, tokenizer, data, text_field=text_field, cache=cache)
         windows, calibrated_on = None, None
@@ -150,8 +141,7 @@ def _quantized(
     record: run_files.RunRecord, transform: Mapping[str, Any], packing: Packing
 ) -> run_files.RunRecord:
     """The record of the quantized run."""
-    transforms = (*record.transforms, transform)
-    return replace(record, transforms=transforms, quantization=packing.config(["lm_head"]))
+    return record.transformed(transform, quantization=packing.config(["lm_head"]))
 
 
 class _Written(NamedTuple):

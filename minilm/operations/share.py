@@ -9,14 +9,13 @@ from typing import Any
 
 from minilm import files
 from minilm.checkpoint import load
-from minilm.config import TrainConfig, from_dict
 from minilm.errors import InputError
 from minilm.interop.convert import as_run, check_new
 from minilm.operations.comparison import Comparison, measure_run
 from minilm.operations.evaluate import evaluation_text
 from minilm.operations.folders import write_model, write_summary
 from minilm.runs import files as run_files
-from minilm.training.runtime import resolve
+from minilm.training.runtime import resolve_for_use
 from minilm.transforms import share as transforms
 
 OPTIONS = "--layers, --tie-head, --untie-head"
@@ -57,8 +56,7 @@ def share(
     with as_run(Path(checkpoint)) as run:
         record = run_files.read_record(run / run_files.CONFIG)
         run_files.refuse_transformed(checkpoint, record, "share first, then quantize")
-        settings = {"device": device, "dtype": dtype, "compile": "off"}
-        runtime = resolve(from_dict(TrainConfig, settings, "share"), 0.0)
+        runtime = resolve_for_use("share", device, dtype)
         model, tokenizer = load(run)
         transform: dict[str, Any] = {"tool": "share"}
         if layers is not None:

@@ -13,7 +13,8 @@ import numpy as np
 
 from minilm.errors import InputError
 from minilm.formats.tensor_io import Array
-from minilm.quantization.packing import IntegerPacking, Rounded
+from minilm.quantization.integer_packing import IntegerPacking
+from minilm.quantization.packing import Rounded
 
 # Of the mean of the Hessian's diagonal, added to it: raised tenfold until the matrix can be factored.
 DAMPING = (0.01, 0.1, 1.0)

@@ -17,7 +17,8 @@ import numpy as np
 from minilm.errors import FormatError
 from minilm.formats.header import StoredTensor
 from minilm.formats.tensor_io import Array
-from minilm.quantization.packing import IntegerPacking, Rounded, stored_tensor
+from minilm.quantization.integer_packing import IntegerPacking
+from minilm.quantization.packing import Rounded, stored_tensor
 
 
 class TorchaoPacking(IntegerPacking):

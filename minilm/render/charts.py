@@ -21,6 +21,7 @@ from minilm.render.cells import format_shape
 from minilm.render.component_groups import component_group
 from minilm.render.document import Table
 from minilm.safe_text import one_line
+from minilm.units import counted
 
 MAX_BOXES = 600
 MAX_COMPONENTS = 50
@@ -274,7 +275,7 @@ def _left_out(runs: int, matrices: int, outside: Sequence[TensorRow]) -> str:
 
 
 def _tensors(count: int) -> str:
-    return "1 tensor" if count == 1 else f"{count:,} tensors"
+    return counted(count, "tensor")
 
 
 def _natural(layer: str) -> tuple[str, int]:

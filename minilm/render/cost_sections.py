@@ -78,8 +78,9 @@ def fits_section(fits: Sequence[Fit], cache: Mapping[str, Any] | None) -> Sectio
 
     ``cache`` is the KV cache of the report, in each dtype.
     """
-    from minilm.costs.fits import CONTEXT_BYTES, FRAGMENTATION, PREFILL_TOKENS, PROCESS_BYTES
+    from minilm.costs.common_needs import PREFILL_TOKENS
     from minilm.costs.memory import SMALL_CACHE_DTYPES, cache_bytes
+    from minilm.costs.memory_need import CONTEXT_BYTES, FRAGMENTATION, PROCESS_BYTES
 
     title = "What fits"
     if not fits:

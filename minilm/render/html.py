@@ -8,6 +8,7 @@ Charts are HTML and inline SVG: they are there without the script too.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 from collections.abc import Sequence
@@ -36,17 +37,7 @@ _DRAWN_APART = ("witnesses", "notes", "tensors")
 
 def page(report: Report, *, history: RunHistory | None = None) -> str:
     """The whole page; with the ``history`` of a run, its curves, findings and samples too."""
-    environment = Environment(
-        loader=PackageLoader("minilm.render", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "running_text": running_text,
-        "runs_of_a_kind": _runs_of_a_kind,
-    }
+    environment = _environment()
     script = _template(environment, "report.js")
     document = build_document(report, history=history, tensors=True)
     sections = {section.key: section for section in document.sections}
@@ -77,6 +68,23 @@ def page(report: Report, *, history: RunHistory | None = None) -> str:
         version=__version__,
         today=date.today().isoformat(),
     )
+
+
+@functools.cache
+def _environment() -> Environment:
+    """The templates, each of which is compiled once."""
+    environment = Environment(
+        loader=PackageLoader("minilm.render", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "running_text": running_text,
+        "runs_of_a_kind": _runs_of_a_kind,
+    }
+    return environment
 
 
 def _curve_values(chart: LineChart) -> dict[str, Any]:

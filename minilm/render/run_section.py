@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from minilm.render.cells import format_size
 from minilm.render.document import Column, Paragraph, Section, Table
 from minilm.safe_text import one_line
-from minilm.units import format_seconds
+from minilm.units import TOKENS_OF_ANSWERS, TOKENS_OF_CONVERSATIONS, format_seconds
 
 if TYPE_CHECKING:
     from minilm.runs.history import RunHistory
@@ -35,12 +35,13 @@ def _facts(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     trained, of_split = _number(summary, "tokens"), _number(data, "train_tokens")
     epochs = f"{trained / of_split:,.3g} epochs" if trained and of_split else ""
     yield from _fact("tokens trained on", _whole(summary, "tokens"), epochs)
-    train, validation = _whole(data, "train_tokens"), _whole(data, "val_tokens")
-    yield from _fact(
-        "tokens of the text",
-        train and f"{train} training",
-        validation and f"{validation} validation",
-    )
+    is_text = data.get("kind") != "conversations"
+    label = "tokens of the text" if is_text else TOKENS_OF_CONVERSATIONS
+    for title, kind in ((label, ""), (TOKENS_OF_ANSWERS, "answer_")):
+        train, validation = _whole(data, f"train_{kind}tokens"), _whole(data, f"val_{kind}tokens")
+        yield from _fact(
+            title, train and f"{train} training", validation and f"{validation} validation"
+        )
     yield from _fact("steps", _whole(summary, "steps"), _stop(summary))
     seconds, rate = _number(summary, "seconds"), _number(summary, "tokens_per_second")
     yield from _fact(

@@ -15,6 +15,7 @@ from minilm.runs.forecast import (
     lowest,
     recent_train_loss,
 )
+from minilm.units import counted
 
 
 def findings(metrics: Metrics, summary: Mapping[str, Any]) -> list[str]:
@@ -69,9 +70,10 @@ def fit(metrics: Metrics) -> str:
     before = evaluations[-2]
     fall = before["val_loss"] - last["val_loss"]
     if fall > NOISE * before["val_loss"]:
+        steps = last["step"] - before["step"]
         return (
             f"Still underfitting: validation loss fell by {fall:.3f} over the last "
-            f"{last['step'] - before['step']} steps.{gap}"
+            f"{counted(steps, 'step')}.{gap}"
         )
     return f"Levelled off: validation loss changed by {-fall:+.3f} at the last evaluation.{gap}"
 

@@ -10,7 +10,7 @@ import itertools
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,12 @@ class RunRecord:
     transforms: tuple[Mapping[str, Any], ...] = ()
     quantization: Mapping[str, Any] = field(default_factory=dict)
     base: Mapping[str, Any] = field(default_factory=dict)
+
+    def transformed(self, *done: Mapping[str, Any], **changes: Any) -> RunRecord:
+        """That of what tools made of the model, of which nothing is frozen; ``changes`` are other fields."""
+        options = {name: value for name, value in self.began_with.items() if name != "freeze"}
+        transforms = (*self.transforms, *done)
+        return replace(self, began_with=options, transforms=transforms, **changes)
 
 
 def refuse_transformed(where: object, record: RunRecord, instead_of_quantized: str) -> None:

@@ -22,7 +22,8 @@ from pathlib import Path
 from minilm.errors import CorpusError, InputError, MissingExtraError
 from minilm.files import atomic_writer
 from minilm.progress import progress_bar
-from minilm.text.records import choose_field, text_of
+from minilm.text.conversations import MESSAGES, PAIR
+from minilm.text.records import choose_field, is_conversation, text_of
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class HubDataset:
         return cache / "datasets" / f"{digest[:16]}.jsonl"
 
     def fetch(self, path: Path, text_field: str | None) -> None:
-        """Write the text of each row to ``path``, which appears when all are there.
+        """Write the text of each row, or its conversation, to ``path``, which appears when all are there.
 
         Raises CorpusError where the dataset cannot be read, InputError where ``path`` cannot be written.
         """
@@ -52,8 +53,8 @@ class HubDataset:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_writer(path) as stream:
-                for text in self._stream(text_field):
-                    stream.write(json.dumps({"text": text}).encode() + b"\n")
+                for line in self._stream(text_field):
+                    stream.write(line.encode() + b"\n")
         except OSError as error:
             raise InputError(
                 path,
@@ -63,7 +64,8 @@ class HubDataset:
             ) from None
 
     def _stream(self, text_field: str | None) -> Iterator[str]:
-        number, field = 0, ""
+        """Each row as JSON: its text, or the fields of its conversation."""
+        number, field, of_conversations = 0, "", False
         try:
             datasets = importlib.import_module("datasets")
             rows = datasets.load_dataset(
@@ -72,10 +74,17 @@ class HubDataset:
             limited = itertools.islice(rows, self.rows or None)
             bar = progress_bar(iterable=limited, unit=" rows", desc=self.name)
             for number, row in enumerate(bar):
+                where = f"{self.source} row {number}"
                 if number == 0:
-                    strings = [name for name, value in row.items() if isinstance(value, str)]
-                    field = choose_field(list(row), strings, text_field, f"{self.source} row 0")
-                yield text_of(row, field, f"{self.source} row {number}")
+                    of_conversations = text_field is None and is_conversation(row)
+                    if not of_conversations:
+                        strings = [name for name, value in row.items() if isinstance(value, str)]
+                        field = choose_field(list(row), strings, text_field, where)
+                if of_conversations:
+                    record = {name: row[name] for name in (*MESSAGES, *PAIR) if name in row}
+                else:
+                    record = {"text": text_of(row, field, where)}
+                yield json.dumps(record)
         except InputError:
             raise
         # The library and its network code raise exceptions without a common base class.

@@ -6,6 +6,7 @@ rows at a time. The field is the one asked for, else "text", else the only one t
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import importlib.util
 import io
@@ -16,6 +17,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from minilm.errors import CorpusError, MissingExtraError
+from minilm.text.conversations import MESSAGES, PAIR
+from minilm.units import counted
 
 # By the ending of a file's name.
 FORMATS = {
@@ -60,12 +63,7 @@ def json_texts(
             )
         if field is None:
             if text_field is None and is_conversation(record):
-                raise CorpusError(
-                    where,
-                    "conversations",
-                    "text",
-                    "`minilm finetune` trains a model that has been trained on text on them",
-                )
+                raise _conversations_error(where)
             strings = [name for name, value in record.items() if isinstance(value, str)]
             field = choose_field(list(record), strings, text_field, where)
             note(where, f"documents are the field {field!r} of its records")
@@ -96,7 +94,7 @@ def csv_texts(
             if row and len(row) != len(header):
                 raise CorpusError(
                     f"{where} line {blank_lines + rows.line_num}",
-                    f"{len(row)} columns",
+                    counted(len(row), "column"),
                     f"the {len(header)} of the header",
                     f"mend the line, or {_AS_IT_IS}",
                 )
@@ -116,6 +114,32 @@ def parquet_texts(path: str, text_field: str | None, note: Note) -> Iterator[str
 
     Raises MissingExtraError without pyarrow, CorpusError for a file or a column that cannot be read.
     """
+    with _parquet_file(path) as file:
+        schema = file.schema_arrow
+        if text_field is None and is_conversation(_example_row(schema)):
+            raise _conversations_error(path)
+        strings = [each.name for each in schema if _holds_text(each.type)]
+        field = choose_field(schema.names, strings, text_field, path)
+        note(path, f"documents are the column {field!r} of its rows")
+        for number, row in enumerate(_rows(file, [field]), 1):
+            yield text_of(row, field, f"{path} row {number}")
+
+
+def parquet_has_conversations(path: str) -> bool:
+    """Whether the columns of a Parquet file are those of conversations. Raises as `parquet_texts`."""
+    with _parquet_file(path) as file:
+        return is_conversation(_example_row(file.schema_arrow))
+
+
+def parquet_conversations(path: str) -> Iterator[dict[str, Any]]:
+    """Yield of each row the columns that a conversation may be in. Raises as `parquet_texts`."""
+    with _parquet_file(path) as file:
+        fields = [name for name in (*MESSAGES, *PAIR) if name in file.schema_arrow.names]
+        yield from _rows(file, fields) if fields else [{}]
+
+
+@contextlib.contextmanager
+def _parquet_file(path: str) -> Iterator[Any]:
     if importlib.util.find_spec("pyarrow") is None:
         raise MissingExtraError("pyarrow", "parquet", path)
     import pyarrow
@@ -123,20 +147,27 @@ def parquet_texts(path: str, text_field: str | None, note: Note) -> Iterator[str
 
     try:
         with parquet.ParquetFile(path) as file:
-            schema = file.schema_arrow
-            strings = [each.name for each in schema if _holds_text(each.type)]
-            field = choose_field(schema.names, strings, text_field, path)
-            note(path, f"documents are the column {field!r} of its rows")
-            number = 0
-            for batch in file.iter_batches(_ROWS_AT_ONCE, columns=[field]):
-                for value in batch.column(0).to_pylist():
-                    number += 1
-                    yield text_of({field: value}, field, f"{path} row {number}")
+            yield file
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CorpusError(
             path, f"not read by pyarrow ({reason})", "a Parquet file", "leave it out with a glob"
         ) from None
+
+
+def _rows(file: Any, columns: list[str]) -> Iterator[dict[str, Any]]:
+    for batch in file.iter_batches(_ROWS_AT_ONCE, columns=columns):
+        yield from batch.to_pylist()
+
+
+def _example_row(schema: Any) -> dict[str, Any]:
+    """A row with an empty list in each column of lists, None in the others."""
+    from pyarrow import types
+
+    def is_list(column: Any) -> bool:
+        return bool(types.is_list(column) or types.is_large_list(column))
+
+    return {each.name: [] if is_list(each.type) else None for each in schema}
 
 
 def _holds_text(column: Any) -> bool:
@@ -184,8 +215,13 @@ def is_conversation(record: Any) -> bool:
     return (
         isinstance(record, dict)
         and "text" not in record
-        and (isinstance(record.get("messages"), list) or {"prompt", "completion"} <= record.keys())
+        and (isinstance(record.get("messages"), list) or {*PAIR} <= record.keys())
     )
+
+
+def _conversations_error(where: str) -> CorpusError:
+    remedy = "`minilm finetune` trains a model that has been trained on text on them"
+    return CorpusError(where, "conversations", "text", remedy)
 
 
 _SPACE = re.compile(r"[ \t\r\n]*")

@@ -227,8 +227,40 @@ class CharTokenizer(Tokenizer):
         return backend.to_str(pretty=True)
 
 
+class _BackedTokenizer(Tokenizer):
+    """A tokenizer that is one of the Hugging Face library, ``backend``."""
+
+    def __init__(self, backend: tokenizers.Tokenizer) -> None:
+        backend.no_truncation()
+        backend.no_padding()
+        self._backend = backend
+        self.vocab_size = max(backend.get_vocab(with_added_tokens=True).values()) + 1
+
+    @property
+    def special_tokens(self) -> Mapping[str, int]:
+        tokens = self._backend.get_added_tokens_decoder()
+        return {token.content: number for number, token in tokens.items()}
+
+    @functools.cached_property
+    def _spans_backend(self) -> tokenizers.Tokenizer:
+        """A copy that does not leave spaces at the ends of tokens out of what they cover."""
+        backend = copy.deepcopy(self._backend)
+        encodes_special = backend.encode_special_tokens
+        backend.post_processor = None
+        backend.encode_special_tokens = encodes_special
+        return backend
+
+    def _library_spans(self, text: str) -> TokenSpans:
+        encoding = self._spans_backend.encode(text, add_special_tokens=False)
+        spans = np.array(encoding.offsets, np.int64).reshape(-1, 2)
+        return TokenSpans(np.array(encoding.ids, np.int64), spans[:, 0], spans[:, 1])
+
+    def to_json(self) -> str:
+        return self._backend.to_str(pretty=True)
+
+
 @final
-class BPETokenizer(Tokenizer):
+class BPETokenizer(_BackedTokenizer):
     """Byte-level BPE with GPT-2's pre-tokenization.
 
     A literal "<|endoftext|>" in a text is ordinary text, unlike in the library, which by default
@@ -243,10 +275,7 @@ class BPETokenizer(Tokenizer):
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
         """``backend`` has GPT-2's pre-tokenization; it is modified and must not be used elsewhere."""
         backend.encode_special_tokens = True
-        backend.no_truncation()
-        backend.no_padding()
-        self._backend = backend
-        self.vocab_size = max(backend.get_vocab(with_added_tokens=True).values()) + 1
+        super().__init__(backend)
         self.end_of_text: int | None = backend.token_to_id(END_OF_TEXT)
 
     def encode(self, text: str) -> NDArray[np.int64]:
@@ -257,23 +286,12 @@ class BPETokenizer(Tokenizer):
         ids = [np.array(encoding.ids, dtype=np.int64) for encoding in batch]
         return np.concatenate(ids) if ids else np.empty(0, dtype=np.int64)
 
-    @property
-    def special_tokens(self) -> Mapping[str, int]:
-        return _added_tokens(self._backend)
-
-    @functools.cached_property
-    def _spans_backend(self) -> tokenizers.Tokenizer:
-        return _without_post_processor(self._backend)
-
     def _spans(self, text: str) -> TokenSpans:
         _utf8(text)
-        return _library_spans(self._spans_backend, text)
+        return self._library_spans(text)
 
     def _decode(self, ids: NDArray[np.int64]) -> str:
         return self._backend.decode(ids.tolist(), skip_special_tokens=True)
-
-    def to_json(self) -> str:
-        return self._backend.to_str(pretty=True)
 
     def merges(self) -> NDArray[np.int64]:
         """The two tokens that each token was merged from, (V, 2); (-1, -1) for single bytes."""
@@ -285,7 +303,7 @@ class BPETokenizer(Tokenizer):
 
 
 @final
-class LibraryTokenizer(Tokenizer):
+class LibraryTokenizer(_BackedTokenizer):
     """Any other tokenizer of the Hugging Face library.
 
     A text is encoded as a whole, since its pre-tokenization is unknown. Only a prompt gets the special
@@ -299,10 +317,7 @@ class LibraryTokenizer(Tokenizer):
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
         """``backend`` is modified and must not be used elsewhere."""
-        backend.no_truncation()
-        backend.no_padding()
-        self._backend = backend
-        self.vocab_size = max(backend.get_vocab(with_added_tokens=True).values()) + 1
+        super().__init__(backend)
         ends = (backend.token_to_id(name) for name in self.ENDS)
         self.end_of_text: int | None = next((number for number in ends if number is not None), None)
 
@@ -322,19 +337,11 @@ class LibraryTokenizer(Tokenizer):
         ends = ids and encoding.special_tokens_mask[-1] and ids[-1] == self.end_of_text
         return ids[:-1] if ends else ids
 
-    @property
-    def special_tokens(self) -> Mapping[str, int]:
-        return _added_tokens(self._backend)
-
-    @functools.cached_property
-    def _spans_backend(self) -> tokenizers.Tokenizer:
-        return _without_post_processor(self._backend)
-
     def chat_spans(self, text: str) -> TokenSpans:
         # The library looks for its added tokens itself, some of which take spaces around them.
         _utf8(text)
         with one_line_errors("text"):
-            spans = _library_spans(self._spans_backend, text)
+            spans = self._library_spans(text)
         beginning = self.encode_prompt("")
         if spans.ids[: len(beginning)].tolist() == beginning:
             return spans
@@ -345,28 +352,6 @@ class LibraryTokenizer(Tokenizer):
     def _decode(self, ids: NDArray[np.int64]) -> str:
         with one_line_errors("tokens"):
             return self._backend.decode(ids.tolist(), skip_special_tokens=True)
-
-    def to_json(self) -> str:
-        return self._backend.to_str(pretty=True)
-
-
-def _added_tokens(backend: tokenizers.Tokenizer) -> dict[str, int]:
-    return {token.content: number for number, token in backend.get_added_tokens_decoder().items()}
-
-
-def _without_post_processor(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
-    """A copy that does not leave spaces at the ends of tokens out of what they cover."""
-    backend = copy.deepcopy(backend)
-    encodes_special = backend.encode_special_tokens
-    backend.post_processor = None
-    backend.encode_special_tokens = encodes_special
-    return backend
-
-
-def _library_spans(backend: tokenizers.Tokenizer, text: str) -> TokenSpans:
-    encoding = backend.encode(text, add_special_tokens=False)
-    spans = np.array(encoding.offsets, np.int64).reshape(-1, 2)
-    return TokenSpans(np.array(encoding.ids, np.int64), spans[:, 0], spans[:, 1])
 
 
 def code_points(text: str) -> NDArray[np.uint32]:

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from minilm.config import TrainConfig
-from minilm.data.conversations import check_settings, prepare_conversations
+from minilm.data.conversations import prepare_conversations
 from minilm.data.corpus_stats import identify
 from minilm.data.dataset import Dataset
 from minilm.data.shards import find, prepare
 from minilm.errors import InputError
 from minilm.parallel.process_group import world
 from minilm.text.chat_template import ChatTemplate
-from minilm.text.corpora import Corpus, open_corpus
+from minilm.text.corpora import open_corpus
+from minilm.text.corpus import Corpus
 from minilm.text.tokenizers import Tokenizer
 from minilm.training.resume_options import absolute_source
 
@@ -96,7 +97,6 @@ class DataSource:
     ) -> Dataset:
         if template is not None:
             assert isinstance(tokenizer, Tokenizer), "that of the base"
-            check_settings(config)
             return prepare_conversations(
                 corpus,
                 tokenizer=tokenizer,

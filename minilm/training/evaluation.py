@@ -16,6 +16,7 @@ from minilm.generation.generate import stream
 from minilm.generation.sampling import Sampling
 from minilm.model.transformer import Transformer, next_token_loss
 from minilm.parallel.process_group import World, world
+from minilm.progress import progress_bar
 from minilm.text.tokenizers import Tokenizer
 from minilm.training.runtime import Loss, Runtime
 from minilm.training.signals import StopRequest
@@ -50,12 +51,13 @@ def evaluate(
     at_most: int = 0,
     stop: StopRequest | None = None,
     loss: Loss = next_token_loss,
+    bar: bool = False,
 ) -> Validation | None:
     """The mean over every target of the validation split, in consecutive rows, dropout off.
 
     ``at_most``: of so many tokens, evenly spread over the split; 0: of all. None where a signal came
-    meanwhile: it is looked for after each batch. Several processes share the batches, and each gets the mean
-    over all. ``loss`` takes the model and a batch.
+    meanwhile: it is looked for after each batch. ``loss`` takes the model and a batch. ``bar``: with one of its
+    own in a terminal. Several processes share the batches, and each gets the mean over all.
     """
     was_training = model.training
     model.eval()
@@ -68,7 +70,14 @@ def evaluate(
     processes = world()
     batches = math.ceil(data.num_validation_rows(length, at_most) / (rows * processes.size))
     losses = torch.empty(batches, device=runtime.device)
-    for batch, labels in _own(data.validation_batches(length, rows, at_most), processes):
+    own: Iterable[tuple[Batch, int]] = _own(
+        data.validation_batches(length, rows, at_most), processes
+    )
+    if bar:
+        own = progress_bar(
+            iterable=own, total=batches, unit=" batches", desc="evaluating", leave=False
+        )
+    for batch, labels in own:
         tensors = (torch.from_numpy(array).to(runtime.device) for array in batch.arrays)
         with runtime.autocast():
             losses[len(counts)] = loss(model, *tensors)
@@ -78,8 +87,9 @@ def evaluate(
     model.train(was_training)
     if stop is not None and stop.signum is not None:
         return None
-    own = float(losses.cpu().double() @ torch.tensor(counts, dtype=torch.float64)), sum(counts)
-    total, count = processes.sum(torch.tensor(own, dtype=torch.float64)).tolist()
+    summed = float(losses.cpu().double() @ torch.tensor(counts, dtype=torch.float64))
+    sums = torch.tensor([summed, sum(counts)], dtype=torch.float64)
+    total, count = processes.sum(sums).tolist()
     bits = total / count * data.val_labels / math.log(2)
     return Validation(total / count, bits / max(1, data.val_bytes), int(count))
 

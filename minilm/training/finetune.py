@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,15 +21,17 @@ from minilm.checkpoint import load_record, read_run_config
 from minilm.config import ModelConfig, TrainConfig, from_dict, to_dict
 from minilm.config.lora import LoraConfig
 from minilm.config.presets import find_preset
-from minilm.data.conversations import Conversations
+from minilm.data.conversations import Conversations, check_settings
+from minilm.data.dataset import Dataset
 from minilm.errors import ConfigError
 from minilm.interop.convert import as_run
+from minilm.ledger.layout_changes import with_frozen
 from minilm.quantization.packing import Packing
 from minilm.runs import base_run
 from minilm.runs import files as run_files
 from minilm.runs.new_folder import default_run_dir
 from minilm.text.chat_template import ChatTemplate
-from minilm.text.corpora import Corpus
+from minilm.text.corpus import Corpus
 from minilm.text.tokenizer_file import load_tokenizer
 from minilm.text.tokenizers import Tokenizer
 from minilm.training.base_model import WeightDtypes, companions
@@ -44,6 +46,7 @@ from minilm.training.runtime import resolve_for_run
 from minilm.training.text_size import fit_to_text
 from minilm.transforms.freeze import freeze
 from minilm.transforms.lora import apply
+from minilm.units import counted
 
 logger = logging.getLogger(__name__)
 
@@ -85,21 +88,19 @@ def run_from_checkpoint(
     refuse_other_encodings("init_from", os.path.abspath(base))
     with as_run(base) as imported, quantized_base(imported, quantize_base) as run:
         record = run_files.read_record(run / run_files.CONFIG)
-        of_whole = record if lora is None else replace(record, quantization={})
-        remedy = "`minilm finetune --lora-rank R` trains an adapter on it"
-        run_files.refuse_transformed(base, of_whole, remedy)
+        _refuse_transformed(base, record, lora)
         config = _train_config(record, preset, settings, lora)
-        fields = to_dict(read_run_config(run)) | dict(model)
-        model_config = from_dict(ModelConfig, fields, base / run_files.CONFIG)
-        _refuse_other_shape(record.model, model_config, model)
+        model_config = _model_config(base, run, record, model)
         check_installed(config.trackers)
         corpus = source.open()
-        template, source = _template(run, source, corpus)
         folder = run_dir or default_run_dir(preset, base, corpus.name)
         refuse_folder(folder, source.name)
         refuse_too_large(model_config, config, lora)
+        with_frozen(layout(model_config), frozen)
         tokenizer = load_tokenizer(run / run_files.TOKENIZER)
         own = _own_vocabulary(tokenizer, vocabulary)
+        # Last of what refuses options, as it may have a note.
+        template, source = _template(run, source, corpus, config)
         beside_tokenizer = companions(run)
         if template is not None:
             beside_tokenizer = with_template(beside_tokenizer, template, tokenizer)
@@ -110,17 +111,7 @@ def run_from_checkpoint(
             context_length=model_config.context_length,
             template=template,
         )
-        if isinstance(dataset, Conversations) and "batch_size" not in settings:
-            # A row that is in a batch twice teaches nothing more.
-            rows = len(dataset.train_rows.rows)
-            config = replace(config, batch_size=min(config.batch_size, rows))
-        config, dropout = fit_to_text(
-            config,
-            model_config,
-            overrides={*settings, *model},
-            dataset=dataset,
-        )
-        model_config = replace(model_config, dropout=dropout)
+        config, model_config = _fitted(config, model_config, dataset, {*settings, *model})
         began_with: dict[str, Any] = {"preset": preset, **own, "init_from": os.path.abspath(base)}
         network = load_record(run, replace(record, model=model_config), keep_packed=True)
         adapter = None
@@ -128,12 +119,12 @@ def run_from_checkpoint(
             apply(network, lora, torch.Generator().manual_seed(config.seed))
             began_with["quantize_base"] = quantize_base and quantize_base.format
             began_with["double_quantization"] = getattr(quantize_base, "double", False)
-            adapter = _adapter(base, run, lora, record)
+            names, reference = adapter_map(record.model, lora), base_run.reference(run)
+            adapter = Adapter(lora, names, reference, record.transforms)
             if run != base:
                 assert temporary is not None
                 imported_from = base if quantize_base is None else None
-                own_base = temporary / run_files.BASE
-                adapter = replace(adapter, own_base=own_base, imported_from=imported_from)
+                adapter = _with_own_base(adapter, temporary / run_files.BASE, imported_from)
         elif frozen:
             freeze(network, frozen)
             began_with["freeze"] = list(frozen)
@@ -172,6 +163,14 @@ def _refuse_together(
         )
 
 
+def _refuse_transformed(base: Path, record: run_files.RunRecord, lora: LoraConfig | None) -> None:
+    """Quantized matrices are trained by an adapter alone."""
+    if lora is not None:
+        record = replace(record, quantization={})
+    remedy = "`minilm finetune --lora-rank R` trains an adapter on it"
+    run_files.refuse_transformed(base, record, remedy)
+
+
 def _train_config(
     record: run_files.RunRecord, preset: str, settings: Mapping[str, Any], lora: LoraConfig | None
 ) -> TrainConfig:
@@ -189,15 +188,28 @@ def _train_config(
     return config
 
 
+def _model_config(
+    base: Path, run: Path, record: run_files.RunRecord, overrides: Mapping[str, Any]
+) -> ModelConfig:
+    """That of the base, with ``overrides``, which change no tensor."""
+    fields = to_dict(read_run_config(run)) | dict(overrides)
+    config = from_dict(ModelConfig, fields, base / run_files.CONFIG)
+    _refuse_other_shape(record.model, config, overrides)
+    return config
+
+
 def _template(
-    run: Path, source: DataSource, corpus: Corpus
+    run: Path, source: DataSource, corpus: Corpus, config: TrainConfig
 ) -> tuple[ChatTemplate | None, DataSource]:
     """The chat template of conversations, and the source that names it."""
     if corpus.has_conversations():
+        check_settings(config)
         template, name = chat_template(run, source.chat_template)
         return template, replace(source, chat_template=name)
     if source.chat_template is not None:
-        expected = "JSON Lines of messages, or of prompt and completion"
+        expected = (
+            "JSON Lines of messages, or of prompt and completion, or Parquet with such columns"
+        )
         raise ConfigError("chat_template", f"given with {source.name}, a text", expected)
     return None, source
 
@@ -210,6 +222,18 @@ def _own_vocabulary(tokenizer: Tokenizer, given: Mapping[str, Any]) -> dict[str,
             expected = f"{own[name]}, that of the model it is to start from"
             raise ConfigError(name, str(value), expected, "leave it out")
     return own
+
+
+def _fitted(
+    config: TrainConfig, model: ModelConfig, dataset: Dataset, overrides: Collection[str]
+) -> tuple[TrainConfig, ModelConfig]:
+    """Both for a text of this size, but for the fields in ``overrides``."""
+    if isinstance(dataset, Conversations) and "batch_size" not in overrides:
+        # A row that is in a batch twice teaches nothing more.
+        rows = len(dataset.train_rows.rows)
+        config = replace(config, batch_size=min(config.batch_size, rows))
+    config, dropout = fit_to_text(config, model, overrides=overrides, dataset=dataset)
+    return config, replace(model, dropout=dropout)
 
 
 def _common_dtype(base: Path, run: Path) -> str:
@@ -233,23 +257,16 @@ def _announce(spec: RunSpec, base: Path, record: run_files.RunRecord, preset: st
     if _differ(model, find_preset(preset).model_config()):
         logger.info(
             f"of the preset {preset}: only steps, batches and schedule; the model has the shape "
-            f"of {base.name}: {model.num_layers} layers of width {model.d_model}, "
+            f"of {base.name}: {counted(model.num_layers, 'layer')} of width {model.d_model}, "
             f"{model.context_length:,} tokens of context"
         )
     announce(spec)
 
 
-def _adapter(
-    base: Path,
-    run: Path,
-    lora: LoraConfig,
-    record: run_files.RunRecord,
-) -> Adapter:
-    """An adapter on ``run``, which is ``base`` or what was imported or quantized from it."""
-    reference = base_run.reference(run)
-    if run != base:
-        reference["path"] = run_files.BASE
-    return Adapter(lora, adapter_map(record.model, lora), reference, record.transforms)
+def _with_own_base(adapter: Adapter, folder: Path, imported_from: Path | None) -> Adapter:
+    """With a base that was imported or quantized for the run, and goes from ``folder`` into it."""
+    reference = {**adapter.base, "path": run_files.BASE}
+    return replace(adapter, base=reference, own_base=folder, imported_from=imported_from)
 
 
 def _refuse_other_shape(

@@ -16,7 +16,7 @@ from minilm.render.html import page
 from minilm.runs import files as run_files
 from minilm.runs.history import read_history
 from minilm.runs.stop_reason import StopReason
-from minilm.units import format_seconds
+from minilm.units import counted, format_seconds
 from minilm.version import __version__
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Outcome:
         loss, bits = (self.summary.get(f"best_val_{name}") for name in ("loss", "bits_per_byte"))
         best = "" if loss is None else f", best validation loss {loss:.4f} ({bits:.3f} bits a byte)"
         return (
-            f"<{self.run_dir}: {self.summary['steps']} steps in "
+            f"<{self.run_dir}: {counted(self.summary['steps'], 'step')} in "
             f"{format_seconds(self.summary['seconds'])}{best}, stopped by {self.stopped_because}>"
         )
 

@@ -6,7 +6,7 @@ import contextlib
 import math
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -96,8 +96,7 @@ def quantized_base(run: Path, packing: Packing | None) -> Iterator[Path]:
     for name, shape in quantized_matrices(minilm_layout(record.model)).items():
         packing.check(name, shape)
     transform = {"tool": "quantize", "format": packing.format}
-    transforms = (*record.transforms, transform)
-    record = replace(record, transforms=transforms, quantization=packing.config(["lm_head"]))
+    record = record.transformed(transform, quantization=packing.config(["lm_head"]))
     with tempfile.TemporaryDirectory() as folder:
         model = load_model(run / run_files.WEIGHTS, record.model)
         write_run(Path(folder), run, record, packing, round_layers(model, packing))

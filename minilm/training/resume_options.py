@@ -32,6 +32,8 @@ RESUMABLE_OVERRIDES = (
     "dtype",
 )
 
+_FLAGS = ("raw_text", "rank_stabilised", "dora", "double_quantization")  # options without a value
+
 
 def changed_settings(
     run_dir: Path, options: Mapping[str, Any], settings: Mapping[str, Any]
@@ -113,13 +115,17 @@ def _as_recorded(name: str, value: Any) -> Any:
 
 
 def _refusal(name: str, value: Any, own: Any) -> ConfigError:
-    return ConfigError(
-        name,
-        f"given with --resume as {_shown(value)}",
-        f"the run's own {_shown(own)}",
-        f"only data and {', '.join(RESUMABLE_OVERRIDES)} may change",
-    )
+    got, expected = f" as {_shown(name, value)}", f"the run's own {_shown(name, own)}"
+    if name in _FLAGS and value:
+        got, expected = "", "a run that began with it"
+    remedy = f"only data and {', '.join(RESUMABLE_OVERRIDES)} may change"
+    return ConfigError(name, f"given with --resume{got}", expected, remedy)
 
 
-def _shown(value: Any) -> str:
-    return " ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
+def _shown(name: str, value: Any) -> str:
+    """As the command line has it."""
+    if isinstance(value, list):
+        return ("," if name == "targets" else " ").join(map(str, value)) or "none"
+    if value is None:
+        return "none"
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -10,6 +10,7 @@ from minilm.interop.exports import describe_exports
 from minilm.training.run_spec import RunSpec
 from minilm.training.text_size import step_tokens
 from minilm.transforms.quantize import parameter_count
+from minilm.units import TOKENS_OF_ANSWERS, TOKENS_OF_CONVERSATIONS, counted
 
 logger = logging.getLogger(__name__)
 
@@ -40,32 +41,36 @@ def _plan(spec: RunSpec) -> Iterator[str]:
             else ""
         )
         yield f"resuming{what} after step {spec.saved.progress.step:,}"
+    is_text = not isinstance(dataset, Conversations)
+    unit = "tokens" if is_text else TOKENS_OF_CONVERSATIONS
     tokens, text = (
         step_tokens(config, model.config, dataset),
-        f"{dataset.train_tokens:,} training tokens",
+        f"{dataset.train_tokens:,} training {unit}",
     )
     epochs = config.max_steps * tokens / dataset.train_places
-    yield f"{config.max_steps:,} steps of {tokens:,} tokens: " + (
+    yield f"{counted(config.max_steps, 'step')} of {tokens:,} tokens: " + (
         f"the {text} {epochs:,.1f} times" if epochs > 1 else f"{epochs:.0%} of the {text}"
     )
     if isinstance(dataset, Conversations):
         rows = dataset.train_rows
         yield (
-            f"{dataset.documents:,} conversations in rows of {rows.length:,} tokens, "
-            f"{dataset.train_tokens / dataset.train_places:.0%} full; the loss is on the answers, "
-            f"{rows.labels:,} tokens of training and {dataset.val_labels:,} of validation"
+            f"{counted(dataset.documents, 'conversation')} in rows of {rows.length:,} tokens, "
+            f"{dataset.train_tokens / dataset.train_places:.0%} full; the loss is on {rows.labels:,} "
+            f"training {TOKENS_OF_ANSWERS} and {dataset.val_labels:,} validation {TOKENS_OF_ANSWERS}"
         )
     every = "each step" if config.eval_every == 1 else f"every {config.eval_every:,} steps"
-    whole = f"{dataset.val_tokens:,} validation tokens"
+    whole = f"{dataset.val_tokens:,} validation {unit}"
     if 0 < config.eval_tokens < dataset.val_places:
         whole = f"{config.eval_tokens:,} of {whole}, over all at the end"
+    elif not is_text:
+        whole = f"{dataset.val_labels:,} validation {TOKENS_OF_ANSWERS}"
     yield f"an evaluation after {every}, over {whole}"
     against_overfitting = []
     if model.config.dropout:
         against_overfitting.append(f"dropout {model.config.dropout:g}")
     if config.early_stopping:
         against_overfitting.append(
-            f"early stopping after {config.early_stopping} evaluations without a better loss"
+            f"early stopping after {counted(config.early_stopping, 'evaluation')} without a better loss"
         )
     if against_overfitting:
         yield "; ".join(against_overfitting)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from minilm.architectures.minilm import layout
-from minilm.config import ModelConfig, TrainConfig
+from minilm.config import ModelConfig, TrainConfig, from_dict
 from minilm.costs.flops import flops_per_token
 from minilm.data.dataset import Dataset
 from minilm.errors import ConfigError
@@ -127,6 +127,12 @@ def resolve_for_run(config: TrainConfig, model: ModelConfig, dataset: Dataset) -
     flops = flops_per_token(layout(model), context=length)["training_per_token"]
     total = flops * step_tokens(config, model, dataset) * config.max_steps
     return resolve(config, total, layers=model.num_layers)
+
+
+def resolve_for_use(tool: str, device: str, dtype: str = "auto") -> Runtime:
+    """As `resolve`, for a model that is not trained: nothing is compiled. Errors name the ``tool``."""
+    settings = {"device": device, "dtype": dtype, "compile": "off"}
+    return resolve(from_dict(TrainConfig, settings, tool), 0.0)
 
 
 def resolve(config: TrainConfig, flops: float, layers: int = COMPILED_LAYERS) -> Runtime:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from minilm.training.run_spec import RunSpec
 from minilm.training.text_size import step_tokens
-from minilm.units import format_seconds
+from minilm.units import counted, format_seconds
 
 # Steps that are timed one by one; the first one warms up.
 TIMED_STEPS = 3
@@ -40,9 +40,8 @@ class TimeLeft:
             evaluation = mean / 3 * validation / self._step_tokens
         evaluations = last // every - step // every + bool(last % every)
         left = (last - step) * mean + evaluations * evaluation
-        text = (
-            f"about {format_seconds(left)} for the {last - step:,} steps left, evaluations included"
-        )
+        steps = counted(last - step, "step")
+        text = f"about {format_seconds(left)} for the {steps} left, evaluations included"
         limit = self._config.max_seconds
         if limit is not None and limit - elapsed < left:
             text += f"; max_seconds ends the run after {format_seconds(limit)}"

@@ -22,7 +22,8 @@ from minilm.data.cache import default_cache
 from minilm.errors import ConfigError
 from minilm.model.device import release_free_memory
 from minilm.parallel.process_group import process_group, world
-from minilm.quantization.packing import Format, make_packing
+from minilm.quantization.packing import Format, Packing
+from minilm.quantization.packings import make_packing
 from minilm.runs import files as run_files
 from minilm.runs.lock import run_lock
 from minilm.runs.new_folder import new_run_folder, remove_beginning, remove_temporary_files
@@ -148,11 +149,7 @@ def finetune(
         rank_stabilised=rank_stabilised,
         dora=dora,
     )
-    if double_quantization and quantize_base is None:
-        raise ConfigError("double_quantization", "given without quantize_base", "nf4 with it")
-    packing = None
-    if quantize_base is not None:
-        packing = make_packing(quantize_base, double_quantization=double_quantization)
+    packing = _base_packing(quantize_base, double_quantization)
     with (
         messages_shown(),
         process_group(),
@@ -180,6 +177,15 @@ def finetune(
             temporary=Path(temporary),
         )
         return _start(spec, stop, started)
+
+
+def _base_packing(format: Format | None, double_quantization: bool) -> Packing | None:
+    """How the base of an adapter is stored; None: as it is."""
+    if format is not None:
+        return make_packing(format, double_quantization=double_quantization)
+    if double_quantization:
+        raise ConfigError("double_quantization", "given without quantize_base", "nf4 with it")
+    return None
 
 
 def resume(

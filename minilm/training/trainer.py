@@ -33,6 +33,7 @@ from minilm.training.throughput import Throughput
 from minilm.training.time_left import TimeLeft
 from minilm.training.train_step import TrainStep
 from minilm.transforms.quantize import QuantizedLinear
+from minilm.units import counted
 
 logger = logging.getLogger(__name__)
 
@@ -332,8 +333,8 @@ class Trainer:
                     return StopReason.TARGET_VAL_LOSS
         if patience and progress.evaluations_since_best >= patience:
             logger.info(
-                f"early stopping: {patience} evaluations without a better loss than {best:.4f}, of step "
-                f"{progress.best_step}"
+                f"early stopping: {counted(patience, 'evaluation')} without a better loss than "
+                f"{best:.4f}, of step {progress.best_step}"
             )
             return StopReason.EARLY_STOPPING
         return None

@@ -18,7 +18,9 @@ from minilm.formats.tensor_io import Array
 from minilm.model.layers import Linear
 from minilm.model.transformer import Transformer
 from minilm.quantization.calibrated import round_calibrated
-from minilm.quantization.packing import NF4_VALUES, IntegerPacking, Packing, Rounded
+from minilm.quantization.integer_packing import IntegerPacking
+from minilm.quantization.nf4_packing import NF4_VALUES
+from minilm.quantization.packing import Packing, Rounded
 from minilm.transforms.activations import layers_in_turn, linear_layers
 
 
@@ -68,8 +70,8 @@ class QuantizedLinear(nn.Module):
             and has_kernel(self.format, (self.out_features, self.in_features), x.device)
         ):
             return self._multiply_codes(x)
-        product: Tensor = _Product.apply(x, self)  # type: ignore[no-untyped-call]
-        return product if self.bias is None else product + self.bias.to(product.dtype)
+        product: Tensor = _Product.apply(x, self, self.bias)  # type: ignore[no-untyped-call]
+        return product
 
     def dequantized(self) -> Tensor:
         """(o, i), float32: what the codes stand for."""
@@ -109,16 +111,23 @@ class QuantizedLinear(nn.Module):
 
 
 class _Product(torch.autograd.Function):
-    """x times the matrix of a layer, which is dequantized again on the way back, not kept in float32."""
+    """x times the matrix of a layer, which is dequantized again on the way back, not kept in float32.
+
+    The bias is added in the product, as in a float layer: in bfloat16 a sum after it is rounded once more.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, layer: QuantizedLinear) -> Tensor:
+    def forward(ctx: Any, x: Tensor, layer: QuantizedLinear, bias: Tensor | None) -> Tensor:
         ctx.layer = layer
-        return F.linear(x, layer.dequantized().to(x.dtype))
+        own_bias = None if bias is None else bias.to(x.dtype)
+        return F.linear(x, layer.dequantized().to(x.dtype), own_bias)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient @ ctx.layer.dequantized().to(gradient.dtype), None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, Tensor | None]:
+        of_bias = None
+        if ctx.needs_input_grad[2]:
+            of_bias = gradient.flatten(0, -2).sum(0).to(ctx.layer.bias.dtype)
+        return gradient @ ctx.layer.dequantized().to(gradient.dtype), None, of_bias
 
 
 def parameter_count(model: nn.Module, *, trainable: bool = False) -> int:

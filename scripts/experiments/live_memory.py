@@ -27,7 +27,8 @@ from minilm.data.dataset import Dataset
 from minilm.generation.decoder import make_decoder
 from minilm.ledger.layout_changes import with_frozen
 from minilm.model.transformer import Transformer
-from minilm.quantization.packing import Format, make_packing
+from minilm.quantization.packing import Format
+from minilm.quantization.packings import make_packing
 from minilm.text.tokenizers import ByteTokenizer
 from minilm.training.data_source import DataSource
 from minilm.training.resume_state import Progress

@@ -10,7 +10,8 @@ from typing import Any
 
 from minilm.architectures.minilm import layout
 from minilm.config.presets import find_preset
-from minilm.quantization.packing import make_packing, quantized_matrices
+from minilm.quantization.packing import quantized_matrices
+from minilm.quantization.packings import make_packing
 from scripts.experiments.parameter_cases import CASES, FLOAT, Case
 from scripts.experiments.training_page import write_table
 from scripts.tools.pictures import IMAGES, screenshot

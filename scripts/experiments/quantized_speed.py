@@ -21,7 +21,7 @@ import torch  # noqa: E402
 from minilm.config.presets import find_preset  # noqa: E402
 from minilm.generation.decoder import Decoder, ModelDecoder, make_decoder  # noqa: E402
 from minilm.model.transformer import Transformer  # noqa: E402
-from minilm.quantization.packing import make_packing  # noqa: E402
+from minilm.quantization.packings import make_packing  # noqa: E402
 from minilm.transforms.quantize import round_layers  # noqa: E402
 
 TOKENS, ROUNDS = 24, 9

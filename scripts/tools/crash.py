@@ -32,6 +32,7 @@ check_dependencies()
 
 from minilm.checkpoint import load  # noqa: E402
 from minilm.errors import InputError  # noqa: E402
+from minilm.runs.files import step_of_state  # noqa: E402
 from minilm.runs.logs import read_metrics, read_samples  # noqa: E402
 from minilm.training.resume_state import read_state, state_files  # noqa: E402
 
@@ -42,7 +43,8 @@ FAULTS = {
     "int": (signal.SIGINT, 130),
     "full-disk": (None, 2),
 }
-SAVES = ("--train.save-every-seconds", "0.02")
+SAVE_SECONDS = 0.02
+SAVES = ("--train.save-every-seconds", str(SAVE_SECONDS))
 RUN = [
     *("--tokenizer", "byte", "--device", "cpu", "--compile", "off", "--seed", "1"),
     *("--model.context-length", "16", "--model.num-layers", "2", "--model.d-model", "16"),
@@ -91,11 +93,7 @@ def prove(folder: Path, *, times: int, faults: list[str], steps: int, seed: int)
     ]
     whole, stopped = folder / "whole", folder / "stopped"
     first = _start([*settings, "--run-dir", str(whole)], folder)
-    training_began = _wait_for_training(first)
     assert _finish(first) == 0, "the undisturbed run failed"
-    # Each stop comes within this long of its process's first save: on average half of it, so that even on
-    # a machine that becomes faster all come before the end. One in ten comes before that save.
-    window = (time.monotonic() - training_began) / max(times, 1)
 
     choose, stop_counts = random.Random(seed), Counter[str]()
     unreadable: list[str] = []
@@ -107,9 +105,12 @@ def prove(folder: Path, *, times: int, faults: list[str], steps: int, seed: int)
         _wait_for_training(process)
         number, expected = FAULTS[fault]
         if number is not None:
-            if choose.random() < 0.9:
-                _wait_for_save(process, stopped)
-            time.sleep(choose.uniform(0, window))
+            if choose.random() < 0.9:  # one in ten comes before the first save
+                # By its step, not after a time: the machine may be faster than it was, or slower.
+                begun, left = _newest_step(stopped), times - stop_counts["stops"]
+                most = (steps - begun) // (left + 1)
+                _wait_for_step(process, stopped, begun + choose.randint(1, max(1, most)))
+            time.sleep(choose.uniform(0, SAVE_SECONDS))  # within a save, or between two
             process.send_signal(number)
         status = _finish(process)
         if status == 0:
@@ -163,19 +164,23 @@ def _size_limit(fault: str, run_dir: Path, choose: random.Random) -> int | None:
     return choose.randint(min(max(logs) + 1000, sizes[0] - 1), sizes[0] - 1)
 
 
-def _wait_for_training(process: subprocess.Popen[str]) -> float:
-    """Until the process says what it trains, or ends; the time then."""
+def _wait_for_training(process: subprocess.Popen[str]) -> None:
+    """Until the process says what it trains, or ends."""
     assert process.stderr is not None
     for line in process.stderr:
         if " parameters, " in line:
             break
-    return time.monotonic()
 
 
-def _wait_for_save(process: subprocess.Popen[str], run_dir: Path) -> None:
-    """Until another training state is on the disk, or the process ends."""
-    before = {path.name for path in state_files(run_dir)}
-    while process.poll() is None and {path.name for path in state_files(run_dir)} <= before:
+def _newest_step(run_dir: Path) -> int:
+    """That of the newest training state, 0 without one."""
+    newest = state_files(run_dir)[:1]
+    return max((step_of_state(path.name) or 0 for path in newest), default=0)
+
+
+def _wait_for_step(process: subprocess.Popen[str], run_dir: Path, step: int) -> None:
+    """Until a training state of this step or a later one is on the disk, or the process ends."""
+    while process.poll() is None and _newest_step(run_dir) < step:
         time.sleep(0.002)
 
 

@@ -44,7 +44,7 @@ def says(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def notes(errors: str) -> list[str]:
     """What is said on stderr beside the rates."""
-    rate = re.compile(r"\d+ tokens, [\d.]+ tokens/s")
+    rate = re.compile(r"[\d,]+ tokens?, [\d.]+ tokens/s")
     return [line for line in errors.splitlines() if not rate.fullmatch(line)]
 
 
@@ -175,14 +175,22 @@ def test_a_terminal_is_asked_with_a_sign_and_a_bad_line_spoils_no_other(
         (["--chat-template", "plain"], "--chat-template: no --chat with it, expected both"),
         (["--chat", "--chat-template", "absent"], "--chat-template: absent: No such file"),
         (["--chat", "--chat-template", "plain", "--prompt", " "], "--prompt: an empty message"),
+        (["--chat", "--prompt", " "], "--prompt: an empty message"),
         (["--chat", "--max-new-tokens", "-1"], "max_new_tokens: -1"),
     ],
 )
-def test_bad_options(run: Path, capsys: Capture, options: list[str], message: str) -> None:
+def test_bad_options(
+    run: Path,
+    capsys: Capture,
+    caplog: pytest.LogCaptureFixture,
+    options: list[str],
+    message: str,
+) -> None:
     assert main([str(run), *options]) == 2
     errors = capsys.readouterr().err
     assert errors.startswith(f"error: {message}")
     assert errors.count("\n") == 1
+    assert "no chat template" not in caplog.text
 
 
 def test_a_template_that_cannot_be_used_is_one_line(

@@ -17,14 +17,14 @@ CRASH = runpy.run_path(str(ROOT / "scripts" / "tools" / "crash.py"))
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     folder = tmp_path_factory.mktemp("crash")
-    faults = ["kill", "term", "full-disk", "int"]
-    return folder, CRASH["prove"](folder, times=5, faults=faults, steps=1000, seed=0)
+    faults = ["kill", "full-disk", "int"]
+    return folder, CRASH["prove"](folder, times=3, faults=faults, steps=240, seed=0)
 
 
 def test_a_run_that_was_stopped_again_and_again_ends_the_same(outcome: tuple[Path, dict]) -> None:
     _, result = outcome
-    assert result["stops"]["stops"] == 5
-    assert result["stops"]["kill"] == 2
+    assert result["stops"]["stops"] == 3
+    assert all(result["stops"][fault] == 1 for fault in ("kill", "full-disk", "int"))
     assert result["unreadable"] == result["other exits"] == []
     assert result["differences"] == []
 

@@ -94,6 +94,23 @@ def test_the_command_repeated_with_resume_goes_on(
     assert main([*tuned, "--resume", "--lora-rank", "2"]) == BAD_INPUT
     refusal = "error: --lora-rank: given with --resume as 2, expected the run's own 3;"
     assert refusal in capsys.readouterr().err
+    for option, message in (
+        (
+            ["--dora"],
+            "--dora: given with --resume, expected a run that began with it; only --data and",
+        ),
+        (
+            ["--train.deterministic", "true"],
+            "--train.deterministic: given with --resume as true, expected the run's own false; only "
+            "--data and --max-steps, --max-seconds, --target-val-loss, --early-stopping, --device, "
+            "--compile, --train.cuda-graphs, --train.save-every-seconds, --train.keep-states, "
+            "--train.sample-tokens, --log-to, --dtype may change",
+        ),
+        (["--quantize-base", "nf4"], "as nf4, expected the run's own none"),
+        (["--targets", "query,up"], "as query,up, expected the run's own query,value,down"),
+    ):
+        assert main([*tuned, "--resume", *option]) == BAD_INPUT
+        assert message in capsys.readouterr().err
     same = ["--lora-rank", "3", "--targets", "down,value,query"]
     assert main(["--run-dir", str(tmp_path / "run"), "--resume", *same]) == DONE
     assert main(["--run-dir", str(tmp_path / "run"), "--resume", "--max-steps", "9"]) == DONE
@@ -110,7 +127,7 @@ def test_a_killed_adapter_resumes_bit_for_bit(
 ) -> None:
     def command(name: str) -> list[str]:
         arguments = ["--data", str(text_file), "--run-dir", str(tmp_path / name)]
-        options = ["--lora-rank", "3", "--max-steps", "300", "--eval-every", "25"]
+        options = ["--lora-rank", "3", "--max-steps", "100", "--eval-every", "25"]
         fixed = ["--device", "cpu", "--dtype", "float32", "--train.save-every-seconds", "0.05"]
         script = [sys.executable, str(ROOT / "scripts" / "finetune.py"), str(tiny_run)]
         return [*script, *arguments, *options, *fixed]
@@ -137,7 +154,7 @@ def test_a_killed_adapter_resumes_bit_for_bit(
     for name in ("adapter/adapter_model.safetensors", "adapter/adapter_config.json"):
         killed, whole = (tmp_path / run / name for run in ("killed", "whole"))
         assert killed.read_bytes() == whole.read_bytes()
-    newest = "resume/step-000000300.safetensors"
+    newest = "resume/step-000000100.safetensors"
     killed, whole = (load_file(tmp_path / run / newest) for run in ("killed", "whole"))
     assert killed.keys() == whole.keys()
     assert all(torch.equal(tensor, whole[key]) for key, tensor in killed.items())
@@ -174,6 +191,14 @@ def test_a_killed_adapter_resumes_bit_for_bit(
             ["RUN", "--merge", "--out", "DIR", "--lora-rank", "2"],
             "error: --merge: given with --lora-rank",
         ),
+        (
+            ["RUN", "--merge", "--out", "DIR", "--dora", "--seed", "1", "--model.dropout", "0"],
+            "error: --merge: given with --dora, --model.dropout, --seed, expected",
+        ),
+        (
+            ["RUN", "--merge", "b c", "--out", "DIR"],
+            "b c after it, expected all runs after it; finetune --merge RUN 'b c' --out DIR",
+        ),
         (["RUN", "--merge", "--out", "DIR"], "a whole model, expected a run that is an adapter"),
         (["RUN", "--data", "TEXT", "--freeze", "x", "--run-dir", "DIR"], "error: --freeze: 'x'"),
     ],
@@ -189,7 +214,7 @@ def test_bad_input_is_one_line(
     names: dict[str, Any] = {"RUN": tiny_run, "TEXT": text_file, "DIR": tmp_path / "new"}
     assert main([str(names.get(each, each)) for each in arguments]) == BAD_INPUT
     printed = capsys.readouterr()
-    assert message in printed.err
+    assert message in printed.err.replace(str(tiny_run), "RUN")
     assert printed.err.count("\n") == 1
     assert printed.out == ""
     assert not (tmp_path / "new").exists()

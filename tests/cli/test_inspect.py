@@ -196,8 +196,18 @@ def test_a_mismatch_exits_1_and_is_named(run_copy: Path, capsys: Capture) -> Non
             ["nano", "--fits", "1GB", "--lora-rank", "0"],
             "error: --lora-rank: 0, expected at least 1",
         ),
+        (
+            ["nano", "--fits", "1GB", "--lora-rank", "129"],
+            "error: --lora-rank: 129, expected from 1 to 128, the narrower side of "
+            "blocks.{i}.attention.query",
+        ),
+        (
+            ["llama-3-8b", "--fits", "1GB", "--lora-rank", "1025"],
+            "error: --lora-rank: 1025, expected from 1 to 1024, the narrower side of ",
+        ),
         (["nano", "--fits", "1GB", "--kv-cache", "q3"], "error: --kv-cache: 'q3', expected one of"),
         (["nano", "--kv-cache", "fp8"], "error: arguments: --lora-rank or --kv-cache alone"),
+        (["nano", "--fits", "-5GiB"], "error: --fits: '-5GiB', expected a size such as 24GB"),
         (
             ["nano", "--fits", "K80"],
             "error: --fits: 'K80', expected a size such as 24GB, 80GiB or 2x",

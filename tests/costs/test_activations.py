@@ -13,7 +13,7 @@ from minilm.architectures.minilm import layout
 from minilm.config import ModelConfig
 from minilm.config.presets import PRESETS
 from minilm.costs.activation_estimate import estimate, estimated_activation_bytes
-from minilm.costs.activations import activation_bytes, activations
+from minilm.costs.activations import activations
 from minilm.ledger.layout import Layout, Role, Tensor
 from minilm.ledger.symbols import symbol
 
@@ -41,7 +41,7 @@ def test_the_printed_formula_and_the_components_have_the_same_value(
 ) -> None:
     config = PRESETS["gpt2"].model_config(qk_norm=True, num_kv_heads=4, sliding_window=8)
     saved = activations(config, batch=2, context=context, dtype=dtype)
-    printed = activation_bytes(config, batch=2, context=context, dtype=dtype)
+    printed = activations(config, batch=2, context=context, dtype=dtype).to_dict()
     formula, symbols = printed["formula"], printed["symbols"]
     values = {letter: sympy.Integer(value) for letter, value in symbols.items()}
     assert set(re.findall("[A-Za-z]", formula)) == symbols.keys()
@@ -52,8 +52,8 @@ def test_the_printed_formula_and_the_components_have_the_same_value(
 
 def test_only_cpu_results_are_exact() -> None:
     shape = {"batch": 1, "context": 16}
-    assert activation_bytes(PLAIN, **shape)["basis"] == "exact"
-    assert activation_bytes(PLAIN, **shape, device="cuda")["basis"] == "estimate"
+    assert activations(PLAIN, **shape).to_dict()["basis"] == "exact"
+    assert activations(PLAIN, **shape, device="cuda").to_dict()["basis"] == "estimate"
 
 
 def test_checkpointing_keeps_one_block_and_all_inputs() -> None:

@@ -10,16 +10,11 @@ from minilm.architectures.minilm import layout
 from minilm.config import ModelConfig
 from minilm.config.presets import PRESETS
 from minilm.costs.activation_estimate import estimate
-from minilm.costs.fits import (
-    CONTEXT_BYTES,
-    PREFILL_TOKENS,
-    SEARCHED,
-    Fit,
-    fits,
-    overhead_bytes,
-)
+from minilm.costs.common_needs import PREFILL_TOKENS
+from minilm.costs.fits import SEARCHED, Fit, fits
 from minilm.costs.gguf_types import gguf_bytes
 from minilm.costs.memory import kv_cache_bytes, lora_state
+from minilm.costs.memory_need import CONTEXT_BYTES, overhead_bytes
 from minilm.ledger.layout import Layout
 
 LLAMA3 = layout(PRESETS["llama-3-8b"].model_config())

@@ -205,4 +205,4 @@ def test_what_the_template_rewrites_is_counted_in_one_note(
             split="position",
             context_length=16,
         )
-    assert "the template writes 1 answers otherwise once others follow" in caplog.text
+    assert "the template writes 1 answer otherwise once others follow" in caplog.text

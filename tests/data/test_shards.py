@@ -16,7 +16,8 @@ from minilm.data.cache import default_cache
 from minilm.data.corpus_stats import identify, measure
 from minilm.data.shards import prepare
 from minilm.errors import CorpusError, InputError, TokenizerError
-from minilm.text.corpora import Corpus, Document, open_corpus
+from minilm.text.corpora import open_corpus
+from minilm.text.corpus import Corpus, Document
 from minilm.text.tokenizer_training import build_tokenizer
 from minilm.text.tokenizers import Tokenizer
 

@@ -12,9 +12,9 @@ from minilm.data.corpus_stats import measure
 from minilm.data.shards import prepare
 from minilm.data.splits import divide
 from minilm.errors import CorpusError
-from minilm.text import corpora
+from minilm.text import corpus as corpus_module
 from minilm.text.chunking import split_into_chunks
-from minilm.text.corpora import Corpus, Document
+from minilm.text.corpus import Corpus, Document
 
 WORDS = (
     "the",
@@ -113,7 +113,7 @@ def test_nothing_is_lost(texts, mode, val_fraction, chunk_characters, longest_pe
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("minilm.data.splits.CHUNK_CHARACTERS", longest_pending)
         chunks = functools.partial(split_into_chunks, size=chunk_characters)
-        patch.setattr(corpora, "split_into_chunks", chunks)
+        patch.setattr(corpus_module, "split_into_chunks", chunks)
         check_nothing_is_lost(texts, mode, val_fraction)
 
 
@@ -143,7 +143,9 @@ def check_nothing_is_lost(texts: list[str], mode: str, val_fraction: float) -> N
 def test_lines_longer_than_a_chunk(monkeypatch):
     monkeypatch.setattr("minilm.data.splits.CHUNK_CHARACTERS", 16)
     monkeypatch.setattr(
-        corpora, "split_into_chunks", lambda texts: (part for text in texts for part in cut(text))
+        corpus_module,
+        "split_into_chunks",
+        lambda texts: (part for text in texts for part in cut(text)),
     )
     text = "x" * 100 + "\n" + "y" * 50 + "\nz"
     divided = divide(corpus_of([text]), measure(corpus_of([text])), "shuffle", 0.4)
@@ -155,7 +157,9 @@ def test_lines_longer_than_a_chunk(monkeypatch):
 def test_a_last_line_longer_than_a_chunk_without_a_newline(monkeypatch):
     monkeypatch.setattr("minilm.data.splits.CHUNK_CHARACTERS", 16)
     monkeypatch.setattr(
-        corpora, "split_into_chunks", lambda texts: (part for text in texts for part in cut(text))
+        corpus_module,
+        "split_into_chunks",
+        lambda texts: (part for text in texts for part in cut(text)),
     )
     text = (
         "one\ntwo\n" + "x" * 22

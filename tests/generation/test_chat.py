@@ -196,6 +196,9 @@ def test_a_conversation_is_of_messages(tiny_run: Path) -> None:
     for wrong in ([{"role": "user"}], [{"role": "user", "content": 1}], [{}, "a"]):
         with pytest.raises(TokenizerError, match="expected a message of role and content"):
             generate(model, tokenizer, wrong)
+    unknown = [{"role": "user", "content": "a"}, {"role": "gpt", "content": "b"}]
+    with pytest.raises(TokenizerError, match=r"message 2 with the role 'gpt', expected one of sys"):
+        generate(model, tokenizer, unknown)
     without_file: Tokenizer = ByteTokenizer()
     with pytest.raises(TokenizerError, match=r"a conversation, expected .*minilm\.load"):
         generate(model, without_file, [{"role": "user", "content": "a"}])

@@ -15,7 +15,8 @@ from torch.utils.checkpoint import checkpoint
 from minilm.config import ModelConfig
 from minilm.config.lora import LoraConfig
 from minilm.config.presets import PRESETS
-from minilm.costs.activations import EXPLICIT_UP_TO, activations
+from minilm.costs.activations import activations
+from minilm.costs.forward_pass import EXPLICIT_UP_TO
 from minilm.costs.trained import Trained
 from minilm.errors import InputError
 from minilm.inspection.activation_check import check_activations, measure_activations

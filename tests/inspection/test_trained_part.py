@@ -17,6 +17,7 @@ from minilm.costs.training_step import loaded_bytes
 from minilm.errors import InputError
 from minilm.inspection import extras
 from minilm.inspection.inspector import inspect, inspect_with_sources
+from minilm.operations.prune import prune
 from minilm.operations.quantize import quantize
 from tests.interop.shapes import SHAPES, make_run
 from tests.transforms.adapters import make_adapter_run
@@ -60,6 +61,17 @@ def test_a_run_that_freezes(tmp_path: Path) -> None:
     assert {fit.use for fit in rows} == {"inference", "training"}
 
 
+def test_what_is_made_of_it_freezes_nothing(tmp_path: Path) -> None:
+    run = frozen_run(tmp_path / "run", ["attention", "embedding"])
+    prune(run, tmp_path / "pruned", sparsity=0.5, method="magnitude", device="cpu")
+    quantize(run, tmp_path / "packed", format="int8", device="cpu")
+    for name in ("pruned", "packed"):
+        report = inspect(tmp_path / name)
+        assert report.parameters.trainable == report.parameters.total
+        assert not any("frozen" in note for note in report.notes)
+        assert "freeze" not in (tmp_path / name / "config.json").read_text()
+
+
 def _trained_tensors(run: Path) -> int:
     declared = inspect_with_sources(run).layout
     assert declared is not None
@@ -98,6 +110,10 @@ def test_an_adapter(format: str, tmp_path: Path) -> None:
     assert (plain.lora_rank, plain.own, plain.checkpointing) == (2, True, False)
     assert plain.weights == loaded_bytes(whole, format) + 4 * trained
     assert checkpointed.required < plain.required
+    with pytest.raises(InputError, match="--lora-rank: 3 with a run that is an adapter of rank 2"):
+        extras.with_fits(
+            inspect_with_sources(tmp_path / "run"), "24GB", context=None, batch=1, lora_rank=3
+        )
 
 
 def test_the_memory_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:

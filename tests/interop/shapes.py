@@ -25,6 +25,16 @@ TINY: dict[str, Any] = {
     "num_heads": 4,
     "d_feed_forward": 48,
 }
+# Without symmetry: 8 heads on 2 key/value heads, and 5 layers, which 2 and 3 do not divide.
+UNEVEN: dict[str, Any] = {
+    "vocab_size": 37,
+    "context_length": 20,
+    "num_layers": 5,
+    "d_model": 24,
+    "num_heads": 8,
+    "num_kv_heads": 2,
+    "head_dim": 6,
+}
 NO_BIASES = {"qkv_bias": False, "attention_output_bias": False, "feed_forward_bias": False}
 GATED = TINY | {"norm": "rmsnorm", "feed_forward": "swiglu"}
 # What each architecture is chosen for, by the name of the class in transformers.

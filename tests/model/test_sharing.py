@@ -23,22 +23,11 @@ from minilm.errors import ConfigError
 from minilm.ledger.approximation import textbook
 from minilm.model.kv_cache import KVCache
 from minilm.model.transformer import Transformer, next_token_loss
-from tests.interop.shapes import random_model
-
-# Without symmetry: 8 heads on 2 key/value heads, and 2 blocks for 5 layers.
-SHAPE = {
-    "vocab_size": 37,
-    "context_length": 20,
-    "num_layers": 5,
-    "d_model": 24,
-    "num_heads": 8,
-    "num_kv_heads": 2,
-    "head_dim": 6,
-}
+from tests.interop.shapes import UNEVEN, random_model
 
 
 def shared(**options: object) -> ModelConfig:
-    return ModelConfig(**(SHAPE | {"shared_layers": 2, "sharing": "cycle"} | options))  # type: ignore[arg-type]
+    return ModelConfig(**(UNEVEN | {"shared_layers": 2, "sharing": "cycle"} | options))
 
 
 def tokens() -> Tensor:

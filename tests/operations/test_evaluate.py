@@ -86,3 +86,13 @@ def test_the_command_prints_and_writes_json(tiny_run: Path, capsys: Capture) -> 
     assert f"over {result['tokens']:,} tokens, the validation split of" in out
     assert main([str(tiny_run), "--data", "missing.txt"]) == 2
     assert capsys.readouterr().err.startswith("error: missing.txt: ")
+
+
+def test_a_terminal_sees_how_far_it_is(
+    tiny_run: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate(tiny_run, device="cpu")
+    assert "evaluating" not in capsys.readouterr().err
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    evaluate(tiny_run, device="cpu")
+    assert "evaluating: " in capsys.readouterr().err

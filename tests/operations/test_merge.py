@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import get_args
 
@@ -27,11 +28,18 @@ TOKENS = torch.randint(0, 256, (2, 20), generator=torch.Generator().manual_seed(
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2-tied"])
-def test_the_merged_run_is_the_adapter(name: str, tmp_path: Path) -> None:
+def test_the_merged_run_is_the_adapter(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     base = make_run(tmp_path / "base", SHAPES[name][1])
     table = load(base).model.embedding.token.weight
     adapted = make_adapter_run(base, tmp_path / "run", LoraConfig(rank=3, targets=ALL))
+    caplog.set_level(logging.INFO, "minilm")
     result = merge(tmp_path / "run", tmp_path / "out", device="cpu")
+    assert caplog.messages[-2:] == [
+        f"merging run into {base}: the adapter is measured first",
+        "measuring the merged model",
+    ]
     model = load(tmp_path / "out").model
     scale = adapted(TOKENS).abs().max()
     torch.testing.assert_close(model(TOKENS) / scale, adapted(TOKENS) / scale, atol=1e-5, rtol=0)

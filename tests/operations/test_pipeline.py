@@ -17,9 +17,9 @@ from minilm.operations.evaluate import evaluate
 from minilm.operations.merge import merge
 from minilm.runs import files as run_files
 from minilm.text.chat_template import PLAIN
-from minilm.training.train import finetune, resume, train
+from minilm.training.train import finetune, resume
 from minilm.transforms.quantize import QuantizedLinear
-from tests.conftest import TINY_MODEL, TINY_SETTINGS
+from tests.conftest import TINY_SETTINGS, train_tiny
 
 SETTINGS = TINY_SETTINGS | {"max_steps": 6, "eval_every": 3, "device": "cpu"}
 
@@ -28,15 +28,7 @@ SETTINGS = TINY_SETTINGS | {"max_steps": 6, "eval_every": 3, "device": "cpu"}
 def wide_run(tmp_path_factory: pytest.TempPathFactory, text_file: Path, cache: Path) -> Path:
     """A run whose rows are filled by the blocks of NF4."""
     folder = tmp_path_factory.mktemp("runs") / "wide"
-    train(
-        data=str(text_file),
-        run_dir=folder,
-        tokenizer="byte",
-        model=TINY_MODEL | {"d_model": 64, "d_feed_forward": 128},
-        settings=TINY_SETTINGS,
-        cache=cache,
-    )
-    return folder
+    return train_tiny(folder, text_file, cache, {"d_model": 64, "d_feed_forward": 128})
 
 
 def logits(run: Path) -> torch.Tensor:
@@ -157,15 +149,8 @@ def test_what_does_not_go_together_is_one_line(
 def test_a_quantized_model_with_shared_layers_is_exported_as_it_computes(
     sharing: Any, tmp_path: Path, cache: Path, text_file: Path
 ) -> None:
-    deep = tmp_path / "deep"
-    train(
-        data=str(text_file),
-        run_dir=deep,
-        tokenizer="byte",
-        model=TINY_MODEL | {"num_layers": 4, "shared_layers": 2, "sharing": sharing},
-        settings=TINY_SETTINGS,
-        cache=cache,
-    )
+    model = {"num_layers": 4, "shared_layers": 2, "sharing": sharing}
+    deep = train_tiny(tmp_path / "deep", text_file, cache, model)
     minilm.quantize(deep, tmp_path / "q", format="int8", device="cpu", cache=cache)
     with pytest.raises(InputError, match="layers that share blocks"):
         minilm.quantize(deep, tmp_path / "c", format="int8", calibrate=str(text_file), cache=cache)
@@ -180,18 +165,11 @@ def test_a_quantized_model_with_shared_layers_is_exported_as_it_computes(
 def test_widths_that_no_kernel_takes_run_all_the_same(
     tmp_path: Path, cache: Path, text_file: Path
 ) -> None:
-    run = tmp_path / "run"
-    train(
-        data=str(text_file),
-        run_dir=run,
-        tokenizer="byte",
-        model=TINY_MODEL | {"d_model": 20, "num_heads": 2, "d_feed_forward": 30},
-        settings=TINY_SETTINGS,
-        cache=cache,
-    )
+    model = {"d_model": 20, "num_heads": 2, "d_feed_forward": 30}
+    run = train_tiny(tmp_path / "run", text_file, cache, model)
     minilm.quantize(run, tmp_path / "q", format="int8", device="cpu", cache=cache)
-    model, tokenizer = load(tmp_path / "q")
-    assert minilm.generate(model, tokenizer, "the", max_new_tokens=4)
+    loaded, tokenizer = load(tmp_path / "q")
+    assert minilm.generate(loaded, tokenizer, "the", max_new_tokens=4)
 
 
 def test_what_was_pruned_is_on_record_after_training_and_an_adapter_is_not_held(

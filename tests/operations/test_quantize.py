@@ -29,7 +29,7 @@ from minilm.runs import files as run_files
 from minilm.training.train import train
 from minilm.transforms.activations import linear_layers
 from minilm.transforms.quantize import QuantizedLinear
-from tests.conftest import TINY_MODEL, TINY_SETTINGS, make_text
+from tests.conftest import TINY_MODEL, TINY_SETTINGS, make_text, train_tiny
 
 Capture = pytest.CaptureFixture[str]
 
@@ -41,15 +41,7 @@ formats = pytest.mark.parametrize("format", FORMATS)
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, text_file: Path, cache: Path) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "float"
-    train(
-        data=str(text_file),
-        run_dir=folder,
-        tokenizer="byte",
-        model=MODEL,
-        settings=TINY_SETTINGS | {"max_steps": 30},
-        cache=cache,
-    )
-    return folder
+    return train_tiny(folder, text_file, cache, MODEL, max_steps=30)
 
 
 @pytest.fixture(scope="module")
@@ -186,14 +178,7 @@ def test_double_quantization_is_loaded_and_exported(
 
 def test_a_tied_table_stays_one(text_file: Path, tmp_path: Path, cache: Path) -> None:
     """And the file shrinks."""
-    train(
-        data=str(text_file),
-        run_dir=tmp_path / "run",
-        tokenizer="byte",
-        model=MODEL | {"tied_embeddings": True},
-        settings=TINY_SETTINGS | {"max_steps": 2},
-        cache=cache,
-    )
+    train_tiny(tmp_path / "run", text_file, cache, MODEL | {"tied_embeddings": True}, max_steps=2)
     result = quantize(tmp_path / "run", tmp_path / "out", format="int4", device="cpu", cache=cache)
     names = [tensor.name for tensor in read_header(tmp_path / "out" / "model.safetensors").tensors]
     assert "lm_head.weight" not in names
@@ -254,27 +239,14 @@ def test_calibration_is_on_other_text_than_the_evaluated(
     short.write_text("the cat sees\n")
     with pytest.raises(InputError, match=r"a text of 1\d tokens, expected more than the context"):
         quantize(run, tmp_path / "no", format="int4", calibrate=str(short), cache=cache)
+    same = {"format": "int4", "calibrate": str(other), "device": "cpu", "cache": cache}
     with pytest.raises(InputError, match="the text that is evaluated, expected another text"):
-        quantize(
-            *(run, tmp_path / "same"),
-            format="int4",
-            calibrate=str(other),
-            data=str(other),
-            device="cpu",
-            cache=cache,
-        )
+        quantize(run, tmp_path / "same", data=str(other), **same)
     # A copy with one line more has another hash, and the same windows.
     longer = tmp_path / "longer.txt"
     longer.write_text(other.read_text() + "end\n")
     with pytest.raises(InputError, match="in the evaluated one"):
-        quantize(
-            *(run, tmp_path / "same"),
-            format="int4",
-            calibrate=str(other),
-            data=str(longer),
-            device="cpu",
-            cache=cache,
-        )
+        quantize(run, tmp_path / "same", data=str(longer), **same)
     assert not (tmp_path / "same").exists()
 
 
@@ -538,14 +510,8 @@ def test_matrices_that_transformers_keeps_transposed_are_not_packed(
     run: Path, tmp_path: Path, cache: Path, text_file: Path
 ) -> None:
     """GPT-2's Conv1D: no quantized layer reads it."""
-    train(
-        data=str(text_file),
-        run_dir=tmp_path / "run",
-        tokenizer="byte",
-        model=MODEL | {"position": "learned", "feed_forward": "gelu_tanh", "tied_embeddings": True},
-        settings=TINY_SETTINGS | {"max_steps": 2},
-        cache=cache,
-    )
+    fields = {"position": "learned", "feed_forward": "gelu_tanh", "tied_embeddings": True}
+    train_tiny(tmp_path / "run", text_file, cache, MODEL | fields, max_steps=2)
     with pytest.raises(ConfigError, match=r"no quantized layer reads them.*dequantizes"):
         quantize(
             *(tmp_path / "run", tmp_path / "out"),

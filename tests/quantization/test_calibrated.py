@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from minilm.errors import InputError
 from minilm.formats.tensor_io import Array
 from minilm.quantization.calibrated import prune_calibrated, round_calibrated
-from minilm.quantization.packing import IntegerPacking
+from minilm.quantization.integer_packing import IntegerPacking
 
 
 def correlated(rows: int, inputs: int, seed: int) -> Array:

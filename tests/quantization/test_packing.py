@@ -13,23 +13,12 @@ from hypothesis import strategies as st
 
 from minilm.errors import ConfigError, FormatError, InputError
 from minilm.formats.tensor_io import Array
+from minilm.quantization.double_quantization import DYNAMIC_VALUES, RoundedScales
 from minilm.quantization.gptq_packing import GptqPacking
-from minilm.quantization.packing import (
-    DYNAMIC_VALUES,
-    FORMATS,
-    GROUP_SIZES,
-    NF4_VALUES,
-    IntegerPacking,
-    Nf4Packing,
-    Packing,
-    Rounded,
-    RoundedScales,
-    make_packing,
-    pack_int4,
-    to_bfloat16,
-    unpack_int4,
-)
-from minilm.quantization.packings import packing_of
+from minilm.quantization.integer_packing import IntegerPacking, pack_int4, unpack_int4
+from minilm.quantization.nf4_packing import NF4_VALUES, Nf4Packing
+from minilm.quantization.packing import FORMATS, GROUP_SIZES, Packing, Rounded, to_bfloat16
+from minilm.quantization.packings import make_packing, packing_of
 from minilm.quantization.torchao_packing import TorchaoPacking
 
 PACKINGS = [

@@ -56,6 +56,14 @@ def test_the_facts_of_a_run_are_those_of_its_summary() -> None:
     }
 
 
+def test_of_conversations_both_counts_are_told_apart() -> None:
+    counts = {"train_answer_tokens": 1000, "val_answer_tokens": 200, "kind": "conversations"}
+    rows = facts({"data": SUMMARY["data"] | counts})
+    assert rows["tokens of conversations"] == "2,215 training, 338 validation"
+    assert rows["tokens of answers"] == "1,000 training, 200 validation"
+    assert "tokens of the text" not in rows
+
+
 WRONG = (None, [], {}, True, "", math.nan, 10**5000, -(10**400), *HOSTILE)
 
 

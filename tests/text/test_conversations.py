@@ -11,7 +11,8 @@ import pytest
 
 from minilm.errors import CorpusError
 from minilm.text.conversations import Conversation
-from minilm.text.corpora import Corpus, open_corpus
+from minilm.text.corpora import open_corpus
+from minilm.text.corpus import Corpus
 
 QUESTION, ANSWER = {"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}
 GOOD = {"messages": [QUESTION, ANSWER]}
@@ -137,3 +138,49 @@ def test_a_text_among_them_is_refused(corpus: Any, tmp_path: Path) -> None:
 def test_where_text_is_expected_one_line_says_what_takes_them(corpus: Any) -> None:
     with pytest.raises(CorpusError, match=r"conversations, expected text; `minilm finetune`"):
         list(corpus([GOOD]).chunks())
+
+
+@pytest.fixture
+def parquet() -> Any:
+    reason = "the extra 'parquet' is not installed"
+    return pytest.importorskip("pyarrow.parquet", reason=reason)
+
+
+@pytest.mark.parametrize("columns", [{"messages": [GOOD["messages"]] * 2}, {**PAIR, "id": 7}])
+def test_columns_of_parquet(parquet: Any, tmp_path: Path, columns: dict[str, Any]) -> None:
+    import pyarrow
+
+    table = {
+        name: value if isinstance(value, list) else [value] * 2 for name, value in columns.items()
+    }
+    parquet.write_table(pyarrow.table(table), tmp_path / "chat.parquet")
+    chat = open_corpus(str(tmp_path / "chat.parquet"), cache=tmp_path)
+    assert chat.has_conversations()
+    assert [each.messages for each in read(chat)] == [(QUESTION, ANSWER)] * 2
+    assert [each.where[-18:] for each in read(chat)] == [f"chat.parquet row {n}" for n in (1, 2)]
+    with pytest.raises(CorpusError, match=r"conversations, expected text; `minilm finetune`"):
+        list(chat.chunks())
+    parquet.write_table(pyarrow.table({"story": ["a"]}), tmp_path / "other.parquet")
+    with pytest.raises(CorpusError, match=r"other\.parquet row 1: no (messages|prompt)"):
+        read(open_corpus(str(tmp_path), cache=tmp_path))
+
+
+def test_a_bad_row_of_parquet_is_named(parquet: Any, tmp_path: Path) -> None:
+    import pyarrow
+
+    table = {"prompt": ["Why?", None], "completion": ["So.", "So."]}
+    parquet.write_table(pyarrow.table(table), tmp_path / "a.parquet")
+    with pytest.raises(CorpusError, match=r"a\.parquet row 2: prompt: None, expected a text"):
+        read(open_corpus(str(tmp_path / "a.parquet"), cache=tmp_path))
+
+
+def test_what_is_text_in_parquet_stays_text(parquet: Any, tmp_path: Path) -> None:
+    import pyarrow
+
+    rows = {"text": ["a"], "prompt": ["b"], "completion": ["c"]}
+    parquet.write_table(pyarrow.table(rows), tmp_path / "a.parquet")
+    chat = open_corpus(str(tmp_path / "a.parquet"), cache=tmp_path)
+    assert not chat.has_conversations()
+    assert [chunk.text for chunk in chat.chunks()] == ["a"]
+    asked = open_corpus(str(tmp_path / "a.parquet"), cache=tmp_path, text_field="prompt")
+    assert [chunk.text for chunk in asked.chunks()] == ["b"]

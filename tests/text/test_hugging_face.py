@@ -76,6 +76,18 @@ def test_the_only_field_of_text_is_taken(datasets, tmp_path):
     assert texts_of(open_corpus("hf:user/stories", cache=tmp_path)) == ["x"]
 
 
+def test_rows_that_are_conversations(datasets, tmp_path):
+    messages = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Só."}]
+    datasets.rows = [{"id": object(), "messages": messages}, {"id": None, "messages": None}]
+    corpus = open_corpus("hf:user/chats,rows=1", cache=tmp_path)
+    assert corpus.has_conversations()
+    [chat] = corpus.conversations(lambda where, text: None)
+    assert list(chat.messages) == messages
+    corpus = open_corpus("hf:user/chats", cache=tmp_path)
+    with pytest.raises(CorpusError, match=r"hf:user/chats row 1 line 1: messages that are None"):
+        list(corpus.conversations(lambda where, text: None))
+
+
 def test_documents_in_a_row_are_separated(datasets, tmp_path):
     datasets.rows = [{"text": "a<|endoftext|>b\r\n"}]
     assert texts_of(open_corpus("hf:user/stories", cache=tmp_path)) == ["a", "b\n"]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 import torch
 
+from minilm.runs.stop_reason import StopReason
+from minilm.training.trainer import Trainer
 from tests.conftest import train_tiny
 
 
@@ -27,3 +32,25 @@ def auto_run(
 ) -> Path:
     """A finished run like `tiny_run`, in the dtype that `auto` becomes; tests must not change it."""
     return train_tiny(tmp_path_factory.mktemp("runs") / "auto", text_file, cache, dtype="auto")
+
+
+@pytest.fixture
+def sigterm_after(
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[[int], AbstractContextManager[None]]:
+    """Within the block, a run is sent SIGTERM after so many steps."""
+
+    @contextlib.contextmanager
+    def block(steps: int) -> Iterator[None]:
+        limit_reached = Trainer._limit_reached
+
+        def stop(trainer: Trainer) -> StopReason | None:
+            if trainer.progress.step == steps:
+                trainer.stop.signum = signal.SIGTERM
+            return limit_reached(trainer)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "_limit_reached", stop)
+            yield
+
+    return block

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import math
 import random
-import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from minilm.model.transformer import Transformer
 from minilm.operations.evaluate import evaluate
 from minilm.operations.merge import merge
 from minilm.runs import files as run_files
-from minilm.runs.stop_reason import StopReason
 from minilm.text.chat_template import PLAIN, ChatTemplate, read_chat_template
 from minilm.text.corpora import open_corpus
 from minilm.text.tokenizers import ByteTokenizer
@@ -36,7 +35,6 @@ from minilm.training.runtime import resolve
 from minilm.training.signals import StopRequest
 from minilm.training.train import finetune, resume, train
 from minilm.training.train_step import TrainStep
-from minilm.training.trainer import Trainer
 from tests.conftest import TINY_MODEL, TINY_SETTINGS
 from tests.text.test_answers import CHATML, library
 
@@ -185,11 +183,18 @@ def answers_loss(run: Path, template: ChatTemplate, pairs: Sequence[tuple[str, s
 
 
 def test_a_run_says_what_it_learned_and_how_it_was_written(
-    tune: Any, cache: Path, chat: Path
+    tune: Any, cache: Path, chat: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "minilm")
     outcome = tune("run", settings={"max_steps": 24, "eval_every": 24}, freeze=["embedding"])
     run, data = outcome.run_dir, outcome.summary["data"]
     assert data["kind"] == "conversations"
+    assert f"{data['train_tokens']:,} training tokens of conversations" in caplog.text
+    answers = f"{data['val_answer_tokens']:,} validation tokens of answers"
+    assert (
+        f"{data['train_answer_tokens']:,} training tokens of answers and {answers}" in caplog.text
+    )
+    assert f"an evaluation after every 24 steps, over {answers}" in caplog.text
     assert data["chat_template"] == "plain"
     assert data["conversations"] == 120
     assert data["truncated"] == data["dropped"] == 0
@@ -206,28 +211,19 @@ def test_a_run_says_what_it_learned_and_how_it_was_written(
     own = evaluate(run, device="cpu", dtype="float32", cache=cache)
     assert own.loss == pytest.approx(outcome.summary["best_val_loss"], abs=1e-6)
     assert own.tokens == data["val_answer_tokens"]
-    assert own.text == "the answers in the validation split of chat (its chat template)"
+    assert own.text == "the validation split of chat (its chat template)"
+    assert own.extent.startswith(f"over {own.tokens:,} tokens of answers, the validation split of")
     whole = evaluate(run, str(chat), device="cpu", dtype="float32", cache=cache)
     assert whole.tokens == data["train_answer_tokens"] + data["val_answer_tokens"]
     assert whole.loss == pytest.approx(answers_loss(run, template, questions(120)), abs=1e-5)
-    assert whole.text == "the answers in all of chat (its chat template)"
+    assert whole.text == "all of chat (its chat template)"
 
 
-def test_a_stopped_run_resumes_bit_for_bit(
-    tune: Any, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stopped_run_resumes_bit_for_bit(tune: Any, cache: Path, sigterm_after: Any) -> None:
     options = {"lora_rank": 2, "quantize_base": "int8"}
     settings = {"gradient_accumulation": 2, "batch_size": 2}
     whole = tune("whole", settings=settings, **options).run_dir
-    limit_reached = Trainer._limit_reached
-
-    def stop_after_five(trainer: Trainer) -> StopReason | None:
-        if trainer.progress.step == 5:
-            trainer.stop.signum = signal.SIGTERM
-        return limit_reached(trainer)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_limit_reached", stop_after_five)
+    with sigterm_after(5):
         part = tune("part", settings=settings, **options)
     assert part.summary["steps"] == 5
     with pytest.raises(ConfigError, match="chat_template: given with --resume as "):
@@ -344,6 +340,23 @@ def test_what_does_not_go_with_conversations_is_refused(
     with pytest.raises(ConfigError, match=message):
         tune("run", **options)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"lora_rank": 999},
+        {"lora_rank": 2, "targets": ["no"]},
+        {"freeze": ["no"]},
+        {"settings": {"bpe_dropout": 0.1}},
+    ],
+)
+def test_an_option_is_refused_before_a_note(
+    tune: Any, options: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(ConfigError):
+        tune("run", **options)
+    assert "no chat template" not in caplog.text
 
 
 def test_training_begins_with_text(chat: Path, cache: Path, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import shutil
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,8 @@ from minilm.interop.convert import convert
 from minilm.operations.evaluate import evaluate
 from minilm.operations.merge import merge
 from minilm.runs import files as run_files
-from minilm.runs.stop_reason import StopReason
 from minilm.training.finish import Outcome
 from minilm.training.train import finetune, resume
-from minilm.training.trainer import Trainer
 from minilm.transforms.lora import is_adapter
 from tests.conftest import TINY_SETTINGS, make_text
 
@@ -108,18 +105,10 @@ def test_a_state_holds_what_is_trained_alone(tune: Any) -> None:
 
 @pytest.mark.parametrize("options", [{"lora_dropout": 0.3}, {"freeze": ["attention"]}])
 def test_a_stopped_run_resumes_bit_for_bit(
-    tune: Any, cache: Path, options: Any, monkeypatch: pytest.MonkeyPatch
+    tune: Any, cache: Path, options: Any, sigterm_after: Any
 ) -> None:
     whole = tune("whole", **options).run_dir
-    limit_reached = Trainer._limit_reached
-
-    def stop_after_five(trainer: Trainer) -> StopReason | None:
-        if trainer.progress.step == 5:
-            trainer.stop.signum = signal.SIGTERM
-        return limit_reached(trainer)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_limit_reached", stop_after_five)
+    with sigterm_after(5):
         stopped = tune("stopped", **options)
     assert (stopped.stopped_because, stopped.summary["steps"]) == ("SIGTERM", 5)
     resume(stopped.run_dir, cache=cache)

@@ -96,7 +96,8 @@ def test_a_step_reads_nothing_back(make_trainer: Any, settings: dict) -> None:
     assert READS_BACK & operations.seen.keys(), "and this is what it looks like when one is read"
 
 
-def test_2000_steps_leave_nothing_behind(make_trainer: Any) -> None:
+@pytest.mark.parametrize("steps", [300, pytest.param(2000, marks=pytest.mark.slow)])
+def test_steps_leave_nothing_behind(make_trainer: Any, steps: int) -> None:
     trainer = make_trainer(max_steps=10_000)
 
     def after(steps: int) -> tuple[int, int, int]:
@@ -109,9 +110,10 @@ def test_2000_steps_leave_nothing_behind(make_trainer: Any) -> None:
         return len(tensors), sum(each.nbytes for each in tensors), resident_bytes()
 
     first = after(100)
-    second = after(2000)
+    second = after(steps)
     assert second[:2] == first[:2]
-    assert second[2] - first[2] < 8e6  # 4 KB a step, where one step allocates and frees some 500
+    # 4 KB a step, where one step allocates and frees some 500.
+    assert second[2] - first[2] < 4000 * steps
 
 
 def test_a_gradient_that_is_not_finite_is_never_saved(make_trainer: Any, tmp_path: Path) -> None:

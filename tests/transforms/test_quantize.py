@@ -14,10 +14,13 @@ from minilm.config.presets import PRESETS
 from minilm.errors import InputError
 from minilm.generation.fast_decoder import ModifiedModelError, check_unmodified
 from minilm.model.transformer import Transformer
-from minilm.quantization.packing import IntegerPacking, Nf4Packing, Packing, quantized_matrices
+from minilm.quantization.integer_packing import IntegerPacking
+from minilm.quantization.nf4_packing import Nf4Packing
+from minilm.quantization.packing import Packing, quantized_matrices
 from minilm.transforms.activations import input_hessians, linear_layers
 from minilm.transforms.quantize import (
     QuantizedLinear,
+    dequantized_layer,
     has_kernel,
     quantize_layers,
     round_layers,
@@ -59,6 +62,26 @@ def test_it_computes_what_its_codes_stand_for(packing: Packing) -> None:
     assert torch.allclose(quantized(tokens()), expected, atol=1e-5)
     # Not within the rounding alone: the layers are really quantized.
     assert not torch.allclose(quantized(tokens()), model()(tokens()), atol=1e-5)
+
+
+@packings
+def test_a_product_is_that_of_the_float_layer_to_the_bit(packing: Packing) -> None:
+    """In bfloat16 too: an adapter's loss is the same whether its base is loaded packed or in float."""
+    quantized = model()
+    round_layers(quantized, packing)
+    layer = quantized.get_submodule("blocks.0.feed_forward.up")
+    assert isinstance(layer, QuantizedLinear)
+    assert layer.bias is not None
+    reference = dequantized_layer(layer)
+    reference.bias = torch.nn.Parameter(layer.bias.detach().clone())
+    layer.bias.requires_grad_(True)
+    x = torch.randn(2, 16, 64, generator=torch.Generator().manual_seed(2))
+    with torch.autocast("cpu", torch.bfloat16):
+        product, expected = layer(x), reference(x)
+    assert torch.equal(product, expected)
+    for y in (product, expected):
+        y.float().square().sum().backward()
+    assert torch.allclose(layer.bias.grad, reference.bias.grad, rtol=2**-7)
 
 
 @packings

@@ -18,23 +18,12 @@ from minilm.generation.fast_decoder import check_unmodified
 from minilm.inspection.comparison import expected_shapes
 from minilm.model.transformer import Transformer
 from minilm.transforms.share import share_layers, tie_head, untie_head
-from tests.interop.shapes import random_model
+from tests.interop.shapes import UNEVEN, random_model
 from tests.strategies import model_configs
-
-# 8 heads on 2 key/value heads, and 5 layers, which 2 and 3 do not divide.
-SHAPE: dict[str, Any] = {
-    "vocab_size": 37,
-    "context_length": 20,
-    "num_layers": 5,
-    "d_model": 24,
-    "num_heads": 8,
-    "num_kv_heads": 2,
-    "head_dim": 6,
-}
 
 
 def model_of(**options: Any) -> Transformer:
-    return random_model(ModelConfig(**(SHAPE | options)))
+    return random_model(ModelConfig(**(UNEVEN | options)))
 
 
 @torch.no_grad()

@@ -1,0 +1,143 @@
+"""A forward pass of minilm's own model: what decides which tensors it saves for the backward pass.
+
+Widths are polynomials over the letters of the ledger, in the form in which they are printed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from minilm.config import ModelConfig
+from minilm.costs.trained import Trained
+from minilm.dtypes import BITS
+from minilm.ledger import components
+from minilm.ledger.symbols import ONE, ZERO, Polynomial, symbol
+
+S, d, f, h, g, k = (symbol(letter) for letter in "Sdfhgk")
+
+FLOAT32 = 4  # bytes of an element of the residual stream, norms and the loss, under autocast too
+# On a CPU, minilm.model.attention uses two matrix products up to these contexts.
+EXPLICIT_UP_TO = {"float32": 128, "bfloat16": 512, "float16": 512}
+
+
+@dataclass(frozen=True)
+class ForwardPass:
+    """What decides which tensors are saved."""
+
+    config: ModelConfig
+    batch: int
+    context: int
+    dtype: str
+    device: str
+    trained: Trained
+
+    def trains(self, component: str) -> bool:
+        """Whether parameters of ``component`` are trained themselves."""
+        if component == components.CONVOLUTION and not self.config.convolution:
+            return False
+        if component == components.LM_HEAD and self.config.tied_embeddings:
+            component = components.TOKEN_EMBEDDING
+        return self.trained.lora is None and component not in self.trained.frozen
+
+    def reads(self, component: str) -> bool:
+        """Whether the gradient of a matrix, or of its adapter, needs the input."""
+        return self.trains(component) or self.trained.adapted(component)
+
+    @property
+    def embedding_trained(self) -> bool:
+        """Whether what enters the first block has a gradient."""
+        config, names = self.config, [components.TOKEN_EMBEDDING]
+        names += [components.POSITION_EMBEDDING] if config.position == "learned" else []
+        names += [components.NGRAM_EMBEDDING] if config.ngram > 1 else []
+        return any(self.trains(name) for name in names)
+
+    @property
+    def width(self) -> int:
+        """Bytes of an element of a matrix product's inputs and output."""
+        return BITS[self.dtype] // 8
+
+    @property
+    def autocast(self) -> bool:
+        return self.dtype != "float32"
+
+    @property
+    def attention(self) -> str:
+        """explicit: two products around a softmax; math: torch's equivalent; fused: one kernel."""
+        if self.device != "cpu":
+            return "fused"
+        if self.context <= EXPLICIT_UP_TO[self.dtype]:
+            return "explicit"
+        # The CPU's fused kernel has no dropout, and rejects RoPE's memory layout for heads of width 2.
+        is_pair = self.config.head_dim == 2 and self.queries_by_head and not self.config.qk_norm
+        return "math" if self.config.dropout or is_pair else "fused"
+
+    def casts(self, component: str, layers: Polynomial) -> Polynomial:
+        """How many 16-bit copies of a matrix of ``component`` the blocks of ``layers`` save.
+
+        Autocast casts a trained matrix once in a pass, however often it is used, and a frozen one each
+        time. What a packed one is multiplied by is not saved.
+        """
+        is_head = component == components.LM_HEAD
+        if not self.autocast or (self.trained.packing and not is_head):
+            return ZERO
+        return layers if is_head or not self.trains(component) else self._cast_once(layers)
+
+    def adapter_casts(self, component: str, layers: Polynomial) -> Polynomial:
+        """As `casts`, of the two matrices of an adapter."""
+        if not self.autocast:
+            return ZERO
+        return layers if component == components.LM_HEAD else self._cast_once(layers)
+
+    def _cast_once(self, layers: Polynomial) -> Polynomial:
+        if self.config.num_blocks == self.config.num_layers:
+            return layers
+        return ZERO if layers == ONE else S
+
+    @property
+    def queries_by_head(self) -> bool:
+        """Whether a norm or RoPE stores the queries head by head; the kernel's output is then too."""
+        config = self.config
+        return config.num_heads > 1 and (config.position == "rope" or config.qk_norm)
+
+    @property
+    def score_tensors(self) -> int:
+        """Saved tensors of the scores' size: the softmax; with dropout, the mask and the product too."""
+        return 3 if self.config.dropout else 1
+
+    @property
+    def query_width(self) -> Polynomial:
+        config = self.config
+        return d if config.num_heads * config.head_dim == config.d_model else h * k
+
+    @property
+    def key_width(self) -> Polynomial:
+        return self.query_width if self.config.num_kv_heads == self.config.num_heads else g * k
+
+    @property
+    def hidden_width(self) -> Polynomial:
+        return 4 * d if self.config.d_feed_forward == 4 * self.config.d_model else f
+
+    @property
+    def norms_in_float32(self) -> bool:
+        """Whether autocast runs every norm in float32: on CUDA it does, on a CPU it does not."""
+        return self.device != "cpu"
+
+    @property
+    def qk_norm_input(self) -> int:
+        """Bytes of an element of the query and key norms' inputs."""
+        return FLOAT32 if self.norms_in_float32 else self.width
+
+    @property
+    def rotation_is_cast(self) -> bool:
+        """Whether RoPE is applied to 16-bit queries and keys."""
+        return self.autocast and not (self.config.qk_norm and self.norms_in_float32)
+
+    def dropout_mask(self, elements: Polynomial, width: int) -> Polynomial:
+        """Bytes of the mask for ``elements`` of ``width`` bytes; on CUDA it is boolean."""
+        return elements * (width if self.device == "cpu" else 1)
+
+    def repeated_width(self, *, copied: bool) -> Polynomial:
+        """Width of keys or values repeated for every query head; a single one may be a view."""
+        if self.config.num_kv_heads == self.config.num_heads:
+            return self.key_width
+        return g * k if self.config.num_kv_heads == 1 and not copied else self.query_width
