@@ -49,9 +49,7 @@ class DataParallel:
         self._model, self._skeleton = model, model
         device = next(model.parameters()).device.type
         if layout == "ddp":
-            self._module = DistributedDataParallel(
-                self._module, broadcast_buffers=False, gradient_as_bucket_view=True
-            )
+            self._module = DistributedDataParallel(self._module, gradient_as_bucket_view=True)
             return
         mesh = device_mesh(layout, world, device)
         # What a block multiplies may be gathered in half the bytes; gradients are summed in float32, and
@@ -69,6 +67,8 @@ class DataParallel:
     def loss(self, model: nn.Module, *batch: Tensor) -> Tensor:
         """The loss of this process's rows."""
         loss: Tensor = self._module(*batch)
+        if isinstance(self._module, FSDPModule) and not torch.is_grad_enabled():
+            self._module.reshard()  # else what is gathered waits for a backward pass
         return loss
 
     def micro_batch(self, is_last: bool) -> AbstractContextManager[None]:

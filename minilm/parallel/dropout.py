@@ -5,7 +5,9 @@ Every process draws the mask of the whole batch from the same generator, and use
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -17,12 +19,30 @@ from torch.overrides import TorchFunctionMode
 class RowsOfDropout(TorchFunctionMode):
     """Within it, dropout of ``rows`` of a batch of ``total`` is that of these rows in the whole batch.
 
-    The first dimension of every input is the batch, or a multiple of it (heads of attention).
+    The first dimension of every input is the batch, or a multiple of it (heads of attention). A backward pass
+    is without it: what is recomputed there needs `recomputation`.
     """
+
+    _active: RowsOfDropout | None = None
 
     def __init__(self, rows: slice, total: int) -> None:
         super().__init__()
         self._rows, self._total = rows, total
+
+    def __enter__(self) -> RowsOfDropout:
+        RowsOfDropout._active = self
+        entered: RowsOfDropout = super().__enter__()
+        return entered
+
+    def __exit__(self, *error: object) -> None:
+        RowsOfDropout._active = None
+        super().__exit__(*error)
+
+    @classmethod
+    def recomputation(cls) -> tuple[AbstractContextManager[object], AbstractContextManager[object]]:
+        """For torch's checkpoint: what a block is computed in, and recomputed in."""
+        active = cls._active
+        return contextlib.nullcontext(), active or contextlib.nullcontext()
 
     def __torch_function__(
         self,

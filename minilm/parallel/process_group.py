@@ -16,6 +16,8 @@ from typing import Any, TextIO
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from minilm.errors import InputError
 
@@ -106,12 +108,12 @@ def process_group() -> Iterator[World]:
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    store, rank, size = next(iter(dist.rendezvous("env://", timeout=STEP_TIMEOUT)))
+    store, rank, size = next(iter(rendezvous("env://", timeout=STEP_TIMEOUT)))
     dist.init_process_group(store=store, rank=rank, world_size=size, timeout=STEP_TIMEOUT)
     _world = World(
         rank,
         size,
-        dist.PrefixStore("minilm", store),
+        PrefixStore("minilm", store),
         dist.new_group(backend="gloo", timeout=STEP_TIMEOUT),
     )
     if rank:
