@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from minilm.model.transformer import Transformer
     from minilm.operations.evaluate import evaluate
     from minilm.operations.merge import merge
+    from minilm.operations.plan import plan
     from minilm.operations.prune import prune
     from minilm.operations.quantize import quantize
     from minilm.operations.share import share
@@ -41,6 +42,7 @@ _HOMES = {
     "evaluate": "minilm.operations.evaluate",
     "finetune": "minilm.training.train",
     "merge": "minilm.operations.merge",
+    "plan": "minilm.operations.plan",
     "prune": "minilm.operations.prune",
     "quantize": "minilm.operations.quantize",
     "resume": "minilm.training.train",
@@ -61,6 +63,7 @@ __all__ = [
     "inspect",
     "load",
     "merge",
+    "plan",
     "preset",
     "prune",
     "quantize",

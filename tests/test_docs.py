@@ -50,6 +50,13 @@ def test_the_measured_figures_are_those_of_the_benchmark() -> None:
         )
 
 
+def test_the_plans_are_those_that_are_computed() -> None:
+    scaling = runpy.run_path(str(ROOT / "scripts" / "tools" / "scaling.py"))
+    text = scaling["PAGE"].read_text(encoding="utf-8")
+    assert text.count("| GPT-2 124M, 10.0B tokens |") == 3
+    assert scaling["filled"](text) == text, "run: python scripts/tools/scaling.py"
+
+
 def test_the_ablations_are_those_of_the_runs(tmp_path: Path) -> None:
     ablate = runpy.run_path(str(ROOT / "scripts" / "experiments" / "ablate.py"))
     ablate["write_page"](tmp_path / "page.md", ablate["read_results"]())

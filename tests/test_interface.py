@@ -7,7 +7,7 @@ import minilm
 
 NAMES = {
     *("train", "resume", "finetune", "load", "generate", "inspect", "convert"),
-    *("prune", "quantize", "share", "merge", "evaluate", "set_adapter"),
+    *("prune", "quantize", "share", "merge", "evaluate", "set_adapter", "plan"),
     *("ModelConfig", "TrainConfig", "preset", "Transformer", "Report"),
 }
 

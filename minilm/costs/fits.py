@@ -121,17 +121,20 @@ def _fit(need: Need, budget: int, context: int, batch: int, longest: int) -> Fit
         cards=need.cards,
         device=need.device,
         own=need.own,
-        max_context=_largest(lambda tokens: need.required(tokens, batch) <= budget, longest),
-        max_batch=_largest(
+        max_context=largest(lambda tokens: need.required(tokens, batch) <= budget, longest),
+        max_batch=largest(
             lambda sequences: need.required(context, sequences) <= budget, max(batch, SEARCHED)
         ),
         **need.on_each_card(context, batch),
     )
 
 
-def _largest(holds: Callable[[int], bool], limit: int) -> int:
+def largest(holds: Callable[[int], bool], limit: int) -> int:
     """The largest number from 1 to ``limit`` for which a monotonic ``holds`` is true; 0 for none."""
-    low, high = 0, limit  # true at low, unless low is 0; unknown above it
+    low, high = 0, 1  # true at low, unless low is 0
+    while high <= limit and holds(high):
+        low, high = high, 2 * high
+    high = min(high - 1, limit)  # unknown above low, up to this
     while low < high:
         middle = (low + high + 1) // 2
         if holds(middle):

@@ -39,6 +39,21 @@ def flops_per_token(layout: Layout, *, context: int) -> dict[str, int]:
     }
 
 
+def causal_training_flops(layout: Layout, *, context: int) -> float:
+    """Training FLOPs of an average token of ``context`` tokens, each attending to itself and those before.
+
+    `flops_per_token` counts all of the context for every token, as published utilisations do (Chowdhery et
+    al. 2022, arXiv:2204.02311, appendix B), whatever a causal kernel leaves out.
+    """
+    full = flops_per_token(layout, context=context)
+    causal = 0.0
+    for kind in layout.attention:
+        per_token = 2 * (kind.layers * (kind.scores + kind.values)).value(layout.symbols)
+        span = kind.span(context)
+        causal += per_token * (span - span * (span - 1) / (2 * context))
+    return 3 * (full["forward_per_token"] - full["attention_per_token"] + causal)
+
+
 def tensor_flops(layout: Layout) -> Iterator[tuple[NamedTensor, float]]:
     """Each tensor with the forward FLOPs of one token in it, attention over the context left out.
 

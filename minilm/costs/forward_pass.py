@@ -5,7 +5,7 @@ Widths are polynomials over the letters of the ledger, in the form in which they
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 from minilm.config import ModelConfig
 from minilm.costs.trained import Trained
@@ -15,7 +15,9 @@ from minilm.ledger.symbols import ONE, ZERO, Polynomial, symbol
 
 S, d, f, h, g, k = (symbol(letter) for letter in "Sdfhgk")
 
-FLOAT32 = 4  # bytes of an element of the residual stream, norms and the loss, under autocast too
+FLOAT32 = (
+    4  # bytes of an element of norms and the loss, and of the residual stream, under autocast too
+)
 # On a CPU, minilm.model.attention uses two matrix products up to these contexts.
 EXPLICIT_UP_TO = {"float32": 128, "bfloat16": 512, "float16": 512}
 
@@ -30,6 +32,8 @@ class ForwardPass:
     dtype: str
     device: str
     trained: Trained
+    _: KW_ONLY
+    gathered: bool = False
 
     def trains(self, component: str) -> bool:
         """Whether parameters of ``component`` are trained themselves."""
@@ -57,6 +61,11 @@ class ForwardPass:
         return BITS[self.dtype] // 8
 
     @property
+    def stream_width(self) -> int:
+        """Bytes of an element of the residual stream."""
+        return self.width if self.gathered else FLOAT32
+
+    @property
     def autocast(self) -> bool:
         return self.dtype != "float32"
 
@@ -78,13 +87,13 @@ class ForwardPass:
         time. What a packed one is multiplied by is not saved.
         """
         is_head = component == components.LM_HEAD
-        if not self.autocast or (self.trained.packing and not is_head):
+        if not self.autocast or self.gathered or (self.trained.packing and not is_head):
             return ZERO
         return layers if is_head or not self.trains(component) else self._cast_once(layers)
 
     def adapter_casts(self, component: str, layers: Polynomial) -> Polynomial:
         """As `casts`, of the two matrices of an adapter."""
-        if not self.autocast:
+        if not self.autocast or self.gathered:
             return ZERO
         return layers if component == components.LM_HEAD else self._cast_once(layers)
 

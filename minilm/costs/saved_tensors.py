@@ -179,11 +179,16 @@ def _norm(
     width: Polynomial,
     component: str,
     repeat: Polynomial,
-    input_bytes: int = FLOAT32,
+    input_bytes: int = 0,
     *,
     flows: bool = True,
 ) -> Iterator[SavedTensor]:
-    """A norm's input of ``rows`` x ``width``, which has a gradient if ``flows``, and its statistics."""
+    """A norm's input of ``rows`` x ``width``, which has a gradient if ``flows``, and its statistics.
+
+    The input is the residual stream unless its ``input_bytes`` an element are given.
+    """
+    if not input_bytes:
+        input_bytes = FLOAT32 if forward.norms_in_float32 else forward.stream_width
     if forward.config.norm == "layernorm":
         yield SavedTensor("input", component, input_bytes * rows * width, repeat)
         yield SavedTensor("mean and deviation", component, 2 * STATISTIC * rows, repeat)

@@ -16,9 +16,10 @@ What a kernel allocates for itself, and does not return, is not in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import KW_ONLY, dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
+from itertools import accumulate
 
 from minilm.config import ModelConfig
 from minilm.costs.activations import Activations, activations
@@ -27,7 +28,7 @@ from minilm.costs.memory import hidden_matrices
 from minilm.costs.trained import Trained
 from minilm.dtypes import BITS
 from minilm.ledger import components
-from minilm.ledger.layout import Layout, NamedTensor
+from minilm.ledger.layout import Layout, NamedTensor, Tensor
 
 INT64 = 8
 # Of the inputs of a packed matrix, how many share a float32 scale; 0: all of a row.
@@ -56,10 +57,20 @@ class StepMemory:
 
 
 @dataclass(frozen=True)
-class _Moment:
+class Moment:
+    """Bytes that are live at a moment, beside weights and the optimizer's state.
+
+    ``gradients`` are those of all layers behind, ``temporary`` all the rest.
+    """
+
     name: str
     gradients: int
     temporary: int
+
+    @property
+    def live(self) -> int:
+        """Both."""
+        return self.gradients + self.temporary
 
 
 @dataclass(frozen=True)
@@ -67,6 +78,7 @@ class TrainingStep:
     """A step of training the model of ``config``, which ``layout`` declares, on a batch of any size.
 
     ``optimizer`` is adamw or muon. ``dtype`` other than float32 is autocast; Muon then orthogonalises in it.
+    ``gathered``: fully_shard gathers the matrices in ``dtype``.
     """
 
     config: ModelConfig
@@ -77,24 +89,35 @@ class TrainingStep:
     checkpointing: bool = False
     device: str = "cpu"
     trained: Trained = field(default_factory=Trained)
+    gathered: bool = False
 
     def memory(self, batch: int, context: int) -> StepMemory:
         """The peak of a step on ``batch`` x ``context`` tokens, when the optimizer's state is there."""
-        saved = activations(
+        peak = max(self.moments(batch, context), key=lambda moment: moment.live)
+        return StepMemory(
+            weights=self.weights,
+            optimizer=self.optimizer_bytes,
+            gradients=peak.gradients,
+            temporary=peak.temporary,
+            moment=peak.name,
+        )
+
+    def moments(self, batch: int, context: int) -> list[Moment]:
+        """What is live at each moment of a step on ``batch`` x ``context`` tokens, with ids and targets."""
+        saved = self.saved(batch, context)
+        ids = 2 * INT64 * saved.tokens
+        return [replace(each, temporary=each.temporary + ids) for each in _moments(self, saved)]
+
+    def saved(self, batch: int, context: int) -> Activations:
+        """What the forward pass saves."""
+        return activations(
             self.config,
             batch=batch,
             context=context,
             dtype=self.dtype,
             device=self.device,
             trained=self.trained,
-        )
-        peak = max(_moments(self, saved), key=lambda moment: moment.gradients + moment.temporary)
-        return StepMemory(
-            weights=self.weights,
-            optimizer=self.optimizer_bytes,
-            gradients=peak.gradients,
-            temporary=peak.temporary + 2 * INT64 * saved.tokens,
-            moment=peak.name,
+            gathered=self.gathered,
         )
 
     @cached_property
@@ -114,8 +137,15 @@ class TrainingStep:
         return BITS[self.dtype] // 8
 
     @property
+    def stream_width(self) -> int:
+        """Bytes of an element of the residual stream."""
+        return self.width if self.gathered else FLOAT32
+
+    @property
     def gradient_width(self) -> int:
         """Bytes of an element of a matrix's gradient while it is made: under autocast in 16 bits first."""
+        if self.gathered:
+            return self.width
         return FLOAT32 + (0 if self.dtype == "float32" else self.width)
 
     def trained_tensors(self) -> list[NamedTensor]:
@@ -134,10 +164,9 @@ class TrainingStep:
 
     @cached_property
     def optimizer_bytes(self) -> int:
-        """AdamW's two moments and its count of steps; one momentum of what Muon updates."""
-        in_muon = sum(n * rows * columns for (rows, columns), n in self.muon_shapes.items())
-        others = len(self.trained_tensors()) - sum(self.muon_shapes.values())
-        return FLOAT32 * (2 * self.changed.trainable() - in_muon + others)
+        """Bytes of the optimizer's state."""
+        in_muon = hidden_matrices(self.changed) if self.optimizer == "muon" else []
+        return optimizer_state(self.trained_tensors(), in_muon)
 
     def product(self, component: str, hidden: int) -> int:
         """Bytes of the gradients that a product of the feed-forward has: of ``hidden`` bytes, of the matrix.
@@ -162,6 +191,27 @@ class TrainingStep:
             for tensor in self.changed.tensors
             if not tensor.frozen and tensor.component.removeprefix("LoRA of ") in names
         )
+
+
+def optimizer_state(
+    trained: Iterable[NamedTensor], in_muon: Sequence[Tensor], *, shards: int = 1
+) -> int:
+    """Bytes of AdamW's two moments and its count of steps; of one momentum of what is ``in_muon``.
+
+    Of ``shards`` ranks, the first: `rows_of_rank`.
+    """
+    of_muon = {id(tensor) for tensor in in_muon}
+    elements = 0
+    for tensor in trained:
+        own = rows_of_rank(tensor, shards)
+        elements += own if id(tensor.declared) in of_muon else 2 * own + 1
+    return FLOAT32 * elements
+
+
+def rows_of_rank(tensor: NamedTensor, shards: int) -> int:
+    """Elements of the first of ``shards`` ranks, among which fully_shard divides the rows, rounded up."""
+    rows = tensor.shape[0]
+    return -(-rows // shards) * (tensor.count // rows)
 
 
 def loaded_bytes(layout: Layout, packing: str = "") -> int:
@@ -195,45 +245,46 @@ _FEED_FORWARD = (
 )
 
 
-def _moments(step: TrainingStep, saved: Activations) -> Iterator[_Moment]:
+def _moments(step: TrainingStep, saved: Activations) -> Iterator[Moment]:
     config, tokens = step.config, saved.tokens
     logits = tokens * config.vocab_size
     loss = FLOAT32 * logits  # the log-softmax, which is saved
     all_saved = saved.between_blocks() if step.checkpointing else saved.total()
-    stream = FLOAT32 * tokens * config.d_model
-    yield _Moment("loss", 0, all_saved + 2 * FLOAT32 * logits)
+    stream = step.stream_width * tokens * config.d_model
+    yield Moment("loss", 0, all_saved + 2 * FLOAT32 * logits)
     head = step.gradients(components.LM_HEAD)
     norm = step.gradients(components.FINAL_NORM)
     tied_head = 0
     if config.tied_embeddings and not step.trained.lora:
         table = FLOAT32 * config.vocab_size * config.d_model
         head = tied_head = table if step.gradients(components.TOKEN_EMBEDDING) else 0
-    casts = head // FLOAT32 * (step.gradient_width - FLOAT32)
+    casts = head // FLOAT32 * max(0, step.gradient_width - FLOAT32)
     of_logits = step.width * logits + step.width * tokens * config.d_model
-    yield _Moment("head", head, all_saved - loss + of_logits + casts)
+    yield Moment("head", head, all_saved - loss + of_logits + casts)
     yield from _block_moments(step, saved, head + norm, stream)
     gradients = FLOAT32 * step.changed.trainable()
     # A tied table's two gradients are added to a third.
-    yield _Moment("embedding", gradients + 2 * tied_head, stream)
-    yield _Moment("optimizer", gradients, _muon_bytes(step))
+    yield Moment("embedding", gradients + 2 * tied_head, stream)
+    yield Moment("optimizer", gradients, _muon_bytes(step))
 
 
 def _block_moments(
     step: TrainingStep, saved: Activations, outside: int, stream: int
-) -> Iterator[_Moment]:
+) -> Iterator[Moment]:
     """The blocks backward, the last first; ``outside`` are the gradients of head and final norm."""
     layers = step.config.num_layers
     sizes = saved.block_sizes()
+    up_to = list(accumulate(sizes))
     of_block = (step.gradients(*_ATTENTION) + step.gradients(*_FEED_FORWARD)) // layers
-    temporaries = list(_block_temporaries(step, saved))
+    temporary = max(_block_temporaries(step, saved))
     before = saved.outside(but=(components.FINAL_NORM, components.LM_HEAD))
     for number in reversed(range(layers)):
         if step.checkpointing:
             live = before + (number + 1) * stream + sizes[number] - stream
         else:
-            live = before + sum(sizes[: number + 1])
+            live = before + up_to[number]
         gradients = outside + (layers - 1 - number) * of_block
-        yield _Moment("block", gradients, live + max(temporaries))
+        yield Moment("block", gradients, live + temporary)
 
 
 def _block_temporaries(step: TrainingStep, saved: Activations) -> Iterator[int]:
@@ -243,9 +294,9 @@ def _block_temporaries(step: TrainingStep, saved: Activations) -> Iterator[int]:
     """
     config, tokens, width = step.config, saved.tokens, step.width
     hidden = width * tokens * config.d_feed_forward
-    stream = FLOAT32 * tokens * config.d_model
+    stream = step.stream_width * tokens * config.d_model
     normed = width * tokens * config.d_model  # the gradient of a norm's output
-    cast = 0 if step.dtype == "float32" else normed  # of the stream
+    cast = 0 if step.width == step.stream_width else normed  # of the stream
     down, up, gate = (
         step.product(component, hidden)
         for component in (
@@ -254,9 +305,13 @@ def _block_temporaries(step: TrainingStep, saved: Activations) -> Iterator[int]:
             components.FEED_FORWARD_GATE,
         )
     )
-    of_down, of_all = (
-        step.gradients(*names) // config.num_layers
-        for names in ((components.FEED_FORWARD_DOWN,), _FEED_FORWARD)
+    of_down, of_all, of_output = (
+        step.gradients(*names) // config.num_layers // FLOAT32 * step.stream_width
+        for names in (
+            (components.FEED_FORWARD_DOWN,),
+            _FEED_FORWARD,
+            (components.ATTENTION_OUTPUT,),
+        )
     )
     freed_down = saved.block_bytes((components.FEED_FORWARD_DOWN,))
     freed = saved.block_bytes(_FEED_FORWARD)
@@ -274,7 +329,6 @@ def _block_temporaries(step: TrainingStep, saved: Activations) -> Iterator[int]:
     activation = (3 if config.gated else 2) * hidden
     yield stream + of_down - freed_down + activation
     yield stream + of_down - freed_down + max(up, gate if config.gated else 0) - hidden + normed
-    of_output = step.gradients(components.ATTENTION_OUTPUT) // config.num_layers
     heads = width * tokens * config.num_heads * config.head_dim
     if saved.attention == "fused":  # the gradients of its output, of queries, keys and values
         attention = 4 * heads

@@ -100,7 +100,7 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
     if device.type == "cpu":
         return measured_peak_flops(dtype)
     if device.type == "cuda" and dtype in (torch.bfloat16, torch.float16):
-        return gpu_peak_flops(torch.cuda.get_device_name(device))
+        return gpu_peak_flops(torch.cuda.get_device_name(device), str(dtype).split(".")[-1])
     return None
 
 

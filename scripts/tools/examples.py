@@ -1,4 +1,4 @@
-"""python scripts/tools/examples.py FOLDER: the small checkpoints that docs/inspect.md looks into.
+"""python scripts/tools/examples.py FOLDER: what docs/inspect.md looks into and docs/scaling.md plans.
 
 They are made here, with random numbers of a fixed seed: configurations of published models without
 weights, and a few tiny models with them.
@@ -44,6 +44,24 @@ LLAMA = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 2048,
 }
+# Touvron et al. 2023 (arXiv:2307.09288).
+LLAMA_2_7B = {
+    "model_type": "llama",
+    "vocab_size": 32000,
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "max_position_embeddings": 4096,
+}
+LLAMA_2_70B = LLAMA_2_7B | {
+    "hidden_size": 8192,
+    "intermediate_size": 28672,
+    "num_hidden_layers": 80,
+    "num_attention_heads": 64,
+    "num_key_value_heads": 8,
+}
 DEEPSEEK_V3 = {
     "model_type": "deepseek_v3",
     "vocab_size": 129280,
@@ -72,6 +90,8 @@ def write(folder: Path) -> None:
     """Write every example below ``folder``/examples."""
     examples = folder / "examples"
     _model(examples / "deepseek-v3", DEEPSEEK_V3, {})
+    _model(examples / "llama-2-7b", LLAMA_2_7B, {})
+    _model(examples / "llama-2-70b", LLAMA_2_70B, {})
     weights = _weights(GPT2, seed=1)
     _model(examples / "tiny-gpt2", GPT2, weights)
     _model(examples / "tiny-gpt2-tuned", GPT2 | {"tie_word_embeddings": False}, _tuned(weights))

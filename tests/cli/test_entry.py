@@ -236,6 +236,7 @@ def test_the_advice_on_a_full_disk_fits_the_command(
         "prune": ["run", "--sparsity", "0.5", "--out", "x"],
         "share": ["run", "--out", "x"],
         "quantize": ["run", "--format", "int8", "--out", "x"],
+        "plan": ["nano", "--gpus", "1", "--gpu", "T4", "--tokens", "1M"],
     }
     assert module.main(required.get(verb, [])) == 2
     advice = "free some space"

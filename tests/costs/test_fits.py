@@ -11,7 +11,7 @@ from minilm.config import ModelConfig
 from minilm.config.presets import PRESETS
 from minilm.costs.activation_estimate import estimate
 from minilm.costs.common_needs import PREFILL_TOKENS
-from minilm.costs.fits import SEARCHED, Fit, fits
+from minilm.costs.fits import SEARCHED, Fit, fits, largest
 from minilm.costs.gguf_types import gguf_bytes
 from minilm.costs.memory import kv_cache_bytes, lora_state
 from minilm.costs.memory_need import CONTEXT_BYTES, overhead_bytes
@@ -189,3 +189,9 @@ def test_the_rank_of_lora() -> None:
     uses = fits(LLAMA3, 24 * GB, rank=64)
     assert {fit.lora_rank for fit in uses if fit.use == "LoRA"} == {64}
     assert {fit.lora_rank for fit in uses if fit.use != "LoRA"} == {0}
+
+
+def test_the_largest_that_holds() -> None:
+    for limit in (1, 2, 7, 8, 9):
+        for last in range(11):
+            assert largest(lambda number, last=last: number <= last, limit) == min(last, limit)

@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from minilm.architectures.minilm import layout
 from minilm.config import ModelConfig
-from minilm.costs.flops import flops_per_token
+from minilm.costs.flops import causal_training_flops, flops_per_token
 from minilm.ledger.layout import AttentionSpec, Layout, Role, Tensor
 from minilm.ledger.symbols import as_polynomial, symbol
 from minilm.model.transformer import Transformer, next_token_loss
@@ -80,3 +80,18 @@ def test_only_the_experts_in_use_are_counted() -> None:
     model = Layout("experts", tensors, {"E": 8, "e": 2, "d": 10})
     # The router's 80, two experts of 100, the shared 100.
     assert flops_per_token(model, context=9)["forward_per_token"] == 2 * (80 + 200 + 100)
+
+
+@pytest.mark.parametrize("window", [0, 3])
+def test_causal_attention_by_hand(window: int) -> None:
+    """Six tokens attend to 1, 2, ... 6 tokens; with a window of 3 to 1, 2, 3, 3, 3 and 3."""
+    config = ModelConfig(**SHAPE, sliding_window=window)
+    declared = layout(config)
+    spans = [min(position, window or 6) for position in range(1, 7)]
+    full = flops_per_token(declared, context=6)
+    # Two products of 2 FLOPs over all heads, in 2 layers, forward and twice backward.
+    a_span = 3 * 2 * (2 + 2) * 4 * 6
+    without = full["training_per_token"] - a_span * max(spans)
+    causal = causal_training_flops(declared, context=6)
+    assert causal == pytest.approx(without + a_span * sum(spans) / 6)
+    assert causal < full["training_per_token"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from minilm.costs.hardware import cards_sold_as, gpu_peak_flops, parse_cards
+from minilm.costs.hardware import GPUS, cards_sold_as, find_gpu, gpu_peak_flops, parse_cards
 from minilm.errors import InputError
 
 NAMES = {  # as torch.cuda.get_device_name() and nvidia-smi write them
@@ -65,3 +65,41 @@ def test_a_card_has_other_memory_than_it_is_sold_with() -> None:
     assert cards_sold_as(80 * 10**9).keys() == {"A100-80GB", "H100"}
     assert all(80 * 10**9 < size < 80 * 2**30 for size in cards_sold_as(80 * 10**9).values())
     assert cards_sold_as(80 * 2**30) == {}
+
+
+# Rates with sparsity, as data sheets print them first.
+SPARSE = {
+    "A100-80GB": 624,
+    "H100": 1979,
+    "H200": 1979,
+    "L40S": 733,
+    "B200": 4500,
+    "RTX 4090": 330.3,
+}
+
+
+def test_peaks_are_dense_ones() -> None:
+    for name, sparse in SPARSE.items():
+        assert GPUS[name].peak_flops("bfloat16") == pytest.approx(sparse * 1e12 / 2, rel=0.02)
+    for gpu in GPUS.values():
+        assert gpu.tflops["float32"] < gpu.tflops["float16"]
+        # NVLink or PCIe, one direction; tens to hundreds of watts.
+        assert 10 < gpu.link <= 900
+        assert 70 <= gpu.watts <= 1000
+        assert gpu.sold * 10**9 * 0.9 < gpu.memory < gpu.sold * 2**30
+
+
+def test_peaks_by_dtype() -> None:
+    assert GPUS["A100-80GB"].peak_flops("float32") == 156e12  # TF32
+    assert GPUS["V100-32GB"].peak_flops("float32") == 15.7e12
+    for name, device in (("T4", "Tesla T4"), ("V100-16GB", "Tesla V100-SXM2-16GB")):
+        assert GPUS[name].peak_flops("bfloat16") is None
+        assert gpu_peak_flops(device) is None
+        assert gpu_peak_flops(device, "float16") == GPUS[name].peak_flops("float16")
+    assert gpu_peak_flops("NVIDIA GB300", "float16") is None
+
+
+def test_names_of_cards() -> None:
+    assert find_gpu("rtx4090") == find_gpu("RTX-4090") == "RTX 4090"
+    assert find_gpu("a100 80gb") == "A100-80GB"
+    assert find_gpu("A100") is find_gpu("MI300X") is find_gpu("") is None

@@ -73,16 +73,16 @@ class Number:
         )
 
 
-def parse_number(text: str) -> Number:
-    """Parse ``text``. Raises InputError for what is not a positive number up to 10^18."""
+def parse_number(text: str, where: str = "--reconcile") -> Number:
+    """Parse ``text``. Raises InputError naming ``where`` for what is not a positive number up to 10^18."""
     stripped = text.strip()
     match = _PATTERN.fullmatch(stripped) if len(stripped) <= MAX_TEXT_LENGTH else None
     if match is None:
-        raise _not_a_number(text)
+        raise _not_a_number(text, where)
     unit = match["unit"].lower()
     scale = _COUNTS.get(unit) or _SIZES.get(unit) or (1 if not unit else 0)
     if not scale:
-        raise _not_a_number(text)
+        raise _not_a_number(text, where)
     decimals = match["decimals"] or ""
     digits = int(re.sub(r"[,_ ]", "", match["whole"]) + decimals)
     # 8.03e9 and 8.03B: the last digit is worth 10^power times the scale.
@@ -92,18 +92,18 @@ def parse_number(text: str) -> Number:
         value, rounding = value * 10**power, rounding * 10**power
     else:
         if scale == 1:
-            raise _not_a_number(text)  # a fraction of a parameter
+            raise _not_a_number(text, where)  # a fraction of a parameter
         divisor: int = 10**-power
         value, rounding = (value + divisor // 2) // divisor, max(1, scale // divisor)
     if not 0 < value <= MAX_VALUE:
-        raise _not_a_number(text)
+        raise _not_a_number(text, where)
     return Number(stripped, value, rounding, scale, unit in _SIZES)
 
 
-def _not_a_number(text: str) -> InputError:
+def _not_a_number(text: str, where: str) -> InputError:
     excerpt = text if len(text) <= MAX_TEXT_LENGTH else f"{text[:20]}... ({len(text)} characters)"
     return InputError(
-        "--reconcile",
+        where,
         repr(excerpt),
         f"a positive number up to {MAX_VALUE:.0e}",
         "write it as 124439808, 7,217,189,760, 117M, 8.03B, 1.24e8 or 548 MB",

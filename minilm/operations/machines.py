@@ -1,0 +1,94 @@
+"""Machines: the cards that a run is planned for, by name or by the numbers of a card that is not known."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from minilm.costs.hardware import GPUS, Gpu, find_gpu
+from minilm.dtypes import BITS
+from minilm.errors import InputError
+
+UNKNOWN = Gpu(sold=0, tflops={}, link=0, watts=0)
+
+
+@dataclass(frozen=True)
+class Machines:
+    """``gpus`` cards of one kind, as many in each server; ``network`` is in bytes a second a card.
+
+    ``flops`` is the dense peak of the dtype that is trained in; ``watts`` None where they are not known.
+    """
+
+    gpu: str
+    gpus: int
+    gpus_per_server: int
+    memory: int
+    flops: float
+    link: float
+    network: float | None
+    watts: float | None
+
+    @property
+    def servers(self) -> int:
+        """How many servers they stand in."""
+        return -(-self.gpus // self.gpus_per_server)
+
+
+def find_machines(
+    name: str,
+    gpus: int,
+    gpus_per_server: int,
+    dtype: str,
+    *,
+    memory: int | None,
+    flops: float | None,
+    link: float | None,
+    network: float | None,
+    watts: float | None,
+) -> Machines:
+    """The card's own numbers, but for those that are given. An unknown card has none of another's."""
+    numbers = {
+        "--gpu-memory": memory,
+        "--gpu-flops": flops,
+        "--gpu-link": link,
+        "--network": network,
+        "--gpu-watts": watts,
+    }
+    for option, number in numbers.items():
+        if number is not None and not 0 < number < math.inf:
+            raise InputError(option, str(number), "more than 0")
+    known = find_gpu(name)
+    if known is None:
+        needed = ["--gpu-memory", "--gpu-flops", *(["--gpu-link"] if gpus > 1 else [])]
+        missing = [option for option in needed if numbers[option] is None]
+        if missing:
+            expected = f"one of {', '.join(GPUS)}"
+            remedy = f"or give its own numbers: {', '.join(missing)}"
+            raise InputError("--gpu", f"{name[:40]!r}, an unknown card", expected, remedy)
+    gpu = UNKNOWN if known is None else GPUS[known]
+    if flops is None:
+        flops = gpu.peak_flops(dtype)
+    if flops is None:
+        raise InputError(
+            "--dtype",
+            f"{dtype}, for which {name[:40]} has no matrix units",
+            f"one of {', '.join(x for x in gpu.tflops if x in BITS)}",
+        )
+    if network is None and gpu.network:
+        network = gpu.network * 1e9 / 8
+    if network is None and gpus > gpus_per_server:
+        raise InputError(
+            "--network",
+            f"not known of servers with {name[:40]}",
+            "Gbit/s between servers, a card's share",
+        )
+    return Machines(
+        gpu=known or name,
+        gpus=gpus,
+        gpus_per_server=gpus_per_server,
+        memory=memory or gpu.memory,
+        flops=flops,
+        link=link or gpu.link * 1e9,
+        network=network,
+        watts=watts or gpu.watts or None,
+    )

@@ -1,0 +1,436 @@
+"""plan(): what a training run takes on given GPUs, before it is paid for, from the ledger alone.
+
+For each layout of the ranks: memory of a rank, what it sends in a step, tokens a second, days and energy. The
+arithmetic and its sources are in minilm/costs: rank_memory.py, communication.py, flops.py and hardware.py.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from minilm.architectures.conversion import importable_for
+from minilm.architectures.minilm import layout as minilm_layout
+from minilm.config import ModelConfig
+from minilm.costs.activation_estimate import estimate
+from minilm.costs.communication import Links, StepTime, Transfer, step_time, transfers
+from minilm.costs.fits import SEARCHED, largest
+from minilm.costs.flops import causal_training_flops, flops_per_token
+from minilm.costs.memory import DEFAULT_CONTEXT, context_or_default
+from minilm.costs.memory_need import overhead_bytes
+from minilm.costs.mesh import Mesh, divides, largest_tensor_parallel, meshes, part_of
+from minilm.costs.rank_memory import RankMemory, RankStep
+from minilm.costs.shapes import Shape, propose_shapes
+from minilm.dtypes import BITS
+from minilm.errors import ConfigError, InputError
+from minilm.inspection.open_target import open_target
+from minilm.inspection.reconciliation.numbers import parse_number
+from minilm.ledger.layout import Layout
+from minilm.operations.machines import Machines, find_machines
+
+# What GPT-2 124M reached on one H100, without links to wait for (docs/performance.md).
+MEASURED_MFU = 0.37
+# Tokens of a step for models up to so many parameters: GPT-3's (Brown et al. 2020, table 2.1).
+STEP_TOKENS = ((10**9, 500_000), (5 * 10**9, 10**6), (10**11, 2 * 10**6), (math.inf, 3_200_000))
+GPUS_PER_SERVER = 8
+MOST_GPUS = 2**20
+GPT2_VOCABULARY = 50257
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What is trained, on what, and how: everything that all layouts of the ranks have in common."""
+
+    name: str
+    layout: Layout
+    config: ModelConfig | None
+    machines: Machines
+    tokens: int
+    step_tokens: int
+    context: int
+    optimizer: str
+    dtype: str
+    mfu: float
+    price: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayoutPlan:
+    """A run in one layout of the ranks; ``micro_batch`` is in sequences of one rank.
+
+    ``largest_micro_batch`` is 0 where not even one sequence fits; memory and time are then those of one.
+    """
+
+    mesh: Mesh
+    checkpointing: bool
+    memory: RankMemory
+    overhead: int
+    largest_micro_batch: int
+    micro_batch: int
+    micro_steps: int
+    step_tokens: int
+    transfers: tuple[Transfer, ...]
+    time: StepTime
+    seconds: float
+    """Of the whole run."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether it can be run."""
+        return self.largest_micro_batch > 0
+
+    @property
+    def required(self) -> int:
+        """Bytes of each card."""
+        return self.memory.total + self.overhead
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Of all cards together."""
+        return self.step_tokens / self.time.seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A job, its costs in each layout, and the ``shapes`` that were proposed for it, if any."""
+
+    job: Job
+    flops_per_token: int
+    causal_flops_per_token: float
+    layouts: tuple[LayoutPlan, ...]
+    shapes: tuple[Shape, ...] = field(default=())
+
+    @property
+    def best(self) -> LayoutPlan | None:
+        """The fastest that fits; None where nothing does."""
+        candidates = [each for each in self.layouts if each.fits]
+        return max(candidates, key=lambda each: each.tokens_per_second, default=None)
+
+    def gpu_hours(self, layout: LayoutPlan) -> float:
+        """Hours of all cards together."""
+        return layout.seconds / 3600 * self.job.machines.gpus
+
+    def kilowatt_hours(self, layout: LayoutPlan) -> float | None:
+        """Energy of the cards alone, at their rated power; None where that is not known."""
+        watts = self.job.machines.watts
+        return None if watts is None else self.gpu_hours(layout) * watts / 1000
+
+    def cost(self, layout: LayoutPlan) -> float | None:
+        """At the price of a card and hour; None where none was given."""
+        return None if self.job.price is None else self.gpu_hours(layout) * self.job.price
+
+    def utilisation(self, layout: LayoutPlan) -> float:
+        """Model FLOPs as a share of the peak, waiting and recomputing included."""
+        machines = self.job.machines
+        rate = layout.tokens_per_second * self.flops_per_token
+        return rate / (machines.gpus * machines.flops)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As --json prints it."""
+        job, best = self.job, self.best
+        return {
+            "schema": "minilm.plan/1",
+            "target": job.name,
+            "parameters": job.layout.count(),
+            "activations": "exact" if job.config is not None else "estimate",
+            "tokens": job.tokens,
+            "context": job.context,
+            "optimizer": job.optimizer,
+            "dtype": job.dtype,
+            "mfu": job.mfu,
+            "price": job.price,
+            "flops": {
+                "training_per_token": self.flops_per_token,
+                "attention": "full",
+                "causal_training_per_token": round(self.causal_flops_per_token),
+            },
+            "machines": {**asdict(job.machines), "servers": job.machines.servers},
+            "best": best.mesh.name if best is not None else None,
+            "layouts": [self._layout_dict(each) for each in self.layouts],
+            "shapes": [
+                {
+                    "parameters": shape.parameters,
+                    "error": shape.error,
+                    "config": asdict(shape.config),
+                }
+                for shape in self.shapes
+            ],
+        }
+
+    def _layout_dict(self, layout: LayoutPlan) -> dict[str, Any]:
+        mesh = asdict(layout.mesh)
+        memory = asdict(layout.memory)
+        moment = memory.pop("moment")
+        return {
+            "name": mesh.pop("name"),
+            "mesh": {key: mesh[key] for key in ("replicas", "shards", "tensor")},
+            "fits": layout.fits,
+            "checkpointing": layout.checkpointing,
+            "memory": {**memory, "overhead": layout.overhead, "total": layout.required},
+            "peak_moment": moment,
+            "micro_batch": layout.micro_batch,
+            "largest_micro_batch": layout.largest_micro_batch,
+            "micro_steps": layout.micro_steps,
+            "step_tokens": layout.step_tokens,
+            "transfers": [asdict(each) for each in layout.transfers],
+            "sent_per_step": layout.time.traffic,
+            "seconds_per_step": {
+                "computing": layout.time.computing,
+                "sending": layout.time.sending,
+                "exposed": layout.time.exposed,
+                "total": layout.time.seconds,
+            },
+            "tokens_per_second": layout.tokens_per_second,
+            "utilisation": self.utilisation(layout),
+            "days": layout.seconds / 86400,
+            "gpu_hours": self.gpu_hours(layout),
+            "kilowatt_hours": self.kilowatt_hours(layout),
+            "cost": self.cost(layout),
+        }
+
+
+def plan(
+    target: str | os.PathLike[str] | ModelConfig | None = None,
+    *,
+    gpus: int,
+    gpu: str,
+    tokens: int | str,
+    params: int | str | None = None,
+    vocab_size: int | None = None,
+    tied_embeddings: bool = False,
+    context: int | None = None,
+    batch_tokens: int | str | None = None,
+    optimizer: str = "adamw",
+    dtype: str = "bfloat16",
+    mfu: float = MEASURED_MFU,
+    tensor_parallel: int | None = None,
+    gpus_per_server: int = GPUS_PER_SERVER,
+    price: float | None = None,
+    gpu_memory: int | None = None,
+    gpu_flops: float | None = None,
+    gpu_link: float | None = None,
+    network: float | None = None,
+    gpu_watts: float | None = None,
+) -> Plan:
+    """Plan to train ``target`` (a preset, a run, a model folder, a config.json), or a model of ``params``.
+
+    ``gpu`` is a card of `minilm.costs.hardware.GPUS`, or any other where its ``gpu_memory`` (bytes),
+    ``gpu_flops`` (dense, of ``dtype``) and ``gpu_link`` (bytes a second, one direction) are given;
+    ``network`` is in bytes a second a card. ``batch_tokens`` are those of a step. ``mfu`` is the share of
+    the peak that a card reaches while it waits for no link and recomputes nothing; attention counts the
+    full context. ``price`` is that of a card and hour. ``tensor_parallel`` is by default the largest that a
+    server and the heads allow. Raises InputError for what cannot be planned.
+    """
+    _check_options(gpus, gpus_per_server, mfu, price, context, vocab_size)
+    machines = find_machines(
+        gpu,
+        gpus,
+        gpus_per_server,
+        dtype,
+        memory=gpu_memory,
+        flops=gpu_flops,
+        link=gpu_link,
+        network=network,
+        watts=gpu_watts,
+    )
+    shapes: list[Shape] = []
+    if (target is None) == (params is None):
+        got = "none of them" if target is None else "both"
+        raise InputError("--preset, TARGET, --params", got, "one of them")
+    if params is None and (vocab_size is not None or tied_embeddings):
+        got = "beside a model, which has its own"
+        raise InputError("--vocab-size, --tied-embeddings", got, "--params")
+    if params is not None:
+        wish = _number(params, "--params")
+        shapes = propose_shapes(
+            wish,
+            lambda config: minilm_layout(config).count(),
+            vocab_size=vocab_size or GPT2_VOCABULARY,
+            context_length=context or DEFAULT_CONTEXT,
+            tied=tied_embeddings,
+        )
+        target = shapes[0].config
+    assert target is not None
+    name, layout, config = _model(target)
+    if context is not None and layout.context_length and context > layout.context_length:
+        expected = f"at most the {layout.context_length:,} tokens of {name}"
+        raise InputError("--context", f"{context:,}", expected)
+    job = Job(
+        name=name,
+        layout=layout,
+        config=config,
+        machines=machines,
+        tokens=_number(tokens, "--tokens"),
+        step_tokens=_step_tokens(batch_tokens, layout.count()),
+        context=context_or_default(layout, context),
+        optimizer=optimizer,
+        dtype=dtype,
+        mfu=mfu,
+        price=price,
+    )
+    return Plan(
+        job=job,
+        flops_per_token=flops_per_token(layout, context=job.context)["training_per_token"],
+        causal_flops_per_token=causal_training_flops(layout, context=job.context),
+        layouts=tuple(_layout_plan(job, mesh) for mesh in _meshes(job, tensor_parallel)),
+        shapes=tuple(shapes),
+    )
+
+
+def _check_options(
+    gpus: int,
+    gpus_per_server: int,
+    mfu: float,
+    price: float | None,
+    context: int | None,
+    vocab_size: int | None,
+) -> None:
+    for name, number, most in (
+        ("--gpus", gpus, MOST_GPUS),
+        ("--gpus-per-server", gpus_per_server, MOST_GPUS),
+        ("--context", 1 if context is None else context, 2**31 - 1),
+        ("--vocab-size", 1 if vocab_size is None else vocab_size, 2**31 - 1),
+    ):
+        if not 1 <= number <= most:
+            raise InputError(name, str(number), f"a whole number from 1 to {most:,}")
+    if not 0 < mfu <= 1:
+        raise InputError("--mfu", str(mfu), "above 0, at most 1: a share of the dense peak")
+    if price is not None and not 0 <= price < math.inf:
+        raise InputError("--price", str(price), "the price of a card and hour, 0 or more")
+
+
+def _number(value: int | str, where: str) -> int:
+    number = parse_number(str(value), where)
+    if number.is_bytes:
+        raise InputError(where, repr(value), "a number without a unit of bytes")
+    return number.value
+
+
+def _step_tokens(batch_tokens: int | str | None, parameters: int) -> int:
+    if batch_tokens is not None:
+        return _number(batch_tokens, "--batch-tokens")
+    return next(tokens for most, tokens in STEP_TOKENS if parameters <= most)
+
+
+def _model(
+    target: str | os.PathLike[str] | ModelConfig,
+) -> tuple[str, Layout, ModelConfig | None]:
+    """Name, layout and, of a model that minilm runs, its configuration."""
+    if isinstance(target, ModelConfig):
+        return shape_text(target), minilm_layout(target), target
+    opened = open_target(target)
+    config, layout = opened.config, opened.layout
+    if config is None and layout is not None and opened.hugging_face:
+        try:
+            config = importable_for(opened.hugging_face).model_config(opened.hugging_face)
+        except ConfigError:
+            config = None  # minilm does not run it
+        if config is not None and minilm_layout(config).count() != layout.count():
+            config = None
+    if config is not None:
+        return opened.name, minilm_layout(config), config
+    if layout is None:
+        raise InputError(opened.name, "an architecture without a formula", "one with a formula")
+    if estimate(layout) is None:
+        raise InputError(opened.name, "no attention layers", "a transformer")
+    return opened.name, layout, None
+
+
+def shape_text(config: ModelConfig) -> str:
+    """12 layers x 768, 12 heads, vocabulary 50304."""
+    return (
+        f"{config.num_layers} layers x {config.d_model}, {config.num_heads} heads, vocabulary "
+        f"{config.vocab_size}"
+    )
+
+
+def _meshes(job: Job, tensor: int | None) -> Iterator[Mesh]:
+    machines, config = job.machines, job.config
+    if config is None:
+        if tensor not in (None, 1):
+            expected = "1 for an architecture that minilm does not run"
+            raise InputError("--tensor-parallel", str(tensor), expected)
+        tensor = 1
+    elif tensor is None:
+        tensor = largest_tensor_parallel(config, machines.gpus, machines.gpus_per_server)
+    elif tensor < 1 or machines.gpus % tensor or not divides(config, tensor):
+        raise InputError(
+            "--tensor-parallel",
+            str(tensor),
+            f"a divisor of {machines.gpus} cards, {config.num_kv_heads} key/value heads and a "
+            f"feed-forward of {config.d_feed_forward}",
+        )
+    return meshes(machines.gpus, machines.gpus_per_server, tensor)
+
+
+def _layout_plan(job: Job, mesh: Mesh) -> LayoutPlan:
+    """Without activation checkpointing or with it, whichever is faster of what fits."""
+    plans = [_with_checkpointing(job, mesh, checkpointing) for checkpointing in (False, True)]
+    candidates = [each for each in plans if each.fits]
+    return min(candidates, key=lambda each: each.seconds, default=plans[-1])
+
+
+def _with_checkpointing(job: Job, mesh: Mesh, checkpointing: bool) -> LayoutPlan:
+    machines, context = job.machines, job.context
+    config = part_of(job.config, mesh.tensor) if job.config is not None else None
+    layout = job.layout if config is None else minilm_layout(config)
+    step = RankStep(
+        mesh,
+        layout,
+        config,
+        optimizer=job.optimizer,
+        dtype=job.dtype,
+        checkpointing=checkpointing,
+    )
+    accumulating = replace(step, accumulating=True)
+
+    def required(micro_batch: int, micro_steps: int) -> tuple[RankMemory, int]:
+        memory = (accumulating if micro_steps > 1 else step).memory(micro_batch, context)
+        return memory, overhead_bytes(memory.total)
+
+    def fits(micro_batch: int) -> bool:
+        memory, overhead = required(micro_batch, 2)
+        return memory.total + overhead <= machines.memory
+
+    # Of a rank, in a step.
+    sequences = max(1, round(job.step_tokens / (context * mesh.data_ranks)))
+    most = largest(fits, SEARCHED)
+    micro_steps = -(-sequences // max(1, min(most, sequences)))
+    micro_batch = -(-sequences // micro_steps)
+    memory, overhead = required(micro_batch, micro_steps)
+    micro_tokens = micro_batch * context
+    step_transfers = tuple(
+        transfers(
+            mesh,
+            parameters=layout.count(),
+            layers=sum(kind.layers.value(layout.symbols) for kind in layout.attention),
+            activation_elements=micro_tokens * layout.symbols["d"],
+            width=BITS[job.dtype] // 8,
+            checkpointing=checkpointing,
+        )
+    )
+    forward = flops_per_token(job.layout, context=context)["forward_per_token"]
+    time = step_time(
+        step_transfers,
+        Links(machines.link, machines.network),
+        forward=forward * micro_tokens / mesh.tensor / (machines.flops * job.mfu),
+        checkpointing=checkpointing,
+        micro_steps=micro_steps,
+    )
+    step_tokens = micro_tokens * micro_steps * mesh.data_ranks
+    return LayoutPlan(
+        mesh=mesh,
+        checkpointing=checkpointing,
+        memory=memory,
+        overhead=overhead,
+        largest_micro_batch=most,
+        micro_batch=micro_batch,
+        micro_steps=micro_steps,
+        step_tokens=step_tokens,
+        transfers=step_transfers,
+        time=time,
+        seconds=job.tokens / step_tokens * time.seconds,
+    )

@@ -1,0 +1,187 @@
+"""A rank's memory: by hand for a two-layer model, and as it must change with ranks and batch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from minilm.architectures.minilm import layout
+from minilm.config import ModelConfig
+from minilm.config.presets import preset
+from minilm.costs.memory import hidden_matrices
+from minilm.costs.mesh import Mesh, divides, largest_tensor_parallel, meshes, part_of
+from minilm.costs.rank_memory import RankMemory, RankStep, rank_memory
+from minilm.costs.training_step import TrainingStep
+
+# Two layers without biases: a block has 4*8*8 + 2*8*16 + 2*8 = 528 parameters, table and head 10*8 each and
+# the final norm 8: 1,224 in all.
+CONFIG = ModelConfig(
+    vocab_size=10,
+    context_length=6,
+    num_layers=2,
+    d_model=8,
+    num_heads=2,
+    d_feed_forward=16,
+    norm="rmsnorm",
+    qkv_bias=False,
+    attention_output_bias=False,
+    feed_forward_bias=False,
+)
+BLOCK, TABLE, NORM = 528, 80, 8
+ALL = 2 * BLOCK + 2 * TABLE + NORM
+TENSORS = 2 * 8 + 3
+
+
+def memory(mesh: Mesh, config: ModelConfig = CONFIG, **options: Any) -> RankMemory:
+    part = part_of(config, mesh.tensor)
+    given = {"batch": 1, "context": 4, "dtype": "float32"} | options
+    return rank_memory(mesh, layout(part), part, **given)
+
+
+def test_one_rank_is_one_process() -> None:
+    assert layout(CONFIG).count() == ALL
+    for dtype, checkpointing in (("float32", False), ("bfloat16", True)):
+        step = TrainingStep(
+            CONFIG, layout(CONFIG), dtype=dtype, checkpointing=checkpointing, device="cuda"
+        )
+        rank = memory(Mesh("one GPU"), dtype=dtype, checkpointing=checkpointing, batch=3)
+        assert rank.total == step.memory(3, 4).peak
+
+
+def test_data_parallel_has_everything_and_all_gradients_throughout() -> None:
+    for world in (2, 4):
+        rank = memory(Mesh("ddp", world))
+        assert rank.weights == rank.gradients == 4 * ALL
+        assert rank.optimizer == 8 * ALL + 4 * TENSORS
+        assert (rank.gathered, rank.reduced) == (0, 0)
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_sharded_by_hand(world: int) -> None:
+    # All rows, 8, 10 and 16, are divided by 2; of 10 rows 4 ranks have 3, 3, 3 and 1.
+    rows = {2: 5, 4: 3}[world]
+    own = 2 * BLOCK // world + 2 * rows * 8 + 8 // world
+    rank = memory(Mesh("fsdp", 1, world), accumulating=True, batch=6, context=6)
+    assert rank.weights == rank.gradients == 4 * own
+    assert rank.optimizer == 8 * own + 4 * TENSORS
+    # At the last block, where most is saved: all of the model, gathered, and the gradients of head and norm.
+    assert rank.moment == "block"
+    assert rank.gathered == 4 * ALL
+    assert rank.reduced == 4 * (TABLE + NORM)
+    single = TrainingStep(CONFIG, layout(CONFIG), device="cuda").moments(6, 6)
+    assert rank.activations == max(each.temporary for each in single if each.name == "block")
+
+
+def test_few_tokens_peak_at_the_first_block_with_the_gradients_behind() -> None:
+    mesh = Mesh("fsdp", 1, 2)
+    rank = memory(mesh, batch=1, context=1)
+    assert rank.moment == "block"
+    assert rank.gradients == 4 * BLOCK // 2
+    assert rank.reduced == 4 * (TABLE + NORM) + 4 * BLOCK
+    assert memory(mesh, batch=1, context=1, accumulating=True).gradients == 4 * ALL // 2
+    # With many tokens it is at the last block, with none of a block behind.
+    assert memory(mesh, batch=6, context=6).gradients == 0
+
+
+def test_a_large_vocabulary_peaks_where_its_gradient_is_made() -> None:
+    config = replace(CONFIG, vocab_size=1000)
+    table, tables = 1000 * 8, 2 * 1000 * 8 + NORM
+    replicated = memory(Mesh("ddp", 2), config, batch=1, context=1)
+    assert replicated.moment == "head"
+    single = TrainingStep(config, layout(config), device="cuda").moments(1, 1)
+    (head,) = [each.temporary for each in single if each.name == "head"]
+    assert replicated.activations == head + 4 * table
+    sharded = memory(Mesh("fsdp", 1, 2), config, batch=1, context=1)
+    assert sharded.moment == "embedding"
+    # Gathered, whole gradients, and a float32 copy of them that is being reduced.
+    assert (sharded.gathered, sharded.reduced) == (4 * tables, (4 + 4) * tables)
+
+
+def test_hybrid_is_sharded_within_its_group_alone() -> None:
+    sharded, hybrid = memory(Mesh("fsdp", 1, 4)), memory(Mesh("hsdp", 8, 4))
+    assert sharded == hybrid
+
+
+def test_a_tensor_parallel_rank_has_its_part_of_the_blocks() -> None:
+    rank = memory(Mesh("tp", tensor=2))
+    # Each matrix of the blocks is halved, norms and tables are not.
+    assert rank.weights == 4 * (ALL - 2 * (BLOCK - 16) // 2)
+    whole = memory(Mesh("one GPU"), batch=6, context=6)
+    assert memory(Mesh("tp", tensor=2), batch=6, context=6).activations < whole.activations
+
+
+def test_a_sharded_model_in_16_bits_saves_no_copies_of_its_matrices() -> None:
+    step = RankStep(Mesh("fsdp", 1, 2), layout(CONFIG), CONFIG)
+    copies = 2 * (sum(map(layout(CONFIG).value, hidden_matrices(layout(CONFIG)))) + TABLE)
+    alone = TrainingStep(CONFIG, layout(CONFIG), dtype="bfloat16", device="cuda")
+    assert alone.saved(1, 4).total() - step._step.saved(1, 4).total() == copies
+    # Its residual stream has 16 bits too: on a CPU five LayerNorms save 2 bytes less of 4 x 8 elements.
+    config = replace(CONFIG, norm="layernorm", norm_bias=False)
+    plain = TrainingStep(config, layout(config), dtype="bfloat16")
+    sharded = replace(plain, gathered=True)
+    assert plain.saved(1, 4).total() - sharded.saved(1, 4).total() == copies + 5 * 2 * 32
+    assert sharded.saved(1, 4).between_blocks() < plain.saved(1, 4).between_blocks()
+
+
+def test_muon_has_one_momentum_of_the_matrices() -> None:
+    matrices = 2 * (BLOCK - 16)
+    mesh = Mesh("fsdp", 1, 2)
+    adamw, muon = memory(mesh), memory(mesh, optimizer="muon")
+    assert adamw.optimizer - muon.optimizer == 4 * (matrices // 2 + 2 * 6)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama-3-8b"])
+def test_more_ranks_need_less_and_more_tokens_need_more(name: str) -> None:
+    config = preset(name)
+    declared = layout(config)
+
+    def total(mesh: Mesh, batch: int, *, checkpointing: bool = False) -> int:
+        step = RankStep(mesh, declared, config, checkpointing=checkpointing)
+        return step.memory(batch, 1024).total
+
+    sharded = [total(Mesh("fsdp", 1, world), 2) for world in (2, 4, 8, 64, 1024)]
+    assert sharded == sorted(sharded, reverse=True)
+    assert total(Mesh("ddp", 2), 2) > sharded[0]
+    by_batch = [total(Mesh("fsdp", 1, 8), batch) for batch in (1, 2, 3, 8, 64)]
+    assert by_batch == sorted(set(by_batch))
+    assert total(Mesh("fsdp", 1, 8), 8, checkpointing=True) < by_batch[3]
+
+
+def test_another_architecture_is_an_estimate_of_the_same_states() -> None:
+    config = preset("gpt2")
+    mesh = Mesh("fsdp", 1, 8)
+    own, estimated = (
+        rank_memory(mesh, layout(config), each, batch=4, context=1024) for each in (config, None)
+    )
+    assert (own.weights, own.optimizer) == (estimated.weights, estimated.optimizer)
+    assert estimated.moment == "backward"
+    assert 0.5 < estimated.total / own.total < 1.5
+
+
+def test_layouts_of_a_world() -> None:
+    def names(world: int, tensor: int = 1) -> list[str]:
+        all_meshes = list(meshes(world, 8, tensor))
+        assert {mesh.world for mesh in all_meshes} == {world}
+        return [mesh.name for mesh in all_meshes]
+
+    assert names(1) == ["one GPU"]
+    assert names(8, 4) == ["ddp", "fsdp", "tp 4 fsdp 2"]
+    assert names(12) == ["ddp", "fsdp"]
+    assert names(64, 8) == ["ddp", "fsdp", "hsdp 8x8", "tp 8 fsdp 8"]
+    hybrid = Mesh("hsdp", 8, 8)
+    assert not hybrid.leaves_server("shards")
+    assert hybrid.leaves_server("replicas")
+    assert not hybrid.leaves_server("tensor")
+    assert Mesh("fsdp", 1, 64).leaves_server("shards")
+
+
+def test_how_many_tensor_parallel_ranks() -> None:
+    assert largest_tensor_parallel(preset("llama-3-70b"), 64, 8) == 8
+    assert largest_tensor_parallel(preset("gpt2"), 64, 8) == 4  # 12 heads
+    assert largest_tensor_parallel(preset("gpt2-xl"), 64, 8) == 1  # 25 heads
+    assert largest_tensor_parallel(preset("llama-3-8b"), 2, 8) == 2
+    assert divides(preset("gpt2"), 6)
+    assert not divides(preset("gpt2"), 8)
+    assert not divides(replace(CONFIG, d_feed_forward=15), 2)
