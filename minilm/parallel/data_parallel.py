@@ -84,9 +84,13 @@ class DataParallel:
         """The model with all of its tensors, in the main process, on the CPU where they are sharded."""
         if self._skeleton is self._model:
             return self._model
-        values = {}
+        values: dict[str, Tensor] = {}
         for name, parameter in self._model.named_parameters():
             values[name] = whole(parameter.detach()).cpu()
+        for name, parameter in self._model.named_parameters(remove_duplicate=False):
+            if name not in values:  # tied
+                (first,) = (n for n, p in self._model.named_parameters() if p is parameter)
+                values[name] = values[first]
         self._skeleton.load_state_dict(values, strict=False, assign=True)
         return self._skeleton
 

@@ -31,12 +31,12 @@ class RowsOfDropout(TorchFunctionMode):
 
     def __enter__(self) -> RowsOfDropout:
         RowsOfDropout._active = self
-        entered: RowsOfDropout = super().__enter__()
+        entered: RowsOfDropout = super().__enter__()  # type: ignore[no-untyped-call]
         return entered
 
     def __exit__(self, *error: object) -> None:
         RowsOfDropout._active = None
-        super().__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
 
     @classmethod
     def recomputation(cls) -> tuple[AbstractContextManager[object], AbstractContextManager[object]]:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -20,11 +21,12 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from minilm.errors import InputError
+from minilm.parallel.launcher import nowhere, restarts, silence_all_but_first, started_by_torchrun
+from minilm.safe_text import short_repr
 
-# Preparing a corpus or writing a run may take rank 0 longer than a step may take anybody.
+# Preparing a corpus may take rank 0 longer than a step, or an evaluation, may take anybody.
 PREPARATION_TIMEOUT = timedelta(days=2)
-STEP_TIMEOUT = timedelta(minutes=10)
-VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+STEP_SECONDS = 600.0  # unless MINILM_PROCESS_TIMEOUT says how long one waits for another
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,27 @@ class World:
 
     def claims(self, what: str) -> bool:
         """Whether this process is the first to say so: what all would print is printed once."""
-        return self.size == 1 or self.store.add(what, 1) == 1
+        try:
+            return self.size == 1 or self.store.add(what, 1) == 1
+        except RuntimeError:  # the store is where another process was
+            return True
+
+    def report(self, step: int) -> None:
+        """Say how far this process is, for the message of one that waits in vain."""
+        if self.size > 1:
+            where = f"{step} {socket.gethostname()} {os.getpid()}"
+            self.store.set(f"step/{self.rank}", where)
+
+    def behind(self) -> list[str]:
+        """The other processes that are not as far as this one, or else all others, one text each."""
+        steps: dict[int, tuple[int, str]] = {}
+        for rank in range(self.size):
+            if self.store.check([f"step/{rank}"]):
+                step, host, pid = self.store.get(f"step/{rank}").decode().split()
+                steps[rank] = int(step), f"process {rank} (pid {pid} on {host}, in step {step})"
+        others = [steps[rank] for rank in steps if rank != self.rank]
+        own = steps[self.rank][0] if self.rank in steps else 0
+        return [text for step, text in others if step < own] or [text for _, text in others]
 
 
 _world = World()
@@ -106,25 +128,23 @@ def process_group() -> Iterator[World]:
     if _world.is_parallel or not started_by_torchrun():
         yield _world
         return
+    timeout = _timeout()
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    store, rank, size = next(iter(rendezvous("env://", timeout=STEP_TIMEOUT)))
-    dist.init_process_group(store=store, rank=rank, world_size=size, timeout=STEP_TIMEOUT)
-    _world = World(
-        rank,
-        size,
-        PrefixStore("minilm", store),
-        dist.new_group(backend="gloo", timeout=STEP_TIMEOUT),
-    )
-    if rank:
-        sys.stdout = sys.stderr = _nowhere()
+    store, rank, size = next(iter(rendezvous("env://", timeout=timeout)))
+    # The agent's store outlives processes that are started again: what the last ones wrote is not for these.
+    store = PrefixStore(f"minilm-{restarts()}", store)
+    dist.init_process_group(store=store, rank=rank, world_size=size, timeout=timeout)
+    control = dist.new_group(backend="gloo", timeout=timeout)
+    _world = World(rank, size, PrefixStore("run", store), control)
+    silence_all_but_first()
     try:
         yield _world
     except BaseException as error:
         if _world.claims("failure"):
             sys.stderr = sys.__stderr__  # what all fail of is said by the first
         else:
-            sys.stderr = _nowhere()
+            sys.stderr = nowhere()
         if _is_of_communication(error):
             raise _lost_process(_world, error) from None
         raise
@@ -132,10 +152,6 @@ def process_group() -> Iterator[World]:
         _world = World()
         with contextlib.suppress(RuntimeError):
             dist.destroy_process_group()
-
-
-def _nowhere() -> TextIO:
-    return open(os.devnull, "w", encoding="utf-8")
 
 
 def _is_of_communication(error: BaseException) -> bool:
@@ -146,27 +162,23 @@ def _is_of_communication(error: BaseException) -> bool:
 
 
 def _lost_process(world: World, error: BaseException) -> InputError:
-    reason = "did not answer" if "imed out" in str(error) else "ended"
+    try:
+        others = " or ".join(world.behind())
+    except RuntimeError:  # the store is where another process was
+        others = ""
+    reason = "does not answer" if "imed out" in str(error) else "ended"
     return InputError(
         f"process {world.rank} of {world.size}",
-        f"another one {reason}",
+        f"{others or 'another one'} {reason}",
         "all of them",
-        "what it said stands above; the run is as last saved, and --resume continues it",
+        "the run is as last saved, and --resume continues it",
     )
 
 
-def started_by_torchrun() -> bool:
-    """Whether there may be other processes. Raises InputError where the environment is incomplete."""
-    if "WORLD_SIZE" not in os.environ or (
-        os.environ["WORLD_SIZE"] == "1" and "RANK" not in os.environ
-    ):
-        return False
-    missing = [name for name in VARIABLES if name not in os.environ]
-    if missing:
-        raise InputError(
-            "WORLD_SIZE",
-            f"{os.environ['WORLD_SIZE']}, and no {missing[0]}",
-            "all that torchrun sets",
-            "start with torchrun --nproc-per-node N scripts/train.py, or unset it",
-        )
-    return True
+def _timeout() -> timedelta:
+    """Raises InputError for one that is no number of seconds."""
+    text = os.environ.get("MINILM_PROCESS_TIMEOUT", str(STEP_SECONDS))
+    try:
+        return timedelta(seconds=max(1.0, float(text)))
+    except (ValueError, OverflowError):
+        raise InputError("MINILM_PROCESS_TIMEOUT", short_repr(text), "seconds") from None

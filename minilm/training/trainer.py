@@ -300,6 +300,7 @@ class Trainer:
 
     def _settle(self) -> None:
         """What the clock says in the main process, and a signal in any, in all processes."""
+        self.world.report(self.progress.step)
         every, limit = self.config.save_every_seconds, self.config.max_seconds
         save_due = bool(every) and time.monotonic() - self.last_save >= every
         time_is_up = limit is not None and self.throughput.elapsed() >= limit

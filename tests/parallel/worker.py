@@ -36,7 +36,9 @@ def run(
 
         TrainStep.run = interrupted  # type: ignore[method-assign]
     call = {"train": train, "resume": resume, "finetune": finetune}[verb]
-    call(run_dir=folder / name, cache=folder / "cache", **arguments)  # type: ignore[operator]
+    outcome = call(run_dir=folder / name, cache=folder / "cache", **arguments)  # type: ignore[operator]
+    with (folder / f"{name}.reasons").open("a") as stream:
+        print(outcome.stopped_because, file=stream)
     if signal_rank is not None and world().rank == signal_rank:
         TrainStep.run = step  # type: ignore[method-assign]
 
