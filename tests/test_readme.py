@@ -143,6 +143,6 @@ def bash(program: str, cwd: Path, environment: dict[str, str]) -> subprocess.Com
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
