@@ -22,7 +22,7 @@ def started_by_torchrun() -> bool:
             "WORLD_SIZE",
             f"{size}, without {missing[0]}",
             "all variables that torchrun sets",
-            "start with torchrun --nproc-per-node N scripts/train.py, or unset it",
+            "start scripts/train.py with torchrun, or unset it",
         )
     return True
 

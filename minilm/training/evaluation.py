@@ -50,13 +50,13 @@ def evaluate(
     *,
     at_most: int = 0,
     stop: StopRequest | None = None,
-    loss: Loss = next_token_loss,
+    loss: Loss | None = None,
     bar: bool = False,
 ) -> Validation | None:
     """The mean over every target of the validation split, in consecutive rows, dropout off.
 
     ``at_most``: of so many tokens, evenly spread over the split; 0: of all. None where a signal came
-    meanwhile: it is looked for after each batch. ``loss`` takes the model and a batch; ``bar``: with one of
+    meanwhile: it is looked for after each batch. ``loss`` takes the place of `next_token_loss`; ``bar``: with one of
     its own in a terminal. Several processes share the batches, and each gets the mean over all.
     """
     was_training = model.training
@@ -80,7 +80,7 @@ def evaluate(
     for batch, labels in own:
         tensors = (torch.from_numpy(array).to(runtime.device) for array in batch.arrays)
         with runtime.autocast():
-            losses[len(counts)] = loss(model, *tensors)
+            losses[len(counts)] = (loss or next_token_loss)(model, *tensors)
         counts.append(labels)
         if stop is not None and stop.signum is not None:
             break

@@ -24,6 +24,7 @@ from minilm.training.lr_schedule import batch_shape
 from minilm.training.optimizers import add_l1_gradient, make_optimizers, matrices, set_rates
 from minilm.training.resume_state import Progress, random_states, restore_random_states
 from minilm.training.run_spec import RunSpec
+from minilm.training.runtime import Loss
 from minilm.training.signals import Interrupted, StopRequest
 from minilm.training.step_graph import StepGraph
 
@@ -148,11 +149,10 @@ class TrainStep:
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
 
-    def evaluation_loss(self, model: nn.Module, *batch: Tensor) -> Tensor:
-        """Of a batch, eagerly."""
-        return (
-            self.parallel.loss(model, *batch) if self.parallel else next_token_loss(model, *batch)
-        )
+    @property
+    def evaluation_loss(self) -> Loss | None:
+        """What takes the model and a batch, where the processes share the model's tensors."""
+        return self.parallel.loss if self.parallel else None
 
     def whole_model(self) -> Transformer:
         """The model with all of its tensors in the main process; every process calls this together."""
