@@ -17,7 +17,7 @@ FLOORS = [
     {"ledger"},
     {"config", "formats"},
     {"architectures", "costs", "quantization", "text", "runs", "model"},
-    {"values", "data", "transforms"},
+    {"values", "data", "transforms", "parallel"},
     {"checkpoint", "inspection"},
     {"generation", "render"},
     {"interop"},

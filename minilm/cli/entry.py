@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from minilm.errors import ConfigError, InputError
+from minilm.parallel.launcher import silence_all_but_first
 from minilm.units import format_bytes
 
 Arguments = TypeVar("Arguments")
@@ -38,6 +39,7 @@ def run_command(
     _accept_any_text()
     _wait_briefly()
     try:
+        silence_all_but_first()
         with _interrupts_enabled():
             try:
                 return command()

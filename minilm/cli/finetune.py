@@ -40,6 +40,7 @@ from minilm.config import ModelConfig, TrainConfig
 from minilm.config.lora import DEFAULT_TARGETS, lora_config
 from minilm.errors import ConfigError, InputError
 from minilm.ledger.layout_changes import ADAPTER_TARGETS, FREEZABLE
+from minilm.parallel.launcher import restarts
 from minilm.runs import files as run_files
 from minilm.training.messages import messages_on_stderr
 
@@ -176,7 +177,7 @@ def _run(options: Arguments) -> int:
     for name in ("out", "json"):
         if getattr(options, name):
             raise InputError(f"--{name}", "given without --merge", "--run-dir for a new run")
-    if options.resume:
+    if options.resume or restarts():
         if options.run_dir is None:
             raise InputError("--run-dir", "missing beside --resume", "the run to resume")
         if options.resume == "yes" or (Path(options.run_dir) / run_files.CONFIG).is_file():

@@ -12,6 +12,7 @@ from minilm.cli.entry import DONE, process_started, refuse_empty, run_command
 from minilm.cli.preset_list import list_presets
 from minilm.cli.train_options import Arguments, beside_resume, parse_options
 from minilm.cli.train_results import conclude, show_finished
+from minilm.parallel.launcher import restarts
 from minilm.runs import files as run_files
 from minilm.runs.new_folder import default_run_dir
 from minilm.training.messages import messages_on_stderr
@@ -55,7 +56,7 @@ def _run(options: Arguments) -> int:
     settings = set_fields(options.train)
     run_dir = None if options.run_dir is None else Path(options.run_dir)
     existing = None
-    if options.resume:
+    if options.resume or restarts():
         run_dir = run_dir or _default_run_dir(options)
         if options.resume == "yes" or (run_dir / run_files.CONFIG).is_file():
             existing = run_dir

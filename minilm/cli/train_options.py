@@ -26,6 +26,7 @@ UNPREFIXED_FIELDS = (
     "device",
     "dtype",
     "compile",
+    "parallel",
     "seed",
     "val_fraction",
     "split",

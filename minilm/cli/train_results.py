@@ -34,6 +34,8 @@ def conclude(outcome: Outcome) -> int:
             file=sys.stderr,
         )
         return CHECK_FAILED
+    if outcome.report is None:  # another process shows it
+        return DONE
     from minilm.cli.console import ResultConsole
 
     return DONE if show(outcome, ResultConsole()) else CHECK_FAILED

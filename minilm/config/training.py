@@ -90,6 +90,8 @@ class TrainConfig:
     """Replay each step on CUDA as a captured graph: the same numbers, without waits for Python."""
     activation_checkpointing: bool = False
     """Keep only each block's input and recompute the block backward: less memory, more time."""
+    parallel: Literal["ddp", "fsdp", "hsdp"] = "ddp"
+    """Under torchrun. ddp: each process has the model; fsdp: a part of it; hsdp: a part within a machine."""
     deterministic: bool = False
     """Deterministic algorithms on CUDA too, so that a run resumes bit for bit there."""
     save_every_seconds: float = 60.0

@@ -29,10 +29,28 @@ class Batch:
     arrays: tuple[NDArray[np.int64], ...]
     tokens: int
 
+    def __len__(self) -> int:
+        return len(self.arrays[0])
+
     @property
     def labels(self) -> int:
         """How many targets count."""
         return int((self.arrays[1] != IGNORED).sum())
+
+    def rows(self, part: slice) -> Batch:
+        """These rows of it."""
+        if part == slice(0, len(self)):
+            return self
+        arrays = tuple(array[part] for array in self.arrays)
+        return Batch(arrays, self.tokens * len(arrays[0]) // len(self))
+
+    def with_a_label(self) -> Batch:
+        """Itself, or with one target that counts where none does, as a mean needs one."""
+        if self.labels:
+            return self
+        targets = self.arrays[1].copy()
+        targets[0, 0] = 0
+        return Batch((self.arrays[0], targets, *self.arrays[2:]), self.tokens)
 
 
 def training_batch(

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from minilm.architectures.adapter_map import AdapterMap
 from minilm.checkpoint import save_adapter, write_tensors
+from minilm.parallel.process_group import world
+from minilm.parallel.sharded import whole
 from minilm.runs import files as run_files
 from minilm.training.resume_state import Optimizers, Progress, state_tensors, write_state
 
@@ -54,6 +56,8 @@ class CheckpointWriter:
         """
         self.wait()
         copy_done = self._copy()
+        if not world().is_main:
+            return
         progress_now = replace(progress, scaler=dict(progress.scaler))
         self._writing = self._thread.submit(
             self._write, run_dir, self._copies, copy_done, progress_now, settings, weights_metadata
@@ -63,6 +67,9 @@ class CheckpointWriter:
         self, run_dir: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str]
     ) -> None:
         """model.safetensors, in the dtype that the run's weights are stored in; of an adapter, its file."""
+        weights = {name: whole(tensor.detach()) for name, tensor in weights.items()}
+        if not world().is_main:
+            return
         if self._adapters is not None:
             save_adapter(run_files.weights_path(run_dir), weights, self._adapters, metadata)
             return
@@ -83,9 +90,15 @@ class CheckpointWriter:
             self._thread.shutdown()
 
     def _copy(self) -> torch.Event | None:
-        """Copy into memory that is allocated once; from CUDA without waiting, until the event."""
+        """Copy into memory that is allocated once; from CUDA without waiting, until the event.
+
+        What the processes share is gathered, and the main one copies it.
+        """
         tensors = state_tensors(self._model, self._optimizers)
-        for name, tensor in tensors.items():
+        for name, part in tensors.items():
+            tensor = whole(part)
+            if not world().is_main:
+                continue
             if name not in self._copies or self._copies[name].shape != tensor.shape:
                 self._copies[name] = torch.empty_like(
                     tensor, device="cpu", pin_memory=tensor.is_cuda

@@ -13,6 +13,7 @@ from minilm.data.corpus_stats import identify
 from minilm.data.dataset import Dataset
 from minilm.data.shards import find, prepare
 from minilm.errors import InputError
+from minilm.parallel.process_group import world
 from minilm.text.chat_template import ChatTemplate
 from minilm.text.corpora import open_corpus
 from minilm.text.corpus import Corpus
@@ -37,14 +38,15 @@ class DataSource:
     chat_template: str | None = None
 
     def open(self) -> Corpus:
-        """Raises InputError for a source that is not there."""
-        return open_corpus(
-            self.name,
-            cleaning=self.cleaning,
-            cache=self.cache,
-            text_field=self.text_field,
-            raw_text=self.raw_text,
-        )
+        """Raises InputError for a source that is not there. One process downloads for all."""
+        with world().main_first():
+            return open_corpus(
+                self.name,
+                cleaning=self.cleaning,
+                cache=self.cache,
+                text_field=self.text_field,
+                raw_text=self.raw_text,
+            )
 
     def absolute_name(self) -> str:
         """The source as --resume finds it from any folder: a path made absolute, a name as it is."""
@@ -71,8 +73,28 @@ class DataSource:
     ) -> Dataset:
         """The tokens of ``corpus``, which is this source, opened: out of the cache, or made and put there.
 
-        With a ``template``, those of its conversations.
+        With a ``template``, those of its conversations. One process makes them for all.
         """
+        with world().main_first():
+            return self._prepare(
+                corpus,
+                tokenizer,
+                config,
+                vocab_size,
+                context_length=context_length,
+                template=template,
+            )
+
+    def _prepare(
+        self,
+        corpus: Corpus,
+        tokenizer: str | Tokenizer,
+        config: TrainConfig,
+        vocab_size: int | None,
+        *,
+        context_length: int,
+        template: ChatTemplate | None,
+    ) -> Dataset:
         if template is not None:
             assert isinstance(tokenizer, Tokenizer), "that of the base"
             return prepare_conversations(

@@ -15,9 +15,10 @@ from minilm.data.dataset import Dataset
 from minilm.generation.generate import stream
 from minilm.generation.sampling import Sampling
 from minilm.model.transformer import Transformer, next_token_loss
+from minilm.parallel.process_group import World, world
 from minilm.progress import progress_bar
 from minilm.text.tokenizers import Tokenizer
-from minilm.training.runtime import Runtime
+from minilm.training.runtime import Loss, Runtime
 from minilm.training.signals import StopRequest
 
 SAMPLE_TEMPERATURE = 0.7
@@ -49,12 +50,14 @@ def evaluate(
     *,
     at_most: int = 0,
     stop: StopRequest | None = None,
+    loss: Loss | None = None,
     bar: bool = False,
 ) -> Validation | None:
     """The mean over every target of the validation split, in consecutive rows, dropout off.
 
     ``at_most``: of so many tokens, evenly spread over the split; 0: of all. None where a signal came
-    meanwhile: it is looked for after each batch. ``bar``: with one of its own in a terminal.
+    meanwhile: it is looked for after each batch. ``loss`` takes the place of `next_token_loss`; ``bar``: with one of
+    its own in a terminal. Several processes share the batches, and each gets the mean over all.
     """
     was_training = model.training
     model.eval()
@@ -64,27 +67,45 @@ def evaluate(
     rows = max(1, tokens // length)
     # Read at the end, so that no batch waits for the one before it; one tensor, as small ones kept
     # between large ones that come and go hold on to the heap (2 GiB over an evaluation of nano).
-    batches = math.ceil(data.num_validation_rows(length, at_most) / rows)
+    processes = world()
+    batches = math.ceil(data.num_validation_rows(length, at_most) / (rows * processes.size))
     losses = torch.empty(batches, device=runtime.device)
-    steps: Iterable[Batch] = data.validation_batches(length, rows, at_most)
+    own: Iterable[tuple[Batch, int]] = _own(
+        data.validation_batches(length, rows, at_most), processes
+    )
     if bar:
-        steps = progress_bar(
-            iterable=steps, total=batches, unit=" batches", desc="evaluating", leave=False
+        own = progress_bar(
+            iterable=own, total=batches, unit=" batches", desc="evaluating", leave=False
         )
-    for batch in steps:
+    for batch, labels in own:
         tensors = (torch.from_numpy(array).to(runtime.device) for array in batch.arrays)
         with runtime.autocast():
-            losses[len(counts)] = next_token_loss(model, *tensors)
-        counts.append(batch.labels)
+            losses[len(counts)] = (loss or next_token_loss)(model, *tensors)
+        counts.append(labels)
         if stop is not None and stop.signum is not None:
             break
     model.train(was_training)
     if stop is not None and stop.signum is not None:
         return None
-    total = float(losses.cpu().double() @ torch.tensor(counts, dtype=torch.float64))
-    loss = total / sum(counts)
-    bits = loss * data.val_labels / math.log(2)
-    return Validation(loss, bits / max(1, data.val_bytes), sum(counts))
+    summed = float(losses.cpu().double() @ torch.tensor(counts, dtype=torch.float64))
+    sums = torch.tensor([summed, sum(counts)], dtype=torch.float64)
+    total, count = processes.sum(sums).tolist()
+    bits = total / count * data.val_labels / math.log(2)
+    return Validation(total / count, bits / max(1, data.val_bytes), int(count))
+
+
+def _own(batches: Iterable[Batch], processes: World) -> Iterator[tuple[Batch, int]]:
+    """This process's batches, and how many labels of each count.
+
+    Where they do not come out even, one comes twice and counts once: processes that share the model's tensors
+    pass through it together.
+    """
+    total = 0
+    for total, batch in enumerate(batches, start=1):
+        if (total - 1) % processes.size == processes.rank:
+            yield batch, batch.labels
+    if 0 < total % processes.size <= processes.rank:
+        yield batch, 0
 
 
 @contextlib.contextmanager

@@ -29,7 +29,8 @@ MOST_PARAMETERS_READ = 20_000_000
 class Outcome:
     """Where the run is, why it stopped, its summary.json, and the inspection that report.html shows.
 
-    ``report`` is None where the run was interrupted by a signal or diverged: there is no page then.
+    ``report`` is None where the run was interrupted by a signal or diverged: there is no page then. Nor is
+    there one in a process of several that is not the main one.
     """
 
     run_dir: Path
@@ -54,6 +55,8 @@ def finish(
     ``summary_before``: the summary.json that a resumed run had.
     """
     run_dir, summary = trainer.spec.run_dir, _summary(trainer, reason, summary_before or {})
+    if not trainer.world.is_main:
+        return Outcome(run_dir, reason, summary, None)
     files.write_json(run_dir / run_files.SUMMARY, summary)
     report = None
     if reason.signum is None and reason is not StopReason.NON_FINITE_LOSS:

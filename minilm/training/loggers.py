@@ -31,12 +31,22 @@ logger = logging.getLogger(__name__)
 
 
 class Logs:
-    """The logs of a run folder, opened to continue from a step."""
+    """The logs of a run folder, opened to continue from a step; ``written`` by one of several processes."""
 
     def __init__(
-        self, run_dir: Path, from_step: int, *, evaluated: bool, trackers: Trackers
+        self,
+        run_dir: Path,
+        from_step: int,
+        *,
+        evaluated: bool,
+        trackers: Trackers,
+        written: bool = True,
     ) -> None:
+        self._written = written
         with contextlib.ExitStack() as stack:
+            if not written:
+                self._stack = stack
+                return
             metrics = metrics_log(run_dir, from_step, evaluated=evaluated)
             self._metrics = stack.enter_context(contextlib.closing(metrics))
             samples = samples_log(run_dir, from_step, evaluated=evaluated)
@@ -46,12 +56,14 @@ class Logs:
 
     def metrics(self, line: dict[str, Any]) -> None:
         """One line of metrics.jsonl."""
-        self._metrics.write(line)
-        self._trackers.write(line)
+        if self._written:
+            self._metrics.write(line)
+            self._trackers.write(line)
 
     def sample(self, line: dict[str, Any]) -> None:
         """One line of samples.jsonl."""
-        self._samples.write(line)
+        if self._written:
+            self._samples.write(line)
 
     def close(self) -> None:
         """Close both."""

@@ -2,7 +2,8 @@
 
 Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon/). The update is `torch.optim.Muon`'s; what
 differs is how it is computed: all matrices of one shape go through the Newton-Schulz iteration as one
-batch, in bfloat16 only where the device multiplies it fast.
+batch, in bfloat16 only where the device multiplies it fast. Several processes share the matrices out; of
+parameters that they share, whole matrices are gathered first, since a part of one has other singular values.
 
 Legend: n matrices of one shape, r <= c their sides.
 """
@@ -14,6 +15,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from minilm.parallel.sharded import gathered, local, own_part, part_like, shared_out
 
 # The quintic's coefficients and the smallest norm: those of torch.optim.Muon, which names their source.
 A, B, C = 3.4445, -4.7750, 2.0315
@@ -48,10 +51,12 @@ class Muon(torch.optim.Optimizer):
             self._shapes.setdefault(parameter.shape, []).append(parameter)
         self._momentum: dict[torch.Size, Tensor] = {}
         for shape, same in self._shapes.items():
-            stacked = torch.zeros(len(same), *shape, device=same[0].device)  # n rows columns
+            part = local(same[0])
+            stacked = torch.zeros(len(same), *part.shape, device=part.device)  # n rows columns
             self._momentum[shape] = stacked
             for parameter, own in zip(same, stacked, strict=True):
-                self.state[parameter]["momentum_buffer"] = own  # a view: one memory for both uses
+                # A view: one memory for both uses.
+                self.state[parameter]["momentum_buffer"] = part_like(parameter, own)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
@@ -60,16 +65,19 @@ class Muon(torch.optim.Optimizer):
         rate, momentum = self._group["lr"], self._group["momentum"]
         updates: dict[torch.Size, Tensor] = {}
         for shape, same in self._shapes.items():
-            gradients = torch.stack([_gradient(parameter) for parameter in same])
+            gradients = torch.stack([local(_gradient(parameter)) for parameter in same])
             self._momentum[shape].lerp_(gradients, 1 - momentum)
-            updates[shape] = gradients.lerp_(self._momentum[shape], momentum)  # Nesterov
+            update = gradients.lerp_(self._momentum[shape], momentum)  # Nesterov
+            updates[shape] = gathered(update, same[0])
         for shape, orthogonal in self._orthogonalised(updates):
             rows, columns = shape
-            parameters: list[Tensor] = list(self._shapes[shape])
+            same = self._shapes[shape]
+            parameters: list[Tensor] = [local(parameter) for parameter in same]
             if self._group["weight_decay"]:
                 torch._foreach_mul_(parameters, 1 - rate * self._group["weight_decay"])
             scale = max(1, rows / columns) ** 0.5
-            torch._foreach_sub_(parameters, list(orthogonal * (rate * scale)))
+            update = own_part(orthogonal, same[0])
+            torch._foreach_sub_(parameters, list(update * (rate * scale)))
 
     def _orthogonalised(
         self, updates: dict[torch.Size, Tensor]
@@ -81,7 +89,7 @@ class Muon(torch.optim.Optimizer):
         for shapes in sides.values():
             wide = [updates[s] if s[0] <= s[1] else updates[s].mT for s in shapes]
             batch = wide[0] if len(wide) == 1 else torch.cat(wide)  # n r c
-            orthogonal = orthogonalize(batch.to(self._dtype)).to(batch.dtype)
+            orthogonal = shared_out(orthogonalize, batch.to(self._dtype)).to(batch.dtype)
             counts = [len(updates[shape]) for shape in shapes]
             for shape, part in zip(shapes, torch.split(orthogonal, counts), strict=True):
                 yield shape, part if shape[0] <= shape[1] else part.mT

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from minilm.config import TrainConfig
 from minilm.model.transformer import Transformer
+from minilm.parallel.sharded import fill, like
 from minilm.training.lr_schedule import lr_multiplier, momentum
 from minilm.training.muon import Muon
 from minilm.transforms.lora import is_adapter
@@ -190,7 +191,7 @@ def restore_optimizers(
             for key in STATE_KEYS:
                 saved = tensors.get(f"{name}.{key}")
                 if saved is not None and key in state:
-                    state[key].copy_(saved)  # Muon's are views of one memory
+                    fill(state[key], saved)  # Muon's are views of one memory
                 elif saved is not None:
                     # The fused kernel keeps the step count beside the parameter.
-                    state[key] = saved.to(parameter.device)
+                    state[key] = like(parameter, saved)

@@ -21,6 +21,7 @@ RESUMABLE_OVERRIDES = (
     *("max_steps", "max_seconds", "target_val_loss", "early_stopping"),
     *(
         "device",
+        "parallel",
         "compile",
         "cuda_graphs",
         "save_every_seconds",

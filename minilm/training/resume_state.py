@@ -26,6 +26,7 @@ from minilm.checkpoint import FLOATING, write_tensors
 from minilm.errors import FormatError
 from minilm.formats.safetensors import read_header
 from minilm.formats.tensor_io import HASH, check_hash
+from minilm.parallel.sharded import fill
 from minilm.runs import files as run_files
 from minilm.safe_text import short_repr
 from minilm.training.optimizers import (
@@ -213,7 +214,7 @@ def restore_state(saved: SavedState, model: nn.Module, optimizers: Optimizers) -
     weights = _under("model.", saved.tensors)
     with torch.no_grad():
         for name, parameter in held_parameters(model).items():
-            parameter.copy_(weights[name])
+            fill(parameter, weights[name])
     restore_optimizers(model, optimizers, _under("optimizer.", saved.tensors))
     restore_random_states(_under("rng.", saved.tensors))
 

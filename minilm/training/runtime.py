@@ -22,6 +22,8 @@ from minilm.data.dataset import Dataset
 from minilm.errors import ConfigError
 from minilm.model.device import choose_device, choose_dtype
 from minilm.model.transformer import Transformer
+from minilm.parallel.dropout import RowsOfDropout
+from minilm.parallel.process_group import world
 from minilm.training.signals import StopRequest
 from minilm.training.text_size import step_tokens
 
@@ -66,6 +68,7 @@ class Runtime:
         """Whether steps are captured: not where Python reads gradients (float16) or a generator."""
         return (
             self.device.type == "cuda"
+            and not world().is_parallel
             and self.graphs
             and self.dtype != torch.float16
             and not self.activation_checkpointing
@@ -86,7 +89,12 @@ class Runtime:
             torch.use_deterministic_algorithms(True)
         if self.activation_checkpointing:
             for block in model.blocks:
-                block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
+                block.forward = functools.partial(
+                    checkpoint,
+                    block.forward,
+                    use_reentrant=False,
+                    context_fn=RowsOfDropout.recomputation,
+                )
 
     def compiled(self, loss: Loss, stop: StopRequest) -> Loss:
         """``loss``, compiled if that was chosen. What fails to compile runs eagerly, with a note.

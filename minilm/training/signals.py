@@ -32,12 +32,15 @@ class Interrupted(KeyboardInterrupt):
 class StopRequest:
     """Set by a signal. While ``deferred`` the work looks at ``signum`` after each of its batches.
 
-    ``saved``: whether there is a state to resume from, for the message.
+    ``saved``: whether there is a state to resume from, for the message. ``shared``: one of several processes,
+    which get a signal at different times: it is ``received`` here, and ``signum`` once all know of it.
     """
 
     def __init__(self) -> None:
         self.saved = False
         self.signum: int | None = None
+        self.received: int | None = None
+        self.shared = False
         self.deferred = False
         self.interrupts_step = False
         self._since = 0.0
@@ -49,9 +52,12 @@ class StopRequest:
                 note = "stopped before training began: nothing was saved"
             raise Stopped(signum, note)
         now = time.monotonic()
-        if self.signum is None:
-            self.signum, self._since = signum, now
+        if self.received is None:
+            self.received, self._since = signum, now
             _announce(signum)
+            if self.shared:
+                return
+            self.signum = signum
             if self.interrupts_step:
                 raise Interrupted
         elif now - self._since > SECOND_SIGNAL_AFTER_SECONDS:

@@ -19,8 +19,9 @@ from minilm.config import TrainConfig, from_dict, to_dict
 from minilm.config.lora import lora_config
 from minilm.config.validation import RENAMED, with_current_names
 from minilm.data.cache import default_cache
-from minilm.errors import ConfigError, InputError
+from minilm.errors import ConfigError
 from minilm.model.device import release_free_memory
+from minilm.parallel.process_group import process_group, world
 from minilm.quantization.packing import Format, Packing
 from minilm.quantization.packings import make_packing
 from minilm.runs import files as run_files
@@ -71,8 +72,7 @@ def train(
     through the logger "minilm"; where logging is not configured, to stderr.
     """
     started = time.monotonic() if started is None else started
-    with messages_shown(), stop_request() as stop:
-        _refuse_several_processes()
+    with messages_shown(), process_group(), stop_request() as stop:
         if run_dir == "":
             raise ConfigError("run_dir", "an empty name", "a folder, or None for the default one")
         source = DataSource(
@@ -152,10 +152,10 @@ def finetune(
     packing = _base_packing(quantize_base, double_quantization)
     with (
         messages_shown(),
+        process_group(),
         stop_request() as stop,
         tempfile.TemporaryDirectory() as temporary,
     ):
-        _refuse_several_processes()
         spec = run_from_checkpoint(
             Path(checkpoint),
             preset,
@@ -206,15 +206,14 @@ def resume(
     and for what would change what it computes.
     """
     started = time.monotonic() if started is None else started
-    with messages_shown(), stop_request() as stop:
-        _refuse_several_processes()
+    with messages_shown(), process_group(), stop_request() as stop:
         folder, data = Path(run_dir), None if data is None else str(data)
         read_run_config(folder, with_weights=False)
         changed = changed_settings(folder, options or {}, _current_settings(settings))
         if is_finished(folder, data, changed):
             return finished_run(folder)
         check_not_ended(folder, changed)
-        with run_lock(folder):
+        with run_lock(folder) if world().is_main else contextlib.nullcontext():
             stop.saved = True
             spec = resumed_run(folder, data=data, settings=changed, cache=cache or default_cache())
             trainer = Trainer(spec, stop, started)
@@ -233,6 +232,8 @@ def _record_changes(trainer: Trainer, changed: Mapping[str, Any]) -> None:
     """
     trainer.save()
     trainer.checkpoints.wait()
+    if not trainer.world.is_main:
+        return
     folder = trainer.spec.run_dir
     (folder / run_files.SUMMARY).unlink(missing_ok=True)
     record = run_files.read_record(folder / run_files.CONFIG)
@@ -243,20 +244,24 @@ def _record_changes(trainer: Trainer, changed: Mapping[str, Any]) -> None:
 def _start(spec: RunSpec, stop: StopRequest, started: float) -> Outcome:
     """Write a new run's folder, train, and finish; a run without a first step is removed again."""
     trainer = Trainer(spec, stop, started)
-    with new_run_folder(spec.run_dir):
+    is_main = world().is_main
+    with new_run_folder(spec.run_dir) if is_main else contextlib.nullcontext():
         try:
             _write_beginning(trainer)
         except BaseException:
             with contextlib.suppress(OSError):
                 trainer.checkpoints.close()  # it may be writing there
-            remove_beginning(spec.run_dir)
+            if is_main:
+                remove_beginning(spec.run_dir)
             raise
         stop.saved = True
         release_free_memory()
         try:
             reason = trainer.run()
         except Exception:
-            if trainer.progress.step == 0:  # nothing was learned, and it would stand in the way
+            if (
+                is_main and trainer.progress.step == 0
+            ):  # nothing was learned, and it would stand in the way
                 remove_beginning(spec.run_dir)
             raise
         return finish(trainer, reason)
@@ -266,12 +271,17 @@ def _repair(trainer: Trainer) -> None:
     """Remove what a killed process left, set aside what is damaged, and make lost weights anew."""
     spec = trainer.spec
     assert spec.saved is not None
+    (is_lost,) = trainer.world.maximum(not run_files.has_weights(spec.run_dir))
+    if not trainer.world.is_main:
+        if is_lost:
+            trainer.progress.forget_best()
+            trainer.save()
+        return
     remove_temporary_files(spec.run_dir)
     if spec.adapter is not None:
         _write_adapter(spec, spec.adapter)
     weights = run_files.weights_path(spec.run_dir)
     damaged = list(spec.saved.damaged)
-    is_lost = not run_files.has_weights(spec.run_dir)
     if is_lost and os.path.lexists(weights):
         damaged.append(weights)
     for path in damaged:
@@ -291,14 +301,21 @@ def _repair(trainer: Trainer) -> None:
 def _write_beginning(trainer: Trainer) -> None:
     """All that --resume needs, config.json last: with it the folder becomes a run."""
     spec = trainer.spec
+    if trainer.world.is_main:
+        _write_companions(spec)
+    trainer.save()
+    trainer.checkpoints.wait()
+    if trainer.world.is_main:
+        run_files.write_record(spec.run_dir, spec.record())
+
+
+def _write_companions(spec: RunSpec) -> None:
+    """What stands beside the weights."""
     spec.dataset.tokenizer.save(spec.run_dir / run_files.TOKENIZER)
     for name, content in spec.companions.items():
         files.write_bytes(spec.run_dir / name, content)
     if spec.adapter is not None:
         _write_adapter(spec, spec.adapter)
-    trainer.save()
-    trainer.checkpoints.wait()
-    run_files.write_record(spec.run_dir, spec.record())
 
 
 def _write_adapter(spec: RunSpec, adapter: Adapter) -> None:
@@ -324,9 +341,3 @@ def _current_settings(settings: Mapping[str, Any] | None) -> dict[str, Any]:
         if name in RENAMED:
             logger.warning(f"note: the setting {name} is now {RENAMED[name]}")
     return with_current_names(settings or {}, "settings")
-
-
-def _refuse_several_processes() -> None:
-    world = os.environ.get("WORLD_SIZE", "1")
-    if world != "1":
-        raise InputError("WORLD_SIZE", world, "1", "start one process; several are not supported")

@@ -6,19 +6,25 @@ gradients may overflow, so they are looked at.)
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from minilm.data.batches import Batch
-from minilm.model.transformer import next_token_loss
+from minilm.model.transformer import Transformer, next_token_loss
+from minilm.parallel.data_parallel import DataParallel
+from minilm.parallel.dropout import RowsOfDropout
+from minilm.parallel.process_group import world
+from minilm.parallel.sharded import whole
 from minilm.training.batch_loader import BatchLoader
 from minilm.training.lr_schedule import batch_shape
 from minilm.training.optimizers import add_l1_gradient, make_optimizers, matrices, set_rates
 from minilm.training.resume_state import Progress, random_states, restore_random_states
 from minilm.training.run_spec import RunSpec
+from minilm.training.runtime import Loss
 from minilm.training.signals import Interrupted, StopRequest
 from minilm.training.step_graph import StepGraph
 
@@ -28,7 +34,12 @@ class TrainStep:
 
     def __init__(self, spec: RunSpec, progress: Progress, stop: StopRequest) -> None:
         self.model, self.config, self.runtime = spec.model, spec.config, spec.runtime
-        self.progress, self.stop = progress, stop
+        self.progress, self.stop, self.world = progress, stop, world()
+        self.parallel = None
+        if self.world.is_parallel:
+            self.parallel = DataParallel(
+                self.model, next_token_loss, self.config.parallel, self.world, self.runtime.dtype
+            )
         self.optimizers = make_optimizers(self.model, self.config, self.runtime.muon_dtype)
         # float16 alone needs its loss scaled to keep small gradients from vanishing.
         self.scaler = torch.amp.GradScaler(
@@ -36,7 +47,9 @@ class TrainStep:
         )
         if progress.scaler:
             self.scaler.load_state_dict(progress.scaler)
-        self.loss = self.runtime.compiled(next_token_loss, stop)
+        self.loss = self.runtime.compiled(
+            self.parallel.loss if self.parallel else next_token_loss, stop
+        )
         self.matrices = matrices(self.model)
         self.batches = BatchLoader(spec.dataset, self.config, self.runtime.device)
         self.length = spec.dataset.row_length(self.model.config.context_length)
@@ -76,14 +89,19 @@ class TrainStep:
         gradients, sum of losses and random generators as before, Interrupted.
         """
         loss_sum, generators = self.loss_sum.clone(), random_states()
-        labels = [batch.labels for batch in micro_batches]
+        total = sum(batch.labels for batch in micro_batches)
         backward = self.graph.backward if self.graph else self._backward
         try:
             for number, batch in enumerate(micro_batches):
                 if number:
                     self.stop.raise_if_set()
-                parts = self.batches.to_device(torch.tensor(sum(labels) / labels[number]))
-                backward(parts, *self.batches.tensors(batch))
+                own = batch.rows(self.world.rows(len(batch)))
+                # The mean over the processes, which gradients become, is that of all labels so.
+                parts = self.batches.to_device(
+                    torch.tensor(total / (own.labels * self.world.size) if own.labels else math.inf)
+                )
+                with self._micro_batch(len(batch), is_last=number == len(micro_batches) - 1):
+                    backward(parts, *self.batches.tensors(own.with_a_label()))
         except Interrupted:
             self._drop_gradients()
             if self.graph:
@@ -91,6 +109,15 @@ class TrainStep:
             self.loss_sum.copy_(loss_sum)
             restore_random_states(generators)
             raise
+
+    @contextlib.contextmanager
+    def _micro_batch(self, rows: int, *, is_last: bool) -> Iterator[None]:
+        """What a pass over this process's part of so many rows is within."""
+        if self.parallel is None:
+            yield
+            return
+        with self.parallel.micro_batch(is_last), RowsOfDropout(self.world.rows(rows), rows):
+            yield
 
     def _backward(self, parts: Tensor, *batch: Tensor) -> None:
         """Add gradients and loss of one micro-batch, of which a step has so many ``parts``."""
@@ -107,7 +134,7 @@ class TrainStep:
         if config.l1_weight:
             add_l1_gradient(self.matrices, config.l1_weight)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        self.norm.copy_(nn.utils.get_total_norm(gradients))
+        self.norm.copy_(whole(nn.utils.get_total_norm(gradients)))
         if config.gradient_clip:
             nn.utils.clip_grads_with_norm_(self.model.parameters(), config.gradient_clip, self.norm)
         # Where float16 gradients overflowed no optimizer steps, and the scaler lowers its scale.
@@ -122,10 +149,19 @@ class TrainStep:
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
 
+    @property
+    def evaluation_loss(self) -> Loss | None:
+        """What takes the model and a batch, where the processes share the model's tensors."""
+        return self.parallel.loss if self.parallel else None
+
+    def whole_model(self) -> Transformer:
+        """The model with all of its tensors in the main process; every process calls this together."""
+        return self.parallel.whole_model() if self.parallel else self.model
+
     def reading(self) -> dict[str, float] | None:
         """The mean loss since the last reading, learning rate and norm; None when the loss is not finite."""
         progress = self.progress
-        loss, norm = self.loss_sum.item() / progress.loss_count, self.norm.item()
+        loss, norm = self._mean_loss_sum() / progress.loss_count, self.norm.item()
         if not (math.isfinite(loss) and self._norm_is_usable(norm)):
             return None
         progress.loss_count = 0
@@ -140,9 +176,13 @@ class TrainStep:
         the weights.
         """
         progress = self.progress
-        progress.loss_sum = self.loss_sum.item()
+        progress.loss_sum = self._mean_loss_sum()
         progress.scaler = self.scaler.state_dict()
         return math.isfinite(progress.loss_sum) and self._norm_is_usable(self.norm.item())
+
+    def _mean_loss_sum(self) -> float:
+        """Over the processes, each of which has the sum of its own rows' share."""
+        return self.world.sum(self.loss_sum.clone()).item() / self.world.size
 
     def _norm_is_usable(self, norm: float) -> bool:
         return math.isfinite(norm) or self.scaler.is_enabled()  # which leaves such an update out

@@ -16,6 +16,8 @@ import torch
 from minilm.checkpoint import load_adapter, load_model
 from minilm.config import to_dict
 from minilm.model.device import map_large_tensors
+from minilm.parallel.process_group import world
+from minilm.parallel.sharded import fill
 from minilm.runs import files as run_files
 from minilm.runs.stop_reason import StopReason
 from minilm.training.checkpoint_writer import CheckpointWriter
@@ -40,7 +42,8 @@ class Trainer:
     """One run in this process. `run()` returns why it stopped; everything is saved by then."""
 
     def __init__(self, spec: RunSpec, stop: StopRequest, started: float | None = None) -> None:
-        self.spec, self.stop = spec, stop
+        self.spec, self.stop, self.world = spec, stop, world()
+        stop.shared = self.world.is_parallel
         self.model, self.config, self.runtime = spec.model, spec.config, spec.runtime
         self.run_dir, self.context_length = spec.run_dir, spec.model.config.context_length
         if any(isinstance(module, QuantizedLinear) for module in self.model.modules()):
@@ -72,6 +75,7 @@ class Trainer:
             spec.dataset.row_length(self.context_length),
         )
         self.last_save = time.monotonic()
+        self._save_due = self._time_is_up = False
 
     def run(self) -> StopReason:
         """Train until a limit, a goal, a signal or a loss that is not finite; say which."""
@@ -81,7 +85,13 @@ class Trainer:
             contextlib.closing(self.checkpoints),
             contextlib.closing(self._trackers()) as trackers,
             contextlib.closing(
-                Logs(self.run_dir, self.progress.step, evaluated=evaluated, trackers=trackers)
+                Logs(
+                    self.run_dir,
+                    self.progress.step,
+                    evaluated=evaluated,
+                    trackers=trackers,
+                    written=self.world.is_main,
+                )
             ) as logs,
             progress_bar(self.config.max_steps, self.progress.step) as self.bar,
         ):
@@ -108,7 +118,7 @@ class Trainer:
                 if reason.signum is None:
                     self._evaluate_best()
                 return StopReason.of_signal(self.stop.signum) if self.stop.signum else reason
-            if self._save_due() and not self.save():
+            if self._save_due and not self.save():
                 # What was saved last is the last known to be good.
                 return StopReason.NON_FINITE_LOSS
             if compiles:
@@ -193,12 +203,16 @@ class Trainer:
                 self.runtime,
                 at_most=at_most,
                 stop=self.stop,
+                loss=self.train_step.evaluation_loss,
             )
 
     def _sample(self) -> str:
         """A text of the model as it is now. Raises Interrupted where a signal came."""
         count = self.config.sample_tokens
-        return sample(self.model, self.spec.dataset.tokenizer, count, stop=self.stop)
+        model = self.train_step.whole_model()
+        if not self.world.is_main:
+            return ""
+        return sample(model, self.spec.dataset.tokenizer, count, stop=self.stop)
 
     def _evaluate_best(self) -> None:
         """Evaluate the best weights over the whole split, where a part of it chose them; they stay in."""
@@ -222,7 +236,9 @@ class Trainer:
             load_adapter(self.run_dir / run_files.ADAPTER, self.model, self.spec.adapter.lora)
             return
         best = load_model(self.run_dir / run_files.WEIGHTS, self.model.config)
-        self.model.load_state_dict(best.state_dict())
+        values = dict(best.named_parameters())
+        for name, parameter in self.model.named_parameters():
+            fill(parameter, values[name])
 
     def best(self) -> Validation | None:
         """The validation loss of the best weights, over the whole split if that was computed."""
@@ -282,17 +298,25 @@ class Trainer:
         self.last_save = time.monotonic()
         return True
 
-    def _save_due(self) -> bool:
-        every = self.config.save_every_seconds
-        return bool(every) and time.monotonic() - self.last_save >= every
+    def _settle(self) -> None:
+        """What the clock says in the main process, and a signal in any, in all processes."""
+        self.world.report(self.progress.step)
+        every, limit = self.config.save_every_seconds, self.config.max_seconds
+        save_due = bool(every) and time.monotonic() - self.last_save >= every
+        time_is_up = limit is not None and self.throughput.elapsed() >= limit
+        by_clock = (save_due, time_is_up) if self.world.is_main else (False, False)
+        signum, *due = self.world.maximum(self.stop.received or 0, *by_clock)
+        if self.stop.shared:
+            self.stop.signum = signum or None
+        self._save_due, self._time_is_up = map(bool, due)
 
     def _limit_reached(self) -> StopReason | None:
+        self._settle()
         if self.stop.signum is not None:
             return StopReason.of_signal(self.stop.signum)
         if self.progress.step >= self.config.max_steps:
             return StopReason.MAX_STEPS
-        limit = self.config.max_seconds
-        if limit is not None and self.throughput.elapsed() >= limit:
+        if self._time_is_up:
             return StopReason.MAX_SECONDS
         return None
 
@@ -325,7 +349,8 @@ class Trainer:
 
     def _trackers(self) -> Trackers:
         hyperparameters = {"model": to_dict(self.model.config), "train": to_dict(self.config)}
-        return Trackers(self.config.trackers, self.run_dir, self.progress.step, hyperparameters)
+        names = self.config.trackers if self.world.is_main else ()
+        return Trackers(names, self.run_dir, self.progress.step, hyperparameters)
 
     def _show_readings(self, loss: float | None = None) -> None:
         """Show the latest values in the bar; after an evaluation there is no loss of later steps yet."""

@@ -152,10 +152,10 @@ def test_under_torchrun(tiny_run: Path, cache: Path, tmp_path: Path) -> None:
     assert '"verified": true' in done.stdout
 
 
-def test_several_processes_are_refused(script: Any, tmp_path: Path) -> None:
+def test_half_of_what_torchrun_sets_is_refused(script: Any, tmp_path: Path) -> None:
     done = script("train", "--run-dir", str(tmp_path / "r"), environment={"WORLD_SIZE": "2"})
     assert done.returncode == 2
-    assert done.stderr.startswith("error: WORLD_SIZE: 2, expected 1")
+    assert done.stderr.startswith("error: WORLD_SIZE: 2, without RANK, expected all variables")
 
 
 def test_the_console_command_is_the_same_code(cache: Path, tmp_path: Path) -> None:

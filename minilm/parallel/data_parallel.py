@@ -1,0 +1,120 @@
+"""The loss of a model whose gradients, or all of whose tensors, several processes share.
+
+ddp: every process has the model, gradients are averaged (Li et al. 2020, arXiv:2006.15704). fsdp: every
+process has a part of each tensor, gathered where it is used (Zhao et al. 2023, arXiv:2304.11277; torch's
+fully_shard). hsdp: parts within a machine, copies across machines.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+from minilm.errors import ConfigError
+from minilm.model.transformer import Transformer
+from minilm.parallel.process_group import World
+from minilm.parallel.sharded import whole
+
+Loss = Callable[..., Tensor]
+
+
+class SharedLoss(nn.Module):
+    """``loss`` of the model and a batch, as the module that DDP or FSDP takes: its hooks see every pass."""
+
+    def __init__(self, model: Transformer, loss: Loss) -> None:
+        super().__init__()
+        self.model, self.loss = model, loss
+
+    def forward(self, *batch: Tensor) -> Tensor:
+        """The loss of this process's rows."""
+        return self.loss(self.model, *batch)
+
+
+class DataParallel:
+    """A model over the processes of a ``world``: its `loss`, whose gradients are the mean over all."""
+
+    def __init__(
+        self, model: Transformer, loss: Loss, layout: str, world: World, dtype: torch.dtype
+    ) -> None:
+        self._module: nn.Module = SharedLoss(model, loss)
+        self._model, self._skeleton = model, model
+        device = next(model.parameters()).device.type
+        if layout == "ddp":
+            self._module = DistributedDataParallel(self._module, gradient_as_bucket_view=True)
+            return
+        mesh = device_mesh(layout, world, device)
+        # What a block multiplies may be gathered in half the bytes; gradients are summed in float32, and
+        # what stays between the blocks is computed as without it.
+        half = MixedPrecisionPolicy(
+            param_dtype=None if dtype == torch.float32 else dtype,
+            reduce_dtype=torch.float32,
+            cast_forward_inputs=False,
+        )
+        self._skeleton = without_values(model)
+        for block in model.blocks:
+            fully_shard(block, mesh=mesh, mp_policy=half)
+        fully_shard(self._module, mesh=mesh)
+
+    def loss(self, model: nn.Module, *batch: Tensor) -> Tensor:
+        """The loss of this process's rows."""
+        loss: Tensor = self._module(*batch)
+        if isinstance(self._module, FSDPModule) and not torch.is_grad_enabled():
+            self._module.reshard()  # else what is gathered waits for a backward pass
+        return loss
+
+    def micro_batch(self, is_last: bool) -> AbstractContextManager[None]:
+        """What a pass is within: the last one of a step alone shares the gradients of all."""
+        if isinstance(self._module, FSDPModule):
+            self._module.set_requires_gradient_sync(is_last)
+            return contextlib.nullcontext()
+        assert isinstance(self._module, DistributedDataParallel)
+        return contextlib.nullcontext() if is_last else self._module.no_sync()
+
+    @torch.no_grad()
+    def whole_model(self) -> Transformer:
+        """The model with all of its tensors, in the main process, on the CPU where they are sharded."""
+        if self._skeleton is self._model:
+            return self._model
+        values: dict[str, Tensor] = {}
+        for name, parameter in self._model.named_parameters():
+            values[name] = whole(parameter.detach()).cpu()
+        for name, parameter in self._model.named_parameters(remove_duplicate=False):
+            if name not in values:  # tied
+                (first,) = (n for n, p in self._model.named_parameters() if p is parameter)
+                values[name] = values[first]
+        self._skeleton.load_state_dict(values, strict=False, assign=True)
+        return self._skeleton
+
+
+def without_values(model: Transformer) -> Transformer:
+    """A copy whose parameters have shapes alone; buffers are those of the model."""
+    parameters = {id(p): nn.Parameter(p.to("meta"), p.requires_grad) for p in model.parameters()}
+    return copy.deepcopy(model, {**parameters, **{id(b): b for b in model.buffers()}})
+
+
+def device_mesh(layout: str, world: World, device: str) -> DeviceMesh:
+    """One dimension, or for hsdp two: machines, and processes of each.
+
+    Raises ConfigError where the machines have different numbers of processes.
+    """
+    if layout != "hsdp":
+        return init_device_mesh(device, (world.size,))
+    per_machine = int(os.environ.get("LOCAL_WORLD_SIZE", world.size))
+    if world.size % per_machine:
+        raise ConfigError(
+            "parallel",
+            f"hsdp with {per_machine} of {world.size} processes here",
+            "the same number on each machine",
+        )
+    return init_device_mesh(
+        device, (world.size // per_machine, per_machine), mesh_dim_names=("machine", "process")
+    )

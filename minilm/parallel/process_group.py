@@ -1,0 +1,184 @@
+"""The processes of a run, as torchrun starts them. A process alone is a world of one, and sends nothing.
+
+Rank 0 writes and prints; the others compute. What depends on a clock or a signal is decided once, for all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
+
+from minilm.errors import InputError
+from minilm.parallel.launcher import nowhere, restarts, silence_all_but_first, started_by_torchrun
+from minilm.safe_text import short_repr
+
+# Preparing a corpus may take rank 0 longer than a step, or an evaluation, may take anybody.
+PREPARATION_TIMEOUT = timedelta(days=2)
+STEP_SECONDS = 600.0  # unless MINILM_PROCESS_TIMEOUT says how long one waits for another
+
+
+@dataclass(frozen=True)
+class World:
+    """How many processes there are, and which of them this one is.
+
+    ``store`` is what they share beside tensors, ``control`` a group on the CPU whatever the device.
+    """
+
+    rank: int = 0
+    size: int = 1
+    store: Any = None
+    control: Any = None
+
+    @property
+    def is_parallel(self) -> bool:
+        """Whether torchrun started this process, be it alone."""
+        return self.store is not None
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and messages."""
+        return self.rank == 0
+
+    def rows(self, total: int) -> slice:
+        """This process's of ``total`` rows: consecutive, as many as another's or one more or less."""
+        return slice(total * self.rank // self.size, total * (self.rank + 1) // self.size)
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over all processes, in each of them, in place."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def maximum(self, *values: int) -> tuple[int, ...]:
+        """The largest of each over all processes."""
+        if self.size == 1:
+            return values
+        tensor = torch.tensor(values)
+        dist.all_reduce(tensor, dist.ReduceOp.MAX, group=self.control)
+        return tuple(tensor.tolist())
+
+    def wait(self) -> None:
+        """Go on when every process is here; unlike a step, that may take long."""
+        if self.size > 1:
+            dist.monitored_barrier(self.control, PREPARATION_TIMEOUT)
+
+    @contextlib.contextmanager
+    def main_first(self) -> Iterator[None]:
+        """The block runs in rank 0, then in the others: they find what it has prepared, or fail as it did."""
+        if not self.is_main:
+            self.wait()
+        try:
+            yield
+        finally:
+            if self.is_main:
+                self.wait()
+
+    def claims(self, what: str) -> bool:
+        """Whether this process is the first to say so: what all would print is printed once."""
+        try:
+            return self.size == 1 or self.store.add(what, 1) == 1
+        except RuntimeError:  # the store is where another process was
+            return True
+
+    def report(self, step: int) -> None:
+        """Say how far this process is, for the message of one that waits in vain."""
+        if self.size > 1:
+            where = f"{step} {socket.gethostname()} {os.getpid()}"
+            self.store.set(f"step/{self.rank}", where)
+
+    def behind(self) -> list[str]:
+        """The other processes that are not as far as this one, or else all others, one text each."""
+        steps: dict[int, tuple[int, str]] = {}
+        for rank in range(self.size):
+            if self.store.check([f"step/{rank}"]):
+                step, host, pid = self.store.get(f"step/{rank}").decode().split()
+                steps[rank] = int(step), f"process {rank} (pid {pid} on {host}, in step {step})"
+        others = [steps[rank] for rank in steps if rank != self.rank]
+        own = steps[self.rank][0] if self.rank in steps else 0
+        return [text for step, text in others if step < own] or [text for _, text in others]
+
+
+_world = World()
+
+
+def world() -> World:
+    """The processes of this run."""
+    return _world
+
+
+@contextlib.contextmanager
+def process_group() -> Iterator[World]:
+    """Join the processes that torchrun has started, for the block; without torchrun a process is alone.
+
+    Raises InputError where the environment says half of it.
+    """
+    global _world
+    if _world.is_parallel or not started_by_torchrun():
+        yield _world
+        return
+    timeout = _timeout()
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    store, rank, size = next(iter(rendezvous("env://", timeout=timeout)))
+    # The agent's store outlives processes that are started again: what the last ones wrote is not for these.
+    store = PrefixStore(f"minilm-{restarts()}", store)
+    dist.init_process_group(store=store, rank=rank, world_size=size, timeout=timeout)
+    control = dist.new_group(backend="gloo", timeout=timeout)
+    _world = World(rank, size, PrefixStore("run", store), control)
+    silence_all_but_first()
+    try:
+        yield _world
+    except BaseException as error:
+        if _world.claims("failure"):
+            sys.stderr = sys.__stderr__  # what all fail of is said by the first
+        else:
+            sys.stderr = nowhere()
+        if _is_of_communication(error):
+            raise _lost_process(_world, error) from None
+        raise
+    finally:
+        _world = World()
+        with contextlib.suppress(RuntimeError):
+            dist.destroy_process_group()
+
+
+def _is_of_communication(error: BaseException) -> bool:
+    """Whether another process ended or did not answer: gloo raises plain RuntimeErrors."""
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and "gloo" in str(error)
+    )
+
+
+def _lost_process(world: World, error: BaseException) -> InputError:
+    try:
+        others = " or ".join(world.behind())
+    except RuntimeError:  # the store is where another process was
+        others = ""
+    reason = "does not answer" if "imed out" in str(error) else "ended"
+    return InputError(
+        f"process {world.rank} of {world.size}",
+        f"{others or 'another one'} {reason}",
+        "all of them",
+        "the run is as last saved, and --resume continues it",
+    )
+
+
+def _timeout() -> timedelta:
+    """Raises InputError for one that is no number of seconds."""
+    text = os.environ.get("MINILM_PROCESS_TIMEOUT", str(STEP_SECONDS))
+    try:
+        return timedelta(seconds=max(1.0, float(text)))
+    except (ValueError, OverflowError):
+        raise InputError("MINILM_PROCESS_TIMEOUT", short_repr(text), "seconds") from None

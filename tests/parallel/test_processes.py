@@ -1,0 +1,202 @@
+"""Several processes are one: the losses, weights and files of a run are those of a single process.
+
+All runs of two processes are made by one start of torchrun: starting costs more than they do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from minilm.runs.logs import read_metrics, read_samples
+from minilm.training.resume_state import read_state
+from minilm.training.train import finetune, train
+from tests.conftest import ROOT, TINY_MODEL, TINY_SETTINGS, clean_environment
+
+SETTINGS = TINY_SETTINGS | {"batch_size": 5, "max_steps": 20, "eval_every": 10, "log_every": 1}
+ADAMW = {"optimizer": "adamw", "learning_rate": 0.004, "max_steps": 100}
+# Rows that two processes do not share evenly, of weights and of batches.
+ODD = TINY_MODEL | {"d_model": 18, "num_heads": 3, "d_feed_forward": 35, "dropout": 0.2}
+RUNS: dict[str, dict[str, Any]] = {
+    "adamw": {"model": ODD, "settings": SETTINGS | ADAMW},
+    "muon": {"model": ODD, "settings": SETTINGS | {"gradient_clip": 0.5}},
+    "accumulated": {
+        "model": TINY_MODEL | {"tied_embeddings": True, "shared_layers": 1},
+        "settings": SETTINGS | {"gradient_accumulation": 3, "l1_weight": 1e-4, "weight_decay": 0.1},
+    },
+    "recomputed": {
+        "model": TINY_MODEL | {"ngram": 2, "ngram_rows": 51, "convolution": 2, "dropout": 0.1},
+        "settings": SETTINGS | {"activation_checkpointing": True},
+    },
+}
+LAYOUTS = ("ddp", "fsdp")
+
+
+def torchrun(*arguments: str) -> list[str]:
+    """The command that starts two processes."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    return [*launcher, "--nproc-per-node", "2", *arguments]
+
+
+def environment(cache: Path) -> dict[str, str]:
+    return clean_environment(cache) | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def tuned(layout: str, base: Path, text_file: Path, answers: Path) -> dict[str, dict[str, Any]]:
+    """Arguments of `finetune`: an adapter, and answers of one token and of thirty."""
+    settings = SETTINGS | {"parallel": layout}
+    adapter = {"data": str(text_file), "checkpoint": str(base), "lora_rank": 2}
+    conversations = {"data": str(answers), "checkpoint": str(base)}
+    conversations["model"] = {"context_length": 64}
+    return {
+        "adapter": adapter | {"settings": settings},
+        "conversations": conversations | {"settings": settings | {"batch_size": 2}},
+    }
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path:
+    """Runs of two processes in each layout, LAYOUT-NAME, and of one process, W1-NAME."""
+    folder = tmp_path_factory.mktemp("parallel")
+    answers, common = folder / "answers.jsonl", {"data": str(text_file), "tokenizer": "byte"}
+    pairs = [{"prompt": f"{n}?", "completion": "y" if n % 2 else "no, " * 8} for n in range(60)]
+    answers.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    cases: list[dict[str, Any]] = []
+    for layout in LAYOUTS:
+        for name, run in RUNS.items():
+            settings = run["settings"] | {"parallel": layout}
+            arguments = common | {"model": run["model"], "settings": settings}
+            cases.append({"name": f"{layout}-{name}", "verb": "train", "arguments": arguments})
+            if name == "muon":
+                stopped = {"name": f"{layout}-stopped", "verb": "train", "arguments": arguments}
+                cases.append(stopped | {"signal_rank": 1})
+        base = folder / "ddp-muon"
+        for name, arguments in tuned(layout, base, text_file, answers).items():
+            cases.append({"name": f"{layout}-{name}", "verb": "finetune", "arguments": arguments})
+        (other,) = set(LAYOUTS) - {layout}
+        resumed = {"verb": "resume", "arguments": {"settings": {"parallel": other}}}
+        cases.append({"name": f"{layout}-stopped"} | resumed)
+    (folder / "cases.json").write_text(json.dumps(cases))
+    done = subprocess.run(
+        torchrun(str(ROOT / "tests" / "parallel" / "worker.py"), str(folder)),
+        env=environment(folder / "cache"),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-5000:]
+    for name, run in RUNS.items():
+        train(**common, **run, run_dir=folder / f"W1-{name}", cache=folder / "cache")
+    for name, arguments in tuned("ddp", base, text_file, answers).items():
+        finetune(**arguments, run_dir=folder / f"W1-{name}", cache=folder / "cache")
+    return folder
+
+
+def losses(run: Path) -> torch.Tensor:
+    lines = read_metrics(run / "metrics.jsonl")
+    return torch.tensor([line.get("train_loss", line.get("val_loss")) for line in lines])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", [*RUNS, "adapter", "conversations"])
+def test_the_losses_are_those_of_one_process(folder: Path, layout: str, name: str) -> None:
+    one, two = folder / f"W1-{name}", folder / f"{layout}-{name}"
+    # Muon's iteration enlarges what rounding does.
+    most = 1e-5 if name == "adamw" else 1e-4
+    torch.testing.assert_close(losses(two), losses(one), rtol=0, atol=most)
+    for key in ("lr", "grad_norm", "tokens"):
+        of_one, of_two = (
+            torch.tensor([line[key] for line in read_metrics(run / "metrics.jsonl") if key in line])
+            for run in (one, two)
+        )
+        torch.testing.assert_close(of_two, of_one, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        ("adamw", ["model.safetensors", "resume/step-000000100.safetensors"]),
+        ("muon", ["model.safetensors", "resume/step-000000020.safetensors"]),
+        ("adapter", ["adapter/adapter_model.safetensors", "resume/step-000000020.safetensors"]),
+    ],
+)
+def test_the_files_are_those_of_one_process(
+    folder: Path, layout: str, name: str, files: list[str]
+) -> None:
+    one, two = folder / f"W1-{name}", folder / f"{layout}-{name}"
+    names = [{str(path.relative_to(run)) for path in run.rglob("*")} for run in (one, two)]
+    assert names[0] == names[1]
+    for file in files:
+        expected, tensors = load_file(one / file), load_file(two / file)
+        assert tensors.keys() == expected.keys()
+        for key, tensor in tensors.items():
+            assert tensor.dtype == expected[key].dtype
+            torch.testing.assert_close(tensor, expected[key], rtol=1e-2, atol=1e-3, msg=key)
+    steps = [[line["step"] for line in read_samples(run / "samples.jsonl")] for run in (one, two)]
+    assert steps[0] == steps[1]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_signal_to_one_stops_all_and_the_other_layout_resumes(folder: Path, layout: str) -> None:
+    stopped = folder / f"{layout}-stopped"
+    assert "SIGTERM" in (folder / f"{layout}-stopped.reasons").read_text()
+    assert read_state(stopped).progress.step == SETTINGS["max_steps"]
+    whole = losses(folder / f"{layout}-muon")
+    torch.testing.assert_close(losses(stopped), whole, rtol=0, atol=1e-4)
+
+
+def test_a_killed_process_is_started_again(folder: Path, text_file: Path) -> None:
+    run = folder / "killed"
+    fields = [("model", ODD), ("train", SETTINGS | ADAMW | {"save_every_seconds": 0.1})]
+    options = [
+        f"--{kind}.{name.replace('_', '-')}={value}"
+        for kind, values in fields
+        for name, value in values.items()
+        if name not in ("max_steps", "eval_every", "compile", "dtype")
+    ]
+    options += ["--max-steps=100", "--eval-every=10", "--compile=off", "--dtype=float32"]
+    command = [str(ROOT / "scripts" / "train.py"), "--data", str(text_file), "--tokenizer=byte"]
+    process = subprocess.Popen(
+        torchrun("--max-restarts", "1", *command, "--run-dir", str(run), *options),
+        env=environment(folder / "cache"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not any((run / "resume").glob("step-0000000[1-9]*")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (child,) = (pid for pid in children(process.pid) if rank(pid) == "1")
+    os.kill(child, signal.SIGKILL)
+    try:
+        output, errors = process.communicate(timeout=120)
+    finally:
+        process.terminate()  # torchrun ends its own
+    assert process.returncode == 0, errors
+    assert output.count("every parameter") == 1, "one process prints"
+    assert (run / "model.safetensors").read_bytes() == (
+        folder / "ddp-adamw" / "model.safetensors"
+    ).read_bytes()
+
+
+def children(pid: int) -> list[int]:
+    return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def rank(pid: int) -> str:
+    variables = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+    return next((v.partition("=")[2] for v in variables if v.startswith("RANK=")), "")
