@@ -8,14 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from minilm.data.token_store import Tokens
+
 IGNORED = -100  # the target that torch's cross_entropy leaves out by default
 
-Tokens = NDArray[np.unsignedinteger[Any]]
 Windows = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
@@ -54,11 +54,11 @@ def training_batch(
     """
     assert len(tokens) > context_length, "prepare() checks this"
     # The largest array first: a batch that does not fit into memory fails at once.
-    positions = np.empty((batch_size, context_length + 1), np.int64)  # b t+1
+    windows = np.empty((batch_size, context_length + 1), np.int64)  # b t+1
     random = np.random.default_rng([seed, step, micro_step])
     starts = random.integers(0, len(tokens) - context_length, size=batch_size)
-    np.add(starts[:, None], np.arange(context_length + 1), out=positions)
-    windows = np.asarray(tokens)[positions].astype(np.int64)
+    for window, start in zip(windows, starts.tolist(), strict=True):
+        window[:] = tokens[start : start + context_length + 1]
     if merges is not None and undo_probability > 0:
         windows = undo_merges(windows, merges, undo_probability, random)
     return windows[:, :-1], windows[:, 1:]

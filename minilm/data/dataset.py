@@ -20,6 +20,7 @@ from minilm.data.batches import (
     validation_windows,
     window_starts,
 )
+from minilm.data.token_store import Tokens
 from minilm.text.tokenizers import Tokenizer
 
 
@@ -32,8 +33,8 @@ class Dataset:
     that of its entry in the cache, for `find`.
     """
 
-    train: NDArray[np.unsignedinteger[Any]]
-    val: NDArray[np.unsignedinteger[Any]]
+    train: Tokens
+    val: Tokens
     tokenizer: Tokenizer
     source: str
     bytes: int
