@@ -1,4 +1,4 @@
-"""A corpus in several files of tokens: the tokens of one, also after a kill at any point, by any processes."""
+"""A corpus in several files of tokens: those of one file, also after a kill at any point."""
 
 import json
 import signal
@@ -28,7 +28,9 @@ WIDTH = 2  # bytes of a token
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Text, and JSON Lines, of 200 documents of some 160 characters."""
-    texts = [" ".join(f"word{i * j % 97} naïve" for j in range(1, 14)) for i in range(200)]
+    texts = [
+        " ".join(f"word{i * j % 97} naïve" for j in range(1, 14)) + f" {i}" for i in range(200)
+    ]
     path = tmp_path / "texts"
     path.mkdir()
     (path / "a.txt").write_text("<|endoftext|>".join(texts[:60]), encoding="utf-8")
