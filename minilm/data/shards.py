@@ -19,7 +19,7 @@ import dataclasses
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +42,7 @@ from minilm.data.encoding import (
     shard_path,
     token_dtype,
 )
+from minilm.data.mixture import Mixture, mixed
 from minilm.data.split_check import read_sample, split_difference
 from minilm.data.splits import Mode, Split, divide
 from minilm.errors import CorpusError, FormatError, InputError
@@ -81,6 +82,16 @@ def prepare(
     """
     if not 0 < val_fraction <= 1:
         raise CorpusError("--val-fraction", str(val_fraction), "0 < fraction <= 1")
+    if corpus.parts:
+        return _prepare_mixture(
+            corpus,
+            tokenizer=tokenizer,
+            vocab_size=vocab_size,
+            val_fraction=val_fraction,
+            cache=cache,
+            context_length=context_length,
+            split=split,
+        )
     limit = size_limit()
     identity = identify(corpus)
     key = _key(corpus, identity, tokenizer, vocab_size, val_fraction, split)
@@ -91,8 +102,7 @@ def prepare(
         if meta is None:
             logger.warning(f"note: the token cache {entry} is damaged: it is made anew")
     if meta is None:
-        try:
-            entry.mkdir(parents=True, exist_ok=True)
+        with _writing(entry):
             try:
                 meta = _build(entry, corpus, identity, tokenizer, vocab_size, val_fraction, split)
             except (
@@ -102,19 +112,51 @@ def prepare(
                     raise
             for removed in prune(cache, limit, keep=key):
                 logger.info(f"removed from the token cache, as its size is limited: {removed.path}")
-        except OSError as error:
-            raise InputError(
-                error.filename or entry,
-                f"cannot be written ({error.strerror or error})",
-                "a writable cache folder with room",
-                "set MINILM_CACHE to one",
-            ) from None
     _check_lengths(corpus, meta, val_fraction, context_length)
     mark_used(entry)
     dataset = _dataset(entry, meta)
     if split == "position" and val_fraction < 1:
         _warn_of_difference(entry, meta, dataset.tokenizer.vocab_size)
     return dataclasses.replace(dataset, source=corpus.source)
+
+
+def _prepare_mixture(
+    corpus: Corpus,
+    *,
+    tokenizer: str | Tokenizer,
+    vocab_size: int | None,
+    val_fraction: float,
+    cache: Path,
+    context_length: int,
+    split: Mode,
+) -> Mixture:
+    """Each part as an entry of its own, by one tokenizer: that of the training text of all of them."""
+    identity = identify(corpus)
+    if isinstance(tokenizer, str):
+        entry = (
+            cache / "tokens" / _key(corpus, identity, tokenizer, vocab_size, val_fraction, split)
+        )
+        with _writing(entry):
+            sizes = [measure(part) for part, _ in corpus.parts]
+            divisions = [
+                divide(part, size, split, val_fraction)
+                for (part, _), size in zip(corpus.parts, sizes, strict=True)
+            ]
+            separated = sum(size.documents for size in sizes) > 1
+            tokenizer = _built_tokenizer(entry, divisions, tokenizer, vocab_size, separated)
+    parts = [
+        prepare(
+            part,
+            tokenizer=tokenizer,
+            vocab_size=None,
+            val_fraction=val_fraction,
+            cache=cache,
+            context_length=context_length,
+            split=split,
+        )
+        for part, _ in corpus.parts
+    ]
+    return mixed(parts, [weight for _, weight in corpus.parts], corpus.source, identity.sha256)
 
 
 def find(cache: Path, key: str, *, tokenizer: Tokenizer, sha256: str) -> Dataset | None:
@@ -130,6 +172,21 @@ def find(cache: Path, key: str, *, tokenizer: Tokenizer, sha256: str) -> Dataset
         return None
     mark_used(entry)
     return _dataset(entry, meta)
+
+
+@contextlib.contextmanager
+def _writing(entry: Path) -> Iterator[None]:
+    """Make the folder. Raises InputError where it, or what the block writes, cannot be written."""
+    try:
+        entry.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise InputError(
+            error.filename or entry,
+            f"cannot be written ({error.strerror or error})",
+            "a writable cache folder with room",
+            "set MINILM_CACHE to one",
+        ) from None
 
 
 def _dataset(entry: Path, meta: _Meta) -> Dataset:
@@ -209,6 +266,8 @@ def _key(
         corpus.text_field,
         corpus.raw_text,
     ]
+    if corpus.parts:  # a folder with the same files is divided otherwise
+        everything.append([dataclasses.asdict(identify(part)) for part, _ in corpus.parts])
     return _sha256(json.dumps(everything).encode())
 
 
@@ -249,8 +308,8 @@ def _build(
     size = journal.size if journal else measure(corpus)
     division = divide(corpus, size, split, val_fraction)
     if isinstance(tokenizer, str):
-        path = entry / TOKENIZER
-        tokenizer = _built_tokenizer(path, division, tokenizer, vocab_size, size.documents > 1)
+        separated = size.documents > 1
+        tokenizer = _built_tokenizer(entry, [division], tokenizer, vocab_size, separated)
     else:
         tokenizer.save(entry / TOKENIZER)
     encoded = encode(entry, corpus.source, identity.sha256, size, tokenizer, division, journal)
@@ -276,18 +335,20 @@ def _build(
 
 
 def _built_tokenizer(
-    path: Path, division: Split, kind: str, vocab_size: int | None, separated: bool
+    entry: Path, divisions: Sequence[Split], kind: str, vocab_size: int | None, separated: bool
 ) -> Tokenizer:
-    if not (path.parent / "meta.json").exists():  # of a damaged entry nothing is to be trusted
+    path = entry / TOKENIZER
+    if not (entry / "meta.json").exists():  # of a damaged entry nothing is to be trusted
         with contextlib.suppress(FormatError):
             return load_tokenizer(path)  # an earlier build was interrupted after it
 
     def texts() -> Iterator[str]:
         # A tokenizer trained on the validation text would bias the validation loss; but a table of
         # characters must be complete, or that text could not be encoded at all.
-        for piece in division.pieces():
-            if piece.split == "train" or kind == "char":
-                yield piece.text
+        for division in divisions:
+            for piece in division.pieces():
+                if piece.split == "train" or kind == "char":
+                    yield piece.text
 
     tokenizer = build_tokenizer(kind, texts, vocab_size, separated=separated)
     tokenizer.save(path)

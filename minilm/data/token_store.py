@@ -23,14 +23,16 @@ class ShardedTokens:
     otherwise map all of a large text.
     """
 
-    def __init__(self, arrays: Sequence[Array]) -> None:
+    def __init__(self, arrays: Sequence[Tokens]) -> None:
         """``arrays``: at least one, of one dtype."""
-        self._arrays = tuple(arrays)
-        self._ends = np.cumsum([len(array) for array in arrays])
-        bases: list[Any] = [array.base for array in arrays]
+        self._arrays: list[Array] = []
+        for each in arrays:
+            self._arrays += each._arrays if isinstance(each, ShardedTokens) else [each]
+        self._ends = np.cumsum([len(array) for array in self._arrays])
+        bases: list[Any] = [array.base for array in self._arrays]
         self._maps = [base for base in bases if isinstance(base, mmap.mmap)]
         self._bytes_read = 0
-        self.dtype = arrays[0].dtype
+        self.dtype = self._arrays[0].dtype
 
     def __len__(self) -> int:
         return int(self._ends[-1])

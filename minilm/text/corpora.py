@@ -8,7 +8,9 @@ import difflib
 import functools
 import glob
 import hashlib
+import itertools
 import json
+import math
 import os
 import re
 import sysconfig
@@ -24,8 +26,11 @@ from minilm.text.download import download
 from minilm.text.hugging_face import HubDataset, parse_source
 
 PIECE_BYTES = 2**20
+LONGEST_NAME = 100  # of a mixture, as a folder's name
 
 NAMED_SOURCES = ("stdlib", "shakespeare")
+
+MIXTURE = "mix:"
 
 SHAKESPEARE_URL = (
     "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
@@ -49,6 +54,7 @@ def open_corpus(
         FILE                one document, or those in its records, or between its separators
         FOLDER              every file below it except hidden ones, by relative path
         GLOB                every file that matches, sorted; ** matches any number of folders
+        mix:SOURCE=WEIGHT;...   several of them, with how often each is drawn from
 
     Names have priority: write ./stdlib for a file named stdlib. What ends in .json, .csv or .tsv is
     plain text among files of other kinds, unless ``text_field`` is given.
@@ -64,6 +70,8 @@ def open_corpus(
         return _from_files("shakespeare", opened, [_shakespeare_file(cache)])
     if source.startswith("hf:"):
         return _from_hub(source, opened, cache)
+    if source.startswith(MIXTURE):
+        return _mixture(opened, cache)
     if not source or "\0" in source:
         raise CorpusError("--data", repr(source), "a source", _SOURCES_HINT)
     # os.path, not pathlib: its tests are False for a name that is too long or not permitted.
@@ -100,7 +108,45 @@ def open_corpus(
     )
 
 
-_SOURCES_HINT = "--data takes stdlib, shakespeare, hf:NAME, a file, a folder or a glob"
+_SOURCES_HINT = "--data takes stdlib, shakespeare, hf:NAME, a file, a folder, a glob or mix:"
+
+
+def parse_mixture(source: str) -> list[tuple[str, float]]:
+    """The sources in mix:SOURCE=WEIGHT;..., and their weights. Raises CorpusError for another form."""
+    parts = []
+    for part in source.removeprefix(MIXTURE).split(";"):
+        name, _, text = part.strip().rpartition("=")
+        try:
+            weight = float(text)
+        except ValueError:
+            weight = math.nan
+        if not name or not 0 < weight < math.inf or name.startswith(MIXTURE):
+            expected = "mix:SOURCE=WEIGHT;SOURCE=WEIGHT, each weight a number above 0"
+            raise CorpusError(source, repr(part), expected, "quote it from the shell")
+        parts.append((name, weight))
+    return parts
+
+
+def _mixture(corpus: Corpus, cache: Path) -> Corpus:
+    parts = tuple(
+        (
+            open_corpus(
+                name,
+                cleaning=corpus.cleaning,
+                cache=cache,
+                text_field=corpus.text_field,
+                raw_text=corpus.raw_text,
+            ),
+            weight,
+        )
+        for name, weight in parse_mixture(corpus.source)
+    )
+    return dataclasses.replace(
+        corpus,
+        name="-".join(part.name for part, _ in parts)[:LONGEST_NAME],
+        documents=lambda: itertools.chain.from_iterable(part.documents() for part, _ in parts),
+        parts=parts,
+    )
 
 
 def _from_files(name: str, corpus: Corpus, files: list[Path]) -> Corpus:

@@ -47,7 +47,8 @@ class Corpus:
 
     ``name`` is a valid folder name; ``source`` is the user's text; ``cleaning`` are the steps in the
     order of application; ``documents`` starts a new pass over the raw bytes. ``text_field`` is the one
-    asked for. With ``raw_text`` a file is one document as it is, line ends and all.
+    asked for. With ``raw_text`` a file is one document as it is, line ends and all. A mixture has ``parts``,
+    each with its weight; its documents are theirs in order.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Corpus:
     documents: Callable[[], Iterator[Document]]
     text_field: str | None = None
     raw_text: bool = False
+    parts: tuple[tuple[Corpus, float], ...] = ()
 
     def chunks(
         self,

@@ -10,7 +10,7 @@ from typing import Any
 from minilm.config import TrainConfig
 from minilm.data.conversations import prepare_conversations
 from minilm.data.corpus_stats import identify
-from minilm.data.dataset import Dataset
+from minilm.data.dataset import Dataset, with_document_attention
 from minilm.data.shards import find, prepare
 from minilm.errors import InputError
 from minilm.text.chat_template import ChatTemplate
@@ -83,7 +83,7 @@ class DataSource:
                 split=config.split,
                 context_length=context_length,
             )
-        return prepare(
+        dataset = prepare(
             corpus,
             tokenizer=tokenizer,
             vocab_size=vocab_size,
@@ -92,6 +92,7 @@ class DataSource:
             cache=self.cache,
             context_length=context_length,
         )
+        return with_document_attention(dataset, config)
 
     def stored(
         self, tokenizer: Tokenizer, *, key: str, sha256: str, may_be_missing: bool

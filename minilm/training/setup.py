@@ -21,6 +21,7 @@ from minilm.architectures.adapter_map import adapter_map
 from minilm.checkpoint import load_base, read_run_record
 from minilm.config import TrainConfig, from_dict, to_dict
 from minilm.config.presets import find_preset
+from minilm.data.dataset import with_document_attention
 from minilm.errors import ConfigError, FormatError, InputError
 from minilm.model.transformer import Transformer
 from minilm.runs import files as run_files
@@ -74,7 +75,7 @@ def new_run(
     )
     model_config = replace(
         model_config,
-        context_length=longest_context(model_config.context_length, dataset.train_tokens),
+        context_length=longest_context(model_config.context_length, dataset.longest_window),
     )
     least = dataset.tokenizer.vocab_size
     if model.get("vocab_size", least) < least:
@@ -160,6 +161,7 @@ def resumed_run(
                 "a template and a tokenizer that write the same again",
                 "one that writes the date does not: start a new run",
             )
+    dataset = with_document_attention(dataset, config)
     spec = RunSpec(
         run_dir,
         _resumed_model(run_dir, record),
