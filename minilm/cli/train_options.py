@@ -40,8 +40,8 @@ TrainOverrides = overrides_of(TrainConfig, UNPREFIXED_FIELDS)
 
 
 DATA_HELP = (
-    "stdlib (the default: Python's own library), a file, a folder, a glob, shakespeare, or "
-    "hf:DATASET[:CONFIG][,split=SPLIT][,rows=N]."
+    "stdlib (the default: Python's own library), a file, a folder, a glob, shakespeare, "
+    "hf:DATASET[:CONFIG][,split=SPLIT][,rows=N]; several as 'mix:SOURCE=WEIGHT;SOURCE=WEIGHT'."
 )
 CLEAN_HELP = (
     "Any of: encoding (repairs cafÃ©, and bytes of Windows-1252), html (tags removed), control (control "

@@ -12,7 +12,7 @@ from minilm.data.conversations import prepare_conversations
 from minilm.data.corpus_stats import identify
 from minilm.data.dataset import Dataset, with_document_attention
 from minilm.data.shards import find, prepare
-from minilm.errors import InputError
+from minilm.errors import CorpusError, InputError
 from minilm.text.chat_template import ChatTemplate
 from minilm.text.corpora import open_corpus
 from minilm.text.corpus import Corpus
@@ -75,6 +75,9 @@ class DataSource:
         """
         if template is not None:
             assert isinstance(tokenizer, Tokenizer), "that of the base"
+            if corpus.parts:
+                problem = "a mixture of conversations"
+                raise CorpusError(corpus.source, problem, "a text, or one source of conversations")
             return prepare_conversations(
                 corpus,
                 tokenizer=tokenizer,

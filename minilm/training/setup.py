@@ -29,6 +29,7 @@ from minilm.runs.base_run import lora_of
 from minilm.runs.files import RunRecord
 from minilm.runs.new_folder import default_run_dir
 from minilm.text.chat_template import read_chat_template
+from minilm.text.corpora import MIXTURE
 from minilm.text.tokenizer_file import load_tokenizer
 from minilm.training.data_source import DataSource
 from minilm.training.loggers import check_installed
@@ -161,6 +162,9 @@ def resumed_run(
                 "a template and a tokenizer that write the same again",
                 "one that writes the date does not: start a new run",
             )
+        if source.name.startswith(MIXTURE) and dataset.key != saved.settings.get("tokens"):
+            problem, expected = "another mixture than when the run began", "its texts and weights"
+            raise InputError(source.name, problem, expected, "start a new run")
     dataset = with_document_attention(dataset, config)
     spec = RunSpec(
         run_dir,
