@@ -85,6 +85,8 @@ class Arguments:
     vocab_size: Annotated[int | None, option("INT")] = None
     """Of a bpe tokenizer. Default: the preset's."""
     clean: Annotated[tuple[str, ...], option("NAME [NAME ...]", help=CLEAN_HELP)] = ()
+    dedup: Annotated[Literal["exact", "near"] | None, option("{exact,near}")] = None
+    """Leave out documents that are there before: the same text, or one of which 80% is the same."""
     run_dir: Annotated[str | None, option("DIR")] = None
     """Default: checkpoints/PRESET-DATA, with --init-from MODEL-DATA. An existing run is never overwritten."""
     resume: Resume = ""
@@ -106,7 +108,7 @@ def beside_resume(options: Arguments) -> dict[str, Any]:
     """Options that --resume compares with those that the run began with; None where not given."""
     beside = {
         name: getattr(options, name)
-        for name in ("preset", "tokenizer", "vocab_size", "text_field", "init_from")
+        for name in ("preset", "tokenizer", "vocab_size", "text_field", "init_from", "dedup")
     }
     beside["cleaning"] = options.clean or None
     beside["raw_text"] = options.raw_text or None

@@ -144,6 +144,12 @@ def _prepare_mixture(
             ]
             separated = sum(size.documents for size in sizes) > 1
             tokenizer = _built_tokenizer(entry, divisions, tokenizer, vocab_size, separated)
+    texts = [part for part, _ in corpus.parts]
+    if corpus.dedup:  # which documents of a part are duplicates depends on the others
+        texts = [
+            dataclasses.replace(part, dedup=f"{part.dedup} {number} in {identity.sha256}")
+            for number, part in enumerate(texts)
+        ]
     parts = [
         prepare(
             part,
@@ -154,7 +160,7 @@ def _prepare_mixture(
             context_length=context_length,
             split=split,
         )
-        for part, _ in corpus.parts
+        for part in texts
     ]
     return mixed(parts, [weight for _, weight in corpus.parts], corpus.source, identity.sha256)
 
@@ -266,6 +272,8 @@ def _key(
         corpus.text_field,
         corpus.raw_text,
     ]
+    if corpus.dedup:
+        everything.append(corpus.dedup)
     if corpus.parts:  # a folder with the same files is divided otherwise
         everything.append([dataclasses.asdict(identify(part)) for part, _ in corpus.parts])
     return _sha256(json.dumps(everything).encode())

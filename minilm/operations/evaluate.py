@@ -150,6 +150,7 @@ def _own_split(
             cache=cache,
             text_field=read.get("text_field"),
             raw_text=bool(read.get("raw_text", False)),
+            dedup=read.get("dedup"),
         )
         sha256 = identify(corpus).sha256
     except InputError as error:

@@ -17,11 +17,15 @@ import sysconfig
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from minilm.errors import CorpusError, InputError
 from minilm.text import records
 from minilm.text.cleaning import ordered_steps
 from minilm.text.corpus import Corpus, Document
 from minilm.text.decoding import decode
+from minilm.text.deduplication import Mode, find_duplicates, method
 from minilm.text.download import download
 from minilm.text.hugging_face import HubDataset, parse_source
 
@@ -45,6 +49,7 @@ def open_corpus(
     cache: Path,
     text_field: str | None = None,
     raw_text: bool = False,
+    dedup: Mode | None = None,
 ) -> Corpus:
     """Resolve ``source``: reads file names and sizes, and downloads where necessary.
 
@@ -56,11 +61,18 @@ def open_corpus(
         GLOB                every file that matches, sorted; ** matches any number of folders
         mix:SOURCE=WEIGHT;...   several of them, with how often each is drawn from
 
+    With ``dedup`` documents that are there before are left out (`minilm.text.deduplication`).
+
     Names have priority: write ./stdlib for a file named stdlib. What ends in .json, .csv or .tsv is
     plain text among files of other kinds, unless ``text_field`` is given.
     Raises CorpusError where the source is missing, empty or unreadable, InputError for an unknown
     cleaning step, MissingExtraError where a package is missing.
     """
+    if dedup is not None:
+        corpus = open_corpus(
+            source, cleaning=cleaning, cache=cache, text_field=text_field, raw_text=raw_text
+        )
+        return _without_duplicates(corpus, dedup)
     if raw_text and text_field is not None:
         raise InputError("--text-field", "given with --raw-text", "one of the two")
     opened = Corpus("", source, ordered_steps(cleaning), lambda: iter([]), text_field, raw_text)
@@ -146,6 +158,31 @@ def _mixture(corpus: Corpus, cache: Path) -> Corpus:
         name="-".join(part.name for part, _ in parts)[:LONGEST_NAME],
         documents=lambda: itertools.chain.from_iterable(part.documents() for part, _ in parts),
         parts=parts,
+    )
+
+
+def _without_duplicates(corpus: Corpus, mode: Mode) -> Corpus:
+    """They are found when the text is first read: of a mixture, in all of its parts."""
+    parts = [part for part, _ in corpus.parts]
+    find = functools.cache(lambda: find_duplicates(parts or [corpus], mode))
+    dedup = method(mode)
+
+    def of_part(number: int) -> NDArray[np.bool_]:
+        return find()[number]
+
+    return dataclasses.replace(
+        corpus,
+        dedup=dedup,
+        duplicates=lambda: np.concatenate(find()),
+        parts=tuple(
+            (
+                dataclasses.replace(
+                    part, dedup=dedup, duplicates=functools.partial(of_part, number)
+                ),
+                weight,
+            )
+            for number, (part, weight) in enumerate(corpus.parts)
+        ),
     )
 
 

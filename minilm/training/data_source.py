@@ -16,6 +16,7 @@ from minilm.errors import CorpusError, InputError
 from minilm.text.chat_template import ChatTemplate
 from minilm.text.corpora import open_corpus
 from minilm.text.corpus import Corpus
+from minilm.text.deduplication import Mode
 from minilm.text.tokenizers import Tokenizer
 from minilm.training.resume_options import absolute_source
 
@@ -35,6 +36,7 @@ class DataSource:
     text_field: str | None = None
     raw_text: bool = False
     chat_template: str | None = None
+    dedup: Mode | None = None
 
     def open(self) -> Corpus:
         """Raises InputError for a source that is not there."""
@@ -44,6 +46,7 @@ class DataSource:
             cache=self.cache,
             text_field=self.text_field,
             raw_text=self.raw_text,
+            dedup=self.dedup,
         )
 
     def absolute_name(self) -> str:
@@ -57,6 +60,7 @@ class DataSource:
             "text_field": self.text_field,
             "raw_text": self.raw_text,
             **({"chat_template": self.chat_template} if self.chat_template else {}),
+            **({"dedup": self.dedup} if self.dedup else {}),
         }
 
     def prepare(
@@ -75,8 +79,8 @@ class DataSource:
         """
         if template is not None:
             assert isinstance(tokenizer, Tokenizer), "that of the base"
-            if corpus.parts:
-                problem = "a mixture of conversations"
+            if corpus.parts or corpus.dedup:
+                problem = f"conversations {'in a mixture' if corpus.parts else 'with --dedup'}"
                 raise CorpusError(corpus.source, problem, "a text, or one source of conversations")
             return prepare_conversations(
                 corpus,
