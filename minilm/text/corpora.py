@@ -14,6 +14,7 @@ import math
 import os
 import re
 import sysconfig
+import tarfile
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
@@ -36,6 +37,10 @@ NAMED_SOURCES = ("stdlib", "shakespeare")
 
 MIXTURE = "mix:"
 
+# What is read of a tar, and as what.
+TAR = ".tar"
+TAR_MEMBERS = {".txt": "", ".json": "json", ".jsonl": "json"}
+
 SHAKESPEARE_URL = (
     "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 )
@@ -57,6 +62,7 @@ def open_corpus(
         shakespeare         tinyshakespeare, downloaded once to ``cache``/shakespeare.txt
         hf:NAME[:CONFIG]    a Hugging Face dataset; see `minilm.text.hugging_face`
         FILE                one document, or those in its records, or between its separators
+        TAR                 the .txt, .json and .jsonl files in it, each as one would be
         FOLDER              every file below it except hidden ones, by relative path
         GLOB                every file that matches, sorted; ** matches any number of folders
         mix:SOURCE=WEIGHT;...   several of them, with how often each is drawn from
@@ -195,7 +201,8 @@ def _from_files(name: str, corpus: Corpus, files: list[Path]) -> Corpus:
         got = "an empty file" if len(files) == 1 else f"{len(files)} empty files"
         raise CorpusError(corpus.source, got, "text", _SOURCES_HINT)
     formats = [] if corpus.raw_text else _formats(files, corpus.text_field)
-    if corpus.text_field is not None and not any(formats):
+    has_records = any(formats) or any(file.suffix.lower() == TAR for file in files)
+    if corpus.text_field is not None and not has_records:
         raise CorpusError(
             corpus.source,
             f"--text-field {corpus.text_field} with plain text",
@@ -222,7 +229,32 @@ def _formats(files: list[Path], text_field: str | None) -> list[str]:
 
 def _file_documents(files: list[Path], formats: list[str]) -> Iterator[Document]:
     for file, format in zip(files, formats, strict=True):
-        yield Document(str(file), _file_bytes(file), format)
+        if file.suffix.lower() == TAR:
+            yield from _members(file)
+        else:
+            yield Document(str(file), _file_bytes(file), format)
+
+
+def _members(file: Path) -> Iterator[Document]:
+    """The texts and records in a tar, in its order, as those of webdataset; the rest is left out.
+
+    It is read, not extracted, one piece after another.
+    """
+    try:
+        with tarfile.open(file, "r:") as archive:
+            for member in archive:
+                archive.members = []  # type: ignore[attr-defined]  # it would keep them all
+                ending = Path(member.name).suffix.lower()
+                stream = archive.extractfile(member) if member.isfile() else None
+                if stream is not None and ending in TAR_MEMBERS:
+                    pieces = iter(functools.partial(stream.read, PIECE_BYTES), b"")
+                    yield Document(f"{file}: {member.name}", pieces, TAR_MEMBERS[ending])
+    except tarfile.TarError as error:
+        raise CorpusError(
+            file, f"not read as a tar ({error})", "an uncompressed tar", "leave it out with a glob"
+        ) from None
+    except OSError as error:
+        raise _unreadable(file, error) from None
 
 
 def _file_bytes(file: Path) -> Iterator[bytes]:

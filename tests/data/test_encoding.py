@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from minilm.data import encoding, shards
+from minilm.data.cache import prune
 from minilm.data.encoding import JOURNAL
 from minilm.data.shards import prepare
 from minilm.data.token_store import ShardedTokens
 from minilm.errors import InputError, TokenizerError
+from minilm.files import temporary_name
 from minilm.text import parallel_encoding
 from minilm.text.corpora import open_corpus
 from minilm.text.parallel_encoding import encode_in_order
@@ -229,3 +231,37 @@ def test_tokens_of_several_arrays_read_as_one(tmp_path: Path) -> None:
     assert list(tokens) == list(whole)
     with pytest.raises(IndexError):
         tokens[20]
+
+
+def test_units_are_shuffled_over_all_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not within a buffer, which leaves neighbours near each other."""
+    monkeypatch.setattr(encoding, "SHARD_BYTES", 2**11)
+    lines, width = 4000, len("0000\n")
+    (tmp_path / "ids.txt").write_text("".join(f"{i:04}\n" for i in range(lines)))
+    dataset = prepare(
+        open_corpus(str(tmp_path / "ids.txt"), cache=tmp_path),
+        tokenizer="byte",
+        vocab_size=None,
+        val_fraction=0.1,
+        cache=tmp_path / "cache",
+        context_length=8,
+        split="shuffle",
+    )
+    assert len(list((tmp_path / "cache").glob("tokens/*/train*.bin"))) > 15
+    sides = [bytes(side[:].tolist()).decode().split() for side in (dataset.train, dataset.val)]
+    assert len(dataset.train) + len(dataset.val) == lines * width
+    assert sorted(sides[0] + sides[1]) == [f"{i:04}" for i in range(lines)]
+    ids = np.array(sides[0], dtype=np.int64)
+    distance = np.abs(np.diff(ids)).mean()
+    assert abs(distance - lines / 3) < lines / 30, "that of any two of a uniform order"
+
+
+def test_pruning_removes_what_a_stopped_preparation_left(folder: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    prepared(folder, cache)
+    (entry,) = (cache / "tokens").iterdir()
+    names = ["train-12.bin", JOURNAL, "unshuffled-val.bin", "unshuffled-train-3.ends"]
+    for name in [*names, temporary_name("train-13.bin"), "mine.bin"]:
+        (entry / name).write_bytes(b"")
+    prune(cache, -1)
+    assert [path.name for path in entry.iterdir()] == ["mine.bin"]
