@@ -98,7 +98,7 @@ def test_one_that_was_stopped_continues_after_its_last_file(
 
     monkeypatch.setattr(BPETokenizer, "encode", stop_after_journal)
     interruptions = 0
-    while True:
+    for _ in range(100):
         try:
             prepared(folder, tmp_path / "cache", split)
             break

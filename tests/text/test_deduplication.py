@@ -99,8 +99,8 @@ def test_what_is_no_near_duplicate_stays(tmp_path: Path) -> None:
     assert read(str(path), tmp_path, "near") == unrelated
     # Each is like the one before it, but the third is not like the first.
     chain = [text(600)]
-    for _ in range(6):
-        chain.append(changed(chain[-1], 9))
+    for _ in range(8):
+        chain.append(changed(chain[-1], 6))
     stay = read(str(write(tmp_path / "chain.jsonl", chain)), tmp_path, "near")
     assert stay[0] == chain[0]
     assert chain[1] not in stay
