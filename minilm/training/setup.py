@@ -127,7 +127,7 @@ def resumed_run(
         saved.settings.get("text_field"),
         saved.settings.get("raw_text", True),  # 0.1.0 read every text so
         saved.settings.get("chat_template"),
-        saved.settings.get("dedup"),
+        dedup=saved.settings.get("dedup"),
     )
     refuse_other_encodings("data", source.absolute_name())
     before = from_dict(TrainConfig, saved.settings["train"], saved.path)
