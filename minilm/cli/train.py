@@ -85,6 +85,7 @@ def _run(options: Arguments) -> int:
             cleaning=options.clean,
             text_field=options.text_field,
             raw_text=options.raw_text,
+            dedup=options.dedup,
             init_from=options.init_from,
             model=set_fields(options.model),
             settings=settings,

@@ -41,8 +41,8 @@ TrainOverrides = overrides_of(TrainConfig, UNPREFIXED_FIELDS)
 
 
 DATA_HELP = (
-    "stdlib (the default: Python's own library), a file, a folder, a glob, shakespeare, or "
-    "hf:DATASET[:CONFIG][,split=SPLIT][,rows=N]."
+    "stdlib (the default: Python's own library), a file, a folder, a glob, shakespeare, "
+    "hf:DATASET[:CONFIG][,split=SPLIT][,rows=N]; several as 'mix:SOURCE=WEIGHT;SOURCE=WEIGHT'."
 )
 CLEAN_HELP = (
     "Any of: encoding (repairs cafÃ©, and bytes of Windows-1252), html (tags removed), control (control "
@@ -86,6 +86,8 @@ class Arguments:
     vocab_size: Annotated[int | None, option("INT")] = None
     """Of a bpe tokenizer. Default: the preset's."""
     clean: Annotated[tuple[str, ...], option("NAME [NAME ...]", help=CLEAN_HELP)] = ()
+    dedup: Annotated[Literal["exact", "near"] | None, option("{exact,near}")] = None
+    """Leave out documents that are there before: the same text, or one of which 80% is the same."""
     run_dir: Annotated[str | None, option("DIR")] = None
     """Default: checkpoints/PRESET-DATA, with --init-from MODEL-DATA. An existing run is never overwritten."""
     resume: Resume = ""
@@ -107,7 +109,7 @@ def beside_resume(options: Arguments) -> dict[str, Any]:
     """Options that --resume compares with those that the run began with; None where not given."""
     beside = {
         name: getattr(options, name)
-        for name in ("preset", "tokenizer", "vocab_size", "text_field", "init_from")
+        for name in ("preset", "tokenizer", "vocab_size", "text_field", "init_from", "dedup")
     }
     beside["cleaning"] = options.clean or None
     beside["raw_text"] = options.raw_text or None

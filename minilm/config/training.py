@@ -73,6 +73,8 @@ class TrainConfig:
     """Clip the gradient to this global norm; 0: no clipping."""
     bpe_dropout: float = 0.0
     """Probability that a merge in a training batch is undone (subword augmentation)."""
+    document_attention: bool = False
+    """Tokens see their own document only, where several are in a row: positions begin anew in each."""
     val_fraction: float = 0.1
     """Fraction of the text that is the validation split."""
     split: Literal["position", "document", "shuffle"] = "position"

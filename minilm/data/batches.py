@@ -8,14 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from minilm.data.token_store import Tokens
+
 IGNORED = -100  # the target that torch's cross_entropy leaves out by default
 
-Tokens = NDArray[np.unsignedinteger[Any]]
 Windows = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
@@ -71,15 +71,43 @@ def training_batch(
     tokenizer each merge is undone with the probability ``undo_probability`` (`undo_merges`).
     """
     assert len(tokens) > context_length, "prepare() checks this"
-    # The largest array first: a batch that does not fit into memory fails at once.
-    positions = np.empty((batch_size, context_length + 1), np.int64)  # b t+1
-    random = np.random.default_rng([seed, step, micro_step])
+    random = batch_random(seed, step, micro_step)
     starts = random.integers(0, len(tokens) - context_length, size=batch_size)
-    np.add(starts[:, None], np.arange(context_length + 1), out=positions)
-    windows = np.asarray(tokens)[positions].astype(np.int64)
+    return training_windows(tokens, starts, context_length, random, merges, undo_probability)
+
+
+def batch_random(seed: int, step: int, micro_step: int) -> np.random.Generator:
+    """The generator of all that is drawn for a batch."""
+    return np.random.default_rng([seed, step, micro_step])
+
+
+def training_windows(
+    tokens: Tokens,
+    starts: NDArray[np.int64],
+    context_length: int,
+    random: np.random.Generator,
+    merges: NDArray[np.int64] | None,
+    undo_probability: float,
+) -> Windows:
+    """Inputs and targets, (b, t) each, of the windows at ``starts``, (b,)."""
+    windows = np.empty((len(starts), context_length + 1), np.int64)  # b t+1
+    for window, start in zip(windows, starts.tolist(), strict=True):
+        window[:] = tokens[start : start + context_length + 1]
     if merges is not None and undo_probability > 0:
         windows = undo_merges(windows, merges, undo_probability, random)
     return windows[:, :-1], windows[:, 1:]
+
+
+def document_positions(inputs: NDArray[np.int64], end_of_text: int) -> NDArray[np.int64]:
+    """The position of each token, (b, t), in its own document, which an ``end_of_text`` ends.
+
+    The first of a row is at 0, be it the first of its document or not.
+    """
+    place = np.arange(inputs.shape[1])
+    begins = np.zeros(inputs.shape, dtype=bool)
+    begins[:, 1:] = inputs[:, :-1] == end_of_text
+    firsts: NDArray[np.int64] = np.maximum.accumulate(np.where(begins, place, 0), axis=1)
+    return place - firsts
 
 
 def undo_merges(

@@ -21,7 +21,8 @@ from minilm.files import target_of_temporary
 from minilm.units import parse_bytes
 
 # meta.json is removed first: an entry without it is incomplete.
-NAMES = ("meta.json", "tokenizer.json", "train.bin", "val.bin")
+META = "meta.json"
+NAMES = re.compile(r"(meta|tokenizer|journal)\.json|(unshuffled-)?(train|val)(-\d+)?\.(bin|ends)")
 LIMIT, LIMIT_VARIABLE = "20GiB", "MINILM_CACHE_SIZE"
 # An entry without meta.json may be in the making.
 SECONDS_TO_BUILD = 24 * 3600.0
@@ -141,11 +142,10 @@ def _read(path: Path) -> CacheEntry:
 
 
 def _remove(path: Path) -> None:
-    for name in NAMES:
-        (path / name).unlink(missing_ok=True)
+    (path / META).unlink(missing_ok=True)
     with contextlib.suppress(FileNotFoundError):  # another process has removed it
         for file in path.iterdir():
-            if target_of_temporary(file.name) in NAMES:
+            if NAMES.fullmatch(target_of_temporary(file.name) or file.name):
                 file.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # somebody put something else there
         path.rmdir()

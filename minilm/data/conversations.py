@@ -38,7 +38,7 @@ from minilm.units import counted
 logger = logging.getLogger(__name__)
 
 # Settings that choose windows of a text, or change it.
-_OF_TEXT = ("bpe_dropout", "initial_batch_size", "initial_context_length")
+_OF_TEXT = ("bpe_dropout", "initial_batch_size", "initial_context_length", "document_attention")
 
 
 @dataclass(frozen=True)

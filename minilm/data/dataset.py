@@ -6,7 +6,7 @@ Legend: b rows of t tokens each, n tokens of a split.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,14 @@ from minilm.config import TrainConfig
 from minilm.data.batches import (
     IGNORED,
     Batch,
+    Windows,
+    document_positions,
     training_batch,
     validation_windows,
     window_starts,
 )
+from minilm.data.token_store import Tokens
+from minilm.errors import ConfigError
 from minilm.text.tokenizers import Tokenizer
 
 
@@ -29,11 +33,12 @@ class Dataset:
 
     ``bytes`` and ``sha256`` are of the raw text; ``train_bytes`` and ``val_bytes`` count the
     cleaned text of each split as UTF-8, the separators between ``documents`` left out. ``key`` is
-    that of its entry in the cache, for `find`.
+    that of its entry in the cache, for `find`. With ``document_attention`` a batch has the positions by
+    which a token sees only its own document.
     """
 
-    train: NDArray[np.unsignedinteger[Any]]
-    val: NDArray[np.unsignedinteger[Any]]
+    train: Tokens
+    val: Tokens
     tokenizer: Tokenizer
     source: str
     bytes: int
@@ -42,6 +47,7 @@ class Dataset:
     val_bytes: int
     documents: int
     key: str = ""
+    document_attention: bool = False
 
     @property
     def train_tokens(self) -> int:
@@ -50,6 +56,11 @@ class Dataset:
     @property
     def val_tokens(self) -> int:
         return len(self.val)
+
+    @property
+    def longest_window(self) -> int:
+        """The tokens of training text that a row and its last target are drawn from."""
+        return len(self.train)
 
     @property
     def train_places(self) -> int:
@@ -96,7 +107,14 @@ class Dataset:
             merges=merges,
             undo_probability=config.bpe_dropout,
         )
-        return Batch(windows, rows * length)
+        return self.batch(windows, rows * length)
+
+    def batch(self, windows: Windows, tokens: int) -> Batch:
+        """Inputs and targets, (b, t) each, with the positions of their documents where these matter."""
+        end = self.tokenizer.end_of_text
+        if not self.document_attention or end is None:
+            return Batch(windows, tokens)
+        return Batch((*windows, document_positions(windows[0], end)), tokens)
 
     def num_validation_rows(self, length: int, at_most: int) -> int:
         """How many rows of ``length`` an evaluation of ``at_most`` tokens (0: of all) has."""
@@ -107,4 +125,18 @@ class Dataset:
         for windows in validation_windows(
             self.val, context_length=length, batch_size=rows, at_most=at_most
         ):
-            yield Batch(windows, int((windows[1] != IGNORED).sum()))
+            yield self.batch(windows, int((windows[1] != IGNORED).sum()))
+
+
+def with_document_attention(dataset: Dataset, config: TrainConfig) -> Dataset:
+    """``dataset`` with batches as ``config`` says. Raises ConfigError where nothing ends a document."""
+    if not config.document_attention:
+        return dataset
+    if dataset.documents < 2 or dataset.tokenizer.end_of_text is None:
+        single = dataset.documents < 2
+        raise ConfigError(
+            "document_attention",
+            "true with one document" if single else "true with a tokenizer without end of text",
+            "several documents, with a token between them",
+        )
+    return replace(dataset, document_attention=True)

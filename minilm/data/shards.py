@@ -3,12 +3,13 @@
     CACHE/tokens/KEY/
       tokenizer.json   written first; an interrupted build continues from it
       train.bin        little-endian uint16 where V <= 65536, else uint32, nothing else
-      val.bin
+      train-1.bin ...  of a large text; `encoding` writes these files
+      val.bin ...
       meta.json        sizes and hashes; written last, so an entry that has it is complete
 
 KEY is a hash of everything that decides the tokens, the raw text's hash among it: other data, or
 the same data changed, is another entry. Two processes that build or mend one entry write the same
-bytes, each file whole by a rename, and remove none, so neither can harm the other.
+bytes, each file whole by a rename, and the one that is first removes only what the other can do without.
 """
 
 from __future__ import annotations
@@ -18,24 +19,34 @@ import dataclasses
 import hashlib
 import json
 import logging
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
 import tokenizers
-from numpy.typing import NDArray
 
 from minilm.data.cache import is_key, mark_used, prune, size_limit
-from minilm.data.corpus_stats import Identity, Size, identify, measure
+from minilm.data.corpus_stats import Identity, identify, measure
 from minilm.data.dataset import Dataset
+from minilm.data.encoding import (
+    SPLITS,
+    TOKENIZER,
+    Shard,
+    are_whole,
+    encode,
+    map_tokens,
+    read_journal,
+    remove_intermediate,
+    sha256_of_file,
+    shard_path,
+    token_dtype,
+)
+from minilm.data.mixture import Mixture, mixed
 from minilm.data.split_check import read_sample, split_difference
-from minilm.data.splits import Mode, Split, divide, shuffled_order
+from minilm.data.splits import Mode, Split, divide
 from minilm.errors import CorpusError, FormatError, InputError
-from minilm.files import atomic_writer, write_json
-from minilm.progress import progress_bar
+from minilm.files import write_json
 from minilm.safe_text import one_line
 from minilm.text.cleaning import cleaning_versions
 from minilm.text.corpus import Corpus
@@ -44,7 +55,6 @@ from minilm.text.tokenizer_training import build_tokenizer
 from minilm.text.tokenizers import Tokenizer
 
 FORMAT = 3
-SPLITS = ("train", "val")
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +82,16 @@ def prepare(
     """
     if not 0 < val_fraction <= 1:
         raise CorpusError("--val-fraction", str(val_fraction), "0 < fraction <= 1")
+    if corpus.parts:
+        return _prepare_mixture(
+            corpus,
+            tokenizer=tokenizer,
+            vocab_size=vocab_size,
+            val_fraction=val_fraction,
+            cache=cache,
+            context_length=context_length,
+            split=split,
+        )
     limit = size_limit()
     identity = identify(corpus)
     key = _key(corpus, identity, tokenizer, vocab_size, val_fraction, split)
@@ -82,24 +102,67 @@ def prepare(
         if meta is None:
             logger.warning(f"note: the token cache {entry} is damaged: it is made anew")
     if meta is None:
-        try:
-            entry.mkdir(parents=True, exist_ok=True)
-            meta = _build(entry, corpus, identity, tokenizer, vocab_size, val_fraction, split)
+        with _writing(entry):
+            try:
+                meta = _build(entry, corpus, identity, tokenizer, vocab_size, val_fraction, split)
+            except (
+                FileNotFoundError
+            ):  # another process has finished, and removed what it was made of
+                if (meta := _read_meta(entry)) is None:
+                    raise
             for removed in prune(cache, limit, keep=key):
                 logger.info(f"removed from the token cache, as its size is limited: {removed.path}")
-        except OSError as error:
-            raise InputError(
-                error.filename or entry,
-                f"cannot be written ({error.strerror or error})",
-                "a writable cache folder with room",
-                "set MINILM_CACHE to one",
-            ) from None
     _check_lengths(corpus, meta, val_fraction, context_length)
     mark_used(entry)
     dataset = _dataset(entry, meta)
     if split == "position" and val_fraction < 1:
         _warn_of_difference(entry, meta, dataset.tokenizer.vocab_size)
     return dataclasses.replace(dataset, source=corpus.source)
+
+
+def _prepare_mixture(
+    corpus: Corpus,
+    *,
+    tokenizer: str | Tokenizer,
+    vocab_size: int | None,
+    val_fraction: float,
+    cache: Path,
+    context_length: int,
+    split: Mode,
+) -> Mixture:
+    """Each part as an entry of its own, by one tokenizer: that of the training text of all of them."""
+    identity = identify(corpus)
+    if isinstance(tokenizer, str):
+        entry = (
+            cache / "tokens" / _key(corpus, identity, tokenizer, vocab_size, val_fraction, split)
+        )
+        with _writing(entry):
+            sizes = [measure(part) for part, _ in corpus.parts]
+            divisions = [
+                divide(part, size, split, val_fraction)
+                for (part, _), size in zip(corpus.parts, sizes, strict=True)
+            ]
+            separated = sum(size.documents for size in sizes) > 1
+            tokenizer = _built_tokenizer(entry, divisions, tokenizer, vocab_size, separated)
+    texts = [part for part, _ in corpus.parts]
+    if corpus.dedup:  # which documents of a part are duplicates depends on the others
+        texts = [
+            dataclasses.replace(part, dedup=f"{part.dedup} {number} in {identity.sha256}")
+            for number, part in enumerate(texts)
+        ]
+    parts = [
+        prepare(
+            part,
+            tokenizer=tokenizer,
+            vocab_size=None,
+            val_fraction=val_fraction,
+            cache=cache,
+            context_length=context_length,
+            split=split,
+        )
+        for part in texts
+    ]
+    return mixed(parts, [weight for _, weight in corpus.parts], corpus.source, identity.sha256)
 
 
 def find(cache: Path, key: str, *, tokenizer: Tokenizer, sha256: str) -> Dataset | None:
@@ -117,16 +180,27 @@ def find(cache: Path, key: str, *, tokenizer: Tokenizer, sha256: str) -> Dataset
     return _dataset(entry, meta)
 
 
-def _dataset(entry: Path, meta: _Meta) -> Dataset:
-    def tokens(split: str, count: int) -> NDArray[np.unsignedinteger[Any]]:
-        if not count:  # an empty file cannot be mapped
-            return np.empty(0, meta.dtype)
-        return np.memmap(entry / f"{split}.bin", dtype=meta.dtype, mode="r")
+@contextlib.contextmanager
+def _writing(entry: Path) -> Iterator[None]:
+    """Make the folder. Raises InputError where it, or what the block writes, cannot be written."""
+    try:
+        entry.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise InputError(
+            error.filename or entry,
+            f"cannot be written ({error.strerror or error})",
+            "a writable cache folder with room",
+            "set MINILM_CACHE to one",
+        ) from None
 
+
+def _dataset(entry: Path, meta: _Meta) -> Dataset:
+    dtype = np.dtype(meta.dtype)
     return Dataset(
-        train=tokens("train", meta.train_tokens),
-        val=tokens("val", meta.val_tokens),
-        tokenizer=load_tokenizer(entry / "tokenizer.json"),
+        train=map_tokens(entry, "train", meta.shards["train"], dtype),
+        val=map_tokens(entry, "val", meta.shards["val"], dtype),
+        tokenizer=load_tokenizer(entry / TOKENIZER),
         source=meta.source,
         bytes=meta.bytes,
         sha256=meta.sha256,
@@ -138,8 +212,16 @@ def _dataset(entry: Path, meta: _Meta) -> Dataset:
 
 
 def _warn_of_difference(entry: Path, meta: _Meta, vocab_size: int) -> None:
-    train = read_sample(entry / "train.bin", meta.dtype, meta.train_tokens)
-    val = read_sample(entry / "val.bin", meta.dtype, meta.val_tokens)
+    train, val = (
+        read_sample(
+            [
+                (shard_path(entry, split, number), shard.tokens)
+                for number, shard in enumerate(meta.shards[split])
+            ],
+            meta.dtype,
+        )
+        for split in SPLITS
+    )
     bytes_per_token = (meta.train_bytes + meta.val_bytes) / (meta.train_tokens + meta.val_tokens)
     difference = split_difference(train, val, vocab_size, bytes_per_token)
     if difference:
@@ -163,8 +245,7 @@ class _Meta:
     train_bytes: int
     val_bytes: int
     documents: int
-    train_sha256: str
-    val_sha256: str
+    shards: dict[str, list[Shard]]  # of each split
     tokenizer_sha256: str
 
 
@@ -191,23 +272,33 @@ def _key(
         corpus.text_field,
         corpus.raw_text,
     ]
+    if corpus.dedup:
+        everything.append(corpus.dedup)
+    if corpus.parts:  # a folder with the same files is divided otherwise
+        everything.append([dataclasses.asdict(identify(part)) for part, _ in corpus.parts])
     return _sha256(json.dumps(everything).encode())
 
 
 def _read_meta(entry: Path) -> _Meta | None:
     """The entry's meta.json, if the entry is complete and its files are as it says."""
     try:
-        meta = _Meta(**json.loads((entry / "meta.json").read_bytes()))
-        width = np.dtype(meta.dtype).itemsize
+        record = json.loads((entry / "meta.json").read_bytes())
+        if "train_sha256" in record:  # of earlier versions: one file of each split
+            record["shards"] = {
+                split: [
+                    {"tokens": record[f"{split}_tokens"], "sha256": record.pop(f"{split}_sha256")}
+                ]
+                for split in SPLITS
+            }
+        shards = {split: [Shard(**each) for each in record["shards"][split]] for split in SPLITS}
+        meta = _Meta(**(record | {"shards": shards}))
         whole = (
-            (entry / "train.bin").stat().st_size == meta.train_tokens * width
-            and (entry / "val.bin").stat().st_size == meta.val_tokens * width
-            and _sha256((entry / "tokenizer.json").read_bytes()) == meta.tokenizer_sha256
-            # A changed token would be an index outside the embedding, or train on other text.
-            and _sha256_of_file(entry / "train.bin") == meta.train_sha256
-            and _sha256_of_file(entry / "val.bin") == meta.val_sha256
+            meta.train_tokens == sum(shard.tokens for shard in shards["train"])
+            and meta.val_tokens == sum(shard.tokens for shard in shards["val"])
+            and sha256_of_file(entry / TOKENIZER) == meta.tokenizer_sha256
+            and all(are_whole(entry, each, shards[each], np.dtype(meta.dtype)) for each in SPLITS)
         )
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, KeyError):
         return None
     return meta if whole else None
 
@@ -221,129 +312,55 @@ def _build(
     val_fraction: float,
     split: Mode,
 ) -> _Meta:
-    size = measure(corpus)
+    journal = read_journal(entry)
+    size = journal.size if journal else measure(corpus)
     division = divide(corpus, size, split, val_fraction)
     if isinstance(tokenizer, str):
-        path = entry / "tokenizer.json"
-        tokenizer = _built_tokenizer(path, division, tokenizer, vocab_size, size.documents > 1)
+        separated = size.documents > 1
+        tokenizer = _built_tokenizer(entry, [division], tokenizer, vocab_size, separated)
     else:
-        tokenizer.save(entry / "tokenizer.json")
-    meta = _encode(entry, corpus, identity, size, tokenizer, division)
+        tokenizer.save(entry / TOKENIZER)
+    encoded = encode(entry, corpus.source, identity.sha256, size, tokenizer, division, journal)
+    train_tokens, val_tokens = (
+        sum(shard.tokens for shard in encoded.shards[each]) for each in SPLITS
+    )
+    meta = _Meta(
+        source=one_line(corpus.source),
+        bytes=identity.bytes,
+        sha256=identity.sha256,
+        dtype=token_dtype(tokenizer).str,
+        train_tokens=train_tokens,
+        val_tokens=val_tokens,
+        train_bytes=encoded.text_bytes["train"],
+        val_bytes=encoded.text_bytes["val"],
+        documents=size.documents,
+        shards=encoded.shards,
+        tokenizer_sha256=sha256_of_file(entry / TOKENIZER),
+    )
     write_json(entry / "meta.json", dataclasses.asdict(meta))
+    remove_intermediate(entry)
     return meta
 
 
 def _built_tokenizer(
-    path: Path, division: Split, kind: str, vocab_size: int | None, separated: bool
+    entry: Path, divisions: Sequence[Split], kind: str, vocab_size: int | None, separated: bool
 ) -> Tokenizer:
-    if not (path.parent / "meta.json").exists():  # of a damaged entry nothing is to be trusted
+    path = entry / TOKENIZER
+    if not (entry / "meta.json").exists():  # of a damaged entry nothing is to be trusted
         with contextlib.suppress(FormatError):
             return load_tokenizer(path)  # an earlier build was interrupted after it
 
     def texts() -> Iterator[str]:
         # A tokenizer trained on the validation text would bias the validation loss; but a table of
         # characters must be complete, or that text could not be encoded at all.
-        for piece in division.pieces():
-            if piece.split == "train" or kind == "char":
-                yield piece.text
+        for division in divisions:
+            for piece in division.pieces():
+                if piece.split == "train" or kind == "char":
+                    yield piece.text
 
     tokenizer = build_tokenizer(kind, texts, vocab_size, separated=separated)
     tokenizer.save(path)
     return tokenizer
-
-
-def _encode(
-    entry: Path,
-    corpus: Corpus,
-    identity: Identity,
-    size: Size,
-    tokenizer: Tokenizer,
-    division: Split,
-) -> _Meta:
-    """Write both shards in one pass over the corpus, of which a chunk at a time is in memory."""
-    dtype = np.dtype("<u2" if tokenizer.vocab_size <= 2**16 else "<u4")
-    separator = np.array(
-        [tokenizer.end_of_text] if tokenizer.end_of_text is not None and size.documents > 1 else [],
-        dtype=dtype,
-    )
-    digest = hashlib.sha256()
-    characters = 0
-    with (
-        contextlib.ExitStack() as stack,
-        progress_bar(total=size.utf8_bytes, unit="B", unit_scale=True, desc="encoding") as bar,
-    ):
-        outputs = {
-            split: stack.enter_context(atomic_writer(entry / f"{split}.bin")) for split in SPLITS
-        }
-        # Units are encoded in the corpus's order first, into a file that no other process sees.
-        shards = {
-            split: _Shard(
-                stack.enter_context(tempfile.TemporaryFile(dir=entry))
-                if division.shuffled
-                else outputs[split]
-            )
-            for split in SPLITS
-        }
-        for piece in division.pieces(digest.update):
-            shard = shards[piece.split]
-            characters += len(piece.text)
-            num_bytes = len(piece.text.encode())
-            shard.write(tokenizer.encode(piece.text).astype(dtype))
-            shard.text_bytes += num_bytes
-            if piece.ends_document:
-                shard.write(separator)
-            if piece.ends_unit and division.shuffled:
-                shard.unit_ends.append(shard.tokens)
-            bar.update(num_bytes)
-        if (digest.hexdigest(), characters) != (identity.sha256, division.characters):
-            raise CorpusError(
-                corpus.source, "text that changed while it was read", "the same text", "try again"
-            )
-        if division.shuffled:
-            for split, shard in shards.items():
-                _shuffle(shard, outputs[split], dtype)
-    return _Meta(
-        source=one_line(corpus.source),
-        bytes=identity.bytes,
-        sha256=identity.sha256,
-        dtype=dtype.str,
-        train_tokens=shards["train"].tokens,
-        val_tokens=shards["val"].tokens,
-        train_bytes=shards["train"].text_bytes,
-        val_bytes=shards["val"].text_bytes,
-        documents=size.documents,
-        train_sha256=shards["train"].digest.hexdigest(),
-        val_sha256=shards["val"].digest.hexdigest(),
-        tokenizer_sha256=_sha256((entry / "tokenizer.json").read_bytes()),
-    )
-
-
-def _shuffle(shard: _Shard, output: IO[bytes], dtype: np.dtype[Any]) -> None:
-    """Write the units of ``shard`` into ``output`` in random order."""
-    shard.stream.flush()
-    tokens = np.memmap(shard.stream, dtype=dtype, mode="r")
-    starts = [0, *shard.unit_ends]
-    shuffled = _Shard(output)
-    for unit in shuffled_order(len(shard.unit_ends)):
-        shuffled.write(tokens[starts[unit] : starts[unit + 1]])
-    shard.digest = shuffled.digest
-
-
-class _Shard:
-    """A file of tokens that is being written."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self.stream = stream
-        self.digest = hashlib.sha256()
-        self.tokens = 0
-        self.text_bytes = 0
-        self.unit_ends: list[int] = []
-
-    def write(self, tokens: NDArray[np.unsignedinteger[Any]]) -> None:
-        data = tokens.tobytes()
-        self.stream.write(data)
-        self.digest.update(data)
-        self.tokens += len(tokens)
 
 
 def _check_lengths(corpus: Corpus, meta: _Meta, val_fraction: float, context_length: int) -> None:
@@ -365,11 +382,3 @@ def _check_lengths(corpus: Corpus, meta: _Meta, val_fraction: float, context_len
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _sha256_of_file(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -7,6 +7,7 @@ is compared with that of the same text split at random, by which rare tokens and
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +29,24 @@ _SMALLEST = 256
 Tokens = NDArray[np.unsignedinteger[Any]]
 
 
-def read_sample(path: Path, dtype: str, num_tokens: int) -> Tokens:
-    """Blocks from stretches evenly spread over a file of tokens, (blocks, _BLOCK).
+def read_sample(files: Sequence[tuple[Path, int]], dtype: str) -> Tokens:
+    """Blocks from stretches evenly spread over files, each with its number of tokens, (blocks, _BLOCK).
 
-    They are read, not mapped: mapped pages of a large file would count as this process's memory.
+    They are read, not mapped: mapped pages of a large file would count as this process's memory. What a
+    stretch has in the next file is left out.
     """
+    ends = np.cumsum([tokens for _, tokens in files])
+    num_tokens = int(ends[-1]) if files else 0
     stretches = _STRETCHES if num_tokens > _STRETCH * _STRETCHES else 1
     stretch = _STRETCH if stretches > 1 else num_tokens
-    starts = np.linspace(0, num_tokens - stretch, stretches).astype(np.int64)
-    count = stretch // _BLOCK * _BLOCK
     width = np.dtype(dtype).itemsize
-    parts = [np.fromfile(path, dtype, count, offset=int(start) * width) for start in starts]
+    parts = [np.empty(0, dtype)]
+    for start in np.linspace(0, num_tokens - stretch, stretches).astype(np.int64).tolist():
+        number = int(np.searchsorted(ends, start, side="right"))
+        for path, tokens in files[number : number + 1]:
+            count = min(stretch, int(ends[number]) - start) // _BLOCK * _BLOCK
+            offset = start - (int(ends[number]) - tokens)
+            parts.append(np.fromfile(path, dtype, count, offset=offset * width))
     return np.concatenate(parts).reshape(-1, _BLOCK)
 
 

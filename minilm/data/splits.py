@@ -10,6 +10,7 @@ What is drawn depends only on the text, so that runs with other seeds compare.
 from __future__ import annotations
 
 import functools
+from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -131,7 +132,7 @@ def _units(
 
 def _unit_lengths(corpus: Corpus, by_line: bool) -> NDArray[np.int64]:
     """The characters of each unit, (num_units,)."""
-    lengths, length = [], 0
+    lengths, length = array("q"), 0
     for text, ends_unit in _units(corpus, by_line):
         length += len(text)
         if ends_unit:

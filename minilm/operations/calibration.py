@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minilm.data.batches import Tokens, window_starts
+from minilm.data.batches import window_starts
 from minilm.data.corpus_stats import identify
 from minilm.data.shards import prepare
+from minilm.data.token_store import Tokens
 from minilm.errors import InputError
 from minilm.operations.evaluate import ALL, EvaluationText
 from minilm.text.corpora import open_corpus

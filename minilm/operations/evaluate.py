@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from minilm.errors import InputError
 from minilm.interop.convert import as_run
 from minilm.model.transformer import Transformer
 from minilm.runs import files as run_files
+from minilm.runs.files import RunRecord
 from minilm.text.chat_template import PLAIN, find_template
 from minilm.text.corpora import open_corpus
 from minilm.text.corpus import Corpus
@@ -129,7 +130,8 @@ def evaluation_text(
             cache=cache,
             context_length=1,
         )
-        return EvaluationText(dataset, f"{part} of {corpus.name}")
+        record = run_files.read_record(run / run_files.CONFIG)
+        return EvaluationText(_as_trained(dataset, record), f"{part} of {corpus.name}")
     of_run = run_files.last_summary(run).get("data")
     if not isinstance(of_run, dict) or not isinstance(of_run.get("source"), str):
         return None
@@ -148,6 +150,7 @@ def _own_split(
             cache=cache,
             text_field=read.get("text_field"),
             raw_text=bool(read.get("raw_text", False)),
+            dedup=read.get("dedup"),
         )
         sha256 = identify(corpus).sha256
     except InputError as error:
@@ -171,7 +174,12 @@ def _own_split(
         cache=cache,
         context_length=1,
     )
-    return EvaluationText(dataset, f"{part} of {corpus.name}")
+    return EvaluationText(_as_trained(dataset, record), f"{part} of {corpus.name}")
+
+
+def _as_trained(dataset: Dataset, record: RunRecord) -> Dataset:
+    """Documents see one another where they did in training."""
+    return replace(dataset, document_attention=record.train.document_attention)
 
 
 def _conversations(

@@ -8,24 +8,38 @@ import difflib
 import functools
 import glob
 import hashlib
+import itertools
 import json
+import math
 import os
 import re
 import sysconfig
+import tarfile
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from minilm.errors import CorpusError, InputError
 from minilm.text import records
 from minilm.text.cleaning import ordered_steps
 from minilm.text.corpus import Corpus, Document
 from minilm.text.decoding import decode
+from minilm.text.deduplication import Mode, find_duplicates, method
 from minilm.text.download import download
 from minilm.text.hugging_face import HubDataset, parse_source
 
 PIECE_BYTES = 2**20
+LONGEST_NAME = 100  # of a mixture, as a folder's name
 
 NAMED_SOURCES = ("stdlib", "shakespeare")
+
+MIXTURE = "mix:"
+
+# What is read of a tar, and as what.
+TAR = ".tar"
+TAR_MEMBERS = {".txt": "", ".json": "json", ".jsonl": "json"}
 
 SHAKESPEARE_URL = (
     "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
@@ -40,6 +54,7 @@ def open_corpus(
     cache: Path,
     text_field: str | None = None,
     raw_text: bool = False,
+    dedup: Mode | None = None,
 ) -> Corpus:
     """Resolve ``source``: reads file names and sizes, and downloads where necessary.
 
@@ -47,14 +62,23 @@ def open_corpus(
         shakespeare         tinyshakespeare, downloaded once to ``cache``/shakespeare.txt
         hf:NAME[:CONFIG]    a Hugging Face dataset; see `minilm.text.hugging_face`
         FILE                one document, or those in its records, or between its separators
+        TAR                 the .txt, .json and .jsonl files in it, each as one would be
         FOLDER              every file below it except hidden ones, by relative path
         GLOB                every file that matches, sorted; ** matches any number of folders
+        mix:SOURCE=WEIGHT;...   several of them, with how often each is drawn from
+
+    With ``dedup`` documents that are there before are left out (`minilm.text.deduplication`).
 
     Names have priority: write ./stdlib for a file named stdlib. What ends in .json, .csv or .tsv is
     plain text among files of other kinds, unless ``text_field`` is given.
     Raises CorpusError where the source is missing, empty or unreadable, InputError for an unknown
     cleaning step, MissingExtraError where a package is missing.
     """
+    if dedup is not None:
+        corpus = open_corpus(
+            source, cleaning=cleaning, cache=cache, text_field=text_field, raw_text=raw_text
+        )
+        return _without_duplicates(corpus, dedup)
     if raw_text and text_field is not None:
         raise InputError("--text-field", "given with --raw-text", "one of the two")
     opened = Corpus("", source, ordered_steps(cleaning), lambda: iter([]), text_field, raw_text)
@@ -64,6 +88,8 @@ def open_corpus(
         return _from_files("shakespeare", opened, [_shakespeare_file(cache)])
     if source.startswith("hf:"):
         return _from_hub(source, opened, cache)
+    if source.startswith(MIXTURE):
+        return _mixture(opened, cache)
     if not source or "\0" in source:
         raise CorpusError("--data", repr(source), "a source", _SOURCES_HINT)
     # os.path, not pathlib: its tests are False for a name that is too long or not permitted.
@@ -100,7 +126,70 @@ def open_corpus(
     )
 
 
-_SOURCES_HINT = "--data takes stdlib, shakespeare, hf:NAME, a file, a folder or a glob"
+_SOURCES_HINT = "--data takes stdlib, shakespeare, hf:NAME, a file, a folder, a glob or mix:"
+
+
+def parse_mixture(source: str) -> list[tuple[str, float]]:
+    """The sources in mix:SOURCE=WEIGHT;..., and their weights. Raises CorpusError for another form."""
+    parts = []
+    for part in source.removeprefix(MIXTURE).split(";"):
+        name, _, text = part.strip().rpartition("=")
+        try:
+            weight = float(text)
+        except ValueError:
+            weight = math.nan
+        if not name or not 0 < weight < math.inf or name.startswith(MIXTURE):
+            expected = "mix:SOURCE=WEIGHT;SOURCE=WEIGHT, each weight a number above 0"
+            raise CorpusError(source, repr(part), expected, "quote it from the shell")
+        parts.append((name, weight))
+    return parts
+
+
+def _mixture(corpus: Corpus, cache: Path) -> Corpus:
+    parts = tuple(
+        (
+            open_corpus(
+                name,
+                cleaning=corpus.cleaning,
+                cache=cache,
+                text_field=corpus.text_field,
+                raw_text=corpus.raw_text,
+            ),
+            weight,
+        )
+        for name, weight in parse_mixture(corpus.source)
+    )
+    return dataclasses.replace(
+        corpus,
+        name="-".join(part.name for part, _ in parts)[:LONGEST_NAME],
+        documents=lambda: itertools.chain.from_iterable(part.documents() for part, _ in parts),
+        parts=parts,
+    )
+
+
+def _without_duplicates(corpus: Corpus, mode: Mode) -> Corpus:
+    """They are found when the text is first read: of a mixture, in all of its parts."""
+    parts = [part for part, _ in corpus.parts]
+    find = functools.cache(lambda: find_duplicates(parts or [corpus], mode))
+    dedup = method(mode)
+
+    def of_part(number: int) -> NDArray[np.bool_]:
+        return find()[number]
+
+    return dataclasses.replace(
+        corpus,
+        dedup=dedup,
+        duplicates=lambda: np.concatenate(find()),
+        parts=tuple(
+            (
+                dataclasses.replace(
+                    part, dedup=dedup, duplicates=functools.partial(of_part, number)
+                ),
+                weight,
+            )
+            for number, (part, weight) in enumerate(corpus.parts)
+        ),
+    )
 
 
 def _from_files(name: str, corpus: Corpus, files: list[Path]) -> Corpus:
@@ -112,7 +201,8 @@ def _from_files(name: str, corpus: Corpus, files: list[Path]) -> Corpus:
         got = "an empty file" if len(files) == 1 else f"{len(files)} empty files"
         raise CorpusError(corpus.source, got, "text", _SOURCES_HINT)
     formats = [] if corpus.raw_text else _formats(files, corpus.text_field)
-    if corpus.text_field is not None and not any(formats):
+    has_records = any(formats) or any(file.suffix.lower() == TAR for file in files)
+    if corpus.text_field is not None and not has_records:
         raise CorpusError(
             corpus.source,
             f"--text-field {corpus.text_field} with plain text",
@@ -139,7 +229,32 @@ def _formats(files: list[Path], text_field: str | None) -> list[str]:
 
 def _file_documents(files: list[Path], formats: list[str]) -> Iterator[Document]:
     for file, format in zip(files, formats, strict=True):
-        yield Document(str(file), _file_bytes(file), format)
+        if file.suffix.lower() == TAR:
+            yield from _members(file)
+        else:
+            yield Document(str(file), _file_bytes(file), format)
+
+
+def _members(file: Path) -> Iterator[Document]:
+    """The texts and records in a tar, in its order, as those of webdataset; the rest is left out.
+
+    It is read, not extracted, one piece after another.
+    """
+    try:
+        with tarfile.open(file, "r:") as archive:
+            for member in archive:
+                archive.members = []  # type: ignore[attr-defined]  # it would keep them all
+                ending = Path(member.name).suffix.lower()
+                stream = archive.extractfile(member) if member.isfile() else None
+                if stream is not None and ending in TAR_MEMBERS:
+                    pieces = iter(functools.partial(stream.read, PIECE_BYTES), b"")
+                    yield Document(f"{file}: {member.name}", pieces, TAR_MEMBERS[ending])
+    except tarfile.TarError as error:
+        raise CorpusError(
+            file, f"not read as a tar ({error})", "an uncompressed tar", "leave it out with a glob"
+        ) from None
+    except OSError as error:
+        raise _unreadable(file, error) from None
 
 
 def _file_bytes(file: Path) -> Iterator[bytes]:

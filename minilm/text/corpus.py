@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from minilm.errors import CorpusError
 from minilm.text import records
 from minilm.text.chunking import split_into_chunks
@@ -47,7 +50,9 @@ class Corpus:
 
     ``name`` is a valid folder name; ``source`` is the user's text; ``cleaning`` are the steps in the
     order of application; ``documents`` starts a new pass over the raw bytes. ``text_field`` is the one
-    asked for. With ``raw_text`` a file is one document as it is, line ends and all.
+    asked for. With ``raw_text`` a file is one document as it is, line ends and all. A mixture has ``parts``,
+    each with its weight; its documents are theirs in order. ``duplicates`` says which of the documents that
+    have text are left out, found as ``dedup`` says.
     """
 
     name: str
@@ -56,6 +61,9 @@ class Corpus:
     documents: Callable[[], Iterator[Document]]
     text_field: str | None = None
     raw_text: bool = False
+    parts: tuple[tuple[Corpus, float], ...] = ()
+    dedup: str = ""
+    duplicates: Callable[[], NDArray[np.bool_]] | None = None
 
     def chunks(
         self,
@@ -67,6 +75,17 @@ class Corpus:
         ``observe`` is called with all raw bytes, as they are read, ``note`` with a file's name and what was
         done to it unasked. Raises CorpusError for a file that cannot be read or is not text.
         """
+        number = 0
+        duplicates = None if self.duplicates is None else self.duplicates()
+        for chunk in self._all_chunks(observe, note):
+            # A text that has changed since may have more documents, which is found by its hash.
+            if duplicates is None or not duplicates[number : number + 1].any():
+                yield chunk
+            number += chunk.ends_document
+
+    def _all_chunks(
+        self, observe: Callable[[bytes], object] | None, note: records.Note
+    ) -> Iterator[Chunk]:
         for document in self.documents():
             raw = document.raw if observe is None else _observe(document.raw, observe)
             for text in self._texts(document, raw, note):

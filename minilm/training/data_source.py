@@ -10,13 +10,14 @@ from typing import Any
 from minilm.config import TrainConfig
 from minilm.data.conversations import prepare_conversations
 from minilm.data.corpus_stats import identify
-from minilm.data.dataset import Dataset
+from minilm.data.dataset import Dataset, with_document_attention
 from minilm.data.shards import find, prepare
-from minilm.errors import InputError
+from minilm.errors import CorpusError, InputError
 from minilm.parallel.process_group import world
 from minilm.text.chat_template import ChatTemplate
 from minilm.text.corpora import open_corpus
 from minilm.text.corpus import Corpus
+from minilm.text.deduplication import Mode
 from minilm.text.tokenizers import Tokenizer
 from minilm.training.resume_options import absolute_source
 
@@ -36,6 +37,7 @@ class DataSource:
     text_field: str | None = None
     raw_text: bool = False
     chat_template: str | None = None
+    dedup: Mode | None = None
 
     def open(self) -> Corpus:
         """Raises InputError for a source that is not there. One process downloads for all."""
@@ -46,6 +48,7 @@ class DataSource:
                 cache=self.cache,
                 text_field=self.text_field,
                 raw_text=self.raw_text,
+                dedup=self.dedup,
             )
 
     def absolute_name(self) -> str:
@@ -59,6 +62,7 @@ class DataSource:
             "text_field": self.text_field,
             "raw_text": self.raw_text,
             **({"chat_template": self.chat_template} if self.chat_template else {}),
+            **({"dedup": self.dedup} if self.dedup else {}),
         }
 
     def prepare(
@@ -97,6 +101,9 @@ class DataSource:
     ) -> Dataset:
         if template is not None:
             assert isinstance(tokenizer, Tokenizer), "that of the base"
+            if corpus.parts or corpus.dedup:
+                problem = f"conversations {'in a mixture' if corpus.parts else 'with --dedup'}"
+                raise CorpusError(corpus.source, problem, "a text, or one source of conversations")
             return prepare_conversations(
                 corpus,
                 tokenizer=tokenizer,
@@ -105,7 +112,7 @@ class DataSource:
                 split=config.split,
                 context_length=context_length,
             )
-        return prepare(
+        dataset = prepare(
             corpus,
             tokenizer=tokenizer,
             vocab_size=vocab_size,
@@ -114,6 +121,7 @@ class DataSource:
             cache=self.cache,
             context_length=context_length,
         )
+        return with_document_attention(dataset, config)
 
     def stored(
         self, tokenizer: Tokenizer, *, key: str, sha256: str, may_be_missing: bool

@@ -56,8 +56,8 @@ def evaluate(
     """The mean over every target of the validation split, in consecutive rows, dropout off.
 
     ``at_most``: of so many tokens, evenly spread over the split; 0: of all. None where a signal came
-    meanwhile: it is looked for after each batch. ``loss`` takes the place of `next_token_loss`; ``bar``: with one of
-    its own in a terminal. Several processes share the batches, and each gets the mean over all.
+    meanwhile: it is looked for after each batch. ``loss`` takes the place of `next_token_loss`; ``bar``: with
+    one of its own in a terminal. Several processes share the batches; each gets the mean over all.
     """
     was_training = model.training
     model.eval()

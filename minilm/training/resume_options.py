@@ -14,7 +14,7 @@ from minilm.runs import files as run_files
 from minilm.runs.base_run import lora_of
 from minilm.runs.stop_reason import StopReason
 from minilm.text.chat_template import PLAIN
-from minilm.text.corpora import NAMED_SOURCES
+from minilm.text.corpora import MIXTURE, NAMED_SOURCES, parse_mixture
 
 # Where the run ends and where it runs, and one that changes its arithmetic, which is said.
 RESUMABLE_OVERRIDES = (
@@ -97,6 +97,9 @@ def check_not_ended(run_dir: Path, changed: Mapping[str, Any]) -> None:
 
 def absolute_source(name: str) -> str:
     """A source of text as --resume finds it from any folder: a path made absolute, a name as it is."""
+    if name.startswith(MIXTURE):
+        parts = (f"{absolute_source(part)}={weight:g}" for part, weight in parse_mixture(name))
+        return MIXTURE + ";".join(parts)
     if name in NAMED_SOURCES:
         return name
     if name.startswith("hf:"):

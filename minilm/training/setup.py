@@ -21,6 +21,7 @@ from minilm.architectures.adapter_map import adapter_map
 from minilm.checkpoint import load_base, read_run_record
 from minilm.config import TrainConfig, from_dict, to_dict
 from minilm.config.presets import find_preset
+from minilm.data.dataset import with_document_attention
 from minilm.errors import ConfigError, FormatError, InputError
 from minilm.model.transformer import Transformer
 from minilm.runs import files as run_files
@@ -28,6 +29,7 @@ from minilm.runs.base_run import lora_of
 from minilm.runs.files import RunRecord
 from minilm.runs.new_folder import default_run_dir
 from minilm.text.chat_template import read_chat_template
+from minilm.text.corpora import MIXTURE
 from minilm.text.tokenizer_file import load_tokenizer
 from minilm.training.data_source import DataSource
 from minilm.training.loggers import check_installed
@@ -74,7 +76,7 @@ def new_run(
     )
     model_config = replace(
         model_config,
-        context_length=longest_context(model_config.context_length, dataset.train_tokens),
+        context_length=longest_context(model_config.context_length, dataset.longest_window),
     )
     least = dataset.tokenizer.vocab_size
     if model.get("vocab_size", least) < least:
@@ -125,6 +127,7 @@ def resumed_run(
         saved.settings.get("text_field"),
         saved.settings.get("raw_text", True),  # 0.1.0 read every text so
         saved.settings.get("chat_template"),
+        dedup=saved.settings.get("dedup"),
     )
     refuse_other_encodings("data", source.absolute_name())
     before = from_dict(TrainConfig, saved.settings["train"], saved.path)
@@ -160,6 +163,10 @@ def resumed_run(
                 "a template and a tokenizer that write the same again",
                 "one that writes the date does not: start a new run",
             )
+        if source.name.startswith(MIXTURE) and dataset.key != saved.settings.get("tokens"):
+            problem, expected = "another mixture than when the run began", "its texts and weights"
+            raise InputError(source.name, problem, expected, "start a new run")
+    dataset = with_document_attention(dataset, config)
     spec = RunSpec(
         run_dir,
         _resumed_model(run_dir, record),

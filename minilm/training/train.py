@@ -28,6 +28,7 @@ from minilm.runs import files as run_files
 from minilm.runs.lock import run_lock
 from minilm.runs.new_folder import new_run_folder, remove_beginning, remove_temporary_files
 from minilm.text.chat_template import PLAIN
+from minilm.text.deduplication import Mode
 from minilm.training.data_source import DataSource
 from minilm.training.finetune import run_from_checkpoint
 from minilm.training.finish import Outcome, finish, finished_run
@@ -55,6 +56,7 @@ def train(
     text_field: str | None = None,
     raw_text: bool = False,
     init_from: str | Path | None = None,
+    dedup: Mode | None = None,
     model: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     cache: Path | None = None,
@@ -65,8 +67,8 @@ def train(
     ``model`` and ``settings`` replace fields of the preset's ModelConfig and TrainConfig. With
     ``init_from`` the model and the tokenizer are those of that run, training begins with its weights, and
     the folder is by default checkpoints/MODEL-DATA. ``text_field`` is where JSON, CSV, Parquet and datasets
-    have the text; ``raw_text`` takes a file as it is. Raises InputError before anything is written; an
-    existing run is never overwritten.
+    have the text; ``raw_text`` takes a file as it is; ``dedup`` leaves out documents that are there before.
+    Raises InputError before anything is written; an existing run is never overwritten.
 
     ``started``: when the run began, by time.monotonic(), for its seconds; default: now. Progress goes
     through the logger "minilm"; where logging is not configured, to stderr.
@@ -76,7 +78,12 @@ def train(
         if run_dir == "":
             raise ConfigError("run_dir", "an empty name", "a folder, or None for the default one")
         source = DataSource(
-            str(data), tuple(cleaning), cache or default_cache(), text_field, raw_text
+            str(data),
+            tuple(cleaning),
+            cache or default_cache(),
+            text_field,
+            raw_text,
+            dedup=dedup,
         )
         folder = None if run_dir is None else Path(run_dir)
         model, settings = dict(model or {}), _current_settings(settings)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minilm.data import shards
+from minilm.data import encoding, shards
 from minilm.data.cache import default_cache
 from minilm.data.corpus_stats import identify, measure
 from minilm.data.shards import prepare
@@ -337,15 +337,15 @@ def test_an_entry_that_another_process_completes_is_read_again(
 def test_two_processes_shuffle_one_entry_without_harm(file, tmp_path, monkeypatch):
     alone = prepared(file, tmp_path / "alone", split="shuffle")
     whole = {path.name: path.read_bytes() for path in entries(tmp_path / "alone")[0].iterdir()}
-    shuffle, others = shards._shuffle, []
+    shuffle, others = encoding.shuffle, []
 
     def complete_then_shuffle(*arguments):
         if not others:
             others.append(arguments)
             prepared(file, tmp_path, split="shuffle")
-        shuffle(*arguments)
+        return shuffle(*arguments)
 
-    monkeypatch.setattr(shards, "_shuffle", complete_then_shuffle)
+    monkeypatch.setattr(encoding, "shuffle", complete_then_shuffle)
     assert prepared(file, tmp_path, split="shuffle").train.tolist() == alone.train.tolist()
     [entry] = entries(tmp_path)
     assert {path.name: path.read_bytes() for path in entry.iterdir()} == whole
@@ -356,7 +356,7 @@ def test_a_build_that_fails_leaves_no_complete_entry(file, tmp_path, monkeypatch
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(shards._Shard, "write", stop)
+        patch.setattr(encoding._OpenShard, "write", stop)
         with pytest.raises(KeyboardInterrupt):
             prepared(file, tmp_path, tokenizer="bpe", vocab_size=300)
     [entry] = entries(tmp_path)
@@ -488,7 +488,7 @@ def test_a_disk_that_is_full(file, tmp_path, monkeypatch):
     def full(self, tokens):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(shards._Shard, "write", full)
+    monkeypatch.setattr(encoding._OpenShard, "write", full)
     with pytest.raises(InputError, match=r"cannot be written \(No space left on device\)"):
         prepared(file, tmp_path)
 

@@ -17,10 +17,10 @@ def test_a_sample_is_spread_over_the_file(
     monkeypatch.setattr(split_check, "_STRETCHES", 4)
     tokens = np.arange(10_000, dtype=dtype)
     tokens.tofile(tmp_path / "a.bin")
-    sample = read_sample(tmp_path / "a.bin", dtype, len(tokens))
+    sample = read_sample([(tmp_path / "a.bin", len(tokens))], dtype)
     starts = [0, 3290, 6581, 9872]
     assert sample.ravel().tolist() == [start + i for start in starts for i in range(128)]
-    whole = read_sample(tmp_path / "a.bin", dtype, 500)
+    whole = read_sample([(tmp_path / "a.bin", 500)], dtype)
     assert whole.ravel().tolist() == list(range(448)), "of a small one all full blocks"
 
 

@@ -1,7 +1,9 @@
 """Corpora: what each kind of source resolves to, in which order, and every refusal."""
 
+import io
 import os
 import sysconfig
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -192,3 +194,37 @@ def test_observed_blocks_are_the_raw_bytes_in_order(tmp_path):
     corpus = open_corpus(str(tmp_path / "texts"), cleaning=["whitespace"], cache=tmp_path)
     list(corpus.chunks(blocks.append))
     assert b"".join(blocks) == "one \r\né".encode()
+
+
+def test_a_tar_is_read_as_the_files_in_it(tmp_path: Path) -> None:
+    """As webdataset has them: several files of a sample, of which those of text are read."""
+    (tmp_path / "shards").mkdir()
+    for shard in range(2):
+        with tarfile.open(tmp_path / "shards" / f"{shard}.tar", "w") as archive:
+            for number in range(3):
+                for ending, content in {
+                    "jpg": b"\xff\xd8",
+                    "json": b'{"text": "record %d %d"}' % (shard, number),
+                    "txt": b"text %d %d" % (shard, number),
+                }.items():
+                    member = tarfile.TarInfo(f"folder/{number:04}.{ending}")
+                    member.size = len(content)
+                    archive.addfile(member, io.BytesIO(content))
+            link = tarfile.TarInfo("link.txt")
+            link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+            archive.addfile(link)
+    corpus = open_corpus(str(tmp_path / "shards"), cache=tmp_path)
+    chunks = list(corpus.chunks())
+    assert [chunk.text for chunk in chunks] == [
+        f"{kind} {shard} {number}"
+        for shard in range(2)
+        for number in range(3)
+        for kind in ("record", "text")
+    ]
+    assert all(chunk.ends_document for chunk in chunks)
+    whole = (tmp_path / "shards" / "1.tar").read_bytes()
+    for content in (whole[:700], b"no tar" * 200):
+        (tmp_path / "broken.tar").write_bytes(content)
+        broken = open_corpus(str(tmp_path / "broken.tar"), cache=tmp_path)
+        with pytest.raises(CorpusError, match=r"broken\.tar"):
+            list(broken.chunks())
