@@ -150,6 +150,7 @@ def test_importing_everything_changes_nothing() -> None:
     modules = sorted(MODULES)
     program = f"""
 import os, signal, sys, torch, numpy, tokenizers, tyro, einops, rich, tqdm, logging, warnings
+import torch.distributed.fsdp  # whose sympy adds a filter of warnings
 def state():
     return (dict(os.environ), os.getcwd(), signal.getsignal(signal.SIGINT), torch.get_num_threads(),
             torch.initial_seed(), torch.get_default_dtype(), tuple(sys.path), list(warnings.filters),

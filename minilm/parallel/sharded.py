@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.tensor import DTensor, Placement, Shard, distribute_tensor
 
 from minilm.parallel.process_group import world
+
+if TYPE_CHECKING:  # a second of importing, where a process alone has no such tensor
+    from torch.distributed.tensor import DTensor, Placement
+
+
+def is_shared(tensor: Tensor) -> TypeGuard[DTensor]:
+    """Whether it is a DTensor."""
+    return hasattr(tensor, "placements")
 
 
 def whole(tensor: Tensor) -> Tensor:
     """All of it, in every process; a plain tensor is itself. All processes call it together."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if is_shared(tensor) else tensor
 
 
 def local(tensor: Tensor) -> Tensor:
     """The part that this process has; of a plain tensor itself."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local() if is_shared(tensor) else tensor
 
 
 @torch.no_grad()
@@ -31,15 +39,19 @@ def fill(tensor: Tensor, values: Tensor) -> None:
 def like(tensor: Tensor, values: Tensor) -> Tensor:
     """``values``, which every process has whole, in parts as ``tensor`` and on its device."""
     values = values.to(tensor.device)
-    if not isinstance(tensor, DTensor) or values.ndim == 0:
+    if not is_shared(tensor) or values.ndim == 0:
         return values
+    from torch.distributed.tensor import distribute_tensor
+
     return distribute_tensor(values, tensor.device_mesh, tensor.placements, src_data_rank=None)
 
 
 def part_like(tensor: Tensor, part: Tensor) -> Tensor:
     """A tensor of which ``part`` is what this process has of ``tensor``; the memory is that of ``part``."""
-    if not isinstance(tensor, DTensor):
+    if not is_shared(tensor):
         return part
+    from torch.distributed.tensor import DTensor
+
     return DTensor.from_local(
         part,
         tensor.device_mesh,
@@ -52,8 +64,10 @@ def part_like(tensor: Tensor, part: Tensor) -> Tensor:
 
 def gathered(parts: Tensor, like: Tensor) -> Tensor:
     """(n, ...): the parts of n tensors that are shared as ``like`` is -> (n, ...), whole."""
-    if not isinstance(like, DTensor):
+    if not is_shared(like):
         return parts
+    from torch.distributed.tensor import DTensor
+
     shape = torch.Size((len(parts), *like.shape))
     stride = (like.numel(), *like.stride())
     return DTensor.from_local(
@@ -68,14 +82,18 @@ def gathered(parts: Tensor, like: Tensor) -> Tensor:
 
 def own_part(tensors: Tensor, like: Tensor) -> Tensor:
     """The inverse of `gathered`."""
-    if not isinstance(like, DTensor):
+    if not is_shared(like):
         return tensors
+    from torch.distributed.tensor import distribute_tensor
+
     placements = _stacked(like.placements)
     return distribute_tensor(tensors, like.device_mesh, placements, src_data_rank=None).to_local()
 
 
 def _stacked(placements: Sequence[Placement]) -> list[Placement]:
     """Those of tensors that are stacked in a new first dimension."""
+    from torch.distributed.tensor import Shard
+
     return [Shard(each.dim + 1) if isinstance(each, Shard) else each for each in placements]
 
 

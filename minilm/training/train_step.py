@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from minilm.data.batches import Batch
 from minilm.model.transformer import Transformer, next_token_loss
-from minilm.parallel.data_parallel import DataParallel
 from minilm.parallel.dropout import RowsOfDropout
 from minilm.parallel.process_group import world
 from minilm.parallel.sharded import whole
@@ -28,6 +28,9 @@ from minilm.training.runtime import Loss
 from minilm.training.signals import Interrupted, StopRequest
 from minilm.training.step_graph import StepGraph
 
+if TYPE_CHECKING:
+    from minilm.parallel.data_parallel import DataParallel
+
 
 class TrainStep:
     """The steps of a run, each counted in its ``progress``. The model is on its device by then."""
@@ -35,8 +38,10 @@ class TrainStep:
     def __init__(self, spec: RunSpec, progress: Progress, stop: StopRequest) -> None:
         self.model, self.config, self.runtime = spec.model, spec.config, spec.runtime
         self.progress, self.stop, self.world = progress, stop, world()
-        self.parallel = None
+        self.parallel: DataParallel | None = None
         if self.world.is_parallel:
+            from minilm.parallel.data_parallel import DataParallel  # seconds of importing
+
             self.parallel = DataParallel(
                 self.model, next_token_loss, self.config.parallel, self.world, self.runtime.dtype
             )

@@ -7,19 +7,24 @@ repeats the command, and trains for some steps. Memory is the sum of the proport
 processes, which counts a page that they share once, and mapped files as far as they are mapped. Linux only.
 """
 
-from __future__ import annotations
-
-import argparse
-import json
 import os
-import random
-import shutil
-import signal
-import subprocess
 import sys
-import time
-from pathlib import Path
-from typing import Any
+
+sys.path[0] = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from scripts import check_dependencies  # noqa: E402
+
+check_dependencies()
+
+import argparse  # noqa: E402
+import json  # noqa: E402
+import random  # noqa: E402
+import shutil  # noqa: E402
+import signal  # noqa: E402
+import subprocess  # noqa: E402
+import time  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
 
 FILE_BYTES = 50_000_000
 SECONDS_BETWEEN_READINGS = 0.2
