@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from minilm.errors import ConfigError
@@ -42,9 +42,7 @@ class SharedLoss(nn.Module):
 class DataParallel:
     """A model over the processes of a ``world``: its `loss`, whose gradients are the mean over all."""
 
-    def __init__(
-        self, model: Transformer, loss: Loss, layout: str, world: World, dtype: torch.dtype
-    ) -> None:
+    def __init__(self, model: Transformer, loss: Loss, layout: str, world: World) -> None:
         self._module: nn.Module = SharedLoss(model, loss)
         self._model, self._skeleton = model, model
         device = next(model.parameters()).device.type
@@ -52,16 +50,9 @@ class DataParallel:
             self._module = DistributedDataParallel(self._module, gradient_as_bucket_view=True)
             return
         mesh = device_mesh(layout, world, device)
-        # What a block multiplies may be gathered in half the bytes; gradients are summed in float32, and
-        # what stays between the blocks is computed as without it.
-        half = MixedPrecisionPolicy(
-            param_dtype=None if dtype == torch.float32 else dtype,
-            reduce_dtype=torch.float32,
-            cast_forward_inputs=False,
-        )
         self._skeleton = without_values(model)
         for block in model.blocks:
-            fully_shard(block, mesh=mesh, mp_policy=half)
+            fully_shard(block, mesh=mesh)
         fully_shard(self._module, mesh=mesh)
 
     def loss(self, model: nn.Module, *batch: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ class TrainStep:
             from minilm.parallel.data_parallel import DataParallel  # seconds of importing
 
             self.parallel = DataParallel(
-                self.model, next_token_loss, self.config.parallel, self.world, self.runtime.dtype
+                self.model, next_token_loss, self.config.parallel, self.world
             )
         self.optimizers = make_optimizers(self.model, self.config, self.runtime.muon_dtype)
         # float16 alone needs its loss scaled to keep small gradients from vanishing.

@@ -34,6 +34,7 @@ RUNS: dict[str, dict[str, Any]] = {
         "model": TINY_MODEL | {"tied_embeddings": True, "shared_layers": 1},
         "settings": SETTINGS | {"gradient_accumulation": 3, "l1_weight": 1e-4, "weight_decay": 0.1},
     },
+    "bfloat16": {"model": TINY_MODEL, "settings": SETTINGS | {"dtype": "bfloat16", "max_steps": 5}},
     "recomputed": {
         "model": TINY_MODEL | {"ngram": 2, "ngram_rows": 51, "convolution": 2, "dropout": 0.1},
         "settings": SETTINGS | {"activation_checkpointing": True},
@@ -112,15 +113,16 @@ def losses(run: Path) -> torch.Tensor:
 @pytest.mark.parametrize("name", [*RUNS, "adapter", "conversations"])
 def test_the_losses_are_those_of_one_process(folder: Path, layout: str, name: str) -> None:
     one, two = folder / f"W1-{name}", folder / f"{layout}-{name}"
-    # Muon's iteration enlarges what rounding does.
-    most = 1e-5 if name == "adamw" else 1e-4
+    # Muon's iteration enlarges what rounding does; bfloat16 has 8 bits of mantissa.
+    most = {"adamw": 1e-5, "bfloat16": 0.02}.get(name, 1e-4)
     torch.testing.assert_close(losses(two), losses(one), rtol=0, atol=most)
     for key in ("lr", "grad_norm", "tokens"):
         of_one, of_two = (
             torch.tensor([line[key] for line in read_metrics(run / "metrics.jsonl") if key in line])
             for run in (one, two)
         )
-        torch.testing.assert_close(of_two, of_one, rtol=1e-3, atol=1e-6)
+        rounding = 0.05 if name == "bfloat16" else 1e-3
+        torch.testing.assert_close(of_two, of_one, rtol=rounding, atol=1e-6)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
