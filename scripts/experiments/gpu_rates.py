@@ -51,7 +51,7 @@ def train(preset: str, model: dict[str, Any], rows: int, *, compiled: bool, grap
     runtime = Runtime(CUDA, torch.bfloat16, compiled, graphs=graphs)
     runtime.prepare(transformer)
     tokens = np.random.default_rng(0).integers(0, config.vocab_size, 2_000_000).astype(np.uint16)
-    tokenizer: Any = None  # nothing is encoded
+    tokenizer: Any = SimpleNamespace(end_of_text=None)  # nothing is encoded
     dataset = Dataset(
         train=tokens,
         val=tokens,
