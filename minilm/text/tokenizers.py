@@ -1,8 +1,8 @@
 """Tokenizers of bytes, characters or byte-level BPE, and any other of the tokenizers library.
 
 All are stored as tokenizer.json in the Hugging Face tokenizers format; the library, loading that file,
-gives the same ids and text. Bytes and characters are encoded with numpy, which is faster; BPE is
-encoded by the library.
+gives the same ids and text. Bytes and characters are encoded with numpy, which is faster; of BPE the
+library encodes each word once (pretokens.py).
 
 Legend: n tokens of a text, V vocabulary.
 """
@@ -26,6 +26,7 @@ from tokenizers import Regex, decoders, models, pre_tokenizers
 from minilm.errors import TokenizerError
 from minilm.files import write_bytes
 from minilm.text.chunking import split_into_chunks
+from minilm.text.pretokens import WordTokens, split
 from minilm.text.separators import END_OF_TEXT
 from minilm.text.tokenizers_library import enable_parallelism, one_line_errors
 
@@ -277,14 +278,23 @@ class BPETokenizer(_BackedTokenizer):
         backend.encode_special_tokens = True
         super().__init__(backend)
         self.end_of_text: int | None = backend.token_to_id(END_OF_TEXT)
+        self._words = WordTokens(self._encode_word)
 
     def encode(self, text: str) -> NDArray[np.int64]:
         _utf8(text)
-        enable_parallelism()
         chunks = list(split_into_chunks([text], self.CHUNK_CHARACTERS))
-        batch = self._backend.encode_batch_fast(chunks, add_special_tokens=False)
-        ids = [np.array(encoding.ids, dtype=np.int64) for encoding in batch]
+        parts = [
+            None if (words := split(chunk)) is None else self._words.of(words) for chunk in chunks
+        ]
+        left = [chunk for chunk, part in zip(chunks, parts, strict=True) if part is None]
+        enable_parallelism()
+        batch = iter(self._backend.encode_batch_fast(left, add_special_tokens=False))
+        ids = [np.array(next(batch).ids, np.int64) if part is None else part for part in parts]
         return np.concatenate(ids) if ids else np.empty(0, dtype=np.int64)
+
+    def _encode_word(self, word: str) -> list[int]:
+        ids: list[int] = self._backend.encode(word, add_special_tokens=False).ids
+        return ids
 
     def _spans(self, text: str) -> TokenSpans:
         _utf8(text)
