@@ -9,14 +9,13 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 from minilm.architectures.conversion import importable_for
 from minilm.architectures.minilm import layout as minilm_layout
 from minilm.config import ModelConfig
 from minilm.costs.activation_estimate import estimate
-from minilm.costs.communication import Links, StepTime, Transfer, step_time, transfers
+from minilm.costs.communication import Links, step_time, transfers
 from minilm.costs.fits import SEARCHED, largest
 from minilm.costs.flops import causal_training_flops, flops_per_token
 from minilm.costs.memory import DEFAULT_CONTEXT, context_or_default
@@ -29,7 +28,8 @@ from minilm.errors import ConfigError, InputError
 from minilm.inspection.open_target import open_target
 from minilm.inspection.reconciliation.numbers import parse_number
 from minilm.ledger.layout import Layout
-from minilm.operations.machines import Machines, find_machines
+from minilm.operations.machines import find_machines
+from minilm.operations.plan_result import Job, LayoutPlan, Plan
 
 # What GPT-2 124M reached on one H100, without links to wait for (docs/performance.md).
 MEASURED_MFU = 0.37
@@ -38,158 +38,6 @@ STEP_TOKENS = ((10**9, 500_000), (5 * 10**9, 10**6), (10**11, 2 * 10**6), (math.
 GPUS_PER_SERVER = 8
 MOST_GPUS = 2**20
 GPT2_VOCABULARY = 50257
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """What is trained, on what, and how: everything that all layouts of the ranks have in common."""
-
-    name: str
-    layout: Layout
-    config: ModelConfig | None
-    machines: Machines
-    tokens: int
-    step_tokens: int
-    context: int
-    optimizer: str
-    dtype: str
-    mfu: float
-    price: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayoutPlan:
-    """A run in one layout of the ranks; ``micro_batch`` is in sequences of one rank.
-
-    ``largest_micro_batch`` is 0 where not even one sequence fits; memory and time are then those of one.
-    """
-
-    mesh: Mesh
-    checkpointing: bool
-    memory: RankMemory
-    overhead: int
-    largest_micro_batch: int
-    micro_batch: int
-    micro_steps: int
-    step_tokens: int
-    transfers: tuple[Transfer, ...]
-    time: StepTime
-    seconds: float
-    """Of the whole run."""
-
-    @property
-    def fits(self) -> bool:
-        """Whether it can be run."""
-        return self.largest_micro_batch > 0
-
-    @property
-    def required(self) -> int:
-        """Bytes of each card."""
-        return self.memory.total + self.overhead
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Of all cards together."""
-        return self.step_tokens / self.time.seconds
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """A job, its costs in each layout, and the ``shapes`` that were proposed for it, if any."""
-
-    job: Job
-    flops_per_token: int
-    causal_flops_per_token: float
-    layouts: tuple[LayoutPlan, ...]
-    shapes: tuple[Shape, ...] = field(default=())
-
-    @property
-    def best(self) -> LayoutPlan | None:
-        """The fastest that fits; None where nothing does."""
-        candidates = [each for each in self.layouts if each.fits]
-        return max(candidates, key=lambda each: each.tokens_per_second, default=None)
-
-    def gpu_hours(self, layout: LayoutPlan) -> float:
-        """Hours of all cards together."""
-        return layout.seconds / 3600 * self.job.machines.gpus
-
-    def kilowatt_hours(self, layout: LayoutPlan) -> float | None:
-        """Energy of the cards alone, at their rated power; None where that is not known."""
-        watts = self.job.machines.watts
-        return None if watts is None else self.gpu_hours(layout) * watts / 1000
-
-    def cost(self, layout: LayoutPlan) -> float | None:
-        """At the price of a card and hour; None where none was given."""
-        return None if self.job.price is None else self.gpu_hours(layout) * self.job.price
-
-    def utilisation(self, layout: LayoutPlan) -> float:
-        """Model FLOPs as a share of the peak, waiting and recomputing included."""
-        machines = self.job.machines
-        rate = layout.tokens_per_second * self.flops_per_token
-        return rate / (machines.gpus * machines.flops)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As --json prints it."""
-        job, best = self.job, self.best
-        return {
-            "schema": "minilm.plan/1",
-            "target": job.name,
-            "parameters": job.layout.count(),
-            "activations": "exact" if job.config is not None else "estimate",
-            "tokens": job.tokens,
-            "context": job.context,
-            "optimizer": job.optimizer,
-            "dtype": job.dtype,
-            "mfu": job.mfu,
-            "price": job.price,
-            "flops": {
-                "training_per_token": self.flops_per_token,
-                "attention": "full",
-                "causal_training_per_token": round(self.causal_flops_per_token),
-            },
-            "machines": {**asdict(job.machines), "servers": job.machines.servers},
-            "best": best.mesh.name if best is not None else None,
-            "layouts": [self._layout_dict(each) for each in self.layouts],
-            "shapes": [
-                {
-                    "parameters": shape.parameters,
-                    "error": shape.error,
-                    "config": asdict(shape.config),
-                }
-                for shape in self.shapes
-            ],
-        }
-
-    def _layout_dict(self, layout: LayoutPlan) -> dict[str, Any]:
-        mesh = asdict(layout.mesh)
-        memory = asdict(layout.memory)
-        moment = memory.pop("moment")
-        return {
-            "name": mesh.pop("name"),
-            "mesh": {key: mesh[key] for key in ("replicas", "shards", "tensor")},
-            "fits": layout.fits,
-            "checkpointing": layout.checkpointing,
-            "memory": {**memory, "overhead": layout.overhead, "total": layout.required},
-            "peak_moment": moment,
-            "micro_batch": layout.micro_batch,
-            "largest_micro_batch": layout.largest_micro_batch,
-            "micro_steps": layout.micro_steps,
-            "step_tokens": layout.step_tokens,
-            "transfers": [asdict(each) for each in layout.transfers],
-            "sent_per_step": layout.time.traffic,
-            "seconds_per_step": {
-                "computing": layout.time.computing,
-                "sending": layout.time.sending,
-                "exposed": layout.time.exposed,
-                "total": layout.time.seconds,
-            },
-            "tokens_per_second": layout.tokens_per_second,
-            "utilisation": self.utilisation(layout),
-            "days": layout.seconds / 86400,
-            "gpu_hours": self.gpu_hours(layout),
-            "kilowatt_hours": self.kilowatt_hours(layout),
-            "cost": self.cost(layout),
-        }
 
 
 def plan(
@@ -236,28 +84,7 @@ def plan(
         network=network,
         watts=gpu_watts,
     )
-    shapes: list[Shape] = []
-    if (target is None) == (params is None):
-        got = "none of them" if target is None else "both"
-        raise InputError("--preset, TARGET, --params", got, "one of them")
-    if params is None and (vocab_size is not None or tied_embeddings):
-        got = "beside a model, which has its own"
-        raise InputError("--vocab-size, --tied-embeddings", got, "--params")
-    if params is not None:
-        wish = _number(params, "--params")
-        shapes = propose_shapes(
-            wish,
-            lambda config: minilm_layout(config).count(),
-            vocab_size=vocab_size or GPT2_VOCABULARY,
-            context_length=context or DEFAULT_CONTEXT,
-            tied=tied_embeddings,
-        )
-        target = shapes[0].config
-    assert target is not None
-    name, layout, config = _model(target)
-    if context is not None and layout.context_length and context > layout.context_length:
-        expected = f"at most the {layout.context_length:,} tokens of {name}"
-        raise InputError("--context", f"{context:,}", expected)
+    name, layout, config, shapes = _planned(target, params, vocab_size, tied_embeddings, context)
     job = Job(
         name=name,
         layout=layout,
@@ -276,8 +103,40 @@ def plan(
         flops_per_token=flops_per_token(layout, context=job.context)["training_per_token"],
         causal_flops_per_token=causal_training_flops(layout, context=job.context),
         layouts=tuple(_layout_plan(job, mesh) for mesh in _meshes(job, tensor_parallel)),
-        shapes=tuple(shapes),
+        shapes=shapes,
     )
+
+
+def _planned(
+    target: str | os.PathLike[str] | ModelConfig | None,
+    params: int | str | None,
+    vocab_size: int | None,
+    tied: bool,
+    context: int | None,
+) -> tuple[str, Layout, ModelConfig | None, tuple[Shape, ...]]:
+    """Name, layout and, of a model that minilm runs, configuration of what is planned; proposed shapes."""
+    shapes: list[Shape] = []
+    if (target is None) == (params is None):
+        got = "none of them" if target is None else "both"
+        raise InputError("--preset, TARGET, --params", got, "one of them")
+    if params is None and (vocab_size is not None or tied):
+        got = "beside a model, which has its own"
+        raise InputError("--vocab-size, --tied-embeddings", got, "--params")
+    if params is not None:
+        shapes = propose_shapes(
+            _number(params, "--params"),
+            lambda config: minilm_layout(config).count(),
+            vocab_size=vocab_size or GPT2_VOCABULARY,
+            context_length=context or DEFAULT_CONTEXT,
+            tied=tied,
+        )
+        target = shapes[0].config
+    assert target is not None
+    name, layout, config = _model(target)
+    if context is not None and layout.context_length and context > layout.context_length:
+        expected = f"at most the {layout.context_length:,} tokens of {name}"
+        raise InputError("--context", f"{context:,}", expected)
+    return name, layout, config, tuple(shapes)
 
 
 def _check_options(

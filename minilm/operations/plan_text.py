@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from minilm.operations.plan import MEASURED_MFU, LayoutPlan, Plan, shape_text
+from minilm.operations.plan import MEASURED_MFU, shape_text
+from minilm.operations.plan_result import LayoutPlan, Plan
 from minilm.render.document import Column, Table
 from minilm.units import format_bytes, format_count, format_seconds
 

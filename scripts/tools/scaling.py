@@ -22,7 +22,8 @@ from scripts import check_dependencies  # noqa: E402
 check_dependencies()
 
 from minilm import files  # noqa: E402
-from minilm.operations.plan import Plan, plan  # noqa: E402
+from minilm.operations.plan import plan  # noqa: E402
+from minilm.operations.plan_result import Plan  # noqa: E402
 from minilm.operations.plan_text import duration_text  # noqa: E402
 from minilm.units import format_count  # noqa: E402
 

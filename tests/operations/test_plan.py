@@ -16,7 +16,8 @@ from minilm.cli.plan import main
 from minilm.config import ModelConfig
 from minilm.config.presets import preset
 from minilm.costs.rank_memory import rank_memory
-from minilm.operations.plan import LayoutPlan, Plan, plan
+from minilm.operations.plan import plan
+from minilm.operations.plan_result import LayoutPlan, Plan
 from tests.conftest import ROOT
 
 SCALING = runpy.run_path(str(ROOT / "scripts" / "tools" / "scaling.py"))
