@@ -26,7 +26,8 @@ from minilm.ledger.layout_changes import FACTORS, own_names, with_adapters
 # What PEFT puts before the names of its base.
 PREFIX = "base_model.model."
 _WEIGHT = ".weight"
-HEAD = "lm_head"
+HEAD = "lm_head"  # the module of every class, whatever its tensor is called in the file
+_OLD_HEAD = "embed_out"  # GPT-NeoX's, before transformers 5
 
 Factors = tuple[Array, ...]  # A (r, i) and B (o, r), with DoRA the lengths (o,)
 
@@ -154,6 +155,18 @@ def adapter_map(config: ModelConfig, lora: LoraConfig) -> AdapterMap:
     )
 
 
+def module_path(mapping: TensorMapping) -> str:
+    """The module that has this tensor of the file."""
+    is_head = mapping.minilm_names == (HEAD + _WEIGHT,)
+    return HEAD if is_head else mapping.hf_name.removesuffix(_WEIGHT)
+
+
+def current_name(name: str) -> str:
+    """The name in adapter files of the tensor that is called ``name`` in one."""
+    old = f"{PREFIX}{_OLD_HEAD}."
+    return f"{PREFIX}{HEAD}.{name.removeprefix(old)}" if name.startswith(old) else name
+
+
 def adapted_shapes(config: ModelConfig, lora: LoraConfig) -> dict[str, tuple[int, int]]:
     """The modules of minilm's that have an adapter, each with its outputs and inputs."""
     layout = with_adapters(minilm_layout(config), lora.targets, lora.rank, dora=lora.dora)
@@ -173,10 +186,10 @@ def _exported_modules(
     outputs = {tensor.name: tensor.shape[0] for tensor in minilm_layout(config).named_tensors()}
     for mapping in tensor_mappings(architecture, config):
         if any(name.removesuffix(_WEIGHT) in shapes for name in mapping.minilm_names):
-            yield _module(mapping.hf_name.removesuffix(_WEIGHT), mapping, shapes, dora, outputs)
+            yield _module(module_path(mapping), mapping, shapes, dora, outputs)
     if HEAD in shapes and layout.ties:
-        name = layout.ties[0][0].removesuffix(_WEIGHT)
-        yield _module(name, TensorMapping(name + _WEIGHT, (HEAD + _WEIGHT,)), shapes, dora)
+        head = HEAD + _WEIGHT
+        yield _module(HEAD, TensorMapping(head, (head,)), shapes, dora)
 
 
 def _module(

@@ -22,6 +22,8 @@ from minilm.architectures.adapter_map import (
     Factors,
     adapted_shapes,
     adapter_map,
+    current_name,
+    module_path,
 )
 from minilm.architectures.conversion import exportable, importable_for
 from minilm.architectures.minilm import layout as minilm_layout
@@ -126,7 +128,7 @@ def _check_settings(folder: Path, fields: Mapping[str, Any]) -> None:
 
 def _read(folder: Path, fields: Mapping[str, Any], source: ModelSource) -> _Adapter:
     path = folder / run_files.ADAPTER_WEIGHTS
-    stored = {tensor.name: tensor for tensor in read_header(path).tensors}
+    stored = {current_name(tensor.name): tensor for tensor in read_header(path).tensors}
     mappings, dora = _mappings(source), bool(fields.get("use_dora"))
     outputs = {name: shape[0] for name, shape in source.shapes.items()}
     outputs[f"{HEAD}.weight"] = source.config.vocab_size
@@ -162,7 +164,7 @@ def _read(folder: Path, fields: Mapping[str, Any], source: ModelSource) -> _Adap
             own = own_a, own_b * np.float32(factor), *own_lengths
             parts[each.removesuffix(".weight")] = own
     for name in sorted(stored.keys() - used):
-        if not _is_copy(stored[name], mappings, source):
+        if not _is_copy(name, stored[name], mappings, source):
             expected = f"A and B of a matrix of {source.folder}"
             raise FormatError(path, f"{name}, which has no place", expected)
     ranks = {each[0].shape[0] for each in parts.values()}
@@ -195,12 +197,12 @@ def _read(folder: Path, fields: Mapping[str, Any], source: ModelSource) -> _Adap
 
 
 def _is_copy(
-    tensor: StoredTensor, mappings: Mapping[str, TensorMapping], source: ModelSource
+    name: str, tensor: StoredTensor, mappings: Mapping[str, TensorMapping], source: ModelSource
 ) -> bool:
     """Whether it is a table of the base as it was: PEFT adds those where the head has an adapter."""
-    module = tensor.name.removeprefix(PREFIX).removesuffix(".weight").removesuffix(".base_layer")
+    module = name.removeprefix(PREFIX).removesuffix(".weight").removesuffix(".base_layer")
     mapping = mappings.get(module)
-    if mapping is None or not tensor.name.endswith(".weight") or len(mapping.minilm_names) > 1:
+    if mapping is None or not name.endswith(".weight") or len(mapping.minilm_names) > 1:
         return False
     if source.is_run:
         of_base = source.read(mapping.minilm_names[0])
@@ -235,10 +237,9 @@ def _mappings(source: ModelSource) -> dict[str, TensorMapping]:
         layout = importable_for(fields := read_object(source.folder / run_files.CONFIG)).layout(
             fields
         )
-    by_path = {mapping.hf_name.removesuffix(".weight"): mapping for mapping in mappings}
+    by_path = {module_path(mapping): mapping for mapping in mappings}
     for tied, _ in layout.ties:
-        if tied.endswith(".weight"):
-            by_path[tied.removesuffix(".weight")] = TensorMapping(tied, (f"{HEAD}.weight",))
+        by_path[HEAD] = TensorMapping(tied, (f"{HEAD}.weight",))
     return by_path
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from minilm import files
-from minilm.architectures.adapter_map import AdaptedModule, AdapterMap, Factors
+from minilm.architectures.adapter_map import AdaptedModule, AdapterMap, Factors, current_name
 from minilm.config.lora import LoraConfig
 from minilm.errors import FormatError
 from minilm.formats import tensor_io
@@ -161,9 +161,8 @@ def _checked(folder: Path, lora: LoraConfig, adapters: AdapterMap) -> dict[str, 
             raise FormatError(
                 folder / run_files.ADAPTER_CONFIG, f"{name} {fields.get(name)!r}", f"{value!r}"
             )
-    stored = {
-        tensor.name: tensor for tensor in read_header(folder / run_files.ADAPTER_WEIGHTS).tensors
-    }
+    tensors = read_header(folder / run_files.ADAPTER_WEIGHTS).tensors
+    stored = {current_name(tensor.name): tensor for tensor in tensors}
     shapes = {name: tensor.shape for name, tensor in stored.items()}
     check_same_tensors(folder / run_files.ADAPTER_WEIGHTS, shapes, adapters.shapes(lora.rank))
     for tensor in stored.values():

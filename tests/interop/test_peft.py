@@ -40,13 +40,21 @@ def their_model(folder: Path) -> Any:
 
 @pytest.mark.parametrize("kind", ["rank_stabilised", "dora", ""])
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("targets", [("query", "key", "value", "output"), ("query", "value", "up")])
+@pytest.mark.parametrize(
+    "targets",
+    [("query", "key", "value", "output"), ("query", "value", "up"), ("down", "lm_head")],
+)
 def test_peft_opens_ours_on_the_exported_model(
     name: str, targets: tuple[str, ...], kind: str, tmp_path: Path
 ) -> None:
     base = make_run(tmp_path / "base", SHAPES[name][1])
     config = LoraConfig(rank=3, alpha=7, targets=targets, **{kind: True} if kind else {})
-    if kind == "dora" and "key" not in targets and name in ("neox", "gpt2", "gpt2-tied"):
+    if (
+        kind == "dora"
+        and "query" in targets
+        and "key" not in targets
+        and name in ("neox", "gpt2", "gpt2-tied")
+    ):
         reason = adapter_map(load(base).model.config, config).reason
         assert reason.startswith("dora: a part of the matrices that are one there")
         return
@@ -63,7 +71,7 @@ def test_peft_opens_ours_on_the_exported_model(
 
 TARGETS = {
     "llama": ["q_proj", "v_proj", "gate_proj", "lm_head"],
-    "neox": ["query_key_value", "dense_h_to_4h"],
+    "neox": ["query_key_value", "dense_h_to_4h", "lm_head"],
     "gpt2": ["c_attn", "attn.c_proj"],
 }
 
@@ -120,6 +128,25 @@ def test_theirs_opens_on_a_base_that_is_imported_only(
     with torch.no_grad():
         logits = theirs(TOKENS).logits
     torch.testing.assert_close(model(TOKENS), logits, atol=1e-4, rtol=1e-4)
+
+
+def test_a_head_may_have_the_name_of_before_transformers_5(tmp_path: Path) -> None:
+    base = make_run(tmp_path / "base", SHAPES["neox"][1])
+    config = LoraConfig(rank=3, targets=("down", "lm_head"))
+    expected = make_adapter_run(base, tmp_path / "run", config)(TOKENS)
+    weights = tmp_path / "run" / "adapter" / "adapter_model.safetensors"
+    tensors = {
+        name.replace(".lm_head.", ".embed_out."): tensor
+        for name, tensor in load_file(weights).items()
+    }
+    assert any(".embed_out." in name for name in tensors)
+    save_file(tensors, weights)
+    assert torch.equal(load(tmp_path / "run").model(TOKENS), expected)
+    fields = json.loads((tmp_path / "run" / "adapter" / "adapter_config.json").read_text())
+    fields["base_model_name_or_path"] = str(base)
+    (tmp_path / "run" / "adapter" / "adapter_config.json").write_text(json.dumps(fields))
+    convert(tmp_path / "run" / "adapter", "minilm", tmp_path / "again")
+    assert torch.equal(load(tmp_path / "again").model(TOKENS), expected)
 
 
 @pytest.mark.parametrize("name", ["llama", "neox"])
