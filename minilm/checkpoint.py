@@ -67,6 +67,8 @@ def load(
     dequantized. Raises InputError for a folder that is not a run, for weights that are not those of its
     config.json, and for adapters whose bases differ.
     """
+    if isinstance(adapters, (str, Path)):
+        raise InputError("adapters", repr(adapters), "a list of runs")
     folder = Path(run_dir)
     record = read_run_record(folder)
     tokenizer = load_tokenizer(folder / run_files.TOKENIZER, record.model.vocab_size)
@@ -182,7 +184,10 @@ def read_run_record(folder: Path, *, with_weights: bool = True) -> RunRecord:
 def _require(folder: Path, *names: str) -> None:
     for name in names:
         if not (folder / name).is_file():
-            raise InputError(folder, f"no {name}", "the folder of a run", "see checkpoints/")
+            remedy = (
+                "see checkpoints/; of another model `minilm convert SOURCE --to minilm` makes one"
+            )
+            raise InputError(folder, f"no {name}", "the folder of a run", remedy)
 
 
 def load_model(path: Path, config: ModelConfig) -> Transformer:

@@ -11,7 +11,15 @@ from typing import Annotated, Literal
 import tyro
 
 from minilm import files
-from minilm.cli.entry import DONE, parse_arguments, refuse_empty, run_command
+from minilm.cli.entry import (
+    DONE,
+    naming_options,
+    option,
+    options_of,
+    parse_arguments,
+    refuse_empty,
+    run_command,
+)
 
 
 @dataclass(frozen=True)
@@ -24,8 +32,10 @@ class Arguments:
     """What to make: a run, a folder that transformers opens, a file that llama.cpp runs."""
     out: str
     """The new folder or file; what exists is never overwritten. A GGUF file may go into a pipe."""
-    gguf_format: Literal["f32", "f16", "bf16", "q8_0", "q4_0"] = "f16"
-    """What the matrices of a GGUF file are stored in."""
+    gguf_format: Annotated[
+        Literal["f32", "f16", "bf16", "q8_0", "q4_0"] | None, option("{f32,f16,bf16,q8_0,q4_0}")
+    ] = None
+    """gguf: what the matrices are stored in. Default: f16."""
     modelfile: str = ""
     """gguf: a new file for `ollama create NAME -f FILE`, beside the GGUF file."""
     license: str = ""
@@ -49,15 +59,16 @@ def _run(options: Arguments) -> int:
     out = Path(options.out)
     # What goes to /dev/stdout must stay a file.
     stream = sys.stdout if files.is_replaceable(out) else sys.stderr
-    result = convert(
-        options.source,
-        options.to,
-        out,
-        gguf_format=options.gguf_format,
-        modelfile=options.modelfile,
-        license=options.license,
-        base_model=options.base_model,
-        shared_layers=options.shared_layers,
-    )
+    with naming_options(*options_of(Arguments)):
+        result = convert(
+            options.source,
+            options.to,
+            out,
+            gguf_format=options.gguf_format,
+            modelfile=options.modelfile,
+            license=options.license,
+            base_model=options.base_model,
+            shared_layers=options.shared_layers,
+        )
     print(f"{out}: {result}", file=stream)
     return DONE

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import errno
 import io
 import os
 import re
 import signal
 import sys
+import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, TypeVar
@@ -117,15 +120,31 @@ def process_started() -> float:
 
 @contextlib.contextmanager
 def _interrupts_enabled() -> Iterator[None]:
-    """Ctrl-C is a KeyboardInterrupt while the command runs; scripts let it end their imports."""
-    was_default = signal.getsignal(signal.SIGINT) == signal.SIG_DFL
-    if was_default:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Signals that end the program are exceptions while the command runs, which then removes what it began.
+
+    Scripts let them end their imports.
+    """
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: _terminated}
+    if threading.current_thread() is not threading.main_thread():
+        handlers = {}  # Python delivers signals to the main thread only
+    replaced = [number for number in handlers if signal.getsignal(number) == signal.SIG_DFL]
+    for number in replaced:
+        signal.signal(number, handlers[number])
     try:
         yield
     finally:
-        if was_default:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        for number in replaced:
+            signal.signal(number, signal.SIG_DFL)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM came."""
+
+    signum = signal.SIGTERM
+
+
+def _terminated(*_: object) -> NoReturn:
+    raise _Terminated
 
 
 def _accept_any_text() -> None:
@@ -160,7 +179,8 @@ def parse_arguments(
     captured = io.StringIO()
     try:
         with contextlib.redirect_stderr(captured):
-            return tyro.cli(cls, args=list(arguments), prog=program, description=cls.__doc__)
+            description = textwrap.fill(cls.__doc__ or "", 80)
+            return tyro.cli(cls, args=list(arguments), prog=program, description=description)
     except SystemExit as stop:
         if not stop.code:
             raise
@@ -172,6 +192,11 @@ def option(metavar: str, **how: Any) -> Any:
     import tyro
 
     return tyro.conf.arg(metavar=metavar, help_behavior_hint="", **how)
+
+
+def options_of(cls: Any) -> list[str]:
+    """The options that the fields of ``cls``, a dataclass of arguments, are."""
+    return [f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(cls)]
 
 
 def option_names(options: Sequence[str]) -> dict[str, str]:

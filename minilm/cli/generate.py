@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from minilm.cli.conversation import interact
-from minilm.cli.entry import DONE, naming_options, parse_arguments, refuse_empty, run_command
+from minilm.cli.entry import (
+    DONE,
+    naming_options,
+    options_of,
+    parse_arguments,
+    refuse_empty,
+    run_command,
+)
 from minilm.errors import InputError
 from minilm.units import counted
 
@@ -36,7 +43,7 @@ class Arguments:
     """Text from a trained model."""
 
     checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
-    """The folder of a run."""
+    """A run, or what convert imports."""
     prompt: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Text to continue; empty: a document from its beginning; -: standard input; may be given again."""
     max_new_tokens: int = 200
@@ -78,9 +85,13 @@ class Arguments:
 def main(arguments: Sequence[str] | None = None, program: str = "generate.py") -> int:
     """Parse, load, generate, print."""
     argv = sys.argv[1:] if arguments is None else arguments
-    return run_command(
-        lambda: _run(parse_arguments(Arguments, argv, program)), memory_advice=MEMORY_ADVICE
-    )
+
+    def command() -> int:
+        options = parse_arguments(Arguments, argv, program)
+        with naming_options(*options_of(Arguments)):
+            return _run(options)
+
+    return run_command(command, memory_advice=MEMORY_ADVICE)
 
 
 def _run(options: Arguments) -> int:
@@ -88,6 +99,7 @@ def _run(options: Arguments) -> int:
     from minilm.generation.decoder import make_decoder
     from minilm.generation.generate import check_count
     from minilm.generation.sampling import Sampling
+    from minilm.interop.convert import as_run
     from minilm.model.device import choose_device, choose_generation_dtype
 
     refuse_empty(options, "CHECKPOINT")
@@ -102,16 +114,17 @@ def _run(options: Arguments) -> int:
         seed=options.seed,
     )
     device = choose_device(options.device)
-    model, tokenizer = load(options.checkpoint, device=str(device))
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    model.to(choose_generation_dtype(options.dtype, device, parameters))
-    decoder = make_decoder(model, compiled=options.compile == "on")
-    if options.chat:
-        return _chat(decoder, tokenizer, options, sampling)
-    answer = functools.partial(_answer, decoder, tokenizer, options, sampling)
-    if options.interactive:
-        return interact(lambda line: answer([line]), is_end=lambda line: not line)
-    answer(_prompts(options) or [""])
+    with as_run(Path(options.checkpoint)) as run:
+        model, tokenizer = load(run, device=str(device))
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        model.to(choose_generation_dtype(options.dtype, device, parameters))
+        decoder = make_decoder(model, compiled=options.compile == "on")
+        if options.chat:
+            return _chat(run, decoder, tokenizer, options, sampling)
+        answer = functools.partial(_answer, decoder, tokenizer, options, sampling)
+        if options.interactive:
+            return interact(lambda line: answer([line]), is_end=lambda line: not line)
+        answer(_prompts(options) or [""])
     return DONE
 
 
@@ -130,7 +143,9 @@ def _prompts(options: Arguments) -> list[str]:
     return [_read_stdin() if text == STDIN else text for text in options.prompt]
 
 
-def _chat(decoder: Decoder, tokenizer: Tokenizer, options: Arguments, sampling: Sampling) -> int:
+def _chat(
+    run: Path, decoder: Decoder, tokenizer: Tokenizer, options: Arguments, sampling: Sampling
+) -> int:
     from minilm.cli.chat import answer
     from minilm.generation.chat import Chat
     from minilm.text.chat_template import find_template
@@ -138,8 +153,7 @@ def _chat(decoder: Decoder, tokenizer: Tokenizer, options: Arguments, sampling: 
     messages = _prompts(options)
     if not all(message.strip() for message in messages):
         raise InputError("--prompt", "an empty message", "one to be answered")
-    with naming_options("--chat-template"):
-        template = find_template(Path(options.checkpoint), options.chat_template)
+    template = find_template(run, options.chat_template)
     chat = Chat(
         decoder,
         tokenizer,

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import tyro
 
-from minilm.cli.entry import MORE_MEMORY, option, parse_arguments, run_command
+from minilm.cli.entry import (
+    MORE_MEMORY,
+    naming_options,
+    option,
+    options_of,
+    parse_arguments,
+    run_command,
+)
 from minilm.training.messages import messages_on_stderr
 
 if TYPE_CHECKING:
@@ -64,7 +71,7 @@ def run_operation(
 
     def command() -> int:
         options = parse_arguments(cls, command_line, program)
-        with messages_on_stderr():
+        with messages_on_stderr(), naming_options(*options_of(cls)):
             return run(options)
 
     return run_command(command, memory_advice=memory_advice)

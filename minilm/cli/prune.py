@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from minilm.cli.entry import DONE, naming_options, option, refuse_empty
+from minilm.cli.entry import DONE, option, refuse_empty
 from minilm.cli.operation_options import (
     Checkpoint,
     Device,
@@ -63,19 +63,18 @@ def _run(options: Arguments) -> int:
     from minilm.operations.prune import prune
 
     refuse_empty(options, "CHECKPOINT", "--out", "--data", "--text-field")
-    with naming_options("--sparsity", "--scope", "--recover", "--method", "--layout"):
-        pruned = prune(
-            options.checkpoint,
-            options.out,
-            sparsity=options.sparsity,
-            method=options.method,
-            scope=options.scope,
-            recover=options.recover,
-            data=options.data,
-            layout=options.layout,
-            text_field=options.text_field,
-            device=options.device,
-        )
+    pruned = prune(
+        options.checkpoint,
+        options.out,
+        sparsity=options.sparsity,
+        method=options.method,
+        scope=options.scope,
+        recover=options.recover,
+        data=options.data,
+        layout=options.layout,
+        text_field=options.text_field,
+        device=options.device,
+    )
     if options.json:
         fields = {**pruned.transform, **pruned.comparison.to_dict()}
         print(json.dumps(fields | {"sparse_bytes": pruned.sparse_bytes}, indent=2))

@@ -34,8 +34,8 @@ class Arguments:
     layers: Annotated[int | None, option("INT")] = None
     """Blocks for all layers to share, each that of the first of its layers; as many as there are layers:
     a copy for each, which changes no output."""
-    sharing: Literal["group", "cycle"] = "group"
-    """Which layers share a block: neighbours, or every N-th."""
+    sharing: Annotated[Literal["group", "cycle"] | None, option("{group,cycle}")] = None
+    """Which layers share a block: neighbours (group), or every N-th. Default: group."""
     tie_head: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Make the head the token table; its own weights are lost."""
     untie_head: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False

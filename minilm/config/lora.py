@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from minilm.config.validation import LARGEST_DIMENSION, check_range
+from minilm.config.validation import LARGEST_DIMENSION, check_range, names_of
 from minilm.errors import ConfigError
 from minilm.ledger.layout_changes import ADAPTER_TARGETS
 
@@ -91,7 +91,7 @@ def lora_config(
     if rank is not None:
         if alpha is None:
             alpha = 2.0 * rank if type(rank) is int else 0.0
-        names = DEFAULT_TARGETS if targets is None else tuple(targets)
+        names = DEFAULT_TARGETS if targets is None else names_of("targets", targets)
         return LoraConfig(rank, alpha, dropout or 0.0, names, rank_stabilised, dora)
     given = {
         "lora_alpha": alpha,

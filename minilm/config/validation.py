@@ -117,3 +117,10 @@ def check_range(
         high = "" if upper == math.inf else f" and {'below' if upper_open else 'at most'} {upper}"
         finite = " and finite" if upper == math.inf and upper_open else ""
         raise ConfigError(name, f"{value}", f"{low}{high}{finite}")
+
+
+def names_of(where: str, value: object) -> tuple[str, ...]:
+    """The names that an argument lists. Raises ConfigError for one string, whose letters are no names."""
+    if not isinstance(value, (list, tuple, set, frozenset)):
+        raise ConfigError(where, repr(value), "a list of names")
+    return tuple(value)

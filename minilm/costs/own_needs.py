@@ -29,24 +29,23 @@ def own_needs(
 ) -> Iterator[Need]:
     """What minilm does with its own models: generation, LoRA and training, or what the run ``trained``."""
     if trained.lora is None:
-        for precision in PRECISIONS:
+        for precision in (trained.packing,) if trained.packing else PRECISIONS:
             yield _generation(config, layout, precision, cache_dtype, device)
     changes: dict[str, Trained] = {}
-    if trained.everything:
+    if trained.everything or (trained.packing and trained.lora is None):
         key_width = config.num_kv_heads * config.head_dim
         targets = tuple(word for word in MATRICES if word != "gate" or config.gated)
         lora = LoraConfig(
             min(rank, config.d_model, config.d_feed_forward, key_width), targets=targets
         )
-        changes = {
-            f"lora_{base}": Trained(lora=lora, packing=_packing(base)) for base in OWN_LORA_BASES
-        }
+        bases = (trained.packing,) if trained.packing else OWN_LORA_BASES
+        changes = {f"lora_{base}": Trained(lora=lora, packing=_packing(base)) for base in bases}
     elif trained.lora is not None:
         changes = {f"lora_{trained.packing or 'float32'}": trained}
     for name, change in changes.items():
         for checkpointing in (False, True):
             yield _training(config, layout, name, "bfloat16", checkpointing, device, change)
-    if trained.lora is None:
+    if trained.lora is None and not trained.packing:
         for checkpointing in (False, True):
             for variant in OWN_TRAINING:
                 dtype = "bfloat16" if variant.endswith("_autocast") else "float32"

@@ -13,7 +13,8 @@ from minilm.ledger.layout_changes import ADAPTER_TARGETS, with_adapters
 class Trained:
     """Everything but the components that are ``frozen``; or ``lora`` on a base that is frozen whole.
 
-    ``packing`` is the format of the base's matrices: int8, int4, nf4, or empty for float32.
+    ``packing`` is the format of the base's matrices: int8, int4, nf4, or empty for float32. A base that is
+    packed has an adapter or is not trained.
     """
 
     frozen: frozenset[str] = frozenset()
@@ -23,7 +24,7 @@ class Trained:
     @property
     def everything(self) -> bool:
         """Whether nothing is frozen."""
-        return self.lora is None and not self.frozen
+        return self.lora is None and not self.frozen and not self.packing
 
     def adapted(self, component: str) -> bool:
         """Whether the matrices of ``component`` have adapters."""

@@ -53,6 +53,7 @@ from minilm.text.corpus import Corpus
 from minilm.text.tokenizer_file import load_tokenizer
 from minilm.text.tokenizer_training import build_tokenizer
 from minilm.text.tokenizers import Tokenizer
+from minilm.units import counted
 
 FORMAT = 3
 
@@ -374,9 +375,10 @@ def _check_lengths(corpus: Corpus, meta: _Meta, val_fraction: float, context_len
     if meta.val_tokens < 2:
         raise CorpusError(
             corpus.source,
-            f"{meta.val_tokens} validation tokens with --val-fraction {val_fraction}",
+            counted(meta.val_tokens, "token")
+            + (f" for validation with --val-fraction {val_fraction}" if val_fraction < 1 else ""),
             "at least 2",
-            "use more data or a larger --val-fraction",
+            "use more data" + (" or a larger --val-fraction" if val_fraction < 1 else ""),
         )
 
 

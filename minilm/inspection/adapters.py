@@ -15,6 +15,7 @@ from minilm.ledger.layout_changes import own_names
 from minilm.runs import files as run_files
 from minilm.runs.base_run import find_base
 from minilm.transforms.adapter_files import read_logical_header
+from minilm.units import counted
 
 
 def with_adapter(target: Target, path: Path, lora: LoraConfig) -> Target:
@@ -30,7 +31,7 @@ def with_adapter(target: Target, path: Path, lora: LoraConfig) -> Target:
     stabilised = " (rank-stabilised)" if lora.rank_stabilised else ""
     notes = [
         f"{'DoRA' if lora.dora else 'LoRA'} adapter of {base}: rank {lora.rank}, alpha {lora.alpha:g}"
-        f"{stabilised}, on {len(own.tensors) // len(own_names(lora.dora)):,} matrices "
+        f"{stabilised}, on {counted(len(own.tensors) // len(own_names(lora.dora)), 'matrix', 'matrices')} "
         f"({', '.join(lora.targets)})",
         f"trainable: {trained:,} of {total:,} parameters ({trained / total:.3%}) = "
         f"{layout.trainable_formula().symbolic}; base: {total - trained:,} "
@@ -44,7 +45,8 @@ def with_adapter(target: Target, path: Path, lora: LoraConfig) -> Target:
     else:
         notes.append(f"its names are minilm's own: {adapters.reason}")
     if padding := own.data_bytes - sum(tensor.nbytes for tensor in own.tensors):
-        joined = ", ".join(adapters.joined)
+        names = (each.path.split(".")[-1] for each in adapters.modules if len(each.matrices) > 1)
+        joined = ", ".join(dict.fromkeys(names))
         notes.append(f"{padding // 4:,} zeros beside the adapters of {joined} are not counted")
     return replace(
         target,

@@ -36,7 +36,8 @@ def with_fits(
     from minilm.costs.fits import fits
     from minilm.costs.hardware import Cards, parse_cards, physical_memory
     from minilm.costs.memory import CACHE_DTYPES, LORA_RANK, SMALL_CACHE_DTYPES, check_lora_rank
-    from minilm.inspection.trained_part import trained_part
+    from minilm.costs.trained import Trained
+    from minilm.inspection.trained_part import stored_format, trained_part
 
     in_memory = size.strip().upper() == "RAM"
     memory = physical_memory() if in_memory else None
@@ -55,6 +56,8 @@ def with_fits(
     config, trained = None, None
     if inspection.target is not None and inspection.target.config is not None:
         config, trained = inspection.target.config, trained_part(inspection.target)
+        if trained.everything:  # what is packed is trained by adapters alone
+            trained = Trained(packing=stored_format(inspection.target))
     layout = inspection.layout if config is None else minilm_layout(config)
     if lora_rank is not None:
         try:

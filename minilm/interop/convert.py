@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, get_args
 
-from minilm import files
+from minilm import files, formats
 from minilm.architectures.minilm import layout
 from minilm.config import ModelConfig
 from minilm.errors import ConfigError, FormatError, InputError, naming_file
 from minilm.formats.checks import open_regular
+from minilm.formats.huggingface import find_weights
+from minilm.inspection.folders import snapshot_of_cache
 from minilm.interop import peft
 from minilm.interop.gguf_source import dequantized_types, open_gguf
 from minilm.interop.model_card import NAME, Provenance, card
@@ -29,6 +31,7 @@ SOURCE = "the folder of a run or of a Hugging Face model, a GGUF file, or nanoGP
 Target = Literal["minilm", "huggingface", "gguf"]
 GgufFormat = Literal["f32", "f16", "bf16", "q8_0", "q4_0"]
 SharedLayers = Literal["copy", "refuse"]
+DEFAULT_GGUF_FORMAT: GgufFormat = "f16"
 
 
 def convert(
@@ -36,7 +39,7 @@ def convert(
     to: Target,
     out: str | Path,
     *,
-    gguf_format: GgufFormat = "f16",
+    gguf_format: GgufFormat | None = None,
     modelfile: str | Path = "",
     license: str = "",
     base_model: str = "",
@@ -47,14 +50,17 @@ def convert(
     """Write the model of ``source`` to the new path ``out``; return what was written, in a few words.
 
     ``source`` is the folder of a run or of a Hugging Face model, a GGUF file, or nanoGPT's ckpt.pt.
-    ``gguf_format`` and ``modelfile`` (a new file for `ollama create`) are for GGUF, ``license`` and
-    ``base_model`` for the card of a Hugging Face folder, which stores the matrices of a quantized run, or
-    of one with zeros, by ``packing`` if that is given. No other format has layers that share a block: each
-    gets a copy of it, unless ``shared_layers`` is refuse. ``name`` is that of the model, by default that of
-    ``out``. Raises InputError for what cannot be converted; then nothing is written.
+    ``gguf_format`` (f16 by default) and ``modelfile`` (a new file for `ollama create`) are for GGUF,
+    ``license`` and ``base_model`` for the card of a Hugging Face folder, which stores the matrices of a
+    quantized run, or of one with zeros, by ``packing`` if that is given. No other format has layers that
+    share a block: each gets a copy of it, unless ``shared_layers`` is refuse. ``name`` is that of the
+    model, by default that of ``out``. Raises InputError for what cannot be converted; then nothing is
+    written.
     """
     _check_choice("to", to, get_args(Target))
-    _check_choice("gguf_format", gguf_format, get_args(GgufFormat))
+    _check_choice("gguf_format", gguf_format or DEFAULT_GGUF_FORMAT, get_args(GgufFormat))
+    _check_target(to, "gguf", gguf_format=gguf_format)
+    _check_target(to, "huggingface", license=license, base_model=base_model)
     out = Path(out)
     is_stream = not files.is_replaceable(out)
     _check_out(out, is_stream, to)
@@ -69,7 +75,15 @@ def convert(
             copies = _copies(model.config, shared_layers)
             model = model.unshared()
         with _into_stream(out) if is_stream else files.staged(out) as path:
-            result = _write(model, to, path, name or name_of(out), gguf_format, provenance, packing)
+            result = _write(
+                model,
+                to,
+                path,
+                name or name_of(out),
+                gguf_format or DEFAULT_GGUF_FORMAT,
+                provenance,
+                packing,
+            )
         if modelfile:
             _write_modelfile(Path(modelfile), out, model)
     return result + copies
@@ -101,6 +115,15 @@ def as_run(path: Path) -> Iterator[Path]:
         yield run
 
 
+def weights_files(path: Path) -> list[Path]:
+    """The files with the weights of what `as_run` takes."""
+    if _is_run(path):
+        return [path / run_files.WEIGHTS]
+    weights = find_weights(snapshot_of_cache(path) or path) if path.is_dir() else path
+    assert weights is not None, "as_run opens it"
+    return list({tensor.file or weights: None for tensor in formats.read_model(weights).tensors})
+
+
 def _is_run(path: Path) -> bool:
     try:
         run_files.read_record(path / run_files.CONFIG)
@@ -111,7 +134,14 @@ def _is_run(path: Path) -> bool:
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise InputError(name, repr(value), f"one of {', '.join(choices)}")
+        raise ConfigError(name, repr(value), f"one of {', '.join(choices)}")
+
+
+def _check_target(to: str, target: str, **values: str | None) -> None:
+    """Raises ConfigError where one of ``values``, which are for ``target`` alone, is given for another."""
+    for name, value in values.items():
+        if value and to != target:
+            raise ConfigError(name, f"{value} with --to {to}", f"--to {target}, which it is for")
 
 
 @contextlib.contextmanager

@@ -162,7 +162,7 @@ def _packed(
 
     Those that become one are joined by their codes and scales, both of which have their rows.
     """
-    packing.check(mapping.hf_name, shape)
+    packing.check({mapping.hf_name: shape})
 
     def part(name: str) -> Array:
         matrices = [source.read_rounded(each) for each in mapping.minilm_names]

@@ -136,10 +136,12 @@ def measure(
     )
 
 
-def measure_run(run: Path, text: EvaluationText | None, runtime: Runtime) -> Measurement:
-    """Measure a run as it is loaded."""
+def measure_run(
+    run: Path, text: EvaluationText | None, runtime: Runtime, weights: Sequence[Path] | None = None
+) -> Measurement:
+    """Measure a run as it is loaded; ``weights`` are the files that it was made of, if not its own."""
     model = load(run, trainable=True, device=str(runtime.device)).model
-    return measure(model, [run / run_files.WEIGHTS], text, runtime)
+    return measure(model, weights or [run / run_files.WEIGHTS], text, runtime)
 
 
 @torch.inference_mode()

@@ -51,6 +51,8 @@ def merge(
     is no adapter, for adapters of different bases and for a path that exists.
     """
     several = [checkpoint] if isinstance(checkpoint, (str, Path)) else checkpoint
+    if not several:
+        raise InputError("checkpoint", "no run", "a run that is an adapter, or several")
     run, *others = map(Path, several)
     out, record = Path(out), read_run_record(run)
     if not record.base:

@@ -6,6 +6,7 @@ What is scored by its use is scored on the first windows of the training part of
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,10 +22,11 @@ from minilm.checkpoint import load
 from minilm.data.cache import default_cache
 from minilm.data.dataset import Dataset
 from minilm.errors import ConfigError, InputError
-from minilm.interop.convert import as_run, check_new, convert, name_of
+from minilm.interop.convert import as_run, check_new, convert, name_of, weights_files
 from minilm.interop.huggingface import SPARSE_OPTION, find_kept, sparse_bytes
 from minilm.interop.model_source import open_source
 from minilm.model.transformer import Transformer, next_token_loss
+from minilm.operations.calibration import FEW_TOKENS
 from minilm.operations.comparison import Comparison, measure_run
 from minilm.operations.evaluate import EvaluationText, evaluation_text
 from minilm.operations.folders import write_model, write_summary
@@ -51,6 +53,9 @@ from minilm.transforms.structure import (
     least_missed_layer,
     unit_scores,
 )
+from minilm.units import counted
+
+logger = logging.getLogger(__name__)
 
 Method = Literal["magnitude", "wanda", "sparsegpt", "2:4", "heads", "units", "layers"]
 Scope = Literal["global", "layer"]
@@ -127,7 +132,7 @@ def prune(
             raise InputError(checkpoint, f"no text of its own for {what}", "a text", "give --data")
         if layout is not None:
             find_kept(model.config, tokenizer, packed=SPARSE_OPTION)  # raises before the work
-        before = measure_run(run, text, runtime)
+        before = measure_run(run, text, runtime, weights_files(Path(checkpoint)))
         pruned = _pruned(model, method, sparsity, scope, text)
         transform = _transform(method, sparsity, scope, recover)
         with files.staged(out) as staging, _run_folder(staging, layout) as folder:
@@ -186,8 +191,8 @@ def _sparse_bytes(run: Path, packing: SparsePacking) -> int | None:
 def _check_options(
     sparsity: float, method: str, scope: str, recover: int, layout: str | None
 ) -> None:
-    if not 0 <= sparsity < 1:
-        raise ConfigError("sparsity", f"{sparsity}", "0 <= sparsity < 1")
+    if type(sparsity) not in (int, float) or not 0 <= sparsity < 1:
+        raise ConfigError("sparsity", repr(sparsity), "a number, 0 <= sparsity < 1")
     if method not in get_args(Method):
         raise ConfigError("method", repr(method), f"one of {', '.join(get_args(Method))}")
     if scope not in get_args(Scope):
@@ -198,8 +203,8 @@ def _check_options(
         )
     if method == "2:4" and sparsity != 0.5:
         raise ConfigError("sparsity", f"{sparsity} with 2:4", "0.5, which the pattern is")
-    if recover < 0:
-        raise ConfigError("recover", f"{recover}", "at least 0 steps")
+    if type(recover) is not int or recover < 0:
+        raise ConfigError("recover", repr(recover), "a whole number of steps, at least 0")
     if layout not in (None, *get_args(FileLayout)):
         raise ConfigError("layout", repr(layout), f"{get_args(FileLayout)[0]}, or none")
     if layout is not None and method in STRUCTURED:
@@ -227,6 +232,8 @@ def _pruned(
     """``model`` itself with zeros, or a smaller one."""
     model.cpu()  # where scores and indices are
     batches = None if text is None else list(_calibration(text.dataset, model, CALIBRATION_TOKENS))
+    if batches is not None and method != "magnitude":
+        _note_few_tokens(sum(batch.numel() for batch in batches))
     if method == "layers":
         assert text is not None
         fewer = list(_calibration(text.dataset, model, LAYER_TOKENS))
@@ -246,6 +253,14 @@ def _pruned(
         return keep_units(model, highest(unit_scores(model, norms), sparsity, "units of a layer"))
     apply_masks(matrices, _masks(matrices, norms, method, sparsity, scope))
     return model
+
+
+def _note_few_tokens(tokens: int) -> None:
+    if tokens < FEW_TOKENS:
+        logger.warning(
+            f"note: the scores are of {counted(tokens, 'token')}; of fewer than {FEW_TOKENS:,} they follow "
+            "the accidents of the text"
+        )
 
 
 def _masks(

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 
@@ -14,8 +14,15 @@ from minilm import files
 from minilm.architectures.minilm import layout as minilm_layout
 from minilm.checkpoint import load
 from minilm.data.cache import default_cache
-from minilm.errors import InputError
-from minilm.interop.convert import GgufFormat, as_run, check_new, convert, name_of
+from minilm.errors import ConfigError
+from minilm.interop.convert import (
+    GgufFormat,
+    as_run,
+    check_new,
+    convert,
+    name_of,
+    weights_files,
+)
 from minilm.model.transformer import Transformer
 from minilm.operations.calibration import calibration_windows
 from minilm.operations.comparison import Comparison, measure
@@ -109,7 +116,7 @@ def quantize(
                 cache=cache or default_cache(),
             )
         transform = _transform(packing, calibrated_on)
-        before = measure(model, [run / run_files.WEIGHTS], text, runtime)
+        before = measure(model, weights_files(Path(checkpoint)), text, runtime)
         with files.staged(out) as staging:
             if layout == "gguf":
                 written = _write_gguf(staging, name_of(out), run, model, GGUF_FORMATS[format])
@@ -212,34 +219,37 @@ def _write_gguf(
     return _Written(model, written_storage(path), tuple(left), what)
 
 
-def _check_options(packing: Packing, calibrate: str | None, layout: FileLayout | None) -> None:
-    """Raises InputError for options that contradict each other."""
+def _check_options(packing: Packing, calibrate: str | None, layout: str | None) -> None:
+    """Raises ConfigError for a layout that is not there, and for options that contradict each other."""
+    if layout not in (None, *get_args(FileLayout)):
+        expected = f"one of {', '.join(get_args(FileLayout))}, or none for a run"
+        raise ConfigError("layout", repr(layout), expected)
     if packing.format == "nf4":
         if calibrate is not None:
-            raise InputError(
-                "--calibrate", "given for nf4", "int8 or int4, whose rounding it is for"
+            raise ConfigError(
+                "calibrate", "given for nf4", "int8 or int4, whose rounding it is for"
             )
         if layout is not None:
-            raise InputError(
-                f"--layout {layout}",
-                "nf4, which is bitsandbytes'",
-                "no --layout",
+            raise ConfigError(
+                "layout",
+                f"{layout} for nf4, which is bitsandbytes'",
+                "none",
                 "`minilm convert --to huggingface` makes a folder for transformers of the run",
             )
     if layout == "torchao" and packing.format != "int8":
-        raise InputError(
-            "--layout torchao",
-            f"{packing.format}, which torchao stores in the order of one GPU kernel",
+        raise ConfigError(
+            "layout",
+            f"torchao for {packing.format}, which it stores in the order of one GPU kernel",
             "int8",
-            "--layout compressed-tensors and gptq have int4",
+            "compressed-tensors and gptq have int4",
         )
     if layout == "gguf":
         if calibrate is not None:
-            raise InputError(
-                "--calibrate", "given for gguf, which rounds to nearest", "another layout or none"
+            raise ConfigError(
+                "calibrate", "given for gguf, which rounds to nearest", "another layout or none"
             )
         if packing.format == "int4" and packing.group_size != 32:
-            raise InputError("--group-size", str(packing.group_size), "32, the blocks of q4_0")
+            raise ConfigError("group_size", str(packing.group_size), "32, the blocks of q4_0")
 
 
 def _check_shapes(
@@ -249,14 +259,13 @@ def _check_shapes(
     calibrate: str | None,
     layout: FileLayout | None,
 ) -> None:
-    """Raises InputError for layers that cannot be calibrated, and for widths that groups do not divide."""
+    """Raises ConfigError for layers that cannot be calibrated, and for widths that groups do not divide."""
     if calibrate is not None and record.model.num_blocks < record.model.num_layers:
         remedy = (
             f"unshare them first: minilm share {run} --layers {record.model.num_layers} --out DIR"
         )
-        raise InputError(
-            "--calibrate", "given for layers that share blocks", "layers of their own", remedy
+        raise ConfigError(
+            "calibrate", "given for layers that share blocks", "layers of their own", remedy
         )
     if layout != "gguf":
-        for name, shape in quantized_matrices(minilm_layout(record.model)).items():
-            packing.check(name, shape)
+        packing.check(quantized_matrices(minilm_layout(record.model)))

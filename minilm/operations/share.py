@@ -9,8 +9,8 @@ from typing import Any
 
 from minilm import files
 from minilm.checkpoint import load
-from minilm.errors import InputError
-from minilm.interop.convert import as_run, check_new
+from minilm.errors import ConfigError, InputError
+from minilm.interop.convert import as_run, check_new, weights_files
 from minilm.operations.comparison import Comparison, measure_run
 from minilm.operations.evaluate import evaluation_text
 from minilm.operations.folders import write_model, write_summary
@@ -35,7 +35,7 @@ def share(
     out: str | Path,
     *,
     layers: int | None = None,
-    sharing: transforms.Sharing = "group",
+    sharing: transforms.Sharing | None = None,
     tie_head: bool = False,
     untie_head: bool = False,
     data: str | None = None,
@@ -47,10 +47,15 @@ def share(
     """Write a run in which all layers share ``layers`` blocks, or with a tied or untied head, to ``out``.
 
     Exactly one of ``layers``, ``tie_head`` and ``untie_head`` is given; as many as the model has layers
-    undoes sharing. The loss before and after is that of ``data``, by default of the run's own validation
-    split. Raises InputError for what is not to be done with this model; then nothing is written.
+    undoes sharing. ``sharing``: group (the default), neighbours share a block, or cycle. The loss before
+    and after is that of ``data``, by default of the run's own validation split. Raises InputError for what
+    is not to be done with this model; then nothing is written.
     """
     _check_one(layers is not None, tie_head, untie_head)
+    if layers is not None and type(layers) is not int:
+        raise ConfigError("layers", repr(layers), "a whole number")
+    if sharing is not None and layers is None:
+        raise ConfigError("sharing", f"{sharing} without layers to share", "--layers")
     out = Path(out)
     check_new(out)
     with as_run(Path(checkpoint)) as run:
@@ -60,6 +65,7 @@ def share(
         model, tokenizer = load(run)
         transform: dict[str, Any] = {"tool": "share"}
         if layers is not None:
+            sharing = sharing or "group"
             shared = transforms.share_layers(model, layers, sharing)
             transform["layers"] = layers
             if shared.config.shared_layers:
@@ -70,8 +76,8 @@ def share(
         text = evaluation_text(run, tokenizer, data, text_field=text_field, cache=cache)
         with files.staged(out) as folder:
             write_model(folder, run, shared, transform)
-            before, after = (measure_run(path, text, runtime) for path in (run, folder))
-            comparison = Comparison(before, after)
+            before = measure_run(run, text, runtime, weights_files(Path(checkpoint)))
+            comparison = Comparison(before, measure_run(folder, text, runtime))
             write_summary(folder, run, comparison)
     return Shared(out, transform, comparison)
 

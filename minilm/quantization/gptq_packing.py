@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from minilm.errors import FormatError, InputError
+from minilm.errors import ConfigError, FormatError
 from minilm.formats.header import StoredTensor
 from minilm.formats.tensor_io import Array
 from minilm.quantization.integer_packing import IntegerPacking
@@ -38,9 +38,9 @@ class GptqPacking(IntegerPacking):
         module, (o, i) = weight.removesuffix("weight"), rounded.codes.shape
         scales = rounded.scales.astype(np.float16)
         if not np.array_equal(scales.astype(np.float32), rounded.scales):
-            raise InputError(
-                "--layout gptq",
-                f"{weight} with a scale outside of float16",
+            raise ConfigError(
+                "layout",
+                f"gptq, with {weight} with a scale outside of float16",
                 "scales that float16 has",
                 "--layout compressed-tensors stores bfloat16",
             )
@@ -74,14 +74,14 @@ class GptqPacking(IntegerPacking):
             "lm_head": False,
         }
 
-    def check(self, weight: str, shape: tuple[int, ...]) -> None:
+    def check(self, matrices: Mapping[str, tuple[int, ...]]) -> None:
         """As `Packing.check`; words hold whole outputs and inputs."""
-        super().check(weight, shape)
+        super().check(matrices)
         count = 32 // self.bits
-        if shape[0] % count or shape[1] % count:
-            raise InputError(
-                "--layout gptq", f"{weight} {list(shape)}", f"widths that {count} divides"
-            )
+        for weight, shape in matrices.items():
+            if shape[0] % count or shape[1] % count:
+                got = f"gptq, with {weight} {list(shape)}"
+                raise ConfigError("layout", got, f"widths that {count} divides")
 
     def _words(self, codes: Array) -> Array:
         """(n, m) codes from 0 on -> int32 (n*bits/32, m), the first of a word in its lowest bits."""

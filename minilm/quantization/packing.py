@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from minilm.errors import FormatError, InputError
+from minilm.errors import ConfigError, FormatError
 from minilm.formats import tensor_io
 from minilm.formats.header import StoredTensor
 from minilm.formats.tensor_io import Array
@@ -84,19 +84,22 @@ class Packing(ABC):
         """What the header of the file says besides of the quantized ``matrices`` and the ``others``."""
         return {}
 
-    def check(self, weight: str, shape: tuple[int, ...]) -> None:
-        """Raises InputError where the groups do not divide a row of the matrix named ``weight``."""
-        inputs = shape[1]
-        if self.group_size and inputs % self.group_size:
-            fitting = [str(size) for size in GROUP_SIZES if inputs % size == 0]
-            raise InputError(
-                f"{self.format} in groups of {self.group_size}",
-                f"{weight} with {inputs} inputs",
-                "a width that they divide",
-                f"--group-size {' or '.join(fitting)} fits it"
-                if fitting and self.format == "int4"
-                else "--format int8 fits every width",
-            )
+    def check(self, matrices: Mapping[str, tuple[int, ...]]) -> None:
+        """Raises ConfigError where the groups do not divide a row of one of the ``matrices``."""
+        for weight, (_, inputs) in matrices.items():
+            if self.group_size and inputs % self.group_size:
+                widths = [columns for _, columns in matrices.values()]
+                fitting = [
+                    str(size) for size in GROUP_SIZES if not any(width % size for width in widths)
+                ]
+                raise ConfigError(
+                    f"{self.format} in groups of {self.group_size}",
+                    f"{weight} with {inputs} inputs",
+                    "a width that they divide",
+                    f"group_size {' or '.join(fitting)} fits every matrix"
+                    if fitting and self.format == "int4"
+                    else "int8 fits every width",
+                )
 
     def predicted(self, weight: str, shape: tuple[int, ...]) -> tuple[int, int]:
         """Bytes of the codes of a matrix, and of everything else that is stored for it."""

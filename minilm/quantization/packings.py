@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from minilm.errors import ConfigError, InputError
+from minilm.errors import ConfigError
 from minilm.quantization.gptq_packing import GptqPacking
 from minilm.quantization.integer_packing import IntegerPacking
 from minilm.quantization.nf4_packing import Nf4Packing
@@ -18,23 +18,23 @@ def make_packing(
 ) -> Packing:
     """The packing of a format; int4 in groups of 32 by default.
 
-    Raises InputError for another size, and for double quantization of another format than nf4.
+    Raises ConfigError for another size, and for double quantization of another format than nf4.
     """
     if format not in FORMATS:
-        raise InputError("--format", repr(format), f"one of {', '.join(FORMATS)}")
+        raise ConfigError("format", repr(format), f"one of {', '.join(FORMATS)}")
     if double_quantization and format != "nf4":
-        raise InputError(
-            "--double-quantization", f"given for {format}", "nf4, whose scales it rounds"
+        raise ConfigError(
+            "double_quantization", f"given for {format}", "nf4, whose scales it rounds"
         )
     if format == "int4":
         if group_size is not None and group_size not in GROUP_SIZES:
             sizes = ", ".join(map(str, GROUP_SIZES))
-            raise InputError("--group-size", str(group_size), f"one of {sizes}")
+            raise ConfigError("group_size", str(group_size), f"one of {sizes}")
         return IntegerPacking(4, group_size or GROUP_SIZES[0])
     packing = IntegerPacking(8) if format == "int8" else Nf4Packing(double=double_quantization)
     if group_size is not None and group_size != packing.group_size:
         fixed = "a scale for each row" if format == "int8" else "its blocks of 64"
-        raise InputError("--group-size", str(group_size), f"none for {format}, which has {fixed}")
+        raise ConfigError("group_size", str(group_size), f"none for {format}, which has {fixed}")
     return packing
 
 

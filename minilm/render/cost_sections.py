@@ -112,8 +112,8 @@ def fits_section(fits: Sequence[Fit], cache: Mapping[str, Any] | None) -> Sectio
     ranks = {fit.lora_rank for fit in fits if fit.lora_rank}
     if ranks:
         rank = ranks.pop()
-        own = {fit.lora_rank for fit in fits if fit.own and fit.lora_rank}
-        if len({fit.use for fit in fits}) == 2 and own:  # a run that is an adapter
+        own = {fit.use for fit in fits if fit.own}
+        if own == {"LoRA"}:  # a run that is an adapter
             overhead += f" LoRA is that of the run, of rank {rank}."
         else:
             overhead += f" LoRA has rank {rank} on every matrix (--lora-rank)."

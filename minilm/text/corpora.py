@@ -82,6 +82,8 @@ def open_corpus(
     if raw_text and text_field is not None:
         raise InputError("--text-field", "given with --raw-text", "one of the two")
     opened = Corpus("", source, ordered_steps(cleaning), lambda: iter([]), text_field, raw_text)
+    if not isinstance(source, str):
+        raise CorpusError("--data", repr(source), "a source", _SOURCES_HINT)
     if source == "stdlib":
         return _from_files("stdlib", opened, _stdlib_files())
     if source == "shakespeare":

@@ -37,7 +37,7 @@ _ROWS_AT_ONCE = 256
 _READ_CHARACTERS = 2**16
 _LISTED_FIELDS = 20
 _QUOTED = re.compile('"[^"]*"?')
-_AS_IT_IS = "pass --raw-text to train on the file as it is"
+_AS_IT_IS = "train with --raw-text takes the file as it is"
 
 Note = Callable[[str, str], object]
 

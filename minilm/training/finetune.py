@@ -182,6 +182,10 @@ def _train_config(
         # An adapter begins at zero, and nothing is undone at the base's own rate (docs/parameters.md).
         # Muon, which makes every direction of an update equally large, is not for a few of them.
         of_base["optimizer"] = "adamw"
+        for name in ("muon_learning_rate", "muon_momentum", "hold_zeros"):
+            if settings.get(name):
+                got = f"{settings[name]} for an adapter"
+                raise ConfigError(name, got, "none: AdamW trains it, and the base is held")
     config = find_preset(preset).train_config(**(of_base | dict(settings)))
     if lora is not None and config.optimizer != "adamw":
         raise ConfigError("optimizer", config.optimizer, "adamw, for an adapter")
@@ -250,9 +254,11 @@ def _common_dtype(base: Path, run: Path) -> str:
 def _announce(spec: RunSpec, base: Path, record: run_files.RunRecord, preset: str) -> None:
     config, model = spec.config, spec.model.config
     of_what = f"{spec.adapter.lora.description}, on {base.name}" if spec.adapter else base.name
+    # What was imported has no such record.
+    known = f"where it was trained at {record.train.learning_rate:g}" if record.began_with else ""
     logger.info(
         f"fine-tuning {of_what}, with {config.optimizer}, at a rate of {config.learning_rate:g} "
-        f"where it was trained at {record.train.learning_rate:g}"
+        f"{known or '(at which it was trained is not recorded)'}"
     )
     if _differ(model, find_preset(preset).model_config()):
         logger.info(

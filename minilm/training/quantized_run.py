@@ -93,8 +93,7 @@ def quantized_base(run: Path, packing: Packing | None) -> Iterator[Path]:
         raise InputError(
             run, "a model that is quantized already", "one in float", "leave the format out"
         )
-    for name, shape in quantized_matrices(minilm_layout(record.model)).items():
-        packing.check(name, shape)
+    packing.check(quantized_matrices(minilm_layout(record.model)))
     transform = {"tool": "quantize", "format": packing.format}
     record = record.transformed(transform, quantization=packing.config(["lm_head"]))
     with tempfile.TemporaryDirectory() as folder:

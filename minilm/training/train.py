@@ -17,12 +17,12 @@ from minilm import files
 from minilm.checkpoint import read_run_config
 from minilm.config import TrainConfig, from_dict, to_dict
 from minilm.config.lora import lora_config
-from minilm.config.validation import RENAMED, with_current_names
+from minilm.config.validation import RENAMED, names_of, with_current_names
 from minilm.data.cache import default_cache
 from minilm.errors import ConfigError
 from minilm.model.device import release_free_memory
 from minilm.parallel.process_group import process_group, world
-from minilm.quantization.packing import Format, Packing
+from minilm.quantization.packing import FORMATS, Format, Packing
 from minilm.quantization.packings import make_packing
 from minilm.runs import files as run_files
 from minilm.runs.lock import run_lock
@@ -179,7 +179,7 @@ def finetune(
             model=dict(model or {}),
             settings=_current_settings(settings),
             lora=lora,
-            frozen=tuple(freeze),
+            frozen=names_of("freeze", freeze),
             quantize_base=packing,
             temporary=Path(temporary),
         )
@@ -188,6 +188,8 @@ def finetune(
 
 def _base_packing(format: Format | None, double_quantization: bool) -> Packing | None:
     """How the base of an adapter is stored; None: as it is."""
+    if format not in (None, *FORMATS):
+        raise ConfigError("quantize_base", repr(format), f"one of {', '.join(FORMATS)}")
     if format is not None:
         return make_packing(format, double_quantization=double_quantization)
     if double_quantization:

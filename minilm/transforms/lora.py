@@ -11,6 +11,7 @@ Shapes: b sequences, t tokens, i inputs, o outputs, r rank.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -174,11 +175,17 @@ def set_adapter(model: nn.Module, names: str | Mapping[str, float] | None) -> No
     An adapter is named as its folder. Raises InputError for a name that is none of the model's, and for
     weights of a DoRA adapter, which scales all of a matrix, other than 0 and 1.
     """
-    strengths = {names: 1.0} if isinstance(names, str) else dict(names or {})
+    strengths = {names: 1.0} if isinstance(names, str) else names or {}
+    if not isinstance(strengths, Mapping):
+        raise InputError("adapter", repr(names), "a name, weights by name, or None")
     configs = configs_of(model)
+    if not configs:
+        raise InputError("adapter", f"{names!r} for a model without adapters", "one that has some")
     for name, strength in strengths.items():
+        if type(strength) not in (int, float) or not math.isfinite(strength):
+            raise InputError("adapter", f"{strength!r} times {name}", "a number of times")
         if name not in configs:
-            raise InputError("adapter", repr(name), f"one of {', '.join(configs) or 'none'}")
+            raise InputError("adapter", repr(name), f"one of {', '.join(configs)}")
         if configs[name].dora and strength not in (0, 1):
             raise InputError("adapter", f"{strength} times {name}, a DoRA adapter", "0 or 1 times")
     for _, module in adapters(model):
