@@ -176,7 +176,7 @@ def test_a_terminal_is_asked_with_a_sign_and_a_bad_line_spoils_no_other(
         (["--chat", "--chat-template", "absent"], "--chat-template: absent: No such file"),
         (["--chat", "--chat-template", "plain", "--prompt", " "], "--prompt: an empty message"),
         (["--chat", "--prompt", " "], "--prompt: an empty message"),
-        (["--chat", "--max-new-tokens", "-1"], "max_new_tokens: -1"),
+        (["--chat", "--max-new-tokens", "-1"], "--max-new-tokens: -1"),
     ],
 )
 def test_bad_options(
