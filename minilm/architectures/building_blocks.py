@@ -197,7 +197,7 @@ def feed_forward(
     )
 
 
-_SLIDES = {"sliding_attention": True, "full_attention": False}
+_SLIDES = ("sliding_attention", "full_attention")
 
 
 def window_size(config: Mapping[str, Any], default: int) -> int:
@@ -211,17 +211,29 @@ def sliding_layers(
     config: Mapping[str, Any], num_layers: int, otherwise: Callable[[int], bool]
 ) -> int:
     """How many layers slide, as `layer_types` says, or ``otherwise`` of a layer's number."""
-    types = config.get("layer_types")
-    if types is None:
-        return sum(otherwise(i) for i in range(num_layers))
-    if not isinstance(types, list) or len(types) != num_layers:
-        raise ConfigError("config.json: layer_types", shortened(types), f"{num_layers} names")
-    for name in types:
-        if not isinstance(name, str) or name not in _SLIDES:
-            raise ConfigError(
-                "config.json: layer_types", shortened(name), f"one of {', '.join(_SLIDES)}"
-            )
-    return sum(_SLIDES[name] for name in types)
+    kinds = layer_kinds(
+        config, "layer_types", num_layers, _SLIDES, lambda i: _SLIDES[not otherwise(i)]
+    )
+    return kinds.count(_SLIDES[0])
+
+
+def layer_kinds(
+    config: Mapping[str, Any],
+    name: str,
+    num_layers: int,
+    names: Sequence[str],
+    otherwise: Callable[[int], str],
+) -> list[str]:
+    """Each layer's kind, one of ``names``: what the field lists, or ``otherwise`` of its number."""
+    listed = config.get(name)
+    if listed is None:
+        return [otherwise(i) for i in range(num_layers)]
+    if not isinstance(listed, list) or len(listed) != num_layers:
+        raise ConfigError(f"config.json: {name}", shortened(listed), f"{num_layers} names")
+    for kind in listed:
+        if not isinstance(kind, str) or kind not in names:
+            raise ConfigError(f"config.json: {name}", shortened(kind), f"one of {', '.join(names)}")
+    return listed
 
 
 def attention_kinds(

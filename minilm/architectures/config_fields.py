@@ -77,3 +77,11 @@ def field_name(config: Mapping[str, Any], name: str, *others: str) -> str:
     Hugging Face gives some fields a second name and lets it win where a file has both.
     """
     return next((other for other in others if config.get(other) is not None), name)
+
+
+def sub_config(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The object of a part, empty where it is absent or null."""
+    fields = config.get(name)
+    if fields is not None and not isinstance(fields, Mapping):
+        raise ConfigError(f"config.json: {name}", type(fields).__name__, "an object")
+    return fields or {}

@@ -13,7 +13,8 @@ class ModelType(NamedTuple):
     ``runs`` says that minilm runs it too: its module lists an `Architecture` in `ARCHITECTURES`, or an
     `Importable` in `IMPORTABLE` where it is only imported. ``missing`` is a field whose meaning in this
     architecture minilm does not have, and what that is. ``same_as`` is the model_type that it is another
-    name of.
+    name of. ``text_of`` is that of the `text_config` inside, where a larger model's language model alone
+    is declared.
     """
 
     module: str
@@ -21,6 +22,7 @@ class ModelType(NamedTuple):
     runs: bool = False
     missing: tuple[str, str] | None = None
     same_as: str = ""
+    text_of: str = ""
 
 
 _GEMMA2 = ("model_type", "norms after attention and feed-forward, GeGLU by tanh")
@@ -64,4 +66,29 @@ MODEL_TYPES: dict[str, ModelType] = {
     "qwen3_moe": ModelType("qwen", gguf="qwen3moe"),
     "smollm3": ModelType("smollm3", gguf="smollm3"),
     "stablelm": ModelType("stablelm"),
+    "cwm": ModelType("llama_like"),
+    "emu3": ModelType("llama_like", text_of="emu3_text_model"),
+    "emu3_text_model": ModelType("llama_like"),
+    "ernie4_5": ModelType("llama_like"),
+    "helium": ModelType("llama_like"),
+    "internlm3": ModelType("llama_like"),
+    "iquestcoder": ModelType("llama_like"),
+    "ministral": ModelType("llama_like"),
+    "ministral3": ModelType("llama_like"),
+    "seed_oss": ModelType("llama_like"),
+    "axk1": ModelType("deepseek"),
+    "deepseek_v32": ModelType("deepseek"),
+    "glm4_moe_lite": ModelType("deepseek"),
+    "glm_moe_dsa": ModelType("deepseek"),
+    "minicpm3": ModelType("deepseek"),
+    "youtu": ModelType("deepseek"),
+    "cohere2": ModelType("cohere"),
+    "cohere2_moe": ModelType("cohere"),
+    "cohere_compass_text": ModelType("cohere"),
+    "olmo3": ModelType("olmo"),
+    "olmoe": ModelType("olmo"),
+    "flex_olmo": ModelType("olmo"),
+    "jais2": ModelType("nemotron"),
+    "mellum": ModelType("qwen"),
+    "gpt-sw3": ModelType("gpt2", same_as="gpt2"),
 }

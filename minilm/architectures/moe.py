@@ -10,7 +10,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from minilm.architectures.building_blocks import D, E, L, M, d, gated_feed_forward, linear, m
+from minilm.architectures.building_blocks import (
+    D,
+    E,
+    L,
+    M,
+    d,
+    gated_feed_forward,
+    layer_kinds,
+    linear,
+    m,
+)
 from minilm.architectures.config_fields import size
 from minilm.errors import ConfigError
 from minilm.ledger import components
@@ -96,9 +106,10 @@ def routed_experts(
     prefix: str,
     group: LayerGroup | None,
     *,
+    router: str = "gate",
     names: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj"),
 ) -> tuple[Tensor, ...]:
-    """``prefix.gate`` (the router) and ``prefix.experts.{e}.*``, each expert under its own names."""
+    """``prefix.gate``, or as the router is called, and ``prefix.experts.{e}.*``, each under its own names."""
     if group is None:
         return ()
     gate, up, down = names
@@ -117,12 +128,65 @@ def routed_experts(
 
     return (
         *linear(
-            f"{prefix}.gate", E, d, components.ROUTER, repeat=group.repeat, layers=group.layers
+            f"{prefix}.{router}", E, d, components.ROUTER, repeat=group.repeat, layers=group.layers
         ),
         matrix(gate, m, d, components.EXPERTS_GATE),
         matrix(up, m, d, components.EXPERTS_UP),
         matrix(down, d, m, components.EXPERTS_DOWN),
     )
+
+
+def stacked_experts(
+    gate_up: str, down: str, group: LayerGroup | None, *, transposed: bool = False
+) -> tuple[Tensor, ...]:
+    """All experts' matrices in two tensors, gate above up; ``transposed`` ones are (E, in, out)."""
+    if group is None:
+        return ()
+
+    def stacked(name: str, rows: Polynomial, columns: Polynomial, component: str) -> Tensor:
+        shape = (E, columns, rows) if transposed else (E, rows, columns)
+        return Tensor(
+            name,
+            shape,
+            component,
+            Role.MULTIPLIED,
+            group.repeat,
+            group.layers,
+            routed=True,
+        )
+
+    return (
+        stacked(gate_up, 2 * m, d, components.EXPERTS_GATE_UP),
+        stacked(down, d, m, components.EXPERTS_DOWN),
+    )
+
+
+def router(name: str, group: LayerGroup | None) -> tuple[Tensor, ...]:
+    """``name.weight`` (E, d) alone."""
+    if group is None:
+        return ()
+    return linear(name, E, d, components.ROUTER, repeat=group.repeat, layers=group.layers)
+
+
+def correction_bias(name: str, group: LayerGroup | None) -> tuple[Tensor, ...]:
+    """What is added to the router's scores when it chooses; set by the load, not by gradients."""
+    if group is None:
+        return ()
+    return (Tensor(name, (E,), components.ROUTER, Role.ADDED, group.repeat, group.layers),)
+
+
+def sparse_layers(
+    config: Mapping[str, Any], num_layers: int, otherwise: Callable[[int], bool]
+) -> Callable[[int], bool]:
+    """Whether layer i has experts, as `mlp_layer_types` says, or ``otherwise`` of its number."""
+    kinds = layer_kinds(
+        config,
+        "mlp_layer_types",
+        num_layers,
+        ("sparse", "dense"),
+        lambda i: "sparse" if otherwise(i) else "dense",
+    )
+    return lambda i: kinds[i] == "sparse"
 
 
 def shared_expert(

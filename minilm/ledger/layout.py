@@ -95,7 +95,8 @@ class AttentionSpec:
 
     ``layers`` is the number of such layers; ``cache`` the elements of one token in one layer's KV cache;
     ``scores`` and ``values`` the widths, over all heads, of queries times keys and of scores times
-    values; ``window`` the sliding window in tokens, 0 for full attention.
+    values; ``window`` the sliding window in tokens, 0 for full attention. Sparse attention sees at most
+    ``selected`` of the tokens in the cache, chosen by queries times keys of the width ``index``.
     """
 
     layers: Polynomial
@@ -103,10 +104,18 @@ class AttentionSpec:
     scores: Polynomial
     values: Polynomial
     window: int = 0
+    selected: int = 0
+    index: Polynomial = ZERO
 
     def span(self, context: int) -> int:
         """The number of ``context`` tokens that the last one attends to, which the cache holds."""
         return min(context, self.window) if self.window else context
+
+    def multiplied(self, context: int) -> Polynomial:
+        """Multiplications of the last of ``context`` tokens with keys and values, in all layers."""
+        span = self.span(context)
+        seen = min(span, self.selected) if self.selected else span
+        return self.layers * ((self.scores + self.values) * seen + self.index * span)
 
 
 @dataclass(frozen=True)

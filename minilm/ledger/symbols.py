@@ -35,6 +35,8 @@ MEANINGS = {
     "r": "RoPE head width",
     "n": "head width without RoPE",
     "v": "value head width",
+    "j": "indexer heads",
+    "w": "indexer head width",
     "N": "multi-token prediction modules",
     "p": "embedding width",
     "C": "classes",

@@ -19,7 +19,7 @@ from minilm.architectures import layout_of
 from minilm.architectures.model_types import MODEL_TYPES
 from minilm.formats.safetensors import read_header
 from minilm.ledger.layout import Layout
-from tests.architectures import draws, draws_gpt
+from tests.architectures import draws, draws_decoders, draws_gpt
 
 transformers = pytest.importorskip(
     "transformers", reason="the extra 'transformers' is not installed"
@@ -37,7 +37,7 @@ except ImportError:  # before transformers 5 a module has the names of its file
 Config = dict[str, Any]
 Shapes = dict[str, tuple[int, ...]]
 
-DRAWS = draws.DRAWS | draws_gpt.DRAWS
+DRAWS = draws.DRAWS | draws_gpt.DRAWS | draws_decoders.DRAWS
 NUM_DRAWS = 20
 IS_VERSION_4 = transformers.__version__.startswith("4.")
 OTHERWISE_IN_4 = {
@@ -53,6 +53,10 @@ OTHERWISE_IN_4 = {
 REQUIRED: dict[str, Config] = {
     "nemotron": {"num_key_value_heads": 48},
     "deepseek_v2": {"num_experts_per_tok": 6},
+    "ministral": {"head_dim": 128},
+    "cohere_compass_text": {
+        "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 1e4}}
+    },
 }
 
 
@@ -107,8 +111,9 @@ def assert_agrees(model: Any, *layouts: Layout) -> None:
         assert layout.count() == model.num_parameters()
 
 
-# `gemma3` is compared by test_gemma3.py, whose text and image parts are configurations of their own.
-DRAWN_ELSEWHERE = {"gemma3"}
+# `gemma3` is compared by test_gemma3.py, whose text and image parts are configurations of their own; the text
+# part of `emu3` is drawn as its.
+DRAWN_ELSEWHERE = {"gemma3", "emu3_text_model"}
 
 
 def test_every_family_is_drawn() -> None:
@@ -130,34 +135,50 @@ def test_the_defaults_are_the_architectures(model_type: str) -> None:
     config = {"model_type": model_type} | REQUIRED.get(model_type, {})
     layout, model = layout_of(config), build(config)
     assert_agrees(model, layout)
-    lengths = (getattr(model.config, f, 0) for f in ("max_position_embeddings", "max_seq_len"))
+    written = model.config.get_text_config()
+    lengths = (getattr(written, f, 0) for f in ("max_position_embeddings", "max_seq_len"))
     assert layout.context_length == max(lengths)
 
 
-@pytest.mark.parametrize("model_type", draws.DRAWS)
+CACHED = draws.DRAWS | draws_decoders.DRAWS
+
+
+@pytest.mark.parametrize("model_type", CACHED)
 def test_windows_and_caches_are_those_of_a_real_run(model_type: str, tmp_path: Path) -> None:
     """A forward pass over two tokens leaves the cache that the layout says, in layers as it says."""
     for seed in range(4):
-        config = {"model_type": model_type} | DRAWS[model_type](Random(seed))
-        small = {"vocab_size": 11, "intermediate_size": 7, "pad_token_id": None}
-        config |= small | {"experts_implementation": "eager"}
-        model = build(config, "cpu").eval()
-        layout = layout_of(config)
-        with torch.no_grad():
-            cache = model(torch.tensor([[1, 2]])).past_key_values
-        elements = sum(layer.keys.numel() + layer.values.numel() for layer in cache.layers)
-        declared = sum(
-            (kind.layers * kind.cache).value(layout.symbols) for kind in layout.attention
-        )
-        assert elements == 2 * declared
-        windows = [getattr(layer, "sliding_window", 0) for layer in cache.layers]
-        expanded = [
-            window
-            for kind in layout.attention
-            for window in [kind.window] * kind.layers.value(layout.symbols)
-        ]
-        assert sorted(windows) == sorted(expanded)
+        model, layout = assert_caches(model_type, seed)
     model.save_pretrained(tmp_path)
     header = read_header(tmp_path / "model.safetensors")
     in_file = {tensor.name: tensor.shape for tensor in header.tensors}
     assert in_file == shapes(layout) | shapes(layout, buffers=True)
+
+
+def assert_caches(model_type: str, seed: int) -> tuple[Any, Layout]:
+    config = {"model_type": model_type} | DRAWS[model_type](Random(seed))
+    small = {"vocab_size": 11, "intermediate_size": 7, "pad_token_id": None}
+    small |= {"experts_implementation": "eager"}
+    if "text_config" in config:
+        config["text_config"] |= small | {"pad_token_id": 0}
+    else:
+        config |= small
+    model = build(config, "cpu").eval()
+    layout = layout_of(config)
+    with torch.no_grad():
+        cache = model(torch.tensor([[1, 2]])).past_key_values
+    elements = sum(_elements(layer) for layer in cache.layers)
+    declared = sum((kind.layers * kind.cache).value(layout.symbols) for kind in layout.attention)
+    assert elements == 2 * declared
+    windows = [getattr(layer, "sliding_window", 0) for layer in cache.layers]
+    expanded = [
+        window
+        for kind in layout.attention
+        for window in [kind.window] * kind.layers.value(layout.symbols)
+    ]
+    assert sorted(windows) == sorted(expanded)
+    return model, layout
+
+
+def _elements(layer: Any) -> int:
+    parts = (layer.keys, layer.values, getattr(layer, "indexer_keys", None))
+    return sum(part.numel() for part in parts if part is not None)

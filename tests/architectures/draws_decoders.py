@@ -1,0 +1,200 @@
+"""Random small configs of the other decoders: a line a type with the options that change names or shapes.
+
+Each option is drawn or left out, so that its default in our declaration must be the architecture's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from random import Random
+from typing import Any
+
+Config = dict[str, Any]
+Draw = Callable[[Random], Config]
+
+FLAG = (False, True)
+WIDTH = range(1, 40)
+WINDOW = (None, 3, 6)
+SLIDES = ("sliding_attention", "full_attention")
+SPARSE = ("dense", "sparse")
+BIASES = {"attention_bias": FLAG, "mlp_bias": FLAG}
+
+
+def _decoder(
+    *,
+    grouped: bool = True,
+    head_dim: str = "",
+    fixed: Config | None = None,
+    experts: str = "",
+    active: str = "num_experts_per_tok",
+    lists: Mapping[str, Sequence[str]] | None = None,
+    **options: Sequence[Any],
+) -> Draw:
+    """Llama's sizes and ``options``, each with its values; ``lists`` name a kind for every layer.
+
+    ``head_dim`` is the field of a head width that need not be width / heads. ``fixed`` is in every draw.
+    """
+
+    def draw(random: Random) -> Config:
+        kv_heads = random.randint(1, 3) if grouped else 1
+        heads = kv_heads * random.randint(1, 3)
+        config: Config = {
+            "hidden_size": heads * 2 * random.randint(1, 4),
+            "num_attention_heads": heads,
+            "num_hidden_layers": random.randint(1, 4),
+            "pad_token_id": None,
+        }
+        if grouped:
+            config["num_key_value_heads"] = kv_heads
+        if head_dim:
+            config[head_dim] = 2 * random.randint(1, 9)
+        if experts:
+            config[experts] = random.randint(2, 5)
+            config[active] = random.randint(1, config[experts])
+        usual = {
+            "vocab_size": range(2, 90),
+            "intermediate_size": range(1, 90),
+            "tie_word_embeddings": FLAG,
+            "max_position_embeddings": range(8, 64),
+        }
+        for name, values in (usual | options).items():
+            if random.random() < 0.6:
+                config[name] = random.choice(values)
+        for name, kinds in (lists or {}).items():
+            if random.random() < 0.5:
+                config[name] = [random.choice(kinds) for _ in range(config["num_hidden_layers"])]
+        return config | (fixed or {})
+
+    return draw
+
+
+def _inside(name: str, draw: Draw) -> Draw:
+    """The text part of a larger model's config."""
+    return lambda random: {name: draw(random)}
+
+
+def _null_heads(draw: Draw) -> Draw:
+    """In some draws as many key/value heads as heads, said by null."""
+
+    def drawn(random: Random) -> Config:
+        config = draw(random)
+        return config | {"num_key_value_heads": None} if random.random() < 0.3 else config
+
+    return drawn
+
+
+def _own_head_width(draw: Draw) -> Draw:
+    """The head width is given, and is width / heads."""
+
+    def drawn(random: Random) -> Config:
+        config = draw(random)
+        return config | {"head_dim": config["hidden_size"] // config["num_attention_heads"]}
+
+    return drawn
+
+
+def _same_biases(draw: Draw) -> Draw:
+    """InternLM3 wants both or none."""
+
+    def drawn(random: Random) -> Config:
+        config = draw(random)
+        biased = random.random() < 0.5
+        names = random.choice([("attention_bias", "mlp_bias"), ("qkv_bias", "bias")])
+        return config | dict.fromkeys(names, biased)
+
+    return drawn
+
+
+def _latent(**options: Any) -> Draw:
+    """Multi-head latent attention has as many key/value heads as heads."""
+    sizes: dict[str, Sequence[Any]] = {
+        "q_lora_rank": WIDTH,
+        "kv_lora_rank": range(2, 30, 2),
+        "qk_rope_head_dim": range(2, 10, 2),
+        "qk_nope_head_dim": range(2, 10, 2),
+        "v_head_dim": WIDTH,
+        "attention_bias": FLAG,
+    }
+    draw = _decoder(**{**sizes, **options})
+
+    def drawn(random: Random) -> Config:
+        config = draw(random)
+        return config | {"num_key_value_heads": config["num_attention_heads"]}
+
+    return drawn
+
+
+_DEEPSEEK: dict[str, Any] = {
+    "experts": "n_routed_experts",
+    "fixed": {"n_group": 1, "topk_group": 1},
+    "moe_intermediate_size": WIDTH,
+    "n_shared_experts": range(1, 4),
+}
+_INDEXED: dict[str, Any] = _DEEPSEEK | {
+    "first_k_dense_replace": range(4),
+    "lists": {"mlp_layer_types": SPARSE},
+    "index_n_heads": range(1, 5),
+    "index_head_dim": range(64, 72, 2),
+}
+
+DRAWS: dict[str, Draw] = {
+    "cwm": _decoder(
+        head_dim="head_dim", mlp_bias=FLAG, sliding_window=(3, 6), lists={"layer_types": SLIDES}
+    ),
+    "emu3": _inside("text_config", _decoder(fixed={"pad_token_id": 0})),
+    "ernie4_5": _null_heads(_decoder(head_dim="head_dim", use_bias=FLAG)),
+    "helium": _own_head_width(_decoder(**BIASES)),
+    "internlm3": _null_heads(_same_biases(_decoder(head_dim="head_dim"))),
+    "iquestcoder": _null_heads(_decoder(head_dim="head_dim", **BIASES)),
+    "ministral": _decoder(
+        head_dim="head_dim", sliding_window=(3, 6), lists={"layer_types": SLIDES}
+    ),
+    "ministral3": _decoder(head_dim="head_dim", sliding_window=WINDOW),
+    "seed_oss": _null_heads(_decoder(head_dim="head_dim", attention_out_bias=FLAG, **BIASES)),
+    "deepseek_v32": _latent(**_INDEXED),
+    "glm_moe_dsa": _latent(**_INDEXED),
+    "glm4_moe_lite": _latent(**_DEEPSEEK, lists={"mlp_layer_types": SPARSE}),
+    "axk1": _latent(**_DEEPSEEK, first_k_dense_replace=range(4), lists={"mlp_layer_types": SPARSE}),
+    "minicpm3": _latent(mlp_bias=FLAG, q_lora_rank=(None, 6, 9)),
+    "youtu": _latent(q_lora_rank=(None, 6, 9)),
+    "cohere2": _null_heads(
+        _decoder(
+            attention_bias=FLAG,
+            sliding_window=(3, 6),
+            sliding_window_pattern=range(1, 4),
+            lists={"layer_types": SLIDES},
+        )
+    ),
+    "cohere2_moe": _decoder(
+        head_dim="head_dim",
+        experts="num_experts",
+        attention_bias=FLAG,
+        sliding_window=(3, 6),
+        sliding_window_pattern=range(1, 4),
+        prefix_dense_sliding_window_pattern=range(1, 4),
+        prefix_dense_intermediate_size=WIDTH,
+        first_k_dense_replace=range(2),
+        num_shared_experts=range(3),
+        lists={"mlp_layer_types": SPARSE, "layer_types": SLIDES},
+    ),
+    "cohere_compass_text": _decoder(
+        attention_bias=FLAG,
+        sliding_window=(3, 6),
+        lists={"layer_types": SLIDES},
+        fixed={"rope_parameters": {n: {"rope_type": "default", "rope_theta": 1e4} for n in SLIDES}},
+    ),
+    "olmo3": _null_heads(
+        _decoder(attention_bias=FLAG, sliding_window=(3, 6), lists={"layer_types": SLIDES})
+    ),
+    "olmoe": _null_heads(_decoder(experts="num_experts", attention_bias=FLAG)),
+    "flex_olmo": _null_heads(_decoder(experts="num_experts", attention_bias=FLAG)),
+    "jais2": _null_heads(_decoder(head_dim="head_dim", **BIASES)),
+    "mellum": _decoder(
+        head_dim="head_dim",
+        experts="num_experts",
+        moe_intermediate_size=WIDTH,
+        attention_bias=FLAG,
+        sliding_window=(3, 6),
+        lists={"mlp_layer_types": SPARSE, "layer_types": SLIDES},
+    ),
+}
