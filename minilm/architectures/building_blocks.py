@@ -88,12 +88,14 @@ def read_heads(
     kv_heads: str | None = "num_key_value_heads",
     head_dim: str | None = "head_dim",
     defaults: tuple[int, int, int | None, int | None],
+    rounds: bool = False,
 ) -> Heads:
     """Read d, h, g, k under the field names of a family.
 
     ``defaults`` are those of the architecture for width, heads, kv heads (None: as many as heads) and
-    head width (None: width / heads). Usual shapes collapse so that the closed form is the one that
-    people know: h*k is d, and g*k is d without grouped heads.
+    head width (None: width / heads, rounded down where the architecture ``rounds``). Usual shapes
+    collapse so that the closed form is the one that people know: h*k is d, and g*k is d without
+    grouped heads.
     """
     d_model = size(config, width, defaults[0])
     num_heads = size(config, heads, defaults[1])
@@ -101,7 +103,7 @@ def read_heads(
     num_kv_heads = kv_value or num_heads
     head_value = optional_size(config, head_dim, defaults[3]) if head_dim else defaults[3]
     k_value = head_value or max(1, d_model // num_heads)
-    if head_value is None and d_model % num_heads:
+    if head_value is None and d_model % num_heads and not rounds:
         raise ConfigError(f"config.json: {width}", f"{d_model}", f"a multiple of {num_heads} heads")
     if num_heads % num_kv_heads:
         raise ConfigError(

@@ -1,8 +1,8 @@
 """Cohere's Command R, R7B and their kin as transformers stores them: parallel blocks behind one norm.
 
-The norms are LayerNorms without bias, the head is tied; Command R+ normalises each query and key head with
-gains of its own. In Cohere 2 three layers in four slide; its successor may have experts, whose outputs and
-those of shared ones are averaged. Names, shapes and defaults: huggingface/transformers
+The norms are LayerNorms without bias, the head is tied; Command R+ normalises each query and key head
+with gains of its own. In Cohere 2 three layers in four slide; its successor may have experts, whose
+outputs and those of shared ones are averaged. Names, shapes and defaults: huggingface/transformers
 `models/{cohere,cohere2,cohere2_moe,cohere_compass}`.
 """
 

@@ -42,10 +42,14 @@ class Defaults:
 
 
 def heads_and_layers(
-    config: Mapping[str, Any], defaults: Defaults, *, head_dim: str | None = "head_dim"
+    config: Mapping[str, Any],
+    defaults: Defaults,
+    *,
+    head_dim: str | None = "head_dim",
+    rounds: bool = False,
 ) -> tuple[Heads, int]:
     """What a block is declared with, under the usual field names."""
-    heads = read_heads(config, head_dim=head_dim, defaults=defaults.heads)
+    heads = read_heads(config, head_dim=head_dim, defaults=defaults.heads, rounds=rounds)
     return heads, layers(config, "num_hidden_layers", defaults.layers)
 
 

@@ -1,12 +1,12 @@
 """DeepSeek-V2, V3 and V3.2 as their files store them: latent attention (MLA), shared and routed experts.
 
-Queries (where q is given) and keys with values pass through latents of widths q and c; r of each
-head's n + r query and key elements are rotated by RoPE, and those of the key are the same in all heads.
-The first layers are dense. V3's router holds a correction bias, which is a buffer, and its files add
-multi-token prediction modules as layers L and after. V3.2's indexer, j small heads of width w with one key,
-selects the tokens that attention sees; GLM-5 shares a selection among layers. MiniCPM3 and Youtu are V3
-without experts; A.X K1 normalises what its experts put out. Names: deepseek-ai/DeepSeek-V2, V3 and V3.2-Exp.
-Defaults: huggingface/transformers
+Queries (where q is given) and keys with values pass through latents of widths q and c; r of each head's
+n + r query and key elements are rotated by RoPE, and those of the key are the same in all heads. The
+first layers are dense. V3's router holds a correction bias, which is a buffer, and its files add
+multi-token prediction modules as layers L and after. V3.2's indexer, j small heads of width w with one
+key, selects the tokens that attention sees; GLM-5 shares a selection among layers. MiniCPM3 and Youtu
+are V3 without experts; A.X K1 normalises what its experts put out. Names: deepseek-ai/DeepSeek-V2, V3
+and V3.2-Exp. Defaults: huggingface/transformers
 `models/{deepseek_v2,deepseek_v3,deepseek_v32,glm4_moe_lite,glm_moe_dsa,axk1,minicpm3,youtu}`.
 """
 
@@ -19,39 +19,29 @@ from typing import Any
 from minilm.architectures.building_blocks import (
     TIED_HEAD,
     L,
-    V,
     d,
     embedding,
     h,
     layer_kinds,
     linear,
     lm_head,
-    m,
     norm,
 )
-from minilm.architectures.config_fields import (
-    field_name,
-    flag,
-    layers,
-    optional_size,
-    size,
-    whole_number,
-)
+from minilm.architectures.config_fields import flag, layers, optional_size, size, whole_number
+from minilm.architectures.decoder import ATTENTION, BLOCK, MLP, pre_norms
 from minilm.architectures.moe import (
     LayerGroup,
-    correction_bias,
-    dense_feed_forward,
-    read_experts,
-    routed_experts,
-    shared_expert,
+    routed_fields,
+    sparse_feed_forward,
     sparse_layers,
     split_layers,
 )
+from minilm.architectures.mtp import with_mtp
 from minilm.ledger import components
-from minilm.ledger.layout import AttentionSpec, Layout, Role, Tensor
-from minilm.ledger.symbols import ONE, Polynomial, as_polynomial, symbol
+from minilm.ledger.layout import AttentionSpec, Layout, Tensor
+from minilm.ledger.symbols import ONE, as_polynomial, symbol
 
-q, c, r, n, v, N, j, w = (symbol(letter) for letter in "qcrnvNjw")
+q, c, r, n, v, j, w = (symbol(letter) for letter in "qcrnvjw")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,18 +166,6 @@ _DEFAULTS = {
 }
 
 
-@dataclass(frozen=True)
-class _Block:
-    """What is the same in every layer."""
-
-    has_query_latent: bool
-    attention_bias: bool
-    feed_forward_bias: bool
-    num_shared_experts: int
-    corrects: bool
-    indexed: Sequence[int] | None  # the layers with an indexer of their own: a range if all
-
-
 def _shared(config: Mapping[str, Any], defaults: _Defaults) -> int:
     """Shared experts where the number is left out, or null for none."""
     return 0 if "n_shared_experts" in config else defaults.shared
@@ -198,7 +176,6 @@ def layout(config: Mapping[str, Any]) -> Layout:
     family = config["model_type"]
     defaults = _DEFAULTS[family]
     num_layers = layers(config, "num_hidden_layers", defaults.layers)
-    num_mtp = _mtp_modules(config, defaults.mtp) if _has_mtp(defaults) else 0
     split = split_layers(num_layers, _has_experts(config, defaults, num_layers))
     tied = flag(config, "tie_word_embeddings", defaults.tied)
     query_latent = optional_size(config, "q_lora_rank", defaults.latents[0])
@@ -208,7 +185,6 @@ def layout(config: Mapping[str, Any]) -> Layout:
     symbols = {
         "V": size(config, "vocab_size", defaults.vocabulary),
         "L": num_layers,
-        **split.symbols,
         "d": d_model,
         "h": heads,
         **({"q": query_latent} if query_latent else {}),
@@ -217,54 +193,44 @@ def layout(config: Mapping[str, Any]) -> Layout:
         "n": size(config, "qk_nope_head_dim", plain),
         "v": size(config, "v_head_dim", values or max(1, d_model // heads)),
     }
-    if split.dense:
-        symbols["f"] = size(config, "intermediate_size", defaults.feed_forward)
-    if split.experts and defaults.experts:
-        symbols |= read_experts(
-            config,
-            layers=split.expert_layers + num_mtp,
-            total=field_name(config, "n_routed_experts", "num_local_experts"),
-            defaults=defaults.experts,
-        )
     if defaults.indexer:
         symbols["j"] = size(config, "index_n_heads", defaults.indexer[0])
         symbols["w"] = size(config, "index_head_dim", defaults.indexer[1])
-    block = _Block(
-        has_query_latent=query_latent is not None,
-        attention_bias=flag(config, "attention_bias", False),
-        feed_forward_bias=defaults.feed_forward_bias and flag(config, "mlp_bias", False),
-        num_shared_experts=whole_number(config, "n_shared_experts", _shared(config, defaults)),
-        corrects=defaults.corrects,
-        indexed=_indexed_layers(config, num_layers) if defaults.indexer else None,
+    own_index = _indexed_layers(config, num_layers) if defaults.indexer else None
+    sparse = sparse_feed_forward(
+        config,
+        MLP,
+        split,
+        defaults.experts or (0, None, 0),
+        fields=routed_fields(config),
+        shared=("shared_experts", "n_shared_experts", _shared(config, defaults)),
+        correction="gate.e_score_correction_bias" if defaults.corrects else "",
+        bias=defaults.feed_forward_bias and flag(config, "mlp_bias", False),
     )
+    symbols |= sparse.symbols
+    if split.dense:
+        symbols["f"] = size(config, "intermediate_size", defaults.feed_forward)
     tensors = (
         embedding("model.embed_tokens"),
-        *_attention(block, LayerGroup()),
-        *_feed_forward(block, split.dense, split.experts),
+        *pre_norms(),
+        *_attention(query_latent is not None, flag(config, "attention_bias", False)),
+        *_indexer(own_index),
+        *sparse.tensors,
         *_output_norm(defaults.output_norm, split.experts),
         *norm("model.norm", components.FINAL_NORM, repeat=ONE),
         *lm_head("lm_head", tied=tied),
     )
-    mtp: tuple[Tensor, ...] = ()
-    if num_mtp:
-        symbols["N"] = num_mtp
-        modules = LayerGroup(N, range(num_layers, num_layers + num_mtp))
-        mtp = _mtp(block, modules, has_experts=split.experts is not None)
-    return Layout(
+    layout = Layout(
         family,
         tensors,
         symbols,
         ties=TIED_HEAD if tied else (),
-        buffers=_correction_bias(split.experts) if block.corrects else (),
-        mtp=mtp,
-        attention=_attention_kinds(config, block, num_layers),
+        buffers=sparse.buffers,
+        attention=_attention_kinds(config, own_index, num_layers),
         context_length=size(config, "max_position_embeddings", defaults.context),
     )
-
-
-def _has_mtp(defaults: _Defaults) -> bool:
-    """Whether files may hold modules for multi-token prediction: those of V3's kind do."""
-    return defaults.corrects and defaults.experts is not None
+    has_mtp = defaults.corrects and defaults.experts is not None
+    return with_mtp(layout, config, "num_nextn_predict_layers", defaults.mtp) if has_mtp else layout
 
 
 def _has_experts(
@@ -282,15 +248,15 @@ def _has_experts(
 
 
 def _attention_kinds(
-    config: Mapping[str, Any], block: _Block, num_layers: int
+    config: Mapping[str, Any], own_index: Sequence[int] | None, num_layers: int
 ) -> tuple[AttentionSpec, ...]:
     # The latent and the rotary part of the key are all that is cached.
     plain = AttentionSpec(L, c + r, h * (n + r), h * v)
-    if block.indexed is None:
+    if own_index is None:
         return (plain,)
     selects = replace(plain, selected=size(config, "index_topk", 2048))
     indexes = replace(selects, cache=plain.cache + w, index=j * w)
-    own = len(block.indexed)
+    own = len(own_index)
     if own == num_layers:
         return (indexes,)
     kinds = (
@@ -320,71 +286,33 @@ def _indexed_layers(config: Mapping[str, Any], num_layers: int) -> Sequence[int]
     return range(num_layers) if len(own) == num_layers else own
 
 
-def _attention(block: _Block, group: LayerGroup) -> tuple[Tensor, ...]:
-    """The norm in front, the way down to the latents and up to the heads, and the output."""
-
-    def matrix(
-        name: str, outputs: Polynomial, inputs: Polynomial, component: str, bias: bool = False
-    ) -> tuple[Tensor, ...]:
-        return linear(
-            f"model.layers.{{i}}.self_attn.{name}",
-            outputs,
-            inputs,
-            component,
-            bias=bias,
-            repeat=group.repeat,
-            layers=group.layers,
-        )
-
-    def latent_norm(name: str, width: Polynomial) -> tuple[Tensor, ...]:
-        return norm(
-            f"model.layers.{{i}}.self_attn.{name}",
-            components.ATTENTION_LATENT_NORM,
-            width=width,
-            repeat=group.repeat,
-            layers=group.layers,
-        )
-
-    bias = block.attention_bias
-    queries = h * (n + r)
-    if block.has_query_latent:
+def _attention(has_query_latent: bool, bias: bool) -> tuple[Tensor, ...]:
+    """The way down to the latents and up to the heads, and the output."""
+    latent = components.ATTENTION_LATENT_NORM
+    if has_query_latent:
         query = (
-            *matrix("q_a_proj", q, d, components.ATTENTION_QUERY_LATENT, bias),
-            *latent_norm("q_a_layernorm", q),
-            *matrix("q_b_proj", queries, q, components.ATTENTION_QUERY),
+            *linear(f"{ATTENTION}.q_a_proj", q, d, components.ATTENTION_QUERY_LATENT, bias=bias),
+            *norm(f"{ATTENTION}.q_a_layernorm", latent, width=q),
+            *linear(f"{ATTENTION}.q_b_proj", h * (n + r), q, components.ATTENTION_QUERY),
         )
     else:
-        query = matrix("q_proj", queries, d, components.ATTENTION_QUERY)
+        query = linear(f"{ATTENTION}.q_proj", h * (n + r), d, components.ATTENTION_QUERY)
+    down = components.ATTENTION_KEY_VALUE_LATENT
     return (
-        *norm(
-            "model.layers.{i}.input_layernorm",
-            components.ATTENTION_NORM,
-            repeat=group.repeat,
-            layers=group.layers,
-        ),
         *query,
-        *matrix("kv_a_proj_with_mqa", c + r, d, components.ATTENTION_KEY_VALUE_LATENT, bias),
-        *latent_norm("kv_a_layernorm", c),
-        *matrix("kv_b_proj", h * (n + v), c, components.ATTENTION_KEY_VALUE),
-        *matrix("o_proj", d, h * v, components.ATTENTION_OUTPUT, bias),
-        *_indexer(block, group),
-        *norm(
-            "model.layers.{i}.post_attention_layernorm",
-            components.FEED_FORWARD_NORM,
-            repeat=group.repeat,
-            layers=group.layers,
-        ),
+        *linear(f"{ATTENTION}.kv_a_proj_with_mqa", c + r, d, down, bias=bias),
+        *norm(f"{ATTENTION}.kv_a_layernorm", latent, width=c),
+        *linear(f"{ATTENTION}.kv_b_proj", h * (n + v), c, components.ATTENTION_KEY_VALUE),
+        *linear(f"{ATTENTION}.o_proj", d, h * v, components.ATTENTION_OUTPUT, bias=bias),
     )
 
 
-def _indexer(block: _Block, group: LayerGroup) -> tuple[Tensor, ...]:
+def _indexer(own: Sequence[int] | None) -> tuple[Tensor, ...]:
     """Small heads with one key: their queries come from the latent, and each head has a weight."""
-    if not block.indexed:
+    if not own:
         return ()
-    prefix = "model.layers.{i}.self_attn.indexer"
-    if group == LayerGroup() and not isinstance(block.indexed, range):
-        group = LayerGroup(as_polynomial(len(block.indexed)), block.indexed)
-    repeat, at = group.repeat, group.layers
+    prefix = f"{ATTENTION}.indexer"
+    repeat, at = (L, None) if isinstance(own, range) else (as_polynomial(len(own)), own)
     part = components.ATTENTION_INDEXER
     return (
         *linear(f"{prefix}.wq_b", j * w, q, part, repeat=repeat, layers=at),
@@ -397,63 +325,5 @@ def _indexer(block: _Block, group: LayerGroup) -> tuple[Tensor, ...]:
 def _output_norm(name: str, group: LayerGroup | None) -> tuple[Tensor, ...]:
     if not name or group is None:
         return ()
-    return norm(
-        f"model.layers.{{i}}.{name}",
-        components.FEED_FORWARD_OUTPUT_NORM,
-        repeat=group.repeat,
-        layers=group.layers,
-    )
-
-
-def _feed_forward(
-    block: _Block, dense: LayerGroup | None, experts: LayerGroup | None
-) -> tuple[Tensor, ...]:
-    mlp = "model.layers.{i}.mlp"
-    shared = block.num_shared_experts
-    return (
-        *dense_feed_forward(mlp, dense, bias=block.feed_forward_bias),
-        *routed_experts(mlp, experts),
-        # The shared experts are stored as one that is as wide as all of them.
-        *shared_expert(
-            f"{mlp}.shared_experts",
-            experts if shared else None,
-            width=shared * m,
-            bias=block.feed_forward_bias,
-        ),
-    )
-
-
-def _mtp_modules(config: Mapping[str, Any], default: int) -> int:
-    """How many there are; ``default`` where the field is absent."""
-    name = "num_nextn_predict_layers"
-    return layers(config, name, default) if whole_number(config, name, default) else 0
-
-
-def _correction_bias(group: LayerGroup | None) -> tuple[Tensor, ...]:
-    """What V3 adds to the router's scores when it chooses."""
-    return correction_bias("model.layers.{i}.mlp.gate.e_score_correction_bias", group)
-
-
-def _mtp(block: _Block, group: LayerGroup, *, has_experts: bool) -> tuple[Tensor, ...]:
-    """Each module: its copies of embedding and head, two norms, a projection, and one more layer."""
-    module = "model.layers.{i}"
-    repeat, at = group.repeat, group.layers
-
-    def table(name: str, role: Role) -> Tensor:
-        return Tensor(f"{module}.{name}.weight", (V, d), components.MTP, role, repeat, at)
-
-    def gain(name: str) -> tuple[Tensor, ...]:
-        return norm(f"{module}.{name}", components.MTP, repeat=repeat, layers=at)
-
-    tensors = (
-        table("embed_tokens", Role.LOOKED_UP),
-        *gain("enorm"),
-        *gain("hnorm"),
-        *linear(f"{module}.eh_proj", d, 2 * d, components.MTP, repeat=repeat, layers=at),
-        *_attention(block, group),
-        *_feed_forward(block, None if has_experts else group, group if has_experts else None),
-        *(_correction_bias(group) if has_experts and block.corrects else ()),
-        *gain("shared_head.norm"),
-        table("shared_head.head", Role.MULTIPLIED),
-    )
-    return tuple(replace(tensor, component=components.MTP) for tensor in tensors)
+    part = components.FEED_FORWARD_OUTPUT_NORM
+    return norm(f"{BLOCK}.{name}", part, repeat=group.repeat, layers=group.layers)

@@ -1,7 +1,8 @@
 """Gemma 3 with images: the text model of `gemma.py`, a SigLIP vision tower, and a projection between them.
 
 The tower's matrices are used once an image, not once a token. Names, shapes and defaults:
-huggingface/transformers `models/{gemma3,siglip}`; its version 5 writes the tower without `vision_model.`.
+huggingface/transformers `models/{gemma3,siglip}`; its version 5 writes the tower without
+`vision_model.`.
 """
 
 from __future__ import annotations

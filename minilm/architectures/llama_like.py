@@ -1,7 +1,7 @@
 """Types whose tensors are Llama's by name and shape, with biases, windows and defaults of their own.
 
-Fields and defaults: huggingface/transformers `models/TYPE/configuration_TYPE.py`; which biases there are,
-`modeling_TYPE.py`. InternLM3 and IQuest-Coder run Llama's own implementation.
+Fields and defaults: huggingface/transformers `models/TYPE/configuration_TYPE.py`; which biases there
+are, `modeling_TYPE.py`. InternLM3 and IQuest-Coder run Llama's own implementation.
 """
 
 from __future__ import annotations

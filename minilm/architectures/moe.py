@@ -21,7 +21,7 @@ from minilm.architectures.building_blocks import (
     linear,
     m,
 )
-from minilm.architectures.config_fields import size
+from minilm.architectures.config_fields import field_name, size, whole_number
 from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import Role, Tensor
@@ -199,3 +199,63 @@ def shared_expert(
         prefix, width=width, bias=bias, repeat=group.repeat, layers=group.layers
     )
     return tuple(replace(tensor, component=components.SHARED_EXPERT) for tensor in tensors)
+
+
+def routed_fields(config: Mapping[str, Any]) -> tuple[str, str, str]:
+    """The fields of E, e and m as DeepSeek calls them; the first has a second name."""
+    total = field_name(config, "n_routed_experts", "num_local_experts")
+    return (total, "num_experts_per_tok", "moe_intermediate_size")
+
+
+@dataclass(frozen=True)
+class SparseFeedForward:
+    """The feed-forward of all layers, its symbols, and the buffers of its routers."""
+
+    tensors: tuple[Tensor, ...]
+    symbols: dict[str, int]
+    buffers: tuple[Tensor, ...]
+
+
+def sparse_feed_forward(
+    config: Mapping[str, Any],
+    prefix: str,
+    split: LayerSplit,
+    experts: tuple[int, int | None, int],
+    *,
+    fields: tuple[str, str, str] = ("num_experts", "num_experts_per_tok", "moe_intermediate_size"),
+    router: str = "gate",
+    names: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj"),
+    shared: tuple[str, str, int] | None = None,
+    correction: str = "",
+    bias: bool = False,
+) -> SparseFeedForward:
+    """Dense layers, and those with the ``experts`` (in all, active, width) unless ``fields`` say others.
+
+    ``shared`` is what the one of all shared experts is called, the field with their number, and that by
+    default; ``correction`` the name of a buffer of the router, as DeepSeek-V3 has it.
+    """
+    symbols = dict(split.symbols)
+    count = 0
+    if split.experts:
+        total, active, width = fields
+        symbols |= read_experts(
+            config,
+            layers=split.expert_layers,
+            total=total,
+            active=active,
+            width=width,
+            defaults=experts,
+        )
+        count = whole_number(config, shared[1], shared[2]) if shared else 0
+    name = shared[0] if shared else ""
+    return SparseFeedForward(
+        (
+            *dense_feed_forward(prefix, split.dense, bias=bias),
+            *routed_experts(prefix, split.experts, router=router, names=names),
+            *shared_expert(
+                f"{prefix}.{name}", split.experts if count else None, width=count * m, bias=bias
+            ),
+        ),
+        symbols,
+        correction_bias(f"{prefix}.{correction}", split.experts) if correction else (),
+    )

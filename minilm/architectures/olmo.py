@@ -1,8 +1,8 @@
 """OLMo 1, 2 and 3, OLMoE and FlexOlmo as transformers stores them: Llama's matrices with other norms.
 
 OLMo's LayerNorms have no parameters. OLMo 2 normalises what attention and feed-forward put out, not
-what goes in, and all queries and all keys of a token at once; in OLMo 3 three layers in four slide. OLMoE
-has norms in front and experts, FlexOlmo is OLMo 2 with experts. Names, shapes and defaults:
+what goes in, and all queries and all keys of a token at once; in OLMo 3 three layers in four slide.
+OLMoE has norms in front and experts, FlexOlmo is OLMo 2 with experts. Names, shapes and defaults:
 huggingface/transformers `models/{olmo,olmo2,olmo3,olmoe,flex_olmo}`.
 """
 

@@ -105,6 +105,17 @@ def _same_biases(draw: Draw) -> Draw:
     return drawn
 
 
+def _even_heads(draw: Draw) -> Draw:
+    """Differential attention wants pairs."""
+
+    def drawn(random: Random) -> Config:
+        config = draw(random)
+        names = ("num_attention_heads", "num_key_value_heads", "hidden_size")
+        return config | {name: 2 * config[name] for name in names}
+
+    return drawn
+
+
 def _latent(**options: Any) -> Draw:
     """Multi-head latent attention has as many key/value heads as heads."""
     sizes: dict[str, Sequence[Any]] = {
@@ -197,4 +208,86 @@ DRAWS: dict[str, Draw] = {
         sliding_window=(3, 6),
         lists={"mlp_layer_types": SPARSE, "layer_types": SLIDES},
     ),
+    "glm": _decoder(head_dim="head_dim", attention_bias=FLAG),
+    "glm4": _decoder(head_dim="head_dim", attention_bias=FLAG),
+    "glm4_moe": _decoder(
+        head_dim="head_dim",
+        **_DEEPSEEK,
+        first_k_dense_replace=range(4),
+        use_qk_norm=FLAG,
+        attention_bias=FLAG,
+    ),
+    "solar_open": _decoder(head_dim="head_dim", **_DEEPSEEK, attention_bias=FLAG),
+    "dots1": _null_heads(
+        _decoder(
+            head_dim="head_dim",
+            **_DEEPSEEK | {"fixed": _DEEPSEEK["fixed"] | {"n_shared_experts": 2}},
+            first_k_dense_replace=range(4),
+            attention_bias=FLAG,
+            sliding_window=(3, 6),
+            max_window_layers=range(4),
+            lists={"layer_types": SLIDES},
+        )
+    ),
+    "exaone4": _decoder(
+        head_dim="head_dim",
+        sliding_window=(3, 6),
+        sliding_window_pattern=range(1, 4),
+        lists={"layer_types": SLIDES},
+    ),
+    "exaone_moe": _decoder(
+        head_dim="head_dim",
+        experts="num_experts",
+        fixed={"n_group": 1, "topk_group": 1},
+        moe_intermediate_size=WIDTH,
+        num_shared_experts=range(1, 3),
+        first_k_dense_replace=range(4),
+        sliding_window=(3, 6),
+        sliding_window_pattern=range(1, 4),
+        lists={"layer_types": SLIDES, "mlp_layer_types": SPARSE},
+    ),
+    "hunyuan_v1_dense": _null_heads(_decoder(head_dim="head_dim", attention_bias=FLAG)),
+    "hunyuan_v1_moe": _null_heads(
+        _decoder(head_dim="head_dim", experts="num_experts", active="moe_topk", attention_bias=FLAG)
+    ),
+    "hy_v3": _decoder(
+        head_dim="head_dim",
+        experts="num_experts",
+        moe_intermediate_size=WIDTH,
+        num_shared_experts=range(1, 3),
+        lists={"mlp_layer_types": SPARSE},
+        **BIASES,
+    ),
+    "ernie4_5_moe": _decoder(
+        experts="moe_num_experts",
+        active="moe_k",
+        moe_intermediate_size=WIDTH,
+        moe_num_shared_experts=range(3),
+        moe_layer_start_index=range(3),
+        moe_layer_end_index=(-1, 0, 1, 2),
+        moe_layer_interval=range(1, 3),
+        use_bias=FLAG,
+    ),
+    "granitemoe": _null_heads(_decoder(experts="num_local_experts", attention_bias=FLAG)),
+    "granitemoeshared": _null_heads(
+        _decoder(
+            experts="num_local_experts", attention_bias=FLAG, shared_intermediate_size=range(3)
+        )
+    ),
+    "granitemoe_swa": _null_heads(
+        _decoder(
+            experts="num_local_experts",
+            attention_bias=FLAG,
+            shared_intermediate_size=range(3),
+            sliding_window=(3, 6),
+            lists={"layer_types": SLIDES},
+        )
+    ),
+    "granite_swa": _decoder(sliding_window=(3, 6), lists={"layer_types": SLIDES}, **BIASES),
+    "arcee": _null_heads(_decoder(head_dim="head_dim", **BIASES)),
+    "apertus": _null_heads(_decoder(attention_bias=FLAG)),
+    "bitnet": _null_heads(_decoder(attention_bias=FLAG)),
+    "nanochat": _null_heads(_decoder(attention_bias=FLAG)),
+    "hyperclovax": _null_heads(_decoder(head_dim="head_dim", use_post_norm=FLAG, **BIASES)),
+    "diffllama": _null_heads(_even_heads(_decoder(attention_bias=FLAG))),
 }

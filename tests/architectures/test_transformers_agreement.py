@@ -20,6 +20,7 @@ from minilm.architectures.model_types import MODEL_TYPES
 from minilm.formats.safetensors import read_header
 from minilm.ledger.layout import Layout
 from tests.architectures import draws, draws_decoders, draws_gpt
+from tests.architectures.required import REQUIRED
 
 transformers = pytest.importorskip(
     "transformers", reason="the extra 'transformers' is not installed"
@@ -47,16 +48,6 @@ OTHERWISE_IN_4 = {
     "gpt_neo": "attention_types must list every layer",
     "opt": "norms without biases are not initialized",
     "stablelm": "norms without biases are not initialized",
-}
-
-# Fields that transformers itself cannot do without, though it gives them no usable default.
-REQUIRED: dict[str, Config] = {
-    "nemotron": {"num_key_value_heads": 48},
-    "deepseek_v2": {"num_experts_per_tok": 6},
-    "ministral": {"head_dim": 128},
-    "cohere_compass_text": {
-        "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 1e4}}
-    },
 }
 
 
