@@ -122,14 +122,23 @@ def separate_attention(
     qkv_bias: bool = False,
     output_bias: bool = False,
     output: str = "o_proj",
+    repeat: Polynomial = L,
+    layers: Sequence[int] | None = None,
 ) -> tuple[Tensor, ...]:
     """``prefix.{q,k,v}_proj`` and ``prefix.o_proj`` (or as ``output`` is called)."""
     query, key = heads.queries, heads.keys
+
+    def matrix(
+        name: str, outputs: Polynomial, inputs: Polynomial, component: str, bias: bool
+    ) -> tuple[Tensor, ...]:
+        full = f"{prefix}.{name}"
+        return linear(full, outputs, inputs, component, bias=bias, repeat=repeat, layers=layers)
+
     return (
-        *linear(f"{prefix}.q_proj", query, d, components.ATTENTION_QUERY, bias=qkv_bias),
-        *linear(f"{prefix}.k_proj", key, d, components.ATTENTION_KEY, bias=qkv_bias),
-        *linear(f"{prefix}.v_proj", key, d, components.ATTENTION_VALUE, bias=qkv_bias),
-        *linear(f"{prefix}.{output}", d, query, components.ATTENTION_OUTPUT, bias=output_bias),
+        *matrix("q_proj", query, d, components.ATTENTION_QUERY, qkv_bias),
+        *matrix("k_proj", key, d, components.ATTENTION_KEY, qkv_bias),
+        *matrix("v_proj", key, d, components.ATTENTION_VALUE, qkv_bias),
+        *matrix(output, d, query, components.ATTENTION_OUTPUT, output_bias),
     )
 
 

@@ -61,32 +61,42 @@ def decoder(
     symbols: Mapping[str, int] | None = None,
     attention: Sequence[AttentionSpec] | None = None,
     buffers: tuple[Tensor, ...] = (),
+    table: str = "model.embed_tokens",
+    before: tuple[Tensor, ...] = (),
     final_norm: str = "model.norm",
     norm_bias: bool = False,
+    head: str = "lm_head",
     head_bias: bool = False,
+    fields: Mapping[str, str] | None = None,
 ) -> Layout:
     """The layout of a decoder whose blocks have the tensors ``block``.
 
     ``symbols`` are letters beyond those of the heads, V and L; f is read where only a tensor has it.
-    ``final_norm`` is empty where its norm has no parameters.
+    ``before`` stands between the embedding ``table`` and the blocks; ``final_norm`` is empty where its norm
+    has no parameters. ``fields`` are the names that the family has for Llama's.
     """
+    names = fields or {}
+
+    def named(field: str, default: int) -> int:
+        return size(config, names.get(field, field), default)
+
     tied = flag(config, "tie_word_embeddings", defaults.tied)
     values = {
-        "V": size(config, "vocab_size", defaults.vocabulary),
-        "L": layers(config, "num_hidden_layers", defaults.layers),
+        "V": named("vocab_size", defaults.vocabulary),
+        "L": layers(config, names.get("num_hidden_layers", "num_hidden_layers"), defaults.layers),
     }
     if "f" not in (symbols or {}) and any(uses(tensor, "f") for tensor in block):
-        values["f"] = size(config, "intermediate_size", defaults.feed_forward)
+        values["f"] = named("intermediate_size", defaults.feed_forward)
     last = norm(final_norm, components.FINAL_NORM, bias=norm_bias, repeat=ONE) if final_norm else ()
-    table = embedding("model.embed_tokens")
+    tokens = embedding(table)
     return Layout(
         config["model_type"],
-        (table, *block, *last, *lm_head("lm_head", tied=tied, bias=head_bias)),
+        (tokens, *before, *block, *last, *lm_head(head, tied=tied, bias=head_bias)),
         {**values, **heads.symbols, **(symbols or {})},
-        ties=(("lm_head.weight", table.name),) if tied else (),
+        ties=((f"{head}.weight", tokens.name),) if tied else (),
         buffers=buffers,
         attention=(heads.attention(),) if attention is None else tuple(attention),
-        context_length=size(config, "max_position_embeddings", defaults.context),
+        context_length=named("max_position_embeddings", defaults.context),
     )
 
 

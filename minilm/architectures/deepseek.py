@@ -213,7 +213,11 @@ def layout(config: Mapping[str, Any]) -> Layout:
     tensors = (
         embedding("model.embed_tokens"),
         *pre_norms(),
-        *_attention(query_latent is not None, flag(config, "attention_bias", False)),
+        *latent_attention(
+            ATTENTION,
+            has_query_latent=query_latent is not None,
+            bias=flag(config, "attention_bias", False),
+        ),
         *_indexer(own_index),
         *sparse.tensors,
         *_output_norm(defaults.output_norm, split.experts),
@@ -286,24 +290,24 @@ def _indexed_layers(config: Mapping[str, Any], num_layers: int) -> Sequence[int]
     return range(num_layers) if len(own) == num_layers else own
 
 
-def _attention(has_query_latent: bool, bias: bool) -> tuple[Tensor, ...]:
+def latent_attention(prefix: str, *, has_query_latent: bool, bias: bool) -> tuple[Tensor, ...]:
     """The way down to the latents and up to the heads, and the output."""
     latent = components.ATTENTION_LATENT_NORM
     if has_query_latent:
         query = (
-            *linear(f"{ATTENTION}.q_a_proj", q, d, components.ATTENTION_QUERY_LATENT, bias=bias),
-            *norm(f"{ATTENTION}.q_a_layernorm", latent, width=q),
-            *linear(f"{ATTENTION}.q_b_proj", h * (n + r), q, components.ATTENTION_QUERY),
+            *linear(f"{prefix}.q_a_proj", q, d, components.ATTENTION_QUERY_LATENT, bias=bias),
+            *norm(f"{prefix}.q_a_layernorm", latent, width=q),
+            *linear(f"{prefix}.q_b_proj", h * (n + r), q, components.ATTENTION_QUERY),
         )
     else:
-        query = linear(f"{ATTENTION}.q_proj", h * (n + r), d, components.ATTENTION_QUERY)
+        query = linear(f"{prefix}.q_proj", h * (n + r), d, components.ATTENTION_QUERY)
     down = components.ATTENTION_KEY_VALUE_LATENT
     return (
         *query,
-        *linear(f"{ATTENTION}.kv_a_proj_with_mqa", c + r, d, down, bias=bias),
-        *norm(f"{ATTENTION}.kv_a_layernorm", latent, width=c),
-        *linear(f"{ATTENTION}.kv_b_proj", h * (n + v), c, components.ATTENTION_KEY_VALUE),
-        *linear(f"{ATTENTION}.o_proj", d, h * v, components.ATTENTION_OUTPUT, bias=bias),
+        *linear(f"{prefix}.kv_a_proj_with_mqa", c + r, d, down, bias=bias),
+        *norm(f"{prefix}.kv_a_layernorm", latent, width=c),
+        *linear(f"{prefix}.kv_b_proj", h * (n + v), c, components.ATTENTION_KEY_VALUE),
+        *linear(f"{prefix}.o_proj", d, h * v, components.ATTENTION_OUTPUT, bias=bias),
     )
 
 

@@ -25,7 +25,7 @@ from minilm.architectures.config_fields import field_name, size, whole_number
 from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import Role, Tensor
-from minilm.ledger.symbols import Polynomial
+from minilm.ledger.symbols import Polynomial, as_polynomial
 
 # Experts have names of their own in every layer: a number from a file must not make us list millions.
 LARGEST_EXPERT_COUNT = 65_536
@@ -65,6 +65,15 @@ class LayerGroup:
 
     repeat: Polynomial = L
     layers: Sequence[int] | None = None
+
+
+def group_of(chosen: Sequence[int], num_layers: int) -> LayerGroup | None:
+    """The ``chosen`` layers: all as L, some as their number, None for none."""
+    if not chosen:
+        return None
+    if len(chosen) == num_layers:
+        return LayerGroup()
+    return LayerGroup(as_polynomial(len(chosen)), chosen)
 
 
 @dataclass(frozen=True)

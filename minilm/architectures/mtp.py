@@ -1,7 +1,7 @@
 """Multi-token prediction modules as DeepSeek-V3's files hold them: as layers L and after.
 
-Each has its copies of embedding and head, two norms, a projection, and one more layer like the last. Names:
-deepseek-ai/DeepSeek-V3.
+Each has its copies of embedding and head, two norms, a projection, and one more layer like the last.
+Names: deepseek-ai/DeepSeek-V3.
 """
 
 from __future__ import annotations

@@ -8,6 +8,9 @@ POSITION_EMBEDDING = "position embedding"
 NGRAM_EMBEDDING = "n-gram embedding"
 EMBEDDING_NORM = "embedding norm"
 EMBEDDING_PROJECTION = "embedding projection"
+PER_LAYER_EMBEDDING = "per-layer embedding"
+PER_LAYER_INPUT = "per-layer input"
+RESIDUAL_STREAMS = "residual streams"
 CONVOLUTION = "causal convolution"
 ATTENTION_NORM = "attention norm"
 ATTENTION_QUERY = "attention query"
@@ -45,4 +48,4 @@ VISION = "vision tower and projector"
 SENTENCE_PROJECTION = "sentence projection"
 MTP = "multi-token prediction"
 
-EMBEDDINGS = (TOKEN_EMBEDDING, POSITION_EMBEDDING, NGRAM_EMBEDDING)
+EMBEDDINGS = (TOKEN_EMBEDDING, POSITION_EMBEDDING, NGRAM_EMBEDDING, PER_LAYER_EMBEDDING)

@@ -37,6 +37,13 @@ MEANINGS = {
     "v": "value head width",
     "j": "indexer heads",
     "w": "indexer head width",
+    "x": "keys of experts, twice",
+    "Z": "experts that do nothing",
+    "A": "residual streams",
+    "l": "LAuReL rank",
+    "U": "vocabulary of per-layer embeddings",
+    "G": "key/value heads of full attention",
+    "K": "head width of full attention",
     "N": "multi-token prediction modules",
     "p": "embedding width",
     "C": "classes",
@@ -47,7 +54,13 @@ MEANINGS = {
     "P": "image patches",
 }
 # A family's own meaning of a letter.
-FAMILY_MEANINGS = {("minilm", "c"): "convolution taps", ("minilm", "r"): "adapter rank"}
+FAMILY_MEANINGS = {
+    ("minilm", "c"): "convolution taps",
+    ("minilm", "r"): "adapter rank",
+    ("gemma3n_text", "p"): "per-layer embedding width",
+    ("gemma4_text", "p"): "per-layer embedding width",
+    ("gemma4_unified_text", "p"): "per-layer embedding width",
+}
 
 Monomial = tuple[tuple[str, int], ...]  # (("L", 1), ("d", 2)) is L*d^2, in the order of LETTERS
 

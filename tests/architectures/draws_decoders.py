@@ -106,11 +106,12 @@ def _same_biases(draw: Draw) -> Draw:
 
 
 def _even_heads(draw: Draw) -> Draw:
-    """Differential attention wants pairs."""
+    """Differential attention wants pairs, of both kinds, and MiMo heads for twice the key/value heads."""
 
     def drawn(random: Random) -> Config:
         config = draw(random)
-        names = ("num_attention_heads", "num_key_value_heads", "hidden_size")
+        names = ["num_attention_heads", "hidden_size"]
+        names += ["num_key_value_heads"] if "v_head_dim" not in config else []
         return config | {name: 2 * config[name] for name in names}
 
     return drawn
@@ -147,6 +148,96 @@ _INDEXED: dict[str, Any] = _DEEPSEEK | {
     "index_n_heads": range(1, 5),
     "index_head_dim": range(64, 72, 2),
 }
+
+
+def _heads_by_layer(draw: Draw) -> Draw:
+    def drawn(random: Random) -> Config:
+        config = draw(random)
+        groups = config["num_key_value_heads"]
+        heads = [groups * random.randint(1, 3) for _ in range(config["num_hidden_layers"])]
+        return config | ({"num_attention_heads_per_layer": heads} if random.random() < 0.5 else {})
+
+    return drawn
+
+
+def _shared_keys(random: Random) -> tuple[int, list[str], int]:
+    """Layers, their kinds, and how many of the last take another's keys: both kinds stand before those."""
+    kinds = [*SLIDES, *(random.choice(SLIDES) for _ in range(random.randint(0, 3))), SLIDES[1]]
+    return len(kinds), kinds, random.randint(0, len(kinds) - 2)
+
+
+def _gemma3n(random: Random) -> Config:
+    number, kinds, shared = _shared_keys(random)
+    config = _decoder(
+        head_dim="head_dim",
+        attention_bias=FLAG,
+        sliding_window=(3, 6),
+        vocab_size_per_layer_input=range(20, 90),
+        altup_num_inputs=range(2, 6),
+        laurel_rank=range(1, 9),
+    )(random)
+    config |= {"num_hidden_layers": number, "layer_types": kinds, "num_kv_shared_layers": shared}
+    config |= {"hidden_size_per_layer_input": random.randint(1, 9)}
+    if random.random() < 0.5:
+        config["intermediate_size"] = [random.randint(1, 3) for _ in kinds]
+    return config
+
+
+def _gemma4(random: Random) -> Config:
+    number, kinds, shared = _shared_keys(random)
+    config = _decoder(
+        head_dim="head_dim",
+        attention_bias=FLAG,
+        sliding_window=(3, 6),
+        vocab_size_per_layer_input=range(20, 90),
+        hidden_size_per_layer_input=range(3),
+        attention_k_eq_v=FLAG,
+        use_double_wide_mlp=FLAG,
+        global_head_dim=(6, 8),
+        num_global_key_value_heads=(1,),
+    )(random)
+    config |= {"num_hidden_layers": number, "layer_types": kinds, "num_kv_shared_layers": shared}
+    if random.random() < 0.5:
+        config |= {"enable_moe_block": True, "num_experts": 4, "top_k_experts": 2}
+        config |= {"moe_intermediate_size": random.randint(1, 9)}
+    return config
+
+
+def _dbrx(random: Random) -> Config:
+    groups = random.randint(1, 3)
+    heads = groups * random.randint(1, 3)
+    experts = random.randint(2, 5)
+    width = heads * 2 * random.randint(1, 4)
+    names = random.choice(
+        [
+            ("d_model", "n_heads", "n_layers"),
+            ("d_model", "num_attention_heads", "num_hidden_layers"),
+        ]
+    )
+    return {
+        **dict(zip(names, (width, heads, random.randint(1, 3)), strict=True)),
+        "vocab_size": random.randint(2, 90),
+        "attn_config": {"kv_n_heads": groups, "rope_theta": 1e4, "clip_qkv": 8.0},
+        "ffn_config": {
+            "hidden_size": width,
+            "ffn_hidden_size": random.randint(1, 40),
+            "moe_num_experts": experts,
+            "moe_top_k": random.randint(1, experts),
+        },
+    }
+
+
+def _longcat_flash(random: Random) -> Config:
+    config = _latent(
+        experts="n_routed_experts",
+        active="moe_topk",
+        zero_expert_num=range(3),
+        expert_ffn_hidden_size=WIDTH,
+    )(random)
+    del config["num_hidden_layers"]
+    width = config.pop("intermediate_size", 8)
+    return config | {"num_layers": random.randint(1, 3), "ffn_hidden_size": width}
+
 
 DRAWS: dict[str, Draw] = {
     "cwm": _decoder(
@@ -290,4 +381,89 @@ DRAWS: dict[str, Draw] = {
     "nanochat": _null_heads(_decoder(attention_bias=FLAG)),
     "hyperclovax": _null_heads(_decoder(head_dim="head_dim", use_post_norm=FLAG, **BIASES)),
     "diffllama": _null_heads(_even_heads(_decoder(attention_bias=FLAG))),
+    "phimoe": _decoder(
+        experts="num_local_experts",
+        attention_bias=FLAG,
+        lm_head_bias=FLAG,
+        sliding_window=WINDOW,
+    ),
+    "minimax_m2": _decoder(head_dim="head_dim", experts="num_local_experts"),
+    "aria_text": _null_heads(
+        _decoder(
+            head_dim="head_dim",
+            experts="moe_num_experts",
+            active="moe_topk",
+            moe_num_shared_experts=range(1, 4),
+            **BIASES,
+        )
+    ),
+    "afmoe": _null_heads(
+        _decoder(
+            head_dim="head_dim",
+            experts="num_experts",
+            moe_intermediate_size=WIDTH,
+            num_dense_layers=range(4),
+            num_shared_experts=range(1, 3),
+            global_attn_every_n_layers=range(1, 4),
+            sliding_window=(3, 6),
+            attention_bias=FLAG,
+            lists={"layer_types": SLIDES},
+        )
+    ),
+    "laguna": _heads_by_layer(
+        _decoder(
+            head_dim="head_dim",
+            experts="num_experts",
+            moe_intermediate_size=WIDTH,
+            shared_expert_intermediate_size=WIDTH,
+            gating=(True, "per-head", "per-element", False),
+            sliding_window=(3, 6),
+            attention_bias=FLAG,
+            lists={"layer_types": SLIDES, "mlp_layer_types": SPARSE},
+        )
+    ),
+    "mimo_v2_flash": _even_heads(
+        _decoder(
+            head_dim="head_dim",
+            experts="n_routed_experts",
+            fixed={"v_head_dim": 6},
+            moe_intermediate_size=WIDTH,
+            sliding_window=(3, 6),
+            attention_bias=FLAG,
+            lists={"layer_types": SLIDES, "mlp_layer_types": SPARSE},
+        )
+    ),
+    "dbrx": _dbrx,
+    "llama4_text": _decoder(
+        head_dim="head_dim",
+        experts="num_local_experts",
+        intermediate_size_mlp=WIDTH,
+        interleave_moe_layer_step=range(1, 4),
+        moe_layers=([0], [1, 2], []),
+        no_rope_layer_interval=range(1, 4),
+        attention_chunk_size=(3, 6),
+        attention_bias=FLAG,
+        lists={"layer_types": ("chunked_attention", "full_attention"), "no_rope_layers": (0, 1)},
+    ),
+    "longcat_flash": _longcat_flash,
+    "vaultgemma": _decoder(
+        head_dim="head_dim",
+        attention_bias=FLAG,
+        sliding_window=(3, 6),
+        lists={"layer_types": SLIDES},
+    ),
+    "gemma3n_text": _gemma3n,
+    "gemma4_text": _gemma4,
+    "jetmoe": _decoder(
+        head_dim="kv_channels", experts="num_local_experts", fixed={"num_attention_heads": None}
+    ),
+    "doge": _null_heads(
+        _decoder(
+            head_dim="head_dim",
+            experts="num_experts",
+            is_moe=FLAG,
+            sliding_window=WINDOW,
+            **BIASES,
+        )
+    ),
 }
