@@ -25,9 +25,16 @@ def class_name_of(config: Mapping[str, Any]) -> str:
     return names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
 
 
-def with_task_head(layout: Layout, config: Mapping[str, Any]) -> Layout | None:
-    """``layout`` with the head that the config's architecture has; None for one that is not known."""
+def with_task_head(
+    layout: Layout, config: Mapping[str, Any], *, text_only: bool = False
+) -> Layout | None:
+    """``layout`` with the head that the config's architecture has; None for one that is not known.
+
+    ``text_only`` is a layout of the language model in a larger one, whose other parts are not declared.
+    """
     architecture = class_name_of(config)
+    if text_only:
+        return layout if not architecture or architecture.endswith("ForCausalLM") else None
     if not architecture or architecture.endswith(LANGUAGE_MODELS):
         return layout
     body = without_head(layout)

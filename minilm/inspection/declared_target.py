@@ -69,11 +69,14 @@ def hugging_face_target(name: str, config: Mapping[str, Any]) -> Target:
     if not isinstance(model_type, str):
         model_type = UNKNOWN
     fields = {k: v for k, v in config.items() if isinstance(v, (bool, int, float, str))}
-    layout = layout_of(config) if model_type in MODEL_TYPES else None
+    entry = MODEL_TYPES.get(model_type)
+    layout = layout_of(config) if entry else None
+    if entry and layout:
+        layout = with_task_head(layout, config, text_only=bool(entry.text_of))
     return Target(
         name,
         model_type,
-        with_task_head(layout, config) if layout else None,
+        layout,
         hugging_face=config,
         hyperparameters={"model": fields},
     )

@@ -5,6 +5,7 @@ import sympy
 
 from minilm.architectures import layout_of
 from minilm.architectures.minilm import layout
+from minilm.architectures.task_heads import with_task_head
 from minilm.config.presets import PRESETS
 from minilm.errors import ConfigError
 from minilm.ledger.approximation import textbook
@@ -119,3 +120,16 @@ def test_textbook_approximation_counts_the_tied_head_twice() -> None:
 def test_a_wrong_size_names_its_field(config: dict, field: str) -> None:
     with pytest.raises(ConfigError, match=f"config.json: {field}: "):
         layout_of(config)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "text"), [("llama4", "llama4_text"), ("gemma4", "gemma4_text")]
+)
+def test_of_a_larger_model_the_language_model_alone_is_declared(model_type: str, text: str) -> None:
+    sizes = {"num_hidden_layers": 6, "hidden_size": 64, "num_attention_heads": 8}
+    whole = {"model_type": model_type, "text_config": sizes}
+    layout = layout_of(whole)
+    assert layout.tensors == layout_of({"model_type": text, **sizes}).tensors
+    assert with_task_head(layout, whole, text_only=True) == layout
+    whole["architectures"] = ["XForConditionalGeneration"]
+    assert with_task_head(layout, whole, text_only=True) is None
