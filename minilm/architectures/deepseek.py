@@ -185,6 +185,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
     symbols = {
         "V": size(config, "vocab_size", defaults.vocabulary),
         "L": num_layers,
+        **split.symbols,
         "d": d_model,
         "h": heads,
         **({"q": query_latent} if query_latent else {}),
@@ -207,9 +208,9 @@ def layout(config: Mapping[str, Any]) -> Layout:
         correction="gate.e_score_correction_bias" if defaults.corrects else "",
         bias=defaults.feed_forward_bias and flag(config, "mlp_bias", False),
     )
-    symbols |= sparse.symbols
     if split.dense:
         symbols["f"] = size(config, "intermediate_size", defaults.feed_forward)
+    symbols |= sparse.symbols
     tensors = (
         embedding("model.embed_tokens"),
         *pre_norms(),

@@ -1,9 +1,9 @@
 """Dense types that differ from Llama by a norm, an activation or a few vectors.
 
-Arcee's feed-forward is a squared ReLU without a gate; Apertus' is xIELU, with parameters and buffers;
+Apertus' activation is xIELU, with parameters and buffers;
 BitNet normalises what the output projections read; nanochat's norms have no parameters; HyperCLOVA X
 normalises outputs as well; DiffLlama subtracts two attentions with learned weights. Names, shapes and
-defaults: huggingface/transformers `models/{arcee,apertus,bitnet,nanochat,hyperclovax,diffllama}`.
+defaults: huggingface/transformers `models/{apertus,bitnet,nanochat,hyperclovax,diffllama}`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ from minilm.ledger.layout import Layout, Role, Tensor
 from minilm.ledger.symbols import ONE
 
 _DEFAULTS = {
-    "arcee": Defaults(32000, 32, (2560, 32, None, None), 18432, 4096),
     "apertus": Defaults(131072, 32, (4096, 32, None, None), 14336, 65536),
     "bitnet": Defaults(128256, 30, (2560, 20, 5, None), 6912, 2048),
     "nanochat": Defaults(50304, 12, (768, 6, None, None), 8192, 2048),
@@ -61,11 +60,6 @@ def layout(config: Mapping[str, Any]) -> Layout:
         buffers=_XIELU_BUFFERS if family == "apertus" else (),
         final_norm="" if family == "nanochat" else "model.norm",
     )
-
-
-def _arcee(config: Mapping[str, Any]) -> tuple[Tensor, ...]:
-    bias = flag(config, "mlp_bias", False)
-    return (*pre_norms(), *feed_forward(f"{MLP}.up_proj", f"{MLP}.down_proj", f, bias=bias))
 
 
 def _scalar(name: str, shape: tuple[Any, ...] = ()) -> Tensor:
@@ -118,7 +112,6 @@ def _diffllama(config: Mapping[str, Any]) -> tuple[Tensor, ...]:
 
 
 _BLOCKS: dict[str, Callable[[Mapping[str, Any]], tuple[Tensor, ...]]] = {
-    "arcee": _arcee,
     "apertus": _apertus,
     "bitnet": _bitnet,
     "nanochat": _nanochat,

@@ -200,6 +200,8 @@ def _gemma4(random: Random) -> Config:
     if random.random() < 0.5:
         config |= {"enable_moe_block": True, "num_experts": 4, "top_k_experts": 2}
         config |= {"moe_intermediate_size": random.randint(1, 9)}
+    if config.get("hidden_size_per_layer_input") == 0:
+        config["num_kv_shared_layers"] = 0  # transformers wants the inputs where it shares
     return config
 
 
