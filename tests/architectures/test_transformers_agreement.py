@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import pytest
@@ -19,7 +18,8 @@ from minilm.architectures import layout_of
 from minilm.architectures.model_types import MODEL_TYPES
 from minilm.formats.safetensors import read_header
 from minilm.ledger.layout import Layout
-from tests.architectures import draws, draws_decoders, draws_gpt
+from tests.architectures import draws, draws_decoders
+from tests.architectures.record import DRAWS, PATH, digest, drawn
 from tests.architectures.required import REQUIRED
 
 transformers = pytest.importorskip(
@@ -38,7 +38,6 @@ except ImportError:  # before transformers 5 a module has the names of its file
 Config = dict[str, Any]
 Shapes = dict[str, tuple[int, ...]]
 
-DRAWS = draws.DRAWS | draws_gpt.DRAWS | draws_decoders.DRAWS
 NUM_DRAWS = 20
 IS_VERSION_4 = transformers.__version__.startswith("4.")
 OTHERWISE_IN_4 = {
@@ -115,10 +114,19 @@ def test_every_family_is_drawn() -> None:
 @pytest.mark.parametrize("model_type", DRAWS)
 def test_random_configs_agree_name_by_name(model_type: str) -> None:
     for seed in range(NUM_DRAWS):
-        config = {"model_type": model_type} | DRAWS[model_type](Random(seed))
+        config = drawn(model_type, seed)
         model = build(config)
         written = json.loads(model.config.to_json_string(use_diff=False))
         assert_agrees(model, layout_of(config), layout_of(written))
+
+
+@pytest.mark.parametrize("model_type", DRAWS)
+def test_the_record_is_what_is_built(model_type: str) -> None:
+    model = build(drawn(model_type))
+    recorded = json.loads(PATH.read_text(encoding="utf-8"))[model_type]
+    assert digest(*stored(model), ties(model)) == recorded, (
+        "run: python -m tests.architectures.record"
+    )
 
 
 @pytest.mark.parametrize("model_type", DRAWS)
@@ -146,7 +154,7 @@ def test_windows_and_caches_are_those_of_a_real_run(model_type: str, tmp_path: P
 
 
 def assert_caches(model_type: str, seed: int) -> tuple[Any, Layout]:
-    config = {"model_type": model_type} | DRAWS[model_type](Random(seed))
+    config = drawn(model_type, seed)
     small = {"vocab_size": 11, "intermediate_size": 7, "pad_token_id": None}
     small |= {"experts_implementation": "eager"}
     if "text_config" in config:
