@@ -14,7 +14,8 @@ class ModelType(NamedTuple):
     `Importable` in `IMPORTABLE` where it is only imported. ``missing`` is a field whose meaning in this
     architecture minilm does not have, and what that is. ``same_as`` is the model_type that it is another
     name of. ``text_of`` is that of the `text_config` inside, where a larger model's language model alone
-    is declared.
+    is declared. ``causal_only``: of its classes the language model alone is, not those with an encoder,
+    another head or none.
     """
 
     module: str
@@ -23,6 +24,7 @@ class ModelType(NamedTuple):
     missing: tuple[str, str] | None = None
     same_as: str = ""
     text_of: str = ""
+    causal_only: bool = False
 
 
 _GEMMA2 = ("model_type", "norms after attention and feed-forward, GeGLU by tanh")
@@ -41,13 +43,25 @@ MODEL_TYPES: dict[str, ModelType] = {
     "arcee": ModelType("arcee"),
     "aria_text": ModelType("aria"),
     "axk1": ModelType("deepseek"),
+    "bart": ModelType("bart_decoder", causal_only=True),
+    "bert": ModelType("bert_decoder", causal_only=True),
+    "bert-generation": ModelType("bert_decoder", causal_only=True),
+    "big_bird": ModelType("bert_decoder", causal_only=True),
+    "bigbird_pegasus": ModelType("bart_decoder", causal_only=True),
+    "biogpt": ModelType("bart_decoder"),
     "bitnet": ModelType("llama_kin"),
+    "blenderbot": ModelType("bart_decoder", causal_only=True),
+    "blenderbot-small": ModelType("bart_decoder", causal_only=True),
     "bloom": ModelType("bloom"),
+    "camembert": ModelType("bert_decoder", causal_only=True),
+    "codegen": ModelType("gpt_like"),
     "cohere": ModelType("cohere"),
     "cohere2": ModelType("cohere"),
     "cohere2_moe": ModelType("cohere"),
     "cohere_compass_text": ModelType("cohere"),
+    "ctrl": ModelType("gpt_like"),
     "cwm": ModelType("llama_like"),
+    "data2vec-text": ModelType("bert_decoder", causal_only=True),
     "dbrx": ModelType("dbrx"),
     "deepseek_v2": ModelType("deepseek"),
     "deepseek_v3": ModelType("deepseek"),
@@ -55,14 +69,17 @@ MODEL_TYPES: dict[str, ModelType] = {
     "diffllama": ModelType("llama_kin"),
     "doge": ModelType("doge"),
     "dots1": ModelType("dots1"),
+    "electra": ModelType("bert_decoder", causal_only=True),
     "emu3": ModelType("llama_like", text_of="emu3_text_model"),
     "emu3_text_model": ModelType("llama_like"),
+    "ernie": ModelType("bert_decoder", causal_only=True),
     "ernie4_5": ModelType("llama_like"),
     "ernie4_5_moe": ModelType("ernie4_5_moe"),
     "exaone4": ModelType("exaone"),
     "exaone_moe": ModelType("exaone"),
     "falcon": ModelType("falcon"),
     "flex_olmo": ModelType("olmo"),
+    "fuyu": ModelType("gpt_like"),
     "gemma": ModelType("gemma", gguf="gemma", missing=("hidden_activation", "GeGLU by tanh")),
     "gemma2": ModelType("gemma", gguf="gemma2", missing=_GEMMA2),
     "gemma3": ModelType("gemma3", missing=_GEMMA2),
@@ -78,6 +95,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "gpt-sw3": ModelType("gpt2", same_as="gpt2"),
     "gpt_bigcode": ModelType("gpt_bigcode"),
     "gpt_neo": ModelType("gpt_neo"),
+    "gpt_neox_japanese": ModelType("gpt_like"),
     "gpt_oss": ModelType("gpt_oss"),
     "gptj": ModelType("gptj"),
     "granite": ModelType("granite"),
@@ -99,6 +117,9 @@ MODEL_TYPES: dict[str, ModelType] = {
     "llama4": ModelType("llama4", text_of="llama4_text"),
     "llama4_text": ModelType("llama4"),
     "longcat_flash": ModelType("longcat_flash"),
+    "marian": ModelType("bart_decoder", causal_only=True),
+    "mbart": ModelType("bart_decoder", causal_only=True),
+    "megatron-bert": ModelType("bert_decoder", causal_only=True),
     "mellum": ModelType("qwen"),
     "mimo_v2_flash": ModelType("mimo"),
     "minicpm3": ModelType("deepseek"),
@@ -106,7 +127,9 @@ MODEL_TYPES: dict[str, ModelType] = {
     "ministral": ModelType("llama_like"),
     "ministral3": ModelType("llama_like"),
     "mixtral": ModelType("mixtral", gguf="llama"),
+    "modernbert-decoder": ModelType("modernbert_decoder"),
     "mpt": ModelType("mpt"),
+    "mvp": ModelType("bart_decoder", causal_only=True),
     "nanochat": ModelType("llama_kin"),
     "nemotron": ModelType("nemotron"),
     "olmo": ModelType("olmo"),
@@ -117,15 +140,29 @@ MODEL_TYPES: dict[str, ModelType] = {
     "olmoe": ModelType("olmo"),
     "openai-gpt": ModelType("openai_gpt"),
     "opt": ModelType("opt"),
+    "pegasus": ModelType("bart_decoder", causal_only=True),
+    "persimmon": ModelType("gpt_like"),
     "phi": ModelType("phi", missing=("model_type", "an LM head with a bias")),
     "phi3": ModelType("phi3", gguf="phi3"),
     "phimoe": ModelType("mixtral"),
+    "plbart": ModelType("bart_decoder", causal_only=True),
     "qwen2_moe": ModelType("qwen"),
     "qwen3_moe": ModelType("qwen", gguf="qwen3moe"),
+    "rembert": ModelType("bert_decoder", causal_only=True),
+    "roberta": ModelType("bert_decoder", causal_only=True),
+    "roberta-prelayernorm": ModelType("bert_decoder", causal_only=True),
+    "roc_bert": ModelType("bert_decoder", causal_only=True),
+    "roformer": ModelType("bert_decoder", causal_only=True),
     "seed_oss": ModelType("llama_like"),
     "smollm3": ModelType("smollm3", gguf="smollm3"),
     "solar_open": ModelType("glm"),
     "stablelm": ModelType("stablelm"),
+    "trocr": ModelType("bart_decoder", causal_only=True),
     "vaultgemma": ModelType("gemma"),
+    "whisper": ModelType("bart_decoder", causal_only=True),
+    "xglm": ModelType("bart_decoder"),
+    "xlm-roberta": ModelType("bert_decoder", causal_only=True),
+    "xlm-roberta-xl": ModelType("bert_decoder", causal_only=True),
+    "xmod": ModelType("bert_decoder", causal_only=True),
     "youtu": ModelType("deepseek"),
 }

@@ -16,6 +16,7 @@ from minilm.ledger.layout import Layout, Role, Tensor
 from minilm.ledger.symbols import symbol
 
 LANGUAGE_MODELS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+CAUSAL = ("ForCausalLM", "LMHeadModel", "BertGenerationDecoder")
 C, d = symbol("C"), symbol("d")  # classes
 
 
@@ -26,15 +27,15 @@ def class_name_of(config: Mapping[str, Any]) -> str:
 
 
 def with_task_head(
-    layout: Layout, config: Mapping[str, Any], *, text_only: bool = False
+    layout: Layout, config: Mapping[str, Any], *, causal_only: bool = False
 ) -> Layout | None:
     """``layout`` with the head that the config's architecture has; None for one that is not known.
 
-    ``text_only`` is a layout of the language model in a larger one, whose other parts are not declared.
+    ``causal_only`` is a layout for the language model alone, in a larger one or beside other classes.
     """
     architecture = class_name_of(config)
-    if text_only:
-        return layout if not architecture or architecture.endswith("ForCausalLM") else None
+    if causal_only:
+        return layout if not architecture or architecture.endswith(CAUSAL) else None
     if not architecture or architecture.endswith(LANGUAGE_MODELS):
         return layout
     body = without_head(layout)

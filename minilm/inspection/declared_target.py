@@ -72,7 +72,8 @@ def hugging_face_target(name: str, config: Mapping[str, Any]) -> Target:
     entry = MODEL_TYPES.get(model_type)
     layout = layout_of(config) if entry else None
     if entry and layout:
-        layout = with_task_head(layout, config, text_only=bool(entry.text_of))
+        causal_only = entry.causal_only or bool(entry.text_of)
+        layout = with_task_head(layout, config, causal_only=causal_only)
     return Target(
         name,
         model_type,

@@ -46,6 +46,7 @@ MEANINGS = {
     "K": "head width of full attention",
     "N": "multi-token prediction modules",
     "p": "embedding width",
+    "o": "output embedding width",
     "C": "classes",
     "R": "n-gram table rows",
     "W": "vision width",

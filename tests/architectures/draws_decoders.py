@@ -241,6 +241,53 @@ def _longcat_flash(random: Random) -> Config:
     return config | {"num_layers": random.randint(1, 3), "ffn_hidden_size": width}
 
 
+BART_DECODERS = ("bart", "mbart", "mvp", "pegasus", "plbart", "blenderbot", "blenderbot-small")
+BERT_DECODERS = (
+    *("bert", "camembert", "data2vec-text", "megatron-bert", "roberta", "roberta-prelayernorm"),
+    *("xlm-roberta", "xlm-roberta-xl"),
+)
+
+
+def _bart(random: Random) -> Config:
+    heads = random.randint(1, 4)
+    config: Config = {
+        "d_model": heads * 2 * random.randint(2, 4),
+        "decoder_attention_heads": heads,
+        "decoder_layers": random.randint(1, 3),
+        "pad_token_id": 0,
+    }
+    options: dict[str, Sequence[Any]] = {
+        "vocab_size": range(2, 90),
+        "decoder_ffn_dim": WIDTH,
+        "max_position_embeddings": range(8, 64),
+        "tie_word_embeddings": FLAG,
+        "use_bias": FLAG,
+    }
+    return config | {n: random.choice(v) for n, v in options.items() if random.random() < 0.6}
+
+
+def _marian(random: Random) -> Config:
+    config = _bart(random)
+    if config.get("tie_word_embeddings") is False:
+        return config
+    return config | {"decoder_vocab_size": random.choice([None, 50])}
+
+
+def _trocr(random: Random) -> Config:
+    config = _bart(random) | {"layernorm_embedding": random.random() < 0.5}
+    return config | {"use_learned_position_embeddings": random.random() < 0.5}
+
+
+def _whisper(random: Random) -> Config:
+    return _bart(random) | {"max_target_positions": random.randint(8, 64)}
+
+
+def _bert(**options: Any) -> Draw:
+    fixed = options.pop("fixed", {"pad_token_id": 0})
+    types = {"type_vocab_size": range(1, 4)}
+    return _decoder(grouped=False, fixed=fixed, **types, **options)
+
+
 DRAWS: dict[str, Draw] = {
     "cwm": _decoder(
         head_dim="head_dim", mlp_bias=FLAG, sliding_window=(3, 6), lists={"layer_types": SLIDES}
@@ -467,5 +514,47 @@ DRAWS: dict[str, Draw] = {
             sliding_window=WINDOW,
             **BIASES,
         )
+    ),
+    "modernbert-decoder": _decoder(
+        grouped=False,
+        fixed={"pad_token_id": 0},
+        norm_bias=FLAG,
+        decoder_bias=FLAG,
+        classifier_bias=FLAG,
+        local_attention=(6, 12),
+        global_attn_every_n_layers=range(1, 4),
+        lists={"layer_types": SLIDES},
+        **BIASES,
+    ),
+    **dict.fromkeys(BART_DECODERS, _bart),
+    "bigbird_pegasus": _bart,
+    "marian": _marian,
+    "trocr": _trocr,
+    "whisper": _whisper,
+    **{name: _bert() for name in BERT_DECODERS},
+    "big_bird": _bert(use_bias=FLAG),
+    "bert-generation": _bert(),
+    "electra": _bert(embedding_size=(3, 8)),
+    "ernie": _bert(use_task_id=FLAG, task_type_vocab_size=range(1, 5)),
+    "rembert": _bert(
+        input_embedding_size=WIDTH,
+        output_embedding_size=WIDTH,
+        fixed={"tie_word_embeddings": False, "pad_token_id": 0},
+    ),
+    "roc_bert": _bert(
+        enable_pronunciation=FLAG,
+        enable_shape=FLAG,
+        concat_input=FLAG,
+        pronunciation_vocab_size=range(2, 9),
+        pronunciation_embed_dim=range(1, 9),
+        shape_vocab_size=range(2, 9),
+        shape_embed_dim=range(1, 9),
+    ),
+    "roformer": _bert(embedding_size=(None, 3, 8)),
+    "xmod": _bert(
+        languages=(["en_XX"], ["en_XX", "de_DE"]),
+        adapter_layer_norm=FLAG,
+        pre_norm=FLAG,
+        adapter_reduction_factor=(1, 2),
     ),
 }

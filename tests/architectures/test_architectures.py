@@ -130,6 +130,18 @@ def test_of_a_larger_model_the_language_model_alone_is_declared(model_type: str,
     whole = {"model_type": model_type, "text_config": sizes}
     layout = layout_of(whole)
     assert layout.tensors == layout_of({"model_type": text, **sizes}).tensors
-    assert with_task_head(layout, whole, text_only=True) == layout
+    assert with_task_head(layout, whole, causal_only=True) == layout
     whole["architectures"] = ["XForConditionalGeneration"]
-    assert with_task_head(layout, whole, text_only=True) is None
+    assert with_task_head(layout, whole, causal_only=True) is None
+
+
+def test_of_an_encoder_the_language_model_alone_is_declared() -> None:
+    bert = {"model_type": "bert"}
+    for name in (
+        "BertLMHeadModel",
+        "BertForMaskedLM",
+        "BertModel",
+        "BertForSequenceClassification",
+    ):
+        layout = with_task_head(layout_of(bert), bert | {"architectures": [name]}, causal_only=True)
+        assert (layout is not None) == (name == "BertLMHeadModel")
