@@ -7,6 +7,8 @@ from minilm.architectures import layout_of
 from minilm.architectures.minilm import layout
 from minilm.architectures.task_heads import with_task_head
 from minilm.config.presets import PRESETS
+from minilm.costs.flops import causal_training_flops, flops_per_token
+from minilm.costs.memory import kv_cache_elements
 from minilm.errors import ConfigError
 from minilm.ledger.approximation import textbook
 from minilm.ledger.components import EMBEDDINGS
@@ -145,3 +147,26 @@ def test_of_an_encoder_the_language_model_alone_is_declared() -> None:
     ):
         layout = with_task_head(layout_of(bert), bert | {"architectures": [name]}, causal_only=True)
         assert (layout is not None) == (name == "BertLMHeadModel")
+
+
+def test_sparse_attention_caches_all_and_sees_what_it_selects() -> None:
+    sizes = {
+        "num_hidden_layers": 3,
+        "indexer_types": ["full", "shared", "full"],
+        "index_topk": 16,
+        "index_n_heads": 4,
+        "index_head_dim": 64,
+        "num_attention_heads": 2,
+        "kv_lora_rank": 10,
+        "qk_rope_head_dim": 6,
+        "qk_nope_head_dim": 8,
+        "v_head_dim": 12,
+    }
+    layout = layout_of({"model_type": "glm_moe_dsa", **sizes})
+    assert kv_cache_elements(layout, context=100, batch=1) == 100 * (3 * (10 + 6) + 2 * 64)
+    for context, seen in ((8, 8), (100, 16)):
+        attended = 3 * 2 * (8 + 6 + 12) * seen  # layers, heads, widths of keys and values
+        indexed = 2 * 4 * 64 * context
+        flops = flops_per_token(layout, context=context)
+        assert flops["attention_per_token"] == 2 * (attended + indexed)
+    assert causal_training_flops(layout, context=100) < flops["training_per_token"]
