@@ -219,7 +219,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
             has_query_latent=query_latent is not None,
             bias=flag(config, "attention_bias", False),
         ),
-        *_indexer(own_index),
+        *indexer(own_index),
         *sparse.tensors,
         *_output_norm(defaults.output_norm, split.experts),
         *norm("model.norm", components.FINAL_NORM, repeat=ONE),
@@ -312,7 +312,7 @@ def latent_attention(prefix: str, *, has_query_latent: bool, bias: bool) -> tupl
     )
 
 
-def _indexer(own: Sequence[int] | None) -> tuple[Tensor, ...]:
+def indexer(own: Sequence[int] | None) -> tuple[Tensor, ...]:
     """Small heads with one key: their queries come from the latent, and each head has a weight."""
     if not own:
         return ()

@@ -59,6 +59,9 @@ _KINDS = ("sliding_attention", "full_attention")
 _GEMMA3N = Defaults(262400, 35, (2048, 8, 2, 256), 16384, 32768, tied=True, window=512)
 _GEMMA4 = {
     "gemma4_text": Defaults(262144, 30, (2304, 8, 4, 256), 9216, 131072, tied=True, window=512),
+    "gemma4_unified_text": Defaults(
+        262144, 30, (2304, 8, 4, 256), 9216, 262144, tied=True, window=1024
+    ),
 }
 
 
@@ -121,7 +124,8 @@ def _gemma4(config: Mapping[str, Any]) -> Layout:
     same_keys = flag(config, "attention_k_eq_v", False)
     width, groups = _full_attention(config, heads, kinds, same_keys)
     symbols = {"K": width, "G": groups}
-    per_layer = whole_number(config, "hidden_size_per_layer_input", 256)
+    is_unified = config["model_type"] == "gemma4_unified_text"
+    per_layer = 0 if is_unified else whole_number(config, "hidden_size_per_layer_input", 256)
     if per_layer:
         symbols |= {"U": size(config, "vocab_size_per_layer_input", 262144), "p": per_layer}
     sizes = {
@@ -133,7 +137,7 @@ def _gemma4(config: Mapping[str, Any]) -> Layout:
     }
     parts = _attention_parts(config, kinds, 0, sizes)
     shared = group_of([i for part in parts if not part.own for i in part.layers], num_layers)
-    has_experts = flag(config, "enable_moe_block", False)
+    has_experts = not is_unified and flag(config, "enable_moe_block", False)
     if has_experts:
         symbols |= read_experts(
             config, layers=num_layers, active="top_k_experts", defaults=(0, None, 0)

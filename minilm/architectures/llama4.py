@@ -7,7 +7,6 @@ counted as a window of that size. Names, shapes and defaults: huggingface/transf
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from reprlib import repr as shortened
 from typing import Any
 
 from minilm.architectures.building_blocks import (
@@ -16,7 +15,7 @@ from minilm.architectures.building_blocks import (
     m,
     separate_attention,
 )
-from minilm.architectures.config_fields import flag, size
+from minilm.architectures.config_fields import flag, layer_numbers, size
 from minilm.architectures.decoder import (
     ATTENTION,
     BLOCK,
@@ -33,7 +32,6 @@ from minilm.architectures.moe import (
     split_layers,
     stacked_experts,
 )
-from minilm.errors import ConfigError
 from minilm.ledger.layout import Layout
 
 _DEFAULTS = Defaults(
@@ -82,13 +80,10 @@ def layout(config: Mapping[str, Any]) -> Layout:
 
 
 def _has_experts(config: Mapping[str, Any]) -> Callable[[int], bool]:
-    listed = config.get("moe_layers")
-    if listed is None:
+    if config.get("moe_layers") is None:
         step = size(config, "interleave_moe_layer_step", 1)
         return lambda i: (i + 1) % step == 0
-    if not isinstance(listed, list) or any(type(i) is not int for i in listed):
-        raise ConfigError("config.json: moe_layers", shortened(listed), "a list of layers")
-    chosen = frozenset(listed)
+    chosen = layer_numbers(config, "moe_layers")
     return lambda i: i in chosen
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from reprlib import repr as shortened
 from typing import Any
 
 from minilm.architectures.building_blocks import (
@@ -30,7 +29,14 @@ from minilm.architectures.building_blocks import (
     sliding_layers,
     window_size,
 )
-from minilm.architectures.config_fields import field_name, flag, layers, size, whole_number
+from minilm.architectures.config_fields import (
+    field_name,
+    flag,
+    layer_numbers,
+    layers,
+    size,
+    whole_number,
+)
 from minilm.architectures.conversion import (
     LLAMA_GRAPH,
     RMSNORM,
@@ -54,7 +60,6 @@ from minilm.architectures.moe import (
 )
 from minilm.architectures.shared_fields import gated_fields, read_gated
 from minilm.config import ModelConfig
-from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import AttentionSpec, Layout, Tensor
 from minilm.ledger.symbols import ONE
@@ -163,11 +168,7 @@ def _has_experts(config: Mapping[str, Any], num_layers: int) -> Callable[[int], 
     if config["model_type"] == "mellum":
         return sparse_layers(config, num_layers, lambda i: True)
     step = size(config, "decoder_sparse_step", 1)
-    listed = config.get("mlp_only_layers")
-    dense = [] if listed is None else listed
-    if not isinstance(dense, list) or any(type(i) is not int for i in dense):
-        raise ConfigError("config.json: mlp_only_layers", shortened(dense), "a list of layers")
-    without = frozenset(dense)
+    without = layer_numbers(config, "mlp_only_layers")
     return lambda i: i not in without and (i + 1) % step == 0
 
 

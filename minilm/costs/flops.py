@@ -44,12 +44,12 @@ def causal_training_flops(layout: Layout, *, context: int) -> float:
     """
     full = flops_per_token(layout, context=context)
     causal = 0.0
-    for kind in layout.attention:
+    for kind in (part for each in layout.attention for part in each.parts()):
         attended = kind.layers * (kind.scores + kind.values)
-        seen = min(kind.span(context), kind.selected or context)
-        for width, span in ((attended, seen), (kind.layers * kind.index, kind.span(context))):
+        indexed = kind.layers * kind.index
+        for width, span in ((attended, kind.seen(context)), (indexed, kind.span(context))):
             per_token = 2 * width.value(layout.symbols)
-            causal += per_token * (span - span * (span - 1) / (2 * context))
+            causal += per_token * (span - span * (span * kind.every - 1) / (2 * context))
     return 3 * (full["forward_per_token"] - full["attention_per_token"] + causal)
 
 

@@ -205,6 +205,32 @@ def _gemma4(random: Random) -> Config:
     return config
 
 
+def _gemma4_unified(random: Random) -> Config:
+    return _gemma4(random) | {"enable_moe_block": False}
+
+
+def _deepseek_v4(random: Random) -> Config:
+    kinds = ("sliding_attention", "compressed_sparse_attention", "heavily_compressed_attention")
+    config = _decoder(
+        experts="n_routed_experts",
+        moe_intermediate_size=WIDTH,
+        q_lora_rank=WIDTH,
+        o_lora_rank=WIDTH,
+        index_n_heads=range(1, 4),
+        index_head_dim=range(64, 72, 2),
+        hc_mult=range(2, 5),
+        sliding_window=(3, 6),
+        mlp_bias=FLAG,
+        num_hash_layers=range(4),
+        compress_rate_csa=range(4, 6),
+        lists={"layer_types": kinds, "mlp_layer_types": ("hash_moe", "moe")},
+    )(random)
+    config.pop("intermediate_size", None)
+    config |= {"num_key_value_heads": 1, "head_dim": 8 * random.randint(1, 3)}
+    groups = random.choice([1, config["num_attention_heads"]])
+    return config | {"o_groups": groups, "partial_rotary_factor": 0.5}
+
+
 def _dbrx(random: Random) -> Config:
     groups = random.randint(1, 3)
     heads = groups * random.randint(1, 3)
@@ -557,4 +583,49 @@ DRAWS: dict[str, Draw] = {
         pre_norm=FLAG,
         adapter_reduction_factor=(1, 2),
     ),
+    "beam": _decoder(
+        head_dim="head_dim",
+        experts="num_experts",
+        fixed={"n_group": 1, "topk_group": 1},
+        moe_intermediate_size=WIDTH,
+        sliding_window=(3, 6),
+        attention_bias=FLAG,
+        lists={"layer_types": SLIDES, "mlp_layer_types": SPARSE},
+    ),
+    "flint": _decoder(
+        head_dim="head_dim",
+        experts="num_experts",
+        moe_intermediate_size=WIDTH,
+        shared_expert_intermediate_size=WIDTH,
+        decoder_sparse_step=range(1, 3),
+        mlp_only_layers=([], [0], [1, 2]),
+        sliding_window=(3, 6),
+        attention_bias=FLAG,
+        lists={"layer_types": SLIDES},
+    ),
+    "kolibri1": _decoder(
+        head_dim="head_dim",
+        experts="num_local_experts",
+        moe_intermediate_size=WIDTH,
+        shared_expert_intermediate_size=WIDTH,
+        sliding_window=(3, 6),
+        lists={"layer_types": SLIDES},
+    ),
+    "minimax_m3_vl_text": _decoder(
+        head_dim="head_dim",
+        experts="num_local_experts",
+        dense_intermediate_size=WIDTH,
+        shared_intermediate_size=WIDTH,
+        index_n_heads=range(1, 3),
+        index_head_dim=range(64, 72, 2),
+        lists={
+            "layer_types": ("minimax_m3_sparse", "full_attention"),
+            "mlp_layer_types": SPARSE,
+        },
+    ),
+    "axk2": _latent(
+        **_INDEXED | {"fixed": {"n_group": None, "topk_group": None}}, gated_norm_rank=range(1, 9)
+    ),
+    "gemma4_unified_text": _gemma4_unified,
+    "deepseek_v4": _deepseek_v4,
 }

@@ -170,3 +170,17 @@ def test_sparse_attention_caches_all_and_sees_what_it_selects() -> None:
         flops = flops_per_token(layout, context=context)
         assert flops["attention_per_token"] == 2 * (attended + indexed)
     assert causal_training_flops(layout, context=100) < flops["training_per_token"]
+
+
+def test_deepseek_v4_has_two_spellings() -> None:
+    fields = {"model_type": "deepseek_v4", "num_hidden_layers": 3, "n_routed_experts": 8}
+    written = {tensor.name for tensor in layout_of(fields).named_tensors()}
+    published = layout_of(fields | {"compress_ratios": [128, 4, 0]})
+    names = {tensor.name for tensor in published.named_tensors()}
+    assert {"model.embed_tokens.weight", "model.hc_head.hc_fn"} <= written
+    assert {"model.embed.weight", "model.hc_head_fn"} <= names
+    assert published.optional_prefix == "model."
+    assert "model.layers.1.attn.indexer.wq_b.weight" in names
+    assert "model.layers.2.attn.compressor.wkv.weight" not in names
+    with pytest.raises(ConfigError, match="compress_ratios"):
+        layout_of(fields | {"compress_ratios": [128, 5, 0]})

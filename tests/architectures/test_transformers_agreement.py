@@ -16,6 +16,7 @@ import pytest
 
 from minilm.architectures import layout_of
 from minilm.architectures.model_types import MODEL_TYPES
+from minilm.costs.memory import kv_cache_elements
 from minilm.formats.safetensors import read_header
 from minilm.ledger.layout import Layout
 from tests.architectures import draws, draws_decoders
@@ -105,7 +106,7 @@ def assert_agrees(model: Any, *layouts: Layout) -> None:
 
 # `gemma3` is compared by test_gemma3.py, whose text and image parts are configurations of their own. Of a
 # larger model and its language model one is drawn.
-DRAWN_ELSEWHERE = {"gemma3", "emu3_text_model", "gemma4", "llama4"}
+DRAWN_ELSEWHERE = {"gemma3", "emu3_text_model", "gemma4", "gemma4_unified", "llama4"}
 
 
 def test_every_family_is_drawn() -> None:
@@ -173,8 +174,7 @@ def assert_caches(model_type: str, seed: int) -> tuple[Any, Layout]:
     with torch.no_grad():
         cache = model(torch.tensor([[1, 2]])).past_key_values
     elements = sum(_elements(layer) for layer in cache.layers)
-    declared = sum((kind.layers * kind.cache).value(layout.symbols) for kind in layout.attention)
-    assert elements == 2 * declared
+    assert elements == kv_cache_elements(layout, context=2, batch=1)
     own = [layer for layer in cache.layers if _elements(layer)]  # not another layer's
     windows = [getattr(layer, "sliding_window", 0) for layer in own]
     expanded = [
@@ -188,5 +188,31 @@ def assert_caches(model_type: str, seed: int) -> tuple[Any, Layout]:
 
 
 def _elements(layer: Any) -> int:
-    parts = (getattr(layer, name, None) for name in ("keys", "values", "indexer_keys"))
-    return sum(part.numel() for part in parts if part is not None)
+    parts = (getattr(layer, name, None) for name in ("keys", "values", "indexer_keys", "idx_keys"))
+    distinct = {part.data_ptr(): part for part in parts if part is not None}
+    return sum(part.numel() for part in distinct.values())
+
+
+def test_compressed_entries_are_those_of_a_real_run() -> None:
+    """DeepSeek-V4's: one for 4 tokens with its indexer's, and one for 6."""
+    config = {
+        **drawn("deepseek_v4"),
+        "num_hidden_layers": 3,
+        "layer_types": [
+            "compressed_sparse_attention",
+            "heavily_compressed_attention",
+            "compressed_sparse_attention",
+        ],
+        "mlp_layer_types": ["moe"] * 3,
+        "compress_rates": {"compressed_sparse_attention": 4, "heavily_compressed_attention": 6},
+        "compress_rate_csa": None,
+        "vocab_size": 11,
+        "sliding_window": 64,
+        "experts_implementation": "eager",
+    }
+    with torch.no_grad():
+        cache = build(config, "cpu").eval()(torch.arange(26)[None] % 11).past_key_values
+    compressed = [entry for layer in cache.layers for entry in layer.compressed_kv.values()]
+    elements = sum(_elements(layer) for layer in cache.layers)
+    elements += sum(entry.numel() for entry in compressed)
+    assert elements == kv_cache_elements(layout_of(config), context=26, batch=1)
