@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from minilm.architectures.building_blocks import Heads, d, h, linear, norm
+from minilm.architectures.building_blocks import Heads, L, d, h, linear, norm
 from minilm.architectures.config_fields import flag, layers, size, whole_number
 from minilm.architectures.decoder import ATTENTION, BLOCK, MLP, Defaults, decoder
 from minilm.architectures.deepseek import c, indexer, j, n, q, r, v, w
@@ -61,8 +61,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
     }
     selected = size(config, "index_topk", 2048)
     bias = flag(config, "attention_bias", False)
-    spec = AttentionSpec(symbol("L"), c + r + w, h * (n + r), h * v)
-    spec = AttentionSpec(spec.layers, spec.cache, spec.scores, spec.values, 0, selected, j * w)
+    spec = AttentionSpec(L, c + r + w, h * (n + r), h * v, selected=selected, index=j * w)
     name, part = "post_attention_layernorm", components.FEED_FORWARD_NORM
     dense = split.dense
     return decoder(

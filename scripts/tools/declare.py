@@ -2,6 +2,7 @@
 
     python scripts/tools/declare.py glm4_moe
     python scripts/tools/declare.py gemma2 num_hidden_layers=6
+    python scripts/tools/declare.py    # the causal language models of transformers that are not declared
 
 transformers' own model is built on the meta device, at its defaults but for few layers and experts, and once
 more with each whole number of its configuration doubled, and each pair of them. A dimension that is a
@@ -20,6 +21,7 @@ from collections.abc import Mapping
 from itertools import combinations
 from typing import Any
 
+from minilm.architectures.model_types import MODEL_TYPES
 from minilm.ledger.symbols import ASCII, ONE, ZERO, Polynomial, format_polynomial, symbol
 
 LETTERS = {
@@ -246,7 +248,17 @@ def _turned_over(
     return [f"# {name}={not value}: adds {', '.join(added)}; removes {', '.join(removed)}"]
 
 
+def undeclared() -> list[str]:
+    """The types of transformers' causal language models that MODEL_TYPES has not."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    return sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.keys() - MODEL_TYPES.keys())
+
+
 def main(arguments: list[str]) -> None:
+    if not arguments:
+        print("\n".join(undeclared()))
+        return
     model_type, *pairs = arguments
     overrides = {name: json.loads(value) for name, value in (pair.split("=") for pair in pairs)}
     print(draft(model_type, overrides))

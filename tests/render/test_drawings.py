@@ -18,7 +18,7 @@ from minilm.inspection.report import Report
 from minilm.ledger.symbols import letter_meaning
 from minilm.render.sections import build_document
 from minilm.render.terminal import SHORT_LINES, report_lines
-from tests.architectures.required import REQUIRED
+from tests.architectures.required import shallow
 from tests.render.drawings import (
     every_text,
     html_text,
@@ -55,8 +55,7 @@ def report(request: pytest.FixtureRequest, tmp_path: Path, tiny_run: Path) -> Re
     if kind not in MODEL_TYPES:
         return minilm.inspect(kind)
     # A configuration that says no more than its type has the defaults of its architecture.
-    config = {"model_type": kind} | REQUIRED.get(kind, {})
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "config.json").write_text(json.dumps(shallow(kind)))
     return minilm.inspect(tmp_path)
 
 
