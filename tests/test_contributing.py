@@ -29,6 +29,12 @@ def insert_before(path: Path, line: str, text: str) -> None:
     path.write_text(content.replace(f"\n{line}", f"\n{text}{line}"), encoding="utf-8")
 
 
+def remove(path: Path, text: str) -> None:
+    content = path.read_text(encoding="utf-8")
+    assert content.count(text) == 1
+    path.write_text(content.replace(text, ""), encoding="utf-8")
+
+
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     folder = tmp_path / "tree"
@@ -55,14 +61,18 @@ def run(command: list[str], tree: Path, tmp_path: Path) -> subprocess.CompletedP
 
 
 def test_the_architecture(tree: Path, tmp_path: Path) -> None:
-    module, table, draws, draw = blocks(ARCHITECTURE, "python")
+    module, table, draws = blocks(ARCHITECTURE, "python")
     folder = tree / "minilm" / "architectures"
+    assert (folder / "arcee.py").read_text(encoding="utf-8") == module
+    (folder / "arcee.py").unlink()
+    path = tree / "tests" / "architectures" / "draws_decoders.py"
+    remove(folder / "model_types.py", table)
+    remove(path, draws)
+    (program,) = blocks(ARCHITECTURE, "sh")
+    assert run(["bash", "-ec", program], tree, tmp_path).returncode != 0
     (folder / "arcee.py").write_text(module, encoding="utf-8")
     insert_before(folder / "model_types.py", '    "bloom":', table)
-    path = tree / "tests" / "architectures" / "draws.py"
-    insert_before(path, "DRAWS", draw)
-    insert_before(path, '    "llama":', draws)
-    (program,) = blocks(ARCHITECTURE, "sh")
+    insert_before(path, '    "cwm":', draws)
     done = run(["bash", "-ec", program], tree, tmp_path)
     assert done.returncode == 0, done.stderr
     assert "arcee" in done.stdout

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
+from minilm.architectures.config_fields import sub_config
 from minilm.architectures.model_types import MODEL_TYPES
 from minilm.ledger.layout import Layout
 
@@ -18,5 +19,9 @@ def layout_of(config: Mapping[str, Any]) -> Layout:
     """
     entry = MODEL_TYPES[config["model_type"]]
     module = import_module(f"{__name__}.{entry.module}")
-    layout: Layout = module.layout({**config, "model_type": entry.same_as or config["model_type"]})
+    if entry.text_of:
+        fields = {**sub_config(config, "text_config"), "model_type": entry.text_of}
+    else:
+        fields = {**config, "model_type": entry.same_as or config["model_type"]}
+    layout: Layout = module.layout(fields)
     return layout

@@ -1,7 +1,8 @@
 """Where the LoRA matrices of minilm's modules are in PEFT's file for the exported Hugging Face model.
 
-Names: huggingface/peft `utils/save_and_load.py`. Where the exported model has several matrices of minilm's as
-one, their adapters are one of as many times the rank: A's are stacked, and B's are blocks beside zeros.
+Names: huggingface/peft `utils/save_and_load.py`. Where the exported model has several matrices of
+minilm's as one, their adapters are one of as many times the rank: A's are stacked, and B's are blocks
+beside zeros.
 
 Shapes: n adapted matrices in one module, r rank, i inputs, o outputs.
 """

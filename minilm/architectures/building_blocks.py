@@ -88,12 +88,14 @@ def read_heads(
     kv_heads: str | None = "num_key_value_heads",
     head_dim: str | None = "head_dim",
     defaults: tuple[int, int, int | None, int | None],
+    rounds: bool = False,
 ) -> Heads:
     """Read d, h, g, k under the field names of a family.
 
     ``defaults`` are those of the architecture for width, heads, kv heads (None: as many as heads) and
-    head width (None: width / heads). Usual shapes collapse so that the closed form is the one that
-    people know: h*k is d, and g*k is d without grouped heads.
+    head width (None: width / heads, rounded down where the architecture ``rounds``). Usual shapes
+    collapse so that the closed form is the one that people know: h*k is d, and g*k is d without
+    grouped heads.
     """
     d_model = size(config, width, defaults[0])
     num_heads = size(config, heads, defaults[1])
@@ -101,7 +103,7 @@ def read_heads(
     num_kv_heads = kv_value or num_heads
     head_value = optional_size(config, head_dim, defaults[3]) if head_dim else defaults[3]
     k_value = head_value or max(1, d_model // num_heads)
-    if head_value is None and d_model % num_heads:
+    if head_value is None and d_model % num_heads and not rounds:
         raise ConfigError(f"config.json: {width}", f"{d_model}", f"a multiple of {num_heads} heads")
     if num_heads % num_kv_heads:
         raise ConfigError(
@@ -120,14 +122,23 @@ def separate_attention(
     qkv_bias: bool = False,
     output_bias: bool = False,
     output: str = "o_proj",
+    repeat: Polynomial = L,
+    layers: Sequence[int] | None = None,
 ) -> tuple[Tensor, ...]:
     """``prefix.{q,k,v}_proj`` and ``prefix.o_proj`` (or as ``output`` is called)."""
     query, key = heads.queries, heads.keys
+
+    def matrix(
+        name: str, outputs: Polynomial, inputs: Polynomial, component: str, bias: bool
+    ) -> tuple[Tensor, ...]:
+        full = f"{prefix}.{name}"
+        return linear(full, outputs, inputs, component, bias=bias, repeat=repeat, layers=layers)
+
     return (
-        *linear(f"{prefix}.q_proj", query, d, components.ATTENTION_QUERY, bias=qkv_bias),
-        *linear(f"{prefix}.k_proj", key, d, components.ATTENTION_KEY, bias=qkv_bias),
-        *linear(f"{prefix}.v_proj", key, d, components.ATTENTION_VALUE, bias=qkv_bias),
-        *linear(f"{prefix}.{output}", d, query, components.ATTENTION_OUTPUT, bias=output_bias),
+        *matrix("q_proj", query, d, components.ATTENTION_QUERY, qkv_bias),
+        *matrix("k_proj", key, d, components.ATTENTION_KEY, qkv_bias),
+        *matrix("v_proj", key, d, components.ATTENTION_VALUE, qkv_bias),
+        *matrix(output, d, query, components.ATTENTION_OUTPUT, output_bias),
     )
 
 
@@ -197,7 +208,7 @@ def feed_forward(
     )
 
 
-_SLIDES = {"sliding_attention": True, "full_attention": False}
+_SLIDES = ("sliding_attention", "full_attention")
 
 
 def window_size(config: Mapping[str, Any], default: int) -> int:
@@ -211,17 +222,29 @@ def sliding_layers(
     config: Mapping[str, Any], num_layers: int, otherwise: Callable[[int], bool]
 ) -> int:
     """How many layers slide, as `layer_types` says, or ``otherwise`` of a layer's number."""
-    types = config.get("layer_types")
-    if types is None:
-        return sum(otherwise(i) for i in range(num_layers))
-    if not isinstance(types, list) or len(types) != num_layers:
-        raise ConfigError("config.json: layer_types", shortened(types), f"{num_layers} names")
-    for name in types:
-        if not isinstance(name, str) or name not in _SLIDES:
-            raise ConfigError(
-                "config.json: layer_types", shortened(name), f"one of {', '.join(_SLIDES)}"
-            )
-    return sum(_SLIDES[name] for name in types)
+    kinds = layer_kinds(
+        config, "layer_types", num_layers, _SLIDES, lambda i: _SLIDES[not otherwise(i)]
+    )
+    return kinds.count(_SLIDES[0])
+
+
+def layer_kinds(
+    config: Mapping[str, Any],
+    name: str,
+    num_layers: int,
+    names: Sequence[str],
+    otherwise: Callable[[int], str],
+) -> list[str]:
+    """Each layer's kind, one of ``names``: what the field lists, or ``otherwise`` of its number."""
+    listed = config.get(name)
+    if listed is None:
+        return [otherwise(i) for i in range(num_layers)]
+    if not isinstance(listed, list) or len(listed) != num_layers:
+        raise ConfigError(f"config.json: {name}", shortened(listed), f"{num_layers} names")
+    for kind in listed:
+        if not isinstance(kind, str) or kind not in names:
+            raise ConfigError(f"config.json: {name}", shortened(kind), f"one of {', '.join(names)}")
+    return listed
 
 
 def attention_kinds(

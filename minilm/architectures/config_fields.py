@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from reprlib import repr as shortened
 from typing import Any
 
@@ -77,3 +77,23 @@ def field_name(config: Mapping[str, Any], name: str, *others: str) -> str:
     Hugging Face gives some fields a second name and lets it win where a file has both.
     """
     return next((other for other in others if config.get(other) is not None), name)
+
+
+def layer_numbers(
+    config: Mapping[str, Any], name: str, default: Collection[int] = ()
+) -> frozenset[int]:
+    """The layers that a list names; ``default`` where the field is absent or null."""
+    listed = config.get(name)
+    if listed is None:
+        return frozenset(default)
+    if not isinstance(listed, list) or any(type(number) is not int for number in listed):
+        raise ConfigError(f"config.json: {name}", shortened(listed), "a list of layers")
+    return frozenset(listed)
+
+
+def sub_config(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The object of a part, empty where it is absent or null."""
+    fields = config.get(name)
+    if fields is not None and not isinstance(fields, Mapping):
+        raise ConfigError(f"config.json: {name}", type(fields).__name__, "an object")
+    return fields or {}

@@ -1,8 +1,8 @@
 """Architectures that minilm also runs: what they add to their Layout, and which can represent a model.
 
 Sizes, biases, ties and windows are read off the Layout that a config.json declares, and tensors are
-matched by their components (`tensor_map`), so that an `Architecture` has only what a Layout leaves open.
-A field of config.json that is not read changes nothing that this model computes. Counting imports
+matched by their components (`tensor_map`), so that an `Architecture` has only what a Layout leaves
+open. A field of config.json that is not read changes nothing that this model computes. Counting imports
 this file too: hence named tuples, which are created faster than dataclasses.
 """
 

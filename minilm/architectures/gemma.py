@@ -1,8 +1,9 @@
-"""Gemma 1, 2 and 3 (text) as transformers stores them: wide heads, GeGLU, a tied head.
+"""Gemma 1, 2 and 3 (text) and VaultGemma as transformers stores them: wide heads, GeGLU, a tied head.
 
 Gemma 2 puts a norm behind attention and feed-forward too, and lets every second layer slide; Gemma 3
-normalises each query and key head, and five layers in six slide. Names, shapes and defaults:
-huggingface/transformers `models/{gemma,gemma2,gemma3}`.
+normalises each query and key head, and five layers in six slide. VaultGemma is Gemma 2 without the
+norms behind. Names, shapes and defaults: huggingface/transformers
+`models/{gemma,gemma2,gemma3,vaultgemma}`.
 """
 
 from __future__ import annotations
@@ -43,12 +44,13 @@ class _Defaults:
 _DEFAULTS = {
     "gemma": _Defaults(256000, 28, 24576, (3072, 16, 16, 256), 8192),
     "gemma2": _Defaults(256000, 26, 9216, (2304, 8, 4, 256), 8192),
+    "vaultgemma": _Defaults(256000, 26, 9216, (2304, 8, 4, 256), 8192),
     "gemma3_text": _Defaults(262208, 26, 9216, (2304, 8, 4, 256), 131072),
 }
 
 
 def layout(config: Mapping[str, Any]) -> Layout:
-    """The tensors of Gemma{,2,3}ForCausalLM for a config.json."""
+    """The tensors of Gemma{,2,3}ForCausalLM and VaultGemmaForCausalLM for a config.json."""
     family = config["model_type"]
     defaults = _DEFAULTS[family]
     heads = read_heads(config, defaults=defaults.heads)
@@ -86,6 +88,13 @@ def _block(block: str, config: Mapping[str, Any], heads: Heads) -> tuple[Tensor,
             *first_norm,
             *attention,
             *norm(f"{block}.post_attention_layernorm", components.FEED_FORWARD_NORM),
+            *gated_feed_forward(f"{block}.mlp"),
+        )
+    if family == "vaultgemma":
+        return (
+            *first_norm,
+            *attention,
+            *norm(f"{block}.pre_feedforward_layernorm", components.FEED_FORWARD_NORM),
             *gated_feed_forward(f"{block}.mlp"),
         )
     query_key_norms = (

@@ -1,7 +1,8 @@
 """Gemma 3 with images: the text model of `gemma.py`, a SigLIP vision tower, and a projection between them.
 
 The tower's matrices are used once an image, not once a token. Names, shapes and defaults:
-huggingface/transformers `models/{gemma3,siglip}`; its version 5 writes the tower without `vision_model.`.
+huggingface/transformers `models/{gemma3,siglip}`; its version 5 writes the tower without
+`vision_model.`.
 """
 
 from __future__ import annotations
@@ -11,9 +12,8 @@ from dataclasses import replace
 from typing import Any
 
 from minilm.architectures.building_blocks import d
-from minilm.architectures.config_fields import flag, layers, size
+from minilm.architectures.config_fields import flag, layers, size, sub_config
 from minilm.architectures.gemma import layout as text_layout
-from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
 from minilm.ledger.symbols import ONE, Polynomial, as_polynomial, symbol
@@ -23,8 +23,8 @@ W, Y, F, P = (symbol(letter) for letter in "WYFP")  # vision: width, layers, fee
 
 def layout(config: Mapping[str, Any]) -> Layout:
     """The tensors of Gemma3ForConditionalGeneration for a config.json."""
-    vision = _fields(config, "vision_config")
-    text = text_layout({**_fields(config, "text_config"), "model_type": "gemma3_text"})
+    vision = sub_config(config, "vision_config")
+    text = text_layout({**sub_config(config, "text_config"), "model_type": "gemma3_text"})
     patch = size(vision, "patch_size", 14)
     symbols = {
         "W": size(vision, "hidden_size", 1152),
@@ -97,10 +97,3 @@ def _once(
     repeat: Polynomial = ONE,
 ) -> Tensor:
     return Tensor(name, tuple(map(as_polynomial, shape)), components.VISION, role, repeat)
-
-
-def _fields(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    fields = config.get(name)
-    if fields is not None and not isinstance(fields, Mapping):
-        raise ConfigError(f"config.json: {name}", type(fields).__name__, "an object")
-    return fields or {}

@@ -10,12 +10,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from minilm.architectures.building_blocks import D, E, L, M, d, gated_feed_forward, linear, m
-from minilm.architectures.config_fields import size
+from minilm.architectures.building_blocks import (
+    D,
+    E,
+    L,
+    M,
+    d,
+    gated_feed_forward,
+    layer_kinds,
+    linear,
+    m,
+)
+from minilm.architectures.config_fields import field_name, size, whole_number
 from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import Role, Tensor
-from minilm.ledger.symbols import Polynomial
+from minilm.ledger.symbols import Polynomial, as_polynomial
 
 # Experts have names of their own in every layer: a number from a file must not make us list millions.
 LARGEST_EXPERT_COUNT = 65_536
@@ -57,6 +67,15 @@ class LayerGroup:
     layers: Sequence[int] | None = None
 
 
+def group_of(chosen: Sequence[int], num_layers: int) -> LayerGroup | None:
+    """The ``chosen`` layers: all as L, some as their number, None for none."""
+    if not chosen:
+        return None
+    if len(chosen) == num_layers:
+        return LayerGroup()
+    return LayerGroup(as_polynomial(len(chosen)), chosen)
+
+
 @dataclass(frozen=True)
 class LayerSplit:
     """The dense layers and those with experts, None where there are none, and the values of D and M."""
@@ -96,9 +115,10 @@ def routed_experts(
     prefix: str,
     group: LayerGroup | None,
     *,
+    router: str = "gate",
     names: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj"),
 ) -> tuple[Tensor, ...]:
-    """``prefix.gate`` (the router) and ``prefix.experts.{e}.*``, each expert under its own names."""
+    """``prefix.gate``, or as the router is called, and ``prefix.experts.{e}.*``, each under its own names."""
     if group is None:
         return ()
     gate, up, down = names
@@ -117,12 +137,65 @@ def routed_experts(
 
     return (
         *linear(
-            f"{prefix}.gate", E, d, components.ROUTER, repeat=group.repeat, layers=group.layers
+            f"{prefix}.{router}", E, d, components.ROUTER, repeat=group.repeat, layers=group.layers
         ),
         matrix(gate, m, d, components.EXPERTS_GATE),
         matrix(up, m, d, components.EXPERTS_UP),
         matrix(down, d, m, components.EXPERTS_DOWN),
     )
+
+
+def stacked_experts(
+    gate_up: str, down: str, group: LayerGroup | None, *, transposed: bool = False
+) -> tuple[Tensor, ...]:
+    """All experts' matrices in two tensors, gate above up; ``transposed`` ones are (E, in, out)."""
+    if group is None:
+        return ()
+
+    def stacked(name: str, rows: Polynomial, columns: Polynomial, component: str) -> Tensor:
+        shape = (E, columns, rows) if transposed else (E, rows, columns)
+        return Tensor(
+            name,
+            shape,
+            component,
+            Role.MULTIPLIED,
+            group.repeat,
+            group.layers,
+            routed=True,
+        )
+
+    return (
+        stacked(gate_up, 2 * m, d, components.EXPERTS_GATE_UP),
+        stacked(down, d, m, components.EXPERTS_DOWN),
+    )
+
+
+def router(name: str, group: LayerGroup | None) -> tuple[Tensor, ...]:
+    """``name.weight`` (E, d) alone."""
+    if group is None:
+        return ()
+    return linear(name, E, d, components.ROUTER, repeat=group.repeat, layers=group.layers)
+
+
+def correction_bias(name: str, group: LayerGroup | None) -> tuple[Tensor, ...]:
+    """What is added to the router's scores when it chooses; set by the load, not by gradients."""
+    if group is None:
+        return ()
+    return (Tensor(name, (E,), components.ROUTER, Role.ADDED, group.repeat, group.layers),)
+
+
+def sparse_layers(
+    config: Mapping[str, Any], num_layers: int, otherwise: Callable[[int], bool]
+) -> Callable[[int], bool]:
+    """Whether layer i has experts, as `mlp_layer_types` says, or ``otherwise`` of its number."""
+    kinds = layer_kinds(
+        config,
+        "mlp_layer_types",
+        num_layers,
+        ("sparse", "dense"),
+        lambda i: "sparse" if otherwise(i) else "dense",
+    )
+    return lambda i: kinds[i] == "sparse"
 
 
 def shared_expert(
@@ -135,3 +208,63 @@ def shared_expert(
         prefix, width=width, bias=bias, repeat=group.repeat, layers=group.layers
     )
     return tuple(replace(tensor, component=components.SHARED_EXPERT) for tensor in tensors)
+
+
+def routed_fields(config: Mapping[str, Any]) -> tuple[str, str, str]:
+    """The fields of E, e and m as DeepSeek calls them; the first has a second name."""
+    total = field_name(config, "n_routed_experts", "num_local_experts")
+    return (total, "num_experts_per_tok", "moe_intermediate_size")
+
+
+@dataclass(frozen=True)
+class SparseFeedForward:
+    """The feed-forward of all layers, its symbols, and the buffers of its routers."""
+
+    tensors: tuple[Tensor, ...]
+    symbols: dict[str, int]
+    buffers: tuple[Tensor, ...]
+
+
+def sparse_feed_forward(
+    config: Mapping[str, Any],
+    prefix: str,
+    split: LayerSplit,
+    experts: tuple[int, int | None, int],
+    *,
+    fields: tuple[str, str, str] = ("num_experts", "num_experts_per_tok", "moe_intermediate_size"),
+    router: str = "gate",
+    names: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj"),
+    shared: tuple[str, str, int] | None = None,
+    correction: str = "",
+    bias: bool = False,
+) -> SparseFeedForward:
+    """Dense layers, and those with the ``experts`` (in all, active, width) unless ``fields`` say others.
+
+    ``shared`` is what the one of all shared experts is called, the field with their number, and that by
+    default; ``correction`` the name of a buffer of the router, as DeepSeek-V3 has it.
+    """
+    symbols = dict(split.symbols)
+    count = 0
+    if split.experts:
+        total, active, width = fields
+        symbols |= read_experts(
+            config,
+            layers=split.expert_layers,
+            total=total,
+            active=active,
+            width=width,
+            defaults=experts,
+        )
+        count = whole_number(config, shared[1], shared[2]) if shared else 0
+    name = shared[0] if shared else ""
+    return SparseFeedForward(
+        (
+            *dense_feed_forward(prefix, split.dense, bias=bias),
+            *routed_experts(prefix, split.experts, router=router, names=names),
+            *shared_expert(
+                f"{prefix}.{name}", split.experts if count else None, width=count * m, bias=bias
+            ),
+        ),
+        symbols,
+        correction_bias(f"{prefix}.{correction}", split.experts) if correction else (),
+    )

@@ -1,7 +1,6 @@
-"""Nemotron-4 and Minitron as transformers stores them: LayerNorm, and squared ReLU without a gate.
+"""Nemotron-4, Minitron and Jais 2 as transformers stores them: LayerNorm, squared ReLU without a gate.
 
-Names, shapes and defaults: huggingface/transformers `models/nemotron/configuration_nemotron.py` and
-`modeling_nemotron.py`.
+Names, shapes and defaults: huggingface/transformers `models/nemotron` and `models/jais2`.
 """
 
 from __future__ import annotations
@@ -10,53 +9,45 @@ from collections.abc import Mapping
 from typing import Any
 
 from minilm.architectures.building_blocks import (
-    TIED_HEAD,
-    embedding,
     feed_forward,
     feed_forward_width,
-    lm_head,
-    norm,
-    read_heads,
     separate_attention,
 )
-from minilm.architectures.config_fields import flag, layers, size
-from minilm.ledger import components
+from minilm.architectures.config_fields import flag, size
+from minilm.architectures.decoder import (
+    ATTENTION,
+    MLP,
+    Defaults,
+    decoder,
+    heads_and_layers,
+    pre_norms,
+)
 from minilm.ledger.layout import Layout
-from minilm.ledger.symbols import ONE
+
+_DEFAULTS = {
+    "nemotron": Defaults(256000, 32, (6144, 48, None, None), 24576, context=4096),
+    "jais2": Defaults(150272, 32, (3328, 26, None, None), 26624, context=8192),
+}
 
 
 def layout(config: Mapping[str, Any]) -> Layout:
-    """The tensors of NemotronForCausalLM for a config.json."""
-    heads = read_heads(config, defaults=(6144, 48, None, None))
-    tied = flag(config, "tie_word_embeddings", False)
-    inner = size(config, "intermediate_size", 24576)
-    symbols = {
-        "V": size(config, "vocab_size", 256000),
-        "L": layers(config, "num_hidden_layers", 32),
-        "f": inner,
-        **heads.symbols,
-    }
-    block = "model.layers.{i}"
-    bias = flag(config, "attention_bias", False)
-    tensors = (
-        embedding("model.embed_tokens"),
-        *norm(f"{block}.input_layernorm", components.ATTENTION_NORM, bias=True),
-        *separate_attention(f"{block}.self_attn", heads, qkv_bias=bias, output_bias=bias),
-        *norm(f"{block}.post_attention_layernorm", components.FEED_FORWARD_NORM, bias=True),
+    """The tensors of Nemotron and Jais2ForCausalLM for a config.json."""
+    defaults = _DEFAULTS[config["model_type"]]
+    heads, _ = heads_and_layers(config, defaults)
+    inner = size(config, "intermediate_size", defaults.feed_forward)
+    biased = config["model_type"] == "jais2"
+    bias = flag(config, "attention_bias", biased)
+    return decoder(
+        config,
+        defaults,
+        heads,
+        *pre_norms(bias=True),
+        *separate_attention(ATTENTION, heads, qkv_bias=bias, output_bias=bias),
         *feed_forward(
-            f"{block}.mlp.up_proj",
-            f"{block}.mlp.down_proj",
-            feed_forward_width(inner, symbols["d"]),
-            bias=flag(config, "mlp_bias", False),
+            f"{MLP}.up_proj",
+            f"{MLP}.down_proj",
+            feed_forward_width(inner, heads.symbols["d"]),
+            bias=flag(config, "mlp_bias", biased),
         ),
-        *norm("model.norm", components.FINAL_NORM, bias=True, repeat=ONE),
-        *lm_head("lm_head", tied=tied),
-    )
-    return Layout(
-        "nemotron",
-        tensors,
-        symbols,
-        ties=TIED_HEAD if tied else (),
-        attention=(heads.attention(),),
-        context_length=size(config, "max_position_embeddings", 4096),
+        norm_bias=True,
     )

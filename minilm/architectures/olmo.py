@@ -1,8 +1,9 @@
-"""OLMo and OLMo 2 as transformers stores them: Llama's matrices with other norms.
+"""OLMo 1, 2 and 3, OLMoE and FlexOlmo as transformers stores them: Llama's matrices with other norms.
 
 OLMo's LayerNorms have no parameters. OLMo 2 normalises what attention and feed-forward put out, not
-what goes in, and all queries and all keys of a token at once. Names, shapes and defaults:
-huggingface/transformers `models/olmo` and `models/olmo2`.
+what goes in, and all queries and all keys of a token at once; in OLMo 3 three layers in four slide.
+OLMoE has norms in front and experts, FlexOlmo is OLMo 2 with experts. Names, shapes and defaults:
+huggingface/transformers `models/{olmo,olmo2,olmo3,olmoe,flex_olmo}`.
 """
 
 from __future__ import annotations
@@ -12,62 +13,81 @@ from reprlib import repr as shortened
 from typing import Any
 
 from minilm.architectures.building_blocks import (
-    TIED_HEAD,
     Heads,
-    embedding,
+    attention_kinds,
     gated_feed_forward,
-    lm_head,
-    norm,
-    read_heads,
     separate_attention,
+    sliding_layers,
+    window_size,
 )
-from minilm.architectures.config_fields import flag, layers, size
+from minilm.architectures.config_fields import field_name, flag
 from minilm.architectures.conversion import Importable
+from minilm.architectures.decoder import (
+    ATTENTION,
+    BLOCK,
+    MLP,
+    Defaults,
+    decoder,
+    heads_and_layers,
+    post_norms,
+    pre_norms,
+    query_key_norms,
+)
+from minilm.architectures.moe import LayerGroup, read_experts, routed_experts
 from minilm.architectures.shared_fields import Fields, read_activation, read_rope
 from minilm.errors import ConfigError
-from minilm.ledger import components
 from minilm.ledger.layout import Layout, Tensor
-from minilm.ledger.symbols import ONE
+
+_DEFAULTS = {
+    "olmo": Defaults(50304, 32, (4096, 32, None, None), 11008),
+    "olmo2": Defaults(50304, 32, (4096, 32, None, None), 11008),
+    "olmo3": Defaults(50304, 32, (4096, 32, None, None), 11008, window=4096),
+    "olmoe": Defaults(50304, 16, (2048, 16, None, None), context=4096, experts=(64, 8, 2048)),
+    "flex_olmo": Defaults(100352, 32, (4096, 32, None, None), context=4096, experts=(7, 5, 11008)),
+}
 
 
 def layout(config: Mapping[str, Any]) -> Layout:
-    """The tensors of Olmo{,2}ForCausalLM for a config.json."""
-    has_norms = config["model_type"] == "olmo2"
-    heads = read_heads(config, defaults=(4096, 32, None, None))
-    tied = flag(config, "tie_word_embeddings", False)
-    symbols = {
-        "V": size(config, "vocab_size", 50304),
-        "L": layers(config, "num_hidden_layers", 32),
-        "f": size(config, "intermediate_size", 11008),
-        **heads.symbols,
-    }
-    block = "model.layers.{i}"
+    """The tensors of Olmo{,2,3}, Olmoe and FlexOlmoForCausalLM for a config.json."""
+    family = config["model_type"]
+    defaults = _DEFAULTS[family]
+    heads, num_layers = heads_and_layers(config, defaults)
+    has_experts = defaults.experts[0] > 0
+    experts = (
+        read_experts(
+            config,
+            layers=num_layers,
+            total=field_name(config, "num_experts", "num_local_experts"),
+            width="intermediate_size",
+            defaults=defaults.experts,
+        )
+        if has_experts
+        else {}
+    )
+    window = window_size(config, defaults.window) if family == "olmo3" else 0
+    sliding = sliding_layers(config, num_layers, lambda i: (i + 1) % 4 != 0) if window else 0
     bias = flag(config, "attention_bias", False)
-    tensors = (
-        embedding("model.embed_tokens"),
-        *separate_attention(f"{block}.self_attn", heads, qkv_bias=bias, output_bias=bias),
-        *gated_feed_forward(f"{block}.mlp"),
-        *(_norms(block, heads) if has_norms else ()),
-        *(norm("model.norm", components.FINAL_NORM, repeat=ONE) if has_norms else ()),
-        *lm_head("lm_head", tied=tied),
-    )
-    return Layout(
-        config["model_type"],
-        tensors,
-        symbols,
-        ties=TIED_HEAD if tied else (),
-        attention=(heads.attention(),),
-        context_length=size(config, "max_position_embeddings", 2048),
+    return decoder(
+        config,
+        defaults,
+        heads,
+        *separate_attention(ATTENTION, heads, qkv_bias=bias, output_bias=bias),
+        *(routed_experts(MLP, LayerGroup()) if has_experts else gated_feed_forward(MLP)),
+        *(_norms(family, heads) if family != "olmo" else ()),
+        symbols=experts,
+        attention=attention_kinds(heads, num_layers, sliding, window),
+        final_norm="" if family == "olmo" else "model.norm",
     )
 
 
-def _norms(block: str, heads: Heads) -> tuple[Tensor, ...]:
-    return (
-        *norm(f"{block}.self_attn.q_norm", components.ATTENTION_QK_NORM, width=heads.queries),
-        *norm(f"{block}.self_attn.k_norm", components.ATTENTION_QK_NORM, width=heads.keys),
-        *norm(f"{block}.post_attention_layernorm", components.ATTENTION_OUTPUT_NORM),
-        *norm(f"{block}.post_feedforward_layernorm", components.FEED_FORWARD_OUTPUT_NORM),
-    )
+def _norms(family: str, heads: Heads) -> tuple[Tensor, ...]:
+    if family == "olmoe":
+        around = pre_norms()
+    else:
+        around = post_norms(
+            f"{BLOCK}.post_attention_layernorm", f"{BLOCK}.post_feedforward_layernorm"
+        )
+    return (*query_key_norms(widths=(heads.queries, heads.keys)), *around)
 
 
 def _minilm_fields(fields: Fields) -> dict[str, Any]:

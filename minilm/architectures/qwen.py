@@ -1,16 +1,16 @@
-"""Qwen2 and Qwen3, dense and with experts, as transformers stores them.
+"""Qwen2 and Qwen3, dense and with experts, and Mellum 2 as transformers stores them.
 
 Qwen2 adds biases to the queries, keys and values; Qwen3 normalises each query and key head instead,
 and its head width is a field of its own. Of the models with experts, Qwen2's add a shared one behind
-a gate; some of their layers may be dense. Names, shapes and defaults: huggingface/transformers
-`models/{qwen2,qwen3,qwen2_moe,qwen3_moe}`; expert by expert as the published files have them.
+a gate; some of their layers may be dense. Mellum lists the layers that slide and those that are dense.
+Names, shapes and defaults: huggingface/transformers `models/{qwen2,qwen3,qwen2_moe,qwen3_moe,mellum}`;
+expert by expert as the published files have them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from reprlib import repr as shortened
 from typing import Any
 
 from minilm.architectures.building_blocks import (
@@ -29,7 +29,14 @@ from minilm.architectures.building_blocks import (
     sliding_layers,
     window_size,
 )
-from minilm.architectures.config_fields import field_name, flag, layers, size, whole_number
+from minilm.architectures.config_fields import (
+    field_name,
+    flag,
+    layer_numbers,
+    layers,
+    size,
+    whole_number,
+)
 from minilm.architectures.conversion import (
     LLAMA_GRAPH,
     RMSNORM,
@@ -48,11 +55,11 @@ from minilm.architectures.moe import (
     read_experts,
     routed_experts,
     shared_expert,
+    sparse_layers,
     split_layers,
 )
 from minilm.architectures.shared_fields import gated_fields, read_gated
 from minilm.config import ModelConfig
-from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import AttentionSpec, Layout, Tensor
 from minilm.ledger.symbols import ONE
@@ -64,6 +71,8 @@ class _Defaults:
     layers: int
     feed_forward: int
     experts: tuple[int, int, int] | None = None
+    vocabulary: int = 151936
+    context: int = 32768
 
 
 _DEFAULTS = {
@@ -71,6 +80,7 @@ _DEFAULTS = {
     "qwen3": _Defaults((4096, 32, 32, 128), 32, 22016),
     "qwen2_moe": _Defaults((2048, 16, 16, None), 24, 5632, (60, 4, 1408)),
     "qwen3_moe": _Defaults((2048, 32, 4, None), 24, 6144, (128, 8, 768)),
+    "mellum": _Defaults((2304, 32, 4, 128), 28, 7168, (64, 8, 896), 98304, 131072),
 }
 
 
@@ -81,9 +91,11 @@ def layout(config: Mapping[str, Any]) -> Layout:
     heads = read_heads(config, defaults=defaults.heads)
     num_layers = layers(config, "num_hidden_layers", defaults.layers)
     tied = flag(config, "tie_word_embeddings", False)
-    split = split_layers(num_layers, _has_experts(config) if defaults.experts else lambda i: False)
+    split = split_layers(
+        num_layers, _has_experts(config, num_layers) if defaults.experts else lambda i: False
+    )
     symbols = {
-        "V": size(config, "vocab_size", 151936),
+        "V": size(config, "vocab_size", defaults.vocabulary),
         "L": num_layers,
         **split.symbols,
         **heads.symbols,
@@ -118,7 +130,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
         symbols,
         ties=TIED_HEAD if tied else (),
         attention=_attention_kinds(config, heads, num_layers),
-        context_length=size(config, "max_position_embeddings", 32768),
+        context_length=size(config, "max_position_embeddings", defaults.context),
     )
 
 
@@ -151,20 +163,21 @@ def _shared_expert(prefix: str, split: LayerSplit) -> tuple[Tensor, ...]:
     )
 
 
-def _has_experts(config: Mapping[str, Any]) -> Callable[[int], bool]:
+def _has_experts(config: Mapping[str, Any], num_layers: int) -> Callable[[int], bool]:
     """Whether layer i has experts: every ``decoder_sparse_step``-th, but for ``mlp_only_layers``."""
+    if config["model_type"] == "mellum":
+        return sparse_layers(config, num_layers, lambda i: True)
     step = size(config, "decoder_sparse_step", 1)
-    listed = config.get("mlp_only_layers")
-    dense = [] if listed is None else listed
-    if not isinstance(dense, list) or any(type(i) is not int for i in dense):
-        raise ConfigError("config.json: mlp_only_layers", shortened(dense), "a list of layers")
-    without = frozenset(dense)
+    without = layer_numbers(config, "mlp_only_layers")
     return lambda i: i not in without and (i + 1) % step == 0
 
 
 def _attention_kinds(
     config: Mapping[str, Any], heads: Heads, num_layers: int
 ) -> tuple[AttentionSpec, ...]:
+    if config["model_type"] == "mellum":
+        sliding = sliding_layers(config, num_layers, lambda i: False)
+        return attention_kinds(heads, num_layers, sliding, window_size(config, 1024))
     if not flag(config, "use_sliding_window", False):
         return (heads.attention(),)
     window = window_size(config, 4096)

@@ -16,6 +16,7 @@ from minilm.ledger.layout import Layout, Role, Tensor
 from minilm.ledger.symbols import symbol
 
 LANGUAGE_MODELS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+CAUSAL = ("ForCausalLM", "LMHeadModel", "BertGenerationDecoder")
 C, d = symbol("C"), symbol("d")  # classes
 
 
@@ -25,9 +26,16 @@ def class_name_of(config: Mapping[str, Any]) -> str:
     return names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
 
 
-def with_task_head(layout: Layout, config: Mapping[str, Any]) -> Layout | None:
-    """``layout`` with the head that the config's architecture has; None for one that is not known."""
+def with_task_head(
+    layout: Layout, config: Mapping[str, Any], *, causal_only: bool = False
+) -> Layout | None:
+    """``layout`` with the head that the config's architecture has; None for one that is not known.
+
+    ``causal_only`` is a layout for the language model alone, in a larger one or beside other classes.
+    """
     architecture = class_name_of(config)
+    if causal_only:
+        return layout if not architecture or architecture.endswith(CAUSAL) else None
     if not architecture or architecture.endswith(LANGUAGE_MODELS):
         return layout
     body = without_head(layout)

@@ -27,10 +27,7 @@ def flops_per_token(layout: Layout, *, context: int) -> dict[str, int]:
         for tensor in layout.tensors
         if tensor.name == shared
     )
-    attention = sum(
-        2 * (kind.layers * (kind.scores + kind.values)).value(layout.symbols) * kind.span(context)
-        for kind in layout.attention
-    )
+    attention = sum(2 * kind.multiplied(context).value(layout.symbols) for kind in layout.attention)
     forward = 2 * multiplied + attention
     return {
         "forward_per_token": forward,
@@ -47,10 +44,12 @@ def causal_training_flops(layout: Layout, *, context: int) -> float:
     """
     full = flops_per_token(layout, context=context)
     causal = 0.0
-    for kind in layout.attention:
-        per_token = 2 * (kind.layers * (kind.scores + kind.values)).value(layout.symbols)
-        span = kind.span(context)
-        causal += per_token * (span - span * (span - 1) / (2 * context))
+    for kind in (part for each in layout.attention for part in each.parts()):
+        attended = kind.layers * (kind.scores + kind.values)
+        indexed = kind.layers * kind.index
+        for width, span in ((attended, kind.seen(context)), (indexed, kind.span(context))):
+            per_token = 2 * width.value(layout.symbols)
+            causal += per_token * (span - span * (span * kind.every - 1) / (2 * context))
     return 3 * (full["forward_per_token"] - full["attention_per_token"] + causal)
 
 

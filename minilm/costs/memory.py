@@ -164,10 +164,7 @@ def kv_cache_bytes(layout: Layout, *, context: int, batch: int) -> dict[str, int
 
 def kv_cache_elements(layout: Layout, *, context: int, batch: int) -> int:
     """Elements of a KV cache of ``batch`` sequences of ``context`` tokens."""
-    return batch * sum(
-        (kind.layers * kind.cache).value(layout.symbols) * kind.span(context)
-        for kind in layout.attention
-    )
+    return batch * sum(kind.cached(context).value(layout.symbols) for kind in layout.attention)
 
 
 def cache_bytes(elements: int, dtype: str) -> int:

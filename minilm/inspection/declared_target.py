@@ -10,7 +10,7 @@ from typing import Any
 from minilm.architectures import layout_of
 from minilm.architectures.minilm import layout as minilm_layout
 from minilm.architectures.model_types import MODEL_TYPES
-from minilm.architectures.task_heads import with_task_head
+from minilm.architectures.task_heads import class_name_of, with_task_head
 from minilm.config import ModelConfig, to_dict
 from minilm.errors import ConfigError, naming_file
 from minilm.formats.json_file import read_object
@@ -69,13 +69,21 @@ def hugging_face_target(name: str, config: Mapping[str, Any]) -> Target:
     if not isinstance(model_type, str):
         model_type = UNKNOWN
     fields = {k: v for k, v in config.items() if isinstance(v, (bool, int, float, str))}
-    layout = layout_of(config) if model_type in MODEL_TYPES else None
+    entry = MODEL_TYPES.get(model_type)
+    layout = layout_of(config) if entry else None
+    notes: tuple[str, ...] = ()
+    if entry and layout:
+        causal_only = entry.causal_only or bool(entry.text_of)
+        layout = with_task_head(layout, config, causal_only=causal_only)
+        if causal_only and not class_name_of(config):
+            notes = ("counted as a language model alone: config.json names no class",)
     return Target(
         name,
         model_type,
-        with_task_head(layout, config) if layout else None,
+        layout,
         hugging_face=config,
         hyperparameters={"model": fields},
+        notes=notes,
     )
 
 

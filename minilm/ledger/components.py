@@ -5,9 +5,13 @@ from __future__ import annotations
 # In the order of the forward pass.
 TOKEN_EMBEDDING = "token embedding"
 POSITION_EMBEDDING = "position embedding"
+TOKEN_TYPE_EMBEDDING = "token type embedding"
 NGRAM_EMBEDDING = "n-gram embedding"
 EMBEDDING_NORM = "embedding norm"
 EMBEDDING_PROJECTION = "embedding projection"
+PER_LAYER_EMBEDDING = "per-layer embedding"
+PER_LAYER_INPUT = "per-layer input"
+RESIDUAL_STREAMS = "residual streams"
 CONVOLUTION = "causal convolution"
 ATTENTION_NORM = "attention norm"
 ATTENTION_QUERY = "attention query"
@@ -21,8 +25,12 @@ ATTENTION_KEY_VALUE = "attention key+value"
 ATTENTION_QK_NORM = "attention query/key norm"
 ATTENTION_LATENT_NORM = "attention latent norm"
 ATTENTION_SINKS = "attention sinks"
+ATTENTION_COMPRESSOR = "attention compressor"
+ATTENTION_INDEXER = "attention indexer"
+ATTENTION_GATE = "attention gate"
 ATTENTION_OUTPUT = "attention output"
 ATTENTION_OUTPUT_NORM = "attention output norm"
+CROSS_ATTENTION = "cross-attention"
 FEED_FORWARD_NORM = "feed-forward norm"
 FEED_FORWARD_GATE = "feed-forward gate"
 FEED_FORWARD_UP = "feed-forward up"
@@ -38,9 +46,17 @@ SHARED_EXPERT = "shared expert"
 SHARED_EXPERT_GATE = "shared expert gate"
 FINAL_NORM = "final norm"
 LM_HEAD = "LM head"
+ADAPTER = "adapter"
+POOLER = "pooler"
 CLASSIFIER = "classifier"
 VISION = "vision tower and projector"
 SENTENCE_PROJECTION = "sentence projection"
 MTP = "multi-token prediction"
 
-EMBEDDINGS = (TOKEN_EMBEDDING, POSITION_EMBEDDING, NGRAM_EMBEDDING)
+EMBEDDINGS = (
+    TOKEN_EMBEDDING,
+    POSITION_EMBEDDING,
+    TOKEN_TYPE_EMBEDDING,
+    NGRAM_EMBEDDING,
+    PER_LAYER_EMBEDDING,
+)

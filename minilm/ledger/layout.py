@@ -95,7 +95,9 @@ class AttentionSpec:
 
     ``layers`` is the number of such layers; ``cache`` the elements of one token in one layer's KV cache;
     ``scores`` and ``values`` the widths, over all heads, of queries times keys and of scores times
-    values; ``window`` the sliding window in tokens, 0 for full attention.
+    values; ``window`` the sliding window in tokens, 0 for full attention. Sparse attention sees at most
+    ``selected`` of the tokens in the cache, chosen by queries times keys of the width ``index``. An entry
+    of the cache may stand for ``every`` so many tokens; ``beside`` is what the same layers see as well.
     """
 
     layers: Polynomial
@@ -103,10 +105,40 @@ class AttentionSpec:
     scores: Polynomial
     values: Polynomial
     window: int = 0
+    selected: int = 0
+    index: Polynomial = ZERO
+    every: int = 1
+    beside: AttentionSpec | None = None
+
+    def parts(self) -> tuple[AttentionSpec, ...]:
+        """Itself, and what stands beside it."""
+        return (self, *(self.beside.parts() if self.beside else ()))
 
     def span(self, context: int) -> int:
-        """The number of ``context`` tokens that the last one attends to, which the cache holds."""
-        return min(context, self.window) if self.window else context
+        """The entries for ``context`` tokens that the cache holds."""
+        return min(context, self.window) if self.window else context // self.every
+
+    def seen(self, context: int) -> int:
+        """The entries that the last of ``context`` tokens attends to."""
+        return min(self.span(context), self.selected or context)
+
+    def cached(self, context: int) -> Polynomial:
+        """Elements of the cache for ``context`` tokens in all layers."""
+        return sum((part.layers * part.cache * part.span(context) for part in self.parts()), ZERO)
+
+    def multiplied(self, context: int) -> Polynomial:
+        """Multiplications of the last of ``context`` tokens with keys and values, in all layers."""
+        return sum(
+            (
+                part.layers
+                * (
+                    (part.scores + part.values) * part.seen(context)
+                    + part.index * part.span(context)
+                )
+                for part in self.parts()
+            ),
+            ZERO,
+        )
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,22 @@ MEANINGS = {
     "r": "RoPE head width",
     "n": "head width without RoPE",
     "v": "value head width",
+    "j": "indexer heads",
+    "w": "indexer head width",
+    "x": "keys of experts, twice",
+    "u": "output groups",
+    "b": "output latent width of a group",
+    "y": "width of an output group",
+    "t": "rank of norms' gates",
+    "Z": "experts that do nothing",
+    "A": "residual streams",
+    "l": "LAuReL rank",
+    "U": "vocabulary of per-layer embeddings",
+    "G": "key/value heads of full attention",
+    "K": "head width of full attention",
     "N": "multi-token prediction modules",
     "p": "embedding width",
+    "o": "output embedding width",
     "C": "classes",
     "R": "n-gram table rows",
     "W": "vision width",
@@ -45,7 +59,13 @@ MEANINGS = {
     "P": "image patches",
 }
 # A family's own meaning of a letter.
-FAMILY_MEANINGS = {("minilm", "c"): "convolution taps", ("minilm", "r"): "adapter rank"}
+FAMILY_MEANINGS = {
+    ("minilm", "c"): "convolution taps",
+    ("minilm", "r"): "adapter rank",
+    ("gemma3n_text", "p"): "per-layer embedding width",
+    ("gemma4_text", "p"): "per-layer embedding width",
+    ("gemma4_unified_text", "p"): "per-layer embedding width",
+}
 
 Monomial = tuple[tuple[str, int], ...]  # (("L", 1), ("d", 2)) is L*d^2, in the order of LETTERS
 

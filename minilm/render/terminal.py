@@ -1,8 +1,8 @@
 """A Report drawn for the terminal: short, on one screen, or in full.
 
-The short report fits `SHORT_LINES` lines of 80 columns: the smallest components give way to their sum, then
-mismatches and notes to their number, then all components. What an option asked for comes alone, below one
-line with the verdict.
+The short report fits `SHORT_LINES` lines of 80 columns: the smallest components give way to their sum,
+then mismatches and notes to their number, then the memory, beside a long formula, or all components.
+What an option asked for comes alone, below one line with the verdict.
 """
 
 from __future__ import annotations
@@ -83,21 +83,23 @@ def report_lines(
 
 
 def _short(report: Report, document: Document, width: int) -> Lines:
-    """As many components, then mismatches and notes, as there is room for on one screen."""
+    """As many components, then mismatches and notes, then sections, as there is room for on one screen."""
     heading = _heading(document, width)
     end = [Text(line, "dim") for line in wrapped(READ_ON, width)]
     most = min(max(len(report.components), FEWEST_COMPONENTS), SHORT_LINES)
-    sizes = [(rows, MOST_LISTED) for rows in range(most, FEWEST_COMPONENTS, -1)]
-    sizes += [(FEWEST_COMPONENTS, listed) for listed in range(MOST_LISTED, 0, -1)]
-    sizes += [(0, 1), (0, 0)]
+    everything: tuple[str, ...] = ()
+    sizes = [(rows, MOST_LISTED, everything) for rows in range(most, FEWEST_COMPONENTS, -1)]
+    sizes += [(FEWEST_COMPONENTS, listed, everything) for listed in range(MOST_LISTED, 0, -1)]
+    sizes += [(FEWEST_COMPONENTS, 1, ("memory",)), (0, 1, ("components",))]
+    sizes += [(0, 0, ("components",))]
     lines: Lines = []
-    for rows, listed in sizes:
+    for rows, listed, without in sizes:
         sections = [
             components_section(report, most_rows=rows)
             if section.key == "components"
             else with_brief_lines(section, listed)
             for section in document.sections
-            if section.key != "tensors" and (rows or section.key != "components")
+            if section.key != "tensors" and section.key not in without
         ]
         lines = [*heading, *_brief(sections, width), *end]
         if len(lines) <= SHORT_LINES:

@@ -255,6 +255,84 @@ def _gpt_bigcode(random: Random) -> Config:
     return config | _maybe(random, multi_query=_flag(random))
 
 
+def _plain(random: Random) -> Config:
+    """Llama's names, without grouped heads."""
+    config = {name: value for name, value in _grouped(random).items() if "key_value" not in name}
+    return config | {"pad_token_id": None}
+
+
+def _biogpt(random: Random) -> Config:
+    return _plain(random)
+
+
+def _codegen(random: Random) -> Config:
+    names = _fields(
+        random,
+        d="n_embd|hidden_size",
+        h="n_head|num_attention_heads",
+        L="n_layer|num_hidden_layers",
+    )
+    config = _shape(random, *names)
+    config[names[1]] *= 4  # its matrices are split into as many parts
+    config[names[0]] *= 4
+    positions = random.choice(["n_positions", "max_position_embeddings"])
+    return config | _maybe(
+        random,
+        vocab_size=_some(random),
+        n_inner=lambda: random.choice([None, random.randint(1, 80)]),
+        tie_word_embeddings=_flag(random),
+        **{positions: _some(random)},
+    )
+
+
+def _ctrl(random: Random) -> Config:
+    names = _fields(
+        random,
+        d="n_embd|hidden_size",
+        h="n_head|num_attention_heads",
+        L="n_layer|num_hidden_layers",
+    )
+    drawn = _maybe(
+        random,
+        vocab_size=_some(random),
+        dff=_some(random),
+        n_positions=_some(random),
+        tie_word_embeddings=_flag(random),
+    )
+    return _shape(random, *names) | drawn
+
+
+def _gpt_neox_japanese(random: Random) -> Config:
+    config = _plain(random)
+    config.pop("intermediate_size", None)
+    return config | _maybe(random, intermediate_multiple_size=_some(random, 1, 6))
+
+
+def _persimmon(random: Random) -> Config:
+    return _plain(random) | _maybe(random, qk_layernorm=_flag(random))
+
+
+def _fuyu(random: Random) -> Config:
+    return {"text_config": _persimmon(random) | {"model_type": "persimmon"}} | _maybe(
+        random,
+        num_channels=_some(random, 1, 4),
+        patch_size=_some(random, 1, 9),
+        tie_word_embeddings=_flag(random),
+    )
+
+
+def _xglm(random: Random) -> Config:
+    shape = _shape(random, "d_model", "attention_heads", "num_layers")
+    shape["d_model"] *= 2  # half of it, less one, divides
+    return shape | _maybe(
+        random,
+        vocab_size=_some(random, 2),
+        ffn_dim=_some(random),
+        max_position_embeddings=_some(random),
+        tie_word_embeddings=_flag(random),
+    )
+
+
 DRAWS: dict[str, Callable[[Random], Config]] = {
     "bloom": _bloom,
     "falcon": _falcon,
@@ -269,4 +347,11 @@ DRAWS: dict[str, Callable[[Random], Config]] = {
     "phi": _phi,
     "stablelm": _stablelm,
     "starcoder2": _starcoder2,
+    "biogpt": _biogpt,
+    "codegen": _codegen,
+    "ctrl": _ctrl,
+    "gpt_neox_japanese": _gpt_neox_japanese,
+    "persimmon": _persimmon,
+    "fuyu": _fuyu,
+    "xglm": _xglm,
 }

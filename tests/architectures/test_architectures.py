@@ -5,7 +5,10 @@ import sympy
 
 from minilm.architectures import layout_of
 from minilm.architectures.minilm import layout
+from minilm.architectures.task_heads import with_task_head
 from minilm.config.presets import PRESETS
+from minilm.costs.flops import causal_training_flops, flops_per_token
+from minilm.costs.memory import kv_cache_elements
 from minilm.errors import ConfigError
 from minilm.ledger.approximation import textbook
 from minilm.ledger.components import EMBEDDINGS
@@ -119,3 +122,65 @@ def test_textbook_approximation_counts_the_tied_head_twice() -> None:
 def test_a_wrong_size_names_its_field(config: dict, field: str) -> None:
     with pytest.raises(ConfigError, match=f"config.json: {field}: "):
         layout_of(config)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "text"), [("llama4", "llama4_text"), ("gemma4", "gemma4_text")]
+)
+def test_of_a_larger_model_the_language_model_alone_is_declared(model_type: str, text: str) -> None:
+    sizes = {"num_hidden_layers": 6, "hidden_size": 64, "num_attention_heads": 8}
+    whole = {"model_type": model_type, "text_config": sizes}
+    layout = layout_of(whole)
+    assert layout.tensors == layout_of({"model_type": text, **sizes}).tensors
+    assert with_task_head(layout, whole, causal_only=True) == layout
+    whole["architectures"] = ["XForConditionalGeneration"]
+    assert with_task_head(layout, whole, causal_only=True) is None
+
+
+def test_of_an_encoder_the_language_model_alone_is_declared() -> None:
+    bert = {"model_type": "bert"}
+    for name in (
+        "BertLMHeadModel",
+        "BertForMaskedLM",
+        "BertModel",
+        "BertForSequenceClassification",
+    ):
+        layout = with_task_head(layout_of(bert), bert | {"architectures": [name]}, causal_only=True)
+        assert (layout is not None) == (name == "BertLMHeadModel")
+
+
+def test_sparse_attention_caches_all_and_sees_what_it_selects() -> None:
+    sizes = {
+        "num_hidden_layers": 3,
+        "indexer_types": ["full", "shared", "full"],
+        "index_topk": 16,
+        "index_n_heads": 4,
+        "index_head_dim": 64,
+        "num_attention_heads": 2,
+        "kv_lora_rank": 10,
+        "qk_rope_head_dim": 6,
+        "qk_nope_head_dim": 8,
+        "v_head_dim": 12,
+    }
+    layout = layout_of({"model_type": "glm_moe_dsa", **sizes})
+    assert kv_cache_elements(layout, context=100, batch=1) == 100 * (3 * (10 + 6) + 2 * 64)
+    for context, seen in ((8, 8), (100, 16)):
+        attended = 3 * 2 * (8 + 6 + 12) * seen  # layers, heads, widths of keys and values
+        indexed = 2 * 4 * 64 * context
+        flops = flops_per_token(layout, context=context)
+        assert flops["attention_per_token"] == 2 * (attended + indexed)
+    assert causal_training_flops(layout, context=100) < flops["training_per_token"]
+
+
+def test_deepseek_v4_has_two_spellings() -> None:
+    fields = {"model_type": "deepseek_v4", "num_hidden_layers": 3, "n_routed_experts": 8}
+    written = {tensor.name for tensor in layout_of(fields).named_tensors()}
+    published = layout_of(fields | {"compress_ratios": [128, 4, 0]})
+    names = {tensor.name for tensor in published.named_tensors()}
+    assert {"model.embed_tokens.weight", "model.hc_head.hc_fn"} <= written
+    assert {"model.embed.weight", "model.hc_head_fn"} <= names
+    assert published.optional_prefix == "model."
+    assert "model.layers.1.attn.indexer.wq_b.weight" in names
+    assert "model.layers.2.attn.compressor.wkv.weight" not in names
+    with pytest.raises(ConfigError, match="compress_ratios"):
+        layout_of(fields | {"compress_ratios": [128, 5, 0]})

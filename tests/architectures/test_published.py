@@ -12,6 +12,7 @@ from minilm.architectures.model_types import MODEL_TYPES
 from minilm.errors import ConfigError
 from minilm.ledger.components import EMBEDDINGS
 from minilm.ledger.layout import Layout, NamedTensor, Role
+from tests.architectures.required import REQUIRED
 
 Config = dict[str, Any]
 
@@ -344,6 +345,7 @@ def test_junk_in_any_field_is_read_or_refused(model_type: str) -> None:
             return super().get(name, default)
 
     base = {"model_type": model_type, "num_experts_per_tok": 1, "use_sliding_window": True}
+    base |= REQUIRED.get(model_type, {})
     layout_of(Watched(base))
     for name in sorted(read - {"model_type"}):
         for value in JUNK:

@@ -196,7 +196,7 @@ def test_every_drawn_layout_is_consistent(each: Layout) -> None:
     names = {tensor.name for tensor in tensors}
     assert len(names) == len(tensors)
     assert sum(tensor.count for tensor in tensors) == each.count()
-    biases = sum(tensor.count for tensor in tensors if tensor.name.endswith(".bias"))
+    biases = sum(t.count for t in tensors if t.name.endswith((".bias", "_bias")))
     assert each.count(role=Role.ADDED) == biases
     for name, shared in each.ties:
         assert name not in names

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import pytest
 
 from minilm.architectures import layout_of
 from minilm.architectures.model_types import MODEL_TYPES
+from minilm.costs.memory import kv_cache_elements
 from minilm.formats.safetensors import read_header
 from minilm.ledger.layout import Layout
-from tests.architectures import draws, draws_gpt
+from tests.architectures import draws, draws_decoders
+from tests.architectures.record import DRAWS, PATH, digest, drawn
+from tests.architectures.required import REQUIRED
 
 transformers = pytest.importorskip(
     "transformers", reason="the extra 'transformers' is not installed"
@@ -37,7 +39,6 @@ except ImportError:  # before transformers 5 a module has the names of its file
 Config = dict[str, Any]
 Shapes = dict[str, tuple[int, ...]]
 
-DRAWS = draws.DRAWS | draws_gpt.DRAWS
 NUM_DRAWS = 20
 IS_VERSION_4 = transformers.__version__.startswith("4.")
 OTHERWISE_IN_4 = {
@@ -47,12 +48,6 @@ OTHERWISE_IN_4 = {
     "gpt_neo": "attention_types must list every layer",
     "opt": "norms without biases are not initialized",
     "stablelm": "norms without biases are not initialized",
-}
-
-# Fields that transformers itself cannot do without, though it gives them no usable default.
-REQUIRED: dict[str, Config] = {
-    "nemotron": {"num_key_value_heads": 48},
-    "deepseek_v2": {"num_experts_per_tok": 6},
 }
 
 
@@ -73,7 +68,9 @@ def build(config: Config, device: str = "meta") -> Any:
 
 def stored(model: Any) -> tuple[Shapes, Shapes]:
     """Parameters and persistent buffers as transformers would write them, each once."""
-    parameters = dict(model.named_parameters())
+    # Of one parameter under two names, that which is written.
+    written = getattr(model, "all_tied_weights_keys", None) or {}
+    parameters = {written.get(name, name): t for name, t in model.named_parameters()}
     every = dict(model.named_parameters(remove_duplicate=False))
     buffers = {name: t for name, t in model.state_dict().items() if name not in every}
     return _in_file(model, parameters), _in_file(model, buffers)
@@ -107,8 +104,9 @@ def assert_agrees(model: Any, *layouts: Layout) -> None:
         assert layout.count() == model.num_parameters()
 
 
-# `gemma3` is compared by test_gemma3.py, whose text and image parts are configurations of their own.
-DRAWN_ELSEWHERE = {"gemma3"}
+# `gemma3` is compared by test_gemma3.py, whose text and image parts are configurations of their own. Of a
+# larger model and its language model one is drawn.
+DRAWN_ELSEWHERE = {"gemma3", "emu3_text_model", "gemma4", "gemma4_unified", "llama4"}
 
 
 def test_every_family_is_drawn() -> None:
@@ -119,10 +117,19 @@ def test_every_family_is_drawn() -> None:
 @pytest.mark.parametrize("model_type", DRAWS)
 def test_random_configs_agree_name_by_name(model_type: str) -> None:
     for seed in range(NUM_DRAWS):
-        config = {"model_type": model_type} | DRAWS[model_type](Random(seed))
+        config = drawn(model_type, seed)
         model = build(config)
         written = json.loads(model.config.to_json_string(use_diff=False))
         assert_agrees(model, layout_of(config), layout_of(written))
+
+
+@pytest.mark.parametrize("model_type", DRAWS)
+def test_the_record_is_what_is_built(model_type: str) -> None:
+    model = build(drawn(model_type))
+    recorded = json.loads(PATH.read_text(encoding="utf-8"))[model_type]
+    assert digest(*stored(model), ties(model)) == recorded, (
+        "run: python -m tests.architectures.record"
+    )
 
 
 @pytest.mark.parametrize("model_type", DRAWS)
@@ -130,34 +137,82 @@ def test_the_defaults_are_the_architectures(model_type: str) -> None:
     config = {"model_type": model_type} | REQUIRED.get(model_type, {})
     layout, model = layout_of(config), build(config)
     assert_agrees(model, layout)
-    lengths = (getattr(model.config, f, 0) for f in ("max_position_embeddings", "max_seq_len"))
+    written = model.config.get_text_config()
+    names = ("max_position_embeddings", "max_seq_len", "max_target_positions")
+    lengths = (getattr(written, name, 0) for name in names)
     assert layout.context_length == max(lengths)
 
 
-@pytest.mark.parametrize("model_type", draws.DRAWS)
+CACHED = draws.DRAWS | {
+    name: draw
+    for name, draw in draws_decoders.DRAWS.items()
+    if not MODEL_TYPES[name].causal_only  # they may be run without a cache
+}
+
+
+@pytest.mark.parametrize("model_type", CACHED)
 def test_windows_and_caches_are_those_of_a_real_run(model_type: str, tmp_path: Path) -> None:
     """A forward pass over two tokens leaves the cache that the layout says, in layers as it says."""
     for seed in range(4):
-        config = {"model_type": model_type} | DRAWS[model_type](Random(seed))
-        small = {"vocab_size": 11, "intermediate_size": 7, "pad_token_id": None}
-        config |= small | {"experts_implementation": "eager"}
-        model = build(config, "cpu").eval()
-        layout = layout_of(config)
-        with torch.no_grad():
-            cache = model(torch.tensor([[1, 2]])).past_key_values
-        elements = sum(layer.keys.numel() + layer.values.numel() for layer in cache.layers)
-        declared = sum(
-            (kind.layers * kind.cache).value(layout.symbols) for kind in layout.attention
-        )
-        assert elements == 2 * declared
-        windows = [getattr(layer, "sliding_window", 0) for layer in cache.layers]
-        expanded = [
-            window
-            for kind in layout.attention
-            for window in [kind.window] * kind.layers.value(layout.symbols)
-        ]
-        assert sorted(windows) == sorted(expanded)
+        model, layout = assert_caches(model_type, seed)
     model.save_pretrained(tmp_path)
     header = read_header(tmp_path / "model.safetensors")
     in_file = {tensor.name: tensor.shape for tensor in header.tensors}
     assert in_file == shapes(layout) | shapes(layout, buffers=True)
+
+
+def assert_caches(model_type: str, seed: int) -> tuple[Any, Layout]:
+    config = drawn(model_type, seed)
+    small = {"vocab_size": 11, "intermediate_size": 7, "pad_token_id": 0}
+    small |= {"experts_implementation": "eager"}
+    if "text_config" in config:
+        config["text_config"] |= small
+    else:
+        config |= small
+    model = build(config, "cpu").eval()
+    layout = layout_of(config)
+    with torch.no_grad():
+        cache = model(torch.tensor([[1, 2]])).past_key_values
+    elements = sum(_elements(layer) for layer in cache.layers)
+    assert elements == kv_cache_elements(layout, context=2, batch=1)
+    own = [layer for layer in cache.layers if _elements(layer)]  # not another layer's
+    windows = [getattr(layer, "sliding_window", 0) for layer in own]
+    expanded = [
+        window
+        for kind in layout.attention
+        if kind.cache != 0
+        for window in [kind.window] * kind.layers.value(layout.symbols)
+    ]
+    assert sorted(windows) == sorted(expanded)
+    return model, layout
+
+
+def _elements(layer: Any) -> int:
+    parts = (getattr(layer, name, None) for name in ("keys", "values", "indexer_keys", "idx_keys"))
+    distinct = {part.data_ptr(): part for part in parts if part is not None}
+    return sum(part.numel() for part in distinct.values())
+
+
+def test_compressed_entries_are_those_of_a_real_run() -> None:
+    """DeepSeek-V4's: one for 4 tokens with its indexer's, and one for 6."""
+    config = {
+        **drawn("deepseek_v4"),
+        "num_hidden_layers": 3,
+        "layer_types": [
+            "compressed_sparse_attention",
+            "heavily_compressed_attention",
+            "compressed_sparse_attention",
+        ],
+        "mlp_layer_types": ["moe"] * 3,
+        "compress_rates": {"compressed_sparse_attention": 4, "heavily_compressed_attention": 6},
+        "compress_rate_csa": None,
+        "vocab_size": 11,
+        "sliding_window": 64,
+        "experts_implementation": "eager",
+    }
+    with torch.no_grad():
+        cache = build(config, "cpu").eval()(torch.arange(26)[None] % 11).past_key_values
+    compressed = [entry for layer in cache.layers for entry in layer.compressed_kv.values()]
+    elements = sum(_elements(layer) for layer in cache.layers)
+    elements += sum(entry.numel() for entry in compressed)
+    assert elements == kv_cache_elements(layout_of(config), context=26, batch=1)

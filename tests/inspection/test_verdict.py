@@ -81,6 +81,7 @@ def test_a_config_without_a_formula_is_counted_by_its_module(tmp_path: Path) -> 
     pytest.importorskip("transformers", reason="the extra 'transformers' is not installed")
     fields = {
         "model_type": "bert",
+        "architectures": ["BertForMaskedLM"],
         "hidden_size": 8,
         "num_hidden_layers": 1,
         "num_attention_heads": 2,
@@ -96,3 +97,12 @@ def test_a_config_without_a_formula_is_counted_by_its_module(tmp_path: Path) -> 
     assert ("cls.predictions.decoder.weight", "bert.embeddings.word_embeddings.weight") in (
         report.tied
     )
+
+
+def test_what_is_counted_where_config_json_names_no_class(tmp_path: Path) -> None:
+    note = "counted as a language model alone: config.json names no class"
+    for fields, noted in (({}, True), ({"architectures": ["BertLMHeadModel"]}, False)):
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", **fields}))
+        report = minilm.inspect(tmp_path)
+        assert report.parameters.total == 109_514_298
+        assert (note in report.notes) == noted

@@ -18,6 +18,7 @@ from minilm.inspection.report import Report
 from minilm.ledger.symbols import letter_meaning
 from minilm.render.sections import build_document
 from minilm.render.terminal import SHORT_LINES, report_lines
+from tests.architectures.required import shallow
 from tests.render.drawings import (
     every_text,
     html_text,
@@ -29,9 +30,6 @@ from tests.render.drawings import (
     squeezed,
 )
 from tests.render.reports import complete_report
-
-# A configuration that says no more than its type has the defaults of its architecture.
-NEEDED = {"deepseek_v2": {"num_experts_per_tok": 6}}
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +54,8 @@ def report(request: pytest.FixtureRequest, tmp_path: Path, tiny_run: Path) -> Re
         return minilm.inspect(nn.Linear(4, 2))
     if kind not in MODEL_TYPES:
         return minilm.inspect(kind)
-    config = {"model_type": kind} | NEEDED.get(kind, {})
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    # A configuration that says no more than its type has the defaults of its architecture.
+    (tmp_path / "config.json").write_text(json.dumps(shallow(kind)))
     return minilm.inspect(tmp_path)
 
 

@@ -16,8 +16,8 @@ from minilm.inspection.report import Report, TensorRow
 from minilm.render.document import Table
 from minilm.render.layer_tree import MAX_DEPTH, MAX_ROWS, layer_table
 from minilm.render.sections import build_document
+from tests.architectures.required import shallow
 from tests.render.reports import hostile_report, large_report
-from tests.render.test_drawings import NEEDED
 
 
 def tree(report: Report) -> Table:
@@ -70,8 +70,7 @@ def test_flops_of_the_tensors_are_those_of_the_model(kind: str, tmp_path: Path) 
     target: str | Path = kind
     if kind in MODEL_TYPES:
         target = tmp_path
-        config = {"model_type": kind} | NEEDED.get(kind, {})
-        (tmp_path / "config.json").write_text(json.dumps(config))
+        (tmp_path / "config.json").write_text(json.dumps(shallow(kind)))
     report = minilm.inspect(target)
     assert report.flops is not None
     flops = sum(each.flops or 0 for each in report.tensors)

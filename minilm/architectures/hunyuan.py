@@ -1,0 +1,101 @@
+"""Hunyuan 1, dense and with experts, and Hy 3 as transformers stores them: query and key norms.
+
+Hunyuan 1's experts and its shared one are as wide as the feed-forward; Hy 3 chooses as DeepSeek-V3
+does, and its first layer is dense. Names, shapes and defaults: huggingface/transformers
+`models/{hunyuan_v1_dense,hunyuan_v1_moe,hy_v3}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from minilm.architectures.building_blocks import gated_feed_forward, m, separate_attention
+from minilm.architectures.config_fields import field_name, flag
+from minilm.architectures.decoder import (
+    ATTENTION,
+    MLP,
+    Defaults,
+    decoder,
+    heads_and_layers,
+    pre_norms,
+    query_key_norms,
+)
+from minilm.architectures.moe import (
+    LayerGroup,
+    shared_expert,
+    sparse_feed_forward,
+    sparse_layers,
+    split_layers,
+)
+from minilm.ledger.layout import Layout
+
+_V1 = Defaults(290943, 32, (4096, 32, None, None), 11008, experts=(1, 1, 11008))
+_V3 = Defaults(120832, 80, (4096, 64, 8, 128), 13312, 131072, experts=(192, 8, 1536))
+
+
+def layout(config: Mapping[str, Any]) -> Layout:
+    """The tensors of HunYuanDenseV1, HunYuanMoEV1 and HYV3ForCausalLM for a config.json."""
+    if config["model_type"] == "hy_v3":
+        return _v3(config)
+    heads, num_layers = heads_and_layers(config, _V1)
+    bias = flag(config, "attention_bias", False)
+    attention = (
+        *pre_norms(),
+        *separate_attention(ATTENTION, heads, qkv_bias=bias, output_bias=bias),
+        *query_key_norms(f"{ATTENTION}.query_layernorm", f"{ATTENTION}.key_layernorm"),
+    )
+    if config["model_type"] == "hunyuan_v1_dense":
+        return decoder(config, _V1, heads, *attention, *gated_feed_forward(MLP))
+    sparse = sparse_feed_forward(
+        config,
+        MLP,
+        split_layers(num_layers, lambda i: True),
+        _V1.experts,
+        fields=(
+            field_name(config, "num_experts", "num_local_experts"),
+            field_name(config, "moe_topk", "num_experts_per_tok"),
+            "intermediate_size",
+        ),
+        router="gate.wg",
+    )
+    return decoder(
+        config,
+        _V1,
+        heads,
+        *attention,
+        *sparse.tensors,
+        *shared_expert(f"{MLP}.shared_mlp", LayerGroup(), width=m),
+        symbols=sparse.symbols,
+    )
+
+
+def _v3(config: Mapping[str, Any]) -> Layout:
+    heads, num_layers = heads_and_layers(config, _V3)
+    bias = flag(config, "attention_bias", False)
+    sparse = sparse_feed_forward(
+        config,
+        MLP,
+        split_layers(num_layers, sparse_layers(config, num_layers, lambda i: i > 0)),
+        _V3.experts,
+        fields=(
+            field_name(config, "num_experts", "num_local_experts"),
+            "num_experts_per_tok",
+            "moe_intermediate_size",
+        ),
+        router="router.gate",
+        shared=("shared_mlp", "num_shared_experts", 1),
+        correction="expert_bias",
+        bias=flag(config, "mlp_bias", False),
+    )
+    return decoder(
+        config,
+        _V3,
+        heads,
+        *pre_norms(),
+        *separate_attention(ATTENTION, heads, qkv_bias=bias, output_bias=bias),
+        *query_key_norms(),
+        *sparse.tensors,
+        symbols=sparse.symbols,
+        buffers=sparse.buffers,
+    )

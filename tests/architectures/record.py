@@ -1,0 +1,44 @@
+"""python -m tests.architectures.record: hash what transformers builds of one draw a type into recorded.json.
+
+`make test` compares the declarations with it without transformers; `make agree` that it is still so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from tests.architectures import draws, draws_decoders, draws_gpt
+
+PATH = Path(__file__).parent / "recorded.json"
+DRAWS = draws.DRAWS | draws_gpt.DRAWS | draws_decoders.DRAWS
+SEED = 1
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def drawn(model_type: str, seed: int = SEED) -> dict[str, Any]:
+    """The config.json of a draw."""
+    return {"model_type": model_type} | DRAWS[model_type](Random(seed))
+
+
+def digest(parameters: Shapes, buffers: Shapes, ties: Iterable[frozenset[str]]) -> str:
+    """One hash of all names and shapes, and of the pairs of names of one parameter."""
+    whole = [
+        sorted((name, list(shape)) for name, shape in parameters.items()),
+        sorted((name, list(shape)) for name, shape in buffers.items()),
+        sorted(sorted(pair) for pair in ties),
+    ]
+    return hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:32]
+
+
+if __name__ == "__main__":
+    from tests.architectures.test_transformers_agreement import build, stored, ties
+
+    models = {model_type: build(drawn(model_type)) for model_type in sorted(DRAWS)}
+    record = {name: digest(*stored(model), ties(model)) for name, model in models.items()}
+    PATH.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

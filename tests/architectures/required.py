@@ -1,0 +1,28 @@
+"""Configurations of a type that say no more than is needed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.architectures.draws_decoders import DRAWS
+
+# Fields that a type's configuration class gives no usable default.
+REQUIRED: dict[str, dict[str, Any]] = {
+    "nemotron": {"num_key_value_heads": 48},
+    "deepseek_v2": {"num_experts_per_tok": 6},
+    "ministral": {"head_dim": 128},
+    "dots1": {"n_routed_experts": 8, "num_experts_per_tok": 2, "n_shared_experts": 1},
+    "dbrx": {"attn_config": {"rope_theta": 1e4}},
+    "hunyuan_v1_dense": {"head_dim": 128},
+    "hunyuan_v1_moe": {"head_dim": 128},
+    "cohere_compass_text": {
+        "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 1e4}}
+    },
+}
+
+
+def shallow(model_type: str) -> dict[str, Any]:
+    """The defaults of a type; with few layers for those of `draws_decoders.py`, as some have 50,000 tensors."""
+    config = {"model_type": model_type} | REQUIRED.get(model_type, {})
+    few = {"num_hidden_layers": 6, "num_layers": 6}
+    return config | few if model_type in DRAWS else config
