@@ -268,7 +268,7 @@ def test_a_character_is_printed_when_its_last_byte_is_there(
 def test_not_a_run(tmp_path: Path, capsys: Capture) -> None:
     assert main([str(tmp_path)]) == 2
     assert capsys.readouterr().err == (
-        f"error: {tmp_path}: no config.json, expected the folder of a run; see checkpoints/\n"
+        f"error: {tmp_path}: no config.json, expected the folder of a run or of a Hugging Face model\n"
     )
 
 

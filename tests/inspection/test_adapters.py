@@ -58,6 +58,13 @@ def test_the_names_of_a_shape_without_export_are_said(tmp_path: Path) -> None:
     assert any(n.startswith("its names are minilm's own: model.ngram: 2") for n in report.notes)
 
 
+def test_zeros_beside_one_of_joined_matrices_are_said(tmp_path: Path) -> None:
+    base = make_run(tmp_path / "base", SHAPES["neox"][1])
+    make_adapter_run(base, tmp_path / "run", LoraConfig(rank=2, targets=("query", "down")))
+    notes = inspect(tmp_path / "run").notes
+    assert any("zeros beside the adapters of query_key_value are not counted" in n for n in notes)
+
+
 def test_json_has_the_schema(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     jsonschema = pytest.importorskip("jsonschema")
     base = make_run(tmp_path / "base", SHAPES["neox"][1])

@@ -138,3 +138,14 @@ def test_the_narrower_side_bounds_the_rank_that_is_assumed() -> None:
     assert narrow.head_dim == 4
     own = [fit for fit in fits(layout(narrow), 10**9, config=narrow) if fit.own]
     assert {fit.lora_rank for fit in own if fit.use == "LoRA"} == {4}
+
+
+def test_what_is_quantized_is_trained_by_an_adapter_alone(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", SHAPES["llama"][1])
+    quantize(run, tmp_path / "int8", format="int8", device="cpu")
+    inspection = inspect_with_sources(tmp_path / "int8")
+    rows = extras.with_fits(inspection, "24GB", context=None, batch=1).fits
+    assert rows is not None
+    own = {(fit.use, fit.precision) for fit in rows if fit.own}
+    assert own == {("inference", "int8"), ("LoRA", "lora_int8")}
+    assert not any(fit.use == "training" for fit in rows)

@@ -742,13 +742,10 @@ def test_a_cache_of_the_hub_is_followed_to_its_snapshot(tmp_path: Path) -> None:
     assert load(tmp_path / "out").model.config.num_layers == 2
 
 
-def test_another_programs_model_is_no_run_and_can_become_one(
-    tmp_path: Path, capsys: Capture
-) -> None:
+def test_another_programs_model_is_no_run_and_can_become_one(tmp_path: Path) -> None:
     source = exported(tmp_path)
-    capsys.readouterr()
-    assert generate.main([str(source)]) == 2
-    assert "; `minilm convert FOLDER --to minilm --out RUN` makes" in capsys.readouterr().err
+    with pytest.raises(InputError, match="`minilm convert FOLDER --to minilm --out RUN` makes"):
+        load(source)
 
 
 @pytest.mark.parametrize("to", ["huggingface", "gguf", "minilm"])
@@ -782,3 +779,22 @@ def test_an_end_of_text_outside_the_vocabulary_is_refused(tmp_path: Path, capsys
     (run / "generation_config.json").write_text('{"eos_token_id": 256}')
     line = error(capsys, run, "--to", "huggingface", "--out", tmp_path / "out")
     assert "generation_config.json: eos_token_id 256, expected ids of the 256 tokens" in line
+
+
+@pytest.mark.parametrize(
+    ("to", "options"),
+    [
+        ("huggingface", ["--gguf-format", "q8_0"]),
+        ("minilm", ["--license", "mit"]),
+        ("gguf", ["--base-model", "org/name"]),
+    ],
+)
+def test_an_option_of_another_format_is_refused(
+    to: str, options: list[str], tiny_run: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    assert main([str(tiny_run), "--to", to, "--out", str(tmp_path / "out"), *options]) == 2
+    name, value = options
+    assert capsys.readouterr().err.startswith(
+        f"error: {name}: {value} with --to {to}, expected --to"
+    )
+    assert not (tmp_path / "out").exists()

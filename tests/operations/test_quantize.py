@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,14 +18,18 @@ from safetensors.torch import load_file
 
 import minilm
 from minilm.checkpoint import load
+from minilm.cli import generate
 from minilm.cli.quantize import main
 from minilm.errors import ConfigError, FormatError, InputError
 from minilm.formats import gguf
 from minilm.formats.safetensors import read_header
 from minilm.interop.convert import convert
 from minilm.interop.gguf import stored_values
+from minilm.operations.comparison import measure
 from minilm.operations.evaluate import evaluate
+from minilm.operations.prune import prune
 from minilm.operations.quantize import quantize
+from minilm.operations.share import share
 from minilm.quantization.packing import FORMATS
 from minilm.runs import files as run_files
 from minilm.training.train import train
@@ -172,7 +178,7 @@ def test_double_quantization_is_loaded_and_exported(
     convert(tmp_path / "hf", "minilm", tmp_path / "back")
     with torch.no_grad():
         torch.testing.assert_close(load(tmp_path / "back").model(tokens), logits)
-    with pytest.raises(InputError, match="--double-quantization: given for int4, expected nf4"):
+    with pytest.raises(InputError, match="double_quantization: given for int4, expected nf4"):
         quantize(run, tmp_path / "no", format="int4", double_quantization=True, cache=cache)
 
 
@@ -265,9 +271,9 @@ def test_what_cannot_be_quantized(
     out = tmp_path / "out"
     with pytest.raises(InputError, match="a quantized model, expected one in float"):
         quantize(quantized["int8"], out, format="int4", cache=cache)
-    with pytest.raises(InputError, match="--calibrate: given for nf4"):
+    with pytest.raises(InputError, match="calibrate: given for nf4"):
         quantize(run, out, format="nf4", calibrate="stdlib", cache=cache)
-    with pytest.raises(InputError, match="--group-size: 48"):
+    with pytest.raises(InputError, match="group_size: 48"):
         quantize(run, out, format="int4", group_size=48, cache=cache)
     with pytest.raises(InputError, match="something that exists"):
         quantize(run, tmp_path, format="int8", cache=cache)
@@ -358,7 +364,9 @@ def test_transformers_opens_int8_through_torchao(
     assert report.quantization is not None
     assert report.quantization.method == "torchao"
     assert report.quantization.scale_bytes == result.storage.scale_bytes
-    with pytest.raises(InputError, match="int4, which torchao stores in the order of one GPU"):
+    with pytest.raises(
+        InputError, match="torchao for int4, which it stores in the order of one GPU"
+    ):
         quantize(run, tmp_path / "x", format="int4", layout="torchao", cache=cache)
 
 
@@ -452,7 +460,8 @@ def test_layouts_refuse_what_they_have_not(
 ) -> None:
     out = tmp_path / "out"
     for message, options in (
-        ("--layout gptq: nf4", {"format": "nf4", "layout": "gptq"}),
+        ("layout: gptq for nf4", {"format": "nf4", "layout": "gptq"}),
+        ("layout: 'foo', expected one of compressed-tensors", {"layout": "foo"}),
         ("for gguf, which rounds to nearest", {"layout": "gguf", "calibrate": "stdlib"}),
         ("32, the blocks of q4_0", {"layout": "gguf", "group_size": 64}),
     ):
@@ -540,3 +549,52 @@ def test_the_command_prints_the_table_or_json(run: Path, tmp_path: Path, capsys:
     assert "something that exists" in capsys.readouterr().err
     assert main([str(run), "--format", "int3", "--out", str(tmp_path / "c")]) == 2
     assert capsys.readouterr().err.startswith("error: --format: int3, expected one of int4, int8")
+
+
+def test_a_signal_leaves_nothing_behind(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both ask for the same: what was begun is removed."""
+    whole = measure
+
+    def signalled(*arguments: Any) -> Any:
+        if number is not None and (list(tmp_path.iterdir())):  # the new folder has been begun
+            os.kill(os.getpid(), number)
+        return whole(*arguments)
+
+    monkeypatch.setattr("minilm.operations.quantize.measure", signalled)
+    command = [str(run), "--format", "int8", "--device", "cpu", "--out", str(tmp_path / "out")]
+    before = signal.getsignal(signal.SIGTERM)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        assert main(command) == 128 + number
+        assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) is before
+    number = None
+    assert main(command) == 0
+
+
+def test_the_bytes_before_are_those_of_what_was_imported(
+    quantized: dict[str, Path], text_file: Path, tmp_path: Path, cache: Path
+) -> None:
+    source = tmp_path / "source"
+    convert(quantized["int8"], "huggingface", source)
+    options = {"data": str(text_file), "device": "cpu", "cache": cache}
+    result = quantize(source, tmp_path / "out", format="int4", **options)  # type: ignore[arg-type]
+    stored = (source / "model.safetensors").stat().st_size
+    assert result.comparison.before.bytes == stored
+    shared = share(source, tmp_path / "shared", layers=1, **options)  # type: ignore[arg-type]
+    assert shared.comparison.before.bytes == stored
+    pruned = prune(source, tmp_path / "pruned", sparsity=0.5, **options)  # type: ignore[arg-type]
+    assert pruned.comparison.before.bytes == stored
+
+
+def test_generation_takes_every_layout(
+    run: Path, quantized: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fixed = ["--prompt", "the", "--temperature", "0", "--max-new-tokens", "8", "--dtype", "float32"]
+    assert generate.main([str(quantized["int8"]), *fixed]) == 0
+    expected = capsys.readouterr().out
+    convert(quantized["int8"], "huggingface", tmp_path / "hf")
+    assert generate.main([str(tmp_path / "hf"), *fixed]) == 0
+    assert capsys.readouterr().out == expected
+    assert generate.main([str(tmp_path)]) == 2

@@ -180,6 +180,7 @@ def test_the_command_prints_the_table(tiny_run: Path, tmp_path: Path, capsys: Ca
         (["--untie-head"], "--untie-head: a head with its own weights, expected one tied"),
         (["--layers", "1", "--data", "missing.txt"], "missing.txt: "),
         (["--layers", "1", "--sharing", "albert"], "--sharing: albert, expected one of cycle"),
+        (["--tie-head", "--sharing", "cycle"], "--sharing: cycle without layers to share"),
     ],
 )
 def test_what_it_refuses(

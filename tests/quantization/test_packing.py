@@ -211,19 +211,21 @@ def test_the_configuration_says_which_packing_it_is(packing: Packing) -> None:
 @pytest.mark.parametrize("format", FORMATS)
 def test_groups_that_do_not_divide_a_row_are_refused(format: str) -> None:
     """Nothing is left in float silently."""
-    make_packing(format).check(NAME, (5, 192))
+    make_packing(format).check({NAME: (5, 192)})
     if format == "int8":
-        make_packing(format).check(NAME, (5, 97))
+        make_packing(format).check({NAME: (5, 97)})
         return
-    with pytest.raises(InputError, match=rf"{NAME} with 97 inputs.*--format int8"):
-        make_packing(format).check(NAME, (5, 97))
+    with pytest.raises(InputError, match=rf"{NAME} with 97 inputs.*int8 fits every width"):
+        make_packing(format).check({NAME: (5, 97)})
 
 
 def test_group_sizes_that_fit_are_named() -> None:
-    with pytest.raises(InputError, match=r"with 96 inputs.*--group-size 32 fits it"):
-        make_packing("int4", 64).check(NAME, (5, 96))
-    with pytest.raises(InputError, match=r"with 192 inputs.*--group-size 32 or 64 fits it"):
-        make_packing("int4", 128).check(NAME, (5, 192))
+    with pytest.raises(InputError, match=r"with 96 inputs.*group_size 32 fits every matrix"):
+        make_packing("int4", 64).check({NAME: (5, 96)})
+    with pytest.raises(InputError, match=r"with 192 inputs.*group_size 32 or 64 fits every matrix"):
+        make_packing("int4", 128).check({NAME: (5, 192)})
+    with pytest.raises(InputError, match=r"with 96 inputs.*int8 fits every width"):
+        make_packing("int4", 64).check({NAME: (5, 96), "other": (5, 200)})
     for format, size in (("int4", 48), ("int8", 32), ("nf4", 128), ("fp4", None)):
         with pytest.raises(InputError):
             make_packing(format, size)
@@ -246,7 +248,7 @@ def test_gptq_stores_the_zero_point_less_one() -> None:
     with pytest.raises(InputError, match="outside of float16"):
         packing.pack(NAME, packing.round(matrix(16, 64, deviation=1e-9)))
     with pytest.raises(InputError, match=r"\[12, 64\], expected widths that 8 divides"):
-        packing.check(NAME, (12, 64))
+        packing.check({NAME: (12, 64)})
 
 
 def test_torchao_has_no_zero_points() -> None:

@@ -328,6 +328,11 @@ def test_adapters_that_do_not_go_together(tmp_path: Path) -> None:
         lora.set_adapter(model, "x")
     with pytest.raises(InputError, match=r"adapter: 0\.5 times dora"):
         lora.set_adapter(model, {"dora": 0.5})
+    for strengths in (["dora"], {"dora": "1"}, {"dora": float("nan")}, {"dora": True}):
+        with pytest.raises(InputError, match=r"^adapter: "):
+            lora.set_adapter(model, strengths)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="for a model without adapters"):
+        lora.set_adapter(torch.nn.Linear(2, 2), "dora")
 
 
 def test_no_adapter_on_an_adapter() -> None:
