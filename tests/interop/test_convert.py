@@ -26,7 +26,6 @@ from minilm import formats
 from minilm.architectures.conversion import exportable
 from minilm.architectures.tensor_map import TensorMapping
 from minilm.checkpoint import load
-from minilm.cli import generate
 from minilm.cli.convert import main
 from minilm.config import ModelConfig
 from minilm.errors import FormatError, InputError
@@ -429,7 +428,6 @@ def test_splitting_undoes_joining(names: tuple[str, ...], form: dict[str, bool])
 
 LIMIT = """
 import resource, sys
-from minilm.cli import generate
 from minilm.cli.convert import main
 status = main(sys.argv[1:])
 unit = 1 if sys.platform == "darwin" else 1024
