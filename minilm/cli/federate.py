@@ -1,4 +1,4 @@
-"""`federate [CHECKPOINT] --data SOURCE --client SOURCE ...`: a model trained by clients that keep their texts."""
+"""`federate --data SOURCE --client SOURCE ...`: a model trained by clients that keep their texts."""
 
 from __future__ import annotations
 
@@ -151,6 +151,11 @@ def _run(options: Arguments) -> int:
         settings=set_fields(options.train),
         started=process_started(),
     )
+    signum = outcome.stopped_because.signum
+    if signum is not None:
+        text = f"stopped and saved: `minilm federate {outcome.run_dir}` goes on from its weights"
+        print(text, file=sys.stderr)
+        return 128 + signum
     if options.json and outcome.report is not None:
         return _print_json(outcome)
     return conclude(outcome)

@@ -166,12 +166,16 @@ class JoinedClient(FlowerClient):
     def __init__(self, make: Callable[[str, int], LocalTraining]) -> None:
         self.make = make
         self.context: Any = None
+        self.is_set_up = False
 
     def fit(self, ins: Any) -> Any:
         """Set up on the first call, and when a server asks for it again."""
         order: Mapping[str, Any] = ins.config
         if "setup" in order:
             self.training = self.make(str(order["setup"]), int(order["number"]))
+            self.is_set_up = True
+        if not self.is_set_up:
+            raise InputError("the server", "weights without a setup", "one of minilm federate")
         result = super().fit(ins)
         if result.status.message:
             logger.warning(f"round {order['round']}: {result.status.message}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -26,8 +27,7 @@ def quiet() -> None:
     """Import it: it reports its use to nobody, and logs nothing beside the messages of minilm."""
     check_installed()
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
-    import flwr.common  # sets the level of its logger
-
+    import_module("flwr.common")  # which sets the level of its logger
     logging.getLogger("flwr").setLevel(logging.CRITICAL)
 
 

@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 Weighting = Literal["tokens", "equal"]
 
 MOST_TOKENS = 2**53  # that a client may say it has
+GONE = "one is gone, or did not answer in time"
 
 
 class NoClientError(InputError):
@@ -163,7 +164,7 @@ def _reason(failure: Any) -> str:
     """Why there is no update: what the client said, or what its connection did."""
     if isinstance(failure, tuple):
         return str(failure[1].status.message)
-    return "it is gone, or did not answer in time"
+    return GONE
 
 
 class FederatedStep:
@@ -212,15 +213,16 @@ class FederatedStep:
         for failure in failures:
             if self.in_process and isinstance(failure, BaseException):
                 raise failure
-        answers = strategy.accepted
-        for reason in strategy.refused:
-            logger.warning(
-                f"note: round {number} goes on without a client: {reason}; with "
-                f"{counted(len(answers), 'client')}"
-            )
+        answers, reasons = strategy.accepted, strategy.refused
         if mean is None:
-            reasons = "; ".join(sorted(set(strategy.refused)))
-            raise NoClientError(f"round {number}", f"no client's update ({reasons})", "one or more")
+            got = f"no client's update ({'; '.join(sorted(set(reasons)))})"
+            raise NoClientError(f"round {number}", got, "one or more")
+        if not reasons and len(answers) < self.answered:
+            reasons = [GONE]  # between two rounds
+        for reason in reasons:
+            logger.warning(
+                f"note: round {number} goes on with {counted(len(answers), 'client')}: {reason}"
+            )
         fill(self.parameters, from_bytes(mean.tensors, strategy.shapes))
         for _ in range(strategy.steps):
             rows, length = batch_shape(progress.step, self.config, self.length)

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -17,14 +17,14 @@ from minilm.federation.client import FlowerClient, LocalClient
 from minilm.federation.local_training import LocalTraining
 from minilm.federation.server import Averaging
 from minilm.safe_text import one_line
-from minilm.units import counted
 
 logger = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"  # what travels is not encrypted
 # Of a message, beside tensors and setup: names, numbers, the headers of .npy files.
 OTHER_BYTES = 2**20
-SECONDS_TO_END = 5
+SECONDS_TO_LEAVE = 5  # for a client to answer that it leaves
+SECONDS_TO_END = 60  # for its process: on a busy machine torch takes several
 
 
 def in_process(averaging: Averaging, clients: Sequence[LocalTraining]) -> Any:
@@ -39,14 +39,24 @@ def in_process(averaging: Averaging, clients: Sequence[LocalTraining]) -> Any:
     return server
 
 
+def invite(address: str) -> None:
+    """Say how to join."""
+    logger.info(f"waiting for clients: minilm federate --join {address} --client SOURCE")
+
+
 @contextlib.contextmanager
 def over_grpc(
-    averaging: Averaging, number: int, *, port: int = 0, commands: Sequence[Sequence[str]] = ()
+    averaging: Averaging,
+    number: int,
+    *,
+    port: int = 0,
+    commands: Sequence[Sequence[str]] = (),
+    invite: Callable[[str], None] = invite,
 ) -> Iterator[Any]:
     """A Flower server that ``number`` clients have joined; at the end of the block they are told to leave.
 
-    With ``commands`` they are processes of these arguments of minilm, after which comes the address. Messages
-    are as large as the model's, and no larger. Raises InputError where the port is taken, or a process ends.
+    With ``commands`` they are processes of these arguments of minilm, after which comes the address; else
+    ``invite`` is called with the address. Messages are as large as the model's, and no larger. Raises InputError where the port is taken, or a process ends.
     """
     from flwr.server import Server, SimpleClientManager
     from flwr.server.superlink.fleet.grpc_bidi.grpc_server import start_grpc_server
@@ -71,15 +81,12 @@ def over_grpc(
                 while not manager.wait_for(len(processes), timeout=1):
                     processes[-1].raise_if_ended()
         else:
-            logger.info(
-                f"waiting for {counted(number, 'client')}: minilm federate --join "
-                f"{grpc_server.bound_address} --client SOURCE"
-            )
+            invite(grpc_server.bound_address)
             while not manager.wait_for(number, timeout=1):
                 pass
         yield server
     finally:
-        server.disconnect_all_clients(timeout=SECONDS_TO_END)
+        server.disconnect_all_clients(timeout=SECONDS_TO_LEAVE)
         grpc_server.stop(grace=1).wait()
         for process in processes:
             process.end()
@@ -111,7 +118,7 @@ class _Process:
             raise InputError(self.name, self._ending(), "a client that joins")
 
     def end(self) -> None:
-        """Wait, briefly; a note where it did not end well."""
+        """Wait; a note where it did not end well."""
         try:
             status = self.process.wait(SECONDS_TO_END)
         except subprocess.TimeoutExpired:

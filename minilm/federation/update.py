@@ -1,7 +1,7 @@
 """Tensors as they travel: one .npy file each, read only where it is exactly what was expected.
 
-A .npy file is a header, which is a literal, and numbers (numpy.lib.format). It is not read with numpy.load,
-which would allocate what the header says before it looks for the numbers, and unpack archives.
+A .npy file is a header and numbers (numpy.lib.format). The header is compared with what it has to be, and
+not parsed: numpy.load would allocate what it says before looking for the numbers, and unpack archives.
 """
 
 from __future__ import annotations
@@ -15,12 +15,10 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from minilm.errors import InputError
-from minilm.safe_text import short_repr
 
 Array = NDArray[np.float32]
 
 DTYPE = np.dtype("<f4")
-LONGEST_HEADER = 1000  # bytes; numpy writes 118
 
 
 def to_bytes(arrays: Sequence[Array]) -> list[bytes]:
@@ -28,7 +26,7 @@ def to_bytes(arrays: Sequence[Array]) -> list[bytes]:
     files = []
     for array in arrays:
         stream = io.BytesIO()
-        np.save(stream, np.ascontiguousarray(array, DTYPE), allow_pickle=False)
+        np.save(stream, np.asarray(array, DTYPE, order="C"), allow_pickle=False)
         files.append(stream.getvalue())
     return files
 
@@ -47,18 +45,21 @@ def from_bytes(files: Sequence[bytes], shapes: Mapping[str, tuple[int, ...]]) ->
 
 
 def _read(file: bytes, name: str, shape: tuple[int, ...]) -> Array:
-    stream = io.BytesIO(file[:LONGEST_HEADER])
-    try:
-        version = npy.read_magic(stream)
-        got, fortran_order, dtype = npy.read_array_header_1_0(stream, LONGEST_HEADER)
-    except (ValueError, TypeError, MemoryError, RecursionError):
-        raise InputError(name, "no header of a .npy file", "a tensor as numpy saves it") from None
-    if version != (1, 0) or fortran_order or dtype != DTYPE or got != shape:
-        raise InputError(name, f"{dtype} of shape {short_repr(got)}", f"{DTYPE} of shape {shape}")
-    size, expected = len(file) - stream.tell(), math.prod(shape) * DTYPE.itemsize
+    header = _header(shape)
+    if not file.startswith(header):
+        raise InputError(name, "another header", f"{DTYPE} of shape {shape} as numpy saves it")
+    size, expected = len(file) - len(header), math.prod(shape) * DTYPE.itemsize
     if size != expected:
         raise InputError(name, f"{size:,} bytes", f"{expected:,}")
-    array: Array = np.frombuffer(file, DTYPE, offset=stream.tell()).reshape(shape)
+    array: Array = np.frombuffer(file, DTYPE, offset=len(header)).reshape(shape)
     if not np.isfinite(array).all():
         raise InputError(name, "values that are not finite", "numbers")
     return array
+
+
+def _header(shape: tuple[int, ...]) -> bytes:
+    """Magic, version and header of a tensor: all that comes before its numbers."""
+    stream = io.BytesIO()
+    fields = {"descr": DTYPE.str, "fortran_order": False, "shape": shape}
+    npy.write_array_header_1_0(stream, fields)
+    return stream.getvalue()
