@@ -56,7 +56,8 @@ def over_grpc(
     """A Flower server that ``number`` clients have joined; at the end of the block they are told to leave.
 
     With ``commands`` they are processes of these arguments of minilm, after which comes the address; else
-    ``invite`` is called with the address. Messages are as large as the model's, and no larger. Raises InputError where the port is taken, or a process ends.
+    ``invite`` is called with it. Messages are as large as the model's, and no larger. Raises InputError where
+    the port is taken, or a process ends.
     """
     from flwr.server import Server, SimpleClientManager
     from flwr.server.superlink.fleet.grpc_bidi.grpc_server import start_grpc_server

@@ -27,7 +27,7 @@ from minilm.training.signals import StopRequest
 from tests.conftest import ROOT, clean_environment
 from tests.federation.conftest import CENTRALISED, LOCAL_STEPS, MODEL, ROUNDS, SETTINGS, Federate
 
-TIMEOUT = 300  # seconds, of a machine that others use
+TIMEOUT = 120  # seconds, of a machine that others use
 
 
 def test_processes_end_in_the_same_bytes_as_one_process(
@@ -104,7 +104,7 @@ def test_a_killed_client_is_left_out(
         clients[1].send_signal(signal.SIGKILL)
         assert server.wait(TIMEOUT) == 0
         assert clients[0].wait(TIMEOUT) == 0
-    note = r"note: (round \d+) goes on without a client: it is gone, or did not answer in time; with 1 "
+    note = r"note: (round \d+) goes on with 1 client: one is gone, or did not answer in time"
     wait_for(server_log, note)
     counts = [line["clients"] for line in read_metrics(run / "metrics.jsonl") if "clients" in line]
     assert len(counts) == 40
@@ -175,28 +175,23 @@ def test_a_client_cannot_flood_or_stop_the_server(
         with contextlib.suppress(Exception):
             start_client(server_address=address, client=kind(training), insecure=True)  # type: ignore[arg-type]
 
-    def joining(address: str) -> list[threading.Thread]:
-        threads = [
-            threading.Thread(target=client, args=(address, kind, training))
-            for kind, training in zip((Honest, other), trainings, strict=True)
-        ]
-        for thread in threads:
-            thread.start()
-        return threads
-
     threads: list[threading.Thread] = []
+
+    def invite(address: str) -> None:
+        for kind, training in zip((Honest, other), trainings, strict=True):
+            threads.append(threading.Thread(target=client, args=(address, kind, training)))
+            threads[-1].start()
+
     with (
         caplog.at_level(logging.INFO, "minilm"),
-        over_grpc(
-            averaging_of(spec, plan), 2, invite=lambda address: threads.extend(joining(address))
-        ) as server,
+        over_grpc(averaging_of(spec, plan), 2, invite=invite) as server,
     ):
         outcome = run_rounds(spec, stop, time.monotonic(), server, plan, in_process=False)
     for thread in threads:
         thread.join()
     lines = read_metrics(outcome.run_dir / "metrics.jsonl")
     assert [line["clients"] for line in lines if "clients" in line] == [1, 1, 1]
-    assert sum("it is gone, or did not answer" in text for text in caplog.messages) == 1
+    assert sum("one is gone, or did not answer" in text for text in caplog.messages) == 1
 
 
 def test_no_server_and_a_taken_port_are_one_line(
