@@ -244,10 +244,8 @@ def _base_model(setup: Setup, base: Path | None) -> Transformer:
     with as_run(base) as run:
         sha256 = base_run.weights_sha256(run / run_files.WEIGHTS)
         if sha256 != setup.base_sha256:
-            got, expected = (
-                f"weights with SHA-256 {each}" for each in (sha256[:12], "of the server")
-            )
-            raise InputError(base, got, f"{expected}, {str(setup.base_sha256)[:12]}")
+            got = f"weights with SHA-256 {sha256[:12]}"
+            raise InputError(base, got, f"those of the server, {str(setup.base_sha256)[:12]}")
         record = replace(run_files.read_record(run / run_files.CONFIG), model=setup.model)
         model = load_record(run, record, keep_packed=True)
     return apply(model, setup.lora, torch.Generator().manual_seed(0))

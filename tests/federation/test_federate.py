@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +16,19 @@ import pytest
 
 import minilm
 from minilm.checkpoint import load
-from minilm.cli.federate import main
+from minilm.cli.entry import parse_arguments
+from minilm.cli.federate import Arguments, main
 from minilm.errors import ConfigError, InputError
-from minilm.federation.client import FlowerClient, Setup
-from minilm.federation.local_training import LocalTraining
+from minilm.federation.client import FlowerClient, Setup, client_spec
+from minilm.federation.local_training import LocalTraining, trained_parameters
 from minilm.federation.server import Averaging, NoClientError, Privacy, Rounds
 from minilm.federation.update import from_bytes, to_bytes
+from minilm.runs.base_run import lora_of
+from minilm.runs.files import read_record
 from minilm.runs.logs import read_metrics
+from minilm.training.data_source import DataSource
 from minilm.training.train import finetune, resume, train
-from tests.conftest import TINY_MODEL
+from tests.conftest import ROOT, TINY_MODEL, make_text
 from tests.federation.conftest import (
     CENTRALISED,
     LOCAL_STEPS,
@@ -344,3 +350,47 @@ def test_the_setup_of_a_server_is_not_trusted() -> None:
     fields = {"tokenizer": "", "end_of_text": None, "lora": None, "base_sha256": None}
     with pytest.raises(ConfigError, match="d_model"):
         Setup.from_json(json.dumps({"model": {"d_model": -1}, "train": {}, **fields}), "the server")
+
+
+def test_a_joined_client_has_the_base_of_the_adapter(
+    federate: Federate, tiny_run: Path, client_texts: list[str], cache: Path, tmp_path: Path
+) -> None:
+    outcome = federate(tiny_run, clients=1, lora_rank=2, rounds=1)
+    run, tokenizer = load(outcome.run_dir)
+    record = read_record(outcome.run_dir / "config.json")
+    lora = lora_of(outcome.run_dir, record)
+    sha256 = record.base["sha256"]
+    setup = Setup(run.config, record.train, tokenizer.to_json(), None, lora, sha256)
+    setup = Setup.from_json(setup.to_json(), "the server")
+    source = DataSource(client_texts[0], (), cache)
+    spec = client_spec(setup, source, tiny_run, "cpu", number=3)
+    sent = {name: each.shape for name, each in trained_parameters(spec.model).items()}
+    assert sent == {name: each.shape for name, each in run.named_parameters() if "lora" in name}
+    assert spec.config.seed == record.train.seed + 3
+    assert spec.dataset.train_tokens == Path(client_texts[0]).stat().st_size
+    with pytest.raises(InputError, match="CHECKPOINT: missing"):
+        client_spec(setup, source, None, "cpu", number=0)
+    other = replace(setup, base_sha256="0" * 64)
+    with pytest.raises(InputError, match="those of the server, 000000000000"):
+        client_spec(other, source, tiny_run, "cpu", number=0)
+
+
+def test_the_commands_of_the_page_run(
+    flwr: Any, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a smaller model and fewer steps; those of several processes are read, and run elsewhere."""
+    page = (ROOT / "docs" / "federate.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^    minilm federate (.*?)(?: &)?$", page, re.M)
+    assert len(commands) == 8
+    for number, name in enumerate(("server", "a", "b")):
+        (tmp_path / f"{name}.txt").write_text(make_text(3000, seed=number), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINILM_CACHE", str(cache))
+    small = [f"--model.{name.replace('_', '-')}={size}" for name, size in TINY_MODEL.items()]
+    short = ["--rounds=1", "--local-steps=1", "--train.batch-size=2", "--train.sample-tokens=0"]
+    for command in commands:
+        arguments = command.split()
+        parse_arguments(Arguments, arguments, "minilm federate")
+        if {"--processes", "--listen", "--join"}.isdisjoint(arguments):
+            new = [] if arguments[0].startswith("checkpoints/") else small
+            assert main([*arguments, *short, *new]) == 0
