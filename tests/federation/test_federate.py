@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import re
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,8 +27,10 @@ from minilm.federation.update import from_bytes, to_bytes
 from minilm.runs.base_run import lora_of
 from minilm.runs.files import read_record
 from minilm.runs.logs import read_metrics
+from minilm.runs.stop_reason import StopReason
 from minilm.training.data_source import DataSource
 from minilm.training.train import finetune, resume, train
+from minilm.training.train_step import TrainStep
 from tests.conftest import ROOT, TINY_MODEL, make_text
 from tests.federation.conftest import (
     CENTRALISED,
@@ -153,12 +156,22 @@ def test_a_round_goes_on_without_a_client(
     second = Path(client_texts[1]).stat().st_size
     failing(monkeypatch, lambda client, step: client.tokens == second and step == LOCAL_STEPS)
     sent = capturing(monkeypatch)
+    steps: list[int] = []
+    run = TrainStep.run
+
+    def counting(self: TrainStep) -> None:
+        run(self)
+        steps.append(self.progress.step)
+
+    monkeypatch.setattr(TrainStep, "run", counting)
     with caplog.at_level(logging.WARNING, "minilm"):
         outcome = federate(client=client_texts)
     lines = read_metrics(outcome.run_dir / "metrics.jsonl")
     assert [line["clients"] for line in lines if "clients" in line] == [2, 1, 2]
     assert caplog.messages == ["note: round 2 goes on with 1 client: its power: out, expected on"]
     assert len(sent) == 5
+    # Who was away goes on where the others are.
+    assert steps[-2 * LOCAL_STEPS :] == [9, 10, 11, 12] * 2
     assert outcome.summary["tokens"] == 5 * LOCAL_STEPS * 4 * 16
 
 
@@ -188,6 +201,35 @@ def test_without_any_client_it_ends(
     monkeypatch.undo()
     again = federate(run, client=client_texts, run_dir=tmp_path / "again", rounds=1)
     assert again.summary["best_val_loss"] < summary["best_val_loss"]
+
+
+def test_a_signal_ends_it_between_two_rounds(
+    federate: Federate, client_texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = LocalTraining.train
+
+    def train(self: LocalTraining, arrays: Any, *, step: int, steps: int) -> Any:
+        if step == LOCAL_STEPS:
+            self.step.stop.signum = signal.SIGTERM
+        return original(self, arrays, step=step, steps=steps)
+
+    monkeypatch.setattr(LocalTraining, "train", train)
+    outcome = federate(client=client_texts)
+    assert outcome.stopped_because is StopReason.SIGTERM
+    assert outcome.summary["steps"] == LOCAL_STEPS
+    assert minilm.inspect(str(outcome.run_dir)).verified
+
+
+def test_a_fault_of_the_program_is_no_lost_client(
+    federate: Federate, client_texts: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def train(self: LocalTraining, arrays: Any, **order: int) -> Any:
+        raise ZeroDivisionError("a fault")
+
+    monkeypatch.setattr(LocalTraining, "train", train)
+    with pytest.raises(ZeroDivisionError):
+        federate(client=client_texts)
+    assert not (tmp_path / "run").exists()
 
 
 SHAPES = {"weight": (400, 250), "bias": (3,)}
