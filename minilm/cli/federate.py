@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -161,7 +162,14 @@ def _run(options: Arguments) -> int:
     return conclude(outcome)
 
 
+# What travels is not encrypted: to another machine through a tunnel that is.
+_LOOPBACK = re.compile(r"(127\.0\.0\.1|localhost|\[::1\]):\d{1,5}", re.ASCII)
+
+
 def _join(options: Arguments, address: str) -> int:
+    if not _LOOPBACK.fullmatch(address):
+        expected = "a port of this machine, as 127.0.0.1:8765"
+        raise InputError("--join", address, expected, "to another machine: ssh -L")
     if len(options.client) != 1:
         got = f"{len(options.client)} of them beside --join"
         raise InputError("--client", got, "the text of this client")

@@ -141,9 +141,15 @@ def federate(
             server = in_process(averaging_of(spec, plan), trainings)
             return run_rounds(spec, stop, started, server, plan)
         _announce(spec, plan, number)
-        commands = [_command(spec, checkpoint, name) for name in client]
+        commands = {
+            f"{n}, {name}": _command(spec, checkpoint, name) for n, name in enumerate(client)
+        }
         with over_grpc(
-            averaging_of(spec, plan), number, port=listen or 0, commands=commands
+            averaging_of(spec, plan),
+            number,
+            port=listen or 0,
+            commands=commands,
+            cache=source.cache,
         ) as server:
             return run_rounds(spec, stop, started, server, plan, in_process=False)
 
@@ -228,7 +234,8 @@ def _settings(plan: Rounds, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _record(plan: Rounds, number: int) -> dict[str, Any]:
     """What config.json and summary.json say of the federation."""
-    return {"clients": number, **asdict(plan)}
+    fields = asdict(plan)
+    return {"clients": number, "rounds": fields.pop("count"), **fields}
 
 
 def _datasets(

@@ -8,8 +8,9 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any
 
 from minilm.errors import InputError
@@ -50,14 +51,15 @@ def over_grpc(
     number: int,
     *,
     port: int = 0,
-    commands: Sequence[Sequence[str]] = (),
+    commands: Mapping[str, Sequence[str]] | None = None,
+    cache: Path | None = None,
     invite: Callable[[str], None] = invite,
 ) -> Iterator[Any]:
     """A Flower server that ``number`` clients have joined; at the end of the block they are told to leave.
 
-    With ``commands`` they are processes of these arguments of minilm, after which comes the address; else
-    ``invite`` is called with it. Messages are as large as the model's, and no larger. Raises InputError where
-    the port is taken, or a process ends.
+    With ``commands`` they are processes, by name, of these arguments of minilm, after which comes the
+    address, with tokens in ``cache``; else ``invite`` is called with the address. Messages are as large as
+    the model's, and no larger. Raises InputError where the port is taken, or a process ends.
     """
     from flwr.server import Server, SimpleClientManager
     from flwr.server.superlink.fleet.grpc_bidi.grpc_server import start_grpc_server
@@ -76,9 +78,10 @@ def over_grpc(
     processes: list[_Process] = []
     try:
         if commands:
-            for command in commands:
+            for name, command in commands.items():
                 # One after another, so that each has the same number in every run.
-                processes.append(_Process.start([*command, grpc_server.bound_address]))
+                arguments = [*command, grpc_server.bound_address]
+                processes.append(_Process.start(name, arguments, cache))
                 while not manager.wait_for(len(processes), timeout=1):
                     processes[-1].raise_if_ended()
         else:
@@ -102,7 +105,7 @@ class _Process:
     name: str
 
     @classmethod
-    def start(cls, arguments: Sequence[str]) -> _Process:
+    def start(cls, name: str, arguments: Sequence[str], cache: Path | None) -> _Process:
         output = tempfile.TemporaryFile()  # noqa: SIM115  # closed at its end
         process = subprocess.Popen(
             [sys.executable, "-m", "minilm", *arguments],
@@ -110,9 +113,11 @@ class _Process:
             stdout=output,
             stderr=output,
             # The same modules, from a checkout too.
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=os.environ
+            | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+            | ({} if cache is None else {"MINILM_CACHE": str(cache)}),
         )
-        return cls(process, output, f"client {process.pid}")
+        return cls(process, output, f"client {name}")
 
     def raise_if_ended(self) -> None:
         if self.process.poll() is not None:

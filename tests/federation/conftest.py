@@ -26,8 +26,9 @@ MODEL = TINY_MODEL | {"dropout": 0.1}
 
 
 @pytest.fixture
-def flwr() -> Any:
-    """The library, where it is installed."""
+def flwr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The library, where it is installed; what it keeps goes to the test's folder."""
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path / "flwr"))
     return pytest.importorskip("flwr", reason="the extra 'federate' is not installed")
 
 

@@ -75,7 +75,7 @@ def test_one_client_is_a_centralised_run(
     assert evaluation.loss == pytest.approx(outcome.summary["best_val_loss"], abs=1e-5)
     assert outcome.summary["federation"] == {
         "clients": 1,
-        "count": ROUNDS,
+        "rounds": ROUNDS,
         "local_steps": LOCAL_STEPS,
         "weighting": "tokens",
         "privacy": None,
@@ -173,6 +173,31 @@ def test_a_round_goes_on_without_a_client(
     # Who was away goes on where the others are.
     assert steps[-2 * LOCAL_STEPS :] == [9, 10, 11, 12] * 2
     assert outcome.summary["tokens"] == 5 * LOCAL_STEPS * 4 * 16
+
+
+def test_a_client_that_left_between_two_rounds_is_missed_once(
+    federate: Federate,
+    client_texts: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    original = Averaging.configure_fit
+
+    def configure_fit(
+        self: Averaging, server_round: int, parameters: Any, client_manager: Any
+    ) -> Any:
+        if server_round == 2:
+            client_manager.unregister(client_manager.all()["1"])
+        return original(self, server_round, parameters, client_manager)
+
+    monkeypatch.setattr(Averaging, "configure_fit", configure_fit)
+    with caplog.at_level(logging.WARNING, "minilm"):
+        outcome = federate(client=client_texts)
+    lines = read_metrics(outcome.run_dir / "metrics.jsonl")
+    assert [line["clients"] for line in lines if "clients" in line] == [2, 1, 1]
+    assert caplog.messages == [
+        "note: round 2 goes on with 1 client: one is gone, or did not answer in time"
+    ]
 
 
 @pytest.mark.parametrize("lost_after", [0, LOCAL_STEPS])
@@ -373,8 +398,10 @@ def test_bad_options_are_one_line_and_leave_nothing(
             "--join: given with --rounds",
         ),
         (["--join", "127.0.0.1:1", "--client", "nowhere.txt"], "nowhere.txt: "),
+        (["--join", "example.org:80", "--client", "a"], "--join: example.org:80, expected a port"),
+        (["--join", "8765", "--client", "a"], "--join: 8765, expected a port"),
     ],
-    ids=range(5),
+    ids=range(7),
 )
 def test_the_command_names_its_options(
     flwr: Any, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
