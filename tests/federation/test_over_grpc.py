@@ -27,6 +27,8 @@ from minilm.training.signals import StopRequest
 from tests.conftest import ROOT, clean_environment
 from tests.federation.conftest import CENTRALISED, LOCAL_STEPS, MODEL, ROUNDS, SETTINGS, Federate
 
+# gRPC's thread that watches a channel may find it closed.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 TIMEOUT = 120  # seconds, of a machine that others use
 
 
