@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from minilm.errors import MissingExtraError
+from minilm.errors import InputError, MissingExtraError
 
+OLDEST_PYTHON = (3, 11)
 ARRAYS = "numpy.ndarray"  # as it names .npy files
 
 
 def check_installed() -> None:
-    """Raises MissingExtraError without the package."""
+    """Raises MissingExtraError without the package, InputError where it cannot be had."""
     if find_spec("flwr") is None:
+        if sys.version_info < OLDEST_PYTHON:
+            python, oldest = (".".join(map(str, v)) for v in (sys.version_info[:2], OLDEST_PYTHON))
+            raise InputError("federate", f"Python {python}", f"{oldest} or newer, as Flower needs")
         raise MissingExtraError("flwr", "federate", "federate")
 
 
