@@ -228,6 +228,36 @@ def test_without_any_client_it_ends(
     assert again.summary["best_val_loss"] < summary["best_val_loss"]
 
 
+def test_where_all_have_left_the_command_ends(
+    flwr: Any,
+    client_texts: list[str],
+    text_file: Path,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    original = Averaging.configure_fit
+
+    def configure_fit(
+        self: Averaging, server_round: int, parameters: Any, client_manager: Any
+    ) -> Any:
+        orders = original(self, server_round, parameters, client_manager)
+        client_manager.clients.clear()
+        return orders
+
+    monkeypatch.setattr(Averaging, "configure_fit", configure_fit)
+    monkeypatch.setenv("MINILM_CACHE", str(cache))
+    small = [f"--model.{name.replace('_', '-')}={size}" for name, size in TINY_MODEL.items()]
+    arguments = ["--data", str(text_file), "--client", client_texts[0], "--run-dir"]
+    run = tmp_path / "run"
+    sizes = ["--tokenizer=byte", "--local-steps=1", "--train.sample-tokens=0", *small]
+    assert main([*arguments, str(run), *sizes]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error == "error: round 2: no client is left, expected at least one"
+    assert json.loads((run / "summary.json").read_text())["stopped_because"] == "no_clients"
+
+
 def test_a_signal_ends_it_between_two_rounds(
     federate: Federate, client_texts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
