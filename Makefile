@@ -4,6 +4,7 @@
 # make prove   the slow proofs: torch.compile, a run stopped 200 times (a quarter of an hour)
 # make agree   every declared architecture, nano and small and conversions against transformers and gguf
 # make llama   GGUF files against llama.cpp, prebuilt by node-llama-cpp: needs Node.js; some minutes
+# make test-federate  an environment with Flower (Python 3.11 or newer), and the tests of federated averaging
 # make fuzz    a coverage-guided fuzzer over every parser, RUNS=1000000 inputs each, and run folders
 #
 # PYTHON=python3.12   the interpreter that .venv is made with
@@ -20,7 +21,7 @@ PARSERS := safetensors gguf torch_zip torch_pickle index json config run storage
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: train test check prove agree llama fuzz
+.PHONY: train test check prove agree llama test-federate fuzz
 .DEFAULT_GOAL := test
 
 # Installed again only when what is asked for changes.
@@ -56,6 +57,19 @@ llama: .venv/installed
 	@$(INSTALL) -e '.[dev,gguf]'
 	@npm install --silent --ignore-scripts --prefix .venv/node node-llama-cpp@$(NODE_LLAMA_CPP_VERSION)
 	@NODE_LLAMA_CPP=.venv/node $(BIN)/pytest tests/interop/test_gguf.py tests/interop/test_llama_cpp.py
+
+# Flower needs older versions of what others need newer: an environment of its own.
+.venv-federate/installed: pyproject.toml constraints-federate.txt
+	@$(PYTHON) -c 'import sys; sys.exit("error: $(PYTHON) is %d.%d, Flower needs 3.11 or newer; make PYTHON=python3.12 ..." % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	@echo "Creating .venv-federate and installing the pinned dependencies ..."
+	@test -d .venv-federate || $(PYTHON) -m venv .venv-federate
+	@.venv-federate/bin/python -m pip install --disable-pip-version-check -c constraints-federate.txt \
+		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[federate]' hypothesis pytest
+	@touch $@
+
+test-federate: .venv-federate/installed
+	@echo "Running the tests of federated averaging ..."
+	@OMP_NUM_THREADS=1 .venv-federate/bin/python -m pytest tests/federation
 
 fuzz: .venv/installed
 	@$(INSTALL) -e '.[fuzz]'

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from minilm.checkpoint import load
     from minilm.config import ModelConfig, TrainConfig
     from minilm.config.presets import preset
+    from minilm.federation.federate import federate
     from minilm.generation.generate import generate
     from minilm.inspection.inspector import inspect
     from minilm.inspection.report import Report
@@ -40,6 +41,7 @@ _HOMES = {
     "generate": "minilm.generation.generate",
     "preset": "minilm.config.presets",
     "evaluate": "minilm.operations.evaluate",
+    "federate": "minilm.federation.federate",
     "finetune": "minilm.training.train",
     "merge": "minilm.operations.merge",
     "plan": "minilm.operations.plan",
@@ -58,6 +60,7 @@ __all__ = [
     "Transformer",
     "convert",
     "evaluate",
+    "federate",
     "finetune",
     "generate",
     "inspect",

@@ -7,7 +7,7 @@ import minilm
 
 NAMES = {
     *("train", "resume", "finetune", "load", "generate", "inspect", "convert"),
-    *("prune", "quantize", "share", "merge", "evaluate", "set_adapter", "plan"),
+    *("prune", "quantize", "share", "merge", "evaluate", "set_adapter", "plan", "federate"),
     *("ModelConfig", "TrainConfig", "preset", "Transformer", "Report"),
 }
 

@@ -13,6 +13,7 @@ from minilm.version import __version__
 VERBS = {
     "train": "train a model on text and leave a run folder",
     "finetune": "train a model further, or an adapter on it",
+    "federate": "train a model with clients that keep their texts",
     "inspect": "count every parameter and prove the count",
     "generate": "text from a trained model",
     "convert": "a model for transformers and llama.cpp, or theirs as a run",

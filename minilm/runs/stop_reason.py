@@ -14,6 +14,7 @@ class StopReason(str, Enum):
     TARGET_VAL_LOSS = "target_val_loss"
     EARLY_STOPPING = "early_stopping"
     NON_FINITE_LOSS = "non_finite_loss"
+    NO_CLIENTS = "no_clients"
     SIGINT = "SIGINT"
     SIGTERM = "SIGTERM"
 

@@ -74,6 +74,7 @@ def run_from_checkpoint(
     frozen: Sequence[str] = (),
     quantize_base: Packing | None = None,
     temporary: Path | None = None,
+    announced: bool = True,
 ) -> RunSpec:
     """A run that begins with the weights and the tokenizer of ``base``: a run, or what convert imports.
 
@@ -142,7 +143,8 @@ def run_from_checkpoint(
             adapter=adapter,
             transforms=record.transforms,
         )
-        _announce(spec, base, record, preset)
+        if announced:
+            _announce(spec, base, record, preset)
         if adapter is not None and adapter.own_base is not None:
             shutil.copytree(run, adapter.own_base, copy_function=shutil.move)
         return spec

@@ -89,6 +89,7 @@ def _summary(
     best, total = trainer.best(), parameter_count(spec.model)
     trained = parameter_count(spec.model, trainable=True)
     template = spec.source.chat_template
+    federation = spec.began_with.get("federation")
     rate = throughput.average(progress.tokens)
     if not rate:  # nothing was left to train: the rate is what it was
         before = summary_before.get("tokens_per_second")
@@ -120,6 +121,7 @@ def _summary(
             **spec.dataset.description,
             **({"chat_template": template} if template else {}),
         },
+        **({"federation": federation} if federation else {}),
         "minilm": __version__,
         "torch": torch.__version__,
         "seed": spec.config.seed,

@@ -56,6 +56,7 @@ def new_run(
     vocab_size: int | None,
     model: Mapping[str, Any],
     settings: Mapping[str, Any],
+    announced: bool = True,
 ) -> RunSpec:
     """A run of a preset, with ``model`` and ``settings`` in place of fields of its two configurations."""
     fields = find_preset(preset)
@@ -104,7 +105,8 @@ def new_run(
         resolve_for_run(config, model_config, dataset),
         began_with=began_with | source.options(),
     )
-    announce(spec)
+    if announced:
+        announce(spec)
     return spec
 
 
@@ -116,6 +118,13 @@ def resumed_run(
     ``data``: where its text is now, if that has moved.
     """
     record = read_run_record(run_dir, with_weights=False)
+    if record.began_with.get("federation"):
+        raise InputError(
+            run_dir,
+            "a federated run, whose optimizers are with its clients",
+            "a run of one place",
+            f"minilm federate {run_dir} goes on from its weights",
+        )
     model_config = record.model
     saved = read_state(run_dir)
     if data is not None and absolute_source(data) == saved.settings["source"]:

@@ -36,7 +36,7 @@ from minilm.training.messages import messages_shown
 from minilm.training.resume_options import changed_settings, check_not_ended, is_finished
 from minilm.training.run_spec import Adapter, RunSpec
 from minilm.training.setup import new_run, resumed_run
-from minilm.training.signals import StopRequest, stop_request
+from minilm.training.signals import stop_request
 from minilm.training.trainer import Trainer
 from minilm.transforms import adapter_files
 
@@ -107,7 +107,7 @@ def train(
                 model=model,
                 settings=settings,
             )
-        return _start(spec, stop, started)
+        return start(Trainer(spec, stop, started))
 
 
 def finetune(
@@ -183,7 +183,7 @@ def finetune(
             quantize_base=packing,
             temporary=Path(temporary),
         )
-        return _start(spec, stop, started)
+        return start(Trainer(spec, stop, started))
 
 
 def _base_packing(format: Format | None, double_quantization: bool) -> Packing | None:
@@ -250,10 +250,9 @@ def _record_changes(trainer: Trainer, changed: Mapping[str, Any]) -> None:
     run_files.write_record(folder, replace(record, train=train))
 
 
-def _start(spec: RunSpec, stop: StopRequest, started: float) -> Outcome:
+def start(trainer: Trainer) -> Outcome:
     """Write a new run's folder, train, and finish; a run without a first step is removed again."""
-    trainer = Trainer(spec, stop, started)
-    is_main = world().is_main
+    spec, is_main = trainer.spec, world().is_main
     with new_run_folder(spec.run_dir) if is_main else contextlib.nullcontext():
         try:
             _write_beginning(trainer)
@@ -263,7 +262,7 @@ def _start(spec: RunSpec, stop: StopRequest, started: float) -> Outcome:
             if is_main:
                 remove_beginning(spec.run_dir)
             raise
-        stop.saved = True
+        trainer.stop.saved = True
         release_free_memory()
         try:
             reason = trainer.run()

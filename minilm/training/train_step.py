@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,32 @@ from minilm.training.step_graph import StepGraph
 
 if TYPE_CHECKING:
     from minilm.parallel.data_parallel import DataParallel
+
+
+class Step(Protocol):
+    """What the `Trainer` needs of its steps: each call of ``run`` makes one or several, and counts them."""
+
+    loss_sum: Tensor
+
+    @property
+    def optimizers(self) -> Sequence[torch.optim.Optimizer]:
+        """Whose state is saved."""
+
+    @property
+    def evaluation_loss(self) -> Loss | None:
+        """What takes the model and a batch; None: `next_token_loss`."""
+
+    def run(self) -> None:
+        """Raises Interrupted where a signal came: then it is as if not begun."""
+
+    def reading(self) -> dict[str, float] | None:
+        """What a line of metrics.jsonl has of the steps since the last; None where a loss is not finite."""
+
+    def record(self) -> bool:
+        """Bring the progress up to date for a save; whether losses and weights are finite."""
+
+    def whole_model(self) -> Transformer:
+        """The model with all of its tensors in the main process."""
 
 
 class TrainStep:

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ from minilm.training.run_spec import RunSpec
 from minilm.training.signals import Interrupted, StopRequest
 from minilm.training.throughput import Throughput
 from minilm.training.time_left import TimeLeft
-from minilm.training.train_step import TrainStep
+from minilm.training.train_step import Step, TrainStep
 from minilm.transforms.quantize import QuantizedLinear
 from minilm.units import counted
 
@@ -41,7 +42,14 @@ logger = logging.getLogger(__name__)
 class Trainer:
     """One run in this process. `run()` returns why it stopped; everything is saved by then."""
 
-    def __init__(self, spec: RunSpec, stop: StopRequest, started: float | None = None) -> None:
+    def __init__(
+        self,
+        spec: RunSpec,
+        stop: StopRequest,
+        started: float | None = None,
+        *,
+        step: Callable[[RunSpec, Progress, StopRequest], Step] = TrainStep,
+    ) -> None:
         self.spec, self.stop, self.world = spec, stop, world()
         stop.shared = self.world.is_parallel
         self.model, self.config, self.runtime = spec.model, spec.config, spec.runtime
@@ -51,7 +59,7 @@ class Trainer:
         self.model.to(self.runtime.device).train()
         self.runtime.prepare(self.model)
         self.progress = Progress() if spec.saved is None else spec.saved.progress
-        self.train_step = TrainStep(spec, self.progress, stop)
+        self.train_step = step(spec, self.progress, stop)
         self.checkpoints = CheckpointWriter(
             self.model,
             self.train_step.optimizers,
@@ -123,17 +131,18 @@ class Trainer:
                 return StopReason.NON_FINITE_LOSS
             if compiles:
                 show_readings(self.bar, ["compiling"])
-            began = time.perf_counter()
+            began, steps_before = time.perf_counter(), progress.step
             try:
                 self.train_step.run()
             except Interrupted:
                 continue
+            steps = progress.step - steps_before
             if self.time_left.needs_steps():
-                self._time_step(began)
+                self._time_steps(began, steps)
             if compiles:
                 show_readings(self.bar, [])
                 compiles = False
-            self.bar.update(1)
+            self.bar.update(steps)
             if progress.step % config.log_every == 0 or progress.step == config.max_steps:
                 line = self.train_step.reading()
                 if line is None:
@@ -142,11 +151,11 @@ class Trainer:
                 watch_for_spikes(progress, line["train_loss"])
                 self._show_readings(line["train_loss"])
 
-    def _time_step(self, began: float) -> None:
-        """One of the first steps: it is waited for, and after the last of them the time left is said."""
+    def _time_steps(self, began: float, steps: int) -> None:
+        """Some of the first steps: they are waited for, and after the last of them the time left is said."""
         self.train_step.loss_sum.item()
         text = self.time_left.add_step(
-            time.perf_counter() - began,
+            (time.perf_counter() - began) / steps,
             step=self.progress.step,
             elapsed=self.throughput.elapsed(),
         )
