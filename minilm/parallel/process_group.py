@@ -33,13 +33,15 @@ STEP_SECONDS = 600.0  # unless MINILM_PROCESS_TIMEOUT says how long one waits fo
 class World:
     """How many processes there are, and which of them this one is.
 
-    ``store`` is what they share beside tensors, ``control`` a group on the CPU whatever the device.
+    ``store`` is what they share beside tensors; ``control`` and ``saving`` are groups on the CPU whatever the
+    device, the second for what is saved beside the training, in another thread.
     """
 
     rank: int = 0
     size: int = 1
     store: Any = None
     control: Any = None
+    saving: Any = None
 
     @property
     def is_parallel(self) -> bool:
@@ -135,8 +137,8 @@ def process_group() -> Iterator[World]:
     # The agent's store outlives processes that are started again: what the last ones wrote is not for these.
     store = PrefixStore(f"minilm-{restarts()}", store)
     dist.init_process_group(store=store, rank=rank, world_size=size, timeout=timeout)
-    control = dist.new_group(backend="gloo", timeout=timeout)
-    _world = World(rank, size, PrefixStore("run", store), control)
+    control, saving = (dist.new_group(backend="gloo", timeout=timeout) for _ in range(2))
+    _world = World(rank, size, PrefixStore("run", store), control, saving)
     silence_all_but_first()
     try:
         yield _world
