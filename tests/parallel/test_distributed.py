@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import random
-import shutil
 import signal
 import subprocess
 import threading
@@ -23,7 +23,6 @@ from minilm.training.resume_state import read_state, state_files
 from minilm.training.train import train
 from tests.conftest import ROOT
 from tests.parallel.processes import (
-    ADAMW,
     ODD,
     RUNS,
     SETTINGS,
@@ -97,7 +96,7 @@ def test_each_part_of_a_tensor_is_saved_once(folder: Path, layout: str, parts: i
 def test_four_go_on_as_two_as_one_and_as_four_again(folder: Path) -> None:
     """The same losses as of one that never stopped, each time."""
     layouts = LAYOUTS[1:]
-    for (before, stopped), (processes, signal_step) in zip(CHAIN[:-1], CHAIN[1:], strict=True):
+    for (before, stopped), (processes, signal_step) in itertools.pairwise(CHAIN):
         cases = []
         for layout in layouts:
             state = state_files(folder / f"{layout}-chain")[0]
@@ -114,3 +113,107 @@ def test_four_go_on_as_two_as_one_and_as_four_again(folder: Path) -> None:
         expected = load_file(folder / "W1-muon" / "model.safetensors")
         for key, tensor in load_file(run / "model.safetensors").items():
             torch.testing.assert_close(tensor, expected[key], rtol=1e-2, atol=1e-3, msg=key)
+
+
+KILLS = int(os.environ.get("MINILM_TEST_KILLS", "50"))
+# A life is killed within so many seconds: while it imports, begins, reads, trains, saves.
+LONGEST_LIFE = 16.0
+TRAIN = [str(ROOT / "scripts" / "train.py"), "--tokenizer=byte"]
+
+
+@contextlib.contextmanager
+def started(command: list[str], cache: Path, **variables: str) -> Iterator[subprocess.Popen[str]]:
+    """torchrun, which is ended with its processes at the end of the block."""
+    process = subprocess.Popen(
+        command,
+        env=environment(cache) | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        end(process)
+
+
+def test_killed_at_random_a_run_ends_in_the_same_weights(folder: Path, text_file: Path) -> None:
+    """Processes are killed at random moments; torchrun starts all of them again each time."""
+    settings = SETTINGS | {"parallel": "fsdp", "save_every_seconds": 0.2, "max_steps": 600}
+    settings |= {"eval_every": 200, "log_every": 10}
+    options = ["--data", str(text_file), *command_line(ODD, settings)]
+    with started(torchrun(*TRAIN, *options, "--run-dir", str(folder / "whole")), folder) as process:
+        output, _ = process.communicate(timeout=600)
+        assert process.returncode == 0, output
+    choose, kills, runs = random.Random(0), 0, 0
+    while kills < KILLS:
+        run, runs = folder / f"killed-{runs}", runs + 1
+        command = torchrun(f"--max-restarts={KILLS}", *TRAIN, *options, "--run-dir", str(run))
+        with started(command, folder) as process:
+            lines: list[str] = []
+            reader = threading.Thread(target=lambda p=process, to=lines: to.extend(p.stdout))
+            reader.start()
+            while kills < KILLS and process.poll() is None:
+                if kill_one(process, choose):
+                    kills += 1
+            process.wait(600)
+            reader.join()
+        assert process.returncode == 0, "".join(lines)
+        for name in ("model.safetensors", "resume/step-000000600.safetensors"):
+            (one, other) = (load_file(each / name) for each in (folder / "whole", run))
+            assert one.keys() == other.keys()
+            assert all(torch.equal(one[key], other[key]) for key in one)
+        # Of the lines between two saves the mean is summed in another order.
+        torch.testing.assert_close(losses(run), losses(folder / "whole"), rtol=0, atol=1e-5)
+        left = sorted(path.name for path in (run / "resume").iterdir())
+        assert left == sorted(path.name for path in (folder / "whole" / "resume").iterdir())
+    print(f"{kills} kills, {runs} runs")
+
+
+def kill_one(process: subprocess.Popen[str], choose: random.Random) -> bool:
+    """Wait until torchrun's processes are there, and for a random while; kill one of them."""
+    deadline = time.monotonic() + 60
+    while process.poll() is None:
+        workers = [pid for pid in children(process.pid) if rank(pid)]
+        if len(workers) == 2:
+            break
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    moment = time.monotonic() + choose.uniform(0, LONGEST_LIFE)
+    victim = choose.randrange(2)
+    while time.monotonic() < moment and process.poll() is None:
+        time.sleep(0.02)
+    alive = [pid for pid in children(process.pid) if pid in workers]
+    if process.poll() is not None or len(alive) < 2:
+        return False  # the run ended, or is ending
+    os.kill(workers[victim], signal.SIGKILL)
+    while any(pid in children(process.pid) for pid in workers) and process.poll() is None:
+        time.sleep(0.02)
+    return True
+
+
+def test_a_process_that_hangs_is_named(folder: Path, text_file: Path, tmp_path: Path) -> None:
+    settings = SETTINGS | {"parallel": "fsdp", "max_steps": 100_000, "save_every_seconds": 0.5}
+    options = ["--data", str(text_file), *command_line(ODD, settings), "--run-dir", str(tmp_path)]
+    with started(torchrun(*TRAIN, *options), folder, MINILM_PROCESS_TIMEOUT="4") as process:
+        deadline = time.monotonic() + 120
+        while not any((tmp_path / "resume").glob("step-0000000[1-9]*/state.json")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        (child,) = (pid for pid in children(process.pid) if rank(pid) == "1")
+        os.kill(child, signal.SIGSTOP)
+        began, errors = time.monotonic(), []
+        assert process.stdout
+        for line in process.stdout:
+            if line.startswith("error: "):
+                errors.append(line)
+                seconds = time.monotonic() - began
+                os.kill(child, signal.SIGKILL)  # torchrun waits half a minute before it does
+        process.wait(60)
+    (error,) = errors
+    assert f"process 1 (pid {child} on " in error
+    assert "does not answer" in error
+    assert seconds < 15
+    assert process.returncode != 0
+    assert read_state(tmp_path).progress.step > 0
