@@ -24,6 +24,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save
 from torch.distributed.device_mesh import DeviceMesh
 
+from minilm import files
 from minilm.parallel.process_group import world
 from minilm.parallel.sharded import is_shared, local, part_like
 from minilm.runs.base_run import weights_sha256
@@ -68,7 +69,8 @@ def finish(begun: Future[Any], folder: Path) -> dict[str, str]:
         begun.result()
     except CheckpointException as error:
         failures = [failure for failure, _ in error.failures.values()]
-        raise next((f for f in failures if isinstance(f, OSError)), failures[0]) from None
+        of_disk = next((each for each in failures if isinstance(each, OSError)), None)
+        raise (files.error_about(folder, of_disk) if of_disk else failures[0]) from None
     own = {
         path.name: weights_sha256(path) for path in folder.glob(f"shard-{world().rank + 1:05d}-*")
     }

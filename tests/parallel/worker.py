@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -59,7 +60,13 @@ def run(
 
 
 def save_and_load(folder: Path) -> None:
-    """Two saves of tensors that change while they are written: each file has the values of its beginning."""
+    """Two saves of tensors that change while they are written: each file has the values of its beginning.
+
+    A third one fails in one process, and so in all.
+    """
+    import resource
+
+    import pytest
     import torch
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import Shard, distribute_tensor
@@ -89,6 +96,13 @@ def save_and_load(folder: Path) -> None:
         assert digests.keys() == {path.name for path in (folder / str(number)).iterdir()}
         assert all(torch.equal(parts[name], expected[name]) for name in expected)
         whole = {name: getattr(t, "full_tensor", t.clone)() for name, t in tensors.items()}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if world().rank == 1:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    with pytest.raises(OSError, match=str(folder / "2")) as raised:
+        finish(save.begin(folder / "2", tensors), folder / "2")
+    assert raised.value.errno == errno.EFBIG
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     for tensor in tensors.values():
         local(tensor).zero_()
     fill_parts(folder / "1", tensors)
