@@ -165,8 +165,9 @@ def test_killed_at_random_a_run_ends_in_the_same_weights(folder: Path, text_file
             assert all(torch.equal(one[key], other[key]) for key in one)
         # Of the lines between two saves the mean is summed in another order.
         torch.testing.assert_close(losses(run), losses(folder / "whole"), rtol=0, atol=1e-5)
-        left = sorted(path.name for path in (run / "resume").iterdir())
-        assert left == sorted(path.name for path in (folder / "whole" / "resume").iterdir())
+        left = [path.name for path in (run / "resume").iterdir()]
+        assert len(left) == 2, left  # nothing of the saves that were killed
+        assert all(name.endswith(".safetensors") for name in left)
     print(f"{kills} kills, {runs} runs")
 
 
