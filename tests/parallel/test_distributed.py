@@ -135,6 +135,8 @@ def started(command: list[str], cache: Path, **variables: str) -> Iterator[subpr
         yield process
     finally:
         end(process)
+        assert process.stdout
+        process.stdout.close()
 
 
 def test_killed_at_random_a_run_ends_in_the_same_weights(folder: Path, text_file: Path) -> None:
