@@ -6,8 +6,11 @@ import contextlib
 import itertools
 import os
 import random
+import shlex
+import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +21,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from minilm.runs.files import step_of_state
 from minilm.runs.logs import read_metrics
 from minilm.training.resume_state import read_state, state_files
 from minilm.training.train import train
@@ -122,11 +126,14 @@ TRAIN = [str(ROOT / "scripts" / "train.py"), "--tokenizer=byte"]
 
 
 @contextlib.contextmanager
-def started(command: list[str], cache: Path, **variables: str) -> Iterator[subprocess.Popen[str]]:
+def started(
+    command: list[str], cache: Path, cwd: Path | None = None, **variables: str
+) -> Iterator[subprocess.Popen[str]]:
     """torchrun, which is ended with its processes at the end of the block."""
     process = subprocess.Popen(
         command,
         env=environment(cache) | variables,
+        cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -220,3 +227,41 @@ def test_a_process_that_hangs_is_named(folder: Path, text_file: Path, tmp_path: 
     assert seconds < 15
     assert process.returncode != 0
     assert read_state(tmp_path).progress.step > 0
+
+
+def test_the_commands_of_the_page_stop_and_go_on(text_file: Path, tmp_path: Path) -> None:
+    """Those under "Saved states": four processes, then two, then one."""
+    page = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
+    block = page.partition("### Saved states\n\n")[2].partition("\n\n")[0]
+    commands = [shlex.split(line) for line in block.splitlines()]
+    assert [command[0] for command in commands] == ["torchrun", "torchrun", "python"]
+    run = tmp_path / "checkpoints" / "mine"
+    shutil.copy(text_file, tmp_path / "my.txt")
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    settings = SETTINGS | {"save_every_seconds": 0.5, "max_steps": 1000, "eval_every": 500}
+    for number, command in enumerate(commands):
+        python = [sys.executable]
+        launcher = [*python, "-m", "torch.distributed.run", "--standalone"]
+        command = (launcher if command[0] == "torchrun" else python) + command[1:]
+        if number == 0:
+            command += ["--tokenizer=byte", *command_line(ODD, settings)]
+        before = newest_step(run)
+        with started(command, tmp_path, cwd=tmp_path) as process:
+            while number < 2 and newest_step(run) < before + 10:
+                assert process.poll() is None
+                time.sleep(0.05)
+            if number < 2:
+                process.terminate()  # torchrun passes it on
+            output, _ = process.communicate(timeout=300)
+        if number < 2:
+            assert "SIGTERM: stopping, and saving the run" in output
+            assert state_files(run)[0].is_dir()
+            assert newest_step(run) >= before + 10
+    assert process.returncode == 0, output
+    assert newest_step(run) == 1000
+    assert state_files(run)[0].is_file()
+
+
+def newest_step(run: Path) -> int:
+    steps = [step_of_state(path.name) for path in state_files(run)]
+    return max((step for step in steps if step is not None), default=0)
