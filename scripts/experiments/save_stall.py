@@ -70,10 +70,12 @@ def measure(preset: str, steps: int, windows: int, context: int) -> None:
     writer = CheckpointWriter(model, optimizers, keep=1)
     writer.save(run_dir, Progress(), SETTINGS, weights_metadata=None)  # memory is allocated
     writer.wait()
-    without, within, copying, writing = [], [], [], []
+    without, within, copying, writing, processor = [], [], [], [], []
     for window in range(windows):
+        began_cpu = time.process_time()
         without.append(sum(train() for _ in range(steps)))
-        began = time.perf_counter()
+        cpu = time.process_time() - began_cpu
+        began, began_cpu = time.perf_counter(), time.process_time()
         writer.save(run_dir, Progress(step=window + 1), SETTINGS, weights_metadata=None)
         copying.append(time.perf_counter() - began)
         done = []
@@ -84,6 +86,7 @@ def measure(preset: str, steps: int, windows: int, context: int) -> None:
         within.append(time.perf_counter() - began)
         writing += done
         writer.wait()
+        processor.append(time.process_time() - began_cpu - cpu)
     writer.close()
     if world().is_main:
         extra = statistics.median(b - a for a, b in zip(without, within, strict=True))
@@ -92,6 +95,8 @@ def measure(preset: str, steps: int, windows: int, context: int) -> None:
         print(f"a step: {statistics.median(without) / steps:.2f} s")
         print(f"a save: {statistics.median(copying):.2f} s of copying, on the disk after ", end="")
         print(f"{statistics.median(writing):.1f} s" if writing else "more than a window")
+        cpu = statistics.median(processor)
+        print(f"processor time of a save in each process: {cpu:.2f} s, {cpu / 60:.1%} of a minute")
         print(f"training is delayed by {extra:.2f} s, {extra / 60:.1%} of a minute")
         shutil.rmtree(run_dir)
 

@@ -45,13 +45,15 @@ def environment(cache: Path) -> dict[str, str]:
     return clean_environment(cache) | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
-def run_cases(folder: Path, cases: Sequence[dict[str, Any]], processes: int) -> None:
+def run_cases(
+    folder: Path, cases: Sequence[dict[str, Any]], processes: int, **variables: str
+) -> None:
     """Every case of tests/parallel/worker.py in ``folder``; one process is started without torchrun."""
     (folder / "cases.json").write_text(json.dumps(cases))
     command = [WORKER, str(folder)]
     done = subprocess.run(
         torchrun(*command, processes=processes) if processes > 1 else [sys.executable, *command],
-        env=environment(folder / "cache"),
+        env=environment(folder / "cache") | variables,
         capture_output=True,
         text=True,
         timeout=900,

@@ -229,6 +229,11 @@ def test_a_process_that_hangs_is_named(folder: Path, text_file: Path, tmp_path: 
     assert read_state(tmp_path).progress.step > 0
 
 
+def test_a_preparation_may_take_longer_than_a_step(tmp_path: Path) -> None:
+    case = {"name": "prepared", "verb": "prepare", "arguments": {}}
+    run_cases(tmp_path, [case], 2, MINILM_PROCESS_TIMEOUT="2")
+
+
 def test_the_commands_of_the_page_stop_and_go_on(text_file: Path, tmp_path: Path) -> None:
     """Those under "Saved states": four processes, then two, then one."""
     page = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")

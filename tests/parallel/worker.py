@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,12 @@ def run(
     copied_to: str = "",
 ) -> None:
     """One call; with ``signal_rank`` that process gets SIGTERM at the start of its step ``signal_step``."""
+    if verb == "prepare":
+        with world().main_first():
+            if world().is_main:  # longer than a step may take
+                time.sleep(2.5 * float(os.environ["MINILM_PROCESS_TIMEOUT"]))
+        assert world().maximum(world().rank) == (world().size - 1,)
+        return
     if verb == "save":
         save_and_load(folder / name)
         return
