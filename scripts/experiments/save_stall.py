@@ -1,7 +1,8 @@
 """torchrun --nproc-per-node 2 scripts/experiments/save_stall.py: how much a save delays training under fsdp.
 
 Windows of steps without a save and with one, begun before the first of them, take turns. What the second
-kind takes longer is what saving once a minute costs of that minute. AdamW: a state is three times the model.
+kind takes longer is what saving once a minute costs of that minute; on a busy machine that is noise, and the
+processor time of a save alone says more. AdamW: a state is three times the model.
 """
 
 from __future__ import annotations
@@ -72,10 +73,8 @@ def measure(preset: str, steps: int, windows: int, context: int) -> None:
     writer.wait()
     without, within, copying, writing, processor = [], [], [], [], []
     for window in range(windows):
-        began_cpu = time.process_time()
         without.append(sum(train() for _ in range(steps)))
-        cpu = time.process_time() - began_cpu
-        began, began_cpu = time.perf_counter(), time.process_time()
+        began = time.perf_counter()
         writer.save(run_dir, Progress(step=window + 1), SETTINGS, weights_metadata=None)
         copying.append(time.perf_counter() - began)
         done = []
@@ -86,7 +85,10 @@ def measure(preset: str, steps: int, windows: int, context: int) -> None:
         within.append(time.perf_counter() - began)
         writing += done
         writer.wait()
-        processor.append(time.process_time() - began_cpu - cpu)
+        began = time.process_time()
+        writer.save(run_dir, Progress(step=window + 1), SETTINGS, weights_metadata=None)
+        writer.wait()
+        processor.append(time.process_time() - began)
     writer.close()
     if world().is_main:
         extra = statistics.median(b - a for a, b in zip(without, within, strict=True))
