@@ -1,6 +1,7 @@
 # make train   set up, train the default model, inspect it
 # make test    set up, then lint, types and tests: what CI runs
 # make check   lint and types alone
+# make test-distributed   four processes, kills, hangs, two hosts with a link that is cut: a quarter of an hour
 # make prove   the slow proofs: torch.compile, a run stopped 200 times (a quarter of an hour)
 # make agree   every declared architecture, nano and small and conversions against transformers and gguf
 # make llama   GGUF files against llama.cpp, prebuilt by node-llama-cpp: needs Node.js; some minutes
@@ -21,7 +22,7 @@ PARSERS := safetensors gguf torch_zip torch_pickle index json config run storage
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: train test check prove agree llama test-federate fuzz
+.PHONY: train test test-distributed check prove agree llama test-federate fuzz
 .DEFAULT_GOAL := test
 
 # Installed again only when what is asked for changes.
@@ -42,6 +43,10 @@ train: .venv/installed
 test: check
 	@echo "Running the tests ..."
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
+
+test-distributed: .venv/installed
+	@echo "Running the tests of many processes ..."
+	@$(BIN)/pytest -m distributed tests/parallel
 
 prove: .venv/installed
 	@echo "Running the slow proofs ..."

@@ -24,6 +24,7 @@ from minilm.formats.checks import check_same_tensors
 from minilm.formats.header import StoredTensor
 from minilm.formats.safetensors import read_header
 from minilm.model.transformer import Transformer
+from minilm.parallel.tensor_parts import tensor_kinds
 from minilm.quantization.packing import Packing, read_rounded
 from minilm.quantization.packings import packing_of
 from minilm.runs import base_run
@@ -269,12 +270,16 @@ def write_tensors(
     ``hashed``: as `tensor_io.write` has it.
     """
     plan = {
-        StoredTensor(name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)): partial(
-            _bits, tensor
-        )
-        for name, tensor in tensors.items()
+        StoredTensor(name, dtype, shape): lambda name=name: _bits(tensors[name])
+        for name, (dtype, shape) in tensor_kinds(tensors).items()
     }
     tensor_io.write(path, plan, metadata, hashed=hashed)
+
+
+def replace_metadata(path: Path, metadata: Mapping[str, str]) -> None:
+    """Write a file of weights again, atomically, with other metadata."""
+    plan = {tensor: partial(tensor_io.read, tensor) for tensor in read_header(path).tensors}
+    tensor_io.write(path, plan, metadata)
 
 
 def _bits(tensor: Tensor) -> tensor_io.Array:

@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from minilm.errors import ConfigError
 from minilm.model.transformer import Transformer
-from minilm.parallel.process_group import World
+from minilm.parallel.process_group import World, world
 from minilm.parallel.sharded import whole
 
 Loss = Callable[..., Tensor]
@@ -77,7 +77,11 @@ class DataParallel:
             return self._model
         values: dict[str, Tensor] = {}
         for name, parameter in self._model.named_parameters():
-            values[name] = whole(parameter.detach()).cpu()
+            value = whole(parameter.detach())
+            if world().is_main:
+                values[name] = value.cpu()
+        if not world().is_main:
+            return self._skeleton
         for name, parameter in self._model.named_parameters(remove_duplicate=False):
             if name not in values:  # tied
                 (first,) = (n for n, p in self._model.named_parameters() if p is parameter)

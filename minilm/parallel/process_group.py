@@ -9,10 +9,11 @@ import contextlib
 import os
 import socket
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -27,19 +28,24 @@ from minilm.safe_text import short_repr
 # Preparing a corpus may take rank 0 longer than a step, or an evaluation, may take anybody.
 PREPARATION_TIMEOUT = timedelta(days=2)
 STEP_SECONDS = 600.0  # unless MINILM_PROCESS_TIMEOUT says how long one waits for another
+STORE_SECONDS = 5.0  # for an answer of the store once a process has failed
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
 class World:
     """How many processes there are, and which of them this one is.
 
-    ``store`` is what they share beside tensors, ``control`` a group on the CPU whatever the device.
+    ``store`` is what they share beside tensors; ``control`` and ``saving`` are groups on the CPU whatever the
+    device, the second for what is saved beside the training, in another thread.
     """
 
     rank: int = 0
     size: int = 1
     store: Any = None
     control: Any = None
+    saving: Any = None
 
     @property
     def is_parallel(self) -> bool:
@@ -86,11 +92,11 @@ class World:
                 self.wait()
 
     def claims(self, what: str) -> bool:
-        """Whether this process is the first to say so: what all would print is printed once."""
-        try:
-            return self.size == 1 or self.store.add(what, 1) == 1
-        except RuntimeError:  # the store is where another process was
-            return True
+        """Whether this process is the first to say so: what all would print is printed once.
+
+        Each of them is, where it cannot ask.
+        """
+        return self.size == 1 or _answered(lambda: self.store.add(what, 1) == 1, otherwise=True)
 
     def report(self, step: int) -> None:
         """Say how far this process is, for the message of one that waits in vain."""
@@ -99,7 +105,13 @@ class World:
             self.store.set(f"step/{self.rank}", where)
 
     def behind(self) -> list[str]:
-        """The other processes that are not as far as this one, or else all others, one text each."""
+        """The other processes that are not as far as this one, or else all others, one text each.
+
+        Empty where none can be asked for.
+        """
+        return _answered(self._behind, otherwise=[])
+
+    def _behind(self) -> list[str]:
         steps: dict[int, tuple[int, str]] = {}
         for rank in range(self.size):
             if self.store.check([f"step/{rank}"]):
@@ -135,8 +147,8 @@ def process_group() -> Iterator[World]:
     # The agent's store outlives processes that are started again: what the last ones wrote is not for these.
     store = PrefixStore(f"minilm-{restarts()}", store)
     dist.init_process_group(store=store, rank=rank, world_size=size, timeout=timeout)
-    control = dist.new_group(backend="gloo", timeout=timeout)
-    _world = World(rank, size, PrefixStore("run", store), control)
+    control, saving = (dist.new_group(backend="gloo", timeout=timeout) for _ in range(2))
+    _world = World(rank, size, PrefixStore("run", store), control, saving)
     silence_all_but_first()
     try:
         yield _world
@@ -162,10 +174,7 @@ def _is_of_communication(error: BaseException) -> bool:
 
 
 def _lost_process(world: World, error: BaseException) -> InputError:
-    try:
-        others = " or ".join(world.behind())
-    except RuntimeError:  # the store is where another process was
-        others = ""
+    others = " or ".join(world.behind())
     reason = "does not answer" if "imed out" in str(error) else "ended"
     return InputError(
         f"process {world.rank} of {world.size}",
@@ -173,6 +182,20 @@ def _lost_process(world: World, error: BaseException) -> InputError:
         "all of them",
         "the run is as last saved, and --resume continues it",
     )
+
+
+def _answered(question: Callable[[], Answer], otherwise: Answer) -> Answer:
+    """What the store says; ``otherwise`` where it is gone, or its machine is: `add` has no time-out."""
+    answers: list[Answer] = []
+
+    def ask() -> None:
+        with contextlib.suppress(RuntimeError):
+            answers.append(question())
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(STORE_SECONDS)
+    return answers[0] if answers else otherwise
 
 
 def _timeout() -> timedelta:

@@ -12,6 +12,7 @@ from torch import Tensor
 from minilm.parallel.process_group import world
 
 if TYPE_CHECKING:  # a second of importing, where a process alone has no such tensor
+    from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.tensor import DTensor, Placement
 
 
@@ -46,15 +47,18 @@ def like(tensor: Tensor, values: Tensor) -> Tensor:
     return distribute_tensor(values, tensor.device_mesh, tensor.placements, src_data_rank=None)
 
 
-def part_like(tensor: Tensor, part: Tensor) -> Tensor:
-    """A tensor of which ``part`` is what this process has of ``tensor``; the memory is that of ``part``."""
+def part_like(tensor: Tensor, part: Tensor, mesh: DeviceMesh | None = None) -> Tensor:
+    """A tensor of which ``part`` is what this process has of ``tensor``; the memory is that of ``part``.
+
+    ``mesh``: the same processes on the device of ``part``, where that is another one.
+    """
     if not is_shared(tensor):
         return part
     from torch.distributed.tensor import DTensor
 
     return DTensor.from_local(
         part,
-        tensor.device_mesh,
+        mesh or tensor.device_mesh,
         tensor.placements,
         run_check=False,
         shape=tensor.shape,

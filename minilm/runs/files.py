@@ -52,16 +52,21 @@ _WRITTEN = (
     *(ADAPTER_CONFIG, ADAPTER_WEIGHTS),
 )
 _WEIGHT_SUFFIXES = (".safetensors", ".gguf", ".pt", ".pth", ".bin", ".ckpt")
-_STATE = re.compile(r"step-(\d{9,18})\.safetensors", re.ASCII)
+_STATE = re.compile(r"step-(\d{9,18})(\.safetensors)?", re.ASCII)
 
 
 def state_name(step: int) -> str:
     """The file in resume/ of the training state after ``step`` steps."""
-    return f"step-{step:09d}.safetensors"
+    return f"{state_folder_name(step)}.safetensors"
+
+
+def state_folder_name(step: int) -> str:
+    """The folder in resume/ of one that several processes write (runs/state_folders.py)."""
+    return f"step-{step:09d}"
 
 
 def step_of_state(name: str) -> int | None:
-    """The inverse of `state_name`; None for another name."""
+    """The inverse of both; None for another name."""
     match = _STATE.fullmatch(name)
     return int(match[1]) if match else None
 

@@ -15,10 +15,11 @@ from pathlib import Path
 from minilm import files
 from minilm.errors import InputError
 from minilm.runs import files as run_files
+from minilm.runs import state_folders
 from minilm.runs.lock import run_lock
 
 # Written before config.json; a state of a later step is that of a run that was trained.
-_FIRST_STATE = run_files.state_name(0)
+_FIRST_STATES = (run_files.state_name(0), run_files.state_folder_name(0))
 _BEFORE_CONFIG = (run_files.TOKENIZER, *run_files.COMPANIONS, run_files.WEIGHTS)
 # Folders that are written before it, and what is in them.
 _FOLDERS = {
@@ -91,8 +92,10 @@ def new_run_folder(folder: Path) -> Iterator[None]:
 
 def remove_beginning(folder: Path) -> None:
     """Remove what a run has written that did not make its first step."""
-    for name in (run_files.CONFIG, *_BEFORE_CONFIG, *_LOGS, f"{run_files.RESUME}/{_FIRST_STATE}"):
+    for name in (run_files.CONFIG, *_BEFORE_CONFIG, *_LOGS):
         (folder / name).unlink(missing_ok=True)
+    for name in _FIRST_STATES:
+        state_folders.remove_state(folder / run_files.RESUME / name)
     for parent, names in _FOLDERS.items():
         for name in names:
             (folder / parent / name).unlink(missing_ok=True)
@@ -114,6 +117,8 @@ def remove_temporary_files(folder: Path) -> None:
             for path in parent.iterdir():
                 if _is_temporary(path) and path.is_file() and not path.is_symlink():
                     path.unlink()
+    if (folder / run_files.RESUME).is_dir():
+        state_folders.remove_unfinished(folder / run_files.RESUME)
 
 
 def _is_temporary(path: Path) -> bool:
@@ -129,7 +134,14 @@ def _foreign_names(folder: Path) -> bool:
     resume = folder / run_files.RESUME
     if resume.is_dir():
         paths += resume.iterdir()
-    allowed = {*_BEFORE_CONFIG, run_files.LOCK, run_files.RESUME, _FIRST_STATE, *_FOLDERS}
+        state = resume / run_files.state_folder_name(0)
+        if state_folders.is_named_as_state_folder(state):
+            paths += [
+                path
+                for path in state.iterdir()
+                if path.name != state_folders.RECORD and not state_folders.is_of_save(path)
+            ]
+    allowed = {*_BEFORE_CONFIG, run_files.LOCK, run_files.RESUME, *_FIRST_STATES, *_FOLDERS}
     for parent, names in _FOLDERS.items():
         if (folder / parent).is_dir():
             paths += [path for path in (folder / parent).iterdir() if path.name not in names]

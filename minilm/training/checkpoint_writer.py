@@ -12,11 +12,21 @@ import torch
 from torch import Tensor, nn
 
 from minilm.architectures.adapter_map import AdapterMap
-from minilm.checkpoint import save_adapter, write_tensors
+from minilm.checkpoint import replace_metadata, save_adapter, write_tensors
 from minilm.parallel.process_group import world
-from minilm.parallel.sharded import whole
+from minilm.parallel.sharded import is_shared
+from minilm.parallel.tensor_parts import read_parts, under
 from minilm.runs import files as run_files
-from minilm.training.resume_state import Optimizers, Progress, state_tensors, write_state
+from minilm.training.resume_state import (
+    Optimizers,
+    Progress,
+    remove_older,
+    state_fields,
+    state_tensors,
+    write_folders_as_files,
+    write_state,
+)
+from minilm.training.state_folder import StateFolders, write_record
 
 
 class CheckpointWriter:
@@ -39,6 +49,7 @@ class CheckpointWriter:
         self._adapters = adapters
         self.weights_dtype: torch.dtype = getattr(torch, weights_dtype)
         self._copies: dict[str, Tensor] = {}
+        self._folders: StateFolders | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="minilm-saver")
         self._writing: Future[None] | None = None
 
@@ -52,29 +63,37 @@ class CheckpointWriter:
     ) -> None:
         """Copy everything as it is now, and begin to write it.
 
-        With ``weights_metadata`` model.safetensors is written too, with that in its header.
+        With ``weights_metadata`` model.safetensors is written too, with that in its header. Of tensors that
+        processes share each writes its parts, else the main process all.
         """
         self.wait()
-        copy_done = self._copy()
-        if not world().is_main:
-            return
+        tensors = state_tensors(self._model, self._optimizers)
         progress_now = replace(progress, scaler=dict(progress.scaler))
-        self._writing = self._thread.submit(
-            self._write, run_dir, self._copies, copy_done, progress_now, settings, weights_metadata
-        )
+        if any(is_shared(tensor) for tensor in tensors.values()):
+            self._folders = self._folders or StateFolders()
+            folder, begun = self._folders.begin(run_dir, progress.step, tensors)
+            fields = state_fields(progress_now, settings)
+            self._writing = self._thread.submit(
+                self._write_folder, run_dir, folder, begun, fields, weights_metadata
+            )
+        elif world().is_main:
+            copy_done = self._copy(tensors)
+            self._writing = self._thread.submit(
+                self._write,
+                *(run_dir, self._copies, copy_done, progress_now, settings, weights_metadata),
+            )
 
-    def write_weights(
-        self, run_dir: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str]
-    ) -> None:
-        """model.safetensors, in the dtype that the run's weights are stored in; of an adapter, its file."""
-        weights = {name: whole(tensor.detach()) for name, tensor in weights.items()}
-        if not world().is_main:
-            return
-        if self._adapters is not None:
-            save_adapter(run_files.weights_path(run_dir), weights, self._adapters, metadata)
-            return
-        stored = {name: tensor.detach().to(self.weights_dtype) for name, tensor in weights.items()}
-        write_tensors(run_dir / run_files.WEIGHTS, stored, metadata)
+    def end(self, run_dir: Path) -> None:
+        """Of a run that is at its end: what several processes wrote becomes what one process writes."""
+        self.wait()
+        if self._folders and world().is_main:
+            write_folders_as_files(run_dir)
+
+    def describe_weights(self, run_dir: Path, metadata: Mapping[str, str]) -> None:
+        """Replace what the header of model.safetensors says."""
+        self.wait()
+        if world().is_main:
+            replace_metadata(run_files.weights_path(run_dir), metadata)
 
     def wait(self) -> None:
         """Wait until the save that was begun is on the disk. Raises its OSError if it failed."""
@@ -89,16 +108,9 @@ class CheckpointWriter:
         finally:
             self._thread.shutdown()
 
-    def _copy(self) -> torch.Event | None:
-        """Copy into memory that is allocated once; from CUDA without waiting, until the event.
-
-        What the processes share is gathered, and the main one copies it.
-        """
-        tensors = state_tensors(self._model, self._optimizers)
-        for name, part in tensors.items():
-            tensor = whole(part)
-            if not world().is_main:
-                continue
+    def _copy(self, tensors: Mapping[str, Tensor]) -> torch.Event | None:
+        """Copy into memory that is allocated once; from CUDA without waiting, until the event."""
+        for name, tensor in tensors.items():
             if name not in self._copies or self._copies[name].shape != tensor.shape:
                 self._copies[name] = torch.empty_like(
                     tensor, device="cpu", pin_memory=tensor.is_cuda
@@ -123,11 +135,36 @@ class CheckpointWriter:
             copy_done.synchronize()
         # The weights go first: a crash in between leaves a state that writes the same ones again.
         if weights_metadata is not None:
-            prefix = "model."
-            weights = {
-                name.removeprefix(prefix): tensor
-                for name, tensor in tensors.items()
-                if name.startswith(prefix)
-            }
-            self.write_weights(run_dir, weights, weights_metadata)
+            self._write_weights(run_dir, tensors, weights_metadata)
         write_state(run_dir, tensors, progress, settings, keep=self._keep)
+
+    def _write_folder(
+        self,
+        run_dir: Path,
+        folder: Path,
+        begun: Future[Any],
+        fields: dict[str, Any],
+        weights_metadata: Mapping[str, str] | None,
+    ) -> None:
+        assert self._folders is not None
+        digests = self._folders.finish(begun, folder)
+        if not world().is_main:
+            return
+        if weights_metadata is not None:
+            self._write_weights(run_dir, read_parts(folder), weights_metadata)
+        newest = write_record(folder, digests, fields)
+        remove_older(run_dir, newest, self._keep)
+
+    def _write_weights(
+        self, run_dir: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
+    ) -> None:
+        """model.safetensors, in the dtype that the run's weights are stored in; of an adapter, its file.
+
+        From a state's tensors, one at a time.
+        """
+        if self._adapters is not None:
+            weights = under("model.", tensors, torch.float32)
+            save_adapter(run_files.weights_path(run_dir), weights, self._adapters, metadata)
+        else:
+            weights = under("model.", tensors, self.weights_dtype)
+            write_tensors(run_dir / run_files.WEIGHTS, weights, metadata)

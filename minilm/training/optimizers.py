@@ -6,7 +6,7 @@ AdamW updates everything. Decay is on matrices only. What does not require a gra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from minilm.config import TrainConfig
 from minilm.model.transformer import Transformer
-from minilm.parallel.sharded import fill, like
 from minilm.training.lr_schedule import lr_multiplier, momentum
 from minilm.training.muon import Muon
 from minilm.transforms.lora import is_adapter
@@ -178,10 +177,10 @@ def _parameter_ids(optimizer: torch.optim.Optimizer) -> set[int]:
 
 
 @torch.no_grad()
-def restore_optimizers(
-    model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], tensors: dict[str, Tensor]
+def allocate_state(
+    model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], names: Collection[str]
 ) -> None:
-    """The inverse of `optimizer_tensors`."""
+    """Make those of `optimizer_tensors` that are not there yet, without values, to be filled in place."""
     for optimizer in optimizers:
         own = _parameter_ids(optimizer)
         for name, parameter in model.named_parameters():
@@ -189,9 +188,12 @@ def restore_optimizers(
                 continue
             state = optimizer.state[parameter]
             for key in STATE_KEYS:
-                saved = tensors.get(f"{name}.{key}")
-                if saved is not None and key in state:
-                    fill(state[key], saved)  # Muon's are views of one memory
-                elif saved is not None:
-                    # The fused kernel keeps the step count beside the parameter.
-                    state[key] = like(parameter, saved)
+                if f"{name}.{key}" not in names or key in state:
+                    continue
+                # The fused kernel keeps the step count beside the parameter.
+                is_count = key == "step"
+                state[key] = (
+                    torch.zeros((), device=parameter.device)
+                    if is_count
+                    else torch.empty_like(parameter)
+                )

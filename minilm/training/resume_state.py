@@ -1,5 +1,7 @@
 """The exact training state: resume/step-N.safetensors, one file each, of which the newest are kept.
 
+Of processes that share their tensors it is a folder, resume/step-N (state_folder.py), of the same content.
+
 Tensors: ``model.NAME`` for every parameter, trained or frozen, in its own dtype (beside an adapter the base,
 which is a run of its own, is left out); ``optimizer.NAME.KEY`` for those that are trained; ``rng.DEVICE``.
 Metadata: ``progress`` and ``settings`` as JSON, and a SHA-256 over the whole file. Batches are a function of
@@ -16,7 +18,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -26,19 +28,20 @@ from minilm.checkpoint import FLOATING, write_tensors
 from minilm.errors import FormatError
 from minilm.formats.safetensors import read_header
 from minilm.formats.tensor_io import HASH, check_hash
+from minilm.parallel.process_group import world
 from minilm.parallel.sharded import fill
+from minilm.parallel.tensor_parts import PartedTensors, tensor_kinds
 from minilm.runs import files as run_files
+from minilm.runs.state_folders import is_state_folder, remove_state
 from minilm.safe_text import short_repr
-from minilm.training.optimizers import (
-    optimizer_state_shapes,
-    optimizer_tensors,
-    restore_optimizers,
-)
+from minilm.training.optimizers import allocate_state, optimizer_state_shapes, optimizer_tensors
+from minilm.training.state_folder import read_folder
 from minilm.transforms.lora import is_adapter
 
 logger = logging.getLogger(__name__)
 
 Optimizers = Sequence[torch.optim.Optimizer]
+Value = TypeVar("Value")
 
 # Old name -> new name of fields of Progress.
 _RENAMED = {"usual_loss": "running_mean_loss"}
@@ -77,7 +80,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class SavedState:
-    """A state file opened: where the run was, with which settings, and its tensors.
+    """A state opened: where the run was, with which settings, and its tensors, each whole.
 
     ``damaged`` are the newer states, which could not be read.
     """
@@ -85,7 +88,7 @@ class SavedState:
     path: Path
     progress: Progress
     settings: dict[str, Any]
-    tensors: dict[str, Tensor]
+    tensors: Mapping[str, Tensor]
     damaged: tuple[Path, ...] = ()
 
 
@@ -117,20 +120,50 @@ def write_state(
     """Write the state of a step whole, then remove all older ones but the ``keep`` - 1 newest."""
     folder = run_dir / run_files.RESUME
     folder.mkdir(exist_ok=True)
-    metadata = {"progress": json.dumps(asdict(progress)), "settings": json.dumps(settings)}
     newest = folder / run_files.state_name(progress.step)
-    write_tensors(newest, tensors, metadata, hashed=True)
+    fields = state_fields(progress, settings)
+    write_tensors(newest, tensors, _as_metadata(fields), hashed=True)
+    remove_older(run_dir, newest, keep)
+
+
+def state_fields(progress: Progress, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a state has beside its tensors."""
+    return {"progress": asdict(progress), "settings": dict(settings)}
+
+
+def _as_metadata(fields: Mapping[str, Any]) -> dict[str, str]:
+    return {name: json.dumps(fields[name]) for name in ("progress", "settings")}
+
+
+def remove_older(run_dir: Path, newest: Path, keep: int) -> None:
+    """Remove states before ``newest`` but the ``keep`` - 1 last of them, and the other kind of its step."""
+    remove_state(newest.with_suffix("" if newest.suffix else ".safetensors"))
     states = state_files(run_dir)
-    older = [path for path in states[states.index(newest) + 1 :] if path.is_file()]
+    older = states[states.index(newest) + 1 :]
+    older = [path for path in older if path.is_file() or is_state_folder(path)]
     for path in older[keep - 1 :]:
-        path.unlink(missing_ok=True)
+        remove_state(path)
+
+
+def write_folders_as_files(run_dir: Path) -> None:
+    """Of a run that ended, by the main process: its states as those of one process have it."""
+    for path in state_files(run_dir):
+        if is_state_folder(path):
+            fields, tensors = read_folder(path, compared=False)  # its own, just written
+            whole = path.with_suffix(".safetensors")
+            write_tensors(whole, tensors, _as_metadata(fields), hashed=True)
+            remove_state(path)
 
 
 def state_files(run_dir: Path) -> list[Path]:
-    """The states of a run, the newest first."""
-    paths = (run_dir / run_files.RESUME).glob("step-*.safetensors")
+    """The states of a run, the newest first: files, and the folders that are whole."""
+    paths = list((run_dir / run_files.RESUME).glob("step-*"))
     steps = {path: run_files.step_of_state(path.name) for path in paths}
-    named = {path: step for path, step in steps.items() if step is not None}
+    named = {
+        path: (step, bool(path.suffix))
+        for path, step in steps.items()
+        if step is not None and (path.suffix or is_state_folder(path))
+    }
     return sorted(named, key=named.__getitem__, reverse=True)
 
 
@@ -156,6 +189,9 @@ def read_state(run_dir: Path) -> SavedState:
 
 
 def _read(path: Path) -> SavedState:
+    if is_state_folder(path):
+        fields, tensors = read_folder(path)
+        return SavedState(path, *_checked(path, fields), tensors)
     if not path.exists():
         raise FormatError(path, "a link to nothing", "a minilm training state")
     metadata = read_header(path).metadata
@@ -163,23 +199,33 @@ def _read(path: Path) -> SavedState:
     if is_hashed:
         check_hash(path)
     try:
-        fields = json.loads(metadata["progress"])
-        progress = Progress(**{_RENAMED.get(name, name): value for name, value in fields.items()})
-        settings = json.loads(metadata["settings"])
-        _check_values(progress, settings)
-    except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError):
-        raise FormatError(path, "no progress in its header", "a minilm training state") from None
-    if path.name != run_files.state_name(progress.step):
-        name = run_files.state_name(progress.step)
-        raise FormatError(path, f"a state of step {progress.step}", f"the name {name}")
+        fields = {name: json.loads(metadata[name]) for name in ("progress", "settings")}
+    except (KeyError, ValueError, RecursionError):
+        fields = {}
+    progress, settings = _checked(path, fields)
     try:
         with safe_open(path, framework="pt") as stream:
-            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+            stored = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
     except (SafetensorError, ValueError, TypeError, AttributeError) as error:
         raise FormatError(path, short_repr(str(error)), "a minilm training state") from None
-    if not is_hashed and _digest(tensors) != metadata.get("sha256"):
+    if not is_hashed and _digest(stored) != metadata.get("sha256"):
         raise FormatError(path, "not the bytes that were written", "those of its SHA-256")
-    return SavedState(path, progress, settings, tensors)
+    return SavedState(path, progress, settings, stored)
+
+
+def _checked(path: Path, fields: Mapping[str, Any]) -> tuple[Progress, dict[str, Any]]:
+    """The progress and the settings that a state at ``path`` says. Raises FormatError for other values."""
+    try:
+        named = fields["progress"].items()
+        progress = Progress(**{_RENAMED.get(name, name): value for name, value in named})
+        settings = fields["settings"]
+        _check_values(progress, settings)
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError):
+        raise FormatError(path, "no progress in its header", "a minilm training state") from None
+    name = run_files.state_folder_name(progress.step) + path.suffix
+    if path.name != name:
+        raise FormatError(path, f"a state of step {progress.step}", f"the name {name}")
+    return progress, settings
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:
@@ -197,26 +243,29 @@ def restore_state(saved: SavedState, model: nn.Module, optimizers: Optimizers) -
     Raises FormatError, with nothing changed, unless every tensor is there in its dtype and shape.
     """
     expected = _expected(model, optimizers, saved.progress.step)
-    stored = {
-        name: _described(tensor.dtype, tensor.shape) for name, tensor in saved.tensors.items()
-    }
+    stored = tensor_kinds(saved.tensors)
     for device in ("cuda", "mps"):  # a run may be resumed on another device
         stored.pop(f"rng.{device}", None)
     if stored != expected:
         name = min(n for n in stored.keys() | expected.keys() if stored.get(n) != expected.get(n))
         raise FormatError(
             saved.path,
-            f"{name} {stored.get(name, 'absent')}",
-            f"{expected.get(name, 'no such tensor')}",
+            f"{name} {_described(stored, name, 'absent')}",
+            _described(expected, name, "no such tensor"),
             "the state is damaged: remove it to resume from an older one, or start a new run with "
             "--init-from this one to keep its weights",
         )
-    weights = _under("model.", saved.tensors)
-    with torch.no_grad():
-        for name, parameter in held_parameters(model).items():
-            fill(parameter, weights[name])
-    restore_optimizers(model, optimizers, _under("optimizer.", saved.tensors))
-    restore_random_states(_under("rng.", saved.tensors))
+    allocate_state(model, optimizers, _under("optimizer.", expected).keys())
+    tensors = state_tensors(model, optimizers)
+    tensors = {name: tensor for name, tensor in tensors.items() if name in saved.tensors}
+    if isinstance(saved.tensors, PartedTensors) and world().is_parallel:
+        from minilm.parallel.sharded_save import fill_parts  # a second of importing
+
+        fill_parts(saved.tensors.folder, tensors)
+    else:
+        for name, tensor in tensors.items():
+            fill(tensor, saved.tensors[name])
+    restore_random_states(_under("rng.", tensors))
 
 
 def random_states() -> dict[str, Tensor]:
@@ -282,19 +331,25 @@ def _check_values(progress: Progress, settings: Any) -> None:
 
 def _expected(
     model: nn.Module, optimizers: Optimizers, step: int
-) -> dict[str, tuple[str | int, ...]]:
+) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Dtype and shape of every tensor of a state of this model after ``step`` updates."""
     shapes = {"rng.cpu": (torch.uint8, torch.get_rng_state().shape)}
     for name, parameter in held_parameters(model).items():
         shapes[f"model.{name}"] = (parameter.dtype, parameter.shape)
     for name, kind in optimizer_state_shapes(model, optimizers, step).items():
         shapes[f"optimizer.{name}"] = kind
-    return {name: _described(dtype, shape) for name, (dtype, shape) in shapes.items()}
+    return {
+        name: (str(dtype).removeprefix("torch."), tuple(shape))
+        for name, (dtype, shape) in shapes.items()
+    }
 
 
-def _described(dtype: torch.dtype, shape: torch.Size) -> tuple[str | int, ...]:
-    return str(dtype).removeprefix("torch."), *shape
+def _described(kinds: Mapping[str, tuple[str, tuple[int, ...]]], name: str, absent: str) -> str:
+    if name not in kinds:
+        return absent
+    dtype, shape = kinds[name]
+    return f"{(dtype, *shape)}"
 
 
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _under(prefix: str, tensors: Mapping[str, Value]) -> dict[str, Value]:
     return {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}

@@ -125,6 +125,8 @@ class Trainer:
                     return StopReason.NON_FINITE_LOSS
                 if reason.signum is None:
                     self._evaluate_best()
+                if reason.is_final:
+                    self.checkpoints.end(self.run_dir)
                 return StopReason.of_signal(self.stop.signum) if self.stop.signum else reason
             if self._save_due and not self.save():
                 # What was saved last is the last known to be good.
@@ -236,8 +238,7 @@ class Trainer:
             if whole is None:
                 return
             self.whole_split = (progress.best_step, whole)
-        metadata = self._weights_metadata(*self.whole_split)
-        self.checkpoints.write_weights(self.run_dir, dict(self.model.named_parameters()), metadata)
+        self.checkpoints.describe_weights(self.run_dir, self._weights_metadata(*self.whole_split))
 
     def _load_best(self) -> None:
         """Put the weights in that the run has written."""

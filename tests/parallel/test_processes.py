@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,38 +19,25 @@ import torch
 from safetensors.torch import load_file
 
 from minilm.runs.logs import read_metrics, read_samples
-from minilm.training.resume_state import read_state
-from minilm.training.train import finetune, train
-from tests.conftest import ROOT, TINY_MODEL, TINY_SETTINGS, clean_environment
+from minilm.training.resume_state import read_state, state_files
+from minilm.training.train import finetune, resume, train
+from tests.conftest import ROOT
+from tests.parallel.processes import (
+    ADAMW,
+    ODD,
+    RUNS,
+    SETTINGS,
+    children,
+    command_line,
+    end,
+    environment,
+    losses,
+    rank,
+    run_cases,
+    torchrun,
+)
 
-SETTINGS = TINY_SETTINGS | {"batch_size": 5, "max_steps": 20, "eval_every": 10, "log_every": 1}
-ADAMW = {"optimizer": "adamw", "learning_rate": 0.004, "max_steps": 100}
-# Rows that two processes do not share evenly, of weights and of batches.
-ODD = TINY_MODEL | {"d_model": 18, "num_heads": 3, "d_feed_forward": 35, "dropout": 0.2}
-RUNS: dict[str, dict[str, Any]] = {
-    "adamw": {"model": ODD, "settings": SETTINGS | ADAMW},
-    "muon": {"model": ODD, "settings": SETTINGS | {"gradient_clip": 0.5}},
-    "accumulated": {
-        "model": TINY_MODEL | {"tied_embeddings": True, "shared_layers": 1},
-        "settings": SETTINGS | {"gradient_accumulation": 3, "l1_weight": 1e-4, "weight_decay": 0.1},
-    },
-    "bfloat16": {"model": TINY_MODEL, "settings": SETTINGS | {"dtype": "bfloat16", "max_steps": 5}},
-    "recomputed": {
-        "model": TINY_MODEL | {"ngram": 2, "ngram_rows": 51, "convolution": 2, "dropout": 0.1},
-        "settings": SETTINGS | {"activation_checkpointing": True},
-    },
-}
 LAYOUTS = ("ddp", "fsdp")
-
-
-def torchrun(*arguments: str) -> list[str]:
-    """The command that starts two processes."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    return [*launcher, "--nproc-per-node", "2", *arguments]
-
-
-def environment(cache: Path) -> dict[str, str]:
-    return clean_environment(cache) | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
 def tuned(layout: str, base: Path, text_file: Path, answers: Path) -> dict[str, dict[str, Any]]:
@@ -80,33 +67,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path:
             cases.append({"name": f"{layout}-{name}", "verb": "train", "arguments": arguments})
             if name == "muon":
                 stopped = {"name": f"{layout}-stopped", "verb": "train", "arguments": arguments}
-                cases.append(stopped | {"signal_rank": 1})
+                cases.append(stopped | {"signal_rank": 1, "copied_to": f"{layout}-copy"})
         base = folder / "ddp-muon"
         for name, arguments in tuned(layout, base, text_file, answers).items():
             cases.append({"name": f"{layout}-{name}", "verb": "finetune", "arguments": arguments})
         (other,) = set(LAYOUTS) - {layout}
         resumed = {"verb": "resume", "arguments": {"settings": {"parallel": other}}}
         cases.append({"name": f"{layout}-stopped"} | resumed)
-    (folder / "cases.json").write_text(json.dumps(cases))
-    done = subprocess.run(
-        torchrun(str(ROOT / "tests" / "parallel" / "worker.py"), str(folder)),
-        env=environment(folder / "cache"),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-5000:]
+    cases.append({"name": "saved", "verb": "save", "arguments": {}})
+    run_cases(folder, cases, 2)
     for name, run in RUNS.items():
         train(**common, **run, run_dir=folder / f"W1-{name}", cache=folder / "cache")
     for name, arguments in tuned("ddp", base, text_file, answers).items():
         finetune(**arguments, run_dir=folder / f"W1-{name}", cache=folder / "cache")
     return folder
-
-
-def losses(run: Path) -> torch.Tensor:
-    lines = read_metrics(run / "metrics.jsonl")
-    return torch.tensor([line.get("train_loss", line.get("val_loss")) for line in lines])
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -159,46 +133,47 @@ def test_a_signal_to_one_stops_all_and_the_other_layout_resumes(folder: Path, la
     torch.testing.assert_close(losses(stopped), whole, rtol=0, atol=1e-4)
 
 
+def test_one_process_resumes_what_several_saved(folder: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(folder / "fsdp-copy", tmp_path / "run")
+    (state, *_) = state_files(run)
+    saved = read_state(run)
+    assert (state.name, saved.progress.step) == ("step-000000006", 6)
+    assert len(list(state.rglob("shard-*"))) == 2
+    resume(run, settings={"parallel": "ddp"}, cache=folder / "cache")
+    whole = losses(folder / "W1-muon")
+    torch.testing.assert_close(losses(run), whole, rtol=0, atol=1e-4)
+    names = {path.name for path in (run / "resume").iterdir()}
+    assert names == {path.name for path in (folder / "W1-muon" / "resume").iterdir()}
+
+
 def test_a_killed_process_is_started_again(folder: Path, text_file: Path) -> None:
     run = folder / "killed"
-    fields = [("model", ODD), ("train", SETTINGS | ADAMW | {"save_every_seconds": 0.1})]
-    options = [
-        f"--{kind}.{name.replace('_', '-')}={value}"
-        for kind, values in fields
-        for name, value in values.items()
-        if name not in ("max_steps", "eval_every", "compile", "dtype")
-    ]
-    options += ["--max-steps=100", "--eval-every=10", "--compile=off", "--dtype=float32"]
+    settings = SETTINGS | ADAMW | {"save_every_seconds": 0.1, "parallel": "fsdp"}
     command = [str(ROOT / "scripts" / "train.py"), "--data", str(text_file), "--tokenizer=byte"]
+    options = [*command_line(ODD, settings), "--run-dir", str(run)]
     process = subprocess.Popen(
-        torchrun("--max-restarts", "1", *command, "--run-dir", str(run), *options),
+        torchrun("--max-restarts", "1", *command, *options),
         env=environment(folder / "cache"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 120
-    while not any((run / "resume").glob("step-0000000[1-9]*")):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    (child,) = (pid for pid in children(process.pid) if rank(pid) == "1")
-    os.kill(child, signal.SIGKILL)
     try:
+        deadline = time.monotonic() + 120
+        while not any((run / "resume").glob("step-0000000[1-9]*/state.json")):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        (child,) = (pid for pid in children(process.pid) if rank(pid) == "1")
+        os.kill(child, signal.SIGKILL)
         output, errors = process.communicate(timeout=120)
     finally:
-        process.terminate()  # torchrun ends its own
+        end(process)
     assert process.returncode == 0, errors
+    (error,) = (line for line in errors.splitlines() if line.startswith("error: "))
+    assert f"process 1 (pid {child} on " in error
+    assert " ended, expected all of them; the run is as last saved" in error
     assert output.count("every parameter") == 1, "one process prints"
     assert (run / "model.safetensors").read_bytes() == (
-        folder / "ddp-adamw" / "model.safetensors"
+        folder / "fsdp-adamw" / "model.safetensors"
     ).read_bytes()
-
-
-def children(pid: int) -> list[int]:
-    return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def rank(pid: int) -> str:
-    variables = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
-    return next((v.partition("=")[2] for v in variables if v.startswith("RANK=")), "")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +17,40 @@ from minilm.training.train import finetune, resume, train
 
 
 def main(folder: Path) -> None:
+    per_machine = os.environ.get("LOCAL_WORLD_SIZE", "1")
     with process_group():
         for case in json.loads((folder / "cases.json").read_text()):
+            os.environ["LOCAL_WORLD_SIZE"] = case.pop("per_machine", per_machine)
             run(folder, **case)
             world().wait()
 
 
 def run(
-    folder: Path, name: str, verb: str, arguments: dict[str, Any], signal_rank: int | None = None
+    folder: Path,
+    name: str,
+    verb: str,
+    arguments: dict[str, Any],
+    signal_rank: int | None = None,
+    signal_step: int = 6,
+    copied_to: str = "",
 ) -> None:
-    """One call; with ``signal_rank`` that process gets SIGTERM at the start of its sixth step."""
+    """One call; with ``signal_rank`` that process gets SIGTERM at the start of its step ``signal_step``."""
+    if verb == "prepare":
+        with world().main_first():
+            if world().is_main:  # longer than a step may take
+                time.sleep(2.5 * float(os.environ["MINILM_PROCESS_TIMEOUT"]))
+        assert world().maximum(world().rank) == (world().size - 1,)
+        return
+    if verb == "save":
+        save_and_load(folder / name)
+        return
     if signal_rank is not None and world().rank == signal_rank:
         from minilm.training.train_step import TrainStep
 
         step = TrainStep.run
 
         def interrupted(self: TrainStep) -> None:
-            if self.progress.step == 5:
+            if self.progress.step == signal_step - 1:
                 os.kill(os.getpid(), signal.SIGTERM)
             step(self)
 
@@ -41,6 +61,60 @@ def run(
         print(outcome.stopped_because, file=stream)
     if signal_rank is not None and world().rank == signal_rank:
         TrainStep.run = step  # type: ignore[method-assign]
+    world().wait()
+    if copied_to and world().is_main:
+        shutil.copytree(folder / name, folder / copied_to)
+
+
+def save_and_load(folder: Path) -> None:
+    """Two saves of tensors that change while they are written: each file has the values of its beginning.
+
+    A third one fails in one process, and so in all.
+    """
+    import resource
+
+    import pytest
+    import torch
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    from minilm.parallel.sharded import local
+    from minilm.parallel.sharded_save import ShardedSave, fill_parts, finish
+    from minilm.parallel.tensor_parts import read_parts
+
+    whole = {
+        "rows": torch.arange(15.0).reshape(5, 3),
+        "one row": torch.ones(1, 4),  # of which the others have none
+        "int64": torch.tensor([2**62, 3, -1]),
+        "bool": torch.tensor([True, False]),
+        "bfloat16": torch.randn(3, 2, generator=torch.Generator().manual_seed(0)).bfloat16(),
+    }
+    mesh = init_device_mesh("cpu", (world().size,))
+    tensors = {name: distribute_tensor(t.clone(), mesh, [Shard(0)]) for name, t in whole.items()}
+    tensors["scalar"] = whole["scalar"] = torch.tensor(7.0)
+    save, begun = ShardedSave(), []
+    for number in range(2):
+        begun.append(save.begin(folder / str(number), tensors))
+        expected = {name: t.clone() for name, t in whole.items()}
+        for tensor in tensors.values():  # as training does while it is written
+            local(tensor).add_(1) if tensor.dtype != torch.bool else local(tensor).logical_not_()
+        digests = finish(begun[-1], folder / str(number))
+        parts = read_parts(folder / str(number))
+        assert digests.keys() == {path.name for path in (folder / str(number)).iterdir()}
+        assert all(torch.equal(parts[name], expected[name]) for name in expected)
+        whole = {name: getattr(t, "full_tensor", t.clone)() for name, t in tensors.items()}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if world().rank == 1:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    with pytest.raises(OSError, match=str(folder / "2")) as raised:
+        finish(save.begin(folder / "2", tensors), folder / "2")
+    assert raised.value.errno == errno.EFBIG
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    for tensor in tensors.values():
+        local(tensor).zero_()
+    fill_parts(folder / "1", tensors)
+    for name, tensor in tensors.items():
+        assert torch.equal(getattr(tensor, "full_tensor", tensor.clone)(), parts[name]), name
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from minilm.checkpoint import load_model, write_tensors
 from minilm.errors import FormatError
+from minilm.formats.safetensors import read_header
 from minilm.runs import files as run_files
 from minilm.runs.logs import read_metrics
 from minilm.training import finish, train_step, trainer
@@ -108,6 +109,28 @@ def test_a_target_that_a_part_of_the_split_reaches_is_checked_over_all_of_it(
     assert outcome.summary["steps"] == (4 if reason == "target_val_loss" else 12)
     summary = outcome.summary
     assert (summary["best_val_loss"], summary["best_val_tokens"]) == (over_all, 3000)
+
+
+def test_the_weights_of_an_evaluation_over_the_whole_split_are_those_that_it_was_of(
+    go: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is of the fourth step; training goes on, and no later one is better."""
+    weights = {}
+
+    def evaluate(model: torch.nn.Module, *_: Any, at_most: int, **__: Any) -> Validation:
+        if not at_most:
+            weights.update({n: p.detach().clone() for n, p in model.named_parameters()})
+        return Validation(1.0 if at_most else 2.5, 1.0, at_most or 3000)
+
+    monkeypatch.setattr(trainer, "evaluate", evaluate)
+    outcome = go(eval_tokens=100, target_val_loss=2.0)
+    assert outcome.summary["steps"] == 12
+    path = outcome.run_dir / "model.safetensors"
+    metadata = read_header(path).metadata
+    assert (metadata["step"], metadata["val_tokens"]) == ("4", "3000")
+    written = load_file(path)
+    assert written.keys() == weights.keys()
+    assert all(torch.equal(written[name], weights[name]) for name in weights)
 
 
 def test_an_evaluation_over_the_whole_split_is_in_no_rate(

@@ -1,0 +1,272 @@
+"""Four processes, and many faults: `make test-distributed`, some minutes long."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import random
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from minilm.runs.files import step_of_state
+from minilm.runs.logs import read_metrics
+from minilm.training.resume_state import read_state, state_files
+from minilm.training.train import train
+from tests.conftest import ROOT
+from tests.parallel.processes import (
+    ODD,
+    RUNS,
+    SETTINGS,
+    children,
+    command_line,
+    end,
+    environment,
+    losses,
+    rank,
+    run_cases,
+    torchrun,
+)
+
+pytestmark = pytest.mark.distributed
+
+LAYOUTS = ("ddp", "fsdp", "hsdp")
+NAMES = ("adamw", "muon", "accumulated")
+# Processes of each part of the chain, and the step at which one gets a signal.
+CHAIN = ((4, 6), (2, 10), (1, 14), (4, None))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path:
+    """Runs of four processes, LAYOUT-NAME, and of one, W1-NAME. For hsdp there are two machines of two."""
+    folder = tmp_path_factory.mktemp("distributed")
+    common = {"data": str(text_file), "tokenizer": "byte"}
+    cases: list[dict[str, Any]] = []
+    for layout in LAYOUTS:
+        for name in NAMES:
+            settings = RUNS[name]["settings"] | {"parallel": layout}
+            arguments = common | {"model": RUNS[name]["model"], "settings": settings}
+            case = {"verb": "train", "arguments": arguments, "per_machine": "2"}
+            cases.append(case | {"name": f"{layout}-{name}"})
+            if name == "muon" and layout != "ddp":
+                stop = {"signal_rank": 3, "signal_step": CHAIN[0][1], "copied_to": f"{layout}-4"}
+                cases.append(case | stop | {"name": f"{layout}-chain"})
+    cases.append({"name": "saved", "verb": "save", "arguments": {}})
+    run_cases(folder, cases, 4)
+    for name in NAMES:
+        train(**common, **RUNS[name], run_dir=folder / f"W1-{name}", cache=folder / "cache")
+    return folder
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", NAMES)
+def test_four_processes_learn_what_one_does(folder: Path, layout: str, name: str) -> None:
+    one, four = folder / f"W1-{name}", folder / f"{layout}-{name}"
+    most = 1e-5 if name == "adamw" else 1e-4
+    torch.testing.assert_close(losses(four), losses(one), rtol=0, atol=most)
+    for key in ("lr", "grad_norm", "tokens"):
+        of_one, of_four = (
+            torch.tensor([line[key] for line in read_metrics(run / "metrics.jsonl") if key in line])
+            for run in (one, four)
+        )
+        torch.testing.assert_close(of_four, of_one, rtol=1e-3, atol=1e-6)
+    expected, weights = (load_file(run / "model.safetensors") for run in (one, four))
+    assert weights.keys() == expected.keys()
+    for key, tensor in weights.items():
+        torch.testing.assert_close(tensor, expected[key], rtol=1e-2, atol=1e-3, msg=key)
+
+
+@pytest.mark.parametrize(("layout", "parts"), [("fsdp", 4), ("hsdp", 2)])
+def test_each_part_of_a_tensor_is_saved_once(folder: Path, layout: str, parts: int) -> None:
+    state = state_files(folder / f"{layout}-4")[0]
+    assert len(list(state.rglob("shard-*"))) == 4, "every process writes"
+    tensors = read_state(folder / f"{layout}-4").tensors
+    query = "model.blocks.0.attention.query.weight"
+    assert len(tensors.described[query].parts) == parts  # type: ignore[attr-defined]
+
+
+def test_four_go_on_as_two_as_one_and_as_four_again(folder: Path) -> None:
+    """The same losses as of one that never stopped, each time."""
+    layouts = LAYOUTS[1:]
+    for (before, stopped), (processes, signal_step) in itertools.pairwise(CHAIN):
+        cases = []
+        for layout in layouts:
+            state = state_files(folder / f"{layout}-chain")[0]
+            assert state.name.startswith(f"step-{stopped:09d}"), (before, state)
+            stop = {"signal_rank": processes - 1, "signal_step": signal_step}
+            case = {"name": f"{layout}-chain", "verb": "resume", "arguments": {}}
+            cases.append(case | {"per_machine": "2"} | (stop if signal_step else {}))
+        run_cases(folder, cases, processes)
+    for layout in layouts:
+        run = folder / f"{layout}-chain"
+        torch.testing.assert_close(losses(run), losses(folder / "W1-muon"), rtol=0, atol=1e-4)
+        reasons = (folder / f"{layout}-chain.reasons").read_text().split()
+        assert [r.partition(".")[0] for r in reasons].count("max_steps") == 4
+        expected = load_file(folder / "W1-muon" / "model.safetensors")
+        for key, tensor in load_file(run / "model.safetensors").items():
+            torch.testing.assert_close(tensor, expected[key], rtol=1e-2, atol=1e-3, msg=key)
+
+
+KILLS = int(os.environ.get("MINILM_TEST_KILLS", "50"))
+# A life is killed within so many seconds: while it imports, begins, reads, trains, saves.
+LONGEST_LIFE = 16.0
+TRAIN = [str(ROOT / "scripts" / "train.py"), "--tokenizer=byte"]
+
+
+@contextlib.contextmanager
+def started(
+    command: list[str], cache: Path, cwd: Path | None = None, **variables: str
+) -> Iterator[subprocess.Popen[str]]:
+    """torchrun, which is ended with its processes at the end of the block."""
+    process = subprocess.Popen(
+        command,
+        env=environment(cache) | variables,
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        end(process)
+        assert process.stdout
+        process.stdout.close()
+
+
+def test_killed_at_random_a_run_ends_in_the_same_weights(folder: Path, text_file: Path) -> None:
+    """Processes are killed at random moments; torchrun starts all of them again each time."""
+    settings = SETTINGS | {"parallel": "fsdp", "save_every_seconds": 0.2, "max_steps": 600}
+    settings |= {"eval_every": 200, "log_every": 10}
+    options = ["--data", str(text_file), *command_line(ODD, settings)]
+    with started(torchrun(*TRAIN, *options, "--run-dir", str(folder / "whole")), folder) as process:
+        output, _ = process.communicate(timeout=600)
+        assert process.returncode == 0, output
+    choose, kills, runs = random.Random(0), 0, 0
+    while kills < KILLS:
+        run, runs = folder / f"killed-{runs}", runs + 1
+        command = torchrun(f"--max-restarts={KILLS}", *TRAIN, *options, "--run-dir", str(run))
+        with started(command, folder) as process:
+            lines: list[str] = []
+            reader = threading.Thread(target=lambda p=process, to=lines: to.extend(p.stdout))
+            reader.start()
+            while kills < KILLS and process.poll() is None:
+                if kill_one(process, choose):
+                    kills += 1
+            process.wait(600)
+            reader.join()
+        assert process.returncode == 0, "".join(lines)
+        for name in ("model.safetensors", "resume/step-000000600.safetensors"):
+            (one, other) = (load_file(each / name) for each in (folder / "whole", run))
+            assert one.keys() == other.keys()
+            assert all(torch.equal(one[key], other[key]) for key in one)
+        # Of the lines between two saves the mean is summed in another order.
+        torch.testing.assert_close(losses(run), losses(folder / "whole"), rtol=0, atol=1e-5)
+        left = [path.name for path in (run / "resume").iterdir()]
+        assert len(left) == 2, left  # nothing of the saves that were killed
+        assert all(name.endswith(".safetensors") for name in left)
+    print(f"{kills} kills, {runs} runs")
+
+
+def kill_one(process: subprocess.Popen[str], choose: random.Random) -> bool:
+    """Wait until torchrun's processes are there, and for a random while; kill one of them."""
+    deadline = time.monotonic() + 60
+    while process.poll() is None:
+        workers = [pid for pid in children(process.pid) if rank(pid)]
+        if len(workers) == 2:
+            break
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    moment = time.monotonic() + choose.uniform(0, LONGEST_LIFE)
+    victim = choose.randrange(2)
+    while time.monotonic() < moment and process.poll() is None:
+        time.sleep(0.02)
+    alive = [pid for pid in children(process.pid) if pid in workers]
+    if process.poll() is not None or len(alive) < 2:
+        return False  # the run ended, or is ending
+    os.kill(workers[victim], signal.SIGKILL)
+    while any(pid in children(process.pid) for pid in workers) and process.poll() is None:
+        time.sleep(0.02)
+    return True
+
+
+def test_a_process_that_hangs_is_named(folder: Path, text_file: Path, tmp_path: Path) -> None:
+    settings = SETTINGS | {"parallel": "fsdp", "max_steps": 100_000, "save_every_seconds": 0.5}
+    options = ["--data", str(text_file), *command_line(ODD, settings), "--run-dir", str(tmp_path)]
+    with started(torchrun(*TRAIN, *options), folder, MINILM_PROCESS_TIMEOUT="4") as process:
+        deadline = time.monotonic() + 120
+        while not any((tmp_path / "resume").glob("step-0000000[1-9]*/state.json")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        (child,) = (pid for pid in children(process.pid) if rank(pid) == "1")
+        os.kill(child, signal.SIGSTOP)
+        began, errors = time.monotonic(), []
+        assert process.stdout
+        for line in process.stdout:
+            if line.startswith("error: "):
+                errors.append(line)
+                seconds = time.monotonic() - began
+                os.kill(child, signal.SIGKILL)  # torchrun waits half a minute before it does
+        process.wait(60)
+    (error,) = errors
+    assert f"process 1 (pid {child} on " in error
+    assert "does not answer" in error
+    assert seconds < 15
+    assert process.returncode != 0
+    assert read_state(tmp_path).progress.step > 0
+
+
+def test_a_preparation_may_take_longer_than_a_step(tmp_path: Path) -> None:
+    case = {"name": "prepared", "verb": "prepare", "arguments": {}}
+    run_cases(tmp_path, [case], 2, MINILM_PROCESS_TIMEOUT="2")
+
+
+def test_the_commands_of_the_page_stop_and_go_on(text_file: Path, tmp_path: Path) -> None:
+    """Those under "Saved states": four processes, then two, then one."""
+    page = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
+    block = page.partition("### Saved states\n\n")[2].partition("\n\n")[0]
+    commands = [shlex.split(line) for line in block.splitlines()]
+    assert [command[0] for command in commands] == ["torchrun", "torchrun", "python"]
+    run = tmp_path / "checkpoints" / "mine"
+    shutil.copy(text_file, tmp_path / "my.txt")
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    settings = SETTINGS | {"save_every_seconds": 0.5, "max_steps": 1000, "eval_every": 500}
+    for number, command in enumerate(commands):
+        python = [sys.executable]
+        launcher = [*python, "-m", "torch.distributed.run", "--standalone"]
+        command = (launcher if command[0] == "torchrun" else python) + command[1:]
+        if number == 0:
+            command += ["--tokenizer=byte", *command_line(ODD, settings)]
+        before = newest_step(run)
+        with started(command, tmp_path, cwd=tmp_path) as process:
+            while number < 2 and newest_step(run) < before + 10:
+                assert process.poll() is None
+                time.sleep(0.05)
+            if number < 2:
+                process.terminate()  # torchrun passes it on
+            output, _ = process.communicate(timeout=300)
+        if number < 2:
+            assert "SIGTERM: stopping, and saving the run" in output
+            assert state_files(run)[0].is_dir()
+            assert newest_step(run) >= before + 10
+    assert process.returncode == 0, output
+    assert newest_step(run) == 1000
+    assert state_files(run)[0].is_file()
+
+
+def newest_step(run: Path) -> int:
+    steps = [step_of_state(path.name) for path in state_files(run)]
+    return max((step for step in steps if step is not None), default=0)
