@@ -329,7 +329,9 @@ DRAWS: dict[str, Draw] = {
     "ministral3": _decoder(head_dim="head_dim", sliding_window=WINDOW),
     "seed_oss": _null_heads(_decoder(head_dim="head_dim", attention_out_bias=FLAG, **BIASES)),
     "deepseek_v32": _latent(**_INDEXED),
-    "glm_moe_dsa": _latent(**_INDEXED),
+    "glm_moe_dsa": _latent(
+        **_INDEXED, index_topk_freq=range(1, 4), index_skip_topk_offset=range(1, 3)
+    ),
     "glm4_moe_lite": _latent(**_DEEPSEEK, lists={"mlp_layer_types": SPARSE}),
     "axk1": _latent(**_DEEPSEEK, first_k_dense_replace=range(4), lists={"mlp_layer_types": SPARSE}),
     "minicpm3": _latent(mlp_bias=FLAG, q_lora_rank=(None, 6, 9)),
@@ -628,4 +630,8 @@ DRAWS: dict[str, Draw] = {
     ),
     "gemma4_unified_text": _gemma4_unified,
     "deepseek_v4": _deepseek_v4,
+    "hy_v4": _latent(
+        **_INDEXED | {"lists": {"mlp_layer_types": SPARSE, "indexer_types": ("full", "full")}},
+        hc_mult=range(2, 5),
+    ),
 }
