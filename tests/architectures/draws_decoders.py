@@ -634,4 +634,19 @@ DRAWS: dict[str, Draw] = {
         **_INDEXED | {"lists": {"mlp_layer_types": SPARSE, "indexer_types": ("full", "full")}},
         hc_mult=range(2, 5),
     ),
+    "moshi": _null_heads(
+        _decoder(
+            head_dim="head_dim",
+            ffn_dim=range(2, 40, 2),
+            sliding_window=(3, 6),
+            fixed={"tie_word_embeddings": False},
+        )
+    ),
+    "mllama": _inside(
+        "text_config",
+        _decoder(
+            cross_attention_layers=([], [0], [1, 2]),
+            fixed={"tie_word_embeddings": False, "pad_token_id": 0},
+        ),
+    ),
 }
