@@ -73,6 +73,8 @@ MODEL_TYPES: dict[str, ModelType] = {
     "diffllama": ModelType("llama_kin"),
     "doge": ModelType("doge"),
     "dots1": ModelType("dots1"),
+    "dots3_note": ModelType("dots3_note", text_of="dots3_note_text"),
+    "dots3_note_text": ModelType("dots3_note"),
     "electra": ModelType("bert_decoder", causal_only=True),
     "emu3": ModelType("llama_like", text_of="emu3_text_model"),
     "emu3_text_model": ModelType("llama_like"),

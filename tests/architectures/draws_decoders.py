@@ -231,6 +231,29 @@ def _deepseek_v4(random: Random) -> Config:
     return config | {"o_groups": groups, "partial_rotary_factor": 0.5}
 
 
+def _dots3_note(random: Random) -> Config:
+    config = _latent(
+        **_INDEXED
+        | {
+            "lists": {
+                "layer_types": ("sliding_attention", "indexed_attention"),
+                "mlp_layer_types": SPARSE,
+            }
+        },
+        sliding_window=(3, 6),
+        shared_experts_intermediate_size=WIDTH,
+        swa_q_lora_rank=WIDTH,
+        swa_kv_lora_rank=WIDTH,
+        swa_v_head_dim=WIDTH,
+        swa_head_dim=(24, 32),
+        use_dsa=FLAG,
+        use_sliding_window=FLAG,
+    )(random)
+    heads = random.randint(1, 4)
+    config |= {"swa_num_attention_heads": heads, "swa_num_key_value_heads": heads}
+    return config | {"swa_qk_nope_head_dim": 2 * random.randint(1, 8)}
+
+
 def _dbrx(random: Random) -> Config:
     groups = random.randint(1, 3)
     heads = groups * random.randint(1, 3)
@@ -649,4 +672,5 @@ DRAWS: dict[str, Draw] = {
             fixed={"tie_word_embeddings": False, "pad_token_id": 0},
         ),
     ),
+    "dots3_note_text": _dots3_note,
 }

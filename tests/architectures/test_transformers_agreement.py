@@ -107,7 +107,15 @@ def assert_agrees(model: Any, *layouts: Layout) -> None:
 # `gemma3` is compared by test_gemma3.py, whose text and image parts are configurations of their own. Of a
 # larger model and its language model one is drawn.
 DRAWN_ELSEWHERE = {
-    *("gemma3", "emu3_text_model", "gemma4", "gemma4_unified", "llama4", "mllama_text_model"),
+    *(
+        "dots3_note",
+        "gemma3",
+        "emu3_text_model",
+        "gemma4",
+        "gemma4_unified",
+        "llama4",
+        "mllama_text_model",
+    ),
 }
 
 
