@@ -150,6 +150,17 @@ _INDEXED: dict[str, Any] = _DEEPSEEK | {
 }
 
 
+def _listed_active(draw: Draw) -> Draw:
+    """In some draws the number of active experts is a list with that of every layer."""
+
+    def drawn(random: Random) -> Config:
+        config = _null_heads(draw)(random)
+        listed = [config["moe_topk"]] * config["num_hidden_layers"]
+        return config | ({"moe_topk": listed} if random.random() < 0.5 else {})
+
+    return drawn
+
+
 def _heads_by_layer(draw: Draw) -> Draw:
     def drawn(random: Random) -> Config:
         config = draw(random)
@@ -438,7 +449,7 @@ DRAWS: dict[str, Draw] = {
         lists={"layer_types": SLIDES, "mlp_layer_types": SPARSE},
     ),
     "hunyuan_v1_dense": _null_heads(_decoder(head_dim="head_dim", attention_bias=FLAG)),
-    "hunyuan_v1_moe": _null_heads(
+    "hunyuan_v1_moe": _listed_active(
         _decoder(head_dim="head_dim", experts="num_experts", active="moe_topk", attention_bias=FLAG)
     ),
     "hy_v3": _decoder(
