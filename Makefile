@@ -3,7 +3,8 @@
 # make check   lint and types alone
 # make test-distributed   four processes, kills, hangs, two hosts with a link that is cut: a quarter of an hour
 # make prove   the slow proofs: torch.compile, a run stopped 200 times (a quarter of an hour)
-# make agree   every declared architecture, nano and small and conversions against transformers and gguf
+# make agree   every declared architecture, nano and small and conversions against transformers and gguf;
+#              TRANSFORMERS=latest takes its newest release. The types that are not declared are listed first
 # make llama   GGUF files against llama.cpp, prebuilt by node-llama-cpp: needs Node.js; some minutes
 # make test-federate  an environment with Flower (Python 3.11 or newer), and the tests of federated averaging
 # make fuzz    a coverage-guided fuzzer over every parser, RUNS=1000000 inputs each, and run folders
@@ -55,7 +56,10 @@ prove: .venv/installed
 
 agree: .venv/installed
 	@$(INSTALL) -e '.[dev,transformers,gguf,peft]'
-	@$(BIN)/pytest tests/architectures/test_transformers_agreement.py tests/formats/test_gguf.py tests/values/test_gguf_blocks.py \
+	@$(if $(filter latest,$(TRANSFORMERS)),$(BIN)/python -m pip install --upgrade transformers)
+	@echo "Causal language models of transformers that are not declared:"
+	@$(BIN)/python scripts/tools/declare.py
+	@$(BIN)/pytest tests/architectures tests/formats/test_gguf.py tests/values/test_gguf_blocks.py \
 		tests/model/test_stock_architecture.py tests/interop
 
 llama: .venv/installed

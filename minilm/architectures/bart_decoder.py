@@ -142,8 +142,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
         if is_other and not flag(config, "tie_word_embeddings", True):
             expected = "vocab_size, where the head is not tied"
             raise ConfigError("config.json: decoder_vocab_size", f"{rows}", expected)
-    is_never_tied = family == "bigbird_pegasus"
-    if is_never_tied:
+    if family == "bigbird_pegasus":  # whatever its field says, transformers does not tie it
         config = {**config, "tie_word_embeddings": False}
     bias = flag(config, "use_bias", False) if family == "bigbird_pegasus" else True
     body, block = variant.body, f"{variant.body}.layers.{{i}}"

@@ -29,7 +29,13 @@ from minilm.architectures.building_blocks import (
     norm,
     window_size,
 )
-from minilm.architectures.config_fields import flag, optional_size, size, whole_number
+from minilm.architectures.config_fields import (
+    flag,
+    layers,
+    optional_size,
+    size,
+    whole_number,
+)
 from minilm.architectures.decoder import (
     ATTENTION,
     BLOCK,
@@ -93,7 +99,7 @@ def _gemma3n(config: Mapping[str, Any]) -> Layout:
     widths = _widths(config, num_layers)
     if len(set(widths)) == 1:
         fields["intermediate_size"] = widths[0]
-    streams = size(config, "altup_num_inputs", 4)
+    streams = layers(config, "altup_num_inputs", 4)  # each has tensors of its own, as a layer has
     return decoder(
         fields,
         _GEMMA3N,
@@ -325,7 +331,7 @@ def _altup() -> tuple[Tensor, ...]:
 
 def _stream_projections(streams: int) -> tuple[Tensor, ...]:
     names = ("altup_projections", "altup_unembed_projections")
-    numbered = [f"model.{name}.{i}" for name in names for i in range(min(streams, 65_536) - 1)]
+    numbered = [f"model.{name}.{i}" for name in names for i in range(streams - 1)]
     part = components.RESIDUAL_STREAMS
     return tuple(t for name in numbered for t in linear(name, d, d, part, repeat=ONE))
 

@@ -8,6 +8,7 @@ does, and its first layer is dense. Names, shapes and defaults: huggingface/tran
 from __future__ import annotations
 
 from collections.abc import Mapping
+from reprlib import repr as shortened
 from typing import Any
 
 from minilm.architectures.building_blocks import gated_feed_forward, m, separate_attention
@@ -28,6 +29,7 @@ from minilm.architectures.moe import (
     sparse_layers,
     split_layers,
 )
+from minilm.errors import ConfigError
 from minilm.ledger.layout import Layout
 
 _V1 = Defaults(290943, 32, (4096, 32, None, None), 11008, experts=(1, 1, 11008))
@@ -47,14 +49,15 @@ def layout(config: Mapping[str, Any]) -> Layout:
     )
     if config["model_type"] == "hunyuan_v1_dense":
         return decoder(config, _V1, heads, *attention, *gated_feed_forward(MLP))
+    active = field_name(config, "moe_topk", "num_experts_per_tok")
     sparse = sparse_feed_forward(
-        config,
+        {**config, active: _of_all_layers(config, active, num_layers)},
         MLP,
         split_layers(num_layers, lambda i: True),
         _V1.experts,
         fields=(
             field_name(config, "num_experts", "num_local_experts"),
-            field_name(config, "moe_topk", "num_experts_per_tok"),
+            active,
             "intermediate_size",
         ),
         router="gate.wg",
@@ -68,6 +71,16 @@ def layout(config: Mapping[str, Any]) -> Layout:
         *shared_expert(f"{MLP}.shared_mlp", LayerGroup(), width=m),
         symbols=sparse.symbols,
     )
+
+
+def _of_all_layers(config: Mapping[str, Any], name: str, num_layers: int) -> Any:
+    """The value of a field that may list one for every layer, which must be the same."""
+    value = config.get(name)
+    if not isinstance(value, list):
+        return value
+    if len(value) < num_layers or any(each != value[0] for each in value):
+        raise ConfigError(f"config.json: {name}", shortened(value), "the same for every layer")
+    return value[0]
 
 
 def _v3(config: Mapping[str, Any]) -> Layout:

@@ -7,7 +7,7 @@ are, `modeling_TYPE.py`. InternLM3 and IQuest-Coder run Llama's own implementati
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from minilm.architectures.building_blocks import (
@@ -31,13 +31,17 @@ from minilm.ledger.layout import Layout
 
 @dataclass(frozen=True, kw_only=True)
 class _Variant(Defaults):
-    """The fields that say whether there are biases, empty for never; and which layers slide, if any."""
+    """The fields that say whether there are biases, empty for never; and which layers slide, if any.
+
+    ``second_names`` are those that Hugging Face gives some of these fields as well.
+    """
 
     qkv_bias: str = "attention_bias"
     output_bias: str = "attention_bias"
     feed_forward_bias: str = "mlp_bias"
     has_qkv_bias: bool = False  # by default
     slides: Callable[[int], bool] | None = None
+    second_names: Mapping[str, str] = field(default_factory=dict)
 
 
 def _every(layer: int) -> bool:
@@ -88,6 +92,7 @@ _VARIANTS = {
         heads=(4096, 32, 2, 128),
         feed_forward=10240,
         context=32768,
+        second_names={"attention_bias": "qkv_bias", "mlp_bias": "bias"},
     ),
     "iquestcoder": _Variant(
         vocabulary=76800,
@@ -137,11 +142,8 @@ def layout(config: Mapping[str, Any]) -> Layout:
     heads, num_layers = heads_and_layers(config, variant)
 
     def has(bias: str, default: bool = False) -> bool:
-        other = {"attention_bias": "qkv_bias", "mlp_bias": "bias"}.get(bias, bias)
-        is_renamed = config["model_type"] == "internlm3"
-        return bool(bias) and flag(
-            config, field_name(config, bias, other) if is_renamed else bias, default
-        )
+        name = field_name(config, bias, variant.second_names.get(bias, bias))
+        return bool(bias) and flag(config, name, default)
 
     window = window_size(config, variant.window) if variant.slides else 0
     sliding = sliding_layers(config, num_layers, variant.slides or _every) if window else 0

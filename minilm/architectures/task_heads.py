@@ -16,7 +16,7 @@ from minilm.ledger.layout import Layout, Role, Tensor
 from minilm.ledger.symbols import symbol
 
 LANGUAGE_MODELS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
-CAUSAL = ("ForCausalLM", "LMHeadModel", "BertGenerationDecoder")
+CAUSAL = ("ForCausalLM", "LMHeadModel", "BertGenerationDecoder", "XLMWithLMHeadModel")
 C, d = symbol("C"), symbol("d")  # classes
 
 

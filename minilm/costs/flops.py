@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from minilm.ledger.layout import SHARED, Layout, NamedTensor, Role
+from minilm.ledger.layout import SHARED, Layout, NamedTensor, Role, Tensor
 
 
 def flops_per_token(layout: Layout, *, context: int) -> dict[str, int]:
@@ -21,12 +21,7 @@ def flops_per_token(layout: Layout, *, context: int) -> dict[str, int]:
     """
     layout = layout.unshared()
     multiplied = layout.count(role=Role.MULTIPLIED, active=True)
-    multiplied += sum(
-        layout.value(tensor)
-        for _, shared in layout.ties
-        for tensor in layout.tensors
-        if tensor.name == shared
-    )
+    multiplied += sum(layout.value(tensor) for tensor in _tied_heads(layout))
     attention = sum(2 * kind.multiplied(context).value(layout.symbols) for kind in layout.attention)
     forward = 2 * multiplied + attention
     return {
@@ -58,10 +53,10 @@ def tensor_flops(layout: Layout) -> Iterator[tuple[NamedTensor, float]]:
 
     Of an expert's tensor it is the average over tokens, which use e of the E experts.
     """
-    shared_names = {shared for _, shared in layout.ties}
+    heads = {id(tensor) for tensor in _tied_heads(layout)}
     flops_per_element = {
         id(tensor): 2 * layout.value(tensor, active=True) / max(layout.value(tensor), 1)
-        if tensor.role is Role.MULTIPLIED or tensor.name in shared_names
+        if tensor.role is Role.MULTIPLIED or id(tensor) in heads
         else 0
         for tensor in layout.tensors
     }
@@ -72,3 +67,9 @@ def tensor_flops(layout: Layout) -> Iterator[tuple[NamedTensor, float]]:
             runs = layout.runs(blocks[id(declared)])
             blocks[id(declared)] += 1
         yield named, named.count * runs * flops_per_element[id(declared)]
+
+
+def _tied_heads(layout: Layout) -> list[Tensor]:
+    """The tables that are heads too, each once; a bias may be tied as well, or the table of another part."""
+    shared = {name for _, name in layout.ties}
+    return [t for t in layout.tensors if t.role is Role.LOOKED_UP and t.name in shared]

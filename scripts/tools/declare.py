@@ -19,10 +19,20 @@ import sys
 from collections import defaultdict
 from collections.abc import Mapping
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
-from minilm.architectures.model_types import MODEL_TYPES
-from minilm.ledger.symbols import ASCII, ONE, ZERO, Polynomial, format_polynomial, symbol
+sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
+
+from minilm.architectures.model_types import MODEL_TYPES  # noqa: E402
+from minilm.ledger.symbols import (  # noqa: E402
+    ASCII,
+    ONE,
+    ZERO,
+    Polynomial,
+    format_polynomial,
+    symbol,
+)
 
 LETTERS = {
     "vocab_size": "V",

@@ -150,6 +150,17 @@ _INDEXED: dict[str, Any] = _DEEPSEEK | {
 }
 
 
+def _listed_active(draw: Draw) -> Draw:
+    """In some draws the number of active experts is a list with that of every layer."""
+
+    def drawn(random: Random) -> Config:
+        config = _null_heads(draw)(random)
+        listed = [config["moe_topk"]] * config["num_hidden_layers"]
+        return config | ({"moe_topk": listed} if random.random() < 0.5 else {})
+
+    return drawn
+
+
 def _heads_by_layer(draw: Draw) -> Draw:
     def drawn(random: Random) -> Config:
         config = draw(random)
@@ -229,6 +240,29 @@ def _deepseek_v4(random: Random) -> Config:
     config |= {"num_key_value_heads": 1, "head_dim": 8 * random.randint(1, 3)}
     groups = random.choice([1, config["num_attention_heads"]])
     return config | {"o_groups": groups, "partial_rotary_factor": 0.5}
+
+
+def _dots3_note(random: Random) -> Config:
+    config = _latent(
+        **_INDEXED
+        | {
+            "lists": {
+                "layer_types": ("sliding_attention", "indexed_attention"),
+                "mlp_layer_types": SPARSE,
+            }
+        },
+        sliding_window=(3, 6),
+        shared_experts_intermediate_size=WIDTH,
+        swa_q_lora_rank=WIDTH,
+        swa_kv_lora_rank=WIDTH,
+        swa_v_head_dim=WIDTH,
+        swa_head_dim=(24, 32),
+        use_dsa=FLAG,
+        use_sliding_window=FLAG,
+    )(random)
+    heads = random.randint(1, 4)
+    config |= {"swa_num_attention_heads": heads, "swa_num_key_value_heads": heads}
+    return config | {"swa_qk_nope_head_dim": 2 * random.randint(1, 8)}
 
 
 def _dbrx(random: Random) -> Config:
@@ -329,7 +363,9 @@ DRAWS: dict[str, Draw] = {
     "ministral3": _decoder(head_dim="head_dim", sliding_window=WINDOW),
     "seed_oss": _null_heads(_decoder(head_dim="head_dim", attention_out_bias=FLAG, **BIASES)),
     "deepseek_v32": _latent(**_INDEXED),
-    "glm_moe_dsa": _latent(**_INDEXED),
+    "glm_moe_dsa": _latent(
+        **_INDEXED, index_topk_freq=range(1, 4), index_skip_topk_offset=range(1, 3)
+    ),
     "glm4_moe_lite": _latent(**_DEEPSEEK, lists={"mlp_layer_types": SPARSE}),
     "axk1": _latent(**_DEEPSEEK, first_k_dense_replace=range(4), lists={"mlp_layer_types": SPARSE}),
     "minicpm3": _latent(mlp_bias=FLAG, q_lora_rank=(None, 6, 9)),
@@ -413,7 +449,7 @@ DRAWS: dict[str, Draw] = {
         lists={"layer_types": SLIDES, "mlp_layer_types": SPARSE},
     ),
     "hunyuan_v1_dense": _null_heads(_decoder(head_dim="head_dim", attention_bias=FLAG)),
-    "hunyuan_v1_moe": _null_heads(
+    "hunyuan_v1_moe": _listed_active(
         _decoder(head_dim="head_dim", experts="num_experts", active="moe_topk", attention_bias=FLAG)
     ),
     "hy_v3": _decoder(
@@ -628,4 +664,24 @@ DRAWS: dict[str, Draw] = {
     ),
     "gemma4_unified_text": _gemma4_unified,
     "deepseek_v4": _deepseek_v4,
+    "hy_v4": _latent(
+        **_INDEXED | {"lists": {"mlp_layer_types": SPARSE, "indexer_types": ("full", "full")}},
+        hc_mult=range(2, 5),
+    ),
+    "moshi": _null_heads(
+        _decoder(
+            head_dim="head_dim",
+            ffn_dim=range(2, 40, 2),
+            sliding_window=(3, 6),
+            fixed={"tie_word_embeddings": False},
+        )
+    ),
+    "mllama": _inside(
+        "text_config",
+        _decoder(
+            cross_attention_layers=([], [0], [1, 2]),
+            fixed={"tie_word_embeddings": False, "pad_token_id": 0},
+        ),
+    ),
+    "dots3_note_text": _dots3_note,
 }

@@ -333,6 +333,65 @@ def _xglm(random: Random) -> Config:
     )
 
 
+def _cpmant(random: Random) -> Config:
+    return _shape(random, "hidden_size", "num_attention_heads", "num_hidden_layers") | _maybe(
+        random,
+        vocab_size=_some(random),
+        dim_head=_some(random, 1, 9),
+        dim_ff=_some(random),
+        position_bias_num_buckets=_some(random),
+        prompt_types=_some(random, 1, 9),
+        prompt_length=_some(random, 1, 9),
+        segment_types=_some(random, 1, 9),
+    )
+
+
+def _prophetnet(random: Random) -> Config:
+    shape = _shape(random, "hidden_size", "num_decoder_attention_heads", "num_decoder_layers")
+    return shape | _maybe(
+        random,
+        vocab_size=_some(random, 2),
+        decoder_ffn_dim=_some(random),
+        max_position_embeddings=_some(random),
+        ngram=_some(random, 1, 4),
+        num_buckets=_some(random, 1, 9),
+        add_cross_attention=_flag(random),
+        tie_word_embeddings=_flag(random),
+    )
+
+
+def _xlm(random: Random) -> Config:
+    names = _fields(
+        random,
+        d="emb_dim|hidden_size",
+        h="n_heads|num_attention_heads",
+        L="n_layers|num_hidden_layers",
+    )
+    return _shape(random, *names) | _maybe(
+        random,
+        vocab_size=_some(random, 3),
+        max_position_embeddings=_some(random),
+        n_langs=_some(random, 1, 3),
+        use_lang_emb=_flag(random),
+        tie_word_embeddings=_flag(random),
+    )
+
+
+def _xlnet(random: Random) -> Config:
+    names = _fields(
+        random,
+        d="d_model",  # its head width is checked by these names
+        h="n_head",
+        L="n_layer|num_hidden_layers",
+    )
+    return _shape(random, *names) | _maybe(
+        random,
+        vocab_size=_some(random, 2),
+        d_inner=_some(random),
+        tie_word_embeddings=_flag(random),
+    )
+
+
 DRAWS: dict[str, Callable[[Random], Config]] = {
     "bloom": _bloom,
     "falcon": _falcon,
@@ -354,4 +413,8 @@ DRAWS: dict[str, Callable[[Random], Config]] = {
     "persimmon": _persimmon,
     "fuyu": _fuyu,
     "xglm": _xglm,
+    "cpmant": _cpmant,
+    "prophetnet": _prophetnet,
+    "xlm": _xlm,
+    "xlnet": _xlnet,
 }

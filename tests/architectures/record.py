@@ -36,6 +36,14 @@ def digest(parameters: Shapes, buffers: Shapes, ties: Iterable[frozenset[str]]) 
     return hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:32]
 
 
+def tied_names(pairs: Iterable[tuple[str, str]]) -> set[frozenset[str]]:
+    """All names of one parameter, of a layout's pairs."""
+    names: dict[str, set[str]] = {}
+    for name, shared in pairs:
+        names.setdefault(shared, {shared}).add(name)
+    return set(map(frozenset, names.values()))
+
+
 if __name__ == "__main__":
     from tests.architectures.test_transformers_agreement import build, stored, ties
 

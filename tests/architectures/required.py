@@ -22,7 +22,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
 
 
 def shallow(model_type: str) -> dict[str, Any]:
-    """The defaults of a type; with few layers for those of `draws_decoders.py`, as some have 50,000 tensors."""
+    """The defaults of a type; those of `draws_decoders.py` with few layers, as some have 50,000 tensors."""
     config = {"model_type": model_type} | REQUIRED.get(model_type, {})
     few = {"num_hidden_layers": 6, "num_layers": 6}
     return config | few if model_type in DRAWS else config
