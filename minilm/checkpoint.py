@@ -5,7 +5,7 @@ A file holds every parameter once, under its name in `named_parameters()`; a tie
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from minilm.formats.checks import check_same_tensors
 from minilm.formats.header import StoredTensor
 from minilm.formats.safetensors import read_header
 from minilm.model.transformer import Transformer
+from minilm.parallel.sharded import fill
 from minilm.parallel.tensor_parts import tensor_kinds
 from minilm.quantization.packing import Packing, read_rounded
 from minilm.quantization.packings import packing_of
@@ -147,7 +148,7 @@ def load_adapter(folder: Path, model: Transformer, config: LoraConfig) -> None:
     tensors = adapter_files.read(folder, config, adapter_map(model.config, config))
     parameters = dict(model.named_parameters())
     for name, array in tensors.items():
-        parameters[name].copy_(torch.from_numpy(array))
+        fill(parameters[name], torch.from_numpy(array))
 
 
 def save_adapter(
@@ -294,6 +295,15 @@ def read_tensors(
     shapes: Mapping[str, tuple[int, ...]],
     packed: Mapping[str, StoredTensor] | None = None,
 ) -> dict[str, Tensor]:
+    """All that `read_one_by_one` reads."""
+    return dict(read_one_by_one(path, shapes, packed))
+
+
+def read_one_by_one(
+    path: Path,
+    shapes: Mapping[str, tuple[int, ...]],
+    packed: Mapping[str, StoredTensor] | None = None,
+) -> Iterator[tuple[str, Tensor]]:
     """Exactly the tensors ``shapes`` names in float32, from a file that holds these and no others.
 
     But for ``packed`` ones, of given dtypes and shapes, which are not read. Raises FormatError naming the
@@ -317,4 +327,5 @@ def read_tensors(
     with safe_open(path, framework="pt") as stream:
         # Copied: in the file a tensor is not aligned, and unaligned matrices multiply to other last
         # bits than the aligned ones that were saved.
-        return {name: stream.get_tensor(name).to(torch.float32, copy=True) for name in shapes}
+        for name in shapes:
+            yield name, stream.get_tensor(name).to(torch.float32, copy=True)

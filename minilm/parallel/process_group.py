@@ -6,12 +6,14 @@ Rank 0 writes and prints; the others compute. What depends on a clock or a signa
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -25,8 +27,6 @@ from minilm.errors import InputError
 from minilm.parallel.launcher import nowhere, restarts, silence_all_but_first, started_by_torchrun
 from minilm.safe_text import short_repr
 
-# Preparing a corpus may take rank 0 longer than a step, or an evaluation, may take anybody.
-PREPARATION_TIMEOUT = timedelta(days=2)
 STEP_SECONDS = 600.0  # unless MINILM_PROCESS_TIMEOUT says how long one waits for another
 STORE_SECONDS = 5.0  # for an answer of the store once a process has failed
 
@@ -38,7 +38,8 @@ class World:
     """How many processes there are, and which of them this one is.
 
     ``store`` is what they share beside tensors; ``control`` and ``saving`` are groups on the CPU whatever the
-    device, the second for what is saved beside the training, in another thread.
+    device, the second for what is saved beside the training, in another thread. ``waits`` numbers the calls
+    of `wait`, alike in all.
     """
 
     rank: int = 0
@@ -46,6 +47,7 @@ class World:
     store: Any = None
     control: Any = None
     saving: Any = None
+    waits: Iterator[int] = field(default_factory=itertools.count)
 
     @property
     def is_parallel(self) -> bool:
@@ -77,8 +79,16 @@ class World:
 
     def wait(self) -> None:
         """Go on when every process is here; unlike a step, that may take long."""
-        if self.size > 1:
-            dist.monitored_barrier(self.control, PREPARATION_TIMEOUT)
+        if self.size == 1:
+            return
+        # Asked for, since in a collective the time-out of a step holds, and no signal is noticed.
+        name = f"wait/{next(self.waits)}"
+        if self.store.add(name, 1) == self.size:
+            self.store.set(f"{name}/over", "")
+        pause = 0.01
+        while not self.store.check([f"{name}/over"]):
+            time.sleep(pause)
+            pause = min(2 * pause, 0.5)
 
     @contextlib.contextmanager
     def main_first(self) -> Iterator[None]:

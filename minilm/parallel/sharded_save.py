@@ -6,7 +6,8 @@ pickled; the default FileSystemReader, which unpickles ``.metadata``, is not use
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -61,16 +62,12 @@ class ShardedSave:
 
 
 def finish(begun: Future[Any], folder: Path) -> dict[str, str]:
-    """Wait for a save, and return the SHA-256 of every file by its name, in the main process.
+    """Wait for a save, and return the SHA-256 of every file by its name.
 
     Raises the error of a process that failed, in all of them.
     """
-    try:
+    with _errors_of_all(folder):
         begun.result()
-    except CheckpointException as error:
-        failures = [failure for failure, _ in error.failures.values()]
-        of_disk = next((each for each in failures if isinstance(each, OSError)), None)
-        raise (files.error_about(folder, of_disk) if of_disk else failures[0]) from None
     own = {
         path.name: weights_sha256(path) for path in folder.glob(f"shard-{world().rank + 1:05d}-*")
     }
@@ -85,11 +82,23 @@ def fill_parts(folder: Path, tensors: Mapping[str, Tensor]) -> None:
     What is stored is checked by then (`tensor_parts.read_parts`).
     """
     parts = {name: tensor for name, tensor in tensors.items() if local(tensor).numel()}
-    load(
-        parts,
-        storage_reader=HuggingFaceStorageReader(str(folder)),
-        process_group=world().control,
-    )
+    with _errors_of_all(folder):
+        load(
+            parts,
+            storage_reader=HuggingFaceStorageReader(str(folder)),
+            process_group=world().control,
+        )
+
+
+@contextlib.contextmanager
+def _errors_of_all(folder: Path) -> Iterator[None]:
+    """What a process failed of is raised in each, by itself: an OSError is about ``folder``."""
+    try:
+        yield
+    except CheckpointException as error:
+        failures = [failure for failure, _ in error.failures.values()]
+        of_disk = next((each for each in failures if isinstance(each, OSError)), None)
+        raise (files.error_about(folder, of_disk) if of_disk else failures[0]) from None
 
 
 def _file_numbers(tensors: Mapping[str, Tensor]) -> dict[str, int]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from minilm.checkpoint import load_adapter, load_model
+from minilm.checkpoint import load_adapter, parameter_shapes, read_one_by_one
 from minilm.config import to_dict
 from minilm.model.device import map_large_tensors
 from minilm.parallel.process_group import world
@@ -241,14 +241,15 @@ class Trainer:
         self.checkpoints.describe_weights(self.run_dir, self._weights_metadata(*self.whole_split))
 
     def _load_best(self) -> None:
-        """Put the weights in that the run has written."""
+        """Put the weights in that the run has written, by the main process."""
+        self.world.wait()
         if self.spec.adapter is not None:
             load_adapter(self.run_dir / run_files.ADAPTER, self.model, self.spec.adapter.lora)
             return
-        best = load_model(self.run_dir / run_files.WEIGHTS, self.model.config)
-        values = dict(best.named_parameters())
-        for name, parameter in self.model.named_parameters():
-            fill(parameter, values[name])
+        parameters = dict(self.model.named_parameters())
+        path = self.run_dir / run_files.WEIGHTS
+        for name, values in read_one_by_one(path, parameter_shapes(self.model)):
+            fill(parameters[name], values)
 
     def best(self) -> Validation | None:
         """The validation loss of the best weights, over the whole split if that was computed."""

@@ -21,10 +21,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from minilm.runs.files import step_of_state
+from minilm.runs.files import read_summary, step_of_state
 from minilm.runs.logs import read_metrics
 from minilm.training.resume_state import read_state, state_files
-from minilm.training.train import train
+from minilm.training.train import finetune, train
 from tests.conftest import ROOT
 from tests.parallel.processes import (
     ODD,
@@ -63,11 +63,40 @@ def folder(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path:
             if name == "muon" and layout != "ddp":
                 stop = {"signal_rank": 3, "signal_step": CHAIN[0][1], "copied_to": f"{layout}-4"}
                 cases.append(case | stop | {"name": f"{layout}-chain"})
+    for name, arguments in worse(folder, text_file).items():
+        cases.append({"name": f"fsdp-{name}", "verb": "finetune", "arguments": arguments})
     cases.append({"name": "saved", "verb": "save", "arguments": {}})
     run_cases(folder, cases, 4)
     for name in NAMES:
         train(**common, **RUNS[name], run_dir=folder / f"W1-{name}", cache=folder / "cache")
+    for name, arguments in worse(folder, text_file).items():
+        finetune(**arguments, run_dir=folder / f"W1-{name}", cache=folder / "cache")
     return folder
+
+
+def worse(folder: Path, text_file: Path) -> dict[str, dict[str, Any]]:
+    """Fine-tuning that makes a model worse: the best weights are the first, chosen by a part of the split."""
+    settings = SETTINGS | {"parallel": "fsdp", "optimizer": "adamw", "learning_rate": 3.0}
+    settings |= {"eval_tokens": 100, "max_steps": 10, "eval_every": 5}
+    whole = {"data": str(text_file), "checkpoint": str(folder / "ddp-muon"), "settings": settings}
+    return {"worse": whole, "worse-adapter": whole | {"lora_rank": 2}}
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [("worse", "model.safetensors"), ("worse-adapter", "adapter/adapter_model.safetensors")],
+)
+def test_the_best_weights_are_put_back_in_parts(folder: Path, name: str, file: str) -> None:
+    """They are evaluated over the whole split at the end."""
+    one, four = folder / f"W1-{name}", folder / f"fsdp-{name}"
+    summaries = [read_summary(run) for run in (one, four)]
+    for summary in summaries:
+        assert (summary["best_step"], summary["steps"]) == (0, 10)
+        assert summary["best_val_tokens"] > 2000
+    assert abs(summaries[0]["best_val_loss"] - summaries[1]["best_val_loss"]) < 1e-5
+    assert (one / file).stat().st_size == (four / file).stat().st_size
+    expected, weights = load_file(one / file), load_file(four / file)
+    assert all(torch.equal(weights[key], expected[key]) for key in expected)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
