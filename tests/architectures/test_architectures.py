@@ -5,6 +5,7 @@ import sympy
 
 from minilm.architectures import layout_of
 from minilm.architectures.minilm import layout
+from minilm.architectures.model_types import MODEL_TYPES
 from minilm.architectures.task_heads import with_task_head
 from minilm.config.presets import PRESETS
 from minilm.costs.flops import causal_training_flops, flops_per_token
@@ -133,8 +134,9 @@ def test_of_a_larger_model_the_language_model_alone_is_declared(model_type: str,
     layout = layout_of(whole)
     assert layout.tensors == layout_of({"model_type": text, **sizes}).tensors
     assert with_task_head(layout, whole, causal_only=True) == layout
-    whole["architectures"] = ["XForConditionalGeneration"]
-    assert with_task_head(layout, whole, causal_only=True) is None
+    other = whole | {"architectures": ["XForConditionalGeneration"]}
+    assert with_task_head(layout, other, causal_only=True) is None
+    assert (layout_of(other).tensors != layout.tensors) == bool(MODEL_TYPES[model_type].whole)
 
 
 def test_of_an_encoder_the_language_model_alone_is_declared() -> None:

@@ -58,6 +58,24 @@ def test_what_transformers_saves_is_verified(
     assert report.tied == (("lm_head.weight", "language_model.model.embed_tokens.weight"),)
 
 
+def test_llama4_with_images_is_verified(transformers: Any, tmp_path: Path) -> None:
+    text = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2, "head_dim": 16}
+    text |= {"num_key_value_heads": 1, "num_local_experts": 3, "intermediate_size": 12}
+    vision = TINY["vision_config"] | {"model_type": "llama4_vision_model"}
+    vision |= {"projector_input_dim": 9, "projector_output_dim": 8, "vision_output_dim": 8}
+    fields = {
+        "text_config": text | {"vocab_size": 64, "pad_token_id": 0},
+        "vision_config": vision,
+    }
+    model = transformers.AutoModelForImageTextToText.from_config(
+        transformers.AutoConfig.for_model("llama4", **fields)
+    )
+    model.save_pretrained(tmp_path)
+    report = minilm.inspect(tmp_path)
+    assert report.verified
+    assert report.parameters.total == sum(parameter.numel() for parameter in model.parameters())
+
+
 def test_published_sizes_by_transformers(transformers: Any) -> None:
     text = {"hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34}
     model = layout_of({"model_type": "gemma3", "text_config": text, "vision_config": {}})
