@@ -183,7 +183,7 @@ def _gemma3n(random: Random) -> Config:
         head_dim="head_dim",
         attention_bias=FLAG,
         sliding_window=(3, 6),
-        vocab_size_per_layer_input=range(20, 90),
+        fixed={"vocab_size_per_layer_input": random.randint(20, 90)},
         altup_num_inputs=range(2, 6),
         laurel_rank=range(1, 9),
     )(random)
@@ -200,7 +200,7 @@ def _gemma4(random: Random) -> Config:
         head_dim="head_dim",
         attention_bias=FLAG,
         sliding_window=(3, 6),
-        vocab_size_per_layer_input=range(20, 90),
+        fixed={"vocab_size_per_layer_input": random.randint(20, 90)},
         hidden_size_per_layer_input=range(3),
         attention_k_eq_v=FLAG,
         use_double_wide_mlp=FLAG,
