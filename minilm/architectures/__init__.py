@@ -8,6 +8,7 @@ from typing import Any
 
 from minilm.architectures.config_fields import sub_config
 from minilm.architectures.model_types import MODEL_TYPES
+from minilm.architectures.task_heads import WITH_ENCODERS, class_name_of
 from minilm.ledger.layout import Layout
 
 
@@ -18,8 +19,9 @@ def layout_of(config: Mapping[str, Any]) -> Layout:
     stays fast however many there are.
     """
     entry = MODEL_TYPES[config["model_type"]]
-    module = import_module(f"{__name__}.{entry.module}")
-    if entry.text_of:
+    is_whole = bool(entry.whole) and class_name_of(config).endswith(WITH_ENCODERS)
+    module = import_module(f"{__name__}.{entry.whole if is_whole else entry.module}")
+    if entry.text_of and not is_whole:
         fields = {**sub_config(config, "text_config"), "model_type": entry.text_of}
     else:
         fields = {**config, "model_type": entry.same_as or config["model_type"]}

@@ -14,11 +14,8 @@ from typing import Any
 from minilm.architectures.building_blocks import d
 from minilm.architectures.config_fields import flag, layers, size, sub_config
 from minilm.architectures.gemma import layout as text_layout
-from minilm.ledger import components
-from minilm.ledger.layout import Layout, Role, Tensor
-from minilm.ledger.symbols import ONE, Polynomial, as_polynomial, symbol
-
-W, Y, F, P = (symbol(letter) for letter in "WYFP")  # vision: width, layers, feed-forward, patches
+from minilm.architectures.vision_tower import W, once, siglip_tower
+from minilm.ledger.layout import Layout
 
 
 def layout(config: Mapping[str, Any]) -> Layout:
@@ -35,16 +32,16 @@ def layout(config: Mapping[str, Any]) -> Layout:
     body = tuple(replace(t, name=f"language_model.{t.name}") for t in text.tensors)
     is_version_5 = str(config.get("transformers_version")).startswith("5.")
     tower = "vision_tower" if is_version_5 else "vision_tower.vision_model"
-    channels = size(vision, "num_channels", 3)
     tensors = (
         *body,
-        *_matrix(f"{tower}.embeddings.patch_embedding", (W, channels, patch, patch)),
-        _once(f"{tower}.embeddings.position_embedding.weight", (P, W)),
-        *_layers(f"{tower}.encoder.layers.{{i}}"),
-        *_norm(f"{tower}.post_layernorm"),
-        *(_pooling_head(f"{tower}.head") if flag(vision, "vision_use_head", True) else ()),
-        _once("multi_modal_projector.mm_input_projection_weight", (W, d)),
-        _once("multi_modal_projector.mm_soft_emb_norm.weight", (W,)),
+        *siglip_tower(
+            tower,
+            channels=size(vision, "num_channels", 3),
+            patch=patch,
+            has_pooling_head=flag(vision, "vision_use_head", True),
+        ),
+        once("multi_modal_projector.mm_input_projection_weight", (W, d)),
+        once("multi_modal_projector.mm_soft_emb_norm.weight", (W,)),
     )
     return replace(
         text,
@@ -53,47 +50,3 @@ def layout(config: Mapping[str, Any]) -> Layout:
         symbols={**text.symbols, **symbols},
         ties=tuple((head, f"language_model.{table}") for head, table in text.ties),
     )
-
-
-def _layers(layer: str) -> tuple[Tensor, ...]:
-    attention = ("q_proj", "k_proj", "v_proj", "out_proj")
-    return (
-        *_norm(f"{layer}.layer_norm1", Y),
-        *(t for name in attention for t in _matrix(f"{layer}.self_attn.{name}", (W, W), Y)),
-        *_norm(f"{layer}.layer_norm2", Y),
-        *_matrix(f"{layer}.mlp.fc1", (F, W), Y),
-        *_matrix(f"{layer}.mlp.fc2", (W, F), Y),
-    )
-
-
-def _pooling_head(head: str) -> tuple[Tensor, ...]:
-    """SigLIP's attention pooling, which Gemma does not use and its configuration may keep."""
-    return (
-        _once(f"{head}.probe", (1, 1, W)),
-        _once(f"{head}.attention.in_proj_weight", (3 * W, W)),
-        _once(f"{head}.attention.in_proj_bias", (3 * W,), Role.ADDED),
-        *_matrix(f"{head}.attention.out_proj", (W, W)),
-        *_norm(f"{head}.layernorm"),
-        *_matrix(f"{head}.mlp.fc1", (F, W)),
-        *_matrix(f"{head}.mlp.fc2", (W, F)),
-    )
-
-
-def _matrix(
-    name: str, shape: tuple[Polynomial | int, ...], repeat: Polynomial = ONE
-) -> tuple[Tensor, ...]:
-    bias = _once(f"{name}.bias", shape[:1], Role.ADDED, repeat)
-    return (_once(f"{name}.weight", shape, repeat=repeat), bias)
-
-
-def _norm(name: str, repeat: Polynomial = ONE) -> tuple[Tensor, ...]:
-    return _matrix(name, (W,), repeat)
-
-
-def _once(
-    name: str,
-    shape: tuple[Polynomial | int, ...],
-    role: Role = Role.ONCE,
-    repeat: Polynomial = ONE,
-) -> Tensor:
-    return Tensor(name, tuple(map(as_polynomial, shape)), components.VISION, role, repeat)

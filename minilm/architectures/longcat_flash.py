@@ -1,7 +1,9 @@
 """LongCat-Flash as transformers stores it: a layer has two attentions, two feed-forwards, and experts.
 
-The router also knows Z experts that do nothing, whose numbers the e of a token include. Names, shapes
-and defaults: huggingface/transformers `models/longcat_flash`, which writes gates and ups of those too.
+The router also knows Z experts that do nothing, whose numbers the e of a token include. transformers 5
+has gates and ups of those too, the published files (of an earlier `transformers_version`) have not.
+Names, shapes and defaults: huggingface/transformers `models/longcat_flash`; files:
+meituan-longcat/LongCat-Flash-Chat.
 """
 
 from __future__ import annotations
@@ -57,6 +59,8 @@ def layout(config: Mapping[str, Any]) -> Layout:
         ),
         "Z": whole_number(config, "zero_expert_num", 256),
     }
+    version = config.get("transformers_version")
+    is_published = version is not None and not str(version).startswith("5.")
     bias = flag(config, "attention_bias", False)
     halves = (tensor for half in (0, 1) for tensor in _half(half, bias))
     correction = f"{BLOCK}.mlp.router.e_score_correction_bias"
@@ -66,7 +70,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
         Heads({}, h * n, h * n),
         *halves,
         *linear(f"{BLOCK}.mlp.router.classifier", E + Z, d, components.ROUTER),
-        *_experts(),
+        *_experts(E if is_published else E + Z),
         symbols=symbols,
         attention=(AttentionSpec(2 * L, c + r, h * (n + r), h * v),),
         buffers=(Tensor(correction, (E + Z,), components.ROUTER, Role.ADDED, L),),
@@ -83,7 +87,7 @@ def _half(half: int, bias: bool) -> tuple[Tensor, ...]:
     )
 
 
-def _experts() -> tuple[Tensor, ...]:
+def _experts(stored: Polynomial) -> tuple[Tensor, ...]:
     def matrix(
         name: str, rows: Polynomial, columns: Polynomial, component: str, experts: Polynomial
     ) -> Tensor:
@@ -98,7 +102,7 @@ def _experts() -> tuple[Tensor, ...]:
         )
 
     return (
-        matrix("gate_proj", m, d, components.EXPERTS_GATE, E + Z),
-        matrix("up_proj", m, d, components.EXPERTS_UP, E + Z),
+        matrix("gate_proj", m, d, components.EXPERTS_GATE, stored),
+        matrix("up_proj", m, d, components.EXPERTS_UP, stored),
         matrix("down_proj", d, m, components.EXPERTS_DOWN, E),
     )

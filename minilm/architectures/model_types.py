@@ -14,8 +14,8 @@ class ModelType(NamedTuple):
     `Importable` in `IMPORTABLE` where it is only imported. ``missing`` is a field whose meaning in this
     architecture minilm does not have, and what that is. ``same_as`` is the model_type that it is another
     name of. ``text_of`` is that of the `text_config` inside, where a larger model's language model alone
-    is declared. ``causal_only``: of its classes the language model alone is, not those with an encoder,
-    another head or none.
+    is declared; where the whole is too, ``whole`` is its module. ``causal_only``: of its classes the
+    language model alone is declared, not those with an encoder, another head or none.
     """
 
     module: str
@@ -24,6 +24,7 @@ class ModelType(NamedTuple):
     missing: tuple[str, str] | None = None
     same_as: str = ""
     text_of: str = ""
+    whole: str = ""
     causal_only: bool = False
 
 
@@ -92,10 +93,11 @@ MODEL_TYPES: dict[str, ModelType] = {
     "gemma3": ModelType("gemma3", missing=_GEMMA2),
     "gemma3_text": ModelType("gemma", gguf="gemma3", missing=_GEMMA2),
     "gemma3n_text": ModelType("gemma3n"),
-    "gemma4": ModelType("gemma3n", text_of="gemma4_text"),
+    "gemma4": ModelType("gemma3n", text_of="gemma4_text", whole="gemma4_multimodal"),
     "gemma4_text": ModelType("gemma3n"),
     "gemma4_unified": ModelType("gemma3n", text_of="gemma4_unified_text"),
     "gemma4_unified_text": ModelType("gemma3n"),
+    "git": ModelType("git_captions"),
     "glm": ModelType("glm"),
     "glm4": ModelType("glm"),
     "glm4_moe": ModelType("glm"),
@@ -125,7 +127,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "kimi_k2": ModelType("deepseek", same_as="deepseek_v3"),
     "kolibri1": ModelType("sparse_kin"),
     "laguna": ModelType("laguna"),
-    "llama4": ModelType("llama4", text_of="llama4_text"),
+    "llama4": ModelType("llama4", text_of="llama4_text", whole="llama4_vision"),
     "llama4_text": ModelType("llama4"),
     "longcat_flash": ModelType("longcat_flash"),
     "marian": ModelType("bart_decoder", causal_only=True),
@@ -159,6 +161,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "persimmon": ModelType("gpt_like"),
     "phi": ModelType("phi", missing=("model_type", "an LM head with a bias")),
     "phi3": ModelType("phi3", gguf="phi3"),
+    "phi4_multimodal": ModelType("phi4_multimodal"),
     "phimoe": ModelType("mixtral"),
     "plbart": ModelType("bart_decoder", causal_only=True),
     "prophetnet": ModelType("early_models", causal_only=True),

@@ -16,6 +16,7 @@ from minilm.ledger.layout import Layout, Role, Tensor
 from minilm.ledger.symbols import symbol
 
 LANGUAGE_MODELS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+WITH_ENCODERS = "ForConditionalGeneration"
 CAUSAL = ("ForCausalLM", "LMHeadModel", "BertGenerationDecoder", "XLMWithLMHeadModel")
 C, d = symbol("C"), symbol("d")  # classes
 

@@ -73,9 +73,9 @@ def hugging_face_target(name: str, config: Mapping[str, Any]) -> Target:
     layout = layout_of(config) if entry else None
     notes: tuple[str, ...] = ()
     if entry and layout:
-        causal_only = entry.causal_only or bool(entry.text_of)
-        layout = with_task_head(layout, config, causal_only=causal_only)
-        if causal_only and not class_name_of(config):
+        alone = entry.causal_only or bool(entry.text_of)
+        layout = with_task_head(layout, config, causal_only=alone and not entry.whole)
+        if alone and not class_name_of(config):
             notes = ("counted as a language model alone: config.json names no class",)
     return Target(
         name,

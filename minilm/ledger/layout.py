@@ -201,7 +201,7 @@ class Layout:
         """Elements of one declared tensor, in all layers and experts together."""
         symbols = self.symbols
         if active and tensor.routed:
-            symbols = {**symbols, "E": symbols["e"]}
+            symbols = {**symbols, "E": symbols["e"], "Z": 0}  # Z experts compute nothing
         return tensor.count.value(symbols)
 
     def unshared(self) -> Layout:

@@ -53,6 +53,8 @@ MEANINGS = {
     "o": "output embedding width",
     "C": "classes",
     "R": "n-gram table rows",
+    "a": "audio width",
+    "z": "audio layers",
     "W": "vision width",
     "Y": "vision layers",
     "F": "vision feed-forward width",

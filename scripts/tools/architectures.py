@@ -52,7 +52,7 @@ def row(model_type: str) -> str:
     module = import_module(f"minilm.architectures.{entry.module}")
     imported = {each.model_type for each in getattr(module, "IMPORTABLE", ())}
     runs = "yes" if entry.runs else "imports" if model_type in imported else ""
-    counted = f"language model ({entry.text_of})" if entry.text_of else "yes"
+    counted = f"language model ({entry.text_of})" if entry.text_of and not entry.whole else "yes"
     return f"| {model_type} | {counted} | {cache(model_type)} | {entry.gguf} | {runs} |\n"
 
 

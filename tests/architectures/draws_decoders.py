@@ -183,7 +183,7 @@ def _gemma3n(random: Random) -> Config:
         head_dim="head_dim",
         attention_bias=FLAG,
         sliding_window=(3, 6),
-        vocab_size_per_layer_input=range(20, 90),
+        fixed={"vocab_size_per_layer_input": random.randint(20, 90)},
         altup_num_inputs=range(2, 6),
         laurel_rank=range(1, 9),
     )(random)
@@ -200,7 +200,7 @@ def _gemma4(random: Random) -> Config:
         head_dim="head_dim",
         attention_bias=FLAG,
         sliding_window=(3, 6),
-        vocab_size_per_layer_input=range(20, 90),
+        fixed={"vocab_size_per_layer_input": random.randint(20, 90)},
         hidden_size_per_layer_input=range(3),
         attention_k_eq_v=FLAG,
         use_double_wide_mlp=FLAG,
@@ -263,6 +263,37 @@ def _dots3_note(random: Random) -> Config:
     heads = random.randint(1, 4)
     config |= {"swa_num_attention_heads": heads, "swa_num_key_value_heads": heads}
     return config | {"swa_qk_nope_head_dim": 2 * random.randint(1, 8)}
+
+
+def _phi4_multimodal(random: Random) -> Config:
+    config = _null_heads(_decoder(sliding_window=WINDOW, fixed={"pad_token_id": 0}))(random)
+    heads = random.randint(1, 3)
+    vision = {
+        "hidden_size": heads * 2 * random.randint(1, 4),
+        "num_attention_heads": heads,
+        "num_hidden_layers": random.randint(2, 3),
+        "intermediate_size": random.randint(1, 20),
+        "image_size": random.randint(14, 30),
+        "patch_size": random.randint(4, 7),
+        "num_channels": random.randint(1, 3),
+    }
+    audio = {
+        "hidden_size": heads * 2 * random.randint(1, 4),
+        "num_attention_heads": heads,
+        "num_blocks": random.randint(2, 3),
+        "intermediate_size": random.randint(1, 20),
+        "ext_pw_out_channel": random.randint(1, 20),
+        "depthwise_separable_out_channel": random.randint(1, 20),
+        "depthwise_multiplier": random.randint(1, 2),
+        "kernel_size": random.randint(1, 4),
+        "input_size": random.randint(10, 40),
+        "time_reduction": random.choice([2, 4, 8]),
+        "bias_max_distance": random.randint(2, 9),
+        "bias_symmetric": random.random() < 0.5,
+        "nemo_conv_channels": random.randint(1, 9),
+        "downsample_rate": random.randint(1, 2),
+    }
+    return config | {"vision_config": vision, "audio_config": audio}
 
 
 def _dbrx(random: Random) -> Config:
@@ -684,4 +715,5 @@ DRAWS: dict[str, Draw] = {
         ),
     ),
     "dots3_note_text": _dots3_note,
+    "phi4_multimodal": _phi4_multimodal,
 }

@@ -392,6 +392,25 @@ def _xlnet(random: Random) -> Config:
     )
 
 
+def _git(random: Random) -> Config:
+    heads = random.randint(1, 3)
+    vision = {
+        "hidden_size": heads * 2 * random.randint(1, 4),
+        "num_attention_heads": heads,
+        "num_hidden_layers": random.randint(1, 3),
+        "intermediate_size": random.randint(1, 20),
+        "image_size": random.randint(14, 30),
+        "patch_size": random.randint(4, 7),
+        "num_channels": random.randint(1, 3),
+    }
+    drawn = _maybe(
+        random,
+        num_image_with_embedding=lambda: random.choice([None, 2]),
+        vision_config=lambda: vision,
+    )
+    return _plain(random) | {"pad_token_id": 0} | drawn
+
+
 DRAWS: dict[str, Callable[[Random], Config]] = {
     "bloom": _bloom,
     "falcon": _falcon,
@@ -417,4 +436,5 @@ DRAWS: dict[str, Callable[[Random], Config]] = {
     "prophetnet": _prophetnet,
     "xlm": _xlm,
     "xlnet": _xlnet,
+    "git": _git,
 }

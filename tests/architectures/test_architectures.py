@@ -5,6 +5,7 @@ import sympy
 
 from minilm.architectures import layout_of
 from minilm.architectures.minilm import layout
+from minilm.architectures.model_types import MODEL_TYPES
 from minilm.architectures.task_heads import with_task_head
 from minilm.config.presets import PRESETS
 from minilm.costs.flops import causal_training_flops, flops_per_token
@@ -133,8 +134,9 @@ def test_of_a_larger_model_the_language_model_alone_is_declared(model_type: str,
     layout = layout_of(whole)
     assert layout.tensors == layout_of({"model_type": text, **sizes}).tensors
     assert with_task_head(layout, whole, causal_only=True) == layout
-    whole["architectures"] = ["XForConditionalGeneration"]
-    assert with_task_head(layout, whole, causal_only=True) is None
+    other = whole | {"architectures": ["XForConditionalGeneration"]}
+    assert with_task_head(layout, other, causal_only=True) is None
+    assert (layout_of(other).tensors != layout.tensors) == bool(MODEL_TYPES[model_type].whole)
 
 
 def test_of_an_encoder_the_language_model_alone_is_declared() -> None:
@@ -184,3 +186,48 @@ def test_deepseek_v4_has_two_spellings() -> None:
     assert "model.layers.2.attn.compressor.wkv.weight" not in names
     with pytest.raises(ConfigError, match="compress_ratios"):
         layout_of(fields | {"compress_ratios": [128, 5, 0]})
+
+
+GLM_4_5 = {
+    "model_type": "glm4_moe",
+    "hidden_size": 5120,
+    "num_hidden_layers": 92,
+    "head_dim": 128,
+    "intermediate_size": 12288,
+    "moe_intermediate_size": 1536,
+    "n_routed_experts": 160,
+    "first_k_dense_replace": 3,
+    "use_qk_norm": True,
+    "attention_bias": True,
+}
+HUNYUAN_A13B = {
+    "model_type": "hunyuan_v1_moe",
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "intermediate_size": 3072,
+    "num_experts": 64,
+    "moe_topk": [8] * 32,
+    "vocab_size": 128167,
+    "tie_word_embeddings": True,
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "total", "active"),
+    [  # in billions, as their names or model cards round them
+        (GLM_4_5, 352.8, 33.6),  # named 355B-A32B; with its MTP module it is 358.3
+        (HUNYUAN_A13B, 80.4, 12.7),
+        ({"model_type": "ernie4_5_moe"}, 21.8, 3.4),
+        ({"model_type": "llama4_text"}, 107.8, 17.2),
+        ({"model_type": "minimax_m2"}, 228.7, 11.0),
+        ({"model_type": "deepseek_v4"}, 284.3, 13.8),
+        # 18.6 to 31.3 without the embedding, by how many experts of a token are idle
+        ({"model_type": "longcat_flash", "transformers_version": "4.56.0"}, 560.7, 32.2),
+        ({"model_type": "longcat_flash"}, 741.1, 32.2),
+    ],
+    ids=lambda value: value["model_type"] if isinstance(value, dict) else None,
+)
+def test_active_parameters(config: dict, total: float, active: float) -> None:
+    layout = layout_of(config)
+    assert round(layout.count() / 1e9, 1) == total
+    assert round(layout.count(active=True) / 1e9, 1) == active

@@ -58,6 +58,63 @@ def test_what_transformers_saves_is_verified(
     assert report.tied == (("lm_head.weight", "language_model.model.embed_tokens.weight"),)
 
 
+def test_llama4_with_images_is_verified(transformers: Any, tmp_path: Path) -> None:
+    text = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2, "head_dim": 16}
+    text |= {"num_key_value_heads": 1, "num_local_experts": 3, "intermediate_size": 12}
+    vision = TINY["vision_config"] | {"model_type": "llama4_vision_model"}
+    vision |= {"projector_input_dim": 9, "projector_output_dim": 8, "vision_output_dim": 8}
+    fields = {
+        "text_config": text | {"vocab_size": 64, "pad_token_id": 0},
+        "vision_config": vision,
+    }
+    model = transformers.AutoModelForImageTextToText.from_config(
+        transformers.AutoConfig.for_model("llama4", **fields)
+    )
+    model.save_pretrained(tmp_path)
+    report = minilm.inspect(tmp_path)
+    assert report.verified
+    assert report.parameters.total == sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("towers", [(), ("vision",), ("vision", "audio")])
+def test_gemma4_with_towers_is_verified(
+    transformers: Any, tmp_path: Path, towers: tuple[str, ...]
+) -> None:
+    text = TINY["text_config"] | {"model_type": "gemma4_text", "global_head_dim": 8}
+    text |= {"hidden_size_per_layer_input": 4, "vocab_size_per_layer_input": 64}
+    text |= {"layer_types": ["sliding_attention", "full_attention"], "pad_token_id": 0}
+    configs: dict[str, Any] = {
+        "vision": {
+            "hidden_size": 24,
+            "intermediate_size": 40,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 6,
+            "patch_size": 4,
+            "position_embedding_size": 9,
+            "use_clipped_linears": True,
+            "standardize": True,
+        },
+        "audio": {
+            "hidden_size": 16,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "subsampling_conv_channels": [8, 4],
+            "output_proj_dims": 12,
+        },
+    }
+    fields = {f"{name}_config": configs[name] for name in towers}
+    model = transformers.AutoModelForImageTextToText.from_config(
+        transformers.AutoConfig.for_model("gemma4", text_config=text, **fields)
+    )
+    model.save_pretrained(tmp_path)
+    report = minilm.inspect(tmp_path)
+    assert report.verified
+    assert report.parameters.total == sum(parameter.numel() for parameter in model.parameters())
+    assert report.tied == (("lm_head.weight", "model.language_model.embed_tokens.weight"),)
+
+
 def test_published_sizes_by_transformers(transformers: Any) -> None:
     text = {"hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34}
     model = layout_of({"model_type": "gemma3", "text_config": text, "vision_config": {}})

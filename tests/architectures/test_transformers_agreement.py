@@ -55,6 +55,8 @@ OTHERWISE_IN_4 = {
 def _skip_what_differs(request: pytest.FixtureRequest) -> None:
     callspec = getattr(request.node, "callspec", None)
     model_type = callspec.params["model_type"] if callspec else ""
+    if IS_VERSION_4 and model_type in draws_decoders.DRAWS:
+        pytest.skip("transformers 4 does not know it, or writes it otherwise")
     if IS_VERSION_4 and model_type in OTHERWISE_IN_4:
         pytest.skip(f"transformers 4: {OTHERWISE_IN_4[model_type]}")
 

@@ -1,0 +1,86 @@
+"""SigLIP's and CLIP's vision towers as transformers stores them in larger models: used once an image.
+
+They add no FLOPs to a token. Names and shapes: huggingface/transformers `models/siglip` and
+`models/clip`.
+"""
+
+from __future__ import annotations
+
+from minilm.ledger import components
+from minilm.ledger.layout import Role, Tensor
+from minilm.ledger.symbols import ONE, Polynomial, as_polynomial, symbol
+
+W, Y, F, P = (symbol(letter) for letter in "WYFP")  # width, layers, feed-forward, patches
+
+
+def siglip_tower(
+    tower: str, *, channels: int, patch: int, has_pooling_head: bool
+) -> tuple[Tensor, ...]:
+    """All of it below the name ``tower``, for pictures of ``channels`` in squares of ``patch`` pixels."""
+    return (
+        *matrix(f"{tower}.embeddings.patch_embedding", (W, channels, patch, patch)),
+        once(f"{tower}.embeddings.position_embedding.weight", (P, W)),
+        *_layers(f"{tower}.encoder.layers.{{i}}"),
+        *vector(f"{tower}.post_layernorm", W),
+        *(_pooling_head(f"{tower}.head") if has_pooling_head else ()),
+    )
+
+
+def clip_tower(tower: str, *, channels: int, patch: int) -> tuple[Tensor, ...]:
+    """All of it below the name ``tower``: a class token before the patches, and a norm before the layers."""
+    return (
+        once(f"{tower}.embeddings.class_embedding", (W,)),
+        once(f"{tower}.embeddings.patch_embedding.weight", (W, channels, patch, patch)),
+        once(f"{tower}.embeddings.position_embedding.weight", (P + 1, W)),
+        *vector(f"{tower}.pre_layrnorm", W),  # so in the files
+        *_layers(f"{tower}.encoder.layers.{{i}}"),
+        *vector(f"{tower}.post_layernorm", W),
+    )
+
+
+def _layers(layer: str) -> tuple[Tensor, ...]:
+    attention = ("q_proj", "k_proj", "v_proj", "out_proj")
+    return (
+        *vector(f"{layer}.layer_norm1", W, Y),
+        *(t for name in attention for t in matrix(f"{layer}.self_attn.{name}", (W, W), Y)),
+        *vector(f"{layer}.layer_norm2", W, Y),
+        *matrix(f"{layer}.mlp.fc1", (F, W), Y),
+        *matrix(f"{layer}.mlp.fc2", (W, F), Y),
+    )
+
+
+def _pooling_head(head: str) -> tuple[Tensor, ...]:
+    """SigLIP's attention pooling, which Gemma does not use and its configuration may keep."""
+    return (
+        once(f"{head}.probe", (1, 1, W)),
+        once(f"{head}.attention.in_proj_weight", (3 * W, W)),
+        once(f"{head}.attention.in_proj_bias", (3 * W,), Role.ADDED),
+        *matrix(f"{head}.attention.out_proj", (W, W)),
+        *vector(f"{head}.layernorm", W),
+        *matrix(f"{head}.mlp.fc1", (F, W)),
+        *matrix(f"{head}.mlp.fc2", (W, F)),
+    )
+
+
+def matrix(
+    name: str, shape: tuple[Polynomial | int, ...], repeat: Polynomial = ONE
+) -> tuple[Tensor, ...]:
+    """``name.weight`` and ``name.bias``, of a linear map or a convolution."""
+    bias = once(f"{name}.bias", shape[:1], Role.ADDED, repeat)
+    return (once(f"{name}.weight", shape, repeat=repeat), bias)
+
+
+def vector(name: str, width: Polynomial, repeat: Polynomial = ONE) -> tuple[Tensor, ...]:
+    """``name.weight`` and ``name.bias`` of a LayerNorm."""
+    return matrix(name, (width,), repeat)
+
+
+def once(
+    name: str,
+    shape: tuple[Polynomial | int, ...],
+    role: Role = Role.ONCE,
+    repeat: Polynomial = ONE,
+    component: str = components.VISION,
+) -> Tensor:
+    """A tensor that is used once an image, or once a sound."""
+    return Tensor(name, tuple(map(as_polynomial, shape)), component, role, repeat)
