@@ -234,8 +234,10 @@ def layout(config: Mapping[str, Any]) -> Layout:
         attention=_attention_kinds(config, own_index, num_layers),
         context_length=size(config, "max_position_embeddings", defaults.context),
     )
-    has_mtp = defaults.corrects and defaults.experts is not None
-    return with_mtp(layout, config, "num_nextn_predict_layers", defaults.mtp) if has_mtp else layout
+    if not defaults.corrects or defaults.experts is None:
+        return layout
+    has_tables = family != "glm_moe_dsa"
+    return with_mtp(layout, config, "num_nextn_predict_layers", defaults.mtp, has_tables=has_tables)
 
 
 def _has_experts(

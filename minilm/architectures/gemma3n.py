@@ -273,7 +273,7 @@ def _full_attention(
     )
     if not isinstance(listed, Mapping) or not all(isinstance(v, Mapping) for v in listed.values()):
         raise problem
-    if sorted(listed) != sorted(listed, key=str) or not all(str(i).isdecimal() for i in listed):
+    if not all(str(i).isdecimal() for i in listed):
         raise problem
     by_layer = {int(i): dict(overrides) for i, overrides in listed.items()}
     chosen = [by_layer.get(i, {}) for i in full]

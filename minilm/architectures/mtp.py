@@ -21,8 +21,13 @@ from minilm.ledger.symbols import ONE, Polynomial, symbol
 N = symbol("N")
 
 
-def with_mtp(layout: Layout, config: Mapping[str, Any], name: str, default: int) -> Layout:
-    """``layout`` with as many such modules as the field says; their tensors are optional and not counted."""
+def with_mtp(
+    layout: Layout, config: Mapping[str, Any], name: str, default: int, *, has_tables: bool = True
+) -> Layout:
+    """``layout`` with as many such modules as the field says; their tensors are optional and not counted.
+
+    Where not ``has_tables``, they use the model's embedding and head.
+    """
     if not whole_number(config, name, default):
         return layout
     number = layers(config, name, default)
@@ -45,12 +50,12 @@ def with_mtp(layout: Layout, config: Mapping[str, Any], name: str, default: int)
         if each.repeat != ONE and (each.layers is None or num_layers - 1 in each.layers)
     ]
     module = (
-        tensor("embed_tokens", Role.LOOKED_UP, V, d),
+        *((tensor("embed_tokens", Role.LOOKED_UP, V, d),) if has_tables else ()),
         tensor("enorm", Role.SCALED, d),
         tensor("hnorm", Role.SCALED, d),
         tensor("eh_proj", Role.MULTIPLIED, d, 2 * d),
         *last,
         tensor("shared_head.norm", Role.SCALED, d),
-        tensor("shared_head.head", Role.MULTIPLIED, V, d),
+        *((tensor("shared_head.head", Role.MULTIPLIED, V, d),) if has_tables else ()),
     )
     return replace(layout, mtp=module, symbols={**layout.symbols, "N": number})

@@ -111,7 +111,10 @@ def markdown_rows(text: str) -> list[list[str]]:
 
 
 def printed_rows(text: str, first_title: str) -> list[list[str]]:
-    """The rows of the printed table whose first column has this title, by double spaces."""
+    """The rows of the printed table whose first column has this title, by double spaces.
+
+    A long last cell goes on in the lines below, whose first column is empty.
+    """
     lines = text.splitlines()
     start = next(
         n for n, line in enumerate(lines) if re.match(rf"{re.escape(first_title)}  ", line)
@@ -120,7 +123,10 @@ def printed_rows(text: str, first_title: str) -> list[list[str]]:
     for line in lines[start:]:
         if not line:
             break
-        rows.append(re.split(r" {2,}", line.rstrip()))
+        if line.startswith("  ") and len(rows) > 1:
+            rows[-1][-1] += f" {line.strip()}"
+        else:
+            rows.append(re.split(r" {2,}", line.rstrip()))
     return rows
 
 
