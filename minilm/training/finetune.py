@@ -184,10 +184,9 @@ def _train_config(
         # An adapter begins at zero, and nothing is undone at the base's own rate (docs/parameters.md).
         # Muon, which makes every direction of an update equally large, is not for a few of them.
         of_base["optimizer"] = "adamw"
-        for name in ("muon_learning_rate", "muon_momentum", "hold_zeros"):
-            if settings.get(name):
-                got = f"{settings[name]} for an adapter"
-                raise ConfigError(name, got, "none: AdamW trains it, and the base is held")
+        for name in ("muon_learning_rate", "muon_momentum"):
+            if name in settings:
+                raise ConfigError(name, f"{settings[name]} for an adapter", "none: AdamW trains it")
     config = find_preset(preset).train_config(**(of_base | dict(settings)))
     if lora is not None and config.optimizer != "adamw":
         raise ConfigError("optimizer", config.optimizer, "adamw, for an adapter")

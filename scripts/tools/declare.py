@@ -11,8 +11,6 @@ adds or removes. What must be read in `modeling_TYPE.py` stays open: which layer
 windows, what is cached, and whether a component's name is the right one.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import sys
@@ -23,6 +21,10 @@ from pathlib import Path
 from typing import Any
 
 sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
+
+from scripts import check_dependencies  # noqa: E402
+
+check_dependencies()
 
 from minilm.architectures.model_types import MODEL_TYPES  # noqa: E402
 from minilm.ledger.symbols import (  # noqa: E402

@@ -448,7 +448,7 @@ def test_all_of_a_text_may_validate(file, tmp_path):
 @pytest.mark.parametrize(
     ("fraction", "context_length", "message"),
     [
-        (0.01, 10, "1 validation tokens with --val-fraction 0.01, expected at least 2"),
+        (0.01, 10, "1 token for validation with --val-fraction 0.01, expected at least 2"),
         (0.9, 10, "9 training tokens with --val-fraction 0.9, expected at least 11"),
         (0.999, 4, "0 training tokens"),
     ],

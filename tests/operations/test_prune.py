@@ -237,7 +237,7 @@ def test_a_text_of_ones_own_is_evaluated_at_its_end(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sparsity": 1.0}, "sparsity: 1.0, expected 0 <= sparsity < 1"),
+        ({"sparsity": 1.0}, "sparsity: 1.0, expected a number, 0 <= sparsity < 1"),
         ({"sparsity": float("nan")}, "sparsity: nan"),
         ({"sparsity": 0.4, "method": "2:4"}, "0.5, which the pattern is"),
         ({"sparsity": 0.5, "scope": "global"}, "scope: global with sparsegpt"),

@@ -212,7 +212,6 @@ def test_a_merged_adapter_has_its_loss(tune: Any, cache: Path, tmp_path: Path) -
         ({"freeze": ["attention"], "lora_rank": 2}, "freeze: given with lora_rank"),
         ({"freeze": ["atention"]}, "freeze: 'atention'"),
         ({"settings": {"optimizer": "muon"}}, "optimizer: muon, expected adamw"),
-        ({"settings": {"hold_zeros": True}}, "hold_zeros: True for an adapter, expected none"),
         ({"settings": {"muon_learning_rate": 0.1}}, r"muon_learning_rate: 0\.1 for an adapter"),
         ({"targets": "query"}, "targets: 'query', expected a list of names"),
         ({"freeze": "attention", "lora_rank": None}, "freeze: 'attention', expected a list"),
