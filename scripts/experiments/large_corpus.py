@@ -56,7 +56,15 @@ def main() -> None:
         str(STEPS),
     ]
     command += ["--vocab-size", str(arguments.vocab_size), "--train.sample-tokens", "0"]
-    command += ["--train.eval-tokens", "65536", "--train.document-attention", "true"]
+    # The run ends with an evaluation over the whole split.
+    command += [
+        "--val-fraction",
+        "0.002",
+        "--train.eval-tokens",
+        "65536",
+        "--train.document-attention",
+        "true",
+    ]
     environment = os.environ | {"MINILM_CACHE": str(cache), "MINILM_CACHE_SIZE": "1TB"}
     results = []
     for share in SHARES:
