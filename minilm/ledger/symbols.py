@@ -53,8 +53,6 @@ MEANINGS = {
     "o": "output embedding width",
     "C": "classes",
     "R": "n-gram table rows",
-    "a": "audio width",
-    "z": "audio layers",
     "W": "vision width",
     "Y": "vision layers",
     "F": "vision feed-forward width",
@@ -67,6 +65,11 @@ FAMILY_MEANINGS = {
     ("gemma3n_text", "p"): "per-layer embedding width",
     ("gemma4_text", "p"): "per-layer embedding width",
     ("gemma4_unified_text", "p"): "per-layer embedding width",
+    ("gemma4", "p"): "per-layer embedding width",
+    ("gemma4", "a"): "audio width",
+    ("gemma4", "z"): "audio layers",
+    ("phi4_multimodal", "a"): "audio width",
+    ("phi4_multimodal", "z"): "audio layers",
 }
 
 Monomial = tuple[tuple[str, int], ...]  # (("L", 1), ("d", 2)) is L*d^2, in the order of LETTERS
