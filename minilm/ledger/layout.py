@@ -161,6 +161,7 @@ class Layout:
     buffers that only some files hold, because loaders recompute them. ``mtp`` are the tensors of
     multi-token prediction modules, which are optional in files and not counted.
     ``optional_prefix`` is a prefix that some files omit from the names.
+    ``state`` are the elements that recurrent layers keep of one sequence, however long it is.
     ``context_length`` is the model's maximum number of tokens, 0 where the config has none.
     """
 
@@ -173,6 +174,7 @@ class Layout:
     ignored: tuple[str, ...] = ()
     mtp: tuple[Tensor, ...] = ()
     attention: tuple[AttentionSpec, ...] = ()
+    state: Polynomial = ZERO
     context_length: int = 0
 
     def count(

@@ -57,6 +57,15 @@ MEANINGS = {
     "Y": "vision layers",
     "F": "vision feed-forward width",
     "P": "image patches",
+    "I": "mixer width",
+    "X": "state size",
+    "H": "mixer heads",
+    "J": "groups of mixer heads",
+    "a": "mixer key heads",
+    "Q": "mixer key head width",
+    "O": "mixer value head width",
+    "i": "rank of the time step",
+    "z": "convolution taps",
 }
 # A family's own meaning of a letter.
 FAMILY_MEANINGS = {

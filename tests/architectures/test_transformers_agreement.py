@@ -19,7 +19,7 @@ from minilm.architectures.model_types import MODEL_TYPES
 from minilm.costs.memory import kv_cache_elements
 from minilm.formats.safetensors import read_header
 from minilm.ledger.layout import Layout
-from tests.architectures import draws, draws_decoders
+from tests.architectures import draws, draws_decoders, draws_recurrent
 from tests.architectures.record import DRAWS, PATH, digest, drawn, tied_names
 from tests.architectures.required import REQUIRED
 
@@ -115,6 +115,8 @@ DRAWN_ELSEWHERE = {
         "gemma4_unified",
         "llama4",
         "mllama_text_model",
+        "qwen3_5",
+        "qwen3_5_moe",
     ),
 }
 
@@ -158,6 +160,7 @@ CACHED = draws.DRAWS | {
     for name, draw in draws_decoders.DRAWS.items()
     if not MODEL_TYPES[name].causal_only  # they may be run without a cache
 }
+CACHED |= draws_recurrent.DRAWS
 
 
 @pytest.mark.parametrize("model_type", CACHED)
@@ -185,6 +188,8 @@ def assert_caches(model_type: str, seed: int) -> tuple[Any, Layout]:
         cache = model(torch.tensor([[1, 2]])).past_key_values
     elements = sum(_elements(layer) for layer in cache.layers)
     assert elements == kv_cache_elements(layout, context=2, batch=1)
+    states = sum(_state_elements(layer) for layer in cache.layers)
+    assert states == layout.state.value(layout.symbols)
     own = [layer for layer in cache.layers if _elements(layer)]  # not another layer's
     windows = [getattr(layer, "sliding_window", 0) for layer in own]
     expanded = [
@@ -201,6 +206,12 @@ def _elements(layer: Any) -> int:
     parts = (getattr(layer, name, None) for name in ("keys", "values", "indexer_keys", "idx_keys"))
     distinct = {part.data_ptr(): part for part in parts if part is not None}
     return sum(part.numel() for part in distinct.values())
+
+
+def _state_elements(layer: Any) -> int:
+    """Of a recurrent layer: its state, and what its convolution keeps."""
+    kept = (getattr(layer, name, {}) for name in ("conv_states", "recurrent_states"))
+    return sum(part.numel() for parts in kept for part in parts.values() if part is not None)
 
 
 def test_compressed_entries_are_those_of_a_real_run() -> None:
