@@ -29,7 +29,10 @@ MLP = f"{BLOCK}.mlp"
 
 @dataclass(frozen=True)
 class Defaults:
-    """``heads`` are width, heads, key/value heads (None: as many) and head width (None: width / heads)."""
+    """``heads`` are width, heads, key/value heads (None: as many) and head width (None: width / heads).
+
+    ``context`` is 0 for a type that has no such field.
+    """
 
     vocabulary: int
     layers: int
@@ -98,7 +101,9 @@ def decoder(
         buffers=buffers,
         attention=(heads.attention(),) if attention is None else tuple(attention),
         state=state,
-        context_length=named("max_position_embeddings", defaults.context),
+        context_length=named("max_position_embeddings", defaults.context)
+        if defaults.context
+        else 0,
     )
 
 

@@ -132,6 +132,8 @@ def mamba(
     biases = ("mamba_proj_bias", "mamba_conv_bias") if names else ("use_bias", "use_conv_bias")
     expand, state, kernel, rank = fields
     width = whole_multiple(config, expand, d_model)
+    if not names:  # written beside the factor, and what counts
+        width = size(config, "intermediate_size", width)
     inner = inner_width(width, d_model)
     is_automatic = config.get(rank, "auto") == "auto"
     symbols = {

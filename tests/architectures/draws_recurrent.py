@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any
 
-from tests.architectures.draws_decoders import FLAG, WIDTH, Config, Draw, _decoder
+from tests.architectures.draws_decoders import BIASES, FLAG, WIDTH, Config, Draw, _decoder
 
 MIXERS = ("linear_attention", "full_attention")
 
@@ -50,6 +50,158 @@ _QWEN_MOE: dict[str, Sequence[Any]] = {
     "shared_expert_intermediate_size": WIDTH,
 }
 
+
+def _mamba(random: Random) -> Config:
+    config: Config = {
+        "hidden_size": random.randint(1, 40),
+        "num_hidden_layers": random.randint(1, 3),
+        "pad_token_id": None,
+    }
+    options: dict[str, Sequence[Any]] = {
+        "vocab_size": range(2, 90),
+        "state_size": range(1, 9),
+        "expand": range(1, 4),
+        "conv_kernel": range(1, 5),
+        "time_step_rank": (*range(1, 5), "auto"),
+        "use_bias": FLAG,
+        "use_conv_bias": FLAG,
+        "tie_word_embeddings": FLAG,
+    }
+    return config | {n: random.choice(v) for n, v in options.items() if random.random() < 0.6}
+
+
+def _mamba2(random: Random) -> Config:
+    config = _mamba(random)
+    groups, width = random.randint(1, 2), random.randint(1, 6)
+    heads = groups * random.randint(1, 3)
+    expand = random.randint(1, 2)
+    return config | {
+        "hidden_size": heads * width,
+        "expand": expand,
+        "num_heads": heads * expand,
+        "head_dim": width,
+        "n_groups": groups,
+    }
+
+
+def _mamba2_part(random: Random) -> Config:
+    """Bamba's fields; the heads divide twice the width that `_decoder` draws."""
+    options: dict[str, Sequence[Any]] = {
+        "mamba_d_state": range(1, 9),
+        "mamba_d_conv": range(1, 5),
+        "mamba_conv_bias": FLAG,
+        "mamba_proj_bias": FLAG,
+        "mamba_expand": (2, 4),
+    }
+    drawn = {n: random.choice(v) for n, v in options.items() if random.random() < 0.6}
+    groups = random.randint(1, 2)
+    return drawn | {"mamba_n_heads": 2 * random.randint(1, 2), "mamba_n_groups": groups}
+
+
+def _falcon_h1(random: Random) -> Config:
+    draw = _with(_decoder(head_dim="head_dim", **BIASES, **_FALCON), _mamba2_part)
+    width = 4 * random.randint(1, 5)
+    return draw(random) | {"mamba_d_ssm": random.choice([width, None])}
+
+
+def _nemotron_h(random: Random) -> Config:
+    config = _decoder(
+        head_dim="head_dim",
+        experts="n_routed_experts",
+        moe_intermediate_size=WIDTH,
+        moe_shared_expert_intermediate_size=WIDTH,
+        moe_latent_size=(None, *WIDTH),
+        ssm_state_size=range(1, 9),
+        conv_kernel=range(1, 5),
+        mamba_head_dim=range(1, 9),
+        use_conv_bias=FLAG,
+        use_bias=FLAG,
+        mlp_bias=FLAG,
+    )(random)
+    number = config.pop("num_hidden_layers")
+    groups = random.randint(1, 3)
+    config |= {"n_groups": groups, "mamba_num_heads": groups * random.randint(1, 3)}
+    pattern = "".join(random.choice("ME*-") for _ in range(number)) + "*"
+    names = {"M": "mamba", "E": "moe", "*": "attention", "-": "mlp"}
+    listed = [names[letter] for letter in pattern]
+    config.pop("tie_word_embeddings", None)
+    return config | random.choice(
+        [{"hybrid_override_pattern": pattern}, {"layers_block_type": listed}]
+    )
+
+
+def _jamba(random: Random) -> Config:
+    config = _decoder(
+        experts="num_experts",
+        mamba_d_state=range(1, 9),
+        mamba_d_conv=range(1, 5),
+        mamba_expand=range(1, 4),
+        mamba_dt_rank=(*range(1, 5), "auto"),
+        mamba_conv_bias=FLAG,
+        mamba_proj_bias=FLAG,
+    )(random)
+    periods = {}
+    for name in ("attn_layer", "expert_layer"):
+        period = random.randint(1, 3)
+        periods |= {f"{name}_period": period, f"{name}_offset": random.randrange(period)}
+    return config | periods | {"num_hidden_layers": config["num_hidden_layers"] + 2}
+
+
+def _bamba(random: Random) -> Config:
+    config = _with(_decoder(**BIASES), _mamba2_part)(random)
+    number = config["num_hidden_layers"]
+    listed = [i for i in range(number) if i == number - 1 or random.random() < 0.5]
+    return config | {"attn_layer_indices": listed}
+
+
+def _granite(random: Random) -> Config:
+    draw = _decoder(
+        attention_bias=FLAG,
+        experts="num_local_experts",
+        shared_intermediate_size=WIDTH,
+    )
+    config = _with(draw, _mamba2_part)(random)
+    config |= {"num_local_experts": 0} if random.random() < 0.3 else {}
+    kinds = random.choice([MIXERS, ("mamba", "attention")])
+    listed = [random.choice(kinds) for _ in range(config["num_hidden_layers"])]
+    name = random.choice(["layer_types", "layers_block_type"])
+    return config | {name: [*listed[1:], kinds[1]]}
+
+
+_CONV = ("conv", "full_attention")
+_LFM: dict[str, Sequence[Any]] = {"conv_L_cache": range(1, 5), "conv_bias": FLAG}
+_FALCON: dict[str, Sequence[Any]] = {"mamba_rms_norm": FLAG, "projectors_bias": FLAG}
+
+
+def _lfm2(random: Random) -> Config:
+    config = _decoder(
+        **_LFM,
+        block_auto_adjust_ff_dim=FLAG,
+        block_multiple_of=range(1, 9),
+        block_ffn_dim_multiplier=(1.0, 1.3),
+        tie_embedding=FLAG,
+        block_ff_dim=range(2, 40),
+    )(random)
+    if random.random() < 0.3:
+        return config
+    last = config["num_hidden_layers"] - 1
+    if random.random() < 0.5:
+        return config | {"full_attn_idxs": [last]}
+    return config | {"layer_types": [*(random.choice(_CONV) for _ in range(last)), _CONV[1]]}
+
+
+def _lfm2_moe(random: Random) -> Config:
+    config = _decoder(
+        **_LFM,
+        experts="num_experts",
+        moe_intermediate_size=WIDTH,
+        num_dense_layers=range(4),
+        use_expert_bias=FLAG,
+    )(random)
+    last = config["num_hidden_layers"] - 1
+    return config | {"layer_types": [*(random.choice(_CONV) for _ in range(last)), _CONV[1]]}
+
+
 DRAWS: dict[str, Draw] = {
     "qwen3_next": _with(
         _attends(
@@ -67,5 +219,29 @@ DRAWS: dict[str, Draw] = {
     "qwen3_5_text": _with(_attends(_decoder(**_QWEN, full_attention_interval=(1, 2, 3))), _deltas),
     "qwen3_5_moe_text": _with(
         _attends(_decoder(**_QWEN, **_QWEN_MOE, experts="num_experts")), _deltas
+    ),
+    "mamba": _mamba,
+    "falcon_mamba": _mamba,
+    "mamba2": _mamba2,
+    "jamba": _jamba,
+    "bamba": _bamba,
+    "falcon_h1": _falcon_h1,
+    "granitemoehybrid": _granite,
+    "nemotron_h": _nemotron_h,
+    "lfm2": _lfm2,
+    "lfm2_moe": _lfm2_moe,
+    "lfm3": _attends(
+        _decoder(
+            head_dim="head_dim",
+            **_LFM,
+            attention_bias=FLAG,
+            sliding_window=(3, 6),
+            use_sandwich_norm=FLAG,
+            use_attention_gate=FLAG,
+        ),
+        ("conv", "sliding_attention", "full_attention"),
+    ),
+    "minimax": _attends(
+        _decoder(head_dim="head_dim", experts="num_local_experts", block_size=range(2, 9))
     ),
 }

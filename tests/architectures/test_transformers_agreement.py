@@ -185,10 +185,12 @@ def assert_caches(model_type: str, seed: int) -> tuple[Any, Layout]:
     model = build(config, "cpu").eval()
     layout = layout_of(config)
     with torch.no_grad():
-        cache = model(torch.tensor([[1, 2]])).past_key_values
+        output = model(torch.tensor([[1, 2]]))
+    cache = output["past_key_values" if "past_key_values" in output else "cache_params"]
     elements = sum(_elements(layer) for layer in cache.layers)
     assert elements == kv_cache_elements(layout, context=2, batch=1)
     states = sum(_state_elements(layer) for layer in cache.layers)
+    states += sum(part.numel() for part in getattr(cache, "linear_cache", ()) if len(part))
     assert states == layout.state.value(layout.symbols)
     own = [layer for layer in cache.layers if _elements(layer)]  # not another layer's
     windows = [getattr(layer, "sliding_window", 0) for layer in own]
