@@ -74,6 +74,7 @@ FAMILY_MEANINGS = {
     ("gemma3n_text", "p"): "per-layer embedding width",
     ("gemma4_text", "p"): "per-layer embedding width",
     ("gemma4_unified_text", "p"): "per-layer embedding width",
+    ("recurrent_gemma", "Q"): "width of a head's gates",
 }
 
 Monomial = tuple[tuple[str, int], ...]  # (("L", 1), ("d", 2)) is L*d^2, in the order of LETTERS

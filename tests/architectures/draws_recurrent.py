@@ -6,7 +6,17 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any
 
-from tests.architectures.draws_decoders import BIASES, FLAG, WIDTH, Config, Draw, _decoder
+from tests.architectures.draws_decoders import (
+    BIASES,
+    FLAG,
+    SPARSE,
+    WIDTH,
+    Config,
+    Draw,
+    _decoder,
+    _latent,
+    _null_heads,
+)
 
 MIXERS = ("linear_attention", "full_attention")
 
@@ -202,6 +212,83 @@ def _lfm2_moe(random: Random) -> Config:
     return config | {"layer_types": [*(random.choice(_CONV) for _ in range(last)), _CONV[1]]}
 
 
+def _kimi_linear(random: Random) -> Config:
+    config = _latent(
+        experts="num_experts",
+        active="num_experts_per_token",
+        moe_intermediate_size=WIDTH,
+        num_shared_experts=range(1, 4),
+        first_k_dense_replace=range(4),
+        lists={"mlp_layer_types": SPARSE},
+    )(random)
+    number = config["num_hidden_layers"] + 1
+    config["num_hidden_layers"] = number
+    config.pop("mlp_layer_types", None)
+    sizes = {"num_heads": random.randint(1, 3), "head_dim": random.randint(1, 9)}
+    if random.random() < 0.5:
+        listed = [random.choice(MIXERS) for _ in range(number - 1)] + [MIXERS[1]]
+        own = {f"linear_{name}": value for name, value in sizes.items()}
+        return config | own | {"layer_types": listed, "linear_conv_kernel_dim": 3}
+    attends = [i for i in range(1, number) if random.random() < 0.5] + [number]
+    lists = {"full_attn_layers": attends}
+    lists["kda_layers"] = [i for i in range(1, number) if i not in attends]
+    return config | {"linear_attn_config": {**sizes, **lists, "short_conv_kernel_size": 3}}
+
+
+def _bailing_hybrid(random: Random) -> Config:
+    config = _latent(
+        experts="num_experts",
+        moe_intermediate_size=WIDTH,
+        n_shared_experts=range(1, 4),
+        first_k_dense_replace=range(4),
+        short_conv_kernel_size=range(1, 5),
+        layer_group_size=(1, 2),
+        fixed={"n_group": 1, "topk_group": 1, "head_dim": 5},
+    )(random)
+    config.pop("q_lora_rank", None)
+    return config | {"num_hidden_layers": config["num_hidden_layers"] + 5}
+
+
+def _equal_deltas(random: Random) -> Config:
+    """transformers divides the one convolution of OLMo Hybrid into equal thirds when it writes it."""
+    sizes = _deltas(random)
+    heads, width = sizes["linear_num_key_heads"], sizes["linear_key_head_dim"]
+    return sizes | {"linear_num_value_heads": heads, "linear_value_head_dim": width}
+
+
+def _olmo(random: Random) -> Config:
+    """Both kinds of layers, which transformers wants."""
+    config = _null_heads(_decoder(attention_bias=FLAG))(random)
+    if random.random() < 0.5:
+        return config | {"num_hidden_layers": random.randint(4, 6)}
+    return config | {"num_hidden_layers": 3, "layer_types": [random.choice(MIXERS), *MIXERS]}
+
+
+def _recurrent_gemma(random: Random) -> Config:
+    config = _decoder(
+        attention_bias=FLAG,
+        attention_window_size=(3, 6),
+        conv1d_width=range(2, 5),
+        intermediate_size=range(2, 40, 2),
+    )(random)
+    config.pop("max_position_embeddings", None)
+    width = config["num_attention_heads"] * random.randint(1, 9)
+    config |= random.choice([{}, {"lru_width": width}, {"lru_width": None}])
+    return config | {"block_types": random.choice([["recurrent", "attention"], ["attention"]])}
+
+
+def _rwkv(random: Random) -> Config:
+    options: dict[str, Sequence[Any]] = {
+        "vocab_size": range(2, 90),
+        "attention_hidden_size": (None,),
+        "intermediate_size": (None, *WIDTH),
+        "context_length": range(8, 64),
+        "tie_word_embeddings": FLAG,
+    }
+    drawn = {n: random.choice(v) for n, v in options.items() if random.random() < 0.6}
+    return drawn | {"hidden_size": random.randint(1, 40), "num_hidden_layers": random.randint(1, 3)}
+
+
 DRAWS: dict[str, Draw] = {
     "qwen3_next": _with(
         _attends(
@@ -244,4 +331,9 @@ DRAWS: dict[str, Draw] = {
     "minimax": _attends(
         _decoder(head_dim="head_dim", experts="num_local_experts", block_size=range(2, 9))
     ),
+    "kimi_linear": _kimi_linear,
+    "bailing_hybrid": _bailing_hybrid,
+    "olmo_hybrid": _with(_olmo, _equal_deltas),
+    "recurrent_gemma": _recurrent_gemma,
+    "rwkv": _rwkv,
 }
