@@ -203,6 +203,8 @@ MODEL_TYPES: dict[str, ModelType] = {
     "xlm-roberta": ModelType("bert_decoder", causal_only=True),
     "xlm-roberta-xl": ModelType("bert_decoder", causal_only=True),
     "xlnet": ModelType("early_models", causal_only=True),
+    "xlstm": ModelType("xlstm"),
     "xmod": ModelType("bert_decoder", causal_only=True),
     "youtu": ModelType("deepseek"),
+    "zaya": ModelType("zaya"),
 }

@@ -75,6 +75,8 @@ FAMILY_MEANINGS = {
     ("gemma4_text", "p"): "per-layer embedding width",
     ("gemma4_unified_text", "p"): "per-layer embedding width",
     ("recurrent_gemma", "Q"): "width of a head's gates",
+    ("zaya", "v"): "half the width of all values",
+    ("zaya", "r"): "router width",
 }
 
 Monomial = tuple[tuple[str, int], ...]  # (("L", 1), ("d", 2)) is L*d^2, in the order of LETTERS

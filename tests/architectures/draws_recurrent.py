@@ -289,6 +289,20 @@ def _rwkv(random: Random) -> Config:
     return drawn | {"hidden_size": random.randint(1, 40), "num_hidden_layers": random.randint(1, 3)}
 
 
+def _xlstm(random: Random) -> Config:
+    options: dict[str, Sequence[Any]] = {
+        "vocab_size": range(2, 90),
+        "use_bias": FLAG,
+        "weight_mode": ("single", "fused"),
+        "ffn_proj_factor": (1.5, 2.667),
+        "ffn_round_up_to_multiple_of": range(1, 9),
+        "num_heads": (2, 4),
+    }
+    config = {n: random.choice(v) for n, v in options.items() if random.random() < 0.6}
+    # Its cache rounds the widths up to multiples of 64.
+    return config | {"hidden_size": 128, "num_hidden_layers": random.randint(1, 3)}
+
+
 DRAWS: dict[str, Draw] = {
     "qwen3_next": _with(
         _attends(
@@ -336,4 +350,17 @@ DRAWS: dict[str, Draw] = {
     "olmo_hybrid": _with(_olmo, _equal_deltas),
     "recurrent_gemma": _recurrent_gemma,
     "rwkv": _rwkv,
+    "xlstm": _xlstm,
+    "zaya": _decoder(
+        head_dim="head_dim",
+        attention_bias=FLAG,
+        lm_head_bias=FLAG,
+        moe_intermediate_size=WIDTH,
+        num_experts=range(1, 5),
+        router_hidden_size=WIDTH,
+        cca_time0=range(2, 4),
+        cca_time1=range(2, 4),
+        fixed={"sliding_window": 3},
+        lists={"layer_types": ("hybrid", "hybrid_sliding")},
+    ),
 }
