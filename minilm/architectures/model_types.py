@@ -206,5 +206,6 @@ MODEL_TYPES: dict[str, ModelType] = {
     "xlstm": ModelType("xlstm"),
     "xmod": ModelType("bert_decoder", causal_only=True),
     "youtu": ModelType("deepseek"),
+    "zamba2": ModelType("zamba2"),
     "zaya": ModelType("zaya"),
 }

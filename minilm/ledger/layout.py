@@ -42,7 +42,8 @@ class Tensor:
     ``repeat`` is the number of layers that have it, ``layers`` their numbers unless they are the first
     ones; ``{i}`` in the name is the layer's number and ``{e}`` the expert's, from 0 to ``experts`` - 1
     in each layer. If ``routed``, one token uses e of the E experts. A ``transposed`` matrix is
-    stored (in, out), where others are (out, in). ``frozen`` ones are not trained.
+    stored (in, out), where others are (out, in). ``frozen`` ones are not trained. ``runs`` is how many
+    layers share it, where not all do.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Tensor:
     routed: bool = False
     transposed: bool = False
     frozen: bool = False
+    runs: int = 1
 
     @cached_property
     def count(self) -> Polynomial:

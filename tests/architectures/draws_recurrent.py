@@ -303,6 +303,26 @@ def _xlstm(random: Random) -> Config:
     return config | {"hidden_size": 128, "num_hidden_layers": random.randint(1, 3)}
 
 
+def _zamba2(random: Random) -> Config:
+    """At least as many layers with a shared block as there are blocks."""
+    config = _decoder(
+        mamba_d_state=range(1, 9),
+        mamba_d_conv=range(1, 5),
+        mamba_ngroups=(1, 2),
+        use_conv_bias=FLAG,
+        add_bias_linear=FLAG,
+        use_shared_attention_adapter=FLAG,
+        adapter_rank=range(1, 5),
+        use_long_context=FLAG,
+        fixed={"n_mamba_heads": 4, "tie_word_embeddings": True},
+    )(random)
+    number, blocks = random.randint(0, 3), random.randint(1, 2)
+    kinds = [random.choice(("mamba", "hybrid")) for _ in range(number)]
+    kinds += ["mamba", *["hybrid"] * blocks]
+    config |= {"layers_block_type": kinds, "num_hidden_layers": len(kinds)}
+    return config | {"num_mem_blocks": blocks}
+
+
 DRAWS: dict[str, Draw] = {
     "qwen3_next": _with(
         _attends(
@@ -351,6 +371,7 @@ DRAWS: dict[str, Draw] = {
     "recurrent_gemma": _recurrent_gemma,
     "rwkv": _rwkv,
     "xlstm": _xlstm,
+    "zamba2": _zamba2,
     "zaya": _decoder(
         head_dim="head_dim",
         attention_bias=FLAG,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from minilm.architectures import layout_of
-from minilm.costs.flops import flops_per_token
+from minilm.costs.flops import flops_per_token, tensor_flops
 from minilm.costs.memory import kv_cache_elements, lora_parameters, state_bytes
 from minilm.costs.memory_need import cache_need
 from minilm.errors import ConfigError
@@ -95,6 +95,20 @@ def test_flops_have_the_convolution_and_adapters_do_not() -> None:
     assert lora_parameters(layout, 4) == 32 * 4 * sides
 
 
+def test_a_shared_block_costs_flops_in_every_layer_that_has_it() -> None:
+    kinds = ["mamba", "hybrid", "mamba", "hybrid", "hybrid"]
+    fields = {"model_type": "zamba2", "num_hidden_layers": 5, "layers_block_type": kinds}
+    one, two = (layout_of(fields | {"num_mem_blocks": number}) for number in (1, 2))
+    assert one.count() < two.count()
+    costs = [flops_per_token(layout, context=9) for layout in (one, two)]
+    assert costs[0] == costs[1]
+    by_tensor = [(named.name, flops) for named, flops in tensor_flops(one)]
+    context_free = costs[0]["forward_per_token"] - costs[0]["attention_per_token"]
+    assert sum(flops for _, flops in by_tensor) == context_free
+    (query,) = (flops for name, flops in by_tensor if name.endswith("self_attn.q_proj.weight"))
+    assert query == 3 * 2 * 5120 * 5120
+
+
 @pytest.mark.parametrize(
     "config", [JAMBA, {"model_type": "qwen3_5_text"}, {"model_type": "mamba2"}]
 )
@@ -131,6 +145,15 @@ def test_a_report_without_recurrent_layers_has_neither(tmp_path: Path) -> None:
         ({"model_type": "bamba", "mamba_n_heads": 7}, "mamba_n_heads"),
         ({"model_type": "lfm2", "block_ffn_dim_multiplier": 1e300}, "intermediate_size"),
         ({"model_type": "recurrent_gemma", "block_types": []}, "block_types"),
+        (
+            {
+                "model_type": "zamba2",
+                "num_hidden_layers": 200,
+                "layers_block_type": ["hybrid"] * 200,
+            },
+            "layers_block_type",
+        ),
+        ({"model_type": "zamba2", "tie_word_embeddings": False}, "tie_word_embeddings"),
         (
             {
                 "model_type": "kimi_linear",
