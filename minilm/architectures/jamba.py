@@ -37,7 +37,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
     mixers = mixer_layers(
         ["full_attention" if attends(i) else "linear_attention" for i in range(num_layers)]
     )
-    mixer = mamba(f"{BLOCK}.mamba", config, heads.symbols["d"], has_norms=True)
+    mixer = mamba(f"{BLOCK}.mamba", config, heads.symbols["d"], of_jamba=True)
     total = field_name(config, "num_experts", "num_local_experts")
     is_sparse = _every(config, "expert_layer", (2, 1))
     split = split_layers(

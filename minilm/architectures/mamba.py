@@ -39,7 +39,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
             conv_bias=flag(config, "use_conv_bias", True),
         )
         if family == "mamba2"
-        else mamba(f"{block}.mixer", config, d_model, names="")
+        else mamba(f"{block}.mixer", config, d_model)
     )
     return decoder(
         config,

@@ -112,27 +112,17 @@ def whole_multiple(config: Mapping[str, Any], name: str, d_model: int) -> int:
     return max(1, int(factor * d_model))
 
 
-def mamba(
-    prefix: str,
-    config: Mapping[str, Any],
-    d_model: int,
-    *,
-    names: str = "mamba_",
-    has_norms: bool = False,
-) -> Mixer:
-    """Mamba's mixer, under the field names of Jamba or, with ``names`` empty, of Mamba.
-
-    ``has_norms``: Jamba normalises the time step and both matrices of the state.
-    """
+def mamba(prefix: str, config: Mapping[str, Any], d_model: int, *, of_jamba: bool = False) -> Mixer:
+    """Mamba's mixer. Jamba's fields have other names, and it normalises the time step and B and C."""
     fields = (
         ("mamba_expand", "mamba_d_state", "mamba_d_conv", "mamba_dt_rank")
-        if names
+        if of_jamba
         else ("expand", "state_size", "conv_kernel", "time_step_rank")
     )
-    biases = ("mamba_proj_bias", "mamba_conv_bias") if names else ("use_bias", "use_conv_bias")
+    biases = ("mamba_proj_bias", "mamba_conv_bias") if of_jamba else ("use_bias", "use_conv_bias")
     expand, state, kernel, rank = fields
     width = whole_multiple(config, expand, d_model)
-    if not names:  # written beside the factor, and what counts
+    if not of_jamba:  # written beside the factor, and what counts
         width = size(config, "intermediate_size", width)
     inner = inner_width(width, d_model)
     is_automatic = config.get(rank, "auto") == "auto"
@@ -144,7 +134,7 @@ def mamba(
     }
     bias, conv_bias = flag(config, biases[0], False), flag(config, biases[1], True)
     gates = components.MIXER_GATES
-    norms = (("dt", RANK), ("b", STATE), ("c", STATE)) if has_norms else ()
+    norms = (("dt", RANK), ("b", STATE), ("c", STATE)) if of_jamba else ()
     tensors = (
         *linear(f"{prefix}.in_proj", 2 * inner, d, components.MIXER_INPUT, bias=bias),
         *convolution(f"{prefix}.conv1d", inner, bias=conv_bias),
