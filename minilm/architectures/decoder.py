@@ -20,7 +20,7 @@ from minilm.architectures.building_blocks import (
 from minilm.architectures.config_fields import flag, layers, size
 from minilm.ledger import components
 from minilm.ledger.layout import AttentionSpec, Layout, Tensor
-from minilm.ledger.symbols import ONE, Polynomial
+from minilm.ledger.symbols import ONE, ZERO, Polynomial
 
 BLOCK = "model.layers.{i}"
 ATTENTION = f"{BLOCK}.self_attn"
@@ -29,7 +29,10 @@ MLP = f"{BLOCK}.mlp"
 
 @dataclass(frozen=True)
 class Defaults:
-    """``heads`` are width, heads, key/value heads (None: as many) and head width (None: width / heads)."""
+    """``heads`` are width, heads, key/value heads (None: as many) and head width (None: width / heads).
+
+    ``context`` is 0 for a type that has no such field.
+    """
 
     vocabulary: int
     layers: int
@@ -60,6 +63,7 @@ def decoder(
     *block: Tensor,
     symbols: Mapping[str, int] | None = None,
     attention: Sequence[AttentionSpec] | None = None,
+    state: Polynomial = ZERO,
     buffers: tuple[Tensor, ...] = (),
     table: str = "model.embed_tokens",
     before: tuple[Tensor, ...] = (),
@@ -96,7 +100,10 @@ def decoder(
         ties=((f"{head}.weight", tokens.name),) if tied else (),
         buffers=buffers,
         attention=(heads.attention(),) if attention is None else tuple(attention),
-        context_length=named("max_position_embeddings", defaults.context),
+        state=state,
+        context_length=named("max_position_embeddings", defaults.context)
+        if defaults.context
+        else 0,
     )
 
 

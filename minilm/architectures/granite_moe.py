@@ -82,6 +82,12 @@ def layout(config: Mapping[str, Any]) -> Layout:
     )
 
 
+def experts_and_shared(*, has_experts: bool) -> tuple[Tensor, ...]:
+    """The feed-forward of the types without windows, with a shared part of the width s."""
+    experts = _experts(f"{BLOCK}.block_sparse_moe", is_fused=False) if has_experts else ()
+    return (*experts, *_shared(f"{BLOCK}.shared_mlp"))
+
+
 def _experts(prefix: str, *, is_fused: bool) -> tuple[Tensor, ...]:
     """transformers renames the tensors of the earlier types when it writes them, and not the later's."""
     if is_fused:

@@ -14,6 +14,7 @@ from typing import Any
 from minilm.dtypes import BITS
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
+from minilm.ledger.symbols import ZERO
 
 FLOAT32 = 4
 
@@ -77,12 +78,15 @@ def estimated_activation_bytes(
 def estimate(
     layout: Layout, *, dtype: str = "bfloat16", dropout: bool = False
 ) -> ActivationEstimate | None:
-    """Bytes a token with activations in ``dtype``; None for a layout without attention or width d."""
+    """Bytes a token with activations in ``dtype``; None for a layout without attention or width d.
+
+    Nor is there one where layers are recurrent: what their scans save depends on the kernel.
+    """
     layout = layout.unshared()
     symbols = layout.symbols
     d = symbols.get("d", 0)
     num_layers = sum(kind.layers.value(symbols) for kind in layout.attention)
-    if not d or not num_layers:
+    if not d or not num_layers or layout.state != ZERO:
         return None
     width = BITS[dtype] // 8
     elements = (

@@ -20,7 +20,11 @@ def flops_per_token(layout: Layout, *, context: int) -> dict[str, int]:
     is counted once, as the head: embedding lookup is free.
     """
     layout = layout.unshared()
-    multiplied = layout.count(role=Role.MULTIPLIED, active=True)
+    multiplied = sum(
+        tensor.runs * layout.value(tensor, active=True)
+        for tensor in layout.tensors
+        if tensor.role is Role.MULTIPLIED
+    )
     multiplied += sum(layout.value(tensor) for tensor in _tied_heads(layout))
     attention = sum(2 * kind.multiplied(context).value(layout.symbols) for kind in layout.attention)
     forward = 2 * multiplied + attention
@@ -62,7 +66,7 @@ def tensor_flops(layout: Layout) -> Iterator[tuple[NamedTensor, float]]:
     }
     blocks = Counter[int]()  # of each shared tensor, how many came before
     for named in layout.named_tensors():
-        declared, runs = named.declared, 1
+        declared, runs = named.declared, named.declared.runs
         if declared.repeat == SHARED:
             runs = layout.runs(blocks[id(declared)])
             blocks[id(declared)] += 1

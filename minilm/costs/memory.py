@@ -148,11 +148,12 @@ _WITHOUT_ADAPTER = (
 
 
 def hidden_matrices(layout: Layout) -> list[Tensor]:
-    """The tensors that multiply activations inside the network: no embeddings and no head."""
+    """The matrices that multiply activations inside the network: no embeddings, head or convolutions."""
     return [
         tensor
         for tensor in layout.tensors
-        if tensor.role is Role.MULTIPLIED and tensor.component != components.LM_HEAD
+        if tensor.role is Role.MULTIPLIED
+        and tensor.component not in (components.LM_HEAD, components.CONVOLUTION)
     ]
 
 
@@ -165,6 +166,11 @@ def kv_cache_bytes(layout: Layout, *, context: int, batch: int) -> dict[str, int
 def kv_cache_elements(layout: Layout, *, context: int, batch: int) -> int:
     """Elements of a KV cache of ``batch`` sequences of ``context`` tokens."""
     return batch * sum(kind.cached(context).value(layout.symbols) for kind in layout.attention)
+
+
+def state_bytes(layout: Layout, *, batch: int) -> int:
+    """Bytes of the recurrent layers' state of ``batch`` sequences, which programs keep in float32."""
+    return storage_bytes(batch * layout.state.value(layout.symbols), "float32")
 
 
 def cache_bytes(elements: int, dtype: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from minilm.costs.memory import cache_bytes, kv_cache_elements
+from minilm.costs.memory import cache_bytes, kv_cache_elements, state_bytes
 from minilm.ledger.layout import Layout
 
 # CUDA's context, kernels and cuBLAS workspaces take 0.3 to 0.6 GiB, depending on card and driver.
@@ -73,9 +73,10 @@ def overhead_bytes(tensors: int, device: str = "cuda") -> int:
 
 
 def cache_need(layout: Layout, dtype: str) -> Callable[[int, int], int]:
-    """Bytes of the KV cache in ``dtype`` for (context, batch)."""
+    """Bytes of the KV cache in ``dtype``, and of a recurrent state, for (context, batch)."""
 
     def cache(context: int, batch: int) -> int:
-        return cache_bytes(kv_cache_elements(layout, context=context, batch=batch), dtype)
+        keys_values = kv_cache_elements(layout, context=context, batch=batch)
+        return cache_bytes(keys_values, dtype) + state_bytes(layout, batch=batch)
 
     return cache

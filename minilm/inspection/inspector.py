@@ -22,6 +22,7 @@ from minilm.inspection.witnesses import Evidence, gather_evidence
 from minilm.ledger.approximation import textbook
 from minilm.ledger.components import POSITION_EMBEDDING
 from minilm.ledger.layout import Layout
+from minilm.ledger.symbols import ZERO
 from minilm.quantization.logical_tensors import LogicalTensors, summary
 
 if TYPE_CHECKING:
@@ -129,6 +130,7 @@ def _report_evidence(
             *evidence.notes,
             *counts.notes,
             *_context_notes(layout, context),
+            *_recurrence_note(layout),
         ),
         conventions=counts.conventions,
         quantization=summary(evidence.logical) if evidence.logical else None,
@@ -157,6 +159,12 @@ def _formula(layout: Layout) -> FormulaReport:
 
 def _flops(layout: Layout, context: int | None) -> dict[str, int]:
     return flops_per_token(layout, context=context_or_default(layout, context))
+
+
+def _recurrence_note(layout: Layout | None) -> tuple[str, ...]:
+    if layout is None or layout.state == ZERO:
+        return ()
+    return ("FLOPs are without the recurrence itself: what a scan takes depends on its kernel",)
 
 
 def _context_notes(layout: Layout | None, context: int | None) -> tuple[str, ...]:

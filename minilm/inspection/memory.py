@@ -10,6 +10,7 @@ from minilm.config import ModelConfig
 from minilm.costs.memory import (
     context_or_default,
     kv_cache_bytes,
+    state_bytes,
     training_bytes,
     weight_bytes,
 )
@@ -18,6 +19,7 @@ from minilm.costs.training_step import loaded_bytes
 from minilm.dtypes import storage_bytes
 from minilm.inspection.report import Parameters
 from minilm.ledger.layout import Layout
+from minilm.ledger.symbols import ZERO
 
 
 def memory_costs(
@@ -38,10 +40,14 @@ def memory_costs(
     is trained of a config's model.
     """
     cache = saved = None
+    state: dict[str, Any] = {}
     if layout is not None:
         length = context_or_default(layout, context)
         bytes_by_dtype = kv_cache_bytes(layout, context=length, batch=batch)
         cache = {"context": length, "batch": batch, **bytes_by_dtype}
+        if layout.state != ZERO:
+            sizes = {"batch": batch, "float32": state_bytes(layout, batch=batch)}
+            state = {"recurrent_state": sizes}
         # Each is imported where it is used: start-up is a tenth of a second.
         if config is None:
             from minilm.costs.activation_estimate import estimated_activation_bytes
@@ -63,6 +69,7 @@ def memory_costs(
             frozen=_frozen_bytes(parameters, config, trained),
         ),
         "kv_cache": cache,
+        **state,
         "activations": saved,
     }
 

@@ -42,7 +42,8 @@ class Tensor:
     ``repeat`` is the number of layers that have it, ``layers`` their numbers unless they are the first
     ones; ``{i}`` in the name is the layer's number and ``{e}`` the expert's, from 0 to ``experts`` - 1
     in each layer. If ``routed``, one token uses e of the E experts. A ``transposed`` matrix is
-    stored (in, out), where others are (out, in). ``frozen`` ones are not trained.
+    stored (in, out), where others are (out, in). ``frozen`` ones are not trained. ``runs`` is how many
+    layers share it, where not all do.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Tensor:
     routed: bool = False
     transposed: bool = False
     frozen: bool = False
+    runs: int = 1
 
     @cached_property
     def count(self) -> Polynomial:
@@ -161,6 +163,7 @@ class Layout:
     buffers that only some files hold, because loaders recompute them. ``mtp`` are the tensors of
     multi-token prediction modules, which are optional in files and not counted.
     ``optional_prefix`` is a prefix that some files omit from the names.
+    ``state`` are the elements that recurrent layers keep of one sequence, however long it is.
     ``context_length`` is the model's maximum number of tokens, 0 where the config has none.
     """
 
@@ -173,6 +176,7 @@ class Layout:
     ignored: tuple[str, ...] = ()
     mtp: tuple[Tensor, ...] = ()
     attention: tuple[AttentionSpec, ...] = ()
+    state: Polynomial = ZERO
     context_length: int = 0
 
     def count(

@@ -57,6 +57,15 @@ MEANINGS = {
     "Y": "vision layers",
     "F": "vision feed-forward width",
     "P": "image patches",
+    "I": "mixer width",
+    "X": "state size",
+    "H": "mixer heads",
+    "J": "groups of mixer heads",
+    "a": "mixer key heads",
+    "Q": "mixer key head width",
+    "O": "mixer value head width",
+    "i": "rank of the time step",
+    "z": "convolution taps",
 }
 # A family's own meaning of a letter.
 FAMILY_MEANINGS = {
@@ -70,6 +79,9 @@ FAMILY_MEANINGS = {
     ("gemma4", "z"): "audio layers",
     ("phi4_multimodal", "a"): "audio width",
     ("phi4_multimodal", "z"): "audio layers",
+    ("recurrent_gemma", "Q"): "width of a head's gates",
+    ("zaya", "v"): "half the width of all values",
+    ("zaya", "r"): "router width",
 }
 
 Monomial = tuple[tuple[str, int], ...]  # (("L", 1), ("d", 2)) is L*d^2, in the order of LETTERS

@@ -45,6 +45,10 @@ def memory_section(report: Report) -> Section:
         sizes = {key: value for key, value in cache.items() if key not in ("context", "batch")}
         caption = f"KV cache of {format_tokens(cache['batch'], cache['context'])}"
         blocks.append(_byte_table(caption, "precision", sizes))
+    if recurrent := memory.get("recurrent_state"):
+        text = f"The recurrent layers keep {format_bytes(recurrent['float32'])} in float32 of "
+        text += f"{recurrent['batch']:,} sequence{'s' * (recurrent['batch'] > 1)}, however long."
+        blocks.append(Paragraph(text))
     if activations is not None:
         blocks.append(_activation_table(activations))
         if activations.get("components"):

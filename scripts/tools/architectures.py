@@ -19,6 +19,7 @@ from minilm import files  # noqa: E402
 from minilm.architectures import layout_of  # noqa: E402
 from minilm.architectures.model_types import MODEL_TYPES  # noqa: E402
 from minilm.errors import ConfigError  # noqa: E402
+from minilm.ledger.symbols import ZERO  # noqa: E402
 
 PAGE = ROOT / "docs" / "architectures.md"
 HEAD = """# The declared architectures
@@ -33,7 +34,7 @@ beside them. `python scripts/tools/architectures.py` writes this page.
 - counted: names, shapes, formula, components, memory, active parameters; "language model" is the part of a
   larger model that is declared
 - KV cache: its size, and FLOPs; "window" where some layers slide by default, "latent" and "sparse" as in
-  DeepSeek's
+  DeepSeek's; "state" where layers keep one of constant size, whose size is told, and FLOPs without the scan
 - GGUF: llama.cpp's name for it, whose files are checked against the declaration
 - runs: minilm loads, trains and exports it; "imports": it loads it
 
@@ -69,6 +70,7 @@ def cache(model_type: str) -> str:
         *(["latent"] if "c" in names else []),
         *(["sparse"] if any(kind.selected for kind in kinds) else []),
         *(["window"] if any(kind.window for kind in kinds) else []),
+        *(["state"] if layout.state != ZERO else []),
     ]
     return ", ".join(words) or ("yes" if kinds else "no")
 

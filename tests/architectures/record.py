@@ -12,10 +12,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from tests.architectures import draws, draws_decoders, draws_gpt
+from tests.architectures import draws, draws_decoders, draws_gpt, draws_recurrent
 
 PATH = Path(__file__).parent / "recorded.json"
-DRAWS = draws.DRAWS | draws_gpt.DRAWS | draws_decoders.DRAWS
+DRAWS = draws.DRAWS | draws_gpt.DRAWS | draws_decoders.DRAWS | draws_recurrent.DRAWS
 SEED = 1
 
 Shapes = Mapping[str, tuple[int, ...]]

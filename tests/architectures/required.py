@@ -12,6 +12,9 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "deepseek_v2": {"num_experts_per_tok": 6},
     "ministral": {"head_dim": 128},
     "dots1": {"n_routed_experts": 8, "num_experts_per_tok": 2, "n_shared_experts": 1},
+    # Equal parts, as transformers divides the one convolution into equal thirds when it writes it.
+    "olmo_hybrid": {"linear_key_head_dim": 96, "linear_value_head_dim": 96},
+    "lfm2_moe": {"layer_types": ["full_attention"] * 32},
     "dbrx": {"attn_config": {"rope_theta": 1e4}},
     "hunyuan_v1_dense": {"head_dim": 128},
     "hunyuan_v1_moe": {"head_dim": 128},

@@ -19,7 +19,7 @@ from minilm.architectures.model_types import MODEL_TYPES
 from minilm.costs.memory import kv_cache_elements
 from minilm.formats.safetensors import read_header
 from minilm.ledger.layout import Layout
-from tests.architectures import draws, draws_decoders
+from tests.architectures import draws, draws_decoders, draws_recurrent
 from tests.architectures.record import DRAWS, PATH, digest, drawn, tied_names
 from tests.architectures.required import REQUIRED
 
@@ -117,6 +117,8 @@ DRAWN_ELSEWHERE = {
         "gemma4_unified",
         "llama4",
         "mllama_text_model",
+        "qwen3_5",
+        "qwen3_5_moe",
     ),
 }
 
@@ -160,6 +162,8 @@ CACHED = draws.DRAWS | {
     for name, draw in draws_decoders.DRAWS.items()
     if not MODEL_TYPES[name].causal_only  # they may be run without a cache
 }
+CACHED |= draws_recurrent.DRAWS
+del CACHED["recurrent_gemma"]  # keeps its own in its modules
 
 
 @pytest.mark.parametrize("model_type", CACHED)
@@ -177,6 +181,8 @@ def assert_caches(model_type: str, seed: int) -> tuple[Any, Layout]:
     config = drawn(model_type, seed)
     small = {"vocab_size": 11, "intermediate_size": 7, "pad_token_id": 0}
     small |= {"experts_implementation": "eager"}
+    if model_type == "xlstm":
+        small["weight_mode"] = "single"  # the initial weights of the other are of a wrong size
     if "text_config" in config:
         config["text_config"] |= small
     else:
@@ -184,10 +190,20 @@ def assert_caches(model_type: str, seed: int) -> tuple[Any, Layout]:
     model = build(config, "cpu").eval()
     layout = layout_of(config)
     with torch.no_grad():
-        cache = model(torch.tensor([[1, 2]])).past_key_values
-    elements = sum(_elements(layer) for layer in cache.layers)
+        output = model(torch.tensor([[1, 2]]))
+    cache = next(
+        (output[name] for name in ("past_key_values", "cache_params") if name in output), None
+    )
+    cached = getattr(cache, "layers", ())
+    elements = sum(_elements(layer) for layer in cached)
     assert elements == kv_cache_elements(layout, context=2, batch=1)
-    own = [layer for layer in cache.layers if _elements(layer)]  # not another layer's
+    states = sum(_state_elements(layer) for layer in cached)
+    states += sum(part.numel() for part in getattr(cache, "linear_cache", ()) if len(part))
+    states += sum(part.numel() for part in output.get("state", ()))  # RWKV's
+    matrices = getattr(cache, "rnn_state", {}).values()  # xLSTM's
+    states += sum(part.numel() for layer in matrices for part in layer)
+    assert states == layout.state.value(layout.symbols)
+    own = [layer for layer in cached if _elements(layer)]  # not another layer's
     windows = [getattr(layer, "sliding_window", 0) for layer in own]
     expanded = [
         window
@@ -203,6 +219,12 @@ def _elements(layer: Any) -> int:
     parts = (getattr(layer, name, None) for name in ("keys", "values", "indexer_keys", "idx_keys"))
     distinct = {part.data_ptr(): part for part in parts if part is not None}
     return sum(part.numel() for part in distinct.values())
+
+
+def _state_elements(layer: Any) -> int:
+    """Of a recurrent layer: its state, and what its convolution keeps."""
+    kept = (getattr(layer, name, {}) for name in ("conv_states", "recurrent_states"))
+    return sum(part.numel() for parts in kept for part in parts.values() if part is not None)
 
 
 def test_compressed_entries_are_those_of_a_real_run() -> None:
