@@ -26,20 +26,9 @@ LFM2: Config = {
     "full_attn_idxs": [2, 5, 8, 10, 12, 14],
 }
 
-# As the model cards and the files' headers of these models have them.
+# Totals of the Hub's files as public repositories quote them; Qwen3-Next's is that of Qwen3-Coder-Next.
 PUBLISHED: dict[str, tuple[Config, int]] = {
     "Mamba 130M": ({"model_type": "mamba", "num_hidden_layers": 24}, 129_135_360),
-    "Falcon Mamba 7B": (
-        {
-            "model_type": "falcon_mamba",
-            "num_hidden_layers": 64,
-            "hidden_size": 4096,
-            "intermediate_size": 8192,
-            "vocab_size": 65024,
-            "tie_word_embeddings": False,
-        },
-        7_272_665_088,
-    ),
     "Jamba": (JAMBA, 51_570_323_328),
     "LFM2 1.2B": (LFM2 | {"hidden_size": 2048, "block_ff_dim": 12288}, 1_170_340_608),
     "LFM2 350M": (
