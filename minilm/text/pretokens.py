@@ -1,6 +1,6 @@
 """GPT-2's pre-tokens of a text, split by Python's `re`, and the tokens of each, kept while words recur.
 
-The tokenizers library splits and merges every word anew, at a quarter of the speed.
+The tokenizers library splits and merges every word anew, at less than half the speed.
 """
 
 from __future__ import annotations
