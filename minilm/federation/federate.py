@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from minilm.config.lora import lora_config
+from minilm.config.lora import LoraConfig, lora_config
 from minilm.data.cache import default_cache
 from minilm.data.conversations import Conversations
 from minilm.data.dataset import Dataset
@@ -112,27 +112,17 @@ def federate(
         tempfile.TemporaryDirectory() as temporary,
     ):
         source = DataSource(data, (), cache or default_cache(), text_field)
-        vocabulary: dict[str, Any] = {"tokenizer": tokenizer, "vocab_size": vocab_size}
-        common: dict[str, Any] = {
-            "source": source,
-            "run_dir": None if run_dir is None else Path(run_dir),
-            "model": dict(model or {}),
-            "settings": _settings(plan, settings or {}),
-            "announced": False,
-        }
-        if checkpoint is None:
-            spec = new_run(preset, **vocabulary, **common)
-        else:
-            spec = run_from_checkpoint(
-                Path(checkpoint),
-                preset,
-                vocabulary=vocabulary,
-                lora=lora,
-                temporary=Path(temporary),
-                **common,
-            )
-        if isinstance(spec.dataset, Conversations):
-            raise ConfigError("data", f"{data}, conversations", "a text")
+        spec = _spec(
+            checkpoint,
+            preset,
+            vocabulary={"tokenizer": tokenizer, "vocab_size": vocab_size},
+            lora=lora,
+            temporary=Path(temporary),
+            source=source,
+            run_dir=None if run_dir is None else Path(run_dir),
+            model=dict(model or {}),
+            settings=_settings(plan, settings or {}),
+        )
         spec = replace(spec, began_with={**spec.began_with, "federation": _record(plan, number)})
         if not (processes or listen is not None):
             datasets = _datasets(spec, client, number, partition)
@@ -152,6 +142,35 @@ def federate(
             cache=source.cache,
         ) as server:
             return run_rounds(spec, stop, started, server, plan, in_process=False)
+
+
+def _spec(
+    checkpoint: str | Path | None,
+    preset: str,
+    *,
+    vocabulary: dict[str, Any],
+    lora: LoraConfig | None,
+    temporary: Path,
+    source: DataSource,
+    **common: Any,
+) -> RunSpec:
+    """The server's run: a new model, or one that begins with ``checkpoint``; ``common`` is for both."""
+    if checkpoint is None:
+        spec = new_run(preset, source=source, announced=False, **vocabulary, **common)
+    else:
+        spec = run_from_checkpoint(
+            Path(checkpoint),
+            preset,
+            source=source,
+            vocabulary=vocabulary,
+            lora=lora,
+            temporary=temporary,
+            announced=False,
+            **common,
+        )
+    if isinstance(spec.dataset, Conversations):
+        raise ConfigError("data", f"{source.name}, conversations", "a text")
+    return spec
 
 
 def averaging_of(spec: RunSpec, plan: Rounds) -> Averaging:
