@@ -21,7 +21,7 @@ from markupsafe import Markup
 
 from minilm.inspection.report import Report
 from minilm.render import charts
-from minilm.render.document import Block
+from minilm.render.document import Block, Section
 from minilm.render.line_chart import LineChart, run_charts
 from minilm.render.sections import build_document
 from minilm.runs.history import RunHistory
@@ -35,8 +35,11 @@ MAX_SAMPLES = 12  # of a run, the first and the last among them
 _DRAWN_APART = ("witnesses", "notes", "tensors")
 
 
-def page(report: Report, *, history: RunHistory | None = None) -> str:
-    """The whole page; with the ``history`` of a run, its curves, findings and samples too."""
+def page(report: Report, *, history: RunHistory | None = None, more: Sequence[Section] = ()) -> str:
+    """The whole page; with the ``history`` of a run, its curves, findings and samples too.
+
+    ``more`` sections stand before the settings.
+    """
     environment = _environment()
     script = _template(environment, "report.js")
     document = build_document(report, history=history, tensors=True)
@@ -59,7 +62,10 @@ def page(report: Report, *, history: RunHistory | None = None) -> str:
         witnesses=sections["witnesses"],
         notes=sections.get("notes"),
         conventions=sections["conventions"].tables()[0].rows,
-        sections=[section for section in document.sections if section.key not in _DRAWN_APART],
+        sections=[
+            *(section for section in document.sections if section.key not in _DRAWN_APART),
+            *more,
+        ],
         curves=curves,
         samples=charts.evenly_spaced(history.samples, MAX_SAMPLES),
         treemap=charts.treemap(report),

@@ -1,0 +1,121 @@
+"""check_claims(): what is said of parameters, tested on one model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from minilm.claims import one_parameter
+from minilm.claims.protocol import LEVEL, Finding, Rule, not_run
+from minilm.claims.subject import Subject, open_subject
+from minilm.errors import InputError
+from minilm.interop.convert import as_run
+from minilm.version import __version__
+
+SCHEMA = "minilm.claims/1"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim by its number and what is said; ``test`` gives a finding for each of its rules."""
+
+    number: int
+    saying: str
+    rules: tuple[Rule, ...]
+    test: Callable[[Subject], list[Finding]]
+
+
+CLAIMS: dict[str, Claim] = {
+    "one-parameter": Claim(
+        1,
+        "No individual parameter encodes a fact; the model is robust.",
+        one_parameter.RULES,
+        one_parameter.test,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class ClaimsReport:
+    """The findings of all claims, and what they were measured on.
+
+    ``seconds`` alone differ when the same is run again.
+    """
+
+    target: str
+    seed: int
+    data: dict[str, Any]
+    model: dict[str, Any]
+    findings: tuple[Finding, ...]
+    seconds: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {
+            "schema": SCHEMA,
+            "target": self.target,
+            "minilm": __version__,
+            "torch": torch.__version__,
+            "seed": self.seed,
+            "level": LEVEL,
+            "data": self.data,
+            "model": self.model,
+            "claims": [finding.to_dict() for finding in self.findings],
+            "seconds": self.seconds,
+        }
+
+
+def check_claims(
+    checkpoint: str | Path,
+    only: Sequence[str] = (),
+    *,
+    data: str | None = None,
+    seed: int = 0,
+    cache: Path | None = None,
+) -> ClaimsReport:
+    """Test the claims, or ``only`` those of these names, on a run or whatever `convert` imports.
+
+    ``data``: the text to test on; by default the validation split that the run was trained beside. Raises
+    InputError for a name that is none, and where there is no text.
+    """
+    if unknown := [name for name in only if name not in CLAIMS]:
+        raise InputError("--only", repr(unknown[0]), f"one of {', '.join(CLAIMS)}")
+    torch.set_flush_denormal(False)
+    with as_run(Path(checkpoint)) as run:
+        subject = open_subject(run, Path(checkpoint), data, seed, cache)
+        return check_subject(subject, str(checkpoint), only or list(CLAIMS))
+
+
+def check_subject(subject: Subject, target: str, names: Sequence[str]) -> ClaimsReport:
+    """The same of a model that is open."""
+    advantage = subject.advantage
+    findings: list[Finding] = []
+    seconds = {}
+    for name in names:
+        claim, began = CLAIMS[name], time.monotonic()
+        if advantage.low <= 0:  # what such a model loses by a change says nothing of what it knows
+            findings += [not_run(rule, NO_BETTER) for rule in claim.rules]
+        else:
+            findings += claim.test(subject)
+        seconds[name] = round(time.monotonic() - began, 3)
+    return ClaimsReport(
+        target=target,
+        seed=subject.seed,
+        data=dict(subject.data),
+        model={
+            "parameters": sum(p.numel() for p in subject.model.parameters()),
+            "loss": float(subject.trials.base.mean()),
+            "unigram_loss": float(subject.unigram.mean()),
+            "better_by": [advantage.estimate, advantage.low, advantage.high],
+        },
+        findings=tuple(findings),
+        seconds=seconds,
+    )
+
+
+NO_BETTER = "the model is no better than its token frequencies"
