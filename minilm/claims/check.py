@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from minilm.claims import one_parameter
+from minilm.claims import damage, encoded_facts, one_parameter
 from minilm.claims.protocol import LEVEL, Finding, Rule, not_run
 from minilm.claims.subject import Subject, open_subject
 from minilm.errors import InputError
@@ -22,20 +22,24 @@ SCHEMA = "minilm.claims/1"
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim by its number and what is said; ``test`` gives a finding for each of its rules."""
+    """A claim by its number and what is said; ``measure`` gives a finding for each of its rules."""
 
     number: int
     saying: str
     rules: tuple[Rule, ...]
-    test: Callable[[Subject], list[Finding]]
+    measure: Callable[[Subject], list[Finding]]
 
 
 CLAIMS: dict[str, Claim] = {
     "one-parameter": Claim(
         1,
         "No individual parameter encodes a fact; the model is robust.",
-        one_parameter.RULES,
-        one_parameter.test,
+        (*one_parameter.RULES, encoded_facts.RULE, damage.RULE),
+        lambda subject: [
+            *one_parameter.measure(subject),
+            *encoded_facts.measure(subject),
+            *damage.measure(subject),
+        ],
     ),
 }
 
@@ -101,7 +105,7 @@ def check_subject(subject: Subject, target: str, names: Sequence[str]) -> Claims
         if advantage.low <= 0:  # what such a model loses by a change says nothing of what it knows
             findings += [not_run(rule, NO_BETTER) for rule in claim.rules]
         else:
-            findings += claim.test(subject)
+            findings += claim.measure(subject)
         seconds[name] = round(time.monotonic() - began, 3)
     return ClaimsReport(
         target=target,

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -66,7 +66,7 @@ WORST = Rule(
 RULES = (TYPICAL, WORST)
 
 
-def test(subject: Subject) -> list[Finding]:
+def measure(subject: Subject) -> list[Finding]:
     """Both findings."""
     return [_typical(subject), _worst(subject)]
 
@@ -214,17 +214,19 @@ def candidates(model: Transformer, blocks: Blocks, count: int) -> dict[str, list
     return {name: highest(each, count) for name, each in scores.items()}
 
 
-def highest(scores: dict[str, Tensor], count: int) -> list[Scalar]:
+def highest(scores: Mapping[str, Tensor], count: int) -> list[Scalar]:
     """The elements of highest score among all tensors."""
-    ranked: list[tuple[float, Scalar]] = []
-    for name, tensor in scores.items():
-        values, indices = tensor.flatten().topk(min(count, tensor.numel()))
-        ranked += [
-            (value, Scalar(name, index))
-            for value, index in zip(values.tolist(), indices.tolist(), strict=True)
-        ]
-    ranked.sort(key=lambda each: -each[0])
-    return [scalar for _, scalar in ranked[:count]]
+    names, sizes = list(scores), [score.numel() for score in scores.values()]
+    flat = torch.cat([score.flatten() for score in scores.values()])
+    places = flat.topk(min(count, len(flat))).indices.numpy()
+    ends = np.cumsum(sizes)
+    tensors = np.searchsorted(ends, places, side="right")
+    return [
+        Scalar(names[tensor], index)
+        for tensor, index in zip(
+            tensors.tolist(), (places - (ends - sizes)[tensors]).tolist(), strict=True
+        )
+    ]
 
 
 def gradients(model: Transformer, blocks: Blocks) -> dict[str, Tensor]:

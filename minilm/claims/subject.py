@@ -51,14 +51,11 @@ class Subject:
     record: RunRecord | None = None
     checkpoint: Path | None = None
     data: dict[str, object] = field(default_factory=dict)
+    trials: Trials = field(init=False)
 
     def __post_init__(self) -> None:
         self.model.eval().requires_grad_(False)
-
-    @cached_property
-    def trials(self) -> Trials:
-        """The trials on the blocks of the test."""
-        return Trials(self.model, self.blocks)
+        self.trials = Trials(self.model, self.blocks)  # now: of the model as it is
 
     @cached_property
     def bootstrap(self) -> Bootstrap:
