@@ -10,7 +10,16 @@ from typing import Any
 
 import torch
 
-from minilm.claims import damage, encoded_facts, one_parameter
+from minilm.claims import (
+    bytes_per_parameter,
+    compression,
+    damage,
+    encoded_facts,
+    majority,
+    movement,
+    one_parameter,
+    work,
+)
 from minilm.claims.protocol import LEVEL, Finding, Rule, not_run
 from minilm.claims.subject import Subject, open_subject
 from minilm.errors import InputError
@@ -40,6 +49,28 @@ CLAIMS: dict[str, Claim] = {
             *encoded_facts.measure(subject),
             *damage.measure(subject),
         ],
+    ),
+    "bytes": Claim(
+        4,
+        "A model of 70B parameters is 140 GB, 35 GB at 4 bits; a 7B runs on a laptop, 400B does not.",
+        bytes_per_parameter.RULES,
+        bytes_per_parameter.measure,
+    ),
+    "work": Claim(5, "Work grows with tokens, weights do not.", work.RULES, work.measure),
+    "compression": Claim(
+        6,
+        "Quantization loses little, pruning removes what is redundant, sharing saves.",
+        compression.RULES,
+        compression.measure,
+    ),
+    "majority": Claim(
+        7,
+        "The feed-forward holds the majority; a model has 2Vd + 12Ld² parameters.",
+        majority.RULES,
+        majority.measure,
+    ),
+    "movement": Claim(
+        9, "Training adjusts every parameter a little.", movement.RULES, movement.measure
     ),
 }
 
@@ -107,6 +138,9 @@ def check_subject(subject: Subject, target: str, names: Sequence[str]) -> Claims
         else:
             findings += claim.measure(subject)
         seconds[name] = round(time.monotonic() - began, 3)
+    seconds |= {
+        f"{f.rule.name}: {what}": each for f in findings for what, each in f.seconds.items()
+    }
     return ClaimsReport(
         target=target,
         seed=subject.seed,

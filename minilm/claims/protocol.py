@@ -96,7 +96,7 @@ class Finding:
     """What was measured for a rule. ``reason`` says why there is no interval, or what it does not say.
 
     ``trials`` are changed models, ``n`` the units that the interval is over. ``details`` goes into the JSON;
-    ``text``, ``tables`` and ``charts`` into the page.
+    ``text``, ``tables`` and ``charts`` into the page. ``seconds`` are another time others.
     """
 
     rule: Rule
@@ -106,6 +106,7 @@ class Finding:
     reason: str = ""
     text: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
     tables: tuple[Table, ...] = ()
     charts: tuple[LineChart, ...] = ()
 
