@@ -142,7 +142,7 @@ def _zeroed(model: nn.Module, sizes: dict[str, int], places: Tensor) -> Change:
     """The parameters with zeros at ``places`` of all of them, in order."""
     mask = torch.zeros(sum(sizes.values()), dtype=torch.bool)
     mask[places] = True
-    parts = zip(sizes, mask.split(list(sizes.values())), strict=True)
+    parts = zip(sizes, torch.split(mask, list(sizes.values())), strict=True)
     return {
         name: model.get_parameter(name).masked_fill(part.view_as(model.get_parameter(name)), 0)
         for name, part in parts

@@ -21,7 +21,7 @@ from torch import Tensor
 from minilm.claims.facts import CUE, Facts, find_facts, last_logits, margins
 from minilm.claims.intervals import share
 from minilm.claims.one_parameter import HARMFUL, differentiable, element, highest
-from minilm.claims.protocol import Finding, Region, Rule
+from minilm.claims.protocol import Finding, Interval, Region, Rule
 from minilm.claims.subject import Subject
 from minilm.claims.tables import table
 from minilm.claims.trials import Blocks, Scalar, angles_of, block_of, first_layer, scalars_set
@@ -82,7 +82,8 @@ def measure(subject: Subject, *, shuffled: bool = False) -> list[Finding]:
     checked = [_checked(subject, facts, *flip) for flip in strongest]
     encoded = sorted({each.fact for each in checked if each.encodes})
     by_null = len({fact for fact, _, _ in null})
-    interval, reason = share(len(encoded), n), ""
+    interval: Interval | None = share(len(encoded), n)
+    reason = ""
     if encoded and by_null >= len(encoded):
         interval, reason = None, "as many facts flip by the scalars chosen for other facts"
     joint = [_half(model, facts.one(number), ranked[number]) for number in range(CONCENTRATED)]

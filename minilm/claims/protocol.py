@@ -29,12 +29,15 @@ class Region:
     low: float = -math.inf
     high: float = math.inf
 
-    def __str__(self) -> str:
+    def text(self, *, is_open: bool = False) -> str:
+        """As inequalities, without its bounds if it ``is_open``."""
         if self.low == self.high:
             return f"{self.low:g}"
         if self.low == -math.inf:
-            return f"up to {self.high:g}"
-        return f"from {self.low:g}" + ("" if self.high == math.inf else f" to {self.high:g}")
+            return f"{'<' if is_open else '≤'} {self.high:.3g}"
+        if self.high == math.inf:
+            return f"{'>' if is_open else '≥'} {self.low:.3g}"
+        return f"{self.low:g} to {self.high:g}"
 
 
 @dataclass(frozen=True)

@@ -12,17 +12,24 @@ KEY = "claims"
 
 
 def verdict_table(report: ClaimsReport) -> Table:
-    """A row for each rule: verdict, measured effect with its interval, over how many, and the rule."""
+    """For each rule the verdict, the measured effect with its interval, over how many, and the regions."""
     return table(
         "",
-        {"claim": "code", "verdict": "text", "effect": "number", "n": "number", "rule": "text"},
+        {
+            "claim": "text",
+            "verdict": "text",
+            "effect": "number",
+            "n": "number",
+            "rule": "text",
+        },
         (
             (
-                finding.rule.name,
+                f"{finding.rule.name}: {finding.rule.statement}"
+                + (f" ({finding.why})" if finding.why else ""),
                 finding.verdict,
                 effect(finding),
                 f"{finding.n:,}" if finding.interval is not None else "",
-                _rule(finding),
+                f"{finding.rule.supported.text()} | {finding.rule.contradicted.text(is_open=True)}",
             )
             for finding in report.findings
         ),
@@ -39,23 +46,6 @@ def effect(finding: Finding) -> str:
     return f"{interval.estimate:.4f} [{interval.low:.4f}, {interval.high:.4f}]"
 
 
-def _rule(finding: Finding) -> str:
-    rule = finding.rule
-    if finding.interval is None:
-        return finding.why
-    text = (
-        f"supported {rule.supported}, contradicted "
-        f"{_open(rule.contradicted.low, rule.contradicted.high)} {rule.unit}"
-    )
-    return f"{text}; {finding.why}" if finding.why else text
-
-
-def _open(low: float, high: float) -> str:
-    if high == float("inf"):
-        return f"above {low:.3g}"
-    return f"below {high:.3g}" if low == -float("inf") else f"between {low:.3g} and {high:.3g}"
-
-
 def introduction(report: ClaimsReport) -> str:
     """What was tested on what, and how verdicts are found."""
     counts = [
@@ -67,8 +57,8 @@ def introduction(report: ClaimsReport) -> str:
         f"{report.target}: {', '.join(counts)}. Loss {report.model['loss']:.4f} nats a token, of token "
         f"frequencies alone {report.model['unigram_loss']:.4f}, on {report.data['blocks']} blocks of "
         f"{report.data['block_tokens']} tokens of {report.data['source']}; seed {report.seed}. Each rule was "
-        f"fixed before the run: supported or contradicted where the {LEVEL:.1%} interval lies wholly in the "
-        "region, else inconclusive."
+        f"fixed before the run: supported where the {LEVEL:.1%} interval lies wholly in its first region, "
+        "contradicted where it lies wholly in its second, else inconclusive."
     )
 
 
@@ -83,7 +73,7 @@ def claims_section(report: ClaimsReport) -> Section:
         for finding in findings:
             verdict = f"{finding.rule.statement.capitalize()}: {finding.verdict}"
             reason = f" ({finding.why})" if finding.why else ""
-            measured = f"Measured: {finding.rule.statistic}."
+            measured = f"Measured: {finding.rule.statistic} ({finding.rule.unit})."
             blocks.append(Paragraph(f"{verdict}{reason}. {measured} {finding.text}".strip()))
             blocks += finding.tables
             charts += finding.charts
