@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from minilm.claims.protocol import LEVEL, Interval
 
-RESAMPLES = 10_000
+RESAMPLES = 4_000
 Floats = NDArray[np.float64]
 
 

@@ -16,20 +16,22 @@ from numpy.typing import NDArray
 from minilm.checkpoint import load
 from minilm.claims.intervals import Bootstrap, blocks_needed
 from minilm.claims.protocol import FEWEST_BLOCKS, WIDEST_HALF, Interval
-from minilm.claims.trials import Blocks, Floats, Trials, replaced, rounded_matrices
+from minilm.claims.trials import Blocks, Floats, Trials, replaced
 from minilm.data.batches import IGNORED
 from minilm.data.dataset import Dataset
 from minilm.data.token_store import Tokens
 from minilm.errors import InputError
 from minilm.model.transformer import Transformer
-from minilm.quantization.packings import make_packing
 from minilm.runs import files as run_files
 from minilm.runs.files import RunRecord
 from minilm.training.evaluation_text import evaluation_text
+from minilm.transforms.activations import linear_layers
+from minilm.transforms.prune import global_masks, scores
 
 MOST_BLOCKS = 60  # of a test: twice the fewest
 LONGEST_BLOCK = 256  # tokens; of a longer context, its first
 LEAST_LABELS = 0.05  # of a block's tokens, whose losses are its mean
+PILOT_SPARSITY = 0.4
 UNIGRAM_TOKENS = 4_000_000  # of training text, for the baseline
 
 
@@ -139,9 +141,14 @@ def sample_blocks(dataset: Dataset, length: int) -> tuple[Blocks, Blocks]:
 
 
 def pilot_deviation(model: Transformer, pilot: Blocks) -> float:
-    """How much the effect of a moderate change, 4-bit matrices, deviates from block to block."""
+    """How much the effect of a moderate change, the smallest weights at zero, deviates by block."""
     trials = Trials(model, evenly(pilot, FEWEST_BLOCKS))
-    with replaced(model, rounded_matrices(model, make_packing("int4"))):
+    matrices = linear_layers(model)
+    masks = global_masks(scores(matrices, None), PILOT_SPARSITY)
+    without = {
+        f"{name}.weight": matrices[name].weight.masked_fill(mask, 0) for name, mask in masks.items()
+    }
+    with replaced(model, without), torch.no_grad():
         return float(trials.effect().std(ddof=1))
 
 
