@@ -15,13 +15,17 @@ from minilm.claims import (
     compression,
     damage,
     encoded_facts,
+    knowledge,
     majority,
     movement,
     one_parameter,
     work,
 )
+from minilm.claims.cells import Cells
 from minilm.claims.protocol import LEVEL, Finding, Rule, not_run
 from minilm.claims.subject import Subject, open_subject
+from minilm.claims.work import hash_of
+from minilm.data.cache import default_cache
 from minilm.errors import InputError
 from minilm.interop.convert import as_run
 from minilm.version import __version__
@@ -31,12 +35,16 @@ SCHEMA = "minilm.claims/1"
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim by its number and what is said; ``measure`` gives a finding for each of its rules."""
+    """A claim by its number and what is said; ``measure`` gives a finding for each of its rules.
+
+    One that trains models has ``measure_trained`` instead.
+    """
 
     number: int
     saying: str
     rules: tuple[Rule, ...]
-    measure: Callable[[Subject], list[Finding]]
+    measure: Callable[[Subject], list[Finding]] | None = None
+    measure_trained: Callable[[Subject, Cells], list[Finding]] | None = None
 
 
 CLAIMS: dict[str, Claim] = {
@@ -49,6 +57,12 @@ CLAIMS: dict[str, Claim] = {
             *encoded_facts.measure(subject),
             *damage.measure(subject),
         ],
+    ),
+    "knowledge": Claim(
+        2,
+        "Knowledge sits in the matrices of attention and feed-forward.",
+        knowledge.RULES,
+        measure_trained=knowledge.measure,
     ),
     "bytes": Claim(
         4,
@@ -111,23 +125,35 @@ def check_claims(
     *,
     data: str | None = None,
     seed: int = 0,
+    train_seconds: float | None = None,
     cache: Path | None = None,
 ) -> ClaimsReport:
     """Test the claims, or ``only`` those of these names, on a run or whatever `convert` imports.
 
-    ``data``: the text to test on; by default the validation split that the run was trained beside. Raises
-    InputError for a name that is none, and where there is no text.
+    ``data``: the text to test on; by default the validation split that the run was trained beside. Those
+    that train models do so for ``train_seconds``, if given, and go on with what earlier calls trained.
+    Raises InputError for a name that is none, and where there is no text.
     """
     if unknown := [name for name in only if name not in CLAIMS]:
         raise InputError("--only", repr(unknown[0]), f"one of {', '.join(CLAIMS)}")
-    torch.set_flush_denormal(False)
+    cache = cache or default_cache()
     with as_run(Path(checkpoint)) as run:
         subject = open_subject(run, Path(checkpoint), data, seed, cache)
-        return check_subject(subject, str(checkpoint), only or list(CLAIMS))
+        cells = None
+        if train_seconds is not None:
+            shared = {
+                "weights": hash_of(subject.model),
+                "text": subject.data["sha256"],
+                "seed": seed,
+            }
+            cells = Cells(cache / "claims", train_seconds, **shared)
+        return check_subject(subject, str(checkpoint), only or list(CLAIMS), cells)
 
 
-def check_subject(subject: Subject, target: str, names: Sequence[str]) -> ClaimsReport:
-    """The same of a model that is open."""
+def check_subject(
+    subject: Subject, target: str, names: Sequence[str], cells: Cells | None = None
+) -> ClaimsReport:
+    """The same of a model that is open; without ``cells`` nothing is trained."""
     advantage = subject.advantage
     findings: list[Finding] = []
     seconds = {}
@@ -135,8 +161,12 @@ def check_subject(subject: Subject, target: str, names: Sequence[str]) -> Claims
         claim, began = CLAIMS[name], time.monotonic()
         if advantage.low <= 0:  # what such a model loses by a change says nothing of what it knows
             findings += [not_run(rule, NO_BETTER) for rule in claim.rules]
-        else:
+        elif claim.measure is not None:
             findings += claim.measure(subject)
+        elif claim.measure_trained is not None and cells is not None:
+            findings += claim.measure_trained(subject, cells)
+        else:
+            findings += [not_run(rule, TRAINS) for rule in claim.rules]
         seconds[name] = round(time.monotonic() - began, 3)
     seconds |= {
         f"{f.rule.name}: {what}": each for f in findings for what, each in f.seconds.items()
@@ -157,3 +187,4 @@ def check_subject(subject: Subject, target: str, names: Sequence[str]) -> Claims
 
 
 NO_BETTER = "the model is no better than its token frequencies"
+TRAINS = "it trains models: give --train-claims"

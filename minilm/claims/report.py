@@ -71,7 +71,8 @@ def claims_section(report: ClaimsReport) -> Section:
         findings = [f for f in report.findings if f.rule.name.partition("/")[0] == name]
         blocks.append(Paragraph(f"Claim {CLAIMS[name].number}. {CLAIMS[name].saying}"))
         for finding in findings:
-            verdict = f"{finding.rule.statement.capitalize()}: {finding.verdict}"
+            statement = finding.rule.statement
+            verdict = f"{statement[:1].upper()}{statement[1:]}: {finding.verdict}"
             reason = f" ({finding.why})" if finding.why else ""
             measured = f"Measured: {finding.rule.statistic} ({finding.rule.unit})."
             blocks.append(Paragraph(f"{verdict}{reason}. {measured} {finding.text}".strip()))

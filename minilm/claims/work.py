@@ -8,6 +8,7 @@ cache grows with tokens, but it is state. Seconds are given beside, of no conseq
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import time
 
@@ -149,6 +150,12 @@ def _weights(subject: Subject) -> Finding:
         details={"tensors": len(before), "tokens": steps, "changed": changed[:10]},
         seconds={f"{steps} tokens generated": seconds},
     )
+
+
+def hash_of(model: torch.nn.Module) -> str:
+    """SHA-256 of all parameters, by name."""
+    hashes = json.dumps(_hashes(model), sort_keys=True)
+    return hashlib.sha256(hashes.encode()).hexdigest()
 
 
 def _hashes(model: torch.nn.Module) -> dict[str, str]:

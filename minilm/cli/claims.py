@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import tyro
+
 from minilm.cli.entry import DONE, option, refuse_empty
 from minilm.cli.operation_options import Checkpoint, run_operation
 
@@ -31,6 +33,11 @@ class Arguments:
             help="A text to test on, as train takes it. Default: the run's own validation split.",
         ),
     ] = None
+    train_claims: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Also those that train many small models; what was trained is kept, and a later run goes on."""
+    budget: Annotated[
+        str, option("TIME", help="How long --train-claims may train: 90s, 20m, 2h. Default: 20m.")
+    ] = "20m"
     seed: int = 0
     """Of what is drawn: the same seed gives the same numbers."""
     json: Annotated[
@@ -56,9 +63,18 @@ def main(arguments: Sequence[str] | None = None, program: str = "claims.py") -> 
 def _run(options: Arguments) -> int:
     refuse_empty(options, "CHECKPOINT", "--data", *OUTPUTS)
     _check_outputs(options)
+    from minilm.units import parse_seconds
+
+    budget = parse_seconds(options.budget, "--budget")
     from minilm.claims.check import check_claims
 
-    report = check_claims(options.checkpoint, options.only, data=options.data, seed=options.seed)
+    report = check_claims(
+        options.checkpoint,
+        options.only,
+        data=options.data,
+        seed=options.seed,
+        train_seconds=budget if options.train_claims else None,
+    )
     from minilm.claims.report import claims_section, introduction, verdict_table
 
     section = claims_section(report)
