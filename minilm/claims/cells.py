@@ -38,7 +38,8 @@ class Cells:
 
     def get(self, settings: Mapping[str, Any], compute: Callable[[], Numbers]) -> Numbers | None:
         """The numbers of a cell, computed unless they are kept; None where no time is left."""
-        key = json.dumps({**self.shared, **settings}, sort_keys=True)
+        cell = {"all": self.shared, "cell": settings}
+        key = json.dumps(cell, sort_keys=True)
         path = self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
         if path.is_file():
             return {name: float(value) for name, value in read_object(path)["numbers"].items()}
@@ -46,7 +47,7 @@ class Cells:
             return None
         numbers = compute()
         self.folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"settings": {**self.shared, **settings}, "numbers": numbers})
+        text = json.dumps({**cell, "numbers": numbers})
         files.write_bytes(path, text.encode())
         return numbers
 

@@ -15,10 +15,12 @@ from minilm.claims import (
     compression,
     damage,
     encoded_facts,
+    initialization,
     knowledge,
     majority,
     movement,
     one_parameter,
+    scaling,
     work,
 )
 from minilm.claims.cells import Cells
@@ -64,6 +66,12 @@ CLAIMS: dict[str, Claim] = {
         knowledge.RULES,
         measure_trained=knowledge.measure,
     ),
+    "scaling": Claim(
+        3,
+        "More parameters, more capable; data and recipe matter as much.",
+        scaling.RULES,
+        measure_trained=scaling.measure,
+    ),
     "bytes": Claim(
         4,
         "A model of 70B parameters is 140 GB, 35 GB at 4 bits; a 7B runs on a laptop, 400B does not.",
@@ -82,6 +90,12 @@ CLAIMS: dict[str, Claim] = {
         "The feed-forward holds the majority; a model has 2Vd + 12Ld² parameters.",
         majority.RULES,
         majority.measure,
+    ),
+    "initialization": Claim(
+        8,
+        "Initial values matter, biases help, dropout prevents co-adaptation.",
+        initialization.RULES,
+        measure_trained=initialization.measure,
     ),
     "movement": Claim(
         9, "Training adjusts every parameter a little.", movement.RULES, movement.measure
