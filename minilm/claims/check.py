@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from minilm.architectures.minilm import layout as minilm_layout
 from minilm.claims import (
     bytes_per_parameter,
     compression,
@@ -27,6 +28,7 @@ from minilm.claims.cells import Cells
 from minilm.claims.protocol import LEVEL, Finding, Rule, not_run
 from minilm.claims.subject import Subject, open_subject
 from minilm.claims.work import hash_of
+from minilm.costs.flops import flops_per_token
 from minilm.data.cache import default_cache
 from minilm.errors import InputError
 from minilm.interop.convert import as_run
@@ -39,7 +41,7 @@ SCHEMA = "minilm.claims/1"
 class Claim:
     """A claim by its number and what is said; ``measure`` gives a finding for each of its rules.
 
-    One that trains models has ``measure_trained`` instead.
+    One that trains models has ``measure_trained`` instead. ``passes`` are those over all blocks, about.
     """
 
     number: int
@@ -47,6 +49,7 @@ class Claim:
     rules: tuple[Rule, ...]
     measure: Callable[[Subject], list[Finding]] | None = None
     measure_trained: Callable[[Subject, Cells], list[Finding]] | None = None
+    passes: int = 0
 
 
 CLAIMS: dict[str, Claim] = {
@@ -59,6 +62,7 @@ CLAIMS: dict[str, Claim] = {
             *encoded_facts.measure(subject),
             *damage.measure(subject),
         ],
+        passes=1000,
     ),
     "knowledge": Claim(
         2,
@@ -84,6 +88,7 @@ CLAIMS: dict[str, Claim] = {
         "Quantization loses little, pruning removes what is redundant, sharing saves.",
         compression.RULES,
         compression.measure,
+        passes=25,
     ),
     "majority": Claim(
         7,
@@ -175,6 +180,8 @@ def check_subject(
         claim, began = CLAIMS[name], time.monotonic()
         if advantage.low <= 0:  # what such a model loses by a change says nothing of what it knows
             findings += [not_run(rule, NO_BETTER) for rule in claim.rules]
+        elif claim.passes * pass_flops(subject) > MOST_FLOPS:
+            findings += [not_run(rule, _too_large(subject, claim)) for rule in claim.rules]
         elif claim.measure is not None:
             findings += claim.measure(subject)
         elif claim.measure_trained is not None and cells is not None:
@@ -200,5 +207,18 @@ def check_subject(
     )
 
 
+def pass_flops(subject: Subject) -> int:
+    """Of one forward pass over the blocks, by the ledger."""
+    length = subject.blocks.tokens.shape[1]
+    layout = minilm_layout(subject.model.config)
+    per_token = flops_per_token(layout, context=length)["forward_per_token"]
+    return int(subject.blocks.tokens.numel() * per_token)
+
+
+def _too_large(subject: Subject, claim: Claim) -> str:
+    return f"needs {claim.passes:,} passes of {pass_flops(subject):.2g} FLOPs, more than {MOST_FLOPS:.0e} in all"
+
+
+MOST_FLOPS = 2e14  # of a claim: some half an hour on two cores
 NO_BETTER = "the model is no better than its token frequencies"
 TRAINS = "it trains models: give --train-claims"

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -74,7 +75,9 @@ def measure(subject: Subject) -> list[Finding]:
 def _typical(subject: Subject) -> Finding:
     model, random = subject.model, subject.random(1)
     scalars = random_scalars(model, RANDOM_SCALARS, random)
+    began = time.monotonic()
     zeroed = _single_zeros(subject, subject.trials, scalars, "random parameters")
+    seconds = time.monotonic() - began
     intervals = subject.bootstrap.means(zeroed)
     surely = sum(each.low > HARMFUL for each in intervals)
     perhaps = sum(each.high > HARMFUL for each in intervals)
@@ -101,6 +104,7 @@ def _typical(subject: Subject) -> Finding:
             "largest_rise_perturbed": float(perturbed.max()),
             "widest_half_width": max(each.half_width for each in intervals),
         },
+        seconds={f"{n} trials": seconds},
     )
 
 

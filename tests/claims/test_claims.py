@@ -236,6 +236,15 @@ def test_a_model_no_better_than_its_token_frequencies_gets_no_verdict() -> None:
     assert len(report.findings) == sum(len(claim.rules) for claim in check.CLAIMS.values())
 
 
+def test_what_is_too_large_to_be_measured_is_not_run(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "MOST_FLOPS", 1e9)
+    (typical, *_) = check.check_subject(subject, "it", ["one-parameter"]).findings
+    assert typical.verdict == "inconclusive"
+    assert typical.why == "not run: needs 1,000 passes of 1.6e+08 FLOPs, more than 1e+09 in all"
+
+
 def test_the_command_writes_json_a_page_and_prose(
     tiny_run: Path, cache: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
