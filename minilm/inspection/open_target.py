@@ -124,7 +124,9 @@ def _open_published(name: str, path: Path, state_dict: str | None) -> Target:
 def _open_model_folder(name: str, path: Path, state_dict: str | None = None) -> Target:
     """The folder of one model, or of an adapter."""
     config = path / run_files.CONFIG
-    target = open_config(name, config) if config.is_file() else Target(name)
+    target = Target(name)
+    if config.is_file():
+        target = open_config(name, config, beside_weights=find_weights(path) is not None)
     is_run = target.config is not None
     weights = path / run_files.WEIGHTS if is_run else find_weights(path)
     if weights is None and not config.is_file():
@@ -166,7 +168,8 @@ def _open_weights(name: str, path: Path, state_dict: str | None) -> Target:
     if not config.is_file():
         return Target(name, header=header, partial=partial)
     try:
-        return replace(_with_header(open_config(name, config), header), partial=partial)
+        target = open_config(name, config, beside_weights=True)
+        return replace(_with_header(target, header), partial=partial)
     except InputError as error:
         return replace(_without_config(name, error), header=header, partial=partial)
 
