@@ -34,10 +34,10 @@ class Region:
         if self.low == self.high:
             return f"{self.low:g}"
         if self.low == -math.inf:
-            return f"{'<' if is_open else '≤'} {self.high:.3g}"
+            return f"{'<' if is_open else '≤'}{self.high:.3g}"
         if self.high == math.inf:
-            return f"{'>' if is_open else '≥'} {self.low:.3g}"
-        return f"{self.low:g} to {self.high:g}"
+            return f"{'>' if is_open else '≥'}{self.low:.3g}"
+        return f"{self.low:.3g} to {self.high:.3g}"
 
 
 @dataclass(frozen=True)
