@@ -216,7 +216,8 @@ def pass_flops(subject: Subject) -> int:
 
 
 def _too_large(subject: Subject, claim: Claim) -> str:
-    return f"needs {claim.passes:,} passes of {pass_flops(subject):.2g} FLOPs, more than {MOST_FLOPS:.0e} in all"
+    flops = pass_flops(subject)
+    return f"needs {claim.passes:,} passes of {flops:.2g} FLOPs, more than {MOST_FLOPS:.0e} in all"
 
 
 MOST_FLOPS = 2e14  # of a claim: some half an hour on two cores

@@ -194,7 +194,8 @@ def _findings(subject: Subject, rows: list[Numbers]) -> list[Finding]:
     necessity = [sum(row[f"share: {each}"] for each in MATRICES) for row in rows]
     others = [each for each in CLASSES if each not in MATRICES]
     most = max(others, key=lambda each: mean[f"alone: {each}"])
-    ratio = [row[f"alone: {most}"] / row["alone: matrices"] for row in rows]
+    learn = all(row["alone: matrices"] > 0 for row in rows)
+    ratio = [row[f"alone: {most}"] / row["alone: matrices"] for row in rows] if learn else []
     facts = FACTS
     return [
         Finding(
@@ -232,8 +233,9 @@ def _findings(subject: Subject, rows: list[Numbers]) -> list[Finding]:
         ),
         Finding(
             SUFFICIENCY,
-            student(np.array(ratio)),
+            student(np.array(ratio)) if learn else None,
             n=len(rows),
+            reason="" if learn else "the matrices alone learn nothing",
             trials=6 * len(rows),
             text=f"Most beside the matrices is stored by {most} alone.",
             details={"class": most},

@@ -76,7 +76,9 @@ class Rule:
 
     def decide(self, interval: Interval) -> Verdict:
         """The verdict of an interval."""
-        if interval.low > self.contradicted.low and interval.high < self.contradicted.high:
+        above = interval.low > self.contradicted.low or self.contradicted.low == -math.inf
+        below = interval.high < self.contradicted.high or self.contradicted.high == math.inf
+        if above and below:
             return "contradicted"
         if interval.low >= self.supported.low and interval.high <= self.supported.high:
             return "supported"

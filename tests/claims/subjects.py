@@ -18,7 +18,7 @@ from minilm.claims.trials import Blocks
 from minilm.config import ModelConfig
 from minilm.model.transformer import Transformer
 
-V, T, BLOCKS = 256, 8, 30
+V, T, BLOCKS = 128, 8, 30
 SURPRISE = 0.1  # of the tokens follow no rule
 
 
