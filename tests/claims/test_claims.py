@@ -156,7 +156,7 @@ def feed_forward_model(outlier: float = 0.0) -> Transformer:
     The ``outlier`` stands in every group of 32 weights of a row, at a unit that nothing reaches.
     """
     model = bigram_model(
-        "units", d_feed_forward=2 * V, feed_forward="relu2", num_heads=1, head_dim=2
+        "units", d_feed_forward=2 * V, feed_forward="relu2", num_heads=1, head_dim=32
     )
     feed_forward = model.blocks[0].feed_forward
     with torch.no_grad():
