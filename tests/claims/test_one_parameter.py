@@ -39,6 +39,8 @@ def test_a_pair_that_cancels_is_found_as_the_worst_case() -> None:
     planted = _worst(subject_of(planted_pairs(bigram_model("random"), 20.0)))
     assert planted.verdict == "contradicted"
     assert planted.details["worst"].startswith("blocks.0.feed_forward.")
+    assert planted.interval is not None
+    assert planted.interval.high >= planted.interval.estimate, "the upper bound is of all of them"
     again = _worst(subject_of(planted_pairs(bigram_model("random"), 20.0)))
     assert again == planted, "the same numbers by the same seed"
     even = _worst(subject_of(planted_pairs(bigram_model("random"), 0.0)))

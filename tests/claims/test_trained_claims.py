@@ -139,3 +139,26 @@ def test_what_the_budget_does_not_reach_is_missing_and_what_is_trained_is_kept(
     assert knowledge.measure(subject, Cells(tmp_path, 0, seed=0)) == first
     other = knowledge.measure(subject, Cells(tmp_path, 0, seed=1))
     assert other[0].why == f"not run: {OVER_BUDGET}"
+
+
+def test_ladder_and_arms_are_trained_from_end_to_end(
+    subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (small_models, scaling, initialization):
+        monkeypatch.setattr(module, "SEEDS", 2)
+    for module in (small_models, scaling):
+        monkeypatch.setattr(module, "RATES", (3e-3, 1e-2))
+    for name, value in (("SIZES", ((16, 1), (24, 1))), ("LEFT_OUT", (32, 1))):
+        monkeypatch.setattr(scaling, name, value)
+    monkeypatch.setattr(scaling, "TOKENS", (64, 128, 256))
+    monkeypatch.setattr(scaling, "RECIPE_SIZE", (16, 1))
+    for name in ("ONCE", "REPEATED"):
+        arm = small_models.Arm(initialization.SHAPE, steps=2, tokens=100)
+        monkeypatch.setattr(initialization, name, arm)
+    monkeypatch.setattr(initialization, "PAIRS", 3)
+    cells = Cells(tmp_path, 100)
+    for claim in (scaling, initialization):
+        findings = claim.measure(subject, cells)
+        assert [finding.rule for finding in findings] == list(claim.RULES)
+        assert {finding.why for finding in findings} == {"needs 6 seeds, there are 2"}
+        assert findings == claim.measure(subject, Cells(tmp_path, 0)), "nothing is trained twice"
