@@ -18,6 +18,8 @@ from tests.claims.subjects import bigram_model, phrases, planted_pairs, subject_
 @pytest.fixture(autouse=True)
 def _fewer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(one_parameter, "PERTURBED", 2)
+    monkeypatch.setattr(one_parameter, "RANDOM_SCALARS", one_parameter.TYPICAL.least)
+    monkeypatch.setattr(one_parameter, "CANDIDATES", 10)
     monkeypatch.setattr(facts, "MOST", 60)
     rule = replace(encoded_facts.RULE, supported=Region(0, 0.1), least=60)
     monkeypatch.setattr(encoded_facts, "RULE", rule)
@@ -41,8 +43,6 @@ def test_a_pair_that_cancels_is_found_as_the_worst_case() -> None:
     assert planted.details["worst"].startswith("blocks.0.feed_forward.")
     assert planted.interval is not None
     assert planted.interval.high >= planted.interval.estimate, "the upper bound is of all of them"
-    again = _worst(subject_of(planted_pairs(bigram_model("random"), 20.0)))
-    assert again == planted, "the same numbers by the same seed"
     even = _worst(subject_of(planted_pairs(bigram_model("random"), 0.0)))
     assert even.verdict == "supported"
 

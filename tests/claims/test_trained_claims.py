@@ -108,7 +108,7 @@ def test_equal_initial_values_keep_units_equal_for_ever(subject: Subject) -> Non
 def test_co_adaptation_of_units_that_cancel_and_of_units_apart(
     subject: Subject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(initialization, "PAIRS", 20)
+    monkeypatch.setattr(initialization, "PAIRS", 8)
 
     def measured(model: Transformer) -> float:
         random = np.random.default_rng(0)
