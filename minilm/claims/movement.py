@@ -168,16 +168,17 @@ def _start(subject: Subject) -> tuple[Transformer, str]:
     record, run = subject.record, subject.run
     if record is None or run is None:
         raise InputError("the model", "no run", "one, which has a start")
+    where = subject.checkpoint or run  # an imported model is a run in a temporary folder
     if record.base or record.transforms or record.quantization:
-        raise InputError(run, "transformed weights", "those that training left")
+        raise InputError(where, "transformed weights", "those that training left")
     if not run_files.last_summary(run).get("steps"):
-        raise InputError(run, "no training of minilm", "a run that minilm trained")
+        raise InputError(where, "no training of minilm", "a run that minilm trained")
     began = record.began_with.get("init_from")
     if not began:
         return rebuilt_start(record), f"the start of seed {record.train.seed}, rebuilt"
     base = next((each for each in (Path(str(began)), run / str(began)) if each.is_dir()), None)
     if base is None:
-        raise InputError(run, f"fine-tuned from {began}, which is not there", "its start")
+        raise InputError(where, f"fine-tuned from {began}, which is not there", "its start")
     return load(base).model, f"{began}, which it was fine-tuned from"
 
 
