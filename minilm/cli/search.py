@@ -60,7 +60,7 @@ class Arguments:
     trials: int = 20
     """How many trials are finished at the end, by all processes together."""
     tokens: Annotated[str | None, option("NUMBER")] = None
-    """Length of a trial: the FLOPs that the preset's model computes on so many tokens. Default: its own run."""
+    """Length of a trial: the FLOPs of the first one on so many tokens. Default: those of the preset's run."""
     sampler: Literal["tpe", "random"] = "tpe"
     """tpe learns from the trials before; random does not."""
     preset: str = "nano"

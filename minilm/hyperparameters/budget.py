@@ -127,9 +127,10 @@ def widest(
     share: float,
     step: int,
 ) -> ModelConfig | None:
-    """The widest model that takes at most ``share`` of the budget; None where not even the first does.
+    """The widest model that takes at most ``share`` of the budget, else the narrowest that the budget allows.
 
-    Widths are multiples of ``step``. ``config_of`` gives None for one that is no valid model.
+    None where it allows none. Widths are multiples of ``step``; ``config_of`` gives None for one that is no
+    valid model.
     """
 
     def fits(number: int) -> bool:
@@ -140,7 +141,8 @@ def widest(
         # The preset's own share, divided and multiplied again, is the preset.
         return budget.allows(cost) and budget.share(cost) <= share * (1 + 1e-9)
 
-    if not fits(1):
+    narrowest = config_of(step)
+    if narrowest is None or not budget.allows(price_of(narrowest)):
         return None
     fitting, too_wide = 1, 2
     while fits(too_wide):

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from minilm.hyperparameters.budget import price
-from minilm.hyperparameters.space import Infeasible, Space
+from minilm.hyperparameters.space import Space
 from minilm.hyperparameters.trial import TextOptions
 from minilm.training.energy import EnergyMeter
 from minilm.training.resume_state import Progress
@@ -19,11 +19,8 @@ WARMUP_STEPS, STEPS = 3, 20
 
 def energy_factor(options: TextOptions, space: Space) -> float | None:
     """Measured joules a token, divided by the estimate; None where there is no counter."""
-    candidate = space.candidate(space.preset_parameters())
-    if isinstance(candidate, Infeasible):
-        return None
     with tempfile.TemporaryDirectory() as folder:
-        spec = options.run(candidate, Path(folder) / "energy")
+        spec = options.run(space.model, space.settings, Path(folder) / "energy")
     device = spec.runtime.device
     if EnergyMeter(device.type, card_uuid(device)).joules() is None:
         return None

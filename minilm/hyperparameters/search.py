@@ -14,7 +14,7 @@ from minilm.config.presets import find_preset
 from minilm.config.validation import with_current_names
 from minilm.data.cache import default_cache
 from minilm.errors import ConfigError
-from minilm.hyperparameters.budget import Budget, price
+from minilm.hyperparameters.budget import Budget
 from minilm.hyperparameters.energy import energy_factor
 from minilm.hyperparameters.result import SearchResult, describe, result_of
 from minilm.hyperparameters.space import Infeasible, Space
@@ -61,9 +61,10 @@ def search(
 
     The budget is of ``params``, of ``bytes`` (float32 weights and the KV cache of one context), of forward
     ``flops`` a token, of ``joules`` a token of training, or of several of them. It is computed from the
-    ledger before a model is made: none that costs more is trained. Every trial computes the FLOPs that the
-    preset's model does on ``tokens``, by default in its own run. ``model`` and ``settings`` are fixed fields
-    of the configurations, which leave the search; ``settings`` has the seed, of trials and of the search.
+    ledger before a model is made: none that costs more is trained. The first trial is the preset, as far as
+    the budget allows; every other computes as many FLOPs as that one does on ``tokens``, by default those of
+    the preset's own run. ``model`` and ``settings`` are fixed fields of the configurations, which leave the
+    search; ``settings`` has the seed, of trials and of the search.
 
     ``study`` is a database file: a search that was stopped goes on, until ``trials`` are finished, and
     several processes that are given the same one share it. Raises InputError for that of another search.
@@ -84,7 +85,6 @@ def search(
         source = DataSource(str(data), (), cache or default_cache(), text_field)
         options = TextOptions(preset, source, tokenizer, vocab_size)
         space = _space(options, given, fixed, budget, tokens)
-        space.ranges()
         identity = _identity(options, space, sampler)
         seed = space.preset.train_config(**fixed).seed
         with open_study(path, identity, sampler=sampler, seed=seed) as opened:
@@ -131,15 +131,7 @@ def _space(
     if tokens is None:
         fitted, _ = fit_to_text(train, base, overrides={*settings, *model}, dataset=dataset)
         tokens = fitted.max_steps * step_tokens(fitted, base, dataset)
-    return Space(
-        preset,
-        base,
-        dataset,
-        model,
-        settings,
-        budget,
-        trial_flops=tokens * price(base, train).training_flops,
-    )
+    return Space(preset, base, dataset, model, settings, budget, tokens)
 
 
 def _identity(options: TextOptions, space: Space, sampler: Sampler) -> dict[str, Any]:
@@ -147,12 +139,12 @@ def _identity(options: TextOptions, space: Space, sampler: Sampler) -> dict[str,
     limits = {name: f"{limit}" for name, limit in space.budget.limits().items()}
     return {
         "data": f"SHA-256 {space.dataset.sha256[:16]}",
-        "tokens": space.dataset.key or f"{space.dataset.train_tokens}",
+        "encoding": space.dataset.key or f"{space.dataset.train_tokens}",
         "budget": ", ".join(f"{name} {limit}" for name, limit in limits.items()),
         "preset": options.preset,
         "model": f"{dict(sorted(space.model.items()))}",
         "settings": f"{dict(sorted(space.settings.items()))}",
-        "flops of a trial": space.trial_flops,
+        "tokens of a trial": space.tokens,
         "sampler": sampler,
     }
 
@@ -183,7 +175,8 @@ def _try(
         return study.report(claimed, part, loss)
 
     try:
-        spec = options.run(candidate, study.run_folder(claimed.number))
+        folder = study.run_folder(claimed.number)
+        spec = options.run(candidate.model, candidate.settings, folder)
         result = train_trial(spec, stop, report)
     except KeyboardInterrupt:
         study.fail(claimed, again=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from minilm.config import ModelConfig, TrainConfig
@@ -16,18 +17,20 @@ from minilm.config.presets import Preset
 from minilm.data.dataset import Dataset
 from minilm.errors import ConfigError
 from minilm.hyperparameters.budget import Budget, Price, price, widest
-from minilm.training.text_size import fit_to_text, step_tokens
+from minilm.training.text_size import EVALUATION_SHARE, fit_to_text, step_tokens
 
 if TYPE_CHECKING:
     from optuna import Trial
 
-# How far a search goes from the preset: rates times and by this, the batch by powers of two.
+# How far a search goes from the preset: rates times and by a factor, the batch by halving and doubling.
+# Smaller models and batches than these compute the same FLOPs in several times the time.
 LEARNING_RATE_FACTOR = 8.0
-BATCH_DOUBLINGS = 2
-SMALLEST_SHARE = 1 / 16
+BATCH_HALVINGS, BATCH_DOUBLINGS = 1, 2
+SMALLEST_SHARE = 1 / 8
 WIDTH_STEP = 8
 # Equal parts of a trial, each of which ends with an evaluation.
 EVALUATIONS = 4
+FEWEST_EVAL_TOKENS = 4096
 
 LEARNING_RATES = ("learning_rate", "muon_learning_rate")
 _SHAPE = ("num_layers", "d_model")
@@ -84,7 +87,8 @@ class Range:
 class Space:
     """What is searched on one text. ``model`` and ``settings`` are fixed fields, which are not searched.
 
-    ``base`` is the preset's model for the tokens of ``dataset``; a trial computes ``trial_flops``.
+    ``base`` is the preset's model for the tokens of ``dataset``. A trial computes as many FLOPs as the first
+    one, the preset as far as the budget allows, on ``tokens``.
     """
 
     preset: Preset
@@ -93,7 +97,7 @@ class Space:
     model: Mapping[str, Any]
     settings: Mapping[str, Any]
     budget: Budget
-    trial_flops: int
+    tokens: int
     energy_factor: float = 1.0
 
     def ranges(self) -> dict[str, Range]:
@@ -106,7 +110,7 @@ class Space:
                 ranges[name] = Range(rate / factor, rate * factor, True)
         if "batch_size" not in self.settings:
             power = round(math.log2(train.batch_size))
-            lowest = max(0, power - BATCH_DOUBLINGS)
+            lowest = max(0, power - BATCH_HALVINGS)
             ranges["log2_batch_size"] = Range(lowest, power + BATCH_DOUBLINGS, False)
         if "num_layers" not in self.model:
             layers = self.base.num_layers
@@ -117,12 +121,31 @@ class Space:
             raise ConfigError("model", "every field of the search is set", "one that is not")
         return ranges
 
+    @cached_property
+    def trial_flops(self) -> int:
+        """FLOPs of a trial's training. Raises ConfigError where the budget is below the smallest model."""
+        train = self.preset.train_config(**self.settings)
+        model = self._model(self.preset_parameters(), train, self.base.dropout)
+        if model is None:
+            limit = next(iter(self.budget.limits()))
+            got, expected = f"{self.budget}", "room for a model of this vocabulary"
+            raise ConfigError(limit, got, expected)
+        return self.tokens * price(model, train).training_flops
+
+    @property
+    def eval_tokens(self) -> int:
+        """Validation tokens of an evaluation, the same ones in all trials; 0: all."""
+        if "eval_tokens" in self.settings:
+            return int(self.settings["eval_tokens"])
+        some = max(FEWEST_EVAL_TOKENS, int(EVALUATION_SHARE * self.tokens / EVALUATIONS))
+        return some if some < self.dataset.val_places else 0
+
     def suggest(self, trial: Trial) -> dict[str, float]:
         """The parameters of Optuna's next trial."""
         return {name: range.suggest(trial, name) for name, range in self.ranges().items()}
 
     def preset_parameters(self) -> dict[str, float]:
-        """The preset's own values, as near as the ranges have them."""
+        """The preset's own values, as near as ranges and budget have them."""
         train = self.preset.train_config(**self.settings)
         cost = price(self.base, train, energy_factor=self.energy_factor)
         values = {
@@ -132,7 +155,13 @@ class Space:
             "num_layers": self.base.num_layers,
             "budget_share": self.budget.share(cost),
         }
-        return {name: range.nearest(values[name]) for name, range in self.ranges().items()}
+        ranges = self.ranges()
+        parameters = {name: range.nearest(values[name]) for name, range in ranges.items()}
+        while "num_layers" in ranges and parameters["num_layers"] > ranges["num_layers"].low:
+            if self._model(parameters, train, self.base.dropout) is not None:
+                break
+            parameters["num_layers"] -= 1
+        return parameters
 
     def candidate(self, parameters: Mapping[str, float]) -> Candidate | Infeasible:
         """What the parameters mean. A stored trial is trusted with nothing: outside a range is at its end.
@@ -148,52 +177,61 @@ class Space:
                 settings[name] = float(f"{parameters[name]:.3g}")
         if "log2_batch_size" in parameters:
             settings["batch_size"] = 2 ** int(parameters["log2_batch_size"])
+        # A model whose text is seen often has dropout, which moves more bytes.
+        candidate = self._candidate(parameters, settings, self.base.dropout)
+        if isinstance(candidate, Candidate) and candidate.model["dropout"] != self.base.dropout:
+            return self._candidate(parameters, settings, candidate.model["dropout"])
+        return candidate
+
+    def _candidate(
+        self, parameters: dict[str, float], settings: dict[str, Any], dropout: float
+    ) -> Candidate | Infeasible:
+        """The widest model with ``dropout``, and the dropout that `fit_to_text` gives it."""
         train = self.preset.train_config(**settings)
-        model = self._model(parameters, train)
+        model = self._model(parameters, train, dropout)
         if model is None:
-            return Infeasible(f"no width keeps {self.budget}")
+            return Infeasible(f"no model of that depth has {self.budget}")
         cost = price(model, train, energy_factor=self.energy_factor)
         tokens = step_tokens(train, model)
         steps = self.trial_flops // (cost.training_flops * tokens)
         if steps < 1:
             return Infeasible("one step computes more than a trial")
-        settings |= {
+        settings = settings | {
             "max_steps": steps,
             "eval_every": -(-steps // EVALUATIONS),
+            "eval_tokens": self.eval_tokens,
             "early_stopping": 0,
             "compile": settings.get("compile", "off"),
         }
-        train, dropout = fit_to_text(
+        _, fitted = fit_to_text(
             self.preset.train_config(**settings),
-            model,
+            self.base,
             overrides={*settings, *self.model},
             dataset=self.dataset,
         )
-        settings["eval_tokens"] = train.eval_tokens
         shape = {name: getattr(model, name) for name in (*_SHAPE, "num_heads")}
         for name in ("num_kv_heads", "head_dim", "d_feed_forward", "rotary_dim"):
             if name in self.preset.model or name in self.model:
                 shape[name] = getattr(model, name)
-        fields = {**self.model, **shape, "dropout": self.model.get("dropout", dropout)}
+        fields = {**self.model, **shape, "dropout": fitted}
         tokens *= steps
         return Candidate(parameters, fields, settings, cost, tokens, tokens * cost.training_flops)
 
-    def _model(self, parameters: Mapping[str, float], train: TrainConfig) -> ModelConfig | None:
+    def _model(
+        self, parameters: Mapping[str, float], train: TrainConfig, dropout: float
+    ) -> ModelConfig | None:
         """The widest model of such a depth within its share of the budget; None where there is none."""
         layers = int(parameters.get("num_layers", self.base.num_layers))
 
         def config_of(width: int) -> ModelConfig | None:
-            try:
-                return self.preset.model_config(**self._fields(layers, width))
-            except ConfigError:
-                return None
+            return self._model_of(layers, width, dropout)
 
         def price_of(config: ModelConfig) -> Price:
             return price(config, train, energy_factor=self.energy_factor)
 
         if "d_model" in self.model:
             config = config_of(self.base.d_model)
-            return config if config is not None and self.budget.allows(price_of(config)) else None
+            return config if config and self.budget.allows(price_of(config)) else None
         return widest(
             config_of,
             price_of,
@@ -201,6 +239,14 @@ class Space:
             share=parameters["budget_share"],
             step=math.lcm(WIDTH_STEP, 2 * self.model.get("num_heads", 1)),
         )
+
+    def _model_of(self, layers: int, width: int, dropout: float) -> ModelConfig | None:
+        """The preset's model at another depth and width; None where there is no valid one."""
+        fields = {**self._fields(layers, width), "dropout": dropout}
+        try:
+            return self.preset.model_config(**fields)
+        except ConfigError:
+            return None
 
     def _fields(self, layers: int, width: int) -> dict[str, Any]:
         """The preset's fields at another depth and width: heads as wide, ratios as they are."""

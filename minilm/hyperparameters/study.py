@@ -271,6 +271,7 @@ def open_study(
                 load_if_exists=True,
                 pruner=optuna.pruners.MedianPruner(STARTUP_TRIALS, WARMUP_PARTS),
             )
+            study.get_trials()  # every value that is stored is read once
             stored = study.user_attrs.get(_IDENTITY)
             if stored is None:
                 study.set_user_attr(_IDENTITY, dict(identity))
@@ -327,13 +328,16 @@ def readable(path: Path) -> Iterator[None]:
 
     try:
         yield
+    except InputError:
+        raise
     except (
         optuna.exceptions.OptunaError,
         sqlalchemy.exc.SQLAlchemyError,
         sqlite3.Error,
+        *(ValueError, KeyError, TypeError, AttributeError, RuntimeError),  # of what is stored
     ) as error:
-        reason = error.__cause__ or error
-        raise InputError(path, f"{reason}".split("\n")[0], "a study that can be used") from None
+        reason = f"{error.__cause__ or error}".split("\n")[0]
+        raise InputError(path, f"cannot be used: {reason}", _EXPECTED, _REMEDY) from None
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,18 +35,19 @@ class TextOptions:
     tokenizer: str | None
     vocab_size: int | None
 
-    def run(self, candidate: Candidate, folder: Path) -> RunSpec:
-        """The run of a candidate."""
-        return new_run(
-            self.preset,
-            source=self.source,
-            run_dir=folder,
-            tokenizer=self.tokenizer,
-            vocab_size=self.vocab_size,
-            model=candidate.model,
-            settings=candidate.settings,
-            announced=False,
-        )
+    def run(self, model: Mapping[str, Any], settings: Mapping[str, Any], folder: Path) -> RunSpec:
+        """A run with such fields of its configurations; what there is to note of its text is noted once."""
+        with messages_from(logging.ERROR):
+            return new_run(
+                self.preset,
+                source=self.source,
+                run_dir=folder,
+                tokenizer=self.tokenizer,
+                vocab_size=self.vocab_size,
+                model=model,
+                settings=settings,
+                announced=False,
+            )
 
     def command(self, candidate: Candidate) -> list[str]:
         """`minilm train` with all that makes the run of a candidate, to the bit."""
@@ -100,7 +101,7 @@ def train_trial(spec: RunSpec, stop: StopRequest, report: Callable[[int, float],
         return report(part, loss) and step < steps
 
     trainer = Trainer(spec, stop, began, prune=prune)
-    with quiet_training():
+    with messages_from(logging.WARNING):  # the search prints one line a trial
         outcome = start(trainer)
     reason, summary = outcome.stopped_because, outcome.summary
     finite = reason.signum is None and reason is not StopReason.NON_FINITE_LOSS
@@ -128,10 +129,10 @@ def computed_flops(spec: RunSpec, dataset: Dataset, steps: int, tokens: int) -> 
 
 
 @contextlib.contextmanager
-def quiet_training() -> Iterator[None]:
-    """Warnings alone within the block: a search prints one line a trial."""
+def messages_from(least: int) -> Iterator[None]:
+    """Messages of that level and above alone within the block."""
     level = LOGGER.level
-    LOGGER.setLevel(logging.WARNING)
+    LOGGER.setLevel(least)
     try:
         yield
     finally:
