@@ -131,7 +131,15 @@ def _space(
     if tokens is None:
         fitted, _ = fit_to_text(train, base, overrides={*settings, *model}, dataset=dataset)
         tokens = fitted.max_steps * step_tokens(fitted, base, dataset)
-    return Space(preset, base, dataset, model, settings, budget, tokens)
+    return Space(
+        preset=preset,
+        base=base,
+        dataset=dataset,
+        model=model,
+        settings=settings,
+        budget=budget,
+        tokens=tokens,
+    )
 
 
 def _identity(options: TextOptions, space: Space, sampler: Sampler) -> dict[str, Any]:

@@ -37,7 +37,15 @@ def space() -> Callable[..., Space]:
         text.row_length = lambda length: length
         fields = find_preset(preset)
         base = fields.model_config(**{"vocab_size": 512, **(model or {})})
-        return Space(fields, base, text, model or {}, settings or {}, budget, tokens)
+        return Space(
+            preset=fields,
+            base=base,
+            dataset=text,
+            model=model or {},
+            settings=settings or {},
+            budget=budget,
+            tokens=tokens,
+        )
 
     return make
 
