@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from minilm.architectures.minilm import layout
-from minilm.config.presets import find_preset
 from minilm.costs.flops import flops_per_token
 from minilm.data.dataset import Dataset
 from minilm.hyperparameters.space import EVALUATIONS, Candidate
@@ -50,7 +49,10 @@ class TextOptions:
             )
 
     def command(self, candidate: Candidate) -> list[str]:
-        """`minilm train` with all that makes the run of a candidate, to the bit."""
+        """`minilm train` with all that makes the run of a candidate, to the bit.
+
+        Fields that are as in the preset are there too: `train` derives some of those that are not given.
+        """
         arguments = ["minilm", "train", "--preset", self.preset, "--data", self.source.name]
         for option, value in (
             ("--tokenizer", self.tokenizer),
@@ -58,15 +60,10 @@ class TextOptions:
             ("--text-field", self.source.text_field),
         ):
             arguments += [] if value is None else [option, str(value)]
-        preset = find_preset(self.preset)
-        for prefix, fields, defaults in (
-            ("model", candidate.model, preset.model_config()),
-            ("train", candidate.settings, preset.train_config()),
-        ):
+        for prefix, fields in (("model", candidate.model), ("train", candidate.settings)):
             for name, value in fields.items():
-                if value != getattr(defaults, name):
-                    text = str(value).lower() if isinstance(value, bool) else str(value)
-                    arguments += [f"--{prefix}.{name.replace('_', '-')}", text]
+                text = str(value).lower() if isinstance(value, bool) else str(value)
+                arguments += [f"--{prefix}.{name.replace('_', '-')}", text]
         return arguments
 
 
