@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.numpy import load_file
 
 import minilm
 from minilm.cli import train
@@ -70,7 +71,10 @@ def test_the_best_trial_is_trained_again_by_its_command_and_more_trials_go_on(
     assert train.main([*result["command"][2:], "--run-dir", str(run)]) == 0
     losses = [line["val_loss"] for line in read_points(run / "metrics.jsonl") if "val_loss" in line]
     assert min(losses) == best["loss"]
-    assert (run / "model.safetensors").stat().st_size > 4 * best["candidate"]["price"]["params"]
+    again, own = (load_file(Path(each) / "model.safetensors") for each in (run, result["run_dir"]))
+    assert sum(values.size for values in own.values()) == best["candidate"]["price"]["params"]
+    assert own.keys() == again.keys()
+    assert all((own[name] == again[name]).all() for name in own)
 
     page = Path(result["report"]).read_text(encoding="utf-8")
     assert shlex.join(result["command"]).replace("'", "&#39;") in page
