@@ -70,6 +70,8 @@ class Arguments:
     """Of the weights; auto: bfloat16 where it is faster, which for small models on a CPU it is not."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Compile the step of one token; auto: no, as it was slower wherever it was measured."""
+    tune: Literal["auto", "off"] = "auto"
+    """On a CPU in float32: measure once which way of computing is faster on this processor; off: do not."""
     interactive: bool = False
     """Ask for prompts, until an empty line."""
     chat: bool = False
@@ -118,7 +120,7 @@ def _run(options: Arguments) -> int:
         model, tokenizer = load(run, device=str(device))
         parameters = sum(parameter.numel() for parameter in model.parameters())
         model.to(choose_generation_dtype(options.dtype, device, parameters))
-        decoder = make_decoder(model, compiled=options.compile == "on")
+        decoder = make_decoder(model, compiled=options.compile == "on", tune=options.tune == "auto")
         if options.chat:
             return _chat(run, decoder, tokenizer, options, sampling)
         answer = functools.partial(_answer, decoder, tokenizer, options, sampling)

@@ -65,13 +65,13 @@ class ModelDecoder:
         )
 
 
-def make_decoder(model: Transformer, *, compiled: bool = False) -> Decoder:
+def make_decoder(model: Transformer, *, compiled: bool = False, tune: bool = False) -> Decoder:
     """The fast decoder, or the model's own forward pass, uncompiled, if it was modified.
 
-    With a note, unless a transform modified it.
+    With a note, unless a transform modified it. ``tune`` is as in `FastDecoder`.
     """
     try:
-        return FastDecoder(model, compiled=compiled)
+        return FastDecoder(model, compiled=compiled, tune=tune)
     except ModifiedModelError as error:
         # An adapter runs through the modules, and by packed weights they are faster than the fast decoder by
         # float32 ones.

@@ -44,6 +44,7 @@ def generate(
     seed: int = 0,
     cached: bool = True,
     chat_template: str = "",
+    tune: bool = True,
 ) -> str:
     """The text that follows ``prompt``, a text or the ids that `tokenizer.encode` gives: dropout off.
 
@@ -54,8 +55,9 @@ def generate(
     ``model`` and ``tokenizer`` are those of `minilm.load`; ``temperature`` 0 takes the most likely
     token each time. The text ends after ``max_new_tokens`` tokens, at the end of a document, or before
     the first of ``stop``. ``cached=False`` computes the whole text again for every token: in float32
-    the same text, slower. Raises ConfigError for a setting out of range, TokenizerError for a prompt
-    that has no tokens of this model, FormatError for a template that cannot be used.
+    the same text, slower. ``tune``: measure, once, which way of computing is faster on this CPU. Raises
+    ConfigError for a setting out of range, TokenizerError for a prompt that has no tokens of this model,
+    FormatError for a template that cannot be used.
     """
     check_count(max_new_tokens)
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
@@ -81,6 +83,7 @@ def generate(
             stops=[stop] if isinstance(stop, str) else stop,
             cached=cached,
             turn_end=end,
+            tune=tune,
         )
     )
 
@@ -95,6 +98,7 @@ def stream(
     stops: Sequence[str] = (),
     cached: bool = True,
     turn_end: int | None = None,
+    tune: bool = False,
 ) -> Iterator[str]:
     """As `generate`, in parts: one after each token, often empty, and what remains."""
     text = TextStream(tokenizer, stops, prompt)
@@ -102,7 +106,7 @@ def stream(
     model.eval()
     try:
         generation = Generation(
-            make_decoder(model),
+            make_decoder(model, tune=tune),
             tokenizer,
             [prompt],
             sampling,
