@@ -85,6 +85,8 @@ def search(
         source = DataSource(str(data), (), cache or default_cache(), text_field)
         options = TextOptions(preset, source, tokenizer, vocab_size)
         space = _space(options, given, fixed, budget, tokens)
+        if joules is None:  # what a joule is may still be measured
+            space.check()
         identity = _identity(options, space, sampler)
         seed = space.preset.train_config(**fixed).seed
         with open_study(path, identity, sampler=sampler, seed=seed) as opened:
@@ -95,6 +97,7 @@ def search(
                         "note: no counter of energy can be read here: joules are estimates"
                     )
                 space = dataclasses.replace(space, energy_factor=factor or 1.0)
+                space.check()
             _announce(space, opened, trials)
             try:
                 while claimed := opened.claim(trials, space.suggest, space.preset_parameters()):

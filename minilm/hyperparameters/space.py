@@ -121,16 +121,25 @@ class Space:
             raise ConfigError("model", "every field of the search is set", "one that is not")
         return ranges
 
-    @cached_property
-    def trial_flops(self) -> int:
-        """FLOPs of a trial's training. Raises ConfigError where the budget is below the smallest model."""
-        train = self.preset.train_config(**self.settings)
-        model = self._model(self.preset_parameters(), train, self.base.dropout)
-        if model is None:
+    def check(self) -> None:
+        """Raises ConfigError where nothing is searched, or no model is within the budget."""
+        if self._first_model() is None:
             limit = next(iter(self.budget.limits()))
             got, expected = f"{self.budget}", "room for a model of this vocabulary"
             raise ConfigError(limit, got, expected)
+
+    @cached_property
+    def trial_flops(self) -> int:
+        """FLOPs of a trial's training."""
+        model = self._first_model()
+        assert model is not None, "see check"
+        train = self.preset.train_config(**self.settings)
         return self.tokens * price(model, train).training_flops
+
+    def _first_model(self) -> ModelConfig | None:
+        """That of the first trial."""
+        train = self.preset.train_config(**self.settings)
+        return self._model(self.preset_parameters(), train, self.base.dropout)
 
     @property
     def eval_tokens(self) -> int:

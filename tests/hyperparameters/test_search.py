@@ -146,6 +146,7 @@ def test_bad_options_are_one_line(
     assert main([*arguments, *more]) == 2
     [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
     assert line.startswith(f"error: {problem}")
+    assert not study_file.exists(), "a corrected command would find the study of another search"
 
 
 def test_without_a_budget_and_without_optuna(
