@@ -1,7 +1,8 @@
-"""python sharing.py STUDY TRIALS WORKERS: processes that share a study; what each trained, as JSON lines.
+"""python sharing.py STUDY PHASE...: processes that share a study; what each trained, as JSON lines.
 
-They are forked from one process, which has imported Optuna for all. A worker whose letter is in the fourth
-argument kills itself in its first trial; one in the fifth sleeps through it.
+A phase is TRIALS,WORKERS,KILLS,SLEEPS: a worker whose digit is in KILLS kills itself in its first trial,
+one in SLEEPS sleeps through it. After a phase a line has the states of all trials. Workers are forked from
+one process, which has imported Optuna for all.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -37,26 +40,30 @@ def work(path: Path, trials: int, worker: int, kills: str, sleeps: str) -> None:
             if first and f"{worker}" in sleeps:
                 time.sleep(SLEEP)
             first = False
-            for part in (1, 2, 3, 4):
-                study.report(claimed, part, claimed.parameters["x"] + 1 / part)
+            study.report(claimed, 1, claimed.parameters["x"] + 1)
             study.complete(claimed, claimed.parameters["x"], {"worker": worker})
             line = {"worker": worker, "number": claimed.number, **claimed.parameters}
             print(json.dumps(line | {"attempt": claimed.attempt}), flush=True)
 
 
 def main() -> None:
-    path, trials, workers, *letters = sys.argv[1:]
-    kills, sleeps = (*letters, "", "")[:2]
     studies.POLL_SECONDS = 0.05
-    children = []
-    for worker in range(int(workers)):
-        child = os.fork()
-        if child == 0:
-            work(Path(path), int(trials), worker, kills, sleeps)
-            os._exit(0)
-        children.append(child)
-    for child in children:
-        os.waitpid(child, 0)
+    path = Path(sys.argv[1])
+    for phase in sys.argv[2:]:
+        trials, workers, kills, sleeps = phase.split(",")
+        children = []
+        for worker in range(int(workers)):
+            child = os.fork()
+            if child == 0:
+                work(path, int(trials), worker, kills, sleeps)
+                os._exit(0)
+            children.append(child)
+        for child in children:
+            os.waitpid(child, 0)
+        connection = sqlite3.connect(path)
+        states = Counter(state for (state,) in connection.execute("SELECT state FROM trials"))
+        connection.close()
+        print(json.dumps(states), flush=True)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,10 @@ PROGRAM = Path(__file__).with_name("sharing.py")
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
 
 
-def share(path: Path, trials: int, workers: int, kills: str = "", sleeps: str = "") -> list[Any]:
+def share(path: Path, *phases: str) -> list[tuple[list[Any], dict[str, int]]]:
+    """Of each phase of sharing.py: what was trained, and the states of all trials after it."""
     done = subprocess.run(
-        [sys.executable, str(PROGRAM), str(path), str(trials), str(workers), kills, sleeps],
+        [sys.executable, str(PROGRAM), str(path), *phases],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
@@ -33,28 +33,29 @@ def share(path: Path, trials: int, workers: int, kills: str = "", sleeps: str = 
         timeout=120,
     )
     assert "Traceback" not in done.stderr, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-def states(path: Path) -> Counter[str]:
-    connection = sqlite3.connect(path)
-    rows = connection.execute("SELECT state FROM trials").fetchall()
-    connection.close()
-    return Counter(state for (state,) in rows)
+    results = []
+    trained: list[Any] = []
+    for line in map(json.loads, done.stdout.splitlines()):
+        if "worker" in line:
+            trained.append(line)
+        else:
+            results.append((trained, line))
+            trained = []
+    return results
 
 
 @forks
 def test_eight_processes_make_each_trial_once_and_after_a_restart_the_rest(
     optuna: Any, study_file: Path
 ) -> None:
-    lines = share(study_file, 12, 8)
-    assert sorted(line["number"] for line in lines) == list(range(12))
-    assert states(study_file) == {"COMPLETE": 12}
+    (lines, states), (more, all_states) = share(study_file, "9,8,,", "11,2,,")
+    assert sorted(line["number"] for line in lines) == list(range(9))
+    assert states == {"COMPLETE": 9}
     points = [(line["x"], line["n"]) for line in lines]
-    assert len(set(points)) == 12, "the same seed, and no two trials alike"
+    assert len(set(points)) == 9, "the same seed, and no two trials alike"
     assert (0.5, 2) in points, "the first is the one that was given"
-    assert sorted(line["number"] for line in share(study_file, 14, 3)) == [12, 13]
-    assert states(study_file) == {"COMPLETE": 14}
+    assert sorted(line["number"] for line in more) == [9, 10]
+    assert all_states == {"COMPLETE": 11}
     assert sorted(path.name for path in trials_folder(study_file).iterdir()) == ["lock"]
 
 
@@ -62,11 +63,10 @@ def test_eight_processes_make_each_trial_once_and_after_a_restart_the_rest(
 def test_a_killed_trial_is_made_again_and_a_slow_one_is_left_alone(
     optuna: Any, study_file: Path
 ) -> None:
-    assert share(study_file, 8, 1, kills="0") == []
-    assert states(study_file) == {"RUNNING": 1}
-    lines = share(study_file, 8, 2, sleeps="0")
-    assert states(study_file) == {"COMPLETE": 8, "FAIL": 1}
-    assert sorted(line["number"] for line in lines) == list(range(1, 9))
+    (none, states), (lines, all_states) = share(study_file, "4,1,0,", "4,2,,0")
+    assert (none, states) == ([], {"RUNNING": 1})
+    assert all_states == {"COMPLETE": 4, "FAIL": 1}
+    assert sorted(line["number"] for line in lines) == list(range(1, 5))
     assert [(line["x"], line["n"]) for line in lines if line["attempt"] == 2] == [(0.5, 2)]
 
 
