@@ -184,7 +184,7 @@ def table(results: Results) -> str:
                 f"{means['cpu_seconds']:.0f} |"
             )
     sentences = [
-        f"{arm[0].upper()}{arm[1:]} is {mean:+.3f} nats below {other}, standard error {error:.3f}."
+        f"The test loss of {arm} is lower than that of {other} by {mean:.3f}, standard error {error:.3f}."
         for arm, other in ((TPE, PRESET), (RANDOM, PRESET), (TPE, RANDOM))
         for mean, error in filter(None, [difference(results, arm, other)])
     ]
