@@ -11,10 +11,10 @@ import math
 import re
 import sys
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
 from minilm.inspection.report import Report, TensorRow
 from minilm.render.cells import format_shape
@@ -22,6 +22,8 @@ from minilm.render.component_groups import component_group
 from minilm.render.document import Table
 from minilm.safe_text import one_line
 from minilm.units import counted
+
+Item = TypeVar("Item")
 
 MAX_BOXES = 600
 MAX_COMPONENTS = 50
@@ -180,8 +182,8 @@ def heat_map(report: Report) -> HeatMap | None:
     )
 
 
-def evenly_spaced(lines: Sequence[Mapping[str, Any]], limit: int) -> list[Mapping[str, Any]]:
-    """All lines, or ``limit`` of them, evenly, the first and the last among them."""
+def evenly_spaced(lines: Sequence[Item], limit: int) -> list[Item]:
+    """All of them, or ``limit`` of them, evenly, the first and the last among them."""
     if len(lines) <= limit:
         return list(lines)
     return [lines[round(n * (len(lines) - 1) / (limit - 1))] for n in range(limit)]

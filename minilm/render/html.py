@@ -23,6 +23,7 @@ from minilm.inspection.report import Report
 from minilm.render import charts
 from minilm.render.document import Block
 from minilm.render.line_chart import LineChart, run_charts
+from minilm.render.parameter_charts import parameter_charts
 from minilm.render.sections import build_document
 from minilm.runs.history import RunHistory
 from minilm.safe_text import running_text
@@ -38,20 +39,25 @@ _DRAWN_APART = ("witnesses", "notes", "tensors")
 def page(report: Report, *, history: RunHistory | None = None) -> str:
     """The whole page; with the ``history`` of a run, its curves, findings and samples too."""
     environment = _environment()
-    script = _template(environment, "report.js")
+    # The last one says that the page is ready.
+    script = "\n".join(_template(environment, f"{name}.js") for name in ("parameters", "report"))
     document = build_document(report, history=history, tensors=True)
     sections = {section.key: section for section in document.sections}
     history = history or RunHistory()
     curves = run_charts(history.metrics, history.overfitting_from)
+    parameters = parameter_charts(history.parameters)
     return environment.get_template("report.html").render(
         policy=_policy(script),
-        style=Markup(_template(environment, "report.css")),
+        style=Markup(
+            "\n".join(_template(environment, f"{name}.css") for name in ("report", "parameters"))
+        ),
         script=Markup(script),
         data=Markup(
             script_json(
                 {
                     "curves": [_curve_values(chart) for chart in curves],
                     "tensors": charts.tensor_table(sections["tensors"].tables()[0]),
+                    "parameters": parameters and parameters.script_values(),
                 }
             )
         ),
@@ -62,6 +68,7 @@ def page(report: Report, *, history: RunHistory | None = None) -> str:
         sections=[section for section in document.sections if section.key not in _DRAWN_APART],
         curves=curves,
         samples=charts.evenly_spaced(history.samples, MAX_SAMPLES),
+        parameters=parameters,
         treemap=charts.treemap(report),
         heat_map=charts.heat_map(report),
         max_rows=MAX_ROWS,
