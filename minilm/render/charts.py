@@ -6,9 +6,7 @@ added up. All text is plain (no control characters) and not yet escaped.
 
 from __future__ import annotations
 
-import functools
 import math
-import re
 import sys
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -16,6 +14,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, TypeVar
 
+from minilm.inspection.names import layer_and_matrix
 from minilm.inspection.report import Report, TensorRow
 from minilm.render.cells import format_shape
 from minilm.render.component_groups import component_group
@@ -30,10 +29,6 @@ MAX_COMPONENTS = 50
 MAX_ROWS = 64
 MAX_MATRICES = 32
 ASPECT = 2.4  # of the treemap on a wide screen
-
-# Searched behind a dot: a pattern that begins with a character is found many times faster.
-_LAYER = re.compile(r"\.\d{1,9}(?=\.)", re.ASCII)
-_NUMBER = re.compile(r"\.\d+(?=\.|$)", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -215,20 +210,6 @@ def tensor_table(table: Table) -> dict[str, Any]:
 
 def _shared_prefix(a: str, b: str) -> int:
     return bisect_left(range(len(a)), True, key=lambda last: not b.startswith(a[: last + 1]))
-
-
-def layer_and_matrix(name: str) -> tuple[str, str] | None:
-    """blocks.3.attention.query.weight -> (blocks.3, attention.query.weight); further numbers are one."""
-    match = _LAYER.search("." + name)
-    if match is None:
-        return None
-    end = match.end() - 1
-    return name[:end], _with_numbers_as_one(name[end:])[1:]
-
-
-@functools.lru_cache(2**10)
-def _with_numbers_as_one(name: str) -> str:
-    return _NUMBER.sub(".*", name)
 
 
 def _boxes(rows: Sequence[TensorRow], limit: int) -> list[tuple[str, int, str]]:

@@ -15,6 +15,7 @@ from typing import Any
 from minilm.render.charts import evenly_spaced
 from minilm.render.component_groups import component_group
 from minilm.render.line_chart import is_finite
+from minilm.runs.attention_maps import LEVELS
 from minilm.runs.logs import HISTOGRAM_BINS
 from minilm.safe_text import one_line
 
@@ -23,8 +24,8 @@ MAX_COMPONENTS = 24
 MAX_LINES = 8  # layers of a component
 MAX_BINS = 64  # of a histogram that is drawn
 WIDTH, HEIGHT = 100, 40  # units of a drawing
-# The height of a bin, from 0 to 63.
-LEVELS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-_"
+
+
 _SMALLEST_SHARE = 0.002  # of the values of a moment, in a bin that an axis reaches to
 _HALF = HISTOGRAM_BINS // 2
 
@@ -119,8 +120,8 @@ def _chart(
         name=one_line(name),
         group=component_group(name),
         frames=frames,
-        low=_number(low),
-        high=_number(high),
+        low=format_short(low),
+        high=format_short(high),
         zero=100 * -low / (high - low) if low <= 0 <= high else None,
         last=_path(frames[-1]),
         curves=tuple(_curves(cells, places)),
@@ -197,8 +198,8 @@ def _curves(cells: Sequence[Mapping[str, Any]], places: Sequence[float]) -> Iter
             key,
             title,
             tuple(_line(points, scale) for points in series if points),
-            _number(low),
-            _number(high),
+            format_short(low),
+            format_short(high),
             tuple(_overall(key, row, norm) for row, norm in zip(rows, norms, strict=True)),
         )
 
@@ -214,10 +215,10 @@ def _overall(key: str, row: Sequence[float], norms: Sequence[float]) -> str:
     if not row or len(row) != len(norms):
         return "–"
     if key != "update":
-        return _number(math.hypot(*row))
+        return format_short(math.hypot(*row))
     norm = math.hypot(*norms)
     changes = (share * each for share, each in zip(row, norms, strict=True))
-    return _number(math.hypot(*changes) / norm if norm else 0.0)
+    return format_short(math.hypot(*changes) / norm if norm else 0.0)
 
 
 Scale = tuple[float, float, bool]  # the value at the bottom, the span, whether logarithms are drawn
@@ -247,7 +248,7 @@ def _line(points: Sequence[tuple[float, float]], scale: Scale) -> str:
     return "M" + "L".join(f"{x:.1f} {y(value):.1f}" for x, value in points)
 
 
-def _number(value: float) -> str:
+def format_short(value: float) -> str:
     """Three digits."""
     return f"{value:.3g}"
 

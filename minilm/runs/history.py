@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from minilm.runs import files as run_files
+from minilm.runs.attention_maps import AttentionMaps, read_attention_maps
 from minilm.runs.diagnosis import findings, overfitting_since
 from minilm.runs.logs import read_parameters, read_points, read_samples
 
@@ -16,7 +17,8 @@ from minilm.runs.logs import read_parameters, read_points, read_samples
 class RunHistory:
     """``metrics`` are the lines of metrics.jsonl, ``samples`` those of samples.jsonl, ``findings`` what
     the curves say, a sentence each; ``overfitting_from`` is the evaluation after which validation
-    loss rose; ``summary`` is summary.json, ``parameters`` are the lines of parameters.jsonl.
+    loss rose; ``summary`` is summary.json, ``parameters`` are the lines of parameters.jsonl,
+    ``attention`` is attention.json.
     """
 
     metrics: Sequence[Mapping[str, Any]] = ()
@@ -25,6 +27,7 @@ class RunHistory:
     overfitting_from: Mapping[str, Any] | None = None
     summary: Mapping[str, Any] = field(default_factory=dict)
     parameters: Sequence[Mapping[str, Any]] = ()
+    attention: AttentionMaps | None = None
 
 
 def read_history(run_dir: Path) -> RunHistory:
@@ -40,4 +43,5 @@ def read_history(run_dir: Path) -> RunHistory:
         overfitting_since(metrics),
         summary,
         read_parameters(run_dir / run_files.PARAMETERS),
+        read_attention_maps(run_dir),
     )

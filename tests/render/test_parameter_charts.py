@@ -16,12 +16,12 @@ import pytest
 import minilm
 from minilm.render.html import page
 from minilm.render.parameter_charts import (
-    LEVELS,
     MAX_COMPONENTS,
     MAX_MOMENTS,
     ParameterCharts,
     parameter_charts,
 )
+from minilm.runs.attention_maps import LEVELS
 from minilm.runs.history import RunHistory
 from minilm.runs.logs import HISTOGRAM_BINS, read_parameters
 from tests.render.browser import NAMES, Browser, find_chromium
