@@ -116,7 +116,16 @@ def _map(tensor: StoredTensor, layer: str, matrix: str, heads: int, across: bool
     sizes = block_sizes(tensor, rows, columns).ravel().tolist()
     values = tuple(None if size != size else size for size in sizes)
     shape = (tensor.shape[0], tensor.shape[1])
-    return WeightMap(layer, matrix, shape, rows, columns, values, heads, across)
+    return WeightMap(
+        layer,
+        matrix,
+        shape,
+        rows=rows,
+        columns=columns,
+        values=values,
+        heads=heads,
+        across=across,
+    )
 
 
 def _blocks(length: int, heads: int) -> int:

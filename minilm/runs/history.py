@@ -42,6 +42,6 @@ def read_history(run_dir: Path) -> RunHistory:
         sentences,
         overfitting_since(metrics),
         summary,
-        read_parameters(run_dir / run_files.PARAMETERS),
-        read_attention_maps(run_dir),
+        parameters=read_parameters(run_dir / run_files.PARAMETERS),
+        attention=read_attention_maps(run_dir),
     )
