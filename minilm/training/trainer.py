@@ -99,6 +99,7 @@ class Trainer:
                     evaluated=evaluated,
                     trackers=trackers,
                     written=self.world.is_main,
+                    watched=self.train_step.watch is not None,
                 )
             ) as logs,
             progress_bar(self.config.max_steps, self.progress.step) as self.bar,
@@ -108,6 +109,9 @@ class Trainer:
     def _train(self, logs: Logs) -> StopReason:
         progress, config = self.progress, self.config
         compiles = self.runtime.compile
+        watch = self.train_step.watch
+        if watch is not None and progress.step == 0:
+            logs.parameters(self._stamp() | watch.beginning())
         while True:
             reason = self._limit_reached()
             if reason is None and progress.evaluated_step == progress.step:
@@ -145,6 +149,8 @@ class Trainer:
                 show_readings(self.bar, [])
                 compiles = False
             self.bar.update(steps)
+            if watch is not None and (parameters := watch.take_line()) is not None:
+                logs.parameters(self._stamp() | parameters)
             if progress.step % config.log_every == 0 or progress.step == config.max_steps:
                 line = self.train_step.reading()
                 if line is None:
