@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from minilm.config.presets import preset
     from minilm.federation.federate import federate
     from minilm.generation.generate import generate
+    from minilm.hyperparameters.search import search
     from minilm.inspection.inspector import inspect
     from minilm.inspection.report import Report
     from minilm.interop.convert import convert
@@ -48,6 +49,7 @@ _HOMES = {
     "prune": "minilm.operations.prune",
     "quantize": "minilm.operations.quantize",
     "resume": "minilm.training.train",
+    "search": "minilm.hyperparameters.search",
     "set_adapter": "minilm.transforms.lora",
     "share": "minilm.operations.share",
     "train": "minilm.training.train",
@@ -71,6 +73,7 @@ __all__ = [
     "prune",
     "quantize",
     "resume",
+    "search",
     "set_adapter",
     "share",
     "train",

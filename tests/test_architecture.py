@@ -22,7 +22,7 @@ FLOORS = [
     {"generation", "render"},
     {"interop"},
     {"training"},
-    {"operations", "federation"},
+    {"operations", "federation", "hyperparameters"},
     {"cli"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -7,7 +7,17 @@ import minilm
 
 NAMES = {
     *("train", "resume", "finetune", "load", "generate", "inspect", "convert"),
-    *("prune", "quantize", "share", "merge", "evaluate", "set_adapter", "plan", "federate"),
+    *(
+        "prune",
+        "quantize",
+        "share",
+        "merge",
+        "evaluate",
+        "set_adapter",
+        "plan",
+        "federate",
+        "search",
+    ),
     *("ModelConfig", "TrainConfig", "preset", "Transformer", "Report"),
 }
 

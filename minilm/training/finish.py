@@ -26,14 +26,15 @@ if TYPE_CHECKING:
 
 MOST_PARAMETERS_READ = 20_000_000
 TARGETS = 1  # of the arrays of a batch
+_WITHOUT_PAGE = (StopReason.NON_FINITE_LOSS, StopReason.PRUNED)
 
 
 @dataclass(frozen=True, repr=False)
 class Outcome:
     """Where the run is, why it stopped, its summary.json, and the inspection that report.html shows.
 
-    ``report`` is None where the run was interrupted by a signal or diverged: there is no page then. Nor is
-    there one in a process of several that is not the main one.
+    ``report`` is None where the run was interrupted by a signal, diverged, or was a trial that was pruned:
+    there is no page then. Nor is there one in a process of several that is not the main one.
     """
 
     run_dir: Path
@@ -62,7 +63,7 @@ def finish(
         return Outcome(run_dir, reason, summary, None)
     files.write_json(run_dir / run_files.SUMMARY, summary)
     report = None
-    if reason.signum is None and reason is not StopReason.NON_FINITE_LOSS:
+    if reason.signum is None and reason not in _WITHOUT_PAGE:
         inspection = inspect_with_sources(str(run_dir))
         report = inspection.report
         if report.parameters.total <= MOST_PARAMETERS_READ:

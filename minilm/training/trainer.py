@@ -49,7 +49,13 @@ class Trainer:
         started: float | None = None,
         *,
         step: Callable[[RunSpec, Progress, StopRequest], Step] = TrainStep,
+        prune: Callable[[int, float], bool] | None = None,
     ) -> None:
+        """``prune`` makes the run a trial among others, which is not evaluated over the whole split.
+
+        It is told the step and the best validation loss after each evaluation, perhaps twice, and says
+        whether the run ends there.
+        """
         self.spec, self.stop, self.world = spec, stop, world()
         stop.shared = self.world.is_parallel
         self.model, self.config, self.runtime = spec.model, spec.config, spec.runtime
@@ -60,6 +66,7 @@ class Trainer:
         self.runtime.prepare(self.model)
         self.progress = Progress() if spec.saved is None else spec.saved.progress
         self.train_step = step(spec, self.progress, stop)
+        self.prune = prune
         self.checkpoints = CheckpointWriter(
             self.model,
             self.train_step.optimizers,
@@ -127,7 +134,7 @@ class Trainer:
             if reason is not None:
                 if not self.save():
                     return StopReason.NON_FINITE_LOSS
-                if reason.signum is None:
+                if reason.signum is None and self.prune is None:
                     self._evaluate_best()
                 if reason.is_final:
                     self.checkpoints.end(self.run_dir)
@@ -349,6 +356,8 @@ class Trainer:
                 self.whole_split = (progress.step, whole)
                 if whole.loss <= target:
                     return StopReason.TARGET_VAL_LOSS
+        if self.prune is not None and best is not None and self.prune(progress.step, best):
+            return StopReason.PRUNED
         if patience and progress.evaluations_since_best >= patience:
             logger.info(
                 f"early stopping: {counted(patience, 'evaluation')} without a better loss than "
