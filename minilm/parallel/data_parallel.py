@@ -3,6 +3,9 @@
 ddp: every process has the model, gradients are averaged (Li et al. 2020, arXiv:2006.15704). fsdp: every
 process has a part of each tensor, gathered where it is used (Zhao et al. 2023, arXiv:2304.11277; torch's
 fully_shard). hsdp: parts within a machine, copies across machines.
+
+Where products are in bfloat16, the matrices of the blocks are gathered so: autocast rounds them to the same
+values. All else, master weights and gradients that are reduced are float32.
 """
 
 from __future__ import annotations
@@ -16,15 +19,18 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from minilm.errors import ConfigError
+from minilm.model.layers import CausalConvolution
 from minilm.model.transformer import Transformer
 from minilm.parallel.process_group import World, world
 from minilm.parallel.sharded import whole
 
 Loss = Callable[..., Tensor]
+
+UNIT_BYTES = 25 * 2**20  # as DistributedDataParallel's buckets
 
 
 class SharedLoss(nn.Module):
@@ -42,7 +48,15 @@ class SharedLoss(nn.Module):
 class DataParallel:
     """A model over the processes of a ``world``: its `loss`, whose gradients are the mean over all."""
 
-    def __init__(self, model: Transformer, loss: Loss, layout: str, world: World) -> None:
+    def __init__(
+        self,
+        model: Transformer,
+        loss: Loss,
+        layout: str,
+        world: World,
+        gathered: torch.dtype = torch.float32,
+    ) -> None:
+        """``gathered``: the dtype that sharded matrices of the blocks are gathered in."""
         self._module: nn.Module = SharedLoss(model, loss)
         self._model, self._skeleton = model, model
         device = next(model.parameters()).device.type
@@ -51,15 +65,23 @@ class DataParallel:
             return
         mesh = device_mesh(layout, world, device)
         self._skeleton = without_values(model)
-        for block in model.blocks:
-            fully_shard(block, mesh=mesh)
+        policy = MixedPrecisionPolicy()
+        if gathered != torch.float32:
+            policy = MixedPrecisionPolicy(
+                param_dtype=gathered, reduce_dtype=torch.float32, cast_forward_inputs=False
+            )
+            fully_shard(_elementwise(model), mesh=mesh, reshard_after_forward=False)
+        for unit in _units(model):
+            fully_shard(unit, mesh=mesh, mp_policy=policy)
         fully_shard(self._module, mesh=mesh)
 
     def loss(self, model: nn.Module, *batch: Tensor) -> Tensor:
         """The loss of this process's rows."""
         loss: Tensor = self._module(*batch)
-        if isinstance(self._module, FSDPModule) and not torch.is_grad_enabled():
-            self._module.reshard()  # else what is gathered waits for a backward pass
+        if not torch.is_grad_enabled():
+            for module in self._module.modules():
+                if isinstance(module, FSDPModule):
+                    module.reshard()  # else what is gathered waits for a backward pass
         return loss
 
     def micro_batch(self, is_last: bool) -> AbstractContextManager[None]:
@@ -88,6 +110,24 @@ class DataParallel:
                 values[name] = values[first]
         self._skeleton.load_state_dict(values, strict=False, assign=True)
         return self._skeleton
+
+
+def _units(model: Transformer) -> list[list[nn.Module]]:
+    """Consecutive blocks that are gathered together: so many as UNIT_BYTES of float32 hold, or one.
+
+    Few messages are faster than many; of a large model a block is one anyway. A block that several layers
+    run is one too.
+    """
+    blocks = list(model.blocks)
+    size = sum(parameter.nbytes for parameter in blocks[0].parameters())
+    count = max(1, UNIT_BYTES // size) if len(blocks) == model.config.num_layers else 1
+    return [blocks[start : start + count] for start in range(0, len(blocks), count)]
+
+
+def _elementwise(model: Transformer) -> list[nn.Module]:
+    """What scales, shifts or convolves the residual stream, which is in float32."""
+    kinds = (nn.LayerNorm, nn.RMSNorm, CausalConvolution)
+    return [module for module in model.modules() if isinstance(module, kinds)]
 
 
 def without_values(model: Transformer) -> Transformer:

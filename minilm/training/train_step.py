@@ -68,8 +68,11 @@ class TrainStep:
         if self.world.is_parallel:
             from minilm.parallel.data_parallel import DataParallel  # seconds of importing
 
+            # A DoRA adapter computes with its matrices in float32.
+            is_bfloat16 = self.runtime.dtype == torch.bfloat16 and spec.adapter is None
             self.parallel = DataParallel(
-                self.model, next_token_loss, self.config.parallel, self.world
+                *(self.model, next_token_loss, self.config.parallel, self.world),
+                torch.bfloat16 if is_bfloat16 else torch.float32,
             )
         self.optimizers = make_optimizers(self.model, self.config, self.runtime.muon_dtype)
         # float16 alone needs its loss scaled to keep small gradients from vanishing.

@@ -26,7 +26,12 @@ RUNS: dict[str, dict[str, Any]] = {
         "model": TINY_MODEL | {"tied_embeddings": True, "shared_layers": 1},
         "settings": SETTINGS | {"gradient_accumulation": 3, "l1_weight": 1e-4, "weight_decay": 0.1},
     },
-    "bfloat16": {"model": TINY_MODEL, "settings": SETTINGS | {"dtype": "bfloat16", "max_steps": 5}},
+    "bfloat16": {
+        "model": TINY_MODEL | {"qk_norm": True, "convolution": 2, "tied_embeddings": True},
+        "settings": SETTINGS
+        | {"dtype": "bfloat16", "max_steps": 5, "gradient_accumulation": 2}
+        | {"activation_checkpointing": True},
+    },
     "recomputed": {
         "model": TINY_MODEL | {"ngram": 2, "ngram_rows": 51, "convolution": 2, "dropout": 0.1},
         "settings": SETTINGS | {"activation_checkpointing": True},

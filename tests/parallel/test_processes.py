@@ -99,6 +99,12 @@ def test_the_losses_are_those_of_one_process(folder: Path, layout: str, name: st
         torch.testing.assert_close(of_two, of_one, rtol=rounding, atol=1e-6)
 
 
+def test_what_is_gathered_in_bfloat16_is_what_autocast_rounds(folder: Path) -> None:
+    """Norms, embeddings and the sums between them are not rounded: the losses are those of whole models."""
+    ddp, fsdp = (losses(folder / f"{layout}-bfloat16") for layout in LAYOUTS)
+    torch.testing.assert_close(fsdp, ddp, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(
     ("name", "files"),
