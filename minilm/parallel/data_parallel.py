@@ -23,14 +23,13 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from minilm.errors import ConfigError
+from minilm.costs.rank_memory import UNIT_BYTES
 from minilm.model.layers import CausalConvolution
 from minilm.model.transformer import Transformer
 from minilm.parallel.process_group import World, world
 from minilm.parallel.sharded import whole
 
 Loss = Callable[..., Tensor]
-
-UNIT_BYTES = 25 * 2**20  # as DistributedDataParallel's buckets
 
 
 class SharedLoss(nn.Module):
@@ -113,7 +112,7 @@ class DataParallel:
 
 
 def _units(model: Transformer) -> list[list[nn.Module]]:
-    """Consecutive blocks that are gathered together: so many as UNIT_BYTES of float32 hold, or one.
+    """Consecutive blocks that are gathered together: as many as UNIT_BYTES of float32 hold, or one.
 
     Few messages are faster than many; of a large model a block is one anyway. A block that several layers
     run is one too.

@@ -86,7 +86,9 @@ class WholeMatrices:
         bounds = [sum(counts) * rank // size for rank in range(size + 1)]
         self._shares = [
             [
-                slice(*(min(max(bound - sum(counts[:k]), 0), n) for bound in bounds[rank : rank + 2]))
+                slice(
+                    *(min(max(bound - sum(counts[:k]), 0), n) for bound in bounds[rank : rank + 2])
+                )
                 for k, n in enumerate(counts)
             ]
             for rank in range(size)
@@ -114,7 +116,10 @@ class WholeMatrices:
                 for to in range(size)
             ],
             [
-                [stack[(slice(None), *block)] for stack, block in zip(whole, self._holders[of][1], strict=True)]
+                [
+                    stack[(slice(None), *block)]
+                    for stack, block in zip(whole, self._holders[of][1], strict=True)
+                ]
                 if of in copy
                 else []
                 for of in range(size)
@@ -124,7 +129,10 @@ class WholeMatrices:
         results = [torch.empty_like(part) for part in parts]
         _exchange(
             [
-                [stack[(slice(None), *block)] for stack, block in zip(computed, blocks_of, strict=True)]
+                [
+                    stack[(slice(None), *block)]
+                    for stack, block in zip(computed, blocks_of, strict=True)
+                ]
                 for _, blocks_of in self._holders
             ],
             [

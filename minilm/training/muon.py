@@ -88,7 +88,9 @@ def _orthogonalized(stacks: list[Tensor]) -> list[Tensor]:
         sides.setdefault(tuple(sorted(stack.shape[1:])), []).append(number)
     results = list(stacks)
     for numbers in sides.values():
-        wide = [stacks[k].mT if stacks[k].shape[1] > stacks[k].shape[2] else stacks[k] for k in numbers]
+        wide = [
+            stacks[k].mT if stacks[k].shape[1] > stacks[k].shape[2] else stacks[k] for k in numbers
+        ]
         batch = wide[0] if len(wide) == 1 else torch.cat(wide)  # n r c
         orthogonal = orthogonalize(batch).split([len(stack) for stack in wide])
         for k, part in zip(numbers, orthogonal, strict=True):

@@ -73,7 +73,8 @@ def start(name: str) -> list[subprocess.Popen[str]]:
         variables = {"OMP_NUM_THREADS": str(2 // world)}
         if world > 1:
             variables |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
-            if name.endswith("+"): variables["BF"]="1"
+            if name.endswith("+"):
+                variables["BF"] = "1"
             variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         process = subprocess.Popen(
             [sys.executable, *sys.argv, "--worker", name],
@@ -136,7 +137,11 @@ def work(arguments: argparse.Namespace) -> None:
         step.run()
         step.run()
         for _ in sys.stdin:
-            began, processor, tokens = time.perf_counter(), time.process_time(), step.progress.tokens
+            began, processor, tokens = (
+                time.perf_counter(),
+                time.process_time(),
+                step.progress.tokens,
+            )
             for _ in range(arguments.steps):
                 step.run()
             turn = {
