@@ -101,12 +101,12 @@ class WholeMatrices:
     def apply(
         self, function: Callable[[list[Tensor]], list[Tensor]], parts: Sequence[Tensor]
     ) -> list[Tensor]:
-        """``function`` takes stacks and returns such; (n, r, c) of a process's block of each -> the same of results."""
+        """``function`` takes stacks and returns such. This process's blocks, (n, ...) each -> those of the results."""
         rank, size = world().rank, world().size
         if size == 1:
             return function(list(parts))
-        (copy, blocks), own = self._holders[rank], self._shares[rank]
-        counts = [share.stop - share.start for share in own]
+        copy = self._holders[rank][0]
+        counts = [share.stop - share.start for share in self._shares[rank]]
         whole = [parts[k].new_empty(n, *self._shapes[k]) for k, n in enumerate(counts)]
         _exchange(
             [
@@ -116,10 +116,7 @@ class WholeMatrices:
                 for to in range(size)
             ],
             [
-                [
-                    stack[(slice(None), *block)]
-                    for stack, block in zip(whole, self._holders[of][1], strict=True)
-                ]
+                [stack[block] for stack, block in zip(whole, self._holders[of][1], strict=True)]
                 if of in copy
                 else []
                 for of in range(size)
@@ -129,11 +126,8 @@ class WholeMatrices:
         results = [torch.empty_like(part) for part in parts]
         _exchange(
             [
-                [
-                    stack[(slice(None), *block)]
-                    for stack, block in zip(computed, blocks_of, strict=True)
-                ]
-                for _, blocks_of in self._holders
+                [stack[block] for stack, block in zip(computed, blocks, strict=True)]
+                for _, blocks in self._holders
             ],
             [
                 [result[share] for result, share in zip(results, shares, strict=True)]
@@ -146,12 +140,15 @@ class WholeMatrices:
 def _exchange(sent: Sequence[Sequence[Tensor]], received: Sequence[Sequence[Tensor]]) -> None:
     """Send process i the tensors ``sent[i]``, and fill ``received[i]`` with what it sends."""
     flat = torch.cat([tensor.flatten() for tensors in sent for tensor in tensors])
-    sizes = [[sum(t.numel() for t in tensors) for tensors in each] for each in (received, sent)]
-    output = flat.new_empty(sum(sizes[0]))
-    dist.all_to_all_single(output, flat, *sizes)
+    out, own = (
+        [sum(tensor.numel() for tensor in tensors) for tensors in each] for each in (received, sent)
+    )
+    output = flat.new_empty(sum(out))
+    dist.all_to_all_single(output, flat, output_split_sizes=out, input_split_sizes=own)
     tensors = [tensor for each in received for tensor in each]
-    for tensor, values in zip(tensors, output.split([t.numel() for t in tensors]), strict=True):
-        tensor.copy_(values.view(tensor.shape))
+    parts = torch.split(output, [tensor.numel() for tensor in tensors])
+    for tensor, part in zip(tensors, parts, strict=True):
+        tensor.copy_(part.view(tensor.shape))
 
 
 def _processes_of_copy(tensor: Tensor) -> tuple[int, ...]:
@@ -168,12 +165,12 @@ def _processes_of_copy(tensor: Tensor) -> tuple[int, ...]:
 
 
 def _block(tensor: Tensor) -> tuple[slice, ...]:
-    """Which rows, columns, ... of it this process has."""
+    """Which rows, columns, ... of it this process has, as an index of a stack."""
     if not is_shared(tensor):
-        return tuple(slice(0, n) for n in tensor.shape)
+        return (slice(None),)
     from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
     shape, offset = compute_local_shape_and_global_offset(
         tensor.shape, tensor.device_mesh, tensor.placements
     )
-    return tuple(slice(o, o + n) for o, n in zip(offset, shape, strict=True))
+    return slice(None), *(slice(o, o + n) for o, n in zip(offset, shape, strict=True))

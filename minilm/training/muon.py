@@ -92,7 +92,7 @@ def _orthogonalized(stacks: list[Tensor]) -> list[Tensor]:
             stacks[k].mT if stacks[k].shape[1] > stacks[k].shape[2] else stacks[k] for k in numbers
         ]
         batch = wide[0] if len(wide) == 1 else torch.cat(wide)  # n r c
-        orthogonal = orthogonalize(batch).split([len(stack) for stack in wide])
+        orthogonal = torch.split(orthogonalize(batch), [len(stack) for stack in wide])
         for k, part in zip(numbers, orthogonal, strict=True):
             results[k] = part if part.shape == stacks[k].shape else part.mT
     return results
