@@ -22,12 +22,13 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from minilm.errors import ConfigError
 from minilm.costs.rank_memory import UNIT_BYTES
+from minilm.errors import ConfigError
 from minilm.model.layers import CausalConvolution
 from minilm.model.transformer import Transformer
 from minilm.parallel.process_group import World, world
 from minilm.parallel.sharded import whole
+from minilm.parallel.tensor_parallel import check, parallelize
 
 Loss = Callable[..., Tensor]
 
@@ -59,11 +60,16 @@ class DataParallel:
         self._module: nn.Module = SharedLoss(model, loss)
         self._model, self._skeleton = model, model
         device = next(model.parameters()).device.type
-        if layout == "ddp":
+        if world.tensor > 1:
+            check(model, world.tensor, world.size)
+        elif layout == "ddp":
             self._module = DistributedDataParallel(self._module, gradient_as_bucket_view=True)
             return
-        mesh = device_mesh(layout, world, device)
         self._skeleton = without_values(model)
+        mesh = device_mesh(layout, world, device)
+        if world.tensor > 1:
+            parallelize(model, mesh["tensor"])
+            mesh = mesh["process"] if layout == "fsdp" else mesh["machine", "process"]
         policy = MixedPrecisionPolicy()
         if gathered != torch.float32:
             policy = MixedPrecisionPolicy(
@@ -138,17 +144,22 @@ def without_values(model: Transformer) -> Transformer:
 def device_mesh(layout: str, world: World, device: str) -> DeviceMesh:
     """One dimension, or for hsdp two: machines, and processes of each.
 
-    Raises ConfigError where the machines have different numbers of processes.
+    With tensor parallelism three: those two, of groups of processes, and those of a group. Under ddp each group is
+    a machine of its own, and under fsdp all are one. Raises ConfigError where the machines have different numbers of
+    processes.
     """
-    if layout != "hsdp":
+    if layout != "hsdp" and world.tensor == 1:
         return init_device_mesh(device, (world.size,))
-    per_machine = int(os.environ.get("LOCAL_WORLD_SIZE", world.size))
-    if world.size % per_machine:
+    per_machine = {"ddp": world.tensor, "fsdp": world.size}.get(layout) or int(
+        os.environ.get("LOCAL_WORLD_SIZE", world.size)
+    )
+    if world.size % per_machine or per_machine % world.tensor:
         raise ConfigError(
             "parallel",
-            f"hsdp with {per_machine} of {world.size} processes here",
+            f"{layout} with {per_machine} of {world.size} processes here",
             "the same number on each machine",
         )
-    return init_device_mesh(
-        device, (world.size // per_machine, per_machine), mesh_dim_names=("machine", "process")
-    )
+    shape, names = [world.size // per_machine, per_machine // world.tensor], ["machine", "process"]
+    if world.tensor > 1:
+        shape, names = [*shape, world.tensor], [*names, "tensor"]
+    return init_device_mesh(device, tuple(shape), mesh_dim_names=tuple(names))

@@ -6,6 +6,7 @@ Matrices that are needed whole: `WholeMatrices`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from types import EllipsisType
 from typing import TYPE_CHECKING, TypeGuard
 
 import torch
@@ -37,17 +38,7 @@ def local(tensor: Tensor) -> Tensor:
 @torch.no_grad()
 def fill(tensor: Tensor, values: Tensor) -> None:
     """Copy ``values``, which every process has whole, into it."""
-    tensor.copy_(like(tensor, values))
-
-
-def like(tensor: Tensor, values: Tensor) -> Tensor:
-    """``values``, which every process has whole, in parts as ``tensor`` and on its device."""
-    values = values.to(tensor.device)
-    if not is_shared(tensor) or values.ndim == 0:
-        return values
-    from torch.distributed.tensor import distribute_tensor
-
-    return distribute_tensor(values, tensor.device_mesh, tensor.placements, src_data_rank=None)
+    local(tensor).copy_(values[_block(tensor)])
 
 
 def part_like(tensor: Tensor, part: Tensor, mesh: DeviceMesh | None = None) -> Tensor:
@@ -94,7 +85,7 @@ class WholeMatrices:
             for rank in range(size)
         ]
         own = _processes_of_copy(stacks[0][0]), [_block(stack[0]) for stack in stacks]
-        self._holders: list[tuple[tuple[int, ...], list[tuple[slice, ...]]]] = [own] * size
+        self._holders: list[tuple[tuple[int, ...], list[tuple[EllipsisType | slice, ...]]]] = [own] * size
         if size > 1:
             dist.all_gather_object(self._holders, own, group=world().control)
 
@@ -158,19 +149,19 @@ def _processes_of_copy(tensor: Tensor) -> tuple[int, ...]:
     mesh, place = tensor.device_mesh, tensor.device_mesh.get_coordinate()
     assert place is not None
     index = [
-        slice(None) if placement.is_shard() else at
+        at if placement.is_replicate() else slice(None)
         for placement, at in zip(tensor.placements, place, strict=True)
     ]
     return tuple(mesh.mesh[tuple(index)].flatten().tolist())
 
 
-def _block(tensor: Tensor) -> tuple[slice, ...]:
-    """Which rows, columns, ... of it this process has, as an index of a stack."""
+def _block(tensor: Tensor) -> tuple[EllipsisType | slice, ...]:
+    """Which rows, columns, ... of it this process has."""
     if not is_shared(tensor):
-        return (slice(None),)
+        return (...,)
     from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
     shape, offset = compute_local_shape_and_global_offset(
         tensor.shape, tensor.device_mesh, tensor.placements
     )
-    return slice(None), *(slice(o, o + n) for o, n in zip(offset, shape, strict=True))
+    return ..., *(slice(o, o + n) for o, n in zip(offset, shape, strict=True))

@@ -132,7 +132,7 @@ class TrainStep:
                 own = batch.rows(self.world.rows(len(batch)))
                 # The mean over the processes, which gradients become, is that of all labels so.
                 parts = self.batches.to_device(
-                    torch.tensor(total / (own.labels * self.world.size) if own.labels else math.inf)
+                    torch.tensor(total / (own.labels * self.world.data_size) if own.labels else math.inf)
                 )
                 with self._micro_batch(len(batch), is_last=number == len(micro_batches) - 1):
                     backward(parts, *self.batches.tensors(own.with_a_label()))

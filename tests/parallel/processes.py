@@ -64,7 +64,7 @@ def run_cases(
         timeout=900,
         check=False,
     )
-    assert done.returncode == 0, done.stderr[-5000:]
+    assert done.returncode == 0, done.stderr[-9000:]
 
 
 def losses(run: Path) -> torch.Tensor:
