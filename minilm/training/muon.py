@@ -45,16 +45,18 @@ class Muon(torch.optim.Optimizer):
         super().__init__(parameters, defaults)
         self._dtype = dtype
         (self._group,) = self.param_groups
-        self._shapes: dict[torch.Size, list[nn.Parameter]] = {}
+        stacks: dict[object, list[nn.Parameter]] = {}
         for parameter in self._group["params"]:
             assert parameter.ndim == 2, f"Muon takes matrices, not {tuple(parameter.shape)}"
-            self._shapes.setdefault(parameter.shape, []).append(parameter)
-        self._whole = WholeMatrices(self._shapes.values())
-        self._momentum: dict[torch.Size, Tensor] = {}
-        for shape, same in self._shapes.items():
+            kind = parameter.shape, getattr(parameter, "placements", ())
+            stacks.setdefault(kind, []).append(parameter)
+        self._stacks = list(stacks.values())
+        self._whole = WholeMatrices(self._stacks)
+        self._momentum: list[Tensor] = []
+        for same in self._stacks:
             part = local(same[0])
             stacked = torch.zeros(len(same), *part.shape, device=part.device)  # n rows columns
-            self._momentum[shape] = stacked
+            self._momentum.append(stacked)
             for parameter, own in zip(same, stacked, strict=True):
                 # A view: one memory for both uses.
                 self.state[parameter]["momentum_buffer"] = part_like(parameter, own)
@@ -65,14 +67,13 @@ class Muon(torch.optim.Optimizer):
         assert closure is None
         rate, momentum = self._group["lr"], self._group["momentum"]
         updates = []
-        for shape, same in self._shapes.items():
+        for same, momenta in zip(self._stacks, self._momentum, strict=True):
             gradients = torch.stack([local(_gradient(parameter)) for parameter in same])
-            self._momentum[shape].lerp_(gradients, 1 - momentum)
-            update = gradients.lerp_(self._momentum[shape], momentum)  # Nesterov
+            momenta.lerp_(gradients, 1 - momentum)
+            update = gradients.lerp_(momenta, momentum)  # Nesterov
             updates.append(update.to(self._dtype))
-        for same, update in zip(
-            self._shapes.values(), self._whole.apply(_orthogonalized, updates), strict=True
-        ):
+        orthogonal = self._whole.apply(_orthogonalized, updates)
+        for same, update in zip(self._stacks, orthogonal, strict=True):
             rows, columns = same[0].shape
             parameters: list[Tensor] = [local(parameter) for parameter in same]
             if self._group["weight_decay"]:
