@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -59,6 +60,8 @@ class DataParallel:
         """``gathered``: the dtype that sharded matrices of the blocks are gathered in."""
         self._module: nn.Module = SharedLoss(model, loss)
         self._model, self._skeleton = model, model
+        # Of forward passes in training, without those in which they gather.
+        self.seconds = self._gathering = 0.0
         device = next(model.parameters()).device.type
         if world.tensor > 1:
             check(model, world.tensor, world.size)
@@ -79,15 +82,28 @@ class DataParallel:
         for unit in _units(model):
             fully_shard(unit, mesh=mesh, mp_policy=policy)
         fully_shard(self._module, mesh=mesh)
+        for module in self._module.modules():
+            if isinstance(module, FSDPModule):
+                module.register_forward_pre_hook(self._before_gathering, prepend=True)
+                module.register_forward_pre_hook(self._after_gathering)
 
     def loss(self, model: nn.Module, *batch: Tensor) -> Tensor:
         """The loss of this process's rows."""
+        began, self._gathering = time.perf_counter(), 0.0
         loss: Tensor = self._module(*batch)
+        if torch.is_grad_enabled():
+            self.seconds += time.perf_counter() - began - self._gathering
         if not torch.is_grad_enabled():
             for module in self._module.modules():
                 if isinstance(module, FSDPModule):
                     module.reshard()  # else what is gathered waits for a backward pass
         return loss
+
+    def _before_gathering(self, *_: object) -> None:
+        self._gathering -= time.perf_counter()
+
+    def _after_gathering(self, *_: object) -> None:
+        self._gathering += time.perf_counter()
 
     def micro_batch(self, is_last: bool) -> AbstractContextManager[None]:
         """What a pass is within: the last one of a step alone shares the gradients of all."""

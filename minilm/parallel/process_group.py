@@ -133,12 +133,17 @@ class World:
         """
         return _answered(self._behind, otherwise=[])
 
+    def describe(self, rank: int) -> str:
+        """Where a process that has reported is, and in which step."""
+        step, host, pid = self.store.get(f"step/{rank}").decode().split()
+        return f"process {rank} (pid {pid} on {host}, in step {step})"
+
     def _behind(self) -> list[str]:
         steps: dict[int, tuple[int, str]] = {}
         for rank in range(self.size):
             if self.store.check([f"step/{rank}"]):
-                step, host, pid = self.store.get(f"step/{rank}").decode().split()
-                steps[rank] = int(step), f"process {rank} (pid {pid} on {host}, in step {step})"
+                step = int(self.store.get(f"step/{rank}").split()[0])
+                steps[rank] = step, self.describe(rank)
         others = [steps[rank] for rank in steps if rank != self.rank]
         own = steps[self.rank][0] if self.rank in steps else 0
         return [text for step, text in others if step < own] or [text for _, text in others]

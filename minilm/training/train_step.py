@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,6 +20,7 @@ from minilm.model.transformer import Transformer, next_token_loss
 from minilm.parallel.dropout import RowsOfDropout
 from minilm.parallel.process_group import world
 from minilm.parallel.sharded import whole
+from minilm.parallel.slow_processes import SlowProcesses
 from minilm.training.batch_loader import BatchLoader
 from minilm.training.lr_schedule import batch_shape
 from minilm.training.optimizers import add_l1_gradient, make_optimizers, matrices, set_rates
@@ -89,6 +91,8 @@ class TrainStep:
         self.length = spec.dataset.row_length(self.model.config.context_length)
         # Written in place, as a graph does.
         self.loss_sum = torch.tensor(progress.loss_sum, device=self.runtime.device)
+        self.own_seconds = 0.0  # in which this process waits for no other
+        self.slow = SlowProcesses(self.world)
         self.norm = torch.zeros((), device=self.runtime.device)
         self.learning_rate = 0.0
         self.graph = StepGraph(self._backward, self._update) if self.runtime.cuda_graph else None
@@ -100,7 +104,9 @@ class TrainStep:
         """
         progress = self.progress
         self.learning_rate = set_rates(self.optimizers, progress.step, self.config)
+        began = time.perf_counter()
         micro_batches = self._micro_batches()
+        self.own_seconds += time.perf_counter() - began
         self._accumulate_gradients(micro_batches)
         (self.graph.update if self.graph else self._update)()
         progress.step += 1
@@ -173,11 +179,15 @@ class TrainStep:
             nn.utils.clip_grads_with_norm_(self.model.parameters(), config.gradient_clip, self.norm)
         # Where float16 gradients overflowed no optimizer steps, and the scaler lowers its scale.
         overflowed = self.scaler.is_enabled() and not self.norm.isfinite()
+        before = self.scaler.state_dict() if overflowed else {}
         for optimizer in self.optimizers:
             if not overflowed:
                 self.scaler.step(optimizer)
         self._drop_gradients()
         self.scaler.update()
+        if overflowed:  # a process has seen its own parts alone, of which all may be finite
+            lower = {"scale": before["scale"] * before["backoff_factor"], "_growth_tracker": 0}
+            self.scaler.load_state_dict(before | lower)
 
     def _drop_gradients(self) -> None:
         for optimizer in self.optimizers:
@@ -195,7 +205,7 @@ class TrainStep:
     def reading(self) -> dict[str, float] | None:
         """The mean loss since the last reading, learning rate and norm; None when the loss is not finite."""
         progress = self.progress
-        loss, norm = self._mean_loss_sum() / progress.loss_count, self.norm.item()
+        loss, norm = self._mean_loss_sum(progress.loss_count) / progress.loss_count, self.norm.item()
         if not (math.isfinite(loss) and self._norm_is_usable(norm)):
             return None
         progress.loss_count = 0
@@ -214,9 +224,26 @@ class TrainStep:
         progress.scaler = self.scaler.state_dict()
         return math.isfinite(progress.loss_sum) and self._norm_is_usable(self.norm.item())
 
-    def _mean_loss_sum(self) -> float:
-        """Over the processes, each of which has the sum of its own rows' share."""
-        return self.world.sum(self.loss_sum.clone()).item() / self.world.size
+    def _mean_loss_sum(self, steps: int = 0) -> float:
+        """Over the processes, each of which has the sum of its own rows' share.
+
+        After so many ``steps`` since the last reading; the seconds of each process go along with it.
+        """
+        size = self.world.size
+        if size == 1:
+            return self.loss_sum.item()
+        sums = self.loss_sum.new_zeros(1 + size)
+        sums[0] = self.loss_sum
+        if steps:
+            passes = self.parallel.seconds if self.parallel else 0.0
+            sums[1 + self.world.rank] = self.own_seconds + passes
+        loss_sum, *seconds = self.world.sum(sums).tolist()
+        if steps:
+            self.slow.watch(seconds, steps)
+            self.own_seconds = 0.0
+            if self.parallel:
+                self.parallel.seconds = 0.0
+        return float(loss_sum) / size
 
     def _norm_is_usable(self, norm: float) -> bool:
         return math.isfinite(norm) or self.scaler.is_enabled()  # which leaves such an update out

@@ -32,6 +32,10 @@ RUNS: dict[str, dict[str, Any]] = {
         | {"dtype": "bfloat16", "max_steps": 5, "gradient_accumulation": 2}
         | {"activation_checkpointing": True},
     },
+    "float16": {
+        "model": TINY_MODEL,
+        "settings": SETTINGS | {"dtype": "float16", "max_steps": 10, "log_every": 5},
+    },
     "recomputed": {
         "model": TINY_MODEL | {"ngram": 2, "ngram_rows": 51, "convolution": 2, "dropout": 0.1},
         "settings": SETTINGS | {"activation_checkpointing": True},
