@@ -22,6 +22,7 @@ RESUMABLE_OVERRIDES = (
     *(
         "device",
         "parallel",
+        "tensor_parallel",
         "compile",
         "cuda_graphs",
         "save_every_seconds",

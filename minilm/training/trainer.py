@@ -17,7 +17,7 @@ import torch
 from minilm.checkpoint import load_adapter, parameter_shapes, read_one_by_one
 from minilm.config import to_dict
 from minilm.model.device import map_large_tensors
-from minilm.parallel.process_group import world
+from minilm.parallel.process_group import share_rows
 from minilm.parallel.sharded import fill
 from minilm.runs import files as run_files
 from minilm.runs.stop_reason import StopReason
@@ -56,7 +56,7 @@ class Trainer:
         It is told the step and the best validation loss after each evaluation, perhaps twice, and says
         whether the run ends there.
         """
-        self.spec, self.stop, self.world = spec, stop, world()
+        self.spec, self.stop, self.world = spec, stop, share_rows(spec.config.tensor_parallel)
         stop.shared = self.world.is_parallel
         self.model, self.config, self.runtime = spec.model, spec.config, spec.runtime
         self.run_dir, self.context_length = spec.run_dir, spec.model.config.context_length
