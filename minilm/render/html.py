@@ -22,7 +22,7 @@ from markupsafe import Markup
 from minilm.inspection.report import Report
 from minilm.inspection.weight_maps import WeightMap
 from minilm.render import charts
-from minilm.render.document import Block
+from minilm.render.document import Block, Section
 from minilm.render.heat_maps import heat_maps
 from minilm.render.line_chart import LineChart, run_charts
 from minilm.render.parameter_charts import parameter_charts
@@ -43,11 +43,15 @@ _DRAWN_APART = ("witnesses", "notes", "tensors")
 
 
 def page(
-    report: Report, *, history: RunHistory | None = None, weights: Sequence[WeightMap] = ()
+    report: Report,
+    *,
+    history: RunHistory | None = None,
+    weights: Sequence[WeightMap] = (),
+    more: Sequence[Section] = (),
 ) -> str:
     """The whole page; with the ``history`` of a run, its curves, findings, samples and attention too.
 
-    ``weights`` are the matrices that are drawn.
+    ``weights`` are the matrices that are drawn; ``more`` sections stand before the settings.
     """
     environment = _environment()
     script = "\n".join(_template(environment, f"{name}.js") for name in PARTS)
@@ -76,7 +80,10 @@ def page(
         witnesses=sections["witnesses"],
         notes=sections.get("notes"),
         conventions=sections["conventions"].tables()[0].rows,
-        sections=[section for section in document.sections if section.key not in _DRAWN_APART],
+        sections=[
+            *(section for section in document.sections if section.key not in _DRAWN_APART),
+            *more,
+        ],
         curves=curves,
         samples=charts.evenly_spaced(history.samples, MAX_SAMPLES),
         parameters=parameters,
