@@ -15,7 +15,8 @@ class ModelType(NamedTuple):
     architecture minilm does not have, and what that is. ``same_as`` is the model_type that it is another
     name of. ``text_of`` is that of the `text_config` inside, where a larger model's language model alone
     is declared; where the whole is too, ``whole`` is its module. ``causal_only``: of its classes the
-    language model alone is declared, not those with an encoder, another head or none.
+    language model alone is declared, not those with an encoder, another head or none. ``by_class``: its
+    module, that of the ``whole`` where it has one, has a layout for each class of the type.
     """
 
     module: str
@@ -26,9 +27,12 @@ class ModelType(NamedTuple):
     text_of: str = ""
     whole: str = ""
     causal_only: bool = False
+    by_class: bool = False
 
 
 _GEMMA2 = ("model_type", "norms after attention and feed-forward, GeGLU by tanh")
+
+_BERT = ModelType("bert_decoder", causal_only=True, whole="bert_heads", by_class=True)
 
 # Of those that minilm runs, the first that can represent a configuration is exported to.
 MODEL_TYPES: dict[str, ModelType] = {
@@ -49,16 +53,16 @@ MODEL_TYPES: dict[str, ModelType] = {
     "bamba": ModelType("bamba"),
     "bart": ModelType("bart_decoder", causal_only=True),
     "beam": ModelType("sparse_kin"),
-    "bert": ModelType("bert_decoder", causal_only=True),
-    "bert-generation": ModelType("bert_decoder", causal_only=True),
-    "big_bird": ModelType("bert_decoder", causal_only=True),
+    "bert": _BERT,
+    "bert-generation": _BERT,
+    "big_bird": _BERT,
     "bigbird_pegasus": ModelType("bart_decoder", causal_only=True),
     "biogpt": ModelType("bart_decoder"),
     "bitnet": ModelType("llama_kin"),
     "blenderbot": ModelType("bart_decoder", causal_only=True),
     "blenderbot-small": ModelType("bart_decoder", causal_only=True),
     "bloom": ModelType("bloom"),
-    "camembert": ModelType("bert_decoder", causal_only=True),
+    "camembert": _BERT,
     "codegen": ModelType("gpt_like"),
     "cohere": ModelType("cohere"),
     "cohere2": ModelType("cohere"),
@@ -67,21 +71,24 @@ MODEL_TYPES: dict[str, ModelType] = {
     "cpmant": ModelType("early_models"),
     "ctrl": ModelType("gpt_like"),
     "cwm": ModelType("llama_like"),
-    "data2vec-text": ModelType("bert_decoder", causal_only=True),
+    "data2vec-text": _BERT,
     "dbrx": ModelType("dbrx"),
+    "deberta": ModelType("text_encoders", by_class=True),
+    "deberta-v2": ModelType("text_encoders", by_class=True),
     "deepseek_v2": ModelType("deepseek"),
     "deepseek_v3": ModelType("deepseek"),
     "deepseek_v32": ModelType("deepseek"),
     "deepseek_v4": ModelType("deepseek_v4"),
     "diffllama": ModelType("llama_kin"),
+    "distilbert": ModelType("text_encoders", by_class=True),
     "doge": ModelType("doge"),
     "dots1": ModelType("dots1"),
     "dots3_note": ModelType("dots3_note", text_of="dots3_note_text"),
     "dots3_note_text": ModelType("dots3_note"),
-    "electra": ModelType("bert_decoder", causal_only=True),
+    "electra": _BERT,
     "emu3": ModelType("llama_like", text_of="emu3_text_model"),
     "emu3_text_model": ModelType("llama_like"),
-    "ernie": ModelType("bert_decoder", causal_only=True),
+    "ernie": _BERT,
     "ernie4_5": ModelType("llama_like"),
     "ernie4_5_moe": ModelType("ernie4_5_moe"),
     "exaone4": ModelType("exaone"),
@@ -134,17 +141,19 @@ MODEL_TYPES: dict[str, ModelType] = {
     "kimi_linear": ModelType("kimi_linear"),
     "kolibri1": ModelType("sparse_kin"),
     "laguna": ModelType("laguna"),
+    "layoutlm": ModelType("text_encoders", by_class=True),
     "lfm2": ModelType("lfm"),
     "lfm2_moe": ModelType("lfm"),
     "lfm3": ModelType("lfm"),
     "llama4": ModelType("llama4", text_of="llama4_text", whole="llama4_vision"),
     "llama4_text": ModelType("llama4"),
     "longcat_flash": ModelType("longcat_flash"),
+    "longformer": ModelType("text_encoders", by_class=True),
     "mamba": ModelType("mamba"),
     "mamba2": ModelType("mamba"),
     "marian": ModelType("bart_decoder", causal_only=True),
     "mbart": ModelType("bart_decoder", causal_only=True),
-    "megatron-bert": ModelType("bert_decoder", causal_only=True),
+    "megatron-bert": _BERT,
     "mellum": ModelType("qwen"),
     "mimo_v2_flash": ModelType("mimo"),
     "minicpm3": ModelType("deepseek"),
@@ -158,11 +167,14 @@ MODEL_TYPES: dict[str, ModelType] = {
     "mllama_text_model": ModelType("multimodal_text"),
     "modernbert-decoder": ModelType("modernbert_decoder"),
     "moshi": ModelType("multimodal_text", causal_only=True),
+    "mpnet": ModelType("text_encoders", by_class=True),
     "mpt": ModelType("mpt"),
+    "mra": ModelType("text_encoders", by_class=True),
     "mvp": ModelType("bart_decoder", causal_only=True),
     "nanochat": ModelType("llama_kin"),
     "nemotron": ModelType("nemotron"),
     "nemotron_h": ModelType("nemotron_h"),
+    "nystromformer": ModelType("text_encoders", by_class=True),
     "olmo": ModelType("olmo"),
     "olmo2": ModelType(
         "olmo", gguf="olmo2", missing=("model_type", "norms after attention and feed-forward")
@@ -188,26 +200,28 @@ MODEL_TYPES: dict[str, ModelType] = {
     "qwen3_moe": ModelType("qwen", gguf="qwen3moe"),
     "qwen3_next": ModelType("qwen_next"),
     "recurrent_gemma": ModelType("recurrent_gemma"),
-    "rembert": ModelType("bert_decoder", causal_only=True),
-    "roberta": ModelType("bert_decoder", causal_only=True),
-    "roberta-prelayernorm": ModelType("bert_decoder", causal_only=True),
-    "roc_bert": ModelType("bert_decoder", causal_only=True),
-    "roformer": ModelType("bert_decoder", causal_only=True),
+    "rembert": _BERT,
+    "roberta": _BERT,
+    "roberta-prelayernorm": _BERT,
+    "roc_bert": _BERT,
+    "roformer": _BERT,
     "rwkv": ModelType("rwkv"),
     "seed_oss": ModelType("llama_like"),
     "smollm3": ModelType("smollm3", gguf="smollm3"),
     "solar_open": ModelType("glm"),
     "stablelm": ModelType("stablelm"),
+    "tapas": ModelType("text_encoders", by_class=True),
     "trocr": ModelType("bart_decoder", causal_only=True),
     "vaultgemma": ModelType("gemma"),
     "whisper": ModelType("bart_decoder", causal_only=True),
     "xglm": ModelType("bart_decoder"),
     "xlm": ModelType("early_models", causal_only=True),
-    "xlm-roberta": ModelType("bert_decoder", causal_only=True),
-    "xlm-roberta-xl": ModelType("bert_decoder", causal_only=True),
+    "xlm-roberta": _BERT,
+    "xlm-roberta-xl": _BERT,
     "xlnet": ModelType("early_models", causal_only=True),
     "xlstm": ModelType("xlstm"),
-    "xmod": ModelType("bert_decoder", causal_only=True),
+    "xmod": _BERT,
+    "yoso": ModelType("text_encoders", by_class=True),
     "youtu": ModelType("deepseek"),
     "zamba2": ModelType("zamba2"),
     "zaya": ModelType("zaya"),

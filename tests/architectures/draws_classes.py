@@ -1,0 +1,149 @@
+"""Random small configs of types with several classes, and the classes that are declared of each.
+
+Of BERT's kin `draws_decoders.py` has the configs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from tests.architectures import draws_decoders
+from tests.architectures.draws import _flag, _maybe
+
+Config = dict[str, Any]
+Draw = Callable[[Random], Config]
+
+TEXT = (
+    *("{}ForMaskedLM", "{}Model", "{}ForSequenceClassification"),
+    *("{}ForTokenClassification", "{}ForQuestionAnswering"),
+)
+CHOICE = (*TEXT, "{}ForMultipleChoice")
+BERT = (*CHOICE, "{}ForPreTraining", "{}ForNextSentencePrediction")
+_BERT_KIN = {
+    "bert": ("Bert", BERT),
+    "big_bird": ("BigBird", (*TEXT[:4], "{}ForMultipleChoice", "{}ForPreTraining")),
+    "camembert": ("Camembert", CHOICE),
+    "data2vec-text": ("Data2VecText", CHOICE),
+    "electra": ("Electra", (*TEXT, "{}ForPreTraining")),
+    "ernie": ("Ernie", BERT),
+    "megatron-bert": ("MegatronBert", BERT),
+    "rembert": ("RemBert", CHOICE),
+    "roberta": ("Roberta", CHOICE),
+    "roberta-prelayernorm": ("RobertaPreLayerNorm", CHOICE),
+    "roc_bert": ("RoCBert", CHOICE),
+    "roformer": ("RoFormer", TEXT),
+    "xlm-roberta": ("XLMRoberta", CHOICE),
+    "xlm-roberta-xl": ("XLMRobertaXL", CHOICE),
+    "xmod": ("Xmod", CHOICE),
+}
+
+
+def labels(random: Random) -> Config:
+    """Some classes, or as many as by default."""
+    return _maybe(random, id2label={str(i): f"L{i}" for i in range(random.randint(1, 4))})
+
+
+def _kin(model_type: str) -> Draw:
+    return lambda random: draws_decoders.DRAWS[model_type](random) | labels(random)
+
+
+def encoder(random: Random, **more: Any) -> Config:
+    """The sizes that BERT has; ``more`` are drawn or left out."""
+    heads = random.randint(1, 3)
+    return {
+        "hidden_size": heads * 2 * random.randint(1, 4),
+        "num_attention_heads": heads,
+        "num_hidden_layers": random.randint(1, 3),
+        **labels(random),
+        **_maybe(
+            random,
+            vocab_size=random.randint(3, 90),
+            intermediate_size=random.randint(1, 90),
+            max_position_embeddings=random.randint(8, 64),
+            tie_word_embeddings=_flag(random),
+            **more,
+        ),
+    }
+
+
+def _types(random: Random) -> Config:
+    return encoder(random, type_vocab_size=random.randint(1, 4))
+
+
+def _distilbert(random: Random) -> Config:
+    config = encoder(random)
+    config.pop("id2label", None)  # its answers must be two
+    names = {
+        "hidden_size": "dim",
+        "num_attention_heads": "n_heads",
+        "num_hidden_layers": "n_layers",
+        "intermediate_size": "hidden_dim",
+    }
+    return {names.get(name, name): value for name, value in config.items()}
+
+
+def _deberta(random: Random) -> Config:
+    return encoder(
+        random,
+        type_vocab_size=random.randint(0, 3),
+        relative_attention=_flag(random),
+        pos_att_type=random.choice([None, "c2p", "p2c|c2p", ["p2c"]]),
+        max_relative_positions=random.choice([-1, 7]),
+        talking_head=_flag(random),
+        position_biased_input=_flag(random),
+    )
+
+
+def _deberta_v2(random: Random) -> Config:
+    return _deberta(random) | _maybe(
+        random,
+        share_att_key=_flag(random),
+        position_buckets=random.choice([-1, 5]),
+        norm_rel_ebd=random.choice(["none", "layer_norm"]),
+        conv_kernel_size=random.choice([0, 3]),
+    )
+
+
+def _nystromformer(random: Random) -> Config:
+    return (
+        _types(random)
+        | {"num_landmarks": 2, "segment_means_seq_len": 4}
+        | _maybe(random, conv_kernel_size=random.choice([None, 3, 5]))
+    )
+
+
+# model_type: the start of its classes' names, the classes, and a draw.
+DRAWS: dict[str, tuple[tuple[str, ...], Draw]] = {
+    **{
+        name: (tuple(each.format(start) for each in classes), _kin(name))
+        for name, (start, classes) in _BERT_KIN.items()
+    },
+}
+
+
+def _declare(model_type: str, start: str, classes: tuple[str, ...], draw: Draw) -> None:
+    DRAWS[model_type] = tuple(each.format(start) for each in classes), draw
+
+
+_declare("deberta", "Deberta", TEXT, _deberta)
+_declare("deberta-v2", "DebertaV2", CHOICE, _deberta_v2)
+_declare("distilbert", "DistilBert", CHOICE, _distilbert)
+_declare(
+    "layoutlm",
+    "LayoutLM",
+    TEXT,
+    lambda random: _types(random) | _maybe(random, max_2d_position_embeddings=7),
+)
+_declare("longformer", "Longformer", CHOICE, _types)
+_declare("mpnet", "MPNet", CHOICE, lambda random: encoder(random, relative_attention_num_buckets=6))
+_declare("mra", "Mra", CHOICE, _types)
+_declare("nystromformer", "Nystromformer", CHOICE, _nystromformer)
+_declare(
+    "tapas",
+    "Tapas",
+    TEXT[:3],
+    lambda random: encoder(random, type_vocab_sizes=[3, 4, 5, 6, 7, 2, 3]),
+)
+_declare("yoso", "Yoso", CHOICE, _types)
