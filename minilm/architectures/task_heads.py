@@ -39,6 +39,7 @@ class TaskHeads:
     prefix: str
     pooler: str = "pooler.dense"
     pooler_outside: bool = False
+    pooler_of_body: bool = True  # whether the body alone has it too
     dense: str = ""
     norm: str = ""
     classifier: str = "classifier"
@@ -49,6 +50,7 @@ class TaskHeads:
     choice: str = ""  # of several texts: a matrix in the pooler's place
     keeps_pooler: bool = False  # in each class
     answers_are_two: bool = False  # whatever `id2label` says
+    before: tuple[Tensor, ...] = ()  # in front of every classifier, as of the language model's head
 
 
 ROBERTA_CLASSES = {"dense": "classifier.dense", "classifier": "classifier.out_proj"}
@@ -110,7 +112,9 @@ def with_class(layout: Layout, config: Mapping[str, Any], heads: TaskHeads) -> L
     if name.endswith("Model"):
         return replace(
             body,
-            tensors=_without_prefix((*bare, *pooled), heads.prefix),
+            tensors=_without_prefix(
+                (*bare, *(pooled if heads.pooler_of_body else ())), heads.prefix
+            ),
             buffers=_without_prefix(body.buffers, heads.prefix),
         )
     symbols = dict(layout.symbols)
@@ -119,7 +123,8 @@ def with_class(layout: Layout, config: Mapping[str, Any], heads: TaskHeads) -> L
         own = tuple(t for t in layout.tensors if t.component == components.LM_HEAD)
         return replace(layout, tensors=(*bare, *pooled, *own, *pairs))
     own = pooled if heads.pooler else ()
-    kept = own if heads.keeps_pooler else ()
+    own += heads.before
+    kept = own if heads.keeps_pooler else heads.before
     if heads.pooler_outside:
         own = head("pooler.dense", d, component=components.POOLER)
     if name.endswith("ForNextSentencePrediction") and heads.order:

@@ -147,3 +147,83 @@ _declare(
     lambda random: encoder(random, type_vocab_sizes=[3, 4, 5, 6, 7, 2, 3]),
 )
 _declare("yoso", "Yoso", CHOICE, _types)
+
+
+def _llama(random: Random) -> Config:
+    kv_heads = random.randint(1, 3)
+    config = encoder(random) | {
+        "num_attention_heads": 2 * kv_heads,
+        "num_key_value_heads": kv_heads,
+    }
+    config |= {"hidden_size": 2 * kv_heads * 4, "pad_token_id": 0}
+    return config | _maybe(random, attention_bias=_flag(random), mlp_bias=_flag(random))
+
+
+def _modernbert(random: Random) -> Config:
+    config = encoder(random) | {"pad_token_id": 0}
+    names = ("attention_bias", "mlp_bias", "norm_bias", "classifier_bias", "decoder_bias")
+    return config | _maybe(random, **{name: _flag(random) for name in names})
+
+
+def _albert(random: Random) -> Config:
+    return encoder(
+        random,
+        type_vocab_size=3,
+        embedding_size=5,
+        num_hidden_groups=random.randint(1, 2),
+        inner_group_num=random.randint(1, 2),
+    )
+
+
+def _convbert(random: Random) -> Config:
+    heads = {"head_ratio": random.randint(1, 4), "num_groups": random.randint(1, 2)}
+    config = encoder(random, type_vocab_size=3, conv_kernel_size=3, embedding_size=6)
+    return config | heads | {"intermediate_size": 2 * random.randint(1, 9)}
+
+
+def _fnet(random: Random) -> Config:
+    config = _types(random) | {"vocab_size": random.randint(5, 70)}
+    del config["num_attention_heads"]
+    return config
+
+
+def _squeezebert(random: Random) -> Config:
+    sizes = {"embedding_size": 8, "hidden_size": 8, "num_attention_heads": 2}
+    groups = _maybe(random, q_groups=2, output_groups=random.choice([1, 2]))
+    return _types(random) | sizes | {"intermediate_size": 12} | groups
+
+
+def _mobilebert(random: Random) -> Config:
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "embedding_size": random.randint(1, 16)}
+    sizes |= {"intra_bottleneck_size": 2 * random.randint(1, 8)}
+    return (
+        encoder(random)
+        | sizes
+        | _maybe(
+            random,
+            type_vocab_size=3,
+            use_bottleneck=_flag(random),
+            key_query_shared_bottleneck=_flag(random),
+            use_bottleneck_attention=_flag(random),
+            trigram_input=_flag(random),
+            num_feedforward_networks=random.randint(1, 3),
+            classifier_activation=_flag(random),
+        )
+    )
+
+
+def _ultrabert(random: Random) -> Config:
+    return _llama(random) | _maybe(random, prediction_head_size=5)
+
+
+_declare("albert", "Albert", (*CHOICE, "{}ForPreTraining"), _albert)
+_declare("convbert", "ConvBert", TEXT, _convbert)
+_declare("eurobert", "EuroBert", TEXT[:4], _llama)
+_declare("fnet", "FNet", BERT, _fnet)
+_declare("gte", "Gte", TEXT[:4], _types)
+_declare("jina_embeddings_v3", "JinaEmbeddingsV3", TEXT, _types)
+_declare("mobilebert", "MobileBert", BERT, _mobilebert)
+_declare("modernbert", "ModernBert", CHOICE, _modernbert)
+_declare("nomic_bert", "NomicBert", TEXT[:4], _types)
+_declare("squeezebert", "SqueezeBert", TEXT, _squeezebert)
+_declare("ultrabert", "Ultrabert", TEXT[:2], _ultrabert)
