@@ -87,10 +87,11 @@ def with_task_head(
     return None
 
 
-def number_of_classes(config: Mapping[str, Any]) -> int:
-    """How many `id2label` lists, or 2."""
+def number_of_classes(config: Mapping[str, Any], default: int = 2) -> int:
+    """How many `id2label` lists, or ``default``."""
     labels = config.get("id2label")
-    return size(config, "num_labels", len(labels) if isinstance(labels, dict) and labels else 2)
+    listed = len(labels) if isinstance(labels, dict) and labels else default
+    return size(config, "num_labels", listed)
 
 
 def with_class(layout: Layout, config: Mapping[str, Any], heads: TaskHeads) -> Layout:

@@ -31,6 +31,7 @@ ATTENTION_GATE = "attention gate"
 ATTENTION_OUTPUT = "attention output"
 ATTENTION_OUTPUT_NORM = "attention output norm"
 CROSS_ATTENTION = "cross-attention"
+ENCODER = "encoder"
 # A recurrent mixer in the place of attention: state space, linear attention, gated recurrence.
 MIXER_INPUT = "mixer input"
 MIXER_GATES = "mixer gates"

@@ -227,3 +227,100 @@ _declare("modernbert", "ModernBert", CHOICE, _modernbert)
 _declare("nomic_bert", "NomicBert", TEXT[:4], _types)
 _declare("squeezebert", "SqueezeBert", TEXT, _squeezebert)
 _declare("ultrabert", "Ultrabert", TEXT[:2], _ultrabert)
+
+
+def _seq2seq(random: Random, **more: Any) -> Config:
+    """The sizes that BART has."""
+    heads = random.randint(1, 3)
+    return {
+        "d_model": heads * 4 * random.randint(1, 3),
+        "encoder_attention_heads": heads,
+        "decoder_attention_heads": heads,
+        "encoder_layers": random.randint(1, 3),
+        "decoder_layers": random.randint(1, 3),
+        "pad_token_id": 0,
+        **labels(random),
+        **_maybe(
+            random,
+            vocab_size=random.randint(3, 90),
+            encoder_ffn_dim=random.randint(1, 90),
+            decoder_ffn_dim=random.randint(1, 90),
+            tie_word_embeddings=_flag(random),
+            max_position_embeddings=random.randint(8, 64),
+            **more,
+        ),
+    }
+
+
+def _t5(random: Random) -> Config:
+    return {
+        "d_model": 2 * random.randint(1, 9),
+        "num_layers": random.randint(1, 4),
+        **labels(random),
+        **_maybe(
+            random,
+            vocab_size=random.randint(3, 90),
+            num_decoder_layers=random.randint(1, 4),
+            d_kv=random.randint(1, 9),
+            d_ff=random.randint(1, 60),
+            num_heads=random.randint(1, 4),
+            relative_attention_num_buckets=4,
+            feed_forward_proj=random.choice(["relu", "gated-gelu", "gated-silu"]),
+        ),
+    }
+
+
+def _longt5(random: Random) -> Config:
+    kind = random.choice(["local", "transient-global"])
+    return _t5(random) | _maybe(random, encoder_attention_type=kind)
+
+
+def _switch(random: Random) -> Config:
+    config = _t5(random)
+    config.pop("feed_forward_proj", None)
+    return config | _maybe(
+        random,
+        num_experts=random.randint(1, 4),
+        num_sparse_encoder_layers=random.randint(0, 3),
+        num_sparse_decoder_layers=random.randint(0, 3),
+        router_bias=_flag(random),
+    )
+
+
+def _whisper(random: Random) -> Config:
+    return _seq2seq(random, num_mel_bins=7, max_source_positions=9, max_target_positions=11)
+
+
+def _led(random: Random) -> Config:
+    lengths = {"max_encoder_position_embeddings": 9, "max_decoder_position_embeddings": 11}
+    return _seq2seq(random, **lengths)
+
+
+def _bigbird_pegasus(random: Random) -> Config:
+    return _seq2seq(random, use_bias=_flag(random))
+
+
+ENCODER_DECODER = ("{}ForConditionalGeneration", "{}Model")
+T5 = (*ENCODER_DECODER, "{}EncoderModel")
+_declare("bart", "Bart", (*ENCODER_DECODER, "{}ForSequenceClassification"), _seq2seq)
+_declare(
+    "bigbird_pegasus",
+    "BigBirdPegasus",
+    ENCODER_DECODER,
+    lambda random: _seq2seq(random, use_bias=_flag(random)),
+)
+_declare("blenderbot", "Blenderbot", ENCODER_DECODER, _seq2seq)
+_declare("blenderbot-small", "BlenderbotSmall", ENCODER_DECODER, _seq2seq)
+_declare("led", "LED", ENCODER_DECODER, _led)
+_declare("longt5", "LongT5", T5, _longt5)
+_declare("m2m_100", "M2M100", ENCODER_DECODER, _seq2seq)
+_declare("marian", "Marian", ("{}MTModel", "{}Model"), _seq2seq)
+_declare("mbart", "MBart", (*ENCODER_DECODER, "{}ForSequenceClassification"), _seq2seq)
+_declare("mt5", "MT5", T5, _t5)
+_declare("mvp", "Mvp", ENCODER_DECODER, _seq2seq)
+_declare("pegasus", "Pegasus", ENCODER_DECODER, _seq2seq)
+_declare("plbart", "PLBart", ENCODER_DECODER, _seq2seq)
+_declare("switch_transformers", "SwitchTransformers", T5, _switch)
+_declare("t5", "T5", T5, _t5)
+_declare("umt5", "UMT5", T5, _t5)
+_declare("whisper", "Whisper", ENCODER_DECODER, _whisper)
