@@ -7,8 +7,9 @@ huggingface/transformers `models/TYPE`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from reprlib import repr as shortened
 from typing import Any
 
 from minilm.architectures.bart_decoder import VARIANTS, Variant, attention, decoder_of
@@ -20,6 +21,8 @@ from minilm.architectures.task_heads import (
     number_of_classes,
     undeclared_class,
 )
+from minilm.config.validation import LARGEST_LAYER_COUNT
+from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import AttentionSpec, Layout, Role, Tensor
 from minilm.ledger.symbols import ONE, Polynomial, as_polynomial, symbol
@@ -28,48 +31,26 @@ Y, F, P, C = (symbol(letter) for letter in "YFPC")
 Config = Mapping[str, Any]
 Tensors = tuple[Tensor, ...]
 
-WHOLE = ("ForConditionalGeneration", "MTModel")
+WHOLE = ("ForConditionalGeneration", "MTModel", "ForTextToText")
 
 
 @dataclass(frozen=True)
 class _Whole:
     """What a type has around `bart_decoder.py`'s decoder.
 
-    ``positions`` are the field of the encoder's. ``logits_bias`` is a buffer. ``hears``: the encoder
-    begins with convolutions over sound, and has no token table. ``classes`` are the rows of a classifier
+    ``positions`` are the field of the encoder's. ``logits_bias`` is a buffer. ``hears`` are the
+    convolutions over sound that an encoder has for a token table, and ``more`` what else it has.
+    ``renamed`` are parts of names that it has otherwise. ``classes`` are the rows of a classifier
     by default, 0 where none is declared. ``layers`` are the encoder's by default, 0 for the decoder's.
     """
 
     positions: str = "max_position_embeddings"
     logits_bias: bool = True
-    hears: bool = False
+    hears: Callable[[Config, str], Tensors] | None = None
+    more: Callable[[Config, str], Tensors] | None = None
+    renamed: tuple[tuple[str, str], ...] = ()
     classes: int = 0
     layers: int = 0
-
-
-_WHOLES = {
-    "bart": _Whole(classes=3),
-    "blenderbot": _Whole(layers=2),
-    "mbart": _Whole(classes=2),
-    "m2m_100": _Whole(logits_bias=False),
-    "whisper": _Whole("max_source_positions", logits_bias=False, hears=True),
-    "led": _Whole("max_encoder_position_embeddings"),
-}
-_M2M100 = replace(VARIANTS["xglm"], vocabulary=128112, layers=12, context=1024)
-_MORE = {
-    "m2m_100": replace(
-        _M2M100,
-        has_cross_attention=True,
-        body="model.decoder",
-        fields=VARIANTS["bart"].fields,
-    ),
-    "led": replace(
-        VARIANTS["bart"],
-        positions=0,
-        body="led.decoder",
-        fields=(*VARIANTS["bart"].fields[:4], "max_decoder_position_embeddings"),
-    ),
-}
 
 
 def layout(config: Config) -> Layout:
@@ -90,11 +71,20 @@ def layout(config: Config) -> Layout:
     encoder = _encoder(config, f"{prefix}encoder", variant, whole)
     ties = _ties(decoder, prefix, shared.name, whole)
     cross = AttentionSpec(
-        decoder.attention[0].layers, 2 * d, d, d, fixed=symbols["P"] if whole.hears else 0
+        decoder.attention[0].layers,
+        2 * d,
+        d,
+        d,
+        fixed=_frames(config, symbols) if whole.hears else 0,
     )
     result = replace(
         decoder,
-        tensors=(shared, *_own_tables(prefix, tied=bool(ties) or whole.hears), *encoder, *others),
+        tensors=(
+            shared,
+            *_own_tables(prefix, tied=bool(ties) or bool(whole.hears)),
+            *encoder,
+            *others,
+        ),
         symbols=symbols,
         ties=ties,
         buffers=(
@@ -104,7 +94,28 @@ def layout(config: Config) -> Layout:
         ),
         attention=(*decoder.attention, cross),
     )
-    return _with_class(result, config, prefix, whole)
+    return _with_class(_renamed(result, whole), config, prefix, whole)
+
+
+def _renamed(layout: Layout, whole: _Whole) -> Layout:
+    def other(name: str) -> str:
+        for old, new in whole.renamed:
+            name = name.replace(old, new)
+        return name
+
+    if not whole.renamed:
+        return layout
+    tensors = tuple(replace(tensor, name=other(tensor.name)) for tensor in layout.tensors)
+    ties = tuple((other(head), other(table)) for head, table in layout.ties)
+    return replace(layout, tensors=tensors, ties=ties)
+
+
+def _frames(config: Config, symbols: Mapping[str, int]) -> int:
+    """What the convolutions leave of the longest sound; each of Speech2Text's halves it."""
+    if "P" in symbols:
+        return symbols["P"]
+    halvings = len(_kernels(config))
+    return max(1, size(config, "max_source_positions", 6000) >> halvings)
 
 
 def _positions(whole: _Whole, variant: Variant) -> int:
@@ -120,6 +131,16 @@ def _with_encoder(tensor: Tensor) -> Tensor:
     return replace(tensor, role=Role.MULTIPLIED) if is_cross and is_own else tensor
 
 
+def _own_tables(prefix: str, *, tied: bool) -> Tensors:
+    """Those of encoder and decoder where they are not the one that both share."""
+    part = components.TOKEN_EMBEDDING
+    names = () if tied else ("encoder", "decoder")
+    return tuple(
+        Tensor(f"{prefix}{name}.embed_tokens.weight", (V, d), part, Role.LOOKED_UP)
+        for name in names
+    )
+
+
 def _ties(decoder: Layout, prefix: str, shared: str, whole: _Whole) -> tuple[tuple[str, str], ...]:
     if whole.hears or not decoder.ties:
         return decoder.ties
@@ -129,7 +150,9 @@ def _ties(decoder: Layout, prefix: str, shared: str, whole: _Whole) -> tuple[tup
 
 def _encoder(config: Config, name: str, variant: Variant, whole: _Whole) -> Tensors:
     block = f"{name}.layers.{{i}}"
-    bias = flag(config, "use_bias", False) if config["model_type"] == "bigbird_pegasus" else True
+    bias = variant.has_bias
+    if config["model_type"] == "bigbird_pegasus":
+        bias = flag(config, "use_bias", False)
     if config["model_type"] == "led":
         matrices = _longformer(block)
     elif config["model_type"] == "bigbird_pegasus":
@@ -139,7 +162,8 @@ def _encoder(config: Config, name: str, variant: Variant, whole: _Whole) -> Tens
     part = components.ENCODER
     rows: Polynomial = P + (variant.positions or 0)
     tensors = [
-        *(_convolutions(config, name) if whole.hears else ()),
+        *(whole.hears(config, name) if whole.hears else ()),
+        *(whole.more(config, name) if whole.more else ()),
         *(
             (Tensor(f"{name}.embed_positions.weight", (rows, d), part, Role.LOOKED_UP),)
             if variant.positions is not None
@@ -220,3 +244,95 @@ def _with_class(result: Layout, config: Config, prefix: str, whole: _Whole) -> L
         ties=tuple((a.removeprefix(prefix), b.removeprefix(prefix)) for a, b in ties),
         buffers=(),
     )
+
+
+def _strided_convolutions(config: Config, name: str) -> Tensors:
+    """Each with twice the channels that its gate leaves."""
+    channels, width = size(config, "conv_channels", 1024), size(config, "d_model", 256)
+    inputs = size(config, "input_feat_per_channel", 80) * size(config, "input_channels", 1)
+    kernels = _kernels(config)
+    tensors: list[Tensor] = []
+    for number, kernel in enumerate(kernels):
+        taps = size({"conv_kernel_sizes": kernel}, "conv_kernel_sizes")
+        last = number == len(kernels) - 1
+        rows, columns = 2 * width if last else channels, inputs if number == 0 else channels // 2
+        shape = tuple(map(as_polynomial, (rows, columns, taps)))
+        layer = f"{name}.conv.conv_layers.{number}"
+        tensors.append(Tensor(f"{layer}.weight", shape, components.ENCODER, Role.ONCE))
+        tensors.append(Tensor(f"{layer}.bias", shape[:1], components.ENCODER, Role.ADDED))
+    return tuple(tensors)
+
+
+def _kernels(config: Config) -> Sequence[Any]:
+    kernels = config.get("conv_kernel_sizes", [5, 5])
+    if not isinstance(kernels, (list, tuple)) or not 0 < len(kernels) <= LARGEST_LAYER_COUNT:
+        raise ConfigError("config.json: conv_kernel_sizes", shortened(kernels), "a list of sizes")
+    return kernels
+
+
+def _global_tokens(config: Config, name: str) -> Tensors:
+    rows, part = as_polynomial(size(config, "num_global_tokens", 32)), components.ENCODER
+    gain = f"{name}.layers.{{i}}.global_self_attn_layer_norm"
+    table = Tensor(f"{name}.embed_global.weight", (rows, d), part, Role.ONCE)
+    return (table, *norm(gain, part, bias=True, repeat=Y))
+
+
+_SEAMLESS = _Whole(
+    logits_bias=False,
+    renamed=(
+        ("model.shared", "shared"),
+        ("model.", "text_"),
+        (".fc", ".ffn.fc"),
+        ("final_layer_norm", "ffn_layer_norm"),
+        ("encoder_attn", "cross_attention"),
+    ),
+)
+_WHOLES = {
+    "bart": _Whole(classes=3),
+    "blenderbot": _Whole(layers=2),
+    "led": _Whole("max_encoder_position_embeddings"),
+    "m2m_100": _Whole(logits_bias=False),
+    "mbart": _Whole(classes=2),
+    "pegasus_x": _Whole(logits_bias=False, more=_global_tokens),
+    "seamless_m4t": _SEAMLESS,
+    "seamless_m4t_v2": _SEAMLESS,
+    "speech_to_text": _Whole(logits_bias=False, hears=_strided_convolutions, layers=12),
+    "whisper": _Whole("max_source_positions", logits_bias=False, hears=_convolutions),
+}
+_BART = VARIANTS["bart"]
+_M2M100 = replace(
+    VARIANTS["xglm"],
+    vocabulary=128112,
+    layers=12,
+    context=1024,
+    has_cross_attention=True,
+    body="model.decoder",
+    fields=_BART.fields,
+)
+_SEAMLESS_DECODER = replace(
+    _M2M100,
+    vocabulary=256102,
+    layers=24,
+    feed_forward=8192,
+    fields=("hidden_size", *_BART.fields[1:]),
+)
+_MORE = {
+    "led": replace(
+        _BART,
+        positions=0,
+        body="led.decoder",
+        fields=(*_BART.fields[:4], "max_decoder_position_embeddings"),
+    ),
+    "m2m_100": _M2M100,
+    "pegasus_x": replace(_M2M100, vocabulary=96103, layers=16, context=16384, has_bias=False),
+    "seamless_m4t": _SEAMLESS_DECODER,
+    "seamless_m4t_v2": replace(_SEAMLESS_DECODER, context=4096),
+    "speech_to_text": replace(
+        _M2M100,
+        vocabulary=10000,
+        layers=6,
+        heads=(256, 4, None, None),
+        feed_forward=2048,
+        fields=(*_BART.fields[:4], "max_target_positions"),
+    ),
+}

@@ -28,6 +28,7 @@ class Variant(Defaults):
     positions: int | None = 2
     has_embedding_norm: bool = True
     has_final_norm: bool = False
+    has_bias: bool = True  # of attention
     has_key_bias: bool = True
     has_cross_attention: bool = True
     body: str = "model.decoder"
@@ -148,7 +149,7 @@ def decoder_of(config: Mapping[str, Any], variant: Variant) -> Layout:
         if is_other and not flag(config, "tie_word_embeddings", True):
             expected = "vocab_size, where the head is not tied"
             raise ConfigError("config.json: decoder_vocab_size", f"{rows}", expected)
-    bias = flag(config, "use_bias", False) if family == "bigbird_pegasus" else True
+    bias = flag(config, "use_bias", False) if family == "bigbird_pegasus" else variant.has_bias
     body, block = variant.body, f"{variant.body}.layers.{{i}}"
     has_positions = variant.positions is not None
     if family == "trocr":

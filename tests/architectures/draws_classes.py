@@ -324,3 +324,28 @@ _declare("switch_transformers", "SwitchTransformers", T5, _switch)
 _declare("t5", "T5", T5, _t5)
 _declare("umt5", "UMT5", T5, _t5)
 _declare("whisper", "Whisper", ENCODER_DECODER, _whisper)
+
+
+def _pegasus_x(random: Random) -> Config:
+    return _seq2seq(random, num_global_tokens=5)
+
+
+def _speech_to_text(random: Random) -> Config:
+    kernels = [random.randint(1, 4) for _ in range(random.randint(1, 3))]
+    return _seq2seq(
+        random,
+        input_feat_per_channel=7,
+        conv_channels=2 * random.randint(1, 4),
+        max_target_positions=11,
+    ) | _maybe(random, conv_kernel_sizes=kernels, num_conv_layers=len(kernels))
+
+
+def _seamless(random: Random) -> Config:
+    config = _seq2seq(random)
+    return {"hidden_size": config.pop("d_model"), **config}
+
+
+_declare("pegasus_x", "PegasusX", ENCODER_DECODER, _pegasus_x)
+_declare("seamless_m4t", "SeamlessM4T", ("{}ForTextToText",), _seamless)
+_declare("seamless_m4t_v2", "SeamlessM4Tv2", ("{}ForTextToText",), _seamless)
+_declare("speech_to_text", "Speech2Text", ENCODER_DECODER, _speech_to_text)
