@@ -332,12 +332,10 @@ def _pegasus_x(random: Random) -> Config:
 
 def _speech_to_text(random: Random) -> Config:
     kernels = [random.randint(1, 4) for _ in range(random.randint(1, 3))]
-    return _seq2seq(
-        random,
-        input_feat_per_channel=7,
-        conv_channels=2 * random.randint(1, 4),
-        max_target_positions=11,
-    ) | _maybe(random, conv_kernel_sizes=kernels, num_conv_layers=len(kernels))
+    channels = 2 * random.randint(1, 4)
+    sizes = {"input_feat_per_channel": 7, "max_target_positions": 11}
+    config = _seq2seq(random, conv_channels=channels, **sizes)
+    return config | {"conv_kernel_sizes": kernels, "num_conv_layers": len(kernels)}
 
 
 def _seamless(random: Random) -> Config:

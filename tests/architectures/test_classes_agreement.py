@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from minilm.architectures import layout_of_class
-from tests.architectures.draws_classes import DRAWS
+from tests.architectures import draws_classes, draws_vision
 
 transformers = pytest.importorskip(
     "transformers", reason="the extra 'transformers' is not installed"
@@ -28,6 +28,7 @@ from tests.architectures.test_transformers_agreement import (  # noqa: E402
 pytestmark = pytest.mark.skipif(IS_VERSION_4, reason="transformers 4 writes some otherwise")
 
 NUM_DRAWS = 20
+DRAWS = draws_classes.DRAWS | draws_vision.DRAWS
 CLASSES = [(model_type, name) for model_type, (names, _) in DRAWS.items() for name in names]
 
 
