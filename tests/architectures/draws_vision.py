@@ -136,3 +136,138 @@ declare("siglip2_vision_model", "Siglip2Vision", IMAGES[:1], _siglip2_vision)
 declare("siglip_text_model", "SiglipText", IMAGES[:1], text_tower)
 declare("siglip_vision_model", "SiglipVision", IMAGES[:1], _siglip_vision)
 declare("vit", "ViT", IMAGES, _vit)
+
+
+def text(random: Random, **more: Any) -> Config:
+    """The fields of a text_config of Llama's kin."""
+    kv_heads = random.randint(1, 2)
+    heads = kv_heads * random.randint(1, 3)
+    return {
+        "hidden_size": heads * 4,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "num_hidden_layers": random.randint(1, 3),
+        "vocab_size": random.randint(3, 90),
+        "pad_token_id": None,
+        **_maybe(random, intermediate_size=random.randint(2, 60), **more),
+    }
+
+
+def _joint(model: str, tower: Draw, **more: Any) -> Draw:
+    """A larger model of a text and a tower; ``more`` are fields drawn or left out."""
+
+    def draw(random: Random) -> Config:
+        own = text(random)
+        if model:
+            own["model_type"] = model
+        chosen = {name: random.choice(values) for name, values in more.items()}
+        config = {"text_config": own, "vision_config": tower(random)}
+        return config | _maybe(random, tie_word_embeddings=_flag(random), **chosen)
+
+    return draw
+
+
+def _pixtral(random: Random) -> Config:
+    return {"model_type": "pixtral", **vision(random)}
+
+
+def _internvl(random: Random) -> Config:
+    config = vision(
+        random,
+        attention_bias=_flag(random),
+        use_mask_token=_flag(random),
+        use_absolute_position_embeddings=_flag(random),
+        use_qk_norm=_flag(random),
+        use_mean_pooling=_flag(random),
+        norm_type=random.choice(["layer_norm", "rms_norm"]),
+    )
+    for name in ("image_size", "patch_size"):
+        config[name] = [config[name]] * 2
+    return config
+
+
+def _video_llama_3(random: Random) -> Config:
+    config = vision(random)
+    del config["image_size"]
+    return config
+
+
+def _qwen2_vl(random: Random) -> Config:
+    heads = random.randint(1, 3)
+    return {
+        "embed_dim": 4 * heads,
+        "num_heads": heads,
+        "depth": random.randint(1, 3),
+        "hidden_size": 12,
+        **_maybe(random, mlp_ratio=2, patch_size=3, spatial_merge_size=3, temporal_patch_size=1),
+    }
+
+
+def _qwen_vl(random: Random) -> Config:
+    heads = random.randint(1, 3)
+    return {
+        "hidden_size": 4 * heads,
+        "num_heads": heads,
+        "depth": random.randint(1, 3),
+        "out_hidden_size": 12,
+        **_maybe(
+            random,
+            intermediate_size=random.randint(1, 50),
+            patch_size=3,
+            spatial_merge_size=3,
+            temporal_patch_size=1,
+            in_channels=2,
+        ),
+    }
+
+
+def _qwen3_vl(random: Random) -> Config:
+    return _qwen_vl(random) | _maybe(
+        random, num_position_embeddings=16, deepstack_visual_indexes=[0, 2][: random.randint(0, 2)]
+    )
+
+
+def _glm4v(random: Random) -> Config:
+    return _qwen_vl(random) | _maybe(random, image_size=9, attention_bias=_flag(random))
+
+
+def _so400m(random: Random) -> Config:
+    return {"model_type": "siglip_vision_model", **_siglip_vision(random)}
+
+
+def _clip_vision(random: Random) -> Config:
+    return {"model_type": "clip_vision_model", **vision(random)}
+
+
+WHOLE = ("{}ForConditionalGeneration",)
+_BIAS = {"multimodal_projector_bias": (True, False)}
+_LAYERS = {"vision_feature_layer": (-1, -2, [-1, -2])}
+declare("llava", "Llava", WHOLE, _joint("llama", _clip_vision, **_BIAS, **_LAYERS))
+declare("llava_next", "LlavaNext", WHOLE, _joint("mistral", _clip_vision, **_BIAS))
+declare("llava_next_video", "LlavaNextVideo", WHOLE, _joint("", _clip_vision, **_BIAS))
+declare("llava_onevision", "LlavaOnevision", WHOLE, _joint("qwen2", _so400m, **_BIAS))
+declare("vipllava", "VipLlava", WHOLE, _joint("", vision))
+declare("paligemma", "PaliGemma", WHOLE, _joint("gemma", _so400m))
+_COHERE = {"downsample_factor": (1, 3), "alignment_intermediate_size": (6, 8)}
+declare("cohere2_vision", "Cohere2Vision", WHOLE, _joint("cohere2", _so400m, **_COHERE))
+declare("internvl", "InternVL", WHOLE, _joint("qwen2", _internvl, downsample_ratio=(0.5, 0.25)))
+declare(
+    "mistral3", "Mistral3", WHOLE, _joint("mistral", _pixtral, spatial_merge_size=(1, 3), **_BIAS)
+)
+declare("lighton_ocr", "LightOnOcr", WHOLE, _joint("qwen3", _pixtral, spatial_merge_size=(1, 3)))
+declare("idefics2", "Idefics2", WHOLE, _joint("mistral", vision))
+declare("idefics3", "Idefics3", WHOLE, _joint("llama", vision, scale_factor=(1, 3)))
+declare("smolvlm", "SmolVLM", WHOLE, _joint("llama", vision, scale_factor=(1, 3)))
+_LFM = {
+    "projector_bias": (True, False),
+    "projector_use_layernorm": (True, False),
+    "projector_hidden_size": (5,),
+}
+declare("lfm2_vl", "Lfm2Vl", WHOLE, _joint("lfm2", _siglip2_vision, **_LFM))
+declare("deepseek_vl", "DeepseekVL", WHOLE, _joint("llama", _siglip_vision))
+declare("video_llama_3", "VideoLlama3", WHOLE, _joint("qwen2", _video_llama_3))
+declare("qwen2_vl", "Qwen2VL", WHOLE, _joint("", _qwen2_vl))
+declare("qwen2_5_vl", "Qwen2_5_VL", WHOLE, _joint("", _qwen_vl))
+declare("qwen3_vl", "Qwen3VL", WHOLE, _joint("", _qwen3_vl))
+declare("glm4v", "Glm4v", WHOLE, _joint("", _glm4v))
+declare("glm46v", "Glm46V", WHOLE, _joint("", _glm4v))
