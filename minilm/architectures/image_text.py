@@ -15,7 +15,9 @@ from typing import Any
 from minilm.architectures import layout_of
 from minilm.architectures.building_blocks import d
 from minilm.architectures.config_fields import flag, layers, number, size, sub_config
+from minilm.architectures.decoder import BLOCK
 from minilm.architectures.model_types import MODEL_TYPES
+from minilm.architectures.moe import LayerGroup, stacked_experts
 from minilm.architectures.task_heads import (
     WITH_ENCODERS,
     UndeclaredClassError,
@@ -70,6 +72,9 @@ class _Model:
     text_defaults: Mapping[str, Any] = field(default_factory=dict)
     bare_text: Mapping[str, Any] = field(default_factory=dict)
     bare_vision: Mapping[str, Any] = field(default_factory=dict)
+    changes: Callable[[Layout, Config], Layout] | None = None  # of the text, under its own names
+    second_tower: str = ""  # like the first
+    head: str = ""  # in front of the head's name
 
 
 def layout(config: Config) -> Layout:
@@ -85,6 +90,9 @@ def layout(config: Config) -> Layout:
         expected = f"one of {', '.join(TOWERS)}"
         raise UndeclaredClassError("config.json: vision_config", shortened(kind), expected)
     part = tower(vision, _tower_name(config, model, str(kind)), model.vision)
+    if model.second_tower:
+        second = tower(vision, model.second_tower, model.vision)
+        part = part._replace(tensors=(*part.tensors, *second.tensors))
     between = projector(model.projector(config, vision, model.between))
     return joined(text, family, part, Part(between, {}))
 
@@ -114,11 +122,14 @@ def text_layout(config: Config, model: _Model) -> Layout:
     fields = {**model.text_defaults, **fields, "model_type": kind}
     fields |= {"architectures": None, "tie_word_embeddings": is_tied(config, model)}
     text = layout_of(fields)
+    if model.changes:
+        text = model.changes(text, config)
 
     def moved(name: str) -> str:
         if model.inside:
             return model.inside + name
-        return name.replace("model.", model.below, 1) if name.startswith("model.") else name
+        is_body = name.startswith("model.")
+        return name.replace("model.", model.below, 1) if is_body else model.head + name
 
     def renamed(tensors: Tensors) -> Tensors:
         return tuple(replace(tensor, name=moved(tensor.name)) for tensor in tensors)
@@ -135,7 +146,7 @@ def text_layout(config: Config, model: _Model) -> Layout:
 
 
 def _head_name(name: str, model: _Model) -> str:
-    return model.inside + name if model.inside else name
+    return model.inside + name if model.inside else model.head + name
 
 
 def is_tied(config: Config, model: _Model) -> bool:
@@ -302,6 +313,90 @@ def _idefics2(config: Config, vision: Config, name: str) -> Tensors:
     return tuple(tensors)
 
 
+def _aya_vision(config: Config, vision: Config, name: str) -> Tensors:
+    del vision
+    merged = size(config, "downsample_factor", 2) ** 2 * W
+    text = size(sub_config(config, "text_config"), "hidden_size", 8192)
+    inner = size(config, "alignment_intermediate_size", text)
+    return (
+        *vector(f"{name}.layernorm", merged),
+        *matrix(f"{name}.linear_1", (inner, merged)),
+        *matrix(f"{name}.linear_2", (d, inner // 2)),
+    )
+
+
+def _ovis2(config: Config, vision: Config, name: str) -> Tensors:
+    if not flag(config, "tie_word_embeddings", True):
+        raise UndeclaredClassError("config.json: tie_word_embeddings", "false", "true")
+    width = size(config, "hidden_size", 1536)
+    return (without_bias(name, size(vision, "vocab_size", 16384), width),)
+
+
+def _got_ocr2(config: Config, vision: Config, name: str) -> Tensors:
+    del config
+    channels = size(vision, "output_channels", 256)
+    return (
+        without_bias(f"{name}.conv_upsampler1", 2 * channels, channels, 3, 3),
+        without_bias(f"{name}.conv_upsampler2", d, 2 * channels, 3, 3),
+        *matrix(f"{name}.multimodal_projector", (d, d)),
+    )
+
+
+def _paddleocr(config: Config, vision: Config, name: str) -> Tensors:
+    del config
+    merged = size(vision, "spatial_merge_size", 2) ** 2 * W
+    return (
+        *vector(f"{name}.pre_norm", W),
+        *matrix(f"{name}.linear_1", (merged, merged)),
+        *matrix(f"{name}.linear_2", (d, merged)),
+    )
+
+
+def _one_map(config: Config, vision: Config, name: str) -> Tensors:
+    del config
+    return matrix(name, (d, size(vision, "out_hidden_size", 3584)))
+
+
+def _aria(config: Config, vision: Config, name: str) -> Tensors:
+    """Queries, one list for each number of patches, attend to the picture's."""
+    del vision
+    numbers = config.get("projector_patch_to_query_dict")
+    counts = numbers.values() if isinstance(numbers, Mapping) and numbers else (128, 256)
+    rows = max(
+        size({"projector_patch_to_query_dict": n}, "projector_patch_to_query_dict") for n in counts
+    )
+    cross, text = f"{name}.cross_attn", sub_config(config, "text_config")
+    inner = size(text, "hidden_size", 4096)
+    forward = f"{name}.feed_forward"
+    return (
+        once(f"{name}.query", (rows, W)),
+        *(without_bias(f"{cross}.{n}_proj", W, W) for n in "qkv"),
+        once(f"{cross}.multihead_attn.in_proj_weight", (3 * W, W)),
+        once(f"{cross}.multihead_attn.in_proj_bias", (3 * W,)),
+        *matrix(f"{cross}.multihead_attn.out_proj", (W, W)),
+        *matrix(f"{cross}.linear", (W, W)),
+        *vector(f"{cross}.layer_norm", W),
+        *vector(f"{cross}.layer_norm_kv", W),
+        *vector(f"{name}.layer_norm", W),
+        without_bias(f"{forward}.linear_in", inner, W),
+        without_bias(f"{forward}.linear_out", d, inner),
+    )
+
+
+def _stacked(text: Layout, config: Config) -> Layout:
+    """The experts of all in one tensor; (in, out) in files from before transformers 5."""
+    groups = {t.repeat: t.layers for t in text.tensors if "{e}" in t.name}
+    kept = tuple(t for t in text.tensors if "{e}" not in t.name)
+    name, turned = f"{BLOCK}.mlp.experts.", _is_version_4(config)
+    both = (f"{name}gate_up_proj", f"{name}down_proj")
+    stacked = (
+        tensor
+        for repeat, at in groups.items()
+        for tensor in stacked_experts(*both, LayerGroup(repeat, at), transposed=turned)
+    )
+    return replace(text, tensors=(*kept, *stacked))
+
+
 _FIRST_NAMES: dict[str, Any] = {  # as LLaVA's first files have them
     "inside": "language_model.",
     "tower": "vision_tower",
@@ -359,7 +454,124 @@ _GLM4V = replace(
     },
 )
 _BELOW = "model.language_model."
+_GLM_OCR_TEXT = {
+    "vocab_size": 59392,
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 16,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "head_dim": None,
+    "attention_bias": False,
+    "max_position_embeddings": 131072,
+}
 _MODELS = {
+    "aria": replace(
+        _LLAVA, text="aria_text", vision="idefics3_vision", projector=_aria, bare_vision={}
+    ),
+    "aya_vision": _Model(
+        "cohere2",
+        "siglip_vision_model",
+        _aya_vision,
+        bare_vision=_SO400M,
+        **_FIRST_NAMES,
+    ),
+    "exaone4_5": replace(
+        _QWEN3_VL, text="exaone4", vision="exaone4_5_vision", texts={}, text_defaults={}
+    ),
+    "glm4v_moe": replace(
+        _GLM4V,
+        text="glm4v_moe_text",
+        vision="glm4v_moe_vision",
+        texts={"glm4v_moe_text": "glm4_moe", "glm4v_moe": "glm4_moe"},
+        text_defaults={
+            "attention_bias": True,
+            "head_dim": None,
+            "vocab_size": 151424,
+            "max_position_embeddings": 65536,
+        },
+    ),
+    "glm_ocr": replace(
+        _GLM4V,
+        text="glm_ocr_text",
+        vision="glm_ocr_vision",
+        texts={"glm_ocr_text": "glm4"},
+        text_defaults=_GLM_OCR_TEXT,
+    ),
+    "got_ocr2": _Model(
+        "qwen2",
+        "got_ocr2_vision",
+        _got_ocr2,
+        bare_text={
+            "vocab_size": 151860,
+            "hidden_size": 1024,
+            "intermediate_size": 2816,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 16,
+        },
+        **_FIRST_NAMES,
+    ),
+    "hyperclovax_vision_v2": _Model(
+        "hyperclovax",
+        "qwen2_5_vl_vision",
+        _one_map,
+        below=_BELOW,
+        tower="model.vision_model",
+        between="model.vision_projector",
+        head=_BELOW,
+    ),
+    "ovis2": _Model(
+        "qwen2", "ovis2_vision", _ovis2, below=_BELOW, between="model.visual_embeddings_table"
+    ),
+    "paddleocr_vl": _Model(
+        "paddleocr_vl_text",
+        "paddleocr_vl_vision",
+        _paddleocr,
+        tower="visual.vision_model",
+        between="mlp_AR",
+        texts={"paddleocr_vl_text": "ernie4_5", "paddleocr_vl": "ernie4_5"},
+        text_defaults={
+            "vocab_size": 103424,
+            "hidden_size": 1024,
+            "intermediate_size": 3072,
+            "num_hidden_layers": 18,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 2,
+            "head_dim": 128,
+        },
+    ),
+    "qwen3_5": replace(
+        _QWEN3_VL, text="qwen3_5_text", vision="qwen3_5_vision", texts={}, text_defaults={}
+    ),
+    "qwen3_5_moe": replace(
+        _QWEN3_VL, text="qwen3_5_moe_text", vision="qwen3_5_moe_vision", texts={}, text_defaults={}
+    ),
+    "qwen3_vl_moe": replace(
+        _QWEN3_VL,
+        text="qwen3_vl_moe_text",
+        vision="qwen3_vl_moe_vision",
+        texts={"qwen3_vl_moe_text": "qwen3_moe", "qwen3_vl_moe": "qwen3_moe"},
+        text_defaults={
+            "hidden_size": 2048,
+            "intermediate_size": 5632,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 16,
+            "head_dim": None,
+            "max_position_embeddings": 128000,
+            "moe_intermediate_size": 1408,
+            "num_experts_per_tok": 4,
+            "num_experts": 60,
+        },
+        changes=_stacked,
+    ),
+    "video_llava": replace(
+        _LLAVA,
+        tower="image_tower",
+        second_tower="video_tower",
+        bare_vision={**_VIT_L, "image_size": 224},
+    ),
     "cohere2_vision": _Model(
         "cohere2",
         "siglip_vision_model",

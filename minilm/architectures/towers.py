@@ -61,8 +61,8 @@ def tower(config: Config, name: str, default: str) -> Part:
 
     Raises KeyError for a type without one.
     """
-    kind = config.get("model_type") or default
-    return TOWERS[str(kind)](config, name)
+    kind = str(config.get("model_type") or default)
+    return TOWERS[kind]({**config, "model_type": kind}, name)
 
 
 def _clip(config: Config, name: str) -> Part:
@@ -239,7 +239,7 @@ def _qwen3_vl(config: Config, name: str) -> Part:
     """With mergers of several layers' outputs, which Qwen3.5 has not."""
     block, outputs = f"{name}.blocks.{{i}}", size(config, "out_hidden_size", 3584)
     merged = size(config, "spatial_merge_size", 2) ** 2 * W
-    is_deep = not str(config.get("model_type", "qwen3_vl")).startswith("qwen3_5")
+    is_deep = not str(config["model_type"]).startswith("qwen3_5")
     chosen = layer_numbers(config, "deepstack_visual_indexes", (8, 16, 24)) if is_deep else ()
     positions = size(config, "num_position_embeddings", 2304)
 
@@ -282,7 +282,7 @@ def _glm4v(config: Config, name: str) -> Part:
     outputs = as_polynomial(size(config, "out_hidden_size", 4096))
     inner = as_polynomial(size(config, "intermediate_size", 13696))
     bias = flag(config, "attention_bias", False)
-    side = max(1, size(config, "image_size", 336) // size(config, "patch_size", 14))
+    side = size(config, "image_size", 336) // size(config, "patch_size", 14)
     attention = [
         *matrix(f"{block}.attn.qkv", (3 * W, W), Y),
         without_bias(f"{block}.attn.proj", W, W, repeat=Y),
@@ -313,8 +313,154 @@ def _glm4v(config: Config, name: str) -> Part:
     return Part(tensors, symbols)
 
 
+def _glm_ocr(config: Config, name: str) -> Part:
+    """GLM-V's with norms of queries and keys, and rotary positions alone."""
+    block, merger = f"{name}.blocks.{{i}}", f"{name}.merger"
+    merge, heads = size(config, "spatial_merge_size", 2), size(config, "num_heads", 16)
+    outputs = as_polynomial(size(config, "out_hidden_size", 1536))
+    width, channels = size(config, "hidden_size", 1024), size(config, "in_channels", 3)
+    inner = outputs * channels
+    forward = (("gate_proj", F, W), ("up_proj", F, W), ("down_proj", W, F))
+    maps = [
+        *matrix(f"{block}.attn.qkv", (3 * W, W), Y),
+        *matrix(f"{block}.attn.proj", (W, W), Y),
+        *(
+            t
+            for n, rows, columns in forward
+            for t in matrix(f"{block}.mlp.{n}", (rows, columns), Y)
+        ),
+    ]
+    bias = flag(config, "attention_bias", True)
+    tensors = (
+        *_patches(config, name, 14, bias=True),
+        gain(f"{block}.norm1", W, Y),
+        gain(f"{block}.norm2", W, Y),
+        *(gain(f"{block}.attn.{n}_norm", max(1, width // heads), Y) for n in "qk"),
+        *(t for t in maps if bias or not t.name.endswith(".bias")),
+        gain(f"{name}.post_layernorm", W),
+        *projector(
+            [
+                *matrix(f"{name}.downsample", (outputs, W, merge, merge)),
+                without_bias(f"{merger}.proj", outputs, outputs),
+                *vector(f"{merger}.post_projection_norm", outputs),
+                without_bias(f"{merger}.gate_proj", inner, outputs),
+                without_bias(f"{merger}.up_proj", inner, outputs),
+                without_bias(f"{merger}.down_proj", outputs, inner),
+            ]
+        ),
+    )
+    symbols = {
+        "W": width,
+        "Y": layers(config, "depth", 24),
+        "F": size(config, "intermediate_size", 4096),
+    }
+    return Part(tensors, symbols)
+
+
+def _exaone4_5(config: Config, name: str) -> Part:
+    """Qwen2.5-VL's with grouped keys and values."""
+    part = _qwen2_5_vl(config, name)
+    heads, keys = size(config, "num_heads", 16), size(config, "num_key_value_heads", 8)
+    rows = part.symbols["W"] + 2 * keys * (part.symbols["W"] // heads)
+    tensors = (
+        replace(t, shape=(as_polynomial(rows), *t.shape[1:])) if ".attn.qkv." in t.name else t
+        for t in part.tensors
+    )
+    return Part(tuple(tensors), part.symbols)
+
+
+def _ovis2(config: Config, name: str) -> Part:
+    """A picture becomes probabilities over a vocabulary of its own."""
+    body, patch = f"{name}.transformer", size(config, "patch_size", 14)
+    block, channels = f"{body}.encoder.layers.{{i}}", size(config, "num_channels", 3)
+    merged = size(config, "hidden_stride", 1) ** 2 * W
+    words = size(config, "vocab_size", 16384) - size(config, "num_visual_indicator_tokens", 5)
+    attention = [
+        t
+        for n in ("q_proj", "k_proj", "v_proj", "out_proj")
+        for t in matrix(f"{block}.attention.{n}", (W, W), Y)
+    ]
+    forward = [
+        *matrix(f"{block}.ffn.gate_proj", (F, W), Y),
+        *matrix(f"{block}.ffn.up_proj", (F, W), Y),
+        *matrix(f"{block}.ffn.down_proj", (W, F), Y),
+    ]
+    qkv_bias, mlp_bias = flag(config, "qkv_bias", False), flag(config, "mlp_bias", False)
+    tensors = (
+        *matrix(f"{body}.embeddings.patch_embedding", (W, channels, patch, patch)),
+        without_bias(f"{body}.embeddings.position_embedding", P, W),
+        gain(f"{body}.embeddings.rms_norm", W),
+        *(t for t in attention if qkv_bias or not t.name.endswith(".bias")),
+        *(t for t in forward if mlp_bias or not t.name.endswith(".bias")),
+        gain(f"{block}.rms_norm1", W, Y),
+        gain(f"{block}.rms_norm2", W, Y),
+        gain(f"{body}.rms_norm", W),
+        *projector([without_bias(f"{name}.head_linear", words, merged)]),
+        *projector(vector(f"{name}.head_norm", as_polynomial(words))),
+    )
+    return Part(
+        tensors,
+        vision_symbols(config, width=1024, depth=24, inner=2816, image=224, patch=14),
+    )
+
+
+def _sam(config: Config, name: str) -> Part:
+    """SAM's: attention in windows but for some layers, relative positions, and a neck."""
+    depth = layers(config, "num_hidden_layers", 12)
+    whole = layer_numbers(config, "global_attn_indexes", (2, 5, 8, 11))
+    window, patch = size(config, "window_size", 14), size(config, "patch_size", 16)
+    side = max(1, size(config, "image_size", 1024) // patch)
+    width = size(config, "hidden_size", 768)
+    head = max(1, width // size(config, "num_attention_heads", 12))
+    outputs, block = size(config, "output_channels", 256), f"{name}.layers.{{i}}"
+    pixels = (W, size(config, "num_channels", 3), patch, patch)
+    fused = matrix(f"{block}.attn.qkv", (3 * W, W), Y)
+    tensors = [*matrix(f"{name}.patch_embed.projection", pixels)]
+    if flag(config, "use_abs_pos", True):
+        tensors.append(once(f"{name}.pos_embed", (1, side, side, W)))
+    tensors += [
+        *vector(f"{block}.layer_norm1", W, Y),
+        *(fused if flag(config, "qkv_bias", True) else fused[:1]),
+        *matrix(f"{block}.attn.proj", (W, W), Y),
+        *vector(f"{block}.layer_norm2", W, Y),
+        *matrix(f"{block}.mlp.lin1", (F, W), Y),
+        *matrix(f"{block}.mlp.lin2", (W, F), Y),
+    ]
+    if flag(config, "use_rel_pos", True):
+        for i in range(depth):
+            rows = 2 * (side if i in whole else window) - 1
+            own = f"{name}.layers.{i}.attn.rel_pos_"
+            tensors += [once(own + axis, (rows, head)) for axis in "hw"]
+    neck = f"{name}.neck"
+    tensors += [
+        without_bias(f"{neck}.conv1", outputs, W, 1, 1),
+        *vector(f"{neck}.layer_norm1", as_polynomial(outputs)),
+        without_bias(f"{neck}.conv2", outputs, outputs, 3, 3),
+        *vector(f"{neck}.layer_norm2", as_polynomial(outputs)),
+    ]
+    symbols = {"W": width, "Y": depth, "F": size(config, "mlp_dim", 3072)}
+    return Part(tuple(tensors), symbols)
+
+
+def _paddleocr(config: Config, name: str) -> Part:
+    fields = {
+        "hidden_size": 1152,
+        "intermediate_size": 4304,
+        "num_hidden_layers": 27,
+        "image_size": 384,
+        "patch_size": 14,
+        **config,
+    }
+    return _any_siglip(fields, name, patch=14)
+
+
 TOWERS: dict[str, Callable[[Config, str], Part]] = {
     "clip_vision_model": _clip,
+    "exaone4_5_vision": _exaone4_5,
+    "glm_ocr_vision": _glm_ocr,
+    "got_ocr2_vision": _sam,
+    "ovis2_vision": _ovis2,
+    "paddleocr_vl_vision": _paddleocr,
     "glm4v_moe_vision": _glm4v,
     "glm4v_vision": _glm4v,
     "idefics2_vision": _idefics2,

@@ -228,7 +228,7 @@ def _qwen3_vl(random: Random) -> Config:
 
 
 def _glm4v(random: Random) -> Config:
-    return _qwen_vl(random) | _maybe(random, image_size=9, attention_bias=_flag(random))
+    return _qwen_vl(random) | _maybe(random, image_size=15, attention_bias=_flag(random))
 
 
 def _so400m(random: Random) -> Config:
@@ -271,3 +271,77 @@ declare("qwen2_5_vl", "Qwen2_5_VL", WHOLE, _joint("", _qwen_vl))
 declare("qwen3_vl", "Qwen3VL", WHOLE, _joint("", _qwen3_vl))
 declare("glm4v", "Glm4v", WHOLE, _joint("", _glm4v))
 declare("glm46v", "Glm46V", WHOLE, _joint("", _glm4v))
+
+
+def _ovis2(random: Random) -> Config:
+    return vision(
+        random, qkv_bias=_flag(random), mlp_bias=_flag(random), hidden_stride=2, vocab_size=16
+    )
+
+
+def _sam(random: Random) -> Config:
+    config = vision(
+        random,
+        output_channels=6,
+        use_abs_pos=_flag(random),
+        use_rel_pos=_flag(random),
+        qkv_bias=_flag(random),
+        window_size=3,
+        global_attn_indexes=[0, 2],
+        mlp_dim=random.randint(1, 40),
+    )
+    config.pop("intermediate_size", None)
+    return config
+
+
+def _exaone4_5(random: Random) -> Config:
+    return _qwen_vl(random) | {"num_heads": 2, "hidden_size": 8, "num_key_value_heads": 1}
+
+
+def _glm_ocr(random: Random) -> Config:
+    return _qwen_vl(random) | _maybe(random, attention_bias=_flag(random))
+
+
+def _experts(random: Random) -> Config:
+    return {
+        "num_experts_per_tok": 1,
+        **_maybe(random, moe_intermediate_size=random.randint(1, 20)),
+    }
+
+
+def _tied(draw: Draw) -> Draw:
+    """As ``draw``, but for types whose head transformers ties whatever their field says."""
+    return lambda random: draw(random) | {"tie_word_embeddings": True}
+
+
+def _joint_experts(tower: Draw, experts: str) -> Draw:
+    plain = _joint("", tower)
+
+    def draw(random: Random) -> Config:
+        config = plain(random)
+        config["text_config"] |= {experts: random.randint(1, 4), **_experts(random)}
+        return config
+
+    return draw
+
+
+def _aria(random: Random) -> Config:
+    config = _joint_experts(vision, "moe_num_experts")(random)
+    config["text_config"]["moe_topk"] = 1
+    queries = {"4": random.randint(1, 9), "9": random.randint(1, 9)}
+    return config | {"projector_patch_to_query_dict": queries}
+
+
+declare("aria", "Aria", WHOLE, _aria)
+declare("aya_vision", "AyaVision", WHOLE, _joint("cohere2", _so400m, downsample_factor=(1, 3)))
+declare("exaone4_5", "Exaone4_5_", WHOLE, _joint("exaone4", _exaone4_5))
+declare("glm4v_moe", "Glm4vMoe", WHOLE, _joint_experts(_glm4v, "n_routed_experts"))
+declare("glm_ocr", "GlmOcr", WHOLE, _joint("", _glm_ocr))
+declare("got_ocr2", "GotOcr2", WHOLE, _joint("qwen2", _sam))
+declare("hyperclovax_vision_v2", "HyperCLOVAXVisionV2", WHOLE, _joint("hyperclovax", _qwen_vl))
+declare("ovis2", "Ovis2", WHOLE, _tied(_joint("qwen2", _ovis2, hidden_size=(5, 6))))
+declare("paddleocr_vl", "PaddleOCRVL", WHOLE, _tied(_joint("", vision)))
+declare("qwen3_5", "Qwen3_5", WHOLE, _joint("", _qwen_vl))
+declare("qwen3_5_moe", "Qwen3_5Moe", WHOLE, _joint_experts(_qwen_vl, "num_experts"))
+declare("qwen3_vl_moe", "Qwen3VLMoe", WHOLE, _joint_experts(_qwen3_vl, "num_experts"))
+declare("video_llava", "VideoLlava", WHOLE, _joint("", _clip_vision, **_BIAS))
