@@ -51,7 +51,7 @@ _SO400M = {
 
 
 @dataclass(frozen=True)
-class _Model:
+class Model:
     """``text`` is the type of a text_config that says none, ``texts`` types that are others by another name.
 
     ``text_defaults`` are the fields that it then has, with which text_config there is; ``bare_text`` those
@@ -75,6 +75,8 @@ class _Model:
     changes: Callable[[Layout, Config], Layout] | None = None  # of the text, under its own names
     second_tower: str = ""  # like the first
     head: str = ""  # in front of the head's name
+    own_ties: bool = False  # as text_config alone says
+    with_encoder: tuple[str, ...] = ()  # types of text with an encoder that it may have
 
 
 def layout(config: Config) -> Layout:
@@ -108,7 +110,7 @@ def joined(text: Layout, family: str, *parts: Part) -> Layout:
     )
 
 
-def text_layout(config: Config, model: _Model) -> Layout:
+def text_layout(config: Config, model: Model) -> Layout:
     """The language model, under the names that it has in the larger one."""
     given = config.get("text_config")
     fields = dict(sub_config(config, "text_config"))
@@ -117,10 +119,14 @@ def text_layout(config: Config, model: _Model) -> Layout:
         fields = {**model.bare_text, **config, "model_type": model.text}
     kind = fields.get("model_type") or model.text
     kind = model.texts.get(str(kind), kind)
-    if kind not in MODEL_TYPES or MODEL_TYPES[kind].by_class:
+    entry = MODEL_TYPES.get(str(kind))
+    is_whole = entry is not None and entry.by_class and not entry.whole
+    if entry is None or (is_whole and kind not in model.with_encoder):
         raise UndeclaredClassError("config.json: text_config", shortened(kind), "a declared type")
     fields = {**model.text_defaults, **fields, "model_type": kind}
-    fields |= {"architectures": None, "tie_word_embeddings": is_tied(config, model)}
+    fields["architectures"] = None
+    if not model.own_ties:
+        fields["tie_word_embeddings"] = is_tied(config, model)
     text = layout_of(fields)
     if model.changes:
         text = model.changes(text, config)
@@ -145,11 +151,11 @@ def text_layout(config: Config, model: _Model) -> Layout:
     )
 
 
-def _head_name(name: str, model: _Model) -> str:
+def _head_name(name: str, model: Model) -> str:
     return model.inside + name if model.inside else model.head + name
 
 
-def is_tied(config: Config, model: _Model) -> bool:
+def is_tied(config: Config, model: Model) -> bool:
     """As the whole config says; before transformers 5, as its text_config does."""
     text = sub_config(config, "text_config")
     if config.get("tie_word_embeddings") is None and _is_version_4(config):
@@ -161,13 +167,13 @@ def _is_version_4(config: Config) -> bool:
     return str(config.get("transformers_version")).startswith("4.")
 
 
-def _vision_config(config: Config, model: _Model) -> Config:
+def _vision_config(config: Config, model: Model) -> Config:
     if config.get("vision_config") is None:
         return model.bare_vision
     return sub_config(config, "vision_config")
 
 
-def _tower_name(config: Config, model: _Model, kind: str) -> str:
+def _tower_name(config: Config, model: Model, kind: str) -> str:
     """Before transformers 5 CLIP's and SigLIP's towers were inside `vision_model`."""
     if _is_version_4(config) and kind in ("clip_vision_model", "siglip_vision_model"):
         return f"{model.tower}.vision_model"
@@ -402,10 +408,10 @@ _FIRST_NAMES: dict[str, Any] = {  # as LLaVA's first files have them
     "tower": "vision_tower",
     "between": "multi_modal_projector",
 }
-_LLAVA = _Model(
+_LLAVA = Model(
     "llama", "clip_vision_model", _two_maps, tied=False, bare_vision=_VIT_L, **_FIRST_NAMES
 )
-_IDEFICS3 = _Model(
+_IDEFICS3 = Model(
     "llama",
     "idefics3_vision",
     _idefics3,
@@ -423,7 +429,7 @@ _QWEN2_VL_TEXT = {
     "num_key_value_heads": 8,
     "max_position_embeddings": 32768,
 }
-_QWEN2_VL = _Model(
+_QWEN2_VL = Model(
     "qwen2_vl_text",
     "qwen2_vl_vision",
     _none,
@@ -432,7 +438,7 @@ _QWEN2_VL = _Model(
     texts={"qwen2_vl_text": "qwen2", "qwen2_vl": "qwen2"},
     text_defaults=_QWEN2_VL_TEXT,
 )
-_QWEN3_VL = _Model(
+_QWEN3_VL = Model(
     "qwen3_vl_text",
     "qwen3_vl_vision",
     _none,
@@ -465,11 +471,25 @@ _GLM_OCR_TEXT = {
     "attention_bias": False,
     "max_position_embeddings": 131072,
 }
+_GOT_OCR2 = Model(
+    "qwen2",
+    "got_ocr2_vision",
+    _got_ocr2,
+    bare_text={
+        "vocab_size": 151860,
+        "hidden_size": 1024,
+        "intermediate_size": 2816,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 16,
+    },
+    **_FIRST_NAMES,
+)
 _MODELS = {
     "aria": replace(
         _LLAVA, text="aria_text", vision="idefics3_vision", projector=_aria, bare_vision={}
     ),
-    "aya_vision": _Model(
+    "aya_vision": Model(
         "cohere2",
         "siglip_vision_model",
         _aya_vision,
@@ -498,21 +518,9 @@ _MODELS = {
         texts={"glm_ocr_text": "glm4"},
         text_defaults=_GLM_OCR_TEXT,
     ),
-    "got_ocr2": _Model(
-        "qwen2",
-        "got_ocr2_vision",
-        _got_ocr2,
-        bare_text={
-            "vocab_size": 151860,
-            "hidden_size": 1024,
-            "intermediate_size": 2816,
-            "num_hidden_layers": 24,
-            "num_attention_heads": 16,
-            "num_key_value_heads": 16,
-        },
-        **_FIRST_NAMES,
-    ),
-    "hyperclovax_vision_v2": _Model(
+    "got_ocr2": _GOT_OCR2,
+    "pp_chart2table": replace(_GOT_OCR2, vision="pp_chart2table_vision"),
+    "hyperclovax_vision_v2": Model(
         "hyperclovax",
         "qwen2_5_vl_vision",
         _one_map,
@@ -521,10 +529,10 @@ _MODELS = {
         between="model.vision_projector",
         head=_BELOW,
     ),
-    "ovis2": _Model(
+    "ovis2": Model(
         "qwen2", "ovis2_vision", _ovis2, below=_BELOW, between="model.visual_embeddings_table"
     ),
-    "paddleocr_vl": _Model(
+    "paddleocr_vl": Model(
         "paddleocr_vl_text",
         "paddleocr_vl_vision",
         _paddleocr,
@@ -572,14 +580,14 @@ _MODELS = {
         second_tower="video_tower",
         bare_vision={**_VIT_L, "image_size": 224},
     ),
-    "cohere2_vision": _Model(
+    "cohere2_vision": Model(
         "cohere2",
         "siglip_vision_model",
         _cohere2_vision,
         below=_BELOW,
         bare_vision={"hidden_size": 1152, "image_size": 512, "num_hidden_layers": 27},
     ),
-    "deepseek_vl": _Model(
+    "deepseek_vl": Model(
         "llama",
         "siglip_vision_model",
         _deepseek_vl,
@@ -588,12 +596,13 @@ _MODELS = {
         between="model.aligner",
     ),
     "glm46v": _GLM4V,
+    "glmga": _GLM4V,
     "glm4v": _GLM4V,
     "idefics2": replace(_IDEFICS3, text="mistral", vision="idefics2_vision", projector=_idefics2),
     "idefics3": _IDEFICS3,
-    "internvl": _Model("qwen2", "internvl_vision", _internvl, **_FIRST_NAMES),
-    "lfm2_vl": _Model("lfm2", "siglip2_vision_model", _lfm2_vl, below=_BELOW),
-    "lighton_ocr": _Model(
+    "internvl": Model("qwen2", "internvl_vision", _internvl, **_FIRST_NAMES),
+    "lfm2_vl": Model("lfm2", "siglip2_vision_model", _lfm2_vl, below=_BELOW),
+    "lighton_ocr": Model(
         "qwen3",
         "pixtral",
         _mistral3,
@@ -620,7 +629,7 @@ _MODELS = {
         projector=_with_newline,
         bare_vision=_SO400M,
     ),
-    "mistral3": _Model(
+    "mistral3": Model(
         "mistral",
         "pixtral",
         _mistral3,
@@ -636,7 +645,7 @@ _MODELS = {
         bare_vision={"patch_size": 14},
         **_FIRST_NAMES,
     ),
-    "paligemma": _Model(
+    "paligemma": Model(
         "gemma",
         "siglip_vision_model",
         _paligemma,
@@ -667,7 +676,7 @@ _MODELS = {
     "qwen2_vl": _QWEN2_VL,
     "qwen3_vl": _QWEN3_VL,
     "smolvlm": replace(_IDEFICS3, vision="smolvlm_vision"),
-    "video_llama_3": _Model(
+    "video_llama_3": Model(
         "qwen2",
         "video_llama_3_vision",
         _video_llama_3,

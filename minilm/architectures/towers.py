@@ -459,6 +459,7 @@ TOWERS: dict[str, Callable[[Config, str], Part]] = {
     "exaone4_5_vision": _exaone4_5,
     "glm_ocr_vision": _glm_ocr,
     "got_ocr2_vision": _sam,
+    "pp_chart2table_vision": _sam,
     "ovis2_vision": _ovis2,
     "paddleocr_vl_vision": _paddleocr,
     "glm4v_moe_vision": _glm4v,

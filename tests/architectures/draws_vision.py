@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 from tests.architectures.draws import _flag, _maybe
-from tests.architectures.draws_classes import Config, Draw, labels
+from tests.architectures.draws_classes import Config, Draw, _t5, encoder, labels
 
 # model_type: the classes, and a draw.
 DRAWS: dict[str, tuple[tuple[str, ...], Draw]] = {}
@@ -345,3 +345,125 @@ declare("qwen3_5", "Qwen3_5", WHOLE, _joint("", _qwen_vl))
 declare("qwen3_5_moe", "Qwen3_5Moe", WHOLE, _joint_experts(_qwen_vl, "num_experts"))
 declare("qwen3_vl_moe", "Qwen3VLMoe", WHOLE, _joint_experts(_qwen3_vl, "num_experts"))
 declare("video_llava", "VideoLlava", WHOLE, _joint("", _clip_vision, **_BIAS))
+
+
+def _audio(random: Random) -> Config:
+    heads = random.randint(1, 3)
+    return {
+        "hidden_size": 4 * heads,
+        "num_attention_heads": heads,
+        "num_hidden_layers": random.randint(1, 3),
+        **_maybe(
+            random,
+            intermediate_size=random.randint(1, 50),
+            num_mel_bins=random.randint(1, 9),
+            max_source_positions=9,
+        ),
+    }
+
+
+def _whisper_audio(random: Random) -> Config:
+    names = {
+        "hidden_size": "d_model",
+        "num_attention_heads": "encoder_attention_heads",
+        "num_hidden_layers": "encoder_layers",
+        "intermediate_size": "encoder_ffn_dim",
+    }
+    return {names.get(name, name): value for name, value in _audio(random).items()}
+
+
+def _hears(model: str, tower: Draw, **more: Any) -> Draw:
+    plain = _joint(model, tower)
+
+    def draw(random: Random) -> Config:
+        config = plain(random)
+        config["audio_config"] = config.pop("vision_config")
+        config.pop("tie_word_embeddings", None)
+        config["text_config"] |= _maybe(random, tie_word_embeddings=_flag(random))
+        return config | _maybe(random, **{k: random.choice(v) for k, v in more.items()})
+
+    return draw
+
+
+def _glmasr(random: Random) -> Config:
+    config = _hears("llama", _audio)(random)
+    config["text_config"].pop("tie_word_embeddings", None)
+    audio = config["audio_config"]
+    audio.pop("max_source_positions", None)
+    audio["num_key_value_heads"] = audio["num_attention_heads"]
+    audio["intermediate_size"] = 4 * audio["hidden_size"]
+    return config | _maybe(random, tie_word_embeddings=_flag(random))
+
+
+def _voxtral(random: Random) -> Config:
+    config = _hears("llama", _audio)(random)
+    config["audio_config"]["intermediate_size"] = 4 * config["audio_config"]["hidden_size"]
+    return config
+
+
+def _opt(random: Random) -> Config:
+    heads = random.randint(1, 3)
+    return {
+        "model_type": "opt",
+        "hidden_size": 4 * heads,
+        "num_attention_heads": heads,
+        "num_hidden_layers": random.randint(1, 3),
+        "ffn_dim": random.randint(1, 50),
+        "vocab_size": random.randint(3, 60),
+        "pad_token_id": 0,
+        "word_embed_proj_dim": 4 * heads,
+        **_maybe(random, tie_word_embeddings=_flag(random)),
+    }
+
+
+def _blip2(random: Random) -> Config:
+    text_config = {"model_type": "t5", **_t5(random)} if _flag(random) else _opt(random)
+    tower = vision(random, qkv_bias=_flag(random))
+    tower.pop("num_channels", None)
+    width = tower["hidden_size"]
+    asking = encoder(random, cross_attention_frequency=random.randint(1, 3))
+    asking |= {"encoder_hidden_size": width}
+    for name in ("id2label", "tie_word_embeddings"):
+        asking.pop(name, None)
+    config = {"text_config": text_config, "vision_config": tower, "qformer_config": asking}
+    return config | _maybe(random, num_query_tokens=5)
+
+
+def _blip2_reading(random: Random) -> Config:
+    config = _blip2(random)
+    config["qformer_config"] |= _maybe(random, use_qformer_text_input=_flag(random))
+    return config
+
+
+def _mllama(random: Random) -> Config:
+    tower = vision(
+        random,
+        num_global_layers=random.randint(1, 3),
+        max_num_tiles=2,
+        vision_output_dim=7,
+    )
+    tower["attention_heads"] = tower.pop("num_attention_heads")
+    tower["supported_aspect_ratios"] = [[1, 1], [1, 2], [2, 1]]
+    tower["intermediate_layers_indices"] = [0]
+    own = text(random) | {"pad_token_id": 0}
+    own |= _maybe(random, cross_attention_layers=[0])
+    return {"text_config": own, "vision_config": tower}
+
+
+def _flamingo(random: Random) -> Config:
+    config = _hears("qwen2", _audio, projector_bias=(True, False))(random)
+    config["audio_config"]["model_type"] = "audioflamingo3_encoder"
+    return config
+
+
+declare("audioflamingo3", "AudioFlamingo3", WHOLE, _flamingo)
+declare("blip-2", "Blip2", WHOLE, _blip2_reading)
+declare("glmasr", "GlmAsr", WHOLE, _glmasr)
+declare("glmga", "Glm46V", WHOLE, _joint("", _glm4v))
+declare("instructblip", "InstructBlip", WHOLE, _blip2)
+declare("instructblipvideo", "InstructBlipVideo", WHOLE, _blip2)
+declare("mllama", "Mllama", WHOLE, _mllama)
+declare("musicflamingo", "MusicFlamingo", WHOLE, _flamingo)
+declare("pp_chart2table", "GotOcr2", WHOLE, _joint("qwen2", _sam))
+declare("qwen2_audio", "Qwen2Audio", WHOLE, _hears("qwen2", _whisper_audio))
+declare("voxtral", "Voxtral", WHOLE, _voxtral)
