@@ -110,7 +110,9 @@ def _albert(config: Config) -> Layout:
         ),
         masked_head(("predictions.dense", "predictions.LayerNorm"), *out, tied=tied, width=p),
         (replace(attention, layers=inner * L),),
-        TaskHeads("albert.", pooler="pooler", order="sop_classifier.classifier"),
+        TaskHeads(
+            "albert.", pooler="pooler", order="sop_classifier.classifier", order_by_labels=True
+        ),
         out=out,
     )
 

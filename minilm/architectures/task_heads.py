@@ -46,6 +46,7 @@ class TaskHeads:
     tokens: str = "classifier"
     answers: str = "qa_outputs"
     order: str = ""  # whether two texts follow each other, in ForPreTraining
+    order_by_labels: bool = False  # whether its rows are those of `id2label`, not two
     language: tuple[str, ...] = ("ForMaskedLM",)
     choice: str = ""  # of several texts: a matrix in the pooler's place
     keeps_pooler: bool = False  # in each class
@@ -53,7 +54,7 @@ class TaskHeads:
     before: tuple[Tensor, ...] = ()  # in front of every classifier, as of the language model's head
 
 
-ROBERTA_CLASSES = {"dense": "classifier.dense", "classifier": "classifier.out_proj"}
+ROBERTA_CLASSES: dict[str, Any] = {"dense": "classifier.dense", "classifier": "classifier.out_proj"}
 
 
 def class_name_of(config: Mapping[str, Any]) -> str:
@@ -118,11 +119,12 @@ def with_class(layout: Layout, config: Mapping[str, Any], heads: TaskHeads) -> L
             ),
             buffers=_without_prefix(body.buffers, heads.prefix),
         )
-    symbols = dict(layout.symbols)
-    pairs = head(heads.order, ONE + ONE)
+    labels = {**layout.symbols, "C": number_of_classes(config)}
+    symbols = labels if heads.order_by_labels else dict(layout.symbols)
+    pairs = head(heads.order, C if heads.order_by_labels else ONE + ONE)
     if name.endswith("ForPreTraining") and heads.order:
         own = tuple(t for t in layout.tensors if t.component == components.LM_HEAD)
-        return replace(layout, tensors=(*bare, *pooled, *own, *pairs))
+        return replace(layout, tensors=(*bare, *pooled, *own, *pairs), symbols=symbols)
     own = pooled if heads.pooler else ()
     own += heads.before
     kept = own if heads.keeps_pooler else heads.before
@@ -133,7 +135,7 @@ def with_class(layout: Layout, config: Mapping[str, Any], heads: TaskHeads) -> L
     if name.endswith("ForMultipleChoice"):
         own = head(heads.choice, d) if heads.choice else own
         return replace(body, tensors=(*bare, *own, *head("classifier", ONE)))
-    symbols["C"] = number_of_classes(config)
+    symbols = labels
     if name.endswith("ForSequenceClassification"):
         if heads.dense:
             own = (*kept, *head(heads.dense, d))
