@@ -78,6 +78,14 @@ def is_buffer(name: str, shape: tuple[int, ...]) -> bool:
     )
 
 
+def current_name(name: str) -> str:
+    """A norm's gain and bias as they are named today, where a file has gamma and beta."""
+    for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
+        if name.endswith(old):
+            return name.removesuffix(old) + new
+    return name
+
+
 def next_token_layers(config: Mapping[str, Any], metadata: Mapping[str, str]) -> range:
     """The numbers of the layers that are next-token modules, by a config.json or GGUF's metadata."""
     architecture = metadata.get("general.architecture", "")

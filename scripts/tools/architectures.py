@@ -34,9 +34,9 @@ config.json are those of a declared one, the error offers that.
 - counted: names, shapes, formula, components, memory, active parameters; "language model" is the part of a
   larger model that is declared
 - KV cache: its size, and FLOPs; "window" where some layers slide by default, "latent" and "sparse" as in
-  DeepSeek's; "state" where layers keep one of constant size, whose size is told, and FLOPs without the scan; of
-  an encoder-decoder that of both attentions, with as long a text in the encoder, which runs once and whose FLOPs
-  are not a token's; "no" for encoders, whose FLOPs are told
+  DeepSeek's; "state" where layers keep one of constant size, whose size is told, and FLOPs without the scan;
+  "no" for encoders, whose FLOPs are told. Of an encoder-decoder it is that of both attentions, with as long a
+  text in the encoder, which runs once: its FLOPs are not a token's
 - GGUF: llama.cpp's name for it, whose files are checked against the declaration
 - runs: minilm loads, trains and exports it; "imports": it loads it
 

@@ -12,6 +12,7 @@ from random import Random
 from typing import Any
 
 import pytest
+import safetensors.torch as safetensors_torch
 
 import minilm
 from minilm.architectures import layout_of_class
@@ -134,3 +135,26 @@ def test_the_caches_of_both_attentions_are_those_of_a_real_run(model_type: str) 
         cached = [layer for part in parts for layer in part.layers]
         elements = sum(layer.keys.numel() + layer.values.numel() for layer in cached)
         assert elements == kv_cache_elements(layout, context=2, batch=1)
+
+
+def test_a_file_of_another_class_is_counted_as_that(tmp_path: Path) -> None:
+    """bert-base-uncased: both heads and the pooler, gamma and beta, under the name BertForMaskedLM."""
+    config = drawn_class("bert", "BertForPreTraining") | {"tie_word_embeddings": True}
+    model = build_class("BertForPreTraining", config, "cpu")
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    older = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+    tensors = {}
+    for name, tensor in safetensors_torch.load_file(path).items():
+        for new, old in older.items():
+            name = name.replace(new, old)
+        tensors[name] = tensor
+    safetensors_torch.save_file(tensors, path)
+    fields = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    fields["architectures"] = ["BertForMaskedLM"]
+    (tmp_path / "config.json").write_text(json.dumps(fields), encoding="utf-8")
+    report = minilm.inspect(tmp_path)
+    assert report.verified, report.mismatches
+    assert report.parameters.total == sum(p.numel() for p in model.parameters())
+    note = "the file is that of a class ForPreTraining; config.json names BertForMaskedLM"
+    assert note in report.notes
