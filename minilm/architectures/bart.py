@@ -13,8 +13,9 @@ from reprlib import repr as shortened
 from typing import Any
 
 from minilm.architectures.bart_decoder import VARIANTS, Variant, attention, decoder_of
-from minilm.architectures.building_blocks import V, d, linear, norm
+from minilm.architectures.building_blocks import E, V, d, linear, norm
 from minilm.architectures.config_fields import flag, layers, size
+from minilm.architectures.moe import read_experts
 from minilm.architectures.task_heads import (
     class_name_of,
     head,
@@ -49,6 +50,7 @@ class _Whole:
     hears: Callable[[Config, str], Tensors] | None = None
     more: Callable[[Config, str], Tensors] | None = None
     renamed: tuple[tuple[str, str], ...] = ()
+    sparse: bool = False  # whether every few layers have experts
     classes: int = 0
     layers: int = 0
 
@@ -94,7 +96,45 @@ def layout(config: Config) -> Layout:
         ),
         attention=(*decoder.attention, cross),
     )
-    return _with_class(_renamed(result, whole), config, prefix, whole)
+    result = _renamed(result, whole)
+    if whole.sparse:
+        result = _with_experts(result, config)
+    return _with_class(result, config, prefix, whole)
+
+
+def _with_experts(layout: Layout, config: Config) -> Layout:
+    """NLLB's: two experts a token in every few layers, under the names of the feed-forward."""
+    steps = {name: size(config, f"{name}_sparse_step", 4) for name in ("encoder", "decoder")}
+    depths = {"encoder": layout.symbols["Y"], "decoder": layout.symbols["L"]}
+    sparse = {
+        name: [i for i in range(depth) if (i + 1) % steps[name] == 0]
+        for name, depth in depths.items()
+    }
+    width = {"num_experts_per_tok": 2, "moe_intermediate_size": 1}
+    read = read_experts(
+        {**config, **width},
+        layers=max(1, sum(map(len, sparse.values()))),
+        defaults=(128, 2, 1),
+    )
+    tensors: list[Tensor] = []
+    for tensor in layout.tensors:
+        stack = "encoder" if ".encoder." in tensor.name else "decoder"
+        if ".ffn.fc" not in tensor.name or not sparse[stack]:
+            tensors.append(tensor)
+            continue
+        dense = [i for i in range(depths[stack]) if i not in sparse[stack]]
+        if dense:
+            tensors.append(replace(tensor, repeat=as_polynomial(len(dense)), layers=dense))
+        many, at = as_polynomial(len(sparse[stack])), sparse[stack]
+        name = tensor.name.replace(".ffn.", ".ffn.experts.expert_{e}.")
+        own = replace(tensor, name=name, repeat=many, layers=at, experts=E, routed=True)
+        tensors.append(own)
+        if tensor.name.endswith("fc1.weight"):
+            router = tensor.name.replace("fc1.weight", "router.classifier")
+            bias = flag(config, "router_bias", False)
+            tensors += linear(router, E, d, components.ROUTER, bias=bias, repeat=many, layers=at)
+    symbols = {**layout.symbols, "E": read["E"], "e": read["e"]}
+    return replace(layout, tensors=tuple(tensors), symbols=symbols)
 
 
 def _renamed(layout: Layout, whole: _Whole) -> Layout:
@@ -293,6 +333,15 @@ _WHOLES = {
     "led": _Whole("max_encoder_position_embeddings"),
     "m2m_100": _Whole(logits_bias=False),
     "mbart": _Whole(classes=2),
+    "nllb-moe": _Whole(
+        logits_bias=False,
+        renamed=(
+            (".fc", ".ffn.fc"),
+            ("final_layer_norm", "ff_layer_norm"),
+            ("encoder_attn", "cross_attention"),
+        ),
+        sparse=True,
+    ),
     "pegasus_x": _Whole(logits_bias=False, more=_global_tokens),
     "seamless_m4t": _SEAMLESS,
     "seamless_m4t_v2": _SEAMLESS,
@@ -324,6 +373,7 @@ _MORE = {
         fields=(*_BART.fields[:4], "max_decoder_position_embeddings"),
     ),
     "m2m_100": _M2M100,
+    "nllb-moe": _M2M100,
     "pegasus_x": replace(_M2M100, vocabulary=96103, layers=16, context=16384, has_bias=False),
     "seamless_m4t": _SEAMLESS_DECODER,
     "seamless_m4t_v2": replace(_SEAMLESS_DECODER, context=4096),

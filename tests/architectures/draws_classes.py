@@ -347,3 +347,79 @@ _declare("pegasus_x", "PegasusX", ENCODER_DECODER, _pegasus_x)
 _declare("seamless_m4t", "SeamlessM4T", ("{}ForTextToText",), _seamless)
 _declare("seamless_m4t_v2", "SeamlessM4Tv2", ("{}ForTextToText",), _seamless)
 _declare("speech_to_text", "Speech2Text", ENCODER_DECODER, _speech_to_text)
+
+
+def _nllb_moe(random: Random) -> Config:
+    steps = {
+        "encoder_sparse_step": random.randint(1, 3),
+        "decoder_sparse_step": random.randint(1, 3),
+    }
+    return (
+        _seq2seq(random, router_bias=_flag(random)) | steps | {"num_experts": random.randint(2, 4)}
+    )
+
+
+def _prophetnet(random: Random) -> Config:
+    heads = random.randint(1, 3)
+    return {
+        "hidden_size": heads * 4,
+        "num_encoder_attention_heads": heads,
+        "num_decoder_attention_heads": heads,
+        "num_encoder_layers": random.randint(1, 3),
+        "num_decoder_layers": random.randint(1, 3),
+        "pad_token_id": 0,
+        **_maybe(
+            random,
+            vocab_size=random.randint(3, 90),
+            encoder_ffn_dim=random.randint(1, 90),
+            decoder_ffn_dim=random.randint(1, 90),
+            ngram=random.randint(1, 3),
+            num_buckets=random.randint(2, 9),
+            max_position_embeddings=random.randint(8, 64),
+            tie_word_embeddings=_flag(random),
+        ),
+    }
+
+
+def _moonshine(random: Random) -> Config:
+    heads = random.randint(1, 3)
+    return {
+        "hidden_size": heads * 4,
+        "encoder_num_attention_heads": heads,
+        "decoder_num_attention_heads": heads,
+        "encoder_num_hidden_layers": random.randint(1, 3),
+        "decoder_num_hidden_layers": random.randint(1, 3),
+        # transformers takes the encoder's for the decoder too.
+        **dict.fromkeys(
+            ("encoder_num_key_value_heads", "decoder_num_key_value_heads"),
+            random.choice([None, 1]),
+        ),
+        **_maybe(
+            random,
+            vocab_size=random.randint(3, 90),
+            intermediate_size=random.randint(1, 90),
+            attention_bias=_flag(random),
+            tie_word_embeddings=_flag(random),
+        ),
+    }
+
+
+def _t5gemma(random: Random) -> Config:
+    def stack() -> Config:
+        config = _llama(random)
+        for name in ("id2label", "mlp_bias", "tie_word_embeddings"):
+            config.pop(name, None)
+        return config | _maybe(random, head_dim=6)
+
+    encoder, decoder = stack(), stack()
+    decoder["hidden_size"] = encoder["hidden_size"]
+    for name in ("num_attention_heads", "num_key_value_heads", "vocab_size"):
+        if name in encoder:
+            decoder[name] = encoder[name]
+    return {"encoder": encoder, "decoder": decoder}
+
+
+_declare("moonshine", "Moonshine", ENCODER_DECODER[:1], _moonshine)
+_declare("nllb-moe", "NllbMoe", ENCODER_DECODER, _nllb_moe)
+_declare("prophetnet", "ProphetNet", ENCODER_DECODER[:1], _prophetnet)
+_declare("t5gemma", "T5Gemma", ENCODER_DECODER[:1], _t5gemma)
