@@ -31,16 +31,18 @@ from minilm.architectures.decoder import (
     decoder,
     heads_and_layers,
     pre_norms,
+    query_key_norms,
 )
 from minilm.architectures.moe import group_of
 from minilm.architectures.task_heads import TaskHeads, UndeclaredClassError, with_class
 from minilm.architectures.text_encoders import lookup, masked_head
 from minilm.ledger import components
-from minilm.ledger.layout import Layout, Tensor
+from minilm.ledger.layout import Layout, Role, Tensor
 from minilm.ledger.symbols import ONE, symbol
 
 _MODERNBERT = Defaults(50368, 22, (768, 12, None, None), 1152, 8192, tied=True)
 _EUROBERT = Defaults(128256, 12, (768, 12, None, None), 3072, 8192)
+_ESMC = Defaults(64, 80, (2560, 40, None, None), 6912, 2048)
 _ULTRABERT = Defaults(32000, 32, (4096, 32, None, None), 11008, 32768, window=128)
 _NOMIC = Defaults(30528, 12, (768, 12, None, None), 3072, 2048, tied=True)
 _GTE = Defaults(250048, 12, (768, 12, None, None), 3072, 8192, tied=True)
@@ -146,6 +148,24 @@ def _ultrabert(config: Mapping[str, Any]) -> Layout:
     symbols = {**result.symbols, "p": size(config, "prediction_head_size", 768)}
     result = replace(result, tensors=(*result.tensors, *head), symbols=symbols)
     return with_class(result, config, TaskHeads("ultrabert.", pooler=""))
+
+
+def _esmc(config: Mapping[str, Any]) -> Layout:
+    """Its head is never tied."""
+    result = _llama({**config, "tie_word_embeddings": True}, _ESMC, "esmc.")
+    gains = ("layernorm.weight",)
+    biases = tuple(
+        replace(t, name=t.name.replace(".weight", ".bias"), role=Role.ADDED)
+        for t in result.tensors
+        if t.name.endswith(gains)
+    )
+    norms = query_key_norms(
+        "esmc.layers.{i}.self_attn.q_norm", "esmc.layers.{i}.self_attn.k_norm", widths=(d, d)
+    )
+    out = "lm_head.decoder"
+    head = masked_head(("lm_head.dense", "lm_head.layer_norm"), out, f"{out}.bias", tied=False)
+    result = replace(result, tensors=(*result.tensors, *biases, *norms, *head), ties=())
+    return with_class(result, config, TaskHeads("esmc.", pooler=""))
 
 
 _FIELDS = {
@@ -279,6 +299,7 @@ def _encoder(
 
 
 _LAYOUTS = {
+    "esmc": _esmc,
     "eurobert": _eurobert,
     "gte": _gte,
     "jina_embeddings_v3": _jina,

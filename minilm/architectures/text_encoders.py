@@ -54,6 +54,7 @@ class _Encoder(Defaults):
     head: tuple[str, str] = _BERT_HEAD
     out: str = "cls.predictions.decoder"
     bias: str = "cls.predictions.bias"
+    adds_twice: bool = True  # whether ``out`` has a bias of its own, which is tied with the other
     classes: Mapping[str, Any] = field(default_factory=dict)
     tied: bool = True
 
@@ -105,7 +106,9 @@ def _layout(config: Config, encoder: _Encoder) -> Layout:
     prefix = f"{encoder.prefix}."
     table = f"{prefix}embeddings.word_embeddings.weight"
     tied = flag(config, "tie_word_embeddings", encoder.tied)
-    ties = ((f"{encoder.out}.weight", table), (f"{encoder.out}.bias", encoder.bias))
+    ties = [(f"{encoder.out}.weight", table)]
+    if encoder.adds_twice:
+        ties.append((f"{encoder.out}.bias", encoder.bias))
     result = Layout(
         config["model_type"],
         (
@@ -126,8 +129,11 @@ def _layout(config: Config, encoder: _Encoder) -> Layout:
 def _tables(config: Config, encoder: _Encoder, table: str) -> Tensors:
     prefix = f"{encoder.prefix}.embeddings"
     tables = [Tensor(table, (V, d), components.TOKEN_EMBEDDING, Role.LOOKED_UP)]
-    if encoder.more_positions is not None and flag(config, "position_biased_input", True):
-        rows = T + encoder.more_positions
+    has_positions = encoder.more_positions is not None
+    if config.get("position_embedding_type") == "rotary":
+        has_positions = False
+    if has_positions and flag(config, "position_biased_input", True):
+        rows = T + (encoder.more_positions or 0)
         tables.append(lookup(f"{prefix}.position_embeddings", rows, components.POSITION_EMBEDDING))
     if encoder.token_types is not None:
         rows = _count(config, "type_vocab_size", encoder.token_types)
@@ -190,7 +196,8 @@ def encoder_layer(
 
 
 def _head(encoder: _Encoder, *, tied: bool) -> Tensors:
-    return masked_head(encoder.head, encoder.out, encoder.bias, tied=tied)
+    head = masked_head(encoder.head, encoder.out, encoder.bias, tied=tied)
+    return head if encoder.adds_twice else tuple(t for t in head if t.name != f"{encoder.out}.bias")
 
 
 def masked_head(
@@ -326,6 +333,19 @@ def _nystromformer(config: Config) -> Tensors:
     return (Tensor(f"{_SELF}.conv.weight", shape, part, Role.MULTIPLIED, L),)
 
 
+def _esm(config: Config) -> Tensors:
+    """Norms around all layers, and a prediction of contacts from all attention."""
+    heads, depth = size(config, "num_attention_heads", 12), layers(config, "num_hidden_layers", 12)
+    part, contacts = components.CLASSIFIER, "contact_head.regression"
+    before = norm("embeddings.layer_norm", components.EMBEDDING_NORM, bias=True, repeat=ONE)
+    return (
+        *(before if flag(config, "emb_layer_norm_before", False) else ()),
+        *norm("encoder.emb_layer_norm_after", components.FINAL_NORM, bias=True, repeat=ONE),
+        Tensor(f"{contacts}.weight", (ONE, as_polynomial(heads * depth)), part, Role.ONCE),
+        Tensor(f"{contacts}.bias", (ONE,), part, Role.ADDED),
+    )
+
+
 def _tapas(config: Config) -> Tensors:
     sizes = config.get("type_vocab_sizes", [3, 256, 256, 2, 256, 256, 10])
     if not isinstance(sizes, list) or len(sizes) > 64:
@@ -387,6 +407,22 @@ _ENCODERS = {
         out="vocab_projector",
         bias="vocab_projector.bias",
         classes={"pooler": "", "dense": "pre_classifier", "choice": "pre_classifier"},
+    ),
+    "esm": _encoder(
+        "esm",
+        head=_ROBERTA_HEAD,
+        out="lm_head.decoder",
+        bias="lm_head.bias",
+        adds_twice=False,
+        vocabulary=33,
+        context=1026,
+        token_types=None,
+        norm="",
+        layer=BERT_LAYER.replace("attention.output.LayerNorm", "attention.LayerNorm").replace(
+            " output.LayerNorm", " LayerNorm"
+        ),
+        more=_esm,
+        classes=ROBERTA_CLASSES,
     ),
     "layoutlm": _encoder("layoutlm", more=_layout_lm, classes={"keeps_pooler": True}),
     "longformer": _encoder(

@@ -26,7 +26,7 @@ _GGUF_COMPONENTS = {
 # What modules register as buffers, by the end of the name: rotary frequencies, BatchNorm's
 # statistics, position ids, the bias correction of DeepSeek-V3's routers (in GGUF exp_probs_b).
 _BUFFER = re.compile(
-    r"\.(rotary_emb\.inv_freq|running_(mean|var)|num_batches_tracked|(position|token_type)_ids"
+    r"\.(rotary_emb(eddings)?\.inv_freq|running_(mean|var)|num_batches_tracked|(position|token_type)_ids"
     r"|masked_bias|e_score_correction_bias|exp_probs_b(\.bias)?)\Z"
 )
 _GGUF_BUFFER = re.compile(r"rope_freqs\.weight|rope_factors_\w+\.weight")

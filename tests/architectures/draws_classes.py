@@ -423,3 +423,39 @@ _declare("moonshine", "Moonshine", ENCODER_DECODER[:1], _moonshine)
 _declare("nllb-moe", "NllbMoe", ENCODER_DECODER, _nllb_moe)
 _declare("prophetnet", "ProphetNet", ENCODER_DECODER[:1], _prophetnet)
 _declare("t5gemma", "T5Gemma", ENCODER_DECODER[:1], _t5gemma)
+
+
+def _esm(random: Random) -> Config:
+    config = {
+        "vocab_size": 33,
+        "pad_token_id": 1,
+        **_maybe(random, emb_layer_norm_before=_flag(random)),
+    }
+    return encoder(random) | config
+
+
+def _flaubert(random: Random) -> Config:
+    heads = random.randint(1, 3)
+    return {
+        "emb_dim": 4 * heads,
+        "n_heads": heads,
+        "n_layers": random.randint(1, 3),
+        **_maybe(
+            random,
+            n_langs=random.randint(1, 3),
+            vocab_size=random.randint(5, 60),
+            max_position_embeddings=random.randint(5, 60),
+            tie_word_embeddings=_flag(random),
+        ),
+    }
+
+
+def _esmc(random: Random) -> Config:
+    config = _llama(random)
+    config["num_key_value_heads"] = config["num_attention_heads"]
+    return config
+
+
+_declare("esm", "Esm", TEXT[:4], _esm)
+_declare("esmc", "Esmc", TEXT[:2], _esmc)
+_declare("flaubert", "Flaubert", ("{}WithLMHeadModel",), _flaubert)

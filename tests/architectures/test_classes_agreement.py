@@ -42,7 +42,10 @@ pytestmark = pytest.mark.skipif(IS_VERSION_4, reason="transformers 4 writes some
 
 NUM_DRAWS = 20
 # What transformers does not build of its own defaults.
-UNBUILT = {"aya_vision": "heads that do not divide the tower's width"}
+UNBUILT = {
+    "aya_vision": "heads that do not divide the tower's width",
+    "esm": "no vocabulary",
+}
 
 
 def build_class(class_name: str, config: dict[str, Any], device: str = "meta") -> Any:
@@ -109,6 +112,16 @@ def test_a_saved_folder_is_verified(model_type: str, tmp_path: Path) -> None:
     total = sum(parameter.numel() for parameter in model.parameters())
     assert report.verified, report.mismatches
     assert report.witnesses.formula == report.witnesses.file == report.parameters.total == total
+
+
+def test_frequencies_in_a_file_are_buffers(tmp_path: Path) -> None:
+    """ESM 2's are in its files, as those of any rotary embedding were."""
+    config = drawn_class("esm", "EsmForMaskedLM") | {"position_embedding_type": "rotary"}
+    model = build_class("EsmForMaskedLM", config, "cpu")
+    model.save_pretrained(tmp_path)
+    report = minilm.inspect(tmp_path)
+    assert report.verified, report.mismatches
+    assert report.parameters.buffers
 
 
 CACHED = ("bart", "m2m_100", "marian", "mbart", "pegasus", "t5", "umt5", "whisper")

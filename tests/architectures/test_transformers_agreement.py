@@ -18,6 +18,7 @@ from minilm.architectures import layout_of
 from minilm.architectures.model_types import MODEL_TYPES
 from minilm.costs.memory import kv_cache_elements
 from minilm.formats.safetensors import read_header
+from minilm.inspection.names import current_name
 from minilm.ledger.layout import Layout
 from tests.architectures import draws, draws_decoders, draws_recurrent
 from tests.architectures.record import CLASS_DRAWS, DRAWS, PATH, digest, drawn, tied_names
@@ -81,7 +82,8 @@ def stored(model: Any) -> tuple[Shapes, Shapes]:
 def _in_file(model: Any, tensors: dict[str, Any]) -> Shapes:
     if not tensors:
         return {}
-    return {n: tuple(t.shape) for n, t in revert_weight_conversion(model, tensors).items()}
+    reverted = revert_weight_conversion(model, tensors)
+    return {current_name(name): tuple(tensor.shape) for name, tensor in reverted.items()}
 
 
 def ties(model: Any) -> set[frozenset[str]]:
