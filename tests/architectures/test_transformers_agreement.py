@@ -83,7 +83,10 @@ def _in_file(model: Any, tensors: dict[str, Any]) -> Shapes:
     if not tensors:
         return {}
     reverted = revert_weight_conversion(model, tensors)
-    return {current_name(name): tuple(tensor.shape) for name, tensor in reverted.items()}
+    return {
+        current_name(name) if "LayerNorm." in name else name: tuple(tensor.shape)
+        for name, tensor in reverted.items()
+    }
 
 
 def ties(model: Any) -> set[frozenset[str]]:
