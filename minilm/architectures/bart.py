@@ -96,10 +96,16 @@ def layout(config: Config) -> Layout:
         ),
         attention=(*decoder.attention, cross),
     )
+    if family == "marian":  # sinusoidal, and not trained
+        result = replace(result, tensors=tuple(map(_frozen_positions, result.tensors)))
     result = _renamed(result, whole)
     if whole.sparse:
         result = _with_experts(result, config)
     return _with_class(result, config, prefix, whole)
+
+
+def _frozen_positions(tensor: Tensor) -> Tensor:
+    return replace(tensor, frozen=tensor.name.endswith("embed_positions.weight"))
 
 
 def _with_experts(layout: Layout, config: Config) -> Layout:

@@ -37,6 +37,12 @@ def as_class_of_file(target: Target, header: Header) -> Target:
     }
     if _is_of(target.layout, names):
         return target
+    # Frozen tables are computed, and some versions of transformers do not write them.
+    stored = tuple(tensor for tensor in target.layout.tensors if not tensor.frozen)
+    computed = replace(target.layout, tensors=stored)
+    if _is_of(computed, names):
+        note = "the file does not hold its positions, which are computed"
+        return replace(target, layout=computed, notes=(*target.notes, note))
     for other in _CLASSES:
         config = {**target.hugging_face, "architectures": [other]}
         try:

@@ -114,6 +114,14 @@ def test_a_saved_folder_is_verified(model_type: str, tmp_path: Path) -> None:
     assert report.witnesses.formula == report.witnesses.file == report.parameters.total == total
 
 
+def test_computed_positions_need_not_be_in_the_file(tmp_path: Path) -> None:
+    model = build_class("MarianMTModel", drawn_class("marian", "MarianMTModel"), "cpu")
+    model.save_pretrained(tmp_path)
+    report = minilm.inspect(tmp_path)
+    assert report.verified, report.mismatches
+    assert "the file does not hold its positions, which are computed" in report.notes
+
+
 def test_frequencies_in_a_file_are_buffers(tmp_path: Path) -> None:
     """ESM 2's are in its files, as those of any rotary embedding were."""
     config = drawn_class("esm", "EsmForMaskedLM") | {"position_embedding_type": "rotary"}
