@@ -16,6 +16,7 @@ import safetensors.torch as safetensors_torch
 
 import minilm
 from minilm.architectures import layout_of_class
+from minilm.costs.flops import flops_per_token
 from minilm.costs.memory import kv_cache_elements
 from tests.architectures.record import (
     CLASS_DRAWS,
@@ -30,6 +31,7 @@ transformers = pytest.importorskip(
     "transformers", reason="the extra 'transformers' is not installed"
 )
 import torch  # noqa: E402
+from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from tests.architectures.test_transformers_agreement import (  # noqa: E402
     IS_VERSION_4,
@@ -178,4 +180,39 @@ def test_a_file_of_another_class_is_counted_as_that(tmp_path: Path) -> None:
     assert report.verified, report.mismatches
     assert report.parameters.total == sum(p.numel() for p in model.parameters())
     note = "the file is that of a class ForPreTraining; config.json names BertForMaskedLM"
+    assert note in report.notes
+
+
+@pytest.mark.parametrize(
+    ("model_type", "class_name"),
+    [
+        ("bert", "BertForMaskedLM"),
+        ("distilbert", "DistilBertForMaskedLM"),
+        ("electra", "ElectraForMaskedLM"),
+        ("eurobert", "EuroBertForMaskedLM"),
+        ("nomic_bert", "NomicBertForMaskedLM"),
+        ("roberta", "RobertaForTokenClassification"),
+    ],
+)
+def test_flops_are_those_that_torch_counts(model_type: str, class_name: str) -> None:
+    """An encoder's tokens see each other: all of them cost the same."""
+    length = 5
+    config = drawn_class(model_type, class_name) | {"vocab_size": 11, "tie_word_embeddings": True}
+    config |= {"max_position_embeddings": 16, "attn_implementation": "eager"}
+    layout = layout_of_class(config)
+    assert layout is not None
+    model = build_class(class_name, config, "cpu").eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(torch.arange(length)[None] + 2)
+    per_token = flops_per_token(layout, context=length)["forward_per_token"]
+    assert counter.get_total_flops() == length * per_token
+    assert kv_cache_elements(layout, context=length, batch=1) == 0
+
+
+def test_the_encoder_s_share_is_noted(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"model_type": "t5"}), encoding="utf-8")
+    report = minilm.inspect(path)
+    assert report.parameters.total == 60_506_624  # t5-small
+    note = "FLOPs are a token's in the decoder; the encoder, 18,881,280 parameters, runs once"
     assert note in report.notes
