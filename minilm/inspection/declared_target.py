@@ -15,7 +15,7 @@ from minilm.config import ModelConfig, to_dict
 from minilm.errors import ConfigError, naming_file
 from minilm.formats.json_file import read_object
 from minilm.inspection.target import UNKNOWN, Target
-from minilm.ledger.components import ENCODER
+from minilm.ledger.components import ENCODER, LM_HEAD
 from minilm.ledger.layout_changes import with_adapters, with_frozen
 from minilm.runs import files as run_files
 from minilm.runs.base_run import lora_of
@@ -97,6 +97,10 @@ def hugging_face_target(
     alone = entry and (entry.causal_only or entry.text_of) and not is_whole(entry, config)
     if alone and not class_name_of(config):
         notes = ("counted as a language model alone: config.json names no class",)
+    elif entry and layout and entry.by_class and not class_name_of(config):
+        has_head = layout.ties or layout.count(components=(LM_HEAD,))
+        what = "with its language model's head" if has_head else "as the body alone"
+        notes = (f"counted {what}: config.json names no class",)
     encoder = layout.count(components=(ENCODER,)) if layout else 0
     if encoder:
         text = f"FLOPs are a token's in the decoder; the encoder, {encoder:,} parameters, runs once"
