@@ -87,11 +87,11 @@ def layout(config: Config) -> Layout:
     model = _MODELS[family]
     text = text_layout(config, model)
     vision = _vision_config(config, model)
-    kind = vision.get("model_type") or model.vision
+    kind = str(vision.get("model_type") or model.vision)
     if kind not in TOWERS:
         expected = f"one of {', '.join(TOWERS)}"
         raise UndeclaredClassError("config.json: vision_config", shortened(kind), expected)
-    part = tower(vision, _tower_name(config, model, str(kind)), model.vision)
+    part = tower(vision, _tower_name(config, model, kind), model.vision)
     if model.second_tower:
         second = tower(vision, model.second_tower, model.vision)
         part = part._replace(tensors=(*part.tensors, *second.tensors))

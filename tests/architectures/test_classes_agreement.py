@@ -209,6 +209,14 @@ def test_flops_are_those_that_torch_counts(model_type: str, class_name: str) -> 
     assert kv_cache_elements(layout, context=length, batch=1) == 0
 
 
+@pytest.mark.parametrize("kind", ["no_such_tower", ["clip_vision_model"]])
+def test_a_tower_or_text_that_is_not_declared_is_not_guessed(kind: Any) -> None:
+    config = drawn_class("llava", "LlavaForConditionalGeneration")
+    for part in ("vision_config", "text_config"):
+        other = config | {part: {**config[part], "model_type": kind}}
+        assert layout_of_class(other) is None
+
+
 def test_the_encoder_s_share_is_noted(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"model_type": "t5"}), encoding="utf-8")
