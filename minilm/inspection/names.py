@@ -27,7 +27,7 @@ _GGUF_COMPONENTS = {
 # What modules register as buffers, by the end of the name: rotary frequencies, BatchNorm's
 # statistics, position ids, the bias correction of DeepSeek-V3's routers (in GGUF exp_probs_b).
 _BUFFER = re.compile(
-    r"\.(rotary_emb\.inv_freq|running_(mean|var)|num_batches_tracked|(position|token_type)_ids"
+    r"\.(rotary_emb(eddings)?\.inv_freq|running_(mean|var)|num_batches_tracked|(position|token_type)_ids"
     r"|masked_bias|e_score_correction_bias|exp_probs_b(\.bias)?)\Z"
 )
 _GGUF_BUFFER = re.compile(r"rope_freqs\.weight|rope_factors_\w+\.weight")
@@ -81,6 +81,14 @@ def is_buffer(name: str, shape: tuple[int, ...]) -> bool:
         or _GGUF_BUFFER.fullmatch(name) is not None
         or (is_mask and name.endswith("bias"))
     )
+
+
+def current_name(name: str) -> str:
+    """A norm's gain and bias as they are named today, where a file has gamma and beta."""
+    for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
+        if name.endswith(old):
+            return name.removesuffix(old) + new
+    return name
 
 
 def next_token_layers(config: Mapping[str, Any], metadata: Mapping[str, str]) -> range:
