@@ -1,0 +1,193 @@
+"""The types of remote code against the lists of their published files, and published files' sizes.
+
+No transformers has them: names and shapes are those that `remote_types.py` lists by hand.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import pytest
+
+from minilm.architectures import layout_of
+from minilm.architectures.model_types import MODEL_TYPES
+from minilm.costs.memory import kv_cache_elements
+from minilm.errors import ConfigError
+from minilm.ledger.layout import Tensor
+from tests.architectures.remote_types import CASES, Case, Config, listed
+
+EVERY = [
+    pytest.param({"model_type": name, **case.config}, case, id=f"{name}-{number}")
+    for name, cases in CASES.items()
+    for number, case in enumerate(cases)
+]
+
+
+def test_every_type_is_declared_and_cited() -> None:
+    assert MODEL_TYPES.keys() >= CASES.keys()
+    assert len(CASES) >= 25
+    assert all(case.source.endswith((".py", ")")) for cases in CASES.values() for case in cases)
+
+
+@pytest.mark.parametrize(("config", "case"), EVERY)
+def test_the_tensors_are_those_of_the_published_file(config: Config, case: Case) -> None:
+    layout = layout_of(config)
+
+    def shapes(tensors: tuple[Tensor, ...]) -> dict[str, tuple[int, ...]]:
+        return {tensor.name: tensor.shape for tensor in layout.named_tensors(tensors)}
+
+    assert shapes(layout.tensors) == listed(case)
+    assert shapes(layout.buffers) == listed(case, "buffer")
+    assert shapes(layout.mtp) == listed(case, "mtp")
+    assert [name for name, _ in layout.ties] == list(listed(case, "tie"))
+    named = shapes(layout.tensors)
+    assert all(shared in named for _, shared in layout.ties)
+    assert kv_cache_elements(layout, context=1, batch=1) == case.cache
+    assert layout.context_length > 0
+
+
+QWEN: Config = {"model_type": "qwen"}
+CHATGLM: Config = {
+    "model_type": "chatglm",
+    "add_qkv_bias": True,
+    "multi_query_attention": True,
+    "multi_query_group_num": 2,
+}
+
+
+class Index(NamedTuple):
+    """Of a published index: `metadata.total_size`, the length of `weight_map`, and the bytes of an element.
+
+    ``others`` are bytes of what is not a parameter, or of a second copy or a wider type of some.
+    """
+
+    config: Config
+    total_size: int
+    tensors: int
+    others: int = 0
+    element: int = 2
+
+
+INDEXES = {
+    # zhangningboo/Qwen-7B model.safetensors.index.json: 15442649088 bytes
+    "Qwen/Qwen-7B": Index(QWEN, 15_442_649_088, 259),
+    # mapengAdam/qianwen-72B model.safetensors.index.json: 144575840256 bytes
+    "Qwen/Qwen-72B": Index(
+        QWEN
+        | {
+            "vocab_size": 152064,
+            "hidden_size": 8192,
+            "intermediate_size": 49152,
+            "num_attention_heads": 64,
+            "num_hidden_layers": 80,
+        },
+        144_575_840_256,
+        643,
+    ),
+    # jrd77/Baichuan2-13B-Chat pytorch_model.bin.index.json: 27793336320 bytes
+    "baichuan-inc/Baichuan2-13B-Chat": Index(
+        {"model_type": "baichuan", "vocab_size": 125696},
+        27_793_336_320,
+        283,
+    ),
+    # czk1997/chatglm3-copy pytorch_model.bin.index.json: 12487168064 bytes, with 32 of inv_freq
+    "THUDM/chatglm3-6b": Index(CHATGLM, 12_487_168_064, 200, 32 * 2),
+    # samson-wang/chatglm-6b-huggingface pytorch_model.bin.index.json: 13744473856 bytes, with inv_freq, the
+    # head beside the embedding, and norms in float32
+    "THUDM/chatglm-6b": Index(
+        {"model_type": "chatglm", "inner_hidden_size": 16384},
+        13_744_473_856,
+        368,
+        (150528 * 4096 + 28 * 32 + 57 * 2 * 4096) * 2,
+    ),
+    # Zumwaltboi68/stable-code-3b model.safetensors.index.json: 5590886400 bytes
+    "stabilityai/stable-code-3b": Index({"model_type": "stablelm_epoch"}, 5_590_886_400, 356),
+    # IDLEOAK/openpangu-lightweight-methods model.safetensors.index.json: 16061784576 bytes, with inv_freq in
+    # float32
+    "openPangu-Embedded-7B": Index(
+        {"model_type": "PanguEmbedded"},
+        16_061_784_576,
+        479,
+        34 * 64 * 4,
+    ),
+    # jj8127/mimo_kor model.safetensors.index.json: 15666819072 bytes
+    "XiaomiMiMo/MiMo-7B": Index(
+        {
+            "model_type": "mimo",
+            "vocab_size": 151680,
+            "intermediate_size": 11008,
+            "num_hidden_layers": 36,
+            "num_key_value_heads": 8,
+            "num_nextn_predict_layers": 1,
+        },
+        15_666_819_072,
+        451,
+    ),
+    # Decentralised-AI/falcon-40b pytorch_model.bin.index.json: 83671941120 bytes, the head too
+    "tiiuae/falcon-40b": Index(
+        {
+            "model_type": "RefinedWeb",
+            "hidden_size": 8192,
+            "n_head": 128,
+            "n_head_kv": 8,
+            "n_layer": 60,
+        },
+        83_671_941_120,
+        484,
+        65024 * 8192 * 2,
+    ),
+    # bacoco/Phi-2 pytorch_model.bin.index.json: 11118735360 bytes of float32
+    "microsoft/phi-2": Index(
+        {
+            "model_type": "mixformer-sequential",
+            "vocab_size": 51200,
+            "n_embd": 2560,
+            "n_head": 32,
+            "n_layer": 32,
+        },
+        11_118_735_360,
+        325,
+        element=4,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", INDEXES)
+def test_every_byte_and_name_of_a_published_index(name: str) -> None:
+    index = INDEXES[name]
+    layout = layout_of(index.config)
+    every = (*layout.tensors, *layout.mtp)
+    elements = sum(layout.value(tensor) for tensor in every)
+    assert elements * index.element + index.others == index.total_size
+    # Beside the parameters a file may have the copy of a tied head, and buffers of every layer or one.
+    beside = len(layout.ties) if index.others else 0
+    holds_buffers = index.others and name != "tiiuae/falcon-40b"
+    if holds_buffers:
+        beside += layout.symbols["L"] if "{i}" in layout.ignored[0] else 1
+    assert len({each.name for each in layout.named_tensors(every)}) + beside == index.tensors
+
+
+@pytest.mark.parametrize(
+    ("config", "field"),
+    [
+        ({"model_type": "chatglm", "pre_seq_len": 128}, "pre_seq_len"),
+        ({"model_type": "chatglm", "vision_config": {"hidden_size": 8}}, "vision_config"),
+        ({"model_type": "qwen", "visual": {"heads": 16}}, "visual"),
+        ({"model_type": "minimax_text_01", "attn_type_list": [2] * 32}, "attn_type_list"),
+        (
+            {"model_type": "minimax_text_01", "shared_intermediate_size": 8},
+            "shared_intermediate_size",
+        ),
+        ({"model_type": "nemotron-nas", "block_configs": [{}]}, "block_configs"),
+        ({"model_type": "nemotron-nas", "block_configs": [3] * 80}, "block_configs"),
+        ({"model_type": "deci", "num_key_value_heads_per_layer": [3] * 32}, "num_key_value_heads"),
+        ({"model_type": "openelm", "ffn_multipliers": [1.0]}, "ffn_multipliers"),
+        ({"model_type": "openelm", "num_kv_heads": [{}] * 12}, "num_kv_heads"),
+        ({"model_type": "step3_text", "moe_layers_enum": "a,b"}, "moe_layers_enum"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_wrong_field_is_named_in_one_short_line(config: dict[str, Any], field: str) -> None:
+    with pytest.raises(ConfigError, match=f"^config.json: {field}") as caught:
+        layout_of(config)
+    assert len(str(caught.value)) < 250
