@@ -5,10 +5,15 @@ No transformers has them: names and shapes are those that `remote_types.py` list
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
+import minilm
 from minilm.architectures import layout_of
 from minilm.architectures.model_types import MODEL_TYPES
 from minilm.costs.memory import kv_cache_elements
@@ -150,6 +155,91 @@ INDEXES = {
         element=4,
     ),
 }
+
+
+INTERNLM2: Config = {
+    "model_type": "internlm2",
+    "vocab_size": 92544,
+    "num_key_value_heads": 8,
+    "bias": False,
+}
+# What the Hub reads from the headers of the files, as public evaluations and notes quote it.
+COUNTS: dict[str, tuple[Config, int]] = {
+    "internlm/internlm2_5-1_8b": (
+        INTERNLM2
+        | {
+            "hidden_size": 2048,
+            "intermediate_size": 8192,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 16,
+        },
+        1_889_110_016,
+    ),
+    "internlm/internlm2_5-7b": (INTERNLM2 | {"intermediate_size": 14336}, 7_737_708_544),
+    "internlm/internlm2_5-20b": (
+        INTERNLM2
+        | {
+            "hidden_size": 6144,
+            "intermediate_size": 16384,
+            "num_hidden_layers": 48,
+            "num_attention_heads": 48,
+        },
+        19_861_149_696,
+    ),
+    "01-ai/Yi-6B": ({"model_type": "Yi"}, 6_061_035_520),
+    "THUDM/glm-4-9b-chat": (
+        CHATGLM | {"padded_vocab_size": 151552, "num_layers": 40},
+        9_399_951_360,
+    ),
+    "LGAI-EXAONE/EXAONE-3.5-7.8B": (
+        {
+            "model_type": "exaone",
+            "hidden_size": 4096,
+            "num_layers": 32,
+            "num_key_value_heads": 8,
+            "intermediate_size": 14336,
+            "tie_word_embeddings": False,
+        },
+        7_818_448_896,
+    ),
+    "MiniMaxAI/MiniMax-M1-80k": (
+        {
+            "model_type": "minimax_m1",
+            "vocab_size": 200064,
+            "hidden_size": 6144,
+            "intermediate_size": 9216,
+            "num_hidden_layers": 80,
+            "num_attention_heads": 64,
+            "head_dim": 128,
+            "num_local_experts": 32,
+            "attn_type_list": [int(i % 8 == 7) for i in range(80)],
+        },
+        456_089_655_296,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_published_counts(name: str) -> None:
+    config, count = COUNTS[name]
+    assert layout_of(config).count() == count
+
+
+@pytest.mark.parametrize(("config", "case"), EVERY)
+def test_a_folder_is_counted_without_its_buffers(
+    config: Config, case: Case, tmp_path: Path
+) -> None:
+    """With the listed tensors, the frequencies that some files hold, and the copy of a tied head."""
+    layout = layout_of(config)
+    shapes = listed(case) | listed(case, "buffer") | listed(case, "mtp")
+    shapes |= {name.replace("{i}", "0"): (1,) for name in layout.ignored}
+    shapes |= {tie: shapes[shared] for tie, shared in layout.ties}
+    arrays = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    save_file(arrays, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    report = minilm.inspect(tmp_path)
+    assert report.parameters.total == layout.count()
+    assert report.mismatches == ()
 
 
 @pytest.mark.parametrize("name", INDEXES)
