@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from reprlib import repr as shortened
 from typing import Any
 
 from minilm.architectures.building_blocks import (
@@ -22,7 +21,6 @@ from minilm.architectures.building_blocks import (
 )
 from minilm.architectures.config_fields import flag, size
 from minilm.architectures.decoder import Defaults, decoder, pre_norms
-from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import Layout
 
@@ -33,9 +31,6 @@ _FIELDS_OF_FIRST = ("inner_hidden_size", "max_sequence_length", "position_encodi
 
 def layout(config: Mapping[str, Any]) -> Layout:
     """The tensors of ChatGLMForConditionalGeneration for a config.json."""
-    for name in ("pre_seq_len", "vision_config"):
-        if config.get(name) is not None:
-            raise ConfigError(f"config.json: {name}", shortened(config[name]), "null")
     is_first = any(config.get(name) is not None for name in _FIELDS_OF_FIRST)
     return _first(config) if is_first else _later(config)
 

@@ -15,7 +15,8 @@ class ModelType(NamedTuple):
     architecture minilm does not have, and what that is. ``same_as`` is the model_type that it is another
     name of. ``text_of`` is that of the `text_config` inside, where a larger model's language model alone
     is declared; where the whole is too, ``whole`` is its module. ``causal_only``: of its classes the
-    language model alone is declared, not those with an encoder, another head or none.
+    language model alone is declared, not those with an encoder, another head or none. A config.json with one
+    of the fields ``larger`` is of a larger model under the same name, which is not declared.
     """
 
     module: str
@@ -26,6 +27,7 @@ class ModelType(NamedTuple):
     text_of: str = ""
     whole: str = ""
     causal_only: bool = False
+    larger: tuple[str, ...] = ()
 
 
 _GEMMA2 = ("model_type", "norms after attention and feed-forward, GeGLU by tanh")
@@ -222,7 +224,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "bailing_moe": ModelType("bailing_moe"),
     "bailing_moe_linear": ModelType("bailing_moe"),
     "bailing_moe_v2": ModelType("bailing_moe"),
-    "chatglm": ModelType("chatglm"),
+    "chatglm": ModelType("chatglm", larger=("vision_config", "pre_seq_len")),
     "codeshell": ModelType("codeshell"),
     "deci": ModelType("deci"),
     "deepseek": ModelType("deepseek1"),
@@ -242,7 +244,9 @@ MODEL_TYPES: dict[str, ModelType] = {
     "phi-msft": ModelType("mixformer"),
     "phi3small": ModelType("phi3small"),
     "plamo": ModelType("plamo"),
-    "qwen": ModelType("qwen1"),
+    "qwen": ModelType("qwen1", larger=("visual", "audio")),
+    "sdar": ModelType("qwen", same_as="qwen3"),
+    "sdar_moe": ModelType("qwen", same_as="qwen3_moe"),
     "solar": ModelType("remote_llama"),
     "stablelm_epoch": ModelType("stablelm", same_as="stablelm"),
     "step1": ModelType("remote_llama"),

@@ -12,7 +12,6 @@ from typing import Any
 from minilm.architectures.building_blocks import d, gated_feed_forward, linear, read_heads
 from minilm.architectures.config_fields import flag, size
 from minilm.architectures.decoder import Defaults, decoder, pre_norms
-from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import Layout
 
@@ -22,9 +21,6 @@ _BLOCK = "transformer.h.{i}"
 
 def layout(config: Mapping[str, Any]) -> Layout:
     """The tensors of QWenLMHeadModel for a config.json."""
-    for name in ("visual", "audio"):
-        if config.get(name) is not None:
-            raise ConfigError(f"config.json: {name}", "a tower", "a language model alone")
     heads = read_heads(config, kv_heads=None, head_dim="kv_channels", defaults=_DEFAULTS.heads)
     bias = not flag(config, "no_bias", True)
     attention = f"{_BLOCK}.attn"

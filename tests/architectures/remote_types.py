@@ -76,6 +76,10 @@ model.layers.*.self_attn.q_proj.bias 8
 model.layers.*.self_attn.k_proj.bias 4
 model.layers.*.self_attn.v_proj.bias 4
 """
+HEAD_NORMS = """
+model.layers.*.self_attn.q_norm.weight 2
+model.layers.*.self_attn.k_norm.weight 2
+"""
 LING_OUTSIDE = """
 model.word_embeddings.weight 11 8
 model.norm.weight 8
@@ -782,6 +786,27 @@ transformer.h.*.mlp.w2.weight 6 8
 transformer.h.*.mlp.c_proj.weight 8 6
 """,
             48,
+        )
+    ],
+    "sdar": [
+        Case(
+            "InternLM/lmdeploy models/sdar.py",
+            GROUPED | {"head_dim": 2, "attention_bias": False, "tie_word_embeddings": False},
+            OUTSIDE + NORMS + GROUPED_ATTENTION + HEAD_NORMS + MLP,
+            16,
+        )
+    ],
+    "sdar_moe": [
+        Case(
+            "InternLM/lmdeploy models/sdar_moe.py",
+            GROUPED | EXPERTS | {"head_dim": 2, "moe_intermediate_size": 5},
+            OUTSIDE
+            + NORMS
+            + GROUPED_ATTENTION
+            + HEAD_NORMS
+            + "model.layers.*.mlp.gate.weight 2 8"
+            + experts("model.layers.*.mlp.experts", LLAMA_NAMES, width=5),
+            16,
         )
     ],
     "solar": [

@@ -258,6 +258,20 @@ def test_every_byte_and_name_of_a_published_index(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "field"), [("qwen", "visual"), ("qwen", "audio"), ("chatglm", "vision_config")]
+)
+def test_a_larger_model_under_the_same_name_is_counted_from_its_file(
+    name: str, field: str, tmp_path: Path
+) -> None:
+    save_file({"a.weight": np.zeros((3, 5), np.float32)}, tmp_path / "model.safetensors")
+    config = {"model_type": name, field: {"hidden_size": 8}, "hidden_size": 8}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    report = minilm.inspect(tmp_path)
+    assert report.parameters.total == 15
+    assert any(f"config.json has {field}" in note for note in report.notes)
+
+
+@pytest.mark.parametrize(
     ("config", "field"),
     [
         ({"model_type": "chatglm", "pre_seq_len": 128}, "pre_seq_len"),
