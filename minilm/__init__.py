@@ -13,6 +13,7 @@ from minilm.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from minilm.checkpoint import load
+    from minilm.claims.check import check_claims
     from minilm.config import ModelConfig, TrainConfig
     from minilm.config.presets import preset
     from minilm.federation.federate import federate
@@ -36,6 +37,7 @@ _HOMES = {
     "TrainConfig": "minilm.config",
     "inspect": "minilm.inspection.inspector",
     "Report": "minilm.inspection.report",
+    "check_claims": "minilm.claims.check",
     "convert": "minilm.interop.convert",
     "load": "minilm.checkpoint",
     "Transformer": "minilm.model.transformer",
@@ -60,6 +62,7 @@ __all__ = [
     "Report",
     "TrainConfig",
     "Transformer",
+    "check_claims",
     "convert",
     "evaluate",
     "federate",

@@ -7,17 +7,8 @@ import minilm
 
 NAMES = {
     *("train", "resume", "finetune", "load", "generate", "inspect", "convert"),
-    *(
-        "prune",
-        "quantize",
-        "share",
-        "merge",
-        "evaluate",
-        "set_adapter",
-        "plan",
-        "federate",
-        "search",
-    ),
+    *("prune", "quantize", "share", "merge", "evaluate", "set_adapter", "plan", "federate"),
+    *("search", "check_claims"),
     *("ModelConfig", "TrainConfig", "preset", "Transformer", "Report"),
 }
 

@@ -64,6 +64,9 @@ class Arguments:
     """Seed of the sampling."""
     no_cache: tyro.conf.FlagCreatePairsOff[bool] = False
     """Compute the whole text again for every token: the same tokens in float32, slower."""
+    speculate: int = 0
+    """Look at so many tokens in one pass that followed the last ones before: the same text, faster where it
+    repeats itself; one prompt only."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute; auto: cuda, else mps, else cpu."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -107,6 +110,7 @@ def _run(options: Arguments) -> int:
     refuse_empty(options, "CHECKPOINT")
     _check_options(options)
     check_count(options.max_new_tokens)
+    check_count(options.speculate, "speculate")
     sampling = Sampling(
         temperature=options.temperature,
         top_k=options.top_k,
@@ -132,6 +136,12 @@ def _run(options: Arguments) -> int:
 
 def _check_options(options: Arguments) -> None:
     """Raises InputError for options that do not go together."""
+    if options.speculate:
+        for name, given in (("--no-cache", options.no_cache), ("--chat", options.chat)):
+            if given:
+                raise InputError("--speculate", f"a {name} with it", "a cache, and no conversation")
+        if len(options.prompt) > 1:
+            raise InputError("--speculate", f"{len(options.prompt)} prompts with it", "one")
     if options.interactive:
         for name, value in (("--prompt", options.prompt), ("--chat", options.chat)):
             if value:
@@ -196,6 +206,7 @@ def _answer(
         sampling,
         cached=not options.no_cache,
         max_length=max(map(len, ids)) + options.max_new_tokens + 1,
+        speculate=options.speculate,
     )
     streams = [TextStream(tokenizer, options.stop, prompt_ids) for prompt_ids in ids]
     texts = [""] * len(prompts)

@@ -22,6 +22,7 @@ VERBS = {
     "quantize": "a model in 8 or 4 bits a weight, and what that changed",
     "evaluate": "loss and perplexity of a model on a text",
     "search": "hyperparameters and a shape for a text, under a budget",
+    "claims": "what is said of parameters, tested on a model",
     "plan": "memory, communication, days and cost of a training run on GPUs",
     "architectures": "what is known of each model_type of Hugging Face",
     "cache": "the texts that were encoded, and removing them",

@@ -95,10 +95,7 @@ class FastDecoder:
         return cache
 
     def __call__(self, tokens: Tensor, cache: KVCache) -> Tensor:
-        if any(self._hooks):
-            raise ModifiedModelError(
-                "model", "a forward hook added since this decoder was made", "none"
-            )
+        self._check_hooks()
         t = tokens.shape[1]
         forward = self._compiled_forward if cache.fixed_shapes and t == 1 else self._forward
         with without_plans(self.device):
@@ -136,6 +133,22 @@ class FastDecoder:
                     yield product
         yield self._lm_head
 
+    def all_logits(self, tokens: Tensor, cache: KVCache) -> Tensor:
+        """(b, t, V): the logits after each of the tokens."""
+        self._check_hooks()
+        b, t = tokens.shape
+        with without_plans(self.device):
+            x = self._features(tokens, cache, cache.next_positions(t))
+            logits = self._lm_head(self._final_norm(x)).view(b, t, -1)
+        cache.advance(t)
+        return logits
+
+    def _check_hooks(self) -> None:
+        if any(self._hooks):
+            raise ModifiedModelError(
+                "model", "a forward hook added since this decoder was made", "none"
+            )
+
     def _graph(self, cache: KVCache) -> TokenGraph:
         """The graph of that cache, on CUDA."""
         if cache not in self._graphs:
@@ -150,6 +163,13 @@ class FastDecoder:
 
     def _forward(self, tokens: Tensor, cache: KVCache, positions: Positions) -> Tensor:
         b, t = tokens.shape
+        x = self._features(tokens, cache, positions)
+        last = x if t == 1 else x.view(b, t, -1)[:, -1]
+        return self._lm_head(self._final_norm(last))
+
+    def _features(self, tokens: Tensor, cache: KVCache, positions: Positions) -> Tensor:
+        """(b, t) -> (b·t, d), what the final norm is given."""
+        b, t = tokens.shape
         embedding = self._embedding
         x = F.embedding(tokens.flatten(), embedding.token.weight)
         if embedding.position is not None:
@@ -160,8 +180,7 @@ class FastDecoder:
             x = x + F.embedding(rows, embedding.ngram.weight).sum(dim=2).view(b * t, -1)
         for block, block_cache in zip(self._blocks, cache.blocks, strict=True):
             x = block(x, block_cache, positions)
-        last = x if t == 1 else x.view(b, t, -1)[:, -1]
-        return self._lm_head(self._final_norm(last))
+        return x
 
 
 class FastBlock:

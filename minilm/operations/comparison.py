@@ -17,9 +17,10 @@ import torch
 from minilm.checkpoint import load
 from minilm.generation.decoder import make_decoder
 from minilm.model.transformer import Transformer
-from minilm.operations.evaluate import Evaluation, EvaluationText, evaluate_model
+from minilm.operations.evaluate import Evaluation, evaluate_model
 from minilm.render.document import Column, Table
 from minilm.runs import files as run_files
+from minilm.training.evaluation_text import EvaluationText
 from minilm.training.runtime import Runtime
 from minilm.transforms.quantize import QuantizedLinear, parameter_count
 from minilm.units import format_bytes, format_decimal

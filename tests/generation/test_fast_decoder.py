@@ -152,3 +152,48 @@ def test_the_compiled_pass_gives_the_same_tokens(
     for index in (0, 2):
         assert generation.sequences[index] == expected[index]
     assert generation.sequences[1] == expected[1][: len(generation.sequences[1])]
+
+
+@pytest.mark.parametrize("sampling", [Sampling(temperature=0), Sampling(temperature=0.3, seed=5)])
+def test_drafts_leave_the_text_as_it_is(
+    loaded: Loaded, decoder_type: Any, sampling: Sampling
+) -> None:
+    passes: dict[int, int] = {}
+    texts = {}
+    for drafts in (0, 1, 4):
+        decoder = decoder_type(loaded.model)
+        passes[drafts] = 0
+
+        def counted(method: Any, drafts: int = drafts) -> Any:
+            def run(*arguments: Any) -> Any:
+                passes[drafts] += 1
+                return method(*arguments)
+
+            return run
+
+        repeated = prompt(3, 6) * 3
+        generation = Generation(
+            decoder, loaded.tokenizer, [repeated], sampling, speculate=drafts, max_length=80
+        )
+        generation._decoder = Counted(decoder, counted)
+        for _ in range(60):
+            generation.step()
+        texts[drafts] = generation.sequences
+    assert texts[1] == texts[0]
+    assert texts[4] == texts[0]
+    config = loaded.model.config
+    can_forget = not config.convolution and config.ngram == 1
+    if can_forget and sampling.temperature == 0:
+        assert passes[4] <= passes[1] <= passes[0]
+    assert can_forget or passes[4] == passes[0]
+
+
+class Counted:
+    """A decoder whose passes are counted."""
+
+    def __init__(self, decoder: Any, counted: Any) -> None:
+        self.device, self.config, self.model = decoder.device, decoder.config, decoder.model
+        self.all_logits, self._run = counted(decoder.all_logits), counted(decoder)
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._run(*arguments)
