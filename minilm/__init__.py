@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from minilm.config.presets import preset
     from minilm.federation.federate import federate
     from minilm.generation.generate import generate
+    from minilm.hyperparameters.search import search
     from minilm.inspection.inspector import inspect
     from minilm.inspection.report import Report
     from minilm.interop.convert import convert
@@ -50,6 +51,7 @@ _HOMES = {
     "prune": "minilm.operations.prune",
     "quantize": "minilm.operations.quantize",
     "resume": "minilm.training.train",
+    "search": "minilm.hyperparameters.search",
     "set_adapter": "minilm.transforms.lora",
     "share": "minilm.operations.share",
     "train": "minilm.training.train",
@@ -74,6 +76,7 @@ __all__ = [
     "prune",
     "quantize",
     "resume",
+    "search",
     "set_adapter",
     "share",
     "train",

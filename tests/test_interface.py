@@ -8,7 +8,7 @@ import minilm
 NAMES = {
     *("train", "resume", "finetune", "load", "generate", "inspect", "convert"),
     *("prune", "quantize", "share", "merge", "evaluate", "set_adapter", "plan", "federate"),
-    "check_claims",
+    *("search", "check_claims"),
     *("ModelConfig", "TrainConfig", "preset", "Transformer", "Report"),
 }
 

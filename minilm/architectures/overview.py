@@ -56,7 +56,7 @@ def _default_layout(model_type: str) -> Layout:
 
 
 def _cache(layout: Layout) -> str:
-    kinds = layout.attention
+    kinds = tuple(kind for kind in layout.attention if kind.cache != ZERO)
     names = {letter for kind in kinds for monomial in kind.cache.terms for letter, _ in monomial}
     words = [
         *(["latent"] if "c" in names else []),

@@ -7,14 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from minilm.architectures import layout_of
+from minilm.architectures import is_whole, larger_fields, layout_of_class
 from minilm.architectures.minilm import layout as minilm_layout
 from minilm.architectures.model_types import MODEL_TYPES
-from minilm.architectures.task_heads import class_name_of, with_task_head
+from minilm.architectures.task_heads import class_name_of
 from minilm.config import ModelConfig, to_dict
 from minilm.errors import ConfigError, naming_file
 from minilm.formats.json_file import read_object
 from minilm.inspection.target import UNKNOWN, Target
+from minilm.ledger.components import ENCODER, LM_HEAD
 from minilm.ledger.layout_changes import with_adapters, with_frozen
 from minilm.runs import files as run_files
 from minilm.runs.base_run import lora_of
@@ -91,13 +92,21 @@ def hugging_face_target(
     undeclared = ""
     if entry and beside_weights and not _gives_a_size(config):
         entry, undeclared = None, "config.json gives no sizes"
-    layout = layout_of(config) if entry else None
+    if entry and beside_weights and (larger := larger_fields({**config, "model_type": model_type})):
+        entry, undeclared = None, f"config.json has {', '.join(larger)}, of a larger model"
+    layout = layout_of_class(config) if entry else None
     notes: tuple[str, ...] = ()
-    if entry and layout:
-        alone = entry.causal_only or bool(entry.text_of)
-        layout = with_task_head(layout, config, causal_only=alone and not entry.whole)
-        if alone and not class_name_of(config):
-            notes = ("counted as a language model alone: config.json names no class",)
+    alone = entry and (entry.causal_only or entry.text_of) and not is_whole(entry, config)
+    if alone and not class_name_of(config):
+        notes = ("counted as a language model alone: config.json names no class",)
+    elif entry and layout and entry.by_class and not class_name_of(config):
+        has_head = layout.ties or layout.count(components=(LM_HEAD,))
+        what = "with its language model's head" if has_head else "as the body alone"
+        notes = (f"counted {what}: config.json names no class",)
+    encoder = layout.count(components=(ENCODER,)) if layout else 0
+    if encoder:
+        text = f"FLOPs are a token's in the decoder; the encoder, {encoder:,} parameters, runs once"
+        notes = (*notes, text)
     return Target(
         name,
         model_type,

@@ -26,6 +26,7 @@ from minilm.formats.json_file import read_object
 from minilm.inspection import folders
 from minilm.inspection.comparison import body_prefix
 from minilm.inspection.declared_target import hugging_face_target, minilm_target, open_config
+from minilm.inspection.file_class import as_class_of_file
 from minilm.inspection.gguf_files import special_file
 from minilm.inspection.similar_types import check_declared
 from minilm.inspection.target import UNKNOWN, Target
@@ -205,7 +206,7 @@ def _without_config(name: str, error: InputError) -> Target:
 
 def _with_header(target: Target, header: Header) -> Target:
     """The target with its weights: those of a body alone, whatever head config.json names, are noted."""
-    target = replace(target, header=header)
+    target = as_class_of_file(replace(target, header=header), header)
     layout = target.layout
     if layout is None or target.config is not None:
         return target

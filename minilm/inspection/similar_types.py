@@ -26,7 +26,9 @@ def similar_type(config: Mapping[str, Any]) -> str | None:
     if isinstance(text, Mapping):
         texts = {entry.text_of: name for name, entry in MODEL_TYPES.items() if entry.text_of}
         return texts.get(str(text.get("model_type")))
-    names = [*_COMMON, *sorted(MODEL_TYPES.keys() - set(_COMMON))]
+    # Of as many fields, a language model rather than an encoder or a larger model.
+    others = MODEL_TYPES.keys() - set(_COMMON)
+    names = [*_COMMON, *sorted(others, key=lambda name: (MODEL_TYPES[name].by_class, name))]
     matter = {name: _fields_that_matter(config, name) for name in names}
     # The first of the best: the order above decides.
     best = max(names, key=lambda name: matter[name])

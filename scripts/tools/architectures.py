@@ -22,16 +22,24 @@ HEAD = """# The declared architectures
 Each is a `model_type` of a Hugging Face config.json, declared in a file of `minilm/architectures` with the
 defaults that the architecture has where config.json says nothing.
 `tests/architectures/test_transformers_agreement.py` compares each with transformers' own model, name by name,
-on random configurations (`make agree`); the published models of `tests/architectures/test_published.py` and
-`tests/architectures/test_published_gpt.py` are counted to the last parameter. minilm's own runs are declared
+on random configurations (`make agree`). Those that transformers does not have, whose config.json names
+code in their own repository, are held against names and shapes listed by hand from that code
+(`tests/architectures/test_remote_types.py`). The published models of
+`tests/architectures/test_published.py` and `tests/architectures/test_published_gpt.py` are counted to the
+last parameter. minilm's own runs are declared
 beside them. `minilm architectures` prints this table (`scripts/tools/architectures.py` writes this page).
-Each is there since minilm 0.1.0. A model_type that is not is read as another by `minilm inspect --as TYPE`;
-where the fields of a config.json are those of a declared one, the error offers that.
+Encoders, encoder-decoders, vision transformers and models that see or hear are declared by class, which
+`tests/architectures/test_classes_agreement.py` compares: with a masked language model's head, as a
+classifier, alone, or whole. A class that is not declared is counted from its file. Each is there since minilm
+0.1.0. A model_type that is not is read as another by `minilm inspect --as TYPE`; where the fields of a
+config.json are those of a declared one, the error offers that.
 
 - counted: names, shapes, formula, components, memory, active parameters; "language model" is the part of a
   larger model that is declared
 - KV cache: its size, and FLOPs; "window" where some layers slide by default, "latent" and "sparse" as in
-  DeepSeek's; "state" where layers keep one of constant size, whose size is told, and FLOPs without the scan
+  DeepSeek's; "state" where layers keep one of constant size, whose size is told, and FLOPs without the scan;
+  "no" for encoders, whose FLOPs are told. Of an encoder-decoder it is that of both attentions, with as long a
+  text in the encoder, which runs once: its FLOPs are not a token's
 - GGUF: llama.cpp's name for it, whose files are checked against the declaration
 - runs: minilm loads, trains and exports it; "imports": it loads it
 
