@@ -24,7 +24,7 @@ from minilm.model.transformer import Transformer
 from minilm.progress import progress_bar
 
 SHAPE = {"num_layers": 2, "d_model": 32, "num_heads": 2}
-ONCE = Arm(SHAPE, steps=128, tokens=2**16)
+ONCE = Arm(SHAPE, steps=512, tokens=2**18)
 REPEATED = Arm(SHAPE, steps=512, tokens=2**12)
 SCALES = (0.0, 0.1, 1.0, 10.0)
 DROPOUT = 0.1
