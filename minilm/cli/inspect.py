@@ -101,7 +101,12 @@ def _inspect(target: str, options: argparse.Namespace) -> Inspection:
     files_with_layers = (options.html, options.markdown)
     listed = options.tensors or options.full or any(file is not None for file in files_with_layers)
     inspection = inspect_with_sources(
-        target, live=options.live, state_dict=options.state_dict, tensors=listed, **sizes
+        target,
+        live=options.live,
+        state_dict=options.state_dict,
+        model_type=options.model_type,
+        tensors=listed,
+        **sizes,
     )
     if options.fits is not None:
         inspection = inspection.with_report(
@@ -306,7 +311,14 @@ def _add_costs(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_sources(parser: argparse.ArgumentParser) -> None:
-    """Which part of a target is the model, and whether its module is built as well."""
+    """Which part of a target is the model, how it is read, and whether its module is built as well."""
+    parser.add_argument(
+        "--as",
+        type=_nonempty,
+        metavar="TYPE",
+        dest="model_type",
+        help="read config.json as this model_type: llama, ... (minilm architectures lists them)",
+    )
     parser.add_argument(
         "--live",
         action=argparse.BooleanOptionalAction,

@@ -20,9 +20,19 @@ from minilm.runs import files as run_files
 from minilm.runs.base_run import lora_of
 from minilm.safe_text import short_repr
 
+# How config.json names width, depth and vocabulary: one of these is in every published one.
+_SIZES = (
+    *("vocab_size", "hidden_size", "d_model", "n_embd", "dim", "embed_dim"),
+    *("num_hidden_layers", "num_layers", "n_layers", "n_layer", "decoder_layers"),
+)
 
-def open_config(name: str, path: Path) -> Target:
-    """What a config.json declares, of minilm or of any other. Raises InputError."""
+
+def open_config(name: str, path: Path, *, beside_weights: bool = False) -> Target:
+    """What a config.json declares, of minilm or of any other. Raises InputError.
+
+    ``beside_weights``: one that gives no size declares nothing then. The defaults of an architecture say less
+    of a file than the file.
+    """
     config = read_object(path)
     if config.get("family") == run_files.FAMILY:
         target = replace(
@@ -42,7 +52,8 @@ def open_config(name: str, path: Path) -> Target:
             return target
         return replace(target, hyperparameters={**target.hyperparameters, "training": training})
     with naming_file(path):
-        return replace(hugging_face_target(name, config), folder=path.parent)
+        target = hugging_face_target(name, config, beside_weights=beside_weights)
+    return replace(target, folder=path.parent)
 
 
 def _with_frozen(target: Target, config: Mapping[str, Any]) -> Target:
@@ -62,7 +73,14 @@ def _with_frozen(target: Target, config: Mapping[str, Any]) -> Target:
     return replace(target, layout=layout, notes=(*target.notes, note))
 
 
-def hugging_face_target(name: str, config: Mapping[str, Any]) -> Target:
+def _gives_a_size(config: Mapping[str, Any]) -> bool:
+    objects = [config, *(value for value in config.values() if isinstance(value, Mapping))]
+    return any(size in fields for fields in objects for size in _SIZES)
+
+
+def hugging_face_target(
+    name: str, config: Mapping[str, Any], *, beside_weights: bool = False
+) -> Target:
     """What a Hugging Face config.json declares. Raises ConfigError for a field that is wrong."""
     # The components of diffusers have a class in its place.
     model_type = config.get("model_type") or config.get("_class_name")
@@ -70,6 +88,9 @@ def hugging_face_target(name: str, config: Mapping[str, Any]) -> Target:
         model_type = UNKNOWN
     fields = {k: v for k, v in config.items() if isinstance(v, (bool, int, float, str))}
     entry = MODEL_TYPES.get(model_type)
+    undeclared = ""
+    if entry and beside_weights and not _gives_a_size(config):
+        entry, undeclared = None, "config.json gives no sizes"
     layout = layout_of(config) if entry else None
     notes: tuple[str, ...] = ()
     if entry and layout:
@@ -84,6 +105,7 @@ def hugging_face_target(name: str, config: Mapping[str, Any]) -> Target:
         hugging_face=config,
         hyperparameters={"model": fields},
         notes=notes,
+        undeclared=undeclared,
     )
 
 

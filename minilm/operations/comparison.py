@@ -148,7 +148,7 @@ def measure_run(
 def generation_rate(model: Transformer) -> float:
     """Tokens a second of a text, greedily, with the cache: the median of a few, or one that takes long."""
     was_training = model.training
-    decoder = make_decoder(model.eval())
+    decoder = make_decoder(model.eval(), tune=True)
     count = min(TIMED_TOKENS, model.config.context_length)
     rates = []
     for _ in range(TIMED_TEXTS):
