@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
+from reprlib import repr as shortened
 from typing import Any
 
 from minilm.architectures.config_fields import sub_config
@@ -14,7 +15,14 @@ from minilm.architectures.task_heads import (
     class_name_of,
     with_task_head,
 )
+from minilm.errors import ConfigError
 from minilm.ledger.layout import Layout
+
+
+def larger_fields(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The fields of a config.json that say that it is of a larger model than the declared one."""
+    entry = MODEL_TYPES[config["model_type"]]
+    return tuple(name for name in entry.larger if config.get(name) is not None)
 
 
 def layout_of(config: Mapping[str, Any]) -> Layout:
@@ -24,6 +32,8 @@ def layout_of(config: Mapping[str, Any]) -> Layout:
     stays fast however many there are.
     """
     entry = MODEL_TYPES[config["model_type"]]
+    for name in larger_fields(config):
+        raise ConfigError(f"config.json: {name}", shortened(config[name]), "null or no such field")
     whole = is_whole(entry, config)
     module = import_module(f"{__name__}.{entry.whole if whole else entry.module}")
     if entry.text_of and not whole:

@@ -16,7 +16,8 @@ class ModelType(NamedTuple):
     name of. ``text_of`` is that of the `text_config` inside, where a larger model's language model alone
     is declared; where the whole is too, ``whole`` is its module. ``causal_only``: of its classes the
     language model alone is declared, not those with an encoder, another head or none. ``by_class``: its
-    module, that of the ``whole`` where it has one, has a layout for each class of the type.
+    module, that of the ``whole`` where it has one, has a layout for each class of the type. A config.json
+    with one of the fields ``larger`` is of a larger model under the same name, which is not declared.
     """
 
     module: str
@@ -28,6 +29,7 @@ class ModelType(NamedTuple):
     whole: str = ""
     causal_only: bool = False
     by_class: bool = False
+    larger: tuple[str, ...] = ()
 
 
 _GEMMA2 = ("model_type", "norms after attention and feed-forward, GeGLU by tanh")
@@ -316,4 +318,45 @@ MODEL_TYPES: dict[str, ModelType] = {
     "youtu": ModelType("deepseek"),
     "zamba2": ModelType("zamba2"),
     "zaya": ModelType("zaya"),
+    # Of remote code, without a type in transformers.
+    "PanguEmbedded": ModelType("remote_llama"),
+    "RefinedWeb": ModelType("falcon"),
+    "RefinedWebModel": ModelType("falcon", same_as="falcon"),
+    "Yi": ModelType("remote_llama"),
+    "aquila": ModelType("remote_llama"),
+    "arctic": ModelType("arctic"),
+    "baichuan": ModelType("baichuan"),
+    "bailing_moe": ModelType("bailing_moe"),
+    "bailing_moe_linear": ModelType("bailing_moe"),
+    "bailing_moe_v2": ModelType("bailing_moe"),
+    "chatglm": ModelType("chatglm", larger=("vision_config", "pre_seq_len")),
+    "codeshell": ModelType("codeshell"),
+    "deci": ModelType("deci"),
+    "deepseek": ModelType("deepseek1"),
+    "exaone": ModelType("exaone3"),
+    "grok-1": ModelType("grok1"),
+    "internlm": ModelType("remote_llama"),
+    "internlm2": ModelType("internlm2"),
+    "jais": ModelType("jais"),
+    "mimo": ModelType("remote_llama"),
+    "minicpm": ModelType("remote_llama"),
+    "minimax_m1": ModelType("minimax", same_as="minimax_text_01"),
+    "minimax_text_01": ModelType("minimax"),
+    "mixformer-sequential": ModelType("mixformer"),
+    "nemotron-nas": ModelType("deci"),
+    "openelm": ModelType("openelm"),
+    "orion": ModelType("remote_llama"),
+    "phi-msft": ModelType("mixformer"),
+    "phi3small": ModelType("phi3small"),
+    "plamo": ModelType("plamo"),
+    "qwen": ModelType("qwen1", larger=("visual", "audio")),
+    "sdar": ModelType("qwen", same_as="qwen3"),
+    "sdar_moe": ModelType("qwen", same_as="qwen3_moe"),
+    "solar": ModelType("remote_llama"),
+    "stablelm_epoch": ModelType("stablelm", same_as="stablelm"),
+    "step1": ModelType("remote_llama"),
+    "step3_text": ModelType("step3"),
+    "step3_vl": ModelType("step3", text_of="step3_text"),
+    "telechat": ModelType("telechat"),
+    "xverse": ModelType("remote_llama"),
 }

@@ -21,6 +21,8 @@ VERBS = {
     "share": "let the layers of a trained model share blocks, tie or untie its head",
     "quantize": "a model in 8 or 4 bits a weight, and what that changed",
     "evaluate": "loss and perplexity of a model on a text",
+    "search": "hyperparameters and a shape for a text, under a budget",
+    "claims": "what is said of parameters, tested on a model",
     "plan": "memory, communication, days and cost of a training run on GPUs",
     "architectures": "what is known of each model_type of Hugging Face",
     "cache": "the texts that were encoded, and removing them",

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from minilm.architectures import is_whole, layout_of_class
+from minilm.architectures import is_whole, larger_fields, layout_of_class
 from minilm.architectures.minilm import layout as minilm_layout
 from minilm.architectures.model_types import MODEL_TYPES
 from minilm.architectures.task_heads import class_name_of
@@ -92,6 +92,8 @@ def hugging_face_target(
     undeclared = ""
     if entry and beside_weights and not _gives_a_size(config):
         entry, undeclared = None, "config.json gives no sizes"
+    if entry and beside_weights and (larger := larger_fields({**config, "model_type": model_type})):
+        entry, undeclared = None, f"config.json has {', '.join(larger)}, of a larger model"
     layout = layout_of_class(config) if entry else None
     notes: tuple[str, ...] = ()
     alone = entry and (entry.causal_only or entry.text_of) and not is_whole(entry, config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Container, Mapping
 from typing import Any
@@ -45,6 +46,10 @@ _LAYER_NUMBER = re.compile(
 )
 _NEXT_TOKEN = re.compile(r"(?:model\.)?mtp(?:_\w+)?\.")
 _NEXT_TOKEN_FIELDS = ("num_nextn_predict_layers", "num_mtp_modules")
+
+
+_LAYER = re.compile(r"\.\d{1,9}(?=\.)", re.ASCII)
+_NUMBER = re.compile(r"\.\d+(?=\.|$)", re.ASCII)
 
 
 def component_by_name(name: str) -> str:
@@ -124,3 +129,17 @@ def is_half(name: str, names: Container[str]) -> bool:
 def is_routed(name: str) -> bool:
     """Whether a tensor belongs to routed experts, of which a token uses only some."""
     return _ROUTED.search("." + name) is not None
+
+
+def layer_and_matrix(name: str) -> tuple[str, str] | None:
+    """blocks.3.attention.query.weight -> (blocks.3, attention.query.weight); further numbers are one."""
+    match = _LAYER.search("." + name)
+    if match is None:
+        return None
+    end = match.end() - 1
+    return name[:end], _with_numbers_as_one(name[end:])[1:]
+
+
+@functools.lru_cache(2**10)
+def _with_numbers_as_one(name: str) -> str:
+    return _NUMBER.sub(".*", name)

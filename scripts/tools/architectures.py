@@ -22,8 +22,11 @@ HEAD = """# The declared architectures
 Each is a `model_type` of a Hugging Face config.json, declared in a file of `minilm/architectures` with the
 defaults that the architecture has where config.json says nothing.
 `tests/architectures/test_transformers_agreement.py` compares each with transformers' own model, name by name,
-on random configurations (`make agree`); the published models of `tests/architectures/test_published.py` and
-`tests/architectures/test_published_gpt.py` are counted to the last parameter. minilm's own runs are declared
+on random configurations (`make agree`). Those that transformers does not have, whose config.json names
+code in their own repository, are held against names and shapes listed by hand from that code
+(`tests/architectures/test_remote_types.py`). The published models of
+`tests/architectures/test_published.py` and `tests/architectures/test_published_gpt.py` are counted to the
+last parameter. minilm's own runs are declared
 beside them. `minilm architectures` prints this table (`scripts/tools/architectures.py` writes this page).
 Encoders, encoder-decoders, vision transformers and models that see or hear are declared by class, which
 `tests/architectures/test_classes_agreement.py` compares: with a masked language model's head, as a
