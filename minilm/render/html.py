@@ -21,6 +21,7 @@ from markupsafe import Markup
 
 from minilm.inspection.report import Report
 from minilm.render import charts
+from minilm.render.calculator import calculator_of
 from minilm.render.document import Block
 from minilm.render.line_chart import LineChart, run_charts
 from minilm.render.sections import build_document
@@ -38,20 +39,24 @@ _DRAWN_APART = ("witnesses", "notes", "tensors")
 def page(report: Report, *, history: RunHistory | None = None) -> str:
     """The whole page; with the ``history`` of a run, its curves, findings and samples too."""
     environment = _environment()
-    script = _template(environment, "report.js")
+    script = _template(environment, "calculator.js") + _template(environment, "report.js")
     document = build_document(report, history=history, tensors=True)
     sections = {section.key: section for section in document.sections}
     history = history or RunHistory()
+    calculator = calculator_of(report)
     curves = run_charts(history.metrics, history.overfitting_from)
     return environment.get_template("report.html").render(
         policy=_policy(script),
-        style=Markup(_template(environment, "report.css")),
+        style=Markup(
+            _template(environment, "report.css") + _template(environment, "calculator.css")
+        ),
         script=Markup(script),
         data=Markup(
             script_json(
                 {
                     "curves": [_curve_values(chart) for chart in curves],
                     "tensors": charts.tensor_table(sections["tensors"].tables()[0]),
+                    "calculator": calculator.data() if calculator else None,
                 }
             )
         ),
@@ -62,6 +67,7 @@ def page(report: Report, *, history: RunHistory | None = None) -> str:
         sections=[section for section in document.sections if section.key not in _DRAWN_APART],
         curves=curves,
         samples=charts.evenly_spaced(history.samples, MAX_SAMPLES),
+        calculator=calculator,
         treemap=charts.treemap(report),
         heat_map=charts.heat_map(report),
         max_rows=MAX_ROWS,
