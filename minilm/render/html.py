@@ -23,6 +23,7 @@ from minilm.inspection.report import Report
 from minilm.render import charts
 from minilm.render.calculator import calculator_of
 from minilm.render.document import Block
+from minilm.render.glossary import GLOSSARY, letters
 from minilm.render.line_chart import LineChart, run_charts
 from minilm.render.sections import build_document
 from minilm.runs.history import RunHistory
@@ -68,6 +69,8 @@ def page(report: Report, *, history: RunHistory | None = None) -> str:
         curves=curves,
         samples=charts.evenly_spaced(history.samples, MAX_SAMPLES),
         calculator=calculator,
+        glossary=GLOSSARY,
+        letters=letters(report.formula.symbols, report.architecture) if report.formula else {},
         treemap=charts.treemap(report),
         heat_map=charts.heat_map(report),
         max_rows=MAX_ROWS,
