@@ -21,9 +21,9 @@ from markupsafe import Markup
 
 from minilm.inspection.report import Report
 from minilm.render import charts
-from minilm.render.calculator import calculator_of
-from minilm.render.document import Block
-from minilm.render.glossary import GLOSSARY, letters
+from minilm.render.calculator import Calculator, calculator_of
+from minilm.render.document import Block, Section
+from minilm.render.glossary import GLOSSARY, USUAL_LETTERS, letters
 from minilm.render.line_chart import LineChart, run_charts
 from minilm.render.sections import build_document
 from minilm.runs.history import RunHistory
@@ -76,6 +76,33 @@ def page(report: Report, *, history: RunHistory | None = None) -> str:
         max_rows=MAX_ROWS,
         version=__version__,
         today=date.today().isoformat(),
+    )
+
+
+def lesson_page(
+    title: str,
+    sections: Sequence[Section],
+    answers: Sequence[tuple[str, str]],
+    calculator: Calculator | None,
+    family: str = "",
+) -> str:
+    """A page of explanations with a calculator, questions and the glossary."""
+    environment = _environment()
+    script = _template(environment, "calculator.js")
+    symbols = [letter.name for letter in calculator.letters] if calculator else USUAL_LETTERS
+    return environment.get_template("explained.html").render(
+        policy=_policy(script),
+        style=Markup(
+            _template(environment, "report.css") + _template(environment, "calculator.css")
+        ),
+        script=Markup(script),
+        data=Markup(script_json({"calculator": calculator.data() if calculator else None})),
+        title=title,
+        sections=sections,
+        answers=answers,
+        calculator=calculator,
+        glossary=GLOSSARY,
+        letters=letters(symbols, family),
     )
 
 
