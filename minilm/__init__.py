@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from minilm.operations.prune import prune
     from minilm.operations.quantize import quantize
     from minilm.operations.share import share
+    from minilm.render.explanation import explain
     from minilm.training.train import finetune, resume, train
     from minilm.transforms.lora import set_adapter
 
@@ -41,6 +42,7 @@ _HOMES = {
     "generate": "minilm.generation.generate",
     "preset": "minilm.config.presets",
     "evaluate": "minilm.operations.evaluate",
+    "explain": "minilm.render.explanation",
     "federate": "minilm.federation.federate",
     "finetune": "minilm.training.train",
     "merge": "minilm.operations.merge",
@@ -60,6 +62,7 @@ __all__ = [
     "Transformer",
     "convert",
     "evaluate",
+    "explain",
     "federate",
     "finetune",
     "generate",

@@ -22,6 +22,7 @@ VERBS = {
     "quantize": "a model in 8 or 4 bits a weight, and what that changed",
     "evaluate": "loss and perplexity of a model on a text",
     "plan": "memory, communication, days and cost of a training run on GPUs",
+    "explain": "what the parameters of a model are, in plain sentences",
     "cache": "the texts that were encoded, and removing them",
 }
 

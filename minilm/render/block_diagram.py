@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from itertools import groupby
 
 from markupsafe import Markup, escape
@@ -98,7 +99,7 @@ def diagram(parts: Sequence[Part], symbols: Mapping[str, int], *, alone: bool = 
         '<svg class="diagram" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {} {:g}" role="img" '
         'aria-label="The model as a diagram: every matrix with its shape and its share">'
     ).format(WIDTH, height)
-    style = Markup("<style>{}</style>").format(Markup(STYLE_ALONE)) if alone else Markup("")
+    style = Markup("<style>\n{}</style>").format(Markup(_style_alone())) if alone else Markup("")
     paper = Markup('<rect class="paper" width="100%" height="100%"/>') if alone else Markup("")
     return Markup("\n").join([opening + style + paper, *drawing, Markup("</svg>")])
 
@@ -162,17 +163,6 @@ def _text(x: float, y: float, value: str, kind: str, data: str = "") -> Markup:
     )
 
 
-# The colours of report.css, for a file of its own.
-STYLE_ALONE = """
-svg { --ink: #1b1d20; --muted: #5c6067; --rule: #b9b9b2; --paper: #fcfcfa; }
-@media (prefers-color-scheme: dark) {
-  svg { --ink: #e8e7e3; --muted: #a4a8af; --rule: #565b63; --paper: #15171a; }
-}
-.paper { fill: var(--paper); }
-text { font: 11px system-ui, sans-serif; fill: var(--muted); }
-.name, .share { font-size: 12px; font-weight: 600; fill: var(--ink); } .share { text-anchor: end; }
-.letters { font-style: italic; }
-.box, .frame { fill: none; stroke: var(--rule); } .fill { opacity: .45; }
-.embedding { fill: #0072b2; } .attention { fill: #e69f00; } .feed-forward { fill: #009e73; }
-.experts { fill: #d55e00; } .head { fill: #cc79a7; } .norm { fill: #56b4e9; } .other { fill: #8b9096; }
-"""
+def _style_alone() -> str:
+    style = resources.files("minilm.render").joinpath("templates/diagram.css")
+    return style.read_text(encoding="utf-8")

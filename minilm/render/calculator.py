@@ -102,7 +102,7 @@ class Calculator:
                 }
                 for cost in self.costs
             ],
-            "bits": {dtype: BITS[dtype] for dtype in {*self.weight_dtypes, *self.cache_dtypes}},
+            "bits": {dtype: BITS[dtype] for dtype in (*self.weight_dtypes, *self.cache_dtypes)},
             # float16 is trained as bfloat16 is.
             "trained_as": {**{d: d for d in TRAINED_IN}, "float16": "bfloat16"},
         }
