@@ -136,7 +136,7 @@ def _box(
 ) -> Markup:
     left, top, width = place
     share = part.count.value(symbols) / total
-    letters = " × ".join(format_polynomial(side, PRETTY) for side in part.shape)
+    letters = " × ".join(map(_side, part.shape))
     numeric = " × ".join(f"{side.value(symbols):,}" for side in part.shape)
     lines = [
         Markup(
@@ -155,6 +155,11 @@ def _box(
     else:
         lines.append(_text(left + width * 0.62, top + 17, numeric, "", f'data-shape="{number}"'))
     return Markup("<g>{}</g>").format(Markup("").join(lines))
+
+
+def _side(side: Polynomial) -> str:
+    text = format_polynomial(side, PRETTY)
+    return f"({text})" if len(side.terms) > 1 else text
 
 
 def _text(x: float, y: float, value: str, kind: str, data: str = "") -> Markup:

@@ -224,11 +224,10 @@ def _rules(name: str, symbols: Mapping[str, int], derived: _Derived) -> dict[str
 
 
 def _has_numbered_layers(layout: Layout) -> bool:
-    """Whether some tensors or kinds of attention are of layers whose number is no letter."""
+    """Whether some tensors or kinds of attention are of so many layers, and not of a letter of them."""
     counts = [tensor.repeat for tensor in layout.tensors if tensor.repeat != ONE]
     counts += [kind.layers for kind in layout.attention]
-    listed = any(tensor.layers is not None for tensor in layout.tensors)
-    return listed or any(not count.letters() for count in counts)
+    return any(not count.letters() for count in counts)
 
 
 def _stops(name: str, value: int) -> tuple[int, ...]:
@@ -247,6 +246,8 @@ def _letter_data(letter: Letter) -> dict[str, Any]:
     data: dict[str, Any] = {"name": letter.name, "value": letter.value}
     if letter.derived is not None:
         return data | {"derived": [polynomial_data(part) for part in letter.derived]}
+    if not letter.stops:
+        return data
     rules = {"divides": letter.divides, "at_most": letter.at_most}
     numbers = {"quotient": letter.quotient, "multiple": letter.multiple}
     return data | {"stops": letter.stops} | rules | numbers

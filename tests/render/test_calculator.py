@@ -257,3 +257,20 @@ def test_what_cannot_vary_is_fixed_and_says_why() -> None:
     layers = next(letter for letter in of_kinds.letters if letter.name == "L")
     assert "number stays" in layers.why_fixed
     assert layers.stops == ()
+
+
+def test_a_page_with_letters_that_stay_shows_the_model_as_it_is(
+    browser: Browser, tmp_path: Path
+) -> None:
+    """The last of this file: it opens another page."""
+    config = tmp_path / "config.json"
+    config.write_text('{"model_type": "gemma3_text", "num_hidden_layers": 12}', encoding="utf-8")
+    report = minilm.inspect(config)
+    path = tmp_path / "report.html"
+    path.write_text(page(report), encoding="utf-8")
+    browser.open(path)
+    assert browser.problems == []
+    assert browser.run("document.getElementById('slider-L')") is None
+    assert browser.run("document.getElementById('slider-d').disabled") is False
+    shown = browser.run("document.getElementById('calculated').textContent")
+    assert shown == f"{report.parameters.total:,}"
