@@ -27,6 +27,7 @@ UNPREFIXED_FIELDS = (
     "dtype",
     "compile",
     "parallel",
+    "tensor_parallel",
     "seed",
     "val_fraction",
     "split",

@@ -94,6 +94,8 @@ class TrainConfig:
     """Keep only each block's input and recompute the block backward: less memory, more time."""
     parallel: Literal["ddp", "fsdp", "hsdp"] = "ddp"
     """Under torchrun. ddp: each process has the model; fsdp: a part of it; hsdp: a part within a machine."""
+    tensor_parallel: int = 1
+    """Under torchrun: so many processes share each matrix of the blocks, and the same part of a batch."""
     deterministic: bool = False
     """Deterministic algorithms on CUDA too, so that a run resumes bit for bit there."""
     save_every_seconds: float = 60.0
@@ -102,6 +104,8 @@ class TrainConfig:
     """How many training states resume/ holds: the newest ones."""
     sample_tokens: int = 64
     """Tokens of the sample text at each evaluation, shown in report.html; 0: none."""
+    watch: bool = False
+    """Keep parameters.jsonl: norms, updates, gradients, histograms of the parameters, for report.html."""
     log_to: str = ""
     """Trackers that get the metrics as well: any of tensorboard, wandb, trackio, with commas between."""
 
@@ -141,6 +145,7 @@ class TrainConfig:
 
 _TRAINING_SIZES = (
     *("batch_size", "gradient_accumulation", "max_steps", "eval_every", "log_every", "keep_states"),
+    "tensor_parallel",
 )
 _TRAINING_COUNTS = (
     *(

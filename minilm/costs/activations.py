@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from minilm.config import ModelConfig
-from minilm.costs.forward_pass import ForwardPass
+from minilm.costs.forward_pass import FLOAT32, ForwardPass
 from minilm.costs.saved_tensors import L, N, SavedTensor, d, saved_tensors
 from minilm.costs.trained import Trained
 from minilm.ledger.symbols import ASCII, ZERO, Polynomial, format_polynomial
@@ -30,9 +30,9 @@ def activations(
     """What an eager forward pass of `minilm.training` saves for ``batch`` x ``context`` tokens.
 
     ``dtype`` other than float32 is autocast, which saves a cast copy of every matrix; not of those that
-    fully_shard ``gathered`` in that dtype, which the residual stream then has too. Exact on a CPU, but for
-    partial RoPE and a parallel residual, which are estimates; so is CUDA, where the fused kernels decide
-    what to save (read from their derivatives, without padding). ``trained`` is by default everything.
+    fully_shard ``gathered`` in that dtype, all in the blocks. Exact on a CPU, but for partial RoPE and a
+    parallel residual, which are estimates; so is CUDA, where the fused kernels decide what to save (read from
+    their derivatives, without padding). ``trained`` is by default everything.
     """
     trained = trained or Trained()
     forward = ForwardPass(config, batch, context, dtype, device, trained, gathered=gathered)
@@ -56,7 +56,7 @@ def activations(
     return Activations(
         tuple(saved_tensors(forward)),
         symbols,
-        block_input=forward.stream_width * N * d,
+        block_input=FLOAT32 * N * d,
         attention=forward.attention,
         dtype=dtype,
         exact=exact,

@@ -61,11 +61,6 @@ class ForwardPass:
         return BITS[self.dtype] // 8
 
     @property
-    def stream_width(self) -> int:
-        """Bytes of an element of the residual stream."""
-        return self.width if self.gathered else FLOAT32
-
-    @property
     def autocast(self) -> bool:
         return self.dtype != "float32"
 
@@ -87,7 +82,8 @@ class ForwardPass:
         time. What a packed one is multiplied by is not saved.
         """
         is_head = component == components.LM_HEAD
-        if not self.autocast or self.gathered or (self.trained.packing and not is_head):
+        in_few_bits = self.gathered or self.trained.packing
+        if not self.autocast or (in_few_bits and not is_head):
             return ZERO
         return layers if is_head or not self.trains(component) else self._cast_once(layers)
 

@@ -6,13 +6,12 @@ What is counted, in the largest of those moments:
     optimizer    its state, of the rank's rows
     gradients    ddp: all of them throughout, in the buckets of the all-reduce (gradient_as_bucket_view);
                  sharded: the rank's rows of the layers behind
-    gathered     sharded: what is outside the blocks throughout, and two blocks (one computes, the next is on
-                 its way), in the dtype of the products
-    reduced      sharded: the whole gradients outside the blocks from the head on, and those of the block
-                 behind in float32 while they are reduced
+    gathered     sharded: what is outside the blocks in float32 throughout, and in the dtype of the products two
+                 units of blocks (one computes, the next is on its way; one alone is twice there at first)
+    reduced      sharded: the whole gradients outside the blocks from the head on, those of the unit that goes
+                 backward, and those of the unit behind in float32 while they are reduced
     activations  all that is saved for the backward pass, and a moment's intermediate results. Autocast saves
-                 16-bit copies of the matrices; a sharded model gathers them in 16 bits instead, in which the
-                 residual stream then is too
+                 16-bit copies of the matrices; a sharded model gathers those of the blocks in 16 bits instead
 
 A tensor-parallel rank computes a model with its part of the heads and of the feed-forward (`part_of`). Of an
 architecture that minilm does not run, activations are those of activation_estimate.py, beside all gradients.
@@ -100,6 +99,13 @@ class RankStep:
         return -(-(self.layout.count() - self.outside_elements) // self.num_blocks)
 
     @cached_property
+    def unit_blocks(self) -> int:
+        """How many blocks are gathered together."""
+        is_shared = self.num_blocks < self.layout.symbols.get("L", 0)
+        most = 1 if is_shared else UNIT_BYTES // (FLOAT32 * self.block_elements)
+        return min(max(1, most), self.num_blocks)
+
+    @cached_property
     def num_blocks(self) -> int:
         """Distinct blocks."""
         symbols = self.layout.symbols
@@ -159,25 +165,28 @@ class RankStep:
         gradients = FLOAT32 * self.rank_elements
         if not self.accumulating:
             gradients = -(-whole * self.rank_elements // self.layout.count())
-        outside, block, width = self.outside_elements, self.block_elements, self.width
-        blocks = min(2, self.num_blocks) * block
-        # The block behind, which is being reduced; the last one has none.
-        reducing = FLOAT32 * block if whole else 0
+        outside, block, unit = self.outside_elements, self.block_elements, self.unit_blocks
+        # Blocks behind in the unit that goes backward, and the unit behind, which is being reduced.
+        behind = whole // (FLOAT32 * block)
+        last = self.num_blocks - (self.num_blocks - 1) // unit * unit
+        in_unit = behind if behind < last else (behind - last) % unit
+        gathering = min(2 * unit, self.num_blocks) if behind else 2 * unit
+        of_blocks = block * (in_unit * self.width + (unit * FLOAT32 if behind >= last else 0))
+        of_outside = FLOAT32 * self._outside_gradients
+        # The unit that is reduced last: its gradients, in a row too, and their sum where there is an earlier one.
+        copies = 2 + (1 / self.mesh.shards if self.accumulating else 0)
+        last_reduced = of_outside + int(copies * FLOAT32 * unit * block)
         gathered, reduced = {
-            "loss": (outside, 0),
-            "head": (outside, width * self._outside_gradients),
-            "embedding": (outside, (width + FLOAT32) * outside),
+            "loss": (FLOAT32 * outside, 0),
+            "head": (FLOAT32 * outside, of_outside),
+            "embedding": (FLOAT32 * outside, max(2 * FLOAT32 * outside, last_reduced)),
             "optimizer": (0, 0),
         }.get(
             moment.name,
-            (outside + blocks, width * self._outside_gradients + reducing),
+            (FLOAT32 * outside + self.width * gathering * block, of_outside + of_blocks),
         )
         return self._memory(
-            moment,
-            gradients,
-            activations=moment.temporary,
-            gathered=width * gathered,
-            reduced=reduced,
+            moment, gradients, activations=moment.temporary, gathered=gathered, reduced=reduced
         )
 
     def _memory(
@@ -212,6 +221,7 @@ class RankStep:
         return self.layout.count(components=(*head, components.FINAL_NORM))
 
 
+UNIT_BYTES = 25 * 2**20  # of float32 are gathered together, as in DistributedDataParallel's buckets
 BACKWARD = "backward"  # all at once: the one moment of an estimate
 
 

@@ -179,7 +179,7 @@ def _norm(
     width: Polynomial,
     component: str,
     repeat: Polynomial,
-    input_bytes: int = 0,
+    input_bytes: int = FLOAT32,
     *,
     flows: bool = True,
 ) -> Iterator[SavedTensor]:
@@ -187,8 +187,6 @@ def _norm(
 
     The input is the residual stream unless its ``input_bytes`` an element are given.
     """
-    if not input_bytes:
-        input_bytes = FLOAT32 if forward.norms_in_float32 else forward.stream_width
     if forward.config.norm == "layernorm":
         yield SavedTensor("input", component, input_bytes * rows * width, repeat)
         yield SavedTensor("mean and deviation", component, 2 * STATISTIC * rows, repeat)

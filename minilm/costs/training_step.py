@@ -78,7 +78,7 @@ class TrainingStep:
     """A step of training the model of ``config``, which ``layout`` declares, on a batch of any size.
 
     ``optimizer`` is adamw or muon. ``dtype`` other than float32 is autocast; Muon then orthogonalises in it.
-    ``gathered``: fully_shard gathers the matrices in ``dtype``.
+    ``gathered``: fully_shard gathers the matrices of the blocks in ``dtype``.
     """
 
     config: ModelConfig
@@ -137,16 +137,14 @@ class TrainingStep:
         return BITS[self.dtype] // 8
 
     @property
-    def stream_width(self) -> int:
-        """Bytes of an element of the residual stream."""
+    def matrix_width(self) -> int:
+        """Bytes of an element of a gradient of a matrix of the blocks."""
         return self.width if self.gathered else FLOAT32
 
     @property
-    def gradient_width(self) -> int:
-        """Bytes of an element of a matrix's gradient while it is made: under autocast in 16 bits first."""
-        if self.gathered:
-            return self.width
-        return FLOAT32 + (0 if self.dtype == "float32" else self.width)
+    def cast_width(self) -> int:
+        """Bytes of an element of another gradient's first form: under autocast it is made in 16 bits."""
+        return 0 if self.dtype == "float32" else self.width
 
     def trained_tensors(self) -> list[NamedTensor]:
         tensors = self.changed.tensors
@@ -182,7 +180,8 @@ class TrainingStep:
             freed = hidden + (self.width * matrix if self.dtype != "float32" else 0)
             return max(hidden, 3 * hidden - freed)
         gradient = 0 if self.trained.lora else self.gradients(component) // self.config.num_layers
-        return hidden + gradient // FLOAT32 * self.gradient_width
+        cast = 0 if self.gathered else self.cast_width
+        return hidden + gradient // FLOAT32 * (self.matrix_width + cast)
 
     def gradients(self, *names: str) -> int:
         """Bytes of the gradients of what is trained of components ``names``, in all layers."""
@@ -250,7 +249,7 @@ def _moments(step: TrainingStep, saved: Activations) -> Iterator[Moment]:
     logits = tokens * config.vocab_size
     loss = FLOAT32 * logits  # the log-softmax, which is saved
     all_saved = saved.between_blocks() if step.checkpointing else saved.total()
-    stream = step.stream_width * tokens * config.d_model
+    stream = FLOAT32 * tokens * config.d_model
     yield Moment("loss", 0, all_saved + 2 * FLOAT32 * logits)
     head = step.gradients(components.LM_HEAD)
     norm = step.gradients(components.FINAL_NORM)
@@ -258,7 +257,7 @@ def _moments(step: TrainingStep, saved: Activations) -> Iterator[Moment]:
     if config.tied_embeddings and not step.trained.lora:
         table = FLOAT32 * config.vocab_size * config.d_model
         head = tied_head = table if step.gradients(components.TOKEN_EMBEDDING) else 0
-    casts = head // FLOAT32 * max(0, step.gradient_width - FLOAT32)
+    casts = head // FLOAT32 * step.cast_width
     of_logits = step.width * logits + step.width * tokens * config.d_model
     yield Moment("head", head, all_saved - loss + of_logits + casts)
     yield from _block_moments(step, saved, head + norm, stream)
@@ -294,9 +293,9 @@ def _block_temporaries(step: TrainingStep, saved: Activations) -> Iterator[int]:
     """
     config, tokens, width = step.config, saved.tokens, step.width
     hidden = width * tokens * config.d_feed_forward
-    stream = step.stream_width * tokens * config.d_model
+    stream = FLOAT32 * tokens * config.d_model
     normed = width * tokens * config.d_model  # the gradient of a norm's output
-    cast = 0 if step.width == step.stream_width else normed  # of the stream
+    cast = 0 if step.width == FLOAT32 else normed  # of the stream
     down, up, gate = (
         step.product(component, hidden)
         for component in (
@@ -306,7 +305,7 @@ def _block_temporaries(step: TrainingStep, saved: Activations) -> Iterator[int]:
         )
     )
     of_down, of_all, of_output = (
-        step.gradients(*names) // config.num_layers // FLOAT32 * step.stream_width
+        step.gradients(*names) // config.num_layers // FLOAT32 * step.matrix_width
         for names in (
             (components.FEED_FORWARD_DOWN,),
             _FEED_FORWARD,
@@ -339,20 +338,17 @@ def _block_temporaries(step: TrainingStep, saved: Activations) -> Iterator[int]:
 
 
 def _muon_bytes(step: TrainingStep) -> int:
-    """What `Muon.step` allocates: all updates, and of one batch of equal sides the iteration's matrices."""
+    """What `Muon.step` allocates: all updates and results, and of one batch of equal sides the iteration's matrices."""
     shapes = step.muon_shapes
     width = step.width if step.dtype == "bfloat16" else FLOAT32
     groups: dict[tuple[int, ...], list[int]] = {}
     for shape, number in shapes.items():
         groups.setdefault(tuple(sorted(shape)), []).append(number)
-    most = previous = 0
+    most = results = 0
     for (rows, columns), numbers in groups.items():
         matrices = sum(numbers)
         elements, grams = matrices * rows * columns, matrices * rows * rows
-        joined = FLOAT32 * elements if len(numbers) > 1 else 0
-        cast = width * elements if width != FLOAT32 else 0
-        iteration = 2 * width * (elements + grams)
-        most = max(most, previous + joined + cast + iteration)
-        previous = FLOAT32 * elements
-    updates = FLOAT32 * sum(rows * columns * n for (rows, columns), n in shapes.items())
-    return updates + most
+        joined = elements if len(numbers) > 1 else 0
+        most = max(most, results + width * (joined + 2 * (elements + grams)))
+        results += width * elements
+    return results + most

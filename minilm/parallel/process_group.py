@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -39,7 +39,7 @@ class World:
 
     ``store`` is what they share beside tensors; ``control`` and ``saving`` are groups on the CPU whatever the
     device, the second for what is saved beside the training, in another thread. ``waits`` numbers the calls
-    of `wait`, alike in all.
+    of `wait`, alike in all. So many consecutive processes as ``tensor`` says have the same rows of a batch.
     """
 
     rank: int = 0
@@ -48,6 +48,7 @@ class World:
     control: Any = None
     saving: Any = None
     waits: Iterator[int] = field(default_factory=itertools.count)
+    tensor: int = 1
 
     @property
     def is_parallel(self) -> bool:
@@ -59,9 +60,20 @@ class World:
         """Whether this process writes files and messages."""
         return self.rank == 0
 
+    @property
+    def data_rank(self) -> int:
+        """Which of the ``data_size`` parts of a batch this process has."""
+        return self.rank // self.tensor
+
+    @property
+    def data_size(self) -> int:
+        """How many parts a batch has."""
+        return self.size // self.tensor
+
     def rows(self, total: int) -> slice:
         """This process's of ``total`` rows: consecutive, as many as another's or one more or less."""
-        return slice(total * self.rank // self.size, total * (self.rank + 1) // self.size)
+        rank, size = self.data_rank, self.data_size
+        return slice(total * rank // size, total * (rank + 1) // size)
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over all processes, in each of them, in place."""
@@ -121,12 +133,17 @@ class World:
         """
         return _answered(self._behind, otherwise=[])
 
+    def describe(self, rank: int) -> str:
+        """Where a process that has reported is, and in which step."""
+        step, host, pid = self.store.get(f"step/{rank}").decode().split()
+        return f"process {rank} (pid {pid} on {host}, in step {step})"
+
     def _behind(self) -> list[str]:
         steps: dict[int, tuple[int, str]] = {}
         for rank in range(self.size):
             if self.store.check([f"step/{rank}"]):
-                step, host, pid = self.store.get(f"step/{rank}").decode().split()
-                steps[rank] = int(step), f"process {rank} (pid {pid} on {host}, in step {step})"
+                step = int(self.store.get(f"step/{rank}").split()[0])
+                steps[rank] = step, self.describe(rank)
         others = [steps[rank] for rank in steps if rank != self.rank]
         own = steps[self.rank][0] if self.rank in steps else 0
         return [text for step, text in others if step < own] or [text for _, text in others]
@@ -137,6 +154,13 @@ _world = World()
 
 def world() -> World:
     """The processes of this run."""
+    return _world
+
+
+def share_rows(tensor: int) -> World:
+    """The world, in which so many consecutive processes have the same rows of a batch from now on."""
+    global _world
+    _world = replace(_world, tensor=tensor if _world.is_parallel else 1)
     return _world
 
 

@@ -66,7 +66,7 @@ class Explanation:
         """The sections as Markdown."""
         lines = [f"# {markdown_text(self.title)}"]
         for section in self.sections:
-            lines += markdown_lines(section)
+            lines += ["", *markdown_lines(section)]
         return "\n".join(lines) + "\n"
 
     def to_dict(self) -> dict[str, Any]:

@@ -38,13 +38,13 @@ def markdown(report: Report, *, history: RunHistory | None = None, tensors: bool
         f"**{text(document.verdict)}.**",
     ]
     for section in document.sections:
-        lines += section_lines(section)
+        lines += ["", *section_lines(section)]
     return "\n".join(lines) + "\n"
 
 
-def section_lines(section: Section) -> list[str]:
-    """A section with its heading, an empty line before each part."""
-    lines = ["", f"## {text(section.title)}"]
+def section_lines(section: Section, *, level: int = 2) -> list[str]:
+    """A section below a heading of that level."""
+    lines = [f"{'#' * level} {text(section.title)}"]
     for block in section.blocks:
         lines += _block(block)
     return lines

@@ -68,7 +68,7 @@ def evaluate(
     # Read at the end, so that no batch waits for the one before it; one tensor, as small ones kept
     # between large ones that come and go hold on to the heap (2 GiB over an evaluation of nano).
     processes = world()
-    batches = math.ceil(data.num_validation_rows(length, at_most) / (rows * processes.size))
+    batches = math.ceil(data.num_validation_rows(length, at_most) / (rows * processes.data_size))
     losses = torch.empty(batches, device=runtime.device)
     own: Iterable[tuple[Batch, int]] = _own(
         data.validation_batches(length, rows, at_most), processes
@@ -89,7 +89,7 @@ def evaluate(
         return None
     summed = float(losses.cpu().double() @ torch.tensor(counts, dtype=torch.float64))
     sums = torch.tensor([summed, sum(counts)], dtype=torch.float64)
-    total, count = processes.sum(sums).tolist()
+    total, count = (processes.sum(sums) / processes.tensor).tolist()
     bits = total / count * data.val_labels / math.log(2)
     return Validation(total / count, bits / max(1, data.val_bytes), int(count))
 
@@ -102,9 +102,9 @@ def _own(batches: Iterable[Batch], processes: World) -> Iterator[tuple[Batch, in
     """
     total = 0
     for total, batch in enumerate(batches, start=1):
-        if (total - 1) % processes.size == processes.rank:
+        if (total - 1) % processes.data_size == processes.data_rank:
             yield batch, batch.labels
-    if 0 < total % processes.size <= processes.rank:
+    if 0 < total % processes.data_size <= processes.data_rank:
         yield batch, 0
 
 

@@ -2,8 +2,8 @@
 
 Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon/). The update is `torch.optim.Muon`'s; what
 differs is how it is computed: all matrices of one shape go through the Newton-Schulz iteration as one
-batch, in bfloat16 only where the device multiplies it fast. Several processes share the matrices out; of
-parameters that they share, whole matrices are gathered first, since a part of one has other singular values.
+batch, in bfloat16 only where the device multiplies it fast. Several processes share the matrices out, and each
+orthogonalises whole ones, since a part of one has other singular values.
 
 Legend: n matrices of one shape, r <= c their sides.
 """
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minilm.parallel.sharded import gathered, local, own_part, part_like, shared_out
+from minilm.parallel.sharded import WholeMatrices, local, part_like
 
 # The quintic's coefficients and the smallest norm: those of torch.optim.Muon, which names their source.
 A, B, C = 3.4445, -4.7750, 2.0315
@@ -45,15 +45,18 @@ class Muon(torch.optim.Optimizer):
         super().__init__(parameters, defaults)
         self._dtype = dtype
         (self._group,) = self.param_groups
-        self._shapes: dict[torch.Size, list[nn.Parameter]] = {}
+        stacks: dict[object, list[nn.Parameter]] = {}
         for parameter in self._group["params"]:
             assert parameter.ndim == 2, f"Muon takes matrices, not {tuple(parameter.shape)}"
-            self._shapes.setdefault(parameter.shape, []).append(parameter)
-        self._momentum: dict[torch.Size, Tensor] = {}
-        for shape, same in self._shapes.items():
+            kind = parameter.shape, getattr(parameter, "placements", ())
+            stacks.setdefault(kind, []).append(parameter)
+        self._stacks = list(stacks.values())
+        self._whole = WholeMatrices(self._stacks)
+        self._momentum: list[Tensor] = []
+        for same in self._stacks:
             part = local(same[0])
             stacked = torch.zeros(len(same), *part.shape, device=part.device)  # n rows columns
-            self._momentum[shape] = stacked
+            self._momentum.append(stacked)
             for parameter, own in zip(same, stacked, strict=True):
                 # A view: one memory for both uses.
                 self.state[parameter]["momentum_buffer"] = part_like(parameter, own)
@@ -63,36 +66,37 @@ class Muon(torch.optim.Optimizer):
         """Update every parameter from its gradient; each must have one."""
         assert closure is None
         rate, momentum = self._group["lr"], self._group["momentum"]
-        updates: dict[torch.Size, Tensor] = {}
-        for shape, same in self._shapes.items():
+        updates = []
+        for same, momenta in zip(self._stacks, self._momentum, strict=True):
             gradients = torch.stack([local(_gradient(parameter)) for parameter in same])
-            self._momentum[shape].lerp_(gradients, 1 - momentum)
-            update = gradients.lerp_(self._momentum[shape], momentum)  # Nesterov
-            updates[shape] = gathered(update, same[0])
-        for shape, orthogonal in self._orthogonalised(updates):
-            rows, columns = shape
-            same = self._shapes[shape]
+            momenta.lerp_(gradients, 1 - momentum)
+            update = gradients.lerp_(momenta, momentum)  # Nesterov
+            updates.append(update.to(self._dtype))
+        orthogonal = self._whole.apply(_orthogonalized, updates)
+        for same, update in zip(self._stacks, orthogonal, strict=True):
+            rows, columns = same[0].shape
             parameters: list[Tensor] = [local(parameter) for parameter in same]
             if self._group["weight_decay"]:
                 torch._foreach_mul_(parameters, 1 - rate * self._group["weight_decay"])
             scale = max(1, rows / columns) ** 0.5
-            update = own_part(orthogonal, same[0])
-            torch._foreach_sub_(parameters, list(update * (rate * scale)))
+            torch._foreach_sub_(parameters, list(update.float() * (rate * scale)))
 
-    def _orthogonalised(
-        self, updates: dict[torch.Size, Tensor]
-    ) -> Iterable[tuple[torch.Size, Tensor]]:
-        """Tall matrices are transposed and share a batch with wide ones of the same sides."""
-        sides: dict[tuple[int, ...], list[torch.Size]] = {}
-        for shape in updates:
-            sides.setdefault(tuple(sorted(shape)), []).append(shape)
-        for shapes in sides.values():
-            wide = [updates[s] if s[0] <= s[1] else updates[s].mT for s in shapes]
-            batch = wide[0] if len(wide) == 1 else torch.cat(wide)  # n r c
-            orthogonal = shared_out(orthogonalize, batch.to(self._dtype)).to(batch.dtype)
-            counts = [len(updates[shape]) for shape in shapes]
-            for shape, part in zip(shapes, torch.split(orthogonal, counts), strict=True):
-                yield shape, part if shape[0] <= shape[1] else part.mT
+
+def _orthogonalized(stacks: list[Tensor]) -> list[Tensor]:
+    """(n, rows, columns) each -> the same; tall matrices are transposed, and share a batch with wide ones."""
+    sides: dict[tuple[int, ...], list[int]] = {}
+    for number, stack in enumerate(stacks):
+        sides.setdefault(tuple(sorted(stack.shape[1:])), []).append(number)
+    results = list(stacks)
+    for numbers in sides.values():
+        wide = [
+            stacks[k].mT if stacks[k].shape[1] > stacks[k].shape[2] else stacks[k] for k in numbers
+        ]
+        batch = wide[0] if len(wide) == 1 else torch.cat(wide)  # n r c
+        orthogonal = torch.split(orthogonalize(batch), [len(stack) for stack in wide])
+        for k, part in zip(numbers, orthogonal, strict=True):
+            results[k] = part if part.shape == stacks[k].shape else part.mT
+    return results
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:

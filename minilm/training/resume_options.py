@@ -22,11 +22,13 @@ RESUMABLE_OVERRIDES = (
     *(
         "device",
         "parallel",
+        "tensor_parallel",
         "compile",
         "cuda_graphs",
         "save_every_seconds",
         "keep_states",
         "sample_tokens",
+        "watch",
         "log_to",
     ),
     "dtype",

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -19,9 +20,11 @@ from minilm.model.transformer import Transformer, next_token_loss
 from minilm.parallel.dropout import RowsOfDropout
 from minilm.parallel.process_group import world
 from minilm.parallel.sharded import whole
+from minilm.parallel.slow_processes import SlowProcesses
 from minilm.training.batch_loader import BatchLoader
 from minilm.training.lr_schedule import batch_shape
 from minilm.training.optimizers import add_l1_gradient, make_optimizers, matrices, set_rates
+from minilm.training.parameter_watch import ParameterWatch, is_watched
 from minilm.training.resume_state import Progress, random_states, restore_random_states
 from minilm.training.run_spec import RunSpec
 from minilm.training.runtime import Loss
@@ -36,6 +39,7 @@ class Step(Protocol):
     """What the `Trainer` needs of its steps: each call of ``run`` makes one or several, and counts them."""
 
     loss_sum: Tensor
+    watch: ParameterWatch | None
 
     @property
     def optimizers(self) -> Sequence[torch.optim.Optimizer]:
@@ -68,8 +72,11 @@ class TrainStep:
         if self.world.is_parallel:
             from minilm.parallel.data_parallel import DataParallel  # seconds of importing
 
+            # A DoRA adapter computes with its matrices in float32.
+            is_bfloat16 = self.runtime.dtype == torch.bfloat16 and spec.adapter is None
             self.parallel = DataParallel(
-                self.model, next_token_loss, self.config.parallel, self.world
+                *(self.model, next_token_loss, self.config.parallel, self.world),
+                torch.bfloat16 if is_bfloat16 else torch.float32,
             )
         self.optimizers = make_optimizers(self.model, self.config, self.runtime.muon_dtype)
         # float16 alone needs its loss scaled to keep small gradients from vanishing.
@@ -86,8 +93,13 @@ class TrainStep:
         self.length = spec.dataset.row_length(self.model.config.context_length)
         # Written in place, as a graph does.
         self.loss_sum = torch.tensor(progress.loss_sum, device=self.runtime.device)
+        self.own_seconds = 0.0  # in which this process waits for no other
+        self.slow = SlowProcesses(self.world)
         self.norm = torch.zeros((), device=self.runtime.device)
         self.learning_rate = 0.0
+        watched = self.config.watch and self.world.is_main
+        self.watch = ParameterWatch(self.model) if watched else None
+        self._is_watched = False  # the update that is made
         self.graph = StepGraph(self._backward, self._update) if self.runtime.cuda_graph else None
 
     def run(self) -> None:
@@ -97,12 +109,29 @@ class TrainStep:
         """
         progress = self.progress
         self.learning_rate = set_rates(self.optimizers, progress.step, self.config)
+        began = time.perf_counter()
         micro_batches = self._micro_batches()
+        self.own_seconds += time.perf_counter() - began
         self._accumulate_gradients(micro_batches)
-        (self.graph.update if self.graph else self._update)()
+        tokens = sum(batch.tokens for batch in micro_batches)
+        update = self.graph.update if self.graph else self._update
+        if self.watch is not None and self._watches(progress.step + 1, tokens):
+            self._update_watched(self.watch, update)
+        else:
+            update()
         progress.step += 1
-        progress.tokens += sum(batch.tokens for batch in micro_batches)
+        progress.tokens += tokens
         progress.loss_count += 1
+
+    def _watches(self, step: int, tokens: int) -> bool:
+        return step == self.config.max_steps or is_watched(step, tokens)
+
+    def _update_watched(self, watch: ParameterWatch, update: Callable[[], None]) -> None:
+        watch.begin_update()
+        self._is_watched = True
+        update()
+        self._is_watched = False
+        watch.end_update()
 
     def _micro_batches(self) -> list[Batch]:
         """Those of the next step."""
@@ -129,7 +158,9 @@ class TrainStep:
                 own = batch.rows(self.world.rows(len(batch)))
                 # The mean over the processes, which gradients become, is that of all labels so.
                 parts = self.batches.to_device(
-                    torch.tensor(total / (own.labels * self.world.size) if own.labels else math.inf)
+                    torch.tensor(
+                        total / (own.labels * self.world.data_size) if own.labels else math.inf
+                    )
                 )
                 with self._micro_batch(len(batch), is_last=number == len(micro_batches) - 1):
                     backward(parts, *self.batches.tensors(own.with_a_label()))
@@ -166,15 +197,22 @@ class TrainStep:
             add_l1_gradient(self.matrices, config.l1_weight)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         self.norm.copy_(whole(nn.utils.get_total_norm(gradients)))
+        # What a graph replays is the same in every step.
+        if self.watch is not None and (self._is_watched or self.graph is not None):
+            self.watch.keep_gradients()
         if config.gradient_clip:
             nn.utils.clip_grads_with_norm_(self.model.parameters(), config.gradient_clip, self.norm)
         # Where float16 gradients overflowed no optimizer steps, and the scaler lowers its scale.
         overflowed = self.scaler.is_enabled() and not self.norm.isfinite()
+        before = self.scaler.state_dict() if overflowed else {}
         for optimizer in self.optimizers:
             if not overflowed:
                 self.scaler.step(optimizer)
         self._drop_gradients()
         self.scaler.update()
+        if overflowed:  # a process has seen its own parts alone, of which all may be finite
+            lower = {"scale": before["scale"] * before["backoff_factor"], "_growth_tracker": 0}
+            self.scaler.load_state_dict(before | lower)
 
     def _drop_gradients(self) -> None:
         for optimizer in self.optimizers:
@@ -192,7 +230,10 @@ class TrainStep:
     def reading(self) -> dict[str, float] | None:
         """The mean loss since the last reading, learning rate and norm; None when the loss is not finite."""
         progress = self.progress
-        loss, norm = self._mean_loss_sum() / progress.loss_count, self.norm.item()
+        loss, norm = (
+            self._mean_loss_sum(progress.loss_count) / progress.loss_count,
+            self.norm.item(),
+        )
         if not (math.isfinite(loss) and self._norm_is_usable(norm)):
             return None
         progress.loss_count = 0
@@ -211,9 +252,26 @@ class TrainStep:
         progress.scaler = self.scaler.state_dict()
         return math.isfinite(progress.loss_sum) and self._norm_is_usable(self.norm.item())
 
-    def _mean_loss_sum(self) -> float:
-        """Over the processes, each of which has the sum of its own rows' share."""
-        return self.world.sum(self.loss_sum.clone()).item() / self.world.size
+    def _mean_loss_sum(self, steps: int = 0) -> float:
+        """Over the processes, each of which has the sum of its own rows' share.
+
+        After so many ``steps`` since the last reading; the seconds of each process go along with it.
+        """
+        size = self.world.size
+        if size == 1:
+            return self.loss_sum.item()
+        sums = self.loss_sum.new_zeros(1 + size)
+        sums[0] = self.loss_sum
+        if steps:
+            passes = self.parallel.seconds if self.parallel else 0.0
+            sums[1 + self.world.rank] = self.own_seconds + passes
+        loss_sum, *seconds = self.world.sum(sums).tolist()
+        if steps:
+            self.slow.watch(seconds, steps)
+            self.own_seconds = 0.0
+            if self.parallel:
+                self.parallel.seconds = 0.0
+        return float(loss_sum) / size
 
     def _norm_is_usable(self, norm: float) -> bool:
         return math.isfinite(norm) or self.scaler.is_enabled()  # which leaves such an update out

@@ -23,8 +23,6 @@ check_dependencies()
 import torch  # noqa: E402
 import torch.distributed as dist  # noqa: E402
 from torch import Tensor  # noqa: E402
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard  # noqa: E402
-from torch.nn.parallel import DistributedDataParallel  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils._pytree import tree_leaves  # noqa: E402
 
@@ -33,6 +31,8 @@ from minilm.config import ModelConfig  # noqa: E402
 from minilm.costs.mesh import Mesh  # noqa: E402
 from minilm.costs.rank_memory import rank_memory  # noqa: E402
 from minilm.model.transformer import Transformer, next_token_loss  # noqa: E402
+from minilm.parallel.data_parallel import DataParallel  # noqa: E402
+from minilm.parallel.process_group import World  # noqa: E402
 
 WORLD = 2
 CONFIG = ModelConfig(vocab_size=1024, context_length=64, num_layers=6, d_model=256, num_heads=4)
@@ -73,29 +73,22 @@ class LiveStorages(TorchDispatchMode):
         return result
 
 
-def measured(mesh: Mesh, dtype: str, batch: int, micro_steps: int) -> int:
+def measured(mesh: Mesh, dtype: str, batch: int, micro_steps: int, rank: int) -> int:
     """Bytes at the peak of the third step of this rank."""
     torch.manual_seed(0)
     plain = Transformer(CONFIG).train()
     is_16_bit = dtype != "float32"
-    model: Any = plain
-    if mesh.replicas > 1:
-        model = DistributedDataParallel(plain, gradient_as_bucket_view=True)
-    else:
-        policy = MixedPrecisionPolicy(
-            param_dtype=torch.bfloat16 if is_16_bit else None,
-            reduce_dtype=torch.float32,
-            cast_forward_inputs=False,
-        )
-        for part in (*plain.blocks, plain):
-            fully_shard(part, mp_policy=policy)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+    parallel = DataParallel(
+        *(plain, next_token_loss, mesh.name, World(rank, WORLD)),
+        torch.bfloat16 if is_16_bit else torch.float32,
+    )
+    optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-3, fused=True)
     tokens = torch.randint(0, CONFIG.vocab_size, (batch, CONFIG.context_length))
 
     def step() -> None:
         for _ in range(micro_steps):
             with torch.autocast("cpu", torch.bfloat16, enabled=is_16_bit):
-                loss = next_token_loss(model, tokens.clone(), tokens.clone())
+                loss = parallel.loss(plain, tokens.clone(), tokens.clone())
             loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -103,7 +96,7 @@ def measured(mesh: Mesh, dtype: str, batch: int, micro_steps: int) -> int:
     step()
     step()
     memory = LiveStorages()
-    memory.hold(list(model.parameters()))
+    memory.hold(list(plain.parameters()))
     memory.hold([list(state.values()) for state in optimizer.state.values()])
     with memory:
         step()
@@ -115,7 +108,7 @@ def _rank(rank: int, rendezvous: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{rendezvous}", rank=rank, world_size=WORLD)
     for mesh, dtype, batch, micro_steps in CASES:
-        peak = measured(mesh, dtype, batch, micro_steps)
+        peak = measured(mesh, dtype, batch, micro_steps, rank)
         predicted = rank_memory(
             mesh,
             layout(CONFIG),

@@ -746,11 +746,15 @@ def markdown(content: Sequence[Section]) -> str:
     for section in content:
         own = section_lines(section)
         if section.key == "where":
-            own[2:2] = ["", f"![the preset nano as a diagram](images/{DRAWING.name})"]
-        lines += [line.replace(OTHER_PAGE, f"[{OTHER_PAGE}]({OTHER_PAGE})") for line in own]
+            own[1:1] = ["", f"![the preset nano as a diagram](images/{DRAWING.name})"]
+        link = f"[{OTHER_PAGE}]({OTHER_PAGE})"
+        lines += ["", *(line.replace(OTHER_PAGE, link) for line in own)]
     questions = tuple(f"{question} {answer}" for question, answer in answers())
-    lines += section_lines(Section("questions", "Test yourself", (Listing("", questions),)))
-    lines += section_lines(Section("glossary", "Glossary", glossary_blocks()))
+    for section in (
+        Section("questions", "Test yourself", (Listing("", questions),)),
+        Section("glossary", "Glossary", glossary_blocks()),
+    ):
+        lines += ["", *section_lines(section)]
     return "\n".join(lines) + "\n"
 
 

@@ -26,10 +26,30 @@ RUNS: dict[str, dict[str, Any]] = {
         "model": TINY_MODEL | {"tied_embeddings": True, "shared_layers": 1},
         "settings": SETTINGS | {"gradient_accumulation": 3, "l1_weight": 1e-4, "weight_decay": 0.1},
     },
-    "bfloat16": {"model": TINY_MODEL, "settings": SETTINGS | {"dtype": "bfloat16", "max_steps": 5}},
+    "bfloat16": {
+        "model": TINY_MODEL | {"qk_norm": True, "convolution": 2, "tied_embeddings": True},
+        "settings": SETTINGS
+        | {"dtype": "bfloat16", "max_steps": 5, "gradient_accumulation": 2}
+        | {"activation_checkpointing": True},
+    },
+    "float16": {
+        "model": TINY_MODEL,
+        "settings": SETTINGS | {"dtype": "float16", "max_steps": 10, "log_every": 5},
+    },
     "recomputed": {
         "model": TINY_MODEL | {"ngram": 2, "ngram_rows": 51, "convolution": 2, "dropout": 0.1},
         "settings": SETTINGS | {"activation_checkpointing": True},
+    },
+}
+# Matrices that two processes share out, each of them between two more where there are four: 17 hidden units each.
+HALVES = TINY_MODEL | {"d_model": 12, "d_feed_forward": 34}
+TENSOR_RUNS: dict[str, dict[str, Any]] = {
+    "tensor-adamw": {"model": HALVES, "settings": SETTINGS | ADAMW | {"tensor_parallel": 2}},
+    "tensor-muon": {
+        "model": HALVES
+        | {"qk_norm": True, "tied_embeddings": True}
+        | {"d_model": 16, "num_heads": 4, "num_kv_heads": 2},
+        "settings": SETTINGS | {"gradient_clip": 0.5, "tensor_parallel": 2},
     },
 }
 WORKER = str(ROOT / "tests" / "parallel" / "worker.py")

@@ -30,6 +30,7 @@ from tests.parallel.processes import (
     ODD,
     RUNS,
     SETTINGS,
+    TENSOR_RUNS,
     children,
     command_line,
     end,
@@ -43,7 +44,7 @@ from tests.parallel.processes import (
 pytestmark = pytest.mark.distributed
 
 LAYOUTS = ("ddp", "fsdp", "hsdp")
-NAMES = ("adamw", "muon", "accumulated")
+NAMES = ("adamw", "muon", "accumulated", *TENSOR_RUNS)
 # Processes of each part of the chain, and the step at which one gets a signal.
 CHAIN = ((4, 6), (2, 10), (1, 14), (4, None))
 
@@ -56,19 +57,26 @@ def folder(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path:
     cases: list[dict[str, Any]] = []
     for layout in LAYOUTS:
         for name in NAMES:
-            settings = RUNS[name]["settings"] | {"parallel": layout}
-            arguments = common | {"model": RUNS[name]["model"], "settings": settings}
+            run = (RUNS | TENSOR_RUNS)[name]
+            settings = run["settings"] | {"parallel": layout}
+            arguments = common | {"model": run["model"], "settings": settings}
             case = {"verb": "train", "arguments": arguments, "per_machine": "2"}
             cases.append(case | {"name": f"{layout}-{name}"})
-            if name == "muon" and layout != "ddp":
-                stop = {"signal_rank": 3, "signal_step": CHAIN[0][1], "copied_to": f"{layout}-4"}
-                cases.append(case | stop | {"name": f"{layout}-chain"})
+            if name in ("muon", "tensor-muon") and layout != "ddp":
+                run = layout if name == "muon" else f"{layout}-tensor"
+                stop = {"signal_rank": 3, "signal_step": CHAIN[0][1], "copied_to": f"{run}-4"}
+                cases.append(case | stop | {"name": f"{run}-chain"})
     for name, arguments in worse(folder, text_file).items():
         cases.append({"name": f"fsdp-{name}", "verb": "finetune", "arguments": arguments})
     cases.append({"name": "saved", "verb": "save", "arguments": {}})
     run_cases(folder, cases, 4)
     for name in NAMES:
-        train(**common, **RUNS[name], run_dir=folder / f"W1-{name}", cache=folder / "cache")
+        train(
+            **common,
+            **(RUNS | TENSOR_RUNS)[name],
+            run_dir=folder / f"W1-{name}",
+            cache=folder / "cache",
+        )
     for name, arguments in worse(folder, text_file).items():
         finetune(**arguments, run_dir=folder / f"W1-{name}", cache=folder / "cache")
     return folder
@@ -103,7 +111,7 @@ def test_the_best_weights_are_put_back_in_parts(folder: Path, name: str, file: s
 @pytest.mark.parametrize("name", NAMES)
 def test_four_processes_learn_what_one_does(folder: Path, layout: str, name: str) -> None:
     one, four = folder / f"W1-{name}", folder / f"{layout}-{name}"
-    most = 1e-5 if name == "adamw" else 1e-4
+    most = 1e-5 if name.endswith("adamw") else 1e-4
     torch.testing.assert_close(losses(four), losses(one), rtol=0, atol=most)
     for key in ("lr", "grad_norm", "tokens"):
         of_one, of_four = (
@@ -128,7 +136,7 @@ def test_each_part_of_a_tensor_is_saved_once(folder: Path, layout: str, parts: i
 
 def test_four_go_on_as_two_as_one_and_as_four_again(folder: Path) -> None:
     """The same losses as of one that never stopped, each time."""
-    layouts = LAYOUTS[1:]
+    layouts = [*LAYOUTS[1:], *(f"{layout}-tensor" for layout in LAYOUTS[1:])]
     for (before, stopped), (processes, signal_step) in itertools.pairwise(CHAIN):
         cases = []
         for layout in layouts:
@@ -140,10 +148,11 @@ def test_four_go_on_as_two_as_one_and_as_four_again(folder: Path) -> None:
         run_cases(folder, cases, processes)
     for layout in layouts:
         run = folder / f"{layout}-chain"
-        torch.testing.assert_close(losses(run), losses(folder / "W1-muon"), rtol=0, atol=1e-4)
+        whole = folder / ("W1-tensor-muon" if layout.endswith("tensor") else "W1-muon")
+        torch.testing.assert_close(losses(run), losses(whole), rtol=0, atol=1e-4)
         reasons = (folder / f"{layout}-chain.reasons").read_text().split()
         assert [r.partition(".")[0] for r in reasons].count("max_steps") == 4
-        expected = load_file(folder / "W1-muon" / "model.safetensors")
+        expected = load_file(whole / "model.safetensors")
         for key, tensor in load_file(run / "model.safetensors").items():
             torch.testing.assert_close(tensor, expected[key], rtol=1e-2, atol=1e-3, msg=key)
 

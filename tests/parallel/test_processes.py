@@ -5,8 +5,11 @@ All runs of two processes are made by one start of torchrun: starting costs more
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,7 +21,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from minilm.runs.logs import read_metrics, read_samples
+from minilm.runs.logs import read_metrics, read_parameters, read_samples
 from minilm.training.resume_state import read_state, state_files
 from minilm.training.train import finetune, resume, train
 from tests.conftest import ROOT
@@ -27,6 +30,7 @@ from tests.parallel.processes import (
     ODD,
     RUNS,
     SETTINGS,
+    TENSOR_RUNS,
     children,
     command_line,
     end,
@@ -36,6 +40,7 @@ from tests.parallel.processes import (
     run_cases,
     torchrun,
 )
+from tests.parallel.worker import with_faults
 
 LAYOUTS = ("ddp", "fsdp")
 
@@ -63,12 +68,24 @@ def folder(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path:
     for layout in LAYOUTS:
         for name, run in RUNS.items():
             settings = run["settings"] | {"parallel": layout}
+            settings |= {"watch": layout == "ddp" and name == "accumulated"}
             arguments = common | {"model": run["model"], "settings": settings}
-            cases.append({"name": f"{layout}-{name}", "verb": "train", "arguments": arguments})
+            case = {"name": f"{layout}-{name}", "verb": "train", "arguments": arguments}
+            cases.append(case | {"faults": name == "float16"})
             if name == "muon":
                 stopped = {"name": f"{layout}-stopped", "verb": "train", "arguments": arguments}
                 cases.append(stopped | {"signal_rank": 1, "copied_to": f"{layout}-copy"})
         base = folder / "ddp-muon"
+        for name, run in TENSOR_RUNS.items():
+            settings = run["settings"] | {"parallel": layout}
+            arguments = common | {"model": run["model"], "settings": settings}
+            if (layout, name) == ("ddp", "tensor-muon"):
+                stopped = {"name": "tensor-stopped", "verb": "train", "arguments": arguments}
+                cases.append(stopped | {"signal_rank": 1, "copied_to": "tensor-copy"})
+                resumed = {"settings": {"parallel": "fsdp", "tensor_parallel": 1}}
+                cases.append({"name": "tensor-stopped", "verb": "resume", "arguments": resumed})
+            elif layout == "fsdp":
+                cases.append({"name": f"fsdp-{name}", "verb": "train", "arguments": arguments})
         for name, arguments in tuned(layout, base, text_file, answers).items():
             cases.append({"name": f"{layout}-{name}", "verb": "finetune", "arguments": arguments})
         (other,) = set(LAYOUTS) - {layout}
@@ -76,27 +93,65 @@ def folder(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path:
         cases.append({"name": f"{layout}-stopped"} | resumed)
     cases.append({"name": "saved", "verb": "save", "arguments": {}})
     run_cases(folder, cases, 2)
-    for name, run in RUNS.items():
-        train(**common, **run, run_dir=folder / f"W1-{name}", cache=folder / "cache")
+    for name, run in (RUNS | TENSOR_RUNS).items():
+        run = run | {"settings": run["settings"] | {"watch": name == "accumulated"}}
+        said = folder / f"W1-{name}.faults"
+        with with_faults(said) if name == "float16" else contextlib.nullcontext():
+            train(**common, **run, run_dir=folder / f"W1-{name}", cache=folder / "cache")
     for name, arguments in tuned("ddp", base, text_file, answers).items():
         finetune(**arguments, run_dir=folder / f"W1-{name}", cache=folder / "cache")
     return folder
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("name", [*RUNS, "adapter", "conversations"])
+@pytest.mark.parametrize(
+    ("layout", "name"),
+    [
+        *itertools.product(LAYOUTS, [*RUNS, "adapter", "conversations"]),
+        *(("fsdp", name) for name in TENSOR_RUNS),
+    ],
+)
 def test_the_losses_are_those_of_one_process(folder: Path, layout: str, name: str) -> None:
     one, two = folder / f"W1-{name}", folder / f"{layout}-{name}"
     # Muon's iteration enlarges what rounding does; bfloat16 has 8 bits of mantissa.
-    most = {"adamw": 1e-5, "bfloat16": 0.02}.get(name, 1e-4)
+    most = {"adamw": 1e-5, "tensor-adamw": 1e-5, "bfloat16": 0.02, "float16": 0.02}.get(name, 1e-4)
     torch.testing.assert_close(losses(two), losses(one), rtol=0, atol=most)
     for key in ("lr", "grad_norm", "tokens"):
         of_one, of_two = (
             torch.tensor([line[key] for line in read_metrics(run / "metrics.jsonl") if key in line])
             for run in (one, two)
         )
-        rounding = 0.05 if name == "bfloat16" else 1e-3
+        rounding = 0.05 if name in ("bfloat16", "float16") else 1e-3
         torch.testing.assert_close(of_two, of_one, rtol=rounding, atol=1e-6)
+
+
+def test_what_is_gathered_in_bfloat16_is_what_autocast_rounds(folder: Path) -> None:
+    """Norms, embeddings and the sums between them are not rounded: the losses are those of whole models."""
+    ddp, fsdp = (losses(folder / f"{layout}-bfloat16") for layout in LAYOUTS)
+    torch.testing.assert_close(fsdp, ddp, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_overflow_in_one_process_is_skipped_by_all(folder: Path, layout: str) -> None:
+    """The losses are compared above: of one process, which skips the same step."""
+    one, two = (
+        [
+            line.split()[1]
+            for line in (folder / f"{name}-float16.faults").read_text().splitlines()
+            if line.startswith("scale")
+        ]
+        for name in ("W1", layout)
+    )
+    assert two == 2 * one
+    assert float(one[0]) == torch.amp.GradScaler("cpu").get_scale() / 2
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_slow_process_is_named_once(folder: Path, layout: str) -> None:
+    lines = (folder / f"{layout}-float16.faults").read_text().splitlines()
+    (note,) = [line for line in lines if not line.startswith("scale")]
+    assert re.match(r"note: process 1 \(pid \d+ on \S+, in step \d+\) is slow, and all wait", note)
+    assert re.search(r"of 0\.[3-9]\d s a step, others 0\.[01]\d s", note)
+    assert "slow" not in (folder / "W1-float16.faults").read_text()
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -124,6 +179,18 @@ def test_the_files_are_those_of_one_process(
     assert steps[0] == steps[1]
 
 
+def test_watched_parameters_are_those_of_one_process(folder: Path) -> None:
+    one, two = (
+        read_parameters(folder / f"{name}-accumulated" / "parameters.jsonl")
+        for name in ("W1", "ddp")
+    )
+    assert [line["step"] for line in one] == [line["step"] for line in two] == [0, 20]
+    for component, fields in one[1]["components"].items():
+        for key in ("norm", "update", "gradient"):
+            of_two = two[1]["components"][component][key]
+            assert of_two == pytest.approx(fields[key], rel=1e-2), (component, key)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_signal_to_one_stops_all_and_the_other_layout_resumes(folder: Path, layout: str) -> None:
     stopped = folder / f"{layout}-stopped"
@@ -131,6 +198,21 @@ def test_a_signal_to_one_stops_all_and_the_other_layout_resumes(folder: Path, la
     assert read_state(stopped).progress.step == SETTINGS["max_steps"]
     whole = losses(folder / f"{layout}-muon")
     torch.testing.assert_close(losses(stopped), whole, rtol=0, atol=1e-4)
+
+
+def test_what_shares_out_matrices_is_resumed_in_another_layout(
+    folder: Path, tmp_path: Path
+) -> None:
+    whole, run = losses(folder / "W1-tensor-muon"), folder / "tensor-stopped"
+    torch.testing.assert_close(losses(run), whole, rtol=0, atol=1e-4)
+    name = "model.safetensors"
+    expected, tensors = load_file(folder / "W1-tensor-muon" / name), load_file(run / name)
+    assert tensors.keys() == expected.keys()
+    for key, tensor in tensors.items():
+        torch.testing.assert_close(tensor, expected[key], rtol=1e-2, atol=1e-3, msg=key)
+    copy = shutil.copytree(folder / "tensor-copy", tmp_path / "run")
+    resume(copy, cache=folder / "cache")  # by one process
+    torch.testing.assert_close(losses(copy), whole, rtol=0, atol=1e-4)
 
 
 def test_one_process_resumes_what_several_saved(folder: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -9,6 +10,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +35,12 @@ def run(
     signal_rank: int | None = None,
     signal_step: int = 6,
     copied_to: str = "",
+    faults: bool = False,
 ) -> None:
-    """One call; with ``signal_rank`` that process gets SIGTERM at the start of its step ``signal_step``."""
+    """One call; with ``signal_rank`` that process gets SIGTERM at the start of its step ``signal_step``.
+
+    With ``faults`` gradients overflow once, and the last process is slow: `with_faults`.
+    """
     if verb == "prepare":
         with world().main_first():
             if world().is_main:  # longer than a step may take
@@ -56,7 +62,8 @@ def run(
 
         TrainStep.run = interrupted  # type: ignore[method-assign]
     call = {"train": train, "resume": resume, "finetune": finetune}[verb]
-    outcome = call(run_dir=folder / name, cache=folder / "cache", **arguments)  # type: ignore[operator]
+    with with_faults(folder / f"{name}.faults") if faults else contextlib.nullcontext():
+        outcome = call(run_dir=folder / name, cache=folder / "cache", **arguments)  # type: ignore[operator]
     with (folder / f"{name}.reasons").open("a") as stream:
         print(outcome.stopped_because, file=stream)
     if signal_rank is not None and world().rank == signal_rank:
@@ -64,6 +71,49 @@ def run(
     world().wait()
     if copied_to and world().is_main:
         shutil.copytree(folder / name, folder / copied_to)
+
+
+@contextlib.contextmanager
+def with_faults(said: Path) -> Iterator[None]:
+    """One row of a gradient overflows in the third step, in its process alone; each forward pass of the last one
+    takes long. What rank 0 says of others, and what each process's scale is at the end, goes into the file ``said``.
+    """
+    import logging
+
+    from minilm.parallel.sharded import is_shared, local
+    from minilm.training import train_step
+    from minilm.training.train_step import TrainStep
+
+    update, loss = TrainStep._update, train_step.next_token_loss
+
+    def overflowing(self: TrainStep) -> None:
+        if self.progress.step == 2:
+            gradient = self.model.embedding.token.weight.grad
+            assert gradient is not None
+            if world().is_main or not is_shared(gradient):
+                local(gradient)[0] = float("inf")
+        update(self)
+        if self.progress.step == self.config.max_steps - 1:
+            with said.open("a") as stream:
+                print("scale", self.scaler.get_scale(), file=stream)
+
+    def slow(*arguments: Any) -> Any:
+        if world().size > 1 and world().rank == world().size - 1:
+            time.sleep(0.3)
+        return loss(*arguments)
+
+    handler = logging.FileHandler(said)
+    handler.addFilter(lambda record: world().is_main and "is slow" in record.getMessage())
+    logging.getLogger("minilm").addHandler(handler)
+    TrainStep._update = overflowing  # type: ignore[method-assign]
+    train_step.next_token_loss = slow
+    try:
+        yield
+    finally:
+        TrainStep._update = update  # type: ignore[method-assign]
+        train_step.next_token_loss = loss
+        logging.getLogger("minilm").removeHandler(handler)
+        handler.close()
 
 
 def save_and_load(folder: Path) -> None:
