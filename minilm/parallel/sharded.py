@@ -85,9 +85,7 @@ class WholeMatrices:
             for rank in range(size)
         ]
         own = _processes_of_copy(stacks[0][0]), [_block(stack[0]) for stack in stacks]
-        self._holders: list[tuple[tuple[int, ...], list[tuple[EllipsisType | slice, ...]]]] = [
-            own
-        ] * size
+        self._holders: list[tuple[tuple[int, ...], list[tuple[EllipsisType | slice, ...]]]] = [own] * size
         if size > 1:
             dist.all_gather_object(self._holders, own, group=world().control)
 

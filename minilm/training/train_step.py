@@ -158,9 +158,7 @@ class TrainStep:
                 own = batch.rows(self.world.rows(len(batch)))
                 # The mean over the processes, which gradients become, is that of all labels so.
                 parts = self.batches.to_device(
-                    torch.tensor(
-                        total / (own.labels * self.world.data_size) if own.labels else math.inf
-                    )
+                    torch.tensor(total / (own.labels * self.world.data_size) if own.labels else math.inf)
                 )
                 with self._micro_batch(len(batch), is_last=number == len(micro_batches) - 1):
                     backward(parts, *self.batches.tensors(own.with_a_label()))
@@ -230,10 +228,7 @@ class TrainStep:
     def reading(self) -> dict[str, float] | None:
         """The mean loss since the last reading, learning rate and norm; None when the loss is not finite."""
         progress = self.progress
-        loss, norm = (
-            self._mean_loss_sum(progress.loss_count) / progress.loss_count,
-            self.norm.item(),
-        )
+        loss, norm = self._mean_loss_sum(progress.loss_count) / progress.loss_count, self.norm.item()
         if not (math.isfinite(loss) and self._norm_is_usable(norm)):
             return None
         progress.loss_count = 0
