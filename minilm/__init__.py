@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from minilm.operations.prune import prune
     from minilm.operations.quantize import quantize
     from minilm.operations.share import share
+    from minilm.render.explanation import explain
     from minilm.training.train import finetune, resume, train
     from minilm.transforms.lora import set_adapter
 
@@ -44,6 +45,7 @@ _HOMES = {
     "generate": "minilm.generation.generate",
     "preset": "minilm.config.presets",
     "evaluate": "minilm.operations.evaluate",
+    "explain": "minilm.render.explanation",
     "federate": "minilm.federation.federate",
     "finetune": "minilm.training.train",
     "merge": "minilm.operations.merge",
@@ -65,6 +67,7 @@ __all__ = [
     "check_claims",
     "convert",
     "evaluate",
+    "explain",
     "federate",
     "finetune",
     "generate",

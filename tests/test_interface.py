@@ -8,7 +8,7 @@ import minilm
 NAMES = {
     *("train", "resume", "finetune", "load", "generate", "inspect", "convert"),
     *("prune", "quantize", "share", "merge", "evaluate", "set_adapter", "plan", "federate"),
-    *("search", "check_claims"),
+    *("search", "check_claims", "explain"),
     *("ModelConfig", "TrainConfig", "preset", "Transformer", "Report"),
 }
 

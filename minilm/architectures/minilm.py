@@ -13,6 +13,7 @@ from minilm.architectures.building_blocks import (
     T,
     d,
     embedding,
+    f,
     feed_forward,
     feed_forward_width,
     g,
@@ -30,8 +31,11 @@ from minilm.ledger.symbols import ONE, Polynomial, symbol
 R, c = symbol("R"), symbol("c")  # rows of an n-gram table; tokens of the convolution
 
 
-def layout(config: ModelConfig) -> Layout:
-    """The tensors of `minilm.Transformer(config)`."""
+def layout(config: ModelConfig, *, free: bool = False) -> Layout:
+    """The tensors of `minilm.Transformer(config)`.
+
+    Where ``free``, g and f are letters of their own also where they are h and 4d.
+    """
     shared = config.num_blocks < config.num_layers
     symbols = {
         "V": config.vocab_size,
@@ -50,8 +54,8 @@ def layout(config: ModelConfig) -> Layout:
         symbols["c"] = config.convolution
     tied = config.tied_embeddings
     block = (
-        *_attention(config, "blocks.{i}.attention"),
-        *_feed_forward(config, "blocks.{i}.feed_forward"),
+        *_attention(config, "blocks.{i}.attention", free),
+        *_feed_forward(config, "blocks.{i}.feed_forward", free),
     )
     if shared:
         block = tuple(replace(tensor, repeat=SHARED) for tensor in block)
@@ -84,11 +88,11 @@ def _embeddings(config: ModelConfig) -> tuple[Tensor, ...]:
     return tuple(tensors)
 
 
-def _attention(config: ModelConfig, prefix: str) -> tuple[Tensor, ...]:
+def _attention(config: ModelConfig, prefix: str, free: bool) -> tuple[Tensor, ...]:
     """The convolution of a block, its first norm and its attention."""
     # Usual shapes collapse, so that the closed form is the well-known one: h*k is d.
     queries = d if config.num_heads * config.head_dim == config.d_model else h * k
-    keys = queries if config.num_kv_heads == config.num_heads else g * k
+    keys = queries if config.num_kv_heads == config.num_heads and not free else g * k
     bias, norm_bias = config.qkv_bias, config.norm_bias
     tensors: list[Tensor] = []
     if config.convolution:
@@ -107,9 +111,9 @@ def _attention(config: ModelConfig, prefix: str) -> tuple[Tensor, ...]:
     return tuple(tensors)
 
 
-def _feed_forward(config: ModelConfig, prefix: str) -> tuple[Tensor, ...]:
+def _feed_forward(config: ModelConfig, prefix: str, free: bool) -> tuple[Tensor, ...]:
     """The second norm of a block and its feed-forward."""
-    width = feed_forward_width(config.d_feed_forward, config.d_model)
+    width = f if free else feed_forward_width(config.d_feed_forward, config.d_model)
     bias = config.feed_forward_bias
     gate = linear(f"{prefix}.gate", width, d, components.FEED_FORWARD_GATE, bias=bias)
     return (

@@ -24,6 +24,7 @@ VERBS = {
     "search": "hyperparameters and a shape for a text, under a budget",
     "claims": "what is said of parameters, tested on a model",
     "plan": "memory, communication, days and cost of a training run on GPUs",
+    "explain": "what the parameters of a model are, in plain sentences",
     "architectures": "what is known of each model_type of Hugging Face",
     "cache": "the texts that were encoded, and removing them",
 }

@@ -11,6 +11,9 @@ from collections import Counter
 from collections.abc import Iterator
 
 from minilm.ledger.layout import SHARED, Layout, NamedTensor, Role, Tensor
+from minilm.ledger.symbols import ZERO, Polynomial, symbol
+
+TRAINING = 3  # times the FLOPs forward: the backward pass takes twice as many
 
 
 def flops_per_token(layout: Layout, *, context: int) -> dict[str, int]:
@@ -19,20 +22,27 @@ def flops_per_token(layout: Layout, *, context: int) -> dict[str, int]:
     Only the experts that a token uses are counted, and a shared layer as often as it runs. A tied matrix
     is counted once, as the head: embedding lookup is free.
     """
-    layout = layout.unshared()
-    multiplied = sum(
-        tensor.runs * layout.value(tensor, active=True)
-        for tensor in layout.tensors
-        if tensor.role is Role.MULTIPLIED
-    )
-    multiplied += sum(layout.value(tensor) for tensor in _tied_heads(layout))
     attention = sum(2 * kind.multiplied(context).value(layout.symbols) for kind in layout.attention)
-    forward = 2 * multiplied + attention
+    forward = matrix_flops(layout).value(layout.symbols) + attention
     return {
         "forward_per_token": forward,
-        "training_per_token": 3 * forward,
+        "training_per_token": TRAINING * forward,
         "attention_per_token": attention,
     }
+
+
+def matrix_flops(layout: Layout) -> Polynomial:
+    """Forward FLOPs of one token in products with weights, in the letters of the layout."""
+    multiplied = sum(
+        (
+            tensor.runs * tensor.active
+            for tensor in layout.tensors
+            if tensor.role is Role.MULTIPLIED
+        ),
+        ZERO,
+    )
+    multiplied = multiplied + sum((tensor.count for tensor in _tied_heads(layout)), ZERO)
+    return 2 * multiplied.substituted({"S": symbol("L")})
 
 
 def causal_training_flops(layout: Layout, *, context: int) -> float:
@@ -49,7 +59,7 @@ def causal_training_flops(layout: Layout, *, context: int) -> float:
         for width, span in ((attended, kind.seen(context)), (indexed, kind.span(context))):
             per_token = 2 * width.value(layout.symbols)
             causal += per_token * (span - span * (span * kind.every - 1) / (2 * context))
-    return 3 * (full["forward_per_token"] - full["attention_per_token"] + causal)
+    return TRAINING * (full["forward_per_token"] - full["attention_per_token"] + causal)
 
 
 def tensor_flops(layout: Layout) -> Iterator[tuple[NamedTensor, float]]:

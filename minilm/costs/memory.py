@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from minilm.dtypes import REPORTED, storage_bytes
+from minilm.dtypes import BITS, REPORTED, storage_bytes
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
 from minilm.ledger.layout_changes import check_rank
+from minilm.ledger.symbols import ZERO, Polynomial
 
 DEFAULT_CONTEXT = 2048  # tokens, where neither a user nor the model says
 
@@ -67,16 +68,26 @@ def training_state(layout: Layout, variant: str) -> dict[str, int]:
     AdamW has two float32 moments of each parameter; Muon (Jordan et al. 2024) one momentum of each
     hidden matrix, and AdamW for the other parameters. bfloat16 weights have a float32 master copy.
     """
-    optimizer, dtype = variant.split("_")
-    count = layout.count()
-    in_muon = muon_parameters(layout) if optimizer == "muon" else 0
     sizes = {
-        "weights": storage_bytes(count, dtype),
-        "master": storage_bytes(count, "float32") if dtype != "float32" else 0,
-        "gradients": storage_bytes(count, dtype),
-        "optimizer": storage_bytes(2 * count - in_muon, "float32"),
+        part: size.value(layout.symbols) for part, size in training_formula(layout, variant).items()
     }
     return {**sizes, "total": sum(sizes.values())}
+
+
+def training_formula(layout: Layout, variant: str) -> dict[str, Polynomial]:
+    """The parts of `training_state` in the letters of the layout."""
+    optimizer, dtype = variant.split("_")
+    count = sum((tensor.count for tensor in layout.tensors), ZERO)
+    in_muon = ZERO
+    if optimizer == "muon":
+        in_muon = sum((tensor.count for tensor in hidden_matrices(layout)), ZERO)
+    element, float32 = BITS[dtype] // 8, BITS["float32"] // 8
+    return {
+        "weights": element * count,
+        "master": float32 * count if dtype != "float32" else ZERO,
+        "gradients": element * count,
+        "optimizer": float32 * (2 * count - in_muon),
+    }
 
 
 def lora_state(layout: Layout, base: str, *, rank: int = LORA_RANK) -> dict[str, int]:
@@ -111,11 +122,6 @@ def stored_bytes(layout: Layout, precision: str) -> int:
         scales = 2 * -(-quantized // SCALE_GROUP)
         values = storage_bytes(quantized, precision)
     return values + scales + storage_bytes(count - quantized, "bfloat16")
-
-
-def muon_parameters(layout: Layout) -> int:
-    """Parameters that Muon updates: those of hidden matrices."""
-    return sum(layout.value(tensor) for tensor in hidden_matrices(layout))
 
 
 def lora_parameters(layout: Layout, rank: int) -> int:

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from minilm.architectures.minilm import layout as minilm_layout
 from minilm.config import ModelConfig
 from minilm.costs.flops import flops_per_token
 from minilm.costs.memory import context_or_default
@@ -132,6 +133,7 @@ def _report_evidence(
         tied=counts.tied,
         sharing=sharing,
         flops=_flops(layout, context) if layout else None,
+        layout=_free_layout(target),
         hyperparameters=target.hyperparameters,
         notes=(
             *sharing_note(sharing),
@@ -163,6 +165,14 @@ def _formula(layout: Layout) -> FormulaReport:
         symbols=dict(layout.symbols),
         approximation=approximation,
     )
+
+
+def _free_layout(target: Target) -> Layout | None:
+    """The layout of the target, in as many letters as can vary; of a model with an adapter as it is."""
+    if target.config is None or target.lora is not None or target.layout is None:
+        return target.layout
+    free = minilm_layout(target.config, free=True)
+    return free if free.count() == target.layout.count() else target.layout
 
 
 def _flops(layout: Layout, context: int | None) -> dict[str, int]:

@@ -15,6 +15,7 @@ from minilm.errors import InputError
 if TYPE_CHECKING:
     from minilm.costs.fits import Fit
     from minilm.inspection.reconciliation.explanation import Reconciliation
+    from minilm.ledger.layout import Layout
     from minilm.quantization.logical_tensors import Quantization
     from minilm.values.difference import Difference
     from minilm.values.statistics import Statistics
@@ -183,6 +184,8 @@ class Report:
     tied: tuple[tuple[str, str], ...] = ()
     sharing: Sharing | None = None
     flops: Mapping[str, int] | None = None
+    # The declared tensors in letters that a reader may change; no part of the JSON.
+    layout: Layout | None = None
     hyperparameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     conventions: tuple[Convention, ...] = ()
@@ -269,8 +272,8 @@ class Report:
 
     def to_dict(self, *, tensors: bool = False) -> dict[str, Any]:
         """The schema `minilm.report/1` as JSON values; the tensor list on request."""
-        value = asdict(replace(self, tensors=()))
-        del value["tensors"]
+        value = asdict(replace(self, tensors=(), layout=None))
+        del value["tensors"], value["layout"]
         for component in value["components"]:
             del component["pretty"]
         if value["formula"] is not None:

@@ -222,6 +222,10 @@ def _no_witness(target: Target) -> FormatError:
     )
     if "text_config" in target.hugging_face:
         remedy = "its text_config is a config.json of its own; or " + remedy
+    if target.architecture in MODEL_TYPES:
+        class_name = class_name_of(target.hugging_face) or "a part"
+        what = f"{class_name} of model_type {target.architecture!r} without weights"
+        return FormatError(target.name, what, "a class whose parts are declared", remedy)
     offer = similar_types.advice(target.hugging_face)
     return FormatError(
         target.name,

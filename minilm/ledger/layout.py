@@ -66,6 +66,13 @@ class Tensor:
             product = product * dimension
         return product
 
+    @cached_property
+    def active(self) -> Polynomial:
+        """Those that one token uses: of a routed tensor e of the E experts."""
+        if not self.routed:
+            return self.count
+        return self.count.substituted({"E": symbol("e"), "Z": 0})  # Z experts compute nothing
+
 
 @dataclass(frozen=True)
 class NamedTensor:
@@ -207,10 +214,7 @@ class Layout:
 
     def value(self, tensor: Tensor, *, active: bool = False) -> int:
         """Elements of one declared tensor, in all layers and experts together."""
-        symbols = self.symbols
-        if active and tensor.routed:
-            symbols = {**symbols, "E": symbols["e"], "Z": 0}  # Z experts compute nothing
-        return tensor.count.value(symbols)
+        return (tensor.active if active else tensor.count).value(self.symbols)
 
     def unshared(self) -> Layout:
         """The same with a copy of a shared layer each time that it runs."""

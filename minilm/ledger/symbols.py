@@ -145,6 +145,21 @@ class Polynomial:
     def __repr__(self) -> str:
         return f"Polynomial({format_polynomial(self, ASCII)})"
 
+    def letters(self) -> set[str]:
+        """The symbols that it is over."""
+        return {letter for monomial in self.terms for letter, _ in monomial}
+
+    def substituted(self, values: Mapping[str, Polynomial | int]) -> Polynomial:
+        """The polynomial with the symbols of ``values`` replaced, the others as they are."""
+        total = ZERO
+        for monomial, coefficient in self.terms.items():
+            product = as_polynomial(coefficient)
+            for letter, power in monomial:
+                for _ in range(power):
+                    product = product * values.get(letter, symbol(letter))
+            total = total + product
+        return total
+
     def value(self, symbols: Mapping[str, int]) -> int:
         """The exact integer at these values of the symbols. Raises KeyError for a missing one."""
         total = 0

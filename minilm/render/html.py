@@ -22,7 +22,9 @@ from markupsafe import Markup
 from minilm.inspection.report import Report
 from minilm.inspection.weight_maps import WeightMap
 from minilm.render import charts
+from minilm.render.calculator import Calculator, calculator_of
 from minilm.render.document import Block, Section
+from minilm.render.glossary import GLOSSARY, USUAL_LETTERS, letters
 from minilm.render.heat_maps import heat_maps
 from minilm.render.line_chart import LineChart, run_charts
 from minilm.render.parameter_charts import parameter_charts
@@ -36,7 +38,7 @@ MAX_ROWS = 200  # of a printed table; the list of tensors has its own window
 MAX_SAMPLES = 12  # of a run, the first and the last among them
 
 # Scripts, and styles in the reverse order: the last script says that the page is ready.
-PARTS = ("heat_maps", "parameters", "report")
+PARTS = ("calculator", "heat_maps", "parameters", "report")
 
 # In the head of the page, and as the list that is sorted and searched.
 _DRAWN_APART = ("witnesses", "notes", "tensors")
@@ -58,6 +60,7 @@ def page(
     document = build_document(report, history=history, tensors=True)
     sections = {section.key: section for section in document.sections}
     history = history or RunHistory()
+    calculator = calculator_of(report)
     curves = run_charts(history.metrics, history.overfitting_from)
     parameters = parameter_charts(history.parameters)
     of_run = report.architecture == run_files.FAMILY
@@ -71,6 +74,7 @@ def page(
                 {
                     "curves": [_curve_values(chart) for chart in curves],
                     "tensors": charts.tensor_table(sections["tensors"].tables()[0]),
+                    "calculator": calculator.data() if calculator else None,
                     "maps": maps and maps.script_values(),
                     "parameters": parameters and parameters.script_values(),
                 }
@@ -86,6 +90,9 @@ def page(
         ],
         curves=curves,
         samples=charts.evenly_spaced(history.samples, MAX_SAMPLES),
+        calculator=calculator,
+        glossary=GLOSSARY,
+        letters=letters(report.formula.symbols, report.architecture) if report.formula else {},
         parameters=parameters,
         maps=maps,
         treemap=charts.treemap(report),
@@ -93,6 +100,33 @@ def page(
         max_rows=MAX_ROWS,
         version=__version__,
         today=date.today().isoformat(),
+    )
+
+
+def lesson_page(
+    title: str,
+    sections: Sequence[Section],
+    answers: Sequence[tuple[str, str]],
+    calculator: Calculator | None,
+    family: str = "",
+) -> str:
+    """A page of explanations with a calculator, questions and the glossary."""
+    environment = _environment()
+    script = _template(environment, "calculator.js")
+    symbols = [letter.name for letter in calculator.letters] if calculator else USUAL_LETTERS
+    return environment.get_template("explained.html").render(
+        policy=_policy(script),
+        style=Markup(
+            _template(environment, "report.css") + _template(environment, "calculator.css")
+        ),
+        script=Markup(script),
+        data=Markup(script_json({"calculator": calculator.data() if calculator else None})),
+        title=title,
+        sections=sections,
+        answers=answers,
+        calculator=calculator,
+        glossary=GLOSSARY,
+        letters=letters(symbols, family),
     )
 
 

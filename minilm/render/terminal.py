@@ -70,16 +70,21 @@ def report_lines(
     """
     document = build_document(report, history=history, layers=full, tensors=tensors)
     if full:
-        lines = _heading(document, width)
-        for section in document.sections:
-            lines += [Text(), _rule(section, width), *_section(section, width)]
-        return lines
+        return [*_heading(document, width), *section_lines(document.sections, width)]
     if any(section.requested for section in document.sections):
         selection = [s for s in document.sections if s.requested or s.key in ("notes", "tensors")]
         return [*_verdict_line(document, width), *_brief(selection, width)]
     lines = _short(report, document, width)
     selection = [section for section in document.sections if section.key == "tensors"]
     return [*lines, *_brief(selection, width)]
+
+
+def section_lines(sections: Sequence[Section], width: int) -> Lines:
+    """Sections with their titles, an empty line before each."""
+    lines: Lines = []
+    for section in sections:
+        lines += [Text(), _rule(section, width), *_section(section, width)]
+    return lines
 
 
 def _short(report: Report, document: Document, width: int) -> Lines:

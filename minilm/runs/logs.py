@@ -16,7 +16,7 @@ from minilm.runs import files as run_files
 
 # Bytes; metrics take some 200, a sample is as long as TrainConfig.sample_tokens allows.
 LONGEST_LINE, LONGEST_SAMPLE_LINE = 10_000, 4_000_000
-LONGEST_PARAMETERS_LINE = 4_000_000  # a thousand layers take a tenth of it
+LONGEST_PARAMETERS_LINE = 1_000_000  # a thousand layers take a quarter of it
 HISTOGRAM_BINS = 128  # of a component in parameters.jsonl
 MOST_POINTS = 4000  # of evaluations, and of other lines
 # What is read of a log for a page: all of it up to this size, of a larger one as much in even blocks.

@@ -18,6 +18,7 @@ import minilm
 from minilm.architectures import layout_of_class
 from minilm.costs.flops import flops_per_token
 from minilm.costs.memory import kv_cache_elements
+from minilm.errors import FormatError
 from tests.architectures.record import (
     CLASS_DRAWS,
     CLASSES,
@@ -215,6 +216,14 @@ def test_a_tower_or_text_that_is_not_declared_is_not_guessed(kind: Any) -> None:
     for part in ("vision_config", "text_config"):
         other = config | {part: {**config[part], "model_type": kind}}
         assert layout_of_class(other) is None
+
+
+def test_a_class_that_is_not_declared_is_said_to_be_that(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    fields = {"model_type": "vit", "architectures": ["ViTForMaskedImageModeling"]}
+    path.write_text(json.dumps(fields), encoding="utf-8")
+    with pytest.raises(FormatError, match="ViTForMaskedImageModeling of model_type 'vit' without"):
+        minilm.inspect(path)
 
 
 def test_the_encoder_s_share_is_noted(tmp_path: Path) -> None:

@@ -232,6 +232,7 @@ def test_the_advice_on_a_full_disk_fits_the_command(
     required = {
         "generate": ["run"],
         "evaluate": ["run"],
+        "explain": ["run"],
         "convert": ["run", "--to", "gguf", "--out", "x"],
         "prune": ["run", "--sparsity", "0.5", "--out", "x"],
         "share": ["run", "--out", "x"],
@@ -255,6 +256,7 @@ def test_the_advice_on_a_full_disk_fits_the_command(
         (["convert", "", "--to", "gguf", "--out", "x"], "SOURCE"),
         (["convert", "x", "--to", "gguf", "--out", ""], "--out"),
         (["generate", ""], "CHECKPOINT"),
+        (["explain", ""], "TARGET"),
     ],
 )
 def test_an_empty_name_is_not_the_default(

@@ -260,11 +260,19 @@ def test_a_float16_run_resumes_bit_for_bit_with_the_scale_of_its_loss(go: Any, c
 
 def test_a_large_models_page_has_no_statistics(go: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     pages: list[Any] = []
-    monkeypatch.setattr(finish, "page", lambda report, history: pages.append(report) or "")
+    maps: list[Any] = []
+
+    def page(report: Any, *, history: Any, weights: Any) -> str:
+        pages.append(report)
+        maps.append((history.attention is not None, len(weights) > 0))
+        return ""
+
+    monkeypatch.setattr(finish, "page", page)
     go("small")
     monkeypatch.setattr(finish, "MOST_PARAMETERS_READ", 1000)
     go("large")
     assert [report.statistics is None for report in pages] == [False, True]
+    assert maps == [(True, True), (False, False)]
 
 
 class Killed(BaseException):
