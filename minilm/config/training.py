@@ -95,7 +95,7 @@ class TrainConfig:
     parallel: Literal["ddp", "fsdp", "hsdp"] = "ddp"
     """Under torchrun. ddp: each process has the model; fsdp: a part of it; hsdp: a part within a machine."""
     tensor_parallel: int = 1
-    """Under torchrun: so many processes share each matrix of the blocks, and have the same part of a batch."""
+    """Under torchrun: so many processes share each matrix of the blocks, and the same part of a batch."""
     deterministic: bool = False
     """Deterministic algorithms on CUDA too, so that a run resumes bit for bit there."""
     save_every_seconds: float = 60.0

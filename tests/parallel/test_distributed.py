@@ -71,7 +71,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path:
     cases.append({"name": "saved", "verb": "save", "arguments": {}})
     run_cases(folder, cases, 4)
     for name in NAMES:
-        train(**common, **(RUNS | TENSOR_RUNS)[name], run_dir=folder / f"W1-{name}", cache=folder / "cache")
+        train(
+            **common,
+            **(RUNS | TENSOR_RUNS)[name],
+            run_dir=folder / f"W1-{name}",
+            cache=folder / "cache",
+        )
     for name, arguments in worse(folder, text_file).items():
         finetune(**arguments, run_dir=folder / f"W1-{name}", cache=folder / "cache")
     return folder
