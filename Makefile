@@ -57,7 +57,7 @@ prove: .venv/installed
 agree: .venv/installed
 	@$(INSTALL) -e '.[dev,transformers,gguf,peft]'
 	@$(if $(filter latest,$(TRANSFORMERS)),$(BIN)/python -m pip install --upgrade transformers)
-	@echo "Causal language models of transformers that are not declared:"
+	@echo "Models of transformers that are not declared:"
 	@$(BIN)/python scripts/tools/declare.py
 	@$(BIN)/pytest tests/architectures tests/formats/test_gguf.py tests/values/test_gguf_blocks.py \
 		tests/model/test_stock_architecture.py tests/interop

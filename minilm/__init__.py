@@ -13,10 +13,12 @@ from minilm.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from minilm.checkpoint import load
+    from minilm.claims.check import check_claims
     from minilm.config import ModelConfig, TrainConfig
     from minilm.config.presets import preset
     from minilm.federation.federate import federate
     from minilm.generation.generate import generate
+    from minilm.hyperparameters.search import search
     from minilm.inspection.inspector import inspect
     from minilm.inspection.report import Report
     from minilm.interop.convert import convert
@@ -35,6 +37,7 @@ _HOMES = {
     "TrainConfig": "minilm.config",
     "inspect": "minilm.inspection.inspector",
     "Report": "minilm.inspection.report",
+    "check_claims": "minilm.claims.check",
     "convert": "minilm.interop.convert",
     "load": "minilm.checkpoint",
     "Transformer": "minilm.model.transformer",
@@ -48,6 +51,7 @@ _HOMES = {
     "prune": "minilm.operations.prune",
     "quantize": "minilm.operations.quantize",
     "resume": "minilm.training.train",
+    "search": "minilm.hyperparameters.search",
     "set_adapter": "minilm.transforms.lora",
     "share": "minilm.operations.share",
     "train": "minilm.training.train",
@@ -58,6 +62,7 @@ __all__ = [
     "Report",
     "TrainConfig",
     "Transformer",
+    "check_claims",
     "convert",
     "evaluate",
     "federate",
@@ -71,6 +76,7 @@ __all__ = [
     "prune",
     "quantize",
     "resume",
+    "search",
     "set_adapter",
     "share",
     "train",

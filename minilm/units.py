@@ -53,6 +53,17 @@ def format_seconds(seconds: float) -> str:
     return f"{hours} h {minutes} min"
 
 
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smh])", re.ASCII)
+
+
+def parse_seconds(text: str, where: str) -> float:
+    """Seconds of a duration: 90s, 20m, 1.5h. Raises InputError naming ``where`` for other text."""
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        raise InputError(where, repr(text[:40]), "a duration such as 90s, 20m or 1.5h")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+
+
 _SIZE = re.compile(r"(\d{1,20})(?:\.(\d{1,20}))?(?:e(\d{1,2}))?\s*([kmgtp]?)(i?)(b?)", re.ASCII)
 _MAX_SIZE = 2**63 - 1
 # In a smaller number without a unit, the unit was probably forgotten: 24 is not 24 bytes.

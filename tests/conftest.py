@@ -8,7 +8,7 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,14 @@ def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where token shards go."""
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _default_cache(cache: Path) -> Iterator[None]:
+    """What is kept where no cache is named stays out of the user's folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINILM_CACHE", str(cache))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ FLOORS = [
     {"generation", "render"},
     {"interop"},
     {"training"},
-    {"operations", "federation"},
+    {"operations", "federation", "hyperparameters", "claims"},
     {"cli"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -104,6 +104,14 @@ def test_the_losses_of_federated_averaging_are_those_of_the_runs() -> None:
     assert f"<!-- federated -->\n{table}<!-- end -->" in text, f"run: python {experiment.name}"
 
 
+def test_the_losses_of_the_search_are_those_of_the_runs() -> None:
+    experiment = ROOT / "scripts" / "experiments" / "search_against_preset.py"
+    names = runpy.run_path(str(experiment))
+    table = names["table"](names["read_results"]())
+    text = names["PAGE"].read_text(encoding="utf-8")
+    assert f"<!-- search -->\n{table}<!-- end -->" in text, f"run: python {experiment.name}"
+
+
 def test_what_a_resumed_run_may_change_is_listed() -> None:
     text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
     (sentence,) = re.findall(r"These may change: (.*?), with a note", text, re.S)

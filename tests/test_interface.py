@@ -8,6 +8,7 @@ import minilm
 NAMES = {
     *("train", "resume", "finetune", "load", "generate", "inspect", "convert"),
     *("prune", "quantize", "share", "merge", "evaluate", "set_adapter", "plan", "federate"),
+    *("search", "check_claims"),
     *("ModelConfig", "TrainConfig", "preset", "Transformer", "Report"),
 }
 

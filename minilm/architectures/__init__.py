@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
+from reprlib import repr as shortened
 from typing import Any
 
 from minilm.architectures.config_fields import sub_config
-from minilm.architectures.model_types import MODEL_TYPES
-from minilm.architectures.task_heads import WITH_ENCODERS, class_name_of
+from minilm.architectures.model_types import MODEL_TYPES, ModelType
+from minilm.architectures.task_heads import (
+    CAUSAL,
+    UndeclaredClassError,
+    class_name_of,
+    with_task_head,
+)
+from minilm.errors import ConfigError
 from minilm.ledger.layout import Layout
+
+
+def larger_fields(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The fields of a config.json that say that it is of a larger model than the declared one."""
+    entry = MODEL_TYPES[config["model_type"]]
+    return tuple(name for name in entry.larger if config.get(name) is not None)
 
 
 def layout_of(config: Mapping[str, Any]) -> Layout:
@@ -19,11 +32,33 @@ def layout_of(config: Mapping[str, Any]) -> Layout:
     stays fast however many there are.
     """
     entry = MODEL_TYPES[config["model_type"]]
-    is_whole = bool(entry.whole) and class_name_of(config).endswith(WITH_ENCODERS)
-    module = import_module(f"{__name__}.{entry.whole if is_whole else entry.module}")
-    if entry.text_of and not is_whole:
+    for name in larger_fields(config):
+        raise ConfigError(f"config.json: {name}", shortened(config[name]), "null or no such field")
+    whole = is_whole(entry, config)
+    module = import_module(f"{__name__}.{entry.whole if whole else entry.module}")
+    if entry.text_of and not whole:
         fields = {**sub_config(config, "text_config"), "model_type": entry.text_of}
     else:
         fields = {**config, "model_type": entry.same_as or config["model_type"]}
     layout: Layout = module.layout(fields)
     return layout
+
+
+def layout_of_class(config: Mapping[str, Any]) -> Layout | None:
+    """`layout_of` as the class that `architectures` names; None for one that is not declared."""
+    entry = MODEL_TYPES[config["model_type"]]
+    try:
+        layout = layout_of(config)
+    except UndeclaredClassError:
+        return None
+    whole = is_whole(entry, config)
+    if entry.by_class and (whole or not entry.whole):
+        return layout
+    alone = (entry.causal_only or bool(entry.text_of)) and not whole
+    return with_task_head(layout, config, causal_only=alone)
+
+
+def is_whole(entry: ModelType, config: Mapping[str, Any]) -> bool:
+    """Whether a config.json is that of the larger model, by the class that it names."""
+    name = class_name_of(config)
+    return bool(entry.whole) and bool(name) and not name.endswith(CAUSAL)

@@ -22,12 +22,13 @@ from minilm.ledger.symbols import ONE
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Variant(Defaults):
+class Variant(Defaults):
     """``positions`` are rows beyond the context; None where they are computed."""
 
     positions: int | None = 2
     has_embedding_norm: bool = True
     has_final_norm: bool = False
+    has_bias: bool = True  # of attention
     has_key_bias: bool = True
     has_cross_attention: bool = True
     body: str = "model.decoder"
@@ -42,7 +43,7 @@ class _Variant(Defaults):
     tied: bool = True
 
 
-_BART = _Variant(
+_BART = Variant(
     vocabulary=50265,
     layers=12,
     heads=(1024, 16, None, None),
@@ -50,7 +51,7 @@ _BART = _Variant(
     context=1024,
 )
 _PEGASUS = replace(_BART, positions=0, has_embedding_norm=False, has_final_norm=True)
-_VARIANTS = {
+VARIANTS = {
     "bart": _BART,
     "bigbird_pegasus": replace(_BART, vocabulary=96103, layers=16, context=4096, positions=0),
     "biogpt": replace(
@@ -120,8 +121,14 @@ _VARIANTS = {
 
 def layout(config: Mapping[str, Any]) -> Layout:
     """The tensors of these types' ForCausalLM for a config.json."""
+    if config["model_type"] == "bigbird_pegasus":  # whatever its field says, it is not tied
+        config = {**config, "tie_word_embeddings": False}
+    return decoder_of(config, VARIANTS[config["model_type"]])
+
+
+def decoder_of(config: Mapping[str, Any], variant: Variant) -> Layout:
+    """The decoder that ``variant`` describes, with its head."""
     family = config["model_type"]
-    variant = _VARIANTS[family]
     width, number, depth, inner, context = variant.fields
     if width == "d_model":
         width = field_name(config, "d_model", "hidden_size")
@@ -142,9 +149,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
         if is_other and not flag(config, "tie_word_embeddings", True):
             expected = "vocab_size, where the head is not tied"
             raise ConfigError("config.json: decoder_vocab_size", f"{rows}", expected)
-    if family == "bigbird_pegasus":  # whatever its field says, transformers does not tie it
-        config = {**config, "tie_word_embeddings": False}
-    bias = flag(config, "use_bias", False) if family == "bigbird_pegasus" else True
+    bias = flag(config, "use_bias", False) if family == "bigbird_pegasus" else variant.has_bias
     body, block = variant.body, f"{variant.body}.layers.{{i}}"
     has_positions = variant.positions is not None
     if family == "trocr":
@@ -160,7 +165,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
         config,
         variant,
         heads,
-        *_attention(f"{block}.self_attn", bias, bias and variant.has_key_bias),
+        *attention(f"{block}.self_attn", bias, bias and variant.has_key_bias),
         *norm(f"{block}.self_attn_layer_norm", components.ATTENTION_NORM, bias=True),
         *(_cross_attention(block, bias, variant) if variant.has_cross_attention else ()),
         *feed_forward(f"{block}.fc1", f"{block}.fc2", f, bias=True),
@@ -182,7 +187,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
     )
 
 
-def _attention(prefix: str, bias: bool, key_bias: bool) -> tuple[Tensor, ...]:
+def attention(prefix: str, bias: bool, key_bias: bool) -> tuple[Tensor, ...]:
     return (
         *linear(f"{prefix}.k_proj", d, d, components.ATTENTION_KEY, bias=key_bias),
         *linear(f"{prefix}.v_proj", d, d, components.ATTENTION_VALUE, bias=bias),
@@ -191,10 +196,10 @@ def _attention(prefix: str, bias: bool, key_bias: bool) -> tuple[Tensor, ...]:
     )
 
 
-def _cross_attention(block: str, bias: bool, variant: _Variant) -> tuple[Tensor, ...]:
+def _cross_attention(block: str, bias: bool, variant: Variant) -> tuple[Tensor, ...]:
     """Used where there is an encoder's text or picture: no FLOPs of a token."""
     tensors = (
-        *_attention(f"{block}.encoder_attn", bias, bias and variant.has_key_bias),
+        *attention(f"{block}.encoder_attn", bias, bias and variant.has_key_bias),
         *norm(f"{block}.encoder_attn_layer_norm", components.CROSS_ATTENTION, bias=True),
     )
     return tuple(

@@ -64,7 +64,7 @@ _BERT = _Variant(
     context=512,
 )
 _ROBERTA = replace(_BERT, prefix="roberta", head="lm_head")
-_VARIANTS = {
+VARIANTS = {
     "bert": _BERT,
     "bert-generation": replace(
         _BERT,
@@ -147,7 +147,7 @@ _VARIANTS = {
 def layout(config: Mapping[str, Any]) -> Layout:
     """The tensors of these types' language models for a config.json."""
     require(config, "add_cross_attention", False)  # an encoder's decoder is no language model alone
-    variant = _VARIANTS[config["model_type"]]
+    variant = VARIANTS[config["model_type"]]
     heads = read_heads(config, kv_heads=None, head_dim=None, defaults=variant.heads)
     d_model = heads.symbols["d"]
     embedding_width = (

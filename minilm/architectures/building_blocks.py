@@ -156,40 +156,24 @@ def fused_attention(
 def gated_feed_forward(
     prefix: str,
     *,
+    names: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj"),
     width: Polynomial = f,
     bias: bool = False,
     repeat: Polynomial = L,
     layers: Sequence[int] | None = None,
 ) -> tuple[Tensor, ...]:
-    """``prefix.{gate,up,down}_proj``, as SwiGLU and GeGLU have them."""
+    """Gate, up and down as SwiGLU and GeGLU have them, under ``names`` in that order."""
+    gate, up, down = (f"{prefix}.{name}" for name in names)
+
+    def matrix(
+        name: str, outputs: Polynomial, inputs: Polynomial, component: str
+    ) -> tuple[Tensor, ...]:
+        return linear(name, outputs, inputs, component, bias=bias, repeat=repeat, layers=layers)
+
     return (
-        *linear(
-            f"{prefix}.gate_proj",
-            width,
-            d,
-            components.FEED_FORWARD_GATE,
-            bias=bias,
-            repeat=repeat,
-            layers=layers,
-        ),
-        *linear(
-            f"{prefix}.up_proj",
-            width,
-            d,
-            components.FEED_FORWARD_UP,
-            bias=bias,
-            repeat=repeat,
-            layers=layers,
-        ),
-        *linear(
-            f"{prefix}.down_proj",
-            d,
-            width,
-            components.FEED_FORWARD_DOWN,
-            bias=bias,
-            repeat=repeat,
-            layers=layers,
-        ),
+        *matrix(gate, width, d, components.FEED_FORWARD_GATE),
+        *matrix(up, width, d, components.FEED_FORWARD_UP),
+        *matrix(down, d, width, components.FEED_FORWARD_DOWN),
     )
 
 

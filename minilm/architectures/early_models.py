@@ -275,4 +275,10 @@ def _prophetnet_cross(block: str) -> tuple[Tensor, ...]:
     )
 
 
-_LAYOUTS = {"xlm": _xlm, "xlnet": _xlnet, "cpmant": _cpmant, "prophetnet": _prophetnet}
+_LAYOUTS = {
+    "xlm": _xlm,
+    "flaubert": _xlm,
+    "xlnet": _xlnet,
+    "cpmant": _cpmant,
+    "prophetnet": _prophetnet,
+}

@@ -2,12 +2,15 @@
 
 Names, shapes and defaults: huggingface/transformers `models/falcon/configuration_falcon.py` and
 `modeling_falcon.py`. 7B has one key and value for all heads; the "new decoder" (40B, 180B, 11B) has
-groups, and a norm each for attention and feed-forward unless the config asks for one.
+groups, and a norm each for attention and feed-forward unless the config asks for one. As `RefinedWeb`,
+the name of the 40B before transformers had it, the config does not say that it is new
+(tiiuae/falcon-40b `modelling_RW.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from minilm.architectures.building_blocks import (
@@ -29,7 +32,10 @@ _BLOCK = "transformer.h.{i}"
 
 
 def layout(config: Mapping[str, Any]) -> Layout:
-    """The tensors of FalconForCausalLM for a config.json."""
+    """The tensors of FalconForCausalLM, and of RWForCausalLM before it, for a config.json."""
+    if config["model_type"] == "RefinedWeb":
+        own = {"new_decoder_architecture": True, "num_kv_heads": config.get("n_head_kv")}
+        return replace(layout({**config, **own, "model_type": "falcon"}), family="RefinedWeb")
     heads = _heads(config)
     bias = flag(config, "bias", False)
     inner = size(config, "ffn_hidden_size", 4 * heads.symbols["d"])

@@ -17,10 +17,20 @@ from minilm.architectures.gemma import layout as text_layout
 from minilm.architectures.vision_tower import W, once, siglip_tower
 from minilm.ledger.layout import Layout
 
+_SIGLIP = {  # as transformers has it where config.json has no vision_config
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "intermediate_size": 3072,
+    "image_size": 224,
+    "patch_size": 16,
+}
+
 
 def layout(config: Mapping[str, Any]) -> Layout:
     """The tensors of Gemma3ForConditionalGeneration for a config.json."""
     vision = sub_config(config, "vision_config")
+    if config.get("vision_config") is None:
+        vision = _SIGLIP
     text = text_layout({**sub_config(config, "text_config"), "model_type": "gemma3_text"})
     patch = size(vision, "patch_size", 14)
     symbols = {

@@ -106,17 +106,18 @@ def gpt_block(hidden: Polynomial) -> tuple[Tensor, ...]:
     """One layer's tensors in both."""
     return (
         *norm(f"{BLOCK}.ln_1", components.ATTENTION_NORM, bias=True),
-        *_transposed(f"{BLOCK}.attn.c_attn", d, 3 * d, components.ATTENTION_QUERY_KEY_VALUE),
-        *_transposed(f"{BLOCK}.attn.c_proj", d, d, components.ATTENTION_OUTPUT),
+        *transposed(f"{BLOCK}.attn.c_attn", d, 3 * d, components.ATTENTION_QUERY_KEY_VALUE),
+        *transposed(f"{BLOCK}.attn.c_proj", d, d, components.ATTENTION_OUTPUT),
         *norm(f"{BLOCK}.ln_2", components.FEED_FORWARD_NORM, bias=True),
-        *_transposed(f"{BLOCK}.mlp.c_fc", d, hidden, components.FEED_FORWARD_UP),
-        *_transposed(f"{BLOCK}.mlp.c_proj", hidden, d, components.FEED_FORWARD_DOWN),
+        *transposed(f"{BLOCK}.mlp.c_fc", d, hidden, components.FEED_FORWARD_UP),
+        *transposed(f"{BLOCK}.mlp.c_proj", hidden, d, components.FEED_FORWARD_DOWN),
     )
 
 
-def _transposed(
+def transposed(
     name: str, inputs: Polynomial, outputs: Polynomial, component: str
 ) -> tuple[Tensor, ...]:
+    """``name.weight`` (inputs, outputs) as Conv1D keeps it, and ``name.bias``."""
     return (
         Tensor(f"{name}.weight", (inputs, outputs), component, Role.MULTIPLIED, L, transposed=True),
         Tensor(f"{name}.bias", (outputs,), component, Role.ADDED, L),

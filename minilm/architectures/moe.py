@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from minilm.architectures.building_blocks import (
     D,
@@ -29,6 +29,7 @@ from minilm.ledger.symbols import Polynomial, as_polynomial
 
 # Experts have names of their own in every layer: a number from a file must not make us list millions.
 LARGEST_EXPERT_COUNT = 65_536
+_Value = TypeVar("_Value")
 
 
 def read_experts(
@@ -74,6 +75,12 @@ def group_of(chosen: Sequence[int], num_layers: int) -> LayerGroup | None:
     if len(chosen) == num_layers:
         return LayerGroup()
     return LayerGroup(as_polynomial(len(chosen)), chosen)
+
+
+def groups_by_value(values: Sequence[_Value]) -> dict[_Value, LayerGroup]:
+    """The layers that have each value, in the order of their first ones."""
+    found = ((value, [i for i, each in enumerate(values) if each == value]) for value in values)
+    return {value: group for value, at in found if (group := group_of(at, len(values)))}
 
 
 @dataclass(frozen=True)

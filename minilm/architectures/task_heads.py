@@ -7,18 +7,54 @@ classifier `score` (LlamaForSequenceClassification), and the layouts here are of
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from minilm.architectures.config_fields import size
+from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
-from minilm.ledger.symbols import symbol
+from minilm.ledger.symbols import ONE, ZERO, Polynomial, symbol
 
 LANGUAGE_MODELS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 WITH_ENCODERS = "ForConditionalGeneration"
 CAUSAL = ("ForCausalLM", "LMHeadModel", "BertGenerationDecoder", "XLMWithLMHeadModel")
 C, d = symbol("C"), symbol("d")  # classes
+
+
+class UndeclaredClassError(ConfigError):
+    """Of a declared model_type, a class whose tensors are not."""
+
+
+@dataclass(frozen=True)
+class TaskHeads:
+    """What an encoder's classes add to its body, whose names begin with ``prefix``.
+
+    ``pooler`` is its matrix in the body, empty where it has none; with ``pooler_outside`` classifiers
+    have one beside the body. Classes of a text are read behind the pooler, or behind a matrix ``dense``
+    and a ``norm`` of their own, by ``classifier``; those of tokens by ``tokens``. ``language`` are the
+    endings of the classes that have the layout's own head.
+    """
+
+    prefix: str
+    pooler: str = "pooler.dense"
+    pooler_outside: bool = False
+    pooler_of_body: bool = True  # whether the body alone has it too
+    dense: str = ""
+    norm: str = ""
+    classifier: str = "classifier"
+    tokens: str = "classifier"
+    answers: str = "qa_outputs"
+    order: str = ""  # whether two texts follow each other, in ForPreTraining
+    order_by_labels: bool = False  # whether its rows are those of `id2label`, not two
+    language: tuple[str, ...] = ("ForMaskedLM",)
+    choice: str = ""  # of several texts: a matrix in the pooler's place
+    keeps_pooler: bool = False  # in each class
+    answers_are_two: bool = False  # whatever `id2label` says
+    before: tuple[Tensor, ...] = ()  # in front of every classifier, as of the language model's head
+
+
+ROBERTA_CLASSES: dict[str, Any] = {"dense": "classifier.dense", "classifier": "classifier.out_proj"}
 
 
 def class_name_of(config: Mapping[str, Any]) -> str:
@@ -43,12 +79,100 @@ def with_task_head(
     if architecture.endswith("Model"):
         return body
     if architecture.endswith("ForSequenceClassification"):
-        labels = config.get("id2label")
-        default = len(labels) if isinstance(labels, dict) and labels else 2
         score = Tensor("score.weight", (C, d), components.CLASSIFIER, Role.MULTIPLIED)
-        symbols = {**layout.symbols, "C": size(config, "num_labels", default)}
-        return replace(body, tensors=(*body.tensors, score), symbols=symbols)
+        return replace(
+            body,
+            tensors=(*body.tensors, score),
+            symbols={**layout.symbols, "C": number_of_classes(config)},
+        )
     return None
+
+
+def number_of_classes(config: Mapping[str, Any], default: int = 2) -> int:
+    """How many `id2label` lists, or ``default``."""
+    labels = config.get("id2label")
+    listed = len(labels) if isinstance(labels, dict) and labels else default
+    return size(config, "num_labels", listed)
+
+
+def with_class(layout: Layout, config: Mapping[str, Any], heads: TaskHeads) -> Layout:
+    """An encoder's ``layout``, which has a language model's head, as the class that config.json names.
+
+    Raises UndeclaredClassError for one that is not known. An encoder sees all of a text at once: it has no
+    KV cache.
+    """
+    name = class_name_of(config)
+    attention = tuple(replace(kind, cache=ZERO) for kind in layout.attention)
+    layout = replace(layout, attention=attention)
+    if not name or name.endswith(heads.language):
+        return layout
+    body = without_head(layout)
+    pooled = tuple(t for t in body.tensors if t.component == components.POOLER)
+    bare = tuple(t for t in body.tensors if t.component != components.POOLER)
+    if heads.pooler and not pooled:
+        pooled = head(heads.prefix + heads.pooler, d, component=components.POOLER)
+    if name.endswith("Model"):
+        return replace(
+            body,
+            tensors=_without_prefix(
+                (*bare, *(pooled if heads.pooler_of_body else ())), heads.prefix
+            ),
+            buffers=_without_prefix(body.buffers, heads.prefix),
+        )
+    labels = {**layout.symbols, "C": number_of_classes(config)}
+    symbols = labels if heads.order_by_labels else dict(layout.symbols)
+    pairs = head(heads.order, C if heads.order_by_labels else ONE + ONE)
+    if name.endswith("ForPreTraining") and heads.order:
+        own = tuple(t for t in layout.tensors if t.component == components.LM_HEAD)
+        return replace(layout, tensors=(*bare, *pooled, *own, *pairs), symbols=symbols)
+    own = pooled if heads.pooler else ()
+    own += heads.before
+    kept = own if heads.keeps_pooler else heads.before
+    if heads.pooler_outside:
+        own = head("pooler.dense", d, component=components.POOLER)
+    if name.endswith("ForNextSentencePrediction") and heads.order:
+        return replace(body, tensors=(*bare, *own, *pairs))
+    if name.endswith("ForMultipleChoice"):
+        own = head(heads.choice, d) if heads.choice else own
+        return replace(body, tensors=(*bare, *own, *head("classifier", ONE)))
+    symbols = labels
+    if name.endswith("ForSequenceClassification"):
+        if heads.dense:
+            own = (*kept, *head(heads.dense, d))
+        classes = head(heads.classifier, C)
+    elif name.endswith("ForTokenClassification"):
+        own, classes = kept, head(heads.tokens, C, role=Role.MULTIPLIED)
+    elif name.endswith("ForQuestionAnswering") and heads.answers:
+        if heads.answers_are_two:
+            symbols["C"] = 2
+        own, classes = kept, head(heads.answers, C, role=Role.MULTIPLIED)
+    else:
+        raise undeclared_class(config)
+    return replace(body, tensors=(*bare, *own, *classes), symbols=symbols)
+
+
+def undeclared_class(config: Mapping[str, Any]) -> UndeclaredClassError:
+    """The error for the class that config.json names."""
+    return UndeclaredClassError(
+        "config.json: architectures", class_name_of(config), "a declared class"
+    )
+
+
+def head(
+    name: str,
+    outputs: Polynomial,
+    *,
+    inputs: Polynomial = d,
+    component: str = components.CLASSIFIER,
+    role: Role = Role.ONCE,
+) -> tuple[Tensor, ...]:
+    """A matrix with a bias, by default used once a text."""
+    bias = Tensor(f"{name}.bias", (outputs,), component, Role.ADDED)
+    return Tensor(f"{name}.weight", (outputs, inputs), component, role), bias
+
+
+def _without_prefix(tensors: tuple[Tensor, ...], prefix: str) -> tuple[Tensor, ...]:
+    return tuple(replace(t, name=t.name.removeprefix(prefix)) for t in tensors)
 
 
 def without_head(layout: Layout) -> Layout:

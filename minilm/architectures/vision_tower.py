@@ -6,6 +6,10 @@ They add no FLOPs to a token. Names and shapes: huggingface/transformers `models
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from minilm.architectures.config_fields import layers, size
 from minilm.ledger import components
 from minilm.ledger.layout import Role, Tensor
 from minilm.ledger.symbols import ONE, Polynomial, as_polynomial, symbol
@@ -13,12 +17,29 @@ from minilm.ledger.symbols import ONE, Polynomial, as_polynomial, symbol
 W, Y, F, P = (symbol(letter) for letter in "WYFP")  # width, layers, feed-forward, patches
 
 
+def vision_symbols(
+    config: Mapping[str, Any], *, width: int, depth: int, inner: int, image: int, patch: int
+) -> dict[str, int]:
+    """The letters' values for a `vision_config`, with the defaults of its type."""
+    side = size(config, "image_size", image) // size(config, "patch_size", patch)
+    return {
+        "W": size(config, "hidden_size", width),
+        "Y": layers(config, "num_hidden_layers", depth),
+        "F": size(config, "intermediate_size", inner),
+        "P": max(1, side) ** 2,
+    }
+
+
 def siglip_tower(
-    tower: str, *, channels: int, patch: int, has_pooling_head: bool
+    tower: str, *, channels: int, patch: int, has_pooling_head: bool, is_flat: bool = False
 ) -> tuple[Tensor, ...]:
-    """All of it below the name ``tower``, for pictures of ``channels`` in squares of ``patch`` pixels."""
+    """All of it below the name ``tower``, for pictures of ``channels`` in squares of ``patch`` pixels.
+
+    ``is_flat``: the squares' pixels are in a row, as SigLIP 2 has them.
+    """
+    pixels = (channels * patch**2,) if is_flat else (channels, patch, patch)
     return (
-        *matrix(f"{tower}.embeddings.patch_embedding", (W, channels, patch, patch)),
+        *matrix(f"{tower}.embeddings.patch_embedding", (W, *pixels)),
         once(f"{tower}.embeddings.position_embedding.weight", (P, W)),
         *_layers(f"{tower}.encoder.layers.{{i}}"),
         *vector(f"{tower}.post_layernorm", W),

@@ -64,12 +64,17 @@ class Arguments:
     """Seed of the sampling."""
     no_cache: tyro.conf.FlagCreatePairsOff[bool] = False
     """Compute the whole text again for every token: the same tokens in float32, slower."""
+    speculate: int = 0
+    """Look at so many tokens in one pass that followed the last ones before: the same text, faster where it
+    repeats itself; one prompt only."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute; auto: cuda, else mps, else cpu."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Of the weights; auto: bfloat16 where it is faster, which for small models on a CPU it is not."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Compile the step of one token; auto: no, as it was slower wherever it was measured."""
+    tune: Literal["auto", "off"] = "auto"
+    """On a CPU in float32: measure once which way of computing is faster on this processor; off: do not."""
     interactive: bool = False
     """Ask for prompts, until an empty line."""
     chat: bool = False
@@ -105,6 +110,7 @@ def _run(options: Arguments) -> int:
     refuse_empty(options, "CHECKPOINT")
     _check_options(options)
     check_count(options.max_new_tokens)
+    check_count(options.speculate, "speculate")
     sampling = Sampling(
         temperature=options.temperature,
         top_k=options.top_k,
@@ -118,7 +124,7 @@ def _run(options: Arguments) -> int:
         model, tokenizer = load(run, device=str(device))
         parameters = sum(parameter.numel() for parameter in model.parameters())
         model.to(choose_generation_dtype(options.dtype, device, parameters))
-        decoder = make_decoder(model, compiled=options.compile == "on")
+        decoder = make_decoder(model, compiled=options.compile == "on", tune=options.tune == "auto")
         if options.chat:
             return _chat(run, decoder, tokenizer, options, sampling)
         answer = functools.partial(_answer, decoder, tokenizer, options, sampling)
@@ -130,6 +136,12 @@ def _run(options: Arguments) -> int:
 
 def _check_options(options: Arguments) -> None:
     """Raises InputError for options that do not go together."""
+    if options.speculate:
+        for name, given in (("--no-cache", options.no_cache), ("--chat", options.chat)):
+            if given:
+                raise InputError("--speculate", f"a {name} with it", "a cache, and no conversation")
+        if len(options.prompt) > 1:
+            raise InputError("--speculate", f"{len(options.prompt)} prompts with it", "one")
     if options.interactive:
         for name, value in (("--prompt", options.prompt), ("--chat", options.chat)):
             if value:
@@ -194,6 +206,7 @@ def _answer(
         sampling,
         cached=not options.no_cache,
         max_length=max(map(len, ids)) + options.max_new_tokens + 1,
+        speculate=options.speculate,
     )
     streams = [TextStream(tokenizer, options.stop, prompt_ids) for prompt_ids in ids]
     texts = [""] * len(prompts)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from minilm.cli.entry import BAD_INPUT, CHECK_FAILED, DONE, OneLineParser, run_command
 from minilm.errors import InputError
 from minilm.inspection import extras
-from minilm.inspection.inspector import inspect_with_sources
+from minilm.inspection.inspector import Inspection, inspect_with_sources
 from minilm.inspection.report import Report
 
 if TYPE_CHECKING:
@@ -45,17 +45,17 @@ def _run(arguments: Sequence[str] | None, program: str) -> int:
     if options.fits is None and (options.lora_rank is not None or options.kv_cache is not None):
         raise InputError("arguments", "--lora-rank or --kv-cache alone", "--fits SIZE beside it")
     _check_outputs(options)
-    reports, status = [], DONE
+    inspections, status = [], DONE
     for target in options.targets:
         try:
-            reports.append(_report(target, options))
+            inspections.append(_inspect(target, options))
         except InputError as error:
             if len(options.targets) == 1:
                 raise
             print(f"error: {error}", file=sys.stderr)  # the other targets are reported all the same
             status = BAD_INPUT
-    _write_reports(reports, options)
-    if not all(_passed(report) for report in reports):
+    _write_reports(inspections, options)
+    if not all(_passed(inspection.report) for inspection in inspections):
         return max(status, CHECK_FAILED)
     return status
 
@@ -95,13 +95,18 @@ def _check_outputs(options: argparse.Namespace) -> None:
         paths.append(path)
 
 
-def _report(target: str, options: argparse.Namespace) -> Report:
-    """The report of one target with everything that was asked for."""
+def _inspect(target: str, options: argparse.Namespace) -> Inspection:
+    """One target, whose report has everything that was asked for."""
     sizes = {"context": options.context, "batch": options.batch}
     files_with_layers = (options.html, options.markdown)
     listed = options.tensors or options.full or any(file is not None for file in files_with_layers)
     inspection = inspect_with_sources(
-        target, live=options.live, state_dict=options.state_dict, tensors=listed, **sizes
+        target,
+        live=options.live,
+        state_dict=options.state_dict,
+        model_type=options.model_type,
+        tensors=listed,
+        **sizes,
     )
     if options.fits is not None:
         inspection = inspection.with_report(
@@ -125,7 +130,7 @@ def _report(target: str, options: argparse.Namespace) -> Report:
         other = inspect_with_sources(options.diff, live=False, **sizes)
         with _progress("comparing") as progress:
             inspection = inspection.with_report(extras.with_difference(inspection, other, progress))
-    return inspection.report
+    return inspection
 
 
 def _passed(report: Report) -> bool:
@@ -133,8 +138,9 @@ def _passed(report: Report) -> bool:
     return report.verified and explained
 
 
-def _write_reports(reports: Sequence[Report], options: argparse.Namespace) -> None:
+def _write_reports(inspections: Sequence[Inspection], options: argparse.Namespace) -> None:
     """Write each file that was asked for; print for the terminal unless one of them is stdout."""
+    reports = [inspection.report for inspection in inspections]
     if options.json is not None:
         values = [report.to_dict(tensors=options.tensors) for report in reports]
         value = values[0] if len(options.targets) == 1 else values
@@ -148,9 +154,12 @@ def _write_reports(reports: Sequence[Report], options: argparse.Namespace) -> No
         )
         _write_text(options.markdown, text)
     if options.html is not None:
+        from minilm.inspection.weight_maps import weight_maps
         from minilm.render.html import page
 
-        _write_text(options.html, page(reports[0], history=_history(reports[0])))
+        weights = weight_maps(inspections[0]) if options.stats or options.stable_rank else ()
+        text = page(reports[0], history=_history(reports[0]), weights=weights)
+        _write_text(options.html, text)
     if "-" not in (getattr(options, name) for name in OUTPUTS):
         from minilm.cli.console import ResultConsole
         from minilm.render.terminal import print_report
@@ -302,7 +311,14 @@ def _add_costs(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_sources(parser: argparse.ArgumentParser) -> None:
-    """Which part of a target is the model, and whether its module is built as well."""
+    """Which part of a target is the model, how it is read, and whether its module is built as well."""
+    parser.add_argument(
+        "--as",
+        type=_nonempty,
+        metavar="TYPE",
+        dest="model_type",
+        help="read config.json as this model_type: llama, ... (minilm architectures lists them)",
+    )
     parser.add_argument(
         "--live",
         action=argparse.BooleanOptionalAction,

@@ -21,7 +21,10 @@ VERBS = {
     "share": "let the layers of a trained model share blocks, tie or untie its head",
     "quantize": "a model in 8 or 4 bits a weight, and what that changed",
     "evaluate": "loss and perplexity of a model on a text",
+    "search": "hyperparameters and a shape for a text, under a budget",
+    "claims": "what is said of parameters, tested on a model",
     "plan": "memory, communication, days and cost of a training run on GPUs",
+    "architectures": "what is known of each model_type of Hugging Face",
     "cache": "the texts that were encoded, and removing them",
 }
 
@@ -43,7 +46,7 @@ def _run(arguments: Sequence[str]) -> int:
     """What no verb answers."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: minilm VERB ...\n")
-        print("\n".join(f"  {verb:<10}{summary}" for verb, summary in VERBS.items()))
+        print("\n".join(f"  {verb:<15}{summary}" for verb, summary in VERBS.items()))
         print("\n`minilm help VERB` lists the options of one; `minilm --version`.")
         return 0 if arguments else 2
     if arguments[0] == "--version":

@@ -104,6 +104,8 @@ class TrainConfig:
     """How many training states resume/ holds: the newest ones."""
     sample_tokens: int = 64
     """Tokens of the sample text at each evaluation, shown in report.html; 0: none."""
+    watch: bool = False
+    """Keep parameters.jsonl: norms, updates, gradients, histograms of the parameters, for report.html."""
     log_to: str = ""
     """Trackers that get the metrics as well: any of tensorboard, wandb, trackio, with commas between."""
 

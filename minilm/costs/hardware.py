@@ -1,11 +1,13 @@
-"""Known GPUs: how fast they multiply, which MFU is a share of, their memory, links and power."""
+"""This processor, and known GPUs: how fast they multiply, their memory, links and power."""
 
 from __future__ import annotations
 
 import os
+import platform
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from minilm.errors import InputError
@@ -158,3 +160,16 @@ def gpu_peak_flops(name: str, dtype: str = "bfloat16") -> float | None:
             tflops = GPUS[known].tflops.get(dtype)
             return None if tflops is None else tflops * 1e12
     return None
+
+
+def processor() -> str:
+    """The processor by name, as far as the system says it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    fields = {
+        name.strip(): value.strip() for name, _, value in (x.partition(":") for x in lines[::-1])
+    }
+    named = [fields[name] for name in ("model name", "model", "stepping") if name in fields]
+    return " ".join(named) or platform.processor() or platform.machine()

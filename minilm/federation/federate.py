@@ -246,6 +246,8 @@ def _settings(plan: Rounds, settings: Mapping[str, Any]) -> dict[str, Any]:
         if name in settings:
             got, expected = f"{settings[name]}", "rounds and local_steps, from which it follows"
             raise ConfigError(name, got, expected)
+    if settings.get("watch"):
+        raise ConfigError("watch", "given for rounds", "a run of one place", "leave it out")
     steps = plan.local_steps
     of_rounds = {"max_steps": plan.count * steps, "eval_every": steps, "log_every": steps}
     return {"compile": "off", "early_stopping": 0, **settings, **of_rounds}

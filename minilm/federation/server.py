@@ -16,6 +16,7 @@ from minilm.federation.local_training import fill, to_arrays, trained_parameters
 from minilm.federation.update import Array, from_bytes, to_bytes
 from minilm.model.transformer import Transformer
 from minilm.training.lr_schedule import batch_shape, lr_multiplier
+from minilm.training.parameter_watch import ParameterWatch
 from minilm.training.resume_state import Progress
 from minilm.training.run_spec import RunSpec
 from minilm.training.runtime import Loss
@@ -175,6 +176,7 @@ class FederatedStep:
 
     optimizers: Sequence[torch.optim.Optimizer] = ()  # the clients have them
     evaluation_loss: Loss | None = None
+    watch: ParameterWatch | None = None  # of what is averaged there are no gradients
 
     def __init__(
         self,

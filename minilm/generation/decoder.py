@@ -34,6 +34,9 @@ class Decoder(Protocol):
 
     def __call__(self, tokens: Tensor, cache: KVCache) -> Tensor: ...
 
+    def all_logits(self, tokens: Tensor, cache: KVCache) -> Tensor:
+        """(b, t, V): the logits after each of the tokens."""
+
     def new_cache(self, sequences: int, max_length: int) -> KVCache:
         """An empty cache for that many sequences of at most ``max_length`` tokens."""
 
@@ -50,8 +53,12 @@ class ModelDecoder:
         self.device, self._dtype = first.device, first.dtype
 
     def __call__(self, tokens: Tensor, cache: KVCache) -> Tensor:
+        return self.all_logits(tokens, cache)[:, -1]  # b t V -> b V
+
+    def all_logits(self, tokens: Tensor, cache: KVCache) -> Tensor:
+        """(b, t, V): the logits after each of the tokens."""
         with without_plans(self.device):
-            logits: Tensor = self.model(tokens, cache)[:, -1]  # b t V -> b V
+            logits: Tensor = self.model(tokens, cache)
         return logits
 
     def new_cache(self, sequences: int, max_length: int) -> KVCache:
@@ -65,13 +72,13 @@ class ModelDecoder:
         )
 
 
-def make_decoder(model: Transformer, *, compiled: bool = False) -> Decoder:
+def make_decoder(model: Transformer, *, compiled: bool = False, tune: bool = False) -> Decoder:
     """The fast decoder, or the model's own forward pass, uncompiled, if it was modified.
 
-    With a note, unless a transform modified it.
+    With a note, unless a transform modified it. ``tune`` is as in `FastDecoder`.
     """
     try:
-        return FastDecoder(model, compiled=compiled)
+        return FastDecoder(model, compiled=compiled, tune=tune)
     except ModifiedModelError as error:
         # An adapter runs through the modules, and by packed weights they are faster than the fast decoder by
         # float32 ones.

@@ -24,6 +24,7 @@ from torch.nn.modules import module as torch_module
 from minilm.config import ModelConfig
 from minilm.errors import InputError
 from minilm.generation.token_graph import TokenGraph
+from minilm.generation.tuning import choose
 from minilm.model.attention import fused_attention, without_plans
 from minilm.model.kv_cache import BlockKVCache, KVCache, Positions
 from minilm.model.layers import apply_activation
@@ -42,11 +43,13 @@ class ModifiedModelError(InputError):
 class FastDecoder:
     """Tokens (b, t) after those of a cache, which are added to it -> logits (b, V) of the next token."""
 
-    def __init__(self, model: Transformer, *, compiled: bool = False) -> None:
+    def __init__(self, model: Transformer, *, compiled: bool = False, tune: bool = False) -> None:
         """The weights of ``model`` are used in place, but for query, key and value.
 
-        On CUDA the pass of one token is captured as a graph; ``compiled``: it is compiled. Raises
-        ModifiedModelError. Of what is modified later only forward hooks are seen: a call then raises it too.
+        On CUDA the pass of one token is captured as a graph; ``compiled``: it is compiled. With ``tune``, on
+        a CPU, products of as many rows as a cache has sequences are computed in the way that is measured to
+        be faster when it is made. Raises ModifiedModelError. Of what is modified later only forward hooks are
+        seen: a call then raises it too.
         """
         check_unmodified(model)
         self._hooks = [
@@ -62,6 +65,7 @@ class FastDecoder:
         self._blocks = [blocks[number] for number in model.config.block_order]
         self._final_norm = _norm(model.final_norm)
         self._lm_head = SplitLinear(model.lm_head.weight, None)
+        self._tune = tune and self.device.type == "cpu" and not compiled
 
         self._graphs: WeakKeyDictionary[KVCache, TokenGraph] = WeakKeyDictionary()
         self._compiled_forward = self._forward
@@ -75,6 +79,8 @@ class FastDecoder:
 
     def new_cache(self, sequences: int, max_length: int) -> KVCache:
         """An empty cache for that many sequences of at most ``max_length`` tokens."""
+        if self._tune and sequences <= SplitLinear.MAX_ROWS:
+            self._choose_products(sequences)
         cache = KVCache(
             self.config,
             sequences,
@@ -89,10 +95,7 @@ class FastDecoder:
         return cache
 
     def __call__(self, tokens: Tensor, cache: KVCache) -> Tensor:
-        if any(self._hooks):
-            raise ModifiedModelError(
-                "model", "a forward hook added since this decoder was made", "none"
-            )
+        self._check_hooks()
         t = tokens.shape[1]
         forward = self._compiled_forward if cache.fixed_shapes and t == 1 else self._forward
         with without_plans(self.device):
@@ -102,6 +105,49 @@ class FastDecoder:
                 logits = forward(tokens, cache, cache.next_positions(t))
         cache.advance(t)
         return logits
+
+    def _choose_products(self, rows: int) -> None:
+        """Whether products of so many rows are split, for each shape of a matrix."""
+        by_shape: dict[torch.Size, list[SplitLinear]] = {}
+        for product in self._products():
+            by_shape.setdefault(product.weight.shape, []).append(product)
+        for shape, products in by_shape.items():
+            if not products[0].chunks or products[0].is_chosen(rows):
+                continue
+            x = torch.ones(rows, shape[1], dtype=self._dtype)
+            size = f"{rows} x {shape[1]} by {shape[1]} x {shape[0]}, {len(products)} matrices"
+            name = choose(
+                f"{size}, {self._dtype}",
+                [
+                    ("linear", lambda: [each.whole(x) for each in products]),  # noqa: B023
+                    ("parts", lambda: [each.in_parts(x) for each in products]),  # noqa: B023
+                ],
+            )
+            for product in products:
+                product.choose(rows, split=name == "parts")
+
+    def _products(self) -> Iterator[SplitLinear]:
+        for block in dict.fromkeys(self._blocks):
+            for product in (block.query_key_value, block.output, block.gate, block.up, block.down):
+                if product is not None:
+                    yield product
+        yield self._lm_head
+
+    def all_logits(self, tokens: Tensor, cache: KVCache) -> Tensor:
+        """(b, t, V): the logits after each of the tokens."""
+        self._check_hooks()
+        b, t = tokens.shape
+        with without_plans(self.device):
+            x = self._features(tokens, cache, cache.next_positions(t))
+            logits = self._lm_head(self._final_norm(x)).view(b, t, -1)
+        cache.advance(t)
+        return logits
+
+    def _check_hooks(self) -> None:
+        if any(self._hooks):
+            raise ModifiedModelError(
+                "model", "a forward hook added since this decoder was made", "none"
+            )
 
     def _graph(self, cache: KVCache) -> TokenGraph:
         """The graph of that cache, on CUDA."""
@@ -117,6 +163,13 @@ class FastDecoder:
 
     def _forward(self, tokens: Tensor, cache: KVCache, positions: Positions) -> Tensor:
         b, t = tokens.shape
+        x = self._features(tokens, cache, positions)
+        last = x if t == 1 else x.view(b, t, -1)[:, -1]
+        return self._lm_head(self._final_norm(last))
+
+    def _features(self, tokens: Tensor, cache: KVCache, positions: Positions) -> Tensor:
+        """(b, t) -> (b·t, d), what the final norm is given."""
+        b, t = tokens.shape
         embedding = self._embedding
         x = F.embedding(tokens.flatten(), embedding.token.weight)
         if embedding.position is not None:
@@ -127,8 +180,7 @@ class FastDecoder:
             x = x + F.embedding(rows, embedding.ngram.weight).sum(dim=2).view(b * t, -1)
         for block, block_cache in zip(self._blocks, cache.blocks, strict=True):
             x = block(x, block_cache, positions)
-        last = x if t == 1 else x.view(b, t, -1)[:, -1]
-        return self._lm_head(self._final_norm(last))
+        return x
 
 
 class FastBlock:
@@ -199,10 +251,11 @@ class FastBlock:
 
 
 class SplitLinear:
-    """(m, i) -> (m, o): times a matrix (o, i), plus a bias; of few rows as several products at once.
+    """(m, i) -> (m, o): times a matrix (o, i), plus a bias; if chosen so, as several products at once.
 
-    On a CPU, torch gives a product of few rows to one thread, which reads the matrix at half of what memory
-    can; split into chunks of its outputs it goes to all threads (docs/performance.md).
+    On a CPU, torch gives a product of few rows to one thread. Split into chunks of its outputs it goes to all
+    threads, by another implementation: twice as fast on some processors, half as fast on others
+    (docs/performance.md).
     """
 
     MAX_ROWS = 32
@@ -210,6 +263,7 @@ class SplitLinear:
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self.weight, self.bias = weight, bias
         self.chunks = self._num_chunks()
+        self._splits: dict[int, bool] = {}  # by number of rows
         if self.chunks:
             split = weight.shape[0] // self.chunks * self.chunks
             self.matrices = weight[:split].view(self.chunks, -1, weight.shape[1])
@@ -219,9 +273,23 @@ class SplitLinear:
             self.remainder_bias = None if bias is None else bias[split:]
 
     def __call__(self, x: Tensor) -> Tensor:
+        return self.in_parts(x) if self._splits.get(x.shape[0]) else self.whole(x)
+
+    def is_chosen(self, rows: int) -> bool:
+        """Whether `choose` was called for so many rows."""
+        return rows in self._splits
+
+    def choose(self, rows: int, *, split: bool) -> None:
+        """Whether a product of so many rows is split."""
+        self._splits[rows] = split
+
+    def whole(self, x: Tensor) -> Tensor:
+        """As torch does it."""
+        return F.linear(x, self.weight, self.bias)
+
+    def in_parts(self, x: Tensor) -> Tensor:
+        """The same, as several products; only where there are ``chunks``."""
         m = x.shape[0]
-        if not self.chunks or m > self.MAX_ROWS:
-            return F.linear(x, self.weight, self.bias)
         columns = x.t().expand(self.chunks, -1, m)  # chunks i m
         if self.biases is None:
             y = torch.bmm(self.matrices, columns)
@@ -233,10 +301,10 @@ class SplitLinear:
         return torch.cat((y, F.linear(x, self.remainder, self.remainder_bias)), dim=1)
 
     def _num_chunks(self) -> int:
-        """At least two a thread where splitting is faster, and the matrix has so many outputs; else 0."""
+        """Two a thread where splitting may be faster, and the matrix has so many outputs; else 0."""
         chunks = 2 * max(2, torch.get_num_threads())
-        faster = self.weight.device.type == "cpu" and self.weight.dtype == torch.float32
-        return chunks if faster and self.weight.shape[0] >= chunks else 0
+        may_be = self.weight.device.type == "cpu" and self.weight.dtype == torch.float32
+        return chunks if may_be and self.weight.shape[0] >= chunks else 0
 
 
 def check_unmodified(model: nn.Module) -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
-from minilm.inspection.names import is_buffer, is_half, is_next_token
+from minilm.inspection.names import current_name, is_buffer, is_half, is_next_token
 from minilm.ledger.layout import Layout
 from minilm.quantization.logical_tensors import LogicalTensor
 
@@ -79,7 +79,10 @@ def classify_tensors(
     """
     if layout is None:
         return _classify_by_name(tensors, {name for name, _ in shared}, marked_buffers, mtp_layers)
-    by_name = _with_prefix(layout, tensors) if tied_copies_allowed else {t.name: t for t in tensors}
+    by_name = {tensor.name: tensor for tensor in tensors}
+    if tied_copies_allowed:
+        prefixed = _with_prefix(layout, tensors)
+        by_name = {_declared_name(name, declared): t for name, t in prefixed.items()}
     registered_buffers = {tensor.name for tensor in layout.named_tensors(layout.buffers)}
     buffers = {
         name: tensor
@@ -133,6 +136,12 @@ def _classify_by_name(
             kind = classified.parameters
         kind[name] = tensor
     return classified
+
+
+def _declared_name(name: str, declared: Set[str]) -> str:
+    """``name``, or what it is called today where only that is declared."""
+    current = current_name(name)
+    return current if current in declared and name not in declared else name
 
 
 def body_prefix(layout: Layout) -> str:

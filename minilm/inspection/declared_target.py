@@ -7,22 +7,33 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from minilm.architectures import layout_of
+from minilm.architectures import is_whole, larger_fields, layout_of_class
 from minilm.architectures.minilm import layout as minilm_layout
 from minilm.architectures.model_types import MODEL_TYPES
-from minilm.architectures.task_heads import class_name_of, with_task_head
+from minilm.architectures.task_heads import class_name_of
 from minilm.config import ModelConfig, to_dict
 from minilm.errors import ConfigError, naming_file
 from minilm.formats.json_file import read_object
 from minilm.inspection.target import UNKNOWN, Target
+from minilm.ledger.components import ENCODER, LM_HEAD
 from minilm.ledger.layout_changes import with_adapters, with_frozen
 from minilm.runs import files as run_files
 from minilm.runs.base_run import lora_of
 from minilm.safe_text import short_repr
 
+# How config.json names width, depth and vocabulary: one of these is in every published one.
+_SIZES = (
+    *("vocab_size", "hidden_size", "d_model", "n_embd", "dim", "embed_dim"),
+    *("num_hidden_layers", "num_layers", "n_layers", "n_layer", "decoder_layers"),
+)
 
-def open_config(name: str, path: Path) -> Target:
-    """What a config.json declares, of minilm or of any other. Raises InputError."""
+
+def open_config(name: str, path: Path, *, beside_weights: bool = False) -> Target:
+    """What a config.json declares, of minilm or of any other. Raises InputError.
+
+    ``beside_weights``: one that gives no size declares nothing then. The defaults of an architecture say less
+    of a file than the file.
+    """
     config = read_object(path)
     if config.get("family") == run_files.FAMILY:
         target = replace(
@@ -42,7 +53,8 @@ def open_config(name: str, path: Path) -> Target:
             return target
         return replace(target, hyperparameters={**target.hyperparameters, "training": training})
     with naming_file(path):
-        return replace(hugging_face_target(name, config), folder=path.parent)
+        target = hugging_face_target(name, config, beside_weights=beside_weights)
+    return replace(target, folder=path.parent)
 
 
 def _with_frozen(target: Target, config: Mapping[str, Any]) -> Target:
@@ -62,7 +74,14 @@ def _with_frozen(target: Target, config: Mapping[str, Any]) -> Target:
     return replace(target, layout=layout, notes=(*target.notes, note))
 
 
-def hugging_face_target(name: str, config: Mapping[str, Any]) -> Target:
+def _gives_a_size(config: Mapping[str, Any]) -> bool:
+    objects = [config, *(value for value in config.values() if isinstance(value, Mapping))]
+    return any(size in fields for fields in objects for size in _SIZES)
+
+
+def hugging_face_target(
+    name: str, config: Mapping[str, Any], *, beside_weights: bool = False
+) -> Target:
     """What a Hugging Face config.json declares. Raises ConfigError for a field that is wrong."""
     # The components of diffusers have a class in its place.
     model_type = config.get("model_type") or config.get("_class_name")
@@ -70,13 +89,24 @@ def hugging_face_target(name: str, config: Mapping[str, Any]) -> Target:
         model_type = UNKNOWN
     fields = {k: v for k, v in config.items() if isinstance(v, (bool, int, float, str))}
     entry = MODEL_TYPES.get(model_type)
-    layout = layout_of(config) if entry else None
+    undeclared = ""
+    if entry and beside_weights and not _gives_a_size(config):
+        entry, undeclared = None, "config.json gives no sizes"
+    if entry and beside_weights and (larger := larger_fields({**config, "model_type": model_type})):
+        entry, undeclared = None, f"config.json has {', '.join(larger)}, of a larger model"
+    layout = layout_of_class(config) if entry else None
     notes: tuple[str, ...] = ()
-    if entry and layout:
-        alone = entry.causal_only or bool(entry.text_of)
-        layout = with_task_head(layout, config, causal_only=alone and not entry.whole)
-        if alone and not class_name_of(config):
-            notes = ("counted as a language model alone: config.json names no class",)
+    alone = entry and (entry.causal_only or entry.text_of) and not is_whole(entry, config)
+    if alone and not class_name_of(config):
+        notes = ("counted as a language model alone: config.json names no class",)
+    elif entry and layout and entry.by_class and not class_name_of(config):
+        has_head = layout.ties or layout.count(components=(LM_HEAD,))
+        what = "with its language model's head" if has_head else "as the body alone"
+        notes = (f"counted {what}: config.json names no class",)
+    encoder = layout.count(components=(ENCODER,)) if layout else 0
+    if encoder:
+        text = f"FLOPs are a token's in the decoder; the encoder, {encoder:,} parameters, runs once"
+        notes = (*notes, text)
     return Target(
         name,
         model_type,
@@ -84,6 +114,7 @@ def hugging_face_target(name: str, config: Mapping[str, Any]) -> Target:
         hugging_face=config,
         hyperparameters={"model": fields},
         notes=notes,
+        undeclared=undeclared,
     )
 
 

@@ -53,17 +53,24 @@ def inspect(
     context: int | None = None,
     batch: int = 1,
     state_dict: str | None = None,
+    model_type: str | None = None,
 ) -> Report:
     """Count and verify ``target``: a folder, a weights file, config.json, a preset, or any module.
 
     ``live`` adds the module built on the meta device as a witness, which imports torch (and
     transformers for an architecture that is not minilm's); by default that is done for run folders.
     ``context`` (tokens) and ``batch`` size the KV cache, the activations and the FLOPs. ``state_dict``
-    is the key of the model in a torch.save checkpoint of several. Raises InputError for what cannot be
-    read; mismatches are in the report.
+    is the key of the model in a torch.save checkpoint of several, ``model_type`` the declaration to
+    take in place of the one that config.json names. Raises InputError for what cannot be read;
+    mismatches are in the report.
     """
     return inspect_with_sources(
-        target, live=live, context=context, batch=batch, state_dict=state_dict
+        target,
+        live=live,
+        context=context,
+        batch=batch,
+        state_dict=state_dict,
+        model_type=model_type,
     ).report
 
 
@@ -80,6 +87,7 @@ def inspect_with_sources(
     context: int | None = None,
     batch: int = 1,
     state_dict: str | None = None,
+    model_type: str | None = None,
     tensors: bool = True,
 ) -> Inspection:
     """As `inspect`, with the layout, the header and the logical tensors beside the report.
@@ -90,7 +98,7 @@ def inspect_with_sources(
     for option, value in (("context", context), ("batch", batch)):
         if value is not None and value < 1:
             raise InputError(option, str(value), "at least 1")
-    evidence = gather_evidence(open_target(target, state_dict), live=live)
+    evidence = gather_evidence(open_target(target, state_dict, model_type), live=live)
     return _report_evidence(evidence, context=context, batch=batch, tensors=tensors)
 
 

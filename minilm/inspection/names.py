@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Container, Mapping
 from typing import Any
@@ -26,7 +27,7 @@ _GGUF_COMPONENTS = {
 # What modules register as buffers, by the end of the name: rotary frequencies, BatchNorm's
 # statistics, position ids, the bias correction of DeepSeek-V3's routers (in GGUF exp_probs_b).
 _BUFFER = re.compile(
-    r"\.(rotary_emb\.inv_freq|running_(mean|var)|num_batches_tracked|(position|token_type)_ids"
+    r"\.(rotary_emb(eddings)?\.inv_freq|running_(mean|var)|num_batches_tracked|(position|token_type)_ids"
     r"|masked_bias|e_score_correction_bias|exp_probs_b(\.bias)?)\Z"
 )
 _GGUF_BUFFER = re.compile(r"rope_freqs\.weight|rope_factors_\w+\.weight")
@@ -45,6 +46,10 @@ _LAYER_NUMBER = re.compile(
 )
 _NEXT_TOKEN = re.compile(r"(?:model\.)?mtp(?:_\w+)?\.")
 _NEXT_TOKEN_FIELDS = ("num_nextn_predict_layers", "num_mtp_modules")
+
+
+_LAYER = re.compile(r"\.\d{1,9}(?=\.)", re.ASCII)
+_NUMBER = re.compile(r"\.\d+(?=\.|$)", re.ASCII)
 
 
 def component_by_name(name: str) -> str:
@@ -76,6 +81,14 @@ def is_buffer(name: str, shape: tuple[int, ...]) -> bool:
         or _GGUF_BUFFER.fullmatch(name) is not None
         or (is_mask and name.endswith("bias"))
     )
+
+
+def current_name(name: str) -> str:
+    """A norm's gain and bias as they are named today, where a file has gamma and beta."""
+    for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
+        if name.endswith(old):
+            return name.removesuffix(old) + new
+    return name
 
 
 def next_token_layers(config: Mapping[str, Any], metadata: Mapping[str, str]) -> range:
@@ -116,3 +129,17 @@ def is_half(name: str, names: Container[str]) -> bool:
 def is_routed(name: str) -> bool:
     """Whether a tensor belongs to routed experts, of which a token uses only some."""
     return _ROUTED.search("." + name) is not None
+
+
+def layer_and_matrix(name: str) -> tuple[str, str] | None:
+    """blocks.3.attention.query.weight -> (blocks.3, attention.query.weight); further numbers are one."""
+    match = _LAYER.search("." + name)
+    if match is None:
+        return None
+    end = match.end() - 1
+    return name[:end], _with_numbers_as_one(name[end:])[1:]
+
+
+@functools.lru_cache(2**10)
+def _with_numbers_as_one(name: str) -> str:
+    return _NUMBER.sub(".*", name)

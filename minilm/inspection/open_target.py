@@ -26,7 +26,9 @@ from minilm.formats.json_file import read_object
 from minilm.inspection import folders
 from minilm.inspection.comparison import body_prefix
 from minilm.inspection.declared_target import hugging_face_target, minilm_target, open_config
+from minilm.inspection.file_class import as_class_of_file
 from minilm.inspection.gguf_files import special_file
+from minilm.inspection.similar_types import check_declared
 from minilm.inspection.target import UNKNOWN, Target
 from minilm.inspection.tied_copies import with_copied_head
 from minilm.ledger import components
@@ -38,14 +40,18 @@ if TYPE_CHECKING:
 
 
 def open_target(
-    target: str | os.PathLike[str] | nn.Module, state_dict: str | None = None
+    target: str | os.PathLike[str] | nn.Module,
+    state_dict: str | None = None,
+    model_type: str | None = None,
 ) -> Target:
     """Open what ``target`` names, or is. Raises InputError where it cannot be inspected.
 
     A file or folder goes before a preset of the same name. ``state_dict`` names the part of a
-    torch.save checkpoint that is the model.
+    torch.save checkpoint that is the model. ``model_type`` is taken in place of the one in config.json.
     """
     opened = _open_target(target, state_dict)
+    if model_type is not None:
+        opened = _read_as(opened, model_type)
     if state_dict is not None and opened.header is None:
         raise InputError("--state-dict", opened.name, "a target with weights that torch.save wrote")
     if opened.layout is not None or opened.header is None:
@@ -77,6 +83,25 @@ def _open_target(target: str | os.PathLike[str] | nn.Module, state_dict: str | N
         "a run or Hugging Face folder, a weights file, a config.json, or a preset",
         f"presets are {', '.join(PRESETS)}",
     )
+
+
+def _read_as(target: Target, model_type: str) -> Target:
+    """The target with its config.json read as that of ``model_type``."""
+    check_declared(model_type)
+    if not target.hugging_face:
+        raise InputError("--as", target.name, "a target with a config.json of Hugging Face")
+    fields = {**target.hugging_face, "model_type": model_type}
+    declared = hugging_face_target(target.name, fields)
+    note = f"read as {model_type}: config.json says {target.architecture}"
+    target = replace(
+        target,
+        architecture=model_type,
+        layout=declared.layout,
+        hugging_face=fields,
+        undeclared="",
+        notes=(*target.notes, *declared.notes, note),
+    )
+    return target if target.header is None else _with_header(target, target.header)
 
 
 def _open_module(module: nn.Module) -> Target:
@@ -124,7 +149,9 @@ def _open_published(name: str, path: Path, state_dict: str | None) -> Target:
 def _open_model_folder(name: str, path: Path, state_dict: str | None = None) -> Target:
     """The folder of one model, or of an adapter."""
     config = path / run_files.CONFIG
-    target = open_config(name, config) if config.is_file() else Target(name)
+    target = Target(name)
+    if config.is_file():
+        target = open_config(name, config, beside_weights=find_weights(path) is not None)
     is_run = target.config is not None
     weights = path / run_files.WEIGHTS if is_run else find_weights(path)
     if weights is None and not config.is_file():
@@ -166,7 +193,8 @@ def _open_weights(name: str, path: Path, state_dict: str | None) -> Target:
     if not config.is_file():
         return Target(name, header=header, partial=partial)
     try:
-        return replace(_with_header(open_config(name, config), header), partial=partial)
+        target = open_config(name, config, beside_weights=True)
+        return replace(_with_header(target, header), partial=partial)
     except InputError as error:
         return replace(_without_config(name, error), header=header, partial=partial)
 
@@ -178,7 +206,7 @@ def _without_config(name: str, error: InputError) -> Target:
 
 def _with_header(target: Target, header: Header) -> Target:
     """The target with its weights: those of a body alone, whatever head config.json names, are noted."""
-    target = replace(target, header=header)
+    target = as_class_of_file(replace(target, header=header), header)
     layout = target.layout
     if layout is None or target.config is not None:
         return target

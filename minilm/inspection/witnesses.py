@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from minilm.architectures.model_types import MODEL_TYPES
 from minilm.architectures.task_heads import class_name_of
 from minilm.errors import FormatError, naming_file
+from minilm.inspection import similar_types
 from minilm.inspection.comparison import (
     ClassifiedTensors,
     Shapes,
@@ -221,9 +222,10 @@ def _no_witness(target: Target) -> FormatError:
     )
     if "text_config" in target.hugging_face:
         remedy = "its text_config is a config.json of its own; or " + remedy
+    offer = similar_types.advice(target.hugging_face)
     return FormatError(
         target.name,
         f"model_type {target.hugging_face.get('model_type')!r} without weights",
-        f"a minilm run, or one of {', '.join(MODEL_TYPES)}",
-        remedy,
+        f"one of the {len(MODEL_TYPES)} that `minilm architectures` lists",
+        f"{offer}; or {remedy}" if offer else remedy,
     )

@@ -100,6 +100,7 @@ class AttentionSpec:
     values; ``window`` the sliding window in tokens, 0 for full attention. Sparse attention sees at most
     ``selected`` of the tokens in the cache, chosen by queries times keys of the width ``index``. An entry
     of the cache may stand for ``every`` so many tokens; ``beside`` is what the same layers see as well.
+    ``fixed`` is how many entries there are of a sound or picture, whatever the length of the text.
     """
 
     layers: Polynomial
@@ -111,6 +112,7 @@ class AttentionSpec:
     index: Polynomial = ZERO
     every: int = 1
     beside: AttentionSpec | None = None
+    fixed: int = 0
 
     def parts(self) -> tuple[AttentionSpec, ...]:
         """Itself, and what stands beside it."""
@@ -118,11 +120,13 @@ class AttentionSpec:
 
     def span(self, context: int) -> int:
         """The entries for ``context`` tokens that the cache holds."""
+        if self.fixed:
+            return self.fixed
         return min(context, self.window) if self.window else context // self.every
 
     def seen(self, context: int) -> int:
         """The entries that the last of ``context`` tokens attends to."""
-        return min(self.span(context), self.selected or context)
+        return min(self.span(context), self.selected or max(context, self.fixed))
 
     def cached(self, context: int) -> Polynomial:
         """Elements of the cache for ``context`` tokens in all layers."""

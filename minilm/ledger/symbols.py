@@ -53,10 +53,10 @@ MEANINGS = {
     "o": "output embedding width",
     "C": "classes",
     "R": "n-gram table rows",
-    "W": "vision width",
-    "Y": "vision layers",
-    "F": "vision feed-forward width",
-    "P": "image patches",
+    "W": "encoder or vision width",
+    "Y": "encoder or vision layers",
+    "F": "encoder or vision feed-forward width",
+    "P": "encoder positions, image patches",
     "I": "mixer width",
     "X": "state size",
     "H": "mixer heads",
@@ -80,6 +80,22 @@ FAMILY_MEANINGS = {
     ("phi4_multimodal", "a"): "audio width",
     ("phi4_multimodal", "z"): "audio layers",
     ("recurrent_gemma", "Q"): "width of a head's gates",
+    ("blip-2", "a"): "query transformer width",
+    ("blip-2", "z"): "query transformer layers",
+    ("clip", "p"): "projection width",
+    ("instructblip", "a"): "query transformer width",
+    ("instructblip", "z"): "query transformer layers",
+    ("instructblipvideo", "a"): "query transformer width",
+    ("instructblipvideo", "z"): "query transformer layers",
+    ("mllama", "z"): "global vision layers",
+    ("mobilebert", "w"): "bottleneck width",
+    ("ultrabert", "p"): "prediction head width",
+    **{(name, "p"): "pooler width" for name in ("deit", "siglip", "siglip2", "vit")},
+    **{
+        (name, letter): meaning
+        for name in ("audioflamingo3", "glmasr", "musicflamingo", "qwen2_audio", "voxtral")
+        for letter, meaning in (("a", "audio width"), ("z", "audio layers"))
+    },
     ("zaya", "v"): "half the width of all values",
     ("zaya", "r"): "router width",
 }

@@ -48,14 +48,7 @@ class Attention(nn.Module):
         cache: BlockKVCache | None = None,
         positions: Positions | None = None,
     ) -> Tensor:
-        projected = self._projections(x)
-        query = rearrange(projected[0], "b t (h k) -> b h t k", h=self.num_heads)
-        key = rearrange(projected[1], "b t (g k) -> b g t k", g=self.num_kv_heads)
-        value = rearrange(projected[2], "b t (g k) -> b g t k", g=self.num_kv_heads)
-        if self.query_norm is not None and self.key_norm is not None:
-            query, key = self.query_norm(query), self.key_norm(key)
-        if rotation is not None:
-            query, key = rotate(query, *rotation), rotate(key, *rotation)
+        query, key, value = self._heads(x, rotation)
         if cache is not None and positions is not None:
             assert positions.window == self.window, "the cache is for another sliding window"
             key, value = cache.update(key, value, positions)  # b g t k -> b g n k
@@ -74,6 +67,30 @@ class Attention(nn.Module):
             attended = F.scaled_dot_product_attention(query, key, value, visible, dropout_p=dropout)
         output: Tensor = self.output(rearrange(attended, "b h t k -> b t (h k)"))
         return output
+
+    def weights(
+        self, x: Tensor, rotation: Rotation | None, visible: Tensor | None = None
+    ) -> Tensor:
+        """(b, t, d) -> (b, h, t, t): how much each token, a row, attends to each other."""
+        query, key, _ = self._heads(x, rotation)
+        key = repeat(key, "b g t k -> b (g n) t k", n=self.num_heads // self.num_kv_heads)
+        t, k = query.shape[2:]
+        hidden = hidden_positions(t, self.window, x.device) if visible is None else ~visible
+        scores = query @ key.transpose(2, 3) * k**-0.5  # b h t t
+        weights: Tensor = scores.masked_fill(hidden, float("-inf")).softmax(dim=-1)
+        return weights
+
+    def _heads(self, x: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
+        """(b, t, d) -> query (b, h, t, k), key and value (b, g, t, k), normed and rotated."""
+        projected = self._projections(x)
+        query = rearrange(projected[0], "b t (h k) -> b h t k", h=self.num_heads)
+        key = rearrange(projected[1], "b t (g k) -> b g t k", g=self.num_kv_heads)
+        value = rearrange(projected[2], "b t (g k) -> b g t k", g=self.num_kv_heads)
+        if self.query_norm is not None and self.key_norm is not None:
+            query, key = self.query_norm(query), self.key_norm(key)
+        if rotation is not None:
+            query, key = rotate(query, *rotation), rotate(key, *rotation)
+        return query, key, value
 
     def _projections(self, x: Tensor) -> Sequence[Tensor]:
         """Query, key and value: compiled, one product of three plain matrices, else three."""

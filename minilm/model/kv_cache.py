@@ -166,12 +166,15 @@ class KVCache:
 
         They do to a convolution and to n-grams, and past a sliding window the first are overwritten.
         """
-        slots = self.blocks[0].key.shape[2]
-        inputs = self.blocks[0].convolution_inputs.shape[1] + self.previous_tokens.shape[1]
-        if max(self.lengths) > slots or inputs:
-            self.clear()
-        else:
+        if self.forgets_exactly(max(self.lengths)):
             self.lengths = [length] * len(self.lengths)
+        else:
+            self.clear()
+
+    def forgets_exactly(self, length: int) -> bool:
+        """Whether the last tokens of so many can be forgotten, as if they had never been there."""
+        inputs = self.blocks[0].convolution_inputs.shape[1] + self.previous_tokens.shape[1]
+        return not inputs and length <= self.blocks[0].key.shape[2]
 
     def check_room(self, t: int) -> None:
         """AssertionError where ``t`` more tokens are too many."""

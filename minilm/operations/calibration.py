@@ -16,9 +16,9 @@ from minilm.data.corpus_stats import identify
 from minilm.data.shards import prepare
 from minilm.data.token_store import Tokens
 from minilm.errors import InputError
-from minilm.operations.evaluate import ALL, EvaluationText
 from minilm.text.corpora import open_corpus
 from minilm.text.tokenizers import Tokenizer
+from minilm.training.evaluation_text import ALL, EvaluationText
 
 logger = logging.getLogger(__name__)
 

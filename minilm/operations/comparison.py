@@ -17,9 +17,10 @@ import torch
 from minilm.checkpoint import load
 from minilm.generation.decoder import make_decoder
 from minilm.model.transformer import Transformer
-from minilm.operations.evaluate import Evaluation, EvaluationText, evaluate_model
+from minilm.operations.evaluate import Evaluation, evaluate_model
 from minilm.render.document import Column, Table
 from minilm.runs import files as run_files
+from minilm.training.evaluation_text import EvaluationText
 from minilm.training.runtime import Runtime
 from minilm.transforms.quantize import QuantizedLinear, parameter_count
 from minilm.units import format_bytes, format_decimal
@@ -148,7 +149,7 @@ def measure_run(
 def generation_rate(model: Transformer) -> float:
     """Tokens a second of a text, greedily, with the cache: the median of a few, or one that takes long."""
     was_training = model.training
-    decoder = make_decoder(model.eval())
+    decoder = make_decoder(model.eval(), tune=True)
     count = min(TIMED_TOKENS, model.config.context_length)
     rates = []
     for _ in range(TIMED_TEXTS):

@@ -12,13 +12,13 @@ from minilm.checkpoint import load, read_run_record
 from minilm.errors import InputError
 from minilm.interop.convert import check_new
 from minilm.operations.comparison import Comparison, measure
-from minilm.operations.evaluate import EvaluationText, evaluation_text
 from minilm.operations.folders import write_model, write_summary
 from minilm.operations.prune import STRUCTURED
 from minilm.runs import files as run_files
 from minilm.runs.base_run import find_base
 from minilm.text.tokenizers import Tokenizer
 from minilm.training.base_model import WeightDtypes
+from minilm.training.evaluation_text import EvaluationText, evaluation_text
 from minilm.training.runtime import resolve_for_use
 from minilm.transforms import lora
 from minilm.transforms.quantize import dequantize_layers

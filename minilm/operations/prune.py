@@ -28,11 +28,11 @@ from minilm.interop.model_source import open_source
 from minilm.model.transformer import Transformer, next_token_loss
 from minilm.operations.calibration import FEW_TOKENS
 from minilm.operations.comparison import Comparison, measure_run
-from minilm.operations.evaluate import EvaluationText, evaluation_text
 from minilm.operations.folders import write_model, write_summary
 from minilm.quantization.sparse_packing import SparsePacking
 from minilm.runs import files as run_files
 from minilm.runs.stop_reason import StopReason
+from minilm.training.evaluation_text import EvaluationText, evaluation_text
 from minilm.training.runtime import Runtime, resolve_for_use
 from minilm.training.signals import Stopped
 from minilm.transforms.activations import input_norms, linear_layers

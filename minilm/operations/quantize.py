@@ -26,7 +26,6 @@ from minilm.interop.convert import (
 from minilm.model.transformer import Transformer
 from minilm.operations.calibration import calibration_windows
 from minilm.operations.comparison import Comparison, measure
-from minilm.operations.evaluate import evaluation_text
 from minilm.operations.folders import write_summary
 from minilm.quantization.gptq_packing import GptqPacking
 from minilm.quantization.integer_packing import IntegerPacking
@@ -35,6 +34,7 @@ from minilm.quantization.packing import Format, Packing, Rounded, quantized_matr
 from minilm.quantization.packings import make_packing
 from minilm.quantization.torchao_packing import TorchaoPacking
 from minilm.runs import files as run_files
+from minilm.training.evaluation_text import evaluation_text
 from minilm.training.quantized_run import (
     Storage,
     weights_file,

@@ -12,9 +12,9 @@ from minilm.checkpoint import load
 from minilm.errors import ConfigError, InputError
 from minilm.interop.convert import as_run, check_new, weights_files
 from minilm.operations.comparison import Comparison, measure_run
-from minilm.operations.evaluate import evaluation_text
 from minilm.operations.folders import write_model, write_summary
 from minilm.runs import files as run_files
+from minilm.training.evaluation_text import evaluation_text
 from minilm.training.runtime import resolve_for_use
 from minilm.transforms import share as transforms
 

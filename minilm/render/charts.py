@@ -6,16 +6,15 @@ added up. All text is plain (no control characters) and not yet escaped.
 
 from __future__ import annotations
 
-import functools
 import math
-import re
 import sys
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
+from minilm.inspection.names import layer_and_matrix
 from minilm.inspection.report import Report, TensorRow
 from minilm.render.cells import format_shape
 from minilm.render.component_groups import component_group
@@ -23,15 +22,13 @@ from minilm.render.document import Table
 from minilm.safe_text import one_line
 from minilm.units import counted
 
+Item = TypeVar("Item")
+
 MAX_BOXES = 600
 MAX_COMPONENTS = 50
 MAX_ROWS = 64
 MAX_MATRICES = 32
 ASPECT = 2.4  # of the treemap on a wide screen
-
-# Searched behind a dot: a pattern that begins with a character is found many times faster.
-_LAYER = re.compile(r"\.\d{1,9}(?=\.)", re.ASCII)
-_NUMBER = re.compile(r"\.\d+(?=\.|$)", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -180,8 +177,8 @@ def heat_map(report: Report) -> HeatMap | None:
     )
 
 
-def evenly_spaced(lines: Sequence[Mapping[str, Any]], limit: int) -> list[Mapping[str, Any]]:
-    """All lines, or ``limit`` of them, evenly, the first and the last among them."""
+def evenly_spaced(lines: Sequence[Item], limit: int) -> list[Item]:
+    """All of them, or ``limit`` of them, evenly, the first and the last among them."""
     if len(lines) <= limit:
         return list(lines)
     return [lines[round(n * (len(lines) - 1) / (limit - 1))] for n in range(limit)]
@@ -213,20 +210,6 @@ def tensor_table(table: Table) -> dict[str, Any]:
 
 def _shared_prefix(a: str, b: str) -> int:
     return bisect_left(range(len(a)), True, key=lambda last: not b.startswith(a[: last + 1]))
-
-
-def layer_and_matrix(name: str) -> tuple[str, str] | None:
-    """blocks.3.attention.query.weight -> (blocks.3, attention.query.weight); further numbers are one."""
-    match = _LAYER.search("." + name)
-    if match is None:
-        return None
-    end = match.end() - 1
-    return name[:end], _with_numbers_as_one(name[end:])[1:]
-
-
-@functools.lru_cache(2**10)
-def _with_numbers_as_one(name: str) -> str:
-    return _NUMBER.sub(".*", name)
 
 
 def _boxes(rows: Sequence[TensorRow], limit: int) -> list[tuple[str, int, str]]:

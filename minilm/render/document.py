@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
+from minilm.render.line_chart import LineChart
+
 
 @dataclass(frozen=True)
 class Column:
@@ -70,12 +72,16 @@ Block = Table | Paragraph | Code | Listing
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands below it. ``requested`` sections are what an option asked for."""
+    """A heading and what stands below it. ``requested`` sections are what an option asked for.
+
+    The page draws ``charts`` below the blocks.
+    """
 
     key: str
     title: str
     blocks: tuple[Block, ...]
     requested: bool = False
+    charts: tuple[LineChart, ...] = ()
 
     def tables(self) -> tuple[Table, ...]:
         """The tables of the section, in order."""

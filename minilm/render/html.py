@@ -20,10 +20,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from minilm.inspection.report import Report
+from minilm.inspection.weight_maps import WeightMap
 from minilm.render import charts
-from minilm.render.document import Block
+from minilm.render.document import Block, Section
+from minilm.render.heat_maps import heat_maps
 from minilm.render.line_chart import LineChart, run_charts
+from minilm.render.parameter_charts import parameter_charts
 from minilm.render.sections import build_document
+from minilm.runs import files as run_files
 from minilm.runs.history import RunHistory
 from minilm.safe_text import running_text
 from minilm.version import __version__
@@ -31,27 +35,44 @@ from minilm.version import __version__
 MAX_ROWS = 200  # of a printed table; the list of tensors has its own window
 MAX_SAMPLES = 12  # of a run, the first and the last among them
 
+# Scripts, and styles in the reverse order: the last script says that the page is ready.
+PARTS = ("heat_maps", "parameters", "report")
+
 # In the head of the page, and as the list that is sorted and searched.
 _DRAWN_APART = ("witnesses", "notes", "tensors")
 
 
-def page(report: Report, *, history: RunHistory | None = None) -> str:
-    """The whole page; with the ``history`` of a run, its curves, findings and samples too."""
+def page(
+    report: Report,
+    *,
+    history: RunHistory | None = None,
+    weights: Sequence[WeightMap] = (),
+    more: Sequence[Section] = (),
+) -> str:
+    """The whole page; with the ``history`` of a run, its curves, findings, samples and attention too.
+
+    ``weights`` are the matrices that are drawn; ``more`` sections stand before the settings.
+    """
     environment = _environment()
-    script = _template(environment, "report.js")
+    script = "\n".join(_template(environment, f"{name}.js") for name in PARTS)
     document = build_document(report, history=history, tensors=True)
     sections = {section.key: section for section in document.sections}
     history = history or RunHistory()
     curves = run_charts(history.metrics, history.overfitting_from)
+    parameters = parameter_charts(history.parameters)
+    of_run = report.architecture == run_files.FAMILY
+    maps = heat_maps(history.attention, weights, of_run=of_run)
     return environment.get_template("report.html").render(
         policy=_policy(script),
-        style=Markup(_template(environment, "report.css")),
+        style=Markup("\n".join(_template(environment, f"{name}.css") for name in reversed(PARTS))),
         script=Markup(script),
         data=Markup(
             script_json(
                 {
                     "curves": [_curve_values(chart) for chart in curves],
                     "tensors": charts.tensor_table(sections["tensors"].tables()[0]),
+                    "maps": maps and maps.script_values(),
+                    "parameters": parameters and parameters.script_values(),
                 }
             )
         ),
@@ -59,9 +80,14 @@ def page(report: Report, *, history: RunHistory | None = None) -> str:
         witnesses=sections["witnesses"],
         notes=sections.get("notes"),
         conventions=sections["conventions"].tables()[0].rows,
-        sections=[section for section in document.sections if section.key not in _DRAWN_APART],
+        sections=[
+            *(section for section in document.sections if section.key not in _DRAWN_APART),
+            *more,
+        ],
         curves=curves,
         samples=charts.evenly_spaced(history.samples, MAX_SAMPLES),
+        parameters=parameters,
+        maps=maps,
         treemap=charts.treemap(report),
         heat_map=charts.heat_map(report),
         max_rows=MAX_ROWS,

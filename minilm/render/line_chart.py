@@ -110,6 +110,56 @@ def line_chart(
     )
 
 
+def log_chart(
+    title: str, axis: str, series: Mapping[str, Sequence[tuple[float, float]]]
+) -> LineChart | None:
+    """The same on logarithmic axes, of what is above zero; None where that is less than two points."""
+    positive = {
+        name: [(x, y) for x, y in points if x > 0 and y > 0] for name, points in series.items()
+    }
+    positive = {name: points for name, points in positive.items() if points}
+    values = [point for points in positive.values() for point in points]
+    if len(values) < 2:
+        return None
+    (left, right), (low, high) = (_decades([each[i] for each in values]) for i in (0, 1))
+
+    def position(x: float, y: float) -> str:
+        across = (math.log10(x) - left) / (right - left)
+        up = (math.log10(y) - low) / (high - low)
+        return f"{SIDE * across:.1f} {SIDE * (1 - up):.1f}"
+
+    lines = []
+    for name, points in positive.items():
+        places = [position(x, y) for x, y in points]
+        markers = "".join(f"M{place}h0" for place in places) if len(places) <= MAX_MARKERS else ""
+        x, y = zip(*points, strict=True)
+        lines.append(Line(name, x, y, "M" + "L".join(places), markers))
+    return LineChart(
+        title,
+        axis,
+        10.0**right,
+        x_ticks=_powers(left, right),
+        y_ticks=_powers(low, high),
+        lines=tuple(lines),
+        mark=None,
+    )
+
+
+def _decades(values: Sequence[float]) -> tuple[int, int]:
+    """The powers of ten from at or below all values to at or above them."""
+    first, last = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+    return first, max(last, first + 1)
+
+
+def _powers(first: int, last: int) -> tuple[tuple[float, str], ...]:
+    """Ticks at powers of ten, at most `_TICKS` or so."""
+    stride = -(-(last - first) // _TICKS)
+    return tuple(
+        (100 * (power - first) / (last - first), f"{10.0**power:,.6g}")
+        for power in range(first, last + 1, stride)
+    )
+
+
 def ticks(low: float, high: float) -> list[float]:
     """Round numbers from at or below ``low`` to at or above ``high``, some `_TICKS` of them."""
     span = max((high - low) or abs(high) or 1, SMALLEST_SPAN)

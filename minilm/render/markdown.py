@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from minilm.inspection.report import Report
-from minilm.render.document import Block, Code, Listing, Paragraph, Table
+from minilm.render.document import Block, Code, Listing, Paragraph, Section, Table
 from minilm.render.sections import build_document, components_section
 from minilm.safe_text import one_line
 
@@ -38,10 +38,16 @@ def markdown(report: Report, *, history: RunHistory | None = None, tensors: bool
         f"**{text(document.verdict)}.**",
     ]
     for section in document.sections:
-        lines += ["", f"## {text(section.title)}"]
-        for block in section.blocks:
-            lines += _block(block)
+        lines += ["", *section_lines(section)]
     return "\n".join(lines) + "\n"
+
+
+def section_lines(section: Section, *, level: int = 2) -> list[str]:
+    """A section below a heading of that level."""
+    lines = [f"{'#' * level} {text(section.title)}"]
+    for block in section.blocks:
+        lines += _block(block)
+    return lines
 
 
 def component_table(report: Report) -> str:

@@ -1,7 +1,8 @@
 """What a run is on disk: the names of its files, and its config.json.
 
-config.json  model.safetensors  tokenizer.json  metrics.jsonl  samples.jsonl  summary.json  report.html
-resume/  tensorboard/  wandb/  adapter/ and base/ of an adapter, which has no model.safetensors
+config.json  model.safetensors  tokenizer.json  metrics.jsonl  samples.jsonl  parameters.jsonl
+attention.json  summary.json  report.html  resume/  tensorboard/  wandb/
+adapter/ and base/ of an adapter, which has no model.safetensors
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.json"
 METRICS = "metrics.jsonl"
 SAMPLES = "samples.jsonl"
+PARAMETERS = "parameters.jsonl"
+ATTENTION = "attention.json"
 REPORT = "report.html"
 TENSORBOARD = "tensorboard"
 WANDB = "wandb"
@@ -48,7 +51,18 @@ LOCK = ".minilm.lock"
 FAMILY = "minilm"
 
 _WRITTEN = (
-    *(CONFIG, WEIGHTS, TOKENIZER, METRICS, SAMPLES, REPORT, SUMMARY, *COMPANIONS),
+    *(
+        CONFIG,
+        WEIGHTS,
+        TOKENIZER,
+        METRICS,
+        SAMPLES,
+        PARAMETERS,
+        ATTENTION,
+        REPORT,
+        SUMMARY,
+        *COMPANIONS,
+    ),
     *(ADAPTER_CONFIG, ADAPTER_WEIGHTS),
 )
 _WEIGHT_SUFFIXES = (".safetensors", ".gguf", ".pt", ".pth", ".bin", ".ckpt")

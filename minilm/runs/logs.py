@@ -1,4 +1,4 @@
-"""metrics.jsonl and samples.jsonl: an object a line."""
+"""metrics.jsonl, samples.jsonl and parameters.jsonl: an object a line."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from minilm.runs import files as run_files
 
 # Bytes; metrics take some 200, a sample is as long as TrainConfig.sample_tokens allows.
 LONGEST_LINE, LONGEST_SAMPLE_LINE = 10_000, 4_000_000
+LONGEST_PARAMETERS_LINE = 4_000_000  # a thousand layers take a tenth of it
+HISTOGRAM_BINS = 128  # of a component in parameters.jsonl
 MOST_POINTS = 4000  # of evaluations, and of other lines
 # What is read of a log for a page: all of it up to this size, of a larger one as much in even blocks.
 MOST_BYTES, BLOCKS = 64_000_000, 16
@@ -72,6 +74,28 @@ def samples_log(run_dir: Path, from_step: int, *, evaluated: bool) -> JsonLines:
     path, last = run_dir / run_files.SAMPLES, from_step if evaluated else from_step - 1
     stored = _stored(path, _samples, LONGEST_SAMPLE_LINE)
     return JsonLines(path, (text for text, line in stored if line["step"] <= last))
+
+
+def parameters_log(run_dir: Path, from_step: int, *, watched: bool) -> JsonLines | None:
+    """parameters.jsonl, likewise; None where the run is not ``watched`` and has none.
+
+    The line of the beginning is written again by a run that has made no step.
+    """
+    path = run_dir / run_files.PARAMETERS
+    if not watched and not path.exists():
+        return None
+    stored = _stored(path, _parameters, LONGEST_PARAMETERS_LINE)
+    return JsonLines(path, (text for text, line in stored if line["step"] <= (from_step or -1)))
+
+
+def read_parameters(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a parameters.jsonl with their step and components, the empty list without one.
+
+    Of a very large one a sample in even blocks. Raises FormatError for what is not a regular file.
+    """
+    with _open_log(path) as (stream, size):
+        lines = _parameters(_bounded(stream, size, LONGEST_PARAMETERS_LINE))
+        return [line for _, line in lines]
 
 
 def read_samples(path: Path) -> list[dict[str, Any]]:
@@ -167,6 +191,13 @@ def _samples(lines: Iterable[bytes]) -> Iterator[_Line]:
     for text in lines:
         line = _parse(text, LONGEST_SAMPLE_LINE)
         if line is not None and isinstance(line.get("text"), str):
+            yield text, line
+
+
+def _parameters(lines: Iterable[bytes]) -> Iterator[_Line]:
+    for text in lines:
+        line = _parse(text, LONGEST_PARAMETERS_LINE)
+        if line is not None and isinstance(line.get("components"), dict):
             yield text, line
 
 

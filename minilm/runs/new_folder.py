@@ -26,7 +26,7 @@ _FOLDERS = {
     run_files.ADAPTER: (run_files.ADAPTER_CONFIG, run_files.ADAPTER_WEIGHTS),
     run_files.BASE: (*_BEFORE_CONFIG, run_files.CONFIG),
 }
-_LOGS = (run_files.METRICS, run_files.SAMPLES)
+_LOGS = (run_files.METRICS, run_files.SAMPLES, run_files.PARAMETERS)
 # In the root of a file system of its own, as a container's volume is.
 _OF_THE_FILE_SYSTEM = {"lost+found"}
 

@@ -15,6 +15,7 @@ class StopReason(str, Enum):
     EARLY_STOPPING = "early_stopping"
     NON_FINITE_LOSS = "non_finite_loss"
     NO_CLIENTS = "no_clients"
+    PRUNED = "pruned"
     SIGINT = "SIGINT"
     SIGTERM = "SIGTERM"
 

@@ -92,6 +92,11 @@ def open_corpus(
         return _from_hub(source, opened, cache)
     if source.startswith(MIXTURE):
         return _mixture(opened, cache)
+    return _from_path(source, opened)
+
+
+def _from_path(source: str, opened: Corpus) -> Corpus:
+    """A file, a folder or a pattern."""
     if not source or "\0" in source:
         raise CorpusError("--data", repr(source), "a source", _SOURCES_HINT)
     # os.path, not pathlib: its tests are False for a name that is too long or not permitted.

@@ -27,6 +27,8 @@ def main() -> None:
     with contextlib.suppress(BrokenPipeError):
         for line in sys.stdin.buffer:
             reply: dict[str, Any]
+            if not line.endswith(b"\n"):
+                return  # the process that asks was killed in the middle of it
             try:
                 arrays = [tokenizer.encode(text).astype(dtype) for text in json.loads(line)]
             except InputError as error:

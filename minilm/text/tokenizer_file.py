@@ -19,10 +19,9 @@ from minilm.formats.checks import open_regular
 from minilm.formats.huggingface import GENERATION_CONFIG
 from minilm.formats.json_file import read_object
 from minilm.safe_text import short_repr
+from minilm.text.byte_vocabulary import BYTE_VOCABULARY, SHARED_BYTE_VOCABULARY
 from minilm.text.separators import END_OF_TEXT
 from minilm.text.tokenizers import (
-    BYTE_VOCABULARY,
-    SHARED_BYTE_VOCABULARY,
     BPETokenizer,
     ByteTokenizer,
     CharTokenizer,

@@ -13,10 +13,10 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from minilm.errors import TokenizerError
+from minilm.text.byte_vocabulary import BYTE_VOCABULARY
 from minilm.text.chunking import split_into_chunks
 from minilm.text.separators import END_OF_TEXT
 from minilm.text.tokenizers import (
-    BYTE_VOCABULARY,
     BPETokenizer,
     ByteTokenizer,
     CharTokenizer,

@@ -25,6 +25,7 @@ from tokenizers import Regex, decoders, models, pre_tokenizers
 
 from minilm.errors import TokenizerError
 from minilm.files import write_bytes
+from minilm.text.byte_vocabulary import BYTE_VOCABULARY, SHARED_BYTE_VOCABULARY
 from minilm.text.chunking import split_into_chunks
 from minilm.text.pretokens import WordTokens, split
 from minilm.text.separators import END_OF_TEXT
@@ -378,25 +379,3 @@ def _utf8(text: str) -> bytes:
             f"the surrogate U+{ord(text[error.start]):04X}",
             "text that UTF-8 can hold",
         ) from None
-
-
-def _byte_vocabulary() -> dict[str, int]:
-    """GPT-2's names of the bytes: printable Latin-1 characters, and U+0100 and up for other bytes."""
-    printable = [
-        *range(ord("!"), ord("~") + 1),
-        *range(ord("¡"), ord("¬") + 1),
-        *range(ord("®"), 256),
-    ]
-    others = [byte for byte in range(256) if byte not in printable]
-    names = {byte: chr(byte) for byte in printable}
-    names |= {byte: chr(256 + number) for number, byte in enumerate(others)}
-    return {names[byte]: byte for byte in range(256)}
-
-
-BYTE_VOCABULARY = _byte_vocabulary()
-
-
-# As `ByteTokenizer.to_shared_json` names the bytes.
-SHARED_BYTE_VOCABULARY = {
-    END_OF_TEXT if byte == 0 else name: byte for name, byte in BYTE_VOCABULARY.items()
-}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -12,8 +12,10 @@ from minilm import files
 from minilm.inspection import extras
 from minilm.inspection.inspector import Inspection, inspect_with_sources
 from minilm.inspection.report import Report
+from minilm.inspection.weight_maps import WeightMap, weight_maps
 from minilm.render.html import page
 from minilm.runs import files as run_files
+from minilm.runs.attention_maps import write_attention_maps
 from minilm.runs.history import read_history
 from minilm.runs.stop_reason import StopReason
 from minilm.units import counted, format_seconds
@@ -23,14 +25,16 @@ if TYPE_CHECKING:
     from minilm.training.trainer import Trainer
 
 MOST_PARAMETERS_READ = 20_000_000
+TARGETS = 1  # of the arrays of a batch
+_WITHOUT_PAGE = (StopReason.NON_FINITE_LOSS, StopReason.PRUNED)
 
 
 @dataclass(frozen=True, repr=False)
 class Outcome:
     """Where the run is, why it stopped, its summary.json, and the inspection that report.html shows.
 
-    ``report`` is None where the run was interrupted by a signal or diverged: there is no page then. Nor is
-    there one in a process of several that is not the main one.
+    ``report`` is None where the run was interrupted by a signal, diverged, or was a trial that was pruned:
+    there is no page then. Nor is there one in a process of several that is not the main one.
     """
 
     run_dir: Path
@@ -59,9 +63,11 @@ def finish(
         return Outcome(run_dir, reason, summary, None)
     files.write_json(run_dir / run_files.SUMMARY, summary)
     report = None
-    if reason.signum is None and reason is not StopReason.NON_FINITE_LOSS:
+    if reason.signum is None and reason not in _WITHOUT_PAGE:
         inspection = inspect_with_sources(str(run_dir))
         report = inspection.report
+        if report.parameters.total <= MOST_PARAMETERS_READ:
+            _write_attention(trainer)
         _write_page(run_dir, inspection)
     return Outcome(run_dir, reason, summary, report)
 
@@ -130,10 +136,26 @@ def _summary(
     }
 
 
+def _write_attention(trainer: Trainer) -> None:
+    """attention.json: of the weights that the run leaves, over the beginning of its validation text."""
+    from minilm.checkpoint import load
+    from minilm.generation.attention_maps import attention_maps
+
+    spec = trainer.spec
+    length = spec.dataset.row_length(spec.model.config.context_length)
+    batch = next(iter(spec.dataset.validation_batches(length, 1, 0)))
+    row = [array for number, array in enumerate(batch.arrays) if number != TARGETS]
+    model, tokenizer = load(spec.run_dir)
+    maps = attention_maps(model, tokenizer, row, trainer.progress.best_step)
+    write_attention_maps(spec.run_dir, maps)
+
+
 def _write_page(run_dir: Path, inspection: Inspection) -> None:
-    """report.html, with statistics of the weights where reading them takes about a second at most."""
+    """report.html, with statistics and maps of the weights where reading them takes some second at most."""
     report = inspection.report
+    weights: Sequence[WeightMap] = ()
     if report.parameters.total <= MOST_PARAMETERS_READ:
         report = extras.with_statistics(inspection, None)
-    text = page(report, history=read_history(run_dir))
+        weights = weight_maps(inspection)
+    text = page(report, history=read_history(run_dir), weights=weights)
     files.write_bytes(run_dir / run_files.REPORT, text.encode())

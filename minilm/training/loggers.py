@@ -1,4 +1,4 @@
-"""Logs of a run: metrics.jsonl, samples.jsonl, and the trackers of --log-to."""
+"""Logs of a run: metrics.jsonl, samples.jsonl, parameters.jsonl, and the trackers of --log-to."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from minilm.errors import MissingExtraError
 from minilm.runs import files as run_files
-from minilm.runs.logs import metrics_log, samples_log
+from minilm.runs.logs import metrics_log, parameters_log, samples_log
 
 # Where TensorBoard shows each field of metrics.jsonl; the others stand on its axes.
 TAGS = {
@@ -31,7 +31,10 @@ logger = logging.getLogger(__name__)
 
 
 class Logs:
-    """The logs of a run folder, opened to continue from a step; ``written`` by one of several processes."""
+    """The logs of a run folder, opened to continue from a step; ``written`` by one of several processes.
+
+    ``watched``: parameters.jsonl is among them.
+    """
 
     def __init__(
         self,
@@ -41,6 +44,7 @@ class Logs:
         evaluated: bool,
         trackers: Trackers,
         written: bool = True,
+        watched: bool = False,
     ) -> None:
         self._written = written
         with contextlib.ExitStack() as stack:
@@ -51,6 +55,8 @@ class Logs:
             self._metrics = stack.enter_context(contextlib.closing(metrics))
             samples = samples_log(run_dir, from_step, evaluated=evaluated)
             self._samples = stack.enter_context(contextlib.closing(samples))
+            parameters = parameters_log(run_dir, from_step, watched=watched)
+            self._parameters = parameters and stack.enter_context(contextlib.closing(parameters))
             self._trackers = trackers
             self._stack = stack.pop_all()
 
@@ -65,8 +71,13 @@ class Logs:
         if self._written:
             self._samples.write(line)
 
+    def parameters(self, line: dict[str, Any]) -> None:
+        """One line of parameters.jsonl."""
+        if self._written and self._parameters is not None:
+            self._parameters.write(line)
+
     def close(self) -> None:
-        """Close both."""
+        """Close them."""
         self._stack.close()
 
 

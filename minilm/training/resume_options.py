@@ -28,6 +28,7 @@ RESUMABLE_OVERRIDES = (
         "save_every_seconds",
         "keep_states",
         "sample_tokens",
+        "watch",
         "log_to",
     ),
     "dtype",

@@ -13,6 +13,7 @@ from minilm.config.lora import LoraConfig
 from minilm.data.dataset import Dataset
 from minilm.errors import ConfigError
 from minilm.model.transformer import Transformer
+from minilm.parallel.process_group import world
 from minilm.runs.base_run import transform
 from minilm.runs.files import RunRecord
 from minilm.training.data_source import DataSource
@@ -63,7 +64,7 @@ class RunSpec:
     transforms: tuple[Mapping[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
-        """Raises ConfigError for a first length that the model does not have."""
+        """Raises ConfigError for a length that the model does not have, or a watch of parts of tensors."""
         most = self.model.config.context_length
         if self.config.initial_context_length > most:
             raise ConfigError(
@@ -71,6 +72,13 @@ class RunSpec:
                 f"{self.config.initial_context_length}",
                 f"at most the model's context_length, {most}",
             )
+        layout, tensor = self.config.parallel, self.config.tensor_parallel
+        if self.config.watch and (layout != "ddp" or tensor > 1) and world().is_parallel:
+            options = f"parallel {layout}" + (
+                f" and tensor_parallel {tensor}" if tensor > 1 else ""
+            )
+            got = f"given with {options}, of which a process has parts only"
+            raise ConfigError("watch", got, "parallel ddp, or one process")
 
     def record(self) -> RunRecord:
         """The run's config.json."""

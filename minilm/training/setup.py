@@ -19,9 +19,9 @@ import torch
 
 from minilm.architectures.adapter_map import adapter_map
 from minilm.checkpoint import load_base, read_run_record
-from minilm.config import TrainConfig, from_dict, to_dict
+from minilm.config import ModelConfig, TrainConfig, from_dict, to_dict
 from minilm.config.presets import find_preset
-from minilm.data.dataset import with_document_attention
+from minilm.data.dataset import Dataset, with_document_attention
 from minilm.errors import ConfigError, FormatError, InputError
 from minilm.model.transformer import Transformer
 from minilm.runs import files as run_files
@@ -30,6 +30,7 @@ from minilm.runs.files import RunRecord
 from minilm.runs.new_folder import default_run_dir
 from minilm.text.chat_template import read_chat_template
 from minilm.text.corpora import MIXTURE
+from minilm.text.corpus import Corpus
 from minilm.text.tokenizer_file import load_tokenizer
 from minilm.training.data_source import DataSource
 from minilm.training.loggers import check_installed
@@ -70,19 +71,10 @@ def new_run(
     kind = tokenizer or fields.tokenizer
     if kind == "bpe" and vocab_size is None:
         vocab_size = model_config.vocab_size
-    # Of a tiny text the context becomes shorter, unless it was set.
-    context_length = model_config.context_length if "context_length" in model else 1
-    dataset = source.prepare(
-        corpus, kind, config, vocab_size=vocab_size, context_length=context_length
-    )
-    model_config = replace(
-        model_config,
-        context_length=longest_context(model_config.context_length, dataset.longest_window),
+    dataset, model_config = text_of_run(
+        source, corpus, kind, vocab_size=vocab_size, config=config, model=model_config, given=model
     )
     least = dataset.tokenizer.vocab_size
-    if model.get("vocab_size", least) < least:
-        vocab_size = model["vocab_size"]
-        raise ConfigError("vocab_size", f"{vocab_size}", f"at least the tokenizer's {least}")
     config, dropout = fit_to_text(
         config,
         model_config,
@@ -108,6 +100,35 @@ def new_run(
     if announced:
         announce(spec)
     return spec
+
+
+def text_of_run(
+    source: DataSource,
+    corpus: Corpus,
+    tokenizer: str,
+    *,
+    vocab_size: int | None,
+    config: TrainConfig,
+    model: ModelConfig,
+    given: Mapping[str, Any],
+) -> tuple[Dataset, ModelConfig]:
+    """The tokens of a new run, and its model with the context that they allow.
+
+    ``given`` are the model's fields that were set: of a tiny text the context becomes shorter, unless it was.
+    """
+    dataset = source.prepare(
+        corpus,
+        tokenizer,
+        config,
+        vocab_size=vocab_size,
+        context_length=model.context_length if "context_length" in given else 1,
+    )
+    least = dataset.tokenizer.vocab_size
+    if given.get("vocab_size", least) < least:
+        got, expected = f"{given['vocab_size']}", f"at least the tokenizer's {least}"
+        raise ConfigError("vocab_size", got, expected)
+    context_length = longest_context(model.context_length, dataset.longest_window)
+    return dataset, replace(model, context_length=context_length)
 
 
 def resumed_run(

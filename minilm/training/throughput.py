@@ -42,7 +42,7 @@ class Throughput:
         flops = flops_per_token(layout(config), context=length or config.context_length)
         self._flops = flops["training_per_token"]
         self.peak = peak_flops(runtime.device, runtime.dtype)
-        self._energy = EnergyMeter(runtime.device.type, _uuid(runtime.device))
+        self._energy = EnergyMeter(runtime.device.type, card_uuid(runtime.device))
         self._started = started
         self._seconds_before, self._joules_before = progress.seconds, progress.joules
         self._first_tokens = progress.tokens
@@ -124,5 +124,6 @@ def measured_peak_flops(dtype: torch.dtype) -> float:
     return best
 
 
-def _uuid(device: torch.device) -> str:
+def card_uuid(device: torch.device) -> str:
+    """The UUID of a CUDA card, empty for other devices."""
     return str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else ""

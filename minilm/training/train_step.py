@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -25,6 +25,7 @@ from minilm.parallel.slow_processes import SlowProcesses
 from minilm.training.batch_loader import BatchLoader
 from minilm.training.lr_schedule import batch_shape
 from minilm.training.optimizers import add_l1_gradient, make_optimizers, matrices, set_rates
+from minilm.training.parameter_watch import ParameterWatch, is_watched
 from minilm.training.resume_state import Progress, random_states, restore_random_states
 from minilm.training.run_spec import RunSpec
 from minilm.training.runtime import Loss
@@ -39,6 +40,7 @@ class Step(Protocol):
     """What the `Trainer` needs of its steps: each call of ``run`` makes one or several, and counts them."""
 
     loss_sum: Tensor
+    watch: ParameterWatch | None
 
     @property
     def optimizers(self) -> Sequence[torch.optim.Optimizer]:
@@ -98,6 +100,9 @@ class TrainStep:
         self.slow = SlowProcesses(self.world)
         self.norm = torch.zeros((), device=self.runtime.device)
         self.learning_rate = 0.0
+        watched = self.config.watch and self.world.is_main
+        self.watch = ParameterWatch(self.model) if watched else None
+        self._is_watched = False  # the update that is made
         self.graph = StepGraph(self._backward, self._update) if self.runtime.cuda_graph else None
 
     def run(self) -> None:
@@ -111,10 +116,25 @@ class TrainStep:
         micro_batches = self._micro_batches()
         self.own_seconds += time.perf_counter() - began
         self._accumulate_gradients(micro_batches)
-        (self.graph.update if self.graph else self._update)()
+        tokens = sum(batch.tokens for batch in micro_batches)
+        update = self.graph.update if self.graph else self._update
+        if self.watch is not None and self._watches(progress.step + 1, tokens):
+            self._update_watched(self.watch, update)
+        else:
+            update()
         progress.step += 1
-        progress.tokens += sum(batch.tokens for batch in micro_batches)
+        progress.tokens += tokens
         progress.loss_count += 1
+
+    def _watches(self, step: int, tokens: int) -> bool:
+        return step == self.config.max_steps or is_watched(step, tokens)
+
+    def _update_watched(self, watch: ParameterWatch, update: Callable[[], None]) -> None:
+        watch.begin_update()
+        self._is_watched = True
+        update()
+        self._is_watched = False
+        watch.end_update()
 
     def _micro_batches(self) -> list[Batch]:
         """Those of the next step."""
@@ -180,6 +200,9 @@ class TrainStep:
             add_l1_gradient(self.matrices, config.l1_weight)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         self.norm.copy_(whole(nn.utils.get_total_norm(gradients)))
+        # What a graph replays is the same in every step.
+        if self.watch is not None and (self._is_watched or self.graph is not None):
+            self.watch.keep_gradients()
         if config.gradient_clip:
             nn.utils.clip_grads_with_norm_(self.model.parameters(), config.gradient_clip, self.norm)
         # Where float16 gradients overflowed no optimizer steps, and the scaler lowers its scale.

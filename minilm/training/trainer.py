@@ -49,7 +49,13 @@ class Trainer:
         started: float | None = None,
         *,
         step: Callable[[RunSpec, Progress, StopRequest], Step] = TrainStep,
+        prune: Callable[[int, float], bool] | None = None,
     ) -> None:
+        """``prune`` makes the run a trial among others, which is not evaluated over the whole split.
+
+        It is told the step and the best validation loss after each evaluation, perhaps twice, and says
+        whether the run ends there.
+        """
         self.spec, self.stop, self.world = spec, stop, share_rows(spec.config.tensor_parallel)
         stop.shared = self.world.is_parallel
         self.model, self.config, self.runtime = spec.model, spec.config, spec.runtime
@@ -60,6 +66,7 @@ class Trainer:
         self.runtime.prepare(self.model)
         self.progress = Progress() if spec.saved is None else spec.saved.progress
         self.train_step = step(spec, self.progress, stop)
+        self.prune = prune
         self.checkpoints = CheckpointWriter(
             self.model,
             self.train_step.optimizers,
@@ -99,6 +106,7 @@ class Trainer:
                     evaluated=evaluated,
                     trackers=trackers,
                     written=self.world.is_main,
+                    watched=self.train_step.watch is not None,
                 )
             ) as logs,
             progress_bar(self.config.max_steps, self.progress.step) as self.bar,
@@ -108,6 +116,9 @@ class Trainer:
     def _train(self, logs: Logs) -> StopReason:
         progress, config = self.progress, self.config
         compiles = self.runtime.compile
+        watch = self.train_step.watch
+        if watch is not None and progress.step == 0:
+            logs.parameters(self._stamp() | watch.beginning())
         while True:
             reason = self._limit_reached()
             if reason is None and progress.evaluated_step == progress.step:
@@ -123,7 +134,7 @@ class Trainer:
             if reason is not None:
                 if not self.save():
                     return StopReason.NON_FINITE_LOSS
-                if reason.signum is None:
+                if reason.signum is None and self.prune is None:
                     self._evaluate_best()
                 if reason.is_final:
                     self.checkpoints.end(self.run_dir)
@@ -145,6 +156,8 @@ class Trainer:
                 show_readings(self.bar, [])
                 compiles = False
             self.bar.update(steps)
+            if watch is not None and (parameters := watch.take_line()) is not None:
+                logs.parameters(self._stamp() | parameters)
             if progress.step % config.log_every == 0 or progress.step == config.max_steps:
                 line = self.train_step.reading()
                 if line is None:
@@ -343,6 +356,8 @@ class Trainer:
                 self.whole_split = (progress.step, whole)
                 if whole.loss <= target:
                     return StopReason.TARGET_VAL_LOSS
+        if self.prune is not None and best is not None and self.prune(progress.step, best):
+            return StopReason.PRUNED
         if patience and progress.evaluations_since_best >= patience:
             logger.info(
                 f"early stopping: {counted(patience, 'evaluation')} without a better loss than "

@@ -110,7 +110,7 @@ def _generation(model: Any, texts: int, max_length: int) -> Any:
     from minilm.generation.sampling import Sampling
 
     greedy = Sampling(temperature=0)
-    decoder, prompts = FastDecoder(model), [PROMPT] * texts
+    decoder, prompts = FastDecoder(model, tune=True), [PROMPT] * texts
     return Generation(decoder, _tokenizer(), prompts, greedy, max_length=max_length)
 
 

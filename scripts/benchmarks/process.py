@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from minilm import files
+from minilm.costs.hardware import processor
 
 
 @dataclass(frozen=True)
@@ -83,17 +84,7 @@ def machine() -> dict[str, Any]:
     """What the figures were measured on."""
     return {
         "system": platform.platform(),
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
     }
-
-
-def _processor() -> str:
-    """The processor's name as Linux has it, else as Python knows it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()

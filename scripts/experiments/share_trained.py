@@ -27,7 +27,8 @@ from minilm.checkpoint import load  # noqa: E402
 from minilm.cli.entry import run_command  # noqa: E402
 from minilm.errors import InputError  # noqa: E402
 from minilm.model.transformer import Transformer  # noqa: E402
-from minilm.operations.evaluate import evaluate_model, evaluation_text  # noqa: E402
+from minilm.operations.evaluate import evaluate_model  # noqa: E402
+from minilm.training.evaluation_text import evaluation_text  # noqa: E402
 from minilm.training.runtime import Runtime  # noqa: E402
 
 Choice = Callable[[Sequence[nn.Module]], nn.Module]

@@ -2,7 +2,8 @@
 
     python scripts/tools/declare.py glm4_moe
     python scripts/tools/declare.py gemma2 num_hidden_layers=6
-    python scripts/tools/declare.py    # the causal language models of transformers that are not declared
+    python scripts/tools/declare.py bert:BertForMaskedLM    # another class than its causal language model
+    python scripts/tools/declare.py    # what transformers has, by mapping, that is not declared
 
 transformers' own model is built on the meta device, at its defaults but for few layers and experts, and once
 more with each whole number of its configuration doubled, and each pair of them. A dimension that is a
@@ -26,7 +27,9 @@ from scripts import check_dependencies  # noqa: E402
 
 check_dependencies()
 
+from minilm.architectures import layout_of_class  # noqa: E402
 from minilm.architectures.model_types import MODEL_TYPES  # noqa: E402
+from minilm.errors import ConfigError  # noqa: E402
 from minilm.ledger.symbols import (  # noqa: E402
     ASCII,
     ONE,
@@ -60,6 +63,7 @@ LETTERS = {
 }
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 LAYERS = ("num_hidden_layers", "decoder_layers", "n_layer", "num_layers")
+MAPPINGS = ("CAUSAL_LM", "MASKED_LM", "SEQ_TO_SEQ_CAUSAL_LM", "IMAGE_TEXT_TO_TEXT")
 SMALL = {**dict.fromkeys(LAYERS, 4), **dict.fromkeys(EXPERTS, 8)} | {"n_group": 1, "topk_group": 1}
 # Of a tensor's name, the first that occurs in it.
 COMPONENTS = {
@@ -98,9 +102,13 @@ def build(model_type: str, fields: Fields) -> tuple[Any, Shapes]:
     import transformers
     from transformers.core_model_loading import revert_weight_conversion
 
-    config = transformers.AutoConfig.for_model(model_type, **fields)
+    kind, _, class_name = model_type.partition(":")
+    config = transformers.AutoConfig.for_model(kind, **fields)
     with torch.device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(config)
+        if class_name:
+            model = getattr(transformers, class_name)._from_config(config)
+        else:
+            model = transformers.AutoModelForCausalLM.from_config(config)
     distinct = dict(model.named_parameters())
     every = dict(model.named_parameters(remove_duplicate=False))
     buffers = {name: t for name, t in model.state_dict().items() if name not in every}
@@ -214,7 +222,8 @@ def draft(model_type: str, overrides: Fields) -> str:
     """The whole draft."""
     import transformers
 
-    defaults = json.loads(transformers.AutoConfig.for_model(model_type).to_json_string(False))
+    kind = model_type.partition(":")[0]
+    defaults = json.loads(transformers.AutoConfig.for_model(kind).to_json_string(False))
     base = {name: value for name, value in SMALL.items() if name in defaults}
     heads, width = defaults.get("num_attention_heads"), defaults.get("hidden_size")
     if defaults.get("head_dim") is None and heads and width:
@@ -260,16 +269,28 @@ def _turned_over(
     return [f"# {name}={not value}: adds {', '.join(added)}; removes {', '.join(removed)}"]
 
 
-def undeclared() -> list[str]:
-    """The types of transformers' causal language models that MODEL_TYPES has not."""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+def undeclared(mapping: str) -> list[str]:
+    """The types of one of transformers' mappings, as CAUSAL_LM, of whose class there is no declaration."""
+    from transformers.models.auto import modeling_auto
 
-    return sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.keys() - MODEL_TYPES.keys())
+    names = getattr(modeling_auto, f"MODEL_FOR_{mapping}_MAPPING_NAMES")
+    return sorted(kind for kind, name in names.items() if not _is_declared(kind, name))
+
+
+def _is_declared(model_type: str, class_name: str) -> bool:
+    if model_type not in MODEL_TYPES:
+        return False
+    config = {"model_type": model_type, "architectures": [class_name]}
+    try:
+        return layout_of_class(config) is not None
+    except ConfigError:  # it needs fields that have no default
+        return True
 
 
 def main(arguments: list[str]) -> None:
     if not arguments:
-        print("\n".join(undeclared()))
+        for mapping in MAPPINGS:
+            print(f"{mapping}: {' '.join(undeclared(mapping)) or 'all are declared'}")
         return
     model_type, *pairs = arguments
     overrides = {name: json.loads(value) for name, value in (pair.split("=") for pair in pairs)}

@@ -1,7 +1,8 @@
 """python scripts/tools/pictures.py RUN: write the pictures of the documents for that run.
 
 docs/images/run.svg is the end of `make train`; docs/images/page.png is the top of `inspect.py RUN
---html FILE` in a headless Chromium.
+--html FILE` in a headless Chromium, docs/images/learning.png its parameters through time if it was trained
+with --train.watch true.
 """
 
 import io
@@ -27,6 +28,7 @@ from minilm import files  # noqa: E402
 from minilm.cli import inspect  # noqa: E402
 from minilm.cli.train_results import show  # noqa: E402
 from minilm.inspection.inspector import inspect as inspect_run  # noqa: E402
+from minilm.runs.files import PARAMETERS  # noqa: E402
 from minilm.training.finish import finished_run  # noqa: E402
 
 
@@ -55,6 +57,16 @@ def photograph(run_dir: Path) -> None:
         page = Path(folder) / "page.html"
         inspect.main([str(run_dir), "--html", str(page), "--json", os.devnull])
         screenshot(page, IMAGES / "page.png", width=1100, height=1500)
+        if (run_dir / PARAMETERS).exists():
+            show_only(page, "learning")
+            screenshot(page, IMAGES / "learning.png", width=1100, height=620)
+
+
+def show_only(page: Path, section: str) -> None:
+    """Leave nothing of a page but one section."""
+    style = f"<style>.bar-top, footer, main > :not(#{section}) {{ display: none; }}</style></head>"
+    text = page.read_text(encoding="utf-8").replace("</head>", style)
+    page.write_text(text, encoding="utf-8")
 
 
 def screenshot(page: Path, picture: Path, *, width: int, height: int) -> None:

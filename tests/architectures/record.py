@@ -12,10 +12,19 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from tests.architectures import draws, draws_decoders, draws_gpt, draws_recurrent
+from tests.architectures import (
+    draws,
+    draws_classes,
+    draws_decoders,
+    draws_gpt,
+    draws_recurrent,
+    draws_vision,
+)
 
 PATH = Path(__file__).parent / "recorded.json"
 DRAWS = draws.DRAWS | draws_gpt.DRAWS | draws_decoders.DRAWS | draws_recurrent.DRAWS
+CLASS_DRAWS = draws_classes.DRAWS | draws_vision.DRAWS
+CLASSES = [(model_type, name) for model_type, (names, _) in CLASS_DRAWS.items() for name in names]
 SEED = 1
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -24,6 +33,17 @@ Shapes = Mapping[str, tuple[int, ...]]
 def drawn(model_type: str, seed: int = SEED) -> dict[str, Any]:
     """The config.json of a draw."""
     return {"model_type": model_type} | DRAWS[model_type](Random(seed))
+
+
+def drawn_class(model_type: str, class_name: str, seed: int = SEED) -> dict[str, Any]:
+    """The config.json of a draw for one of the classes of a type."""
+    config = CLASS_DRAWS[model_type][1](Random(seed))
+    return {"model_type": model_type} | config | {"architectures": [class_name]}
+
+
+def class_key(model_type: str, class_name: str) -> str:
+    """What a class of a type is called in the record: two types may share one."""
+    return f"{model_type}: {class_name}"
 
 
 def digest(parameters: Shapes, buffers: Shapes, ties: Iterable[frozenset[str]]) -> str:
@@ -45,8 +65,12 @@ def tied_names(pairs: Iterable[tuple[str, str]]) -> set[frozenset[str]]:
 
 
 if __name__ == "__main__":
+    from tests.architectures.test_classes_agreement import build_class
     from tests.architectures.test_transformers_agreement import build, stored, ties
 
-    models = {model_type: build(drawn(model_type)) for model_type in sorted(DRAWS)}
-    record = {name: digest(*stored(model), ties(model)) for name, model in models.items()}
+    models = {model_type: build(drawn(model_type)) for model_type in DRAWS}
+    models |= {
+        class_key(kind, name): build_class(name, drawn_class(kind, name)) for kind, name in CLASSES
+    }
+    record = {name: digest(*stored(models[name]), ties(models[name])) for name in sorted(models)}
     PATH.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

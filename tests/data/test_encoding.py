@@ -21,7 +21,7 @@ from minilm.text import parallel_encoding
 from minilm.text.corpora import open_corpus
 from minilm.text.parallel_encoding import encode_in_order
 from minilm.text.tokenizer_training import build_tokenizer
-from minilm.text.tokenizers import BPETokenizer
+from minilm.text.tokenizers import BPETokenizer, ByteTokenizer
 
 SPLITS = ("position", "document", "shuffle")
 WIDTH = 2  # bytes of a token
@@ -265,3 +265,18 @@ def test_pruning_removes_what_a_stopped_preparation_left(folder: Path, tmp_path:
         (entry / name).write_bytes(b"")
     prune(cache, -1)
     assert [path.name for path in entry.iterdir()] == ["mine.bin"]
+
+
+def test_a_half_line_of_a_killed_process_is_answered_with_nothing(tmp_path: Path) -> None:
+    ByteTokenizer().save(tmp_path / "tokenizer.json")
+    ended = subprocess.run(
+        [
+            *(sys.executable, "-c", parallel_encoding._PROCESS, *sys.path),
+            *(tmp_path / "tokenizer.json", "uint8"),
+        ],
+        input=b'["ab"]\n["c',
+        capture_output=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert ended.stdout == b'{"lengths": [2]}\nab'

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from minilm.checkpoint import Loaded
 from minilm.config import ModelConfig
+from minilm.generation import fast_decoder
 from minilm.generation.decoder import ModelDecoder
 from minilm.generation.fast_decoder import FastDecoder, SplitLinear
 from minilm.generation.generate import Generation, window_start
@@ -101,7 +102,34 @@ def test_a_product_in_chunks_is_the_whole_product(outputs: int, bias: bool) -> N
     added = torch.randn(outputs, generator=generator) if bias else None
     for rows in (1, 2, SplitLinear.MAX_ROWS + 1):
         x = torch.randn(rows, 5, generator=generator)
-        torch.testing.assert_close(SplitLinear(weight, added)(x), F.linear(x, weight, added))
+        product = SplitLinear(weight, added)
+        torch.testing.assert_close(product(x), F.linear(x, weight, added), rtol=0, atol=0)
+        if product.chunks:
+            product.choose(rows, split=True)
+            torch.testing.assert_close(product(x), F.linear(x, weight, added))
+
+
+@pytest.mark.parametrize("name", ["linear", "parts"])
+@torch.no_grad()
+def test_a_choice_is_made_for_each_shape_and_number_of_rows(
+    loaded: Loaded, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    questions = []
+
+    def choose(question: str, alternatives: Any) -> str:
+        questions.append(question)
+        return name
+
+    monkeypatch.setattr(fast_decoder, "choose", choose)
+    decoder = FastDecoder(loaded.model, tune=True)
+    tokens = torch.tensor([prompt(1, 4), prompt(2, 4)])
+    for count in (1, 2, 1):
+        logits = decoder(tokens[:count], decoder.new_cache(count, 8))
+        expected = loaded.model(tokens[:count])[:, -1]
+        torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
+    assert questions, "a matrix is large enough to be split"
+    assert len(set(questions)) == len(questions)
+    assert {question.split()[0] for question in questions} == {"1", "2"}
 
 
 @pytest.mark.parametrize("name", ["gpt2", "mistral", "pythia", "fast"])
@@ -124,3 +152,48 @@ def test_the_compiled_pass_gives_the_same_tokens(
     for index in (0, 2):
         assert generation.sequences[index] == expected[index]
     assert generation.sequences[1] == expected[1][: len(generation.sequences[1])]
+
+
+@pytest.mark.parametrize("sampling", [Sampling(temperature=0), Sampling(temperature=0.3, seed=5)])
+def test_drafts_leave_the_text_as_it_is(
+    loaded: Loaded, decoder_type: Any, sampling: Sampling
+) -> None:
+    passes: dict[int, int] = {}
+    texts = {}
+    for drafts in (0, 1, 4):
+        decoder = decoder_type(loaded.model)
+        passes[drafts] = 0
+
+        def counted(method: Any, drafts: int = drafts) -> Any:
+            def run(*arguments: Any) -> Any:
+                passes[drafts] += 1
+                return method(*arguments)
+
+            return run
+
+        repeated = prompt(3, 6) * 3
+        generation = Generation(
+            decoder, loaded.tokenizer, [repeated], sampling, speculate=drafts, max_length=80
+        )
+        generation._decoder = Counted(decoder, counted)
+        for _ in range(60):
+            generation.step()
+        texts[drafts] = generation.sequences
+    assert texts[1] == texts[0]
+    assert texts[4] == texts[0]
+    config = loaded.model.config
+    can_forget = not config.convolution and config.ngram == 1
+    if can_forget and sampling.temperature == 0:
+        assert passes[4] <= passes[1] <= passes[0]
+    assert can_forget or passes[4] == passes[0]
+
+
+class Counted:
+    """A decoder whose passes are counted."""
+
+    def __init__(self, decoder: Any, counted: Any) -> None:
+        self.device, self.config, self.model = decoder.device, decoder.config, decoder.model
+        self.all_logits, self._run = counted(decoder.all_logits), counted(decoder)
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._run(*arguments)

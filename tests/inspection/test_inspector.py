@@ -391,6 +391,23 @@ def test_experts_under_the_names_of_other_families(
     assert (parameters.total, parameters.active) == (96 + 9, 48 + 9)
 
 
+@pytest.mark.parametrize("fields", [{}, {"moe_topk": [2], "num_experts": 4}])
+def test_weights_beside_a_config_without_sizes_are_counted_not_held_against_defaults(
+    tmp_path: Path, fields: dict[str, object]
+) -> None:
+    save_file({"layers.0.q.weight": torch.zeros(3, 3)}, tmp_path / "model.safetensors")
+    config = {"model_type": "hunyuan_v1_moe", **fields}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    for target in (tmp_path, tmp_path / "model.safetensors"):
+        report = minilm.inspect(target)
+        assert (report.verified, report.parameters.total) == (True, 9)
+        assert report.notes[0].startswith("config.json gives no sizes: counted")
+    (tmp_path / "config.json").write_text(json.dumps({**config, "hidden_size": 32, "moe_topk": 1}))
+    assert not minilm.inspect(tmp_path).verified
+    (tmp_path / "model.safetensors").unlink()
+    assert minilm.inspect(tmp_path).parameters.total > 9, "alone, it means the defaults"
+
+
 def test_a_body_saved_without_its_head_is_proven(tmp_path: Path) -> None:
     tensors = write_llama(tmp_path, architectures=["LlamaModel"])
     body = {k.removeprefix("model."): v for k, v in tensors.items() if k != "lm_head.weight"}

@@ -70,9 +70,9 @@ def test_a_module_that_its_config_does_not_describe_is_a_mismatch() -> None:
 
 
 def test_an_undeclared_model_type_keeps_its_config() -> None:
-    config = transformers.BertConfig(**SIZES, max_position_embeddings=16)
-    report = minilm.inspect(transformers.BertModel(config))
-    assert report.architecture == "bert"
+    config = transformers.SplinterConfig(**SIZES, max_position_embeddings=16)
+    report = minilm.inspect(transformers.SplinterModel(config))
+    assert report.architecture == "splinter"
     assert report.formula is None
     assert report.verdict.status == "not_cross_checked"
     assert report.hyperparameters["model"]["max_position_embeddings"] == 16

@@ -80,23 +80,21 @@ def test_a_comparison_of_totals_is_not_called_name_by_name() -> None:
 def test_a_config_without_a_formula_is_counted_by_its_module(tmp_path: Path) -> None:
     pytest.importorskip("transformers", reason="the extra 'transformers' is not installed")
     fields = {
-        "model_type": "bert",
-        "architectures": ["BertForMaskedLM"],
-        "hidden_size": 8,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": 12,
+        "model_type": "funnel",
+        "architectures": ["FunnelForMaskedLM"],
+        "block_sizes": [1],
+        "d_model": 8,
+        "d_head": 4,
+        "n_head": 2,
+        "d_inner": 12,
         "vocab_size": 11,
-        "max_position_embeddings": 7,
     }
     (tmp_path / "config.json").write_text(json.dumps(fields))
     report = minilm.inspect(tmp_path, live=True)
     total = report.parameters.total
     assert report.verdict.text == f"not cross-checked: only the module is available ({total:,})"
-    assert report.parameters.embedding == (11 + 7 + 2) * 8
-    assert ("cls.predictions.decoder.weight", "bert.embeddings.word_embeddings.weight") in (
-        report.tied
-    )
+    assert report.parameters.embedding == 11 * 8
+    assert ("lm_head.weight", "funnel.embeddings.word_embeddings.weight") in report.tied
 
 
 def test_what_is_counted_where_config_json_names_no_class(tmp_path: Path) -> None:

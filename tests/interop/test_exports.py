@@ -13,8 +13,9 @@ from minilm.config import ModelConfig
 from minilm.errors import TokenizerError
 from minilm.interop.convert import convert
 from minilm.interop.exports import describe_exports
+from minilm.text.byte_vocabulary import BYTE_VOCABULARY
 from minilm.text.tokenizer_file import load_tokenizer
-from minilm.text.tokenizers import BYTE_VOCABULARY, ByteTokenizer, CharTokenizer, Tokenizer
+from minilm.text.tokenizers import ByteTokenizer, CharTokenizer, Tokenizer
 from minilm.training.train import train
 from tests.conftest import TINY_MODEL, TINY_SETTINGS, make_text
 from tests.interop.shapes import GATED, NO_BIASES, TINY, make_run

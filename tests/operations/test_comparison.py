@@ -10,7 +10,7 @@ import torch
 import minilm
 from minilm.checkpoint import load
 from minilm.operations.comparison import Comparison, measure
-from minilm.operations.evaluate import evaluation_text
+from minilm.training.evaluation_text import evaluation_text
 from minilm.training.runtime import Runtime
 
 RUNTIME = Runtime(torch.device("cpu"), torch.float32, compile=False)

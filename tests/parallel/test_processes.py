@@ -21,7 +21,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from minilm.runs.logs import read_metrics, read_samples
+from minilm.runs.logs import read_metrics, read_parameters, read_samples
 from minilm.training.resume_state import read_state, state_files
 from minilm.training.train import finetune, resume, train
 from tests.conftest import ROOT
@@ -68,6 +68,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path:
     for layout in LAYOUTS:
         for name, run in RUNS.items():
             settings = run["settings"] | {"parallel": layout}
+            settings |= {"watch": layout == "ddp" and name == "accumulated"}
             arguments = common | {"model": run["model"], "settings": settings}
             case = {"name": f"{layout}-{name}", "verb": "train", "arguments": arguments}
             cases.append(case | {"faults": name == "float16"})
@@ -93,6 +94,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path:
     cases.append({"name": "saved", "verb": "save", "arguments": {}})
     run_cases(folder, cases, 2)
     for name, run in (RUNS | TENSOR_RUNS).items():
+        run = run | {"settings": run["settings"] | {"watch": name == "accumulated"}}
         notes = folder / f"W1-{name}.faults"
         with with_faults(notes) if name == "float16" else contextlib.nullcontext():
             train(**common, **run, run_dir=folder / f"W1-{name}", cache=folder / "cache")
@@ -175,6 +177,18 @@ def test_the_files_are_those_of_one_process(
             torch.testing.assert_close(tensor, expected[key], rtol=1e-2, atol=1e-3, msg=key)
     steps = [[line["step"] for line in read_samples(run / "samples.jsonl")] for run in (one, two)]
     assert steps[0] == steps[1]
+
+
+def test_watched_parameters_are_those_of_one_process(folder: Path) -> None:
+    one, two = (
+        read_parameters(folder / f"{name}-accumulated" / "parameters.jsonl")
+        for name in ("W1", "ddp")
+    )
+    assert [line["step"] for line in one] == [line["step"] for line in two] == [0, 20]
+    for component, fields in one[1]["components"].items():
+        for key in ("norm", "update", "gradient"):
+            of_two = two[1]["components"][component][key]
+            assert of_two == pytest.approx(fields[key], rel=1e-2), (component, key)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

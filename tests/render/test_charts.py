@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import minilm
+from minilm.inspection.names import layer_and_matrix
 from minilm.inspection.report import Component, Report, TensorRow
 from minilm.render import charts
 from minilm.render.sections import build_document
@@ -167,7 +168,7 @@ def test_a_number_too_long_to_be_one_is_part_of_a_name() -> None:
     ],
 )
 def test_a_name_says_its_layer_and_its_matrix(name: str, place: tuple[str, str] | None) -> None:
-    assert charts.layer_and_matrix(name) == place
+    assert layer_and_matrix(name) == place
 
 
 @pytest.mark.parametrize(("count", "shown"), [(0, 0), (1, 1), (12, 12), (13, 12), (1000, 12)])

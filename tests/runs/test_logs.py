@@ -18,6 +18,7 @@ from minilm.runs.logs import (
     JsonLines,
     metrics_log,
     read_metrics,
+    read_parameters,
     read_points,
     read_samples,
     samples_log,
@@ -119,7 +120,7 @@ def test_nothing_but_a_file_is_read(tmp_path: Path) -> None:
     pipe, device = tmp_path / "pipe", tmp_path / "device"
     os.mkfifo(pipe)
     device.symlink_to("/dev/zero")
-    for read in (read_metrics, read_points, read_samples):
+    for read in (read_metrics, read_points, read_samples, read_parameters):
         assert read(tmp_path / "none") == []
         for path in (pipe, device, tmp_path):
             with pytest.raises(FormatError, match="expected a file"):

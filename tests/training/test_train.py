@@ -69,6 +69,7 @@ def weights(folder: Path) -> bytes:
 
 def test_a_run_folder_holds_what_is_documented(auto_run: Path, text_file: Path) -> None:
     assert sorted(path.name for path in auto_run.iterdir()) == [
+        "attention.json",
         "config.json",
         "metrics.jsonl",
         "model.safetensors",

@@ -54,7 +54,7 @@
 
   // The values under the pointer: a cursor in the plot, and a line above it.
   function curves(charts) {
-    document.querySelectorAll(".plot").forEach((figure, number) => {
+    document.querySelectorAll(".plot:not(.still)").forEach((figure, number) => {
       const { axis, end, lines } = charts[number];
       const area = figure.querySelector(".plot-area"), cursor = figure.querySelector(".cursor");
       const output = figure.querySelector("output");

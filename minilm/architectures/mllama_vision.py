@@ -1,0 +1,92 @@
+"""Llama 3.2 Vision whole: the language model of `multimodal_text.py`, a tower over tiles, and a projection.
+
+Pictures are used once, not once a token. Names, shapes and defaults: huggingface/transformers
+`models/mllama`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from minilm.architectures.building_blocks import d
+from minilm.architectures.config_fields import layers, size, sub_config
+from minilm.architectures.image_text import Model, joined, text_layout
+from minilm.architectures.task_heads import WITH_ENCODERS, class_name_of, undeclared_class
+from minilm.architectures.towers import Part, projector, without_bias
+from minilm.architectures.vision_tower import F, P, W, Y, matrix, once, vector, vision_symbols
+from minilm.errors import ConfigError
+from minilm.ledger.layout import Layout, Role, Tensor
+from minilm.ledger.symbols import Polynomial, symbol
+
+Config = Mapping[str, Any]
+z = symbol("z")  # global layers
+_MODEL = Model(
+    "mllama_text_model",
+    "",
+    lambda config, vision, name: (),
+    inside="language_model.",
+    own_ties=True,
+)
+
+
+def layout(config: Config) -> Layout:
+    """The tensors of MllamaForConditionalGeneration for a config.json."""
+    name = class_name_of(config)
+    if name and not name.endswith(WITH_ENCODERS):
+        raise undeclared_class(config)
+    vision = sub_config(config, "vision_config")
+    symbols = vision_symbols(vision, width=1280, depth=32, inner=5120, image=448, patch=14)
+    symbols["z"] = layers(vision, "num_global_layers", 8)
+    outputs = size(vision, "vision_output_dim", 7680)
+    between = projector(matrix("multi_modal_projector", (d, outputs)))
+    text = text_layout(config, _MODEL)
+    return joined(text, "mllama", Part((*_tower(vision), *between), symbols))
+
+
+def _tower(config: Config) -> tuple[Tensor, ...]:
+    name, patch = "vision_model", size(config, "patch_size", 14)
+    tiles = size(config, "max_num_tiles", 4)
+    ratios = config.get("supported_aspect_ratios")
+    if ratios is not None and not isinstance(ratios, list):
+        expected = "a list of pairs"
+        raise ConfigError("config.json: supported_aspect_ratios", type(ratios).__name__, expected)
+    rows = (len(ratios) if ratios is not None else 8) + 1
+    positions = f"{name}.gated_positional_embedding"
+    pictures = size(config, "num_channels", 3)
+    return (
+        once(f"{name}.class_embedding", (W,)),
+        without_bias(f"{name}.patch_embedding", W, pictures, patch, patch),
+        once(f"{positions}.gate", (1,), Role.SCALED),
+        once(f"{positions}.embedding", (P + 1, W)),
+        without_bias(f"{positions}.tile_embedding", rows, tiles * (P + 1) * W),
+        *(
+            tensor
+            for where in ("pre", "post")
+            for tensor in (
+                once(f"{name}.{where}_tile_positional_embedding.gate", (1,), Role.SCALED),
+                without_bias(
+                    f"{name}.{where}_tile_positional_embedding.embedding", rows, tiles * W
+                ),
+            )
+        ),
+        *vector(f"{name}.layernorm_pre", W),
+        *vector(f"{name}.layernorm_post", W),
+        *_layers(f"{name}.transformer.layers.{{i}}", Y),
+        *_layers(f"{name}.global_transformer.layers.{{i}}", z),
+        *(
+            once(f"{name}.global_transformer.layers.{{i}}.gate_{part}", (1,), Role.SCALED, z)
+            for part in ("attn", "ffn")
+        ),
+    )
+
+
+def _layers(block: str, repeat: Polynomial) -> tuple[Tensor, ...]:
+    names = ("q_proj", "k_proj", "v_proj", "o_proj")
+    return (
+        *(without_bias(f"{block}.self_attn.{name}", W, W, repeat=repeat) for name in names),
+        *vector(f"{block}.input_layernorm", W, repeat),
+        *matrix(f"{block}.mlp.fc1", (F, W), repeat),
+        *matrix(f"{block}.mlp.fc2", (W, F), repeat),
+        *vector(f"{block}.post_attention_layernorm", W, repeat),
+    )

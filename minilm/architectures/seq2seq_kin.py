@@ -1,0 +1,269 @@
+"""Encoder-decoders on decoders of other families: ProphetNet, Moonshine over sound, and Gemma in T5's shape.
+
+The encoder runs once a text; a token of the decoder attends to what it left. Names, shapes and defaults:
+huggingface/transformers `models/{prophetnet,moonshine,t5gemma}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from minilm.architectures.bart import as_encoder
+from minilm.architectures.building_blocks import (
+    L,
+    V,
+    d,
+    f,
+    linear,
+    lm_head,
+    norm,
+    read_heads,
+    separate_attention,
+)
+from minilm.architectures.config_fields import flag, layers, size, sub_config
+from minilm.architectures.early_models import layout as early_layout
+from minilm.architectures.gemma import layout as gemma_layout
+from minilm.architectures.task_heads import class_name_of, undeclared_class
+from minilm.ledger import components
+from minilm.ledger.layout import AttentionSpec, Layout, Role, Tensor
+from minilm.ledger.symbols import ONE, Polynomial, as_polynomial, symbol
+
+Y, F, T = symbol("Y"), symbol("F"), symbol("T")
+Config = Mapping[str, Any]
+Tensors = tuple[Tensor, ...]
+
+
+def layout(config: Config) -> Layout:
+    """The tensors of these types' ForConditionalGeneration for a config.json."""
+    name = class_name_of(config)
+    if name and not name.endswith("ForConditionalGeneration"):
+        raise undeclared_class(config)
+    return _LAYOUTS[config["model_type"]](config)
+
+
+def _asked_by_token(tensor: Tensor) -> Tensor:
+    """Of cross-attention, queries and output are a token's; keys and values the encoder's."""
+    own = ("q_proj.weight", "query_proj.weight", "o_proj.weight", "out_proj.weight")
+    if tensor.component == components.CROSS_ATTENTION and tensor.name.endswith(own):
+        return replace(tensor, role=Role.MULTIPLIED)
+    return tensor
+
+
+def _prophetnet(config: Config) -> Layout:
+    decoder = early_layout(config)
+    encoder, part = "prophetnet.encoder", components.ENCODER
+    block = f"{encoder}.layers.{{i}}"
+    names = ("key_proj", "value_proj", "query_proj", "out_proj")
+    positions = Tensor(f"{encoder}.position_embeddings.weight", (T, d), part, Role.ONCE)
+    own = Tensor(
+        f"{encoder}.word_embeddings.weight", (V, d), components.TOKEN_EMBEDDING, Role.LOOKED_UP
+    )
+    inner = f"{block}.feed_forward"
+    tied = bool(decoder.ties)
+    tensors = as_encoder(
+        (
+            positions,
+            *norm(f"{encoder}.embeddings_layer_norm", part, bias=True, repeat=ONE),
+            *(
+                tensor
+                for name in names
+                for tensor in linear(f"{block}.self_attn.{name}", d, d, part, bias=True, repeat=Y)
+            ),
+            *norm(f"{block}.self_attn_layer_norm", part, bias=True, repeat=Y),
+            *linear(f"{inner}.intermediate", F, d, part, bias=True, repeat=Y),
+            *linear(f"{inner}.output", d, F, part, bias=True, repeat=Y),
+            *norm(f"{block}.feed_forward_layer_norm", part, bias=True, repeat=Y),
+        )
+    )
+    symbols = {
+        **decoder.symbols,
+        "Y": layers(config, "num_encoder_layers", 12),
+        "F": size(config, "encoder_ffn_dim", 4096),
+    }
+    tie = (own.name, "prophetnet.word_embeddings.weight")
+    return replace(
+        decoder,
+        tensors=(
+            *map(_asked_by_token, decoder.tensors),
+            *(() if tied else (own,)),
+            *tensors,
+        ),
+        symbols=symbols,
+        ties=(*decoder.ties, tie) if tied else (),
+        attention=(*decoder.attention, AttentionSpec(L, 2 * d, d, d)),
+    )
+
+
+def _moonshine(config: Config) -> Layout:
+    def heads(stack: str, default: tuple[int, int, None, None]) -> tuple[Any, int]:
+        read = read_heads(
+            config,
+            heads=f"{stack}_num_attention_heads",
+            kv_heads=f"{stack}_num_key_value_heads",
+            head_dim=None,
+            defaults=default,
+        )
+        return read, layers(config, f"{stack}_num_hidden_layers", 6)
+
+    defaults = (288, 8, None, None)
+    hears, depth = heads("encoder", defaults)
+    says, num_layers = heads("decoder", defaults)
+    width, encoder, body = says.symbols["d"], "model.encoder", "model.decoder"
+    bias = flag(config, "attention_bias", False)
+    inner = size(config, "intermediate_size", 1152)
+    keys = as_polynomial(hears.keys.value(hears.symbols))
+
+    def block(name: str, times: Polynomial) -> Tensors:
+        gains = ("input_layernorm", "post_attention_layernorm")
+        parts = (components.ATTENTION_NORM, components.FEED_FORWARD_NORM)
+        return tuple(
+            tensor
+            for gain, part in zip(gains, parts, strict=True)
+            for tensor in norm(f"{name}.{gain}", part, repeat=times)
+        )
+
+    convolutions = [
+        *_convolution(f"{encoder}.conv1", width, 1, 127)[:1],
+        *_convolution(f"{encoder}.conv2", 2 * width, width, 7),
+        *_convolution(f"{encoder}.conv3", width, 2 * width, 3),
+    ]
+    attended = separate_attention(
+        f"{encoder}.layers.{{i}}.self_attn",
+        hears._replace(queries=d, keys=keys),
+        qkv_bias=bias,
+        repeat=Y,
+    )
+    part = components.ENCODER
+    tower = as_encoder(
+        [
+            *convolutions,
+            *norm(f"{encoder}.groupnorm", part, bias=True, repeat=ONE),
+            *attended,
+            *linear(f"{encoder}.layers.{{i}}.mlp.fc1", f, d, part, bias=True, repeat=Y),
+            *linear(f"{encoder}.layers.{{i}}.mlp.fc2", d, f, part, bias=True, repeat=Y),
+            *block(f"{encoder}.layers.{{i}}", Y),
+            *norm(f"{encoder}.layer_norm", part, repeat=ONE),
+        ]
+    )
+    layer = f"{body}.layers.{{i}}"
+    crossing = (
+        replace(
+            tensor,
+            component=components.CROSS_ATTENTION,
+            role=Role.ONCE if tensor.role is Role.MULTIPLIED else tensor.role,
+        )
+        for tensor in separate_attention(f"{layer}.encoder_attn", says, qkv_bias=bias)
+    )
+    table = Tensor(
+        f"{body}.embed_tokens.weight", (V, d), components.TOKEN_EMBEDDING, Role.LOOKED_UP
+    )
+    tied = flag(config, "tie_word_embeddings", True)
+    up, down = components.FEED_FORWARD_GATE_UP, components.FEED_FORWARD_DOWN
+    return Layout(
+        "moonshine",
+        (
+            table,
+            *tower,
+            *separate_attention(f"{layer}.self_attn", says, qkv_bias=bias),
+            *map(_asked_by_token, crossing),
+            *linear(f"{layer}.mlp.fc1", 2 * f, d, up, bias=True),
+            *linear(f"{layer}.mlp.fc2", d, f, down, bias=True),
+            *block(layer, L),
+            *norm(f"{layer}.final_layernorm", components.FEED_FORWARD_NORM),
+            *norm(f"{body}.norm", components.FINAL_NORM, repeat=ONE),
+            *lm_head("proj_out", tied=tied),
+        ),
+        {
+            "V": size(config, "vocab_size", 32768),
+            "L": num_layers,
+            "Y": depth,
+            "f": inner,
+            **says.symbols,
+        },
+        ties=(("proj_out.weight", table.name),) if tied else (),
+        attention=(says.attention(), says.attention()),
+        context_length=size(config, "max_position_embeddings", 512),
+    )
+
+
+def _convolution(name: str, rows: int, columns: int, taps: int) -> Tensors:
+    shape = tuple(map(as_polynomial, (rows, columns, taps)))
+    weight = Tensor(f"{name}.weight", shape, components.ENCODER, Role.ONCE)
+    return weight, Tensor(f"{name}.bias", shape[:1], components.ENCODER, Role.ADDED)
+
+
+_RENAMED = {
+    "model.layers.": "model.{}.layers.",
+    "model.norm": "model.{}.norm",
+    "model.embed_tokens": "model.{}.embed_tokens",
+    ".input_layernorm": ".pre_self_attn_layernorm",
+    ".post_attention_layernorm": ".post_self_attn_layernorm",
+}
+
+
+def _t5gemma(config: Config) -> Layout:
+    tied = flag(config, "tie_word_embeddings", True)
+    stacks = {}
+    for stack in ("encoder", "decoder"):
+        fields = {**sub_config(config, stack), "model_type": "gemma2", "tie_word_embeddings": tied}
+        stacks[stack] = gemma_layout(fields)
+    decoder, encoder = stacks["decoder"], stacks["encoder"]
+    seen = encoder.symbols["d"]
+
+    def moved(tensor: Tensor, stack: str) -> Tensor:
+        name = tensor.name
+        for old, new in _RENAMED.items():
+            name = name.replace(old, new.format(stack))
+        return replace(tensor, name=name.replace("lm_head", "lm_head.out_proj"))
+
+    heads = read_heads(sub_config(config, "decoder"), defaults=(2304, 8, 4, 256))
+    block = "model.decoder.layers.{i}"
+    crossing = tuple(
+        replace(
+            tensor,
+            shape=(tensor.shape[0], as_polynomial(seen))
+            if tensor.name.endswith(("k_proj.weight", "v_proj.weight"))
+            else tensor.shape,
+            component=components.CROSS_ATTENTION,
+            role=Role.ONCE,
+        )
+        for tensor in separate_attention(
+            f"{block}.cross_attn",
+            heads,
+            qkv_bias=flag(sub_config(config, "decoder"), "attention_bias", False),
+            output_bias=flag(sub_config(config, "decoder"), "attention_bias", False),
+        )
+    )
+    gains = tuple(
+        tensor
+        for which in ("pre", "post")
+        for tensor in norm(f"{block}.{which}_cross_attn_layernorm", components.CROSS_ATTENTION)
+    )
+    return replace(
+        decoder,
+        family="t5gemma",
+        tensors=(
+            *(moved(t, "decoder") for t in decoder.tensors),
+            *map(_asked_by_token, crossing),
+            *gains,
+            *as_encoder([_in_numbers(moved(t, "encoder"), encoder) for t in _body(encoder)]),
+        ),
+        ties=(("lm_head.out_proj.weight", "model.decoder.embed_tokens.weight"),) if tied else (),
+        attention=(*decoder.attention, heads.attention()),
+    )
+
+
+def _body(encoder: Layout) -> list[Tensor]:
+    return [t for t in encoder.tensors if t.component != components.LM_HEAD]
+
+
+def _in_numbers(tensor: Tensor, layout: Layout) -> Tensor:
+    """Of the encoder, whose sizes have the same letters as the decoder's."""
+    shape = tuple(as_polynomial(size.value(layout.symbols)) for size in tensor.shape)
+    repeat = as_polynomial(tensor.repeat.value(layout.symbols))
+    return replace(tensor, shape=shape, repeat=repeat)
+
+
+_LAYOUTS = {"moonshine": _moonshine, "prophetnet": _prophetnet, "t5gemma": _t5gemma}

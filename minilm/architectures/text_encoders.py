@@ -1,0 +1,469 @@
+"""Encoders of text after BERT, with its masked language model's head, classifiers, or alone.
+
+DistilBERT, MPNet, DeBERTa, ESM, Longformer and others differ in names, tables and a few matrices a
+layer; ALBERT shares its layers; FNet mixes tokens without parameters; MobileBERT is narrow inside.
+Names, shapes and defaults: huggingface/transformers `models/TYPE`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from reprlib import repr as shortened
+from typing import Any
+
+from minilm.architectures.building_blocks import L, T, V, d, f, h, linear, norm, read_heads
+from minilm.architectures.config_fields import flag, layers, size
+from minilm.architectures.decoder import Defaults
+from minilm.architectures.task_heads import ROBERTA_CLASSES, TaskHeads, with_class
+from minilm.errors import ConfigError
+from minilm.ledger import components
+from minilm.ledger.layout import Layout, Role, Tensor
+from minilm.ledger.symbols import ONE, ZERO, Polynomial, as_polynomial, symbol
+
+p, i = symbol("p"), symbol("i")
+Config = Mapping[str, Any]
+Tensors = tuple[Tensor, ...]
+
+BERT_LAYER = (
+    "attention.self.query attention.self.key attention.self.value attention.output.dense "
+    "attention.output.LayerNorm intermediate.dense output.dense output.LayerNorm"
+)
+_BERT_HEAD = ("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm")
+_ROBERTA_HEAD = ("lm_head.dense", "lm_head.layer_norm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Encoder(Defaults):
+    """A type by what differs from BERT.
+
+    ``layer`` names query, key, value, output, their norm, feed-forward up and down, and its norm.
+    ``fields`` are the names for BERT's. ``more`` are the tensors beyond those. ``head`` are the dense map
+    and the norm in front of the table, which has its bias under ``bias`` and, not tied, its name ``out``.
+    """
+
+    prefix: str
+    block: str = "encoder.layer.{i}"
+    layer: str = BERT_LAYER
+    fields: Mapping[str, str] = field(default_factory=dict)
+    more_positions: int | None = 0  # None for no table
+    token_types: int | None = 2  # by default; None for no table
+    norm: str = "embeddings.LayerNorm"
+    more: Callable[[Config], Tensors] = lambda config: ()
+    buffers: tuple[Tensor, ...] = ()
+    head: tuple[str, str] = _BERT_HEAD
+    out: str = "cls.predictions.decoder"
+    bias: str = "cls.predictions.bias"
+    adds_twice: bool = True  # whether ``out`` has a bias of its own, which is tied with the other
+    classes: Mapping[str, Any] = field(default_factory=dict)
+    tied: bool = True
+
+
+_BASE: dict[str, Any] = {
+    "vocabulary": 30522,
+    "layers": 12,
+    "heads": (768, 12, None, None),
+    "feed_forward": 3072,
+    "context": 512,
+}
+_ROBERTA: dict[str, Any] = {
+    "head": _ROBERTA_HEAD,
+    "out": "lm_head.decoder",
+    "bias": "lm_head.bias",
+    "classes": ROBERTA_CLASSES,
+}
+
+
+def _encoder(prefix: str, **others: Any) -> _Encoder:
+    return _Encoder(**{**_BASE, "prefix": prefix, **others})
+
+
+def layout(config: Config) -> Layout:
+    """The tensors of a class of these types for a config.json."""
+    return _layout(config, _ENCODERS[config["model_type"]])
+
+
+def _layout(config: Config, encoder: _Encoder) -> Layout:
+    def name(field: str) -> str:
+        return encoder.fields.get(field, field)
+
+    heads = read_heads(
+        config,
+        width=name("hidden_size"),
+        heads=name("num_attention_heads"),
+        kv_heads=None,
+        head_dim=None,
+        defaults=encoder.heads,
+    )
+    context = size(config, name("max_position_embeddings"), encoder.context)
+    symbols = {
+        "V": size(config, name("vocab_size"), encoder.vocabulary),
+        "T": context,
+        "L": layers(config, name("num_hidden_layers"), encoder.layers),
+        "f": size(config, name("intermediate_size"), encoder.feed_forward),
+        **heads.symbols,
+    }
+    prefix = f"{encoder.prefix}."
+    table = f"{prefix}embeddings.word_embeddings.weight"
+    tied = flag(config, "tie_word_embeddings", encoder.tied)
+    ties = [(f"{encoder.out}.weight", table)]
+    if encoder.adds_twice:
+        ties.append((f"{encoder.out}.bias", encoder.bias))
+    result = Layout(
+        config["model_type"],
+        (
+            *_tables(config, encoder, table),
+            *encoder_layer(f"{prefix}{encoder.block}", encoder.layer),
+            *(replace(t, name=prefix + t.name) for t in encoder.more(config)),
+            *_head(encoder, tied=tied),
+        ),
+        symbols,
+        ties=tuple(pair for pair in ties if pair[0] != pair[1]) if tied else (),
+        buffers=tuple(replace(t, name=prefix + t.name) for t in encoder.buffers),
+        attention=(heads.attention(),),
+        context_length=context,
+    )
+    return with_class(result, config, TaskHeads(prefix, **encoder.classes))
+
+
+def _tables(config: Config, encoder: _Encoder, table: str) -> Tensors:
+    prefix = f"{encoder.prefix}.embeddings"
+    tables = [Tensor(table, (V, d), components.TOKEN_EMBEDDING, Role.LOOKED_UP)]
+    has_positions = encoder.more_positions is not None
+    if config.get("position_embedding_type") == "rotary":
+        has_positions = False
+    if has_positions and flag(config, "position_biased_input", True):
+        rows = T + (encoder.more_positions or 0)
+        tables.append(lookup(f"{prefix}.position_embeddings", rows, components.POSITION_EMBEDDING))
+    if encoder.token_types is not None:
+        rows = _count(config, "type_vocab_size", encoder.token_types)
+        if rows != ZERO:
+            tables.append(lookup(f"{prefix}.token_type_embeddings", rows))
+    if encoder.norm:
+        name = f"{encoder.prefix}.{encoder.norm}"
+        tables += norm(name, components.EMBEDDING_NORM, bias=True, repeat=ONE)
+    return tuple(tables)
+
+
+def _count(config: Config, name: str, default: int) -> Polynomial:
+    value = default if config.get(name) is None else config[name]
+    return as_polynomial(0 if value == 0 else size(config, name, default))
+
+
+def lookup(
+    name: str,
+    rows: Polynomial | int,
+    component: str = components.TOKEN_TYPE_EMBEDDING,
+    width: Polynomial = d,
+) -> Tensor:
+    """A table, ``name.weight`` (rows, width)."""
+    return Tensor(f"{name}.weight", (as_polynomial(rows), width), component, Role.LOOKED_UP)
+
+
+def encoder_layer(
+    block: str, names: str, *, bias: bool = True, repeat: Polynomial = L, width: Polynomial = d
+) -> Tensors:
+    """A layer of one width and heads; ``names`` as `_Encoder.layer` has them, - for one that is not there."""
+    query, key, value, output, first, up, down, second = names.split()
+    parts: tuple[tuple[str, Polynomial, Polynomial, str], ...] = (
+        (query, d, d, components.ATTENTION_QUERY),
+        (key, d, d, components.ATTENTION_KEY),
+        (value, d, d, components.ATTENTION_VALUE),
+        (output, d, d, components.ATTENTION_OUTPUT),
+        (up, f, d, components.FEED_FORWARD_UP),
+        (down, d, f, components.FEED_FORWARD_DOWN),
+    )
+    norms = (
+        (first, components.ATTENTION_OUTPUT_NORM),
+        (second, components.FEED_FORWARD_OUTPUT_NORM),
+    )
+    return (
+        *(
+            tensor
+            for name, outputs, inputs, component in parts
+            if name != "-"
+            for tensor in linear(
+                f"{block}.{name}", outputs, inputs, component, bias=bias, repeat=repeat
+            )
+        ),
+        *(
+            tensor
+            for name, component in norms
+            if name != "-"
+            for tensor in norm(f"{block}.{name}", component, bias=True, repeat=repeat)
+        ),
+    )
+
+
+def _head(encoder: _Encoder, *, tied: bool) -> Tensors:
+    head = masked_head(encoder.head, encoder.out, encoder.bias, tied=tied)
+    return head if encoder.adds_twice else tuple(t for t in head if t.name != f"{encoder.out}.bias")
+
+
+def masked_head(
+    transform: tuple[str, str],
+    out: str,
+    bias: str,
+    *,
+    tied: bool,
+    width: Polynomial = d,
+) -> Tensors:
+    """A dense map and a norm, and the table's ``bias``; not tied, the matrix ``out`` and its own."""
+    part, (dense, gain) = components.LM_HEAD, transform
+    own = linear(out, V, width, part, bias=f"{out}.bias" != bias, repeat=ONE)
+    return (
+        *linear(dense, width, d, part, bias=True, repeat=ONE),
+        *norm(gain, part, width=width, bias=True, repeat=ONE),
+        Tensor(bias, (V,), part, Role.ADDED),
+        *(() if tied else own),
+    )
+
+
+def _each(block: str, names: str, outputs: Polynomial = d, inputs: Polynomial = d) -> Tensors:
+    """Further matrices of a layer's attention."""
+    part = components.ATTENTION_QUERY
+    maps = (linear(f"{block}.{name}", outputs, inputs, part, bias=True) for name in names.split())
+    return tuple(tensor for pair in maps for tensor in pair)
+
+
+_SELF = "encoder.layer.{i}.attention.self"
+
+
+def _deberta(config: Config) -> Tensors:
+    """Two biases in the place of one, and what relative positions need."""
+    relative = flag(config, "relative_attention", False)
+    kinds = config.get("pos_att_type")
+    kinds = kinds.split("|") if isinstance(kinds, str) else kinds or []
+    if not isinstance(kinds, Sequence):
+        raise ConfigError("config.json: pos_att_type", shortened(kinds), "c2p, p2c or both")
+    part, block = components.ATTENTION_QUERY_KEY_VALUE, f"{_SELF}"
+    tensors = [
+        *linear(f"{block}.in_proj", 3 * d, d, part),
+        *(Tensor(f"{block}.{n}_bias", (d,), part, Role.ADDED, L) for n in "qv"),
+    ]
+    if relative and "c2p" in kinds:
+        tensors += linear(f"{block}.pos_proj", d, d, part)
+    if relative and "p2c" in kinds:
+        tensors += linear(f"{block}.pos_q_proj", d, d, part, bias=True)
+    if flag(config, "talking_head", False):
+        for name in ("head_logits_proj", "head_weights_proj"):
+            tensors += linear(f"{block}.{name}", h, h, part)
+    if relative:
+        tensors.append(_relative_table(config, 2 * _relative_positions(config)))
+    return tuple(tensors)
+
+
+def _relative_positions(config: Config) -> int:
+    value = config.get("max_relative_positions", -1)
+    if type(value) is int and value < 1:
+        return size(config, "max_position_embeddings", 512)
+    return size(config, "max_relative_positions")
+
+
+def _relative_table(config: Config, rows: int) -> Tensor:
+    return lookup("encoder.rel_embeddings", rows, components.POSITION_EMBEDDING)
+
+
+def _deberta_v2(config: Config) -> Tensors:
+    relative = flag(config, "relative_attention", False)
+    kinds = config.get("pos_att_type")
+    kinds = kinds.split("|") if isinstance(kinds, str) else kinds or []
+    if not isinstance(kinds, Sequence):
+        raise ConfigError("config.json: pos_att_type", shortened(kinds), "c2p, p2c or both")
+    tensors: list[Tensor] = []
+    shares = flag(config, "share_att_key", False)
+    if relative and not shares and "c2p" in kinds:
+        tensors += _each(_SELF, "pos_key_proj")
+    if relative and not shares and "p2c" in kinds:
+        tensors += _each(_SELF, "pos_query_proj")
+    if relative:
+        buckets = config.get("position_buckets", -1)
+        few = type(buckets) is int and buckets > 0
+        rows = size(config, "position_buckets") if few else _relative_positions(config)
+        tensors.append(_relative_table(config, 2 * rows))
+    kinds = config.get("norm_rel_ebd", "none")
+    if isinstance(kinds, str) and "layer_norm" in kinds.lower():
+        part = components.EMBEDDING_NORM
+        tensors += norm("encoder.LayerNorm", part, bias=True, repeat=ONE)
+    kernel = config.get("conv_kernel_size", 0)
+    if kernel:
+        taps = size(config, "conv_kernel_size")
+        shape = (d, d * _one_of(config, taps), as_polynomial(taps))
+        part = components.CONVOLUTION
+        tensors += [
+            Tensor("encoder.conv.conv.weight", shape, part, Role.MULTIPLIED),
+            Tensor("encoder.conv.conv.bias", (d,), part, Role.ADDED),
+            *norm("encoder.conv.LayerNorm", part, bias=True, repeat=ONE),
+        ]
+    return tuple(tensors)
+
+
+def _one_of(config: Config, taps: int) -> int:
+    if config.get("conv_groups", 1) != 1:
+        raise ConfigError("config.json: conv_groups", shortened(config["conv_groups"]), "1")
+    return 1
+
+
+def _layout_lm(config: Config) -> Tensors:
+    rows = size(config, "max_2d_position_embeddings", 1024)
+    part = components.POSITION_EMBEDDING
+    return (
+        *(lookup(f"embeddings.{n}_position_embeddings", rows, part) for n in "xyhw"),
+        *_pooler("pooler.dense"),
+    )
+
+
+def _pooler(name: str) -> Tensors:
+    weight, bias = linear(name, d, d, components.POOLER, bias=True, repeat=ONE)
+    return replace(weight, role=Role.ONCE), bias
+
+
+def _mpnet(config: Config) -> Tensors:
+    buckets = size(config, "relative_attention_num_buckets", 32)
+    part = components.POSITION_EMBEDDING
+    return (lookup("encoder.relative_attention_bias", buckets, part, h),)
+
+
+def _nystromformer(config: Config) -> Tensors:
+    taps = config.get("conv_kernel_size", 65)
+    if taps is None:
+        return ()
+    shape = (h, ONE, as_polynomial(size(config, "conv_kernel_size", 65)), ONE)
+    part = components.CONVOLUTION
+    return (Tensor(f"{_SELF}.conv.weight", shape, part, Role.MULTIPLIED, L),)
+
+
+def _esm(config: Config) -> Tensors:
+    """Norms around all layers, and a prediction of contacts from all attention."""
+    heads, depth = size(config, "num_attention_heads", 12), layers(config, "num_hidden_layers", 12)
+    part, contacts = components.CLASSIFIER, "contact_head.regression"
+    before = norm("embeddings.layer_norm", components.EMBEDDING_NORM, bias=True, repeat=ONE)
+    return (
+        *(before if flag(config, "emb_layer_norm_before", False) else ()),
+        *norm("encoder.emb_layer_norm_after", components.FINAL_NORM, bias=True, repeat=ONE),
+        Tensor(f"{contacts}.weight", (ONE, as_polynomial(heads * depth)), part, Role.ONCE),
+        Tensor(f"{contacts}.bias", (ONE,), part, Role.ADDED),
+    )
+
+
+def _tapas(config: Config) -> Tensors:
+    sizes = config.get("type_vocab_sizes", [3, 256, 256, 2, 256, 256, 10])
+    if not isinstance(sizes, list) or len(sizes) > 64:
+        raise ConfigError("config.json: type_vocab_sizes", shortened(sizes), "a list of sizes")
+    return tuple(
+        lookup(
+            f"embeddings.token_type_embeddings_{n}",
+            size({"type_vocab_sizes": rows}, "type_vocab_sizes"),
+        )
+        for n, rows in enumerate(sizes)
+    )
+
+
+_PRE_CLASSIFIED = {
+    **ROBERTA_CLASSES,
+    "pooler": "",
+    "choice": "pre_classifier",
+    "answers_are_two": True,
+}
+_DISTILBERT_LAYER = (
+    "attention.q_lin attention.k_lin attention.v_lin attention.out_lin sa_layer_norm "
+    "ffn.lin1 ffn.lin2 output_layer_norm"
+)
+_DEBERTA_CLASSES = {"pooler": "", "pooler_outside": True}
+_DEBERTA: dict[str, Any] = {"token_types": 0, "classes": _DEBERTA_CLASSES}
+_ENCODERS = {
+    "deberta": _encoder(
+        "deberta",
+        **_DEBERTA,
+        vocabulary=50265,
+        layer="- - - " + BERT_LAYER.split(maxsplit=3)[3],
+        more=_deberta,
+    ),
+    "deberta-v2": _encoder(
+        "deberta",
+        **_DEBERTA,
+        vocabulary=128100,
+        layers=24,
+        heads=(1536, 24, None, None),
+        feed_forward=6144,
+        layer=BERT_LAYER.replace("query", "query_proj")
+        .replace("key", "key_proj")
+        .replace("value", "value_proj"),
+        more=_deberta_v2,
+    ),
+    "distilbert": _encoder(
+        "distilbert",
+        layers=6,
+        block="transformer.layer.{i}",
+        layer=_DISTILBERT_LAYER,
+        fields={
+            "hidden_size": "dim",
+            "num_attention_heads": "n_heads",
+            "num_hidden_layers": "n_layers",
+            "intermediate_size": "hidden_dim",
+        },
+        token_types=None,
+        head=("vocab_transform", "vocab_layer_norm"),
+        out="vocab_projector",
+        bias="vocab_projector.bias",
+        classes={"pooler": "", "dense": "pre_classifier", "choice": "pre_classifier"},
+    ),
+    "esm": _encoder(
+        "esm",
+        head=_ROBERTA_HEAD,
+        out="lm_head.decoder",
+        bias="lm_head.bias",
+        adds_twice=False,
+        vocabulary=33,
+        context=1026,
+        token_types=None,
+        norm="",
+        layer=BERT_LAYER.replace("attention.output.LayerNorm", "attention.LayerNorm").replace(
+            " output.LayerNorm", " LayerNorm"
+        ),
+        more=_esm,
+        classes=ROBERTA_CLASSES,
+    ),
+    "layoutlm": _encoder("layoutlm", more=_layout_lm, classes={"keeps_pooler": True}),
+    "longformer": _encoder(
+        "longformer",
+        **_ROBERTA,
+        more=lambda config: _each(_SELF, "query_global key_global value_global"),
+    ),
+    "mpnet": _encoder(
+        "mpnet",
+        **_ROBERTA,
+        vocabulary=30527,
+        layer="attention.attn.q attention.attn.k attention.attn.v attention.attn.o "
+        "attention.LayerNorm intermediate.dense output.dense output.LayerNorm",
+        token_types=None,
+        more=_mpnet,
+    ),
+    "mra": _encoder(
+        "mra",
+        vocabulary=50265,
+        more_positions=2,
+        token_types=1,
+        buffers=(
+            Tensor("embeddings.position_ids", (ONE, T), components.POSITION_EMBEDDING, Role.ONCE),
+        ),
+        classes=_PRE_CLASSIFIED,
+    ),
+    "nystromformer": _encoder(
+        "nystromformer",
+        vocabulary=30000,
+        context=510,
+        more_positions=2,
+        more=_nystromformer,
+        classes=_PRE_CLASSIFIED,
+    ),
+    "tapas": _encoder("tapas", context=1024, token_types=None, more=_tapas),
+    "yoso": _encoder(
+        "yoso",
+        vocabulary=50265,
+        context=4096,
+        more_positions=2,
+        token_types=1,
+        classes=_PRE_CLASSIFIED,
+    ),
+}

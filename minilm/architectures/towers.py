@@ -1,0 +1,486 @@
+"""Towers over pictures that several image-text models have, by the `model_type` of their vision_config.
+
+Each is used once a picture: none of its FLOPs is a token's. Names, shapes and defaults:
+huggingface/transformers `models/{clip,siglip,siglip2,idefics2,idefics3,smolvlm,pixtral,internvl,qwen2_vl,
+qwen2_5_vl,qwen3_vl,glm4v}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from minilm.architectures.config_fields import field_name, flag, layer_numbers, layers, size
+from minilm.architectures.vision_tower import (
+    F,
+    P,
+    W,
+    Y,
+    clip_tower,
+    matrix,
+    once,
+    siglip_tower,
+    vector,
+    vision_symbols,
+)
+from minilm.architectures.vit import sides
+from minilm.ledger import components
+from minilm.ledger.layout import Role, Tensor
+from minilm.ledger.symbols import ONE, Polynomial, as_polynomial
+
+Config = Mapping[str, Any]
+Tensors = tuple[Tensor, ...]
+
+
+class Part(NamedTuple):
+    """The tensors of a part of a larger model, its letters' values, and its buffers."""
+
+    tensors: Tensors
+    symbols: dict[str, int]
+    buffers: Tensors = ()
+
+
+def without_bias(name: str, *shape: Polynomial | int, repeat: Polynomial = ONE) -> Tensor:
+    """``name.weight`` alone."""
+    return once(f"{name}.weight", shape, repeat=repeat)
+
+
+def gain(name: str, width: Polynomial | int, repeat: Polynomial = ONE) -> Tensor:
+    """``name.weight`` of a norm without a bias."""
+    return once(f"{name}.weight", (width,), repeat=repeat)
+
+
+def projector(tensors: Tensors | list[Tensor]) -> Tensors:
+    """Tensors between a tower and the text."""
+    return tuple(replace(tensor, component=components.PROJECTOR) for tensor in tensors)
+
+
+def tower(config: Config, name: str, default: str) -> Part:
+    """The tower of a vision_config below ``name``, of the type ``default`` where it says none.
+
+    Raises KeyError for a type without one.
+    """
+    kind = str(config.get("model_type") or default)
+    return TOWERS[kind]({**config, "model_type": kind}, name)
+
+
+def _clip(config: Config, name: str) -> Part:
+    symbols = vision_symbols(config, width=768, depth=12, inner=3072, image=224, patch=32)
+    channels, patch = size(config, "num_channels", 3), size(config, "patch_size", 32)
+    return Part(clip_tower(name, channels=channels, patch=patch), symbols)
+
+
+def _siglip(config: Config, name: str) -> Part:
+    return _any_siglip(config, name, patch=16, head=flag(config, "vision_use_head", True))
+
+
+def _any_siglip(
+    config: Config, name: str, *, patch: int, head: bool = False, width: int = 768
+) -> Part:
+    symbols = vision_symbols(config, width=width, depth=12, inner=3072, image=224, patch=patch)
+    channels, pixels = size(config, "num_channels", 3), size(config, "patch_size", patch)
+    return Part(siglip_tower(name, channels=channels, patch=pixels, has_pooling_head=head), symbols)
+
+
+def _siglip2(config: Config, name: str) -> Part:
+    symbols = vision_symbols(config, width=768, depth=12, inner=3072, image=224, patch=16)
+    symbols["P"] = size(config, "num_patches", 256)
+    tensors = siglip_tower(
+        name,
+        channels=size(config, "num_channels", 3),
+        patch=size(config, "patch_size", 16),
+        has_pooling_head=flag(config, "vision_use_head", True),
+        is_flat=True,
+    )
+    return Part(tensors, symbols)
+
+
+def _idefics2(config: Config, name: str) -> Part:
+    return _any_siglip(config, name, patch=32)
+
+
+def _idefics3(config: Config, name: str) -> Part:
+    return _any_siglip(config, name, patch=32, width=1152)
+
+
+def _video_llama_3(config: Config, name: str) -> Part:
+    """Its positions are rotary."""
+    part = _any_siglip(config, name, patch=16)
+    tensors = tuple(t for t in part.tensors if "position_embedding" not in t.name)
+    return Part(tensors, {letter: part.symbols[letter] for letter in "WYF"})
+
+
+def _pixtral(config: Config, name: str) -> Part:
+    block, patch = f"{name}.transformer.layers.{{i}}", size(config, "patch_size", 16)
+    attention = ("q_proj", "k_proj", "v_proj", "o_proj")
+    forward = (("gate_proj", F, W), ("up_proj", F, W), ("down_proj", W, F))
+    channels = size(config, "num_channels", 3)
+    return Part(
+        (
+            without_bias(f"{name}.patch_conv", W, channels, patch, patch),
+            gain(f"{name}.ln_pre", W),
+            gain(f"{block}.attention_norm", W, Y),
+            *(without_bias(f"{block}.attention.{n}", W, W, repeat=Y) for n in attention),
+            gain(f"{block}.ffn_norm", W, Y),
+            *(without_bias(f"{block}.feed_forward.{n}", a, b, repeat=Y) for n, a, b in forward),
+        ),
+        {
+            "W": size(config, "hidden_size", 1024),
+            "Y": layers(config, "num_hidden_layers", 24),
+            "F": size(config, "intermediate_size", 4096),
+        },
+    )
+
+
+def _internvl(config: Config, name: str) -> Part:
+    """BEiT's, with a norm of queries and keys on request."""
+    block, embeddings = f"{name}.encoder.layer.{{i}}", f"{name}.embeddings"
+    patch, picture = sides(config, "patch_size", 14), sides(config, "image_size", 448)
+    pixels = (W, size(config, "num_channels", 3), *patch)
+    bias = flag(config, "attention_bias", False)
+    tensors = [
+        once(f"{embeddings}.cls_token", (1, 1, W)),
+        *matrix(f"{embeddings}.patch_embeddings.projection", pixels),
+    ]
+    if flag(config, "use_mask_token", False):
+        tensors.append(once(f"{embeddings}.mask_token", (1, 1, W)))
+    if flag(config, "use_absolute_position_embeddings", True):
+        tensors.append(once(f"{embeddings}.position_embeddings", (1, P + 1, W)))
+    for attention in ("q_proj", "k_proj", "v_proj"):
+        weight, added = matrix(f"{block}.attention.{attention}", (W, W), Y)
+        tensors += [weight, added] if bias else [weight]
+    tensors += matrix(f"{block}.attention.projection_layer", (W, W), Y)
+    norms = [f"{block}.layernorm_before", f"{block}.layernorm_after"]
+    if config.get("norm_type", "layer_norm") == "layer_norm":
+        tensors += [t for each in norms for t in vector(each, W, Y)]
+    else:
+        tensors += [gain(each, W, Y) for each in norms]
+    if flag(config, "use_qk_norm", False):
+        tensors += [gain(f"{block}.attention.{n}_norm", W, Y) for n in "qk"]
+    tensors += [once(f"{block}.lambda_{n}", (W,), Role.SCALED, Y) for n in (1, 2)]
+    tensors += [
+        *matrix(f"{block}.mlp.fc1", (F, W), Y),
+        *matrix(f"{block}.mlp.fc2", (W, F), Y),
+    ]
+    if not flag(config, "use_mean_pooling", True):
+        tensors += vector(f"{name}.layernorm", W)
+    symbols = {
+        "W": size(config, "hidden_size", 1024),
+        "Y": layers(config, "num_hidden_layers", 24),
+        "F": size(config, "intermediate_size", 4096),
+        "P": max(1, picture[0] // patch[0]) * max(1, picture[1] // patch[1]),
+    }
+    return Part(tuple(tensors), symbols)
+
+
+def _patches(config: Config, name: str, patch: int, *, bias: bool) -> Tensors:
+    """A convolution over time as well."""
+    side = size(config, "patch_size", patch)
+    channels = size(config, field_name(config, "in_channels", "in_chans"), 3)
+    shape = (W, channels, size(config, "temporal_patch_size", 2), side, side)
+    weight, added = matrix(f"{name}.patch_embed.proj", shape)
+    return (weight, added) if bias else (weight,)
+
+
+def _qwen2_vl(config: Config, name: str) -> Part:
+    block, outputs = f"{name}.blocks.{{i}}", size(config, "hidden_size", 3584)
+    width = size(config, "embed_dim", 1280)
+    merged = size(config, "spatial_merge_size", 2) ** 2 * W
+    tensors = (
+        *_patches(config, name, 14, bias=False),
+        *vector(f"{block}.norm1", W, Y),
+        *vector(f"{block}.norm2", W, Y),
+        *matrix(f"{block}.attn.qkv", (3 * W, W), Y),
+        *matrix(f"{block}.attn.proj", (W, W), Y),
+        *matrix(f"{block}.mlp.fc1", (F, W), Y),
+        *matrix(f"{block}.mlp.fc2", (W, F), Y),
+        *projector(
+            [
+                *vector(f"{name}.merger.ln_q", W),
+                *matrix(f"{name}.merger.mlp.0", (merged, merged)),
+                *matrix(f"{name}.merger.mlp.2", (outputs, merged)),
+            ]
+        ),
+    )
+    inner = width * size(config, "mlp_ratio", 4)
+    return Part(tensors, {"W": width, "Y": layers(config, "depth", 32), "F": inner})
+
+
+def _qwen2_5_vl(config: Config, name: str) -> Part:
+    block, outputs = f"{name}.blocks.{{i}}", size(config, "out_hidden_size", 3584)
+    merged = size(config, "spatial_merge_size", 2) ** 2 * W
+    tensors = (
+        *_patches(config, name, 14, bias=False),
+        gain(f"{block}.norm1", W, Y),
+        gain(f"{block}.norm2", W, Y),
+        *matrix(f"{block}.attn.qkv", (3 * W, W), Y),
+        *matrix(f"{block}.attn.proj", (W, W), Y),
+        *matrix(f"{block}.mlp.gate_proj", (F, W), Y),
+        *matrix(f"{block}.mlp.up_proj", (F, W), Y),
+        *matrix(f"{block}.mlp.down_proj", (W, F), Y),
+        *projector(
+            [
+                gain(f"{name}.merger.ln_q", W),
+                *matrix(f"{name}.merger.mlp.0", (merged, merged)),
+                *matrix(f"{name}.merger.mlp.2", (outputs, merged)),
+            ]
+        ),
+    )
+    symbols = {
+        "W": size(config, "hidden_size", 3584),
+        "Y": layers(config, "depth", 32),
+        "F": size(config, "intermediate_size", 3420),
+    }
+    return Part(tensors, symbols)
+
+
+def _qwen3_vl(config: Config, name: str) -> Part:
+    """With mergers of several layers' outputs, which Qwen3.5 has not."""
+    block, outputs = f"{name}.blocks.{{i}}", size(config, "out_hidden_size", 3584)
+    merged = size(config, "spatial_merge_size", 2) ** 2 * W
+    is_deep = not str(config["model_type"]).startswith("qwen3_5")
+    chosen = layer_numbers(config, "deepstack_visual_indexes", (8, 16, 24)) if is_deep else ()
+    positions = size(config, "num_position_embeddings", 2304)
+
+    def merger(prefix: str, width: Polynomial) -> Tensors:
+        return projector(
+            [
+                *vector(f"{prefix}.norm", width),
+                *matrix(f"{prefix}.linear_fc1", (merged, merged)),
+                *matrix(f"{prefix}.linear_fc2", (outputs, merged)),
+            ]
+        )
+
+    tensors = (
+        *_patches(config, name, 16, bias=True),
+        without_bias(f"{name}.pos_embed", positions, W),
+        *vector(f"{block}.norm1", W, Y),
+        *vector(f"{block}.norm2", W, Y),
+        *matrix(f"{block}.attn.qkv", (3 * W, W), Y),
+        *matrix(f"{block}.attn.proj", (W, W), Y),
+        *matrix(f"{block}.mlp.linear_fc1", (F, W), Y),
+        *matrix(f"{block}.mlp.linear_fc2", (W, F), Y),
+        *merger(f"{name}.merger", W),
+        *(
+            t
+            for number in range(len(chosen))
+            for t in merger(f"{name}.deepstack_merger_list.{number}", merged)
+        ),
+    )
+    symbols = {
+        "W": size(config, "hidden_size", 1152),
+        "Y": layers(config, "depth", 27),
+        "F": size(config, "intermediate_size", 4304),
+    }
+    return Part(tensors, symbols)
+
+
+def _glm4v(config: Config, name: str) -> Part:
+    block, merger = f"{name}.blocks.{{i}}", f"{name}.merger"
+    merge = size(config, "spatial_merge_size", 2)
+    outputs = as_polynomial(size(config, "out_hidden_size", 4096))
+    inner = as_polynomial(size(config, "intermediate_size", 13696))
+    bias = flag(config, "attention_bias", False)
+    side = size(config, "image_size", 336) // size(config, "patch_size", 14)
+    attention = [
+        *matrix(f"{block}.attn.qkv", (3 * W, W), Y),
+        without_bias(f"{block}.attn.proj", W, W, repeat=Y),
+    ]
+    tensors = (
+        without_bias(f"{name}.embeddings.position_embedding", side**2, W),
+        *_patches(config, name, 14, bias=True),
+        gain(f"{name}.post_conv_layernorm", W),
+        gain(f"{block}.norm1", W, Y),
+        gain(f"{block}.norm2", W, Y),
+        *(t for t in attention if bias or not t.name.endswith("bias")),
+        without_bias(f"{block}.mlp.gate_proj", outputs, W, repeat=Y),
+        without_bias(f"{block}.mlp.up_proj", outputs, W, repeat=Y),
+        without_bias(f"{block}.mlp.down_proj", W, outputs, repeat=Y),
+        gain(f"{name}.post_layernorm", W),
+        *projector(
+            [
+                *matrix(f"{name}.downsample", (outputs, W, merge, merge)),
+                without_bias(f"{merger}.proj", outputs, outputs),
+                *vector(f"{merger}.post_projection_norm", outputs),
+                without_bias(f"{merger}.gate_proj", inner, outputs),
+                without_bias(f"{merger}.up_proj", inner, outputs),
+                without_bias(f"{merger}.down_proj", outputs, inner),
+            ]
+        ),
+    )
+    symbols = {"W": size(config, "hidden_size", 1536), "Y": layers(config, "depth", 24)}
+    return Part(tensors, symbols)
+
+
+def _glm_ocr(config: Config, name: str) -> Part:
+    """GLM-V's with norms of queries and keys, and rotary positions alone."""
+    block, merger = f"{name}.blocks.{{i}}", f"{name}.merger"
+    merge, heads = size(config, "spatial_merge_size", 2), size(config, "num_heads", 16)
+    outputs = as_polynomial(size(config, "out_hidden_size", 1536))
+    width, channels = size(config, "hidden_size", 1024), size(config, "in_channels", 3)
+    inner = outputs * channels
+    forward = (("gate_proj", F, W), ("up_proj", F, W), ("down_proj", W, F))
+    maps = [
+        *matrix(f"{block}.attn.qkv", (3 * W, W), Y),
+        *matrix(f"{block}.attn.proj", (W, W), Y),
+        *(
+            t
+            for n, rows, columns in forward
+            for t in matrix(f"{block}.mlp.{n}", (rows, columns), Y)
+        ),
+    ]
+    bias = flag(config, "attention_bias", True)
+    tensors = (
+        *_patches(config, name, 14, bias=True),
+        gain(f"{block}.norm1", W, Y),
+        gain(f"{block}.norm2", W, Y),
+        *(gain(f"{block}.attn.{n}_norm", max(1, width // heads), Y) for n in "qk"),
+        *(t for t in maps if bias or not t.name.endswith(".bias")),
+        gain(f"{name}.post_layernorm", W),
+        *projector(
+            [
+                *matrix(f"{name}.downsample", (outputs, W, merge, merge)),
+                without_bias(f"{merger}.proj", outputs, outputs),
+                *vector(f"{merger}.post_projection_norm", outputs),
+                without_bias(f"{merger}.gate_proj", inner, outputs),
+                without_bias(f"{merger}.up_proj", inner, outputs),
+                without_bias(f"{merger}.down_proj", outputs, inner),
+            ]
+        ),
+    )
+    symbols = {
+        "W": width,
+        "Y": layers(config, "depth", 24),
+        "F": size(config, "intermediate_size", 4096),
+    }
+    return Part(tensors, symbols)
+
+
+def _exaone4_5(config: Config, name: str) -> Part:
+    """Qwen2.5-VL's with grouped keys and values."""
+    part = _qwen2_5_vl(config, name)
+    heads, keys = size(config, "num_heads", 16), size(config, "num_key_value_heads", 8)
+    rows = part.symbols["W"] + 2 * keys * (part.symbols["W"] // heads)
+    tensors = (
+        replace(t, shape=(as_polynomial(rows), *t.shape[1:])) if ".attn.qkv." in t.name else t
+        for t in part.tensors
+    )
+    return Part(tuple(tensors), part.symbols)
+
+
+def _ovis2(config: Config, name: str) -> Part:
+    """A picture becomes probabilities over a vocabulary of its own."""
+    body, patch = f"{name}.transformer", size(config, "patch_size", 14)
+    block, channels = f"{body}.encoder.layers.{{i}}", size(config, "num_channels", 3)
+    merged = size(config, "hidden_stride", 1) ** 2 * W
+    words = size(config, "vocab_size", 16384) - size(config, "num_visual_indicator_tokens", 5)
+    attention = [
+        t
+        for n in ("q_proj", "k_proj", "v_proj", "out_proj")
+        for t in matrix(f"{block}.attention.{n}", (W, W), Y)
+    ]
+    forward = [
+        *matrix(f"{block}.ffn.gate_proj", (F, W), Y),
+        *matrix(f"{block}.ffn.up_proj", (F, W), Y),
+        *matrix(f"{block}.ffn.down_proj", (W, F), Y),
+    ]
+    qkv_bias, mlp_bias = flag(config, "qkv_bias", False), flag(config, "mlp_bias", False)
+    tensors = (
+        *matrix(f"{body}.embeddings.patch_embedding", (W, channels, patch, patch)),
+        without_bias(f"{body}.embeddings.position_embedding", P, W),
+        gain(f"{body}.embeddings.rms_norm", W),
+        *(t for t in attention if qkv_bias or not t.name.endswith(".bias")),
+        *(t for t in forward if mlp_bias or not t.name.endswith(".bias")),
+        gain(f"{block}.rms_norm1", W, Y),
+        gain(f"{block}.rms_norm2", W, Y),
+        gain(f"{body}.rms_norm", W),
+        *projector([without_bias(f"{name}.head_linear", words, merged)]),
+        *projector(vector(f"{name}.head_norm", as_polynomial(words))),
+    )
+    return Part(
+        tensors,
+        vision_symbols(config, width=1024, depth=24, inner=2816, image=224, patch=14),
+    )
+
+
+def _sam(config: Config, name: str) -> Part:
+    """SAM's: attention in windows but for some layers, relative positions, and a neck."""
+    depth = layers(config, "num_hidden_layers", 12)
+    whole = layer_numbers(config, "global_attn_indexes", (2, 5, 8, 11))
+    window, patch = size(config, "window_size", 14), size(config, "patch_size", 16)
+    side = max(1, size(config, "image_size", 1024) // patch)
+    width = size(config, "hidden_size", 768)
+    head = max(1, width // size(config, "num_attention_heads", 12))
+    outputs, block = size(config, "output_channels", 256), f"{name}.layers.{{i}}"
+    pixels = (W, size(config, "num_channels", 3), patch, patch)
+    fused = matrix(f"{block}.attn.qkv", (3 * W, W), Y)
+    tensors = [*matrix(f"{name}.patch_embed.projection", pixels)]
+    if flag(config, "use_abs_pos", True):
+        tensors.append(once(f"{name}.pos_embed", (1, side, side, W)))
+    tensors += [
+        *vector(f"{block}.layer_norm1", W, Y),
+        *(fused if flag(config, "qkv_bias", True) else fused[:1]),
+        *matrix(f"{block}.attn.proj", (W, W), Y),
+        *vector(f"{block}.layer_norm2", W, Y),
+        *matrix(f"{block}.mlp.lin1", (F, W), Y),
+        *matrix(f"{block}.mlp.lin2", (W, F), Y),
+    ]
+    if flag(config, "use_rel_pos", True):
+        for i in range(depth):
+            rows = 2 * (side if i in whole else window) - 1
+            own = f"{name}.layers.{i}.attn.rel_pos_"
+            tensors += [once(own + axis, (rows, head)) for axis in "hw"]
+    neck = f"{name}.neck"
+    tensors += [
+        without_bias(f"{neck}.conv1", outputs, W, 1, 1),
+        *vector(f"{neck}.layer_norm1", as_polynomial(outputs)),
+        without_bias(f"{neck}.conv2", outputs, outputs, 3, 3),
+        *vector(f"{neck}.layer_norm2", as_polynomial(outputs)),
+    ]
+    symbols = {"W": width, "Y": depth, "F": size(config, "mlp_dim", 3072)}
+    return Part(tuple(tensors), symbols)
+
+
+def _paddleocr(config: Config, name: str) -> Part:
+    fields = {
+        "hidden_size": 1152,
+        "intermediate_size": 4304,
+        "num_hidden_layers": 27,
+        "image_size": 384,
+        "patch_size": 14,
+        **config,
+    }
+    return _any_siglip(fields, name, patch=14)
+
+
+TOWERS: dict[str, Callable[[Config, str], Part]] = {
+    "clip_vision_model": _clip,
+    "exaone4_5_vision": _exaone4_5,
+    "glm_ocr_vision": _glm_ocr,
+    "got_ocr2_vision": _sam,
+    "pp_chart2table_vision": _sam,
+    "ovis2_vision": _ovis2,
+    "paddleocr_vl_vision": _paddleocr,
+    "glm4v_moe_vision": _glm4v,
+    "glm4v_vision": _glm4v,
+    "idefics2_vision": _idefics2,
+    "idefics3_vision": _idefics3,
+    "internvl_vision": _internvl,
+    "pixtral": _pixtral,
+    "qwen2_5_vl_vision": _qwen2_5_vl,
+    "qwen2_vl_vision": _qwen2_vl,
+    "qwen3_5_moe_vision": _qwen3_vl,
+    "qwen3_5_vision": _qwen3_vl,
+    "qwen3_vl_moe_vision": _qwen3_vl,
+    "qwen3_vl_vision": _qwen3_vl,
+    "siglip2_vision_model": _siglip2,
+    "siglip_vision_model": _siglip,
+    "smolvlm_vision": _idefics3,
+    "video_llama_3_vision": _video_llama_3,
+}
+# As config.json calls them where transformers has another name.
+TOWERS |= {
+    name: TOWERS[f"{name}_vision"]
+    for name in ("glm4v", "idefics2", "idefics3", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "smolvlm")
+}

@@ -1,0 +1,253 @@
+"""Vision transformers as classifiers of images or alone: ViT, DeiT, BEiT, Data2Vec, DINOv2 and 3, I-JEPA.
+
+A token is a square of the picture; its FLOPs are counted as those of a token of text are. BEiT scales its
+layers and may add relative positions, DINO has registers and gated feed-forwards. Names, shapes and
+defaults: huggingface/transformers `models/TYPE`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from reprlib import repr as shortened
+from typing import Any
+
+from minilm.architectures.building_blocks import L, d, f, h, linear, norm, read_heads
+from minilm.architectures.config_fields import flag, layers, number, size, whole_number
+from minilm.architectures.task_heads import (
+    class_name_of,
+    head,
+    number_of_classes,
+    undeclared_class,
+)
+from minilm.architectures.text_encoders import encoder_layer
+from minilm.errors import ConfigError
+from minilm.ledger import components
+from minilm.ledger.layout import Layout, Role, Tensor
+from minilm.ledger.symbols import ONE, ZERO, Polynomial, as_polynomial, symbol
+
+P, C, p = symbol("P"), symbol("C"), symbol("p")
+Config = Mapping[str, Any]
+Tensors = tuple[Tensor, ...]
+
+_ATTENTION = (
+    "attention.attention.query attention.attention.key attention.attention.value "
+    "attention.output.dense"
+)
+_VIT = f"{_ATTENTION} layernorm_before intermediate.dense output.dense layernorm_after"
+_DINO = f"{_ATTENTION} norm1 mlp.fc1 mlp.fc2 norm2"
+_DINOV3 = (
+    "attention.q_proj attention.k_proj attention.v_proj attention.o_proj norm1 "
+    "mlp.up_proj mlp.down_proj norm2"
+)
+
+
+@dataclass(frozen=True)
+class _Variant:
+    """``tokens`` are those before the patches; ``width``, ``heads``, ``patch`` are defaults."""
+
+    prefix: str
+    tokens: tuple[str, ...] = ("cls_token",)
+    layer: str = _VIT
+    width: int = 768
+    heads: int = 12
+    patch: int = 16
+    masks: bool = False  # whether it has a mask token by default
+    pooled: bool = True  # the body alone has a dense pooler
+    classifier_width: int = 1  # in widths of the model
+
+
+_VARIANTS = {
+    "beit": _Variant("beit"),
+    "data2vec-vision": _Variant("data2vec_vision", pooled=False),
+    "deit": _Variant("deit", ("cls_token", "distillation_token")),
+    "dinov2": _Variant(
+        "dinov2", layer=_DINO, patch=14, masks=True, pooled=False, classifier_width=2
+    ),
+    "dinov2_with_registers": _Variant(
+        "dinov2_with_registers", layer=_DINO, masks=True, pooled=False, classifier_width=2
+    ),
+    "dinov3_vit": _Variant("dinov3_vit", layer=_DINOV3, width=384, heads=6, pooled=False),
+    "ijepa": _Variant("ijepa", tokens=(), pooled=False),
+    "vit": _Variant("vit"),
+}
+
+
+def layout(config: Config) -> Layout:
+    """The tensors of a class of these types for a config.json."""
+    family = config["model_type"]
+    variant = _VARIANTS[family]
+    heads = read_heads(
+        config,
+        kv_heads=None,
+        head_dim=None,
+        defaults=(variant.width, variant.heads, None, None),
+    )
+    width = heads.symbols["d"]
+    patch = sides(config, "patch_size", variant.patch)
+    picture = sides(config, "image_size", 224)
+    grid = (max(1, picture[0] // patch[0]), max(1, picture[1] // patch[1]))
+    inner = size(config, "intermediate_size", 4 * variant.width)
+    if family.startswith("dinov2"):
+        inner = width * size(config, "mlp_ratio", 4)
+        if flag(config, "use_swiglu_ffn", False):
+            inner = (inner * 2 // 3 + 7) // 8 * 8
+    symbols = {
+        "L": layers(config, "num_hidden_layers", 12),
+        "P": grid[0] * grid[1],
+        "f": inner,
+        **heads.symbols,
+    }
+    attention = tuple(replace(kind, cache=ZERO) for kind in (heads.attention(),))
+    body = (
+        *_embeddings(config, variant, patch),
+        *_layers(config, variant, grid),
+        *_last(config, variant),
+    )
+    result = Layout(
+        family,
+        body,
+        symbols,
+        attention=attention,
+        context_length=symbols["P"] + len(variant.tokens),
+    )
+    return _with_class(result, config, variant)
+
+
+def sides(config: Config, name: str, default: int) -> tuple[int, int]:
+    """Height and width, of which a config may give one for both."""
+    value = config.get(name)
+    if isinstance(value, (list, tuple)):
+        if len(value) != 2:
+            raise ConfigError(f"config.json: {name}", shortened(value), "a height and a width")
+        height, width = (size({name: side}, name) for side in value)
+        return height, width
+    side = size(config, name, default)
+    return side, side
+
+
+def _embeddings(config: Config, variant: _Variant, patch: tuple[int, int]) -> Tensors:
+    family, part = config["model_type"], components.PATCH_EMBEDDING
+    prefix = f"{variant.prefix}.embeddings"
+    is_third = family == "dinov3_vit"
+
+    def token(name: str, *shape: Polynomial | int) -> Tensor:
+        return Tensor(f"{prefix}.{name}", tuple(map(as_polynomial, shape)), part, Role.ADDED)
+
+    projection = f"{prefix}.patch_embeddings" + ("" if is_third else ".projection")
+    pixels = (d, as_polynomial(size(config, "num_channels", 3)), *map(as_polynomial, patch))
+    tensors = [
+        *(token(name, 1, 1, d) for name in variant.tokens),
+        Tensor(f"{projection}.weight", pixels, part, Role.MULTIPLIED),
+        Tensor(f"{projection}.bias", (d,), part, Role.ADDED),
+    ]
+    registers = whole_number(config, "num_register_tokens", 0 if is_third else 4)
+    if is_third:
+        tensors += [token("mask_token", 1, 1, d), token("register_tokens", 1, registers, d)]
+        return tuple(tensors)
+    if family == "dinov2_with_registers":
+        tensors.append(token("register_tokens", 1, registers, d))
+    if variant.masks and flag(config, "use_mask_token", True):
+        tensors.append(token("mask_token", 1, d))
+    is_beit = family in ("beit", "data2vec-vision")
+    if is_beit and flag(config, "use_mask_token", False):
+        tensors.append(token("mask_token", 1, 1, d))
+    if not is_beit or flag(config, "use_absolute_position_embeddings", False):
+        shape = (ONE, P + len(variant.tokens), d)
+        name, position = f"{prefix}.position_embeddings", components.POSITION_EMBEDDING
+        tensors.append(Tensor(name, shape, position, Role.ADDED))
+    return tuple(tensors)
+
+
+def _layers(config: Config, variant: _Variant, grid: tuple[int, int]) -> Tensors:
+    family = config["model_type"]
+    stack = variant.prefix if family == "dinov3_vit" else f"{variant.prefix}.encoder"
+    block = f"{stack}.layer.{{i}}"
+    tensors = list(encoder_layer(block, variant.layer))
+    if family in ("beit", "data2vec-vision"):
+        without = {f"{block}.attention.attention.key.bias"}
+        table = "relative_position_bias.relative_position_bias_table"
+        rows = (2 * grid[0] - 1) * (2 * grid[1] - 1) + 3
+        shape, part = (as_polynomial(rows), h), components.POSITION_EMBEDDING
+        if flag(config, "use_relative_position_bias", False):
+            name = f"{block}.attention.attention.{table}"
+            tensors.append(Tensor(name, shape, part, Role.ADDED, L))
+        if flag(config, "use_shared_relative_position_bias", False):
+            tensors.append(Tensor(f"{stack}.{table}", shape, part, Role.ADDED))
+        if number(config, "layer_scale_init_value", 0.1) > 0:
+            tensors += _scales(block, ("lambda_1", "lambda_2"))
+        return tuple(t for t in tensors if t.name not in without)
+    if family == "dinov3_vit":
+        return _dinov3(config, block, tensors)
+    if not flag(config, "qkv_bias", True):
+        kinds = tuple(f".attention.attention.{n}.bias" for n in ("query", "key", "value"))
+        tensors = [t for t in tensors if not t.name.endswith(kinds)]
+    if family.startswith("dinov2"):
+        tensors += _scales(block, ("layer_scale1.lambda1", "layer_scale2.lambda1"))
+        if flag(config, "use_swiglu_ffn", False):
+            tensors = [t for t in tensors if ".mlp." not in t.name]
+            up, down = components.FEED_FORWARD_GATE_UP, components.FEED_FORWARD_DOWN
+            tensors += linear(f"{block}.mlp.weights_in", 2 * f, d, up, bias=True)
+            tensors += linear(f"{block}.mlp.weights_out", d, f, down, bias=True)
+    return tuple(tensors)
+
+
+def _scales(block: str, names: tuple[str, str]) -> Tensors:
+    parts = (components.ATTENTION_OUTPUT_NORM, components.FEED_FORWARD_OUTPUT_NORM)
+    return tuple(
+        Tensor(f"{block}.{name}", (d,), part, Role.SCALED, L)
+        for name, part in zip(names, parts, strict=True)
+    )
+
+
+def _dinov3(config: Config, block: str, tensors: list[Tensor]) -> Tensors:
+    biases = {
+        "attention.q_proj": flag(config, "query_bias", True),
+        "attention.k_proj": flag(config, "key_bias", False),
+        "attention.v_proj": flag(config, "value_bias", True),
+        "attention.o_proj": flag(config, "proj_bias", True),
+        "mlp.up_proj": flag(config, "mlp_bias", True),
+        "mlp.down_proj": flag(config, "mlp_bias", True),
+    }
+    tensors += _scales(block, ("layer_scale1.lambda1", "layer_scale2.lambda1"))
+    if flag(config, "use_gated_mlp", False):
+        gate, bias = components.FEED_FORWARD_GATE, biases["mlp.up_proj"]
+        tensors += linear(f"{block}.mlp.gate_proj", f, d, gate, bias=bias)
+    without = {f"{block}.{name}.bias" for name, has_bias in biases.items() if not has_bias}
+    return tuple(t for t in tensors if t.name not in without)
+
+
+def _last(config: Config, variant: _Variant) -> Tensors:
+    family = config["model_type"]
+    if family in ("beit", "data2vec-vision") and flag(config, "use_mean_pooling", True):
+        return ()
+    name = "norm" if family == "dinov3_vit" else "layernorm"
+    return norm(f"{variant.prefix}.{name}", components.FINAL_NORM, bias=True, repeat=ONE)
+
+
+def _with_class(result: Layout, config: Config, variant: _Variant) -> Layout:
+    name, family, prefix = class_name_of(config), config["model_type"], f"{variant.prefix}."
+    is_beit = family in ("beit", "data2vec-vision")
+    pooler: Tensors = ()
+    if is_beit and flag(config, "use_mean_pooling", True):
+        pooler = norm(f"{prefix}pooler.layernorm", components.POOLER, bias=True, repeat=ONE)
+    symbols = dict(result.symbols)
+    if not name or name.endswith("Model"):
+        if not variant.pooled:
+            pooler = ()
+        elif not is_beit:
+            symbols["p"] = size(config, "pooler_output_size", symbols["d"])
+            pooler = head(f"{prefix}pooler.dense", p, component=components.POOLER)
+        body = (replace(t, name=t.name.removeprefix(prefix)) for t in (*result.tensors, *pooler))
+        return replace(result, tensors=tuple(body), symbols=symbols)
+    names = {
+        "ForImageClassification": ("classifier",),
+        "ForImageClassificationWithTeacher": ("cls_classifier", "distillation_classifier"),
+    }
+    heads = next((own for ending, own in names.items() if name.endswith(ending)), None)
+    if heads is None or family == "dinov3_vit":
+        raise undeclared_class(config)
+    symbols["C"] = number_of_classes(config)
+    inputs = variant.classifier_width * d
+    classes = (t for own in heads for t in head(own, C, inputs=inputs))
+    return replace(result, tensors=(*result.tensors, *pooler, *classes), symbols=symbols)

@@ -1,0 +1,90 @@
+"""Trainings that claims are decided by, each small, within a budget of time, and kept: a later run goes on.
+
+A cell is one training: its settings, seed and data give its numbers, which are written to the cache when
+it is done. What the budget does not reach is missing, and the claim inconclusive until a further run has
+it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from minilm import files
+from minilm.formats.json_file import read_object
+from minilm.model.transformer import Transformer
+from minilm.version import __version__
+
+Numbers = dict[str, float]
+OVER_BUDGET = "trainings are missing: run it again, which goes on, or with a larger --budget"
+WARM_UP = 0.1  # of the steps
+
+
+class Cells:
+    """The cells of one checkpoint in ``folder``; none is begun once ``seconds`` have passed."""
+
+    def __init__(self, folder: Path, seconds: float, **shared: Any) -> None:
+        self.folder, self.shared = folder, {"minilm": __version__, **shared}
+        self.deadline = time.monotonic() + seconds
+
+    def get(self, settings: Mapping[str, Any], compute: Callable[[], Numbers]) -> Numbers | None:
+        """The numbers of a cell, computed unless they are kept; None where no time is left."""
+        cell = {"all": self.shared, "cell": settings}
+        key = json.dumps(cell, sort_keys=True)
+        path = self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+        if path.is_file():
+            return {name: float(value) for name, value in read_object(path)["numbers"].items()}
+        if time.monotonic() > self.deadline:
+            return None
+        numbers = compute()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({**cell, "numbers": numbers})
+        files.write_bytes(path, text.encode())
+        return numbers
+
+
+def train(
+    model: Transformer,
+    loss: Callable[[int], Tensor],
+    *,
+    steps: int,
+    learning_rate: float,
+    parameters: Sequence[nn.Parameter] | None = None,
+    weight_decay: float = 0.0,
+) -> None:
+    """AdamW on ``parameters``, by default all, with a warm-up and a cosine; ``loss`` is of each step."""
+    trained = list(model.parameters()) if parameters is None else list(parameters)
+    model.requires_grad_(False)
+    for parameter in trained:
+        parameter.requires_grad_(True)
+    optimizer = torch.optim.AdamW(trained, learning_rate, (0.9, 0.95), weight_decay=weight_decay)
+    for step in range(steps):
+        done = step / steps
+        factor = min(1.0, (step + 1) / max(1, WARM_UP * steps)) * (1 + math.cos(math.pi * done)) / 2
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * factor
+        optimizer.zero_grad()
+        loss(step).backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+    model.requires_grad_(False)
+    for parameter in trained:
+        parameter.grad = None
+
+
+def windows(
+    tokens: Tensor, length: int, rows: int, random: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Inputs and targets, (rows, length) each, at random places of ``tokens``."""
+    starts = random.integers(0, len(tokens) - length, rows)
+    each = torch.stack([tokens[start : start + length + 1] for start in starts.tolist()])
+    return each[:, :-1], each[:, 1:]

@@ -1,0 +1,247 @@
+"""Claim 1, of facts: no single parameter encodes one.
+
+For each fact, the scalars whose zero should cost its margin most, by gradient * w in paraphrase A, are set to
+zero singly. One *encodes* the fact if the margin changes its sign in A and in the paraphrases B, the median
+change of the other facts' margins is under a tenth of its own, and the loss rises by less than 0.01: what
+breaks everything encodes nothing. Null: the scalars chosen for another fact.
+
+What breaks a fact need not store it: where causal tracing (Meng et al. 2022, arXiv:2202.05262) finds a fact
+does not say where editing it works (Hase et al. 2023, arXiv:2301.04213). Both are shown beside each other.
+Shapes as in `facts`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from minilm.claims.facts import CUE, Facts, find_facts, last_logits, margins
+from minilm.claims.intervals import share
+from minilm.claims.one_parameter import HARMFUL, differentiable, element, highest
+from minilm.claims.protocol import Finding, Interval, Region, Rule
+from minilm.claims.subject import Subject
+from minilm.claims.tables import table
+from minilm.claims.trials import Blocks, Scalar, angles_of, block_of, first_layer, scalars_set
+from minilm.model.transformer import Transformer
+from minilm.progress import progress_bar
+from minilm.render.document import Table
+
+CANDIDATES = 10  # of a fact
+CHECKED = 60  # scalars that flip a fact, whose other effects are measured
+TRACED = 100  # facts
+CONCENTRATED = 50  # facts
+MOST_JOINT = 14  # 2^14 scalars set to zero together
+NOISE = 3.0  # standard deviations of the embeddings, as Meng et al. 2022 take
+
+RULE = Rule(
+    name="one-parameter/facts",
+    statement="no single parameter encodes a fact",
+    statistic="share of known facts that one parameter encodes",
+    unit="share",
+    supported=Region(0, 0.03),
+    contradicted=Region(0),
+    least=200,
+    units="known facts",
+)
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """A fact whose sign ``scalar`` changes, how much its margin falls, the others' median, and the loss."""
+
+    fact: int
+    scalar: Scalar
+    fall: float
+    others: float
+    loss: float
+
+    @property
+    def encodes(self) -> bool:
+        """Whether it is this fact alone that it carries."""
+        return self.others < self.fall / 10 and self.loss < HARMFUL
+
+
+def measure(subject: Subject, *, shuffled: bool = False) -> list[Finding]:
+    """The finding; with ``shuffled`` answers there is nothing to know, and it cannot be supported."""
+    model = subject.model
+    facts = find_facts(model, subject.text, subject.random(3), shuffled=shuffled)
+    n = len(facts)
+    if n < RULE.least:
+        return [Finding(RULE, n=n, text=f"The model knows {n} facts of the text.")]
+    ranked = [
+        _ranked(model, facts.one(number), 2**MOST_JOINT if number < CONCENTRATED else CANDIDATES)
+        for number in progress_bar(iterable=range(n), desc="facts, ranking", leave=False)
+    ]
+    candidates = [each[:CANDIDATES] for each in ranked]
+    flips = _flips(model, facts, candidates, "facts")
+    null = _flips(model, facts, [*candidates[1:], candidates[0]], "facts, the null")
+    strongest = sorted(flips, key=lambda flip: -flip[2])[:CHECKED]
+    checked = [_checked(subject, facts, *flip) for flip in strongest]
+    encoded = sorted({each.fact for each in checked if each.encodes})
+    by_null = len({fact for fact, _, _ in null})
+    unchecked = len(flips) - len(checked)
+    perhaps = share(len(encoded) + unchecked, n).high
+    interval: Interval | None = Interval(len(encoded) / n, share(len(encoded), n).low, perhaps)
+    reason = ""
+    if encoded and by_null >= len(encoded):
+        interval, reason = None, "as many facts flip by the scalars chosen for other facts"
+    joint = [_half(model, facts.one(number), ranked[number]) for number in range(CONCENTRATED)]
+    beside = [
+        _half(model, facts.one(number), ranked[(number + 1) % CONCENTRATED])
+        for number in range(CONCENTRATED)
+    ]
+    half, of_others = float(np.median(joint)), float(np.median(beside))
+    tracing = _tracing(model, facts.part(slice(TRACED)))
+    return [
+        Finding(
+            RULE,
+            interval,
+            n=n,
+            trials=2 * n * CANDIDATES + len(checked),
+            reason=reason,
+            text=(
+                f"{n} facts are known. By one of the {CANDIDATES} scalars that matter most to each, "
+                f"{len({fact for fact, _, _ in flips})} flip, and {by_null} by those chosen for another "
+                f"fact; {len(encoded)} flip while the others and the loss stay as they are. Half of a fact's "
+                f"margin is gone with its {half:,.0f} most important scalars (median of "
+                f"{CONCENTRATED}), of {sum(p.numel() for p in model.parameters()):,}; with as many "
+                f"chosen for another fact it takes {_at_least(of_others)}."
+            ),
+            details={
+                "flipped": len({fact for fact, _, _ in flips}),
+                "flipped_by_null": by_null,
+                "encoded": [
+                    {"fact": each.fact, "parameter": element(each.scalar, model), "fall": each.fall}
+                    for each in checked
+                    if each.encodes
+                ],
+                "scalars_of_half": half,
+                "scalars_of_half_by_null": of_others,
+                "tracing": tracing,
+            },
+            tables=(_tracing_table(tracing),),
+        )
+    ]
+
+
+def _at_least(scalars: float) -> str:
+    return f"{scalars:,.0f}" + (" or more" if scalars >= 2**MOST_JOINT else "")
+
+
+def _ranked(model: Transformer, fact: Facts, count: int) -> list[Scalar]:
+    """The scalars whose zero costs the margin most in A, to first order."""
+    with differentiable(model) as parameters:
+        margins(model, fact.a, fact).sum().backward()  # type: ignore[no-untyped-call]
+        scores = {name: p.grad * p for name, p in parameters.items() if p.grad is not None}
+        return highest({name: score.detach() for name, score in scores.items()}, count)
+
+
+@torch.inference_mode()
+def _flips(
+    model: Transformer, facts: Facts, candidates: list[list[Scalar]], activity: str
+) -> list[tuple[int, Scalar, float]]:
+    """Each fact whose margin one of its candidates turns, in A and B, with the scalar that costs it most."""
+    flips = []
+    for number in progress_bar(iterable=range(len(facts)), desc=activity, leave=False):
+        fact = facts.one(number)
+        contexts = torch.cat((fact.a[:, None], fact.b), dim=1)  # 1 1+b t
+        base = float(margins(model, fact.b, fact))
+        if base <= 0:
+            continue
+        worst: tuple[int, Scalar, float] | None = None
+        for scalar in candidates[number]:
+            with scalars_set(model, [scalar]):
+                each = _margin_of_each(model, contexts, fact)
+            after = float(each[1:].mean())
+            if float(each[0]) < 0 and after < 0 and (worst is None or base - after > worst[2]):
+                worst = number, scalar, base - after
+        if worst is not None:
+            flips.append(worst)
+    return flips
+
+
+def _margin_of_each(model: Transformer, contexts: Tensor, fact: Facts) -> Tensor:
+    """(1, r, t) -> (r,)."""
+    logits = last_logits(model, contexts[0])
+    return logits[:, int(fact.answers)] - logits[:, int(fact.distractors)]
+
+
+@torch.inference_mode()
+def _checked(subject: Subject, facts: Facts, number: int, scalar: Scalar, fall: float) -> Encoding:
+    model = subject.model
+    base = margins(model, facts.b, facts)
+    with scalars_set(model, [scalar]):
+        changes = (margins(model, facts.b, facts) - base).abs()
+        loss = float(subject.trials.effect(first_layer(model, scalar.name)).mean())
+    others = torch.cat((changes[:number], changes[number + 1 :]))
+    return Encoding(number, scalar, fall, float(others.median()), loss)
+
+
+@torch.inference_mode()
+def _half(model: Transformer, fact: Facts, ranked: list[Scalar]) -> int:
+    """How many of the scalars, set to zero together, halve the margin in B; in powers of two."""
+    base = float(margins(model, fact.b, fact))
+    for power in range(MOST_JOINT + 1):
+        with scalars_set(model, ranked[: 2**power]):
+            if float(margins(model, fact.b, fact)) <= base / 2:
+                break
+    return int(2**power)
+
+
+@torch.inference_mode()
+def _tracing(model: Transformer, facts: Facts) -> list[dict[str, float]]:
+    """By layer, how much of the answer's probability comes back with its clean state, at which token.
+
+    The embeddings of the cue are given noise; the states after the layer are restored at one token of it.
+    """
+    tokens = facts.b[:, 0]  # f t
+    generator = torch.Generator().manual_seed(0)
+    clean: Tensor = model.embedding(tokens)
+    scale = NOISE * float(model.embedding.token.weight.std())
+    noisy = clean.clone()
+    shape = noisy[:, -CUE:].shape
+    noisy[:, -CUE:] += scale * torch.empty(shape).normal_(generator=generator)
+    states = _states(model, tokens, clean)
+    answered = [
+        _probability(model, x, facts) for x in (states[-1], _states(model, tokens, noisy)[-1])
+    ]
+    lost = answered[0] - answered[1]
+    rows = []
+    for layer in range(model.config.num_layers):
+        row = {"layer": float(layer)}
+        for name, place in (("first", -CUE), ("last", -1)):
+            x = _states(model, tokens, noisy, (layer, place, states[layer + 1]))[-1]
+            row[name] = (_probability(model, x, facts) - answered[1]) / lost if lost > 0 else 0.0
+        rows.append(row)
+    return rows
+
+
+def _states(
+    model: Transformer, tokens: Tensor, x: Tensor, patch: tuple[int, int, Tensor] | None = None
+) -> list[Tensor]:
+    """What each layer is given, and last what the final norm is; ``patch``: layer, token, clean states."""
+    positions, angles = angles_of(model, Blocks(tokens, tokens))
+    states = [x]
+    for layer in range(model.config.num_layers):
+        x = block_of(model, layer)(x, angles, None, positions)
+        if patch is not None and patch[0] == layer:
+            x = x.clone()
+            x[:, patch[1]] = patch[2][:, patch[1]]
+        states.append(x)
+    return states
+
+
+def _probability(model: Transformer, x: Tensor, facts: Facts) -> float:
+    logits = model.lm_head(model.final_norm(x[:, -1]))
+    return float(logits.softmax(-1).gather(1, facts.answers[:, None]).mean())
+
+
+def _tracing_table(tracing: list[dict[str, float]]) -> Table:
+    return table(
+        "Causal tracing: what comes back when a state of the cue is restored",
+        {"layer": "number", "first token": "number", "last token": "number"},
+        ((f"{row['layer']:.0f}", f"{row['first']:.0%}", f"{row['last']:.0%}") for row in tracing),
+    )

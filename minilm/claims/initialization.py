@@ -1,0 +1,209 @@
+"""Claim 8: initial values matter, biases help, dropout prevents co-adaptation.
+
+Small models on the text at hand, each difference paired by seed, the rate tuned in each arm, on the text
+once and over and over. That dropout lowers the loss and that it lowers co-adaptation are two claims. Co-
+adaptation of hidden units: how far the damage without two of them is from the sum of the damages without
+each, mean |D(i,j) - D(i) - D(j)| / mean |D(i)|.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from minilm.claims.cells import OVER_BUDGET, Cells, Numbers
+from minilm.claims.intervals import student
+from minilm.claims.protocol import Finding, Region, Rule, not_run
+from minilm.claims.small_models import SEEDS, Arm, chosen_rate, losses_of, trained_model
+from minilm.claims.subject import Subject
+from minilm.claims.tables import table
+from minilm.claims.trials import Trials, replaced
+from minilm.model.transformer import Transformer
+from minilm.progress import progress_bar
+
+SHAPE = {"num_layers": 2, "d_model": 32, "num_heads": 2}
+ONCE = Arm(SHAPE, steps=128, tokens=2**16)
+REPEATED = Arm(SHAPE, steps=512, tokens=2**12)
+SCALES = (0.0, 0.1, 1.0, 10.0)
+DROPOUT = 0.1
+PAIRS = 200
+BIASES = ("qkv_bias", "attention_output_bias", "feed_forward_bias", "norm_bias")
+
+
+def _rule(
+    name: str, statement: str, statistic: str, supported: Region, contradicted: Region
+) -> Rule:
+    return Rule(
+        f"initialization/{name}", statement, statistic, "nats a token",
+        supported, contradicted, least=SEEDS, units="seeds",
+    )  # fmt: skip
+
+
+SCALE = _rule(
+    "scale",
+    "initial values matter",
+    f"loss of the worst less the best of the initial scales {', '.join(map(str, SCALES))}",
+    Region(low=0.05),
+    Region(high=0.01),
+)
+BIAS = _rule(
+    "biases",
+    "biases help",
+    "loss without biases less that with",
+    Region(low=0.01),
+    Region(high=0.01),
+)
+SINGLE = _rule(
+    "dropout-once",
+    "dropout helps on a text that is read once",
+    "loss without dropout less that with",
+    Region(low=0.01),
+    Region(high=0.01),
+)
+MANY = _rule(
+    "dropout-repeated",
+    "dropout helps on a text that is read again and again",
+    "loss without dropout less that with",
+    Region(low=0.01),
+    Region(high=0.01),
+)
+ADAPTATION = replace(
+    _rule(
+        "co-adaptation",
+        "dropout prevents co-adaptation",
+        "co-adaptation of hidden units with dropout, relative to that without, less one, negated",
+        Region(low=0.1),
+        Region(high=0),
+    ),
+    unit="of that without",
+)
+RULES = (SCALE, BIAS, SINGLE, MANY, ADAPTATION)
+PUBLISHED = "single-epoch Pythia is better without dropout (arXiv:2505.24788)"
+
+
+def measure(subject: Subject, cells: Cells) -> list[Finding]:
+    """All findings; those whose trainings the budget does not reach are not run."""
+    return [
+        _scale(subject, cells),
+        _difference(subject, cells, BIAS, ONCE, _with(ONCE, **dict.fromkeys(BIASES, False))),
+        _difference(subject, cells, SINGLE, _with(ONCE, dropout=DROPOUT), ONCE),
+        _difference(subject, cells, MANY, _with(REPEATED, dropout=DROPOUT), REPEATED),
+        _adaptation(subject, cells),
+    ]
+
+
+def _with(arm: Arm, **fields: object) -> Arm:
+    return replace(arm, fields={**arm.fields, **fields})
+
+
+def _tested(subject: Subject, cells: Cells, arm: Arm) -> list[float] | None:
+    """The test losses of all seeds at the chosen rate."""
+    rate = chosen_rate(subject, cells, arm)
+    if rate is None:
+        return None
+    rows = [
+        losses_of(subject, cells, arm, rate, seed)
+        for seed in progress_bar(iterable=range(SEEDS), desc="small models", leave=False)
+    ]
+    losses = [row["test"] for row in rows if row is not None]
+    return losses if len(losses) == SEEDS else None
+
+
+def _scale(subject: Subject, cells: Cells) -> Finding:
+    arms = {scale: _tested(subject, cells, replace(ONCE, scale=scale)) for scale in SCALES}
+    losses = {scale: each for scale, each in arms.items() if each is not None}
+    if len(losses) < len(arms):
+        return not_run(SCALE, OVER_BUDGET)
+    means = {scale: float(np.mean(each)) for scale, each in losses.items()}
+    best, worst = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
+    return Finding(
+        SCALE,
+        student(np.array(losses[worst]) - np.array(losses[best])),
+        n=SEEDS,
+        trials=len(SCALES) * SEEDS,
+        text=f"The best scale is {best:g}, the worst {worst:g}: equal units learn the same for ever.",
+        details={"losses": {str(scale): each for scale, each in losses.items()}},
+        tables=(
+            table(
+                "Initial matrices times a scale",
+                {"scale": "number", "loss": "number"},
+                ((f"{scale:g}", f"{mean:.4f}") for scale, mean in means.items()),
+            ),
+        ),
+    )
+
+
+def _difference(subject: Subject, cells: Cells, rule: Rule, arm: Arm, without: Arm) -> Finding:
+    """Loss without what the rule is of, less that with it."""
+    losses, others = _tested(subject, cells, arm), _tested(subject, cells, without)
+    if losses is None or others is None:
+        return not_run(rule, OVER_BUDGET)
+    return Finding(
+        rule,
+        student(np.array(others) - np.array(losses)),
+        n=SEEDS,
+        trials=2 * SEEDS,
+        text=(
+            f"With {np.mean(losses):.4f}, without {np.mean(others):.4f} nats a token."
+            + (f" Published: {PUBLISHED}." if rule is SINGLE else "")
+        ),
+        details={"with": losses, "without": others},
+    )
+
+
+def _adaptation(subject: Subject, cells: Cells) -> Finding:
+    values: dict[float, list[float]] = {}
+    for dropout in (0.0, DROPOUT):
+        arm = _with(REPEATED, dropout=dropout)
+        rate = chosen_rate(subject, cells, arm)
+        if rate is None:
+            return not_run(ADAPTATION, OVER_BUDGET)
+        settings = {"claim": "co-adaptation", "arm": dict(arm.settings), "rate": rate}
+        rows = [
+            cells.get({**settings, "seed": seed}, partial(_co_adapted, subject, arm, rate, seed))
+            for seed in range(SEEDS)
+        ]
+        values[dropout] = [row["co-adaptation"] for row in rows if row is not None]
+    without, dropped = (np.array(each) for each in values.values())
+    if len(without) < SEEDS or len(dropped) < SEEDS:
+        return not_run(ADAPTATION, OVER_BUDGET)
+    return Finding(
+        ADAPTATION,
+        student(1 - dropped / without),
+        n=SEEDS,
+        trials=2 * SEEDS * 3 * PAIRS,
+        text=f"With {dropped.mean():.3f}, without {without.mean():.3f}.",
+        details={"with": dropped.tolist(), "without": without.tolist()},
+    )
+
+
+def _co_adapted(subject: Subject, arm: Arm, rate: float, seed: int) -> Numbers:
+    model = trained_model(subject, arm, rate, seed)
+    return {
+        "co-adaptation": co_adaptation(Trials(model, subject.pilot), np.random.default_rng(seed))
+    }
+
+
+def co_adaptation(trials: Trials, random: np.random.Generator) -> float:
+    """Of `PAIRS` pairs of hidden units of a layer, drawn at random."""
+    model = trials.model
+    apart, single = [], []
+    for _ in range(PAIRS):
+        block = int(random.integers(len(model.blocks)))
+        pair = random.choice(model.config.d_feed_forward, 2, replace=False).tolist()
+        one, other, both = (
+            _without(trials, model, block, units) for units in (pair[:1], pair[1:], pair)
+        )
+        apart.append(abs(both - one - other))
+        single += [abs(one), abs(other)]
+    return float(np.mean(apart) / max(np.mean(single), 1e-12))
+
+
+def _without(trials: Trials, model: Transformer, block: int, units: list[int]) -> float:
+    name = f"blocks.{block}.feed_forward.down.weight"
+    matrix = model.get_parameter(name).detach().clone()
+    matrix[:, units] = 0
+    with replaced(model, {name: matrix}):
+        return float(trials.effect(model.config.block_order.index(block)).mean())

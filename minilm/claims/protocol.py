@@ -1,0 +1,156 @@
+"""How a claim is decided: a rule that is written down before anything is measured, and an interval.
+
+A rule has two regions of one statistic. A claim is *supported* if the interval lies wholly in the one,
+*contradicted* if it lies wholly in the other, else *inconclusive*. Intervals are of `LEVEL`: some ten
+verdicts together are then wrong in one run of twenty at most (Bonferroni).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from minilm.render.document import Table
+from minilm.render.line_chart import LineChart
+
+LEVEL = 0.995
+FEWEST_BLOCKS = 30  # of the model's context
+WIDEST_HALF = 0.03  # nats: an interval of a loss that is wider says too little
+
+Verdict = Literal["supported", "contradicted", "inconclusive"]
+
+
+@dataclass(frozen=True)
+class Region:
+    """Numbers from ``low`` to ``high``."""
+
+    low: float = -math.inf
+    high: float = math.inf
+
+    def text(self, *, is_open: bool = False) -> str:
+        """As inequalities, without its bounds if it ``is_open``."""
+        if self.low == self.high:
+            return f"{self.low:g}"
+        if self.low == -math.inf:
+            return f"{'<' if is_open else '≤'}{self.high:.3g}"
+        if self.high == math.inf:
+            return f"{'>' if is_open else '≥'}{self.low:.3g}"
+        return f"{self.low:.3g} to {self.high:.3g}"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its bounds; of what is counted and not sampled, all three are equal."""
+
+    estimate: float
+    low: float
+    high: float
+
+    @classmethod
+    def exact(cls, value: float) -> Interval:
+        return cls(value, value, value)
+
+    @property
+    def half_width(self) -> float:
+        return (self.high - self.low) / 2
+
+
+@dataclass(frozen=True)
+class Rule:
+    """``statistic`` is what is measured, in ``unit``; ``least``: of fewer ``units``, nothing is decided.
+
+    ``contradicted`` is an open region, ``supported`` a closed one: where they overlap, as "none" and "at
+    least one" do, the former is looked at first.
+    """
+
+    name: str
+    statement: str
+    statistic: str
+    unit: str
+    supported: Region
+    contradicted: Region
+    least: int = 1
+    units: str = "parameters"
+
+    def decide(self, interval: Interval) -> Verdict:
+        """The verdict of an interval."""
+        if interval.low > self.contradicted.low and interval.high < self.contradicted.high:
+            return "contradicted"
+        if interval.low >= self.supported.low and interval.high <= self.supported.high:
+            return "supported"
+        return "inconclusive"
+
+    def to_dict(self) -> dict[str, Any]:
+        regions = {"supported": self.supported, "contradicted": self.contradicted}
+        return {
+            "statistic": self.statistic,
+            "unit": self.unit,
+            **{name: [_finite(each.low), _finite(each.high)] for name, each in regions.items()},
+            "least": self.least,
+            "units": self.units,
+            "level": LEVEL,
+        }
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was measured for a rule. ``reason`` says why there is no interval, or what it does not say.
+
+    ``trials`` are changed models, ``n`` the units that the interval is over. ``details`` goes into the JSON;
+    ``text``, ``tables`` and ``charts`` into the page. ``seconds`` are another time others.
+    """
+
+    rule: Rule
+    interval: Interval | None = None
+    n: int = 0
+    trials: int = 0
+    reason: str = ""
+    text: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    tables: tuple[Table, ...] = ()
+    charts: tuple[LineChart, ...] = ()
+
+    @property
+    def verdict(self) -> Verdict:
+        if self.interval is None or self.n < self.rule.least:
+            return "inconclusive"
+        return self.rule.decide(self.interval)
+
+    def to_dict(self) -> dict[str, Any]:
+        interval = self.interval
+        effect = None
+        if interval is not None:
+            bounds = (interval.estimate, interval.low, interval.high)
+            names = ("estimate", "low", "high")
+            effect = {name: _finite(value) for name, value in zip(names, bounds, strict=True)}
+        return {
+            "name": self.rule.name,
+            "statement": self.rule.statement,
+            "verdict": self.verdict,
+            "effect": effect,
+            "n": self.n,
+            "trials": self.trials,
+            "reason": self.why,
+            "rule": self.rule.to_dict(),
+            "details": dict(self.details),
+        }
+
+    @property
+    def why(self) -> str:
+        """The reason, or that there are too few units."""
+        if self.reason or self.n >= self.rule.least:
+            return self.reason
+        return f"needs {self.rule.least} {self.rule.units}, there are {self.n}"
+
+
+def not_run(rule: Rule, reason: str) -> Finding:
+    """The finding where nothing was measured."""
+    return Finding(rule, reason=f"not run: {reason}")
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no infinity."""
+    return float(value) if math.isfinite(value) else None

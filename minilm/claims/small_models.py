@@ -1,0 +1,117 @@
+"""Small models that claims train on the text at hand: paired by seed, the rate of each arm chosen beforehand.
+
+A seed gives the initial weights and the order of the text, which are the same in every arm. The learning
+rate is chosen on the pilot's blocks with a seed that is not among the tested ones; losses are of the
+blocks of the test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from minilm.claims.cells import Cells, Numbers, train, windows
+from minilm.claims.subject import Subject
+from minilm.claims.trials import Trials
+from minilm.config import ModelConfig
+from minilm.model.transformer import Transformer, next_token_loss
+
+RATES = (1e-3, 3e-3, 1e-2)
+ROWS = 4  # of a batch
+SEEDS = 6
+CHOOSING = -1  # the seed that rates are chosen with
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A model's ``fields``, and how it is trained: ``steps`` on the first ``tokens`` of a seed's text.
+
+    ``scale`` multiplies the initial matrices; ``weight_decay`` is AdamW's.
+    """
+
+    fields: Mapping[str, Any]
+    steps: int
+    tokens: int
+    scale: float = 1.0
+    weight_decay: float = 0.0
+    settings: Mapping[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        values = {"steps": self.steps, "tokens": self.tokens, "scale": self.scale}
+        settings = {**values, **self.fields, "weight_decay": self.weight_decay}
+        object.__setattr__(self, "settings", settings)
+
+
+def chosen_rate(subject: Subject, cells: Cells, arm: Arm) -> float | None:
+    """The rate with the least loss on the pilot's blocks; None where trainings are missing."""
+    losses = {}
+    for rate in RATES:
+        numbers = losses_of(subject, cells, arm, rate, CHOOSING)
+        if numbers is None:
+            return None
+        losses[rate] = numbers["pilot"]
+    return min(losses, key=losses.__getitem__)
+
+
+def losses_of(subject: Subject, cells: Cells, arm: Arm, rate: float, seed: int) -> Numbers | None:
+    """The ``test`` and ``pilot`` loss of an arm that is trained; None where no time is left."""
+    settings = {"small": dict(arm.settings), "rate": rate, "seed": seed}
+    return cells.get(settings, partial(_losses, subject, arm, rate, seed))
+
+
+def _losses(subject: Subject, arm: Arm, rate: float, seed: int) -> Numbers:
+    model = trained_model(subject, arm, rate, seed)
+    return {
+        name: float(Trials(model, blocks).base.mean())
+        for name, blocks in (("test", subject.blocks), ("pilot", subject.pilot))
+    }
+
+
+def trained_model(subject: Subject, arm: Arm, rate: float, seed: int) -> Transformer:
+    """The model of an arm, in eval mode."""
+    length = subject.blocks.tokens.shape[1]
+    random = np.random.default_rng([subject.seed, seed + 1])
+    start = int(random.integers(0, max(1, len(subject.text) - arm.tokens - 1)))
+    part = np.asarray(subject.text[start : start + arm.tokens + 1]).astype(np.int64)
+    text = torch.from_numpy(part)
+    model = new_model(subject, arm, int(random.integers(2**31)), length)
+
+    def loss(_: int) -> Tensor:
+        inputs, targets = windows(text, length, ROWS, random)
+        return next_token_loss(model, inputs, targets)
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed + 1)  # dropout
+        train(
+            model.train(),
+            loss,
+            steps=arm.steps,
+            learning_rate=rate,
+            weight_decay=arm.weight_decay,
+        )
+    return model.eval()
+
+
+def new_model(subject: Subject, arm: Arm, seed: int, length: int) -> Transformer:
+    """The model of an arm before it is trained."""
+    config = ModelConfig(
+        **{
+            "vocab_size": subject.model.config.vocab_size,
+            "context_length": length,
+            "tied_embeddings": True,
+            **arm.fields,
+        }
+    )
+    model = Transformer(config, torch.Generator().manual_seed(seed))
+    if arm.scale != 1:
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.ndim == 2:
+                    parameter.mul_(arm.scale)
+    return model

@@ -1,0 +1,168 @@
+"""The model that claims are tested on: its weights, and blocks of text that it was not trained on.
+
+Shapes: n blocks of t tokens, V tokens in the vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from minilm.checkpoint import load
+from minilm.claims.intervals import Bootstrap, blocks_needed
+from minilm.claims.protocol import FEWEST_BLOCKS, WIDEST_HALF, Interval
+from minilm.claims.trials import Blocks, Floats, Trials, replaced
+from minilm.data.batches import IGNORED
+from minilm.data.dataset import Dataset
+from minilm.data.token_store import Tokens
+from minilm.errors import InputError
+from minilm.model.transformer import Transformer
+from minilm.runs import files as run_files
+from minilm.runs.files import RunRecord
+from minilm.training.evaluation_text import evaluation_text
+from minilm.transforms.activations import linear_layers
+from minilm.transforms.prune import global_masks, scores
+
+MOST_BLOCKS = 60  # of a test: twice the fewest
+LONGEST_BLOCK = 256  # tokens; of a longer context, its first
+LEAST_LABELS = 0.05  # of a block's tokens, whose losses are its mean
+PILOT_SPARSITY = 0.4
+UNIGRAM_TOKENS = 4_000_000  # of training text, for the baseline
+
+
+@dataclass
+class Subject:
+    """A model, the blocks that it is tested on, others for a pilot, and text for facts.
+
+    ``text`` is where facts are looked for: none of it is in the blocks. ``unigram`` are the losses, (n,), of
+    the token frequencies alone on the blocks. ``run`` and ``record`` say where the model is from.
+    """
+
+    model: Transformer
+    blocks: Blocks
+    pilot: Blocks
+    text: Tokens
+    unigram: Floats
+    seed: int = 0
+    run: Path | None = None
+    record: RunRecord | None = None
+    checkpoint: Path | None = None
+    data: dict[str, object] = field(default_factory=dict)
+    trials: Trials = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.model.eval().requires_grad_(False)
+        self.trials = Trials(self.model, self.blocks)  # now: of the model as it is
+
+    @cached_property
+    def bootstrap(self) -> Bootstrap:
+        """Resamples of the blocks of the test."""
+        return Bootstrap(len(self.blocks), self.seed)
+
+    def random(self, purpose: int) -> np.random.Generator:
+        """Numbers for one purpose, whatever was drawn for others."""
+        return np.random.default_rng([self.seed, purpose])
+
+    @cached_property
+    def advantage(self) -> Interval:
+        """How many nats a token the model is better than its token frequencies."""
+        return self.bootstrap.mean(self.unigram - self.trials.base)
+
+
+def open_subject(
+    run: Path, checkpoint: Path, data: str | None, seed: int, cache: Path | None = None
+) -> Subject:
+    """The model of ``run`` with blocks of its validation split, or of the text ``data``.
+
+    Raises InputError where there is no text, or too little of it.
+    """
+    model, tokenizer = load(run)
+    text = evaluation_text(run, tokenizer, data, cache=cache)
+    if text is None:
+        raise InputError(checkpoint, "no validation split of its own", "a text", "give --data")
+    dataset, config = text.dataset, model.config
+    length = min(config.context_length, LONGEST_BLOCK)
+    blocks, pilot = sample_blocks(dataset, length)
+    needed = blocks_needed(pilot_deviation(model, pilot), WIDEST_HALF)
+    blocks = evenly(blocks, max(FEWEST_BLOCKS, needed))
+    source = dataset.train if len(dataset.train) > len(dataset.val) else dataset.val
+    frequencies = np.bincount(
+        np.asarray(source[:UNIGRAM_TOKENS]).astype(np.int64), minlength=config.vocab_size
+    )
+    return Subject(
+        model=model,
+        blocks=blocks,
+        pilot=pilot,
+        text=source,
+        unigram=unigram_losses(blocks, frequencies),
+        seed=seed,
+        run=run,
+        record=run_files.read_record(run / run_files.CONFIG),
+        checkpoint=checkpoint,
+        data={
+            "source": text.name,
+            "sha256": dataset.sha256,
+            "blocks": len(blocks),
+            "block_tokens": length,
+            "pilot_blocks": len(pilot),
+            "blocks_needed": needed,
+        },
+    )
+
+
+def sample_blocks(dataset: Dataset, length: int) -> tuple[Blocks, Blocks]:
+    """Blocks of ``length`` tokens to test on, and as many others for a pilot, evenly spread in turn.
+
+    Raises InputError where the text has not so many.
+    """
+    length = dataset.row_length(length)
+    rows = [
+        tuple(torch.from_numpy(array[0]) for array in batch.arrays)
+        for batch in dataset.validation_batches(length, 1, 2 * MOST_BLOCKS * length)
+        if (batch.arrays[1] != IGNORED).mean() >= LEAST_LABELS
+    ]
+    if len(rows) < 2 * FEWEST_BLOCKS:
+        raise InputError(
+            dataset.source,
+            f"{len(rows)} whole blocks of {length} tokens to evaluate on",
+            f"{2 * FEWEST_BLOCKS}: {FEWEST_BLOCKS} for a test, as many for its pilot",
+            "give a longer text as --data",
+        )
+    test, pilot = (
+        Blocks(*(torch.stack(arrays) for arrays in zip(*part, strict=True)))
+        for part in (rows[::2], rows[1::2])
+    )
+    return test, pilot
+
+
+def pilot_deviation(model: Transformer, pilot: Blocks) -> float:
+    """How much the effect of a moderate change, the smallest weights at zero, deviates by block."""
+    trials = Trials(model, evenly(pilot, FEWEST_BLOCKS))
+    matrices = linear_layers(model)
+    masks = global_masks(scores(matrices, None), PILOT_SPARSITY)
+    without = {
+        f"{name}.weight": matrices[name].weight.masked_fill(mask, 0) for name, mask in masks.items()
+    }
+    with replaced(model, without), torch.no_grad():
+        return float(trials.effect().std(ddof=1))
+
+
+def evenly(blocks: Blocks, count: int) -> Blocks:
+    """So many of them, evenly spread; all where there are fewer."""
+    n = len(blocks)
+    rows = torch.arange(min(count, n)) * n // min(count, n)
+    positions = None if blocks.positions is None else blocks.positions[rows]
+    return Blocks(blocks.tokens[rows], blocks.targets[rows], positions)
+
+
+def unigram_losses(blocks: Blocks, frequencies: NDArray[np.int64]) -> Floats:
+    """(n,) nats a token of each block by token frequencies (V,), to each of which one is added."""
+    losses = -np.log((frequencies + 1) / (frequencies.sum() + len(frequencies)))
+    return np.array(
+        [losses[row[row != IGNORED]].mean() for row in blocks.targets.numpy()], dtype=np.float64
+    )

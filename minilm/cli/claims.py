@@ -1,0 +1,130 @@
+"""`claims CHECKPOINT`: what is said of parameters, tested on this very model."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from minilm.cli.entry import DONE, option, refuse_empty
+from minilm.cli.operation_options import Checkpoint, run_operation
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Test what is said of parameters on a model: supported, contradicted or inconclusive, by rules that
+    are fixed beforehand."""
+
+    checkpoint: Checkpoint
+    """A run, or what convert imports."""
+    only: Annotated[
+        tuple[str, ...],
+        option("NAME", help="The claims to test; by default all that train no models."),
+    ] = ()
+    data: Annotated[
+        str | None,
+        option(
+            "SOURCE",
+            help="A text to test on, as train takes it. Default: the run's own validation split.",
+        ),
+    ] = None
+    train_claims: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Also those that train many small models; what was trained is kept, and a later run goes on."""
+    budget: Annotated[
+        str, option("TIME", help="How long --train-claims may train: 90s, 20m, 2h. Default: 20m.")
+    ] = "20m"
+    seed: int = 0
+    """Of what is drawn: the same seed gives the same numbers."""
+    json: Annotated[
+        str | None, option("FILE", help="Write a JSON object to FILE, - for standard output.")
+    ] = None
+    html: Annotated[
+        str | None,
+        option("FILE", help="Write the report of the model as a page, with a section of claims."),
+    ] = None
+    markdown: Annotated[
+        str | None, option("FILE", help="Write what was found in prose, - for standard output.")
+    ] = None
+
+
+OUTPUTS = ("--json", "--html", "--markdown")
+
+
+def main(arguments: Sequence[str] | None = None, program: str = "claims.py") -> int:
+    """Parse, test, print."""
+    return run_operation(Arguments, _run, arguments, program)
+
+
+def _run(options: Arguments) -> int:
+    refuse_empty(options, "CHECKPOINT", "--data", *OUTPUTS)
+    _check_outputs(options)
+    from minilm.units import parse_seconds
+
+    budget = parse_seconds(options.budget, "--budget")
+    from minilm.claims.check import check_claims
+
+    report = check_claims(
+        options.checkpoint,
+        options.only,
+        data=options.data,
+        seed=options.seed,
+        train_seconds=budget if options.train_claims else None,
+    )
+    from minilm.claims.report import claims_section, introduction, verdict_table
+
+    section = claims_section(report)
+    if options.json is not None:
+        _write(options.json, json.dumps(report.to_dict(), indent=2, allow_nan=False) + "\n")
+    if options.markdown is not None:
+        from minilm.render.markdown import section_lines
+
+        _write(options.markdown, "\n".join(section_lines(section, level=1)) + "\n")
+    if options.html is not None:
+        from minilm.inspection.inspector import inspect
+        from minilm.render.html import page
+        from minilm.render.report_drawings import run_history
+
+        inspected = inspect(options.checkpoint)
+        _write(options.html, page(inspected, history=run_history(inspected), more=(section,)))
+    if "-" not in (options.json, options.html, options.markdown):
+        from minilm.cli.console import ResultConsole
+        from minilm.render.grid import table_lines, wrapped
+
+        console = ResultConsole()
+        for line in table_lines(verdict_table(report), console.width):
+            console.print(line)
+        console.print()
+        for text in wrapped(introduction(report), console.width):
+            console.print(text, markup=False)
+    return DONE
+
+
+def _check_outputs(options: Arguments) -> None:
+    """Raise InputError where two outputs are one, or one would replace a file of a model."""
+    from minilm import files
+    from minilm.errors import InputError
+    from minilm.runs.files import is_model_file
+
+    given = [(name, getattr(options, name.removeprefix("--"))) for name in OUTPUTS]
+    given = [(name, value) for name, value in given if value is not None]
+    for number, (name, value) in enumerate(given):
+        if value in [other for _, other in given[:number]]:
+            raise InputError(name, f"{value}, which is another output", "a file of its own")
+        path = Path(value)
+        if value != "-" and path.exists() and files.is_replaceable(path) and is_model_file(path):
+            what = f"{value}, which is a file of a model or a run"
+            raise InputError(name, what, "a file of its own")
+
+
+def _write(file: str, text: str) -> None:
+    if file == "-":
+        sys.stdout.write(text)
+        return
+    from minilm import files
+
+    files.write_bytes(Path(file), text.encode("utf-8", "replace"))

@@ -1,0 +1,908 @@
+"""Types of remote code: a small config of each, and the tensors that its modelling file makes of it.
+
+The lists are written from the published files, not from the declarations. `*` stands for the number of
+every layer, `<0,2>` for those of some; a line begins with `tie`, `buffer` or `mtp` where the name is a tie of
+the embedding, a buffer, or of a module for multi-token prediction.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any, NamedTuple
+
+Config = dict[str, Any]
+Shapes = dict[str, tuple[int, ...]]
+
+
+class Case(NamedTuple):
+    """``cache`` is what a token leaves in the KV cache of all layers; ``source`` a repository and a file."""
+
+    source: str
+    config: Config
+    tensors: str
+    cache: int
+
+
+SIZES: Config = {
+    "vocab_size": 11,
+    "hidden_size": 8,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 6,
+}
+GROUPED: Config = SIZES | {"num_key_value_heads": 2}
+GPT_SIZES: Config = {"vocab_size": 11, "n_embd": 8, "n_layer": 2, "n_head": 4, "n_positions": 5}
+EXPERTS: Config = {"num_experts": 2, "num_experts_per_tok": 1}
+
+OUTSIDE = """
+model.embed_tokens.weight 11 8
+model.norm.weight 8
+lm_head.weight 11 8
+"""
+TIED = """
+model.embed_tokens.weight 11 8
+model.norm.weight 8
+tie lm_head.weight
+"""
+NORMS = """
+model.layers.*.input_layernorm.weight 8
+model.layers.*.post_attention_layernorm.weight 8
+"""
+MLP = """
+model.layers.*.mlp.gate_proj.weight 6 8
+model.layers.*.mlp.up_proj.weight 6 8
+model.layers.*.mlp.down_proj.weight 8 6
+"""
+ATTENTION = """
+model.layers.*.self_attn.q_proj.weight 8 8
+model.layers.*.self_attn.k_proj.weight 8 8
+model.layers.*.self_attn.v_proj.weight 8 8
+model.layers.*.self_attn.o_proj.weight 8 8
+"""
+GROUPED_ATTENTION = """
+model.layers.*.self_attn.q_proj.weight 8 8
+model.layers.*.self_attn.k_proj.weight 4 8
+model.layers.*.self_attn.v_proj.weight 4 8
+model.layers.*.self_attn.o_proj.weight 8 8
+"""
+FOUR_BIASES = """
+model.layers.*.self_attn.q_proj.bias 8
+model.layers.*.self_attn.k_proj.bias 8
+model.layers.*.self_attn.v_proj.bias 8
+model.layers.*.self_attn.o_proj.bias 8
+"""
+GROUPED_BIASES = """
+model.layers.*.self_attn.q_proj.bias 8
+model.layers.*.self_attn.k_proj.bias 4
+model.layers.*.self_attn.v_proj.bias 4
+"""
+HEAD_NORMS = """
+model.layers.*.self_attn.q_norm.weight 2
+model.layers.*.self_attn.k_norm.weight 2
+"""
+LING_OUTSIDE = """
+model.word_embeddings.weight 11 8
+model.norm.weight 8
+lm_head.weight 11 8
+"""
+LING_ATTENTION = """
+model.layers.{at}.attention.query_key_value.weight 16 8
+model.layers.{at}.attention.dense.weight 8 8
+"""
+LING_NORMS = """
+model.layers.*.attention.query_layernorm.weight 2
+model.layers.*.attention.key_layernorm.weight 2
+"""
+PHI_BLOCK = """
+{at}.ln.weight 8
+{at}.ln.bias 8
+{at}.mixer.Wqkv.weight 16 8
+{at}.mixer.Wqkv.bias 16
+{at}.mixer.out_proj.weight 8 8
+{at}.mixer.out_proj.bias 8
+{at}.mlp.fc1.weight 32 8
+{at}.mlp.fc1.bias 32
+{at}.mlp.fc2.weight 8 32
+{at}.mlp.fc2.bias 8
+"""
+FALCON = """
+transformer.word_embeddings.weight 11 8
+tie lm_head.weight
+transformer.ln_f.weight 8
+transformer.ln_f.bias 8
+transformer.h.*.self_attention.dense.weight 8 8
+transformer.h.*.mlp.dense_h_to_4h.weight 32 8
+transformer.h.*.mlp.dense_4h_to_h.weight 8 32
+"""
+
+
+def experts(prefix: str, names: str, numbers: str = "<0,1>", width: int = 6) -> str:
+    """Gate, up and down of each expert, (width, 8), (width, 8) and (8, width)."""
+    gate, up, down = names.split()
+    return f"""
+{prefix}.{numbers}.{gate}.weight {width} 8
+{prefix}.{numbers}.{up}.weight {width} 8
+{prefix}.{numbers}.{down}.weight 8 {width}
+"""
+
+
+MIXTRAL_NAMES, LLAMA_NAMES = "w1 w3 w2", "gate_proj up_proj down_proj"
+FALCON_FIELDS: Config = {"vocab_size": 11, "hidden_size": 8, "n_layer": 2, "n_head": 4}
+LINEAR_AT_1: Config = {"attn_type_list": [1, 0], "head_dim": 2, "num_local_experts": 2}
+MINIMAX = (
+    OUTSIDE
+    + NORMS
+    + GROUPED_ATTENTION.replace("*", "0")
+    + """
+model.layers.1.self_attn.qkv_proj.weight 24 8
+model.layers.1.self_attn.output_gate.weight 8 8
+model.layers.1.self_attn.norm.weight 8
+model.layers.1.self_attn.out_proj.weight 8 8
+model.layers.*.block_sparse_moe.gate.weight 2 8
+"""
+    + experts("model.layers.*.block_sparse_moe.experts", MIXTRAL_NAMES)
+)
+STEP3 = (
+    TIED
+    + NORMS
+    + """
+model.layers.*.self_attn.q_proj.weight 5 8
+model.layers.*.self_attn.inter_norm.weight 5
+model.layers.*.self_attn.wq.weight 12 5
+model.layers.*.self_attn.k_proj.weight 3 8
+model.layers.*.self_attn.v_proj.weight 3 8
+model.layers.*.self_attn.o_proj.weight 8 12
+model.layers.1.moe.gate.weight 2 8
+model.layers.1.moe.gate_proj.weight 2 9 8
+model.layers.1.moe.up_proj.weight 2 9 8
+model.layers.1.moe.down_proj.weight 2 8 9
+model.layers.1.share_expert.gate_proj.weight 7 8
+model.layers.1.share_expert.up_proj.weight 7 8
+model.layers.1.share_expert.down_proj.weight 8 7
+"""
+    + MLP.replace("*", "0")
+)
+STEP3_FIELDS: Config = SIZES | {
+    "head_dim": 3,
+    "share_q_dim": 5,
+    "moe_layers_enum": "1",
+    "moe_num_experts": 2,
+    "moe_top_k": 1,
+    "moe_intermediate_size": 9,
+    "share_expert_dim": 7,
+}
+
+CASES: dict[str, list[Case]] = {
+    "PanguEmbedded": [
+        Case(
+            "openPangu-Embedded-7B modeling_openpangu_dense.py",
+            GROUPED,
+            OUTSIDE
+            + NORMS
+            + GROUPED_ATTENTION
+            + GROUPED_BIASES
+            + "model.layers.*.self_attn.o_proj.bias 8"
+            + MLP,
+            16,
+        )
+    ],
+    "RefinedWeb": [
+        Case(
+            "tiiuae/falcon-40b modelling_RW.py",
+            FALCON_FIELDS | {"n_head_kv": 2},
+            FALCON
+            + """
+transformer.h.*.self_attention.query_key_value.weight 16 8
+transformer.h.*.ln_attn.weight 8
+transformer.h.*.ln_attn.bias 8
+transformer.h.*.ln_mlp.weight 8
+transformer.h.*.ln_mlp.bias 8
+""",
+            16,
+        )
+    ],
+    "RefinedWebModel": [
+        Case(
+            "tiiuae/falcon-7b modelling_RW.py",
+            FALCON_FIELDS | {"multi_query": True, "parallel_attn": True},
+            FALCON
+            + """
+transformer.h.*.self_attention.query_key_value.weight 12 8
+transformer.h.*.input_layernorm.weight 8
+transformer.h.*.input_layernorm.bias 8
+""",
+            8,
+        )
+    ],
+    "Yi": [
+        Case(
+            "01-ai/Yi-6B modeling_yi.py (November 2023)",
+            GROUPED,
+            OUTSIDE
+            + GROUPED_ATTENTION
+            + MLP
+            + "model.layers.*.ln1.weight 8\nmodel.layers.*.ln2.weight 8",
+            16,
+        )
+    ],
+    "aquila": [
+        Case("foldl/chatllm.cpp convert.py", SIZES, OUTSIDE + NORMS + ATTENTION + MLP, 32),
+    ],
+    "arctic": [
+        Case(
+            "vllm-project/vllm models/arctic.py",
+            GROUPED
+            | {"num_local_experts": 2, "moe_layer_frequency": 2, "parallel_attn_mlp_res": True},
+            OUTSIDE
+            + NORMS
+            + GROUPED_ATTENTION
+            + experts("model.layers.<0>.block_sparse_moe", MIXTRAL_NAMES, "mlp")
+            + experts("model.layers.<1>.block_sparse_moe.experts", MIXTRAL_NAMES)
+            + experts("model.layers", MIXTRAL_NAMES, "1.residual_mlp", 8)
+            + """
+model.layers.1.block_sparse_moe.gate.weight 2 8
+model.layers.1.residual_layernorm.weight 8
+""",
+            16,
+        )
+    ],
+    "baichuan": [
+        Case(
+            "baichuan-inc/Baichuan2-13B-Chat modeling_baichuan.py",
+            SIZES | {"model_max_length": 5},
+            OUTSIDE
+            + NORMS
+            + MLP
+            + """
+model.layers.*.self_attn.W_pack.weight 24 8
+model.layers.*.self_attn.o_proj.weight 8 8
+""",
+            32,
+        )
+    ],
+    "bailing_moe": [
+        Case(
+            "inclusionAI/Ling-lite modeling_bailing_moe.py",
+            GROUPED | EXPERTS | {"moe_intermediate_size": 5, "num_shared_experts": 2},
+            LING_OUTSIDE
+            + NORMS
+            + LING_ATTENTION.format(at="*")
+            + "model.layers.*.mlp.gate.weight 2 8"
+            + experts("model.layers.*.mlp.experts", LLAMA_NAMES, width=5)
+            + experts("model.layers.*.mlp", LLAMA_NAMES, "shared_experts", 10),
+            16,
+        ),
+        Case(
+            "inclusionAI/Ling-mini-2.0 modeling_bailing_moe_v2.py",
+            GROUPED
+            | EXPERTS
+            | {
+                "architectures": ["BailingMoeV2ForCausalLM"],
+                "first_k_dense_replace": 1,
+                "moe_intermediate_size": 5,
+                "num_shared_experts": 1,
+                "num_nextn_predict_layers": 1,
+            },
+            LING_OUTSIDE
+            + NORMS
+            + LING_ATTENTION.format(at="*")
+            + LING_NORMS
+            + MLP.replace("*", "0")
+            + "model.layers.1.mlp.gate.weight 2 8\nbuffer model.layers.1.mlp.gate.expert_bias 2"
+            + experts("model.layers.1.mlp.experts", LLAMA_NAMES, width=5)
+            + experts("model.layers.1.mlp", LLAMA_NAMES, "shared_experts", 5)
+            + """
+mtp model.layers.2.eh_proj.weight 8 16
+mtp model.layers.2.enorm.weight 8
+mtp model.layers.2.hnorm.weight 8
+mtp model.layers.2.final_layernorm.weight 8
+mtp model.layers.2.input_layernorm.weight 8
+mtp model.layers.2.post_attention_layernorm.weight 8
+mtp model.layers.2.attention.query_key_value.weight 16 8
+mtp model.layers.2.attention.dense.weight 8 8
+mtp model.layers.2.attention.query_layernorm.weight 2
+mtp model.layers.2.attention.key_layernorm.weight 2
+mtp model.layers.2.mlp.gate.weight 2 8
+mtp model.layers.2.mlp.gate.expert_bias 2
+mtp model.layers.2.mlp.experts.<0,1>.gate_proj.weight 5 8
+mtp model.layers.2.mlp.experts.<0,1>.up_proj.weight 5 8
+mtp model.layers.2.mlp.experts.<0,1>.down_proj.weight 8 5
+mtp model.layers.2.mlp.shared_experts.gate_proj.weight 5 8
+mtp model.layers.2.mlp.shared_experts.up_proj.weight 5 8
+mtp model.layers.2.mlp.shared_experts.down_proj.weight 8 5
+""",
+            16,
+        ),
+    ],
+    "bailing_moe_linear": [
+        Case(
+            "ml-explore/mlx-lm models/bailing_moe_linear.py",
+            GROUPED
+            | EXPERTS
+            | {"moe_intermediate_size": 5, "layer_group_size": 2, "use_qk_norm": True},
+            LING_OUTSIDE
+            + NORMS
+            + LING_NORMS
+            + LING_ATTENTION.format(at="1")
+            + """
+model.layers.0.attention.query_key_value.weight 24 8
+model.layers.0.attention.dense.weight 8 8
+model.layers.0.attention.g_proj.weight 8 8
+model.layers.0.attention.g_norm.weight 8
+model.layers.*.mlp.gate.weight 2 8
+buffer model.layers.*.mlp.gate.expert_bias 2
+"""
+            + experts("model.layers.*.mlp.experts", LLAMA_NAMES, width=5),
+            8,
+        )
+    ],
+    "bailing_moe_v2": [
+        Case(
+            "inclusionAI/Ling-mini-2.0 modeling_bailing_moe_v2.py",
+            GROUPED | EXPERTS | {"moe_intermediate_size": 5},
+            LING_OUTSIDE
+            + NORMS
+            + LING_NORMS
+            + LING_ATTENTION.format(at="*")
+            + """
+model.layers.*.mlp.gate.weight 2 8
+buffer model.layers.*.mlp.gate.expert_bias 2
+"""
+            + experts("model.layers.*.mlp.experts", LLAMA_NAMES, width=5),
+            16,
+        )
+    ],
+    "chatglm": [
+        Case(
+            "THUDM/chatglm-6b modeling_chatglm.py",
+            {
+                "vocab_size": 11,
+                "hidden_size": 8,
+                "num_layers": 2,
+                "num_attention_heads": 4,
+                "inner_hidden_size": 6,
+            },
+            """
+transformer.word_embeddings.weight 11 8
+tie lm_head.weight
+transformer.final_layernorm.weight 8
+transformer.final_layernorm.bias 8
+transformer.layers.*.input_layernorm.weight 8
+transformer.layers.*.input_layernorm.bias 8
+transformer.layers.*.post_attention_layernorm.weight 8
+transformer.layers.*.post_attention_layernorm.bias 8
+transformer.layers.*.attention.query_key_value.weight 24 8
+transformer.layers.*.attention.query_key_value.bias 24
+transformer.layers.*.attention.dense.weight 8 8
+transformer.layers.*.attention.dense.bias 8
+transformer.layers.*.mlp.dense_h_to_4h.weight 6 8
+transformer.layers.*.mlp.dense_h_to_4h.bias 6
+transformer.layers.*.mlp.dense_4h_to_h.weight 8 6
+transformer.layers.*.mlp.dense_4h_to_h.bias 8
+""",
+            32,
+        ),
+        Case(
+            "THUDM/chatglm3-6b modeling_chatglm.py",
+            {
+                "padded_vocab_size": 11,
+                "hidden_size": 8,
+                "num_layers": 2,
+                "num_attention_heads": 4,
+                "kv_channels": 3,
+                "ffn_hidden_size": 6,
+                "multi_query_attention": True,
+                "multi_query_group_num": 2,
+                "add_qkv_bias": True,
+            },
+            """
+transformer.embedding.word_embeddings.weight 11 8
+transformer.output_layer.weight 11 8
+transformer.encoder.final_layernorm.weight 8
+transformer.encoder.layers.*.input_layernorm.weight 8
+transformer.encoder.layers.*.post_attention_layernorm.weight 8
+transformer.encoder.layers.*.self_attention.query_key_value.weight 24 8
+transformer.encoder.layers.*.self_attention.query_key_value.bias 24
+transformer.encoder.layers.*.self_attention.dense.weight 8 12
+transformer.encoder.layers.*.mlp.dense_h_to_4h.weight 12 8
+transformer.encoder.layers.*.mlp.dense_4h_to_h.weight 8 6
+""",
+            24,
+        ),
+    ],
+    "codeshell": [
+        Case(
+            "WisdomShell/CodeShell-7B modeling_codeshell.py",
+            GPT_SIZES | {"n_inner": 6, "num_query_groups": 2, "position_embedding_type": "rope"},
+            """
+transformer.wte.weight 11 8
+tie lm_head.weight
+transformer.ln_f.weight 8
+transformer.ln_f.bias 8
+transformer.h.*.ln_1.weight 8
+transformer.h.*.ln_1.bias 8
+transformer.h.*.ln_2.weight 8
+transformer.h.*.ln_2.bias 8
+transformer.h.*.attn.c_attn.weight 16 8
+transformer.h.*.attn.c_attn.bias 16
+transformer.h.*.attn.c_proj.weight 8 8
+transformer.h.*.attn.c_proj.bias 8
+transformer.h.*.mlp.c_fc.weight 6 8
+transformer.h.*.mlp.c_fc.bias 6
+transformer.h.*.mlp.c_proj.weight 8 6
+transformer.h.*.mlp.c_proj.bias 8
+""",
+            16,
+        )
+    ],
+    "deci": [
+        Case(
+            "vllm-project/vllm models/decilm.py",
+            SIZES | {"num_key_value_heads_per_layer": [2, 1]},
+            OUTSIDE
+            + NORMS
+            + MLP
+            + """
+model.layers.*.self_attn.q_proj.weight 8 8
+model.layers.0.self_attn.k_proj.weight 4 8
+model.layers.0.self_attn.v_proj.weight 4 8
+model.layers.1.self_attn.k_proj.weight 2 8
+model.layers.1.self_attn.v_proj.weight 2 8
+model.layers.*.self_attn.o_proj.weight 8 8
+""",
+            12,
+        )
+    ],
+    "deepseek": [
+        Case(
+            "deepseek-ai/deepseek-moe-16b-base modeling_deepseek.py",
+            GROUPED
+            | {
+                "n_routed_experts": 2,
+                "num_experts_per_tok": 1,
+                "n_shared_experts": 2,
+                "moe_intermediate_size": 5,
+                "first_k_dense_replace": 1,
+            },
+            OUTSIDE
+            + NORMS
+            + GROUPED_ATTENTION
+            + MLP.replace("*", "0")
+            + "model.layers.1.mlp.gate.weight 2 8"
+            + experts("model.layers.1.mlp.experts", LLAMA_NAMES, width=5)
+            + experts("model.layers.1.mlp", LLAMA_NAMES, "shared_experts", 10),
+            16,
+        )
+    ],
+    "exaone": [
+        Case(
+            "LGAI-EXAONE/EXAONE-3.0-7.8B-Instruct modeling_exaone.py",
+            {**GROUPED, "num_layers": 2, "num_hidden_layers": None, "tie_word_embeddings": False},
+            """
+transformer.wte.weight 11 8
+lm_head.weight 11 8
+transformer.ln_f.weight 8
+transformer.h.*.ln_1.weight 8
+transformer.h.*.ln_2.weight 8
+transformer.h.*.attn.attention.q_proj.weight 8 8
+transformer.h.*.attn.attention.k_proj.weight 4 8
+transformer.h.*.attn.attention.v_proj.weight 4 8
+transformer.h.*.attn.attention.out_proj.weight 8 8
+transformer.h.*.mlp.c_fc_0.weight 6 8
+transformer.h.*.mlp.c_fc_1.weight 6 8
+transformer.h.*.mlp.c_proj.weight 8 6
+""",
+            16,
+        )
+    ],
+    "grok-1": [
+        Case(
+            "erfanzar/EasyDeL modeling_grok_1.py",
+            GROUPED | EXPERTS,
+            TIED
+            + """
+model.layers.*.pre_attn_norm.weight 8
+model.layers.*.post_attn_norm.weight 8
+model.layers.*.pre_moe_norm.weight 8
+model.layers.*.post_moe_norm.weight 8
+model.layers.*.attn.q_proj.weight 8 8
+model.layers.*.attn.k_proj.weight 4 8
+model.layers.*.attn.v_proj.weight 4 8
+model.layers.*.attn.o_proj.weight 8 8
+model.layers.*.moe_block.gate.weight 2 8
+"""
+            + experts("model.layers.*.moe_block.experts", "linear linear_v linear_1"),
+            16,
+        )
+    ],
+    "internlm": [
+        Case(
+            "internlm/internlm-7b modeling_internlm.py",
+            SIZES,
+            OUTSIDE + NORMS + ATTENTION + FOUR_BIASES + MLP,
+            32,
+        )
+    ],
+    "internlm2": [
+        Case(
+            "internlm/internlm2-7b modeling_internlm2.py",
+            GROUPED | {"bias": False},
+            """
+model.tok_embeddings.weight 11 8
+model.norm.weight 8
+output.weight 11 8
+model.layers.*.attention_norm.weight 8
+model.layers.*.ffn_norm.weight 8
+model.layers.*.attention.wqkv.weight 16 8
+model.layers.*.attention.wo.weight 8 8
+"""
+            + experts("model.layers.*", MIXTRAL_NAMES, "feed_forward"),
+            16,
+        )
+    ],
+    "jais": [
+        Case(
+            "inceptionai/jais-13b modeling_jais.py",
+            GPT_SIZES
+            | {"n_inner": 6, "activation_function": "swiglu", "position_embedding_type": "alibi"},
+            """
+transformer.wte.weight 11 8
+tie lm_head.weight
+transformer.relative_pe.slopes 4 1
+transformer.ln_f.weight 8
+transformer.ln_f.bias 8
+transformer.h.*.ln_1.weight 8
+transformer.h.*.ln_1.bias 8
+transformer.h.*.ln_2.weight 8
+transformer.h.*.ln_2.bias 8
+transformer.h.*.attn.c_attn.weight 8 24
+transformer.h.*.attn.c_attn.bias 24
+transformer.h.*.attn.c_proj.weight 8 8
+transformer.h.*.attn.c_proj.bias 8
+transformer.h.*.mlp.c_fc.weight 8 6
+transformer.h.*.mlp.c_fc.bias 6
+transformer.h.*.mlp.c_fc2.weight 8 6
+transformer.h.*.mlp.c_fc2.bias 6
+transformer.h.*.mlp.c_proj.weight 6 8
+transformer.h.*.mlp.c_proj.bias 8
+""",
+            32,
+        )
+    ],
+    "mimo": [
+        Case(
+            "xiaomimimo/MiMo-7B-Base modeling_mimo.py",
+            GROUPED | {"num_nextn_predict_layers": 1},
+            OUTSIDE
+            + NORMS
+            + GROUPED_ATTENTION
+            + GROUPED_BIASES
+            + MLP
+            + """
+mtp model.mtp_layers.0.token_layernorm.weight 8
+mtp model.mtp_layers.0.hidden_layernorm.weight 8
+mtp model.mtp_layers.0.final_layernorm.weight 8
+mtp model.mtp_layers.0.input_proj.weight 8 16
+mtp model.mtp_layers.0.input_layernorm.weight 8
+mtp model.mtp_layers.0.post_attention_layernorm.weight 8
+mtp model.mtp_layers.0.self_attn.q_proj.weight 8 8
+mtp model.mtp_layers.0.self_attn.q_proj.bias 8
+mtp model.mtp_layers.0.self_attn.k_proj.weight 4 8
+mtp model.mtp_layers.0.self_attn.k_proj.bias 4
+mtp model.mtp_layers.0.self_attn.v_proj.weight 4 8
+mtp model.mtp_layers.0.self_attn.v_proj.bias 4
+mtp model.mtp_layers.0.self_attn.o_proj.weight 8 8
+mtp model.mtp_layers.0.mlp.gate_proj.weight 6 8
+mtp model.mtp_layers.0.mlp.up_proj.weight 6 8
+mtp model.mtp_layers.0.mlp.down_proj.weight 8 6
+""",
+            16,
+        )
+    ],
+    "minicpm": [
+        Case("openbmb/MiniCPM-2B modeling_minicpm.py", SIZES, TIED + NORMS + ATTENTION + MLP, 32),
+        Case(
+            "openbmb/MiniCPM-MoE-8x2B modeling_minicpm.py",
+            GROUPED | EXPERTS,
+            TIED
+            + NORMS
+            + GROUPED_ATTENTION
+            + "model.layers.*.mlp.gate.weight 2 8"
+            + experts("model.layers.*.mlp.experts", MIXTRAL_NAMES),
+            16,
+        ),
+    ],
+    "minimax_m1": [
+        Case("vllm-project/vllm models/minimax_text_01.py", GROUPED | LINEAR_AT_1, MINIMAX, 8)
+    ],
+    "minimax_text_01": [
+        Case("vllm-project/vllm models/minimax_text_01.py", GROUPED | LINEAR_AT_1, MINIMAX, 8)
+    ],
+    "mixformer-sequential": [
+        Case(
+            "microsoft/phi-2 modeling_mixformer_sequential.py",
+            GPT_SIZES | {"n_head_kv": 2},
+            PHI_BLOCK.format(at="layers.<1,2>")
+            + """
+layers.0.wte.weight 11 8
+layers.3.ln.weight 8
+layers.3.ln.bias 8
+layers.3.linear.weight 11 8
+layers.3.linear.bias 11
+""",
+            16,
+        )
+    ],
+    "nemotron-nas": [
+        Case(
+            "nvidia/Llama-3_1-Nemotron-51B-Instruct modeling_decilm.py",
+            {
+                **SIZES,
+                "num_hidden_layers": 4,
+                "block_configs": [
+                    {"attention": {"n_heads_in_group": 2}, "ffn": {"ffn_mult": 1.0}},
+                    {"attention": {"no_op": True}, "ffn": {"ffn_mult": 50.0}},
+                    {"attention": {"n_heads_in_group": 4}, "ffn": {"no_op": True}},
+                    {
+                        "attention": {"replace_with_linear": True},
+                        "ffn": {"replace_with_linear": True},
+                    },
+                ],
+            },
+            OUTSIDE
+            + """
+model.layers.<0,2,3>.input_layernorm.weight 8
+model.layers.<0,1,3>.post_attention_layernorm.weight 8
+model.layers.<0,2>.self_attn.q_proj.weight 8 8
+model.layers.<0,2>.self_attn.o_proj.weight 8 8
+model.layers.0.self_attn.k_proj.weight 4 8
+model.layers.0.self_attn.v_proj.weight 4 8
+model.layers.2.self_attn.k_proj.weight 2 8
+model.layers.2.self_attn.v_proj.weight 2 8
+model.layers.3.self_attn.linear_attn.weight 8 8
+model.layers.3.mlp.linear_mlp.weight 8 8
+"""
+            + experts("model.layers.<0>", LLAMA_NAMES, "mlp", 256)
+            + experts("model.layers.<1>", LLAMA_NAMES, "mlp", 512),
+            12,
+        )
+    ],
+    "openelm": [
+        Case(
+            "apple/OpenELM-270M modeling_openelm.py",
+            {
+                "vocab_size": 11,
+                "model_dim": 8,
+                "head_dim": 2,
+                "num_transformer_layers": 2,
+                "num_query_heads": [4, 6],
+                "num_kv_heads": [1, 2],
+                "ffn_multipliers": [0.5, 4.0],
+                "ffn_dim_divisor": 4,
+                "normalize_qk_projections": True,
+                "share_input_output_layers": True,
+            },
+            """
+transformer.token_embeddings.weight 11 8
+tie lm_head.weight
+transformer.norm.weight 8
+transformer.layers.*.attn_norm.weight 8
+transformer.layers.*.ffn_norm.weight 8
+transformer.layers.0.attn.qkv_proj.weight 12 8
+transformer.layers.1.attn.qkv_proj.weight 20 8
+transformer.layers.0.attn.out_proj.weight 8 8
+transformer.layers.1.attn.out_proj.weight 8 12
+transformer.layers.*.attn.q_norm.weight 2
+transformer.layers.*.attn.k_norm.weight 2
+transformer.layers.0.ffn.proj_1.weight 8 8
+transformer.layers.0.ffn.proj_2.weight 8 4
+transformer.layers.1.ffn.proj_1.weight 64 8
+transformer.layers.1.ffn.proj_2.weight 8 32
+""",
+            12,
+        )
+    ],
+    "orion": [
+        Case(
+            "foldl/chatllm.cpp convert.py",
+            GROUPED,
+            OUTSIDE
+            + NORMS
+            + GROUPED_ATTENTION
+            + MLP
+            + """
+model.layers.*.input_layernorm.bias 8
+model.layers.*.post_attention_layernorm.bias 8
+model.norm.bias 8
+""",
+            16,
+        )
+    ],
+    "phi-msft": [
+        Case(
+            "llama.cpp tensor_mapping.py",
+            GPT_SIZES | {"n_head_kv": 2},
+            PHI_BLOCK.format(at="transformer.h.*")
+            + """
+transformer.embd.wte.weight 11 8
+lm_head.ln.weight 8
+lm_head.ln.bias 8
+lm_head.linear.weight 11 8
+lm_head.linear.bias 11
+""",
+            16,
+        )
+    ],
+    "phi3small": [
+        Case(
+            "ml-explore/mlx-lm models/phi3small.py",
+            {**GROUPED, "ff_intermediate_size": 6, "intermediate_size": None},
+            """
+model.embed_tokens.weight 11 8
+tie lm_head.weight
+model.final_layernorm.weight 8
+model.final_layernorm.bias 8
+model.layers.*.input_layernorm.weight 8
+model.layers.*.input_layernorm.bias 8
+model.layers.*.post_attention_layernorm.weight 8
+model.layers.*.post_attention_layernorm.bias 8
+model.layers.*.self_attn.query_key_value.weight 16 8
+model.layers.*.self_attn.query_key_value.bias 16
+model.layers.*.self_attn.dense.weight 8 8
+model.layers.*.self_attn.dense.bias 8
+model.layers.*.mlp.up_proj.weight 12 8
+model.layers.*.mlp.up_proj.bias 12
+model.layers.*.mlp.down_proj.weight 8 6
+model.layers.*.mlp.down_proj.bias 8
+""",
+            16,
+        )
+    ],
+    "plamo": [
+        Case(
+            "ml-explore/mlx-lm models/plamo.py",
+            SIZES | {"n_shared_head": 2},
+            OUTSIDE
+            + (GROUPED_ATTENTION + MLP).replace("model.layers", "model.layers.layers")
+            + "model.layers.layers.*.norm.weight 8",
+            16,
+        )
+    ],
+    "qwen": [
+        Case(
+            "Qwen/Qwen-7B modeling_qwen.py",
+            SIZES | {"intermediate_size": 12, "kv_channels": 3},
+            """
+transformer.wte.weight 11 8
+lm_head.weight 11 8
+transformer.ln_f.weight 8
+transformer.h.*.ln_1.weight 8
+transformer.h.*.ln_2.weight 8
+transformer.h.*.attn.c_attn.weight 36 8
+transformer.h.*.attn.c_attn.bias 36
+transformer.h.*.attn.c_proj.weight 8 12
+transformer.h.*.mlp.w1.weight 6 8
+transformer.h.*.mlp.w2.weight 6 8
+transformer.h.*.mlp.c_proj.weight 8 6
+""",
+            48,
+        )
+    ],
+    "sdar": [
+        Case(
+            "InternLM/lmdeploy models/sdar.py",
+            GROUPED | {"head_dim": 2, "attention_bias": False, "tie_word_embeddings": False},
+            OUTSIDE + NORMS + GROUPED_ATTENTION + HEAD_NORMS + MLP,
+            16,
+        )
+    ],
+    "sdar_moe": [
+        Case(
+            "InternLM/lmdeploy models/sdar_moe.py",
+            GROUPED | EXPERTS | {"head_dim": 2, "moe_intermediate_size": 5},
+            OUTSIDE
+            + NORMS
+            + GROUPED_ATTENTION
+            + HEAD_NORMS
+            + "model.layers.*.mlp.gate.weight 2 8"
+            + experts("model.layers.*.mlp.experts", LLAMA_NAMES, width=5),
+            16,
+        )
+    ],
+    "solar": [
+        Case("foldl/chatllm.cpp convert.py", GROUPED, OUTSIDE + NORMS + GROUPED_ATTENTION + MLP, 16)
+    ],
+    "stablelm_epoch": [
+        Case(
+            "stabilityai/stable-code-3b modeling_stablelm_epoch.py",
+            GROUPED,
+            OUTSIDE
+            + NORMS
+            + GROUPED_ATTENTION
+            + MLP
+            + """
+model.layers.*.input_layernorm.bias 8
+model.layers.*.post_attention_layernorm.bias 8
+model.norm.bias 8
+""",
+            16,
+        )
+    ],
+    "step1": [
+        Case(
+            "stepfun-ai/Step-Audio-Chat modeling_step1.py",
+            SIZES | {"num_attention_groups": 2},
+            TIED + NORMS + GROUPED_ATTENTION + MLP,
+            16,
+        )
+    ],
+    "step3_text": [Case("vllm-project/vllm models/step3_text.py", STEP3_FIELDS, STEP3, 12)],
+    "step3_vl": [
+        Case("vllm-project/vllm models/step3_text.py", {"text_config": STEP3_FIELDS}, STEP3, 12)
+    ],
+    "telechat": [
+        Case(
+            "Tele-AI/telechat-7B modeling_telechat.py",
+            {
+                "vocab_size": 11,
+                "hidden_size": 8,
+                "n_layer": 2,
+                "n_head": 4,
+                "num_key_value_heads": 2,
+                "ffn_hidden_size": 6,
+                "embed_layernorm": True,
+                "tie_word_embeddings": False,
+            },
+            """
+transformer.word_embeddings.weight 11 8
+transformer.word_embeddings_layernorm.weight 8
+lm_head.weight 11 8
+transformer.ln_f.weight 8
+transformer.h.*.input_layernorm.weight 8
+transformer.h.*.post_attention_layernorm.weight 8
+transformer.h.*.self_attention.query.weight 8 8
+transformer.h.*.self_attention.key_value.weight 8 8
+transformer.h.*.self_attention.dense.weight 8 8
+transformer.h.*.self_attention.dense.bias 8
+transformer.h.*.mlp.gate_proj.weight 6 8
+transformer.h.*.mlp.up_proj.weight 6 8
+transformer.h.*.mlp.down_proj.weight 8 6
+transformer.h.*.mlp.down_proj.bias 8
+""",
+            16,
+        )
+    ],
+    "xverse": [
+        Case("xverse/XVERSE-13B modeling_xverse.py", SIZES, OUTSIDE + NORMS + ATTENTION + MLP, 32),
+        Case(
+            "foldl/chatllm.cpp convert.py",
+            SIZES | {"num_experts": 2, "moe_top_k": 1, "num_shared_experts": 2},
+            OUTSIDE
+            + NORMS
+            + ATTENTION
+            + "model.layers.*.mlp.router.weight 2 8"
+            + experts("model.layers.*.mlp.experts", LLAMA_NAMES)
+            + experts("model.layers.*.mlp", LLAMA_NAMES, "shared_experts", 12),
+            32,
+        ),
+    ],
+}
+
+
+def listed(case: Case, kind: str = "") -> Shapes:
+    """Names and shapes of the lines that begin with ``kind``, each of them once."""
+    fields = case.config.get("text_config", case.config)
+    names = ("num_hidden_layers", "num_layers", "n_layer", "num_transformer_layers")
+    every = ",".join(map(str, range(next(fields[name] for name in names if fields.get(name)))))
+    shapes: Shapes = {}
+    for line in case.tensors.splitlines():
+        words = line.split()
+        if not words or (words[0] if words[0] in ("tie", "buffer", "mtp") else "") != kind:
+            continue
+        name, *shape = words[bool(kind) :]
+        pieces = [
+            piece[1:-1].split(",") if piece.startswith("<") else [piece]
+            for piece in name.replace("*", f"<{every}>").split(".")
+        ]
+        shapes |= {".".join(each): tuple(map(int, shape)) for each in product(*pieces)}
+    return shapes

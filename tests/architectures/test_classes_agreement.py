@@ -1,0 +1,226 @@
+"""Encoders, encoder-decoders, vision and larger models against transformers' own, each declared class.
+
+As `test_transformers_agreement.py` has it for causal language models: names, shapes, ties and buffers of
+random small configs and of the defaults; and of encoder-decoders the cache of a real run.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+import safetensors.torch as safetensors_torch
+
+import minilm
+from minilm.architectures import layout_of_class
+from minilm.costs.flops import flops_per_token
+from minilm.costs.memory import kv_cache_elements
+from tests.architectures.record import (
+    CLASS_DRAWS,
+    CLASSES,
+    PATH,
+    class_key,
+    digest,
+    drawn_class,
+)
+
+transformers = pytest.importorskip(
+    "transformers", reason="the extra 'transformers' is not installed"
+)
+import torch  # noqa: E402
+from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
+
+from tests.architectures.test_transformers_agreement import (  # noqa: E402
+    IS_VERSION_4,
+    assert_agrees,
+    stored,
+    ties,
+)
+
+pytestmark = pytest.mark.skipif(IS_VERSION_4, reason="transformers 4 writes some otherwise")
+
+NUM_DRAWS = 20
+# What transformers does not build of its own defaults.
+UNBUILT = {
+    "aya_vision": "heads that do not divide the tower's width",
+    "esm": "no vocabulary",
+}
+
+
+def build_class(class_name: str, config: dict[str, Any], device: str = "meta") -> Any:
+    """transformers' model of a class for a config.json."""
+    parsed = transformers.AutoConfig.for_model(**config)
+    with torch.device(device):
+        return getattr(transformers, class_name)._from_config(parsed)
+
+
+def assert_class_agrees(class_name: str, config: dict[str, Any]) -> None:
+    model = build_class(class_name, config)
+    written = json.loads(model.config.to_json_string(use_diff=False))
+    layouts = [
+        layout_of_class(each | {"architectures": [class_name]}) for each in (config, written)
+    ]
+    assert None not in layouts
+    assert_agrees(model, *(layout for layout in layouts if layout))
+
+
+@pytest.mark.parametrize("model_type", CLASS_DRAWS)
+def test_random_configs_agree_name_by_name(model_type: str) -> None:
+    classes, draw = CLASS_DRAWS[model_type]
+    for seed in range(max(NUM_DRAWS, 3 * len(classes))):
+        config = {"model_type": model_type} | draw(Random(seed))
+        assert_class_agrees(classes[seed % len(classes)], config)
+
+
+@pytest.mark.parametrize(("model_type", "class_name"), CLASSES)
+def test_the_record_is_what_is_built(model_type: str, class_name: str) -> None:
+    model = build_class(class_name, drawn_class(model_type, class_name))
+    recorded = json.loads(PATH.read_text(encoding="utf-8"))[class_key(model_type, class_name)]
+    assert digest(*stored(model), ties(model)) == recorded, (
+        "run: python -m tests.architectures.record"
+    )
+
+
+@pytest.mark.parametrize(("model_type", "class_name"), CLASSES)
+def test_the_defaults_are_the_architectures(model_type: str, class_name: str) -> None:
+    if model_type in UNBUILT:
+        pytest.skip(UNBUILT[model_type])
+    assert_class_agrees(class_name, {"model_type": model_type})
+
+
+SAVED = {
+    "bert": "BertForMaskedLM",
+    "distilbert": "DistilBertForSequenceClassification",
+    "clip": "CLIPModel",
+    "internvl": "InternVLForConditionalGeneration",
+    "llava": "LlavaForConditionalGeneration",
+    "modernbert": "ModernBertForMaskedLM",
+    "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
+    "t5": "T5ForConditionalGeneration",
+    "vit": "ViTForImageClassification",
+    "whisper": "WhisperForConditionalGeneration",
+}
+
+
+@pytest.mark.parametrize("model_type", SAVED)
+def test_a_saved_folder_is_verified(model_type: str, tmp_path: Path) -> None:
+    config = drawn_class(model_type, SAVED[model_type], seed=3)
+    model = build_class(SAVED[model_type], config, "cpu")
+    model.save_pretrained(tmp_path)
+    report = minilm.inspect(tmp_path)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    assert report.verified, report.mismatches
+    assert report.witnesses.formula == report.witnesses.file == report.parameters.total == total
+
+
+def test_computed_positions_need_not_be_in_the_file(tmp_path: Path) -> None:
+    model = build_class("MarianMTModel", drawn_class("marian", "MarianMTModel"), "cpu")
+    model.save_pretrained(tmp_path)
+    report = minilm.inspect(tmp_path)
+    assert report.verified, report.mismatches
+    assert "the file does not hold its positions, which are computed" in report.notes
+
+
+def test_frequencies_in_a_file_are_buffers(tmp_path: Path) -> None:
+    """ESM 2's are in its files, as those of any rotary embedding were."""
+    config = drawn_class("esm", "EsmForMaskedLM") | {"position_embedding_type": "rotary"}
+    model = build_class("EsmForMaskedLM", config, "cpu")
+    model.save_pretrained(tmp_path)
+    report = minilm.inspect(tmp_path)
+    assert report.verified, report.mismatches
+    assert report.parameters.buffers
+
+
+CACHED = ("bart", "m2m_100", "marian", "mbart", "pegasus", "t5", "umt5", "whisper")
+
+
+@pytest.mark.parametrize("model_type", CACHED)
+def test_the_caches_of_both_attentions_are_those_of_a_real_run(model_type: str) -> None:
+    """Two tokens each of encoder and decoder; of Whisper a sound of its one length."""
+    class_name = CLASS_DRAWS[model_type][0][0]
+    for seed in range(3):
+        config = drawn_class(model_type, class_name, seed) | {"vocab_size": 11}
+        config |= {"decoder_start_token_id": 1, "pad_token_id": 0, "eos_token_id": 2}
+        layout = layout_of_class(config)
+        assert layout is not None
+        model = build_class(class_name, config, "cpu").eval()
+        tokens = torch.tensor([[1, 2]])
+        inputs = {"input_ids": tokens}
+        if model_type == "whisper":
+            bands = model.config.num_mel_bins
+            inputs = {"input_features": torch.zeros(1, bands, 2 * layout.symbols["P"])}
+        with torch.no_grad():
+            cache = model(**inputs, decoder_input_ids=tokens, use_cache=True).past_key_values
+        parts = (cache.self_attention_cache, cache.cross_attention_cache)
+        cached = [layer for part in parts for layer in part.layers]
+        elements = sum(layer.keys.numel() + layer.values.numel() for layer in cached)
+        assert elements == kv_cache_elements(layout, context=2, batch=1)
+
+
+def test_a_file_of_another_class_is_counted_as_that(tmp_path: Path) -> None:
+    """bert-base-uncased: both heads and the pooler, gamma and beta, under the name BertForMaskedLM."""
+    config = drawn_class("bert", "BertForPreTraining") | {"tie_word_embeddings": True}
+    model = build_class("BertForPreTraining", config, "cpu")
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    older = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+    tensors = {}
+    for name, tensor in safetensors_torch.load_file(path).items():
+        for new, old in older.items():
+            name = name.replace(new, old)
+        tensors[name] = tensor
+    safetensors_torch.save_file(tensors, path)
+    fields = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    fields["architectures"] = ["BertForMaskedLM"]
+    (tmp_path / "config.json").write_text(json.dumps(fields), encoding="utf-8")
+    report = minilm.inspect(tmp_path)
+    assert report.verified, report.mismatches
+    assert report.parameters.total == sum(p.numel() for p in model.parameters())
+    note = "the file is that of a class ForPreTraining; config.json names BertForMaskedLM"
+    assert note in report.notes
+
+
+@pytest.mark.parametrize(
+    ("model_type", "class_name"),
+    [
+        ("bert", "BertForMaskedLM"),
+        ("distilbert", "DistilBertForMaskedLM"),
+        ("electra", "ElectraForMaskedLM"),
+        ("eurobert", "EuroBertForMaskedLM"),
+        ("nomic_bert", "NomicBertForMaskedLM"),
+        ("roberta", "RobertaForTokenClassification"),
+    ],
+)
+def test_flops_are_those_that_torch_counts(model_type: str, class_name: str) -> None:
+    """An encoder's tokens see each other: all of them cost the same."""
+    length = 5
+    config = drawn_class(model_type, class_name) | {"vocab_size": 11, "tie_word_embeddings": True}
+    config |= {"max_position_embeddings": 16, "attn_implementation": "eager"}
+    layout = layout_of_class(config)
+    assert layout is not None
+    model = build_class(class_name, config, "cpu").eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(torch.arange(length)[None] + 2)
+    per_token = flops_per_token(layout, context=length)["forward_per_token"]
+    assert counter.get_total_flops() == length * per_token
+    assert kv_cache_elements(layout, context=length, batch=1) == 0
+
+
+@pytest.mark.parametrize("kind", ["no_such_tower", ["clip_vision_model"]])
+def test_a_tower_or_text_that_is_not_declared_is_not_guessed(kind: Any) -> None:
+    config = drawn_class("llava", "LlavaForConditionalGeneration")
+    for part in ("vision_config", "text_config"):
+        other = config | {part: {**config[part], "model_type": kind}}
+        assert layout_of_class(other) is None
+
+
+def test_the_encoder_s_share_is_noted(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"model_type": "t5"}), encoding="utf-8")
+    report = minilm.inspect(path)
+    assert report.parameters.total == 60_506_624  # t5-small
+    note = "FLOPs are a token's in the decoder; the encoder, 18,881,280 parameters, runs once"
+    assert note in report.notes

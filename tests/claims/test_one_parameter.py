@@ -1,0 +1,84 @@
+"""Claim 1 with planted effects: two functions that are the same, one of which hangs on single parameters."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from minilm.claims import damage, encoded_facts, facts, one_parameter
+from minilm.claims.one_parameter import _typical, _worst
+from minilm.claims.protocol import Region
+from minilm.claims.trials import Trials
+from tests.claims.subjects import bigram_model, phrases, planted_pairs, subject_of
+
+
+@pytest.fixture(autouse=True)
+def _fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(one_parameter, "PERTURBED", 2)
+    monkeypatch.setattr(facts, "MOST", 60)
+    rule = replace(encoded_facts.RULE, supported=Region(0, 0.1), least=60)
+    monkeypatch.setattr(encoded_facts, "RULE", rule)
+    for name in ("CANDIDATES", "CONCENTRATED"):
+        monkeypatch.setattr(encoded_facts, name, 3)
+    monkeypatch.setattr(encoded_facts, "MOST_JOINT", 6)
+
+
+def test_a_trial_from_a_later_layer_gives_what_the_whole_model_gives() -> None:
+    model = bigram_model("random", num_layers=2, output_initialization="scaled")
+    subject = subject_of(model)
+    with torch.no_grad():
+        model.blocks[1].feed_forward.down.weight.normal_(generator=torch.Generator().manual_seed(0))
+    assert np.array_equal(subject.trials.losses(1), Trials(model, subject.blocks).base)
+    assert not np.array_equal(subject.trials.losses(1), subject.trials.base)
+
+
+def test_a_pair_that_cancels_is_found_as_the_worst_case() -> None:
+    planted = _worst(subject_of(planted_pairs(bigram_model("random"), 20.0)))
+    assert planted.verdict == "contradicted"
+    assert planted.details["worst"].startswith("blocks.0.feed_forward.")
+    again = _worst(subject_of(planted_pairs(bigram_model("random"), 20.0)))
+    assert again == planted, "the same numbers by the same seed"
+    even = _worst(subject_of(planted_pairs(bigram_model("random"), 0.0)))
+    assert even.verdict == "supported"
+
+
+def test_a_parameter_drawn_at_random_does_not_matter() -> None:
+    subject = subject_of(bigram_model("random"))
+    assert _typical(subject).verdict == "supported"
+
+
+def test_a_parameter_drawn_at_random_matters_where_most_cancel() -> None:
+    model = planted_pairs(bigram_model("random", d_feed_forward=128), 20.0, pairs=64)
+    assert _typical(subject_of(model)).verdict == "contradicted"
+
+
+def test_facts_in_one_parameter_each_are_found_and_the_same_facts_spread_out_are_not() -> None:
+    (single,) = encoded_facts.measure(subject_of(bigram_model("units")))
+    assert single.verdict == "contradicted"
+    assert single.details["encoded"][0]["parameter"].startswith("lm_head.weight[")
+    assert single.details["flipped"] > 50
+    assert single.details["flipped_by_null"] == 0
+    assert single.details["scalars_of_half"] == 1
+    (spread,) = encoded_facts.measure(subject_of(bigram_model("random")))
+    assert spread.verdict == "supported", (spread.interval, spread.text)
+    assert spread.details["scalars_of_half"] > 1
+
+
+def test_shuffled_facts_are_never_supported() -> None:
+    (shuffled,) = encoded_facts.measure(subject_of(bigram_model("random")), shuffled=True)
+    assert shuffled.verdict == "inconclusive"
+    assert "needs 60 known facts" in shuffled.why
+    (few,) = encoded_facts.measure(subject_of(bigram_model("random"), phrases(2)[:1000]))
+    assert few.verdict == "inconclusive"
+
+
+def test_damage_is_concentrated_where_it_was_planted() -> None:
+    (finding,) = damage.measure(subject_of(bigram_model("units")))
+    half = finding.details["half"]
+    assert half["ranked"] <= 300
+    assert half["random"] is None or half["random"] > 10_000
+    structures = {row["kind"] for row in finding.details["structures"]}
+    assert structures == {"component", "layer", "head", "unit"}

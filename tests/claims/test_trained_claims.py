@@ -1,0 +1,141 @@
+"""Claims 2, 3 and 8: planted effects both ways, the budget, and that a stopped run goes on."""
+
+from __future__ import annotations
+
+import copy
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from minilm.claims import check, initialization, knowledge, scaling, small_models
+from minilm.claims.cells import OVER_BUDGET, Cells
+from minilm.claims.subject import Subject
+from minilm.claims.trials import Trials
+from minilm.model.transformer import Transformer
+from tests.claims.subjects import bigram_model, planted_pairs, subject_of
+
+COUNTS = [20_000, 40_000, 60_000, 130_000, 210_000, 540_000, 900_000]
+
+
+@pytest.fixture(scope="module")
+def subject() -> Subject:
+    return subject_of(bigram_model("random", d_feed_forward=64, output_initialization="scaled"))
+
+
+def test_facts_are_found_in_the_class_that_was_trained(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(knowledge, "FACTS", 40)
+    monkeypatch.setattr(knowledge, "STEPS", 20)
+    for name in ("embeddings", "feed-forward"):
+        bits, trained, facts = knowledge.trained_bits(subject.model, (name,), 1e-2, seed=0)
+        assert bits > 1
+        shares = knowledge.shapley(subject.model, trained, facts)
+        assert shares[name] == pytest.approx(1)
+        assert sum(shares.values()) == pytest.approx(1)
+    untouched, _, _ = knowledge.trained_bits(subject.model, (), 1e-2, seed=0)
+    assert untouched < 1
+
+
+def rows_of(share: float, ratio: float) -> list[dict[str, float]]:
+    others = (1 - share) / 2
+    return [
+        {f"share: {name}": share / 2 for name in knowledge.MATRICES}
+        | {f"share: {name}": others for name in knowledge.CLASSES[2:]}
+        | {f"alone: {name}": ratio * (1 + seed / 1000) for name in knowledge.CLASSES}
+        | {"alone: matrices": 1.0, "alone: all": 2.0}
+        for seed in range(knowledge.SEEDS)
+    ]
+
+
+def test_verdicts_of_knowledge_follow_the_shares(subject: Subject) -> None:
+    for share, ratio, verdict in ((0.9, 0.2, "supported"), (0.3, 0.9, "contradicted")):
+        for finding in knowledge._findings(subject, rows_of(share, ratio)):
+            assert finding.verdict == verdict
+
+
+def law(
+    by_size: float, by_data: float, noise: float
+) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    """Losses (texts, sizes, seeds) of A·N^-a with gains by text, and those of the left-out size last."""
+    random = np.random.default_rng(0)
+    size = 20 * np.array(COUNTS, np.float64) ** -by_size
+    text = by_data * np.arange(3)[::-1]
+    exact = 2 + size[None, :, None] + text[:, None, None]
+    losses: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+    losses = exact + random.normal(0, noise, (3, len(COUNTS), scaling.SEEDS))
+    return losses
+
+
+def verdicts_of(
+    losses: np.ndarray[tuple[int, ...], np.dtype[np.float64]], spread: float
+) -> list[str]:
+    found = scaling.findings(COUNTS, losses[:, :-1], losses[-1, -1], np.full(scaling.SEEDS, spread))
+    return [finding.verdict for finding in found]
+
+
+def test_a_planted_law_is_found_and_its_absence_too() -> None:
+    gain = float(
+        -np.polyfit(np.log(COUNTS[:-1]), 20 * np.array(COUNTS[:-1]) ** -0.3, 1)[0] * math.log(4)
+    )
+    assert verdicts_of(law(0.3, gain, 0.002), spread=gain) == ["supported"] * 4
+    assert verdicts_of(law(0.3, gain * 5, 0.002), spread=gain / 9)[:3] == [
+        "supported",
+        "contradicted",
+        "contradicted",
+    ]
+    assert verdicts_of(law(0.3, 0.0, 0.002), spread=gain)[1] != "supported"
+    assert verdicts_of(law(-0.05, gain, 0.002), spread=gain)[0] == "contradicted"
+    off = law(0.3, gain, 0.002)
+    off[-1, -1] += 1
+    assert verdicts_of(off, spread=gain)[3] == "contradicted"
+
+
+def test_equal_initial_values_keep_units_equal_for_ever(subject: Subject) -> None:
+    arm = small_models.Arm({"num_layers": 1, "d_model": 16, "num_heads": 1}, steps=20, tokens=1000)
+    zero = small_models.Arm(arm.fields, steps=20, tokens=1000, scale=0.0)
+    equal = small_models.trained_model(subject, zero, 1e-2, 0).blocks[0].feed_forward.up.weight
+    usual = small_models.trained_model(subject, arm, 1e-2, 0).blocks[0].feed_forward.up.weight
+    assert torch.equal(equal, equal[:1].expand_as(equal))
+    assert not torch.equal(usual, usual[:1].expand_as(usual))
+    again = small_models.trained_model(subject, arm, 1e-2, 0).blocks[0].feed_forward.up.weight
+    assert torch.equal(usual, again), "the same by the same seed"
+
+
+def test_co_adaptation_of_units_that_cancel_and_of_units_apart(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(initialization, "PAIRS", 20)
+
+    def measured(model: Transformer) -> float:
+        random = np.random.default_rng(0)
+        return initialization.co_adaptation(Trials(model, subject.blocks), random)
+
+    cancelling = planted_pairs(bigram_model("random", d_feed_forward=2), 20.0)
+    apart = copy.deepcopy(cancelling)
+    with torch.no_grad():
+        apart.blocks[0].feed_forward.down.weight *= 1e-4
+    assert measured(cancelling) > 1.9, "without both nothing is lost"
+    assert measured(apart) < measured(cancelling)
+
+
+def test_what_the_budget_does_not_reach_is_missing_and_what_is_trained_is_kept(
+    subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["knowledge", "scaling", "initialization"]
+    report = check.check_subject(subject, "it", names, Cells(tmp_path, 0))
+    assert {finding.why for finding in report.findings} == {f"not run: {OVER_BUDGET}"}
+    untrained = check.check_subject(subject, "it", names)
+    assert {finding.why for finding in untrained.findings} == {f"not run: {check.TRAINS}"}
+
+    for name, value in (("FACTS", 20), ("STEPS", 3), ("SEEDS", 2), ("RATES", (1e-2,))):
+        monkeypatch.setattr(knowledge, name, value)
+    first = knowledge.measure(subject, Cells(tmp_path, 100, seed=0))
+    assert first[0].interval is not None
+    monkeypatch.setattr(knowledge, "trained_bits", None)  # nothing is trained twice
+    assert knowledge.measure(subject, Cells(tmp_path, 0, seed=0)) == first
+    other = knowledge.measure(subject, Cells(tmp_path, 0, seed=1))
+    assert other[0].why == f"not run: {OVER_BUDGET}"

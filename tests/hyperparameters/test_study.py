@@ -1,0 +1,216 @@
+"""Processes that share a study, what is killed, and files that are no study."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minilm.errors import InputError
+from minilm.hyperparameters.study import make_sampler, open_study, trials_folder
+from tests.conftest import ROOT
+
+IDENTITY = {"data": "a text", "budget": "params 1000"}
+PROGRAM = Path(__file__).with_name("sharing.py")
+
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
+
+
+def share(path: Path, *phases: str) -> list[tuple[list[Any], dict[str, int]]]:
+    """Of each phase of sharing.py: what was trained, and the states of all trials after it."""
+    done = subprocess.run(
+        [sys.executable, str(PROGRAM), str(path), *phases],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    results = []
+    trained: list[Any] = []
+    for line in map(json.loads, done.stdout.splitlines()):
+        if "worker" in line:
+            trained.append(line)
+        else:
+            results.append((trained, line))
+            trained = []
+    return results
+
+
+@forks
+def test_eight_processes_make_each_trial_once_and_after_a_restart_the_rest(
+    optuna: Any, study_file: Path
+) -> None:
+    (lines, states), (more, all_states) = share(study_file, "9,8,,", "11,2,,")
+    assert sorted(line["number"] for line in lines) == list(range(9))
+    assert states == {"COMPLETE": 9}
+    points = [(line["x"], line["n"]) for line in lines]
+    assert len(set(points)) == 9, "the same seed, and no two trials alike"
+    assert (0.5, 2) in points, "the first is the one that was given"
+    assert sorted(line["number"] for line in more) == [9, 10]
+    assert all_states == {"COMPLETE": 11}
+    assert sorted(path.name for path in trials_folder(study_file).iterdir()) == ["lock"]
+
+
+@forks
+def test_a_killed_trial_is_made_again_and_a_slow_one_is_left_alone(
+    optuna: Any, study_file: Path
+) -> None:
+    (none, states), (lines, all_states) = share(study_file, "4,1,0,", "4,2,,0")
+    assert (none, states) == ([], {"RUNNING": 1})
+    assert all_states == {"COMPLETE": 4, "FAIL": 1}
+    assert sorted(line["number"] for line in lines) == list(range(1, 5))
+    assert [(line["x"], line["n"]) for line in lines if line["attempt"] == 2] == [(0.5, 2)]
+
+
+def test_what_ends_its_process_each_time_is_given_up(optuna: Any, study_file: Path) -> None:
+    point = {"x": 0.25}
+
+    def suggest(trial: Any) -> dict[str, float]:
+        return {"x": trial.suggest_float("x", 0, 1)}
+
+    with open_study(study_file, IDENTITY, sampler="random", seed=0) as study:
+        for attempt in (1, 2, 3):
+            claimed = study.claim(2, suggest, point)
+            assert claimed is not None
+            assert (claimed.attempt, claimed.parameters) == (attempt, point)
+            claimed.lock.close()  # as the system does where a process is killed
+        other = study.claim(2, suggest, point)
+        assert other is not None
+        assert other.parameters != point
+        assert study.counts() == {
+            "complete": 0,
+            "pruned": 0,
+            "running": 1,
+            "fail": 3,
+            "finished": 0,
+        }
+        study.fail(other, again=True)
+        again = study.claim(2, suggest, point)
+        assert again is not None
+        assert again.parameters == other.parameters
+
+
+def test_a_trial_worse_than_the_median_is_told_to_end(optuna: Any, study_file: Path) -> None:
+    def suggest(trial: Any) -> dict[str, float]:
+        return {"x": trial.suggest_float("x", 0, 1)}
+
+    def losses(study: Any, level: float) -> list[bool]:
+        claimed = study.claim(99, suggest, {"x": 0.5})
+        answers = [study.report(claimed, part, level + 4 - part) for part in (1, 2, 3)]
+        assert not study.report(claimed, 3, level + 9.0), "an evaluation that is told twice"
+        study.run_folder(claimed.number).mkdir()
+        study.complete(claimed, level, {})
+        return answers
+
+    with open_study(study_file, IDENTITY, sampler="random", seed=0) as study:
+        for level in (3, 1, 2, 5, 4):
+            assert losses(study, level) == [False] * 3, "there is no median yet"
+        assert losses(study, 2.5) == [False] * 3
+        assert losses(study, 6) == [True] * 3
+        best = study.best()
+        assert best is not None
+        assert (best.number, best.value) == (1, 1)
+        folders = {path.name for path in study.folder.glob("trial-*")}
+        assert folders == {"trial-1"}, "the best run alone is kept"
+
+
+@pytest.mark.parametrize("kind", ["tpe", "random"])
+def test_what_is_drawn_follows_from_seed_and_number(optuna: Any, kind: Any) -> None:
+    def draw(seed: int, number: int) -> float:
+        study = optuna.create_study(sampler=make_sampler(kind, seed, number))
+        return float(study.ask().suggest_float("x", 0, 1))
+
+    assert draw(1, 5) == draw(1, 5)
+    assert len({draw(1, 5), draw(1, 6), draw(2, 5)}) == 3
+
+
+def _text(path: Path) -> None:
+    path.write_text("not a database, but a text of some length\n" * 100)
+
+
+def _other_program(path: Path) -> None:
+    _sql(path, "CREATE TABLE accounts (id)")
+
+
+def _sql(path: Path, *statements: str) -> None:
+    connection = sqlite3.connect(path)
+    for statement in statements:
+        connection.execute(statement)
+    connection.commit()
+    connection.close()
+
+
+def _begin(path: Path, **other: str) -> None:
+    with open_study(path, IDENTITY | other, sampler="tpe", seed=0):
+        pass
+
+
+def _other_study(path: Path) -> None:
+    _begin(path)
+    _sql(path, "UPDATE studies SET study_name = 'another'")
+
+
+def _trigger(path: Path) -> None:
+    _begin(path)
+    _sql(
+        path,
+        "CREATE TRIGGER t AFTER INSERT ON trials BEGIN DELETE FROM trials; END",
+    )
+
+
+def _other_text(path: Path) -> None:
+    _begin(path, data="another text")
+
+
+def _other_budget(path: Path) -> None:
+    _begin(path, budget="params 2000")
+
+
+def _damaged(path: Path) -> None:
+    _begin(path)
+    _sql(path, "UPDATE study_user_attributes SET value_json = '{not json'")
+
+
+def _no_search(path: Path) -> None:
+    _begin(path)
+    _sql(path, "UPDATE study_user_attributes SET value_json = '[1, 2]'")
+
+
+def _newer(path: Path) -> None:
+    _begin(path)
+    _sql(path, "UPDATE alembic_version SET version_num = 'v99.0.0'")
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (_text, "file is not a database"),
+        (_other_program, "a database of another program"),
+        (_other_study, "the study 'another' of another program"),
+        (_trigger, "a database with triggers or views"),
+        (_other_text, "the study of another search: data another text"),
+        (_other_budget, "the study of another search: budget params 2000"),
+        (_damaged, "cannot be used: "),
+        (_no_search, "a study without what is searched"),
+        (_newer, "cannot be used: "),
+    ],
+    ids=lambda value: value.__name__.strip("_") if callable(value) else "",
+)
+def test_another_file_is_refused_in_one_line_and_left_as_it_is(
+    optuna: Any, study_file: Path, make: Any, problem: str
+) -> None:
+    make(study_file)
+    before = study_file.read_bytes()
+    with pytest.raises(InputError) as error:
+        _begin(study_file)
+    assert str(error.value).startswith(f"{study_file}: {problem}")
+    assert "\n" not in str(error.value)
+    assert study_file.read_bytes() == before

@@ -1,0 +1,136 @@
+"""A config.json whose model_type is not declared: which one is offered, and reading it as another."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import minilm
+from minilm.architectures.overview import overviews
+from minilm.cli.architectures import main as list_architectures
+from minilm.cli.inspect import main
+from minilm.errors import InputError
+from tests.inspection.test_inspector import write_llama
+
+LLAMA = {
+    "hidden_size": 8,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 12,
+    "vocab_size": 11,
+    "attention_bias": False,
+    "mlp_bias": False,
+}
+DEEPSEEK = LLAMA | {
+    "num_nextn_predict_layers": 1,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "n_shared_experts": 1,
+    "n_group": 1,
+    "q_lora_rank": 6,
+    "kv_lora_rank": 8,
+    "first_k_dense_replace": 1,
+    "topk_group": 1,
+    "qk_nope_head_dim": 4,
+    "qk_rope_head_dim": 2,
+    "v_head_dim": 4,
+    "moe_intermediate_size": 4,
+}
+GPT2 = {"n_embd": 8, "n_layer": 2, "n_head": 2, "n_positions": 16, "vocab_size": 11}
+
+
+def novel(folder: Path, fields: dict[str, Any]) -> Path:
+    path = folder / "config.json"
+    path.write_text(json.dumps({"model_type": "novel", **fields}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("fields", "offered"),
+    [
+        (LLAMA, "llama"),
+        (DEEPSEEK, "deepseek_v3"),
+        (GPT2, "gpt2"),
+        ({"text_config": {"model_type": "gemma4_text"}}, "gemma4"),
+        ({"vocab_size": 11, "colour": 3}, None),
+    ],
+)
+def test_the_type_with_its_fields_is_offered(
+    tmp_path: Path,
+    fields: dict[str, Any],
+    offered: str | None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main([str(novel(tmp_path, fields))]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert error.startswith(
+        f"error: {tmp_path / 'config.json'}: model_type 'novel' without weights"
+    )
+    if offered is None:
+        assert "--as" not in error
+    else:
+        assert f"its fields are those of {offered}; inspect with --as {offered}" in error
+
+
+def test_it_is_read_as_that(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = novel(tmp_path, LLAMA)
+    assert main([str(path), "--as", "llama", "--json", "-"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    matrices = 4 * 8 * 8 + 3 * 8 * 12
+    assert report["parameters"]["total"] == 2 * 11 * 8 + 2 * (matrices + 2 * 8) + 8
+    assert report["architecture"] == "llama"
+    assert "read as llama: config.json says novel" in report["notes"]
+
+
+def test_weights_are_held_against_it(tmp_path: Path) -> None:
+    write_llama(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(
+        path.read_text().replace('"llama"', '"novel", "architectures": ["NovelForCausalLM"]')
+    )
+    assert minilm.inspect(tmp_path).witnesses.formula is None
+    report = minilm.inspect(tmp_path, model_type="llama")
+    assert report.verified
+    assert report.witnesses.formula == report.witnesses.file
+    assert not minilm.inspect(tmp_path, model_type="qwen2").verified, "it has three biases more"
+
+
+def test_what_cannot_be_read_so_is_one_line(tmp_path: Path) -> None:
+    path = novel(tmp_path, LLAMA)
+    with pytest.raises(InputError, match=r"^--as: 'lama', .*; perhaps llama"):
+        minilm.inspect(path, model_type="lama")
+    with pytest.raises(InputError, match=r"--as: 'zzzz', .*`minilm architectures`"):
+        minilm.inspect(path, model_type="zzzz")
+    with pytest.raises(InputError, match=r"--as: nano, expected a target with a config.json"):
+        minilm.inspect("nano", model_type="llama")
+
+
+def test_every_type_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list_architectures([]) == 0
+    title, *lines = capsys.readouterr().out.splitlines()
+    assert title.split() == [
+        "model_type",
+        "counted",
+        "KV",
+        "cache",
+        "GGUF",
+        "runs",
+        "the",
+        "same",
+        "as",
+    ]
+    assert [line.split()[0] for line in lines] == [each.model_type for each in overviews()]
+    assert list_architectures(["--json"]) == 0
+    (llama,) = [
+        each for each in json.loads(capsys.readouterr().out) if each["model_type"] == "llama"
+    ]
+    assert llama == {
+        "model_type": "llama",
+        "counted": "yes",
+        "cache": "yes",
+        "gguf": "llama",
+        "runs": "yes",
+        "same_as": "",
+    }
