@@ -6,8 +6,8 @@ What is counted, in the largest of those moments:
     optimizer    its state, of the rank's rows
     gradients    ddp: all of them throughout, in the buckets of the all-reduce (gradient_as_bucket_view);
                  sharded: the rank's rows of the layers behind
-    gathered     sharded: what is outside the blocks in float32 throughout, and in the dtype of the products two
-                 units of blocks (one computes, the next is on its way; one alone is twice there at first)
+    gathered     sharded: what is outside the blocks in float32 throughout, and in the dtype of the products
+                 two units of blocks (one computes, the next is on its way; one alone is twice there at first)
     reduced      sharded: the whole gradients outside the blocks from the head on, those of the unit that goes
                  backward, and those of the unit behind in float32 while they are reduced
     activations  all that is saved for the backward pass, and a moment's intermediate results. Autocast saves
@@ -173,7 +173,7 @@ class RankStep:
         gathering = min(2 * unit, self.num_blocks) if behind else 2 * unit
         of_blocks = block * (in_unit * self.width + (unit * FLOAT32 if behind >= last else 0))
         of_outside = FLOAT32 * self._outside_gradients
-        # The unit that is reduced last: its gradients, in a row too, and their sum where there is an earlier one.
+        # The unit that is reduced last: its gradients, in a row too, and where there is one their sum.
         copies = 2 + (1 / self.mesh.shards if self.accumulating else 0)
         last_reduced = of_outside + int(copies * FLOAT32 * unit * block)
         gathered, reduced = {

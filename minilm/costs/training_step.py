@@ -338,7 +338,7 @@ def _block_temporaries(step: TrainingStep, saved: Activations) -> Iterator[int]:
 
 
 def _muon_bytes(step: TrainingStep) -> int:
-    """What `Muon.step` allocates: all updates and results, and of one batch of equal sides the iteration's matrices."""
+    """What `Muon.step` allocates: all updates and results, and the matrices of one batch's iteration."""
     shapes = step.muon_shapes
     width = step.width if step.dtype == "bfloat16" else FLOAT32
     groups: dict[tuple[int, ...], list[int]] = {}

@@ -160,9 +160,9 @@ def without_values(model: Transformer) -> Transformer:
 def device_mesh(layout: str, world: World, device: str) -> DeviceMesh:
     """One dimension, or for hsdp two: machines, and processes of each.
 
-    With tensor parallelism three: those two, of groups of processes, and those of a group. Under ddp each group is
-    a machine of its own, and under fsdp all are one. Raises ConfigError where the machines have different numbers of
-    processes.
+    With tensor parallelism three: those two, of groups of processes, and those of a group. Under ddp each
+    group is a machine of its own, and under fsdp all are one. Raises ConfigError where the machines have
+    different numbers of processes.
     """
     if layout != "hsdp" and world.tensor == 1:
         return init_device_mesh(device, (world.size,))

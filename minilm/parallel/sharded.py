@@ -63,9 +63,9 @@ def part_like(tensor: Tensor, part: Tensor, mesh: DeviceMesh | None = None) -> T
 class WholeMatrices:
     """A function of whole matrices, of which each process has a block: each computes it of some of them.
 
-    The matrices are in stacks of one shape, (n, r, c) each. A process is sent the blocks of its own matrices by
-    those that have one copy together, and sends each process that one's block of the results. Every process makes
-    one together with all others, and calls it together with them.
+    The matrices are in stacks of one shape, (n, r, c) each. A process is sent the blocks of its own matrices
+    by those that have one copy together, and sends each process that one's block of the results. Every
+    process makes one together with all others, and calls it together with them.
     """
 
     def __init__(self, stacks: Iterable[Sequence[Tensor]]) -> None:
@@ -85,14 +85,16 @@ class WholeMatrices:
             for rank in range(size)
         ]
         own = _processes_of_copy(stacks[0][0]), [_block(stack[0]) for stack in stacks]
-        self._holders: list[tuple[tuple[int, ...], list[tuple[EllipsisType | slice, ...]]]] = [own] * size
+        self._holders: list[tuple[tuple[int, ...], list[tuple[EllipsisType | slice, ...]]]] = [
+            own
+        ] * size
         if size > 1:
             dist.all_gather_object(self._holders, own, group=world().control)
 
     def apply(
         self, function: Callable[[list[Tensor]], list[Tensor]], parts: Sequence[Tensor]
     ) -> list[Tensor]:
-        """``function`` takes stacks and returns such. This process's blocks, (n, ...) each -> those of the results."""
+        """``function`` takes stacks and returns such. Blocks of this process, (n, ...) each -> of results."""
         rank, size = world().rank, world().size
         if size == 1:
             return function(list(parts))

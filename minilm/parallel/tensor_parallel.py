@@ -1,8 +1,8 @@
 """Each matrix of the blocks shared out by several processes, which all compute the same rows of a batch.
 
-Shoeybi et al. 2019 (Megatron-LM, arXiv:1909.08053), through torch's parallelize_module: queries, keys, values and
-what goes up by heads and hidden units, what comes back by its inputs, summed over the processes. Embeddings, norms
-and head are whole in each.
+Shoeybi et al. 2019 (Megatron-LM, arXiv:1909.08053), through torch's parallelize_module: queries, keys, values
+and what goes up by heads and hidden units, what comes back by its inputs, summed over the processes.
+Embeddings, norms and head are whole in each.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon/). The update is `torch.optim.Muon`'s; what
 differs is how it is computed: all matrices of one shape go through the Newton-Schulz iteration as one
-batch, in bfloat16 only where the device multiplies it fast. Several processes share the matrices out, and each
-orthogonalises whole ones, since a part of one has other singular values.
+batch, in bfloat16 only where the device multiplies it fast. Several processes share the matrices out, and
+each orthogonalises whole ones, since a part of one has other singular values.
 
 Legend: n matrices of one shape, r <= c their sides.
 """

@@ -72,8 +72,12 @@ class RunSpec:
                 f"{self.config.initial_context_length}",
                 f"at most the model's context_length, {most}",
             )
-        if self.config.watch and self.config.parallel != "ddp" and world().is_parallel:
-            got = f"given with parallel {self.config.parallel}, of which a process has parts only"
+        layout, tensor = self.config.parallel, self.config.tensor_parallel
+        if self.config.watch and (layout != "ddp" or tensor > 1) and world().is_parallel:
+            options = f"parallel {layout}" + (
+                f" and tensor_parallel {tensor}" if tensor > 1 else ""
+            )
+            got = f"given with {options}, of which a process has parts only"
             raise ConfigError("watch", got, "parallel ddp, or one process")
 
     def record(self) -> RunRecord:

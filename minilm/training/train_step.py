@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from minilm.data.batches import Batch
+from minilm.errors import ConfigError
 from minilm.model.transformer import Transformer, next_token_loss
 from minilm.parallel.dropout import RowsOfDropout
 from minilm.parallel.process_group import world
@@ -68,6 +69,8 @@ class TrainStep:
     def __init__(self, spec: RunSpec, progress: Progress, stop: StopRequest) -> None:
         self.model, self.config, self.runtime = spec.model, spec.config, spec.runtime
         self.progress, self.stop, self.world = progress, stop, world()
+        if self.world.tensor > 1 and self.runtime.compile_required:
+            raise ConfigError("compile", "on with tensor_parallel", "auto or off")
         self.parallel: DataParallel | None = None
         if self.world.is_parallel:
             from minilm.parallel.data_parallel import DataParallel  # seconds of importing
@@ -85,9 +88,9 @@ class TrainStep:
         )
         if progress.scaler:
             self.scaler.load_state_dict(progress.scaler)
-        self.loss = self.runtime.compiled(
-            self.parallel.loss if self.parallel else next_token_loss, stop
-        )
+        self.loss = self.parallel.loss if self.parallel else next_token_loss
+        if self.world.tensor == 1:
+            self.loss = self.runtime.compiled(self.loss, stop)
         self.matrices = matrices(self.model)
         self.batches = BatchLoader(spec.dataset, self.config, self.runtime.device)
         self.length = spec.dataset.row_length(self.model.config.context_length)
@@ -158,7 +161,9 @@ class TrainStep:
                 own = batch.rows(self.world.rows(len(batch)))
                 # The mean over the processes, which gradients become, is that of all labels so.
                 parts = self.batches.to_device(
-                    torch.tensor(total / (own.labels * self.world.data_size) if own.labels else math.inf)
+                    torch.tensor(
+                        total / (own.labels * self.world.data_size) if own.labels else math.inf
+                    )
                 )
                 with self._micro_batch(len(batch), is_last=number == len(micro_batches) - 1):
                     backward(parts, *self.batches.tensors(own.with_a_label()))
@@ -228,7 +233,10 @@ class TrainStep:
     def reading(self) -> dict[str, float] | None:
         """The mean loss since the last reading, learning rate and norm; None when the loss is not finite."""
         progress = self.progress
-        loss, norm = self._mean_loss_sum(progress.loss_count) / progress.loss_count, self.norm.item()
+        loss, norm = (
+            self._mean_loss_sum(progress.loss_count) / progress.loss_count,
+            self.norm.item(),
+        )
         if not (math.isfinite(loss) and self._norm_is_usable(norm)):
             return None
         progress.loss_count = 0

@@ -1,7 +1,8 @@
-"""python scripts/experiments/parallel_speed.py: training by 2 processes of 1 thread against 1 process of 2 threads.
+"""python scripts/experiments/parallel_speed.py: training by 2 processes of 1 thread against 1 of 2 threads.
 
-The processes of all layouts are there throughout; they take turns of a few steps each, since what else the machine does
-changes by the minute. Beside tokens a second the processor time of a step is printed, which other work changes less.
+The processes of all layouts are there throughout; they take turns of a few steps each, since what else the
+machine does changes by the minute. Beside tokens a second the processor time of a step is printed, which
+other work changes less.
 """
 
 from __future__ import annotations
@@ -73,8 +74,6 @@ def start(name: str) -> list[subprocess.Popen[str]]:
         variables = {"OMP_NUM_THREADS": str(2 // world)}
         if world > 1:
             variables |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
-            if name.endswith("+"):
-                variables["BF"] = "1"
             variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         process = subprocess.Popen(
             [sys.executable, *sys.argv, "--worker", name],
@@ -88,7 +87,7 @@ def start(name: str) -> list[subprocess.Popen[str]]:
 
 
 def one_turn(processes: list[subprocess.Popen[str]]) -> dict[str, float]:
-    """A turn of all processes of a layout: the tokens, the seconds of the slowest, and the processor time of all."""
+    """A turn of all processes of a layout: tokens, seconds of the slowest, processor time of all."""
     for process in processes:
         assert process.stdin
         process.stdin.write("\n")
@@ -120,7 +119,7 @@ def work(arguments: argparse.Namespace) -> None:
         settings = {"batch_size": arguments.batch, "dtype": arguments.dtype, "compile": "off"}
         settings |= {"optimizer": arguments.optimizer, "device": "cpu"}
         if arguments.worker != ONE:
-            settings["parallel"] = arguments.worker.strip("+")
+            settings["parallel"] = arguments.worker
         spec = new_run(
             arguments.preset,
             source=DataSource(str(text), (), Path(name) / "cache"),

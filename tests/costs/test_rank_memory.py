@@ -66,8 +66,8 @@ def test_sharded_by_hand(world: int) -> None:
     rank = memory(Mesh("fsdp", 1, world), accumulating=True, batch=6, context=6)
     assert rank.weights == rank.gradients == 4 * own
     assert rank.optimizer == 8 * own + 4 * TENSORS
-    # At the last block, where most is saved: both blocks, which are one unit and there twice while it is gathered,
-    # all else, and the gradients of head and norm.
+    # At the last block, where most is saved: both blocks, which are one unit and there twice while it is
+    # gathered, all else, and the gradients of head and norm.
     assert rank.moment == "block"
     assert rank.gathered == 4 * (ALL + 2 * BLOCK)
     assert rank.reduced == 4 * (TABLE + NORM)

@@ -41,7 +41,7 @@ RUNS: dict[str, dict[str, Any]] = {
         "settings": SETTINGS | {"activation_checkpointing": True},
     },
 }
-# Matrices that two processes share out, each of them between two more where there are four: 17 hidden units each.
+# Matrices that two processes share out, each of them between two more where there are four: 17 hidden units.
 HALVES = TINY_MODEL | {"d_model": 12, "d_feed_forward": 34}
 TENSOR_RUNS: dict[str, dict[str, Any]] = {
     "tensor-adamw": {"model": HALVES, "settings": SETTINGS | ADAMW | {"tensor_parallel": 2}},

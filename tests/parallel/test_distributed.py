@@ -25,7 +25,7 @@ from minilm.runs.files import read_summary, step_of_state
 from minilm.runs.logs import read_metrics
 from minilm.training.resume_state import read_state, state_files
 from minilm.training.train import finetune, train
-from tests.conftest import ROOT
+from tests.conftest import ROOT, TINY_MODEL
 from tests.parallel.processes import (
     ODD,
     RUNS,
@@ -71,7 +71,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path:
     cases.append({"name": "saved", "verb": "save", "arguments": {}})
     run_cases(folder, cases, 4)
     for name in NAMES:
-        train(**common, **(RUNS | TENSOR_RUNS)[name], run_dir=folder / f"W1-{name}", cache=folder / "cache")
+        train(
+            **common,
+            **(RUNS | TENSOR_RUNS)[name],
+            run_dir=folder / f"W1-{name}",
+            cache=folder / "cache",
+        )
     for name, arguments in worse(folder, text_file).items():
         finetune(**arguments, run_dir=folder / f"W1-{name}", cache=folder / "cache")
     return folder
@@ -150,6 +155,22 @@ def test_four_go_on_as_two_as_one_and_as_four_again(folder: Path) -> None:
         expected = load_file(whole / "model.safetensors")
         for key, tensor in load_file(run / "model.safetensors").items():
             torch.testing.assert_close(tensor, expected[key], rtol=1e-2, atol=1e-3, msg=key)
+
+
+def test_two_compiled_processes_drop_what_one_does(folder: Path, text_file: Path) -> None:
+    settings = SETTINGS | {"max_steps": 6, "eval_every": 6}
+    common = {"data": str(text_file), "tokenizer": "byte"}
+    common["model"] = TINY_MODEL | {"num_layers": 1, "dropout": 0.2}
+    layouts = ("ddp", "fsdp")
+    cases = []
+    for layout in layouts:
+        arguments = common | {"settings": settings | {"compile": "on", "parallel": layout}}
+        cases.append({"name": f"{layout}-compiled", "verb": "train", "arguments": arguments})
+    run_cases(folder, cases, 2)
+    train(**common, settings=settings, run_dir=folder / "W1-eager", cache=folder / "cache")
+    for layout in layouts:
+        compiled, eager = losses(folder / f"{layout}-compiled"), losses(folder / "W1-eager")
+        torch.testing.assert_close(compiled, eager, rtol=0, atol=1e-4)
 
 
 KILLS = int(os.environ.get("MINILM_TEST_KILLS", "50"))

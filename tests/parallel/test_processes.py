@@ -95,8 +95,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path:
     run_cases(folder, cases, 2)
     for name, run in (RUNS | TENSOR_RUNS).items():
         run = run | {"settings": run["settings"] | {"watch": name == "accumulated"}}
-        said = folder / f"W1-{name}.faults"
-        with with_faults(said) if name == "float16" else contextlib.nullcontext():
+        notes = folder / f"W1-{name}.faults"
+        with with_faults(notes) if name == "float16" else contextlib.nullcontext():
             train(**common, **run, run_dir=folder / f"W1-{name}", cache=folder / "cache")
     for name, arguments in tuned("ddp", base, text_file, answers).items():
         finetune(**arguments, run_dir=folder / f"W1-{name}", cache=folder / "cache")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,7 +10,11 @@ import pytest
 from minilm.config import ModelConfig
 from minilm.errors import ConfigError
 from minilm.model.transformer import Transformer
+from minilm.parallel.process_group import World
 from minilm.parallel.tensor_parallel import check
+from minilm.training.resume_state import Progress
+from minilm.training.signals import StopRequest
+from minilm.training.train_step import TrainStep
 from tests.conftest import TINY_MODEL
 
 
@@ -36,3 +41,11 @@ def test_what_is_frozen_is_refused() -> None:
     model.final_norm.requires_grad_(False)
     with pytest.raises(ConfigError, match="an adapter or frozen parameters"):
         check(model, 2, 4)
+
+
+def test_it_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("minilm.training.train_step.world", lambda: World(size=2, tensor=2))
+    runtime = SimpleNamespace(compile_required=True)
+    spec: Any = SimpleNamespace(model=None, config=None, runtime=runtime)
+    with pytest.raises(ConfigError, match="compile: on with tensor_parallel, expected auto or off"):
+        TrainStep(spec, Progress(), StopRequest())

@@ -74,9 +74,9 @@ def run(
 
 
 @contextlib.contextmanager
-def with_faults(said: Path) -> Iterator[None]:
-    """One row of a gradient overflows in the third step, in its process alone; each forward pass of the last one
-    takes long. What rank 0 says of others, and what each process's scale is at the end, goes into the file ``said``.
+def with_faults(notes: Path) -> Iterator[None]:
+    """One row of a gradient overflows in the third step, in its process alone; each forward pass of the last
+    one takes long. Rank 0's notes on others, and each process's scale at the end, go into the file ``notes``.
     """
     import logging
 
@@ -94,7 +94,7 @@ def with_faults(said: Path) -> Iterator[None]:
                 local(gradient)[0] = float("inf")
         update(self)
         if self.progress.step == self.config.max_steps - 1:
-            with said.open("a") as stream:
+            with notes.open("a") as stream:
                 print("scale", self.scaler.get_scale(), file=stream)
 
     def slow(*arguments: Any) -> Any:
@@ -102,7 +102,7 @@ def with_faults(said: Path) -> Iterator[None]:
             time.sleep(0.3)
         return loss(*arguments)
 
-    handler = logging.FileHandler(said)
+    handler = logging.FileHandler(notes)
     handler.addFilter(lambda record: world().is_main and "is slow" in record.getMessage())
     logging.getLogger("minilm").addHandler(handler)
     TrainStep._update = overflowing  # type: ignore[method-assign]

@@ -179,4 +179,6 @@ def test_parts_and_rounds_are_refused(
     monkeypatch.setattr(run_spec, "world", lambda: replace(World(), store=object()))
     with pytest.raises(ConfigError, match="watch: given with parallel fsdp"):
         train_tiny(tmp_path / "run", text_file, cache, watch=True, parallel="fsdp")
+    with pytest.raises(ConfigError, match="watch: given with parallel ddp and tensor_parallel 2"):
+        train_tiny(tmp_path / "run", text_file, cache, watch=True, tensor_parallel=2)
     assert not (tmp_path / "run").exists()
