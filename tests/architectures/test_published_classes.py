@@ -1,6 +1,6 @@
 """Published encoders, encoder-decoders, vision and image-text models, counted from their config.json alone.
 
-The counts are those that the models' pages on the Hugging Face Hub show of their safetensors files; where
+The counts are quoted in public tables of models, as the Hugging Face Hub counts their safetensors files; where
 such a file holds more than its class, as BERT's and RoBERTa's do, that of the class.
 """
 
@@ -67,11 +67,6 @@ PUBLISHED: dict[str, tuple[str, dict[str, Any], int]] = {
             "num_hidden_layers": 6,
         },
         22_713_216,
-    ),
-    "sentence-transformers/all-mpnet-base-v2": (
-        "MPNetModel",
-        {"model_type": "mpnet", "max_position_embeddings": 514},
-        109_486_464,
     ),
     "google-t5/t5-small": ("T5ForConditionalGeneration", {"model_type": "t5"}, 60_506_624),
     "google-t5/t5-base": (
@@ -214,22 +209,6 @@ PUBLISHED: dict[str, tuple[str, dict[str, Any], int]] = {
             "vision_config": {**_QWEN2_5_VL_VISION, "out_hidden_size": 3584},
         },
         8_292_166_656,
-    ),
-    "Salesforce/blip2-opt-2.7b": (
-        "Blip2ForConditionalGeneration",
-        {
-            "model_type": "blip-2",
-            "text_config": {
-                "model_type": "opt",
-                "vocab_size": 50272,
-                "hidden_size": 2560,
-                "ffn_dim": 10240,
-                "num_hidden_layers": 32,
-                "num_attention_heads": 32,
-                "word_embed_proj_dim": 2560,
-            },
-        },
-        3_744_679_936,
     ),
     "answerdotai/ModernBERT-base": (
         "ModernBertForMaskedLM",
