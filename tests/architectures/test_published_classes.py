@@ -1,6 +1,6 @@
 """Published encoders, encoder-decoders, vision and image-text models, counted from their config.json alone.
 
-The counts are quoted in public tables of models, as the Hugging Face Hub counts their safetensors files; where
+The counts are quoted in public tables of models, as the Hub counts their safetensors files; where
 such a file holds more than its class, as BERT's and RoBERTa's do, that of the class.
 """
 
