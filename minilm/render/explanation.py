@@ -183,8 +183,7 @@ def _shares(report: Report) -> Section | None:
     for component in report.components:
         groups[component_group(component.name)] += component.count
     (largest, count), *_ = groups.most_common(1)
-    names = {"embedding": "the embeddings", "head": "the LM head", "norm": "the norms"}
-    sentences = [f"Most are in {names.get(largest, largest)}: {count / total:.1%}."]
+    sentences = [f"The largest part is {largest}, with {count / total:.1%}."]
     tables = sum(c.count for c in report.components if c.name in (*EMBEDDINGS, LM_HEAD))
     if tables:
         sentences.append(
