@@ -233,6 +233,8 @@ def test_the_advice_on_a_full_disk_fits_the_command(
         "generate": ["run"],
         "evaluate": ["run"],
         "explain": ["run"],
+        "claims": ["run"],
+        "search": ["--data", "x", "--study", "s"],
         "convert": ["run", "--to", "gguf", "--out", "x"],
         "prune": ["run", "--sparsity", "0.5", "--out", "x"],
         "share": ["run", "--out", "x"],

@@ -109,7 +109,8 @@ def test_the_dependencies_that_scripts_look_for_are_those_of_the_project() -> No
 
 
 def test_every_verb_has_its_script() -> None:
-    assert set(VERBS) - {"cache", "evaluate", "explain"} <= set(SCRIPTS)  # verbs of `minilm` alone
+    of_minilm_alone = {"architectures", "cache", "evaluate", "explain"}
+    assert set(VERBS) - of_minilm_alone <= set(SCRIPTS)
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
