@@ -4,8 +4,9 @@ A ladder of sizes of one family, each on three amounts of text, with the rate ch
 other blocks. *Size*: the slope of the loss on ln N. *Data* and *recipe*: what four times the text, and
 what the spread of three recipes is worth, in the gain by four times the parameters: as much is between
 half and twice. A power law E + A·N^-a, fitted to all sizes but the largest, must give that. N counts the
-table once; the head is tied. All sizes see the same text: none has the tokens that Hoffmann et al. 2022
-(arXiv:2203.15556) call optimal.
+table once; the head is tied. Besides the same text for all, each size has tokens in proportion to its
+parameters, as Hoffmann et al. 2022 (arXiv:2203.15556) find optimal, though far fewer than their 20 a
+parameter.
 """
 
 from __future__ import annotations
@@ -100,9 +101,22 @@ def measure(subject: Subject, cells: Cells) -> list[Finding]:
     if len(grid) < len(cases) or any(each is None for row in recipes.values() for each in row):
         return [not_run(rule, OVER_BUDGET) for rule in RULES]
     counts = [count_of(subject, size, length) for size in (*SIZES, LEFT_OUT)]
+    tokens_of = [max(ROWS * length, TOKENS[-1] * count // counts[-2]) for count in counts[:-1]]
+    proportional = [
+        _losses(subject, cells, arm_of(size, tokens, length), arm_of(size, TOKENS[-1], length))
+        for size, tokens in zip(SIZES, tokens_of, strict=True)
+    ]
+    if None in proportional:
+        return [not_run(rule, OVER_BUDGET) for rule in RULES]
     losses = np.array([[grid[size, tokens] for size in SIZES] for tokens in TOKENS])
     spread = np.array([[row["test"] for row in rows if row] for rows in recipes.values()])
-    return findings(counts, losses, np.array(grid[LEFT_OUT, TOKENS[-1]]), np.ptp(spread, axis=0))
+    return findings(
+        counts,
+        losses,
+        np.array(grid[LEFT_OUT, TOKENS[-1]]),
+        np.ptp(spread, axis=0),
+        (tokens_of, np.array(proportional)),
+    )
 
 
 def arm_of(size: tuple[int, int], tokens: int, length: int) -> Arm:
@@ -117,8 +131,11 @@ def count_of(subject: Subject, size: tuple[int, int], length: int) -> int:
     return minilm_layout(new_model(subject, arm_of(size, 1, length), 0, length).config).count()
 
 
-def _losses(subject: Subject, cells: Cells, arm: Arm) -> list[float] | None:
-    rate = chosen_rate(subject, cells, arm)
+def _losses(
+    subject: Subject, cells: Cells, arm: Arm, rated: Arm | None = None
+) -> list[float] | None:
+    """The loss of each seed at the rate that is best for ``rated``, by default for the arm itself."""
+    rate = chosen_rate(subject, cells, rated or arm)
     if rate is None:
         return None
     rows = [losses_of(subject, cells, arm, rate, seed) for seed in range(SEEDS)]
@@ -127,14 +144,21 @@ def _losses(subject: Subject, cells: Cells, arm: Arm) -> list[float] | None:
 
 
 def findings(
-    counts: Sequence[int], losses: Floats, left_out: Floats, spread: Floats
+    counts: Sequence[int],
+    losses: Floats,
+    left_out: Floats,
+    spread: Floats,
+    proportional: tuple[Sequence[int], Floats],
 ) -> list[Finding]:
     """Of the ``losses`` (amounts of text, sizes, seeds), those of the largest size and of recipes, (seeds,).
 
-    ``counts`` are the parameters of each size, the one that was left out last.
+    ``counts`` are the parameters of each size, the one that was left out last; ``proportional`` tokens in
+    proportion to them, and the losses (sizes, seeds).
     """
     logarithms = np.log(np.array(counts[:-1], np.float64))
     most = losses[-1]  # sizes, seeds
+    tokens_of, optimal = proportional
+    optimal_slope = float(np.polyfit(logarithms, optimal, 1)[0].mean())
     slopes = np.polyfit(logarithms, most, 1)[0]
     by_size = -slopes * math.log(4)
     by_data = (losses[-2] - losses[-1]).mean(axis=0)
@@ -142,10 +166,15 @@ def findings(
     inside = np.abs(left_out - prediction) <= half
     n = len(slopes)
     rows = [
-        (f"{count:,}", *(f"{each.mean():.4f}" for each in losses[:, number]))
+        (
+            f"{count:,}",
+            *(f"{each.mean():.4f}" for each in losses[:, number]),
+            f"{optimal[number].mean():.4f} on {tokens_of[number]:,}",
+        )
         for number, count in enumerate(counts[:-1])
     ]
     titles = {"parameters": "number"} | {f"{tokens:,} tokens": "number" for tokens in TOKENS}
+    titles |= {"tokens in proportion": "number"}
     lines = {
         f"{tokens:,} tokens": list(
             zip(map(float, counts), map(float, each.mean(axis=1)), strict=False)
@@ -160,8 +189,17 @@ def findings(
             student(slopes),
             n=n,
             trials=losses.size,
-            text=f"Four times the parameters gain {by_size.mean():.4f} nats. Published: {PUBLISHED}.",
-            details={"parameters": list(counts), "losses": losses.tolist()},
+            text=(
+                f"Four times the parameters gain {by_size.mean():.4f} nats on the same text, and "
+                f"{-optimal_slope * math.log(4):.4f} with four times the text beside them. Published: "
+                f"{PUBLISHED}."
+            ),
+            details={
+                "parameters": list(counts),
+                "losses": losses.tolist(),
+                "tokens_in_proportion": list(tokens_of),
+                "losses_in_proportion": optimal.tolist(),
+            },
             tables=(table("Loss by size and text", titles, rows),),  # type: ignore[arg-type]
             charts=() if chart is None else (chart,),
         ),

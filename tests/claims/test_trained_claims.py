@@ -73,7 +73,13 @@ def law(
 def verdicts_of(
     losses: np.ndarray[tuple[int, ...], np.dtype[np.float64]], spread: float
 ) -> list[str]:
-    found = scaling.findings(COUNTS, losses[:, :-1], losses[-1, -1], np.full(scaling.SEEDS, spread))
+    found = scaling.findings(
+        COUNTS,
+        losses[:, :-1],
+        losses[-1, -1],
+        np.full(scaling.SEEDS, spread),
+        ([1] * (len(COUNTS) - 1), losses[-1, :-1]),
+    )
     return [finding.verdict for finding in found]
 
 
@@ -162,3 +168,11 @@ def test_ladder_and_arms_are_trained_from_end_to_end(
         assert [finding.rule for finding in findings] == list(claim.RULES)
         assert {finding.why for finding in findings} == {"needs 6 seeds, there are 2"}
         assert findings == claim.measure(subject, Cells(tmp_path, 0)), "nothing is trained twice"
+    size = scaling.measure(subject, cells)[0].details
+    assert size["tokens_in_proportion"] == [
+        256 * size["parameters"][0] // size["parameters"][1],
+        256,
+    ]
+    same, proportional = np.array(size["losses"])[-1], np.array(size["losses_in_proportion"])
+    assert proportional[-1].tolist() == same[-1].tolist(), "the largest has all of the text"
+    assert (proportional[0] > same[0]).all()
