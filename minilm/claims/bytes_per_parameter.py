@@ -79,9 +79,6 @@ def _file(subject: Subject) -> Finding:
     for tensor in tensors:
         stored[tensor.dtype] += tensor.count
     dtype = stored.most_common(1)[0][0]
-    record = subject.record
-    if record is not None and record.quantization and len(files) == 1:
-        dtype = "int8" if "int8" in stored else "int4"
     expected = storage_bytes(count, dtype)
     size = sum(path.stat().st_size for path in files)
     layouts = _published()

@@ -26,7 +26,9 @@ from minilm.runs import files as run_files
 from minilm.runs.files import RunRecord
 from minilm.training.evaluation_text import evaluation_text
 from minilm.transforms.activations import linear_layers
+from minilm.transforms.lora import LoRALinear
 from minilm.transforms.prune import global_masks, scores
+from minilm.transforms.quantize import QuantizedLinear
 
 MOST_BLOCKS = 60  # of a test: twice the fewest
 LONGEST_BLOCK = 256  # tokens; of a longer context, its first
@@ -81,7 +83,10 @@ def open_subject(
 
     Raises InputError where there is no text, or too little of it.
     """
+    if seed < 0:
+        raise InputError("--seed", f"{seed}", "0 or more")
     model, tokenizer = load(run)
+    _check_plain(model, checkpoint)
     text = evaluation_text(run, tokenizer, data, cache=cache)
     if text is None:
         raise InputError(checkpoint, "no validation split of its own", "a text", "give --data")
@@ -113,6 +118,22 @@ def open_subject(
             "blocks_needed": needed,
         },
     )
+
+
+def _check_plain(model: Transformer, checkpoint: Path) -> None:
+    """Raise InputError where the matrices are not plain numbers that can be changed one at a time."""
+    kinds = {type(module) for module in model.modules()}
+    if QuantizedLinear in kinds:
+        raise InputError(
+            checkpoint, "a quantized run", "matrices of floats", "test the run that it was made of"
+        )
+    if LoRALinear in kinds:
+        raise InputError(
+            checkpoint,
+            "an adapter on a base",
+            "one model",
+            "`minilm finetune RUN --merge --out DIR` makes one of them",
+        )
 
 
 def sample_blocks(dataset: Dataset, length: int) -> tuple[Blocks, Blocks]:

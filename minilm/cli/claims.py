@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -116,6 +117,8 @@ def _check_outputs(options: Arguments) -> None:
         if value in [other for _, other in given[:number]]:
             raise InputError(name, f"{value}, which is another output", "a file of its own")
         path = Path(value)
+        if value != "-" and not os.access(path.parent, os.W_OK):
+            raise InputError(name, f"{value}, where nothing can be written", "a file in a folder")
         if value != "-" and path.exists() and files.is_replaceable(path) and is_model_file(path):
             what = f"{value}, which is a file of a model or a run"
             raise InputError(name, what, "a file of its own")

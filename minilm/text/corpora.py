@@ -17,6 +17,7 @@ import sysconfig
 import tarfile
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -247,15 +248,39 @@ def _members(file: Path) -> Iterator[Document]:
 
     It is read, not extracted, one piece after another.
     """
+    with _tar_errors(file), tarfile.open(file, "r:") as archive:
+        for member in archive:
+            archive.members = []  # type: ignore[attr-defined]  # it would keep them all
+            ending = Path(member.name).suffix.lower()
+            stream = archive.extractfile(member) if member.isfile() else None
+            if stream is not None and ending in TAR_MEMBERS:
+                pieces = _pieces_of_member(file, stream)
+                yield Document(f"{file}: {member.name}", pieces, TAR_MEMBERS[ending])
+        _check_end(file, archive.offset)
+
+
+def _pieces_of_member(file: Path, stream: IO[bytes]) -> Iterator[bytes]:
+    with _tar_errors(file):
+        while piece := stream.read(PIECE_BYTES):
+            yield piece
+
+
+def _check_end(file: Path, offset: int) -> None:
+    """Raise TarError where a tar does not end at ``offset``: for tarfile any damaged header is an end."""
+    with file.open("rb") as stream:
+        stream.seek(offset)
+        if not stream.read(1):
+            raise tarfile.ReadError("it has no end: perhaps a part of it")
+        stream.seek(offset)
+        while piece := stream.read(PIECE_BYTES):
+            if piece.count(0) < len(piece):
+                raise tarfile.ReadError(f"damaged, or joined with another, at byte {offset:,}")
+
+
+@contextlib.contextmanager
+def _tar_errors(file: Path) -> Iterator[None]:
     try:
-        with tarfile.open(file, "r:") as archive:
-            for member in archive:
-                archive.members = []  # type: ignore[attr-defined]  # it would keep them all
-                ending = Path(member.name).suffix.lower()
-                stream = archive.extractfile(member) if member.isfile() else None
-                if stream is not None and ending in TAR_MEMBERS:
-                    pieces = iter(functools.partial(stream.read, PIECE_BYTES), b"")
-                    yield Document(f"{file}: {member.name}", pieces, TAR_MEMBERS[ending])
+        yield
     except tarfile.TarError as error:
         raise CorpusError(
             file, f"not read as a tar ({error})", "an uncompressed tar", "leave it out with a glob"

@@ -64,7 +64,10 @@ class RunSpec:
     transforms: tuple[Mapping[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
-        """Raises ConfigError for a length that the model does not have, or a watch of parts of tensors."""
+        """Raises ConfigError for a length that the model does not have, or a watch of parts of tensors.
+
+        And where a batch has not a row for each process.
+        """
         most = self.model.config.context_length
         if self.config.initial_context_length > most:
             raise ConfigError(
@@ -73,6 +76,11 @@ class RunSpec:
                 f"at most the model's context_length, {most}",
             )
         layout, tensor = self.config.parallel, self.config.tensor_parallel
+        rows = self.config.initial_batch_size or self.config.batch_size
+        if rows < world().size // tensor:
+            name = "initial_batch_size" if self.config.initial_batch_size else "batch_size"
+            got = f"{rows}, shared out by {world().size // tensor} processes"
+            raise ConfigError(name, got, "at least a row for each")
         if self.config.watch and (layout != "ddp" or tensor > 1) and world().is_parallel:
             options = f"parallel {layout}" + (
                 f" and tensor_parallel {tensor}" if tensor > 1 else ""

@@ -305,8 +305,8 @@ def where_they_live(layout: Layout) -> Section:
                 f"8B; the embedding and the LM head have {share(layout, 'table'):.0%} here and "
                 f"{share(big, 'table'):.0%} there. Matrices in a block have d on at least one "
                 "side and a "
-                "multiple of d on the other: if d doubles they are four times as large. If L "
-                "doubles, what is in "
+                "width that models usually widen with d on the other: if d doubles, and f with it, "
+                "they are four times as large. If L doubles, what is in "
                 "blocks doubles, and the embedding and the head stay."
             ),
             Paragraph(
@@ -372,7 +372,11 @@ def hyperparameters() -> Section:
         ("model width, d", f"{preset.d_model}", "yes"),
         ("layers, L", f"{preset.num_layers}", "yes"),
         ("feed-forward width, f", f"{preset.d_feed_forward}", "yes"),
-        ("heads, h", f"{preset.num_heads}", "no: they divide the same matrices"),
+        (
+            "heads, h",
+            f"{preset.num_heads}",
+            "no, where g = h: they divide the same matrices",
+        ),
         ("learning rate", f"{training.learning_rate:g}", "no"),
         ("steps", f"{training.max_steps:,}", "no"),
         ("dropout", f"{preset.dropout:g}", "no"),

@@ -14,14 +14,18 @@ import pytest
 import torch
 from torch import Tensor
 
+import minilm
 from minilm.architectures import layout_of
-from minilm.checkpoint import write_tensors
+from minilm.checkpoint import load, write_tensors
 from minilm.claims import bytes_per_parameter, check, compression, majority, movement, work
 from minilm.claims.intervals import Bootstrap, blocks_needed, share, student, t_quantile
 from minilm.claims.protocol import Finding, Interval, Region, Rule
-from minilm.claims.subject import Subject, open_subject
+from minilm.claims.subject import Subject, _check_plain, open_subject
 from minilm.cli.claims import main
+from minilm.config.lora import LoraConfig
+from minilm.errors import InputError
 from minilm.model.transformer import Transformer
+from minilm.transforms import lora
 from tests.claims.subjects import V, bigram_model, planted_pairs, subject_of
 
 Capture = pytest.CaptureFixture[str]
@@ -279,3 +283,22 @@ def test_a_mistake_is_one_line(
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert message in error
+
+
+def test_a_quantized_run_an_adapter_and_what_cannot_be_written_are_one_line(
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    minilm.quantize(tiny_run, tmp_path / "int8", format="int8")
+    for arguments, expected in (
+        ([tmp_path / "int8"], "a quantized run, expected matrices of floats"),
+        ([tiny_run, "--seed", "-1"], "--seed: -1, expected 0 or more"),
+        ([tiny_run, "--html", tmp_path / "none" / "page.html"], "where nothing can be written"),
+    ):
+        assert main([*map(str, arguments), "--only", "majority"]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert expected in error
+        assert error.count("\n") == 1
+    model = lora.apply(load(tiny_run).model, LoraConfig(rank=1))
+    with pytest.raises(InputError, match=r"an adapter on a base, expected one model; .*--merge"):
+        _check_plain(model, tmp_path)

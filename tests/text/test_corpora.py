@@ -223,7 +223,21 @@ def test_a_tar_is_read_as_the_files_in_it(tmp_path: Path) -> None:
     ]
     assert all(chunk.ends_document for chunk in chunks)
     whole = (tmp_path / "shards" / "1.tar").read_bytes()
-    for content in (whole[:700], b"no tar" * 200):
+    members = whole.rstrip(b"\0")
+    end = -(-len(members) // 512) * 512
+    header = whole.index(b"folder/0001.txt")
+    broken_tars = {
+        "a header": whole[:700],
+        "no tar": b"no tar" * 200,
+        "in a later header": whole[: header + 100],
+        "in the data of a later member": whole[: header + 515],
+        "before the end": whole[:header],
+        "without an end": whole[:end],
+        "joined with another": whole + whole,
+        "a damaged header": whole[:header] + b"x" * 512 + whole[header + 512 :],
+        "a damaged size": whole[: header + 124] + b"77777777777" + whole[header + 135 :],
+    }
+    for content in broken_tars.values():
         (tmp_path / "broken.tar").write_bytes(content)
         broken = open_corpus(str(tmp_path / "broken.tar"), cache=tmp_path)
         with pytest.raises(CorpusError, match=r"broken\.tar"):
