@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,10 +13,11 @@ from minilm.errors import ConfigError
 from minilm.model.transformer import Transformer
 from minilm.parallel.process_group import World
 from minilm.parallel.tensor_parallel import check
+from minilm.training import run_spec
 from minilm.training.resume_state import Progress
 from minilm.training.signals import StopRequest
 from minilm.training.train_step import TrainStep
-from tests.conftest import TINY_MODEL
+from tests.conftest import TINY_MODEL, train_tiny
 
 
 @pytest.mark.parametrize(
@@ -49,3 +51,25 @@ def test_it_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     spec: Any = SimpleNamespace(model=None, config=None, runtime=runtime)
     with pytest.raises(ConfigError, match="compile: on with tensor_parallel, expected auto or off"):
         TrainStep(spec, Progress(), StopRequest())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_size": 3}, "batch_size: 3, shared out by 4 processes, expected at least a row"),
+        ({"batch_size": 8, "initial_batch_size": 2}, "initial_batch_size: 2, shared out by 4"),
+        ({"batch_size": 1, "tensor_parallel": 2}, "batch_size: 1, shared out by 2 processes"),
+    ],
+)
+def test_a_batch_has_a_row_for_each_process(
+    settings: dict[str, Any],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    text_file: Path,
+    cache: Path,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(run_spec, "world", lambda: World(size=4))
+    with pytest.raises(ConfigError, match=message):
+        train_tiny(tmp_path / "run", text_file, cache, **settings)
+    assert not (tmp_path / "run").exists()
