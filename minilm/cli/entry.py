@@ -180,11 +180,30 @@ def parse_arguments(
     try:
         with contextlib.redirect_stderr(captured):
             description = textwrap.fill(cls.__doc__ or "", 80)
-            return tyro.cli(cls, args=list(arguments), prog=program, description=description)
+            args = with_mixture(arguments)
+            return tyro.cli(cls, args=args, prog=program, description=description)
     except SystemExit as stop:
         if not stop.code:
             raise
         raise _arguments_error(captured.getvalue(), arguments, program) from None
+
+
+_WEIGHTED = re.compile(r".+=(\d+\.?\d*|\.\d+)", re.ASCII)
+
+
+def with_mixture(arguments: Sequence[str]) -> list[str]:
+    """The arguments with --data A=0.7 B=0.3 as one mixture, --data mix:A=0.7;B=0.3."""
+    joined: list[str] = []
+    sources: list[str] = []
+    for argument in [*arguments, "-"]:
+        is_source = not argument.startswith("-") and _WEIGHTED.fullmatch(argument)
+        if is_source and (sources or joined[-1:] == ["--data"]):
+            sources.append(argument)
+            continue
+        joined += ["mix:" + ";".join(sources)] if len(sources) > 1 else sources
+        sources = []
+        joined.append(argument)
+    return joined[:-1]
 
 
 def option(metavar: str, **how: Any) -> Any:

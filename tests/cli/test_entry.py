@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from minilm.cli import generate, inspect, train
-from minilm.cli.entry import run_command
+from minilm.cli.entry import run_command, with_mixture
 from minilm.cli.main import VERBS, main
 from minilm.training.signals import Stopped
 from minilm.version import __version__
@@ -306,3 +306,18 @@ def test_what_is_missing_is_named_as_the_help_has_it(
     assert capsys.readouterr().err == (
         f"error: arguments: {missing} missing, expected what minilm {arguments[0]} --help lists\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("--data a=0.7 b=.3 --seed 1", "--data mix:a=0.7;b=.3 --seed 1"),
+        ("--seed 1 --data a/*.txt=2 hf:x=1 c=1", "--seed 1 --data mix:a/*.txt=2;hf:x=1;c=1"),
+        ("--data a=0.7 --seed 1", "--data a=0.7 --seed 1"),
+        ("--data mix:a=1;b=2 --seed 1", "--data mix:a=1;b=2 --seed 1"),
+        ("run=1 b=2 --data a", "run=1 b=2 --data a"),
+        ("", ""),
+    ],
+)
+def test_sources_with_weights_are_a_mixture(arguments: str, expected: str) -> None:
+    assert with_mixture(arguments.split()) == expected.split()
