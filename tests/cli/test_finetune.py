@@ -103,8 +103,9 @@ def test_the_command_repeated_with_resume_goes_on(
             ["--train.deterministic", "true"],
             "--train.deterministic: given with --resume as true, expected the run's own false; only "
             "--data and --max-steps, --max-seconds, --target-val-loss, --early-stopping, --device, "
-            "--parallel, --tensor-parallel, --compile, --train.cuda-graphs, --train.save-every-seconds, --train.keep-states, "
-            "--train.sample-tokens, --train.watch, --log-to, --dtype may change",
+            "--parallel, --tensor-parallel, --compile, --train.cuda-graphs, "
+            "--train.save-every-seconds, --train.keep-states, --train.sample-tokens, "
+            "--train.watch, --log-to, --dtype may change",
         ),
         (["--quantize-base", "nf4"], "as nf4, expected the run's own none"),
         (["--targets", "query,up"], "as query,up, expected the run's own query,value,down"),
