@@ -6,7 +6,6 @@ page again and compares. The glossary is minilm/render/glossary.py.
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -208,8 +207,8 @@ def ten_parameters() -> Section:
                 "A linear layer takes some numbers and gives others: each result is the sum "
                 "of all inputs, each "
                 "times a weight, plus a bias. From 4 inputs to 2 results, in PyTorch "
-                "nn.Linear(4, 2), it is the "
-                "smallest useful model. Its parameters are the weights and the biases: "
+                "nn.Linear(4, 2), it is small "
+                "enough to be counted by hand. Its parameters are the weights and the biases: "
                 "numbers that nobody "
                 "types, because training sets them."
             ),
@@ -260,9 +259,10 @@ def ten_parameters() -> Section:
             Paragraph(
                 f"Saved as safetensors, the file has {len(content)} bytes: 8 for the length "
                 f"of the header, {size} "
-                f"of header, and {by_hand} parameters of 4 bytes (float32). The header is text:"
+                f"of header, and {by_hand} parameters of 4 bytes (float32). The header is text, "
+                "filled up with spaces:"
             ),
-            Code("header", json.dumps(json.loads(header))),
+            Code("header", header.rstrip()),
             Paragraph("Loaded again, every parameter is the same to the last bit."),
         ),
     )
