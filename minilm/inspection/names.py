@@ -29,7 +29,7 @@ _GGUF_COMPONENTS = {
 # Inkling's), Gemma 4's scalar a layer, I-BERT's integers and ranges, and tables of fixed positions.
 _BUFFER = re.compile(
     r"\.(rotary_emb(eddings)?\.inv_freq|running_(mean|var)|num_batches_tracked|(position|token_type)_ids"
-    r"|masked_bias|e_score_correction_bias|exp_probs_b(\.bias)?|moe\.router_bias"
+    r"|masked_bias|e_score_correction_bias|exp_probs_b(\.bias)?|(moe|mlp)\.router_bias"
     r"|llm\.layers\.\d+\.mlp\.gate\.bias|layer_scalar|lerope\.alpha|pos_idx_to_embed|summary_idxs"
     r"|(weight|bias)_integer|(weight|fc|act)_scaling_factor|x_(min|max)|LayerNorm\.shift)\Z"
 )

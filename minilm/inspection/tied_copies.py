@@ -17,11 +17,34 @@ from minilm.architectures.task_heads import class_name_of
 from minilm.formats.header import Header, StoredTensor
 from minilm.inspection.names import is_buffer, is_embedding
 
+_HEAD_MAPS = ("cls.predictions.transform.dense.weight", "lm_head.dense.weight")
 _HEAD_BIAS = re.compile(r"(^|\.)(cls\.predictions|lm_head)\.bias\Z")
 # Bytes of one piece, and the number of pieces of a sample.
 PIECE, SAMPLE_PIECES = 2**17, 64
 
 _TABLE = re.compile(r"(^|[._])(wte|embed\w*|word_embeddings|shared)\.weight\Z")
+# Of types that are not declared: `_tied_weights_keys` in huggingface/transformers `models/TYPE`.
+_TIES = {
+    "luke": (
+        ("entity_predictions.decoder.weight", "luke.entity_embeddings.entity_embeddings.weight"),
+        ("lm_head.bias", "lm_head.decoder.bias"),
+    ),
+    "neomme": (
+        ("lm_head.weight", "model.embed_tokens.word_embeddings.weight"),
+        ("unembedding_projection.weight", "model.embed_tokens.embedding_projection.weight"),
+    ),
+    "t5gemma2": (
+        ("model.decoder.embed_tokens.eoi_embedding", "model.encoder.embed_tokens.eoi_embedding"),
+    ),
+    "udop": (
+        ("encoder.embed_patches.proj.weight", "patch_embed.proj.weight"),
+        ("encoder.embed_patches.proj.bias", "patch_embed.proj.bias"),
+        (
+            "encoder.relative_bias.biases.0.relative_attention_bias.weight",
+            "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+        ),
+    ),
+}
 _TWO_MODELS = "EncoderDecoderModel"  # transformers' pair of an encoder and a language model
 _HEADED = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 _MAYBE_HEADED = (*_HEADED, "ForMaskedLM")
@@ -33,14 +56,23 @@ def with_copied_head(header: Header, config: Mapping[str, Any]) -> Header:
 
     One that is not stored is too. A ``config`` that says that they are not tied decides.
     """
-    text_config = config.get("text_config")
-    both = (config, text_config if isinstance(text_config, Mapping) else {})
-    says = [fields.get("tie_word_embeddings") for fields in both]
+    has_two = class_name_of(config).endswith(_TWO_MODELS)
+    parts = [config.get("decoder")] if has_two else [config, config.get("text_config")]
+    says = [part.get("tie_word_embeddings") for part in parts if isinstance(part, Mapping)]
     copies = () if False in says else copied_heads(header)[:1]
     is_tied = next((each for each in says if isinstance(each, bool)), None)
     if not copies and is_tied is not False:
         copies = _unstored_head(header, config, _HEADED if is_tied is None else _MAYBE_HEADED)
+    copies = (*copies, *_ties_of_type(header, config))
     return replace(header, shared=(*header.shared, *copies)) if copies else header
+
+
+def _ties_of_type(header: Header, config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What else the type ties, where the file has the second of a pair and not the first."""
+    names = {tensor.name for tensor in header.tensors}
+    for name, original in _TIES.get(str(config.get("model_type")), ()):
+        if original in names and name not in names:
+            yield name, original
 
 
 def _unstored_head(
@@ -65,9 +97,9 @@ def _unstored_head(
     ]
     if len(tables) != 1 or not _TABLE.search(tables[0]):
         return ()
-    # BERT's and RoBERTa's heads have a bias under two names.
+    # BERT's and RoBERTa's heads, which have a dense map, have a bias under two names.
     bias = next((tensor.name for tensor in header.tensors if _HEAD_BIAS.search(tensor.name)), "")
-    if bias:
+    if bias and any(tensor.name.endswith(_HEAD_MAPS) for tensor in header.tensors):
         head = f"{bias.removesuffix('bias')}decoder."
         return (f"{head}weight", tables[0]), (f"{head}bias", bias)
     outer = tables[0].rpartition(".model.embed_tokens.")[0]

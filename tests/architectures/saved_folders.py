@@ -62,7 +62,7 @@ MORE: dict[str, dict[str, Any]] = {
         "text_config.moe_intermediate_size": 12,
         "vision_config.position_embedding_size": 64,
     },
-    "dots3_note": {"vision_config.adapter_input_size": 64},
+    "dots3_note": {"audio_config.adapter_input_size": 64},
     "emu3": {"vocabulary_map": {}, "vq_config.base_channels": 32, "vq_config.codebook_size": 64},
     "ernie4_5_vl_moe": {"text_config.moe_num_experts": 4, "text_config.moe_k": 2},
     "esm": {"vocab_size": 33, "pad_token_id": 1},
@@ -96,7 +96,7 @@ MORE: dict[str, dict[str, Any]] = {
     },
     "vibevoice_asr": {"acoustic_tokenizer_chunk_size": 3200},
 }
-MOST_PARAMETERS = 60_000_000
+MOST_PARAMETERS = 80_000_000
 
 
 def small(fields: Mapping[str, Any]) -> dict[str, Any]:

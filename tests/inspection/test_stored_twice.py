@@ -188,3 +188,28 @@ def test_the_ties_of_a_live_module_are_shown(transformers: Any, tmp_path: Path) 
     report = minilm.inspect(tmp_path, live=True)
     assert report.witnesses.file == report.witnesses.module
     assert report.tied == (("lm_head.weight", "model.embed_tokens.weight"),)
+
+
+def test_other_ties_of_a_type(tmp_path: Path) -> None:
+    """LUKE's entities: their table is the matrix of their predictions too."""
+    table = "luke.entity_embeddings.entity_embeddings.weight"
+    values = tensors(tied=False) | {table: np.ones((5, WIDTH), np.float32)}
+    report = minilm.inspect(write(tmp_path, values, model_type="luke"))
+    assert report.tied == (("entity_predictions.decoder.weight", table),)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.layers.0.layer_scalar",
+        "model.layers.0.moe.router_bias",
+        "model.llm.layers.0.mlp.gate.bias",
+        "embeddings.word_embeddings.weight_integer",
+        "projector.visual_temporal_embed.pos_idx_to_embed",
+    ],
+)
+def test_buffers_of_types_that_are_not_declared(tmp_path: Path, name: str) -> None:
+    values = tensors(tied=False)
+    total = sum(value.size for value in values.values())
+    report = minilm.inspect(write(tmp_path, values | {name: np.ones(3, np.float32)}))
+    assert (report.parameters.total, report.parameters.buffers) == (total, 3)
