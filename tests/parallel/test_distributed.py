@@ -38,6 +38,7 @@ from tests.parallel.processes import (
     losses,
     rank,
     run_cases,
+    shared_settings,
     torchrun,
 )
 
@@ -58,7 +59,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path:
     for layout in LAYOUTS:
         for name in NAMES:
             run = (RUNS | TENSOR_RUNS)[name]
-            settings = run["settings"] | {"parallel": layout}
+            settings = shared_settings(name, layout)
             arguments = common | {"model": run["model"], "settings": settings}
             case = {"verb": "train", "arguments": arguments, "per_machine": "2"}
             cases.append(case | {"name": f"{layout}-{name}"})
