@@ -24,7 +24,8 @@ from minilm.inspection.weight_maps import WeightMap
 from minilm.render import charts
 from minilm.render.calculator import Calculator, calculator_of
 from minilm.render.document import Block, Section
-from minilm.render.glossary import GLOSSARY, USUAL_LETTERS, letters
+from minilm.render.glossary import GLOSSARY, USUAL_LETTERS, anchor, letters
+from minilm.render.glossary_links import GlossaryLinks
 from minilm.render.heat_maps import heat_maps
 from minilm.render.line_chart import LineChart, run_charts
 from minilm.render.parameter_charts import parameter_charts
@@ -63,6 +64,8 @@ def page(
     calculator = calculator_of(report)
     curves = run_charts(history.metrics, history.overfitting_from)
     parameters = parameter_charts(history.parameters)
+    symbols = report.formula.symbols if report.formula else ()
+    meanings = letters([*USUAL_LETTERS, *symbols], report.architecture)
     of_run = report.architecture == run_files.FAMILY
     maps = heat_maps(history.attention, weights, of_run=of_run)
     return environment.get_template("report.html").render(
@@ -92,7 +95,8 @@ def page(
         samples=charts.evenly_spaced(history.samples, MAX_SAMPLES),
         calculator=calculator,
         glossary=GLOSSARY,
-        letters=letters(report.formula.symbols, report.architecture) if report.formula else {},
+        letters=meanings,
+        linked=GlossaryLinks(meanings).html,
         parameters=parameters,
         maps=maps,
         treemap=charts.treemap(report),
@@ -113,7 +117,8 @@ def lesson_page(
     """A page of explanations with a calculator, questions and the glossary."""
     environment = _environment()
     script = _template(environment, "calculator.js")
-    symbols = [letter.name for letter in calculator.letters] if calculator else USUAL_LETTERS
+    own = [letter.name for letter in calculator.letters] if calculator else []
+    meanings = letters([*USUAL_LETTERS, *own], family)
     return environment.get_template("explained.html").render(
         policy=_policy(script),
         style=Markup(
@@ -126,7 +131,8 @@ def lesson_page(
         answers=answers,
         calculator=calculator,
         glossary=GLOSSARY,
-        letters=letters(symbols, family),
+        letters=meanings,
+        linked=GlossaryLinks(meanings).html,
     )
 
 
@@ -141,6 +147,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "anchor": anchor,
         "running_text": running_text,
         "runs_of_a_kind": _runs_of_a_kind,
     }

@@ -22,10 +22,11 @@ from minilm import files  # noqa: E402
 from minilm.architectures.minilm import layout as declared  # noqa: E402
 from minilm.render.block_diagram import diagram, parts_of  # noqa: E402
 from minilm.render.calculator import calculator  # noqa: E402
-from minilm.render.document import Block, Column, Listing, Section  # noqa: E402
-from minilm.render.glossary import GLOSSARY, letters  # noqa: E402
+from minilm.render.document import Section  # noqa: E402
+from minilm.render.glossary import GLOSSARY, anchor, letters  # noqa: E402
+from minilm.render.glossary_links import GlossaryLinks  # noqa: E402
 from minilm.render.html import lesson_page  # noqa: E402
-from minilm.render.markdown import section_lines  # noqa: E402
+from minilm.render.markdown import section_lines, text  # noqa: E402
 from scripts.tools.chapters import (  # noqa: E402
     changes,
     costs,
@@ -40,8 +41,7 @@ from scripts.tools.chapters import (  # noqa: E402
     weights_and_biases,
 )
 from scripts.tools.chapters.changes import OTHER_PAGE  # noqa: E402
-from scripts.tools.chapters.questions import answers  # noqa: E402
-from scripts.tools.chapters.tables import table  # noqa: E402
+from scripts.tools.chapters.questions import QUESTIONS  # noqa: E402
 
 PAGE = ROOT / "docs" / "parameters-explained.md"
 HTML = ROOT / "docs" / "parameters-explained.html"
@@ -67,16 +67,10 @@ def sections() -> list[Section]:
     ]
 
 
-def glossary_blocks() -> tuple[Block, ...]:
-    words = [(word, text) for word, text in GLOSSARY.items()]
-    return (
-        table((Column("letter", "code"), Column("stands for")), list(letters().items())),
-        table((Column("word"), Column("meaning")), words),
-    )
-
-
 def markdown(content: Sequence[Section]) -> str:
     """The page as Markdown."""
+    meanings = letters(family="minilm")
+    links = GlossaryLinks(meanings)
     lines = [
         f"# {TITLE}",
         "",
@@ -84,22 +78,37 @@ def markdown(content: Sequence[Section]) -> str:
         "(`scripts/tools/explained.py`). "
         "[parameters-explained.html](parameters-explained.html) is the same page with a "
         "calculator: open the file in a browser, it needs no network. `minilm explain "
-        "TARGET` says the same of your "
-        "own model, and three [notebooks](../examples) let you do it by hand.",
+        "TARGET` says the same of your own model, and three [notebooks](../examples) let you do "
+        "it by hand. Where a word of the [glossary](#glossary) is used first, it leads there.",
     ]
     for section in content:
-        own = section_lines(section)
+        own = section_lines(section, phrase=links.markdown)
         if section.key == "where":
             own[1:1] = ["", f"![the preset nano as a diagram](images/{DRAWING.name})"]
         link = f"[{OTHER_PAGE}]({OTHER_PAGE})"
         lines += ["", *(line.replace(OTHER_PAGE, link) for line in own)]
-    questions = tuple(f"{question} {answer}" for question, answer in answers())
-    for section in (
-        Section("questions", "Test yourself", (Listing("", questions),)),
-        Section("glossary", "Glossary", glossary_blocks()),
-    ):
-        lines += ["", *section_lines(section)]
+    lines += [
+        "",
+        "## Test yourself",
+        "",
+        "The [answers](#answers) are at the end of the page.",
+        "",
+        *(f"{number}. {links.markdown(q.question)}" for number, q in enumerate(QUESTIONS, 1)),
+        "",
+        "## Glossary",
+        "",
+        *(_entry(letter, meaning) for letter, meaning in meanings.items()),
+        *(_entry(word, meaning) for word, meaning in GLOSSARY.items()),
+        "",
+        "## Answers",
+        "",
+        *(f"{number}. {text(q.answer)}" for number, q in enumerate(QUESTIONS, 1)),
+    ]
     return "\n".join(lines) + "\n"
+
+
+def _entry(word: str, meaning: str) -> str:
+    return f'- <a id="{anchor(word)}"></a>**{word}**: {text(meaning)}'
 
 
 def drawing() -> str:
@@ -112,14 +121,16 @@ def html(content: Sequence[Section]) -> str:
     """The page with the calculator, which starts with nano."""
     calculated = calculator(declared(minilm.preset("nano"), free=True))
     assert calculated is not None
-    return lesson_page(TITLE, content, answers(), calculated)
+    answers = [(question.question, question.answer) for question in QUESTIONS]
+    return lesson_page(TITLE, content, answers, calculated, "minilm")
 
 
 def write() -> None:
     """Write all three."""
     content = sections()
-    for path, text in ((PAGE, markdown(content)), (HTML, html(content)), (DRAWING, drawing())):
-        files.write_bytes(path, text.encode())
+    pages = {PAGE: markdown(content), HTML: html(content), DRAWING: drawing()}
+    for path, page in pages.items():
+        files.write_bytes(path, page.encode())
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from scripts.tools.chapters.tables import table
 
 
 def section() -> Section:
+    """The same ten points for three curves."""
     draw = np.random.default_rng(0)
     at = np.linspace(-1, 1, 10)
     between = np.linspace(-0.95, 0.95, 10)
@@ -28,25 +29,24 @@ def section() -> Section:
         "Overfitting and underfitting",
         (
             Paragraph(
-                "Parameters can also learn the training examples by heart. Ten points of a "
-                "sine with noise, and "
-                "polynomials of 2, 4 and 10 parameters fitted to them; the error (root mean "
-                "square) on the "
-                "same ten points, and on ten others between them:"
+                "Parameters can also learn the training examples by heart. Here are ten points of a "
+                "wave with some noise, and curves of 2, 4 and 10 parameters (polynomials) that are "
+                "fitted to them; the error (root mean square) on the same ten points, and on ten "
+                "others between them:"
             ),
             table(
                 (
                     *number_columns("parameters", "error on what it saw", "error on others"),
-                    Column(""),
+                    Column("which is"),
                 ),
                 rows,
             ),
             Paragraph(
-                "With two parameters both errors are high: underfitting. With ten the first "
-                "is almost 0 and the second "
-                "rises: overfitting. In a language model the second is the loss on text that "
-                "is kept apart, the "
-                "validation loss: training is stopped, or the best state kept, where it is lowest."
+                "With two parameters both errors are high: underfitting. With ten the first is "
+                "almost 0 and the second rises: overfitting. In a language model the second is the "
+                "loss on text that is kept apart, the validation loss. Where the training loss goes "
+                "on falling while that of validation rises, the model overfits: training is stopped, "
+                "or the state with the lowest validation loss kept."
             ),
         ),
     )

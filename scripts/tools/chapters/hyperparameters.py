@@ -9,6 +9,7 @@ from scripts.tools.chapters.tables import table
 
 
 def section() -> Section:
+    """Those of nano."""
     preset = minilm.preset("nano")
     training = find_preset("nano").train_config()
     rows = [
@@ -19,25 +20,24 @@ def section() -> Section:
         (
             "heads, h",
             f"{preset.num_heads}",
-            "no, where g = h: they divide the same matrices",
+            "no: they share out the same matrices",
         ),
-        ("learning rate", f"{training.learning_rate:g}", "no"),
-        ("steps", f"{training.max_steps:,}", "no"),
-        ("dropout", f"{preset.dropout:g}", "no"),
+        ("learning rate: how far a parameter moves in a step", f"{training.learning_rate:g}", "no"),
+        ("steps of training", f"{training.max_steps:,}", "no"),
+        ("dropout: results set to 0 at random in training", f"{preset.dropout:.0%}", "no"),
     ]
     return Section(
         "hyperparameters",
         "Parameters and hyperparameters",
         (
             Paragraph(
-                "Parameters are learned. Hyperparameters are chosen by people before "
-                "training, and training does "
-                "not change them. Some of them decide how many parameters there are:"
+                "Parameters are learned. Hyperparameters are chosen by people before training, and "
+                "training does not change them. Some of them decide how many parameters there are:"
             ),
             table(
                 (
                     Column("hyperparameter"),
-                    Column("minilm's default", "number"),
+                    Column("in nano", "number"),
                     Column("changes the count"),
                 ),
                 rows,

@@ -13,6 +13,7 @@ from scripts.tools.chapters.tables import rows_text, table
 
 
 def section() -> Section:
+    """Of nano, and of two units."""
     torch.manual_seed(1)
     config = minilm.preset("nano")
     model = minilm.Transformer(config)
@@ -27,30 +28,29 @@ def section() -> Section:
         "Initialisation",
         (
             Paragraph(
-                "Before training, most matrices are small random numbers, biases are 0 and "
-                "gains of norms are 1. "
-                "(Matrices whose result is added to what is there already may start at 0, so "
-                "that a block "
-                "begins by adding nothing.) In "
-                "nano, blocks.0.attention.query.weight has the mean "
-                f"{abs(matrix.mean().item()):.2f} and the standard "
-                f"deviation {matrix.std().item():.2f}. Such a model knows nothing: all "
-                f"{config.vocab_size:,} tokens are "
-                f"about equally likely to it, and its loss is ln({config.vocab_size:,}) = "
+                "Before training, most matrices are small random numbers, biases are 0 and gains of "
+                "norms are 1. (Matrices whose result is added to what is there already may start at "
+                "0, so that a block begins by adding nothing.) In nano, "
+                "blocks.0.attention.query.weight, the query matrix of the first block, has the mean "
+                f"{abs(matrix.mean().item()):.2f} and the standard deviation {matrix.std().item():.2f}. "
+                f"Such a model knows nothing: all {config.vocab_size:,} tokens are about equally "
+                "likely to it. The loss says how wrong it is: minus the natural logarithm of the "
+                "probability that it gave the right token, in nats. A probability of 1 in "
+                f"{config.vocab_size:,} gives ln({config.vocab_size:,}) = "
                 f"{np.log(config.vocab_size):.2f} nats; measured: {loss:.2f}."
             ),
             Paragraph(
-                "Why random? Two units that start equal get equal gradients, and stay equal: "
-                "they are one unit "
-                "stored twice. A network of two hidden units, trained for 400 steps to tell "
-                "whether exactly "
-                "one of two inputs is 1:"
+                "Why random? Two units of a layer that start equal get equal gradients, and stay "
+                "equal: they are one unit stored twice. Here a network of two units, trained for 400 "
+                "steps on the four cases of an exclusive or: the wanted result is 1 if exactly one of "
+                "two inputs is 1, else 0. The error is the mean squared error over the four cases; "
+                "a network that always answers 0.5 has 0.25."
             ),
             table(
                 (
                     Column("start"),
                     Column("weights of the two units after training"),
-                    Column("error", "number"),
+                    Column("mean squared error", "number"),
                 ),
                 [
                     ("equal", rows_text(equal[0]), f"{equal[1]:.2f}"),

@@ -11,6 +11,7 @@ from scripts.tools.chapters.tables import table
 
 
 def section() -> Section:
+    """Rounded by torch, and by a scale."""
     third = torch.tensor(1 / 3)
     seventy = 70 * 10**9
     rows = []
@@ -40,14 +41,13 @@ def section() -> Section:
         "Precision",
         (
             Paragraph(
-                "A parameter takes as many bytes as its dtype has bits, divided by 8: 4 "
-                "bytes in float32, 2 in bfloat16, "
-                "1 in int8, half a byte in int4. Fewer bits tell fewer numbers apart. Here "
-                "is what becomes of 1/3 (int8 "
-                "and int4 in a group whose largest value is 1), and the weights of 70 "
-                "billion parameters, in GB "
-                "of 10 to the 9 bytes, without scales:"
+                "A parameter takes as many bytes as its dtype has bits, divided by 8: 4 bytes in "
+                "float32, 2 in bfloat16 and float16, 1 in int8, half a byte in int4. So the bytes "
+                "of a model are its number of parameters times that. Fewer bits tell fewer numbers "
+                "apart. Here is what becomes of 1/3 (int8 and int4 are whole numbers, which a scale "
+                "is multiplied with; here one for which the largest is 1), and the weights of "
+                "a model of 70 billion parameters, in GB of 10 to the 9 bytes, without scales:"
             ),
-            table(number_columns("dtype", "bits", "1/3 as stored", "70B parameters"), rows),
+            table(number_columns("dtype", "bits", "1/3 as stored", "70 billion parameters"), rows),
         ),
     )

@@ -41,7 +41,8 @@ def counted(model: nn.Linear) -> tuple[Block, ...]:
             "A linear layer takes some numbers and gives others: each result is the sum of all "
             "inputs, each times a weight, plus a bias. From 4 inputs to 2 results, in PyTorch "
             "nn.Linear(4, 2), it is small enough to be counted by hand. Its parameters are the "
-            "weights and the biases: numbers that nobody types, because training sets them."
+            "weights and the biases: numbers that nobody types, because training sets them. "
+            "With inputs x1 to x4, weights w and biases b:"
         ),
         Code("result 1", "w11 x1 + w12 x2 + w13 x3 + w14 x4 + b1"),
         Code("result 2", "w21 x1 + w22 x2 + w23 x3 + w24 x4 + b2"),
@@ -53,6 +54,11 @@ def counted(model: nn.Linear) -> tuple[Block, ...]:
                 ("by formula: outputs × inputs + outputs", f"{by_formula}"),
                 ("from the model: the sum over named_parameters()", f"{by_name}"),
             ],
+        ),
+        Paragraph(
+            "The weights are stored as a matrix of 2 rows with 4 numbers each, the biases as a "
+            "vector of 2. Such arrangements of numbers are called tensors; the sizes are the shape, "
+            "and their product is the number of elements:"
         ),
         table(
             (Column("name", "code"), Column("shape"), Column("elements", "number")),
@@ -95,8 +101,8 @@ def trained(model: nn.Linear) -> tuple[Block, ...]:
     return (
         Paragraph(
             f"Trained: we show it {EXAMPLES} inputs with the results that a hidden rule gives, and "
-            f"take {STEPS} steps. The mean squared error falls from {first:.2f} to {last:.4f}, and "
-            "the parameters have become those of the rule:"
+            f"take {STEPS} steps. The mean squared error of the results falls from {first:.2f} to "
+            f"{last:.4f}, and the parameters have become those of the rule:"
         ),
         table(
             (Column("parameters"), Column("weights, row by row"), Column("biases")),
@@ -108,9 +114,10 @@ def trained(model: nn.Linear) -> tuple[Block, ...]:
         ),
         Paragraph(
             "The count has not changed, only the values. Frozen: with the biases frozen "
-            f"(requires_grad = False) {trainable} of the {total} are trainable. We add 1 to every "
-            f"result and train again: the error stays at {frozen_loss:.2f}, since only the biases "
-            "could learn that."
+            f"(requires_grad = False) {trainable} of the {total} parameters are trainable. All "
+            f"{total} still count; training leaves the frozen ones as they are. We add 1 to every "
+            f"wanted result and train again: the error stays at {frozen_loss:.2f}, since only the "
+            "biases could learn that."
         ),
     )
 
@@ -131,7 +138,7 @@ def saved(model: nn.Linear) -> tuple[Block, ...]:
         Paragraph(
             f"Saved as safetensors, the file has {len(content)} bytes: 8 for the length of the "
             f"header, {size} of header, and {total} parameters of 4 bytes (float32). The header is "
-            "text, filled up with spaces:"
+            "text (JSON), filled up with spaces; F32 is float32:"
         ),
         Code("header", header.rstrip()),
         Paragraph("Loaded again, every parameter is the same to the last bit."),

@@ -10,6 +10,7 @@ from minilm.units import format_bytes
 
 
 def section() -> Section:
+    """The gradient is that of autograd."""
     weight = torch.tensor(0.5, requires_grad=True)
     rate, value, wanted = 0.1, 2.0, 3.0
     loss = (weight * value - wanted) ** 2
@@ -22,31 +23,27 @@ def section() -> Section:
         "What training does to them",
         (
             Paragraph(
-                "A step looks at some text, measures the loss, and computes for every "
-                "parameter how the loss "
-                "changes with it: the gradient. Then every parameter moves a little against "
-                "its gradient. The plainest rule is SGD:"
+                "A step looks at some text, the batch, measures the loss, and computes for every "
+                "parameter how the loss changes with it: the gradient. Then every parameter moves a "
+                "little against its gradient. The rule for that is the optimizer; the plainest is "
+                "SGD:"
             ),
             Code("an update", "parameter after = parameter before - learning rate * gradient"),
             Paragraph(
-                f"With one weight w = {weight.item():g}, input {value:g}, wanted result "
-                f"{wanted:g}: the result is "
-                f"{weight.item() * value:g}, the loss (result - wanted)² = {loss.item():g}, "
-                "the gradient "
-                f"2 (result - wanted) input = {gradient:g}. At a learning rate of {rate:g} "
-                "the weight becomes "
-                f"{after:g}, and the loss {(after * value - wanted) ** 2:g}."
+                f"With one weight w = {weight.item():g}, input {value:g}, wanted result {wanted:g}: "
+                f"the result is {weight.item() * value:g}, the loss (result - wanted)² = "
+                f"{loss.item():g}, the gradient 2 (result - wanted) input = {gradient:g}. At a "
+                f"learning rate of {rate:g} the weight becomes {after:g}, and the loss "
+                f"{(after * value - wanted) ** 2:g}."
             ),
             Paragraph(
-                "AdamW, with which most models are trained, divides the gradient by its "
-                "usual size and keeps two "
-                "running means for each parameter: the moments. So training needs memory for "
-                "four numbers a "
-                "parameter (itself, gradient, two moments), where use needs one. Of nano that is "
+                "AdamW, with which most models are trained, divides the gradient by its usual size "
+                "and keeps two running means for each parameter: the moments. So training needs "
+                "memory for four numbers a parameter (itself, gradient, two moments), where use "
+                "needs one. Of nano that is "
                 f"{format_bytes(minilm.inspect('nano').memory['training']['total'])} against "
-                f"{format_bytes(minilm.inspect('nano').memory['weights']['float32'])}, in "
-                "float32. The number of "
-                "parameters stays the same throughout."
+                f"{format_bytes(minilm.inspect('nano').memory['weights']['float32'])}, in float32. "
+                "Training changes the values of the parameters, never their number."
             ),
         ),
     )

@@ -9,6 +9,7 @@ from scripts.tools.chapters.tables import table
 
 
 def section() -> Section:
+    """Of two models."""
     nano = minilm.inspect("nano").parameters
     llama = minilm.inspect("llama-3-8b").parameters
     return Section(
@@ -16,11 +17,9 @@ def section() -> Section:
         "Weights and biases",
         (
             Paragraph(
-                "A weight is multiplied with an input, and says how much that input matters. "
-                "A bias is added "
-                "whatever the input is, and moves the result up or down. A matrix of m × n "
-                "weights has at most m "
-                "biases, so that biases are few:"
+                "A weight is multiplied with an input, and says how much that input matters. A bias "
+                "is added whatever the input is, and moves the result up or down. A matrix of m "
+                "outputs and n inputs has m × n weights and at most m biases, so that biases are few:"
             ),
             table(
                 number_columns("model", "weights", "biases", "share of biases"),
@@ -30,8 +29,8 @@ def section() -> Section:
                 ],
             ),
             Paragraph(
-                "Many newer models have no biases at all. People also say weights and mean "
-                "all parameters. Gains of norms are multiplied, so they count as weights."
+                "Many newer models have no biases at all. People often say weights for all "
+                "parameters. Gains of norms are multiplied, so they count as weights."
             ),
         ),
     )
