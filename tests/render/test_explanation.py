@@ -47,6 +47,17 @@ def test_what_a_model_does_not_have_is_not_told() -> None:
     assert "head" not in text
 
 
+def test_positions_are_no_table_of_the_vocabulary() -> None:
+    explanation = minilm.explain("gpt2")
+    text = text_of(explanation)
+    counts = {each.name: each.count for each in explanation.report.components}
+    total = explanation.report.parameters.total
+    tokens, positions = counts["token embedding"] / total, counts["position embedding"] / total
+    assert f"{tokens:.1%} are in tables with a row for each token of the vocabulary (embedd" in text
+    assert f"{positions:.1%} are in a table with a row for each place in the context" in text
+    assert "The largest part is feed-forward, with 45.5%." in text
+
+
 def test_experts_ties_and_frozen_parts_have_their_sentences(tmp_path: Path) -> None:
     config = {"model_type": "mixtral", "num_hidden_layers": 2, "tie_word_embeddings": True}
     path = tmp_path / "config.json"
