@@ -75,7 +75,7 @@ def test_the_page_is_what_running_it_gives(tool: dict[str, Any]) -> None:
     pages = {
         "PAGE": tool["markdown"](content),
         "HTML": tool["html"](content),
-        "DRAWING": tool["drawing"](),
+        "DRAWING": f"{tool['drawing'](alone=True)}\n",
     }
     for name, text in pages.items():
         path: Path = tool[name]
@@ -96,7 +96,7 @@ def linked_texts(tool: dict[str, Any]) -> dict[str, str]:
     markdown = re.sub(r"\[([^]]+)\]\(#((?:word|letter)-[^)]+)\)", r"⟦\2|\1⟧", markdown)
     page = tool["HTML"].read_text(encoding="utf-8")
     page = page[page.index("<main") : page.index('<section id="glossary"')]
-    page = re.sub(r'<td class="code">.*?</td>', "", page)
+    page = re.sub(r'<t[dh][^>]*class="code".*?</t[dh]>', "", page)
     page = re.sub(r"<svg.*?</svg>|<(h\d|code|select|figcaption)\b.*?</\1>", "", page, flags=re.S)
     page = re.sub(r'<a class="word" href="#([^"]+)">([^<]*)</a>', r"⟦\1|\2⟧", page)
     page = re.sub(r"<[^>]+>", " ", page)

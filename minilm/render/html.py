@@ -113,8 +113,12 @@ def lesson_page(
     answers: Sequence[tuple[str, str]],
     calculator: Calculator | None,
     family: str = "",
+    drawing: Markup | None = None,
 ) -> str:
-    """A page of explanations with a calculator, questions and the glossary."""
+    """A page of explanations with a calculator, questions and the glossary.
+
+    ``drawing`` stands above the text of the section whose key is where.
+    """
     environment = _environment()
     script = _template(environment, "calculator.js")
     own = [letter.name for letter in calculator.letters] if calculator else []
@@ -130,6 +134,7 @@ def lesson_page(
         sections=sections,
         answers=answers,
         calculator=calculator,
+        drawing=drawing,
         glossary=GLOSSARY,
         letters=meanings,
         linked=GlossaryLinks(meanings).html,

@@ -17,6 +17,8 @@ from scripts import check_dependencies  # noqa: E402
 
 check_dependencies()
 
+from markupsafe import Markup  # noqa: E402
+
 import minilm  # noqa: E402
 from minilm import files  # noqa: E402
 from minilm.architectures.minilm import layout as declared  # noqa: E402
@@ -111,10 +113,10 @@ def _entry(word: str, meaning: str) -> str:
     return f'- <a id="{anchor(word)}"></a>**{word}**: {text(meaning)}'
 
 
-def drawing() -> str:
-    """The block diagram as a file of its own."""
+def drawing(*, alone: bool) -> Markup:
+    """The block diagram, as a file of its own or for the page."""
     layout = declared(minilm.preset("nano"))
-    return str(diagram(parts_of(layout), layout.symbols, alone=True)) + "\n"
+    return diagram(parts_of(layout), layout.symbols, alone=alone)
 
 
 def html(content: Sequence[Section]) -> str:
@@ -122,13 +124,15 @@ def html(content: Sequence[Section]) -> str:
     calculated = calculator(declared(minilm.preset("nano"), free=True))
     assert calculated is not None
     answers = [(question.question, question.answer) for question in QUESTIONS]
-    return lesson_page(TITLE, content, answers, calculated, "minilm")
+    return lesson_page(
+        TITLE, content, answers, calculated, family="minilm", drawing=drawing(alone=False)
+    )
 
 
 def write() -> None:
     """Write all three."""
     content = sections()
-    pages = {PAGE: markdown(content), HTML: html(content), DRAWING: drawing()}
+    pages = {PAGE: markdown(content), HTML: html(content), DRAWING: f"{drawing(alone=True)}\n"}
     for path, page in pages.items():
         files.write_bytes(path, page.encode())
 

@@ -122,7 +122,7 @@
       row.hidden = Boolean(each.trained_in) && each.trained_in !== (trained || "float32");
       if (row.hidden) return;
       const known = !each.trained_in || trained, amount = known ? cost(each) : 0n;
-      about.textContent = !known ? "an adapter alone" : each.unit === "bytes" ? size(amount) : count(amount);
+      about.textContent = !known ? "an adapter alone" : each.unit === "bytes" ? size(amount) : `${count(amount)} ${each.unit}`;
       exactly.textContent = known ? grouped(amount) : "";
     });
   }
