@@ -211,6 +211,9 @@ def check_that_letters_follow_until_they_are_moved(browser: Browser) -> None:
     wider = replace(config, d_model=192, d_feed_forward=768, num_heads=6, num_kv_heads=6)
     total = browser.run("document.getElementById('calculated').textContent")
     assert total == f"{layout(replace(wider, head_dim=32)).count():,}"
+    drawn = browser.run("document.querySelector('#calculator .diagram').textContent")
+    assert "768 × 192 + 768" in drawn  # with its biases, and 192 gains and biases of a norm
+    assert "192 + 192" in drawn
     hint = "document.querySelector('[data-follows=f]').hidden"
     assert browser.run(hint) is False
     enter("f", 500)
