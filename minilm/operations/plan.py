@@ -200,10 +200,11 @@ def _model(
 
 def shape_text(config: ModelConfig) -> str:
     """12 layers x 768, 12 heads, vocabulary 50304."""
-    return (
-        f"{config.num_layers} layers x {config.d_model}, {config.num_heads} heads, vocabulary "
-        f"{config.vocab_size}"
+    layers, heads = (
+        f"{number} {noun}{'' if number == 1 else 's'}"
+        for number, noun in ((config.num_layers, "layer"), (config.num_heads, "head"))
     )
+    return f"{layers} x {config.d_model}, {heads}, vocabulary {config.vocab_size}"
 
 
 def _meshes(job: Job, tensor: int | None) -> Iterator[Mesh]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from minilm.costs.shapes import CLOSE, MULTIPLES
 from minilm.operations.plan import MEASURED_MFU, shape_text
 from minilm.operations.plan_result import LayoutPlan, Plan
 from minilm.render.document import Column, Table
@@ -14,6 +15,9 @@ def plan_blocks(plan: Plan) -> Iterator[Table | list[str]]:
     """The shapes that were proposed, what is planned, memory, time, and the fastest that fits."""
     if plan.shapes:
         yield _shapes(plan)
+        notes = list(_shape_notes(plan))
+        if notes:
+            yield notes
     yield list(_head(plan))
     yield _memory(plan)
     yield _time(plan)
@@ -32,6 +36,22 @@ def _shapes(plan: Plan) -> Table:
             for shape in plan.shapes
         ),
     )
+
+
+def _shape_notes(plan: Plan) -> Iterator[str]:
+    """What is unusual of the shape that is planned."""
+    best = plan.shapes[0]
+    if abs(best.error) > CLOSE:
+        more = "more" if best.error > 0 else "fewer"
+        yield (
+            f"no shape comes closer: {abs(best.error):.1%} {more} than asked for. Another --vocab-size, "
+            "or --tied-embeddings, gives other sizes"
+        )
+    if best.config.d_model % MULTIPLES[0]:
+        yield (
+            f"no width in multiples of {MULTIPLES[0]} is as close; {best.config.d_model} uses matrix units "
+            "less well"
+        )
 
 
 def _head(plan: Plan) -> Iterator[str]:

@@ -273,6 +273,21 @@ def test_shapes_are_proposed_and_the_best_is_planned() -> None:
     assert ModelConfig(**shapes[0]["config"]) == result.job.config
 
 
+def test_a_shape_that_is_far_off_or_of_an_odd_width_is_said(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def text(params: str) -> str:
+        assert main(["--params", params, "--gpus", "8", "--gpu", "H100", "--tokens", "1B"]) == 0
+        return capsys.readouterr().out.replace("\n", " ")
+
+    assert "29.8% more than asked for" in text("5M")
+    close = text("10M")
+    assert "-0.06%" in close
+    assert "asked for" not in close
+    assert "96 uses matrix units less well" in close
+    assert "matrix units" not in text("125M")
+
+
 def test_torch_is_not_needed() -> None:
     program = (
         "import sys, minilm.cli.plan as c\n"
