@@ -6,6 +6,9 @@ What is counted, in the largest of those moments:
     optimizer    its state, of the rank's rows
     gradients    ddp: all of them throughout, in the buckets of the all-reduce (gradient_as_bucket_view);
                  sharded: the rank's rows of the layers behind
+    accumulated  between micro-steps nothing is synchronised: whole float32 gradients are there throughout; of
+                 ddp beside the buckets, of a sharded model whatever the number of ranks. The last micro-step
+                 moves them to the buckets, or reduces them, unit after unit
     gathered     sharded: what is outside the blocks in float32 throughout, and in the dtype of the products
                  two units of blocks (one computes, the next is on its way; one alone is twice there at first)
     reduced      sharded: the whole gradients outside the blocks from the head on, those of the unit that goes
@@ -13,7 +16,8 @@ What is counted, in the largest of those moments:
     activations  all that is saved for the backward pass, and a moment's intermediate results. Autocast saves
                  16-bit copies of the matrices; a sharded model gathers those of the blocks in 16 bits instead
 
-A tensor-parallel rank computes a model with its part of the heads and of the feed-forward (`part_of`). Of an
+A tensor-parallel rank computes a model with its part of the heads and of the feed-forward (`part_of`);
+fully_shard has it even where no other rank shares that part, and then copies instead of gathering. Of an
 architecture that minilm does not run, activations are those of activation_estimate.py, beside all gradients.
 What a process needs besides its tensors is `memory_need.overhead_bytes`.
 """
@@ -60,7 +64,7 @@ class RankStep:
 
     ``layout`` declares what one of the tensor-parallel ranks holds (`part_of`), before it is sharded, and
     ``config`` is of the same model; None for an architecture that minilm does not run. ``accumulating``:
-    gradients of earlier micro-steps are there throughout.
+    gradients of earlier micro-steps are there.
     """
 
     mesh: Mesh
@@ -98,11 +102,17 @@ class RankStep:
         """Parameters of one block, on average."""
         return -(-(self.layout.count() - self.outside_elements) // self.num_blocks)
 
+    @property
+    def is_sharded(self) -> bool:
+        """Whether fully_shard has the model."""
+        return self.mesh.shards > 1 or self.mesh.tensor > 1
+
     @cached_property
     def unit_blocks(self) -> int:
-        """How many blocks are gathered together."""
+        """How many blocks are gathered together, by the size that all tensor-parallel ranks have of one."""
         is_shared = self.num_blocks < self.layout.symbols.get("L", 0)
-        most = 1 if is_shared else UNIT_BYTES // (FLOAT32 * self.block_elements)
+        size = FLOAT32 * self.block_elements * self.mesh.tensor
+        most = 1 if is_shared else UNIT_BYTES // size
         return min(max(1, most), self.num_blocks)
 
     @cached_property
@@ -130,7 +140,7 @@ class RankStep:
             dtype=self.dtype,
             checkpointing=self.checkpointing,
             device=self.device,
-            gathered=self.mesh.shards > 1,
+            gathered=self.is_sharded,
         )
 
     def _moments(self, batch: int, context: int) -> list[Moment]:
@@ -143,51 +153,73 @@ class RankStep:
         saved = per_token.checkpointed(tokens) if self.checkpointing else per_token.total(tokens)
         loss = (self.width + FLOAT32) * self.layout.symbols.get("V", 0) * tokens
         copies = 0
-        if self.dtype != "float32" and self.mesh.shards == 1:
+        if self.dtype != "float32" and not self.is_sharded:
             copies = self.width * sum(map(self.layout.value, hidden_matrices(self.layout)))
         return [Moment(BACKWARD, FLOAT32 * self.layout.count(), saved + loss + copies)]
 
     def _at(self, moment: Moment) -> RankMemory:
-        if self.mesh.shards > 1:
+        if self.is_sharded:
             return self._sharded_at(moment)
         gradients, in_flight = moment.gradients, 0
         if self.mesh.world > 1 or self.accumulating:
-            gradients = FLOAT32 * self.layout.count()
-            # The gradient that is being made is added to the one that is there.
-            in_flight = self._table_gradient if moment.name in ("head", "embedding") else 0
+            gradients = self._whole_gradients
+            # The gradient that is being made is added to the one that is there; a tied table's second use comes
+            # last, and the gradient of the first waits for it.
+            is_made = moment.name in ("head", "embedding")
+            if is_made or (self._is_tied and moment.name == "block"):
+                in_flight = self._table_gradient
+        if self.mesh.world > 1 and self.accumulating:
+            gradients += {
+                "loss": self._whole_gradients,
+                "head": self._whole_gradients,
+                "block": self._whole_gradients - moment.gradients + in_flight,
+                BACKWARD: self._whole_gradients,
+                "embedding": self._table_gradient,
+            }.get(moment.name, 0)
         return self._memory(moment, gradients, activations=moment.temporary + in_flight)
 
     def _sharded_at(self, moment: Moment) -> RankMemory:
-        behind = 0
+        outside, unit_gradients = FLOAT32 * self.outside_elements, self._unit_gradients
+        is_alone = self.mesh.shards == 1
+        of_blocks = 0
         if moment.name in ("block", BACKWARD):
-            behind = FLOAT32 * self._outside_gradients
-        whole = moment.gradients - behind if moment.name != "head" else 0
-        gradients = FLOAT32 * self.rank_elements
-        if not self.accumulating:
-            gradients = -(-whole * self.rank_elements // self.layout.count())
-        outside, block, unit = self.outside_elements, self.block_elements, self.unit_blocks
-        # Blocks behind in the unit that goes backward, and the unit behind, which is being reduced.
-        behind = whole // (FLOAT32 * block)
+            of_blocks = moment.gradients - FLOAT32 * self._outside_gradients
+        # Blocks behind; those of them in the unit that goes backward; those of the units behind, of which the last
+        # is being reduced.
+        behind = of_blocks // (FLOAT32 * self.block_elements)
+        unit = self.unit_blocks
         last = self.num_blocks - (self.num_blocks - 1) // unit * unit
         in_unit = behind if behind < last else (behind - last) % unit
+        is_reducing = unit_gradients if behind >= last else 0
         gathering = min(2 * unit, self.num_blocks) if behind else 2 * unit
-        of_blocks = block * (in_unit * self.width + (unit * FLOAT32 if behind >= last else 0))
-        of_outside = FLOAT32 * self._outside_gradients
-        # The unit that is reduced last: its gradients, in a row too, and where there is one their sum.
-        copies = 2 + (1 / self.mesh.shards if self.accumulating else 0)
-        last_reduced = of_outside + int(copies * FLOAT32 * unit * block)
-        gathered, reduced = {
-            "loss": (FLOAT32 * outside, 0),
-            "head": (FLOAT32 * outside, of_outside),
-            "embedding": (FLOAT32 * outside, max(2 * FLOAT32 * outside, last_reduced)),
-            "optimizer": (0, 0),
-        }.get(
-            moment.name,
-            (FLOAT32 * outside + self.width * gathering * block, of_outside + of_blocks),
-        )
+        gathered = outside + self.width * self.block_elements * (unit if is_alone else gathering)
+        if self.accumulating:
+            finished = FLOAT32 * self.block_elements * (behind - in_unit)
+            gradients = self._whole_gradients - finished + self._rows_of(finished)
+            unreduced = 0 if self.width == FLOAT32 else in_unit * self.width * self.block_elements
+            of_outside, all_outside = self._table_gradient if self._is_tied else 0, outside
+        else:
+            gradients = self._rows_of(of_blocks)
+            unreduced = in_unit * self.width * self.block_elements
+            of_outside = all_outside = FLOAT32 * self._outside_gradients
+        reduced = of_outside + unreduced + is_reducing
+        if moment.name in ("loss", "head"):
+            gathered = outside
+            reduced = moment.gradients
+            gradients = self._whole_gradients if self.accumulating else 0
+        elif moment.name == "embedding":
+            gathered, gradients = outside, self._rows_of(self._whole_gradients)
+            # What is outside the blocks, in a row too, or before that the unit that is reduced last.
+            reduced = max(2 * outside, all_outside + 2 * unit_gradients)
+        elif moment.name == "optimizer":
+            gathered, gradients, reduced = 0, self._rows_of(self._whole_gradients), 0
         return self._memory(
             moment, gradients, activations=moment.temporary, gathered=gathered, reduced=reduced
         )
+
+    def _rows_of(self, whole: int) -> int:
+        """This rank's part of ``whole`` bytes."""
+        return -(-whole * self.rank_elements // self.layout.count())
 
     def _memory(
         self,
@@ -210,6 +242,20 @@ class RankStep:
         )
 
     @cached_property
+    def _whole_gradients(self) -> int:
+        """Bytes of all gradients of the model."""
+        return FLOAT32 * self.layout.count()
+
+    @cached_property
+    def _unit_gradients(self) -> int:
+        """Bytes of the gradients of the blocks that are gathered together, in float32."""
+        return FLOAT32 * self.unit_blocks * self.block_elements
+
+    @property
+    def _is_tied(self) -> bool:
+        return bool(self.layout.ties)
+
+    @cached_property
     def _table_gradient(self) -> int:
         """Bytes of the gradient of the token table."""
         return FLOAT32 * self.layout.count(components=(components.TOKEN_EMBEDDING,))
@@ -217,7 +263,7 @@ class RankStep:
     @cached_property
     def _outside_gradients(self) -> int:
         """Elements of the gradients outside the blocks that are there while blocks go backward."""
-        head = (components.TOKEN_EMBEDDING,) if self.layout.ties else (components.LM_HEAD,)
+        head = (components.TOKEN_EMBEDDING,) if self._is_tied else (components.LM_HEAD,)
         return self.layout.count(components=(*head, components.FINAL_NORM))
 
 

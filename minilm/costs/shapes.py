@@ -51,7 +51,8 @@ def propose_shapes(
 
     ``count`` is the ledger's exact count of a configuration. They are stock GPT-NeoX shapes (minilm's
     default), with the head ``tied`` or not. A finer multiple of d_model is used where no
-    shape is within CLOSE and it at least halves the error. Raises InputError where no width gives a model of that size.
+    shape is within CLOSE and it at least halves the error. Raises InputError where no width gives a model of
+    that size.
     """
     vocab_size = -(-vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
     shapes: list[Shape] = []

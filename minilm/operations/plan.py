@@ -247,25 +247,35 @@ def _with_checkpointing(job: Job, mesh: Mesh, checkpointing: bool) -> LayoutPlan
     )
     accumulating = replace(step, accumulating=True)
 
-    def required(micro_batch: int, micro_steps: int) -> tuple[RankMemory, int]:
-        memory = (accumulating if micro_steps > 1 else step).memory(micro_batch, context)
+    def required(of: RankStep, micro_batch: int) -> tuple[RankMemory, int]:
+        memory = of.memory(micro_batch, context)
         return memory, overhead_bytes(memory.total)
 
-    def fits(micro_batch: int) -> bool:
-        memory, overhead = required(micro_batch, 2)
-        return memory.total + overhead <= machines.memory
+    def most_of(of: RankStep) -> int:
+        def fits(micro_batch: int) -> bool:
+            memory, overhead = required(of, micro_batch)
+            return memory.total + overhead <= machines.memory
+
+        return largest(fits, SEARCHED)
 
     # Of a rank, in a step.
     sequences = max(1, round(job.step_tokens / (context * mesh.data_ranks)))
-    most = largest(fits, SEARCHED)
+    most = most_of(step)
+    if 0 < most < sequences:
+        if most_accumulating := most_of(accumulating):
+            step, most = accumulating, most_accumulating
+        else:  # a step has no more tokens than one micro-step
+            sequences = most
     micro_steps = -(-sequences // max(1, min(most, sequences)))
     micro_batch = -(-sequences // micro_steps)
-    memory, overhead = required(micro_batch, micro_steps)
+    memory, overhead = required(step, micro_batch)
     micro_tokens = micro_batch * context
     step_transfers = tuple(
         transfers(
             mesh,
             parameters=layout.count(),
+            outside=step.outside_elements,
+            columns=0 if config is None else 3 + (2 if config.gated else 1),
             layers=sum(kind.layers.value(layout.symbols) for kind in layout.attention),
             activation_elements=micro_tokens * layout.symbols["d"],
             width=BITS[job.dtype] // 8,

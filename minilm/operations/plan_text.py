@@ -155,7 +155,13 @@ def _answer(plan: Plan) -> Iterator[str]:
         f"cost {cost:,.2f} at {job.price:g} an hour" if cost is not None else "cost: give --price"
     )
     yield ", ".join(parts)
-    wish = f" ({job.step_tokens:,} wished)" if best.step_tokens != job.step_tokens else ""
+    reason = ""
+    if best.micro_steps == 1 and best.micro_batch == best.largest_micro_batch:
+        reason = "; whole gradients, for several micro-steps, do not fit"
+    wish = ""
+    if best.step_tokens != job.step_tokens:
+        is_less = best.step_tokens < 0.9 * job.step_tokens
+        wish = f" ({job.step_tokens:,} wished{reason if is_less else ''})"
     yield f"a step: {best.step_tokens:,} tokens{wish}, {best.time.seconds:,.3f} s"
 
 

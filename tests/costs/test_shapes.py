@@ -49,7 +49,12 @@ def test_the_best_of_125_million_with_a_tied_head_is_the_shape_of_gpt2() -> None
 
 @pytest.mark.parametrize(
     ("wish", "vocab_size", "multiple"),
-    [(10_000_000, 50257, 32), (15_000_000, 50257, 16), (20_000_000, 50257, 64), (40_000_000, 50257, 64)],
+    [
+        (10_000_000, 50257, 32),
+        (15_000_000, 50257, 16),
+        (20_000_000, 50257, 64),
+        (40_000_000, 50257, 64),
+    ],
 )
 def test_small_sizes_have_finer_multiples_of_the_width(
     wish: int, vocab_size: int, multiple: int

@@ -18,6 +18,7 @@ from minilm.config.presets import preset
 from minilm.costs.rank_memory import rank_memory
 from minilm.operations.plan import plan
 from minilm.operations.plan_result import LayoutPlan, Plan
+from minilm.operations.plan_text import plan_blocks
 from tests.conftest import ROOT
 
 SCALING = runpy.run_path(str(ROOT / "scripts" / "tools" / "scaling.py"))
@@ -68,14 +69,31 @@ def test_how_many_ranks_divide_a_block() -> None:
 def test_the_largest_micro_batch_is_the_last_that_fits() -> None:
     def required(batch: int) -> LayoutPlan:
         step_tokens = batch * 1024 * 8
-        return plan("gpt2", **JOB, batch_tokens=step_tokens, gpu_memory=20 * 10**9).layouts[0]
+        return plan("gpt2", **JOB, batch_tokens=step_tokens, gpu_memory=30 * 10**9).layouts[0]
 
-    most = required(1).largest_micro_batch
-    assert (required(most).micro_batch, required(most).micro_steps) == (most, 1)
-    assert required(most).required <= 20 * 10**9
-    # Two halves, which accumulate gradients.
-    assert (required(2 * most).micro_batch, required(2 * most).micro_steps) == (most, 2)
-    assert (required(most + 1).micro_steps) == 2
+    alone = required(1).largest_micro_batch
+    assert (required(alone).micro_batch, required(alone).micro_steps) == (alone, 1)
+    assert required(alone).required <= 30 * 10**9
+    # More are several micro-steps, which accumulate gradients beside the buckets.
+    assert required(alone + 1).micro_steps == 2
+    accumulating = required(alone + 1).largest_micro_batch
+    assert accumulating < alone
+    several = required(2 * accumulating)
+    assert (several.micro_batch, several.micro_steps) == (accumulating, 2)
+    assert several.memory.gradients > required(alone).memory.gradients
+    assert several.required <= 30 * 10**9
+
+
+def test_where_whole_gradients_do_not_fit_a_step_is_one_micro_step() -> None:
+    result = plan("llama-3-70b", **JOB | {"gpus": 64})
+    best = result.best
+    assert best is not None
+    assert best.micro_steps == 1
+    assert best.step_tokens == best.micro_batch * 64 * 8192 < result.job.step_tokens
+    text = " ".join(
+        line for block in plan_blocks(result) if isinstance(block, list) for line in block
+    )
+    assert "2,000,000 wished; whole gradients, for several micro-steps, do not fit" in text
 
 
 def test_hours_by_hand() -> None:
