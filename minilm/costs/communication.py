@@ -11,10 +11,10 @@ and takes that at the rate of the slowest link of the ring, at its peak: a lower
 
     ddp      once a step, the gradients in float32, all-reduced behind the last backward pass
              (Li et al. 2020, arXiv:2006.15704, section 3.2.3)
-    sharded  for each micro-step the weights of the blocks twice, in the dtype of the products, gathered behind
-             the forward and the backward pass, and what is outside the blocks once, in float32; once a step
-             the gradients in float32, scattered behind the last backward pass: 1.5 times ddp where all have
-             one dtype (Rajbhandari et al. 2020, arXiv:1910.02054, section 7; Zhao et al. 2023,
+    sharded  for each micro-step the weights of the blocks twice, in the dtype of the products, gathered
+             behind the forward and the backward pass, and what is outside the blocks once, in float32; once a
+             step the gradients in float32, scattered behind the last backward pass: 1.5 times ddp where all
+             have one dtype (Rajbhandari et al. 2020, arXiv:1910.02054, section 7; Zhao et al. 2023,
              arXiv:2304.11277)
     hsdp     as sharded within a group, and once a step the rank's gradients, all-reduced between the groups
              (Zhao et al. 2023, section 3.2.2)
@@ -103,7 +103,7 @@ def transfers(
     width: int,
     checkpointing: bool,
 ) -> Iterator[Transfer]:
-    """What one rank sends. ``parameters`` are those of its tensor-parallel part, ``outside`` those of no block.
+    """What one rank sends. ``parameters`` are those of its part, of which ``outside`` are in no block.
 
     ``columns``: matrices of a layer that are divided by columns. ``activation_elements`` are tokens of a
     micro-step times the model's width; ``width`` is in bytes.

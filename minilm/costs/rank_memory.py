@@ -163,8 +163,8 @@ class RankStep:
         gradients, in_flight = moment.gradients, 0
         if self.mesh.world > 1 or self.accumulating:
             gradients = self._whole_gradients
-            # The gradient that is being made is added to the one that is there; a tied table's second use comes
-            # last, and the gradient of the first waits for it.
+            # The gradient that is being made is added to the one that is there; that of a tied table's head
+            # waits for that of the embedding.
             is_made = moment.name in ("head", "embedding")
             if is_made or (self._is_tied and moment.name == "block"):
                 in_flight = self._table_gradient
@@ -184,8 +184,7 @@ class RankStep:
         of_blocks = 0
         if moment.name in ("block", BACKWARD):
             of_blocks = moment.gradients - FLOAT32 * self._outside_gradients
-        # Blocks behind; those of them in the unit that goes backward; those of the units behind, of which the last
-        # is being reduced.
+        # Blocks behind, and those of them in the unit that goes backward; the unit behind is being reduced.
         behind = of_blocks // (FLOAT32 * self.block_elements)
         unit = self.unit_blocks
         last = self.num_blocks - (self.num_blocks - 1) // unit * unit
@@ -195,6 +194,8 @@ class RankStep:
         gathered = outside + self.width * self.block_elements * (unit if is_alone else gathering)
         if self.accumulating:
             finished = FLOAT32 * self.block_elements * (behind - in_unit)
+            if moment.name == BACKWARD:
+                finished = 0
             gradients = self._whole_gradients - finished + self._rows_of(finished)
             unreduced = 0 if self.width == FLOAT32 else in_unit * self.width * self.block_elements
             of_outside, all_outside = self._table_gradient if self._is_tied else 0, outside

@@ -37,8 +37,8 @@ from minilm.parallel.data_parallel import DataParallel  # noqa: E402
 from minilm.parallel.process_group import World  # noqa: E402
 from minilm.training.runtime import Runtime  # noqa: E402
 
-# A block without gates, with biases; one with gates, grouped heads and a tied head; blocks that are too large to
-# be gathered together.
+# A block without gates, with biases; one with gates, grouped heads and a tied head; blocks that are too large
+# to be gathered together.
 PLAIN = ModelConfig(vocab_size=1024, context_length=64, num_layers=6, d_model=256, num_heads=4)
 GATED = ModelConfig(
     vocab_size=2048,

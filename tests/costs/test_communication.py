@@ -62,8 +62,8 @@ def test_hybrid_reduces_its_part_between_the_groups() -> None:
 
 
 def test_tensor_parallel_reduces_activations_in_every_layer() -> None:
-    # Forward two all-reduces a layer of 32 elements of 2 bytes: (2 * 1/2) * 2 * 2 * 64 bytes. Backward one for
-    # each of 4 matrices, of 4 bytes.
+    # Forward two all-reduces a layer of 32 elements of 2 bytes: (2 * 1/2) * 2 * 2 * 64 bytes. Backward one
+    # for each of 4 matrices, of 4 bytes.
     operation = "all-reduce of activations"
     assert sent(Mesh("tp", tensor=2)) == {
         (operation, "forward"): 256,
