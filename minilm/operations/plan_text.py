@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from minilm.costs.shapes import CLOSE, MULTIPLES
@@ -94,9 +95,15 @@ def _memory(plan: Plan) -> Table:
             layout.overhead,
             layout.required,
         )
-        rows.append((layout.mesh.name, *(f"{size / 2**30:,.1f}" for size in sizes)))
+        rows.append((layout.mesh.name, *map(_gib, sizes)))
     columns = (Column("GiB a card"), *(Column(title, "number") for title in titles))
     return Table(columns, tuple(rows))
+
+
+def _gib(size: int) -> str:
+    """Three digits or more: 0.46, 58.2, 1,140."""
+    gib = size / 2**30
+    return f"{gib:.2f}" if gib < 1 else f"{gib:,.1f}" if gib < 1000 else f"{gib:,.0f}"
 
 
 def _time(plan: Plan) -> Table:
@@ -139,8 +146,13 @@ def _answer(plan: Plan) -> Iterator[str]:
     )
     if any(layout.checkpointing and layout.fits for layout in plan.layouts):
         yield "* activations are recomputed, which takes a third longer"
+    yield from plan.notes
     if best is None:
-        yield "nothing fits: more cards, or cards with more memory"
+        least = min(plan.layouts, key=lambda layout: layout.required)
+        yield (
+            f"nothing fits: one sequence needs {_gib(least.required)} GiB a card at least "
+            f"({least.mesh.name}); more cards, or cards with more memory"
+        )
         return
     parts = [
         f"{best.mesh.name} is the fastest that fits: {duration_text(best.seconds)}",
@@ -162,7 +174,11 @@ def _answer(plan: Plan) -> Iterator[str]:
     if best.step_tokens != job.step_tokens:
         is_less = best.step_tokens < 0.9 * job.step_tokens
         wish = f" ({job.step_tokens:,} wished{reason if is_less else ''})"
-    yield f"a step: {best.step_tokens:,} tokens{wish}, {best.time.seconds:,.3f} s"
+    steps = max(1, math.ceil(job.tokens / best.step_tokens))
+    yield (
+        f"a step: {best.step_tokens:,} tokens{wish}, {best.time.seconds:,.3f} s; {steps:,} step"
+        f"{'' if steps == 1 else 's'}"
+    )
 
 
 def duration_text(seconds: float) -> str:

@@ -6,7 +6,7 @@ import json
 import runpy
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from minilm.cli.plan import main
 from minilm.config import ModelConfig
 from minilm.config.presets import preset
 from minilm.costs.rank_memory import rank_memory
-from minilm.operations.plan import plan
+from minilm.errors import InputError
+from minilm.operations.plan import parse_count, plan
 from minilm.operations.plan_result import LayoutPlan, Plan
 from minilm.operations.plan_text import plan_blocks
 from tests.conftest import ROOT
@@ -133,6 +134,8 @@ def test_more_cards_take_less_time_and_not_less_memory_than_is_there() -> None:
     assert len(seconds) == 3
     small = plan("llama-3-70b", **JOB)
     assert small.best is None
+    text = "".join(list(plan_blocks(small))[-1])
+    assert "nothing fits: one sequence needs 163.4 GiB a card at least (fsdp)" in text
     assert {each.largest_micro_batch for each in small.layouts} == {0}
     assert small.to_dict()["best"] is None
 
@@ -225,6 +228,18 @@ BAD = {
     "--batch-tokens": ["gpt2", "--batch-tokens", "-1"],
     "--gpu-memory": ["gpt2", "--gpu-memory", "80"],
     "--gpu-link": ["gpt2", "--gpu-link", "0"],
+    "--gpu-flops: 989 FLOP/s": ["gpt2", "--gpu-flops", "989"],
+    "--gpu-watts: 1e+308 W": ["gpt2", "--gpu-watts", "1e308", "--json"],
+    "--price: 1e+308": ["gpt2", "--price", "1e308", "--json"],
+    "--mfu: 1e-300": ["gpt2", "--mfu", "1e-300", "--json"],
+    "--gpu: 'A100', an unknown card, expected one of A100-40GB, A100-80GB;": [
+        "gpt2",
+        "--gpu",
+        "A100",
+    ],
+    "--tokens: '10Gi', expected a positive number up to 1e18, such as 125M, 10B": [
+        *("gpt2", "--tokens", "10Gi")
+    ],
     "--network": ["gpt2", "--gpu", "L40S", "--gpus", "16"],
     "--dtype: bfloat16": ["gpt2", "--gpu", "V100-32GB"],
     "--tensor-parallel: 8": ["gpt2", "--tensor-parallel", "8"],
@@ -251,6 +266,29 @@ def test_bad_input_is_one_line(where: str, capsys: pytest.CaptureFixture[str]) -
     assert captured.out == ""
     assert captured.err.startswith(f"error: {where}")
     assert captured.err.count("\n") == 1
+
+
+def test_why_a_layout_is_missing() -> None:
+    def notes(target: Any, gpus: int, **options: Any) -> list[str]:
+        return list(plan(target, **JOB | {"gpus": gpus}, **options).notes)
+
+    no_dropout = replace(preset("gpt2"), dropout=0.0)
+    assert notes(no_dropout, 1) == notes(no_dropout, 64) == []
+    assert notes(no_dropout, 8) == ["no hsdp: all cards are in one server"]
+    assert notes(no_dropout, 12) == ["no hsdp: 12 cards do not fill servers of 8"]
+    assert notes(no_dropout, 2, gpus_per_server=1)[0] == "no hsdp: a server has one card"
+    (heads,) = notes(replace(preset("gpt2-xl"), dropout=0.0), 64)
+    assert "divides 64 cards, servers of 8, 25 key/value heads" in heads
+    assert notes("gpt2", 64) == ["tensor parallel needs --model.dropout 0, not 0.1"]
+    convolved = replace(no_dropout, convolution=2)
+    assert notes(convolved, 64) == ["no tensor parallel: minilm does not divide a convolution"]
+    with pytest.raises(InputError, match=r"^--tensor-parallel: 2, expected 1 for a model with"):
+        notes(convolved, 64, tensor_parallel=2)
+
+
+@pytest.mark.parametrize("text", ["10B", "10 B", "10billion", "1e10", "10_000_000_000", "10000M"])
+def test_spellings_of_a_number_of_tokens(text: str) -> None:
+    assert parse_count(text, "--tokens") == 10**10
 
 
 def test_the_json_has_every_number_of_every_layout(
