@@ -24,6 +24,7 @@ What a process needs besides its tensors is `memory_need.overhead_bytes`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 
@@ -80,6 +81,8 @@ class RankStep:
     def memory(self, batch: int, context: int) -> RankMemory:
         """The peak of a step on ``batch`` x ``context`` tokens of this rank's own."""
         moments = self._moments(batch, context)
+        if self.is_sharded:
+            moments = [Moment("gather", 0, 0), *moments]
         return max((self._at(moment) for moment in moments), key=lambda memory: memory.total)
 
     @property
@@ -179,44 +182,75 @@ class RankStep:
         return self._memory(moment, gradients, activations=moment.temporary + in_flight)
 
     def _sharded_at(self, moment: Moment) -> RankMemory:
-        outside, unit_gradients = FLOAT32 * self.outside_elements, self._unit_gradients
-        is_alone = self.mesh.shards == 1
-        of_blocks = 0
-        if moment.name in ("block", BACKWARD):
-            of_blocks = moment.gradients - FLOAT32 * self._outside_gradients
-        # Blocks behind, and those of them in the unit that goes backward; the unit behind is being reduced.
-        behind = of_blocks // (FLOAT32 * self.block_elements)
-        unit = self.unit_blocks
-        last = self.num_blocks - (self.num_blocks - 1) // unit * unit
-        in_unit = behind if behind < last else (behind - last) % unit
-        is_reducing = unit_gradients if behind >= last else 0
-        gathering = min(2 * unit, self.num_blocks) if behind else 2 * unit
-        gathered = outside + self.width * self.block_elements * (unit if is_alone else gathering)
-        if self.accumulating:
-            finished = FLOAT32 * self.block_elements * (behind - in_unit)
-            if moment.name == BACKWARD:
-                finished = 0
-            gradients = self._whole_gradients - finished + self._rows_of(finished)
-            unreduced = 0 if self.width == FLOAT32 else in_unit * self.width * self.block_elements
-            of_outside, all_outside = self._table_gradient if self._is_tied else 0, outside
-        else:
-            gradients = self._rows_of(of_blocks)
-            unreduced = in_unit * self.width * self.block_elements
-            of_outside = all_outside = FLOAT32 * self._outside_gradients
-        reduced = of_outside + unreduced + is_reducing
-        if moment.name in ("loss", "head"):
-            gathered = outside
-            reduced = moment.gradients
-            gradients = self._whole_gradients if self.accumulating else 0
+        outside = self._outside
+        accumulated = self._whole_gradients if self.accumulating else 0
+        if moment.name == "gather":  # the first unit is on its way too
+            states = [
+                (accumulated, 2 * outside + self.width * self.unit_blocks * self.block_elements, 0)
+            ]
+        elif moment.name in ("loss", "head"):
+            states = [(accumulated, outside, moment.gradients)]
         elif moment.name == "embedding":
-            gathered, gradients = outside, self._rows_of(self._whole_gradients)
-            # What is outside the blocks, in a row too, or before that the unit that is reduced last.
-            reduced = max(2 * outside, all_outside + 2 * unit_gradients)
+            states = list(self._at_embedding())
         elif moment.name == "optimizer":
-            gathered, gradients, reduced = 0, self._rows_of(self._whole_gradients), 0
+            states = [(self._rows_of(self._whole_gradients), 0, 0)]
+        else:
+            states = [self._at_block(moment)]
+        gradients, gathered, reduced = max(states, key=sum)
         return self._memory(
             moment, gradients, activations=moment.temporary, gathered=gathered, reduced=reduced
         )
+
+    def _at_block(self, moment: Moment) -> tuple[int, int, int]:
+        """Bytes of gradients, of what is gathered and of what is being reduced."""
+        block, unit = self.block_elements, self.unit_blocks
+        of_blocks = moment.gradients - FLOAT32 * self._outside_gradients
+        # Blocks behind, and those of them in the unit that goes backward; the unit behind is being reduced.
+        behind = of_blocks // (FLOAT32 * block)
+        last = self.num_blocks - (self.num_blocks - 1) // unit * unit
+        in_unit = behind if behind < last else (behind - last) % unit
+        gathering = min(2 * unit, self.num_blocks) if behind else 2 * unit
+        if self.is_copied:
+            gathering = unit
+        unreduced, finished = in_unit * self.width * block, of_blocks - in_unit * FLOAT32 * block
+        if self.accumulating and moment.name == BACKWARD:
+            finished = 0
+        gradients = self._rows_of(finished)
+        if self.accumulating:
+            gradients += self._whole_gradients - finished
+            reduced = (self._table_gradient if self._is_tied else 0) + (
+                unreduced if self.width < FLOAT32 else 0
+            )
+        else:
+            reduced = FLOAT32 * self._outside_gradients + unreduced
+        reduced += self._unit_gradients if behind >= last else 0
+        return gradients, self._outside + self.width * gathering * block, reduced
+
+    def _at_embedding(self) -> Iterator[tuple[int, int, int]]:
+        """As `_at_block`: the unit that is reduced last, the table's gradient, what is outside the blocks."""
+        outside, unit, table = self._outside, self._unit_gradients, self._table_gradient
+        before = outside if self.accumulating else FLOAT32 * self._outside_gradients
+        if self._is_tied and self.accumulating:
+            before += table
+        of_blocks = self._rows_of(self._whole_gradients - outside)
+        # In a row too; where there are other ranks, the rank's own are there already, and the last tensor's
+        # whole ones still.
+        own = 0 if self.is_copied else self._rows_of(outside)
+        still = 0 if self.is_copied or self._is_tied else table
+        yield of_blocks - (unit if self.is_copied else 0), outside, before + 2 * unit
+        # A tied table's two gradients are added to a third.
+        yield of_blocks, outside, before + (2 if self._is_tied else 1) * table + unit
+        yield of_blocks + own, 0, 2 * outside + still
+
+    @property
+    def is_copied(self) -> bool:
+        """Whether fully_shard has no other rank to gather from: it copies, without a buffer."""
+        return self.mesh.shards == 1
+
+    @cached_property
+    def _outside(self) -> int:
+        """Bytes outside the blocks."""
+        return FLOAT32 * self.outside_elements
 
     def _rows_of(self, whole: int) -> int:
         """This rank's part of ``whole`` bytes."""

@@ -10,12 +10,12 @@ from minilm.dtypes import BITS
 from minilm.errors import InputError
 
 # The least and the most of a number that is given, its unit, and what is expected.
-RANGES: dict[str, tuple[float, float, tuple[str, str]]] = {
-    "--gpu-memory": (1, 1e15, ("bytes", "a size up to 1,000 TB, such as 80GB")),
-    "--gpu-flops": (1e9, 1e18, ("FLOP/s", "1e9 to 1e18, such as 989T")),
-    "--gpu-link": (1e6, 1e15, ("bytes a second", "0.001 to 1,000,000 GB/s")),
-    "--network": (1e6, 1e15, ("bytes a second", "0.008 to 8,000,000 Gbit/s")),
-    "--gpu-watts": (0.1, 1e6, ("W", "0.1 to 1,000,000")),
+RANGES: dict[str, tuple[float, float, str, str]] = {
+    "--gpu-memory": (1, 1e15, "bytes", "a size up to 1,000 TB, such as 80GB"),
+    "--gpu-flops": (1e9, 1e18, "FLOP/s", "1e9 to 1e18, such as 989T"),
+    "--gpu-link": (1e6, 1e15, "bytes a second", "0.001 to 1,000,000 GB/s"),
+    "--network": (1e6, 1e15, "bytes a second", "0.008 to 8,000,000 Gbit/s"),
+    "--gpu-watts": (0.1, 1e6, "W", "0.1 to 1,000,000"),
 }
 
 UNKNOWN = Gpu(sold=0, tflops={}, link=0, watts=0)
@@ -64,9 +64,9 @@ def find_machines(
         "--gpu-watts": watts,
     }
     for option, number in numbers.items():
-        least, most, expected = RANGES[option]
+        least, most, unit, expected = RANGES[option]
         if number is not None and not least <= number <= most:
-            raise InputError(option, f"{number:g} {expected[0]}", expected[1])
+            raise InputError(option, f"{number:g} {unit}", expected)
     known = find_gpu(name)
     if known is None:
         needed = ["--gpu-memory", "--gpu-flops", *(["--gpu-link"] if gpus > 1 else [])]

@@ -38,7 +38,7 @@ from minilm.parallel.process_group import World  # noqa: E402
 from minilm.training.runtime import Runtime  # noqa: E402
 
 # A block without gates, with biases; one with gates, grouped heads and a tied head; blocks that are too large
-# to be gathered together.
+# to be gathered together; a vocabulary that is most of the model.
 PLAIN = ModelConfig(vocab_size=1024, context_length=64, num_layers=6, d_model=256, num_heads=4)
 GATED = ModelConfig(
     vocab_size=2048,
@@ -57,7 +57,15 @@ GATED = ModelConfig(
     tied_embeddings=True,
 )
 WIDE = ModelConfig(vocab_size=1024, context_length=64, num_layers=3, d_model=640, num_heads=10)
-CONFIGS = {"plain": PLAIN, "gated": GATED, "wide": WIDE}
+TABLE = ModelConfig(
+    vocab_size=16384,
+    context_length=32,
+    num_layers=2,
+    d_model=128,
+    num_heads=4,
+    tied_embeddings=True,
+)
+CONFIGS = {"plain": PLAIN, "gated": GATED, "wide": WIDE, "table": TABLE}
 MESHES = (
     Mesh("ddp", 2),
     Mesh("fsdp", 1, 2),
@@ -93,13 +101,18 @@ class Case(NamedTuple):
         ).total
 
 
+# Every layout, shape, dtype, few tokens and many, without accumulation and with it; few cases with recomputing.
 CASES = [
     Case(mesh, config, dtype, batch, micro_steps)
     for mesh in MESHES
     for config in CONFIGS
-    for dtype in ("float32", "bfloat16")
-    for batch, micro_steps in ((1, 1), (1, 2), (8, 1), (8, 3))
-]
+    for dtype, batch, micro_steps in (
+        ("float32", 1, 1),
+        ("float32", 8, 3),
+        ("bfloat16", 1, 2),
+        ("bfloat16", 8, 1),
+    )
+] + [Case(mesh, "plain", "bfloat16", 8, 2, checkpointing=True) for mesh in MESHES]
 
 
 class LiveStorages(TorchDispatchMode):
@@ -152,11 +165,9 @@ def measured(case: Case, rank: int) -> int:
 
     def step() -> None:
         for number in range(case.micro_steps):
-            with (
-                parallel.micro_batch(number == case.micro_steps - 1),
-                torch.autocast("cpu", torch.bfloat16, enabled=is_16_bit),
-            ):
-                loss = parallel.loss(plain, tokens.clone(), tokens.clone())
+            with parallel.micro_batch(number == case.micro_steps - 1):
+                with torch.autocast("cpu", torch.bfloat16, enabled=is_16_bit):
+                    loss = parallel.loss(plain, tokens.clone(), tokens.clone())
                 loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

@@ -89,7 +89,7 @@ def test_the_last_micro_step_reduces_what_was_accumulated(monkeypatch: pytest.Mo
     }
     # The first block goes backward last: the other one is being reduced, and half of its gradients stay.
     assert states["block"] == (4 * ALL, 4 * (outside + BLOCK + BLOCK // 2), 4 * BLOCK)
-    assert states["embedding"] == (4 * outside, 4 * ALL // 2, 4 * (outside + 2 * BLOCK))
+    assert states["embedding"] == (4 * outside, 4 * BLOCK, 4 * (outside + 2 * BLOCK))
     assert states["optimizer"] == (0, 4 * ALL // 2, 0)
     # In 16 bits there are also the gradients that are to be added to those that were accumulated.
     monkeypatch.setattr("minilm.costs.rank_memory.UNIT_BYTES", 4 * 2 * BLOCK)
@@ -144,8 +144,18 @@ def test_a_large_vocabulary_peaks_where_its_gradient_is_made() -> None:
     assert replicated.activations == head + 4 * table
     sharded = memory(Mesh("fsdp", 1, 2), config, batch=1, context=1)
     assert sharded.moment == "embedding"
-    # Gathered, whole gradients, and a float32 copy of them that is being reduced.
-    assert (sharded.gathered, sharded.reduced) == (4 * tables, (4 + 4) * tables)
+    # Nothing is gathered any more; whole gradients in a row, those that are reduced, the head's own still.
+    assert (sharded.gathered, sharded.reduced) == (0, (4 + 4) * tables + 4 * table)
+    # A tied table's two gradients, their sum, beside what was accumulated; the rank's own are only the blocks'.
+    tied = replace(config, tied_embeddings=True)
+    alone = memory(Mesh("fsdp", 1, 2), tied, batch=1, context=1)
+    assert (alone.gathered, alone.reduced) == (
+        4 * (table + NORM),
+        4 * (3 * table + NORM + 2 * BLOCK),
+    )
+    several = memory(Mesh("fsdp", 1, 2), tied, batch=1, context=1, accumulating=True)
+    assert several.reduced - alone.reduced == 4 * table
+    assert alone.gradients == several.gradients == 4 * BLOCK
 
 
 def test_hybrid_is_sharded_within_its_group_alone() -> None:
