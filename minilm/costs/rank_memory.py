@@ -12,7 +12,8 @@ What is counted, in the largest of those moments:
     gathered     sharded: what is outside the blocks in float32 throughout, and in the dtype of the products
                  two units of blocks (one computes, the next is on its way; one alone is twice there at first)
     reduced      sharded: the whole gradients outside the blocks from the head on, those of the unit that goes
-                 backward, and those of the unit behind in float32 while they are reduced
+                 backward, and those of the unit behind in float32 while they are reduced; twice, since they
+                 are copied into a row, and gloo copies that
     activations  all that is saved for the backward pass, and a moment's intermediate results. Autocast saves
                  16-bit copies of the matrices; a sharded model gathers those of the blocks in 16 bits instead
 

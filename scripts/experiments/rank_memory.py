@@ -101,7 +101,7 @@ class Case(NamedTuple):
         ).total
 
 
-# Every layout, shape, dtype, few tokens and many, without accumulation and with it; few cases with recomputing.
+# Few tokens and many, without accumulation and with it; with activation checkpointing.
 CASES = [
     Case(mesh, config, dtype, batch, micro_steps)
     for mesh in MESHES
