@@ -168,10 +168,11 @@ class RankStep:
         if self.mesh.world > 1 or self.accumulating:
             gradients = self._whole_gradients
             # The gradient that is being made is added to the one that is there; that of a tied table's head
-            # waits for that of the embedding.
-            is_made = moment.name in ("head", "embedding")
-            if is_made or (self._is_tied and moment.name == "block"):
-                in_flight = self._table_gradient
+            # waits for that of the embedding, and both are added to a third.
+            tables = {"head": 1, "block": 0, "embedding": 1}
+            if self._is_tied:
+                tables = {"head": 1, "block": 1, "embedding": 3}
+            in_flight = tables.get(moment.name, 0) * self._table_gradient
         if self.mesh.world > 1 and self.accumulating:
             gradients += {
                 "loss": self._whole_gradients,

@@ -146,6 +146,11 @@ def test_a_large_vocabulary_peaks_where_its_gradient_is_made() -> None:
     assert sharded.moment == "embedding"
     # Nothing is gathered any more; whole gradients in a row, those that are reduced, the head's own still.
     assert (sharded.gathered, sharded.reduced) == (0, (4 + 4) * tables + 4 * table)
+    table_is_all = memory(
+        Mesh("ddp", 2), replace(config, tied_embeddings=True), batch=1, context=1, accumulating=True
+    )
+    assert table_is_all.moment == "embedding"
+    assert table_is_all.activations > 4 * 3 * table
     # A tied table's two gradients and their sum, beside what was accumulated; of the rank the blocks' alone.
     tied = replace(config, tied_embeddings=True)
     alone = memory(Mesh("fsdp", 1, 2), tied, batch=1, context=1)
