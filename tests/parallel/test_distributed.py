@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import random
 import shlex
@@ -284,8 +285,14 @@ def test_a_process_that_hangs_is_named(folder: Path, text_file: Path, tmp_path: 
 
 
 def test_a_preparation_may_take_longer_than_a_step(tmp_path: Path) -> None:
+    """Every process waits for it, past the time-out of a collective, and both go on in collectives."""
     case = {"name": "prepared", "verb": "prepare", "arguments": {}}
     run_cases(tmp_path, [case], 2, MINILM_PROCESS_TIMEOUT="2")
+    for number in range(2):
+        note = json.loads((tmp_path / f"prepared.{number}").read_text())
+        assert note["seconds"] > 2 * note["timeout"] == 4
+        assert note["text"] == "prepared"
+        assert note["maximum"] == [1]
 
 
 def test_the_commands_of_the_page_stop_and_go_on(text_file: Path, tmp_path: Path) -> None:
