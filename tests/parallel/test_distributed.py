@@ -26,7 +26,7 @@ from minilm.runs.files import read_summary, step_of_state
 from minilm.runs.logs import read_metrics
 from minilm.training.resume_state import read_state, state_files
 from minilm.training.train import finetune, train
-from tests.conftest import ROOT, TINY_MODEL
+from tests.conftest import ROOT, TINY_MODEL, make_text
 from tests.parallel.processes import (
     ODD,
     RUNS,
@@ -45,7 +45,10 @@ from tests.parallel.processes import (
 pytestmark = pytest.mark.distributed
 
 LAYOUTS = ("ddp", "fsdp", "hsdp")
-NAMES = ("adamw", "muon", "accumulated", *TENSOR_RUNS)
+# Of each three rows of a matrix the last of four processes has none.
+THREE_ROWS = {"model": TINY_MODEL | {"d_feed_forward": 3}, "settings": SETTINGS}
+RUNS_OF_FOUR = RUNS | TENSOR_RUNS | {"three-rows": THREE_ROWS}
+NAMES = ("adamw", "muon", "accumulated", "three-rows", *TENSOR_RUNS)
 # Processes of each part of the chain, and the step at which one gets a signal.
 CHAIN = ((4, 6), (2, 10), (1, 14), (4, None))
 
@@ -58,7 +61,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path:
     cases: list[dict[str, Any]] = []
     for layout in LAYOUTS:
         for name in NAMES:
-            run = (RUNS | TENSOR_RUNS)[name]
+            run = RUNS_OF_FOUR[name]
             settings = run["settings"] | {"parallel": layout}
             arguments = common | {"model": run["model"], "settings": settings}
             case = {"verb": "train", "arguments": arguments, "per_machine": "2"}
@@ -69,18 +72,29 @@ def folder(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path:
                 cases.append(case | stop | {"name": f"{run}-chain"})
     for name, arguments in worse(folder, text_file).items():
         cases.append({"name": f"fsdp-{name}", "verb": "finetune", "arguments": arguments})
+    five = common | five_samples(folder)
+    cases.append({"name": "fsdp-five", "verb": "train", "arguments": five})
     cases.append({"name": "saved", "verb": "save", "arguments": {}})
     run_cases(folder, cases, 4)
+    train(**five, run_dir=folder / "W1-five", cache=folder / "cache")
     for name in NAMES:
         train(
             **common,
-            **(RUNS | TENSOR_RUNS)[name],
+            **RUNS_OF_FOUR[name],
             run_dir=folder / f"W1-{name}",
             cache=folder / "cache",
         )
     for name, arguments in worse(folder, text_file).items():
         finetune(**arguments, run_dir=folder / f"W1-{name}", cache=folder / "cache")
     return folder
+
+
+def five_samples(folder: Path) -> dict[str, Any]:
+    """A run whose validation part fills five rows."""
+    length = TINY_MODEL["context_length"]
+    (folder / "five.txt").write_text(make_text(1000)[: 10 * (5 * length + 1)])
+    settings = SETTINGS | {"parallel": "fsdp", "max_steps": 5, "eval_every": 1}
+    return {"data": str(folder / "five.txt"), "model": TINY_MODEL, "settings": settings}
 
 
 def worse(folder: Path, text_file: Path) -> dict[str, dict[str, Any]]:
@@ -124,6 +138,26 @@ def test_four_processes_learn_what_one_does(folder: Path, layout: str, name: str
     assert weights.keys() == expected.keys()
     for key, tensor in weights.items():
         torch.testing.assert_close(tensor, expected[key], rtol=1e-2, atol=1e-3, msg=key)
+
+
+def test_muon_ends_where_a_process_has_no_row_of_a_matrix(folder: Path) -> None:
+    """Losses and weights are compared above."""
+    weights = load_file(folder / "fsdp-three-rows" / "model.safetensors")
+    up = weights["blocks.0.feed_forward.up.weight"]
+    assert up.shape == (3, TINY_MODEL["d_model"])
+    assert read_summary(folder / "fsdp-three-rows")["steps"] == SETTINGS["max_steps"]
+
+
+def test_four_processes_evaluate_each_of_five_samples_once(folder: Path) -> None:
+    runs = folder / "W1-five", folder / "fsdp-five"
+    val_losses = [
+        [line["val_loss"] for line in read_metrics(run / "metrics.jsonl") if "val_loss" in line]
+        for run in runs
+    ]
+    assert len(val_losses[0]) == 6
+    assert val_losses[1] == pytest.approx(val_losses[0], abs=1e-5)
+    tokens = 5 * TINY_MODEL["context_length"]
+    assert [read_summary(run)["best_val_tokens"] for run in runs] == [tokens, tokens]
 
 
 @pytest.mark.parametrize(("layout", "parts"), [("fsdp", 4), ("hsdp", 2)])

@@ -131,6 +131,19 @@ def test_what_is_gathered_in_bfloat16_is_what_autocast_rounds(folder: Path) -> N
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
+def test_masters_and_moments_of_a_bfloat16_run_are_float32(folder: Path, layout: str) -> None:
+    run = folder / f"{layout}-bfloat16"
+    state = read_state(run).tensors
+    tensors = {name: state[name] for name in state if not name.startswith("rng.")}
+    moments = {name.rpartition(".")[2] for name in tensors}
+    assert {"exp_avg", "exp_avg_sq", "momentum_buffer"} <= moments
+    masters = load_file(run / "model.safetensors")
+    assert {t.dtype for t in [*tensors.values(), *masters.values()]} == {torch.float32}
+    query = masters["blocks.0.attention.query.weight"]
+    assert not torch.equal(query, query.bfloat16().float()), "more than bfloat16 has"
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_an_overflow_in_one_process_is_skipped_by_all(folder: Path, layout: str) -> None:
     """The losses are compared above: of one process, which skips the same step."""
     one, two = (
