@@ -27,15 +27,19 @@ DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("device", DEVICES)
-def test_dropout_keeps_its_rate_and_no_two_of_its_masks_are_alike(device: str) -> None:
+def test_dropout_keeps_its_rate_and_no_two_of_its_masks_are_alike(
+    device: str, checkpointing: bool
+) -> None:
     """Blocks that add 1, 2, 4 and 8 to zeros, each where its mask keeps it: a sum has all four masks.
 
     (b, t, d) each. The gradient of each number counts what the backward pass keeps.
     """
     shape = 64, 16, 64
     config = ModelConfig(vocab_size=11, **TINY_MODEL | {"d_model": shape[2], "dropout": 0.5})
-    blocks = Transformer(config).to(device).train().blocks
+    model = Transformer(config).to(device).train()
+    blocks = model.blocks
     biases = []
     for block in blocks:
         for layer in (block.attention.output, block.feed_forward.down):
@@ -47,7 +51,11 @@ def test_dropout_keeps_its_rate_and_no_two_of_its_masks_are_alike(device: str) -
             x = block(x, None)
         return x * (1 - config.dropout)
 
-    runtime = resolve(TrainConfig(compile="on", device=device, dtype="float32"), 0.0)
+    settings = TrainConfig(
+        compile="on", device=device, dtype="float32", activation_checkpointing=checkpointing
+    )
+    runtime = resolve(settings, 0.0)
+    runtime.prepare(model)
     compiled = runtime.compiled(kept, StopRequest())
     masks: list[Tensor] = []  # 1 where a number was kept, else -1
     torch.manual_seed(0)
