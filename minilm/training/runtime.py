@@ -88,12 +88,11 @@ class Runtime:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
             torch.use_deterministic_algorithms(True)
         if self.activation_checkpointing:
+            # Several processes recompute within a context, which torch's compiler does not take.
+            context = {"context_fn": RowsOfDropout.recomputation} if world().is_parallel else {}
             for block in model.blocks:
                 block.forward = functools.partial(
-                    checkpoint,
-                    block.forward,
-                    use_reentrant=False,
-                    context_fn=RowsOfDropout.recomputation,
+                    checkpoint, block.forward, use_reentrant=False, **context
                 )
 
     def compiled(self, loss: Loss, stop: StopRequest) -> Loss:

@@ -54,10 +54,9 @@ TENSOR_RUNS: dict[str, dict[str, Any]] = {
 }
 
 
-def shared_settings(name: str, layout: str) -> dict[str, Any]:
-    """The settings of one of the runs where several processes train it."""
-    tensor = {"tensor_parallel": 2} if name in TENSOR_RUNS else {}
-    return (RUNS | TENSOR_RUNS)[name]["settings"] | {"parallel": layout} | tensor
+def layout_settings(name: str, layout: str) -> dict[str, Any]:
+    """What a run's settings have besides where several processes train it."""
+    return {"parallel": layout} | ({"tensor_parallel": 2} if name in TENSOR_RUNS else {})
 
 
 WORKER = str(ROOT / "tests" / "parallel" / "worker.py")
