@@ -22,6 +22,7 @@ from minilm.claims.tables import table
 from minilm.claims.trials import Trials, replaced
 from minilm.model.transformer import Transformer
 from minilm.progress import progress_bar
+from minilm.render.line_chart import LineChart, line_chart
 
 SHAPE = {"num_layers": 2, "d_model": 32, "num_heads": 2}
 ONCE = Arm(SHAPE, steps=256, tokens=2**17)
@@ -132,6 +133,11 @@ def _scale(subject: Subject, cells: Cells) -> Finding:
                 ((f"{scale:g}", f"{mean:.4f}") for scale, mean in means.items()),
             ),
         ),
+        charts=(
+            _by_seed(
+                "initial values", {f"times {scale:g}": each for scale, each in losses.items()}
+            ),
+        ),
     )
 
 
@@ -150,6 +156,7 @@ def _difference(subject: Subject, cells: Cells, rule: Rule, arm: Arm, without: A
             + (f" Published: {PUBLISHED}." if rule is SINGLE else "")
         ),
         details={"with": losses, "without": others},
+        charts=(_by_seed(rule.name.partition("/")[2], {"with": losses, "without": others}),),
     )
 
 
@@ -176,7 +183,23 @@ def _adaptation(subject: Subject, cells: Cells) -> Finding:
         trials=2 * SEEDS * 3 * PAIRS,
         text=f"With {dropped.mean():.3f}, without {without.mean():.3f}.",
         details={"with": dropped.tolist(), "without": without.tolist()},
+        charts=(
+            line_chart(
+                "co-adaptation by seed",
+                "seed, from 1",
+                {
+                    name: list(enumerate(each.tolist(), 1))
+                    for name, each in (("with dropout", dropped), ("without", without))
+                },
+            ),
+        ),
     )
+
+
+def _by_seed(name: str, losses: dict[str, list[float]]) -> LineChart:
+    """The arms beside each other, a point a seed."""
+    series = {arm: list(enumerate(each, 1)) for arm, each in losses.items()}
+    return line_chart(f"nats by seed: {name}", "seed, from 1", series)
 
 
 def _co_adapted(subject: Subject, arm: Arm, rate: float, seed: int) -> Numbers:

@@ -4,7 +4,8 @@ The model is given facts that it cannot know, cues of random tokens with random 
 them. How many bits of them each class of parameters holds is asked twice. *Necessity*: a class is set
 back to what it was before; its Shapley value over all subsets of the classes shares the bits out
 (Shapley 1953). *Sufficiency*: that class alone is trained. Facts are in bits above chance, at most log2
-V each. That norms at zero break a model says nothing of what they know. Shapes: f facts of a cue of t
+V each. That norms at zero break a model says nothing of what they know: what the loss rises by where a
+component is set to zero, or drawn anew, stands beside, without a verdict. Shapes: f facts of a cue of t
 tokens.
 """
 
@@ -25,11 +26,13 @@ from minilm.claims.cells import OVER_BUDGET, Cells, Numbers, train
 from minilm.claims.facts import last_logits
 from minilm.claims.intervals import student
 from minilm.claims.protocol import Finding, Region, Rule, not_run
+from minilm.claims.structures import components_of, drawn_anew, rises_of
 from minilm.claims.subject import Subject
 from minilm.claims.tables import table
 from minilm.claims.trials import replaced
 from minilm.model.transformer import Transformer
 from minilm.progress import progress_bar
+from minilm.render.line_chart import log_chart
 
 FACTS, CUE, STEPS, SEEDS = 200, 3, 60, 6
 RATES = (1e-3, 3e-3, 1e-2)
@@ -197,6 +200,21 @@ def _findings(subject: Subject, rows: list[Numbers]) -> list[Finding]:
     learn = all(row["alone: matrices"] > 0 for row in rows)
     ratio = [row[f"alone: {most}"] / row["alone: matrices"] for row in rows] if learn else []
     facts = FACTS
+    components = list(components_of(subject.model))
+    removed = rises_of(subject, (each.change for each in components), "components")
+    anew = rises_of(
+        subject,
+        (drawn_anew(subject.model, each, subject.seed + 1) for each in components),
+        "components, drawn anew",
+    )
+    chart = log_chart(
+        "bits a parameter, trained alone",
+        "parameters of the class",
+        {
+            each: [(counts[each], facts * mean[f"alone: {each}"] / max(1, counts[each]))]
+            for each in CLASSES
+        },
+    )
     return [
         Finding(
             NECESSITY,
@@ -207,7 +225,15 @@ def _findings(subject: Subject, rows: list[Numbers]) -> list[Finding]:
                 f"{facts} facts a seed; trained as a whole the model holds {mean['alone: all']:.2f} bits of "
                 f"each, of {math.log2(subject.model.config.vocab_size):.0f}. Published: {PUBLISHED}."
             ),
-            details={"seeds": rows, "parameters": counts},
+            details={
+                "seeds": rows,
+                "parameters": counts,
+                "components": [
+                    {"name": each.name, "parameters": each.parameters}
+                    | {"zero": zero.estimate, "drawn_anew": new.estimate}
+                    for each, zero, new in zip(components, removed, anew, strict=True)
+                ],
+            },
             tables=(
                 table(
                     "Bits of a fact by class",
@@ -229,7 +255,28 @@ def _findings(subject: Subject, rows: list[Numbers]) -> list[Finding]:
                         for each in CLASSES
                     ),
                 ),
+                table(
+                    "What the loss rises by without a component, and with it as a new model has it",
+                    {
+                        "component": "text",
+                        "parameters": "number",
+                        "nats at zero": "number",
+                        "nats drawn anew": "number",
+                        "nats a million, drawn anew": "number",
+                    },
+                    (
+                        (
+                            each.name,
+                            f"{each.parameters:,}",
+                            f"{zero.estimate:.4f}",
+                            f"{new.estimate:.4f}",
+                            f"{1e6 * new.estimate / each.parameters:.3g}",
+                        )
+                        for each, zero, new in zip(components, removed, anew, strict=True)
+                    ),
+                ),
             ),
+            charts=() if chart is None else (chart,),
         ),
         Finding(
             SUFFICIENCY,

@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -28,7 +27,7 @@ from minilm.claims.subject import Subject
 from minilm.claims.tables import table
 from minilm.claims.trials import Floats
 from minilm.progress import progress_bar
-from minilm.render.line_chart import LineChart, log_chart
+from minilm.render.line_chart import LineChart, line_chart
 
 SIZES = ((16, 1), (24, 2), (32, 2), (48, 3), (64, 3), (80, 3))  # width, layers
 LEFT_OUT = (96, 4)
@@ -111,7 +110,7 @@ class Ladder:
     proportional: Floats
     larger: int
     left_out: Floats
-    recipes: dict[str, Floats]
+    recipes: dict[Recipe, Floats]
     other: Floats
 
 
@@ -198,6 +197,7 @@ def findings(ladder: Ladder, random: np.random.Generator) -> list[Finding]:
 
 def _size(ladder: Ladder, sizes: Floats, slopes: Floats, random: np.random.Generator) -> Finding:
     most = ladder.losses[-1]
+    columns = ["parameters", *(f"{tokens:,} tokens" for tokens in TOKENS), "tokens in proportion"]
     optimal_slope = float(np.polyfit(np.log(sizes), ladder.proportional, 1)[0].mean())
     return Finding(
         SIZE,
@@ -219,9 +219,7 @@ def _size(ladder: Ladder, sizes: Floats, slopes: Floats, random: np.random.Gener
         tables=(
             table(
                 "Loss by size and text",
-                {"parameters": "number"}
-                | {f"{tokens:,} tokens": "number" for tokens in TOKENS}
-                | {"tokens in proportion": "number"},
+                dict.fromkeys(columns, "number"),
                 (
                     (
                         f"{count:,}",
@@ -233,7 +231,7 @@ def _size(ladder: Ladder, sizes: Floats, slopes: Floats, random: np.random.Gener
             ),
         ),
         charts=_chart(
-            "loss by parameters",
+            "nats by parameters",
             sizes,
             {
                 f"{tokens:,} tokens": each.mean(axis=1)
@@ -258,8 +256,7 @@ def _chart(title: str, sizes: Floats, losses: dict[str, Floats]) -> tuple[LineCh
         name: list(zip(sizes.tolist(), each.tolist(), strict=False))
         for name, each in losses.items()
     }
-    chart = log_chart(title, "parameters", lines)
-    return () if chart is None else (chart,)
+    return (line_chart(title, "parameters", lines),)
 
 
 def _data(ladder: Ladder, by_size: Floats) -> Finding:
@@ -281,7 +278,6 @@ def _recipe(ladder: Ladder, by_size: Floats) -> Finding:
     worth = math.exp(
         min(float(spread.mean() / max(by_size.mean(), 1e-9)) * math.log(4), MOST_WORTH)
     )
-    named: dict[str, Any] = dict(RECIPES)
     return Finding(
         RECIPE,
         _as_much(spread, by_size),
@@ -296,7 +292,7 @@ def _recipe(ladder: Ladder, by_size: Floats) -> Finding:
             table(
                 "Recipes, each at its own best rate",
                 {"recipe": "text", "loss": "number"},
-                ((named[name], f"{mean:.4f}") for name, mean in means.items()),
+                ((RECIPES[name], f"{mean:.4f}") for name, mean in means.items()),
             ),
         ),
     )
@@ -345,7 +341,7 @@ def _twice(ladder: Ladder, sizes: Floats) -> Finding:
             ),
         ),
         charts=_chart(
-            "loss by recipe",
+            "nats by parameters and recipe",
             np.exp(x),
             {"AdamW": y.mean(axis=1), "Muon": ladder.other.mean(axis=1)},
         ),

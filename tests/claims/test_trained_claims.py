@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from minilm.claims import check, initialization, knowledge, power_law, scaling, small_models
-from minilm.claims.cells import OVER_BUDGET, Cells
+from minilm.claims.cells import OVER_BUDGET, Cells, Numbers
 from minilm.claims.subject import Subject
 from minilm.claims.trials import Floats, Trials
 from minilm.model.transformer import Transformer
@@ -210,3 +212,41 @@ def test_ladder_and_arms_are_trained_from_end_to_end(
     recipes = scaling.measure(subject, cells)[2].details
     assert recipes["adamw"] == same[0].tolist()
     assert len({tuple(losses) for losses in recipes.values()}) == len(recipes), "all differ"
+
+
+class Planted(Cells):
+    """Cells whose numbers are those of ``loss`` by an arm's settings, with a little noise of the seed."""
+
+    def __init__(self, folder: Path, loss: Callable[[dict[str, Any]], float]) -> None:
+        super().__init__(folder, 0)
+        self.loss = loss
+
+    def get(self, settings: Mapping[str, Any], compute: Callable[[], Numbers]) -> Numbers:
+        noise = 0.001 * math.sin(100 * settings["seed"])
+        if settings.get("claim") == "co-adaptation":
+            return {"co-adaptation": self.loss(settings["arm"]) - 0.5 + noise}
+        value = self.loss(settings["small"]) + noise
+        return {"test": value, "pilot": value}
+
+
+@pytest.mark.parametrize(
+    ("effect", "verdict"), [(0.2, "supported"), (0.0, "contradicted"), (0.03, "inconclusive")]
+)
+def test_verdicts_of_initial_values_biases_and_dropout_follow_the_losses(
+    subject: Subject, tmp_path: Path, effect: float, verdict: str
+) -> None:
+    def loss(arm: dict[str, Any]) -> float:
+        without_biases = arm.get("norm_bias") is False
+        dropout = arm.get("dropout", 0) > 0
+        return 2 + effect * ((arm["scale"] == 4) + without_biases - dropout)
+
+    findings = initialization.measure(subject, Planted(tmp_path, loss))
+    verdicts = {finding.rule.name.partition("/")[2]: finding.verdict for finding in findings}
+    assert verdicts["scale"] == verdict
+    if effect != 0.03:  # which is beyond the margin of these, but not of the initial values
+        assert set(verdicts.values()) - {"inconclusive"} == {verdict}
+        assert verdicts["biases"] == verdicts["dropout-once"] == verdicts["dropout-repeated"]
+        assert verdicts["co-adaptation"] == ("supported" if effect else "inconclusive")
+    worse = initialization.measure(subject, Planted(tmp_path, lambda arm: 3 - loss(arm)))
+    if effect == 0.2:
+        assert {each.verdict for each in worse[1:]} == {"contradicted"}
