@@ -15,9 +15,9 @@ import numpy as np
 
 from minilm.claims.cells import OVER_BUDGET, Cells, Numbers
 from minilm.claims.intervals import student
-from minilm.claims.protocol import Finding, Region, Rule, not_run
+from minilm.claims.protocol import FEWEST_BLOCKS, Finding, Region, Rule, not_run
 from minilm.claims.small_models import SEEDS, Arm, chosen_rate, losses_of, trained_model
-from minilm.claims.subject import Subject
+from minilm.claims.subject import Subject, evenly
 from minilm.claims.tables import table
 from minilm.claims.trials import Trials, replaced
 from minilm.model.transformer import Transformer
@@ -26,7 +26,7 @@ from minilm.render.line_chart import LineChart, line_chart
 
 SHAPE = {"num_layers": 2, "d_model": 32, "num_heads": 2}
 ONCE = Arm(SHAPE, steps=256, tokens=2**17)
-REPEATED = Arm(SHAPE, steps=512, tokens=2**12)
+REPEATED = Arm(SHAPE, steps=256, tokens=2**12)
 SCALES = (0.25, 1.0, 4.0)  # of the initial matrices, around the recipe's own
 DROPOUT = 0.1
 PAIRS = 200
@@ -204,9 +204,8 @@ def _by_seed(name: str, losses: dict[str, list[float]]) -> LineChart:
 
 def _co_adapted(subject: Subject, arm: Arm, rate: float, seed: int) -> Numbers:
     model = trained_model(subject, arm, rate, seed)
-    return {
-        "co-adaptation": co_adaptation(Trials(model, subject.pilot), np.random.default_rng(seed))
-    }
+    blocks = evenly(subject.pilot, FEWEST_BLOCKS)
+    return {"co-adaptation": co_adaptation(Trials(model, blocks), np.random.default_rng(seed))}
 
 
 def co_adaptation(trials: Trials, random: np.random.Generator) -> float:

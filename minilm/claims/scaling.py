@@ -35,7 +35,7 @@ OTHER_SIZES = SIZES[
     :5
 ]  # of the other recipe: those with twice the parameters are within the ladder
 OTHER: Recipe = "muon"
-TOKENS = (2**15, 2**16, 2**17)
+TOKENS = (2**14, 2**15, 2**16)
 RECIPE_SIZE = 3  # of `SIZES`
 MOST_WORTH = 20.0  # of the logarithm of so many times the parameters
 
