@@ -74,7 +74,7 @@ ADAPTATION = replace(
     _rule(
         "co-adaptation",
         "dropout prevents co-adaptation",
-        "co-adaptation of hidden units with dropout, relative to that without, less one, negated",
+        "how much less co-adaptation hidden units have with dropout, relative to that without",
         Region(low=0.1),
         Region(high=0),
     ),

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from minilm.claims import check, initialization, knowledge, power_law, scaling, small_models
+from minilm.claims import check, initialization, knowledge, ladder, power_law, scaling, small_models
 from minilm.claims.cells import OVER_BUDGET, Cells, Numbers
 from minilm.claims.subject import Subject
 from minilm.claims.trials import Floats, Trials
@@ -60,9 +60,9 @@ def test_verdicts_of_knowledge_follow_the_shares(subject: Subject) -> None:
             assert finding.verdict == verdict
 
 
-def ladder(
+def planted(
     by_size: float = 0.3, by_data: float = 1.0, recipe: float = 1.0, other: float = -0.1
-) -> scaling.Ladder:
+) -> ladder.Ladder:
     """Losses of 2 + 20 N^-by_size with noise; gains by text and recipe are in those by four times N.
 
     Muon's are those of twice the parameters and ``other`` more.
@@ -79,7 +79,7 @@ def ladder(
     gain = float(-np.polyfit(np.log(counts[:-1]), law(counts[:-1])[:, 0], 1)[0] * math.log(4))
     text = by_data * gain * np.array([1, 0.5, 0])
     none = np.zeros(seeds)
-    return scaling.Ladder(
+    return ladder.Ladder(
         counts=COUNTS[:-1],
         losses=noisy(law(counts[:-1]) + text[:, None, None]),
         tokens=[1] * (len(COUNTS) - 1),
@@ -94,14 +94,14 @@ def ladder(
     )
 
 
-def verdicts_of(planted: scaling.Ladder) -> dict[str, str]:
-    findings = scaling.findings(planted, np.random.default_rng(0))
+def verdicts_of(losses: ladder.Ladder) -> dict[str, str]:
+    findings = scaling.findings(losses, np.random.default_rng(0))
     return {finding.rule.name.partition("/")[2]: finding.verdict for finding in findings}
 
 
 def test_a_planted_law_is_found_and_its_absence_too() -> None:
-    assert set(verdicts_of(ladder()).values()) == {"supported"}
-    strong = verdicts_of(ladder(by_data=5, recipe=1 / 9, other=0.1))
+    assert set(verdicts_of(planted()).values()) == {"supported"}
+    strong = verdicts_of(planted(by_data=5, recipe=1 / 9, other=0.1))
     assert strong == {
         "size": "supported",
         "data": "contradicted",
@@ -109,9 +109,9 @@ def test_a_planted_law_is_found_and_its_absence_too() -> None:
         "twice": "contradicted",
         "prediction": "supported",
     }
-    assert verdicts_of(ladder(by_data=0))["data"] == "inconclusive"
-    assert verdicts_of(ladder(by_size=-0.05))["size"] == "contradicted"
-    off = ladder()
+    assert verdicts_of(planted(by_data=0))["data"] == "inconclusive"
+    assert verdicts_of(planted(by_size=-0.05))["size"] == "contradicted"
+    off = planted()
     assert verdicts_of(replace(off, left_out=off.left_out + 0.1))["prediction"] == "contradicted"
 
 
@@ -182,14 +182,15 @@ def test_what_the_budget_does_not_reach_is_missing_and_what_is_trained_is_kept(
 def test_ladder_and_arms_are_trained_from_end_to_end(
     subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (small_models, scaling, initialization):
+    for module in (small_models, ladder, scaling, initialization):
         monkeypatch.setattr(module, "SEEDS", 2)
     monkeypatch.setattr(small_models, "RATES", (3e-3, 1e-2))
-    monkeypatch.setattr(scaling, "SIZES", ((16, 1), (24, 1)))
-    monkeypatch.setattr(scaling, "OTHER_SIZES", ((16, 1),))
-    monkeypatch.setattr(scaling, "LEFT_OUT", (32, 1))
-    monkeypatch.setattr(scaling, "TOKENS", (64, 128, 256))
-    monkeypatch.setattr(scaling, "RECIPE_SIZE", 0)
+    monkeypatch.setattr(ladder, "SIZES", ((16, 1), (24, 1)))
+    monkeypatch.setattr(ladder, "OTHER_SIZES", ((16, 1),))
+    monkeypatch.setattr(ladder, "LEFT_OUT", (32, 1))
+    for module in (ladder, scaling):
+        monkeypatch.setattr(module, "TOKENS", (64, 128, 256))
+    monkeypatch.setattr(ladder, "RECIPE_SIZE", 0)
     for name in ("ONCE", "REPEATED"):
         arm = small_models.Arm(initialization.SHAPE, steps=2, tokens=100)
         monkeypatch.setattr(initialization, name, arm)
@@ -214,7 +215,7 @@ def test_ladder_and_arms_are_trained_from_end_to_end(
     assert len({tuple(losses) for losses in recipes.values()}) == len(recipes), "all differ"
 
 
-class Planted(Cells):
+class PlantedCells(Cells):
     """Cells whose numbers are those of ``loss`` by an arm's settings, with a little noise of the seed."""
 
     def __init__(self, folder: Path, loss: Callable[[dict[str, Any]], float]) -> None:
@@ -240,13 +241,13 @@ def test_verdicts_of_initial_values_biases_and_dropout_follow_the_losses(
         dropout = arm.get("dropout", 0) > 0
         return 2 + effect * ((arm["scale"] == 4) + without_biases - dropout)
 
-    findings = initialization.measure(subject, Planted(tmp_path, loss))
+    findings = initialization.measure(subject, PlantedCells(tmp_path, loss))
     verdicts = {finding.rule.name.partition("/")[2]: finding.verdict for finding in findings}
     assert verdicts["scale"] == verdict
     if effect != 0.03:  # which is beyond the margin of these, but not of the initial values
         assert set(verdicts.values()) - {"inconclusive"} == {verdict}
         assert verdicts["biases"] == verdicts["dropout-once"] == verdicts["dropout-repeated"]
         assert verdicts["co-adaptation"] == ("supported" if effect else "inconclusive")
-    worse = initialization.measure(subject, Planted(tmp_path, lambda arm: 3 - loss(arm)))
+    worse = initialization.measure(subject, PlantedCells(tmp_path, lambda arm: 3 - loss(arm)))
     if effect == 0.2:
         assert {each.verdict for each in worse[1:]} == {"contradicted"}
