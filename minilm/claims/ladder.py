@@ -20,9 +20,7 @@ from minilm.progress import progress_bar
 
 SIZES = ((16, 1), (24, 2), (32, 2), (48, 3), (64, 3), (80, 3))  # width, layers
 LEFT_OUT = (96, 4)
-OTHER_SIZES = SIZES[
-    :5
-]  # of the other recipe: those with twice the parameters are within the ladder
+OTHER_SIZES = SIZES[:5]  # of the other recipe: twice their parameters are within the ladder
 OTHER: Recipe = "muon"
 TOKENS = (2**14, 2**15, 2**16)
 RECIPE_SIZE = 3  # of `SIZES`
