@@ -20,7 +20,8 @@ def verdict_table(report: ClaimsReport) -> Table:
             "verdict": "text",
             "effect": "number",
             "n": "number",
-            "rule": "text",
+            "supported": "text",
+            "contradicted": "text",
         },
         (
             (
@@ -29,7 +30,8 @@ def verdict_table(report: ClaimsReport) -> Table:
                 finding.verdict,
                 effect(finding),
                 f"{finding.n:,}" if finding.interval is not None else "",
-                finding.rule.text(),
+                finding.rule.supported.text(),
+                finding.rule.contradicted.text(is_open=True),
             )
             for finding in report.findings
         ),
