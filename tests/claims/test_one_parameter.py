@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,6 +72,22 @@ def test_facts_in_one_parameter_each_are_found_and_the_same_facts_spread_out_are
     assert max(share for (kind, _), share in lost.items() if kind == "component") == 1
     assert {share for (kind, _), share in lost.items() if kind in ("head", "layer")} == {0}, "empty"
     assert single.details["encoded_by_null"] == 0
+
+
+def test_scalars_that_encode_any_fact_encode_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where those chosen for another fact do as much: here they are those of the fact itself."""
+    flips, first = encoded_facts._flips, []
+
+    def same(*arguments: Any) -> list[Any]:
+        if not first:
+            first.extend(flips(*arguments))
+        return first
+
+    monkeypatch.setattr(encoded_facts, "_flips", same)
+    (finding,) = encoded_facts.measure(subject_of(bigram_model("units")))
+    assert finding.details["encoded_by_null"] == len(finding.details["encoded"]) > 0
+    assert finding.verdict == "inconclusive"
+    assert finding.why == "the scalars chosen for other facts encode as many"
 
 
 def test_shuffled_facts_are_never_supported() -> None:
