@@ -55,9 +55,14 @@ def layout(config: Config) -> Layout:
     text = text_layout(config, model)
     vision = _vision_config(config, model)
     kind = str(vision.get("model_type") or model.vision)
+    if kind not in TOWERS:  # published files leave out the ending
+        kind = f"{kind}_vision"
     if kind not in TOWERS:
         expected = f"one of {', '.join(TOWERS)}"
-        raise UndeclaredClassError("config.json: vision_config", shortened(kind), expected)
+        raise UndeclaredClassError(
+            "config.json: vision_config", shortened(vision.get("model_type")), expected
+        )
+    vision = {**vision, "model_type": kind}
     part = tower(vision, _tower_name(config, model, kind), model.vision)
     if model.second_tower:
         second = tower(vision, model.second_tower, model.vision)

@@ -263,8 +263,3 @@ TOWERS: dict[str, Callable[[Config, str], Part]] = {
     "smolvlm_vision": _idefics3,
     "video_llama_3_vision": _video_llama_3,
 }
-# As config.json calls them where transformers has another name.
-TOWERS |= {
-    name: TOWERS[f"{name}_vision"]
-    for name in ("glm4v", "idefics2", "idefics3", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "smolvlm")
-}

@@ -45,11 +45,12 @@ SIZES = {
 }
 # What else a type needs to be built, or to be small.
 MORE: dict[str, dict[str, Any]] = {
-    "chameleon": {"vocabulary_map": {}, **dict.fromkeys(("vq_config.base_channels",), 32)},
+    "chameleon": {"vocabulary_map": {}, "vq_config.base_channels": 32},
     "cohere_compass": {
-        "text_config.rope_parameters": dict.fromkeys(
-            ("full_attention", "sliding_attention"), {"rope_type": "default", "rope_theta": 1e4}
-        )
+        "text_config.rope_parameters": {
+            kind: {"rope_type": "default", "rope_theta": 10000.0}
+            for kind in ("full_attention", "sliding_attention")
+        }
     },
     "deepseek_ocr2": {
         "text_config.mlp_layer_types": ["dense", "sparse"],
@@ -84,7 +85,7 @@ MORE: dict[str, dict[str, Any]] = {
         "axial_pos_shape": [8, 28],
     },
     "squeezebert": {"embedding_size": 64},
-    "mobilebert": {"embedding_size": 32, "intra_bottleneck_size": 32},
+    "mobilebert": {"embedding_size": 32, "intra_bottleneck_size": 32, "true_hidden_size": 32},
     "qwen4_exp": {
         "text_config.indexer_n_heads": 4,
         "text_config.indexer_kv_heads": 1,
@@ -162,7 +163,7 @@ def differences(model: Any, report: Report) -> list[str]:
     for name, right, value in (
         ("total", model.num_parameters() - _left_out(model), report.parameters.total),
         ("buffers", sum(map(prod, buffers.values())), report.parameters.buffers),
-        ("tied", _shared(model, stored_names), sorted(set(table for _, table in report.tied))),
+        ("tied", _shared(model, stored_names), sorted({table for _, table in report.tied})),
     ):
         if right != value:
             lines.append(f"{name}: {value}, not {right}")
