@@ -97,8 +97,8 @@ GLOSSARY = {
     "frozen": "Left as it is by training. A frozen parameter is counted but not trainable.",
     "trainable": "Changed by training: every parameter that is not frozen.",
     "fine-tuning": "Training further, from parameters that are trained already.",
-    "LoRA": "Low-rank adaptation: fine-tuning in which a matrix stays frozen and the product of two "
-    "narrow matrices is added to it. Only these are trained.",
+    "LoRA": "Low-rank adaptation: fine-tuning in which a matrix stays frozen, and what two narrow "
+    "matrices make of the input is added to its result. Only these are trained.",
     "adapter": "The narrow matrices that LoRA trains, for all of a model's matrices that have them.",
     "rank": "The width of LoRA's narrow matrices (r).",
     "quantization": "Storing parameters in fewer bits, as whole numbers with a scale for each group.",

@@ -59,13 +59,15 @@ def section(layout: Layout) -> Section:
         "LoRA, quantization, pruning, sharing",
         (
             Paragraph(
-                "A trained model can be changed without being trained anew. LoRA adapts it to other "
-                "text: beside a matrix of m × n, which stays frozen, two narrow ones of m × r and "
-                "r × n are trained, the adapter, and their product is added to it. At rank r = "
+                "A trained model can be changed without training it from the start. LoRA adapts it "
+                "to other text: a matrix of m × n stays frozen, as it was. Beside it two narrow "
+                "ones of m × r and r × n are trained, the adapter; what they make of the input, one "
+                "after the other, is added to the matrix's result. At rank r = "
                 f"{RANK} and m = n = {width} that is {RANK} × ({width} + {width}) = "
                 f"{RANK * 2 * width:,} parameters instead of {width} × {width} = {width * width:,}. "
                 "Quantization stores weights in fewer bits, with scales; pruning sets some to zero "
-                "or removes them; sharing lets several layers use the same block."
+                "or removes them; sharing lets several layers use the same block. The count "
+                "changes only by what is removed or shared."
             ),
             Paragraph(
                 "What each change does to the count and to memory (what is not quantized is in "

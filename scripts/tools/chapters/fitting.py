@@ -46,7 +46,7 @@ def section() -> Section:
                 "almost 0 and the second rises: overfitting. In a language model the second is the "
                 "loss on text that is kept apart, the validation loss. Where the training loss goes "
                 "on falling while that of validation rises, the model overfits: training is stopped, "
-                "or the state with the lowest validation loss kept."
+                "and the state with the lowest validation loss kept."
             ),
         ),
     )

@@ -22,7 +22,11 @@ def section() -> Section:
             f"{preset.num_heads}",
             "no: they share out the same matrices",
         ),
-        ("learning rate: how far a parameter moves in a step", f"{training.learning_rate:g}", "no"),
+        (
+            "learning rate: how far a parameter moves for its gradient",
+            f"{training.learning_rate:g}",
+            "no",
+        ),
         ("steps of training", f"{training.max_steps:,}", "no"),
         ("dropout: results set to 0 at random in training", f"{preset.dropout:.0%}", "no"),
     ]

@@ -40,7 +40,8 @@ def section() -> Section:
                 f"{np.log(config.vocab_size):.2f} nats; measured: {loss:.2f}."
             ),
             Paragraph(
-                "Why random? Two units of a layer that start equal get equal gradients, and stay "
+                "Why random? Training moves each parameter by its gradient (below). Two units of a "
+                "layer that start equal compute the same, so they get equal gradients, and stay "
                 "equal: they are one unit stored twice. Here a network of two units, trained for 400 "
                 "steps on the four cases of an exclusive or: the wanted result is 1 if exactly one of "
                 "two inputs is 1, else 0. The error is the mean squared error over the four cases; "

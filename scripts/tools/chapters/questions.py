@@ -59,7 +59,7 @@ QUESTIONS = (
     Question(
         "Why do the units of a layer not all start with the same weights?",
         "They would get the same gradients and stay the same: one unit, stored many times.",
-        ("Two units of a layer that start equal get equal gradients, and stay equal",),
+        ("so they get equal gradients, and stay equal",),
     ),
     Question(
         "A weight is 2, its gradient is 5, the learning rate is 0.1. What is it after a step of SGD?",
@@ -115,13 +115,16 @@ QUESTIONS = (
         "The loss on the training text falls, that on other text rises. What is this called, and "
         "which state of the model is kept?",
         "Overfitting; the state with the lowest validation loss.",
-        ("the model overfits", "or the state with the lowest validation loss kept"),
+        ("the model overfits", "and the state with the lowest validation loss kept"),
     ),
     Question(
         "LoRA of rank 4 is put on a matrix of 100 × 100. How many parameters does it train, and does "
         "the matrix change?",
         f"4 × (100 + 100) = {4 * (100 + 100)}; the matrix stays frozen.",
-        ("two narrow ones of m × r and r × n are trained", "which stays frozen"),
+        (
+            "two narrow ones of m × r and r × n are trained",
+            "a matrix of m × n stays frozen, as it was",
+        ),
     ),
     Question(
         "Half of a model's weights are set to zero; another model is quantized to 4 bits. Which of "

@@ -30,9 +30,11 @@ def section() -> Section:
             ),
             Code("an update", "parameter after = parameter before - learning rate * gradient"),
             Paragraph(
-                f"With one weight w = {weight.item():g}, input {value:g}, wanted result {wanted:g}: "
-                f"the result is {weight.item() * value:g}, the loss (result - wanted)² = "
-                f"{loss.item():g}, the gradient 2 (result - wanted) input = {gradient:g}. At a "
+                f"With one weight w = {weight.item():g}, input {value:g}, wanted result {wanted:g}, "
+                "and for numbers in place of tokens another loss, (result - wanted)²: the result is "
+                f"{weight.item() * value:g}, the loss {loss.item():g}. Its gradient is 2 (result - "
+                f"wanted) input = {gradient:g}: if the weight grows by a little, the loss falls by "
+                f"{-gradient:g} times as much. At a "
                 f"learning rate of {rate:g} the weight becomes {after:g}, and the loss "
                 f"{(after * value - wanted) ** 2:g}."
             ),
@@ -40,7 +42,7 @@ def section() -> Section:
                 "AdamW, with which most models are trained, divides the gradient by its usual size "
                 "and keeps two running means for each parameter: the moments. So training needs "
                 "memory for four numbers a parameter (itself, gradient, two moments), where use "
-                "needs one. Of nano that is "
+                "of the model needs one, itself. Of nano that is "
                 f"{format_bytes(minilm.inspect('nano').memory['training']['total'])} against "
                 f"{format_bytes(minilm.inspect('nano').memory['weights']['float32'])}, in float32. "
                 "Training changes the values of the parameters, never their number."
