@@ -93,7 +93,8 @@ def go(
 
     def run(name: str) -> Path:
         settings = TINY_SETTINGS | {"compile": "on", "log_every": 1, "eval_every": 12}
-        options = {"tokenizer": "byte", "model": TINY_MODEL, "settings": settings, "cache": cache}
+        options = {"tokenizer": "byte", "settings": settings, "cache": cache}
+        options["model"] = TINY_MODEL | {"num_layers": 1}
         return train(data=str(text_file), run_dir=tmp_path / name, **options).run_dir
 
     return run
