@@ -37,6 +37,7 @@ from tests.parallel.processes import (
     command_line,
     end,
     environment,
+    layout_settings,
     losses,
     rank,
     run_cases,
@@ -63,7 +64,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path:
     for layout in LAYOUTS:
         for name in NAMES:
             run = RUNS_OF_FOUR[name]
-            settings = run["settings"] | {"parallel": layout}
+            settings = run["settings"] | layout_settings(name, layout)
             arguments = common | {"model": run["model"], "settings": settings}
             case = {"verb": "train", "arguments": arguments, "per_machine": "2"}
             cases.append(case | {"name": f"{layout}-{name}"})

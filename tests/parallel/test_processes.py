@@ -35,6 +35,7 @@ from tests.parallel.processes import (
     command_line,
     end,
     environment,
+    layout_settings,
     losses,
     rank,
     run_cases,
@@ -67,7 +68,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path:
     cases: list[dict[str, Any]] = []
     for layout in LAYOUTS:
         for name, run in RUNS.items():
-            settings = run["settings"] | {"parallel": layout}
+            settings = run["settings"] | layout_settings(name, layout)
             settings |= {"watch": layout == "ddp" and name == "accumulated"}
             arguments = common | {"model": run["model"], "settings": settings}
             case = {"name": f"{layout}-{name}", "verb": "train", "arguments": arguments}
@@ -77,7 +78,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path:
                 cases.append(stopped | {"signal_rank": 1, "copied_to": f"{layout}-copy"})
         base = folder / "ddp-muon"
         for name, run in TENSOR_RUNS.items():
-            settings = run["settings"] | {"parallel": layout}
+            settings = run["settings"] | layout_settings(name, layout)
             arguments = common | {"model": run["model"], "settings": settings}
             if (layout, name) == ("ddp", "tensor-muon"):
                 stopped = {"name": "tensor-stopped", "verb": "train", "arguments": arguments}
