@@ -17,6 +17,7 @@ from torch._dynamo.utils import counters
 from minilm.config import ModelConfig, TrainConfig
 from minilm.model.transformer import Transformer
 from minilm.runs.logs import read_metrics
+from minilm.training import runtime
 from minilm.training.resume_state import read_state
 from minilm.training.runtime import resolve
 from minilm.training.signals import StopRequest
@@ -54,9 +55,9 @@ def test_dropout_keeps_its_rate_and_no_two_of_its_masks_are_alike(
     settings = TrainConfig(
         compile="on", device=device, dtype="float32", activation_checkpointing=checkpointing
     )
-    runtime = resolve(settings, 0.0)
-    runtime.prepare(model)
-    compiled = runtime.compiled(kept, StopRequest())
+    chosen = resolve(settings, 0.0)
+    chosen.prepare(model)
+    compiled = chosen.compiled(kept, StopRequest())
     masks: list[Tensor] = []  # 1 where a number was kept, else -1
     torch.manual_seed(0)
     for _ in range(2):  # steps
@@ -88,12 +89,15 @@ def go(
 ) -> Callable[[str], Path]:
     """Train in a folder of that name, compiled: traced by Dynamo alone, or made into code too."""
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=request.param))
+    if request.param == "eager":
+        monkeypatch.setattr(runtime, "has_cpp_compiler", lambda: True)
     torch._dynamo.reset()
     counters.clear()
 
     def run(name: str) -> Path:
         settings = TINY_SETTINGS | {"compile": "on", "log_every": 1, "eval_every": 12}
-        options = {"tokenizer": "byte", "model": TINY_MODEL, "settings": settings, "cache": cache}
+        options = {"tokenizer": "byte", "settings": settings, "cache": cache}
+        options["model"] = TINY_MODEL | {"num_layers": 1}
         return train(data=str(text_file), run_dir=tmp_path / name, **options).run_dir
 
     return run
