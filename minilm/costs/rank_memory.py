@@ -25,8 +25,10 @@ What a process needs besides its tensors is `memory_need.overhead_bytes`.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
 
 from minilm.config import ModelConfig
@@ -162,6 +164,8 @@ class RankStep:
         return [Moment(BACKWARD, FLOAT32 * self.layout.count(), saved + loss + copies)]
 
     def _at(self, moment: Moment) -> RankMemory:
+        if moment.name == "optimizer" and self.optimizer == "muon" and self.mesh.world > 1:
+            moment = replace(moment, temporary=self._muon_bytes(moment.temporary))
         if self.is_sharded:
             return self._sharded_at(moment)
         gradients, in_flight = moment.gradients, 0
@@ -243,6 +247,26 @@ class RankStep:
         # A tied table's two gradients are added to a third.
         yield of_blocks, outside, before + (2 if self._is_tied else 1) * table + unit
         yield of_blocks + own, 0, 2 * outside + still
+
+    def _muon_bytes(self, alone: int) -> int:
+        """What `Muon.step` allocates where each rank computes some of the matrices; ``alone``: all of them.
+
+        Of the rank that computes most: updates of its own rows, its matrices, and their iteration; or after
+        it all results in a row for each rank that has a copy, and those of its own rows, received and copied.
+        """
+        width = self.width if self.dtype == "bfloat16" else FLOAT32
+        sizes = [
+            math.prod(shape) * self.mesh.tensor
+            for shape, number in self._step.muon_shapes.items()
+            for _ in range(number)
+        ]
+        world, everything = self.mesh.world, width * sum(sizes)
+        bounds = [len(sizes) * rank // world for rank in range(world + 1)]
+        computed = width * max(sum(sizes[start:stop]) for start, stop in itertools.pairwise(bounds))
+        own = everything // (self.mesh.shards * self.mesh.tensor)
+        iteration = (alone - own * self.mesh.shards) * self.mesh.tensor * computed // everything
+        sent = (1 + self.mesh.replicas) * computed + 2 * own
+        return own + computed + max(iteration, sent)
 
     @property
     def is_copied(self) -> bool:

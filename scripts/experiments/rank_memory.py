@@ -1,7 +1,7 @@
 """python scripts/experiments/rank_memory.py: the memory of a rank, as `minilm plan` predicts it and as it is.
 
 Two or four processes with gloo on this machine train small models under each layout of the ranks, as
-`minilm train` does; live tensors of the first are counted at the peak of a step, as
+`minilm train` does; live tensors of each are counted at the peak of a step, as
 scripts/experiments/live_memory.py counts them. Prints a table.
 """
 
@@ -29,12 +29,14 @@ from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils._pytree import tree_leaves  # noqa: E402
 
 from minilm.architectures.minilm import layout  # noqa: E402
-from minilm.config import ModelConfig  # noqa: E402
+from minilm.config import ModelConfig, TrainConfig  # noqa: E402
 from minilm.costs.mesh import Mesh, part_of  # noqa: E402
 from minilm.costs.rank_memory import rank_memory  # noqa: E402
 from minilm.model.transformer import Transformer, next_token_loss  # noqa: E402
+from minilm.parallel import process_group  # noqa: E402
 from minilm.parallel.data_parallel import DataParallel  # noqa: E402
 from minilm.parallel.process_group import World  # noqa: E402
+from minilm.training.optimizers import make_optimizers  # noqa: E402
 from minilm.training.runtime import Runtime  # noqa: E402
 
 # A block without gates, with biases; one with gates, grouped heads and a tied head; blocks that are too large
@@ -84,6 +86,7 @@ class Case(NamedTuple):
     batch: int
     micro_steps: int
     checkpointing: bool = False
+    optimizer: str = "adamw"
 
     def predicted(self) -> int:
         """Bytes at the peak of a rank."""
@@ -94,6 +97,7 @@ class Case(NamedTuple):
             config,
             batch=self.batch,
             context=config.context_length,
+            optimizer=self.optimizer,
             dtype=self.dtype,
             checkpointing=self.checkpointing,
             accumulating=self.micro_steps > 1,
@@ -139,24 +143,27 @@ class LiveStorages(TorchDispatchMode):
         return result
 
 
-def measured(case: Case, rank: int) -> int:
-    """Bytes at the peak of the second step of this rank."""
+def measured(case: Case) -> int:
+    """Bytes at the peak of the second step of this process."""
     torch.manual_seed(0)
     mesh, config = case.mesh, CONFIGS[case.config]
     plain = Transformer(config).train()
-    Runtime(
-        torch.device("cpu"), torch.float32, False, activation_checkpointing=case.checkpointing
-    ).prepare(plain)
     is_16_bit = case.dtype != "float32"
+    dtype = torch.bfloat16 if is_16_bit else torch.float32
+    runtime = Runtime(
+        torch.device("cpu"), dtype, False, activation_checkpointing=case.checkpointing
+    )
+    runtime.prepare(plain)
     os.environ["LOCAL_WORLD_SIZE"] = str(mesh.world // mesh.replicas)
     parallel = DataParallel(
         plain,
         next_token_loss,
         _layout_name(mesh),
-        World(rank, mesh.world, tensor=mesh.tensor),
-        torch.bfloat16 if is_16_bit else torch.float32,
+        process_group.world(),
+        dtype,
     )
-    optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-3, fused=True)
+    config_of_run = TrainConfig(optimizer=case.optimizer)
+    optimizers = make_optimizers(plain, config_of_run, runtime.muon_dtype)
     tokens = torch.randint(0, config.vocab_size, (case.batch, config.context_length))
 
     def step() -> None:
@@ -165,13 +172,16 @@ def measured(case: Case, rank: int) -> int:
                 with torch.autocast("cpu", torch.bfloat16, enabled=is_16_bit):
                     loss = parallel.loss(plain, tokens.clone(), tokens.clone())
                 loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        for optimizer in optimizers:
+            optimizer.step()
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
 
     step()
     memory = LiveStorages()
     memory.hold(list(plain.parameters()))
-    memory.hold([list(state.values()) for state in optimizer.state.values()])
+    for optimizer in optimizers:
+        memory.hold([list(state.values()) for state in optimizer.state.values()])
     with memory:
         step()
     return memory.peak
@@ -189,14 +199,15 @@ def _rank(rank: int, rendezvous: str, cases: Sequence[Case], peaks: Any) -> None
     world = cases[0].mesh.world
     dist.init_process_group("gloo", f"file://{rendezvous}", rank=rank, world_size=world)
     for case in cases:
-        peak = measured(case, rank)
+        process_group._world = World(rank, world, tensor=case.mesh.tensor)
+        (peak,) = process_group.world().maximum(measured(case))
         if rank == 0:
             peaks.put(peak)
     dist.destroy_process_group()
 
 
 def measure(cases: Sequence[Case]) -> list[int]:
-    """The peak of the first rank in each of the cases, whose worlds have one size."""
+    """The largest peak of a rank in each of the cases, whose worlds have one size."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     context = torch.multiprocessing.get_context("spawn")
     peaks = context.SimpleQueue()

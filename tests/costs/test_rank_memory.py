@@ -208,6 +208,19 @@ def test_muon_has_one_momentum_of_the_matrices() -> None:
     assert adamw.optimizer - muon.optimizer == 4 * (matrices // 2 + 2 * 6)
 
 
+def test_muon_shares_the_matrices_out_by_number() -> None:
+    # Of 8 squares of 64 elements and 4 matrices of 128, the second of two ranks computes 2 and 4.
+    computed, everything = 4 * (2 * 64 + 4 * 128), 4 * (8 * 64 + 4 * 128)
+
+    def at_optimizer(mesh: Mesh) -> int:
+        step = RankStep(mesh, layout(CONFIG), CONFIG, optimizer="muon", dtype="float32")
+        return step._at(step._moments(1, 4)[-1]).activations
+
+    assert at_optimizer(Mesh("fsdp", 1, 2)) == 3 * everything // 2 + 3 * computed
+    assert at_optimizer(Mesh("ddp", 2)) == 3 * everything + 4 * computed
+    assert at_optimizer(Mesh("fsdp", 1, 4)) < at_optimizer(Mesh("fsdp", 1, 2))
+
+
 @pytest.mark.parametrize("name", ["gpt2", "llama-3-8b"])
 def test_more_ranks_need_less_and_more_tokens_need_more(name: str) -> None:
     config = preset(name)

@@ -20,6 +20,7 @@ CASES = {
         Case(FSDP, "table", "float32", 1, 1),
         Case(TENSOR, "plain", "float32", 1, 1),
         Case(TENSOR, "plain", "bfloat16", 8, 2, checkpointing=True),
+        Case(FSDP, "wide", "float32", 1, 1, optimizer="muon"),
     ),
     4: (
         Case(HYBRID, "plain", "bfloat16", 8, 3),
