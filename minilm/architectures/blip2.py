@@ -12,10 +12,20 @@ from typing import Any
 
 from minilm.architectures.building_blocks import d
 from minilm.architectures.config_fields import flag, layers, size, sub_config
-from minilm.architectures.image_text import Model, joined, text_layout
+from minilm.architectures.joint_text import Model, joined, text_layout
 from minilm.architectures.task_heads import WITH_ENCODERS, class_name_of, undeclared_class
-from minilm.architectures.towers import Part, projector
-from minilm.architectures.vision_tower import F, P, W, Y, matrix, once, vector, vision_symbols
+from minilm.architectures.vision_tower import (
+    F,
+    P,
+    Part,
+    W,
+    Y,
+    matrix,
+    once,
+    projector,
+    vector,
+    vision_symbols,
+)
 from minilm.ledger.layout import Layout, Tensor
 from minilm.ledger.symbols import Polynomial, as_polynomial, symbol
 

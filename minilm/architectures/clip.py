@@ -12,13 +12,13 @@ from typing import Any
 
 from minilm.architectures.building_blocks import T, V, d, linear, norm, read_heads
 from minilm.architectures.config_fields import flag, layers, size, sub_config
+from minilm.architectures.encoder_layers import encoder_layer, lookup
 from minilm.architectures.task_heads import (
     class_name_of,
     head,
     number_of_classes,
     undeclared_class,
 )
-from minilm.architectures.text_encoders import encoder_layer, lookup
 from minilm.architectures.vision_tower import W, clip_tower, once, siglip_tower, vision_symbols
 from minilm.ledger import components
 from minilm.ledger.layout import AttentionSpec, Layout, Role, Tensor

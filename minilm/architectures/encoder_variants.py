@@ -13,8 +13,8 @@ from typing import Any
 
 from minilm.architectures.building_blocks import L, T, V, d, f, h, k, linear, norm, read_heads
 from minilm.architectures.config_fields import flag, layers, size
+from minilm.architectures.encoder_layers import BERT_LAYER, encoder_layer, lookup, masked_head
 from minilm.architectures.task_heads import ROBERTA_CLASSES, TaskHeads, with_class
-from minilm.architectures.text_encoders import BERT_LAYER, encoder_layer, lookup, masked_head
 from minilm.ledger import components
 from minilm.ledger.layout import SHARED, AttentionSpec, Layout, Role, Tensor
 from minilm.ledger.symbols import ONE, Polynomial, as_polynomial, symbol
@@ -256,85 +256,95 @@ def _mobilebert(config: Config) -> Layout:
     embedding = size(config, "embedding_size", 128)
     symbols |= {"p": embedding, "w": inside}
     width = w if narrow else d
-    shares = flag(config, "key_query_shared_bottleneck", True)
-    bottleneck = flag(config, "use_bottleneck_attention", False)
-    inputs = d if narrow and not bottleneck else width
     times = 3 if flag(config, "trigram_input", True) else 1
-    block = "mobilebert.encoder.layer.{i}"
-
-    def mapped(name: str, rows: Polynomial, columns: Polynomial, part: str) -> Tensors:
-        return linear(f"{block}.{name}", rows, columns, part, bias=True)
-
-    def gain(name: str, rows: Polynomial, part: str) -> Tensors:
-        return norm(f"{block}.{name}", part, width=rows, bias=True)
-
-    up, down = components.FEED_FORWARD_UP, components.FEED_FORWARD_DOWN
-    last = components.FEED_FORWARD_OUTPUT_NORM
-    stacked = [
-        tensor
-        for n in range(layers(config, "num_feedforward_networks", 4) - 1)
-        for tensor in (
-            *mapped(f"ffn.{n}.intermediate.dense", f, width, up),
-            *mapped(f"ffn.{n}.output.dense", width, f, down),
-            *gain(f"ffn.{n}.output.LayerNorm", width, last),
-        )
-    ]
-    around: list[Tensor] = []
-    part = components.ADAPTER
-    if narrow:
-        around += mapped("output.bottleneck.dense", d, width, part)
-        around += gain("output.bottleneck.LayerNorm", d, part)
-        around += mapped("bottleneck.input.dense", width, d, part)
-        around += gain("bottleneck.input.LayerNorm", width, part)
-        if shares:
-            around += mapped("bottleneck.attention.dense", width, d, part)
-            around += gain("bottleneck.attention.LayerNorm", width, part)
-    tied = flag(config, "tie_word_embeddings", True)
-    head_part = components.LM_HEAD
     embeddings, projection = "mobilebert.embeddings", components.EMBEDDING_PROJECTION
-    more = as_polynomial(symbols["d"] - embedding)
-    own = linear("cls.predictions.decoder", V, p, head_part, bias=True, repeat=ONE)
-    types = size(config, "type_vocab_size", 2)
+    table = f"{embeddings}.embedding_transformation"
     return _whole(
         config,
         symbols,
         (
             lookup(f"{embeddings}.word_embeddings", V, components.TOKEN_EMBEDDING, p),
             lookup(f"{embeddings}.position_embeddings", T, components.POSITION_EMBEDDING),
-            lookup(f"{embeddings}.token_type_embeddings", types),
-            *linear(
-                f"{embeddings}.embedding_transformation",
-                d,
-                times * p,
-                projection,
-                bias=True,
-                repeat=ONE,
-            ),
+            lookup(f"{embeddings}.token_type_embeddings", size(config, "type_vocab_size", 2)),
+            *linear(table, d, times * p, projection, bias=True, repeat=ONE),
             *norm(f"{embeddings}.LayerNorm", components.EMBEDDING_NORM, bias=True, repeat=ONE),
-            *mapped("attention.self.query", width, width, components.ATTENTION_QUERY),
-            *mapped("attention.self.key", width, width, components.ATTENTION_KEY),
-            *mapped("attention.self.value", width, inputs, components.ATTENTION_VALUE),
-            *mapped("attention.output.dense", width, width, components.ATTENTION_OUTPUT),
-            *gain("attention.output.LayerNorm", width, components.ATTENTION_OUTPUT_NORM),
-            *stacked,
-            *mapped("intermediate.dense", f, width, up),
-            *mapped("output.dense", width, f, down),
-            *gain("output.LayerNorm", width, last),
-            *around,
+            *_mobilebert_layer(config, width),
+            *(_bottlenecks(config, width) if narrow else ()),
         ),
-        (
-            *linear(_BERT_HEAD[0], d, d, head_part, bias=True, repeat=ONE),
-            *norm(_BERT_HEAD[1], head_part, bias=True, repeat=ONE),
-            Tensor("cls.predictions.bias", (V,), head_part, Role.ADDED),
-            Tensor("cls.predictions.dense.weight", (more, V), head_part, Role.MULTIPLIED),
-            *(() if tied else own),
-        ),
+        _mobilebert_head(config, symbols["d"] - embedding),
         (AttentionSpec(L, 2 * width, width, width),),
         TaskHeads(
             "mobilebert.",
             pooler="pooler.dense" if flag(config, "classifier_activation", True) else "",
             order="cls.seq_relationship",
         ),
+    )
+
+
+def _mobile_map(name: str, rows: Polynomial, columns: Polynomial, part: str) -> Tensors:
+    return linear(f"mobilebert.encoder.layer.{{i}}.{name}", rows, columns, part, bias=True)
+
+
+def _mobile_norm(name: str, width: Polynomial, part: str) -> Tensors:
+    return norm(f"mobilebert.encoder.layer.{{i}}.{name}", part, width=width, bias=True)
+
+
+def _mobilebert_layer(config: Config, width: Polynomial) -> Tensors:
+    """Attention, then several feed-forwards in a row."""
+    narrow, wide = (
+        flag(config, "use_bottleneck", True),
+        flag(config, "use_bottleneck_attention", False),
+    )
+    inputs = d if narrow and not wide else width
+    number = layers(config, "num_feedforward_networks", 4) - 1
+    up, down = components.FEED_FORWARD_UP, components.FEED_FORWARD_DOWN
+    return (
+        *_mobile_map("attention.self.query", width, width, components.ATTENTION_QUERY),
+        *_mobile_map("attention.self.key", width, width, components.ATTENTION_KEY),
+        *_mobile_map("attention.self.value", width, inputs, components.ATTENTION_VALUE),
+        *_mobile_map("attention.output.dense", width, width, components.ATTENTION_OUTPUT),
+        *_mobile_norm("attention.output.LayerNorm", width, components.ATTENTION_OUTPUT_NORM),
+        *(
+            tensor
+            for prefix in (*(f"ffn.{n}." for n in range(number)), "")
+            for tensor in (
+                *_mobile_map(f"{prefix}intermediate.dense", f, width, up),
+                *_mobile_map(f"{prefix}output.dense", width, f, down),
+                *_mobile_norm(
+                    f"{prefix}output.LayerNorm", width, components.FEED_FORWARD_OUTPUT_NORM
+                ),
+            )
+        ),
+    )
+
+
+def _bottlenecks(config: Config, width: Polynomial) -> Tensors:
+    """Into the narrow width and out of it."""
+    names = ["bottleneck.input"]
+    if flag(config, "key_query_shared_bottleneck", True):
+        names.append("bottleneck.attention")
+    sizes = (("output.bottleneck", d, width), *((name, width, d) for name in names))
+    return tuple(
+        tensor
+        for name, rows, columns in sizes
+        for tensor in (
+            *_mobile_map(f"{name}.dense", rows, columns, components.ADAPTER),
+            *_mobile_norm(f"{name}.LayerNorm", rows, components.ADAPTER),
+        )
+    )
+
+
+def _mobilebert_head(config: Config, more: int) -> Tensors:
+    """BERT's, with ``more`` columns than the token table has."""
+    part, tied = components.LM_HEAD, flag(config, "tie_word_embeddings", True)
+    rows = as_polynomial(more)
+    own = linear("cls.predictions.decoder", V, p, part, bias=True, repeat=ONE)
+    return (
+        *linear(_BERT_HEAD[0], d, d, part, bias=True, repeat=ONE),
+        *norm(_BERT_HEAD[1], part, bias=True, repeat=ONE),
+        Tensor("cls.predictions.bias", (V,), part, Role.ADDED),
+        Tensor("cls.predictions.dense.weight", (rows, V), part, Role.MULTIPLIED),
+        *(() if tied else own),
     )
 
 

@@ -11,10 +11,21 @@ from typing import Any
 
 from minilm.architectures.building_blocks import d
 from minilm.architectures.config_fields import layers, size, sub_config
-from minilm.architectures.image_text import Model, joined, text_layout
+from minilm.architectures.joint_text import Model, joined, text_layout
 from minilm.architectures.task_heads import WITH_ENCODERS, class_name_of, undeclared_class
-from minilm.architectures.towers import Part, projector, without_bias
-from minilm.architectures.vision_tower import F, P, W, Y, matrix, once, vector, vision_symbols
+from minilm.architectures.vision_tower import (
+    F,
+    P,
+    Part,
+    W,
+    Y,
+    matrix,
+    once,
+    projector,
+    vector,
+    vision_symbols,
+    without_bias,
+)
 from minilm.errors import ConfigError
 from minilm.ledger.layout import Layout, Role, Tensor
 from minilm.ledger.symbols import Polynomial, symbol

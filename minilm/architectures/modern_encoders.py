@@ -33,9 +33,9 @@ from minilm.architectures.decoder import (
     pre_norms,
     query_key_norms,
 )
+from minilm.architectures.encoder_layers import lookup, masked_head
 from minilm.architectures.moe import group_of
 from minilm.architectures.task_heads import TaskHeads, UndeclaredClassError, with_class
-from minilm.architectures.text_encoders import lookup, masked_head
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
 from minilm.ledger.symbols import ONE, symbol

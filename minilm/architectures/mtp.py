@@ -31,23 +31,22 @@ def with_mtp(
     if not whole_number(config, name, default):
         return layout
     number = layers(config, name, default)
-    experts = layout.symbols.get("E", 0)
-    if number * experts > LARGEST_EXPERT_COUNT:
-        raise ConfigError(
-            "config.json: n_routed_experts",
-            f"{experts} in each of {number} more layers",
-            f"at most {LARGEST_EXPERT_COUNT} experts in all",
-        )
+    check_expert_layers(layout, number)
     num_layers = layout.symbols["L"]
     at = range(num_layers, num_layers + number)
 
     def tensor(name: str, role: Role, *shape: Polynomial) -> Tensor:
         return Tensor(f"model.layers.{{i}}.{name}.weight", shape, components.MTP, role, N, at)
 
+    def own(tensor: Tensor) -> bool:
+        """An indexer, which a module has though the last layer may share that of another."""
+        return tensor.component == components.ATTENTION_INDEXER
+
     last = [
         replace(each, component=components.MTP, repeat=N, layers=at)
         for each in (*layout.tensors, *layout.buffers)
-        if each.repeat != ONE and (each.layers is None or num_layers - 1 in each.layers)
+        if each.repeat != ONE
+        and (each.layers is None or num_layers - 1 in each.layers or own(each))
     ]
     module = (
         *((tensor("embed_tokens", Role.LOOKED_UP, V, d),) if has_tables else ()),
@@ -59,3 +58,14 @@ def with_mtp(
         *((tensor("shared_head.head", Role.MULTIPLIED, V, d),) if has_tables else ()),
     )
     return replace(layout, mtp=module, symbols={**layout.symbols, "N": number})
+
+
+def check_expert_layers(layout: Layout, number: int) -> None:
+    """Raise ConfigError where as many more layers would have too many experts to list."""
+    experts = layout.symbols.get("E", 0)
+    if number * experts > LARGEST_EXPERT_COUNT:
+        raise ConfigError(
+            "config.json: n_routed_experts",
+            f"{experts} in each of {number} more layers",
+            f"at most {LARGEST_EXPERT_COUNT} experts in all",
+        )

@@ -8,10 +8,11 @@ huggingface/transformers `models/{qwen3_next,qwen3_5,qwen3_5_moe}`; expert by ex
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from minilm.architectures.building_blocks import Heads, d, linear, s, separate_attention
-from minilm.architectures.config_fields import flag, layer_numbers, size
+from minilm.architectures.config_fields import flag, layer_numbers, layers, size, whole_number
 from minilm.architectures.decoder import (
     ATTENTION,
     BLOCK,
@@ -29,6 +30,7 @@ from minilm.architectures.moe import (
     shared_expert,
     split_layers,
 )
+from minilm.architectures.mtp import N, check_expert_layers
 from minilm.architectures.recurrent import (
     delta_net,
     kinds_of_layers,
@@ -37,8 +39,8 @@ from minilm.architectures.recurrent import (
     within,
 )
 from minilm.ledger import components
-from minilm.ledger.layout import Layout, Tensor
-from minilm.ledger.symbols import ONE
+from minilm.ledger.layout import Layout, Role, Tensor
+from minilm.ledger.symbols import ONE, Polynomial
 
 _DEFAULTS = {
     "qwen3_next": Defaults(151936, 48, (2048, 16, 2, 256), 5632, 32768, experts=(512, 10, 512)),
@@ -71,18 +73,53 @@ def layout(config: Mapping[str, Any]) -> Layout:
             *within(split.experts, *gate),
         )
     bias = flag(config, "attention_bias", False)
-    return decoder(
+    attention = (*_gated_attention(heads, bias), *query_key_norms())
+    result = decoder(
         config,
         defaults,
         heads,
         *pre_norms(),
         *within(mixers.recurrent, *recurrent.tensors),
-        *within(mixers.attention, *_gated_attention(heads, bias), *query_key_norms()),
+        *within(mixers.attention, *attention),
         *feed_forward,
         symbols=symbols,
         attention=mixers.attention_costs(heads),
         state=mixers.state(recurrent),
     )
+    return _with_mtp(result, config, (*pre_norms(), *attention, *feed_forward))
+
+
+def _with_mtp(layout: Layout, config: Mapping[str, Any], layer: tuple[Tensor, ...]) -> Layout:
+    """With the module `mtp` that the files have: layers with attention over the model's own tables.
+
+    Names: sgl-project/sglang `qwen3_next_mtp.py`.
+    """
+    number = whole_number(config, "mtp_num_hidden_layers", 0)
+    if not number:
+        return layout
+    layers(config, "mtp_num_hidden_layers")
+    check_expert_layers(layout, number)
+
+    def tensor(name: str, role: Role, *shape: Polynomial) -> Tensor:
+        return Tensor(f"mtp.{name}.weight", shape, components.MTP, role)
+
+    own = tuple(
+        replace(
+            each,
+            name=each.name.replace(BLOCK, "mtp.layers.{i}", 1),
+            component=components.MTP,
+            repeat=N,
+            layers=range(number),
+        )
+        for each in layer
+    )
+    gains = ("norm", "pre_fc_norm_embedding", "pre_fc_norm_hidden")
+    module = (
+        tensor("fc", Role.MULTIPLIED, d, 2 * d),
+        *(tensor(gain, Role.SCALED, d) for gain in gains),
+        *own,
+    )
+    return replace(layout, mtp=module, symbols={**layout.symbols, "N": number})
 
 
 def _gated_attention(heads: Heads, bias: bool) -> tuple[Tensor, ...]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from minilm.architectures.bart import as_encoder
 from minilm.architectures.building_blocks import (
+    Heads,
     L,
     V,
     d,
@@ -97,94 +98,94 @@ def _prophetnet(config: Config) -> Layout:
 
 
 def _moonshine(config: Config) -> Layout:
-    def heads(stack: str, default: tuple[int, int, None, None]) -> tuple[Any, int]:
-        read = read_heads(
-            config,
-            heads=f"{stack}_num_attention_heads",
-            kv_heads=f"{stack}_num_key_value_heads",
-            head_dim=None,
-            defaults=default,
-        )
-        return read, layers(config, f"{stack}_num_hidden_layers", 6)
-
-    defaults = (288, 8, None, None)
-    hears, depth = heads("encoder", defaults)
-    says, num_layers = heads("decoder", defaults)
-    width, encoder, body = says.symbols["d"], "model.encoder", "model.decoder"
-    bias = flag(config, "attention_bias", False)
-    inner = size(config, "intermediate_size", 1152)
-    keys = as_polynomial(hears.keys.value(hears.symbols))
-
-    def block(name: str, times: Polynomial) -> Tensors:
-        gains = ("input_layernorm", "post_attention_layernorm")
-        parts = (components.ATTENTION_NORM, components.FEED_FORWARD_NORM)
-        return tuple(
-            tensor
-            for gain, part in zip(gains, parts, strict=True)
-            for tensor in norm(f"{name}.{gain}", part, repeat=times)
-        )
-
-    convolutions = [
-        *_convolution(f"{encoder}.conv1", width, 1, 127)[:1],
-        *_convolution(f"{encoder}.conv2", 2 * width, width, 7),
-        *_convolution(f"{encoder}.conv3", width, 2 * width, 3),
-    ]
-    attended = separate_attention(
-        f"{encoder}.layers.{{i}}.self_attn",
-        hears._replace(queries=d, keys=keys),
-        qkv_bias=bias,
-        repeat=Y,
-    )
-    part = components.ENCODER
-    tower = as_encoder(
-        [
-            *convolutions,
-            *norm(f"{encoder}.groupnorm", part, bias=True, repeat=ONE),
-            *attended,
-            *linear(f"{encoder}.layers.{{i}}.mlp.fc1", f, d, part, bias=True, repeat=Y),
-            *linear(f"{encoder}.layers.{{i}}.mlp.fc2", d, f, part, bias=True, repeat=Y),
-            *block(f"{encoder}.layers.{{i}}", Y),
-            *norm(f"{encoder}.layer_norm", part, repeat=ONE),
-        ]
-    )
-    layer = f"{body}.layers.{{i}}"
-    crossing = (
-        replace(
-            tensor,
-            component=components.CROSS_ATTENTION,
-            role=Role.ONCE if tensor.role is Role.MULTIPLIED else tensor.role,
-        )
-        for tensor in separate_attention(f"{layer}.encoder_attn", says, qkv_bias=bias)
-    )
+    says, num_layers = _moonshine_heads(config, "decoder")
+    body, tied = "model.decoder", flag(config, "tie_word_embeddings", True)
     table = Tensor(
         f"{body}.embed_tokens.weight", (V, d), components.TOKEN_EMBEDDING, Role.LOOKED_UP
     )
-    tied = flag(config, "tie_word_embeddings", True)
-    up, down = components.FEED_FORWARD_GATE_UP, components.FEED_FORWARD_DOWN
     return Layout(
         "moonshine",
         (
             table,
-            *tower,
-            *separate_attention(f"{layer}.self_attn", says, qkv_bias=bias),
-            *map(_asked_by_token, crossing),
-            *linear(f"{layer}.mlp.fc1", 2 * f, d, up, bias=True),
-            *linear(f"{layer}.mlp.fc2", d, f, down, bias=True),
-            *block(layer, L),
-            *norm(f"{layer}.final_layernorm", components.FEED_FORWARD_NORM),
+            *_moonshine_encoder(config),
+            *_moonshine_layer(config, f"{body}.layers.{{i}}", says),
             *norm(f"{body}.norm", components.FINAL_NORM, repeat=ONE),
             *lm_head("proj_out", tied=tied),
         ),
         {
             "V": size(config, "vocab_size", 32768),
             "L": num_layers,
-            "Y": depth,
-            "f": inner,
+            "Y": _moonshine_heads(config, "encoder")[1],
+            "f": size(config, "intermediate_size", 1152),
             **says.symbols,
         },
         ties=(("proj_out.weight", table.name),) if tied else (),
         attention=(says.attention(), says.attention()),
         context_length=size(config, "max_position_embeddings", 512),
+    )
+
+
+def _moonshine_heads(config: Config, stack: str) -> tuple[Heads, int]:
+    heads = read_heads(
+        config,
+        heads=f"{stack}_num_attention_heads",
+        kv_heads=f"{stack}_num_key_value_heads",
+        head_dim=None,
+        defaults=(288, 8, None, None),
+    )
+    return heads, layers(config, f"{stack}_num_hidden_layers", 6)
+
+
+def _moonshine_encoder(config: Config) -> Tensors:
+    heads, _ = _moonshine_heads(config, "encoder")
+    width, encoder, part = heads.symbols["d"], "model.encoder", components.ENCODER
+    layer, keys = f"{encoder}.layers.{{i}}", as_polynomial(heads.keys.value(heads.symbols))
+    return as_encoder(
+        [
+            *_convolution(f"{encoder}.conv1", width, 1, 127)[:1],
+            *_convolution(f"{encoder}.conv2", 2 * width, width, 7),
+            *_convolution(f"{encoder}.conv3", width, 2 * width, 3),
+            *norm(f"{encoder}.groupnorm", part, bias=True, repeat=ONE),
+            *separate_attention(
+                f"{layer}.self_attn",
+                heads._replace(queries=d, keys=keys),
+                qkv_bias=flag(config, "attention_bias", False),
+                repeat=Y,
+            ),
+            *linear(f"{layer}.mlp.fc1", f, d, part, bias=True, repeat=Y),
+            *linear(f"{layer}.mlp.fc2", d, f, part, bias=True, repeat=Y),
+            *_moonshine_norms(layer, Y),
+            *norm(f"{encoder}.layer_norm", part, repeat=ONE),
+        ]
+    )
+
+
+def _moonshine_layer(config: Config, layer: str, heads: Heads) -> Tensors:
+    """Of the decoder, whose feed-forward has a gate."""
+    bias = flag(config, "attention_bias", False)
+    up, down = components.FEED_FORWARD_GATE_UP, components.FEED_FORWARD_DOWN
+    crossing = (
+        replace(
+            tensor,
+            component=components.CROSS_ATTENTION,
+            role=Role.ONCE if tensor.role is Role.MULTIPLIED else tensor.role,
+        )
+        for tensor in separate_attention(f"{layer}.encoder_attn", heads, qkv_bias=bias)
+    )
+    return (
+        *separate_attention(f"{layer}.self_attn", heads, qkv_bias=bias),
+        *map(_asked_by_token, crossing),
+        *linear(f"{layer}.mlp.fc1", 2 * f, d, up, bias=True),
+        *linear(f"{layer}.mlp.fc2", d, f, down, bias=True),
+        *_moonshine_norms(layer, L),
+        *norm(f"{layer}.final_layernorm", components.FEED_FORWARD_NORM),
+    )
+
+
+def _moonshine_norms(layer: str, times: Polynomial) -> Tensors:
+    return (
+        *norm(f"{layer}.input_layernorm", components.ATTENTION_NORM, repeat=times),
+        *norm(f"{layer}.post_attention_layernorm", components.FEED_FORWARD_NORM, repeat=times),
     )
 
 

@@ -12,10 +12,9 @@ from typing import Any
 
 from minilm.architectures.building_blocks import d
 from minilm.architectures.config_fields import field_name, flag, layers, size, sub_config
-from minilm.architectures.image_text import Model, joined, text_layout
+from minilm.architectures.joint_text import Model, joined, text_layout
 from minilm.architectures.task_heads import WITH_ENCODERS, class_name_of, undeclared_class
-from minilm.architectures.towers import Part, projector
-from minilm.architectures.vision_tower import matrix, once, vector
+from minilm.architectures.vision_tower import Part, matrix, once, projector, vector
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Tensor
 from minilm.ledger.symbols import symbol

@@ -137,7 +137,8 @@ def _sparse(config: Config, stack: str, number: int) -> tuple[list[int], list[in
     if config["model_type"] != "switch_transformers":
         return list(range(number)), []
     several = whole_number(config, f"num_sparse_{stack}_layers", 3)
-    step = number // several if several else number
+    computed = number // several if several else number
+    step = whole_number(config, f"{stack}_sparse_step", computed)
     experts = [i for i in range(number) if step == 1 or (step > 0 and i % step == 1)]
     return [i for i in range(number) if i not in experts], experts
 

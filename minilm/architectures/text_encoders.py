@@ -7,14 +7,23 @@ Names, shapes and defaults: huggingface/transformers `models/TYPE`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from reprlib import repr as shortened
 from typing import Any
 
-from minilm.architectures.building_blocks import L, T, V, d, f, h, linear, norm, read_heads
+from minilm.architectures.building_blocks import L, T, V, d, h, linear, norm, read_heads
 from minilm.architectures.config_fields import flag, layers, size
+from minilm.architectures.deberta import deberta, deberta_v2
 from minilm.architectures.decoder import Defaults
+from minilm.architectures.encoder_layers import (
+    BERT_LAYER,
+    SELF_ATTENTION,
+    attention_maps,
+    encoder_layer,
+    lookup,
+    masked_head,
+)
 from minilm.architectures.task_heads import ROBERTA_CLASSES, TaskHeads, with_class
 from minilm.errors import ConfigError
 from minilm.ledger import components
@@ -24,11 +33,6 @@ from minilm.ledger.symbols import ONE, ZERO, Polynomial, as_polynomial, symbol
 p, i = symbol("p"), symbol("i")
 Config = Mapping[str, Any]
 Tensors = tuple[Tensor, ...]
-
-BERT_LAYER = (
-    "attention.self.query attention.self.key attention.self.value attention.output.dense "
-    "attention.output.LayerNorm intermediate.dense output.dense output.LayerNorm"
-)
 _BERT_HEAD = ("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm")
 _ROBERTA_HEAD = ("lm_head.dense", "lm_head.layer_norm")
 
@@ -150,158 +154,9 @@ def _count(config: Config, name: str, default: int) -> Polynomial:
     return as_polynomial(0 if value == 0 else size(config, name, default))
 
 
-def lookup(
-    name: str,
-    rows: Polynomial | int,
-    component: str = components.TOKEN_TYPE_EMBEDDING,
-    width: Polynomial = d,
-) -> Tensor:
-    """A table, ``name.weight`` (rows, width)."""
-    return Tensor(f"{name}.weight", (as_polynomial(rows), width), component, Role.LOOKED_UP)
-
-
-def encoder_layer(
-    block: str, names: str, *, bias: bool = True, repeat: Polynomial = L, width: Polynomial = d
-) -> Tensors:
-    """A layer of one width and heads; ``names`` as `_Encoder.layer` has them, - for one that is not there."""
-    query, key, value, output, first, up, down, second = names.split()
-    parts: tuple[tuple[str, Polynomial, Polynomial, str], ...] = (
-        (query, d, d, components.ATTENTION_QUERY),
-        (key, d, d, components.ATTENTION_KEY),
-        (value, d, d, components.ATTENTION_VALUE),
-        (output, d, d, components.ATTENTION_OUTPUT),
-        (up, f, d, components.FEED_FORWARD_UP),
-        (down, d, f, components.FEED_FORWARD_DOWN),
-    )
-    norms = (
-        (first, components.ATTENTION_OUTPUT_NORM),
-        (second, components.FEED_FORWARD_OUTPUT_NORM),
-    )
-    return (
-        *(
-            tensor
-            for name, outputs, inputs, component in parts
-            if name != "-"
-            for tensor in linear(
-                f"{block}.{name}", outputs, inputs, component, bias=bias, repeat=repeat
-            )
-        ),
-        *(
-            tensor
-            for name, component in norms
-            if name != "-"
-            for tensor in norm(f"{block}.{name}", component, bias=True, repeat=repeat)
-        ),
-    )
-
-
 def _head(encoder: _Encoder, *, tied: bool) -> Tensors:
     head = masked_head(encoder.head, encoder.out, encoder.bias, tied=tied)
     return head if encoder.adds_twice else tuple(t for t in head if t.name != f"{encoder.out}.bias")
-
-
-def masked_head(
-    transform: tuple[str, str],
-    out: str,
-    bias: str,
-    *,
-    tied: bool,
-    width: Polynomial = d,
-) -> Tensors:
-    """A dense map and a norm, and the table's ``bias``; not tied, the matrix ``out`` and its own."""
-    part, (dense, gain) = components.LM_HEAD, transform
-    own = linear(out, V, width, part, bias=f"{out}.bias" != bias, repeat=ONE)
-    return (
-        *linear(dense, width, d, part, bias=True, repeat=ONE),
-        *norm(gain, part, width=width, bias=True, repeat=ONE),
-        Tensor(bias, (V,), part, Role.ADDED),
-        *(() if tied else own),
-    )
-
-
-def _each(block: str, names: str, outputs: Polynomial = d, inputs: Polynomial = d) -> Tensors:
-    """Further matrices of a layer's attention."""
-    part = components.ATTENTION_QUERY
-    maps = (linear(f"{block}.{name}", outputs, inputs, part, bias=True) for name in names.split())
-    return tuple(tensor for pair in maps for tensor in pair)
-
-
-_SELF = "encoder.layer.{i}.attention.self"
-
-
-def _deberta(config: Config) -> Tensors:
-    """Two biases in the place of one, and what relative positions need."""
-    relative = flag(config, "relative_attention", False)
-    kinds = config.get("pos_att_type")
-    kinds = kinds.split("|") if isinstance(kinds, str) else kinds or []
-    if not isinstance(kinds, Sequence):
-        raise ConfigError("config.json: pos_att_type", shortened(kinds), "c2p, p2c or both")
-    part, block = components.ATTENTION_QUERY_KEY_VALUE, f"{_SELF}"
-    tensors = [
-        *linear(f"{block}.in_proj", 3 * d, d, part),
-        *(Tensor(f"{block}.{n}_bias", (d,), part, Role.ADDED, L) for n in "qv"),
-    ]
-    if relative and "c2p" in kinds:
-        tensors += linear(f"{block}.pos_proj", d, d, part)
-    if relative and "p2c" in kinds:
-        tensors += linear(f"{block}.pos_q_proj", d, d, part, bias=True)
-    if flag(config, "talking_head", False):
-        for name in ("head_logits_proj", "head_weights_proj"):
-            tensors += linear(f"{block}.{name}", h, h, part)
-    if relative:
-        tensors.append(_relative_table(config, 2 * _relative_positions(config)))
-    return tuple(tensors)
-
-
-def _relative_positions(config: Config) -> int:
-    value = config.get("max_relative_positions", -1)
-    if type(value) is int and value < 1:
-        return size(config, "max_position_embeddings", 512)
-    return size(config, "max_relative_positions")
-
-
-def _relative_table(config: Config, rows: int) -> Tensor:
-    return lookup("encoder.rel_embeddings", rows, components.POSITION_EMBEDDING)
-
-
-def _deberta_v2(config: Config) -> Tensors:
-    relative = flag(config, "relative_attention", False)
-    kinds = config.get("pos_att_type")
-    kinds = kinds.split("|") if isinstance(kinds, str) else kinds or []
-    if not isinstance(kinds, Sequence):
-        raise ConfigError("config.json: pos_att_type", shortened(kinds), "c2p, p2c or both")
-    tensors: list[Tensor] = []
-    shares = flag(config, "share_att_key", False)
-    if relative and not shares and "c2p" in kinds:
-        tensors += _each(_SELF, "pos_key_proj")
-    if relative and not shares and "p2c" in kinds:
-        tensors += _each(_SELF, "pos_query_proj")
-    if relative:
-        buckets = config.get("position_buckets", -1)
-        few = type(buckets) is int and buckets > 0
-        rows = size(config, "position_buckets") if few else _relative_positions(config)
-        tensors.append(_relative_table(config, 2 * rows))
-    kinds = config.get("norm_rel_ebd", "none")
-    if isinstance(kinds, str) and "layer_norm" in kinds.lower():
-        part = components.EMBEDDING_NORM
-        tensors += norm("encoder.LayerNorm", part, bias=True, repeat=ONE)
-    kernel = config.get("conv_kernel_size", 0)
-    if kernel:
-        taps = size(config, "conv_kernel_size")
-        shape = (d, d * _one_of(config, taps), as_polynomial(taps))
-        part = components.CONVOLUTION
-        tensors += [
-            Tensor("encoder.conv.conv.weight", shape, part, Role.MULTIPLIED),
-            Tensor("encoder.conv.conv.bias", (d,), part, Role.ADDED),
-            *norm("encoder.conv.LayerNorm", part, bias=True, repeat=ONE),
-        ]
-    return tuple(tensors)
-
-
-def _one_of(config: Config, taps: int) -> int:
-    if config.get("conv_groups", 1) != 1:
-        raise ConfigError("config.json: conv_groups", shortened(config["conv_groups"]), "1")
-    return 1
 
 
 def _layout_lm(config: Config) -> Tensors:
@@ -330,7 +185,7 @@ def _nystromformer(config: Config) -> Tensors:
         return ()
     shape = (h, ONE, as_polynomial(size(config, "conv_kernel_size", 65)), ONE)
     part = components.CONVOLUTION
-    return (Tensor(f"{_SELF}.conv.weight", shape, part, Role.MULTIPLIED, L),)
+    return (Tensor(f"{SELF_ATTENTION}.conv.weight", shape, part, Role.MULTIPLIED, L),)
 
 
 def _esm(config: Config) -> Tensors:
@@ -377,7 +232,7 @@ _ENCODERS = {
         **_DEBERTA,
         vocabulary=50265,
         layer="- - - " + BERT_LAYER.split(maxsplit=3)[3],
-        more=_deberta,
+        more=deberta,
     ),
     "deberta-v2": _encoder(
         "deberta",
@@ -389,7 +244,7 @@ _ENCODERS = {
         layer=BERT_LAYER.replace("query", "query_proj")
         .replace("key", "key_proj")
         .replace("value", "value_proj"),
-        more=_deberta_v2,
+        more=deberta_v2,
     ),
     "distilbert": _encoder(
         "distilbert",
@@ -428,7 +283,7 @@ _ENCODERS = {
     "longformer": _encoder(
         "longformer",
         **_ROBERTA,
-        more=lambda config: _each(_SELF, "query_global key_global value_global"),
+        more=lambda config: attention_maps(SELF_ATTENTION, "query_global key_global value_global"),
     ),
     "mpnet": _encoder(
         "mpnet",

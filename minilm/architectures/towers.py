@@ -8,52 +8,31 @@ qwen2_5_vl,qwen3_vl,glm4v}`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
-from minilm.architectures.config_fields import field_name, flag, layer_numbers, layers, size
+from minilm.architectures import video_towers
+from minilm.architectures.config_fields import flag, layer_numbers, layers, size
 from minilm.architectures.vision_tower import (
     F,
     P,
+    Part,
     W,
     Y,
     clip_tower,
+    gain,
     matrix,
     once,
+    projector,
     siglip_tower,
     vector,
     vision_symbols,
+    without_bias,
 )
 from minilm.architectures.vit import sides
-from minilm.ledger import components
-from minilm.ledger.layout import Role, Tensor
-from minilm.ledger.symbols import ONE, Polynomial, as_polynomial
+from minilm.ledger.layout import Role
+from minilm.ledger.symbols import as_polynomial
 
 Config = Mapping[str, Any]
-Tensors = tuple[Tensor, ...]
-
-
-class Part(NamedTuple):
-    """The tensors of a part of a larger model, its letters' values, and its buffers."""
-
-    tensors: Tensors
-    symbols: dict[str, int]
-    buffers: Tensors = ()
-
-
-def without_bias(name: str, *shape: Polynomial | int, repeat: Polynomial = ONE) -> Tensor:
-    """``name.weight`` alone."""
-    return once(f"{name}.weight", shape, repeat=repeat)
-
-
-def gain(name: str, width: Polynomial | int, repeat: Polynomial = ONE) -> Tensor:
-    """``name.weight`` of a norm without a bias."""
-    return once(f"{name}.weight", (width,), repeat=repeat)
-
-
-def projector(tensors: Tensors | list[Tensor]) -> Tensors:
-    """Tensors between a tower and the text."""
-    return tuple(replace(tensor, component=components.PROJECTOR) for tensor in tensors)
 
 
 def tower(config: Config, name: str, default: str) -> Part:
@@ -174,201 +153,6 @@ def _internvl(config: Config, name: str) -> Part:
     return Part(tuple(tensors), symbols)
 
 
-def _patches(config: Config, name: str, patch: int, *, bias: bool) -> Tensors:
-    """A convolution over time as well."""
-    side = size(config, "patch_size", patch)
-    channels = size(config, field_name(config, "in_channels", "in_chans"), 3)
-    shape = (W, channels, size(config, "temporal_patch_size", 2), side, side)
-    weight, added = matrix(f"{name}.patch_embed.proj", shape)
-    return (weight, added) if bias else (weight,)
-
-
-def _qwen2_vl(config: Config, name: str) -> Part:
-    block, outputs = f"{name}.blocks.{{i}}", size(config, "hidden_size", 3584)
-    width = size(config, "embed_dim", 1280)
-    merged = size(config, "spatial_merge_size", 2) ** 2 * W
-    tensors = (
-        *_patches(config, name, 14, bias=False),
-        *vector(f"{block}.norm1", W, Y),
-        *vector(f"{block}.norm2", W, Y),
-        *matrix(f"{block}.attn.qkv", (3 * W, W), Y),
-        *matrix(f"{block}.attn.proj", (W, W), Y),
-        *matrix(f"{block}.mlp.fc1", (F, W), Y),
-        *matrix(f"{block}.mlp.fc2", (W, F), Y),
-        *projector(
-            [
-                *vector(f"{name}.merger.ln_q", W),
-                *matrix(f"{name}.merger.mlp.0", (merged, merged)),
-                *matrix(f"{name}.merger.mlp.2", (outputs, merged)),
-            ]
-        ),
-    )
-    inner = width * size(config, "mlp_ratio", 4)
-    return Part(tensors, {"W": width, "Y": layers(config, "depth", 32), "F": inner})
-
-
-def _qwen2_5_vl(config: Config, name: str) -> Part:
-    block, outputs = f"{name}.blocks.{{i}}", size(config, "out_hidden_size", 3584)
-    merged = size(config, "spatial_merge_size", 2) ** 2 * W
-    tensors = (
-        *_patches(config, name, 14, bias=False),
-        gain(f"{block}.norm1", W, Y),
-        gain(f"{block}.norm2", W, Y),
-        *matrix(f"{block}.attn.qkv", (3 * W, W), Y),
-        *matrix(f"{block}.attn.proj", (W, W), Y),
-        *matrix(f"{block}.mlp.gate_proj", (F, W), Y),
-        *matrix(f"{block}.mlp.up_proj", (F, W), Y),
-        *matrix(f"{block}.mlp.down_proj", (W, F), Y),
-        *projector(
-            [
-                gain(f"{name}.merger.ln_q", W),
-                *matrix(f"{name}.merger.mlp.0", (merged, merged)),
-                *matrix(f"{name}.merger.mlp.2", (outputs, merged)),
-            ]
-        ),
-    )
-    symbols = {
-        "W": size(config, "hidden_size", 3584),
-        "Y": layers(config, "depth", 32),
-        "F": size(config, "intermediate_size", 3420),
-    }
-    return Part(tensors, symbols)
-
-
-def _qwen3_vl(config: Config, name: str) -> Part:
-    """With mergers of several layers' outputs, which Qwen3.5 has not."""
-    block, outputs = f"{name}.blocks.{{i}}", size(config, "out_hidden_size", 3584)
-    merged = size(config, "spatial_merge_size", 2) ** 2 * W
-    is_deep = not str(config["model_type"]).startswith("qwen3_5")
-    chosen = layer_numbers(config, "deepstack_visual_indexes", (8, 16, 24)) if is_deep else ()
-    positions = size(config, "num_position_embeddings", 2304)
-
-    def merger(prefix: str, width: Polynomial) -> Tensors:
-        return projector(
-            [
-                *vector(f"{prefix}.norm", width),
-                *matrix(f"{prefix}.linear_fc1", (merged, merged)),
-                *matrix(f"{prefix}.linear_fc2", (outputs, merged)),
-            ]
-        )
-
-    tensors = (
-        *_patches(config, name, 16, bias=True),
-        without_bias(f"{name}.pos_embed", positions, W),
-        *vector(f"{block}.norm1", W, Y),
-        *vector(f"{block}.norm2", W, Y),
-        *matrix(f"{block}.attn.qkv", (3 * W, W), Y),
-        *matrix(f"{block}.attn.proj", (W, W), Y),
-        *matrix(f"{block}.mlp.linear_fc1", (F, W), Y),
-        *matrix(f"{block}.mlp.linear_fc2", (W, F), Y),
-        *merger(f"{name}.merger", W),
-        *(
-            t
-            for number in range(len(chosen))
-            for t in merger(f"{name}.deepstack_merger_list.{number}", merged)
-        ),
-    )
-    symbols = {
-        "W": size(config, "hidden_size", 1152),
-        "Y": layers(config, "depth", 27),
-        "F": size(config, "intermediate_size", 4304),
-    }
-    return Part(tensors, symbols)
-
-
-def _glm4v(config: Config, name: str) -> Part:
-    block, merger = f"{name}.blocks.{{i}}", f"{name}.merger"
-    merge = size(config, "spatial_merge_size", 2)
-    outputs = as_polynomial(size(config, "out_hidden_size", 4096))
-    inner = as_polynomial(size(config, "intermediate_size", 13696))
-    bias = flag(config, "attention_bias", False)
-    side = size(config, "image_size", 336) // size(config, "patch_size", 14)
-    attention = [
-        *matrix(f"{block}.attn.qkv", (3 * W, W), Y),
-        without_bias(f"{block}.attn.proj", W, W, repeat=Y),
-    ]
-    tensors = (
-        without_bias(f"{name}.embeddings.position_embedding", side**2, W),
-        *_patches(config, name, 14, bias=True),
-        gain(f"{name}.post_conv_layernorm", W),
-        gain(f"{block}.norm1", W, Y),
-        gain(f"{block}.norm2", W, Y),
-        *(t for t in attention if bias or not t.name.endswith("bias")),
-        without_bias(f"{block}.mlp.gate_proj", outputs, W, repeat=Y),
-        without_bias(f"{block}.mlp.up_proj", outputs, W, repeat=Y),
-        without_bias(f"{block}.mlp.down_proj", W, outputs, repeat=Y),
-        gain(f"{name}.post_layernorm", W),
-        *projector(
-            [
-                *matrix(f"{name}.downsample", (outputs, W, merge, merge)),
-                without_bias(f"{merger}.proj", outputs, outputs),
-                *vector(f"{merger}.post_projection_norm", outputs),
-                without_bias(f"{merger}.gate_proj", inner, outputs),
-                without_bias(f"{merger}.up_proj", inner, outputs),
-                without_bias(f"{merger}.down_proj", outputs, inner),
-            ]
-        ),
-    )
-    symbols = {"W": size(config, "hidden_size", 1536), "Y": layers(config, "depth", 24)}
-    return Part(tensors, symbols)
-
-
-def _glm_ocr(config: Config, name: str) -> Part:
-    """GLM-V's with norms of queries and keys, and rotary positions alone."""
-    block, merger = f"{name}.blocks.{{i}}", f"{name}.merger"
-    merge, heads = size(config, "spatial_merge_size", 2), size(config, "num_heads", 16)
-    outputs = as_polynomial(size(config, "out_hidden_size", 1536))
-    width, channels = size(config, "hidden_size", 1024), size(config, "in_channels", 3)
-    inner = outputs * channels
-    forward = (("gate_proj", F, W), ("up_proj", F, W), ("down_proj", W, F))
-    maps = [
-        *matrix(f"{block}.attn.qkv", (3 * W, W), Y),
-        *matrix(f"{block}.attn.proj", (W, W), Y),
-        *(
-            t
-            for n, rows, columns in forward
-            for t in matrix(f"{block}.mlp.{n}", (rows, columns), Y)
-        ),
-    ]
-    bias = flag(config, "attention_bias", True)
-    tensors = (
-        *_patches(config, name, 14, bias=True),
-        gain(f"{block}.norm1", W, Y),
-        gain(f"{block}.norm2", W, Y),
-        *(gain(f"{block}.attn.{n}_norm", max(1, width // heads), Y) for n in "qk"),
-        *(t for t in maps if bias or not t.name.endswith(".bias")),
-        gain(f"{name}.post_layernorm", W),
-        *projector(
-            [
-                *matrix(f"{name}.downsample", (outputs, W, merge, merge)),
-                without_bias(f"{merger}.proj", outputs, outputs),
-                *vector(f"{merger}.post_projection_norm", outputs),
-                without_bias(f"{merger}.gate_proj", inner, outputs),
-                without_bias(f"{merger}.up_proj", inner, outputs),
-                without_bias(f"{merger}.down_proj", outputs, inner),
-            ]
-        ),
-    )
-    symbols = {
-        "W": width,
-        "Y": layers(config, "depth", 24),
-        "F": size(config, "intermediate_size", 4096),
-    }
-    return Part(tensors, symbols)
-
-
-def _exaone4_5(config: Config, name: str) -> Part:
-    """Qwen2.5-VL's with grouped keys and values."""
-    part = _qwen2_5_vl(config, name)
-    heads, keys = size(config, "num_heads", 16), size(config, "num_key_value_heads", 8)
-    rows = part.symbols["W"] + 2 * keys * (part.symbols["W"] // heads)
-    tensors = (
-        replace(t, shape=(as_polynomial(rows), *t.shape[1:])) if ".attn.qkv." in t.name else t
-        for t in part.tensors
-    )
-    return Part(tuple(tensors), part.symbols)
-
-
 def _ovis2(config: Config, name: str) -> Part:
     """A picture becomes probabilities over a vocabulary of its own."""
     body, patch = f"{name}.transformer", size(config, "patch_size", 14)
@@ -456,31 +240,26 @@ def _paddleocr(config: Config, name: str) -> Part:
 
 TOWERS: dict[str, Callable[[Config, str], Part]] = {
     "clip_vision_model": _clip,
-    "exaone4_5_vision": _exaone4_5,
-    "glm_ocr_vision": _glm_ocr,
+    "exaone4_5_vision": video_towers.exaone4_5,
+    "glm_ocr_vision": video_towers.glm_ocr,
     "got_ocr2_vision": _sam,
     "pp_chart2table_vision": _sam,
     "ovis2_vision": _ovis2,
     "paddleocr_vl_vision": _paddleocr,
-    "glm4v_moe_vision": _glm4v,
-    "glm4v_vision": _glm4v,
+    "glm4v_moe_vision": video_towers.glm4v,
+    "glm4v_vision": video_towers.glm4v,
     "idefics2_vision": _idefics2,
     "idefics3_vision": _idefics3,
     "internvl_vision": _internvl,
     "pixtral": _pixtral,
-    "qwen2_5_vl_vision": _qwen2_5_vl,
-    "qwen2_vl_vision": _qwen2_vl,
-    "qwen3_5_moe_vision": _qwen3_vl,
-    "qwen3_5_vision": _qwen3_vl,
-    "qwen3_vl_moe_vision": _qwen3_vl,
-    "qwen3_vl_vision": _qwen3_vl,
+    "qwen2_5_vl_vision": video_towers.qwen2_5_vl,
+    "qwen2_vl_vision": video_towers.qwen2_vl,
+    "qwen3_5_moe_vision": video_towers.qwen3_vl,
+    "qwen3_5_vision": video_towers.qwen3_vl,
+    "qwen3_vl_moe_vision": video_towers.qwen3_vl,
+    "qwen3_vl_vision": video_towers.qwen3_vl,
     "siglip2_vision_model": _siglip2,
     "siglip_vision_model": _siglip,
     "smolvlm_vision": _idefics3,
     "video_llama_3_vision": _video_llama_3,
-}
-# As config.json calls them where transformers has another name.
-TOWERS |= {
-    name: TOWERS[f"{name}_vision"]
-    for name in ("glm4v", "idefics2", "idefics3", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "smolvlm")
 }

@@ -7,13 +7,15 @@ They add no FLOPs to a token. Names and shapes: huggingface/transformers `models
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from minilm.architectures.config_fields import layers, size
 from minilm.ledger import components
 from minilm.ledger.layout import Role, Tensor
 from minilm.ledger.symbols import ONE, Polynomial, as_polynomial, symbol
 
+Tensors = tuple[Tensor, ...]
 W, Y, F, P = (symbol(letter) for letter in "WYFP")  # width, layers, feed-forward, patches
 
 
@@ -105,3 +107,26 @@ def once(
 ) -> Tensor:
     """A tensor that is used once an image, or once a sound."""
     return Tensor(name, tuple(map(as_polynomial, shape)), component, role, repeat)
+
+
+class Part(NamedTuple):
+    """The tensors of a part of a larger model, its letters' values, and its buffers."""
+
+    tensors: Tensors
+    symbols: dict[str, int]
+    buffers: Tensors = ()
+
+
+def without_bias(name: str, *shape: Polynomial | int, repeat: Polynomial = ONE) -> Tensor:
+    """``name.weight`` alone."""
+    return once(f"{name}.weight", shape, repeat=repeat)
+
+
+def gain(name: str, width: Polynomial | int, repeat: Polynomial = ONE) -> Tensor:
+    """``name.weight`` of a norm without a bias."""
+    return once(f"{name}.weight", (width,), repeat=repeat)
+
+
+def projector(tensors: Tensors | list[Tensor]) -> Tensors:
+    """Tensors between a tower and the text."""
+    return tuple(replace(tensor, component=components.PROJECTOR) for tensor in tensors)

@@ -14,13 +14,13 @@ from typing import Any
 
 from minilm.architectures.building_blocks import L, d, f, h, linear, norm, read_heads
 from minilm.architectures.config_fields import flag, layers, number, size, whole_number
+from minilm.architectures.encoder_layers import encoder_layer
 from minilm.architectures.task_heads import (
     class_name_of,
     head,
     number_of_classes,
     undeclared_class,
 )
-from minilm.architectures.text_encoders import encoder_layer
 from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor

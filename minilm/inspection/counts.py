@@ -108,7 +108,11 @@ def _count_file(target: Target, file: ClassifiedTensors, module: ModuleContents 
         tied=target.header.shared or (module.tied if module else ()),
         conventions=conventions(
             parameters,
-            tied_elements=_elements(file.tied_copies.values()),
+            tied_elements=sum(
+                file.parameters[table].count
+                for _, table in target.header.shared
+                if table in file.parameters
+            ),
             mtp_elements=_elements(file.mtp.values()),
         ),
         notes=(*_uncounted_notes(file), *_undeclared_notes(target, active)),

@@ -348,7 +348,10 @@ def _gguf_target(name: str, header: Header) -> Target:
 
 def _copy_note(stored: Header, header: Header) -> tuple[str, ...]:
     """What `with_copied_head` found."""
+    names = {tensor.name for tensor in stored.tensors}
     return tuple(
         f"{head} is a copy of {table}: tied, and counted once"
+        if head in names
+        else f"{head} is not stored: tied to {table}"
         for head, table in header.shared[len(stored.shared) :]
     )

@@ -13,26 +13,69 @@ from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
+from minilm.architectures.task_heads import class_name_of
 from minilm.formats.header import Header, StoredTensor
-from minilm.inspection.names import is_embedding
+from minilm.inspection.names import is_buffer, is_embedding
 
+_HEAD_BIAS = re.compile(r"(^|\.)(cls\.predictions|lm_head)\.bias\Z")
 # Bytes of one piece, and the number of pieces of a sample.
 PIECE, SAMPLE_PIECES = 2**17, 64
 
+_HEADED = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+_MAYBE_HEADED = (*_HEADED, "ForMaskedLM")
 _HEAD = re.compile(r"(.*\.)?(lm_head|output|embed_out|output_layer|output_projection|head)\.weight")
 
 
 def with_copied_head(header: Header, config: Mapping[str, Any]) -> Header:
     """The header with a head whose values are those of the token table among the tensors that it shares.
 
-    A ``config`` that says that they are not tied decides.
+    One that is not stored is too. A ``config`` that says that they are not tied decides.
     """
     text_config = config.get("text_config")
-    for fields in (config, text_config if isinstance(text_config, Mapping) else {}):
-        if fields.get("tie_word_embeddings") is False:
-            return header
-    copies = copied_heads(header)[:1]
+    both = (config, text_config if isinstance(text_config, Mapping) else {})
+    says = [fields.get("tie_word_embeddings") for fields in both]
+    copies = () if False in says else copied_heads(header)[:1]
+    is_tied = next((each for each in says if isinstance(each, bool)), None)
+    if not copies and is_tied is not False:
+        copies = _unstored_head(header, config, _HEADED if is_tied is None else _MAYBE_HEADED)
     return replace(header, shared=(*header.shared, *copies)) if copies else header
+
+
+def _unstored_head(
+    header: Header, config: Mapping[str, Any], classes: tuple[str, ...]
+) -> tuple[tuple[str, str], ...]:
+    """(head, token table) where config.json names a class with a head, and the file has one such table alone.
+
+    The head's name is that which transformers gives it, as far as the table's name tells.
+    """
+    if not class_name_of(config).endswith(classes):
+        return ()
+    sizes = set(_vocabulary_sizes(config))
+    tables = [
+        tensor.name
+        for tensor in header.tensors
+        if len(tensor.shape) == 2
+        and tensor.shape[0] in sizes
+        and not is_buffer(tensor.name, tensor.shape)
+    ]
+    if len(tables) != 1 or not is_embedding(tables[0], (1, 1)):
+        return ()
+    # BERT's and RoBERTa's heads have a bias under two names.
+    bias = next((tensor.name for tensor in header.tensors if _HEAD_BIAS.search(tensor.name)), "")
+    if bias:
+        head = f"{bias.removesuffix('bias')}decoder."
+        return (f"{head}weight", tables[0]), (f"{head}bias", bias)
+    outer = tables[0].rpartition(".model.embed_tokens.")[0]
+    return ((f"{outer}.lm_head.weight" if outer else "lm_head.weight", tables[0]),)
+
+
+def _vocabulary_sizes(config: Mapping[str, Any], depth: int = 3) -> Iterator[Any]:
+    """Each `vocab_size` of a config and of its parts."""
+    yield config.get("vocab_size")
+    if depth:
+        for part in config.values():
+            if isinstance(part, Mapping):
+                yield from _vocabulary_sizes(part, depth - 1)
 
 
 def copied_heads(header: Header) -> tuple[tuple[str, str], ...]:

@@ -69,13 +69,17 @@ class LayoutPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A job, its costs in each layout, and the ``shapes`` that were proposed for it, if any."""
+    """A job, its costs in each layout, and the ``shapes`` that were proposed for it, if any.
+
+    ``notes``, a line each, say why a layout is missing, and what one of them asks for.
+    """
 
     job: Job
     flops_per_token: int
     causal_flops_per_token: float
     layouts: tuple[LayoutPlan, ...]
     shapes: tuple[Shape, ...] = field(default=())
+    notes: tuple[str, ...] = field(default=())
 
     @property
     def best(self) -> LayoutPlan | None:
@@ -124,6 +128,7 @@ class Plan:
             "machines": {**asdict(job.machines), "servers": job.machines.servers},
             "best": best.mesh.name if best is not None else None,
             "layouts": [self._layout_dict(each) for each in self.layouts],
+            "notes": list(self.notes),
             "shapes": [
                 {
                     "parameters": shape.parameters,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
+from minilm.costs.shapes import CLOSE, MULTIPLES
 from minilm.operations.plan import MEASURED_MFU, shape_text
 from minilm.operations.plan_result import LayoutPlan, Plan
 from minilm.render.document import Column, Table
@@ -14,6 +16,9 @@ def plan_blocks(plan: Plan) -> Iterator[Table | list[str]]:
     """The shapes that were proposed, what is planned, memory, time, and the fastest that fits."""
     if plan.shapes:
         yield _shapes(plan)
+        notes = list(_shape_notes(plan))
+        if notes:
+            yield notes
     yield list(_head(plan))
     yield _memory(plan)
     yield _time(plan)
@@ -32,6 +37,22 @@ def _shapes(plan: Plan) -> Table:
             for shape in plan.shapes
         ),
     )
+
+
+def _shape_notes(plan: Plan) -> Iterator[str]:
+    """What is unusual of the shape that is planned."""
+    best = plan.shapes[0]
+    if abs(best.error) > CLOSE:
+        more = "more" if best.error > 0 else "fewer"
+        yield (
+            f"no shape comes closer: {abs(best.error):.1%} {more} than asked for. Another --vocab-size, "
+            "or --tied-embeddings, gives other sizes"
+        )
+    if best.config.d_model % MULTIPLES[0]:
+        yield (
+            f"no width in multiples of {MULTIPLES[0]} is as close; {best.config.d_model} uses matrix units "
+            "less well"
+        )
 
 
 def _head(plan: Plan) -> Iterator[str]:
@@ -74,9 +95,15 @@ def _memory(plan: Plan) -> Table:
             layout.overhead,
             layout.required,
         )
-        rows.append((layout.mesh.name, *(f"{size / 2**30:,.1f}" for size in sizes)))
+        rows.append((layout.mesh.name, *map(_gib, sizes)))
     columns = (Column("GiB a card"), *(Column(title, "number") for title in titles))
     return Table(columns, tuple(rows))
+
+
+def _gib(size: int) -> str:
+    """Three digits or more: 0.46, 58.2, 1,140."""
+    gib = size / 2**30
+    return f"{gib:.2f}" if gib < 1 else f"{gib:,.1f}" if gib < 1000 else f"{gib:,.0f}"
 
 
 def _time(plan: Plan) -> Table:
@@ -119,8 +146,13 @@ def _answer(plan: Plan) -> Iterator[str]:
     )
     if any(layout.checkpointing and layout.fits for layout in plan.layouts):
         yield "* activations are recomputed, which takes a third longer"
+    yield from plan.notes
     if best is None:
-        yield "nothing fits: more cards, or cards with more memory"
+        least = min(plan.layouts, key=lambda layout: layout.required)
+        yield (
+            f"nothing fits: one sequence needs {_gib(least.required)} GiB a card at least "
+            f"({least.mesh.name}); more cards, or cards with more memory"
+        )
         return
     parts = [
         f"{best.mesh.name} is the fastest that fits: {duration_text(best.seconds)}",
@@ -135,8 +167,18 @@ def _answer(plan: Plan) -> Iterator[str]:
         f"cost {cost:,.2f} at {job.price:g} an hour" if cost is not None else "cost: give --price"
     )
     yield ", ".join(parts)
-    wish = f" ({job.step_tokens:,} wished)" if best.step_tokens != job.step_tokens else ""
-    yield f"a step: {best.step_tokens:,} tokens{wish}, {best.time.seconds:,.3f} s"
+    reason = ""
+    if best.micro_steps == 1 and best.micro_batch == best.largest_micro_batch:
+        reason = "; whole gradients, for several micro-steps, do not fit"
+    wish = ""
+    if best.step_tokens != job.step_tokens:
+        is_less = best.step_tokens < 0.9 * job.step_tokens
+        wish = f" ({job.step_tokens:,} wished{reason if is_less else ''})"
+    steps = max(1, math.ceil(job.tokens / best.step_tokens))
+    yield (
+        f"a step: {best.step_tokens:,} tokens{wish}, {best.time.seconds:,.3f} s; {steps:,} step"
+        f"{'' if steps == 1 else 's'}"
+    )
 
 
 def duration_text(seconds: float) -> str:

@@ -24,6 +24,8 @@ from minilm.config.presets import find_preset
 from minilm.data.dataset import Dataset, with_document_attention
 from minilm.errors import ConfigError, FormatError, InputError
 from minilm.model.transformer import Transformer
+from minilm.parallel.process_group import world
+from minilm.parallel.tensor_parallel import check as check_tensor_parallel
 from minilm.runs import files as run_files
 from minilm.runs.base_run import lora_of
 from minilm.runs.files import RunRecord
@@ -64,6 +66,7 @@ def new_run(
     config = fields.train_config(**settings)
     model_config = fields.model_config(**model)  # wrong fields, before any work
     check_installed(config.trackers)
+    check_tensor_parallel(model_config, config.tensor_parallel, world())
     corpus = source.open()
     folder = run_dir or default_run_dir(preset, None, corpus.name)
     refuse_folder(folder, source.name)

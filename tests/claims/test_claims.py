@@ -244,6 +244,7 @@ def test_a_model_no_better_than_its_token_frequencies_gets_no_verdict() -> None:
     assert {finding.verdict for finding in report.findings} == {"inconclusive"}
     assert {finding.why for finding in report.findings} == {f"not run: {check.NO_BETTER}"}
     assert len(report.findings) == sum(len(claim.rules) for claim in check.CLAIMS.values())
+    assert not any("`" in f"{finding.rule}" for finding in report.findings)  # they stand in pages
 
 
 def test_what_is_too_large_to_be_measured_is_not_run(

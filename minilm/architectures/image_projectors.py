@@ -1,0 +1,230 @@
+"""What stands between a tower over pictures and the text: one function a family, by its config.
+
+Each takes the whole config, the tower's, and the name of the part. Names, shapes and defaults:
+huggingface/transformers `models/TYPE`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from minilm.architectures.building_blocks import d
+from minilm.architectures.config_fields import flag, layers, number, size, sub_config
+from minilm.architectures.task_heads import UndeclaredClassError
+from minilm.architectures.vision_tower import W, gain, matrix, once, vector, without_bias
+from minilm.errors import ConfigError
+from minilm.ledger.layout import Tensor
+from minilm.ledger.symbols import as_polynomial
+
+Config = Mapping[str, Any]
+Tensors = tuple[Tensor, ...]
+
+
+def feature_layers(config: Config) -> int:
+    """How many of the tower's layers the projector reads."""
+    chosen = config.get("vision_feature_layer", -2)
+    return len(chosen) if isinstance(chosen, (list, tuple)) and chosen else 1
+
+
+def two_maps(config: Config, vision: Config, name: str) -> Tensors:
+    del vision
+    tensors = (
+        *matrix(f"{name}.linear_1", (d, feature_layers(config) * W)),
+        *matrix(f"{name}.linear_2", (d, d)),
+    )
+    bias = flag(config, "multimodal_projector_bias", True)
+    return tuple(t for t in tensors if bias or not t.name.endswith(".bias"))
+
+
+def with_newline(config: Config, vision: Config, name: str) -> Tensors:
+    return (once("image_newline", (d,)), *two_maps(config, vision, name))
+
+
+def vipllava(config: Config, vision: Config, name: str) -> Tensors:
+    del vision
+    chosen = config.get("vision_feature_layer", [-2, -5, -8, -11, 6])
+    many = len(chosen) if isinstance(chosen, (list, tuple)) else 1
+    return (
+        *vector(f"{name}.projector_layernorm", many * W),
+        *matrix(f"{name}.linear_1", (d, many * W)),
+        *matrix(f"{name}.linear_2", (d, d)),
+    )
+
+
+def paligemma(config: Config, vision: Config, name: str) -> Tensors:
+    width = size(vision, "projection_dim", size(config, "projection_dim", 2048))
+    return matrix(f"{name}.linear", (width, W))
+
+
+def cohere2_vision(config: Config, vision: Config, name: str) -> Tensors:
+    del vision
+    inner = size(config, "alignment_intermediate_size", 36864)
+    merged = size(config, "downsample_factor", 2) ** 2 * W
+    return (
+        *matrix(f"{name}.linear_1", (inner, merged)),
+        *matrix(f"{name}.linear_2", (d, inner // 2)),
+    )
+
+
+def internvl(config: Config, vision: Config, name: str) -> Tensors:
+    del vision
+    ratio = number(config, "downsample_ratio", 0.5)
+    if not 0.01 <= ratio <= 1:
+        raise ConfigError("config.json: downsample_ratio", f"{ratio}", "from 0.01 to 1")
+    merged = int(1 / ratio) ** 2 * W
+    return (
+        *vector(f"{name}.layer_norm", merged),
+        *matrix(f"{name}.linear_1", (d, merged)),
+        *matrix(f"{name}.linear_2", (d, d)),
+    )
+
+
+def mistral3(config: Config, vision: Config, name: str) -> Tensors:
+    merged = size(config, "spatial_merge_size", 2) ** 2 * W
+    fields = {"multimodal_projector_bias": False, **config}
+    fields.setdefault("vision_feature_layer", -1)
+    return (
+        gain(f"{name}.norm", W),
+        without_bias(f"{name}.patch_merger.merging_layer", W, merged),
+        *two_maps(fields, vision, name),
+    )
+
+
+def idefics3(config: Config, vision: Config, name: str) -> Tensors:
+    del vision
+    merged = size(config, "scale_factor", 2) ** 2 * W
+    return (without_bias(f"{name}.modality_projection.proj", d, merged),)
+
+
+def lfm2_vl(config: Config, vision: Config, name: str) -> Tensors:
+    del vision
+    merged = size(config, "downsample_factor", 2) ** 2 * W
+    inner = as_polynomial(size(config, "projector_hidden_size", 2560))
+    maps = (
+        *matrix(f"{name}.linear_1", (inner, merged)),
+        *matrix(f"{name}.linear_2", (d, inner)),
+    )
+    bias = flag(config, "projector_bias", True)
+    norms = vector(f"{name}.layer_norm", merged)
+    return (
+        *(norms if flag(config, "projector_use_layernorm", True) else ()),
+        *(t for t in maps if bias or not t.name.endswith(".bias")),
+    )
+
+
+def deepseek_vl(config: Config, vision: Config, name: str) -> Tensors:
+    del config, vision
+    return (*matrix(f"{name}.linear1", (d, W)), *matrix(f"{name}.linear2", (d, d)))
+
+
+def video_llama_3(config: Config, vision: Config, name: str) -> Tensors:
+    del config, vision
+    return (*matrix(f"{name}.readout.0", (d, W)), *matrix(f"{name}.readout.2", (d, d)))
+
+
+def no_projector(config: Config, vision: Config, name: str) -> Tensors:
+    """Where the tower has its merger inside."""
+    del config, vision, name
+    return ()
+
+
+def idefics2(config: Config, vision: Config, name: str) -> Tensors:
+    del vision
+    fields = sub_config(config, "perceiver_config")
+    depth = layers(fields, "resampler_depth", 3)
+    heads, width = size(fields, "resampler_n_heads", 16), size(fields, "resampler_head_dim", 96)
+    keys = size(fields, "num_key_value_heads", 4) * width
+    inner = as_polynomial(size(sub_config(config, "text_config"), "intermediate_size", 14336))
+    sampler = f"{name}.perceiver_resampler"
+    tensors = [
+        without_bias(f"{name}.modality_projection.gate_proj", inner, W),
+        without_bias(f"{name}.modality_projection.up_proj", inner, W),
+        without_bias(f"{name}.modality_projection.down_proj", d, inner),
+        once(f"{sampler}.latents", (size(fields, "resampler_n_latents", 64), d)),
+        gain(f"{sampler}.norm", d),
+    ]
+    for i in range(depth):
+        block = f"{sampler}.layers.{i}"
+        norms = ("input_latents_norm", "input_context_norm", "post_attention_layernorm")
+        tensors += [gain(f"{block}.{each}", d) for each in norms]
+        tensors += [
+            without_bias(f"{block}.self_attn.q_proj", heads * width, d),
+            without_bias(f"{block}.self_attn.k_proj", keys, d),
+            without_bias(f"{block}.self_attn.v_proj", keys, d),
+            without_bias(f"{block}.self_attn.o_proj", d, heads * width),
+            without_bias(f"{block}.mlp.gate_proj", 4 * d, d),
+            without_bias(f"{block}.mlp.up_proj", 4 * d, d),
+            without_bias(f"{block}.mlp.down_proj", d, 4 * d),
+        ]
+    return tuple(tensors)
+
+
+def aya_vision(config: Config, vision: Config, name: str) -> Tensors:
+    del vision
+    merged = size(config, "downsample_factor", 2) ** 2 * W
+    text = size(sub_config(config, "text_config"), "hidden_size", 8192)
+    inner = size(config, "alignment_intermediate_size", text)
+    return (
+        *vector(f"{name}.layernorm", merged),
+        *matrix(f"{name}.linear_1", (inner, merged)),
+        *matrix(f"{name}.linear_2", (d, inner // 2)),
+    )
+
+
+def ovis2(config: Config, vision: Config, name: str) -> Tensors:
+    if not flag(config, "tie_word_embeddings", True):
+        raise UndeclaredClassError("config.json: tie_word_embeddings", "false", "true")
+    width = size(config, "hidden_size", 1536)
+    return (without_bias(name, size(vision, "vocab_size", 16384), width),)
+
+
+def got_ocr2(config: Config, vision: Config, name: str) -> Tensors:
+    del config
+    channels = size(vision, "output_channels", 256)
+    return (
+        without_bias(f"{name}.conv_upsampler1", 2 * channels, channels, 3, 3),
+        without_bias(f"{name}.conv_upsampler2", d, 2 * channels, 3, 3),
+        *matrix(f"{name}.multimodal_projector", (d, d)),
+    )
+
+
+def paddleocr(config: Config, vision: Config, name: str) -> Tensors:
+    del config
+    merged = size(vision, "spatial_merge_size", 2) ** 2 * W
+    return (
+        *vector(f"{name}.pre_norm", W),
+        *matrix(f"{name}.linear_1", (merged, merged)),
+        *matrix(f"{name}.linear_2", (d, merged)),
+    )
+
+
+def one_map(config: Config, vision: Config, name: str) -> Tensors:
+    del config
+    return matrix(name, (d, size(vision, "out_hidden_size", 3584)))
+
+
+def aria(config: Config, vision: Config, name: str) -> Tensors:
+    """Queries, one list for each number of patches, attend to the picture's."""
+    del vision
+    numbers = config.get("projector_patch_to_query_dict")
+    counts = numbers.values() if isinstance(numbers, Mapping) and numbers else (128, 256)
+    rows = max(
+        size({"projector_patch_to_query_dict": n}, "projector_patch_to_query_dict") for n in counts
+    )
+    cross, text = f"{name}.cross_attn", sub_config(config, "text_config")
+    inner = size(text, "hidden_size", 4096)
+    forward = f"{name}.feed_forward"
+    return (
+        once(f"{name}.query", (rows, W)),
+        *(without_bias(f"{cross}.{n}_proj", W, W) for n in "qkv"),
+        once(f"{cross}.multihead_attn.in_proj_weight", (3 * W, W)),
+        once(f"{cross}.multihead_attn.in_proj_bias", (3 * W,)),
+        *matrix(f"{cross}.multihead_attn.out_proj", (W, W)),
+        *matrix(f"{cross}.linear", (W, W)),
+        *vector(f"{cross}.layer_norm", W),
+        *vector(f"{cross}.layer_norm_kv", W),
+        *vector(f"{name}.layer_norm", W),
+        without_bias(f"{forward}.linear_in", inner, W),
+        without_bias(f"{forward}.linear_out", d, inner),
+    )

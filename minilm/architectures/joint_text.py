@@ -1,0 +1,115 @@
+"""A larger model's language model: declared by its text_config, under the names that it has in the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from reprlib import repr as shortened
+from typing import Any
+
+from minilm.architectures import layout_of
+from minilm.architectures.config_fields import flag, sub_config
+from minilm.architectures.model_types import MODEL_TYPES
+from minilm.architectures.task_heads import UndeclaredClassError
+from minilm.architectures.vision_tower import Part
+from minilm.ledger.layout import Layout, Tensor
+
+Config = Mapping[str, Any]
+Tensors = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Model:
+    """``text`` is the type of a text_config that says none, ``texts`` types that are others by another name.
+
+    ``text_defaults`` are the fields that it then has, with which text_config there is; ``bare_text`` those
+    of a config without one. The text's names are ``inside`` a prefix, head and all, or ``below`` one in
+    the place of `model.`. ``vision`` is the tower's type and ``bare_vision`` its fields where config.json
+    has no vision_config.
+    """
+
+    text: str
+    vision: str
+    projector: Callable[[Config, Config, str], Tensors]
+    inside: str = ""
+    below: str = "model."
+    tower: str = "model.vision_tower"
+    between: str = "model.multi_modal_projector"
+    tied: bool = True
+    texts: Mapping[str, str] = field(default_factory=dict)
+    text_defaults: Mapping[str, Any] = field(default_factory=dict)
+    bare_text: Mapping[str, Any] = field(default_factory=dict)
+    bare_vision: Mapping[str, Any] = field(default_factory=dict)
+    changes: Callable[[Layout, Config], Layout] | None = None  # of the text, under its own names
+    second_tower: str = ""  # like the first
+    head: str = ""  # in front of the head's name
+    own_ties: bool = False  # as text_config alone says
+    with_encoder: tuple[str, ...] = ()  # types of text with an encoder that it may have
+
+
+def joined(text: Layout, family: str, *parts: Part) -> Layout:
+    """The text's layout with what is beside it."""
+    return replace(
+        text,
+        family=family,
+        tensors=(*text.tensors, *(tensor for part in parts for tensor in part.tensors)),
+        buffers=(*text.buffers, *(tensor for part in parts for tensor in part.buffers)),
+        symbols={**text.symbols, **{k: v for part in parts for k, v in part.symbols.items()}},
+    )
+
+
+def text_layout(config: Config, model: Model) -> Layout:
+    """The language model, under the names that it has in the larger one."""
+    given = config.get("text_config")
+    fields = dict(sub_config(config, "text_config"))
+    if given is None:
+        # Earlier configs have the text's fields beside the vision_config.
+        fields = {**model.bare_text, **config, "model_type": model.text}
+    kind = fields.get("model_type") or model.text
+    kind = model.texts.get(str(kind), kind)
+    entry = MODEL_TYPES.get(str(kind))
+    is_whole = entry is not None and entry.by_class and not entry.whole
+    if entry is None or (is_whole and kind not in model.with_encoder):
+        raise UndeclaredClassError("config.json: text_config", shortened(kind), "a declared type")
+    fields = {**model.text_defaults, **fields, "model_type": kind}
+    fields["architectures"] = None
+    if not model.own_ties:
+        fields["tie_word_embeddings"] = is_tied(config, model)
+    text = layout_of(fields)
+    if model.changes:
+        text = model.changes(text, config)
+
+    def moved(name: str) -> str:
+        if model.inside:
+            return model.inside + name
+        is_body = name.startswith("model.")
+        return name.replace("model.", model.below, 1) if is_body else model.head + name
+
+    def renamed(tensors: Tensors) -> Tensors:
+        return tuple(replace(tensor, name=moved(tensor.name)) for tensor in tensors)
+
+    return replace(
+        text,
+        tensors=renamed(text.tensors),
+        buffers=renamed(text.buffers),
+        mtp=renamed(text.mtp),
+        ignored=tuple(map(moved, text.ignored)),
+        ties=tuple((_head_name(head, model), moved(table)) for head, table in text.ties),
+        optional_prefix="",
+    )
+
+
+def _head_name(name: str, model: Model) -> str:
+    return model.inside + name if model.inside else model.head + name
+
+
+def is_tied(config: Config, model: Model) -> bool:
+    """As the whole config says; before transformers 5, as its text_config does."""
+    text = sub_config(config, "text_config")
+    if config.get("tie_word_embeddings") is None and is_version_4(config):
+        return flag(text, "tie_word_embeddings", model.tied)
+    return flag(config, "tie_word_embeddings", model.tied)
+
+
+def is_version_4(config: Config) -> bool:
+    return str(config.get("transformers_version")).startswith("4.")
