@@ -59,6 +59,8 @@ agree: .venv/installed
 	@$(if $(filter latest,$(TRANSFORMERS)),$(BIN)/python -m pip install --upgrade transformers)
 	@echo "Models of transformers that are not declared:"
 	@$(BIN)/python scripts/tools/declare.py
+	@echo "Small saved models of every type of three mappings, declared or not:"
+	@$(BIN)/python -m tests.architectures.saved_folders 2>/dev/null
 	@$(BIN)/pytest tests/architectures tests/formats/test_gguf.py tests/values/test_gguf_blocks.py \
 		tests/model/test_stock_architecture.py tests/interop
 

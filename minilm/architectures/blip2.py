@@ -60,7 +60,7 @@ def layout(config: Config) -> Layout:
     queries = once("query_tokens", (1, size(config, "num_query_tokens", 32), a))
     # T5 has encoder layers by the same letter.
     depth = as_polynomial(symbols.pop("Y"))
-    tower = (replace(t, repeat=depth) if t.repeat == Y else t for t in _tower(vision))
+    tower = (replace(t, repeat=depth) if t.repeat == Y else t for t in vision_tower(vision))
     questions = _asking(asking, symbols["z"], has_words=has_words, reads_text=reads_text)
     tensors = (
         *tower,
@@ -71,7 +71,8 @@ def layout(config: Config) -> Layout:
     return joined(text, config["model_type"], Part(tensors, symbols))
 
 
-def _tower(config: Config) -> Tensors:
+def vision_tower(config: Config) -> Tensors:
+    """BLIP's, below `vision_model`."""
     name, patch = "vision_model", size(config, "patch_size", 14)
     block = f"{name}.encoder.layers.{{i}}"
     fused = matrix(f"{block}.self_attn.qkv", (3 * W, W), Y)

@@ -200,6 +200,13 @@ _MODELS = {
         bare_vision=_SO400M,
         **_FIRST_NAMES,
     ),
+    "cohere_compass": replace(
+        _QWEN3_VL,
+        text="cohere_compass_text",
+        vision="cohere_compass_vision",
+        texts={},
+        text_defaults={},
+    ),
     "exaone4_5": replace(
         _QWEN3_VL, text="exaone4", vision="exaone4_5_vision", texts={}, text_defaults={}
     ),

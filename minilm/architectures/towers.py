@@ -240,6 +240,7 @@ def _paddleocr(config: Config, name: str) -> Part:
 
 TOWERS: dict[str, Callable[[Config, str], Part]] = {
     "clip_vision_model": _clip,
+    "cohere_compass_vision": video_towers.qwen3_vl,
     "exaone4_5_vision": video_towers.exaone4_5,
     "glm_ocr_vision": video_towers.glm_ocr,
     "got_ocr2_vision": _sam,

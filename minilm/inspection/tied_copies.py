@@ -21,6 +21,8 @@ _HEAD_BIAS = re.compile(r"(^|\.)(cls\.predictions|lm_head)\.bias\Z")
 # Bytes of one piece, and the number of pieces of a sample.
 PIECE, SAMPLE_PIECES = 2**17, 64
 
+_TABLE = re.compile(r"(^|[._])(wte|embed\w*|word_embeddings|shared)\.weight\Z")
+_TWO_MODELS = "EncoderDecoderModel"  # transformers' pair of an encoder and a language model
 _HEADED = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 _MAYBE_HEADED = (*_HEADED, "ForMaskedLM")
 _HEAD = re.compile(r"(.*\.)?(lm_head|output|embed_out|output_layer|output_projection|head)\.weight")
@@ -48,7 +50,9 @@ def _unstored_head(
 
     The head's name is that which transformers gives it, as far as the table's name tells.
     """
-    if not class_name_of(config).endswith(classes):
+    name = class_name_of(config)
+    has_two = name.endswith(_TWO_MODELS)
+    if not has_two and not name.endswith(classes):
         return ()
     sizes = set(_vocabulary_sizes(config))
     tables = [
@@ -57,8 +61,9 @@ def _unstored_head(
         if len(tensor.shape) == 2
         and tensor.shape[0] in sizes
         and not is_buffer(tensor.name, tensor.shape)
+        and tensor.name.startswith("decoder." if has_two else "")
     ]
-    if len(tables) != 1 or not is_embedding(tables[0], (1, 1)):
+    if len(tables) != 1 or not _TABLE.search(tables[0]):
         return ()
     # BERT's and RoBERTa's heads have a bias under two names.
     bias = next((tensor.name for tensor in header.tensors if _HEAD_BIAS.search(tensor.name)), "")
@@ -69,9 +74,10 @@ def _unstored_head(
     return ((f"{outer}.lm_head.weight" if outer else "lm_head.weight", tables[0]),)
 
 
-def _vocabulary_sizes(config: Mapping[str, Any], depth: int = 3) -> Iterator[Any]:
+def _vocabulary_sizes(config: Mapping[str, Any], depth: int = 3) -> Iterator[int]:
     """Each `vocab_size` of a config and of its parts."""
-    yield config.get("vocab_size")
+    if isinstance(config.get("vocab_size"), int):
+        yield config["vocab_size"]
     if depth:
         for part in config.values():
             if isinstance(part, Mapping):

@@ -35,6 +35,9 @@ ACTIVATION_SCALES = (
     "pre_quant_scale",
 )
 
+# What DeepSeek-V4's FP4, two values in an int8, has for 32 of them.
+_EXPONENTS = "float8_e8m0fnu"
+
 # The quant_method values of methods that store 8-bit values with scales.
 SCALED_METHODS = (METHOD, "fp8", "fbgemm_fp8", "modelopt", "eetq", "bitnet")
 
@@ -69,11 +72,16 @@ def decode_scaled(values: StoredTensor, checkpoint: Checkpoint) -> Decoded | Non
         return None
     name = values.name
     weight_scales = checkpoint.companions(name, "_scale_inv", "_scale", "_scales")
+    if not weight_scales and name.endswith(".weight"):  # DeepSeek-V4's
+        others = checkpoint.companions(name.removesuffix("weight"), "scale")
+        weight_scales = tuple(scale for scale in others if scale.dtype == _EXPONENTS)
     if not weight_scales:
         return None
     scale, shape, dtype = weight_scales[0], values.shape, values.dtype
     if dtype == "uint8":
         shape, dtype = _sub_byte_shape(values, scale, checkpoint)
+    elif dtype == "int8" and scale.dtype == _EXPONENTS:
+        shape, dtype = _small_float_shape(values, scale)
     elif not _scales_fit(scale.shape, shape):
         raise UndecodableError(f"a scale of shape {list(scale.shape)} for {list(shape)}")
     scales = (

@@ -456,7 +456,26 @@ def _flamingo(random: Random) -> Config:
     return config
 
 
+def _blip(random: Random) -> Config:
+    tower = vision(random)
+    tower.pop("num_channels", None)
+    config: Config = {"text_config": text_tower(random), "vision_config": tower}
+    config["text_config"] |= _maybe(random, tie_word_embeddings=_flag(random))
+    return config | _maybe(random, tie_word_embeddings=_flag(random))
+
+
+def _compass(random: Random) -> Config:
+    config = _joint("", _qwen3_vl)(random)
+    rotary = {"rope_type": "default", "rope_theta": 10000.0}
+    config["text_config"]["rope_parameters"] = {
+        f"{kind}_attention": rotary for kind in ("full", "sliding")
+    }
+    return config
+
+
 declare("audioflamingo3", "AudioFlamingo3", WHOLE, _flamingo)
+declare("blip", "Blip", WHOLE, _blip)
+declare("cohere_compass", "CohereCompass", WHOLE, _compass)
 declare("blip-2", "Blip2", WHOLE, _blip2_reading)
 declare("glmasr", "GlmAsr", WHOLE, _glmasr)
 declare("glmga", "Glm46V", WHOLE, _joint("", _glm4v))

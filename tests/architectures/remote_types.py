@@ -525,7 +525,7 @@ model.layers.*.moe_block.gate.weight 2 8
     ],
     "internlm2": [
         Case(
-            "internlm/internlm2-7b modeling_internlm2.py",
+            "internlm/internlm2-7b modeling_internlm2.py (a copy: IntMeGroup/HarmonyIQA)",
             GROUPED | {"bias": False},
             """
 model.tok_embeddings.weight 11 8
@@ -720,7 +720,7 @@ model.norm.bias 8
     ],
     "phi-msft": [
         Case(
-            "llama.cpp tensor_mapping.py",
+            "microsoft/phi-2 modeling_phi.py of 2023 (a copy: awilliamson10/phineas)",
             GPT_SIZES | {"n_head_kv": 2},
             PHI_BLOCK.format(at="transformer.h.*")
             + """

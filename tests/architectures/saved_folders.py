@@ -155,19 +155,20 @@ def build(model_type: str, class_name: str) -> Any:
     return kind._from_config(config)
 
 
-def differences(model: Any, report: Report) -> list[str]:
+def differences(model: Any, report: Report) -> dict[str, str]:
     """What an inspection says of a saved model that is not so."""
     _, buffers = stored(model)
-    stored_names = {row.name for row in report.tensors}
-    lines = []
-    for name, right, value in (
-        ("total", model.num_parameters() - _left_out(model), report.parameters.total),
-        ("buffers", sum(map(prod, buffers.values())), report.parameters.buffers),
-        ("tied", _shared(model, stored_names), sorted({table for _, table in report.tied})),
-    ):
-        if right != value:
-            lines.append(f"{name}: {value}, not {right}")
-    return lines
+    names = {row.name for row in report.tensors}
+    compared = {
+        "total": (model.num_parameters() - _left_out(model), report.parameters.total),
+        "buffers": (sum(map(prod, buffers.values())), report.parameters.buffers),
+        "tied": (_shared(model, names), sorted({table for _, table in report.tied})),
+    }
+    return {
+        name: f"{name}: {value}, not {right}"
+        for name, (right, value) in compared.items()
+        if value != right
+    }
 
 
 def _shared(model: Any, names: Collection[str]) -> list[str]:
@@ -179,14 +180,14 @@ def _left_out(model: Any) -> int:
     """Elements of positions that are computed, which transformers does not write."""
     patterns = getattr(model, "_keys_to_ignore_on_save", None) or ()
     return sum(
-        p.numel()
-        for name, p in model.named_parameters()
+        parameter.numel()
+        for name, parameter in model.named_parameters()
         if any(re.search(pattern, name) for pattern in patterns)
     )
 
 
 def outcome(model: Any) -> tuple[str, str]:
-    """Right, refused, wrong with a mismatch that says so, or wrong in silence; and what is wrong."""
+    """Right; refused; wrong with a mismatch, or in silence; or without a tie that is no tied head."""
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
         try:
@@ -194,14 +195,17 @@ def outcome(model: Any) -> tuple[str, str]:
         except InputError as error:
             return "refused", str(error)
     wrong = differences(model, report)
-    wrong_text = "; ".join(wrong)
-    declared = "declared" if report.formula else "undeclared"
+    text = "; ".join((*wrong.values(), *report.mismatches[:4]))
     if report.mismatches:
-        return f"{declared}: mismatch", "; ".join((wrong_text, *report.mismatches[:4]))
-    return f"{declared}: {'wrong' if wrong else 'right'}", wrong_text
+        return "mismatch", text
+    if wrong.keys() == {"tied"} and not report.formula:
+        return "undeclared, a tie not told", text
+    declared = "declared" if report.formula else "undeclared"
+    return f"{declared}, {'wrong' if wrong else 'right'}", text
 
 
-def main(types: Sequence[str]) -> None:
+def main(types: Sequence[str]) -> int:
+    """Exit status 1 where something is wrong."""
     counts: Counter[tuple[str, str]] = Counter()
     for mapping in MAPPINGS:
         for model_type, class_name in class_names(mapping).items():
@@ -210,17 +214,21 @@ def main(types: Sequence[str]) -> None:
             try:
                 model = build(model_type, class_name)
             except Exception as error:  # transformers' own, of many kinds
-                kind, text = "not built", f"{type(error).__name__}: {error}"[:300]
+                kind, text = (
+                    "not built",
+                    f"{type(error).__name__}: {error}".replace("\n", " ")[:200],
+                )
             else:
                 kind, text = outcome(model)
             counts[mapping, kind] += 1
             if not kind.endswith("right"):
                 print(f"{mapping} {model_type} {kind}: {text}", flush=True)
     for (mapping, kind), count in sorted(counts.items()):
-        print(f"{mapping:22} {kind:22} {count:4}")
+        print(f"{mapping:22} {kind:28} {count:4}")
+    return int(any(kind.endswith(("wrong", "mismatch", "refused")) for _, kind in counts))
 
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     transformers.logging.set_verbosity_error()
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

@@ -47,6 +47,7 @@ NUM_DRAWS = 20
 # What transformers does not build of its own defaults.
 UNBUILT = {
     "aya_vision": "heads that do not divide the tower's width",
+    "cohere_compass": "rope_parameters of no kind of layer",
     "esm": "no vocabulary",
 }
 

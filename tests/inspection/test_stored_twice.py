@@ -53,6 +53,28 @@ def test_a_tied_head_that_is_stored_twice_counts_once(
     assert f"{HEAD} is a copy of {TABLE}: tied, and counted once" in report.notes
 
 
+def test_a_head_that_is_not_stored_is_tied(tmp_path: Path) -> None:
+    """The class has one, and no other matrix has as many rows as the vocabulary."""
+    values = tensors(tied=False)
+    del values[HEAD]
+    total = VOCABULARY * WIDTH + WIDTH + LAYERS * WIDTH * WIDTH
+    fields = {"architectures": ["NovelForCausalLM"], "vocab_size": VOCABULARY}
+    report = minilm.inspect(write(tmp_path, values, **fields))
+    assert (report.parameters.total, report.tied) == (total, ((HEAD, TABLE),))
+    assert f"{HEAD} is not stored: tied to {TABLE}" in report.notes
+    twice = {each.name: each.count for each in report.conventions}["tied head twice"]
+    assert twice == total + VOCABULARY * WIDTH
+    for others in (
+        {"tie_word_embeddings": False},
+        {"architectures": ["NovelModel"]},
+        {"vocab_size": VOCABULARY + 1},
+        {"vocab_size": [VOCABULARY]},
+    ):
+        assert minilm.inspect(write(tmp_path, values, **fields | others)).tied == ()
+    values["model.unembed.weight"] = np.ones((VOCABULARY, WIDTH), np.float32)
+    assert minilm.inspect(write(tmp_path, values, **fields)).tied == ()
+
+
 def test_a_config_that_says_untied_decides(tmp_path: Path) -> None:
     """A head that merely begins as a copy is trained apart."""
     for fields in ({"tie_word_embeddings": False}, {"text_config": {"tie_word_embeddings": False}}):

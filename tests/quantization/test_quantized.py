@@ -156,6 +156,21 @@ CASES = {
         VALUES // 2,
         2048 + 64 + 512 + 64,
     ),
+    "DeepSeek-V4's FP4 in int8": Case(
+        "fp8",
+        "mxfp4",
+        {"quant_method": "fp8", "scale_fmt": "ue8m0"},
+        {
+            ".weight": ("int8", (128, 128)),
+            ".scale": ("float8_e8m0fnu", (128, 8)),
+        },
+        {
+            ".weight": ("int8", (64, 64)),
+            ".scale": ("float8_e8m0fnu", (64, 4)),
+        },
+        VALUES // 2,
+        128 * 8 + 64 * 4,
+    ),
     "LLM.int8()": Case(
         "bitsandbytes",
         "int8",
@@ -1358,3 +1373,56 @@ def test_packed_values_of_a_weight_without_elements_are_no_division_by_zero() ->
     tensors = (StoredTensor("m.qweight", "uint8", (2,), 2), StoredTensor("m.other", "X", (), 4))
     logical = decode(Header(tensors, {}, 6), {"quant_method": "hqq"}, {"m.weight": (0, 64)})
     assert {tensor.name for tensor in logical.tensors} == {"m.qweight", "m.other"}
+
+
+# Methods that are not decoded -> what they store for the matrix of 128 x 256, by their own loaders'
+# names: VPTQ `layers/vqlinear.py`, transformers `integrations/{higgs,fp_quant,sinq,spqr}.py`, quark's
+# export to safetensors.
+NOT_DECODED: dict[str, dict[str, Entry]] = {
+    "vptq": {
+        ".indices": ("int32", (1, 32, 64)),
+        ".centroids.weight": ("float16", (1, 2048)),
+        ".perm": ("int16", (256,)),
+    },
+    "higgs": {
+        ".weight": ("int16", (32, 128)),
+        ".scales": ("float16", (128, 1)),
+        ".tables": ("float16", (256, 2)),
+    },
+    "fp_quant": {
+        ".qweight": ("uint8", (128, 128)),
+        ".scales": ("uint8", (128, 8)),
+        ".forward_hadamard_matrix": ("float16", (32, 32)),
+    },
+    "sinq": {
+        ".W_q": ("uint8", (64, 256)),
+        ".meta_scale": ("float16", (512, 1)),
+    },
+    "spqr": {
+        ".dense_weights": ("int64", (1024,)),
+        ".row_offsets": ("int32", (129,)),
+        ".col_vals": ("int32", (16,)),
+    },
+    "quark": {
+        ".weight": ("int32", (256, 16)),
+        ".weight_scale": ("float32", (2, 128)),
+        ".weight_zero_point": ("int32", (2, 16)),
+    },
+}
+
+
+@pytest.mark.parametrize("method", NOT_DECODED)
+def test_a_method_that_is_not_decoded_is_named(tmp_path: Path, method: str) -> None:
+    """With a formula the count is the formula's and it is said; without, the tensors are noted as packed."""
+    case = replace(companions_case("hqq"), config={"quant_method": method})
+    case = replace(case, down=NOT_DECODED[method], contents={})
+    write(tmp_path, case)
+    report = minilm.inspect(str(tmp_path))
+    assert report.mismatches == ()
+    assert report.parameters.total == sum(map(math.prod, EXPECTED.values()))
+    assert any("not decoded" in note for note in report.notes) or report.quantization is not None
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"model_type": "novel"}))
+    notes = minilm.inspect(str(tmp_path)).notes
+    tensor, named_method = f"not decoded: {LAYER}{DOWN}", f"quant_method {method!r}: no tensor"
+    assert any(note.startswith((tensor, named_method)) for note in notes)
