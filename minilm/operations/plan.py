@@ -264,10 +264,10 @@ def _notes(job: Job, tensor: int | None) -> Iterator[str]:
 
 
 def _layout_plan(job: Job, mesh: Mesh) -> LayoutPlan:
-    """Without activation checkpointing or with it, whichever is faster of what fits."""
+    """Without activation checkpointing or with it: what has the tokens of a step, then what is faster."""
     plans = [_with_checkpointing(job, mesh, checkpointing) for checkpointing in (False, True)]
     candidates = [each for each in plans if each.fits]
-    return min(candidates, key=lambda each: each.seconds, default=plans[-1])
+    return min(candidates, key=lambda each: (each.is_cut, each.seconds), default=plans[-1])
 
 
 def _with_checkpointing(job: Job, mesh: Mesh, checkpointing: bool) -> LayoutPlan:
@@ -297,12 +297,12 @@ def _with_checkpointing(job: Job, mesh: Mesh, checkpointing: bool) -> LayoutPlan
 
     # Of a rank, in a step.
     sequences = max(1, round(job.step_tokens / (context * mesh.data_ranks)))
-    most = most_of(step)
+    most, is_cut = most_of(step), False
     if 0 < most < sequences:
         if most_accumulating := most_of(accumulating):
             step, most = accumulating, most_accumulating
         else:  # a step has no more tokens than one micro-step
-            sequences = most
+            sequences, is_cut = most, True
     micro_steps = -(-sequences // max(1, min(most, sequences)))
     micro_batch = -(-sequences // micro_steps)
     memory, overhead = required(step, micro_batch)
@@ -337,6 +337,7 @@ def _with_checkpointing(job: Job, mesh: Mesh, checkpointing: bool) -> LayoutPlan
         micro_batch=micro_batch,
         micro_steps=micro_steps,
         step_tokens=step_tokens,
+        is_cut=is_cut,
         transfers=step_transfers,
         time=time,
         seconds=job.tokens / step_tokens * time.seconds,

@@ -35,6 +35,7 @@ class Job:
 class LayoutPlan:
     """A run in one layout of the ranks; ``micro_batch`` is in sequences of one rank.
 
+    ``is_cut``: a step is one micro-step of fewer tokens than wished, since whole gradients do not fit.
     ``largest_micro_batch`` is 0 where not even one sequence fits; memory and time are then those of one.
     """
 
@@ -46,6 +47,7 @@ class LayoutPlan:
     micro_batch: int
     micro_steps: int
     step_tokens: int
+    is_cut: bool
     transfers: tuple[Transfer, ...]
     time: StepTime
     seconds: float
@@ -83,9 +85,11 @@ class Plan:
 
     @property
     def best(self) -> LayoutPlan | None:
-        """The fastest that fits; None where nothing does."""
+        """What fits and has the tokens of a step, then the fastest; None where nothing fits."""
         candidates = [each for each in self.layouts if each.fits]
-        return max(candidates, key=lambda each: each.tokens_per_second, default=None)
+        return max(
+            candidates, key=lambda each: (not each.is_cut, each.tokens_per_second), default=None
+        )
 
     def gpu_hours(self, layout: LayoutPlan) -> float:
         """Hours of all cards together."""
@@ -154,6 +158,7 @@ class Plan:
             "largest_micro_batch": layout.largest_micro_batch,
             "micro_steps": layout.micro_steps,
             "step_tokens": layout.step_tokens,
+            "step_is_cut": layout.is_cut,
             "transfers": [asdict(each) for each in layout.transfers],
             "sent_per_step": layout.time.traffic,
             "seconds_per_step": {

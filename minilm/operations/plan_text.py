@@ -146,6 +146,9 @@ def _answer(plan: Plan) -> Iterator[str]:
     )
     if any(layout.checkpointing and layout.fits for layout in plan.layouts):
         yield "* activations are recomputed, which takes a third longer"
+    cut = [layout.mesh.name for layout in plan.layouts if layout.is_cut and layout is not best]
+    if cut:
+        yield f"{', '.join(cut)}: steps of fewer tokens than wished, as whole gradients do not fit"
     yield from plan.notes
     if best is None:
         least = min(plan.layouts, key=lambda layout: layout.required)
@@ -154,8 +157,12 @@ def _answer(plan: Plan) -> Iterator[str]:
             f"({least.mesh.name}); more cards, or cards with more memory"
         )
         return
+    others = [each for each in plan.layouts if each.fits]
+    of_size = ""
+    if any(each.tokens_per_second > best.tokens_per_second for each in others):
+        of_size = " with steps of the wished size"
     parts = [
-        f"{best.mesh.name} is the fastest that fits: {duration_text(best.seconds)}",
+        f"{best.mesh.name} is the fastest that fits{of_size}: {duration_text(best.seconds)}",
         f"{plan.gpu_hours(best):,.1f} GPU hours",
     ]
     energy, cost = plan.kilowatt_hours(best), plan.cost(best)
@@ -167,13 +174,10 @@ def _answer(plan: Plan) -> Iterator[str]:
         f"cost {cost:,.2f} at {job.price:g} an hour" if cost is not None else "cost: give --price"
     )
     yield ", ".join(parts)
-    reason = ""
-    if best.micro_steps == 1 and best.micro_batch == best.largest_micro_batch:
-        reason = "; whole gradients, for several micro-steps, do not fit"
     wish = ""
     if best.step_tokens != job.step_tokens:
-        is_less = best.step_tokens < 0.9 * job.step_tokens
-        wish = f" ({job.step_tokens:,} wished{reason if is_less else ''})"
+        reason = "; whole gradients, for several micro-steps, do not fit" if best.is_cut else ""
+        wish = f" ({job.step_tokens:,} wished{reason})"
     steps = max(1, math.ceil(job.tokens / best.step_tokens))
     yield (
         f"a step: {best.step_tokens:,} tokens{wish}, {best.time.seconds:,.3f} s; {steps:,} step"

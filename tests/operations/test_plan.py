@@ -97,6 +97,25 @@ def test_where_whole_gradients_do_not_fit_a_step_is_one_micro_step() -> None:
     assert "2,000,000 wished; whole gradients, for several micro-steps, do not fit" in text
 
 
+def test_a_step_of_the_wished_size_is_preferred_to_a_faster_one() -> None:
+    result = plan("llama-3-8b", **JOB | {"gpus": 64, "gpu": "A100-40GB"})
+    best = result.best
+    assert best is not None
+    assert (best.mesh.name, best.is_cut) == ("tp 8 fsdp 8", False)
+    assert best.step_tokens == pytest.approx(2e6, rel=0.1)
+    cut = [each for each in result.layouts if each.is_cut]
+    assert [each.mesh.name for each in cut] == ["fsdp", "hsdp 8x8"]
+    for each in cut:
+        assert (each.micro_steps, each.micro_batch) == (1, each.largest_micro_batch)
+        assert each.tokens_per_second > best.tokens_per_second
+    text = " ".join(x for block in plan_blocks(result) if isinstance(block, list) for x in block)
+    assert "tp 8 fsdp 8 is the fastest that fits with steps of the wished size" in text
+    assert "fsdp, hsdp 8x8: steps of fewer tokens than wished" in text
+    assert [each["step_is_cut"] for each in result.to_dict()["layouts"]] == [
+        *(False, True, True, False)
+    ]
+
+
 def test_hours_by_hand() -> None:
     """One card of 100 TFLOP/s at half of them, no links: FLOPs / 50e12."""
     result = plan(
