@@ -1,4 +1,4 @@
-"""Of which class of its model_type a file is, where that is another than config.json names.
+"""Of which class of its model_type a file is, where config.json names another or none.
 
 BERT's first files, for one, have the heads of both its training tasks and the name of one.
 """
@@ -28,31 +28,48 @@ def as_class_of_file(target: Target, header: Header) -> Target:
     """``target`` as the class whose tensors ``header`` has, with a note; as it is where there is none."""
     entry = MODEL_TYPES.get(target.architecture)
     named = class_name_of(target.hugging_face)
-    if target.layout is None or entry is None or not entry.by_class or not named:
+    if target.layout is None or entry is None:
+        return target
+    if not entry.by_class and not (entry.whole and not named):
         return target
     names = {
         current_name(tensor.name)
         for tensor in header.tensors
         if not is_buffer(tensor.name, tensor.shape)
     }
-    if _is_of(target.layout, names):
-        return target
-    # Frozen tables are computed, and some versions of transformers do not write them.
-    stored = tuple(tensor for tensor in target.layout.tensors if not tensor.frozen)
-    computed = replace(target.layout, tensors=stored)
-    if _is_of(computed, names):
-        note = "the file does not hold its positions, which are computed"
-        return replace(target, layout=computed, notes=(*target.notes, note))
+    layout = _in_file(target.layout, names)
+    if layout is not None:
+        return replace(
+            target, layout=layout, notes=(*target.notes, *_frozen_note(layout, target.layout))
+        )
     for other in _CLASSES:
         config = {**target.hugging_face, "architectures": [other]}
         try:
-            layout = layout_of_class(config)
+            whole = layout_of_class(config)
         except ConfigError:
             continue
-        if layout is not None and _is_of(layout, names):
-            note = f"the file is that of a class {other}; config.json names {named}"
-            return replace(target, layout=layout, notes=(*target.notes, note))
+        layout = _in_file(whole, names) if whole is not None else None
+        if whole is not None and layout is not None:
+            note = f"the file is that of a class {other}; config.json names {named or 'none'}"
+            notes = target.notes if named else ()  # what was assumed without the file
+            notes = (*notes, note, *_frozen_note(layout, whole))
+            return replace(target, layout=layout, notes=notes)
     return target
+
+
+def _in_file(layout: Layout, names: Set[str]) -> Layout | None:
+    """``layout`` where a file with these names is of it, without the tables that the file leaves out."""
+    if _is_of(layout, names):
+        return layout
+    # Frozen tables are computed, and some versions of transformers do not write them.
+    stored = replace(layout, tensors=tuple(t for t in layout.tensors if not t.frozen))
+    return stored if _is_of(stored, names) else None
+
+
+def _frozen_note(layout: Layout, whole: Layout) -> tuple[str, ...]:
+    if layout == whole:
+        return ()
+    return ("the file does not hold its positions, which are computed",)
 
 
 def _is_of(layout: Layout, names: Set[str]) -> bool:

@@ -126,6 +126,32 @@ def test_computed_positions_need_not_be_in_the_file(tmp_path: Path) -> None:
     assert "the file does not hold its positions, which are computed" in report.notes
 
 
+@pytest.mark.parametrize(
+    ("model_type", "class_name"),
+    [
+        ("bart", "BartForConditionalGeneration"),
+        ("marian", "MarianMTModel"),
+        ("mllama", "MllamaForConditionalGeneration"),
+    ],
+)
+def test_a_config_without_a_class_is_that_of_its_file(
+    model_type: str, class_name: str, tmp_path: Path
+) -> None:
+    """Not the decoder alone, which a config.json without weights is."""
+    model = build_class(class_name, drawn_class(model_type, class_name), "cpu")
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    del fields["architectures"]
+    path.write_text(json.dumps(fields), encoding="utf-8")
+    report = minilm.inspect(tmp_path)
+    assert report.verified, report.mismatches
+    assert (
+        "the file is that of a class ForConditionalGeneration; config.json names none"
+        in report.notes
+    )
+
+
 def test_frequencies_in_a_file_are_buffers(tmp_path: Path) -> None:
     """ESM 2's are in its files, as those of any rotary embedding were."""
     config = drawn_class("esm", "EsmForMaskedLM") | {"position_embedding_type": "rotary"}
