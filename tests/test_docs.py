@@ -39,6 +39,20 @@ def test_links_and_named_files_exist(document: Path) -> None:
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
+def test_the_tests_that_a_document_names_exist() -> None:
+    named = [
+        test
+        for document in DOCUMENTS
+        for test in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", document.read_text("utf-8"))
+    ]
+    assert len(named) > 50, "docs/scaling.md has a table of them"
+    files = {
+        name: (ROOT / name).read_text(encoding="utf-8") for name in {name for name, _ in named}
+    }
+    missing = [(name, test) for name, test in named if f"\ndef {test}(" not in files[name]]
+    assert missing == []
+
+
 def test_the_measured_figures_are_those_of_the_benchmark() -> None:
     performance = runpy.run_path(str(ROOT / "scripts" / "tools" / "performance.py"))
     figures = performance["read_figures"]()

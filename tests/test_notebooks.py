@@ -41,5 +41,7 @@ def test_they_run(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         output.get("text", "") for cell in together.cells for output in cell.get("outputs", [])
     )
     assert "12Ld² + 13Ld + (2V + 2)d" in printed
+    assert "8 of 10 parameters are trainable" in printed
+    assert "\n2,048 of " in printed
     assert "llama-3-8b has 8,030,261,248 parameters" in printed
     assert "parameters" in printed.splitlines()[-1]

@@ -52,9 +52,10 @@ def minilm(wheel: zipfile.ZipFile, tmp_path_factory: pytest.TempPathFactory) -> 
         "--no-deps",
         "--no-index",
     ]
-    subprocess.run([sys.executable, "-m", "pip", *install, str(wheel.filename)], check=True)
     environment = clean_environment(folder / "cache")
     environment.pop("PYTHONPATH", None)
+    command = [sys.executable, "-m", "pip", *install, str(wheel.filename)]
+    subprocess.run(command, env=environment, check=True)
 
     def run(*arguments: str, program: str = "minilm") -> str:
         done = subprocess.run(

@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,11 +22,20 @@ from torch import Tensor, nn
 from minilm import files
 from minilm.formats.json_file import read_object
 from minilm.model.transformer import Transformer
+from minilm.training.muon import Muon
+from minilm.training.optimizers import hidden_matrices
 from minilm.version import __version__
 
 Numbers = dict[str, float]
 OVER_BUDGET = "trainings are missing: run it again, which goes on, or with a larger --budget"
 WARM_UP = 0.1  # of the steps
+
+Recipe = Literal["adamw", "muon", "constant"]
+RECIPES: dict[Recipe, str] = {  # each with a warm-up
+    "adamw": "AdamW, the rate falling as a cosine",
+    "muon": "Muon for the matrices of the blocks, the rate falling as a cosine",
+    "constant": "AdamW at a constant rate",
+}
 
 
 class Cells:
@@ -59,23 +68,31 @@ def train(
     steps: int,
     learning_rate: float,
     parameters: Sequence[nn.Parameter] | None = None,
-    weight_decay: float = 0.0,
+    recipe: Recipe = "adamw",
 ) -> None:
-    """AdamW on ``parameters``, by default all, with a warm-up and a cosine; ``loss`` is of each step."""
+    """Train ``parameters``, by default all, by a recipe of `RECIPES`; ``loss`` is of each step."""
     trained = list(model.parameters()) if parameters is None else list(parameters)
     model.requires_grad_(False)
     for parameter in trained:
         parameter.requires_grad_(True)
-    optimizer = torch.optim.AdamW(trained, learning_rate, (0.9, 0.95), weight_decay=weight_decay)
+    orthogonal = hidden_matrices(model) if recipe == "muon" else []
+    names = {id(parameter) for parameter in orthogonal}
+    rest = [parameter for parameter in trained if id(parameter) not in names]
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, learning_rate, (0.9, 0.95))]
+    if orthogonal:
+        optimizers.append(Muon(orthogonal, lr=learning_rate, momentum=0.95))
     for step in range(steps):
-        done = step / steps
-        factor = min(1.0, (step + 1) / max(1, WARM_UP * steps)) * (1 + math.cos(math.pi * done)) / 2
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate * factor
-        optimizer.zero_grad()
+        factor = min(1.0, (step + 1) / max(1, WARM_UP * steps))
+        if recipe != "constant":
+            factor *= (1 + math.cos(math.pi * step / steps)) / 2
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate * factor
+            optimizer.zero_grad()
         loss(step).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
     model.requires_grad_(False)
     for parameter in trained:
         parameter.grad = None

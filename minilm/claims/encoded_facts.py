@@ -3,7 +3,7 @@
 For each fact, the scalars whose zero should cost its margin most, by gradient * w in paraphrase A, are set to
 zero singly. One *encodes* the fact if the margin changes its sign in A and in the paraphrases B, the median
 change of the other facts' margins is under a tenth of its own, and the loss rises by less than 0.01: what
-breaks everything encodes nothing. Null: the scalars chosen for another fact.
+breaks everything encodes nothing. Null: the scalars chosen for another fact, of which the same is asked.
 
 What breaks a fact need not store it: where causal tracing (Meng et al. 2022, arXiv:2202.05262) finds a fact
 does not say where editing it works (Hase et al. 2023, arXiv:2301.04213). Both are shown beside each other.
@@ -12,6 +12,7 @@ Shapes as in `facts`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,9 +23,18 @@ from minilm.claims.facts import CUE, Facts, find_facts, last_logits, margins
 from minilm.claims.intervals import share
 from minilm.claims.one_parameter import HARMFUL, differentiable, element, highest
 from minilm.claims.protocol import Finding, Interval, Region, Rule
+from minilm.claims.structures import Structure, structures_of
 from minilm.claims.subject import Subject
 from minilm.claims.tables import table
-from minilm.claims.trials import Blocks, Scalar, angles_of, block_of, first_layer, scalars_set
+from minilm.claims.trials import (
+    Blocks,
+    Scalar,
+    angles_of,
+    block_of,
+    first_layer,
+    replaced,
+    scalars_set,
+)
 from minilm.model.transformer import Transformer
 from minilm.progress import progress_bar
 from minilm.render.document import Table
@@ -78,22 +88,29 @@ def measure(subject: Subject, *, shuffled: bool = False) -> list[Finding]:
     candidates = [each[:CANDIDATES] for each in ranked]
     flips = _flips(model, facts, candidates, "facts")
     null = _flips(model, facts, [*candidates[1:], candidates[0]], "facts, the null")
-    strongest = sorted(flips, key=lambda flip: -flip[2])[:CHECKED]
-    checked = [_checked(subject, facts, *flip) for flip in strongest]
+    checked, checked_null = (
+        [
+            _checked(subject, facts, *flip)
+            for flip in sorted(each, key=lambda flip: -flip[2])[:CHECKED]
+        ]
+        for each in (flips, null)
+    )
     encoded = sorted({each.fact for each in checked if each.encodes})
-    by_null = len({fact for fact, _, _ in null})
+    by_null = len({each.fact for each in checked_null if each.encodes})
     unchecked = len(flips) - len(checked)
     perhaps = share(len(encoded) + unchecked, n).high
     interval: Interval | None = Interval(len(encoded) / n, share(len(encoded), n).low, perhaps)
     reason = ""
     if encoded and by_null >= len(encoded):
-        interval, reason = None, "as many facts flip by the scalars chosen for other facts"
+        interval = None
+        reason = "the scalars chosen for other facts encode as many"
     joint = [_half(model, facts.one(number), ranked[number]) for number in range(CONCENTRATED)]
     beside = [
         _half(model, facts.one(number), ranked[(number + 1) % CONCENTRATED])
         for number in range(CONCENTRATED)
     ]
     half, of_others = float(np.median(joint)), float(np.median(beside))
+    lost = _lost(model, facts.part(slice(TRACED)), structures_of(model, subject.random(5)))
     tracing = _tracing(model, facts.part(slice(TRACED)))
     return [
         Finding(
@@ -104,15 +121,17 @@ def measure(subject: Subject, *, shuffled: bool = False) -> list[Finding]:
             reason=reason,
             text=(
                 f"{n} facts are known. By one of the {CANDIDATES} scalars that matter most to each, "
-                f"{len({fact for fact, _, _ in flips})} flip, and {by_null} by those chosen for another "
-                f"fact; {len(encoded)} flip while the others and the loss stay as they are. Half of a fact's "
+                f"{len({fact for fact, _, _ in flips})} flip, and {len(null)} by those chosen for another "
+                f"fact; {len(encoded)} and {by_null} flip while the others and the loss stay as they are. "
+                f"Half of a fact's "
                 f"margin is gone with its {half:,.0f} most important scalars (median of "
                 f"{CONCENTRATED}), of {sum(p.numel() for p in model.parameters()):,}; with as many "
                 f"chosen for another fact it takes {_at_least(of_others)}."
             ),
             details={
                 "flipped": len({fact for fact, _, _ in flips}),
-                "flipped_by_null": by_null,
+                "flipped_by_null": len(null),
+                "encoded_by_null": by_null,
                 "encoded": [
                     {"fact": each.fact, "parameter": element(each.scalar, model), "fall": each.fall}
                     for each in checked
@@ -121,8 +140,12 @@ def measure(subject: Subject, *, shuffled: bool = False) -> list[Finding]:
                 "scalars_of_half": half,
                 "scalars_of_half_by_null": of_others,
                 "tracing": tracing,
+                "lost_with": [
+                    {"kind": each.kind, "name": each.name, "share": share_lost}
+                    for each, share_lost in lost
+                ],
             },
-            tables=(_tracing_table(tracing),),
+            tables=(_lost_table(lost), _tracing_table(tracing)),
         )
     ]
 
@@ -189,6 +212,36 @@ def _half(model: Transformer, fact: Facts, ranked: list[Scalar]) -> int:
             if float(margins(model, fact.b, fact)) <= base / 2:
                 break
     return int(2**power)
+
+
+@torch.inference_mode()
+def _lost(
+    model: Transformer, facts: Facts, structures: Iterable[Structure]
+) -> list[tuple[Structure, float]]:
+    """The share of the facts whose margin in B turns with each structure at zero, the largest first."""
+    rows = []
+    for structure in progress_bar(iterable=list(structures), desc="facts, lost", leave=False):
+        with replaced(model, structure.change):
+            lost = float((margins(model, facts.b, facts) <= 0).float().mean())
+        rows.append((structure, lost))
+    return sorted(rows, key=lambda row: -row[1])
+
+
+def _lost_table(lost: list[tuple[Structure, float]]) -> Table:
+    """Of each kind the structure with which most are lost, the median and that with the fewest."""
+    rows = []
+    for kind in dict.fromkeys(structure.kind for structure, _ in lost):
+        each = [row for row in lost if row[0].kind == kind]
+        places = dict.fromkeys((0, len(each) // 2, len(each) - 1))
+        rows += [
+            (f"{kind} {structure.name}", f"{structure.parameters:,}", f"{share_lost:.0%}")
+            for structure, share_lost in (each[place] for place in places)
+        ]
+    return table(
+        "Facts that are lost with a structure",
+        {"structure": "text", "parameters": "number", "facts lost": "number"},
+        rows,
+    )
 
 
 @torch.inference_mode()

@@ -4,7 +4,8 @@ The model is given facts that it cannot know, cues of random tokens with random 
 them. How many bits of them each class of parameters holds is asked twice. *Necessity*: a class is set
 back to what it was before; its Shapley value over all subsets of the classes shares the bits out
 (Shapley 1953). *Sufficiency*: that class alone is trained. Facts are in bits above chance, at most log2
-V each. That norms at zero break a model says nothing of what they know. Shapes: f facts of a cue of t
+V each. That norms at zero break a model says nothing of what they know: what the loss rises by where a
+component is set to zero, or drawn anew, stands beside, without a verdict. Shapes: f facts of a cue of t
 tokens.
 """
 
@@ -15,6 +16,7 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,11 +27,14 @@ from minilm.claims.cells import OVER_BUDGET, Cells, Numbers, train
 from minilm.claims.facts import last_logits
 from minilm.claims.intervals import student
 from minilm.claims.protocol import Finding, Region, Rule, not_run
+from minilm.claims.structures import components_of, drawn_anew, rises_of
 from minilm.claims.subject import Subject
 from minilm.claims.tables import table
 from minilm.claims.trials import replaced
 from minilm.model.transformer import Transformer
 from minilm.progress import progress_bar
+from minilm.render.document import Table
+from minilm.render.line_chart import log_chart
 
 FACTS, CUE, STEPS, SEEDS = 200, 3, 60, 6
 RATES = (1e-3, 3e-3, 1e-2)
@@ -191,56 +196,105 @@ def _findings(subject: Subject, rows: list[Numbers]) -> list[Finding]:
         for each, names in by_class.items()
     }
     mean = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
-    necessity = [sum(row[f"share: {each}"] for each in MATRICES) for row in rows]
+    return [
+        _necessity(subject, rows, counts, mean),
+        _sufficiency(rows, mean),
+    ]
+
+
+def _necessity(
+    subject: Subject, rows: list[Numbers], counts: dict[str, int], mean: Numbers
+) -> Finding:
+    a_parameter = {each: FACTS * mean[f"alone: {each}"] / max(1, counts[each]) for each in CLASSES}
+    points = {each: [(counts[each], bits)] for each, bits in a_parameter.items()}
+    chart = log_chart("bits a parameter, trained alone", "parameters of the class", points)
+    components, rises = _component_rises(subject)
+    return Finding(
+        NECESSITY,
+        student(np.array([sum(row[f"share: {each}"] for each in MATRICES) for row in rows])),
+        n=len(rows),
+        trials=16 * len(rows),
+        text=(
+            f"{FACTS} facts a seed; trained as a whole the model holds {mean['alone: all']:.2f} bits of "
+            f"each, of {math.log2(subject.model.config.vocab_size):.0f}. Published: {PUBLISHED}."
+        ),
+        details={"seeds": rows, "parameters": counts, "components": components},
+        tables=(
+            table(
+                "Bits of a fact by class",
+                {
+                    "class": "text",
+                    "parameters": "number",
+                    "Shapley share": "number",
+                    "trained alone": "number",
+                    "bits a parameter": "number",
+                },
+                (
+                    (
+                        each,
+                        f"{counts[each]:,}",
+                        f"{mean[f'share: {each}']:.1%}",
+                        f"{mean[f'alone: {each}']:.2f}",
+                        f"{a_parameter[each]:.2g}",
+                    )
+                    for each in CLASSES
+                ),
+            ),
+            rises,
+        ),
+        charts=() if chart is None else (chart,),
+    )
+
+
+def _component_rises(subject: Subject) -> tuple[list[dict[str, Any]], Table]:
+    """What the loss rises by without each component, and with it as a new model has it."""
+    components = list(components_of(subject.model))
+    changes = {
+        "zero": [each.change for each in components],
+        "drawn anew": [drawn_anew(subject.model, each, subject.seed + 1) for each in components],
+    }
+    zero, anew = (rises_of(subject, each, f"components, {name}") for name, each in changes.items())
+    rows = list(zip(components, zero, anew, strict=True))
+    return [
+        {"name": each.name, "parameters": each.parameters}
+        | {"zero": at_zero.estimate, "drawn_anew": new.estimate}
+        for each, at_zero, new in rows
+    ], table(
+        "The rise of the loss without a component, and with it as a new model has it",
+        {
+            "component": "text",
+            "parameters": "number",
+            "nats at zero": "number",
+            "nats drawn anew": "number",
+            "nats a million, drawn anew": "number",
+        },
+        (
+            (
+                each.name,
+                f"{each.parameters:,}",
+                f"{at_zero.estimate:.4f}",
+                f"{new.estimate:.4f}",
+                f"{1e6 * new.estimate / each.parameters:.3g}",
+            )
+            for each, at_zero, new in rows
+        ),
+    )
+
+
+def _sufficiency(rows: list[Numbers], mean: Numbers) -> Finding:
     others = [each for each in CLASSES if each not in MATRICES]
     most = max(others, key=lambda each: mean[f"alone: {each}"])
     learn = all(row["alone: matrices"] > 0 for row in rows)
     ratio = [row[f"alone: {most}"] / row["alone: matrices"] for row in rows] if learn else []
-    facts = FACTS
-    return [
-        Finding(
-            NECESSITY,
-            student(np.array(necessity)),
-            n=len(rows),
-            trials=16 * len(rows),
-            text=(
-                f"{facts} facts a seed; trained as a whole the model holds {mean['alone: all']:.2f} bits of "
-                f"each, of {math.log2(subject.model.config.vocab_size):.0f}. Published: {PUBLISHED}."
-            ),
-            details={"seeds": rows, "parameters": counts},
-            tables=(
-                table(
-                    "Bits of a fact by class",
-                    {
-                        "class": "text",
-                        "parameters": "number",
-                        "Shapley share": "number",
-                        "trained alone": "number",
-                        "bits a parameter": "number",
-                    },
-                    (
-                        (
-                            each,
-                            f"{counts[each]:,}",
-                            f"{mean[f'share: {each}']:.1%}",
-                            f"{mean[f'alone: {each}']:.2f}",
-                            f"{facts * mean[f'alone: {each}'] / max(1, counts[each]):.2g}",
-                        )
-                        for each in CLASSES
-                    ),
-                ),
-            ),
-        ),
-        Finding(
-            SUFFICIENCY,
-            student(np.array(ratio)) if learn else None,
-            n=len(rows),
-            reason="" if learn else "the matrices alone learn nothing",
-            trials=6 * len(rows),
-            text=f"Most beside the matrices is stored by {most} alone.",
-            details={"class": most},
-        ),
-    ]
+    return Finding(
+        SUFFICIENCY,
+        student(np.array(ratio)) if learn else None,
+        n=len(rows),
+        reason="" if learn else "the matrices alone learn nothing",
+        trials=6 * len(rows),
+        text=f"Most beside the matrices is stored by {most} alone.",
+        details={"class": most},
+    )
 
 
 def _unfinished() -> list[Finding]:

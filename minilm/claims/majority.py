@@ -9,7 +9,7 @@ where the head is tied, 4Ld > 2V where it is not.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from minilm.claims.tables import table
 from minilm.ledger import components
 from minilm.ledger.approximation import textbook
 from minilm.ledger.layout import Layout
+from minilm.render.line_chart import line_chart
 
 FEED_FORWARD = (
     *(components.FEED_FORWARD_GATE, components.FEED_FORWARD_UP, components.FEED_FORWARD_GATE_UP),
@@ -102,6 +103,19 @@ def measure(subject: Subject) -> list[Finding]:
                     rows,
                 ),
             ),
+            charts=(
+                line_chart(
+                    "share of the feed-forward in percent, published models in order",
+                    "models",
+                    {
+                        "of all": _in_order(each.of_all for each in published.values()),
+                        "of non-embedding": _in_order(
+                            each.of_non_embedding for each in published.values()
+                        ),
+                        "this model, of all": [(0, 100 * own.of_all), (n, 100 * own.of_all)],
+                    },
+                ),
+            ),
         ),
         Finding(
             NON_EMBEDDING,
@@ -121,6 +135,10 @@ def measure(subject: Subject) -> list[Finding]:
             ),
         ),
     ]
+
+
+def _in_order(shares: Iterable[float]) -> list[tuple[float, float]]:
+    return [(rank, 100 * share) for rank, share in enumerate(sorted(shares), 1)]
 
 
 def published_models() -> Mapping[str, Mapping[str, Any]]:

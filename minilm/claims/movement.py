@@ -27,6 +27,7 @@ from minilm.errors import InputError
 from minilm.formats.safetensors import read_header
 from minilm.model.transformer import Transformer
 from minilm.render.document import Table
+from minilm.render.line_chart import LineChart, line_chart
 from minilm.runs import files as run_files
 from minilm.runs.files import RunRecord
 
@@ -129,6 +130,7 @@ def compare(start: nn.Module, model: nn.Module, of: str, dtype: str = "float32")
             text=f"{len(ratios)} matrices; {from_zero} more began at zero, which any step leaves.",
             details={"tensors": [_values(each) for each in movements]},
             tables=(_table(movements),),
+            charts=_charts(movements),
         ),
     ]
 
@@ -185,6 +187,19 @@ def _start(subject: Subject) -> tuple[Transformer, str]:
 def rebuilt_start(record: RunRecord) -> Transformer:
     """What the run of that record began with."""
     return Transformer(record.model, torch.Generator().manual_seed(record.train.seed))
+
+
+def _charts(movements: list[Movement]) -> tuple[LineChart, ...]:
+    """How far each matrix of the blocks moved, by layer; none where no two points are."""
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for each in movements:
+        parts = each.name.split(".")
+        if each.is_matrix and each.ratio is not None and parts[0] == "blocks":
+            name = ".".join(parts[2:]).removesuffix(".weight")
+            lines.setdefault(name, []).append((int(parts[1]) + 1, each.ratio))
+    if not lines:
+        return ()
+    return (line_chart("‖dW‖/‖W0‖ by block", "block, from 1", lines),)
 
 
 def _values(movement: Movement) -> dict[str, object]:

@@ -30,13 +30,13 @@ class Region:
     high: float = math.inf
 
     def text(self, *, is_open: bool = False) -> str:
-        """As inequalities, without its bounds if it ``is_open``."""
+        """In words, without its bounds if it ``is_open``."""
         if self.low == self.high:
             return f"{self.low:g}"
         if self.low == -math.inf:
-            return f"{'<' if is_open else '≤'}{self.high:.3g}"
+            return f"{'below' if is_open else 'at most'} {self.high:.3g}"
         if self.high == math.inf:
-            return f"{'>' if is_open else '≥'}{self.low:.3g}"
+            return f"{'above' if is_open else 'at least'} {self.low:.3g}"
         return f"{self.low:.3g} to {self.high:.3g}"
 
 
@@ -83,6 +83,17 @@ class Rule:
         if interval.low >= self.supported.low and interval.high <= self.supported.high:
             return "supported"
         return "inconclusive"
+
+    def text(self) -> str:
+        """Both regions in words."""
+        contradicted = self.contradicted.text(is_open=True)
+        return f"supported {self.supported.text()}, contradicted {contradicted}"
+
+    def measured(self) -> str:
+        """The statistic, with its unit where that says more."""
+        if not self.unit or self.unit in self.statistic:
+            return self.statistic
+        return f"{self.statistic} ({self.unit})"
 
     def to_dict(self) -> dict[str, Any]:
         regions = {"supported": self.supported, "contradicted": self.contradicted}

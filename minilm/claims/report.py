@@ -20,7 +20,8 @@ def verdict_table(report: ClaimsReport) -> Table:
             "verdict": "text",
             "effect": "number",
             "n": "number",
-            "rule": "text",
+            "supported": "text",
+            "contradicted": "text",
         },
         (
             (
@@ -29,7 +30,8 @@ def verdict_table(report: ClaimsReport) -> Table:
                 finding.verdict,
                 effect(finding),
                 f"{finding.n:,}" if finding.interval is not None else "",
-                f"{finding.rule.supported.text()} | {finding.rule.contradicted.text(is_open=True)}",
+                finding.rule.supported.text(),
+                finding.rule.contradicted.text(is_open=True),
             )
             for finding in report.findings
         ),
@@ -74,7 +76,7 @@ def claims_section(report: ClaimsReport) -> Section:
             statement = finding.rule.statement
             verdict = f"{statement[:1].upper()}{statement[1:]}: {finding.verdict}"
             reason = f" ({finding.why})" if finding.why else ""
-            measured = f"Measured: {finding.rule.statistic} ({finding.rule.unit})."
+            measured = f"Measured: {finding.rule.measured()}; {finding.rule.text()}."
             blocks.append(Paragraph(f"{verdict}{reason}. {measured} {finding.text}".strip()))
             blocks += finding.tables
             charts += finding.charts

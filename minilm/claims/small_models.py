@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minilm.claims.cells import Cells, Numbers, train, windows
+from minilm.claims.cells import Cells, Numbers, Recipe, train, windows
 from minilm.claims.subject import Subject
 from minilm.claims.trials import Trials
 from minilm.config import ModelConfig
 from minilm.model.transformer import Transformer, next_token_loss
 
-RATES = (1e-3, 3e-3, 1e-2)
+RATES = (3e-3, 1e-2, 3e-2)
 ROWS = 4  # of a batch
 SEEDS = 6
 CHOOSING = -1  # the seed that rates are chosen with
@@ -32,19 +32,19 @@ CHOOSING = -1  # the seed that rates are chosen with
 class Arm:
     """A model's ``fields``, and how it is trained: ``steps`` on the first ``tokens`` of a seed's text.
 
-    ``scale`` multiplies the initial matrices; ``weight_decay`` is AdamW's.
+    ``scale`` multiplies the initial matrices.
     """
 
     fields: Mapping[str, Any]
     steps: int
     tokens: int
     scale: float = 1.0
-    weight_decay: float = 0.0
+    recipe: Recipe = "adamw"
     settings: Mapping[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
         values = {"steps": self.steps, "tokens": self.tokens, "scale": self.scale}
-        settings = {**values, **self.fields, "weight_decay": self.weight_decay}
+        settings = {**values, **self.fields, "recipe": self.recipe}
         object.__setattr__(self, "settings", settings)
 
 
@@ -93,7 +93,7 @@ def trained_model(subject: Subject, arm: Arm, rate: float, seed: int) -> Transfo
             loss,
             steps=arm.steps,
             learning_rate=rate,
-            weight_decay=arm.weight_decay,
+            recipe=arm.recipe,
         )
     return model.eval()
 

@@ -24,6 +24,7 @@ from minilm.claims.tables import table
 from minilm.costs.flops import flops_per_token
 from minilm.model.kv_cache import KVCache
 from minilm.model.transformer import Transformer
+from minilm.render.line_chart import line_chart
 from minilm.transforms.structure import keep_layers
 
 GENERATED = 64  # tokens at most
@@ -96,7 +97,23 @@ def _work(subject: Subject) -> Finding:
                 ],
             ),
         ),
+        charts=(
+            line_chart(
+                "megaFLOPs by tokens",
+                "tokens",
+                {
+                    "counted": list(zip(lengths, (flops / 1e6).tolist(), strict=True)),
+                    "aT + bT²": _curve(lengths[-1], a, b),
+                    "aT alone": _curve(lengths[-1], a, 0),
+                },
+            ),
+        ),
     )
+
+
+def _curve(longest: int, a: float, b: float) -> list[tuple[float, float]]:
+    """aT + bT² in millions."""
+    return [(t, float(a * t + b * t**2) / 1e6) for t in np.linspace(0, longest, 30).tolist()]
 
 
 def _depths(model: Transformer) -> list[int]:

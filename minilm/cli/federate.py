@@ -163,11 +163,12 @@ def _run(options: Arguments) -> int:
 
 
 # What travels is not encrypted: to another machine through a tunnel that is.
-_LOOPBACK = re.compile(r"(127\.0\.0\.1|localhost|\[::1\]):\d{1,5}", re.ASCII)
+_LOOPBACK = re.compile(r"(?:127\.0\.0\.1|localhost|\[::1\]):(\d{1,5})", re.ASCII)
 
 
 def _join(options: Arguments, address: str) -> int:
-    if not _LOOPBACK.fullmatch(address):
+    match = _LOOPBACK.fullmatch(address)
+    if match is None or not 0 < int(match[1]) < 2**16:
         expected = "a port of this machine, as 127.0.0.1:8765"
         raise InputError("--join", address, expected, "to another machine: ssh -L")
     if len(options.client) != 1:

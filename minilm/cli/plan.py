@@ -112,8 +112,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "plan.py") -> in
 
 def _run(options: Arguments) -> int:
     from minilm.errors import InputError
-    from minilm.inspection.reconciliation.numbers import parse_number
-    from minilm.operations.plan import plan
+    from minilm.operations.plan import parse_count, plan
     from minilm.units import parse_bytes
 
     refuse_empty(options, "TARGET", "--preset", "--params", "--gpu", "--tokens")
@@ -138,7 +137,7 @@ def _run(options: Arguments) -> int:
         gpus_per_server=options.gpus_per_server,
         price=options.price,
         gpu_memory=None if memory is None else parse_bytes(memory, "--gpu-memory"),
-        gpu_flops=None if flops is None else parse_number(flops, "--gpu-flops").value,
+        gpu_flops=None if flops is None else parse_count(flops, "--gpu-flops"),
         gpu_link=None if link is None else link * 1e9,
         network=None if network is None else network * 1e9 / 8,
         gpu_watts=options.gpu_watts,

@@ -11,14 +11,17 @@ and takes that at the rate of the slowest link of the ring, at its peak: a lower
 
     ddp      once a step, the gradients in float32, all-reduced behind the last backward pass
              (Li et al. 2020, arXiv:2006.15704, section 3.2.3)
-    sharded  for each micro-step the weights twice, in the dtype of the products, gathered behind the forward
-             and the backward pass, and the gradients in float32, scattered behind the latter: 1.5 times ddp
-             where all have one dtype (Rajbhandari et al. 2020, arXiv:1910.02054, section 7; Zhao et al. 2023,
+    sharded  for each micro-step the weights of the blocks twice, in the dtype of the products, gathered
+             behind the forward and the backward pass, and what is outside the blocks once, in float32; once a
+             step the gradients in float32, scattered behind the last backward pass: 1.5 times ddp where all
+             have one dtype (Rajbhandari et al. 2020, arXiv:1910.02054, section 7; Zhao et al. 2023,
              arXiv:2304.11277)
     hsdp     as sharded within a group, and once a step the rank's gradients, all-reduced between the groups
              (Zhao et al. 2023, section 3.2.2)
-    tensor   in each layer two all-reduces of the tokens' activations forward and two backward, which nothing
-             hides (Shoeybi et al. 2019, arXiv:1909.08053, section 3); recomputing does the forward ones again
+    tensor   in each layer two all-reduces of the tokens' activations forward, which nothing hides (Shoeybi et
+             al. 2019, arXiv:1909.08053, section 3); recomputing does them again. Backward the gradient of the
+             input of each matrix that is divided by columns is summed for itself, in float32: four or five
+             in minilm, where Megatron-LM has two
 """
 
 from __future__ import annotations
@@ -93,35 +96,42 @@ def transfers(
     mesh: Mesh,
     *,
     parameters: int,
+    outside: int,
     layers: int,
+    columns: int,
     activation_elements: int,
     width: int,
     checkpointing: bool,
 ) -> Iterator[Transfer]:
-    """What one rank sends. ``parameters`` are those of its tensor-parallel part.
+    """What one rank sends. ``parameters`` are those of its part, of which ``outside`` are in no block.
 
-    ``activation_elements`` are tokens of a micro-step times the model's width; ``width`` is in bytes.
+    ``columns``: matrices of a layer that are divided by columns. ``activation_elements`` are tokens of a
+    micro-step times the model's width; ``width`` is in bytes.
     """
     if mesh.tensor > 1:
-        reduced = ring_all_reduce(2 * layers * activation_elements * width, mesh.tensor)
-        for when, passes in ((FORWARD, 1), (BACKWARD, 2 if checkpointing else 1)):
+        of_inputs = columns * FLOAT32
+        for when, size in (
+            (FORWARD, 2 * width),
+            (BACKWARD, of_inputs + 2 * width if checkpointing else of_inputs),
+        ):
             yield Transfer(
                 operation="all-reduce of activations",
-                nbytes=passes * reduced,
+                nbytes=ring_all_reduce(layers * activation_elements * size, mesh.tensor),
                 when=when,
                 over_network=mesh.leaves_server("tensor"),
                 hidden=False,
             )
     if mesh.shards > 1:
         over_network = mesh.leaves_server("shards")
+        of_blocks = width * (parameters - outside)
         for operation, when, size in (
-            ("all-gather of weights", FORWARD, width),
-            ("all-gather of weights", BACKWARD, width),
-            ("reduce-scatter of gradients", BACKWARD, FLOAT32),
+            ("all-gather of weights", FORWARD, of_blocks + FLOAT32 * outside),
+            ("all-gather of weights", BACKWARD, of_blocks),
+            ("reduce-scatter of gradients", LAST, FLOAT32 * parameters),
         ):
             yield Transfer(
                 operation=operation,
-                nbytes=ring_all_gather(size * parameters, mesh.shards),
+                nbytes=ring_all_gather(size, mesh.shards),
                 when=when,
                 over_network=over_network,
             )

@@ -2,10 +2,11 @@
 
 d_model and d_feed_forward are multiples of 128, heads 64 or 128 wide and the vocabulary a multiple of 64:
 tensor cores are used best where the sides of 16-bit matrices are multiples of 64 elements on an A100 (NVIDIA,
-"Matrix Multiplication Background User's Guide", section 4). Wider models have a number of heads that 4 or 8
-tensor-parallel ranks divide. d_model / num_layers is within 32 to 160, a range over which the loss changes
-little (Kaplan et al. 2020, arXiv:2001.08361, figure 5) and in which GPT-3's models are (Brown et al. 2020,
-arXiv:2005.14165, table 2.1).
+"Matrix Multiplication Background User's Guide", section 4). Below a width of 1024, where that leaves gaps in
+size, d_model may be a multiple of 64, 32 or 16, with heads as narrow as 16. Wider models have a number of
+heads that 4 or 8 tensor-parallel ranks divide. d_model / num_layers is within 32 to 160, a range over which
+the loss changes little (Kaplan et al. 2020, arXiv:2001.08361, figure 5) and in which GPT-3's models are
+(Brown et al. 2020, arXiv:2005.14165, table 2.1).
 """
 
 from __future__ import annotations
@@ -18,7 +19,11 @@ from minilm.config import ModelConfig
 from minilm.errors import InputError
 
 VOCABULARY_MULTIPLE = 64
-NARROWEST, WIDEST = 128, 32768
+NARROWEST, WIDEST = 32, 32768
+MULTIPLES = (128, 64, 32, 16)  # of d_model below RELAXED, the first that gives a shape within CLOSE
+RELAXED = 1024
+CLOSE = 0.05
+HEAD_WIDTHS = (64, 48, 32, 16)  # of a d_model below 2048
 ASPECTS = (32, 160)  # d_model / num_layers
 # GPT-3's models are around this one, from 43 to 128; twice or half as much counts as a percent of error.
 USUAL_ASPECT, WORTH_OF_DOUBLE = 80, 0.01
@@ -45,11 +50,42 @@ def propose_shapes(
     """The best shapes of ``wish`` parameters, the best first, one for each width.
 
     ``count`` is the ledger's exact count of a configuration. They are stock GPT-NeoX shapes (minilm's
-    default), with the head ``tied`` or not. Raises InputError where no width gives a model of that size.
+    default), with the head ``tied`` or not. A finer multiple of d_model is used where no
+    shape is within CLOSE and it at least halves the error. Raises InputError where no width gives a model of
+    that size.
     """
     vocab_size = -(-vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+    shapes: list[Shape] = []
+    least = math.inf
+    for multiple in MULTIPLES:
+        finer = _shapes(wish, count, multiple, vocab_size, context_length, tied)
+        error = min((abs(shape.error) for shape in finer), default=math.inf)
+        if error <= least / 2:
+            shapes, least = finer, error
+        if least <= CLOSE:
+            break
+    if not shapes:
+        tables = NARROWEST * vocab_size * (1 if tied else 2)
+        raise InputError(
+            "--params",
+            f"{wish:,} with a vocabulary of {vocab_size:,}",
+            f"what widths of {NARROWEST} to {WIDEST:,} reach, from {tables:,} on (embedding and head)",
+            "give another --vocab-size or number",
+        )
+    close = [shape for shape in shapes if abs(shape.error) <= CLOSE]
+    return sorted(close or shapes, key=_distance)[:NUM_SHAPES]
+
+
+def _shapes(
+    wish: int,
+    count: Callable[[ModelConfig], int],
+    multiple: int,
+    vocab_size: int,
+    context_length: int,
+    tied: bool,
+) -> list[Shape]:
     shapes = []
-    for d_model in _widths():
+    for d_model in _widths(multiple):
 
         def config(num_layers: int, d_model: int = d_model) -> ModelConfig:
             return ModelConfig(
@@ -57,7 +93,7 @@ def propose_shapes(
                 context_length=context_length,
                 num_layers=num_layers,
                 d_model=d_model,
-                num_heads=d_model // (128 if d_model >= 2048 else 64),
+                num_heads=d_model // _head_width(d_model),
                 tied_embeddings=tied,
             )
 
@@ -69,20 +105,17 @@ def propose_shapes(
             continue
         parameters = one + (nearest - 1) * (two - one)
         shapes.append(Shape(config(nearest), parameters, parameters / wish - 1))
-    if not shapes:
-        tables = NARROWEST * vocab_size * (1 if tied else 2)
-        raise InputError(
-            "--params",
-            f"{wish:,} with a vocabulary of {vocab_size:,}",
-            f"what widths of {NARROWEST} to {WIDEST:,} reach, from {tables:,} on (embedding and head)",
-            "give another --vocab-size or number",
-        )
-    return sorted(shapes, key=_distance)[:NUM_SHAPES]
+    return shapes
 
 
-def _widths() -> Iterator[int]:
-    """Multiples of 128, from 1024 on of 256, from 2048 on of 512 and from 4096 on of 1024."""
-    width = NARROWEST
+def _head_width(d_model: int) -> int:
+    return 128 if d_model >= 2048 else next(width for width in HEAD_WIDTHS if d_model % width == 0)
+
+
+def _widths(multiple: int) -> Iterator[int]:
+    """Multiples of ``multiple``, from 1024 on of 256, from 2048 on of 512 and from 4096 on of 1024."""
+    yield from range(max(NARROWEST, multiple), RELAXED, multiple)
+    width = RELAXED
     while width <= WIDEST:
         yield width
         width += 128 * min(8, 2 ** max(0, width.bit_length() - 10))

@@ -93,16 +93,7 @@ def federate(
     """
     started = time.monotonic() if started is None else started
     flower.quiet()
-    lora = lora_config(
-        lora_rank,
-        alpha=lora_alpha,
-        dropout=None,
-        targets=targets,
-        rank_stabilised=False,
-        dora=False,
-    )
-    if lora is not None and checkpoint is None:
-        raise ConfigError("lora_rank", "given without a model", "one for the adapter to be on")
+    lora = _lora(checkpoint, lora_rank, lora_alpha, targets)
     privacy = _privacy(clip_norm, noise_multiplier)
     plan = Rounds(rounds, local_steps, weighting, privacy, round_timeout)
     number = _number_of_clients(client, clients, processes, listen)
@@ -123,25 +114,63 @@ def federate(
             model=dict(model or {}),
             settings=_settings(plan, settings or {}),
         )
+        if partition != "random" and (client or listen is not None):
+            logger.warning("note: no partition: clients have texts of their own")
+        if round_timeout is not None and not processes and listen is None:
+            logger.warning("note: no time-out of rounds: clients are in this process")
         spec = replace(spec, began_with={**spec.began_with, "federation": _record(plan, number)})
-        if not (processes or listen is not None):
-            datasets = _datasets(spec, client, number, partition)
-            _announce(spec, plan, number)
-            trainings = [local_training(spec, each, n, stop) for n, each in enumerate(datasets)]
-            server = in_process(averaging_of(spec, plan), trainings)
-            return run_rounds(spec, stop, started, server, plan)
-        _announce(spec, plan, number)
-        commands = {
-            f"{n}, {name}": _command(spec, checkpoint, name) for n, name in enumerate(client)
-        }
-        with over_grpc(
-            averaging_of(spec, plan),
-            number,
-            port=listen or 0,
-            commands=commands,
-            cache=source.cache,
-        ) as server:
-            return run_rounds(spec, stop, started, server, plan, in_process=False)
+        if processes or listen is not None:
+            commands = {
+                f"{n}, {name}": _command(spec, checkpoint, name) for n, name in enumerate(client)
+            }
+            return _with_clients_elsewhere(
+                spec, plan, number, stop, started, commands=commands, port=listen or 0
+            )
+        datasets = _datasets(spec, client, number, partition)
+        return _with_clients_here(spec, plan, datasets, stop, started)
+
+
+def _with_clients_here(
+    spec: RunSpec, plan: Rounds, datasets: Sequence[Dataset], stop: StopRequest, started: float
+) -> Outcome:
+    """The rounds of clients that train one after another, one for each of the ``datasets``."""
+    _announce(spec, plan, len(datasets))
+    trainings = [local_training(spec, dataset, n, stop) for n, dataset in enumerate(datasets)]
+    server = in_process(averaging_of(spec, plan), trainings)
+    return run_rounds(spec, stop, started, server, plan)
+
+
+def _with_clients_elsewhere(
+    spec: RunSpec,
+    plan: Rounds,
+    number: int,
+    stop: StopRequest,
+    started: float,
+    *,
+    commands: Mapping[str, list[str]],
+    port: int,
+) -> Outcome:
+    """The rounds of ``number`` clients that join at ``port``, processes of these ``commands`` if any."""
+    _announce(spec, plan, number)
+    with over_grpc(
+        averaging_of(spec, plan), number, port=port, commands=commands, cache=spec.source.cache
+    ) as server:
+        return run_rounds(spec, stop, started, server, plan, in_process=False)
+
+
+def _lora(
+    checkpoint: str | Path | None,
+    rank: int | None,
+    alpha: float | None,
+    targets: Sequence[str] | None,
+) -> LoraConfig | None:
+    """The adapter that is trained, if any. Raises ConfigError where there is no model for it."""
+    lora = lora_config(
+        rank, alpha=alpha, dropout=None, targets=targets, rank_stabilised=False, dora=False
+    )
+    if lora is not None and checkpoint is None:
+        raise ConfigError("lora_rank", "given without a model", "one for the adapter to be on")
+    return lora
 
 
 def _spec(

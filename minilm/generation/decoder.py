@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from minilm.config import ModelConfig
-from minilm.generation.fast_decoder import FastDecoder, ModifiedModelError
+from minilm.generation.fast_decoder import FastDecoder
+from minilm.generation.unmodified import ModifiedModelError
 from minilm.model.attention import without_plans
 from minilm.model.kv_cache import KVCache
 from minilm.model.transformer import Transformer

@@ -87,9 +87,9 @@ def search(
         space = _space(options, given, fixed, budget, tokens)
         if joules is None:  # what a joule is may still be measured
             space.check()
-        identity = _identity(options, space, sampler)
+        identity, details = _identity(options, space, sampler), _details(options, space)
         seed = space.preset.train_config(**fixed).seed
-        with open_study(path, identity, sampler=sampler, seed=seed) as opened:
+        with open_study(path, identity, sampler=sampler, seed=seed, details=details) as opened:
             if joules is not None:
                 factor = opened.measured("energy_factor", lambda: energy_factor(options, space))
                 if factor is None:
@@ -157,6 +157,18 @@ def _identity(options: TextOptions, space: Space, sampler: Sampler) -> dict[str,
         "settings": f"{dict(sorted(space.settings.items()))}",
         "tokens of a trial": space.tokens,
         "sampler": sampler,
+    }
+
+
+def _details(options: TextOptions, space: Space) -> dict[str, Any]:
+    """What `_identity` has as hashes or as a whole, for a message."""
+    dataset = space.dataset
+    return {
+        "data": f"{options.source.name}, {dataset.bytes:,} bytes",
+        "encoding": f"{dataset.train_tokens:,} tokens of a vocabulary of "
+        f"{dataset.tokenizer.vocab_size:,}",
+        "model": {name: f"{value}" for name, value in space.model.items()},
+        "settings": {name: f"{value}" for name, value in space.settings.items()},
     }
 
 

@@ -25,7 +25,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from minilm.errors import InputError, MissingExtraError
+from minilm.errors import MissingExtraError
+from minilm.hyperparameters.study_file import (
+    DETAILS,
+    IDENTITY,
+    NAME,
+    readable,
+    refuse_other_databases,
+    refuse_other_search,
+    refuse_other_studies,
+)
+from minilm.hyperparameters.study_locks import LOCK_SECONDS, exclusive, is_held
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -34,14 +44,11 @@ if TYPE_CHECKING:
 Sampler = Literal["tpe", "random"]
 Parameters = dict[str, float]
 
-NAME = "minilm search"
-_IDENTITY = "search"  # the study's attribute that says what is searched
 _ATTEMPT = "attempt"  # a trial's: how often its parameters were begun
 MOST_ATTEMPTS = 3
 # Trials without a median to compare with, and parts of a trial before it is compared.
 STARTUP_TRIALS, WARMUP_PARTS = 5, 1
 FEWEST_FOR_IMPORTANCE = 4
-LOCK_SECONDS = 600.0  # to wait for the study: another process is drawing a trial, or writing a loss
 POLL_SECONDS = 0.5
 
 logger = logging.getLogger(__name__)
@@ -244,11 +251,12 @@ def open_study(
     *,
     sampler: Sampler,
     seed: int,
+    details: Mapping[str, Any] | None = None,
 ) -> Iterator[Study]:
     """The study in ``path``, new where there is none.
 
-    ``identity`` is what is searched. Raises InputError, and leaves the file as it is, where that is the study
-    of another search, or none.
+    ``identity`` is what is searched, ``details`` says it to people. Raises InputError, and leaves the file
+    as it is, where that is the study of another search, or none.
     """
     import optuna
 
@@ -272,11 +280,11 @@ def open_study(
                 pruner=optuna.pruners.MedianPruner(STARTUP_TRIALS, WARMUP_PARTS),
             )
             study.get_trials()  # every value that is stored is read once
-            stored = study.user_attrs.get(_IDENTITY)
-            if stored is None:
-                study.set_user_attr(_IDENTITY, dict(identity))
+            if study.user_attrs.get(IDENTITY) is None:
+                study.set_user_attr(IDENTITY, dict(identity))
+                study.set_user_attr(DETAILS, dict(details or {}))
             else:
-                refuse_other_search(path, stored, identity)
+                refuse_other_search(path, study.user_attrs, identity, details or {})
         yield Study(path, study, sampler, seed)
 
 
@@ -292,55 +300,6 @@ def make_sampler(kind: Sampler, seed: int, number: int) -> Any:
 
 
 @contextlib.contextmanager
-def exclusive(path: Path, wait: float = 0.0) -> Iterator[None]:
-    """Hold the lock ``path`` within the block: no other process, and no other connection here, does.
-
-    Raises InputError where it is not free for so many seconds.
-    """
-    connection = sqlite3.connect(path, timeout=wait, isolation_level=None)
-    try:
-        try:
-            connection.execute("BEGIN EXCLUSIVE")
-        except sqlite3.Error as error:
-            problem = f"cannot be locked: {error}"
-            raise InputError(path, problem, "a lock that others hold for moments") from None
-        yield
-    finally:
-        connection.close()
-
-
-def is_held(path: Path) -> bool:
-    """Whether a process holds the lock ``path``."""
-    if not path.exists():
-        return False
-    try:
-        with exclusive(path):
-            return False
-    except InputError:
-        return True
-
-
-@contextlib.contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """What Optuna and SQLite say of a damaged study, or of a full disk, in one line."""
-    import optuna
-    import sqlalchemy
-
-    try:
-        yield
-    except InputError:
-        raise
-    except (
-        optuna.exceptions.OptunaError,
-        sqlalchemy.exc.SQLAlchemyError,
-        sqlite3.Error,
-        *(ValueError, KeyError, TypeError, AttributeError, RuntimeError),  # of what is stored
-    ) as error:
-        reason = f"{error.__cause__ or error}".split("\n")[0]
-        raise InputError(path, f"cannot be used: {reason}", _EXPECTED, _REMEDY) from None
-
-
-@contextlib.contextmanager
 def quiet_optuna() -> Iterator[None]:
     """Optuna says nothing beside the messages of minilm within the block."""
     import optuna
@@ -351,56 +310,3 @@ def quiet_optuna() -> Iterator[None]:
         yield
     finally:
         optuna.logging.set_verbosity(level)
-
-
-_EXPECTED = "the study of a search, or a new file"
-_REMEDY = "choose another --study"
-
-
-def refuse_other_databases(path: Path) -> None:
-    """Raises InputError for what is no database of Optuna; it is not written to.
-
-    Nor is one with triggers or views: SQLite would run what they say.
-    """
-    objects = _read(path, "SELECT type, name FROM sqlite_master")
-    tables = {name for _, name in objects}
-    if tables and "studies" not in tables:
-        raise InputError(path, "a database of another program", _EXPECTED, _REMEDY)
-    if any(kind in ("trigger", "view") for kind, _ in objects):
-        raise InputError(path, "a database with triggers or views", _EXPECTED, _REMEDY)
-
-
-def refuse_other_studies(path: Path) -> None:
-    """Raises InputError for studies that other programs made with Optuna."""
-    if not _read(path, "SELECT name FROM sqlite_master WHERE name = 'studies'"):
-        return
-    names = [name for (name,) in _read(path, "SELECT study_name FROM studies")]
-    if any(name != NAME for name in names):
-        raise InputError(path, f"the study {names[0]!r} of another program", _EXPECTED, _REMEDY)
-
-
-def refuse_other_search(path: Path, stored: Any, identity: Mapping[str, Any]) -> None:
-    """Raises InputError where something else is searched there; it says what is different."""
-    if not isinstance(stored, dict):
-        raise InputError(path, "a study without what is searched", _EXPECTED, _REMEDY)
-    for name in sorted({*stored, *identity}, key=list({**identity, **stored}).index):
-        was, now = stored.get(name), identity.get(name)
-        if was != now:
-            got = f"the study of another search: {name} {was}"
-            raise InputError(path, got, f"{name} {now}", f"{_REMEDY}, or the options it began with")
-
-
-def _read(path: Path, query: str) -> list[Any]:
-    """The rows of a query on a database that is only read; none where there is no file."""
-    if not path.exists():
-        return []
-    connection: sqlite3.Connection | None = None
-    try:
-        uri = f"{path.absolute().as_uri()}?mode=ro"
-        connection = sqlite3.connect(uri, uri=True, timeout=LOCK_SECONDS)
-        return connection.execute(query).fetchall()
-    except sqlite3.Error as error:
-        raise InputError(path, f"{error}", _EXPECTED, _REMEDY) from None
-    finally:
-        if connection is not None:
-            connection.close()

@@ -40,7 +40,7 @@ def with_adapter(target: Target, path: Path, lora: LoraConfig) -> Target:
     if adapters.class_name:
         note = f"its names are those of PEFT for {adapters.class_name}"
         if _is_run(path):
-            note += f", on the folder that `minilm convert {base} --to huggingface` writes"
+            note += f", on the folder that minilm convert {base} --to huggingface writes"
         notes.append(note)
     else:
         notes.append(f"its names are minilm's own: {adapters.reason}")

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-import math
+import re
 from dataclasses import dataclass
 
 from minilm.costs.hardware import GPUS, Gpu, find_gpu
 from minilm.dtypes import BITS
 from minilm.errors import InputError
+
+# The least and the most of a number that is given, its unit, and what is expected.
+RANGES: dict[str, tuple[float, float, str, str]] = {
+    "--gpu-memory": (1, 1e15, "bytes", "a size up to 1,000 TB, such as 80GB"),
+    "--gpu-flops": (1e9, 1e18, "FLOP/s", "1e9 to 1e18, such as 989T"),
+    "--gpu-link": (1e6, 1e15, "bytes a second", "0.001 to 1,000,000 GB/s"),
+    "--network": (1e6, 1e15, "bytes a second", "0.008 to 8,000,000 Gbit/s"),
+    "--gpu-watts": (0.1, 1e6, "W", "0.1 to 1,000,000"),
+}
 
 UNKNOWN = Gpu(sold=0, tflops={}, link=0, watts=0)
 
@@ -55,14 +64,15 @@ def find_machines(
         "--gpu-watts": watts,
     }
     for option, number in numbers.items():
-        if number is not None and not 0 < number < math.inf:
-            raise InputError(option, str(number), "more than 0")
+        least, most, unit, expected = RANGES[option]
+        if number is not None and not least <= number <= most:
+            raise InputError(option, f"{number:g} {unit}", expected)
     known = find_gpu(name)
     if known is None:
         needed = ["--gpu-memory", "--gpu-flops", *(["--gpu-link"] if gpus > 1 else [])]
         missing = [option for option in needed if numbers[option] is None]
         if missing:
-            expected = f"one of {', '.join(GPUS)}"
+            expected = f"one of {', '.join(_similar(name) or GPUS)}"
             remedy = f"or give its own numbers: {', '.join(missing)}"
             raise InputError("--gpu", f"{name[:40]!r}, an unknown card", expected, remedy)
     gpu = UNKNOWN if known is None else GPUS[known]
@@ -92,3 +102,9 @@ def find_machines(
         network=network,
         watts=watts or gpu.watts or None,
     )
+
+
+def _similar(name: str) -> list[str]:
+    """The known cards that share a word with a digit with ``name``: A100, NVIDIA H100 80GB HBM3."""
+    words = {word for word in re.split(r"[^A-Z0-9]+", name.upper()) if re.search(r"\d", word)}
+    return [card for card in GPUS if words & set(re.split(r"[ -]", card.upper()))]

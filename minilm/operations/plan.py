@@ -37,6 +37,7 @@ MEASURED_MFU = 0.37
 STEP_TOKENS = ((10**9, 500_000), (5 * 10**9, 10**6), (10**11, 2 * 10**6), (math.inf, 3_200_000))
 GPUS_PER_SERVER = 8
 MOST_GPUS = 2**20
+LEAST_MFU, MOST_PRICE = 0.0001, 10**9
 GPT2_VOCABULARY = 50257
 
 
@@ -90,7 +91,7 @@ def plan(
         layout=layout,
         config=config,
         machines=machines,
-        tokens=_number(tokens, "--tokens"),
+        tokens=parse_count(tokens, "--tokens"),
         step_tokens=_step_tokens(batch_tokens, layout.count()),
         context=context_or_default(layout, context),
         optimizer=optimizer,
@@ -104,6 +105,7 @@ def plan(
         causal_flops_per_token=causal_training_flops(layout, context=job.context),
         layouts=tuple(_layout_plan(job, mesh) for mesh in _meshes(job, tensor_parallel)),
         shapes=shapes,
+        notes=tuple(_notes(job, tensor_parallel)),
     )
 
 
@@ -124,7 +126,7 @@ def _planned(
         raise InputError("--vocab-size, --tied-embeddings", got, "--params")
     if params is not None:
         shapes = propose_shapes(
-            _number(params, "--params"),
+            parse_count(params, "--params"),
             lambda config: minilm_layout(config).count(),
             vocab_size=vocab_size or GPT2_VOCABULARY,
             context_length=context or DEFAULT_CONTEXT,
@@ -155,22 +157,28 @@ def _check_options(
     ):
         if not 1 <= number <= most:
             raise InputError(name, str(number), f"a whole number from 1 to {most:,}")
-    if not 0 < mfu <= 1:
-        raise InputError("--mfu", str(mfu), "above 0, at most 1: a share of the dense peak")
-    if price is not None and not 0 <= price < math.inf:
-        raise InputError("--price", str(price), "the price of a card and hour, 0 or more")
+    if not LEAST_MFU <= mfu <= 1:
+        raise InputError("--mfu", str(mfu), f"{LEAST_MFU} to 1, a share of the dense peak: 0.4")
+    if price is not None and not 0 <= price <= MOST_PRICE:
+        expected = f"the price of a card and hour, 0 to {MOST_PRICE:,}"
+        raise InputError("--price", str(price), expected)
 
 
-def _number(value: int | str, where: str) -> int:
-    number = parse_number(str(value), where)
-    if number.is_bytes:
-        raise InputError(where, repr(value), "a number without a unit of bytes")
+def parse_count(value: int | str, where: str) -> int:
+    """A positive number of tokens, parameters or FLOP/s. Raises InputError naming ``where``."""
+    try:
+        number = parse_number(str(value), where)
+    except InputError:
+        number = None
+    if number is None or number.is_bytes:
+        expected = "a positive number up to 1e18, such as 125M, 10B, 2.5e9 or 10,000,000,000"
+        raise InputError(where, repr(str(value)[:40]), expected)
     return number.value
 
 
 def _step_tokens(batch_tokens: int | str | None, parameters: int) -> int:
     if batch_tokens is not None:
-        return _number(batch_tokens, "--batch-tokens")
+        return parse_count(batch_tokens, "--batch-tokens")
     return next(tokens for most, tokens in STEP_TOKENS if parameters <= most)
 
 
@@ -200,10 +208,11 @@ def _model(
 
 def shape_text(config: ModelConfig) -> str:
     """12 layers x 768, 12 heads, vocabulary 50304."""
-    return (
-        f"{config.num_layers} layers x {config.d_model}, {config.num_heads} heads, vocabulary "
-        f"{config.vocab_size}"
+    layers, heads = (
+        f"{number} {noun}{'' if number == 1 else 's'}"
+        for number, noun in ((config.num_layers, "layer"), (config.num_heads, "head"))
     )
+    return f"{layers} x {config.d_model}, {heads}, vocabulary {config.vocab_size}"
 
 
 def _meshes(job: Job, tensor: int | None) -> Iterator[Mesh]:
@@ -212,6 +221,10 @@ def _meshes(job: Job, tensor: int | None) -> Iterator[Mesh]:
         if tensor not in (None, 1):
             expected = "1 for an architecture that minilm does not run"
             raise InputError("--tensor-parallel", str(tensor), expected)
+        tensor = 1
+    elif config.convolution:
+        if tensor not in (None, 1):
+            raise InputError("--tensor-parallel", str(tensor), "1 for a model with a convolution")
         tensor = 1
     elif tensor is None:
         tensor = largest_tensor_parallel(config, machines.gpus, machines.gpus_per_server)
@@ -225,11 +238,36 @@ def _meshes(job: Job, tensor: int | None) -> Iterator[Mesh]:
     return meshes(machines.gpus, machines.gpus_per_server, tensor)
 
 
+def _notes(job: Job, tensor: int | None) -> Iterator[str]:
+    """Why a layout is not among those that are planned, and what one of them asks for."""
+    machines, config = job.machines, job.config
+    if machines.gpus == 1:
+        return
+    each = machines.gpus_per_server
+    if machines.gpus <= each:
+        yield "no hsdp: all cards are in one server"
+    elif machines.gpus % each:
+        yield f"no hsdp: {machines.gpus:,} cards do not fill servers of {each}"
+    elif each == 1:
+        yield "no hsdp: a server has one card"
+    if config is None:
+        yield "no tensor parallel: minilm does not run this architecture"
+    elif config.convolution:
+        yield "no tensor parallel: minilm does not divide a convolution"
+    elif tensor is None and largest_tensor_parallel(config, machines.gpus, each) == 1:
+        yield (
+            f"no tensor parallel: no power of 2 divides {machines.gpus:,} cards, servers of {each}, "
+            f"{config.num_kv_heads} key/value heads and a feed-forward of {config.d_feed_forward}"
+        )
+    elif config.dropout and tensor != 1:
+        yield f"tensor parallel needs --model.dropout 0, not {config.dropout:g}"
+
+
 def _layout_plan(job: Job, mesh: Mesh) -> LayoutPlan:
-    """Without activation checkpointing or with it, whichever is faster of what fits."""
+    """Without activation checkpointing or with it: what has the tokens of a step, then what is faster."""
     plans = [_with_checkpointing(job, mesh, checkpointing) for checkpointing in (False, True)]
     candidates = [each for each in plans if each.fits]
-    return min(candidates, key=lambda each: each.seconds, default=plans[-1])
+    return min(candidates, key=lambda each: (each.is_cut, each.seconds), default=plans[-1])
 
 
 def _with_checkpointing(job: Job, mesh: Mesh, checkpointing: bool) -> LayoutPlan:
@@ -246,25 +284,35 @@ def _with_checkpointing(job: Job, mesh: Mesh, checkpointing: bool) -> LayoutPlan
     )
     accumulating = replace(step, accumulating=True)
 
-    def required(micro_batch: int, micro_steps: int) -> tuple[RankMemory, int]:
-        memory = (accumulating if micro_steps > 1 else step).memory(micro_batch, context)
+    def required(of: RankStep, micro_batch: int) -> tuple[RankMemory, int]:
+        memory = of.memory(micro_batch, context)
         return memory, overhead_bytes(memory.total)
 
-    def fits(micro_batch: int) -> bool:
-        memory, overhead = required(micro_batch, 2)
-        return memory.total + overhead <= machines.memory
+    def most_of(of: RankStep) -> int:
+        def fits(micro_batch: int) -> bool:
+            memory, overhead = required(of, micro_batch)
+            return memory.total + overhead <= machines.memory
+
+        return largest(fits, SEARCHED)
 
     # Of a rank, in a step.
     sequences = max(1, round(job.step_tokens / (context * mesh.data_ranks)))
-    most = largest(fits, SEARCHED)
+    most, is_cut = most_of(step), False
+    if 0 < most < sequences:
+        if most_accumulating := most_of(accumulating):
+            step, most = accumulating, most_accumulating
+        else:  # a step has no more tokens than one micro-step
+            sequences, is_cut = most, True
     micro_steps = -(-sequences // max(1, min(most, sequences)))
     micro_batch = -(-sequences // micro_steps)
-    memory, overhead = required(micro_batch, micro_steps)
+    memory, overhead = required(step, micro_batch)
     micro_tokens = micro_batch * context
     step_transfers = tuple(
         transfers(
             mesh,
             parameters=layout.count(),
+            outside=step.outside_elements,
+            columns=0 if config is None else 3 + (2 if config.gated else 1),
             layers=sum(kind.layers.value(layout.symbols) for kind in layout.attention),
             activation_elements=micro_tokens * layout.symbols["d"],
             width=BITS[job.dtype] // 8,
@@ -289,6 +337,7 @@ def _with_checkpointing(job: Job, mesh: Mesh, checkpointing: bool) -> LayoutPlan
         micro_batch=micro_batch,
         micro_steps=micro_steps,
         step_tokens=step_tokens,
+        is_cut=is_cut,
         transfers=step_transfers,
         time=time,
         seconds=job.tokens / step_tokens * time.seconds,

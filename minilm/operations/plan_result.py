@@ -35,6 +35,7 @@ class Job:
 class LayoutPlan:
     """A run in one layout of the ranks; ``micro_batch`` is in sequences of one rank.
 
+    ``is_cut``: a step is one micro-step of fewer tokens than wished, since whole gradients do not fit.
     ``largest_micro_batch`` is 0 where not even one sequence fits; memory and time are then those of one.
     """
 
@@ -46,6 +47,7 @@ class LayoutPlan:
     micro_batch: int
     micro_steps: int
     step_tokens: int
+    is_cut: bool
     transfers: tuple[Transfer, ...]
     time: StepTime
     seconds: float
@@ -69,19 +71,25 @@ class LayoutPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A job, its costs in each layout, and the ``shapes`` that were proposed for it, if any."""
+    """A job, its costs in each layout, and the ``shapes`` that were proposed for it, if any.
+
+    ``notes``, a line each, say why a layout is missing, and what one of them asks for.
+    """
 
     job: Job
     flops_per_token: int
     causal_flops_per_token: float
     layouts: tuple[LayoutPlan, ...]
     shapes: tuple[Shape, ...] = field(default=())
+    notes: tuple[str, ...] = field(default=())
 
     @property
     def best(self) -> LayoutPlan | None:
-        """The fastest that fits; None where nothing does."""
+        """What fits and has the tokens of a step, then the fastest; None where nothing fits."""
         candidates = [each for each in self.layouts if each.fits]
-        return max(candidates, key=lambda each: each.tokens_per_second, default=None)
+        return max(
+            candidates, key=lambda each: (not each.is_cut, each.tokens_per_second), default=None
+        )
 
     def gpu_hours(self, layout: LayoutPlan) -> float:
         """Hours of all cards together."""
@@ -124,6 +132,7 @@ class Plan:
             "machines": {**asdict(job.machines), "servers": job.machines.servers},
             "best": best.mesh.name if best is not None else None,
             "layouts": [self._layout_dict(each) for each in self.layouts],
+            "notes": list(self.notes),
             "shapes": [
                 {
                     "parameters": shape.parameters,
@@ -149,6 +158,7 @@ class Plan:
             "largest_micro_batch": layout.largest_micro_batch,
             "micro_steps": layout.micro_steps,
             "step_tokens": layout.step_tokens,
+            "step_is_cut": layout.is_cut,
             "transfers": [asdict(each) for each in layout.transfers],
             "sent_per_step": layout.time.traffic,
             "seconds_per_step": {

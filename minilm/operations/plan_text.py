@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
+from minilm.costs.shapes import CLOSE, MULTIPLES
 from minilm.operations.plan import MEASURED_MFU, shape_text
 from minilm.operations.plan_result import LayoutPlan, Plan
 from minilm.render.document import Column, Table
@@ -14,6 +16,9 @@ def plan_blocks(plan: Plan) -> Iterator[Table | list[str]]:
     """The shapes that were proposed, what is planned, memory, time, and the fastest that fits."""
     if plan.shapes:
         yield _shapes(plan)
+        notes = list(_shape_notes(plan))
+        if notes:
+            yield notes
     yield list(_head(plan))
     yield _memory(plan)
     yield _time(plan)
@@ -32,6 +37,22 @@ def _shapes(plan: Plan) -> Table:
             for shape in plan.shapes
         ),
     )
+
+
+def _shape_notes(plan: Plan) -> Iterator[str]:
+    """What is unusual of the shape that is planned."""
+    best = plan.shapes[0]
+    if abs(best.error) > CLOSE:
+        more = "more" if best.error > 0 else "fewer"
+        yield (
+            f"no shape comes closer: {abs(best.error):.1%} {more} than asked for. Another --vocab-size, "
+            "or --tied-embeddings, gives other sizes"
+        )
+    if best.config.d_model % MULTIPLES[0]:
+        yield (
+            f"no width in multiples of {MULTIPLES[0]} is as close; {best.config.d_model} uses matrix units "
+            "less well"
+        )
 
 
 def _head(plan: Plan) -> Iterator[str]:
@@ -74,9 +95,15 @@ def _memory(plan: Plan) -> Table:
             layout.overhead,
             layout.required,
         )
-        rows.append((layout.mesh.name, *(f"{size / 2**30:,.1f}" for size in sizes)))
+        rows.append((layout.mesh.name, *map(_gib, sizes)))
     columns = (Column("GiB a card"), *(Column(title, "number") for title in titles))
     return Table(columns, tuple(rows))
+
+
+def _gib(size: int) -> str:
+    """Three digits or more: 0.46, 58.2, 1,140."""
+    gib = size / 2**30
+    return f"{gib:.2f}" if gib < 1 else f"{gib:,.1f}" if gib < 1000 else f"{gib:,.0f}"
 
 
 def _time(plan: Plan) -> Table:
@@ -119,11 +146,23 @@ def _answer(plan: Plan) -> Iterator[str]:
     )
     if any(layout.checkpointing and layout.fits for layout in plan.layouts):
         yield "* activations are recomputed, which takes a third longer"
+    cut = [layout.mesh.name for layout in plan.layouts if layout.is_cut and layout is not best]
+    if cut:
+        yield f"{', '.join(cut)}: steps of fewer tokens than wished, as whole gradients do not fit"
+    yield from plan.notes
     if best is None:
-        yield "nothing fits: more cards, or cards with more memory"
+        least = min(plan.layouts, key=lambda layout: layout.required)
+        yield (
+            f"nothing fits: one sequence needs {_gib(least.required)} GiB a card at least "
+            f"({least.mesh.name}); more cards, or cards with more memory"
+        )
         return
+    others = [each for each in plan.layouts if each.fits]
+    of_size = ""
+    if any(each.tokens_per_second > best.tokens_per_second for each in others):
+        of_size = " with steps of the wished size"
     parts = [
-        f"{best.mesh.name} is the fastest that fits: {duration_text(best.seconds)}",
+        f"{best.mesh.name} is the fastest that fits{of_size}: {duration_text(best.seconds)}",
         f"{plan.gpu_hours(best):,.1f} GPU hours",
     ]
     energy, cost = plan.kilowatt_hours(best), plan.cost(best)
@@ -135,8 +174,15 @@ def _answer(plan: Plan) -> Iterator[str]:
         f"cost {cost:,.2f} at {job.price:g} an hour" if cost is not None else "cost: give --price"
     )
     yield ", ".join(parts)
-    wish = f" ({job.step_tokens:,} wished)" if best.step_tokens != job.step_tokens else ""
-    yield f"a step: {best.step_tokens:,} tokens{wish}, {best.time.seconds:,.3f} s"
+    wish = ""
+    if best.step_tokens != job.step_tokens:
+        reason = "; whole gradients, for several micro-steps, do not fit" if best.is_cut else ""
+        wish = f" ({job.step_tokens:,} wished{reason})"
+    steps = max(1, math.ceil(job.tokens / best.step_tokens))
+    yield (
+        f"a step: {best.step_tokens:,} tokens{wish}, {best.time.seconds:,.3f} s; {steps:,} step"
+        f"{'' if steps == 1 else 's'}"
+    )
 
 
 def duration_text(seconds: float) -> str:

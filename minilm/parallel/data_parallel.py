@@ -29,7 +29,7 @@ from minilm.model.layers import CausalConvolution
 from minilm.model.transformer import Transformer
 from minilm.parallel.process_group import World, world
 from minilm.parallel.sharded import whole
-from minilm.parallel.tensor_parallel import check, parallelize
+from minilm.parallel.tensor_parallel import check, check_training, parallelize
 
 Loss = Callable[..., Tensor]
 
@@ -64,7 +64,8 @@ class DataParallel:
         self.seconds = self._gathering = 0.0
         device = next(model.parameters()).device.type
         if world.tensor > 1:
-            check(model, world.tensor, world.size)
+            check(model.config, world.tensor, world)
+            check_training(model, world.tensor)
         elif layout == "ddp":
             self._module = DistributedDataParallel(self._module, gradient_as_bucket_view=True)
             return

@@ -34,8 +34,14 @@ def restarts() -> int:
 
 
 def silence_all_but_first() -> None:
-    """Only the process of rank 0 prints; in the others standard output and error go nowhere."""
-    if started_by_torchrun() and os.environ["RANK"] != "0":
+    """Only the process of rank 0 prints; in the others standard output and error go nowhere.
+
+    Nor does torch, where it is not imported yet, print stack traces of its warnings when a connection ends.
+    """
+    if not started_by_torchrun():
+        return
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    if os.environ["RANK"] != "0":
         sys.stdout = sys.stderr = nowhere()
 
 

@@ -174,7 +174,7 @@ def process_group() -> Iterator[World]:
     if _world.is_parallel or not started_by_torchrun():
         yield _world
         return
-    timeout = _timeout()
+    timeout, launcher = _timeout(), os.getppid()
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     store, rank, size = next(iter(rendezvous("env://", timeout=timeout)))
@@ -192,7 +192,7 @@ def process_group() -> Iterator[World]:
         else:
             sys.stderr = nowhere()
         if _is_of_communication(error):
-            raise _lost_process(_world, error) from None
+            raise _lost_process(_world, error, launcher) from None
         raise
     finally:
         _world = World()
@@ -207,12 +207,16 @@ def _is_of_communication(error: BaseException) -> bool:
     )
 
 
-def _lost_process(world: World, error: BaseException) -> InputError:
-    others = " or ".join(world.behind())
-    reason = "does not answer" if "imed out" in str(error) else "ended"
+def _lost_process(world: World, error: BaseException, launcher: int) -> InputError:
+    """``launcher``: the process that started this one; when that ends, another one becomes the parent."""
+    if os.getppid() != launcher:
+        others, reason = f"torchrun, which started it (pid {launcher}),", "ended"
+    else:
+        others = " or ".join(world.behind()) or "another one, or the torchrun of the first machine,"
+        reason = "does not answer" if "imed out" in str(error) else "ended"
     return InputError(
         f"process {world.rank} of {world.size}",
-        f"{others or 'another one'} {reason}",
+        f"{others} {reason}",
         "all of them",
         "the run is as last saved, and --resume continues it",
     )

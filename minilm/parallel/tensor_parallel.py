@@ -19,26 +19,36 @@ from torch.distributed.tensor.parallel import (
     parallelize_module,
 )
 
+from minilm.config import ModelConfig
 from minilm.costs.mesh import divides
 from minilm.errors import ConfigError
 from minilm.model.transformer import Block, Transformer
+from minilm.parallel.process_group import World
 
 _COLUMNS = ("query", "key", "value", "gate", "up")
 _ROWS = ("output", "down")
 
 
-def check(model: Transformer, tensor: int, processes: int) -> None:
-    """Raises ConfigError unless ``tensor`` of the ``processes`` can share the matrices of ``model``."""
-    config = model.config
-    if processes % tensor:
-        raise _refusal(tensor, f"{processes} processes", "a number that divides them")
+def check(config: ModelConfig, tensor: int, world: World) -> None:
+    """Raises ConfigError unless ``tensor`` processes of ``world`` can share the matrices of a model."""
+    if tensor == 1:
+        return
+    if not world.is_parallel:
+        expected = f"torchrun --nproc-per-node {tensor} scripts/train.py ..."
+        raise _refusal(tensor, "one process", expected)
+    if world.size % tensor:
+        raise _refusal(tensor, f"{world.size} processes", "a number that divides them")
     if not divides(config, tensor):
         got = f"{config.num_kv_heads} key/value heads and {config.d_feed_forward} hidden units"
         raise _refusal(tensor, got, "a number that divides both")
-    if config.dropout:
-        raise _refusal(tensor, f"dropout {config.dropout:g}", "--model.dropout 0")
     if config.convolution:
         raise _refusal(tensor, "a convolution", "--model.convolution 0")
+
+
+def check_training(model: Transformer, tensor: int) -> None:
+    """Raises ConfigError unless all of ``model`` is trained, and without dropout."""
+    if model.config.dropout:
+        raise _refusal(tensor, f"dropout {model.config.dropout:g}", "--model.dropout 0")
     if not all(parameter.requires_grad for parameter in model.parameters()):
         raise _refusal(tensor, "an adapter or frozen parameters", "a model that is trained whole")
 

@@ -6,14 +6,15 @@ has a data attribute. The fill of a box is as wide as the share of its parameter
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from itertools import groupby
 
 from markupsafe import Markup, escape
 
-from minilm.ledger.layout import Layout
+from minilm.ledger.layout import Layout, Role
 from minilm.ledger.symbols import ONE, PRETTY, ZERO, Polynomial, format_polynomial
 from minilm.render.component_groups import component_group
 
@@ -30,12 +31,16 @@ _BESIDE = ({"query", "key", "value"}, {"gate", "up"})
 
 @dataclass(frozen=True)
 class Part:
-    """A component: its parameters, the shape of its largest tensor, whether it is in each layer."""
+    """A component: its parameters, the shape of its largest tensor, whether it is in each layer.
+
+    ``biases`` are those that are added to its results, ZERO without any.
+    """
 
     name: str
     count: Polynomial
     shape: tuple[Polynomial, ...]
     in_layers: bool
+    biases: Polynomial = ZERO
 
     @property
     def group(self) -> str:
@@ -57,7 +62,13 @@ def parts_of(layout: Layout) -> list[Part]:
     for name, tensors in layout.components().items():
         largest = max(tensors, key=lambda tensor: layout.value(tensor))
         count = sum((tensor.count for tensor in tensors), ZERO)
-        parts.append(Part(name, count, largest.shape, largest.repeat != ONE))
+        biases = [
+            math.prod(tensor.shape, start=ONE)
+            for tensor in tensors
+            if tensor.role is Role.ADDED and tensor is not largest
+        ]
+        in_layers = largest.repeat != ONE
+        parts.append(Part(name, count, largest.shape, in_layers, sum(biases, ZERO)))
     return parts
 
 
@@ -136,8 +147,8 @@ def _box(
 ) -> Markup:
     left, top, width = place
     share = part.count.value(symbols) / total
-    letters = " × ".join(map(_side, part.shape))
-    numeric = " × ".join(f"{side.value(symbols):,}" for side in part.shape)
+    letters = _sizes(part, _side)
+    numeric = _sizes(part, lambda side: f"{side.value(symbols):,}")
     lines = [
         Markup(
             '<rect class="{} fill" x="{:g}" y="{:g}" width="{:.2f}" height="{}" rx="3" '
@@ -155,6 +166,12 @@ def _box(
     else:
         lines.append(_text(left + width * 0.62, top + 17, numeric, "", f'data-shape="{number}"'))
     return Markup("<g>{}</g>").format(Markup("").join(lines))
+
+
+def _sizes(part: Part, side_text: Callable[[Polynomial], str]) -> str:
+    """The shape, and what biases add: d × d + d."""
+    text = " × ".join(map(side_text, part.shape))
+    return f"{text} + {side_text(part.biases)}" if part.biases != ZERO else text
 
 
 def _side(side: Polynomial) -> str:

@@ -1,7 +1,8 @@
 """The calculator of the page: the letters of a model's formula, and what the page computes from them.
 
 The page evaluates polynomials that are written here as data; no formula is typed in its script. A letter is
-free, or follows from others (k = d / h), or has a rule that it must obey (h divides d).
+free, or follows from others (k = d / h), or does so until it is moved (f = 4d), or has a rule that it must
+obey (h divides d).
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ class Letter:
     """A slider. ``divides`` and ``at_most`` name the letter of its rule; it is a multiple of ``multiple``.
 
     ``quotient`` times the letter divides the other one: heads of an even width. ``derived`` is (numerator,
-    denominator) of what follows from other letters, ``text`` the same for people.
+    denominator) of what follows from other letters, ``text`` the same for people; ``follows`` is what a
+    slider is until it is moved.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Letter:
     quotient: int = 1
     multiple: int = 1
     derived: tuple[Polynomial, Polynomial] | None = None
+    follows: Polynomial | None = None
     text: str = ""
     why_fixed: str = ""
 
@@ -89,6 +92,7 @@ class Calculator:
                     "name": part.name,
                     "count": polynomial_data(part.count),
                     "shape": [polynomial_data(side) for side in part.shape],
+                    "biases": polynomial_data(part.biases),
                 }
                 for part in self.parts
             ],
@@ -129,6 +133,12 @@ def calculator(layout: Layout, *, batch: int = 1) -> Calculator | None:
         notes.append(
             "KV cache and FLOPs of this sparse or compressed attention are no polynomials: they are "
             "in the tables below, for the model as it is."
+        )
+    windows = sorted({kind.window for kind in layout.attention if kind.window})
+    if windows and is_polynomial(layout):
+        notes.append(
+            f"Some layers look back on at most {', '.join(f'{each:,}' for each in windows)} tokens "
+            "(sliding windows): their KV cache and FLOPs do not grow with T beyond that."
         )
     if layout.state != ZERO:
         notes.append("The state of recurrent layers is in the table of memory below.")
@@ -173,7 +183,7 @@ def _letters(layout: Layout, total: Polynomial, all_costs: list[Cost], batch: in
             why = "layers of several kinds: their number stays"
             letters.append(Letter(name, meaning, symbols[name], why_fixed=why))
         else:
-            rules = _rules(name, symbols, derived)
+            rules = _rules(name, symbols, derived) | _ties(name, symbols)
             stops = _stops(name, symbols[name])
             letters.append(Letter(name, meaning, symbols[name], stops, **rules))
     context = symbols.get("T", context_or_default(layout, None))
@@ -206,6 +216,17 @@ def _derived(symbols: Mapping[str, int], used: set[str]) -> _Derived:
     if {"D", "M", "L"} <= symbols.keys() and symbols["D"] + symbols["M"] == symbols["L"]:
         derived["L"] = (symbol("D") + symbol("M"), ONE), "D + M"
     return derived
+
+
+def _ties(name: str, symbols: Mapping[str, int]) -> dict[str, Any]:
+    """What a free letter is in this model, and in most: f a multiple of d, g all heads."""
+    multiple = ZERO
+    if name == "f" and "d" in symbols and symbols["f"] % symbols["d"] == 0:
+        multiple = symbols["f"] // symbols["d"] * symbol("d")
+    if name == "g" and symbols.get("h") == symbols["g"]:
+        multiple = symbol("h")
+    text = format_polynomial(multiple, PRETTY)
+    return {"follows": multiple, "text": text} if multiple != ZERO else {}
 
 
 def _rules(name: str, symbols: Mapping[str, int], derived: _Derived) -> dict[str, Any]:
@@ -250,4 +271,6 @@ def _letter_data(letter: Letter) -> dict[str, Any]:
         return data
     rules = {"divides": letter.divides, "at_most": letter.at_most}
     numbers = {"quotient": letter.quotient, "multiple": letter.multiple}
+    if letter.follows is not None:
+        data["follows"] = polynomial_data(letter.follows)
     return data | {"stops": letter.stops} | rules | numbers

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from minilm.inspection.inspector import inspect
 from minilm.inspection.report import Report
-from minilm.ledger.components import EMBEDDINGS, LM_HEAD
+from minilm.ledger.components import LM_HEAD, POSITION_EMBEDDING, TOKEN_EMBEDDING
 from minilm.ledger.symbols import letter_meaning
 from minilm.render.cells import bar_lengths, format_shape, number_columns
 from minilm.render.component_groups import component_group, fold_components
@@ -184,12 +184,18 @@ def _shares(report: Report) -> Section | None:
         groups[component_group(component.name)] += component.count
     (largest, count), *_ = groups.most_common(1)
     sentences = [f"The largest part is {largest}, with {count / total:.1%}."]
-    tables = sum(c.count for c in report.components if c.name in (*EMBEDDINGS, LM_HEAD))
+    counts = {component.name: component.count for component in report.components}
+    tables = counts.get(TOKEN_EMBEDDING, 0) + counts.get(LM_HEAD, 0)
     if tables:
+        names = {TOKEN_EMBEDDING: "embedding", LM_HEAD: "LM head"}
+        present = " and ".join(word for name, word in names.items() if name in counts)
         sentences.append(
-            f"{tables / total:.1%} are tables of the vocabulary: embedding and head, whose "
-            "size does not "
-            "depend on the number of layers."
+            f"{tables / total:.1%} are in tables with a row for each token of the vocabulary "
+            f"({present}), whose size does not depend on the number of layers."
+        )
+    if positions := counts.get(POSITION_EMBEDDING, 0):
+        sentences.append(
+            f"{positions / total:.1%} are in a table with a row for each place in the context."
         )
     components = fold_components(report.components, MOST_COMPONENTS)
     rows = tuple((one_line(c.name), f"{c.count:,}", f"{c.share:.2%}") for c in components)

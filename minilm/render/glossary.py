@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 from minilm.ledger.symbols import letter_meaning
@@ -10,89 +11,188 @@ from minilm.ledger.symbols import letter_meaning
 GLOSSARY = {
     "parameter": "A number in the model that training sets. A model is its parameters and the program "
     "that computes with them.",
-    "tensor": "Numbers in a rectangular arrangement: a vector in one row, a matrix in rows and columns. "
-    "Parameters are stored as tensors.",
+    "vector": "Numbers in one row.",
+    "matrix": "Numbers in rows and columns. m × n: m rows of n numbers.",
+    "tensor": "Numbers in a rectangular arrangement: a vector, a matrix, or several matrices of one "
+    "size. Parameters are stored as tensors.",
+    "element": "One number of a tensor.",
     "shape": "The sizes of a tensor. Their product is the number of its elements: 2 × 4 has 8.",
     "weight": "A parameter that is multiplied with an input. In a report all that is not a bias.",
     "bias": "A parameter that is added to a result, whatever the input.",
+    "linear layer": "A matrix of weights and, in many models, a bias for each result: a result is the "
+    "sum of all inputs, each times a weight, plus the bias.",
+    "unit": "One result of a linear layer, with the weights and the bias that it is computed from.",
     "hyperparameter": "A number that people set before training, such as the number of layers or the "
     "learning rate. Training does not change it.",
+    "language model": "A model that predicts text: for each token of the vocabulary how probable it "
+    "is that it comes next.",
     "token": "A piece of text, about a word or a part of one, for which the model has a number.",
     "vocabulary": "All tokens that a model knows (V of them).",
     "tokenizer": "The program that cuts text into tokens and joins them again.",
     "context": "The tokens that the model can look back on (T of them at most).",
-    "embedding": "A table with a row of d parameters for each token. The row of a token is the model's "
-    "first description of it.",
+    "transformer": "The kind of model that most language models are: an embedding, blocks of "
+    "attention and feed-forward, and an LM head.",
+    "embedding": "A table with a row of d parameters for each token. The row of a token is the "
+    "model's first description of it.",
+    "learned positions": "A second table, with a row of d parameters for each place in the context, "
+    "that tells the model where a token stands.",
+    "RoPE": "Rotary position embedding: queries and keys are rotated by an angle that follows from "
+    "the place of the token. It is computed, and has no parameters.",
     "layer": "One repetition of the same sequence of operations, each with parameters of its own.",
     "block": "The attention and the feed-forward of one layer, with their norms.",
-    "attention": "The part in which a token collects information from the tokens before it. Its matrices are "
-    "query, key, value and output.",
-    "head": "One of h parallel attentions, each on k of the d numbers. Not to be confused with the LM head.",
-    "key/value heads": "The heads that keys and values have (g). Fewer than h of them make the KV cache "
-    "smaller: grouped-query attention.",
-    "feed-forward": "The part that works on each token alone: to f numbers and back to d. Often most of the "
-    "parameters.",
+    "attention": "The part in which a token collects information from the tokens before it. Its "
+    "matrices are query, key, value and output.",
+    "query, key and value": "What attention computes of each token: the query asks, and the values of "
+    "those tokens count most whose keys match it.",
+    "head": "One of h parallel attentions, each on k of the d numbers. Not to be confused with the LM "
+    "head.",
+    "key/value heads": "The heads that keys and values have (g). Fewer than h of them make the KV "
+    "cache smaller: grouped-query attention.",
+    "feed-forward": "The part that works on each token alone: to f numbers and back to d. Often most "
+    "of the parameters.",
     "norm": "A rescaling of the d numbers of a token, so that they stay in one range. Its gains are "
     "parameters, a few.",
-    "LM head": "The last matrix, which gives a score to every token of the vocabulary: what may come next.",
+    "gain": "A parameter of a norm, which one of the d numbers is multiplied with.",
+    "LM head": "The last matrix, which gives a score to every token of the vocabulary: what may come "
+    "next.",
+    "score": "What the LM head gives a token (a logit). The softmax function turns all scores into "
+    "probabilities.",
     "tied": "Used twice and stored once: a tied LM head is the embedding itself, and is counted once.",
     "expert": "One of E feed-forwards, of which a token uses e. The others cost memory and no work.",
     "active parameters": "Those that one token uses. Fewer than all in a model with experts.",
     "buffer": "A stored tensor that is no parameter: training does not set it.",
-    "loss": "How wrong the predictions are, as one number: the smaller, the better. Here the mean of minus "
-    "the natural logarithm of the probability that the model gave the right token.",
+    "mean": "The sum of some numbers divided by how many they are.",
+    "standard deviation": "How far numbers typically are from their mean (std in tables).",
+    "mean squared error": "The mean of the squared differences between results and what was wanted. "
+    "Its square root is the root mean square.",
+    "polynomial": "A curve such as a + b x + c x²; here a, b and c are its parameters.",
+    "loss": "How wrong the predictions are, as one number: the smaller, the better. Here the mean of "
+    "minus the natural logarithm of the probability that the model gave the right token.",
+    "ln": "The natural logarithm: ln(x) is the power to which e = 2.718 is raised to give x.",
     "nats": "The unit of the loss with natural logarithms. 1 nat is 1.4427 bits.",
-    "bits a byte": "The loss in bits for each byte of the text. Unlike nats a token it can be compared "
-    "between models with different tokenizers.",
-    "perplexity": "e to the power of the loss: among how many equally likely tokens the model is undecided.",
-    "gradient": "For each parameter how much the loss changes when the parameter does: its sign says in "
-    "which direction to go.",
+    "bits a byte": "The loss in bits for each byte of the text. Unlike nats a token it can be "
+    "compared between models with different tokenizers.",
+    "perplexity": "e to the power of the loss: among how many equally likely tokens the model is "
+    "undecided.",
+    "gradient": "For each parameter how much the loss changes when the parameter does: its sign says "
+    "in which direction to go.",
     "learning rate": "How far a parameter moves for its gradient: a hyperparameter.",
     "step": "One update of all parameters, from the gradients of one batch.",
     "batch": "The sequences that are read for one step (B of them).",
     "optimizer": "The rule that makes an update of the gradients, such as SGD, AdamW or Muon.",
-    "moments": "The running means of gradients and of their squares that AdamW keeps: two numbers for each "
-    "parameter.",
+    "SGD": "Stochastic gradient descent, the plainest optimizer: it subtracts learning rate times "
+    "gradient.",
+    "AdamW": "The optimizer of most models. It divides the mean of recent gradients by their usual "
+    "size.",
+    "Muon": "An optimizer for matrices: it makes an update move all directions of a matrix equally "
+    "far.",
+    "moments": "The running means of gradients and of their squares that AdamW keeps: two numbers for "
+    "each parameter.",
+    "dropout": "The share of results that are set to 0 at random in training, against overfitting.",
     "initialisation": "The values that parameters have before training, mostly small random numbers.",
     "validation": "Text that the model is not trained on, for measuring the loss.",
-    "overfitting": "Learning the training text by heart: the training loss falls, that of validation rises.",
+    "overfitting": "Learning the training text by heart: the training loss falls, that of validation "
+    "rises.",
     "underfitting": "Too few parameters or too few steps: both losses stay high.",
     "frozen": "Left as it is by training. A frozen parameter is counted but not trainable.",
+    "trainable": "Changed by training: every parameter that is not frozen.",
     "fine-tuning": "Training further, from parameters that are trained already.",
-    "LoRA": "Fine-tuning in which a matrix stays frozen and the product of two narrow matrices is added to "
-    "it. Only these, the adapter, are trained.",
+    "LoRA": "Low-rank adaptation: fine-tuning in which a matrix stays frozen, and what two narrow "
+    "matrices make of the input is added to its result. Only these are trained.",
+    "adapter": "The narrow matrices that LoRA trains, for all of a model's matrices that have them.",
     "rank": "The width of LoRA's narrow matrices (r).",
     "quantization": "Storing parameters in fewer bits, as whole numbers with a scale for each group.",
-    "scale": "The number that a group of quantized values is multiplied with to get the parameters back.",
+    "scale": "The number that a group of quantized values is multiplied with to get the parameters "
+    "back.",
     "pruning": "Setting parameters to zero, or removing whole heads, units or layers.",
     "sharing": "Letting several layers use the same parameters, which then count once.",
-    "precision": "How many bits a number is stored in: float32 has 32, bfloat16 16, int8 8, int4 4.",
+    "bit": "A digit that is 0 or 1. n of them tell 2 to the n numbers apart.",
+    "byte": "8 bits.",
+    "precision": "How many bits a number is stored in.",
     "dtype": "The kind of number: its precision, and whether it is whole or has a fraction.",
-    "KV cache": "The keys and values of all tokens so far, kept so that the next token does not compute them "
-    "again. It is memory beside the parameters, and grows with context and batch.",
-    "activations": "The results between the layers. Training keeps them until the gradients are computed.",
+    "float32": "A number with a fraction in 32 bits (F32 in files): about 7 decimal digits.",
+    "bfloat16": "A number in 16 bits with the range of float32 and 2 to 3 decimal digits.",
+    "float16": "A number in 16 bits with 3 decimal digits and a smaller range: at most 65,504.",
+    "int8": "A whole number in 8 bits, with a scale for each group of them.",
+    "int4": "A whole number in 4 bits, with a scale for each group of them.",
+    "nf4": "4 bits that stand for one of 16 values, spaced as weights usually are (normally "
+    "distributed).",
+    "KV cache": "The keys and values of all tokens so far, kept so that the next token does not "
+    "compute them again. It is memory beside the parameters, and grows with context and batch.",
+    "activations": "The results between the layers. Training keeps them until the gradients are "
+    "computed.",
     "training state": "What training keeps in memory for the parameters: weights, gradients, moments.",
-    "FLOPs": "Floating-point operations: multiplications and additions. A parameter of a matrix takes 2 of "
-    "them for each token, and 6 in training.",
-    "MFU": "Model FLOPs utilisation: the share of what the processor could compute at most that the model's "
-    "own FLOPs reach.",
-    "MiB, GiB": "2 to the 20 and 2 to the 30 bytes: 1,048,576 and 1,073,741,824. MB and GB are 10 to the 6 "
-    "and to the 9.",
-    "safetensors": "A file format for parameters: the length of a header, the header in JSON (name, dtype, "
-    "shape, place of each tensor), then the bytes. Opening it runs no code.",
-    "GGUF": "The file format of llama.cpp, mostly with quantized parameters.",
+    "FLOPs": "Floating-point operations: multiplications and additions. A parameter of a matrix takes "
+    "2 of them for each token, and 6 in training.",
+    "MFU": "Model FLOPs utilisation: the share of what the processor could compute at most that the "
+    "model's own FLOPs reach.",
+    "KiB, MiB, GiB, TiB": "2 to the 10, 20, 30 and 40 bytes: 1,024, 1,048,576 and so on.",
+    "KB, MB, GB, TB": "10 to the 3, 6, 9 and 12 bytes. As a count of parameters or FLOPs K, M, B and "
+    "T are a thousand, a million, a billion and a trillion: 8B parameters are 8 billion.",
+    "JSON": "A way to write names and values as text, which most programs can read.",
+    "safetensors": "A file format for parameters: the length of a header, the header in JSON (name, "
+    "dtype, shape, place of each tensor), then the bytes. Opening it runs no code.",
+    "GGUF": "The file format of llama.cpp (a program that runs models), mostly with quantized "
+    "parameters.",
     "checkpoint": "The files in which a model's parameters are saved.",
+    "PyTorch": "The library with which minilm computes. nn.Linear is its linear layer, "
+    "named_parameters() the list of a model's parameters by name; requires_grad = False freezes "
+    "one.",
+    "minilm": "The program that this page belongs to: it trains small language models and counts "
+    "parameters.",
     "preset": "Hyperparameters under a name, such as nano.",
-    "ledger": "minilm's table of every tensor of an architecture, with shapes in letters. Counts, formulas, "
-    "memory and FLOPs are computed from it.",
+    "nano": "minilm's smallest preset.",
+    "GPT-2": "A language model of OpenAI (2019).",
+    "Llama 3 8B": "A language model of Meta (2024).",
+    "ledger": "minilm's table of every tensor of an architecture, with shapes in letters. Counts, "
+    "formulas, memory and FLOPs are computed from it.",
     "witness": "One of the independent counts that are compared: formula, file, module.",
-    "cards": "GPUs. What they share is divided among them.",
+    "card": "A GPU, the processor on which large models run. What several cards share is divided "
+    "among them.",
+}
+# How else a word is written, beside its plural in -s.
+_OTHER_FORMS = {
+    "matrix": ("matrices",),
+    "bias": ("biases",),
+    "vocabulary": ("vocabularies",),
+    "loss": ("losses",),
+    "witness": ("witnesses",),
+    "linear layer": ("nn.Linear",),
+    "query, key and value": ("query", "queries", "keys and values"),
+    "learned positions": ("positions are learned", "position embedding"),
+    "tied": ("untied",),
+    "standard deviation": ("std",),
+    "mean squared error": ("root mean square",),
+    "ln": ("natural logarithm",),
+    "bits a byte": ("bits for each byte",),
+    "optimizer": ("optimiser",),
+    "initialisation": ("initialised",),
+    "frozen": ("freeze", "freezes", "freezing"),
+    "fine-tuning": ("fine-tuned",),
+    "quantization": ("quantized", "quantize"),
+    "pruning": ("pruned", "prune"),
+    "sharing": ("shared", "unshared"),
+    "float32": ("F32",),
+    "PyTorch": ("named_parameters()", "requires_grad"),
+    "card": ("GPU",),
 }
 # Of the letters those that every report may have; a report adds its own.
-USUAL_LETTERS = "VTLdhgkfEeB"
+USUAL_LETTERS = "VTLdhgkfEeBr"
 
 
 def letters(symbols: Iterable[str] = USUAL_LETTERS, family: str = "") -> Mapping[str, str]:
     """What each of the letters stands for."""
     meanings = {letter: letter_meaning(letter, family) for letter in symbols}
     return {letter: meaning for letter, meaning in meanings.items() if meaning}
+
+
+def forms(word: str) -> list[str]:
+    """How a word of the glossary is written in a text."""
+    names = [*word.split(", "), *_OTHER_FORMS.get(word, ())]
+    return [form for name in names for form in (name, f"{name}s")]
+
+
+def anchor(word: str) -> str:
+    """The id of a word's, or a letter's, entry in a page."""
+    kind = "letter" if len(word) == 1 else "word"
+    return f"{kind}-{re.sub(r'[^A-Za-z0-9]+', '-', word)}"

@@ -24,7 +24,8 @@ from minilm.inspection.weight_maps import WeightMap
 from minilm.render import charts
 from minilm.render.calculator import Calculator, calculator_of
 from minilm.render.document import Block, Section
-from minilm.render.glossary import GLOSSARY, USUAL_LETTERS, letters
+from minilm.render.glossary import GLOSSARY, USUAL_LETTERS, anchor, letters
+from minilm.render.glossary_links import GlossaryLinks
 from minilm.render.heat_maps import heat_maps
 from minilm.render.line_chart import LineChart, run_charts
 from minilm.render.parameter_charts import parameter_charts
@@ -63,6 +64,8 @@ def page(
     calculator = calculator_of(report)
     curves = run_charts(history.metrics, history.overfitting_from)
     parameters = parameter_charts(history.parameters)
+    symbols = report.formula.symbols if report.formula else ()
+    meanings = letters([*USUAL_LETTERS, *symbols], report.architecture)
     of_run = report.architecture == run_files.FAMILY
     maps = heat_maps(history.attention, weights, of_run=of_run)
     return environment.get_template("report.html").render(
@@ -92,7 +95,8 @@ def page(
         samples=charts.evenly_spaced(history.samples, MAX_SAMPLES),
         calculator=calculator,
         glossary=GLOSSARY,
-        letters=letters(report.formula.symbols, report.architecture) if report.formula else {},
+        letters=meanings,
+        linked=GlossaryLinks(meanings).html,
         parameters=parameters,
         maps=maps,
         treemap=charts.treemap(report),
@@ -109,11 +113,16 @@ def lesson_page(
     answers: Sequence[tuple[str, str]],
     calculator: Calculator | None,
     family: str = "",
+    drawing: Markup | None = None,
 ) -> str:
-    """A page of explanations with a calculator, questions and the glossary."""
+    """A page of explanations with a calculator, questions and the glossary.
+
+    ``drawing`` stands above the text of the section whose key is where.
+    """
     environment = _environment()
     script = _template(environment, "calculator.js")
-    symbols = [letter.name for letter in calculator.letters] if calculator else USUAL_LETTERS
+    own = [letter.name for letter in calculator.letters] if calculator else []
+    meanings = letters([*USUAL_LETTERS, *own], family)
     return environment.get_template("explained.html").render(
         policy=_policy(script),
         style=Markup(
@@ -125,8 +134,10 @@ def lesson_page(
         sections=sections,
         answers=answers,
         calculator=calculator,
+        drawing=drawing,
         glossary=GLOSSARY,
-        letters=letters(symbols, family),
+        letters=meanings,
+        linked=GlossaryLinks(meanings).html,
     )
 
 
@@ -141,6 +152,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "anchor": anchor,
         "running_text": running_text,
         "runs_of_a_kind": _runs_of_a_kind,
     }

@@ -7,7 +7,7 @@ numeric character reference, which is never more than that character (CommonMark
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from minilm.inspection.report import Report
@@ -42,18 +42,20 @@ def markdown(report: Report, *, history: RunHistory | None = None, tensors: bool
     return "\n".join(lines) + "\n"
 
 
-def section_lines(section: Section, *, level: int = 2) -> list[str]:
-    """A section below a heading of that level."""
+def section_lines(
+    section: Section, *, level: int = 2, phrase: Callable[[str], str] | None = None
+) -> list[str]:
+    """A section below a heading of that level. ``phrase`` writes its texts, by default `text`."""
     lines = [f"{'#' * level} {text(section.title)}"]
     for block in section.blocks:
-        lines += _block(block)
+        lines += _block(block, phrase or text)
     return lines
 
 
 def component_table(report: Report) -> str:
     """The parameters by component: that table alone."""
     (table,) = components_section(report).tables()
-    return "\n".join(_table(table))
+    return "\n".join(_table(table, text))
 
 
 def text(value: str) -> str:
@@ -77,27 +79,27 @@ def _reference(match: re.Match[str]) -> str:
     return f"&#{ord(match[0])};"
 
 
-def _block(block: Block) -> Iterable[str]:
+def _block(block: Block, phrase: Callable[[str], str]) -> Iterable[str]:
     if isinstance(block, Paragraph):
-        yield from ("", text(block.text))
+        yield from ("", phrase(block.text))
     elif isinstance(block, Code):
         yield from ("", f"{text(block.label).capitalize()}:", "", f"    {block.text}")
     elif isinstance(block, Listing):
         if block.title:
             yield from ("", f"### {text(block.title)}")
-        yield from ("", *(f"- {text(line)}" for line in block.lines))
+        yield from ("", *(f"- {phrase(line)}" for line in block.lines))
     else:
         if block.caption:
             yield from ("", f"### {text(block.caption)}")
-        yield from ("", *_table(block))
+        yield from ("", *_table(block, phrase))
 
 
-def _table(table: Table) -> Iterable[str]:
-    yield _row([text(column.title) for column in table.columns])
+def _table(table: Table, phrase: Callable[[str], str]) -> Iterable[str]:
+    yield _row([phrase(column.title) for column in table.columns])
     yield _row([_RULES[column.kind] for column in table.columns])
     for row in table.rows:
         cells = zip(table.columns, row, strict=True)
-        yield _row([code(c) if column.kind == "code" else text(c) for column, c in cells])
+        yield _row([code(c) if column.kind == "code" else phrase(c) for column, c in cells])
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -14,10 +14,8 @@ import math
 import os
 import re
 import sysconfig
-import tarfile
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,18 +27,15 @@ from minilm.text.corpus import Corpus, Document
 from minilm.text.decoding import decode
 from minilm.text.deduplication import Mode, find_duplicates, method
 from minilm.text.download import download
+from minilm.text.file_bytes import file_pieces, unreadable
 from minilm.text.hugging_face import HubDataset, parse_source
+from minilm.text.tar import TAR, tar_documents
 
-PIECE_BYTES = 2**20
 LONGEST_NAME = 100  # of a mixture, as a folder's name
 
 NAMED_SOURCES = ("stdlib", "shakespeare")
 
 MIXTURE = "mix:"
-
-# What is read of a tar, and as what.
-TAR = ".tar"
-TAR_MEMBERS = {".txt": "", ".json": "json", ".jsonl": "json"}
 
 SHAKESPEARE_URL = (
     "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
@@ -204,7 +199,7 @@ def _from_files(name: str, corpus: Corpus, files: list[Path]) -> Corpus:
     try:
         empty = not any(file.stat().st_size for file in files)
     except OSError as error:
-        raise _unreadable(error.filename, error) from None
+        raise unreadable(error.filename, error) from None
     if empty:
         got = "an empty file" if len(files) == 1 else f"{len(files)} empty files"
         raise CorpusError(corpus.source, got, "text", _SOURCES_HINT)
@@ -238,80 +233,16 @@ def _formats(files: list[Path], text_field: str | None) -> list[str]:
 def _file_documents(files: list[Path], formats: list[str]) -> Iterator[Document]:
     for file, format in zip(files, formats, strict=True):
         if file.suffix.lower() == TAR:
-            yield from _members(file)
+            yield from tar_documents(file)
         else:
-            yield Document(str(file), _file_bytes(file), format)
-
-
-def _members(file: Path) -> Iterator[Document]:
-    """The texts and records in a tar, in its order, as those of webdataset; the rest is left out.
-
-    It is read, not extracted, one piece after another.
-    """
-    with _tar_errors(file), tarfile.open(file, "r:") as archive:
-        for member in archive:
-            archive.members = []  # type: ignore[attr-defined]  # it would keep them all
-            ending = Path(member.name).suffix.lower()
-            stream = archive.extractfile(member) if member.isfile() else None
-            if stream is not None and ending in TAR_MEMBERS:
-                pieces = _pieces_of_member(file, stream)
-                yield Document(f"{file}: {member.name}", pieces, TAR_MEMBERS[ending])
-        _check_end(file, archive.offset)
-
-
-def _pieces_of_member(file: Path, stream: IO[bytes]) -> Iterator[bytes]:
-    with _tar_errors(file):
-        while piece := stream.read(PIECE_BYTES):
-            yield piece
-
-
-def _check_end(file: Path, offset: int) -> None:
-    """Raise TarError where a tar does not end at ``offset``: for tarfile any damaged header is an end."""
-    with file.open("rb") as stream:
-        stream.seek(offset)
-        if not stream.read(1):
-            raise tarfile.ReadError("it has no end: perhaps a part of it")
-        stream.seek(offset)
-        while piece := stream.read(PIECE_BYTES):
-            if piece.count(0) < len(piece):
-                raise tarfile.ReadError(f"damaged, or joined with another, at byte {offset:,}")
-
-
-@contextlib.contextmanager
-def _tar_errors(file: Path) -> Iterator[None]:
-    try:
-        yield
-    except tarfile.TarError as error:
-        raise CorpusError(
-            file, f"not read as a tar ({error})", "an uncompressed tar", "leave it out with a glob"
-        ) from None
-    except OSError as error:
-        raise _unreadable(file, error) from None
-
-
-def _file_bytes(file: Path) -> Iterator[bytes]:
-    try:
-        with file.open("rb") as stream:
-            while piece := stream.read(PIECE_BYTES):
-                yield piece
-    except OSError as error:
-        raise _unreadable(file, error) from None
-
-
-def _unreadable(file: object, error: OSError) -> CorpusError:
-    return CorpusError(
-        file,
-        f"cannot be read ({error.strerror or error})",
-        "a readable file",
-        "fix it or leave it out with a glob",
-    )
+            yield Document(str(file), file_pieces(file), format)
 
 
 def _files_below(folder: Path, without: Collection[str] = ()) -> list[Path]:
     """Files sorted by relative path, except hidden ones and those in folders named in ``without``."""
 
     def fail(error: OSError) -> None:
-        raise _unreadable(error.filename, error)
+        raise unreadable(error.filename, error)
 
     files = []
     for parent, folders, names in os.walk(folder, onerror=fail):
@@ -347,7 +278,7 @@ def _stdlib_files() -> list[Path]:
 
 def _is_text(file: Path) -> bool:
     try:
-        for _ in decode(_file_bytes(file), str(file)):
+        for _ in decode(file_pieces(file), str(file)):
             pass
     except CorpusError:
         return False
@@ -364,7 +295,7 @@ def _shakespeare_file(cache: Path) -> Path:
 
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
-    for piece in _file_bytes(path):
+    for piece in file_pieces(path):
         digest.update(piece)
     return digest.hexdigest()
 
@@ -405,7 +336,7 @@ def _file_lines(path: Path) -> Iterator[bytes]:
         with path.open("rb") as stream:
             yield from stream
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
 
 
 def _slug(name: str) -> str:

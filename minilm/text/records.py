@@ -286,7 +286,9 @@ def json_values(texts: Iterable[str], where: str) -> Iterator[tuple[Any, int]]:
                 if len(buffer) - start > LARGEST_RECORD:
                     raise refuse(f"over {LARGEST_RECORD:,} characters") from None
                 if not at_end or not read():
-                    raise refuse(error.msg) from None
+                    reason = error.msg.removesuffix(" at")  # as that of an unterminated string ends
+                    error_line = line + buffer.count("\n", counted, error.pos)
+                    raise refuse(f"{reason} at line {error_line}") from None
             except (ValueError, RecursionError) as error:  # too many digits, too deep
                 raise refuse(error) from None
             else:

@@ -26,6 +26,8 @@ from minilm.data.dataset import Dataset
 from minilm.errors import ConfigError
 from minilm.interop.convert import as_run
 from minilm.ledger.layout_changes import with_frozen
+from minilm.parallel.process_group import world
+from minilm.parallel.tensor_parallel import check as check_tensor_parallel
 from minilm.quantization.packing import Packing
 from minilm.runs import base_run
 from minilm.runs import files as run_files
@@ -93,6 +95,7 @@ def run_from_checkpoint(
         config = _train_config(record, preset, settings, lora)
         model_config = _model_config(base, run, record, model)
         check_installed(config.trackers)
+        check_tensor_parallel(model_config, config.tensor_parallel, world())
         corpus = source.open()
         folder = run_dir or default_run_dir(preset, base, corpus.name)
         refuse_folder(folder, source.name)

@@ -17,7 +17,9 @@ from minilm.errors import ConfigError, InputError
 from minilm.ledger.layout_changes import with_adapters
 from minilm.runs.new_folder import check_free
 from minilm.training.resume_options import absolute_source
-from minilm.units import format_bytes
+from minilm.units import counted, format_bytes
+
+TOKEN_BYTES = 8  # int64, as embeddings and losses take them
 
 
 def refuse_folder(folder: Path, data: str) -> None:
@@ -56,13 +58,9 @@ def refuse_too_large(
     if lora is not None:
         whole = with_adapters(whole, lora.targets, lora.rank, dora=lora.dora)
     count, trained = whole.count(), whole.trainable()
-    on_cpu = config.device == "cpu" or (
-        config.device == "auto"
-        and not (torch.cuda.is_available() or torch.backends.mps.is_available())
-    )
     # Weights are drawn on the CPU whatever the device; there training keeps four times as much.
     sizes = training_bytes(trained, frozen=storage_bytes(count - trained, "float32"))
-    needed = sizes["total" if on_cpu else "weights"]
+    needed = sizes["total" if _on_cpu(config) else "weights"]
     present = physical_memory()
     if present is not None and needed > present:
         raise ConfigError(
@@ -71,3 +69,27 @@ def refuse_too_large(
             f"at most the {format_bytes(present)} of this machine",
             "choose a smaller --preset or fewer --model.num-layers",
         )
+
+
+def refuse_large_batch(model: ModelConfig, config: TrainConfig, rows: int) -> None:
+    """Before a batch is drawn of which a process cannot hold its ``rows``: a system would kill it.
+
+    Counted are the tokens and, on a CPU, what is kept of each block at the least: its input, in 2 bytes an
+    element. Raises ConfigError.
+    """
+    kept = 2 * model.num_layers * model.d_model if _on_cpu(config) else 0
+    needed = rows * model.context_length * (TOKEN_BYTES + kept)
+    present = physical_memory()
+    if present is not None and needed > present:
+        raise ConfigError(
+            "batch_size",
+            f"{counted(rows, 'row')} of {model.context_length:,} tokens, of which at least "
+            f"{format_bytes(needed)} are kept",
+            f"at most the {format_bytes(present)} of this machine",
+            "lower it and raise --train.gradient-accumulation as much, for the same step",
+        )
+
+
+def _on_cpu(config: TrainConfig) -> bool:
+    no_other = not (torch.cuda.is_available() or torch.backends.mps.is_available())
+    return config.device == "cpu" or (config.device == "auto" and no_other)

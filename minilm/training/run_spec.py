@@ -17,6 +17,7 @@ from minilm.parallel.process_group import world
 from minilm.runs.base_run import transform
 from minilm.runs.files import RunRecord
 from minilm.training.data_source import DataSource
+from minilm.training.preconditions import refuse_large_batch
 from minilm.training.resume_state import SavedState
 from minilm.training.runtime import Runtime
 
@@ -77,10 +78,12 @@ class RunSpec:
             )
         layout, tensor = self.config.parallel, self.config.tensor_parallel
         rows = self.config.initial_batch_size or self.config.batch_size
-        if rows < world().size // tensor:
+        parts = max(1, world().size // tensor)
+        if rows < parts:
             name = "initial_batch_size" if self.config.initial_batch_size else "batch_size"
-            got = f"{rows}, shared out by {world().size // tensor} processes"
+            got = f"{rows}, shared out by {parts} processes"
             raise ConfigError(name, got, "at least a row for each")
+        refuse_large_batch(self.model.config, self.config, -(-self.config.batch_size // parts))
         if self.config.watch and (layout != "ddp" or tensor > 1) and world().is_parallel:
             options = f"parallel {layout}" + (
                 f" and tensor_parallel {tensor}" if tensor > 1 else ""

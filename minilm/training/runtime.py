@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -88,12 +89,13 @@ class Runtime:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
             torch.use_deterministic_algorithms(True)
         if self.activation_checkpointing:
+            # Several processes recompute within a context, which torch's compiler does not take.
+            context: dict[str, Any] = {}
+            if world().is_parallel:
+                context["context_fn"] = RowsOfDropout.recomputation
             for block in model.blocks:
                 block.forward = functools.partial(
-                    checkpoint,
-                    block.forward,
-                    use_reentrant=False,
-                    context_fn=RowsOfDropout.recomputation,
+                    checkpoint, block.forward, use_reentrant=False, **context
                 )
 
     def compiled(self, loss: Loss, stop: StopRequest) -> Loss:

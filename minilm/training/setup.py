@@ -24,6 +24,8 @@ from minilm.config.presets import find_preset
 from minilm.data.dataset import Dataset, with_document_attention
 from minilm.errors import ConfigError, FormatError, InputError
 from minilm.model.transformer import Transformer
+from minilm.parallel.process_group import world
+from minilm.parallel.tensor_parallel import check as check_tensor_parallel
 from minilm.runs import files as run_files
 from minilm.runs.base_run import lora_of
 from minilm.runs.files import RunRecord
@@ -64,6 +66,7 @@ def new_run(
     config = fields.train_config(**settings)
     model_config = fields.model_config(**model)  # wrong fields, before any work
     check_installed(config.trackers)
+    check_tensor_parallel(model_config, config.tensor_parallel, world())
     corpus = source.open()
     folder = run_dir or default_run_dir(preset, None, corpus.name)
     refuse_folder(folder, source.name)
@@ -146,7 +149,6 @@ def resumed_run(
             "a run of one place",
             f"minilm federate {run_dir} goes on from its weights",
         )
-    model_config = record.model
     saved = read_state(run_dir)
     if data is not None and absolute_source(data) == saved.settings["source"]:
         data = None  # the original command, repeated
@@ -171,31 +173,7 @@ def resumed_run(
             f"at least the {saved.progress.step} steps that are done",
         )
     check_installed(config.trackers)
-    tokenizer = load_tokenizer(run_dir / run_files.TOKENIZER)
-    dataset = source.stored(
-        tokenizer,
-        key=saved.settings.get("tokens", ""),
-        sha256=saved.settings["sha256"],
-        may_be_missing=data is None,
-    )
-    if dataset is None:
-        dataset = source.prepare(
-            source.open(),
-            tokenizer,
-            config,
-            context_length=model_config.context_length,
-            template=read_chat_template(run_dir) if source.chat_template else None,
-        )
-        if source.chat_template and dataset.key != saved.settings.get("tokens"):
-            raise InputError(
-                run_dir / run_files.CHAT_TEMPLATE,
-                "another text than when the run began",
-                "a template and a tokenizer that write the same again",
-                "one that writes the date does not: start a new run",
-            )
-        if source.name.startswith(MIXTURE) and dataset.key != saved.settings.get("tokens"):
-            problem, expected = "another mixture than when the run began", "its texts and weights"
-            raise InputError(source.name, problem, expected, "start a new run")
+    dataset = _resumed_dataset(run_dir, record, source, config, saved, moved=data is not None)
     dataset = with_document_attention(dataset, config)
     spec = RunSpec(
         run_dir,
@@ -203,7 +181,7 @@ def resumed_run(
         config,
         dataset,
         source,
-        resolve_for_run(config, model_config, dataset),
+        resolve_for_run(config, record.model, dataset),
         saved=saved,
         is_fine_tuning=bool(record.began_with.get("init_from")),
         weights_dtype=saved.settings.get("weights_dtype", "float32"),
@@ -213,6 +191,41 @@ def resumed_run(
     for note in _notes_on_changes(before, spec, saved.progress.step):
         logger.warning(note)
     return spec
+
+
+def _resumed_dataset(
+    run_dir: Path,
+    record: RunRecord,
+    source: DataSource,
+    config: TrainConfig,
+    saved: SavedState,
+    *,
+    moved: bool,
+) -> Dataset:
+    """The tokens that the run began with: as stored, or made again from its text, if need be ``moved``."""
+    tokenizer, key = load_tokenizer(run_dir / run_files.TOKENIZER), saved.settings.get("tokens")
+    sha256 = saved.settings["sha256"]
+    dataset = source.stored(tokenizer, key=key or "", sha256=sha256, may_be_missing=not moved)
+    if dataset is not None:
+        return dataset
+    dataset = source.prepare(
+        source.open(),
+        tokenizer,
+        config,
+        context_length=record.model.context_length,
+        template=read_chat_template(run_dir) if source.chat_template else None,
+    )
+    if source.chat_template and dataset.key != key:
+        raise InputError(
+            run_dir / run_files.CHAT_TEMPLATE,
+            "another text than when the run began",
+            "a template and a tokenizer that write the same again",
+            "one that writes the date does not: start a new run",
+        )
+    if source.name.startswith(MIXTURE) and dataset.key != key:
+        problem, expected = "another mixture than when the run began", "its texts and weights"
+        raise InputError(source.name, problem, expected, "start a new run")
+    return dataset
 
 
 def _resumed_model(run_dir: Path, record: RunRecord) -> Transformer:

@@ -76,6 +76,7 @@ def fit_to_text(
     if "early_stopping" not in overrides and epochs > 1:
         fields["early_stopping"] = PATIENCE
     dropout = model.dropout
-    if "dropout" not in overrides and not dropout and epochs > DROPOUT_FROM_EPOCHS:
+    may_drop = "dropout" not in overrides and config.tensor_parallel == 1
+    if may_drop and not dropout and epochs > DROPOUT_FROM_EPOCHS:
         dropout = DROPOUT
     return replace(config, **fields), dropout

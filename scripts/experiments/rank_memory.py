@@ -1,7 +1,8 @@
 """python scripts/experiments/rank_memory.py: the memory of a rank, as `minilm plan` predicts it and as it is.
 
-Two processes with gloo on this machine train a small model under DistributedDataParallel or fully_shard; live
-tensors of the first are counted at the peak of a step, as scripts/experiments/live_memory.py counts them.
+Two or four processes with gloo on this machine train small models under each layout of the ranks, as
+`minilm train` does; live tensors of each are counted at the peak of a step, as
+scripts/experiments/live_memory.py counts them. Prints a table.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import sys
 import tempfile
 import warnings
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 
@@ -27,22 +29,90 @@ from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils._pytree import tree_leaves  # noqa: E402
 
 from minilm.architectures.minilm import layout  # noqa: E402
-from minilm.config import ModelConfig  # noqa: E402
-from minilm.costs.mesh import Mesh  # noqa: E402
+from minilm.config import ModelConfig, TrainConfig  # noqa: E402
+from minilm.costs.mesh import Mesh, part_of  # noqa: E402
 from minilm.costs.rank_memory import rank_memory  # noqa: E402
 from minilm.model.transformer import Transformer, next_token_loss  # noqa: E402
+from minilm.parallel import process_group  # noqa: E402
 from minilm.parallel.data_parallel import DataParallel  # noqa: E402
 from minilm.parallel.process_group import World  # noqa: E402
+from minilm.training.optimizers import make_optimizers  # noqa: E402
+from minilm.training.runtime import Runtime  # noqa: E402
 
-WORLD = 2
-CONFIG = ModelConfig(vocab_size=1024, context_length=64, num_layers=6, d_model=256, num_heads=4)
-# Layout, dtype, sequences of a rank in a micro-step, micro-steps.
-CASES = [
-    (mesh, dtype, *sizes)
-    for mesh in (Mesh("ddp", WORLD), Mesh("fsdp", 1, WORLD))
-    for dtype in ("float32", "bfloat16")
-    for sizes in ((1, 1), (1, 2), (8, 1))
-]
+# A block without gates, with biases; one with gates, grouped heads and a tied head; blocks that are too large
+# to be gathered together; a vocabulary that is most of the model.
+PLAIN = ModelConfig(vocab_size=1024, context_length=64, num_layers=6, d_model=256, num_heads=4)
+GATED = ModelConfig(
+    vocab_size=2048,
+    context_length=128,
+    num_layers=4,
+    d_model=256,
+    num_heads=8,
+    num_kv_heads=4,
+    d_feed_forward=768,
+    norm="rmsnorm",
+    norm_bias=False,
+    feed_forward="swiglu",
+    qkv_bias=False,
+    attention_output_bias=False,
+    feed_forward_bias=False,
+    tied_embeddings=True,
+)
+WIDE = ModelConfig(vocab_size=1024, context_length=64, num_layers=3, d_model=640, num_heads=10)
+TABLE = ModelConfig(
+    vocab_size=16384,
+    context_length=32,
+    num_layers=2,
+    d_model=128,
+    num_heads=4,
+    tied_embeddings=True,
+)
+CONFIGS = {"plain": PLAIN, "gated": GATED, "wide": WIDE, "table": TABLE}
+MESHES = (
+    Mesh("ddp", 2),
+    Mesh("fsdp", 1, 2),
+    Mesh("tp 2", tensor=2),
+    Mesh("hsdp 2x2", 2, 2, gpus_per_server=2),
+    Mesh("tp 2 fsdp 2", 1, 2, 2),
+)
+
+
+class Case(NamedTuple):
+    """A step: a key of CONFIGS, sequences of a rank in a micro-step, micro-steps."""
+
+    mesh: Mesh
+    config: str
+    dtype: str
+    batch: int
+    micro_steps: int
+    checkpointing: bool = False
+    optimizer: str = "adamw"
+
+    def predicted(self) -> int:
+        """Bytes at the peak of a rank."""
+        config = part_of(CONFIGS[self.config], self.mesh.tensor)
+        return rank_memory(
+            self.mesh,
+            layout(config),
+            config,
+            batch=self.batch,
+            context=config.context_length,
+            optimizer=self.optimizer,
+            dtype=self.dtype,
+            checkpointing=self.checkpointing,
+            accumulating=self.micro_steps > 1,
+            device="cpu",
+        ).total
+
+
+# Dtype, sequences of a rank in a micro-step, micro-steps, activation checkpointing.
+STEPS = (
+    ("float32", 1, 1, False),
+    ("float32", 8, 3, False),
+    ("bfloat16", 1, 2, False),
+    ("bfloat16", 8, 1, False),
+    ("bfloat16", 8, 2, True),
+)
 
 
 class LiveStorages(TorchDispatchMode):
@@ -73,60 +143,98 @@ class LiveStorages(TorchDispatchMode):
         return result
 
 
-def measured(mesh: Mesh, dtype: str, batch: int, micro_steps: int, rank: int) -> int:
-    """Bytes at the peak of the third step of this rank."""
+def measured(case: Case) -> int:
+    """Bytes at the peak of the second step of this process."""
     torch.manual_seed(0)
-    plain = Transformer(CONFIG).train()
-    is_16_bit = dtype != "float32"
-    parallel = DataParallel(
-        *(plain, next_token_loss, mesh.name, World(rank, WORLD)),
-        torch.bfloat16 if is_16_bit else torch.float32,
+    mesh, config = case.mesh, CONFIGS[case.config]
+    plain = Transformer(config).train()
+    is_16_bit = case.dtype != "float32"
+    dtype = torch.bfloat16 if is_16_bit else torch.float32
+    runtime = Runtime(
+        torch.device("cpu"), dtype, False, activation_checkpointing=case.checkpointing
     )
-    optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-3, fused=True)
-    tokens = torch.randint(0, CONFIG.vocab_size, (batch, CONFIG.context_length))
+    runtime.prepare(plain)
+    os.environ["LOCAL_WORLD_SIZE"] = str(mesh.world // mesh.replicas)
+    parallel = DataParallel(
+        plain,
+        next_token_loss,
+        _layout_name(mesh),
+        process_group.world(),
+        dtype,
+    )
+    config_of_run = TrainConfig(optimizer=case.optimizer)
+    optimizers = make_optimizers(plain, config_of_run, runtime.muon_dtype)
+    tokens = torch.randint(0, config.vocab_size, (case.batch, config.context_length))
 
     def step() -> None:
-        for _ in range(micro_steps):
-            with torch.autocast("cpu", torch.bfloat16, enabled=is_16_bit):
-                loss = parallel.loss(plain, tokens.clone(), tokens.clone())
-            loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        for number in range(case.micro_steps):
+            with parallel.micro_batch(number == case.micro_steps - 1):
+                with torch.autocast("cpu", torch.bfloat16, enabled=is_16_bit):
+                    loss = parallel.loss(plain, tokens.clone(), tokens.clone())
+                loss.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
 
-    step()
     step()
     memory = LiveStorages()
     memory.hold(list(plain.parameters()))
-    memory.hold([list(state.values()) for state in optimizer.state.values()])
+    for optimizer in optimizers:
+        memory.hold([list(state.values()) for state in optimizer.state.values()])
     with memory:
         step()
     return memory.peak
 
 
-def _rank(rank: int, rendezvous: str) -> None:
+def _layout_name(mesh: Mesh) -> str:
+    if mesh.replicas > 1:
+        return "hsdp" if mesh.shards > 1 else "ddp"
+    return "fsdp"
+
+
+def _rank(rank: int, rendezvous: str, cases: Sequence[Case], peaks: Any) -> None:
     warnings.filterwarnings("ignore")  # torch, of RMSNorm and of CPU offloading
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"file://{rendezvous}", rank=rank, world_size=WORLD)
-    for mesh, dtype, batch, micro_steps in CASES:
-        peak = measured(mesh, dtype, batch, micro_steps, rank)
-        predicted = rank_memory(
-            mesh,
-            layout(CONFIG),
-            CONFIG,
-            batch=batch,
-            context=CONFIG.context_length,
-            dtype=dtype,
-            accumulating=micro_steps > 1,
-            device="cpu",
-        ).total
-        cells = (mesh.name, dtype, batch, micro_steps, f"{peak / 2**20:.1f}")
-        texts = [*map(str, cells), f"{predicted / 2**20:.1f}", f"{predicted / peak - 1:+.1%}"]
+    world = cases[0].mesh.world
+    dist.init_process_group("gloo", f"file://{rendezvous}", rank=rank, world_size=world)
+    for case in cases:
+        process_group._world = World(rank, world, tensor=case.mesh.tensor)
+        (peak,) = process_group.world().maximum(measured(case))
         if rank == 0:
-            print(f"| {' | '.join(texts)} |", flush=True)
+            peaks.put(peak)
     dist.destroy_process_group()
 
 
-if __name__ == "__main__":
+def measure(cases: Sequence[Case]) -> list[int]:
+    """The largest peak of a rank in each of the cases, whose worlds have one size."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    context = torch.multiprocessing.get_context("spawn")
+    peaks = context.SimpleQueue()
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(_rank, (str(Path(folder) / "rendezvous"),), nprocs=WORLD)
+        rendezvous = str(Path(folder) / "rendezvous")
+        processes = torch.multiprocessing.spawn(
+            _rank, (rendezvous, cases, peaks), nprocs=cases[0].mesh.world, join=False
+        )
+        assert processes is not None
+        while not processes.join():
+            pass
+    return [peaks.get() for _ in cases]
+
+
+def main() -> None:
+    """Print the table in docs/scaling.md: measured MiB, and by how much the prediction is off."""
+    for mesh in MESHES:
+        cases = [Case(mesh, config, *step) for config in CONFIGS for step in STEPS]
+        peaks = dict(zip(cases, measure(cases), strict=True))
+        for config in CONFIGS:
+            cells = [mesh.name, config]
+            for step in STEPS:
+                case = Case(mesh, config, *step)
+                peak = peaks[case]
+                cells.append(f"{peak / 2**20:.1f} ({case.predicted() / peak - 1:+.1%})")
+            print(f"| {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

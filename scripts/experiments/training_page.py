@@ -15,7 +15,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "training.md"
 def text_option(description: str) -> Path:
     """The file of --data, by the command line. Exits with status 2 where it is not there."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="tinyshakespeare")
+    parser.add_argument("--data", type=Path, required=True, help="the text")
     path: Path = parser.parse_args().data
     if not path.is_file():
         print(f"error: --data: {path}: no such file", file=sys.stderr)

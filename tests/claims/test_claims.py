@@ -207,6 +207,8 @@ def test_a_file_has_the_bytes_of_its_parameters(tmp_path: Path) -> None:
         for path in (whole, doubled)
     }
     assert found[whole] == {"file": "supported", "4-bit": "contradicted"}
+    few_embeddings = subject_of(bigram_model("random", d_feed_forward=4096))
+    assert verdicts(bytes_per_parameter.measure(few_embeddings))["4-bit"] == "supported"
     assert found[doubled]["file"] == "contradicted"
 
 
@@ -214,6 +216,24 @@ def test_the_start_of_a_run_is_rebuilt(tiny_run: Path, cache: Path) -> None:
     moved = movement.measure(open_subject(tiny_run, tiny_run, None, 0, cache))
     assert moved[0].interval is not None
     assert moved[0].details["start"] == "the start of seed 0, rebuilt"
+
+
+def test_a_run_that_was_fine_tuned_is_compared_with_what_it_began_with(
+    tiny_run: Path, cache: Path
+) -> None:
+    subject = open_subject(tiny_run, tiny_run, None, 0, cache)
+    assert subject.record is not None
+
+    def moved(base: Path) -> Finding:
+        began_with = {**subject.record.began_with, "init_from": str(base)}
+        record = replace(subject.record, began_with=began_with)
+        return movement.measure(replace(subject, record=record))[0]
+
+    itself = moved(tiny_run)
+    assert itself.details["start"] == f"{tiny_run}, which it was fine-tuned from"
+    assert itself.details["moved"] == 0
+    assert itself.verdict == "contradicted"
+    assert "which is not there, expected its start" in moved(tiny_run / "gone").why
 
 
 def test_a_model_no_better_than_its_token_frequencies_gets_no_verdict() -> None:
@@ -224,6 +244,7 @@ def test_a_model_no_better_than_its_token_frequencies_gets_no_verdict() -> None:
     assert {finding.verdict for finding in report.findings} == {"inconclusive"}
     assert {finding.why for finding in report.findings} == {f"not run: {check.NO_BETTER}"}
     assert len(report.findings) == sum(len(claim.rules) for claim in check.CLAIMS.values())
+    assert not any("`" in f"{finding.rule}" for finding in report.findings)  # they stand in pages
 
 
 def test_what_is_too_large_to_be_measured_is_not_run(

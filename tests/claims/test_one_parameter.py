@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,6 +68,26 @@ def test_facts_in_one_parameter_each_are_found_and_the_same_facts_spread_out_are
     (spread,) = encoded_facts.measure(subject_of(bigram_model("random")))
     assert spread.verdict == "supported", (spread.interval, spread.text)
     assert spread.details["scalars_of_half"] > 1
+    lost = {(row["kind"], row["name"]): row["share"] for row in spread.details["lost_with"]}
+    assert max(share for (kind, _), share in lost.items() if kind == "component") == 1
+    assert {share for (kind, _), share in lost.items() if kind in ("head", "layer")} == {0}, "empty"
+    assert single.details["encoded_by_null"] == 0
+
+
+def test_scalars_that_encode_any_fact_encode_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where those chosen for another fact do as much: here they are those of the fact itself."""
+    flips, first = encoded_facts._flips, []
+
+    def same(*arguments: Any) -> list[Any]:
+        if not first:
+            first.extend(flips(*arguments))
+        return first
+
+    monkeypatch.setattr(encoded_facts, "_flips", same)
+    (finding,) = encoded_facts.measure(subject_of(bigram_model("units")))
+    assert finding.details["encoded_by_null"] == len(finding.details["encoded"]) > 0
+    assert finding.verdict == "inconclusive"
+    assert finding.why == "the scalars chosen for other facts encode as many"
 
 
 def test_shuffled_facts_are_never_supported() -> None:
@@ -83,4 +104,12 @@ def test_damage_is_concentrated_where_it_was_planted() -> None:
     assert half["ranked"] <= 300
     assert half["random"] is None or half["random"] > 10_000
     structures = {row["kind"] for row in finding.details["structures"]}
-    assert structures == {"component", "layer", "head", "unit"}
+    assert structures == {"component", "layer", "head", "unit", "row"}
+
+
+def test_the_model_is_robust_to_a_hundredth_where_parameters_do_not_cancel() -> None:
+    (robust,) = damage.measure(subject_of(bigram_model("random")))
+    assert robust.verdict == "supported", robust.interval
+    cancelling = planted_pairs(bigram_model("random", d_feed_forward=16), 20.0, pairs=8)
+    (planted,) = damage.measure(subject_of(cancelling))
+    assert planted.verdict == "contradicted", planted.interval

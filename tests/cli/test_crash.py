@@ -21,6 +21,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     return folder, CRASH["prove"](folder, times=3, faults=faults, steps=240, seed=0)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_again_and_again_ends_the_same(outcome: tuple[Path, dict]) -> None:
     _, result = outcome
     assert result["stops"]["stops"] == 3
@@ -38,6 +39,7 @@ def test_nothing_is_proved_by_no_stop(
     assert capsys.readouterr().err == "error: --times, --steps: expected at least 1\n"
 
 
+@pytest.mark.slow
 def test_it_would_see_a_difference_and_a_damaged_checkpoint(outcome: tuple[Path, dict]) -> None:
     folder, _ = outcome
     whole, stopped = folder / "whole", folder / "stopped"

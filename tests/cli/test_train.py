@@ -196,7 +196,7 @@ def mistakes(tmp: Path) -> list[tuple[list[str], str]]:
         (["--data", str(tmp / "\udcff.txt"), "--run-dir", str(tmp / "r")], "data: "),
         (
             [*("--data", text, "--run-dir", str(tmp / "r")), "--train.batch-size", "2147483648"],
-            "memory: not enough of it",
+            "batch_size: 2,147,483,648 rows of ",
         ),
         (["--data", text, "--tokenizer", "byte", "--vocab-size", "300"], "--vocab-size"),
     ]

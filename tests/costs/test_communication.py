@@ -20,8 +20,8 @@ LINKS = Links(server=100.0, network=10.0)
 
 
 def sent(mesh: Mesh, **options: Any) -> dict[tuple[str, str], int]:
-    given = {"parameters": 1200, "layers": 2, "activation_elements": 32, "width": 2}
-    given |= {"checkpointing": False} | options
+    given = {"parameters": 1200, "outside": 0, "layers": 2, "columns": 4, "width": 2}
+    given |= {"activation_elements": 32, "checkpointing": False} | options
     return {(each.operation, each.when): each.nbytes for each in transfers(mesh, **given)}
 
 
@@ -42,8 +42,14 @@ def test_sharded_gathers_twice_and_scatters_once() -> None:
         assert sent(Mesh("fsdp", 1, world)) == {
             ("all-gather of weights", "forward"): 2400 * part,
             ("all-gather of weights", "backward"): 2400 * part,
-            ("reduce-scatter of gradients", "backward"): 4800 * part,
+            ("reduce-scatter of gradients", "last backward"): 4800 * part,
         }
+    # What is outside the blocks is gathered once, in float32.
+    assert sent(Mesh("fsdp", 1, 2), outside=200) == {
+        ("all-gather of weights", "forward"): (2 * 1000 + 4 * 200) / 2,
+        ("all-gather of weights", "backward"): 2 * 1000 / 2,
+        ("reduce-scatter of gradients", "last backward"): 4800 / 2,
+    }
     # In one dtype it is one and a half times what data parallel sends (ZeRO, section 7).
     in_float32 = sum(sent(Mesh("fsdp", 1, 4), width=4).values())
     assert in_float32 == 1.5 * sum(sent(Mesh("ddp", 4)).values())
@@ -56,11 +62,15 @@ def test_hybrid_reduces_its_part_between_the_groups() -> None:
 
 
 def test_tensor_parallel_reduces_activations_in_every_layer() -> None:
-    # Two all-reduces a layer of 32 elements of 2 bytes, and as many backward: (2 * 1/2) * 2 * 2 * 64 bytes.
+    # Forward two all-reduces a layer of 32 elements of 2 bytes: (2 * 1/2) * 2 * 2 * 64 bytes. Backward one
+    # for each of 4 matrices, of 4 bytes.
     operation = "all-reduce of activations"
-    assert sent(Mesh("tp", tensor=2)) == {(operation, "forward"): 256, (operation, "backward"): 256}
+    assert sent(Mesh("tp", tensor=2)) == {
+        (operation, "forward"): 256,
+        (operation, "backward"): 1024,
+    }
     recomputed = sent(Mesh("tp", tensor=2), checkpointing=True)
-    assert recomputed == {(operation, "forward"): 256, (operation, "backward"): 512}
+    assert recomputed == {(operation, "forward"): 256, (operation, "backward"): 1280}
 
 
 def transfer(nbytes: int, when: str, **options: Any) -> Transfer:

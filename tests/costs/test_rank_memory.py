@@ -63,8 +63,8 @@ def test_sharded_by_hand(world: int) -> None:
     # All rows, 8, 10 and 16, are divided by 2; of 10 rows 4 ranks have 3, 3, 3 and 1.
     rows = {2: 5, 4: 3}[world]
     own = 2 * BLOCK // world + 2 * rows * 8 + 8 // world
-    rank = memory(Mesh("fsdp", 1, world), accumulating=True, batch=6, context=6)
-    assert rank.weights == rank.gradients == 4 * own
+    rank = memory(Mesh("fsdp", 1, world), batch=6, context=6)
+    assert (rank.weights, rank.gradients) == (4 * own, 0)
     assert rank.optimizer == 8 * own + 4 * TENSORS
     # At the last block, where most is saved: both blocks, which are one unit and there twice while it is
     # gathered, all else, and the gradients of head and norm.
@@ -73,6 +73,47 @@ def test_sharded_by_hand(world: int) -> None:
     assert rank.reduced == 4 * (TABLE + NORM)
     single = TrainingStep(CONFIG, layout(CONFIG), device="cuda").moments(6, 6)
     assert rank.activations == max(each.temporary for each in single if each.name == "block")
+    # Between micro-steps gradients stay whole, whatever the number of ranks.
+    accumulating = memory(Mesh("fsdp", 1, world), accumulating=True, batch=6, context=6)
+    assert (accumulating.gradients, accumulating.reduced) == (4 * ALL, 0)
+    assert accumulating.total - rank.total == 4 * ALL - 4 * (TABLE + NORM)
+
+
+def test_the_last_micro_step_reduces_what_was_accumulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("minilm.costs.rank_memory.UNIT_BYTES", 4 * BLOCK)
+    step = RankStep(Mesh("fsdp", 1, 2), layout(CONFIG), CONFIG, dtype="float32", accumulating=True)
+    outside = 2 * TABLE + NORM
+    states = {
+        rank.moment: (rank.gathered, rank.gradients, rank.reduced)
+        for rank in map(step._at, step._moments(1, 4))
+    }
+    # The first block goes backward last: the other one is being reduced, and half of its gradients stay.
+    assert states["block"] == (4 * ALL, 4 * (outside + BLOCK + BLOCK // 2), 4 * BLOCK)
+    assert states["embedding"] == (4 * outside, 4 * BLOCK, 4 * (outside + 2 * BLOCK))
+    assert states["optimizer"] == (0, 4 * ALL // 2, 0)
+    # In 16 bits there are also the gradients that are to be added to those that were accumulated.
+    monkeypatch.setattr("minilm.costs.rank_memory.UNIT_BYTES", 4 * 2 * BLOCK)
+    step = replace(step, dtype="bfloat16")
+    (last,) = [rank for rank in map(step._at, step._moments(1, 4)) if rank.moment == "block"][1:]
+    assert (last.gradients, last.reduced) == (4 * ALL, 2 * BLOCK)
+
+
+def test_data_parallel_accumulates_beside_its_buckets() -> None:
+    mesh = Mesh("ddp", 2)
+    many = memory(mesh, accumulating=True, batch=6, context=6)
+    assert (many.moment, many.gradients) == ("loss", 2 * 4 * ALL)
+    step = RankStep(mesh, layout(CONFIG), CONFIG, dtype="float32", accumulating=True)
+    blocks = [step._at(each).gradients for each in step._moments(6, 6) if each.name == "block"]
+    assert blocks[0] == 2 * 4 * ALL - 4 * (
+        TABLE + NORM
+    )  # those of head and norm are in the buckets
+    config = replace(CONFIG, vocab_size=1000)
+    table, everything = 1000 * 8, ALL + 2 * 990 * 8
+    at_head = memory(mesh, config, accumulating=True, batch=1, context=1)
+    alone = memory(mesh, config, batch=1, context=1)
+    assert at_head.moment == alone.moment == "head"
+    assert at_head.gradients == 2 * alone.gradients == 8 * everything
+    assert at_head.activations == alone.activations > 4 * table
 
 
 def test_few_tokens_peak_where_the_gradients_of_the_blocks_are_reduced(
@@ -82,7 +123,6 @@ def test_few_tokens_peak_where_the_gradients_of_the_blocks_are_reduced(
     rank = memory(mesh, batch=1, context=1)
     assert rank.moment == "embedding"
     assert rank.reduced == 4 * (TABLE + NORM) + (4 + 4) * 2 * BLOCK
-    assert memory(mesh, batch=1, context=1, accumulating=True).gradients == 4 * ALL // 2
     # With many tokens it is at the last block, with none of a block behind.
     assert memory(mesh, batch=6, context=6).gradients == 0
     # With blocks that are gathered alone: at the first one, with the gradients of the other behind.
@@ -104,8 +144,23 @@ def test_a_large_vocabulary_peaks_where_its_gradient_is_made() -> None:
     assert replicated.activations == head + 4 * table
     sharded = memory(Mesh("fsdp", 1, 2), config, batch=1, context=1)
     assert sharded.moment == "embedding"
-    # Gathered, whole gradients, and a float32 copy of them that is being reduced.
-    assert (sharded.gathered, sharded.reduced) == (4 * tables, (4 + 4) * tables)
+    # Nothing is gathered any more; whole gradients in a row, those that are reduced, the head's own still.
+    assert (sharded.gathered, sharded.reduced) == (0, (4 + 4) * tables + 4 * table)
+    table_is_all = memory(
+        Mesh("ddp", 2), replace(config, tied_embeddings=True), batch=1, context=1, accumulating=True
+    )
+    assert table_is_all.moment == "embedding"
+    assert table_is_all.activations > 4 * 3 * table
+    # A tied table's two gradients and their sum, beside what was accumulated; of the rank the blocks' alone.
+    tied = replace(config, tied_embeddings=True)
+    alone = memory(Mesh("fsdp", 1, 2), tied, batch=1, context=1)
+    assert (alone.gathered, alone.reduced) == (
+        4 * (table + NORM),
+        4 * (3 * table + NORM + 2 * BLOCK),
+    )
+    several = memory(Mesh("fsdp", 1, 2), tied, batch=1, context=1, accumulating=True)
+    assert several.reduced - alone.reduced == 4 * table
+    assert alone.gradients == several.gradients == 4 * BLOCK
 
 
 def test_hybrid_is_sharded_within_its_group_alone() -> None:
@@ -116,9 +171,27 @@ def test_hybrid_is_sharded_within_its_group_alone() -> None:
 def test_a_tensor_parallel_rank_has_its_part_of_the_blocks() -> None:
     rank = memory(Mesh("tp", tensor=2))
     # Each matrix of the blocks is halved, norms and tables are not.
-    assert rank.weights == 4 * (ALL - 2 * (BLOCK - 16) // 2)
+    part = ALL - 2 * (BLOCK - 16) // 2
+    assert rank.weights == 4 * part
+    # fully_shard of one rank copies what it would gather, once.
+    config = part_of(CONFIG, 2)
+    step = RankStep(Mesh("tp", tensor=2), layout(config), config, dtype="float32")
+    assert [step._at(moment).gathered for moment in step._moments(6, 6)] == [
+        *(2 * [4 * (2 * TABLE + NORM)]),
+        *(2 * [4 * part]),
+        4 * (2 * TABLE + NORM),
+        0,
+    ]
     whole = memory(Mesh("one GPU"), batch=6, context=6)
     assert memory(Mesh("tp", tensor=2), batch=6, context=6).activations < whole.activations
+
+
+def test_how_many_blocks_are_gathered_goes_by_the_whole_block(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("minilm.costs.rank_memory.UNIT_BYTES", 4 * BLOCK + 4 * 16)
+    part = part_of(CONFIG, 2)
+    assert RankStep(Mesh("tp", tensor=2), layout(part), part).unit_blocks == 1
 
 
 def test_a_sharded_model_in_16_bits_saves_no_copies_of_its_matrices() -> None:
@@ -133,6 +206,19 @@ def test_muon_has_one_momentum_of_the_matrices() -> None:
     mesh = Mesh("fsdp", 1, 2)
     adamw, muon = memory(mesh), memory(mesh, optimizer="muon")
     assert adamw.optimizer - muon.optimizer == 4 * (matrices // 2 + 2 * 6)
+
+
+def test_muon_shares_the_matrices_out_by_number() -> None:
+    # Of 8 squares of 64 elements and 4 matrices of 128, the second of two ranks computes 2 and 4.
+    computed, everything = 4 * (2 * 64 + 4 * 128), 4 * (8 * 64 + 4 * 128)
+
+    def at_optimizer(mesh: Mesh) -> int:
+        step = RankStep(mesh, layout(CONFIG), CONFIG, optimizer="muon", dtype="float32")
+        return step._at(step._moments(1, 4)[-1]).activations
+
+    assert at_optimizer(Mesh("fsdp", 1, 2)) == 3 * everything // 2 + 3 * computed
+    assert at_optimizer(Mesh("ddp", 2)) == 3 * everything + 4 * computed
+    assert at_optimizer(Mesh("fsdp", 1, 4)) < at_optimizer(Mesh("fsdp", 1, 2))
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama-3-8b"])

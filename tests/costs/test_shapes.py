@@ -6,7 +6,7 @@ import pytest
 
 from minilm.architectures.minilm import layout
 from minilm.config import ModelConfig
-from minilm.costs.shapes import ASPECTS, propose_shapes
+from minilm.costs.shapes import ASPECTS, CLOSE, HEAD_WIDTHS, propose_shapes
 from minilm.errors import InputError
 
 
@@ -45,6 +45,33 @@ def test_proposed(wish: int, vocab_size: int, tied: bool, largest_error: float) 
 def test_the_best_of_125_million_with_a_tied_head_is_the_shape_of_gpt2() -> None:
     best = propose_shapes(125_000_000, count, vocab_size=50257, context_length=1024, tied=True)[0]
     assert (best.config.num_layers, best.config.d_model, best.config.num_heads) == (12, 768, 12)
+
+
+@pytest.mark.parametrize(
+    ("wish", "vocab_size", "multiple"),
+    [
+        (10_000_000, 50257, 32),
+        (15_000_000, 50257, 16),
+        (20_000_000, 50257, 64),
+        (40_000_000, 50257, 64),
+    ],
+)
+def test_small_sizes_have_finer_multiples_of_the_width(
+    wish: int, vocab_size: int, multiple: int
+) -> None:
+    shapes = propose_shapes(wish, count, vocab_size=vocab_size, context_length=1024, tied=False)
+    for shape in shapes:
+        assert abs(shape.error) <= CLOSE
+        assert shape.parameters == count(shape.config)
+    best = shapes[0]
+    assert abs(best.error) < 0.02
+    assert best.config.d_model % multiple == 0 < best.config.d_model % (2 * multiple)
+    assert best.config.head_dim in HEAD_WIDTHS
+
+
+def test_where_nothing_is_close_the_nearest_is_proposed() -> None:
+    shapes = propose_shapes(5_000_000, count, vocab_size=50257, context_length=1024, tied=False)
+    assert shapes[0].error == pytest.approx(0.298, abs=0.001)
 
 
 @pytest.mark.parametrize("wish", [1, 1_000_000, 10**18])

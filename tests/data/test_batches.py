@@ -1,7 +1,9 @@
 """Batches: shifted targets, a pure function of (seed, step), every validation target once."""
 
 import hashlib
+import math
 import os
+import re
 import subprocess
 import sys
 
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minilm.data.batches import IGNORED, training_batch, undo_merges, validation_windows
+from tests.conftest import ROOT
 
 TOKENS = np.arange(1000, dtype="<u2")  # a token is its own position
 
@@ -46,6 +49,24 @@ def test_every_window_can_be_drawn_and_none_beyond():
     inputs, targets = training_batch(TOKENS[:9], context_length=8, batch_size=2, seed=0, step=0)
     assert inputs.tolist() == [list(range(8))] * 2
     assert targets.tolist() == [list(range(1, 9))] * 2
+
+
+def test_so_much_of_a_text_is_not_drawn_as_the_documents_say():
+    length, windows = 16, 10_000
+    tokens = np.arange(length * windows, dtype="<u4")
+    drawn = np.zeros(len(tokens), dtype=bool)
+    shares = []
+    for epoch in (1, 2, 3):  # of which each draws as many targets as there are tokens
+        _, targets = training_batch(
+            tokens, context_length=length, batch_size=windows, seed=1, step=epoch
+        )
+        drawn[targets.reshape(-1)] = True
+        shares.append((~drawn).mean())
+        assert abs(shares[-1] - math.exp(-epoch)) < 0.005
+    for page, mentioned in (("training", 3), ("scaling", 1)):
+        text = " ".join((ROOT / "docs" / f"{page}.md").read_text("utf-8").split())
+        (sentence,) = re.findall(r"after as many tokens as the text has[^.]*", text)
+        assert re.findall(r"\d+%", sentence) == [f"{share:.0%}" for share in shares[:mentioned]]
 
 
 def test_a_batch_follows_from_seed_and_step_alone():

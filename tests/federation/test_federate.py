@@ -387,6 +387,17 @@ def test_a_client_sends_weights_a_loss_and_a_count(
     assert "the cat sees" not in orders[0]["setup"]
 
 
+def test_what_has_no_effect_is_said(
+    federate: Federate, text_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "minilm"):
+        federate(client=[str(text_file)], partition="contiguous", round_timeout=9.0, rounds=1)
+    assert caplog.messages == [
+        "note: no partition: clients have texts of their own",
+        "note: no time-out of rounds: clients are in this process",
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -430,8 +441,12 @@ def test_bad_options_are_one_line_and_leave_nothing(
         (["--join", "127.0.0.1:1", "--client", "nowhere.txt"], "nowhere.txt: "),
         (["--join", "example.org:80", "--client", "a"], "--join: example.org:80, expected a port"),
         (["--join", "8765", "--client", "a"], "--join: 8765, expected a port"),
+        (
+            ["--join", "127.0.0.1:99999", "--client", "a"],
+            "--join: 127.0.0.1:99999, expected a port",
+        ),
     ],
-    ids=range(7),
+    ids=range(8),
 )
 def test_the_command_names_its_options(
     flwr: Any, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str

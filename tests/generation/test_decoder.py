@@ -20,8 +20,9 @@ from torch.utils.hooks import RemovableHandle
 
 from minilm.config import ModelConfig
 from minilm.generation.decoder import ModelDecoder, _note, make_decoder
-from minilm.generation.fast_decoder import FastDecoder, ModifiedModelError
+from minilm.generation.fast_decoder import FastDecoder
 from minilm.generation.generate import generate
+from minilm.generation.unmodified import ModifiedModelError
 from minilm.model.attention import Attention
 from minilm.model.layers import Linear
 from minilm.model.transformer import Transformer

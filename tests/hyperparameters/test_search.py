@@ -82,12 +82,23 @@ def test_the_best_trial_is_trained_again_by_its_command_and_more_trials_go_on(
     assert "<script" not in page
     assert "budget_share" in page
 
-    other = [each if each != "30K" else "40K" for each in arguments]
-    assert main([*other, "--trials", "4"]) == 2
-    error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith(
-        f"error: {study_file}: the study of another search: budget params 30000"
-    )
+    text, longer = Path(arguments[1]), tmp_path / "longer.txt"
+    longer.write_bytes(text.read_bytes() + b"and more")
+    size = text.stat().st_size
+    for change, was, now in (
+        (("30K", "40K"), "budget params 30000", "budget params 40000"),
+        (("256", "512"), "settings eval_tokens 256", "settings eval_tokens 512"),
+        (
+            (str(text), str(longer)),
+            f"data {text}, {size:,} bytes",
+            f"data {longer}, {size + 8:,} bytes",
+        ),
+    ):
+        other = [each if each != change[0] else change[1] for each in arguments]
+        assert main([*other, "--trials", "4"]) == 2
+        error = capsys.readouterr().err.splitlines()[-1]
+        problem = f"error: {study_file}: the study of another search: {was}, expected {now}"
+        assert error.startswith(problem), error
 
 
 def test_a_search_that_is_stopped_begins_the_trial_again(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from minilm.cli import convert, generate
 from minilm.training.train import train
 from tests.conftest import ROOT, make_text
 from tests.interop.shapes import TINY
@@ -19,7 +20,10 @@ pytest.importorskip("transformers", reason="the extra 'transformers' is not inst
 PAGE = (ROOT / "docs" / "interop.md").read_text(encoding="utf-8")
 
 
-def test_the_commands_of_the_page(tmp_path: Path, cache: Path) -> None:
+def test_the_commands_of_the_page(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     data = tmp_path / "text.txt"
     data.write_text(make_text(3000))
     train(
@@ -34,9 +38,7 @@ def test_the_commands_of_the_page(tmp_path: Path, cache: Path) -> None:
     assert len(commands) == 4
     for command in commands:
         line = command.replace("FOLDER", "nano-hf")
-        script = ROOT / "scripts" / "convert.py"
-        run = [sys.executable, str(script), *shlex.split(line)]
-        subprocess.run(run, cwd=tmp_path, check=True, capture_output=True)
+        assert convert.main(shlex.split(line)) == 0
     written = {path.name for path in (tmp_path / "nano-hf").iterdir()}
     documented = re.findall(
         r"`(\w+\.\w+)`", PAGE.partition("writes ")[2].partition("which `Auto")[0]
@@ -47,7 +49,7 @@ def test_the_commands_of_the_page(tmp_path: Path, cache: Path) -> None:
         [sys.executable, "-c", program], cwd=tmp_path, check=True, capture_output=True, text=True
     )
     assert completed.stdout.startswith("def ")
-    script = ROOT / "scripts" / "generate.py"
     for name in ("imported", "from-gguf"):
-        run = [sys.executable, str(script), f"checkpoints/{name}", "--prompt", "the", "--json"]
-        assert subprocess.run(run, cwd=tmp_path, check=True, capture_output=True).stdout
+        capsys.readouterr()
+        assert generate.main([f"checkpoints/{name}", "--prompt", "the", "--json"]) == 0
+        assert capsys.readouterr().out

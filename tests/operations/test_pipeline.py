@@ -105,7 +105,7 @@ def test_an_adapter_on_a_quantized_base(
     summary = json.loads((run / "summary.json").read_text())
     assert summary["parameters"] == report.parameters.total
     assert summary["trainable"] == report.parameters.trainable
-    note = f"`minilm convert {run / 'base'} --to huggingface` writes"
+    note = f"that minilm convert {run / 'base'} --to huggingface writes"
     assert any(note in each for each in report.notes)
     assert not any(
         p.requires_grad and p.dtype != torch.float32

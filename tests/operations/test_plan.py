@@ -6,7 +6,7 @@ import json
 import runpy
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ from minilm.cli.plan import main
 from minilm.config import ModelConfig
 from minilm.config.presets import preset
 from minilm.costs.rank_memory import rank_memory
-from minilm.operations.plan import plan
+from minilm.errors import InputError
+from minilm.operations.plan import parse_count, plan
 from minilm.operations.plan_result import LayoutPlan, Plan
+from minilm.operations.plan_text import plan_blocks
 from tests.conftest import ROOT
 
 SCALING = runpy.run_path(str(ROOT / "scripts" / "tools" / "scaling.py"))
@@ -68,14 +70,50 @@ def test_how_many_ranks_divide_a_block() -> None:
 def test_the_largest_micro_batch_is_the_last_that_fits() -> None:
     def required(batch: int) -> LayoutPlan:
         step_tokens = batch * 1024 * 8
-        return plan("gpt2", **JOB, batch_tokens=step_tokens, gpu_memory=20 * 10**9).layouts[0]
+        return plan("gpt2", **JOB, batch_tokens=step_tokens, gpu_memory=30 * 10**9).layouts[0]
 
-    most = required(1).largest_micro_batch
-    assert (required(most).micro_batch, required(most).micro_steps) == (most, 1)
-    assert required(most).required <= 20 * 10**9
-    # Two halves, which accumulate gradients.
-    assert (required(2 * most).micro_batch, required(2 * most).micro_steps) == (most, 2)
-    assert (required(most + 1).micro_steps) == 2
+    alone = required(1).largest_micro_batch
+    assert (required(alone).micro_batch, required(alone).micro_steps) == (alone, 1)
+    assert required(alone).required <= 30 * 10**9
+    # More are several micro-steps, which accumulate gradients beside the buckets.
+    assert required(alone + 1).micro_steps == 2
+    accumulating = required(alone + 1).largest_micro_batch
+    assert accumulating < alone
+    several = required(2 * accumulating)
+    assert (several.micro_batch, several.micro_steps) == (accumulating, 2)
+    assert several.memory.gradients > required(alone).memory.gradients
+    assert several.required <= 30 * 10**9
+
+
+def test_where_whole_gradients_do_not_fit_a_step_is_one_micro_step() -> None:
+    result = plan("llama-3-70b", **JOB | {"gpus": 64})
+    best = result.best
+    assert best is not None
+    assert best.micro_steps == 1
+    assert best.step_tokens == best.micro_batch * 64 * 8192 < result.job.step_tokens
+    text = " ".join(
+        line for block in plan_blocks(result) if isinstance(block, list) for line in block
+    )
+    assert "2,000,000 wished; whole gradients, for several micro-steps, do not fit" in text
+
+
+def test_a_step_of_the_wished_size_is_preferred_to_a_faster_one() -> None:
+    result = plan("llama-3-8b", **JOB | {"gpus": 64, "gpu": "A100-40GB"})
+    best = result.best
+    assert best is not None
+    assert (best.mesh.name, best.is_cut) == ("tp 8 fsdp 8", False)
+    assert best.step_tokens == pytest.approx(2e6, rel=0.1)
+    cut = [each for each in result.layouts if each.is_cut]
+    assert [each.mesh.name for each in cut] == ["fsdp", "hsdp 8x8"]
+    for each in cut:
+        assert (each.micro_steps, each.micro_batch) == (1, each.largest_micro_batch)
+        assert each.tokens_per_second > best.tokens_per_second
+    text = " ".join(x for block in plan_blocks(result) if isinstance(block, list) for x in block)
+    assert "tp 8 fsdp 8 is the fastest that fits with steps of the wished size" in text
+    assert "fsdp, hsdp 8x8: steps of fewer tokens than wished" in text
+    assert [each["step_is_cut"] for each in result.to_dict()["layouts"]] == [
+        *(False, True, True, False)
+    ]
 
 
 def test_hours_by_hand() -> None:
@@ -115,6 +153,10 @@ def test_more_cards_take_less_time_and_not_less_memory_than_is_there() -> None:
     assert len(seconds) == 3
     small = plan("llama-3-70b", **JOB)
     assert small.best is None
+    *_, answer = (block for block in plan_blocks(small) if isinstance(block, list))
+    text = "".join(answer)
+    least = min(each.required for each in small.layouts) / 2**30
+    assert f"nothing fits: one sequence needs {least:.1f} GiB a card at least (fsdp)" in text
     assert {each.largest_micro_batch for each in small.layouts} == {0}
     assert small.to_dict()["best"] is None
 
@@ -207,6 +249,18 @@ BAD = {
     "--batch-tokens": ["gpt2", "--batch-tokens", "-1"],
     "--gpu-memory": ["gpt2", "--gpu-memory", "80"],
     "--gpu-link": ["gpt2", "--gpu-link", "0"],
+    "--gpu-flops: 989 FLOP/s": ["gpt2", "--gpu-flops", "989"],
+    "--gpu-watts: 1e+308 W": ["gpt2", "--gpu-watts", "1e308", "--json"],
+    "--price: 1e+308": ["gpt2", "--price", "1e308", "--json"],
+    "--mfu: 1e-300": ["gpt2", "--mfu", "1e-300", "--json"],
+    "--gpu: 'A100', an unknown card, expected one of A100-40GB, A100-80GB;": [
+        "gpt2",
+        "--gpu",
+        "A100",
+    ],
+    "--tokens: '10Gi', expected a positive number up to 1e18, such as 125M, 10B": [
+        *("gpt2", "--tokens", "10Gi")
+    ],
     "--network": ["gpt2", "--gpu", "L40S", "--gpus", "16"],
     "--dtype: bfloat16": ["gpt2", "--gpu", "V100-32GB"],
     "--tensor-parallel: 8": ["gpt2", "--tensor-parallel", "8"],
@@ -233,6 +287,29 @@ def test_bad_input_is_one_line(where: str, capsys: pytest.CaptureFixture[str]) -
     assert captured.out == ""
     assert captured.err.startswith(f"error: {where}")
     assert captured.err.count("\n") == 1
+
+
+def test_why_a_layout_is_missing() -> None:
+    def notes(target: Any, gpus: int, **options: Any) -> list[str]:
+        return list(plan(target, **JOB | {"gpus": gpus}, **options).notes)
+
+    no_dropout = replace(preset("gpt2"), dropout=0.0)
+    assert notes(no_dropout, 1) == notes(no_dropout, 64) == []
+    assert notes(no_dropout, 8) == ["no hsdp: all cards are in one server"]
+    assert notes(no_dropout, 12) == ["no hsdp: 12 cards do not fill servers of 8"]
+    assert notes(no_dropout, 2, gpus_per_server=1)[0] == "no hsdp: a server has one card"
+    (heads,) = notes(replace(preset("gpt2-xl"), dropout=0.0), 64)
+    assert "divides 64 cards, servers of 8, 25 key/value heads" in heads
+    assert notes("gpt2", 64) == ["tensor parallel needs --model.dropout 0, not 0.1"]
+    convolved = replace(no_dropout, convolution=2)
+    assert notes(convolved, 64) == ["no tensor parallel: minilm does not divide a convolution"]
+    with pytest.raises(InputError, match=r"^--tensor-parallel: 2, expected 1 for a model with"):
+        notes(convolved, 64, tensor_parallel=2)
+
+
+@pytest.mark.parametrize("text", ["10B", "10 B", "10billion", "1e10", "10_000_000_000", "10000M"])
+def test_spellings_of_a_number_of_tokens(text: str) -> None:
+    assert parse_count(text, "--tokens") == 10**10
 
 
 def test_the_json_has_every_number_of_every_layout(
@@ -271,6 +348,21 @@ def test_shapes_are_proposed_and_the_best_is_planned() -> None:
     assert result.job.layout.count() == result.shapes[0].parameters
     shapes = result.to_dict()["shapes"]
     assert ModelConfig(**shapes[0]["config"]) == result.job.config
+
+
+def test_a_shape_that_is_far_off_or_of_an_odd_width_is_said(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def text(params: str) -> str:
+        assert main(["--params", params, "--gpus", "8", "--gpu", "H100", "--tokens", "1B"]) == 0
+        return capsys.readouterr().out.replace("\n", " ")
+
+    assert "29.8% more than asked for" in text("5M")
+    close = text("10M")
+    assert "-0.06%" in close
+    assert "asked for" not in close
+    assert "96 uses matrix units less well" in close
+    assert "matrix units" not in text("125M")
 
 
 def test_torch_is_not_needed() -> None:

@@ -21,7 +21,7 @@ from minilm.operations.evaluate import evaluate
 from minilm.operations.share import share
 from minilm.runs import files as run_files
 from minilm.training.train import train
-from tests.conftest import ROOT, TINY_SETTINGS, Script, train_tiny
+from tests.conftest import ROOT, TINY_SETTINGS, train_tiny
 
 Capture = pytest.CaptureFixture[str]
 
@@ -258,17 +258,21 @@ def test_a_head_in_the_file_of_a_tied_model_is_refused(tiny_run: Path, tmp_path:
     assert not minilm.inspect(tmp_path / "run").verified
 
 
-def test_the_commands_of_the_page(tiny_run: Path, tmp_path: Path, script: Script) -> None:
+def test_the_commands_of_the_page(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
     page = (ROOT / "docs" / "parameters.md").read_text(encoding="utf-8")
     commands = re.findall(r"^    python scripts/share\.py (.*)$", page, re.M)
     assert len(commands) == 4
     shutil.copytree(tiny_run, tmp_path / "checkpoints" / "nano-stdlib")
+    monkeypatch.chdir(tmp_path)
     for command in commands:
         # The tiny model has half of nano's layers.
         line = command.replace("--layers 2", "--layers 1").replace("--layers 4", "--layers 2")
-        done = script("share", *line.split(), "--device", "cpu", cwd=tmp_path)
-        assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout.splitlines()[0].split() == ["before", "after", "change"]
+        assert main([*line.split(), "--device", "cpu"]) == 0
+        printed = capsys.readouterr()
+        assert printed.err == ""
+        assert printed.out.splitlines()[0].split() == ["before", "after", "change"]
 
 
 def test_a_layout_of_a_shared_model_says_that_it_is_expanded(

@@ -44,14 +44,21 @@ RUNS: dict[str, dict[str, Any]] = {
 # Matrices that two processes share out, each of them between two more where there are four: 17 hidden units.
 HALVES = TINY_MODEL | {"d_model": 12, "d_feed_forward": 34}
 TENSOR_RUNS: dict[str, dict[str, Any]] = {
-    "tensor-adamw": {"model": HALVES, "settings": SETTINGS | ADAMW | {"tensor_parallel": 2}},
+    "tensor-adamw": {"model": HALVES, "settings": SETTINGS | ADAMW},
     "tensor-muon": {
         "model": HALVES
         | {"qk_norm": True, "tied_embeddings": True}
         | {"d_model": 16, "num_heads": 4, "num_kv_heads": 2},
-        "settings": SETTINGS | {"gradient_clip": 0.5, "tensor_parallel": 2},
+        "settings": SETTINGS | {"gradient_clip": 0.5},
     },
 }
+
+
+def layout_settings(name: str, layout: str) -> dict[str, Any]:
+    """What a run's settings have besides where several processes train it."""
+    return {"parallel": layout} | ({"tensor_parallel": 2} if name in TENSOR_RUNS else {})
+
+
 WORKER = str(ROOT / "tests" / "parallel" / "worker.py")
 
 

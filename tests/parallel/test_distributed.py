@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import random
 import shlex
@@ -23,9 +24,10 @@ from safetensors.torch import load_file
 
 from minilm.runs.files import read_summary, step_of_state
 from minilm.runs.logs import read_metrics
+from minilm.training.evaluation import TOKENS_PER_BATCH
 from minilm.training.resume_state import read_state, state_files
 from minilm.training.train import finetune, train
-from tests.conftest import ROOT, TINY_MODEL
+from tests.conftest import ROOT, TINY_MODEL, make_text
 from tests.parallel.processes import (
     ODD,
     RUNS,
@@ -35,6 +37,7 @@ from tests.parallel.processes import (
     command_line,
     end,
     environment,
+    layout_settings,
     losses,
     rank,
     run_cases,
@@ -44,7 +47,10 @@ from tests.parallel.processes import (
 pytestmark = pytest.mark.distributed
 
 LAYOUTS = ("ddp", "fsdp", "hsdp")
-NAMES = ("adamw", "muon", "accumulated", *TENSOR_RUNS)
+# Of each three rows of a matrix the last of four processes has none.
+THREE_ROWS = {"model": TINY_MODEL | {"d_feed_forward": 3}, "settings": SETTINGS}
+RUNS_OF_FOUR = RUNS | TENSOR_RUNS | {"three-rows": THREE_ROWS}
+NAMES = ("adamw", "muon", "accumulated", "three-rows", *TENSOR_RUNS)
 # Processes of each part of the chain, and the step at which one gets a signal.
 CHAIN = ((4, 6), (2, 10), (1, 14), (4, None))
 
@@ -57,8 +63,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path:
     cases: list[dict[str, Any]] = []
     for layout in LAYOUTS:
         for name in NAMES:
-            run = (RUNS | TENSOR_RUNS)[name]
-            settings = run["settings"] | {"parallel": layout}
+            run = RUNS_OF_FOUR[name]
+            settings = run["settings"] | layout_settings(name, layout)
             arguments = common | {"model": run["model"], "settings": settings}
             case = {"verb": "train", "arguments": arguments, "per_machine": "2"}
             cases.append(case | {"name": f"{layout}-{name}"})
@@ -68,18 +74,30 @@ def folder(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path:
                 cases.append(case | stop | {"name": f"{run}-chain"})
     for name, arguments in worse(folder, text_file).items():
         cases.append({"name": f"fsdp-{name}", "verb": "finetune", "arguments": arguments})
+    five = common | five_batches(folder)
+    cases.append({"name": "fsdp-five", "verb": "train", "arguments": five})
     cases.append({"name": "saved", "verb": "save", "arguments": {}})
     run_cases(folder, cases, 4)
+    train(**five, run_dir=folder / "W1-five", cache=folder / "cache")
     for name in NAMES:
         train(
             **common,
-            **(RUNS | TENSOR_RUNS)[name],
+            **RUNS_OF_FOUR[name],
             run_dir=folder / f"W1-{name}",
             cache=folder / "cache",
         )
     for name, arguments in worse(folder, text_file).items():
         finetune(**arguments, run_dir=folder / f"W1-{name}", cache=folder / "cache")
     return folder
+
+
+def five_batches(folder: Path) -> dict[str, Any]:
+    """A run whose validation part fills four batches of an evaluation and begins a fifth."""
+    size = 4 * TOKENS_PER_BATCH + 2000
+    (folder / "five.txt").write_text(make_text(8000)[:size])
+    settings = SETTINGS | {"parallel": "fsdp", "max_steps": 4, "eval_every": 4}
+    settings |= {"val_fraction": 1 - 1000 / size}
+    return {"data": str(folder / "five.txt"), "model": TINY_MODEL, "settings": settings}
 
 
 def worse(folder: Path, text_file: Path) -> dict[str, dict[str, Any]]:
@@ -123,6 +141,21 @@ def test_four_processes_learn_what_one_does(folder: Path, layout: str, name: str
     assert weights.keys() == expected.keys()
     for key, tensor in weights.items():
         torch.testing.assert_close(tensor, expected[key], rtol=1e-2, atol=1e-3, msg=key)
+
+
+def test_muon_ends_where_a_process_has_no_row_of_a_matrix(folder: Path) -> None:
+    """Losses and weights are compared above."""
+    weights = load_file(folder / "fsdp-three-rows" / "model.safetensors")
+    up = weights["blocks.0.feed_forward.up.weight"]
+    assert up.shape == (3, TINY_MODEL["d_model"])
+    assert read_summary(folder / "fsdp-three-rows")["steps"] == SETTINGS["max_steps"]
+
+
+def test_four_processes_count_each_of_five_batches_once(folder: Path) -> None:
+    """Of the fifth batch all have a forward pass, and one the loss."""
+    one, four = (read_summary(folder / f"{name}-five") for name in ("W1", "fsdp"))
+    assert one["best_val_tokens"] == four["best_val_tokens"] > 4 * TOKENS_PER_BATCH
+    assert abs(one["best_val_loss"] - four["best_val_loss"]) < 1e-5
 
 
 @pytest.mark.parametrize(("layout", "parts"), [("fsdp", 4), ("hsdp", 2)])
@@ -284,8 +317,14 @@ def test_a_process_that_hangs_is_named(folder: Path, text_file: Path, tmp_path: 
 
 
 def test_a_preparation_may_take_longer_than_a_step(tmp_path: Path) -> None:
+    """Every process waits for it, past the time-out of a collective, and both go on in collectives."""
     case = {"name": "prepared", "verb": "prepare", "arguments": {}}
     run_cases(tmp_path, [case], 2, MINILM_PROCESS_TIMEOUT="2")
+    for number in range(2):
+        note = json.loads((tmp_path / f"prepared.{number}").read_text())
+        assert note["seconds"] > 2 * note["timeout"] == 4
+        assert note["text"] == "prepared"
+        assert note["maximum"] == [1]
 
 
 def test_the_commands_of_the_page_stop_and_go_on(text_file: Path, tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ from tests.parallel.processes import (
     command_line,
     end,
     environment,
+    layout_settings,
     losses,
     rank,
     run_cases,
@@ -67,7 +68,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path:
     cases: list[dict[str, Any]] = []
     for layout in LAYOUTS:
         for name, run in RUNS.items():
-            settings = run["settings"] | {"parallel": layout}
+            settings = run["settings"] | layout_settings(name, layout)
             settings |= {"watch": layout == "ddp" and name == "accumulated"}
             arguments = common | {"model": run["model"], "settings": settings}
             case = {"name": f"{layout}-{name}", "verb": "train", "arguments": arguments}
@@ -77,7 +78,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path:
                 cases.append(stopped | {"signal_rank": 1, "copied_to": f"{layout}-copy"})
         base = folder / "ddp-muon"
         for name, run in TENSOR_RUNS.items():
-            settings = run["settings"] | {"parallel": layout}
+            settings = run["settings"] | layout_settings(name, layout)
             arguments = common | {"model": run["model"], "settings": settings}
             if (layout, name) == ("ddp", "tensor-muon"):
                 stopped = {"name": "tensor-stopped", "verb": "train", "arguments": arguments}
@@ -128,6 +129,19 @@ def test_what_is_gathered_in_bfloat16_is_what_autocast_rounds(folder: Path) -> N
     """Norms, embeddings and the sums between them are not rounded: the losses are those of whole models."""
     ddp, fsdp = (losses(folder / f"{layout}-bfloat16") for layout in LAYOUTS)
     torch.testing.assert_close(fsdp, ddp, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_masters_and_moments_of_a_bfloat16_run_are_float32(folder: Path, layout: str) -> None:
+    run = folder / f"{layout}-bfloat16"
+    state = read_state(run).tensors
+    tensors = {name: state[name] for name in state if not name.startswith("rng.")}
+    moments = {name.rpartition(".")[2] for name in tensors}
+    assert {"exp_avg", "exp_avg_sq", "momentum_buffer"} <= moments
+    masters = load_file(run / "model.safetensors")
+    assert {t.dtype for t in [*tensors.values(), *masters.values()]} == {torch.float32}
+    query = masters["blocks.0.attention.query.weight"]
+    assert not torch.equal(query, query.bfloat16().float()), "more than bfloat16 has"
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -12,8 +12,8 @@ from minilm.config import ModelConfig
 from minilm.errors import ConfigError
 from minilm.model.transformer import Transformer
 from minilm.parallel.process_group import World
-from minilm.parallel.tensor_parallel import check
-from minilm.training import run_spec
+from minilm.parallel.tensor_parallel import check, check_training
+from minilm.training import run_spec, setup
 from minilm.training.resume_state import Progress
 from minilm.training.signals import StopRequest
 from minilm.training.train_step import TrainStep
@@ -27,22 +27,32 @@ from tests.conftest import TINY_MODEL, train_tiny
         ({"num_heads": 1}, 2, "2 with 1 key/value heads and 64 hidden units"),
         ({"num_kv_heads": 1}, 2, "2 with 1 key/value heads"),
         ({"d_feed_forward": 35}, 2, "and 35 hidden units"),
-        ({"dropout": 0.1}, 2, "dropout 0.1, expected --model.dropout 0"),
         ({"convolution": 2}, 2, "a convolution"),
     ],
 )
 def test_what_cannot_be_shared_out(fields: dict[str, Any], processes: int, got: str) -> None:
-    model = Transformer(ModelConfig(vocab_size=11, **TINY_MODEL | fields))
+    config = ModelConfig(vocab_size=11, **TINY_MODEL | fields)
+    world = World(size=processes, store=object())
     with pytest.raises(ConfigError, match=f"tensor_parallel: .*{got}"):
-        check(model, 2, processes)
+        check(config, 2, world)
+    check(config, 1, world)
 
 
-def test_what_is_frozen_is_refused() -> None:
+def test_it_takes_torchrun(text_file: Path, cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="tensor_parallel: 2 with one process, expected torchrun"):
+        train_tiny(tmp_path / "run", text_file.parent / "none.txt", cache, tensor_parallel=2)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_trained_in_part_is_refused() -> None:
     model = Transformer(ModelConfig(vocab_size=11, **TINY_MODEL))
-    check(model, 2, 4)
+    check_training(model, 2)
     model.final_norm.requires_grad_(False)
     with pytest.raises(ConfigError, match="an adapter or frozen parameters"):
-        check(model, 2, 4)
+        check_training(model, 2)
+    model = Transformer(ModelConfig(vocab_size=11, **TINY_MODEL | {"dropout": 0.1}))
+    with pytest.raises(ConfigError, match=r"dropout 0.1, expected --model\.dropout 0"):
+        check_training(model, 2)
 
 
 def test_it_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +79,8 @@ def test_a_batch_has_a_row_for_each_process(
     cache: Path,
     tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(run_spec, "world", lambda: World(size=4))
+    for module in (run_spec, setup):
+        monkeypatch.setattr(module, "world", lambda: World(size=4, store=object()))
     with pytest.raises(ConfigError, match=message):
         train_tiny(tmp_path / "run", text_file, cache, **settings)
     assert not (tmp_path / "run").exists()

@@ -42,10 +42,7 @@ def run(
     With ``faults`` gradients overflow once, and the last process is slow: `with_faults`.
     """
     if verb == "prepare":
-        with world().main_first():
-            if world().is_main:  # longer than a step may take
-                time.sleep(2.5 * float(os.environ["MINILM_PROCESS_TIMEOUT"]))
-        assert world().maximum(world().rank) == (world().size - 1,)
+        prepare(folder, name)
         return
     if verb == "save":
         save_and_load(folder / name)
@@ -71,6 +68,29 @@ def run(
     world().wait()
     if copied_to and world().is_main:
         shutil.copytree(folder / name, folder / copied_to)
+
+
+def prepare(folder: Path, name: str) -> None:
+    """Rank 0 makes a file, for longer than a collective may take; each process notes what it finds."""
+    import torch
+    import torch.distributed as dist
+
+    timeout = float(os.environ["MINILM_PROCESS_TIMEOUT"])
+    world().wait()
+    began = time.monotonic()
+    with world().main_first():
+        if world().is_main:
+            time.sleep(2.5 * timeout)
+            (folder / name).write_text("prepared")
+    seconds = time.monotonic() - began
+    backend = dist.group.WORLD._get_backend(torch.device("cpu"))
+    note = {
+        "text": (folder / name).read_text(),
+        "seconds": seconds,
+        "timeout": backend.options._timeout.total_seconds(),
+        "maximum": world().maximum(world().rank),
+    }
+    (folder / f"{name}.{world().rank}").write_text(json.dumps(note))
 
 
 @contextlib.contextmanager

@@ -259,6 +259,15 @@ def test_what_cannot_vary_is_fixed_and_says_why() -> None:
     assert layers.stops == ()
 
 
+def test_a_window_is_said_beside_what_it_bounds() -> None:
+    windowed = calculator(minilm_layout(CONFIG))
+    assert windowed is not None
+    assert any("at most 900 tokens" in note for note in windowed.notes)
+    whole = calculator(minilm_layout(ModelConfig()))
+    assert whole is not None
+    assert whole.notes == ()
+
+
 def test_a_page_with_letters_that_stay_shows_the_model_as_it_is(
     browser: Browser, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,17 @@ def test_what_a_model_does_not_have_is_not_told() -> None:
     assert "head" not in text
 
 
+def test_positions_are_no_table_of_the_vocabulary() -> None:
+    explanation = minilm.explain("gpt2")
+    text = text_of(explanation)
+    counts = {each.name: each.count for each in explanation.report.components}
+    total = explanation.report.parameters.total
+    tokens, positions = counts["token embedding"] / total, counts["position embedding"] / total
+    assert f"{tokens:.1%} are in tables with a row for each token of the vocabulary (embedd" in text
+    assert f"{positions:.1%} are in a table with a row for each place in the context" in text
+    assert "The largest part is feed-forward, with 45.5%." in text
+
+
 def test_experts_ties_and_frozen_parts_have_their_sentences(tmp_path: Path) -> None:
     config = {"model_type": "mixtral", "num_hidden_layers": 2, "tie_word_embeddings": True}
     path = tmp_path / "config.json"
@@ -70,7 +82,8 @@ def test_json_html_and_markdown_say_the_same(
     assert value["parameters"] == 1_055_488
     sentence = value["sections"][0]["sentences"][0]
     assert " ".join(sentence.split()) in " ".join(printed.split())
-    assert sentence in outputs["html"].read_text(encoding="utf-8")
+    page = outputs["html"].read_text(encoding="utf-8")
+    assert sentence in re.sub(r"</?a\b[^>]*>", "", page)  # words lead to the glossary
     assert 'id="calculator"' in outputs["html"].read_text(encoding="utf-8")
     assert "1,055,488 parameters" in outputs["markdown"].read_text(encoding="utf-8")
     assert verb.main(["nano", "--json", "-"]) == 0

@@ -7,13 +7,15 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from minilm.runs.stop_reason import StopReason
+from minilm.training.train import train
 from minilm.training.trainer import Trainer
-from tests.conftest import train_tiny
+from tests.conftest import TINY_MODEL, TINY_SETTINGS, train_tiny
 
 
 @pytest.fixture(scope="module", params=["float32", "bfloat16"])
@@ -32,6 +34,23 @@ def auto_run(
 ) -> Path:
     """A finished run like `tiny_run`, in the dtype that `auto` becomes; tests must not change it."""
     return train_tiny(tmp_path_factory.mktemp("runs") / "auto", text_file, cache, dtype="auto")
+
+
+@pytest.fixture
+def go(text_file: Path, cache: Path, tmp_path: Path) -> Any:
+    """Train a tiny model into tmp_path/NAME with some settings replaced."""
+
+    def start(name: str = "run", model: dict | None = None, **settings: Any) -> Any:
+        return train(
+            data=str(text_file),
+            run_dir=tmp_path / name,
+            tokenizer="byte",
+            model=TINY_MODEL | (model or {}),
+            settings=TINY_SETTINGS | {"dtype": "auto"} | settings,
+            cache=cache,
+        )
+
+    return start
 
 
 @pytest.fixture

@@ -115,3 +115,20 @@ def test_a_run_on_a_mixture_of_documents_is_evaluated_and_resumed_as_it_is_train
     resumed = weights(tmp_path / "parts")
     for name, tensor in weights(tmp_path / "whole").items():
         assert torch.equal(resumed[name], tensor)
+
+
+def test_a_parquet_file_is_drawn_from_for_two_and_a_half_epochs(
+    tmp_path: Path, cache: Path
+) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    texts = [f"story {i}: it is told once more.\n" for i in range(35)]
+    parquet.write_table(
+        pyarrow.table({"text": texts}), tmp_path / "stories.parquet", row_group_size=10
+    )
+    steps = 45  # of four rows of sixteen tokens
+    outcome = run(
+        str(tmp_path / "stories.parquet"), tmp_path / "run", cache, max_steps=steps, eval_every=9
+    )
+    assert outcome.stopped_because == "max_steps"
+    assert outcome.summary["tokens"] > 2.5 * outcome.summary["data"]["train_tokens"] > 2000

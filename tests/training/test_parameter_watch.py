@@ -7,7 +7,6 @@ import json
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from minilm.federation import flower
 from minilm.federation.federate import federate
 from minilm.parallel.process_group import World
 from minilm.runs.logs import HISTOGRAM_BINS, read_metrics, read_parameters
-from minilm.training import parameter_watch, run_spec
+from minilm.training import parameter_watch, run_spec, setup
 from minilm.training.parameter_watch import TOKENS_BETWEEN, histogram, is_watched
 from minilm.training.runtime import Runtime
 from minilm.training.train import finetune, resume
@@ -176,7 +175,8 @@ def test_parts_and_rounds_are_refused(
     monkeypatch.setattr(flower, "quiet", lambda: None)  # which is an extra
     with pytest.raises(ConfigError, match="watch: given for rounds"):
         federate(data=str(text_file), clients=2, settings={"watch": True}, cache=cache)
-    monkeypatch.setattr(run_spec, "world", lambda: replace(World(), store=object()))
+    for module in (run_spec, setup):
+        monkeypatch.setattr(module, "world", lambda: World(size=2, store=object()))
     with pytest.raises(ConfigError, match="watch: given with parallel fsdp"):
         train_tiny(tmp_path / "run", text_file, cache, watch=True, parallel="fsdp")
     with pytest.raises(ConfigError, match="watch: given with parallel ddp and tensor_parallel 2"):

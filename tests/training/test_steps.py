@@ -112,8 +112,8 @@ def test_steps_leave_nothing_behind(make_trainer: Any, steps: int) -> None:
     first = after(100)
     second = after(steps)
     assert second[:2] == first[:2]
-    # 4 KB a step, where one step allocates and frees some 500.
-    assert second[2] - first[2] < 4000 * steps
+    # 4 KB a step, where one step allocates and frees some 500; a page may be as large as 2 MiB.
+    assert second[2] - first[2] < 4000 * steps + 2**21
 
 
 def test_a_gradient_that_is_not_finite_is_never_saved(make_trainer: Any, tmp_path: Path) -> None:

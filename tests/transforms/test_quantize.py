@@ -12,7 +12,7 @@ from minilm.architectures.minilm import layout
 from minilm.config import ModelConfig
 from minilm.config.presets import PRESETS
 from minilm.errors import InputError
-from minilm.generation.fast_decoder import ModifiedModelError, check_unmodified
+from minilm.generation.unmodified import ModifiedModelError, check_unmodified
 from minilm.model.transformer import Transformer
 from minilm.quantization.integer_packing import IntegerPacking
 from minilm.quantization.nf4_packing import Nf4Packing

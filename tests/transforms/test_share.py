@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from minilm.architectures.minilm import layout
 from minilm.config import ModelConfig
 from minilm.errors import InputError
-from minilm.generation.fast_decoder import check_unmodified
+from minilm.generation.unmodified import check_unmodified
 from minilm.inspection.comparison import expected_shapes
 from minilm.model.transformer import Transformer
 from minilm.transforms.share import share_layers, tie_head, untie_head

@@ -10,9 +10,11 @@
   const grouped = (number) => formats.format(number);
   const every = (selector) => [...document.querySelectorAll(`#calculator ${selector}`)];
   const values = {}; // of every letter, as BigInt
+  const moved = new Set(); // letters that no longer follow another
   const sliders = data.letters.filter((letter) => letter.stops).map((letter) => ({
     letter, slider: element(`slider-${letter.name}`), number: element(`number-${letter.name}`), most: letter.stops.at(-1) }));
-  const shown = every("[data-letter]"), costs = every("[data-cost]"), parts = every("[data-part]");
+  const following = every("[data-follows]"), shown = every("[data-letter]");
+  const costs = every("[data-cost]"), parts = every("[data-part]");
   const [fills, shares, shapes] = ["fill", "share", "shape"].map((key) =>
     data.parts.map((_, number) => every(`[data-${key}="${number}"]`)[0]));
 
@@ -65,6 +67,7 @@
       return;
     }
     if (!letter.stops) return;
+    if (letter.follows && !moved.has(letter.name)) values[letter.name] = evaluate(letter.follows);
     const wish = Number(values[letter.name]);
     let value = wish;
     if (letter.divides) value = allowed(letter).findLast((each) => each <= wish) || 1;
@@ -83,6 +86,7 @@
     const notes = [];
     for (const letter of data.letters) settle(letter, notes);
     element("rules").textContent = notes.join(" ");
+    for (const node of following) node.hidden = moved.has(node.dataset.follows);
     for (const node of shown) node.textContent = grouped(values[node.dataset.letter]);
     for (const { letter, slider, number } of sliders) {
       const value = values[letter.name], stops = allowed(letter);
@@ -109,7 +113,8 @@
       percent.textContent = `${(100 * share).toFixed(2)}%`;
       fills[number].setAttribute("width", (share * fills[number].dataset.full).toFixed(2));
       shares[number].textContent = `${(100 * share).toFixed(1)}%`;
-      shapes[number].textContent = part.shape.map((side) => grouped(evaluate(side))).join(" × ");
+      const sides = part.shape.map((side) => grouped(evaluate(side))).join(" × ");
+      shapes[number].textContent = part.biases.length ? `${sides} + ${grouped(evaluate(part.biases))}` : sides;
     });
     const trained = data.trained_as[element("bits").value];
     data.costs.forEach((each, number) => {
@@ -117,25 +122,34 @@
       row.hidden = Boolean(each.trained_in) && each.trained_in !== (trained || "float32");
       if (row.hidden) return;
       const known = !each.trained_in || trained, amount = known ? cost(each) : 0n;
-      about.textContent = !known ? "an adapter alone" : each.unit === "bytes" ? size(amount) : count(amount);
+      about.textContent = !known ? "an adapter alone" : each.unit === "bytes" ? size(amount) : `${count(amount)} ${each.unit}`;
       exactly.textContent = known ? grouped(amount) : "";
     });
   }
 
+  function move(letter, value) {
+    values[letter.name] = BigInt(value);
+    moved.add(letter.name);
+  }
+
   function reset() {
+    moved.clear();
     for (const letter of data.letters) values[letter.name] = BigInt(letter.value);
     update();
   }
 
   for (const { letter, slider, number } of sliders) {
     slider.addEventListener("input", () => {
-      values[letter.name] = BigInt(allowed(letter)[slider.value]);
+      move(letter, allowed(letter)[slider.value]);
       update();
     });
     number.addEventListener("change", () => {
       for (const each of sliders) { // all of them: several may be filled in before one tells of it
         const entered = Math.round(Number(each.number.value));
-        if (entered >= 1) values[each.letter.name] = BigInt(Math.min(entered, each.most));
+        const isOwn = each.number === number;
+        if (entered >= 1 && (isOwn || BigInt(entered) !== values[each.letter.name])) {
+          move(each.letter, Math.min(entered, each.most));
+        }
       }
       update();
     });

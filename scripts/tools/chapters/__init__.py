@@ -1,0 +1,1 @@
+"""The chapters of docs/parameters-explained, one file each, in the order of scripts/tools/explained.py."""
