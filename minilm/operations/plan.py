@@ -86,13 +86,14 @@ def plan(
         watts=gpu_watts,
     )
     name, layout, config, shapes = _planned(target, params, vocab_size, tied_embeddings, context)
+    run_tokens = parse_count(tokens, "--tokens")
     job = Job(
         name=name,
         layout=layout,
         config=config,
         machines=machines,
-        tokens=parse_count(tokens, "--tokens"),
-        step_tokens=_step_tokens(batch_tokens, layout.count()),
+        tokens=run_tokens,
+        step_tokens=_step_tokens(batch_tokens, run_tokens, layout.count()),
         context=context_or_default(layout, context),
         optimizer=optimizer,
         dtype=dtype,
@@ -176,9 +177,12 @@ def parse_count(value: int | str, where: str) -> int:
     return number.value
 
 
-def _step_tokens(batch_tokens: int | str | None, parameters: int) -> int:
+def _step_tokens(batch_tokens: int | str | None, run_tokens: int, parameters: int) -> int:
     if batch_tokens is not None:
-        return parse_count(batch_tokens, "--batch-tokens")
+        wished = parse_count(batch_tokens, "--batch-tokens")
+        if wished > run_tokens:
+            raise InputError("--batch-tokens", f"{wished:,}", f"at most the run's {run_tokens:,}")
+        return wished
     return next(tokens for most, tokens in STEP_TOKENS if parameters <= most)
 
 
@@ -340,5 +344,5 @@ def _with_checkpointing(job: Job, mesh: Mesh, checkpointing: bool) -> LayoutPlan
         is_cut=is_cut,
         transfers=step_transfers,
         time=time,
-        seconds=job.tokens / step_tokens * time.seconds,
+        seconds=math.ceil(job.tokens / step_tokens) * time.seconds,
     )

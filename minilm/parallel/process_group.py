@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import signal
 import socket
 import sys
 import threading
@@ -29,6 +30,7 @@ from minilm.safe_text import short_repr
 
 STEP_SECONDS = 600.0  # unless MINILM_PROCESS_TIMEOUT says how long one waits for another
 STORE_SECONDS = 5.0  # for an answer of the store once a process has failed
+NOTICE_SECONDS = 2.0  # in which all that live notice that one does not
 
 Answer = TypeVar("Answer")
 
@@ -126,27 +128,28 @@ class World:
             where = f"{step} {socket.gethostname()} {os.getpid()}"
             self.store.set(f"step/{self.rank}", where)
 
-    def behind(self) -> list[str]:
-        """The other processes that are not as far as this one, or else all others, one text each.
+    def lost(self) -> list[str]:
+        """The other processes that do not notice, as this one did, that one is lost: one text each.
 
-        Empty where none can be asked for.
+        Empty where none can be asked for. All that are lost call it.
         """
-        return _answered(self._behind, otherwise=[])
+        return _answered(self._lost, otherwise=[])
 
     def describe(self, rank: int) -> str:
         """Where a process that has reported is, and in which step."""
         step, host, pid = self.store.get(f"step/{rank}").decode().split()
         return f"process {rank} (pid {pid} on {host}, in step {step})"
 
-    def _behind(self) -> list[str]:
-        steps: dict[int, tuple[int, str]] = {}
-        for rank in range(self.size):
-            if self.store.check([f"step/{rank}"]):
-                step = int(self.store.get(f"step/{rank}").split()[0])
-                steps[rank] = step, self.describe(rank)
-        others = [steps[rank] for rank in steps if rank != self.rank]
-        own = steps[self.rank][0] if self.rank in steps else 0
-        return [text for step, text in others if step < own] or [text for _, text in others]
+    def _lost(self) -> list[str]:
+        self.store.set(f"noticed/{self.rank}", "")
+        silent = set(range(self.size)) - {self.rank}
+        deadline = time.monotonic() + NOTICE_SECONDS
+        while len(silent) > 1 and time.monotonic() < deadline:
+            silent = {rank for rank in silent if not self.store.check([f"noticed/{rank}"])}
+            time.sleep(0.02)
+        return [
+            self.describe(rank) for rank in sorted(silent) if self.store.check([f"step/{rank}"])
+        ]
 
 
 _world = World()
@@ -187,17 +190,35 @@ def process_group() -> Iterator[World]:
     try:
         yield _world
     except BaseException as error:
-        if _world.claims("failure"):
-            sys.stderr = sys.__stderr__  # what all fail of is said by the first
-        else:
-            sys.stderr = nowhere()
-        if _is_of_communication(error):
-            raise _lost_process(_world, error, launcher) from None
-        raise
+        if not _is_of_communication(error):
+            _say_once(_world)
+            raise
+        with _without_sigterm():
+            _say_once(_world)
+            lost = _lost_process(_world, error, launcher)
+        raise lost from None
     finally:
         _world = World()
         with contextlib.suppress(RuntimeError):
             dist.destroy_process_group()
+
+
+def _say_once(world: World) -> None:
+    """What all fail of is said by the first of them."""
+    sys.stderr = sys.__stderr__ if world.claims("failure") else nowhere()
+
+
+@contextlib.contextmanager
+def _without_sigterm() -> Iterator[None]:
+    """For the block no SIGTERM: torchrun ends a process with it while that asks which other one is lost."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _is_of_communication(error: BaseException) -> bool:
@@ -212,7 +233,7 @@ def _lost_process(world: World, error: BaseException, launcher: int) -> InputErr
     if os.getppid() != launcher:
         others, reason = f"torchrun, which started it (pid {launcher}),", "ended"
     else:
-        others = " or ".join(world.behind()) or "another one, or the torchrun of the first machine,"
+        others = " or ".join(world.lost()) or "another one, or the torchrun of the first machine,"
         reason = "does not answer" if "imed out" in str(error) else "ended"
     return InputError(
         f"process {world.rank} of {world.size}",
@@ -240,6 +261,9 @@ def _timeout() -> timedelta:
     """Raises InputError for one that is no number of seconds."""
     text = os.environ.get("MINILM_PROCESS_TIMEOUT", str(STEP_SECONDS))
     try:
-        return timedelta(seconds=max(1.0, float(text)))
+        timeout = timedelta(seconds=float(text))
     except (ValueError, OverflowError):
-        raise InputError("MINILM_PROCESS_TIMEOUT", short_repr(text), "seconds") from None
+        timeout = timedelta()
+    if timeout < timedelta(seconds=1):
+        raise InputError("MINILM_PROCESS_TIMEOUT", short_repr(text), "at least a second")
+    return timeout

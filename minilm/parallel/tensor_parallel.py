@@ -7,6 +7,7 @@ Embeddings, norms and head are whole in each.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from torch import nn
@@ -34,7 +35,7 @@ def check(config: ModelConfig, tensor: int, world: World) -> None:
     if tensor == 1:
         return
     if not world.is_parallel:
-        expected = f"torchrun --nproc-per-node {tensor} scripts/train.py ..."
+        expected = f"{tensor} or more that torchrun starts"
         raise _refusal(tensor, "one process", expected)
     if world.size % tensor:
         raise _refusal(tensor, f"{world.size} processes", "a number that divides them")
@@ -59,6 +60,8 @@ def _refusal(tensor: int, got: str, expected: str) -> ConfigError:
 
 def parallelize(model: Transformer, mesh: DeviceMesh) -> None:
     """Share the matrices of ``model`` out over the one dimension of ``mesh``, in place."""
+    # It warns that norms of gradients are reduced over one dimension of a mesh after the other.
+    logging.getLogger("torch.distributed.tensor").setLevel(logging.ERROR)
     for block in model.blocks:
         assert isinstance(block, Block)
         block.attention.num_heads //= mesh.size()

@@ -145,6 +145,8 @@ def parse_mixture(source: str) -> list[tuple[str, float]]:
             expected = "mix:SOURCE=WEIGHT;SOURCE=WEIGHT, each weight a number above 0"
             raise CorpusError(source, repr(part), expected, "quote it from the shell")
         parts.append((name, weight))
+    if sum(weight for _, weight in parts) == math.inf:
+        raise CorpusError(source, "weights whose sum is no number", "smaller ones in proportion")
     return parts
 
 

@@ -37,7 +37,7 @@ _ROWS_AT_ONCE = 256
 _READ_CHARACTERS = 2**16
 _LISTED_FIELDS = 20
 _QUOTED = re.compile('"[^"]*"?')
-_AS_IT_IS = "train with --raw-text takes the file as it is"
+_AS_IT_IS = "take the file as it is: train with --raw-text"
 
 Note = Callable[[str, str], object]
 
@@ -65,7 +65,7 @@ def json_texts(
             if text_field is None and is_conversation(record):
                 raise _conversations_error(where)
             strings = [name for name, value in record.items() if isinstance(value, str)]
-            field = choose_field(list(record), strings, text_field, where)
+            field = choose_field(list(record), strings, text_field, where, is_text=True)
             note(where, f"documents are the field {field!r} of its records")
         yield without_lone_surrogates(text_of(record, field, f"{where} record {number}"))
 
@@ -87,7 +87,7 @@ def csv_texts(
     rows = csv.reader(itertools.chain([first], lines), delimiter=delimiter, strict=True)
     try:
         header = next(rows, [])
-        field = choose_field(header, header, text_field, where)
+        field = choose_field(header, header, text_field, where, is_text=True)
         column = header.index(field)
         note(where, f"documents are the column {field!r} of its rows")
         for row in rows:
@@ -179,9 +179,17 @@ def _holds_text(column: Any) -> bool:
 
 
 def choose_field(
-    fields: Sequence[str], text_fields: Sequence[str], requested_field: str | None, where: str
+    fields: Sequence[str],
+    text_fields: Sequence[str],
+    requested_field: str | None,
+    where: str,
+    *,
+    is_text: bool = False,
 ) -> str:
-    """The field that documents are in, of ``fields``, of which ``text_fields`` hold text."""
+    """The field that documents are in, of ``fields``, of which ``text_fields`` hold text.
+
+    ``is_text``: the records are in a text file, which may be taken as it is.
+    """
     if requested_field is not None and requested_field in fields:
         return requested_field
     if requested_field is None and "text" in fields:
@@ -195,7 +203,8 @@ def choose_field(
         where,
         f"the fields {listed}",
         f"a field {requested_field or 'text'}",
-        f"name the one that holds the text with --text-field, or {_AS_IT_IS}",
+        "name the one that holds the text with --text-field"
+        + (f", or {_AS_IT_IS}" if is_text else ""),
     )
 
 

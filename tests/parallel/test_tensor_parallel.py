@@ -39,7 +39,9 @@ def test_what_cannot_be_shared_out(fields: dict[str, Any], processes: int, got: 
 
 
 def test_it_takes_torchrun(text_file: Path, cache: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="tensor_parallel: 2 with one process, expected torchrun"):
+    with pytest.raises(
+        ConfigError, match="tensor_parallel: 2 with one process, expected 2 or more that torchrun"
+    ):
         train_tiny(tmp_path / "run", text_file.parent / "none.txt", cache, tensor_parallel=2)
     assert not (tmp_path / "run").exists()
 
