@@ -83,9 +83,12 @@ def open_subject(
 
     Raises InputError where there is no text, or too little of it.
     """
-    if seed < 0:
-        raise InputError("--seed", f"{seed}", "0 or more")
+    if not 0 <= seed < 2**63:
+        raise InputError("--seed", f"{seed}", "a number from 0 to 2^63 - 1")
     model, tokenizer = load(run)
+    for name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            raise InputError(checkpoint, f"{name} has values that are no numbers", "finite weights")
     _check_plain(model, checkpoint)
     text = evaluation_text(run, tokenizer, data, cache=cache)
     if text is None:

@@ -114,10 +114,10 @@ def _check_outputs(options: Arguments) -> None:
     given = [(name, getattr(options, name.removeprefix("--"))) for name in OUTPUTS]
     given = [(name, value) for name, value in given if value is not None]
     for number, (name, value) in enumerate(given):
-        if value in [other for _, other in given[:number]]:
-            raise InputError(name, f"{value}, which is another output", "a file of its own")
         path = Path(value)
-        if value != "-" and not os.access(path.parent, os.W_OK):
+        if os.path.realpath(path) in [os.path.realpath(other) for _, other in given[:number]]:
+            raise InputError(name, f"{value}, which is another output", "a file of its own")
+        if value != "-" and (path.is_dir() or not os.access(path.parent, os.W_OK)):
             raise InputError(name, f"{value}, where nothing can be written", "a file in a folder")
         if value != "-" and path.exists() and files.is_replaceable(path) and is_model_file(path):
             what = f"{value}, which is a file of a model or a run"

@@ -8,6 +8,7 @@ be measured, the estimate is multiplied by what was measured on one model, divid
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -56,7 +57,7 @@ class Budget:
         if not self.limits():
             raise ConfigError("params", "no budget", "one of params, bytes, flops, joules")
         for name, limit in self.limits().items():
-            if not limit > 0:
+            if not 0 < limit < math.inf:
                 raise ConfigError(name, f"{limit}", "a number above 0")
 
     def limits(self) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import minilm
@@ -310,9 +313,18 @@ def test_a_quantized_run_an_adapter_and_what_cannot_be_written_are_one_line(
     tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     minilm.quantize(tiny_run, tmp_path / "int8", format="int8")
+    shutil.copytree(tiny_run, tmp_path / "nan")
+    weights = load_file(tmp_path / "nan" / "model.safetensors")
+    weights["embedding.token.weight"][0, 0] = torch.nan
+    with safe_open(tmp_path / "nan" / "model.safetensors", "pt") as stream:
+        metadata = stream.metadata()
+    save_file(weights, tmp_path / "nan" / "model.safetensors", metadata)
     for arguments, expected in (
         ([tmp_path / "int8"], "a quantized run, expected matrices of floats"),
-        ([tiny_run, "--seed", "-1"], "--seed: -1, expected 0 or more"),
+        ([tiny_run, "--seed", "-1"], "--seed: -1, expected a number from 0 to"),
+        ([tiny_run, "--seed", str(2**64)], f"--seed: {2**64}, expected a number from 0 to"),
+        ([tmp_path / "nan"], "embedding.token.weight has values that are no numbers"),
+        ([tiny_run, "--html", tmp_path], "where nothing can be written"),
         ([tiny_run, "--html", tmp_path / "none" / "page.html"], "where nothing can be written"),
     ):
         assert main([*map(str, arguments), "--only", "majority"]) == 2

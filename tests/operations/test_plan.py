@@ -249,6 +249,7 @@ BAD = {
     "--price": ["gpt2", "--price", "nan"],
     "--context": ["gpt2", "--context", "2048"],
     "--batch-tokens": ["gpt2", "--batch-tokens", "-1"],
+    "--batch-tokens: 2,000,000,000, expected at most": ["gpt2", "--batch-tokens", "2B"],
     "--gpu-memory": ["gpt2", "--gpu-memory", "80"],
     "--gpu-link": ["gpt2", "--gpu-link", "0"],
     "--gpu-flops: 989 FLOP/s": ["gpt2", "--gpu-flops", "989"],

@@ -10,7 +10,7 @@ import pytest
 
 from minilm.errors import CorpusError, InputError
 from minilm.text import corpora
-from minilm.text.corpora import open_corpus
+from minilm.text.corpora import open_corpus, parse_mixture
 
 
 def documents_of(corpus, note=lambda where, text: None) -> list[str]:
@@ -242,3 +242,8 @@ def test_a_tar_is_read_as_the_files_in_it(tmp_path: Path) -> None:
         broken = open_corpus(str(tmp_path / "broken.tar"), cache=tmp_path)
         with pytest.raises(CorpusError, match=r"broken\.tar"):
             list(broken.chunks())
+
+
+def test_weights_have_a_sum() -> None:
+    with pytest.raises(CorpusError, match="weights whose sum is no number"):
+        parse_mixture("mix:a.txt=1e308;b.txt=1e308")

@@ -53,7 +53,7 @@ def section(layout: Layout) -> Section:
             ),
             Code("all together", layout.formula().pretty),
             Paragraph(
-                f"The feed-forward has {feed_forward:.0%} of nano's parameters, and "
+                f"The feed-forward has {feed_forward:.1%} of nano's parameters, and "
                 f"{share(big, 'feed-forward'):.0%} of those of Llama 3 8B, a model of "
                 f"{big.count() / 1e9:.0f} billion; the embedding and the LM head have "
                 f"{share(layout, 'table'):.0%} here and {share(big, 'table'):.0%} there. In most large "
@@ -61,9 +61,10 @@ def section(layout: Layout) -> Section:
                 "the embedding and the LM head may be."
             ),
             Paragraph(
-                "Matrices in a block have d on at least one side and d or f on the other, and f is "
-                "usually a multiple of d: if d doubles, and f with it, they are four times as "
-                "large. If L doubles, what is in blocks doubles, and the embedding and the LM head "
+                "Matrices in a block have d on one side; the other is f, or d, or with fewer "
+                "key/value heads a part of d. If d doubles, and f and the heads with it, they are "
+                "four times as large. If L doubles, what is in blocks doubles, and the embedding and "
+                "the LM head "
                 "stay."
             ),
             Paragraph(

@@ -90,7 +90,7 @@ QUESTIONS = (
     Question(
         "d and f both double. By which factor do the matrices of a block grow?",
         "By four: both sides of each matrix double.",
-        ("if d doubles, and f with it, they are four times as large",),
+        ("If d doubles, and f and the heads with it, they are four times as large",),
     ),
     Question(
         "The number of layers doubles. Does the number of parameters double?",

@@ -24,8 +24,8 @@ def section() -> Section:
         (
             Paragraph(
                 "A step looks at some text, the batch, measures the loss, and computes for every "
-                "parameter how the loss changes with it: the gradient. Then every parameter moves a "
-                "little against its gradient. The rule for that is the optimizer; the plainest is "
+                "parameter how the loss changes with it: the gradient. Then the parameters move "
+                "against their gradients. The rule for that is the optimizer; the plainest is "
                 "SGD:"
             ),
             Code("an update", "parameter after = parameter before - learning rate * gradient"),
