@@ -93,6 +93,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path:
         resumed = {"verb": "resume", "arguments": {"settings": {"parallel": other}}}
         cases.append({"name": f"{layout}-stopped"} | resumed)
     cases.append({"name": "saved", "verb": "save", "arguments": {}})
+    for layout in LAYOUTS:  # it asserts there
+        cases.append({"name": "sent", "verb": "accumulate", "arguments": {"layout": layout}})
     run_cases(folder, cases, 2)
     for name, run in (RUNS | TENSOR_RUNS).items():
         run = run | {"settings": run["settings"] | {"watch": name == "accumulated"}}

@@ -44,6 +44,9 @@ def run(
     if verb == "prepare":
         prepare(folder, name)
         return
+    if verb == "accumulate":
+        accumulate(**arguments)
+        return
     if verb == "save":
         save_and_load(folder / name)
         return
@@ -134,6 +137,30 @@ def with_faults(notes: Path) -> Iterator[None]:
         train_step.next_token_loss = loss
         logging.getLogger("minilm").removeHandler(handler)
         handler.close()
+
+
+def accumulate(layout: str) -> None:
+    """Three micro-batches of a step: gradients are sent in the backward pass of the last one alone."""
+    import torch
+    from torch.profiler import profile
+
+    from minilm.config import ModelConfig
+    from minilm.model.transformer import Transformer
+    from minilm.parallel.data_parallel import DataParallel
+    from tests.conftest import TINY_MODEL
+
+    model = Transformer(ModelConfig(vocab_size=11, **TINY_MODEL))
+    parallel = DataParallel(model, lambda model, ids: model(ids).square().mean(), layout, world())
+    ids = torch.full((2, 8), world().rank + 1)
+    shared: list[int] = []
+    for is_last in (False, False, True):
+        with profile() as events, parallel.micro_batch(is_last):
+            parallel.loss(model, ids).backward()
+        sent = ("all_reduce", "allreduce", "reduce_scatter")
+        names = [event.name for event in events.events() if event.name.startswith("c10d::")]
+        shared.append(sum(any(each in name for each in sent) for name in names))
+    assert shared[:2] == [0, 0], shared
+    assert shared[2] > 0, shared
 
 
 def save_and_load(folder: Path) -> None:
