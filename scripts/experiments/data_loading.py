@@ -1,4 +1,4 @@
-"""python scripts/experiments/data_loading.py RUN: the batches of a run with the model taken out, beside its training.
+"""python scripts/experiments/data_loading.py RUN: the batches of a run without the model, beside its training.
 
 Reads the text of a run as `--resume` does, draws the batches of its preset for some seconds, and prints their
 tokens a second beside those that the run was trained at.
@@ -45,7 +45,8 @@ def main() -> None:
     ]
     trained = sorted(rates)[len(rates) // 2]
     print(
-        f"batches of {rows} x {length}: {drawn:,.0f} tokens/s, trained at {trained:,.0f}: {drawn / trained:,.0f}x"
+        f"batches of {rows} x {length}: {drawn:,.0f} tokens/s, trained at {trained:,.0f}: "
+        f"{drawn / trained:,.0f}x"
     )
 
 
