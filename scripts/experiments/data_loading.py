@@ -1,4 +1,4 @@
-"""python scripts/experiments/data_loading.py RUN: the batches of a run without the model, beside its training.
+"""python scripts/experiments/data_loading.py RUN: batches of a run without the model, beside its training.
 
 Reads the text of a run as `--resume` does, draws the batches of its preset for some seconds, and prints their
 tokens a second beside those that the run was trained at.
