@@ -142,14 +142,25 @@ class World:
 
     def _lost(self) -> list[str]:
         self.store.set(f"noticed/{self.rank}", "")
-        silent = set(range(self.size)) - {self.rank}
+        silent = [r for r in range(self.size) if r != self.rank and self.store.check([f"step/{r}"])]
         deadline = time.monotonic() + NOTICE_SECONDS
-        while len(silent) > 1 and time.monotonic() < deadline:
-            silent = {rank for rank in silent if not self.store.check([f"noticed/{rank}"])}
+        while not (ended := [rank for rank in silent if self._has_ended(rank)]):
+            silent = [rank for rank in silent if not self.store.check([f"noticed/{rank}"])]
+            if len(silent) < 2 or time.monotonic() > deadline:
+                break
             time.sleep(0.02)
-        return [
-            self.describe(rank) for rank in sorted(silent) if self.store.check([f"step/{rank}"])
-        ]
+        return [self.describe(rank) for rank in ended or silent]
+
+    def _has_ended(self, rank: int) -> bool:
+        """Whether the process is known to have: one on this machine, where the system tells."""
+        _, host, pid = self.store.get(f"step/{rank}").decode().split()
+        if host != socket.gethostname() or not os.path.isdir("/proc/self"):
+            return False
+        try:
+            with open(f"/proc/{pid}/stat", encoding="utf-8") as stream:
+                return stream.read().rpartition(")")[2].split()[0] == "Z"
+        except OSError:
+            return True
 
 
 _world = World()
@@ -186,6 +197,7 @@ def process_group() -> Iterator[World]:
     dist.init_process_group(store=store, rank=rank, world_size=size, timeout=timeout)
     control, saving = (dist.new_group(backend="gloo", timeout=timeout) for _ in range(2))
     _world = World(rank, size, PrefixStore("run", store), control, saving)
+    _world.report(0)
     silence_all_but_first()
     try:
         yield _world
