@@ -17,6 +17,7 @@ from tests.conftest import ROOT, TINY_MODEL, TINY_SETTINGS, clean_environment
 
 SETTINGS = TINY_SETTINGS | {"batch_size": 5, "max_steps": 20, "eval_every": 10, "log_every": 1}
 ADAMW = {"optimizer": "adamw", "learning_rate": 0.004, "max_steps": 100}
+FEW_STEPS = {"max_steps": 10}
 # Rows that processes do not share evenly, of weights and of batches.
 ODD = TINY_MODEL | {"d_model": 18, "num_heads": 3, "d_feed_forward": 35, "dropout": 0.2}
 RUNS: dict[str, dict[str, Any]] = {
@@ -24,7 +25,9 @@ RUNS: dict[str, dict[str, Any]] = {
     "muon": {"model": ODD, "settings": SETTINGS | {"gradient_clip": 0.5}},
     "accumulated": {
         "model": TINY_MODEL | {"tied_embeddings": True, "shared_layers": 1},
-        "settings": SETTINGS | {"gradient_accumulation": 3, "l1_weight": 1e-4, "weight_decay": 0.1},
+        "settings": SETTINGS
+        | {"gradient_accumulation": 3, "l1_weight": 1e-4, "weight_decay": 0.1}
+        | FEW_STEPS,
     },
     "bfloat16": {
         "model": TINY_MODEL | {"qk_norm": True, "convolution": 2, "tied_embeddings": True},
@@ -34,11 +37,11 @@ RUNS: dict[str, dict[str, Any]] = {
     },
     "float16": {
         "model": TINY_MODEL,
-        "settings": SETTINGS | {"dtype": "float16", "max_steps": 10, "log_every": 5},
+        "settings": SETTINGS | {"dtype": "float16", "max_steps": 5, "log_every": 5},
     },
     "recomputed": {
         "model": TINY_MODEL | {"ngram": 2, "ngram_rows": 51, "convolution": 2, "dropout": 0.1},
-        "settings": SETTINGS | {"activation_checkpointing": True},
+        "settings": SETTINGS | {"activation_checkpointing": True} | FEW_STEPS,
     },
 }
 # Matrices that two processes share out, each of them between two more where there are four: 17 hidden units.

@@ -26,11 +26,10 @@ from minilm.training.resume_state import read_state, state_files
 from minilm.training.train import finetune, resume, train
 from tests.conftest import ROOT
 from tests.parallel.processes import (
-    ADAMW,
+    FEW_STEPS,
     ODD,
     RUNS,
     SETTINGS,
-    TENSOR_RUNS,
     children,
     command_line,
     end,
@@ -41,14 +40,19 @@ from tests.parallel.processes import (
     run_cases,
     torchrun,
 )
+from tests.parallel.processes import TENSOR_RUNS as ALL_TENSOR_RUNS
 from tests.parallel.worker import with_faults
 
 LAYOUTS = ("ddp", "fsdp")
+# A hundred steps of shared out matrices take long: test_distributed.py has them.
+TENSOR_RUNS = {
+    name: run | {"settings": run["settings"] | FEW_STEPS} for name, run in ALL_TENSOR_RUNS.items()
+}
 
 
 def tuned(layout: str, base: Path, text_file: Path, answers: Path) -> dict[str, dict[str, Any]]:
     """Arguments of `finetune`: an adapter, and answers of one token and of thirty."""
-    settings = SETTINGS | {"parallel": layout}
+    settings = SETTINGS | FEW_STEPS | {"parallel": layout}
     adapter = {"data": str(text_file), "checkpoint": str(base), "lora_rank": 2}
     conversations = {"data": str(answers), "checkpoint": str(base)}
     conversations["model"] = {"context_length": 64}
@@ -176,7 +180,7 @@ def test_a_slow_process_is_named_once(folder: Path, layout: str) -> None:
     [
         ("adamw", ["model.safetensors", "resume/step-000000100.safetensors"]),
         ("muon", ["model.safetensors", "resume/step-000000020.safetensors"]),
-        ("adapter", ["adapter/adapter_model.safetensors", "resume/step-000000020.safetensors"]),
+        ("adapter", ["adapter/adapter_model.safetensors", "resume/step-000000010.safetensors"]),
     ],
 )
 def test_the_files_are_those_of_one_process(
@@ -200,7 +204,7 @@ def test_watched_parameters_are_those_of_one_process(folder: Path) -> None:
         read_parameters(folder / f"{name}-accumulated" / "parameters.jsonl")
         for name in ("W1", "ddp")
     )
-    assert [line["step"] for line in one] == [line["step"] for line in two] == [0, 20]
+    assert [line["step"] for line in one] == [line["step"] for line in two] == [0, 10]
     for component, fields in one[1]["components"].items():
         for key in ("norm", "update", "gradient"):
             of_two = two[1]["components"][component][key]
@@ -246,7 +250,7 @@ def test_one_process_resumes_what_several_saved(folder: Path, tmp_path: Path) ->
 
 def test_a_killed_process_is_started_again(folder: Path, text_file: Path) -> None:
     run = folder / "killed"
-    settings = SETTINGS | ADAMW | {"save_every_seconds": 0.1, "parallel": "fsdp"}
+    settings = RUNS["muon"]["settings"] | {"save_every_seconds": 0.1, "parallel": "fsdp"}
     command = [str(ROOT / "scripts" / "train.py"), "--data", str(text_file), "--tokenizer=byte"]
     options = [*command_line(ODD, settings), "--run-dir", str(run)]
     process = subprocess.Popen(
@@ -278,5 +282,5 @@ def test_a_killed_process_is_started_again(folder: Path, text_file: Path) -> Non
             assert " ended, expected all of them; the run is as last saved" in error
     assert output.count("every parameter") == 1, "one process prints"
     assert (run / "model.safetensors").read_bytes() == (
-        folder / "fsdp-adamw" / "model.safetensors"
+        folder / "fsdp-muon" / "model.safetensors"
     ).read_bytes()
