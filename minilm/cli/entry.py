@@ -268,6 +268,9 @@ _RULE = re.compile(r"─{5,}|-{5,}")
 _WRONG_VALUE = re.compile(
     r"Error parsing (\S+): no type matching \{None\}\|(\w+) .* from \['(.*?)'\]"
 )
+_NO_NUMBER = re.compile(
+    r"Error parsing (\S+): (?:invalid literal for (int)|could not convert string to (float)).*?: '(.*?)'"
+)
 _WRONG_CHOICE = re.compile(
     r"invalid choice '(.*?)' for argument '(\S+)'\. Expected one of \((.*?)\)"
 )
@@ -295,6 +298,9 @@ def _arguments_error(message: str, arguments: Sequence[str], program: str) -> In
     if match := _WRONG_VALUE.search(first):
         aliases, kind, value = match.groups()
         return InputError(option_name(aliases), value, _EXPECTED.get(kind, kind))
+    if match := _NO_NUMBER.search(first):
+        aliases, whole, number, value = match.groups()
+        return InputError(option_name(aliases), value, _EXPECTED[(whole or number).upper()])
     if match := _WRONG_CHOICE.search(first):
         value, aliases, choice_list = match.groups()
         choices = sorted(set(choice_list.replace("'", "").split(", ")) - {"None"})

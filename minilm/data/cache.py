@@ -24,7 +24,7 @@ from minilm.units import parse_bytes
 META = "meta.json"
 NAMES = re.compile(r"(meta|tokenizer|journal)\.json|(unshuffled-)?(train|val)(-\d+)?\.(bin|ends)")
 LIMIT, LIMIT_VARIABLE = "20GiB", "MINILM_CACHE_SIZE"
-# An entry without meta.json may be in the making.
+# An entry without meta.json, or a temporary file, may be in the making.
 SECONDS_TO_BUILD = 24 * 3600.0
 
 
@@ -108,8 +108,10 @@ def prune(
 ) -> list[CacheEntry]:
     """Remove what was not used for longest until ``limit`` bytes are left, and return what was removed.
 
-    The entry with the key ``keep`` stays, and so does one that may be in the making.
+    The entry with the key ``keep`` stays, and so does one that may be in the making. What killed processes
+    left in any of them goes.
     """
+    _remove_temporaries(cache)
     entries = read_entries(cache)
     if with_copies:
         entries = sorted([*entries, *read_copies(cache)], key=lambda entry: -entry.used)
@@ -127,6 +129,16 @@ def prune(
         total -= entry.bytes
         removed.append(entry)
     return removed
+
+
+def _remove_temporaries(cache: Path) -> None:
+    """Those of processes that ended before they could: nothing was written to them for long."""
+    oldest = time.time() - SECONDS_TO_BUILD
+    for file in (cache / "tokens").glob("*/.*.tmp"):
+        with contextlib.suppress(OSError):  # another process has removed it
+            target = target_of_temporary(file.name)
+            if target and NAMES.fullmatch(target) and file.stat().st_mtime < oldest:
+                file.unlink()
 
 
 def _read(path: Path) -> CacheEntry:

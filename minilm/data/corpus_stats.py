@@ -49,8 +49,8 @@ def identify(corpus: Corpus) -> Identity:
     return Identity(total, content.hexdigest(), boundaries.hexdigest())
 
 
-def measure(corpus: Corpus) -> Size:
-    """Read and clean the corpus once, and log what was done to it unasked.
+def measure(corpus: Corpus, *, with_notes: bool = True) -> Size:
+    """Read and clean the corpus once, and log what was done to it unasked, unless not ``with_notes``.
 
     Raises CorpusError as the corpus does, and where no text is left.
     """
@@ -64,9 +64,12 @@ def measure(corpus: Corpus) -> Size:
             utf8_bytes += length
             bar.update(length)
     if not characters:
-        after = f" after --clean {','.join(corpus.cleaning)}" if corpus.cleaning else ""
+        steps = [f"--clean {','.join(corpus.cleaning)}"] if corpus.cleaning else []
+        steps += ["--dedup"] if corpus.duplicates else []
+        after = f" after {' and '.join(steps)}" if steps else ""
         raise CorpusError(corpus.source, f"no text{after}", "text to train on")
-    notes.log()
+    if with_notes:
+        notes.log()
     return Size(documents, characters, utf8_bytes)
 
 

@@ -138,7 +138,8 @@ def _prepare_mixture(
             cache / "tokens" / _key(corpus, identity, tokenizer, vocab_size, val_fraction, split)
         )
         with _writing(entry):
-            sizes = [measure(part) for part, _ in corpus.parts]
+            # `prepare` says of each part what was done to it.
+            sizes = [measure(part, with_notes=False) for part, _ in corpus.parts]
             divisions = [
                 divide(part, size, split, val_fraction)
                 for (part, _), size in zip(corpus.parts, sizes, strict=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from minilm.costs.shapes import CLOSE, MULTIPLES
+from minilm.costs.shapes import ASPECTS, CLOSE, MULTIPLES, NARROWEST
 from minilm.operations.plan import MEASURED_MFU, shape_text
 from minilm.operations.plan_result import LayoutPlan, Plan
 from minilm.render.document import Column, Table
@@ -45,8 +45,9 @@ def _shape_notes(plan: Plan) -> Iterator[str]:
     if abs(best.error) > CLOSE:
         more = "more" if best.error > 0 else "fewer"
         yield (
-            f"no shape comes closer: {abs(best.error):.1%} {more} than asked for. Another --vocab-size, "
-            "or --tied-embeddings, gives other sizes"
+            f"no shape comes closer: {abs(best.error):.1%} {more} than asked for. Widths are multiples of "
+            f"{MULTIPLES[-1]} from {NARROWEST} on, {ASPECTS[0]} to {ASPECTS[1]} times the layers; another "
+            "--vocab-size, or --tied-embeddings, gives other sizes"
         )
     if best.config.d_model % MULTIPLES[0]:
         yield (

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -31,6 +32,7 @@ from minilm.safe_text import short_repr
 STEP_SECONDS = 600.0  # unless MINILM_PROCESS_TIMEOUT says how long one waits for another
 STORE_SECONDS = 5.0  # for an answer of the store once a process has failed
 NOTICE_SECONDS = 2.0  # in which all that live notice that one does not
+UNKNOWN = "-"
 
 Answer = TypeVar("Answer")
 
@@ -125,7 +127,7 @@ class World:
     def report(self, step: int) -> None:
         """Say how far this process is, for the message of one that waits in vain."""
         if self.size > 1:
-            where = f"{step} {socket.gethostname()} {os.getpid()}"
+            where = f"{step} {socket.gethostname()} {os.getpid()} {_pid_space()}"
             self.store.set(f"step/{self.rank}", where)
 
     def lost(self) -> list[str]:
@@ -137,7 +139,7 @@ class World:
 
     def describe(self, rank: int) -> str:
         """Where a process that has reported is, and in which step."""
-        step, host, pid = self.store.get(f"step/{rank}").decode().split()
+        step, host, pid, _ = self.store.get(f"step/{rank}").decode().split()
         return f"process {rank} (pid {pid} on {host}, in step {step})"
 
     def _lost(self) -> list[str]:
@@ -153,14 +155,23 @@ class World:
 
     def _has_ended(self, rank: int) -> bool:
         """Whether the process is known to have: one on this machine, where the system tells."""
-        _, host, pid = self.store.get(f"step/{rank}").decode().split()
-        if host != socket.gethostname() or not os.path.isdir("/proc/self"):
+        _, _, pid, space = self.store.get(f"step/{rank}").decode().split()
+        if space != _pid_space() or space == UNKNOWN:
             return False
         try:
             with open(f"/proc/{pid}/stat", encoding="utf-8") as stream:
                 return stream.read().rpartition(")")[2].split()[0] == "Z"
         except OSError:
             return True
+
+
+def _pid_space() -> str:
+    """Where process numbers are those of this process: two containers may have one host name."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+        return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return UNKNOWN
 
 
 _world = World()
@@ -251,7 +262,7 @@ def _lost_process(world: World, error: BaseException, launcher: int) -> InputErr
         f"process {world.rank} of {world.size}",
         f"{others} {reason}",
         "all of them",
-        "the run is as last saved, and --resume continues it",
+        "the run is as last saved, if it was: --resume auto continues it",
     )
 
 

@@ -73,6 +73,21 @@ def test_only_what_is_written_there_is_removed(tmp_path: Path, keys: list[str]) 
     assert not in_the_making.exists()
 
 
+def test_what_killed_processes_left_goes_with_time(tmp_path: Path, keys: list[str]) -> None:
+    entry = tmp_path / "cache" / "tokens" / keys[0]
+    left, new = (entry / temporary_name("train-2.bin") for _ in range(2))
+    other = entry / ".mine.txt.tmp"
+    for path in (left, new, other):
+        path.write_bytes(b"half of it")
+    for path in (left, other):
+        os.utime(path, (1e9, 1e9))
+    assert prune(tmp_path / "cache", 2**40) == []
+    assert not left.exists()
+    assert new.exists()
+    assert other.exists()
+    assert len(read_entries(tmp_path / "cache")) == 3
+
+
 def test_an_entry_that_another_process_removes_is_left_out(
     tmp_path: Path, keys: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,10 +49,13 @@ pytestmark = pytest.mark.distributed
 LAYOUTS = ("ddp", "fsdp", "hsdp")
 # Of each three rows of a matrix the last of four processes has none.
 THREE_ROWS = {"model": TINY_MODEL | {"d_feed_forward": 3}, "settings": SETTINGS}
-RUNS_OF_FOUR = RUNS | TENSOR_RUNS | {"three-rows": THREE_ROWS}
-NAMES = ("adamw", "muon", "accumulated", "three-rows", *TENSOR_RUNS)
+# Rows from two sources, in which attention ends at documents.
+MIXED = RUNS["muon"] | {"settings": RUNS["muon"]["settings"] | {"document_attention": True}}
+RUNS_OF_FOUR = RUNS | TENSOR_RUNS | {"three-rows": THREE_ROWS, "mixed": MIXED}
+NAMES = ("adamw", "muon", "accumulated", "three-rows", "mixed", *TENSOR_RUNS)
 # Processes of each part of the chain, and the step at which one gets a signal.
 CHAIN = ((4, 6), (2, 10), (1, 14), (4, None))
+CHAINED = [*itertools.product(("fsdp", "hsdp"), ("muon", "tensor-muon")), ("fsdp", "mixed")]
 
 
 @pytest.fixture(scope="module")
@@ -60,18 +63,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path:
     """Runs of four processes, LAYOUT-NAME, and of one, W1-NAME. For hsdp there are two machines of two."""
     folder = tmp_path_factory.mktemp("distributed")
     common = {"data": str(text_file), "tokenizer": "byte"}
+    texts = dict.fromkeys(NAMES, common)
+    texts["mixed"] = common | {"data": mixture(folder, text_file)}
     cases: list[dict[str, Any]] = []
     for layout in LAYOUTS:
         for name in NAMES:
             run = RUNS_OF_FOUR[name]
             settings = run["settings"] | layout_settings(name, layout)
-            arguments = common | {"model": run["model"], "settings": settings}
+            arguments = texts[name] | {"model": run["model"], "settings": settings}
             case = {"verb": "train", "arguments": arguments, "per_machine": "2"}
             cases.append(case | {"name": f"{layout}-{name}"})
-            if name in ("muon", "tensor-muon") and layout != "ddp":
-                run = layout if name == "muon" else f"{layout}-tensor"
-                stop = {"signal_rank": 3, "signal_step": CHAIN[0][1], "copied_to": f"{run}-4"}
-                cases.append(case | stop | {"name": f"{run}-chain"})
+            if (layout, name) in CHAINED:
+                copy = f"{layout}-{name}-4"
+                stop = {"signal_rank": 3, "signal_step": CHAIN[0][1], "copied_to": copy}
+                cases.append(case | stop | {"name": f"{layout}-{name}-chain"})
     for name, arguments in worse(folder, text_file).items():
         cases.append({"name": f"fsdp-{name}", "verb": "finetune", "arguments": arguments})
     five = common | five_batches(folder)
@@ -81,7 +86,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path:
     train(**five, run_dir=folder / "W1-five", cache=folder / "cache")
     for name in NAMES:
         train(
-            **common,
+            **texts[name],
             **RUNS_OF_FOUR[name],
             run_dir=folder / f"W1-{name}",
             cache=folder / "cache",
@@ -89,6 +94,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path:
     for name, arguments in worse(folder, text_file).items():
         finetune(**arguments, run_dir=folder / f"W1-{name}", cache=folder / "cache")
     return folder
+
+
+def mixture(folder: Path, text_file: Path) -> str:
+    """A text, and documents shorter than a row: a third as many rows."""
+    texts = [json.dumps({"text": make_text(12)[:n]}) + "\n" for n in range(5, 85)]
+    (folder / "documents.jsonl").write_text("".join(texts))
+    return f"mix:{text_file}=3;{folder / 'documents.jsonl'}=1"
 
 
 def five_batches(folder: Path) -> dict[str, Any]:
@@ -160,33 +172,32 @@ def test_four_processes_count_each_of_five_batches_once(folder: Path) -> None:
 
 @pytest.mark.parametrize(("layout", "parts"), [("fsdp", 4), ("hsdp", 2)])
 def test_each_part_of_a_tensor_is_saved_once(folder: Path, layout: str, parts: int) -> None:
-    state = state_files(folder / f"{layout}-4")[0]
+    state = state_files(folder / f"{layout}-muon-4")[0]
     assert len(list(state.rglob("shard-*"))) == 4, "every process writes"
-    tensors = read_state(folder / f"{layout}-4").tensors
+    tensors = read_state(folder / f"{layout}-muon-4").tensors
     query = "model.blocks.0.attention.query.weight"
     assert len(tensors.described[query].parts) == parts  # type: ignore[attr-defined]
 
 
 def test_four_go_on_as_two_as_one_and_as_four_again(folder: Path) -> None:
     """The same losses as of one that never stopped, each time."""
-    layouts = [*LAYOUTS[1:], *(f"{layout}-tensor" for layout in LAYOUTS[1:])]
     for (before, stopped), (processes, signal_step) in itertools.pairwise(CHAIN):
         cases = []
-        for layout in layouts:
-            state = state_files(folder / f"{layout}-chain")[0]
+        for layout, name in CHAINED:
+            run = f"{layout}-{name}-chain"
+            state = state_files(folder / run)[0]
             assert state.name.startswith(f"step-{stopped:09d}"), (before, state)
             stop = {"signal_rank": processes - 1, "signal_step": signal_step}
-            case = {"name": f"{layout}-chain", "verb": "resume", "arguments": {}}
+            case = {"name": run, "verb": "resume", "arguments": {}}
             cases.append(case | {"per_machine": "2"} | (stop if signal_step else {}))
         run_cases(folder, cases, processes)
-    for layout in layouts:
-        run = folder / f"{layout}-chain"
-        whole = folder / ("W1-tensor-muon" if layout.endswith("tensor") else "W1-muon")
-        torch.testing.assert_close(losses(run), losses(whole), rtol=0, atol=1e-4)
-        reasons = (folder / f"{layout}-chain.reasons").read_text().split()
+    for layout, name in CHAINED:
+        run, whole = f"{layout}-{name}-chain", folder / f"W1-{name}"
+        torch.testing.assert_close(losses(folder / run), losses(whole), rtol=0, atol=1e-4)
+        reasons = (folder / f"{run}.reasons").read_text().split()
         assert [r.partition(".")[0] for r in reasons].count("max_steps") == 4
         expected = load_file(whole / "model.safetensors")
-        for key, tensor in load_file(run / "model.safetensors").items():
+        for key, tensor in load_file(folder / run / "model.safetensors").items():
             torch.testing.assert_close(tensor, expected[key], rtol=1e-2, atol=1e-3, msg=key)
 
 

@@ -133,7 +133,7 @@ def test_a_link_is_cut_and_healed(
             host.reader.join()
             assert host.process.returncode == 0, host.lines
             (error,) = host.errors
-            assert "does not answer, expected all of them; the run is as last saved" in error
+            assert "does not answer, expected all of them; the run is as last saved, " in error
     assert "process 1 (pid " in both[0].errors[0], "the one that hosts the store can name it"
     expected, weights = (load_file(each / "model.safetensors") for each in (whole, run))
     assert weights.keys() == expected.keys()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from minilm.data.shards import prepare
-from minilm.errors import MissingExtraError
+from minilm.errors import CorpusError, MissingExtraError
 from minilm.text.corpora import open_corpus
 from minilm.text.deduplication import _word_sequences
 
@@ -78,9 +78,12 @@ def test_of_a_mixture_each_source_has_its_rate_and_its_tokens(
     assert f"a.jsonl: 1 of 3 documents (33.3%) are {mode} duplicates" in caplog.text
     assert f"b.jsonl: 2 of 4 documents (50.0%) are {mode} duplicates" in caplog.text
     assert [part.documents for part in mixture.parts] == [2, 2]
+    assert caplog.text.count("documents are the field") == 2, "once for each source"
     assert prepared(str(b)).documents == 4, "alone it has no duplicates"
     assert prepared(str(a)).documents == 2
     assert prepared(str(a), None).documents == 3
+    with pytest.raises(CorpusError, match=r"a\.jsonl: no text after --dedup, expected text"):
+        prepared(f"mix:{a}=1;{a}=1")
 
 
 @needs_rensa
