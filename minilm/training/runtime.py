@@ -89,9 +89,10 @@ class Runtime:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
             torch.use_deterministic_algorithms(True)
         if self.activation_checkpointing:
-            # Several processes recompute within a context, which torch's compiler does not take.
+            # Several processes drop again within a context, which torch's compiler does not take.
             context: dict[str, Any] = {}
-            if world().is_parallel:
+            drops = any(isinstance(part, nn.Dropout) and part.p > 0 for part in model.modules())
+            if drops and world().is_parallel:
                 context["context_fn"] = RowsOfDropout.recomputation
             for block in model.blocks:
                 block.forward = functools.partial(

@@ -210,8 +210,15 @@ def test_two_compiled_processes_drop_what_one_does(folder: Path, text_file: Path
     for layout in layouts:
         arguments = common | {"settings": settings | {"compile": "on", "parallel": layout}}
         cases.append({"name": f"{layout}-compiled", "verb": "train", "arguments": arguments})
+    recomputed = settings | {"compile": "on", "activation_checkpointing": True}
+    plain = {"model": TINY_MODEL | {"num_layers": 1}, "settings": recomputed}
+    cases.append({"name": "recomputed", "verb": "train", "arguments": common | plain})
     run_cases(folder, cases, 2)
     train(**common, settings=settings, run_dir=folder / "W1-eager", cache=folder / "cache")
+    plain = common | plain | {"settings": settings}
+    train(**plain, run_dir=folder / "W1-plain", cache=folder / "cache")
+    plain_losses = (losses(folder / name) for name in ("recomputed", "W1-plain"))
+    torch.testing.assert_close(*plain_losses, rtol=0, atol=1e-4)
     for layout in layouts:
         compiled, eager = losses(folder / f"{layout}-compiled"), losses(folder / "W1-eager")
         torch.testing.assert_close(compiled, eager, rtol=0, atol=1e-4)
