@@ -71,6 +71,9 @@ def _work(subject: Subject) -> Finding:
     by_depth = [
         (sum(p.numel() for p in each.parameters()), counted_flops(each, longest)) for each in depths
     ]
+    seconds = {f"{length} tokens": _seconds(model, length) for length in lengths}
+    for each, (parameters, _) in zip(depths[:-1], by_depth[:-1], strict=True):
+        seconds[f"{longest} tokens, {parameters:,} parameters"] = _seconds(each, longest)
     return Finding(
         WORK,
         Interval.exact(error),
@@ -83,7 +86,7 @@ def _work(subject: Subject) -> Finding:
         ),
         details={"tokens": lengths, "flops": flops.tolist(), "a": float(a), "b": float(b)}
         | {"ledger_per_token": ledger, "by_parameters": by_depth},
-        seconds={f"{length} tokens": _seconds(model, length) for length in lengths},
+        seconds=seconds,
         tables=(
             table(
                 "Counted FLOPs",

@@ -121,6 +121,13 @@ def test_work_and_weights(subject: Subject) -> None:
     drifting, cubic = Drifting(subject.model.config), Cubic(subject.model.config)
     assert verdicts(work.measure(subject_of(drifting)))["weights"] == "contradicted"
     assert verdicts(work.measure(subject_of(cubic)))["tokens"] == "contradicted"
+    counted, _ = work.measure(subject)
+    timed = [f"{tokens} tokens" for tokens in counted.details["tokens"]]
+    fewer = [n for n, _ in counted.details["by_parameters"][:-1]]
+    assert fewer
+    timed += [f"{counted.details['tokens'][-1]} tokens, {n:,} parameters" for n in fewer]
+    assert list(counted.seconds) == timed
+    assert min(counted.seconds.values()) > 0
 
 
 def test_movement_of_a_nudge_and_of_a_frozen_model() -> None:
