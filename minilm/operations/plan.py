@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import NamedTuple
 
 from minilm.architectures.conversion import importable_for
 from minilm.architectures.minilm import layout as minilm_layout
@@ -286,31 +287,9 @@ def _with_checkpointing(job: Job, mesh: Mesh, checkpointing: bool) -> LayoutPlan
         dtype=job.dtype,
         checkpointing=checkpointing,
     )
-    accumulating = replace(step, accumulating=True)
-
-    def required(of: RankStep, micro_batch: int) -> tuple[RankMemory, int]:
-        memory = of.memory(micro_batch, context)
-        return memory, overhead_bytes(memory.total)
-
-    def most_of(of: RankStep) -> int:
-        def fits(micro_batch: int) -> bool:
-            memory, overhead = required(of, micro_batch)
-            return memory.total + overhead <= machines.memory
-
-        return largest(fits, SEARCHED)
-
-    # Of a rank, in a step.
-    sequences = max(1, round(job.step_tokens / (context * mesh.data_ranks)))
-    most, is_cut = most_of(step), False
-    if 0 < most < sequences:
-        if most_accumulating := most_of(accumulating):
-            step, most = accumulating, most_accumulating
-        else:  # a step has no more tokens than one micro-step
-            sequences, is_cut = most, True
-    micro_steps = -(-sequences // max(1, min(most, sequences)))
-    micro_batch = -(-sequences // micro_steps)
-    memory, overhead = required(step, micro_batch)
-    micro_tokens = micro_batch * context
+    step, shares = _shares(job, step)
+    memory, overhead = _required(job, step, shares.micro_batch)
+    micro_tokens = shares.micro_batch * context
     step_transfers = tuple(
         transfers(
             mesh,
@@ -329,20 +308,60 @@ def _with_checkpointing(job: Job, mesh: Mesh, checkpointing: bool) -> LayoutPlan
         Links(machines.link, machines.network),
         forward=forward * micro_tokens / mesh.tensor / (machines.flops * job.mfu),
         checkpointing=checkpointing,
-        micro_steps=micro_steps,
+        micro_steps=shares.micro_steps,
     )
-    step_tokens = micro_tokens * micro_steps * mesh.data_ranks
+    step_tokens = micro_tokens * shares.micro_steps * mesh.data_ranks
     return LayoutPlan(
         mesh=mesh,
         checkpointing=checkpointing,
         memory=memory,
         overhead=overhead,
-        largest_micro_batch=most,
-        micro_batch=micro_batch,
-        micro_steps=micro_steps,
+        largest_micro_batch=shares.most,
+        micro_batch=shares.micro_batch,
+        micro_steps=shares.micro_steps,
         step_tokens=step_tokens,
-        is_cut=is_cut,
+        is_cut=shares.is_cut,
         transfers=step_transfers,
         time=time,
         seconds=math.ceil(job.tokens / step_tokens) * time.seconds,
     )
+
+
+class _Shares(NamedTuple):
+    """Sequences of a rank: the ``most`` that fit, and those of a micro-step, of which a step has some.
+
+    ``is_cut``: a step has fewer tokens than it is wished to have.
+    """
+
+    most: int
+    micro_batch: int
+    micro_steps: int
+    is_cut: bool
+
+
+def _shares(job: Job, step: RankStep) -> tuple[RankStep, _Shares]:
+    """How a rank computes its part of a step, which accumulates gradients where it does not fit at once."""
+    sequences = max(1, round(job.step_tokens / (job.context * step.mesh.data_ranks)))
+    most, is_cut = _most_sequences(job, step), False
+    if 0 < most < sequences:
+        accumulating = replace(step, accumulating=True)
+        if most_accumulating := _most_sequences(job, accumulating):
+            step, most = accumulating, most_accumulating
+        else:  # a step has no more tokens than one micro-step
+            sequences, is_cut = most, True
+    micro_steps = -(-sequences // max(1, min(most, sequences)))
+    return step, _Shares(most, -(-sequences // micro_steps), micro_steps, is_cut)
+
+
+def _most_sequences(job: Job, step: RankStep) -> int:
+    def fits(micro_batch: int) -> bool:
+        memory, overhead = _required(job, step, micro_batch)
+        return memory.total + overhead <= job.machines.memory
+
+    return largest(fits, SEARCHED)
+
+
+def _required(job: Job, step: RankStep, micro_batch: int) -> tuple[RankMemory, int]:
+    """Bytes of a rank, and those that CUDA and its allocator take besides."""
+    memory = step.memory(micro_batch, job.context)
+    return memory, overhead_bytes(memory.total)
