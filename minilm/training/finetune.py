@@ -123,12 +123,8 @@ def run_from_checkpoint(
             apply(network, lora, torch.Generator().manual_seed(config.seed))
             began_with["quantize_base"] = quantize_base and quantize_base.format
             began_with["double_quantization"] = getattr(quantize_base, "double", False)
-            names, reference = adapter_map(record.model, lora), base_run.reference(run)
-            adapter = Adapter(lora, names, reference, record.transforms)
-            if run != base:
-                assert temporary is not None
-                imported_from = base if quantize_base is None else None
-                adapter = _with_own_base(adapter, temporary / run_files.BASE, imported_from)
+            imported_from = base if quantize_base is None else None
+            adapter = _adapter(lora, record, run, temporary if run != base else None, imported_from)
         elif frozen:
             freeze(network, frozen)
             began_with["freeze"] = list(frozen)
@@ -273,10 +269,27 @@ def _announce(spec: RunSpec, base: Path, record: run_files.RunRecord, preset: st
     announce(spec)
 
 
-def _with_own_base(adapter: Adapter, folder: Path, imported_from: Path | None) -> Adapter:
-    """With a base that was imported or quantized for the run, and goes from ``folder`` into it."""
-    reference = {**adapter.base, "path": run_files.BASE}
-    return replace(adapter, base=reference, own_base=folder, imported_from=imported_from)
+def _adapter(
+    lora: LoraConfig,
+    record: run_files.RunRecord,
+    run: Path,
+    temporary: Path | None,
+    imported_from: Path | None,
+) -> Adapter:
+    """What is trained on the base ``run``; with ``temporary`` that was imported or quantized for it, and
+    goes from there into the run.
+    """
+    names, reference = adapter_map(record.model, lora), base_run.reference(run)
+    if temporary is None:
+        return Adapter(lora, names, reference, record.transforms)
+    return Adapter(
+        lora,
+        names,
+        {**reference, "path": run_files.BASE},
+        record.transforms,
+        own_base=temporary / run_files.BASE,
+        imported_from=imported_from,
+    )
 
 
 def _refuse_other_shape(
