@@ -209,7 +209,8 @@ def run(arm: str, seed: int, texts: Texts, results: Results) -> dict[str, Any]:
 
 def cases() -> Sequence[tuple[str, int]]:
     """Arms and seeds, what the comparison needs first."""
-    return [(arm, seed) for seed in SEEDS for arm in ARMS]
+    against_preset = [(arm, seed) for seed in SEEDS for arm in (TPE, PRESET)]
+    return [*against_preset, *((RANDOM, seed) for seed in SEEDS)]
 
 
 def main() -> int:
