@@ -44,7 +44,8 @@ if TYPE_CHECKING:
 Sampler = Literal["tpe", "random"]
 Parameters = dict[str, float]
 
-_ATTEMPT = "attempt"  # a trial's: how often its parameters were begun
+# Attributes of a trial that is made again: how often a process began it, and its place among those drawn.
+_ATTEMPT, _INDEX = "attempt", "index"
 MOST_ATTEMPTS = 3
 # Trials without a median to compare with, and parts of a trial before it is compared.
 STARTUP_TRIALS, WARMUP_PARTS = 5, 1
@@ -73,6 +74,7 @@ class Claimed:
     parameters: Parameters
     trial: Trial
     lock: contextlib.ExitStack
+    index: int
     attempt: int = 1
     reported: set[int] = field(default_factory=set)
 
@@ -102,7 +104,7 @@ class Study:
         waiting = False
         while True:
             with self._alone():
-                self._fail_dead()
+                self._fail_dead(first)
                 if not self.trials():
                     self._study.enqueue_trial(first)
                 count = self.counts()
@@ -152,7 +154,7 @@ class Study:
             self._tell(claimed, {}, state=TrialState.FAIL)
             self._remove_run(claimed.number)
             if again:
-                self._repeat(claimed.parameters, claimed.attempt)
+                self._repeat(claimed.parameters, claimed.attempt, claimed.index)
 
     def counts(self) -> dict[str, int]:
         """Trials by what became of them; ``finished`` are those that count."""
@@ -188,9 +190,10 @@ class Study:
         return self.folder / f"trial-{number}"
 
     def _claim(self, suggest: Callable[[Trial], Parameters]) -> Claimed:
+        index = self._next_index()
         # Of its own for each trial: what is drawn follows from the seed and the trials before, whichever
         # process draws it, and whether or not the search was stopped between.
-        self._study.sampler = make_sampler(self._sampler, self._seed, len(self.trials()))
+        self._study.sampler = make_sampler(self._sampler, self._seed, index)
         trial = self._study.ask()
         with contextlib.ExitStack() as stack, warnings.catch_warnings():
             warnings.simplefilter(
@@ -200,7 +203,20 @@ class Study:
             parameters = suggest(trial)
             lock = stack.pop_all()
         attempt = trial.user_attrs.get(_ATTEMPT, 1)
-        return Claimed(trial.number, parameters, trial, lock, attempt)
+        return Claimed(trial.number, parameters, trial, lock, index, attempt)
+
+    def _next_index(self) -> int:
+        """How many were drawn before the next trial: one that is made again keeps its place."""
+        for trial in self.trials():
+            if trial.state.name == "WAITING":
+                return self._index(trial)
+        return sum(_ATTEMPT not in trial.user_attrs for trial in self.trials())
+
+    def _index(self, trial: FrozenTrial) -> int:
+        if _INDEX in trial.user_attrs:
+            return int(trial.user_attrs[_INDEX])
+        earlier = self.trials()[: trial.number]
+        return sum(_ATTEMPT not in each.user_attrs for each in earlier)
 
     def _best(self) -> FrozenTrial | None:
         complete = [trial for trial in self.trials() if trial.state.name == "COMPLETE"]
@@ -213,7 +229,7 @@ class Study:
         claimed.lock.close()
         self._lock(claimed.number).unlink(missing_ok=True)
 
-    def _fail_dead(self) -> None:
+    def _fail_dead(self, first: Parameters) -> None:
         """Mark the trials whose processes are gone as failed, and have their parameters tried again."""
         from optuna.trial import TrialState
 
@@ -224,12 +240,17 @@ class Study:
             self._lock(trial.number).unlink(missing_ok=True)
             self._remove_run(trial.number)
             logger.warning(f"trial {trial.number}: its process is gone; it is made again")
-            self._repeat(trial.params, trial.user_attrs.get(_ATTEMPT, 1))
+            attempt, index = trial.user_attrs.get(_ATTEMPT, 1), self._index(trial)
+            # Not for ever: what ends its process each time would end every process.
+            if attempt < MOST_ATTEMPTS:
+                parameters = trial.params if index else first
+                if parameters.keys() != first.keys():
+                    parameters = {}  # the process ended while it drew them: they are drawn anew
+                self._repeat(parameters, attempt + 1, index)
 
-    def _repeat(self, parameters: Mapping[str, Any], attempt: int) -> None:
-        """Not for ever: what ends its process each time would end every process."""
-        if parameters and attempt < MOST_ATTEMPTS:
-            self._study.enqueue_trial(dict(parameters), user_attrs={_ATTEMPT: attempt + 1})
+    def _repeat(self, parameters: Mapping[str, Any], attempt: int, index: int) -> None:
+        attributes = {_ATTEMPT: attempt, _INDEX: index}
+        self._study.enqueue_trial(dict(parameters), user_attrs=attributes)
 
     def _remove_run(self, number: int) -> None:
         shutil.rmtree(self.run_folder(number), ignore_errors=True)

@@ -132,6 +132,50 @@ def test_what_is_drawn_follows_from_seed_and_number(optuna: Any, kind: Any) -> N
     assert len({draw(1, 5), draw(1, 6), draw(2, 5)}) == 3
 
 
+@pytest.mark.parametrize("kind", ["tpe", "random"])
+def test_a_search_that_is_stopped_and_goes_on_has_the_trials_of_one_that_is_not(
+    optuna: Any, tmp_path: Path, kind: Any
+) -> None:
+    first = {"x": 0.5, "y": 0.5}
+
+    def suggest(trial: Any) -> dict[str, float]:
+        return {name: trial.suggest_float(name, 0, 1) for name in first}
+
+    def stopped(trial: Any) -> dict[str, float]:
+        trial.suggest_float("x", 0, 1)
+        raise KeyboardInterrupt
+
+    def trials(study: Any, made: list[Any], ways: dict[int, str]) -> None:
+        """Make trials until one of them ends in the way that its place has, or all are made."""
+        while len(made) < 7:
+            way = ways.pop(len(made), "")
+            if way == "killed while it draws":
+                with pytest.raises(KeyboardInterrupt):
+                    study.claim(7, stopped, first)
+                return
+            claimed = study.claim(7, suggest, first)
+            for _ in range(4 if way == "stopped" else 0):
+                study.fail(claimed, again=True)
+                claimed = study.claim(7, suggest, first)
+            if way == "killed":
+                claimed.lock.close()  # as the system does
+                return
+            made.append(claimed.parameters)
+            study.complete(claimed, claimed.parameters["x"] - claimed.parameters["y"], {})
+
+    def search(path: Path, ways: dict[int, str]) -> list[dict[str, float]]:
+        made: list[dict[str, float]] = []
+        while len(made) < 7:
+            with open_study(path, IDENTITY, sampler=kind, seed=0) as study:
+                trials(study, made, ways)
+        return made
+
+    drawing = "killed while it draws"
+    ways = {0: drawing, 2: drawing, 3: "stopped", 6: "killed"}
+    assert search(tmp_path / "a.db", ways) == search(tmp_path / "b.db", {})
+    assert not ways
+
+
 def _text(path: Path) -> None:
     path.write_text("not a database, but a text of some length\n" * 100)
 
