@@ -27,10 +27,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from minilm.errors import MissingExtraError
 from minilm.hyperparameters.study_file import (
+    ATTEMPT,
     DETAILS,
     IDENTITY,
+    INDEX,
     NAME,
     readable,
+    refuse_damaged_trials,
     refuse_other_databases,
     refuse_other_search,
     refuse_other_studies,
@@ -44,8 +47,6 @@ if TYPE_CHECKING:
 Sampler = Literal["tpe", "random"]
 Parameters = dict[str, float]
 
-# Attributes of a trial that is made again: how often a process began it, and its place among those drawn.
-_ATTEMPT, _INDEX = "attempt", "index"
 MOST_ATTEMPTS = 3
 # Trials without a median to compare with, and parts of a trial before it is compared.
 STARTUP_TRIALS, WARMUP_PARTS = 5, 1
@@ -202,7 +203,7 @@ class Study:
             stack.enter_context(exclusive(self._lock(trial.number)))
             parameters = suggest(trial)
             lock = stack.pop_all()
-        attempt = trial.user_attrs.get(_ATTEMPT, 1)
+        attempt = trial.user_attrs.get(ATTEMPT, 1)
         return Claimed(trial.number, parameters, trial, lock, index, attempt)
 
     def _next_index(self) -> int:
@@ -210,13 +211,13 @@ class Study:
         for trial in self.trials():
             if trial.state.name == "WAITING":
                 return self._index(trial)
-        return sum(_ATTEMPT not in trial.user_attrs for trial in self.trials())
+        return sum(ATTEMPT not in trial.user_attrs for trial in self.trials())
 
     def _index(self, trial: FrozenTrial) -> int:
-        if _INDEX in trial.user_attrs:
-            return int(trial.user_attrs[_INDEX])
+        if INDEX in trial.user_attrs:
+            return int(trial.user_attrs[INDEX])
         earlier = self.trials()[: trial.number]
-        return sum(_ATTEMPT not in each.user_attrs for each in earlier)
+        return sum(ATTEMPT not in each.user_attrs for each in earlier)
 
     def _best(self) -> FrozenTrial | None:
         complete = [trial for trial in self.trials() if trial.state.name == "COMPLETE"]
@@ -240,7 +241,7 @@ class Study:
             self._lock(trial.number).unlink(missing_ok=True)
             self._remove_run(trial.number)
             logger.warning(f"trial {trial.number}: its process is gone; it is made again")
-            attempt, index = trial.user_attrs.get(_ATTEMPT, 1), self._index(trial)
+            attempt, index = trial.user_attrs.get(ATTEMPT, 1), self._index(trial)
             # Not for ever: what ends its process each time would end every process.
             if attempt < MOST_ATTEMPTS:
                 parameters = trial.params if index else first
@@ -249,7 +250,7 @@ class Study:
                 self._repeat(parameters, attempt + 1, index)
 
     def _repeat(self, parameters: Mapping[str, Any], attempt: int, index: int) -> None:
-        attributes = {_ATTEMPT: attempt, _INDEX: index}
+        attributes = {ATTEMPT: attempt, INDEX: index}
         self._study.enqueue_trial(dict(parameters), user_attrs=attributes)
 
     def _remove_run(self, number: int) -> None:
@@ -282,11 +283,11 @@ def open_study(
     import optuna
 
     refuse_other_databases(path)
+    refuse_other_studies(path)
     folder = trials_folder(path)
     folder.mkdir(parents=True, exist_ok=True)
     with quiet_optuna(), contextlib.ExitStack() as stack:
         with readable(path), exclusive(folder / "lock", LOCK_SECONDS):
-            refuse_other_studies(path)
             storage = optuna.storages.RDBStorage(
                 "sqlite:///study",  # the connection is made below, by a path with any characters
                 {"creator": lambda: sqlite3.connect(path, timeout=LOCK_SECONDS)},
@@ -300,7 +301,7 @@ def open_study(
                 load_if_exists=True,
                 pruner=optuna.pruners.MedianPruner(STARTUP_TRIALS, WARMUP_PARTS),
             )
-            study.get_trials()  # every value that is stored is read once
+            refuse_damaged_trials(path, study.get_trials())  # every value is read once
             if study.user_attrs.get(IDENTITY) is None:
                 study.set_user_attr(IDENTITY, dict(identity))
                 study.set_user_attr(DETAILS, dict(details or {}))
