@@ -91,19 +91,13 @@ def search(
         if joules is None:
             space.check()
         elif not path.exists():
-            _with_energy(space, measure()).check()
+            _with_energy(space, measure())
         options.check(space)
         identity, details = _identity(options, space, sampler), _details(options, space)
         seed = space.preset.train_config(**fixed).seed
         with open_study(path, identity, sampler=sampler, seed=seed, details=details) as opened:
             if joules is not None:
-                factor = opened.measured("energy_factor", measure)
-                if factor is None:
-                    logger.warning(
-                        "note: no counter of energy can be read here: joules are estimates"
-                    )
-                space = _with_energy(space, factor)
-                space.check()
+                space = _with_energy(space, opened.measured("energy_factor", measure), noted=True)
             _announce(space, opened, trials)
             try:
                 while claimed := opened.claim(trials, space.suggest, space.preset_parameters()):
@@ -114,9 +108,13 @@ def search(
             return result_of(opened, options, space)
 
 
-def _with_energy(space: Space, factor: float | None) -> Space:
-    """``space`` with joules as measured, where they can be."""
-    return dataclasses.replace(space, energy_factor=factor or 1.0)
+def _with_energy(space: Space, factor: float | None, *, noted: bool = False) -> Space:
+    """``space`` with joules as measured, where they can be; checked, since a budget may be of them."""
+    if factor is None and noted:
+        logger.warning("note: no counter of energy can be read here: joules are estimates")
+    space = dataclasses.replace(space, energy_factor=factor or 1.0)
+    space.check()
+    return space
 
 
 def _space(
