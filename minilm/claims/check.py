@@ -147,7 +147,7 @@ def check_claims(
     train_seconds: float | None = None,
     cache: Path | None = None,
 ) -> ClaimsReport:
-    """Test the claims, or ``only`` those of these names, on a run or whatever `convert` imports.
+    """Test the claims, or ``only`` those of these names, each once, on a run or whatever `convert` imports.
 
     ``data``: the text to test on; by default the validation split that the run was trained beside. Those
     that train models do so for ``train_seconds``, if given, and go on with what earlier calls trained.
@@ -166,7 +166,8 @@ def check_claims(
                 "seed": seed,
             }
             cells = Cells(cache / "claims", train_seconds, **shared)
-        return check_subject(subject, str(checkpoint), only or list(CLAIMS), cells)
+        names = list(dict.fromkeys(only)) or list(CLAIMS)
+        return check_subject(subject, str(checkpoint), names, cells)
 
 
 def check_subject(

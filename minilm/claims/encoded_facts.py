@@ -74,6 +74,19 @@ class Encoding:
         return self.others < self.fall / 10 and self.loss < HARMFUL
 
 
+@dataclass(frozen=True)
+class Effects:
+    """Of scalars chosen for facts: each fact that one of them flips, as `_flips` has it, and some in full."""
+
+    flips: list[tuple[int, Scalar, float]]
+    checked: list[Encoding]
+
+    @property
+    def encoded(self) -> set[int]:
+        """The facts that one of them encodes."""
+        return {each.fact for each in self.checked if each.encodes}
+
+
 def measure(subject: Subject, *, shuffled: bool = False) -> list[Finding]:
     """The finding; with ``shuffled`` answers there is nothing to know, and it cannot be supported."""
     model = subject.model
@@ -86,55 +99,35 @@ def measure(subject: Subject, *, shuffled: bool = False) -> list[Finding]:
         for number in progress_bar(iterable=range(n), desc="facts, ranking", leave=False)
     ]
     candidates = [each[:CANDIDATES] for each in ranked]
-    flips = _flips(model, facts, candidates, "facts")
-    null = _flips(model, facts, [*candidates[1:], candidates[0]], "facts, the null")
-    checked, checked_null = (
-        [
-            _checked(subject, facts, *flip)
-            for flip in sorted(each, key=lambda flip: -flip[2])[:CHECKED]
-        ]
-        for each in (flips, null)
-    )
-    encoded = sorted({each.fact for each in checked if each.encodes})
-    by_null = len({each.fact for each in checked_null if each.encodes})
-    unchecked = len(flips) - len(checked)
-    perhaps = share(len(encoded) + unchecked, n).high
-    interval: Interval | None = Interval(len(encoded) / n, share(len(encoded), n).low, perhaps)
-    reason = ""
-    if encoded and by_null >= len(encoded):
-        interval = None
-        reason = "the scalars chosen for other facts encode as many"
-    joint = [_half(model, facts.one(number), ranked[number]) for number in range(CONCENTRATED)]
-    beside = [
-        _half(model, facts.one(number), ranked[(number + 1) % CONCENTRATED])
-        for number in range(CONCENTRATED)
-    ]
-    half, of_others = float(np.median(joint)), float(np.median(beside))
+    own = _effects(subject, facts, candidates, "facts")
+    null = _effects(subject, facts, [*candidates[1:], candidates[0]], "facts, the null")
+    interval, reason = _interval(own, null, n)
+    half, of_others = (_median_half(model, facts, ranked, shift) for shift in (0, 1))
     lost = _lost(model, facts.part(slice(TRACED)), structures_of(model, subject.random(5)))
     tracing = _tracing(model, facts.part(slice(TRACED)))
+    parameters = sum(p.numel() for p in model.parameters())
     return [
         Finding(
             RULE,
             interval,
             n=n,
-            trials=2 * n * CANDIDATES + len(checked),
+            trials=2 * n * CANDIDATES + len(own.checked),
             reason=reason,
             text=(
                 f"{n} facts are known. By one of the {CANDIDATES} scalars that matter most to each, "
-                f"{len({fact for fact, _, _ in flips})} flip, and {len(null)} by those chosen for another "
-                f"fact; {len(encoded)} and {by_null} flip while the others and the loss stay as they are. "
-                f"Half of a fact's "
-                f"margin is gone with its {half:,.0f} most important scalars (median of "
-                f"{CONCENTRATED}), of {sum(p.numel() for p in model.parameters()):,}; with as many "
+                f"{len(own.flips)} flip, and {len(null.flips)} by those chosen for another "
+                f"fact; {len(own.encoded)} and {len(null.encoded)} flip while the others and the loss stay "
+                f"as they are. Half of a fact's margin is gone with its {half:,.0f} most important scalars "
+                f"(median of {CONCENTRATED}), of {parameters:,}; with as many "
                 f"chosen for another fact it takes {_at_least(of_others)}."
             ),
             details={
-                "flipped": len({fact for fact, _, _ in flips}),
-                "flipped_by_null": len(null),
-                "encoded_by_null": by_null,
+                "flipped": len(own.flips),
+                "flipped_by_null": len(null.flips),
+                "encoded_by_null": len(null.encoded),
                 "encoded": [
                     {"fact": each.fact, "parameter": element(each.scalar, model), "fall": each.fall}
-                    for each in checked
+                    for each in own.checked
                     if each.encodes
                 ],
                 "scalars_of_half": half,
@@ -148,6 +141,31 @@ def measure(subject: Subject, *, shuffled: bool = False) -> list[Finding]:
             tables=(_lost_table(lost), _tracing_table(tracing)),
         )
     ]
+
+
+def _effects(
+    subject: Subject, facts: Facts, candidates: list[list[Scalar]], activity: str
+) -> Effects:
+    """The facts that one of their candidates flips, and what else the scalars that cost most do."""
+    flips = _flips(subject.model, facts, candidates, activity)
+    most = sorted(flips, key=lambda flip: -flip[2])[:CHECKED]
+    return Effects(flips, [_checked(subject, facts, *flip) for flip in most])
+
+
+def _interval(own: Effects, null: Effects, n: int) -> tuple[Interval | None, str]:
+    """Of the share of ``n`` facts that are encoded, and why there is none; what is unchecked may be so."""
+    encoded = len(own.encoded)
+    if encoded and len(null.encoded) >= encoded:
+        return None, "the scalars chosen for other facts encode as many"
+    perhaps = encoded + len(own.flips) - len(own.checked)
+    return Interval(encoded / n, share(encoded, n).low, share(perhaps, n).high), ""
+
+
+def _median_half(model: Transformer, facts: Facts, ranked: list[list[Scalar]], shift: int) -> float:
+    """The median of `_half` over facts, each with the scalars of the fact ``shift`` places after it."""
+    numbers = range(CONCENTRATED)
+    halves = [_half(model, facts.one(i), ranked[(i + shift) % CONCENTRATED]) for i in numbers]
+    return float(np.median(halves))
 
 
 def _at_least(scalars: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import tyro
 
 from minilm.cli.entry import DONE, option, refuse_empty
 from minilm.cli.operation_options import Checkpoint, run_operation
+from minilm.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -24,9 +26,9 @@ class Arguments:
     checkpoint: Checkpoint
     """A run, or what convert imports."""
     only: Annotated[
-        tuple[str, ...],
-        option("NAME", help="The claims to test; by default all that train no models."),
-    ] = ()
+        tuple[str, ...] | None,
+        option("NAME [NAME ...]", help="The claims to test; by default all that train no models."),
+    ] = None
     data: Annotated[
         str | None,
         option(
@@ -67,15 +69,26 @@ def _run(options: Arguments) -> int:
     from minilm.units import parse_seconds
 
     budget = parse_seconds(options.budget, "--budget")
-    from minilm.claims.check import check_claims
+    from minilm.claims.check import CLAIMS, check_claims
+    from minilm.training.signals import Stopped
 
-    report = check_claims(
-        options.checkpoint,
-        options.only,
-        data=options.data,
-        seed=options.seed,
-        train_seconds=budget if options.train_claims else None,
-    )
+    if options.only == ():
+        raise InputError("--only", "no name", f"one of {', '.join(CLAIMS)}")
+    try:
+        report = check_claims(
+            options.checkpoint,
+            options.only or (),
+            data=options.data,
+            seed=options.seed,
+            train_seconds=budget if options.train_claims else None,
+        )
+    except KeyboardInterrupt as stopped:
+        signum = signal.Signals(getattr(stopped, "signum", signal.SIGINT))
+        name = "Ctrl-C" if signum == signal.SIGINT else signum.name
+        kept = "; the same command goes on with what was trained" if options.train_claims else ""
+        raise Stopped(
+            signum, f"{name}: stopped before the verdicts, nothing was written{kept}"
+        ) from None
     from minilm.claims.report import claims_section, introduction, verdict_table
 
     section = claims_section(report)
@@ -108,7 +121,6 @@ def _run(options: Arguments) -> int:
 def _check_outputs(options: Arguments) -> None:
     """Raise InputError where two outputs are one, or one would replace a file of a model."""
     from minilm import files
-    from minilm.errors import InputError
     from minilm.runs.files import is_model_file
 
     given = [(name, getattr(options, name.removeprefix("--"))) for name in OUTPUTS]

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from minilm.cli.entry import CHECK_FAILED, DONE, OneLineParser, run_command
+from minilm.cli.outputs import check_outputs
 from minilm.errors import InputError
 
 OUTPUTS = ("json", "markdown", "html")  # options that name a file, or - for stdout
@@ -24,15 +25,13 @@ def main(arguments: Sequence[str] | None = None, program: str = "minilm explain"
 def _run(arguments: Sequence[str] | None, program: str) -> int:
     from minilm import files
     from minilm.render.explanation import explain
-    from minilm.runs.files import is_model_file
 
     options = _parser(program).parse_args(arguments)
     named = {name: getattr(options, name) for name in OUTPUTS if getattr(options, name) is not None}
-    if list(named.values()).count("-") > 1:
-        raise InputError("standard output", "two outputs", "one of them, and a file for the other")
+    check_outputs(named, (options.target,))
     for option, name in named.items():
-        if name != "-" and Path(name).exists() and is_model_file(Path(name).resolve()):
-            text = f"{name}, which is a file of a model or a run"
+        if name != "-" and _is_report_of_run(Path(name).resolve()):
+            text = f"{name}, which is the report of a run"
             raise InputError(f"--{option}", text, "a file of its own")
     if not options.target:
         raise InputError("TARGET", "an empty name", "a run, a model's folder or file, or a preset")
@@ -51,6 +50,17 @@ def _run(arguments: Sequence[str] | None, program: str) -> int:
     if "-" not in named.values():
         print(explanation)
     return DONE if explanation.report.verified else CHECK_FAILED
+
+
+def _is_report_of_run(path: Path) -> bool:
+    """What training wrote, and inspect writes anew: an explanation is another page."""
+    from minilm.runs import files as run_files
+
+    return (
+        path.name == run_files.REPORT
+        and path.exists()
+        and (path.parent / run_files.CONFIG).exists()
+    )
 
 
 def _parser(program: str) -> OneLineParser:

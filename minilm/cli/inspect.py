@@ -9,13 +9,13 @@ import argparse
 import contextlib
 import gc
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minilm.cli.entry import BAD_INPUT, CHECK_FAILED, DONE, OneLineParser, run_command
+from minilm.cli.outputs import check_outputs
 from minilm.errors import InputError
 from minilm.inspection import extras
 from minilm.inspection.inspector import Inspection, inspect_with_sources
@@ -44,7 +44,8 @@ def _run(arguments: Sequence[str] | None, program: str) -> int:
         raise InputError("arguments", f"{len(options.targets)} targets", "one for --html or --diff")
     if options.fits is None and (options.lora_rank is not None or options.kv_cache is not None):
         raise InputError("arguments", "--lora-rank or --kv-cache alone", "--fits SIZE beside it")
-    _check_outputs(options)
+    outputs = {name: getattr(options, name) for name in OUTPUTS}
+    check_outputs(outputs, (*options.targets, *([options.diff] if options.diff else ())))
     inspections, status = [], DONE
     for target in options.targets:
         try:
@@ -68,31 +69,6 @@ def _with_negative_size(command_line: Sequence[str]) -> list[str]:
             argument = f"{joined.pop()}={argument}"
         joined.append(argument)
     return joined
-
-
-def _check_outputs(options: argparse.Namespace) -> None:
-    """Raise InputError where one output would replace another one, a target, or any file of a model."""
-    from minilm import files
-    from minilm.runs.files import is_model_file
-
-    outputs = [name for name in OUTPUTS if getattr(options, name) == "-"]
-    if len(outputs) > 1:
-        got = f"- for {' and '.join(f'--{name}' for name in outputs)}"
-        raise InputError("standard output", got, "one of them, and a file for each other")
-    inputs = (*options.targets, *([options.diff] if options.diff else ()))
-    paths = [os.path.realpath(name) for name in inputs if os.path.exists(name)]
-    for option in OUTPUTS:
-        name = getattr(options, option)
-        if name in (None, "-") or not files.is_replaceable(Path(name)):
-            continue
-        path = os.path.realpath(name)
-        if path in paths:
-            text = f"{name}, which is a target or another output"
-            raise InputError(f"--{option}", text, "a file of its own")
-        if os.path.exists(path) and is_model_file(Path(path)):
-            text = f"{name}, which is a file of a model or a run"
-            raise InputError(f"--{option}", text, "a file of its own")
-        paths.append(path)
 
 
 def _inspect(target: str, options: argparse.Namespace) -> Inspection:

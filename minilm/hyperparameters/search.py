@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import signal
 from collections.abc import Mapping
@@ -31,6 +32,7 @@ from minilm.training.messages import messages_shown
 from minilm.training.setup import text_of_run
 from minilm.training.signals import Stopped, StopRequest, stop_request
 from minilm.training.text_size import fit_to_text, step_tokens
+from minilm.units import counted
 
 # Fields of TrainConfig that follow from the trials' length.
 OF_TRIALS = ("max_steps", "max_seconds", "eval_every", "early_stopping", "target_val_loss")
@@ -85,19 +87,17 @@ def search(
         source = DataSource(str(data), (), cache or default_cache(), text_field)
         options = TextOptions(preset, source, tokenizer, vocab_size)
         space = _space(options, given, fixed, budget, tokens)
-        if joules is None:  # what a joule is may still be measured
+        measure = functools.cache(lambda: energy_factor(options, space))
+        if joules is None:
             space.check()
+        elif not path.exists():
+            _with_energy(space, measure())
+        options.check(space)
         identity, details = _identity(options, space, sampler), _details(options, space)
         seed = space.preset.train_config(**fixed).seed
         with open_study(path, identity, sampler=sampler, seed=seed, details=details) as opened:
             if joules is not None:
-                factor = opened.measured("energy_factor", lambda: energy_factor(options, space))
-                if factor is None:
-                    logger.warning(
-                        "note: no counter of energy can be read here: joules are estimates"
-                    )
-                space = dataclasses.replace(space, energy_factor=factor or 1.0)
-                space.check()
+                space = _with_energy(space, opened.measured("energy_factor", measure), noted=True)
             _announce(space, opened, trials)
             try:
                 while claimed := opened.claim(trials, space.suggest, space.preset_parameters()):
@@ -106,6 +106,15 @@ def search(
                 note = f"stopped: the same command goes on with {path}"
                 raise Stopped(getattr(stopped, "signum", signal.SIGINT), note) from None
             return result_of(opened, options, space)
+
+
+def _with_energy(space: Space, factor: float | None, *, noted: bool = False) -> Space:
+    """``space`` with joules as measured, where they can be; checked, since a budget may be of them."""
+    if factor is None and noted:
+        logger.warning("note: no counter of energy can be read here: joules are estimates")
+    space = dataclasses.replace(space, energy_factor=factor or 1.0)
+    space.check()
+    return space
 
 
 def _space(
@@ -176,8 +185,8 @@ def _announce(space: Space, study: Study, trials: int) -> None:
     base: ModelConfig = space.base
     done = study.counts()["finished"]
     logger.info(
-        f"{trials} trials of {space.trial_flops:.3g} FLOPs, with at most {space.budget}"
-        + (f"; {done} are finished" if done else "")
+        f"{counted(trials, 'trial')} of {space.trial_flops:.3g} FLOPs, with at most {space.budget}"
+        + (f"; {done} {'is' if done == 1 else 'are'} finished" if done else "")
     )
     logger.info(
         f"each model has a vocabulary of {base.vocab_size:,} and a context of {base.context_length:,} tokens"

@@ -122,11 +122,14 @@ class Space:
         return ranges
 
     def check(self) -> None:
-        """Raises ConfigError where nothing is searched, or no model is within the budget."""
+        """Raises ConfigError where nothing is searched, no model is within the budget, or no step is."""
         if self._first_model() is None:
             limit = next(iter(self.budget.limits()))
             got, expected = f"{self.budget}", "room for a model of this vocabulary"
             raise ConfigError(limit, got, expected)
+        step = step_tokens(self.preset.train_config(**self.settings), self.base)
+        if self.tokens < step:
+            raise ConfigError("tokens", f"{self.tokens}", f"{step:,}, one step of a trial, or more")
 
     @cached_property
     def trial_flops(self) -> int:

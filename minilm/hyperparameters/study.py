@@ -27,10 +27,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from minilm.errors import MissingExtraError
 from minilm.hyperparameters.study_file import (
+    ATTEMPT,
     DETAILS,
     IDENTITY,
+    INDEX,
     NAME,
     readable,
+    refuse_damaged_trials,
     refuse_other_databases,
     refuse_other_search,
     refuse_other_studies,
@@ -44,7 +47,6 @@ if TYPE_CHECKING:
 Sampler = Literal["tpe", "random"]
 Parameters = dict[str, float]
 
-_ATTEMPT = "attempt"  # a trial's: how often its parameters were begun
 MOST_ATTEMPTS = 3
 # Trials without a median to compare with, and parts of a trial before it is compared.
 STARTUP_TRIALS, WARMUP_PARTS = 5, 1
@@ -73,6 +75,7 @@ class Claimed:
     parameters: Parameters
     trial: Trial
     lock: contextlib.ExitStack
+    index: int
     attempt: int = 1
     reported: set[int] = field(default_factory=set)
 
@@ -102,7 +105,7 @@ class Study:
         waiting = False
         while True:
             with self._alone():
-                self._fail_dead()
+                self._fail_dead(first)
                 if not self.trials():
                     self._study.enqueue_trial(first)
                 count = self.counts()
@@ -152,7 +155,7 @@ class Study:
             self._tell(claimed, {}, state=TrialState.FAIL)
             self._remove_run(claimed.number)
             if again:
-                self._repeat(claimed.parameters, claimed.attempt)
+                self._repeat(claimed.parameters, claimed.attempt, claimed.index)
 
     def counts(self) -> dict[str, int]:
         """Trials by what became of them; ``finished`` are those that count."""
@@ -188,9 +191,10 @@ class Study:
         return self.folder / f"trial-{number}"
 
     def _claim(self, suggest: Callable[[Trial], Parameters]) -> Claimed:
+        index = self._next_index()
         # Of its own for each trial: what is drawn follows from the seed and the trials before, whichever
         # process draws it, and whether or not the search was stopped between.
-        self._study.sampler = make_sampler(self._sampler, self._seed, len(self.trials()))
+        self._study.sampler = make_sampler(self._sampler, self._seed, index)
         trial = self._study.ask()
         with contextlib.ExitStack() as stack, warnings.catch_warnings():
             warnings.simplefilter(
@@ -199,8 +203,21 @@ class Study:
             stack.enter_context(exclusive(self._lock(trial.number)))
             parameters = suggest(trial)
             lock = stack.pop_all()
-        attempt = trial.user_attrs.get(_ATTEMPT, 1)
-        return Claimed(trial.number, parameters, trial, lock, attempt)
+        attempt = trial.user_attrs.get(ATTEMPT, 1)
+        return Claimed(trial.number, parameters, trial, lock, index, attempt)
+
+    def _next_index(self) -> int:
+        """How many were drawn before the next trial: one that is made again keeps its place."""
+        for trial in self.trials():
+            if trial.state.name == "WAITING":
+                return self._index(trial)
+        return sum(ATTEMPT not in trial.user_attrs for trial in self.trials())
+
+    def _index(self, trial: FrozenTrial) -> int:
+        if INDEX in trial.user_attrs:
+            return int(trial.user_attrs[INDEX])
+        earlier = self.trials()[: trial.number]
+        return sum(ATTEMPT not in each.user_attrs for each in earlier)
 
     def _best(self) -> FrozenTrial | None:
         complete = [trial for trial in self.trials() if trial.state.name == "COMPLETE"]
@@ -213,7 +230,7 @@ class Study:
         claimed.lock.close()
         self._lock(claimed.number).unlink(missing_ok=True)
 
-    def _fail_dead(self) -> None:
+    def _fail_dead(self, first: Parameters) -> None:
         """Mark the trials whose processes are gone as failed, and have their parameters tried again."""
         from optuna.trial import TrialState
 
@@ -224,12 +241,17 @@ class Study:
             self._lock(trial.number).unlink(missing_ok=True)
             self._remove_run(trial.number)
             logger.warning(f"trial {trial.number}: its process is gone; it is made again")
-            self._repeat(trial.params, trial.user_attrs.get(_ATTEMPT, 1))
+            attempt, index = trial.user_attrs.get(ATTEMPT, 1), self._index(trial)
+            # Not for ever: what ends its process each time would end every process.
+            if attempt < MOST_ATTEMPTS:
+                parameters = trial.params if index else first
+                if parameters.keys() != first.keys():
+                    parameters = {}  # the process ended while it drew them: they are drawn anew
+                self._repeat(parameters, attempt + 1, index)
 
-    def _repeat(self, parameters: Mapping[str, Any], attempt: int) -> None:
-        """Not for ever: what ends its process each time would end every process."""
-        if parameters and attempt < MOST_ATTEMPTS:
-            self._study.enqueue_trial(dict(parameters), user_attrs={_ATTEMPT: attempt + 1})
+    def _repeat(self, parameters: Mapping[str, Any], attempt: int, index: int) -> None:
+        attributes = {ATTEMPT: attempt, INDEX: index}
+        self._study.enqueue_trial(dict(parameters), user_attrs=attributes)
 
     def _remove_run(self, number: int) -> None:
         shutil.rmtree(self.run_folder(number), ignore_errors=True)
@@ -261,11 +283,11 @@ def open_study(
     import optuna
 
     refuse_other_databases(path)
+    refuse_other_studies(path)
     folder = trials_folder(path)
     folder.mkdir(parents=True, exist_ok=True)
     with quiet_optuna(), contextlib.ExitStack() as stack:
         with readable(path), exclusive(folder / "lock", LOCK_SECONDS):
-            refuse_other_studies(path)
             storage = optuna.storages.RDBStorage(
                 "sqlite:///study",  # the connection is made below, by a path with any characters
                 {"creator": lambda: sqlite3.connect(path, timeout=LOCK_SECONDS)},
@@ -279,7 +301,7 @@ def open_study(
                 load_if_exists=True,
                 pruner=optuna.pruners.MedianPruner(STARTUP_TRIALS, WARMUP_PARTS),
             )
-            study.get_trials()  # every value that is stored is read once
+            refuse_damaged_trials(path, study.get_trials())  # every value is read once
             if study.user_attrs.get(IDENTITY) is None:
                 study.set_user_attr(IDENTITY, dict(identity))
                 study.set_user_attr(DETAILS, dict(details or {}))

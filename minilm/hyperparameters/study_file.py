@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from minilm.errors import InputError
 from minilm.hyperparameters.study_locks import LOCK_SECONDS
 
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
 NAME = "minilm search"
 # Attributes of the study: what is searched, compared as it is, and the same for people.
 IDENTITY, DETAILS = "search", "search details"
+# Attributes of a trial that is made again: how often a process began it, and its place among those drawn.
+ATTEMPT, INDEX = "attempt", "index"
 
+HEADER_BYTES = 100  # of any database of SQLite that has a page
 _EXPECTED = "the study of a search, or a new file"
 _REMEDY = "choose another --study"
 
@@ -33,9 +40,12 @@ def readable(path: Path) -> Iterator[None]:
         optuna.exceptions.OptunaError,
         sqlalchemy.exc.SQLAlchemyError,
         sqlite3.Error,
-        *(ValueError, KeyError, TypeError, AttributeError, RuntimeError),  # of what is stored
+        # Of what is stored:
+        *(ValueError, LookupError, TypeError, AttributeError, RuntimeError),
+        *(ArithmeticError, AssertionError),
     ) as error:
-        reason = f"{error.__cause__ or error}".split("\n")[0]
+        cause = error if isinstance(error, LookupError) else error.__cause__ or error
+        reason = f"{cause}".split("\n")[0] or "values do not fit together"
         raise InputError(path, f"cannot be used: {reason}", _EXPECTED, _REMEDY) from None
 
 
@@ -44,6 +54,12 @@ def refuse_other_databases(path: Path) -> None:
 
     Nor is one with triggers or views: SQLite would run what they say.
     """
+    if path.is_dir():
+        raise InputError(path, "a folder", _EXPECTED, _REMEDY)
+    if path.exists() and not path.is_file():
+        raise InputError(path, "neither a file nor free", _EXPECTED, _REMEDY)
+    if path.exists() and 0 < path.stat().st_size < HEADER_BYTES:  # which SQLite takes for none
+        raise InputError(path, "file is not a database", _EXPECTED, _REMEDY)
     objects = _read(path, "SELECT type, name FROM sqlite_master")
     tables = {name for _, name in objects}
     if tables and "studies" not in tables:
@@ -59,6 +75,28 @@ def refuse_other_studies(path: Path) -> None:
     names = [name for (name,) in _read(path, "SELECT study_name FROM studies")]
     if any(name != NAME for name in names):
         raise InputError(path, f"the study {names[0]!r} of another program", _EXPECTED, _REMEDY)
+
+
+def refuse_damaged_trials(path: Path, trials: Sequence[FrozenTrial]) -> None:
+    """Raises InputError for values that no search writes, though Optuna reads them."""
+    for place, trial in enumerate(trials):
+        problem = ""
+        if trial.number != place:
+            problem = f"trial {place} is missing"
+        elif trial.state.name == "COMPLETE" and not _is_finite(trial.value):
+            problem = f"the loss of trial {place} is {trial.value!r}"
+        elif not all(isinstance(loss, float) for loss in trial.intermediate_values.values()):
+            problem = f"a loss within trial {place} is no number"
+        elif not all(map(_is_finite, trial.params.values())):
+            problem = f"a parameter of trial {place} is no finite number"
+        elif not all(isinstance(trial.user_attrs.get(name, 1), int) for name in (ATTEMPT, INDEX)):
+            problem = f"how often trial {place} was begun is no number"
+        if problem:
+            raise InputError(path, f"cannot be used: {problem}", _EXPECTED, _REMEDY)
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def refuse_other_search(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any
 from minilm.architectures.minilm import layout
 from minilm.costs.flops import flops_per_token
 from minilm.data.dataset import Dataset
-from minilm.hyperparameters.space import EVALUATIONS, Candidate
+from minilm.hyperparameters.space import EVALUATIONS, Candidate, Space
 from minilm.runs.stop_reason import StopReason
 from minilm.training.data_source import DataSource
 from minilm.training.run_spec import RunSpec
@@ -47,6 +48,13 @@ class TextOptions:
                 settings=settings,
                 announced=False,
             )
+
+    def check(self, space: Space) -> None:
+        """Raises InputError, before there is a study, for what would end its first trial."""
+        candidate = space.candidate(space.preset_parameters())
+        if isinstance(candidate, Candidate):
+            with tempfile.TemporaryDirectory() as folder:
+                self.run(candidate.model, candidate.settings, Path(folder) / "first")
 
     def command(self, candidate: Candidate) -> list[str]:
         """`minilm train` with all that makes the run of a candidate, to the bit.

@@ -139,7 +139,7 @@ def _report_evidence(
             *sharing_note(sharing),
             *evidence.notes,
             *counts.notes,
-            *_context_notes(layout, context),
+            *context_notes(layout, context),
             *_recurrence_note(layout),
         ),
         conventions=counts.conventions,
@@ -185,7 +185,8 @@ def _recurrence_note(layout: Layout | None) -> tuple[str, ...]:
     return ("FLOPs are without the recurrence itself: what a scan takes depends on its kernel",)
 
 
-def _context_notes(layout: Layout | None, context: int | None) -> tuple[str, ...]:
+def context_notes(layout: Layout | None, context: int | None) -> tuple[str, ...]:
+    """What is to be said of a ``context`` of so many tokens: that learned positions end before."""
     if layout is None or context is None or context <= layout.context_length:
         return ()
     if not layout.count(components=(POSITION_EMBEDDING,)):

@@ -57,6 +57,7 @@ def gather_evidence(target: Target, *, live: bool | None = None) -> Evidence:
     ``live`` is by default true for a run of at most MOST_LAYERS layers. Raises FormatError for a target
     without any witness.
     """
+    may_be_live = live is not False
     if live is None:
         live = target.is_run and _num_layers(target) <= MOST_LAYERS
     # Many experts are many names: expanded once, and only where there is something to compare.
@@ -79,7 +80,7 @@ def gather_evidence(target: Target, *, live: bool | None = None) -> Evidence:
     if module is not None:
         witnesses.append(_module_witness(module, same_names=target.config is not None))
     if target.layout is None and not witnesses:
-        raise _no_witness(target)
+        raise _no_witness(target, may_be_live)
     comparisons: tuple[Comparison, ...] = ()
     partial_note = None
     if target.partial and file is not None:
@@ -215,11 +216,10 @@ def _read_module(target: Target, live: bool) -> tuple[ModuleContents | None, str
     return read_module(module), "the module is transformers' own, compared by its total"
 
 
-def _no_witness(target: Target) -> FormatError:
-    remedy = (
-        "name its weights, which are counted without a formula, or add --live where "
-        "transformers is installed"
-    )
+def _no_witness(target: Target, may_be_live: bool) -> FormatError:
+    remedy = "name its weights, which are counted without a formula"
+    if may_be_live:
+        remedy += ", or add --live where transformers is installed"
     if "text_config" in target.hugging_face:
         remedy = "its text_config is a config.json of its own; or " + remedy
     if target.architecture in MODEL_TYPES:

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minilm.inspection.inspector import inspect
+from minilm.config.presets import PRESETS
+from minilm.errors import InputError
+from minilm.inspection.inspector import context_notes, inspect
 from minilm.inspection.report import Report
-from minilm.ledger.components import LM_HEAD, POSITION_EMBEDDING, TOKEN_EMBEDDING
+from minilm.ledger.components import LM_HEAD, NGRAM_EMBEDDING, POSITION_EMBEDDING, TOKEN_EMBEDDING
 from minilm.ledger.symbols import letter_meaning
 from minilm.render.cells import bar_lengths, format_shape, number_columns
 from minilm.render.component_groups import component_group, fold_components
@@ -105,7 +107,7 @@ def explain(
         _shares(report),
         _largest(report),
         _storage(report),
-        _costs(report),
+        _costs(report, context),
         _training(report),
         _further(),
     )
@@ -187,11 +189,15 @@ def _shares(report: Report) -> Section | None:
     counts = {component.name: component.count for component in report.components}
     tables = counts.get(TOKEN_EMBEDDING, 0) + counts.get(LM_HEAD, 0)
     if tables:
-        names = {TOKEN_EMBEDDING: "embedding", LM_HEAD: "LM head"}
-        present = " and ".join(word for name, word in names.items() if name in counts)
+        present = " and ".join(name for name in (TOKEN_EMBEDDING, LM_HEAD) if name in counts)
         sentences.append(
             f"{tables / total:.1%} are in tables with a row for each token of the vocabulary "
             f"({present}), whose size does not depend on the number of layers."
+        )
+    if ngrams := counts.get(NGRAM_EMBEDDING, 0):
+        sentences.append(
+            f"{ngrams / total:.1%} are in tables of n-grams: of each length a token has the row that it "
+            "and the tokens before it are hashed to, beside its own."
         )
     if positions := counts.get(POSITION_EMBEDDING, 0):
         sentences.append(
@@ -259,7 +265,7 @@ def _storage(report: Report) -> Section:
     return _section("storage", "How they are stored", *map(Paragraph, sentences))
 
 
-def _costs(report: Report) -> Section:
+def _costs(report: Report, context: int | None) -> Section:
     flops, cache, training = report.flops, report.memory["kv_cache"], report.memory["training"]
     sentences = []
     if flops is not None and cache is not None:
@@ -278,12 +284,41 @@ def _costs(report: Report) -> Section:
             f"{counted(cache['batch'], 'sequence')}. It grows with every token; the "
             "parameters do not."
         )
-    sentences.append(
-        f"To train it takes {format_bytes(training['total'])} for weights, gradients and the "
-        "two moments of "
-        "AdamW in float32, and the activations besides."
-    )
+    sentences += [
+        f"These are sizes alone: {note}." for note in context_notes(report.layout, context)
+    ]
+    sentences.append(_training_memory(training, _optimizer(report)))
     return _section("costs", "What a token costs", *map(Paragraph, sentences))
+
+
+def _training_memory(training: Mapping[str, Any], optimizer: str) -> str:
+    if optimizer == "muon" and "variants" in training:
+        size = format_bytes(training["variants"]["muon_float32"]["total"])
+        return (
+            f"To train it takes {size} for weights, gradients and the optimizer's state in float32, "
+            "and the activations besides. The optimizer is Muon, which keeps one momentum of each "
+            "hidden matrix, and AdamW for the other parameters, with two moments of each."
+        )
+    return (
+        f"To train it by AdamW takes {format_bytes(training['total'])} for weights, gradients and "
+        "AdamW's two moments in float32, and the activations besides."
+    )
+
+
+def _optimizer(report: Report) -> str:
+    """That of a run or a preset whose parameters are all trained; of any other model AdamW is told."""
+    folder = Path(report.target)
+    if (
+        report.architecture != run_files.FAMILY
+        or report.parameters.trainable != report.parameters.total
+    ):
+        return "adamw"
+    if report.target in PRESETS and not folder.is_dir():
+        return PRESETS[report.target].train_config().optimizer
+    try:
+        return run_files.read_record(folder / run_files.CONFIG).train.optimizer
+    except (InputError, OSError):
+        return "adamw"
 
 
 def _training(report: Report) -> Section | None:

@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -272,7 +273,7 @@ def test_the_command_writes_json_a_page_and_prose(
     monkeypatch.setenv("MINILM_CACHE", str(cache))
     monkeypatch.setenv("COLUMNS", "80")
     page, prose = tmp_path / "page.html", tmp_path / "prose.md"
-    names = ["--only", "majority", "bytes", "compression"]
+    names = ["--only", "majority", "bytes", "compression", "majority"]
     outputs = ["--html", str(page), "--markdown", str(prose)]
     assert main([str(tiny_run), *names, *outputs]) == 0
     text = capsys.readouterr().out
@@ -288,6 +289,7 @@ def test_the_command_writes_json_a_page_and_prose(
     assert values[0] == values[1]
     assert values[0]["schema"] == "minilm.claims/1"
     claims = {claim["name"]: claim for claim in values[0]["claims"]}
+    assert len(claims) == len(values[0]["claims"]), "a name that is given twice is tested once"
     assert claims["majority/all"]["rule"]["supported"] == [0.5, None]
     assert set(claims["bytes/file"]) >= {"verdict", "effect", "n", "trials", "reason", "details"}
 
@@ -296,6 +298,7 @@ def test_the_command_writes_json_a_page_and_prose(
     ("arguments", "message"),
     [
         (["RUN", "--only", "taste"], "--only: 'taste', expected one of one-parameter, "),
+        (["RUN", "--only"], "--only: no name, expected one of one-parameter, "),
         (["RUN", "--json", "-", "--markdown", "-"], "--markdown: -, which is another output"),
         (["RUN", "--html", "RUN/config.json"], "config.json, which is a file of a model or a run"),
         (["/nowhere"], "/nowhere"),
@@ -314,6 +317,35 @@ def test_a_mistake_is_one_line(
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert message in error
+
+
+@pytest.mark.parametrize(
+    ("number", "more", "note"),
+    [
+        (signal.SIGINT, [], "Ctrl-C: stopped before the verdicts, nothing was written\n"),
+        (signal.SIGTERM, ["--train-claims"], "; the same command goes on with what was trained\n"),
+    ],
+)
+def test_a_signal_is_told_in_one_line(
+    number: signal.Signals,
+    more: list[str],
+    note: str,
+    tiny_run: Path,
+    tmp_path: Path,
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def measure(*_: object) -> None:
+        signal.raise_signal(number)
+
+    monkeypatch.setattr(check, "check_subject", measure)
+    page = tmp_path / "page.html"
+    assert main([str(tiny_run), "--only", "majority", "--html", str(page), *more]) == 128 + number
+    message = capsys.readouterr().err
+    assert message.startswith("Ctrl-C: " if number == signal.SIGINT else "SIGTERM: ")
+    assert message.endswith(note)
+    assert message.count("\n") == 1
+    assert not page.exists()
 
 
 def test_a_quantized_run_an_adapter_and_what_cannot_be_written_are_one_line(

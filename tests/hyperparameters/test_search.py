@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 import minilm
@@ -27,6 +28,8 @@ FIXED = (
     *("--train.eval-tokens", "256"),
     *("--tokenizer", "byte", "--tokens", "2000", "--params", "30K"),
 )
+
+ABSENT_DEVICE = "mps" if torch.cuda.is_available() else "cuda"
 
 
 @pytest.fixture
@@ -148,16 +151,24 @@ def test_a_pruned_trial_ends_early_and_leaves_no_run(
         (["--trials", "0"], "--trials: 0, expected 1 or more"),
         (["--max-steps", "9"], "--max-steps: 9, expected nothing"),
         (["--data", "nowhere.txt"], "nowhere.txt"),
+        (["--tokens", "5"], "--tokens: 5, expected 128, one step of a trial, or more"),
+        (["--joules", "1e-30"], "--params: 30.0K parameters, 1e-30 J a token, expected room"),
+        (
+            ["--train.device", ABSENT_DEVICE],
+            f"--device: {ABSENT_DEVICE}, which torch does not find",
+        ),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
 def test_bad_options_are_one_line(
-    optuna: Any, arguments: list[str], study_file: Path, capsys: Any, more: Any, problem: str
+    optuna: Any, arguments: list[str], tmp_path: Path, capsys: Any, more: Any, problem: str
 ) -> None:
-    assert main([*arguments, *more]) == 2
+    before = set(tmp_path.iterdir())
+    assert main([*arguments, "--study", str(tmp_path / "new" / "folder" / "file"), *more]) == 2
     [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
     assert line.startswith(f"error: {problem}")
-    assert not study_file.exists(), "a corrected command would find the study of another search"
+    made = {path.name for path in set(tmp_path.iterdir()) - before}
+    assert "new" not in made, "a corrected command would find the study of another search"
 
 
 def test_without_a_budget_and_without_optuna(

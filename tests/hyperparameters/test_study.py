@@ -132,6 +132,50 @@ def test_what_is_drawn_follows_from_seed_and_number(optuna: Any, kind: Any) -> N
     assert len({draw(1, 5), draw(1, 6), draw(2, 5)}) == 3
 
 
+@pytest.mark.parametrize("kind", ["tpe", "random"])
+def test_a_search_that_is_stopped_and_goes_on_has_the_trials_of_one_that_is_not(
+    optuna: Any, tmp_path: Path, kind: Any
+) -> None:
+    first = {"x": 0.5, "y": 0.5}
+
+    def suggest(trial: Any) -> dict[str, float]:
+        return {name: trial.suggest_float(name, 0, 1) for name in first}
+
+    def stopped(trial: Any) -> dict[str, float]:
+        trial.suggest_float("x", 0, 1)
+        raise KeyboardInterrupt
+
+    def trials(study: Any, made: list[Any], ways: dict[int, str]) -> None:
+        """Make trials until one of them ends in the way that its place has, or all are made."""
+        while len(made) < 7:
+            way = ways.pop(len(made), "")
+            if way == "killed while it draws":
+                with pytest.raises(KeyboardInterrupt):
+                    study.claim(7, stopped, first)
+                return
+            claimed = study.claim(7, suggest, first)
+            for _ in range(4 if way == "stopped" else 0):
+                study.fail(claimed, again=True)
+                claimed = study.claim(7, suggest, first)
+            if way == "killed":
+                claimed.lock.close()  # as the system does
+                return
+            made.append(claimed.parameters)
+            study.complete(claimed, claimed.parameters["x"] - claimed.parameters["y"], {})
+
+    def search(path: Path, ways: dict[int, str]) -> list[dict[str, float]]:
+        made: list[dict[str, float]] = []
+        while len(made) < 7:
+            with open_study(path, IDENTITY, sampler=kind, seed=0) as study:
+                trials(study, made, ways)
+        return made
+
+    drawing = "killed while it draws"
+    ways = {0: drawing, 2: drawing, 3: "stopped", 6: "killed"}
+    assert search(tmp_path / "a.db", ways) == search(tmp_path / "b.db", {})
+    assert not ways
+
+
 def _text(path: Path) -> None:
     path.write_text("not a database, but a text of some length\n" * 100)
 
@@ -184,6 +228,44 @@ def _no_search(path: Path) -> None:
     _sql(path, "UPDATE study_user_attributes SET value_json = '[1, 2]'")
 
 
+def _trial_with(*statements: str) -> Any:
+    """Two trials of a search, and what somebody does to them."""
+
+    def make(path: Path) -> None:
+        with open_study(path, IDENTITY, sampler="tpe", seed=0) as study:
+            for loss in (1.0, 2.0):
+                claimed = study.claim(2, _suggest_one, {"x": 2.0})
+                assert claimed is not None
+                study.report(claimed, 1, loss)
+                study.complete(claimed, loss, {})
+        _sql(path, *statements)
+
+    return make
+
+
+def _suggest_one(trial: Any) -> dict[str, float]:
+    return {"x": float(trial.suggest_int("x", 1, 9))}
+
+
+def _set(table: str, column: str, value: str) -> Any:
+    return _trial_with(
+        "PRAGMA ignore_check_constraints = 1", f"UPDATE {table} SET {column} = {value}"
+    )
+
+
+def _truncated(path: Path) -> None:
+    _begin(path)
+    path.write_bytes(path.read_bytes()[:8192])
+
+
+def _short_text(path: Path) -> None:
+    path.write_text("x")
+
+
+def _folder(path: Path) -> None:
+    path.mkdir()
+
+
 def _newer(path: Path) -> None:
     _begin(path)
     _sql(path, "UPDATE alembic_version SET version_num = 'v99.0.0'")
@@ -201,6 +283,29 @@ def _newer(path: Path) -> None:
         (_damaged, "cannot be used: "),
         (_no_search, "a study without what is searched"),
         (_newer, "cannot be used: "),
+        (_set("trial_params", "param_value", "1e999"), "cannot be used: "),
+        (_set("trial_params", "param_value", "NULL"), "cannot be used: "),
+        (_set("trial_values", "value", "NULL"), "cannot be used: values do not fit together"),
+        (_set("trial_values", "value", "'a'"), "cannot be used: the loss of trial 0 is 'a'"),
+        (
+            _set("trial_values", "value_type = 'INF_POS', value", "NULL"),
+            "cannot be used: the loss of trial 0 is inf",
+        ),
+        (
+            _set("trial_intermediate_values", "intermediate_value", "'a'"),
+            "cannot be used: a loss within trial 0 is no number",
+        ),
+        (_set("trials", "state", "'NOPE'"), "cannot be used: 'NOPE' is not among"),
+        (_trial_with("DELETE FROM trials WHERE number = 0"), "cannot be used: trial 0 is missing"),
+        (
+            _trial_with(
+                "INSERT INTO trial_user_attributes (trial_id, key, value_json) VALUES (1, 'attempt', '\"x\"')"
+            ),
+            "cannot be used: how often trial 0 was begun is no number",
+        ),
+        (_truncated, "database disk image is malformed"),
+        (_short_text, "file is not a database"),
+        (_folder, "a folder, expected the study of a search"),
     ],
     ids=lambda value: value.__name__.strip("_") if callable(value) else "",
 )
@@ -208,9 +313,13 @@ def test_another_file_is_refused_in_one_line_and_left_as_it_is(
     optuna: Any, study_file: Path, make: Any, problem: str
 ) -> None:
     make(study_file)
-    before = study_file.read_bytes()
+    before = _bytes_of(study_file)
     with pytest.raises(InputError) as error:
         _begin(study_file)
     assert str(error.value).startswith(f"{study_file}: {problem}")
     assert "\n" not in str(error.value)
-    assert study_file.read_bytes() == before
+    assert _bytes_of(study_file) == before
+
+
+def _bytes_of(path: Path) -> bytes:
+    return b"" if path.is_dir() else path.read_bytes()

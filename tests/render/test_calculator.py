@@ -166,9 +166,17 @@ def test_a_rule_is_kept_and_said(browser: Browser) -> None:
         browser.run("document.querySelector('#calculator output[data-letter=k]').textContent")
         == "128"
     )
-    for wrong in ("''", "-3", "0"):
-        browser.run(enter.format("d", wrong))
-        assert browser.run("document.getElementById('number-d').value") == "128"
+    for letter, entered, value, text in (
+        ("d", "''", "128", "d stays 128: it is a whole number from 1 to 32,768."),
+        ("d", "-3", "128", "d stays 128: it is a whole number from 1 to 32,768."),
+        ("d", "0", "128", "d stays 128: it is a whole number from 1 to 32,768."),
+        ("L", "5.4", "5", "L is 5, not 5.4: it is a whole number here."),
+        ("L", "99999", "128", "L is 128, not 99,999: it is at most 128 here."),
+        ("L", "6", "6", ""),
+    ):
+        browser.run(enter.format(letter, entered))
+        assert browser.run(f"document.getElementById('number-{letter}').value") == value
+        assert browser.run("document.getElementById('rules').textContent") == text
 
 
 def test_the_keyboard_moves_a_slider_and_the_drawing_follows(browser: Browser) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import nn
 import minilm
 from minilm.cli import explain as verb
 from minilm.render.explanation import WIDTH, Explanation
+from minilm.units import format_bytes
 from tests.conftest import ROOT
 
 
@@ -53,9 +55,41 @@ def test_positions_are_no_table_of_the_vocabulary() -> None:
     counts = {each.name: each.count for each in explanation.report.components}
     total = explanation.report.parameters.total
     tokens, positions = counts["token embedding"] / total, counts["position embedding"] / total
-    assert f"{tokens:.1%} are in tables with a row for each token of the vocabulary (embedd" in text
+    assert (
+        f"{tokens:.1%} are in tables with a row for each token of the vocabulary (token embedd"
+        in text
+    )
     assert f"{positions:.1%} are in a table with a row for each place in the context" in text
     assert "The largest part is feed-forward, with 45.5%." in text
+    assert "To train it by AdamW takes 1.9 GiB" in text
+    assert "positions for" not in text
+    for preset, tells in (("gpt2", True), ("nano", False)):
+        text = text_of(minilm.explain(preset, context=5000))
+        assert ("the model has positions for 1024 tokens only" in text) == tells
+
+
+def test_tables_of_ngrams_are_none_of_the_vocabulary() -> None:
+    explanation = minilm.explain("nano-fast")
+    counts = {each.name: each.count for each in explanation.report.components}
+    total, text = explanation.report.parameters.total, text_of(explanation)
+    tables = counts["token embedding"] + counts["LM head"]
+    assert f"{tables / total:.1%} are in tables with a row for each token of the voc" in text
+    assert "(token embedding and LM head)" in text
+    assert f"{counts['n-gram embedding'] / total:.1%} are in tables of n-grams" in text
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_the_optimizer_is_that_of_the_run(tiny_run: Path, tmp_path: Path, optimizer: str) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    config = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    config["train"]["optimizer"] = optimizer
+    (run / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    explanation = minilm.explain(run)
+    variant = explanation.report.memory["training"]["variants"][f"{optimizer}_float32"]
+    text = text_of(explanation)
+    assert f"takes {format_bytes(variant['total'])} for weights, gradients and" in text
+    assert ("The optimizer is Muon" in text) == (optimizer == "muon")
 
 
 def test_experts_ties_and_frozen_parts_have_their_sentences(tmp_path: Path) -> None:
@@ -90,12 +124,32 @@ def test_json_html_and_markdown_say_the_same(
     assert json.loads(capsys.readouterr().out) == value
 
 
-def test_a_model_is_never_written_over(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = (tiny_run / "config.json").read_bytes()
-    assert verb.main([str(tiny_run), "--json", str(tiny_run / "config.json")]) == 2
-    assert "a file of a model or a run" in capsys.readouterr().err
+def test_a_model_is_never_written_over(
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gpt.json").write_text('{"model_type": "gpt2"}', encoding="utf-8")
+    for target, option, file, problem in (
+        (tiny_run, "--json", tiny_run / "config.json", "a file of a model or a run"),
+        (tiny_run, "--html", tiny_run / "report.html", "the report of a run"),
+        ("nano", "--html", tiny_run / "report.html", "the report of a run"),
+        (tmp_path / "gpt.json", "--json", tmp_path / "gpt.json", "a target or another output"),
+    ):
+        before = file.read_bytes()
+        assert verb.main([str(target), option, str(file)]) == 2
+        assert capsys.readouterr().err.startswith(f"error: {option}: {file}, which is {problem}")
+        assert file.read_bytes() == before
     assert verb.main(["nano", "--json", "-", "--html", "-"]) == 2
-    assert (tiny_run / "config.json").read_bytes() == before
+
+
+def test_no_option_is_advised_that_explain_does_not_have(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "config.json"
+    path.write_text('{"model_type": "nonesuch"}', encoding="utf-8")
+    assert verb.main([str(path)]) == 2
+    error = capsys.readouterr().err
+    assert "name its weights" in error
+    assert "--live" not in error
 
 
 def test_hostile_names_are_harmless() -> None:

@@ -82,8 +82,7 @@
     }
   }
 
-  function update() {
-    const notes = [];
+  function update(notes = []) {
     for (const letter of data.letters) settle(letter, notes);
     element("rules").textContent = notes.join(" ");
     for (const node of following) node.hidden = moved.has(node.dataset.follows);
@@ -132,6 +131,21 @@
     moved.add(letter.name);
   }
 
+  function enter({ letter, number, most }, isOwn, notes) {
+    const entered = Math.min(Number(number.value), Number.MAX_SAFE_INTEGER), whole = Math.round(entered);
+    const before = values[letter.name];
+    if (!(whole >= 1)) {
+      notes.push(`${letter.name} stays ${grouped(before)}: it is a whole number from 1 to ${grouped(most)}.`);
+    } else if (isOwn || BigInt(whole) !== before) {
+      const value = Math.min(whole, most);
+      if (value !== entered) {
+        const rule = whole > most ? `at most ${grouped(most)}` : "a whole number";
+        notes.push(`${letter.name} is ${grouped(value)}, not ${grouped(entered)}: it is ${rule} here.`);
+      }
+      move(letter, value);
+    }
+  }
+
   function reset() {
     moved.clear();
     for (const letter of data.letters) values[letter.name] = BigInt(letter.value);
@@ -144,17 +158,13 @@
       update();
     });
     number.addEventListener("change", () => {
-      for (const each of sliders) { // all of them: several may be filled in before one tells of it
-        const entered = Math.round(Number(each.number.value));
-        const isOwn = each.number === number;
-        if (entered >= 1 && (isOwn || BigInt(entered) !== values[each.letter.name])) {
-          move(each.letter, Math.min(entered, each.most));
-        }
-      }
-      update();
+      const notes = [];
+      // All of them: several may be filled in before one tells of it.
+      for (const each of sliders) enter(each, each.number === number, notes);
+      update(notes);
     });
   }
-  for (const id of ["bits", "cache_bits"]) element(id).addEventListener("change", update);
+  for (const id of ["bits", "cache_bits"]) element(id).addEventListener("change", () => update());
   element("reset").addEventListener("click", reset);
   element("calculator").hidden = false;
   reset();
