@@ -37,6 +37,15 @@ _GEMMA2 = ("model_type", "norms after attention and feed-forward, GeGLU by tanh"
 _BART = ModelType("bart_decoder", causal_only=True, whole="bart", by_class=True)
 _BERT = ModelType("bert_decoder", causal_only=True, whole="bert_heads", by_class=True)
 
+# Models that see.
+_IMAGE_TEXT = """
+aria aya_vision cohere2_vision cohere_compass deepseek_vl exaone4_5 glm46v glm4v glm4v_moe
+glm_ocr glmga got_ocr2 hyperclovax_vision_v2 idefics2 idefics3 internvl lfm2_vl lighton_ocr
+llava llava_next llava_next_video llava_onevision mistral3 ovis2 paddleocr_vl paligemma
+pp_chart2table qwen2_5_vl qwen2_vl qwen3_vl qwen3_vl_moe smolvlm video_llama_3 video_llava
+vipllava
+"""
+
 # Of those that minilm runs, the first that can represent a configuration is exported to.
 MODEL_TYPES: dict[str, ModelType] = {
     "gpt2": ModelType("gpt2", gguf="gpt2", runs=True),
@@ -50,12 +59,10 @@ MODEL_TYPES: dict[str, ModelType] = {
     "albert": ModelType("encoder_variants", by_class=True),
     "apertus": ModelType("llama_kin"),
     "arcee": ModelType("arcee"),
-    "aria": ModelType("image_text", by_class=True),
     "aria_text": ModelType("aria"),
     "audioflamingo3": ModelType("sound_text", by_class=True),
     "axk1": ModelType("deepseek"),
     "axk2": ModelType("axk2"),
-    "aya_vision": ModelType("image_text", by_class=True),
     "bailing_hybrid": ModelType("kimi_linear"),
     "bamba": ModelType("bamba"),
     "bart": _BART,
@@ -80,8 +87,6 @@ MODEL_TYPES: dict[str, ModelType] = {
     "cohere": ModelType("cohere"),
     "cohere2": ModelType("cohere"),
     "cohere2_moe": ModelType("cohere"),
-    "cohere2_vision": ModelType("image_text", by_class=True),
-    "cohere_compass": ModelType("image_text", by_class=True),
     "cohere_compass_text": ModelType("cohere"),
     "convbert": ModelType("encoder_variants", by_class=True),
     "cpmant": ModelType("early_models"),
@@ -96,7 +101,6 @@ MODEL_TYPES: dict[str, ModelType] = {
     "deepseek_v3": ModelType("deepseek"),
     "deepseek_v32": ModelType("deepseek"),
     "deepseek_v4": ModelType("deepseek_v4"),
-    "deepseek_vl": ModelType("image_text", by_class=True),
     "deit": ModelType("vit", by_class=True),
     "diffllama": ModelType("llama_kin"),
     "dinov2": ModelType("vit", by_class=True),
@@ -117,7 +121,6 @@ MODEL_TYPES: dict[str, ModelType] = {
     "esmc": ModelType("modern_encoders", by_class=True),
     "eurobert": ModelType("modern_encoders", by_class=True),
     "exaone4": ModelType("exaone"),
-    "exaone4_5": ModelType("image_text", by_class=True),
     "exaone_moe": ModelType("exaone"),
     "falcon": ModelType("falcon"),
     "falcon_h1": ModelType("bamba"),
@@ -139,16 +142,10 @@ MODEL_TYPES: dict[str, ModelType] = {
     "git": ModelType("git_captions"),
     "glm": ModelType("glm"),
     "glm4": ModelType("glm"),
-    "glm46v": ModelType("image_text", by_class=True),
     "glm4_moe": ModelType("glm"),
     "glm4_moe_lite": ModelType("deepseek"),
-    "glm4v": ModelType("image_text", by_class=True),
-    "glm4v_moe": ModelType("image_text", by_class=True),
     "glm_moe_dsa": ModelType("deepseek"),
-    "glm_ocr": ModelType("image_text", by_class=True),
     "glmasr": ModelType("sound_text", by_class=True),
-    "glmga": ModelType("image_text", by_class=True),
-    "got_ocr2": ModelType("image_text", by_class=True),
     "gpt-sw3": ModelType("gpt2", same_as="gpt2"),
     "gpt_bigcode": ModelType("gpt_bigcode"),
     "gpt_neo": ModelType("gpt_neo"),
@@ -168,14 +165,10 @@ MODEL_TYPES: dict[str, ModelType] = {
     "hy_v3": ModelType("hunyuan"),
     "hy_v4": ModelType("hy_v4"),
     "hyperclovax": ModelType("llama_kin"),
-    "hyperclovax_vision_v2": ModelType("image_text", by_class=True),
-    "idefics2": ModelType("image_text", by_class=True),
-    "idefics3": ModelType("image_text", by_class=True),
     "ijepa": ModelType("vit", by_class=True),
     "instructblip": ModelType("blip2", by_class=True),
     "instructblipvideo": ModelType("blip2", by_class=True),
     "internlm3": ModelType("llama_like"),
-    "internvl": ModelType("image_text", by_class=True),
     "iquestcoder": ModelType("llama_like"),
     "jais2": ModelType("nemotron"),
     "jamba": ModelType("jamba"),
@@ -189,15 +182,9 @@ MODEL_TYPES: dict[str, ModelType] = {
     "led": ModelType("bart", by_class=True),
     "lfm2": ModelType("lfm"),
     "lfm2_moe": ModelType("lfm"),
-    "lfm2_vl": ModelType("image_text", by_class=True),
     "lfm3": ModelType("lfm"),
-    "lighton_ocr": ModelType("image_text", by_class=True),
     "llama4": ModelType("llama4", text_of="llama4_text", whole="llama4_vision"),
     "llama4_text": ModelType("llama4"),
-    "llava": ModelType("image_text", by_class=True),
-    "llava_next": ModelType("image_text", by_class=True),
-    "llava_next_video": ModelType("image_text", by_class=True),
-    "llava_onevision": ModelType("image_text", by_class=True),
     "longcat_flash": ModelType("longcat_flash"),
     "longformer": ModelType("text_encoders", by_class=True),
     "longt5": ModelType("t5", by_class=True),
@@ -215,7 +202,6 @@ MODEL_TYPES: dict[str, ModelType] = {
     "minimax_m3_vl_text": ModelType("sparse_kin"),
     "ministral": ModelType("llama_like"),
     "ministral3": ModelType("llama_like"),
-    "mistral3": ModelType("image_text", by_class=True),
     "mixtral": ModelType("mixtral", gguf="llama"),
     "mllama": ModelType(
         "multimodal_text", text_of="mllama_text_model", whole="mllama_vision", by_class=True
@@ -247,9 +233,6 @@ MODEL_TYPES: dict[str, ModelType] = {
     "olmoe": ModelType("olmo"),
     "openai-gpt": ModelType("openai_gpt"),
     "opt": ModelType("opt"),
-    "ovis2": ModelType("image_text", by_class=True),
-    "paddleocr_vl": ModelType("image_text", by_class=True),
-    "paligemma": ModelType("image_text", by_class=True),
     "pegasus": _BART,
     "pegasus_x": ModelType("bart", by_class=True),
     "persimmon": ModelType("gpt_like"),
@@ -258,12 +241,9 @@ MODEL_TYPES: dict[str, ModelType] = {
     "phi4_multimodal": ModelType("phi4_multimodal"),
     "phimoe": ModelType("mixtral"),
     "plbart": _BART,
-    "pp_chart2table": ModelType("image_text", by_class=True),
     "prophetnet": ModelType("early_models", causal_only=True, whole="seq2seq_kin", by_class=True),
-    "qwen2_5_vl": ModelType("image_text", by_class=True),
     "qwen2_audio": ModelType("sound_text", by_class=True),
     "qwen2_moe": ModelType("qwen"),
-    "qwen2_vl": ModelType("image_text", by_class=True),
     "qwen3_5": ModelType("qwen_next", text_of="qwen3_5_text", whole="image_text", by_class=True),
     "qwen3_5_moe": ModelType(
         "qwen_next", text_of="qwen3_5_moe_text", whole="image_text", by_class=True
@@ -272,8 +252,6 @@ MODEL_TYPES: dict[str, ModelType] = {
     "qwen3_5_text": ModelType("qwen_next"),
     "qwen3_moe": ModelType("qwen", gguf="qwen3moe"),
     "qwen3_next": ModelType("qwen_next"),
-    "qwen3_vl": ModelType("image_text", by_class=True),
-    "qwen3_vl_moe": ModelType("image_text", by_class=True),
     "recurrent_gemma": ModelType("recurrent_gemma"),
     "rembert": _BERT,
     "roberta": _BERT,
@@ -290,7 +268,6 @@ MODEL_TYPES: dict[str, ModelType] = {
     "siglip_text_model": ModelType("clip", by_class=True),
     "siglip_vision_model": ModelType("clip", by_class=True),
     "smollm3": ModelType("smollm3", gguf="smollm3"),
-    "smolvlm": ModelType("image_text", by_class=True),
     "solar_open": ModelType("glm"),
     "speech_to_text": ModelType("bart", by_class=True),
     "squeezebert": ModelType("encoder_variants", by_class=True),
@@ -303,9 +280,6 @@ MODEL_TYPES: dict[str, ModelType] = {
     "ultrabert": ModelType("modern_encoders", by_class=True),
     "umt5": ModelType("t5", by_class=True),
     "vaultgemma": ModelType("gemma"),
-    "video_llama_3": ModelType("image_text", by_class=True),
-    "video_llava": ModelType("image_text", by_class=True),
-    "vipllava": ModelType("image_text", by_class=True),
     "vit": ModelType("vit", by_class=True),
     "voxtral": ModelType("sound_text", by_class=True),
     "whisper": _BART,
@@ -320,6 +294,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "youtu": ModelType("deepseek"),
     "zamba2": ModelType("zamba2"),
     "zaya": ModelType("zaya"),
+    **dict.fromkeys(_IMAGE_TEXT.split(), ModelType("image_text", by_class=True)),
     # Of remote code, without a type in transformers.
     "PanguEmbedded": ModelType("remote_llama"),
     "RefinedWeb": ModelType("falcon"),

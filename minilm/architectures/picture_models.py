@@ -1,0 +1,210 @@
+"""The models over pictures of `image_text.py`: LLaVA and its kin, PaliGemma, InternVL, Mistral 3, Idefics.
+
+Names, shapes and defaults: huggingface/transformers `models/TYPE`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from minilm.architectures import image_projectors as projectors
+from minilm.architectures.joint_text import Model
+
+_VIT_L = {  # of LLaVA where config.json has no vision_config
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "intermediate_size": 4096,
+    "image_size": 336,
+    "patch_size": 14,
+}
+_SO400M = {
+    "hidden_size": 1152,
+    "num_hidden_layers": 26,
+    "intermediate_size": 4304,
+    "image_size": 384,
+    "patch_size": 14,
+    "vision_use_head": False,
+}
+_BELOW = "model.language_model."
+_FIRST_NAMES: dict[str, Any] = {  # as LLaVA's first files have them
+    "inside": "language_model.",
+    "tower": "vision_tower",
+    "between": "multi_modal_projector",
+}
+_LLAVA = Model(
+    "llama",
+    "clip_vision_model",
+    projectors.two_maps,
+    tied=False,
+    bare_vision=_VIT_L,
+    **_FIRST_NAMES,
+)
+_IDEFICS3 = Model(
+    "llama",
+    "idefics3_vision",
+    projectors.idefics3,
+    below="model.text_model.",
+    tower="model.vision_model",
+    between="model.connector",
+    tied=False,
+)
+_GOT_OCR2 = Model(
+    "qwen2",
+    "got_ocr2_vision",
+    projectors.got_ocr2,
+    bare_text={
+        "vocab_size": 151860,
+        "hidden_size": 1024,
+        "intermediate_size": 2816,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 16,
+    },
+    **_FIRST_NAMES,
+)
+PICTURES = {
+    "aria": replace(
+        _LLAVA,
+        text="aria_text",
+        vision="idefics3_vision",
+        projector=projectors.aria,
+        bare_vision={},
+    ),
+    "aya_vision": Model(
+        "cohere2",
+        "siglip_vision_model",
+        projectors.aya_vision,
+        bare_vision=_SO400M,
+        **_FIRST_NAMES,
+    ),
+    "cohere2_vision": Model(
+        "cohere2",
+        "siglip_vision_model",
+        projectors.cohere2_vision,
+        below=_BELOW,
+        bare_vision={"hidden_size": 1152, "image_size": 512, "num_hidden_layers": 27},
+    ),
+    "deepseek_vl": Model(
+        "llama",
+        "siglip_vision_model",
+        projectors.deepseek_vl,
+        below=_BELOW,
+        tower="model.vision_model",
+        between="model.aligner",
+    ),
+    "got_ocr2": _GOT_OCR2,
+    "idefics2": replace(
+        _IDEFICS3, text="mistral", vision="idefics2_vision", projector=projectors.idefics2
+    ),
+    "idefics3": _IDEFICS3,
+    "internvl": Model("qwen2", "internvl_vision", projectors.internvl, **_FIRST_NAMES),
+    "lfm2_vl": Model("lfm2", "siglip2_vision_model", projectors.lfm2_vl, below=_BELOW),
+    "lighton_ocr": Model(
+        "qwen3",
+        "pixtral",
+        projectors.mistral3,
+        below=_BELOW,
+        tower="model.vision_encoder",
+        between="model.vision_projection",
+        bare_text={
+            "hidden_size": 1024,
+            "intermediate_size": 3072,
+            "max_position_embeddings": 40960,
+            "num_attention_heads": 16,
+            "num_hidden_layers": 28,
+            "num_key_value_heads": 8,
+        },
+        bare_vision={"patch_size": 14},
+    ),
+    "llava": _LLAVA,
+    "llava_next": replace(_LLAVA, projector=projectors.with_newline),
+    "llava_next_video": replace(_LLAVA, projector=projectors.with_newline),
+    "llava_onevision": replace(
+        _LLAVA,
+        text="qwen2",
+        vision="siglip_vision_model",
+        projector=projectors.with_newline,
+        bare_vision=_SO400M,
+    ),
+    "mistral3": Model(
+        "mistral",
+        "pixtral",
+        projectors.mistral3,
+        bare_text={
+            "head_dim": 128,
+            "hidden_size": 5120,
+            "intermediate_size": 32768,
+            "max_position_embeddings": 131072,
+            "num_hidden_layers": 40,
+            "sliding_window": None,
+            "vocab_size": 131072,
+        },
+        bare_vision={"patch_size": 14},
+        **_FIRST_NAMES,
+    ),
+    "ovis2": Model(
+        "qwen2",
+        "ovis2_vision",
+        projectors.ovis2,
+        below=_BELOW,
+        between="model.visual_embeddings_table",
+    ),
+    "paddleocr_vl": Model(
+        "paddleocr_vl_text",
+        "paddleocr_vl_vision",
+        projectors.paddleocr,
+        tower="visual.vision_model",
+        between="mlp_AR",
+        texts={"paddleocr_vl_text": "ernie4_5", "paddleocr_vl": "ernie4_5"},
+        text_defaults={
+            "vocab_size": 103424,
+            "hidden_size": 1024,
+            "intermediate_size": 3072,
+            "num_hidden_layers": 18,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 2,
+            "head_dim": 128,
+        },
+    ),
+    "paligemma": Model(
+        "gemma",
+        "siglip_vision_model",
+        projectors.paligemma,
+        bare_text={
+            "hidden_size": 2048,
+            "intermediate_size": 16384,
+            "num_attention_heads": 8,
+            "num_hidden_layers": 18,
+            "num_key_value_heads": 1,
+            "vocab_size": 257152,
+        },
+        bare_vision={
+            "hidden_size": 1152,
+            "intermediate_size": 4096,
+            "num_hidden_layers": 27,
+            "patch_size": 14,
+            "projection_dim": 2048,
+            "vision_use_head": False,
+        },
+        **_FIRST_NAMES,
+    ),
+    "pp_chart2table": replace(_GOT_OCR2, vision="pp_chart2table_vision"),
+    "smolvlm": replace(_IDEFICS3, vision="smolvlm_vision"),
+    "video_llama_3": Model(
+        "qwen2",
+        "video_llama_3_vision",
+        projectors.video_llama_3,
+        below=_BELOW,
+        tower="model.vision_model",
+        between="model.projector",
+        tied=False,
+    ),
+    "video_llava": replace(
+        _LLAVA,
+        tower="image_tower",
+        second_tower="video_tower",
+        bare_vision={**_VIT_L, "image_size": 224},
+    ),
+    "vipllava": replace(_LLAVA, projector=projectors.vipllava),
+}
