@@ -118,6 +118,82 @@ def deepseek_vl(config: Config, vision: Config, name: str) -> Tensors:
     return (*matrix(f"{name}.linear1", (d, W)), *matrix(f"{name}.linear2", (d, d)))
 
 
+def deepseek_vl_hybrid(config: Config, vision: Config, name: str) -> Tensors:
+    """Half of the width from each of two towers; what SAM puts out passes two more convolutions."""
+    del vision
+    high = sub_config(config, "high_res_vision_config")
+    channels, width = size(high, "output_channels", 256), size(high, "hidden_size", 768)
+    half = size(sub_config(config, "text_config"), "hidden_size", 4096) // 2
+    neck = "model.high_res_vision_neck"
+    return (
+        once("model.high_res_vision_alpha", (1,)),
+        without_bias(f"{neck}.conv1", channels, width, 1, 1),
+        *vector(f"{neck}.layer_norm1", as_polynomial(channels)),
+        without_bias(f"{neck}.conv2", channels, channels, 3, 3),
+        *vector(f"{neck}.layer_norm2", as_polynomial(channels)),
+        without_bias("model.high_res_vision_proj.conv1", 2 * channels, channels, 3, 3),
+        without_bias("model.high_res_vision_proj.conv2", 4 * channels, 2 * channels, 3, 3),
+        *matrix(f"{name}.vision_proj", (half, W)),
+        *matrix(f"{name}.high_res_vision_proj", (half, 4 * channels)),
+        *matrix(f"{name}.proj", (d, d)),
+    )
+
+
+def lfm3_vl(config: Config, vision: Config, name: str) -> Tensors:
+    merged = size(vision, "spatial_merge_size", 2) ** 2 * W
+    inner = as_polynomial(size(config, "projector_hidden_size", 4096))
+    maps = (
+        *matrix(f"{name}.linear_1", (inner, merged)),
+        *matrix(f"{name}.linear_2", (d, inner)),
+    )
+    bias = flag(config, "projector_bias", True)
+    return (
+        *vector(f"{name}.layer_norm", W),
+        *(t for t in maps if bias or not t.name.endswith(".bias")),
+    )
+
+
+def minicpm(config: Config, vision: Config, name: str) -> Tensors:
+    """Four patches become one as often as the config says."""
+    del vision
+    times = size(config, "merger_times", 1)
+    outputs = [*[W] * (times - 1), d]
+    return tuple(
+        t
+        for number, width in enumerate(outputs)
+        for t in (
+            *vector(f"{name}.mlp.{number}.pre_norm", 4 * W),
+            *matrix(f"{name}.mlp.{number}.linear_1", (4 * W, 4 * W)),
+            *matrix(f"{name}.mlp.{number}.linear_2", (width, 4 * W)),
+        )
+    )
+
+
+def granite_docling(config: Config, vision: Config, name: str) -> Tensors:
+    """What chooses between the two paths of the tower's connector, if anything does."""
+    del vision
+    if config.get("density_router_hidden_size") is None:
+        return ()
+    inner = size(config, "density_router_hidden_size")
+    return (
+        *matrix(f"{name}.att", (1, W)),
+        *vector(f"{name}.norm", W),
+        *matrix(f"{name}.fc1", (inner, W)),
+        *matrix(f"{name}.fc2", (1, inner)),
+    )
+
+
+def minimax_m3(config: Config, vision: Config, name: str) -> Tensors:
+    merged = size(vision, "spatial_merge_size", 2) ** 2 * d
+    inner = as_polynomial(size(config, "projector_hidden_size", 6144))
+    return (
+        *matrix(f"{name}.linear_1", (inner, W)),
+        *matrix(f"{name}.linear_2", (d, inner)),
+        *matrix("patch_merge_mlp.linear_1", (inner, merged)),
+        *matrix("patch_merge_mlp.linear_2", (d, inner)),
+    )
+
+
 def video_llama_3(config: Config, vision: Config, name: str) -> Tensors:
     del config, vision
     return (*matrix(f"{name}.readout.0", (d, W)), *matrix(f"{name}.readout.2", (d, d)))

@@ -22,7 +22,7 @@ from minilm.architectures.task_heads import (
 )
 from minilm.architectures.towers import TOWERS, tower
 from minilm.architectures.video_models import VIDEOS
-from minilm.architectures.vision_tower import Part, projector
+from minilm.architectures.vision_tower import Part, in_numbers, projector
 from minilm.ledger.layout import Layout
 
 Config = Mapping[str, Any]
@@ -50,8 +50,9 @@ def layout(config: Config) -> Layout:
     if model.second_tower:
         second = tower(vision, model.second_tower, model.vision)
         part = part._replace(tensors=(*part.tensors, *second.tensors))
+    others = (in_numbers(model.beside(config)),) if model.beside else ()
     between = projector(model.projector(config, vision, model.between))
-    return joined(text, family, part, Part(between, {}))
+    return joined(text, family, part, *others, Part(between, {}))
 
 
 def _vision_config(config: Config, model: Model) -> Config:

@@ -42,8 +42,10 @@ class Model:
     bare_vision: Mapping[str, Any] = field(default_factory=dict)
     changes: Callable[[Layout, Config], Layout] | None = None  # of the text, under its own names
     second_tower: str = ""  # like the first
+    beside: Callable[[Config], Part] | None = None  # a further tower, of another kind
     head: str = ""  # in front of the head's name
     own_ties: bool = False  # as text_config alone says
+    text_tied: bool | None = None  # by default, where text_config may tie too
     with_encoder: tuple[str, ...] = ()  # types of text with an encoder that it may have
 
 
@@ -108,6 +110,8 @@ def is_tied(config: Config, model: Model) -> bool:
     text = sub_config(config, "text_config")
     if config.get("tie_word_embeddings") is None and is_version_4(config):
         return flag(text, "tie_word_embeddings", model.tied)
+    if model.text_tied is not None and flag(text, "tie_word_embeddings", model.text_tied):
+        return True
     return flag(config, "tie_word_embeddings", model.tied)
 
 

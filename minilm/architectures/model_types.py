@@ -39,11 +39,12 @@ _BERT = ModelType("bert_decoder", causal_only=True, whole="bert_heads", by_class
 
 # Models that see.
 _IMAGE_TEXT = """
-aria aya_vision cohere2_vision cohere_compass deepseek_vl exaone4_5 glm46v glm4v glm4v_moe
-glm_ocr glmga got_ocr2 hyperclovax_vision_v2 idefics2 idefics3 internvl lfm2_vl lighton_ocr
-llava llava_next llava_next_video llava_onevision mistral3 ovis2 paddleocr_vl paligemma
-pp_chart2table qwen2_5_vl qwen2_vl qwen3_vl qwen3_vl_moe smolvlm video_llama_3 video_llava
-vipllava
+aria aya_vision cohere2_vision cohere_compass deepseek_vl deepseek_vl_hybrid exaone4_5 glm46v
+glm4v glm4v_moe glm_ocr glmga got_ocr2 granite_docling hunyuan_vl hyperclovax_vision_v2 idefics2
+idefics3 internvl lfm2_vl lfm3_vl lighton_ocr llava llava_next llava_next_video llava_onevision
+minicpm_ocr minicpmv4_6 minicpmv4_7 minimax_m3_vl mistral3 ovis2 paddleocr_vl paligemma
+pp_chart2table qwen2_5_omni_thinker qwen2_5_vl qwen2_vl qwen3_omni_moe_thinker qwen3_vl
+qwen3_vl_moe smolvlm video_llama_3 video_llava vipllava
 """
 
 # Of those that minilm runs, the first that can represent a configuration is exported to.
@@ -202,6 +203,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "minimax_m3_vl_text": ModelType("sparse_kin"),
     "ministral": ModelType("llama_like"),
     "ministral3": ModelType("llama_like"),
+    "mistral4": ModelType("deepseek"),
     "mixtral": ModelType("mixtral", gguf="llama"),
     "mllama": ModelType(
         "multimodal_text", text_of="mllama_text_model", whole="mllama_vision", by_class=True
@@ -211,6 +213,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "modernbert": ModelType("modern_encoders", by_class=True),
     "modernbert-decoder": ModelType("modernbert_decoder"),
     "moonshine": ModelType("seq2seq_kin", by_class=True),
+    "moss_transcribe_diarize": ModelType("sound_text", by_class=True),
     "moshi": ModelType("multimodal_text", causal_only=True),
     "mpnet": ModelType("text_encoders", by_class=True),
     "mpt": ModelType("mpt"),
@@ -250,6 +253,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     ),
     "qwen3_5_moe_text": ModelType("qwen_next"),
     "qwen3_5_text": ModelType("qwen_next"),
+    "qwen3_asr": ModelType("sound_text", by_class=True),
     "qwen3_moe": ModelType("qwen", gguf="qwen3moe"),
     "qwen3_next": ModelType("qwen_next"),
     "recurrent_gemma": ModelType("recurrent_gemma"),
@@ -282,6 +286,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "vaultgemma": ModelType("gemma"),
     "vit": ModelType("vit", by_class=True),
     "voxtral": ModelType("sound_text", by_class=True),
+    "voxtral_realtime": ModelType("sound_text", by_class=True),
     "whisper": _BART,
     "xglm": ModelType("bart_decoder"),
     "xlm": ModelType("early_models", causal_only=True),

@@ -5,11 +5,17 @@ Names, shapes and defaults: huggingface/transformers `models/TYPE`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from minilm.architectures import image_projectors as projectors
+from minilm.architectures.config_fields import number, size, sub_config
 from minilm.architectures.joint_text import Model
+from minilm.architectures.sam import sam_tower
+from minilm.architectures.vision_tower import Part
+
+Config = Mapping[str, Any]
 
 _VIT_L = {  # of LLaVA where config.json has no vision_config
     "hidden_size": 1024,
@@ -26,6 +32,16 @@ _SO400M = {
     "patch_size": 14,
     "vision_use_head": False,
 }
+
+
+def _high_resolution(config: Config) -> Part:
+    fields = sub_config(config, "high_res_vision_config")
+    if fields.get("mlp_dim") is None:
+        inner = int(size(fields, "hidden_size", 768) * number(fields, "mlp_ratio", 4.0))
+        fields = {**fields, "mlp_dim": inner}
+    return sam_tower(fields, "model.high_res_vision_model.vision_encoder")
+
+
 _BELOW = "model.language_model."
 _FIRST_NAMES: dict[str, Any] = {  # as LLaVA's first files have them
     "inside": "language_model.",
@@ -63,6 +79,14 @@ _GOT_OCR2 = Model(
     },
     **_FIRST_NAMES,
 )
+_MINICPM = Model(
+    "qwen3_5_text",
+    "minicpmv4_6_vision",
+    projectors.minicpm,
+    below=_BELOW,
+    between="model.merger",
+    tied=False,
+)
 PICTURES = {
     "aria": replace(
         _LLAVA,
@@ -93,13 +117,49 @@ PICTURES = {
         tower="model.vision_model",
         between="model.aligner",
     ),
+    "deepseek_vl_hybrid": Model(
+        "llama",
+        "siglip_vision_model",
+        projectors.deepseek_vl_hybrid,
+        below=_BELOW,
+        tower="model.vision_model",
+        between="model.aligner",
+        beside=_high_resolution,
+    ),
     "got_ocr2": _GOT_OCR2,
+    "granite_docling": Model(
+        "granite_docling_text",
+        "granite_docling_vision",
+        projectors.granite_docling,
+        below="model.text_model.",
+        tower="model.vision_model",
+        between="model.density_router",
+        texts={"granite_docling_text": "granite"},
+        text_defaults={
+            "vocab_size": 133800,
+            "hidden_size": 1024,
+            "intermediate_size": 2048,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 4,
+            "max_position_embeddings": 32768,
+        },
+    ),
+    "hunyuan_vl": Model(
+        "hunyuan_vl_text",
+        "hunyuan_vl_vision",
+        projectors.no_projector,
+        tower="vit",
+        texts={"hunyuan_vl_text": "hunyuan_v1_dense"},
+        text_tied=True,
+    ),
     "idefics2": replace(
         _IDEFICS3, text="mistral", vision="idefics2_vision", projector=projectors.idefics2
     ),
     "idefics3": _IDEFICS3,
     "internvl": Model("qwen2", "internvl_vision", projectors.internvl, **_FIRST_NAMES),
     "lfm2_vl": Model("lfm2", "siglip2_vision_model", projectors.lfm2_vl, below=_BELOW),
+    "lfm3_vl": Model("lfm3", "lfm3_vl_vision", projectors.lfm3_vl, below=_BELOW),
     "lighton_ocr": Model(
         "qwen3",
         "pixtral",
@@ -127,6 +187,9 @@ PICTURES = {
         projector=projectors.with_newline,
         bare_vision=_SO400M,
     ),
+    "minicpm_ocr": replace(_MINICPM, vision="minicpm_ocr_vision", tied=True),
+    "minicpmv4_6": _MINICPM,
+    "minicpmv4_7": replace(_MINICPM, vision="minicpmv4_7_vision"),
     "mistral3": Model(
         "mistral",
         "pixtral",

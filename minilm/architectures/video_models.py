@@ -5,31 +5,61 @@ Names, shapes and defaults: huggingface/transformers `models/TYPE`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from minilm.architectures import image_projectors as projectors
-from minilm.architectures.decoder import BLOCK
+from minilm.architectures import sound_towers
+from minilm.architectures.building_blocks import s
+from minilm.architectures.config_fields import sub_config
+from minilm.architectures.decoder import BLOCK, MLP
 from minilm.architectures.joint_text import Model, is_version_4
-from minilm.architectures.moe import LayerGroup, stacked_experts
+from minilm.architectures.moe import (
+    LayerGroup,
+    correction_bias,
+    dense_feed_forward,
+    routed_experts,
+    shared_expert,
+    with_stacked_experts,
+)
+from minilm.architectures.vision_tower import Part
 from minilm.ledger.layout import Layout
 
 Config = Mapping[str, Any]
 
 
 def _stacked(text: Layout, config: Config) -> Layout:
-    """The experts of all in one tensor; (in, out) in files from before transformers 5."""
-    groups = {t.repeat: t.layers for t in text.tensors if "{e}" in t.name}
-    kept = tuple(t for t in text.tensors if "{e}" not in t.name)
-    name, turned = f"{BLOCK}.mlp.experts.", is_version_4(config)
-    both = (f"{name}gate_up_proj", f"{name}down_proj")
-    stacked = (
-        tensor
-        for repeat, at in groups.items()
-        for tensor in stacked_experts(*both, LayerGroup(repeat, at), transposed=turned)
+    """In files from before transformers 5 the matrices are (in, out)."""
+    return with_stacked_experts(text, MLP, transposed=is_version_4(config))
+
+
+def _minimax_m3_files(text: Layout, config: Config) -> Layout:
+    """Every expert and every matrix apart, and the sparse feed-forward under Mixtral's name."""
+    del config
+    prefix = f"{BLOCK}.block_sparse_moe"
+    groups = {t.name: LayerGroup(t.repeat, t.layers) for t in text.tensors}
+    dense = groups.get(f"{MLP}.gate_up_proj.weight")
+    experts = groups.get(f"{MLP}.experts.gate_up_proj")
+    others = (
+        replace(t, name=t.name.replace(".indexer.", ".index_"))
+        for t in text.tensors
+        if not t.name.startswith(f"{MLP}.")
     )
-    return replace(text, tensors=(*kept, *stacked))
+    return replace(
+        text,
+        tensors=(
+            *others,
+            *dense_feed_forward(MLP, dense),
+            *routed_experts(prefix, experts, names=("w1", "w3", "w2")),
+            *shared_expert(f"{prefix}.shared_experts", experts, width=s),
+        ),
+        buffers=correction_bias(f"{prefix}.e_score_correction_bias", experts),
+    )
+
+
+def _heard_by(tower: Callable[[Config, str], Part]) -> Callable[[Config], Part]:
+    return lambda config: tower(sub_config(config, "audio_config"), "audio_tower")
 
 
 _BELOW = "model.language_model."
@@ -125,6 +155,33 @@ VIDEOS = {
         between="model.vision_projector",
         head=_BELOW,
     ),
+    "minimax_m3_vl": Model(
+        "minimax_m3_vl_text",
+        "minimax_m3_vl_vision",
+        projectors.minimax_m3,
+        inside="language_model.",
+        tower="vision_tower.vision_model",
+        between="multi_modal_projector",
+        tied=False,
+        text_tied=False,
+        changes=_minimax_m3_files,
+    ),
+    "qwen2_5_omni_thinker": replace(
+        _QWEN2_VL,
+        text="qwen2_5_omni_text",
+        vision="qwen2_5_omni_vision_encoder",
+        texts={"qwen2_5_omni_text": "qwen2"},
+        text_defaults={
+            "vocab_size": 152064,
+            "hidden_size": 3584,
+            "intermediate_size": 18944,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 28,
+            "num_key_value_heads": 4,
+            "max_position_embeddings": 32768,
+        },
+        beside=_heard_by(sound_towers.qwen2_5_omni),
+    ),
     "qwen2_5_vl": replace(
         _QWEN2_VL,
         text="qwen2_5_vl_text",
@@ -137,6 +194,24 @@ VIDEOS = {
     ),
     "qwen3_5_moe": replace(
         _QWEN3_VL, text="qwen3_5_moe_text", vision="qwen3_5_moe_vision", texts={}, text_defaults={}
+    ),
+    "qwen3_omni_moe_thinker": replace(
+        _QWEN2_VL,
+        text="qwen3_omni_moe_text",
+        vision="qwen3_omni_moe_vision_encoder",
+        texts={"qwen3_omni_moe_text": "qwen3_moe"},
+        text_defaults={
+            "vocab_size": 3584,
+            "intermediate_size": 18944,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 28,
+            "num_key_value_heads": 4,
+            "head_dim": None,
+            "moe_intermediate_size": 768,
+            "num_experts_per_tok": 8,
+            "num_experts": 128,
+        },
+        beside=_heard_by(sound_towers.qwen3_omni),
     ),
     "qwen3_vl": _QWEN3_VL,
     "qwen3_vl_moe": replace(
