@@ -11,6 +11,8 @@ from typing import Any
 
 from minilm.architectures.building_blocks import d
 from minilm.architectures.config_fields import flag, layers, number, size, sub_config
+from minilm.architectures.davit import stages
+from minilm.architectures.page_towers import channels
 from minilm.architectures.task_heads import UndeclaredClassError
 from minilm.architectures.vision_tower import W, gain, matrix, once, vector, without_bias
 from minilm.errors import ConfigError
@@ -137,6 +139,46 @@ def deepseek_vl_hybrid(config: Config, vision: Config, name: str) -> Tensors:
         *matrix(f"{name}.high_res_vision_proj", (half, 4 * channels)),
         *matrix(f"{name}.proj", (d, d)),
     )
+
+
+def deepseek_ocr2(config: Config, vision: Config, name: str) -> Tensors:
+    del config
+    width = size(sub_config(vision, "encoder_config"), "hidden_size", 4096)
+    return (*matrix(f"{name}.projector.layers", (d, width)), once(f"{name}.view_seperator", (d,)))
+
+
+def unlimited_ocr(config: Config, vision: Config, name: str) -> Tensors:
+    del config
+    last = channels(vision, 1024)[-1]
+    return (
+        *matrix(f"{name}.projector.layers", (d, W + last)),
+        once(f"{name}.view_seperator", (d,)),
+        once(f"{name}.image_newline", (d,)),
+    )
+
+
+def florence2(config: Config, vision: Config, name: str) -> Tensors:
+    """With learned positions of rows and columns, which are half of the width each."""
+    del config
+    outputs = stages(vision, "embed_dim", (128, 256, 512, 1024))[-1]
+    width, rows = size(vision, "projection_dim", 1024), size(vision, "max_position_embeddings", 50)
+    table = f"{name}.image_position_embed"
+    return (
+        without_bias(f"{name}.image_projection", width, outputs),
+        *vector(f"{name}.image_proj_norm", as_polynomial(width)),
+        without_bias(f"{table}.row_embeddings", rows, outputs // 2),
+        without_bias(f"{table}.column_embeddings", rows, outputs - outputs // 2),
+    )
+
+
+def pixel_shuffled(config: Config, vision: Config, name: str) -> Tensors:
+    del vision
+    merged = size(config, "pixel_shuffle_factor", 4) ** 2 * W
+    return (without_bias(f"{name}.modality_projection", d, merged),)
+
+
+def ultravbert(config: Config, vision: Config, name: str) -> Tensors:
+    return (*pixel_shuffled(config, vision, name), gain(f"{name}.norm", d))
 
 
 def lfm3_vl(config: Config, vision: Config, name: str) -> Tensors:

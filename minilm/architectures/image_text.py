@@ -15,7 +15,6 @@ from minilm.architectures.config_fields import sub_config
 from minilm.architectures.joint_text import Model, is_version_4, joined, text_layout
 from minilm.architectures.picture_models import PICTURES
 from minilm.architectures.task_heads import (
-    WITH_ENCODERS,
     UndeclaredClassError,
     class_name_of,
     undeclared_class,
@@ -32,9 +31,9 @@ MODELS: dict[str, Model] = {**PICTURES, **VIDEOS}
 def layout(config: Config) -> Layout:
     """The tensors of these types' ForConditionalGeneration for a config.json."""
     name, family = class_name_of(config), config["model_type"]
-    if name and not name.endswith(WITH_ENCODERS):
-        raise undeclared_class(config)
     model = MODELS[family]
+    if name and not name.endswith(model.ending):
+        raise undeclared_class(config)
     text = text_layout(config, model)
     vision = _vision_config(config, model)
     kind = str(vision.get("model_type") or model.vision)
@@ -52,7 +51,8 @@ def layout(config: Config) -> Layout:
         part = part._replace(tensors=(*part.tensors, *second.tensors))
     others = (in_numbers(model.beside(config)),) if model.beside else ()
     between = projector(model.projector(config, vision, model.between))
-    return joined(text, family, part, *others, Part(between, {}))
+    more = model.buffers(config, vision, model.between) if model.buffers else ()
+    return joined(text, family, part, *others, Part(between, {}, more))
 
 
 def _vision_config(config: Config, model: Model) -> Config:

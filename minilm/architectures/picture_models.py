@@ -10,10 +10,14 @@ from dataclasses import replace
 from typing import Any
 
 from minilm.architectures import image_projectors as projectors
-from minilm.architectures.config_fields import number, size, sub_config
-from minilm.architectures.joint_text import Model
-from minilm.architectures.sam import sam_tower
-from minilm.architectures.vision_tower import Part
+from minilm.architectures.building_blocks import lm_head
+from minilm.architectures.config_fields import flag, size, sub_config
+from minilm.architectures.davit import stages
+from minilm.architectures.joint_text import Model, under_names
+from minilm.architectures.sam import sam_tower, with_ratio
+from minilm.architectures.vision_tower import Part, once
+from minilm.ledger import components
+from minilm.ledger.layout import Layout, Tensor
 
 Config = Mapping[str, Any]
 
@@ -36,10 +40,24 @@ _SO400M = {
 
 def _high_resolution(config: Config) -> Part:
     fields = sub_config(config, "high_res_vision_config")
-    if fields.get("mlp_dim") is None:
-        inner = int(size(fields, "hidden_size", 768) * number(fields, "mlp_ratio", 4.0))
-        fields = {**fields, "mlp_dim": inner}
-    return sam_tower(fields, "model.high_res_vision_model.vision_encoder")
+    return sam_tower(with_ratio(fields), "model.high_res_vision_model.vision_encoder")
+
+
+def _own_head(text: Layout, config: Config) -> Layout:
+    """A head that the whole config ties; the text's ties its other tables."""
+    head = lm_head("lm_head", tied=flag(config, "tie_word_embeddings", True))
+    body = tuple(t for t in text.tensors if t.component != components.LM_HEAD)
+    shared = () if head else (("lm_head.weight", "model.shared.weight"),)
+    others = tuple(pair for pair in text.ties if pair[0] != "lm_head.weight")
+    return replace(text, tensors=(*body, *head), ties=(*shared, *others), buffers=())
+
+
+def _times(config: Config, vision: Config, name: str) -> tuple[Tensor, ...]:
+    """Florence-2's computed embeddings of a video's frames."""
+    del config
+    width = stages(vision, "embed_dim", (128, 256, 512, 1024))[-1]
+    frames = size(vision, "max_temporal_embeddings", 100)
+    return (once(f"{name}.visual_temporal_embed.pos_idx_to_embed", (frames, width)),)
 
 
 _BELOW = "model.language_model."
@@ -87,6 +105,21 @@ _MINICPM = Model(
     between="model.merger",
     tied=False,
 )
+_DEEPSEEK_OCR2 = Model(
+    "deepseek_ocr2_text",
+    "deepseek_ocr2_vision",
+    projectors.deepseek_ocr2,
+    tower="model",
+    between="model",
+    tied=False,
+    texts={"deepseek_ocr2_text": "deepseek"},
+    text_defaults={
+        "num_hidden_layers": 32,
+        "num_key_value_heads": None,
+        "n_routed_experts": 64,
+        "n_shared_experts": 2,
+    },
+)
 PICTURES = {
     "aria": replace(
         _LLAVA,
@@ -125,6 +158,17 @@ PICTURES = {
         tower="model.vision_model",
         between="model.aligner",
         beside=_high_resolution,
+    ),
+    "deepseek_ocr2": _DEEPSEEK_OCR2,
+    "florence2": Model(
+        "bart",
+        "florence_vision",
+        projectors.florence2,
+        below=_BELOW,
+        text_class="BartForConditionalGeneration",
+        own_ties=True,
+        changes=_own_head,
+        buffers=_times,
     ),
     "got_ocr2": _GOT_OCR2,
     "granite_docling": Model(
@@ -206,6 +250,18 @@ PICTURES = {
         bare_vision={"patch_size": 14},
         **_FIRST_NAMES,
     ),
+    "modernvbert": Model(
+        "modernbert",
+        "siglip_vision_model",
+        projectors.pixel_shuffled,
+        below="model.text_model.",
+        tower="model.vision_model",
+        between="model.connector",
+        tied=False,
+        with_encoder=("modernbert",),
+        changes=under_names({"head.": "projection_head.", "decoder.": "lm_head."}),
+        ending="ForMaskedLM",
+    ),
     "ovis2": Model(
         "qwen2",
         "ovis2_vision",
@@ -254,6 +310,40 @@ PICTURES = {
     ),
     "pp_chart2table": replace(_GOT_OCR2, vision="pp_chart2table_vision"),
     "smolvlm": replace(_IDEFICS3, vision="smolvlm_vision"),
+    "ultravbert": Model(
+        "ultrabert",
+        "siglip_vision_model",
+        projectors.ultravbert,
+        below="model.text_model.",
+        tower="model.vision_model",
+        between="model.connector",
+        tied=False,
+        bare_vision={"vision_use_head": False},
+        with_encoder=("ultrabert",),
+        changes=under_names({"ultrabert.": "model.", "cls.": "head.decoder."}),
+        ending="ForMaskedLM",
+    ),
+    "unlimited_ocr": replace(
+        _DEEPSEEK_OCR2,
+        text="unlimited_ocr_text",
+        vision="unlimited_ocr_vision",
+        projector=projectors.unlimited_ocr,
+        texts={"unlimited_ocr_text": "deepseek"},
+        text_defaults={
+            "vocab_size": 129280,
+            "hidden_size": 1280,
+            "intermediate_size": 6848,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 10,
+            "num_key_value_heads": 10,
+            "max_position_embeddings": 32768,
+            "moe_intermediate_size": 896,
+            "num_experts_per_tok": 6,
+            "n_routed_experts": 64,
+            "n_shared_experts": 2,
+            "first_k_dense_replace": 1,
+        },
+    ),
     "video_llama_3": Model(
         "qwen2",
         "video_llama_3_vision",

@@ -8,11 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from minilm.architectures.config_fields import flag, layer_numbers, layers, size
+from minilm.architectures.config_fields import flag, layer_numbers, layers, number, size
 from minilm.architectures.vision_tower import F, Part, W, Y, matrix, once, vector, without_bias
 from minilm.ledger.symbols import as_polynomial
 
 Config = Mapping[str, Any]
+
+
+def with_ratio(config: Config) -> Config:
+    """The config of a type whose feed-forward's width follows from `mlp_ratio` where it says none."""
+    if config.get("mlp_dim") is not None:
+        return config
+    inner = int(size(config, "hidden_size", 768) * number(config, "mlp_ratio", 4.0))
+    return {**config, "mlp_dim": inner}
 
 
 def sam_tower(config: Config, name: str) -> Part:

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from minilm.architectures import patch_towers, siglip_towers, video_towers
+from minilm.architectures import page_towers, patch_towers, siglip_towers, video_towers
 from minilm.architectures.config_fields import flag, layers, size
+from minilm.architectures.davit import davit
 from minilm.architectures.sam import sam_tower
 from minilm.architectures.vision_tower import (
     F,
@@ -197,7 +198,9 @@ def _paddleocr(config: Config, name: str) -> Part:
 TOWERS: dict[str, Callable[[Config, str], Part]] = {
     "clip_vision_model": _clip,
     "cohere_compass_vision": video_towers.qwen3_vl,
+    "deepseek_ocr2_vision": page_towers.deepseek_ocr2,
     "exaone4_5_vision": video_towers.exaone4_5,
+    "florence_vision": davit,
     "glm_ocr_vision": video_towers.glm_ocr,
     "got_ocr2_vision": sam_tower,
     "pp_chart2table_vision": sam_tower,
@@ -227,5 +230,6 @@ TOWERS: dict[str, Callable[[Config, str], Part]] = {
     "siglip2_vision_model": _siglip2,
     "siglip_vision_model": _siglip,
     "smolvlm_vision": _idefics3,
+    "unlimited_ocr_vision": page_towers.unlimited_ocr,
     "video_llama_3_vision": _video_llama_3,
 }

@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.architectures.draws import DRAWS as TEXT_DRAWS
 from tests.architectures.draws import _flag, _maybe
-from tests.architectures.draws_classes import Config, Draw
+from tests.architectures.draws_classes import Config, Draw, _modernbert, _seq2seq, _ultrabert
 from tests.architectures.draws_vision import (
     WHOLE,
     _audio,
@@ -19,9 +19,11 @@ from tests.architectures.draws_vision import (
     _sam,
     _siglip_vision,
     _whisper_audio,
+    text,
     vision,
 )
 
+MASKED = ("{}ForMaskedLM",)
 DRAWS: dict[str, tuple[tuple[str, ...], Draw]] = {}
 
 
@@ -166,6 +168,77 @@ def _voxtral_realtime(random: Random) -> Config:
     return config
 
 
+def _sam_below(random: Random) -> Config:
+    return _sam(random) | _maybe(random, downsample_channels=[3, 5])
+
+
+def _mixture(random: Random) -> Config:
+    """The text of DeepSeek-OCR and after."""
+    config = text(random)
+    kinds = [random.choice(("dense", "sparse")) for _ in range(config["num_hidden_layers"])]
+    config |= {"mlp_layer_types": kinds, "num_experts_per_tok": 1}
+    return config | _maybe(
+        random,
+        n_routed_experts=random.randint(1, 4),
+        n_shared_experts=random.randint(1, 3),
+        moe_intermediate_size=random.randint(1, 20),
+        attention_bias=_flag(random),
+    )
+
+
+def _deepseek_ocr2(random: Random) -> Config:
+    tower = {"sam_config": _sam_below(random), "encoder_config": text(random)}
+    config = {"text_config": _mixture(random), "vision_config": tower}
+    return config | _maybe(random, tie_word_embeddings=_flag(random))
+
+
+def _unlimited_ocr(random: Random) -> Config:
+    config = _deepseek_ocr2(random)
+    encoder = vision(random)
+    config["vision_config"]["encoder_config"] = encoder
+    if _flag(random):
+        del config["text_config"]["mlp_layer_types"]
+    return config
+
+
+def _davit(random: Random) -> Config:
+    widths = [4 * random.randint(1, 3) for _ in range(4)]
+    return {
+        "embed_dim": widths,
+        "num_heads": [1] * 4,
+        "num_groups": [1] * 4,
+        **_maybe(
+            random,
+            depths=[random.randint(1, 2) for _ in range(4)],
+            patch_size=[3, 1, 3, 1],
+            patch_prenorm=[_flag(random) for _ in range(4)],
+            in_channels=2,
+            mlp_ratio=2.5,
+            qkv_bias=_flag(random),
+            max_position_embeddings=7,
+            max_temporal_embeddings=9,
+            projection_dim=12,
+        ),
+    }
+
+
+def _florence2(random: Random) -> Config:
+    config = {"text_config": _seq2seq(random), "vision_config": _davit(random)}
+    config["text_config"].pop("id2label", None)
+    return config | _maybe(random, tie_word_embeddings=_flag(random))
+
+
+def _seeing_encoder(draw: Draw) -> Draw:
+    def joint(random: Random) -> Config:
+        own = draw(random)
+        for name in ("id2label", "tie_word_embeddings"):
+            own.pop(name, None)
+        config = {"text_config": own, "vision_config": _siglip_vision(random)}
+        return config | _maybe(random, tie_word_embeddings=_flag(random), pixel_shuffle_factor=2)
+
+    return joint
+
+
 _BIAS = (True, False)
 _LFM = {"projector_bias": _BIAS, "projector_hidden_size": (5,)}
 _MINICPM = _joint("qwen3_5_text", _minicpm_vision, merger_times=(1, 3))
@@ -191,3 +264,8 @@ declare("qwen2_5_omni_thinker", "Qwen2_5OmniThinker", _omni2)
 declare("qwen3_asr", "Qwen3ASR", _whole_ties(_hears("qwen3", _convolved)))
 declare("qwen3_omni_moe_thinker", "Qwen3OmniMoeThinker", _omni3)
 declare("voxtral_realtime", "VoxtralRealtime", _voxtral_realtime)
+declare("deepseek_ocr2", "DeepseekOcr2", _deepseek_ocr2)
+declare("florence2", "Florence2", _florence2)
+declare("modernvbert", "ModernVBert", _seeing_encoder(_modernbert), MASKED)
+declare("ultravbert", "UltraVBert", _seeing_encoder(_ultrabert), MASKED)
+declare("unlimited_ocr", "UnlimitedOcr", _unlimited_ocr)
