@@ -7,7 +7,14 @@ from typing import Any
 
 from tests.architectures.draws import DRAWS as TEXT_DRAWS
 from tests.architectures.draws import _flag, _maybe
-from tests.architectures.draws_classes import Config, Draw, _modernbert, _seq2seq, _ultrabert
+from tests.architectures.draws_classes import (
+    Config,
+    Draw,
+    _modernbert,
+    _seq2seq,
+    _ultrabert,
+    encoder,
+)
 from tests.architectures.draws_vision import (
     WHOLE,
     _audio,
@@ -239,6 +246,89 @@ def _seeing_encoder(draw: Draw) -> Draw:
     return joint
 
 
+def _conformer(random: Random) -> Config:
+    heads = random.randint(1, 3)
+    return {
+        "hidden_dim": 4 * heads,
+        "num_heads": heads,
+        "num_layers": random.randint(1, 3),
+        "context_size": 9,
+        **_maybe(
+            random,
+            input_dim=7,
+            feedforward_mult=2,
+            dim_head=6,
+            output_dim=5,
+            max_pos_emb=11,
+            conv_kernel_size=3,
+            conv_expansion_factor=3,
+        ),
+    }
+
+
+def _granite_speech(random: Random) -> Config:
+    asking = encoder(random, cross_attention_frequency=random.randint(1, 3))
+    for name in ("id2label", "tie_word_embeddings"):
+        asking.pop(name, None)
+    asking["encoder_hidden_size"] = 12
+    own = text(random) | {"model_type": "granite"}
+    own |= _maybe(random, tie_word_embeddings=_flag(random))
+    config: Config = {"text_config": own, "encoder_config": _conformer(random)}
+    config |= {"projector_config": asking, "has_lora_adapter": False}
+    config |= _maybe(random, window_size=8, tie_word_embeddings=_flag(random))
+    return config | _maybe(random, downsample_rate=2)
+
+
+def _kosmos_text(random: Random) -> Config:
+    heads = random.randint(1, 3)
+    return {
+        "embed_dim": 4 * heads,
+        "attention_heads": heads,
+        "layers": random.randint(1, 3),
+        **_maybe(
+            random,
+            vocab_size=random.randint(3, 90),
+            ffn_dim=random.randint(1, 60),
+            max_position_embeddings=9,
+            tie_word_embeddings=_flag(random),
+        ),
+    }
+
+
+def _kosmos(tower: Draw) -> Draw:
+    def draw(random: Random) -> Config:
+        config: Config = {"text_config": _kosmos_text(random), "vision_config": tower(random)}
+        more = _maybe(random, latent_query_num=3, tie_word_embeddings=_flag(random))
+        return config | more
+
+    return draw
+
+
+def _patches(random: Random, head: str, inner: str, rows: str) -> Config:
+    heads = random.randint(1, 3)
+    sizes = {head: 6, inner: random.randint(1, 40), rows: 7, "patch_embed_hidden_size": 5}
+    return {
+        "hidden_size": 4 * heads,
+        "num_attention_heads": heads,
+        "num_hidden_layers": random.randint(1, 3),
+        **_maybe(random, **sizes),
+    }
+
+
+def _kosmos_patches(random: Random) -> Config:
+    return _patches(random, "head_dim", "intermediate_size", "max_num_patches")
+
+
+def _pix2struct(random: Random) -> Config:
+    heads = random.randint(1, 3)
+    own = {"hidden_size": 4 * heads, "num_heads": heads, "num_layers": random.randint(1, 3)}
+    own |= {"d_kv": 4}
+    own |= _maybe(random, d_ff=9, vocab_size=31, relative_attention_num_buckets=4)
+    config: Config = {"text_config": own}
+    config["vision_config"] = _patches(random, "d_kv", "d_ff", "seq_len")
+    return config | _maybe(random, tie_word_embeddings=_flag(random))
+
+
 _BIAS = (True, False)
 _LFM = {"projector_bias": _BIAS, "projector_hidden_size": (5,)}
 _MINICPM = _joint("qwen3_5_text", _minicpm_vision, merger_times=(1, 3))
@@ -269,3 +359,8 @@ declare("florence2", "Florence2", _florence2)
 declare("modernvbert", "ModernVBert", _seeing_encoder(_modernbert), MASKED)
 declare("ultravbert", "UltraVBert", _seeing_encoder(_ultrabert), MASKED)
 declare("unlimited_ocr", "UnlimitedOcr", _unlimited_ocr)
+declare("granite_speech", "GraniteSpeech", _granite_speech)
+declare("granite_speech_plus", "GraniteSpeechPlus", _granite_speech)
+declare("kosmos-2", "Kosmos2", _kosmos(vision))
+declare("kosmos-2.5", "Kosmos2_5", _kosmos(_kosmos_patches))
+declare("pix2struct", "Pix2Struct", _pix2struct)
