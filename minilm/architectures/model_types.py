@@ -104,6 +104,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "deepseek_v32": ModelType("deepseek"),
     "deepseek_v4": ModelType("deepseek_v4"),
     "deit": ModelType("vit", by_class=True),
+    "diffusion_gemma": ModelType("diffusion_gemma", by_class=True),
     "diffllama": ModelType("llama_kin"),
     "dinov2": ModelType("vit", by_class=True),
     "dinov2_with_registers": ModelType("vit", by_class=True),
@@ -139,7 +140,9 @@ MODEL_TYPES: dict[str, ModelType] = {
     "gemma3n_text": ModelType("gemma3n"),
     "gemma4": ModelType("gemma3n", text_of="gemma4_text", whole="gemma4_multimodal"),
     "gemma4_text": ModelType("gemma3n"),
-    "gemma4_unified": ModelType("gemma3n", text_of="gemma4_unified_text"),
+    "gemma4_unified": ModelType(
+        "gemma3n", text_of="gemma4_unified_text", whole="gemma4_multimodal"
+    ),
     "gemma4_unified_text": ModelType("gemma3n"),
     "git": ModelType("git_captions"),
     "glm": ModelType("glm"),

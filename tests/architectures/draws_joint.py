@@ -15,6 +15,7 @@ from tests.architectures.draws_classes import (
     _ultrabert,
     encoder,
 )
+from tests.architectures.draws_decoders import DRAWS as DECODER_DRAWS
 from tests.architectures.draws_vision import (
     WHOLE,
     _audio,
@@ -329,6 +330,42 @@ def _pix2struct(random: Random) -> Config:
     return config | _maybe(random, tie_word_embeddings=_flag(random))
 
 
+def _gemma4_text(model_type: str, random: Random) -> Config:
+    config = DECODER_DRAWS[model_type](random)
+    config.pop("tie_word_embeddings", None)
+    return config
+
+
+def _gemma4_unified(random: Random) -> Config:
+    config: Config = {"text_config": _gemma4_text("gemma4_unified_text", random)}
+    vision_config = _maybe(
+        random,
+        patch_size=2,
+        pooling_kernel_size=2,
+        mm_embed_dim=random.randint(1, 9),
+        mm_posemb_size=5,
+        output_proj_dims=7,
+    )
+    return config | _maybe(random, vision_config=vision_config, audio_config={"audio_embed_dim": 6})
+
+
+def _diffusion_gemma(random: Random) -> Config:
+    own = _gemma4_text("gemma4_text", random)
+    own |= {"num_experts": random.randint(2, 4), "top_k_experts": 2}
+    own["moe_intermediate_size"] = random.randint(1, 9)
+    for name in (
+        *("num_kv_shared_layers", "hidden_size_per_layer_input", "vocab_size_per_layer_input"),
+        *("attention_k_eq_v", "use_double_wide_mlp", "enable_moe_block"),
+    ):
+        own.pop(name, None)
+    tower = vision(random, position_embedding_size=9, head_dim=6, standardize=_flag(random))
+    for name in ("image_size", "num_channels"):
+        tower.pop(name, None)
+    tower["num_key_value_heads"] = tower["num_attention_heads"]
+    config: Config = {"text_config": own, "vision_config": tower}
+    return config | _maybe(random, tie_word_embeddings=_flag(random))
+
+
 _BIAS = (True, False)
 _LFM = {"projector_bias": _BIAS, "projector_hidden_size": (5,)}
 _MINICPM = _joint("qwen3_5_text", _minicpm_vision, merger_times=(1, 3))
@@ -364,3 +401,5 @@ declare("granite_speech_plus", "GraniteSpeechPlus", _granite_speech)
 declare("kosmos-2", "Kosmos2", _kosmos(vision))
 declare("kosmos-2.5", "Kosmos2_5", _kosmos(_kosmos_patches))
 declare("pix2struct", "Pix2Struct", _pix2struct)
+declare("diffusion_gemma", "DiffusionGemma", _diffusion_gemma, ("{}ForBlockDiffusion",))
+declare("gemma4_unified", "Gemma4Unified", _gemma4_unified)

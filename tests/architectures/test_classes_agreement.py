@@ -49,6 +49,7 @@ UNBUILT = {
     "aya_vision": "heads that do not divide the tower's width",
     "cohere_compass": "rope_parameters of no kind of layer",
     "deepseek_ocr2": "no mlp_layer_types",
+    "diffusion_gemma": "no experts",
     "esm": "no vocabulary",
     "hunyuan_vl": "no head_dim",
 }
