@@ -17,7 +17,7 @@ from minilm.architectures.task_heads import UndeclaredClassError
 from minilm.architectures.vision_tower import W, gain, matrix, once, vector, without_bias
 from minilm.errors import ConfigError
 from minilm.ledger.layout import Tensor
-from minilm.ledger.symbols import as_polynomial
+from minilm.ledger.symbols import Polynomial, as_polynomial
 
 Config = Mapping[str, Any]
 Tensors = tuple[Tensor, ...]
@@ -179,6 +179,24 @@ def pixel_shuffled(config: Config, vision: Config, name: str) -> Tensors:
 
 def ultravbert(config: Config, vision: Config, name: str) -> Tensors:
     return (*pixel_shuffled(config, vision, name), gain(f"{name}.norm", d))
+
+
+def janus(config: Config, vision: Config, name: str) -> Tensors:
+    del config
+    return perceptron(vision, name, W, layers(vision, "depth", 2))
+
+
+def perceptron(config: Config, name: str, inputs: Polynomial | int, depth: int) -> Tensors:
+    """Maps of one width behind each other."""
+    width = size(config, "projection_dim", 2048)
+    return (
+        *matrix(f"{name}.fc1", (width, inputs)),
+        *(
+            t
+            for number in range(depth - 1)
+            for t in matrix(f"{name}.hidden_layers.{number}", (width, width))
+        ),
+    )
 
 
 def lfm3_vl(config: Config, vision: Config, name: str) -> Tensors:

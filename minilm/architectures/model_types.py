@@ -41,11 +41,11 @@ _BERT = ModelType("bert_decoder", causal_only=True, whole="bert_heads", by_class
 _IMAGE_TEXT = """
 aria aya_vision cohere2_vision cohere_compass deepseek_ocr2 deepseek_vl deepseek_vl_hybrid
 exaone4_5 florence2 glm46v glm4v glm4v_moe glm_ocr glmga got_ocr2 granite_docling hunyuan_vl
-hyperclovax_vision_v2 idefics2 idefics3 internvl lfm2_vl lfm3_vl lighton_ocr llava llava_next
-llava_next_video llava_onevision minicpm_ocr minicpmv4_6 minicpmv4_7 minimax_m3_vl mistral3
-modernvbert ovis2 paddleocr_vl paligemma pp_chart2table qwen2_5_omni_thinker qwen2_5_vl qwen2_vl
-qwen3_omni_moe_thinker qwen3_vl qwen3_vl_moe smolvlm ultravbert unlimited_ocr video_llama_3
-video_llava vipllava
+hyperclovax_vision_v2 idefics2 idefics3 internvl janus lfm2_vl lfm3_vl lighton_ocr llava
+llava_next llava_next_video llava_onevision minicpm_ocr minicpmv4_6 minicpmv4_7 minimax_m3_vl
+mistral3 modernvbert ovis2 paddleocr_vl paligemma pp_chart2table qwen2_5_omni_thinker qwen2_5_vl
+qwen2_vl qwen3_omni_moe_thinker qwen3_vl qwen3_vl_moe smolvlm ultravbert unlimited_ocr
+video_llama_3 video_llava vipllava
 """
 
 # Of those that minilm runs, the first that can represent a configuration is exported to.
@@ -82,6 +82,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "blip-2": ModelType("blip2", by_class=True),
     "bloom": ModelType("bloom"),
     "camembert": _BERT,
+    "chameleon": ModelType("chameleon", by_class=True),
     "clip": ModelType("clip", by_class=True),
     "clip_text_model": ModelType("clip", by_class=True),
     "clip_vision_model": ModelType("clip", by_class=True),
@@ -159,6 +160,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "gptj": ModelType("gptj"),
     "granite": ModelType("granite"),
     "granite_swa": ModelType("granite_moe"),
+    "granite4_vision": ModelType("granite4_vision", by_class=True),
     "granite_speech": ModelType("granite_speech", by_class=True),
     "granite_speech_plus": ModelType("granite_speech", by_class=True),
     "granitemoe": ModelType("granite_moe"),
@@ -288,8 +290,10 @@ MODEL_TYPES: dict[str, ModelType] = {
     "switch_transformers": ModelType("t5", by_class=True),
     "t5": ModelType("t5", by_class=True),
     "t5gemma": ModelType("seq2seq_kin", by_class=True),
+    "t5gemma2": ModelType("t5gemma2", by_class=True),
     "tapas": ModelType("text_encoders", by_class=True),
     "trocr": ModelType("bart_decoder", causal_only=True),
+    "udop": ModelType("udop", by_class=True),
     "ultrabert": ModelType("modern_encoders", by_class=True),
     "umt5": ModelType("t5", by_class=True),
     "vaultgemma": ModelType("gemma"),

@@ -93,8 +93,8 @@ def deepseek_ocr2(config: Config, name: str) -> Part:
         without_bias(f"{prefix}.query_768", 144, width),
         without_bias(f"{prefix}.query_1024", 256, width),
     )
-    fields = with_ratio(sub_config(config, "sam_config"))
-    sam = _sam(fields, f"{name}.sam_model", channels(config, 896))
+    sam_fields = with_ratio(sub_config(config, "sam_config"))
+    sam = _sam(sam_fields, f"{name}.sam_model", channels(config, 896))
     return Part((*sam, *encoder, *queries), {})
 
 

@@ -10,12 +10,13 @@ from dataclasses import replace
 from typing import Any
 
 from minilm.architectures import image_projectors as projectors
+from minilm.architectures import vqgan
 from minilm.architectures.building_blocks import lm_head
-from minilm.architectures.config_fields import flag, size, sub_config
+from minilm.architectures.config_fields import flag, layers, size, sub_config
 from minilm.architectures.davit import stages
 from minilm.architectures.joint_text import Model, under_names
 from minilm.architectures.sam import sam_tower, with_ratio
-from minilm.architectures.vision_tower import Part, once
+from minilm.architectures.vision_tower import Part, matrix, once, without_bias
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Tensor
 
@@ -41,6 +42,25 @@ _SO400M = {
 def _high_resolution(config: Config) -> Part:
     fields = sub_config(config, "high_res_vision_config")
     return sam_tower(with_ratio(fields), "model.high_res_vision_model.vision_encoder")
+
+
+def _drawing(config: Config) -> Part:
+    """What Janus draws with: a VQGAN, tables of its words, and a head over them."""
+    fields = sub_config(config, "vq_config")
+    last = len(vqgan.levels(fields)) - 1
+    width, words = size(fields, "embed_dim", 8), size(fields, "num_embeddings", 16384)
+    depth, outputs = layers(fields, "num_hidden_layers", 2), size(fields, "projection_dim", 2048)
+    head, inputs = "model.generation_head", size(fields, "image_token_embed_dim", 2048)
+    tensors = (
+        *vqgan.encoder(fields, "model.vqmodel.encoder", lambda level: level == last),
+        *vqgan.codebook(fields, "model.vqmodel", words=16384, width=8),
+        *vqgan.decoder(fields, "model.vqmodel.decoder"),
+        without_bias("model.generation_embeddings", words, width),
+        *projectors.perceptron(fields, "model.generation_aligner", width, depth),
+        *matrix(f"{head}.proj_out", (outputs, inputs)),
+        *matrix(f"{head}.vision_head", (words, outputs)),
+    )
+    return Part(tensors, {})
 
 
 def _own_head(text: Layout, config: Config) -> Layout:
@@ -202,6 +222,15 @@ PICTURES = {
     ),
     "idefics3": _IDEFICS3,
     "internvl": Model("qwen2", "internvl_vision", projectors.internvl, **_FIRST_NAMES),
+    "janus": Model(
+        "llama",
+        "janus_vision_model",
+        projectors.janus,
+        below=_BELOW,
+        tower="model.vision_model",
+        between="model.aligner",
+        beside=_drawing,
+    ),
     "lfm2_vl": Model("lfm2", "siglip2_vision_model", projectors.lfm2_vl, below=_BELOW),
     "lfm3_vl": Model("lfm3", "lfm3_vl_vision", projectors.lfm3_vl, below=_BELOW),
     "lighton_ocr": Model(

@@ -1,20 +1,22 @@
-"""SigLIP's towers with more inside: MiniCPM-V's merger of windows, and Granite Docling's connector.
+"""SigLIP's towers with more inside: MiniCPM-V's merger of windows, Granite Docling's connector; and Janus'.
 
-Names, shapes and defaults: huggingface/transformers `models/{minicpmv4_6,minicpm_ocr,granite_docling}`.
+Names, shapes and defaults: huggingface/transformers `models/{minicpmv4_6,minicpm_ocr,granite_docling,janus}`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from math import prod
 from typing import Any
 
-from minilm.architectures.config_fields import flag, layer_numbers, size
+from minilm.architectures.config_fields import flag, layer_numbers, number, size
 from minilm.architectures.vision_tower import (
     F,
     Part,
     Tensors,
     W,
+    Y,
     matrix,
     projector,
     siglip_part,
@@ -43,6 +45,25 @@ def minicpm(config: Config, name: str) -> Part:
         *matrix(f"{merger}.linear_2", (W, window * F)),
     )
     return part._replace(tensors=(*part.tensors, *tensors))
+
+
+def janus(config: Config, name: str) -> Part:
+    """Its feed-forward is a multiple of the width; queries and keys may have norms."""
+    width = size(config, "hidden_size", 1024)
+    inner = max(1, int(width * number(config, "mlp_ratio", 4.0)))
+    fields = {"num_hidden_layers": 24, **config, "hidden_size": width, "intermediate_size": inner}
+    part = siglip_part(fields, name, patch=16, image=384)
+    attention = f"{name}.encoder.layers.{{i}}.self_attn"
+    bare = () if flag(config, "attention_bias", True) else ("q", "k", "v")
+    without = tuple(f"{attention}.{n}_proj.bias" for n in bare)
+    kept = (
+        replace(t, name=t.name.replace(".out_proj.", ".projection_layer."))
+        for t in part.tensors
+        if t.name not in without
+    )
+    norms = (t for n in "qk" for t in vector(f"{attention}.{n}_norm", W, Y))
+    has_norms = flag(config, "use_qk_norm", False)
+    return part._replace(tensors=(*kept, *(norms if has_norms else ())))
 
 
 def granite_docling(config: Config, name: str) -> Part:

@@ -12,6 +12,7 @@ from tests.architectures.draws_classes import (
     Draw,
     _modernbert,
     _seq2seq,
+    _t5,
     _ultrabert,
     encoder,
 )
@@ -19,6 +20,7 @@ from tests.architectures.draws_decoders import DRAWS as DECODER_DRAWS
 from tests.architectures.draws_vision import (
     WHOLE,
     _audio,
+    _clip_vision,
     _experts,
     _hears,
     _joint,
@@ -366,6 +368,78 @@ def _diffusion_gemma(random: Random) -> Config:
     return config | _maybe(random, tie_word_embeddings=_flag(random))
 
 
+def _t5gemma2(random: Random) -> Config:
+    names = ("hidden_size", "num_attention_heads", "num_key_value_heads", "vocab_size", "head_dim")
+    decoder = text(random, attention_bias=_flag(random)) | {"head_dim": 6}
+    own = text(random, attention_bias=_flag(random)) | {name: decoder[name] for name in names}
+    for each in (own, decoder):
+        each["pad_token_id"] = 0
+    encoder_config = {"text_config": own, "vision_config": _siglip_vision(random)}
+    config: Config = {"decoder": decoder, "encoder": encoder_config}
+    return config | _maybe(random, tie_word_embeddings=_flag(random))
+
+
+def _udop(random: Random) -> Config:
+    config = _t5(random)
+    for name in ("tie_word_embeddings", "is_decoder"):
+        config.pop(name, None)
+    kinds = [{"type": "1d", "relative_attention_num_buckets": 32}, {"type": "vertical"}]
+    config |= _maybe(random, patch_size=3, num_channels=2, max_2d_position_embeddings=7)
+    return config | _maybe(random, relative_bias_args=kinds[: random.randint(1, 2)])
+
+
+def _granite4_vision(random: Random) -> Config:
+    config = _joint("", _clip_vision)(random)
+    config["vision_config"] |= {"hidden_size": 64, "num_attention_heads": 2}
+    asking = _maybe(random, num_hidden_layers=2, intermediate_size=9, cross_attention_frequency=2)
+    config |= _maybe(random, qformer_config=asking)
+    config["downsample_rate"] = random.choice(["1/2", "4/8"])
+    return config | {"deepstack_layer_map": [[0, 0], [1, 1]][: random.randint(0, 2)]}
+
+
+def _vqgan(random: Random) -> Config:
+    times = [random.randint(1, 2) for _ in range(random.randint(1, 3))]
+    return {
+        "base_channels": 32,
+        "channel_multiplier": times,
+        **_maybe(
+            random,
+            num_res_blocks=random.randint(1, 2),
+            embed_dim=6,
+            num_embeddings=9,
+            in_channels=2,
+            latent_channels=5,
+        ),
+    }
+
+
+def _janus_vision(random: Random) -> Config:
+    config = vision(random, attention_bias=_flag(random), use_qk_norm=_flag(random), mlp_ratio=2.5)
+    config.pop("intermediate_size", None)
+    return config | _maybe(random, depth=random.randint(1, 3), projection_dim=7)
+
+
+def _janus(random: Random) -> Config:
+    config = _joint("llama", _janus_vision)(random)
+    more = _maybe(
+        random,
+        double_latent=_flag(random),
+        projection_dim=5,
+        num_hidden_layers=3,
+        image_token_embed_dim=4,
+        out_channels=2,
+    )
+    return config | {"vq_config": _vqgan(random) | more}
+
+
+def _chameleon(random: Random) -> Config:
+    config = text(random, attention_bias=_flag(random), mlp_bias=_flag(random))
+    config |= _maybe(random, tie_word_embeddings=_flag(random), swin_norm=_flag(random))
+    pictures = _vqgan(random) | _maybe(random, double_latent=_flag(random))
+    pictures |= _maybe(random, resolution=64, attn_resolutions=[32, 64], attn_type="none")
+    return config | {"vq_config": pictures, "vocabulary_map": {}}
+
+
 _BIAS = (True, False)
 _LFM = {"projector_bias": _BIAS, "projector_hidden_size": (5,)}
 _MINICPM = _joint("qwen3_5_text", _minicpm_vision, merger_times=(1, 3))
@@ -403,3 +477,8 @@ declare("kosmos-2.5", "Kosmos2_5", _kosmos(_kosmos_patches))
 declare("pix2struct", "Pix2Struct", _pix2struct)
 declare("diffusion_gemma", "DiffusionGemma", _diffusion_gemma, ("{}ForBlockDiffusion",))
 declare("gemma4_unified", "Gemma4Unified", _gemma4_unified)
+declare("granite4_vision", "Granite4Vision", _granite4_vision)
+declare("t5gemma2", "T5Gemma2", _t5gemma2)
+declare("udop", "Udop", _udop)
+declare("chameleon", "Chameleon", _chameleon)
+declare("janus", "Janus", _janus)
