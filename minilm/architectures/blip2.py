@@ -49,19 +49,19 @@ def layout(config: Config) -> Layout:
     if name and not name.endswith(WITH_ENCODERS):
         raise undeclared_class(config)
     vision = sub_config(config, "vision_config")
-    asking = sub_config(config, "qformer_config")
+    own = sub_config(config, "qformer_config")
     has_words = config["model_type"] != "blip-2"
-    reads_text = has_words or flag(asking, "use_qformer_text_input", False)
+    reads_text = has_words or flag(own, "use_qformer_text_input", False)
     symbols = {
         **vision_symbols(vision, width=1408, depth=39, inner=6144, image=224, patch=14),
-        "a": size(asking, "hidden_size", 768),
-        "z": layers(asking, "num_hidden_layers", 12),
+        "a": size(own, "hidden_size", 768),
+        "z": layers(own, "num_hidden_layers", 12),
     }
     queries = once("query_tokens", (1, size(config, "num_query_tokens", 32), a))
     # T5 has encoder layers by the same letter.
     depth = as_polynomial(symbols.pop("Y"))
     tower = (replace(t, repeat=depth) if t.repeat == Y else t for t in vision_tower(vision))
-    questions = _asking(asking, symbols["z"], has_words=has_words, reads_text=reads_text)
+    questions = asking(own, symbols["z"], "qformer", has_words=has_words, reads_text=reads_text)
     tensors = (
         *tower,
         *projector([queries, *questions]),
@@ -90,14 +90,17 @@ def vision_tower(config: Config) -> Tensors:
     )
 
 
-def _asking(config: Config, depth: int, *, has_words: bool, reads_text: bool) -> Tensors:
+def asking(
+    config: Config, depth: int, name: str, *, has_words: bool = False, reads_text: bool = False
+) -> Tensors:
+    """The querying transformer below ``name``; ``has_words`` where it has tables for a text too."""
     inner, seen = size(config, "intermediate_size", 3072), size(config, "encoder_hidden_size", 1408)
-    block, embeddings = "qformer.encoder.layer.{i}", "qformer.embeddings"
+    block, embeddings = f"{name}.encoder.layer.{{i}}", f"{name}.embeddings"
     step = size(config, "cross_attention_frequency", 2)
     crossing = tuple(range(0, depth, step))
 
-    def attention(name: str, keys: Polynomial | int) -> Tensors:
-        own = f"{block}.{name}"
+    def attention(kind: str, keys: Polynomial | int) -> Tensors:
+        own = f"{block}.{kind}"
         return (
             *matrix(f"{own}.attention.query", (a, a), z),
             *matrix(f"{own}.attention.key", (a, keys), z),
@@ -114,7 +117,7 @@ def _asking(config: Config, depth: int, *, has_words: bool, reads_text: bool) ->
         )
 
     some = as_polynomial(len(crossing))
-    tables: Tensors = vector("qformer.layernorm", a)
+    tables: Tensors = vector(f"{name}.layernorm", a)
     if has_words:
         rows, context = (
             size(config, "vocab_size", 30522),

@@ -35,6 +35,7 @@ from minilm.architectures.moe import (
     sparse_feed_forward,
     sparse_layers,
     split_layers,
+    with_stacked_experts,
 )
 from minilm.architectures.mtp import with_mtp
 from minilm.ledger import components
@@ -64,6 +65,7 @@ class _Defaults:
     indexer: tuple[int, int] | None = None  # its heads, and their width
     lists_layers: bool = False  # `mlp_layer_types` may say which layers are dense
     output_norm: str = ""  # of layers with experts
+    stacked: bool = False  # all experts' matrices in two tensors
 
 
 _V32 = _Defaults(
@@ -139,6 +141,19 @@ _DEFAULTS = {
         context=32768,
         lists_layers=True,
         output_norm="post_mlp_layernorm",
+    ),
+    "mistral4": _Defaults(
+        vocabulary=131072,
+        d_model=4096,
+        layers=36,
+        heads=32,
+        latents=(1024, 256),
+        head_widths=(64, 64, 128),
+        feed_forward=12288,
+        experts=(128, 4, 2048),
+        context=1048576,
+        corrects=False,
+        stacked=True,
     ),
     "minicpm3": _Defaults(
         vocabulary=73448,
@@ -234,6 +249,8 @@ def layout(config: Mapping[str, Any]) -> Layout:
         attention=_attention_kinds(config, own_index, num_layers),
         context_length=size(config, "max_position_embeddings", defaults.context),
     )
+    if defaults.stacked:
+        layout = with_stacked_experts(layout, MLP)
     if not defaults.corrects or defaults.experts is None:
         return layout
     has_tables = family != "glm_moe_dsa"

@@ -20,7 +20,12 @@ from minilm.architectures.decoder import (
     heads_and_layers,
     pre_norms,
 )
-from minilm.architectures.moe import routed_fields, sparse_feed_forward, split_layers
+from minilm.architectures.moe import (
+    routed_fields,
+    sparse_feed_forward,
+    sparse_layers,
+    split_layers,
+)
 from minilm.ledger.layout import Layout
 
 _DEFAULTS = Defaults(102400, 30, (4096, 32, 32, None), 11008, experts=(64, None, 1407))
@@ -33,7 +38,8 @@ def layout(config: Mapping[str, Any]) -> Layout:
     first = whole_number(config, "first_k_dense_replace", 0)
     frequency = size(config, "moe_layer_freq", 1)
     routes = config.get("n_routed_experts") is not None
-    split = split_layers(num_layers, lambda i: routes and i >= first and i % frequency == 0)
+    sparse_at = sparse_layers(config, num_layers, lambda i: i >= first and i % frequency == 0)
+    split = split_layers(num_layers, lambda i: routes and sparse_at(i))
     sparse = sparse_feed_forward(
         config,
         MLP,

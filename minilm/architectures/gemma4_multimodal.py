@@ -2,7 +2,8 @@
 them.
 
 Both towers are of Gemma's own kind. A linear map may clip what goes in and out, at limits in buffers.
-Names, shapes and defaults: huggingface/transformers `models/gemma4` (Gemma4ForConditionalGeneration).
+The unified model has none: a map over pixels and one over samples. Names, shapes and defaults:
+huggingface/transformers `models/{gemma4,gemma4_unified}` (their ForConditionalGeneration).
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from typing import Any
 from minilm.architectures.building_blocks import d
 from minilm.architectures.config_fields import flag, layers, size, sub_config
 from minilm.architectures.gemma3n import layout as text_layout
-from minilm.architectures.vision_tower import F, W, Y, once
+from minilm.architectures.vision_tower import F, W, Y, matrix, once, vector
 from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
-from minilm.ledger.symbols import ONE, Polynomial, symbol
+from minilm.ledger.symbols import ONE, Polynomial, as_polynomial, symbol
 
 a, z = symbol("a"), symbol("z")
 
@@ -26,28 +27,36 @@ _LIMITS = ("input_min", "input_max", "output_min", "output_max")
 
 
 def layout(config: Mapping[str, Any]) -> Layout:
-    """The tensors of Gemma4ForConditionalGeneration for a config.json."""
-    text = text_layout({**sub_config(config, "text_config"), "model_type": "gemma4_text"})
+    """The tensors of Gemma4 and Gemma4UnifiedForConditionalGeneration for a config.json."""
+    family = config["model_type"]
+    is_unified = family == "gemma4_unified"
+    text = text_layout({**sub_config(config, "text_config"), "model_type": f"{family}_text"})
     parts = [_inside(text)]
     symbols = dict(text.symbols)
     if config.get("vision_config") is not None:
         vision = sub_config(config, "vision_config")
-        symbols |= {
-            "W": size(vision, "hidden_size", 768),
-            "Y": layers(vision, "num_hidden_layers", 16),
-            "F": size(vision, "intermediate_size", 3072),
-        }
-        parts.append(_vision(vision))
+        if is_unified:
+            parts.append(_patches(vision))
+        else:
+            symbols |= {
+                "W": size(vision, "hidden_size", 768),
+                "Y": layers(vision, "num_hidden_layers", 16),
+                "F": size(vision, "intermediate_size", 3072),
+            }
+            parts.append(vision_tower(vision, "model"))
     if config.get("audio_config") is not None:
         audio = sub_config(config, "audio_config")
-        symbols |= {
-            "a": size(audio, "hidden_size", 1024),
-            "z": layers(audio, "num_hidden_layers", 12),
-        }
-        parts.append(_audio(audio, symbols["a"]))
+        if is_unified:
+            parts.append(_waves(audio))
+        else:
+            symbols |= {
+                "a": size(audio, "hidden_size", 1024),
+                "z": layers(audio, "num_hidden_layers", 12),
+            }
+            parts.append(_audio(audio, symbols["a"]))
     return replace(
         text,
-        family="gemma4",
+        family=family,
         tensors=tuple(tensor for tensors, _ in parts for tensor in tensors),
         buffers=tuple(buffer for _, buffers in parts for buffer in buffers),
         symbols=symbols,
@@ -81,8 +90,32 @@ def _limits(maps: list[Tensor], has_limits: bool) -> list[Tensor]:
     ]
 
 
-def _vision(config: Mapping[str, Any]) -> _Part:
-    tower = "model.vision_tower"
+def _patches(config: Mapping[str, Any]) -> _Part:
+    """Gemma 4's unified model has a map of a picture's squares in the tower's place, with two norms."""
+    name, width = "model.vision_embedder", size(config, "mm_embed_dim", 3840)
+    side = size(config, "patch_size", 16) * size(config, "pooling_kernel_size", 3)
+    pixels, outputs = 3 * side**2, size(config, "output_proj_dims", 3840)
+    rows = size(config, "mm_posemb_size", 1120)
+    return [
+        *vector(f"{name}.patch_ln1", as_polynomial(pixels)),
+        *matrix(f"{name}.patch_dense", (width, pixels)),
+        *vector(f"{name}.patch_ln2", as_polynomial(width)),
+        once(f"{name}.pos_embedding", (rows, 2, width)),
+        *vector(f"{name}.pos_norm", as_polynomial(width)),
+        once("model.embed_vision.embedding_projection.weight", (d, outputs)),
+    ], []
+
+
+def _waves(config: Mapping[str, Any]) -> _Part:
+    """A sound's samples are projected as they are."""
+    inputs = size(config, "output_proj_dims", size(config, "audio_embed_dim", 640))
+    name = "model.embed_audio.embedding_projection.weight"
+    return [once(name, (d, inputs), component=components.AUDIO)], []
+
+
+def vision_tower(config: Mapping[str, Any], above: str) -> _Part:
+    """The tower and the projection of what it puts out, both below ``above``, and its buffers."""
+    tower = f"{above}.vision_tower"
     block = f"{tower}.encoder.layers.{{i}}"
     patch = size(config, "patch_size", 16)
     head = size(config, "head_dim", 64)
@@ -109,7 +142,7 @@ def _vision(config: Mapping[str, Any]) -> _Part:
         *maps,
         *(once(f"{block}.self_attn.{n}_norm.weight", (head,), repeat=Y) for n in "qk"),
         *(once(f"{block}.{name}_layernorm.weight", (W,), repeat=Y) for name in norms),
-        once("model.embed_vision.embedding_projection.weight", (d, W)),
+        once(f"{above}.embed_vision.embedding_projection.weight", (d, W)),
     ]
     buffers = _limits(maps, flag(config, "use_clipped_linears", False))
     if flag(config, "standardize", False):

@@ -11,11 +11,13 @@ from typing import Any
 
 from minilm.architectures.building_blocks import d
 from minilm.architectures.config_fields import flag, layers, number, size, sub_config
+from minilm.architectures.davit import stages
+from minilm.architectures.page_towers import channels
 from minilm.architectures.task_heads import UndeclaredClassError
 from minilm.architectures.vision_tower import W, gain, matrix, once, vector, without_bias
 from minilm.errors import ConfigError
 from minilm.ledger.layout import Tensor
-from minilm.ledger.symbols import as_polynomial
+from minilm.ledger.symbols import Polynomial, as_polynomial
 
 Config = Mapping[str, Any]
 Tensors = tuple[Tensor, ...]
@@ -116,6 +118,140 @@ def lfm2_vl(config: Config, vision: Config, name: str) -> Tensors:
 def deepseek_vl(config: Config, vision: Config, name: str) -> Tensors:
     del config, vision
     return (*matrix(f"{name}.linear1", (d, W)), *matrix(f"{name}.linear2", (d, d)))
+
+
+def deepseek_vl_hybrid(config: Config, vision: Config, name: str) -> Tensors:
+    """Half of the width from each of two towers; what SAM puts out passes two more convolutions."""
+    del vision
+    high = sub_config(config, "high_res_vision_config")
+    channels, width = size(high, "output_channels", 256), size(high, "hidden_size", 768)
+    half = size(sub_config(config, "text_config"), "hidden_size", 4096) // 2
+    neck = "model.high_res_vision_neck"
+    return (
+        once("model.high_res_vision_alpha", (1,)),
+        without_bias(f"{neck}.conv1", channels, width, 1, 1),
+        *vector(f"{neck}.layer_norm1", as_polynomial(channels)),
+        without_bias(f"{neck}.conv2", channels, channels, 3, 3),
+        *vector(f"{neck}.layer_norm2", as_polynomial(channels)),
+        without_bias("model.high_res_vision_proj.conv1", 2 * channels, channels, 3, 3),
+        without_bias("model.high_res_vision_proj.conv2", 4 * channels, 2 * channels, 3, 3),
+        *matrix(f"{name}.vision_proj", (half, W)),
+        *matrix(f"{name}.high_res_vision_proj", (half, 4 * channels)),
+        *matrix(f"{name}.proj", (d, d)),
+    )
+
+
+def deepseek_ocr2(config: Config, vision: Config, name: str) -> Tensors:
+    del config
+    width = size(sub_config(vision, "encoder_config"), "hidden_size", 4096)
+    return (*matrix(f"{name}.projector.layers", (d, width)), once(f"{name}.view_seperator", (d,)))
+
+
+def unlimited_ocr(config: Config, vision: Config, name: str) -> Tensors:
+    del config
+    last = channels(vision, 1024)[-1]
+    return (
+        *matrix(f"{name}.projector.layers", (d, W + last)),
+        once(f"{name}.view_seperator", (d,)),
+        once(f"{name}.image_newline", (d,)),
+    )
+
+
+def florence2(config: Config, vision: Config, name: str) -> Tensors:
+    """With learned positions of rows and columns, which are half of the width each."""
+    del config
+    outputs = stages(vision, "embed_dim", (128, 256, 512, 1024))[-1]
+    width, rows = size(vision, "projection_dim", 1024), size(vision, "max_position_embeddings", 50)
+    table = f"{name}.image_position_embed"
+    return (
+        without_bias(f"{name}.image_projection", width, outputs),
+        *vector(f"{name}.image_proj_norm", as_polynomial(width)),
+        without_bias(f"{table}.row_embeddings", rows, outputs // 2),
+        without_bias(f"{table}.column_embeddings", rows, outputs - outputs // 2),
+    )
+
+
+def pixel_shuffled(config: Config, vision: Config, name: str) -> Tensors:
+    del vision
+    merged = size(config, "pixel_shuffle_factor", 4) ** 2 * W
+    return (without_bias(f"{name}.modality_projection", d, merged),)
+
+
+def ultravbert(config: Config, vision: Config, name: str) -> Tensors:
+    return (*pixel_shuffled(config, vision, name), gain(f"{name}.norm", d))
+
+
+def janus(config: Config, vision: Config, name: str) -> Tensors:
+    del config
+    return perceptron(vision, name, W, layers(vision, "depth", 2))
+
+
+def perceptron(config: Config, name: str, inputs: Polynomial | int, depth: int) -> Tensors:
+    """Maps of one width behind each other."""
+    width = size(config, "projection_dim", 2048)
+    return (
+        *matrix(f"{name}.fc1", (width, inputs)),
+        *(
+            t
+            for number in range(depth - 1)
+            for t in matrix(f"{name}.hidden_layers.{number}", (width, width))
+        ),
+    )
+
+
+def lfm3_vl(config: Config, vision: Config, name: str) -> Tensors:
+    merged = size(vision, "spatial_merge_size", 2) ** 2 * W
+    inner = as_polynomial(size(config, "projector_hidden_size", 4096))
+    maps = (
+        *matrix(f"{name}.linear_1", (inner, merged)),
+        *matrix(f"{name}.linear_2", (d, inner)),
+    )
+    bias = flag(config, "projector_bias", True)
+    return (
+        *vector(f"{name}.layer_norm", W),
+        *(t for t in maps if bias or not t.name.endswith(".bias")),
+    )
+
+
+def minicpm(config: Config, vision: Config, name: str) -> Tensors:
+    """Four patches become one as often as the config says."""
+    del vision
+    times = size(config, "merger_times", 1)
+    outputs = [*[W] * (times - 1), d]
+    return tuple(
+        t
+        for number, width in enumerate(outputs)
+        for t in (
+            *vector(f"{name}.mlp.{number}.pre_norm", 4 * W),
+            *matrix(f"{name}.mlp.{number}.linear_1", (4 * W, 4 * W)),
+            *matrix(f"{name}.mlp.{number}.linear_2", (width, 4 * W)),
+        )
+    )
+
+
+def granite_docling(config: Config, vision: Config, name: str) -> Tensors:
+    """What chooses between the two paths of the tower's connector, if anything does."""
+    del vision
+    if config.get("density_router_hidden_size") is None:
+        return ()
+    inner = size(config, "density_router_hidden_size")
+    return (
+        *matrix(f"{name}.att", (1, W)),
+        *vector(f"{name}.norm", W),
+        *matrix(f"{name}.fc1", (inner, W)),
+        *matrix(f"{name}.fc2", (1, inner)),
+    )
+
+
+def minimax_m3(config: Config, vision: Config, name: str) -> Tensors:
+    merged = size(vision, "spatial_merge_size", 2) ** 2 * d
+    inner = as_polynomial(size(config, "projector_hidden_size", 6144))
+    return (
+        *matrix(f"{name}.linear_1", (inner, W)),
+        *matrix(f"{name}.linear_2", (d, inner)),
+        *matrix("patch_merge_mlp.linear_1", (inner, merged)),
+        *matrix("patch_merge_mlp.linear_2", (d, inner)),
+    )
 
 
 def video_llama_3(config: Config, vision: Config, name: str) -> Tensors:

@@ -10,7 +10,7 @@ from typing import Any
 from minilm.architectures import layout_of
 from minilm.architectures.config_fields import flag, sub_config
 from minilm.architectures.model_types import MODEL_TYPES
-from minilm.architectures.task_heads import UndeclaredClassError
+from minilm.architectures.task_heads import WITH_ENCODERS, UndeclaredClassError
 from minilm.architectures.vision_tower import Part
 from minilm.ledger.layout import Layout, Tensor
 
@@ -31,6 +31,7 @@ class Model:
     text: str
     vision: str
     projector: Callable[[Config, Config, str], Tensors]
+    buffers: Callable[[Config, Config, str], Tensors] | None = None  # of the projector
     inside: str = ""
     below: str = "model."
     tower: str = "model.vision_tower"
@@ -40,11 +41,34 @@ class Model:
     text_defaults: Mapping[str, Any] = field(default_factory=dict)
     bare_text: Mapping[str, Any] = field(default_factory=dict)
     bare_vision: Mapping[str, Any] = field(default_factory=dict)
+    text_class: str = ""  # where it is not the text's language model alone
     changes: Callable[[Layout, Config], Layout] | None = None  # of the text, under its own names
     second_tower: str = ""  # like the first
+    beside: Callable[[Config], Part] | None = None  # a further tower, of another kind
     head: str = ""  # in front of the head's name
     own_ties: bool = False  # as text_config alone says
+    text_tied: bool | None = None  # by default, where text_config may tie too
     with_encoder: tuple[str, ...] = ()  # types of text with an encoder that it may have
+    ending: str = WITH_ENCODERS  # of the declared class's name
+
+
+def under_names(names: Mapping[str, str]) -> Callable[[Layout, Config], Layout]:
+    """A change of the text: parts of its names are others."""
+
+    def renamed(name: str) -> str:
+        for old, new in names.items():
+            name = name.replace(old, new, 1)
+        return name
+
+    def change(text: Layout, config: Config) -> Layout:
+        del config
+        return replace(
+            text,
+            tensors=tuple(replace(t, name=renamed(t.name)) for t in text.tensors),
+            ties=tuple((renamed(head), renamed(table)) for head, table in text.ties),
+        )
+
+    return change
 
 
 def joined(text: Layout, family: str, *parts: Part) -> Layout:
@@ -72,7 +96,7 @@ def text_layout(config: Config, model: Model) -> Layout:
     if entry is None or (is_whole and kind not in model.with_encoder):
         raise UndeclaredClassError("config.json: text_config", shortened(kind), "a declared type")
     fields = {**model.text_defaults, **fields, "model_type": kind}
-    fields["architectures"] = None
+    fields["architectures"] = [model.text_class] if model.text_class else None
     if not model.own_ties:
         fields["tie_word_embeddings"] = is_tied(config, model)
     text = layout_of(fields)
@@ -94,13 +118,9 @@ def text_layout(config: Config, model: Model) -> Layout:
         buffers=renamed(text.buffers),
         mtp=renamed(text.mtp),
         ignored=tuple(map(moved, text.ignored)),
-        ties=tuple((_head_name(head, model), moved(table)) for head, table in text.ties),
+        ties=tuple((moved(head), moved(table)) for head, table in text.ties),
         optional_prefix="",
     )
-
-
-def _head_name(name: str, model: Model) -> str:
-    return model.inside + name if model.inside else model.head + name
 
 
 def is_tied(config: Config, model: Model) -> bool:
@@ -108,6 +128,8 @@ def is_tied(config: Config, model: Model) -> bool:
     text = sub_config(config, "text_config")
     if config.get("tie_word_embeddings") is None and is_version_4(config):
         return flag(text, "tie_word_embeddings", model.tied)
+    if model.text_tied is not None and flag(text, "tie_word_embeddings", model.text_tied):
+        return True
     return flag(config, "tie_word_embeddings", model.tied)
 
 

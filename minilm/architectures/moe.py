@@ -24,7 +24,7 @@ from minilm.architectures.building_blocks import (
 from minilm.architectures.config_fields import field_name, size, whole_number
 from minilm.errors import ConfigError
 from minilm.ledger import components
-from minilm.ledger.layout import Role, Tensor
+from minilm.ledger.layout import Layout, Role, Tensor
 from minilm.ledger.symbols import Polynomial, as_polynomial
 
 # Experts have names of their own in every layer: a number from a file must not make us list millions.
@@ -175,6 +175,19 @@ def stacked_experts(
         stacked(gate_up, 2 * m, d, components.EXPERTS_GATE_UP),
         stacked(down, d, m, components.EXPERTS_DOWN),
     )
+
+
+def with_stacked_experts(layout: Layout, prefix: str, *, transposed: bool = False) -> Layout:
+    """``layout`` with all experts of a layer in ``prefix.experts.gate_up_proj`` and ``down_proj``."""
+    groups = {t.repeat: t.layers for t in layout.tensors if "{e}" in t.name}
+    kept = tuple(t for t in layout.tensors if "{e}" not in t.name)
+    both = (f"{prefix}.experts.gate_up_proj", f"{prefix}.experts.down_proj")
+    stacked = (
+        tensor
+        for repeat, at in groups.items()
+        for tensor in stacked_experts(*both, LayerGroup(repeat, at), transposed=transposed)
+    )
+    return replace(layout, tensors=(*kept, *stacked))
 
 
 def router(name: str, group: LayerGroup | None) -> tuple[Tensor, ...]:

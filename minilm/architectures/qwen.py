@@ -88,7 +88,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
     """The tensors of Qwen{2,3}[Moe]ForCausalLM for a config.json."""
     family = config["model_type"]
     defaults = _DEFAULTS[family]
-    heads = read_heads(config, defaults=defaults.heads)
+    heads = read_heads(config, defaults=defaults.heads, rounds=family == "qwen3_moe")
     num_layers = layers(config, "num_hidden_layers", defaults.layers)
     tied = flag(config, "tie_word_embeddings", False)
     split = split_layers(

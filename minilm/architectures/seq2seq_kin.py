@@ -27,6 +27,7 @@ from minilm.architectures.config_fields import flag, layers, size, sub_config
 from minilm.architectures.early_models import layout as early_layout
 from minilm.architectures.gemma import layout as gemma_layout
 from minilm.architectures.task_heads import class_name_of, undeclared_class
+from minilm.architectures.vision_tower import Part, in_numbers
 from minilm.ledger import components
 from minilm.ledger.layout import AttentionSpec, Layout, Role, Tensor
 from minilm.ledger.symbols import ONE, Polynomial, as_polynomial, symbol
@@ -242,6 +243,7 @@ def _t5gemma(config: Config) -> Layout:
         for which in ("pre", "post")
         for tensor in norm(f"{block}.{which}_cross_attn_layernorm", components.CROSS_ATTENTION)
     )
+    own = tuple(moved(t, "encoder") for t in _body(encoder))
     return replace(
         decoder,
         family="t5gemma",
@@ -249,7 +251,7 @@ def _t5gemma(config: Config) -> Layout:
             *(moved(t, "decoder") for t in decoder.tensors),
             *map(_asked_by_token, crossing),
             *gains,
-            *as_encoder([_in_numbers(moved(t, "encoder"), encoder) for t in _body(encoder)]),
+            *as_encoder(in_numbers(Part(own, dict(encoder.symbols))).tensors),
         ),
         ties=(("lm_head.out_proj.weight", "model.decoder.embed_tokens.weight"),) if tied else (),
         attention=(*decoder.attention, heads.attention()),
@@ -258,13 +260,6 @@ def _t5gemma(config: Config) -> Layout:
 
 def _body(encoder: Layout) -> list[Tensor]:
     return [t for t in encoder.tensors if t.component != components.LM_HEAD]
-
-
-def _in_numbers(tensor: Tensor, layout: Layout) -> Tensor:
-    """Of the encoder, whose sizes have the same letters as the decoder's."""
-    shape = tuple(as_polynomial(size.value(layout.symbols)) for size in tensor.shape)
-    repeat = as_polynomial(tensor.repeat.value(layout.symbols))
-    return replace(tensor, shape=shape, repeat=repeat)
 
 
 _LAYOUTS = {"moonshine": _moonshine, "prophetnet": _prophetnet, "t5gemma": _t5gemma}

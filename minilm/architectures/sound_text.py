@@ -1,48 +1,40 @@
 """Language models that hear: a declared text model, Whisper's encoder, and a projector between.
 
-Qwen2-Audio, Voxtral, Audio Flamingo 3, Music Flamingo and GLM-ASR. Sounds are used once, not once a token.
+Qwen2-Audio, Qwen3-ASR, Voxtral, Audio Flamingo 3, Music Flamingo, GLM-ASR and MOSS-Transcribe. Sounds are
+used once, not once a token.
 Names, shapes and defaults: huggingface/transformers `models/TYPE`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
-from minilm.architectures.building_blocks import d
-from minilm.architectures.config_fields import field_name, flag, layers, size, sub_config
+from minilm.architectures.building_blocks import d, linear
+from minilm.architectures.config_fields import flag, size, sub_config
+from minilm.architectures.decoder import BLOCK
 from minilm.architectures.joint_text import Model, joined, text_layout
+from minilm.architectures.sound_towers import LLAMA, a, convolved, voxtral_realtime, whisper
 from minilm.architectures.task_heads import WITH_ENCODERS, class_name_of, undeclared_class
-from minilm.architectures.vision_tower import Part, matrix, once, projector, vector
+from minilm.architectures.vision_tower import Part, matrix, projector, vector, without_bias
 from minilm.ledger import components
-from minilm.ledger.layout import Layout, Tensor
-from minilm.ledger.symbols import symbol
+from minilm.ledger.layout import Layout, Role, Tensor
+from minilm.ledger.symbols import as_polynomial
 
 Config = Mapping[str, Any]
 Tensors = tuple[Tensor, ...]
-a, z, F, P = symbol("a"), symbol("z"), symbol("F"), symbol("P")
 _TOWER, _BETWEEN = "audio_tower", "multi_modal_projector"
-_WHISPER = {
-    "output": "self_attn.out_proj",
-    "norms": ("self_attn_layer_norm", "final_layer_norm"),
-    "forward": ("fc1", "fc2"),
-    "last": "layer_norm",
-}
-_LLAMA = {
-    "output": "self_attn.o_proj",
-    "norms": ("input_layernorm", "post_attention_layernorm"),
-    "forward": ("mlp.fc1", "mlp.fc2"),
-    "last": "norm",
-}
 
 
 @dataclass(frozen=True)
 class _Sound:
     text: Model
-    projector: Callable[[Config], Tensors]
-    names: Mapping[str, Any]
-    has_positions: bool = True
+    projector: Callable[[Config, str], Tensors]
+    tower: Callable[[Config, str], Part] = whisper
+    above: str = ""  # in front of both names
+    audio_defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
 def layout(config: Config) -> Layout:
@@ -51,67 +43,37 @@ def layout(config: Config) -> Layout:
     if name and not name.endswith(WITH_ENCODERS):
         raise undeclared_class(config)
     sound = _SOUNDS[config["model_type"]]
-    audio = sub_config(config, "audio_config")
+    audio = {**sound.audio_defaults, **sub_config(config, "audio_config")}
     text = text_layout(config, sound.text)
-    between = projector(sound.projector(config))
-    return joined(text, config["model_type"], _tower(audio, sound), Part(between, {}))
+    between = projector(sound.projector({**config, "audio_config": audio}, sound.above + _BETWEEN))
+    tower = sound.tower(audio, sound.above + _TOWER)
+    return joined(text, config["model_type"], tower, Part(between, {}))
 
 
-def _tower(config: Config, sound: _Sound) -> Part:
-    names = sound.names
-    block = f"{_TOWER}.layers.{{i}}"
-    bands = size(config, "num_mel_bins", 128)
-    up, down = names["forward"]
-    first, second = names["norms"]
-    key = matrix(f"{block}.self_attn.k_proj", (a, a), z)[:1]
-    tensors = (
-        *matrix(f"{_TOWER}.conv1", (a, bands, 3)),
-        *matrix(f"{_TOWER}.conv2", (a, a, 3)),
-        *((once(f"{_TOWER}.embed_positions.weight", (P, a)),) if sound.has_positions else ()),
-        *matrix(f"{block}.self_attn.q_proj", (a, a), z),
-        *key,
-        *matrix(f"{block}.self_attn.v_proj", (a, a), z),
-        *matrix(f"{block}.{names['output']}", (a, a), z),
-        *vector(f"{block}.{first}", a, z),
-        *matrix(f"{block}.{up}", (F, a), z),
-        *matrix(f"{block}.{down}", (a, F), z),
-        *vector(f"{block}.{second}", a, z),
-        *vector(f"{_TOWER}.{names['last']}", a),
-    )
-    symbols = {
-        "a": size(config, field_name(config, "d_model", "hidden_size"), 1280),
-        "z": layers(config, field_name(config, "encoder_layers", "num_hidden_layers"), 32),
-        "F": size(config, field_name(config, "encoder_ffn_dim", "intermediate_size"), 5120),
-    }
-    if sound.has_positions:
-        symbols["P"] = size(config, "max_source_positions", 1500)
-    return Part(tuple(replace(t, component=components.AUDIO) for t in tensors), symbols)
-
-
-def _one_map(config: Config) -> Tensors:
+def _one_map(config: Config, name: str) -> Tensors:
     del config
-    return matrix(f"{_BETWEEN}.linear", (d, a))
+    return matrix(f"{name}.linear", (d, a))
 
 
-def _two_maps(config: Config) -> Tensors:
-    maps = (*matrix(f"{_BETWEEN}.linear_1", (d, a)), *matrix(f"{_BETWEEN}.linear_2", (d, d)))
+def _two_maps(config: Config, name: str) -> Tensors:
+    maps = (*matrix(f"{name}.linear_1", (d, a)), *matrix(f"{name}.linear_2", (d, d)))
     bias = flag(config, "projector_bias", True)
     return tuple(t for t in maps if bias or not t.name.endswith(".bias"))
 
 
-def _voxtral(config: Config) -> Tensors:
+def _voxtral(config: Config, name: str) -> Tensors:
     audio = sub_config(config, "audio_config")
     inputs = size(audio, "intermediate_size", 5120)
-    maps = (*matrix(f"{_BETWEEN}.linear_1", (d, inputs)), *matrix(f"{_BETWEEN}.linear_2", (d, d)))
+    maps = (*matrix(f"{name}.linear_1", (d, inputs)), *matrix(f"{name}.linear_2", (d, d)))
     return tuple(t for t in maps if not t.name.endswith(".bias"))
 
 
-def _glmasr(config: Config) -> Tensors:
+def _glmasr(config: Config, name: str) -> Tensors:
     audio = sub_config(config, "audio_config")
     inputs = size(audio, "intermediate_size", 5120)
     return (
-        *matrix(f"{_BETWEEN}.linear_1", (2 * d, inputs)),
-        *matrix(f"{_BETWEEN}.linear_2", (d, 2 * d)),
+        *matrix(f"{name}.linear_1", (2 * d, inputs)),
+        *matrix(f"{name}.linear_2", (d, 2 * d)),
     )
 
 
@@ -120,9 +82,46 @@ def _none(config: Config, vision: Config, name: str) -> Tensors:
     return ()
 
 
+def _moss(config: Config, name: str) -> Tensors:
+    """Several sounds' tokens become one."""
+    merged = size(config, "audio_merge_size", 4) * a
+    maps = (*matrix(f"{name}.linear_1", (d, merged)), *matrix(f"{name}.linear_2", (d, d)))
+    bias = flag(config, "projector_bias", True)
+    return (
+        *(t for t in maps if bias or not t.name.endswith(".bias")),
+        *vector(f"{name}.norm", d),
+    )
+
+
+def _qwen3_asr(config: Config, name: str) -> Tensors:
+    outputs = size(sub_config(config, "audio_config"), "output_dim", 3584)
+    return (*matrix(f"{name}.linear_1", (a, a)), *matrix(f"{name}.linear_2", (outputs, a)))
+
+
+def _voxtral_realtime(config: Config, name: str) -> Tensors:
+    merged = size(config, "downsample_factor", 4) * a
+    return (
+        without_bias(f"{name}.linear_1", d, merged),
+        without_bias(f"{name}.linear_2", d, d),
+    )
+
+
+def _adaptive_norms(text: Layout, config: Config) -> Layout:
+    """Each feed-forward's input is scaled by what two maps make of the delay."""
+    del config
+    prefix, part = f"{BLOCK}.ada_rms_norm", components.FEED_FORWARD_NORM
+    maps = (
+        *linear(f"{prefix}.linear1", as_polynomial(32), d, part),
+        *linear(f"{prefix}.linear2", d, as_polynomial(32), part),
+    )
+    once_a_delay = tuple(replace(t, role=Role.ONCE) for t in maps)
+    return replace(text, tensors=(*text.tensors, *once_a_delay))
+
+
 _QWEN2 = Model("qwen2", "", _none, inside="language_model.", tied=False)
+_QWEN3 = Model("qwen3", "", _none, below="model.language_model.")
 _SOUNDS = {
-    "audioflamingo3": _Sound(_QWEN2, _two_maps, _WHISPER),
+    "audioflamingo3": _Sound(_QWEN2, _two_maps),
     "glmasr": _Sound(
         replace(
             _QWEN2,
@@ -139,11 +138,48 @@ _SOUNDS = {
             },
         ),
         _glmasr,
-        _LLAMA,
-        has_positions=False,
+        partial(whisper, names=LLAMA),
     ),
-    "musicflamingo": _Sound(_QWEN2, _two_maps, _WHISPER),
-    "qwen2_audio": _Sound(_QWEN2, _one_map, _WHISPER),
+    "moss_transcribe_diarize": _Sound(
+        replace(
+            _QWEN3,
+            bare_text={
+                "hidden_size": 1024,
+                "intermediate_size": 3072,
+                "num_hidden_layers": 28,
+                "num_attention_heads": 16,
+                "num_key_value_heads": 8,
+                "max_position_embeddings": 131072,
+            },
+        ),
+        _moss,
+        above="model.",
+        audio_defaults={
+            "num_mel_bins": 80,
+            "num_hidden_layers": 24,
+            "intermediate_size": 4096,
+            "hidden_size": 1024,
+        },
+    ),
+    "musicflamingo": _Sound(_QWEN2, _two_maps),
+    "qwen2_audio": _Sound(_QWEN2, _one_map),
+    "qwen3_asr": _Sound(
+        replace(
+            _QWEN3,
+            bare_text={
+                "hidden_size": 2048,
+                "intermediate_size": 6144,
+                "num_hidden_layers": 28,
+                "num_attention_heads": 16,
+                "num_key_value_heads": 8,
+                "max_position_embeddings": 65536,
+            },
+        ),
+        _qwen3_asr,
+        convolved,
+        above="model.",
+        audio_defaults={"d_model": 1024, "encoder_layers": 24, "encoder_ffn_dim": 4096},
+    ),
     "voxtral": _Sound(
         replace(
             _QWEN2,
@@ -159,6 +195,25 @@ _SOUNDS = {
             },
         ),
         _voxtral,
-        _WHISPER,
+    ),
+    "voxtral_realtime": _Sound(
+        replace(
+            _QWEN2,
+            text="voxtral_realtime_text",
+            tied=True,
+            texts={"voxtral_realtime_text": "mistral"},
+            text_defaults={
+                "vocab_size": 131072,
+                "hidden_size": 3072,
+                "intermediate_size": 9216,
+                "num_hidden_layers": 26,
+                "num_key_value_heads": 8,
+                "head_dim": 128,
+                "sliding_window": 8192,
+            },
+            changes=_adaptive_norms,
+        ),
+        _voxtral_realtime,
+        voxtral_realtime,
     ),
 }

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from minilm.architectures import video_towers
-from minilm.architectures.config_fields import flag, layer_numbers, layers, size
+from minilm.architectures import page_towers, patch_towers, siglip_towers, video_towers
+from minilm.architectures.config_fields import flag, layers, size
+from minilm.architectures.davit import davit
+from minilm.architectures.sam import sam_tower
 from minilm.architectures.vision_tower import (
     F,
     P,
@@ -23,6 +25,7 @@ from minilm.architectures.vision_tower import (
     matrix,
     once,
     projector,
+    siglip_part,
     siglip_tower,
     vector,
     vision_symbols,
@@ -51,15 +54,7 @@ def _clip(config: Config, name: str) -> Part:
 
 
 def _siglip(config: Config, name: str) -> Part:
-    return _any_siglip(config, name, patch=16, head=flag(config, "vision_use_head", True))
-
-
-def _any_siglip(
-    config: Config, name: str, *, patch: int, head: bool = False, width: int = 768
-) -> Part:
-    symbols = vision_symbols(config, width=width, depth=12, inner=3072, image=224, patch=patch)
-    channels, pixels = size(config, "num_channels", 3), size(config, "patch_size", patch)
-    return Part(siglip_tower(name, channels=channels, patch=pixels, has_pooling_head=head), symbols)
+    return siglip_part(config, name, patch=16, head=flag(config, "vision_use_head", True))
 
 
 def _siglip2(config: Config, name: str) -> Part:
@@ -76,16 +71,16 @@ def _siglip2(config: Config, name: str) -> Part:
 
 
 def _idefics2(config: Config, name: str) -> Part:
-    return _any_siglip(config, name, patch=32)
+    return siglip_part(config, name, patch=32)
 
 
 def _idefics3(config: Config, name: str) -> Part:
-    return _any_siglip(config, name, patch=32, width=1152)
+    return siglip_part(config, name, patch=32, width=1152)
 
 
 def _video_llama_3(config: Config, name: str) -> Part:
     """Its positions are rotary."""
-    part = _any_siglip(config, name, patch=16)
+    part = siglip_part(config, name, patch=16)
     tensors = tuple(t for t in part.tensors if "position_embedding" not in t.name)
     return Part(tensors, {letter: part.symbols[letter] for letter in "WYF"})
 
@@ -188,44 +183,6 @@ def _ovis2(config: Config, name: str) -> Part:
     )
 
 
-def _sam(config: Config, name: str) -> Part:
-    """SAM's: attention in windows but for some layers, relative positions, and a neck."""
-    depth = layers(config, "num_hidden_layers", 12)
-    whole = layer_numbers(config, "global_attn_indexes", (2, 5, 8, 11))
-    window, patch = size(config, "window_size", 14), size(config, "patch_size", 16)
-    side = max(1, size(config, "image_size", 1024) // patch)
-    width = size(config, "hidden_size", 768)
-    head = max(1, width // size(config, "num_attention_heads", 12))
-    outputs, block = size(config, "output_channels", 256), f"{name}.layers.{{i}}"
-    pixels = (W, size(config, "num_channels", 3), patch, patch)
-    fused = matrix(f"{block}.attn.qkv", (3 * W, W), Y)
-    tensors = [*matrix(f"{name}.patch_embed.projection", pixels)]
-    if flag(config, "use_abs_pos", True):
-        tensors.append(once(f"{name}.pos_embed", (1, side, side, W)))
-    tensors += [
-        *vector(f"{block}.layer_norm1", W, Y),
-        *(fused if flag(config, "qkv_bias", True) else fused[:1]),
-        *matrix(f"{block}.attn.proj", (W, W), Y),
-        *vector(f"{block}.layer_norm2", W, Y),
-        *matrix(f"{block}.mlp.lin1", (F, W), Y),
-        *matrix(f"{block}.mlp.lin2", (W, F), Y),
-    ]
-    if flag(config, "use_rel_pos", True):
-        for i in range(depth):
-            rows = 2 * (side if i in whole else window) - 1
-            own = f"{name}.layers.{i}.attn.rel_pos_"
-            tensors += [once(own + axis, (rows, head)) for axis in "hw"]
-    neck = f"{name}.neck"
-    tensors += [
-        without_bias(f"{neck}.conv1", outputs, W, 1, 1),
-        *vector(f"{neck}.layer_norm1", as_polynomial(outputs)),
-        without_bias(f"{neck}.conv2", outputs, outputs, 3, 3),
-        *vector(f"{neck}.layer_norm2", as_polynomial(outputs)),
-    ]
-    symbols = {"W": width, "Y": depth, "F": size(config, "mlp_dim", 3072)}
-    return Part(tuple(tensors), symbols)
-
-
 def _paddleocr(config: Config, name: str) -> Part:
     fields = {
         "hidden_size": 1152,
@@ -235,26 +192,38 @@ def _paddleocr(config: Config, name: str) -> Part:
         "patch_size": 14,
         **config,
     }
-    return _any_siglip(fields, name, patch=14)
+    return siglip_part(fields, name, patch=14)
 
 
 TOWERS: dict[str, Callable[[Config, str], Part]] = {
     "clip_vision_model": _clip,
     "cohere_compass_vision": video_towers.qwen3_vl,
+    "deepseek_ocr2_vision": page_towers.deepseek_ocr2,
     "exaone4_5_vision": video_towers.exaone4_5,
+    "florence_vision": davit,
     "glm_ocr_vision": video_towers.glm_ocr,
-    "got_ocr2_vision": _sam,
-    "pp_chart2table_vision": _sam,
+    "got_ocr2_vision": sam_tower,
+    "pp_chart2table_vision": sam_tower,
     "ovis2_vision": _ovis2,
     "paddleocr_vl_vision": _paddleocr,
     "glm4v_moe_vision": video_towers.glm4v,
     "glm4v_vision": video_towers.glm4v,
+    "granite_docling_vision": siglip_towers.granite_docling,
+    "hunyuan_vl_vision": patch_towers.hunyuan_vl,
     "idefics2_vision": _idefics2,
     "idefics3_vision": _idefics3,
     "internvl_vision": _internvl,
+    "janus_vision_model": siglip_towers.janus,
+    "lfm3_vl_vision": patch_towers.lfm3_vl,
+    "minicpm_ocr_vision": siglip_towers.minicpm,
+    "minicpmv4_6_vision": siglip_towers.minicpm,
+    "minicpmv4_7_vision": siglip_towers.minicpm,
+    "minimax_m3_vl_vision": patch_towers.minimax_m3,
     "pixtral": _pixtral,
+    "qwen2_5_omni_vision_encoder": video_towers.qwen2_5_omni,
     "qwen2_5_vl_vision": video_towers.qwen2_5_vl,
     "qwen2_vl_vision": video_towers.qwen2_vl,
+    "qwen3_omni_moe_vision_encoder": video_towers.qwen3_omni,
     "qwen3_5_moe_vision": video_towers.qwen3_vl,
     "qwen3_5_vision": video_towers.qwen3_vl,
     "qwen3_vl_moe_vision": video_towers.qwen3_vl,
@@ -262,5 +231,6 @@ TOWERS: dict[str, Callable[[Config, str], Part]] = {
     "siglip2_vision_model": _siglip2,
     "siglip_vision_model": _siglip,
     "smolvlm_vision": _idefics3,
+    "unlimited_ocr_vision": page_towers.unlimited_ocr,
     "video_llama_3_vision": _video_llama_3,
 }

@@ -89,6 +89,38 @@ def qwen2_5_vl(config: Config, name: str) -> Part:
     return Part(tensors, symbols)
 
 
+def qwen2_5_omni(config: Config, name: str) -> Part:
+    """Qwen2.5-VL's with queries, keys and values apart."""
+    part = qwen2_5_vl(config, name)
+    apart = (
+        replace(t, name=t.name.replace(".qkv.", f".{n}."), shape=(W, *t.shape[1:]))
+        for t in part.tensors
+        if ".attn.qkv." in t.name
+        for n in "qkv"
+    )
+    kept = (t for t in part.tensors if ".attn.qkv." not in t.name)
+    return part._replace(tensors=(*kept, *apart))
+
+
+def qwen3_omni(config: Config, name: str) -> Part:
+    """Qwen3-VL's, its mergers under other names."""
+    part = qwen3_vl(config, name)
+    names = {
+        "deepstack_merger_list": "merger_list",
+        ".norm.": ".ln_q.",
+        ".linear_fc1.": ".mlp.0.",
+        ".linear_fc2.": ".mlp.2.",
+    }
+
+    def renamed(own: str) -> str:
+        if "merger" in own:
+            for old, new in names.items():
+                own = own.replace(old, new)
+        return own
+
+    return part._replace(tensors=tuple(replace(t, name=renamed(t.name)) for t in part.tensors))
+
+
 def qwen3_vl(config: Config, name: str) -> Part:
     """With mergers of several layers' outputs, which Qwen3.5 has not."""
     block, outputs = f"{name}.blocks.{{i}}", size(config, "out_hidden_size", 3584)

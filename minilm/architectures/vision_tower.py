@@ -49,6 +49,21 @@ def siglip_tower(
     )
 
 
+def siglip_part(
+    config: Mapping[str, Any],
+    name: str,
+    *,
+    patch: int,
+    head: bool = False,
+    width: int = 768,
+    image: int = 224,
+) -> Part:
+    """SigLIP's tower for a `vision_config` with its defaults, and those that are given."""
+    symbols = vision_symbols(config, width=width, depth=12, inner=3072, image=image, patch=patch)
+    channels, pixels = size(config, "num_channels", 3), size(config, "patch_size", patch)
+    return Part(siglip_tower(name, channels=channels, patch=pixels, has_pooling_head=head), symbols)
+
+
 def clip_tower(tower: str, *, channels: int, patch: int) -> tuple[Tensor, ...]:
     """All of it below the name ``tower``: a class token before the patches, and a norm before the layers."""
     return (
@@ -115,6 +130,19 @@ class Part(NamedTuple):
     tensors: Tensors
     symbols: dict[str, int]
     buffers: Tensors = ()
+
+
+def in_numbers(part: Part) -> Part:
+    """With the values of its letters in their place, for a part beside another that has the same."""
+
+    def fixed(tensor: Tensor) -> Tensor:
+        shape, repeat = (
+            tuple(as_polynomial(each.value(part.symbols)) for each in dimensions)
+            for dimensions in (tensor.shape, (tensor.repeat,))
+        )
+        return replace(tensor, shape=shape, repeat=repeat[0])
+
+    return Part(tuple(map(fixed, part.tensors)), {}, tuple(map(fixed, part.buffers)))
 
 
 def without_bias(name: str, *shape: Polynomial | int, repeat: Polynomial = ONE) -> Tensor:

@@ -17,13 +17,14 @@ from tests.architectures import (
     draws_classes,
     draws_decoders,
     draws_gpt,
+    draws_joint,
     draws_recurrent,
     draws_vision,
 )
 
 PATH = Path(__file__).parent / "recorded.json"
 DRAWS = draws.DRAWS | draws_gpt.DRAWS | draws_decoders.DRAWS | draws_recurrent.DRAWS
-CLASS_DRAWS = draws_classes.DRAWS | draws_vision.DRAWS
+CLASS_DRAWS = draws_classes.DRAWS | draws_vision.DRAWS | draws_joint.DRAWS
 CLASSES = [(model_type, name) for model_type, (names, _) in CLASS_DRAWS.items() for name in names]
 SEED = 1
 

@@ -47,8 +47,13 @@ NUM_DRAWS = 20
 # What transformers does not build of its own defaults.
 UNBUILT = {
     "aya_vision": "heads that do not divide the tower's width",
+    "chameleon": "no vocabulary_map",
     "cohere_compass": "rope_parameters of no kind of layer",
+    "deepseek_ocr2": "no mlp_layer_types",
+    "diffusion_gemma": "no experts",
     "esm": "no vocabulary",
+    "granite4_vision": "no downsample_rate",
+    "hunyuan_vl": "no head_dim",
 }
 
 

@@ -1,0 +1,113 @@
+"""Granite Speech: a Conformer over sounds, BLIP-2's querying transformer, and a declared text model.
+
+A block of the Conformer has two feed-forwards, attention with relative positions, and a convolution whose
+batch norm has buffers. Names, shapes and defaults: huggingface/transformers
+`models/{granite_speech,granite_speech_plus}`; the adapter (LoRA) is in files of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from minilm.architectures.blip2 import a, asking
+from minilm.architectures.building_blocks import d
+from minilm.architectures.config_fields import field_name, flag, layers, size, sub_config
+from minilm.architectures.joint_text import Model, joined, text_layout
+from minilm.architectures.task_heads import WITH_ENCODERS, class_name_of, undeclared_class
+from minilm.architectures.vision_tower import (
+    Part,
+    Tensors,
+    W,
+    Y,
+    matrix,
+    once,
+    projector,
+    vector,
+    without_bias,
+)
+from minilm.errors import ConfigError
+from minilm.ledger import components
+from minilm.ledger.layout import Layout
+from minilm.ledger.symbols import Polynomial
+
+Config = Mapping[str, Any]
+_MODEL = Model("granite", "", lambda config, vision, name: (), inside="language_model.")
+
+
+def layout(config: Config) -> Layout:
+    """The tensors of these types' ForConditionalGeneration for a config.json."""
+    name = class_name_of(config)
+    if name and not name.endswith(WITH_ENCODERS):
+        raise undeclared_class(config)
+    reading = sub_config(config, "projector_config")
+    depth, window = layers(reading, "num_hidden_layers", 12), size(config, "window_size", 15)
+    queries = window // size(config, "downsample_rate", 5)
+    if not queries:
+        expected = "no more than window_size"
+        raise ConfigError("config.json: downsample_rate", f"{config['downsample_rate']}", expected)
+    tensors = (
+        once("projector.query", (1, queries, a)),
+        *asking(reading, depth, "projector.qformer", reads_text=_reads_text(reading)),
+        *matrix("projector.linear", (d, a)),
+    )
+    symbols = {"a": size(reading, "hidden_size", 768), "z": depth}
+    between = Part(projector(tensors), symbols)
+    text = text_layout(config, _MODEL)
+    encoder = _conformer(sub_config(config, "encoder_config"))
+    return joined(text, config["model_type"], encoder, between)
+
+
+def _reads_text(config: Config) -> bool:
+    return flag(config, "use_qformer_text_input", False)
+
+
+def _conformer(config: Config) -> Part:
+    block = "encoder.layers.{i}"
+    width = size(config, field_name(config, "hidden_dim", "hidden_size"), 1024)
+    heads = size(config, field_name(config, "num_heads", "num_attention_heads"), 8)
+    head = size(config, "dim_head", max(1, width // heads))
+    inner, forward = heads * head, size(config, "feedforward_mult", 4) * W
+    wide = size(config, "conv_expansion_factor", 2) * W
+    inputs = size(config, field_name(config, "input_dim", "num_mel_bins"), 160)
+    outputs, taps = size(config, "output_dim", 42), size(config, "conv_kernel_size", 15)
+    rows = 2 * size(config, "max_pos_emb", 512) + 1
+    conv, attention = f"{block}.conv", f"{block}.attn"
+    tensors = (
+        *matrix("encoder.input_linear", (W, inputs)),
+        *_forward(f"{block}.ff1", forward),
+        *vector(f"{attention}.pre_norm", W, Y),
+        without_bias(f"{attention}.to_q", inner, W, repeat=Y),
+        without_bias(f"{attention}.to_kv", 2 * inner, W, repeat=Y),
+        *matrix(f"{attention}.to_out", (W, inner), Y),
+        without_bias(f"{attention}.rel_pos_emb", rows, head, repeat=Y),
+        *vector(f"{conv}.norm", W, Y),
+        *matrix(f"{conv}.up_conv", (2 * wide, W, 1), Y),
+        without_bias(f"{conv}.depth_conv.conv", wide, 1, taps, repeat=Y),
+        *vector(f"{conv}.batch_norm", wide, Y),
+        *matrix(f"{conv}.down_conv", (W, wide, 1), Y),
+        *_forward(f"{block}.ff2", forward),
+        *vector(f"{block}.post_norm", W, Y),
+        *matrix("encoder.out", (outputs, W)),
+        *matrix("encoder.out_mid", (W, outputs)),
+    )
+    running = f"{conv}.batch_norm"
+    buffers = (
+        *(once(f"{running}.running_{n}", (wide,), repeat=Y) for n in ("mean", "var")),
+        once(f"{running}.num_batches_tracked", (), repeat=Y),
+    )
+    heard = (
+        tuple(replace(t, component=components.AUDIO) for t in each) for each in (tensors, buffers)
+    )
+    own, kept = heard
+    depth = layers(config, field_name(config, "num_layers", "num_hidden_layers"), 10)
+    return Part(own, {"W": width, "Y": depth}, kept)
+
+
+def _forward(name: str, inner: Polynomial) -> Tensors:
+    return (
+        *vector(f"{name}.pre_norm", W, Y),
+        *matrix(f"{name}.up_proj", (inner, W), Y),
+        *matrix(f"{name}.down_proj", (W, inner), Y),
+    )

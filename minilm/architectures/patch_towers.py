@@ -1,0 +1,143 @@
+"""Towers of one model each: LFM3-VL's with convolutions, Hunyuan-VL's, and MiniMax-M3's.
+
+Names, shapes and defaults: huggingface/transformers `models/{lfm3_vl,hunyuan_vl,minimax_m3_vl}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from minilm.architectures.building_blocks import d, layer_kinds
+from minilm.architectures.config_fields import layers, size
+from minilm.architectures.moe import LayerGroup, groups_by_value
+from minilm.architectures.vision_tower import (
+    F,
+    Part,
+    Tensors,
+    W,
+    Y,
+    gain,
+    matrix,
+    once,
+    projector,
+    vector,
+    without_bias,
+)
+from minilm.ledger.symbols import as_polynomial
+
+Config = Mapping[str, Any]
+_CONV, _ATTENDS = _KINDS = ("conv", "full_attention")
+
+
+def lfm3_vl(config: Config, name: str) -> Part:
+    """Convolutions over the picture in most layers, attention in the others; no learned positions."""
+    block, depth = f"{name}.layers.{{i}}", layers(config, "num_hidden_layers", 14)
+    kinds = layer_kinds(
+        config, "layer_types", depth, _KINDS, lambda i: _KINDS[i >= 2 and i % 2 == 0]
+    )
+    width, heads = size(config, "hidden_size", 1024), size(config, "num_attention_heads", 16)
+    head, taps = max(1, width // heads), size(config, "conv_kernel_size", 3)
+    keys, queries = size(config, "num_key_value_heads", 8) * head, heads * head
+    conv, attention = f"{block}.conv", f"{block}.self_attn"
+    mixers: dict[str, Tensors] = {
+        _CONV: (
+            without_bias(f"{conv}.in_proj", 3 * W, W),
+            without_bias(f"{conv}.out_proj", W, W),
+            without_bias(f"{conv}.spatial_conv", W, 1, taps, taps),
+        ),
+        _ATTENDS: (
+            without_bias(f"{attention}.q_proj", queries, W),
+            without_bias(f"{attention}.k_proj", keys, W),
+            without_bias(f"{attention}.v_proj", keys, W),
+            without_bias(f"{attention}.out_proj", W, queries),
+            *(gain(f"{attention}.{n}_layernorm", head) for n in "qk"),
+        ),
+    }
+    pixels = size(config, "in_channels", 3) * size(config, "patch_size", 16) ** 2
+    tensors = (
+        without_bias(f"{name}.patchifier", W, pixels * size(config, "temporal_patch_size", 2)),
+        *(t for kind, at in groups_by_value(kinds).items() for t in _within(mixers[kind], at)),
+        without_bias(f"{block}.feed_forward.w1", F, W, repeat=Y),
+        without_bias(f"{block}.feed_forward.w2", W, F, repeat=Y),
+        without_bias(f"{block}.feed_forward.w3", F, W, repeat=Y),
+        gain(f"{block}.operator_norm", W, Y),
+        gain(f"{block}.ffn_norm", W, Y),
+        gain(f"{name}.embedding_norm", W),
+    )
+    return Part(tensors, {"W": width, "Y": depth, "F": size(config, "intermediate_size", 2560)})
+
+
+def _within(tensors: Tensors, group: LayerGroup) -> Tensors:
+    """In some of the tower's layers."""
+    repeat = Y if group.layers is None else group.repeat
+    return tuple(replace(t, repeat=repeat, layers=group.layers) for t in tensors)
+
+
+def hunyuan_vl(config: Config, name: str) -> Part:
+    block, width = f"{name}.layers.{{i}}", size(config, "hidden_size", 1152)
+    patch, merge = size(config, "patch_size", 16), size(config, "spatial_merge_size", 2)
+    heads = size(config, "num_attention_heads", 16)
+    queries = as_polynomial(max(1, width // heads) * heads)
+    side = size(config, "max_image_size", 2048) // patch
+    attention = (("q_proj", queries, W), ("k_proj", queries, W), ("v_proj", queries, W))
+    merger, joined = f"{name}.perceive", 4 * W
+    tensors = (
+        *matrix(f"{name}.embeddings.patch_embedding", (W, _channels(config), patch, patch)),
+        without_bias(f"{name}.embeddings.position_embedding", side**2 + 1, W),
+        *vector(f"{block}.input_layernorm", W, Y),
+        *(t for n, a, b in attention for t in matrix(f"{block}.self_attn.{n}", (a, b), Y)),
+        *matrix(f"{block}.self_attn.o_proj", (W, queries), Y),
+        *vector(f"{block}.post_attention_layernorm", W, Y),
+        *matrix(f"{block}.mlp.dense_h_to_4h", (F, W), Y),
+        *matrix(f"{block}.mlp.dense_4h_to_h", (W, F), Y),
+        *projector(
+            [
+                *matrix(f"{merger}.proj.0", (2 * W, W, merge, merge)),
+                *matrix(f"{merger}.proj.2", (joined, 2 * W, 1, 1)),
+                *matrix(f"{merger}.mlp", (d, joined)),
+                once(f"{merger}.image_newline", (joined,)),
+                *(once(f"{merger}.image_{n}", (d,)) for n in ("begin", "end", "sep")),
+                gain(f"{merger}.before_rms", W),
+                gain(f"{merger}.after_rms", d),
+            ]
+        ),
+    )
+    symbols = {
+        "W": width,
+        "Y": layers(config, "num_hidden_layers", 27),
+        "F": size(config, "intermediate_size", 4304),
+    }
+    return Part(tensors, symbols)
+
+
+def minimax_m3(config: Config, name: str) -> Part:
+    """CLIP's layers over patches of several frames, with rotary positions."""
+    block, patch = f"{name}.encoder.layers.{{i}}", size(config, "patch_size", 14)
+    frames = size(config, "temporal_patch_size", 2)
+    tensors = (
+        without_bias(
+            f"{name}.embeddings.patch_embedding", W, _channels(config), frames, patch, patch
+        ),
+        *vector(f"{name}.pre_layrnorm", W),  # so in the files
+        *vector(f"{block}.layer_norm1", W, Y),
+        *(
+            t
+            for n in ("q_proj", "k_proj", "v_proj", "out_proj")
+            for t in matrix(f"{block}.self_attn.{n}", (W, W), Y)
+        ),
+        *vector(f"{block}.layer_norm2", W, Y),
+        *matrix(f"{block}.mlp.fc1", (F, W), Y),
+        *matrix(f"{block}.mlp.fc2", (W, F), Y),
+    )
+    symbols = {
+        "W": size(config, "hidden_size", 1280),
+        "Y": layers(config, "num_hidden_layers", 32),
+        "F": size(config, "intermediate_size", 5120),
+    }
+    return Part(tensors, symbols)
+
+
+def _channels(config: Config) -> int:
+    return size(config, "num_channels", 3)
