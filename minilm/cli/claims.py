@@ -15,6 +15,7 @@ import tyro
 
 from minilm.cli.entry import DONE, option, refuse_empty
 from minilm.cli.operation_options import Checkpoint, run_operation
+from minilm.cli.outputs import check_outputs
 from minilm.errors import InputError
 
 
@@ -55,7 +56,7 @@ class Arguments:
     ] = None
 
 
-OUTPUTS = ("--json", "--html", "--markdown")
+OUTPUTS = ("json", "html", "markdown")  # options that name a file, or - for stdout
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "claims.py") -> int:
@@ -64,7 +65,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "claims.py") -> 
 
 
 def _run(options: Arguments) -> int:
-    refuse_empty(options, "CHECKPOINT", "--data", *OUTPUTS)
+    refuse_empty(options, "CHECKPOINT", "--data", *(f"--{name}" for name in OUTPUTS))
     _check_outputs(options)
     from minilm.units import parse_seconds
 
@@ -119,21 +120,15 @@ def _run(options: Arguments) -> int:
 
 
 def _check_outputs(options: Arguments) -> None:
-    """Raise InputError where two outputs are one, or one would replace a file of a model."""
-    from minilm import files
-    from minilm.runs.files import is_model_file
-
-    given = [(name, getattr(options, name.removeprefix("--"))) for name in OUTPUTS]
-    given = [(name, value) for name, value in given if value is not None]
-    for number, (name, value) in enumerate(given):
-        path = Path(value)
-        if os.path.realpath(path) in [os.path.realpath(other) for _, other in given[:number]]:
-            raise InputError(name, f"{value}, which is another output", "a file of its own")
-        if value != "-" and (path.is_dir() or not os.access(path.parent, os.W_OK)):
-            raise InputError(name, f"{value}, where nothing can be written", "a file in a folder")
-        if value != "-" and path.exists() and files.is_replaceable(path) and is_model_file(path):
-            what = f"{value}, which is a file of a model or a run"
-            raise InputError(name, what, "a file of its own")
+    """Raise InputError where an output cannot be written, or would replace what is needed."""
+    outputs = {name: getattr(options, name) for name in OUTPUTS}
+    for name, value in outputs.items():
+        path = Path(value or "-")
+        if value not in (None, "-") and (path.is_dir() or not os.access(path.parent, os.W_OK)):
+            raise InputError(
+                f"--{name}", f"{value}, where nothing can be written", "a file in a folder"
+            )
+    check_outputs(outputs, filter(None, (options.checkpoint, options.data)))
 
 
 def _write(file: str, text: str) -> None:

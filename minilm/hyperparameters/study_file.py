@@ -57,7 +57,7 @@ def refuse_other_databases(path: Path) -> None:
     if path.is_dir():
         raise InputError(path, "a folder", _EXPECTED, _REMEDY)
     if path.exists() and not path.is_file():
-        raise InputError(path, "neither a file nor free", _EXPECTED, _REMEDY)
+        raise InputError(path, "a device, a pipe or a socket", _EXPECTED, _REMEDY)
     if path.exists() and 0 < path.stat().st_size < HEADER_BYTES:  # which SQLite takes for none
         raise InputError(path, "file is not a database", _EXPECTED, _REMEDY)
     objects = _read(path, "SELECT type, name FROM sqlite_master")

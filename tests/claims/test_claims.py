@@ -299,7 +299,9 @@ def test_the_command_writes_json_a_page_and_prose(
     [
         (["RUN", "--only", "taste"], "--only: 'taste', expected one of one-parameter, "),
         (["RUN", "--only"], "--only: no name, expected one of one-parameter, "),
-        (["RUN", "--json", "-", "--markdown", "-"], "--markdown: -, which is another output"),
+        (["RUN", "--json", "-", "--markdown", "-"], "standard output: - for --json and --markdown"),
+        (["RUN", "--data", "TEXT", "--json", "TEXT"], "which is a target or another output"),
+        (["RUN", "--html", "RUN/new", "--json", "RUN/new"], "which is a target or another output"),
         (["RUN", "--html", "RUN/config.json"], "config.json, which is a file of a model or a run"),
         (["/nowhere"], "/nowhere"),
     ],
@@ -308,12 +310,17 @@ def test_a_mistake_is_one_line(
     arguments: list[str],
     message: str,
     tiny_run: Path,
+    text_file: Path,
     cache: Path,
     capsys: Capture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("MINILM_CACHE", str(cache))
-    assert main([each.replace("RUN", str(tiny_run)) for each in arguments]) == 2
+    paths, before = {"RUN": str(tiny_run), "TEXT": str(text_file)}, text_file.read_bytes()
+    for name, path in paths.items():
+        arguments = [each.replace(name, path) for each in arguments]
+    assert main(arguments) == 2
+    assert text_file.read_bytes() == before
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert message in error

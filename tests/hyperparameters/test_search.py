@@ -51,7 +51,8 @@ def test_the_best_trial_is_trained_again_by_its_command_and_more_trials_go_on(
     assert main([*arguments, "--trials", "4", "--json"]) == 0
     output, messages = capsys.readouterr()
     result = json.loads(output)
-    assert "3 are finished" in messages
+    assert messages.startswith("4 trials of ")
+    assert "; 3 are finished" in messages
     assert messages.count("\ntrial ") == 1
     assert [row["number"] for row in result["trials"]] == [0, 1, 2, 3]
     assert all(row["candidate"]["price"]["params"] <= 30_000 for row in result["trials"])
@@ -117,7 +118,9 @@ def test_a_search_that_is_stopped_begins_the_trial_again(
     assert capsys.readouterr().err.endswith("a {study}?#%41.db\n")
     monkeypatch.setattr(searching, "train_trial", original)
     assert main([*arguments, "--trials", "1", "--json"]) == 0
-    result = json.loads(capsys.readouterr().out)
+    output, messages = capsys.readouterr()
+    assert messages.startswith("1 trial of ")
+    result = json.loads(output)
     assert result["counts"] == {
         "complete": 1,
         "pruned": 0,

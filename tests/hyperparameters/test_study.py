@@ -266,6 +266,10 @@ def _folder(path: Path) -> None:
     path.mkdir()
 
 
+def _pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
 def _newer(path: Path) -> None:
     _begin(path)
     _sql(path, "UPDATE alembic_version SET version_num = 'v99.0.0'")
@@ -306,6 +310,11 @@ def _newer(path: Path) -> None:
         (_truncated, "database disk image is malformed"),
         (_short_text, "file is not a database"),
         (_folder, "a folder, expected the study of a search"),
+        pytest.param(
+            _pipe,
+            "a device, a pipe or a socket, expected",
+            marks=pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes"),
+        ),
     ],
     ids=lambda value: value.__name__.strip("_") if callable(value) else "",
 )
@@ -322,4 +331,4 @@ def test_another_file_is_refused_in_one_line_and_left_as_it_is(
 
 
 def _bytes_of(path: Path) -> bytes:
-    return b"" if path.is_dir() else path.read_bytes()
+    return path.read_bytes() if path.is_file() else b""
