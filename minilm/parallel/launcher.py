@@ -7,8 +7,13 @@ import sys
 from typing import TextIO
 
 from minilm.errors import InputError
+from minilm.safe_text import short_repr
+
+# The parent of a process that torchrun has started, before torch is imported, which takes seconds.
+LAUNCHER = os.getppid()
 
 _VARIABLES = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+MOST_PROCESSES = 2**20
 
 
 def started_by_torchrun() -> bool:
@@ -24,7 +29,27 @@ def started_by_torchrun() -> bool:
             "all variables that torchrun sets",
             "start scripts/train.py with torchrun, or unset it",
         )
+    processes = _number("WORLD_SIZE", 1, MOST_PROCESSES)
+    for name in ("RANK", "LOCAL_RANK"):
+        _number(name, 0, processes - 1)
+    if "LOCAL_WORLD_SIZE" in os.environ:
+        _number("LOCAL_WORLD_SIZE", 1, processes)
+    _number("MASTER_PORT", 0, 2**16 - 1)
     return True
+
+
+def _number(name: str, least: int, most: int) -> int:
+    """The value of a variable. Raises InputError for any but a number in that range."""
+    text = os.environ[name]
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and least <= int(text) <= most):
+        expected = f"a whole number from {least} to {most}, as torchrun sets it"
+        raise InputError(name, short_repr(text), expected)
+    return int(text)
+
+
+def agent_has_the_store() -> bool:
+    """Whether torchrun itself holds what the processes share, so that it was there before them."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
 def restarts() -> int:
@@ -36,11 +61,11 @@ def restarts() -> int:
 def silence_all_but_first() -> None:
     """Only the process of rank 0 prints; in the others standard output and error go nowhere.
 
-    Nor does torch, where it is not imported yet, print stack traces of its warnings when a connection ends.
+    Nor does torch, where it is not imported yet, print stack traces when a connection ends.
     """
     if not started_by_torchrun():
         return
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     if os.environ["RANK"] != "0":
         sys.stdout = sys.stderr = nowhere()
 

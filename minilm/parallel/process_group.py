@@ -23,9 +23,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore
-from torch.distributed.rendezvous import rendezvous
 
 from minilm.errors import InputError
+from minilm.parallel.joining import (
+    joining,
+    launcher_ended,
+    launcher_text,
+    lost,
+    store_of_all,
+    watching,
+)
 from minilm.parallel.launcher import nowhere, restarts, silence_all_but_first, started_by_torchrun
 from minilm.safe_text import short_repr
 
@@ -112,7 +119,8 @@ class World:
         if not self.is_main:
             self.wait()
         try:
-            yield
+            with watching(launcher_ended, _stop) if self.is_parallel else contextlib.nullcontext():
+                yield
         finally:
             if self.is_main:
                 self.wait()
@@ -142,8 +150,28 @@ class World:
         step, host, pid, _ = self.store.get(f"step/{rank}").decode().split()
         return f"process {rank} (pid {pid} on {host}, in step {step})"
 
-    def _lost(self) -> list[str]:
+    def leave(self) -> None:
+        """Say that this process ends by itself, whatever the reason."""
+        if self.size > 1:
+            _answered(self._notice, otherwise=None)
+
+    def killed(self) -> bool:
+        """Whether another process is known to have ended, and not by itself."""
+
+        def any_ended() -> bool:
+            return any(
+                not self.store.check([f"noticed/{rank}"]) and self._has_ended(rank)
+                for rank in range(self.size)
+                if rank != self.rank and self.store.check([f"step/{rank}"])
+            )
+
+        return self.size > 1 and _answered(any_ended, otherwise=False)
+
+    def _notice(self) -> None:
         self.store.set(f"noticed/{self.rank}", "")
+
+    def _lost(self) -> list[str]:
+        self._notice()
         silent = [r for r in range(self.size) if r != self.rank and self.store.check([f"step/{r}"])]
         deadline = time.monotonic() + NOTICE_SECONDS
         while not (ended := [rank for rank in silent if self._has_ended(rank)]):
@@ -163,6 +191,11 @@ class World:
                 return stream.read().rpartition(")")[2].split()[0] == "Z"
         except OSError:
             return True
+
+
+def _stop() -> None:
+    """End what the main process prepares for others that are gone."""
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _pid_space() -> str:
@@ -199,31 +232,41 @@ def process_group() -> Iterator[World]:
     if _world.is_parallel or not started_by_torchrun():
         yield _world
         return
-    timeout, launcher = _timeout(), os.getppid()
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    store, rank, size = next(iter(rendezvous("env://", timeout=timeout)))
-    # The agent's store outlives processes that are started again: what the last ones wrote is not for these.
-    store = PrefixStore(f"minilm-{restarts()}", store)
-    dist.init_process_group(store=store, rank=rank, world_size=size, timeout=timeout)
-    control, saving = (dist.new_group(backend="gloo", timeout=timeout) for _ in range(2))
-    _world = World(rank, size, PrefixStore("run", store), control, saving)
+    _world = _joined(_timeout())
     _world.report(0)
     silence_all_but_first()
     try:
         yield _world
     except BaseException as error:
-        if not _is_of_communication(error):
-            _say_once(_world)
-            raise
         with _without_sigterm():
+            if not _is_of_communication(error) and not (
+                isinstance(error, KeyboardInterrupt) and _world.killed()
+            ):
+                _say_once(_world)
+                raise
             _say_once(_world)
-            lost = _lost_process(_world, error, launcher)
-        raise lost from None
+            lost_process = _lost_process(_world, error)
+        raise lost_process from None
     finally:
+        _world.leave()
         _world = World()
         with contextlib.suppress(RuntimeError):
             dist.destroy_process_group()
+
+
+def _joined(timeout: timedelta) -> World:
+    """Raises InputError where the others, or the store by which they find each other, cannot be reached."""
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    with joining(rank, size, timeout):
+        store, rank, size = store_of_all(timeout)
+        # The agent's store outlives processes that are started again: what the last ones wrote is not for
+        # these.
+        store = PrefixStore(f"minilm-{restarts()}", store)
+        dist.init_process_group(store=store, rank=rank, world_size=size, timeout=timeout)
+        control, saving = (dist.new_group(backend="gloo", timeout=timeout) for _ in range(2))
+    return World(rank, size, PrefixStore("run", store), control, saving)
 
 
 def _say_once(world: World) -> None:
@@ -251,17 +294,14 @@ def _is_of_communication(error: BaseException) -> bool:
     )
 
 
-def _lost_process(world: World, error: BaseException, launcher: int) -> InputError:
-    """``launcher``: the process that started this one; when that ends, another one becomes the parent."""
-    if os.getppid() != launcher:
-        others, reason = f"torchrun, which started it (pid {launcher}),", "ended"
-    else:
-        others = " or ".join(world.lost()) or "another one, or the torchrun of the first machine,"
-        reason = "does not answer" if "imed out" in str(error) else "ended"
-    return InputError(
+def _lost_process(world: World, error: BaseException) -> InputError:
+    others = " or ".join(world.lost()) or "another one, or the torchrun of the first machine,"
+    reason = "does not answer" if "imed out" in str(error) else "ended"
+    if launcher_ended():  # seen later than what it held
+        others, reason = launcher_text(), "ended"
+    return lost(
         f"process {world.rank} of {world.size}",
         f"{others} {reason}",
-        "all of them",
         "the run is as last saved, if it was: --resume auto continues it",
     )
 

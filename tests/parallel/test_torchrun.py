@@ -1,11 +1,15 @@
-"""What the processes do when torchrun itself is killed, and one of four of them."""
+"""What the processes do when torchrun itself is killed, and one of four of them, whatever they are doing."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,27 +30,44 @@ from tests.parallel.processes import (
 pytestmark = pytest.mark.distributed
 
 
-def killed(layout: str, folder: Path, text: Path, rank_of_killed: int | None) -> tuple[int, str]:
-    """The process that was killed, torchrun or one of the four that it started, and what all of them said."""
+TRAIN = [str(ROOT / "scripts" / "train.py"), "--tokenizer=byte"]
+
+
+def killed(
+    layout: str,
+    folder: Path,
+    text: Path,
+    rank_of_killed: int | None,
+    processes: int = 4,
+    doing: str = "trains",
+) -> tuple[int, str]:
+    """The process that was killed, torchrun or one that it started, and what all of them said."""
     run = folder / "run"
+    if doing == "prepares":
+        text = folder / "long.txt"
+        text.write_text("What is encoded by its bytes. " * 10**6)
     settings = SETTINGS | ADAMW | {"parallel": layout, "max_steps": 1_000_000}
-    options = [*command_line(ODD, settings), "--run-dir", str(run)]
-    command = [str(ROOT / "scripts" / "train.py"), "--data", str(text), "--tokenizer=byte"]
+    options = [*command_line(ODD, settings), "--run-dir", str(run), "--data", str(text)]
     process = subprocess.Popen(
-        torchrun(*command, *options, processes=4),
+        torchrun(*TRAIN, *options, processes=processes),
         env=environment(folder / "cache"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+    ready: dict[str, Callable[[], bool]] = {
+        "starts": lambda: len(workers_of(process)) == processes,
+        "prepares": lambda: any((folder / "cache").glob("tokens/*/.train*")),
+        "trains": lambda: (run / "metrics.jsonl").is_file(),
+    }
     try:
         deadline = time.monotonic() + 120
-        while not (run / "metrics.jsonl").is_file():
+        while not ready[doing]():
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        workers = {rank(pid): pid for pid in children(process.pid) if rank(pid)}
-        assert len(workers) == 4
+        workers = workers_of(process)
+        assert len(workers) == processes
         pid = process.pid if rank_of_killed is None else workers[str(rank_of_killed)]
         os.kill(pid, signal.SIGKILL)
         deadline = time.monotonic() + 30
@@ -59,20 +80,55 @@ def killed(layout: str, folder: Path, text: Path, rank_of_killed: int | None) ->
     return pid, errors
 
 
-@pytest.mark.parametrize("layout", ["ddp", "fsdp"])
+def workers_of(process: subprocess.Popen[str]) -> dict[str, int]:
+    """Those that torchrun has started, by rank."""
+    return {rank(pid): pid for pid in children(process.pid) if rank(pid)}
+
+
+@pytest.mark.parametrize(
+    ("layout", "doing"),
+    [("ddp", "starts"), ("ddp", "prepares"), ("ddp", "trains"), ("fsdp", "trains")],
+)
 def test_processes_whose_torchrun_was_killed_end_and_say_so(
-    layout: str, text_file: Path, tmp_path: Path
+    layout: str, doing: str, text_file: Path, tmp_path: Path
 ) -> None:
-    pid, errors = killed(layout, tmp_path, text_file, None)
+    pid, errors = killed(layout, tmp_path, text_file, None, doing=doing)
     assert f"torchrun, which started it (pid {pid}), ended, expected all of them" in errors
     assert "frame #" not in errors, "no stack trace of torch"
 
 
-@pytest.mark.parametrize("layout", ["ddp", "fsdp"])
+@pytest.mark.parametrize(
+    ("layout", "doing", "rank_of_killed"),
+    [("ddp", "trains", 2), ("fsdp", "trains", 2), ("ddp", "prepares", 0)],
+)
 def test_the_one_of_four_that_was_killed_is_named_alone(
-    layout: str, text_file: Path, tmp_path: Path
+    layout: str, doing: str, rank_of_killed: int, text_file: Path, tmp_path: Path
 ) -> None:
-    pid, errors = killed(layout, tmp_path, text_file, 2)
+    pid, errors = killed(layout, tmp_path, text_file, rank_of_killed, doing=doing)
     (error,) = (line for line in errors.splitlines() if line.startswith("error: "))
-    assert f": process 2 (pid {pid} on " in error
+    assert f": process {rank_of_killed} (pid {pid} on " in error
     assert error.count("(pid ") == 1
+
+
+def test_a_signal_ends_a_process_that_waits_for_the_others(tmp_path: Path, text_file: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    variables = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    process = subprocess.Popen(
+        [sys.executable, *TRAIN, "--data", str(text_file), "--run-dir", str(tmp_path / "run")],
+        env=environment(tmp_path / "cache") | variables | {"MASTER_PORT": str(port)},
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            with contextlib.suppress(OSError):
+                socket.create_connection(("127.0.0.1", port)).close()
+                break
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.terminate()
+        assert process.wait(10) == -signal.SIGTERM
+    finally:
+        process.kill()
