@@ -47,10 +47,13 @@ def _overview(model_type: str) -> Overview:
     )
 
 
-# What some types have no default of: the first are in DeepSeek's words, the next in Gemma's.
+# What some types have no default of: DeepSeek's, Gemma's and Granite's.
 _REQUIRED: dict[str, Any] = {
-    **{"n_routed_experts": 8, "num_experts_per_tok": 2},
-    **{"num_experts": 8, "top_k_experts": 2, "moe_intermediate_size": 8},
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 2,
+    "num_experts": 8,
+    "top_k_experts": 2,
+    "moe_intermediate_size": 8,
     "downsample_rate": "4/8",
 }
 

@@ -8,11 +8,13 @@ from typing import Any
 from tests.architectures.draws import DRAWS as TEXT_DRAWS
 from tests.architectures.draws import _flag, _maybe
 from tests.architectures.draws_classes import (
+    TEXT,
     Config,
     Draw,
     _modernbert,
     _seq2seq,
     _t5,
+    _types,
     _ultrabert,
     encoder,
 )
@@ -440,6 +442,13 @@ def _chameleon(random: Random) -> Config:
     return config | {"vq_config": pictures, "vocabulary_map": {}}
 
 
+def _luke(random: Random) -> Config:
+    config = _types(random)
+    config.pop("id2label", None)
+    more = {"entity_emb_size": random.choice([5, config["hidden_size"]]), "entity_vocab_size": 13}
+    return config | _maybe(random, use_entity_aware_attention=_flag(random), **more)
+
+
 _BIAS = (True, False)
 _LFM = {"projector_bias": _BIAS, "projector_hidden_size": (5,)}
 _MINICPM = _joint("qwen3_5_text", _minicpm_vision, merger_times=(1, 3))
@@ -482,3 +491,5 @@ declare("t5gemma2", "T5Gemma2", _t5gemma2)
 declare("udop", "Udop", _udop)
 declare("chameleon", "Chameleon", _chameleon)
 declare("janus", "Janus", _janus)
+declare("ibert", "IBert", _types, TEXT)
+declare("luke", "Luke", _luke, MASKED)
