@@ -232,6 +232,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "mra": ModelType("text_encoders", by_class=True),
     "mt5": ModelType("t5", by_class=True),
     "musicflamingo": ModelType("sound_text", by_class=True),
+    "muse_glimmer": ModelType("muse_glimmer", by_class=True),
     "mvp": _BART,
     "nanochat": ModelType("llama_kin"),
     "nemotron": ModelType("nemotron"),

@@ -449,6 +449,19 @@ def _luke(random: Random) -> Config:
     return config | _maybe(random, use_entity_aware_attention=_flag(random), **more)
 
 
+def _muse_vision(random: Random) -> Config:
+    config = vision(random, patch_temporal=1, pos_emb_height=3)
+    for name in ("image_size", "num_channels"):
+        config.pop(name, None)
+    return config
+
+
+def _muse_glimmer(random: Random) -> Config:
+    sizes = {"out_hidden_size": (7,), "projector_hidden_size": (5,)}
+    draw = _joint("", _muse_vision, **sizes)
+    return _in_text(draw, attention_bias=(True, False), head_dim=(6,), sliding_window=(3,))(random)
+
+
 _BIAS = (True, False)
 _LFM = {"projector_bias": _BIAS, "projector_hidden_size": (5,)}
 _MINICPM = _joint("qwen3_5_text", _minicpm_vision, merger_times=(1, 3))
@@ -493,3 +506,4 @@ declare("chameleon", "Chameleon", _chameleon)
 declare("janus", "Janus", _janus)
 declare("ibert", "IBert", _types, TEXT)
 declare("luke", "Luke", _luke, MASKED)
+declare("muse_glimmer", "MuseGlimmer", _muse_glimmer)
