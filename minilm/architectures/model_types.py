@@ -43,9 +43,9 @@ aria aya_vision cohere2_vision cohere_compass deepseek_ocr2 deepseek_vl deepseek
 exaone4_5 florence2 glm46v glm4v glm4v_moe glm_ocr glmga got_ocr2 granite_docling hunyuan_vl
 hyperclovax_vision_v2 idefics2 idefics3 internvl janus lfm2_vl lfm3_vl lighton_ocr llava
 llava_next llava_next_video llava_onevision minicpm_ocr minicpmv4_6 minicpmv4_7 minimax_m3_vl
-mistral3 modernvbert ovis2 paddleocr_vl paligemma pp_chart2table qwen2_5_omni_thinker qwen2_5_vl
-qwen2_vl qwen3_omni_moe_thinker qwen3_vl qwen3_vl_moe smolvlm ultravbert unlimited_ocr
-video_llama_3 video_llava vipllava
+mistral3 modernvbert nemotron_h_omni ovis2 paddleocr_vl paligemma pp_chart2table
+qwen2_5_omni_thinker qwen2_5_vl qwen2_vl qwen3_omni_moe_thinker qwen3_vl qwen3_vl_moe smolvlm
+ultravbert unlimited_ocr video_llama_3 video_llava vipllava
 """
 
 # Of those that minilm runs, the first that can represent a configuration is exported to.

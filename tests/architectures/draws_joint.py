@@ -19,6 +19,7 @@ from tests.architectures.draws_classes import (
     encoder,
 )
 from tests.architectures.draws_decoders import DRAWS as DECODER_DRAWS
+from tests.architectures.draws_recurrent import DRAWS as RECURRENT_DRAWS
 from tests.architectures.draws_vision import (
     WHOLE,
     _audio,
@@ -462,6 +463,19 @@ def _muse_glimmer(random: Random) -> Config:
     return _in_text(draw, attention_bias=(True, False), head_dim=(6,), sliding_window=(3,))(random)
 
 
+def _nemotron(random: Random) -> Config:
+    own = RECURRENT_DRAWS["nemotron_h"](random)
+    own.pop("tie_word_embeddings", None)
+    frames = random.choice([2, 3])
+    tower = vision(random, mlp_ratio=2.5, qkv_bias=_flag(random), summary_idxs=[0], num_registers=2)
+    for name in ("image_size", "intermediate_size"):
+        tower.pop(name, None)
+    tower |= {"video_temporal_patch_size": frames} | _maybe(random, max_img_size=12)
+    config: Config = {"text_config": own | {"model_type": "nemotron_h"}, "vision_config": tower}
+    config |= {"video_temporal_patch_size": frames, "vision_hidden_size": tower["hidden_size"]}
+    return config | _maybe(random, projector_hidden_size=5, downsample_ratio=0.25)
+
+
 _BIAS = (True, False)
 _LFM = {"projector_bias": _BIAS, "projector_hidden_size": (5,)}
 _MINICPM = _joint("qwen3_5_text", _minicpm_vision, merger_times=(1, 3))
@@ -507,3 +521,4 @@ declare("janus", "Janus", _janus)
 declare("ibert", "IBert", _types, TEXT)
 declare("luke", "Luke", _luke, MASKED)
 declare("muse_glimmer", "MuseGlimmer", _muse_glimmer)
+declare("nemotron_h_omni", "NemotronH_Omni", _nemotron, ("{}_Reasoning_V3",))
