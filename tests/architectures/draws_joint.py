@@ -466,6 +466,7 @@ def _muse_glimmer(random: Random) -> Config:
 def _nemotron(random: Random) -> Config:
     own = RECURRENT_DRAWS["nemotron_h"](random)
     own.pop("tie_word_embeddings", None)
+    own |= _maybe(random, num_nextn_predict_layers=random.randint(0, 1))
     frames = random.choice([2, 3])
     tower = vision(random, mlp_ratio=2.5, qkv_bias=_flag(random), summary_idxs=[0], num_registers=2)
     for name in ("image_size", "intermediate_size"):
