@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from minilm.architectures.building_blocks import d
-from minilm.architectures.config_fields import flag, layers, number, size, sub_config
+from minilm.architectures.config_fields import flag, layers, number, size, sub_config, whole_number
 from minilm.architectures.davit import stages
 from minilm.architectures.page_towers import channels
 from minilm.architectures.task_heads import UndeclaredClassError
@@ -251,6 +251,26 @@ def minimax_m3(config: Config, vision: Config, name: str) -> Tensors:
         *matrix(f"{name}.linear_2", (d, inner)),
         *matrix("patch_merge_mlp.linear_1", (inner, merged)),
         *matrix("patch_merge_mlp.linear_2", (d, inner)),
+    )
+
+
+def nemotron(config: Config, vision: Config, name: str) -> Tensors:
+    """With a norm of the tower's outputs where the text predicts several tokens."""
+    del vision
+    if config.get("audio_config") is not None:
+        raise UndeclaredClassError("config.json: audio_config", "an object", "null: no sounds")
+    ratio = number(config, "downsample_ratio", 0.5)
+    if not 0.01 <= ratio <= 1:
+        raise ConfigError("config.json: downsample_ratio", f"{ratio}", "from 0.01 to 1")
+    merged = int(1 / ratio) ** 2 * size(config, "vision_hidden_size", 1280)
+    inner = size(config, "projector_hidden_size", 4096)
+    predicts = whole_number(sub_config(config, "text_config"), "num_nextn_predict_layers", 0)
+    last = size(config, "vision_hidden_size", 1280)
+    return (
+        gain(f"{name}.0", merged),
+        without_bias(f"{name}.1", inner, merged),
+        without_bias(f"{name}.3", d, inner),
+        *(vector("vision_final_layernorm", as_polynomial(last)) if predicts else ()),
     )
 
 

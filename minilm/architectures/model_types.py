@@ -43,9 +43,9 @@ aria aya_vision cohere2_vision cohere_compass deepseek_ocr2 deepseek_vl deepseek
 exaone4_5 florence2 glm46v glm4v glm4v_moe glm_ocr glmga got_ocr2 granite_docling hunyuan_vl
 hyperclovax_vision_v2 idefics2 idefics3 internvl janus lfm2_vl lfm3_vl lighton_ocr llava
 llava_next llava_next_video llava_onevision minicpm_ocr minicpmv4_6 minicpmv4_7 minimax_m3_vl
-mistral3 modernvbert ovis2 paddleocr_vl paligemma pp_chart2table qwen2_5_omni_thinker qwen2_5_vl
-qwen2_vl qwen3_omni_moe_thinker qwen3_vl qwen3_vl_moe smolvlm ultravbert unlimited_ocr
-video_llama_3 video_llava vipllava
+mistral3 modernvbert nemotron_h_omni ovis2 paddleocr_vl paligemma pp_chart2table
+qwen2_5_omni_thinker qwen2_5_vl qwen2_vl qwen3_omni_moe_thinker qwen3_vl qwen3_vl_moe smolvlm
+ultravbert unlimited_ocr video_llama_3 video_llava vipllava
 """
 
 # Of those that minilm runs, the first that can represent a configuration is exported to.
@@ -174,6 +174,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "hy_v3": ModelType("hunyuan"),
     "hy_v4": ModelType("hy_v4"),
     "hyperclovax": ModelType("llama_kin"),
+    "ibert": ModelType("text_encoders", by_class=True),
     "ijepa": ModelType("vit", by_class=True),
     "instructblip": ModelType("blip2", by_class=True),
     "instructblipvideo": ModelType("blip2", by_class=True),
@@ -199,6 +200,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "longcat_flash": ModelType("longcat_flash"),
     "longformer": ModelType("text_encoders", by_class=True),
     "longt5": ModelType("t5", by_class=True),
+    "luke": ModelType("luke", by_class=True),
     "m2m_100": ModelType("bart", by_class=True),
     "mamba": ModelType("mamba"),
     "mamba2": ModelType("mamba"),
@@ -230,6 +232,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "mra": ModelType("text_encoders", by_class=True),
     "mt5": ModelType("t5", by_class=True),
     "musicflamingo": ModelType("sound_text", by_class=True),
+    "muse_glimmer": ModelType("muse_glimmer", by_class=True),
     "mvp": _BART,
     "nanochat": ModelType("llama_kin"),
     "nemotron": ModelType("nemotron"),

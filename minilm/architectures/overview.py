@@ -47,12 +47,14 @@ def _overview(model_type: str) -> Overview:
     )
 
 
-_EXPERTS: dict[str, Any] = {
+# What some types have no default of: DeepSeek's, Gemma's and Granite's.
+_REQUIRED: dict[str, Any] = {
     "n_routed_experts": 8,
-    "num_experts_per_tok": 2,  # in DeepSeek's words, and in Gemma's
+    "num_experts_per_tok": 2,
     "num_experts": 8,
     "top_k_experts": 2,
     "moe_intermediate_size": 8,
+    "downsample_rate": "4/8",
 }
 
 
@@ -60,8 +62,8 @@ def _default_layout(model_type: str) -> Layout:
     config: dict[str, Any] = {"model_type": model_type}
     try:
         return layout_of(config)
-    except ConfigError:  # transformers gives no number of experts
-        return layout_of(config | _EXPERTS | {"text_config": _EXPERTS})
+    except ConfigError:
+        return layout_of(config | _REQUIRED | {"text_config": _REQUIRED})
 
 
 def _cache(layout: Layout) -> str:

@@ -1,6 +1,6 @@
-"""Towers of one model each: LFM3-VL's with convolutions, Hunyuan-VL's, and MiniMax-M3's.
+"""Towers of one model each: LFM3-VL's with convolutions, Hunyuan-VL's, MiniMax-M3's, and C-RADIO.
 
-Names, shapes and defaults: huggingface/transformers `models/{lfm3_vl,hunyuan_vl,minimax_m3_vl}`.
+Names, shapes and defaults: huggingface/transformers `models/{lfm3_vl,hunyuan_vl,minimax_m3_vl,radio}`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 from minilm.architectures.building_blocks import d, layer_kinds
-from minilm.architectures.config_fields import layers, size
+from minilm.architectures.config_fields import flag, layer_numbers, layers, number, size
 from minilm.architectures.moe import LayerGroup, groups_by_value
+from minilm.architectures.task_heads import UndeclaredClassError
 from minilm.architectures.vision_tower import (
     F,
     Part,
@@ -137,6 +138,42 @@ def minimax_m3(config: Config, name: str) -> Part:
         "F": size(config, "intermediate_size", 5120),
     }
     return Part(tensors, symbols)
+
+
+def radio(config: Config, name: str) -> Part:
+    """C-RADIO's: class tokens and registers before the patches, and scales behind each part."""
+    if flag(config, "use_swiglu_ffn", False):
+        expected = "false, a feed-forward without a gate"
+        raise UndeclaredClassError("config.json: use_swiglu_ffn", "true", expected)
+    block, patch = f"{name}.blocks.{{i}}", size(config, "patch_size", 16)
+    width, pixels = size(config, "hidden_size", 1280), _channels(config) * patch**2
+    side = max(1, size(config, "max_img_size", 2048) // patch)
+    tokens = size(config, "num_cls_tokens", 3) + size(config, "num_registers", 7)
+    frames = config.get("video_temporal_patch_size")
+    several = size(config, "video_temporal_patch_size", 2) * pixels
+    fused = matrix(f"{block}.attn.qkv", (3 * W, W), Y)
+    embed = f"{name}.patch_generator"
+    tensors = (
+        once(f"{embed}.cls_token.token", (tokens, W)),
+        without_bias(f"{embed}.embedder", W, pixels),
+        once(f"{embed}.pos_embed", (1, side**2, W)),
+        *(() if frames is None else (without_bias(f"{embed}.video_embedder", W, several),)),
+        *vector(f"{block}.norm1", W, Y),
+        *(fused if flag(config, "qkv_bias", True) else fused[:1]),
+        *matrix(f"{block}.attn.proj", (W, W), Y),
+        *(once(f"{block}.layer_scale{n}.lambda1", (W,), repeat=Y) for n in (1, 2)),
+        *vector(f"{block}.norm2", W, Y),
+        *matrix(f"{block}.mlp.fc1", (F, W), Y),
+        *matrix(f"{block}.mlp.fc2", (W, F), Y),
+    )
+    symbols = {
+        "W": width,
+        "Y": layers(config, "num_hidden_layers", 32),
+        "F": max(1, int(width * number(config, "mlp_ratio", 4.0))),
+    }
+    chosen = len(layer_numbers(config, "summary_idxs", (0, 1)))
+    summary = once(f"{name.removesuffix('.model')}.summary_idxs", (chosen,))
+    return Part(tensors, symbols, (summary,))
 
 
 def _channels(config: Config) -> int:

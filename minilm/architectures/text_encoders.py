@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from reprlib import repr as shortened
 from typing import Any
 
+from minilm.architectures import ibert
 from minilm.architectures.building_blocks import L, T, V, d, h, linear, norm, read_heads
 from minilm.architectures.config_fields import flag, layers, size
 from minilm.architectures.deberta import deberta, deberta_v2
@@ -54,7 +55,7 @@ class _Encoder(Defaults):
     token_types: int | None = 2  # by default; None for no table
     norm: str = "embeddings.LayerNorm"
     more: Callable[[Config], Tensors] = lambda config: ()
-    buffers: tuple[Tensor, ...] = ()
+    buffers: Callable[[Config], Tensors] = lambda config: ()
     head: tuple[str, str] = _BERT_HEAD
     out: str = "cls.predictions.decoder"
     bias: str = "cls.predictions.bias"
@@ -123,7 +124,7 @@ def _layout(config: Config, encoder: _Encoder) -> Layout:
         ),
         symbols,
         ties=tuple(pair for pair in ties if pair[0] != pair[1]) if tied else (),
-        buffers=tuple(replace(t, name=prefix + t.name) for t in encoder.buffers),
+        buffers=tuple(replace(t, name=prefix + t.name) for t in encoder.buffers(config)),
         attention=(heads.attention(),),
         context_length=context,
     )
@@ -166,6 +167,13 @@ def _layout_lm(config: Config) -> Tensors:
         *(lookup(f"embeddings.{n}_position_embeddings", rows, part) for n in "xyhw"),
         *_pooler("pooler.dense"),
     )
+
+
+def _luke(config: Config) -> Tensors:
+    names = "w2e_query e2w_query e2e_query"
+    asks = flag(config, "use_entity_aware_attention", True)
+    maps = attention_maps(SELF_ATTENTION, names) if asks else ()
+    return (*maps, *_pooler("pooler.dense"))
 
 
 def _pooler(name: str) -> Tensors:
@@ -279,12 +287,14 @@ _ENCODERS = {
         more=_esm,
         classes=ROBERTA_CLASSES,
     ),
+    "ibert": _encoder("ibert", **_ROBERTA, buffers=ibert.buffers),
     "layoutlm": _encoder("layoutlm", more=_layout_lm, classes={"keeps_pooler": True}),
     "longformer": _encoder(
         "longformer",
         **_ROBERTA,
         more=lambda config: attention_maps(SELF_ATTENTION, "query_global key_global value_global"),
     ),
+    "luke": _encoder("luke", **_ROBERTA, vocabulary=50267, more=_luke),
     "mpnet": _encoder(
         "mpnet",
         **_ROBERTA,
@@ -299,7 +309,7 @@ _ENCODERS = {
         vocabulary=50265,
         more_positions=2,
         token_types=1,
-        buffers=(
+        buffers=lambda config: (
             Tensor("embeddings.position_ids", (ONE, T), components.POSITION_EMBEDDING, Role.ONCE),
         ),
         classes=_PRE_CLASSIFIED,

@@ -228,6 +228,7 @@ TOWERS: dict[str, Callable[[Config, str], Part]] = {
     "qwen3_5_vision": video_towers.qwen3_vl,
     "qwen3_vl_moe_vision": video_towers.qwen3_vl,
     "qwen3_vl_vision": video_towers.qwen3_vl,
+    "radio": patch_towers.radio,
     "siglip2_vision_model": _siglip2,
     "siglip_vision_model": _siglip,
     "smolvlm_vision": _idefics3,

@@ -166,6 +166,17 @@ VIDEOS = {
         text_tied=False,
         changes=_minimax_m3_files,
     ),
+    "nemotron_h_omni": Model(
+        "nemotron_h",
+        "radio",
+        projectors.nemotron,
+        inside="language_model.",
+        tower="vision_model.radio_model.model",
+        between="mlp1",
+        tied=False,
+        bare_vision={"video_temporal_patch_size": 2},
+        ending="Reasoning_V3",
+    ),
     "qwen2_5_omni_thinker": replace(
         _QWEN2_VL,
         text="qwen2_5_omni_text",

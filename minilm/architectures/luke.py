@@ -1,0 +1,58 @@
+"""LUKE: RoBERTa over words and entities, whose queries differ by which of both asks which.
+
+Its masked language model predicts both. Names, shapes and defaults: huggingface/transformers `models/luke`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from minilm.architectures import text_encoders
+from minilm.architectures.building_blocks import T, d, linear, norm
+from minilm.architectures.config_fields import flag, size
+from minilm.architectures.encoder_layers import lookup
+from minilm.architectures.task_heads import class_name_of, undeclared_class
+from minilm.ledger import components
+from minilm.ledger.layout import Layout, Role, Tensor
+from minilm.ledger.symbols import ONE, symbol
+
+Config = Mapping[str, Any]
+p, o = symbol("p"), symbol("o")  # an entity's width, and entities
+_BIASES = ("lm_head.bias", "lm_head.decoder.bias")
+
+
+def layout(config: Config) -> Layout:
+    """The tensors of LukeForMaskedLM for a config.json."""
+    name = class_name_of(config)
+    if name and not name.endswith("ForMaskedLM"):
+        raise undeclared_class(config)
+    tied = flag(config, "tie_word_embeddings", True)  # never the words' matrix
+    text = text_encoders.layout({**config, "tie_word_embeddings": False})
+    width = size(config, "entity_emb_size", 256)
+    table = "luke.entity_embeddings.entity_embeddings.weight"
+    part, head = components.LM_HEAD, "entity_predictions"
+    out = Tensor(f"{head}.decoder.weight", (o, p), part, Role.MULTIPLIED)
+    tensors = (
+        *(t for t in text.tensors if not tied or t.name != _BIASES[0]),
+        Tensor(table, (o, p), components.TOKEN_EMBEDDING, Role.LOOKED_UP),
+        *_entities(config, is_narrow=width != text.symbols["d"]),
+        *linear(f"{head}.transform.dense", p, d, part, bias=True, repeat=ONE),
+        *norm(f"{head}.transform.LayerNorm", part, width=p, bias=True, repeat=ONE),
+        Tensor(f"{head}.bias", (o,), part, Role.ADDED),
+        *(() if tied else (out,)),
+    )
+    symbols = {**text.symbols, "p": width, "o": size(config, "entity_vocab_size", 500000)}
+    ties = (_BIASES, (out.name, table))
+    return replace(text, tensors=tensors, symbols=symbols, ties=ties if tied else ())
+
+
+def _entities(config: Config, *, is_narrow: bool) -> tuple[Tensor, ...]:
+    name, part = "luke.entity_embeddings", components.EMBEDDING_PROJECTION
+    return (
+        *(linear(f"{name}.entity_embedding_dense", d, p, part, repeat=ONE) if is_narrow else ()),
+        lookup(f"{name}.position_embeddings", T, components.POSITION_EMBEDDING),
+        lookup(f"{name}.token_type_embeddings", size(config, "type_vocab_size", 2)),
+        *norm(f"{name}.LayerNorm", components.EMBEDDING_NORM, bias=True, repeat=ONE),
+    )
