@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from minilm.cli.entry import DONE, parse_arguments, run_command
 from minilm.data.cache import (
     LIMIT_VARIABLE,
+    TOKENIZER,
     CacheEntry,
     default_cache,
     prune,
@@ -65,5 +66,7 @@ def _line(entry: CacheEntry) -> str:
         content = f"{format_count(entry.tokens)} tokens"
     else:
         content = "a dataset" if entry.is_copy else "unfinished"
+        if not entry.is_copy and [path.name for path in entry.path.glob("*")] == [TOKENIZER]:
+            content = "a tokenizer"  # of a mixture, or before the first tokens
     size = format_bytes(entry.bytes)
     return f"{entry.path.name[:12]}  {size:>11}  {content:>14}  {unused:<20}  {entry.source or ''}"

@@ -289,6 +289,8 @@ def _arguments_error(message: str, arguments: Sequence[str], program: str) -> In
         options = {argument.partition("=")[0].replace("_", "-") for argument in arguments}
         return next((name for name in aliases.split("/") if name in options), aliases)
 
+    if first.startswith("Unrecognized options") and "--data" in arguments:
+        expected += "; after --data one source, or several with weights: A=0.7 B=0.3"
     if match := _MISSING.match(first):
         # Each option with its help: NAME HELP (required) NAME HELP (required)
         helps = filter(str.strip, match[1].split("(required)"))

@@ -43,7 +43,8 @@ TrainOverrides = overrides_of(TrainConfig, UNPREFIXED_FIELDS)
 
 DATA_HELP = (
     "stdlib (the default: Python's own library), a file, a folder, a glob, shakespeare, "
-    "hf:DATASET[:CONFIG][,split=SPLIT][,rows=N]; several as 'mix:SOURCE=WEIGHT;SOURCE=WEIGHT'."
+    "hf:DATASET[:CONFIG][,split=SPLIT][,rows=N]; several with weights, as A=0.7 B=0.3 or "
+    "'mix:A=0.7;B=0.3'."
 )
 CLEAN_HELP = (
     "Any of: encoding (repairs cafÃ©, and bytes of Windows-1252), html (tags removed), control (control "

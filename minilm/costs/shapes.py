@@ -70,7 +70,7 @@ def propose_shapes(
             "--params",
             f"{wish:,} with a vocabulary of {vocab_size:,}",
             f"what widths of {NARROWEST} to {WIDEST:,} reach, from {tables:,} on (embedding and head)",
-            "give another --vocab-size or number",
+            f"give another --vocab-size or number{'' if tied else ', or --tied-embeddings'}",
         )
     close = [shape for shape in shapes if abs(shape.error) <= CLOSE]
     return sorted(close or shapes, key=_distance)[:NUM_SHAPES]

@@ -22,6 +22,7 @@ from minilm.units import parse_bytes
 
 # meta.json is removed first: an entry without it is incomplete.
 META = "meta.json"
+TOKENIZER = "tokenizer.json"
 NAMES = re.compile(r"(meta|tokenizer|journal)\.json|(unshuffled-)?(train|val)(-\d+)?\.(bin|ends)")
 LIMIT, LIMIT_VARIABLE = "20GiB", "MINILM_CACHE_SIZE"
 # An entry without meta.json, or a temporary file, may be in the making.

@@ -28,6 +28,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minilm.data.cache import TOKENIZER
 from minilm.data.corpus_stats import Size
 from minilm.data.splits import Piece, Split, shuffled_order
 from minilm.data.token_store import ShardedTokens
@@ -38,7 +39,7 @@ from minilm.text.parallel_encoding import MOST_PROCESSES, available_processors, 
 from minilm.text.tokenizers import BPETokenizer, LibraryTokenizer, Tokenizer
 
 SPLITS = ("train", "val")
-TOKENIZER, JOURNAL, UNSHUFFLED = "tokenizer.json", "journal.json", "unshuffled-"
+JOURNAL, UNSHUFFLED = "journal.json", "unshuffled-"
 
 SHARD_BYTES = 2**26  # half a minute of encoding by a processor
 # Of less text than this, processes take longer to start than they save.

@@ -26,12 +26,11 @@ from pathlib import Path
 import numpy as np
 import tokenizers
 
-from minilm.data.cache import is_key, mark_used, prune, size_limit
+from minilm.data.cache import TOKENIZER, is_key, mark_used, prune, size_limit
 from minilm.data.corpus_stats import Identity, identify, measure
 from minilm.data.dataset import Dataset
 from minilm.data.encoding import (
     SPLITS,
-    TOKENIZER,
     Shard,
     are_whole,
     encode,
@@ -184,10 +183,18 @@ def find(cache: Path, key: str, *, tokenizer: Tokenizer, sha256: str) -> Dataset
 
 @contextlib.contextmanager
 def _writing(entry: Path) -> Iterator[None]:
-    """Make the folder. Raises InputError where it, or what the block writes, cannot be written."""
+    """Make the folder, which goes again where the block fails before it writes into it.
+
+    Raises InputError where it, or what the block writes, cannot be written.
+    """
     try:
         entry.mkdir(parents=True, exist_ok=True)
-        yield
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(OSError):  # there is something in it
+                entry.rmdir()
+            raise
     except OSError as error:
         raise InputError(
             error.filename or entry,

@@ -13,6 +13,16 @@ from minilm.costs.shapes import Shape
 from minilm.ledger.layout import Layout
 from minilm.operations.machines import Machines
 
+SPEED = (
+    "seconds_per_step",
+    "tokens_per_second",
+    "utilisation",
+    "days",
+    "gpu_hours",
+    "kilowatt_hours",
+    "cost",
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
@@ -144,6 +154,7 @@ class Plan:
         }
 
     def _layout_dict(self, layout: LayoutPlan) -> dict[str, Any]:
+        """Of one that does not fit, memory alone: it has no speed."""
         mesh = asdict(layout.mesh)
         memory = asdict(layout.memory)
         moment = memory.pop("moment")
@@ -161,6 +172,12 @@ class Plan:
             "step_is_cut": layout.is_cut,
             "transfers": [asdict(each) for each in layout.transfers],
             "sent_per_step": layout.time.traffic,
+            **(self._speed(layout) if layout.fits else dict.fromkeys(SPEED)),
+        }
+
+    def _speed(self, layout: LayoutPlan) -> dict[str, Any]:
+        """The fields SPEED."""
+        return {
             "seconds_per_step": {
                 "computing": layout.time.computing,
                 "sending": layout.time.sending,

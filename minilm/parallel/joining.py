@@ -18,9 +18,8 @@ from torch.distributed.rendezvous import rendezvous
 from minilm.errors import InputError
 from minilm.parallel.launcher import LAUNCHER, agent_has_the_store
 
-ANSWER_SECONDS = (
-    20.0  # for the store of a torchrun that has started this process: it was there before
-)
+# For the store of a torchrun that has started this process: it was there before.
+ANSWER_SECONDS = 10.0
 POLL_SECONDS = 0.25
 
 

@@ -49,7 +49,9 @@ def check(config: ModelConfig, tensor: int, world: World) -> None:
 def check_training(model: Transformer, tensor: int) -> None:
     """Raises ConfigError unless all of ``model`` is trained, and without dropout."""
     if model.config.dropout:
-        raise _refusal(tensor, f"dropout {model.config.dropout:g}", "--model.dropout 0")
+        raise _refusal(
+            tensor, f"dropout {model.config.dropout:g}", "a run begun with --model.dropout 0"
+        )
     if not all(parameter.requires_grad for parameter in model.parameters()):
         raise _refusal(tensor, "an adapter or frozen parameters", "a model that is trained whole")
 

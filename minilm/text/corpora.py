@@ -121,6 +121,8 @@ def _from_path(source: str, opened: Corpus) -> Corpus:
         folders = [name for name in path.parts if not any(c in name for c in "*?[")]
         return _from_files(Path(*folders).resolve().name, opened, files)
     similar = difflib.get_close_matches(source, NAMED_SOURCES, n=1)
+    unweighted = source.rpartition("=")[0]
+    similar = [unweighted] if unweighted and os.path.exists(unweighted) else similar
     raise CorpusError(
         source,
         "no such file or folder",
@@ -142,8 +144,8 @@ def parse_mixture(source: str) -> list[tuple[str, float]]:
         except ValueError:
             weight = math.nan
         if not name or not 0 < weight < math.inf or name.startswith(MIXTURE):
-            expected = "mix:SOURCE=WEIGHT;SOURCE=WEIGHT, each weight a number above 0"
-            raise CorpusError(source, repr(part), expected, "quote it from the shell")
+            expected = "SOURCE=WEIGHT SOURCE=WEIGHT, or in quotes 'mix:SOURCE=WEIGHT;SOURCE=WEIGHT'"
+            raise CorpusError(source, repr(part), f"{expected}, each weight a number above 0")
         parts.append((name, weight))
     if sum(weight for _, weight in parts) == math.inf:
         raise CorpusError(source, "weights whose sum is no number", "smaller ones in proportion")

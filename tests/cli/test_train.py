@@ -315,6 +315,15 @@ def test_every_config_field_is_an_option_with_its_help(capsys: Capture) -> None:
     [
         (["--train.max-steps", "abc"], "--train.max-steps: abc, expected a whole number"),
         (["--max-steps=1.5"], "--max-steps: 1.5, expected a whole number"),
+        (
+            ["--data", "a.txt", "b.txt"],
+            "arguments: Unrecognized options: b.txt, expected what train.py --help lists; after --data one "
+            "source, or several with weights: A=0.7 B=0.3",
+        ),
+        (
+            ["--data", "a=0", "b=1"],
+            "'a=0', expected SOURCE=WEIGHT SOURCE=WEIGHT, or in quotes 'mix:",
+        ),
         (["--train.learning-rate", "fast"], "--train.learning-rate: fast, expected a number"),
         (
             ["--dtype", "foo"],

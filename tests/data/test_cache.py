@@ -148,6 +148,14 @@ def test_the_verb_lists_and_removes(
     *lines, total = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == [key[:12] for key in keys[::-1]]
     assert lines[0].endswith(str(tmp_path / "2.txt"))
+    entry = tmp_path / "cache" / "tokens" / ("0" * 64)
+    entry.mkdir()
+    assert main([]) == 0
+    assert "  unfinished  " in capsys.readouterr().out
+    (entry / "tokenizer.json").touch()
+    assert main([]) == 0
+    assert "  a tokenizer  " in capsys.readouterr().out
+    shutil.rmtree(entry)
     assert "3 texts" in total
     assert "20.0 GiB (MINILM_CACHE_SIZE)" in total
     copy = tmp_path / "cache" / "datasets" / f"{'ab' * 8}.jsonl"

@@ -476,6 +476,7 @@ def test_nothing_left_after_cleaning(tmp_path):
     (tmp_path / "page.html").write_text("<script>all of it</script>")
     with pytest.raises(CorpusError, match="no text after --clean html"):
         prepared(tmp_path / "page.html", tmp_path, cleaning=["html"])
+    assert not list(tmp_path.rglob("tokens/*"))
 
 
 def test_a_cache_that_cannot_be_written(file, tmp_path):

@@ -19,7 +19,7 @@ from minilm.config.presets import preset
 from minilm.costs.rank_memory import rank_memory
 from minilm.errors import InputError
 from minilm.operations.plan import parse_count, plan
-from minilm.operations.plan_result import LayoutPlan, Plan
+from minilm.operations.plan_result import SPEED, LayoutPlan, Plan
 from minilm.operations.plan_text import plan_blocks
 from tests.conftest import ROOT
 
@@ -36,6 +36,17 @@ def gpt2() -> Plan:
 def model_folder(folder: Path, fields: dict[str, Any]) -> str:
     (folder / "config.json").write_text(json.dumps(fields))
     return str(folder / "config.json")
+
+
+def test_what_does_not_fit_has_no_speed() -> None:
+    planned = plan("gpt2", gpus=1, gpu="H100", tokens="1B", gpu_memory=2**30).to_dict()
+    assert planned["best"] is None
+    (layout,) = planned["layouts"]
+    assert (layout["fits"], layout["largest_micro_batch"]) == (False, 0)
+    assert layout["memory"]["total"] > 2**30
+    assert {layout[name] for name in SPEED} == {None}
+    (fitting,) = plan("gpt2", gpus=1, gpu="H100", tokens="1B").to_dict()["layouts"]
+    assert None not in {fitting[name] for name in SPEED if name != "cost"}  # a price was not given
 
 
 def test_each_layout(gpt2: Plan) -> None:

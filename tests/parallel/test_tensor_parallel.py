@@ -53,7 +53,9 @@ def test_what_is_trained_in_part_is_refused() -> None:
     with pytest.raises(ConfigError, match="an adapter or frozen parameters"):
         check_training(model, 2)
     model = Transformer(ModelConfig(vocab_size=11, **TINY_MODEL | {"dropout": 0.1}))
-    with pytest.raises(ConfigError, match=r"dropout 0.1, expected --model\.dropout 0"):
+    with pytest.raises(
+        ConfigError, match=r"dropout 0.1, expected a run begun with --model\.dropout 0"
+    ):
         check_training(model, 2)
 
 

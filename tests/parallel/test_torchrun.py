@@ -70,7 +70,8 @@ def killed(
         assert len(workers) == processes
         pid = process.pid if rank_of_killed is None else workers[str(rank_of_killed)]
         os.kill(pid, signal.SIGKILL)
-        deadline = time.monotonic() + 30
+        # Four processes that import torch take long.
+        deadline = time.monotonic() + (90 if doing == "starts" else 30)
         while any(rank(pid) for pid in workers.values()):
             assert time.monotonic() < deadline, "they go on"
             time.sleep(0.05)
@@ -93,7 +94,10 @@ def test_processes_whose_torchrun_was_killed_end_and_say_so(
     layout: str, doing: str, text_file: Path, tmp_path: Path
 ) -> None:
     pid, errors = killed(layout, tmp_path, text_file, None, doing=doing)
-    assert f"torchrun, which started it (pid {pid}), ended, expected all of them" in errors
+    said = [f"torchrun, which started it (pid {pid}), ended, expected all of them"]
+    if doing == "starts":  # before a process could see who had started it
+        said.append("torchrun does not answer (Connection refused), expected all of them")
+    assert any(each in errors for each in said), errors
     assert "frame #" not in errors, "no stack trace of torch"
 
 
