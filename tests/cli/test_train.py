@@ -322,7 +322,8 @@ def test_every_config_field_is_an_option_with_its_help(capsys: Capture) -> None:
         ),
         (
             ["--data", "a=0", "b=1"],
-            "'a=0', expected SOURCE=WEIGHT SOURCE=WEIGHT, or in quotes 'mix:",
+            "mix:a=0;b=1: 'a=0', expected SOURCE=WEIGHT SOURCE=WEIGHT, or in quotes "
+            "'mix:SOURCE=WEIGHT;SOURCE=WEIGHT', each weight a number above 0",
         ),
         (["--train.learning-rate", "fast"], "--train.learning-rate: fast, expected a number"),
         (
