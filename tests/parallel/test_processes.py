@@ -44,9 +44,11 @@ from tests.parallel.processes import TENSOR_RUNS as ALL_TENSOR_RUNS
 from tests.parallel.worker import with_faults
 
 LAYOUTS = ("ddp", "fsdp")
-# A hundred steps of shared out matrices take long: test_distributed.py has them.
+# Steps with shared out matrices take long: test_distributed.py has more of them, and of AdamW.
 TENSOR_RUNS = {
-    name: run | {"settings": run["settings"] | FEW_STEPS} for name, run in ALL_TENSOR_RUNS.items()
+    name: run | {"settings": run["settings"] | FEW_STEPS}
+    for name, run in ALL_TENSOR_RUNS.items()
+    if name == "tensor-muon"
 }
 
 
@@ -120,7 +122,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path:
 def test_the_losses_are_those_of_one_process(folder: Path, layout: str, name: str) -> None:
     one, two = folder / f"W1-{name}", folder / f"{layout}-{name}"
     # Muon's iteration enlarges what rounding does; bfloat16 has 8 bits of mantissa.
-    most = {"adamw": 1e-5, "tensor-adamw": 1e-5, "bfloat16": 0.02, "float16": 0.02}.get(name, 1e-4)
+    most = {"adamw": 1e-5, "bfloat16": 0.02, "float16": 0.02}.get(name, 1e-4)
     torch.testing.assert_close(losses(two), losses(one), rtol=0, atol=most)
     for key in ("lr", "grad_norm", "tokens"):
         of_one, of_two = (
