@@ -80,10 +80,6 @@ def _gate_and_up(name: str, stem: str = "ffn_{}_exps") -> Parts:
     return {name: tuple(Part(stem.format(each), half) for each in ("gate", "up"))}
 
 
-_EXPERTS = {
-    "expert_count": ("num_local_experts", "num_experts"),
-    "expert_used_count": ("num_experts_per_tok",),
-}
 _DENSE_FIRST = {"leading_dense_block_count": ("first_k_dense_replace",)}
 _DEEPSEEK_SHARED = {"expert_shared_count": ("n_shared_experts",)}
 _SHARED_NUMBER = {"expert_shared_count": ("num_shared_experts",)}
@@ -175,7 +171,10 @@ GGUF_ARCHITECTURES: dict[str, GgufArchitecture] = {
             "mlp.w2": (Part("ffn_down_exps", sized(E, d, m), ".weight"),),
         },
     ),
-    "deepseek": GgufArchitecture(sizes=_DENSE_FIRST | _DEEPSEEK_SHARED, parts=_SHARED),
+    "deepseek": GgufArchitecture(
+        sizes={"expert_count": ("n_routed_experts",), **_DENSE_FIRST, **_DEEPSEEK_SHARED},
+        parts=_SHARED,
+    ),
     "deepseek2": _DEEPSEEK2,
     "dots1": GgufArchitecture(sizes=_DENSE_FIRST | _DEEPSEEK_SHARED, parts=_SHARED | _CORRECTION),
     "ernie4_5-moe": GgufArchitecture(
@@ -253,6 +252,7 @@ GGUF_ARCHITECTURES: dict[str, GgufArchitecture] = {
     ),
     "minimax-m2": GgufArchitecture(sizes=_AS_EXPERTS, parts=_CORRECTION),
     "olmo2": GgufArchitecture(variants=(("attention.sliding_window", "olmo3"),), kinds=_SLIDES),
+    "pangu-embedded": GgufArchitecture(present={"bias": "attn_q.bias"}),
     "phimoe": GgufArchitecture(present={"lm_head_bias": "output.bias"}),
     "qwen": GgufArchitecture(
         may_have={"attention.key_length": ("kv_channels",)},

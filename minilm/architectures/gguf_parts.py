@@ -10,7 +10,7 @@ from collections.abc import Callable, Container, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
-from minilm.architectures.gguf_names import gguf_name
+from minilm.architectures.gguf_names import STEMS, gguf_name
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
 from minilm.ledger.symbols import ONE, Polynomial, as_polynomial
@@ -122,6 +122,8 @@ def _parts(
 
 
 def _is_stored_whole(tensor: Tensor, stored: Container[str]) -> bool:
+    if tensor.component not in STEMS:
+        return False
     name = gguf_name(tensor)
     return any(name.replace("{i}", str(i)) in stored for i in tensor.layers or (0,))
 
