@@ -7,12 +7,13 @@ without a config.
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from minilm.architectures import layout_of, layout_of_class
-from minilm.architectures.gguf_architectures import GGUF_ARCHITECTURES, GgufArchitecture
+from minilm.architectures.gguf_architecture import GgufArchitecture
+from minilm.architectures.gguf_architectures import GGUF_ARCHITECTURES
 from minilm.architectures.gguf_names import KEYS
 from minilm.architectures.gguf_parts import in_gguf_names
 from minilm.architectures.model_types import MODEL_TYPES
@@ -20,7 +21,9 @@ from minilm.formats.header import Header, whole_number, whole_numbers
 from minilm.ledger.layout import Layout
 
 # general.architecture -> the first model_type of that name: of `llama`, which is Mixtral with experts.
-GGUF_MODEL_TYPES = {entry.gguf: name for name, entry in reversed(MODEL_TYPES.items()) if entry.gguf}
+GGUF_MODEL_TYPES = {
+    entry.gguf: name for name, entry in reversed(MODEL_TYPES.items()) if entry.gguf
+} | {name: table.model_type for name, table in GGUF_ARCHITECTURES.items() if table.model_type}
 REQUIRED = ("embedding_length", "block_count", "feed_forward_length", "attention.head_count")
 _USUAL = GgufArchitecture()
 _LAYER = re.compile(r"(?:blk\.\d+\.)?(.+)")
@@ -33,15 +36,14 @@ def gguf_layout(header: Header) -> Layout | None:
     for sizes that cannot be.
     """
     config = config_fields(header)
-    if config is None:
+    declared = _declared(config) if config else None
+    if declared is None:
         return None
     architecture = header.metadata["general.architecture"]
     names = {tensor.name for tensor in header.tensors}
-    declared = layout_of_class(config) if "architectures" in config else layout_of(config)
-    if declared is None:
-        return None
-    table = GGUF_ARCHITECTURES.get(architecture, _USUAL)
-    layout = in_gguf_names(declared, table.parts, names)
+    table, stems = GGUF_ARCHITECTURES.get(architecture, _USUAL), _stems(header)
+    others = next((parts for tensor, parts in table.parts_with if tensor in stems), {})
+    layout = in_gguf_names(declared, {**table.parts, **others}, names)
     if architecture != "llama":
         return layout
     return replace(
@@ -60,21 +62,30 @@ def config_fields(header: Header) -> dict[str, Any] | None:
     if architecture not in GGUF_MODEL_TYPES:
         return None
     table = GGUF_ARCHITECTURES.get(architecture, _USUAL)
-    sizes = _sizes(header, architecture, table)
-    parts = {match[1] for each in header.tensors if (match := _LAYER.fullmatch(each.name))}
+    sizes, stems = _sizes(header, architecture, table), _stems(header)
+    required = (*(key for key in REQUIRED if key not in table.without), *table.sizes)
     # Experts in a tensor each: files of 2023.
-    if sizes is None or any(key not in sizes for key in (*REQUIRED, *table.sizes)):
+    unlike = stems & {*table.unlike, "ffn_gate.0.weight"}
+    if sizes is None or unlike or any(key not in sizes for key in required):
         return None
-    if "ffn_gate.0.weight" in parts:
-        return None
-    fields = {key: each for key, (_, each) in KEYS.items()} | table.may_have | table.sizes
-    config: dict[str, Any] = {"model_type": _model_type(architecture, table, sizes, parts)}
-    config |= table.fixed | _flags(header, table, parts)
+    config: dict[str, Any] = {"model_type": _model_type(architecture, table, sizes, stems)}
+    config |= table.fixed | _flags(header, table, stems)
+    usual = {key: fields for key, (_, fields) in KEYS.items() if key not in table.without}
+    fields = usual | table.may_have | table.sizes
     for key, value in sizes.items():
         for name in fields.get(key, ()):
             _set(config, name, value)
     _set_head_width(config, sizes)
     return _with_derived(config, header, table, sizes)
+
+
+def _declared(config: Mapping[str, Any]) -> Layout | None:
+    return layout_of_class(config) if "architectures" in config else layout_of(config)
+
+
+def _stems(header: Header) -> set[str]:
+    """The names of all tensors without the numbers of layers."""
+    return {match[1] for each in header.tensors if (match := _LAYER.fullmatch(each.name))}
 
 
 def _sizes(header: Header, architecture: str, table: GgufArchitecture) -> dict[str, int] | None:
@@ -84,16 +95,17 @@ def _sizes(header: Header, architecture: str, table: GgufArchitecture) -> dict[s
     """
     pairs = (*table.ratios.values(), *table.differences.values())
     keys = {*KEYS, *table.sizes, *table.may_have, *(key for pair in pairs for key in pair)}
-    listed = {key for key, *_ in table.kinds.values()}
+    listed = {key for _, kinds in table.kinds.values() for key, _ in kinds}
+    listed |= {"attention.head_count_kv"} if table.periods else set()
     sizes = {}
     for key in (name for each in sorted(keys) for name in each.split("|")):
         number = whole_number(header.metadata, f"{architecture}.{key}")
         if f"{architecture}.{key}.length" in header.metadata:
             numbers = set(whole_numbers(header.metadata, f"{architecture}.{key}") or ())
             numbers -= {0} if key in listed else set()
-            if len(numbers) != 1:
+            if len(numbers) > 1 or not (numbers or key in listed):
                 return None
-            number = numbers.pop()
+            number = numbers.pop() if numbers else 0
         if number is not None:
             sizes[key] = number
     next_token_layers = whole_number(header.metadata, f"{architecture}.nextn_predict_layers")
@@ -149,12 +161,44 @@ def _with_derived(
         if axis >= len(stored.get(tensor, ())):
             return None
         config[name] = stored[tensor][axis]
-    architecture = header.metadata["general.architecture"]
-    for name, (key, zero, other) in table.kinds.items():
-        numbers = whole_numbers(header.metadata, f"{architecture}.{key}")
-        if numbers is not None and len(numbers) >= sizes["block_count"]:
-            config[name] = [other if each else zero for each in numbers[: sizes["block_count"]]]
-    return config
+    for (period, offset), tensor in table.periods.items():
+        regular = _period(_layers_with(header, tensor), sizes["block_count"])
+        if regular is None:
+            return None
+        config[period], config[offset] = regular
+    return config | _kinds(header, table, sizes["block_count"])
+
+
+def _kinds(header: Header, table: GgufArchitecture, num_layers: int) -> dict[str, list[str]]:
+    """Each layer's kind, where the file lists something for every layer."""
+    architecture, found = header.metadata["general.architecture"], {}
+    for field, (otherwise, kinds) in table.kinds.items():
+        lists = [
+            (whole_numbers(header.metadata, f"{architecture}.{key}"), kind) for key, kind in kinds
+        ]
+        if all(numbers is not None and len(numbers) >= num_layers for numbers, _ in lists):
+            found[field] = [
+                next((kind for numbers, kind in lists if numbers and numbers[i]), otherwise)
+                for i in range(num_layers)
+            ]
+    return found
+
+
+def _layers_with(header: Header, tensor: str) -> list[int]:
+    found = (
+        re.fullmatch(rf"blk\.(\d{{1,9}})\.{re.escape(tensor)}", each.name)
+        for each in header.tensors
+    )
+    return sorted(int(match[1]) for match in found if match)
+
+
+def _period(layers: Sequence[int], num_layers: int) -> tuple[int, int] | None:
+    """The period and offset of some layers; None for layers without."""
+    if len(layers) < 2:
+        return max(1, num_layers), layers[0] if layers else num_layers
+    period = layers[1] - layers[0]
+    regular = layers == list(range(layers[0], num_layers, period))
+    return (period, layers[0]) if regular and layers[0] < period else None
 
 
 def _first_of(sizes: Mapping[str, int], keys: str) -> int | None:

@@ -93,12 +93,17 @@ def in_gguf_names(
     return replace(
         layout,
         tensors=_all_parts(layout, layout.tensors, parts or {}, stored),
-        ties=(("output.weight", "token_embd.weight"),) if layout.ties else (),
+        ties=(("output.weight", "token_embd.weight"),) if _has_tied_head(layout) else (),
         optional_prefix="",
         buffers=_all_parts(layout, layout.buffers, parts, stored) if parts else (),
         ignored=(),
         mtp=(),
     )
+
+
+def _has_tied_head(layout: Layout) -> bool:
+    """Encoders and decoders share tables as well."""
+    return any("embed_tokens" not in name for name, _ in layout.ties)
 
 
 def _all_parts(

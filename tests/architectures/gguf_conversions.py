@@ -1,4 +1,4 @@
-"""What llama.cpp's converter makes of a small model of each type: keys, and tensors by gguf's own map of names.
+"""What llama.cpp's converter makes of a small model of each type: keys, and tensors by gguf's map of names.
 
 Source: ggml-org/llama.cpp, `conversion/base.py` (`TextModel.set_gguf_parameters`) and beside it the module
 that a comment names; the map of names and the writer are those of the package gguf.
@@ -65,6 +65,15 @@ def renamed(end: str, *, squeezed: bool = False, stacked: bool = False) -> Edit:
     def edit(shape: Shape, config: Config) -> Mapping[str, Shape]:
         kept = tuple(size for size in shape if size != 1) if squeezed else shape
         return {end: (*kept, 1) if stacked else kept}
+
+    return edit
+
+
+def grouped(field: str) -> Edit:
+    """A row for each group."""
+
+    def edit(shape: Shape, config: Config) -> Mapping[str, Shape]:
+        return {"norm.weight": (config[field], shape[0] // config[field])}
 
     return edit
 
