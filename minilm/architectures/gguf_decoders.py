@@ -100,12 +100,6 @@ DECODERS: dict[str, GgufArchitecture] = {
         present={"add_qkv_bias": "attn_qkv.bias", "add_bias_linear": "ffn_up.bias"},
         fixed={"multi_query_attention": True},
     ),
-    "bitnet": GgufArchitecture(
-        parts={
-            "attn_sub_norm": (Part("attn_sub_norm"),),
-            "ffn_sub_norm": (Part("ffn_sub_norm"),),
-        }
-    ),
     "codeshell": GgufArchitecture(
         may_have={"attention.head_count_kv": ("num_query_groups",)},
         fixed={"position_embedding_type": "rope"},

@@ -66,7 +66,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "big_bird": _BERT,
     "bigbird_pegasus": _BART,
     "biogpt": ModelType("bart_decoder"),
-    "bitnet": ModelType("llama_kin", gguf="bitnet"),
+    "bitnet": ModelType("llama_kin"),
     "blenderbot": _BART,
     "blenderbot-small": _BART,
     "blip": ModelType("blip", by_class=True),

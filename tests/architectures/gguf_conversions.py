@@ -44,6 +44,9 @@ USUAL: dict[str, tuple[str, ...]] = {
 class Conversion:
     """``options`` are fields with their values; ``keys`` what is written beside the usual, None for not.
 
+    ``renames`` are patterns in the names of all experts of a layer and what stands there instead;
+    ``model_type`` is that of the config where it has another name.
+
     ``edits`` are what a tensor becomes, by the end of its name: the ends and shapes of others.
     """
 
@@ -57,6 +60,8 @@ class Conversion:
     prefix: str = ""
     classes: Sequence[str] = ()
     derived: Callable[[Config], Config] = lambda config: {}
+    model_type: str = ""
+    renames: Sequence[tuple[str, str]] = ()
 
 
 def renamed(end: str, *, squeezed: bool = False, stacked: bool = False) -> Edit:
@@ -123,7 +128,7 @@ def drawn(conversion: Conversion, model_type: str, random: Random) -> Config:
     groups = random.randint(1, 3) if conversion.grouped else random.randint(1, 4)
     heads = groups * random.randint(1, 3) if conversion.grouped else groups
     config: Config = {
-        "model_type": model_type,
+        "model_type": conversion.model_type or model_type,
         "hidden_size": heads * 2 * random.randint(1, 4),
         "num_attention_heads": heads,
         "num_key_value_heads": groups,
@@ -175,6 +180,8 @@ def tensors_of(conversion: Conversion, config: Config) -> Tensors:
         TensorNameMap.block_mappings_cfg = shared
     tensors: Tensors = {}
     for saved, whole in _stacked(_saved(config)).items():
+        for pattern, other in conversion.renames:
+            saved = re.sub(pattern, other, saved)
         for name, shape in _edited(conversion, config, saved, whole).items():
             new = names.get_name(name.removeprefix(conversion.prefix), (".weight", ".bias"))
             assert new is not None, f"{name} is no name of {conversion.architecture}"

@@ -17,7 +17,7 @@ from tests.architectures.gguf_conversions import (
     renamed,
     split,
 )
-from tests.architectures.gguf_types import EXPERT_BIAS, EXPERT_WIDTH, GRANITE
+from tests.architectures.gguf_types import CORRECTION, EXPERT_BIAS, EXPERT_WIDTH, GRANITE, W_EXPERTS
 
 # mamba.py, and granite.py and nemotron.py after it.
 CONVOLUTION = {"conv1d.weight": renamed("conv1d.weight", squeezed=True)}
@@ -138,6 +138,34 @@ def t5(**more: Any) -> Conversion:
     return Conversion("t5", T5_OPTIONS, T5_KEYS, derived=t5_names, **more)
 
 
+NEMOTRON_OPTIONS: dict[str, Any] = {
+    "conv_kernel": range(2, 5),
+    "ssm_state_size": WIDTH,
+    "n_groups": range(1, 3),
+    "mamba_num_heads": (2, 4),
+    "mamba_head_dim": range(1, 5),
+    "use_bias": FLAG,
+    "use_conv_bias": FLAG,
+    "tie_word_embeddings": False,
+}
+NEMOTRON_KEYS: dict[str, Any] = {
+    "ssm_conv_kernel": "conv_kernel",
+    "ssm_state_size": "ssm_state_size",
+    "ssm_group_count": "n_groups",
+    "ssm_time_step_rank": "mamba_num_heads",
+    "ssm_inner_size": lambda config: config["mamba_num_heads"] * config["mamba_head_dim"],
+    "head_count_kv": where("layers_block_type", "full_attention", "num_key_value_heads"),
+}
+# nemotron.py
+NEMOTRON_EDITS: dict[str, Edit] = {
+    **MAMBA2,
+    "dt_bias": renamed("dt.bias"),
+    "mixer.norm.weight": lambda shape, config: {
+        f"mixer.{name}": new for name, new in grouped("n_groups")(shape, config).items()
+    },
+}
+
+
 MORE_CONVERSIONS: dict[str, Conversion] = {
     "bert": Conversion(
         "bert",
@@ -165,6 +193,53 @@ MORE_CONVERSIONS: dict[str, Conversion] = {
         },
         head_dim=True,
         derived=lambda config: {"mamba_d_ssm": 8 * config["mamba_n_heads"]},
+    ),
+    "nemotron_h": Conversion(
+        "nemotron_h",
+        NEMOTRON_OPTIONS,
+        {
+            **NEMOTRON_KEYS,
+            "feed_forward_length": where("layers_block_type", "mlp", "intermediate_size"),
+        },
+        NEMOTRON_EDITS,
+        head_dim=True,
+        derived=lambda config: {
+            "layers_block_type": (
+                kinds := layer_kinds(config, "linear_attention", "full_attention", "mlp")
+            ),
+            "num_hidden_layers": len(kinds),
+        },
+    ),
+    "nemotron_h with experts": Conversion(
+        "nemotron_h_moe",
+        {
+            **NEMOTRON_OPTIONS,
+            "moe_intermediate_size": WIDTH,
+            "moe_shared_expert_intermediate_size": WIDTH,
+            "moe_latent_size": (None, 6),
+        },
+        {
+            **NEMOTRON_KEYS,
+            **EXPERT_WIDTH,
+            "feed_forward_length": where("layers_block_type", "moe", "moe_intermediate_size"),
+            "expert_shared_feed_forward_length": "moe_shared_expert_intermediate_size",
+            "expert_count": "n_routed_experts",
+            "moe_latent_size": "moe_latent_size",
+        },
+        {
+            **NEMOTRON_EDITS,
+            **CORRECTION,
+        },
+        head_dim=True,
+        experts="n_routed_experts",
+        derived=lambda config: {
+            "layers_block_type": (
+                kinds := layer_kinds(config, "linear_attention", "full_attention", "moe")
+            ),
+            "num_hidden_layers": len(kinds),
+        },
+        model_type="nemotron_h",
+        renames=((r"backbone(.*)mixer\.experts", r"model\1mlp.experts"),),
     ),
     "falcon_mamba": Conversion(
         "mamba",
@@ -245,14 +320,9 @@ MORE_CONVERSIONS: dict[str, Conversion] = {
         },
         {
             **CONVOLUTION,
-            **{
-                f"feed_forward.experts.{name}_proj.weight": (
-                    lambda shape, config, name=name: {f"mlp.experts.{name}_proj.weight": shape}
-                )
-                for name in ("gate", "up", "down")
-            },
         },
         experts="num_experts",
+        renames=((r"feed_forward\.experts", "mlp.experts"),),
     ),
     "jina_embeddings_v3": Conversion(
         "jina-bert-v3",
@@ -283,14 +353,9 @@ MORE_CONVERSIONS: dict[str, Conversion] = {
         {
             **LFM_EDITS,
             **EXPERT_BIAS,
-            **{
-                f"feed_forward.experts.{name}.weight": (
-                    lambda shape, config, to=to: {f"mlp.experts.{to}_proj.weight": shape}
-                )
-                for name, to in (("w1", "gate"), ("w2", "down"), ("w3", "up"))
-            },
         },
         experts="num_experts",
+        renames=W_EXPERTS,
         derived=lambda config: {
             "layer_types": (kinds := layer_kinds(config, "conv", "full_attention")),
             "num_hidden_layers": len(kinds),
@@ -393,5 +458,13 @@ MORE_CONVERSIONS: dict[str, Conversion] = {
         derived=qwen_state,
     ),
     "t5": t5(),
+    "t5 without a decoder": Conversion(
+        "t5encoder",
+        T5_OPTIONS,
+        {**T5_KEYS, "decoder_block_count": None},
+        derived=lambda config: t5_names(config) | {"feed_forward_proj": "relu"},
+        model_type="t5",
+        classes=("T5EncoderModel",),
+    ),
     "umt5": t5(),
 }

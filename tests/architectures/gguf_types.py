@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tests.architectures.gguf_conversions import (
     EVEN,
     FLAG,
     WIDTH,
     Config,
     Conversion,
+    Shape,
     dropped,
     latents,
     queries_keys_values,
@@ -31,6 +34,11 @@ GRANITE = {
         -2, "mlp.shared_expert.gate_proj.weight", "mlp.shared_expert.up_proj.weight"
     ),
 }
+# llama.py, lfm2.py and arctic.py.
+W_EXPERTS = tuple(
+    (rf"(block_sparse_moe|feed_forward)\.experts\.{name}\.", f"mlp.experts.{to}_proj.")
+    for name, to in (("w1", "gate"), ("w2", "down"), ("w3", "up"))
+)
 # gpt_oss.py and llama4.py: in place of (in, out).
 SWAPPED = {
     "gate_up_proj": split(-2, "gate_proj.weight", "up_proj.weight", swap=True),
@@ -52,6 +60,12 @@ def all_heads(config: Config) -> Config:
 def head_width(config: Config) -> int:
     """Where no key says it."""
     return int(config["hidden_size"]) // int(config["num_attention_heads"])
+
+
+def experts_of(config: Config, shape: Shape) -> Shape:
+    """dbrx.py: a matrix of all experts, one after the other."""
+    number = config["ffn_config"]["moe_num_experts"]
+    return (number, shape[0] // number, shape[1])
 
 
 # deepseek.py
@@ -439,4 +453,237 @@ CONVERSIONS: dict[str, Conversion] = {
         },
     ),
     "xverse": Conversion("xverse"),
+    "arctic": Conversion(
+        "arctic",
+        {"moe_layer_frequency": 1, "parallel_attn_mlp_res": True},
+        VOCABULARY,
+        experts="num_local_experts",
+        renames=W_EXPERTS,
+    ),
+    "bailing_moe_v2": Conversion(
+        "bailingmoe2",
+        {
+            "moe_intermediate_size": WIDTH,
+            "num_shared_experts": range(1, 3),
+            "first_k_dense_replace": range(2),
+            "use_qkv_bias": FLAG,
+            "num_nextn_predict_layers": 0,
+            "n_group": 1,
+        },
+        {
+            **EXPERT_WIDTH,
+            **DENSE_FIRST,
+            **VOCABULARY,
+            "expert_shared_count": "num_shared_experts",
+            "expert_shared_feed_forward_length": lambda config: (
+                config["moe_intermediate_size"] * config["num_shared_experts"]
+            ),
+        },
+        EXPERT_BIAS,
+        head_dim=True,
+        experts="num_experts",
+    ),
+    "chatglm": Conversion(
+        "chatglm",
+        {"multi_query_attention": True, "add_qkv_bias": FLAG, "tie_word_embeddings": False},
+        {"head_count_kv": "multi_query_group_num"},
+        derived=lambda config: {
+            "num_layers": config["num_hidden_layers"],
+            "multi_query_group_num": config["num_key_value_heads"],
+            "ffn_hidden_size": config["intermediate_size"],
+            "padded_vocab_size": config["vocab_size"],
+            "kv_channels": head_width(config),
+            "seq_length": config["max_position_embeddings"],
+        },
+        prefix="transformer.",
+    ),
+    "codeshell": Conversion(
+        "codeshell",
+        {"position_embedding_type": "rope"},
+        {
+            "feed_forward_length": lambda config: 4 * config["hidden_size"],
+            "head_count_kv": "num_query_groups",
+        },
+        derived=lambda config: {
+            "n_embd": config["hidden_size"],
+            "n_head": config["num_attention_heads"],
+            "n_layer": config["num_hidden_layers"],
+            "n_positions": config["max_position_embeddings"],
+            "n_inner": 4 * config["hidden_size"],
+            "num_query_groups": config["num_key_value_heads"],
+        },
+    ),
+    "dbrx": Conversion(
+        "dbrx",
+        {"tie_word_embeddings": False},
+        {
+            "feed_forward_length": lambda config: config["ffn_config"]["ffn_hidden_size"],
+            "head_count_kv": lambda config: config["attn_config"]["kv_n_heads"],
+            "expert_count": lambda config: config["ffn_config"]["moe_num_experts"],
+            "expert_used_count": lambda config: config["ffn_config"]["moe_top_k"],
+        },
+        {
+            "mlp.w1": lambda shape, config: {"mlp.w1.weight": experts_of(config, shape)},
+            "mlp.v1": lambda shape, config: {"mlp.v1.weight": experts_of(config, shape)},
+            "mlp.w2": lambda shape, config: {
+                "mlp.w2.weight": (
+                    config["ffn_config"]["moe_num_experts"],
+                    config["d_model"],
+                    config["ffn_config"]["ffn_hidden_size"],
+                )
+            },
+        },
+        derived=lambda config: {
+            "d_model": config["hidden_size"],
+            "n_heads": config["num_attention_heads"],
+            "n_layers": config["num_hidden_layers"],
+            "max_seq_len": config["max_position_embeddings"],
+            "attn_config": {"kv_n_heads": config["num_key_value_heads"]},
+            "ffn_config": {
+                "ffn_hidden_size": config["intermediate_size"],
+                "moe_num_experts": 3,
+                "moe_top_k": 2,
+            },
+        },
+    ),
+    "ernie4_5_moe": Conversion(
+        "ernie4_5-moe",
+        {
+            "use_bias": FLAG,
+            "moe_intermediate_size": WIDTH,
+            "moe_num_shared_experts": range(1, 3),
+            "moe_layer_interval": range(1, 3),
+            "moe_layer_start_index": range(2),
+            "moe_k": 1,
+        },
+        {
+            **EXPERT_WIDTH,
+            "expert_count": "moe_num_experts",
+            "expert_used_count": "moe_k",
+            "expert_shared_count": "moe_num_shared_experts",
+            "interleave_moe_layer_step": "moe_layer_interval",
+            "leading_dense_block_count": "moe_layer_start_index",
+        },
+        CORRECTION,
+        head_dim=True,
+        experts="moe_num_experts",
+    ),
+    "exaone_moe": Conversion(
+        "exaone-moe",
+        {
+            "moe_intermediate_size": WIDTH,
+            "num_shared_experts": range(1, 3),
+            "first_k_dense_replace": range(2),
+            "sliding_window": 4,
+        },
+        {
+            **EXPERT_WIDTH,
+            **DENSE_FIRST,
+            **VOCABULARY,
+            "expert_shared_count": "num_shared_experts",
+            "sliding_window": "sliding_window",
+        },
+        CORRECTION,
+        head_dim=True,
+        experts="num_experts",
+    ),
+    "glm4_moe_lite": DEEPSEEK2,
+    "glm_moe_dsa": replace(
+        DEEPSEEK2,
+        architecture="glm-dsa",
+        options={
+            **DEEPSEEK2.options,
+            "q_lora_rank": (6, 10),
+            "index_n_heads": range(1, 4),
+            "index_head_dim": EVEN,
+            "index_topk": 4,
+        },
+        keys={
+            **DEEPSEEK2.keys,
+            "indexer_head_count": "index_n_heads",
+            "indexer_key_length": "index_head_dim",
+            "indexer_top_k": "index_topk",
+        },
+    ),
+    "jais": Conversion(
+        "jais",
+        {"activation_function": "swiglu", "position_embedding_type": "alibi"},
+        {"head_count_kv": None},
+        {
+            "relative_pe.slopes": dropped,
+            **{
+                f"{name}.weight": (lambda shape, config, name=name: {f"{name}.weight": shape[::-1]})
+                for name in (".c_attn", ".c_proj", ".c_fc", ".c_fc2")
+            },
+        },
+        derived=lambda config: {
+            "n_embd": config["hidden_size"],
+            "n_head": config["num_attention_heads"],
+            "n_layer": config["num_hidden_layers"],
+            "n_positions": config["max_position_embeddings"],
+            "n_inner": config["intermediate_size"],
+        },
+    ),
+    "plamo": Conversion(
+        "plamo",
+        {"tie_word_embeddings": False},
+        {"context_length": lambda config: 4096, "head_count_kv": lambda config: 5},
+        derived=lambda config: {
+            "n_shared_head": 3,
+            "num_attention_heads": 15,
+            "hidden_size": 30 * config["num_key_value_heads"],
+        },
+    ),
+    "PaddleOCR's text": Conversion(
+        "paddleocr", {"use_bias": FLAG}, head_dim=True, model_type="ernie4_5"
+    ),
+    "Qwen2-VL's text": Conversion("qwen2vl", model_type="qwen2"),
+    "Qwen3-VL's text": Conversion(
+        "qwen3vl", {"attention_bias": FLAG}, head_dim=True, model_type="qwen3"
+    ),
+    "Qwen3-VL's text with experts": Conversion(
+        "qwen3vlmoe",
+        {"moe_intermediate_size": WIDTH},
+        EXPERT_WIDTH,
+        head_dim=True,
+        experts="num_experts",
+        model_type="qwen3_moe",
+    ),
+    # Those that were there before.
+    "gemma": Conversion("gemma", {"tie_word_embeddings": True}, head_dim=True),
+    "gemma2": Conversion("gemma2", {"tie_word_embeddings": True}, head_dim=True),
+    "gemma3_text": Conversion("gemma3", {"tie_word_embeddings": True}, head_dim=True),
+    "gpt2": Conversion(
+        "gpt2",
+        {"tie_word_embeddings": True},
+        {"head_count_kv": None},
+        {
+            f"{name}.weight": (lambda shape, config, name=name: {f"{name}.weight": shape[::-1]})
+            for name in (".c_attn", ".c_proj", ".c_fc")
+        },
+        derived=lambda config: {
+            "n_embd": config["hidden_size"],
+            "n_head": config["num_attention_heads"],
+            "n_layer": config["num_hidden_layers"],
+            "n_positions": config["max_position_embeddings"],
+            "n_inner": config["intermediate_size"],
+        },
+    ),
+    "gpt_neox": Conversion("gptneox", {"attention_bias": True}, {"head_count_kv": None}),
+    "llama": Conversion("llama", BIASES, VOCABULARY, head_dim=True),
+    "mistral": Conversion("llama", {}, VOCABULARY, head_dim=True),
+    "mixtral": Conversion(
+        "llama",
+        {},
+        VOCABULARY,
+        head_dim=True,
+        experts="num_local_experts",
+        renames=W_EXPERTS,
+    ),
+    "olmo2": Conversion("olmo2"),
+    "phi3": Conversion("phi3"),
+    "qwen2": Conversion("qwen2"),
+    "qwen3": Conversion("qwen3", {"attention_bias": FLAG}, head_dim=True),
+    "smollm3": Conversion("smollm3", BIASES, VOCABULARY),
+    "starcoder2": Conversion("starcoder2", {"use_bias": FLAG}),
 }
