@@ -26,7 +26,8 @@ class GgufArchitecture:
     two fields, the period and offset of the layers with a tensor. ``present`` are fields that are true
     where layers have a tensor, ``absent`` where they do not. ``shapes`` are those that only the shape
     of a tensor gives: (its name, the axis). ``fixed`` is the same in all files. ``parts`` are what
-    declared tensors become, ``parts_with`` in files whose layers have a tensor.
+    declared tensors become, ``parts_with`` in files whose layers have a tensor. ``everywhere`` are
+    those that some files have in all layers, also where nothing uses them.
     """
 
     model_type: str = ""
@@ -45,6 +46,7 @@ class GgufArchitecture:
     fixed: Mapping[str, Any] = field(default_factory=dict)
     parts: Parts = field(default_factory=dict)
     parts_with: tuple[tuple[str, Parts], ...] = ()
+    everywhere: tuple[str, ...] = ()
 
 
 SHARED_EXPERTS: Parts = {

@@ -21,6 +21,9 @@ from minilm.architectures.gguf_architecture import (
     gate_and_up,
 )
 from minilm.architectures.gguf_parts import Part, Parts, half_swapped, rows, sized, swapped
+from minilm.ledger.symbols import symbol
+
+A = symbol("A")
 
 
 def _queries_keys_values(name: str) -> Parts:
@@ -151,6 +154,43 @@ DECODERS: dict[str, GgufArchitecture] = {
         may_have={"attention.head_count_kv": ("num_kv_heads",)},
         parts={"ln_attn": (Part("attn_norm_2"),), "ln_mlp": (Part("attn_norm"),)},
     ),
+    "gemma-embedding": GgufArchitecture(
+        model_type="gemma3_text", unlike=("dense_2.weight", "dense_3.weight")
+    ),
+    "gemma3n": GgufArchitecture(
+        sizes={
+            "altup.num_inputs": ("altup_num_inputs",),
+            "attention.shared_kv_layers": ("num_kv_shared_layers",),
+            "embedding_length_per_layer_input": ("hidden_size_per_layer_input",),
+        },
+        kinds=SLIDES,
+        shapes={
+            "laurel_rank": ("blk.0.laurel_l.weight", 0),
+            "vocab_size_per_layer_input": ("per_layer_token_embd.weight", 0),
+        },
+        parts={
+            "embed_tokens_per_layer": (Part("per_layer_token_embd"),),
+            "per_layer_model_projection": (Part("per_layer_model_proj"),),
+            "per_layer_projection_norm": (Part("per_layer_proj_norm"),),
+            "altup.correct_output_scale": (Part("altup_correct_scale"),),
+            "altup.correction_coefs": (Part("altup_correct_coef"),),
+            "altup.prediction_coefs": (Part("altup_predict_coef"),),
+            "altup.modality_router": (Part("altup_router"),),
+            "altup.router_norm": (Part("altup_router_norm"),),
+            "laurel.linear_left": (Part("laurel_l"),),
+            "laurel.linear_right": (Part("laurel_r"),),
+            "laurel.post_laurel_norm": (Part("laurel_post_norm"),),
+            "per_layer_input_gate": (Part("inp_gate"),),
+            "}.per_layer_projection": (Part("proj"),),
+            "post_per_layer_input_norm": (Part("post_norm"),),
+            # All projections of a kind in one tensor, in the place of the first.
+            "altup_projections.0": (Part("altup_proj", sized(A - 1, d, d)),),
+            "altup_unembed_projections.0": (Part("altup_unembd_proj", sized(A - 1, d, d)),),
+            **{f"altup_{name}projections.{i}": () for name in ("", "unembed_") for i in (1, 2)},
+        },
+        # Of layers that share the keys and values of others, transformers had own ones before 5.
+        everywhere=("attn_k", "attn_v", "attn_k_norm"),
+    ),
     "glm-dsa": replace(
         _DEEPSEEK2,
         variants=(),
@@ -197,6 +237,7 @@ DECODERS: dict[str, GgufArchitecture] = {
     "hunyuan-moe": GgufArchitecture(
         may_have={"expert_used_count": ("moe_topk", "num_experts_per_tok")}, parts=SHARED_EXPERTS
     ),
+    "hunyuan_vl": GgufArchitecture(model_type="hunyuan_v1_dense"),
     "internlm2": GgufArchitecture(
         present={"bias": "attn_output.bias"}, parts=_queries_keys_values("attention.wqkv")
     ),
@@ -205,6 +246,7 @@ DECODERS: dict[str, GgufArchitecture] = {
         parts={"relative_pe.slopes": ()},
     ),
     "llama": GgufArchitecture(variants=(("expert_count", "mixtral"),)),
+    "llama-embed": GgufArchitecture(model_type="llama"),
     "llama4": GgufArchitecture(
         sizes={"interleave_moe_layer_step": ("interleave_moe_layer_step",), **_AS_EXPERTS},
         may_have={"feed_forward_length": ("intermediate_size_mlp",)},

@@ -15,7 +15,7 @@ from minilm.architectures import layout_of, layout_of_class
 from minilm.architectures.gguf_architecture import GgufArchitecture
 from minilm.architectures.gguf_architectures import GGUF_ARCHITECTURES
 from minilm.architectures.gguf_names import KEYS
-from minilm.architectures.gguf_parts import in_gguf_names
+from minilm.architectures.gguf_parts import in_all_layers, in_gguf_names
 from minilm.architectures.model_types import MODEL_TYPES
 from minilm.formats.header import Header, whole_number, whole_numbers
 from minilm.ledger.layout import Layout
@@ -44,6 +44,7 @@ def gguf_layout(header: Header) -> Layout | None:
     table, stems = GGUF_ARCHITECTURES.get(architecture, _USUAL), _stems(header)
     others = next((parts for tensor, parts in table.parts_with if tensor in stems), {})
     layout = in_gguf_names(declared, {**table.parts, **others}, names)
+    layout = in_all_layers(layout, table.everywhere, names)
     if architecture != "llama":
         return layout
     return replace(

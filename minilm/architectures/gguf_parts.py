@@ -6,10 +6,11 @@ matrices are split, stacked, transposed or left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from minilm.architectures.building_blocks import L
 from minilm.architectures.gguf_names import STEMS, gguf_name
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
@@ -99,6 +100,19 @@ def in_gguf_names(
         ignored=(),
         mtp=(),
     )
+
+
+def in_all_layers(layout: Layout, stems: Sequence[str], stored: Container[str]) -> Layout:
+    """Those of ``stems`` that the last layer is ``stored`` with are declared for every layer."""
+    last = layout.symbols["L"] - 1
+    wide = {f"blk.{{i}}.{stem}.weight" for stem in stems if f"blk.{last}.{stem}.weight" in stored}
+    tensors: list[Tensor] = []
+    for tensor in layout.tensors:
+        if tensor.name not in wide:
+            tensors.append(tensor)
+        elif all(other.name != tensor.name for other in tensors):
+            tensors.append(replace(tensor, repeat=L, layers=None))
+    return replace(layout, tensors=tuple(tensors))
 
 
 def _has_tied_head(layout: Layout) -> bool:

@@ -100,6 +100,8 @@ _QWEN = GgufArchitecture(
     may_have={"full_attention_interval": ("full_attention_interval",), **SHARED_WIDTH},
     ratios={"linear_value_head_dim": ("ssm.inner_size", "ssm.time_step_rank")},
     parts=_DELTA | SHARED_EXPERTS | POST_ATTENTION,
+    # Of files of 2025, whole.
+    parts_with=(("ssm_in.weight", {"linear_attn.in_proj_qkvz": (Part("ssm_in"),)}),),
 )
 _LFM2 = GgufArchitecture(
     sizes={

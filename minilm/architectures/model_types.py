@@ -131,7 +131,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "gemma2": ModelType("gemma", gguf="gemma2", missing=_GEMMA2),
     "gemma3": ModelType("gemma3", missing=_GEMMA2),
     "gemma3_text": ModelType("gemma", gguf="gemma3", missing=_GEMMA2),
-    "gemma3n_text": ModelType("gemma3n"),
+    "gemma3n_text": ModelType("gemma3n", gguf="gemma3n"),
     "gemma4": ModelType("gemma3n", text_of="gemma4_text", whole="gemma4_multimodal"),
     "gemma4_text": ModelType("gemma3n"),
     "gemma4_unified": ModelType("gemma3n", text_of="gemma4_unified_text"),

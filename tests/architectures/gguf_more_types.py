@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -166,6 +167,56 @@ NEMOTRON_EDITS: dict[str, Edit] = {
 }
 
 
+def gemma3n_layers(*, all_keys: bool) -> Callable[[Config], Config]:
+    """Each kind twice, so that the last two can share; with ``all_keys`` they have own ones as well."""
+    kinds = ["sliding_attention", "full_attention"] * 2
+    return lambda config: {
+        "layer_types": kinds,
+        "num_hidden_layers": len(kinds),
+        "num_kv_shared_layers": 0 if all_keys else 2,
+        "vocab_size_per_layer_input": config["vocab_size"],
+    }
+
+
+# gemma.py
+GEMMA3N = Conversion(
+    "gemma3n",
+    {
+        "tie_word_embeddings": True,
+        "altup_num_inputs": 4,
+        "laurel_rank": WIDTH,
+        "hidden_size_per_layer_input": WIDTH,
+        "sliding_window": 4,
+    },
+    {
+        "altup_num_inputs": "altup_num_inputs",
+        "embedding_length_per_layer_input": "hidden_size_per_layer_input",
+        "shared_kv_layers": lambda config: 2,
+        "sliding_window": "sliding_window",
+        "sliding_window_pattern": lambda config: [
+            kind == "sliding_attention" for kind in config["layer_types"]
+        ],
+    },
+    {
+        "correct_output_scale": renamed("correct_output_scale.weight"),
+        **{
+            f"altup_{name}projections.{i}.weight": (
+                dropped
+                if i
+                else lambda shape, config, name=name: {
+                    f"altup_{name}projections.weight": (3, *shape)
+                }
+            )
+            for name in ("", "unembed_")
+            for i in range(3)
+        },
+    },
+    head_dim=True,
+    derived=gemma3n_layers(all_keys=False),
+    model_type="gemma3n_text",
+)
+
+
 MORE_CONVERSIONS: dict[str, Conversion] = {
     "bert": Conversion(
         "bert",
@@ -248,6 +299,8 @@ MORE_CONVERSIONS: dict[str, Conversion] = {
         CONVOLUTION,
         derived=lambda config: {"intermediate_size": 2 * config["hidden_size"]},
     ),
+    "gemma3n_text": GEMMA3N,
+    "gemma3n_text of transformers 4": replace(GEMMA3N, derived=gemma3n_layers(all_keys=True)),
     "granitemoehybrid": Conversion(
         "granitehybrid",
         {
@@ -434,6 +487,16 @@ MORE_CONVERSIONS: dict[str, Conversion] = {
     ),
     "qwen3_5_text": Conversion(
         "qwen35", QWEN_OPTIONS, QWEN_KEYS, squeezed_delta(), head_dim=True, derived=qwen_state
+    ),
+    "qwen3_next of 2025": Conversion(
+        "qwen3next",
+        {**QWEN_OPTIONS, **QWEN_EXPERTS, "full_attention_interval": 4},
+        {**QWEN_KEYS, **QWEN_EXPERT_KEYS, "full_attention_interval": None},
+        squeezed_delta(),
+        head_dim=True,
+        experts="num_experts",
+        derived=qwen_state,
+        model_type="qwen3_next",
     ),
     "qwen3_next": Conversion(
         "qwen3next",

@@ -186,6 +186,18 @@ CONVERSIONS: dict[str, Conversion] = {
     ),
     "deepseek_v2": DEEPSEEK2,
     "deepseek_v3": DEEPSEEK2,
+    # Before multi-head latent attention was absorbed.
+    "deepseek_v2 of 2024": replace(
+        DEEPSEEK2,
+        keys={
+            **{name: key for name, key in DEEPSEEK2.keys.items() if not name.endswith("_mla")},
+            "head_count_kv": "num_attention_heads",
+            "key_length": lambda c: c["qk_nope_head_dim"] + c["qk_rope_head_dim"],
+            "value_length": "v_head_dim",
+        },
+        edits=CORRECTION,
+        model_type="deepseek_v2",
+    ),
     "dots1": Conversion(
         "dots1",
         {
@@ -205,6 +217,9 @@ CONVERSIONS: dict[str, Conversion] = {
         experts="n_routed_experts",
     ),
     "ernie4_5": Conversion("ernie4_5", {"use_bias": FLAG}, head_dim=True),
+    "EmbeddingGemma": Conversion(
+        "gemma-embedding", {"tie_word_embeddings": True}, head_dim=True, model_type="gemma3_text"
+    ),
     "exaone": Conversion(
         "exaone",
         keys={"block_count": "num_layers"},
@@ -304,6 +319,12 @@ CONVERSIONS: dict[str, Conversion] = {
         },
         experts="num_experts",
         derived=lambda c: {"moe_topk": [c["num_experts_per_tok"]] * c["num_hidden_layers"]},
+    ),
+    "HunYuanVL's text": Conversion(
+        "hunyuan_vl", {"attention_bias": FLAG}, head_dim=True, model_type="hunyuan_v1_dense"
+    ),
+    "Llama without a head": Conversion(
+        "llama-embed", {"tie_word_embeddings": True}, VOCABULARY, model_type="llama"
     ),
     "internlm2": Conversion(
         "internlm2",
