@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from minilm.architectures.building_blocks import h
 from minilm.architectures.gguf_parts import Part, Parts, half, sized
 from minilm.ledger.symbols import symbol
+
+Fields = dict[str, tuple[str, ...]]
+Flags = dict[str, str]
+Kinds = dict[str, tuple[str, tuple[tuple[str, str], ...]]]
 
 c, n, v = (symbol(letter) for letter in "cnv")
 
@@ -33,17 +36,17 @@ class GgufArchitecture:
     model_type: str = ""
     variants: tuple[tuple[str, str], ...] = ()
     unlike: tuple[str, ...] = ()
-    sizes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    may_have: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    sizes: Fields = field(default_factory=dict)
+    may_have: Fields = field(default_factory=dict)
     without: tuple[str, ...] = ()
-    ratios: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    differences: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    kinds: Mapping[str, tuple[str, tuple[tuple[str, str], ...]]] = field(default_factory=dict)
-    periods: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    present: Mapping[str, str] = field(default_factory=dict)
-    absent: Mapping[str, str] = field(default_factory=dict)
-    shapes: Mapping[str, tuple[str, int]] = field(default_factory=dict)
-    fixed: Mapping[str, Any] = field(default_factory=dict)
+    ratios: dict[str, tuple[str, str]] = field(default_factory=dict)
+    differences: dict[str, tuple[str, str]] = field(default_factory=dict)
+    kinds: Kinds = field(default_factory=dict)
+    periods: dict[tuple[str, str], str] = field(default_factory=dict)
+    present: Flags = field(default_factory=dict)
+    absent: Flags = field(default_factory=dict)
+    shapes: dict[str, tuple[str, int]] = field(default_factory=dict)
+    fixed: dict[str, Any] = field(default_factory=dict)
     parts: Parts = field(default_factory=dict)
     parts_with: tuple[tuple[str, Parts], ...] = ()
     everywhere: tuple[str, ...] = ()
@@ -73,9 +76,9 @@ def gate_and_up(name: str, stem: str = "ffn_{}_exps") -> Parts:
     return {name: tuple(Part(stem.format(each), half) for each in ("gate", "up"))}
 
 
-DENSE_FIRST = {"leading_dense_block_count": ("first_k_dense_replace",)}
-SHARED_WIDTH = {"expert_shared_feed_forward_length": ("shared_expert_intermediate_size",)}
-SLIDES = {
+DENSE_FIRST: Fields = {"leading_dense_block_count": ("first_k_dense_replace",)}
+SHARED_WIDTH: Fields = {"expert_shared_feed_forward_length": ("shared_expert_intermediate_size",)}
+SLIDES: Kinds = {
     "layer_types": (
         "full_attention",
         (("attention.sliding_window_pattern", "sliding_attention"),),

@@ -17,6 +17,7 @@ from minilm.architectures.gguf_architecture import (
     SHARED_EXPERTS,
     SHARED_WIDTH,
     SLIDES,
+    Fields,
     GgufArchitecture,
     gate_and_up,
 )
@@ -32,9 +33,9 @@ def _queries_keys_values(name: str) -> Parts:
     return {name: tuple(Part(stem, rows(number)) for stem, number in parts)}
 
 
-_DEEPSEEK_SHARED = {"expert_shared_count": ("n_shared_experts",)}
-_SHARED_NUMBER = {"expert_shared_count": ("num_shared_experts",)}
-_AS_EXPERTS = {"expert_feed_forward_length": ("intermediate_size",)}
+_DEEPSEEK_SHARED: Fields = {"expert_shared_count": ("n_shared_experts",)}
+_SHARED_NUMBER: Fields = {"expert_shared_count": ("num_shared_experts",)}
+_AS_EXPERTS: Fields = {"expert_feed_forward_length": ("intermediate_size",)}
 _DEEPSEEK2 = GgufArchitecture(
     variants=(("exp_probs_b.bias", "deepseek_v3"),),
     sizes={

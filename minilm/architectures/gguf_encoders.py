@@ -5,7 +5,7 @@ Source: ggml-org/llama.cpp, `gguf-py/gguf/constants.py`, and `conversion/{bert,t
 
 from __future__ import annotations
 
-from minilm.architectures.gguf_architecture import GgufArchitecture
+from minilm.architectures.gguf_architecture import Fields, GgufArchitecture
 from minilm.architectures.gguf_parts import Part, Parts
 
 # What classes for ranking and late interaction have besides.
@@ -33,7 +33,7 @@ def _stack(side: str, own: str, feed_forward: int) -> Parts:
         f"{dense}.wo": "ffn_down",
         f"{block}.{feed_forward}.layer_norm": "ffn_norm",
     }
-    parts = {name: (Part(f"{own}.blk.{{i}}.{stem}"),) for name, stem in names.items()}
+    parts: Parts = {name: (Part(f"{own}.blk.{{i}}.{stem}"),) for name, stem in names.items()}
     first = f"{side}.block.0.layer.0.SelfAttention.relative_attention_bias"
     return parts | {
         first: (Part(f"{own}.blk.0.attn_rel_b"),),
@@ -51,7 +51,7 @@ _T5: Parts = {
     },
     f"{_CROSS}.layer_norm": (Part("dec.blk.{i}.cross_attn_norm"),),
 }
-_T5_SIZES = {
+_T5_SIZES: Fields = {
     "embedding_length": ("d_model",),
     "feed_forward_length": ("d_ff",),
     "block_count": ("num_layers",),

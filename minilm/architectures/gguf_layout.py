@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 from minilm.architectures import layout_of, layout_of_class
@@ -198,8 +199,9 @@ def _period(layers: Sequence[int], num_layers: int) -> tuple[int, int] | None:
     if len(layers) < 2:
         return max(1, num_layers), layers[0] if layers else num_layers
     period = layers[1] - layers[0]
-    regular = layers == list(range(layers[0], num_layers, period))
-    return (period, layers[0]) if regular and layers[0] < period else None
+    steps = {after - before for before, after in pairwise(layers)}
+    is_whole = layers[0] < period and layers[-1] < num_layers <= layers[-1] + period
+    return (period, layers[0]) if is_whole and steps == {period} else None
 
 
 def _first_of(sizes: Mapping[str, int], keys: str) -> int | None:

@@ -81,7 +81,7 @@ class Part(NamedTuple):
 
 
 # The end of a declared name, without `.weight` and `.bias` -> its parts; none for what no file has.
-Parts = Mapping[str, tuple[Part, ...]]
+Parts = dict[str, tuple[Part, ...]]
 
 
 def in_gguf_names(

@@ -13,6 +13,8 @@ from minilm.architectures.gguf_architecture import (
     POST_ATTENTION,
     SHARED_EXPERTS,
     SHARED_WIDTH,
+    Fields,
+    Flags,
     GgufArchitecture,
 )
 from minilm.architectures.gguf_decoders import GRANITE_EXPERTS
@@ -55,7 +57,7 @@ def _inside(owner: str, parts: Parts) -> Parts:
 _JAMBA: Parts = _inside("mamba", _MAMBA) | {
     f"mamba.{name}_layernorm": (Part(f"ssm_{name}_norm"),) for name in ("dt", "b", "c")
 }
-_SIZES = {
+_SIZES: Fields = {
     "ssm.conv_kernel": ("conv_kernel",),
     "ssm.state_size": ("state_size",),
     "ssm.inner_size": ("intermediate_size",),
@@ -63,13 +65,13 @@ _SIZES = {
 }
 _WITHOUT_ATTENTION = ("feed_forward_length", "attention.head_count", "attention.head_count_kv")
 # Of Bamba's kin.
-_HYBRID = {
+_HYBRID: Fields = {
     "ssm.conv_kernel": ("mamba_d_conv",),
     "ssm.state_size": ("mamba_d_state",),
     "ssm.group_count": ("mamba_n_groups",),
     "ssm.time_step_rank": ("mamba_n_heads",),
 }
-_BIASES = {"mamba_conv_bias": "ssm_conv1d.bias", "mamba_proj_bias": "ssm_in.bias"}
+_BIASES: Flags = {"mamba_conv_bias": "ssm_conv1d.bias", "mamba_proj_bias": "ssm_in.bias"}
 _KEYS, _VALUES = KEY_HEADS * KEY_WIDTH, HEADS * VALUE_WIDTH
 _DELTA: Parts = _inside(
     "linear_attn",

@@ -82,8 +82,7 @@ Q2_0, OTHER_Q2_0 = 42, "q2_0_g128"
 
 # `enum gguf_metadata_value_type`: the scalars with their struct codes, then the other two types.
 SCALARS = dict(enumerate("BbHhIif?")) | {10: "Q", 11: "q", 12: "d"}
-STRING, ARRAY = 8, 9
-FLOATS = (6, 12)
+STRING, ARRAY, FLOATS = 8, 9, (6, 12)
 
 
 def read_header(path: Path) -> Header:
@@ -248,8 +247,8 @@ def _read_metadata(reader: _Reader, count: int) -> dict[str, str]:
             metadata[f"{key}.length"] = str(length)
             if item_type in SCALARS and item_type not in FLOATS and length <= MAX_NUMBERS:
                 code = f"<{length}{SCALARS[item_type]}"
-                numbers = struct.unpack(code, reader.read(struct.calcsize(code)))
-                metadata[key] = str(list(map(int, numbers)))
+                raw = reader.read(struct.calcsize(code))
+                metadata[key] = str(list(map(int, struct.unpack(code, raw))))
             else:
                 _skip_items(reader, item_type, length, 1)
         elif value_type == STRING:

@@ -512,7 +512,7 @@ def with_zeros(size: int, *names: str) -> Any:
 
 TOKENIZER = "tokenizer__ggml__"
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"general__architecture": "mamba"}, "general.architecture 'mamba', expected one of gpt2,"),
+    ({"general__architecture": "rwkv6"}, "general.architecture 'rwkv6', expected one of gpt2,"),
     ({"general__architecture": "gemma2"}, "norms after attention and feed-forward"),
     ({"general__architecture": "qwen3moe"}, "'qwen3_moe', expected one of gpt2,"),
     ({"general__type": "adapter"}, "an adapter, expected a model"),
