@@ -9,22 +9,23 @@ from typing import Any
 import pytest
 
 import minilm
-from tests.architectures.gguf_conversions import (
-    Conversion,
-    Tensors,
-    drawn,
-    elements,
-    keys_of,
-    tensors_of,
-)
-from tests.architectures.gguf_more_types import MORE_CONVERSIONS
-from tests.architectures.gguf_types import CONVERSIONS as DECODERS
+from minilm.architectures.gguf_layout import GGUF_MODEL_TYPES
+from minilm.architectures.model_types import MODEL_TYPES
+from tests.architectures.gguf_conversions import Tensors, elements
+from tests.architectures.gguf_types import CONVERSIONS
+from tests.architectures.record_gguf import converted
 
 gguf = pytest.importorskip("gguf", reason="the extra 'gguf' is not installed")
 np = pytest.importorskip("numpy")
 
-CONVERSIONS = DECODERS | MORE_CONVERSIONS
 DRAWS = 6
+
+
+def test_every_mapped_architecture_and_type_is_converted() -> None:
+    assert {each.architecture for each in CONVERSIONS.values()} == GGUF_MODEL_TYPES.keys()
+    mapped = {name for name, entry in MODEL_TYPES.items() if entry.gguf}
+    assert mapped <= {each.model_type or name for name, each in CONVERSIONS.items()}
+    assert GGUF_MODEL_TYPES.keys() <= set(gguf.MODEL_ARCH_NAMES.values())
 
 
 def write(path: Path, architecture: str, keys: dict[str, Any], tensors: Tensors) -> Path:
@@ -39,12 +40,6 @@ def write(path: Path, architecture: str, keys: dict[str, Any], tensors: Tensors)
     writer.write_tensors_to_file()
     writer.close()
     return path
-
-
-def converted(model_type: str, seed: int) -> tuple[Conversion, dict[str, Any], Tensors]:
-    conversion = CONVERSIONS[model_type]
-    config = drawn(conversion, model_type, Random(seed))
-    return conversion, keys_of(conversion, config), tensors_of(conversion, config)
 
 
 @pytest.mark.parametrize("model_type", CONVERSIONS)

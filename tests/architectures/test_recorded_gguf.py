@@ -1,0 +1,61 @@
+"""One converted model a type, as record_gguf.py wrote it down, against the declarations: without gguf."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import minilm
+from tests.architectures.gguf_conversions import Tensors, elements
+from tests.architectures.gguf_types import CONVERSIONS
+from tests.architectures.record_gguf import PATH, record, recorded_tensors
+from tests.formats.files import ARRAY, STRING, UINT32, gguf, scalar, text
+
+RECORD = json.loads(PATH.read_text(encoding="utf-8"))
+INT32 = 5
+
+
+def stored(key: str, value: Any) -> bytes:
+    if isinstance(value, str):
+        return scalar(key, STRING, text(value))
+    if isinstance(value, list):
+        head = struct.pack("<IQ", INT32, len(value))
+        return scalar(key, ARRAY, head + struct.pack(f"<{len(value)}i", *value))
+    return scalar(key, UINT32, struct.pack("<I", value))
+
+
+def write(path: Path, keys: dict[str, Any], tensors: Tensors) -> Path:
+    entries, end = [], 0
+    for name, shape in tensors.items():
+        entries.append((name, shape[::-1], 0, end))
+        end += -(-4 * elements({name: shape}) // 32) * 32
+    path.write_bytes(gguf(entries, [stored(*each) for each in keys.items()], bytes(end)))
+    return path
+
+
+def test_every_conversion_is_recorded() -> None:
+    assert RECORD.keys() == CONVERSIONS.keys(), "run: python -m tests.architectures.record_gguf"
+
+
+@pytest.mark.parametrize("name", RECORD)
+def test_a_recorded_model_is_proven_by_its_metadata(name: str, tmp_path: Path) -> None:
+    keys, tensors = RECORD[name]["keys"], recorded_tensors(RECORD[name])
+    report = minilm.inspect(write(tmp_path / "x.gguf", keys, tensors))
+    assert report.mismatches == ()
+    assert report.witnesses.formula == report.parameters.total
+    assert report.parameters.total + report.parameters.buffers == elements(tensors)
+    *_, last = (each for each in tensors if "blk.1." in each and "exp_probs_b" not in each)
+    without = {each: shape for each, shape in tensors.items() if each != last}
+    report = minilm.inspect(write(tmp_path / "y.gguf", keys, without))
+    assert f"file: {last} {list(tensors[last])} is missing" in report.mismatches
+
+
+@pytest.mark.parametrize("name", RECORD)
+def test_the_record_is_what_gguf_makes(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("gguf", reason="the extra 'gguf' is not installed")
+    made = json.loads(json.dumps(record(name, tmp_path / "x.gguf")))
+    assert made == RECORD[name], "run: python -m tests.architectures.record_gguf"
