@@ -18,7 +18,7 @@ from tests.architectures.record_gguf import converted
 gguf = pytest.importorskip("gguf", reason="the extra 'gguf' is not installed")
 np = pytest.importorskip("numpy")
 
-DRAWS = 6
+DRAWS = 4
 
 
 def test_every_mapped_architecture_and_type_is_converted() -> None:

@@ -54,6 +54,38 @@ def test_a_recorded_model_is_proven_by_its_metadata(name: str, tmp_path: Path) -
     assert f"file: {last} {list(tensors[last])} is missing" in report.mismatches
 
 
+def test_halves_of_a_declared_tensor_are_not_counted_beside_it(tmp_path: Path) -> None:
+    """Some files hold DeepSeek's attn_kv_b whole, and its rows apart as well."""
+    earlier = RECORD["deepseek_v2 of 2024"]
+    keys, tensors = earlier["keys"], recorded_tensors(earlier)
+    whole = minilm.inspect(write(tmp_path / "x.gguf", keys, tensors))
+    widths = {
+        key: keys[f"deepseek2.{key}"] for key in ("rope.dimension_count", "attention.head_count")
+    }
+    rotary, heads = widths.values()
+    plain = keys["deepseek2.attention.key_length"] - rotary
+    values = keys["deepseek2.attention.value_length"]
+    latent = keys["deepseek2.attention.kv_lora_rank"]
+    halves = {
+        name.replace("attn_kv_b", stem): shape
+        for name in tensors
+        if "attn_kv_b" in name
+        for stem, shape in (
+            ("attn_k_b", (heads, latent, plain)),
+            ("attn_v_b", (heads, values, latent)),
+        )
+    }
+    both = minilm.inspect(write(tmp_path / "y.gguf", keys, tensors | halves))
+    assert both.mismatches == ()
+    assert both.parameters.total == whole.parameters.total
+    assert both.parameters.stored_elements == elements(tensors | halves)
+    assert any(f"{len(halves)} tensors are halves of others" in note for note in both.notes)
+    apart = {name: shape for name, shape in tensors.items() if "attn_kv_b" not in name}
+    split = minilm.inspect(write(tmp_path / "z.gguf", keys, apart | halves))
+    assert split.mismatches == ()
+    assert split.parameters.total == whole.parameters.total
+
+
 @pytest.mark.parametrize("name", RECORD)
 def test_the_record_is_what_gguf_makes(name: str, tmp_path: Path) -> None:
     pytest.importorskip("gguf", reason="the extra 'gguf' is not installed")
