@@ -197,6 +197,7 @@ DECODERS: dict[str, GgufArchitecture] = {
         variants=(),
         sizes=_DEEPSEEK2.sizes
         | {
+            "attention.q_lora_rank": ("q_lora_rank",),
             "attention.indexer.head_count": ("index_n_heads",),
             "attention.indexer.key_length": ("index_head_dim",),
             "attention.indexer.top_k": ("index_topk",),
@@ -269,8 +270,12 @@ DECODERS: dict[str, GgufArchitecture] = {
         parts={name: part for name, part in LATENT.items() if name != "kv_b_proj"},
     ),
     "minimax-m2": GgufArchitecture(sizes=_AS_EXPERTS, parts=CORRECTION),
+    # transformers has no biases, learned positions and norms of heads, and others have.
+    "mpt": GgufArchitecture(unlike=("attn_qkv.bias", "position_embd.weight", "attn_q_norm.weight")),
     "olmo2": GgufArchitecture(variants=(("attention.sliding_window", "olmo3"),), kinds=SLIDES),
     "pangu-embedded": GgufArchitecture(present={"bias": "attn_q.bias"}),
+    # Of files of 2023, in one matrix.
+    "phi2": GgufArchitecture(unlike=("attn_qkv.weight",)),
     "phimoe": GgufArchitecture(present={"lm_head_bias": "output.bias"}),
     "qwen": GgufArchitecture(
         may_have={"attention.key_length": ("kv_channels",)},

@@ -216,6 +216,6 @@ def _set(config: dict[str, Any], name: str, value: int) -> None:
 
 def _set_head_width(config: dict[str, Any], sizes: Mapping[str, int]) -> None:
     """llama.cpp's default where no key says it, whatever that of the model_type is."""
-    width, heads = sizes["embedding_length"], sizes["attention.head_count"]
+    width, heads = sizes["embedding_length"], sizes.get("attention.head_count", 0)
     if heads and width % heads == 0:
         config.setdefault("head_dim", width // heads)
