@@ -28,7 +28,10 @@ class GgufArchitecture:
     layer, by the first of some lists of numbers that is not 0 for it, and otherwise. ``periods`` are
     two fields, the period and offset of the layers with a tensor. ``present`` are fields that are true
     where layers have a tensor, ``absent`` where they do not. ``shapes`` are those that only the shape
-    of a tensor gives: (its name, the axis). ``fixed`` is the same in all files. ``parts`` are what
+    of a tensor gives: (its name, the axis), ``shapes_if_stored`` where it is there. ``by_kind`` are lists
+    of two numbers: (the list that tells where, the field where that is 0, the field elsewhere);
+    ``doubled`` are fields that are true where a list has a number and its double, ``fewer`` where fewer
+    layers have a tensor than another. ``fixed`` is the same in all files. ``parts`` are what
     declared tensors become, ``parts_with`` in files whose layers have a tensor. ``everywhere`` are
     those that some files have in all layers, also where nothing uses them.
     """
@@ -46,6 +49,10 @@ class GgufArchitecture:
     present: Flags = field(default_factory=dict)
     absent: Flags = field(default_factory=dict)
     shapes: dict[str, tuple[str, int]] = field(default_factory=dict)
+    shapes_if_stored: dict[str, tuple[str, int]] = field(default_factory=dict)
+    by_kind: dict[str, tuple[str, str, str]] = field(default_factory=dict)
+    doubled: Flags = field(default_factory=dict)
+    fewer: dict[str, tuple[str, str]] = field(default_factory=dict)
     fixed: dict[str, Any] = field(default_factory=dict)
     parts: Parts = field(default_factory=dict)
     parts_with: tuple[tuple[str, Parts], ...] = ()

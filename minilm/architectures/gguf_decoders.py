@@ -59,6 +59,14 @@ _DEEPSEEK2 = GgufArchitecture(
     fixed={"q_lora_rank": None, "num_nextn_predict_layers": 0},
     parts=LATENT | SHARED_EXPERTS | CORRECTION,
 )
+_PER_LAYER: Parts = {
+    "embed_tokens_per_layer": (Part("per_layer_token_embd"),),
+    "per_layer_model_projection": (Part("per_layer_model_proj"),),
+    "per_layer_projection_norm": (Part("per_layer_proj_norm"),),
+    "per_layer_input_gate": (Part("inp_gate"),),
+    "}.per_layer_projection": (Part("proj"),),
+    "post_per_layer_input_norm": (Part("post_norm"),),
+}
 GRANITE_EXPERTS: Parts = {
     **gate_and_up("block_sparse_moe.input_linear"),
     **gate_and_up("shared_mlp.input_linear", "ffn_{}_shexp"),
@@ -170,9 +178,7 @@ DECODERS: dict[str, GgufArchitecture] = {
             "vocab_size_per_layer_input": ("per_layer_token_embd.weight", 0),
         },
         parts={
-            "embed_tokens_per_layer": (Part("per_layer_token_embd"),),
-            "per_layer_model_projection": (Part("per_layer_model_proj"),),
-            "per_layer_projection_norm": (Part("per_layer_proj_norm"),),
+            **_PER_LAYER,
             "altup.correct_output_scale": (Part("altup_correct_scale"),),
             "altup.correction_coefs": (Part("altup_correct_coef"),),
             "altup.prediction_coefs": (Part("altup_predict_coef"),),
@@ -181,15 +187,44 @@ DECODERS: dict[str, GgufArchitecture] = {
             "laurel.linear_left": (Part("laurel_l"),),
             "laurel.linear_right": (Part("laurel_r"),),
             "laurel.post_laurel_norm": (Part("laurel_post_norm"),),
-            "per_layer_input_gate": (Part("inp_gate"),),
-            "}.per_layer_projection": (Part("proj"),),
-            "post_per_layer_input_norm": (Part("post_norm"),),
             # All projections of a kind in one tensor, in the place of the first.
             "altup_projections.0": (Part("altup_proj", sized(A - 1, d, d)),),
             "altup_unembed_projections.0": (Part("altup_unembd_proj", sized(A - 1, d, d)),),
             **{f"altup_{name}projections.{i}": () for name in ("", "unembed_") for i in (1, 2)},
         },
         # Of layers that share the keys and values of others, transformers had own ones before 5.
+        everywhere=("attn_k", "attn_v", "attn_k_norm"),
+    ),
+    "gemma4": GgufArchitecture(
+        sizes={
+            "attention.key_length": ("global_head_dim",),
+            "attention.key_length_swa": ("head_dim",),
+            "attention.shared_kv_layers": ("num_kv_shared_layers",),
+            "embedding_length_per_layer_input": ("hidden_size_per_layer_input",),
+        },
+        may_have={"expert_used_count": ("top_k_experts",)},
+        kinds=SLIDES,
+        by_kind={
+            "attention.head_count_kv": (
+                "attention.sliding_window_pattern",
+                "num_global_key_value_heads",
+                "num_key_value_heads",
+            )
+        },
+        doubled={"use_double_wide_mlp": "feed_forward_length"},
+        fewer={"attention_k_eq_v": ("attn_v.weight", "attn_k.weight")},
+        present={"enable_moe_block": "ffn_gate_inp.weight"},
+        shapes_if_stored={"vocab_size_per_layer_input": ("per_layer_token_embd.weight", 0)},
+        parts=_PER_LAYER
+        | {
+            "layer_scalar": (Part("layer_output_scale", suffix=".weight"),),
+            "router.scale": (Part("ffn_gate_inp", suffix=".scale"),),
+            "router.per_expert_scale": (Part("ffn_down_exps", suffix=".scale"),),
+            "experts.gate_up_proj": (Part("ffn_gate_up_exps"),),
+            "pre_feedforward_layernorm_2": (Part("pre_ffw_norm_2"),),
+            "post_feedforward_layernorm_1": (Part("post_ffw_norm_1"),),
+            "post_feedforward_layernorm_2": (Part("post_ffw_norm_2"),),
+        },
         everywhere=("attn_k", "attn_v", "attn_k_norm"),
     ),
     "glm-dsa": replace(
@@ -259,6 +294,20 @@ DECODERS: dict[str, GgufArchitecture] = {
             ),
             "experts.down_proj": (Part("ffn_down_exps", swapped),),
         },
+    ),
+    "mimo2": GgufArchitecture(
+        sizes={"attention.value_length": ("v_head_dim",)},
+        kinds=SLIDES,
+        # Twice as many where layers slide, which is not a field.
+        by_kind={
+            "attention.head_count_kv": (
+                "attention.sliding_window_pattern",
+                "num_key_value_heads",
+                "swa_num_key_value_heads",
+            )
+        },
+        parts=CORRECTION
+        | {"self_attn.attention_sink_bias": (Part("attn_sinks", suffix=".weight"),)},
     ),
     "minicpm3": GgufArchitecture(
         sizes={

@@ -7,7 +7,7 @@ without a config.
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -38,14 +38,14 @@ def gguf_layout(header: Header) -> Layout | None:
     """
     config = config_fields(header)
     declared = _declared(config) if config else None
-    if declared is None:
+    if config is None or declared is None:
         return None
     architecture = header.metadata["general.architecture"]
     names = {tensor.name for tensor in header.tensors}
     table, stems = GGUF_ARCHITECTURES.get(architecture, _USUAL), _stems(header)
     others = next((parts for tensor, parts in table.parts_with if tensor in stems), {})
     layout = in_gguf_names(declared, {**table.parts, **others}, names)
-    layout = in_all_layers(layout, table.everywhere, names)
+    layout = in_all_layers(layout, table.everywhere, names, config.get("layer_types", ()))
     if architecture != "llama":
         return layout
     return replace(
@@ -105,9 +105,9 @@ def _sizes(header: Header, architecture: str, table: GgufArchitecture) -> dict[s
         if f"{architecture}.{key}.length" in header.metadata:
             numbers = set(whole_numbers(header.metadata, f"{architecture}.{key}") or ())
             numbers -= {0} if key in listed else set()
-            if len(numbers) > 1 or not (numbers or key in listed):
+            if not (numbers or key in listed) or not _is_one_size(numbers, key, table):
                 return None
-            number = numbers.pop() if numbers else 0
+            number = min(numbers, default=0)
         if number is not None:
             sizes[key] = number
     next_token_layers = whole_number(header.metadata, f"{architecture}.nextn_predict_layers")
@@ -119,6 +119,11 @@ def _sizes(header: Header, architecture: str, table: GgufArchitecture) -> dict[s
     if "vocab_size" not in sizes and tokens is not None and tokens.shape:
         sizes["vocab_size"] = tokens.shape[0]
     return sizes
+
+
+def _is_one_size(numbers: Collection[int], key: str, table: GgufArchitecture) -> bool:
+    is_double = key in table.doubled.values() and max(numbers) == 2 * min(numbers)
+    return len(numbers) < 2 or (len(numbers) == 2 and (key in table.by_kind or is_double))
 
 
 def _model_type(
@@ -159,7 +164,8 @@ def _with_derived(
             return None
         config[name] = larger - smaller
     stored = {tensor.name: tensor.shape for tensor in header.tensors}
-    for name, (tensor, axis) in table.shapes.items():
+    optional = {k: v for k, v in table.shapes_if_stored.items() if v[0] in stored}
+    for name, (tensor, axis) in (table.shapes | optional).items():
         if axis >= len(stored.get(tensor, ())):
             return None
         config[name] = stored[tensor][axis]
@@ -168,7 +174,8 @@ def _with_derived(
         if regular is None:
             return None
         config[period], config[offset] = regular
-    return config | _kinds(header, table, sizes["block_count"])
+    config |= _kinds(header, table, sizes["block_count"])
+    return config | _from_lists(header, table, sizes["block_count"])
 
 
 def _kinds(header: Header, table: GgufArchitecture, num_layers: int) -> dict[str, list[str]]:
@@ -183,6 +190,24 @@ def _kinds(header: Header, table: GgufArchitecture, num_layers: int) -> dict[str
                 next((kind for numbers, kind in lists if numbers and numbers[i]), otherwise)
                 for i in range(num_layers)
             ]
+    return found
+
+
+def _from_lists(header: Header, table: GgufArchitecture, num_layers: int) -> dict[str, Any]:
+    """What follows from lists of two numbers, and from which layers have a tensor."""
+    architecture = header.metadata["general.architecture"]
+
+    def listed(key: str) -> tuple[int, ...]:
+        return (whole_numbers(header.metadata, f"{architecture}.{key}") or ())[:num_layers]
+
+    found: dict[str, Any] = {}
+    for key, (teller, field_at_zero, field) in table.by_kind.items():
+        for number, kind in zip(listed(key), listed(teller), strict=False):
+            found[field if kind else field_at_zero] = number
+    for name, key in table.doubled.items():
+        found[name] = len(set(listed(key))) > 1
+    for name, (fewer, more) in table.fewer.items():
+        found[name] = len(_layers_with(header, fewer)) < len(_layers_with(header, more))
     return found
 
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from minilm.architectures.building_blocks import L
 from minilm.architectures.gguf_names import STEMS, gguf_name
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
@@ -102,17 +101,20 @@ def in_gguf_names(
     )
 
 
-def in_all_layers(layout: Layout, stems: Sequence[str], stored: Container[str]) -> Layout:
-    """Those of ``stems`` that the last layer is ``stored`` with are declared for every layer."""
+def in_all_layers(
+    layout: Layout, stems: Sequence[str], stored: Container[str], kinds: Sequence[str]
+) -> Layout:
+    """Those of ``stems`` that the last layer is ``stored`` with are in every layer of the same kind."""
     last = layout.symbols["L"] - 1
     wide = {f"blk.{{i}}.{stem}.weight" for stem in stems if f"blk.{last}.{stem}.weight" in stored}
-    tensors: list[Tensor] = []
-    for tensor in layout.tensors:
-        if tensor.name not in wide:
-            tensors.append(tensor)
-        elif all(other.name != tensor.name for other in tensors):
-            tensors.append(replace(tensor, repeat=L, layers=None))
-    return replace(layout, tensors=tuple(tensors))
+
+    def widened(tensor: Tensor) -> Tensor:
+        if tensor.name not in wide or tensor.layers is None:
+            return tensor
+        of_kind = [i for i, kind in enumerate(kinds) if kind == kinds[tensor.layers[0]]]
+        return replace(tensor, repeat=as_polynomial(len(of_kind)), layers=of_kind)
+
+    return replace(layout, tensors=tuple(map(widened, layout.tensors))) if kinds else layout
 
 
 def _has_tied_head(layout: Layout) -> bool:

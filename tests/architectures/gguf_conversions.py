@@ -183,7 +183,9 @@ def tensors_of(conversion: Conversion, config: Config) -> Tensors:
         for pattern, other in conversion.renames:
             saved = re.sub(pattern, other, saved)
         for name, shape in _edited(conversion, config, saved, whole).items():
-            new = names.get_name(name.removeprefix(conversion.prefix), (".weight", ".bias"))
+            new = names.get_name(
+                name.removeprefix(conversion.prefix), (".weight", ".bias", ".scale")
+            )
             assert new is not None, f"{name} is no name of {conversion.architecture}"
             assert new not in tensors, f"{name} is {new} as well"
             tensors[new] = shape
@@ -213,6 +215,11 @@ def _edited(conversion: Conversion, config: Config, name: str, shape: Shape) -> 
         if name.endswith(end):
             return {name.removesuffix(end) + new: s for new, s in edit(shape, config).items()}
     return {name: shape}
+
+
+def is_buffer(name: str) -> bool:
+    """Of those that conversions write: what is set by the load, and Gemma 4's scalar of a layer."""
+    return "exp_probs_b" in name or "layer_output_scale" in name
 
 
 def elements(tensors: Tensors) -> int:

@@ -170,6 +170,39 @@ CONVERSIONS: dict[str, Conversion] = {
         head_dim=True,
         experts="num_local_experts",
     ),
+    "mimo_v2_flash": Conversion(
+        "mimo2",
+        {
+            "moe_intermediate_size": WIDTH,
+            "v_head_dim": EVEN,
+            "sliding_window": 4,
+            "attention_bias": FLAG,
+        },
+        {
+            **EXPERT_WIDTH,
+            "block_count": lambda config: config["num_hidden_layers"] + 3,
+            "nextn_predict_layers": lambda config: 3,
+            "head_count_kv": lambda config: [
+                config["num_key_value_heads"] * (1 + (kind == "sliding_attention"))
+                for kind in [*config["layer_types"], *["sliding_attention"] * 3]
+            ],
+            "sliding_window": "sliding_window",
+            "sliding_window_pattern": lambda config: [
+                kind == "sliding_attention"
+                for kind in [*config["layer_types"], *["sliding_attention"] * 3]
+            ],
+            "value_length": "v_head_dim",
+            "expert_count": "n_routed_experts",
+        },
+        CORRECTION | {"attention_sink_bias": renamed("attention_sink_bias.weight")},
+        head_dim=True,
+        experts="n_routed_experts",
+        derived=lambda config: {
+            "num_attention_heads": 2 * config["num_attention_heads"],
+            "layer_types": ["full_attention"]
+            + ["sliding_attention"] * (config["num_hidden_layers"] - 1),
+        },
+    ),
     "minimax_m2": Conversion(
         "minimax-m2",
         {},

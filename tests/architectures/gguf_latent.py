@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from tests.architectures.gguf_conversions import (
     EVEN,
@@ -107,6 +108,66 @@ GEMMA3N = Conversion(
 )
 
 
+def gemma4_layers(*, shared: int, all_keys: bool = False) -> Callable[[Config], Config]:
+    """Each kind twice, so that ``shared`` of them can take keys and values of others."""
+    layers = gemma3n_layers(all_keys=all_keys)
+    return lambda config: (
+        layers(config)
+        | {
+            "num_kv_shared_layers": 0 if all_keys else shared,
+            "hidden_size_per_layer_input": 6 if shared else 0,
+        }
+    )
+
+
+def gemma4(shared: int = 0, *, all_keys: bool = False, **options: Any) -> Conversion:
+    """gemma.py"""
+    return Conversion(
+        "gemma4",
+        {
+            "tie_word_embeddings": True,
+            "sliding_window": 4,
+            "global_head_dim": (4, 12),
+            **options,
+        },
+        {
+            **EXPERT_WIDTH,
+            "embedding_length_per_layer_input": "hidden_size_per_layer_input",
+            "shared_kv_layers": lambda config: shared,
+            "sliding_window": "sliding_window",
+            "sliding_window_pattern": GEMMA3N.keys["sliding_window_pattern"],
+            "key_length": "global_head_dim",
+            "value_length": "global_head_dim",
+            "key_length_swa": "head_dim",
+            "value_length_swa": "head_dim",
+            "expert_used_count": "top_k_experts",
+            "feed_forward_length": lambda config: (
+                [config["intermediate_size"] * (1 + (i >= 4 - shared)) for i in range(4)]
+                if config.get("use_double_wide_mlp")
+                else config["intermediate_size"]
+            ),
+            "head_count_kv": lambda config: (
+                [
+                    config["num_key_value_heads" if slides else "num_global_key_value_heads"]
+                    for slides in (True, False, True, False)
+                ]
+                if config.get("num_global_key_value_heads")
+                else config["num_key_value_heads"]
+            ),
+        },
+        {
+            "layer_scalar": renamed("layer_scalar.weight"),
+            "router.scale": renamed("router.proj.scale"),
+            "router.per_expert_scale": renamed("experts.down_proj.scale"),
+            "experts.gate_up_proj": renamed("experts.gate_up_proj.weight"),
+            "experts.down_proj": renamed("experts.down_proj.weight"),
+        },
+        head_dim=True,
+        derived=gemma4_layers(shared=shared, all_keys=all_keys),
+        model_type="gemma4_text",
+    )
+
+
 CONVERSIONS: dict[str, Conversion] = {
     "deepseek_v2": DEEPSEEK2,
     "deepseek_v3": DEEPSEEK2,
@@ -141,5 +202,13 @@ CONVERSIONS: dict[str, Conversion] = {
         },
     ),
     "gemma3n_text": GEMMA3N,
+    "gemma4_text": gemma4(2, use_double_wide_mlp=FLAG),
+    "gemma4_text with all keys": gemma4(2, all_keys=True),
+    "gemma4_text with equal keys and values": gemma4(
+        attention_k_eq_v=True, num_global_key_value_heads=1
+    ),
+    "gemma4_text with experts": gemma4(
+        enable_moe_block=True, num_experts=4, top_k_experts=2, moe_intermediate_size=WIDTH
+    ),
     "gemma3n_text of transformers 4": replace(GEMMA3N, derived=gemma3n_layers(all_keys=True)),
 }
