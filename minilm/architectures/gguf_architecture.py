@@ -21,19 +21,20 @@ class GgufArchitecture:
     """How files of one architecture say what a config.json says; all keys stand behind its name.
 
     ``model_type`` is the declared one where no entry of `MODEL_TYPES` has the architecture's name; of
-    ``variants``, (key or tensor, model_type), the first that a file has is its type. Files with a tensor
-    of ``unlike`` are of another class, and not mapped. ``sizes`` are keys and the fields that they are
-    read as, in place of the usual ones; ``may_have`` those that a file need not have, and ``without``
-    the usual ones. ``ratios`` and ``differences`` are fields that two keys give. ``kinds`` name each
-    layer, by the first of some lists of numbers that is not 0 for it, and otherwise. ``periods`` are
-    two fields, the period and offset of the layers with a tensor. ``present`` are fields that are true
-    where layers have a tensor, ``absent`` where they do not. ``shapes`` are those that only the shape
-    of a tensor gives: (its name, the axis), ``shapes_if_stored`` where it is there. ``by_kind`` are lists
-    of two numbers: (the list that tells where, the field where that is 0, the field elsewhere);
-    ``doubled`` are fields that are true where a list has a number and its double, ``fewer`` where fewer
-    layers have a tensor than another. ``fixed`` is the same in all files. ``parts`` are what
-    declared tensors become, ``parts_with`` in files whose layers have a tensor. ``everywhere`` are
-    those that some files have in all layers, also where nothing uses them.
+    ``variants``, (key or tensor, model_type), the first that a file has is its type. Files with a
+    tensor of ``unlike`` are of another class, and not mapped. ``sizes`` are keys and the fields that
+    they are read as, in place of the usual ones; ``may_have`` those that a file need not have, and
+    ``without`` the usual ones. ``ratios`` and ``differences`` are fields that two keys give. ``kinds``
+    name each layer, by the first of some lists of numbers that is not 0 for it, and otherwise.
+    ``periods`` are two fields, the period and offset of the layers with a tensor, or with a number in a
+    list. ``present`` are fields that are true where layers have a tensor, ``absent`` where they do not.
+    ``shapes`` are those that only the shape of a tensor gives: (its name, the axis),
+    ``shapes_if_stored`` where it is there. ``by_kind`` are lists of two numbers: (the list that tells
+    where, the field where that is 0, the field elsewhere); ``doubled`` are fields that are true where a
+    list has a number and its double, ``fewer`` where fewer layers have a tensor than another. ``fixed``
+    is the same in all files. ``parts`` are what declared tensors become, ``parts_with`` in files whose
+    layers have a tensor. ``everywhere`` are those that some files have in all layers, also where
+    nothing uses them.
     """
 
     model_type: str = ""

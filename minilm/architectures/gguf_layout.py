@@ -127,25 +127,25 @@ def _is_one_size(numbers: Collection[int], key: str, table: GgufArchitecture) ->
 
 
 def _model_type(
-    architecture: str, table: GgufArchitecture, sizes: Container[str], parts: Container[str]
+    architecture: str, table: GgufArchitecture, sizes: Container[str], stems: Container[str]
 ) -> str:
-    of_variants = (name for what, name in table.variants if what in sizes or what in parts)
+    of_variants = (name for what, name in table.variants if what in sizes or what in stems)
     return next(of_variants, GGUF_MODEL_TYPES[architecture])
 
 
-def _flags(header: Header, table: GgufArchitecture, parts: Container[str]) -> dict[str, bool]:
+def _flags(header: Header, table: GgufArchitecture, stems: Container[str]) -> dict[str, bool]:
     """What is true of a model by the tensors that its layers have."""
     architecture = header.metadata["general.architecture"]
     output_bias = ("attn_output",) if architecture == "llama" else ()
     biased = ("attn_q", "attn_k", "attn_v", "attn_qkv", *output_bias)
     return {
-        "tie_word_embeddings": "output.weight" not in parts
+        "tie_word_embeddings": "output.weight" not in stems
         or "output.weight" in dict(header.shared),
-        "attention_bias": any(f"{matrix}.bias" in parts for matrix in biased),
-        "mlp_bias": any(f"ffn_{matrix}.bias" in parts for matrix in ("gate", "up", "down")),
-        "use_bias": "attn_q.bias" in parts,
-        **{name: tensor in parts for name, tensor in table.present.items()},
-        **{name: tensor not in parts for name, tensor in table.absent.items()},
+        "attention_bias": any(f"{matrix}.bias" in stems for matrix in biased),
+        "mlp_bias": any(f"ffn_{matrix}.bias" in stems for matrix in ("gate", "up", "down")),
+        "use_bias": "attn_q.bias" in stems,
+        **{name: tensor in stems for name, tensor in table.present.items()},
+        **{name: tensor not in stems for name, tensor in table.absent.items()},
     }
 
 
@@ -169,8 +169,8 @@ def _with_derived(
         if axis >= len(stored.get(tensor, ())):
             return None
         config[name] = stored[tensor][axis]
-    for (period, offset), tensor in table.periods.items():
-        regular = _period(_layers_with(header, tensor), sizes["block_count"])
+    for (period, offset), what in table.periods.items():
+        regular = _period(_layers_with(header, what), sizes["block_count"])
         if regular is None:
             return None
         config[period], config[offset] = regular
@@ -212,6 +212,11 @@ def _from_lists(header: Header, table: GgufArchitecture, num_layers: int) -> dic
 
 
 def _layers_with(header: Header, tensor: str) -> list[int]:
+    """Those that have it, or a number in the list of that name."""
+    architecture = header.metadata["general.architecture"]
+    numbers = whole_numbers(header.metadata, f"{architecture}.{tensor}")
+    if numbers is not None:
+        return [i for i, number in enumerate(numbers) if number]
     found = (
         re.fullmatch(rf"blk\.(\d{{1,9}})\.{re.escape(tensor)}", each.name)
         for each in header.tensors

@@ -183,7 +183,7 @@ RECURRENT: dict[str, GgufArchitecture] = {
         },
         ratios={"mamba_expand": ("ssm.inner_size", "embedding_length")},
         periods={
-            ("attn_layer_period", "attn_layer_offset"): "attn_q.weight",
+            ("attn_layer_period", "attn_layer_offset"): "attention.head_count_kv",
             ("expert_layer_period", "expert_layer_offset"): "ffn_gate_inp.weight",
         },
         present=_BIASES,

@@ -98,7 +98,7 @@ def test_next_token_layers_are_no_layers(name: str, lists: tuple[str, ...], tmp_
         ("qwen2_moe", {"qwen2moe.expert_shared_feed_forward_length": None}, {}),
         ("lfm2", {"lfm2.attention.head_count_kv": [1, 2, 0]}, {}),
         ("lfm2", {"lfm2.attention.head_count_kv": None}, {}),
-        ("jamba", {}, {"blk.1.attn_q.weight": (4, 4), "blk.2.attn_q.weight": (4, 4)}),
+        ("jamba", {"jamba.attention.head_count_kv": [1, 1, 0, 1]}, {}),
         ("mamba2", {"mamba2.ssm.inner_size": 13}, {}),
         ("deepseek_v2", {"deepseek2.attention.key_length_mla": 1}, {}),
         ("gemma3n_text", {"gemma3n.altup.num_inputs": None}, {}),
