@@ -38,6 +38,7 @@ from minilm.architectures.moe import (
     with_stacked_experts,
 )
 from minilm.architectures.mtp import with_mtp
+from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import AttentionSpec, Layout, Tensor
 from minilm.ledger.symbols import ONE, as_polynomial, symbol
@@ -210,6 +211,8 @@ def layout(config: Mapping[str, Any]) -> Layout:
         "v": size(config, "v_head_dim", values or max(1, d_model // heads)),
     }
     if defaults.indexer:
+        if query_latent is None:
+            raise ConfigError("config.json: q_lora_rank", "null", "a width: the indexer needs it")
         symbols["j"] = size(config, "index_n_heads", defaults.indexer[0])
         symbols["w"] = size(config, "index_head_dim", defaults.indexer[1])
     own_index = _indexed_layers(config, num_layers) if defaults.indexer else None

@@ -34,6 +34,7 @@ STEMS = {
     components.ROUTER: "ffn_gate_inp",
     components.EXPERTS_GATE: "ffn_gate_exps",
     components.EXPERTS_UP: "ffn_up_exps",
+    components.EXPERTS_GATE_UP: "ffn_gate_up_exps",
     components.EXPERTS_DOWN: "ffn_down_exps",
     components.SHARED_EXPERT_GATE: "ffn_gate_inp_shexp",
     components.FINAL_NORM: "output_norm",
@@ -78,7 +79,7 @@ ACTIVATION = "hidden_activation"  # a text, as Hugging Face names activations
 def gguf_name(tensor: Tensor) -> str:
     """GGUF's name of a declared tensor, with ``{i}`` for the layer. Raises ConfigError where it has none."""
     if tensor.component == components.ATTENTION_QK_NORM:
-        is_query = "q_norm" in tensor.name or "q_layernorm" in tensor.name
+        is_query = any(each in tensor.name for each in ("q_norm", "q_layernorm", "query_layernorm"))
         stem = _QUERY_NORM if is_query else _KEY_NORM
     elif tensor.component in STEMS:
         stem = STEMS[tensor.component]

@@ -3,7 +3,8 @@
 Format (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md), little-endian: magic, version,
 number of tensors, number of key-value pairs; the pairs; name, dimensions (fastest first), type and
 offset of each tensor; padding; the data. In a header, arrays such as a vocabulary of 200,000 strings are
-skipped: only their length is there, as ``KEY.length``; `read_values` reads them.
+skipped: only their length is there, as ``KEY.length``, and short ones of whole numbers; `read_values`
+reads all.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ MAX_SPLITS = 1000
 MAX_ARRAY_DEPTH = 4
 MAX_KEY_BYTES = 256  # of a tensor's name too; ggml allows 64
 MAX_STRING_LENGTH = 1024  # longer ones, chat templates and licences, are skipped
+MAX_NUMBERS = 1024  # of an array in a header
 
 # ggml's `enum ggml_type` (ggml/include/ggml.h).
 TYPES: dict[int, str] = {
@@ -80,7 +82,7 @@ Q2_0, OTHER_Q2_0 = 42, "q2_0_g128"
 
 # `enum gguf_metadata_value_type`: the scalars with their struct codes, then the other two types.
 SCALARS = dict(enumerate("BbHhIif?")) | {10: "Q", 11: "q", 12: "d"}
-STRING, ARRAY = 8, 9
+STRING, ARRAY, FLOATS = 8, 9, (6, 12)
 
 
 def read_header(path: Path) -> Header:
@@ -107,7 +109,7 @@ def read_values(path: Path, *prefixes: str) -> dict[str, Any]:
             if key.startswith(prefixes):
                 values[key] = _read_value(reader, value_type, 1)
             elif value_type == ARRAY:
-                _skip_array(reader, 1)
+                _skip_items(reader, reader.integer("I"), reader.integer("Q"), 1)
             elif value_type == STRING:
                 reader.skip(reader.integer("Q"))
             else:
@@ -231,7 +233,7 @@ _Entry = tuple[str, tuple[int, ...], int, int]
 
 
 def _read_metadata(reader: _Reader, count: int) -> dict[str, str]:
-    """Scalars and short strings as text, and the lengths of arrays."""
+    """Scalars, short strings and short arrays of whole numbers as text, and the lengths of all arrays."""
     metadata: dict[str, str] = {}
     keys: set[str] = set()
     for _ in range(count):
@@ -241,7 +243,14 @@ def _read_metadata(reader: _Reader, count: int) -> dict[str, str]:
         keys.add(key)
         value_type = reader.integer("I")
         if value_type == ARRAY:
-            metadata[f"{key}.length"] = str(_skip_array(reader, 1))
+            item_type, length = reader.integer("I"), reader.integer("Q")
+            metadata[f"{key}.length"] = str(length)
+            if item_type in SCALARS and item_type not in FLOATS and length <= MAX_NUMBERS:
+                code = f"<{length}{SCALARS[item_type]}"
+                raw = reader.read(struct.calcsize(code))
+                metadata[key] = str(list(map(int, struct.unpack(code, raw))))
+            else:
+                _skip_items(reader, item_type, length, 1)
         elif value_type == STRING:
             text = reader.string(4 * MAX_STRING_LENGTH)
             if text is not None:
@@ -272,9 +281,7 @@ def _read_value(reader: _Reader, value_type: int, depth: int) -> Any:
     return struct.unpack(code, reader.read(struct.calcsize(code)))[0]
 
 
-def _skip_array(reader: _Reader, depth: int) -> int:
-    """Skip an array and return its length."""
-    value_type, length = reader.integer("I"), reader.integer("Q")
+def _skip_items(reader: _Reader, value_type: int, length: int, depth: int) -> None:
     if value_type == STRING:
         reader.skip_strings(length)
     elif value_type != ARRAY:
@@ -284,8 +291,7 @@ def _skip_array(reader: _Reader, depth: int) -> int:
     else:
         reader.count_items(10 * length)  # an inner array takes that much longer than a string
         for _ in range(length):
-            _skip_array(reader, depth + 1)
-    return length
+            _skip_items(reader, reader.integer("I"), reader.integer("Q"), depth + 1)
 
 
 def _scalar_code(reader: _Reader, value_type: int) -> str:

@@ -35,6 +35,15 @@ def whole_number(metadata: Mapping[str, str], key: str) -> int | None:
     return number if number is not None and number < 2**64 else None
 
 
+def whole_numbers(metadata: Mapping[str, str], key: str) -> tuple[int, ...] | None:
+    """The list of whole numbers of at most 64 bits that a GGUF file's metadata has under ``key``."""
+    text = metadata.get(key, "")
+    if not re.fullmatch(r"\[[0-9]{1,20}(, [0-9]{1,20})*\]", text):
+        return None
+    numbers = tuple(int(number) for number in text[1:-1].split(", "))
+    return numbers if max(numbers) < 2**64 else None
+
+
 @dataclass(frozen=True)
 class StoredTensor:
     """One stored tensor. ``dtype`` is torch's name, GGUF's in lower case, or the file's if unknown.

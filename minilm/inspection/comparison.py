@@ -104,13 +104,18 @@ def classify_tensors(
         for name, tensor in by_name.items()
         if name in mtp_names or (name not in declared and is_next_token(name, mtp_layers))
     }
-    others = buffers.keys() | tied_copies.keys() | mtp.keys()
+    halves = {
+        name: tensor
+        for name, tensor in by_name.items()
+        if name not in declared and is_half(name, by_name)
+    }
+    others = buffers.keys() | tied_copies.keys() | mtp.keys() | halves.keys()
     return ClassifiedTensors(
         {name: tensor for name, tensor in by_name.items() if name not in others},
         buffers,
         tied_copies,
         mtp,
-        {},
+        halves,
     )
 
 

@@ -86,6 +86,7 @@ def _count_declared(
             mtp_elements=mtp,
             vocabulary=vocabulary_size(target.folder, target.header),
         ),
+        notes=_halves_notes(file) if file else (),
     )
 
 
@@ -156,14 +157,18 @@ def _named_rows(rows: Sequence[TensorRow], layout: Layout | None) -> tuple[Tenso
     )
 
 
+def _halves_notes(file: ClassifiedTensors) -> tuple[str, ...]:
+    if not file.halves:
+        return ()
+    return (
+        f"{len(file.halves)} tensors are halves of others that are stored whole "
+        f"({next(iter(file.halves))}, ...): not counted again",
+    )
+
+
 def _uncounted_notes(file: ClassifiedTensors) -> tuple[str, ...]:
     """What a file holds beside the parameters that are counted."""
-    notes = []
-    if file.halves:
-        notes.append(
-            f"{len(file.halves)} tensors are halves of others that are stored whole "
-            f"({next(iter(file.halves))}, ...): not counted again"
-        )
+    notes = [*_halves_notes(file)]
     if file.mtp:
         notes.append(
             f"next-token (MTP) modules of {_elements(file.mtp.values()):,} parameters are not counted"

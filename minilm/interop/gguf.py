@@ -21,8 +21,8 @@ from minilm.architectures.conversion import (
     UnsupportedField,
     exportable,
 )
-from minilm.architectures.gguf_layout import in_gguf_names
 from minilm.architectures.gguf_names import ACTIVATION, KEYS
+from minilm.architectures.gguf_parts import in_gguf_names
 from minilm.architectures.model_types import MODEL_TYPES
 from minilm.architectures.shared_fields import HF_ACTIVATIONS
 from minilm.architectures.tensor_map import TensorMapping, gguf_mappings

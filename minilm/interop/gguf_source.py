@@ -28,6 +28,7 @@ from minilm.architectures.gguf_layout import (
     gguf_layout,
 )
 from minilm.architectures.gguf_names import ACTIVATION, KEYS
+from minilm.architectures.model_types import MODEL_TYPES
 from minilm.architectures.shared_fields import read_activation
 from minilm.architectures.tensor_map import gguf_mappings
 from minilm.config import ModelConfig
@@ -157,10 +158,15 @@ class _Metadata(NamedTuple):
 def _architecture(path: Path, header: Header) -> Architecture | Importable:
     """Raises FormatError or ConfigError for one that minilm does not run, saying what is missing."""
     name = header.metadata.get(ARCHITECTURE, "")
-    model_type = GGUF_MODEL_TYPES.get(name)
-    if model_type is None:
+    model_type = GGUF_MODEL_TYPES.get(name, "")
+    entry = MODEL_TYPES.get(model_type)
+    if entry is None or entry.gguf != name:
         got = f"{ARCHITECTURE} {short_repr(name)}" if name else f"no {ARCHITECTURE}"
-        known = sorted(each for each, type_ in GGUF_MODEL_TYPES.items() if _is_imported(type_))
+        known = sorted(
+            each
+            for each, type_ in GGUF_MODEL_TYPES.items()
+            if MODEL_TYPES[type_].gguf == each and _is_imported(type_)
+        )
         raise FormatError(path, got, f"one of {', '.join(known)}")
     return importable_for({"model_type": model_type})
 

@@ -41,7 +41,12 @@ config.json are those of a declared one, the error offers that.
   DeepSeek's; "state" where layers keep one of constant size, whose size is told, and FLOPs without the scan;
   "no" for encoders, whose FLOPs are told. Of an encoder-decoder it is that of both attentions, with as long a
   text in the encoder, which runs once: its FLOPs are not a token's
-- GGUF: llama.cpp's name for it, whose files are checked against the declaration
+- GGUF: llama.cpp's name for it, whose files are checked against the declaration by the sizes in their own
+  metadata; what llama.cpp's conversion splits, stacks, swaps or leaves out is in
+  `minilm/architectures/gguf_*.py`, and `tests/architectures/test_gguf_architectures.py` makes such files
+  with gguf's own map of names and writer. The texts of Qwen2-VL, Qwen3-VL, PaddleOCR and HunYuanVL,
+  EmbeddingGemma, encoders of T5 and Nemotron-H with experts have names of their own (`qwen2vl`, ...). Files
+  of other architectures are counted by name
 - runs: minilm loads, trains and exports it; "imports": it loads it
 
 | model_type | counted | KV cache | GGUF | runs |

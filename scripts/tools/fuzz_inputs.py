@@ -12,6 +12,8 @@ import struct
 import zipfile
 from typing import Any
 
+from minilm.architectures.gguf_architecture import GgufArchitecture
+from minilm.architectures.gguf_architectures import GGUF_ARCHITECTURES
 from minilm.architectures.gguf_names import KEYS
 from minilm.config import ModelConfig
 from minilm.formats.tensor_io import HASH, NO_HASH
@@ -86,6 +88,13 @@ def drawn_safetensors(provider: Any) -> bytes:
     return struct.pack("<Q", len(text)) + text + bytes(end)
 
 
+def _keys_in(architecture: GgufArchitecture) -> list[str]:
+    """The keys from which fields follow."""
+    pairs = (*architecture.ratios.values(), *architecture.differences.values())
+    kinds = (key for _, each in architecture.kinds.values() for key, _ in each)
+    return [*(each for pair in pairs for key in pair for each in key.split("|")), *kinds]
+
+
 def drawn_gguf(provider: Any) -> bytes:
     """A file that is whole, with keys of any type and tensors of any shape under names that are read."""
 
@@ -93,12 +102,16 @@ def drawn_gguf(provider: Any) -> bytes:
         raw = value.encode("utf-8", "replace")
         return struct.pack("<Q", len(raw)) + raw
 
-    architecture = provider.PickValueInList(["llama", "qwen3moe", "gpt2", "deepseek2", "clip", ""])
-    names = [f"{architecture}.{key}" for key in (*KEYS, "nextn_predict_layers")]
+    architecture = provider.PickValueInList(
+        ["llama", "qwen3moe", "gpt2", "clip", "", *sorted(GGUF_ARCHITECTURES)]
+    )
+    keys_of = GGUF_ARCHITECTURES.get(architecture, GgufArchitecture())
+    own = {*keys_of.sizes, *keys_of.may_have, *_keys_in(keys_of)}
+    names = [f"{architecture}.{key}" for key in (*KEYS, *sorted(own), "nextn_predict_layers")]
     names += ["general.type", "split.count", "tokenizer.ggml.tokens.length", "adapter.lora.alpha"]
     keys = {"general.architecture": struct.pack("<I", 8) + text(architecture)}
     for _ in range(provider.ConsumeIntInRange(0, 12)):
-        kind = provider.ConsumeIntInRange(0, 5)
+        kind = provider.ConsumeIntInRange(0, 6)
         number = provider.PickValueInList([0, 1, 2, 4, 64, 2**31, 2**32 - 1, 3])
         value = {
             0: struct.pack("<IQ", 10, number * provider.PickValueInList([1, 1, 2**32])),
@@ -107,12 +120,18 @@ def drawn_gguf(provider: Any) -> bytes:
             3: struct.pack("<I", 8)
             + text(provider.PickValueInList(["9" * 4000, "x", "7", "adapter"])),
             4: struct.pack("<IIQ", 9, 4, 0),
+            6: struct.pack("<IIQ4I", 9, 4, 4, *(number * i % 2**32 for i in (1, 0, 1, 0))),
         }.get(kind, struct.pack("<II", 4, number))
         keys[provider.PickValueInList(names)] = value
     stems = [
         "token_embd",
         "output",
         "blk.0.attn_q",
+        "blk.0.attn_kv_b",
+        "blk.2.ffn_gate_inp",
+        "token_types",
+        "blk.0.laurel_l",
+        "blk.0.ssm_in",
         "blk.0.ffn_up_exps",
         "blk.1.attn_k_b",
         "a.lora_a",

@@ -12,7 +12,16 @@ import pytest
 
 from minilm.dtypes import BITS, GGUF_BLOCKS, storage_bytes
 from minilm.errors import FormatError
-from minilm.formats.gguf import MAX_ARRAY_DEPTH, MAX_STRINGS, TYPES, parse, read_header, read_values
+from minilm.formats.gguf import (
+    MAX_ARRAY_DEPTH,
+    MAX_NUMBERS,
+    MAX_STRINGS,
+    TYPES,
+    parse,
+    read_header,
+    read_values,
+)
+from minilm.formats.header import whole_numbers
 from tests.formats.files import ARRAY, STRING, UINT32, Entry, gguf, scalar, strings, text
 
 F32, Q8_0, Q4_K = 0, 8, 12
@@ -63,6 +72,36 @@ def test_tensors_and_metadata(tmp_path: Path, version: int) -> None:
         "tokenizer.ggml.scores.length": "3",
         "nested.length": "2",
     }
+
+
+def test_short_lists_of_whole_numbers_are_in_the_header(tmp_path: Path) -> None:
+    """Such as those with a number for each layer, and not the types of all tokens."""
+
+    def listed(key: str, kind: int, code: str, *values: int) -> bytes:
+        head = struct.pack("<IQ", kind, len(values))
+        return scalar(key, ARRAY, head + struct.pack(f"<{len(values)}{code}", *values))
+
+    keys = [
+        listed("heads", 5, "i", 4, 0, -1),
+        listed("slides", 7, "?", True, False),
+        listed("none", 4, "I"),
+        listed("types", 5, "i", *[1] * (MAX_NUMBERS + 1)),
+        scalar("scores", ARRAY, NUMBERS),
+    ]
+    metadata = read_header(write(tmp_path, gguf((), keys))).metadata
+    assert metadata == {
+        "heads": "[4, 0, -1]",
+        "heads.length": "3",
+        "slides": "[1, 0]",
+        "slides.length": "2",
+        "none": "[]",
+        "none.length": "0",
+        "types.length": str(MAX_NUMBERS + 1),
+        "scores.length": "3",
+    }
+    assert whole_numbers(metadata, "slides") == (1, 0)
+    for key in ("heads", "none", "types", "absent"):
+        assert whole_numbers(metadata, key) is None
 
 
 def test_the_files_alignment_is_used(tmp_path: Path) -> None:

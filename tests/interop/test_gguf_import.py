@@ -277,6 +277,7 @@ def test_files_of_llama_cpps_own_quantizer(
 def test_transformers_reads_the_same_model(tmp_path: Path) -> None:
     """Its own reader of GGUF files: names, dequantization and the order of the rows are not ours."""
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    pytest.importorskip("accelerate", reason="transformers reads no GGUF files without accelerate")
     for file_format in ("f32", "q8_0"):
         folder = tmp_path / file_format
         folder.mkdir()
@@ -512,7 +513,7 @@ def with_zeros(size: int, *names: str) -> Any:
 
 TOKENIZER = "tokenizer__ggml__"
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"general__architecture": "mamba"}, "general.architecture 'mamba', expected one of gpt2,"),
+    ({"general__architecture": "rwkv6"}, "general.architecture 'rwkv6', expected one of gpt2,"),
     ({"general__architecture": "gemma2"}, "norms after attention and feed-forward"),
     ({"general__architecture": "qwen3moe"}, "'qwen3_moe', expected one of gpt2,"),
     ({"general__type": "adapter"}, "an adapter, expected a model"),

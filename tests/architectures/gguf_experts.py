@@ -1,0 +1,372 @@
+"""Mixtures of experts: how llama.cpp converts them."""
+
+from __future__ import annotations
+
+from tests.architectures.gguf_conversions import (
+    EVEN,
+    FLAG,
+    WIDTH,
+    Conversion,
+    queries_keys_values,
+    renamed,
+    split,
+)
+from tests.architectures.gguf_rules import (
+    CORRECTION,
+    DENSE_FIRST,
+    EXPERT_BIAS,
+    EXPERT_WIDTH,
+    GRANITE,
+    SWAPPED,
+    VOCABULARY,
+    W_EXPERTS,
+    experts_of,
+)
+
+CONVERSIONS: dict[str, Conversion] = {
+    "afmoe": Conversion(
+        "afmoe",
+        {
+            "num_shared_experts": range(1, 3),
+            "moe_intermediate_size": WIDTH,
+            "num_dense_layers": range(2),
+            "sliding_window": 4,
+        },
+        {
+            **EXPERT_WIDTH,
+            "expert_shared_count": "num_shared_experts",
+            "leading_dense_block_count": "num_dense_layers",
+            "sliding_window": "sliding_window",
+        },
+        EXPERT_BIAS,
+        head_dim=True,
+        experts="num_experts",
+    ),
+    "bailing_moe": Conversion(
+        "bailingmoe",
+        {
+            "moe_intermediate_size": WIDTH,
+            "num_shared_experts": range(1, 3),
+            "first_k_dense_replace": 0,
+        },
+        {**EXPERT_WIDTH, **DENSE_FIRST, **VOCABULARY, "expert_shared_count": "num_shared_experts"},
+        {
+            "attention.query_key_value.weight": queries_keys_values(
+                *(f"self_attn.{each}_proj.weight" for each in "qkv")
+            )
+        },
+        experts="num_experts",
+        derived=lambda config: {"intermediate_size": config["moe_intermediate_size"]},
+    ),
+    "deepseek": Conversion(
+        "deepseek",
+        {
+            "moe_intermediate_size": WIDTH,
+            "n_shared_experts": range(1, 3),
+            "first_k_dense_replace": range(2),
+        },
+        {
+            **EXPERT_WIDTH,
+            **DENSE_FIRST,
+            **VOCABULARY,
+            "expert_count": "n_routed_experts",
+            "expert_shared_count": "n_shared_experts",
+        },
+        experts="n_routed_experts",
+    ),
+    "dots1": Conversion(
+        "dots1",
+        {
+            "moe_intermediate_size": WIDTH,
+            "n_shared_experts": range(1, 3),
+            "first_k_dense_replace": range(2),
+            "attention_bias": FLAG,
+        },
+        {
+            **EXPERT_WIDTH,
+            **DENSE_FIRST,
+            "expert_count": "n_routed_experts",
+            "expert_shared_count": "n_shared_experts",
+        },
+        CORRECTION,
+        head_dim=True,
+        experts="n_routed_experts",
+    ),
+    "glm4_moe": Conversion(
+        "glm4moe",
+        {
+            "attention_bias": FLAG,
+            "use_qk_norm": FLAG,
+            "moe_intermediate_size": WIDTH,
+            "n_shared_experts": range(1, 3),
+            "first_k_dense_replace": range(2),
+            "num_nextn_predict_layers": 0,
+        },
+        {
+            **EXPERT_WIDTH,
+            **DENSE_FIRST,
+            "expert_count": "n_routed_experts",
+            "expert_shared_count": "n_shared_experts",
+        },
+        CORRECTION,
+        head_dim=True,
+        experts="n_routed_experts",
+    ),
+    "gpt_oss": Conversion(
+        "gpt-oss",
+        {"attention_bias": FLAG, "sliding_window": 4},
+        {"expert_feed_forward_length": "intermediate_size", "sliding_window": "sliding_window"},
+        {
+            **SWAPPED,
+            "self_attn.sinks": renamed("self_attn.sinks.weight"),
+            "gate_up_proj_bias": split(-1, "gate_proj.bias", "up_proj.bias"),
+            "down_proj_bias": renamed("down_proj.bias"),
+        },
+        head_dim=True,
+        experts="num_local_experts",
+    ),
+    "granitemoe": Conversion(
+        "granitemoe", {"attention_bias": FLAG}, VOCABULARY, GRANITE, experts="num_local_experts"
+    ),
+    "granitemoeshared": Conversion(
+        "granitemoe",
+        {"attention_bias": FLAG, "shared_intermediate_size": WIDTH},
+        {**VOCABULARY, "expert_shared_feed_forward_length": "shared_intermediate_size"},
+        GRANITE,
+        experts="num_local_experts",
+    ),
+    "hunyuan_v1_moe": Conversion(
+        "hunyuan-moe",
+        {"attention_bias": FLAG},
+        {
+            "expert_shared_feed_forward_length": "intermediate_size",
+            "expert_feed_forward_length": "intermediate_size",
+            "expert_used_count": "num_experts_per_tok",
+            "expert_shared_count": lambda config: 1,
+        },
+        experts="num_experts",
+        derived=lambda c: {"moe_topk": [c["num_experts_per_tok"]] * c["num_hidden_layers"]},
+    ),
+    "llama4_text": Conversion(
+        "llama4",
+        {"interleave_moe_layer_step": range(1, 3), "intermediate_size_mlp": EVEN},
+        {
+            **VOCABULARY,
+            "feed_forward_length": "intermediate_size_mlp",
+            "expert_feed_forward_length": "intermediate_size",
+            "interleave_moe_layer_step": "interleave_moe_layer_step",
+        },
+        {
+            "feed_forward.experts.gate_up_proj": split(
+                -2,
+                "feed_forward.experts.gate_proj.weight",
+                "feed_forward.experts.up_proj.weight",
+                swap=True,
+            ),
+            "feed_forward.experts.down_proj": split(
+                -1, "feed_forward.experts.down_proj.weight", swap=True
+            ),
+        },
+        head_dim=True,
+        experts="num_local_experts",
+    ),
+    "mimo_v2_flash": Conversion(
+        "mimo2",
+        {
+            "moe_intermediate_size": WIDTH,
+            "v_head_dim": EVEN,
+            "sliding_window": 4,
+            "attention_bias": FLAG,
+        },
+        {
+            **EXPERT_WIDTH,
+            "block_count": lambda config: config["num_hidden_layers"] + 3,
+            "nextn_predict_layers": lambda config: 3,
+            "head_count_kv": lambda config: [
+                config["num_key_value_heads"] * (1 + (kind == "sliding_attention"))
+                for kind in [*config["layer_types"], *["sliding_attention"] * 3]
+            ],
+            "sliding_window": "sliding_window",
+            "sliding_window_pattern": lambda config: [
+                kind == "sliding_attention"
+                for kind in [*config["layer_types"], *["sliding_attention"] * 3]
+            ],
+            "value_length": "v_head_dim",
+            "expert_count": "n_routed_experts",
+        },
+        CORRECTION | {"attention_sink_bias": renamed("attention_sink_bias.weight")},
+        head_dim=True,
+        experts="n_routed_experts",
+        derived=lambda config: {
+            "num_attention_heads": 2 * config["num_attention_heads"],
+            "layer_types": ["full_attention"]
+            + ["sliding_attention"] * (config["num_hidden_layers"] - 1),
+        },
+    ),
+    "minimax_m2": Conversion(
+        "minimax-m2",
+        {},
+        {"expert_feed_forward_length": "intermediate_size"},
+        CORRECTION,
+        head_dim=True,
+        experts="num_local_experts",
+    ),
+    "olmoe": Conversion("olmoe", experts="num_experts"),
+    "phimoe": Conversion(
+        "phimoe", {"attention_bias": FLAG, "lm_head_bias": FLAG}, experts="num_local_experts"
+    ),
+    "qwen2_moe": Conversion(
+        "qwen2moe",
+        {
+            "moe_intermediate_size": WIDTH,
+            "shared_expert_intermediate_size": WIDTH,
+            "qkv_bias": FLAG,
+        },
+        {**EXPERT_WIDTH, "expert_shared_feed_forward_length": "shared_expert_intermediate_size"},
+        experts="num_experts",
+    ),
+    "qwen3_moe": Conversion(
+        "qwen3moe",
+        {"moe_intermediate_size": WIDTH, "attention_bias": FLAG},
+        EXPERT_WIDTH,
+        head_dim=True,
+        experts="num_experts",
+    ),
+    "solar_open": Conversion(
+        "glm4moe",
+        {
+            "moe_intermediate_size": WIDTH,
+            "n_shared_experts": range(1, 3),
+            "first_k_dense_replace": 0,
+        },
+        {
+            **EXPERT_WIDTH,
+            **DENSE_FIRST,
+            "expert_count": "n_routed_experts",
+            "expert_shared_count": "n_shared_experts",
+        },
+        CORRECTION,
+        head_dim=True,
+        experts="n_routed_experts",
+    ),
+    "arctic": Conversion(
+        "arctic",
+        {"moe_layer_frequency": 1, "parallel_attn_mlp_res": True},
+        VOCABULARY,
+        experts="num_local_experts",
+        renames=W_EXPERTS,
+    ),
+    "bailing_moe_v2": Conversion(
+        "bailingmoe2",
+        {
+            "moe_intermediate_size": WIDTH,
+            "num_shared_experts": range(1, 3),
+            "first_k_dense_replace": range(2),
+            "use_qkv_bias": FLAG,
+            "num_nextn_predict_layers": 0,
+            "n_group": 1,
+        },
+        {
+            **EXPERT_WIDTH,
+            **DENSE_FIRST,
+            **VOCABULARY,
+            "expert_shared_count": "num_shared_experts",
+            "expert_shared_feed_forward_length": lambda config: (
+                config["moe_intermediate_size"] * config["num_shared_experts"]
+            ),
+        },
+        EXPERT_BIAS,
+        head_dim=True,
+        experts="num_experts",
+    ),
+    "dbrx": Conversion(
+        "dbrx",
+        {"tie_word_embeddings": False},
+        {
+            "feed_forward_length": lambda config: config["ffn_config"]["ffn_hidden_size"],
+            "head_count_kv": lambda config: config["attn_config"]["kv_n_heads"],
+            "expert_count": lambda config: config["ffn_config"]["moe_num_experts"],
+            "expert_used_count": lambda config: config["ffn_config"]["moe_top_k"],
+        },
+        {
+            "mlp.w1": lambda shape, config: {"mlp.w1.weight": experts_of(config, shape)},
+            "mlp.v1": lambda shape, config: {"mlp.v1.weight": experts_of(config, shape)},
+            "mlp.w2": lambda shape, config: {
+                "mlp.w2.weight": (
+                    config["ffn_config"]["moe_num_experts"],
+                    config["d_model"],
+                    config["ffn_config"]["ffn_hidden_size"],
+                )
+            },
+        },
+        derived=lambda config: {
+            "d_model": config["hidden_size"],
+            "n_heads": config["num_attention_heads"],
+            "n_layers": config["num_hidden_layers"],
+            "max_seq_len": config["max_position_embeddings"],
+            "attn_config": {"kv_n_heads": config["num_key_value_heads"]},
+            "ffn_config": {
+                "ffn_hidden_size": config["intermediate_size"],
+                "moe_num_experts": 3,
+                "moe_top_k": 2,
+            },
+        },
+    ),
+    "ernie4_5_moe": Conversion(
+        "ernie4_5-moe",
+        {
+            "use_bias": FLAG,
+            "moe_intermediate_size": WIDTH,
+            "moe_num_shared_experts": range(1, 3),
+            "moe_layer_interval": range(1, 3),
+            "moe_layer_start_index": range(2),
+            "moe_k": 1,
+        },
+        {
+            **EXPERT_WIDTH,
+            "expert_count": "moe_num_experts",
+            "expert_used_count": "moe_k",
+            "expert_shared_count": "moe_num_shared_experts",
+            "interleave_moe_layer_step": "moe_layer_interval",
+            "leading_dense_block_count": "moe_layer_start_index",
+        },
+        CORRECTION,
+        head_dim=True,
+        experts="moe_num_experts",
+    ),
+    "exaone_moe": Conversion(
+        "exaone-moe",
+        {
+            "moe_intermediate_size": WIDTH,
+            "num_shared_experts": range(1, 3),
+            "first_k_dense_replace": range(2),
+            "sliding_window": 4,
+        },
+        {
+            **EXPERT_WIDTH,
+            **DENSE_FIRST,
+            **VOCABULARY,
+            "expert_shared_count": "num_shared_experts",
+            "sliding_window": "sliding_window",
+        },
+        CORRECTION,
+        head_dim=True,
+        experts="num_experts",
+    ),
+    "Qwen3-VL's text with experts": Conversion(
+        "qwen3vlmoe",
+        {"moe_intermediate_size": WIDTH},
+        EXPERT_WIDTH,
+        head_dim=True,
+        experts="num_experts",
+        model_type="qwen3_moe",
+    ),
+    "mixtral": Conversion(
+        "llama",
+        {},
+        VOCABULARY,
+        head_dim=True,
+        experts="num_local_experts",
+        renames=W_EXPERTS,
+    ),
+}

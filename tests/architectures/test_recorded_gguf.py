@@ -1,0 +1,163 @@
+"""One converted model a type, as record_gguf.py wrote it down, against the declarations: without gguf."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import minilm
+from minilm.architectures.gguf_layout import gguf_layout
+from minilm.formats.gguf import read_header
+from minilm.ledger.layout import AttentionSpec
+from tests.architectures.gguf_conversions import Tensors, elements, is_buffer
+from tests.architectures.gguf_types import CONVERSIONS
+from tests.architectures.record_gguf import PATH, record, recorded_tensors
+from tests.formats.files import ARRAY, STRING, UINT32, gguf, scalar, text
+
+RECORD = json.loads(PATH.read_text(encoding="utf-8"))
+INT32 = 5
+
+
+def stored(key: str, value: Any) -> bytes:
+    if isinstance(value, str):
+        return scalar(key, STRING, text(value))
+    if isinstance(value, list):
+        head = struct.pack("<IQ", INT32, len(value))
+        return scalar(key, ARRAY, head + struct.pack(f"<{len(value)}i", *value))
+    return scalar(key, UINT32, struct.pack("<I", value))
+
+
+def write(path: Path, keys: dict[str, Any], tensors: Tensors) -> Path:
+    entries, end = [], 0
+    for name, shape in tensors.items():
+        entries.append((name, shape[::-1], 0, end))
+        end += -(-4 * elements({name: shape}) // 32) * 32
+    path.write_bytes(gguf(entries, [stored(*each) for each in keys.items()], bytes(end)))
+    return path
+
+
+def test_every_conversion_is_recorded() -> None:
+    assert RECORD.keys() == CONVERSIONS.keys(), "run: python -m tests.architectures.record_gguf"
+
+
+@pytest.mark.parametrize("name", RECORD)
+def test_a_recorded_model_is_proven_by_its_metadata(name: str, tmp_path: Path) -> None:
+    keys, tensors = RECORD[name]["keys"], recorded_tensors(RECORD[name])
+    report = minilm.inspect(write(tmp_path / "x.gguf", keys, tensors))
+    assert report.mismatches == ()
+    assert report.witnesses.formula == report.parameters.total
+    assert report.parameters.total + report.parameters.buffers == elements(tensors)
+    *_, last = (each for each in tensors if "blk.1." in each and not is_buffer(each))
+    without = {each: shape for each, shape in tensors.items() if each != last}
+    report = minilm.inspect(write(tmp_path / "y.gguf", keys, without))
+    assert f"file: {last} {list(tensors[last])} is missing" in report.mismatches
+
+
+def report_of(path: Path, name: str, keys: dict[str, Any], tensors: Tensors) -> minilm.Report:
+    """A recorded model with other keys, None for none, and tensors."""
+    changed = {k: v for k, v in (RECORD[name]["keys"] | keys).items() if v is not None}
+    return minilm.inspect(write(path / "x.gguf", changed, recorded_tensors(RECORD[name]) | tensors))
+
+
+def attention(path: Path) -> tuple[AttentionSpec, ...]:
+    layout = gguf_layout(read_header(path))
+    assert layout is not None
+    return layout.attention
+
+
+@pytest.mark.parametrize(
+    ("name", "lists"),
+    [("glm4_moe", ()), ("olmo3", ("attention.sliding_window_pattern",)), ("deepseek_v3", ())],
+)
+def test_next_token_layers_are_no_layers(name: str, lists: tuple[str, ...], tmp_path: Path) -> None:
+    """llama.cpp counts them among the blocks; lists have a number for them as well."""
+    keys, tensors = RECORD[name]["keys"], recorded_tensors(RECORD[name])
+    prefix = keys["general.architecture"]
+    number = keys[f"{prefix}.block_count"]
+    last = {k: v for k, v in tensors.items() if k.startswith(f"blk.{number - 1}.")}
+    more = {k.replace(f"blk.{number - 1}.", f"blk.{number}."): v for k, v in last.items()}
+    whole = minilm.inspect(write(tmp_path / "whole.gguf", keys, tensors))
+    changed = {f"{prefix}.block_count": number + 1, f"{prefix}.nextn_predict_layers": 1}
+    changed |= {f"{prefix}.{key}": [*keys[f"{prefix}.{key}"], 0] for key in lists}
+    report = report_of(tmp_path, name, changed, more)
+    assert report.mismatches == ()
+    assert report.parameters.total == whole.parameters.total
+    assert attention(tmp_path / "x.gguf") == attention(tmp_path / "whole.gguf")
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "tensors"),
+    [
+        ("bert", {}, {"cls.weight": (4, 4)}),
+        ("mpt", {}, {"blk.0.attn_qkv.bias": (12,)}),
+        ("phi", {}, {"blk.0.attn_qkv.weight": (12, 4)}),
+        ("qwen2_moe", {"qwen2moe.expert_shared_feed_forward_length": None}, {}),
+        ("lfm2", {"lfm2.attention.head_count_kv": [1, 2, 0]}, {}),
+        ("lfm2", {"lfm2.attention.head_count_kv": None}, {}),
+        ("jamba", {"jamba.attention.head_count_kv": [1, 1, 0, 1]}, {}),
+        ("mamba2", {"mamba2.ssm.inner_size": 13}, {}),
+        ("deepseek_v2", {"deepseek2.attention.key_length_mla": 1}, {}),
+        ("gemma3n_text", {"gemma3n.altup.num_inputs": None}, {}),
+    ],
+)
+def test_what_its_metadata_do_not_give_is_counted_by_name(
+    name: str, keys: dict[str, Any], tensors: Tensors, tmp_path: Path
+) -> None:
+    report = report_of(tmp_path, name, keys, tensors)
+    assert report.formula is None
+    assert report.mismatches == ()
+    whole = recorded_tensors(RECORD[name]) | tensors
+    assert report.parameters.total + report.parameters.buffers == elements(whole)
+
+
+def test_layers_that_slide_are_those_of_the_list(tmp_path: Path) -> None:
+    key = "olmo2.attention.sliding_window_pattern"
+    number = RECORD["olmo3"]["keys"]["olmo2.block_count"]
+    windows = []
+    for slides in ([0] * number, [1] * number, [1] + [0] * (number - 1)):
+        report_of(tmp_path, "olmo3", {key: slides}, {})
+        windows.append([each.window for each in attention(tmp_path / "x.gguf")])
+    assert windows == [[0], [4], [4, 0]]
+
+
+def test_halves_of_a_declared_tensor_are_not_counted_beside_it(tmp_path: Path) -> None:
+    """Some files hold DeepSeek's attn_kv_b whole, and its rows apart as well."""
+    earlier = RECORD["deepseek_v2 of 2024"]
+    keys, tensors = earlier["keys"], recorded_tensors(earlier)
+    whole = minilm.inspect(write(tmp_path / "x.gguf", keys, tensors))
+    widths = {
+        key: keys[f"deepseek2.{key}"] for key in ("rope.dimension_count", "attention.head_count")
+    }
+    rotary, heads = widths.values()
+    plain = keys["deepseek2.attention.key_length"] - rotary
+    values = keys["deepseek2.attention.value_length"]
+    latent = keys["deepseek2.attention.kv_lora_rank"]
+    halves = {
+        name.replace("attn_kv_b", stem): shape
+        for name in tensors
+        if "attn_kv_b" in name
+        for stem, shape in (
+            ("attn_k_b", (heads, latent, plain)),
+            ("attn_v_b", (heads, values, latent)),
+        )
+    }
+    both = minilm.inspect(write(tmp_path / "y.gguf", keys, tensors | halves))
+    assert both.mismatches == ()
+    assert both.parameters.total == whole.parameters.total
+    assert both.parameters.stored_elements == elements(tensors | halves)
+    assert any(f"{len(halves)} tensors are halves of others" in note for note in both.notes)
+    apart = {name: shape for name, shape in tensors.items() if "attn_kv_b" not in name}
+    split = minilm.inspect(write(tmp_path / "z.gguf", keys, apart | halves))
+    assert split.mismatches == ()
+    assert split.parameters.total == whole.parameters.total
+
+
+@pytest.mark.parametrize("name", RECORD)
+def test_the_record_is_what_gguf_makes(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("gguf", reason="the extra 'gguf' is not installed")
+    made = json.loads(json.dumps(record(name, tmp_path / "x.gguf")))
+    assert made == RECORD[name], "run: python -m tests.architectures.record_gguf"
