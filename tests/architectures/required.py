@@ -18,6 +18,11 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "dbrx": {"attn_config": {"rope_theta": 1e4}},
     "hunyuan_v1_dense": {"head_dim": 128},
     "hunyuan_v1_moe": {"head_dim": 128},
+    "deepseek_ocr2": {"text_config": {"num_experts_per_tok": 6}},
+    "diffusion_gemma": {
+        "text_config": {"num_experts": 8, "top_k_experts": 2, "moe_intermediate_size": 704}
+    },
+    "granite4_vision": {"downsample_rate": "4/8"},
     "cohere_compass_text": {
         "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 1e4}}
     },
