@@ -119,7 +119,7 @@ def _after(
     timeout: timedelta, action: Callable[[], None]
 ) -> tuple[Callable[[], bool], Callable[[], None]]:
     # torch keeps to the time-out in most calls, and says more.
-    deadline = time.monotonic() + timeout.total_seconds() + 5
+    deadline = time.monotonic() + timeout.total_seconds() + 20
     return (lambda: time.monotonic() > deadline), action
 
 
