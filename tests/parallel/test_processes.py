@@ -30,6 +30,7 @@ from tests.parallel.processes import (
     ODD,
     RUNS,
     SETTINGS,
+    TENSOR_RUNS,
     children,
     command_line,
     end,
@@ -40,16 +41,12 @@ from tests.parallel.processes import (
     run_cases,
     torchrun,
 )
-from tests.parallel.processes import TENSOR_RUNS as ALL_TENSOR_RUNS
 from tests.parallel.worker import with_faults
 
 LAYOUTS = ("ddp", "fsdp")
 # Steps with shared out matrices take long: test_distributed.py has more of them, and of AdamW.
-TENSOR_RUNS = {
-    name: run | {"settings": run["settings"] | FEW_STEPS}
-    for name, run in ALL_TENSOR_RUNS.items()
-    if name == "tensor-muon"
-}
+TENSOR = TENSOR_RUNS["tensor-muon"]
+TENSOR = TENSOR | {"settings": TENSOR["settings"] | FEW_STEPS}
 
 
 def tuned(layout: str, base: Path, text_file: Path, answers: Path) -> dict[str, dict[str, Any]]:
@@ -83,26 +80,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path:
                 stopped = {"name": f"{layout}-stopped", "verb": "train", "arguments": arguments}
                 cases.append(stopped | {"signal_rank": 1, "copied_to": f"{layout}-copy"})
         base = folder / "ddp-muon"
-        for name, run in TENSOR_RUNS.items():
-            settings = run["settings"] | layout_settings(name, layout)
-            arguments = common | {"model": run["model"], "settings": settings}
-            if (layout, name) == ("ddp", "tensor-muon"):
-                stopped = {"name": "tensor-stopped", "verb": "train", "arguments": arguments}
-                cases.append(stopped | {"signal_rank": 1, "copied_to": "tensor-copy"})
-                resumed = {"settings": {"parallel": "fsdp", "tensor_parallel": 1}}
-                cases.append({"name": "tensor-stopped", "verb": "resume", "arguments": resumed})
-            elif layout == "fsdp":
-                cases.append({"name": f"fsdp-{name}", "verb": "train", "arguments": arguments})
         for name, arguments in tuned(layout, base, text_file, answers).items():
             cases.append({"name": f"{layout}-{name}", "verb": "finetune", "arguments": arguments})
         (other,) = set(LAYOUTS) - {layout}
         resumed = {"verb": "resume", "arguments": {"settings": {"parallel": other}}}
         cases.append({"name": f"{layout}-stopped"} | resumed)
+    settings = TENSOR["settings"] | layout_settings("tensor-muon", "ddp")
+    arguments = common | {"model": TENSOR["model"], "settings": settings}
+    stopped = {"name": "tensor-stopped", "verb": "train", "arguments": arguments}
+    cases.append(stopped | {"signal_rank": 1, "copied_to": "tensor-copy"})
+    resumed = {"settings": {"parallel": "fsdp", "tensor_parallel": 1}}
+    cases.append({"name": "tensor-stopped", "verb": "resume", "arguments": resumed})
     cases.append({"name": "saved", "verb": "save", "arguments": {}})
     for layout in LAYOUTS:  # it asserts there
         cases.append({"name": "sent", "verb": "accumulate", "arguments": {"layout": layout}})
     run_cases(folder, cases, 2)
-    for name, run in (RUNS | TENSOR_RUNS).items():
+    for name, run in (RUNS | {"tensor-muon": TENSOR}).items():
         run = run | {"settings": run["settings"] | {"watch": name == "accumulated"}}
         notes = folder / f"W1-{name}.faults"
         with with_faults(notes) if name == "float16" else contextlib.nullcontext():
@@ -114,10 +107,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("layout", "name"),
-    [
-        *itertools.product(LAYOUTS, [*RUNS, "adapter", "conversations"]),
-        *(("fsdp", name) for name in TENSOR_RUNS),
-    ],
+    [*itertools.product(LAYOUTS, [*RUNS, "adapter", "conversations"])],
 )
 def test_the_losses_are_those_of_one_process(folder: Path, layout: str, name: str) -> None:
     one, two = folder / f"W1-{name}", folder / f"{layout}-{name}"
@@ -250,6 +240,7 @@ def test_one_process_resumes_what_several_saved(folder: Path, tmp_path: Path) ->
     assert names == {path.name for path in (folder / "W1-muon" / "resume").iterdir()}
 
 
+@pytest.mark.distributed
 def test_a_killed_process_is_started_again(folder: Path, text_file: Path) -> None:
     run = folder / "killed"
     settings = RUNS["muon"]["settings"] | {"save_every_seconds": 0.1, "parallel": "fsdp"}
