@@ -187,6 +187,19 @@ def _shared(config: Mapping[str, Any], defaults: _Defaults) -> int:
     return 0 if "n_shared_experts" in config else defaults.shared
 
 
+def _index_sizes(
+    config: Mapping[str, Any], defaults: tuple[int, int], query_latent: int | None
+) -> dict[str, int]:
+    """Heads of the indexer, and their width."""
+    if query_latent is None:
+        raise ConfigError("config.json: q_lora_rank", "null", "a width: the indexer needs it")
+    heads, width = defaults
+    return {
+        "j": size(config, "index_n_heads", heads),
+        "w": size(config, "index_head_dim", width),
+    }
+
+
 def layout(config: Mapping[str, Any]) -> Layout:
     """The tensors of these types' ForCausalLM for a config.json."""
     family = config["model_type"]
@@ -211,10 +224,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
         "v": size(config, "v_head_dim", values or max(1, d_model // heads)),
     }
     if defaults.indexer:
-        if query_latent is None:
-            raise ConfigError("config.json: q_lora_rank", "null", "a width: the indexer needs it")
-        symbols["j"] = size(config, "index_n_heads", defaults.indexer[0])
-        symbols["w"] = size(config, "index_head_dim", defaults.indexer[1])
+        symbols |= _index_sizes(config, defaults.indexer, query_latent)
     own_index = _indexed_layers(config, num_layers) if defaults.indexer else None
     sparse = sparse_feed_forward(
         config,

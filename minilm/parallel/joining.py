@@ -56,7 +56,7 @@ def joining(rank: int, size: int, timeout: timedelta) -> Iterator[None]:
 
 
 def store_of_all(timeout: timedelta) -> tuple[Any, int, int]:
-    """torch's store, the rank and the number of processes. Raises InputError where no store answers."""
+    """torch's store, the rank and the number of processes. Raises RuntimeError where no store answers."""
     if agent_has_the_store():
         _wait_for_store()
     joined: tuple[Any, int, int] = next(iter(rendezvous("env://", timeout=timeout)))
@@ -82,8 +82,11 @@ def watching(condition: Callable[[], bool], action: Callable[[], None]) -> Itera
 
 
 def launcher_ended() -> bool:
-    """Whether torchrun did: another process becomes the parent of this one then."""
-    return os.getppid() != LAUNCHER
+    """Whether torchrun did: another process becomes the parent of this one then.
+
+    A process that something else has started, by torchrun's variables, may outlive that.
+    """
+    return "TORCHELASTIC_RUN_ID" in os.environ and os.getppid() != LAUNCHER
 
 
 def launcher_text() -> str:
