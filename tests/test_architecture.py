@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import clean_environment
+
 PACKAGE = Path(__file__).resolve().parent.parent / "minilm"
 
 # A room (a folder, or a file at the top) imports from the floors below it and from itself alone. The
@@ -172,3 +174,25 @@ def test_inspection_of_a_preset_and_a_file_never_loads_torch(tiny_run: Path) -> 
             "assert not {'torch', 'numpy', 'tyro', 'tokenizers'} & set(sys.modules)\n"
         )
         subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, timeout=60)
+
+
+def test_an_eager_run_never_loads_torchs_compiler(text_file: Path, tmp_path: Path) -> None:
+    """It takes as long to import as torch; so do the parts that only processes of one run use."""
+    program = (
+        "import sys, minilm.cli.train as c\n"
+        f"arguments = ['--data', {str(text_file)!r}, '--run-dir', {str(tmp_path / 'run')!r}, "
+        "'--tokenizer', 'byte', '--model.context-length', '16', '--model.d-model', '16', "
+        "'--max-steps', '2', '--device', 'cpu', '--compile', 'off', '--train.sample-tokens', '4']\n"
+        "assert c.main(arguments) == 0\n"
+        "assert 'torch' in sys.modules\n"
+        "heavy = {'torch._dynamo', 'torch.distributed.tensor', 'torch.distributed.fsdp', 'sympy'}\n"
+        "assert not heavy & set(sys.modules)\n"
+    )
+    environment = clean_environment(tmp_path / "cache")
+    subprocess.run(
+        [sys.executable, "-c", program],
+        check=True,
+        capture_output=True,
+        timeout=120,
+        env=environment,
+    )

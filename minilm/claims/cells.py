@@ -22,7 +22,9 @@ from torch import Tensor, nn
 from minilm import files
 from minilm.formats.json_file import read_object
 from minilm.model.transformer import Transformer
+from minilm.training.adamw import AdamW
 from minilm.training.muon import Muon
+from minilm.training.optimizer_base import Optimizer
 from minilm.training.optimizers import hidden_matrices
 from minilm.version import __version__
 
@@ -78,7 +80,8 @@ def train(
     orthogonal = hidden_matrices(model) if recipe == "muon" else []
     names = {id(parameter) for parameter in orthogonal}
     rest = [parameter for parameter in trained if id(parameter) not in names]
-    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, learning_rate, (0.9, 0.95))]
+    groups = [{"params": rest, "weight_decay": 0.01}]
+    optimizers: list[Optimizer] = [AdamW(groups, lr=learning_rate, betas=(0.9, 0.95))]
     if orthogonal:
         optimizers.append(Muon(orthogonal, lr=learning_rate, momentum=0.95))
     for step in range(steps):

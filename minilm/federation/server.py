@@ -16,6 +16,7 @@ from minilm.federation.local_training import fill, to_arrays, trained_parameters
 from minilm.federation.update import Array, from_bytes, to_bytes
 from minilm.model.transformer import Transformer
 from minilm.training.lr_schedule import batch_shape, lr_multiplier
+from minilm.training.optimizer_base import Optimizer
 from minilm.training.parameter_watch import ParameterWatch
 from minilm.training.resume_state import Progress
 from minilm.training.run_spec import RunSpec
@@ -174,7 +175,7 @@ class FederatedStep:
     ``in_process``: the clients are in this process, so that an exception is no lost connection.
     """
 
-    optimizers: Sequence[torch.optim.Optimizer] = ()  # the clients have them
+    optimizers: Sequence[Optimizer] = ()  # the clients have them
     evaluation_loss: Loss | None = None
     watch: ParameterWatch | None = None  # of what is averaged there are no gradients
 

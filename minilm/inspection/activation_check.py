@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor, nn
 
 from minilm.architectures.minilm import layout
 from minilm.config import ModelConfig
@@ -73,10 +74,7 @@ def check_activations(
     # What is saved does not depend on the values: zeros need no initialization.
     with torch.device("meta"):
         model = _changed(Transformer(config), trained)
-    model.to_empty(device=device)
-    with torch.no_grad():
-        for tensor in (*model.parameters(), *model.buffers()):
-            tensor.zero_()
+    _fill_with_zeros(model, device)
     return measure_activations(model, batch=batch, context=context, dtype=dtype, trained=trained)
 
 
@@ -91,6 +89,21 @@ def _changed(model: Transformer, trained: Trained) -> Transformer:
     for tensor in changed.named_tensors([each for each in changed.tensors if each.frozen]):
         parameters[tensor.name].requires_grad_(False)
     return model
+
+
+def _fill_with_zeros(model: Transformer, device: str) -> None:
+    """For a ``model`` without values; a tied tensor stays one.
+
+    `to_empty` imports sympy, which takes half a second.
+    """
+    zeros: dict[int, Tensor] = {}
+    tensors = model.state_dict(keep_vars=True)
+    for tensor in tensors.values():
+        if id(tensor) not in zeros:
+            own = torch.zeros(tensor.shape, dtype=tensor.dtype, device=device)
+            is_parameter = isinstance(tensor, nn.Parameter)
+            zeros[id(tensor)] = nn.Parameter(own, tensor.requires_grad) if is_parameter else own
+    model.load_state_dict({name: zeros[id(t)] for name, t in tensors.items()}, assign=True)
 
 
 def measure_activations(

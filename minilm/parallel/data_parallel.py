@@ -29,7 +29,8 @@ from minilm.model.layers import CausalConvolution
 from minilm.model.transformer import Transformer
 from minilm.parallel.process_group import World, world
 from minilm.parallel.sharded import whole
-from minilm.parallel.tensor_parallel import check, check_training, parallelize
+from minilm.parallel.tensor_checks import check, check_training
+from minilm.parallel.tensor_parallel import parallelize
 
 Loss = Callable[..., Tensor]
 

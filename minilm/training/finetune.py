@@ -27,7 +27,7 @@ from minilm.errors import ConfigError
 from minilm.interop.convert import as_run
 from minilm.ledger.layout_changes import with_frozen
 from minilm.parallel.process_group import world
-from minilm.parallel.tensor_parallel import check as check_tensor_parallel
+from minilm.parallel.tensor_checks import check as check_tensor_parallel
 from minilm.quantization.packing import Packing
 from minilm.runs import base_run
 from minilm.runs import files as run_files

@@ -10,13 +10,13 @@ Legend: n matrices of one shape, r <= c their sides.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
 from minilm.parallel.sharded import WholeMatrices, local, part_like
+from minilm.training.optimizer_base import Optimizer
 
 # The quintic's coefficients and the smallest norm: those of torch.optim.Muon, which names their source.
 A, B, C = 3.4445, -4.7750, 2.0315
@@ -24,7 +24,7 @@ SMALLEST_NORM = 1e-7
 ITERATIONS = 5  # of Newton-Schulz
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(Optimizer):
     """Every parameter is a matrix. State: ``momentum_buffer``, one of its shape each.
 
     The iteration is computed in ``dtype``. The learning rate of an update is
@@ -41,8 +41,8 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float = 0.0,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
-        super().__init__(parameters, defaults)
+        settings = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+        super().__init__([{"params": list(parameters)} | settings])
         self._dtype = dtype
         (self._group,) = self.param_groups
         stacks: dict[object, list[nn.Parameter]] = {}
@@ -62,9 +62,8 @@ class Muon(torch.optim.Optimizer):
                 self.state[parameter]["momentum_buffer"] = part_like(parameter, own)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """Update every parameter from its gradient; each must have one."""
-        assert closure is None
+    def update(self) -> None:
+        """Each parameter must have a gradient."""
         rate, momentum = self._group["lr"], self._group["momentum"]
         updates = []
         for same, momenta in zip(self._stacks, self._momentum, strict=True):

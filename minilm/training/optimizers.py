@@ -7,6 +7,7 @@ AdamW updates everything. Decay is on matrices only. What does not require a gra
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,8 +15,10 @@ from torch import Tensor, nn
 
 from minilm.config import TrainConfig
 from minilm.model.transformer import Transformer
+from minilm.training.adamw import AdamW
 from minilm.training.lr_schedule import lr_multiplier, momentum
 from minilm.training.muon import Muon
+from minilm.training.optimizer_base import Optimizer
 from minilm.transforms.lora import is_adapter
 
 # The state of a parameter, by optimizer: what a saved run may hold.
@@ -24,7 +27,7 @@ STATE_KEYS = ("exp_avg", "exp_avg_sq", "step", "momentum_buffer")
 
 def make_optimizers(
     model: Transformer, config: TrainConfig, muon_dtype: torch.dtype
-) -> list[torch.optim.Optimizer]:
+) -> list[Optimizer]:
     """Of the parameters that are trained: AdamW, and Muon before it if it is asked for.
 
     ``muon_dtype`` is what Muon multiplies in. An optimizer that would have no parameter is left out. On CUDA
@@ -41,7 +44,7 @@ def make_optimizers(
     decayed = [parameter for parameter in decayed if parameter.requires_grad]
     decayed_ids = {id(parameter) for parameter in decayed}
     others = [parameter for parameter in trained if id(parameter) not in decayed_ids]
-    optimizers: list[torch.optim.Optimizer] = []
+    optimizers: list[Optimizer] = []
     if is_muon and decayed:
         optimizers.append(
             Muon(
@@ -58,18 +61,12 @@ def make_optimizers(
     groups = [group for group in groups if group["params"]]
     if groups:
         optimizers.append(
-            torch.optim.AdamW(
-                groups,
-                lr=rate(config.learning_rate),
-                betas=(config.beta1, config.beta2),
-                capturable=on_cuda,
-                fused=all(parameter.device.type in ("cpu", "cuda") for parameter in trained),
-            )
+            AdamW(groups, lr=rate(config.learning_rate), betas=(config.beta1, config.beta2))
         )
     return optimizers
 
 
-def set_rates(optimizers: Sequence[torch.optim.Optimizer], step: int, config: TrainConfig) -> float:
+def set_rates(optimizers: Sequence[Optimizer], step: int, config: TrainConfig) -> float:
     """Set learning rates and momentum for the next update; return the learning rate of AdamW."""
     multiplier = lr_multiplier(step, config)
     for optimizer in optimizers:
@@ -115,7 +112,7 @@ def add_l1_gradient(parameters: list[nn.Parameter], weight: float) -> None:
 
 
 @torch.no_grad()
-def hold_zeros(model: Transformer, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+def hold_zeros(model: Transformer, optimizers: Sequence[Optimizer]) -> None:
     """After each step of an optimizer, zero again what is zero now in the matrices of the blocks.
 
     Gradients and moments of it are there all the same, and change nothing. Adapters, half of which begin
@@ -125,19 +122,17 @@ def hold_zeros(model: Transformer, optimizers: Sequence[torch.optim.Optimizer]) 
     zeros = {id(m): m == 0 for m in hidden_matrices(model) if id(m) not in adapters}
 
     @torch.no_grad()
-    def zero_again(optimizer: torch.optim.Optimizer, *_: object) -> None:
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                if id(parameter) in zeros:
-                    parameter.masked_fill_(zeros[id(parameter)], 0)
+    def zero_again(parameters: list[nn.Parameter]) -> None:
+        for parameter in parameters:
+            if id(parameter) in zeros:
+                parameter.masked_fill_(zeros[id(parameter)], 0)
 
     for optimizer in optimizers:
-        optimizer.register_step_post_hook(zero_again)
+        for group in optimizer.param_groups:
+            optimizer.after_step.append(partial(zero_again, group["params"]))
 
 
-def optimizer_tensors(
-    model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
-) -> dict[str, Tensor]:
+def optimizer_tensors(model: nn.Module, optimizers: Sequence[Optimizer]) -> dict[str, Tensor]:
     """The state of every parameter as ``NAME.KEY``, KEY one of `STATE_KEYS`."""
     return {
         f"{name}.{key}": value
@@ -149,7 +144,7 @@ def optimizer_tensors(
 
 
 def optimizer_state_shapes(
-    model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], step: int
+    model: nn.Module, optimizers: Sequence[Optimizer], step: int
 ) -> dict[str, tuple[torch.dtype, torch.Size]]:
     """Dtype and shape of every tensor of `optimizer_tensors` after ``step`` updates.
 
@@ -172,13 +167,13 @@ def optimizer_state_shapes(
     return shapes
 
 
-def _parameter_ids(optimizer: torch.optim.Optimizer) -> set[int]:
+def _parameter_ids(optimizer: Optimizer) -> set[int]:
     return {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
 
 
 @torch.no_grad()
 def allocate_state(
-    model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], names: Collection[str]
+    model: nn.Module, optimizers: Sequence[Optimizer], names: Collection[str]
 ) -> None:
     """Make those of `optimizer_tensors` that are not there yet, without values, to be filled in place."""
     for optimizer in optimizers:

@@ -34,13 +34,14 @@ from minilm.parallel.tensor_parts import PartedTensors, tensor_kinds
 from minilm.runs import files as run_files
 from minilm.runs.state_folders import is_state_folder, remove_state
 from minilm.safe_text import short_repr
+from minilm.training.optimizer_base import Optimizer
 from minilm.training.optimizers import allocate_state, optimizer_state_shapes, optimizer_tensors
 from minilm.training.state_folder import read_folder
 from minilm.transforms.lora import is_adapter
 
 logger = logging.getLogger(__name__)
 
-Optimizers = Sequence[torch.optim.Optimizer]
+Optimizers = Sequence[Optimizer]
 Value = TypeVar("Value")
 
 # Old name -> new name of fields of Progress.

@@ -25,7 +25,7 @@ from minilm.data.dataset import Dataset, with_document_attention
 from minilm.errors import ConfigError, FormatError, InputError
 from minilm.model.transformer import Transformer
 from minilm.parallel.process_group import world
-from minilm.parallel.tensor_parallel import check as check_tensor_parallel
+from minilm.parallel.tensor_checks import check as check_tensor_parallel
 from minilm.runs import files as run_files
 from minilm.runs.base_run import lora_of
 from minilm.runs.files import RunRecord

@@ -24,6 +24,7 @@ from minilm.parallel.sharded import whole
 from minilm.parallel.slow_processes import SlowProcesses
 from minilm.training.batch_loader import BatchLoader
 from minilm.training.lr_schedule import batch_shape
+from minilm.training.optimizer_base import Optimizer
 from minilm.training.optimizers import add_l1_gradient, make_optimizers, matrices, set_rates
 from minilm.training.parameter_watch import ParameterWatch, is_watched
 from minilm.training.resume_state import Progress, random_states, restore_random_states
@@ -43,7 +44,7 @@ class Step(Protocol):
     watch: ParameterWatch | None
 
     @property
-    def optimizers(self) -> Sequence[torch.optim.Optimizer]:
+    def optimizers(self) -> Sequence[Optimizer]:
         """Whose state is saved."""
 
     @property
@@ -195,7 +196,7 @@ class TrainStep:
         """The optimizers' steps with the gradients that are there, which are dropped."""
         config = self.config
         for optimizer in self.optimizers:
-            self.scaler.unscale_(optimizer)
+            self.scaler.unscale_(optimizer)  # type: ignore[arg-type]
         if config.l1_weight:
             add_l1_gradient(self.matrices, config.l1_weight)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
@@ -210,7 +211,7 @@ class TrainStep:
         before = self.scaler.state_dict() if overflowed else {}
         for optimizer in self.optimizers:
             if not overflowed:
-                self.scaler.step(optimizer)
+                self.scaler.step(optimizer)  # type: ignore[arg-type]
         self._drop_gradients()
         self.scaler.update()
         if overflowed:  # a process has seen its own parts alone, of which all may be finite
@@ -219,7 +220,7 @@ class TrainStep:
 
     def _drop_gradients(self) -> None:
         for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad()
 
     @property
     def evaluation_loss(self) -> Loss | None:

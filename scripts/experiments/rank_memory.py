@@ -175,7 +175,7 @@ def measured(case: Case) -> int:
         for optimizer in optimizers:
             optimizer.step()
         for optimizer in optimizers:
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad()
 
     step()
     memory = LiveStorages()

@@ -63,7 +63,7 @@ def measure(preset: str, steps: int, windows: int, context: int) -> None:
             parallel.loss(model, tokens, tokens).backward()  # type: ignore[no-untyped-call]
         for optimizer in optimizers:
             optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad()
         world().maximum(0)  # as a trainer's step: all are at the same one
         return time.perf_counter() - began
 

@@ -12,7 +12,7 @@ from minilm.config import ModelConfig
 from minilm.errors import ConfigError
 from minilm.model.transformer import Transformer
 from minilm.parallel.process_group import World
-from minilm.parallel.tensor_parallel import check, check_training
+from minilm.parallel.tensor_checks import check, check_training
 from minilm.training import run_spec, setup
 from minilm.training.resume_state import Progress
 from minilm.training.signals import StopRequest
