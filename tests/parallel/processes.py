@@ -16,7 +16,7 @@ from minilm.runs.logs import read_metrics
 from tests.conftest import ROOT, TINY_MODEL, TINY_SETTINGS, clean_environment
 
 SETTINGS = TINY_SETTINGS | {"batch_size": 5, "max_steps": 20, "eval_every": 10, "log_every": 1}
-ADAMW = {"optimizer": "adamw", "learning_rate": 0.004, "max_steps": 100}
+ADAMW = {"optimizer": "adamw", "learning_rate": 0.004, "max_steps": 100, "eval_every": 50}
 FEW_STEPS = {"max_steps": 10}
 # Rows that processes do not share evenly, of weights and of batches.
 ODD = TINY_MODEL | {"d_model": 18, "num_heads": 3, "d_feed_forward": 35, "dropout": 0.2}

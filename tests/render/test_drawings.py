@@ -44,8 +44,10 @@ def complete(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Report
     return complete_report(tiny_run, other)
 
 
-@pytest.fixture(params=[*MODEL_TYPES, *PRESETS, "tiny run", "one layer"])
-def report(request: pytest.FixtureRequest, tmp_path: Path, tiny_run: Path) -> Report:
+@pytest.fixture(scope="module", params=[*MODEL_TYPES, *PRESETS, "tiny run", "one layer"])
+def report(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_run: Path
+) -> Report:
     """Of every architecture, every preset, a run, and a module without a formula."""
     kind = request.param
     if kind == "tiny run":
@@ -55,11 +57,14 @@ def report(request: pytest.FixtureRequest, tmp_path: Path, tiny_run: Path) -> Re
     if kind not in MODEL_TYPES:
         return minilm.inspect(kind)
     # A configuration that says no more than its type has the defaults of its architecture.
-    (tmp_path / "config.json").write_text(json.dumps(shallow(kind)))
-    return minilm.inspect(tmp_path)
+    folder = tmp_path_factory.mktemp(kind)
+    (folder / "config.json").write_text(json.dumps(shallow(kind)))
+    return minilm.inspect(folder)
 
 
-def test_the_short_report_is_one_screen_and_its_components_are_the_total(report: Report) -> None:
+def test_the_short_report_is_one_screen_its_components_are_the_total_its_letters_explained(
+    report: Report,
+) -> None:
     lines = [line.plain for line in report_lines(report, 80)]
     assert len(lines) <= SHORT_LINES == 24
     assert max(map(cell_len, lines)) <= 80
@@ -74,17 +79,12 @@ def test_the_short_report_is_one_screen_and_its_components_are_the_total(report:
         assert titles[-1] == "formula"
         (formula,) = (n for n, line in enumerate(lines) if line.startswith("formula  "))
         assert squeezed(report.formula.pretty) in squeezed("".join(lines[formula:]))
-
-
-def test_each_letter_of_a_formula_is_explained_where_it_stands(report: Report) -> None:
-    if report.formula is None:
-        return
-    text = " ".join(printed(report).split())
-    for letter, value in report.formula.symbols.items():
-        meaning = letter_meaning(letter, report.architecture)
-        assert meaning
-        if letter in report.formula.pretty:
-            assert f"{letter}={value} {meaning}" in text
+        text = " ".join(" ".join(lines).split())
+        for letter, value in report.formula.symbols.items():
+            meaning = letter_meaning(letter, report.architecture)
+            assert meaning
+            if letter in report.formula.pretty:
+                assert f"{letter}={value} {meaning}" in text
 
 
 def test_the_printed_columns_of_the_whole_report_add_up(report: Report) -> None:

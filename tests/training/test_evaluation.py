@@ -91,7 +91,7 @@ print(peak() - before)
 """
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_memory_does_not_grow_with_the_validation_split(dtype: str) -> None:
     # glibc raises this threshold to 32 MiB by itself once a program has freed a block as large,
     # as encoding a text does; what is below it lives on the heap, which one small block can pin.
