@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from minilm.errors import ConfigError, InputError
-from minilm.parallel.launcher import silence_all_but_first
+from minilm.parallel.launcher import process_age, silence_all_but_first
 from minilm.units import format_bytes
 
 Arguments = TypeVar("Arguments")
@@ -118,14 +118,7 @@ def _collect_rarely() -> None:
 
 def process_started() -> float:
     """When this process started, by time.monotonic(); now on systems without /proc."""
-    now = time.monotonic()
-    try:
-        with open("/proc/self/stat", encoding="ascii", errors="replace") as stream:
-            fields = stream.read().rpartition(")")[2].split()
-        started = int(fields[19]) / os.sysconf("SC_CLK_TCK")  # proc(5), field 22: ticks after boot
-        return now - (time.clock_gettime(time.CLOCK_BOOTTIME) - started)
-    except (OSError, AttributeError, ValueError, IndexError):
-        return now
+    return time.monotonic() - (process_age(os.getpid()) or 0.0)
 
 
 @contextlib.contextmanager

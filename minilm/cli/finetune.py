@@ -33,6 +33,7 @@ from minilm.cli.train_options import (
     UNPREFIXED_FIELDS,
     Resume,
     TrainOverrides,
+    continues,
     with_current_names,
 )
 from minilm.cli.train_results import conclude, show_finished
@@ -40,7 +41,6 @@ from minilm.config import ModelConfig, TrainConfig
 from minilm.config.lora import DEFAULT_TARGETS, lora_config
 from minilm.errors import ConfigError, InputError
 from minilm.ledger.layout_changes import ADAPTER_TARGETS, FREEZABLE
-from minilm.parallel.launcher import restarts
 from minilm.runs import files as run_files
 from minilm.training.messages import messages_on_stderr
 
@@ -177,11 +177,10 @@ def _run(options: Arguments) -> int:
     for name in ("out", "json"):
         if getattr(options, name):
             raise InputError(f"--{name}", "given without --merge", "--run-dir for a new run")
-    if options.resume or restarts():
-        if options.run_dir is None:
-            raise InputError("--run-dir", "missing beside --resume", "the run to resume")
-        if options.resume == "yes" or (Path(options.run_dir) / run_files.CONFIG).is_file():
-            return _resume(options, options.run_dir)
+    if options.resume and options.run_dir is None:
+        raise InputError("--run-dir", "missing beside --resume", "the run to resume")
+    if options.run_dir is not None and continues(Path(options.run_dir), options.resume):
+        return _resume(options, options.run_dir)
     _refuse_missing(options, "--data", "CHECKPOINT --data SOURCE")
     options.lora()  # wrong options, before any work
     from minilm.training.train import finetune  # torch: after what needs none

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -17,6 +18,8 @@ from minilm.cli.entry import option, parse_arguments
 from minilm.config import ModelConfig, TrainConfig
 from minilm.config.validation import LOG_TO, RENAMED
 from minilm.errors import InputError
+from minilm.parallel.launcher import is_of_this_launch
+from minilm.runs import files as run_files
 
 # TrainConfig's fields that are options of their own, without the prefix, as well.
 UNPREFIXED_FIELDS = (
@@ -105,6 +108,12 @@ class Arguments:
 def parse_options(command_line: Sequence[str], program: str) -> Arguments:
     """Raises what `parse_arguments` does, and InputError for a field under its old and its new name."""
     return parse_arguments(Arguments, with_current_names(command_line), program)
+
+
+def continues(run_dir: Path, resume: str) -> bool:
+    """Whether the run in the folder is to go on: it is asked for, or this torchrun has begun it."""
+    config = run_dir / run_files.CONFIG
+    return resume == "yes" or (bool(resume) and config.is_file()) or is_of_this_launch(config)
 
 
 def beside_resume(options: Arguments) -> dict[str, Any]:

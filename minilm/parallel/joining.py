@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -61,6 +62,33 @@ def store_of_all(timeout: timedelta) -> tuple[Any, int, int]:
         _wait_for_store()
     joined: tuple[Any, int, int] = next(iter(rendezvous("env://", timeout=timeout)))
     return joined
+
+
+def agreed_prefix(store: Any, rank: int, size: int, timeout: timedelta) -> str:
+    """A new prefix for what these processes share, the same in all, where others may have used the store.
+
+    Not torchrun's count of its restarts, which is not the same on all machines: one that starts its processes
+    again because another machine's failed does not count that. Raises RuntimeError where one is missing.
+    """
+    own = uuid.uuid4().hex
+    if rank != 0:
+        store.set(f"hello/{rank}", own)
+        store.wait([f"prefix/{own}"], timeout)
+        prefix: str = store.get(f"prefix/{own}").decode()
+        store.set(f"{prefix}/hello/{rank}", "")
+        return prefix
+    missing, deadline = set(range(1, size)), time.monotonic() + timeout.total_seconds()
+    while missing:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"process {min(missing)} does not answer")
+        for other in sorted(missing):
+            # Perhaps that of a process before it: asked until the new one has said that it knows.
+            if store.check([f"hello/{other}"]):
+                store.set(f"prefix/{store.get(f'hello/{other}').decode()}", own)
+            if store.check([f"{own}/hello/{other}"]):
+                missing.discard(other)
+        time.sleep(0.01)
+    return own
 
 
 @contextlib.contextmanager

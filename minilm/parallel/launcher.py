@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from typing import TextIO
 
 from minilm.errors import InputError
@@ -52,10 +53,29 @@ def agent_has_the_store() -> bool:
     return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
-def restarts() -> int:
-    """How often torchrun has started the processes again, after one of them failed."""
-    text = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return int(text) if text.isascii() and text.isdigit() else 0
+def is_of_this_launch(path: str | os.PathLike[str]) -> bool:
+    """Whether the file was written since torchrun, which started this process, was itself started.
+
+    So a run that this torchrun's processes have begun goes on when they are started again, and one that was
+    there before is left alone, be it the first time that they are told so or the last.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ or (age := process_age(LAUNCHER)) is None:
+        return False
+    try:
+        return os.stat(path).st_mtime >= time.time() - age
+    except OSError:
+        return False
+
+
+def process_age(pid: int) -> float | None:
+    """Seconds since the process was started; None on systems without /proc."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stream:
+            fields = stream.read().rpartition(")")[2].split()
+        started = int(fields[19]) / os.sysconf("SC_CLK_TCK")  # proc(5), field 22: ticks after boot
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - started
+    except (OSError, AttributeError, ValueError, IndexError):
+        return None
 
 
 def silence_all_but_first() -> None:

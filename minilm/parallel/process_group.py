@@ -26,6 +26,7 @@ from torch.distributed.distributed_c10d import PrefixStore
 
 from minilm.errors import InputError
 from minilm.parallel.joining import (
+    agreed_prefix,
     joining,
     launcher_ended,
     launcher_text,
@@ -33,7 +34,7 @@ from minilm.parallel.joining import (
     store_of_all,
     watching,
 )
-from minilm.parallel.launcher import nowhere, restarts, silence_all_but_first, started_by_torchrun
+from minilm.parallel.launcher import nowhere, silence_all_but_first, started_by_torchrun
 from minilm.safe_text import short_repr
 
 STEP_SECONDS = 600.0  # unless MINILM_PROCESS_TIMEOUT says how long one waits for another
@@ -51,6 +52,7 @@ class World:
     ``store`` is what they share beside tensors; ``control`` and ``saving`` are groups on the CPU whatever the
     device, the second for what is saved beside the training, in another thread. ``waits`` numbers the calls
     of `wait`, alike in all. So many consecutive processes as ``tensor`` says have the same rows of a batch.
+    ``local_rank`` is this one's among those of its machine.
     """
 
     rank: int = 0
@@ -60,6 +62,7 @@ class World:
     saving: Any = None
     waits: Iterator[int] = field(default_factory=itertools.count)
     tensor: int = 1
+    local_rank: int = 0
 
     @property
     def is_parallel(self) -> bool:
@@ -101,29 +104,48 @@ class World:
         return tuple(tensor.tolist())
 
     def wait(self) -> None:
-        """Go on when every process is here; unlike a step, that may take long."""
+        """Go on when every process is here; unlike a step, that may take long.
+
+        Raises DistError where one is known to have been killed, or where torchrun has ended.
+        """
         if self.size == 1:
             return
         # Asked for, since in a collective the time-out of a step holds, and no signal is noticed.
         name = f"wait/{next(self.waits)}"
         if self.store.add(name, 1) == self.size:
             self.store.set(f"{name}/over", "")
-        pause = 0.01
+        pause, asked = 0.01, time.monotonic()
         while not self.store.check([f"{name}/over"]):
             time.sleep(pause)
             pause = min(2 * pause, 0.5)
+            if time.monotonic() - asked > NOTICE_SECONDS:
+                asked = time.monotonic()
+                if launcher_ended() or self.killed():
+                    raise dist.DistError("a process that is waited for ended")
 
     @contextlib.contextmanager
     def main_first(self) -> Iterator[None]:
-        """The block runs in rank 0, then in the others: they find what it has prepared, or fail as it did."""
-        if not self.is_main:
+        """The block runs in rank 0, then in the others: they find what it has prepared, or fail as it did.
+
+        Where a machine does not see the files of the first, the first of its processes prepares them, and all
+        go on when every one has them.
+        """
+        if not self.is_parallel:
+            yield
+            return
+        turn = 0 if self.is_main else 1 if self.local_rank == 0 else 2
+        for _ in range(turn):
             self.wait()
+        error: Exception | None = None  # a signal, which is none of them, is every process's own
         try:
-            with watching(launcher_ended, _stop) if self.is_parallel else contextlib.nullcontext():
+            with watching(launcher_ended, _stop):
                 yield
-        finally:
-            if self.is_main:
-                self.wait()
+        except Exception as raised:
+            error = raised
+        for _ in range(turn, 3):
+            self.wait()
+        if error is not None:
+            raise error
 
     def claims(self, what: str) -> bool:
         """Whether this process is the first to say so: what all would print is printed once.
@@ -194,7 +216,7 @@ class World:
 
 
 def _stop() -> None:
-    """End what the main process prepares for others that are gone."""
+    """End what this process does for others that are gone."""
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -235,38 +257,41 @@ def process_group() -> Iterator[World]:
     _world = _joined(_timeout())
     _world.report(0)
     silence_all_but_first()
-    try:
-        yield _world
-    except BaseException as error:
-        with _without_sigterm():
-            if not _is_of_communication(error) and not (
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(watching(_launcher_ended_long_ago(), _stop))
+        try:
+            yield _world
+        except BaseException as error:
+            stack.enter_context(_without_sigterm())
+            is_lost = _is_of_communication(error) or (
                 isinstance(error, KeyboardInterrupt) and _world.killed()
-            ):
-                _say_once(_world)
-                raise
+            )
             _say_once(_world)
-            lost_process = _lost_process(_world, error)
-        raise lost_process from None
-    finally:
-        _world.leave()
-        _world = World()
-        with contextlib.suppress(RuntimeError):
-            dist.destroy_process_group()
+            if not is_lost:
+                raise
+            raise _lost_process(_world, error) from None
+        finally:
+            _world.leave()
+            _world = World()
+            with contextlib.suppress(RuntimeError):
+                dist.destroy_process_group()
 
 
 def _joined(timeout: timedelta) -> World:
     """Raises InputError where the others, or the store by which they find each other, cannot be reached."""
-    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    rank, size, local_rank = (
+        int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    )
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(local_rank)
     with joining(rank, size, timeout):
         store, rank, size = store_of_all(timeout)
         # The agent's store outlives processes that are started again: what the last ones wrote is not for
         # these.
-        store = PrefixStore(f"minilm-{restarts()}", store)
+        store = PrefixStore(agreed_prefix(store, rank, size, timeout), store)
         dist.init_process_group(store=store, rank=rank, world_size=size, timeout=timeout)
         control, saving = (dist.new_group(backend="gloo", timeout=timeout) for _ in range(2))
-    return World(rank, size, PrefixStore("run", store), control, saving)
+    return World(rank, size, PrefixStore("run", store), control, saving, local_rank=local_rank)
 
 
 def _say_once(world: World) -> None:
@@ -274,9 +299,21 @@ def _say_once(world: World) -> None:
     sys.stderr = sys.__stderr__ if world.claims("failure") else nowhere()
 
 
+def _launcher_ended_long_ago() -> Callable[[], bool]:
+    """Whether torchrun did, and its store, with which its processes end at once, is another one's."""
+    since: list[float] = []
+
+    def ended() -> bool:
+        if launcher_ended():
+            since.append(time.monotonic())
+        return bool(since) and time.monotonic() - since[0] > STORE_SECONDS
+
+    return ended
+
+
 @contextlib.contextmanager
 def _without_sigterm() -> Iterator[None]:
-    """For the block no SIGTERM: torchrun ends a process with it while that asks which other one is lost."""
+    """For the block no SIGTERM: torchrun ends a process with it while that says what it ends of."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -14,6 +14,15 @@ from minilm.training.optimizer_base import Optimizer
 EPSILON = 1e-8  # torch's
 
 
+def step_count(parameter: Tensor) -> Tensor:
+    """Where it is read: by the fused kernel, beside the parameter, else by Python."""
+    return torch.zeros((), device=parameter.device if _is_fused(parameter) else "cpu")
+
+
+def _is_fused(parameter: Tensor) -> bool:
+    return parameter.device.type in ("cpu", "cuda")
+
+
 class AdamW(Optimizer):
     """State of a parameter: ``exp_avg`` and ``exp_avg_sq``, like it, and ``step``, from its first update on.
 
@@ -36,7 +45,7 @@ class AdamW(Optimizer):
             states = [self.state[parameter] for parameter in parameters]
             for parameter, state in zip(parameters, states, strict=True):
                 if not state:
-                    state["step"] = torch.zeros((), device=parameter.device)
+                    state["step"] = step_count(parameter)
                     state["exp_avg"] = torch.zeros_like(parameter)
                     state["exp_avg_sq"] = torch.zeros_like(parameter)
             beta1, beta2 = group["betas"]
@@ -47,7 +56,7 @@ class AdamW(Optimizer):
                 [state["exp_avg_sq"] for state in states],
                 [],
                 [state["step"] for state in states],
-                fused=all(parameter.device.type in ("cpu", "cuda") for parameter in parameters),
+                fused=all(_is_fused(parameter) for parameter in parameters),
                 capturable=parameters[0].is_cuda,
                 amsgrad=False,
                 maximize=False,

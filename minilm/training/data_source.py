@@ -133,7 +133,9 @@ class DataSource:
         """
         dataset = find(self.cache, key, tokenizer=tokenizer, sha256=sha256)
         try:
-            current = identify(self.open()).sha256
+            corpus = self.open()
+            with world().main_first():  # what is downloaded is, as soon as it is read
+                current = identify(corpus).sha256
         except InputError as error:
             if not may_be_missing:
                 raise

@@ -26,6 +26,7 @@ SAMPLE_TEMPERATURE = 0.7
 # In one forward pass: tokens enough to fill the processor, and logits few enough to fit anywhere.
 TOKENS_PER_BATCH = 8192
 LOGITS_PER_BATCH = 2**22
+BATCHES_BETWEEN_SIGNALS = 8  # after which several processes ask whether one came to any
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ def evaluate(
         with runtime.autocast():
             losses[len(counts)] = (loss or next_token_loss)(model, *tensors)
         counts.append(labels)
+        if stop is not None and stop.shared and len(counts) % BATCHES_BETWEEN_SIGNALS == 0:
+            stop.signum = processes.maximum(stop.received or 0)[0] or None
         if stop is not None and stop.signum is not None:
             break
     model.train(was_training)

@@ -206,7 +206,9 @@ def _template(
     run: Path, source: DataSource, corpus: Corpus, config: TrainConfig
 ) -> tuple[ChatTemplate | None, DataSource]:
     """The chat template of conversations, and the source that names it."""
-    if corpus.has_conversations():
+    with world().main_first():  # what is downloaded is, as soon as it is read
+        has_conversations = corpus.has_conversations()
+    if has_conversations:
         check_settings(config)
         template, name = chat_template(run, source.chat_template)
         return template, replace(source, chat_template=name)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from minilm.config import TrainConfig
 from minilm.model.transformer import Transformer
-from minilm.training.adamw import AdamW
+from minilm.training.adamw import AdamW, step_count
 from minilm.training.lr_schedule import lr_multiplier, momentum
 from minilm.training.muon import Muon
 from minilm.training.optimizer_base import Optimizer
@@ -185,10 +185,5 @@ def allocate_state(
             for key in STATE_KEYS:
                 if f"{name}.{key}" not in names or key in state:
                     continue
-                # The fused kernel keeps the step count beside the parameter.
                 is_count = key == "step"
-                state[key] = (
-                    torch.zeros((), device=parameter.device)
-                    if is_count
-                    else torch.empty_like(parameter)
-                )
+                state[key] = step_count(parameter) if is_count else torch.empty_like(parameter)

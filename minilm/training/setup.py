@@ -206,7 +206,8 @@ def _resumed_dataset(
     tokenizer, key = load_tokenizer(run_dir / run_files.TOKENIZER), saved.settings.get("tokens")
     sha256 = saved.settings["sha256"]
     dataset = source.stored(tokenizer, key=key or "", sha256=sha256, may_be_missing=not moved)
-    if dataset is not None:
+    (is_missing,) = world().maximum(int(dataset is None))  # on one of the machines
+    if dataset is not None and not is_missing:
         return dataset
     dataset = source.prepare(
         source.open(),

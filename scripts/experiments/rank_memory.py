@@ -199,7 +199,8 @@ def _rank(rank: int, rendezvous: str, cases: Sequence[Case], peaks: Any) -> None
     world = cases[0].mesh.world
     dist.init_process_group("gloo", f"file://{rendezvous}", rank=rank, world_size=world)
     for case in cases:
-        process_group._world = World(rank, world, tensor=case.mesh.tensor)
+        store = dist.distributed_c10d._get_default_store()
+        process_group._world = World(rank, world, store, tensor=case.mesh.tensor)
         (peak,) = process_group.world().maximum(measured(case))
         if rank == 0:
             peaks.put(peak)

@@ -1,16 +1,25 @@
-"""Which other process is blamed, from what each has written down."""
+"""What processes agree on before they compute: a prefix, turns, and who is blamed for what fails."""
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch.distributed as dist
 
 from minilm.errors import InputError
-from minilm.parallel import joining, process_group
+from minilm.parallel import joining, launcher, process_group
+from minilm.parallel.joining import agreed_prefix
 from minilm.parallel.process_group import World
 
 
@@ -96,3 +105,109 @@ def test_where_nothing_is_known_all_that_are_silent_are_named(
     monkeypatch.setattr(process_group, "NOTICE_SECONDS", 0.1)
     monkeypatch.setattr(process_group, "_pid_space", lambda: process_group.UNKNOWN)
     assert len(reported(ended, process_group.UNKNOWN).lost()) == 2
+
+
+def in_threads(work: Callable[[int], Any], count: int) -> list[Any]:
+    """What ``work`` of each number returns; none may take longer than half a minute."""
+    results: list[Any] = [None] * count
+
+    def run(number: int) -> None:
+        results[number] = work(number)
+
+    threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+    return results
+
+
+def test_a_prefix_is_agreed_on_beside_what_processes_before_these_left() -> None:
+    store, timeout = dist.HashStore(), timedelta(seconds=20)
+    prefixes = set()
+    for _ in range(3):  # the store of an agent outlives its processes
+        each = in_threads(lambda rank: agreed_prefix(store, rank, 3, timeout), 3)
+        assert len(set(each)) == 1
+        prefixes.add(each[0])
+    assert len(prefixes) == 3
+    with pytest.raises(RuntimeError, match="process 1 does not answer"):
+        agreed_prefix(dist.HashStore(), 0, 2, timedelta(seconds=0.1))
+
+
+def of_two_machines() -> list[World]:
+    store = dist.HashStore()
+    return [World(rank, 4, store, local_rank=rank % 2) for rank in range(4)]
+
+
+def test_what_one_prepares_is_prepared_once_a_machine_and_awaited_by_all() -> None:
+    worlds, began, ended, left = of_two_machines(), {}, {}, {}
+
+    def work(rank: int) -> None:
+        with worlds[rank].main_first():
+            began[rank] = time.monotonic()
+            time.sleep(0.2)
+            ended[rank] = time.monotonic()
+        left[rank] = time.monotonic()
+
+    in_threads(work, 4)
+    assert ended[0] <= began[2]
+    assert ended[2] <= min(began[1], began[3])
+    assert max(ended.values()) <= min(left.values())
+
+
+def test_what_fails_in_all_fails_in_each_and_they_go_on_together() -> None:
+    worlds = of_two_machines()
+
+    def work(rank: int) -> str:
+        try:
+            with worlds[rank].main_first():
+                raise InputError("text", "no such file", "one")
+        except InputError as error:
+            worlds[rank].wait()
+            return str(error)
+
+    assert in_threads(work, 4) == ["text: no such file, expected one"] * 4
+
+
+def test_a_killed_process_is_not_waited_for(ended: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process_group, "NOTICE_SECONDS", 0.1)
+    with pytest.raises(dist.DistError):
+        reported(ended, "another").wait()
+
+
+def test_a_signal_while_the_group_is_left_hides_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def terminated(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, terminated)
+    monkeypatch.setattr(sys, "stderr", sys.stderr)
+    monkeypatch.setattr(process_group, "started_by_torchrun", lambda: True)
+    monkeypatch.setattr(process_group, "silence_all_but_first", lambda: None)
+    monkeypatch.setattr(process_group, "_joined", lambda timeout: World(store=dist.HashStore()))
+    leave = lambda: os.kill(os.getpid(), signal.SIGTERM)  # noqa: E731
+    monkeypatch.setattr(dist, "destroy_process_group", leave)
+    try:
+        with pytest.raises(InputError), process_group.process_group():
+            raise InputError("text", "no such file", "one")
+        assert signal.getsignal(signal.SIGTERM) is terminated
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.skipif(launcher.process_age(os.getpid()) is None, reason="the system does not tell")
+def test_a_run_that_was_there_before_torchrun_is_not_of_its_launch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "config.json"
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "one")
+    assert not launcher.is_of_this_launch(config), "no file"
+    config.write_text("{}")
+    assert launcher.is_of_this_launch(config)
+    age = launcher.process_age(launcher.LAUNCHER)
+    assert age is not None
+    os.utime(config, (0, time.time() - age - 1))
+    assert not launcher.is_of_this_launch(config)
+    config.write_text("{}")
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID")
+    assert not launcher.is_of_this_launch(config), "no torchrun"

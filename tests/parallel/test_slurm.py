@@ -16,8 +16,10 @@ from minilm.cli.train_options import parse_options
 from tests.conftest import ROOT
 
 COMMANDS = {
-    "scontrol": "#!/bin/sh\nprintf 'first\\nsecond\\n'",
-    "srun": '#!/bin/sh\nexec "$@"',
+    "scontrol": """#!/bin/sh
+if [ "$1" = requeue ]; then echo "again: $2"; else printf 'first\\nsecond\\n'; fi
+""",
+    "srun": '#!/bin/sh\n[ "$1" = --cpu-bind=none ] && shift && exec "$@"',
     # Its arguments go into a file once it can be stopped, as it then says.
     "torchrun": f"""#!{sys.executable}
 import os, pathlib, signal, sys
@@ -34,7 +36,13 @@ VARIABLES = {"NNODES": "2", "JOB_NODELIST": "n[1-2]", "JOB_ID": "7", "GPUS_ON_NO
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
-def test_the_script_starts_training_and_passes_the_end_of_its_time_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(signal.SIGTERM, ""), (signal.SIGUSR1, "again: 7\n")],  # a cancelled job is not started again
+)
+def test_the_script_starts_training_and_passes_the_end_of_its_time_on(
+    number: signal.Signals, said: str, tmp_path: Path
+) -> None:
     commands = tmp_path / "bin"
     commands.mkdir()
     for name, text in COMMANDS.items():
@@ -56,11 +64,11 @@ def test_the_script_starts_training_and_passes_the_end_of_its_time_on(tmp_path: 
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         output, _ = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert output == "stopped after 100\n"
+    assert output == f"stopped after 100\n{said}"
     assert process.returncode == 3
     arguments = (tmp_path / "arguments").read_text().splitlines()
     trained = arguments.index("scripts/train.py")

@@ -52,7 +52,9 @@ def test_it_is_the_mean_over_every_target(
     assert model.training
 
 
-def test_a_signal_ends_it_after_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_signal_ends_it_after_the_batch(monkeypatch: pytest.MonkeyPatch, shared: bool) -> None:
+    """Of several processes, after one at which all ask whether a signal came to any."""
     config = PRESETS["nano"].model_config(**TINY_MODEL | {"vocab_size": 256})
     model = Transformer(config, torch.Generator().manual_seed(1)).train()
     runtime = resolve(TrainConfig(device="cpu", compile="off"), flops=1.0)
@@ -62,12 +64,14 @@ def test_a_signal_ends_it_after_the_batch(monkeypatch: pytest.MonkeyPatch) -> No
     def signalled(*arguments: torch.Tensor) -> torch.Tensor:
         batches.append(1)
         if len(batches) == 3:
-            stop.signum = signal.SIGTERM
+            stop.received = signal.SIGTERM
+            stop.signum = None if shared else stop.received
         return loss(*arguments)
 
     monkeypatch.setattr(evaluation, "next_token_loss", signalled)
+    stop.shared = shared
     assert evaluation.evaluate(model, dataset(10_000), 16, runtime, stop=stop) is None
-    assert len(batches) == 3
+    assert len(batches) == (evaluation.BATCHES_BETWEEN_SIGNALS if shared else 3)
     assert model.training
 
 

@@ -21,6 +21,7 @@ from minilm.cli import convert
 from minilm.data.batches import Batch, training_batch
 from minilm.errors import ConfigError
 from minilm.generation.generate import Generation
+from minilm.parallel.process_group import World
 from minilm.runs.logs import read_metrics, read_samples
 from minilm.training.batch_loader import BatchLoader
 from minilm.training.evaluation import Validation
@@ -555,3 +556,25 @@ def test_a_signal_in_the_sample_saves_and_the_resumed_run_makes_the_evaluation_w
     resume(folder, cache=cache)
     assert weights(folder) == weights(whole)
     assert read_samples(folder / "samples.jsonl") == read_samples(whole / "samples.jsonl")
+
+
+def test_tokens_that_another_machine_lacks_are_prepared_by_all(
+    go: Any, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that finds its own would go on, and the others wait for it."""
+    import minilm.training.setup as setup
+
+    folder = go(max_steps=2, eval_every=2).run_dir
+    prepared = []
+    prepare = setup.DataSource.prepare
+
+    def noted(self: Any, *arguments: Any, **options: Any) -> Any:
+        prepared.append(self.name)
+        return prepare(self, *arguments, **options)
+
+    monkeypatch.setattr(setup.DataSource, "prepare", noted)
+    assert resume(folder, settings={"max_steps": 3}, cache=cache).summary["steps"] == 3
+    assert not prepared
+    monkeypatch.setattr(World, "maximum", lambda self, *values: (1,))
+    setup.resumed_run(folder, data=None, settings={"max_steps": 4}, cache=cache)
+    assert len(prepared) == 1
