@@ -136,3 +136,43 @@ def test_a_signal_ends_a_process_that_waits_for_the_others(tmp_path: Path, text_
         assert process.wait(10) == -signal.SIGTERM
     finally:
         process.kill()
+
+
+def test_all_stop_and_save_when_the_torchrun_of_another_machine_is_killed(
+    tmp_path: Path, text_file: Path
+) -> None:
+    """The first one's has the store, so that nothing else tells that machine's processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    run = tmp_path / "run"
+    settings = SETTINGS | ADAMW | {"parallel": "ddp", "max_steps": 1_000_000, "eval_every": 10**6}
+    train = [*TRAIN, *command_line(ODD, settings), "--run-dir", str(run), "--data", str(text_file)]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--rdzv-backend=c10d"]
+    launcher += [f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-id=two"]
+    machines = [
+        subprocess.Popen(
+            [*launcher, f"--rdzv-conf=is_host={is_host}", *train],
+            env=environment(tmp_path / "cache"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for is_host in (1, 0)
+    ]
+    try:
+        deadline = time.monotonic() + 120
+        while not (run / "metrics.jsonl").is_file():
+            assert all(machine.poll() is None for machine in machines)
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        (orphan,) = workers_of(machines[1]).values()
+        machines[1].kill()
+        _, errors = machines[0].communicate(timeout=60)
+        assert "error: " not in errors, "all of them stop after the same step"
+        assert not rank(orphan)
+        assert any((run / "resume").glob("step-*[1-9]*.safetensors"))
+    finally:
+        for machine in machines:
+            end(machine)
+            machine.communicate()
