@@ -127,10 +127,11 @@ def _is_temporary(path: Path) -> bool:
 
 
 def _foreign_names(folder: Path) -> bool:
-    """Whether a folder holds anything but what a killed process leaves of a run that did not begin."""
+    """Whether a folder holds anything but what a killed process leaves of a run that did not begin.
+
+    Without its lock that is a state before the first step: another process has tidied up, which did not wait.
+    """
     paths = [path for path in folder.iterdir() if path.name not in _OF_THE_FILE_SYSTEM]
-    if not (folder / run_files.LOCK).is_file():
-        return bool(paths)
     resume = folder / run_files.RESUME
     if resume.is_dir():
         paths += resume.iterdir()
@@ -141,7 +142,9 @@ def _foreign_names(folder: Path) -> bool:
                 for path in state.iterdir()
                 if path.name != state_folders.RECORD and not state_folders.is_of_save(path)
             ]
-    allowed = {*_BEFORE_CONFIG, run_files.LOCK, run_files.RESUME, *_FIRST_STATES, *_FOLDERS}
+    allowed = {run_files.RESUME, *_FIRST_STATES}
+    if (folder / run_files.LOCK).is_file():
+        allowed |= {*_BEFORE_CONFIG, run_files.LOCK, *_FOLDERS}
     for parent, names in _FOLDERS.items():
         if (folder / parent).is_dir():
             paths += [path for path in (folder / parent).iterdir() if path.name not in names]

@@ -90,6 +90,16 @@ def test_a_start_that_was_killed_is_no_obstacle_and_other_files_are(tmp_path: Pa
         check_free(tmp_path)
 
 
+def test_a_state_that_another_process_wrote_late_is_no_obstacle(tmp_path: Path) -> None:
+    """The first of several processes has tidied up meanwhile, its lock last."""
+    state = tmp_path / "resume" / "step-000000000"
+    state.mkdir(parents=True)
+    check_free(tmp_path)
+    (tmp_path / "resume" / "step-000000010").mkdir()
+    with pytest.raises(InputError, match="something is there already"):
+        check_free(tmp_path)
+
+
 def test_a_folder_that_was_taken_meanwhile_is_refused_under_the_lock(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(InputError, match="a run is there already"), new_run_folder(tmp_path):
