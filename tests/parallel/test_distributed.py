@@ -251,19 +251,21 @@ def started(
         process.stdout.close()
 
 
-def test_killed_at_random_a_run_ends_in_the_same_weights(folder: Path, text_file: Path) -> None:
+def test_killed_at_random_a_run_ends_in_the_same_weights(tmp_path: Path, text_file: Path) -> None:
     """Processes are killed at random moments; torchrun starts all of them again each time."""
     settings = SETTINGS | {"parallel": "fsdp", "save_every_seconds": 0.2, "max_steps": 600}
     settings |= {"eval_every": 200, "log_every": 10}
     options = ["--data", str(text_file), *command_line(ODD, settings)]
-    with started(torchrun(*TRAIN, *options, "--run-dir", str(folder / "whole")), folder) as process:
+    with started(
+        torchrun(*TRAIN, *options, "--run-dir", str(tmp_path / "whole")), tmp_path
+    ) as process:
         output, _ = process.communicate(timeout=600)
         assert process.returncode == 0, output
     choose, kills, runs = random.Random(0), 0, 0
     while kills < KILLS:
-        run, runs = folder / f"killed-{runs}", runs + 1
+        run, runs = tmp_path / f"killed-{runs}", runs + 1
         command = torchrun(f"--max-restarts={KILLS}", *TRAIN, *options, "--run-dir", str(run))
-        with started(command, folder) as process:
+        with started(command, tmp_path) as process:
             lines: list[str] = []
             reader = threading.Thread(target=lambda p=process, to=lines: to.extend(p.stdout))
             reader.start()
@@ -274,11 +276,11 @@ def test_killed_at_random_a_run_ends_in_the_same_weights(folder: Path, text_file
             reader.join()
         assert process.returncode == 0, "".join(lines)
         for name in ("model.safetensors", "resume/step-000000600.safetensors"):
-            (one, other) = (load_file(each / name) for each in (folder / "whole", run))
+            (one, other) = (load_file(each / name) for each in (tmp_path / "whole", run))
             assert one.keys() == other.keys()
             assert all(torch.equal(one[key], other[key]) for key in one)
         # Of the lines between two saves the mean is summed in another order.
-        torch.testing.assert_close(losses(run), losses(folder / "whole"), rtol=0, atol=1e-5)
+        torch.testing.assert_close(losses(run), losses(tmp_path / "whole"), rtol=0, atol=1e-5)
         left = [path.name for path in (run / "resume").iterdir()]
         assert len(left) == 2, left  # nothing of the saves that were killed
         assert all(name.endswith(".safetensors") for name in left)
