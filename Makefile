@@ -61,8 +61,8 @@ agree: .venv/installed
 	@$(BIN)/python scripts/tools/declare.py
 	@echo "Small saved models of every type of three mappings, declared or not:"
 	@$(BIN)/python -m tests.architectures.saved_folders 2>/dev/null
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile tests/architectures tests/formats/test_gguf.py tests/values/test_gguf_blocks.py \
-		tests/model/test_stock_architecture.py tests/interop
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal tests/architectures \
+		tests/formats/test_gguf.py tests/values/test_gguf_blocks.py tests/model/test_stock_architecture.py tests/interop
 
 llama: .venv/installed
 	@$(INSTALL) -e '.[dev,gguf]'
