@@ -191,7 +191,8 @@ def parse_arguments(
         raise _arguments_error(captured.getvalue(), arguments, program) from None
 
 
-_WEIGHTED = re.compile(r".+=(\d+\.?\d*|\.\d+)", re.ASCII)
+# What is no weight, and looks like one, is refused as such.
+_WEIGHTED = re.compile(r".+=[-+]?(\d+\.?\d*|\.\d+|nan|inf)", re.ASCII | re.IGNORECASE)
 
 
 def with_mixture(arguments: Sequence[str]) -> list[str]:

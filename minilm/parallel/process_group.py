@@ -150,9 +150,10 @@ class World:
     def claims(self, what: str) -> bool:
         """Whether this process is the first to say so: what all would print is printed once.
 
-        Each of them is, where it cannot ask.
+        Where they cannot ask, it is the first of each machine.
         """
-        return self.size == 1 or _answered(lambda: self.store.add(what, 1) == 1, otherwise=True)
+        first = self.local_rank == 0
+        return self.size == 1 or _answered(lambda: self.store.add(what, 1) == 1, otherwise=first)
 
     def report(self, step: int) -> None:
         """Say how far this process is, for the message of one that waits in vain."""
@@ -264,7 +265,7 @@ def process_group() -> Iterator[World]:
         except BaseException as error:
             stack.enter_context(_without_sigterm())
             is_lost = _is_of_communication(error) or (
-                isinstance(error, KeyboardInterrupt) and _world.killed()
+                isinstance(error, KeyboardInterrupt) and (launcher_ended() or _world.killed())
             )
             _say_once(_world)
             if not is_lost:

@@ -6,6 +6,7 @@ BPE is trained by the tokenizers library.
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
@@ -57,6 +58,9 @@ def build_tokenizer(
     return ByteTokenizer() if kind == "byte" else CharTokenizer(_characters(texts()), separated)
 
 
+SIGNAL_SECONDS = 0.2  # on Windows, where waiting for a thread delays them
+
+
 def _train_bpe(texts: Iterable[str], vocab_size: int) -> BPETokenizer:
     smallest = len(BYTE_VOCABULARY) + 1
     if vocab_size < smallest:
@@ -74,8 +78,30 @@ def _train_bpe(texts: Iterable[str], vocab_size: int) -> BPETokenizer:
         show_progress=sys.stderr.isatty(),
     )
     enable_parallelism()
-    backend.train_from_iterator(split_into_chunks(texts, BPETokenizer.CHUNK_CHARACTERS), trainer)
+    chunks = split_into_chunks(texts, BPETokenizer.CHUNK_CHARACTERS)
+    interruptibly(lambda: backend.train_from_iterator(chunks, trainer))
     return BPETokenizer(backend)
+
+
+def interruptibly(work: Callable[[], None]) -> None:
+    """Call it in a thread: Python handles signals between its own calls, and a compiled one may take minutes.
+
+    What a signal interrupts so goes on to its end, or to that of the process.
+    """
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(SIGNAL_SECONDS)
+    for error in errors:
+        raise error
 
 
 def _characters(texts: Iterable[str]) -> list[str]:

@@ -61,13 +61,15 @@ def finish(
     run_dir, summary = trainer.spec.run_dir, _summary(trainer, reason, summary_before or {})
     if not trainer.world.is_main:
         return Outcome(run_dir, reason, summary, None)
+    has_page = reason.signum is None and reason not in _WITHOUT_PAGE
+    # Before the summary, with which a run is finished: of the page alone it is seen that it lacks.
+    if has_page and summary["parameters"] <= MOST_PARAMETERS_READ:
+        _write_attention(trainer)
     files.write_json(run_dir / run_files.SUMMARY, summary)
     report = None
-    if reason.signum is None and reason not in _WITHOUT_PAGE:
+    if has_page:
         inspection = inspect_with_sources(str(run_dir))
         report = inspection.report
-        if report.parameters.total <= MOST_PARAMETERS_READ:
-            _write_attention(trainer)
         _write_page(run_dir, inspection)
     return Outcome(run_dir, reason, summary, report)
 

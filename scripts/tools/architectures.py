@@ -33,10 +33,12 @@ Encoders, encoder-decoders, vision transformers and models that see or hear are 
 `tests/architectures/test_classes_agreement.py` compares: with a masked language model's head, as a
 classifier, alone, or whole. A class that is not declared is counted from its file. Each is there since minilm
 0.1.0. A model_type that is not is read as another by `minilm inspect --as TYPE`; where the fields of a
-config.json are those of a declared one, the error offers that. Of the 189 types of causal language models that
-transformers 5.23 has, 13 are not declared, each an architecture of its own: blt, gemma3n as a whole, gemma4_assistant,
-gemma4_unified_assistant, hrm_text, inkling_text, inkling2_text, musicgen, musicgen_melody, qwen4_exp, qwen4_exp_text,
-reformer and zamba. `make agree` lists them, and those that a newer transformers adds.
+config.json are those of a declared one, the error offers that.
+
+Of the 189 types of causal language models that transformers 5.23 has, 13 are not declared, each an
+architecture of its own: blt, gemma3n as a whole, gemma4_assistant, gemma4_unified_assistant, hrm_text,
+inkling_text, inkling2_text, musicgen, musicgen_melody, qwen4_exp, qwen4_exp_text, reformer and zamba.
+`make agree` lists them, and those that a newer transformers adds.
 
 - counted: names, shapes, formula, components, memory, active parameters; "language model" is the part of a
   larger model that is declared

@@ -314,6 +314,7 @@ def test_what_is_missing_is_named_as_the_help_has_it(
         ("--data a=0.7 b=.3 --seed 1", "--data mix:a=0.7;b=.3 --seed 1"),
         ("--seed 1 --data a/*.txt=2 hf:x=1 c=1", "--seed 1 --data mix:a/*.txt=2;hf:x=1;c=1"),
         ("--data a=0.7 --seed 1", "--data a=0.7 --seed 1"),
+        ("--data a=-1 b=nan c=1", "--data mix:a=-1;b=nan;c=1"),  # refused as weights
         ("--data mix:a=1;b=2 --seed 1", "--data mix:a=1;b=2 --seed 1"),
         ("run=1 b=2 --data a", "run=1 b=2 --data a"),
         ("", ""),

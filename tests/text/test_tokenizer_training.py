@@ -1,12 +1,15 @@
 """Building a tokenizer: determinism, refusals."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 from minilm.errors import TokenizerError
+from minilm.text.tokenizer_training import interruptibly
 from tests.text.conftest import build
 
 DETERMINISM = """
@@ -52,3 +55,26 @@ def test_impossible_requests(kind, vocab_size, message):
 def test_char_of_nothing():
     with pytest.raises(TokenizerError, match="an empty text"):
         build("char", "")
+
+
+def test_a_signal_need_not_wait_for_a_compiled_call() -> None:
+    def alarm(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    began, before = time.monotonic(), signal.signal(signal.SIGALRM, alarm)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            interruptibly(lambda: time.sleep(20))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert time.monotonic() - began < 10
+
+
+def test_what_fails_in_a_thread_fails_here() -> None:
+    def fails() -> None:
+        raise TokenizerError("text", "nothing", "something")
+
+    with pytest.raises(TokenizerError, match="text: nothing, expected something"):
+        interruptibly(fails)
