@@ -42,10 +42,9 @@ def run_command(
     """
     _accept_any_text()
     _wait_briefly()
-    _collect_rarely()
     try:
         silence_all_but_first()
-        with _interrupts_enabled():
+        with _interrupts_enabled(), _collecting_rarely():
             try:
                 return command()
             finally:
@@ -108,12 +107,18 @@ def _wait_briefly() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
-def _collect_rarely() -> None:
+@contextlib.contextmanager
+def _collecting_rarely() -> Iterator[None]:
     """Python looks for garbage in cycles after so many new objects, and those of torch's modules all stay.
 
     With its 700 that takes a quarter of the time of importing them.
     """
-    gc.set_threshold(10_000, 10, 10)
+    before = gc.get_threshold()
+    gc.set_threshold(10_000, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def process_started() -> float:
