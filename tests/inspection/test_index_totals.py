@@ -16,6 +16,8 @@ import minilm
 from minilm.cli import inspect as command
 from minilm.inspection.report import IndexTotal, Report
 from tests.inspection.test_inspector import write_gpt2, write_llama
+from tests.quantization.test_quantized import CASES
+from tests.quantization.test_quantized import write as write_quantized
 
 INDEX = "model.safetensors.index.json"
 HEAD = "lm_head.weight"
@@ -251,3 +253,42 @@ def test_the_index_that_transformers_writes_agrees(tmp_path: Path) -> None:
     assert report.verified
     assert report.index_totals
     assert not any(total.disagrees for total in report.index_totals)
+
+
+def test_packed_integers_may_be_counted_or_not(tmp_path: Path) -> None:
+    """transformers does not count what GPTQ packs, mlx-lm counts what is packed, others what is stored."""
+
+    write_quantized(tmp_path, CASES["gptq"])
+    folder = shard(tmp_path)
+    report = minilm.inspect(folder)
+    assert report.quantization is not None
+    total, stored = report.parameters.total, report.parameters.stored_elements
+    plain = total - report.quantization.parameters
+    for elements, way in (
+        (total, "parameters"),
+        (stored, "stored elements"),
+        (plain, "parameters that are not quantized"),
+    ):
+        assert with_totals(folder, total_parameters=elements).index_totals[0].agrees_with == way
+    assert len({total, stored, plain}) == 3
+
+
+def test_modules_for_several_tokens_may_be_counted_or_not(tmp_path: Path) -> None:
+    tensors = {f"model.layers.{i}.proj.weight": torch.zeros(3, 5) for i in range(3)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    config = {"model_type": "novel", "num_hidden_layers": 2, "num_nextn_predict_layers": 1}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    folder = shard(tmp_path)
+    for elements, way in ((30, "parameters"), (45, "parameters, with MTP modules")):
+        assert with_totals(folder, total_parameters=elements).index_totals[0].agrees_with == way
+
+
+def test_the_index_of_one_component_is_not_that_of_a_pipeline(tmp_path: Path) -> None:
+    pipeline = {name: ["transformers", "LlamaModel"] for name in ("a", "b")}
+    (tmp_path / "model_index.json").write_text(json.dumps(pipeline))
+    for name in pipeline:
+        write_llama(tmp_path / name)
+        shard(tmp_path / name, total_parameters=3, total_size=4)
+    report = minilm.inspect(tmp_path)
+    assert report.parameters.total > 2000
+    assert report.index_totals == ()
