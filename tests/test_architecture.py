@@ -1,6 +1,7 @@
 """The floors of docs/architecture.md, held: who may import whom, and who may not import torch."""
 
 import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -174,6 +175,33 @@ def test_inspection_of_a_preset_and_a_file_never_loads_torch(tiny_run: Path) -> 
             "assert not {'torch', 'numpy', 'tyro', 'tokenizers'} & set(sys.modules)\n"
         )
         subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "declaration"),
+    [
+        ("llama", "llama"),
+        ("qwen3", "qwen"),
+        ("mamba", "mamba"),
+        ("deepseek_v3", "deepseek"),
+        ("gemma3n_text", "gemma3n"),
+    ],
+)
+def test_a_config_imports_its_own_declaration_alone(
+    model_type: str, declaration: str, tmp_path: Path
+) -> None:
+    """Beside the pieces that declarations share: start-up stays fast however many there are."""
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"model_type": model_type}), encoding="utf-8")
+    program = (
+        "import sys, minilm.cli.inspect as c\n"
+        "from minilm.architectures.model_types import MODEL_TYPES as types\n"
+        f"assert c.main([{str(config)!r}, '--full']) == 0\n"
+        "files = {file for entry in types.values() for file in (entry.module, entry.whole) if file}\n"
+        "imported = {f for f in files if f'minilm.architectures.{f}' in sys.modules}\n"
+        f"assert imported == {{{declaration!r}}}, imported\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, timeout=60)
 
 
 def test_an_eager_run_never_loads_torchs_compiler(text_file: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 # The endings of weights files, safer formats first.
@@ -72,7 +72,8 @@ class Header:
     ``data_bytes`` is the tensors' size on disk; ``shared`` are pairs (name, name of the tensor that it
     is): of one storage, as torch's own files record them, or a copy of it; ``buffers`` are the names
     that the file says are no parameters; ``prefix`` is that of wrappers, which was removed from every
-    name; ``omissions`` are lines about the tensors outside the model.
+    name; ``omissions`` are lines about the tensors outside the model; ``index_totals`` is what the index of
+    several files says of them together, any JSON, unchecked.
     """
 
     tensors: tuple[StoredTensor, ...]
@@ -82,6 +83,7 @@ class Header:
     buffers: frozenset[str] = frozenset()
     prefix: str = ""
     omissions: tuple[str, ...] = ()
+    index_totals: Mapping[str, object] = field(default_factory=dict)
 
     def with_omission(self, line: str) -> Header:
         """The same with a line about the tensors outside the model, unless it is empty."""

@@ -37,6 +37,8 @@ ADAPTER_CONFIG, GENERATION_CONFIG = "adapter_config.json", "generation_config.js
 CHAT_TEMPLATE, TOKENIZER_CONFIG = "chat_template.jinja", "tokenizer_config.json"
 SPECIAL_TOKENS_MAP = "special_tokens_map.json"
 NOT_WEIGHTS = ("optimizer.", "scheduler.", "rng_state", "training_args.")
+# Of the metadata of an index: elements, and bytes.
+TOTALS = ("total_parameters", "total_size")
 _SHARD = re.compile(r"(.+-)(\d{5})(-of-)(\d{5})(\.(?:safetensors|bin|pth|pt))", re.DOTALL)
 
 
@@ -82,7 +84,8 @@ def parse(raw: bytes, path: Path) -> Header:
         for key, value in index_metadata.items()
         if isinstance(value, (str, int, float))
     }
-    return replace(joined, metadata={**joined.metadata, **metadata})
+    totals = {key: index_metadata[key] for key in TOTALS if key in index_metadata}
+    return replace(joined, metadata={**joined.metadata, **metadata}, index_totals=totals)
 
 
 class Shards(NamedTuple):

@@ -125,6 +125,7 @@ def _report_evidence(
         witnesses=evidence.witnesses,
         mismatches=evidence.mismatches,
         comparisons=evidence.comparisons,
+        index_totals=evidence.index_totals,
         parameters=counts.parameters,
         components=counts.components,
         tensors=counts.tensors,

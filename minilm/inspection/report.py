@@ -58,6 +58,25 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class IndexTotal:
+    """A total in the index of a sharded checkpoint: ``value``, None where it is no whole number.
+
+    ``counted`` is the file's own; ``agrees_with`` names the way of counting that gives ``value``, None for
+    none.
+    """
+
+    name: Literal["total_parameters", "total_size"]
+    value: int | None
+    counted: int
+    agrees_with: str | None
+
+    @property
+    def disagrees(self) -> bool:
+        """Whether no way of counting gives it."""
+        return self.value is not None and self.agrees_with is None
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What the comparisons come to, and the sentence that says it; ``brief`` has an equal total once."""
 
@@ -191,6 +210,7 @@ class Report:
     conventions: tuple[Convention, ...] = ()
     quantization: Quantization | None = None
     comparisons: tuple[Comparison, ...] = ()
+    index_totals: tuple[IndexTotal, ...] = ()
     # On request; None where it was not asked for.
     fits: tuple[Fit, ...] | None = None
     reconciliation: Reconciliation | None = None
@@ -214,7 +234,7 @@ class Report:
             witness = " and ".join(
                 f"the {name} is available ({available[name]:,})" for name in available
             )
-            text = f"not cross-checked: only {witness}"
+            text = f"not cross-checked: only {witness}{self._index_disagreement}"
             return Verdict("not_cross_checked", text, text)
         by_names, by_totals = (
             [c.witness for c in self.comparisons if c.by == by] for by in ("names", "totals")
@@ -230,7 +250,14 @@ class Report:
         if assumed:
             text += f"; {assumed:,} tensor{'s' if assumed > 1 else ''} not decoded"
             brief += f"; {assumed:,} not decoded"
+        text += self._index_disagreement
+        brief += self._index_disagreement
         return Verdict("verified", text, brief)
+
+    @property
+    def _index_disagreement(self) -> str:
+        names = " and ".join(total.name for total in self.index_totals if total.disagrees)
+        return f"; but not {names} of the index" if names else ""
 
     def __repr__(self) -> str:
         count = f"{self.parameters.total:,} parameters"

@@ -19,8 +19,9 @@ from minilm.inspection.comparison import (
     compare_totals,
     expected_shapes,
 )
+from minilm.inspection.index_totals import compare_index
 from minilm.inspection.names import next_token_layers
-from minilm.inspection.report import Comparison, Witnesses, WitnessName
+from minilm.inspection.report import Comparison, IndexTotal, Witnesses, WitnessName
 from minilm.inspection.target import Target
 from minilm.ledger.layout import Layout
 from minilm.quantization.logical_tensors import LogicalTensors, decode
@@ -48,6 +49,7 @@ class Evidence:
     witnesses: Witnesses
     comparisons: tuple[Comparison, ...]
     mismatches: tuple[str, ...]
+    index_totals: tuple[IndexTotal, ...]
     notes: tuple[str, ...]
 
 
@@ -81,6 +83,10 @@ def gather_evidence(target: Target, *, live: bool | None = None) -> Evidence:
         witnesses.append(_module_witness(module, same_names=target.config is not None))
     if target.layout is None and not witnesses:
         raise _no_witness(target, may_be_live)
+    index_totals: tuple[IndexTotal, ...] = ()
+    index_notes: tuple[str, ...] = ()
+    if target.header is not None and file is not None:
+        index_totals, index_notes = compare_index(target.header, file, target.layout)
     comparisons: tuple[Comparison, ...] = ()
     partial_note = None
     if target.partial and file is not None:
@@ -105,7 +111,9 @@ def gather_evidence(target: Target, *, live: bool | None = None) -> Evidence:
         ),
         comparisons=comparisons,
         mismatches=mismatches,
+        index_totals=index_totals,
         notes=(
+            *index_notes,
             *target.notes,
             *(logical.notes if logical else ()),
             *((partial_note,) if partial_note else ()),

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from minilm.config.applicable import applicable_settings, without_expert_fields
-from minilm.inspection.report import FormulaReport, Report
+from minilm.inspection.report import FormulaReport, IndexTotal, Report
 from minilm.render.cells import bar_lengths, format_letters, format_shape, number_columns
 from minilm.render.component_groups import fold_components
 from minilm.render.cost_sections import compute_section, memory_section
@@ -122,10 +122,26 @@ def _witnesses(report: Report) -> Section:
     )
     columns = (*number_columns("witness", "parameters"), Column("compared"))
     blocks: list[Block] = [Table(columns, rows, full_only=True)]
+    if report.index_totals:
+        blocks.append(_index_totals(report.index_totals))
     if report.mismatches:
         lines = tuple(one_line(line) for line in report.mismatches)
         blocks.append(Listing("", lines, brief_lines=4))
     return Section("witnesses", "Witnesses", tuple(blocks))
+
+
+def _index_totals(totals: Iterable[IndexTotal]) -> Table:
+    rows = tuple(
+        (
+            total.name,
+            "no whole number" if total.value is None else f"{total.value:,}",
+            f"{total.counted:,}",
+            total.agrees_with or "disagrees",
+        )
+        for total in totals
+    )
+    columns = (*number_columns("of the index", "value", "counted"), Column("agrees with"))
+    return Table(columns, rows, full_only=True)
 
 
 def _notes(report: Report) -> Section | None:
