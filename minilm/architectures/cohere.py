@@ -55,10 +55,8 @@ def layout(config: Mapping[str, Any]) -> Layout:
     """The tensors of Cohere{,2,2Moe,CompassText}ForCausalLM for a config.json."""
     if config["model_type"] == "cohere2_moe":
         return _with_experts(config)
-    has_head_dim = config["model_type"] == "cohere"
-    heads, num_layers = heads_and_layers(
-        config, _COHERE, head_dim="head_dim" if has_head_dim else None
-    )
+    heads, num_layers = heads_and_layers(config, _COHERE)
+    has_head_norms = config["model_type"] == "cohere" and flag(config, "use_qk_norm", False)
     bias = flag(config, "attention_bias", False)
     return decoder(
         config,
@@ -66,7 +64,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
         heads,
         *norm(f"{BLOCK}.input_layernorm", components.ATTENTION_NORM),
         *separate_attention(ATTENTION, heads, qkv_bias=bias, output_bias=bias),
-        *(_head_norms() if has_head_dim and flag(config, "use_qk_norm", False) else ()),
+        *(_head_norms() if has_head_norms else ()),
         *gated_feed_forward(MLP),
         attention=_attention_kinds(config, heads, num_layers),
     )

@@ -22,7 +22,14 @@ from minilm.architectures.building_blocks import (
     m,
     norm,
 )
-from minilm.architectures.config_fields import field_name, flag, layers, size, whole_number
+from minilm.architectures.config_fields import (
+    field_name,
+    flag,
+    layers,
+    require,
+    size,
+    whole_number,
+)
 from minilm.architectures.decoder import BLOCK, Defaults, decoder
 from minilm.architectures.deepseek import c, latent_attention, n, r, v
 from minilm.architectures.moe import read_experts
@@ -59,6 +66,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
         ),
         "Z": whole_number(config, "zero_expert_num", 256),
     }
+    require(config, "qk_head_dim", symbols["n"] + symbols["r"])  # else transformers cannot run it
     version = config.get("transformers_version")
     is_published = version is not None and not str(version).startswith("5.")
     bias = flag(config, "attention_bias", False)

@@ -41,7 +41,7 @@ _KINDS = ("recurrent", "attention")
 
 def layout(config: Mapping[str, Any]) -> Layout:
     """The tensors of RecurrentGemmaForCausalLM for a config.json."""
-    heads, num_layers = heads_and_layers(config, _DEFAULTS, head_dim=None, rounds=True)
+    heads, num_layers = heads_and_layers(config, _DEFAULTS, rounds=True)
     kinds = _kinds(config, num_layers)
     recurrent, sliding = (layers_of(kinds, kind) for kind in _KINDS)
     mixer = _recurrence(config, heads.symbols["d"], heads.symbols["h"])

@@ -10,8 +10,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from minilm.architectures.building_blocks import Heads, d, f, g, k, linear, norm
-from minilm.architectures.config_fields import flag, layers, optional_size, require, size
+from minilm.architectures.building_blocks import Heads, d, f, g, h, k, linear, norm
+from minilm.architectures.config_fields import (
+    field_name,
+    flag,
+    layers,
+    optional_size,
+    require,
+    size,
+)
 from minilm.architectures.decoder import BLOCK, Defaults, decoder
 from minilm.architectures.moe import LayerGroup
 from minilm.architectures.recurrent import (
@@ -88,15 +95,19 @@ def layout(config: Mapping[str, Any]) -> Layout:
 
 
 def _heads(config: Mapping[str, Any]) -> Heads:
-    """They are as wide as the stream and the embeddings together."""
+    """They see the stream beside the embeddings, and are as wide together unless their width is given."""
     d_model = size(config, "hidden_size", 2560)
     num_heads = size(config, "num_attention_heads", 32)
     groups = optional_size(config, "num_key_value_heads") or num_heads
-    if 2 * d_model % num_heads or num_heads % groups:
+    require(config, "attention_hidden_size", 2 * d_model)  # else transformers cannot run it
+    head_dim = optional_size(config, field_name(config, "attention_head_dim", "head_dim"))
+    if (head_dim is None and 2 * d_model % num_heads) or num_heads % groups:
         expected = f"a divisor of {2 * d_model}, and a multiple of {groups}"
         raise ConfigError("config.json: num_attention_heads", f"{num_heads}", expected)
-    symbols = {"d": d_model, "h": num_heads, "g": groups, "k": 2 * d_model // num_heads}
-    return Heads(symbols, 2 * d, 2 * d if groups == num_heads else g * k)
+    head_dim = head_dim or 2 * d_model // num_heads
+    symbols = {"d": d_model, "h": num_heads, "g": groups, "k": head_dim}
+    queries = 2 * d if num_heads * head_dim == 2 * d_model else h * k
+    return Heads(symbols, queries, queries if groups == num_heads else g * k)
 
 
 def _mamba(config: Mapping[str, Any], d_model: int, prefix: str) -> Mixer:

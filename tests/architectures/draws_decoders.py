@@ -14,6 +14,7 @@ Draw = Callable[[Random], Config]
 
 FLAG = (False, True)
 WIDTH = range(1, 40)
+HEAD_WIDTH = range(2, 20, 2)
 WINDOW = (None, 3, 6)
 SLIDES = ("sliding_attention", "full_attention")
 SPARSE = ("dense", "sparse")
@@ -79,6 +80,16 @@ def _null_heads(draw: Draw) -> Draw:
     def drawn(random: Random) -> Config:
         config = draw(random)
         return config | {"num_key_value_heads": None} if random.random() < 0.3 else config
+
+    return drawn
+
+
+def _any_head_width(draw: Draw) -> Draw:
+    """In some draws a head width of its own, which the configuration class does not name as a field."""
+
+    def drawn(random: Random) -> Config:
+        config = draw(random)
+        return config | {"head_dim": random.choice(HEAD_WIDTH)} if random.random() < 0.5 else config
 
     return drawn
 
@@ -329,6 +340,9 @@ def _longcat_flash(random: Random) -> Config:
     )(random)
     del config["num_hidden_layers"]
     width = config.pop("intermediate_size", 8)
+    if random.random() < 0.5:
+        nope, rope = config.get("qk_nope_head_dim", 128), config.get("qk_rope_head_dim", 64)
+        config["qk_head_dim"] = nope + rope
     return config | {"num_layers": random.randint(1, 3), "ffn_hidden_size": width}
 
 
@@ -401,12 +415,14 @@ DRAWS: dict[str, Draw] = {
     "axk1": _latent(**_DEEPSEEK, first_k_dense_replace=range(4), lists={"mlp_layer_types": SPARSE}),
     "minicpm3": _latent(mlp_bias=FLAG, q_lora_rank=(None, 6, 9)),
     "youtu": _latent(q_lora_rank=(None, 6, 9)),
-    "cohere2": _null_heads(
-        _decoder(
-            attention_bias=FLAG,
-            sliding_window=(3, 6),
-            sliding_window_pattern=range(1, 4),
-            lists={"layer_types": SLIDES},
+    "cohere2": _any_head_width(
+        _null_heads(
+            _decoder(
+                attention_bias=FLAG,
+                sliding_window=(3, 6),
+                sliding_window_pattern=range(1, 4),
+                lists={"layer_types": SLIDES},
+            )
         )
     ),
     "cohere2_moe": _decoder(
@@ -421,11 +437,15 @@ DRAWS: dict[str, Draw] = {
         num_shared_experts=range(3),
         lists={"mlp_layer_types": SPARSE, "layer_types": SLIDES},
     ),
-    "cohere_compass_text": _decoder(
-        attention_bias=FLAG,
-        sliding_window=(3, 6),
-        lists={"layer_types": SLIDES},
-        fixed={"rope_parameters": {n: {"rope_type": "default", "rope_theta": 1e4} for n in SLIDES}},
+    "cohere_compass_text": _any_head_width(
+        _decoder(
+            attention_bias=FLAG,
+            sliding_window=(3, 6),
+            lists={"layer_types": SLIDES},
+            fixed={
+                "rope_parameters": {n: {"rope_type": "default", "rope_theta": 1e4} for n in SLIDES}
+            },
+        )
     ),
     "olmo3": _null_heads(
         _decoder(attention_bias=FLAG, sliding_window=(3, 6), lists={"layer_types": SLIDES})

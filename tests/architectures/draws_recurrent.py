@@ -9,10 +9,12 @@ from typing import Any
 from tests.architectures.draws_decoders import (
     BIASES,
     FLAG,
+    HEAD_WIDTH,
     SPARSE,
     WIDTH,
     Config,
     Draw,
+    _any_head_width,
     _decoder,
     _latent,
     _null_heads,
@@ -304,7 +306,7 @@ def _xlstm(random: Random) -> Config:
 
 
 def _zamba2(random: Random) -> Config:
-    """At least as many layers with a shared block as there are blocks."""
+    """At least as many layers with a shared block as there are blocks; adapters want the usual head width."""
     config = _decoder(
         mamba_d_state=range(1, 9),
         mamba_d_conv=range(1, 5),
@@ -320,6 +322,10 @@ def _zamba2(random: Random) -> Config:
     kinds = [random.choice(("mamba", "hybrid")) for _ in range(number)]
     kinds += ["mamba", *["hybrid"] * blocks]
     config |= {"layers_block_type": kinds, "num_hidden_layers": len(kinds)}
+    if random.random() < 0.5:
+        config["attention_hidden_size"] = 2 * config["hidden_size"]
+    if random.random() < 0.5 and not config.get("use_shared_attention_adapter"):
+        config["attention_head_dim"] = random.choice(HEAD_WIDTH)
     return config | {"num_mem_blocks": blocks}
 
 
@@ -368,7 +374,7 @@ DRAWS: dict[str, Draw] = {
     "kimi_linear": _kimi_linear,
     "bailing_hybrid": _bailing_hybrid,
     "olmo_hybrid": _with(_olmo, _equal_deltas),
-    "recurrent_gemma": _recurrent_gemma,
+    "recurrent_gemma": _any_head_width(_recurrent_gemma),
     "rwkv": _rwkv,
     "xlstm": _xlstm,
     "zamba2": _zamba2,

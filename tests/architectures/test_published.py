@@ -318,6 +318,7 @@ def wrong(model_type: str, **fields: Any) -> Config:
         (wrong("deepseek_v3", first_k_dense_replace=True), "first_k_dense_replace"),
         (wrong("deepseek_v3", q_lora_rank=0), "q_lora_rank"),
         (wrong("gpt_oss", num_hidden_layers=10_000), "num_local_experts"),
+        (wrong("longcat_flash", qk_head_dim=64), "qk_head_dim"),
     ],
     ids=lambda value: value if isinstance(value, str) else value["model_type"],
 )

@@ -143,6 +143,7 @@ def test_a_report_without_recurrent_layers_has_neither(tmp_path: Path) -> None:
             "layers_block_type",
         ),
         ({"model_type": "zamba2", "tie_word_embeddings": False}, "tie_word_embeddings"),
+        ({"model_type": "zamba2", "attention_hidden_size": 2560}, "attention_hidden_size"),
         (
             {
                 "model_type": "kimi_linear",
