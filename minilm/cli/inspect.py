@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import gc
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -33,8 +32,7 @@ MEMORY_ADVICE = (
 
 def main(arguments: Sequence[str] | None = None, program: str = "inspect.py") -> int:
     """Parse, inspect, print. Exit status: 0 verified, 1 a mismatch, 2 bad usage or input."""
-    with _garbage_collected_rarely():
-        return run_command(lambda: _run(arguments, program), memory_advice=MEMORY_ADVICE)
+    return run_command(lambda: _run(arguments, program), memory_advice=MEMORY_ADVICE)
 
 
 def _run(arguments: Sequence[str] | None, program: str) -> int:
@@ -165,17 +163,6 @@ def _write_text(file: str, text: str) -> None:
     from minilm import files
 
     files.write_bytes(Path(file), text.encode("utf-8", "replace"))
-
-
-@contextlib.contextmanager
-def _garbage_collected_rarely() -> Iterator[None]:
-    """All rows of a long report stay in use: to look for garbage among them took a third of the time."""
-    thresholds = gc.get_threshold()
-    gc.set_threshold(100_000, *thresholds[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*thresholds)
 
 
 @contextlib.contextmanager
