@@ -109,11 +109,15 @@ def test_steps_leave_nothing_behind(make_trainer: Any, steps: int) -> None:
         tensors = [each for each in gc.get_objects() if issubclass(type(each), torch.Tensor)]
         return len(tensors), sum(each.nbytes for each in tensors), resident_bytes()
 
-    first = after(100)
-    second = after(steps)
-    assert second[:2] == first[:2]
     # 4 KB a step, where one step allocates and frees some 500; a page may be as large as 2 MiB.
-    assert second[2] - first[2] < 4000 * steps + 2**21
+    most, growth, before = 4000 * steps + 2**21, math.inf, after(100)
+    for _ in range(3):  # what a step leaves behind grows each time; two such pages come once
+        now = after(steps)
+        assert now[:2] == before[:2]
+        growth, before = min(growth, now[2] - before[2]), now
+        if growth < most:
+            break
+    assert growth < most
 
 
 def test_a_gradient_that_is_not_finite_is_never_saved(make_trainer: Any, tmp_path: Path) -> None:
