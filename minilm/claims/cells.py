@@ -80,7 +80,7 @@ def train(
     orthogonal = hidden_matrices(model) if recipe == "muon" else []
     names = {id(parameter) for parameter in orthogonal}
     rest = [parameter for parameter in trained if id(parameter) not in names]
-    groups = [{"params": rest, "weight_decay": 0.01}]
+    groups = [{"params": rest, "weight_decay": 0.01}]  # torch.optim.AdamW's
     optimizers: list[Optimizer] = [AdamW(groups, lr=learning_rate, betas=(0.9, 0.95))]
     if orthogonal:
         optimizers.append(Muon(orthogonal, lr=learning_rate, momentum=0.95))

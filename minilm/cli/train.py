@@ -12,7 +12,7 @@ from minilm.cli.entry import DONE, process_started, refuse_empty, run_command
 from minilm.cli.preset_list import list_presets
 from minilm.cli.train_options import Arguments, beside_resume, continues, parse_options
 from minilm.cli.train_results import conclude, show_finished
-from minilm.parallel.launcher import started_by_torchrun
+from minilm.parallel.launcher import is_started_again
 from minilm.runs import files as run_files
 from minilm.runs.new_folder import default_run_dir
 from minilm.training.messages import messages_on_stderr
@@ -56,10 +56,10 @@ def _run(options: Arguments) -> int:
     settings = set_fields(options.train)
     run_dir = None if options.run_dir is None else Path(options.run_dir)
     existing = None
-    if options.resume or started_by_torchrun():
-        run_dir = run_dir or _default_run_dir(options)
-        if continues(run_dir, options.resume):
-            existing = run_dir
+    if options.resume or is_started_again():
+        run_dir = run_dir or _default_run_dir(options)  # reads where the text is, or downloads it
+    if run_dir is not None and continues(run_dir, options.resume):
+        existing = run_dir
     if existing is not None:
         finished = _finished(existing, options, settings)
         if finished is not None:

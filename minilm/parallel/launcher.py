@@ -53,6 +53,11 @@ def agent_has_the_store() -> bool:
     return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
+def is_started_again() -> bool:
+    """Whether torchrun counts it so; on another machine it may not, where that one's processes go on."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+
+
 def is_of_this_launch(path: str | os.PathLike[str]) -> bool:
     """Whether the file was written since torchrun, which started this process, was itself started.
 
