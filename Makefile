@@ -23,7 +23,7 @@ PARSERS := safetensors gguf torch_zip torch_pickle index json config run storage
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: train test test-distributed check prove agree llama test-federate fuzz
+.PHONY: train test pytest test-distributed check prove agree llama test-federate fuzz
 .DEFAULT_GOAL := test
 
 # Installed again only when what is asked for changes.
@@ -41,7 +41,11 @@ train: .venv/installed
 	then $(BIN)/python scripts/train.py --resume --run-dir $(RUN); \
 	else $(BIN)/python scripts/train.py; fi
 
-test: check
+# Types are checked by one processor, while the others are at the tests.
+test: .venv/installed
+	@$(MAKE) --no-print-directory --jobs 2 check pytest
+
+pytest: .venv/installed
 	@echo "Running the tests ..."
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 

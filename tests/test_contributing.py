@@ -40,7 +40,7 @@ def tree(tmp_path: Path) -> Path:
     folder = tmp_path / "tree"
     folder.mkdir()
     for name in ("minilm", "scripts", "tests"):
-        ignored = shutil.ignore_patterns("__pycache__", "fixtures")
+        ignored = shutil.ignore_patterns("fixtures")
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
     shutil.copy(ROOT / "pyproject.toml", folder)
     return folder

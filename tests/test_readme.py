@@ -37,7 +37,7 @@ MAKE_ENVIRONMENT = (
     f"echo {shlex.quote(sysconfig.get_path('purelib'))} > "
     f".venv/lib/python{sysconfig.get_python_version()}/site-packages/running.pth"
 )
-NOT_COPIED = (".git", ".venv", ".*_cache", "__pycache__", "*.egg-info", ".hypothesis", "tests")
+NOT_COPIED = (".git", ".venv", ".*_cache", "*.egg-info", ".hypothesis", "tests")
 
 
 @pytest.fixture

@@ -155,6 +155,23 @@ def test_four_processes_learn_what_one_does(folder: Path, layout: str, name: str
         torch.testing.assert_close(tensor, expected[key], rtol=1e-2, atol=1e-3, msg=key)
 
 
+def test_two_processes_learn_what_one_does(folder: Path, text_file: Path) -> None:
+    run, common = RUNS["adamw"], {"data": str(text_file), "tokenizer": "byte"}
+    cases = [
+        {
+            "name": f"{layout}-two",
+            "verb": "train",
+            "arguments": common | run | {"settings": settings},
+        }
+        for layout in ("ddp", "fsdp")
+        for settings in (run["settings"] | {"parallel": layout},)
+    ]
+    run_cases(folder, cases, 2)
+    of_one = losses(folder / "W1-adamw")
+    for case in cases:
+        torch.testing.assert_close(losses(folder / case["name"]), of_one, rtol=0, atol=1e-5)
+
+
 def test_muon_ends_where_a_process_has_no_row_of_a_matrix(folder: Path) -> None:
     """Losses and weights are compared above."""
     weights = load_file(folder / "fsdp-three-rows" / "model.safetensors")

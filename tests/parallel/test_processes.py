@@ -47,6 +47,9 @@ LAYOUTS = ("ddp", "fsdp")
 # Steps with shared out matrices take long: test_distributed.py has more of them, and of AdamW.
 TENSOR = TENSOR_RUNS["tensor-muon"]
 TENSOR = TENSOR | {"settings": TENSOR["settings"] | FEW_STEPS}
+# A hundred steps of AdamW are in test_distributed.py too.
+SHORTER = {"settings": RUNS["adamw"]["settings"] | {"max_steps": 30, "eval_every": 15}}
+SHORT_RUNS = RUNS | {"adamw": RUNS["adamw"] | SHORTER}
 
 
 def tuned(layout: str, base: Path, text_file: Path, answers: Path) -> dict[str, dict[str, Any]]:
@@ -70,7 +73,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path:
     answers.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
     cases: list[dict[str, Any]] = []
     for layout in LAYOUTS:
-        for name, run in RUNS.items():
+        for name, run in SHORT_RUNS.items():
             settings = run["settings"] | layout_settings(name, layout)
             settings |= {"watch": layout == "ddp" and name == "accumulated"}
             arguments = common | {"model": run["model"], "settings": settings}
@@ -95,7 +98,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path:
     for layout in LAYOUTS:  # it asserts there
         cases.append({"name": "sent", "verb": "accumulate", "arguments": {"layout": layout}})
     run_cases(folder, cases, 2)
-    for name, run in (RUNS | {"tensor-muon": TENSOR}).items():
+    for name, run in (SHORT_RUNS | {"tensor-muon": TENSOR}).items():
         run = run | {"settings": run["settings"] | {"watch": name == "accumulated"}}
         notes = folder / f"W1-{name}.faults"
         with with_faults(notes) if name == "float16" else contextlib.nullcontext():
@@ -170,7 +173,7 @@ def test_a_slow_process_is_named_once(folder: Path, layout: str) -> None:
 @pytest.mark.parametrize(
     ("name", "files"),
     [
-        ("adamw", ["model.safetensors", "resume/step-000000100.safetensors"]),
+        ("adamw", ["model.safetensors", "resume/step-000000030.safetensors"]),
         ("muon", ["model.safetensors", "resume/step-000000020.safetensors"]),
         ("adapter", ["adapter/adapter_model.safetensors", "resume/step-000000005.safetensors"]),
     ],
