@@ -22,6 +22,7 @@ from minilm.claims import (
     movement,
     one_parameter,
     scaling,
+    sharing,
     work,
 )
 from minilm.claims.cells import Cells
@@ -85,10 +86,16 @@ CLAIMS: dict[str, Claim] = {
     "work": Claim(5, "Work grows with tokens, weights do not.", work.RULES, work.measure),
     "compression": Claim(
         6,
-        "Quantization loses little, pruning removes what is redundant, sharing saves.",
+        "Quantization loses little, pruning removes what is redundant.",
         compression.RULES,
         compression.measure,
         passes=25,
+    ),
+    "sharing": Claim(
+        6,
+        "Sharing saves and costs little.",
+        sharing.RULES,
+        measure_trained=sharing.measure,
     ),
     "majority": Claim(
         7,

@@ -1,9 +1,8 @@
-"""Claim 6: quantization loses little, pruning removes what is redundant, sharing saves.
+"""Claim 6: quantization loses little, pruning removes what is redundant.
 
 Paired losses of the same blocks, before and after. The matrices of the blocks are rounded to the nearest
 code in 8 and in 4 bits, and the smallest of their weights set to zero, against as many at random: what
-is redundant is what a magnitude finds and chance does not. Of sharing the bytes are arithmetic; what it
-costs in quality needs both models trained, so there is no verdict.
+is redundant is what a magnitude finds and chance does not.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ from minilm.quantization.packings import make_packing
 from minilm.render.line_chart import line_chart
 from minilm.transforms.activations import linear_layers
 from minilm.transforms.prune import Masks, global_masks, scores
-from minilm.transforms.share import share_layers, tie_head
 
 MARGIN = 0.05  # nats a token
 REDUNDANT = 0.3  # of the weights
@@ -68,24 +66,15 @@ PRUNING = Rule(
     least=30,
     units="blocks",
 )
-SHARING = Rule(
-    name="compression/sharing",
-    statement="sharing saves and costs little",
-    statistic="rise of the loss of a model that is trained with shared layers",
-    unit="nats a token",
-    supported=Region(high=MARGIN),
-    contradicted=Region(MARGIN),
-)
-RULES = (EIGHT_BITS, FOUR_BITS, PRUNING, SHARING)
+RULES = (EIGHT_BITS, FOUR_BITS, PRUNING)
 
 
 def measure(subject: Subject) -> list[Finding]:
-    """All four findings."""
+    """All three findings."""
     return [
         _quantized(subject, EIGHT_BITS),
         _quantized(subject, FOUR_BITS),
         _pruned(subject),
-        _shared(subject),
     ]
 
 
@@ -230,24 +219,6 @@ def _largest(within: list[bool]) -> float:
     """The largest share up to which all are within."""
     count = next((number for number, each in enumerate(within) if not each), len(within))
     return SPARSITIES[count - 1] if count else 0.0
-
-
-def _shared(subject: Subject) -> Finding:
-    model = subject.model
-    count = minilm_layout(model.config).count()
-    smaller = {}
-    if model.config.num_blocks == model.config.num_layers > 1:
-        half = share_layers(model, model.config.num_layers // 2, "group")
-        smaller["half of the blocks"] = minilm_layout(half.config).count()
-    if not model.config.tied_embeddings:
-        smaller["a tied head"] = minilm_layout(tie_head(model).config).count()
-    saved = ", ".join(f"{name} {1 - each / count:.0%}" for name, each in smaller.items())
-    return Finding(
-        SHARING,
-        reason="not run: needs both models trained",
-        text=f"It would save: {saved}." if saved else "",
-        details={"parameters": count, "shared": smaller},
-    )
 
 
 def _cells(rise: Interval) -> tuple[str, str]:

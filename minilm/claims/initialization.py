@@ -16,19 +16,23 @@ import numpy as np
 from minilm.claims.cells import OVER_BUDGET, Cells, Numbers
 from minilm.claims.intervals import student
 from minilm.claims.protocol import FEWEST_BLOCKS, Finding, Region, Rule, not_run
-from minilm.claims.small_models import SEEDS, Arm, chosen_rate, losses_of, trained_model
+from minilm.claims.small_models import (
+    ONCE,
+    REPEATED,
+    SEEDS,
+    Arm,
+    chart_by_seed,
+    chosen_rate,
+    tested_losses,
+    trained_model,
+    with_fields,
+)
 from minilm.claims.subject import Subject, evenly
 from minilm.claims.tables import table
 from minilm.claims.trials import Trials, replaced
 from minilm.model.transformer import Transformer
-from minilm.progress import progress_bar
-from minilm.render.line_chart import LineChart, line_chart
+from minilm.render.line_chart import line_chart
 
-SHAPE = {"num_layers": 2, "d_model": 32, "num_heads": 2}
-# By Muon: in so few steps AdamW leaves the token frequencies with some seeds and not with others. Over and
-# over it does with all, and overfits less.
-ONCE = Arm(SHAPE, steps=128, tokens=2**16, recipe="muon")
-REPEATED = Arm(SHAPE, steps=256, tokens=2**12)
 SCALES = (0.25, 1.0, 4.0)  # of the initial matrices, around the recipe's own
 DROPOUT = 0.1
 PAIRS = 200
@@ -90,32 +94,15 @@ def measure(subject: Subject, cells: Cells) -> list[Finding]:
     """All findings; those whose trainings the budget does not reach are not run."""
     return [
         _scale(subject, cells),
-        _difference(subject, cells, BIAS, ONCE, _with(ONCE, **dict.fromkeys(BIASES, False))),
-        _difference(subject, cells, SINGLE, _with(ONCE, dropout=DROPOUT), ONCE),
-        _difference(subject, cells, MANY, _with(REPEATED, dropout=DROPOUT), REPEATED),
+        _difference(subject, cells, BIAS, ONCE, with_fields(ONCE, **dict.fromkeys(BIASES, False))),
+        _difference(subject, cells, SINGLE, with_fields(ONCE, dropout=DROPOUT), ONCE),
+        _difference(subject, cells, MANY, with_fields(REPEATED, dropout=DROPOUT), REPEATED),
         _adaptation(subject, cells),
     ]
 
 
-def _with(arm: Arm, **fields: object) -> Arm:
-    return replace(arm, fields={**arm.fields, **fields})
-
-
-def _tested(subject: Subject, cells: Cells, arm: Arm) -> list[float] | None:
-    """The test losses of all seeds at the chosen rate."""
-    rate = chosen_rate(subject, cells, arm)
-    if rate is None:
-        return None
-    rows = [
-        losses_of(subject, cells, arm, rate, seed)
-        for seed in progress_bar(iterable=range(SEEDS), desc="small models", leave=False)
-    ]
-    losses = [row["test"] for row in rows if row is not None]
-    return losses if len(losses) == SEEDS else None
-
-
 def _scale(subject: Subject, cells: Cells) -> Finding:
-    arms = {scale: _tested(subject, cells, replace(ONCE, scale=scale)) for scale in SCALES}
+    arms = {scale: tested_losses(subject, cells, replace(ONCE, scale=scale)) for scale in SCALES}
     losses = {scale: each for scale, each in arms.items() if each is not None}
     if len(losses) < len(arms):
         return not_run(SCALE, OVER_BUDGET)
@@ -136,7 +123,7 @@ def _scale(subject: Subject, cells: Cells) -> Finding:
             ),
         ),
         charts=(
-            _by_seed(
+            chart_by_seed(
                 "initial values", {f"times {scale:g}": each for scale, each in losses.items()}
             ),
         ),
@@ -145,7 +132,7 @@ def _scale(subject: Subject, cells: Cells) -> Finding:
 
 def _difference(subject: Subject, cells: Cells, rule: Rule, arm: Arm, without: Arm) -> Finding:
     """Loss without what the rule is of, less that with it."""
-    losses, others = _tested(subject, cells, arm), _tested(subject, cells, without)
+    losses, others = tested_losses(subject, cells, arm), tested_losses(subject, cells, without)
     if losses is None or others is None:
         return not_run(rule, OVER_BUDGET)
     return Finding(
@@ -158,14 +145,14 @@ def _difference(subject: Subject, cells: Cells, rule: Rule, arm: Arm, without: A
             + (f" Published: {PUBLISHED}." if rule is SINGLE else "")
         ),
         details={"with": losses, "without": others},
-        charts=(_by_seed(rule.name.partition("/")[2], {"with": losses, "without": others}),),
+        charts=(chart_by_seed(rule.name.partition("/")[2], {"with": losses, "without": others}),),
     )
 
 
 def _adaptation(subject: Subject, cells: Cells) -> Finding:
     values: dict[float, list[float]] = {}
     for dropout in (0.0, DROPOUT):
-        arm = _with(REPEATED, dropout=dropout)
+        arm = with_fields(REPEATED, dropout=dropout)
         rate = chosen_rate(subject, cells, arm)
         if rate is None:
             return not_run(ADAPTATION, OVER_BUDGET)
@@ -196,12 +183,6 @@ def _adaptation(subject: Subject, cells: Cells) -> Finding:
             ),
         ),
     )
-
-
-def _by_seed(name: str, losses: dict[str, list[float]]) -> LineChart:
-    """The arms beside each other, a point a seed."""
-    series = {arm: list(enumerate(each, 1)) for arm, each in losses.items()}
-    return line_chart(f"nats by seed: {name}", "seed, from 1", series)
 
 
 def _co_adapted(subject: Subject, arm: Arm, rate: float, seed: int) -> Numbers:

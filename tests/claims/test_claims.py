@@ -189,7 +189,6 @@ def test_quantization_of_a_grid_and_of_outliers_and_pruning_of_dead_units() -> N
         "8-bit": "supported",
         "4-bit": "supported",
         "pruning": "supported",
-        "sharing": "inconclusive",
     }
     outliers = verdicts(compression.measure(subject_of(feed_forward_model(1000.0))))
     assert (outliers["8-bit"], outliers["4-bit"]) == ("contradicted", "contradicted")

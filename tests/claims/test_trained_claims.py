@@ -13,7 +13,16 @@ import numpy as np
 import pytest
 import torch
 
-from minilm.claims import check, initialization, knowledge, ladder, power_law, scaling, small_models
+from minilm.claims import (
+    check,
+    initialization,
+    knowledge,
+    ladder,
+    power_law,
+    scaling,
+    sharing,
+    small_models,
+)
 from minilm.claims.cells import OVER_BUDGET, Cells, Numbers
 from minilm.claims.subject import Subject
 from minilm.claims.trials import Floats, Trials
@@ -163,7 +172,8 @@ def test_co_adaptation_of_units_that_cancel_and_of_units_apart(
 def test_what_the_budget_does_not_reach_is_missing_and_what_is_trained_is_kept(
     subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = ["knowledge", "scaling", "initialization"]
+    names = [name for name, claim in check.CLAIMS.items() if claim.measure_trained is not None]
+    assert names == ["knowledge", "scaling", "sharing", "initialization"]
     report = check.check_subject(subject, "it", names, Cells(tmp_path, 0))
     assert {finding.why for finding in report.findings} == {f"not run: {OVER_BUDGET}"}
     untrained = check.check_subject(subject, "it", names)
@@ -182,7 +192,7 @@ def test_what_the_budget_does_not_reach_is_missing_and_what_is_trained_is_kept(
 def test_ladder_and_arms_are_trained_from_end_to_end(
     subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (small_models, ladder, scaling, initialization):
+    for module in (small_models, ladder, scaling, sharing, initialization):
         monkeypatch.setattr(module, "SEEDS", 2)
     monkeypatch.setattr(small_models, "RATES", (3e-3, 1e-2))
     monkeypatch.setattr(ladder, "SIZES", ((16, 1), (24, 1)))
@@ -192,11 +202,14 @@ def test_ladder_and_arms_are_trained_from_end_to_end(
         monkeypatch.setattr(module, "TOKENS", (64, 128, 256))
     monkeypatch.setattr(ladder, "RECIPE_SIZE", 0)
     for name in ("ONCE", "REPEATED"):
-        arm = small_models.Arm(initialization.SHAPE, steps=2, tokens=100)
+        arm = small_models.Arm(small_models.SHAPE, steps=2, tokens=100)
         monkeypatch.setattr(initialization, name, arm)
+    for name in ("OWN", "SHARED", "UNTIED"):
+        few = replace(getattr(sharing, name), steps=2, tokens=100)
+        monkeypatch.setattr(sharing, name, few)
     monkeypatch.setattr(initialization, "PAIRS", 3)
     cells = Cells(tmp_path, 100)
-    for claim in (scaling, initialization):
+    for claim in (scaling, sharing, initialization):
         findings = claim.measure(subject, cells)
         assert [finding.rule for finding in findings] == list(claim.RULES)
         whys = {finding.why for finding in findings if finding.interval is not None}
@@ -251,3 +264,21 @@ def test_verdicts_of_initial_values_biases_and_dropout_follow_the_losses(
     worse = initialization.measure(subject, PlantedCells(tmp_path, lambda arm: 3 - loss(arm)))
     if effect == 0.2:
         assert {each.verdict for each in worse[1:]} == {"contradicted"}
+
+
+def test_verdicts_of_sharing_follow_the_losses(subject: Subject, tmp_path: Path) -> None:
+    def verdicts(blocks: float, head: float) -> list[str]:
+        def loss(arm: dict[str, Any]) -> float:
+            return 2 + blocks * (arm.get("shared_layers") == 2) - head * (not tied(arm))
+
+        def tied(arm: dict[str, Any]) -> bool:
+            return bool(arm.get("tied_embeddings", True))
+
+        findings = sharing.measure(subject, PlantedCells(tmp_path, loss))
+        for finding in findings:
+            count, of_own = finding.details["parameters"]
+            assert count < of_own
+        return [finding.verdict for finding in findings]
+
+    assert verdicts(0.2, -0.2) == ["contradicted", "supported"]
+    assert verdicts(0.0, 0.2) == ["supported", "contradicted"]
