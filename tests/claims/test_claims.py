@@ -165,6 +165,24 @@ def test_half_a_step_of_a_narrow_dtype_is_no_movement() -> None:
     assert movement.movement("w", before, after, "bfloat16").moved == 0
 
 
+def test_singular_values_before_and_after_are_those_that_were_planted() -> None:
+    random = torch.Generator().manual_seed(0)
+    left, right = (
+        torch.linalg.qr(torch.randn(size, 4, generator=random, dtype=torch.float64))[0]
+        for size in (9, 6)
+    )
+
+    def matrix(*singular: float) -> torch.Tensor:
+        return (left @ torch.diag(torch.tensor(singular).double()) @ right.T).float()
+
+    moved = movement.movement("w", matrix(3, 1, 1, 1), matrix(1, 1, 5, 1), "float32")
+    assert moved.largest == pytest.approx((3, 5))
+    assert moved.rank == pytest.approx((12 / 9, 28 / 25))
+    assert moved.ratio == pytest.approx(math.sqrt(4 + 16) / math.sqrt(12))
+    vector = movement.movement("b", torch.ones(3), torch.zeros(3), "float32")
+    assert (vector.largest, vector.rank) == (None, None)
+
+
 def feed_forward_model(outlier: float = 0.0) -> Transformer:
     """One unit a token writes what follows it, as many write nothing; all weights are on a grid.
 
