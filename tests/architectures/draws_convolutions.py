@@ -82,3 +82,161 @@ _declare("convnext", "ConvNext", "Model Backbone", _convnext)
 _declare("convnextv2", "ConvNextV2", "Model Backbone", _convnext)
 _declare("regnet", "RegNet", "Model", _regnet)
 _declare("resnet", "ResNet", "Model Backbone", _resnet)
+
+
+def _mobilenet(random: Random, **more: Any) -> Config:
+    return labels(random) | _maybe(
+        random,
+        num_channels=random.randint(1, 4),
+        depth_multiplier=random.choice([0.1, 0.25, 0.35, 1.0, 1.4]),
+        min_depth=random.choice([3, 8, 16]),
+        **more,
+    )
+
+
+def _mobilenet_v2(random: Random) -> Config:
+    return _mobilenet(
+        random,
+        depth_divisible_by=random.choice([4, 8]),
+        expand_ratio=random.choice([1.0, 2.5, 6.0]),
+        first_layer_is_expansion=_flag(random),
+        finegrained_output=_flag(random),
+    )
+
+
+def _efficientnet(random: Random) -> Config:
+    count = random.randint(1, 7)
+
+    def sizes(low: int, high: int) -> list[int]:
+        return [random.randint(low, high) for _ in range(count)]
+
+    lists = {
+        "in_channels": sizes(4, 20),
+        "out_channels": sizes(4, 20),
+        "kernel_sizes": sizes(1, 5),
+        "strides": sizes(1, 2),
+        "num_block_repeats": sizes(1, 3),
+        "expand_ratios": sizes(1, 3),
+    }
+    return {
+        **(lists if _flag(random) else {}),
+        **labels(random),
+        **_maybe(
+            random,
+            num_channels=random.randint(1, 4),
+            width_coefficient=random.choice([0.3, 1.0, 1.1]),
+            depth_coefficient=random.choice([0.5, 1.0, 1.2]),
+            depth_divisor=random.choice([4, 8]),
+            squeeze_expansion_ratio=random.choice([0.01, 0.3]),
+            hidden_dim=random.randint(1, 50),
+        ),
+    }
+
+
+def _mobilevit(random: Random) -> Config:
+    heads = random.randint(1, 3)
+    return {
+        "hidden_sizes": [heads * random.randint(1, 5) for _ in range(3)],
+        "num_attention_heads": heads,
+        **labels(random),
+        **_maybe(
+            random,
+            num_channels=random.randint(1, 4),
+            neck_hidden_sizes=[random.randint(1, 20) for _ in range(7)],
+            mlp_ratio=random.choice([1.0, 2.5]),
+            expand_ratio=random.choice([1.0, 2.5]),
+            conv_kernel_size=random.choice([1, 5]),
+            qkv_bias=_flag(random),
+            aspp_out_channels=random.randint(1, 9),
+            output_stride=random.choice([8, 16]),
+        ),
+    }
+
+
+def _mobilevitv2(random: Random) -> Config:
+    return labels(random) | _maybe(
+        random,
+        num_channels=random.randint(1, 4),
+        width_multiplier=random.choice([0.2, 0.5, 0.75, 2.0, 2.3]),
+        expand_ratio=random.choice([1.0, 2.5]),
+        conv_kernel_size=random.choice([1, 5]),
+        n_attn_blocks=[random.randint(1, 3) for _ in range(3)],
+        base_attn_unit_dims=[random.randint(8, 40) for _ in range(3)],
+        ffn_multiplier=random.randint(2, 4),
+        aspp_out_channels=random.randint(1, 9),
+    )
+
+
+def _hgnet(random: Random) -> Config:
+    count = random.randint(1, 3)
+
+    def sizes(low: int, high: int) -> list[int]:
+        return [random.randint(low, high) for _ in range(count)]
+
+    stages = {
+        "stage_in_channels": sizes(2, 9),
+        "stage_mid_channels": sizes(2, 9),
+        "stage_out_channels": sizes(2, 9),
+        "stage_num_blocks": sizes(1, 3),
+        "stage_downsample": [_flag(random) for _ in range(count)],
+        "stage_light_block": [_flag(random) for _ in range(count)],
+        "stage_kernel_size": sizes(1, 5),
+        "stage_numb_of_layers": sizes(1, 3),
+    }
+    return {
+        **(stages if random.random() < 0.8 else {}),
+        **labels(random),
+        **_maybe(
+            random,
+            stem_channels=[random.randint(1, 3), 2 * random.randint(1, 5), random.randint(1, 9)],
+            hidden_sizes=[8, random.randint(1, 9)],
+            use_learnable_affine_block=_flag(random),
+        ),
+    }
+
+
+def _pp_lcnet(random: Random) -> Config:
+    def block() -> list[Any]:
+        side, inputs, outputs = (random.randint(1, high) for high in (5, 30, 30))
+        return [side, inputs, outputs, random.randint(1, 2), _flag(random)]
+
+    return labels(random) | _maybe(
+        random,
+        scale=random.choice([0.25, 0.5, 1.5]),
+        block_configs=[[block() for _ in range(random.randint(1, 3))] for _ in range(5)],
+        stem_channels=random.randint(1, 20),
+        reduction=random.randint(1, 4),
+        class_expand=random.randint(1, 30),
+        divisor=random.choice([4, 8]),
+    )
+
+
+def _textnet(random: Random) -> Config:
+    numbers = [random.randint(1, 3) for _ in range(4)]
+    stages = {
+        "conv_layer_kernel_sizes": [
+            [[random.choice([1, 3]), random.choice([1, 3])] for _ in range(n)] for n in numbers
+        ],
+        "conv_layer_strides": [[random.randint(1, 2) for _ in range(n)] for n in numbers],
+    }
+    return {
+        **(stages if random.random() < 0.7 else {}),
+        **labels(random),
+        **_maybe(
+            random,
+            hidden_sizes=[random.randint(1, 3) for _ in range(5)],
+            stem_kernel_size=random.choice([1, 5]),
+            stem_num_channels=random.randint(1, 4),
+            stem_out_channels=random.randint(1, 9),
+        ),
+    }
+
+
+_declare("efficientnet", "EfficientNet", "Model", _efficientnet)
+_declare("hgnet_v2", "HGNetV2", "Backbone", _hgnet)
+_declare("mobilenet_v1", "MobileNetV1", "Model", _mobilenet)
+_declare("mobilenet_v2", "MobileNetV2", "Model ForSemanticSegmentation", _mobilenet_v2)
+_declare("mobilevit", "MobileViT", "Model ForSemanticSegmentation", _mobilevit)
+_declare("mobilevitv2", "MobileViTV2", "Model ForSemanticSegmentation", _mobilevitv2)
+_declare("pp_lcnet", "PPLCNet", "Backbone", _pp_lcnet)
+_declare("textnet", "TextNet", "Model Backbone", _textnet)
