@@ -67,7 +67,7 @@ def convnext(config: Config) -> Part:
             part = components.DOWNSAMPLING
             parts.append(norm(f"{down}.0", before))
             parts.append(convolution(f"{down}.1", width, before, 2, bias=True, component=part))
-        parts.append(repeated(_layer(config, f"{name}.layers.{{i}}", width), range(depth)))
+        parts.append(repeated(_layer(config, f"{name}.layers.{{i}}", width), index + 1, depth))
     return joined(*parts)
 
 

@@ -1,7 +1,8 @@
 """What convolutional networks are put together from: convolutions, batch norms, stages of blocks, classes.
 
 A filter runs over every place of a picture, so its cost is none of a token: no FLOPs are told. Each stage has
-sizes of its own, which stand as numbers. A batch norm's running statistics are buffers.
+widths of its own, which stand as numbers; L1, L2, ... are its layers. A batch norm's running statistics are
+buffers.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from minilm.config.validation import LARGEST_DIMENSION, LARGEST_LAYER_COUNT
 from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role
-from minilm.ledger.symbols import Polynomial, as_polynomial
+from minilm.ledger.symbols import Polynomial, as_polynomial, symbol
 
 Config = Mapping[str, Any]
 Width = Polynomial | int
@@ -122,28 +123,34 @@ def under(prefix: str, part: Part) -> Part:
     return Part(tensors, part.symbols, buffers)
 
 
-def repeated(part: Part, numbers: Sequence[int]) -> Part:
-    """Once for each of the layers with these ``numbers``, which stand for {i} in the names."""
-    if not numbers:
+def repeated(part: Part, number: int, depth: int, *, start: int = 0, first: int = 0) -> Part:
+    """Stage ``number``, of ``depth`` layers from that of number ``start`` on: those but the ``first`` ones.
+
+    {i} in the names stands for a layer's number.
+    """
+    if depth == first:
         return NOTHING
-    repeat = as_polynomial(len(numbers))
+    letter = f"L{number}"
+    repeat, layers = symbol(letter) - first, range(start + first, start + depth)
     tensors, buffers = (
-        tuple(replace(tensor, repeat=repeat, layers=numbers) for tensor in each)
+        tuple(replace(tensor, repeat=repeat, layers=layers) for tensor in each)
         for each in (part.tensors, part.buffers)
     )
-    return Part(tensors, part.symbols, buffers)
+    return Part(tensors, {**part.symbols, letter: depth}, buffers)
 
 
 Block = Callable[[str, int, int], Part]  # of a name, inputs and outputs
 
 
 def stage(
-    name: str, depth: int, inputs: int, outputs: int, block: Block, *, start: int = 0
+    name: str, number: int, depth: int, sides: tuple[int, int], block: Block, *, start: int = 0
 ) -> Part:
-    """``depth`` blocks ``name.{start}`` and on, of which the first has other inputs."""
+    """Stage ``number``: blocks ``name.{start}`` and on, of which the first has other inputs than outputs."""
+    inputs, outputs = sides
+    further = block(f"{name}.{{i}}", outputs, outputs)
     return joined(
         block(f"{name}.{start}", inputs, outputs),
-        repeated(block(f"{name}.{{i}}", outputs, outputs), range(start + 1, start + depth)),
+        repeated(further, number, depth, start=start, first=1),
     )
 
 

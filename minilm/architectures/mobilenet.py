@@ -155,8 +155,8 @@ def _efficient(config: Config) -> tuple[Part, int]:
         depth = math.ceil(in_range(times * each, "depth_coefficient"))
         depth = layers({"depth_coefficient": depth}, "depth_coefficient")
         block = partial(_weighed, config, kernel=kernels[index], ratio=ratios[index])
-        inputs, outputs = width(before[index]), width(after[index])
-        parts.append(stage("encoder.blocks", depth, inputs, outputs, block, start=start))
+        sides = (width(before[index]), width(after[index]))
+        parts.append(stage("encoder.blocks", index + 1, depth, sides, block, start=start))
         start += depth
     last = size(config, "hidden_dim", 2560)
     parts.append(convolution("encoder.top_conv", width(1280), width(after[-1])))

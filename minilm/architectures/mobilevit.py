@@ -103,8 +103,8 @@ def _trunk(config: Config, sizes: _Sizes) -> Part:
     pixels = size(config, "num_channels", 3)
     parts = [
         normed_convolution("conv_stem", stem, pixels, 3, components.STEM),
-        stage("encoder.layer.0.layer", 1, stem, first, block),
-        stage("encoder.layer.1.layer", sizes.blocks, first, second, block),
+        stage("encoder.layer.0.layer", 1, 1, (stem, first), block),
+        stage("encoder.layer.1.layer", 2, sizes.blocks, (first, second), block),
     ]
     apart = config["model_type"] == "mobilevitv2"
     kernel, inputs = size(config, "conv_kernel_size", 3), second
@@ -126,7 +126,7 @@ def _trunk(config: Config, sizes: _Sizes) -> Part:
             _inverted(config, f"{name}.downsampling_layer", inputs, outputs),
             own[0],
             convolution(f"{name}.conv_1x1.convolution", width, outputs),
-            repeated(own[1], range(depth)),
+            repeated(own[1], index + 1, depth),
             norm(f"{name}.layernorm", width),
             normed_convolution(project, outputs, width),
         ]

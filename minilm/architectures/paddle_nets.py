@@ -101,8 +101,8 @@ def hgnet(config: Config) -> Part:
             is_light=lights[index],
             affine=affine,
         )
-        own = (f"{name}.blocks", blocks[index], inputs[index], outputs[index])
-        parts.append(stage(*own, block))
+        sides = (inputs[index], outputs[index])
+        parts.append(stage(f"{name}.blocks", index + 1, blocks[index], sides, block))
     return joined(*parts)
 
 

@@ -121,7 +121,7 @@ def _residual(
         if index or downsamples_first or inputs != outputs:
             shortcut = components.SHORTCUT
             parts.append(normed_convolution(f"{name}.0.shortcut", outputs, inputs, 1, shortcut))
-        parts.append(stage(name, depth, inputs, outputs, block))
+        parts.append(stage(name, index + 1, depth, (inputs, outputs), block))
         inputs = outputs
     return joined(*parts), sizes[-1]
 
@@ -145,7 +145,8 @@ def _bit(config: Config) -> tuple[Part, int]:
             convolution(f"{shortcut}.conv", outputs, inputs, component=components.SHORTCUT)
         )
         parts += [] if is_first else [norm(f"{shortcut}.norm", outputs)]
-        parts.append(stage(name, depth, inputs, outputs, partial(_group_normed, is_first=is_first)))
+        block = partial(_group_normed, is_first=is_first)
+        parts.append(stage(name, index + 1, depth, (inputs, outputs), block))
         inputs = outputs
     parts += [norm("norm", sizes[-1], components.FINAL_NORM)] if is_first else []
     return joined(*parts), sizes[-1]

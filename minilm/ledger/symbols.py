@@ -66,6 +66,7 @@ MEANINGS = {
     "O": "mixer value head width",
     "i": "rank of the time step",
     "z": "convolution taps",
+    **{f"L{number}": f"layers of stage {number}" for number in range(1, 10)},
 }
 # A family's own meaning of a letter.
 FAMILY_MEANINGS = {

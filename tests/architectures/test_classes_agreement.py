@@ -107,6 +107,7 @@ SAVED = {
     "llava": "LlavaForConditionalGeneration",
     "modernbert": "ModernBertForMaskedLM",
     "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
+    "resnet": "ResNetForImageClassification",
     "t5": "T5ForConditionalGeneration",
     "vit": "ViTForImageClassification",
     "whisper": "WhisperForConditionalGeneration",
