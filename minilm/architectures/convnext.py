@@ -5,8 +5,6 @@ Names, shapes and defaults: huggingface/transformers `models/{convnext,convnextv
 
 from __future__ import annotations
 
-from reprlib import repr as shortened
-
 from minilm.architectures.config_fields import field_name, layers, number, size
 from minilm.architectures.convolutions import (
     Config,
@@ -17,13 +15,13 @@ from minilm.architectures.convolutions import (
     joined,
     linear,
     norm,
+    output_maps,
     repeated,
     under,
     widths,
 )
 from minilm.architectures.vision_tower import Part, once
 from minilm.architectures.vit import sides
-from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role
 
@@ -37,7 +35,7 @@ def layout(config: Config) -> Layout:
     head = classifier(config, "classifier", sizes[-1])
     maps = (
         norm(f"hidden_states_norms.{name}", width, components.FINAL_NORM)
-        for name, width in _outputs(config, [sizes[0], *sizes])
+        for name, width in output_maps(config, [sizes[0], *sizes], (3, 3, 9, 3))
     )
     return as_class(
         config,
@@ -91,21 +89,3 @@ def _layer(config: Config, name: str, width: int) -> Part:
     else:
         own = []
     return joined(part, Part(tuple(own), {}))
-
-
-def _outputs(config: Config, sizes: list[int]) -> list[tuple[str, int]]:
-    """The maps that a backbone gives out: the stem's or a stage's name, and its width."""
-    count = len(depths(config, "depths", (3, 3, 9, 3)))
-    names = ["stem", *(f"stage{number}" for number in range(1, count + 1))]
-    chosen = config.get("out_features")
-    field = "out_indices" if chosen is None else "out_features"
-    if chosen is None:
-        chosen = config.get("out_indices")
-        chosen = [-1] if chosen is None else chosen
-    known = range(-len(names), len(names)) if field == "out_indices" else names
-    if not isinstance(chosen, (list, tuple)) or any(
-        isinstance(each, bool) or each not in known for each in chosen
-    ):
-        raise ConfigError(f"config.json: {field}", shortened(chosen), f"of {', '.join(names)}")
-    own = [names[each] if isinstance(each, int) else each for each in chosen]
-    return [(name, width) for name, width in zip(names, sizes, strict=False) if name in own]

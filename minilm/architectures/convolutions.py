@@ -114,6 +114,14 @@ def joined(*parts: Part) -> Part:
 NOTHING = joined()
 
 
+def frozen(part: Part) -> Part:
+    """With its batch norms as detectors have them: nothing of them is trained, nor are batches counted."""
+    norms = tuple(t for t in part.tensors if t.component == components.CONVOLUTION_NORM)
+    kept = tuple(t for t in part.buffers if not t.name.endswith("num_batches_tracked"))
+    others = tuple(t for t in part.tensors if t.component != components.CONVOLUTION_NORM)
+    return Part(others, part.symbols, (*norms, *kept))
+
+
 def under(prefix: str, part: Part) -> Part:
     """With ``prefix`` before each name."""
     tensors, buffers = (
@@ -192,6 +200,27 @@ def depths(
 ) -> list[int]:
     """A number of layers for each stage."""
     return [layers({name: each}, name) for each in listed(config, name, default, count)]
+
+
+def output_maps(config: Config, sizes: list[int], default: Sequence[int]) -> list[tuple[str, int]]:
+    """The maps that a backbone gives out: the stem's or a stage's name, and its width of ``sizes``.
+
+    ``default`` are the depths of its stages where config.json gives none.
+    """
+    count = len(depths(config, "depths", default))
+    names = ["stem", *(f"stage{number}" for number in range(1, count + 1))]
+    chosen = config.get("out_features")
+    field = "out_indices" if chosen is None else "out_features"
+    if chosen is None:
+        chosen = config.get("out_indices")
+        chosen = [-1] if chosen is None else chosen
+    known = range(-len(names), len(names)) if field == "out_indices" else names
+    if not isinstance(chosen, (list, tuple)) or any(
+        isinstance(each, bool) or each not in known for each in chosen
+    ):
+        raise ConfigError(f"config.json: {field}", shortened(chosen), f"of {', '.join(names)}")
+    own = [names[each] if isinstance(each, int) else each for each in chosen]
+    return [(name, width) for name, width in zip(names, sizes, strict=False) if name in own]
 
 
 def in_range(value: float, name: str) -> float:

@@ -97,6 +97,7 @@ FAMILY_MEANINGS = {
         for name in ("audioflamingo3", "glmasr", "musicflamingo", "qwen2_audio", "voxtral")
         for letter, meaning in (("a", "audio width"), ("z", "audio layers"))
     },
+    **{(name, "q"): "objects to find" for name in ("detr", "table-transformer", "yolos")},
     ("zaya", "v"): "half the width of all values",
     ("zaya", "r"): "router width",
 }

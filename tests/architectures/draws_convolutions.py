@@ -7,13 +7,16 @@ from typing import Any
 
 from tests.architectures.draws import _flag, _maybe
 from tests.architectures.draws_classes import Config, Draw, labels
+from tests.architectures.draws_vision import vision
 
 # model_type: the classes, and a draw.
 DRAWS: dict[str, tuple[tuple[str, ...], Draw]] = {}
 
 
-def _declare(model_type: str, start: str, classes: str, draw: Draw) -> None:
-    endings = ("ForImageClassification", *classes.split())
+def _declare(
+    model_type: str, start: str, classes: str, draw: Draw, head: str = "ForImageClassification"
+) -> None:
+    endings = (head, *classes.split())
     DRAWS[model_type] = tuple(start + ending for ending in endings), draw
 
 
@@ -240,3 +243,41 @@ _declare("mobilevit", "MobileViT", "Model ForSemanticSegmentation", _mobilevit)
 _declare("mobilevitv2", "MobileViTV2", "Model ForSemanticSegmentation", _mobilevitv2)
 _declare("pp_lcnet", "PPLCNet", "Backbone", _pp_lcnet)
 _declare("textnet", "TextNet", "Model Backbone", _textnet)
+
+
+def _detr(random: Random) -> Config:
+    network = _resnet(random)
+    count = random.randint(3, 4)
+    network |= {"hidden_sizes": [4 * random.randint(1, 4) for _ in range(count)]}
+    network |= {"depths": [random.randint(1, 2) for _ in range(count)]}
+    network |= {"out_indices": list(range(random.randint(0, count - 2), count + 1))}
+    network.pop("id2label", None)
+    return {
+        "backbone_config": {"model_type": "resnet", **network},
+        "use_timm_backbone": False,
+        **labels(random),
+        **_maybe(
+            random,
+            d_model=128,  # group norms over its sixteenth
+            num_queries=random.randint(1, 9),
+            encoder_layers=random.randint(1, 3),
+            decoder_layers=random.randint(1, 3),
+            encoder_ffn_dim=random.randint(1, 50),
+            decoder_ffn_dim=random.randint(1, 50),
+            encoder_attention_heads=8,
+            position_embedding_type=random.choice(["sine", "learned"]),
+        ),
+    }
+
+
+def _yolos(random: Random) -> Config:
+    config = vision(random, qkv_bias=_flag(random), use_mid_position_embeddings=_flag(random))
+    patch = config["patch_size"]
+    config["image_size"] = [patch * random.randint(1, 4) + random.randint(0, 2) for _ in range(2)]
+    return config | labels(random) | _maybe(random, num_detection_tokens=random.randint(1, 9))
+
+
+_FINDS = "ForObjectDetection"
+_declare("detr", "Detr", "Model ForSegmentation", _detr, _FINDS)
+_declare("table-transformer", "TableTransformer", "Model", _detr, _FINDS)
+_declare("yolos", "Yolos", "Model", _yolos, _FINDS)

@@ -1,9 +1,9 @@
 """python -m tests.architectures.saved_folders [TYPE ...]: small saved models of transformers, inspected.
 
-Every type of its image-text, sequence-to-sequence and masked language models, classifiers of images and
-backbones that builds from its default config with small sizes, declared or not, is saved, and `minilm
-inspect FOLDER` compared with the model: total, buffers, ties. Prints a line for each that is
-not right, then a table.
+Every type of its image-text, sequence-to-sequence and masked language models, classifiers of images,
+detectors and backbones that builds from its default config with small sizes, declared or not, is saved, and
+`minilm inspect FOLDER` compared with the model: total, buffers, ties. Prints a line for each that is not right,
+then a table.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.architectures.test_transformers_agreement import stored, ties
 LAYERS = 2
 MAPPINGS = (
     *("MASKED_LM", "SEQ_TO_SEQ_CAUSAL_LM", "IMAGE_TEXT_TO_TEXT"),
-    *("IMAGE_CLASSIFICATION", "BACKBONE"),
+    *("IMAGE_CLASSIFICATION", "BACKBONE", "OBJECT_DETECTION"),
 )
 # The end of a field's name, and its size: the first that fits. Heads before widths, as `d_kv` is one.
 SIZES = {

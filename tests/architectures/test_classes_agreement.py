@@ -51,10 +51,12 @@ UNBUILT = {
     "chameleon": "no vocabulary_map",
     "cohere_compass": "rope_parameters of no kind of layer",
     "deepseek_ocr2": "no mlp_layer_types",
+    "detr": "a network of timm's",
     "diffusion_gemma": "no experts",
     "esm": "no vocabulary",
     "granite4_vision": "no downsample_rate",
     "hunyuan_vl": "no head_dim",
+    "table-transformer": "a network of timm's",
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import minilm
-from minilm.architectures import layout_of
+from minilm.architectures import layout_of, layout_of_class
 from minilm.errors import ConfigError
 
 
@@ -33,6 +33,25 @@ def test_the_formula_is_over_the_layers_of_each_stage() -> None:
     assert layout.symbols == {"L1": 3, "L2": 3, "L3": 9, "L4": 3}
 
 
+def test_the_network_under_a_detector() -> None:
+    """As older fields name it: of transformers with one map, of timm as deep as its last map; or unknown."""
+    plain = layout_of({"model_type": "detr", "use_timm_backbone": False})
+    short = {
+        "use_timm_backbone": True,
+        "backbone": "resnet18",
+        "backbone_kwargs": {"out_indices": [1, 3]},
+    }
+    timm = layout_of({"model_type": "detr", **short})
+    prefix = "backbone.conv_encoder.model"
+    named = [{t.name: t.shape for t in each.named_tensors()} for each in (plain, timm)]
+    assert named[0]["input_projection.weight"] == (256, 2048, 1, 1)
+    assert f"{prefix}.embedder.embedder.convolution.weight" in named[0]
+    assert named[1]["input_projection.weight"] == (256, 256, 1, 1)
+    assert not any(name.startswith(f"{prefix}.layer4") for name in named[1])
+    for fields in ({"backbone": "efficientnet_b0"}, {"backbone_config": {"model_type": "swin"}}):
+        assert layout_of_class({"model_type": "detr", **fields}) is None
+
+
 @pytest.mark.parametrize(
     ("model_type", "fields"),
     [
@@ -41,6 +60,9 @@ def test_the_formula_is_over_the_layers_of_each_stage() -> None:
         ("convnext", {"out_features": ["stage9"]}),
         ("convnext", {"out_indices": [True]}),
         ("convnext", {"patch_size": [4, 4, 4]}),
+        ("detr", {"architectures": ["DetrForSegmentation"], "use_timm_backbone": False}),
+        ("detr", {"d_model": 20}),
+        ("detr", {"backbone_config": {"model_type": "timm_backbone", "out_indices": [7]}}),
         ("efficientnet", {"depth_coefficient": 1e300}),
         ("efficientnet", {"kernel_sizes": [3]}),
         ("efficientnet", {"width_coefficient": -1.0}),
@@ -59,6 +81,7 @@ def test_the_formula_is_over_the_layers_of_each_stage() -> None:
         ("resnet", {"layer_type": "y"}),
         ("textnet", {"conv_layer_kernel_sizes": [[[3]]]}),
         ("textnet", {"hidden_sizes": [64, 64]}),
+        ("yolos", {"image_size": [512]}),
     ],
 )
 def test_a_field_that_cannot_be_is_named(model_type: str, fields: dict[str, Any]) -> None:

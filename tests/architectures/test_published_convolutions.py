@@ -1,7 +1,7 @@
 """Published convolutional networks, with 1,000 classes, counted from their config.json alone.
 
 The counts are torchvision's, in the `num_params` of its weights, which transformers' models have too; that of
-MobileNet 1 is Keras's of its trainable parameters.
+MobileNet 1 is Keras's of its trainable parameters. Of facebook/detr-resnet-50 the Hub counts buffers, too.
 """
 
 from __future__ import annotations
@@ -78,3 +78,15 @@ def test_the_published_count(name: str) -> None:
     layout = layout_of_class(config | named | labels)
     assert layout is not None
     assert layout.count() == count
+
+
+def test_the_published_count_of_detr() -> None:
+    """Its network is under timm's names, as a detector of 91 classes and none."""
+    labels = {"id2label": {str(number): f"{number}" for number in range(91)}}
+    config = {"model_type": "detr", "architectures": ["DetrForObjectDetection"], **labels}
+    layout = layout_of_class(config)
+    assert layout is not None
+    kept = sum(tensor.count for tensor in layout.named_tensors(layout.buffers))
+    assert (layout.count(), layout.count() + kept) == (41_524_768, 41_631_008)
+    names = {tensor.name for tensor in layout.named_tensors()}
+    assert "model.backbone.conv_encoder.model.layer4.0.downsample.0.weight" in names
