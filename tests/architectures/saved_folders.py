@@ -2,8 +2,8 @@
 
 Every type of its image-text, sequence-to-sequence and masked language models, classifiers of images,
 detectors and backbones that builds from its default config with small sizes, declared or not, is saved, and
-`minilm inspect FOLDER` compared with the model: total, buffers, ties. Prints a line for each that is not right,
-then a table.
+`minilm inspect FOLDER` compared with the model: total, buffers, ties. Prints a line for each that is not
+right, then a table.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ MORE: dict[str, dict[str, Any]] = {
         "text_config.mlp_layer_types": ["dense", "sparse"],
         "text_config.num_experts_per_tok": 2,
     },
+    "detr": {"backbone_config": {"model_type": "resnet"}},  # not timm's
     "diffusion_gemma": {
         "text_config.num_experts": 4,
         "text_config.top_k_experts": 2,
@@ -98,6 +99,7 @@ MORE: dict[str, dict[str, Any]] = {
         "text_config.indexer_compress_ratio": 4,
         "text_config.ngram_vocab_size_base": 64,
     },
+    "table-transformer": {"backbone_config": {"model_type": "resnet"}},
     "vibevoice_asr": {"acoustic_tokenizer_chunk_size": 3200},
 }
 MOST_PARAMETERS = 80_000_000
