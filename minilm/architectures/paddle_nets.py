@@ -169,12 +169,12 @@ def _lcnet(config: Config) -> Layout:
     parts = [normed_convolution("encoder.convolution", width(stem), 3, 3, components.STEM)]
     outputs = 0
     for index, blocks in enumerate(listed(config, name, _LCNET, 5)):
-        for number_, each in enumerate(listed({name: blocks}, name, ())):
+        for place, each in enumerate(listed({name: blocks}, name, ())):
             kernel, before, after, _ = (
                 size({name: one}, name) for one in listed({name: each}, name, (), 5)[:4]
             )
             block, inputs, outputs = (
-                f"encoder.blocks.{index}.layers.{number_}",
+                f"encoder.blocks.{index}.layers.{place}",
                 width(before),
                 after,
             )
@@ -215,8 +215,8 @@ def _textnet(config: Config) -> Layout:
             _inside("conv_layer_strides", steps),
             strict=False,
         )
-        for number_, (kernel, stride) in enumerate(own):
-            name, before = f"encoder.stages.{index}.stage.{number_}", outputs if number_ else inputs
+        for place, (kernel, stride) in enumerate(own):
+            name, before = f"encoder.stages.{index}.stage.{place}", outputs if place else inputs
             parts.append(_branches(name, before, outputs, kernel, keeps=stride == 1))
     body = joined(*parts)
     whole = under("textnet.", body)
