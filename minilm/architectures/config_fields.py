@@ -63,6 +63,14 @@ def number(config: Mapping[str, Any], name: str, default: float) -> float:
     return float(value)
 
 
+def choice(config: Mapping[str, Any], name: str, default: str, names: Collection[str]) -> str:
+    """One of ``names``; ``default`` where the field is absent or null."""
+    value = default if config.get(name) is None else config[name]
+    if not isinstance(value, str) or value not in names:
+        raise ConfigError(f"config.json: {name}", shortened(value), f"one of {', '.join(names)}")
+    return value
+
+
 def require(config: Mapping[str, Any], name: str, value: bool | int) -> None:
     """ConfigError unless the field is absent, null or ``value``: the only one that is followed."""
     if config.get(name) is not None and config[name] != value:

@@ -34,7 +34,7 @@ _ATTENTION = (
     "attention.attention.query attention.attention.key attention.attention.value "
     "attention.output.dense"
 )
-_VIT = f"{_ATTENTION} layernorm_before intermediate.dense output.dense layernorm_after"
+VIT_LAYER = f"{_ATTENTION} layernorm_before intermediate.dense output.dense layernorm_after"
 _DINO = f"{_ATTENTION} norm1 mlp.fc1 mlp.fc2 norm2"
 _DINOV3 = (
     "attention.q_proj attention.k_proj attention.v_proj attention.o_proj norm1 "
@@ -48,7 +48,7 @@ class _Variant:
 
     prefix: str
     tokens: tuple[str, ...] = ("cls_token",)
-    layer: str = _VIT
+    layer: str = VIT_LAYER
     width: int = 768
     heads: int = 12
     patch: int = 16
@@ -114,15 +114,15 @@ def layout(config: Config) -> Layout:
     return _with_class(result, config, variant)
 
 
-def sides(config: Config, name: str, default: int) -> tuple[int, int]:
+def sides(config: Config, name: str, default: int | tuple[int, int]) -> tuple[int, int]:
     """Height and width, of which a config may give one for both."""
-    value = config.get(name)
+    value = default if config.get(name) is None else config[name]
     if isinstance(value, (list, tuple)):
         if len(value) != 2:
             raise ConfigError(f"config.json: {name}", shortened(value), "a height and a width")
         height, width = (size({name: side}, name) for side in value)
         return height, width
-    side = size(config, name, default)
+    side = size({name: value}, name)
     return side, side
 
 

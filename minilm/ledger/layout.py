@@ -267,6 +267,8 @@ class Layout:
         """The closed form of the whole count: the layers' terms expanded, the others factored."""
         in_layers = sum((t.count for t in self.tensors if t.repeat != ONE), ZERO)
         outside = sum((t.count for t in self.tensors if t.repeat == ONE), ZERO)
+        plain = in_layers.terms.get((), 0)  # a number on both sides is one number
+        in_layers, outside = in_layers - plain, outside + plain
 
         def text(notation: Notation, values: Mapping[str, int] | None = None) -> str:
             terms = []

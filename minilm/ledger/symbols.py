@@ -66,6 +66,7 @@ MEANINGS = {
     "O": "mixer value head width",
     "i": "rank of the time step",
     "z": "convolution taps",
+    **{f"L{number}": f"layers of stage {number}" for number in range(1, 10)},
 }
 # A family's own meaning of a letter.
 FAMILY_MEANINGS = {
@@ -96,6 +97,7 @@ FAMILY_MEANINGS = {
         for name in ("audioflamingo3", "glmasr", "musicflamingo", "qwen2_audio", "voxtral")
         for letter, meaning in (("a", "audio width"), ("z", "audio layers"))
     },
+    **{(name, "q"): "objects to find" for name in ("detr", "table-transformer", "yolos")},
     ("zaya", "v"): "half the width of all values",
     ("zaya", "r"): "router width",
 }

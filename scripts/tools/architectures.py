@@ -25,11 +25,11 @@ defaults that the architecture has where config.json says nothing.
 on random configurations (`make agree`). Those that transformers does not have, whose config.json names
 code in their own repository, are held against names and shapes listed by hand from that code
 (`tests/architectures/test_remote_types.py`). The models of `tests/architectures/test_published*.py`, those of
-2024 to 2026 in `tests/architectures/published.json`, are counted to the last parameter. Every type of three
+2024 to 2026 in `tests/architectures/published.json`, are counted to the last parameter. Every type of six
 of transformers' mappings, declared or not, is saved small and inspected by
 `python -m tests.architectures.saved_folders`. minilm's own runs are declared beside them.
 `minilm architectures` prints this table (`scripts/tools/architectures.py` writes this page).
-Encoders, encoder-decoders, vision transformers and models that see or hear are declared by class, which
+Encoders, encoder-decoders, networks over pictures and models that see or hear are declared by class, which
 `tests/architectures/test_classes_agreement.py` compares: with a masked language model's head, as a
 classifier, alone, or whole. A class that is not declared is counted from its file. Each is there since minilm
 0.1.0. A model_type that is not is read as another by `minilm inspect --as TYPE`; where the fields of a
@@ -45,7 +45,7 @@ inkling_text, inkling2_text, musicgen, musicgen_melody, qwen4_exp, qwen4_exp_tex
 - KV cache: its size, and FLOPs; "window" where some layers slide by default, "latent" and "sparse" as in
   DeepSeek's; "state" where layers keep one of constant size, whose size is told, and FLOPs without the scan;
   "no" for encoders, whose FLOPs are told. Of an encoder-decoder it is that of both attentions, with as long a
-  text in the encoder, which runs once: its FLOPs are not a token's
+  text in the encoder, which runs once: its FLOPs are not a token's. Of a convolutional network none are told
 - GGUF: llama.cpp's name for it, whose files are checked against the declaration by the sizes in their own
   metadata; what llama.cpp's conversion splits, stacks, swaps or leaves out is in
   `minilm/architectures/gguf_*.py`, and `tests/architectures/test_gguf_architectures.py` makes such files

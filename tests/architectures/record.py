@@ -15,6 +15,7 @@ from typing import Any
 from tests.architectures import (
     draws,
     draws_classes,
+    draws_convolutions,
     draws_decoders,
     draws_gpt,
     draws_joint,
@@ -26,6 +27,7 @@ from tests.architectures import (
 PATH = Path(__file__).parent / "recorded.json"
 DRAWS = draws.DRAWS | draws_gpt.DRAWS | draws_decoders.DRAWS | draws_recurrent.DRAWS
 CLASS_DRAWS = draws_classes.DRAWS | draws_vision.DRAWS | draws_joint.DRAWS | draws_whole.DRAWS
+CLASS_DRAWS |= draws_convolutions.DRAWS
 CLASSES = [(model_type, name) for model_type, (names, _) in CLASS_DRAWS.items() for name in names]
 SEED = 1
 

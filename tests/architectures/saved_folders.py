@@ -1,8 +1,9 @@
 """python -m tests.architectures.saved_folders [TYPE ...]: small saved models of transformers, inspected.
 
-Every type of its image-text, sequence-to-sequence and masked language models that builds from its default
-config with small sizes, declared or not, is saved, and `minilm inspect FOLDER` compared with the
-model: total, buffers, ties. Prints a line for each that is not right, then a table.
+Every type of its image-text, sequence-to-sequence and masked language models, classifiers of images,
+detectors and backbones that builds from its default config with small sizes, declared or not, is saved, and
+`minilm inspect FOLDER` compared with the model: total, buffers, ties. Prints a line for each that is not
+right, then a table.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ from minilm.inspection.report import Report
 from tests.architectures.test_transformers_agreement import stored, ties
 
 LAYERS = 2
-MAPPINGS = ("MASKED_LM", "SEQ_TO_SEQ_CAUSAL_LM", "IMAGE_TEXT_TO_TEXT")
+MAPPINGS = (
+    *("MASKED_LM", "SEQ_TO_SEQ_CAUSAL_LM", "IMAGE_TEXT_TO_TEXT"),
+    *("IMAGE_CLASSIFICATION", "BACKBONE", "OBJECT_DETECTION"),
+)
 # The end of a field's name, and its size: the first that fits. Heads before widths, as `d_kv` is one.
 SIZES = {
     "vocab_size": 300,
@@ -56,6 +60,7 @@ MORE: dict[str, dict[str, Any]] = {
         "text_config.mlp_layer_types": ["dense", "sparse"],
         "text_config.num_experts_per_tok": 2,
     },
+    "detr": {"backbone_config": {"model_type": "resnet"}},  # not timm's
     "diffusion_gemma": {
         "text_config.num_experts": 4,
         "text_config.top_k_experts": 2,
@@ -94,6 +99,7 @@ MORE: dict[str, dict[str, Any]] = {
         "text_config.indexer_compress_ratio": 4,
         "text_config.ngram_vocab_size_base": 64,
     },
+    "table-transformer": {"backbone_config": {"model_type": "resnet"}},
     "vibevoice_asr": {"acoustic_tokenizer_chunk_size": 3200},
 }
 MOST_PARAMETERS = 80_000_000

@@ -1,0 +1,91 @@
+"""ConvNeXt, 1 and 2: wide filters of each channel by itself, then a feed-forward at every place.
+
+Names, shapes and defaults: huggingface/transformers `models/{convnext,convnextv2}`.
+"""
+
+from __future__ import annotations
+
+from minilm.architectures.config_fields import field_name, layers, number, size
+from minilm.architectures.convolutions import (
+    Config,
+    as_class,
+    classifier,
+    convolution,
+    depths,
+    joined,
+    linear,
+    norm,
+    output_maps,
+    repeated,
+    under,
+    widths,
+)
+from minilm.architectures.vision_tower import Part, once
+from minilm.architectures.vit import sides
+from minilm.ledger import components
+from minilm.ledger.layout import Layout, Role
+
+
+def layout(config: Config) -> Layout:
+    """The tensors of a class of these types for a config.json."""
+    family = config["model_type"]
+    sizes = widths(config, "hidden_sizes", (96, 192, 384, 768))
+    trunk = convnext(config)
+    body = joined(trunk, norm("layernorm", sizes[-1], components.FINAL_NORM))
+    head = classifier(config, "classifier", sizes[-1])
+    maps = (
+        norm(f"hidden_states_norms.{name}", width, components.FINAL_NORM)
+        for name, width in output_maps(config, [sizes[0], *sizes], (3, 3, 9, 3))
+    )
+    return as_class(
+        config,
+        {
+            "Model": body,
+            "ForImageClassification": joined(under(f"{family}.", body), head),
+            "Backbone": joined(trunk, *maps),
+        },
+    )
+
+
+def convnext(config: Config) -> Part:
+    """The stem and the stages."""
+    count = layers(config, field_name(config, "num_stages", "num_hidden_layers"), 4)
+    sizes = widths(config, "hidden_sizes", (96, 192, 384, 768), count)
+    numbers = depths(config, "depths", (3, 3, 9, 3), count)
+    patch, channels = sides(config, "patch_size", 4), size(config, "num_channels", 3)
+    first, stem = "embeddings.patch_embeddings", components.STEM
+    parts = [
+        convolution(first, sizes[0], channels, patch, bias=True, component=stem),
+        norm("embeddings.layernorm", sizes[0]),
+    ]
+    for index, (width, depth) in enumerate(zip(sizes, numbers, strict=True)):
+        name = f"encoder.stages.{index}"
+        if index:
+            before, down = sizes[index - 1], f"{name}.downsampling_layer"
+            part = components.DOWNSAMPLING
+            parts.append(norm(f"{down}.0", before))
+            parts.append(convolution(f"{down}.1", width, before, 2, bias=True, component=part))
+        parts.append(repeated(_layer(config, f"{name}.layers.{{i}}", width), index + 1, depth))
+    return joined(*parts)
+
+
+def _layer(config: Config, name: str, width: int) -> Part:
+    inner, apart = 4 * width, components.DEPTHWISE_CONVOLUTIONS
+    part = joined(
+        convolution(f"{name}.dwconv", width, 1, 7, bias=True, component=apart),
+        norm(f"{name}.layernorm", width),
+        linear(f"{name}.pwconv1", inner, width, components.FEED_FORWARD_UP),
+        linear(f"{name}.pwconv2", width, inner, components.FEED_FORWARD_DOWN),
+    )
+    if config["model_type"] == "convnextv2":
+        shape, response = (1, 1, 1, inner), components.FEED_FORWARD_NORM
+        own = [
+            once(f"{name}.grn.weight", shape, Role.SCALED, component=response),
+            once(f"{name}.grn.bias", shape, Role.ADDED, component=response),
+        ]
+    elif number(config, "layer_scale_init_value", 1e-6) > 0:
+        scale, out = f"{name}.layer_scale_parameter", components.FEED_FORWARD_OUTPUT_NORM
+        own = [once(scale, (width,), Role.SCALED, component=out)]
+    else:
+        own = []
+    return joined(part, Part(tuple(own), {}))
