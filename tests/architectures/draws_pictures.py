@@ -1,0 +1,62 @@
+"""Random small configs of classifiers of images with stages and their kin, and the classes that are declared."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+from tests.architectures.draws import _flag, _maybe
+from tests.architectures.draws_classes import Config, Draw, labels
+
+DRAWS: dict[str, tuple[tuple[str, ...], Draw]] = {}
+IMAGES = "Model ForImageClassification"
+MASKED = f"{IMAGES} ForMaskedImageModeling"
+
+
+def _declare(model_type: str, start: str, classes: str, draw: Draw) -> None:
+    DRAWS[model_type] = tuple(start + each for each in classes.split()), draw
+
+
+def _numbers(random: Random, count: int, low: int, high: int) -> list[int]:
+    return [random.randint(low, high) for _ in range(count)]
+
+
+def _square(random: Random, side: int) -> Any:
+    """One number for both sides, or two."""
+    return side if _flag(random) else [side, side * random.randint(1, 2)]
+
+
+def _doubling(random: Random, **more: Any) -> Config:
+    """Stages of which each is twice as wide; ``more`` are drawn or left out."""
+    count = random.randint(1, 4)
+    patch = random.randint(1, 4)
+    return {
+        "embed_dim": 4 * random.randint(1, 4),
+        "depths": _numbers(random, count, 1, 3),
+        "image_size": _square(random, patch * random.randint(8, 12)),
+        "patch_size": patch,
+        **labels(random),
+        **_maybe(
+            random,
+            num_channels=random.randint(1, 4),
+            mlp_ratio=random.choice([1.0, 2.3, 3.0]),
+            encoder_stride=random.randint(1, 8),
+            **more,
+        ),
+    }
+
+
+def _swin(random: Random) -> Config:
+    config = _doubling(
+        random,
+        window_size=random.randint(1, 8),
+        qkv_bias=_flag(random),
+        use_absolute_embeddings=_flag(random),
+    )
+    heads = [random.choice([1, 2, 4]) for _ in config["depths"]]
+    return config | {"num_heads": heads}
+
+
+_declare("donut-swin", "DonutSwin", IMAGES, _swin)
+_declare("swin", "Swin", MASKED, _swin)
+_declare("swinv2", "Swinv2", MASKED, _swin)
