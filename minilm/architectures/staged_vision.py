@@ -110,6 +110,15 @@ def norms(names: str, width: Size) -> tuple[Map, ...]:
     )
 
 
+def layer_scales(names: str, stage: Stage, *more: int) -> Tensors:
+    """Gains of what a stage's attention and its feed-forward add; ``more`` are sides of one."""
+    parts = (components.ATTENTION_OUTPUT_NORM, components.FEED_FORWARD_OUTPUT_NORM)
+    return tuple(
+        plain(name, part, (stage.width, *more), stage.depth, Role.SCALED)
+        for name, part in zip(names.split(), parts, strict=True)
+    )
+
+
 def running(tensors: Iterable[Tensor], *endings: str) -> Tensors:
     """What the batch norms whose gains are called so have seen."""
     return tuple(
@@ -132,9 +141,12 @@ def per_stage(config: Config, name: str, default: Sequence[int], count: int) -> 
     return listed[:count]
 
 
-def depths(config: Config, name: str, default: Sequence[int]) -> list[int]:
-    """How many layers each stage has."""
-    return [layers({name: each}, name) for each in stages(config, name, default)]
+def depths(
+    config: Config, name: str, default: Sequence[int], count: int | None = None
+) -> list[int]:
+    """How many layers each stage has; of the first ``count`` where something else says how many."""
+    listed = stages(config, name, default) if count is None else per_stage(config, name, default, count)
+    return [layers({name: each}, name) for each in listed]
 
 
 def heads_of(
@@ -170,7 +182,6 @@ def as_class(
     buffers: Tensors = (),
     ignored: tuple[str, ...] = (),
     batch_norms: tuple[str, ...] = (),
-    num_classes: int = 2,
 ) -> Layout:
     """A body, by itself with what it has ``alone``, or below ``prefix`` in the class that is named.
 
@@ -189,7 +200,7 @@ def as_class(
         )
         ignored = tuple(below + each for each in ignored)
         alone = classes[ending]
-        letters["C"] = number_of_classes(config, num_classes)
+        letters["C"] = number_of_classes(config)
     tensors = (*body, *alone)
     return Layout(
         config["model_type"],

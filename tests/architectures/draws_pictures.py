@@ -60,3 +60,61 @@ def _swin(random: Random) -> Config:
 _declare("donut-swin", "DonutSwin", IMAGES, _swin)
 _declare("swin", "Swin", MASKED, _swin)
 _declare("swinv2", "Swinv2", MASKED, _swin)
+
+
+def _pyramid(random: Random, reduced: str, **more: Any) -> Config:
+    """Stages with widths of their own: a heads' multiple."""
+    count = random.randint(1, 4)
+    heads = _numbers(random, count, 1, 3)
+    return {
+        "num_encoder_blocks": count,
+        "hidden_sizes": [4 * each * random.randint(1, 3) for each in heads],
+        "num_attention_heads": heads,
+        "depths": _numbers(random, count, 1, 3),
+        **labels(random),
+        **_maybe(
+            random,
+            num_channels=random.randint(1, 4),
+            patch_sizes=_numbers(random, count, 1, 4),
+            strides=_numbers(random, count, 1, 4),
+            mlp_ratios=_numbers(random, count, 1, 4),
+            **{reduced: _numbers(random, count, 1, 4)},
+            **more,
+        ),
+    }
+
+
+def _segformer(random: Random) -> Config:
+    return _pyramid(random, "sr_ratios", decoder_hidden_size=random.randint(1, 20))
+
+
+def _pvt(random: Random) -> Config:
+    return _pyramid(
+        random,
+        "sequence_reduction_ratios",
+        image_size=random.randint(64, 80),
+        num_labels=random.randint(1, 4),
+        qkv_bias=_flag(random),
+    )
+
+
+def _pvt_v2(random: Random) -> Config:
+    return _pyramid(random, "sr_ratios", qkv_bias=_flag(random), linear_attention=_flag(random))
+
+
+def _poolformer(random: Random) -> Config:
+    config = _pyramid(
+        random,
+        "pool_sizes",
+        mlp_ratio=random.choice([1.0, 2.3, 3.0]),
+        use_layer_scale=_flag(random),
+    )
+    for name in ("num_attention_heads", "mlp_ratios", "pool_sizes"):
+        config.pop(name, None)
+    return config
+
+
+_declare("poolformer", "PoolFormer", IMAGES, _poolformer)
+_declare("pvt", "Pvt", IMAGES, _pvt)
+_declare("pvt_v2", "PvtV2", IMAGES, _pvt_v2)
+_declare("segformer", "Segformer", f"{IMAGES} ForSemanticSegmentation", _segformer)
