@@ -44,7 +44,7 @@ class Map(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """The ``number`` of a stage, its layers, and the width of its squares, of which ``value`` is the value."""
+    """The ``number`` of a stage, its layers, and the width of its squares, with its ``value``."""
 
     number: int
     depth: int
@@ -66,6 +66,12 @@ def tensors_of(prefix: str, maps: Iterable[Map], repeat: Size = ONE) -> Tensors:
             ),
         )
     )
+
+
+def numbered(tensors: Tensors, numbers: Sequence[int]) -> Tensors:
+    """Those with {i} in their names in the layers that have these numbers."""
+    repeat = as_polynomial(len(numbers))
+    return tuple(replace(t, repeat=repeat, layers=numbers) for t in tensors if numbers)
 
 
 def plain(
@@ -145,13 +151,13 @@ def depths(
     config: Config, name: str, default: Sequence[int], count: int | None = None
 ) -> list[int]:
     """How many layers each stage has; of the first ``count`` where something else says how many."""
-    listed = stages(config, name, default) if count is None else per_stage(config, name, default, count)
+    listed = (
+        stages(config, name, default) if count is None else per_stage(config, name, default, count)
+    )
     return [layers({name: each}, name) for each in listed]
 
 
-def heads_of(
-    config: Config, name: str, default: Sequence[int], widths: Sequence[int]
-) -> list[int]:
+def heads_of(config: Config, name: str, default: Sequence[int], widths: Sequence[int]) -> list[int]:
     """How many heads attend in each stage: a divisor of its width."""
     heads = per_stage(config, name, default, len(widths))
     for count, width in zip(heads, widths, strict=True):
@@ -160,7 +166,9 @@ def heads_of(
     return heads
 
 
-def inner_width(config: Config, stage: Stage, name: str = "mlp_ratio", default: float = 4.0) -> Size:
+def inner_width(
+    config: Config, stage: Stage, name: str = "mlp_ratio", default: float = 4.0
+) -> Size:
     """That of a stage's feed-forward: a multiple of its own, rounded down."""
     return multiple(stage.width, stage.value, number(config, name, default), name)
 

@@ -1,4 +1,4 @@
-"""Random small configs of classifiers of images with stages and their kin, and the classes that are declared."""
+"""Random small configs of classifiers of images with stages and their kin, and the declared classes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from tests.architectures.draws import _flag, _maybe
 from tests.architectures.draws_classes import Config, Draw, labels
+from tests.architectures.draws_vision import _clip, _vit, text_tower, vision
 
 DRAWS: dict[str, tuple[tuple[str, ...], Draw]] = {}
 IMAGES = "Model ForImageClassification"
@@ -118,3 +119,51 @@ _declare("poolformer", "PoolFormer", IMAGES, _poolformer)
 _declare("pvt", "Pvt", IMAGES, _pvt)
 _declare("pvt_v2", "PvtV2", IMAGES, _pvt_v2)
 _declare("segformer", "Segformer", f"{IMAGES} ForSemanticSegmentation", _segformer)
+
+
+def _hiera(random: Random) -> Config:
+    config = _doubling(
+        random,
+        embed_dim_multiplier=random.choice([1.0, 1.5, 3.0]),
+        patch_stride=[random.randint(1, 4), random.randint(1, 4)],
+    )
+    stages = len(config["depths"])
+    pools = random.randint(0, stages - 1)
+    config |= {
+        "image_size": [random.randint(64, 70), random.randint(64, 70)],
+        "patch_size": [random.randint(1, 7), random.randint(1, 7)],
+        "num_heads": [random.choice([1, 2, 4]) for _ in range(stages)],
+        "num_query_pool": pools,
+        "decoder_hidden_size": 12,
+        "decoder_num_heads": 2,
+        "decoder_depth": random.randint(1, 3),
+        "masked_unit_attention": [_flag(random) for _ in range(stages)],
+    }
+    if config.get("embed_dim_multiplier") == 1.5:
+        config["embed_dim"] = 8 * 4
+    return config | _maybe(random, masked_unit_size=[8, 16])
+
+
+def _imagegpt(random: Random) -> Config:
+    heads = random.randint(1, 3)
+    return {
+        "n_embd": 4 * heads,
+        "n_head": heads,
+        "n_layer": random.randint(1, 3),
+        **labels(random),
+        **_maybe(
+            random,
+            vocab_size=random.randint(3, 90),
+            n_positions=random.randint(4, 20),
+            n_inner=random.choice([None, 7]),
+            tie_word_embeddings=_flag(random),
+        ),
+    }
+
+
+_declare("hiera", "Hiera", f"{IMAGES} ForPreTraining", _hiera)
+_declare("imagegpt", "ImageGPT", f"{IMAGES} ForCausalImageModeling", _imagegpt)
+_declare("metaclip_2", "MetaClip2", IMAGES, _clip)
+_declare("metaclip_2_text_model", "MetaClip2Text", "Model ModelWithProjection", text_tower)
+_declare("metaclip_2_vision_model", "MetaClip2Vision", "Model ModelWithProjection", vision)
+_declare("vit_msn", "ViTMSN", IMAGES, _vit)
