@@ -147,6 +147,14 @@ def per_stage(config: Config, name: str, default: Sequence[int], count: int) -> 
     return listed[:count]
 
 
+def listed(config: Config, name: str, default: Sequence[Any], count: int) -> Sequence[Any]:
+    """The first ``count`` things of a list."""
+    value = default if config.get(name) is None else config[name]
+    if not isinstance(value, (list, tuple)) or len(value) < count:
+        raise ConfigError(f"config.json: {name}", shortened(value), f"a list of {count} or more")
+    return value[:count]
+
+
 def depths(
     config: Config, name: str, default: Sequence[int], count: int | None = None
 ) -> list[int]:

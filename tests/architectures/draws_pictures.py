@@ -167,3 +167,71 @@ _declare("metaclip_2", "MetaClip2", IMAGES, _clip)
 _declare("metaclip_2_text_model", "MetaClip2Text", "Model ModelWithProjection", text_tower)
 _declare("metaclip_2_vision_model", "MetaClip2Vision", "Model ModelWithProjection", vision)
 _declare("vit_msn", "ViTMSN", IMAGES, _vit)
+
+
+def _levit(random: Random) -> Config:
+    patch = random.randint(1, 4)
+    widths = [8 * random.randint(1, 4) for _ in range(3)]
+    return {
+        "image_size": patch * random.randint(1, 6),
+        "patch_size": patch,
+        **labels(random),
+        **_maybe(
+            random,
+            num_channels=random.randint(1, 4),
+            kernel_size=random.randint(1, 4),
+            hidden_sizes=[16 * width for width in widths],
+            num_attention_heads=_numbers(random, 3, 1, 4),
+            depths=_numbers(random, 3, 1, 3),
+            key_dim=_numbers(random, 3, 1, 16),
+            mlp_ratio=_numbers(random, 3, 1, 3),
+            attention_ratio=_numbers(random, 3, 1, 3),
+        ),
+    }
+
+
+def _cvt(random: Random) -> Config:
+    count = random.randint(1, 3)
+    heads = _numbers(random, count, 1, 3)
+    flags = [[_flag(random) for _ in range(count)] for _ in range(2)]
+    return {
+        "embed_dim": [4 * each * random.randint(1, 3) for each in heads],
+        "num_heads": heads,
+        "depth": [random.randint(stage + 1, 4) for stage in range(count)],  # or it is not built
+        "drop_path_rate": [0.0] * count,
+        "cls_token": flags[0],
+        **labels(random),
+        **_maybe(
+            random,
+            num_channels=random.randint(1, 4),
+            patch_sizes=_numbers(random, count, 1, 4),
+            kernel_qkv=_numbers(random, count, 1, 4),
+            mlp_ratio=[random.choice([1.0, 2.3, 3.0]) for _ in range(count)],
+            qkv_bias=flags[1],
+            qkv_projection_method=[random.choice(["avg", "dw_bn"]) for _ in range(count)],
+        ),
+    }
+
+
+def _swiftformer(random: Random) -> Config:
+    count = random.randint(2, 4)
+    width = 2 * random.randint(1, 9)
+    widths = [width if _flag(random) else 2 * random.randint(1, 9) for _ in range(count)]
+    return {
+        "embed_dims": widths,
+        "depths": _numbers(random, count, 1, 3),
+        **labels(random),
+        **_maybe(
+            random,
+            num_channels=random.randint(1, 4),
+            down_patch_size=_square(random, random.randint(1, 4)),
+            downsamples=[_flag(random) for _ in range(count)],
+            mlp_ratio=random.randint(1, 3),
+            use_layer_scale=_flag(random),
+        ),
+    }
+
+
+_declare("cvt", "Cvt", IMAGES, _cvt)
+_declare("levit", "Levit", f"{IMAGES} ForImageClassificationWithTeacher", _levit)
+_declare("swiftformer", "SwiftFormer", IMAGES, _swiftformer)
