@@ -165,6 +165,15 @@ def depths(
     return [layers({name: each}, name) for each in listed]
 
 
+def doubling(config: Config, layers_of: Sequence[int], width: int = 96) -> list[Stage]:
+    """Stages of which each is twice as wide, the first d: `embed_dim`."""
+    base = size(config, "embed_dim", width)
+    return [
+        Stage(number, depth, 2**number * d, 2**number * base)
+        for number, depth in enumerate(depths(config, "depths", layers_of))
+    ]
+
+
 def heads_of(config: Config, name: str, default: Sequence[int], widths: Sequence[int]) -> list[int]:
     """How many heads attend in each stage: a divisor of its width."""
     heads = per_stage(config, name, default, len(widths))

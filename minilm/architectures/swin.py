@@ -18,7 +18,7 @@ from minilm.architectures.staged_vision import (
     Tensors,
     as_class,
     classifier,
-    depths,
+    doubling,
     feed_forward,
     heads_of,
     inner_width,
@@ -42,12 +42,9 @@ _POSITION_WIDTH = 512  # of the network that computes Swin 2's positions
 def layout(config: Config) -> Layout:
     """The tensors of a class of these types for a config.json."""
     family = config["model_type"]
-    base, is_donut = size(config, "embed_dim", 96), family == "donut-swin"
+    is_donut = family == "donut-swin"
     prefix = "donut" if is_donut else family
-    each = [
-        Stage(number, depth, 2**number * d, 2**number * base)
-        for number, depth in enumerate(depths(config, "depths", (2, 2, 6, 2)))
-    ]
+    each = doubling(config, (2, 2, 6, 2))
     heads = heads_of(config, "num_heads", (3, 6, 12, 24), [stage.value for stage in each])
     layers, positions = _layers(config, each, heads)
     last = each[-1].width
@@ -62,7 +59,7 @@ def layout(config: Config) -> Layout:
         prefix,
         (*_embeddings(config), *layers, *final),
         classes,
-        symbols={"d": base},
+        symbols={"d": each[0].value},
         buffers=positions if is_donut else (),
         ignored=() if is_donut else (block + _INDEX, block + "relative_coords_table"),
     )

@@ -235,3 +235,37 @@ def _swiftformer(random: Random) -> Config:
 _declare("cvt", "Cvt", IMAGES, _cvt)
 _declare("levit", "Levit", f"{IMAGES} ForImageClassificationWithTeacher", _levit)
 _declare("swiftformer", "SwiftFormer", IMAGES, _swiftformer)
+
+
+def _focalnet(random: Random) -> Config:
+    flags = (
+        "use_conv_embed",
+        "use_layerscale",
+        "use_post_layernorm",
+        "use_post_layernorm_in_modulation",
+        "normalize_modulator",
+    )
+    config = _doubling(random, **{name: _flag(random) for name in flags})
+    count = len(config["depths"])
+    return config | _maybe(
+        random,
+        focal_levels=_numbers(random, count, 1, 3),
+        focal_windows=_numbers(random, count, 1, 5),
+    )
+
+
+def _dinat(random: Random) -> Config:
+    config = _doubling(
+        random,
+        qkv_bias=_flag(random),
+        kernel_size=random.choice([3, 5]),
+        layer_scale_init_value=random.choice([0.0, 0.1]),
+    )
+    for name in ("image_size", "patch_size", "encoder_stride"):
+        config.pop(name, None)
+    heads = [random.choice([1, 2, 4]) for _ in config["depths"]]
+    return config | {"num_heads": heads, "dilations": [[1] * depth for depth in config["depths"]]}
+
+
+_declare("dinat", "Dinat", IMAGES, _dinat)
+_declare("focalnet", "FocalNet", MASKED, _focalnet)
