@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.architectures.draws import _flag, _maybe
 from tests.architectures.draws_classes import Config, Draw, labels
-from tests.architectures.draws_vision import _clip, _vit, text_tower, vision
+from tests.architectures.draws_vision import _clip, _vit, text, text_tower, vision
 
 DRAWS: dict[str, tuple[tuple[str, ...], Draw]] = {}
 IMAGES = "Model ForImageClassification"
@@ -269,3 +269,46 @@ def _dinat(random: Random) -> Config:
 
 _declare("dinat", "Dinat", IMAGES, _dinat)
 _declare("focalnet", "FocalNet", MASKED, _focalnet)
+
+
+def _perceiver(random: Random) -> Config:
+    width = 8 * random.randint(1, 3)
+    return {
+        "d_latents": width,
+        "d_model": 8 * random.randint(1, 3),
+        "num_self_attends_per_block": random.randint(1, 3),
+        "num_self_attention_heads": random.choice([1, 2, 4]),
+        "num_cross_attention_heads": 1,
+        **labels(random),
+        **_maybe(
+            random,
+            num_latents=random.randint(1, 9),
+            vocab_size=random.randint(3, 90),
+            max_position_embeddings=random.randint(4, 20),
+            image_size=random.randint(4, 9),
+            qk_channels=8,
+            v_channels=width,
+            cross_attention_widening_factor=random.randint(1, 3),
+            self_attention_widening_factor=random.randint(1, 3),
+            cross_attention_shape_for_attention=random.choice(["q", "kv"]),
+        ),
+    }
+
+
+_declare(
+    "perceiver",
+    "Perceiver",
+    "ForMaskedLM Model ForSequenceClassification ForImageClassificationLearned "
+    "ForImageClassificationFourier ForImageClassificationConvProcessing",
+    _perceiver,
+)
+
+
+def _shieldgemma(random: Random) -> Config:
+    tower = vision(random, vision_use_head=_flag(random)) | {"intermediate_size": 7}
+    own = text(random) | {"head_dim": 8} | _maybe(random, tie_word_embeddings=_flag(random))
+    config = {"text_config": own, "vision_config": tower}
+    return config | _maybe(random, tie_word_embeddings=_flag(random))
+
+
+_declare("shieldgemma2", "ShieldGemma2", "ForImageClassification", _shieldgemma)
