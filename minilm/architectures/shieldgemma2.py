@@ -13,15 +13,17 @@ from typing import Any
 from minilm.architectures import gemma3
 from minilm.architectures.config_fields import flag, sub_config
 from minilm.architectures.joint_text import is_version_4
-from minilm.architectures.task_heads import WITH_ENCODERS, class_name_of, undeclared_class
+from minilm.architectures.task_heads import class_name_of, undeclared_class
 from minilm.ledger.layout import Layout
 
 _HEAD = "lm_head.weight"
 
 
 def layout(config: Mapping[str, Any]) -> Layout:
-    """The tensors of ShieldGemma2ForImageClassification, or of the Gemma 3 in it, for a config.json."""
+    """The tensors of ShieldGemma2ForImageClassification for a config.json."""
     name, text = class_name_of(config), sub_config(config, "text_config")
+    if name and not name.endswith("ForImageClassification"):
+        raise undeclared_class(config)
     is_older = is_version_4(config)
     tied = flag(text, "tie_word_embeddings", True) or flag(config, "tie_word_embeddings", False)
     whole = gemma3.layout(
@@ -31,11 +33,6 @@ def layout(config: Mapping[str, Any]) -> Layout:
             "transformers_version": "4." if is_older else "5.",
         }
     )
-    whole = replace(whole, family="shieldgemma2")
-    if name.endswith(WITH_ENCODERS):
-        return whole
-    if name and not name.endswith("ForImageClassification"):
-        raise undeclared_class(config)
 
     def below(inner: str) -> str:
         if is_older:
@@ -44,6 +41,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
 
     return replace(
         whole,
+        family="shieldgemma2",
         tensors=tuple(replace(tensor, name=below(tensor.name)) for tensor in whole.tensors),
         ties=tuple((below(head), below(table)) for head, table in whole.ties),
     )

@@ -13,7 +13,6 @@ from minilm.architectures.staged_vision import (
     MASKED_IMAGES,
     Config,
     Map,
-    Size,
     Stage,
     Tensors,
     as_class,
@@ -97,14 +96,12 @@ def _layers(config: Config, each: list[Stage], heads: list[int]) -> tuple[Tensor
         buffers += (plain(index, part, (area, area), stage.depth),)
         if stage is not each[-1]:
             width = stage.width
-            merged: tuple[tuple[str, tuple[Size, ...], bool], ...] = (
-                ("reduction", (2 * width, 4 * width), False),
-                ("norm", ((2 if is_second else 4) * width,), True),
+            gathered = (2 if is_second else 4) * width
+            merged = (
+                Map("reduction", components.PATCH_EMBEDDING, (2 * width, 4 * width), bias=False),
+                Map("norm", components.PATCH_EMBEDDING, (gathered,)),
             )
-            tensors += tensors_of(
-                f"encoder.layers.{stage.number}.downsample.",
-                (Map(name, components.PATCH_EMBEDDING, *rest) for name, *rest in merged),
-            )
+            tensors += tensors_of(f"encoder.layers.{stage.number}.downsample.", merged)
     return tensors, buffers
 
 

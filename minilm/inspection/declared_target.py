@@ -25,6 +25,7 @@ from minilm.safe_text import short_repr
 _SIZES = (
     *("vocab_size", "hidden_size", "d_model", "n_embd", "dim", "embed_dim"),
     *("num_hidden_layers", "num_layers", "n_layers", "n_layer", "decoder_layers"),
+    *("hidden_sizes", "embed_dims"),
 )
 
 

@@ -33,7 +33,6 @@ transformers = pytest.importorskip(
 )
 import torch  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
-from transformers.utils import import_utils  # noqa: E402
 
 from tests.architectures.test_transformers_agreement import (  # noqa: E402
     IS_VERSION_4,
@@ -43,9 +42,6 @@ from tests.architectures.test_transformers_agreement import (  # noqa: E402
 )
 
 pytestmark = pytest.mark.skipif(IS_VERSION_4, reason="transformers 4 writes some otherwise")
-
-# DiNAT's kernels are needed to run it, not to build it.
-import_utils.BACKENDS_MAPPING["natten"] = (lambda: True, "")
 
 NUM_DRAWS = 20
 # The types and classes that transformers does not build of its own defaults.
