@@ -39,10 +39,7 @@ def layout(config: Config) -> Layout:
     """The tensors of a class of Hiera for a config.json."""
     base, ratio = size(config, "embed_dim", 96), number(config, "embed_dim_multiplier", 2.0)
     each = depths(config, "depths", (2, 3, 16, 3))
-    widths = [
-        size({"embed_dim_multiplier": int(base * ratio**stage)}, "embed_dim_multiplier")
-        for stage in range(len(each))
-    ]
+    widths = [_width(base, ratio, stage) for stage in range(len(each))]
     heads_of(config, "num_heads", (1, 2, 4, 8), widths)
     stages: Tensors = ()
     inputs = base
@@ -60,6 +57,15 @@ def layout(config: Config) -> Layout:
         classes,
         alone=tensors_of("", (gain,)),
     )
+
+
+def _width(base: int, ratio: float, stage: int) -> int:
+    name = "embed_dim_multiplier"
+    try:
+        width = int(base * ratio**stage)
+    except OverflowError:
+        raise ConfigError(f"config.json: {name}", f"{ratio}", "a smaller factor") from None
+    return size({name: width}, name)
 
 
 def _embeddings(config: Config, width: int) -> Tensors:

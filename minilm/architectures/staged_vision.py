@@ -22,6 +22,7 @@ from minilm.architectures.task_heads import (
     number_of_classes,
     undeclared_class,
 )
+from minilm.config.validation import LARGEST_DIMENSION
 from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
@@ -192,7 +193,7 @@ def inner_width(
 
 def multiple(width: Size, value: int, ratio: float, name: str) -> Size:
     """``ratio``, the field ``name``, times a width whose value is ``value``, rounded down."""
-    rounded = size({name: int(ratio * value)}, name)
+    rounded = size({name: int(min(ratio * value, LARGEST_DIMENSION + 1))}, name)
     return int(ratio) * width if ratio == int(ratio) else rounded
 
 
