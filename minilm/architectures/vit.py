@@ -15,6 +15,7 @@ from typing import Any
 from minilm.architectures.building_blocks import L, d, f, h, linear, norm, read_heads
 from minilm.architectures.config_fields import flag, layers, number, size, whole_number
 from minilm.architectures.encoder_layers import encoder_layer
+from minilm.architectures.joint_text import is_version_4
 from minilm.architectures.task_heads import (
     class_name_of,
     head,
@@ -30,6 +31,7 @@ P, C, p = symbol("P"), symbol("C"), symbol("p")
 Config = Mapping[str, Any]
 Tensors = tuple[Tensor, ...]
 
+_CLASSIFIER = "ForImageClassification"
 _ATTENTION = (
     "attention.attention.query attention.attention.key attention.attention.value "
     "attention.output.dense"
@@ -70,6 +72,7 @@ _VARIANTS = {
     "dinov3_vit": _Variant("dinov3_vit", layer=_DINOV3, width=384, heads=6, pooled=False),
     "ijepa": _Variant("ijepa", tokens=(), pooled=False),
     "vit": _Variant("vit"),
+    "vit_msn": _Variant("vit", pooled=False),
 }
 
 
@@ -179,6 +182,10 @@ def _layers(config: Config, variant: _Variant, grid: tuple[int, int]) -> Tensors
         return tuple(t for t in tensors if t.name not in without)
     if family == "dinov3_vit":
         return _dinov3(config, block, tensors)
+    is_classifier = class_name_of(config).endswith(_CLASSIFIER)
+    if family == "vit_msn" and is_classifier and not is_version_4(config):
+        # As transformers 5 writes the classifier's.
+        tensors = [replace(t, name=t.name.removeprefix("vit.")) for t in tensors]
     if not flag(config, "qkv_bias", True):
         kinds = tuple(f".attention.attention.{n}.bias" for n in ("query", "key", "value"))
         tensors = [t for t in tensors if not t.name.endswith(kinds)]
@@ -241,7 +248,7 @@ def _with_class(result: Layout, config: Config, variant: _Variant) -> Layout:
         body = (replace(t, name=t.name.removeprefix(prefix)) for t in (*result.tensors, *pooler))
         return replace(result, tensors=tuple(body), symbols=symbols)
     names = {
-        "ForImageClassification": ("classifier",),
+        _CLASSIFIER: ("classifier",),
         "ForImageClassificationWithTeacher": ("cls_classifier", "distillation_classifier"),
     }
     heads = next((own for ending, own in names.items() if name.endswith(ending)), None)

@@ -25,7 +25,8 @@ from minilm.safe_text import short_repr
 _SIZES = (
     *("vocab_size", "hidden_size", "d_model", "n_embd", "dim", "embed_dim"),
     *("num_hidden_layers", "num_layers", "n_layers", "n_layer", "decoder_layers"),
-    *("hidden_sizes", "depth_multiplier", "width_coefficient", "width_multiplier", "class_expand"),
+    *("hidden_sizes", "embed_dims", "depth_multiplier"),
+    *("width_coefficient", "width_multiplier", "class_expand"),
 )
 
 

@@ -19,6 +19,7 @@ from tests.architectures import (
     draws_decoders,
     draws_gpt,
     draws_joint,
+    draws_pictures,
     draws_recurrent,
     draws_vision,
     draws_whole,
@@ -28,6 +29,7 @@ PATH = Path(__file__).parent / "recorded.json"
 DRAWS = draws.DRAWS | draws_gpt.DRAWS | draws_decoders.DRAWS | draws_recurrent.DRAWS
 CLASS_DRAWS = draws_classes.DRAWS | draws_vision.DRAWS | draws_joint.DRAWS | draws_whole.DRAWS
 CLASS_DRAWS |= draws_convolutions.DRAWS
+CLASS_DRAWS |= draws_pictures.DRAWS
 CLASSES = [(model_type, name) for model_type, (names, _) in CLASS_DRAWS.items() for name in names]
 SEED = 1
 

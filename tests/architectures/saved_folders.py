@@ -47,6 +47,7 @@ SIZES = {
     **dict.fromkeys(("num_experts", "local_experts", "routed_experts"), 4),
     **dict.fromkeys(("max_position_embeddings", "image_size"), 224),
 }
+_TWO_STAGES = {"depths": [1, 1], "num_heads": [2, 4], "out_features": None, "out_indices": None}
 # What else a type needs to be built, or to be small.
 MORE: dict[str, dict[str, Any]] = {
     "chameleon": {"vocabulary_map": {}, "vq_config.base_channels": 32},
@@ -67,6 +68,8 @@ MORE: dict[str, dict[str, Any]] = {
         "text_config.moe_intermediate_size": 12,
         "vision_config.position_embedding_size": 64,
     },
+    "dinat": _TWO_STAGES | {"dilations": [[1], [1]]},
+    "donut-swin": _TWO_STAGES,
     "dots3_note": {"audio_config.adapter_input_size": 64},
     "emu3": {"vocabulary_map": {}, "vq_config.base_channels": 32, "vq_config.codebook_size": 64},
     "ernie4_5_vl_moe": {"text_config.moe_num_experts": 4, "text_config.moe_k": 2},
@@ -89,6 +92,8 @@ MORE: dict[str, dict[str, Any]] = {
         "axial_pos_embds_dim": [16, 48],
         "axial_pos_shape": [8, 28],
     },
+    "swin": _TWO_STAGES,
+    "swinv2": _TWO_STAGES,
     "squeezebert": {"embedding_size": 64},
     "mobilebert": {"embedding_size": 32, "intra_bottleneck_size": 32, "true_hidden_size": 32},
     "qwen4_exp": {

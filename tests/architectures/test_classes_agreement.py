@@ -47,6 +47,11 @@ NUM_DRAWS = 20
 # The types and classes that transformers does not build of its own defaults.
 UNBUILT = {
     **dict.fromkeys(("ConvNextBackbone", "ConvNextV2Backbone"), "widths that are no list"),
+    **dict.fromkeys(
+        ("PerceiverForImageClassificationFourier", "PerceiverForImageClassificationConvProcessing"),
+        "heads that do not divide the inputs' width",
+    ),
+    "HieraForPreTraining": "no decoder",
     "aya_vision": "heads that do not divide the tower's width",
     "chameleon": "no vocabulary_map",
     "cohere_compass": "rope_parameters of no kind of layer",

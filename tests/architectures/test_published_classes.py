@@ -124,6 +124,37 @@ PUBLISHED: dict[str, tuple[str, dict[str, Any], int]] = {
         {"model_type": "dinov2", "image_size": 518},
         86_580_480,
     ),
+    "deepmind/language-perceiver": (
+        "PerceiverForMaskedLM",
+        {"model_type": "perceiver", "qk_channels": 256, "v_channels": 1280},
+        201_108_230,
+    ),
+    "microsoft/swin-tiny-patch4-window7-224": (
+        "SwinForImageClassification",
+        {"model_type": "swin", "num_labels": 1000},
+        28_288_354,  # these three as torchvision's documentation has them
+    ),
+    "microsoft/swin-small-patch4-window7-224": (
+        "SwinForImageClassification",
+        {"model_type": "swin", "depths": [2, 2, 18, 2], "num_labels": 1000},
+        49_606_258,
+    ),
+    "microsoft/swin-base-patch4-window7-224": (
+        "SwinForImageClassification",
+        {
+            "model_type": "swin",
+            "embed_dim": 128,
+            "depths": [2, 2, 18, 2],
+            "num_heads": [4, 8, 16, 32],
+            "num_labels": 1000,
+        },
+        87_768_224,
+    ),
+    "nvidia/segformer-b0-finetuned-ade-512-512": (
+        "SegformerForSemanticSegmentation",
+        {"model_type": "segformer", "num_labels": 150},
+        3_752_694,
+    ),
     "openai/clip-vit-base-patch32": ("CLIPModel", {"model_type": "clip"}, 151_277_313),
     "openai/clip-vit-large-patch14": (
         "CLIPModel",
