@@ -19,6 +19,7 @@ from tests.architectures import (
     draws_gpt,
     draws_joint,
     draws_recurrent,
+    draws_speech,
     draws_vision,
     draws_whole,
 )
@@ -26,6 +27,7 @@ from tests.architectures import (
 PATH = Path(__file__).parent / "recorded.json"
 DRAWS = draws.DRAWS | draws_gpt.DRAWS | draws_decoders.DRAWS | draws_recurrent.DRAWS
 CLASS_DRAWS = draws_classes.DRAWS | draws_vision.DRAWS | draws_joint.DRAWS | draws_whole.DRAWS
+CLASS_DRAWS = CLASS_DRAWS | draws_speech.DRAWS
 CLASSES = [(model_type, name) for model_type, (names, _) in CLASS_DRAWS.items() for name in names]
 SEED = 1
 
