@@ -7,6 +7,7 @@ from typing import Any
 
 from tests.architectures.draws import _flag, _maybe
 from tests.architectures.draws_classes import Config, Draw, labels
+from tests.architectures.draws_vision import text_tower, vision
 
 # model_type: the classes, and a draw.
 DRAWS: dict[str, tuple[tuple[str, ...], Draw]] = {}
@@ -171,3 +172,55 @@ declare("wav2vec2", "Wav2Vec2", (*FRAMES, "{}ForPreTraining"), _wav2vec2)
 declare("wav2vec2-bert", "Wav2Vec2Bert", FRAMES, _wav2vec2_bert)
 declare("wav2vec2-conformer", "Wav2Vec2Conformer", (*FRAMES, "{}ForPreTraining"), _conformer)
 declare("wavlm", "WavLM", FRAMES, _wavlm)
+
+
+def _spectrogram(random: Random) -> Config:
+    patch = random.randint(1, 4)
+    config = vision(random, qkv_bias=_flag(random)) | labels(random) | {"patch_size": patch}
+    config.pop("num_channels", None)
+    return config | _maybe(
+        random,
+        frequency_stride=random.randint(1, 3),
+        time_stride=random.randint(1, 3),
+        max_length=patch + random.randint(0, 9),
+        num_mel_bins=patch + random.randint(0, 9),
+    )
+
+
+def _clap_text(random: Random) -> Config:
+    return text_tower(random) | _maybe(random, type_vocab_size=2, projection_dim=5)
+
+
+def _clap_audio(random: Random) -> Config:
+    depth = random.randint(1, 3)
+    stages: Config = {"depths": [random.randint(1, 2) for _ in range(depth)]}
+    stages |= {"num_attention_heads": [random.randint(1, 2) * 2**i for i in range(depth)]}
+    return stages | _maybe(
+        random,
+        patch_embeds_hidden_size=8,
+        hidden_size=random.randint(1, 9),
+        projection_dim=5,
+        window_size=random.randint(1, 4),
+        num_mel_bins=random.choice([16, 32]),
+        patch_size=random.choice([2, 4, [4, 4]]),
+        patch_embed_input_channels=2,
+        enable_fusion=_flag(random),
+        fusion_type=random.choice([None, "channel_map", "aff_2d"]),
+        enable_patch_layer_norm=_flag(random),
+        aff_block_r=random.choice([2, 4]),
+        qkv_bias=_flag(random),
+        mlp_ratio=random.choice([1.5, 2.0]),
+    )
+
+
+def _clap(random: Random) -> Config:
+    parts = {"text_config": _clap_text(random), "audio_config": _clap_audio(random)}
+    return _maybe(random, projection_dim=6) | parts
+
+
+declare(
+    "audio-spectrogram-transformer", "AST", ("{}Model", "{}ForAudioClassification"), _spectrogram
+)
+declare("clap", "Clap", ("{}Model",), _clap)
+declare("clap_audio_model", "ClapAudio", ("{}Model", "{}ModelWithProjection"), _clap_audio)
+declare("clap_text_model", "ClapText", ("{}Model", "{}ModelWithProjection"), _clap_text)
