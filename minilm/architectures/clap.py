@@ -43,9 +43,7 @@ def layout(config: Config) -> Layout:
         shared = {"projection_dim": size(config, "projection_dim", 512)}
         text = _text({**sub_config(config, "text_config"), **shared}, "text_model.")
         sound = _sound({**sub_config(config, "audio_config"), **shared}, "audio_model.")
-        scales = (
-            Tensor(f"logit_scale_{n}", (), components.CLASSIFIER, Role.SCALED) for n in "at"
-        )
+        scales = (Tensor(f"logit_scale_{n}", (), components.CLASSIFIER, Role.SCALED) for n in "at")
         return replace(
             text,
             family=family,

@@ -39,7 +39,7 @@ from minilm.architectures.waveform import (
 )
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
-from minilm.ledger.symbols import ONE, ZERO, as_polynomial
+from minilm.ledger.symbols import ONE, ZERO, Polynomial, as_polynomial
 
 Config = Mapping[str, Any]
 Tensors = tuple[Tensor, ...]
@@ -137,11 +137,13 @@ def _buffers(config: Config, name: str) -> Tensors:
     return batch_norm_buffers(f"{name}.batch_norm", components.POSITIONAL_CONVOLUTION)
 
 
-def batch_norm_buffers(name: str, component: str, repeat: Any = ONE) -> Tensors:
-    """What a batch norm of the model's width keeps of the batches that it saw."""
+def batch_norm_buffers(
+    name: str, component: str, repeat: Polynomial = ONE, width: Polynomial = d
+) -> Tensors:
+    """What a batch norm keeps of the batches that it saw."""
     means = (f"{name}.running_{kind}" for kind in ("mean", "var"))
     return (
-        *(Tensor(mean, (d,), component, Role.SCALED, repeat) for mean in means),
+        *(Tensor(mean, (width,), component, Role.SCALED, repeat) for mean in means),
         Tensor(f"{name}.num_batches_tracked", (), component, Role.ONCE, repeat),
     )
 

@@ -1,0 +1,88 @@
+"""Random small configs of models that spell what they hear, and the classes that are declared of each."""
+
+from __future__ import annotations
+
+from functools import partial
+from random import Random
+from typing import Any
+
+from tests.architectures.draws import _flag, _maybe
+from tests.architectures.draws_classes import Config, Draw
+
+# model_type: the classes, and a draw.
+DRAWS: dict[str, tuple[tuple[str, ...], Draw]] = {}
+
+
+def conformer(random: Random, **more: Any) -> Config:
+    """The sizes of a conformer over a spectrogram; ``more`` are drawn or left out."""
+    heads = random.randint(1, 3)
+    return {
+        "hidden_size": 4 * heads * random.randint(1, 3),
+        "num_attention_heads": heads,
+        "num_hidden_layers": random.randint(1, 3),
+        **_maybe(
+            random,
+            intermediate_size=random.randint(1, 60),
+            attention_bias=_flag(random),
+            conv_kernel_size=random.choice([1, 3, 5]),
+            num_mel_bins=random.choice([32, 40]),
+            **more,
+        ),
+    }
+
+
+def parakeet(random: Random) -> Config:
+    return conformer(
+        random,
+        convolution_bias=_flag(random),
+        subsampling_factor=random.choice([2, 4, 8, 16]),
+        subsampling_conv_channels=random.randint(1, 9),
+        subsampling_conv_kernel_size=random.choice([1, 3, 5]),
+    )
+
+
+def _lasr(random: Random) -> Config:
+    return conformer(
+        random,
+        convolution_bias=_flag(random),
+        subsampling_conv_channels=random.randint(1, 9),
+        subsampling_conv_kernel_size=random.choice([1, 3, 5]),
+    )
+
+
+def _granite(random: Random) -> Config:
+    config = conformer(
+        random, conv_expansion_factor=random.randint(1, 3), head_dim=2 * random.randint(1, 4)
+    )
+    if _flag(random):
+        config |= {"max_position_embeddings": 9, "context_size": 4}
+    return config
+
+
+def _around(encoder: Draw, random: Random, **more: Any) -> Config:
+    config = _maybe(random, vocab_size=random.randint(3, 40), **more)
+    return config | {"encoder_config": encoder(random)}
+
+
+def _granite_ctc(random: Random) -> Config:
+    config = _around(_granite, random, tie_word_embeddings=_flag(random))
+    config["encoder_config"] |= {"vocab_size": config.get("vocab_size", 16384)}
+    return config
+
+
+def _transducer(random: Random) -> Config:
+    lengths = [0, 1, 2][: random.randint(1, 3)]
+    sizes = {"decoder_hidden_size": 6, "num_decoder_layers": random.randint(1, 3)}
+    return _around(parakeet, random, durations=lengths, **sizes)
+
+
+DRAWS |= {
+    "granite_speech5_ctc": (("GraniteSpeech5ForCTC",), _granite_ctc),
+    "granite_speech5_encoder": (("GraniteSpeech5Encoder",), _granite),
+    "lasr_ctc": (("LasrForCTC",), partial(_around, _lasr)),
+    "lasr_encoder": (("LasrEncoder",), _lasr),
+    "parakeet_ctc": (("ParakeetForCTC",), partial(_around, parakeet)),
+    "parakeet_encoder": (("ParakeetEncoder",), parakeet),
+    "parakeet_rnnt": (("ParakeetForRNNT",), _transducer),
+    "parakeet_tdt": (("ParakeetForTDT",), _transducer),
+}
