@@ -1,8 +1,8 @@
-"""Conformers over spectrograms of which convolutions leave every eighth frame or so: Parakeet, LASR, Granite 5.
+"""Conformers over the frames that convolutions leave of a spectrogram: Parakeet, LASR, Granite Speech 5.
 
-A layer is a feed-forward, attention, a convolution and another feed-forward. Costs are those of a frame that is
-left, without what relative positions cost; none of Granite's, which leaves out more between its layers. Names,
-shapes and defaults: huggingface/transformers `models/{parakeet,lasr,granite_speech5}`.
+A layer is a feed-forward, attention, a convolution and another feed-forward. Costs are those of a frame that
+is left, without what relative positions cost; none of Granite's, which leaves out more between its layers.
+Names, shapes and defaults: huggingface/transformers `models/{parakeet,lasr,granite_speech5}`.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def _convolution(config: Config, kind: Kind, name: str, wide: Polynomial) -> Ten
 
 
 def _parakeet(config: Config, kind: Kind, prefix: str) -> Tensors:
-    """Convolutions over time and frequency: the first whole, the others by channel, each with a map behind it."""
+    """Convolutions over time and frequency: the first whole, the others by channel and with a map behind."""
     channels = size(config, "subsampling_conv_channels", 256)
     factor, stride = (
         size(config, "subsampling_factor", 8),

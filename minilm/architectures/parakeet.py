@@ -1,7 +1,7 @@
 """Parakeet, LASR and Granite Speech 5: a conformer alone, or with a head that spells what it hears.
 
-CTC has a map of each frame; transducers (RNNT, TDT) an LSTM over what was spelled so far, whose costs are left out.
-Names, shapes and defaults: huggingface/transformers `models/{parakeet,lasr,granite_speech5}`.
+CTC has a map of each frame; transducers (RNNT, TDT) an LSTM over what was spelled so far, whose costs are
+left out. Names, shapes and defaults: huggingface/transformers `models/{parakeet,lasr,granite_speech5}`.
 """
 
 from __future__ import annotations

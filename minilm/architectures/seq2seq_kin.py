@@ -165,21 +165,26 @@ def _moonshine_layer(config: Config, layer: str, heads: Heads) -> Tensors:
     """Of the decoder, whose feed-forward has a gate."""
     bias = flag(config, "attention_bias", False)
     up, down = components.FEED_FORWARD_GATE_UP, components.FEED_FORWARD_DOWN
-    crossing = (
-        replace(
-            tensor,
-            component=components.CROSS_ATTENTION,
-            role=Role.ONCE if tensor.role is Role.MULTIPLIED else tensor.role,
-        )
-        for tensor in separate_attention(f"{layer}.encoder_attn", heads, qkv_bias=bias)
-    )
     return (
         *separate_attention(f"{layer}.self_attn", heads, qkv_bias=bias),
-        *map(_asked_by_token, crossing),
+        *cross_attention(f"{layer}.encoder_attn", heads, qkv_bias=bias),
         *linear(f"{layer}.mlp.fc1", 2 * f, d, up, bias=True),
         *linear(f"{layer}.mlp.fc2", d, f, down, bias=True),
         *_moonshine_norms(layer, L),
         *norm(f"{layer}.final_layernorm", components.FEED_FORWARD_NORM),
+    )
+
+
+def cross_attention(
+    name: str, heads: Heads, *, qkv_bias: bool, output_bias: bool = False
+) -> Tensors:
+    """Attention to what an encoder of the same width left."""
+    once = {Role.MULTIPLIED: Role.ONCE}
+    return tuple(
+        _asked_by_token(
+            replace(t, component=components.CROSS_ATTENTION, role=once.get(t.role, t.role))
+        )
+        for t in separate_attention(name, heads, qkv_bias=qkv_bias, output_bias=output_bias)
     )
 
 

@@ -99,9 +99,9 @@ def _classifier(config: Config, kind: str, projection: int) -> Tensors:
         raise ConfigError("config.json: tdnn_kernel", got, f"{len(widths)} sizes")
     inputs = (widths[0], *widths)
     delayed: list[Tensor] = []
-    for i, width in enumerate(widths):
+    for i, channels in enumerate(widths):
         seen = as_polynomial(inputs[i] * taps[i])
-        delayed += head(f"tdnn.{i}.kernel", as_polynomial(width), inputs=seen, role=each_frame)
+        delayed += head(f"tdnn.{i}.kernel", as_polynomial(channels), inputs=seen, role=each_frame)
     speaker = as_polynomial(size(config, "xvector_output_dim", 512))
     return (
         *layers,

@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 from tests.architectures.draws import _flag, _maybe
-from tests.architectures.draws_classes import Config, Draw
+from tests.architectures.draws_classes import Config, Draw, _t5
 
 # model_type: the classes, and a draw.
 DRAWS: dict[str, tuple[tuple[str, ...], Draw]] = {}
@@ -86,3 +86,64 @@ DRAWS |= {
     "parakeet_rnnt": (("ParakeetForRNNT",), _transducer),
     "parakeet_tdt": (("ParakeetForTDT",), _transducer),
 }
+
+
+def _decoder(random: Random, **more: Any) -> Config:
+    """The sizes of a decoder that attends to a conformer."""
+    heads = random.randint(1, 3)
+    return {
+        "hidden_size": 4 * heads * random.randint(1, 3),
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads,
+        "num_hidden_layers": random.randint(1, 3),
+        **_maybe(
+            random,
+            intermediate_size=random.randint(1, 60),
+            attention_bias=_flag(random),
+            head_dim=2 * random.randint(2, 4),
+            max_position_embeddings=random.randint(4, 20),
+            **more,
+        ),
+    }
+
+
+def _canary(random: Random) -> Config:
+    config = _around(parakeet, random, tie_word_embeddings=_flag(random))
+    config["decoder_config"] = _decoder(random)
+    if "vocab_size" in config:
+        config["decoder_config"]["vocab_size"] = config["vocab_size"]
+    return config
+
+
+def _cohere(random: Random) -> Config:
+    config = _around(parakeet, random, tie_word_embeddings=_flag(random))
+    return config | _decoder(random)
+
+
+def _moonshine(random: Random) -> Config:
+    depth = random.randint(1, 3)
+    encoder = _decoder(random, frame_ms=random.choice([2.0, 3.5]), sample_rate=8000)
+    encoder |= {"num_hidden_layers": depth, "sliding_windows": [[4, 2]] * depth}
+    config = _around(lambda _: encoder, random, tie_word_embeddings=_flag(random))
+    config |= _decoder(random)
+    if _flag(random):
+        config["hidden_size"] = encoder["hidden_size"]
+        config["num_attention_heads"] = encoder["num_attention_heads"]
+        config["num_key_value_heads"] = 1
+    return config
+
+
+def _pop2piano(random: Random) -> Config:
+    return _t5(random) | _maybe(random, composer_vocab_size=5, tie_word_embeddings=_flag(random))
+
+
+ENCODER_DECODER = ("{}ForConditionalGeneration", "{}Model")
+DRAWS |= {
+    name: (tuple(each.format(start) for each in ENCODER_DECODER), draw)
+    for name, start, draw in (
+        ("canary", "Canary", _canary),
+        ("cohere_asr", "CohereAsr", _cohere),
+        ("moonshine_streaming", "MoonshineStreaming", _moonshine),
+    )
+}
+DRAWS["pop2piano"] = (("Pop2PianoForConditionalGeneration",), _pop2piano)

@@ -54,6 +54,7 @@ UNBUILT = {
     "esm": "no vocabulary",
     "granite4_vision": "no downsample_rate",
     "hunyuan_vl": "no head_dim",
+    "moonshine_streaming": "no num_key_value_heads",
     "Wav2Vec2BertForCTC": "no vocab_size",
     "Wav2Vec2ConformerForCTC": "no vocab_size",
 }
