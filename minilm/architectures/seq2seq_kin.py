@@ -176,15 +176,21 @@ def _moonshine_layer(config: Config, layer: str, heads: Heads) -> Tensors:
 
 
 def cross_attention(
-    name: str, heads: Heads, *, qkv_bias: bool, output_bias: bool = False
+    name: str,
+    heads: Heads,
+    *,
+    qkv_bias: bool = False,
+    output_bias: bool = False,
+    output: str = "o_proj",
 ) -> Tensors:
     """Attention to what an encoder of the same width left."""
+    biases = {"qkv_bias": qkv_bias, "output_bias": output_bias}
     once = {Role.MULTIPLIED: Role.ONCE}
     return tuple(
         _asked_by_token(
             replace(t, component=components.CROSS_ATTENTION, role=once.get(t.role, t.role))
         )
-        for t in separate_attention(name, heads, qkv_bias=qkv_bias, output_bias=output_bias)
+        for t in separate_attention(name, heads, output=output, **biases)
     )
 
 

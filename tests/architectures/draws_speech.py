@@ -41,7 +41,7 @@ def _speech(random: Random, **more: Any) -> Config:
     }
 
 
-def _waveform(random: Random, **more: Any) -> Config:
+def waveform(random: Random, **more: Any) -> Config:
     """With convolutions over samples and positions by a convolution."""
     depth = random.randint(1, 4)
     config = _speech(
@@ -91,12 +91,12 @@ def adapter(random: Random) -> Config:
 
 
 def _wav2vec2(random: Random) -> Config:
-    config = _waveform(random, do_stable_layer_norm=_flag(random), adapter_attn_dim=5)
+    config = waveform(random, do_stable_layer_norm=_flag(random), adapter_attn_dim=5)
     return config | _speakers(random) | _codes(random) | adapter(random)
 
 
 def _hubert(random: Random) -> Config:
-    return _waveform(
+    return waveform(
         random,
         do_stable_layer_norm=_flag(random),
         adapter_attn_dim=5,
@@ -106,22 +106,22 @@ def _hubert(random: Random) -> Config:
 
 
 def _wavlm(random: Random) -> Config:
-    config = _waveform(random, do_stable_layer_norm=_flag(random), num_buckets=6)
+    config = waveform(random, do_stable_layer_norm=_flag(random), num_buckets=6)
     return config | _speakers(random) | adapter(random)
 
 
 def _unispeech(random: Random) -> Config:
-    config = _waveform(random, do_stable_layer_norm=_flag(random), adapter_attn_dim=5)
+    config = waveform(random, do_stable_layer_norm=_flag(random), adapter_attn_dim=5)
     return config | _speakers(random) | _codes(random, num_ctc_classes=9, num_clusters=11)
 
 
 def _data2vec(random: Random) -> Config:
-    config = _waveform(random, conv_pos_kernel_size=random.randint(1, 5))
+    config = waveform(random, conv_pos_kernel_size=random.randint(1, 5))
     return config | _speakers(random) | adapter(random)
 
 
 def _sew(random: Random) -> Config:
-    config = _waveform(random, squeeze_factor=random.randint(1, 3))
+    config = waveform(random, squeeze_factor=random.randint(1, 3))
     if _flag(random):
         config |= {"conv_dim": [3, config["hidden_size"]], "conv_kernel": [2, 1]}
         config["conv_stride"] = [2, 1]
@@ -141,7 +141,7 @@ def _sew_d(random: Random) -> Config:
 
 
 def _conformer(random: Random) -> Config:
-    config = _waveform(
+    config = waveform(
         random,
         position_embeddings_type=random.choice([None, "relative", "rotary"]),
         conv_depthwise_kernel_size=random.choice([1, 3, 5]),
@@ -224,3 +224,48 @@ declare(
 declare("clap", "Clap", ("{}Model",), _clap)
 declare("clap_audio_model", "ClapAudio", ("{}Model", "{}ModelWithProjection"), _clap_audio)
 declare("clap_text_model", "ClapText", ("{}Model", "{}ModelWithProjection"), _clap_text)
+
+
+def _speecht5(random: Random) -> Config:
+    config = waveform(random)
+    heads = config.pop("num_attention_heads")
+    config["encoder_layers"] = config.pop("num_hidden_layers")
+    for name in ("intermediate_size", "use_weighted_layer_sum", "classifier_proj_size"):
+        config.pop(name, None)
+    return config | {
+        "encoder_attention_heads": heads,
+        "decoder_attention_heads": heads,
+        "decoder_layers": random.randint(1, 3),
+        **_maybe(
+            random,
+            encoder_ffn_dim=random.randint(1, 40),
+            decoder_ffn_dim=random.randint(1, 40),
+            num_mel_bins=random.randint(1, 9),
+            speech_decoder_prenet_layers=random.randint(1, 3),
+            speech_decoder_prenet_units=random.randint(1, 9),
+            speaker_embedding_dim=5,
+            speech_decoder_postnet_layers=random.randint(1, 4),
+            speech_decoder_postnet_units=random.randint(1, 9),
+            speech_decoder_postnet_kernel=3,
+            reduction_factor=random.randint(1, 3),
+            encoder_max_relative_position=7,
+            tie_word_embeddings=_flag(random),
+        ),
+    }
+
+
+def _hifigan(random: Random) -> Config:
+    depth, kinds = random.randint(1, 3), random.randint(1, 3)
+    fields: Config = {"upsample_rates": [2] * depth, "upsample_kernel_sizes": [4] * depth}
+    blocks: Config = {
+        "resblock_kernel_sizes": [3, 5, 7][:kinds],
+        "resblock_dilation_sizes": [[1, 3][: random.randint(1, 2)] for _ in range(kinds)],
+    }
+    drawn = (each if _flag(random) else {} for each in (fields, blocks))
+    parts: Config = {name: value for each in drawn for name, value in each.items()}
+    return parts | _maybe(random, model_in_dim=6, upsample_initial_channel=16)
+
+
+SPEECHT5 = ("{}Model", "{}ForSpeechToText", "{}ForTextToSpeech", "{}ForSpeechToSpeech")
+declare("speecht5", "SpeechT5", SPEECHT5, _speecht5)
+declare("speecht5_hifigan", "SpeechT5", ("{}HifiGan",), _hifigan)

@@ -147,3 +147,32 @@ DRAWS |= {
     )
 }
 DRAWS["pop2piano"] = (("Pop2PianoForConditionalGeneration",), _pop2piano)
+
+
+def _dia_part(random: Random, **more: Any) -> Config:
+    groups = random.randint(1, 2)
+    return {
+        "hidden_size": random.randint(3, 20),
+        "num_attention_heads": groups * random.randint(1, 2),
+        "num_key_value_heads": groups,
+        "num_hidden_layers": random.randint(1, 3),
+        **_maybe(random, head_dim=4, intermediate_size=random.randint(1, 30), **more),
+    }
+
+
+def _dia(random: Random) -> Config:
+    cross = {"cross_head_dim": 6, "cross_hidden_size": random.randint(3, 9)}
+    config: Config = {
+        "encoder_config": _dia_part(random, vocab_size=9),
+        "decoder_config": _dia_part(random, vocab_size=random.randint(5, 40), **cross),
+    }
+    if _flag(random):
+        groups = {"cross_num_attention_heads": 4, "cross_num_key_value_heads": 2}
+        config["decoder_config"] |= groups
+    if _flag(random):
+        config |= {"delay_pattern": [0, 1, 2]}
+        config["decoder_config"] |= {"num_channels": 3}
+    return config
+
+
+DRAWS["dia"] = (("DiaForConditionalGeneration", "DiaModel"), _dia)
