@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from math import prod
 from random import Random
 from typing import Any
 
@@ -176,3 +177,52 @@ def _dia(random: Random) -> Config:
 
 
 DRAWS["dia"] = (("DiaForConditionalGeneration", "DiaModel"), _dia)
+
+
+def _text(random: Random, **more: Any) -> Config:
+    return {
+        "num_attention_heads": 2,
+        "num_key_value_heads": random.randint(1, 2),
+        "num_hidden_layers": random.randint(1, 2),
+        **_maybe(random, vocab_size=random.randint(9, 40), intermediate_size=9, **more),
+    }
+
+
+def _fun_asr(random: Random) -> Config:
+    heads, width = random.randint(1, 2), 8 * random.randint(1, 3)
+    audio = {
+        "hidden_size": 4 * heads,
+        "num_attention_heads": heads,
+        "num_hidden_layers": random.randint(1, 5),
+        **_maybe(
+            random,
+            num_mel_bins=random.choice([4, 6]),
+            num_stacked_frames=random.choice([1, 2]),
+            num_timestamp_prediction_layers=random.randint(1, 6),
+            fsmn_kernel_size=3,
+            intermediate_size=random.randint(1, 9),
+        ),
+    }
+    adaptor = {"hidden_size": width, "num_attention_heads": 2, "intermediate_size": width // 4}
+    adaptor |= _maybe(random, num_hidden_layers=random.randint(1, 3), projector_hidden_size=7)
+    text = _text(random, head_dim=6) | {"model_type": "qwen3", "hidden_size": width}
+    config = {"audio_config": audio, "adaptor_config": adaptor, "text_config": text}
+    return config | _maybe(random, tie_word_embeddings=_flag(random))
+
+
+def _vibevoice(random: Random) -> Config:
+    config: Config = {"text_config": _text(random) | {"model_type": "qwen2", "hidden_size": 8}}
+    for kind in ("acoustic", "semantic"):
+        ratios = [random.randint(1, 3) for _ in range(random.randint(1, 3))]
+        config[f"{kind}_tokenizer_encoder_config"] = {
+            "num_filters": random.randint(1, 4),
+            "downsampling_ratios": ratios,
+            "depths": [random.randint(1, 3) for _ in range(len(ratios) + 1)],
+            **_maybe(random, hidden_size=5, kernel_size=3, channels=2, ffn_expansion=2),
+        }
+    hop = prod(config["acoustic_tokenizer_encoder_config"]["downsampling_ratios"])
+    return config | {"acoustic_tokenizer_chunk_size": 6 * hop}
+
+
+DRAWS["fun_asr_nano"] = (("FunAsrNanoForConditionalGeneration",), _fun_asr)
+DRAWS["vibevoice_asr"] = (("VibeVoiceAsrForConditionalGeneration",), _vibevoice)
