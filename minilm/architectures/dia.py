@@ -1,4 +1,4 @@
-"""Dia: an encoder over letters, and a decoder of the codes of a sound, several at a time, which attends to it.
+"""Dia: an encoder over letters, and a decoder of a sound's codes, several at a time, which attends to it.
 
 A step of the decoder is one code of each channel. Names, shapes and defaults: huggingface/transformers
 `models/dia`.

@@ -1,7 +1,7 @@
 """Fun-ASR Nano: memory convolutions beside the attention of an encoder over stacked frames, and Qwen3.
 
-The encoder's first layer is wider at its input, and two of its layers end in a norm. Sounds are used once, not
-once a token. Names, shapes and defaults: huggingface/transformers `models/fun_asr_nano`.
+The encoder's first layer is wider at its input, and two of its layers end in a norm. Sounds are used once,
+not once a token. Names, shapes and defaults: huggingface/transformers `models/fun_asr_nano`.
 """
 
 from __future__ import annotations

@@ -309,6 +309,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "siglip_vision_model": ModelType("clip", by_class=True),
     "smollm3": ModelType("smollm3", gguf="smollm3"),
     "solar_open": ModelType("glm", gguf="glm4moe"),
+    "speech-encoder-decoder": ModelType("speech_encoder_decoder", by_class=True),
     "speech_to_text": ModelType("bart", by_class=True),
     "speecht5": ModelType("speecht5", by_class=True),
     "speecht5_hifigan": ModelType("speecht5", by_class=True),

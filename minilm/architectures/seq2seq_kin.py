@@ -45,7 +45,7 @@ def layout(config: Config) -> Layout:
     return _LAYOUTS[config["model_type"]](config)
 
 
-def _asked_by_token(tensor: Tensor) -> Tensor:
+def asked_by_token(tensor: Tensor) -> Tensor:
     """Of cross-attention, queries and output are a token's; keys and values the encoder's."""
     own = ("q_proj.weight", "query_proj.weight", "o_proj.weight", "out_proj.weight")
     if tensor.component == components.CROSS_ATTENTION and tensor.name.endswith(own):
@@ -88,7 +88,7 @@ def _prophetnet(config: Config) -> Layout:
     return replace(
         decoder,
         tensors=(
-            *map(_asked_by_token, decoder.tensors),
+            *map(asked_by_token, decoder.tensors),
             *(() if tied else (own,)),
             *tensors,
         ),
@@ -184,13 +184,14 @@ def cross_attention(
     output: str = "o_proj",
 ) -> Tensors:
     """Attention to what an encoder of the same width left."""
-    biases = {"qkv_bias": qkv_bias, "output_bias": output_bias}
     once = {Role.MULTIPLIED: Role.ONCE}
     return tuple(
-        _asked_by_token(
+        asked_by_token(
             replace(t, component=components.CROSS_ATTENTION, role=once.get(t.role, t.role))
         )
-        for t in separate_attention(name, heads, output=output, **biases)
+        for t in separate_attention(
+            name, heads, qkv_bias=qkv_bias, output_bias=output_bias, output=output
+        )
     )
 
 
@@ -260,7 +261,7 @@ def _t5gemma(config: Config) -> Layout:
         family="t5gemma",
         tensors=(
             *(moved(t, "decoder") for t in decoder.tensors),
-            *map(_asked_by_token, crossing),
+            *map(asked_by_token, crossing),
             *gains,
             *as_encoder(in_numbers(Part(own, dict(encoder.symbols))).tensors),
         ),

@@ -13,7 +13,6 @@ from typing import Any
 
 from minilm.architectures.bart import as_encoder
 from minilm.architectures.building_blocks import (
-    L,
     V,
     d,
     feed_forward,
@@ -167,7 +166,7 @@ def _frames_in(config: Config, name: str) -> Tensors:
     inner = size(config, "speech_decoder_prenet_units", 256)
     bands, part = size(config, "num_mel_bins", 80), components.EMBEDDING_PROJECTION
     depth = whole_number(config, "speech_decoder_prenet_layers", 2)
-    maps = []
+    maps: list[Tensor] = []
     for i in range(depth):
         inputs = as_polynomial(inner if i else bands)
         maps += _map(f"{name}.layers.{i}", inner, inputs, part)

@@ -1,10 +1,10 @@
-"""T5, mT5, UMT5, LongT5, Switch Transformers and Pop2Piano: encoder, decoder with cross-attention, relative positions.
+"""T5, mT5, UMT5, LongT5, Switch Transformers, Pop2Piano: encoder, cross-attention, relative positions.
 
 Heads may be narrower than the model; the feed-forward is gated from version 1.1 on. Positions are a bias
-of the first layer, in UMT5 of each. Switch Transformers has experts in some layers, one for a token; Pop2Piano
-hears, and knows composers. The encoder runs once a text. Names, shapes and defaults: huggingface/transformers `models/TYPE`; a head of its
-own where config.json says that it is not tied, as in the files of version 1.1, whatever version 5 of
-transformers makes of that.
+of the first layer, in UMT5 of each. Switch Transformers has experts in some layers, one for a token;
+Pop2Piano hears, and knows composers. The encoder runs once a text. Names, shapes and defaults:
+huggingface/transformers `models/TYPE`; a head of its own where config.json says that it is not tied, as in
+the files of version 1.1, whatever version 5 of transformers makes of that.
 """
 
 from __future__ import annotations

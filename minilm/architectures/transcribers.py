@@ -1,4 +1,4 @@
-"""Canary, Cohere's transcriber and streaming Moonshine: a decoder of text that attends to an encoder's frames.
+"""Canary, Cohere ASR and streaming Moonshine: a decoder of text that attends to an encoder's frames.
 
 The encoder, a conformer or Moonshine's, runs once a sound; costs are those of a token of text. Names, shapes
 and defaults: huggingface/transformers `models/{canary,cohere_asr,moonshine_streaming}`.

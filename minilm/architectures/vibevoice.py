@@ -1,7 +1,8 @@
 """VibeVoice ASR: two tokenizers over a waveform, of its sound and of its meaning, and a declared text model.
 
-Each is a stack of convolutions whose stages double the channels. They are used once a sound, not once a token.
-Names, shapes and defaults: huggingface/transformers `models/{vibevoice_asr,vibevoice_acoustic_tokenizer}`.
+Each is a stack of convolutions whose stages double the channels. They are used once a sound, not once a
+token. Names, shapes and defaults: huggingface/transformers
+`models/{vibevoice_asr,vibevoice_acoustic_tokenizer}`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from minilm.architectures.task_heads import (
 from minilm.architectures.vision_tower import Part, Tensors, gain, matrix, once, projector
 from minilm.errors import ConfigError
 from minilm.ledger import components
-from minilm.ledger.layout import Layout, Role
+from minilm.ledger.layout import Layout, Role, Tensor
 from minilm.ledger.symbols import as_polynomial
 
 Config = Mapping[str, Any]
@@ -46,7 +47,8 @@ def layout(config: Config) -> Layout:
     if name and not name.endswith(WITH_ENCODERS):
         raise undeclared_class(config)
     text = text_layout(config, _MODEL)
-    towers, between = [], []
+    towers: list[Part] = []
+    between: list[Tensor] = []
     for kind in ("acoustic", "semantic"):
         tower = f"{kind}_tokenizer_encoder"
         fields = sub_config(config, f"{tower}_config")

@@ -7,8 +7,10 @@ from math import prod
 from random import Random
 from typing import Any
 
+from tests.architectures import draws_speech
 from tests.architectures.draws import _flag, _maybe
-from tests.architectures.draws_classes import Config, Draw, _t5
+from tests.architectures.draws_classes import Config, Draw, _seq2seq, _t5
+from tests.architectures.draws_classes import encoder as encoder_sizes
 
 # model_type: the classes, and a draw.
 DRAWS: dict[str, tuple[tuple[str, ...], Draw]] = {}
@@ -226,3 +228,23 @@ def _vibevoice(random: Random) -> Config:
 
 DRAWS["fun_asr_nano"] = (("FunAsrNanoForConditionalGeneration",), _fun_asr)
 DRAWS["vibevoice_asr"] = (("VibeVoiceAsrForConditionalGeneration",), _vibevoice)
+
+
+_HEARD = ("hubert", "sew", "wav2vec2", "wav2vec2-bert", "wav2vec2-conformer", "wavlm")
+
+
+def _speech_encoder_decoder(random: Random) -> Config:
+    heard, said = random.choice(_HEARD), random.choice(["bert", "roberta", "bart", "mbart"])
+    encoder = draws_speech.DRAWS[heard][1](random) | {"model_type": heard}
+    if said.startswith(("bert", "roberta")):
+        decoder = encoder_sizes(random) | {"add_cross_attention": True, "is_decoder": True}
+    else:
+        decoder = _seq2seq(random)
+    decoder |= {"model_type": said, "pad_token_id": 0}
+    decoder.pop("id2label", None)
+    if _flag(random):
+        decoder["cross_attention_hidden_size"] = encoder["hidden_size"]
+    return {"encoder": encoder, "decoder": decoder}
+
+
+DRAWS["speech-encoder-decoder"] = (("SpeechEncoderDecoderModel",), _speech_encoder_decoder)
