@@ -45,7 +45,7 @@ def layout(config: Config) -> Layout:
     return _LAYOUTS[config["model_type"]](config)
 
 
-def _asked_by_token(tensor: Tensor) -> Tensor:
+def asked_by_token(tensor: Tensor) -> Tensor:
     """Of cross-attention, queries and output are a token's; keys and values the encoder's."""
     own = ("q_proj.weight", "query_proj.weight", "o_proj.weight", "out_proj.weight")
     if tensor.component == components.CROSS_ATTENTION and tensor.name.endswith(own):
@@ -88,7 +88,7 @@ def _prophetnet(config: Config) -> Layout:
     return replace(
         decoder,
         tensors=(
-            *map(_asked_by_token, decoder.tensors),
+            *map(asked_by_token, decoder.tensors),
             *(() if tied else (own,)),
             *tensors,
         ),
@@ -165,21 +165,33 @@ def _moonshine_layer(config: Config, layer: str, heads: Heads) -> Tensors:
     """Of the decoder, whose feed-forward has a gate."""
     bias = flag(config, "attention_bias", False)
     up, down = components.FEED_FORWARD_GATE_UP, components.FEED_FORWARD_DOWN
-    crossing = (
-        replace(
-            tensor,
-            component=components.CROSS_ATTENTION,
-            role=Role.ONCE if tensor.role is Role.MULTIPLIED else tensor.role,
-        )
-        for tensor in separate_attention(f"{layer}.encoder_attn", heads, qkv_bias=bias)
-    )
     return (
         *separate_attention(f"{layer}.self_attn", heads, qkv_bias=bias),
-        *map(_asked_by_token, crossing),
+        *cross_attention(f"{layer}.encoder_attn", heads, qkv_bias=bias),
         *linear(f"{layer}.mlp.fc1", 2 * f, d, up, bias=True),
         *linear(f"{layer}.mlp.fc2", d, f, down, bias=True),
         *_moonshine_norms(layer, L),
         *norm(f"{layer}.final_layernorm", components.FEED_FORWARD_NORM),
+    )
+
+
+def cross_attention(
+    name: str,
+    heads: Heads,
+    *,
+    qkv_bias: bool = False,
+    output_bias: bool = False,
+    output: str = "o_proj",
+) -> Tensors:
+    """Attention to what an encoder of the same width left."""
+    once = {Role.MULTIPLIED: Role.ONCE}
+    return tuple(
+        asked_by_token(
+            replace(t, component=components.CROSS_ATTENTION, role=once.get(t.role, t.role))
+        )
+        for t in separate_attention(
+            name, heads, qkv_bias=qkv_bias, output_bias=output_bias, output=output
+        )
     )
 
 
@@ -249,7 +261,7 @@ def _t5gemma(config: Config) -> Layout:
         family="t5gemma",
         tensors=(
             *(moved(t, "decoder") for t in decoder.tensors),
-            *map(_asked_by_token, crossing),
+            *map(asked_by_token, crossing),
             *gains,
             *as_encoder(in_numbers(Part(own, dict(encoder.symbols))).tensors),
         ),

@@ -1,10 +1,10 @@
-"""T5, mT5, UMT5, LongT5 and Switch Transformers: encoder, decoder with cross-attention, relative positions.
+"""T5, mT5, UMT5, LongT5, Switch Transformers, Pop2Piano: encoder, cross-attention, relative positions.
 
 Heads may be narrower than the model; the feed-forward is gated from version 1.1 on. Positions are a bias
-of the first layer, in UMT5 of each. Switch Transformers has experts in some layers, one for a token. The
-encoder runs once a text. Names, shapes and defaults: huggingface/transformers `models/TYPE`; a head of its
-own where config.json says that it is not tied, as in the files of version 1.1, whatever version 5 of
-transformers makes of that.
+of the first layer, in UMT5 of each. Switch Transformers has experts in some layers, one for a token;
+Pop2Piano hears, and knows composers. The encoder runs once a text. Names, shapes and defaults:
+huggingface/transformers `models/TYPE`; a head of its own where config.json says that it is not tied, as in
+the files of version 1.1, whatever version 5 of transformers makes of that.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class _Variant:
 _VARIANTS = {
     "longt5": _Variant((32128, 6, 512, 8, 2048)),
     "mt5": _Variant((250112, 8, 512, 6, 1024), "gated-gelu"),
+    "pop2piano": _Variant((2400, 6, 512, 8, 2048), "gated-gelu"),
     "switch_transformers": _Variant((32128, 12, 768, 12, 2048)),
     "t5": _Variant((32128, 6, 512, 8, 2048)),
     "umt5": _Variant((250112, 8, 512, 6, 1024), "gated-gelu", L),
@@ -89,13 +90,13 @@ def layout(config: Config) -> Layout:
         *_stack("decoder", "SelfAttention", config, variant, queries, sparse["decoder"], L),
         *norm("decoder.final_layer_norm", components.FINAL_NORM, repeat=ONE),
     )
-    tied = flag(config, "tie_word_embeddings", True)
+    tied = flag(config, "tie_word_embeddings", True) and family != "pop2piano"
     table = Tensor("shared.weight", (V, d), components.TOKEN_EMBEDDING, Role.LOOKED_UP)
     stacks = tuple((f"{n}.embed_tokens.weight", table.name) for n in ("encoder", "decoder"))
     own = AttentionSpec(L, 2 * queries, queries, queries)
     result = Layout(
         family,
-        (table, *encoder, *decoder, *lm_head("lm_head", tied=tied)),
+        (table, *_composers(config), *encoder, *decoder, *lm_head("lm_head", tied=tied)),
         symbols,
         ties=(*stacks, *((("lm_head.weight", table.name),) if tied else ())),
         attention=(own, own),  # to the text so far, and to the encoder's
@@ -113,6 +114,15 @@ def _with_class(result: Layout, config: Config, encoder: Tensors, table: Tensor)
         raise undeclared_class(config)
     body = tuple(t for t in result.tensors if t.component != components.LM_HEAD)
     return replace(result, tensors=body, ties=result.ties[:2])
+
+
+def _composers(config: Config) -> Tensors:
+    """Pop2Piano's table of whom to arrange like."""
+    if config["model_type"] != "pop2piano":
+        return ()
+    rows = as_polynomial(size(config, "composer_vocab_size", 21))
+    name = "mel_conditioner.embedding.weight"
+    return (Tensor(name, (rows, d), components.TOKEN_TYPE_EMBEDDING, Role.ONCE),)
 
 
 def _encoder_attention(config: Config) -> str:

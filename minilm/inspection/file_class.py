@@ -20,7 +20,8 @@ from minilm.ledger.layout import Layout
 _CLASSES = (
     *("ForPreTraining", "ForMaskedLM", "ForConditionalGeneration", "Model", "EncoderModel"),
     *("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering"),
-    *("ForMultipleChoice", "ForImageClassification"),
+    *("ForMultipleChoice", "ForImageClassification", "ForCTC"),
+    *("ForAudioFrameClassification", "ForXVector"),
 )
 
 

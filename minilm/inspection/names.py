@@ -86,9 +86,17 @@ def is_buffer(name: str, shape: tuple[int, ...]) -> bool:
     )
 
 
+_OLDER = {
+    ".gamma": ".weight",
+    ".beta": ".bias",
+    ".weight_g": ".parametrizations.weight.original0",
+    ".weight_v": ".parametrizations.weight.original1",
+}
+
+
 def current_name(name: str) -> str:
-    """A norm's gain and bias as they are named today, where a file has gamma and beta."""
-    for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
+    """What a tensor is called today: a norm's gamma and beta, and a normed weight's length and direction."""
+    for old, new in _OLDER.items():
         if name.endswith(old):
             return name.removesuffix(old) + new
     return name

@@ -43,7 +43,7 @@ class Tensor:
     ones; ``{i}`` in the name is the layer's number and ``{e}`` the expert's, from 0 to ``experts`` - 1
     in each layer. If ``routed``, one token uses e of the E experts. A ``transposed`` matrix is
     stored (in, out), where others are (out, in). ``frozen`` ones are not trained. ``runs`` is how many
-    layers share it, where not all do.
+    layers share it, where not all do, or how often a token runs it.
     """
 
     name: str

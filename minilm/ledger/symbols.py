@@ -88,9 +88,12 @@ FAMILY_MEANINGS = {
     ("instructblip", "z"): "query transformer layers",
     ("instructblipvideo", "a"): "query transformer width",
     ("instructblipvideo", "z"): "query transformer layers",
+    ("fun_asr_nano", "a"): "audio width",
+    ("fun_asr_nano", "z"): "audio layers",
     ("mllama", "z"): "global vision layers",
     ("mobilebert", "w"): "bottleneck width",
     ("ultrabert", "p"): "prediction head width",
+    **{(name, "p"): "prediction network width" for name in ("parakeet_rnnt", "parakeet_tdt")},
     **{(name, "p"): "pooler width" for name in ("deit", "siglip", "siglip2", "vit")},
     **{
         (name, letter): meaning

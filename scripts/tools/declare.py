@@ -63,7 +63,10 @@ LETTERS = {
 }
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 LAYERS = ("num_hidden_layers", "decoder_layers", "n_layer", "num_layers")
-MAPPINGS = ("CAUSAL_LM", "MASKED_LM", "SEQ_TO_SEQ_CAUSAL_LM", "IMAGE_TEXT_TO_TEXT")
+MAPPINGS = (
+    *("CAUSAL_LM", "MASKED_LM", "SEQ_TO_SEQ_CAUSAL_LM", "IMAGE_TEXT_TO_TEXT"),
+    *("CTC", "AUDIO_CLASSIFICATION", "SPEECH_SEQ_2_SEQ"),
+)
 SMALL = {**dict.fromkeys(LAYERS, 4), **dict.fromkeys(EXPERTS, 8)} | {"n_group": 1, "topk_group": 1}
 # Of a tensor's name, the first that occurs in it.
 COMPONENTS = {

@@ -21,6 +21,8 @@ from tests.architectures import (
     draws_joint,
     draws_pictures,
     draws_recurrent,
+    draws_speech,
+    draws_transcribers,
     draws_vision,
     draws_whole,
 )
@@ -28,8 +30,8 @@ from tests.architectures import (
 PATH = Path(__file__).parent / "recorded.json"
 DRAWS = draws.DRAWS | draws_gpt.DRAWS | draws_decoders.DRAWS | draws_recurrent.DRAWS
 CLASS_DRAWS = draws_classes.DRAWS | draws_vision.DRAWS | draws_joint.DRAWS | draws_whole.DRAWS
-CLASS_DRAWS |= draws_convolutions.DRAWS
-CLASS_DRAWS |= draws_pictures.DRAWS
+CLASS_DRAWS |= draws_pictures.DRAWS | draws_convolutions.DRAWS
+CLASS_DRAWS |= draws_speech.DRAWS | draws_transcribers.DRAWS
 CLASSES = [(model_type, name) for model_type, (names, _) in CLASS_DRAWS.items() for name in names]
 SEED = 1
 

@@ -1,6 +1,6 @@
 """python -m tests.architectures.saved_folders [TYPE ...]: small saved models of transformers, inspected.
 
-Every type of its image-text, sequence-to-sequence and masked language models, classifiers of images,
+Every type of its image-text, sequence-to-sequence, masked language and speech models, classifiers of images,
 detectors and backbones that builds from its default config with small sizes, declared or not, is saved, and
 `minilm inspect FOLDER` compared with the model: total, buffers, ties. Prints a line for each that is not
 right, then a table.
@@ -30,6 +30,7 @@ LAYERS = 2
 MAPPINGS = (
     *("MASKED_LM", "SEQ_TO_SEQ_CAUSAL_LM", "IMAGE_TEXT_TO_TEXT"),
     *("IMAGE_CLASSIFICATION", "BACKBONE", "OBJECT_DETECTION"),
+    *("CTC", "AUDIO_CLASSIFICATION", "SPEECH_SEQ_2_SEQ"),
 )
 # The end of a field's name, and its size: the first that fits. Heads before widths, as `d_kv` is one.
 SIZES = {

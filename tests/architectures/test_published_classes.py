@@ -241,6 +241,18 @@ PUBLISHED: dict[str, tuple[str, dict[str, Any], int]] = {
         },
         8_292_166_656,
     ),
+    "facebook/wav2vec2-base-960h": ("Wav2Vec2ForCTC", {"model_type": "wav2vec2"}, 94_396_320),
+    "facebook/wav2vec2-large-960h": (
+        "Wav2Vec2ForCTC",
+        {
+            "model_type": "wav2vec2",
+            "hidden_size": 1024,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 16,
+            "intermediate_size": 4096,
+        },
+        315_461_792,
+    ),
     "answerdotai/ModernBERT-base": (
         "ModernBertForMaskedLM",
         {"model_type": "modernbert"},
