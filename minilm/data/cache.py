@@ -47,10 +47,13 @@ class CacheEntry:
 def default_cache() -> Path:
     """Where data is kept: $MINILM_CACHE, else $XDG_CACHE_HOME/minilm, else ~/.cache/minilm.
 
-    Raises InputError where that is below the home directory of a user who has none.
+    Raises InputError where that is below the home directory of a user who has none, or is a file.
     """
     if folder := os.environ.get("MINILM_CACHE"):
-        return Path(os.path.expanduser(folder))
+        cache = Path(os.path.expanduser(folder))
+        if cache.is_file():
+            raise InputError("MINILM_CACHE", f"{folder}, a file", "a folder, or none yet")
+        return cache
     if folder := os.environ.get("XDG_CACHE_HOME"):
         return Path(folder, "minilm")
     path = os.path.expanduser("~/.cache/minilm")

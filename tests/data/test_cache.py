@@ -176,3 +176,14 @@ def test_the_verb_lists_and_removes(
     monkeypatch.setenv("MINILM_CACHE", str(tmp_path / "none"))
     assert main([]) == 0
     assert "0 texts, 0 bytes" in capsys.readouterr().out
+
+
+def test_a_cache_that_is_a_file_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "file"
+    path.write_text("mine")
+    monkeypatch.setenv("MINILM_CACHE", str(path))
+    assert main(["--prune", "0"]) == 2
+    assert f"MINILM_CACHE: {path}, a file, expected a folder" in capsys.readouterr().err
+    assert path.read_text() == "mine"
