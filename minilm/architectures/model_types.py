@@ -309,6 +309,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "xlstm": ModelType("xlstm"),
     "xmod": _BERT,
     "youtu": ModelType("deepseek"),
+    "zamba": ModelType("zamba"),
     "zamba2": ModelType("zamba2"),
     "zaya": ModelType("zaya"),
     **{

@@ -37,9 +37,9 @@ from minilm.ledger.layout import Layout, Tensor
 from minilm.ledger.symbols import ONE, Polynomial, as_polynomial
 
 _DEFAULTS = Defaults(32000, 54, (2560, 32, None, None), context=4096, tied=True)
-_HYBRID = "hybrid"
+HYBRID = "hybrid"
 _KINDS = [
-    _HYBRID if i in (6, 12, 18, 24, 30, 36, 42, 47, 51) else RECURRENT
+    HYBRID if i in (6, 12, 18, 24, 30, 36, 42, 47, 51) else RECURRENT
     for i in range(_DEFAULTS.layers)
 ]
 # Each of them ties the adapters of all: a list from a file must not make us name millions.
@@ -54,14 +54,12 @@ def layout(config: Mapping[str, Any]) -> Layout:
     name = "layers_block_type"
     listed = {name: _KINDS if config.get(name) is None else config[name]}
     kinds = kinds_of_layers(
-        listed, num_layers, lambda i: RECURRENT, name=name, names=(RECURRENT, _HYBRID)
+        listed, num_layers, lambda i: RECURRENT, name=name, names=(RECURRENT, HYBRID)
     )
-    hybrid = [i for i, kind in enumerate(kinds) if kind == _HYBRID]
-    if len(hybrid) > _MOST_SHARING:
-        got, expected = f"{len(hybrid)} hybrid layers", f"at most {_MOST_SHARING}"
-        raise ConfigError(f"config.json: {name}", got, expected)
+    hybrid = [i for i, kind in enumerate(kinds) if kind == HYBRID]
+    most_sharing(hybrid)
     blocks = min(size(config, "num_mem_blocks", 1), len(hybrid))
-    heads = _heads(config)
+    heads = wide_heads(config, defaults=(2560, 32, None))
     wide = optional_size(config, "intermediate_size") or 4 * heads.symbols["d"]
     shared = [_shared_block(config, heads, hybrid, block, blocks) for block in range(blocks)]
     plain, after = (_mamba(config, heads.symbols["d"], prefix) for prefix in ("", ".mamba_decoder"))
@@ -77,7 +75,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
         heads,
         *within(layers_of(kinds, RECURRENT), *plain.tensors),
         *within(
-            layers_of(kinds, _HYBRID),
+            layers_of(kinds, HYBRID),
             *linear(f"{BLOCK}.linear", d, d, components.ATTENTION_OUTPUT),
             *after.tensors,
         ),
@@ -94,11 +92,22 @@ def layout(config: Mapping[str, Any]) -> Layout:
     return replace(result, ties=(*result.ties, *tied), context_length=context)
 
 
-def _heads(config: Mapping[str, Any]) -> Heads:
-    """They see the stream beside the embeddings, and are as wide together unless their width is given."""
-    d_model = size(config, "hidden_size", 2560)
-    num_heads = size(config, "num_attention_heads", 32)
-    groups = optional_size(config, "num_key_value_heads") or num_heads
+def most_sharing(hybrid: list[int]) -> None:
+    """Raises ConfigError where more layers share a block than names are made for."""
+    if len(hybrid) > _MOST_SHARING:
+        got, expected = f"{len(hybrid)} hybrid layers", f"at most {_MOST_SHARING}"
+        raise ConfigError("config.json: layers_block_type", got, expected)
+
+
+def wide_heads(config: Mapping[str, Any], *, defaults: tuple[int, int, int | None]) -> Heads:
+    """They see the stream beside the embeddings, and are as wide together unless their width is given.
+
+    ``defaults`` are of the model's width, the heads and those of keys; None: as many as heads.
+    """
+    d_model = size(config, "hidden_size", defaults[0])
+    num_heads = size(config, "num_attention_heads", defaults[1])
+    own = optional_size(config, "num_key_value_heads")
+    groups = own or (defaults[2] if "num_key_value_heads" not in config else None) or num_heads
     require(config, "attention_hidden_size", 2 * d_model)  # else transformers cannot run it
     head_dim = optional_size(config, field_name(config, "attention_head_dim", "head_dim"))
     if (head_dim is None and 2 * d_model % num_heads) or num_heads % groups:
@@ -142,12 +151,7 @@ def _shared_block(
 
     adapted = flag(config, "use_shared_attention_adapter", False)
     tensors = (
-        *norm(f"{_SHARED}.input_layernorm", components.ATTENTION_NORM, width=2 * d),
-        *linear(f"{attention}.q_proj", heads.queries, 2 * d, components.ATTENTION_QUERY),
-        *linear(f"{attention}.k_proj", heads.keys, 2 * d, components.ATTENTION_KEY),
-        *linear(f"{attention}.v_proj", heads.keys, 2 * d, components.ATTENTION_VALUE),
-        *linear(f"{attention}.o_proj", d, heads.queries, components.ATTENTION_OUTPUT),
-        *norm(f"{_SHARED}.pre_ff_layernorm", components.FEED_FORWARD_NORM),
+        *shared_attention(_SHARED, heads),
         *linear(f"{mlp}.gate_up_proj", 2 * f, d, components.FEED_FORWARD_GATE_UP, bias=bias),
         *linear(f"{mlp}.down_proj", d, f, components.FEED_FORWARD_DOWN, bias=bias),
     )
@@ -162,3 +166,16 @@ def _shared_block(
     group = LayerGroup(ONE, (hybrid[block],))
     shared = (replace(each, runs=len(turns)) for each in within(group, *tensors))
     return (*shared, *within(group, *own))
+
+
+def shared_attention(prefix: str, heads: Heads) -> tuple[Tensor, ...]:
+    """Both norms of a shared block, and its attention over the stream beside the embeddings."""
+    attention = f"{prefix}.self_attn"
+    return (
+        *norm(f"{prefix}.input_layernorm", components.ATTENTION_NORM, width=2 * d),
+        *linear(f"{attention}.q_proj", heads.queries, 2 * d, components.ATTENTION_QUERY),
+        *linear(f"{attention}.k_proj", heads.keys, 2 * d, components.ATTENTION_KEY),
+        *linear(f"{attention}.v_proj", heads.keys, 2 * d, components.ATTENTION_VALUE),
+        *linear(f"{attention}.o_proj", d, heads.queries, components.ATTENTION_OUTPUT),
+        *norm(f"{prefix}.pre_ff_layernorm", components.FEED_FORWARD_NORM),
+    )

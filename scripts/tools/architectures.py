@@ -35,9 +35,9 @@ classifier, alone, or whole. A class that is not declared is counted from its fi
 0.1.0. A model_type that is not is read as another by `minilm inspect --as TYPE`; where the fields of a
 config.json are those of a declared one, the error offers that.
 
-Of the 189 types of causal language models that transformers 5.23 has, 13 are not declared, each an
+Of the 189 types of causal language models that transformers 5.23 has, 12 are not declared, each an
 architecture of its own: blt, gemma3n as a whole, gemma4_assistant, gemma4_unified_assistant, hrm_text,
-inkling_text, inkling2_text, musicgen, musicgen_melody, qwen4_exp, qwen4_exp_text, reformer and zamba.
+inkling_text, inkling2_text, musicgen, musicgen_melody, qwen4_exp, qwen4_exp_text and reformer.
 `make agree` lists them, and those that a newer transformers adds.
 
 - counted: names, shapes, formula, components, memory, active parameters; "language model" is the part of a

@@ -305,6 +305,30 @@ def _xlstm(random: Random) -> Config:
     return config | {"hidden_size": 128, "num_hidden_layers": random.randint(1, 3)}
 
 
+def _zamba(random: Random) -> Config:
+    """Several layers with the shared block: transformers cannot tie a single one, nor run without any."""
+    config = _decoder(
+        mamba_d_state=range(1, 9),
+        mamba_d_conv=range(1, 5),
+        mamba_dt_rank=(*range(1, 5), "auto"),
+        mamba_conv_bias=FLAG,
+        mamba_proj_bias=FLAG,
+        n_mamba_heads=(1, 2),
+        mamba_expand=(2, 4),
+        fixed={"tie_word_embeddings": True},
+    )(random)
+    number = random.randint(2, 4)
+    kinds = ["hybrid"] * number + ["mamba"] * random.randint(0, 3)
+    random.shuffle(kinds)
+    if random.random() < 0.5:
+        return config | {"layers_block_type": kinds, "num_hidden_layers": len(kinds)}
+    return config | {
+        "attn_layer_period": 2,
+        "attn_layer_offset": 1,
+        "num_hidden_layers": 3 + number,
+    }
+
+
 def _zamba2(random: Random) -> Config:
     """At least as many layers with a shared block as there are blocks; adapters want the usual head width."""
     config = _decoder(
@@ -377,6 +401,7 @@ DRAWS: dict[str, Draw] = {
     "recurrent_gemma": _any_head_width(_recurrent_gemma),
     "rwkv": _rwkv,
     "xlstm": _xlstm,
+    "zamba": _zamba,
     "zamba2": _zamba2,
     "zaya": _decoder(
         head_dim="head_dim",

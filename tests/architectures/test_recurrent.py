@@ -143,6 +143,8 @@ def test_a_report_without_recurrent_layers_has_neither(tmp_path: Path) -> None:
             "layers_block_type",
         ),
         ({"model_type": "zamba2", "tie_word_embeddings": False}, "tie_word_embeddings"),
+        ({"model_type": "zamba", "num_hidden_layers": 2}, "num_hidden_layers"),
+        ({"model_type": "zamba", "n_mamba_heads": 3}, "n_mamba_heads"),
         ({"model_type": "zamba2", "attention_hidden_size": 2560}, "attention_hidden_size"),
         (
             {
