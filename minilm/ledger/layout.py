@@ -267,8 +267,9 @@ class Layout:
         """The closed form of the whole count: the layers' terms expanded, the others factored."""
         in_layers = sum((t.count for t in self.tensors if t.repeat != ONE), ZERO)
         outside = sum((t.count for t in self.tensors if t.repeat == ONE), ZERO)
-        plain = in_layers.terms.get((), 0)  # a number on both sides is one number
-        in_layers, outside = in_layers - plain, outside + plain
+        # What is like a term outside, or a number, is none of the layers'.
+        like = {m: c for m, c in in_layers.terms.items() if m in outside.terms or not m}
+        in_layers, outside = in_layers - Polynomial(like), outside + Polynomial(like)
 
         def text(notation: Notation, values: Mapping[str, int] | None = None) -> str:
             terms = []
