@@ -99,6 +99,13 @@ DECODERS: dict[str, GgufArchitecture] = {
         present={"use_qkv_bias": "attn_qkv.bias"},
         parts=SHARED_EXPERTS | CORRECTION,
     ),
+    # Of 1bitLLM, whose norms have other names than transformers'.
+    "bitnet": GgufArchitecture(
+        parts={
+            "self_attn.attn_sub_norm": (Part("attn_sub_norm"),),
+            "mlp.ffn_sub_norm": (Part("ffn_sub_norm"),),
+        }
+    ),
     "chatglm": GgufArchitecture(
         variants=(("attn_qkv.weight", "chatglm"),),
         may_have={

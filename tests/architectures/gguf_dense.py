@@ -27,6 +27,16 @@ CONVERSIONS: dict[str, Conversion] = {
         },
         derived=all_heads,
     ),
+    # bitnet.py reads the names of 1bitLLM.
+    "bitnet": Conversion(
+        "bitnet",
+        {"tie_word_embeddings": True},
+        VOCABULARY,
+        {
+            "attn_sub_norm.weight": renamed("inner_attn_ln.weight"),
+            "ffn_sub_norm.weight": renamed("ffn_layernorm.weight"),
+        },
+    ),
     "bloom": Conversion(
         "bloom",
         {"seq_length": range(4, 9)},
