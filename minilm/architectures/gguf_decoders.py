@@ -278,6 +278,14 @@ DECODERS: dict[str, GgufArchitecture] = {
         may_have={"expert_shared_feed_forward_length": ("shared_intermediate_size",)},
         parts=GRANITE_EXPERTS,
     ),
+    # Of Grok-2, which has a dense feed-forward beside the experts.
+    "grok": GgufArchitecture(
+        unlike=("ffn_gate.weight", "ffn_up.weight"),
+        parts={
+            "post_attn_norm": (Part("attn_output_norm"),),
+            "post_moe_norm": (Part("layer_output_norm"),),
+        },
+    ),
     "hunyuan-moe": GgufArchitecture(
         may_have={"expert_used_count": ("moe_topk", "num_experts_per_tok")}, parts=SHARED_EXPERTS
     ),

@@ -332,7 +332,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "deci": ModelType("deci", gguf="deci"),
     "deepseek": ModelType("deepseek1", gguf="deepseek"),
     "exaone": ModelType("exaone3", gguf="exaone"),
-    "grok-1": ModelType("grok1"),
+    "grok-1": ModelType("grok1", gguf="grok"),
     "internlm": ModelType("remote_llama"),
     "internlm2": ModelType("internlm2", gguf="internlm2"),
     "jais": ModelType("jais", gguf="jais"),

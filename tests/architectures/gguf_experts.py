@@ -23,6 +23,21 @@ from tests.architectures.gguf_rules import (
     experts_of,
 )
 
+# grok.py reads the names of the first release.
+GROK = (
+    (r"model\.embed_tokens", "transformer.in_out_embed"),
+    (r"model\.norm", "transformer.rms_norm"),
+    (r"model\.layers", "transformer.decoder_layer"),
+    (r"moe_block\.gate", "router"),
+    (r"moe_block\.experts", "moe"),
+    *((f"pre_{name}_norm", f"rms_norm{i}") for name, i in (("attn", ""), ("moe", "_2"))),
+    *((f"post_{name}_norm", f"rms_norm_{i}") for name, i in (("attn", 1), ("moe", 3))),
+    *(
+        (rf"attn\.{letter}_proj", f"multi_head_attention.{name}")
+        for letter, name in (("q", "query"), ("k", "key"), ("v", "value"), ("o", "linear"))
+    ),
+)
+
 CONVERSIONS: dict[str, Conversion] = {
     "afmoe": Conversion(
         "afmoe",
@@ -135,6 +150,7 @@ CONVERSIONS: dict[str, Conversion] = {
         GRANITE,
         experts="num_local_experts",
     ),
+    "grok-1": Conversion("grok", experts="num_experts", renames=GROK),
     "hunyuan_v1_moe": Conversion(
         "hunyuan-moe",
         {"attention_bias": FLAG},
