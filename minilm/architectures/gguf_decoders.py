@@ -36,7 +36,7 @@ def _queries_keys_values(name: str) -> Parts:
 _DEEPSEEK_SHARED: Fields = {"expert_shared_count": ("n_shared_experts",)}
 _SHARED_NUMBER: Fields = {"expert_shared_count": ("num_shared_experts",)}
 _AS_EXPERTS: Fields = {"expert_feed_forward_length": ("intermediate_size",)}
-_DEEPSEEK2 = GgufArchitecture(
+DEEPSEEK2 = GgufArchitecture(
     variants=(("exp_probs_b.bias", "deepseek_v3"),),
     sizes={
         "attention.kv_lora_rank": ("kv_lora_rank",),
@@ -146,7 +146,7 @@ DECODERS: dict[str, GgufArchitecture] = {
         sizes={"expert_count": ("n_routed_experts",), **DENSE_FIRST, **_DEEPSEEK_SHARED},
         parts=SHARED_EXPERTS,
     ),
-    "deepseek2": _DEEPSEEK2,
+    "deepseek2": DEEPSEEK2,
     "dots1": GgufArchitecture(
         sizes=DENSE_FIRST | _DEEPSEEK_SHARED, parts=SHARED_EXPERTS | CORRECTION
     ),
@@ -235,16 +235,16 @@ DECODERS: dict[str, GgufArchitecture] = {
         everywhere=("attn_k", "attn_v", "attn_k_norm"),
     ),
     "glm-dsa": replace(
-        _DEEPSEEK2,
+        DEEPSEEK2,
         variants=(),
-        sizes=_DEEPSEEK2.sizes
+        sizes=DEEPSEEK2.sizes
         | {
             "attention.q_lora_rank": ("q_lora_rank",),
             "attention.indexer.head_count": ("index_n_heads",),
             "attention.indexer.key_length": ("index_head_dim",),
             "attention.indexer.top_k": ("index_topk",),
         },
-        parts=_DEEPSEEK2.parts
+        parts=DEEPSEEK2.parts
         | {
             "indexer.wq_b": (Part("indexer.attn_q_b"),),
             "indexer.wk": (Part("indexer.attn_k"),),

@@ -218,7 +218,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "jetmoe": ModelType("jetmoe"),
     "jina_embeddings_v3": ModelType("modern_encoders", gguf="jina-bert-v3", by_class=True),
     "kimi_k2": ModelType("deepseek", same_as="deepseek_v3"),
-    "kimi_linear": ModelType("kimi_linear"),
+    "kimi_linear": ModelType("kimi_linear", gguf="kimi-linear"),
     "kolibri1": ModelType("sparse_kin"),
     "laguna": ModelType("laguna"),
     "lfm2": ModelType("lfm", gguf="lfm2"),
