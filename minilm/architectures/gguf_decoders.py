@@ -334,6 +334,7 @@ DECODERS: dict[str, GgufArchitecture] = {
         parts={name: part for name, part in LATENT.items() if name != "kv_b_proj"},
     ),
     "minimax-m2": GgufArchitecture(sizes=_AS_EXPERTS, parts=CORRECTION),
+    "mistral4": replace(DEEPSEEK2, variants=()),
     # transformers has no biases, learned positions and norms of heads, and others have.
     "mpt": GgufArchitecture(unlike=("attn_qkv.bias", "position_embd.weight", "attn_q_norm.weight")),
     "olmo2": GgufArchitecture(variants=(("attention.sliding_window", "olmo3"),), kinds=SLIDES),

@@ -243,7 +243,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "minimax_m3_vl_text": ModelType("sparse_kin"),
     "ministral": ModelType("llama_like"),
     "ministral3": ModelType("llama_like", gguf="mistral3"),
-    "mistral4": ModelType("deepseek"),
+    "mistral4": ModelType("deepseek", gguf="mistral4"),
     "mixtral": ModelType("mixtral", gguf="llama"),
     "mllama": ModelType(
         "multimodal_text", text_of="mllama_text_model", whole="mllama_vision", by_class=True

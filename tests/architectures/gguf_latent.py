@@ -257,6 +257,16 @@ CONVERSIONS: dict[str, Conversion] = {
         },
     ),
     "kimi_linear": KIMI,
+    # mistral3.py
+    "mistral4": replace(
+        DEEPSEEK2,
+        architecture="mistral4",
+        edits={
+            **DEEPSEEK2.edits,
+            "experts.gate_up_proj": renamed("experts.gate_up_proj.weight"),
+            "experts.down_proj": renamed("experts.down_proj.weight"),
+        },
+    ),
     "gemma3n_text": GEMMA3N,
     "gemma4_text": gemma4(2, use_double_wide_mlp=FLAG),
     "gemma4_text with all keys": gemma4(2, all_keys=True),

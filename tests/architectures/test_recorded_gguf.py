@@ -124,17 +124,27 @@ def test_layers_that_slide_are_those_of_the_list(tmp_path: Path) -> None:
     assert windows == [[0], [4], [4, 0]]
 
 
-def test_outer_dimensions_of_one_may_be_left_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "stem", "outer"),
+    [
+        ("qwen2_moe", "ffn_gate_inp_shexp", 1),
+        ("kimi_linear", "ssm_conv1d_", 1),
+        ("kimi_linear", "ssm_a", 2),
+    ],
+)
+def test_outer_dimensions_of_one_may_be_left_out(
+    name: str, stem: str, outer: int, tmp_path: Path
+) -> None:
     """ggml writes none: a quantized file has the vector that the converter's has as one row."""
-    tensors = recorded_tensors(RECORD["qwen2_moe"])
-    rows = {name: shape for name, shape in tensors.items() if "ffn_gate_inp_shexp" in name}
-    assert {shape[0] for shape in rows.values()} == {1}
-    vectors: Tensors = {name: shape[1:] for name, shape in rows.items()}
-    report = report_of(tmp_path, "qwen2_moe", {}, vectors)
+    tensors = recorded_tensors(RECORD[name])
+    rows = {each: shape for each, shape in tensors.items() if stem in each}
+    assert {shape[:outer] for shape in rows.values()} == {(1,) * outer}
+    fewer: Tensors = {each: shape[outer:] for each, shape in rows.items()}
+    report = report_of(tmp_path, name, {}, fewer)
     assert report.mismatches == ()
-    assert report.witnesses.formula == report.parameters.total == elements(tensors)
-    wrong: Tensors = {name: (*shape[:-1], shape[-1] + 1) for name, shape in vectors.items()}
-    assert len(report_of(tmp_path, "qwen2_moe", {}, wrong).mismatches) == len(rows) + 1
+    assert report.witnesses.formula == report.parameters.total
+    wrong: Tensors = {each: (*shape[:-1], shape[-1] + 1) for each, shape in fewer.items()}
+    assert len(report_of(tmp_path, name, {}, wrong).mismatches) == len(rows) + 1
 
 
 def test_layers_that_all_differ_are_told_by_lists(tmp_path: Path) -> None:
