@@ -36,6 +36,10 @@ def _queries_keys_values(name: str) -> Parts:
 _DEEPSEEK_SHARED: Fields = {"expert_shared_count": ("n_shared_experts",)}
 _SHARED_NUMBER: Fields = {"expert_shared_count": ("num_shared_experts",)}
 _AS_EXPERTS: Fields = {"expert_feed_forward_length": ("intermediate_size",)}
+_DEEPSEEK = GgufArchitecture(
+    sizes={"expert_count": ("n_routed_experts",), **DENSE_FIRST, **_DEEPSEEK_SHARED},
+    parts=SHARED_EXPERTS,
+)
 DEEPSEEK2 = GgufArchitecture(
     variants=(("exp_probs_b.bias", "deepseek_v3"),),
     sizes={
@@ -142,11 +146,10 @@ DECODERS: dict[str, GgufArchitecture] = {
             "mlp.w2": (Part("ffn_down_exps", sized(E, d, m), ".weight"),),
         },
     ),
-    "deepseek": GgufArchitecture(
-        sizes={"expert_count": ("n_routed_experts",), **DENSE_FIRST, **_DEEPSEEK_SHARED},
-        parts=SHARED_EXPERTS,
-    ),
+    "deepseek": _DEEPSEEK,
     "deepseek2": DEEPSEEK2,
+    # Of pictures of pages, whose text has plain heads.
+    "deepseek2-ocr": replace(_DEEPSEEK, model_type="deepseek"),
     "dots1": GgufArchitecture(
         sizes=DENSE_FIRST | _DEEPSEEK_SHARED, parts=SHARED_EXPERTS | CORRECTION
     ),

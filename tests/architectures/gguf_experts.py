@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tests.architectures.gguf_conversions import (
     EVEN,
     FLAG,
@@ -36,6 +38,23 @@ GROK = (
         (rf"attn\.{letter}_proj", f"multi_head_attention.{name}")
         for letter, name in (("q", "query"), ("k", "key"), ("v", "value"), ("o", "linear"))
     ),
+)
+
+DEEPSEEK = Conversion(
+    "deepseek",
+    {
+        "moe_intermediate_size": WIDTH,
+        "n_shared_experts": range(1, 3),
+        "first_k_dense_replace": range(2),
+    },
+    {
+        **EXPERT_WIDTH,
+        **DENSE_FIRST,
+        **VOCABULARY,
+        "expert_count": "n_routed_experts",
+        "expert_shared_count": "n_shared_experts",
+    },
+    experts="n_routed_experts",
 )
 
 CONVERSIONS: dict[str, Conversion] = {
@@ -73,22 +92,9 @@ CONVERSIONS: dict[str, Conversion] = {
         experts="num_experts",
         derived=lambda config: {"intermediate_size": config["moe_intermediate_size"]},
     ),
-    "deepseek": Conversion(
-        "deepseek",
-        {
-            "moe_intermediate_size": WIDTH,
-            "n_shared_experts": range(1, 3),
-            "first_k_dense_replace": range(2),
-        },
-        {
-            **EXPERT_WIDTH,
-            **DENSE_FIRST,
-            **VOCABULARY,
-            "expert_count": "n_routed_experts",
-            "expert_shared_count": "n_shared_experts",
-        },
-        experts="n_routed_experts",
-    ),
+    "deepseek": DEEPSEEK,
+    # deepseek.py: pages' text has plain heads.
+    "DeepSeek-OCR's text": replace(DEEPSEEK, architecture="deepseek2-ocr", model_type="deepseek"),
     "dots1": Conversion(
         "dots1",
         {
