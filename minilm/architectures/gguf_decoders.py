@@ -110,6 +110,7 @@ DECODERS: dict[str, GgufArchitecture] = {
             "mlp.ffn_sub_norm": (Part("ffn_sub_norm"),),
         }
     ),
+    "chameleon": GgufArchitecture(left_out=("model.vqmodel.",)),
     "chatglm": GgufArchitecture(
         variants=(("attn_qkv.weight", "chatglm"),),
         may_have={

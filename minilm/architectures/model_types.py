@@ -42,7 +42,6 @@ _BY_CLASS = {
     "bart": "led m2m_100 nllb-moe pegasus_x seamless_m4t seamless_m4t_v2 speech_to_text",
     "blip": "blip",
     "blip2": "blip-2 instructblip instructblipvideo",
-    "chameleon": "chameleon",
     "clap": "clap clap_audio_model clap_text_model",
     "clip": (
         "clip clip_text_model clip_vision_model siglip siglip2 siglip2_vision_model siglip_text_model "
@@ -141,6 +140,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "blenderbot-small": _BART,
     "bloom": ModelType("bloom", gguf="bloom"),
     "camembert": _BERT,
+    "chameleon": ModelType("chameleon", gguf="chameleon", by_class=True),
     "codegen": ModelType("gpt_like"),
     "cohere": ModelType("cohere", gguf="command-r"),
     "cohere2": ModelType("cohere", gguf="cohere2"),

@@ -48,6 +48,14 @@ CONVERSIONS: dict[str, Conversion] = {
         grouped=False,
         prefix="transformer.",
     ),
+    # chameleon.py
+    "chameleon": Conversion(
+        "chameleon",
+        BIASES,
+        {"swin_norm": lambda config: False},
+        derived=all_heads,
+        left_out=("model.vqmodel.",),
+    ),
     "cohere": Conversion(
         "command-r", {"attention_bias": FLAG, "use_qk_norm": FLAG, "tie_word_embeddings": True}
     ),
