@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,8 @@ from minilm.ledger.symbols import symbol
 Fields = dict[str, tuple[str, ...]]
 Flags = dict[str, str]
 Kinds = dict[str, tuple[str, tuple[tuple[str, str], ...]]]
+# The fields that follow from a number for each layer under every key, and the model's width; None for none.
+OfLayers = Callable[[Mapping[str, Sequence[int]], int], dict[str, Any] | None]
 
 c, n, v = (symbol(letter) for letter in "cnv")
 
@@ -32,7 +35,9 @@ class GgufArchitecture:
     ``shapes_if_stored`` where it is there. ``by_kind`` are lists of two numbers: (the list that tells
     where, the field where that is 0, the field elsewhere); ``doubled`` are fields that are true where a
     list has a number and its double, ``fewer`` where fewer layers have a tensor than another. ``fixed``
-    is the same in all files. ``parts`` are what declared tensors become, ``parts_with`` in files whose
+    is the same in all files. ``listed`` are keys with a number for each layer, that may all differ, and
+    ``of_layers`` the fields that they give. Declared tensors whose names begin with one of ``left_out``
+    are in no file. ``parts`` are what declared tensors become, ``parts_with`` in files whose
     layers have a tensor. ``everywhere`` are those that some files have in all layers, also where
     nothing uses them.
     """
@@ -55,6 +60,9 @@ class GgufArchitecture:
     doubled: Flags = field(default_factory=dict)
     fewer: dict[str, tuple[str, str]] = field(default_factory=dict)
     fixed: dict[str, Any] = field(default_factory=dict)
+    listed: tuple[str, ...] = ()
+    of_layers: OfLayers | None = None
+    left_out: tuple[str, ...] = ()
     parts: Parts = field(default_factory=dict)
     parts_with: tuple[tuple[str, Parts], ...] = ()
     everywhere: tuple[str, ...] = ()

@@ -36,7 +36,11 @@ def _queries_keys_values(name: str) -> Parts:
 _DEEPSEEK_SHARED: Fields = {"expert_shared_count": ("n_shared_experts",)}
 _SHARED_NUMBER: Fields = {"expert_shared_count": ("num_shared_experts",)}
 _AS_EXPERTS: Fields = {"expert_feed_forward_length": ("intermediate_size",)}
-_DEEPSEEK2 = GgufArchitecture(
+_DEEPSEEK = GgufArchitecture(
+    sizes={"expert_count": ("n_routed_experts",), **DENSE_FIRST, **_DEEPSEEK_SHARED},
+    parts=SHARED_EXPERTS,
+)
+DEEPSEEK2 = GgufArchitecture(
     variants=(("exp_probs_b.bias", "deepseek_v3"),),
     sizes={
         "attention.kv_lora_rank": ("kv_lora_rank",),
@@ -99,6 +103,14 @@ DECODERS: dict[str, GgufArchitecture] = {
         present={"use_qkv_bias": "attn_qkv.bias"},
         parts=SHARED_EXPERTS | CORRECTION,
     ),
+    # Of 1bitLLM, whose norms have other names than transformers'.
+    "bitnet": GgufArchitecture(
+        parts={
+            "self_attn.attn_sub_norm": (Part("attn_sub_norm"),),
+            "mlp.ffn_sub_norm": (Part("ffn_sub_norm"),),
+        }
+    ),
+    "chameleon": GgufArchitecture(left_out=("model.vqmodel.",)),
     "chatglm": GgufArchitecture(
         variants=(("attn_qkv.weight", "chatglm"),),
         may_have={
@@ -135,11 +147,10 @@ DECODERS: dict[str, GgufArchitecture] = {
             "mlp.w2": (Part("ffn_down_exps", sized(E, d, m), ".weight"),),
         },
     ),
-    "deepseek": GgufArchitecture(
-        sizes={"expert_count": ("n_routed_experts",), **DENSE_FIRST, **_DEEPSEEK_SHARED},
-        parts=SHARED_EXPERTS,
-    ),
-    "deepseek2": _DEEPSEEK2,
+    "deepseek": _DEEPSEEK,
+    "deepseek2": DEEPSEEK2,
+    # Of pictures of pages, whose text has plain heads.
+    "deepseek2-ocr": replace(_DEEPSEEK, model_type="deepseek"),
     "dots1": GgufArchitecture(
         sizes=DENSE_FIRST | _DEEPSEEK_SHARED, parts=SHARED_EXPERTS | CORRECTION
     ),
@@ -228,16 +239,16 @@ DECODERS: dict[str, GgufArchitecture] = {
         everywhere=("attn_k", "attn_v", "attn_k_norm"),
     ),
     "glm-dsa": replace(
-        _DEEPSEEK2,
+        DEEPSEEK2,
         variants=(),
-        sizes=_DEEPSEEK2.sizes
+        sizes=DEEPSEEK2.sizes
         | {
             "attention.q_lora_rank": ("q_lora_rank",),
             "attention.indexer.head_count": ("index_n_heads",),
             "attention.indexer.key_length": ("index_head_dim",),
             "attention.indexer.top_k": ("index_topk",),
         },
-        parts=_DEEPSEEK2.parts
+        parts=DEEPSEEK2.parts
         | {
             "indexer.wq_b": (Part("indexer.attn_q_b"),),
             "indexer.wk": (Part("indexer.attn_k"),),
@@ -270,6 +281,14 @@ DECODERS: dict[str, GgufArchitecture] = {
         variants=(("expert_shared_feed_forward_length", "granitemoeshared"),),
         may_have={"expert_shared_feed_forward_length": ("shared_intermediate_size",)},
         parts=GRANITE_EXPERTS,
+    ),
+    # Of Grok-2, which has a dense feed-forward beside the experts.
+    "grok": GgufArchitecture(
+        unlike=("ffn_gate.weight", "ffn_up.weight"),
+        parts={
+            "post_attn_norm": (Part("attn_output_norm"),),
+            "post_moe_norm": (Part("layer_output_norm"),),
+        },
     ),
     "hunyuan-moe": GgufArchitecture(
         may_have={"expert_used_count": ("moe_topk", "num_experts_per_tok")}, parts=SHARED_EXPERTS
@@ -319,6 +338,7 @@ DECODERS: dict[str, GgufArchitecture] = {
         parts={name: part for name, part in LATENT.items() if name != "kv_b_proj"},
     ),
     "minimax-m2": GgufArchitecture(sizes=_AS_EXPERTS, parts=CORRECTION),
+    "mistral4": replace(DEEPSEEK2, variants=()),
     # transformers has no biases, learned positions and norms of heads, and others have.
     "mpt": GgufArchitecture(unlike=("attn_qkv.bias", "position_embd.weight", "attn_q_norm.weight")),
     "olmo2": GgufArchitecture(variants=(("attention.sliding_window", "olmo3"),), kinds=SLIDES),

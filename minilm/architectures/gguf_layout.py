@@ -16,7 +16,7 @@ from minilm.architectures import layout_of, layout_of_class
 from minilm.architectures.gguf_architecture import GgufArchitecture
 from minilm.architectures.gguf_architectures import GGUF_ARCHITECTURES
 from minilm.architectures.gguf_names import KEYS
-from minilm.architectures.gguf_parts import in_all_layers, in_gguf_names
+from minilm.architectures.gguf_parts import in_all_layers, in_gguf_names, without_outer_ones
 from minilm.architectures.model_types import MODEL_TYPES
 from minilm.formats.header import Header, whole_number, whole_numbers
 from minilm.ledger.layout import Layout
@@ -44,8 +44,9 @@ def gguf_layout(header: Header) -> Layout | None:
     names = {tensor.name for tensor in header.tensors}
     table, stems = GGUF_ARCHITECTURES.get(architecture, _USUAL), _stems(header)
     others = next((parts for tensor, parts in table.parts_with if tensor in stems), {})
-    layout = in_gguf_names(declared, {**table.parts, **others}, names)
+    layout = in_gguf_names(_without(declared, table.left_out), {**table.parts, **others}, names)
     layout = in_all_layers(layout, table.everywhere, names, config.get("layer_types", ()))
+    layout = without_outer_ones(layout, {each.name: each.shape for each in header.tensors})
     if architecture != "llama":
         return layout
     return replace(
@@ -85,6 +86,14 @@ def _declared(config: Mapping[str, Any]) -> Layout | None:
     return layout_of_class(config) if "architectures" in config else layout_of(config)
 
 
+def _without(layout: Layout, prefixes: tuple[str, ...]) -> Layout:
+    kept, buffers = (
+        tuple(each for each in tensors if not each.name.startswith(prefixes))
+        for tensors in (layout.tensors, layout.buffers)
+    )
+    return replace(layout, tensors=kept, buffers=buffers) if prefixes else layout
+
+
 def _stems(header: Header) -> set[str]:
     """The names of all tensors without the numbers of layers."""
     return {match[1] for each in header.tensors if (match := _LAYER.fullmatch(each.name))}
@@ -99,6 +108,7 @@ def _sizes(header: Header, architecture: str, table: GgufArchitecture) -> dict[s
     keys = {*KEYS, *table.sizes, *table.may_have, *(key for pair in pairs for key in pair)}
     listed = {key for _, kinds in table.kinds.values() for key, _ in kinds}
     listed |= {"attention.head_count_kv"} if table.periods else set()
+    listed |= {*table.listed}
     sizes = {}
     for key in (name for each in sorted(keys) for name in each.split("|")):
         number = whole_number(header.metadata, f"{architecture}.{key}")
@@ -123,7 +133,9 @@ def _sizes(header: Header, architecture: str, table: GgufArchitecture) -> dict[s
 
 def _is_one_size(numbers: Collection[int], key: str, table: GgufArchitecture) -> bool:
     is_double = key in table.doubled.values() and max(numbers) == 2 * min(numbers)
-    return len(numbers) < 2 or (len(numbers) == 2 and (key in table.by_kind or is_double))
+    if len(numbers) < 2 or key in table.listed:
+        return True
+    return len(numbers) == 2 and (key in table.by_kind or is_double)
 
 
 def _model_type(
@@ -175,7 +187,23 @@ def _with_derived(
             return None
         config[period], config[offset] = regular
     config |= _kinds(header, table, sizes["block_count"])
+    if table.of_layers is not None:
+        lists = {key: _of_layers(header, key, sizes["block_count"]) for key in table.listed}
+        fields = table.of_layers(lists, sizes["embedding_length"]) if all(lists.values()) else None
+        if fields is None:
+            return None
+        config |= fields
     return config | _from_lists(header, table, sizes["block_count"])
+
+
+def _of_layers(header: Header, key: str, num_layers: int) -> tuple[int, ...]:
+    """A number for each layer, where there is one for all or a list; nothing for a shorter list."""
+    name = f"{header.metadata['general.architecture']}.{key}"
+    number = whole_number(header.metadata, name)
+    listed = whole_numbers(header.metadata, name) or ()
+    if number is not None and num_layers <= len(header.tensors):
+        return (number,) * num_layers
+    return listed[:num_layers] if len(listed) >= num_layers else ()
 
 
 def _kinds(header: Header, table: GgufArchitecture, num_layers: int) -> dict[str, list[str]]:

@@ -117,6 +117,19 @@ def in_all_layers(
     return replace(layout, tensors=tuple(map(widened, layout.tensors))) if kinds else layout
 
 
+def without_outer_ones(layout: Layout, stored: Mapping[str, Sequence[int]]) -> Layout:
+    """Leading dimensions of one are kept by converters, and left out where ggml itself writes the file."""
+
+    def squeezed(tensor: Tensor) -> Tensor:
+        name = tensor.name.replace("{i}", str((tensor.layers or (0,))[0]))
+        fewer = len(tensor.shape) - len(stored.get(name, tensor.shape))
+        if fewer < 1 or any(size != ONE for size in tensor.shape[:fewer]):
+            return tensor
+        return replace(tensor, shape=tensor.shape[fewer:])
+
+    return replace(layout, tensors=tuple(map(squeezed, layout.tensors)))
+
+
 def _has_tied_head(layout: Layout) -> bool:
     """Encoders and decoders share tables as well."""
     return any("embed_tokens" not in name for name, _ in layout.ties)
@@ -137,13 +150,14 @@ def _parts(
     ending = max((each for each in parts if owner.endswith(each)), key=len, default=None)
     if ending is None:
         return (_renamed(tensor),)
-    if len(parts[ending]) > 1 and _is_stored_whole(tensor, stored):
+    if len(parts[ending]) > 1 and _is_stored_whole(tensor, parts[ending], stored):
         return (_renamed(tensor),)
     return tuple(_part(tensor, symbols, part) for part in parts[ending])
 
 
-def _is_stored_whole(tensor: Tensor, stored: Container[str]) -> bool:
-    if tensor.component not in STEMS:
+def _is_stored_whole(tensor: Tensor, parts: Sequence[Part], stored: Container[str]) -> bool:
+    stem = STEMS.get(tensor.component)
+    if stem is None or any(part.stem == stem for part in parts):  # that may be the part
         return False
     name = gguf_name(tensor)
     return any(name.replace("{i}", str(i)) in stored for i in tensor.layers or (0,))

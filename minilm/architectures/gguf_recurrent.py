@@ -1,7 +1,7 @@
 """llama.cpp's architectures with a state: what their files call Mamba, delta nets and short convolutions.
 
 Source: ggml-org/llama.cpp, `gguf-py/gguf/constants.py`, and `conversion/{mamba,jamba,granite,nemotron,
-falcon_h1,lfm2,qwen}.py`.
+falcon_h1,lfm2,qwen,kimi_linear}.py`.
 """
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ from minilm.architectures.gguf_architecture import (
     Flags,
     GgufArchitecture,
 )
-from minilm.architectures.gguf_decoders import GRANITE_EXPERTS
-from minilm.architectures.gguf_parts import Part, Parts, column, groups, half, rows
+from minilm.architectures.gguf_decoders import DEEPSEEK2, GRANITE_EXPERTS
+from minilm.architectures.gguf_parts import Part, Parts, column, groups, half, rows, sized
 from minilm.architectures.recurrent import (
     GROUPS,
     HEADS,
     KEY_HEADS,
     KEY_WIDTH,
+    TAPS,
     VALUE_WIDTH,
 )
+from minilm.ledger.symbols import ONE
 
 # The norm in front of a mixer, not the one inside.
 _NORM: Parts = {"}.norm": (Part("attn_norm"),)}
@@ -104,6 +106,27 @@ _QWEN = GgufArchitecture(
     parts=_DELTA | SHARED_EXPERTS | POST_ATTENTION,
     # Of files of 2025, whole.
     parts_with=(("ssm_in.weight", {"linear_attn.in_proj_qkvz": (Part("ssm_in"),)}),),
+)
+_KIMI: Parts = _inside(
+    "self_attn",
+    {
+        **{
+            f"mixer.{x}_conv1d": (
+                Part(f"ssm_conv1d_{x}", sized(ONE, HEADS * KEY_WIDTH, ONE, TAPS)),
+            )
+            for x in "qkv"
+        },
+        **{f"mixer.{x}_proj": (Part(f"attn_{x}"),) for x in "qkv"},
+        **{
+            f"mixer.{x}_proj": (Part(f"ssm_{x[:-2]}_{x[-1]}"),)
+            for x in ("f_a", "f_b", "g_a", "g_b")
+        },
+        "mixer.b_proj": (Part("ssm_beta"),),
+        "mixer.o_proj": (Part("attn_output"),),
+        "mixer.dt_bias": (Part("ssm_dt", suffix=".bias"),),
+        "mixer.A_log": (Part("ssm_a", suffix=""),),
+        "mixer.o_norm": (Part("ssm_norm"),),
+    },
 )
 _LFM2 = GgufArchitecture(
     sizes={
@@ -188,6 +211,25 @@ RECURRENT: dict[str, GgufArchitecture] = {
         },
         present=_BIASES,
         parts=_JAMBA,
+    ),
+    "kimi-linear": replace(
+        DEEPSEEK2,
+        variants=(),
+        sizes=DEEPSEEK2.sizes
+        | {
+            # Both kinds of layers have as many.
+            "attention.head_count": ("num_attention_heads", "linear_num_heads"),
+            "attention.head_count_kv": ("num_key_value_heads",),
+            "kda.head_dim": ("linear_head_dim",),
+            "ssm.conv_kernel": ("linear_conv_kernel_dim",),
+        },
+        kinds={
+            "layer_types": (
+                "linear_attention",
+                (("attention.head_count_kv", "full_attention"),),
+            )
+        },
+        parts=DEEPSEEK2.parts | _KIMI,
     ),
     "lfm2": _LFM2,
     "lfm2moe": replace(

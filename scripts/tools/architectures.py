@@ -49,19 +49,31 @@ inkling_text, inkling2_text, musicgen, musicgen_melody, qwen4_exp, qwen4_exp_tex
 - GGUF: llama.cpp's name for it, whose files are checked against the declaration by the sizes in their own
   metadata; what llama.cpp's conversion splits, stacks, swaps or leaves out is in
   `minilm/architectures/gguf_*.py`, and `tests/architectures/test_gguf_architectures.py` makes such files
-  with gguf's own map of names and writer. The texts of Qwen2-VL, Qwen3-VL, PaddleOCR and HunYuanVL,
-  EmbeddingGemma, encoders of T5 and Nemotron-H with experts have names of their own (`qwen2vl`, ...). Files
-  of other architectures are counted by name
+  with gguf's own map of names and writer. The texts of Qwen2-VL, Qwen3-VL, PaddleOCR, DeepSeek-OCR and
+  HunYuanVL, EmbeddingGemma, encoders of T5 and Nemotron-H with experts have names of their own (`qwen2vl`,
+  ...). Files of other architectures, which are below the table, are counted by name
 - runs: minilm loads, trains and exports it; "imports": it loads it
 
 | model_type | counted | KV cache | GGUF | runs |
 |---|---|---|---|---|
 """
+TAIL = """
+GGUF files of these architectures of llama.cpp, of the 126 that gguf 0.19 names, are counted by name:
+
+- no conversion of llama.cpp writes them: gptj
+- towers of pictures and sounds of many models, under one name: clip
+- later than the one RWKV that is declared, the fourth: arwkv7, rwkv6, rwkv6qwen2, rwkv7
+- encoders of text that are not declared: jina-bert-v2, neo-bert, nomic-bert-moe
+- language models that write by diffusion, none declared as such: dream, llada, llada-moe, rnd1
+- other language models that are not declared: cogvlm, grovemoe, maincoder, plamo2, plamo3, plm, refact,
+  smallthinker, step35
+- a decoder of sound: wavtokenizer-dec
+"""
 
 
 def page() -> str:
     """The whole page."""
-    return HEAD + "".join(row(overview) for overview in overviews())
+    return HEAD + "".join(row(overview) for overview in overviews()) + TAIL
 
 
 def row(overview: Overview) -> str:

@@ -45,7 +45,8 @@ class Conversion:
     """``options`` are fields with their values; ``keys`` what is written beside the usual, None for not.
 
     ``renames`` are patterns in the names of all experts of a layer and what stands there instead;
-    ``model_type`` is that of the config where it has another name.
+    ``model_type`` is that of the config where it has another name. Tensors whose names begin with one of
+    ``left_out`` are in no file.
 
     ``edits`` are what a tensor becomes, by the end of its name: the ends and shapes of others.
     """
@@ -62,6 +63,7 @@ class Conversion:
     derived: Callable[[Config], Config] = lambda config: {}
     model_type: str = ""
     renames: Sequence[tuple[str, str]] = ()
+    left_out: tuple[str, ...] = ()
 
 
 def renamed(end: str, *, squeezed: bool = False, stacked: bool = False) -> Edit:
@@ -180,6 +182,8 @@ def tensors_of(conversion: Conversion, config: Config) -> Tensors:
         TensorNameMap.block_mappings_cfg = shared
     tensors: Tensors = {}
     for saved, whole in _stacked(_saved(config)).items():
+        if saved.startswith(conversion.left_out):
+            continue
         for pattern, other in conversion.renames:
             saved = re.sub(pattern, other, saved)
         for name, shape in _edited(conversion, config, saved, whole).items():

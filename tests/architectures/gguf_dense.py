@@ -27,6 +27,16 @@ CONVERSIONS: dict[str, Conversion] = {
         },
         derived=all_heads,
     ),
+    # bitnet.py reads the names of 1bitLLM.
+    "bitnet": Conversion(
+        "bitnet",
+        {"tie_word_embeddings": True},
+        VOCABULARY,
+        {
+            "attn_sub_norm.weight": renamed("inner_attn_ln.weight"),
+            "ffn_sub_norm.weight": renamed("ffn_layernorm.weight"),
+        },
+    ),
     "bloom": Conversion(
         "bloom",
         {"seq_length": range(4, 9)},
@@ -37,6 +47,14 @@ CONVERSIONS: dict[str, Conversion] = {
         },
         grouped=False,
         prefix="transformer.",
+    ),
+    # chameleon.py
+    "chameleon": Conversion(
+        "chameleon",
+        BIASES,
+        {"swin_norm": lambda config: False},
+        derived=all_heads,
+        left_out=("model.vqmodel.",),
     ),
     "cohere": Conversion(
         "command-r", {"attention_bias": FLAG, "use_qk_norm": FLAG, "tie_word_embeddings": True}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tests.architectures.gguf_conversions import (
     EVEN,
     FLAG,
@@ -21,6 +23,38 @@ from tests.architectures.gguf_rules import (
     VOCABULARY,
     W_EXPERTS,
     experts_of,
+)
+
+# grok.py reads the names of the first release.
+GROK = (
+    (r"model\.embed_tokens", "transformer.in_out_embed"),
+    (r"model\.norm", "transformer.rms_norm"),
+    (r"model\.layers", "transformer.decoder_layer"),
+    (r"moe_block\.gate", "router"),
+    (r"moe_block\.experts", "moe"),
+    *((f"pre_{name}_norm", f"rms_norm{i}") for name, i in (("attn", ""), ("moe", "_2"))),
+    *((f"post_{name}_norm", f"rms_norm_{i}") for name, i in (("attn", 1), ("moe", 3))),
+    *(
+        (rf"attn\.{letter}_proj", f"multi_head_attention.{name}")
+        for letter, name in (("q", "query"), ("k", "key"), ("v", "value"), ("o", "linear"))
+    ),
+)
+
+DEEPSEEK = Conversion(
+    "deepseek",
+    {
+        "moe_intermediate_size": WIDTH,
+        "n_shared_experts": range(1, 3),
+        "first_k_dense_replace": range(2),
+    },
+    {
+        **EXPERT_WIDTH,
+        **DENSE_FIRST,
+        **VOCABULARY,
+        "expert_count": "n_routed_experts",
+        "expert_shared_count": "n_shared_experts",
+    },
+    experts="n_routed_experts",
 )
 
 CONVERSIONS: dict[str, Conversion] = {
@@ -58,22 +92,9 @@ CONVERSIONS: dict[str, Conversion] = {
         experts="num_experts",
         derived=lambda config: {"intermediate_size": config["moe_intermediate_size"]},
     ),
-    "deepseek": Conversion(
-        "deepseek",
-        {
-            "moe_intermediate_size": WIDTH,
-            "n_shared_experts": range(1, 3),
-            "first_k_dense_replace": range(2),
-        },
-        {
-            **EXPERT_WIDTH,
-            **DENSE_FIRST,
-            **VOCABULARY,
-            "expert_count": "n_routed_experts",
-            "expert_shared_count": "n_shared_experts",
-        },
-        experts="n_routed_experts",
-    ),
+    "deepseek": DEEPSEEK,
+    # deepseek.py: pages' text has plain heads.
+    "DeepSeek-OCR's text": replace(DEEPSEEK, architecture="deepseek2-ocr", model_type="deepseek"),
     "dots1": Conversion(
         "dots1",
         {
@@ -135,6 +156,7 @@ CONVERSIONS: dict[str, Conversion] = {
         GRANITE,
         experts="num_local_experts",
     ),
+    "grok-1": Conversion("grok", experts="num_experts", renames=GROK),
     "hunyuan_v1_moe": Conversion(
         "hunyuan-moe",
         {"attention_bias": FLAG},

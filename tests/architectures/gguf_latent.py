@@ -23,6 +23,8 @@ from tests.architectures.gguf_rules import (
     LATENT,
     VOCABULARY,
     all_heads,
+    layer_kinds,
+    where,
 )
 
 # deepseek.py
@@ -55,6 +57,59 @@ DEEPSEEK2 = Conversion(
     CORRECTION | {"kv_b_proj.weight": latents},
     experts="n_routed_experts",
     derived=lambda config: all_heads(config) | {"q_lora_rank": config["q_lora_rank"]},
+)
+
+
+def kimi_layers(config: Config) -> Config:
+    """Both kinds, that `linear_attn_config` lists from 1."""
+    kinds = layer_kinds(config, "full_attention", "linear_attention")
+    numbers = {each: [i for i, kind in enumerate(kinds, 1) if kind == each] for each in kinds}
+    return {
+        "layer_types": kinds,
+        "num_hidden_layers": len(kinds),
+        "num_key_value_heads": 1,
+        "linear_attn_config": {
+            "full_attn_layers": numbers["full_attention"],
+            "kda_layers": numbers["linear_attention"],
+            "num_heads": config["num_attention_heads"],
+            "head_dim": config["head_dim"] + 3,
+            "short_conv_kernel_size": 2 + config["head_dim"] % 3,
+        },
+    }
+
+
+# kimi_linear.py
+KIMI = replace(
+    DEEPSEEK2,
+    architecture="kimi-linear",
+    options={
+        **LATENT,
+        "q_lora_rank": (None, 6, 10),
+        "moe_intermediate_size": WIDTH,
+        "num_shared_experts": range(1, 3),
+        "first_k_dense_replace": range(2),
+        "tie_word_embeddings": False,
+    },
+    keys={
+        **DEEPSEEK2.keys,
+        "head_count_kv": where("layer_types", "full_attention", "num_key_value_heads"),
+        # As the base class has it.
+        "value_length": "head_dim",
+        "expert_count": "num_experts",
+        "expert_shared_count": "num_shared_experts",
+        "ssm_conv_kernel": lambda config: config["linear_attn_config"]["short_conv_kernel_size"],
+        "kda_head_dim": lambda config: config["linear_attn_config"]["head_dim"],
+    },
+    edits={
+        **DEEPSEEK2.edits,
+        "conv1d.weight": lambda shape, config: {"conv1d.weight": (1, shape[0], 1, shape[2])},
+        "dt_bias": renamed("dt_proj.bias"),
+    },
+    head_dim=True,
+    experts="num_experts",
+    derived=kimi_layers,
+    # As the release names those of the first layers.
+    renames=((r"block_sparse_moe\.(gate|up|down)_proj", r"mlp.\1_proj"),),
 )
 
 
@@ -199,6 +254,17 @@ CONVERSIONS: dict[str, Conversion] = {
             "indexer_head_count": "index_n_heads",
             "indexer_key_length": "index_head_dim",
             "indexer_top_k": "index_topk",
+        },
+    ),
+    "kimi_linear": KIMI,
+    # mistral3.py
+    "mistral4": replace(
+        DEEPSEEK2,
+        architecture="mistral4",
+        edits={
+            **DEEPSEEK2.edits,
+            "experts.gate_up_proj": renamed("experts.gate_up_proj.weight"),
+            "experts.down_proj": renamed("experts.down_proj.weight"),
         },
     ),
     "gemma3n_text": GEMMA3N,

@@ -7,6 +7,7 @@ from tests.architectures import (
     gguf_encoders,
     gguf_experts,
     gguf_latent,
+    gguf_layered,
     gguf_linear,
     gguf_state_space,
 )
@@ -16,6 +17,7 @@ CONVERSIONS = (
     gguf_dense.CONVERSIONS
     | gguf_experts.CONVERSIONS
     | gguf_latent.CONVERSIONS
+    | gguf_layered.CONVERSIONS
     | gguf_linear.CONVERSIONS
     | gguf_state_space.CONVERSIONS
     | gguf_encoders.CONVERSIONS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,6 +20,7 @@ gguf = pytest.importorskip("gguf", reason="the extra 'gguf' is not installed")
 np = pytest.importorskip("numpy")
 
 DRAWS = 4
+ROOT = Path(__file__).parents[2]
 
 
 def test_every_mapped_architecture_and_type_is_converted() -> None:
@@ -26,6 +28,16 @@ def test_every_mapped_architecture_and_type_is_converted() -> None:
     mapped = {name for name, entry in MODEL_TYPES.items() if entry.gguf}
     assert mapped <= {each.model_type or name for name, each in CONVERSIONS.items()}
     assert GGUF_MODEL_TYPES.keys() <= set(gguf.MODEL_ARCH_NAMES.values())
+
+
+def test_docs_say_which_are_counted_by_name() -> None:
+    page = (ROOT / "docs" / "architectures.md").read_text(encoding="utf-8")
+    *_, listed = page.partition("are counted by name:\n")
+    groups = re.findall(r"^- .*: ((?:[^:]|\n )*)$", listed, re.MULTILINE)
+    named = [name for group in groups for name in re.split(r",\s+", group.strip())]
+    known = set(gguf.MODEL_ARCH_NAMES.values())
+    if f"of the {len(known)} that" in page:  # those that the page is about
+        assert sorted(named) == sorted(known - GGUF_MODEL_TYPES.keys())
 
 
 def write(path: Path, architecture: str, keys: dict[str, Any], tensors: Tensors) -> Path:

@@ -124,6 +124,41 @@ def test_layers_that_slide_are_those_of_the_list(tmp_path: Path) -> None:
     assert windows == [[0], [4], [4, 0]]
 
 
+@pytest.mark.parametrize(
+    ("name", "stem", "outer"),
+    [
+        ("qwen2_moe", "ffn_gate_inp_shexp", 1),
+        ("kimi_linear", "ssm_conv1d_", 1),
+        ("kimi_linear", "ssm_a", 2),
+    ],
+)
+def test_outer_dimensions_of_one_may_be_left_out(
+    name: str, stem: str, outer: int, tmp_path: Path
+) -> None:
+    """ggml writes none: a quantized file has the vector that the converter's has as one row."""
+    tensors = recorded_tensors(RECORD[name])
+    rows = {each: shape for each, shape in tensors.items() if stem in each}
+    assert {shape[:outer] for shape in rows.values()} == {(1,) * outer}
+    fewer: Tensors = {each: shape[outer:] for each, shape in rows.items()}
+    report = report_of(tmp_path, name, {}, fewer)
+    assert report.mismatches == ()
+    assert report.witnesses.formula == report.parameters.total
+    wrong: Tensors = {each: (*shape[:-1], shape[-1] + 1) for each, shape in fewer.items()}
+    assert len(report_of(tmp_path, name, {}, wrong).mismatches) == len(rows) + 1
+
+
+def test_layers_that_all_differ_are_told_by_lists(tmp_path: Path) -> None:
+    """A layer without its number is one that no formula knows, and another number a mismatch."""
+    key = "openelm.feed_forward_length"
+    widths = RECORD["openelm"]["keys"][key]
+    assert report_of(tmp_path, "openelm", {key: widths[1:]}, {}).formula is None
+    assert report_of(tmp_path, "openelm", {key: [widths[0] + 1, *widths[1:]]}, {}).mismatches
+    heads = RECORD["nemotron-nas"]["keys"]["deci.attention.head_count"]
+    other = [number + (i == 1) for i, number in enumerate(heads)]
+    report = report_of(tmp_path, "nemotron-nas", {"deci.attention.head_count": other}, {})
+    assert report.formula is None
+
+
 def test_halves_of_a_declared_tensor_are_not_counted_beside_it(tmp_path: Path) -> None:
     """Some files hold DeepSeek's attn_kv_b whole, and its rows apart as well."""
     earlier = RECORD["deepseek_v2 of 2024"]
