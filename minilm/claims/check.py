@@ -156,8 +156,9 @@ def check_claims(
 ) -> ClaimsReport:
     """Test the claims, or ``only`` those of these names, each once, on a run or whatever `convert` imports.
 
-    ``data``: the text to test on; by default the validation split that the run was trained beside. Those
-    that train models do so for ``train_seconds``, if given, and go on with what earlier calls trained.
+    ``data``: a text whose last half is tested on; by default the validation split that the run was trained
+    beside. Those that train models do so for ``train_seconds``, if given, on the rest of that text, and go on
+    with what earlier calls trained.
     Raises InputError for a name that is none, and where there is no text.
     """
     if unknown := [name for name in only if name not in CLAIMS]:

@@ -33,6 +33,7 @@ from minilm.transforms.quantize import QuantizedLinear
 MOST_BLOCKS = 60  # of a test: twice the fewest
 LONGEST_BLOCK = 256  # tokens; of a longer context, its first
 LEAST_LABELS = 0.05  # of a block's tokens, whose losses are its mean
+HELD_BACK = 0.5  # of a text that is given: it is tested on, the rest is where facts and trainings are from
 PILOT_SPARSITY = 0.4
 UNIGRAM_TOKENS = 4_000_000  # of training text, for the baseline
 
@@ -41,8 +42,9 @@ UNIGRAM_TOKENS = 4_000_000  # of training text, for the baseline
 class Subject:
     """A model, the blocks that it is tested on, others for a pilot, and text for facts.
 
-    ``text`` is where facts are looked for: none of it is in the blocks. ``unigram`` are the losses, (n,), of
-    the token frequencies alone on the blocks. ``run`` and ``record`` say where the model is from.
+    ``text`` is where facts are looked for, and what small models are trained on: none of it is in the blocks.
+    ``unigram`` are the losses, (n,), of the token frequencies alone on the blocks. ``run`` and ``record`` say
+    where the model is from.
     """
 
     model: Transformer
@@ -79,7 +81,7 @@ class Subject:
 def open_subject(
     run: Path, checkpoint: Path, data: str | None, seed: int, cache: Path | None = None
 ) -> Subject:
-    """The model of ``run`` with blocks of its validation split, or of the text ``data``.
+    """The model of ``run`` with blocks of its validation split, or of the end of the text ``data``.
 
     Raises InputError where there is no text, or too little of it.
     """
@@ -90,7 +92,7 @@ def open_subject(
         if not parameter.isfinite().all():
             raise InputError(checkpoint, f"{name} has values that are no numbers", "finite weights")
     _check_plain(model, checkpoint)
-    text = evaluation_text(run, tokenizer, data, cache=cache)
+    text = evaluation_text(run, tokenizer, data, val_fraction=HELD_BACK, cache=cache)
     if text is None:
         raise InputError(checkpoint, "no validation split of its own", "a text", "give --data")
     dataset, config = text.dataset, model.config
@@ -98,15 +100,14 @@ def open_subject(
     blocks, pilot = sample_blocks(dataset, length)
     needed = blocks_needed(pilot_deviation(model, pilot), WIDEST_HALF)
     blocks = evenly(blocks, max(FEWEST_BLOCKS, needed))
-    source = dataset.train if len(dataset.train) > len(dataset.val) else dataset.val
     frequencies = np.bincount(
-        np.asarray(source[:UNIGRAM_TOKENS]).astype(np.int64), minlength=config.vocab_size
+        np.asarray(dataset.train[:UNIGRAM_TOKENS]).astype(np.int64), minlength=config.vocab_size
     )
     return Subject(
         model=model,
         blocks=blocks,
         pilot=pilot,
-        text=source,
+        text=dataset.train,
         unigram=unigram_losses(blocks, frequencies),
         seed=seed,
         run=run,

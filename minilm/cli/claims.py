@@ -28,13 +28,14 @@ class Arguments:
     """A run, or what convert imports."""
     only: Annotated[
         tuple[str, ...] | None,
-        option("NAME [NAME ...]", help="The claims to test; by default all that train no models."),
+        option("NAME [NAME ...]", help="The claims to test; by default all. Those that train models need --train-claims."),
     ] = None
     data: Annotated[
         str | None,
         option(
             "SOURCE",
-            help="A text to test on, as train takes it. Default: the run's own validation split.",
+            help="A text, as train takes it: its last half is tested on, in the first facts are looked for "
+            "and small models trained. Default: the run's own text, its validation split tested on.",
         ),
     ] = None
     train_claims: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False

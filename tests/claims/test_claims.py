@@ -252,6 +252,19 @@ def test_the_start_of_a_run_is_rebuilt(tiny_run: Path, cache: Path) -> None:
     assert moved[0].details["start"] == "the start of seed 0, rebuilt"
 
 
+def test_no_block_of_a_text_that_is_given_is_in_what_models_are_trained_on(
+    tiny_run: Path, cache: Path, tmp_path: Path
+) -> None:
+    numbers = tmp_path / "numbers.txt"  # all of its stretches of 16 bytes are different ones
+    numbers.write_text("".join(f"{number:07d}\n" for number in range(1000)))
+    subject = open_subject(tiny_run, tiny_run, str(numbers), 0, cache)
+    trained_on = np.asarray(subject.text).astype(np.int64).tobytes()
+    for blocks in (subject.blocks, subject.pilot):
+        assert not [row for row in blocks.tokens.numpy() if row.tobytes() in trained_on]
+    assert len(subject.text) == 4000
+    assert subject.data["source"] == "the last 50% of numbers"
+
+
 def test_a_run_that_was_fine_tuned_is_compared_with_what_it_began_with(
     tiny_run: Path, cache: Path
 ) -> None:
