@@ -24,6 +24,7 @@ from minilm.claims.small_models import (
     chart_by_seed,
     chosen_rate,
     tested_losses,
+    too_short,
     trained_model,
     with_fields,
 )
@@ -102,6 +103,8 @@ def measure(subject: Subject, cells: Cells) -> list[Finding]:
 
 
 def _scale(subject: Subject, cells: Cells) -> Finding:
+    if reason := too_short(subject, ONCE):
+        return not_run(SCALE, reason)
     arms = {scale: tested_losses(subject, cells, replace(ONCE, scale=scale)) for scale in SCALES}
     losses = {scale: each for scale, each in arms.items() if each is not None}
     if len(losses) < len(arms):
@@ -132,6 +135,8 @@ def _scale(subject: Subject, cells: Cells) -> Finding:
 
 def _difference(subject: Subject, cells: Cells, rule: Rule, arm: Arm, without: Arm) -> Finding:
     """Loss without what the rule is of, less that with it."""
+    if reason := too_short(subject, arm, without):
+        return not_run(rule, reason)
     losses, others = tested_losses(subject, cells, arm), tested_losses(subject, cells, without)
     if losses is None or others is None:
         return not_run(rule, OVER_BUDGET)
@@ -150,6 +155,8 @@ def _difference(subject: Subject, cells: Cells, rule: Rule, arm: Arm, without: A
 
 
 def _adaptation(subject: Subject, cells: Cells) -> Finding:
+    if reason := too_short(subject, REPEATED):
+        return not_run(ADAPTATION, reason)
     values: dict[float, list[float]] = {}
     for dropout in (0.0, DROPOUT):
         arm = with_fields(REPEATED, dropout=dropout)

@@ -89,6 +89,11 @@ def arm_of(size: tuple[int, int], tokens: int, length: int) -> Arm:
     return Arm(fields, steps=max(1, tokens // (ROWS * length)), tokens=tokens)
 
 
+def longest_arm(subject: Subject) -> Arm:
+    """The one that reads most."""
+    return arm_of(LEFT_OUT, TOKENS[-1], subject.blocks.tokens.shape[1])
+
+
 def count_of(subject: Subject, size: tuple[int, int], length: int) -> int:
     """Parameters by the ledger."""
     return minilm_layout(new_model(subject, arm_of(size, 1, length), 0, length).config).count()

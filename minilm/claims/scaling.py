@@ -17,10 +17,10 @@ import numpy as np
 
 from minilm.claims.cells import OVER_BUDGET, RECIPES, Cells
 from minilm.claims.intervals import student
-from minilm.claims.ladder import TOKENS, Ladder, trained_ladder
+from minilm.claims.ladder import TOKENS, Ladder, longest_arm, trained_ladder
 from minilm.claims.power_law import LAW_LEVEL, bootstrapped, bounds, fit, predicted
 from minilm.claims.protocol import Finding, Interval, Region, Rule, not_run
-from minilm.claims.small_models import SEEDS
+from minilm.claims.small_models import SEEDS, too_short
 from minilm.claims.subject import Subject
 from minilm.claims.tables import table
 from minilm.claims.trials import Floats
@@ -85,7 +85,9 @@ PUBLISHED = (
 
 
 def measure(subject: Subject, cells: Cells) -> list[Finding]:
-    """All findings, or that trainings are missing."""
+    """All findings, or that the text is too short, or that trainings are missing."""
+    if reason := too_short(subject, longest_arm(subject)):
+        return [not_run(rule, reason) for rule in RULES]
     ladder = trained_ladder(subject, cells)
     if ladder is None:
         return [not_run(rule, OVER_BUDGET) for rule in RULES]

@@ -75,6 +75,14 @@ def tested_losses(subject: Subject, cells: Cells, arm: Arm) -> list[float] | Non
     return losses if len(losses) == SEEDS else None
 
 
+def too_short(subject: Subject, *arms: Arm) -> str:
+    """Why the text cannot be what one of the arms says it reads; empty where it can."""
+    needed, tokens = max(arm.tokens for arm in arms) + 1, len(subject.text)
+    if tokens >= needed:
+        return ""
+    return f"it trains on {needed:,} tokens of text, beside the blocks there are {tokens:,}"
+
+
 def chart_by_seed(name: str, losses: Mapping[str, list[float]]) -> LineChart:
     """The arms beside each other, a point a seed."""
     series = {arm: list(enumerate(each, 1)) for arm, each in losses.items()}
@@ -107,9 +115,10 @@ def _losses(subject: Subject, arm: Arm, rate: float, seed: int) -> Numbers:
 
 
 def trained_model(subject: Subject, arm: Arm, rate: float, seed: int) -> Transformer:
-    """The model of an arm, in eval mode."""
+    """The model of an arm, in eval mode. The text has more tokens than the arm reads (`too_short`)."""
     length = subject.blocks.tokens.shape[1]
     random = np.random.default_rng([subject.seed, seed + 1])
+    assert len(subject.text) > arm.tokens, "steps are of so many tokens"
     start = int(random.integers(0, max(1, len(subject.text) - arm.tokens - 1)))
     part = np.asarray(subject.text[start : start + arm.tokens + 1]).astype(np.int64)
     text = torch.from_numpy(part)

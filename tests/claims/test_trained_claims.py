@@ -27,14 +27,15 @@ from minilm.claims.cells import OVER_BUDGET, Cells, Numbers
 from minilm.claims.subject import Subject
 from minilm.claims.trials import Floats, Trials
 from minilm.model.transformer import Transformer
-from tests.claims.subjects import bigram_model, planted_pairs, subject_of
+from tests.claims.subjects import bigram_model, phrases, planted_pairs, subject_of
 
 COUNTS = [20_000, 40_000, 60_000, 130_000, 210_000, 540_000, 900_000]
 
 
 @pytest.fixture(scope="module")
 def subject() -> Subject:
-    return subject_of(bigram_model("random", d_feed_forward=64, output_initialization="scaled"))
+    model = bigram_model("random", d_feed_forward=64, output_initialization="scaled")
+    return subject_of(model, phrases(2, repeats=48))  # more tokens than any arm reads
 
 
 def test_facts_are_found_in_the_class_that_was_trained(
@@ -208,6 +209,7 @@ def test_ladder_and_arms_are_trained_from_end_to_end(
         few = replace(getattr(sharing, name), steps=2, tokens=100)
         monkeypatch.setattr(sharing, name, few)
     monkeypatch.setattr(initialization, "PAIRS", 3)
+    subject = replace(subject, text=phrases(2).astype(np.uint16))
     cells = Cells(tmp_path, 100)
     for claim in (scaling, sharing, initialization):
         findings = claim.measure(subject, cells)
@@ -226,6 +228,35 @@ def test_ladder_and_arms_are_trained_from_end_to_end(
     recipes = scaling.measure(subject, cells)[2].details
     assert recipes["adamw"] == same[0].tolist()
     assert len({tuple(losses) for losses in recipes.values()}) == len(recipes), "all differ"
+
+
+def test_a_text_that_is_shorter_than_an_arm_reads_is_refused(
+    subject: Subject, tmp_path: Path
+) -> None:
+    """A rung of 65,536 tokens that reads fewer of them again and again measures something else."""
+
+    def whys(tokens: int) -> dict[str, set[str]]:
+        short = replace(subject, text=subject.text[:tokens])
+        findings = [
+            finding
+            for claim in (scaling, sharing, initialization)
+            for finding in claim.measure(short, Cells(tmp_path, 0))
+        ]
+        names = {each.why: set[str]() for each in findings}
+        for each in findings:
+            names[each.why].add(each.rule.name)
+        return names
+
+    reason = "not run: it trains on 65,537 tokens of text, beside the blocks there are 65,536"
+    missing = f"not run: {OVER_BUDGET}"
+    once = whys(65_536)
+    assert once.keys() == {reason, missing}
+    assert once[missing] == {"initialization/dropout-repeated", "initialization/co-adaptation"}
+    assert whys(65_537).keys() == {missing}
+    assert missing not in whys(4096)
+    with pytest.raises(AssertionError, match="so many tokens"):
+        cut = replace(subject, text=subject.text[:4096])
+        small_models.trained_model(cut, small_models.REPEATED, 1e-2, 0)
 
 
 class PlantedCells(Cells):
