@@ -171,6 +171,7 @@ def check_claims(
             shared = {
                 "weights": hash_of(subject.model),
                 "text": subject.data["sha256"],
+                "blocks": subject.blocks_sha256(),  # of a text that is given they are others
                 "seed": seed,
             }
             cells = Cells(cache / "claims", train_seconds, **shared)

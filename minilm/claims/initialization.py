@@ -19,6 +19,7 @@ from minilm.claims.protocol import FEWEST_BLOCKS, Finding, Region, Rule, not_run
 from minilm.claims.small_models import (
     ONCE,
     REPEATED,
+    ROWS,
     SEEDS,
     Arm,
     chart_by_seed,
@@ -163,7 +164,8 @@ def _adaptation(subject: Subject, cells: Cells) -> Finding:
         rate = chosen_rate(subject, cells, arm)
         if rate is None:
             return not_run(ADAPTATION, OVER_BUDGET)
-        settings = {"claim": "co-adaptation", "arm": dict(arm.settings), "rate": rate}
+        settings = {"claim": "co-adaptation", "pairs": PAIRS, "rows": ROWS, "rate": rate}
+        settings |= {"arm": dict(arm.settings)}
         rows = [
             cells.get({**settings, "seed": seed}, partial(_co_adapted, subject, arm, rate, seed))
             for seed in range(SEEDS)
@@ -195,7 +197,8 @@ def _adaptation(subject: Subject, cells: Cells) -> Finding:
 def _co_adapted(subject: Subject, arm: Arm, rate: float, seed: int) -> Numbers:
     model = trained_model(subject, arm, rate, seed)
     blocks = evenly(subject.pilot, FEWEST_BLOCKS)
-    return {"co-adaptation": co_adaptation(Trials(model, blocks), np.random.default_rng(seed))}
+    random = np.random.default_rng([seed, subject.seed])
+    return {"co-adaptation": co_adaptation(Trials(model, blocks), random)}
 
 
 def co_adaptation(trials: Trials, random: np.random.Generator) -> float:

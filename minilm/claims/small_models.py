@@ -1,8 +1,8 @@
 """Small models that claims train on the text at hand: paired by seed, the rate of each arm chosen beforehand.
 
-A seed gives the initial weights and the order of the text, which are the same in every arm. The learning
-rate is chosen on the pilot's blocks with a seed that is not among the tested ones; losses are of the
-blocks of the test.
+A seed gives the initial weights, the order of the text and what dropout leaves out: the same in every arm,
+and others by another --seed. The learning rate is chosen on the pilot's blocks with a seed that is not among
+the tested ones; losses are of the blocks of the test.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ RATES = (3e-3, 1e-2, 3e-2)
 ROWS = 4  # of a batch
 SEEDS = 6
 CHOOSING = -1  # the seed that rates are chosen with
+FAR = 1000  # between the seeds of dropout of one --seed and the next
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def chosen_rate(subject: Subject, cells: Cells, arm: Arm) -> float | None:
 
 def losses_of(subject: Subject, cells: Cells, arm: Arm, rate: float, seed: int) -> Numbers | None:
     """The ``test`` and ``pilot`` loss of an arm that is trained; None where no time is left."""
-    settings = {"small": dict(arm.settings), "rate": rate, "seed": seed}
+    settings = {"small": dict(arm.settings), "rows": ROWS, "rate": rate, "seed": seed}
     return cells.get(settings, partial(_losses, subject, arm, rate, seed))
 
 
@@ -129,7 +130,7 @@ def trained_model(subject: Subject, arm: Arm, rate: float, seed: int) -> Transfo
         return next_token_loss(model, inputs, targets)
 
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed + 1)  # dropout
+        torch.manual_seed((seed + 1 + subject.seed * FAR) % 2**63)  # dropout
         train(
             model.train(),
             loss,

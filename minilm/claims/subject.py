@@ -5,6 +5,7 @@ Shapes: n blocks of t tokens, V tokens in the vocabulary.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -33,7 +34,9 @@ from minilm.transforms.quantize import QuantizedLinear
 MOST_BLOCKS = 60  # of a test: twice the fewest
 LONGEST_BLOCK = 256  # tokens; of a longer context, its first
 LEAST_LABELS = 0.05  # of a block's tokens, whose losses are its mean
-HELD_BACK = 0.5  # of a text that is given: it is tested on, the rest is where facts and trainings are from
+HELD_BACK = (
+    0.5  # of a text that is given: it is tested on, the rest is where facts and trainings are from
+)
 PILOT_SPARSITY = 0.4
 UNIGRAM_TOKENS = 4_000_000  # of training text, for the baseline
 
@@ -62,6 +65,11 @@ class Subject:
     def __post_init__(self) -> None:
         self.model.eval().requires_grad_(False)
         self.trials = Trials(self.model, self.blocks)  # now: of the model as it is
+
+    def blocks_sha256(self) -> str:
+        """Of the tokens of the test's and the pilot's blocks."""
+        blocks = (self.blocks.tokens.numpy(), self.pilot.tokens.numpy())
+        return hashlib.sha256(b"".join(each.tobytes() for each in blocks)).hexdigest()
 
     @cached_property
     def bootstrap(self) -> Bootstrap:
