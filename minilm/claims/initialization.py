@@ -8,6 +8,7 @@ each, mean |D(i,j) - D(i) - D(j)| / mean |D(i)|.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from functools import partial
 
@@ -23,6 +24,7 @@ from minilm.claims.small_models import (
     SEEDS,
     Arm,
     chart_by_seed,
+    chosen_loss,
     chosen_rate,
     tested_losses,
     too_short,
@@ -107,17 +109,25 @@ def _scale(subject: Subject, cells: Cells) -> Finding:
     if reason := too_short(subject, ONCE):
         return not_run(SCALE, reason)
     arms = {scale: tested_losses(subject, cells, replace(ONCE, scale=scale)) for scale in SCALES}
+    on_pilot = {scale: chosen_loss(subject, cells, replace(ONCE, scale=scale)) for scale in SCALES}
     losses = {scale: each for scale, each in arms.items() if each is not None}
     if len(losses) < len(arms):
         return not_run(SCALE, OVER_BUDGET)
     means = {scale: float(np.mean(each)) for scale, each in losses.items()}
-    best, worst = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
+    best, *_, worst = sorted(on_pilot, key=on_pilot.__getitem__)
+    differences = {
+        (one, other): student(np.array(losses[one]) - np.array(losses[other]))
+        for one, other in itertools.permutations(SCALES, 2)
+    }
+    # The lower bound is of the pair that the pilot chose, as the largest of several is too large by chance;
+    # the upper one is of all of them.
+    chosen = differences[worst, best]
     return Finding(
         SCALE,
-        student(np.array(losses[worst]) - np.array(losses[best])),
+        replace(chosen, high=max(each.high for each in differences.values())),
         n=SEEDS,
         trials=len(SCALES) * SEEDS,
-        text=f"The best scale is {best:g}, the worst {worst:g}.",
+        text=f"On the pilot's blocks, of another seed, the best scale is {best:g}, the worst {worst:g}.",
         details={"losses": {str(scale): each for scale, each in losses.items()}},
         tables=(
             table(

@@ -102,7 +102,8 @@ def compare(start: nn.Module, model: nn.Module, of: str, dtype: str = "float32")
     drawn = [m for m in movements if m.is_matrix and m.start > 0]
     akin = sum(abs(m.cosine) * math.sqrt(m.count) > CERTAIN for m in drawn)
     if 2 * akin <= len(drawn):
-        reason = f"{akin} of {len(drawn)} matrices have anything in common with {of}: it is not this run's start"
+        common = f"{akin} of {len(drawn)} matrices have anything in common with {of}"
+        reason = f"{common}: it is not this run's start"
         return [not_run(rule, reason) for rule in RULES]
     total, moved = sum(m.count for m in movements), sum(m.moved for m in movements)
     ratios = [m.ratio for m in movements if m.is_matrix and m.ratio is not None]

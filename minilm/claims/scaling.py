@@ -186,7 +186,7 @@ def _data(ladder: Ladder, by_size: Floats) -> Finding:
 
 def _recipe(ladder: Ladder, by_size: Floats) -> Finding:
     means = {name: float(losses.mean()) for name, losses in ladder.recipes.items()}
-    best, worst = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
+    best, *_, worst = sorted(ladder.pilot, key=ladder.pilot.__getitem__)
     spread = ladder.recipes[worst] - ladder.recipes[best]
     worth = math.exp(
         min(float(spread.mean() / max(by_size.mean(), 1e-9)) * math.log(4), MOST_WORTH)
@@ -197,8 +197,8 @@ def _recipe(ladder: Ladder, by_size: Floats) -> Finding:
         n=len(spread),
         reason=_no_gain(spread, by_size),
         text=(
-            f"Between the best and the worst recipe are {spread.mean():.4f} nats, as between models one of "
-            f"which has {worth:.3g} times the parameters."
+            f"Between the best and the worst recipe, which the pilot's blocks and another seed tell, are "
+            f"{spread.mean():.4f} nats, as between models one of which has {worth:.3g} times the parameters."
         ),
         details={name: losses.tolist() for name, losses in ladder.recipes.items()},
         tables=(

@@ -7,6 +7,7 @@ the tested ones; losses are of the blocks of the test.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -92,13 +93,28 @@ def chart_by_seed(name: str, losses: Mapping[str, list[float]]) -> LineChart:
 
 def chosen_rate(subject: Subject, cells: Cells, arm: Arm) -> float | None:
     """The rate with the least loss on the pilot's blocks; None where trainings are missing."""
+    losses = _choosing_losses(subject, cells, arm)
+    return None if losses is None else min(losses, key=losses.__getitem__)
+
+
+def chosen_loss(subject: Subject, cells: Cells, arm: Arm) -> float:
+    """The loss at that rate, on the pilot's blocks and of a seed that is not tested; else infinite.
+
+    Which of several arms is the best, and which the worst, is told by it: of the tested losses the largest
+    difference is too large by chance.
+    """
+    losses = _choosing_losses(subject, cells, arm)
+    return math.inf if losses is None else min(losses.values())
+
+
+def _choosing_losses(subject: Subject, cells: Cells, arm: Arm) -> dict[float, float] | None:
     losses = {}
     for rate in RATES:
         numbers = losses_of(subject, cells, arm, rate, CHOOSING)
         if numbers is None:
             return None
         losses[rate] = numbers["pilot"]
-    return min(losses, key=losses.__getitem__)
+    return losses
 
 
 def losses_of(subject: Subject, cells: Cells, arm: Arm, rate: float, seed: int) -> Numbers | None:

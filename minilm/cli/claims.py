@@ -28,7 +28,10 @@ class Arguments:
     """A run, or what convert imports."""
     only: Annotated[
         tuple[str, ...] | None,
-        option("NAME [NAME ...]", help="The claims to test; by default all. Those that train models need --train-claims."),
+        option(
+            "NAME [NAME ...]",
+            help="The claims to test; by default all. Those that train models need --train-claims.",
+        ),
     ] = None
     data: Annotated[
         str | None,

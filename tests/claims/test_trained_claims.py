@@ -101,6 +101,7 @@ def planted(
             name: noisy(none + share * recipe * gain)
             for name, share in (("adamw", 0.5), ("muon", 0.0), ("constant", 1.0))
         },
+        pilot={"adamw": 0.5, "muon": 0.0, "constant": 1.0},
         other=noisy(law(2 * counts[:4]) + other),
     )
 
@@ -317,8 +318,8 @@ def test_a_text_that_is_shorter_than_an_arm_reads_is_refused(
     assert once[missing] == {"initialization/dropout-repeated", "initialization/co-adaptation"}
     assert whys(65_537).keys() == {missing}
     assert missing not in whys(4096)
+    cut = replace(subject, text=subject.text[:4096])
     with pytest.raises(AssertionError, match="so many tokens"):
-        cut = replace(subject, text=subject.text[:4096])
         small_models.trained_model(cut, small_models.REPEATED, 1e-2, 0)
 
 
@@ -334,7 +335,8 @@ class PlantedCells(Cells):
         if settings.get("claim") == "co-adaptation":
             return {"co-adaptation": self.loss(settings["arm"]) - 0.5 + noise}
         value = self.loss(settings["small"]) + noise
-        return {"test": value, "pilot": value}
+        arm = {**settings["small"], "tested": settings["seed"] != small_models.CHOOSING}
+        return {"test": value, "pilot": self.loss(arm) + noise}
 
 
 @pytest.mark.parametrize(
@@ -358,6 +360,31 @@ def test_verdicts_of_initial_values_biases_and_dropout_follow_the_losses(
     worse = initialization.measure(subject, PlantedCells(tmp_path, lambda arm: 3 - loss(arm)))
     if effect == 0.2:
         assert {each.verdict for each in worse[1:]} == {"contradicted"}
+
+
+def test_best_and_worst_are_not_chosen_by_what_is_tested(subject: Subject, tmp_path: Path) -> None:
+    """Else some difference is found where there is none; and where the choice is wrong, none is denied."""
+
+    def loss(arm: dict[str, Any]) -> float:
+        worst = 4 if arm.get("tested", True) else 0.25
+        return 2 + 0.2 * (arm["scale"] == worst)
+
+    scale, *_ = initialization.measure(subject, PlantedCells(tmp_path, loss))
+    assert scale.interval is not None
+    assert scale.interval.estimate == pytest.approx(0, abs=1e-6), "of 0.25, the worst of the pilot"
+    assert scale.interval.low < 0.01
+    assert scale.interval.high == pytest.approx(0.2, abs=1e-6), "of all pairs"
+    assert scale.verdict == "inconclusive"
+
+    losses = planted()
+    assert verdicts_of(losses)["recipe"] == "supported"
+    by_chance = replace(losses, pilot={"adamw": 0.0, "muon": 1.0, "constant": 0.5})
+    (recipe,) = [
+        each
+        for each in scaling.findings(by_chance, np.random.default_rng(0))
+        if each.rule is scaling.RECIPE
+    ]
+    assert recipe.verdict != "supported"
 
 
 def test_verdicts_of_sharing_follow_the_losses(subject: Subject, tmp_path: Path) -> None:
