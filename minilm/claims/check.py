@@ -26,6 +26,7 @@ from minilm.claims import (
     work,
 )
 from minilm.claims.cells import Cells
+from minilm.claims.intervals import with_need
 from minilm.claims.protocol import LEVEL, Finding, Rule, not_run
 from minilm.claims.subject import Subject, open_subject
 from minilm.claims.work import hash_of
@@ -212,7 +213,7 @@ def check_subject(
             "unigram_loss": float(subject.unigram.mean()),
             "better_by": [advantage.estimate, advantage.low, advantage.high],
         },
-        findings=tuple(findings),
+        findings=tuple(with_need(finding) for finding in findings),
         seconds=seconds,
     )
 

@@ -48,7 +48,7 @@ def _rule(
 ) -> Rule:
     return Rule(
         f"initialization/{name}", statement, statistic, "nats a token",
-        supported, contradicted, least=SEEDS, units="seeds",
+        supported, contradicted, least=SEEDS, units="seeds", margin=0.01,
     )  # fmt: skip
 
 
@@ -89,6 +89,7 @@ ADAPTATION = replace(
         Region(high=0),
     ),
     unit="of that without",
+    margin=0.1,
 )
 RULES = (SCALE, BIAS, SINGLE, MANY, ADAPTATION)
 PUBLISHED = "single-epoch Pythia is better without dropout (arXiv:2505.24788)"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from minilm.claims.check import CLAIMS, ClaimsReport
-from minilm.claims.protocol import LEVEL, Finding
+from minilm.claims.protocol import LEVEL, WIDEST_HALF, Finding
 from minilm.claims.tables import table
 from minilm.render.document import Block, Paragraph, Section, Table
 from minilm.render.line_chart import LineChart
@@ -55,12 +55,18 @@ def introduction(report: ClaimsReport) -> str:
         for verdict in ("supported", "contradicted", "inconclusive")
         if (number := sum(finding.verdict == verdict for finding in report.findings))
     ]
+    needed, blocks = report.data.get("blocks_needed", 0), report.data.get("blocks", 0)
+    more = (
+        f" The pilot asks for {needed:,} blocks, more than there are, for a half-width of {WIDEST_HALF:g} nats."
+        if needed > blocks
+        else ""
+    )
     return (
         f"{report.target}: {', '.join(counts)}. Loss {report.model['loss']:.4f} nats a token, of token "
         f"frequencies alone {report.model['unigram_loss']:.4f}, on {report.data['blocks']} blocks of "
         f"{report.data['block_tokens']} tokens of {report.data['source']}; seed {report.seed}. Each rule was "
         f"fixed before the run: supported where the {LEVEL:.1%} interval lies wholly in its first region, "
-        "contradicted where it lies wholly in its second, else inconclusive."
+        f"contradicted where it lies wholly in its second, else inconclusive.{more}"
     )
 
 

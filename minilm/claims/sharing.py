@@ -29,7 +29,7 @@ from minilm.claims.subject import Subject
 def _rule(name: str, statement: str, statistic: str) -> Rule:
     return Rule(
         f"sharing/{name}", statement, statistic, "nats a token",
-        Region(high=MARGIN), Region(MARGIN), least=SEEDS, units="seeds",
+        Region(high=MARGIN), Region(MARGIN), least=SEEDS, units="seeds", margin=MARGIN,
     )  # fmt: skip
 
 

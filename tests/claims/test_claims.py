@@ -21,9 +21,18 @@ from torch import Tensor
 import minilm
 from minilm.architectures import layout_of
 from minilm.checkpoint import load, write_tensors
-from minilm.claims import bytes_per_parameter, check, compression, majority, movement, work
-from minilm.claims.intervals import Bootstrap, blocks_needed, share, student, t_quantile
+from minilm.claims import (
+    bytes_per_parameter,
+    check,
+    compression,
+    majority,
+    movement,
+    protocol,
+    work,
+)
+from minilm.claims.intervals import Bootstrap, blocks_needed, share, student, t_quantile, with_need
 from minilm.claims.protocol import Finding, Interval, Region, Rule
+from minilm.claims.report import introduction
 from minilm.claims.subject import Subject, _check_plain, open_subject
 from minilm.cli.claims import main
 from minilm.config.lora import LoraConfig
@@ -75,6 +84,53 @@ def test_intervals_are_those_of_the_textbooks() -> None:
     own, exact = Bootstrap(30, 0).mean(values), student(values)
     assert own.half_width == pytest.approx(exact.half_width, rel=0.15)
     assert own == Bootstrap(30, 0).mean(values)
+
+
+def test_what_is_inconclusive_by_its_width_says_how_many_units_it_needs(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = np.random.default_rng(0).normal(0, 0.04, 6)
+    values -= values.mean()
+    rule = Rule("a/b", "", "", "nats", Region(0.01), Region(high=0.01), 6, "seeds", margin=0.01)
+    found = with_need(Finding(rule, student(values), n=6))
+    needed = math.ceil((2.8070 * values.std(ddof=1) / 0.01) ** 2)
+    assert found.why == f"needs {needed} seeds for a half-width of 0.01 nats, there are 6"
+    claim = replace(check.CLAIMS["majority"], measure=lambda _: [replace(found, reason="")])
+    monkeypatch.setitem(check.CLAIMS, "majority", claim)
+    assert check.check_subject(subject, "it", ["majority"]).findings == (found,)
+    between = replace(rule, contradicted=Region(high=-0.1), margin=0.2)
+    for silent in (
+        Finding(rule, student(values + 1), n=6),
+        Finding(replace(rule, margin=0.0), student(values), n=6),
+        Finding(between, student(values), n=6),  # narrow enough: it lies between the regions
+        Finding(rule, reason="not run: no time"),
+    ):
+        assert with_need(silent) == silent
+    assert with_need(Finding(rule, student(values[:2]), n=2)).why == "needs 6 seeds, there are 2"
+
+
+def test_the_report_says_that_the_pilot_asks_for_more_blocks(subject: Subject) -> None:
+    def introduced(needed: int) -> str:
+        data = {"blocks": 60, "block_tokens": 8, "source": "it", "blocks_needed": needed}
+        return introduction(check.check_subject(replace(subject, data=data), "it", ["majority"]))
+
+    assert introduced(61).endswith(
+        "The pilot asks for 61 blocks, more than there are, for a half-width of 0.03 nats."
+    )
+    assert introduced(60).endswith("else inconclusive.")
+
+
+def test_verdicts_are_as_many_as_the_level_allows_for() -> None:
+    """0.5% each: the page and the protocol say how many, and how often one of them is wrong."""
+    page = (Path(__file__).parents[2] / "docs" / "claims.md").read_text(encoding="utf-8")
+    default, trained = (
+        sum(len(each.rules) for each in check.CLAIMS.values() if (each.measure is None) is trains)
+        for trains in (False, True)
+    )
+    assert f"the {default} verdicts of a default run" in page
+    assert f"the {trained} of `--train-claims`" in page
+    assert f"the {default} verdicts" in (protocol.__doc__ or "")
+    assert round(1 / (default * (1 - protocol.LEVEL))) == 12
 
 
 def test_published_models_have_the_counts_that_are_published() -> None:
