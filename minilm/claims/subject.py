@@ -25,6 +25,7 @@ from minilm.errors import InputError
 from minilm.model.transformer import Transformer
 from minilm.runs import files as run_files
 from minilm.runs.files import RunRecord
+from minilm.text.tokenizers import Tokenizer
 from minilm.training.evaluation_text import evaluation_text
 from minilm.transforms.activations import linear_layers
 from minilm.transforms.lora import LoRALinear
@@ -87,11 +88,18 @@ class Subject:
 
 
 def open_subject(
-    run: Path, checkpoint: Path, data: str | None, seed: int, cache: Path | None = None
+    run: Path,
+    checkpoint: Path,
+    data: str | None,
+    seed: int,
+    cache: Path | None = None,
+    *,
+    needs_text: bool = True,
 ) -> Subject:
     """The model of ``run`` with blocks of its validation split, or of the end of the text ``data``.
 
-    Raises InputError where there is no text, or too little of it.
+    Raises InputError where there is no text, or too little of it; where none is given or needed, the model
+    has no blocks then.
     """
     if not 0 <= seed < 2**63:
         raise InputError("--seed", f"{seed}", "a number from 0 to 2^63 - 1")
@@ -100,6 +108,37 @@ def open_subject(
         if not parameter.isfinite().all():
             raise InputError(checkpoint, f"{name} has values that are no numbers", "finite weights")
     _check_plain(model, checkpoint)
+    try:
+        return _with_text(model, tokenizer, run, checkpoint, data, seed, cache)
+    except InputError as error:
+        if needs_text or data is not None:
+            raise
+        reason = str(error)
+    none = torch.zeros(0, model.config.context_length, dtype=torch.int64)
+    blocks = Blocks(none, none)
+    return Subject(
+        model=model,
+        blocks=blocks,
+        pilot=blocks,
+        text=np.zeros(0, np.uint16),
+        unigram=np.zeros(0),
+        seed=seed,
+        run=run,
+        record=run_files.read_record(run / run_files.CONFIG),
+        checkpoint=checkpoint,
+        data={"blocks": 0, "reason": reason},
+    )
+
+
+def _with_text(
+    model: Transformer,
+    tokenizer: Tokenizer,
+    run: Path,
+    checkpoint: Path,
+    data: str | None,
+    seed: int,
+    cache: Path | None,
+) -> Subject:
     text = evaluation_text(run, tokenizer, data, val_fraction=HELD_BACK, cache=cache)
     if text is None:
         raise InputError(checkpoint, "no validation split of its own", "a text", "give --data")

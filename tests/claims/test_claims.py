@@ -40,6 +40,7 @@ from minilm.errors import InputError
 from minilm.model.transformer import Transformer
 from minilm.transforms import lora
 from tests.claims.subjects import V, bigram_model, planted_pairs, subject_of
+from tests.conftest import train_tiny
 
 Capture = pytest.CaptureFixture[str]
 Verdicts = dict[str, str]
@@ -319,6 +320,35 @@ def test_no_block_of_a_text_that_is_given_is_in_what_models_are_trained_on(
         assert not [row for row in blocks.tokens.numpy() if row.tobytes() in trained_on]
     assert len(subject.text) == 4000
     assert subject.data["source"] == "the last 50% of numbers"
+
+
+def test_what_is_counted_needs_no_text(
+    tiny_run: Path, cache: Path, tmp_path: Path, text_file: Path, capsys: Capture
+) -> None:
+    short = train_tiny(tmp_path / "short", text_file, cache, val_fraction=0.01)
+    bare = tmp_path / "bare"
+    shutil.copytree(tiny_run, bare)
+    summary = json.loads((bare / "summary.json").read_text())
+    del summary["data"]
+    (bare / "summary.json").write_text(json.dumps(summary))
+    for run, reason in (
+        (short, "whole blocks of 16 tokens to evaluate on, expected 60"),
+        (bare, "no validation split of its own, expected a text"),
+    ):
+        assert main([str(run), "--only", "compression", "majority"]) == 2
+        assert reason in capsys.readouterr().err
+        assert main([str(run), "--only", "majority", "bytes", "--json", "-"]) == 0
+        report = json.loads(capsys.readouterr().out)
+        claims = {claim["name"]: claim for claim in report["claims"]}
+        assert "no group of inputs" in claims.pop("bytes/4-bit")["reason"]  # it is too narrow
+        assert all(claim["effect"] and not claim["reason"] for claim in claims.values())
+        assert (report["model"]["loss"], report["data"]["blocks"]) == (None, 0)
+        assert main([str(run), "--only", "majority", "bytes"]) == 0
+        assert "What is counted needs no text" in capsys.readouterr().out
+    tiny = tmp_path / "tiny.txt"
+    tiny.write_text("a text that is too short, and was asked for\n" * 3)
+    assert main([str(tiny_run), "--only", "majority", "--data", str(tiny)]) == 2
+    assert "give a longer text as --data" in capsys.readouterr().err
 
 
 def test_a_run_that_was_fine_tuned_is_compared_with_what_it_began_with(
