@@ -44,8 +44,9 @@ class Arguments:
     train_claims: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Also those that train many small models; what was trained is kept, and a later run goes on."""
     budget: Annotated[
-        str, option("TIME", help="How long --train-claims may train: 90s, 20m, 2h. Default: 20m.")
-    ] = "20m"
+        str | None,
+        option("TIME", help="How long --train-claims may train: 90s, 20m, 2h. Default: 20m."),
+    ] = None
     seed: int = 0
     """Of what is drawn: the same seed gives the same numbers."""
     json: Annotated[
@@ -60,6 +61,7 @@ class Arguments:
     ] = None
 
 
+BUDGET = "20m"
 OUTPUTS = ("json", "html", "markdown")  # options that name a file, or - for stdout
 
 
@@ -69,11 +71,13 @@ def main(arguments: Sequence[str] | None = None, program: str = "claims.py") -> 
 
 
 def _run(options: Arguments) -> int:
-    refuse_empty(options, "CHECKPOINT", "--data", *(f"--{name}" for name in OUTPUTS))
+    refuse_empty(options, "CHECKPOINT", "--data", "--budget", *(f"--{name}" for name in OUTPUTS))
     _check_outputs(options)
+    if options.budget is not None and not options.train_claims:
+        raise InputError("--budget", "given without --train-claims", "both, or neither")
     from minilm.units import parse_seconds
 
-    budget = parse_seconds(options.budget, "--budget")
+    budget = parse_seconds(options.budget or BUDGET, "--budget")
     from minilm.claims.check import CLAIMS, check_claims
     from minilm.training.signals import Stopped
 

@@ -421,6 +421,8 @@ def test_the_command_writes_json_a_page_and_prose(
     [
         (["RUN", "--only", "taste"], "--only: 'taste', expected one of one-parameter, "),
         (["RUN", "--only"], "--only: no name, expected one of one-parameter, "),
+        (["RUN", "--budget", "5m"], "--budget: given without --train-claims, expected both"),
+        (["RUN", "--train-claims", "--budget", "soon"], "--budget: "),
         (["RUN", "--json", "-", "--markdown", "-"], "standard output: - for --json and --markdown"),
         (["RUN", "--data", "TEXT", "--json", "TEXT"], "which is a target or another output"),
         (["RUN", "--html", "RUN/new", "--json", "RUN/new"], "which is a target or another output"),
