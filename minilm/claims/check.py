@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from minilm.claims import (
     work,
 )
 from minilm.claims.cells import Cells
+from minilm.claims.intervals import with_need
 from minilm.claims.protocol import LEVEL, Finding, Rule, not_run
 from minilm.claims.subject import Subject, open_subject
 from minilm.claims.work import hash_of
@@ -42,7 +43,8 @@ SCHEMA = "minilm.claims/1"
 class Claim:
     """A claim by its number and what is said; ``measure`` gives a finding for each of its rules.
 
-    One that trains models has ``measure_trained`` instead. ``passes`` are those over all blocks, about.
+    One that trains models has ``measure_trained`` instead. ``passes`` are those over all blocks, about. What
+    ``is_counted`` is of the parameters alone: it needs no text.
     """
 
     number: int
@@ -51,6 +53,7 @@ class Claim:
     measure: Callable[[Subject], list[Finding]] | None = None
     measure_trained: Callable[[Subject, Cells], list[Finding]] | None = None
     passes: int = 0
+    is_counted: bool = False
 
 
 CLAIMS: dict[str, Claim] = {
@@ -82,6 +85,7 @@ CLAIMS: dict[str, Claim] = {
         "A model of 70B parameters is 140 GB, 35 GB at 4 bits; a 7B runs on a laptop, 400B does not.",
         bytes_per_parameter.RULES,
         bytes_per_parameter.measure,
+        is_counted=True,
     ),
     "work": Claim(5, "Work grows with tokens, weights do not.", work.RULES, work.measure),
     "compression": Claim(
@@ -102,6 +106,7 @@ CLAIMS: dict[str, Claim] = {
         "The feed-forward holds the majority; a model has 2Vd + 12Ld² parameters.",
         majority.RULES,
         majority.measure,
+        is_counted=True,
     ),
     "initialization": Claim(
         8,
@@ -156,24 +161,27 @@ def check_claims(
 ) -> ClaimsReport:
     """Test the claims, or ``only`` those of these names, each once, on a run or whatever `convert` imports.
 
-    ``data``: the text to test on; by default the validation split that the run was trained beside. Those
-    that train models do so for ``train_seconds``, if given, and go on with what earlier calls trained.
-    Raises InputError for a name that is none, and where there is no text.
+    ``data``: a text whose last half is tested on; by default the validation split that the run was trained
+    beside. Those that train models do so for ``train_seconds``, if given, on the rest of that text, and go on
+    with what earlier calls trained.
+    Raises InputError for a name that is none, and where there is no text, unless all claims are counted.
     """
     if unknown := [name for name in only if name not in CLAIMS]:
         raise InputError("--only", repr(unknown[0]), f"one of {', '.join(CLAIMS)}")
     cache = cache or default_cache()
     with as_run(Path(checkpoint)) as run:
-        subject = open_subject(run, Path(checkpoint), data, seed, cache)
+        names = list(dict.fromkeys(only)) or list(CLAIMS)
+        counted = all(CLAIMS[name].is_counted for name in names)
+        subject = open_subject(run, Path(checkpoint), data, seed, cache, needs_text=not counted)
         cells = None
         if train_seconds is not None:
             shared = {
                 "weights": hash_of(subject.model),
                 "text": subject.data["sha256"],
+                "blocks": subject.blocks_sha256(),  # of a text that is given they are others
                 "seed": seed,
             }
             cells = Cells(cache / "claims", train_seconds, **shared)
-        names = list(dict.fromkeys(only)) or list(CLAIMS)
         return check_subject(subject, str(checkpoint), names, cells)
 
 
@@ -181,12 +189,13 @@ def check_subject(
     subject: Subject, target: str, names: Sequence[str], cells: Cells | None = None
 ) -> ClaimsReport:
     """The same of a model that is open; without ``cells`` nothing is trained."""
-    advantage = subject.advantage
+    advantage = subject.advantage if len(subject.blocks) else None
     findings: list[Finding] = []
     seconds = {}
     for name in names:
         claim, began = CLAIMS[name], time.monotonic()
-        if advantage.low <= 0:  # what such a model loses by a change says nothing of what it knows
+        # What such a model loses by a change says nothing of what it knows.
+        if advantage is not None and advantage.low <= 0:
             findings += [not_run(rule, NO_BETTER) for rule in claim.rules]
         elif claim.passes * pass_flops(subject) > MOST_FLOPS:
             findings += [not_run(rule, _too_large(subject, claim)) for rule in claim.rules]
@@ -206,11 +215,11 @@ def check_subject(
         data=dict(subject.data),
         model={
             "parameters": sum(p.numel() for p in subject.model.parameters()),
-            "loss": float(subject.trials.base.mean()),
-            "unigram_loss": float(subject.unigram.mean()),
-            "better_by": [advantage.estimate, advantage.low, advantage.high],
+            "loss": None if advantage is None else float(subject.trials.base.mean()),
+            "unigram_loss": None if advantage is None else float(subject.unigram.mean()),
+            "better_by": None if advantage is None else list(astuple(advantage)),
         },
-        findings=tuple(findings),
+        findings=tuple(with_need(finding) for finding in findings),
         seconds=seconds,
     )
 

@@ -42,6 +42,7 @@ EIGHT_BITS = Rule(
     contradicted=Region(0.01),
     least=30,
     units="blocks",
+    margin=0.01,
 )
 FOUR_BITS = Rule(
     name="compression/4-bit",
@@ -52,6 +53,7 @@ FOUR_BITS = Rule(
     contradicted=Region(MARGIN),
     least=30,
     units="blocks",
+    margin=MARGIN,
 )
 PRUNING = Rule(
     name="compression/pruning",

@@ -8,6 +8,7 @@ each, mean |D(i,j) - D(i) - D(j)| / mean |D(i)|.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from functools import partial
 
@@ -19,11 +20,14 @@ from minilm.claims.protocol import FEWEST_BLOCKS, Finding, Region, Rule, not_run
 from minilm.claims.small_models import (
     ONCE,
     REPEATED,
+    ROWS,
     SEEDS,
     Arm,
     chart_by_seed,
+    chosen_loss,
     chosen_rate,
     tested_losses,
+    too_short,
     trained_model,
     with_fields,
 )
@@ -44,7 +48,7 @@ def _rule(
 ) -> Rule:
     return Rule(
         f"initialization/{name}", statement, statistic, "nats a token",
-        supported, contradicted, least=SEEDS, units="seeds",
+        supported, contradicted, least=SEEDS, units="seeds", margin=0.01,
     )  # fmt: skip
 
 
@@ -85,6 +89,7 @@ ADAPTATION = replace(
         Region(high=0),
     ),
     unit="of that without",
+    margin=0.1,
 )
 RULES = (SCALE, BIAS, SINGLE, MANY, ADAPTATION)
 PUBLISHED = "single-epoch Pythia is better without dropout (arXiv:2505.24788)"
@@ -102,18 +107,28 @@ def measure(subject: Subject, cells: Cells) -> list[Finding]:
 
 
 def _scale(subject: Subject, cells: Cells) -> Finding:
+    if reason := too_short(subject, ONCE):
+        return not_run(SCALE, reason)
     arms = {scale: tested_losses(subject, cells, replace(ONCE, scale=scale)) for scale in SCALES}
+    on_pilot = {scale: chosen_loss(subject, cells, replace(ONCE, scale=scale)) for scale in SCALES}
     losses = {scale: each for scale, each in arms.items() if each is not None}
     if len(losses) < len(arms):
         return not_run(SCALE, OVER_BUDGET)
     means = {scale: float(np.mean(each)) for scale, each in losses.items()}
-    best, worst = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
+    best, *_, worst = sorted(on_pilot, key=on_pilot.__getitem__)
+    differences = {
+        (one, other): student(np.array(losses[one]) - np.array(losses[other]))
+        for one, other in itertools.permutations(SCALES, 2)
+    }
+    # The lower bound is of the pair that the pilot chose, as the largest of several is too large by chance;
+    # the upper one is of all of them.
+    chosen = differences[worst, best]
     return Finding(
         SCALE,
-        student(np.array(losses[worst]) - np.array(losses[best])),
+        replace(chosen, high=max(each.high for each in differences.values())),
         n=SEEDS,
         trials=len(SCALES) * SEEDS,
-        text=f"The best scale is {best:g}, the worst {worst:g}.",
+        text=f"On the pilot's blocks, of another seed, the best scale is {best:g}, the worst {worst:g}.",
         details={"losses": {str(scale): each for scale, each in losses.items()}},
         tables=(
             table(
@@ -132,6 +147,8 @@ def _scale(subject: Subject, cells: Cells) -> Finding:
 
 def _difference(subject: Subject, cells: Cells, rule: Rule, arm: Arm, without: Arm) -> Finding:
     """Loss without what the rule is of, less that with it."""
+    if reason := too_short(subject, arm, without):
+        return not_run(rule, reason)
     losses, others = tested_losses(subject, cells, arm), tested_losses(subject, cells, without)
     if losses is None or others is None:
         return not_run(rule, OVER_BUDGET)
@@ -150,13 +167,16 @@ def _difference(subject: Subject, cells: Cells, rule: Rule, arm: Arm, without: A
 
 
 def _adaptation(subject: Subject, cells: Cells) -> Finding:
+    if reason := too_short(subject, REPEATED):
+        return not_run(ADAPTATION, reason)
     values: dict[float, list[float]] = {}
     for dropout in (0.0, DROPOUT):
         arm = with_fields(REPEATED, dropout=dropout)
         rate = chosen_rate(subject, cells, arm)
         if rate is None:
             return not_run(ADAPTATION, OVER_BUDGET)
-        settings = {"claim": "co-adaptation", "arm": dict(arm.settings), "rate": rate}
+        settings = {"claim": "co-adaptation", "pairs": PAIRS, "rows": ROWS, "rate": rate}
+        settings |= {"arm": dict(arm.settings)}
         rows = [
             cells.get({**settings, "seed": seed}, partial(_co_adapted, subject, arm, rate, seed))
             for seed in range(SEEDS)
@@ -188,7 +208,8 @@ def _adaptation(subject: Subject, cells: Cells) -> Finding:
 def _co_adapted(subject: Subject, arm: Arm, rate: float, seed: int) -> Numbers:
     model = trained_model(subject, arm, rate, seed)
     blocks = evenly(subject.pilot, FEWEST_BLOCKS)
-    return {"co-adaptation": co_adaptation(Trials(model, blocks), np.random.default_rng(seed))}
+    random = np.random.default_rng([seed, subject.seed])
+    return {"co-adaptation": co_adaptation(Trials(model, blocks), random)}
 
 
 def co_adaptation(trials: Trials, random: np.random.Generator) -> float:

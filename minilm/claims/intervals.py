@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minilm.claims.protocol import LEVEL, Interval
+from minilm.claims.protocol import LEVEL, Finding, Interval
 
 RESAMPLES = 4_000
 Floats = NDArray[np.float64]
@@ -78,6 +79,24 @@ def student(values: Floats, level: float = LEVEL) -> Interval:
 def blocks_needed(deviation: float, margin: float) -> int:
     """Of a pilot's ``deviation``: how many blocks make the half-width ``margin``."""
     return math.ceil((NormalDist().inv_cdf((1 + LEVEL) / 2) * deviation / margin) ** 2)
+
+
+def units_needed(interval: Interval, n: int, margin: float) -> int:
+    """Of the interval of a mean of ``n`` values: how many of them make its half-width ``margin``."""
+    deviation = interval.half_width * math.sqrt(n) / t_quantile((1 + LEVEL) / 2, n - 1)
+    return blocks_needed(deviation, margin)
+
+
+def with_need(finding: Finding) -> Finding:
+    """The finding; where it is inconclusive by a wide interval, with how many units would narrow it."""
+    interval, rule, n = finding.interval, finding.rule, finding.n
+    if finding.verdict != "inconclusive" or interval is None or finding.why or not rule.margin:
+        return finding
+    needed = units_needed(interval, n, rule.margin)
+    if needed <= n or not math.isfinite(interval.half_width):
+        return finding
+    reason = f"needs {needed:,} {rule.units} for a half-width of {rule.margin:g} {rule.unit}, there are {n}"
+    return replace(finding, reason=reason)
 
 
 def expanded_tail(n: int, alpha: float) -> float:

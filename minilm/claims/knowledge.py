@@ -38,6 +38,7 @@ from minilm.render.line_chart import log_chart
 
 FACTS, CUE, STEPS, SEEDS = 200, 3, 60, 6
 RATES = (1e-3, 3e-3, 1e-2)
+CHOOSING = 1000  # the set of facts that rates are chosen with
 CLASSES = ("attention", "feed-forward", "embeddings", "norms and biases")
 MATRICES = CLASSES[:2]
 
@@ -74,7 +75,7 @@ def measure(subject: Subject, cells: Cells) -> list[Finding]:
     for name, classes in _arms().items():
         bits = {
             rate: cells.get(
-                {"claim": "knowledge", "arm": name, "rate": rate, "seed": -1},
+                {**_settings(), "arm": name, "rate": rate, "seed": -1},
                 partial(_of_rate, subject, classes, rate),
             )
             for rate in RATES
@@ -85,13 +86,18 @@ def measure(subject: Subject, cells: Cells) -> list[Finding]:
     rows: list[Numbers] = []
     for seed in progress_bar(iterable=range(SEEDS), desc="facts that are new", leave=False):
         row = cells.get(
-            {"claim": "knowledge", "rates": chosen, "seed": seed},
-            partial(_of_seed, subject, chosen, subject.seed + seed),
+            {**_settings(), "rates": chosen, "seed": seed},
+            partial(_of_seed, subject, chosen, seed),
         )
         if row is None:
             return _unfinished()
         rows.append(row)
     return _findings(subject, rows)
+
+
+def _settings() -> dict[str, Any]:
+    """What the numbers of a cell depend on beside its arm and seed."""
+    return {"claim": "knowledge", "facts": FACTS, "cue": CUE, "steps": STEPS}
 
 
 def _arms() -> dict[str, tuple[str, ...]]:
@@ -101,13 +107,13 @@ def _arms() -> dict[str, tuple[str, ...]]:
 
 def _of_rate(subject: Subject, classes: tuple[str, ...], rate: float) -> Numbers:
     """Of the facts of another seed than those of the test."""
-    return {"bits": trained_bits(subject.model, classes, rate, subject.seed + 1000)[0]}
+    return {"bits": trained_bits(subject.model, classes, rate, CHOOSING, subject.seed)[0]}
 
 
 def _of_seed(subject: Subject, rates: Mapping[str, float], seed: int) -> Numbers:
     numbers: Numbers = {}
     for name, classes in _arms().items():
-        bits, trained, facts = trained_bits(subject.model, classes, rates[name], seed)
+        bits, trained, facts = trained_bits(subject.model, classes, rates[name], seed, subject.seed)
         numbers[f"alone: {name}"] = bits
         if name == "all":
             shares = shapley(subject.model, trained, facts)
@@ -116,10 +122,10 @@ def _of_seed(subject: Subject, rates: Mapping[str, float], seed: int) -> Numbers
 
 
 def trained_bits(
-    start: Transformer, classes: Iterable[str], rate: float, seed: int
+    start: Transformer, classes: Iterable[str], rate: float, number: int, seed: int
 ) -> tuple[float, Transformer, tuple[Tensor, Tensor]]:
-    """Bits of a seed's facts after ``classes`` alone were trained on them; the model; the facts."""
-    facts = new_facts(start.config.vocab_size, seed)
+    """Bits of a set of facts after ``classes`` alone were trained on them; the model; the facts."""
+    facts = new_facts(start.config.vocab_size, number, seed)
     model = copy.deepcopy(start)
     by_class = classes_of(model)
     trained = [model.get_parameter(name) for each in classes for name in by_class[each]]
@@ -134,9 +140,9 @@ def trained_bits(
     return bits_of(model, facts), model, facts
 
 
-def new_facts(vocab_size: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Cues (f, t) and answers (f,), at random."""
-    random = np.random.default_rng([seed, 2])
+def new_facts(vocab_size: int, number: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Cues (f, t) and answers (f,), at random: the set ``number`` of those of a ``seed``."""
+    random = np.random.default_rng([number, 2, seed])
     cues = torch.from_numpy(random.integers(0, vocab_size, (FACTS, CUE)))
     return cues, torch.from_numpy(random.integers(0, vocab_size, FACTS))
 

@@ -13,7 +13,15 @@ import numpy as np
 
 from minilm.architectures.minilm import layout as minilm_layout
 from minilm.claims.cells import RECIPES, Cells, Recipe
-from minilm.claims.small_models import ROWS, SEEDS, Arm, chosen_rate, losses_of, new_model
+from minilm.claims.small_models import (
+    ROWS,
+    SEEDS,
+    Arm,
+    chosen_loss,
+    chosen_rate,
+    losses_of,
+    new_model,
+)
 from minilm.claims.subject import Subject
 from minilm.claims.trials import Floats
 from minilm.progress import progress_bar
@@ -32,7 +40,8 @@ class Ladder:
 
     ``counts`` are the parameters (k,), ``losses`` (texts, k, s); ``proportional`` (k, s) are those on
     ``tokens``, in proportion to the parameters. ``left_out`` (s,) is of ``larger`` parameters. ``recipes``
-    are of one size (s,), ``other`` of `OTHER` for the smallest sizes (fewer than k, s).
+    are of one size (s,), and ``pilot`` theirs on other blocks, of a seed that is not tested; ``other`` of
+    `OTHER` for the smallest sizes (fewer than k, s).
     """
 
     counts: Sequence[int]
@@ -42,6 +51,7 @@ class Ladder:
     larger: int
     left_out: Floats
     recipes: dict[Recipe, Floats]
+    pilot: dict[Recipe, float]
     other: Floats
 
 
@@ -78,6 +88,7 @@ def trained_ladder(subject: Subject, cells: Cells) -> Ladder | None:
         larger=count_of(subject, LEFT_OUT, length),
         left_out=left_out[0],
         recipes=dict(zip(RECIPES, recipes, strict=True)),
+        pilot={arm.recipe: chosen_loss(subject, cells, arm) for arm in of_recipes},
         other=other,
     )
 
@@ -87,6 +98,11 @@ def arm_of(size: tuple[int, int], tokens: int, length: int) -> Arm:
     width, layers = size
     fields = {"d_model": width, "num_layers": layers, "num_heads": max(1, width // 16)}
     return Arm(fields, steps=max(1, tokens // (ROWS * length)), tokens=tokens)
+
+
+def longest_arm(subject: Subject) -> Arm:
+    """The one that reads most."""
+    return arm_of(LEFT_OUT, TOKENS[-1], subject.blocks.tokens.shape[1])
 
 
 def count_of(subject: Subject, size: tuple[int, int], length: int) -> int:

@@ -1,8 +1,8 @@
 """How a claim is decided: a rule that is written down before anything is measured, and an interval.
 
 A rule has two regions of one statistic. A claim is *supported* if the interval lies wholly in the one,
-*contradicted* if it lies wholly in the other, else *inconclusive*. Intervals are of `LEVEL`: some ten
-verdicts together are then wrong in one run of twenty at most (Bonferroni).
+*contradicted* if it lies wholly in the other, else *inconclusive*. Intervals are of `LEVEL`: the 16 verdicts
+of a default run are then wrong together in one run of twelve at most (Bonferroni).
 """
 
 from __future__ import annotations
@@ -61,6 +61,9 @@ class Interval:
 class Rule:
     """``statistic`` is what is measured, in ``unit``; ``least``: of fewer ``units``, nothing is decided.
 
+    ``margin`` is the half-width that a mean is to have to be told from none, 0 where no such is stated: where
+    nothing is decided by a wider one, the finding says how many ``units`` it would take.
+
     ``contradicted`` is an open region, ``supported`` a closed one: where they overlap, as "none" and "at
     least one" do, the former is looked at first.
     """
@@ -73,6 +76,7 @@ class Rule:
     contradicted: Region
     least: int = 1
     units: str = "parameters"
+    margin: float = 0.0
 
     def decide(self, interval: Interval) -> Verdict:
         """The verdict of an interval."""

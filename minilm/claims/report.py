@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from minilm.claims.check import CLAIMS, ClaimsReport
-from minilm.claims.protocol import LEVEL, Finding
+from minilm.claims.protocol import LEVEL, WIDEST_HALF, Finding
 from minilm.claims.tables import table
 from minilm.render.document import Block, Paragraph, Section, Table
 from minilm.render.line_chart import LineChart
@@ -55,12 +55,23 @@ def introduction(report: ClaimsReport) -> str:
         for verdict in ("supported", "contradicted", "inconclusive")
         if (number := sum(finding.verdict == verdict for finding in report.findings))
     ]
+    needed, blocks = report.data.get("blocks_needed", 0), report.data.get("blocks", 0)
+    more = f" The pilot asks for {needed:,} blocks, more than there are," if needed > blocks else ""
+    more += f" for a half-width of {WIDEST_HALF:g} nats." if more else ""
     return (
-        f"{report.target}: {', '.join(counts)}. Loss {report.model['loss']:.4f} nats a token, of token "
-        f"frequencies alone {report.model['unigram_loss']:.4f}, on {report.data['blocks']} blocks of "
-        f"{report.data['block_tokens']} tokens of {report.data['source']}; seed {report.seed}. Each rule was "
+        f"{report.target}: {', '.join(counts)}. {_tested_on(report)}; seed {report.seed}. Each rule was "
         f"fixed before the run: supported where the {LEVEL:.1%} interval lies wholly in its first region, "
-        "contradicted where it lies wholly in its second, else inconclusive."
+        f"contradicted where it lies wholly in its second, else inconclusive.{more}"
+    )
+
+
+def _tested_on(report: ClaimsReport) -> str:
+    data, model = report.data, report.model
+    if not data["blocks"]:
+        return f"What is counted needs no text, and there is none to test on ({data['reason']})"
+    return (
+        f"Loss {model['loss']:.4f} nats a token, of token frequencies alone {model['unigram_loss']:.4f}, on "
+        f"{data['blocks']} blocks of {data['block_tokens']} tokens of {data['source']}"
     )
 
 

@@ -17,10 +17,10 @@ import numpy as np
 
 from minilm.claims.cells import OVER_BUDGET, RECIPES, Cells
 from minilm.claims.intervals import student
-from minilm.claims.ladder import TOKENS, Ladder, trained_ladder
+from minilm.claims.ladder import TOKENS, Ladder, longest_arm, trained_ladder
 from minilm.claims.power_law import LAW_LEVEL, bootstrapped, bounds, fit, predicted
 from minilm.claims.protocol import Finding, Interval, Region, Rule, not_run
-from minilm.claims.small_models import SEEDS
+from minilm.claims.small_models import SEEDS, too_short
 from minilm.claims.subject import Subject
 from minilm.claims.tables import table
 from minilm.claims.trials import Floats
@@ -85,7 +85,9 @@ PUBLISHED = (
 
 
 def measure(subject: Subject, cells: Cells) -> list[Finding]:
-    """All findings, or that trainings are missing."""
+    """All findings, or that the text is too short, or that trainings are missing."""
+    if reason := too_short(subject, longest_arm(subject)):
+        return [not_run(rule, reason) for rule in RULES]
     ladder = trained_ladder(subject, cells)
     if ladder is None:
         return [not_run(rule, OVER_BUDGET) for rule in RULES]
@@ -184,7 +186,7 @@ def _data(ladder: Ladder, by_size: Floats) -> Finding:
 
 def _recipe(ladder: Ladder, by_size: Floats) -> Finding:
     means = {name: float(losses.mean()) for name, losses in ladder.recipes.items()}
-    best, worst = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
+    best, *_, worst = sorted(ladder.pilot, key=ladder.pilot.__getitem__)
     spread = ladder.recipes[worst] - ladder.recipes[best]
     worth = math.exp(
         min(float(spread.mean() / max(by_size.mean(), 1e-9)) * math.log(4), MOST_WORTH)
@@ -195,8 +197,8 @@ def _recipe(ladder: Ladder, by_size: Floats) -> Finding:
         n=len(spread),
         reason=_no_gain(spread, by_size),
         text=(
-            f"Between the best and the worst recipe are {spread.mean():.4f} nats, as between models one of "
-            f"which has {worth:.3g} times the parameters."
+            f"Between the best and the worst recipe, which the pilot's blocks and another seed tell, are "
+            f"{spread.mean():.4f} nats, as between models one of which has {worth:.3g} times the parameters."
         ),
         details={name: losses.tolist() for name, losses in ladder.recipes.items()},
         tables=(

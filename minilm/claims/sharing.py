@@ -20,6 +20,7 @@ from minilm.claims.small_models import (
     chart_by_seed,
     new_model,
     tested_losses,
+    too_short,
     with_fields,
 )
 from minilm.claims.subject import Subject
@@ -28,7 +29,7 @@ from minilm.claims.subject import Subject
 def _rule(name: str, statement: str, statistic: str) -> Rule:
     return Rule(
         f"sharing/{name}", statement, statistic, "nats a token",
-        Region(high=MARGIN), Region(MARGIN), least=SEEDS, units="seeds",
+        Region(high=MARGIN), Region(MARGIN), least=SEEDS, units="seeds", margin=MARGIN,
     )  # fmt: skip
 
 
@@ -58,6 +59,8 @@ def measure(subject: Subject, cells: Cells) -> list[Finding]:
 
 
 def _cost(subject: Subject, cells: Cells, rule: Rule, shared: Arm, own: Arm) -> Finding:
+    if reason := too_short(subject, shared, own):
+        return not_run(rule, reason)
     losses, others = (tested_losses(subject, cells, arm) for arm in (shared, own))
     if losses is None or others is None:
         return not_run(rule, OVER_BUDGET)

@@ -1,12 +1,13 @@
 """Small models that claims train on the text at hand: paired by seed, the rate of each arm chosen beforehand.
 
-A seed gives the initial weights and the order of the text, which are the same in every arm. The learning
-rate is chosen on the pilot's blocks with a seed that is not among the tested ones; losses are of the
-blocks of the test.
+A seed gives the initial weights, the order of the text and what dropout leaves out: the same in every arm,
+and others by another --seed. The learning rate is chosen on the pilot's blocks with a seed that is not among
+the tested ones; losses are of the blocks of the test.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -28,6 +29,7 @@ RATES = (3e-3, 1e-2, 3e-2)
 ROWS = 4  # of a batch
 SEEDS = 6
 CHOOSING = -1  # the seed that rates are chosen with
+FAR = 1000  # between the seeds of dropout of one --seed and the next
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,14 @@ def tested_losses(subject: Subject, cells: Cells, arm: Arm) -> list[float] | Non
     return losses if len(losses) == SEEDS else None
 
 
+def too_short(subject: Subject, *arms: Arm) -> str:
+    """Why the text cannot be what one of the arms says it reads; empty where it can."""
+    needed, tokens = max(arm.tokens for arm in arms) + 1, len(subject.text)
+    if tokens >= needed:
+        return ""
+    return f"it trains on {needed:,} tokens of text, beside the blocks there are {tokens:,}"
+
+
 def chart_by_seed(name: str, losses: Mapping[str, list[float]]) -> LineChart:
     """The arms beside each other, a point a seed."""
     series = {arm: list(enumerate(each, 1)) for arm, each in losses.items()}
@@ -83,18 +93,33 @@ def chart_by_seed(name: str, losses: Mapping[str, list[float]]) -> LineChart:
 
 def chosen_rate(subject: Subject, cells: Cells, arm: Arm) -> float | None:
     """The rate with the least loss on the pilot's blocks; None where trainings are missing."""
+    losses = _choosing_losses(subject, cells, arm)
+    return None if losses is None else min(losses, key=losses.__getitem__)
+
+
+def chosen_loss(subject: Subject, cells: Cells, arm: Arm) -> float:
+    """The loss at that rate, on the pilot's blocks and of a seed that is not tested; else infinite.
+
+    Which of several arms is the best, and which the worst, is told by it: of the tested losses the largest
+    difference is too large by chance.
+    """
+    losses = _choosing_losses(subject, cells, arm)
+    return math.inf if losses is None else min(losses.values())
+
+
+def _choosing_losses(subject: Subject, cells: Cells, arm: Arm) -> dict[float, float] | None:
     losses = {}
     for rate in RATES:
         numbers = losses_of(subject, cells, arm, rate, CHOOSING)
         if numbers is None:
             return None
         losses[rate] = numbers["pilot"]
-    return min(losses, key=losses.__getitem__)
+    return losses
 
 
 def losses_of(subject: Subject, cells: Cells, arm: Arm, rate: float, seed: int) -> Numbers | None:
     """The ``test`` and ``pilot`` loss of an arm that is trained; None where no time is left."""
-    settings = {"small": dict(arm.settings), "rate": rate, "seed": seed}
+    settings = {"small": dict(arm.settings), "rows": ROWS, "rate": rate, "seed": seed}
     return cells.get(settings, partial(_losses, subject, arm, rate, seed))
 
 
@@ -107,9 +132,10 @@ def _losses(subject: Subject, arm: Arm, rate: float, seed: int) -> Numbers:
 
 
 def trained_model(subject: Subject, arm: Arm, rate: float, seed: int) -> Transformer:
-    """The model of an arm, in eval mode."""
+    """The model of an arm, in eval mode. The text has more tokens than the arm reads (`too_short`)."""
     length = subject.blocks.tokens.shape[1]
     random = np.random.default_rng([subject.seed, seed + 1])
+    assert len(subject.text) > arm.tokens, "steps are of so many tokens"
     start = int(random.integers(0, max(1, len(subject.text) - arm.tokens - 1)))
     part = np.asarray(subject.text[start : start + arm.tokens + 1]).astype(np.int64)
     text = torch.from_numpy(part)
@@ -120,7 +146,7 @@ def trained_model(subject: Subject, arm: Arm, rate: float, seed: int) -> Transfo
         return next_token_loss(model, inputs, targets)
 
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed + 1)  # dropout
+        torch.manual_seed((seed + 1 + subject.seed * FAR) % 2**63)  # dropout
         train(
             model.train(),
             loss,

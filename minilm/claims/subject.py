@@ -5,6 +5,7 @@ Shapes: n blocks of t tokens, V tokens in the vocabulary.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +25,7 @@ from minilm.errors import InputError
 from minilm.model.transformer import Transformer
 from minilm.runs import files as run_files
 from minilm.runs.files import RunRecord
+from minilm.text.tokenizers import Tokenizer
 from minilm.training.evaluation_text import evaluation_text
 from minilm.transforms.activations import linear_layers
 from minilm.transforms.lora import LoRALinear
@@ -33,6 +35,9 @@ from minilm.transforms.quantize import QuantizedLinear
 MOST_BLOCKS = 60  # of a test: twice the fewest
 LONGEST_BLOCK = 256  # tokens; of a longer context, its first
 LEAST_LABELS = 0.05  # of a block's tokens, whose losses are its mean
+HELD_BACK = (
+    0.5  # of a text that is given: it is tested on, the rest is where facts and trainings are from
+)
 PILOT_SPARSITY = 0.4
 UNIGRAM_TOKENS = 4_000_000  # of training text, for the baseline
 
@@ -41,8 +46,9 @@ UNIGRAM_TOKENS = 4_000_000  # of training text, for the baseline
 class Subject:
     """A model, the blocks that it is tested on, others for a pilot, and text for facts.
 
-    ``text`` is where facts are looked for: none of it is in the blocks. ``unigram`` are the losses, (n,), of
-    the token frequencies alone on the blocks. ``run`` and ``record`` say where the model is from.
+    ``text`` is where facts are looked for, and what small models are trained on: none of it is in the blocks.
+    ``unigram`` are the losses, (n,), of the token frequencies alone on the blocks. ``run`` and ``record`` say
+    where the model is from.
     """
 
     model: Transformer
@@ -61,6 +67,11 @@ class Subject:
         self.model.eval().requires_grad_(False)
         self.trials = Trials(self.model, self.blocks)  # now: of the model as it is
 
+    def blocks_sha256(self) -> str:
+        """Of the tokens of the test's and the pilot's blocks."""
+        blocks = (self.blocks.tokens.numpy(), self.pilot.tokens.numpy())
+        return hashlib.sha256(b"".join(each.tobytes() for each in blocks)).hexdigest()
+
     @cached_property
     def bootstrap(self) -> Bootstrap:
         """Resamples of the blocks of the test."""
@@ -77,11 +88,18 @@ class Subject:
 
 
 def open_subject(
-    run: Path, checkpoint: Path, data: str | None, seed: int, cache: Path | None = None
+    run: Path,
+    checkpoint: Path,
+    data: str | None,
+    seed: int,
+    cache: Path | None = None,
+    *,
+    needs_text: bool = True,
 ) -> Subject:
-    """The model of ``run`` with blocks of its validation split, or of the text ``data``.
+    """The model of ``run`` with blocks of its validation split, or of the end of the text ``data``.
 
-    Raises InputError where there is no text, or too little of it.
+    Raises InputError where there is no text, or too little of it; where none is given or needed, the model
+    has no blocks then.
     """
     if not 0 <= seed < 2**63:
         raise InputError("--seed", f"{seed}", "a number from 0 to 2^63 - 1")
@@ -90,7 +108,38 @@ def open_subject(
         if not parameter.isfinite().all():
             raise InputError(checkpoint, f"{name} has values that are no numbers", "finite weights")
     _check_plain(model, checkpoint)
-    text = evaluation_text(run, tokenizer, data, cache=cache)
+    try:
+        return _with_text(model, tokenizer, run, checkpoint, data, seed, cache)
+    except InputError as error:
+        if needs_text or data is not None:
+            raise
+        reason = str(error)
+    none = torch.zeros(0, model.config.context_length, dtype=torch.int64)
+    blocks = Blocks(none, none)
+    return Subject(
+        model=model,
+        blocks=blocks,
+        pilot=blocks,
+        text=np.zeros(0, np.uint16),
+        unigram=np.zeros(0),
+        seed=seed,
+        run=run,
+        record=run_files.read_record(run / run_files.CONFIG),
+        checkpoint=checkpoint,
+        data={"blocks": 0, "reason": reason},
+    )
+
+
+def _with_text(
+    model: Transformer,
+    tokenizer: Tokenizer,
+    run: Path,
+    checkpoint: Path,
+    data: str | None,
+    seed: int,
+    cache: Path | None,
+) -> Subject:
+    text = evaluation_text(run, tokenizer, data, val_fraction=HELD_BACK, cache=cache)
     if text is None:
         raise InputError(checkpoint, "no validation split of its own", "a text", "give --data")
     dataset, config = text.dataset, model.config
@@ -98,15 +147,14 @@ def open_subject(
     blocks, pilot = sample_blocks(dataset, length)
     needed = blocks_needed(pilot_deviation(model, pilot), WIDEST_HALF)
     blocks = evenly(blocks, max(FEWEST_BLOCKS, needed))
-    source = dataset.train if len(dataset.train) > len(dataset.val) else dataset.val
     frequencies = np.bincount(
-        np.asarray(source[:UNIGRAM_TOKENS]).astype(np.int64), minlength=config.vocab_size
+        np.asarray(dataset.train[:UNIGRAM_TOKENS]).astype(np.int64), minlength=config.vocab_size
     )
     return Subject(
         model=model,
         blocks=blocks,
         pilot=pilot,
-        text=source,
+        text=dataset.train,
         unigram=unigram_losses(blocks, frequencies),
         seed=seed,
         run=run,

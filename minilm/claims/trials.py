@@ -79,7 +79,7 @@ class Trials:
                 inputs.append(x)
             means.append(_mean_losses(model, x, part.targets))
         self.count += 1
-        return torch.cat(means).double().numpy()
+        return torch.cat([torch.zeros(0), *means]).double().numpy()  # of no blocks too
 
     def effect(self, layer: int = 0) -> Floats:
         """(n,) how much more nats a token than the unchanged model has."""

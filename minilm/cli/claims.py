@@ -28,20 +28,25 @@ class Arguments:
     """A run, or what convert imports."""
     only: Annotated[
         tuple[str, ...] | None,
-        option("NAME [NAME ...]", help="The claims to test; by default all that train no models."),
+        option(
+            "NAME [NAME ...]",
+            help="The claims to test; by default all. Those that train models need --train-claims.",
+        ),
     ] = None
     data: Annotated[
         str | None,
         option(
             "SOURCE",
-            help="A text to test on, as train takes it. Default: the run's own validation split.",
+            help="A text, as train takes it: its last half is tested on, in the first facts are looked for "
+            "and small models trained. Default: the run's own text, its validation split tested on.",
         ),
     ] = None
     train_claims: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Also those that train many small models; what was trained is kept, and a later run goes on."""
     budget: Annotated[
-        str, option("TIME", help="How long --train-claims may train: 90s, 20m, 2h. Default: 20m.")
-    ] = "20m"
+        str | None,
+        option("TIME", help="How long --train-claims may train: 90s, 20m, 2h. Default: 20m."),
+    ] = None
     seed: int = 0
     """Of what is drawn: the same seed gives the same numbers."""
     json: Annotated[
@@ -56,6 +61,7 @@ class Arguments:
     ] = None
 
 
+BUDGET = "20m"
 OUTPUTS = ("json", "html", "markdown")  # options that name a file, or - for stdout
 
 
@@ -65,11 +71,13 @@ def main(arguments: Sequence[str] | None = None, program: str = "claims.py") -> 
 
 
 def _run(options: Arguments) -> int:
-    refuse_empty(options, "CHECKPOINT", "--data", *(f"--{name}" for name in OUTPUTS))
+    refuse_empty(options, "CHECKPOINT", "--data", "--budget", *(f"--{name}" for name in OUTPUTS))
     _check_outputs(options)
+    if options.budget is not None and not options.train_claims:
+        raise InputError("--budget", "given without --train-claims", "both, or neither")
     from minilm.units import parse_seconds
 
-    budget = parse_seconds(options.budget, "--budget")
+    budget = parse_seconds(options.budget or BUDGET, "--budget")
     from minilm.claims.check import CLAIMS, check_claims
     from minilm.training.signals import Stopped
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 REPORT = "report.html"
 BRIEF_TRIALS = 5
+FEW_FOR_IMPORTANCE = (
+    50  # trials that reached their end: the best tenth are then five, as Optuna advises
+)
 TRIALS, FRONT = "trials", "front"
 
 
@@ -167,9 +170,14 @@ class SearchResult:
             tuple((name, f"{share:.1%}") for name, share in rows),
             bars=tuple(share for _, share in rows),
         )
+        if len(complete := self._complete()) < FEW_FOR_IMPORTANCE:
+            yield Paragraph(
+                f"Of {counted(len(complete), 'trial')} these shares of {len(rows)} parameters say little: "
+                "another seed may give another order."
+            )
         yield Paragraph(
             "Importance is by PED-ANOVA (arXiv:2304.10255): how much the values of the best tenth of the "
-            "trials differ from those of all. Of few trials it says little.",
+            "trials differ from those of all.",
             full_only=True,
         )
 

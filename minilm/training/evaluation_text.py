@@ -20,7 +20,7 @@ from minilm.text.corpora import open_corpus
 from minilm.text.corpus import Corpus
 from minilm.text.tokenizers import Tokenizer
 
-ALL = 1.0  # the fraction of a text that is evaluated where it is given
+ALL = 1.0  # the fraction of a text that is evaluated where it is given, unless another is asked for
 
 
 @dataclass(frozen=True)

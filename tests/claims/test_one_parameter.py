@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from minilm.claims import damage, encoded_facts, facts, one_parameter
+from minilm.claims import damage, encoded_facts, facts, one_parameter, structures
 from minilm.claims.one_parameter import _typical, _worst
 from minilm.claims.protocol import Region
 from minilm.claims.trials import Trials
@@ -36,6 +37,27 @@ def test_a_trial_from_a_later_layer_gives_what_the_whole_model_gives() -> None:
         model.blocks[1].feed_forward.down.weight.normal_(generator=torch.Generator().manual_seed(0))
     assert np.array_equal(subject.trials.losses(1), Trials(model, subject.blocks).base)
     assert not np.array_equal(subject.trials.losses(1), subject.trials.base)
+
+
+def test_the_same_seed_gives_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(one_parameter, "RANDOM_SCALARS", 20)
+    monkeypatch.setattr(damage, "DRAWS", 2)
+    monkeypatch.setattr(structures, "DRAWN", 2)
+    monkeypatch.setattr(facts, "MOST", 10)
+    monkeypatch.setattr(encoded_facts, "RULE", replace(encoded_facts.RULE, least=10))
+
+    def measured(seed: int) -> dict[str, str]:
+        subject = subject_of(bigram_model("random", d_feed_forward=32), seed=seed)
+        findings = [
+            *one_parameter.measure(subject),
+            *encoded_facts.measure(subject),
+            *damage.measure(subject),
+        ]
+        return {finding.rule.name: json.dumps(finding.to_dict()) for finding in findings}
+
+    first, again, other = (measured(seed) for seed in (0, 0, 1))
+    assert first == again
+    assert not set(first.items()) & set(other.items())
 
 
 def test_a_pair_that_cancels_is_found_as_the_worst_case() -> None:

@@ -27,14 +27,15 @@ from minilm.claims.cells import OVER_BUDGET, Cells, Numbers
 from minilm.claims.subject import Subject
 from minilm.claims.trials import Floats, Trials
 from minilm.model.transformer import Transformer
-from tests.claims.subjects import bigram_model, planted_pairs, subject_of
+from tests.claims.subjects import bigram_model, phrases, planted_pairs, subject_of
 
 COUNTS = [20_000, 40_000, 60_000, 130_000, 210_000, 540_000, 900_000]
 
 
 @pytest.fixture(scope="module")
 def subject() -> Subject:
-    return subject_of(bigram_model("random", d_feed_forward=64, output_initialization="scaled"))
+    model = bigram_model("random", d_feed_forward=64, output_initialization="scaled")
+    return subject_of(model, phrases(2, repeats=48))  # more tokens than any arm reads
 
 
 def test_facts_are_found_in_the_class_that_was_trained(
@@ -43,12 +44,12 @@ def test_facts_are_found_in_the_class_that_was_trained(
     monkeypatch.setattr(knowledge, "FACTS", 40)
     monkeypatch.setattr(knowledge, "STEPS", 20)
     for name in ("embeddings", "feed-forward"):
-        bits, trained, facts = knowledge.trained_bits(subject.model, (name,), 1e-2, seed=0)
+        bits, trained, facts = knowledge.trained_bits(subject.model, (name,), 1e-2, 0, 0)
         assert bits > 1
         shares = knowledge.shapley(subject.model, trained, facts)
         assert shares[name] == pytest.approx(1)
         assert sum(shares.values()) == pytest.approx(1)
-    untouched, _, _ = knowledge.trained_bits(subject.model, (), 1e-2, seed=0)
+    untouched, _, _ = knowledge.trained_bits(subject.model, (), 1e-2, 0, 0)
     assert untouched < 1
 
 
@@ -99,6 +100,7 @@ def planted(
             name: noisy(none + share * recipe * gain)
             for name, share in (("adamw", 0.5), ("muon", 0.0), ("constant", 1.0))
         },
+        pilot={"adamw": 0.5, "muon": 0.0, "constant": 1.0},
         other=noisy(law(2 * counts[:4]) + other),
     )
 
@@ -208,6 +210,7 @@ def test_ladder_and_arms_are_trained_from_end_to_end(
         few = replace(getattr(sharing, name), steps=2, tokens=100)
         monkeypatch.setattr(sharing, name, few)
     monkeypatch.setattr(initialization, "PAIRS", 3)
+    subject = replace(subject, text=phrases(2).astype(np.uint16))
     cells = Cells(tmp_path, 100)
     for claim in (scaling, sharing, initialization):
         findings = claim.measure(subject, cells)
@@ -240,7 +243,8 @@ class PlantedCells(Cells):
         if settings.get("claim") == "co-adaptation":
             return {"co-adaptation": self.loss(settings["arm"]) - 0.5 + noise}
         value = self.loss(settings["small"]) + noise
-        return {"test": value, "pilot": value}
+        arm = {**settings["small"], "tested": settings["seed"] != small_models.CHOOSING}
+        return {"test": value, "pilot": self.loss(arm) + noise}
 
 
 @pytest.mark.parametrize(
@@ -264,6 +268,31 @@ def test_verdicts_of_initial_values_biases_and_dropout_follow_the_losses(
     worse = initialization.measure(subject, PlantedCells(tmp_path, lambda arm: 3 - loss(arm)))
     if effect == 0.2:
         assert {each.verdict for each in worse[1:]} == {"contradicted"}
+
+
+def test_best_and_worst_are_not_chosen_by_what_is_tested(subject: Subject, tmp_path: Path) -> None:
+    """Else some difference is found where there is none; and where the choice is wrong, none is denied."""
+
+    def loss(arm: dict[str, Any]) -> float:
+        worst = 4 if arm.get("tested", True) else 0.25
+        return 2 + 0.2 * (arm["scale"] == worst)
+
+    scale, *_ = initialization.measure(subject, PlantedCells(tmp_path, loss))
+    assert scale.interval is not None
+    assert scale.interval.estimate == pytest.approx(0, abs=1e-6), "of 0.25, the worst of the pilot"
+    assert scale.interval.low < 0.01
+    assert scale.interval.high == pytest.approx(0.2, abs=1e-6), "of all pairs"
+    assert scale.verdict == "inconclusive"
+
+    losses = planted()
+    assert verdicts_of(losses)["recipe"] == "supported"
+    by_chance = replace(losses, pilot={"adamw": 0.0, "muon": 1.0, "constant": 0.5})
+    (recipe,) = [
+        each
+        for each in scaling.findings(by_chance, np.random.default_rng(0))
+        if each.rule is scaling.RECIPE
+    ]
+    assert recipe.verdict != "supported"
 
 
 def test_verdicts_of_sharing_follow_the_losses(subject: Subject, tmp_path: Path) -> None:

@@ -48,9 +48,11 @@ def test_the_best_trial_is_trained_again_by_its_command_and_more_trials_go_on(
     assert [line.split(":")[0] for line in lines] == ["trial 0", "trial 1", "trial 2"]
     assert all("parameters, batch" in line and ": loss " in line for line in lines)
 
-    assert main([*arguments, "--trials", "4", "--json"]) == 0
+    assert main([*arguments, "--trials", "4"]) == 0
     output, messages = capsys.readouterr()
-    result = json.loads(output)
+    assert "Of 4 trials these shares of 5 parameters say little" in " ".join(output.split())
+    assert main([*arguments, "--trials", "4", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
     assert messages.startswith("4 trials of ")
     assert "; 3 are finished" in messages
     assert messages.count("\ntrial ") == 1
