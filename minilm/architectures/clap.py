@@ -11,8 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from minilm.architectures.bert_heads import layout as bert_layout
-from minilm.architectures.config_fields import flag, number, size, sub_config
-from minilm.architectures.davit import stages
+from minilm.architectures.config_fields import flag, number, sides, size, sizes, sub_config
 from minilm.architectures.task_heads import class_name_of, undeclared_class
 from minilm.architectures.vision_tower import (
     Part,
@@ -23,7 +22,6 @@ from minilm.architectures.vision_tower import (
     vector,
     without_bias,
 )
-from minilm.architectures.vit import sides
 from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
@@ -90,8 +88,8 @@ def _text(config: Config, prefix: str) -> Layout:
 def _sound(config: Config, prefix: str) -> Part:
     encoder = f"{prefix}audio_encoder"
     first, bands = size(config, "patch_embeds_hidden_size", 96), size(config, "num_mel_bins", 64)
-    depths = stages(config, "depths", (2, 2, 6, 2))
-    heads = stages(config, "num_attention_heads", (4, 8, 16, 32))
+    depths = sizes(config, "depths", (2, 2, 6, 2))
+    heads = sizes(config, "num_attention_heads", (4, 8, 16, 32))
     if len(heads) < len(depths):
         got, expected = f"{len(heads)} sizes", f"{len(depths)}, as depths"
         raise ConfigError("config.json: num_attention_heads", got, expected)

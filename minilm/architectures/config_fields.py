@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from reprlib import repr as shortened
 from typing import Any
 
@@ -43,6 +43,42 @@ def layers(config: Mapping[str, Any], name: str, default: int | None = None) -> 
     if value > LARGEST_LAYER_COUNT:
         raise ConfigError(f"config.json: {name}", f"{value}", f"at most {LARGEST_LAYER_COUNT}")
     return value
+
+
+def listed(
+    config: Mapping[str, Any], name: str, default: Sequence[Any], count: int | None = None
+) -> list[Any]:
+    """The first ``count`` things of a list; ``default`` where the field is absent or null."""
+    value = default if config.get(name) is None else config[name]
+    least = 1 if count is None else count
+    if not isinstance(value, (list, tuple)) or not least <= len(value) <= LARGEST_LAYER_COUNT:
+        raise ConfigError(f"config.json: {name}", shortened(value), f"a list of {least} or more")
+    return list(value[:count])
+
+
+def sizes(
+    config: Mapping[str, Any], name: str, default: Sequence[int], count: int | None = None
+) -> list[int]:
+    """A size for each stage."""
+    return [size({name: each}, name) for each in listed(config, name, default, count)]
+
+
+def depths(
+    config: Mapping[str, Any], name: str, default: Sequence[int], count: int | None = None
+) -> list[int]:
+    """A number of layers for each stage."""
+    return [layers({name: each}, name) for each in listed(config, name, default, count)]
+
+
+def sides(config: Mapping[str, Any], name: str, default: int | tuple[int, int]) -> tuple[int, int]:
+    """Height and width, of which a config may give one for both."""
+    value = default if config.get(name) is None else config[name]
+    if not isinstance(value, (list, tuple)):
+        value = (value, value)
+    if len(value) != 2:
+        raise ConfigError(f"config.json: {name}", shortened(value), "a height and a width")
+    height, width = sizes({name: value}, name, ())
+    return height, width
 
 
 def flag(config: Mapping[str, Any], name: str, default: bool) -> bool:

@@ -13,8 +13,7 @@ from reprlib import repr as shortened
 from typing import Any
 
 from minilm.architectures.building_blocks import L, d, f, h, k, norm
-from minilm.architectures.config_fields import flag, layers, size, whole_number
-from minilm.architectures.davit import stages
+from minilm.architectures.config_fields import flag, layers, size, sizes, whole_number
 from minilm.architectures.encoder_layers import encoder_layer
 from minilm.architectures.speech_heads import (
     CLASSES,
@@ -61,7 +60,7 @@ def layout(config: Config) -> Layout:
     tensors = (
         *mask(config, prefix),
         *feature_extractor(config, prefix),
-        *feature_projection(stages(config, "conv_dim", WIDTHS)[-1], prefix),
+        *feature_projection(sizes(config, "conv_dim", WIDTHS)[-1], prefix),
         *weight_normed(positional_convolution(config, f"{encoder}.pos_conv_embed.conv")),
         *norm(f"{encoder}.layer_norm", components.FINAL_NORM, bias=True, repeat=ONE),
         *_layers(config, block, "relative"),

@@ -5,14 +5,11 @@ Names, shapes and defaults: huggingface/transformers `models/florence2`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from reprlib import repr as shortened
+from collections.abc import Mapping
 from typing import Any
 
-from minilm.architectures.config_fields import flag, number, size
+from minilm.architectures.config_fields import flag, number, size, sizes
 from minilm.architectures.vision_tower import Part, Tensors, matrix, vector
-from minilm.config.validation import LARGEST_LAYER_COUNT
-from minilm.errors import ConfigError
 from minilm.ledger.symbols import as_polynomial
 
 Config = Mapping[str, Any]
@@ -20,9 +17,9 @@ Config = Mapping[str, Any]
 
 def davit(config: Config, name: str) -> Part:
     """All of it below ``name``; every stage has sizes of its own, so it has no letters."""
-    widths = stages(config, "embed_dim", (128, 256, 512, 1024))
-    depths = stages(config, "depths", (1, 1, 9, 1))
-    patches = stages(config, "patch_size", (7, 3, 3, 3))
+    widths = sizes(config, "embed_dim", (128, 256, 512, 1024))
+    depths = sizes(config, "depths", (1, 1, 9, 1))
+    patches = sizes(config, "patch_size", (7, 3, 3, 3))
     first = config.get("patch_prenorm", (False, True, True, True))
     tensors: list[Any] = []
     inputs = size(config, "in_channels", 3)
@@ -51,11 +48,3 @@ def _block(config: Config, name: str, attention: str, width: int) -> Tensors:
         *matrix(f"{name}.ffn.fc1", (inner, width)),
         *matrix(f"{name}.ffn.fc2", (width, inner)),
     )
-
-
-def stages(config: Config, name: str, default: Sequence[int]) -> list[int]:
-    """A size for each stage."""
-    listed = config.get(name) or default
-    if not isinstance(listed, (list, tuple)) or len(listed) > LARGEST_LAYER_COUNT:
-        raise ConfigError(f"config.json: {name}", shortened(listed), "a list of sizes")
-    return [size({name: each}, name) for each in listed]

@@ -10,8 +10,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from minilm.architectures.building_blocks import d
-from minilm.architectures.config_fields import flag, layers, number, size, sub_config, whole_number
-from minilm.architectures.davit import stages
+from minilm.architectures.config_fields import (
+    flag,
+    layers,
+    number,
+    size,
+    sizes,
+    sub_config,
+    whole_number,
+)
 from minilm.architectures.page_towers import channels
 from minilm.architectures.task_heads import UndeclaredClassError
 from minilm.architectures.vision_tower import W, gain, matrix, once, vector, without_bias
@@ -160,7 +167,7 @@ def unlimited_ocr(config: Config, vision: Config, name: str) -> Tensors:
 def florence2(config: Config, vision: Config, name: str) -> Tensors:
     """With learned positions of rows and columns, which are half of the width each."""
     del config
-    outputs = stages(vision, "embed_dim", (128, 256, 512, 1024))[-1]
+    outputs = sizes(vision, "embed_dim", (128, 256, 512, 1024))[-1]
     width, rows = size(vision, "projection_dim", 1024), size(vision, "max_position_embeddings", 50)
     table = f"{name}.image_position_embed"
     return (

@@ -11,8 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from minilm.architectures import layout_of
-from minilm.architectures.config_fields import size, sub_config
-from minilm.architectures.davit import stages
+from minilm.architectures.config_fields import size, sizes, sub_config
 from minilm.architectures.sam import sam_tower, with_ratio
 from minilm.architectures.vision_tower import (
     F,
@@ -53,7 +52,7 @@ _QWEN2 = {
 
 def channels(config: Config, last: int) -> list[int]:
     """What the two convolutions behind SAM put out."""
-    return stages(sub_config(config, "sam_config"), "downsample_channels", (512, last))
+    return sizes(sub_config(config, "sam_config"), "downsample_channels", (512, last))
 
 
 def _sam(fields: Config, name: str, ends: list[int]) -> Tensors:

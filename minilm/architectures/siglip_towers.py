@@ -10,7 +10,7 @@ from dataclasses import replace
 from math import prod
 from typing import Any
 
-from minilm.architectures.config_fields import flag, layer_numbers, number, size
+from minilm.architectures.config_fields import flag, layer_numbers, number, sides, size
 from minilm.architectures.vision_tower import (
     F,
     Part,
@@ -23,7 +23,6 @@ from minilm.architectures.vision_tower import (
     vector,
     without_bias,
 )
-from minilm.architectures.vit import sides
 from minilm.ledger.symbols import as_polynomial
 
 Config = Mapping[str, Any]

@@ -92,7 +92,7 @@ def _symbols(config: Config, depth: int = 32) -> dict[str, int]:
     }
 
 
-def _heard(tensors: Tensors, symbols: dict[str, int]) -> Part:
+def _heard(tensors: Tensors, symbols: Mapping[str, int]) -> Part:
     return Part(tuple(replace(t, component=components.AUDIO) for t in tensors), symbols)
 
 

@@ -11,8 +11,7 @@ from reprlib import repr as shortened
 from typing import Any
 
 from minilm.architectures.building_blocks import L, V, d, linear, norm
-from minilm.architectures.config_fields import flag, size, whole_number
-from minilm.architectures.davit import stages
+from minilm.architectures.config_fields import flag, size, sizes, whole_number
 from minilm.architectures.task_heads import (
     class_name_of,
     head,
@@ -92,8 +91,8 @@ def _classifier(config: Config, kind: str, projection: int) -> Tensors:
         width = as_polynomial(size(config, "classifier_proj_size", projection))
         projector = head("projector", width, role=each_frame)
         return (*layers, *projector, *head("classifier", C, inputs=width))
-    widths = stages(config, "tdnn_dim", (512, 512, 512, 512, 1500))
-    taps = stages(config, "tdnn_kernel", (5, 3, 3, 1, 1))
+    widths = sizes(config, "tdnn_dim", (512, 512, 512, 512, 1500))
+    taps = sizes(config, "tdnn_kernel", (5, 3, 3, 1, 1))
     if len(taps) < len(widths):
         got = shortened(config.get("tdnn_kernel"))
         raise ConfigError("config.json: tdnn_kernel", got, f"{len(widths)} sizes")
@@ -123,7 +122,7 @@ def _pretraining(config: Config) -> Tensors:
         expected = f"a multiple of {groups} groups"
         raise ConfigError("config.json: codevector_dim", f"{width}", expected)
     compared = as_polynomial(size(config, "proj_codevector_dim", 256))
-    code, inputs = as_polynomial(width), as_polynomial(stages(config, "conv_dim", WIDTHS)[-1])
+    code, inputs = as_polynomial(width), as_polynomial(sizes(config, "conv_dim", WIDTHS)[-1])
     if family == "unispeech-sat":  # quantizes what the encoder leaves
         inputs = d
     out, into = (d, compared) if family == "unispeech" else (compared, d)

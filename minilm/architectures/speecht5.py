@@ -21,8 +21,7 @@ from minilm.architectures.building_blocks import (
     read_heads,
     separate_attention,
 )
-from minilm.architectures.config_fields import flag, layers, size, whole_number
-from minilm.architectures.davit import stages
+from minilm.architectures.config_fields import flag, layers, size, sizes, whole_number
 from minilm.architectures.encoder_layers import encoder_layer
 from minilm.architectures.seq2seq_kin import cross_attention
 from minilm.architectures.task_heads import class_name_of, undeclared_class
@@ -124,7 +123,7 @@ def _encoder(config: Config, name: str, heard: str) -> Tensors:
         before = (
             *mask(config, prenet),
             *convolved,
-            *feature_projection(stages(config, "conv_dim", WIDTHS)[-1], prenet),
+            *feature_projection(sizes(config, "conv_dim", WIDTHS)[-1], prenet),
             *weight_normed(positional_convolution(config, f"{prenet}pos_conv_embed.conv")),
         )
     positions = Tensor(
@@ -227,9 +226,9 @@ def _smoothed(config: Config) -> Tensors:
 def _vocoder(config: Config) -> Layout:
     """HiFi-GAN: each stage has more samples, fewer channels, and residual blocks of several widths."""
     first, bands = size(config, "upsample_initial_channel", 512), size(config, "model_in_dim", 80)
-    rates = stages(config, "upsample_rates", (4, 4, 4, 4))
-    wide = stages(config, "upsample_kernel_sizes", (8, 8, 8, 8))
-    taps = stages(config, "resblock_kernel_sizes", (3, 7, 11))
+    rates = sizes(config, "upsample_rates", (4, 4, 4, 4))
+    wide = sizes(config, "upsample_kernel_sizes", (8, 8, 8, 8))
+    taps = sizes(config, "resblock_kernel_sizes", (3, 7, 11))
     dilations = config.get("resblock_dilation_sizes") or [(1, 3, 5)] * 3
     if not isinstance(dilations, (list, tuple)) or not all(
         isinstance(each, (list, tuple)) for each in dilations

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from minilm.architectures import page_towers, patch_towers, siglip_towers, video_towers
-from minilm.architectures.config_fields import flag, layers, size
+from minilm.architectures.config_fields import flag, layers, sides, size
 from minilm.architectures.davit import davit
 from minilm.architectures.sam import sam_tower
 from minilm.architectures.vision_tower import (
@@ -31,7 +31,6 @@ from minilm.architectures.vision_tower import (
     vision_symbols,
     without_bias,
 )
-from minilm.architectures.vit import sides
 from minilm.ledger.layout import Role
 from minilm.ledger.symbols import as_polynomial
 

@@ -13,8 +13,7 @@ from reprlib import repr as shortened
 from typing import Any
 
 from minilm.architectures.building_blocks import d
-from minilm.architectures.config_fields import size, sub_config
-from minilm.architectures.davit import stages
+from minilm.architectures.config_fields import size, sizes, sub_config
 from minilm.architectures.joint_text import Model, joined, text_layout
 from minilm.architectures.task_heads import (
     WITH_ENCODERS,
@@ -66,8 +65,8 @@ def _tokenizer(config: Config, name: str) -> Part:
     kind = config.get("model_type") or _TYPE
     if kind != _TYPE:
         raise UndeclaredClassError(f"config.json: {name}_config", shortened(kind), _TYPE)
-    ratios = stages(config, "downsampling_ratios", (2, 2, 4, 5, 5, 8))
-    depths = stages(config, "depths", (3, 3, 3, 3, 3, 3, 8))
+    ratios = sizes(config, "downsampling_ratios", (2, 2, 4, 5, 5, 8))
+    depths = sizes(config, "depths", (3, 3, 3, 3, 3, 3, 8))
     if len(depths) <= len(ratios):
         expected = f"{len(ratios) + 1} sizes"
         raise ConfigError("config.json: depths", f"{len(depths)} sizes", expected)

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from reprlib import repr as shortened
 from typing import Any
 
 from minilm.architectures.building_blocks import L, d, f, h, linear, norm, read_heads
-from minilm.architectures.config_fields import flag, layers, number, size, whole_number
+from minilm.architectures.config_fields import flag, layers, number, sides, size, whole_number
 from minilm.architectures.encoder_layers import encoder_layer
 from minilm.architectures.joint_text import is_version_4
 from minilm.architectures.task_heads import (
@@ -22,7 +21,6 @@ from minilm.architectures.task_heads import (
     number_of_classes,
     undeclared_class,
 )
-from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
 from minilm.ledger.symbols import ONE, ZERO, Polynomial, as_polynomial, symbol
@@ -115,18 +113,6 @@ def layout(config: Config) -> Layout:
         context_length=symbols["P"] + len(variant.tokens),
     )
     return _with_class(result, config, variant)
-
-
-def sides(config: Config, name: str, default: int | tuple[int, int]) -> tuple[int, int]:
-    """Height and width, of which a config may give one for both."""
-    value = default if config.get(name) is None else config[name]
-    if isinstance(value, (list, tuple)):
-        if len(value) != 2:
-            raise ConfigError(f"config.json: {name}", shortened(value), "a height and a width")
-        height, width = (size({name: side}, name) for side in value)
-        return height, width
-    side = size({name: value}, name)
-    return side, side
 
 
 def _embeddings(config: Config, variant: _Variant, patch: tuple[int, int]) -> Tensors:

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from minilm.architectures.config_fields import flag, layers, size
-from minilm.architectures.davit import stages
+from minilm.architectures.config_fields import flag, layers, size, sizes
 from minilm.architectures.vision_tower import Tensors, matrix, vector, without_bias
 from minilm.ledger.symbols import as_polynomial
 
@@ -22,7 +21,7 @@ Attends = Callable[[int], bool]  # of a level
 def levels(config: Config) -> list[int]:
     """The width of each level."""
     base = size(config, "base_channels", 128)
-    return [base * times for times in stages(config, "channel_multiplier", (1, 1, 2, 2, 4))]
+    return [base * times for times in sizes(config, "channel_multiplier", (1, 1, 2, 2, 4))]
 
 
 def encoder(config: Config, name: str, attends: Attends, *, attends_last: bool = True) -> Tensors:

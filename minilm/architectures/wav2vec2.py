@@ -20,8 +20,7 @@ from minilm.architectures.building_blocks import (
     norm,
     read_heads,
 )
-from minilm.architectures.config_fields import flag, layers, size
-from minilm.architectures.davit import stages
+from minilm.architectures.config_fields import flag, layers, size, sizes
 from minilm.architectures.encoder_layers import encoder_layer
 from minilm.architectures.speech_heads import (
     CLASSES,
@@ -81,7 +80,7 @@ def layout(config: Config) -> Layout:
     tensors = (
         *mask(config, prefix, always=variant.always_masks),
         *feature_extractor(config, prefix, norms="layer" if is_data2vec else ""),
-        *feature_projection(stages(config, "conv_dim", WIDTHS)[-1], prefix, has_norm=has_norm),
+        *feature_projection(sizes(config, "conv_dim", WIDTHS)[-1], prefix, has_norm=has_norm),
         *_positions(config, f"{prefix}encoder.pos_conv_embed"),
         *norm(f"{prefix}encoder.layer_norm", components.FINAL_NORM, bias=True, repeat=ONE),
         *_layers(config, f"{prefix}encoder.layers.{{i}}", variant),

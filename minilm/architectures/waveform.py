@@ -12,8 +12,7 @@ from reprlib import repr as shortened
 from typing import Any
 
 from minilm.architectures.building_blocks import d, linear, norm
-from minilm.architectures.config_fields import flag, number, size
-from minilm.architectures.davit import stages
+from minilm.architectures.config_fields import flag, number, size, sizes
 from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import Role, Tensor
@@ -65,7 +64,7 @@ def feature_extractor(
 ) -> Tensors:
     """The convolutions: the first has a norm, or each has one, as ``norms`` or the config says."""
     widths, taps, strides = (
-        stages(config, f"conv_{name}", default)
+        sizes(config, f"conv_{name}", default)
         for name, default in (("dim", widths), ("kernel", taps), ("stride", strides))
     )
     if not len(widths) == len(taps) == len(strides):

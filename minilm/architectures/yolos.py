@@ -8,8 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from minilm.architectures.building_blocks import L, d, norm, read_heads
-from minilm.architectures.config_fields import flag, layers, size, whole_number
-from minilm.architectures.convolutions import Config
+from minilm.architectures.config_fields import flag, layers, sides, size, whole_number
 from minilm.architectures.encoder_layers import encoder_layer
 from minilm.architectures.task_heads import (
     C,
@@ -18,7 +17,8 @@ from minilm.architectures.task_heads import (
     number_of_classes,
     undeclared_class,
 )
-from minilm.architectures.vit import VIT_LAYER, sides
+from minilm.architectures.vision_tower import Config
+from minilm.architectures.vit import VIT_LAYER
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
 from minilm.ledger.symbols import ONE, ZERO, as_polynomial, symbol
