@@ -14,7 +14,7 @@ from typing import Any
 
 from minilm.architectures.bart_decoder import VARIANTS, Variant, attention, decoder_of
 from minilm.architectures.building_blocks import E, V, d, linear, norm
-from minilm.architectures.config_fields import flag, layers, size
+from minilm.architectures.config_fields import Config, flag, layers, size
 from minilm.architectures.moe import read_experts
 from minilm.architectures.task_heads import (
     class_name_of,
@@ -25,12 +25,10 @@ from minilm.architectures.task_heads import (
 from minilm.config.validation import LARGEST_LAYER_COUNT
 from minilm.errors import ConfigError
 from minilm.ledger import components
-from minilm.ledger.layout import AttentionSpec, Layout, Role, Tensor
+from minilm.ledger.layout import AttentionSpec, Layout, Role, Tensor, Tensors
 from minilm.ledger.symbols import ONE, Polynomial, as_polynomial, symbol
 
 Y, F, P, C = (symbol(letter) for letter in "YFPC")
-Config = Mapping[str, Any]
-Tensors = tuple[Tensor, ...]
 
 WHOLE = ("ForConditionalGeneration", "MTModel", "ForTextToText")
 

@@ -6,29 +6,18 @@ of its own. Names, shapes and defaults: huggingface/transformers `models/clap`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from minilm.architectures.bert_heads import layout as bert_layout
-from minilm.architectures.config_fields import flag, number, sides, size, sizes, sub_config
+from minilm.architectures.config_fields import Config, flag, number, sides, size, sizes, sub_config
 from minilm.architectures.task_heads import class_name_of, undeclared_class
-from minilm.architectures.vision_tower import (
-    Part,
-    Tensors,
-    matrix,
-    once,
-    projector,
-    vector,
-    without_bias,
-)
+from minilm.architectures.vision_tower import Part, matrix, once, projector, vector, without_bias
 from minilm.errors import ConfigError
 from minilm.ledger import components
-from minilm.ledger.layout import Layout, Role, Tensor
+from minilm.ledger.layout import Layout, Role, Tensor, Tensors
 from minilm.ledger.symbols import ONE, as_polynomial, symbol
 
 T = symbol("T")
-Config = Mapping[str, Any]
 _ROBERTA = {"vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1}
 
 

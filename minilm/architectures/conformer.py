@@ -7,13 +7,11 @@ positions and an adapter cost. Names, shapes and defaults: huggingface/transform
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from reprlib import repr as shortened
-from typing import Any
 
 from minilm.architectures.building_blocks import L, d, f, h, k, norm
-from minilm.architectures.config_fields import flag, layers, size, sizes, whole_number
+from minilm.architectures.config_fields import Config, flag, layers, size, sizes, whole_number
 from minilm.architectures.encoder_layers import encoder_layer
 from minilm.architectures.speech_heads import (
     CLASSES,
@@ -35,11 +33,8 @@ from minilm.architectures.waveform import (
 )
 from minilm.errors import ConfigError
 from minilm.ledger import components
-from minilm.ledger.layout import Layout, Role, Tensor
+from minilm.ledger.layout import Layout, Role, Tensor, Tensors
 from minilm.ledger.symbols import ONE, ZERO, Polynomial, as_polynomial
-
-Config = Mapping[str, Any]
-Tensors = tuple[Tensor, ...]
 
 _LAYER = (
     "self_attn.linear_q self_attn.linear_k self_attn.linear_v self_attn.linear_out "

@@ -6,6 +6,7 @@ Names, shapes and defaults: huggingface/transformers `models/{convnext,convnextv
 from __future__ import annotations
 
 from minilm.architectures.config_fields import (
+    Config,
     depths,
     field_name,
     layers,
@@ -25,7 +26,7 @@ from minilm.architectures.vision_parts import (
     repeated,
     under,
 )
-from minilm.architectures.vision_tower import Config, Part, once
+from minilm.architectures.vision_tower import Part, once
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role
 

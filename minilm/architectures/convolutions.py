@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from reprlib import repr as shortened
 
-from minilm.architectures.config_fields import depths
+from minilm.architectures.config_fields import Config, depths
 from minilm.architectures.vision_parts import batch_norm, convolution, joined, repeated
-from minilm.architectures.vision_tower import Config, Part, Width
+from minilm.architectures.vision_tower import Part, Width
 from minilm.config.validation import LARGEST_DIMENSION
 from minilm.errors import ConfigError
 from minilm.ledger import components

@@ -5,7 +5,7 @@ Names, shapes and defaults: huggingface/transformers `models/cvt`.
 
 from __future__ import annotations
 
-from minilm.architectures.config_fields import depths, flag, listed, size, sizes
+from minilm.architectures.config_fields import Config, depths, flag, listed, size, sizes
 from minilm.architectures.staged_vision import Stage, heads_of, inner_width, stages
 from minilm.architectures.vision_parts import (
     IMAGES,
@@ -23,7 +23,7 @@ from minilm.architectures.vision_parts import (
     parameter,
     under,
 )
-from minilm.architectures.vision_tower import Config, Part, Width
+from minilm.architectures.vision_tower import Part, Width
 from minilm.ledger import components
 from minilm.ledger.layout import Layout
 

@@ -5,14 +5,12 @@ Names, shapes and defaults: huggingface/transformers `models/florence2`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from minilm.architectures.config_fields import flag, number, size, sizes
-from minilm.architectures.vision_tower import Part, Tensors, matrix, vector
+from minilm.architectures.config_fields import Config, flag, number, size, sizes
+from minilm.architectures.vision_tower import Part, matrix, vector
+from minilm.ledger.layout import Tensors
 from minilm.ledger.symbols import as_polynomial
-
-Config = Mapping[str, Any]
 
 
 def davit(config: Config, name: str) -> Part:

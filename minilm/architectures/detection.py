@@ -13,6 +13,7 @@ from reprlib import repr as shortened
 
 from minilm.architectures.building_blocks import L, d, f
 from minilm.architectures.config_fields import (
+    Config,
     choice,
     field_name,
     flag,
@@ -42,7 +43,7 @@ from minilm.architectures.vision_parts import (
     norm,
     under,
 )
-from minilm.architectures.vision_tower import Config, F, Part, Width, Y, once
+from minilm.architectures.vision_tower import F, Part, Width, Y, once
 from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import Layout

@@ -7,7 +7,7 @@ Squares are made by convolutions that overlap. Names, shapes and defaults: huggi
 from __future__ import annotations
 
 from minilm.architectures.building_blocks import d
-from minilm.architectures.config_fields import flag, number, size
+from minilm.architectures.config_fields import Config, flag, number, size
 from minilm.architectures.staged_vision import Stage, doubling, heads_of, inner_width
 from minilm.architectures.vision_parts import (
     IMAGES,
@@ -24,7 +24,7 @@ from minilm.architectures.vision_parts import (
     parameter,
     under,
 )
-from minilm.architectures.vision_tower import Config, Part
+from minilm.architectures.vision_tower import Part
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role
 from minilm.ledger.symbols import as_polynomial

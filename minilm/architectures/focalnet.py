@@ -6,7 +6,7 @@ Names, shapes and defaults: huggingface/transformers `models/focalnet`.
 from __future__ import annotations
 
 from minilm.architectures.building_blocks import d
-from minilm.architectures.config_fields import flag, sides, size, sizes
+from minilm.architectures.config_fields import Config, flag, sides, size, sizes
 from minilm.architectures.staged_vision import Stage, doubling, inner_width, masked_images
 from minilm.architectures.vision_parts import (
     IMAGES,
@@ -24,7 +24,7 @@ from minilm.architectures.vision_parts import (
     norms,
     under,
 )
-from minilm.architectures.vision_tower import Config, Part
+from minilm.architectures.vision_tower import Part
 from minilm.ledger import components
 from minilm.ledger.layout import Layout
 

@@ -7,18 +7,15 @@ batch norm has buffers. Names, shapes and defaults: huggingface/transformers
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from minilm.architectures.blip2 import a, asking
 from minilm.architectures.building_blocks import d
-from minilm.architectures.config_fields import field_name, flag, layers, size, sub_config
+from minilm.architectures.config_fields import Config, field_name, flag, layers, size, sub_config
 from minilm.architectures.joint_text import Model, joined, text_layout
 from minilm.architectures.task_heads import WITH_ENCODERS, class_name_of, undeclared_class
 from minilm.architectures.vision_tower import (
     Part,
-    Tensors,
     W,
     Y,
     matrix,
@@ -29,10 +26,9 @@ from minilm.architectures.vision_tower import (
 )
 from minilm.errors import ConfigError
 from minilm.ledger import components
-from minilm.ledger.layout import Layout
+from minilm.ledger.layout import Layout, Tensors
 from minilm.ledger.symbols import Polynomial
 
-Config = Mapping[str, Any]
 _MODEL = Model("granite", "", lambda config, vision, name: (), inside="language_model.")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 from minilm.architectures.config_fields import (
+    Config,
     depths,
     layers,
     number,
@@ -32,7 +33,7 @@ from minilm.architectures.vision_parts import (
     parameter,
     under,
 )
-from minilm.architectures.vision_tower import Config, Part, Width
+from minilm.architectures.vision_tower import Part, Width
 from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role

@@ -7,10 +7,10 @@ huggingface/transformers `models/TYPE`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from minilm.architectures.building_blocks import d
 from minilm.architectures.config_fields import (
+    Config,
     flag,
     layers,
     number,
@@ -23,11 +23,8 @@ from minilm.architectures.page_towers import channels
 from minilm.architectures.task_heads import UndeclaredClassError
 from minilm.architectures.vision_tower import W, gain, matrix, once, vector, without_bias
 from minilm.errors import ConfigError
-from minilm.ledger.layout import Tensor
+from minilm.ledger.layout import Tensors
 from minilm.ledger.symbols import Polynomial, as_polynomial
-
-Config = Mapping[str, Any]
-Tensors = tuple[Tensor, ...]
 
 
 def feature_layers(config: Config) -> int:

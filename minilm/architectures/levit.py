@@ -6,7 +6,7 @@ shapes and defaults: huggingface/transformers `models/levit`.
 
 from __future__ import annotations
 
-from minilm.architectures.config_fields import depths, size, sizes
+from minilm.architectures.config_fields import Config, depths, size, sizes
 from minilm.architectures.vision_parts import (
     IMAGES,
     as_class,
@@ -19,7 +19,7 @@ from minilm.architectures.vision_parts import (
     parameter,
     under,
 )
-from minilm.architectures.vision_tower import Config, Part
+from minilm.architectures.vision_tower import Part
 from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role

@@ -10,7 +10,7 @@ import math
 from functools import partial
 from itertools import pairwise
 
-from minilm.architectures.config_fields import depths, flag, layers, number, size, sizes
+from minilm.architectures.config_fields import Config, depths, flag, layers, number, size, sizes
 from minilm.architectures.convolutions import (
     depthwise,
     divisible,
@@ -29,7 +29,7 @@ from minilm.architectures.vision_parts import (
     place_classifier,
     under,
 )
-from minilm.architectures.vision_tower import Config, Part
+from minilm.architectures.vision_tower import Part
 from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import Layout

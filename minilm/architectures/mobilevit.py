@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from minilm.architectures.config_fields import depths, flag, number, size, sizes
+from minilm.architectures.config_fields import Config, depths, flag, number, size, sizes
 from minilm.architectures.convolutions import (
     depthwise,
     divisible,
@@ -32,7 +32,7 @@ from minilm.architectures.vision_parts import (
     repeated,
     under,
 )
-from minilm.architectures.vision_tower import Config, Part
+from minilm.architectures.vision_tower import Part
 from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import Layout

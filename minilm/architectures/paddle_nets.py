@@ -10,7 +10,7 @@ from itertools import pairwise
 from reprlib import repr as shortened
 from typing import Any
 
-from minilm.architectures.config_fields import depths, flag, listed, number, size, sizes
+from minilm.architectures.config_fields import Config, depths, flag, listed, number, size, sizes
 from minilm.architectures.convolutions import (
     depthwise,
     divisible,
@@ -27,7 +27,7 @@ from minilm.architectures.vision_parts import (
     joined,
     under,
 )
-from minilm.architectures.vision_tower import Config, Part, once
+from minilm.architectures.vision_tower import Part, once
 from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role

@@ -6,18 +6,15 @@ and defaults: huggingface/transformers `models/{deepseek_ocr2,unlimited_ocr}`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from minilm.architectures import layout_of
-from minilm.architectures.config_fields import size, sizes, sub_config
+from minilm.architectures.config_fields import Config, size, sizes, sub_config
 from minilm.architectures.sam import sam_tower, with_ratio
 from minilm.architectures.vision_tower import (
     F,
     P,
     Part,
-    Tensors,
     W,
     Y,
     in_numbers,
@@ -28,9 +25,8 @@ from minilm.architectures.vision_tower import (
     without_bias,
 )
 from minilm.ledger import components
-from minilm.ledger.layout import Role
+from minilm.ledger.layout import Role, Tensors
 
-Config = Mapping[str, Any]
 _SAM_NAMES = {
     ".patch_embed.projection.": ".patch_embed.proj.",
     ".layers.": ".blocks.",

@@ -6,13 +6,11 @@ left out. Names, shapes and defaults: huggingface/transformers `models/{parakeet
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from reprlib import repr as shortened
-from typing import Any
 
 from minilm.architectures.building_blocks import V, d, linear
-from minilm.architectures.config_fields import flag, size, sub_config
+from minilm.architectures.config_fields import Config, flag, size, sub_config
 from minilm.architectures.encoder_layers import lookup
 from minilm.architectures.fast_conformer import (
     GRANITE,
@@ -29,8 +27,6 @@ from minilm.ledger.layout import Layout, Role, Tensor
 from minilm.ledger.symbols import ONE, ZERO, as_polynomial, symbol
 
 p = symbol("p")
-Config = Mapping[str, Any]
-Tensors = tuple[Tensor, ...]
 
 _KINDS = {"parakeet": PARAKEET, "lasr": LASR, "granite_speech5": GRANITE}
 _VOCABULARIES = {"parakeet_ctc": 1025, "lasr_ctc": 512, "granite_speech5_ctc": 16384}

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from minilm.architectures.building_blocks import L, T, V, d
-from minilm.architectures.config_fields import choice, layers, optional_size, size
+from minilm.architectures.config_fields import Config, choice, layers, optional_size, size
 from minilm.architectures.task_heads import C, class_name_of, number_of_classes
 from minilm.architectures.vision_parts import (
     IMAGES,
@@ -26,7 +26,7 @@ from minilm.architectures.vision_parts import (
     parameter,
     under,
 )
-from minilm.architectures.vision_tower import Config, Part, Width, changed
+from minilm.architectures.vision_tower import Part, Width, changed
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role
 

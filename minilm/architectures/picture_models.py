@@ -5,21 +5,18 @@ Names, shapes and defaults: huggingface/transformers `models/TYPE`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from minilm.architectures import image_projectors as projectors
 from minilm.architectures import vqgan
 from minilm.architectures.building_blocks import lm_head
-from minilm.architectures.config_fields import flag, layers, size, sizes, sub_config
+from minilm.architectures.config_fields import Config, flag, layers, size, sizes, sub_config
 from minilm.architectures.joint_text import Model, under_names
 from minilm.architectures.sam import sam_tower, with_ratio
 from minilm.architectures.vision_tower import Part, matrix, once, without_bias
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Tensor
-
-Config = Mapping[str, Any]
 
 _VIT_L = {  # of LLaVA where config.json has no vision_config
     "hidden_size": 1024,

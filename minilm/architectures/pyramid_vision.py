@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from minilm.architectures.config_fields import depths, flag, layers, size, sizes
+from minilm.architectures.config_fields import Config, depths, flag, layers, size, sizes
 from minilm.architectures.staged_vision import Stage, heads_of, inner_width, stages
 from minilm.architectures.vision_parts import (
     IMAGES,
@@ -30,7 +30,7 @@ from minilm.architectures.vision_parts import (
     place_classifier,
     under,
 )
-from minilm.architectures.vision_tower import Config, Part
+from minilm.architectures.vision_tower import Part
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from minilm.architectures.config_fields import choice, depths, flag, size, sizes
+from minilm.architectures.config_fields import Config, choice, depths, flag, size, sizes
 from minilm.architectures.convolutions import (
     Block,
     divisible,
@@ -24,7 +24,7 @@ from minilm.architectures.vision_parts import (
     norm,
     under,
 )
-from minilm.architectures.vision_tower import Config, Part
+from minilm.architectures.vision_tower import Part
 from minilm.ledger import components
 from minilm.ledger.layout import Layout
 

@@ -5,14 +5,9 @@ Names, shapes and defaults: huggingface/transformers `models/{sam,got_ocr2,deeps
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from minilm.architectures.config_fields import flag, layer_numbers, layers, number, size
+from minilm.architectures.config_fields import Config, flag, layer_numbers, layers, number, size
 from minilm.architectures.vision_tower import F, Part, W, Y, matrix, once, vector, without_bias
 from minilm.ledger.symbols import as_polynomial
-
-Config = Mapping[str, Any]
 
 
 def with_ratio(config: Config) -> Config:

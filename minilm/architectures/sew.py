@@ -6,12 +6,10 @@ huggingface/transformers `models/{sew,sew_d}`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from minilm.architectures.building_blocks import d, linear, norm
-from minilm.architectures.config_fields import size, sizes
+from minilm.architectures.config_fields import Config, size, sizes
 from minilm.architectures.deberta import deberta_v2
 from minilm.architectures.encoder_layers import encoder_layer
 from minilm.architectures.speech_heads import WITHOUT_PRETRAINING, with_speech_head
@@ -23,11 +21,8 @@ from minilm.architectures.waveform import (
     weight_normed,
 )
 from minilm.ledger import components
-from minilm.ledger.layout import Layout, Tensor
+from minilm.ledger.layout import Layout, Tensors
 from minilm.ledger.symbols import ONE, ZERO, as_polynomial
-
-Config = Mapping[str, Any]
-Tensors = tuple[Tensor, ...]
 
 _WIDTHS = (64, *(128,) * 4, *(256,) * 4, *(512,) * 4)
 _TAPS = (10, 3, 1, 3, 1, 3, 1, 3, 1, 2, 1, 2, 1)

@@ -9,22 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
-from minilm.architectures.config_fields import field_name, layers, size
-from minilm.architectures.vision_tower import (
-    Part,
-    Tensors,
-    gain,
-    matrix,
-    once,
-    vector,
-    without_bias,
-)
+from minilm.architectures.config_fields import Config, field_name, layers, size
+from minilm.architectures.vision_tower import Part, gain, matrix, once, vector, without_bias
 from minilm.ledger import components
+from minilm.ledger.layout import Tensors
 from minilm.ledger.symbols import symbol
 
-Config = Mapping[str, Any]
 a, z, F, P = symbol("a"), symbol("z"), symbol("F"), symbol("P")
 
 

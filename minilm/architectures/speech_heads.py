@@ -5,13 +5,12 @@ Names, shapes and defaults: huggingface/transformers `models/{wav2vec2,unispeech
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from reprlib import repr as shortened
 from typing import Any
 
 from minilm.architectures.building_blocks import L, V, d, linear, norm
-from minilm.architectures.config_fields import flag, size, sizes, whole_number
+from minilm.architectures.config_fields import Config, flag, size, sizes, whole_number
 from minilm.architectures.task_heads import (
     class_name_of,
     head,
@@ -21,12 +20,10 @@ from minilm.architectures.task_heads import (
 from minilm.architectures.waveform import WIDTHS, convolution
 from minilm.errors import ConfigError
 from minilm.ledger import components
-from minilm.ledger.layout import Layout, Role, Tensor
+from minilm.ledger.layout import Layout, Role, Tensor, Tensors
 from minilm.ledger.symbols import ONE, Polynomial, as_polynomial, symbol
 
 C = symbol("C")
-Config = Mapping[str, Any]
-Tensors = tuple[Tensor, ...]
 
 WITHOUT_PRETRAINING = (
     "ForCTC",

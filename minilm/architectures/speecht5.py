@@ -7,7 +7,6 @@ frames. Its vocoder makes a waveform of them. Names, shapes and defaults: huggin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +20,7 @@ from minilm.architectures.building_blocks import (
     read_heads,
     separate_attention,
 )
-from minilm.architectures.config_fields import flag, layers, size, sizes, whole_number
+from minilm.architectures.config_fields import Config, flag, layers, size, sizes, whole_number
 from minilm.architectures.encoder_layers import encoder_layer
 from minilm.architectures.seq2seq_kin import cross_attention
 from minilm.architectures.task_heads import class_name_of, undeclared_class
@@ -37,11 +36,8 @@ from minilm.architectures.waveform import (
 )
 from minilm.errors import ConfigError
 from minilm.ledger import components
-from minilm.ledger.layout import Layout, Role, Tensor
+from minilm.ledger.layout import Layout, Role, Tensor, Tensors
 from minilm.ledger.symbols import ONE, as_polynomial
-
-Config = Mapping[str, Any]
-Tensors = tuple[Tensor, ...]
 
 
 def layout(config: Config) -> Layout:

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from minilm.architectures.building_blocks import d
-from minilm.architectures.config_fields import depths, number, size, sizes
+from minilm.architectures.config_fields import Config, depths, number, size, sizes
 from minilm.architectures.vision_parts import convolution, joined, parameter
-from minilm.architectures.vision_tower import Config, Part, Width
+from minilm.architectures.vision_tower import Part, Width
 from minilm.config.validation import LARGEST_DIMENSION
 from minilm.errors import ConfigError
 from minilm.ledger import components

@@ -5,7 +5,7 @@ Names, shapes and defaults: huggingface/transformers `models/swiftformer`.
 
 from __future__ import annotations
 
-from minilm.architectures.config_fields import depths, flag, listed, sides, size, sizes
+from minilm.architectures.config_fields import Config, depths, flag, listed, sides, size, sizes
 from minilm.architectures.staged_vision import Stage, inner_width, stages
 from minilm.architectures.vision_parts import (
     IMAGES,
@@ -22,7 +22,7 @@ from minilm.architectures.vision_parts import (
     parameter,
     under,
 )
-from minilm.architectures.vision_tower import Config, Part, Width
+from minilm.architectures.vision_tower import Part, Width
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role
 

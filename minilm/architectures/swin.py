@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from minilm.architectures.building_blocks import d
-from minilm.architectures.config_fields import flag, sides, size
+from minilm.architectures.config_fields import Config, flag, sides, size
 from minilm.architectures.staged_vision import (
     Stage,
     doubling,
@@ -35,7 +35,7 @@ from minilm.architectures.vision_parts import (
     parameter,
     under,
 )
-from minilm.architectures.vision_tower import Config, Part, once
+from minilm.architectures.vision_tower import Part, once
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role
 from minilm.ledger.symbols import ONE

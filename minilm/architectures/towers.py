@@ -7,11 +7,10 @@ qwen2_5_vl,qwen3_vl,glm4v}`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from minilm.architectures import page_towers, patch_towers, siglip_towers, video_towers
-from minilm.architectures.config_fields import flag, layers, sides, size
+from minilm.architectures.config_fields import Config, flag, layers, sides, size
 from minilm.architectures.davit import davit
 from minilm.architectures.sam import sam_tower
 from minilm.architectures.vision_tower import (
@@ -33,8 +32,6 @@ from minilm.architectures.vision_tower import (
 )
 from minilm.ledger.layout import Role
 from minilm.ledger.symbols import as_polynomial
-
-Config = Mapping[str, Any]
 
 
 def tower(config: Config, name: str, default: str) -> Part:

@@ -7,13 +7,11 @@ token. Names, shapes and defaults: huggingface/transformers
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from reprlib import repr as shortened
-from typing import Any
 
 from minilm.architectures.building_blocks import d
-from minilm.architectures.config_fields import size, sizes, sub_config
+from minilm.architectures.config_fields import Config, size, sizes, sub_config
 from minilm.architectures.joint_text import Model, joined, text_layout
 from minilm.architectures.task_heads import (
     WITH_ENCODERS,
@@ -21,13 +19,11 @@ from minilm.architectures.task_heads import (
     class_name_of,
     undeclared_class,
 )
-from minilm.architectures.vision_tower import Part, Tensors, gain, matrix, once, projector
+from minilm.architectures.vision_tower import Part, gain, matrix, once, projector
 from minilm.errors import ConfigError
 from minilm.ledger import components
-from minilm.ledger.layout import Layout, Role, Tensor
+from minilm.ledger.layout import Layout, Role, Tensor, Tensors
 from minilm.ledger.symbols import as_polynomial
-
-Config = Mapping[str, Any]
 
 _MODEL = Model(
     "qwen2",

@@ -8,16 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from minilm.architectures.config_fields import Config
 from minilm.architectures.task_heads import C, class_ending, head, number_of_classes
-from minilm.architectures.vision_tower import (
-    Config,
-    Part,
-    Width,
-    changed,
-    matrix,
-    once,
-    running_statistics,
-)
+from minilm.architectures.vision_tower import Part, Width, changed, matrix, once, running_statistics
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role
 from minilm.ledger.symbols import ZERO, as_polynomial, symbol

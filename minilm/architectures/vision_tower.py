@@ -11,13 +11,11 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from minilm.architectures.config_fields import layers, size
+from minilm.architectures.config_fields import Config, layers, size
 from minilm.ledger import components
-from minilm.ledger.layout import Role, Tensor
+from minilm.ledger.layout import Role, Tensor, Tensors
 from minilm.ledger.symbols import ONE, Polynomial, as_polynomial, symbol
 
-Config = Mapping[str, Any]
-Tensors = tuple[Tensor, ...]
 Width = Polynomial | int
 W, Y, F, P = (symbol(letter) for letter in "WYFP")  # width, layers, feed-forward, patches
 

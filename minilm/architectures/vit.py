@@ -7,12 +7,18 @@ defaults: huggingface/transformers `models/TYPE`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from minilm.architectures.building_blocks import L, d, f, h, linear, norm, read_heads
-from minilm.architectures.config_fields import flag, layers, number, sides, size, whole_number
+from minilm.architectures.config_fields import (
+    Config,
+    flag,
+    layers,
+    number,
+    sides,
+    size,
+    whole_number,
+)
 from minilm.architectures.encoder_layers import encoder_layer
 from minilm.architectures.joint_text import is_version_4
 from minilm.architectures.task_heads import (
@@ -22,12 +28,10 @@ from minilm.architectures.task_heads import (
     undeclared_class,
 )
 from minilm.ledger import components
-from minilm.ledger.layout import Layout, Role, Tensor
+from minilm.ledger.layout import Layout, Role, Tensor, Tensors
 from minilm.ledger.symbols import ONE, ZERO, Polynomial, as_polynomial, symbol
 
 P, C, p = symbol("P"), symbol("C"), symbol("p")
-Config = Mapping[str, Any]
-Tensors = tuple[Tensor, ...]
 
 _CLASSIFIER = "ForImageClassification"
 _ATTENTION = (

@@ -7,14 +7,13 @@ huggingface/transformers `models/{janus,chameleon}`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
-from minilm.architectures.config_fields import flag, layers, size, sizes
-from minilm.architectures.vision_tower import Tensors, matrix, vector, without_bias
+from minilm.architectures.config_fields import Config, flag, layers, size, sizes
+from minilm.architectures.vision_tower import matrix, vector, without_bias
+from minilm.ledger.layout import Tensors
 from minilm.ledger.symbols import as_polynomial
 
-Config = Mapping[str, Any]
 Attends = Callable[[int], bool]  # of a level
 
 

@@ -6,9 +6,7 @@ and defaults: huggingface/transformers `models/{wav2vec2,hubert,wavlm,unispeech,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from minilm.architectures.building_blocks import (
     Heads,
@@ -20,7 +18,7 @@ from minilm.architectures.building_blocks import (
     norm,
     read_heads,
 )
-from minilm.architectures.config_fields import flag, layers, size, sizes
+from minilm.architectures.config_fields import Config, flag, layers, size, sizes
 from minilm.architectures.encoder_layers import encoder_layer
 from minilm.architectures.speech_heads import (
     CLASSES,
@@ -37,11 +35,8 @@ from minilm.architectures.waveform import (
     weight_normed,
 )
 from minilm.ledger import components
-from minilm.ledger.layout import Layout, Role, Tensor
+from minilm.ledger.layout import Layout, Role, Tensor, Tensors
 from minilm.ledger.symbols import ONE, ZERO, Polynomial, as_polynomial
-
-Config = Mapping[str, Any]
-Tensors = tuple[Tensor, ...]
 
 LAYER = (
     "attention.q_proj attention.k_proj attention.v_proj attention.out_proj layer_norm "

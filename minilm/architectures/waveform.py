@@ -6,20 +6,16 @@ for it as their strides say. Names, shapes and defaults: huggingface/transformer
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import prod
 from reprlib import repr as shortened
-from typing import Any
 
 from minilm.architectures.building_blocks import d, linear, norm
-from minilm.architectures.config_fields import flag, number, size, sizes
+from minilm.architectures.config_fields import Config, flag, number, size, sizes
 from minilm.errors import ConfigError
 from minilm.ledger import components
-from minilm.ledger.layout import Role, Tensor
+from minilm.ledger.layout import Role, Tensor, Tensors
 from minilm.ledger.symbols import ONE, Polynomial, as_polynomial
-
-Config = Mapping[str, Any]
-Tensors = tuple[Tensor, ...]
 
 WIDTHS = (512,) * 7
 

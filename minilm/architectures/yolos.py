@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from minilm.architectures.building_blocks import L, d, norm, read_heads
-from minilm.architectures.config_fields import flag, layers, sides, size, whole_number
+from minilm.architectures.config_fields import Config, flag, layers, sides, size, whole_number
 from minilm.architectures.encoder_layers import encoder_layer
 from minilm.architectures.task_heads import (
     C,
@@ -17,7 +17,6 @@ from minilm.architectures.task_heads import (
     number_of_classes,
     undeclared_class,
 )
-from minilm.architectures.vision_tower import Config
 from minilm.architectures.vit import VIT_LAYER
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor

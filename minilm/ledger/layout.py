@@ -74,6 +74,9 @@ class Tensor:
         return self.count.substituted({"E": symbol("e"), "Z": 0})  # Z experts compute nothing
 
 
+Tensors = tuple[Tensor, ...]
+
+
 @dataclass(frozen=True)
 class NamedTensor:
     """One tensor of a concrete model: name, integer shape, and the declared tensor that it is of."""
