@@ -46,7 +46,7 @@ def layout(config: Config) -> Layout:
         *norms,
         *gated_feed_forward(MLP, bias=flag(config, "mlp_bias", False)),
     )
-    return joined(text, "chameleon", Part(_pictures(sub_config(config, "vq_config")), {}))
+    return joined(text, "chameleon", Part(_pictures(sub_config(config, "vq_config"))))
 
 
 def _pictures(config: Config) -> tuple[Tensor, ...]:

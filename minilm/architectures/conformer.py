@@ -21,7 +21,8 @@ from minilm.architectures.speech_heads import (
     with_speech_head,
 )
 from minilm.architectures.task_heads import head
-from minilm.architectures.wav2vec2 import batch_norm_buffers, encoder_symbols, speech_heads
+from minilm.architectures.vision_tower import running_statistics
+from minilm.architectures.wav2vec2 import encoder_symbols, speech_heads
 from minilm.architectures.waveform import (
     WIDTHS,
     convolution,
@@ -67,7 +68,7 @@ def layout(config: Config) -> Layout:
         tensors,
         encoder_symbols(config, heads),
         buffers=(
-            *batch_norm_buffers(gain, part, L),
+            *running_statistics(gain, d, part, L),
             *_frequencies(config, f"{encoder}.embed_positions", heads.symbols["k"]),
         ),
         attention=(replace(heads.attention(), cache=ZERO),),

@@ -93,4 +93,4 @@ def _layer(config: Config, name: str, width: int) -> Part:
         own = [once(scale, (width,), Role.SCALED, component=out)]
     else:
         own = []
-    return joined(part, Part(tuple(own), {}))
+    return joined(part, Part(tuple(own)))

@@ -10,7 +10,6 @@ from typing import Any
 from minilm.architectures.config_fields import Config, flag, number, size, sizes
 from minilm.architectures.vision_tower import Part, matrix, vector
 from minilm.ledger.layout import Tensors
-from minilm.ledger.symbols import as_polynomial
 
 
 def davit(config: Config, name: str) -> Part:
@@ -24,25 +23,24 @@ def davit(config: Config, name: str) -> Part:
     for stage, (width, depth, patch) in enumerate(zip(widths, depths, patches, strict=True)):
         conv = f"{name}.convs.{stage}"
         tensors += matrix(f"{conv}.conv", (width, inputs, patch, patch))
-        tensors += vector(f"{conv}.norm", as_polynomial(inputs if first[stage] else width))
+        tensors += vector(f"{conv}.norm", inputs if first[stage] else width)
         for index in range(depth):
             block = f"{name}.blocks.{stage}.{index}"
             tensors += _block(config, f"{block}.spatial_block", "window_attn", width)
             tensors += _block(config, f"{block}.channel_block", "channel_attn", width)
         inputs = width
-    return Part(tuple(tensors), {})
+    return Part(tuple(tensors))
 
 
 def _block(config: Config, name: str, attention: str, width: int) -> Tensors:
     inner = int(width * number(config, "mlp_ratio", 4.0))
-    fused = matrix(f"{name}.{attention}.qkv", (3 * width, width))
     return (
         *matrix(f"{name}.conv1", (width, 1, 3, 3)),
-        *vector(f"{name}.norm1", as_polynomial(width)),
-        *(fused if flag(config, "qkv_bias", True) else fused[:1]),
+        *vector(f"{name}.norm1", width),
+        *matrix(f"{name}.{attention}.qkv", (3 * width, width), bias=flag(config, "qkv_bias", True)),
         *matrix(f"{name}.{attention}.proj", (width, width)),
         *matrix(f"{name}.conv2", (width, 1, 3, 3)),
-        *vector(f"{name}.norm2", as_polynomial(width)),
+        *vector(f"{name}.norm2", width),
         *matrix(f"{name}.ffn.fc1", (inner, width)),
         *matrix(f"{name}.ffn.fc2", (width, inner)),
     )

@@ -160,7 +160,7 @@ def _body(config: Config, network: Part, last: int) -> Part:
     learned = NOTHING
     if choice(config, "position_embedding_type", "sine", ("sine", "learned")) == "learned":
         axes = (f"{positions}.{axis}_embeddings.weight" for axis in ("row", "column"))
-        learned = Part(tuple(once(axis, (50, width // 2), component=table) for axis in axes), {})
+        learned = Part(tuple(once(axis, (50, width // 2), component=table) for axis in axes))
     queries = once("query_position_embeddings.weight", (_QUERIES, d), component=table)
     depth = layers(config, field_name(config, "encoder_layers", "num_hidden_layers"), 6)
     symbols = {

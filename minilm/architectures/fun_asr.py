@@ -22,6 +22,7 @@ from minilm.architectures.task_heads import (
 )
 from minilm.architectures.vision_tower import (
     Part,
+    heard,
     in_numbers,
     matrix,
     projector,
@@ -29,7 +30,6 @@ from minilm.architectures.vision_tower import (
     without_bias,
 )
 from minilm.errors import ConfigError
-from minilm.ledger import components
 from minilm.ledger.layout import Layout, Tensors
 from minilm.ledger.symbols import ONE, Polynomial, as_polynomial
 
@@ -85,7 +85,7 @@ def _encoder(config: Config) -> Part:
         "z": depth,
         "F": size(config, "intermediate_size", 2048),
     }
-    return Part(tuple(replace(t, component=components.AUDIO) for t in tensors), symbols)
+    return heard(Part(tuple(tensors), symbols))
 
 
 def _at(tensors: Tensors, numbers: Sequence[int]) -> Tensors:
@@ -131,4 +131,4 @@ def _adaptor(config: Config, audio: Config) -> Part:
         *matrix(f"{name}.linear_1", (inner, heard)),
         *matrix(f"{name}.linear_2", (d, inner)),
     )
-    return Part(projector((*maps, *own.tensors)), {})
+    return Part(projector((*maps, *own.tensors)))

@@ -47,9 +47,7 @@ def layout(config: Config) -> Layout:
         once("model.image_newline", (d,)),
         *(t for name in names for t in _projector(config, width, name)),
     )
-    return joined(
-        text_layout(config, _MODEL), "granite4_vision", seeing, Part(projector(between), {})
-    )
+    return joined(text_layout(config, _MODEL), "granite4_vision", seeing, Part(projector(between)))
 
 
 def _projector(config: Config, width: int, name: str) -> Tensors:

@@ -134,9 +134,9 @@ def deepseek_vl_hybrid(config: Config, vision: Config, name: str) -> Tensors:
     return (
         once("model.high_res_vision_alpha", (1,)),
         without_bias(f"{neck}.conv1", channels, width, 1, 1),
-        *vector(f"{neck}.layer_norm1", as_polynomial(channels)),
+        *vector(f"{neck}.layer_norm1", channels),
         without_bias(f"{neck}.conv2", channels, channels, 3, 3),
-        *vector(f"{neck}.layer_norm2", as_polynomial(channels)),
+        *vector(f"{neck}.layer_norm2", channels),
         without_bias("model.high_res_vision_proj.conv1", 2 * channels, channels, 3, 3),
         without_bias("model.high_res_vision_proj.conv2", 4 * channels, 2 * channels, 3, 3),
         *matrix(f"{name}.vision_proj", (half, W)),
@@ -169,7 +169,7 @@ def florence2(config: Config, vision: Config, name: str) -> Tensors:
     table = f"{name}.image_position_embed"
     return (
         without_bias(f"{name}.image_projection", width, outputs),
-        *vector(f"{name}.image_proj_norm", as_polynomial(width)),
+        *vector(f"{name}.image_proj_norm", width),
         without_bias(f"{table}.row_embeddings", rows, outputs // 2),
         without_bias(f"{table}.column_embeddings", rows, outputs - outputs // 2),
     )
@@ -274,7 +274,7 @@ def nemotron(config: Config, vision: Config, name: str) -> Tensors:
         gain(f"{name}.0", merged),
         without_bias(f"{name}.1", inner, merged),
         without_bias(f"{name}.3", d, inner),
-        *(vector("vision_final_layernorm", as_polynomial(last)) if predicts else ()),
+        *(vector("vision_final_layernorm", last) if predicts else ()),
     )
 
 

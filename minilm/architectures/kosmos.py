@@ -56,7 +56,7 @@ def layout(config: Config) -> Layout:
     vision = sub_config(config, "vision_config")
     tower = _clip(vision) if family == "kosmos-2" else _patches(vision)
     queries = size(config, "latent_query_num", 64 if family == "kosmos-2" else 2048)
-    return joined(_text(config, family), family, tower, Part(_reading(queries), {}))
+    return joined(_text(config, family), family, tower, Part(_reading(queries)))
 
 
 def _text(config: Config, family: str) -> Layout:

@@ -64,7 +64,7 @@ def layout(config: Config) -> Layout:
         ]
     )
     tower = _tower(sub_config(config, "vision_config"))
-    return joined(_text(config), "muse_glimmer", tower, Part(between, {}))
+    return joined(_text(config), "muse_glimmer", tower, Part(between))
 
 
 def _text(config: Config) -> Layout:

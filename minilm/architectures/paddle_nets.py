@@ -125,7 +125,7 @@ def _activated(
 def _affine(name: str) -> Part:
     part = components.CONVOLUTION_NORM
     scale = once(f"{name}.lab.scale", (1,), Role.SCALED, component=part)
-    return Part((scale, once(f"{name}.lab.bias", (1,), Role.ADDED, component=part)), {})
+    return Part((scale, once(f"{name}.lab.bias", (1,), Role.ADDED, component=part)))
 
 
 def _block(

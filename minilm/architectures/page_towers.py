@@ -90,7 +90,7 @@ def deepseek_ocr2(config: Config, name: str) -> Part:
     )
     sam_fields = with_ratio(sub_config(config, "sam_config"))
     sam = _sam(sam_fields, f"{name}.sam_model", channels(config, 896))
-    return Part((*sam, *encoder, *queries), {})
+    return Part((*sam, *encoder, *queries))
 
 
 def unlimited_ocr(config: Config, name: str) -> Part:

@@ -19,7 +19,7 @@ from minilm.architectures.fast_conformer import (
     conformer_heads,
     fast_conformer,
 )
-from minilm.architectures.task_heads import class_name_of, head, undeclared_class
+from minilm.architectures.task_heads import class_ending, head
 from minilm.architectures.waveform import convolution
 from minilm.errors import ConfigError
 from minilm.ledger import components
@@ -34,12 +34,11 @@ _VOCABULARIES = {"parakeet_ctc": 1025, "lasr_ctc": 512, "granite_speech5_ctc": 1
 
 def layout(config: Config) -> Layout:
     """The tensors of a class of these types for a config.json."""
-    family, name = config["model_type"], class_name_of(config)
+    family = config["model_type"]
     stem, _, ending = family.rpartition("_")
     kind = _KINDS[stem]
     is_alone = ending == "encoder"
-    if name and not name.endswith("Encoder" if is_alone else f"For{ending.upper()}"):
-        raise undeclared_class(config)
+    class_ending(config, ("Encoder" if is_alone else f"For{ending.upper()}",))
     fields = config if is_alone else sub_config(config, "encoder_config")
     part = fast_conformer(fields, kind, "" if is_alone else "encoder.")
     heard = replace(conformer_heads(fields, kind).attention(), cache=ZERO)

@@ -56,7 +56,7 @@ def _drawing(config: Config) -> Part:
         *matrix(f"{head}.proj_out", (outputs, inputs)),
         *matrix(f"{head}.vision_head", (words, outputs)),
     )
-    return Part(tensors, {})
+    return Part(tensors)
 
 
 def _own_head(text: Layout, config: Config) -> Layout:

@@ -45,7 +45,7 @@ def layout(config: Config) -> Layout:
     text = text_layout(config, sound.text)
     between = projector(sound.projector({**config, "audio_config": audio}, sound.above + _BETWEEN))
     tower = sound.tower(audio, sound.above + _TOWER)
-    return joined(text, config["model_type"], tower, Part(between, {}))
+    return joined(text, config["model_type"], tower, Part(between))
 
 
 def _one_map(config: Config, name: str) -> Tensors:

@@ -7,23 +7,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from reprlib import repr as shortened
-from typing import Any
 
 from minilm.architectures.building_blocks import L, V, d, linear, norm
 from minilm.architectures.config_fields import Config, flag, size, sizes, whole_number
-from minilm.architectures.task_heads import (
-    class_name_of,
-    head,
-    number_of_classes,
-    undeclared_class,
-)
+from minilm.architectures.task_heads import C, class_ending, head, number_of_classes, without_prefix
+from minilm.architectures.vision_tower import once
 from minilm.architectures.waveform import WIDTHS, convolution
 from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor, Tensors
-from minilm.ledger.symbols import ONE, Polynomial, as_polynomial, symbol
-
-C = symbol("C")
+from minilm.ledger.symbols import ONE, Polynomial, as_polynomial
 
 WITHOUT_PRETRAINING = (
     "ForCTC",
@@ -49,16 +42,13 @@ def with_speech_head(
 
     ``adapts``: the body may end in an adapter. ``runs`` is how many frames a token of the encoder stands for.
     """
-    name = class_name_of(config)
-    if not name or name.endswith("Model"):
-        tensors, buffers = (
-            tuple(replace(t, name=t.name.removeprefix(prefix)) for t in each)
-            for each in (layout.tensors, layout.buffers)
+    kind = class_ending(config, ("Model", *classes))
+    if kind == "Model":
+        return replace(
+            layout,
+            tensors=without_prefix(layout.tensors, prefix),
+            buffers=without_prefix(layout.buffers, prefix),
         )
-        return replace(layout, tensors=tensors, buffers=buffers)
-    kind = next((ending for ending in classes if name.endswith(ending)), None)
-    if kind is None:
-        raise undeclared_class(config)
     symbols = dict(layout.symbols)
     has_adapter = adapts and flag(config, "add_adapter", False)
     if kind == "ForPreTraining":
@@ -124,7 +114,7 @@ def _pretraining(config: Config) -> Tensors:
         inputs = d
     out, into = (d, compared) if family == "unispeech" else (compared, d)
     tensors = (
-        Tensor("quantizer.codevectors", _shape(1, codes, width // groups), part, Role.LOOKED_UP),
+        once("quantizer.codevectors", (1, codes, width // groups), Role.LOOKED_UP, component=part),
         *head("quantizer.weight_proj", as_polynomial(codes), inputs=inputs, component=part),
         *head("project_hid", out, inputs=into, component=part),
         *head("project_q", compared, inputs=code, component=part),
@@ -133,18 +123,14 @@ def _pretraining(config: Config) -> Tensors:
         letters = as_polynomial(size(config, "num_ctc_classes", 80))
         return (*tensors, *head("ctc_proj", letters, component=components.LM_HEAD))
     if family == "unispeech-sat":
-        labels = _shape(size(config, "num_clusters", 504), width)
+        labels = (size(config, "num_clusters", 504), width)
         return (
             *tensors,
             *head("speaker_proj", code, component=part),
-            Tensor("label_embeddings_concat", labels, part, Role.ONCE),
+            once("label_embeddings_concat", labels, component=part),
             *norm("layer_norm_for_extract", part, bias=True, repeat=ONE),
         )
     return tensors
-
-
-def _shape(*sides: int) -> tuple[Any, ...]:
-    return tuple(map(as_polynomial, sides))
 
 
 def adapter(config: Config, prefix: str, width: int) -> Tensors:

@@ -24,7 +24,14 @@ from minilm.architectures.config_fields import Config, flag, layers, size, sizes
 from minilm.architectures.encoder_layers import encoder_layer
 from minilm.architectures.seq2seq_kin import cross_attention
 from minilm.architectures.task_heads import class_name_of, undeclared_class
-from minilm.architectures.vision_tower import Part, in_numbers, matrix, once
+from minilm.architectures.vision_tower import (
+    Part,
+    heard,
+    in_numbers,
+    matrix,
+    once,
+    running_statistics,
+)
 from minilm.architectures.wav2vec2 import LAYER
 from minilm.architectures.waveform import (
     WIDTHS,
@@ -208,15 +215,13 @@ def _smoothing(config: Config) -> list[tuple[int, int]]:
 
 
 def _smoothed(config: Config) -> Tensors:
-    buffers: list[Tensor] = []
-    for i, (_, outputs) in enumerate(_smoothing(config)):
-        name = f"speech_decoder_postnet.layers.{i}.batch_norm"
-        part = components.LM_HEAD
-        buffers += (
-            once(f"{name}.running_{n}", (outputs,), component=part) for n in ("mean", "var")
+    return tuple(
+        buffer
+        for i, (_, outputs) in enumerate(_smoothing(config))
+        for buffer in running_statistics(
+            f"speech_decoder_postnet.layers.{i}.batch_norm", outputs, components.LM_HEAD
         )
-        buffers.append(once(f"{name}.num_batches_tracked", (), component=part))
-    return tuple(buffers)
+    )
 
 
 def _vocoder(config: Config) -> Layout:
@@ -246,8 +251,6 @@ def _vocoder(config: Config) -> Layout:
                 for n in range(len(each)):
                     tensors += matrix(f"{block}.{kind}.{n}", (channels, channels, tap))
     tensors += matrix("conv_post", (1, channels, 7))
-    own, kept = (
-        tuple(replace(t, component=components.AUDIO) for t in each)
-        for each in (tensors, [once(n, (bands,)) for n in ("mean", "scale")])
-    )
-    return Layout(config["model_type"], own, {}, buffers=kept)
+    means = tuple(once(name, (bands,)) for name in ("mean", "scale"))
+    own = heard(Part(tuple(tensors), buffers=means))
+    return Layout(config["model_type"], own.tensors, {}, buffers=own.buffers)

@@ -86,7 +86,7 @@ def _embeddings(config: Config) -> Part:
 
 def swin_stages(config: Config, each: Sequence[Stage], heads: Sequence[int]) -> Part:
     """The stages, with each block's index of positions, which not all files hold."""
-    is_second = config["model_type"] == "swinv2"
+    is_second = config.get("model_type") == "swinv2"
     parts = []
     for stage, count in zip(each, heads, strict=True):
         name, width = f"layers.{stage.number}", stage.width
@@ -104,7 +104,7 @@ def _block(config: Config, stage: Stage, heads: int) -> Part:
     maps = attention(
         f"{_SELF}query {_SELF}key {_SELF}value attention.output.dense", width, bias=bias
     )
-    if config["model_type"] == "swinv2":
+    if config.get("model_type") == "swinv2":
         maps = Part(tuple(t for t in maps.tensors if not t.name.endswith("key.bias")))
     return joined(
         norms("layernorm_before layernorm_after", width),
@@ -117,7 +117,7 @@ def _block(config: Config, stage: Stage, heads: int) -> Part:
 def _positions(config: Config, heads: int) -> Part:
     window = size(config, "window_size", 7)
     index = Part((), buffers=(once(_INDEX, (window**2, window**2), component=_POSITION),))
-    if config["model_type"] != "swinv2":
+    if config.get("model_type") != "swinv2":
         table, rows = f"{_SELF}relative_position_bias_table", (2 * window - 1) ** 2
         return joined(parameter(table, (rows, heads), _POSITION, Role.ADDED), index)
     scale, part, inner = (heads, ONE, ONE), components.ATTENTION_QK_NORM, _POSITION_WIDTH

@@ -74,7 +74,7 @@ def layout(config: Config) -> Layout:
     )
     vision = sub_config(fields, "vision_config")
     seeing = tower(vision, "model.encoder.vision_tower", "siglip_vision_model")
-    return joined(text, "t5gemma2", seeing, Part(between, {}))
+    return joined(text, "t5gemma2", seeing, Part(between))
 
 
 def _stack(config: Config, name: str, tied: bool) -> Layout:

@@ -31,7 +31,6 @@ from minilm.architectures.vision_tower import (
     without_bias,
 )
 from minilm.ledger.layout import Role
-from minilm.ledger.symbols import as_polynomial
 
 
 def tower(config: Config, name: str, default: str) -> Part:
@@ -171,7 +170,7 @@ def _ovis2(config: Config, name: str) -> Part:
         gain(f"{block}.rms_norm2", W, Y),
         gain(f"{body}.rms_norm", W),
         *projector([without_bias(f"{name}.head_linear", words, merged)]),
-        *projector(vector(f"{name}.head_norm", as_polynomial(words))),
+        *projector(vector(f"{name}.head_norm", words)),
     )
     return Part(
         tensors,

@@ -7,7 +7,6 @@ token. Names, shapes and defaults: huggingface/transformers
 
 from __future__ import annotations
 
-from dataclasses import replace
 from reprlib import repr as shortened
 
 from minilm.architectures.building_blocks import d
@@ -19,9 +18,8 @@ from minilm.architectures.task_heads import (
     class_name_of,
     undeclared_class,
 )
-from minilm.architectures.vision_tower import Part, gain, matrix, once, projector
+from minilm.architectures.vision_tower import Part, gain, heard, matrix, once, projector
 from minilm.errors import ConfigError
-from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor, Tensors
 from minilm.ledger.symbols import as_polynomial
 
@@ -54,7 +52,7 @@ def layout(config: Config) -> Layout:
         between += matrix(f"{maps}_linear_1", (d, heard))
         between.append(gain(f"{maps}_norm", d))
         between += matrix(f"{maps}_linear_2", (d, d))
-    return joined(text, config["model_type"], *towers, Part(projector(between), {}))
+    return joined(text, config["model_type"], *towers, Part(projector(between)))
 
 
 def _tokenizer(config: Config, name: str) -> Part:
@@ -78,7 +76,7 @@ def _tokenizer(config: Config, name: str) -> Part:
         width *= 2
         tensors += _stage(config, f"{layer}.stage", width, depths[i + 1])
     tensors += matrix(f"{name}.head.conv", (size(config, "hidden_size", 64), width, taps))
-    return Part(tuple(replace(t, component=components.AUDIO) for t in tensors), {})
+    return heard(Part(tuple(tensors)))
 
 
 def _stage(config: Config, name: str, width: int, depth: int) -> Tensors:

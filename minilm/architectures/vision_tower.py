@@ -149,6 +149,11 @@ def changed(part: Part, change: Callable[[Tensor], dict[str, Any]]) -> Part:
     return Part(tensors, part.symbols, buffers)
 
 
+def heard(part: Part) -> Part:
+    """Of an encoder of sound."""
+    return changed(part, lambda _: {"component": components.AUDIO})
+
+
 def in_numbers(part: Part) -> Part:
     """With the values of its letters in their place, for a part beside another that has the same."""
 

@@ -22,16 +22,18 @@ from minilm.architectures.config_fields import (
 from minilm.architectures.encoder_layers import encoder_layer
 from minilm.architectures.joint_text import is_version_4
 from minilm.architectures.task_heads import (
+    C,
+    class_ending,
     class_name_of,
     head,
     number_of_classes,
-    undeclared_class,
+    without_prefix,
 )
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor, Tensors
 from minilm.ledger.symbols import ONE, ZERO, Polynomial, as_polynomial, symbol
 
-P, C, p = symbol("P"), symbol("C"), symbol("p")
+P, p = symbol("P"), symbol("p")
 
 _CLASSIFIER = "ForImageClassification"
 _ATTENTION = (
@@ -223,28 +225,29 @@ def _last(config: Config, variant: _Variant) -> Tensors:
 
 
 def _with_class(result: Layout, config: Config, variant: _Variant) -> Layout:
-    name, family, prefix = class_name_of(config), config["model_type"], f"{variant.prefix}."
+    family, prefix = config["model_type"], f"{variant.prefix}."
     is_beit = family in ("beit", "data2vec-vision")
     pooler: Tensors = ()
     if is_beit and flag(config, "use_mean_pooling", True):
         pooler = norm(f"{prefix}pooler.layernorm", components.POOLER, bias=True, repeat=ONE)
     symbols = dict(result.symbols)
-    if not name or name.endswith("Model"):
+    names = {
+        "Model": (),
+        _CLASSIFIER: ("classifier",),
+        "ForImageClassificationWithTeacher": ("cls_classifier", "distillation_classifier"),
+    }
+    if family == "dinov3_vit":
+        names = {"Model": ()}
+    ending = class_ending(config, names)
+    if ending == "Model":
         if not variant.pooled:
             pooler = ()
         elif not is_beit:
             symbols["p"] = size(config, "pooler_output_size", symbols["d"])
             pooler = head(f"{prefix}pooler.dense", p, component=components.POOLER)
-        body = (replace(t, name=t.name.removeprefix(prefix)) for t in (*result.tensors, *pooler))
-        return replace(result, tensors=tuple(body), symbols=symbols)
-    names = {
-        _CLASSIFIER: ("classifier",),
-        "ForImageClassificationWithTeacher": ("cls_classifier", "distillation_classifier"),
-    }
-    heads = next((own for ending, own in names.items() if name.endswith(ending)), None)
-    if heads is None or family == "dinov3_vit":
-        raise undeclared_class(config)
+        body = without_prefix((*result.tensors, *pooler), prefix)
+        return replace(result, tensors=body, symbols=symbols)
     symbols["C"] = number_of_classes(config)
     inputs = variant.classifier_width * d
-    classes = (t for own in heads for t in head(own, C, inputs=inputs))
+    classes = (t for own in names[ending] for t in head(own, C, inputs=inputs))
     return replace(result, tensors=(*result.tensors, *pooler, *classes), symbols=symbols)

@@ -26,6 +26,7 @@ from minilm.architectures.speech_heads import (
     adapter,
     with_speech_head,
 )
+from minilm.architectures.vision_tower import running_statistics
 from minilm.architectures.waveform import (
     WIDTHS,
     feature_extractor,
@@ -36,7 +37,7 @@ from minilm.architectures.waveform import (
 )
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor, Tensors
-from minilm.ledger.symbols import ONE, ZERO, Polynomial, as_polynomial
+from minilm.ledger.symbols import ONE, ZERO, as_polynomial
 
 LAYER = (
     "attention.q_proj attention.k_proj attention.v_proj attention.out_proj layer_norm "
@@ -128,18 +129,7 @@ def _positions(config: Config, name: str) -> Tensors:
 def _buffers(config: Config, name: str) -> Tensors:
     if not _has_batch_norm(config):
         return ()
-    return batch_norm_buffers(f"{name}.batch_norm", components.POSITIONAL_CONVOLUTION)
-
-
-def batch_norm_buffers(
-    name: str, component: str, repeat: Polynomial = ONE, width: Polynomial = d
-) -> Tensors:
-    """What a batch norm keeps of the batches that it saw."""
-    means = (f"{name}.running_{kind}" for kind in ("mean", "var"))
-    return (
-        *(Tensor(mean, (width,), component, Role.SCALED, repeat) for mean in means),
-        Tensor(f"{name}.num_batches_tracked", (), component, Role.ONCE, repeat),
-    )
+    return running_statistics(f"{name}.batch_norm", d, components.POSITIONAL_CONVOLUTION)
 
 
 def _layers(config: Config, block: str, variant: _Variant) -> Tensors:
