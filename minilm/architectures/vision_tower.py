@@ -150,8 +150,13 @@ def changed(part: Part, change: Callable[[Tensor], dict[str, Any]]) -> Part:
 
 
 def heard(part: Part) -> Part:
-    """Of an encoder of sound."""
-    return changed(part, lambda _: {"component": components.AUDIO})
+    """Of an encoder of sound, which runs once for it."""
+
+    def once_a_sound(tensor: Tensor) -> dict[str, Any]:
+        role = Role.ADDED if tensor.role is Role.ADDED else Role.ONCE
+        return {"component": components.AUDIO, "role": role}
+
+    return changed(part, once_a_sound)
 
 
 def in_numbers(part: Part) -> Part:

@@ -211,6 +211,11 @@ class Layout:
             and (role is None or tensor.role is role)
         )
 
+    @property
+    def has_tokens(self) -> bool:
+        """Whether anything is computed for each token: nothing is in a convolutional network."""
+        return bool(self.attention) or any(t.role is Role.MULTIPLIED for t in self.tensors)
+
     def trainable(self) -> int:
         """Parameters that are trained: all, unless a change of the layout froze some."""
         return sum(self.value(tensor) for tensor in self.tensors if not tensor.frozen)
