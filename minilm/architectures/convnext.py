@@ -15,14 +15,16 @@ from minilm.architectures.config_fields import (
     size,
     sizes,
 )
-from minilm.architectures.convolutions import output_maps
 from minilm.architectures.vision_parts import (
+    BACKBONE,
+    IMAGES,
     as_class,
     classifier,
     convolution,
     joined,
     linear,
     norm,
+    output_norms,
     repeated,
     under,
 )
@@ -38,16 +40,12 @@ def layout(config: Config) -> Layout:
     trunk = convnext(config)
     body = joined(trunk, norm("layernorm", widths[-1], components.FINAL_NORM))
     head = classifier(config, "classifier", widths[-1])
-    maps = (
-        norm(f"hidden_states_norms.{name}", width, components.FINAL_NORM)
-        for name, width in output_maps(config, [widths[0], *widths], (3, 3, 9, 3))
-    )
     return as_class(
         config,
         {
             "Model": body,
-            "ForImageClassification": joined(under(f"{family}.", body), head),
-            "Backbone": joined(trunk, *maps),
+            IMAGES: joined(under(f"{family}.", body), head),
+            BACKBONE: joined(trunk, output_norms(config, widths, (3, 3, 9, 3))),
         },
     )
 

@@ -5,10 +5,9 @@ Each stage has widths of its own, which stand as numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from reprlib import repr as shortened
 
-from minilm.architectures.config_fields import Config, depths
 from minilm.architectures.vision_parts import batch_norm, convolution, joined, repeated
 from minilm.architectures.vision_tower import Part, Width
 from minilm.config.validation import LARGEST_DIMENSION
@@ -66,27 +65,6 @@ def stage(
         block(f"{name}.{start}", inputs, outputs),
         repeated(further, number, depth, start=start, first=1),
     )
-
-
-def output_maps(config: Config, sizes: list[int], default: Sequence[int]) -> list[tuple[str, int]]:
-    """The maps that a backbone gives out: the stem's or a stage's name, and its width of ``sizes``.
-
-    ``default`` are the depths of its stages where config.json gives none.
-    """
-    count = len(depths(config, "depths", default))
-    names = ["stem", *(f"stage{number}" for number in range(1, count + 1))]
-    chosen = config.get("out_features")
-    field = "out_indices" if chosen is None else "out_features"
-    if chosen is None:
-        chosen = config.get("out_indices")
-        chosen = [-1] if chosen is None else chosen
-    known = range(-len(names), len(names)) if field == "out_indices" else names
-    if not isinstance(chosen, (list, tuple)) or any(
-        isinstance(each, bool) or each not in known for each in chosen
-    ):
-        raise ConfigError(f"config.json: {field}", shortened(chosen), f"of {', '.join(names)}")
-    own = [names[each] if isinstance(each, int) else each for each in chosen]
-    return [(name, width) for name, width in zip(names, sizes, strict=False) if name in own]
 
 
 def in_range(value: float, name: str) -> float:

@@ -22,7 +22,7 @@ from minilm.architectures.config_fields import (
     sizes,
     sub_config,
 )
-from minilm.architectures.convolutions import Block, frozen, output_maps, stage
+from minilm.architectures.convolutions import Block, frozen, stage
 from minilm.architectures.resnet import resnet
 from minilm.architectures.task_heads import (
     C,
@@ -41,6 +41,7 @@ from minilm.architectures.vision_parts import (
     joined,
     linear,
     norm,
+    output_maps,
     under,
 )
 from minilm.architectures.vision_tower import F, Part, Width, Y, once

@@ -20,6 +20,7 @@ from minilm.architectures.config_fields import (
 from minilm.architectures.staged_vision import Stage, heads_of, inner_width, stages
 from minilm.architectures.task_heads import class_name_of
 from minilm.architectures.vision_parts import (
+    BACKBONE,
     IMAGES,
     NOTHING,
     as_class,
@@ -30,6 +31,7 @@ from minilm.architectures.vision_parts import (
     joined,
     linear,
     norm,
+    output_norms,
     parameter,
     under,
 )
@@ -39,12 +41,13 @@ from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role
 
 _PRE_TRAINING, _POSITION = "ForPreTraining", components.POSITION_EMBEDDING
+_DEPTHS = (2, 3, 16, 3)
 
 
 def layout(config: Config) -> Layout:
     """The tensors of a class of Hiera for a config.json."""
     base, ratio = size(config, "embed_dim", 96), number(config, "embed_dim_multiplier", 2.0)
-    each = depths(config, "depths", (2, 3, 16, 3))
+    each = depths(config, "depths", _DEPTHS)
     widths = [_width(base, ratio, stage) for stage in range(len(each))]
     heads_of(config, "num_heads", (1, 2, 4, 8), widths)
     parts, inputs = [_embeddings(config, base)], base
@@ -57,6 +60,7 @@ def layout(config: Config) -> Layout:
         "Model": body,
         IMAGES: joined(under("hiera.", body), classifier(config, "classifier", inputs)),
     }
+    classes[BACKBONE] = joined(trunk, output_norms(config, widths, _DEPTHS))
     if class_name_of(config).endswith(_PRE_TRAINING):
         classes[_PRE_TRAINING] = joined(under("hiera.", trunk), _pre_training(config, widths))
     return as_class(config, classes)

@@ -20,6 +20,7 @@ from minilm.architectures.convolutions import (
     stage,
 )
 from minilm.architectures.vision_parts import (
+    IMAGES,
     NOTHING,
     as_class,
     batch_norm,
@@ -43,7 +44,7 @@ def layout(config: Config) -> Layout:
     whole = under(f"{family}.", body)
     classes = {
         "Model": body,
-        "ForImageClassification": joined(whole, classifier(config, "classifier", width)),
+        IMAGES: joined(whole, classifier(config, "classifier", width)),
     }
     if family == "mobilenet_v2":
         classes["ForSemanticSegmentation"] = joined(whole, _segmentation(config))

@@ -19,6 +19,7 @@ from minilm.architectures.convolutions import (
 )
 from minilm.architectures.mobilenet import inverted_residual
 from minilm.architectures.vision_parts import (
+    IMAGES,
     NOTHING,
     as_class,
     attention,
@@ -62,7 +63,7 @@ def layout(config: Config) -> Layout:
         config,
         {
             "Model": body,
-            "ForImageClassification": joined(under(f"{family}.", body), head),
+            IMAGES: joined(under(f"{family}.", body), head),
             "ForSemanticSegmentation": joined(
                 under(f"{family}.", trunk),
                 _segmentation(config, sizes.channels[-1], 256 if is_first else 512),

@@ -19,6 +19,8 @@ from minilm.architectures.convolutions import (
     stage,
 )
 from minilm.architectures.vision_parts import (
+    BACKBONE,
+    IMAGES,
     NOTHING,
     as_class,
     batch_norm,
@@ -59,7 +61,7 @@ def _hgnet(config: Config) -> Layout:
     body = hgnet(config)
     width = sizes(config, "hidden_sizes", (256, 512, 1024, 2048))[-1]
     head = classifier(config, "fc", width)
-    return as_class(config, {"Backbone": body, "ForImageClassification": joined(body, head)})
+    return as_class(config, {BACKBONE: body, IMAGES: joined(body, head)})
 
 
 def hgnet(config: Config) -> Part:
@@ -189,7 +191,7 @@ def _lcnet(config: Config) -> Layout:
         convolution("last_convolution", expanded, width(outputs), component=part),
         classifier(config, "head", expanded),
     )
-    return as_class(config, {"Backbone": body, "ForImageClassification": head})
+    return as_class(config, {BACKBONE: body, IMAGES: head})
 
 
 def _textnet(config: Config) -> Layout:
@@ -219,7 +221,7 @@ def _textnet(config: Config) -> Layout:
     body = joined(*parts)
     whole = under("textnet.", body)
     head = joined(whole, classifier(config, "fc", widths[-1]))
-    return as_class(config, {"Model": body, "ForImageClassification": head, "Backbone": whole})
+    return as_class(config, {"Model": body, IMAGES: head, BACKBONE: whole})
 
 
 def _inside(name: str, value: Any) -> list[Any]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from minilm.architectures.config_fields import Config, depths, flag, layers, size, sizes
 from minilm.architectures.staged_vision import Stage, heads_of, inner_width, stages
 from minilm.architectures.vision_parts import (
+    BACKBONE,
     IMAGES,
     NOTHING,
     as_class,
@@ -75,6 +76,8 @@ def layout(config: Config) -> Layout:
     gain = norm("norm", width, components.FINAL_NORM) if is_pool else NOTHING
     images = joined(whole, gain, classifier(config, "classifier", width))
     classes = {"Model": body, IMAGES: images}
+    if family == "pvt_v2":
+        classes[BACKBONE] = body
     if family == "segformer":
         classes["ForSemanticSegmentation"] = joined(whole, _decode_head(config, each))
     return as_class(config, classes)

@@ -16,6 +16,8 @@ from minilm.architectures.convolutions import (
     stage,
 )
 from minilm.architectures.vision_parts import (
+    BACKBONE,
+    IMAGES,
     NOTHING,
     as_class,
     classifier,
@@ -38,10 +40,10 @@ def layout(config: Config) -> Layout:
     whole = under(f"{family}.", body)
     classes = {
         "Model": body,
-        "ForImageClassification": joined(whole, classifier(config, "classifier.1", width)),
+        IMAGES: joined(whole, classifier(config, "classifier.1", width)),
     }
     if family != "regnet":
-        classes["Backbone"] = whole if family == "bit" else body
+        classes[BACKBONE] = whole if family == "bit" else body
     return as_class(config, classes)
 
 

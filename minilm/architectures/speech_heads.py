@@ -67,6 +67,19 @@ def with_speech_head(
     return replace(layout, tensors=(*layout.tensors, *heads), symbols=symbols)
 
 
+def over_encoder(whole: Layout, config: Config) -> Layout:
+    """Whisper's classifier of a sound: the encoder of ``whole`` alone, which runs once for it."""
+    part = components.ENCODER
+    encoder = without_prefix(tuple(t for t in whole.tensors if t.component == part), "model.")
+    heads = _classifier(config, "ForSequenceClassification", 256)
+    tensors = (*encoder, *(once(t.name, t.shape, component=t.component) for t in heads))
+    values = {**whole.symbols, "C": number_of_classes(config)}
+    values["L"] = values["Y"]
+    used = set().union(*(t.count.letters() for t in tensors))
+    symbols = {letter: value for letter, value in values.items() if letter in used}
+    return Layout(whole.family, tensors, symbols)
+
+
 def _classifier(config: Config, kind: str, projection: int) -> Tensors:
     part, each_frame = components.CLASSIFIER, Role.MULTIPLIED
     layers: Tensors = ()

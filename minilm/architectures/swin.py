@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from minilm.architectures.building_blocks import d
 from minilm.architectures.config_fields import Config, flag, sides, size
+from minilm.architectures.joint_text import is_version_4
 from minilm.architectures.staged_vision import (
     Stage,
     doubling,
@@ -19,6 +20,7 @@ from minilm.architectures.staged_vision import (
     masked_images,
 )
 from minilm.architectures.vision_parts import (
+    BACKBONE,
     IMAGES,
     MASKED_IMAGES,
     NOTHING,
@@ -32,6 +34,7 @@ from minilm.architectures.vision_parts import (
     linear,
     norm,
     norms,
+    output_norms,
     parameter,
     under,
 )
@@ -41,7 +44,9 @@ from minilm.ledger.layout import Layout, Role
 from minilm.ledger.symbols import ONE
 
 _PATCH, _POSITION = components.PATCH_EMBEDDING, components.POSITION_EMBEDDING
+_FINAL = components.FINAL_NORM
 _SELF, _INDEX = "attention.self.", "attention.self.relative_position_index"
+_DEPTHS = (2, 2, 6, 2)
 _POSITION_WIDTH = 512  # of the network that computes Swin 2's positions
 
 
@@ -50,19 +55,23 @@ def layout(config: Config) -> Layout:
     family = config["model_type"]
     is_donut = family == "donut-swin"
     prefix = "donut." if is_donut else f"{family}."
-    each = doubling(config, (2, 2, 6, 2))
+    each = doubling(config, _DEPTHS)
     heads = heads_of(config, "num_heads", (3, 6, 12, 24), [stage.value for stage in each])
     last = each[-1].width
-    body = joined(
+    trunk = joined(
         Part((), {"d": each[0].value}),
         _embeddings(config),
         under("encoder.", swin_stages(config, each, heads)),
-        NOTHING if is_donut else norm("layernorm", last, components.FINAL_NORM),
     )
+    body = joined(trunk, NOTHING if is_donut else norm("layernorm", last, _FINAL))
     whole = under(prefix, body)
     classes = {"Model": body, IMAGES: joined(whole, classifier(config, "classifier", last))}
     if is_donut:
         return as_class(config, classes)
+    maps = output_norms(config, [stage.width for stage in each], _DEPTHS)
+    # transformers 5 keeps a norm that it does not use, under the name of the model within.
+    unused = NOTHING if is_version_4(config) else norm("swin.layernorm", last, _FINAL)
+    classes[BACKBONE] = trunk if family == "swinv2" else joined(trunk, unused, maps)
     classes[MASKED_IMAGES] = joined(whole, masked_images(config, family, last))
     block = "encoder.layers.{i}.blocks.{i}."
     recomputed = (block + _INDEX, f"{block}{_SELF}relative_coords_table")

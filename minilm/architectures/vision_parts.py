@@ -6,16 +6,20 @@ of a token: no FLOPs are told. A batch norm's running statistics are buffers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from reprlib import repr as shortened
+from typing import TypeVar
 
-from minilm.architectures.config_fields import Config
+from minilm.architectures.config_fields import Config, depths
 from minilm.architectures.task_heads import C, class_ending, head, number_of_classes
 from minilm.architectures.vision_tower import Part, Width, changed, matrix, once, running_statistics
+from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role
 from minilm.ledger.symbols import ZERO, as_polynomial, symbol
 
 BACKBONE, IMAGES, MASKED_IMAGES = "Backbone", "ForImageClassification", "ForMaskedImageModeling"
+AnyWidth = TypeVar("AnyWidth", int, Width)
 
 
 def convolution(
@@ -145,6 +149,39 @@ def place_classifier(config: Config, name: str, width: Width) -> Part:
     """One of every place of the picture."""
     own = convolution(name, C, width, component=components.CLASSIFIER, bias=True)
     return own._replace(symbols={"C": number_of_classes(config)})
+
+
+def output_maps(
+    config: Config, widths: Sequence[AnyWidth], default: Sequence[int]
+) -> list[tuple[str, AnyWidth]]:
+    """The maps that a backbone gives out: the stem's or a stage's name, and its width of ``widths``.
+
+    ``default`` are the depths of its stages where config.json gives none.
+    """
+    count = len(depths(config, "depths", default))
+    names = ["stem", *(f"stage{number}" for number in range(1, count + 1))]
+    chosen = config.get("out_features")
+    field = "out_indices" if chosen is None else "out_features"
+    if chosen is None:
+        chosen = config.get("out_indices")
+        chosen = [-1] if chosen is None else chosen
+    known = range(-len(names), len(names)) if field == "out_indices" else names
+    if not isinstance(chosen, (list, tuple)) or any(
+        isinstance(each, bool) or each not in known for each in chosen
+    ):
+        raise ConfigError(f"config.json: {field}", shortened(chosen), f"of {', '.join(names)}")
+    own = [names[each] if isinstance(each, int) else each for each in chosen]
+    return [(name, width) for name, width in zip(names, widths, strict=False) if name in own]
+
+
+def output_norms(config: Config, widths: Sequence[Width], default: Sequence[int]) -> Part:
+    """Of the maps that a backbone gives out: those of its stages have these ``widths``."""
+    return joined(
+        *(
+            norm(f"hidden_states_norms.{name}", width, components.FINAL_NORM)
+            for name, width in output_maps(config, (widths[0], *widths), default)
+        )
+    )
 
 
 def as_class(config: Config, classes: Mapping[str, Part]) -> Layout:

@@ -29,13 +29,22 @@ from minilm.architectures.task_heads import (
     number_of_classes,
     without_prefix,
 )
+from minilm.architectures.vision_parts import (
+    BACKBONE,
+    IMAGES,
+    NOTHING,
+    batch_norm,
+    convolution,
+    joined,
+)
+from minilm.architectures.vision_tower import Part
+from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor, Tensors
 from minilm.ledger.symbols import ONE, ZERO, Polynomial, as_polynomial, symbol
 
 P, p = symbol("P"), symbol("p")
 
-_CLASSIFIER = "ForImageClassification"
 _ATTENTION = (
     "attention.attention.query attention.attention.key attention.attention.value "
     "attention.output.dense"
@@ -174,7 +183,7 @@ def _layers(config: Config, variant: _Variant, grid: tuple[int, int]) -> Tensors
         return tuple(t for t in tensors if t.name not in without)
     if family == "dinov3_vit":
         return _dinov3(config, block, tensors)
-    is_classifier = class_name_of(config).endswith(_CLASSIFIER)
+    is_classifier = class_name_of(config).endswith(IMAGES)
     if family == "vit_msn" and is_classifier and not is_version_4(config):
         # As transformers 5 writes the classifier's.
         tensors = [replace(t, name=t.name.removeprefix("vit.")) for t in tensors]
@@ -231,15 +240,17 @@ def _with_class(result: Layout, config: Config, variant: _Variant) -> Layout:
     if is_beit and flag(config, "use_mean_pooling", True):
         pooler = norm(f"{prefix}pooler.layernorm", components.POOLER, bias=True, repeat=ONE)
     symbols = dict(result.symbols)
-    names = {
-        "Model": (),
-        _CLASSIFIER: ("classifier",),
-        "ForImageClassificationWithTeacher": ("cls_classifier", "distillation_classifier"),
-    }
-    if family == "dinov3_vit":
-        names = {"Model": ()}
+    names: dict[str, tuple[str, ...]] = {"Model": ()}
+    if family != "dinov3_vit":
+        names[IMAGES] = ("classifier",)
+        names[f"{IMAGES}WithTeacher"] = ("cls_classifier", "distillation_classifier")
+    if variant.masks or family in ("beit", "dinov3_vit"):
+        names[BACKBONE] = ()
     ending = class_ending(config, names)
-    if ending == "Model":
+    if is_beit and ending == BACKBONE:
+        maps, body = _pyramid(config), without_prefix(result.tensors, prefix)
+        return replace(result, tensors=(*body, *maps.tensors), buffers=maps.buffers)
+    if ending in ("Model", BACKBONE):
         if not variant.pooled:
             pooler = ()
         elif not is_beit:
@@ -251,3 +262,18 @@ def _with_class(result: Layout, config: Config, variant: _Variant) -> Layout:
     inputs = variant.classifier_width * d
     classes = (t for own in names[ending] for t in head(own, C, inputs=inputs))
     return replace(result, tensors=(*result.tensors, *pooler, *classes), symbols=symbols)
+
+
+def _pyramid(config: Config) -> Part:
+    """Larger pictures of the first two of four maps, where a backbone gives them."""
+    if not flag(config, "add_fpn", False):
+        return NOTHING
+    maps = config.get("out_features") or config.get("out_indices") or ()
+    if not isinstance(maps, (list, tuple)) or len(maps) != 4:
+        raise ConfigError("config.json: add_fpn", "true", "four out_features beside it")
+    return joined(
+        convolution("fpn.fpn1.conv_transpose1", d, d, 2, bias=True),
+        batch_norm("fpn.fpn1.normalization", d),
+        convolution("fpn.fpn1.conv_transpose2", d, d, 2, bias=True),
+        convolution("fpn.fpn2", d, d, 2, bias=True),
+    )
