@@ -19,7 +19,7 @@ from minilm.ledger.layout import Layout, Role
 from minilm.ledger.symbols import ZERO, as_polynomial, symbol
 
 BACKBONE, IMAGES, MASKED_IMAGES = "Backbone", "ForImageClassification", "ForMaskedImageModeling"
-AnyWidth = TypeVar("AnyWidth", int, Width)
+AnyWidth = TypeVar("AnyWidth", bound=Width)
 
 
 def convolution(
