@@ -272,8 +272,8 @@ def _pyramid(config: Config) -> Part:
     if not isinstance(maps, (list, tuple)) or len(maps) != 4:
         raise ConfigError("config.json: add_fpn", "true", "four out_features beside it")
     return joined(
-        convolution("fpn.fpn1.conv_transpose1", d, d, 2, bias=True),
-        batch_norm("fpn.fpn1.normalization", d),
-        convolution("fpn.fpn1.conv_transpose2", d, d, 2, bias=True),
-        convolution("fpn.fpn2", d, d, 2, bias=True),
+        convolution("fpn1.0", d, d, 2, bias=True),
+        batch_norm("fpn1.1", d),
+        convolution("fpn1.3", d, d, 2, bias=True),
+        convolution("fpn2.0", d, d, 2, bias=True),
     )
