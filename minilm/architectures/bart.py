@@ -14,8 +14,9 @@ from typing import Any
 
 from minilm.architectures.bart_decoder import VARIANTS, Variant, attention, decoder_of
 from minilm.architectures.building_blocks import E, V, d, linear, norm
-from minilm.architectures.config_fields import flag, layers, size
+from minilm.architectures.config_fields import Config, flag, layers, size
 from minilm.architectures.moe import read_experts
+from minilm.architectures.speech_heads import over_encoder
 from minilm.architectures.task_heads import (
     class_name_of,
     head,
@@ -25,12 +26,10 @@ from minilm.architectures.task_heads import (
 from minilm.config.validation import LARGEST_LAYER_COUNT
 from minilm.errors import ConfigError
 from minilm.ledger import components
-from minilm.ledger.layout import AttentionSpec, Layout, Role, Tensor
+from minilm.ledger.layout import AttentionSpec, Layout, Role, Tensor, Tensors
 from minilm.ledger.symbols import ONE, Polynomial, as_polynomial, symbol
 
 Y, F, P, C = (symbol(letter) for letter in "YFPC")
-Config = Mapping[str, Any]
-Tensors = tuple[Tensor, ...]
 
 WHOLE = ("ForConditionalGeneration", "MTModel", "ForTextToText")
 
@@ -275,6 +274,8 @@ def _with_class(result: Layout, config: Config, prefix: str, whole: _Whole) -> L
         return result
     body = tuple(t for t in result.tensors if t.component != components.LM_HEAD)
     ties = tuple(pair for pair in result.ties if pair[0].startswith(prefix))
+    if name.endswith("ForAudioClassification") and result.family == "whisper":
+        return over_encoder(result, config)
     if name.endswith("ForSequenceClassification") and whole.classes:
         heads = (
             *head("classification_head.dense", d),

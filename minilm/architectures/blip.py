@@ -5,14 +5,12 @@ Names, shapes and defaults: huggingface/transformers `models/blip`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from minilm.architectures.bert_decoder import layout as bert_layout
 from minilm.architectures.blip2 import vision_tower
 from minilm.architectures.building_blocks import d, linear, norm
-from minilm.architectures.config_fields import flag, size, sub_config
+from minilm.architectures.config_fields import Config, flag, size, sub_config
 from minilm.architectures.joint_text import joined
 from minilm.architectures.task_heads import WITH_ENCODERS, class_name_of, undeclared_class
 from minilm.architectures.vision_tower import Part, vision_symbols
@@ -20,7 +18,6 @@ from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
 from minilm.ledger.symbols import as_polynomial
 
-Config = Mapping[str, Any]
 _TEXT = {"vocab_size": 30524, "num_attention_heads": 8}
 
 

@@ -6,12 +6,10 @@ picture. Names, shapes and defaults: huggingface/transformers `models/{blip_2,in
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from minilm.architectures.building_blocks import d
-from minilm.architectures.config_fields import flag, layers, size, sub_config
+from minilm.architectures.config_fields import Config, flag, layers, size, sub_config
 from minilm.architectures.joint_text import Model, joined, text_layout
 from minilm.architectures.task_heads import WITH_ENCODERS, class_name_of, undeclared_class
 from minilm.architectures.vision_tower import (
@@ -26,11 +24,9 @@ from minilm.architectures.vision_tower import (
     vector,
     vision_symbols,
 )
-from minilm.ledger.layout import Layout, Tensor
+from minilm.ledger.layout import Layout, Tensors
 from minilm.ledger.symbols import Polynomial, as_polynomial, symbol
 
-Config = Mapping[str, Any]
-Tensors = tuple[Tensor, ...]
 a, z = symbol("a"), symbol("z")
 
 _MODEL = Model(

@@ -5,12 +5,9 @@ Names, shapes and defaults: huggingface/transformers `models/chameleon`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from minilm.architectures import vqgan
 from minilm.architectures.building_blocks import L, g, gated_feed_forward, h, k, separate_attention
-from minilm.architectures.config_fields import flag, layer_numbers, size, sub_config
+from minilm.architectures.config_fields import Config, flag, layer_numbers, size, sub_config
 from minilm.architectures.decoder import (
     ATTENTION,
     MLP,
@@ -25,7 +22,6 @@ from minilm.architectures.vision_tower import Part
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
 
-Config = Mapping[str, Any]
 _DEFAULTS = Defaults(65536, 32, (4096, 32, 32, None), 11008, 4096)
 
 
@@ -50,7 +46,7 @@ def layout(config: Config) -> Layout:
         *norms,
         *gated_feed_forward(MLP, bias=flag(config, "mlp_bias", False)),
     )
-    return joined(text, "chameleon", Part(_pictures(sub_config(config, "vq_config")), {}))
+    return joined(text, "chameleon", Part(_pictures(sub_config(config, "vq_config"))))
 
 
 def _pictures(config: Config) -> tuple[Tensor, ...]:

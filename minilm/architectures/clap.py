@@ -6,31 +6,34 @@ of its own. Names, shapes and defaults: huggingface/transformers `models/clap`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from minilm.architectures.bert_heads import layout as bert_layout
-from minilm.architectures.config_fields import flag, number, size, sub_config
-from minilm.architectures.davit import stages
+from minilm.architectures.config_fields import (
+    Config,
+    depths,
+    flag,
+    sides,
+    size,
+    sub_config,
+)
+from minilm.architectures.staged_vision import heads_of, stages
+from minilm.architectures.swin import swin_stages
 from minilm.architectures.task_heads import class_name_of, undeclared_class
+from minilm.architectures.vision_parts import joined, under
 from minilm.architectures.vision_tower import (
     Part,
-    Tensors,
+    heard,
     matrix,
-    once,
     projector,
+    running_statistics,
     vector,
-    without_bias,
 )
-from minilm.architectures.vit import sides
-from minilm.errors import ConfigError
 from minilm.ledger import components
-from minilm.ledger.layout import Layout, Role, Tensor
-from minilm.ledger.symbols import ONE, as_polynomial, symbol
+from minilm.ledger.layout import Layout, Role, Tensor, Tensors
+from minilm.ledger.symbols import ONE, symbol
 
 T = symbol("T")
-Config = Mapping[str, Any]
 _ROBERTA = {"vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1}
 
 
@@ -90,64 +93,22 @@ def _text(config: Config, prefix: str) -> Layout:
 def _sound(config: Config, prefix: str) -> Part:
     encoder = f"{prefix}audio_encoder"
     first, bands = size(config, "patch_embeds_hidden_size", 96), size(config, "num_mel_bins", 64)
-    depths = stages(config, "depths", (2, 2, 6, 2))
-    heads = stages(config, "num_attention_heads", (4, 8, 16, 32))
-    if len(heads) < len(depths):
-        got, expected = f"{len(heads)} sizes", f"{len(depths)}, as depths"
-        raise ConfigError("config.json: num_attention_heads", got, expected)
-    tensors, buffers = list(_patches(config, f"{encoder}.patch_embed", first)), []
-    for stage, (depth, many) in enumerate(zip(depths, heads, strict=False)):
-        width, name = first * 2**stage, f"{encoder}.layers.{stage}"
-        if width % many:
-            expected = f"divisors of the widths, as {width}"
-            raise ConfigError("config.json: num_attention_heads", f"{many}", expected)
-        block = f"{name}.blocks.{{i}}"
-        tensors += _block(config, block, width, depth, many)
-        area, repeat = size(config, "window_size", 8) ** 2, as_polynomial(depth)
-        index = f"{block}.attention.self.relative_position_index"
-        buffers.append(once(index, (area, area), repeat=repeat))
-        if stage < len(depths) - 1:
-            tensors.append(without_bias(f"{name}.downsample.reduction", 2 * width, 4 * width))
-            tensors += vector(f"{name}.downsample.norm", as_polynomial(4 * width))
-    tensors += vector(f"{encoder}.batch_norm", as_polynomial(bands))
-    tensors += vector(f"{encoder}.norm", as_polynomial(first * 2 ** (len(depths) - 1)))
-    buffers += _batch_norm(f"{encoder}.batch_norm", bands)
+    layers = depths(config, "depths", (2, 2, 6, 2))
+    each = stages(layers, [first * 2**stage for stage in range(len(layers))])
+    heads = heads_of(config, "num_attention_heads", (4, 8, 16, 32), [s.value for s in each])
+    patches, norms = f"{encoder}.patch_embed", [(f"{encoder}.batch_norm", bands)]
     if flag(config, "enable_fusion", False):
-        for name, width in _fusion_norms(config, f"{encoder}.patch_embed.fusion_model", first):
-            buffers += _batch_norm(name, width)
-    heard = (
-        tuple(replace(t, component=components.AUDIO) for t in each) for each in (tensors, buffers)
+        norms += _fusion_norms(config, f"{patches}.fusion_model", first)
+    window = {"window_size": size(config, "window_size", 8)}
+    sound = joined(
+        Part(_patches(config, patches, first)),
+        under(f"{encoder}.", swin_stages({**config, **window}, each, heads)),
+        Part(vector(f"{encoder}.batch_norm", bands)),
+        Part(vector(f"{encoder}.norm", each[-1].value)),
+        *(Part((), buffers=running_statistics(name, width)) for name, width in norms),
     )
-    own, kept = heard
-    return Part((*own, *(_projection(config, "audio_projection") if prefix else ())), {}, kept)
-
-
-def _batch_norm(name: str, width: int) -> Tensors:
-    return (
-        *(once(f"{name}.running_{n}", (width,)) for n in ("mean", "var")),
-        once(f"{name}.num_batches_tracked", ()),
-    )
-
-
-def _block(config: Config, name: str, width: int, depth: int, heads: int) -> Tensors:
-    window, inner = size(config, "window_size", 8), int(number(config, "mlp_ratio", 4.0) * width)
-    bias, repeat, own = flag(config, "qkv_bias", True), as_polynomial(depth), f"{name}.attention"
-    maps = (
-        tensor
-        for kind in ("query", "key", "value")
-        for tensor in matrix(f"{own}.self.{kind}", (width, width), repeat)
-        if bias or not tensor.name.endswith(".bias")
-    )
-    table = f"{own}.self.relative_position_bias_table"
-    return (
-        *vector(f"{name}.layernorm_before", as_polynomial(width), repeat),
-        once(table, ((2 * window - 1) ** 2, heads), repeat=repeat),
-        *maps,
-        *matrix(f"{own}.output.dense", (width, width), repeat),
-        *vector(f"{name}.layernorm_after", as_polynomial(width), repeat),
-        *matrix(f"{name}.intermediate.dense", (inner, width), repeat),
-        *matrix(f"{name}.output.dense", (width, inner), repeat),
-    )
+    projection = _projection(config, "audio_projection") if prefix else ()
+    return joined(heard(sound), Part(projection))
 
 
 def _patches(config: Config, name: str, width: int) -> Tensors:
@@ -157,7 +118,7 @@ def _patches(config: Config, name: str, width: int) -> Tensors:
     many = 4 if fused and config.get("fusion_type") == "channel_map" else 1
     tensors = [*matrix(f"{name}.proj", (width, many * inputs, *patch))]
     if flag(config, "enable_patch_layer_norm", True):
-        tensors += vector(f"{name}.norm", as_polynomial(width))
+        tensors += vector(f"{name}.norm", width)
     if not fused:
         return tuple(tensors)
     inner = width // size(config, "aff_block_r", 4)
@@ -166,7 +127,7 @@ def _patches(config: Config, name: str, width: int) -> Tensors:
         tensors += matrix(f"{block}.{start}", (inner, width, 1, 1))
         tensors += matrix(f"{block}.{start + 3}", (width, inner, 1, 1))
     for gain, wide in _fusion_norms(config, f"{name}.fusion_model", width):
-        tensors += vector(gain, as_polynomial(wide))
+        tensors += vector(gain, wide)
     height, breadth = patch
     return (*tensors, *matrix(f"{name}.mel_conv2d", (width, inputs, height, 3 * breadth)))
 

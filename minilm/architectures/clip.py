@@ -6,12 +6,10 @@ defaults: huggingface/transformers `models/{clip,siglip,siglip2}`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from minilm.architectures.building_blocks import T, V, d, linear, norm, read_heads
-from minilm.architectures.config_fields import flag, layers, size, sub_config
+from minilm.architectures.config_fields import Config, flag, layers, size, sub_config
 from minilm.architectures.encoder_layers import encoder_layer, lookup
 from minilm.architectures.task_heads import (
     class_name_of,
@@ -21,12 +19,10 @@ from minilm.architectures.task_heads import (
 )
 from minilm.architectures.vision_tower import W, clip_tower, once, siglip_tower, vision_symbols
 from minilm.ledger import components
-from minilm.ledger.layout import AttentionSpec, Layout, Role, Tensor
+from minilm.ledger.layout import AttentionSpec, Layout, Role, Tensor, Tensors
 from minilm.ledger.symbols import ONE, ZERO, symbol
 
 p, C = symbol("p"), symbol("C")
-Config = Mapping[str, Any]
-Tensors = tuple[Tensor, ...]
 
 _LAYER = (
     "self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.out_proj layer_norm1 "

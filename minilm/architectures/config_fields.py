@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from reprlib import repr as shortened
 from typing import Any
 
 from minilm.config.validation import LARGEST_DIMENSION, LARGEST_LAYER_COUNT
 from minilm.errors import ConfigError
 
+Config = Mapping[str, Any]
 
-def size(config: Mapping[str, Any], name: str, default: int | None = None) -> int:
+
+def size(config: Config, name: str, default: int | None = None) -> int:
     """A positive size; ``default`` where the field is absent or null, and required without one."""
     value = config.get(name)
     if value is None:
@@ -22,14 +24,14 @@ def size(config: Mapping[str, Any], name: str, default: int | None = None) -> in
     return value
 
 
-def optional_size(config: Mapping[str, Any], name: str, default: int | None = None) -> int | None:
+def optional_size(config: Config, name: str, default: int | None = None) -> int | None:
     """A size that null switches off; ``default`` where the field is absent."""
     if config.get(name, default) is None:
         return None
     return size(config, name, default)
 
 
-def whole_number(config: Mapping[str, Any], name: str, default: int) -> int:
+def whole_number(config: Config, name: str, default: int) -> int:
     """A whole number that may be 0; ``default`` where the field is absent or null."""
     value = default if config.get(name) is None else config[name]
     if type(value) is not int or not 0 <= value <= LARGEST_DIMENSION:
@@ -37,7 +39,7 @@ def whole_number(config: Mapping[str, Any], name: str, default: int) -> int:
     return value
 
 
-def layers(config: Mapping[str, Any], name: str, default: int | None = None) -> int:
+def layers(config: Config, name: str, default: int | None = None) -> int:
     """A number of layers: a size that is small enough to list."""
     value = size(config, name, default)
     if value > LARGEST_LAYER_COUNT:
@@ -45,7 +47,41 @@ def layers(config: Mapping[str, Any], name: str, default: int | None = None) -> 
     return value
 
 
-def flag(config: Mapping[str, Any], name: str, default: bool) -> bool:
+def listed(
+    config: Config, name: str, default: Sequence[Any], count: int | None = None
+) -> list[Any]:
+    """The first ``count`` things of a list; ``default`` where the field is absent or null."""
+    value = default if config.get(name) is None else config[name]
+    least = 1 if count is None else count
+    if not isinstance(value, (list, tuple)) or not least <= len(value) <= LARGEST_LAYER_COUNT:
+        raise ConfigError(f"config.json: {name}", shortened(value), f"a list of {least} or more")
+    return list(value[:count])
+
+
+def sizes(config: Config, name: str, default: Sequence[int], count: int | None = None) -> list[int]:
+    """A size for each stage."""
+    return [size({name: each}, name) for each in listed(config, name, default, count)]
+
+
+def depths(
+    config: Config, name: str, default: Sequence[int], count: int | None = None
+) -> list[int]:
+    """A number of layers for each stage."""
+    return [layers({name: each}, name) for each in listed(config, name, default, count)]
+
+
+def sides(config: Config, name: str, default: int | tuple[int, int]) -> tuple[int, int]:
+    """Height and width, of which a config may give one for both."""
+    value = default if config.get(name) is None else config[name]
+    if not isinstance(value, (list, tuple)):
+        value = (value, value)
+    if len(value) != 2:
+        raise ConfigError(f"config.json: {name}", shortened(value), "a height and a width")
+    height, width = sizes({name: value}, name, ())
+    return height, width
+
+
+def flag(config: Config, name: str, default: bool) -> bool:
     """A boolean; ``default`` where the field is absent or null."""
     value = config.get(name)
     if value is None:
@@ -55,7 +91,7 @@ def flag(config: Mapping[str, Any], name: str, default: bool) -> bool:
     return value
 
 
-def number(config: Mapping[str, Any], name: str, default: float) -> float:
+def number(config: Config, name: str, default: float) -> float:
     """A finite number; ``default`` where the field is absent or null."""
     value = default if config.get(name) is None else config[name]
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
@@ -63,7 +99,7 @@ def number(config: Mapping[str, Any], name: str, default: float) -> float:
     return float(value)
 
 
-def choice(config: Mapping[str, Any], name: str, default: str, names: Collection[str]) -> str:
+def choice(config: Config, name: str, default: str, names: Collection[str]) -> str:
     """One of ``names``; ``default`` where the field is absent or null."""
     value = default if config.get(name) is None else config[name]
     if not isinstance(value, str) or value not in names:
@@ -71,7 +107,7 @@ def choice(config: Mapping[str, Any], name: str, default: str, names: Collection
     return value
 
 
-def require(config: Mapping[str, Any], name: str, value: bool | int) -> None:
+def require(config: Config, name: str, value: bool | int) -> None:
     """ConfigError unless the field is absent, null or ``value``: the only one that is followed."""
     if config.get(name) is not None and config[name] != value:
         raise ConfigError(
@@ -79,7 +115,7 @@ def require(config: Mapping[str, Any], name: str, value: bool | int) -> None:
         )
 
 
-def field_name(config: Mapping[str, Any], name: str, *others: str) -> str:
+def field_name(config: Config, name: str, *others: str) -> str:
     """The field's name in this config: one of the others where it says something, else ``name``.
 
     Hugging Face gives some fields a second name and lets it win where a file has both.
@@ -87,9 +123,7 @@ def field_name(config: Mapping[str, Any], name: str, *others: str) -> str:
     return next((other for other in others if config.get(other) is not None), name)
 
 
-def layer_numbers(
-    config: Mapping[str, Any], name: str, default: Collection[int] = ()
-) -> frozenset[int]:
+def layer_numbers(config: Config, name: str, default: Collection[int] = ()) -> frozenset[int]:
     """The layers that a list names; ``default`` where the field is absent or null."""
     listed = config.get(name)
     if listed is None:
@@ -99,7 +133,7 @@ def layer_numbers(
     return frozenset(listed)
 
 
-def sub_config(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def sub_config(config: Config, name: str) -> Config:
     """The object of a part, empty where it is absent or null."""
     fields = config.get(name)
     if fields is not None and not isinstance(fields, Mapping):

@@ -7,14 +7,11 @@ positions and an adapter cost. Names, shapes and defaults: huggingface/transform
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from reprlib import repr as shortened
-from typing import Any
 
 from minilm.architectures.building_blocks import L, d, f, h, k, norm
-from minilm.architectures.config_fields import flag, layers, size, whole_number
-from minilm.architectures.davit import stages
+from minilm.architectures.config_fields import Config, flag, layers, size, sizes, whole_number
 from minilm.architectures.encoder_layers import encoder_layer
 from minilm.architectures.speech_heads import (
     CLASSES,
@@ -24,7 +21,8 @@ from minilm.architectures.speech_heads import (
     with_speech_head,
 )
 from minilm.architectures.task_heads import head
-from minilm.architectures.wav2vec2 import batch_norm_buffers, encoder_symbols, speech_heads
+from minilm.architectures.vision_tower import running_statistics
+from minilm.architectures.wav2vec2 import encoder_symbols, speech_heads
 from minilm.architectures.waveform import (
     WIDTHS,
     convolution,
@@ -36,11 +34,8 @@ from minilm.architectures.waveform import (
 )
 from minilm.errors import ConfigError
 from minilm.ledger import components
-from minilm.ledger.layout import Layout, Role, Tensor
+from minilm.ledger.layout import Layout, Role, Tensor, Tensors
 from minilm.ledger.symbols import ONE, ZERO, Polynomial, as_polynomial
-
-Config = Mapping[str, Any]
-Tensors = tuple[Tensor, ...]
 
 _LAYER = (
     "self_attn.linear_q self_attn.linear_k self_attn.linear_v self_attn.linear_out "
@@ -61,7 +56,7 @@ def layout(config: Config) -> Layout:
     tensors = (
         *mask(config, prefix),
         *feature_extractor(config, prefix),
-        *feature_projection(stages(config, "conv_dim", WIDTHS)[-1], prefix),
+        *feature_projection(sizes(config, "conv_dim", WIDTHS)[-1], prefix),
         *weight_normed(positional_convolution(config, f"{encoder}.pos_conv_embed.conv")),
         *norm(f"{encoder}.layer_norm", components.FINAL_NORM, bias=True, repeat=ONE),
         *_layers(config, block, "relative"),
@@ -73,7 +68,7 @@ def layout(config: Config) -> Layout:
         tensors,
         encoder_symbols(config, heads),
         buffers=(
-            *batch_norm_buffers(gain, part, L),
+            *running_statistics(gain, d, part, L),
             *_frequencies(config, f"{encoder}.embed_positions", heads.symbols["k"]),
         ),
         attention=(replace(heads.attention(), cache=ZERO),),

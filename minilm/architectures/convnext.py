@@ -5,23 +5,30 @@ Names, shapes and defaults: huggingface/transformers `models/{convnext,convnextv
 
 from __future__ import annotations
 
-from minilm.architectures.config_fields import field_name, layers, number, size
-from minilm.architectures.convolutions import (
+from minilm.architectures.config_fields import (
     Config,
+    depths,
+    field_name,
+    layers,
+    number,
+    sides,
+    size,
+    sizes,
+)
+from minilm.architectures.vision_parts import (
+    BACKBONE,
+    IMAGES,
     as_class,
     classifier,
     convolution,
-    depths,
     joined,
     linear,
     norm,
-    output_maps,
+    output_norms,
     repeated,
     under,
-    widths,
 )
 from minilm.architectures.vision_tower import Part, once
-from minilm.architectures.vit import sides
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role
 
@@ -29,20 +36,16 @@ from minilm.ledger.layout import Layout, Role
 def layout(config: Config) -> Layout:
     """The tensors of a class of these types for a config.json."""
     family = config["model_type"]
-    sizes = widths(config, "hidden_sizes", (96, 192, 384, 768))
+    widths = sizes(config, "hidden_sizes", (96, 192, 384, 768))
     trunk = convnext(config)
-    body = joined(trunk, norm("layernorm", sizes[-1], components.FINAL_NORM))
-    head = classifier(config, "classifier", sizes[-1])
-    maps = (
-        norm(f"hidden_states_norms.{name}", width, components.FINAL_NORM)
-        for name, width in output_maps(config, [sizes[0], *sizes], (3, 3, 9, 3))
-    )
+    body = joined(trunk, norm("layernorm", widths[-1], components.FINAL_NORM))
+    head = classifier(config, "classifier", widths[-1])
     return as_class(
         config,
         {
             "Model": body,
-            "ForImageClassification": joined(under(f"{family}.", body), head),
-            "Backbone": joined(trunk, *maps),
+            IMAGES: joined(under(f"{family}.", body), head),
+            BACKBONE: joined(trunk, output_norms(config, widths, (3, 3, 9, 3))),
         },
     )
 
@@ -50,18 +53,18 @@ def layout(config: Config) -> Layout:
 def convnext(config: Config) -> Part:
     """The stem and the stages."""
     count = layers(config, field_name(config, "num_stages", "num_hidden_layers"), 4)
-    sizes = widths(config, "hidden_sizes", (96, 192, 384, 768), count)
+    widths = sizes(config, "hidden_sizes", (96, 192, 384, 768), count)
     numbers = depths(config, "depths", (3, 3, 9, 3), count)
     patch, channels = sides(config, "patch_size", 4), size(config, "num_channels", 3)
     first, stem = "embeddings.patch_embeddings", components.STEM
     parts = [
-        convolution(first, sizes[0], channels, patch, bias=True, component=stem),
-        norm("embeddings.layernorm", sizes[0]),
+        convolution(first, widths[0], channels, patch, bias=True, component=stem),
+        norm("embeddings.layernorm", widths[0]),
     ]
-    for index, (width, depth) in enumerate(zip(sizes, numbers, strict=True)):
+    for index, (width, depth) in enumerate(zip(widths, numbers, strict=True)):
         name = f"encoder.stages.{index}"
         if index:
-            before, down = sizes[index - 1], f"{name}.downsampling_layer"
+            before, down = widths[index - 1], f"{name}.downsampling_layer"
             part = components.DOWNSAMPLING
             parts.append(norm(f"{down}.0", before))
             parts.append(convolution(f"{down}.1", width, before, 2, bias=True, component=part))
@@ -88,4 +91,4 @@ def _layer(config: Config, name: str, width: int) -> Part:
         own = [once(scale, (width,), Role.SCALED, component=out)]
     else:
         own = []
-    return joined(part, Part(tuple(own), {}))
+    return joined(part, Part(tuple(own)))

@@ -5,93 +5,89 @@ Names, shapes and defaults: huggingface/transformers `models/cvt`.
 
 from __future__ import annotations
 
-from minilm.architectures.config_fields import flag, number, size
-from minilm.architectures.staged_vision import (
+from minilm.architectures.config_fields import Config, depths, flag, listed, size, sizes
+from minilm.architectures.staged_vision import Stage, heads_of, inner_width, stages
+from minilm.architectures.vision_parts import (
     IMAGES,
-    Config,
-    Map,
-    Stage,
-    Tensors,
+    NOTHING,
     as_class,
+    attention,
+    batch_norm,
     classifier,
-    depths,
+    convolution,
     feed_forward,
-    heads_of,
-    listed,
-    multiple,
+    in_layers,
+    joined,
+    norm,
     norms,
-    per_stage,
-    plain,
-    projections,
-    tensors_of,
+    parameter,
+    under,
 )
+from minilm.architectures.vision_tower import Part, Width
 from minilm.ledger import components
 from minilm.ledger.layout import Layout
-from minilm.ledger.symbols import as_polynomial
 
-_CONVOLVED = "convolution_projection"
+_PATCH = components.PATCH_EMBEDDING
 
 
 def layout(config: Config) -> Layout:
     """The tensors of a class of CvT for a config.json."""
-    each = depths(config, "depth", (1, 2, 10))
-    widths = per_stage(config, "embed_dim", (64, 192, 384), len(each))
-    kernels = per_stage(config, "patch_sizes", (7, 3, 3), len(each))
+    layers = depths(config, "depth", (1, 2, 10))
+    widths = sizes(config, "embed_dim", (64, 192, 384), len(layers))
+    kernels = sizes(config, "patch_sizes", (7, 3, 3), len(layers))
     heads_of(config, "num_heads", (1, 3, 6), widths)
-    tokens = listed(config, "cls_token", (False, False, True), len(each))
-    inputs, part = size(config, "num_channels", 3), components.PATCH_EMBEDDING
-    body: Tensors = ()
-    for index, (depth, width, kernel) in enumerate(zip(each, widths, kernels, strict=True)):
-        prefix = f"encoder.stages.{index}."
-        embedding = (
-            Map("projection", part, (width, inputs, kernel, kernel)),
-            Map("normalization", components.EMBEDDING_NORM, (width,)),
-        )
-        if flag({"cls_token": tokens[index]}, "cls_token", False):
-            body += (plain(f"{prefix}cls_token", part, (1, 1, widths[-1])),)
-        body += tensors_of(f"{prefix}embedding.convolution_embeddings.", embedding)
-        maps = _block(config, Stage(index, depth, as_polynomial(width), width))
-        body += tensors_of(f"{prefix}layers.{{i}}.", maps, depth)
-        inputs = width
-    gain = Map("layernorm", components.FINAL_NORM, (inputs,))
-    return as_class(
-        config,
-        "cvt",
-        body,
-        {IMAGES: (*tensors_of("", (gain,)), *classifier(inputs))},
-        batch_norms=(f"{_CONVOLVED}.normalization",),
+    tokens = listed(config, "cls_token", (False, False, True), len(layers))
+    inputs, last = size(config, "num_channels", 3), widths[-1]
+    parts = []
+    for stage in stages(layers, widths):
+        prefix, width, kernel = f"encoder.stages.{stage.number}", stage.width, kernels[stage.number]
+        first = f"{prefix}.embedding.convolution_embeddings"
+        if flag({"cls_token": tokens[stage.number]}, "cls_token", False):
+            parts.append(parameter(f"{prefix}.cls_token", (1, 1, last), _PATCH))
+        parts += [
+            convolution(f"{first}.projection", width, inputs, kernel, _PATCH, bias=True),
+            norm(f"{first}.normalization", width, components.EMBEDDING_NORM),
+            in_layers(under(f"{prefix}.layers.{{i}}.", _layer(config, stage)), stage.depth),
+        ]
+        inputs = stage.value
+    body = joined(*parts)
+    images = joined(
+        under("cvt.", body),
+        norm("layernorm", last, components.FINAL_NORM),
+        classifier(config, "classifier", last),
     )
+    return as_class(config, {"Model": body, IMAGES: images})
 
 
-def _block(config: Config, stage: Stage) -> tuple[Map, ...]:
+def _layer(config: Config, stage: Stage) -> Part:
     count, width = stage.number + 1, stage.width
     inside = "attention.attention."
     method = listed(config, "qkv_projection_method", ("dw_bn",) * 3, count)[-1]
-    kernel = per_stage(config, "kernel_qkv", (3, 3, 3), count)[-1]
-    bias = listed(config, "qkv_bias", (True,) * 3, count)[-1]
+    kernel = sizes(config, "kernel_qkv", (3, 3, 3), count)[-1]
+    bias = flag({"qkv_bias": listed(config, "qkv_bias", (True,) * 3, count)[-1]}, "qkv_bias", True)
     ratio = listed(config, "mlp_ratio", (4.0,) * 3, count)[-1]
-    names = ("query", "key", "value")
-    parts = (components.ATTENTION_QUERY, components.ATTENTION_KEY, components.ATTENTION_VALUE)
+    kinds = {
+        "query": components.ATTENTION_QUERY,
+        "key": components.ATTENTION_KEY,
+        "value": components.ATTENTION_VALUE,
+    }
     convolved = (
-        each
-        for name, part in zip(names, parts, strict=True)
-        for prefix in (f"{inside}{_CONVOLVED}_{name}.{_CONVOLVED}.",)
-        for each in (
-            Map(f"{prefix}convolution", part, (width, 1, kernel, kernel), bias=False),
-            Map(f"{prefix}normalization", part, (width,)),
-        )
+        _convolved(f"{inside}convolution_projection_{kind}", width, kernel, part)
+        for kind, part in kinds.items()
     )
-    inner = multiple(
-        width, stage.value, number({"mlp_ratio": ratio}, "mlp_ratio", 4.0), "mlp_ratio"
+    names = " ".join(f"{inside}projection_{kind}" for kind in kinds)
+    inner = inner_width({"mlp_ratio": ratio}, stage)
+    return joined(
+        norms("layernorm_before layernorm_after", width),
+        joined(*convolved) if method == "dw_bn" else NOTHING,
+        attention(f"{names} attention.output.dense", width, bias=bias),
+        feed_forward("intermediate.dense output.dense", width, inner),
     )
-    maps = " ".join(f"{inside}projection_{name}" for name in names)
-    return (
-        *norms("layernorm_before layernorm_after", width),
-        *(convolved if method == "dw_bn" else ()),
-        *projections(
-            f"{maps} attention.output.dense",
-            width,
-            bias=flag({"qkv_bias": bias}, "qkv_bias", True),
-        ),
-        *feed_forward("intermediate.dense output.dense", width, inner),
+
+
+def _convolved(name: str, width: Width, kernel: int, part: str) -> Part:
+    own = f"{name}.convolution_projection"
+    return joined(
+        convolution(f"{own}.convolution", width, 1, kernel, part),
+        batch_norm(f"{own}.normalization", width, part),
     )

@@ -5,57 +5,42 @@ Names, shapes and defaults: huggingface/transformers `models/florence2`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from reprlib import repr as shortened
 from typing import Any
 
-from minilm.architectures.config_fields import flag, number, size
-from minilm.architectures.vision_tower import Part, Tensors, matrix, vector
-from minilm.config.validation import LARGEST_LAYER_COUNT
-from minilm.errors import ConfigError
-from minilm.ledger.symbols import as_polynomial
-
-Config = Mapping[str, Any]
+from minilm.architectures.config_fields import Config, flag, number, size, sizes
+from minilm.architectures.vision_tower import Part, matrix, vector
+from minilm.ledger.layout import Tensors
 
 
 def davit(config: Config, name: str) -> Part:
     """All of it below ``name``; every stage has sizes of its own, so it has no letters."""
-    widths = stages(config, "embed_dim", (128, 256, 512, 1024))
-    depths = stages(config, "depths", (1, 1, 9, 1))
-    patches = stages(config, "patch_size", (7, 3, 3, 3))
+    widths = sizes(config, "embed_dim", (128, 256, 512, 1024))
+    depths = sizes(config, "depths", (1, 1, 9, 1))
+    patches = sizes(config, "patch_size", (7, 3, 3, 3))
     first = config.get("patch_prenorm", (False, True, True, True))
     tensors: list[Any] = []
     inputs = size(config, "in_channels", 3)
     for stage, (width, depth, patch) in enumerate(zip(widths, depths, patches, strict=True)):
         conv = f"{name}.convs.{stage}"
         tensors += matrix(f"{conv}.conv", (width, inputs, patch, patch))
-        tensors += vector(f"{conv}.norm", as_polynomial(inputs if first[stage] else width))
+        tensors += vector(f"{conv}.norm", inputs if first[stage] else width)
         for index in range(depth):
             block = f"{name}.blocks.{stage}.{index}"
             tensors += _block(config, f"{block}.spatial_block", "window_attn", width)
             tensors += _block(config, f"{block}.channel_block", "channel_attn", width)
         inputs = width
-    return Part(tuple(tensors), {})
+    return Part(tuple(tensors))
 
 
 def _block(config: Config, name: str, attention: str, width: int) -> Tensors:
     inner = int(width * number(config, "mlp_ratio", 4.0))
-    fused = matrix(f"{name}.{attention}.qkv", (3 * width, width))
     return (
         *matrix(f"{name}.conv1", (width, 1, 3, 3)),
-        *vector(f"{name}.norm1", as_polynomial(width)),
-        *(fused if flag(config, "qkv_bias", True) else fused[:1]),
+        *vector(f"{name}.norm1", width),
+        *matrix(f"{name}.{attention}.qkv", (3 * width, width), bias=flag(config, "qkv_bias", True)),
         *matrix(f"{name}.{attention}.proj", (width, width)),
         *matrix(f"{name}.conv2", (width, 1, 3, 3)),
-        *vector(f"{name}.norm2", as_polynomial(width)),
+        *vector(f"{name}.norm2", width),
         *matrix(f"{name}.ffn.fc1", (inner, width)),
         *matrix(f"{name}.ffn.fc2", (width, inner)),
     )
-
-
-def stages(config: Config, name: str, default: Sequence[int]) -> list[int]:
-    """A size for each stage."""
-    listed = config.get(name) or default
-    if not isinstance(listed, (list, tuple)) or len(listed) > LARGEST_LAYER_COUNT:
-        raise ConfigError(f"config.json: {name}", shortened(listed), "a list of sizes")
-    return [size({name: each}, name) for each in listed]

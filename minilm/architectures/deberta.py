@@ -5,20 +5,16 @@ Names, shapes and defaults: huggingface/transformers `models/{deberta,deberta_v2
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from reprlib import repr as shortened
-from typing import Any
 
 from minilm.architectures.building_blocks import L, d, h, linear, norm
-from minilm.architectures.config_fields import flag, size
+from minilm.architectures.config_fields import Config, flag, size
 from minilm.architectures.encoder_layers import SELF_ATTENTION, attention_maps, lookup
 from minilm.errors import ConfigError
 from minilm.ledger import components
-from minilm.ledger.layout import Role, Tensor
+from minilm.ledger.layout import Role, Tensor, Tensors
 from minilm.ledger.symbols import ONE, as_polynomial
-
-Config = Mapping[str, Any]
-Tensors = tuple[Tensor, ...]
 
 
 def deberta(config: Config) -> Tensors:

@@ -8,36 +8,21 @@ depends on the size of the picture: no FLOPs are told. Names, shapes and default
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from itertools import pairwise
 from reprlib import repr as shortened
 
 from minilm.architectures.building_blocks import L, d, f
 from minilm.architectures.config_fields import (
+    Config,
     choice,
     field_name,
     flag,
     layers,
     size,
+    sizes,
     sub_config,
 )
-from minilm.architectures.convolutions import (
-    NOTHING,
-    Block,
-    Config,
-    Width,
-    as_class,
-    batch_norm,
-    convolution,
-    frozen,
-    joined,
-    linear,
-    norm,
-    output_maps,
-    stage,
-    under,
-    widths,
-)
+from minilm.architectures.convolutions import Block, frozen, stage
 from minilm.architectures.resnet import resnet
 from minilm.architectures.task_heads import (
     C,
@@ -45,7 +30,21 @@ from minilm.architectures.task_heads import (
     class_name_of,
     number_of_classes,
 )
-from minilm.architectures.vision_tower import F, Part, Y, once
+from minilm.architectures.vision_parts import (
+    NOTHING,
+    as_class,
+    attention,
+    batch_norm,
+    convolution,
+    feed_forward,
+    in_layers,
+    joined,
+    linear,
+    norm,
+    output_maps,
+    under,
+)
+from minilm.architectures.vision_tower import F, Part, Width, Y, once
 from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import Layout
@@ -75,9 +74,9 @@ def _network(config: Config) -> tuple[Part, list[int]]:
     kind = inner.get("model_type")
     if kind == "resnet":
         network, _ = resnet(inner)
-        sizes = [size(inner, "embedding_size", 64)]
-        sizes += widths(inner, "hidden_sizes", (256, 512, 1024, 2048))
-        return frozen(network), [width for _, width in output_maps(inner, sizes, _STAGES)]
+        widths = [size(inner, "embedding_size", 64)]
+        widths += sizes(inner, "hidden_sizes", (256, 512, 1024, 2048))
+        return frozen(network), [width for _, width in output_maps(inner, widths, _STAGES)]
     if kind == "timm_backbone":
         return _timm_network(inner)
     raise UndeclaredClassError("config.json: backbone_config", shortened(kind), "a ResNet")
@@ -115,7 +114,7 @@ def _timm_network(config: Config) -> tuple[Part, list[int]]:
     depths, narrows = _TIMM[name]
     channels, stem = size(config, "num_channels", 3), components.STEM
     parts = [convolution("conv1", 64, channels, 7, component=stem), batch_norm("bn1", 64)]
-    inputs, sizes = 64, [64]
+    inputs, widths = 64, [64]
     for number, depth in enumerate(depths[:last], 1):
         outputs = 2 ** (number - 1) * (256 if narrows else 64)
         down, shortcut = f"layer{number}.0.downsample", components.SHORTCUT
@@ -125,8 +124,8 @@ def _timm_network(config: Config) -> tuple[Part, list[int]]:
         block: Block = _timm_bottleneck if narrows else _timm_basic
         parts.append(stage(f"layer{number}", number, depth, (inputs, outputs), block))
         inputs = outputs
-        sizes.append(outputs)
-    return frozen(joined(*parts)), [sizes[each % 5] for each in listed]
+        widths.append(outputs)
+    return frozen(joined(*parts)), [widths[each % 5] for each in listed]
 
 
 def _timm_basic(name: str, inputs: int, outputs: int) -> Part:
@@ -162,7 +161,7 @@ def _body(config: Config, network: Part, last: int) -> Part:
     learned = NOTHING
     if choice(config, "position_embedding_type", "sine", ("sine", "learned")) == "learned":
         axes = (f"{positions}.{axis}_embeddings.weight" for axis in ("row", "column"))
-        learned = Part(tuple(once(axis, (50, width // 2), component=table) for axis in axes), {})
+        learned = Part(tuple(once(axis, (50, width // 2), component=table) for axis in axes))
     queries = once("query_position_embeddings.weight", (_QUERIES, d), component=table)
     depth = layers(config, field_name(config, "encoder_layers", "num_hidden_layers"), 6)
     symbols = {
@@ -188,25 +187,20 @@ def _body(config: Config, network: Part, last: int) -> Part:
 
 def _layer(name: str, repeat: Polynomial, inner: Polynomial, *, crosses: bool) -> Part:
     """A layer of BART's, ``repeat`` times."""
-    kinds = {
-        "q_proj": components.ATTENTION_QUERY,
-        "k_proj": components.ATTENTION_KEY,
-        "v_proj": components.ATTENTION_VALUE,
-        "out_proj": components.ATTENTION_OUTPUT,
-    }
     crossing, after = components.CROSS_ATTENTION, components.ATTENTION_OUTPUT_NORM
-    parts = [linear(f"{name}.self_attn.{kind}", d, d, part) for kind, part in kinds.items()]
-    parts.append(norm(f"{name}.self_attn_layer_norm", d, after))
+    kinds, other = ("q_proj", "k_proj", "v_proj", "out_proj"), f"{name}.encoder_attn"
+    parts = [
+        attention(" ".join(f"{name}.self_attn.{kind}" for kind in kinds), d),
+        norm(f"{name}.self_attn_layer_norm", d, after),
+    ]
     if crosses:
-        parts += [linear(f"{name}.encoder_attn.{kind}", d, d, crossing) for kind in kinds]
-        parts.append(norm(f"{name}.encoder_attn_layer_norm", d, crossing))
+        parts += [linear(f"{other}.{kind}", d, d, crossing) for kind in kinds]
+        parts.append(norm(f"{other}_layer_norm", d, crossing))
     parts += [
-        linear(f"{name}.fc1", inner, d, components.FEED_FORWARD_UP),
-        linear(f"{name}.fc2", d, inner, components.FEED_FORWARD_DOWN),
+        feed_forward(f"{name}.fc1 {name}.fc2", d, inner),
         norm(f"{name}.final_layer_norm", d, components.FEED_FORWARD_OUTPUT_NORM),
     ]
-    tensors = (tensor for part in parts for tensor in part.tensors)
-    return Part(tuple(replace(tensor, repeat=repeat) for tensor in tensors), {})
+    return in_layers(joined(*parts), repeat)
 
 
 def _boxes(config: Config) -> Part:

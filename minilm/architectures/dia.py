@@ -6,9 +6,7 @@ A step of the decoder is one code of each channel. Names, shapes and defaults: h
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from minilm.architectures.bart import as_encoder
 from minilm.architectures.building_blocks import (
@@ -21,16 +19,13 @@ from minilm.architectures.building_blocks import (
     read_heads,
     separate_attention,
 )
-from minilm.architectures.config_fields import layers, size, sub_config
+from minilm.architectures.config_fields import Config, layers, size, sub_config
 from minilm.architectures.task_heads import WITH_ENCODERS, class_name_of, undeclared_class
 from minilm.architectures.vision_tower import Part, in_numbers
 from minilm.errors import ConfigError
 from minilm.ledger import components
-from minilm.ledger.layout import AttentionSpec, Layout, Role, Tensor
+from minilm.ledger.layout import AttentionSpec, Layout, Role, Tensor, Tensors
 from minilm.ledger.symbols import ONE, Polynomial, as_polynomial
-
-Config = Mapping[str, Any]
-Tensors = tuple[Tensor, ...]
 
 
 def layout(config: Config) -> Layout:

@@ -6,21 +6,17 @@ shapes and defaults: huggingface/transformers `models/diffusion_gemma`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from minilm.architectures.building_blocks import d, f, linear, norm
-from minilm.architectures.config_fields import flag, layers, size, sub_config
+from minilm.architectures.config_fields import Config, flag, layers, size, sub_config
 from minilm.architectures.gemma3n import layout as gemma4
 from minilm.architectures.gemma4_multimodal import vision_tower
 from minilm.architectures.task_heads import class_name_of, undeclared_class
 from minilm.ledger import components
-from minilm.ledger.layout import Layout, Tensor
+from minilm.ledger.layout import Layout, Tensors
 from minilm.ledger.symbols import ONE
 
-Config = Mapping[str, Any]
-Tensors = tuple[Tensor, ...]
 _DECODER, _ENCODER = "model.decoder.", "model.encoder.language_model."
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from minilm.architectures.building_blocks import L, V, d, f, linear, norm
 from minilm.ledger import components
-from minilm.ledger.layout import Role, Tensor
+from minilm.ledger.layout import Role, Tensor, Tensors
 from minilm.ledger.symbols import ONE, Polynomial, as_polynomial
-
-Tensors = tuple[Tensor, ...]
 
 SELF_ATTENTION = "encoder.layer.{i}.attention.self"  # of BERT, below its prefix
 BERT_LAYER = (

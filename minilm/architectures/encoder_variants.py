@@ -9,19 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from minilm.architectures.building_blocks import L, T, V, d, f, h, k, linear, norm, read_heads
-from minilm.architectures.config_fields import flag, layers, size
+from minilm.architectures.config_fields import Config, flag, layers, size
 from minilm.architectures.encoder_layers import BERT_LAYER, encoder_layer, lookup, masked_head
 from minilm.architectures.task_heads import ROBERTA_CLASSES, TaskHeads, with_class
 from minilm.ledger import components
-from minilm.ledger.layout import SHARED, AttentionSpec, Layout, Role, Tensor
+from minilm.ledger.layout import SHARED, AttentionSpec, Layout, Role, Tensor, Tensors
 from minilm.ledger.symbols import ONE, Polynomial, as_polynomial, symbol
 
 p, w = symbol("p"), symbol("w")
-Config = Mapping[str, Any]
-Tensors = tuple[Tensor, ...]
 _BERT_HEAD = ("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm")
 _BERT_OUT = ("cls.predictions.decoder", "cls.predictions.bias")
 

@@ -7,22 +7,16 @@ Names, shapes and defaults: huggingface/transformers `models/{parakeet,lasr,gran
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from minilm.architectures.building_blocks import Heads, L, d, f, h, k, linear, norm, read_heads
-from minilm.architectures.config_fields import flag, layers, size
-from minilm.architectures.vision_tower import Part
-from minilm.architectures.wav2vec2 import batch_norm_buffers
+from minilm.architectures.config_fields import Config, flag, layers, size
+from minilm.architectures.vision_tower import Part, running_statistics
 from minilm.architectures.waveform import convolution
 from minilm.errors import ConfigError
 from minilm.ledger import components
-from minilm.ledger.layout import Role, Tensor
+from minilm.ledger.layout import Role, Tensor, Tensors
 from minilm.ledger.symbols import ONE, Polynomial, as_polynomial
-
-Config = Mapping[str, Any]
-Tensors = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -82,7 +76,7 @@ def fast_conformer(config: Config, kind: Kind, prefix: str) -> Part:
         "f": size(config, "intermediate_size", kind.inner),
         **heads.symbols,
     }
-    return Part(tensors, symbols, batch_norm_buffers(f"{block}.conv.norm", part, L, wide))
+    return Part(tensors, symbols, running_statistics(f"{block}.conv.norm", wide, part, L))
 
 
 _NORMS = (

@@ -6,13 +6,12 @@ not once a token. Names, shapes and defaults: huggingface/transformers `models/f
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from reprlib import repr as shortened
-from typing import Any
 
 from minilm.architectures.building_blocks import d
-from minilm.architectures.config_fields import layers, size, sub_config
+from minilm.architectures.config_fields import Config, layers, size, sub_config
 from minilm.architectures.joint_text import Model, joined, text_layout
 from minilm.architectures.sound_towers import F, a, z
 from minilm.architectures.task_heads import (
@@ -23,7 +22,7 @@ from minilm.architectures.task_heads import (
 )
 from minilm.architectures.vision_tower import (
     Part,
-    Tensors,
+    heard,
     in_numbers,
     matrix,
     projector,
@@ -31,11 +30,8 @@ from minilm.architectures.vision_tower import (
     without_bias,
 )
 from minilm.errors import ConfigError
-from minilm.ledger import components
-from minilm.ledger.layout import Layout
+from minilm.ledger.layout import Layout, Tensors
 from minilm.ledger.symbols import ONE, Polynomial, as_polynomial
-
-Config = Mapping[str, Any]
 
 _MODEL = Model(
     "qwen3",
@@ -89,7 +85,7 @@ def _encoder(config: Config) -> Part:
         "z": depth,
         "F": size(config, "intermediate_size", 2048),
     }
-    return Part(tuple(replace(t, component=components.AUDIO) for t in tensors), symbols)
+    return heard(Part(tuple(tensors), symbols))
 
 
 def _at(tensors: Tensors, numbers: Sequence[int]) -> Tensors:
@@ -135,4 +131,4 @@ def _adaptor(config: Config, audio: Config) -> Part:
         *matrix(f"{name}.linear_1", (inner, heard)),
         *matrix(f"{name}.linear_2", (d, inner)),
     )
-    return Part(projector((*maps, *own.tensors)), {})
+    return Part(projector((*maps, *own.tensors)))

@@ -19,7 +19,7 @@ from minilm.architectures.vision_tower import F, W, Y, matrix, once, vector
 from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
-from minilm.ledger.symbols import ONE, Polynomial, as_polynomial, symbol
+from minilm.ledger.symbols import ONE, Polynomial, symbol
 
 a, z = symbol("a"), symbol("z")
 
@@ -97,11 +97,11 @@ def _patches(config: Mapping[str, Any]) -> _Part:
     pixels, outputs = 3 * side**2, size(config, "output_proj_dims", 3840)
     rows = size(config, "mm_posemb_size", 1120)
     return [
-        *vector(f"{name}.patch_ln1", as_polynomial(pixels)),
+        *vector(f"{name}.patch_ln1", pixels),
         *matrix(f"{name}.patch_dense", (width, pixels)),
-        *vector(f"{name}.patch_ln2", as_polynomial(width)),
+        *vector(f"{name}.patch_ln2", width),
         once(f"{name}.pos_embedding", (rows, 2, width)),
-        *vector(f"{name}.pos_norm", as_polynomial(width)),
+        *vector(f"{name}.pos_norm", width),
         once("model.embed_vision.embedding_projection.weight", (d, outputs)),
     ], []
 

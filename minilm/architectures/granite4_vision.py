@@ -5,31 +5,19 @@ Names, shapes and defaults: huggingface/transformers `models/granite4_vision`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from reprlib import repr as shortened
-from typing import Any
 
 from minilm.architectures.blip2 import asking
 from minilm.architectures.building_blocks import d
-from minilm.architectures.config_fields import layers, size, sub_config
+from minilm.architectures.config_fields import Config, layers, size, sub_config
 from minilm.architectures.joint_text import Model, joined, text_layout
 from minilm.architectures.task_heads import WITH_ENCODERS, class_name_of, undeclared_class
 from minilm.architectures.towers import tower
-from minilm.architectures.vision_tower import (
-    Part,
-    Tensors,
-    W,
-    in_numbers,
-    matrix,
-    once,
-    projector,
-    vector,
-)
+from minilm.architectures.vision_tower import Part, W, in_numbers, matrix, once, projector, vector
 from minilm.config.validation import LARGEST_LAYER_COUNT
 from minilm.errors import ConfigError
-from minilm.ledger.layout import Layout
+from minilm.ledger.layout import Layout, Tensors
 
-Config = Mapping[str, Any]
 _MODEL = Model(
     "granite4_vision_text",
     "clip_vision_model",
@@ -59,9 +47,7 @@ def layout(config: Config) -> Layout:
         once("model.image_newline", (d,)),
         *(t for name in names for t in _projector(config, width, name)),
     )
-    return joined(
-        text_layout(config, _MODEL), "granite4_vision", seeing, Part(projector(between), {})
-    )
+    return joined(text_layout(config, _MODEL), "granite4_vision", seeing, Part(projector(between)))
 
 
 def _projector(config: Config, width: int, name: str) -> Tensors:

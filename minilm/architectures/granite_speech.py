@@ -7,32 +7,27 @@ batch norm has buffers. Names, shapes and defaults: huggingface/transformers
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
-
 from minilm.architectures.blip2 import a, asking
 from minilm.architectures.building_blocks import d
-from minilm.architectures.config_fields import field_name, flag, layers, size, sub_config
+from minilm.architectures.config_fields import Config, field_name, flag, layers, size, sub_config
 from minilm.architectures.joint_text import Model, joined, text_layout
 from minilm.architectures.task_heads import WITH_ENCODERS, class_name_of, undeclared_class
 from minilm.architectures.vision_tower import (
     Part,
-    Tensors,
     W,
     Y,
+    heard,
     matrix,
     once,
     projector,
+    running_statistics,
     vector,
     without_bias,
 )
 from minilm.errors import ConfigError
-from minilm.ledger import components
-from minilm.ledger.layout import Layout
+from minilm.ledger.layout import Layout, Tensors
 from minilm.ledger.symbols import Polynomial
 
-Config = Mapping[str, Any]
 _MODEL = Model("granite", "", lambda config, vision, name: (), inside="language_model.")
 
 
@@ -92,17 +87,9 @@ def _conformer(config: Config) -> Part:
         *matrix("encoder.out", (outputs, W)),
         *matrix("encoder.out_mid", (W, outputs)),
     )
-    running = f"{conv}.batch_norm"
-    buffers = (
-        *(once(f"{running}.running_{n}", (wide,), repeat=Y) for n in ("mean", "var")),
-        once(f"{running}.num_batches_tracked", (), repeat=Y),
-    )
-    heard = (
-        tuple(replace(t, component=components.AUDIO) for t in each) for each in (tensors, buffers)
-    )
-    own, kept = heard
+    buffers = running_statistics(f"{conv}.batch_norm", wide, repeat=Y)
     depth = layers(config, field_name(config, "num_layers", "num_hidden_layers"), 10)
-    return Part(own, {"W": width, "Y": depth}, kept)
+    return heard(Part(tensors, {"W": width, "Y": depth}, buffers))
 
 
 def _forward(name: str, inner: Polynomial) -> Tensors:

@@ -8,55 +8,62 @@ from __future__ import annotations
 
 import math
 
-from minilm.architectures.config_fields import layers, number, size, whole_number
-from minilm.architectures.staged_vision import (
-    IMAGES,
+from minilm.architectures.config_fields import (
     Config,
-    Map,
-    Tensors,
+    depths,
+    layers,
+    number,
+    sides,
+    size,
+    whole_number,
+)
+from minilm.architectures.staged_vision import Stage, heads_of, inner_width, stages
+from minilm.architectures.task_heads import class_name_of
+from minilm.architectures.vision_parts import (
+    BACKBONE,
+    IMAGES,
+    NOTHING,
     as_class,
     classifier,
-    depths,
+    convolution,
     feed_forward,
-    heads_of,
-    multiple,
-    norms,
-    numbered,
-    plain,
-    tensors_of,
+    in_layers,
+    joined,
+    linear,
+    norm,
+    output_norms,
+    parameter,
+    under,
 )
-from minilm.architectures.task_heads import class_name_of
-from minilm.architectures.vit import sides
+from minilm.architectures.vision_tower import Part, Width
 from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role
-from minilm.ledger.symbols import as_polynomial
 
-_PATCH, _PRE_TRAINING = components.PATCH_EMBEDDING, "ForPreTraining"
+_PRE_TRAINING, _POSITION = "ForPreTraining", components.POSITION_EMBEDDING
+_DEPTHS = (2, 3, 16, 3)
 
 
 def layout(config: Config) -> Layout:
     """The tensors of a class of Hiera for a config.json."""
     base, ratio = size(config, "embed_dim", 96), number(config, "embed_dim_multiplier", 2.0)
-    each = depths(config, "depths", (2, 3, 16, 3))
+    each = depths(config, "depths", _DEPTHS)
     widths = [_width(base, ratio, stage) for stage in range(len(each))]
     heads_of(config, "num_heads", (1, 2, 4, 8), widths)
-    stages: Tensors = ()
-    inputs = base
-    for stage, (depth, width) in enumerate(zip(each, widths, strict=True)):
-        stages += _stage(config, f"encoder.stages.{stage}.layers.", depth, inputs, width)
-        inputs = width
-    gain = Map("pooler.layernorm", components.POOLER, (inputs,))
-    classes = {IMAGES: (*tensors_of("hiera.", (gain,)), *classifier(inputs))}
+    parts, inputs = [_embeddings(config, base)], base
+    for stage in stages(each, widths):
+        parts.append(under(f"encoder.stages.{stage.number}.", _stage(config, stage, inputs)))
+        inputs = stage.value
+    trunk, gain = joined(*parts), norm("pooler.layernorm", inputs, components.POOLER)
+    body = joined(trunk, gain)
+    classes = {
+        "Model": body,
+        IMAGES: joined(under("hiera.", body), classifier(config, "classifier", inputs)),
+    }
+    classes[BACKBONE] = joined(trunk, output_norms(config, widths, _DEPTHS))
     if class_name_of(config).endswith(_PRE_TRAINING):
-        classes[_PRE_TRAINING] = _pre_training(config, widths)
-    return as_class(
-        config,
-        "hiera",
-        (*_embeddings(config, base), *stages),
-        classes,
-        alone=tensors_of("", (gain,)),
-    )
+        classes[_PRE_TRAINING] = joined(under("hiera.", trunk), _pre_training(config, widths))
+    return as_class(config, classes)
 
 
 def _width(base: int, ratio: float, stage: int) -> int:
@@ -68,12 +75,15 @@ def _width(base: int, ratio: float, stage: int) -> int:
     return size({name: width}, name)
 
 
-def _embeddings(config: Config, width: int) -> Tensors:
-    pixels = (width, size(config, "num_channels", 3), *sides(config, "patch_size", 7))
-    projection = Map("embeddings.patch_embeddings.projection", _PATCH, pixels)
-    rows, part = math.prod(_grid(config)), components.POSITION_EMBEDDING
-    table = plain("embeddings.position_embeddings", part, (1, rows, width), role=Role.ADDED)
-    return (table, *tensors_of("", (projection,)))
+def _embeddings(config: Config, width: int) -> Part:
+    channels, kernel = size(config, "num_channels", 3), sides(config, "patch_size", 7)
+    name, part = "patch_embeddings.projection", components.PATCH_EMBEDDING
+    shape = (1, math.prod(_grid(config)), width)
+    return under(
+        "embeddings.",
+        parameter("position_embeddings", shape, _POSITION, Role.ADDED),
+        convolution(name, width, channels, kernel, part, bias=True),
+    )
 
 
 def _grid(config: Config) -> tuple[int, int]:
@@ -82,35 +92,34 @@ def _grid(config: Config) -> tuple[int, int]:
     return picture[0] // stride[0], picture[1] // stride[1]
 
 
-def _stage(config: Config, prefix: str, depth: int, inputs: int, width: int) -> Tensors:
-    """``depth`` layers; the first has other inputs, and where those have another width a map of them."""
-    first = f"{prefix}0."
-    tensors = tensors_of(first, _layer(config, inputs, width))
-    if inputs != width:
-        changed = Map("proj", components.ATTENTION_OUTPUT, (width, inputs))
-        tensors += tensors_of(first, (changed,))
-    others = tensors_of(f"{prefix}{{i}}.", _layer(config, width, width))
-    return (*tensors, *numbered(others, range(1, depth)))
-
-
-def _layer(config: Config, inputs: int, width: int) -> tuple[Map, ...]:
-    before, after = norms("layernorm_before layernorm_after", width)
-    inner = multiple(as_polynomial(width), width, number(config, "mlp_ratio", 4.0), "mlp_ratio")
-    return (
-        before._replace(shape=(inputs,)),
-        Map("attn.qkv", components.ATTENTION_QUERY_KEY_VALUE, (3 * width, inputs)),
-        Map("attn.proj", components.ATTENTION_OUTPUT, (width, width)),
-        after,
-        *feed_forward("mlp.fc1 mlp.fc2", width, inner),
+def _stage(config: Config, stage: Stage, inputs: int) -> Part:
+    """Its layers; the first has other inputs, and where those have another width a map of them."""
+    depth, width = stage.depth, stage.value
+    projection = linear("layers.0.proj", width, inputs, components.ATTENTION_OUTPUT)
+    others = under("layers.{i}.", _layer(config, stage, width))
+    return joined(
+        under("layers.0.", _layer(config, stage, inputs)),
+        projection if inputs != width else NOTHING,
+        in_layers(others, depth - 1, range(1, depth)),
     )
 
 
-def _pre_training(config: Config, widths: list[int]) -> Tensors:
+def _layer(config: Config, stage: Stage, inputs: int) -> Part:
+    width, fused = stage.width, components.ATTENTION_QUERY_KEY_VALUE
+    return joined(
+        norm("layernorm_before", inputs, components.ATTENTION_NORM),
+        linear("attn.qkv", 3 * width, inputs, fused),
+        linear("attn.proj", width, width, components.ATTENTION_OUTPUT),
+        norm("layernorm_after", width, components.FEED_FORWARD_NORM),
+        feed_forward("mlp.fc1 mlp.fc2", width, inner_width(config, stage)),
+    )
+
+
+def _pre_training(config: Config, widths: list[int]) -> Part:
     """Every pooled stage brought to the last one's squares and width, and a decoder of what was masked."""
     pools = whole_number(config, "num_query_pool", 3)
     stride = sides(config, "query_stride", 2)
     unit = sides(config, "masked_unit_size", 8)
-    width = size(config, "decoder_hidden_size")
     part, last = components.LM_HEAD, widths[-1]
     if pools >= len(widths):
         raise ConfigError("config.json: num_query_pool", f"{pools}", "fewer than there are stages")
@@ -118,25 +127,29 @@ def _pre_training(config: Config, widths: list[int]) -> Tensors:
     final = [side // step**pools for side, step in zip(unit, stride, strict=True)]
     if not all(final):
         raise ConfigError("config.json: masked_unit_size", f"{unit}", "units that pooling leaves")
-    heads: list[Map] = []
+    heads = []
     for stage in range(pools):
-        kernel = (side // least for side, least in zip(unit, final, strict=True))
+        kernel = (unit[0] // final[0], unit[1] // final[1])
         name = f"multiscale_fusion.multi_scale_fusion_heads.{stage}"
-        heads.append(Map(name, part, (last, widths[stage], *kernel)))
+        heads.append(convolution(name, last, widths[stage], kernel, part, bias=True))
         unit = (unit[0] // stride[0], unit[1] // stride[1])
     rows = math.prod(side // step**pools for side, step in zip(_grid(config), stride, strict=True))
     patch = sides(config, "patch_stride", 4)[1] * stride[1] ** pools
+    gain = norm("encoder_norm", last, components.FINAL_NORM)
     pixels = patch**2 * size(config, "num_channels", 3)
-    depth = layers(config, "decoder_depth")
-    positions = components.POSITION_EMBEDDING
-    return (
-        *tensors_of("", (Map("encoder_norm", components.FINAL_NORM, (last,)), *heads)),
-        plain("decoder.mask_token", part, (1, 1, width)),
-        plain("decoder.decoder_position_embeddings", positions, (1, rows, width), role=Role.ADDED),
-        *tensors_of("decoder.", (Map("decoder_embeddings", part, (width, last)),)),
-        *_stage(config, "decoder.decoder_block.layers.", depth, width, width),
-        *tensors_of(
-            "decoder.",
-            (Map("decoder_norm", part, (width,)), Map("decoder_pred", part, (pixels, width))),
-        ),
+    return joined(gain, *heads, under("decoder.", _decoder(config, rows, pixels, last)))
+
+
+def _decoder(config: Config, rows: int, pixels: int, inputs: Width) -> Part:
+    """Layers like the encoder's between two maps."""
+    depth, width = layers(config, "decoder_depth"), size(config, "decoder_hidden_size")
+    part, positions = components.LM_HEAD, "decoder_position_embeddings"
+    stage = stages((depth,), (width,))[0]
+    return joined(
+        parameter("mask_token", (1, 1, width), part),
+        parameter(positions, (1, rows, width), _POSITION, Role.ADDED),
+        linear("decoder_embeddings", width, inputs, part),
+        under("decoder_block.", _stage(config, stage, width)),
+        norm("decoder_norm", width, part),
+        linear("decoder_pred", pixels, width, part),
     )

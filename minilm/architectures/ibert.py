@@ -11,10 +11,9 @@ from typing import Any
 from minilm.architectures.building_blocks import L, T, V, d, f
 from minilm.architectures.config_fields import size
 from minilm.ledger import components
-from minilm.ledger.layout import Role, Tensor
+from minilm.ledger.layout import Role, Tensor, Tensors
 from minilm.ledger.symbols import ONE, Polynomial, as_polynomial
 
-Tensors = tuple[Tensor, ...]
 _BLOCK = "encoder.layer.{i}"
 _ATTENTION = f"{_BLOCK}.attention"
 _TABLES = ("word_embeddings", "position_embeddings", "token_type_embeddings")

@@ -7,20 +7,24 @@ huggingface/transformers `models/TYPE`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from minilm.architectures.building_blocks import d
-from minilm.architectures.config_fields import flag, layers, number, size, sub_config, whole_number
-from minilm.architectures.davit import stages
+from minilm.architectures.config_fields import (
+    Config,
+    flag,
+    layers,
+    number,
+    size,
+    sizes,
+    sub_config,
+    whole_number,
+)
 from minilm.architectures.page_towers import channels
 from minilm.architectures.task_heads import UndeclaredClassError
 from minilm.architectures.vision_tower import W, gain, matrix, once, vector, without_bias
 from minilm.errors import ConfigError
-from minilm.ledger.layout import Tensor
+from minilm.ledger.layout import Tensors
 from minilm.ledger.symbols import Polynomial, as_polynomial
-
-Config = Mapping[str, Any]
-Tensors = tuple[Tensor, ...]
 
 
 def feature_layers(config: Config) -> int:
@@ -130,9 +134,9 @@ def deepseek_vl_hybrid(config: Config, vision: Config, name: str) -> Tensors:
     return (
         once("model.high_res_vision_alpha", (1,)),
         without_bias(f"{neck}.conv1", channels, width, 1, 1),
-        *vector(f"{neck}.layer_norm1", as_polynomial(channels)),
+        *vector(f"{neck}.layer_norm1", channels),
         without_bias(f"{neck}.conv2", channels, channels, 3, 3),
-        *vector(f"{neck}.layer_norm2", as_polynomial(channels)),
+        *vector(f"{neck}.layer_norm2", channels),
         without_bias("model.high_res_vision_proj.conv1", 2 * channels, channels, 3, 3),
         without_bias("model.high_res_vision_proj.conv2", 4 * channels, 2 * channels, 3, 3),
         *matrix(f"{name}.vision_proj", (half, W)),
@@ -160,12 +164,12 @@ def unlimited_ocr(config: Config, vision: Config, name: str) -> Tensors:
 def florence2(config: Config, vision: Config, name: str) -> Tensors:
     """With learned positions of rows and columns, which are half of the width each."""
     del config
-    outputs = stages(vision, "embed_dim", (128, 256, 512, 1024))[-1]
+    outputs = sizes(vision, "embed_dim", (128, 256, 512, 1024))[-1]
     width, rows = size(vision, "projection_dim", 1024), size(vision, "max_position_embeddings", 50)
     table = f"{name}.image_position_embed"
     return (
         without_bias(f"{name}.image_projection", width, outputs),
-        *vector(f"{name}.image_proj_norm", as_polynomial(width)),
+        *vector(f"{name}.image_proj_norm", width),
         without_bias(f"{table}.row_embeddings", rows, outputs // 2),
         without_bias(f"{table}.column_embeddings", rows, outputs - outputs // 2),
     )
@@ -270,7 +274,7 @@ def nemotron(config: Config, vision: Config, name: str) -> Tensors:
         gain(f"{name}.0", merged),
         without_bias(f"{name}.1", inner, merged),
         without_bias(f"{name}.3", d, inner),
-        *(vector("vision_final_layernorm", as_polynomial(last)) if predicts else ()),
+        *(vector("vision_final_layernorm", last) if predicts else ()),
     )
 
 

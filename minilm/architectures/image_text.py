@@ -7,11 +7,9 @@ SigLIP's towers without `vision_model.`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from reprlib import repr as shortened
-from typing import Any
 
-from minilm.architectures.config_fields import sub_config
+from minilm.architectures.config_fields import Config, sub_config
 from minilm.architectures.joint_text import Model, is_version_4, joined, text_layout
 from minilm.architectures.picture_models import PICTURES
 from minilm.architectures.task_heads import (
@@ -24,7 +22,6 @@ from minilm.architectures.video_models import VIDEOS
 from minilm.architectures.vision_tower import Part, in_numbers, projector
 from minilm.ledger.layout import Layout
 
-Config = Mapping[str, Any]
 MODELS: dict[str, Model] = {**PICTURES, **VIDEOS}
 
 

@@ -8,14 +8,11 @@ from reprlib import repr as shortened
 from typing import Any
 
 from minilm.architectures import layout_of
-from minilm.architectures.config_fields import flag, sub_config
+from minilm.architectures.config_fields import Config, flag, sub_config
 from minilm.architectures.model_types import MODEL_TYPES
 from minilm.architectures.task_heads import WITH_ENCODERS, UndeclaredClassError
 from minilm.architectures.vision_tower import Part
-from minilm.ledger.layout import Layout, Tensor
-
-Config = Mapping[str, Any]
-Tensors = tuple[Tensor, ...]
+from minilm.ledger.layout import Layout, Tensors
 
 
 @dataclass(frozen=True)

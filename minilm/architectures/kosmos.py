@@ -6,20 +6,17 @@ huggingface/transformers `models/{kosmos2,kosmos2_5}`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from minilm.architectures.bart_decoder import Variant, decoder_of
 from minilm.architectures.building_blocks import d, f, norm
-from minilm.architectures.config_fields import flag, size, sub_config
+from minilm.architectures.config_fields import Config, flag, size, sub_config
 from minilm.architectures.encoder_layers import lookup
 from minilm.architectures.joint_text import joined
 from minilm.architectures.pix2struct import patches
 from minilm.architectures.task_heads import WITH_ENCODERS, class_name_of, undeclared_class
 from minilm.architectures.vision_tower import (
     Part,
-    Tensors,
     W,
     clip_tower,
     matrix,
@@ -28,9 +25,8 @@ from minilm.architectures.vision_tower import (
     vision_symbols,
 )
 from minilm.ledger import components
-from minilm.ledger.layout import Layout
+from minilm.ledger.layout import Layout, Tensors
 
-Config = Mapping[str, Any]
 _SECOND = Variant(
     vocabulary=65037,
     layers=24,
@@ -60,7 +56,7 @@ def layout(config: Config) -> Layout:
     vision = sub_config(config, "vision_config")
     tower = _clip(vision) if family == "kosmos-2" else _patches(vision)
     queries = size(config, "latent_query_num", 64 if family == "kosmos-2" else 2048)
-    return joined(_text(config, family), family, tower, Part(_reading(queries), {}))
+    return joined(_text(config, family), family, tower, Part(_reading(queries)))
 
 
 def _text(config: Config, family: str) -> Layout:

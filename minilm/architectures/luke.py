@@ -5,20 +5,17 @@ Its masked language model predicts both. Names, shapes and defaults: huggingface
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from minilm.architectures import text_encoders
 from minilm.architectures.building_blocks import T, d, linear, norm
-from minilm.architectures.config_fields import flag, size
+from minilm.architectures.config_fields import Config, flag, size
 from minilm.architectures.encoder_layers import lookup
 from minilm.architectures.task_heads import class_name_of, undeclared_class
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
 from minilm.ledger.symbols import ONE, symbol
 
-Config = Mapping[str, Any]
 p, o = symbol("p"), symbol("o")  # an entity's width, and entities
 _BIASES = ("lm_head.bias", "lm_head.decoder.bias")
 

@@ -6,11 +6,8 @@ Pictures are used once, not once a token. Names, shapes and defaults: huggingfac
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from minilm.architectures.building_blocks import d
-from minilm.architectures.config_fields import layers, size, sub_config
+from minilm.architectures.config_fields import Config, layers, size, sub_config
 from minilm.architectures.joint_text import Model, joined, text_layout
 from minilm.architectures.task_heads import WITH_ENCODERS, class_name_of, undeclared_class
 from minilm.architectures.vision_tower import (
@@ -30,7 +27,6 @@ from minilm.errors import ConfigError
 from minilm.ledger.layout import Layout, Role, Tensor
 from minilm.ledger.symbols import Polynomial, symbol
 
-Config = Mapping[str, Any]
 z = symbol("z")  # global layers
 _MODEL = Model(
     "mllama_text_model",

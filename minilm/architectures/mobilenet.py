@@ -10,26 +10,26 @@ import math
 from functools import partial
 from itertools import pairwise
 
-from minilm.architectures.config_fields import flag, layers, number, size
+from minilm.architectures.config_fields import Config, depths, flag, layers, number, size, sizes
 from minilm.architectures.convolutions import (
+    depthwise,
+    divisible,
+    in_range,
+    normed_convolution,
+    squeeze_excitation,
+    stage,
+)
+from minilm.architectures.vision_parts import (
+    IMAGES,
     NOTHING,
-    Config,
     as_class,
     batch_norm,
     classifier,
     convolution,
-    depths,
-    depthwise,
-    divisible,
-    in_range,
     joined,
-    normed_convolution,
-    squeeze_excitation,
-    stage,
+    place_classifier,
     under,
-    widths,
 )
-from minilm.architectures.task_heads import C, number_of_classes
 from minilm.architectures.vision_tower import Part
 from minilm.errors import ConfigError
 from minilm.ledger import components
@@ -44,7 +44,7 @@ def layout(config: Config) -> Layout:
     whole = under(f"{family}.", body)
     classes = {
         "Model": body,
-        "ForImageClassification": joined(whole, classifier(config, "classifier", width)),
+        IMAGES: joined(whole, classifier(config, "classifier", width)),
     }
     if family == "mobilenet_v2":
         classes["ForSemanticSegmentation"] = joined(whole, _segmentation(config))
@@ -120,21 +120,14 @@ def _segmentation(config: Config) -> Part:
         normed_convolution(f"{head}.conv_pool", 256, inputs, 1, part),
         normed_convolution(f"{head}.conv_aspp", 256, inputs, 1, part),
         normed_convolution(f"{head}.conv_projection", 256, 512, 1, part),
-        place_classifier(config, f"{head}.classifier", 256),
+        place_classifier(config, f"{head}.classifier.convolution", 256),
     )
-
-
-def place_classifier(config: Config, name: str, width: int) -> Part:
-    """A classifier of every place of the picture."""
-    part = components.CLASSIFIER
-    weights = convolution(f"{name}.convolution", C, width, bias=True, component=part)
-    return weights._replace(symbols={"C": number_of_classes(config)})
 
 
 def _efficient(config: Config) -> tuple[Part, int]:
     """EfficientNet: MobileNet 2's blocks with weighed channels, whose number a factor sets too."""
     factor, divisor = number(config, "width_coefficient", 2.0), size(config, "depth_divisor", 8)
-    before = widths(config, "in_channels", (32, 16, 24, 40, 80, 112, 192))
+    before = sizes(config, "in_channels", (32, 16, 24, 40, 80, 112, 192))
     count, times = len(before), number(config, "depth_coefficient", 3.1)
 
     def width(channels: int) -> int:
@@ -146,9 +139,9 @@ def _efficient(config: Config) -> tuple[Part, int]:
         convolution("embeddings.convolution", first, channels, 3, component=stem),
         batch_norm("embeddings.batchnorm", first),
     ]
-    after = widths(config, "out_channels", (16, 24, 40, 80, 112, 192, 320), count)
-    kernels = widths(config, "kernel_sizes", (3, 3, 5, 3, 5, 5, 3), count)
-    ratios = widths(config, "expand_ratios", (1, 6, 6, 6, 6, 6, 6), count)
+    after = sizes(config, "out_channels", (16, 24, 40, 80, 112, 192, 320), count)
+    kernels = sizes(config, "kernel_sizes", (3, 3, 5, 3, 5, 5, 3), count)
+    ratios = sizes(config, "expand_ratios", (1, 6, 6, 6, 6, 6, 6), count)
     repeats = depths(config, "num_block_repeats", (1, 2, 2, 3, 3, 4, 1), count)
     start = 0
     for index, each in enumerate(repeats):

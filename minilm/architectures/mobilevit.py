@@ -9,27 +9,30 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from minilm.architectures.config_fields import flag, number, size
+from minilm.architectures.config_fields import Config, depths, flag, number, size, sizes
 from minilm.architectures.convolutions import (
-    NOTHING,
-    Config,
-    as_class,
-    classifier,
-    convolution,
-    depths,
     depthwise,
     divisible,
     in_range,
-    joined,
-    linear,
-    norm,
     normed_convolution,
-    repeated,
     stage,
-    under,
-    widths,
 )
-from minilm.architectures.mobilenet import inverted_residual, place_classifier
+from minilm.architectures.mobilenet import inverted_residual
+from minilm.architectures.vision_parts import (
+    IMAGES,
+    NOTHING,
+    as_class,
+    attention,
+    classifier,
+    convolution,
+    feed_forward,
+    joined,
+    norm,
+    norms,
+    place_classifier,
+    repeated,
+    under,
+)
 from minilm.architectures.vision_tower import Part
 from minilm.errors import ConfigError
 from minilm.ledger import components
@@ -60,7 +63,7 @@ def layout(config: Config) -> Layout:
         config,
         {
             "Model": body,
-            "ForImageClassification": joined(under(f"{family}.", body), head),
+            IMAGES: joined(under(f"{family}.", body), head),
             "ForSemanticSegmentation": joined(
                 under(f"{family}.", trunk),
                 _segmentation(config, sizes.channels[-1], 256 if is_first else 512),
@@ -70,8 +73,8 @@ def layout(config: Config) -> Layout:
 
 
 def _first_sizes(config: Config) -> _Sizes:
-    channels = widths(config, "neck_hidden_sizes", (16, 32, 64, 96, 128, 160, 640), 7)
-    inner = widths(config, "hidden_sizes", (144, 192, 240), 3)
+    channels = sizes(config, "neck_hidden_sizes", (16, 32, 64, 96, 128, 160, 640), 7)
+    inner = sizes(config, "hidden_sizes", (144, 192, 240), 3)
     heads = size(config, "num_attention_heads", 4)
     for width in inner:
         if width % heads:
@@ -86,7 +89,7 @@ def _second_sizes(config: Config) -> _Sizes:
     scaled = partial(_scaled, factor)
     first = divisible(min(max(32 * factor, 16), 64), "width_multiplier", 8, 16)
     outputs = [scaled(each) for each in (128, 256, 384, 512)]
-    units = widths(config, "base_attn_unit_dims", (128, 192, 256), 3)
+    units = sizes(config, "base_attn_unit_dims", (128, 192, 256), 3)
     numbers = depths(config, "n_attn_blocks", (2, 4, 3), 3)
     channels = [first, scaled(64, 16), *outputs]
     return _Sizes(channels, [scaled(each) for each in units], numbers, blocks=2, last=outputs[-1])
@@ -143,23 +146,13 @@ def _inverted(config: Config, name: str, inputs: int, outputs: int) -> Part:
 def _layer(config: Config, name: str, width: int) -> Part:
     """ViT's."""
     inner = int(in_range(width * number(config, "mlp_ratio", 2.0), "mlp_ratio"))
-    attention, bias = f"{name}.attention", flag(config, "qkv_bias", True)
-    kinds = {
-        "query": components.ATTENTION_QUERY,
-        "key": components.ATTENTION_KEY,
-        "value": components.ATTENTION_VALUE,
-    }
-    up, down = components.FEED_FORWARD_UP, components.FEED_FORWARD_DOWN
-    return joined(
-        norm(f"{name}.layernorm_before", width, components.ATTENTION_NORM),
-        *(
-            linear(f"{attention}.attention.{kind}", width, width, part, bias=bias)
-            for kind, part in kinds.items()
-        ),
-        linear(f"{attention}.output.dense", width, width, components.ATTENTION_OUTPUT),
-        norm(f"{name}.layernorm_after", width, components.FEED_FORWARD_NORM),
-        linear(f"{name}.intermediate.dense", inner, width, up),
-        linear(f"{name}.output.dense", width, inner, down),
+    inside, bias = "attention.attention.", flag(config, "qkv_bias", True)
+    names = f"{inside}query {inside}key {inside}value attention.output.dense"
+    return under(
+        f"{name}.",
+        norms("layernorm_before layernorm_after", width),
+        attention(names, width, bias=bias),
+        feed_forward("intermediate.dense output.dense", width, inner),
     )
 
 
@@ -195,5 +188,5 @@ def _segmentation(config: Config, inputs: int, default: int) -> Part:
         *wide,
         normed_convolution(f"{head}.aspp.convs.4.conv_1x1", outputs, inputs, 1, part),
         normed_convolution(f"{head}.aspp.project", outputs, 5 * outputs, 1, part),
-        place_classifier(config, f"{head}.classifier", outputs),
+        place_classifier(config, f"{head}.classifier.convolution", outputs),
     )

@@ -6,9 +6,7 @@ huggingface/transformers `models/muse_glimmer`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from minilm.architectures.building_blocks import (
     attention_kinds,
@@ -19,7 +17,7 @@ from minilm.architectures.building_blocks import (
     sliding_layers,
     window_size,
 )
-from minilm.architectures.config_fields import flag, layers, size, sub_config
+from minilm.architectures.config_fields import Config, flag, layers, size, sub_config
 from minilm.architectures.decoder import (
     ATTENTION,
     BLOCK,
@@ -45,7 +43,6 @@ from minilm.architectures.vision_tower import (
 from minilm.ledger import components
 from minilm.ledger.layout import Layout
 
-Config = Mapping[str, Any]
 _DEFAULTS = Defaults(202048, 52, (6656, 32, 2, 128), 19968, 131072, window=2048)
 _TOWER = "model.vision_tower"
 
@@ -67,7 +64,7 @@ def layout(config: Config) -> Layout:
         ]
     )
     tower = _tower(sub_config(config, "vision_config"))
-    return joined(_text(config), "muse_glimmer", tower, Part(between, {}))
+    return joined(_text(config), "muse_glimmer", tower, Part(between))
 
 
 def _text(config: Config) -> Layout:

@@ -10,24 +10,24 @@ from itertools import pairwise
 from reprlib import repr as shortened
 from typing import Any
 
-from minilm.architectures.config_fields import flag, number, size
+from minilm.architectures.config_fields import Config, depths, flag, listed, number, size, sizes
 from minilm.architectures.convolutions import (
+    depthwise,
+    divisible,
+    normed_convolution,
+    squeeze_excitation,
+    stage,
+)
+from minilm.architectures.vision_parts import (
+    BACKBONE,
+    IMAGES,
     NOTHING,
-    Config,
     as_class,
     batch_norm,
     classifier,
     convolution,
-    depths,
-    depthwise,
-    divisible,
     joined,
-    listed,
-    normed_convolution,
-    squeeze_excitation,
-    stage,
     under,
-    widths,
 )
 from minilm.architectures.vision_tower import Part, once
 from minilm.errors import ConfigError
@@ -59,15 +59,15 @@ def layout(config: Config) -> Layout:
 
 def _hgnet(config: Config) -> Layout:
     body = hgnet(config)
-    width = widths(config, "hidden_sizes", (256, 512, 1024, 2048))[-1]
+    width = sizes(config, "hidden_sizes", (256, 512, 1024, 2048))[-1]
     head = classifier(config, "fc", width)
-    return as_class(config, {"Backbone": body, "ForImageClassification": joined(body, head)})
+    return as_class(config, {BACKBONE: body, IMAGES: joined(body, head)})
 
 
 def hgnet(config: Config) -> Part:
     """HGNet 2's body: in each block all maps are kept, and mixed at the end."""
     affine = flag(config, "use_learnable_affine_block", False)
-    pixels, inner, last = widths(config, "stem_channels", (3, 32, 48), 3)
+    pixels, inner, last = sizes(config, "stem_channels", (3, 32, 48), 3)
     shapes = {
         "stem1": (inner, pixels, 3),
         "stem2a": (inner // 2, inner, 2),
@@ -80,12 +80,12 @@ def hgnet(config: Config) -> Part:
         _activated(f"embedder.{name}", *shape, component=stem, affine=affine)
         for name, shape in shapes.items()
     ]
-    inputs = widths(config, "stage_in_channels", (48, 128, 512, 1024))
+    inputs = sizes(config, "stage_in_channels", (48, 128, 512, 1024))
     count = len(inputs)
-    middle = widths(config, "stage_mid_channels", (48, 96, 192, 384), count)
-    outputs = widths(config, "stage_out_channels", (128, 512, 1024, 2048), count)
+    middle = sizes(config, "stage_mid_channels", (48, 96, 192, 384), count)
+    outputs = sizes(config, "stage_out_channels", (128, 512, 1024, 2048), count)
     blocks = depths(config, "stage_num_blocks", (1, 1, 3, 1), count)
-    kernels = widths(config, "stage_kernel_size", (3, 3, 5, 5), count)
+    kernels = sizes(config, "stage_kernel_size", (3, 3, 5, 5), count)
     numbers = depths(config, "stage_numb_of_layers", (6, 6, 6, 6), count)
     downs = _flags(config, "stage_downsample", (False, True, True, True), count)
     lights = _flags(config, "stage_light_block", (False, False, True, True), count)
@@ -127,7 +127,7 @@ def _activated(
 def _affine(name: str) -> Part:
     part = components.CONVOLUTION_NORM
     scale = once(f"{name}.lab.scale", (1,), Role.SCALED, component=part)
-    return Part((scale, once(f"{name}.lab.bias", (1,), Role.ADDED, component=part)), {})
+    return Part((scale, once(f"{name}.lab.bias", (1,), Role.ADDED, component=part)))
 
 
 def _block(
@@ -191,11 +191,11 @@ def _lcnet(config: Config) -> Layout:
         convolution("last_convolution", expanded, width(outputs), component=part),
         classifier(config, "head", expanded),
     )
-    return as_class(config, {"Backbone": body, "ForImageClassification": head})
+    return as_class(config, {BACKBONE: body, IMAGES: head})
 
 
 def _textnet(config: Config) -> Layout:
-    sizes = widths(config, "hidden_sizes", (64, 64, 128, 256, 512))
+    widths = sizes(config, "hidden_sizes", (64, 64, 128, 256, 512))
     stem, pixels = size(config, "stem_out_channels", 64), size(config, "stem_num_channels", 3)
     side = size(config, "stem_kernel_size", 3)
     parts = [
@@ -204,11 +204,11 @@ def _textnet(config: Config) -> Layout:
     ]
     kernels = listed(config, "conv_layer_kernel_sizes", _TEXTNET)
     strides = listed(config, "conv_layer_strides", _STRIDES, len(kernels))
-    if len(sizes) <= len(kernels):
+    if len(widths) <= len(kernels):
         raise ConfigError(
-            "config.json: hidden_sizes", shortened(sizes), f"{len(kernels) + 1} or more"
+            "config.json: hidden_sizes", shortened(widths), f"{len(kernels) + 1} or more"
         )
-    stages = zip(kernels, strides, pairwise(sizes), strict=False)
+    stages = zip(kernels, strides, pairwise(widths), strict=False)
     for index, (sides, steps, (inputs, outputs)) in enumerate(stages):
         own = zip(
             _inside("conv_layer_kernel_sizes", sides),
@@ -220,8 +220,8 @@ def _textnet(config: Config) -> Layout:
             parts.append(_branches(name, before, outputs, kernel, keeps=stride == 1))
     body = joined(*parts)
     whole = under("textnet.", body)
-    head = joined(whole, classifier(config, "fc", sizes[-1]))
-    return as_class(config, {"Model": body, "ForImageClassification": head, "Backbone": whole})
+    head = joined(whole, classifier(config, "fc", widths[-1]))
+    return as_class(config, {"Model": body, IMAGES: head, BACKBONE: whole})
 
 
 def _inside(name: str, value: Any) -> list[Any]:
@@ -231,7 +231,7 @@ def _inside(name: str, value: Any) -> list[Any]:
 def _branches(name: str, inputs: int, outputs: int, kernel: Any, *, keeps: bool) -> Part:
     """A convolution beside those of its middle column and row, and beside none where it ``keeps`` size."""
     field = "conv_layer_kernel_sizes"
-    height, width = widths({field: kernel}, field, (), 2)
+    height, width = sizes({field: kernel}, field, (), 2)
     sides = {"main": (height, width)}
     sides |= {"vertical": (height, 1)} if width != 1 else {}
     sides |= {"horizontal": (1, width)} if height != 1 else {}

@@ -6,19 +6,15 @@ and defaults: huggingface/transformers `models/{deepseek_ocr2,unlimited_ocr}`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from minilm.architectures import layout_of
-from minilm.architectures.config_fields import size, sub_config
-from minilm.architectures.davit import stages
+from minilm.architectures.config_fields import Config, size, sizes, sub_config
 from minilm.architectures.sam import sam_tower, with_ratio
 from minilm.architectures.vision_tower import (
     F,
     P,
     Part,
-    Tensors,
     W,
     Y,
     in_numbers,
@@ -29,9 +25,8 @@ from minilm.architectures.vision_tower import (
     without_bias,
 )
 from minilm.ledger import components
-from minilm.ledger.layout import Role
+from minilm.ledger.layout import Role, Tensors
 
-Config = Mapping[str, Any]
 _SAM_NAMES = {
     ".patch_embed.projection.": ".patch_embed.proj.",
     ".layers.": ".blocks.",
@@ -53,7 +48,7 @@ _QWEN2 = {
 
 def channels(config: Config, last: int) -> list[int]:
     """What the two convolutions behind SAM put out."""
-    return stages(sub_config(config, "sam_config"), "downsample_channels", (512, last))
+    return sizes(sub_config(config, "sam_config"), "downsample_channels", (512, last))
 
 
 def _sam(fields: Config, name: str, ends: list[int]) -> Tensors:
@@ -95,7 +90,7 @@ def deepseek_ocr2(config: Config, name: str) -> Part:
     )
     sam_fields = with_ratio(sub_config(config, "sam_config"))
     sam = _sam(sam_fields, f"{name}.sam_model", channels(config, 896))
-    return Part((*sam, *encoder, *queries), {})
+    return Part((*sam, *encoder, *queries))
 
 
 def unlimited_ocr(config: Config, name: str) -> Part:

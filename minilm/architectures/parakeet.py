@@ -6,13 +6,11 @@ left out. Names, shapes and defaults: huggingface/transformers `models/{parakeet
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from reprlib import repr as shortened
-from typing import Any
 
 from minilm.architectures.building_blocks import V, d, linear
-from minilm.architectures.config_fields import flag, size, sub_config
+from minilm.architectures.config_fields import Config, flag, size, sub_config
 from minilm.architectures.encoder_layers import lookup
 from minilm.architectures.fast_conformer import (
     GRANITE,
@@ -21,7 +19,7 @@ from minilm.architectures.fast_conformer import (
     conformer_heads,
     fast_conformer,
 )
-from minilm.architectures.task_heads import class_name_of, head, undeclared_class
+from minilm.architectures.task_heads import class_ending, head
 from minilm.architectures.waveform import convolution
 from minilm.errors import ConfigError
 from minilm.ledger import components
@@ -29,8 +27,6 @@ from minilm.ledger.layout import Layout, Role, Tensor
 from minilm.ledger.symbols import ONE, ZERO, as_polynomial, symbol
 
 p = symbol("p")
-Config = Mapping[str, Any]
-Tensors = tuple[Tensor, ...]
 
 _KINDS = {"parakeet": PARAKEET, "lasr": LASR, "granite_speech5": GRANITE}
 _VOCABULARIES = {"parakeet_ctc": 1025, "lasr_ctc": 512, "granite_speech5_ctc": 16384}
@@ -38,12 +34,11 @@ _VOCABULARIES = {"parakeet_ctc": 1025, "lasr_ctc": 512, "granite_speech5_ctc": 1
 
 def layout(config: Config) -> Layout:
     """The tensors of a class of these types for a config.json."""
-    family, name = config["model_type"], class_name_of(config)
+    family = config["model_type"]
     stem, _, ending = family.rpartition("_")
     kind = _KINDS[stem]
     is_alone = ending == "encoder"
-    if name and not name.endswith("Encoder" if is_alone else f"For{ending.upper()}"):
-        raise undeclared_class(config)
+    class_ending(config, ("Encoder" if is_alone else f"For{ending.upper()}",))
     fields = config if is_alone else sub_config(config, "encoder_config")
     part = fast_conformer(fields, kind, "" if is_alone else "encoder.")
     heard = replace(conformer_heads(fields, kind).attention(), cache=ZERO)

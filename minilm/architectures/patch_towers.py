@@ -5,18 +5,15 @@ Names, shapes and defaults: huggingface/transformers `models/{lfm3_vl,hunyuan_vl
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from minilm.architectures.building_blocks import d, layer_kinds
-from minilm.architectures.config_fields import flag, layer_numbers, layers, number, size
+from minilm.architectures.config_fields import Config, flag, layer_numbers, layers, number, size
 from minilm.architectures.moe import LayerGroup, groups_by_value
 from minilm.architectures.task_heads import UndeclaredClassError
 from minilm.architectures.vision_tower import (
     F,
     Part,
-    Tensors,
     W,
     Y,
     gain,
@@ -26,9 +23,9 @@ from minilm.architectures.vision_tower import (
     vector,
     without_bias,
 )
+from minilm.ledger.layout import Tensors
 from minilm.ledger.symbols import as_polynomial
 
-Config = Mapping[str, Any]
 _CONV, _ATTENDS = _KINDS = ("conv", "full_attention")
 
 

@@ -5,22 +5,18 @@ Names, shapes and defaults: huggingface/transformers `models/TYPE`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from minilm.architectures import image_projectors as projectors
 from minilm.architectures import vqgan
 from minilm.architectures.building_blocks import lm_head
-from minilm.architectures.config_fields import flag, layers, size, sub_config
-from minilm.architectures.davit import stages
+from minilm.architectures.config_fields import Config, flag, layers, size, sizes, sub_config
 from minilm.architectures.joint_text import Model, under_names
 from minilm.architectures.sam import sam_tower, with_ratio
 from minilm.architectures.vision_tower import Part, matrix, once, without_bias
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Tensor
-
-Config = Mapping[str, Any]
 
 _VIT_L = {  # of LLaVA where config.json has no vision_config
     "hidden_size": 1024,
@@ -60,7 +56,7 @@ def _drawing(config: Config) -> Part:
         *matrix(f"{head}.proj_out", (outputs, inputs)),
         *matrix(f"{head}.vision_head", (words, outputs)),
     )
-    return Part(tensors, {})
+    return Part(tensors)
 
 
 def _own_head(text: Layout, config: Config) -> Layout:
@@ -75,7 +71,7 @@ def _own_head(text: Layout, config: Config) -> Layout:
 def _times(config: Config, vision: Config, name: str) -> tuple[Tensor, ...]:
     """Florence-2's computed embeddings of a video's frames."""
     del config
-    width = stages(vision, "embed_dim", (128, 256, 512, 1024))[-1]
+    width = sizes(vision, "embed_dim", (128, 256, 512, 1024))[-1]
     frames = size(vision, "max_temporal_embeddings", 100)
     return (once(f"{name}.visual_temporal_embed.pos_idx_to_embed", (frames, width)),)
 

@@ -6,9 +6,7 @@ defaults: huggingface/transformers `models/pix2struct`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from minilm.architectures.building_blocks import (
     L,
@@ -21,15 +19,12 @@ from minilm.architectures.building_blocks import (
     norm,
     read_heads,
 )
-from minilm.architectures.config_fields import field_name, flag, layers, size, sub_config
+from minilm.architectures.config_fields import Config, field_name, flag, layers, size, sub_config
 from minilm.architectures.task_heads import WITH_ENCODERS, class_name_of, undeclared_class
 from minilm.architectures.vision_tower import F, Part, W, Y, gain, matrix, without_bias
 from minilm.ledger import components
-from minilm.ledger.layout import Layout, Role, Tensor
+from minilm.ledger.layout import Layout, Role, Tensor, Tensors
 from minilm.ledger.symbols import ONE, Polynomial, as_polynomial
-
-Config = Mapping[str, Any]
-Tensors = tuple[Tensor, ...]
 
 
 def layout(config: Config) -> Layout:

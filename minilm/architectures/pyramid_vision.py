@@ -9,39 +9,40 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from minilm.architectures.config_fields import flag, layers, size
-from minilm.architectures.staged_vision import (
+from minilm.architectures.config_fields import Config, depths, flag, layers, size, sizes
+from minilm.architectures.staged_vision import Stage, heads_of, inner_width, stages
+from minilm.architectures.vision_parts import (
+    BACKBONE,
     IMAGES,
-    Config,
-    Map,
-    Stage,
-    Tensors,
+    NOTHING,
     as_class,
+    attention,
+    batch_norm,
     classifier,
-    depths,
+    convolution,
     feed_forward,
-    heads_of,
-    inner_width,
+    in_layers,
+    joined,
     layer_scales,
+    linear,
+    norm,
     norms,
-    per_stage,
-    plain,
-    projections,
-    tensors_of,
+    parameter,
+    place_classifier,
+    under,
 )
-from minilm.architectures.task_heads import C
+from minilm.architectures.vision_tower import Part
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role
-from minilm.ledger.symbols import as_polynomial
 
-_PART = components.PATCH_EMBEDDING
+_PATCH = components.PATCH_EMBEDDING
 
 
 @dataclass(frozen=True)
 class _Variant:
     """``embedding`` and ``block`` are the names of a stage's, {s} its number; the rest are defaults."""
 
-    layers: Callable[[Config, _Variant, Stage, str], Tensors]
+    layer: Callable[[Config, _Variant, Stage], Part]
     widths: tuple[int, ...] = (64, 128, 320, 512)
     depths: tuple[int, ...] = (2, 2, 2, 2)
     kernels: tuple[str, tuple[int, ...]] = ("patch_sizes", (7, 3, 3, 3))
@@ -59,127 +60,121 @@ def layout(config: Config) -> Layout:
     family = config["model_type"]
     variant = _VARIANTS[family]
     count = layers(config, "num_encoder_blocks", 4)
-    widths = per_stage(config, "hidden_sizes", variant.widths, count)
-    each = [
-        Stage(number, depth, as_polynomial(width), width)
-        for number, (depth, width) in enumerate(
-            zip(depths(config, "depths", variant.depths, count), widths, strict=True)
-        )
-    ]
-    body = (
-        *_embeddings(config, variant, each),
-        *(
-            tensor
-            for stage in each
-            for tensor in variant.layers(
-                config, variant, stage, variant.block.replace("{s}", f"{stage.number}")
-            )
-        ),
-        *(t for stage in each for t in _last(variant, stage, stage is each[-1])),
-    )
-    if family != "poolformer":
+    widths = sizes(config, "hidden_sizes", variant.widths, count)
+    each = stages(depths(config, "depths", variant.depths, count), widths)
+    is_pool = family == "poolformer"
+    if not is_pool:
         heads_of(config, "num_attention_heads", (1, 2, 5, 8), widths)
-    width = each[-1].value
-    classes = {IMAGES: classifier(width)}
-    if family == "poolformer":
-        gain = tensors_of("", (Map("norm", components.FINAL_NORM, (width,)),))
-        classes[IMAGES] = (*gain, *classes[IMAGES])
-    if family == "segformer":
-        classes["ForSemanticSegmentation"] = _decode_head(config, each)
     if family == "pvt":  # whose field has a default, so that names of classes do not count
         config = {**config, "num_labels": size(config, "num_labels", 1000)}
-    return as_class(config, family, body, classes, batch_norms=("batch_norm",))
+    body = joined(
+        _embeddings(config, variant, each),
+        *(_layers(config, variant, stage) for stage in each),
+        *(_last(variant, stage, stage is each[-1]) for stage in each),
+    )
+    width, whole = widths[-1], under(f"{family}.", body)
+    gain = norm("norm", width, components.FINAL_NORM) if is_pool else NOTHING
+    images = joined(whole, gain, classifier(config, "classifier", width))
+    classes = {"Model": body, IMAGES: images}
+    if family == "pvt_v2":
+        classes[BACKBONE] = body
+    if family == "segformer":
+        classes["ForSemanticSegmentation"] = joined(whole, _decode_head(config, each))
+    return as_class(config, classes)
 
 
-def _embeddings(config: Config, variant: _Variant, each: list[Stage]) -> Tensors:
+def _embeddings(config: Config, variant: _Variant, each: list[Stage]) -> Part:
     field, default = variant.kernels
-    kernels = per_stage(config, field, default, len(each))
-    inputs = size(config, "num_channels", 3)
-    tensors: Tensors = ()
+    kernels = sizes(config, field, default, len(each))
+    inputs, gain = size(config, "num_channels", 3), components.EMBEDDING_NORM
+    parts = []
     for stage, kernel in zip(each, kernels, strict=True):
-        prefix = variant.embedding.replace("{s}", f"{stage.number}")
-        shape = (stage.width, inputs, kernel, kernel)
-        tensors += tensors_of(prefix, (Map(variant.projection, _PART, shape),))
-        if variant.normed:
-            tensors += tensors_of(
-                prefix, (Map("layer_norm", components.EMBEDDING_NORM, (stage.width,)),)
-            )
-        if config["model_type"] == "pvt":
-            tensors += _pvt_positions(config, prefix, stage, stage is each[-1])
+        width, has_positions = stage.width, config["model_type"] == "pvt"
+        own = (
+            convolution(variant.projection, width, inputs, kernel, _PATCH, bias=True),
+            norm("layer_norm", width, gain) if variant.normed else NOTHING,
+            _positions(config, stage, stage is each[-1]) if has_positions else NOTHING,
+        )
+        parts.append(under(variant.embedding.replace("{s}", f"{stage.number}"), *own))
         inputs = stage.value
-    return tensors
+    return joined(*parts)
 
 
-def _pvt_positions(config: Config, prefix: str, stage: Stage, is_last: bool) -> Tensors:
+def _positions(config: Config, stage: Stage, is_last: bool) -> Part:
     """A position for each square, and in the last stage a token for the class, with one of its own."""
     picture = size(config, "image_size", 224) // (2 ** (stage.number + 1) if stage.number else 1)
-    sides = per_stage(config, "patch_sizes", (4, 2, 2, 2), stage.number + 1)
-    rows = (picture // sides[-1]) ** 2 + is_last
+    patches = sizes(config, "patch_sizes", (4, 2, 2, 2), stage.number + 1)
+    shape = (1, (picture // patches[-1]) ** 2 + is_last, stage.width)
     part = components.POSITION_EMBEDDING
-    table = plain(f"{prefix}position_embeddings", part, (1, rows, stage.width), role=Role.ADDED)
-    token = plain(f"{prefix}cls_token", _PART, (1, 1, stage.width))
-    return (table, token) if is_last else (table,)
+    return joined(
+        parameter("position_embeddings", shape, part, Role.ADDED),
+        parameter("cls_token", (1, 1, stage.width), _PATCH) if is_last else NOTHING,
+    )
 
 
-def _last(variant: _Variant, stage: Stage, is_last: bool) -> Tensors:
+def _layers(config: Config, variant: _Variant, stage: Stage) -> Part:
+    prefix = variant.block.replace("{s}", f"{stage.number}")
+    return in_layers(under(prefix, variant.layer(config, variant, stage)), stage.depth)
+
+
+def _last(variant: _Variant, stage: Stage, is_last: bool) -> Part:
     name = variant.last.replace("{s}", f"{stage.number}")
     if not name or (name == variant.last and not is_last):
-        return ()
-    return tensors_of("", (Map(name, components.FINAL_NORM, (stage.width,)),))
+        return NOTHING
+    return norm(name, stage.width, components.FINAL_NORM)
 
 
-def _decode_head(config: Config, each: list[Stage]) -> Tensors:
+def _decode_head(config: Config, each: list[Stage]) -> Part:
     """SegFormer's: a map of each stage to one width, and of all of them to classes, square by square."""
     width, part = size(config, "decoder_hidden_size", 256), components.CLASSIFIER
-    return tensors_of(
+    maps = (linear(f"linear_c.{stage.number}.proj", width, stage.width, part) for stage in each)
+    return under(
         "decode_head.",
-        (
-            *(Map(f"linear_c.{stage.number}.proj", part, (width, stage.width)) for stage in each),
-            Map("linear_fuse", part, (width, width * len(each), 1, 1), bias=False),
-            Map("batch_norm", part, (width,)),
-            Map("classifier", part, (C, width, 1, 1)),
-        ),
+        *maps,
+        convolution("linear_fuse", width, width * len(each), 1, part),
+        batch_norm("batch_norm", width, part),
+        place_classifier(config, "classifier", width),
     )
 
 
-def _attention(config: Config, variant: _Variant, stage: Stage, prefix: str) -> Tensors:
+def _attention(config: Config, variant: _Variant, stage: Stage) -> Part:
     """Of PVT and SegFormer: keys and values of a picture that a convolution made smaller."""
     family, width, count = config["model_type"], stage.width, stage.number + 1
-    inside = "attention." if family == "pvt_v2" else "attention.self."
-    output = "attention.proj" if family == "pvt_v2" else "attention.output.dense"
-    maps = norms("layer_norm_1 layer_norm_2", width) + projections(
-        f"{inside}query {inside}key {inside}value {output}",
-        width,
-        bias=family == "segformer" or flag(config, "qkv_bias", True),
-    )
+    is_second = family == "pvt_v2"
+    inside = "attention." if is_second else "attention.self."
+    output = "attention.proj" if is_second else "attention.output.dense"
+    bias = family == "segformer" or flag(config, "qkv_bias", True)
     field, name = variant.reduced
-    side = per_stage(config, field, (8, 4, 2, 1), count)[-1]
-    is_pooled = family == "pvt_v2" and flag(config, "linear_attention", False)
+    side = sizes(config, field, (8, 4, 2, 1), count)[-1]
+    reduction = NOTHING
+    is_pooled = is_second and flag(config, "linear_attention", False)
     if side > 1 or is_pooled:
-        sides = (1, 1) if is_pooled else (side, side)
-        maps += (
-            Map(inside + name, components.ATTENTION_KEY_VALUE, (width, width, *sides)),
-            Map(f"{inside}layer_norm", components.ATTENTION_LATENT_NORM, (width,)),
+        kernel, part = 1 if is_pooled else side, components.ATTENTION_KEY_VALUE
+        reduction = joined(
+            convolution(inside + name, width, width, kernel, part, bias=True),
+            norm(f"{inside}layer_norm", width, components.ATTENTION_LATENT_NORM),
         )
-    inner = per_stage(config, "mlp_ratios", variant.ratios, count)[-1] * width
-    maps += feed_forward("mlp.dense1 mlp.dense2", width, inner)
-    if family != "pvt":
-        maps += (Map("mlp.dwconv.dwconv", components.FEED_FORWARD_UP, (inner, 1, 3, 3)),)
-    return tensors_of(prefix, maps, stage.depth)
+    inner, up = sizes(config, "mlp_ratios", variant.ratios, count)[-1] * width, "mlp.dwconv.dwconv"
+    filters = convolution(up, inner, 1, 3, components.FEED_FORWARD_UP, bias=True)
+    return joined(
+        norms("layer_norm_1 layer_norm_2", width),
+        attention(f"{inside}query {inside}key {inside}value {output}", width, bias=bias),
+        reduction,
+        feed_forward("mlp.dense1 mlp.dense2", width, inner),
+        filters if family != "pvt" else NOTHING,
+    )
 
 
-def _pooling(config: Config, variant: _Variant, stage: Stage, prefix: str) -> Tensors:
+def _pooling(config: Config, variant: _Variant, stage: Stage) -> Part:
     """PoolFormer's, whose convolutions see one square."""
     del variant
-    width = stage.width
-    maps = (
-        *norms("before_norm after_norm", width),
-        *feed_forward("output.conv1 output.conv2", width, inner_width(config, stage), 1, 1),
+    width, inner = stage.width, inner_width(config, stage)
+    scales = layer_scales("layer_scale_1 layer_scale_2", width)
+    return joined(
+        norms("before_norm after_norm", width),
+        feed_forward("output.conv1 output.conv2", width, inner, convolves=True),
+        scales if flag(config, "use_layer_scale", True) else NOTHING,
     )
-    tensors = tensors_of(prefix, maps, stage.depth)
-    if not flag(config, "use_layer_scale", True):
-        return tensors
-    return (*tensors, *layer_scales(f"{prefix}layer_scale_1 {prefix}layer_scale_2", stage))
 
 
 _VARIANTS = {

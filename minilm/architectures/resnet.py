@@ -7,23 +7,24 @@ from __future__ import annotations
 
 from functools import partial
 
-from minilm.architectures.config_fields import choice, flag, size
+from minilm.architectures.config_fields import Config, choice, depths, flag, size, sizes
 from minilm.architectures.convolutions import (
-    NOTHING,
     Block,
-    Config,
-    as_class,
-    classifier,
-    convolution,
-    depths,
     divisible,
-    joined,
-    norm,
     normed_convolution,
     squeeze_excitation,
     stage,
+)
+from minilm.architectures.vision_parts import (
+    BACKBONE,
+    IMAGES,
+    NOTHING,
+    as_class,
+    classifier,
+    convolution,
+    joined,
+    norm,
     under,
-    widths,
 )
 from minilm.architectures.vision_tower import Part
 from minilm.ledger import components
@@ -39,10 +40,10 @@ def layout(config: Config) -> Layout:
     whole = under(f"{family}.", body)
     classes = {
         "Model": body,
-        "ForImageClassification": joined(whole, classifier(config, "classifier.1", width)),
+        IMAGES: joined(whole, classifier(config, "classifier.1", width)),
     }
     if family != "regnet":
-        classes["Backbone"] = whole if family == "bit" else body
+        classes[BACKBONE] = whole if family == "bit" else body
     return as_class(config, classes)
 
 
@@ -51,7 +52,7 @@ def resnet(config: Config) -> tuple[Part, int]:
     kind = choice(config, "layer_type", "bottleneck", ("basic", "bottleneck"))
     return _residual(
         config,
-        widths(config, "hidden_sizes", _WIDTHS),
+        sizes(config, "hidden_sizes", _WIDTHS),
         depths(config, "depths", _DEPTHS),
         _bottleneck if kind == "bottleneck" else _basic,
         stem=(size(config, "embedding_size", 64), 7),
@@ -80,7 +81,7 @@ def _regnet(config: Config) -> tuple[Part, int]:
     group = size(config, "groups_width", 64)
     return _residual(
         config,
-        widths(config, "hidden_sizes", (128, 192, 512, 1088)),
+        sizes(config, "hidden_sizes", (128, 192, 512, 1088)),
         depths(config, "depths", (2, 6, 12, 2)),
         partial(_grouped, squeezes=squeezes, group=group),
         stem=(size(config, "embedding_size", 32), 3),
@@ -104,7 +105,7 @@ def _grouped(name: str, inputs: int, outputs: int, *, squeezes: bool, group: int
 
 def _residual(
     config: Config,
-    sizes: list[int],
+    widths: list[int],
     numbers: list[int],
     block: Block,
     *,
@@ -116,14 +117,14 @@ def _residual(
     channels = size(config, "num_channels", 3)
     first = "embedder.embedder"
     parts = [normed_convolution(first, inputs, channels, kernel, components.STEM)]
-    for index, (outputs, depth) in enumerate(zip(sizes, numbers, strict=False)):
+    for index, (outputs, depth) in enumerate(zip(widths, numbers, strict=False)):
         name = f"encoder.stages.{index}.layers"
         if index or downsamples_first or inputs != outputs:
             shortcut = components.SHORTCUT
             parts.append(normed_convolution(f"{name}.0.shortcut", outputs, inputs, 1, shortcut))
         parts.append(stage(name, index + 1, depth, (inputs, outputs), block))
         inputs = outputs
-    return joined(*parts), sizes[-1]
+    return joined(*parts), widths[-1]
 
 
 def _bit(config: Config) -> tuple[Part, int]:
@@ -131,13 +132,13 @@ def _bit(config: Config) -> tuple[Part, int]:
     kind = choice(config, "layer_type", "preactivation", ("preactivation", "bottleneck"))
     is_first = kind == "preactivation"
     inputs, channels = size(config, "embedding_size", 64), size(config, "num_channels", 3)
-    sizes = widths(config, "hidden_sizes", _WIDTHS)
+    widths = sizes(config, "hidden_sizes", _WIDTHS)
     factor = size(config, "width_factor", 1)
     stem = components.STEM
     parts = [convolution("embedder.convolution", inputs, channels, 7, component=stem)]
     parts += [] if is_first else [norm("embedder.norm", inputs)]
     for index, (each, depth) in enumerate(
-        zip(sizes, depths(config, "depths", _DEPTHS), strict=False)
+        zip(widths, depths(config, "depths", _DEPTHS), strict=False)
     ):
         outputs, name = divisible(each * factor, "width_factor"), f"encoder.stages.{index}.layers"
         shortcut = f"{name}.0.downsample"
@@ -148,8 +149,8 @@ def _bit(config: Config) -> tuple[Part, int]:
         block = partial(_group_normed, is_first=is_first)
         parts.append(stage(name, index + 1, depth, (inputs, outputs), block))
         inputs = outputs
-    parts += [norm("norm", sizes[-1], components.FINAL_NORM)] if is_first else []
-    return joined(*parts), sizes[-1]
+    parts += [norm("norm", widths[-1], components.FINAL_NORM)] if is_first else []
+    return joined(*parts), widths[-1]
 
 
 def _group_normed(name: str, inputs: int, outputs: int, *, is_first: bool) -> Part:

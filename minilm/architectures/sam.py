@@ -5,14 +5,8 @@ Names, shapes and defaults: huggingface/transformers `models/{sam,got_ocr2,deeps
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from minilm.architectures.config_fields import flag, layer_numbers, layers, number, size
+from minilm.architectures.config_fields import Config, flag, layer_numbers, layers, number, size
 from minilm.architectures.vision_tower import F, Part, W, Y, matrix, once, vector, without_bias
-from minilm.ledger.symbols import as_polynomial
-
-Config = Mapping[str, Any]
 
 
 def with_ratio(config: Config) -> Config:
@@ -33,13 +27,12 @@ def sam_tower(config: Config, name: str) -> Part:
     head = max(1, width // size(config, "num_attention_heads", 12))
     outputs, block = size(config, "output_channels", 256), f"{name}.layers.{{i}}"
     pixels = (W, size(config, "num_channels", 3), patch, patch)
-    fused = matrix(f"{block}.attn.qkv", (3 * W, W), Y)
     tensors = [*matrix(f"{name}.patch_embed.projection", pixels)]
     if flag(config, "use_abs_pos", True):
         tensors.append(once(f"{name}.pos_embed", (1, side, side, W)))
     tensors += [
         *vector(f"{block}.layer_norm1", W, Y),
-        *(fused if flag(config, "qkv_bias", True) else fused[:1]),
+        *matrix(f"{block}.attn.qkv", (3 * W, W), Y, bias=flag(config, "qkv_bias", True)),
         *matrix(f"{block}.attn.proj", (W, W), Y),
         *vector(f"{block}.layer_norm2", W, Y),
         *matrix(f"{block}.mlp.lin1", (F, W), Y),
@@ -53,9 +46,9 @@ def sam_tower(config: Config, name: str) -> Part:
     neck = f"{name}.neck"
     tensors += [
         without_bias(f"{neck}.conv1", outputs, W, 1, 1),
-        *vector(f"{neck}.layer_norm1", as_polynomial(outputs)),
+        *vector(f"{neck}.layer_norm1", outputs),
         without_bias(f"{neck}.conv2", outputs, outputs, 3, 3),
-        *vector(f"{neck}.layer_norm2", as_polynomial(outputs)),
+        *vector(f"{neck}.layer_norm2", outputs),
     ]
     symbols = {"W": width, "Y": depth, "F": size(config, "mlp_dim", 3072)}
     return Part(tuple(tensors), symbols)

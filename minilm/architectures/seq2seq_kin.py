@@ -6,9 +6,7 @@ huggingface/transformers `models/{prophetnet,moonshine,t5gemma}`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from minilm.architectures.bart import as_encoder
 from minilm.architectures.building_blocks import (
@@ -23,18 +21,16 @@ from minilm.architectures.building_blocks import (
     read_heads,
     separate_attention,
 )
-from minilm.architectures.config_fields import flag, layers, size, sub_config
+from minilm.architectures.config_fields import Config, flag, layers, size, sub_config
 from minilm.architectures.early_models import layout as early_layout
 from minilm.architectures.gemma import layout as gemma_layout
 from minilm.architectures.task_heads import class_name_of, undeclared_class
 from minilm.architectures.vision_tower import Part, in_numbers
 from minilm.ledger import components
-from minilm.ledger.layout import AttentionSpec, Layout, Role, Tensor
+from minilm.ledger.layout import AttentionSpec, Layout, Role, Tensor, Tensors
 from minilm.ledger.symbols import ONE, Polynomial, as_polynomial, symbol
 
 Y, F, T = symbol("Y"), symbol("F"), symbol("T")
-Config = Mapping[str, Any]
-Tensors = tuple[Tensor, ...]
 
 
 def layout(config: Config) -> Layout:

@@ -6,13 +6,10 @@ huggingface/transformers `models/{sew,sew_d}`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from minilm.architectures.building_blocks import d, linear, norm
-from minilm.architectures.config_fields import size
-from minilm.architectures.davit import stages
+from minilm.architectures.config_fields import Config, size, sizes
 from minilm.architectures.deberta import deberta_v2
 from minilm.architectures.encoder_layers import encoder_layer
 from minilm.architectures.speech_heads import WITHOUT_PRETRAINING, with_speech_head
@@ -24,11 +21,8 @@ from minilm.architectures.waveform import (
     weight_normed,
 )
 from minilm.ledger import components
-from minilm.ledger.layout import Layout, Tensor
+from minilm.ledger.layout import Layout, Tensors
 from minilm.ledger.symbols import ONE, ZERO, as_polynomial
-
-Config = Mapping[str, Any]
-Tensors = tuple[Tensor, ...]
 
 _WIDTHS = (64, *(128,) * 4, *(256,) * 4, *(512,) * 4)
 _TAPS = (10, 3, 1, 3, 1, 3, 1, 3, 1, 2, 1, 2, 1)
@@ -51,7 +45,7 @@ def layout(config: Config) -> Layout:
     """The tensors of a class of these types for a config.json."""
     family = config["model_type"]
     prefix, heads = f"{family.replace('-', '_')}.", speech_heads(config)
-    channels, width = stages(config, "conv_dim", _WIDTHS)[-1], heads.symbols["d"]
+    channels, width = sizes(config, "conv_dim", _WIDTHS)[-1], heads.symbols["d"]
     squeezed, inputs = size(config, "squeeze_factor", 2), as_polynomial(channels)
     encoder, part = f"{prefix}encoder", components.EMBEDDING_PROJECTION
     layers = _disentangled if family == "sew-d" else _plain

@@ -5,16 +5,13 @@ Names, shapes and defaults: huggingface/transformers `models/{minicpmv4_6,minicp
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from math import prod
-from typing import Any
 
-from minilm.architectures.config_fields import flag, layer_numbers, number, size
+from minilm.architectures.config_fields import Config, flag, layer_numbers, number, sides, size
 from minilm.architectures.vision_tower import (
     F,
     Part,
-    Tensors,
     W,
     Y,
     matrix,
@@ -23,10 +20,8 @@ from minilm.architectures.vision_tower import (
     vector,
     without_bias,
 )
-from minilm.architectures.vit import sides
+from minilm.ledger.layout import Tensors
 from minilm.ledger.symbols import as_polynomial
-
-Config = Mapping[str, Any]
 
 
 def minicpm(config: Config, name: str) -> Part:

@@ -13,18 +13,16 @@ from functools import partial
 from typing import Any
 
 from minilm.architectures.building_blocks import d, linear
-from minilm.architectures.config_fields import flag, size, sub_config
+from minilm.architectures.config_fields import Config, flag, size, sub_config
 from minilm.architectures.decoder import BLOCK
 from minilm.architectures.joint_text import Model, joined, text_layout
 from minilm.architectures.sound_towers import LLAMA, a, convolved, voxtral_realtime, whisper
 from minilm.architectures.task_heads import WITH_ENCODERS, class_name_of, undeclared_class
 from minilm.architectures.vision_tower import Part, matrix, projector, vector, without_bias
 from minilm.ledger import components
-from minilm.ledger.layout import Layout, Role, Tensor
+from minilm.ledger.layout import Layout, Role, Tensors
 from minilm.ledger.symbols import as_polynomial
 
-Config = Mapping[str, Any]
-Tensors = tuple[Tensor, ...]
 _TOWER, _BETWEEN = "audio_tower", "multi_modal_projector"
 
 
@@ -47,7 +45,7 @@ def layout(config: Config) -> Layout:
     text = text_layout(config, sound.text)
     between = projector(sound.projector({**config, "audio_config": audio}, sound.above + _BETWEEN))
     tower = sound.tower(audio, sound.above + _TOWER)
-    return joined(text, config["model_type"], tower, Part(between, {}))
+    return joined(text, config["model_type"], tower, Part(between))
 
 
 def _one_map(config: Config, name: str) -> Tensors:

@@ -7,24 +7,13 @@ voxtral_realtime}`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
-from minilm.architectures.config_fields import field_name, layers, size
-from minilm.architectures.vision_tower import (
-    Part,
-    Tensors,
-    gain,
-    matrix,
-    once,
-    vector,
-    without_bias,
-)
-from minilm.ledger import components
+from minilm.architectures.config_fields import Config, field_name, layers, size
+from minilm.architectures.vision_tower import Part, gain, heard, matrix, once, vector, without_bias
+from minilm.ledger.layout import Tensors
 from minilm.ledger.symbols import symbol
 
-Config = Mapping[str, Any]
 a, z, F, P = symbol("a"), symbol("z"), symbol("F"), symbol("P")
 
 
@@ -63,7 +52,7 @@ def whisper(config: Config, name: str, names: Names = WHISPER) -> Part:
     symbols = _symbols(config)
     if names.has_positions:
         symbols["P"] = size(config, "max_source_positions", 1500)
-    return _heard(tensors, symbols)
+    return heard(Part(tensors, symbols))
 
 
 def _layers(name: str, names: Names) -> Tensors:
@@ -92,10 +81,6 @@ def _symbols(config: Config, depth: int = 32) -> dict[str, int]:
     }
 
 
-def _heard(tensors: Tensors, symbols: dict[str, int]) -> Part:
-    return Part(tuple(replace(t, component=components.AUDIO) for t in tensors), symbols)
-
-
 def qwen2_5_omni(config: Config, name: str) -> Part:
     """With a projection, and what stands before and after a sound."""
     part, outputs = whisper(config, name, _OMNI), size(config, "output_dim", 3584)
@@ -103,7 +88,7 @@ def qwen2_5_omni(config: Config, name: str) -> Part:
         *matrix(f"{name}.proj", (outputs, a)),
         without_bias(f"{name}.audio_bos_eos_token", 2, outputs),
     )
-    return _heard((*part.tensors, *more), part.symbols)
+    return heard(Part((*part.tensors, *more), part.symbols))
 
 
 def convolved(config: Config, name: str) -> Part:
@@ -111,15 +96,17 @@ def convolved(config: Config, name: str) -> Part:
     channels, bands = size(config, "downsample_hidden_size", 480), size(config, "num_mel_bins", 128)
     for _ in range(3):
         bands = (bands + 1) // 2
-    return _heard(
-        (
-            *matrix(f"{name}.conv2d1", (channels, 1, 3, 3)),
-            *matrix(f"{name}.conv2d2", (channels, channels, 3, 3)),
-            *matrix(f"{name}.conv2d3", (channels, channels, 3, 3)),
-            without_bias(f"{name}.conv_out", a, channels * bands),
-            *_layers(name, replace(_OMNI, key_bias=True)),
-        ),
-        _symbols(config),
+    return heard(
+        Part(
+            (
+                *matrix(f"{name}.conv2d1", (channels, 1, 3, 3)),
+                *matrix(f"{name}.conv2d2", (channels, channels, 3, 3)),
+                *matrix(f"{name}.conv2d3", (channels, channels, 3, 3)),
+                without_bias(f"{name}.conv_out", a, channels * bands),
+                *_layers(name, replace(_OMNI, key_bias=True)),
+            ),
+            _symbols(config),
+        )
     )
 
 
@@ -130,7 +117,7 @@ def qwen3_omni(config: Config, name: str) -> Part:
         *matrix(f"{name}.proj1", (a, a)),
         *matrix(f"{name}.proj2", (size(config, "output_dim", 3584), a)),
     )
-    return _heard((*part.tensors, *maps), part.symbols)
+    return heard(Part((*part.tensors, *maps), part.symbols))
 
 
 def voxtral_realtime(config: Config, name: str) -> Part:
@@ -138,20 +125,22 @@ def voxtral_realtime(config: Config, name: str) -> Part:
     block, bands = f"{name}.layers.{{i}}", size(config, "num_mel_bins", 128)
     heads = size(config, field_name(config, "encoder_attention_heads", "num_attention_heads"), 32)
     queries = heads * size(config, "head_dim", 64)
-    return _heard(
-        (
-            *matrix(f"{name}.embedder.conv1", (a, bands, 3)),
-            *matrix(f"{name}.embedder.conv2", (a, a, 3)),
-            *matrix(f"{block}.self_attn.q_proj", (queries, a), z),
-            without_bias(f"{block}.self_attn.k_proj", queries, a, repeat=z),
-            *matrix(f"{block}.self_attn.v_proj", (queries, a), z),
-            *matrix(f"{block}.self_attn.o_proj", (a, queries), z),
-            gain(f"{block}.self_attn_layer_norm", a, z),
-            without_bias(f"{block}.mlp.gate_proj", F, a, repeat=z),
-            without_bias(f"{block}.mlp.up_proj", F, a, repeat=z),
-            *matrix(f"{block}.mlp.down_proj", (a, F), z),
-            gain(f"{block}.final_layer_norm", a, z),
-            gain(f"{name}.norm", a),
-        ),
-        _symbols(config),
+    return heard(
+        Part(
+            (
+                *matrix(f"{name}.embedder.conv1", (a, bands, 3)),
+                *matrix(f"{name}.embedder.conv2", (a, a, 3)),
+                *matrix(f"{block}.self_attn.q_proj", (queries, a), z),
+                without_bias(f"{block}.self_attn.k_proj", queries, a, repeat=z),
+                *matrix(f"{block}.self_attn.v_proj", (queries, a), z),
+                *matrix(f"{block}.self_attn.o_proj", (a, queries), z),
+                gain(f"{block}.self_attn_layer_norm", a, z),
+                without_bias(f"{block}.mlp.gate_proj", F, a, repeat=z),
+                without_bias(f"{block}.mlp.up_proj", F, a, repeat=z),
+                *matrix(f"{block}.mlp.down_proj", (a, F), z),
+                gain(f"{block}.final_layer_norm", a, z),
+                gain(f"{name}.norm", a),
+            ),
+            _symbols(config),
+        )
     )

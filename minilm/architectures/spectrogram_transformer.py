@@ -12,25 +12,18 @@ from typing import Any
 
 from minilm.architectures.building_blocks import d, norm
 from minilm.architectures.config_fields import size
-from minilm.architectures.task_heads import (
-    class_name_of,
-    head,
-    number_of_classes,
-    undeclared_class,
-)
+from minilm.architectures.task_heads import C, class_ending, head, number_of_classes
 from minilm.architectures.vit import layout as vit_layout
 from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import Layout
-from minilm.ledger.symbols import ONE, symbol
+from minilm.ledger.symbols import ONE
 
-C = symbol("C")
 _PREFIX = "audio_spectrogram_transformer."
 
 
 def layout(config: Mapping[str, Any]) -> Layout:
     """The tensors of a class of this type for a config.json."""
-    name = class_name_of(config)
     patch = size(config, "patch_size", 16)
     sides = [
         patch * _steps(config, patch, *fields)
@@ -44,10 +37,8 @@ def layout(config: Mapping[str, Any]) -> Layout:
     tensors = tuple(t for t in body.tensors if t.component != components.POOLER)
     symbols = {letter: value for letter, value in body.symbols.items() if letter != "p"}
     body = replace(body, family=config["model_type"], tensors=tensors, symbols=symbols)
-    if not name or name.endswith("Model"):
+    if class_ending(config, ("Model", "ForAudioClassification")) == "Model":
         return body
-    if not name.endswith("ForAudioClassification"):
-        raise undeclared_class(config)
     classes = (
         *norm("classifier.layernorm", components.CLASSIFIER, width=d, bias=True, repeat=ONE),
         *head("classifier.dense", C),

@@ -6,15 +6,13 @@ defaults: huggingface/transformers `models/speech_encoder_decoder`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from reprlib import repr as shortened
-from typing import Any
 
 from minilm.architectures import layout_of
 from minilm.architectures.bart import as_encoder
 from minilm.architectures.building_blocks import L, d
-from minilm.architectures.config_fields import flag, size, sub_config
+from minilm.architectures.config_fields import Config, flag, size, sub_config
 from minilm.architectures.model_types import MODEL_TYPES
 from minilm.architectures.seq2seq_kin import asked_by_token
 from minilm.architectures.task_heads import (
@@ -25,11 +23,8 @@ from minilm.architectures.task_heads import (
 )
 from minilm.architectures.vision_tower import Part, in_numbers
 from minilm.ledger import components
-from minilm.ledger.layout import AttentionSpec, Layout, Role, Tensor
+from minilm.ledger.layout import AttentionSpec, Layout, Role, Tensors
 from minilm.ledger.symbols import as_polynomial
-
-Config = Mapping[str, Any]
-Tensors = tuple[Tensor, ...]
 
 _ENCODERS = ("conformer", "sew", "wav2vec2")  # modules
 _WITH_ADAPTER = ("data2vec-audio", "wav2vec2", "wav2vec2-bert", "wav2vec2-conformer", "wavlm")

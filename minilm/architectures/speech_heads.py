@@ -5,29 +5,18 @@ Names, shapes and defaults: huggingface/transformers `models/{wav2vec2,unispeech
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from reprlib import repr as shortened
-from typing import Any
 
 from minilm.architectures.building_blocks import L, V, d, linear, norm
-from minilm.architectures.config_fields import flag, size, whole_number
-from minilm.architectures.davit import stages
-from minilm.architectures.task_heads import (
-    class_name_of,
-    head,
-    number_of_classes,
-    undeclared_class,
-)
+from minilm.architectures.config_fields import Config, flag, size, sizes, whole_number
+from minilm.architectures.task_heads import C, class_ending, head, number_of_classes, without_prefix
+from minilm.architectures.vision_tower import once
 from minilm.architectures.waveform import WIDTHS, convolution
 from minilm.errors import ConfigError
 from minilm.ledger import components
-from minilm.ledger.layout import Layout, Role, Tensor
-from minilm.ledger.symbols import ONE, Polynomial, as_polynomial, symbol
-
-C = symbol("C")
-Config = Mapping[str, Any]
-Tensors = tuple[Tensor, ...]
+from minilm.ledger.layout import Layout, Role, Tensor, Tensors
+from minilm.ledger.symbols import ONE, Polynomial, as_polynomial
 
 WITHOUT_PRETRAINING = (
     "ForCTC",
@@ -53,16 +42,13 @@ def with_speech_head(
 
     ``adapts``: the body may end in an adapter. ``runs`` is how many frames a token of the encoder stands for.
     """
-    name = class_name_of(config)
-    if not name or name.endswith("Model"):
-        tensors, buffers = (
-            tuple(replace(t, name=t.name.removeprefix(prefix)) for t in each)
-            for each in (layout.tensors, layout.buffers)
+    kind = class_ending(config, ("Model", *classes))
+    if kind == "Model":
+        return replace(
+            layout,
+            tensors=without_prefix(layout.tensors, prefix),
+            buffers=without_prefix(layout.buffers, prefix),
         )
-        return replace(layout, tensors=tensors, buffers=buffers)
-    kind = next((ending for ending in classes if name.endswith(ending)), None)
-    if kind is None:
-        raise undeclared_class(config)
     symbols = dict(layout.symbols)
     has_adapter = adapts and flag(config, "add_adapter", False)
     if kind == "ForPreTraining":
@@ -81,6 +67,19 @@ def with_speech_head(
     return replace(layout, tensors=(*layout.tensors, *heads), symbols=symbols)
 
 
+def over_encoder(whole: Layout, config: Config) -> Layout:
+    """Whisper's classifier of a sound: the encoder of ``whole`` alone, which runs once for it."""
+    part = components.ENCODER
+    encoder = without_prefix(tuple(t for t in whole.tensors if t.component == part), "model.")
+    heads = _classifier(config, "ForSequenceClassification", 256)
+    tensors = (*encoder, *(once(t.name, t.shape, component=t.component) for t in heads))
+    values = {**whole.symbols, "C": number_of_classes(config)}
+    values["L"] = values["Y"]
+    used = set().union(*(t.count.letters() for t in tensors))
+    symbols = {letter: value for letter, value in values.items() if letter in used}
+    return Layout(whole.family, tensors, symbols)
+
+
 def _classifier(config: Config, kind: str, projection: int) -> Tensors:
     part, each_frame = components.CLASSIFIER, Role.MULTIPLIED
     layers: Tensors = ()
@@ -92,8 +91,8 @@ def _classifier(config: Config, kind: str, projection: int) -> Tensors:
         width = as_polynomial(size(config, "classifier_proj_size", projection))
         projector = head("projector", width, role=each_frame)
         return (*layers, *projector, *head("classifier", C, inputs=width))
-    widths = stages(config, "tdnn_dim", (512, 512, 512, 512, 1500))
-    taps = stages(config, "tdnn_kernel", (5, 3, 3, 1, 1))
+    widths = sizes(config, "tdnn_dim", (512, 512, 512, 512, 1500))
+    taps = sizes(config, "tdnn_kernel", (5, 3, 3, 1, 1))
     if len(taps) < len(widths):
         got = shortened(config.get("tdnn_kernel"))
         raise ConfigError("config.json: tdnn_kernel", got, f"{len(widths)} sizes")
@@ -123,12 +122,12 @@ def _pretraining(config: Config) -> Tensors:
         expected = f"a multiple of {groups} groups"
         raise ConfigError("config.json: codevector_dim", f"{width}", expected)
     compared = as_polynomial(size(config, "proj_codevector_dim", 256))
-    code, inputs = as_polynomial(width), as_polynomial(stages(config, "conv_dim", WIDTHS)[-1])
+    code, inputs = as_polynomial(width), as_polynomial(sizes(config, "conv_dim", WIDTHS)[-1])
     if family == "unispeech-sat":  # quantizes what the encoder leaves
         inputs = d
     out, into = (d, compared) if family == "unispeech" else (compared, d)
     tensors = (
-        Tensor("quantizer.codevectors", _shape(1, codes, width // groups), part, Role.LOOKED_UP),
+        once("quantizer.codevectors", (1, codes, width // groups), Role.LOOKED_UP, component=part),
         *head("quantizer.weight_proj", as_polynomial(codes), inputs=inputs, component=part),
         *head("project_hid", out, inputs=into, component=part),
         *head("project_q", compared, inputs=code, component=part),
@@ -137,18 +136,14 @@ def _pretraining(config: Config) -> Tensors:
         letters = as_polynomial(size(config, "num_ctc_classes", 80))
         return (*tensors, *head("ctc_proj", letters, component=components.LM_HEAD))
     if family == "unispeech-sat":
-        labels = _shape(size(config, "num_clusters", 504), width)
+        labels = (size(config, "num_clusters", 504), width)
         return (
             *tensors,
             *head("speaker_proj", code, component=part),
-            Tensor("label_embeddings_concat", labels, part, Role.ONCE),
+            once("label_embeddings_concat", labels, component=part),
             *norm("layer_norm_for_extract", part, bias=True, repeat=ONE),
         )
     return tensors
-
-
-def _shape(*sides: int) -> tuple[Any, ...]:
-    return tuple(map(as_polynomial, sides))
 
 
 def adapter(config: Config, prefix: str, width: int) -> Tensors:

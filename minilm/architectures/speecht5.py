@@ -7,7 +7,6 @@ frames. Its vocoder makes a waveform of them. Names, shapes and defaults: huggin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,12 +20,18 @@ from minilm.architectures.building_blocks import (
     read_heads,
     separate_attention,
 )
-from minilm.architectures.config_fields import flag, layers, size, whole_number
-from minilm.architectures.davit import stages
+from minilm.architectures.config_fields import Config, flag, layers, size, sizes, whole_number
 from minilm.architectures.encoder_layers import encoder_layer
 from minilm.architectures.seq2seq_kin import cross_attention
 from minilm.architectures.task_heads import class_name_of, undeclared_class
-from minilm.architectures.vision_tower import Part, in_numbers, matrix, once
+from minilm.architectures.vision_tower import (
+    Part,
+    heard,
+    in_numbers,
+    matrix,
+    once,
+    running_statistics,
+)
 from minilm.architectures.wav2vec2 import LAYER
 from minilm.architectures.waveform import (
     WIDTHS,
@@ -38,11 +43,8 @@ from minilm.architectures.waveform import (
 )
 from minilm.errors import ConfigError
 from minilm.ledger import components
-from minilm.ledger.layout import Layout, Role, Tensor
+from minilm.ledger.layout import Layout, Role, Tensor, Tensors
 from minilm.ledger.symbols import ONE, as_polynomial
-
-Config = Mapping[str, Any]
-Tensors = tuple[Tensor, ...]
 
 
 def layout(config: Config) -> Layout:
@@ -124,7 +126,7 @@ def _encoder(config: Config, name: str, heard: str) -> Tensors:
         before = (
             *mask(config, prenet),
             *convolved,
-            *feature_projection(stages(config, "conv_dim", WIDTHS)[-1], prenet),
+            *feature_projection(sizes(config, "conv_dim", WIDTHS)[-1], prenet),
             *weight_normed(positional_convolution(config, f"{prenet}pos_conv_embed.conv")),
         )
     positions = Tensor(
@@ -213,23 +215,21 @@ def _smoothing(config: Config) -> list[tuple[int, int]]:
 
 
 def _smoothed(config: Config) -> Tensors:
-    buffers: list[Tensor] = []
-    for i, (_, outputs) in enumerate(_smoothing(config)):
-        name = f"speech_decoder_postnet.layers.{i}.batch_norm"
-        part = components.LM_HEAD
-        buffers += (
-            once(f"{name}.running_{n}", (outputs,), component=part) for n in ("mean", "var")
+    return tuple(
+        buffer
+        for i, (_, outputs) in enumerate(_smoothing(config))
+        for buffer in running_statistics(
+            f"speech_decoder_postnet.layers.{i}.batch_norm", outputs, components.LM_HEAD
         )
-        buffers.append(once(f"{name}.num_batches_tracked", (), component=part))
-    return tuple(buffers)
+    )
 
 
 def _vocoder(config: Config) -> Layout:
     """HiFi-GAN: each stage has more samples, fewer channels, and residual blocks of several widths."""
     first, bands = size(config, "upsample_initial_channel", 512), size(config, "model_in_dim", 80)
-    rates = stages(config, "upsample_rates", (4, 4, 4, 4))
-    wide = stages(config, "upsample_kernel_sizes", (8, 8, 8, 8))
-    taps = stages(config, "resblock_kernel_sizes", (3, 7, 11))
+    rates = sizes(config, "upsample_rates", (4, 4, 4, 4))
+    wide = sizes(config, "upsample_kernel_sizes", (8, 8, 8, 8))
+    taps = sizes(config, "resblock_kernel_sizes", (3, 7, 11))
     dilations = config.get("resblock_dilation_sizes") or [(1, 3, 5)] * 3
     if not isinstance(dilations, (list, tuple)) or not all(
         isinstance(each, (list, tuple)) for each in dilations
@@ -251,8 +251,6 @@ def _vocoder(config: Config) -> Layout:
                 for n in range(len(each)):
                     tensors += matrix(f"{block}.{kind}.{n}", (channels, channels, tap))
     tensors += matrix("conv_post", (1, channels, 7))
-    own, kept = (
-        tuple(replace(t, component=components.AUDIO) for t in each)
-        for each in (tensors, [once(n, (bands,)) for n in ("mean", "scale")])
-    )
-    return Layout(config["model_type"], own, {}, buffers=kept)
+    means = tuple(once(name, (bands,)) for name in ("mean", "scale"))
+    own = heard(Part(tuple(tensors), buffers=means))
+    return Layout(config["model_type"], own.tensors, {}, buffers=own.buffers)

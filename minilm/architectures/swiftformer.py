@@ -5,113 +5,99 @@ Names, shapes and defaults: huggingface/transformers `models/swiftformer`.
 
 from __future__ import annotations
 
-from minilm.architectures.config_fields import flag, size
-from minilm.architectures.staged_vision import (
+from minilm.architectures.config_fields import Config, depths, flag, listed, sides, size, sizes
+from minilm.architectures.staged_vision import Stage, inner_width, stages
+from minilm.architectures.vision_parts import (
     IMAGES,
-    Config,
-    Map,
-    Stage,
-    Tensors,
+    NOTHING,
     as_class,
+    batch_norm,
     classifier,
-    depths,
+    convolution,
     feed_forward,
-    inner_width,
+    in_layers,
+    joined,
     layer_scales,
-    listed,
-    per_stage,
-    plain,
-    tensors_of,
+    linear,
+    parameter,
+    under,
 )
-from minilm.architectures.vit import sides
+from minilm.architectures.vision_tower import Part, Width
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role
-from minilm.ledger.symbols import Polynomial, as_polynomial
 
-_PATCH = components.PATCH_EMBEDDING
+_PATCH, _NORM = components.PATCH_EMBEDDING, components.EMBEDDING_NORM
 
 
 def layout(config: Config) -> Layout:
     """The tensors of a class of SwiftFormer for a config.json."""
-    each = depths(config, "depths", (3, 3, 6, 4))
-    widths = per_stage(config, "embed_dims", (48, 56, 112, 220), len(each))
-    smaller = listed(config, "downsamples", (True,) * 4, len(each))
-    body = _embeddings(config, widths[0])
+    layers = depths(config, "depths", (3, 3, 6, 4))
+    widths = sizes(config, "embed_dims", (48, 56, 112, 220), len(layers))
+    smaller = listed(config, "downsamples", (True,) * 4, len(layers))
+    parts = [_embeddings(config, widths[0])]
     index = 0  # in the network, in which there is an embedding between stages
-    for number, (depth, width) in enumerate(zip(each, widths, strict=True)):
-        stage = Stage(number, depth, as_polynomial(width), width)
-        body += _stage(config, f"encoder.network.{index}.blocks.", stage)
+    for stage in stages(layers, widths):
+        width, name = stage.value, f"encoder.network.{index}.blocks."
+        parts.append(under(name, _stage(config, stage)))
         index += 1
-        if stage.number == len(each) - 1:
+        if stage.number == len(layers) - 1:
             break
-        following = widths[number + 1]
-        if flag({"downsamples": smaller[number]}, "downsamples", True) or width != following:
-            kernel = sides(config, "down_patch_size", 3)
-            maps = (
-                Map("proj", _PATCH, (following, width, *kernel)),
-                Map("norm", components.EMBEDDING_NORM, (following,)),
-            )
-            body += tensors_of(f"encoder.network.{index}.", maps)
+        following = widths[stage.number + 1]
+        is_smaller = flag({"downsamples": smaller[stage.number]}, "downsamples", True)
+        if is_smaller or width != following:
+            down, kernel = f"encoder.network.{index}", sides(config, "down_patch_size", 3)
+            projection = convolution(f"{down}.proj", following, width, kernel, _PATCH, bias=True)
+            parts += [projection, batch_norm(f"{down}.norm", following, _NORM)]
             index += 1
-    last = widths[-1]
-    heads = (*classifier(last, "head"), *classifier(last, "dist_head"))
-    gain = tensors_of("", (Map("norm", components.FINAL_NORM, (last,)),))
-    first = "patch_embed.patch_embedding."
-    return as_class(
-        config,
-        "swiftformer",
-        body,
-        {IMAGES: (*gain, *heads)},
-        batch_norms=("norm", "norm1", f"{first}1", f"{first}4"),
+    body, last = joined(*parts), widths[-1]
+    images = joined(
+        under("swiftformer.", body),
+        batch_norm("norm", last, components.FINAL_NORM),
+        classifier(config, "head", last),
+        classifier(config, "dist_head", last),
+    )
+    return as_class(config, {"Model": body, IMAGES: images})
+
+
+def _embeddings(config: Config, width: int) -> Part:
+    half, channels = width // 2, size(config, "num_channels", 3)
+    return under(
+        "patch_embed.patch_embedding.",
+        convolution("0", half, channels, 3, _PATCH, bias=True),
+        batch_norm("1", half, _NORM),
+        convolution("3", width, half, 3, _PATCH, bias=True),
+        batch_norm("4", width, _NORM),
     )
 
 
-def _embeddings(config: Config, width: int) -> Tensors:
-    half, channels, gain = width // 2, size(config, "num_channels", 3), components.EMBEDDING_NORM
-    maps = (
-        Map("0", _PATCH, (half, channels, 3, 3)),
-        Map("1", gain, (half,)),
-        Map("3", _PATCH, (width, half, 3, 3)),
-        Map("4", gain, (width,)),
-    )
-    return tensors_of("patch_embed.patch_embedding.", maps)
-
-
-def _stage(config: Config, blocks: str, stage: Stage) -> Tensors:
+def _stage(config: Config, stage: Stage) -> Part:
     """Layers of convolutions, and a last one that also attends."""
-    last, width = f"{blocks}{stage.depth - 1}.", stage.width
-    alone = stage._replace(depth=1)
-    tensors: Tensors = ()
-    if stage.depth > 1:
-        others = stage._replace(depth=stage.depth - 1)
-        tensors += _convolutions(f"{blocks}{{i}}.", others, inner_width(config, stage))
-    tensors += _convolutions(f"{last}local_representation.", alone, width)
-    tensors += tensors_of(
-        last,
-        (
-            Map("attn.to_query", components.ATTENTION_QUERY, (width, width)),
-            Map("attn.to_key", components.ATTENTION_KEY, (width, width)),
-            Map("attn.proj", components.ATTENTION_VALUE, (width, width)),
-            Map("attn.final", components.ATTENTION_OUTPUT, (width, width)),
-            Map("linear.norm1", components.FEED_FORWARD_NORM, (width,)),
-            *feed_forward("linear.fc1 linear.fc2", width, inner_width(config, stage), 1, 1),
+    width, inner, others = stage.width, inner_width(config, stage), stage.depth - 1
+    convolved = under("{i}.", _convolutions(width, inner))
+    scales = layer_scales("layer_scale_1 layer_scale_2", width, 1, 1)
+    return joined(
+        in_layers(convolved, others),
+        under(
+            f"{others}.",
+            under("local_representation.", _convolutions(width, width)),
+            linear("attn.to_query", width, width, components.ATTENTION_QUERY),
+            linear("attn.to_key", width, width, components.ATTENTION_KEY),
+            linear("attn.proj", width, width, components.ATTENTION_VALUE),
+            linear("attn.final", width, width, components.ATTENTION_OUTPUT),
+            batch_norm("linear.norm1", width, components.FEED_FORWARD_NORM),
+            feed_forward("linear.fc1 linear.fc2", width, inner, convolves=True),
+            parameter("attn.w_g", (width, 1), components.ATTENTION_GATE),
+            scales if flag(config, "use_layer_scale", True) else NOTHING,
         ),
     )
-    tensors += (plain(f"{last}attn.w_g", components.ATTENTION_GATE, (width, 1)),)
-    if flag(config, "use_layer_scale", True):
-        tensors += layer_scales(f"{last}layer_scale_1 {last}layer_scale_2", alone, 1, 1)
-    return tensors
 
 
-def _convolutions(prefix: str, stage: Stage, inner: Polynomial | int) -> Tensors:
+def _convolutions(width: Width, inner: Width) -> Part:
     """Over neighbours of each channel, and over the channels of each square."""
-    width, depth = stage.width, stage.depth
-    scale = plain(
-        f"{prefix}layer_scale", components.MIXER_OUTPUT, (width, 1, 1), depth, Role.SCALED
+    part = components.MIXER_OUTPUT
+    return joined(
+        convolution("depth_wise_conv", width, 1, 3, components.MIXER_INPUT, bias=True),
+        batch_norm("norm", width, components.MIXER_NORM),
+        feed_forward("point_wise_conv1 point_wise_conv2", width, inner, convolves=True),
+        parameter("layer_scale", (width, 1, 1), part, Role.SCALED),
     )
-    maps = (
-        Map("depth_wise_conv", components.MIXER_INPUT, (width, 1, 3, 3)),
-        Map("norm", components.MIXER_NORM, (width,)),
-        *feed_forward("point_wise_conv1 point_wise_conv2", width, inner, 1, 1),
-    )
-    return (*tensors_of(prefix, maps, depth), scale)

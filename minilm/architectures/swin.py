@@ -6,35 +6,47 @@ shapes and defaults: huggingface/transformers `models/{swin,swinv2,donut}`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from minilm.architectures.building_blocks import d
-from minilm.architectures.config_fields import flag, size
+from minilm.architectures.config_fields import Config, flag, sides, size
+from minilm.architectures.joint_text import is_version_4
 from minilm.architectures.staged_vision import (
-    IMAGES,
-    MASKED_IMAGES,
-    Config,
-    Map,
     Stage,
-    Tensors,
-    as_class,
-    classifier,
     doubling,
-    feed_forward,
     heads_of,
     inner_width,
     masked_images,
-    norms,
-    plain,
-    projections,
-    tensors_of,
 )
-from minilm.architectures.vit import sides
+from minilm.architectures.vision_parts import (
+    BACKBONE,
+    IMAGES,
+    MASKED_IMAGES,
+    NOTHING,
+    as_class,
+    attention,
+    classifier,
+    convolution,
+    feed_forward,
+    in_layers,
+    joined,
+    linear,
+    norm,
+    norms,
+    output_norms,
+    parameter,
+    under,
+)
+from minilm.architectures.vision_tower import Part, once
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role
 from minilm.ledger.symbols import ONE
 
-_BLOCK = "encoder.layers.{s}.blocks.{i}."
-_ATTENTION = "attention.self."
-_INDEX = "relative_position_index"
+_PATCH, _POSITION = components.PATCH_EMBEDDING, components.POSITION_EMBEDDING
+_FINAL = components.FINAL_NORM
+_SELF, _INDEX = "attention.self.", "attention.self.relative_position_index"
+_DEPTHS = (2, 2, 6, 2)
 _POSITION_WIDTH = 512  # of the network that computes Swin 2's positions
 
 
@@ -42,99 +54,85 @@ def layout(config: Config) -> Layout:
     """The tensors of a class of these types for a config.json."""
     family = config["model_type"]
     is_donut = family == "donut-swin"
-    prefix = "donut" if is_donut else family
-    each = doubling(config, (2, 2, 6, 2))
+    prefix = "donut." if is_donut else f"{family}."
+    each = doubling(config, _DEPTHS)
     heads = heads_of(config, "num_heads", (3, 6, 12, 24), [stage.value for stage in each])
-    layers, positions = _layers(config, each, heads)
     last = each[-1].width
-    classes = {IMAGES: classifier(last)}
-    final: Tensors = ()
-    if not is_donut:
-        final = tensors_of("", (Map("layernorm", components.FINAL_NORM, (last,)),))
-        classes[MASKED_IMAGES] = masked_images(config, prefix, last)
-    block = _BLOCK.replace("{s}", "{i}") + _ATTENTION
-    return as_class(
-        config,
-        prefix,
-        (*_embeddings(config), *layers, *final),
-        classes,
-        symbols={"d": each[0].value},
-        buffers=positions if is_donut else (),
-        ignored=() if is_donut else (block + _INDEX, block + "relative_coords_table"),
+    trunk = joined(
+        Part((), {"d": each[0].value}),
+        _embeddings(config),
+        under("encoder.", swin_stages(config, each, heads)),
     )
+    body = joined(trunk, NOTHING if is_donut else norm("layernorm", last, _FINAL))
+    whole = under(prefix, body)
+    classes = {"Model": body, IMAGES: joined(whole, classifier(config, "classifier", last))}
+    if is_donut:
+        return as_class(config, classes)
+    maps = output_norms(config, [stage.width for stage in each], _DEPTHS)
+    # transformers 5 keeps a norm that it does not use, under the name of the model within.
+    unused = NOTHING if is_version_4(config) else norm("swin.layernorm", last, _FINAL)
+    classes[BACKBONE] = trunk if family == "swinv2" else joined(trunk, unused, maps)
+    classes[MASKED_IMAGES] = joined(whole, masked_images(config, family, last))
+    block = "encoder.layers.{i}.blocks.{i}."
+    recomputed = (block + _INDEX, f"{block}{_SELF}relative_coords_table")
+    ignored = (*recomputed, *(prefix + name for name in recomputed))
+    return replace(as_class(config, classes), buffers=(), ignored=ignored)
 
 
-def _embeddings(config: Config) -> Tensors:
+def _embeddings(config: Config) -> Part:
     patch, picture = sides(config, "patch_size", 4), sides(config, "image_size", 224)
-    projection = Map(
-        "patch_embeddings.projection",
-        components.PATCH_EMBEDDING,
-        (d, size(config, "num_channels", 3), *patch),
-    )
-    gain = Map("norm", components.EMBEDDING_NORM, (d,))
-    tensors = tensors_of("embeddings.", (projection, gain))
-    if not flag(config, "use_absolute_embeddings", False):
-        return tensors
+    channels = size(config, "num_channels", 3)
     rows = (picture[0] // patch[0]) * (picture[1] // patch[1])
     rows += config["model_type"] != "swin"  # the others have one for a class, which they have not
-    part = components.POSITION_EMBEDDING
-    name = "embeddings.position_embeddings"
-    return (*tensors, plain(name, part, (1, rows, d), role=Role.ADDED))
+    table = parameter("position_embeddings", (1, rows, d), _POSITION, Role.ADDED)
+    return under(
+        "embeddings.",
+        convolution("patch_embeddings.projection", d, channels, patch, _PATCH, bias=True),
+        norm("norm", d, components.EMBEDDING_NORM),
+        table if flag(config, "use_absolute_embeddings", False) else NOTHING,
+    )
 
 
-def _layers(config: Config, each: list[Stage], heads: list[int]) -> tuple[Tensors, Tensors]:
-    """The stages' tensors; and each block's index of positions, which only Donut's files hold."""
-    is_second = config["model_type"] == "swinv2"
-    tensors: Tensors = ()
-    buffers: Tensors = ()
-    area = size(config, "window_size", 7) ** 2
+def swin_stages(config: Config, each: Sequence[Stage], heads: Sequence[int]) -> Part:
+    """The stages, with each block's index of positions, which not all files hold."""
+    is_second = config.get("model_type") == "swinv2"
+    parts = []
     for stage, count in zip(each, heads, strict=True):
-        prefix = _BLOCK.replace("{s}", f"{stage.number}")
-        tensors += tensors_of(prefix, _block(config, stage), stage.depth)
-        tensors += _positions(config, prefix + _ATTENTION, stage, count)
-        index, part = prefix + _ATTENTION + _INDEX, components.POSITION_EMBEDDING
-        buffers += (plain(index, part, (area, area), stage.depth),)
+        name, width = f"layers.{stage.number}", stage.width
+        block = under(f"{name}.blocks.{{i}}.", _block(config, stage, count))
+        parts.append(in_layers(block, stage.depth))
         if stage is not each[-1]:
-            width = stage.width
-            gathered = (2 if is_second else 4) * width
-            merged = (
-                Map("reduction", components.PATCH_EMBEDDING, (2 * width, 4 * width), bias=False),
-                Map("norm", components.PATCH_EMBEDDING, (gathered,)),
-            )
-            tensors += tensors_of(f"encoder.layers.{stage.number}.downsample.", merged)
-    return tensors, buffers
+            down, gathered = f"{name}.downsample", (2 if is_second else 4) * width
+            parts.append(linear(f"{down}.reduction", 2 * width, 4 * width, _PATCH, bias=False))
+            parts.append(norm(f"{down}.norm", gathered, _PATCH))
+    return joined(*parts)
 
 
-def _block(config: Config, stage: Stage) -> tuple[Map, ...]:
+def _block(config: Config, stage: Stage, heads: int) -> Part:
     width, bias = stage.width, flag(config, "qkv_bias", True)
-    names = f"{_ATTENTION}query {_ATTENTION}key {_ATTENTION}value attention.output.dense"
-    attention = projections(names, width, bias=bias)
-    if config["model_type"] == "swinv2":
-        attention = tuple(
-            each._replace(bias=False) if each.name.endswith("key") else each for each in attention
-        )
-    return (
-        *norms("layernorm_before layernorm_after", width),
-        *attention,
-        *feed_forward("intermediate.dense output.dense", width, inner_width(config, stage)),
+    maps = attention(
+        f"{_SELF}query {_SELF}key {_SELF}value attention.output.dense", width, bias=bias
+    )
+    if config.get("model_type") == "swinv2":
+        maps = Part(tuple(t for t in maps.tensors if not t.name.endswith("key.bias")))
+    return joined(
+        norms("layernorm_before layernorm_after", width),
+        maps,
+        feed_forward("intermediate.dense output.dense", width, inner_width(config, stage)),
+        _positions(config, heads),
     )
 
 
-def _positions(config: Config, prefix: str, stage: Stage, heads: int) -> Tensors:
-    part, window = components.POSITION_EMBEDDING, size(config, "window_size", 7)
-    if config["model_type"] != "swinv2":
-        table = f"{prefix}relative_position_bias_table"
-        return (plain(table, part, ((2 * window - 1) ** 2, heads), stage.depth, Role.ADDED),)
-    scale = plain(
-        f"{prefix}logit_scale",
-        components.ATTENTION_QK_NORM,
-        (heads, ONE, ONE),
-        stage.depth,
-        Role.SCALED,
+def _positions(config: Config, heads: int) -> Part:
+    window = size(config, "window_size", 7)
+    index = Part((), buffers=(once(_INDEX, (window**2, window**2), component=_POSITION),))
+    if config.get("model_type") != "swinv2":
+        table, rows = f"{_SELF}relative_position_bias_table", (2 * window - 1) ** 2
+        return joined(parameter(table, (rows, heads), _POSITION, Role.ADDED), index)
+    scale, part, inner = (heads, ONE, ONE), components.ATTENTION_QK_NORM, _POSITION_WIDTH
+    return under(
+        _SELF,
+        parameter("logit_scale", scale, part, Role.SCALED),
+        linear("continuous_position_bias_mlp.0", inner, 2, _POSITION),
+        linear("continuous_position_bias_mlp.2", heads, inner, _POSITION, bias=False),
     )
-    inner = _POSITION_WIDTH
-    network = (
-        Map("continuous_position_bias_mlp.0", part, (inner, 2)),
-        Map("continuous_position_bias_mlp.2", part, (heads, inner), bias=False),
-    )
-    return (scale, *tensors_of(prefix, network, stage.depth))

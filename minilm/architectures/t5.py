@@ -9,24 +9,20 @@ the files of version 1.1, whatever version 5 of transformers makes of that.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from reprlib import repr as shortened
-from typing import Any
 
 from minilm.architectures.bart import as_encoder
 from minilm.architectures.building_blocks import E, L, V, d, f, h, k, linear, lm_head, norm
-from minilm.architectures.config_fields import field_name, flag, layers, size, whole_number
+from minilm.architectures.config_fields import Config, field_name, flag, layers, size, whole_number
 from minilm.architectures.moe import group_of, read_experts
 from minilm.architectures.task_heads import class_name_of, undeclared_class
 from minilm.errors import ConfigError
 from minilm.ledger import components
-from minilm.ledger.layout import AttentionSpec, Layout, Role, Tensor
+from minilm.ledger.layout import AttentionSpec, Layout, Role, Tensor, Tensors
 from minilm.ledger.symbols import ONE, Polynomial, as_polynomial, symbol
 
 Y = symbol("Y")
-Config = Mapping[str, Any]
-Tensors = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)

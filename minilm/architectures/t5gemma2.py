@@ -7,13 +7,11 @@ tables are one. The encoder runs once a text. Names, shapes and defaults: huggin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from minilm.architectures.bart import as_encoder
 from minilm.architectures.building_blocks import d, read_heads
-from minilm.architectures.config_fields import flag, sub_config
+from minilm.architectures.config_fields import Config, flag, sub_config
 from minilm.architectures.gemma import layout as gemma
 from minilm.architectures.joint_text import joined
 from minilm.architectures.task_heads import WITH_ENCODERS, class_name_of, undeclared_class
@@ -22,7 +20,6 @@ from minilm.architectures.vision_tower import Part, W, gain, in_numbers, once, p
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
 
-Config = Mapping[str, Any]
 _NAMES = {
     "model.": "model.{}.",
     ".input_layernorm": ".pre_self_attn_layernorm",
@@ -77,7 +74,7 @@ def layout(config: Config) -> Layout:
     )
     vision = sub_config(fields, "vision_config")
     seeing = tower(vision, "model.encoder.vision_tower", "siglip_vision_model")
-    return joined(text, "t5gemma2", seeing, Part(between, {}))
+    return joined(text, "t5gemma2", seeing, Part(between))
 
 
 def _stack(config: Config, name: str, tied: bool) -> Layout:

@@ -6,7 +6,7 @@ classifier `score` (LlamaForSequenceClassification), and the layouts here are of
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -63,6 +63,18 @@ def class_name_of(config: Mapping[str, Any]) -> str:
     return names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
 
 
+def class_ending(config: Mapping[str, Any], endings: Iterable[str]) -> str:
+    """The one of ``endings`` that the config's class has, the first where it names none.
+
+    Raises UndeclaredClassError for another class.
+    """
+    name = class_name_of(config)
+    ending = next((each for each in endings if not name or name.endswith(each)), None)
+    if ending is None:
+        raise undeclared_class(config)
+    return ending
+
+
 def with_task_head(
     layout: Layout, config: Mapping[str, Any], *, causal_only: bool = False
 ) -> Layout | None:
@@ -114,10 +126,10 @@ def with_class(layout: Layout, config: Mapping[str, Any], heads: TaskHeads) -> L
     if name.endswith("Model"):
         return replace(
             body,
-            tensors=_without_prefix(
+            tensors=without_prefix(
                 (*bare, *(pooled if heads.pooler_of_body else ())), heads.prefix
             ),
-            buffers=_without_prefix(body.buffers, heads.prefix),
+            buffers=without_prefix(body.buffers, heads.prefix),
         )
     labels = {**layout.symbols, "C": number_of_classes(config)}
     symbols = labels if heads.order_by_labels else dict(layout.symbols)
@@ -171,7 +183,7 @@ def head(
     return Tensor(f"{name}.weight", (outputs, inputs), component, role), bias
 
 
-def _without_prefix(tensors: tuple[Tensor, ...], prefix: str) -> tuple[Tensor, ...]:
+def without_prefix(tensors: tuple[Tensor, ...], prefix: str) -> tuple[Tensor, ...]:
     return tuple(replace(t, name=t.name.removeprefix(prefix)) for t in tensors)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from minilm.architectures import ibert
 from minilm.architectures.building_blocks import L, T, V, d, h, linear, norm, read_heads
-from minilm.architectures.config_fields import flag, layers, size
+from minilm.architectures.config_fields import Config, flag, layers, size
 from minilm.architectures.deberta import deberta, deberta_v2
 from minilm.architectures.decoder import Defaults
 from minilm.architectures.encoder_layers import (
@@ -28,12 +28,10 @@ from minilm.architectures.encoder_layers import (
 from minilm.architectures.task_heads import ROBERTA_CLASSES, TaskHeads, with_class
 from minilm.errors import ConfigError
 from minilm.ledger import components
-from minilm.ledger.layout import Layout, Role, Tensor
+from minilm.ledger.layout import Layout, Role, Tensor, Tensors
 from minilm.ledger.symbols import ONE, ZERO, Polynomial, as_polynomial, symbol
 
 p, i = symbol("p"), symbol("i")
-Config = Mapping[str, Any]
-Tensors = tuple[Tensor, ...]
 _BERT_HEAD = ("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm")
 _ROBERTA_HEAD = ("lm_head.dense", "lm_head.layer_norm")
 

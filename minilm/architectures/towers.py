@@ -7,11 +7,10 @@ qwen2_5_vl,qwen3_vl,glm4v}`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from minilm.architectures import page_towers, patch_towers, siglip_towers, video_towers
-from minilm.architectures.config_fields import flag, layers, size
+from minilm.architectures.config_fields import Config, flag, layers, sides, size
 from minilm.architectures.davit import davit
 from minilm.architectures.sam import sam_tower
 from minilm.architectures.vision_tower import (
@@ -31,11 +30,7 @@ from minilm.architectures.vision_tower import (
     vision_symbols,
     without_bias,
 )
-from minilm.architectures.vit import sides
 from minilm.ledger.layout import Role
-from minilm.ledger.symbols import as_polynomial
-
-Config = Mapping[str, Any]
 
 
 def tower(config: Config, name: str, default: str) -> Part:
@@ -175,7 +170,7 @@ def _ovis2(config: Config, name: str) -> Part:
         gain(f"{block}.rms_norm2", W, Y),
         gain(f"{body}.rms_norm", W),
         *projector([without_bias(f"{name}.head_linear", words, merged)]),
-        *projector(vector(f"{name}.head_norm", as_polynomial(words))),
+        *projector(vector(f"{name}.head_norm", words)),
     )
     return Part(
         tensors,

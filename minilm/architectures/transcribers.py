@@ -6,7 +6,6 @@ and defaults: huggingface/transformers `models/{canary,cohere_asr,moonshine_stre
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from reprlib import repr as shortened
 from typing import Any
@@ -24,7 +23,7 @@ from minilm.architectures.building_blocks import (
     read_heads,
     separate_attention,
 )
-from minilm.architectures.config_fields import flag, layers, number, size, sub_config
+from minilm.architectures.config_fields import Config, flag, layers, number, size, sub_config
 from minilm.architectures.fast_conformer import PARAKEET, fast_conformer
 from minilm.architectures.seq2seq_kin import cross_attention
 from minilm.architectures.task_heads import (
@@ -37,12 +36,10 @@ from minilm.architectures.vision_tower import Part, in_numbers
 from minilm.architectures.waveform import convolution
 from minilm.errors import ConfigError
 from minilm.ledger import components
-from minilm.ledger.layout import Layout, Role, Tensor
+from minilm.ledger.layout import Layout, Role, Tensor, Tensors
 from minilm.ledger.symbols import ONE, Polynomial, as_polynomial, symbol
 
 T = symbol("T")
-Config = Mapping[str, Any]
-Tensors = tuple[Tensor, ...]
 
 _BODY = "model.decoder"
 

@@ -9,20 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from reprlib import repr as shortened
-from typing import Any
 
 from minilm.architectures import t5
 from minilm.architectures.building_blocks import d, h
-from minilm.architectures.config_fields import size
+from minilm.architectures.config_fields import Config, sides, size
 from minilm.architectures.task_heads import WITH_ENCODERS, class_name_of, undeclared_class
 from minilm.architectures.vision_tower import matrix, once
-from minilm.architectures.vit import sides
 from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
 from minilm.ledger.symbols import as_polynomial
 
-Config = Mapping[str, Any]
 _DEFAULTS = {
     "vocab_size": 33201,
     "d_model": 1024,

@@ -7,14 +7,10 @@ token. Names, shapes and defaults: huggingface/transformers
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
 from reprlib import repr as shortened
-from typing import Any
 
 from minilm.architectures.building_blocks import d
-from minilm.architectures.config_fields import size, sub_config
-from minilm.architectures.davit import stages
+from minilm.architectures.config_fields import Config, size, sizes, sub_config
 from minilm.architectures.joint_text import Model, joined, text_layout
 from minilm.architectures.task_heads import (
     WITH_ENCODERS,
@@ -22,13 +18,10 @@ from minilm.architectures.task_heads import (
     class_name_of,
     undeclared_class,
 )
-from minilm.architectures.vision_tower import Part, Tensors, gain, matrix, once, projector
+from minilm.architectures.vision_tower import Part, gain, heard, matrix, once, projector
 from minilm.errors import ConfigError
-from minilm.ledger import components
-from minilm.ledger.layout import Layout, Role, Tensor
+from minilm.ledger.layout import Layout, Role, Tensor, Tensors
 from minilm.ledger.symbols import as_polynomial
-
-Config = Mapping[str, Any]
 
 _MODEL = Model(
     "qwen2",
@@ -59,15 +52,15 @@ def layout(config: Config) -> Layout:
         between += matrix(f"{maps}_linear_1", (d, heard))
         between.append(gain(f"{maps}_norm", d))
         between += matrix(f"{maps}_linear_2", (d, d))
-    return joined(text, config["model_type"], *towers, Part(projector(between), {}))
+    return joined(text, config["model_type"], *towers, Part(projector(between)))
 
 
 def _tokenizer(config: Config, name: str) -> Part:
     kind = config.get("model_type") or _TYPE
     if kind != _TYPE:
         raise UndeclaredClassError(f"config.json: {name}_config", shortened(kind), _TYPE)
-    ratios = stages(config, "downsampling_ratios", (2, 2, 4, 5, 5, 8))
-    depths = stages(config, "depths", (3, 3, 3, 3, 3, 3, 8))
+    ratios = sizes(config, "downsampling_ratios", (2, 2, 4, 5, 5, 8))
+    depths = sizes(config, "depths", (3, 3, 3, 3, 3, 3, 8))
     if len(depths) <= len(ratios):
         expected = f"{len(ratios) + 1} sizes"
         raise ConfigError("config.json: depths", f"{len(depths)} sizes", expected)
@@ -83,7 +76,7 @@ def _tokenizer(config: Config, name: str) -> Part:
         width *= 2
         tensors += _stage(config, f"{layer}.stage", width, depths[i + 1])
     tensors += matrix(f"{name}.head.conv", (size(config, "hidden_size", 64), width, taps))
-    return Part(tuple(replace(t, component=components.AUDIO) for t in tensors), {})
+    return heard(Part(tuple(tensors)))
 
 
 def _stage(config: Config, name: str, width: int, depth: int) -> Tensors:

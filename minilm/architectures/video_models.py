@@ -5,14 +5,13 @@ Names, shapes and defaults: huggingface/transformers `models/TYPE`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from minilm.architectures import image_projectors as projectors
 from minilm.architectures import sound_towers
 from minilm.architectures.building_blocks import s
-from minilm.architectures.config_fields import sub_config
+from minilm.architectures.config_fields import Config, sub_config
 from minilm.architectures.decoder import BLOCK, MLP
 from minilm.architectures.joint_text import Model, is_version_4
 from minilm.architectures.moe import (
@@ -25,8 +24,6 @@ from minilm.architectures.moe import (
 )
 from minilm.architectures.vision_tower import Part
 from minilm.ledger.layout import Layout
-
-Config = Mapping[str, Any]
 
 
 def _stacked(text: Layout, config: Config) -> Layout:

@@ -6,15 +6,12 @@ exaone4_5}`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
-from minilm.architectures.config_fields import field_name, flag, layer_numbers, layers, size
+from minilm.architectures.config_fields import Config, field_name, flag, layer_numbers, layers, size
 from minilm.architectures.vision_tower import (
     F,
     Part,
-    Tensors,
     W,
     Y,
     gain,
@@ -23,9 +20,8 @@ from minilm.architectures.vision_tower import (
     vector,
     without_bias,
 )
+from minilm.ledger.layout import Tensors
 from minilm.ledger.symbols import Polynomial, as_polynomial
-
-Config = Mapping[str, Any]
 
 
 def _patches(config: Config, name: str, patch: int, *, bias: bool) -> Tensors:

@@ -6,21 +6,22 @@ They add no FLOPs to a token. Names and shapes: huggingface/transformers `models
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from minilm.architectures.config_fields import layers, size
+from minilm.architectures.config_fields import Config, layers, size
 from minilm.ledger import components
-from minilm.ledger.layout import Role, Tensor
+from minilm.ledger.layout import Role, Tensor, Tensors
 from minilm.ledger.symbols import ONE, Polynomial, as_polynomial, symbol
 
-Tensors = tuple[Tensor, ...]
+Width = Polynomial | int
 W, Y, F, P = (symbol(letter) for letter in "WYFP")  # width, layers, feed-forward, patches
 
 
 def vision_symbols(
-    config: Mapping[str, Any], *, width: int, depth: int, inner: int, image: int, patch: int
+    config: Config, *, width: int, depth: int, inner: int, image: int, patch: int
 ) -> dict[str, int]:
     """The letters' values for a `vision_config`, with the defaults of its type."""
     side = size(config, "image_size", image) // size(config, "patch_size", patch)
@@ -50,7 +51,7 @@ def siglip_tower(
 
 
 def siglip_part(
-    config: Mapping[str, Any],
+    config: Config,
     name: str,
     *,
     patch: int,
@@ -101,21 +102,28 @@ def _pooling_head(head: str) -> tuple[Tensor, ...]:
 
 
 def matrix(
-    name: str, shape: tuple[Polynomial | int, ...], repeat: Polynomial = ONE
-) -> tuple[Tensor, ...]:
+    name: str,
+    shape: tuple[Width, ...],
+    repeat: Polynomial = ONE,
+    component: str = components.VISION,
+    *,
+    bias: bool = True,
+) -> Tensors:
     """``name.weight`` and ``name.bias``, of a linear map or a convolution."""
-    bias = once(f"{name}.bias", shape[:1], Role.ADDED, repeat)
-    return (once(f"{name}.weight", shape, repeat=repeat), bias)
+    weight = once(f"{name}.weight", shape, repeat=repeat, component=component)
+    if not bias:
+        return (weight,)
+    return (weight, once(f"{name}.bias", shape[:1], Role.ADDED, repeat, component))
 
 
-def vector(name: str, width: Polynomial, repeat: Polynomial = ONE) -> tuple[Tensor, ...]:
+def vector(name: str, width: Width, repeat: Polynomial = ONE) -> tuple[Tensor, ...]:
     """``name.weight`` and ``name.bias`` of a LayerNorm."""
     return matrix(name, (width,), repeat)
 
 
 def once(
     name: str,
-    shape: tuple[Polynomial | int, ...],
+    shape: tuple[Width, ...],
     role: Role = Role.ONCE,
     repeat: Polynomial = ONE,
     component: str = components.VISION,
@@ -128,29 +136,59 @@ class Part(NamedTuple):
     """The tensors of a part of a larger model, its letters' values, and its buffers."""
 
     tensors: Tensors
-    symbols: dict[str, int]
+    symbols: Mapping[str, int] = MappingProxyType({})
     buffers: Tensors = ()
+
+
+def changed(part: Part, change: Callable[[Tensor], dict[str, Any]]) -> Part:
+    """With the fields that ``change`` gives of each of its tensors and buffers."""
+    tensors, buffers = (
+        tuple(replace(tensor, **change(tensor)) for tensor in each)
+        for each in (part.tensors, part.buffers)
+    )
+    return Part(tensors, part.symbols, buffers)
+
+
+def heard(part: Part) -> Part:
+    """Of an encoder of sound, which runs once for it."""
+
+    def once_a_sound(tensor: Tensor) -> dict[str, Any]:
+        role = Role.ADDED if tensor.role is Role.ADDED else Role.ONCE
+        return {"component": components.AUDIO, "role": role}
+
+    return changed(part, once_a_sound)
 
 
 def in_numbers(part: Part) -> Part:
     """With the values of its letters in their place, for a part beside another that has the same."""
 
-    def fixed(tensor: Tensor) -> Tensor:
-        shape, repeat = (
-            tuple(as_polynomial(each.value(part.symbols)) for each in dimensions)
-            for dimensions in (tensor.shape, (tensor.repeat,))
-        )
-        return replace(tensor, shape=shape, repeat=repeat[0])
+    def fixed(size: Polynomial) -> Polynomial:
+        return as_polynomial(size.value(part.symbols))
 
-    return Part(tuple(map(fixed, part.tensors)), {}, tuple(map(fixed, part.buffers)))
+    numbers = changed(
+        part, lambda t: {"shape": tuple(map(fixed, t.shape)), "repeat": fixed(t.repeat)}
+    )
+    return numbers._replace(symbols={})
 
 
-def without_bias(name: str, *shape: Polynomial | int, repeat: Polynomial = ONE) -> Tensor:
+def running_statistics(
+    name: str, width: Width, component: str = components.VISION, repeat: Polynomial = ONE
+) -> Tensors:
+    """What a batch norm keeps of the batches that it saw."""
+    shapes: dict[str, tuple[Width, ...]]
+    shapes = {"running_mean": (width,), "running_var": (width,), "num_batches_tracked": ()}
+    return tuple(
+        once(f"{name}.{own}", shape, repeat=repeat, component=component)
+        for own, shape in shapes.items()
+    )
+
+
+def without_bias(name: str, *shape: Width, repeat: Polynomial = ONE) -> Tensor:
     """``name.weight`` alone."""
     return once(f"{name}.weight", shape, repeat=repeat)
 
 
-def gain(name: str, width: Polynomial | int, repeat: Polynomial = ONE) -> Tensor:
+def gain(name: str, width: Width, repeat: Polynomial = ONE) -> Tensor:
     """``name.weight`` of a norm without a bias."""
     return once(f"{name}.weight", (width,), repeat=repeat)
 

@@ -7,31 +7,44 @@ defaults: huggingface/transformers `models/TYPE`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from reprlib import repr as shortened
-from typing import Any
 
 from minilm.architectures.building_blocks import L, d, f, h, linear, norm, read_heads
-from minilm.architectures.config_fields import flag, layers, number, size, whole_number
+from minilm.architectures.config_fields import (
+    Config,
+    flag,
+    layers,
+    number,
+    sides,
+    size,
+    whole_number,
+)
 from minilm.architectures.encoder_layers import encoder_layer
 from minilm.architectures.joint_text import is_version_4
 from minilm.architectures.task_heads import (
+    C,
+    class_ending,
     class_name_of,
     head,
     number_of_classes,
-    undeclared_class,
+    without_prefix,
 )
+from minilm.architectures.vision_parts import (
+    BACKBONE,
+    IMAGES,
+    NOTHING,
+    batch_norm,
+    convolution,
+    joined,
+)
+from minilm.architectures.vision_tower import Part
 from minilm.errors import ConfigError
 from minilm.ledger import components
-from minilm.ledger.layout import Layout, Role, Tensor
+from minilm.ledger.layout import Layout, Role, Tensor, Tensors
 from minilm.ledger.symbols import ONE, ZERO, Polynomial, as_polynomial, symbol
 
-P, C, p = symbol("P"), symbol("C"), symbol("p")
-Config = Mapping[str, Any]
-Tensors = tuple[Tensor, ...]
+P, p = symbol("P"), symbol("p")
 
-_CLASSIFIER = "ForImageClassification"
 _ATTENTION = (
     "attention.attention.query attention.attention.key attention.attention.value "
     "attention.output.dense"
@@ -117,18 +130,6 @@ def layout(config: Config) -> Layout:
     return _with_class(result, config, variant)
 
 
-def sides(config: Config, name: str, default: int | tuple[int, int]) -> tuple[int, int]:
-    """Height and width, of which a config may give one for both."""
-    value = default if config.get(name) is None else config[name]
-    if isinstance(value, (list, tuple)):
-        if len(value) != 2:
-            raise ConfigError(f"config.json: {name}", shortened(value), "a height and a width")
-        height, width = (size({name: side}, name) for side in value)
-        return height, width
-    side = size({name: value}, name)
-    return side, side
-
-
 def _embeddings(config: Config, variant: _Variant, patch: tuple[int, int]) -> Tensors:
     family, part = config["model_type"], components.PATCH_EMBEDDING
     prefix = f"{variant.prefix}.embeddings"
@@ -182,7 +183,7 @@ def _layers(config: Config, variant: _Variant, grid: tuple[int, int]) -> Tensors
         return tuple(t for t in tensors if t.name not in without)
     if family == "dinov3_vit":
         return _dinov3(config, block, tensors)
-    is_classifier = class_name_of(config).endswith(_CLASSIFIER)
+    is_classifier = class_name_of(config).endswith(IMAGES)
     if family == "vit_msn" and is_classifier and not is_version_4(config):
         # As transformers 5 writes the classifier's.
         tensors = [replace(t, name=t.name.removeprefix("vit.")) for t in tensors]
@@ -233,28 +234,46 @@ def _last(config: Config, variant: _Variant) -> Tensors:
 
 
 def _with_class(result: Layout, config: Config, variant: _Variant) -> Layout:
-    name, family, prefix = class_name_of(config), config["model_type"], f"{variant.prefix}."
+    family, prefix = config["model_type"], f"{variant.prefix}."
     is_beit = family in ("beit", "data2vec-vision")
     pooler: Tensors = ()
     if is_beit and flag(config, "use_mean_pooling", True):
         pooler = norm(f"{prefix}pooler.layernorm", components.POOLER, bias=True, repeat=ONE)
     symbols = dict(result.symbols)
-    if not name or name.endswith("Model"):
+    names: dict[str, tuple[str, ...]] = {"Model": ()}
+    if family != "dinov3_vit":
+        names[IMAGES] = ("classifier",)
+        names[f"{IMAGES}WithTeacher"] = ("cls_classifier", "distillation_classifier")
+    if variant.masks or family in ("beit", "dinov3_vit"):
+        names[BACKBONE] = ()
+    ending = class_ending(config, names)
+    if is_beit and ending == BACKBONE:
+        maps, body = _pyramid(config), without_prefix(result.tensors, prefix)
+        return replace(result, tensors=(*body, *maps.tensors), buffers=maps.buffers)
+    if ending in ("Model", BACKBONE):
         if not variant.pooled:
             pooler = ()
         elif not is_beit:
             symbols["p"] = size(config, "pooler_output_size", symbols["d"])
             pooler = head(f"{prefix}pooler.dense", p, component=components.POOLER)
-        body = (replace(t, name=t.name.removeprefix(prefix)) for t in (*result.tensors, *pooler))
-        return replace(result, tensors=tuple(body), symbols=symbols)
-    names = {
-        _CLASSIFIER: ("classifier",),
-        "ForImageClassificationWithTeacher": ("cls_classifier", "distillation_classifier"),
-    }
-    heads = next((own for ending, own in names.items() if name.endswith(ending)), None)
-    if heads is None or family == "dinov3_vit":
-        raise undeclared_class(config)
+        body = without_prefix((*result.tensors, *pooler), prefix)
+        return replace(result, tensors=body, symbols=symbols)
     symbols["C"] = number_of_classes(config)
     inputs = variant.classifier_width * d
-    classes = (t for own in heads for t in head(own, C, inputs=inputs))
+    classes = (t for own in names[ending] for t in head(own, C, inputs=inputs))
     return replace(result, tensors=(*result.tensors, *pooler, *classes), symbols=symbols)
+
+
+def _pyramid(config: Config) -> Part:
+    """Larger pictures of the first two of four maps, where a backbone gives them."""
+    if not flag(config, "add_fpn", False):
+        return NOTHING
+    maps = config.get("out_features") or config.get("out_indices") or ()
+    if not isinstance(maps, (list, tuple)) or len(maps) != 4:
+        raise ConfigError("config.json: add_fpn", "true", "four out_features beside it")
+    return joined(
+        convolution("fpn1.0", d, d, 2, bias=True),
+        batch_norm("fpn1.1", d),
+        convolution("fpn1.3", d, d, 2, bias=True),
+        convolution("fpn2.0", d, d, 2, bias=True),
+    )

@@ -7,22 +7,19 @@ huggingface/transformers `models/{janus,chameleon}`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
-from minilm.architectures.config_fields import flag, layers, size
-from minilm.architectures.davit import stages
-from minilm.architectures.vision_tower import Tensors, matrix, vector, without_bias
-from minilm.ledger.symbols import as_polynomial
+from minilm.architectures.config_fields import Config, flag, layers, size, sizes
+from minilm.architectures.vision_tower import matrix, vector, without_bias
+from minilm.ledger.layout import Tensors
 
-Config = Mapping[str, Any]
 Attends = Callable[[int], bool]  # of a level
 
 
 def levels(config: Config) -> list[int]:
     """The width of each level."""
     base = size(config, "base_channels", 128)
-    return [base * times for times in stages(config, "channel_multiplier", (1, 1, 2, 2, 4))]
+    return [base * times for times in sizes(config, "channel_multiplier", (1, 1, 2, 2, 4))]
 
 
 def encoder(config: Config, name: str, attends: Attends, *, attends_last: bool = True) -> Tensors:
@@ -43,7 +40,7 @@ def encoder(config: Config, name: str, attends: Attends, *, attends_last: bool =
     return (
         *tensors,
         *_middle(f"{name}.mid", width, attends_last),
-        *vector(f"{name}.norm_out", as_polynomial(width)),
+        *vector(f"{name}.norm_out", width),
         *_convolution(f"{name}.conv_out", latent, width),
     )
 
@@ -66,7 +63,7 @@ def decoder(config: Config, name: str) -> Tensors:
             tensors += _convolution(f"{up}.upsample.conv", width, width)
     return (
         *tensors,
-        *vector(f"{name}.norm_out", as_polynomial(width)),
+        *vector(f"{name}.norm_out", width),
         *_convolution(f"{name}.conv_out", size(config, "out_channels", 3), width),
     )
 
@@ -87,9 +84,9 @@ def _convolution(name: str, outputs: int, inputs: int) -> Tensors:
 
 def _residual(name: str, inputs: int, outputs: int) -> Tensors:
     return (
-        *vector(f"{name}.norm1", as_polynomial(inputs)),
+        *vector(f"{name}.norm1", inputs),
         *_convolution(f"{name}.conv1", outputs, inputs),
-        *vector(f"{name}.norm2", as_polynomial(outputs)),
+        *vector(f"{name}.norm2", outputs),
         *_convolution(f"{name}.conv2", outputs, outputs),
         *(matrix(f"{name}.nin_shortcut", (outputs, inputs, 1, 1)) if inputs != outputs else ()),
     )
@@ -97,7 +94,7 @@ def _residual(name: str, inputs: int, outputs: int) -> Tensors:
 
 def _attention(name: str, width: int) -> Tensors:
     maps = (matrix(f"{name}.{n}", (width, width, 1, 1)) for n in ("q", "k", "v", "proj_out"))
-    return (*vector(f"{name}.norm", as_polynomial(width)), *(t for pair in maps for t in pair))
+    return (*vector(f"{name}.norm", width), *(t for pair in maps for t in pair))
 
 
 def _middle(name: str, width: int, attends: bool) -> Tensors:

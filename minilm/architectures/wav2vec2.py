@@ -6,9 +6,7 @@ and defaults: huggingface/transformers `models/{wav2vec2,hubert,wavlm,unispeech,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from minilm.architectures.building_blocks import (
     Heads,
@@ -20,8 +18,7 @@ from minilm.architectures.building_blocks import (
     norm,
     read_heads,
 )
-from minilm.architectures.config_fields import flag, layers, size
-from minilm.architectures.davit import stages
+from minilm.architectures.config_fields import Config, flag, layers, size, sizes
 from minilm.architectures.encoder_layers import encoder_layer
 from minilm.architectures.speech_heads import (
     CLASSES,
@@ -29,6 +26,7 @@ from minilm.architectures.speech_heads import (
     adapter,
     with_speech_head,
 )
+from minilm.architectures.vision_tower import running_statistics
 from minilm.architectures.waveform import (
     WIDTHS,
     feature_extractor,
@@ -38,11 +36,8 @@ from minilm.architectures.waveform import (
     weight_normed,
 )
 from minilm.ledger import components
-from minilm.ledger.layout import Layout, Role, Tensor
-from minilm.ledger.symbols import ONE, ZERO, Polynomial, as_polynomial
-
-Config = Mapping[str, Any]
-Tensors = tuple[Tensor, ...]
+from minilm.ledger.layout import Layout, Role, Tensor, Tensors
+from minilm.ledger.symbols import ONE, ZERO, as_polynomial
 
 LAYER = (
     "attention.q_proj attention.k_proj attention.v_proj attention.out_proj layer_norm "
@@ -81,7 +76,7 @@ def layout(config: Config) -> Layout:
     tensors = (
         *mask(config, prefix, always=variant.always_masks),
         *feature_extractor(config, prefix, norms="layer" if is_data2vec else ""),
-        *feature_projection(stages(config, "conv_dim", WIDTHS)[-1], prefix, has_norm=has_norm),
+        *feature_projection(sizes(config, "conv_dim", WIDTHS)[-1], prefix, has_norm=has_norm),
         *_positions(config, f"{prefix}encoder.pos_conv_embed"),
         *norm(f"{prefix}encoder.layer_norm", components.FINAL_NORM, bias=True, repeat=ONE),
         *_layers(config, f"{prefix}encoder.layers.{{i}}", variant),
@@ -134,18 +129,7 @@ def _positions(config: Config, name: str) -> Tensors:
 def _buffers(config: Config, name: str) -> Tensors:
     if not _has_batch_norm(config):
         return ()
-    return batch_norm_buffers(f"{name}.batch_norm", components.POSITIONAL_CONVOLUTION)
-
-
-def batch_norm_buffers(
-    name: str, component: str, repeat: Polynomial = ONE, width: Polynomial = d
-) -> Tensors:
-    """What a batch norm keeps of the batches that it saw."""
-    means = (f"{name}.running_{kind}" for kind in ("mean", "var"))
-    return (
-        *(Tensor(mean, (width,), component, Role.SCALED, repeat) for mean in means),
-        Tensor(f"{name}.num_batches_tracked", (), component, Role.ONCE, repeat),
-    )
+    return running_statistics(f"{name}.batch_norm", d, components.POSITIONAL_CONVOLUTION)
 
 
 def _layers(config: Config, block: str, variant: _Variant) -> Tensors:

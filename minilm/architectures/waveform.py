@@ -6,21 +6,16 @@ for it as their strides say. Names, shapes and defaults: huggingface/transformer
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import prod
 from reprlib import repr as shortened
-from typing import Any
 
 from minilm.architectures.building_blocks import d, linear, norm
-from minilm.architectures.config_fields import flag, number, size
-from minilm.architectures.davit import stages
+from minilm.architectures.config_fields import Config, flag, number, size, sizes
 from minilm.errors import ConfigError
 from minilm.ledger import components
-from minilm.ledger.layout import Role, Tensor
+from minilm.ledger.layout import Role, Tensor, Tensors
 from minilm.ledger.symbols import ONE, Polynomial, as_polynomial
-
-Config = Mapping[str, Any]
-Tensors = tuple[Tensor, ...]
 
 WIDTHS = (512,) * 7
 
@@ -65,7 +60,7 @@ def feature_extractor(
 ) -> Tensors:
     """The convolutions: the first has a norm, or each has one, as ``norms`` or the config says."""
     widths, taps, strides = (
-        stages(config, f"conv_{name}", default)
+        sizes(config, f"conv_{name}", default)
         for name, default in (("dim", widths), ("kernel", taps), ("stride", strides))
     )
     if not len(widths) == len(taps) == len(strides):

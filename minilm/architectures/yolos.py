@@ -8,17 +8,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from minilm.architectures.building_blocks import L, d, norm, read_heads
-from minilm.architectures.config_fields import flag, layers, size, whole_number
-from minilm.architectures.convolutions import Config
+from minilm.architectures.config_fields import Config, flag, layers, sides, size, whole_number
 from minilm.architectures.encoder_layers import encoder_layer
-from minilm.architectures.task_heads import (
-    C,
-    class_name_of,
-    head,
-    number_of_classes,
-    undeclared_class,
-)
-from minilm.architectures.vit import VIT_LAYER, sides
+from minilm.architectures.task_heads import C, class_ending, head, number_of_classes
+from minilm.architectures.vit import VIT_LAYER
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
 from minilm.ledger.symbols import ONE, ZERO, as_polynomial, symbol
@@ -73,12 +66,9 @@ def layout(config: Config) -> Layout:
 
 
 def _with_class(body: Layout, config: Config) -> Layout:
-    name = class_name_of(config)
-    if not name or name.endswith("Model"):
+    if class_ending(config, ("Model", "ForObjectDetection")) == "Model":
         pooler = head("pooler.dense", d, component=components.POOLER)
         return replace(body, tensors=(*body.tensors, *pooler))
-    if not name.endswith("ForObjectDetection"):
-        raise undeclared_class(config)
     own = (replace(t, name=f"vit.{t.name}") for t in body.tensors)
     maps = (
         t

@@ -90,7 +90,10 @@ def fits(
     the model's file, where there is one. Activations are estimates; for an architecture without one only
     inference is listed. ``config`` is that of a model of minilm, which ``layout`` declares without adapters:
     on one card, what minilm does needs its own peak. ``trained``: what a run trains, if not everything.
+    Where nothing is a token's, no use has a known cost.
     """
+    if not layout.has_tokens:
+        return ()
     context = context_or_default(layout, context)
     longest = max(context, layout.context_length or SEARCHED)
     common = common_needs(layout, cards, rank, cache_dtype, stored)

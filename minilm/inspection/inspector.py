@@ -22,7 +22,7 @@ from minilm.inspection.trained_part import trained_part
 from minilm.inspection.witnesses import Evidence, gather_evidence
 from minilm.ledger.approximation import textbook
 from minilm.ledger.components import POSITION_EMBEDDING
-from minilm.ledger.layout import Layout, Role
+from minilm.ledger.layout import Layout
 from minilm.ledger.symbols import ZERO
 from minilm.quantization.logical_tensors import LogicalTensors, summary
 
@@ -177,8 +177,8 @@ def _free_layout(target: Target) -> Layout | None:
 
 
 def _flops(layout: Layout, context: int | None) -> dict[str, int] | None:
-    """None where nothing is a token's, as in a convolutional network."""
-    if not layout.attention and all(t.role is not Role.MULTIPLIED for t in layout.tensors):
+    """None where nothing is a token's."""
+    if not layout.has_tokens:
         return None
     return flops_per_token(layout, context=context_or_default(layout, context))
 

@@ -37,11 +37,11 @@ def memory_costs(
 
     Activations are exact for a minilm ``config`` in float32 on a CPU, else estimated. With
     ``measure_activations`` those of a config are measured besides, which imports torch. ``trained`` is what
-    is trained of a config's model.
+    is trained of a config's model. Where nothing is a token's there is no KV cache, and no number of tokens.
     """
     cache = saved = None
     state: dict[str, Any] = {}
-    if layout is not None:
+    if layout is not None and layout.has_tokens:
         length = context_or_default(layout, context)
         bytes_by_dtype = kv_cache_bytes(layout, context=length, batch=batch)
         cache = {"context": length, "batch": batch, **bytes_by_dtype}

@@ -74,6 +74,9 @@ class Tensor:
         return self.count.substituted({"E": symbol("e"), "Z": 0})  # Z experts compute nothing
 
 
+Tensors = tuple[Tensor, ...]
+
+
 @dataclass(frozen=True)
 class NamedTensor:
     """One tensor of a concrete model: name, integer shape, and the declared tensor that it is of."""
@@ -207,6 +210,11 @@ class Layout:
             if (components is None or tensor.component in components)
             and (role is None or tensor.role is role)
         )
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether anything is computed for each token: nothing is in a convolutional network."""
+        return bool(self.attention) or any(t.role is Role.MULTIPLIED for t in self.tensors)
 
     def trainable(self) -> int:
         """Parameters that are trained: all, unless a change of the layout froze some."""

@@ -68,6 +68,8 @@ MEANINGS = {
     "z": "convolution taps",
     **{f"L{number}": f"layers of stage {number}" for number in range(1, 10)},
 }
+# Stages of these are each twice as wide as the one before.
+_DOUBLING = ("dinat", "donut-swin", "focalnet", "swin", "swinv2")
 # A family's own meaning of a letter.
 FAMILY_MEANINGS = {
     ("minilm", "c"): "convolution taps",
@@ -101,6 +103,7 @@ FAMILY_MEANINGS = {
         for letter, meaning in (("a", "audio width"), ("z", "audio layers"))
     },
     **{(name, "q"): "objects to find" for name in ("detr", "table-transformer", "yolos")},
+    **{(name, "d"): "width of the first stage" for name in _DOUBLING},
     ("zaya", "v"): "half the width of all values",
     ("zaya", "r"): "router width",
 }

@@ -152,6 +152,7 @@ def calculator(layout: Layout, *, batch: int = 1) -> Calculator | None:
         formula=one_line(layout.formula().pretty),
         drawing=diagram(parts, layout.symbols),
         notes=tuple(notes),
+        cache_dtypes=CACHE_DTYPES if layout.has_tokens else (),
     )
 
 

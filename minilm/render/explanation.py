@@ -288,7 +288,8 @@ def _costs(report: Report, context: int | None) -> Section:
         f"These are sizes alone: {note}." for note in context_notes(report.layout, context)
     ]
     sentences.append(_training_memory(training, _optimizer(report)))
-    return _section("costs", "What a token costs", *map(Paragraph, sentences))
+    title = "What it costs" if cache is None else "What a token costs"
+    return _section("costs", title, *map(Paragraph, sentences))
 
 
 def _training_memory(training: Mapping[str, Any], optimizer: str) -> str:

@@ -288,7 +288,9 @@ def _switch(random: Random) -> Config:
 
 
 def _whisper(random: Random) -> Config:
-    return _seq2seq(random, num_mel_bins=7, max_source_positions=9, max_target_positions=11)
+    config = _seq2seq(random, num_mel_bins=7, max_source_positions=9, max_target_positions=11)
+    own = {"classifier_proj_size": 5, "use_weighted_layer_sum": _flag(random)}
+    return config | labels(random) | own
 
 
 def _led(random: Random) -> Config:
@@ -323,7 +325,12 @@ _declare("plbart", "PLBart", ENCODER_DECODER, _seq2seq)
 _declare("switch_transformers", "SwitchTransformers", T5, _switch)
 _declare("t5", "T5", T5, _t5)
 _declare("umt5", "UMT5", T5, _t5)
-_declare("whisper", "Whisper", ENCODER_DECODER, _whisper)
+_declare(
+    "whisper",
+    "Whisper",
+    (*ENCODER_DECODER, "{}ForAudioClassification"),
+    _whisper,
+)
 
 
 def _pegasus_x(random: Random) -> Config:

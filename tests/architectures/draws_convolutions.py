@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.architectures.draws import _flag, _maybe
 from tests.architectures.draws_classes import Config, Draw, labels
-from tests.architectures.draws_vision import vision
+from tests.architectures.draws_vision import outputs, vision
 
 # model_type: the classes, and a draw.
 DRAWS: dict[str, tuple[tuple[str, ...], Draw]] = {}
@@ -29,19 +29,6 @@ def _stages(random: Random, step: int = 4, **more: Any) -> Config:
         **labels(random),
         **_maybe(random, num_channels=random.randint(1, 4), **more),
     }
-
-
-def _outputs(random: Random, count: int) -> Config:
-    """The maps that a backbone gives out, by name or by number."""
-    chosen = [i for i in range(count + 1) if _flag(random)] or [count]
-    names = ["stem", *(f"stage{i + 1}" for i in range(count))]
-    return random.choice(
-        [
-            {},
-            {"out_features": [names[i] for i in chosen]},
-            {"out_indices": [i - count - 1 for i in chosen]},
-        ]
-    )
 
 
 def _resnet(random: Random) -> Config:
@@ -77,7 +64,7 @@ def _convnext(random: Random) -> Config:
     patch = random.choice([2, [2, 3]])
     config = _stages(random, 2, patch_size=patch, layer_scale_init_value=random.choice([0.0, 0.1]))
     count = len(config["depths"])
-    return config | {"num_stages": count} | _outputs(random, count)
+    return config | {"num_stages": count} | outputs(random, count)
 
 
 _declare("bit", "Bit", "Model Backbone", _bit)

@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.architectures.draws import _flag, _maybe
 from tests.architectures.draws_classes import Config, Draw, labels
-from tests.architectures.draws_vision import _clip, _vit, text, text_tower, vision
+from tests.architectures.draws_vision import _clip, _vit, outputs, text, text_tower, vision
 
 DRAWS: dict[str, tuple[tuple[str, ...], Draw]] = {}
 IMAGES = "Model ForImageClassification"
@@ -55,12 +55,12 @@ def _swin(random: Random) -> Config:
         use_absolute_embeddings=_flag(random),
     )
     heads = [random.choice([1, 2, 4]) for _ in config["depths"]]
-    return config | {"num_heads": heads}
+    return config | {"num_heads": heads} | outputs(random, len(heads))
 
 
 _declare("donut-swin", "DonutSwin", IMAGES, _swin)
-_declare("swin", "Swin", MASKED, _swin)
-_declare("swinv2", "Swinv2", MASKED, _swin)
+_declare("swin", "Swin", f"{MASKED} Backbone", _swin)
+_declare("swinv2", "Swinv2", f"{MASKED} Backbone", _swin)
 
 
 def _pyramid(random: Random, reduced: str, **more: Any) -> Config:
@@ -117,7 +117,7 @@ def _poolformer(random: Random) -> Config:
 
 _declare("poolformer", "PoolFormer", IMAGES, _poolformer)
 _declare("pvt", "Pvt", IMAGES, _pvt)
-_declare("pvt_v2", "PvtV2", IMAGES, _pvt_v2)
+_declare("pvt_v2", "PvtV2", f"{IMAGES} Backbone", _pvt_v2)
 _declare("segformer", "Segformer", f"{IMAGES} ForSemanticSegmentation", _segformer)
 
 
@@ -141,7 +141,8 @@ def _hiera(random: Random) -> Config:
     }
     if config.get("embed_dim_multiplier") == 1.5:
         config["embed_dim"] = 8 * 4
-    return config | _maybe(random, masked_unit_size=[8, 16])
+    config |= _maybe(random, masked_unit_size=[8, 16])
+    return config | outputs(random, stages)
 
 
 def _imagegpt(random: Random) -> Config:
@@ -161,7 +162,7 @@ def _imagegpt(random: Random) -> Config:
     }
 
 
-_declare("hiera", "Hiera", f"{IMAGES} ForPreTraining", _hiera)
+_declare("hiera", "Hiera", f"{IMAGES} ForPreTraining Backbone", _hiera)
 _declare("imagegpt", "ImageGPT", f"{IMAGES} ForCausalImageModeling", _imagegpt)
 _declare("metaclip_2", "MetaClip2", IMAGES, _clip)
 _declare("metaclip_2_text_model", "MetaClip2Text", "Model ModelWithProjection", text_tower)

@@ -31,12 +31,25 @@ def vision(random: Random, **more: Any) -> Config:
     }
 
 
+def outputs(random: Random, count: int) -> Config:
+    """The maps that a backbone gives out, by name or by number."""
+    chosen = [i for i in range(count + 1) if _flag(random)] or [count]
+    names = ["stem", *(f"stage{i + 1}" for i in range(count))]
+    return random.choice(
+        [
+            {},
+            {"out_features": [names[i] for i in chosen]},
+            {"out_indices": [i - count - 1 for i in chosen]},
+        ]
+    )
+
+
 def _vit(random: Random) -> Config:
     return vision(random, qkv_bias=_flag(random), pooler_output_size=5) | labels(random)
 
 
 def _beit(random: Random) -> Config:
-    return labels(random) | vision(
+    config = labels(random) | vision(
         random,
         use_mask_token=_flag(random),
         use_absolute_position_embeddings=_flag(random),
@@ -45,6 +58,9 @@ def _beit(random: Random) -> Config:
         layer_scale_init_value=random.choice([0.0, 0.1]),
         use_mean_pooling=_flag(random),
     )
+    if config["num_hidden_layers"] == 3 and _flag(random):
+        return config | {"add_fpn": True, "out_indices": [0, 1, 2, 3]}
+    return config
 
 
 def _dinov2(random: Random) -> Config:
@@ -119,16 +135,17 @@ def declare(model_type: str, start: str, classes: tuple[str, ...], draw: Draw) -
 
 
 IMAGES = ("{}Model", "{}ForImageClassification")
+BACKBONE = "{}Backbone"
 PROJECTED = ("{}Model", "{}ModelWithProjection")
-declare("beit", "Beit", IMAGES, _beit)
+declare("beit", "Beit", (*IMAGES, BACKBONE), _beit)
 declare("clip", "CLIP", IMAGES, _clip)
 declare("clip_text_model", "CLIPText", PROJECTED, text_tower)
 declare("clip_vision_model", "CLIPVision", PROJECTED, vision)
 declare("data2vec-vision", "Data2VecVision", IMAGES, _beit)
 declare("deit", "DeiT", (*IMAGES, "{}ForImageClassificationWithTeacher"), _vit)
-declare("dinov2", "Dinov2", IMAGES, _dinov2_masked)
-declare("dinov2_with_registers", "Dinov2WithRegisters", IMAGES, _dinov2_with_registers)
-declare("dinov3_vit", "DINOv3ViT", IMAGES[:1], _dinov3)
+declare("dinov2", "Dinov2", (*IMAGES, BACKBONE), _dinov2_masked)
+declare("dinov2_with_registers", "Dinov2WithRegisters", (*IMAGES, BACKBONE), _dinov2_with_registers)
+declare("dinov3_vit", "DINOv3ViT", (IMAGES[0], BACKBONE), _dinov3)
 declare("ijepa", "IJepa", IMAGES, _vit)
 declare("siglip", "Siglip", IMAGES, _siglip)
 declare("siglip2", "Siglip2", IMAGES, _siglip2)

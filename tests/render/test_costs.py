@@ -35,6 +35,22 @@ def fits_of(report: Report) -> tuple[Fit, ...]:
     return report.fits
 
 
+def test_where_nothing_is_a_tokens_none_are_told(tmp_path: Path) -> None:
+    """The glossary of the page, which explains words of all models, has them still."""
+    path = tmp_path / "config.json"
+    path.write_text('{"model_type": "swin"}', encoding="utf-8")
+    report = minilm.inspect(path)
+    assert "d=96 width of the first stage" in printed(report)
+    assert report.to_dict()["memory"]["kv_cache"] is report.to_dict()["flops"] is None
+    page = report.to_html().partition('<section id="glossary"')[0]
+    for text in (printed(report), printed(report, full=True), report.to_markdown(), page):
+        assert "training state" in text
+        assert "KV cache" not in text
+        assert "2,048 tokens" not in text
+    assert report.layout is not None
+    assert fits(report.layout, 2**40) == ()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_training_and_cache(name: str) -> None:
     report = minilm.inspect(name, context=8192, batch=2)

@@ -6,6 +6,7 @@
   document.documentElement.dataset.ready = "yes";
   if (!data) return;
   const element = (id) => document.getElementById(id);
+  const precisions = ["bits", "cache_bits"].filter(element);  // none of a cache where nothing is a token's
   const formats = new Intl.NumberFormat("en-US");
   const grouped = (number) => formats.format(number);
   const every = (selector) => [...document.querySelectorAll(`#calculator ${selector}`)];
@@ -96,7 +97,7 @@
       slider.setAttribute("aria-valuetext", grouped(value));
       number.value = value;
     }
-    for (const id of ["bits", "cache_bits"]) values[id] = BigInt(data.bits[element(id).value]);
+    for (const id of precisions) values[id] = BigInt(data.bits[element(id).value]);
     draw();
   }
 
@@ -164,7 +165,7 @@
       update(notes);
     });
   }
-  for (const id of ["bits", "cache_bits"]) element(id).addEventListener("change", () => update());
+  for (const id of precisions) element(id).addEventListener("change", () => update());
   element("reset").addEventListener("click", reset);
   element("calculator").hidden = false;
   reset();
