@@ -61,7 +61,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
     }
     selected = size(config, "index_topk", 2048)
     bias = flag(config, "attention_bias", False)
-    spec = AttentionSpec(L, c + r + w, h * (n + r), h * v, selected=selected, index=j * w)
+    spec = AttentionSpec(L, c + r + w, h * (n + r), h * v, selected=selected, index=j * (w + 1))
     name, part = "post_attention_layernorm", components.FEED_FORWARD_NORM
     dense = split.dense
     return decoder(

@@ -284,10 +284,13 @@ def _adapters(config: Mapping[str, Any], prefix: str) -> tuple[Tensor, ...]:
     tensors: list[Tensor] = []
     if flag(config, "adapter_layer_norm", False):
         tensors += norm(f"{prefix}.adapter_layer_norm", part, bias=True)
-    for language in dict.fromkeys(listed):
+    for number, language in enumerate(dict.fromkeys(listed)):
         name = f"{prefix}.adapter_modules.{language}"
-        tensors += linear(f"{name}.dense1", inner, d, part, bias=True)
-        tensors += linear(f"{name}.dense2", d, inner, part, bias=True)
+        own = (
+            *linear(f"{name}.dense1", inner, d, part, bias=True),
+            *linear(f"{name}.dense2", d, inner, part, bias=True),
+        )
+        tensors += own if not number else (replace(each, runs=0) for each in own)
     return tuple(tensors)
 
 

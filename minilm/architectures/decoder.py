@@ -64,6 +64,7 @@ def decoder(
     symbols: Mapping[str, int] | None = None,
     attention: Sequence[AttentionSpec] | None = None,
     state: Polynomial = ZERO,
+    mixing: Polynomial = ZERO,
     buffers: tuple[Tensor, ...] = (),
     table: str = "model.embed_tokens",
     before: tuple[Tensor, ...] = (),
@@ -101,6 +102,7 @@ def decoder(
         buffers=buffers,
         attention=(heads.attention(),) if attention is None else tuple(attention),
         state=state,
+        mixing=mixing,
         context_length=named("max_position_embeddings", defaults.context)
         if defaults.context
         else 0,

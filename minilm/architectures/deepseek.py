@@ -292,7 +292,8 @@ def _attention_kinds(
     if own_index is None:
         return (plain,)
     selects = replace(plain, selected=size(config, "index_topk", 2048))
-    indexes = replace(selects, cache=plain.cache + w, index=j * w)
+    # Its heads' scores, and their weighted sum.
+    indexes = replace(selects, cache=plain.cache + w, index=j * (w + 1))
     own = len(own_index)
     if own == num_layers:
         return (indexes,)

@@ -106,6 +106,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
             *_router_buffer("bias", (E,), chosen),
         ),
         attention=_attention_kinds(config, kinds),
+        mixing=2 * L * A * A * d,
         context_length=size(config, "max_position_embeddings", 1048576),
     )
 

@@ -195,6 +195,6 @@ def _spec(config: Mapping[str, Any], kind: str, x: _Latent, group: LayerGroup) -
     if kind == _KINDS[1]:
         selected = size(config, "index_topk", 2048)
         return AttentionSpec(
-            group.repeat, cache + w, scores, values, selected=selected, index=j * w
+            group.repeat, cache + w, scores, values, selected=selected, index=j * (w + 1)
         )
     return AttentionSpec(group.repeat, cache, scores, values)

@@ -2,8 +2,8 @@
 
 XLM numbers its attentions, norms and feed-forwards each by themselves; XLNet's matrices have heads and
 head width as dimensions, and it caches hidden states; CPM-Ant's table has prompts behind the
-vocabulary, and positions and segments are a bias of attention; ProphetNet predicts several tokens, and
-costs are those of one. Names, shapes and defaults: huggingface/transformers
+vocabulary, and positions and segments are a bias of attention; ProphetNet predicts several tokens, each in
+a residual stream of its own beside the main one. Names, shapes and defaults: huggingface/transformers
 `models/{xlm,xlnet,cpmant,prophetnet}`.
 """
 
@@ -151,7 +151,7 @@ def _xlnet(config: Mapping[str, Any]) -> Layout:
         *norm(f"{inner}.layer_norm", components.FEED_FORWARD_OUTPUT_NORM, bias=True),
         table="transformer.word_embedding",
         before=(mask,),
-        attention=(AttentionSpec(L, d, d, d),),
+        attention=(AttentionSpec(L, d, 2 * d, d),),  # scores of contents, and of distances
         final_norm="",
         head="lm_loss",
         head_bias=True,
@@ -220,17 +220,25 @@ def _prophetnet(config: Mapping[str, Any]) -> Layout:
     buckets = size(config, "num_buckets", 32) * h
     relative, part = f"{block}.self_attn.relative_pos_embeddings", components.POSITION_EMBEDDING
     inner = f"{block}.feed_forward"
-    streams = as_polynomial(size(config, "ngram", 2))
+    predicted = size(config, "ngram", 2)
+    streams = as_polynomial(predicted)
     table = f"{body}.word_embeddings.weight"
     result = decoder(
         config,
         _PROPHETNET,
         heads,
-        *_prophetnet_attention(f"{block}.self_attn"),
-        *linear(relative, buckets, d, part, bias=True),
+        *_runs(1 + predicted, *_prophetnet_attention(f"{block}.self_attn")),
+        *_runs(1 + predicted, *linear(relative, buckets, d, part, bias=True)),
         *norm(f"{block}.self_attn_layer_norm", components.ATTENTION_OUTPUT_NORM, bias=True),
-        *(_prophetnet_cross(block) if flag(config, "add_cross_attention", True) else ()),
-        *feed_forward(f"{inner}.intermediate", f"{inner}.output", f, bias=True),
+        *(
+            _runs(1 + predicted, *_prophetnet_cross(block))
+            if flag(config, "add_cross_attention", True)
+            else ()
+        ),
+        *_runs(
+            1 + predicted,
+            *feed_forward(f"{inner}.intermediate", f"{inner}.output", f, bias=True),
+        ),
         *norm(f"{block}.feed_forward_layer_norm", components.FEED_FORWARD_OUTPUT_NORM, bias=True),
         table="prophetnet.word_embeddings",
         before=(
@@ -242,11 +250,21 @@ def _prophetnet(config: Mapping[str, Any]) -> Layout:
             ),
         ),
         symbols={"T": size(config, "max_position_embeddings", 512)},
+        attention=(AttentionSpec(L, 2 * d, (1 + streams) * d, (1 + streams) * d),),
         final_norm="",
         fields=fields,
     )
     own = "prophetnet.word_embeddings.weight"
+    matrix = own if tied else "lm_head.weight"
+    result = replace(
+        result,
+        tensors=tuple(_runs(predicted, t)[0] if t.name == matrix else t for t in result.tensors),
+    )
     return replace(result, ties=(*result.ties, (table, own))) if tied else result
+
+
+def _runs(number: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+    return tuple(replace(each, runs=number) for each in tensors)
 
 
 def _prophetnet_attention(prefix: str) -> tuple[Tensor, ...]:

@@ -10,7 +10,7 @@ feed-forward. Names, shapes and defaults: huggingface/transformers
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from reprlib import repr as shortened
 from typing import Any
 
@@ -117,6 +117,7 @@ def _gemma3n(config: Mapping[str, Any]) -> Layout:
             "l": size(config, "laurel_rank", 64),
         },
         attention=_specs(config, parts, num_layers, _GEMMA3N.window),
+        mixing=L * A * A * d,
     )
 
 
@@ -315,13 +316,13 @@ def _feed_forwards(widths: Sequence[int]) -> tuple[Tensor, ...]:
 
 
 def _altup() -> tuple[Tensor, ...]:
-    """AltUp predicts A - 1 streams from the one that is computed; LAuReL is a second residual path."""
+    """AltUp predicts all streams and corrects them by the one that is computed; LAuReL is a residual path."""
     part, altup, laurel = components.RESIDUAL_STREAMS, f"{BLOCK}.altup", f"{BLOCK}.laurel"
     return (
         Tensor(f"{altup}.correct_output_scale", (d,), part, Role.SCALED, L),
         *linear(f"{altup}.correction_coefs", A, A, part),
         *linear(f"{altup}.prediction_coefs", A * A, A, part),
-        *linear(f"{altup}.modality_router", A, d, part),
+        *(replace(each, runs=2) for each in linear(f"{altup}.modality_router", A, d, part)),
         *norm(f"{altup}.router_norm", part),
         *linear(f"{laurel}.linear_left", low_rank, d, part),
         *linear(f"{laurel}.linear_right", d, low_rank, part),

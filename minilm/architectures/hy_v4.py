@@ -97,7 +97,7 @@ def _attention_kinds(
 ) -> list[AttentionSpec]:
     selected = size(config, "index_topk", 2048)
     plain = AttentionSpec(L, c + r, h * (n + r), h * v, selected=selected)
-    indexed = replace(plain, cache=plain.cache + w, index=j * w)
+    indexed = replace(plain, cache=plain.cache + w, index=j * (w + 1))
     others = [i for i in range(num_layers) if i not in own]
     groups = ((indexed, group_of(own, num_layers)), (plain, group_of(others, num_layers)))
     return [replace(spec, layers=group.repeat) for spec, group in groups if group]

@@ -33,7 +33,7 @@ from minilm.architectures.decoder import (
     query_key_norms,
 )
 from minilm.ledger import components
-from minilm.ledger.layout import Layout, Role, Tensor
+from minilm.ledger.layout import AttentionSpec, Layout, Role, Tensor
 from minilm.ledger.symbols import ONE
 
 _DEFAULTS = {
@@ -57,6 +57,10 @@ def layout(config: Mapping[str, Any]) -> Layout:
         heads,
         *separate_attention(ATTENTION, heads, qkv_bias=bias, output_bias=bias),
         *_BLOCKS[family](config),
+        # Each of DiffLlama's heads weighs the values of two.
+        attention=(AttentionSpec(L, 2 * heads.keys, heads.queries, 2 * heads.queries),)
+        if family == "diffllama"
+        else None,
         buffers=_XIELU_BUFFERS if family == "apertus" else (),
         final_norm="" if family == "nanochat" else "model.norm",
     )

@@ -48,6 +48,9 @@ def layout(config: Mapping[str, Any]) -> Layout:
         names=("w1", "w3", "w2"),
         correction="e_score_correction_bias" if is_minimax else "",
     )
+    symbols = sparse.symbols
+    if is_phi:
+        symbols["e"] = min(2, symbols["E"])  # its router takes two, whatever is said
     bias = is_phi and flag(config, "attention_bias", False)
     window = 0 if is_minimax else window_size(config, 0)
     return decoder(
@@ -58,7 +61,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
         *separate_attention(ATTENTION, heads, qkv_bias=bias, output_bias=bias),
         *(query_key_norms(widths=(heads.queries, heads.keys)) if is_minimax else ()),
         *sparse.tensors,
-        symbols=sparse.symbols,
+        symbols=symbols,
         buffers=sparse.buffers,
         attention=attention_kinds(heads, num_layers, num_layers, window),
         norm_bias=is_phi,

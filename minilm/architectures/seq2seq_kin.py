@@ -81,6 +81,7 @@ def _prophetnet(config: Config) -> Layout:
         "F": size(config, "encoder_ffn_dim", 4096),
     }
     tie = (own.name, "prophetnet.word_embeddings.weight")
+    asked = decoder.attention[0].scores  # of all residual streams
     return replace(
         decoder,
         tensors=(
@@ -90,7 +91,7 @@ def _prophetnet(config: Config) -> Layout:
         ),
         symbols=symbols,
         ties=(*decoder.ties, tie) if tied else (),
-        attention=(*decoder.attention, AttentionSpec(L, 2 * d, d, d)),
+        attention=(*decoder.attention, AttentionSpec(L, 2 * d, asked, asked)),
     )
 
 

@@ -7,7 +7,7 @@ attention is assumed to be one fused kernel. Further copies made by a framework 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,19 +80,23 @@ def estimate(
 ) -> ActivationEstimate | None:
     """Bytes a token with activations in ``dtype``; None for a layout without attention or width d.
 
-    Nor is there one where layers are recurrent: what their scans save depends on the kernel.
+    Nor is there one where layers are recurrent: what their scans save depends on the kernel. Short
+    convolutions, as LFM2 has them in the place of attention, have no scan.
     """
     layout = layout.unshared()
     symbols = layout.symbols
     d = symbols.get("d", 0)
+    convolutions = _short_convolutions(layout)
     num_layers = sum(kind.layers.value(symbols) for kind in layout.attention)
-    if not d or not num_layers or layout.state != ZERO:
+    num_layers += sum(weight.repeat.value(symbols) for weight in convolutions)
+    if not d or not num_layers or layout.state != sum((w.count for w in convolutions), ZERO):
         return None
     width = BITS[dtype] // 8
     elements = (
         _norm_inputs(layout)
         + _sublayer_inputs(layout, num_layers) * d
         + _attention(layout)
+        + (_convolved(layout, convolutions, d) if convolutions else 0)
         + _feed_forward(layout, d)
     )
     blocks = width * elements + _routing(layout, d, width)
@@ -152,6 +156,31 @@ def _attention(layout: Layout) -> int:
         keys_values = kind.scores + kind.values + kind.cache if is_latent else kind.cache
         total += (kind.layers * (kind.scores + keys_values + kind.values)).value(layout.symbols)
     return total
+
+
+def _short_convolutions(layout: Layout) -> list[Tensor]:
+    """The weights of convolutions whose inputs are all that layers remember, if nothing decays there."""
+    decays = any(tensor.component == components.MIXER_DECAY for tensor in layout.tensors)
+    if decays or layout.state == ZERO:
+        return []
+    return [
+        tensor
+        for tensor in layout.tensors
+        if tensor.component == components.CONVOLUTION and tensor.role is Role.MULTIPLIED
+    ]
+
+
+def _convolved(layout: Layout, convolutions: Sequence[Tensor], d: int) -> int:
+    """Elements of what the first matrix puts out, the convolution's input and output, the last one's input.
+
+    Two thirds of what the first matrix puts out are gates, of the input and of the output.
+    """
+    matrices = layout.count(
+        components=(components.MIXER_INPUT, components.MIXER_OUTPUT), role=Role.MULTIPLIED
+    )
+    taps = [weight.shape[-1].value(layout.symbols) for weight in convolutions]
+    channels = sum(layout.value(w) // z for w, z in zip(convolutions, taps, strict=True))
+    return matrices // d + 2 * channels
 
 
 def _feed_forward(layout: Layout, d: int) -> int:

@@ -32,7 +32,7 @@ def flops_per_token(layout: Layout, *, context: int) -> dict[str, int]:
 
 
 def matrix_flops(layout: Layout) -> Polynomial:
-    """Forward FLOPs of one token in products with weights, in the letters of the layout."""
+    """Forward FLOPs of one token but for attention over the context, in the letters of the layout."""
     multiplied = sum(
         (
             tensor.runs * tensor.active
@@ -41,7 +41,8 @@ def matrix_flops(layout: Layout) -> Polynomial:
         ),
         ZERO,
     )
-    multiplied = multiplied + sum((tensor.count for tensor in _tied_heads(layout)), ZERO)
+    multiplied = multiplied + layout.mixing
+    multiplied += sum((tensor.runs * tensor.count for tensor in _tied_heads(layout)), ZERO)
     return 2 * multiplied.substituted({"S": symbol("L")})
 
 
@@ -58,7 +59,8 @@ def causal_training_flops(layout: Layout, *, context: int) -> float:
         indexed = kind.layers * kind.index
         for width, span in ((attended, kind.seen(context)), (indexed, kind.span(context))):
             per_token = 2 * width.value(layout.symbols)
-            causal += per_token * (span - span * (span * kind.every - 1) / (2 * context))
+            unseen = 0 if kind.fixed else span * (span * kind.every - 1) / (2 * context)
+            causal += per_token * (span - unseen)
     return TRAINING * (full["forward_per_token"] - full["attention_per_token"] + causal)
 
 

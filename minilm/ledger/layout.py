@@ -42,8 +42,8 @@ class Tensor:
     ``repeat`` is the number of layers that have it, ``layers`` their numbers unless they are the first
     ones; ``{i}`` in the name is the layer's number and ``{e}`` the expert's, from 0 to ``experts`` - 1
     in each layer. If ``routed``, one token uses e of the E experts. A ``transposed`` matrix is
-    stored (in, out), where others are (out, in). ``frozen`` ones are not trained. ``runs`` is how many
-    layers share it, where not all do, or how often a token runs it.
+    stored (in, out), where others are (out, in). ``frozen`` ones are not trained. ``runs`` is how often a
+    token uses it: in the layers that share it, where not all do, in several streams or steps.
     """
 
     name: str
@@ -178,6 +178,7 @@ class Layout:
     multi-token prediction modules, which are optional in files and not counted.
     ``optional_prefix`` is a prefix that some files omit from the names.
     ``state`` are the elements that recurrent layers keep of one sequence, however long it is.
+    ``mixing`` are a token's multiplications of its residual streams with each other.
     ``context_length`` is the model's maximum number of tokens, 0 where the config has none.
     """
 
@@ -191,6 +192,7 @@ class Layout:
     mtp: tuple[Tensor, ...] = ()
     attention: tuple[AttentionSpec, ...] = ()
     state: Polynomial = ZERO
+    mixing: Polynomial = ZERO
     context_length: int = 0
 
     def count(

@@ -45,7 +45,9 @@ inkling_text, inkling2_text, musicgen, musicgen_melody, qwen4_exp, qwen4_exp_tex
 - KV cache: its size, and FLOPs; "window" where some layers slide by default, "latent" and "sparse" as in
   DeepSeek's; "state" where layers keep one of constant size, whose size is told, and FLOPs without the scan;
   "no" for encoders, whose FLOPs are told. Of an encoder-decoder it is that of both attentions, with as long a
-  text in the encoder, which runs once: its FLOPs are not a token's. Of a convolutional network none are told
+  text in the encoder, which runs once: its FLOPs are not a token's. Of a convolutional network none are told.
+  FLOPs are those that torch counts on transformers' model: `tests/architectures/test_flops_agreement.py`
+  names the eight types of which transformers computes something that no token needs, and how much
 - GGUF: llama.cpp's name for it, whose files are checked against the declaration by the sizes in their own
   metadata; what llama.cpp's conversion splits, stacks, swaps or leaves out is in
   `minilm/architectures/gguf_*.py`, and `tests/architectures/test_gguf_architectures.py` makes such files

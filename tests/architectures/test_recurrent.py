@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from minilm.architectures import layout_of
+from minilm.costs.activation_estimate import estimate
 from minilm.costs.flops import flops_per_token, tensor_flops
 from minilm.costs.memory import kv_cache_elements, lora_parameters, state_bytes
 from minilm.costs.memory_need import cache_need
@@ -113,6 +114,21 @@ def test_a_report_has_the_state_and_says_what_flops_leave_out(
     }
     assert report.memory["activations"] is None
     assert any("without the recurrence" in note for note in report.notes)
+
+
+def test_short_convolutions_have_an_estimate_of_activations_and_scans_have_none() -> None:
+    config = LFM2 | {"hidden_size": 64, "block_auto_adjust_ff_dim": False, "block_ff_dim": 160}
+    some, one_more = (
+        estimate(layout_of(config | {"num_hidden_layers": layers})) for layers in (16, 17)
+    )
+    assert some is not None
+    assert one_more is not None
+    # Two norms in and out; the first matrix's three widths, the convolution's input and output, the last
+    # matrix's input; gate twice, up, down's input.
+    assert one_more.blocks - some.blocks == 2 * ((4 + 3 + 3) * 64 + 4 * 160)
+    assert one_more.num_layers == 17
+    for model_type in ("mamba", "rwkv", "jamba", "qwen3_next", "recurrent_gemma", "xlstm", "zaya"):
+        assert estimate(layout_of({"model_type": model_type})) is None
 
 
 def test_a_report_without_recurrent_layers_has_neither(tmp_path: Path) -> None:

@@ -213,7 +213,8 @@ def test_windows_and_caches_are_those_of_a_real_run(model_type: str, tmp_path: P
     assert in_file == shapes(layout) | shapes(layout, buffers=True)
 
 
-def assert_caches(model_type: str, seed: int) -> tuple[Any, Layout]:
+def runnable(model_type: str, seed: int) -> Config:
+    """A draw that can be run on a CPU, in a moment."""
     config = drawn(model_type, seed)
     small = SMALL | RUNS_WITH.get(model_type, {})
     if MODEL_TYPES[model_type].causal_only:
@@ -222,6 +223,11 @@ def assert_caches(model_type: str, seed: int) -> tuple[Any, Layout]:
         config["text_config"] |= small
     else:
         config |= small
+    return config
+
+
+def assert_caches(model_type: str, seed: int) -> tuple[Any, Layout]:
+    config = runnable(model_type, seed)
     model = build(config, "cpu").eval()
     layout = layout_of(config)
     output, cached = run_of_two_tokens(model, model_type)

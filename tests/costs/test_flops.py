@@ -56,6 +56,13 @@ def test_torch_counts_the_same_products(options: dict) -> None:
         assert costs["attention_per_token"] == every_pair
 
 
+def test_a_sound_is_heard_by_every_token_in_full() -> None:
+    one = as_polynomial(1)
+    kind = AttentionSpec(one, one, as_polynomial(5), as_polynomial(2), fixed=1500)
+    heard = Layout("hand", (), {}, attention=(kind,))
+    assert causal_training_flops(heard, context=9) == 3 * 2 * (5 + 2) * 1500
+
+
 def with_window(window: int) -> Layout:
     one = as_polynomial(1)
     kind = AttentionSpec(as_polynomial(3), one, as_polynomial(5), as_polynomial(2), window)
