@@ -248,8 +248,12 @@ def _with_class(result: Layout, config: Config, variant: _Variant) -> Layout:
         names[BACKBONE] = ()
     ending = class_ending(config, names)
     if is_beit and ending == BACKBONE:
-        maps, body = _pyramid(config), without_prefix(result.tensors, prefix)
-        return replace(result, tensors=(*body, *maps.tensors), buffers=maps.buffers)
+        # transformers 5 writes these two under the name of the model within, the others without it.
+        inside = (f"{prefix}layernorm.", f"{prefix}encoder.relative_position_bias.")
+        kept = tuple(t for t in result.tensors if t.name.startswith(inside))
+        own = without_prefix(tuple(t for t in result.tensors if t not in kept), prefix)
+        maps = _pyramid(config)
+        return replace(result, tensors=(*own, *kept, *maps.tensors), buffers=maps.buffers)
     if ending in ("Model", BACKBONE):
         if not variant.pooled:
             pooler = ()
