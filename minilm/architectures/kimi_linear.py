@@ -53,6 +53,7 @@ _DEFAULTS = {
         157184, 42, (2560, 32, None, None), 6144, 262144, experts=(512, 8, 768)
     ),
 }
+_DENSE = {f"{BLOCK}.block_sparse_moe.{name}_proj.weight" for name in ("gate", "up", "down")}
 
 
 def layout(config: Mapping[str, Any]) -> Layout:
@@ -94,7 +95,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
         *pre_norms(),
         *within(mixers.recurrent, *mixer.tensors),
         *within(mixers.attention, *latent),
-        *sparse.tensors,
+        *(_published(sparse.tensors) if "auto_map" in config else sparse.tensors),
         symbols={
             **sparse.symbols,
             **only_used(mixer, mixers.recurrent),
@@ -111,6 +112,14 @@ def layout(config: Mapping[str, Any]) -> Layout:
                 config, "max_position_embeddings", "model_max_length"
             )
         },
+    )
+
+
+def _published(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """As the model's own code names them: transformers writes the dense layers as those with experts."""
+    return tuple(
+        replace(t, name=t.name.replace(".block_sparse_moe.", ".mlp.")) if t.name in _DENSE else t
+        for t in tensors
     )
 
 

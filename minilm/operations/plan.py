@@ -207,7 +207,7 @@ def _model(
     if layout is None:
         raise InputError(opened.name, "an architecture without a formula", "one with a formula")
     if estimate(layout) is None:
-        raise InputError(opened.name, "no attention layers", "a transformer")
+        raise InputError(opened.name, "no estimate of its activations", "a transformer without a recurrence")
     return opened.name, layout, None
 
 

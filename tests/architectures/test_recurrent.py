@@ -176,3 +176,11 @@ def test_a_report_without_recurrent_layers_has_neither(tmp_path: Path) -> None:
 def test_a_wrong_field_is_named(config: Config, field: str) -> None:
     with pytest.raises(ConfigError, match=field):
         layout_of(config)
+
+
+def test_the_dense_layer_of_kimi_linear_is_named_as_in_the_published_files() -> None:
+    config = {"model_type": "kimi_linear", "auto_map": {"AutoModelForCausalLM": "modeling_kimi.K"}}
+    names = {tensor.name for tensor in layout_of(config).named_tensors()}
+    assert "model.layers.0.mlp.gate_proj.weight" in names
+    assert "model.layers.1.block_sparse_moe.shared_experts.gate_proj.weight" in names
+    assert layout_of(config).count() == layout_of({"model_type": "kimi_linear"}).count()
