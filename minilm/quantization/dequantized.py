@@ -105,7 +105,7 @@ def read_array(tensor: StoredTensor) -> Array:
 
 def read_floats(tensor: StoredTensor) -> Array:
     """As float32."""
-    return tensor_io.as_float32(read_array(tensor))
+    return tensor_io.as_float32(read_array(tensor)).reshape(tensor.shape)
 
 
 def rounding_to(dtype: str) -> Callable[[Array], Array]:

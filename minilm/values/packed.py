@@ -12,6 +12,8 @@ from minilm.quantization.dequantized import DequantizedTensor, PackedMatrix
 from minilm.quantization.hqq_values import HqqMatrix
 from minilm.quantization.logical_tensors import LogicalTensor, LogicalTensors
 from minilm.quantization.quanto_values import packed_by_quanto
+from minilm.quantization.quark import IN_ORDER, METHOD
+from minilm.quantization.quark_values import QuarkMatrix
 from minilm.values.statistics import Unread
 
 # Method -> how a matrix of it is packed, or UndecodableError. GGUF's blocks are decoded by `read`.
@@ -19,6 +21,8 @@ METHODS: dict[str, Callable[[LogicalTensor], PackedMatrix]] = {
     "aqlm": AqlmMatrix.of,
     "hqq": HqqMatrix.of,
     "quanto": packed_by_quanto,
+    METHOD: QuarkMatrix.of,
+    IN_ORDER: QuarkMatrix.of,
 }
 
 
@@ -37,7 +41,8 @@ def with_decoded(
             continue
         stored = (*tensor.parts, *tensor.scales)
         try:
-            decoded = _decoded(tensor)
+            assert logical is not None
+            decoded = _decoded(tensor, is_assumed=tensor.name in logical.assumed)
         except UndecodableError as error:
             reason = f"not decoded: packed by {tensor.method}"
             reason += f" ({error})" if str(error) else ""
@@ -56,10 +61,10 @@ def with_decoded(
     return header, left_out
 
 
-def _decoded(tensor: LogicalTensor) -> DequantizedTensor:
-    """Raises UndecodableError, without a reason for a method that is not decoded at all."""
+def _decoded(tensor: LogicalTensor, *, is_assumed: bool) -> DequantizedTensor:
+    """Raises UndecodableError, without a reason where even the shape is not the file's."""
     pack = METHODS.get(tensor.method)
-    if pack is None:
+    if pack is None or is_assumed:
         raise UndecodableError
     packed, nbytes = pack(tensor), 4 * tensor.count
     return DequantizedTensor(tensor.name, tensor.method, tensor.shape, nbytes, packed=packed)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import base64
 import importlib
 import json
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 PATH = Path(__file__).parent / "recorded_values.json"
@@ -28,6 +30,7 @@ class Example:
     name: str
     tensors: Mapping[str, Tensor]
     values: Tensor
+    config: Mapping[str, Any] = field(default_factory=dict)  # of the quantization_config
 
 
 def hqq() -> Iterator[Example]:
@@ -84,11 +87,59 @@ def aqlm() -> Iterator[Example]:
         yield Example(f"{number} x {bits} bits for {a} x {b}, {dtype}", stored, values)
 
 
+def quark() -> Iterator[Example]:
+    """A matrix of a tiny Llama that `quark.torch` exports, and as it imports it again."""
+    quark = importlib.import_module("quark.torch")
+    configs = importlib.import_module("quark.torch.quantization.config.config")
+    one = {"observer_method": "min_max", "is_dynamic": False}
+    whole = {"symmetric": True, "scale_type": "float", "round_method": "half_even"} | one
+    for kind, options, dtype in (
+        ("Int4PerGroupSpec", {"ch_axis": -1, "group_size": 16}, "f16"),
+        ("Uint4PerGroupSpec", {"ch_axis": -1, "group_size": 8, "symmetric": False}, "bf16"),
+        ("Int4PerChannelSpec", {"ch_axis": 0}, "f16"),
+        ("Int4PerTensorSpec", whole, "f32"),
+        ("Int8PerGroupSpec", {"ch_axis": -1, "group_size": 16}, "f16"),
+        ("Int8PerChannelSpec", {"ch_axis": 0}, "bf16"),
+        ("Int8PerTensorSpec", whole, "f16"),
+        ("FP8E4M3PerTensorSpec", one, "f16"),
+        ("FP8E4M3PerChannelSpec", {"ch_axis": 0, "is_dynamic": False}, "f16"),
+    ):
+        weight = getattr(configs, kind)(**options).to_quantization_spec()
+        layers = configs.QLayerConfig(weight=weight)
+        quantizer = quark.ModelQuantizer(
+            configs.QConfig(global_quant_config=layers, exclude=["lm_head"])
+        )
+        with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+            model = quantizer.quantize_model(_tiny_llama(DTYPES[dtype]), [torch.ones(1, 8).long()])
+            quark.export_safetensors(quantizer.freeze(model), folder)
+            read = quark.import_model_from_safetensors(_tiny_llama(DTYPES[dtype]), folder)
+            layer = read.model.layers[0].mlp.down_proj
+            values = layer._get_qweight(layer.weight).clone()
+            stored = load_file(f"{folder}/model.safetensors")
+            config = json.loads(Path(folder, "config.json").read_text())["quantization_config"]
+        module = "model.layers.0.mlp.down_proj."
+        tensors = {
+            name.replace(module, "m."): stored[name] for name in stored if name.startswith(module)
+        }
+        read_fields = {key: config[key] for key in ("global_quant_config", "export")}
+        yield Example(f"{kind}, {dtype}", tensors, values, read_fields)
+
+
+def _tiny_llama(dtype: torch.dtype) -> nn.Module:
+    transformers = importlib.import_module("transformers")
+    widths = {"hidden_size": 16, "intermediate_size": 32, "vocab_size": 8}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "num_hidden_layers": 1}
+    config = transformers.LlamaConfig(**widths, **heads, tie_word_embeddings=False)
+    model: nn.Module = transformers.LlamaForCausalLM(config).to(dtype)
+    return model
+
+
 # quant_method -> what its library stores; the module that is imported of it.
 LIBRARIES: dict[str, tuple[str, Callable[[], Iterator[Example]]]] = {
     "hqq": ("hqq", hqq),
     "quanto": ("optimum.quanto", quanto),
     "aqlm": ("aqlm", aqlm),
+    "quark": ("quark.torch", quark),
 }
 
 
@@ -114,8 +165,13 @@ def recorded() -> dict[str, list[Example]]:
     """The examples of every method as they were recorded."""
     return {
         method: [
-            Example(name, {key: _decoded(entry) for key, entry in stored.items()}, _decoded(values))
-            for name, (stored, values) in entries.items()
+            Example(
+                name,
+                {key: _decoded(entry) for key, entry in stored.items()},
+                _decoded(values),
+                config,
+            )
+            for name, (stored, values, config) in entries.items()
         ]
         for method, entries in json.loads(PATH.read_text()).items()
     }
@@ -127,6 +183,7 @@ if __name__ == "__main__":
             each.name: (
                 {key: _encoded(tensor) for key, tensor in each.tensors.items()},
                 _encoded(each.values),
+                each.config,
             )
             for each in examples(method)
         }

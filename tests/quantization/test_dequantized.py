@@ -4,6 +4,7 @@ import importlib.util
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from minilm.errors import FormatError
 from minilm.formats.header import Header, StoredTensor
 from minilm.formats.safetensors import read_header
 from minilm.formats.tensor_io import Array
-from minilm.quantization.dequantized import rounding_to
+from minilm.quantization.dequantized import DequantizedTensor, rounding_to
 from minilm.quantization.logical_tensors import decode
 from minilm.values.difference import difference
 from minilm.values.packed import with_decoded
@@ -36,7 +37,9 @@ def stored_header(folder: Path, method: str, example: Example) -> tuple[Header, 
     save_file({name: tensor.contiguous() for name, tensor in example.tensors.items()}, path)
     header = read_header(path)
     expected = {"m.weight": tuple(example.values.shape)}
-    return with_decoded(header, decode(header, {"quant_method": method}, expected))
+    return with_decoded(
+        header, decode(header, {"quant_method": method, **example.config}, expected)
+    )
 
 
 def read(tensor: StoredTensor, step: int = 0) -> Array:
@@ -108,7 +111,7 @@ def part_of(example: Example, ending: str) -> str:
 def reason(folder: Path, method: str, example: Example) -> str:
     """Why its matrix is not decoded."""
     header, left_out = stored_header(folder, method, example)
-    assert "m.weight" not in [tensor.name for tensor in header.tensors]
+    assert not any(isinstance(tensor, DequantizedTensor) for tensor in header.tensors)
     reasons = {entry.reason for entry in left_out.values()}
     assert len(reasons) == 1
     assert sum(entry.count for entry in left_out.values()) == math.prod(example.values.shape)
@@ -125,6 +128,8 @@ def reason(folder: Path, method: str, example: Example) -> str:
         ("hqq", ".W_q", torch.ones(9, 5, dtype=torch.uint8), "(W_q of shape [9, 5] for [8, 32])"),
         ("quanto", "._scale", torch.ones(5, 1), "(m.weight._scale of shape [5, 1])"),
         ("quanto", "._shift", None, "(no shift)"),
+        ("quark", ".weight_scale", torch.ones(4, 16), "(m.weight_zero_point of shape [2, 2])"),
+        ("quark", ".weight_zero_point", None, "(no weight_zero_point)"),
         ("aqlm", ".scales", torch.ones(7, 1, 1, 1), "(m.scales of shape [7, 1, 1, 1])"),
         (
             *("aqlm", ".codebooks", torch.ones(1, 255, 1, 8)),
@@ -153,6 +158,37 @@ def test_four_bits_of_quanto_have_no_shape_without_a_formula(tmp_path: Path) -> 
     assert logical.notes == (
         "m.weight._data._data cannot be decoded (no shape that its bytes fill): counted as stored",
     )
+
+
+def test_integers_of_quark_that_are_in_order(tmp_path: Path) -> None:
+    """The same values in words packed by the other order that config.json may name."""
+    example = RECORDED["quark"][0]
+    nibbles = 4 * torch.arange(8)
+    from_reordered = torch.tensor([0, 4, 1, 5, 2, 6, 3, 7])
+
+    def in_order(words: Tensor) -> Tensor:
+        codes = (words.long()[..., None] >> nibbles & 15)[..., from_reordered]
+        return (codes << nibbles).sum(-1).to(torch.int32)
+
+    tensors = {
+        name: in_order(tensor) if tensor.dtype == torch.int32 else tensor
+        for name, tensor in example.tensors.items()
+    }
+    config = {**example.config, "export": {"pack_method": "order"}}
+    check(tmp_path, "quark", replace(example, tensors=tensors, config=config))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"global_quant_config": {"weight": {"dtype": "int3"}}},
+        {"global_quant_config": [], "layer_quant_config": {"*": {}}},
+    ],
+)
+def test_quark_of_an_unknown_kind_is_assumed(tmp_path: Path, config: dict[str, Any]) -> None:
+    example = replace(RECORDED["quark"][0], config=config)
+    assert reason(tmp_path, "quark", example) == "not decoded: packed by quark"
 
 
 def test_a_file_that_was_cut_short_after_its_header_was_read(tmp_path: Path) -> None:
