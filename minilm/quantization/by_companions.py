@@ -44,7 +44,9 @@ def _decode_hqq(module: str, values: StoredTensor, checkpoint: Checkpoint) -> De
     shape = shape or checkpoint.expected.get(f"{module}.weight")
     if shape is None:
         return None
-    return _decoded(module, shape, "hqq", values, checkpoint)
+    # SINQ has HQQ's names and packing, and a second scale.
+    method = "sinq" if checkpoint.config.get("quant_method") == "sinq" else "hqq"
+    return _decoded(module, shape, method, values, checkpoint)
 
 
 def _decode_exl2(module: str, values: StoredTensor, checkpoint: Checkpoint) -> Decoded | None:

@@ -45,6 +45,8 @@ class HqqMatrix(PackedMatrix):
         words, scale, zero = tensor.parts[0], part(tensor, ".scale"), part(tensor, ".zero")
         check_stored(words, dtypes=("uint8", "int32"))
         check_stored(scale, zero)
+        if any(each.name.endswith("scale2") for each in tensor.scales):
+            raise UndecodableError("a second scale, as SINQ has")
         if len(words.shape) != 2 or not words.count or tensor.count % words.shape[1]:
             raise UndecodableError(f"W_q of shape {list(words.shape)} for {list(tensor.shape)}")
         columns = words.shape[1]

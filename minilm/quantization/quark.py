@@ -45,6 +45,10 @@ def decode_quark(values: StoredTensor, checkpoint: Checkpoint) -> Decoded | None
     if not isinstance(kind, str) or _STORED.get(kind) != values.dtype:
         return None
     shape = _shape(values, scale)
+    if shape is None:
+        if values.dtype != "int32":
+            return None  # blocks of FP8 have the same names as other methods'
+        raise UndecodableError(f"weight_scale of shape {list(scale.shape)}")
     pack_method = export.get("pack_method") if isinstance(export, dict) else None
     scales = (
         *checkpoint.companions(name, "_scale", "_zero_point"),
@@ -55,13 +59,13 @@ def decode_quark(values: StoredTensor, checkpoint: Checkpoint) -> Decoded | None
     return Decoded(name, checkpoint.oriented_shape(name, shape), dtype, method, scales)
 
 
-def _shape(values: StoredTensor, scale: StoredTensor) -> Shape:
+def _shape(values: StoredTensor, scale: StoredTensor) -> Shape | None:
     rows, columns = values.shape
     per_word = WORD if values.dtype == "int32" else 1
     if scale.shape in ((), (rows,)):
         return rows, columns * per_word
-    if len(scale.shape) == 2:
+    if len(scale.shape) == 2 and not values.dtype.startswith("float8"):
         groups, outputs = scale.shape
         if groups and rows % groups == 0 and columns == -(-outputs // per_word):
             return outputs, rows
-    raise UndecodableError(f"weight_scale of shape {list(scale.shape)}")
+    return None

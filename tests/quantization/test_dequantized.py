@@ -191,6 +191,28 @@ def test_quark_of_an_unknown_kind_is_assumed(tmp_path: Path, config: dict[str, A
     assert reason(tmp_path, "quark", example) == "not decoded: packed by quark"
 
 
+def test_blocks_of_fp8_in_a_file_of_quark_keep_their_shape(tmp_path: Path) -> None:
+    example = next(each for each in RECORDED["quark"] if each.name.startswith("FP8E4M3PerTensor"))
+    tensors = {**example.tensors, "m.weight_scale": torch.ones(2, 4)}
+    text = reason(tmp_path, "quark", replace(example, tensors=tensors))
+    assert text == "not decoded: packed by fp8"
+
+
+def test_integers_of_quark_with_other_scales_are_assumed(tmp_path: Path) -> None:
+    example = RECORDED["quark"][0]
+    tensors = {**example.tensors, "m.weight_scale": torch.ones(3, 16)}
+    text = reason(tmp_path, "quark", replace(example, tensors=tensors))
+    assert text == "not decoded: packed by quark"
+
+
+def test_sinq_is_not_read_as_hqq(tmp_path: Path) -> None:
+    example = RECORDED["hqq"][0]
+    assert reason(tmp_path, "sinq", example) == "not decoded: packed by sinq"
+    example = replace(example, tensors={**example.tensors, "m.scale2": torch.ones(1, 32)})
+    text = reason(tmp_path, "hqq", example)
+    assert text == "not decoded: packed by hqq (a second scale, as SINQ has)"
+
+
 def test_a_file_that_was_cut_short_after_its_header_was_read(tmp_path: Path) -> None:
     header, _ = stored_header(tmp_path, "hqq", RECORDED["hqq"][0])
     path = tmp_path / "model.safetensors"
