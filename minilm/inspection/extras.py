@@ -112,11 +112,12 @@ def with_statistics(
 
     Large files get no stable ranks unless ``stable_rank`` is set; a note says so.
     """
-    from minilm.values.packed import not_decoded
+    from minilm.values.packed import with_decoded
     from minilm.values.stable_rank import is_too_large
     from minilm.values.statistics import statistics
 
-    header, report = _require_header(inspection, "--stats"), inspection.report
+    stored, report = _require_header(inspection, "--stats"), inspection.report
+    header, left_out = with_decoded(stored, inspection.logical)
     stable_rank = stable_rank or header.data_bytes <= MAX_STABLE_RANK_BYTES
     if not stable_rank:
         note = (
@@ -131,7 +132,7 @@ def with_statistics(
         report,
         statistics=statistics(
             header.tensors,
-            left_out=not_decoded(inspection.logical),
+            left_out=left_out,
             stable_rank=stable_rank,
             progress=progress,
         ),
@@ -141,14 +142,17 @@ def with_statistics(
 def with_difference(inspection: Inspection, other: Inspection, progress: Progress | None) -> Report:
     """The report with what is added and removed in ``other``, and how the common values differ."""
     from minilm.values.difference import difference
-    from minilm.values.packed import not_decoded
+    from minilm.values.packed import with_decoded
 
+    (before, left_out), (after, left_out_after) = (
+        with_decoded(_require_header(each, "--diff"), each.logical) for each in (inspection, other)
+    )
     changes = difference(
-        _require_header(inspection, "--diff"),
-        _require_header(other, "--diff"),
+        before,
+        after,
         ties_a=inspection.report.tied,
         ties_b=other.report.tied,
-        left_out=not_decoded(inspection.logical) | not_decoded(other.logical),
+        left_out=left_out | left_out_after,
         progress=progress,
     )
     report = inspection.report

@@ -1,11 +1,12 @@
-"""Methods whose values are not unpacked here, but whose files say what shape a matrix has.
+"""Methods whose files say what shape a matrix has, by the names of what is stored beside it.
 
 HQQ     X.W_q, X.shape (2,)                                   hqq `core/quantize.py`
 EXL2    X.q_weight (packed, out), X.q_invperm (in,)           exllamav2 `ext.py`
 EXL3    X.trellis (in/16, out/16, packed), X.suh, X.svh       exllamav3 `modules/quant/exl3.py`
 Marlin  X.B (in/16, 16*out*bits/32), X.s (groups, out)        IST-DASLab/marlin `__init__.py`
 AQLM    X.codes (out/o, in/i, n), X.codebooks (n, size, o, i) AQLM `inference.py`
-quanto  X.weight._data of 8 bits, or packed along the first dimension   optimum-quanto `tensor/`
+quanto  X.weight._data of 8 bits, or X.weight._data._data packed along the first dimension
+                                                              optimum-quanto `tensor/`
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ def _decode_hqq(module: str, values: StoredTensor, checkpoint: Checkpoint) -> De
     shape = shape or checkpoint.expected.get(f"{module}.weight")
     if shape is None:
         return None
-    return _decoded(module, shape, "hqq", values, checkpoint)
+    # SINQ has HQQ's names and packing, and a second scale.
+    method = "sinq" if checkpoint.config.get("quant_method") == "sinq" else "hqq"
+    return _decoded(module, shape, method, values, checkpoint)
 
 
 def _decode_exl2(module: str, values: StoredTensor, checkpoint: Checkpoint) -> Decoded | None:
@@ -77,20 +80,31 @@ def _decode_aqlm(module: str, values: StoredTensor, checkpoint: Checkpoint) -> D
 
 
 def _decode_quanto(module: str, values: StoredTensor, checkpoint: Checkpoint) -> Decoded | None:
-    if not checkpoint.companions(module, "._scale"):
+    name = module.removesuffix("._data")  # 2 and 4 bits are a tensor in a tensor
+    if not checkpoint.companions(name, "._scale"):
         return None
     shape: Shape | None = values.shape
-    if values.dtype == "uint8":  # the number of bits is in no tensor: what fills the formula's
-        is_filled = checkpoint.expected_bits(module, values) is not None
-        shape = checkpoint.expected[module] if is_filled else None
+    if values.dtype == "uint8":  # neither shape nor bits are in the file: what fills the formula's
+        shape = checkpoint.expected.get(name)
+        if shape is not None and not _fills(values, math.prod(shape)):
+            shape = None
     if shape is None:
         raise UndecodableError("no shape that its bytes fill")
-    layer = module.rpartition(".")[0]
+    layer = name.rpartition(".")[0]
     scales = (
-        *checkpoint.companions(module, "._scale", "._shift", "._zeropoint"),
+        *checkpoint.companions(name, "._scale", "._shift", "._zeropoint"),
         *checkpoint.companions(layer, ".input_scale", ".output_scale"),
     )
-    return Decoded(module, checkpoint.oriented_shape(module, shape), "quanto", "quanto", scales)
+    return Decoded(name, checkpoint.oriented_shape(name, shape), "quanto", "quanto", scales)
+
+
+def _fills(values: StoredTensor, count: int) -> bool:
+    """Whether rows of 2, 4 or 8 bits fill bytes, several rows a row of bytes; the last may have fewer."""
+    columns = values.shape[-1] if values.shape else 0
+    if not columns or count % columns:
+        return False
+    rows = count // columns
+    return values.nbytes in [-(-rows * bits // 8) * columns for bits in (2, 4, 8)]
 
 
 def _decoded(

@@ -31,6 +31,7 @@ class LogicalTensor:
 
     ``parts`` hold the values; ``scales`` what else is needed to decode them: scales, zero points,
     codebooks, permutations. ``dtype`` is that of the values before packing: bfloat16, int4, nf4, q4_k, ...
+    ``method`` packed them; empty where none did.
     """
 
     name: str
@@ -38,6 +39,7 @@ class LogicalTensor:
     dtype: str
     parts: tuple[StoredTensor, ...]
     scales: tuple[StoredTensor, ...] = ()
+    method: str = ""
 
     @property
     def count(self) -> int:
@@ -100,7 +102,10 @@ def decode(
         decoded = by_name.get(stored.name)
         if decoded is not None:
             tensors.append(
-                LogicalTensor(decoded.name, decoded.shape, decoded.dtype, (stored,), decoded.scales)
+                LogicalTensor(
+                    *(decoded.name, decoded.shape, decoded.dtype),
+                    *((stored,), decoded.scales, decoded.method),
+                )
             )
         elif _is_cache_scale(stored, expected):
             cache_scales.append(stored)

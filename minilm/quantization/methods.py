@@ -19,12 +19,14 @@ from minilm.quantization.compressed import (
 )
 from minilm.quantization.gptq_awq import decode_gptq_or_awq
 from minilm.quantization.mlx import decode_mlx
+from minilm.quantization.quark import decode_quark
 from minilm.quantization.torch_quantized import decode_torch_quantized
 from minilm.quantization.torchao import decode_torchao
 
 METHODS = (
     decode_gguf,
     decode_gptq_or_awq,
+    decode_quark,
     decode_packed,
     decode_sparse,
     decode_mxfp4,

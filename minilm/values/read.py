@@ -19,6 +19,7 @@ import numpy.typing as npt
 from minilm.dtypes import GGUF_BLOCKS
 from minilm.errors import FormatError
 from minilm.formats.header import StoredTensor
+from minilm.quantization.dequantized import Decode, DequantizedTensor
 from minilm.values.gguf_blocks import LAYOUTS, PACKAGE_LAYOUTS, block_values, package_decodes
 
 # Small enough for a chunk's buffers to stay in the L2 and L3 caches.
@@ -54,6 +55,8 @@ ITEM_DTYPES: dict[str, np.dtype[Any]] = {
 
 def why_unread(tensor: StoredTensor) -> str | None:
     """Why the values of ``tensor`` cannot be read; None if they can."""
+    if isinstance(tensor, DequantizedTensor):
+        return None
     item = ITEM_DTYPES.get(tensor.dtype)
     if item is None:
         return f"{tensor.dtype} is not decoded"
@@ -67,6 +70,11 @@ def why_unread(tensor: StoredTensor) -> str | None:
     if tensor.nbytes != expected:
         return f"{tensor.nbytes} bytes do not fit its shape"
     return None
+
+
+def item_dtype(tensor: StoredTensor) -> np.dtype[Any]:
+    """The numpy dtype of what a `Reader` of ``tensor`` reads: of a packed one the values, decoded."""
+    return ITEM_DTYPES["float32" if isinstance(tensor, DequantizedTensor) else tensor.dtype]
 
 
 def matrix_shape(tensor: StoredTensor) -> tuple[int, int]:
@@ -95,10 +103,15 @@ class Reader:
     """
 
     def __init__(self, tensor: StoredTensor, size: int = CHUNK_ELEMENTS) -> None:
+        self.tensor, self.item = tensor, item_dtype(tensor)
+        self.unpack: Decode | None = None
+        if isinstance(tensor, DequantizedTensor):
+            assert tensor.packed is not None
+            self.unpack = tensor.packed.open()
+            return
         assert tensor.file is not None
         assert tensor.offset is not None
-        self.tensor, self.offset = tensor, tensor.offset
-        self.item = ITEM_DTYPES[tensor.dtype]
+        self.offset = tensor.offset
         self.elements_per_item = _elements_per_item(tensor.dtype)
         items = min(-(-size // self.elements_per_item), tensor.nbytes // self.item.itemsize)
         self.buffer = np.empty(items, self.item)
@@ -108,10 +121,14 @@ class Reader:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stream.close()
+        if self.unpack is None:
+            self.stream.close()
 
     def codes(self, start: int, count: int) -> Codes:
         """The stored items of ``count`` elements from ``start`` on."""
+        if self.unpack is not None:
+            with np.errstate(all="ignore"):
+                return self.unpack(start, count)
         first = start // self.elements_per_item
         items = self.buffer[: count // self.elements_per_item]
         buffer = items.view(np.uint8).data

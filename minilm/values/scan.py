@@ -24,6 +24,7 @@ from minilm.values.read import (
     Reader,
     chunks,
     decode64,
+    item_dtype,
     matrix_shape,
 )
 
@@ -69,7 +70,7 @@ def scan_tasks(tensor: StoredTensor) -> Iterator[ScanTask]:
     """The tasks of a tensor, in order; at least one."""
     size = CHUNK_ELEMENTS if _is_counted(tensor) else WIDE_CHUNK_ELEMENTS
     num_chunks = max(1, sum(1 for _ in chunks(tensor, size)))
-    step = max(1, TASK_BYTES // (size * ITEM_DTYPES[tensor.dtype].itemsize))
+    step = max(1, TASK_BYTES // (size * item_dtype(tensor).itemsize))
     begin = 0
     for first in range(0, num_chunks, step):
         last = min(first + step, num_chunks)

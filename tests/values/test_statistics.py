@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from minilm.errors import FormatError
-from minilm.formats.header import StoredTensor
+from minilm.formats.header import Header, StoredTensor
 from minilm.inspection import extras
 from minilm.inspection.inspector import inspect_with_sources
 from minilm.quantization.logical_tensors import LogicalTensor, LogicalTensors
-from minilm.values.packed import not_decoded
+from minilm.values.packed import with_decoded
 from minilm.values.scan import WIDE_CHUNK_ELEMENTS, Outlier
 from minilm.values.statistics import TensorStatistics, Unread, statistics
 
@@ -337,16 +337,20 @@ def test_a_tensor_with_scales_is_packed_whatever_its_dtype() -> None:
     )
     plain, cache = StoredTensor("x", "int8", (5,), 5), StoredTensor("k_scale", "float32", (1,), 4)
     tensors = (
-        LogicalTensor("w", (2, 3), "int8", (values,), (scale,)),
+        LogicalTensor("w", (2, 3), "int8", (values,), (scale,), "method"),
         LogicalTensor("x", (5,), "int8", (plain,)),
     )
-    result = not_decoded(LogicalTensors(tensors, "method", (), (cache,)))
-    assert result == {
-        "w": Unread("w", "not decoded: packed by method", 6),
-        "w.scale": Unread("w.scale", "not decoded: packed by method", 0),
-        "k_scale": Unread("k_scale", "a scale of the KV cache, no weight", 0),
-    }
-    assert not_decoded(None) == {}
+    header = Header((values, scale, plain, cache), {}, 23)
+    logical = LogicalTensors(tensors, "method", (), (cache,))
+    assert with_decoded(header, logical) == (
+        header,
+        {
+            "w": Unread("w", "not decoded: packed by method", 6),
+            "w.scale": Unread("w.scale", "not decoded: packed by method", 0),
+            "k_scale": Unread("k_scale", "a scale of the KV cache, no weight", 0),
+        },
+    )
+    assert with_decoded(header, None) == (header, {})
 
 
 def test_packed_values_and_scales_are_not_read_as_weights(quantized: Path) -> None:
@@ -388,7 +392,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read 
 MEASURE = """
 import sys
 from pathlib import Path
-from minilm.formats.header import StoredTensor
+from minilm.formats.header import Header, StoredTensor
 from minilm.values.statistics import statistics
 path, rows = Path(sys.argv[1]), int(sys.argv[2])
 tensors = [
