@@ -207,7 +207,9 @@ def _model(
     if layout is None:
         raise InputError(opened.name, "an architecture without a formula", "one with a formula")
     if estimate(layout) is None:
-        raise InputError(opened.name, "no estimate of its activations", "a transformer without a recurrence")
+        raise InputError(
+            opened.name, "no estimate of its activations", "a transformer without a recurrence"
+        )
     return opened.name, layout, None
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from minilm.formats import number_codes
 from minilm.formats.header import StoredTensor
 from minilm.formats.tensor_io import Array
 from minilm.quantization.checkpoint import UndecodableError
@@ -41,13 +42,11 @@ class QuantoBytes(PackedMatrix):
     scale: StoredTensor
 
     def open(self) -> Decode:
-        from minilm.values.read import decode as decode_codes
-
         data, scale = read_array(self.data).reshape(-1), read_floats(self.scale).reshape(-1)
         rounded, columns = rounding_to(self.scale.dtype), self.data.shape[1]
 
         def decode(start: int, count: int) -> Array:
-            values = decode_codes(data[start : start + count], self.data.dtype)
+            values = number_codes.decode(data[start : start + count], self.data.dtype)
             row = np.arange(start, start + count) // columns
             return rounded(values * (scale[row] if scale.size > 1 else scale))
 

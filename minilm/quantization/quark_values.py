@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from minilm.formats import number_codes
 from minilm.formats.header import StoredTensor
 from minilm.formats.tensor_io import Array
 from minilm.quantization.checkpoint import UndecodableError
@@ -62,8 +63,6 @@ class QuarkMatrix(PackedMatrix):
         return QuarkMatrix(values, scale, zero, tensor.dtype, tensor.method == IN_ORDER)
 
     def open(self) -> Decode:
-        from minilm.values.read import decode as decode_codes
-
         at_value, scale = self._integers(self.values), read_floats(self.scale)
         at_zero = self._integers(self.zero) if self.zero else None
         is_grouped, dtype = scale.ndim == 2, self.values.dtype
@@ -74,7 +73,7 @@ class QuarkMatrix(PackedMatrix):
         def decode(start: int, count: int) -> Array:
             row, column = np.divmod(np.arange(start, start + count), inputs)
             stored = at_value((column, row) if is_grouped else (row, column))
-            values = decode_codes(stored, dtype) if at_zero is None else stored
+            values = number_codes.decode(stored, dtype) if at_zero is None else stored
             of_scale: tuple[Array, ...] = (row,) if scale.ndim else ()
             if is_grouped:
                 of_scale = column // (inputs // len(scale)), row

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from minilm.formats.header import Header, StoredTensor
-from minilm.values.read import Codes, Floats, Reader, chunks, decode64
+from minilm.formats.number_codes import Codes
+from minilm.values.read import Floats, Reader, chunks, decode64
 from minilm.values.statistics import Progress, Unread, finite, unreadable
 from minilm.values.update_rank import Rank, Rounding, numerical_rank
 

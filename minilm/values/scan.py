@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from minilm.formats.header import StoredTensor
+from minilm.formats.number_codes import Codes
 from minilm.values.moments import Moments, moments_of, moments_of_counts
 from minilm.values.read import (
     CHUNK_ELEMENTS,
     ITEM_DTYPES,
-    Codes,
     Floats,
     Reader,
     chunks,
