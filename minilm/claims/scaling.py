@@ -3,8 +3,9 @@
 A ladder of sizes of one family, each on three amounts of text, with the rate chosen for each cell on
 other blocks. *Size*: the slope of the loss on ln N. *Data* and *recipe*: what four times the text, and the
 better of the recipes listed in `RECIPES`, gain beside four times the parameters: as much is between half and
-twice, which is decided on differences. *Twice*: the better recipe at N against the ladder's at 2N. *Prediction*: a
-power law E + A·N^-a of the ladder must give the loss of a larger size. N counts the table once; the head is tied.
+twice, which is decided on differences. *Twice*: the better recipe at N against the ladder's at 2N.
+*Prediction*: a power law E + A·N^-a of the ladder must give the loss of a larger size. N counts the table
+once; the head is tied.
 Besides the same text for all, each size has tokens in proportion to its parameters, as Hoffmann et al. 2022
 (arXiv:2203.15556) find optimal, though far fewer than their 20 a parameter. Shapes: k sizes, s seeds.
 """
