@@ -161,3 +161,7 @@ def test_the_model_is_robust_to_a_hundredth_where_parameters_do_not_cancel() -> 
     cancelling = planted_pairs(bigram_model("random", d_feed_forward=16), 20.0, pairs=8)
     (planted,) = damage.measure(subject_of(cancelling))
     assert planted.verdict == "contradicted", planted.interval
+    draws = planted.details["one_percent"]
+    assert len(draws) == damage.TESTED
+    assert planted.interval is not None
+    assert planted.interval.half_width > 2 * np.std(draws) / len(draws) ** 0.5, "of draws too"
