@@ -14,6 +14,7 @@ import torch
 from minilm.claims import damage, encoded_facts, facts, one_parameter
 from minilm.claims.one_parameter import _typical, _worst
 from minilm.claims.protocol import Region
+from minilm.claims.subject import Subject
 from minilm.claims.trials import Scalar, Trials, replaced
 from minilm.model.transformer import Transformer
 from tests.claims.subjects import bigram_model, phrases, planted_pairs, subject_of
@@ -161,7 +162,19 @@ def test_the_model_is_robust_to_a_hundredth_where_parameters_do_not_cancel() -> 
     cancelling = planted_pairs(bigram_model("random", d_feed_forward=16), 20.0, pairs=8)
     (planted,) = damage.measure(subject_of(cancelling))
     assert planted.verdict == "contradicted", planted.interval
-    draws = planted.details["one_percent"]
+
+
+def test_which_hundredth_is_drawn_is_in_the_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draws that differ, each alike on all blocks."""
+    random = np.random.default_rng(0)
+
+    def effect(subject: Subject, change: dict[str, Any]) -> Any:
+        return np.full(len(subject.blocks), random.normal(0.05, 0.02))
+
+    monkeypatch.setattr(damage, "effect_of", effect)
+    (finding,) = damage.measure(subject_of(bigram_model("random")))
+    draws = finding.details["one_percent"]
+    assert finding.interval is not None
     assert len(draws) == damage.TESTED
-    assert planted.interval is not None
-    assert planted.interval.half_width > 2 * np.std(draws) / len(draws) ** 0.5, "of draws too"
+    assert finding.interval.half_width > 2.5 * np.std(draws) / len(draws) ** 0.5
+    assert finding.verdict == "inconclusive"
