@@ -19,9 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import minilm
-from minilm.architectures import layout_of
 from minilm.checkpoint import load, write_tensors
-from minilm.claims import bytes_per_parameter, check, compression, damage, majority, movement, work
+from minilm.claims import bytes_per_parameter, check, compression, majority, movement, work
 from minilm.claims.intervals import Bootstrap, blocks_needed, share, student, t_quantile
 from minilm.claims.protocol import Finding, Interval, Region, Rule
 from minilm.claims.subject import Subject, _check_plain, open_subject
@@ -75,54 +74,6 @@ def test_intervals_are_those_of_the_textbooks() -> None:
     own, exact = Bootstrap(30, 0).mean(values), student(values)
     assert own.half_width == pytest.approx(exact.half_width, rel=0.15)
     assert own == Bootstrap(30, 0).mean(values)
-
-
-@pytest.mark.parametrize(
-    ("of_draws", "of_blocks", "tries"), [(0.009, 0.006, 300), (0.001, 0.02, 100)]
-)
-def test_an_interval_over_draws_and_blocks_covers_as_often_as_it_says(
-    of_draws: float, of_blocks: float, tries: int
-) -> None:
-    """Draws that are skewed, as those of 1% of a model's parameters are; blocks; and what is neither's."""
-    random, draws, mean = np.random.default_rng(0), damage.TESTED, 0.02
-    missed = missed_without = 0
-    widths = []
-    for seed in range(tries):
-        by_draw = random.gamma(4, of_draws / 2, (draws, 1)) - 2 * of_draws
-        by_block = random.normal(0, of_blocks, (1, 30))
-        values = mean + by_draw + by_block + random.normal(0, 0.01, (draws, 30))
-        bootstrap = Bootstrap(30, seed)
-        interval = bootstrap.mean_of_draws(values)
-        missed += not interval.low <= mean <= interval.high
-        alone = bootstrap.mean(values.mean(axis=0))
-        missed_without += not alone.low <= mean <= alone.high
-        widths.append(interval.half_width)
-    assert missed <= 6, "1.5 of 300 at 99.5%, and chance"
-    error = math.sqrt(of_draws**2 / draws + of_blocks**2 / 30 + 0.01**2 / (30 * draws))
-    assert np.mean(widths) < 1.25 * t_quantile(1.995 / 2, 29) * error, "nor by being too wide"
-    if of_draws > of_blocks:
-        assert missed_without > 6, "with the blocks alone"
-
-
-def test_draws_are_resampled_apart_from_as_many_blocks() -> None:
-    values = np.random.default_rng(0).normal(size=(30, 1)) - np.random.default_rng(1).normal(
-        size=30
-    )
-    bootstrap = Bootstrap(30, 0)
-    assert bootstrap.mean_of_draws(values) == Bootstrap(30, 0).mean_of_draws(values)
-    diagonal = np.arange(30.0)[:, None] - np.arange(30.0)  # the same resamples would cancel
-    assert bootstrap.mean_of_draws(diagonal).half_width > 1
-
-
-def test_published_models_have_the_counts_that_are_published() -> None:
-    for name, config in majority.published_models().items():
-        assert layout_of(config).count() == config["parameters"], name
-    shares = {
-        name: majority.shares_of(layout_of(c)) for name, c in majority.published_models().items()
-    }
-    assert shares["pythia-70m"].of_all == pytest.approx(0.179, abs=5e-4)
-    assert shares["gpt2"].error == pytest.approx(0.303, abs=5e-4)
-    assert all(each.has_predicted_majority in (None, each.of_all > 0.5) for each in shares.values())
 
 
 def test_the_majority_and_the_formula_depend_on_the_model(subject: Subject) -> None:
