@@ -117,6 +117,17 @@ def test_work_and_weights(subject: Subject) -> None:
     timed.append(f"{counted.details['tokens'][-1]} tokens, {one_layer:,} parameters")
     assert list(counted.seconds) == timed
     assert min(counted.seconds.values()) > 0
+    charts = {chart.title: chart for chart in counted.charts}
+    assert set(charts) == {
+        f"{what} by {axis}"
+        for what in ("megaFLOPs", "milliseconds")
+        for axis in ("tokens", "parameters")
+    }
+    sizes = [parameters for parameters, _ in counted.details["by_parameters"]]
+    for what in ("megaFLOPs", "milliseconds"):
+        (line,) = charts[f"{what} by parameters"].lines
+        assert list(line.x) == sizes
+    assert line.y[-1] == pytest.approx(1e3 * counted.seconds[timed[-2]])
 
 
 def test_movement_of_a_nudge_and_of_a_frozen_model() -> None:
