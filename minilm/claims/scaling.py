@@ -51,15 +51,16 @@ SIZE = _rule(
 DATA = _rule(
     "data",
     "data matter as much as parameters",
-    "the smaller of G - P/2 and 2P - G, G the gain by 4 times the text and P by 4 times the parameters",
+    "the gain by 4 times the text less half of that by 4 times the parameters, or twice that less it: the "
+    "smaller one",
     "nats a token",
     *AS_MUCH,
 )
 RECIPE = _rule(
     "recipe",
     "the recipe matters as much as parameters",
-    "the smaller of G - P/2 and 2P - G, G the worst less the best of the recipes and P the gain by 4 times "
-    "the parameters",
+    "the worst less the best of the recipes less half of the gain by 4 times the parameters, or twice that "
+    "gain less it: the smaller one",
     "nats a token",
     *AS_MUCH,
 )
