@@ -66,7 +66,7 @@ CLAIMS: dict[str, Claim] = {
             *encoded_facts.measure(subject),
             *damage.measure(subject),
         ],
-        passes=1000,
+        passes=1100,
     ),
     "knowledge": Claim(
         2,

@@ -3,7 +3,9 @@
 For each fact, the scalars whose zero should cost its margin most, by gradient * w in paraphrase A, are set to
 zero singly. One *encodes* the fact if the margin changes its sign in A and in the paraphrases B, the median
 change of the other facts' margins is under a tenth of its own, and the loss rises by less than 0.01: what
-breaks everything encodes nothing. Null: the scalars chosen for another fact, of which the same is asked.
+breaks everything encodes nothing. All that change the sign are asked this: beside one that breaks everything,
+and costs the fact most, another may be its own. Null: the scalars chosen for another fact, of which the same
+is asked.
 
 What breaks a fact need not store it: where causal tracing (Meng et al. 2022, arXiv:2202.05262) finds a fact
 does not say where editing it works (Hase et al. 2023, arXiv:2301.04213). Both are shown beside each other.
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 import torch
@@ -40,7 +43,7 @@ from minilm.progress import progress_bar
 from minilm.render.document import Table
 
 CANDIDATES = 10  # of a fact
-CHECKED = 60  # scalars that flip a fact, whose other effects are measured
+CHECKED = 200  # scalars that flip a fact, whose other effects are measured
 TRACED = 100  # facts
 CONCENTRATED = 50  # facts
 MOST_JOINT = 14  # 2^14 scalars set to zero together
@@ -59,32 +62,36 @@ RULE = Rule(
 
 
 @dataclass(frozen=True)
-class Encoding:
-    """A fact whose sign ``scalar`` changes, how much its margin falls, the others' median, and the loss."""
+class Flip:
+    """A fact whose sign ``scalar`` changes, and how much its margin falls."""
 
     fact: int
     scalar: Scalar
     fall: float
-    others: float
-    loss: float
-
-    @property
-    def encodes(self) -> bool:
-        """Whether it is this fact alone that it carries."""
-        return self.others < self.fall / 10 and self.loss < HARMFUL
 
 
 @dataclass(frozen=True)
 class Effects:
-    """Of scalars chosen for facts: each fact that one of them flips, as `_flips` has it, and some in full."""
+    """Of scalars chosen for facts: every flip by one of them, and those that were looked at and encode."""
 
-    flips: list[tuple[int, Scalar, float]]
-    checked: list[Encoding]
+    flips: list[Flip]
+    checked: list[Flip]
+    encoding: list[Flip]
 
     @property
-    def encoded(self) -> set[int]:
-        """The facts that one of them encodes."""
-        return {each.fact for each in self.checked if each.encodes}
+    def flipped(self) -> set[int]:
+        """The facts that at least one flips."""
+        return {each.fact for each in self.flips}
+
+    @property
+    def encoded(self) -> dict[int, Flip]:
+        """The facts that at least one encodes, with that which costs the most."""
+        return {each.fact: each for each in sorted(self.encoding, key=lambda each: each.fall)}
+
+    @property
+    def perhaps(self) -> set[int]:
+        """The facts that are encoded, or may be by a scalar that was not looked at."""
+        return {*self.encoded, *(each.fact for each in set(self.flips) - set(self.checked))}
 
 
 def measure(subject: Subject, *, shuffled: bool = False) -> list[Finding]:
@@ -111,24 +118,24 @@ def measure(subject: Subject, *, shuffled: bool = False) -> list[Finding]:
             RULE,
             interval,
             n=n,
-            trials=2 * n * CANDIDATES + len(own.checked),
+            trials=2 * n * CANDIDATES + len({each.scalar for each in own.checked}),
             reason=reason,
             text=(
                 f"{n} facts are known. By one of the {CANDIDATES} scalars that matter most to each, "
-                f"{len(own.flips)} flip, and {len(null.flips)} by those chosen for another "
+                f"{len(own.flipped)} flip, and {len(null.flipped)} by those chosen for another "
                 f"fact; {len(own.encoded)} and {len(null.encoded)} flip while the others and the loss stay "
                 f"as they are. Half of a fact's margin is gone with its {half:,.0f} most important scalars "
                 f"(median of {CONCENTRATED}), of {parameters:,}; with as many "
                 f"chosen for another fact it takes {_at_least(of_others)}."
             ),
             details={
-                "flipped": len(own.flips),
-                "flipped_by_null": len(null.flips),
+                "flipped": len(own.flipped),
+                "flipped_by_null": len(null.flipped),
+                "unchecked": len(own.perhaps) - len(own.encoded),
                 "encoded_by_null": len(null.encoded),
                 "encoded": [
                     {"fact": each.fact, "parameter": element(each.scalar, model), "fall": each.fall}
-                    for each in own.checked
-                    if each.encodes
+                    for _, each in sorted(own.encoded.items())
                 ],
                 "scalars_of_half": half,
                 "scalars_of_half_by_null": of_others,
@@ -146,10 +153,33 @@ def measure(subject: Subject, *, shuffled: bool = False) -> list[Finding]:
 def _effects(
     subject: Subject, facts: Facts, candidates: list[list[Scalar]], activity: str
 ) -> Effects:
-    """The facts that one of their candidates flips, and what else the scalars that cost most do."""
+    """Which facts their candidates flip, and of `CHECKED` of these scalars what else they do.
+
+    Every fact's costliest come first, then every fact's second: one that flips several is looked at once.
+    """
     flips = _flips(subject.model, facts, candidates, activity)
-    most = sorted(flips, key=lambda flip: -flip[2])[:CHECKED]
-    return Effects(flips, [_checked(subject, facts, *flip) for flip in most])
+    of_fact: dict[int, list[Flip]] = {}
+    for flip in sorted(flips, key=lambda flip: -flip.fall):
+        of_fact.setdefault(flip.fact, []).append(flip)
+    rounds = zip_longest(*of_fact.values())
+    scalars = dict.fromkeys(flip.scalar for each in rounds for flip in each if flip is not None)
+    base = _margins_in_b(subject.model, facts)
+    others = {
+        scalar: _others(subject, facts, scalar, base)
+        for scalar in progress_bar(
+            iterable=list(scalars)[:CHECKED], desc=f"{activity}, others", leave=False
+        )
+    }
+    checked = [flip for flip in flips if flip.scalar in others]
+    return Effects(
+        flips, checked, [flip for flip in checked if _encodes(flip, *others[flip.scalar])]
+    )
+
+
+def _encodes(flip: Flip, changes: Tensor, loss: float) -> bool:
+    """Whether it is this fact alone that the scalar carries: ``changes`` (f,) of all margins."""
+    others = torch.cat((changes[: flip.fact], changes[flip.fact + 1 :]))
+    return float(others.median()) < flip.fall / 10 and loss < HARMFUL
 
 
 def _interval(own: Effects, null: Effects, n: int) -> tuple[Interval | None, str]:
@@ -157,8 +187,7 @@ def _interval(own: Effects, null: Effects, n: int) -> tuple[Interval | None, str
     encoded = len(own.encoded)
     if encoded and len(null.encoded) >= encoded:
         return None, "the scalars chosen for other facts encode as many"
-    perhaps = encoded + len(own.flips) - len(own.checked)
-    return Interval(encoded / n, share(encoded, n).low, share(perhaps, n).high), ""
+    return Interval(encoded / n, share(encoded, n).low, share(len(own.perhaps), n).high), ""
 
 
 def _median_half(model: Transformer, facts: Facts, ranked: list[list[Scalar]], shift: int) -> float:
@@ -183,8 +212,8 @@ def _ranked(model: Transformer, fact: Facts, count: int) -> list[Scalar]:
 @torch.inference_mode()
 def _flips(
     model: Transformer, facts: Facts, candidates: list[list[Scalar]], activity: str
-) -> list[tuple[int, Scalar, float]]:
-    """Each fact whose margin one of its candidates turns, in A and B, with the scalar that costs it most."""
+) -> list[Flip]:
+    """Each candidate of a fact that turns its margin, in A and B."""
     flips = []
     for number in progress_bar(iterable=range(len(facts)), desc=activity, leave=False):
         fact = facts.one(number)
@@ -192,15 +221,12 @@ def _flips(
         base = float(margins(model, fact.b, fact))
         if base <= 0:
             continue
-        worst: tuple[int, Scalar, float] | None = None
         for scalar in candidates[number]:
             with scalars_set(model, [scalar]):
                 each = _margin_of_each(model, contexts, fact)
             after = float(each[1:].mean())
-            if float(each[0]) < 0 and after < 0 and (worst is None or base - after > worst[2]):
-                worst = number, scalar, base - after
-        if worst is not None:
-            flips.append(worst)
+            if float(each[0]) < 0 and after < 0:
+                flips.append(Flip(number, scalar, base - after))
     return flips
 
 
@@ -211,14 +237,17 @@ def _margin_of_each(model: Transformer, contexts: Tensor, fact: Facts) -> Tensor
 
 
 @torch.inference_mode()
-def _checked(subject: Subject, facts: Facts, number: int, scalar: Scalar, fall: float) -> Encoding:
+def _margins_in_b(model: Transformer, facts: Facts) -> Tensor:
+    return margins(model, facts.b, facts)
+
+
+@torch.inference_mode()
+def _others(subject: Subject, facts: Facts, scalar: Scalar, base: Tensor) -> tuple[Tensor, float]:
+    """How much the scalar's zero changes every margin in B, ``base`` (f,), and the loss."""
     model = subject.model
-    base = margins(model, facts.b, facts)
     with scalars_set(model, [scalar]):
         changes = (margins(model, facts.b, facts) - base).abs()
-        loss = float(subject.trials.effect(first_layer(model, scalar.name)).mean())
-    others = torch.cat((changes[:number], changes[number + 1 :]))
-    return Encoding(number, scalar, fall, float(others.median()), loss)
+        return changes, float(subject.trials.effect(first_layer(model, scalar.name)).mean())
 
 
 @torch.inference_mode()

@@ -2,8 +2,9 @@
 
 Means are bootstrapped over whole blocks. With few of them the percentile interval is too narrow: its
 levels are expanded as Hesterberg 2015 does ("What Teachers Should Know About the Bootstrap", The American
-Statistician 69), so that of a mean of normal values it is as wide as Student's. Shares: Clopper and Pearson
-1934.
+Statistician 69), so that of a mean of normal values it is as wide as Student's. Where changes of the model
+are drawn too, they are resampled with the blocks (Owen 2007, "The Pigeonhole Bootstrap", The Annals of
+Applied Statistics 1). Shares: Clopper and Pearson 1934.
 Shapes: n blocks, k statistics, r resamples.
 """
 
@@ -31,6 +32,7 @@ class Bootstrap:
         counts = random.multinomial(n, np.full(n, 1 / n), size=RESAMPLES)  # r n
         self.weights: Floats = counts / n
         self.tail = expanded_tail(n, 1 - LEVEL)
+        self.seed = seed
 
     def means(self, values: Floats) -> list[Interval]:
         """(k, n) -> the interval of each row's mean."""
@@ -47,6 +49,19 @@ class Bootstrap:
     def mean(self, values: Floats) -> Interval:
         """(n,) -> the interval of the mean."""
         return self.means(values[None])[0]
+
+    def mean_of_draws(self, values: Floats) -> Interval:
+        """(k, n), k draws on the same blocks -> the interval of the mean of all draws on all text.
+
+        Draws and blocks are resampled independently; the levels are those of the fewer of both.
+        """
+        k, n = values.shape
+        random = np.random.default_rng([self.seed, n, k])
+        draws = random.multinomial(k, np.full(k, 1 / k), size=RESAMPLES) / k  # r k
+        resampled = ((draws @ values) * self.weights).sum(axis=1)
+        tail = expanded_tail(min(k, n), 1 - LEVEL)
+        low, high = np.quantile(resampled, [tail, 1 - tail])
+        return Interval(float(values.mean()), float(low), float(high))
 
 
 def share(count: int, n: int, level: float = LEVEL) -> Interval:

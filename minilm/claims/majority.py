@@ -1,9 +1,9 @@
 """Claim 7: the feed-forward holds the majority of the parameters; a model has 2Vd + 12Ld² of them.
 
-Counted by the ledger, of the model at hand and of the published ones in published_models.json, whose
-configurations and counts their authors state. Of all parameters and of those that are no embedding,
-apart. With a feed-forward of 4d the layers have 12d², 8d² of them in it: a majority of all if 4Ld > V
-where the head is tied, 4Ld > 2V where it is not.
+Counted by the ledger, of the model at hand and of the published ones in published_models.json: every one
+whose configuration the ledger is tested with, with the source of its count, and those that are left out, with
+the reason. Of all parameters and of those that are no embedding, apart. With a feed-forward of 4d the layers
+have 12d², 8d² of them in it: a majority of all if 4Ld > V where the head is tied, 4Ld > 2V where it is not.
 """
 
 from __future__ import annotations
@@ -130,8 +130,8 @@ def measure(subject: Subject) -> list[Finding]:
             text=(
                 f"It is within {FORMULA.supported.high:.0%} for {close} of {n} published models, and off by "
                 f"{published[far].error:+.0%} for {far}. It counts two tables of the vocabulary, a tied head "
-                "has one; heads that share keys have fewer than 4d² in attention; gated feed-forwards and "
-                "experts have another width than 4d."
+                "has one; heads that share keys have fewer than 4d² in attention, and heads wider than d/h "
+                "more; gated feed-forwards and experts have another width than 4d."
             ),
         ),
     ]
@@ -142,9 +142,9 @@ def _in_order(shares: Iterable[float]) -> list[tuple[float, float]]:
 
 
 def published_models() -> Mapping[str, Mapping[str, Any]]:
-    """By name the configurations, with the number of ``parameters`` that is published."""
+    """By name the configurations, with the number of ``parameters`` and its ``source``."""
     file = resources.files("minilm.claims").joinpath("published_models.json")
-    models: dict[str, dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
+    models: dict[str, dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["models"]
     return models
 
 

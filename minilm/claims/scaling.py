@@ -2,9 +2,10 @@
 
 A ladder of sizes of one family, each on three amounts of text, with the rate chosen for each cell on
 other blocks. *Size*: the slope of the loss on ln N. *Data* and *recipe*: what four times the text, and the
-better of the recipes listed in `RECIPES`, are worth in the gain by four times the parameters: as much is
-between half and twice. *Twice*: the better recipe at N against the ladder's at 2N. *Prediction*: a power law
-E + A·N^-a of the ladder must give the loss of a larger size. N counts the table once; the head is tied.
+better of the recipes listed in `RECIPES`, gain beside four times the parameters: as much is between half and
+twice, which is decided on differences. *Twice*: the better recipe at N against the ladder's at 2N.
+*Prediction*: a power law E + A·N^-a of the ladder must give the loss of a larger size. N counts the table
+once; the head is tied.
 Besides the same text for all, each size has tokens in proportion to its parameters, as Hoffmann et al. 2022
 (arXiv:2203.15556) find optimal, though far fewer than their 20 a parameter. Shapes: k sizes, s seeds.
 """
@@ -38,7 +39,7 @@ def _rule(
     )  # fmt: skip
 
 
-AS_MUCH = Region(0, math.log(2)), Region(math.log(2))
+AS_MUCH = Region(low=0), Region(high=0)
 SIZE = _rule(
     "size",
     "more parameters, more capable",
@@ -50,15 +51,17 @@ SIZE = _rule(
 DATA = _rule(
     "data",
     "data matter as much as parameters",
-    "|ln r|, r the gain by 4 times the text in gains by 4 times the parameters",
-    "",
+    "the gain by 4 times the text less half of that by 4 times the parameters, or twice that less it: the "
+    "smaller one",
+    "nats a token",
     *AS_MUCH,
 )
 RECIPE = _rule(
     "recipe",
     "the recipe matters as much as parameters",
-    "|ln r|, r the worst less the best of the recipes in gains by 4 times the parameters",
-    "",
+    "the worst less the best of the recipes less half of the gain by 4 times the parameters, or twice that "
+    "gain less it: the smaller one",
+    "nats a token",
     *AS_MUCH,
 )
 TWICE = _rule(
@@ -179,8 +182,11 @@ def _data(ladder: Ladder, by_size: Floats) -> Finding:
         DATA,
         _as_much(gain, by_size),
         n=len(gain),
-        reason=_no_gain(gain, by_size),
-        text=f"Four times the text gains {gain.mean():.4f} nats.",
+        text=(
+            f"Four times the text gains {_in_words(gain)} nats, four times the parameters "
+            f"{_in_words(by_size)}."
+        ),
+        details={"gain": gain.tolist(), "gain_by_parameters": by_size.tolist()},
     )
 
 
@@ -195,7 +201,6 @@ def _recipe(ladder: Ladder, by_size: Floats) -> Finding:
         RECIPE,
         _as_much(spread, by_size),
         n=len(spread),
-        reason=_no_gain(spread, by_size),
         text=(
             f"Between the best and the worst recipe, which the pilot's blocks and another seed tell, are "
             f"{spread.mean():.4f} nats, as between models one of which has {worth:.3g} times the parameters."
@@ -301,15 +306,17 @@ def _prediction(ladder: Ladder, sizes: Floats, random: np.random.Generator) -> F
     )
 
 
-def _as_much(gain: Floats, by_size: Floats) -> Interval | None:
-    """|ln(gain / by_size)| with its bounds; None where there is no gain to compare with."""
-    if (gain <= 0).any() or (by_size <= 0).any():
-        return None
-    each = student(np.log(gain / by_size))
-    bounds = abs(each.low), abs(each.high)
-    low = 0.0 if each.low <= 0 <= each.high else min(bounds)
-    return Interval(abs(each.estimate), low, max(bounds))
+def _as_much(gain: Floats, by_size: Floats) -> Interval:
+    """Whether the gain lies between half and twice that by size: the smaller of its two distances, (s,) each.
+
+    Both differences are means over seeds whatever the signs of the gains are, where a ratio has no interval
+    if what it divides by may be zero. That the ratio is at least a half, or at most two, Fieller 1954 ("Some
+    Problems in Interval Estimation", Journal of the Royal Statistical Society B 16) decides on the same.
+    """
+    each = [student(gain - by_size / 2), student(2 * by_size - gain)]
+    return Interval(*(min(getattr(e, name) for e in each) for name in ("estimate", "low", "high")))
 
 
-def _no_gain(gain: Floats, by_size: Floats) -> str:
-    return "" if _as_much(gain, by_size) is not None else "a gain is not above zero in every seed"
+def _in_words(values: Floats) -> str:
+    each = student(values)
+    return f"{each.estimate:.4f} [{each.low:.4f}, {each.high:.4f}]"

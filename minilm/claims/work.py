@@ -2,7 +2,8 @@
 
 Floating-point operations are counted by torch as they are dispatched, not timed, for several numbers of
 tokens: aT + bT² must give each. The parameters are hashed before and after text is generated. The KV
-cache grows with tokens, but it is state. Seconds are given beside, of no consequence for the verdict.
+cache grows with tokens, but it is state. Seconds are given beside, of no consequence for the verdict, and
+both by parameters too, of the model with fewer layers.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from minilm.claims.tables import table
 from minilm.costs.flops import flops_per_token
 from minilm.model.kv_cache import KVCache
 from minilm.model.transformer import Transformer
-from minilm.render.line_chart import line_chart
+from minilm.render.line_chart import LineChart, line_chart
 from minilm.transforms.structure import keep_layers
 
 GENERATED = 64  # tokens at most
@@ -71,9 +72,12 @@ def _work(subject: Subject) -> Finding:
     by_depth = [
         (sum(p.numel() for p in each.parameters()), counted_flops(each, longest)) for each in depths
     ]
-    seconds = {f"{length} tokens": _seconds(model, length) for length in lengths}
-    for each, (parameters, _) in zip(depths[:-1], by_depth[:-1], strict=True):
-        seconds[f"{longest} tokens, {parameters:,} parameters"] = _seconds(each, longest)
+    by_length = [_seconds(model, length) for length in lengths]
+    timed = [*(_seconds(each, longest) for each in depths[:-1]), by_length[-1]]
+    sizes = [parameters for parameters, _ in by_depth]
+    seconds = {f"{length} tokens": each for length, each in zip(lengths, by_length, strict=True)}
+    for parameters, each in zip(sizes[:-1], timed[:-1], strict=True):
+        seconds[f"{longest} tokens, {parameters:,} parameters"] = each
     return Finding(
         WORK,
         Interval.exact(error),
@@ -110,8 +114,21 @@ def _work(subject: Subject) -> Finding:
                     "aT alone": _curve(lengths[-1], a, 0),
                 },
             ),
+            _by_parameters("megaFLOPs by parameters", sizes, [each / 1e6 for _, each in by_depth]),
+            line_chart(
+                "milliseconds by tokens",
+                "tokens",
+                {"least of three": [(t, 1e3 * s) for t, s in zip(lengths, by_length, strict=True)]},
+            ),
+            _by_parameters("milliseconds by parameters", sizes, [1e3 * each for each in timed]),
         ),
     )
+
+
+def _by_parameters(title: str, sizes: list[int], values: list[float]) -> LineChart:
+    """Of the model with fewer layers and with all."""
+    lines = {"by layers": list(zip(map(float, sizes), values, strict=True))}
+    return line_chart(title, "parameters", lines)
 
 
 def _curve(longest: int, a: float, b: float) -> list[tuple[float, float]]:

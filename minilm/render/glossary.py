@@ -147,6 +147,50 @@ GLOSSARY = {
     "ledger": "minilm's table of every tensor of an architecture, with shapes in letters. Counts, "
     "formulas, memory and FLOPs are computed from it.",
     "witness": "One of the independent counts that are compared: formula, file, module.",
+    "claim": "Something that is said of parameters, and tested: one number is measured, and a rule that was "
+    "fixed before says which values of it speak for the claim and which against it.",
+    "interval": "From where to where a value may lie, by what was measured of it. Of many 99.5% intervals "
+    "99.5 in 100 contain the true value.",
+    "supported": "The verdict where the whole interval lies among the values that speak for a claim.",
+    "contradicted": "The verdict where the whole interval lies among the values that speak against a claim.",
+    "inconclusive": "The verdict where an interval lies wholly in neither, or too little was measured: "
+    "nothing is decided.",
+    "seed": "The number that random draws begin with. The same seed gives the same draws.",
+    "bootstrap": "A way to find an interval: what was measured is drawn again many times, with repeats, and "
+    "how much the mean of the draws varies is the interval.",
+    "pilot": "What is measured beforehand, on other text, to choose what to test and how much text it takes.",
+    "median": "The middle one of some numbers in order.",
+    "slope": "How much one number changes when another grows by one.",
+    "fact": "Something that a model can tell. In claims: which token follows three others, wherever these "
+    "stand in a text; it is the answer.",
+    "paraphrase": "The same fact after other words: another place in the text where its three tokens stand.",
+    "margin": "The score of a fact's answer less that of its strongest rival: above 0 the model knows it.",
+    "causal tracing": "Finding where in a model a fact is recalled: its inputs are disturbed, one inner "
+    "state is put back as it was, and it is measured how much of the answer returns.",
+    "spike": "A result of one unit that is far larger than the others, for some token.",
+    "Shapley value": "A fair share of what several parts achieve together: what a part adds, as a mean over "
+    "all orders in which the parts may come.",
+    "power law": "A curve in which a number falls by the same factor whenever another doubles, here down "
+    "to a floor: E + A N^-a, whose E, A and a are fitted.",
+    "recipe": "How a model is trained: the optimizer, and how the learning rate goes.",
+    "co-adaptation": "How much hidden units depend on each other: what two of them cost together, beyond "
+    "what each costs alone.",
+    "singular value": "How much a matrix stretches one of its directions; it has as many as the smaller of "
+    "its sides.",
+    "stable rank": "In how many directions a matrix does much: the sum of its squared singular values, "
+    "divided by the largest square.",
+    "evenness": "Whether all parameters moved alike (1) or few did all (near 0); of normally distributed "
+    "changes it is a third.",
+    "‖dW‖/‖W0‖": "How far a matrix moved: the root of the sum of its squared changes (dW), divided by that "
+    "of its first values (W0).",
+    "SHA-256": "A short number computed from bytes. Where one byte differs it is another.",
+    "N, 2N": "How many parameters a model has, and twice as many.",
+    "N·b/8": "The bytes of N parameters of b bits each.",
+    "aT + bT²": "Work that grows with the tokens (T) and with their square: a and b are fitted.",
+    "2Vd + 12Ld²": "The parameters of two tables of the vocabulary (V × d each) and of L layers with 4d² in "
+    "attention and 8d² in the feed-forward.",
+    "Q4_0, Q4_K_M, Q8_0": "Ways to quantize in GGUF files: about 4.5, 4.8 and 8.5 bits a parameter, scales "
+    "included.",
     "card": "A GPU, the processor on which large models run. What several cards share is divided "
     "among them.",
 }
@@ -175,6 +219,9 @@ _OTHER_FORMS = {
     "float32": ("F32",),
     "PyTorch": ("named_parameters()", "requires_grad"),
     "card": ("GPU",),
+    "Shapley value": ("Shapley share",),
+    "co-adaptation": ("co-adapted",),
+    "bootstrap": ("bootstrapped",),
 }
 # Of the letters those that every report may have; a report adds its own.
 USUAL_LETTERS = "VTLdhgkfEeBr"

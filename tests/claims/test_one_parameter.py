@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +15,9 @@ import torch
 from minilm.claims import damage, encoded_facts, facts, one_parameter, structures
 from minilm.claims.one_parameter import _typical, _worst
 from minilm.claims.protocol import Region
-from minilm.claims.trials import Trials
+from minilm.claims.subject import Subject
+from minilm.claims.trials import Scalar, Trials, replaced
+from minilm.model.transformer import Transformer
 from tests.claims.subjects import bigram_model, phrases, planted_pairs, subject_of
 
 
@@ -96,6 +100,51 @@ def test_facts_in_one_parameter_each_are_found_and_the_same_facts_spread_out_are
     assert single.details["encoded_by_null"] == 0
 
 
+EVERYTHING = Scalar("final_norm.weight", 0)
+
+
+@pytest.fixture
+def _everything_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One scalar's zero turns all answers round, and costs every fact more than any other does."""
+    zeroed = encoded_facts.scalars_set
+
+    @contextlib.contextmanager
+    def broken(model: Transformer, scalars: Sequence[Scalar], value: float = 0.0) -> Iterator[None]:
+        head = model.lm_head.weight
+        everything = {"lm_head.weight": -3 * head} if EVERYTHING in scalars else {}
+        with replaced(model, everything), zeroed(model, scalars, value):
+            yield
+
+    monkeypatch.setattr(encoded_facts, "scalars_set", broken)
+
+
+@pytest.mark.usefixtures("_everything_breaks")
+def test_a_scalar_that_breaks_everything_hides_no_scalar_that_encodes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    subject = subject_of(bigram_model("units"))
+    known = facts.find_facts(subject.model, subject.text, subject.random(3))
+    own = [
+        encoded_facts._ranked(subject.model, known.one(number), 3) for number in range(len(known))
+    ]
+    with_it = [[EVERYTHING, *each] for each in own]
+    alone = encoded_facts._effects(subject, known, own, "alone")
+    beside = encoded_facts._effects(subject, known, with_it, "beside")
+    assert beside.flipped == set(range(len(known)))
+    assert len(alone.encoded) == len(beside.encoded) >= 10
+    assert EVERYTHING not in {each.scalar for each in beside.encoding}
+
+    monkeypatch.setattr(encoded_facts, "CHECKED", 1)  # what is not looked at may encode
+    few = encoded_facts._effects(subject, known, with_it, "few")
+    assert not few.encoded
+    assert few.perhaps == alone.flipped
+    none = encoded_facts.Effects([], [], [])
+    interval, _ = encoded_facts._interval(few, none, len(known))
+    assert interval is not None
+    assert interval.high > 0.5
+    assert encoded_facts.RULE.decide(interval) == "inconclusive"
+
+
 def test_scalars_that_encode_any_fact_encode_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where those chosen for another fact do as much: here they are those of the fact itself."""
     flips, first = encoded_facts._flips, []
@@ -135,3 +184,19 @@ def test_the_model_is_robust_to_a_hundredth_where_parameters_do_not_cancel() -> 
     cancelling = planted_pairs(bigram_model("random", d_feed_forward=16), 20.0, pairs=8)
     (planted,) = damage.measure(subject_of(cancelling))
     assert planted.verdict == "contradicted", planted.interval
+
+
+def test_which_hundredth_is_drawn_is_in_the_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draws that differ, each alike on all blocks."""
+    random = np.random.default_rng(0)
+
+    def effect(subject: Subject, change: dict[str, Any]) -> Any:
+        return np.full(len(subject.blocks), random.normal(0.05, 0.02))
+
+    monkeypatch.setattr(damage, "effect_of", effect)
+    (finding,) = damage.measure(subject_of(bigram_model("random")))
+    draws = finding.details["one_percent"]
+    assert finding.interval is not None
+    assert len(draws) == damage.TESTED
+    assert finding.interval.half_width > 2.5 * np.std(draws) / len(draws) ** 0.5
+    assert finding.verdict == "inconclusive"

@@ -24,6 +24,7 @@ from minilm.claims import (
     small_models,
 )
 from minilm.claims.cells import OVER_BUDGET, Cells, Numbers
+from minilm.claims.protocol import Interval
 from minilm.claims.subject import Subject
 from minilm.claims.trials import Floats, Trials
 from minilm.model.transformer import Transformer
@@ -120,10 +121,39 @@ def test_a_planted_law_is_found_and_its_absence_too() -> None:
         "twice": "contradicted",
         "prediction": "supported",
     }
-    assert verdicts_of(planted(by_data=0))["data"] == "inconclusive"
+    assert verdicts_of(planted(by_data=0, recipe=0))["data"] == "contradicted", "no effect at all"
+    assert verdicts_of(planted(by_data=0, recipe=0))["recipe"] == "contradicted"
+    assert verdicts_of(planted(by_data=-1))["data"] == "contradicted", "more text does harm"
+    weak = verdicts_of(planted(by_data=1 / 9, recipe=5))
+    assert (weak["data"], weak["recipe"]) == ("contradicted", "contradicted")
+    assert verdicts_of(planted(by_data=2))["data"] == "inconclusive", "at the end of the region"
     assert verdicts_of(planted(by_size=-0.05))["size"] == "contradicted"
     off = planted()
     assert verdicts_of(replace(off, left_out=off.left_out + 0.1))["prediction"] == "contradicted"
+
+
+def test_as_much_is_decided_whatever_the_signs_of_the_gains_are() -> None:
+    def interval(gain: float, by_size: float, deviation: float = 0.01, seed: int = 0) -> Interval:
+        random = np.random.default_rng(seed)
+        gains, sizes = random.normal((gain, by_size), deviation, (6, 2)).T
+        return scaling._as_much(gains, sizes)
+
+    verdicts = {
+        (0.5, 0.5): "supported",
+        (0.5, 0.0): "contradicted",  # far more than parameters, which gain nothing
+        (0.0, 0.5): "contradicted",
+        (0.0, 0.0): "inconclusive",
+        (-0.5, 0.5): "contradicted",
+        (-0.5, -0.5): "contradicted",  # harm is no gain
+    }
+    for gains, verdict in verdicts.items():
+        assert scaling.DATA.decide(interval(*gains)) == verdict, gains
+    assert scaling.DATA.decide(interval(0.5, 0.5, deviation=0.5)) == "inconclusive"
+    for ratio, wrong in ((0.5, "contradicted"), (2.0, "contradicted"), (0.49, "supported")):
+        decided = [
+            scaling.DATA.decide(interval(0.2 * ratio, 0.2, 0.05, seed)) for seed in range(400)
+        ]
+        assert decided.count(wrong) <= 8, "at most 0.5%, and chance"
 
 
 def test_intervals_of_a_prediction_cover_as_often_as_they_say() -> None:
