@@ -18,6 +18,7 @@ from minilm.claims.one_parameter import gradients
 from minilm.claims.protocol import Finding, Region, Rule
 from minilm.claims.structures import Change, effect_of, rises_of, structure_table, structures_of
 from minilm.claims.subject import Subject
+from minilm.claims.trials import Floats
 from minilm.progress import progress_bar
 from minilm.render.line_chart import log_chart
 
@@ -58,12 +59,7 @@ def measure(subject: Subject) -> list[Finding]:
             for _ in range(DRAWS)
         ]
     )
-    one_percent = np.stack(
-        [
-            effect_of(subject, _zeroed(model, sizes, _draw(random, total, round(total * FRACTION))))
-            for _ in progress_bar(iterable=range(TESTED), desc="1% at random", leave=False)
-        ]
-    )
+    one_percent = _one_percent(subject, sizes, random)
     by_draw = one_percent.mean(axis=1)
     half = subject.advantage.estimate / 2
     by_rank, by_chance = _reached(counts, ranked, half), _reached(counts, drawn.mean(axis=0), half)
@@ -109,6 +105,16 @@ def measure(subject: Subject) -> list[Finding]:
             charts=() if chart is None else (chart,),
         )
     ]
+
+
+def _one_percent(subject: Subject, sizes: dict[str, int], random: np.random.Generator) -> Floats:
+    """(draws, n): what each draw of `FRACTION` of all parameters costs."""
+    total = sum(sizes.values())
+    effects = []
+    for _ in progress_bar(iterable=range(TESTED), desc="1% at random", leave=False):
+        places = _draw(random, total, round(total * FRACTION))
+        effects.append(effect_of(subject, _zeroed(subject.model, sizes, places)))
+    return np.stack(effects)
 
 
 def _counts(total: int) -> list[int]:
