@@ -47,7 +47,7 @@ test: .venv/installed
 
 pytest: .venv/installed
 	@echo "Running the tests ..."
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-distributed: .venv/installed
 	@echo "Running the tests of many processes ..."

@@ -136,6 +136,14 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Files that take longest: begun last, one would keep a single processor while the others wait.
+LONGEST = ("test_processes", "test_readme", "test_notebooks", "test_train", "test_finetune")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
 def pytest_collection_finish() -> None:
     """What was imported stays: the garbage collector, which every training run calls, need not look at it."""
     gc.collect()
