@@ -168,7 +168,7 @@ def test_sparse_attention_caches_all_and_sees_what_it_selects() -> None:
     assert kv_cache_elements(layout, context=100, batch=1) == 100 * (3 * (10 + 6) + 2 * 64)
     for context, seen in ((8, 8), (100, 16)):
         attended = 3 * 2 * (8 + 6 + 12) * seen  # layers, heads, widths of keys and values
-        indexed = 2 * 4 * (64 + 1) * context  # products with keys, and the sum over heads by weights
+        indexed = 2 * 4 * (64 + 1) * context  # products with keys, and a weight a head
         flops = flops_per_token(layout, context=context)
         assert flops["attention_per_token"] == 2 * (attended + indexed)
     assert causal_training_flops(layout, context=100) < flops["training_per_token"]
