@@ -20,7 +20,8 @@ RUN := checkpoints/nano-stdlib
 RUNS ?= 100000
 NODE_LLAMA_CPP_VERSION := 3.22.1
 PARSERS := safetensors gguf torch_zip torch_pickle index json config run storage
-INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt \
+# A module is compiled when it is first imported: pip would compile all of torch's, for a minute.
+INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --no-compile -c constraints.txt \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .PHONY: train test pytest test-distributed check prove agree llama test-federate fuzz

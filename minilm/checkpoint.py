@@ -25,7 +25,7 @@ from minilm.formats.header import StoredTensor
 from minilm.formats.safetensors import read_header
 from minilm.model.transformer import Transformer
 from minilm.parallel.sharded import fill
-from minilm.parallel.tensor_parts import tensor_kinds
+from minilm.parallel.tensor_parts import write_tensors
 from minilm.quantization.packing import Packing, read_rounded
 from minilm.quantization.packings import packing_of
 from minilm.runs import base_run
@@ -41,7 +41,6 @@ from minilm.units import counted
 # What weights are stored in; they are computed with in float32.
 FLOATING = ("float32", "float16", "bfloat16", "float64")
 # By width in bytes: bits that numpy has no type for go to a file as these.
-_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Loaded(NamedTuple):
@@ -263,31 +262,10 @@ def parameter_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 
-def write_tensors(
-    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], *, hashed: bool = False
-) -> None:
-    """Write tensors of any device as one safetensors file, atomically, one tensor at a time.
-
-    ``hashed``: as `tensor_io.write` has it.
-    """
-    plan = {
-        StoredTensor(name, dtype, shape): lambda name=name: _bits(tensors[name])
-        for name, (dtype, shape) in tensor_kinds(tensors).items()
-    }
-    tensor_io.write(path, plan, metadata, hashed=hashed)
-
-
 def replace_metadata(path: Path, metadata: Mapping[str, str]) -> None:
     """Write a file of weights again, atomically, with other metadata."""
     plan = {tensor: partial(tensor_io.read, tensor) for tensor in read_header(path).tensors}
     tensor_io.write(path, plan, metadata)
-
-
-def _bits(tensor: Tensor) -> tensor_io.Array:
-    """The bits of a tensor of any device, in the same shape."""
-    array: tensor_io.Array
-    array = tensor.detach().cpu().contiguous().view(_INTEGERS[tensor.element_size()]).numpy()
-    return array
 
 
 def read_tensors(

@@ -1,6 +1,7 @@
 """The floors of docs/architecture.md, held: who may import whom, and who may not import torch."""
 
 import ast
+import functools
 import json
 import subprocess
 import sys
@@ -53,10 +54,17 @@ def room_of(module: str) -> str:
 MODULES = {module_of(path): path for path in sources()}
 
 
-def imports(path: Path) -> set[str]:
+@functools.cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """Of a file's syntax, the file itself first."""
+    return tuple(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+@functools.cache
+def imports(path: Path) -> frozenset[str]:
     """Every module imported anywhere in a file, for type checkers too; a name's module where it is one."""
     imported = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -66,7 +74,7 @@ def imports(path: Path) -> set[str]:
             imported |= inner
             if len(inner) < len(node.names):
                 imported.add(module)
-    return imported
+    return frozenset(imported)
 
 
 def ids(module: str) -> str:
@@ -102,12 +110,13 @@ MOST_POSITIONAL = 6
 
 def test_no_constructor_is_called_with_many_positional_arguments() -> None:
     paths = [*sources(), *sorted((PACKAGE.parent / "scripts").rglob("*.py"))]
-    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in paths}
-    nodes = [(path, node) for path, tree in trees.items() for node in ast.walk(tree)]
-    classes = {node.name for _, node in nodes if isinstance(node, ast.ClassDef)}
+    classes = {
+        node.name for path in paths for node in nodes(path) if isinstance(node, ast.ClassDef)
+    }
     calls = [
         f"{path.relative_to(PACKAGE.parent).as_posix()}:{node.lineno}"
-        for path, node in nodes
+        for path in paths
+        for node in nodes(path)
         if isinstance(node, ast.Call)
         and _called(node) in classes
         and len(node.args) > MOST_POSITIONAL
@@ -132,15 +141,16 @@ def test_torch_stays_out_of_what_must_start_fast(module: str) -> None:
 
 def _for_types_alone(path: Path) -> bool:
     """Whether a file names torch under `if TYPE_CHECKING` only."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for_types = [
-        n for n in tree.body if isinstance(n, ast.If) and "TYPE_CHECKING" in ast.dump(n.test)
-    ]
-    tree.body = [n for n in tree.body if n not in for_types]
+    for_types = {
+        inner
+        for node in nodes(path)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for inner in ast.walk(node)
+    }
     return "torch" not in {
         name.split(".")[0]
-        for node in ast.walk(tree)
-        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for node in nodes(path)
+        if node not in for_types and isinstance(node, (ast.Import, ast.ImportFrom))
         for name in (
             [node.module or ""]
             if isinstance(node, ast.ImportFrom)

@@ -56,7 +56,19 @@ def map_large_tensors() -> None:
         ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, 4 * 2**20)
 
 
-_MMAP_THRESHOLD = -3  # malloc.h
+def keep_freed_memory() -> None:
+    """Keep what a step frees for the next one, where the C library is glibc (mallopt(3)).
+
+    Else the heap's end is given back after each backward pass, and its pages are asked for anew in the next
+    step. Tensors of 32 MiB or more, the most that M_MMAP_THRESHOLD may be, are still given back.
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        library = ctypes.CDLL(None)
+        library.mallopt(_MMAP_THRESHOLD, 32 * 2**20)
+        library.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 def release_free_memory() -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from minilm import files
-from minilm.checkpoint import write_tensors
 from minilm.model.transformer import Transformer
 from minilm.operations.comparison import Comparison
+from minilm.parallel.tensor_parts import write_tensors
 from minilm.runs import files as run_files
 from minilm.training.base_model import WeightDtypes, companions
 

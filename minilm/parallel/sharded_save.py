@@ -1,12 +1,14 @@
 """torch.distributed.checkpoint over all processes: each writes its parts of tensors, and reads those it has.
 
 HuggingFaceStorageWriter and Reader: safetensors. They are given tensors only, since anything else would be
-pickled; the default FileSystemReader, which unpickles ``.metadata``, is not used.
+pickled; the default FileSystemReader, which unpickles ``.metadata``, is not used. minilm writes the files:
+torch copies each twice in memory first, which takes longer than the writing where new pages are dear.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
@@ -20,18 +22,19 @@ from torch.distributed.checkpoint.hf_storage import (
     HuggingFaceStorageReader,
     HuggingFaceStorageWriter,
 )
+from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
 from torch.distributed.checkpoint.staging import AsyncStager
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save
+from torch.distributed.checkpoint.storage import WriteResult
 from torch.distributed.device_mesh import DeviceMesh
+from torch.futures import Future as TorchFuture
 
 from minilm import files
 from minilm.parallel.process_group import world
 from minilm.parallel.sharded import is_shared, local, part_like
+from minilm.parallel.tensor_parts import OFFSET, OFFSETS, write_tensors
 from minilm.runs.base_run import weights_sha256
-
-# Of one file of a process, about: it is in memory once more while it is written.
-FILE_BYTES = 2**28
 
 
 class ShardedSave:
@@ -48,12 +51,9 @@ class ShardedSave:
 
         A tensor that is not shared is the same in every process that gives it; rank 0 gives all.
         """
-        writer = HuggingFaceStorageWriter(
-            str(folder), fqn_to_index_mapping=_file_numbers(tensors), save_distributed=True
-        )
         begun = async_save(
             dict(tensors),
-            storage_writer=writer,
+            storage_writer=_PartsWriter(str(folder), save_distributed=True),
             process_group=world().saving,
             async_stager=self._copies,
         )
@@ -68,9 +68,8 @@ def finish(begun: Future[Any], folder: Path) -> dict[str, str]:
     """
     with _errors_of_all(folder):
         begun.result()
-    own = {
-        path.name: weights_sha256(path) for path in folder.glob(f"shard-{world().rank + 1:05d}-*")
-    }
+    path = folder / _file_name()
+    own = {path.name: weights_sha256(path)} if path.exists() else {}
     gathered: list[Any] = [None] * world().size
     dist.all_gather_object(gathered, own, group=world().saving)
     return {name: digest for each in gathered for name, digest in each.items()}
@@ -101,13 +100,29 @@ def _errors_of_all(folder: Path) -> Iterator[None]:
         raise (files.error_about(folder, of_disk) if of_disk else failures[0]) from None
 
 
-def _file_numbers(tensors: Mapping[str, Tensor]) -> dict[str, int]:
-    """Which of a process's files a tensor goes into, from 1: each takes about FILE_BYTES."""
-    numbers, total = {}, 0
-    for name, tensor in tensors.items():
-        numbers[name] = 1 + total // FILE_BYTES
-        total += local(tensor).nbytes
-    return numbers
+class _PartsWriter(HuggingFaceStorageWriter):
+    """The writer of one process: all its parts in one file, each straight from its tensor's memory."""
+
+    def write_data(self, plan: SavePlan, planner: SavePlanner) -> TorchFuture[list[WriteResult]]:
+        """Write them, with where each begins in its tensor, as torch's reader and `read_parts` expect."""
+        parts, offsets, results = {}, {}, []
+        for item in plan.items:
+            name, part = item.index.fqn, planner.resolve_data(item)
+            assert item.tensor_data is not None
+            assert isinstance(part, Tensor)
+            parts[name] = part
+            offsets[name] = {OFFSET: list(item.tensor_data.chunk.offsets)}
+            results.append(WriteResult(item.index, part.nbytes, storage_data=None))
+        if parts:
+            write_tensors(Path(self.path, _file_name()), parts, {OFFSETS: json.dumps(offsets)})
+        done: TorchFuture[list[WriteResult]] = TorchFuture()
+        done.set_result(results)
+        return done
+
+
+def _file_name() -> str:
+    """Of the file of this process: torch's name for the only one of a shard."""
+    return f"shard-{world().rank + 1:05d}-model-00001-of-00001.safetensors"
 
 
 class _Copies(AsyncStager):

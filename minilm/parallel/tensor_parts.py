@@ -1,7 +1,8 @@
 """Files of tensors of which each process wrote a part: what they hold, checked, and a tensor put together.
 
 The format is that of torch.distributed.checkpoint's HuggingFaceStorageWriter: safetensors, with the offset of
-each part in its tensor as JSON in the metadata. Whoever reads here needs no other process and no pickle.
+each part in its tensor as JSON in the metadata. Whoever reads here needs no other process and no pickle. What
+is put together, and each part, is written as a file of tensors by `write_tensors`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from minilm.safe_text import short_repr
 # The names of torch.distributed.checkpoint.
 OFFSETS, OFFSET = "DCP_SHARDING_INFO", "saved_offsets"
 
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 # The bits of an element, which numpy has no type for where it is a bfloat16.
 _BITS = {name: f"<i{bits // 8}" for name, bits in BITS.items() if bits in (8, 16, 32, 64)}
 
@@ -157,3 +159,24 @@ def _joined(folder: Path, name: str, parts: list[Part]) -> PartedTensor:
         raise FormatError(folder, got, f"{combinations}, each at its own offset")
     assert math.prod(shape) == sum(part.stored.count for part in parts)
     return PartedTensor(dtypes.pop(), tuple(shape), tuple(parts))
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], *, hashed: bool = False
+) -> None:
+    """Write tensors of any device as one safetensors file, atomically, one tensor at a time.
+
+    ``hashed``: as `tensor_io.write` has it.
+    """
+    plan = {
+        StoredTensor(name, dtype, shape): lambda name=name: _bits(tensors[name])
+        for name, (dtype, shape) in tensor_kinds(tensors).items()
+    }
+    tensor_io.write(path, plan, metadata, hashed=hashed)
+
+
+def _bits(tensor: Tensor) -> tensor_io.Array:
+    """The bits of a tensor of any device, in the same shape."""
+    array: tensor_io.Array
+    array = tensor.detach().cpu().contiguous().view(_INTEGERS[tensor.element_size()]).numpy()
+    return array

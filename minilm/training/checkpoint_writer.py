@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from minilm.architectures.adapter_map import AdapterMap
-from minilm.checkpoint import replace_metadata, save_adapter, write_tensors
+from minilm.checkpoint import replace_metadata, save_adapter
 from minilm.parallel.process_group import world
 from minilm.parallel.sharded import is_shared
-from minilm.parallel.tensor_parts import read_parts, under
+from minilm.parallel.tensor_parts import read_parts, under, write_tensors
 from minilm.runs import files as run_files
 from minilm.training.resume_state import (
     Optimizers,

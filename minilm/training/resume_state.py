@@ -24,13 +24,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from minilm.checkpoint import FLOATING, write_tensors
+from minilm.checkpoint import FLOATING
 from minilm.errors import FormatError
 from minilm.formats.safetensors import read_header
 from minilm.formats.tensor_io import HASH, check_hash
 from minilm.parallel.process_group import world
 from minilm.parallel.sharded import fill
-from minilm.parallel.tensor_parts import PartedTensors, tensor_kinds
+from minilm.parallel.tensor_parts import PartedTensors, tensor_kinds, write_tensors
 from minilm.runs import files as run_files
 from minilm.runs.state_folders import is_state_folder, remove_state
 from minilm.safe_text import short_repr

@@ -16,7 +16,7 @@ import torch
 
 from minilm.checkpoint import load_adapter, parameter_shapes, read_one_by_one
 from minilm.config import to_dict
-from minilm.model.device import map_large_tensors
+from minilm.model.device import keep_freed_memory, map_large_tensors
 from minilm.parallel.process_group import share_rows
 from minilm.parallel.sharded import fill
 from minilm.runs import files as run_files
@@ -62,6 +62,8 @@ class Trainer:
         self.run_dir, self.context_length = spec.run_dir, spec.model.config.context_length
         if any(isinstance(module, QuantizedLinear) for module in self.model.modules()):
             map_large_tensors()
+        else:
+            keep_freed_memory()
         self.model.to(self.runtime.device).train()
         self.runtime.prepare(self.model)
         self.progress = Progress() if spec.saved is None else spec.saved.progress

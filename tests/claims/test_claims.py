@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from minilm.checkpoint import write_tensors
 from minilm.claims import (
     bytes_per_parameter,
     check,
@@ -28,6 +27,7 @@ from minilm.claims.protocol import Finding, Interval, Region, Rule
 from minilm.claims.report import introduction
 from minilm.claims.subject import Subject, open_subject
 from minilm.model.transformer import Transformer
+from minilm.parallel.tensor_parts import write_tensors
 from tests.claims.subjects import V, bigram_model, planted_pairs, subject_of
 
 Capture = pytest.CaptureFixture[str]

@@ -7,9 +7,9 @@ import torch
 from safetensors import SafetensorError, deserialize, safe_open
 from safetensors.torch import load_file, save_file
 
-from minilm.checkpoint import write_tensors
 from minilm.errors import FormatError
 from minilm.formats.safetensors import MAX_HEADER_BYTES, read_header
+from minilm.parallel.tensor_parts import write_tensors
 from tests.formats.files import write_safetensors as write
 
 

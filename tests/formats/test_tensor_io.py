@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from minilm.checkpoint import write_tensors
 from minilm.formats import tensor_io
 from minilm.formats.header import StoredTensor
 from minilm.formats.safetensors import read_header
+from minilm.parallel.tensor_parts import write_tensors
 
 DTYPES = [
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn),

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from minilm.checkpoint import write_tensors
-from minilm.parallel.tensor_parts import OFFSET, OFFSETS
+from minilm.parallel.tensor_parts import OFFSET, OFFSETS, write_tensors
 
 
 def write_part_file(

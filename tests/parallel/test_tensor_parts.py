@@ -9,9 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from minilm.checkpoint import write_tensors
 from minilm.errors import FormatError
-from minilm.parallel.tensor_parts import OFFSETS, read_parts, tensor_kinds, under
+from minilm.parallel.tensor_parts import OFFSETS, read_parts, tensor_kinds, under, write_tensors
 from tests.parallel.part_files import write_in_rows, write_part_file
 
 

@@ -14,9 +14,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from minilm.checkpoint import load_model, write_tensors
+from minilm.checkpoint import load_model
 from minilm.errors import FormatError
 from minilm.formats.safetensors import read_header
+from minilm.parallel.tensor_parts import write_tensors
 from minilm.runs import files as run_files
 from minilm.runs.logs import read_metrics
 from minilm.training import finish, train_step, trainer

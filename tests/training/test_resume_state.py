@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from minilm.checkpoint import write_tensors
 from minilm.config import TrainConfig
 from minilm.config.presets import PRESETS
 from minilm.data.shards import prepare
 from minilm.errors import FormatError
 from minilm.model.transformer import Transformer
+from minilm.parallel.tensor_parts import write_tensors
 from minilm.training.data_source import DataSource
 from minilm.training.resume_state import Progress, read_state, write_state
 from minilm.training.run_spec import RunSpec

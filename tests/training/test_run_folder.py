@@ -14,9 +14,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 import minilm
-from minilm.checkpoint import load, write_tensors
+from minilm.checkpoint import load
 from minilm.config.presets import PRESETS, Preset
 from minilm.errors import ConfigError, FormatError, InputError
+from minilm.parallel.tensor_parts import write_tensors
 from minilm.runs.lock import run_lock
 from minilm.training.resume_state import read_state
 from minilm.training.train import resume, train

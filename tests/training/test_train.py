@@ -16,12 +16,13 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 import minilm
-from minilm.checkpoint import load, write_tensors
+from minilm.checkpoint import load
 from minilm.cli import convert
 from minilm.data.batches import Batch, training_batch
 from minilm.errors import ConfigError
 from minilm.generation.generate import Generation
 from minilm.parallel.process_group import World
+from minilm.parallel.tensor_parts import write_tensors
 from minilm.runs.logs import read_metrics, read_samples
 from minilm.training.batch_loader import BatchLoader
 from minilm.training.evaluation import Validation
