@@ -1,9 +1,10 @@
 """The token cache and the copies of datasets: what is there, and removing what was not used for longest.
 
-An entry is a folder CACHE/tokens/KEY that minilm/data/shards.py writes: a text's tokens, or the tokenizer that
-was trained for a mixture. Its time of use is its modification time. Only files that are written there are
-removed: a training process that has one mapped keeps it until it ends. A copy is a file CACHE/datasets/NAME.jsonl of minilm/text/hugging_face.py; it would
-have to be fetched again, so it is removed on request alone.
+An entry is a folder CACHE/tokens/KEY that minilm/data/shards.py writes: a text's tokens, or the tokenizer
+that was trained for a mixture. Its time of use is its modification time. Only files that are written there
+are removed: a training process that has one mapped keeps it until it ends. A copy is a file
+CACHE/datasets/NAME.jsonl of minilm/text/hugging_face.py; it would have to be fetched again, so it is removed
+on request alone.
 """
 
 from __future__ import annotations

@@ -53,4 +53,7 @@ def test_a_source_that_is_there_twice_is_refused(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CorpusError, match=r"/a\.txt twice, expected each source once"):
         parse_mixture(f"mix:a.txt=1;b.txt=1;{again.format(folder=tmp_path.name)}=2")
-    assert len(parse_mixture("mix:hf:name,split=train=1;hf:name,split=test=1;./stdlib=1;stdlib=1")) == 4
+    assert (
+        len(parse_mixture("mix:hf:name,split=train=1;hf:name,split=test=1;./stdlib=1;stdlib=1"))
+        == 4
+    )

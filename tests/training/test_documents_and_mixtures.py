@@ -128,9 +128,7 @@ def test_a_mixture_that_has_moved_is_named_in_its_order(documents: Path, tmp_pat
     longer = {"max_seconds": 1000.0}
     with pytest.raises(InputError, match="they have moved and are in another order"):
         resume(tmp_path / "run", data=f"mix:{second};{first}", settings=longer, cache=cache)
-    outcome = resume(
-        tmp_path / "run", data=f"mix:{first};{second}", settings=longer, cache=cache
-    )
+    outcome = resume(tmp_path / "run", data=f"mix:{first};{second}", settings=longer, cache=cache)
     assert outcome.stopped_because == "max_steps"
     again = f"mix:{second};{first}"  # of a finished run the same
     assert resume(tmp_path / "run", data=again, cache=cache).summary == outcome.summary
