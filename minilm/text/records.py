@@ -312,11 +312,12 @@ def json_values(texts: Iterable[str], where: str) -> Iterator[tuple[Any, int]]:
             except json.JSONDecodeError as error:
                 # An error near the end may only say that the value continues in the next text.
                 at_end = error.pos > len(buffer) - 16 or error.msg.startswith("Unterminated string")
+                place = error.pos - start  # of which reading moves the start
                 if len(buffer) - start > LARGEST_RECORD:
                     raise refuse(f"over {LARGEST_RECORD:,} characters") from None
                 if not at_end or not read():
                     reason = error.msg.removesuffix(" at")  # as that of an unterminated string ends
-                    error_line = line + buffer.count("\n", counted, error.pos)
+                    error_line = line + buffer.count("\n", counted, start + place)
                     raise refuse(f"{reason} at line {error_line}") from None
             except (ValueError, RecursionError) as error:  # too many digits, too deep
                 raise refuse(error) from None

@@ -118,6 +118,7 @@ def test_the_only_field_of_text():
         ('{"text": "x"}\n[1]', None, r"record 2: list in place of an object"),
         ('{"text": "x"}\n{"text": "y', None, r"record 2: not JSON \(Unterminated .* at line 2\)"),
         ('{"text": "x"}\n\n{"text": "y\tz"}', None, r"record 2: .*control character at line 3\)"),
+        ('{"text": "x"}\n{"text": oops}\n', None, r"record 2: .*Expecting value at line 2\)"),
         ('{"text": "x"}\noops' + " " * 100, None, r"record 2: .*value at line 2\).*--raw-text"),
         ('[{"text": "x"} {"text": "y"}]', None, r"record 2: not JSON \(no comma"),
         ('[{"text": "x"}', None, r"record 2: not JSON \(the array does not end"),
