@@ -177,13 +177,16 @@ def absolute_source(name: str) -> str:
     return os.path.abspath(os.path.expanduser(name))
 
 
-def is_same_source(one: str, other: str) -> bool:
-    """Whether both name the same text: of mixtures in any order, and with weights in proportion."""
+def is_same_source(one: str, other: str, *, by_weight: bool = True) -> bool:
+    """Whether both name the same text: of mixtures in any order, and with weights in proportion.
+
+    ``by_weight``: whether weights matter.
+    """
     if not (one.startswith(MIXTURE) and other.startswith(MIXTURE)):
         return absolute_source(one) == absolute_source(other)
     first, second = _shares(one), _shares(other)
-    return first.keys() == second.keys() and all(
-        math.isclose(share, second[name]) for name, share in first.items()
+    return first.keys() == second.keys() and (
+        not by_weight or all(math.isclose(share, second[name]) for name, share in first.items())
     )
 
 

@@ -152,6 +152,9 @@ def resumed_run(
     saved = read_state(run_dir)
     if data is not None and is_same_source(data, saved.settings["source"]):
         data = None  # the original command, repeated
+    elif data is not None and is_same_source(data, saved.settings["source"], by_weight=False):
+        problem, expected = f"other weights than in {saved.settings['source']}", "the run's own"
+        raise InputError(data, problem, expected, "start a new run")
     source = DataSource(
         data or saved.settings["source"],
         tuple(saved.settings["cleaning"]),

@@ -108,9 +108,9 @@ def test_a_run_on_a_mixture_of_documents_is_evaluated_and_resumed_as_it_is_train
     assert unmasked != pytest.approx(loss, abs=1e-5)
 
     run(source, tmp_path / "parts", cache, document_attention=True, max_seconds=1e-9)
-    other = source.replace("=0.5", "=0.7")
-    with pytest.raises(InputError, match="another mixture than when the run began"):
-        resume(tmp_path / "parts", data=other, settings={"max_seconds": 1000.0}, cache=cache)
+    for other in (source.replace("=0.5", "=0.7"), f"mix:{tmp_path / 'other.txt'}=1;{documents}=1"):
+        with pytest.raises(InputError, match=r"other weights than in mix:.*=1;.*other\.txt=0\.5"):
+            resume(tmp_path / "parts", data=other, settings={"max_seconds": 1000.0}, cache=cache)
     reordered = f"mix:{tmp_path / 'other.txt'}=1;{documents}=2"
     resume(tmp_path / "parts", data=reordered, settings={"max_seconds": 1000.0}, cache=cache)
     resumed = weights(tmp_path / "parts")
@@ -126,6 +126,8 @@ def test_a_mixture_that_has_moved_is_named_in_its_order(documents: Path, tmp_pat
     moved = documents.rename(tmp_path / "moved.jsonl")
     first, second = f"{moved}=1", f"{tmp_path / 'other.txt'}=0.1234567"
     longer = {"max_seconds": 1000.0}
+    with pytest.raises(InputError, match="another mixture than when the run began"):
+        resume(tmp_path / "run", data=f"mix:{first};{second}5", settings=longer, cache=cache)
     with pytest.raises(InputError, match="they have moved and are in another order"):
         resume(tmp_path / "run", data=f"mix:{second};{first}", settings=longer, cache=cache)
     outcome = resume(tmp_path / "run", data=f"mix:{first};{second}", settings=longer, cache=cache)
