@@ -28,14 +28,7 @@ from pathlib import Path
 import numpy as np
 import tokenizers
 
-from minilm.data.cache import (
-    MIXTURE_TOKENIZER,
-    TOKENIZER,
-    is_key,
-    mark_used,
-    prune,
-    size_limit,
-)
+from minilm.data.cache import MIXTURE_TOKENIZER, TOKENIZER, is_key, mark_used, prune, size_limit
 from minilm.data.corpus_stats import Identity, identify, measure
 from minilm.data.dataset import Dataset
 from minilm.data.encoding import (

@@ -260,7 +260,7 @@ def json_values(texts: Iterable[str], where: str) -> Iterator[tuple[Any, int]]:
     """The elements of a JSON array, or the values that stand one after another; the line of each."""
     stream = iter(texts)
     decode = json.JSONDecoder().raw_decode
-    buffer, start, number, in_array = "", 0, 0, False
+    buffer, start, number = "", 0, 0
     line, counted = 1, 0  # the line of buffer[counted]
 
     def refuse(reason: object) -> CorpusError:
@@ -292,9 +292,8 @@ def json_values(texts: Iterable[str], where: str) -> Iterator[tuple[Any, int]]:
             if start < len(buffer) or not read():
                 return buffer[start : start + 1]
 
-    if skip_space() == "[":
-        in_array = True
-        start += 1
+    in_array = skip_space() == "["
+    start += in_array
     while character := skip_space():
         if in_array and character == "]":
             start += 1
@@ -312,7 +311,7 @@ def json_values(texts: Iterable[str], where: str) -> Iterator[tuple[Any, int]]:
             except json.JSONDecodeError as error:
                 # An error near the end may only say that the value continues in the next text.
                 at_end = error.pos > len(buffer) - 16 or error.msg.startswith("Unterminated string")
-                place = error.pos - start  # of which reading moves the start
+                place = error.pos - start
                 if len(buffer) - start > LARGEST_RECORD:
                     raise refuse(f"over {LARGEST_RECORD:,} characters") from None
                 if not at_end or not read():
