@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from minilm.cli.entry import DONE, parse_arguments, run_command
 from minilm.data.cache import (
     LIMIT_VARIABLE,
-    TOKENIZER,
     CacheEntry,
     default_cache,
     prune,
@@ -46,7 +45,7 @@ def _run(options: Arguments) -> int:
     for entry in (*entries, *copies):
         print(_line(entry))
     total = format_bytes(sum(entry.bytes for entry in entries))
-    texts = counted(len(entries), "text")
+    texts = counted(sum(not entry.is_tokenizer for entry in entries), "text")
     print(
         f"{cache / 'tokens'}: {texts}, {total}; what was not used for longest is removed above "
         f"{format_bytes(limit)} ({LIMIT_VARIABLE})"
@@ -64,9 +63,9 @@ def _line(entry: CacheEntry) -> str:
     unused = f"used {format_seconds(max(0.0, time.time() - entry.used))} ago"
     if entry.tokens is not None:
         content = f"{format_count(entry.tokens)} tokens"
+    elif entry.is_copy:
+        content = "a dataset"
     else:
-        content = "a dataset" if entry.is_copy else "unfinished"
-        if not entry.is_copy and [path.name for path in entry.path.glob("*")] == [TOKENIZER]:
-            content = "a tokenizer"  # of a mixture, or before the first tokens
+        content = "a tokenizer" if entry.is_tokenizer else "unfinished"
     size = format_bytes(entry.bytes)
     return f"{entry.path.name[:12]}  {size:>11}  {content:>14}  {unused:<20}  {entry.source or ''}"

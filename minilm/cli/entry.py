@@ -198,7 +198,7 @@ def parse_arguments(
 
 
 # What is no weight, and looks like one, is refused as such.
-_WEIGHTED = re.compile(r".+=[-+]?(\d+\.?\d*|\.\d+|nan|inf)", re.ASCII | re.IGNORECASE)
+_WEIGHTED = re.compile(r".+=[-+]?((\d+\.?\d*|\.\d+)(e[-+]?\d+)?|nan|inf)", re.ASCII | re.IGNORECASE)
 
 
 def with_mixture(arguments: Sequence[str]) -> list[str]:

@@ -10,7 +10,14 @@ from typing import Annotated, Literal
 
 import tyro
 
-from minilm.cli.entry import DONE, option, parse_arguments, refuse_empty, run_command
+from minilm.cli.entry import (
+    CHECK_FAILED,
+    DONE,
+    option,
+    parse_arguments,
+    refuse_empty,
+    run_command,
+)
 from minilm.cli.operation_options import Json
 from minilm.operations.plan import GPUS_PER_SERVER, MEASURED_MFU
 
@@ -142,9 +149,10 @@ def _run(options: Arguments) -> int:
         network=None if network is None else network * 1e9 / 8,
         gpu_watts=options.gpu_watts,
     )
+    status = DONE if result.best is not None else CHECK_FAILED
     if options.json:
         print(json.dumps(result.to_dict(), indent=2, allow_nan=False))
-        return DONE
+        return status
     from minilm.cli.console import ResultConsole
     from minilm.operations.plan_text import plan_blocks
     from minilm.render.document import Table
@@ -161,4 +169,4 @@ def _run(options: Arguments) -> int:
         for text in block:
             for line in wrapped(text, console.width):
                 console.print(line, markup=False)
-    return DONE
+    return status

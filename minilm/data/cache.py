@@ -1,9 +1,10 @@
 """The token cache and the copies of datasets: what is there, and removing what was not used for longest.
 
-An entry is a folder CACHE/tokens/KEY that minilm/data/shards.py writes. Its time of use is its modification
-time. Only files that are written there are removed: a training process that has one mapped
-keeps it until it ends. A copy is a file CACHE/datasets/NAME.jsonl of minilm/text/hugging_face.py; it would
-have to be fetched again, so it is removed on request alone.
+An entry is a folder CACHE/tokens/KEY that minilm/data/shards.py writes: a text's tokens, or the tokenizer
+that was trained for a mixture. Its time of use is its modification time. Only files that are written there
+are removed: a training process that has one mapped keeps it until it ends. A copy is a file
+CACHE/datasets/NAME.jsonl of minilm/text/hugging_face.py; it would have to be fetched again, so it is removed
+on request alone.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ from minilm.units import parse_bytes
 # meta.json is removed first: an entry without it is incomplete.
 META = "meta.json"
 TOKENIZER = "tokenizer.json"
-NAMES = re.compile(r"(meta|tokenizer|journal)\.json|(unshuffled-)?(train|val)(-\d+)?\.(bin|ends)")
+MIXTURE_TOKENIZER = "mixture-tokenizer.json"
+NAMES = re.compile(
+    r"(meta|(mixture-)?tokenizer|journal)\.json|(unshuffled-)?(train|val)(-\d+)?\.(bin|ends)"
+)
 LIMIT, LIMIT_VARIABLE = "20GiB", "MINILM_CACHE_SIZE"
 # An entry without meta.json, or a temporary file, may be in the making.
 SECONDS_TO_BUILD = 24 * 3600.0
@@ -33,7 +37,8 @@ SECONDS_TO_BUILD = 24 * 3600.0
 class CacheEntry:
     """An entry of tokens, or the copy of a dataset; ``used`` is in seconds since the epoch.
 
-    ``source`` and ``tokens`` are None for a copy, and for an entry that is not complete.
+    ``source`` and ``tokens`` are None for a copy, for the tokenizer of a mixture, and for an entry that is
+    not complete.
     """
 
     path: Path
@@ -42,6 +47,7 @@ class CacheEntry:
     source: str | None
     tokens: int | None
     is_copy: bool = False
+    is_tokenizer: bool = False
 
 
 def default_cache() -> Path:
@@ -122,7 +128,7 @@ def prune(
     total = sum(entry.bytes for entry in entries)
     removed = []
     for entry in reversed(entries):
-        is_incomplete = entry.tokens is None and not entry.is_copy
+        is_incomplete = entry.tokens is None and not (entry.is_copy or entry.is_tokenizer)
         in_the_making = is_incomplete and time.time() - entry.used < SECONDS_TO_BUILD
         if total <= limit or entry.path.name == keep or in_the_making:
             continue
@@ -154,7 +160,9 @@ def _read(path: Path) -> CacheEntry:
     for file in path.iterdir():
         with contextlib.suppress(OSError):  # it may be gone since
             sizes.append(file.stat().st_size)
-    return CacheEntry(path, sum(sizes), path.stat().st_mtime, source, tokens)
+    is_tokenizer = (path / MIXTURE_TOKENIZER).exists()
+    used = path.stat().st_mtime
+    return CacheEntry(path, sum(sizes), used, source, tokens, is_tokenizer=is_tokenizer)
 
 
 def _remove(path: Path) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import Counter
 from dataclasses import dataclass
 
 from minilm.errors import CorpusError
 from minilm.progress import progress_bar
 from minilm.safe_text import one_line
 from minilm.text.corpus import Corpus
+from minilm.text.records import NULL
+from minilm.units import counted
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +70,8 @@ def measure(corpus: Corpus, *, with_notes: bool = True) -> Size:
         steps = [f"--clean {','.join(corpus.cleaning)}"] if corpus.cleaning else []
         steps += ["--dedup"] if corpus.duplicates else []
         after = f" after {' and '.join(steps)}" if steps else ""
+        nulls = notes.times(NULL)
+        after += f", null in {counted(nulls, 'record')}" if nulls else ""
         raise CorpusError(corpus.source, f"no text{after}", "text to train on")
     if with_notes:
         notes.log()
@@ -74,16 +79,23 @@ def measure(corpus: Corpus, *, with_notes: bool = True) -> Size:
 
 
 class Notes:
-    """Notes on files: of each text the first file, and how many more."""
+    """Notes on files: of each text the first file, and how many more; of NULL how many records, too."""
 
     def __init__(self) -> None:
         self._files: dict[str, tuple[str, str, int]] = {}  # text -> first, last, how many
+        self._times: Counter[str] = Counter()
 
     def add(self, where: str, text: str) -> None:
         first, last, count = self._files.get(text, (where, "", 0))
         self._files[text] = first, where, count + (where != last)
+        self._times[text] += 1
+
+    def times(self, text: str) -> int:
+        """How often it was added."""
+        return self._times[text]
 
     def log(self) -> None:
         for text, (first, _, count) in self._files.items():
             others = f" and {count - 1} more" if count > 1 else ""
-            logger.info(one_line(f"note: {first}{others}: {text}"))
+            records = f" ({counted(self.times(text), 'record')})" if text == NULL else ""
+            logger.info(one_line(f"note: {first}{others}: {text}{records}"))

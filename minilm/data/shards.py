@@ -7,6 +7,8 @@
       val.bin ...
       meta.json        sizes and hashes; written last, so an entry that has it is complete
 
+Of a mixture, whose texts are entries of their own, it has mixture-tokenizer.json alone.
+
 KEY is a hash of everything that decides the tokens, the raw text's hash among it: other data, or
 the same data changed, is another entry. Two processes that build or mend one entry write the same
 bytes, each file whole by a rename, and the one that is first removes only what the other can do without.
@@ -26,7 +28,7 @@ from pathlib import Path
 import numpy as np
 import tokenizers
 
-from minilm.data.cache import TOKENIZER, is_key, mark_used, prune, size_limit
+from minilm.data.cache import MIXTURE_TOKENIZER, TOKENIZER, is_key, mark_used, prune, size_limit
 from minilm.data.corpus_stats import Identity, identify, measure
 from minilm.data.dataset import Dataset
 from minilm.data.encoding import (
@@ -144,7 +146,9 @@ def _prepare_mixture(
                 for (part, _), size in zip(corpus.parts, sizes, strict=True)
             ]
             separated = sum(size.documents for size in sizes) > 1
-            tokenizer = _built_tokenizer(entry, divisions, tokenizer, vocab_size, separated)
+            path = entry / MIXTURE_TOKENIZER
+            tokenizer = _built_tokenizer(path, divisions, tokenizer, vocab_size, separated)
+        mark_used(entry)
     texts = [part for part, _ in corpus.parts]
     if corpus.dedup:  # which documents of a part are duplicates depends on the others
         texts = [
@@ -326,7 +330,8 @@ def _build(
     division = divide(corpus, size, split, val_fraction)
     if isinstance(tokenizer, str):
         separated = size.documents > 1
-        tokenizer = _built_tokenizer(entry, [division], tokenizer, vocab_size, separated)
+        path = entry / TOKENIZER
+        tokenizer = _built_tokenizer(path, [division], tokenizer, vocab_size, separated)
     else:
         tokenizer.save(entry / TOKENIZER)
     encoded = encode(entry, corpus.source, identity.sha256, size, tokenizer, division, journal)
@@ -352,10 +357,9 @@ def _build(
 
 
 def _built_tokenizer(
-    entry: Path, divisions: Sequence[Split], kind: str, vocab_size: int | None, separated: bool
+    path: Path, divisions: Sequence[Split], kind: str, vocab_size: int | None, separated: bool
 ) -> Tokenizer:
-    path = entry / TOKENIZER
-    if not (entry / "meta.json").exists():  # of a damaged entry nothing is to be trusted
+    if not path.with_name("meta.json").exists():  # of a damaged entry nothing is to be trusted
         with contextlib.suppress(FormatError):
             return load_tokenizer(path)  # an earlier build was interrupted after it
 

@@ -7,6 +7,7 @@ from minilm.costs.mesh import divides
 from minilm.errors import ConfigError
 from minilm.model.transformer import Transformer
 from minilm.parallel.process_group import World
+from minilm.units import counted
 
 
 def check(config: ModelConfig, tensor: int, world: World) -> None:
@@ -17,7 +18,8 @@ def check(config: ModelConfig, tensor: int, world: World) -> None:
         expected = f"{tensor} or more that torchrun starts"
         raise _refusal(tensor, "one process", expected)
     if world.size % tensor:
-        raise _refusal(tensor, f"{world.size} processes", "a number that divides them")
+        processes = counted(world.size, "process", "processes")
+        raise _refusal(tensor, processes, "a number that divides them")
     if not divides(config, tensor):
         got = f"{config.num_kv_heads} key/value heads and {config.d_feed_forward} hidden units"
         raise _refusal(tensor, got, "a number that divides both")

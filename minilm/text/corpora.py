@@ -147,9 +147,53 @@ def parse_mixture(source: str) -> list[tuple[str, float]]:
             expected = "SOURCE=WEIGHT SOURCE=WEIGHT, or in quotes 'mix:SOURCE=WEIGHT;SOURCE=WEIGHT'"
             raise CorpusError(source, repr(part), f"{expected}, each weight a number above 0")
         parts.append((name, weight))
+    names = [absolute_source(name) for name, _ in parts]
+    if twice := next((name for k, name in enumerate(names) if name in names[:k]), None):
+        raise CorpusError(source, f"{twice} twice", "each source once, with the sum of its weights")
     if sum(weight for _, weight in parts) == math.inf:
         raise CorpusError(source, "weights whose sum is no number", "smaller ones in proportion")
     return parts
+
+
+def sources_in(source: str) -> list[str]:
+    """Those of a mixture, else the source itself. Raises as `parse_mixture`."""
+    is_mixture = source.startswith(MIXTURE)
+    return [name for name, _ in parse_mixture(source)] if is_mixture else [source]
+
+
+def absolute_source(name: str) -> str:
+    """A source as it is found from any folder: a path made absolute, a name as it is."""
+    if name.startswith(MIXTURE):
+        parts = (
+            f"{absolute_source(part)}={repr(weight).removesuffix('.0')}"  # exactly, as it is resumed
+            for part, weight in parse_mixture(name)
+        )
+        return MIXTURE + ";".join(parts)
+    if name in NAMED_SOURCES:
+        return name
+    if name.startswith("hf:"):
+        folder, comma, options = name.removeprefix("hf:").partition(",")
+        return f"hf:{os.path.abspath(folder)}{comma}{options}" if os.path.exists(folder) else name
+    return os.path.abspath(os.path.expanduser(name))
+
+
+def is_same_source(one: str, other: str, *, by_weight: bool = True) -> bool:
+    """Whether both name the same text: of mixtures in any order, and with weights in proportion.
+
+    ``by_weight``: whether weights matter.
+    """
+    if not (one.startswith(MIXTURE) and other.startswith(MIXTURE)):
+        return absolute_source(one) == absolute_source(other)
+    first, second = _shares(one), _shares(other)
+    return first.keys() == second.keys() and (
+        not by_weight or all(math.isclose(share, second[name]) for name, share in first.items())
+    )
+
+
+def _shares(mixture: str) -> dict[str, float]:
+    parts = parse_mixture(mixture)
+    total = sum(weight for _, weight in parts)
+    return {absolute_source(name): weight / total for name, weight in parts}
 
 
 def _mixture(corpus: Corpus, cache: Path) -> Corpus:

@@ -131,7 +131,9 @@ class Corpus:
         """Whether its first file is of JSON, and its first record a conversation, or has such columns."""
         if self.raw_text or self.text_field is not None:
             return False
-        first = next(self.documents())
+        first = next(self.documents(), None)
+        if first is None:
+            return False
         if first.format == "parquet":
             return records.parquet_has_conversations(first.where)
         if first.format != "json":

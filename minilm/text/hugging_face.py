@@ -23,7 +23,8 @@ from minilm.errors import CorpusError, InputError, MissingExtraError
 from minilm.files import atomic_writer
 from minilm.progress import progress_bar
 from minilm.text.conversations import MESSAGES, PAIR
-from minilm.text.records import choose_field, is_conversation, text_of
+from minilm.text.records import NULL, choose_field, is_conversation, text_fields, text_of
+from minilm.units import counted
 
 logger = logging.getLogger(__name__)
 
@@ -64,8 +65,8 @@ class HubDataset:
             ) from None
 
     def _stream(self, text_field: str | None) -> Iterator[str]:
-        """Each row as JSON: its text, or the fields of its conversation."""
-        number, field, of_conversations = 0, "", False
+        """Each row as JSON: its text, unless that is null, or the fields of its conversation."""
+        number, nulls, field, of_conversations = 0, 0, "", False
         try:
             datasets = importlib.import_module("datasets")
             rows = datasets.load_dataset(
@@ -78,13 +79,17 @@ class HubDataset:
                 if number == 0:
                     of_conversations = text_field is None and is_conversation(row)
                     if not of_conversations:
-                        strings = [name for name, value in row.items() if isinstance(value, str)]
-                        field = choose_field(list(row), strings, text_field, where)
+                        field = choose_field(list(row), text_fields(row), text_field, where)
                 if of_conversations:
                     record = {name: row[name] for name in (*MESSAGES, *PAIR) if name in row}
                 else:
                     record = {"text": text_of(row, field, where)}
+                    if record["text"] is None:
+                        nulls += 1
+                        continue
                 yield json.dumps(record)
+            if nulls:
+                logger.info(f"note: {self.source}: {NULL} ({counted(nulls, 'row')})")
         except InputError:
             raise
         # The library and its network code raise exceptions without a common base class.

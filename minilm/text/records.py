@@ -40,6 +40,8 @@ _QUOTED = re.compile('"[^"]*"?')
 _AS_IT_IS = "take the file as it is: train with --raw-text"
 
 Note = Callable[[str, str], object]
+# Noted once for each of them.
+NULL = "null in place of a text is left out"
 
 
 def json_texts(
@@ -47,7 +49,8 @@ def json_texts(
 ) -> Iterator[str]:
     """Yield the text of each record of JSON Lines, a JSON array or a single object, decoded.
 
-    A record is an object with the text field, or a string. Raises CorpusError that names the record.
+    A record is an object with the text field, or a string; one whose text is null is left out. Raises
+    CorpusError that names the record.
     """
     field = None
     for number, (record, _) in enumerate(json_values(texts, where), 1):
@@ -64,10 +67,13 @@ def json_texts(
         if field is None:
             if text_field is None and is_conversation(record):
                 raise _conversations_error(where)
-            strings = [name for name, value in record.items() if isinstance(value, str)]
-            field = choose_field(list(record), strings, text_field, where, is_text=True)
+            field = choose_field(list(record), text_fields(record), text_field, where, is_text=True)
             note(where, f"documents are the field {field!r} of its records")
-        yield without_lone_surrogates(text_of(record, field, f"{where} record {number}"))
+        text = text_of(record, field, f"{where} record {number}")
+        if text is None:
+            note(where, NULL)
+        else:
+            yield without_lone_surrogates(text)
 
 
 def csv_texts(
@@ -110,7 +116,7 @@ def csv_texts(
 
 
 def parquet_texts(path: str, text_field: str | None, note: Note) -> Iterator[str]:
-    """Yield the text of each row of a Parquet file.
+    """Yield the text of each row of a Parquet file; one whose text is null is left out.
 
     Raises MissingExtraError without pyarrow, CorpusError for a file or a column that cannot be read.
     """
@@ -119,10 +125,15 @@ def parquet_texts(path: str, text_field: str | None, note: Note) -> Iterator[str
         if text_field is None and is_conversation(_example_row(schema)):
             raise _conversations_error(path)
         strings = [each.name for each in schema if _holds_text(each.type)]
+        strings = strings or [each.name for each in schema if str(each.type) == "null"]
         field = choose_field(schema.names, strings, text_field, path)
         note(path, f"documents are the column {field!r} of its rows")
         for number, row in enumerate(_rows(file, [field]), 1):
-            yield text_of(row, field, f"{path} row {number}")
+            text = text_of(row, field, f"{path} row {number}")
+            if text is None:
+                note(path, NULL)
+            else:
+                yield text
 
 
 def parquet_has_conversations(path: str) -> bool:
@@ -208,10 +219,19 @@ def choose_field(
     )
 
 
-def text_of(record: Mapping[str, Any], field: str, where: str) -> str:
-    """The text in a record's ``field``. Raises CorpusError with ``where`` if there is none."""
+def text_fields(record: Mapping[str, Any]) -> list[str]:
+    """The fields of a record that hold text, or, where none does, those that are null."""
+    strings = [name for name, value in record.items() if isinstance(value, str)]
+    return strings or [name for name, value in record.items() if value is None]
+
+
+def text_of(record: Mapping[str, Any], field: str, where: str) -> str | None:
+    """The text in a record's ``field``, None where that is null.
+
+    Raises CorpusError with ``where`` for another value, and for a record without the field.
+    """
     text = record.get(field)
-    if isinstance(text, str):
+    if isinstance(text, str) or (text is None and field in record):
         return text
     got = f"a field {field} of {type(text).__name__}" if field in record else f"no field {field}"
     raise CorpusError(
@@ -240,7 +260,7 @@ def json_values(texts: Iterable[str], where: str) -> Iterator[tuple[Any, int]]:
     """The elements of a JSON array, or the values that stand one after another; the line of each."""
     stream = iter(texts)
     decode = json.JSONDecoder().raw_decode
-    buffer, start, number, in_array = "", 0, 0, False
+    buffer, start, number = "", 0, 0
     line, counted = 1, 0  # the line of buffer[counted]
 
     def refuse(reason: object) -> CorpusError:
@@ -272,9 +292,8 @@ def json_values(texts: Iterable[str], where: str) -> Iterator[tuple[Any, int]]:
             if start < len(buffer) or not read():
                 return buffer[start : start + 1]
 
-    if skip_space() == "[":
-        in_array = True
-        start += 1
+    in_array = skip_space() == "["
+    start += in_array
     while character := skip_space():
         if in_array and character == "]":
             start += 1
@@ -292,11 +311,12 @@ def json_values(texts: Iterable[str], where: str) -> Iterator[tuple[Any, int]]:
             except json.JSONDecodeError as error:
                 # An error near the end may only say that the value continues in the next text.
                 at_end = error.pos > len(buffer) - 16 or error.msg.startswith("Unterminated string")
+                place = error.pos - start
                 if len(buffer) - start > LARGEST_RECORD:
                     raise refuse(f"over {LARGEST_RECORD:,} characters") from None
                 if not at_end or not read():
                     reason = error.msg.removesuffix(" at")  # as that of an unterminated string ends
-                    error_line = line + buffer.count("\n", counted, error.pos)
+                    error_line = line + buffer.count("\n", counted, start + place)
                     raise refuse(f"{reason} at line {error_line}") from None
             except (ValueError, RecursionError) as error:  # too many digits, too deep
                 raise refuse(error) from None

@@ -15,11 +15,10 @@ from minilm.data.shards import find, prepare
 from minilm.errors import CorpusError, InputError
 from minilm.parallel.process_group import world
 from minilm.text.chat_template import ChatTemplate
-from minilm.text.corpora import open_corpus
+from minilm.text.corpora import MIXTURE, absolute_source, open_corpus
 from minilm.text.corpus import Corpus
 from minilm.text.deduplication import Mode
 from minilm.text.tokenizers import Tokenizer
-from minilm.training.resume_options import absolute_source
 
 logger = logging.getLogger(__name__)
 
@@ -149,10 +148,13 @@ class DataSource:
             logger.warning(f"note: {error.where}: {error.got}: its tokens are still in the cache")
             return dataset
         if current != sha256:
+            changed = "the text has changed since"
+            if self.name.startswith(MIXTURE):
+                changed = "a text has changed since, or they have moved and are in another order"
             raise InputError(
                 self.name,
                 f"data with SHA-256 {current[:12]}",
                 f"the run's own data, {sha256[:12]}",
-                "the text has changed since: start a new run",
+                f"{changed}: start a new run",
             )
         return dataset

@@ -16,7 +16,7 @@ from minilm.dtypes import storage_bytes
 from minilm.errors import ConfigError, InputError
 from minilm.ledger.layout_changes import with_adapters
 from minilm.runs.new_folder import check_free
-from minilm.training.resume_options import absolute_source
+from minilm.text.corpora import absolute_source, sources_in
 from minilm.units import counted, format_bytes
 
 TOKEN_BYTES = 8  # int64, as embeddings and losses take them
@@ -27,8 +27,8 @@ def refuse_folder(folder: Path, data: str) -> None:
     refuse_other_encodings("data", absolute_source(data))
     refuse_other_encodings("run_dir", str(folder))
     check_free(folder)
-    source = Path(os.path.expanduser(data))
-    if source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
+    folders = [Path(os.path.expanduser(source)) for source in sources_in(data)]
+    if any(each.is_dir() and folder.resolve().is_relative_to(each.resolve()) for each in folders):
         raise InputError(
             folder,
             "a run inside the data folder would become data",

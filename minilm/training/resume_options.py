@@ -14,7 +14,7 @@ from minilm.runs import files as run_files
 from minilm.runs.base_run import lora_of
 from minilm.runs.stop_reason import StopReason
 from minilm.text.chat_template import PLAIN
-from minilm.text.corpora import MIXTURE, NAMED_SOURCES, parse_mixture
+from minilm.text.corpora import is_same_source
 
 # Where the run ends and where it runs, and one that changes its arithmetic, which is said.
 RESUMABLE_OVERRIDES = (
@@ -77,7 +77,8 @@ def is_finished(run_dir: Path, data: str | None, changed: Mapping[str, Any]) -> 
     if summary is None or changed or not run_files.has_weights(run_dir):
         return False
     text = summary.get("data")
-    return data is None or (isinstance(text, dict) and text.get("source") == absolute_source(data))
+    source = text.get("source") if isinstance(text, dict) else None
+    return data is None or (isinstance(source, str) and is_same_source(data, source))
 
 
 def check_not_ended(run_dir: Path, changed: Mapping[str, Any]) -> None:
@@ -95,19 +96,6 @@ def check_not_ended(run_dir: Path, changed: Mapping[str, Any]) -> None:
             if reason == StopReason.EARLY_STOPPING
             else f"add a lower --{option}",
         )
-
-
-def absolute_source(name: str) -> str:
-    """A source of text as --resume finds it from any folder: a path made absolute, a name as it is."""
-    if name.startswith(MIXTURE):
-        parts = (f"{absolute_source(part)}={weight:g}" for part, weight in parse_mixture(name))
-        return MIXTURE + ";".join(parts)
-    if name in NAMED_SOURCES:
-        return name
-    if name.startswith("hf:"):
-        folder, comma, options = name.removeprefix("hf:").partition(",")
-        return f"hf:{os.path.abspath(folder)}{comma}{options}" if os.path.exists(folder) else name
-    return os.path.abspath(os.path.expanduser(name))
 
 
 def _as_recorded(name: str, value: Any) -> Any:

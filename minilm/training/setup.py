@@ -31,14 +31,14 @@ from minilm.runs.base_run import lora_of
 from minilm.runs.files import RunRecord
 from minilm.runs.new_folder import default_run_dir
 from minilm.text.chat_template import read_chat_template
-from minilm.text.corpora import MIXTURE
+from minilm.text.corpora import MIXTURE, is_same_source
 from minilm.text.corpus import Corpus
 from minilm.text.tokenizer_file import load_tokenizer
 from minilm.training.data_source import DataSource
 from minilm.training.loggers import check_installed
 from minilm.training.lr_schedule import lr_multiplier
 from minilm.training.preconditions import refuse_folder, refuse_other_encodings, refuse_too_large
-from minilm.training.resume_options import RESUMABLE_OVERRIDES, absolute_source
+from minilm.training.resume_options import RESUMABLE_OVERRIDES
 from minilm.training.resume_state import SavedState, read_state
 from minilm.training.run_plan import announce
 from minilm.training.run_spec import Adapter, RunSpec
@@ -150,8 +150,11 @@ def resumed_run(
             f"minilm federate {run_dir} goes on from its weights",
         )
     saved = read_state(run_dir)
-    if data is not None and absolute_source(data) == saved.settings["source"]:
+    if data is not None and is_same_source(data, saved.settings["source"]):
         data = None  # the original command, repeated
+    elif data is not None and is_same_source(data, saved.settings["source"], by_weight=False):
+        problem, expected = f"other weights than in {saved.settings['source']}", "the run's own"
+        raise InputError(data, problem, expected, "start a new run")
     source = DataSource(
         data or saved.settings["source"],
         tuple(saved.settings["cleaning"]),

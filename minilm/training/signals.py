@@ -11,6 +11,9 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
+from minilm.parallel.joining import watching
+from minilm.parallel.process_group import world
+
 logger = logging.getLogger(__name__)
 
 # Wrappers and terminals may deliver a signal twice; a person who presses again waits longer.
@@ -65,12 +68,29 @@ class StopRequest:
 
     @contextlib.contextmanager
     def deferring(self) -> Iterator[None]:
-        """Within the block a first signal is only noted; a second one still interrupts."""
+        """Within the block a first signal is only noted; a second one still interrupts.
+
+        And so does the first, after as long, where torchrun sent it because another process was killed: what
+        this one is doing is in vain, and may take long before it needs that one.
+        """
         self.deferred = True
-        try:
-            yield
-        finally:
-            self.deferred = False
+        with (
+            watching(self._is_old, self._repeat_in_vain)
+            if self.shared
+            else contextlib.nullcontext()
+        ):
+            try:
+                yield
+            finally:
+                self.deferred = False
+
+    def _is_old(self) -> bool:
+        age = time.monotonic() - self._since
+        return self.received is not None and age > SECOND_SIGNAL_AFTER_SECONDS
+
+    def _repeat_in_vain(self) -> None:
+        if self.received is not None and world().killed():
+            os.kill(os.getpid(), self.received)
 
     @contextlib.contextmanager
     def interrupting_step(self) -> Iterator[None]:

@@ -312,6 +312,7 @@ def test_what_is_missing_is_named_as_the_help_has_it(
     ("arguments", "expected"),
     [
         ("--data a=0.7 b=.3 --seed 1", "--data mix:a=0.7;b=.3 --seed 1"),
+        ("--data a=1e-05 b=2.5E3", "--data mix:a=1e-05;b=2.5E3"),
         ("--seed 1 --data a/*.txt=2 hf:x=1 c=1", "--seed 1 --data mix:a/*.txt=2;hf:x=1;c=1"),
         ("--data a=0.7 --seed 1", "--data a=0.7 --seed 1"),
         ("--data a=-1 b=nan c=1", "--data mix:a=-1;b=nan;c=1"),  # refused as weights

@@ -73,6 +73,36 @@ def test_only_what_is_written_there_is_removed(tmp_path: Path, keys: list[str]) 
     assert not in_the_making.exists()
 
 
+def test_the_tokenizer_of_a_mixture_is_listed_used_and_removed_as_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache = tmp_path / "cache"
+    for name in "ab":
+        (tmp_path / name).write_text(f"text {name}\n" * 125)
+    source = f"mix:{tmp_path / 'a'}=1;{tmp_path / 'b'}=1"
+    monkeypatch.setenv("MINILM_CACHE", str(cache))
+
+    def mixture() -> Path:
+        """The folder of its tokenizer."""
+        settings = {"vocab_size": 260, "val_fraction": 0.1, "context_length": 4}
+        prepare(open_corpus(source, cache=cache), tokenizer="bpe", cache=cache, **settings)
+        (tokenizer,) = (entry.path for entry in read_entries(cache) if entry.tokens is None)
+        return tokenizer
+
+    entry = mixture()
+    os.utime(entry, (1e9, 1e9))
+    assert mixture() == entry
+    assert entry.stat().st_mtime > 1e9, "used again"
+    assert main([]) == 0
+    output = capsys.readouterr().out
+    assert output.count("  a tokenizer  ") == 1
+    assert "2 texts" in output
+    assert main(["--prune", "0"]) == 0
+    output = capsys.readouterr().out
+    assert (output.count("removed  "), output.count("  a tokenizer  ")) == (3, 1)
+    assert read_entries(cache) == []
+
+
 def test_what_killed_processes_left_goes_with_time(tmp_path: Path, keys: list[str]) -> None:
     entry = tmp_path / "cache" / "tokens" / keys[0]
     left, new = (entry / temporary_name("train-2.bin") for _ in range(2))
@@ -152,9 +182,6 @@ def test_the_verb_lists_and_removes(
     entry.mkdir()
     assert main([]) == 0
     assert "  unfinished  " in capsys.readouterr().out
-    (entry / "tokenizer.json").touch()
-    assert main([]) == 0
-    assert "  a tokenizer  " in capsys.readouterr().out
     shutil.rmtree(entry)
     assert "3 texts" in total
     assert "20.0 GiB (MINILM_CACHE_SIZE)" in total

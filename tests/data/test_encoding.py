@@ -29,7 +29,7 @@ WIDTH = 2  # bytes of a token
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Text, and JSON Lines, of 200 documents of some 160 characters."""
+    """Text, and JSON Lines, of 200 documents of some 160 characters; two more are null."""
     texts = [
         " ".join(f"word{i * j % 97} naïve" for j in range(1, 14)) + f" {i}" for i in range(200)
     ]
@@ -37,6 +37,7 @@ def folder(tmp_path: Path) -> Path:
     path.mkdir()
     (path / "a.txt").write_text("<|endoftext|>".join(texts[:60]), encoding="utf-8")
     lines = [json.dumps({"text": text}) for text in texts[60:]]
+    lines[20:20] = lines[90:90] = ['{"text": null}']
     (path / "b.jsonl").write_text("\n".join(lines))
     return path
 

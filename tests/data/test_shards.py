@@ -518,3 +518,16 @@ def test_a_user_without_a_home_directory_is_told_what_to_set(monkeypatch):
         default_cache()
     monkeypatch.setenv("MINILM_CACHE", "/cache")
     assert default_cache() == Path("/cache")
+
+
+def test_texts_that_are_null_are_counted(tmp_path, caplog):
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "a.jsonl").write_text('{"text": null}\n' * 3 + f'{{"text": "{"a" * 500}"}}\n')
+    (folder / "b.jsonl").write_text('{"text": null}\n')
+    with caplog.at_level("INFO"):
+        assert prepared(folder, tmp_path).documents == 1
+    assert "a.jsonl and 1 more: null in place of a text is left out (4 records)" in caplog.text
+    (folder / "a.jsonl").unlink()
+    with pytest.raises(CorpusError, match=r"texts: no text, null in 1 record, expected text"):
+        prepared(folder, tmp_path)

@@ -49,6 +49,17 @@ def test_what_does_not_fit_has_no_speed() -> None:
     assert all(fitting[name] is not None for name in SPEED if name != "cost")  # no price
 
 
+@pytest.mark.parametrize("output", [[], ["--json"]])
+def test_a_script_can_tell_that_nothing_fits(
+    output: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = ["gpt2", "--gpus", "1", "--gpu", "H100", "--tokens", "1B", *output]
+    assert main(job) == 0
+    capsys.readouterr()
+    assert main([*job, "--gpu-memory", "1GB"]) == 1
+    assert ('"fits": false' if output else "none fits") in capsys.readouterr().out
+
+
 def test_each_layout(gpt2: Plan) -> None:
     assert [each.mesh.name for each in gpt2.layouts] == ["ddp", "fsdp", "tp 4 fsdp 2"]
     assert gpt2.job.layout.count() == 124_439_808

@@ -17,9 +17,18 @@ from tests.conftest import ROOT
 
 COMMANDS = {
     "scontrol": """#!/bin/sh
-if [ "$1" = requeue ]; then echo "again: $2"; else printf 'first\\nsecond\\n'; fi
+if [ "$1" = requeue ]; then echo "again: $2"; else echo first; seq 100000; fi
 """,
-    "srun": '#!/bin/sh\n[ "$1" = --cpu-bind=none ] && shift && exec "$@"',
+    # As Slurm's _srun_signal_mgr: a SIGTERM to it kills its tasks.
+    "srun": """#!/bin/bash
+[ "$1" = --cpu-bind=none ] && shift
+"$@" &
+task=$!
+echo $task > task
+trap 'echo forcing job termination; kill -KILL $task' TERM
+wait $task || wait $task
+""",
+    "scancel": '#!/bin/sh\n[ "$*" = "--signal=TERM 7.0" ] && kill -TERM "$(cat task)"',
     # Its arguments go into a file once it can be stopped, as it then says.
     "torchrun": f"""#!{sys.executable}
 import os, pathlib, signal, sys

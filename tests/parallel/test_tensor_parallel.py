@@ -24,6 +24,7 @@ from tests.conftest import TINY_MODEL, train_tiny
     ("fields", "processes", "got"),
     [
         ({}, 3, "2 with 3 processes"),
+        ({}, 1, "2 with 1 process, expected a number that divides them"),
         ({"num_heads": 1}, 2, "2 with 1 key/value heads and 64 hidden units"),
         ({"num_kv_heads": 1}, 2, "2 with 1 key/value heads"),
         ({"d_feed_forward": 35}, 2, "and 35 hidden units"),

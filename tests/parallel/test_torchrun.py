@@ -114,6 +114,58 @@ def test_the_one_of_four_that_was_killed_is_named_alone(
     assert error.count("(pid ") == 1
 
 
+SLOW_AT_THE_END = """
+import pathlib, sys, time
+from minilm.cli.train import main
+from minilm.parallel.process_group import world
+from minilm.training.trainer import Trainer
+evaluate_best = Trainer._evaluate_best
+def slowly(self):
+    if world().is_main:
+        pathlib.Path("begun").touch()
+        for _ in range(200):
+            time.sleep(0.1)
+    evaluate_best(self)
+Trainer._evaluate_best = slowly
+sys.exit(main(program="train.py"))
+"""
+
+
+def test_one_that_is_killed_at_the_end_is_named_before_it_is_missed(
+    text_file: Path, tmp_path: Path
+) -> None:
+    """The other one computes for long in the last evaluation before it needs it."""
+    script = tmp_path / "train.py"
+    script.write_text(SLOW_AT_THE_END)
+    settings = SETTINGS | {"parallel": "ddp", "max_steps": 2, "eval_every": 2, "eval_tokens": 100}
+    options = [*command_line(ODD, settings), "--tokenizer=byte", "--data", str(text_file)]
+    process = subprocess.Popen(
+        torchrun(str(script), *options, "--run-dir", str(tmp_path / "run")),
+        env=environment(tmp_path / "cache"),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "begun").exists():
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        workers = workers_of(process)
+        os.kill(workers["1"], signal.SIGKILL)
+        began = time.monotonic()
+        while rank(workers["0"]):
+            assert time.monotonic() - began < 15, "it goes on"
+            time.sleep(0.05)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        end(process)
+    (error,) = (line for line in errors.splitlines() if line.startswith("error: "))
+    assert f": process 1 (pid {workers['1']} on " in error
+
+
 def test_a_signal_ends_a_process_that_waits_for_the_others(tmp_path: Path, text_file: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -82,8 +82,9 @@ def test_of_a_mixture_each_source_has_its_rate_and_its_tokens(
     assert prepared(str(b)).documents == 4, "alone it has no duplicates"
     assert prepared(str(a)).documents == 2
     assert prepared(str(a), None).documents == 3
-    with pytest.raises(CorpusError, match=r"a\.jsonl: no text after --dedup, expected text"):
-        prepared(f"mix:{a}=1;{a}=1")
+    copy = write(tmp_path / "copy.jsonl", [first, second])
+    with pytest.raises(CorpusError, match=r"copy\.jsonl: no text after --dedup, expected text"):
+        prepared(f"mix:{a}=1;{copy}=1")
 
 
 @needs_rensa

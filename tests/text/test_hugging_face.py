@@ -88,6 +88,18 @@ def test_rows_that_are_conversations(datasets, tmp_path):
         list(corpus.conversations(lambda where, text: None))
 
 
+def test_rows_that_are_null_are_left_out(datasets, tmp_path, caplog):
+    datasets.rows = [{"id": 0, "story": None}, {"id": 1, "story": "x"}, {"id": 2, "story": None}]
+    corpus = open_corpus("hf:user/stories", cache=tmp_path)
+    with caplog.at_level("INFO"):
+        assert texts_of(corpus) == ["x"]
+    assert "null in place of a text is left out (2 rows)" in caplog.text
+    datasets.rows = [{"text": None}]
+    nothing = open_corpus("hf:user/nothing", cache=tmp_path)
+    assert texts_of(nothing) == []
+    assert not nothing.has_conversations()
+
+
 def test_documents_in_a_row_are_separated(datasets, tmp_path):
     datasets.rows = [{"text": "a<|endoftext|>b\r\n"}]
     assert texts_of(open_corpus("hf:user/stories", cache=tmp_path)) == ["a", "b\n"]
@@ -107,7 +119,7 @@ def test_a_local_folder_is_read_anew_for_each_run(datasets, tmp_path):
     ("rows", "message"),
     [
         ([{"title": "x", "content": "y"}], "row 0: the fields title, content, .*--text-field"),
-        ([{"text": "x"}, {"text": None}], "row 1: a field text of NoneType"),
+        ([{"text": "x"}, {"text": 1}], "row 1: a field text of int"),
     ],
 )
 def test_rows_without_text(datasets, tmp_path, rows, message):

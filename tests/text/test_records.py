@@ -118,6 +118,7 @@ def test_the_only_field_of_text():
         ('{"text": "x"}\n[1]', None, r"record 2: list in place of an object"),
         ('{"text": "x"}\n{"text": "y', None, r"record 2: not JSON \(Unterminated .* at line 2\)"),
         ('{"text": "x"}\n\n{"text": "y\tz"}', None, r"record 2: .*control character at line 3\)"),
+        ('{"text": "x"}\n{"text": oops}\n', None, r"record 2: .*Expecting value at line 2\)"),
         ('{"text": "x"}\noops' + " " * 100, None, r"record 2: .*value at line 2\).*--raw-text"),
         ('[{"text": "x"} {"text": "y"}]', None, r"record 2: not JSON \(no comma"),
         ('[{"text": "x"}', None, r"record 2: not JSON \(the array does not end"),
@@ -181,12 +182,37 @@ def test_parquet(parquet, tmp_path):
         texts_of(tmp_path / "a.parquet", tmp_path)
     parquet.write_table(table.select(["id", "story"]), tmp_path / "b.parquet")
     assert texts_of(tmp_path / "b.parquet", tmp_path) == expected
-    parquet.write_table(pyarrow.table({"text": ["x", None]}), tmp_path / "c.parquet")
-    with pytest.raises(CorpusError, match="row 2: a field text of NoneType"):
+    parquet.write_table(pyarrow.table({"text": [1]}), tmp_path / "c.parquet")
+    with pytest.raises(CorpusError, match="row 1: a field text of int"):
         texts_of(tmp_path / "c.parquet", tmp_path)
     repeated = pyarrow.array(["x", "y", "x"]).dictionary_encode()  # as pandas writes a category
     parquet.write_table(pyarrow.table({"id": range(3), "a": repeated}), tmp_path / "d.parquet")
     assert texts_of(tmp_path / "d.parquet", tmp_path) == ["x", "y", "x"]
+
+
+def test_what_is_null_in_parquet_is_left_out_and_noted(parquet, tmp_path):
+    import pyarrow
+
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    texts = [None, "x", None, "y"]
+    parquet.write_table(pyarrow.table({"id": range(4), "story": texts}), folder / "a.parquet")
+    nothing = {"id": range(2), "story": pyarrow.nulls(2)}  # a shard whose column has no other type
+    parquet.write_table(pyarrow.table(nothing), folder / "b.parquet")
+    assert texts_of(folder, tmp_path) == ["x", "y"]
+    notes = []
+    list(open_corpus(str(folder), cache=tmp_path).chunks(note=lambda *note: notes.append(note)))
+    nulls = [where for where, text in notes if text == records.NULL]
+    assert nulls == [str(folder / "a.parquet")] * 2 + [str(folder / "b.parquet")] * 2
+
+
+def test_null_in_json_is_left_out():
+    notes = []
+    lines = '{"text": null}\n{"text": "x"}\n{"text": null}\n'
+    assert list(json_texts([lines], "a", None, lambda *note: notes.append(note))) == ["x"]
+    assert notes[1:] == [("a", records.NULL)] * 2
+    only = '{"id": 1, "body": null}\n{"id": 2, "body": "b"}\n'
+    assert list(json_texts([only], "a", None, ignore)) == ["b"], "the only field that may hold text"
 
 
 def test_parquet_that_is_none(parquet, tmp_path):

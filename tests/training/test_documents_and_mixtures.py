@@ -108,13 +108,41 @@ def test_a_run_on_a_mixture_of_documents_is_evaluated_and_resumed_as_it_is_train
     assert unmasked != pytest.approx(loss, abs=1e-5)
 
     run(source, tmp_path / "parts", cache, document_attention=True, max_seconds=1e-9)
-    other = source.replace("=0.5", "=0.7")
-    with pytest.raises(InputError, match="another mixture than when the run began"):
-        resume(tmp_path / "parts", data=other, settings={"max_seconds": 1000.0}, cache=cache)
-    resume(tmp_path / "parts", settings={"max_seconds": 1000.0}, cache=cache)
+    for other in (source.replace("=0.5", "=0.7"), f"mix:{tmp_path / 'other.txt'}=1;{documents}=1"):
+        with pytest.raises(InputError, match=r"other weights than in mix:.*=1;.*other\.txt=0\.5"):
+            resume(tmp_path / "parts", data=other, settings={"max_seconds": 1000.0}, cache=cache)
+    reordered = f"mix:{tmp_path / 'other.txt'}=1;{documents}=2"
+    resume(tmp_path / "parts", data=reordered, settings={"max_seconds": 1000.0}, cache=cache)
     resumed = weights(tmp_path / "parts")
     for name, tensor in weights(tmp_path / "whole").items():
         assert torch.equal(resumed[name], tensor)
+
+
+def test_a_mixture_that_has_moved_is_named_in_its_order(documents: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    (tmp_path / "other.txt").write_text("another text, without documents\n" * 100)
+    source = f"mix:{documents}=1;{tmp_path / 'other.txt'}=0.1234567"
+    run(source, tmp_path / "run", cache, max_seconds=1e-9)
+    moved = documents.rename(tmp_path / "moved.jsonl")
+    first, second = f"{moved}=1", f"{tmp_path / 'other.txt'}=0.1234567"
+    longer = {"max_seconds": 1000.0}
+    with pytest.raises(InputError, match="another mixture than when the run began"):
+        resume(tmp_path / "run", data=f"mix:{first};{second}5", settings=longer, cache=cache)
+    with pytest.raises(InputError, match="they have moved and are in another order"):
+        resume(tmp_path / "run", data=f"mix:{second};{first}", settings=longer, cache=cache)
+    outcome = resume(tmp_path / "run", data=f"mix:{first};{second}", settings=longer, cache=cache)
+    assert outcome.stopped_because == "max_steps"
+    again = f"mix:{second};{first}"  # of a finished run the same
+    assert resume(tmp_path / "run", data=again, cache=cache).summary == outcome.summary
+
+
+def test_a_run_inside_a_folder_of_a_mixture_would_become_data(tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("text\n" * 500)
+    (tmp_path / "b.txt").write_text("text\n" * 500)
+    source = f"mix:{tmp_path / 'b.txt'}=1;{tmp_path / 'texts'}=1"
+    with pytest.raises(InputError, match="a run inside the data folder would become data"):
+        run(source, tmp_path / "texts" / "run", tmp_path / "cache")
 
 
 def test_a_parquet_file_is_drawn_from_for_two_and_a_half_epochs(

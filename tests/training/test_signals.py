@@ -1,7 +1,10 @@
 """Signals: noted while deferred, at once otherwise, and handlers put back."""
 
+import contextlib
 import os
 import signal
+import threading
+import time
 
 import pytest
 
@@ -24,6 +27,29 @@ def test_deferred_is_noted_and_a_later_one_interrupts(
                 os.kill(os.getpid(), number)
         assert caught.value.signum == number
     assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_one_that_came_as_another_process_was_killed_interrupts(
+    killed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = threading.Event()
+
+    class Others:
+        def killed(self) -> bool:
+            asked.set()
+            return killed
+
+    monkeypatch.setattr(stopping, "SECOND_SIGNAL_AFTER_SECONDS", 0.1)
+    monkeypatch.setattr(stopping, "world", Others)
+    interrupted = pytest.raises(Stopped) if killed else contextlib.nullcontext()
+    with stop_request() as request, interrupted:
+        request.shared = True
+        with request.deferring():
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert asked.wait(30)
+            time.sleep(0.5)
+            assert not killed
 
 
 def test_at_once_while_nothing_is_at_stake() -> None:
