@@ -27,6 +27,7 @@ from minilm.claims.intervals import Bootstrap, blocks_needed, share, student, t_
 from minilm.claims.protocol import Finding, Interval, Region, Rule
 from minilm.claims.report import introduction
 from minilm.claims.subject import Subject, open_subject
+from minilm.model.digest import parameters_sha256
 from minilm.model.transformer import Transformer
 from tests.claims.subjects import V, bigram_model, planted_pairs, subject_of
 
@@ -295,6 +296,21 @@ def test_the_start_of_a_run_is_rebuilt(tiny_run: Path, cache: Path) -> None:
     moved = movement.measure(open_subject(tiny_run, tiny_run, None, 0, cache))
     assert moved[0].interval is not None
     assert moved[0].details["start"] == "the start of seed 0, rebuilt"
+    assert moved[0].details["is_own"]
+
+
+def test_a_start_that_the_run_did_not_record_is_refused(tiny_run: Path, cache: Path) -> None:
+    """However much it has in common with the run; one that recorded none is compared as before."""
+    subject = open_subject(tiny_run, tiny_run, None, 0, cache)
+    assert subject.record is not None
+    other = replace(subject.record, start={"sha256": "0" * 64})
+    refused = movement.measure(replace(subject, record=other))
+    assert {each.verdict for each in refused} == {"inconclusive"}
+    assert f"{tiny_run}: the start of seed 0, rebuilt, with SHA-256 " in refused[0].why
+    assert refused[0].why.endswith("expected that of the run, 000000000000")
+    older = movement.measure(replace(subject, record=replace(subject.record, start={})))
+    assert older[0].interval is not None
+    assert not older[0].details["is_own"]
 
 
 def test_no_block_of_a_text_that_is_given_is_in_what_models_are_trained_on(
@@ -316,15 +332,18 @@ def test_a_run_that_was_fine_tuned_is_compared_with_what_it_began_with(
     subject = open_subject(tiny_run, tiny_run, None, 0, cache)
     assert subject.record is not None
 
-    def moved(base: Path) -> Finding:
+    def moved(base: Path, **start: str) -> Finding:
         began_with = {**subject.record.began_with, "init_from": str(base)}
-        record = replace(subject.record, began_with=began_with)
+        record = replace(subject.record, began_with=began_with, start=start)
         return movement.measure(replace(subject, record=record))[0]
 
     itself = moved(tiny_run)
     assert itself.details["start"] == f"{tiny_run}, which it was fine-tuned from"
     assert itself.details["moved"] == 0
     assert itself.verdict == "contradicted"
+    assert moved(tiny_run, sha256=parameters_sha256(subject.model)).details["is_own"]
+    trained_since = moved(tiny_run, sha256="0" * 64)
+    assert "which it was fine-tuned from, with SHA-256" in trained_since.why
     assert "which is not there, expected its start" in moved(tiny_run / "gone").why
 
 
