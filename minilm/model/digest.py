@@ -16,6 +16,6 @@ def parameters_sha256(model: nn.Module) -> str:
 def tensor_sha256(model: nn.Module) -> dict[str, str]:
     """Of each parameter's numbers as they are in memory, by name."""
     return {
-        name: hashlib.sha256(parameter.detach().cpu().contiguous().numpy()).hexdigest()
+        name: hashlib.sha256(parameter.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
         for name, parameter in model.named_parameters()
     }

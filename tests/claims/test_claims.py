@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -88,15 +89,30 @@ def test_what_is_inconclusive_by_its_width_says_how_many_units_it_needs(
     claim = replace(check.CLAIMS["majority"], measure=lambda _: [replace(found, reason="")])
     monkeypatch.setitem(check.CLAIMS, "majority", claim)
     assert check.check_subject(subject, "it", ["majority"]).findings == (found,)
+    several = Finding(rule, Interval.exact(0.01), n=6, half_width=student(values).half_width)
+    meeting = replace(rule, supported=Region(0.02), contradicted=Region(high=0.01))
+    assert with_need(replace(several, rule=meeting)).why == found.why  # of the widest of them
+    gap = "the estimate lies between the two regions"  # of what is narrow enough, or has no width
     between = replace(rule, contradicted=Region(high=-0.1), margin=0.2)
+    assert with_need(Finding(between, student(values), n=6)).why == gap
+    counted = replace(between, margin=0.0)
+    assert with_need(Finding(counted, Interval.exact(-0.05), n=6)).why == gap
     for silent in (
         Finding(rule, student(values + 1), n=6),
         Finding(replace(rule, margin=0.0), student(values), n=6),
-        Finding(between, student(values), n=6),  # narrow enough: it lies between the regions
+        Finding(between, student(values + 0.01), n=6),
         Finding(rule, reason="not run: no time"),
     ):
         assert with_need(silent) == silent
     assert with_need(Finding(rule, student(values[:2]), n=2)).why == "needs 6 seeds, there are 2"
+
+
+def test_the_page_names_every_rule_that_gives_no_number() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "claims.md").read_text(encoding="utf-8")
+    _, _, after = page.partition("**No number is given**")
+    rules = [rule for each in check.CLAIMS.values() for rule in each.rules]
+    named = re.findall(r"`([\w-]+/[\w-]+)`", after.partition("\n## ")[0])
+    assert sorted(named) == sorted(rule.name for rule in rules if not rule.margin)
 
 
 def test_the_report_says_that_the_pilot_asks_for_more_blocks(subject: Subject) -> None:
