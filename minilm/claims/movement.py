@@ -183,7 +183,7 @@ def _start(subject: Subject) -> tuple[Transformer, str, bool]:
     where = subject.checkpoint or run  # an imported model is a run in a temporary folder
     if record.base or record.transforms or record.quantization:
         raise InputError(where, "transformed weights", "those that training left")
-    if not run_files.last_summary(run).get("steps"):
+    if not run_files.last_summary(run).get("steps") and not _has_step(run):
         raise InputError(where, "no training of minilm", "a run that minilm trained")
     start, of = _claimed_start(record, run, where)
     recorded = record.start.get("sha256")
@@ -192,6 +192,12 @@ def _start(subject: Subject) -> tuple[Transformer, str, bool]:
             where, f"{of}, with SHA-256 {got[:12]}", f"that of the run, {str(recorded)[:12]}"
         )
     return start, of, bool(recorded)
+
+
+def _has_step(run: Path) -> bool:
+    """Whether the weights are of a step: a run that was killed has no summary."""
+    path = run / run_files.WEIGHTS
+    return path.is_file() and read_header(path).metadata.get("step", "0") != "0"
 
 
 def _claimed_start(record: RunRecord, run: Path, where: Path) -> tuple[Transformer, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from minilm.claims.intervals import Bootstrap, blocks_needed, share, student, t_
 from minilm.claims.protocol import Finding, Interval, Region, Rule
 from minilm.claims.report import introduction
 from minilm.claims.subject import Subject, open_subject
+from minilm.errors import InputError
 from minilm.model.digest import parameters_sha256
 from minilm.model.transformer import Transformer
 from tests.claims.subjects import V, bigram_model, planted_pairs, subject_of
@@ -327,6 +329,19 @@ def test_a_start_that_the_run_did_not_record_is_refused(tiny_run: Path, cache: P
     older = movement.measure(replace(subject, record=replace(subject.record, start={})))
     assert older[0].interval is not None
     assert not older[0].details["is_own"]
+
+
+def test_a_run_that_was_killed_has_a_start_but_names_no_text(
+    tiny_run: Path, cache: Path, text_file: Path, tmp_path: Path
+) -> None:
+    killed = tmp_path / "killed"
+    shutil.copytree(tiny_run, killed)
+    (killed / "summary.json").unlink()
+    (killed / "resume").mkdir(exist_ok=True)
+    with pytest.raises(InputError, match=r"it has not ended, .* --resume --run-dir .*killed"):
+        open_subject(killed, killed, None, 0, cache)
+    moved = movement.measure(open_subject(killed, killed, str(text_file), 0, cache))
+    assert moved[0].interval is not None
 
 
 def test_no_block_of_a_text_that_is_given_is_in_what_models_are_trained_on(
