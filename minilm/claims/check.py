@@ -29,11 +29,11 @@ from minilm.claims.cells import Cells
 from minilm.claims.intervals import with_need
 from minilm.claims.protocol import LEVEL, Finding, Rule, not_run
 from minilm.claims.subject import Subject, open_subject
-from minilm.claims.work import hash_of
 from minilm.costs.flops import flops_per_token
 from minilm.data.cache import default_cache
 from minilm.errors import InputError
 from minilm.interop.convert import as_run
+from minilm.model.digest import parameters_sha256
 from minilm.version import __version__
 
 SCHEMA = "minilm.claims/1"
@@ -176,7 +176,7 @@ def check_claims(
         cells = None
         if train_seconds is not None:
             shared = {
-                "weights": hash_of(subject.model),
+                "weights": parameters_sha256(subject.model),
                 "text": subject.data["sha256"],
                 "blocks": subject.blocks_sha256(),  # of a text that is given they are others
                 "seed": seed,

@@ -34,7 +34,8 @@ RULE = Rule(
     supported=Region(high=0.05),
     contradicted=Region(0.05),
     least=30,
-    units="blocks",
+    units="blocks with draws in proportion",
+    margin=0.05,
 )
 
 

@@ -96,22 +96,29 @@ def blocks_needed(deviation: float, margin: float) -> int:
     return math.ceil((NormalDist().inv_cdf((1 + LEVEL) / 2) * deviation / margin) ** 2)
 
 
-def units_needed(interval: Interval, n: int, margin: float) -> int:
-    """Of the interval of a mean of ``n`` values: how many of them make its half-width ``margin``."""
-    deviation = interval.half_width * math.sqrt(n) / t_quantile((1 + LEVEL) / 2, n - 1)
+def units_needed(half_width: float, n: int, margin: float) -> int:
+    """Of the ``half_width`` of a mean of ``n`` values: how many of them make it ``margin``."""
+    deviation = half_width * math.sqrt(n) / t_quantile((1 + LEVEL) / 2, n - 1)
     return blocks_needed(deviation, margin)
 
 
 def with_need(finding: Finding) -> Finding:
-    """The finding; where it is inconclusive by a wide interval, with how many units would narrow it."""
+    """The finding; one that is inconclusive by a wide interval, with how many units would narrow it.
+
+    One that is narrow enough, or of something counted, says that it lies between the regions if it does.
+    """
     interval, rule, n = finding.interval, finding.rule, finding.n
-    if finding.verdict != "inconclusive" or interval is None or finding.why or not rule.margin:
+    if finding.verdict != "inconclusive" or interval is None or finding.why:
         return finding
-    needed = units_needed(interval, n, rule.margin)
-    if needed <= n or not math.isfinite(interval.half_width):
-        return finding
-    reason = f"needs {needed:,} {rule.units} for a half-width of {rule.margin:g} {rule.unit}, there are {n}"
-    return replace(finding, reason=reason)
+    half_width = finding.half_width or interval.half_width
+    if rule.margin and math.isfinite(half_width):
+        needed = units_needed(half_width, n, rule.margin)
+        if needed > n:
+            half = f"for a half-width of {rule.margin:g} {rule.unit}"
+            return replace(finding, reason=f"needs {needed:,} {rule.units} {half}, there are {n}")
+    if rule.lies_between(interval.estimate):
+        return replace(finding, reason="the estimate lies between the two regions")
+    return finding
 
 
 def expanded_tail(n: int, alpha: float) -> float:

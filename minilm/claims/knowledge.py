@@ -51,6 +51,7 @@ NECESSITY = Rule(
     contradicted=Region(high=0.5),
     least=SEEDS,
     units="seeds",
+    margin=0.15,
 )
 SUFFICIENCY = Rule(
     name="knowledge/sufficiency",
@@ -61,6 +62,7 @@ SUFFICIENCY = Rule(
     contradicted=Region(0.5),
     least=SEEDS,
     units="seeds",
+    margin=0.5,
 )
 RULES = (NECESSITY, SUFFICIENCY)
 PUBLISHED = (

@@ -1,9 +1,10 @@
 """Claim 9: training adjusts every parameter a little.
 
 No run saves its start. It is rebuilt: it is a function of the run's config and seed
-(`model/initialization.py`). Of a fine-tuned model it is the model that the run began with. What is rebuilt
-is held against the run first: most matrices have far more in common with their own start than with another.
-Gains of norms say nothing of it: they begin at one whatever the seed, and stay near it. *Every*: the share
+(`model/initialization.py`). Of a fine-tuned model it is the model that the run began with. A run records the
+SHA-256 of its start, by which another is refused. Of one that recorded none, what is rebuilt is held against
+the trained weights: most matrices have far more in common with their own start than with another, gains of
+norms none, as they begin at one whatever the seed, and stay near it. *Every*: the share
 that moved by more than half a step of the dtype that it is stored in. *Little*: ‖dW‖/‖W0‖ of the matrices.
 Weight decay moves what learns nothing; without it, as embeddings are trained, a token that the text does
 not have keeps its row. Shapes: W (o, i), N elements, d = W - W0.
@@ -11,7 +12,6 @@ not have keeps its row. Shapes: W (o, i), N elements, d = W - W0.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from minilm.claims.subject import Subject
 from minilm.claims.tables import table
 from minilm.errors import InputError
 from minilm.formats.safetensors import read_header
+from minilm.model.digest import parameters_sha256
 from minilm.model.transformer import Transformer
 from minilm.render.document import Table
 from minilm.render.line_chart import LineChart, line_chart
@@ -83,17 +84,22 @@ class Movement:
 def measure(subject: Subject) -> list[Finding]:
     """Both findings, or why there is no start to compare with."""
     try:
-        start, of = _start(subject)
+        start, of, is_own = _start(subject)
     except InputError as error:
         return [not_run(rule, str(error)) for rule in RULES]
     dtype = "float32"
     if subject.run is not None and (path := subject.run / run_files.WEIGHTS).is_file():
         dtype = read_header(path).tensors[0].dtype
-    return compare(start, subject.model, of, dtype)
+    return compare(start, subject.model, of, dtype, is_own=is_own)
 
 
-def compare(start: nn.Module, model: nn.Module, of: str, dtype: str = "float32") -> list[Finding]:
-    """The findings of two models with the same parameters."""
+def compare(
+    start: nn.Module, model: nn.Module, of: str, dtype: str = "float32", *, is_own: bool = False
+) -> list[Finding]:
+    """The findings of two models with the same parameters, the first of which may only seem to be the start.
+
+    Unless it ``is_own``, more than half of the matrices must have something in common with it.
+    """
     before = dict(start.named_parameters())
     movements = [
         movement(name, before[name].detach(), after.detach(), dtype)
@@ -101,16 +107,13 @@ def compare(start: nn.Module, model: nn.Module, of: str, dtype: str = "float32")
     ]
     drawn = [m for m in movements if m.is_matrix and m.start > 0]
     akin = sum(abs(m.cosine) * math.sqrt(m.count) > CERTAIN for m in drawn)
-    if 2 * akin <= len(drawn):
+    if not is_own and 2 * akin <= len(drawn):
         common = f"{akin} of {len(drawn)} matrices have anything in common with {of}"
         reason = f"{common}: it is not this run's start"
         return [not_run(rule, reason) for rule in RULES]
     total, moved = sum(m.count for m in movements), sum(m.moved for m in movements)
     ratios = [m.ratio for m in movements if m.is_matrix and m.ratio is not None]
     from_zero = sum(m.is_matrix and m.ratio is None for m in movements)
-    digest = hashlib.sha256()
-    for name in before:
-        digest.update(before[name].detach().contiguous().numpy().tobytes())
     still = [m for m in movements if m.moved < m.count]
     still.sort(key=lambda m: m.moved - m.count)
     never = ", ".join(f"{m.name} {m.count - m.moved:,}" for m in still[:3])
@@ -123,8 +126,8 @@ def compare(start: nn.Module, model: nn.Module, of: str, dtype: str = "float32")
                 f"Compared with {of}: {total - moved:,} of {total:,} parameters are where they were"
                 + (f" ({never})." if never else ".")
             ),
-            details={"start": of, "start_sha256": digest.hexdigest(), "dtype": dtype}
-            | {"moved": moved, "total": total},
+            details={"start": of, "start_sha256": parameters_sha256(start), "dtype": dtype}
+            | {"is_own": is_own, "moved": moved, "total": total},
         ),
         Finding(
             LITTLE,
@@ -169,16 +172,36 @@ def movement(name: str, before: Tensor, after: Tensor, dtype: str) -> Movement:
     )
 
 
-def _start(subject: Subject) -> tuple[Transformer, str]:
-    """The model before training, and what it is. Raises InputError where that is not known."""
+def _start(subject: Subject) -> tuple[Transformer, str, bool]:
+    """The model before training, what it is, and whether that was verified.
+
+    Raises InputError where it is not known, or is not what the run recorded.
+    """
     record, run = subject.record, subject.run
     if record is None or run is None:
         raise InputError("the model", "no run", "one, which has a start")
     where = subject.checkpoint or run  # an imported model is a run in a temporary folder
     if record.base or record.transforms or record.quantization:
         raise InputError(where, "transformed weights", "those that training left")
-    if not run_files.last_summary(run).get("steps"):
+    if not run_files.last_summary(run).get("steps") and not _has_step(run):
         raise InputError(where, "no training of minilm", "a run that minilm trained")
+    start, of = _claimed_start(record, run, where)
+    recorded = record.start.get("sha256")
+    if recorded and recorded != (got := parameters_sha256(start)):
+        raise InputError(
+            where, f"{of}, with SHA-256 {got[:12]}", f"that of the run, {str(recorded)[:12]}"
+        )
+    return start, of, bool(recorded)
+
+
+def _has_step(run: Path) -> bool:
+    """Whether the weights are of a step: a run that was killed has no summary."""
+    path = run / run_files.WEIGHTS
+    return path.is_file() and read_header(path).metadata.get("step", "0") != "0"
+
+
+def _claimed_start(record: RunRecord, run: Path, where: Path) -> tuple[Transformer, str]:
+    """The start by what the record says."""
     began = record.began_with.get("init_from")
     if not began:
         return rebuilt_start(record), f"the start of seed {record.train.seed}, rebuilt"

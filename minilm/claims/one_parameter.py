@@ -63,6 +63,7 @@ WORST = Rule(
     contradicted=Region(math.log(2)),
     least=30,
     units="blocks",
+    margin=0.05,
 )
 RULES = (TYPICAL, WORST)
 
@@ -145,6 +146,7 @@ def _worst(subject: Subject) -> Finding:
         WORST,
         interval,
         n=len(subject.blocks),
+        half_width=max(each.half_width for each in intervals),
         trials=2 * len(scalars) + len(beside),
         text=(
             f"Of {len(scalars)} candidates, {element(scalars[chosen], model)} was the worst on the pilot's "

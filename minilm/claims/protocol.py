@@ -61,8 +61,9 @@ class Interval:
 class Rule:
     """``statistic`` is what is measured, in ``unit``; ``least``: of fewer ``units``, nothing is decided.
 
-    ``margin`` is the half-width that a mean is to have to be told from none, 0 where no such is stated: where
-    nothing is decided by a wider one, the finding says how many ``units`` it would take.
+    ``margin`` is the half-width that a mean is to have to be told from none, or where the regions do not meet
+    half of what is between them; 0 where no such is stated. Where nothing is decided by a wider one, the
+    finding says how many ``units`` it would take.
 
     ``contradicted`` is an open region, ``supported`` a closed one: where they overlap, as "none" and "at
     least one" do, the former is looked at first.
@@ -87,6 +88,11 @@ class Rule:
         if interval.low >= self.supported.low and interval.high <= self.supported.high:
             return "supported"
         return "inconclusive"
+
+    def lies_between(self, estimate: float) -> bool:
+        """Whether it is in neither region."""
+        regions = (self.supported, self.contradicted)
+        return not any(each.low <= estimate <= each.high for each in regions)
 
     def text(self) -> str:
         """Both regions in words."""
@@ -115,13 +121,15 @@ class Rule:
 class Finding:
     """What was measured for a rule. ``reason`` says why there is no interval, or what it does not say.
 
-    ``trials`` are changed models, ``n`` the units that the interval is over. ``details`` goes into the JSON;
+    ``trials`` are changed models, ``n`` the units that the interval is over; where that joins several,
+    ``half_width`` is of the widest. ``details`` goes into the JSON;
     ``text``, ``tables`` and ``charts`` into the page. ``seconds`` are another time others.
     """
 
     rule: Rule
     interval: Interval | None = None
     n: int = 0
+    half_width: float | None = None
     trials: int = 0
     reason: str = ""
     text: str = ""

@@ -27,6 +27,7 @@ from minilm.claims.tables import table
 from minilm.claims.trials import Floats
 from minilm.render.line_chart import LineChart, line_chart
 
+OPTIMAL = 20  # tokens a parameter, about (Hoffmann et al. 2022)
 MOST_WORTH = 20.0  # of the logarithm of so many times the parameters
 
 
@@ -124,7 +125,9 @@ def _size(ladder: Ladder, sizes: Floats, slopes: Floats, random: np.random.Gener
             f"Four times the parameters gain {-slopes.mean() * math.log(4):.4f} nats on the same text, and "
             f"{-optimal_slope * math.log(4):.4f} with four times the text beside them. The law on the same "
             f"text: {_law_text(sizes, most, random)}; with tokens in proportion: "
-            f"{_law_text(sizes, ladder.proportional, random)}. Published: {PUBLISHED}."
+            f"{_law_text(sizes, ladder.proportional, random)}. That proportion, "
+            f"{ladder.tokens[-1] / ladder.counts[-1]:.2g} tokens a parameter, is how they should grow; "
+            f"optimal would be some {OPTIMAL}. Published: {PUBLISHED}."
         ),
         details={
             "parameters": [*ladder.counts, ladder.larger],

@@ -26,7 +26,7 @@ from minilm.model.transformer import Transformer
 from minilm.runs import files as run_files
 from minilm.runs.files import RunRecord
 from minilm.text.tokenizers import Tokenizer
-from minilm.training.evaluation_text import evaluation_text
+from minilm.training.evaluation_text import evaluation_text, no_text
 from minilm.transforms.activations import linear_layers
 from minilm.transforms.lora import LoRALinear
 from minilm.transforms.prune import global_masks, scores
@@ -141,7 +141,7 @@ def _with_text(
 ) -> Subject:
     text = evaluation_text(run, tokenizer, data, val_fraction=HELD_BACK, cache=cache)
     if text is None:
-        raise InputError(checkpoint, "no validation split of its own", "a text", "give --data")
+        raise no_text(run, checkpoint)
     dataset, config = text.dataset, model.config
     length = min(config.context_length, LONGEST_BLOCK)
     blocks, pilot = sample_blocks(dataset, length)

@@ -8,8 +8,6 @@ both by parameters too, of the model with fewer layers.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import time
 
@@ -23,6 +21,7 @@ from minilm.claims.protocol import Finding, Interval, Region, Rule
 from minilm.claims.subject import Subject
 from minilm.claims.tables import table
 from minilm.costs.flops import flops_per_token
+from minilm.model.digest import tensor_sha256
 from minilm.model.kv_cache import KVCache
 from minilm.model.transformer import Transformer
 from minilm.render.line_chart import LineChart, line_chart
@@ -167,7 +166,7 @@ def _seconds(model: Transformer, length: int) -> float:
 @torch.inference_mode()
 def _weights(subject: Subject) -> Finding:
     model = subject.model
-    before = _hashes(model)
+    before = tensor_sha256(model)
     prompt = subject.blocks.tokens[:1, :1]
     steps = min(GENERATED, model.config.context_length - 1)
     cache = KVCache(model.config, 1)
@@ -176,7 +175,7 @@ def _weights(subject: Subject) -> Finding:
     for _ in range(steps):
         token = model(token, cache)[:, -1].argmax(-1, keepdim=True)
     seconds = time.monotonic() - began
-    after = _hashes(model)
+    after = tensor_sha256(model)
     changed = [name for name in before if before[name] != after[name]]
     return Finding(
         WEIGHTS,
@@ -187,16 +186,3 @@ def _weights(subject: Subject) -> Finding:
         details={"tensors": len(before), "tokens": steps, "changed": changed[:10]},
         seconds={f"{steps} tokens generated": seconds},
     )
-
-
-def hash_of(model: torch.nn.Module) -> str:
-    """SHA-256 of all parameters, by name."""
-    hashes = json.dumps(_hashes(model), sort_keys=True)
-    return hashlib.sha256(hashes.encode()).hexdigest()
-
-
-def _hashes(model: torch.nn.Module) -> dict[str, str]:
-    return {
-        name: hashlib.sha256(parameter.detach().contiguous().numpy().tobytes()).hexdigest()
-        for name, parameter in model.named_parameters()
-    }

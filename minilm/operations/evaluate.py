@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minilm.checkpoint import load
-from minilm.errors import InputError
 from minilm.interop.convert import as_run
 from minilm.model.transformer import Transformer
 from minilm.training.evaluation import evaluate as validate
-from minilm.training.evaluation_text import EvaluationText, evaluation_text
+from minilm.training.evaluation_text import EvaluationText, evaluation_text, no_text
 from minilm.training.runtime import Runtime, resolve_for_use
 from minilm.units import TOKENS_OF_ANSWERS
 
@@ -58,7 +57,7 @@ def evaluate(
         model, tokenizer = load(run, device=str(runtime.device))
         text = evaluation_text(run, tokenizer, data, text_field=text_field, cache=cache)
         if text is None:
-            raise InputError(checkpoint, "no validation split of its own", "a text", "give --data")
+            raise no_text(run, checkpoint)
         return evaluate_model(model, text, runtime)
 
 

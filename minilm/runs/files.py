@@ -108,6 +108,8 @@ class RunRecord:
     ``transforms``: what was done to a trained model since, in order, each with the name of its ``tool``.
     ``quantization``: how its matrices are stored, as quantization_config of a Hugging Face model has it.
     ``base``: of an adapter, the ``path`` of the model that it is for and the ``sha256`` of its weights.
+    ``start``: the ``sha256`` of the weights that training began with, as `parameters_sha256` has it; older
+    runs, adapters and those of which a process has parts of the tensors have none.
     """
 
     model: ModelConfig
@@ -116,6 +118,7 @@ class RunRecord:
     transforms: tuple[Mapping[str, Any], ...] = ()
     quantization: Mapping[str, Any] = field(default_factory=dict)
     base: Mapping[str, Any] = field(default_factory=dict)
+    start: Mapping[str, Any] = field(default_factory=dict)
 
     def transformed(self, *done: Mapping[str, Any], **changes: Any) -> RunRecord:
         """That of what tools made of the model, of which nothing is frozen; ``changes`` are other fields."""
@@ -142,6 +145,7 @@ _OTHERS = {
     "transforms": "transforms",
     "quantization": "quantization_config",
     "base": "base",
+    "start": "start",
 }
 
 

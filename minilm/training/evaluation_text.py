@@ -69,6 +69,14 @@ def evaluation_text(
     return _own_split(run, of_run, tokenizer, cache)
 
 
+def no_text(run: Path, checkpoint: str | Path) -> InputError:
+    """Why there is none, where `evaluation_text` gives None: a run that was killed has no summary yet."""
+    if (run / run_files.RESUME).is_dir() and not run_files.last_summary(run):
+        remedy = f"give --data, or end it: minilm train --resume --run-dir {checkpoint}"
+        return InputError(checkpoint, "no summary.json, as it has not ended", "a text", remedy)
+    return InputError(checkpoint, "no validation split of its own", "a text", "give --data")
+
+
 def _own_split(
     run: Path, of_run: dict[str, Any], tokenizer: Tokenizer, cache: Path
 ) -> EvaluationText:

@@ -12,6 +12,7 @@ from minilm.config import TrainConfig, to_dict
 from minilm.config.lora import LoraConfig
 from minilm.data.dataset import Dataset
 from minilm.errors import ConfigError
+from minilm.model.digest import parameters_sha256
 from minilm.model.transformer import Transformer
 from minilm.parallel.process_group import world
 from minilm.runs.base_run import transform
@@ -84,18 +85,25 @@ class RunSpec:
             got = f"{rows}, shared out by {parts} processes"
             raise ConfigError(name, got, "at least a row for each")
         refuse_large_batch(self.model.config, self.config, -(-self.config.batch_size // parts))
-        if self.config.watch and (layout != "ddp" or tensor > 1) and world().is_parallel:
+        if self.config.watch and self.is_in_parts:
             options = f"parallel {layout}" + (
                 f" and tensor_parallel {tensor}" if tensor > 1 else ""
             )
             got = f"given with {options}, of which a process has parts only"
             raise ConfigError("watch", got, "parallel ddp, or one process")
 
+    @property
+    def is_in_parts(self) -> bool:
+        """Whether a process has parts of the tensors only."""
+        config = self.config
+        return (config.parallel != "ddp" or config.tensor_parallel > 1) and world().is_parallel
+
     def record(self) -> RunRecord:
-        """The run's config.json."""
+        """The config.json of a run that has not begun: its weights are those of the start."""
         record = RunRecord(self.model.config, self.config, self.began_with)
         if self.adapter is None:
-            return replace(record, transforms=self.transforms)
+            start = {} if self.is_in_parts else {"sha256": parameters_sha256(self.model)}
+            return replace(record, transforms=self.transforms, start=start)
         transforms = (*self.adapter.transforms, transform(self.adapter.lora))
         return replace(record, transforms=transforms, base=self.adapter.base)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,8 @@ from minilm.claims.intervals import Bootstrap, blocks_needed, share, student, t_
 from minilm.claims.protocol import Finding, Interval, Region, Rule
 from minilm.claims.report import introduction
 from minilm.claims.subject import Subject, open_subject
+from minilm.errors import InputError
+from minilm.model.digest import parameters_sha256
 from minilm.model.transformer import Transformer
 from minilm.parallel.tensor_parts import write_tensors
 from tests.claims.subjects import V, bigram_model, planted_pairs, subject_of
@@ -87,15 +91,30 @@ def test_what_is_inconclusive_by_its_width_says_how_many_units_it_needs(
     claim = replace(check.CLAIMS["majority"], measure=lambda _: [replace(found, reason="")])
     monkeypatch.setitem(check.CLAIMS, "majority", claim)
     assert check.check_subject(subject, "it", ["majority"]).findings == (found,)
+    several = Finding(rule, Interval.exact(0.01), n=6, half_width=student(values).half_width)
+    meeting = replace(rule, supported=Region(0.02), contradicted=Region(high=0.01))
+    assert with_need(replace(several, rule=meeting)).why == found.why  # of the widest of them
+    gap = "the estimate lies between the two regions"  # of what is narrow enough, or has no width
     between = replace(rule, contradicted=Region(high=-0.1), margin=0.2)
+    assert with_need(Finding(between, student(values), n=6)).why == gap
+    counted = replace(between, margin=0.0)
+    assert with_need(Finding(counted, Interval.exact(-0.05), n=6)).why == gap
     for silent in (
         Finding(rule, student(values + 1), n=6),
         Finding(replace(rule, margin=0.0), student(values), n=6),
-        Finding(between, student(values), n=6),  # narrow enough: it lies between the regions
+        Finding(between, student(values + 0.01), n=6),
         Finding(rule, reason="not run: no time"),
     ):
         assert with_need(silent) == silent
     assert with_need(Finding(rule, student(values[:2]), n=2)).why == "needs 6 seeds, there are 2"
+
+
+def test_the_page_names_every_rule_that_gives_no_number() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "claims.md").read_text(encoding="utf-8")
+    _, _, after = page.partition("**No number is given**")
+    rules = [rule for each in check.CLAIMS.values() for rule in each.rules]
+    named = re.findall(r"`([\w-]+/[\w-]+)`", after.partition("\n## ")[0])
+    assert sorted(named) == sorted(rule.name for rule in rules if not rule.margin)
 
 
 def test_the_report_says_that_the_pilot_asks_for_more_blocks(subject: Subject) -> None:
@@ -295,6 +314,34 @@ def test_the_start_of_a_run_is_rebuilt(tiny_run: Path, cache: Path) -> None:
     moved = movement.measure(open_subject(tiny_run, tiny_run, None, 0, cache))
     assert moved[0].interval is not None
     assert moved[0].details["start"] == "the start of seed 0, rebuilt"
+    assert moved[0].details["is_own"]
+
+
+def test_a_start_that_the_run_did_not_record_is_refused(tiny_run: Path, cache: Path) -> None:
+    """However much it has in common with the run; one that recorded none is compared as before."""
+    subject = open_subject(tiny_run, tiny_run, None, 0, cache)
+    assert subject.record is not None
+    other = replace(subject.record, start={"sha256": "0" * 64})
+    refused = movement.measure(replace(subject, record=other))
+    assert {each.verdict for each in refused} == {"inconclusive"}
+    assert f"{tiny_run}: the start of seed 0, rebuilt, with SHA-256 " in refused[0].why
+    assert refused[0].why.endswith("expected that of the run, 000000000000")
+    older = movement.measure(replace(subject, record=replace(subject.record, start={})))
+    assert older[0].interval is not None
+    assert not older[0].details["is_own"]
+
+
+def test_a_run_that_was_killed_has_a_start_but_names_no_text(
+    tiny_run: Path, cache: Path, text_file: Path, tmp_path: Path
+) -> None:
+    killed = tmp_path / "killed"
+    shutil.copytree(tiny_run, killed)
+    (killed / "summary.json").unlink()
+    (killed / "resume").mkdir(exist_ok=True)
+    with pytest.raises(InputError, match=r"it has not ended, .* --resume --run-dir .*killed"):
+        open_subject(killed, killed, None, 0, cache)
+    moved = movement.measure(open_subject(killed, killed, str(text_file), 0, cache))
+    assert moved[0].interval is not None
 
 
 def test_no_block_of_a_text_that_is_given_is_in_what_models_are_trained_on(
@@ -316,15 +363,18 @@ def test_a_run_that_was_fine_tuned_is_compared_with_what_it_began_with(
     subject = open_subject(tiny_run, tiny_run, None, 0, cache)
     assert subject.record is not None
 
-    def moved(base: Path) -> Finding:
+    def moved(base: Path, **start: str) -> Finding:
         began_with = {**subject.record.began_with, "init_from": str(base)}
-        record = replace(subject.record, began_with=began_with)
+        record = replace(subject.record, began_with=began_with, start=start)
         return movement.measure(replace(subject, record=record))[0]
 
     itself = moved(tiny_run)
     assert itself.details["start"] == f"{tiny_run}, which it was fine-tuned from"
     assert itself.details["moved"] == 0
     assert itself.verdict == "contradicted"
+    assert moved(tiny_run, sha256=parameters_sha256(subject.model)).details["is_own"]
+    trained_since = moved(tiny_run, sha256="0" * 64)
+    assert "which it was fine-tuned from, with SHA-256" in trained_since.why
     assert "which is not there, expected its start" in moved(tiny_run / "gone").why
 
 

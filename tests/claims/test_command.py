@@ -47,7 +47,8 @@ def test_what_is_counted_needs_no_text(
         report = json.loads(capsys.readouterr().out)
         claims = {claim["name"]: claim for claim in report["claims"]}
         assert "no group of inputs" in claims.pop("bytes/4-bit")["reason"]  # it is too narrow
-        assert all(claim["effect"] and not claim["reason"] for claim in claims.values())
+        between = {"", "the estimate lies between the two regions"}
+        assert all(claim["effect"] and claim["reason"] in between for claim in claims.values())
         assert (report["model"]["loss"], report["data"]["blocks"]) == (None, 0)
         assert main([str(run), "--only", "majority", "bytes"]) == 0
         assert "What is counted needs no text" in capsys.readouterr().out

@@ -70,6 +70,8 @@ def test_a_pair_that_cancels_is_found_as_the_worst_case() -> None:
     assert planted.details["worst"].startswith("blocks.0.feed_forward.")
     assert planted.interval is not None
     assert planted.interval.high >= planted.interval.estimate, "the upper bound is of all of them"
+    assert planted.half_width is not None
+    assert 0 < planted.half_width <= planted.interval.high
     even = _worst(subject_of(planted_pairs(bigram_model("random"), 0.0)))
     assert even.verdict == "supported"
 

@@ -132,6 +132,13 @@ def test_a_planted_law_is_found_and_its_absence_too() -> None:
     assert verdicts_of(replace(off, left_out=off.left_out + 0.1))["prediction"] == "contradicted"
 
 
+def test_what_is_said_of_tokens_in_proportion_is_how_far_they_are_from_optimal() -> None:
+    size = scaling.findings(
+        replace(planted(), tokens=[1, 1, 1, 1, 1, 54_000]), np.random.default_rng(0)
+    )[0]
+    assert "0.1 tokens a parameter, is how they should grow; optimal would be some 20." in size.text
+
+
 def test_as_much_is_decided_whatever_the_signs_of_the_gains_are() -> None:
     def interval(gain: float, by_size: float, deviation: float = 0.01, seed: int = 0) -> Interval:
         random = np.random.default_rng(seed)

@@ -16,14 +16,14 @@ OF_FINDINGS = (
     *("supported", "contradicted", "inconclusive", "Q4_0", "pilot", "median", "spike", "fact", "N"),
 )
 PLAIN = """
-a after again all alone and another are as at beats began best better by can capable class cost costs
-counted count data difference do does drawn encodes error every exact file fit found four from generated
+a after again all alone and another are as at beats began best better by can capable class cost costs count
+counted data difference do does drawn draws encodes error every exact file fit found four from generated
 generating give gives groups half has have help helps hidden holds how in infinite initial inputs is it its
 known larger largest learned left lengths less lies little lose majority many matter matters model more most
-moved moves much nearest neither new no nor not nothing of on once one or other out over own prevents random
-read redundant relative removes rise robust share single sit size sizes smaller smallest start stay stores
-text than that the their they this those times to training twice two values what when where whose with
-without work worst zero
+moved moves much nearest neither new no nor not nothing of on once one or other out over own prevents
+proportion random read redundant relative removes rise robust share single sit size sizes smaller smallest
+start stay stores text than that the their they this those times to training twice two values what when
+where whose with without work worst zero
 """
 
 

@@ -20,6 +20,7 @@ NAMES = (
     "google-chrome-stable",
     "chrome",
     "chrome-headless-shell",
+    "chromium-headless-shell",
 )
 
 # The browser reads descriptor 3 and writes descriptor 4.

@@ -26,6 +26,7 @@ from minilm.training import parameter_watch, run_spec, setup
 from minilm.training.parameter_watch import TOKENS_BETWEEN, histogram, is_watched
 from minilm.training.runtime import Runtime
 from minilm.training.train import finetune, resume
+from scripts.experiments import watch_cost
 from tests.conftest import TINY_SETTINGS, train_tiny
 from tests.fake_graphs import FakeGraph, graphs  # noqa: F401
 
@@ -145,6 +146,17 @@ def test_what_is_trained_is_watched(
     assert components("frozen", freeze=["embedding", "attention", "feed_forward", "norm"]) == [
         "LM head"
     ]
+
+
+def test_the_cost_is_what_watching_adds_to_the_steps_without_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    within = {"begin_update": [0.25], "keep_gradients": [0.25], "end_update": [0.5]}
+    outside = {"beginning": [0.5], "parameters": [0.25, 0.25]}
+    watch_cost.report(within | outside | {"run": [5.0, 6.0]})
+    assert capsys.readouterr().out == (
+        "2 steps of 5000.0 ms of processor time each\n2 lines of 1000.0 ms each: 20.00%\n"
+    )
 
 
 @pytest.mark.parametrize("tokens", [64, 1024, 2**20])

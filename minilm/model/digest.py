@@ -1,0 +1,21 @@
+"""SHA-256 of the parameters of a model, by which it is known again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from torch import nn
+
+
+def parameters_sha256(model: nn.Module) -> str:
+    """Of all parameters, each with its name."""
+    return hashlib.sha256(json.dumps(tensor_sha256(model), sort_keys=True).encode()).hexdigest()
+
+
+def tensor_sha256(model: nn.Module) -> dict[str, str]:
+    """Of each parameter's numbers as they are in memory, by name."""
+    return {
+        name: hashlib.sha256(parameter.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+        for name, parameter in model.named_parameters()
+    }
