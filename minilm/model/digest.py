@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
 def parameters_sha256(model: nn.Module) -> str:
@@ -16,6 +17,11 @@ def parameters_sha256(model: nn.Module) -> str:
 def tensor_sha256(model: nn.Module) -> dict[str, str]:
     """Of each parameter's numbers as they are in memory, by name."""
     return {
-        name: hashlib.sha256(parameter.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+        name: hashlib.sha256(_bytes(parameter).numpy()).hexdigest()
         for name, parameter in model.named_parameters()
     }
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    """Those of any dtype: numpy has no bfloat16."""
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
