@@ -31,6 +31,7 @@ class Example:
     tensors: Mapping[str, Tensor]
     values: Tensor
     config: Mapping[str, Any] = field(default_factory=dict)  # of the quantization_config
+    metadata: Mapping[str, str] = field(default_factory=dict)  # of the file
 
 
 def hqq() -> Iterator[Example]:
@@ -125,6 +126,94 @@ def quark() -> Iterator[Example]:
         yield Example(f"{kind}, {dtype}", tensors, values, read_fields)
 
 
+def bitsandbytes() -> Iterator[Example]:
+    """Matrices of `bitsandbytes.functional`, as `Linear4bit` and `Linear8bitLt` save them."""
+    functional = importlib.import_module("bitsandbytes.functional")
+    for kind, nested, height, width, block, dtype in (
+        *(("nf4", False, 8, 64, 64, "f32"), ("nf4", True, 40, 64, 64, "bf16")),
+        *(("fp4", False, 3, 50, 64, "f16"), ("fp4", True, 8, 64, 128, "f32")),
+    ):
+        matrix = torch.randn(height, width).to(DTYPES[dtype])
+        packed, state = functional.quantize_4bit(
+            matrix, quant_type=kind, compress_statistics=nested, blocksize=block
+        )
+        stored = {"m.weight": packed} | {
+            f"m.weight.{key}": value for key, value in state.as_dict(packed=True).items()
+        }
+        name = f"{kind}, nested {nested}, {height} x {width}, blocks of {block}, {dtype}"
+        yield Example(name, stored, functional.dequantize_4bit(packed, state))
+    integers, extents, _ = functional.int8_vectorwise_quant(torch.randn(8, 32).half())
+    stored = {"m.weight": integers, "m.SCB": extents, "m.weight_format": torch.tensor(0).byte()}
+    yield Example("int8", stored, functional.int8_vectorwise_dequant(integers, extents))
+
+
+def compressed_tensors() -> Iterator[Example]:
+    """Matrices that the compressors of compressed-tensors store, and decompress."""
+    compressors = importlib.import_module("compressed_tensors.compressors")
+    quantization = importlib.import_module("compressed_tensors.quantization")
+
+
+def fp8() -> Iterator[Example]:
+    """FP8 in blocks, and FP4 as DeepSeek-V4 has it, read by `Fp8Dequantize` of transformers."""
+    module = importlib.import_module("transformers.integrations.finegrained_fp8")
+    read = module.Fp8Dequantize(None)._dequantize_one
+    for kind, shape, grid, dtype in (
+        *(("float8_e4m3fn", (8, 48), (2, 3), "f32"), ("float8_e5m2", (8, 32), (8, 1), "bf16")),
+        *(("float8_e4m3fn", (2, 4, 32), (2, 2, 4), "f16"),),
+    ):
+        values = torch.randn(shape).to(getattr(torch, kind))
+        scales = torch.rand(grid).to(DTYPES[dtype])
+        stored = {"m.weight": values, "m.weight_scale_inv": scales}
+        config = {"weight_block_size": [shape[-2] // grid[-2], shape[-1] // grid[-1]]}
+        name = f"{kind}, {list(shape)}, scales {list(grid)}, {dtype}"
+        yield Example(name, stored, read(values, scales), config)
+    exponents = torch.randint(110, 130, (4, 2), dtype=torch.uint8).view(torch.float8_e8m0fnu)
+    pairs = torch.randint(-128, 128, (4, 32), dtype=torch.int8)
+    yield Example("FP4", {"m.weight": pairs, "m.scale": exponents}, read(pairs, exponents))
+    values = torch.randn(4, 64).to(torch.float8_e4m3fn)
+    codes = exponents.view(torch.uint8)
+    stored = {"m.weight": values, "m.weight_scale_inv": codes}
+    yield Example("MXFP8", stored, read(values, codes))
+
+
+def mxfp4() -> Iterator[Example]:
+    """Random experts as gpt-oss has them, read by transformers."""
+    module = importlib.import_module("transformers.integrations.mxfp4")
+    for experts, rows, groups in ((1, 8, 2), (2, 32, 1), (3, 4, 2)):
+        blocks = torch.randint(256, (experts, rows, groups, 16), dtype=torch.uint8)
+        scales = torch.randint(100, 140, (experts, rows, groups), dtype=torch.uint8)
+        stored = {"m.weight_blocks": blocks, "m.weight_scales": scales}
+        values = module.convert_moe_packed_tensors(blocks, scales)
+        yield Example(f"{experts} experts, {rows} x {32 * groups}", stored, values)
+
+
+def mlx() -> Iterator[Example]:
+    """Matrices of `mlx.core.quantize`."""
+    mlx = importlib.import_module("mlx.core")
+    numpy = importlib.import_module("numpy")
+
+    def tensor(array: Any) -> Tensor:
+        if array.dtype == mlx.bfloat16:
+            return torch.from_numpy(numpy.array(array.view(mlx.int16))).view(torch.bfloat16)
+        return torch.from_numpy(numpy.array(array))
+
+    kinds = (
+        *(("affine", 4, 64, "f16"), ("affine", 2, 32, "bf16"), ("affine", 3, 32, "f32")),
+        *(("affine", 5, 32, "bf16"), ("affine", 6, 64, "f16"), ("affine", 8, 128, "bf16")),
+        *(("mxfp4", 4, 32, "bf16"), ("mxfp8", 8, 32, "bf16"), ("nvfp4", 4, 16, "bf16")),
+    )
+    for mode, bits, group, dtype in kinds:
+        matrix = mlx.array(torch.randn(4, 128).numpy()).astype(
+            {"f16": mlx.float16, "bf16": mlx.bfloat16, "f32": mlx.float32}[dtype]
+        )
+        options = {"group_size": group, "bits": bits, "mode": mode}
+        parts = mlx.quantize(matrix, **options)
+        names = ("m.weight", "m.scales", "m.biases")
+        stored = {name: tensor(part) for name, part in zip(names, parts, strict=False)}
+        values = tensor(mlx.dequantize(*parts, **options))
+        yield Example(f"{mode}, {bits} bits, groups of {group}, {dtype}", stored, values, options)
+
+
 def _tiny_llama(dtype: torch.dtype) -> nn.Module:
     transformers = importlib.import_module("transformers")
     widths = {"hidden_size": 16, "intermediate_size": 32, "vocab_size": 8}
@@ -136,6 +225,10 @@ def _tiny_llama(dtype: torch.dtype) -> nn.Module:
 
 # quant_method -> what its library stores; the module that is imported of it.
 LIBRARIES: dict[str, tuple[str, Callable[[], Iterator[Example]]]] = {
+    "bitsandbytes": ("bitsandbytes.functional", bitsandbytes),
+    "fp8": ("transformers.integrations.finegrained_fp8", fp8),
+    "mlx": ("mlx.core", mlx),
+    "mxfp4": ("transformers.integrations.mxfp4", mxfp4),
     "hqq": ("hqq", hqq),
     "quanto": ("optimum.quanto", quanto),
     "aqlm": ("aqlm", aqlm),

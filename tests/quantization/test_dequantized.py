@@ -34,12 +34,12 @@ CASES = [
 
 def stored_header(folder: Path, method: str, example: Example) -> tuple[Header, dict[str, Unread]]:
     path = folder / "model.safetensors"
-    save_file({name: tensor.contiguous() for name, tensor in example.tensors.items()}, path)
+    tensors = {name: tensor.contiguous() for name, tensor in example.tensors.items()}
+    save_file(tensors, path, metadata=dict(example.metadata))
     header = read_header(path)
     expected = {"m.weight": tuple(example.values.shape)}
-    return with_decoded(
-        header, decode(header, {"quant_method": method, **example.config}, expected)
-    )
+    config = {"quant_method": method, **example.config}
+    return with_decoded(header, decode(header, config, expected), config)
 
 
 def read(tensor: StoredTensor, step: int = 0) -> Array:
