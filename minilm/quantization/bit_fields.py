@@ -17,8 +17,8 @@ def unpack(words: Array, bits: int) -> Array:
         return stored
     if 8 % bits == 0:
         shifts = np.arange(0, 8, bits, dtype=np.uint8)
-        fields = stored[..., None] >> shifts & np.uint8(2**bits - 1)
-        return fields.reshape(*stored.shape[:-1], -1)
+        within: Array = stored[..., None] >> shifts & np.uint8(2**bits - 1)
+        return within.reshape(*stored.shape[:-1], -1)
     single = np.unpackbits(stored, axis=-1, bitorder="little")
     count = single.shape[-1] // bits
     fields = single[..., : count * bits].reshape(*stored.shape[:-1], count, bits)
@@ -28,9 +28,7 @@ def unpack(words: Array, bits: int) -> Array:
 
 def unpack_words(words: Array, bits: int) -> Array:
     """(..., n) words of 32 bits -> (..., n * (32 // bits)) uint8: only whole integers in each word."""
-    if 32 % bits == 0:
-        return unpack(words, bits)
     shifts = np.arange(32 // bits, dtype=np.uint32) * np.uint32(bits)
     unsigned = np.ascontiguousarray(words).view(np.uint32)
-    fields = (unsigned[..., None] >> shifts & np.uint32(2**bits - 1)).astype(np.uint8)
+    fields: Array = (unsigned[..., None] >> shifts & np.uint32(2**bits - 1)).astype(np.uint8)
     return fields.reshape(*words.shape[:-1], -1)

@@ -2,7 +2,8 @@
 
 Orders of integers and zero points: GPTQModel 7 `utils/model_dequant.py`, `utils/planar_packing.py` and
 `nn_modules/qlinear/__init__.py` (`dequantize_weight`). ``checkpoint_format`` says which: gptq stores zero
-points less one, gptq_v2 as they are, gptq_p too, in planes of bits. Input i is of the group g_idx[i].
+points less one, gptq_v2 as they are, gptq_p too, in planes of bits, as 5 to 7 bits always are. Input i is of
+the group g_idx[i].
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ class GptqMatrix(PackedByRows):
             raise UndecodableError(f"{groups} groups for {inputs} inputs")
         stored = outputs, inputs
         planes = _PLANES[bits] if is_planar else ()
-        zero_offset = _ZERO_OFFSETS[stated or "gptq"]
+        zero_offset = 0 if is_planar else _ZERO_OFFSETS[stated or "gptq"]
         return GptqMatrix(
             *(stored, is_transposed(tensor, stored), words, zeros, scales, index),
             *(bits, planes, zero_offset, value_dtype(scales, checkpoint)),

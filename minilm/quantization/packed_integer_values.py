@@ -2,10 +2,10 @@
 
 compressed-tensors 0.20 `compressors/`, pack_quantized, and `quantization/lifecycle/forward.py`; X a layer:
 
-    X.weight_packed int32 (o, i/n), rounded up, of n = 32 // bits integers, the first in the lowest bits, with
-                    the middle of their range added
+    X.weight_packed int32 (o, i*bits/32), rounded up, the first integer in the lowest bits, with the middle of
+                    the range added; up to 0.13, (o, i/n) of n = 32 // bits whole integers a word
     X.weight_scale (o, g)   X.weight_g_idx (i,), the group of each input, where they are out of order
-    X.weight_zero_point int32 (o/n, g), packed along the outputs, where there are any
+    X.weight_zero_point int32 (o*bits/32, g), packed alike along the outputs, where there are any
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from minilm.formats.header import StoredTensor
 from minilm.formats.tensor_io import Array
-from minilm.quantization.bit_fields import unpack_words
+from minilm.quantization.bit_fields import unpack, unpack_words
 from minilm.quantization.checkpoint import Checkpoint, UndecodableError
 from minilm.quantization.dequantized import (
     DecodeRows,
@@ -44,6 +44,7 @@ class PackedIntegers(PackedByRows):
     zeros: StoredTensor | None
     index: StoredTensor | None
     bits: int
+    is_dense: bool
     dtype: str
 
     @staticmethod
@@ -58,13 +59,18 @@ class PackedIntegers(PackedByRows):
             raise UndecodableError(f"{words.name} of shape {list(words.shape)}")
         outputs = words.shape[0]
         stored = outputs, tensor.count // outputs
-        check_shape(words, (outputs, -(-stored[1] // (32 // bits))))
+        is_dense = words.shape[1] == -(-stored[1] * bits // 32)
+
+        def packed(count: int) -> int:
+            return -(-count * bits // 32) if is_dense else -(-count // (32 // bits))
+
+        check_shape(words, (outputs, packed(stored[1])))
         groups = scales.shape[-1] if len(scales.shape) == 2 else 1
         check_shape(scales, (outputs, groups), *([(1,), (1, 1), ()] if groups == 1 else []))
         if zeros is not None:
             check_stored(zeros, dtypes=("int32", "int8"))
-            packed = -(-outputs // (32 // bits)), groups
-            check_shape(zeros, packed if zeros.dtype == "int32" else scales.shape)
+            by_words = packed(outputs), groups
+            check_shape(zeros, by_words if zeros.dtype == "int32" else scales.shape)
         if index is not None:
             check_stored(index, dtypes=("int32",))
             check_shape(index, stored[1:])
@@ -72,7 +78,7 @@ class PackedIntegers(PackedByRows):
             raise UndecodableError(f"{groups} groups for {stored[1]} inputs")
         return PackedIntegers(
             *(stored, is_transposed(tensor, stored), words, scales, zeros, index),
-            *(bits, value_dtype(scales, checkpoint)),
+            *(bits, is_dense, value_dtype(scales, checkpoint)),
         )
 
     def open_rows(self) -> DecodeRows:
@@ -88,11 +94,14 @@ class PackedIntegers(PackedByRows):
         def decode(first: int, count: int) -> Array:
             chosen = slice(first, first + count)
             words = read_rows(self.words, first, count)
-            integers = unpack_words(words, self.bits)[:, :inputs].astype(np.float32)
+            integers = self._integers(words)[:, :inputs].astype(np.float32)
             integers -= zeros[chosen][:, group]
             return rounded(integers * scales[chosen][:, group])
 
         return decode
+
+    def _integers(self, words: Array) -> Array:
+        return unpack(words, self.bits) if self.is_dense else unpack_words(words, self.bits)
 
     def _zero_points(self, shape: tuple[int, ...]) -> Array:
         """(o, g), the middle added as it is to the integers."""
@@ -102,5 +111,5 @@ class PackedIntegers(PackedByRows):
         stored = read_array(self.zeros)
         if self.zeros.dtype == "int8":
             return np.broadcast_to(stored + np.float32(middle), shape)
-        zeros: Array = unpack_words(stored.T, self.bits).T[: shape[0]].astype(np.float32)
+        zeros: Array = self._integers(stored.T).T[: shape[0]].astype(np.float32)
         return zeros

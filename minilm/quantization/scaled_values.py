@@ -31,7 +31,7 @@ from minilm.quantization.dequantized import (
 )
 from minilm.quantization.logical_tensors import LogicalTensor
 from minilm.quantization.packed_integer_values import PackedIntegers
-from minilm.quantization.small_float_values import packed_as_fp4
+from minilm.quantization.small_float_values import packed_small_floats
 
 _BLOCK = 128  # of DeepSeek, where neither config.json nor the shapes say
 
@@ -76,8 +76,8 @@ def packed_with_scales(tensor: LogicalTensor, checkpoint: Checkpoint) -> PackedB
     values, scales = tensor.parts[0], tensor.scales[0]
     if values.dtype == "int32":
         return PackedIntegers.of(tensor, checkpoint)
-    if tensor.dtype in ("nvfp4", "mxfp4"):
-        return packed_as_fp4(tensor, checkpoint)
+    if tensor.dtype in ("nvfp4", "mxfp4", "mxfp6"):
+        return packed_small_floats(tensor, checkpoint)
     if tensor.dtype != values.dtype:
         raise UndecodableError(f"{tensor.dtype} in {values.dtype}")
     for ending in ("_global_scale", "_scale_2", "_g_idx"):

@@ -12,7 +12,7 @@ from minilm.quantization.checkpoint import Checkpoint, UndecodableError
 from minilm.quantization.dequantized import FLOATS, PackedByRows, optional_part
 from minilm.quantization.logical_tensors import LogicalTensor
 from minilm.quantization.scaled_values import scaled_matrix
-from minilm.quantization.small_float_values import fp4_matrix
+from minilm.quantization.small_float_values import small_floats
 from minilm.quantization.torchao import description
 
 _CLASSES = ("Int8Tensor", "IntxUnpackedToInt8Tensor", "Float8Tensor", "NVFP4Tensor", "MXTensor")
@@ -32,7 +32,7 @@ def packed_by_torchao(tensor: LogicalTensor, checkpoint: Checkpoint) -> PackedBy
         raise UndecodableError("scales in the order of a GPU kernel")
     if tensor.dtype not in ("nvfp4", "mxfp4"):
         return scaled_matrix(tensor, dtype, checkpoint)
-    return fp4_matrix(tensor, dtype, factor=optional_part(tensor, "_per_tensor_scale"))
+    return small_floats(tensor, dtype, factor=optional_part(tensor, "_per_tensor_scale"))
 
 
 def _dtype(data: dict[str, Any]) -> str | None:

@@ -1,7 +1,8 @@
-"""python -m tests.quantization.record_values: what quantization libraries store, and how they read it.
+"""python -m tests.quantization.record_values [METHOD ...]: what libraries store, and how they read it.
 
 Random matrices, each a few kB, into recorded_values.json. The libraries are needed for this alone:
-hqq 0.2.8.post1, optimum-quanto 0.2.7, aqlm 1.1.7, amd-quark 0.13 (all with torch 2.13, on a CPU).
+hqq 0.2.8.post1, optimum-quanto 0.2.7, aqlm 1.1.7, amd-quark 0.13, gptqmodel 7.6.0, bitsandbytes 0.50.2,
+compressed-tensors 0.20.0, torchao 0.18.0, mlx 0.32.4, transformers 5.24.0 (all with torch 2.13, on a CPU).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import base64
 import importlib
 import json
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -126,6 +128,61 @@ def quark() -> Iterator[Example]:
         yield Example(f"{kind}, {dtype}", tensors, values, read_fields)
 
 
+def gptq() -> Iterator[Example]:
+    """Random layers of GPTQModel's `TorchLinear`; it takes zero points of version 2, made of version 1's."""
+    layers = importlib.import_module("gptqmodel.nn_modules.qlinear.torch")
+    quantization = importlib.import_module("gptqmodel.quantization")
+    zeros_of = importlib.import_module("gptqmodel.utils.model_dequant")._correct_gptq_v1_qzeros
+    for bits, group_size, is_ordered, format, dtype in (
+        *((4, 32, True, "gptq", "f16"), (4, 16, False, "gptq_v2", "bf16")),
+        *(
+            (2, 32, False, "gptq", "f16"),
+            (3, 32, False, "gptq", "f16"),
+            (8, -1, True, "gptq", "f16"),
+        ),
+        *(
+            (3, 32, True, "gptq_p", "f16"),
+            (5, 32, True, "gptq_p", "f16"),
+            (7, 16, True, "gptq_p", "bf16"),
+        ),
+    ):
+        layer = layers.TorchLinear(
+            *(bits, group_size, False, not is_ordered, 64, 32),
+            format=quantization.FORMAT(format),
+            register_buffers=True,
+        )
+        stored = {
+            key: torch.randint(-(2**31), 2**31, getattr(layer, key).shape, dtype=torch.int32)
+            for key in ("qweight", "qzeros")
+        }
+        stored["scales"] = torch.rand(layer.scales.shape).to(DTYPES[dtype])
+        index = layer.g_idx.clone()
+        stored["g_idx"] = index if is_ordered else index[torch.randperm(64)]
+        for key, tensor in stored.items():
+            setattr(layer, key, tensor)
+        if format == "gptq":
+            layer.qzeros = zeros_of(stored["qzeros"], bits)
+        layer.post_init()
+        name = f"{bits} bits, groups of {group_size}, in order {is_ordered}, {format}, {dtype}"
+        stored = {f"m.{key}": tensor for key, tensor in stored.items()}
+        config = {"checkpoint_format": format, "bits": bits}
+        yield Example(name, stored, layer.dequantize_weight().T, config)
+
+
+def awq() -> Iterator[Example]:
+    """Random integers as AutoAWQ's GEMM packs them, read by GPTQModel's copy of its `dequantize_gemm`."""
+    packing = importlib.import_module("gptqmodel.quantization.awq.utils.packing_utils")
+    for group_size, dtype in ((32, "f16"), (64, "bf16"), (16, "f16")):
+        words, zeros = (
+            torch.randint(-(2**31), 2**31, (rows, 2), dtype=torch.int32)
+            for rows in (64, 64 // group_size)
+        )
+        scales = torch.rand(64 // group_size, 16).to(DTYPES[dtype])
+        values = packing.dequantize_gemm(words, zeros, scales, 4, group_size).T
+        stored = {"m.qweight": words, "m.qzeros": zeros, "m.scales": scales}
+        yield Example(f"groups of {group_size}, {dtype}", stored, values)
+
+
 def bitsandbytes() -> Iterator[Example]:
     """Matrices of `bitsandbytes.functional`, as `Linear4bit` and `Linear8bitLt` save them."""
     functional = importlib.import_module("bitsandbytes.functional")
@@ -141,7 +198,8 @@ def bitsandbytes() -> Iterator[Example]:
             f"m.weight.{key}": value for key, value in state.as_dict(packed=True).items()
         }
         name = f"{kind}, nested {nested}, {height} x {width}, blocks of {block}, {dtype}"
-        yield Example(name, stored, functional.dequantize_4bit(packed, state))
+        # Of FP4 the kernels have -0, which quant_map has not.
+        yield Example(name, stored, functional.dequantize_4bit(packed, state) + 0.0)
     integers, extents, _ = functional.int8_vectorwise_quant(torch.randn(8, 32).half())
     stored = {"m.weight": integers, "m.SCB": extents, "m.weight_format": torch.tensor(0).byte()}
     yield Example("int8", stored, functional.int8_vectorwise_dequant(integers, extents))
@@ -149,8 +207,52 @@ def bitsandbytes() -> Iterator[Example]:
 
 def compressed_tensors() -> Iterator[Example]:
     """Matrices that the compressors of compressed-tensors store, and decompress."""
-    compressors = importlib.import_module("compressed_tensors.compressors")
+    compressors = importlib.import_module("compressed_tensors.compressors").BaseCompressor
     quantization = importlib.import_module("compressed_tensors.quantization")
+    grouped = {"strategy": "group", "group_size": 16}
+    channel, block = {"strategy": "channel"}, {"strategy": "block", "block_structure": [4, 16]}
+    for kind, options, scales, dtype in (
+        ("pack-quantized", {"num_bits": 4, **grouped}, (16, 4), "bf16"),
+        ("pack-quantized", {"num_bits": 4, "symmetric": False, **grouped}, (16, 4), "f16"),
+        ("pack-quantized", {"num_bits": 3, "symmetric": False, **channel}, (16, 1), "f16"),
+        ("pack-quantized", {"num_bits": 8, **channel}, (16, 1), "f32"),
+        ("naive-quantized", {"num_bits": 8, "symmetric": False, **channel}, (16, 1), "bf16"),
+        ("naive-quantized", {"num_bits": 8, "type": "float", **channel}, (16, 1), "bf16"),
+        ("naive-quantized", {"num_bits": 8, "type": "float", "strategy": "tensor"}, (1,), "f16"),
+        ("naive-quantized", {"num_bits": 8, "type": "float", **block}, (4, 4), "f32"),
+    ):
+        compressor = compressors.get_value_from_registry(kind)
+        arguments = quantization.QuantizationArgs(**options)
+        scheme = quantization.QuantizationScheme(targets=["Linear"], weights=arguments)
+        state = {
+            "weight": torch.randn(16, 64).to(DTYPES[dtype]),
+            "weight_scale": (0.1 + torch.rand(scales)).to(DTYPES[dtype]),
+        }
+        if not arguments.symmetric:
+            state["weight_zero_point"] = torch.randint(-4, 4, scales, dtype=torch.int8)
+        stored = compressor.compress(state, scheme)
+        values = compressor.decompress(stored, scheme)["weight"]
+        name = f"{kind}, {options}, {dtype}"
+        yield Example(name, {f"m.{key}": value for key, value in stored.items()}, values)
+    for kind, bits, group in (
+        *(("nvfp4-pack-quantized", 4, 16), ("mxfp4-pack-quantized", 4, 32)),
+        ("mxfp6-pack-quantized", 6, 32),
+    ):
+        compressor = compressors.get_value_from_registry(kind)
+        strategy = "tensor_group" if group == 16 else "group"
+        arguments = quantization.QuantizationArgs(
+            num_bits=bits, type="float", strategy=strategy, group_size=group
+        )
+        scheme = quantization.QuantizationScheme(targets=["Linear"], weights=arguments)
+        packed = torch.randint(256, (8, 64 * bits // 8), dtype=torch.uint8)
+        if group == 16:
+            scales = torch.rand(8, 4).mul(400).to(torch.float8_e4m3fn)
+            stored = {"weight_global_scale": torch.tensor([3000.0])}
+        else:
+            scales, stored = torch.randint(100, 140, (8, 2), dtype=torch.uint8), {}
+        stored |= {"weight_packed": packed, "weight_scale": scales}
+        values = compressor.decompress(stored, scheme)["weight"]
+        yield Example(kind, {f"m.{key}": value for key, value in stored.items()}, values)
 
 
 def fp8() -> Iterator[Example]:
@@ -214,6 +316,48 @@ def mlx() -> Iterator[Example]:
         yield Example(f"{mode}, {bits} bits, groups of {group}, {dtype}", stored, values, options)
 
 
+def torchao() -> Iterator[Example]:
+    """Linear layers of `torchao.quantization.quantize_`, flattened for safetensors; int4 needs a GPU."""
+    torchao = importlib.import_module("torchao.quantization")
+    support = importlib.import_module("torchao.prototype.safetensors.safetensors_support")
+    tensors = importlib.import_module("torchao.prototype.mx_formats.mx_tensor")
+    nvfp4 = importlib.import_module("torchao.prototype.mx_formats.nvfp4_tensor").NVFP4Tensor
+
+    def mx(kind: torch.dtype) -> Tensor:
+        made: Tensor = tensors.MXTensor.to_mx(torch.randn(4, 64).bfloat16(), kind)
+        return made
+
+    def quantized(config: Any, dtype: str) -> Tensor:
+        model = nn.Sequential(nn.Linear(64, 4, bias=False, dtype=DTYPES[dtype]))
+        torchao.quantize_(model, config)
+        weight: Tensor = model[0].weight
+        return weight
+
+    for name, weight in (
+        ("Int8WeightOnlyConfig, f32", quantized(torchao.Int8WeightOnlyConfig(version=2), "f32")),
+        ("Int8WeightOnlyConfig, bf16", quantized(torchao.Int8WeightOnlyConfig(version=2), "bf16")),
+        ("Float8WeightOnlyConfig, bf16", quantized(torchao.Float8WeightOnlyConfig(), "bf16")),
+        (
+            "IntxWeightOnlyConfig of 4 bits, bf16",
+            quantized(
+                torchao.IntxWeightOnlyConfig(
+                    weight_dtype=torch.int4, granularity=torchao.PerGroup(32)
+                ),
+                "bf16",
+            ),
+        ),
+        ("MXTensor, float8", mx(torch.float8_e4m3fn)),
+        ("MXTensor, float4", mx(torch.float4_e2m1fn_x2)),
+        ("NVFP4Tensor", nvfp4.to_nvfp4(torch.randn(4, 64).bfloat16())),
+        (
+            "NVFP4Tensor, per tensor",
+            nvfp4.to_nvfp4(torch.randn(4, 64), per_tensor_scale=torch.tensor(0.003)),
+        ),
+    ):
+        stored, metadata = support.flatten_tensor_state_dict({"m.weight": weight.data})
+        yield Example(name, stored, weight.dequantize(), metadata=metadata)
+
+
 def _tiny_llama(dtype: torch.dtype) -> nn.Module:
     transformers = importlib.import_module("transformers")
     widths = {"hidden_size": 16, "intermediate_size": 32, "vocab_size": 8}
@@ -225,11 +369,15 @@ def _tiny_llama(dtype: torch.dtype) -> nn.Module:
 
 # quant_method -> what its library stores; the module that is imported of it.
 LIBRARIES: dict[str, tuple[str, Callable[[], Iterator[Example]]]] = {
+    "awq": ("gptqmodel.quantization.awq.utils.packing_utils", awq),
     "bitsandbytes": ("bitsandbytes.functional", bitsandbytes),
+    "compressed-tensors": ("compressed_tensors.compressors", compressed_tensors),
     "fp8": ("transformers.integrations.finegrained_fp8", fp8),
     "mlx": ("mlx.core", mlx),
     "mxfp4": ("transformers.integrations.mxfp4", mxfp4),
+    "gptq": ("gptqmodel.nn_modules.qlinear.torch", gptq),
     "hqq": ("hqq", hqq),
+    "torchao": ("torchao.quantization", torchao),
     "quanto": ("optimum.quanto", quanto),
     "aqlm": ("aqlm", aqlm),
     "quark": ("quark.torch", quark),
@@ -262,24 +410,24 @@ def recorded() -> dict[str, list[Example]]:
                 name,
                 {key: _decoded(entry) for key, entry in stored.items()},
                 _decoded(values),
-                config,
+                *others,
             )
-            for name, (stored, values, config) in entries.items()
+            for name, (stored, values, *others) in entries.items()
         ]
         for method, entries in json.loads(PATH.read_text()).items()
     }
 
 
 if __name__ == "__main__":
-    entries = {
-        method: {
+    entries = json.loads(PATH.read_text())
+    for method in sys.argv[1:] or LIBRARIES:
+        entries[method] = {
             each.name: (
                 {key: _encoded(tensor) for key, tensor in each.tensors.items()},
                 _encoded(each.values),
                 each.config,
+                each.metadata,
             )
             for each in examples(method)
         }
-        for method in LIBRARIES
-    }
     PATH.write_text(json.dumps(entries, indent=0) + "\n")
