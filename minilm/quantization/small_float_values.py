@@ -43,7 +43,7 @@ _MAGNITUDES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 E2M1 = np.array([*_MAGNITUDES, *(-value for value in _MAGNITUDES)], np.float32)
 _EIGHTHS = (*range(8), *range(8, 16), *range(16, 32, 2), *range(32, 64, 4))
 _E2M3 = np.array([*_EIGHTHS, *(-float(value) for value in _EIGHTHS)], np.float32) / 8
-_VALUES = {4: E2M1, 6: _E2M3}  # by bits
+_VALUES: dict[int, Array] = {4: E2M1, 6: _E2M3}  # by bits
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class SmallFloats(PackedByRows):
 
     def open_rows(self) -> DecodeRows:
         rounded, width = rounding_to(self.dtype), self.stored[-1]
-        of_code: Array = _VALUES[self.bits]
+        of_code = _VALUES[self.bits]
         factor = read_floats(self.factor).reshape(()) if self.factor else None
         divisor = read_floats(self.divisor).reshape(()) if self.divisor else None
 
