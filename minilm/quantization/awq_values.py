@@ -98,7 +98,8 @@ def packed_by_awq(tensor: LogicalTensor, checkpoint: Checkpoint) -> PackedByRows
         if sorted(gemv) == sorted(tensor.shape):
             size = _group_size(gemv[1], scales.shape[1], checkpoint)
             check_shape(zeros, (gemv[0], scales.shape[1] // _WORD))
-            return AwqRows(gemv, is_transposed(tensor, gemv), words, zeros, scales, size, dtype)
+            transposed = is_transposed(tensor, gemv)
+            return AwqRows(gemv, transposed, words, zeros, scales, size=size, dtype=dtype)
     groups, outputs = scales.shape
     check_shape(words, (words.shape[0], outputs // _WORD))
     check_shape(zeros, (groups, outputs // _WORD))

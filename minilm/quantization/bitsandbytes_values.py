@@ -85,7 +85,7 @@ class FourBitMatrix(PackedByRows):
         transposed, absmax = is_transposed(tensor, stored), _scales(tensor, state)
         if 2 * packed.nbytes < tensor.count or absmax.codes.count != -(-tensor.count // block):
             raise UndecodableError(f"{absmax.codes.count} absmax for {list(stored)}")
-        return FourBitMatrix(stored, transposed, pairs, values, absmax, block, dtype)
+        return FourBitMatrix(stored, transposed, pairs, values, absmax, block=block, dtype=dtype)
 
     def open_rows(self) -> DecodeRows:
         values, absmax, rounded = (

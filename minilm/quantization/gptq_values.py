@@ -81,7 +81,10 @@ class GptqMatrix(PackedByRows):
         zero_offset = 0 if is_planar else _ZERO_OFFSETS[stated or "gptq"]
         return GptqMatrix(
             *(stored, is_transposed(tensor, stored), words, zeros, scales, index),
-            *(bits, planes, zero_offset, value_dtype(scales, checkpoint)),
+            bits=bits,
+            planes=planes,
+            zero_offset=zero_offset,
+            dtype=value_dtype(scales, checkpoint),
         )
 
     def open_rows(self) -> DecodeRows:

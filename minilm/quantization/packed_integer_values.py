@@ -78,7 +78,9 @@ class PackedIntegers(PackedByRows):
             raise UndecodableError(f"{groups} groups for {stored[1]} inputs")
         return PackedIntegers(
             *(stored, is_transposed(tensor, stored), words, scales, zeros, index),
-            *(bits, is_dense, value_dtype(scales, checkpoint)),
+            bits=bits,
+            is_dense=is_dense,
+            dtype=value_dtype(scales, checkpoint),
         )
 
     def open_rows(self) -> DecodeRows:

@@ -104,7 +104,9 @@ def scaled_matrix(tensor: LogicalTensor, dtype: str, checkpoint: Checkpoint) -> 
         zeros = replace(zeros, shape=grid)
     return ScaledMatrix(
         *(stored, is_transposed(tensor, stored), values, replace(scales, shape=grid), zeros),
-        *(scale_dtype, _block(stored, grid, checkpoint), dtype),
+        scale_dtype=scale_dtype,
+        block=_block(stored, grid, checkpoint),
+        dtype=dtype,
     )
 
 

@@ -92,7 +92,7 @@ def packed_by_gpt_oss(tensor: LogicalTensor, checkpoint: Checkpoint) -> PackedBy
         raise UndecodableError(f"blocks of shape {list(blocks.shape)}")
     transposed = is_transposed(tensor, stored) or stored[-1] == stored[-2]
     dtype = value_dtype(scales, checkpoint)
-    return SmallFloats(stored, transposed, packed, scales, EXPONENTS, 4, dtype)
+    return SmallFloats(stored, transposed, packed, scales, EXPONENTS, bits=4, dtype=dtype)
 
 
 def packed_small_floats(tensor: LogicalTensor, checkpoint: Checkpoint) -> PackedByRows:
@@ -123,5 +123,9 @@ def small_floats(
             check_shape(each, (), (1,))
     transposed = is_transposed(tensor, stored)
     return SmallFloats(
-        *(stored, transposed, packed, scales, scale_dtype, bits, dtype, factor, divisor)
+        *(stored, transposed, packed, scales, scale_dtype),
+        bits=bits,
+        dtype=dtype,
+        factor=factor,
+        divisor=divisor,
     )
